@@ -1,0 +1,24 @@
+//! Compiles the protos: the wire contract, and the schema of what is kept.
+
+use std::error::Error;
+use std::fs;
+use std::path::PathBuf;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    println!("cargo::rerun-if-changed=proto");
+    let wire = ["authorization", "catalog", "change", "directory"]
+        .map(|file| format!("scopegate/v1/{file}.proto"));
+    let descriptors = protox::compile(&wire, ["proto"])?;
+    let out = PathBuf::from(std::env::var("OUT_DIR")?);
+    // For server reflection.
+    fs::write(out.join("scopegate.v1.bin"), prost_bytes(&descriptors))?;
+    tonic_prost_build::configure().compile_fds(descriptors)?;
+
+    let kept = protox::compile(["scopegate/store/v1/store.proto"], ["proto"])?;
+    tonic_prost_build::configure().build_client(false).build_server(false).compile_fds(kept)?;
+    Ok(())
+}
+
+fn prost_bytes(message: &impl prost::Message) -> Vec<u8> {
+    message.encode_to_vec()
+}

@@ -1,0 +1,49 @@
+//! Etag: which state of a resource a caller has seen.
+//!
+//! Opaque to clients. Each carries the store's incarnation, so that a restored backup refuses
+//! those of another life.
+
+use crate::policy::company::Company;
+use crate::policy::revision::Revision;
+use crate::policy::scope::Scope;
+use crate::store::Incarnation;
+
+/// The etag of a resource that last changed at this revision.
+#[must_use]
+pub fn of(incarnation: Incarnation, revision: Revision) -> String {
+    let digest = blake3::Hasher::new()
+        .update(b"resource")
+        .update(incarnation.as_bytes())
+        .update(&revision.0.to_be_bytes())
+        .finalize();
+    short(&digest)
+}
+
+/// The etag of an audit: of the ceiling, the scopes asked for, and all that could change who is
+/// affected (D7).
+#[must_use]
+pub fn of_audit(
+    incarnation: Incarnation,
+    company: &Company,
+    impact: Option<Revision>,
+    catalog: Revision,
+    scopes: &[Scope],
+) -> String {
+    let mut names: Vec<_> = scopes.iter().map(Scope::as_str).collect();
+    names.sort_unstable();
+    names.dedup();
+    let mut digest = blake3::Hasher::new();
+    digest.update(b"audit").update(incarnation.as_bytes());
+    for revision in [company.created_at, company.revision, impact.unwrap_or_default(), catalog] {
+        digest.update(&revision.0.to_be_bytes());
+    }
+    for name in names {
+        // No scope has a space.
+        digest.update(name.as_bytes()).update(b" ");
+    }
+    short(&digest.finalize())
+}
+
+fn short(digest: &blake3::Hash) -> String {
+    digest.to_hex().chars().take(32).collect()
+}

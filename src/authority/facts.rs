@@ -1,0 +1,322 @@
+//! Facts: those at hand in the cache, and the way to the store for those that are not.
+//!
+//! Facts are cached, never decisions: a restriction touches one entry whatever the number of
+//! credentials, and no field of a request can be forgotten in a key.
+//!
+//! Not here: the order in which facts become known; see [`super::admission`].
+
+use std::hash::Hash;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use arc_swap::ArcSwap;
+use equivalent::Equivalent;
+use moka::ops::compute::Op;
+use moka::sync::Cache;
+use tokio::sync::watch;
+
+use super::admission::{Admission, Entry, Shelf};
+use crate::policy::catalog::Catalog;
+use crate::policy::company::Company;
+use crate::policy::credential::Credential;
+use crate::policy::id::{CompanyId, CredentialId};
+use crate::policy::revision::Revision;
+use crate::store::{Fact, FactKey, Listener, Outcome, Store, StoreError};
+
+/// The cache as the protocol's shelf. Every path that puts or replaces goes through moka's
+/// per-key computation: its other verbs take another lock.
+struct CacheShelf(Cache<FactKey, Entry<Fact>>);
+
+impl Shelf for CacheShelf {
+    type Key = FactKey;
+    type Fact = Fact;
+
+    fn compute<R>(
+        &self,
+        key: &FactKey,
+        step: impl FnOnce(Option<Entry<Fact>>) -> (Option<Entry<Fact>>, R),
+    ) -> R {
+        let mut result = None;
+        self.0.entry_by_ref(key).and_compute_with(|shelved| {
+            let (put, told) = step(shelved.map(moka::Entry::into_value));
+            result = Some(told);
+            put.map_or(Op::Nop, Op::Put)
+        });
+        #[expect(clippy::expect_used, reason = "moka runs the closure exactly once")]
+        result.expect("the computation ran")
+    }
+}
+
+/// A key without ownership, to look up by.
+#[derive(Clone, Copy, Debug, Hash)]
+enum FactRef<'a> {
+    // In the order of `FactKey`, so that both hash alike.
+    #[cfg_attr(not(test), expect(dead_code, reason = "the catalog is kept beside the cache"))]
+    Catalog,
+    Company(&'a CompanyId),
+    Credential(Revision, &'a CredentialId),
+    Impact(Revision),
+}
+
+impl Equivalent<FactKey> for FactRef<'_> {
+    fn equivalent(&self, key: &FactKey) -> bool {
+        match (self, key) {
+            (Self::Catalog, FactKey::Catalog) => true,
+            (Self::Company(a), FactKey::Company(b)) => *a == b,
+            (Self::Credential(a, x), FactKey::Credential(b, y)) => a == b && *x == y,
+            (Self::Impact(a), FactKey::Impact(b)) => a == b,
+            _ => false,
+        }
+    }
+}
+
+impl FactRef<'_> {
+    fn to_key(self) -> FactKey {
+        match self {
+            Self::Catalog => FactKey::Catalog,
+            Self::Company(id) => FactKey::Company(id.clone()),
+            Self::Credential(company, id) => FactKey::Credential(company, id.clone()),
+            Self::Impact(company) => FactKey::Impact(company),
+        }
+    }
+}
+
+/// A published revision, and the catalog of it. Facts read for it are of it too.
+#[derive(Clone, Debug)]
+pub struct View {
+    /// The revision.
+    pub at: Revision,
+    /// The catalog.
+    pub catalog: Arc<Catalog>,
+}
+
+/// Why a fact cannot be told at a view's revision.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Missed {
+    /// It is younger: wait for this revision and start over with another view.
+    Younger(Revision),
+    /// The store cannot answer.
+    Store(StoreError),
+}
+
+/// The facts of a store.
+pub struct Facts {
+    admission: Admission<CacheShelf>,
+    /// Always at hand, and admitted by the same rule: replaced before it is published.
+    catalog: ArcSwap<Catalog>,
+    store: Arc<dyn Store>,
+    bell: watch::Sender<Revision>,
+    failed: AtomicBool,
+    failure: watch::Sender<bool>,
+}
+
+impl Facts {
+    /// The facts of this store, at most `entries` of them at hand.
+    ///
+    /// # Errors
+    /// The catalog cannot be read.
+    pub fn new(store: Arc<dyn Store>, entries: u64) -> Result<Self, StoreError> {
+        let catalog = match store.get(&FactKey::Catalog)? {
+            Some(Fact::Catalog(catalog)) => catalog,
+            _ => Arc::new(Catalog::empty()),
+        };
+        let cache = Cache::builder().max_capacity(entries).build();
+        let opened_at = store.opened_at();
+        Ok(Self {
+            admission: Admission::new(CacheShelf(cache), opened_at),
+            catalog: ArcSwap::new(catalog),
+            store,
+            bell: watch::Sender::new(opened_at),
+            failed: AtomicBool::new(false),
+            failure: watch::Sender::new(false),
+        })
+    }
+
+    /// The store behind the cache.
+    #[must_use]
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
+    /// The last published revision.
+    #[must_use]
+    pub fn published(&self) -> Revision {
+        self.admission.published()
+    }
+
+    /// Rings with every publication.
+    #[must_use]
+    pub fn bell(&self) -> watch::Receiver<Revision> {
+        self.bell.subscribe()
+    }
+
+    /// Becomes true when the disk has failed and nothing more can be relied on.
+    #[must_use]
+    pub fn failure(&self) -> watch::Receiver<bool> {
+        self.failure.subscribe()
+    }
+
+    /// Waits until this revision is published.
+    ///
+    /// # Errors
+    /// The disk failed: it never will be.
+    pub async fn reached(&self, revision: Revision) -> Result<(), StoreError> {
+        let (mut bell, mut failure) = (self.bell.subscribe(), self.failure.subscribe());
+        tokio::select! {
+            rung = bell.wait_for(|published| *published >= revision) => {
+                rung.map(|_| ()).map_err(|_| StoreError::Unavailable)
+            }
+            _ = failure.wait_for(|failed| *failed) => Err(StoreError::Unavailable),
+        }
+    }
+
+    /// A view of the last published revision.
+    ///
+    /// # Errors
+    /// The disk failed: nothing can be known of what is published elsewhere.
+    pub async fn view(&self) -> Result<View, StoreError> {
+        loop {
+            if self.failed.load(Ordering::Acquire) {
+                return Err(StoreError::Unavailable);
+            }
+            let at = self.published();
+            let catalog = self.catalog.load_full();
+            if catalog.revision <= at {
+                return Ok(View { at, catalog });
+            }
+            self.reached(catalog.revision).await?;
+        }
+    }
+
+    /// A company at this revision.
+    ///
+    /// # Errors
+    /// It cannot be told at this revision.
+    pub async fn company(
+        self: &Arc<Self>,
+        at: Revision,
+        id: &CompanyId,
+    ) -> Result<Option<Arc<Company>>, Missed> {
+        match self.fact(at, FactRef::Company(id)).await? {
+            Some(Fact::Company(company)) => Ok(Some(company)),
+            _ => Ok(None),
+        }
+    }
+
+    /// A credential of the company of this birth, at this revision.
+    ///
+    /// # Errors
+    /// It cannot be told at this revision.
+    pub async fn credential(
+        self: &Arc<Self>,
+        at: Revision,
+        company: Revision,
+        id: &CredentialId,
+    ) -> Result<Option<Arc<Credential>>, Missed> {
+        match self.fact(at, FactRef::Credential(company, id)).await? {
+            Some(Fact::Credential(credential)) => Ok(Some(credential)),
+            _ => Ok(None),
+        }
+    }
+
+    /// A company's impact revision at this revision; none if it never had a credential (D7).
+    ///
+    /// # Errors
+    /// It cannot be told at this revision.
+    pub async fn impact(
+        self: &Arc<Self>,
+        at: Revision,
+        company: Revision,
+    ) -> Result<Option<Revision>, Missed> {
+        Ok(self.fact(at, FactRef::Impact(company)).await?.map(|fact| fact.revision()))
+    }
+
+    async fn fact(
+        self: &Arc<Self>,
+        at: Revision,
+        key: FactRef<'_>,
+    ) -> Result<Option<Fact>, Missed> {
+        let entry = match self.admission.shelf.0.get(&key) {
+            Some(entry) => entry,
+            None => self.load(key.to_key()).await.map_err(Missed::Store)?,
+        };
+        // INVARIANT (one published revision).
+        if entry.since > at { Err(Missed::Younger(entry.since)) } else { Ok(entry.fact) }
+    }
+
+    /// Reads a fact from the store, on a thread that may wait for the disk.
+    async fn load(self: &Arc<Self>, key: FactKey) -> Result<Entry<Fact>, StoreError> {
+        let facts = Arc::clone(self);
+        let read = tokio::task::spawn_blocking(move || {
+            facts.admission.fill(&key, || {
+                let fact = facts.store.get(&key)?;
+                Ok(fact.map(|fact| (fact.revision(), fact)))
+            })
+        });
+        // A read that panicked met a damaged page.
+        read.await.unwrap_or(Err(StoreError::Damaged))
+    }
+
+    /// Runs a read of the store that is no fact's, on a thread that may wait for the disk, and
+    /// waits until everything that it may have seen is published.
+    ///
+    /// # Errors
+    /// Those of the read.
+    pub async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&dyn Store) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let store = Arc::clone(&self.store);
+        let found = tokio::task::spawn_blocking(move || read(&*store));
+        let found = found.await.unwrap_or(Err(StoreError::Damaged))?;
+        self.reached(self.admission.seen_up_to()).await?;
+        Ok(found)
+    }
+}
+
+impl Listener for Facts {
+    fn applying(&self, last: Revision, keys: &[FactKey]) {
+        self.admission.applying(last, keys.iter().cloned());
+    }
+
+    fn durable(&self, last: Revision, outcomes: Vec<Outcome>) {
+        for outcome in &outcomes {
+            if let Some(Fact::Catalog(catalog)) = &outcome.fact {
+                self.catalog.store(Arc::clone(catalog));
+            }
+        }
+        let entries = outcomes
+            .into_iter()
+            .map(|outcome| (outcome.key, Entry { since: outcome.since, fact: outcome.fact }));
+        self.admission.durable(last, entries);
+        self.bell.send_replace(last);
+    }
+
+    fn failed(&self) {
+        self.failed.store(true, Ordering::Release);
+        self.failure.send_replace(true);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::hash::{BuildHasher, RandomState};
+
+    use super::*;
+
+    #[test]
+    fn a_key_and_its_reference_hash_alike() {
+        let company = CompanyId::parse("acme").expect("an id");
+        let credential = CredentialId::parse("hr").expect("an id");
+        let state = RandomState::new();
+        for key in [
+            FactRef::Catalog,
+            FactRef::Company(&company),
+            FactRef::Credential(Revision(7), &credential),
+            FactRef::Impact(Revision(7)),
+        ] {
+            assert_eq!(state.hash_one(key), state.hash_one(key.to_key()), "{key:?}");
+            assert!(key.equivalent(&key.to_key()));
+        }
+    }
+}

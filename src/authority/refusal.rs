@@ -1,0 +1,70 @@
+//! Refusal: why a call of scopegate itself is not carried out. A denial is not one: that is an
+//! answer (D14).
+//!
+//! Not here: how it looks on the wire; `grpc::status` has every variant's code and details.
+
+use super::audit::Impact;
+use crate::policy::catalog::AudienceError;
+use crate::policy::credential::AboveCeiling;
+use crate::policy::id::{CompanyId, CredentialId};
+use crate::policy::revision::Revision;
+use crate::policy::scope::Scope;
+use crate::store::StoreError;
+
+/// Why a call is refused. Nothing was changed.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum Refusal {
+    /// The call names scopes that the catalog lacks.
+    #[error("the catalog has no scope {}", names(.unknown))]
+    ScopesUnknown {
+        /// The field that names them.
+        field: &'static str,
+        /// Each with its place in the field's list.
+        unknown: Vec<(usize, Scope)>,
+    },
+    /// The audience of a check cannot be told (D16).
+    #[error(transparent)]
+    Audience(#[from] AudienceError),
+    /// No such company.
+    #[error("there is no company `{0}`")]
+    CompanyNotFound(CompanyId),
+    /// No such credential.
+    #[error("the company `{0}` has no credential `{1}`")]
+    CredentialNotFound(CompanyId, CredentialId),
+    /// The company's id is taken.
+    #[error("a company `{0}` exists already")]
+    CompanyExists(CompanyId),
+    /// The credential's id is taken.
+    #[error("the company `{0}` has a credential `{1}` already")]
+    CredentialExists(CompanyId, CredentialId),
+    /// The etag is not the current one.
+    #[error("the etag is not the current one: read again, and decide again")]
+    EtagStale,
+    /// Other changes of the same facts came first, time after time.
+    #[error("too many concurrent changes of the same resource: try again")]
+    Contended,
+    /// A grant reaches above the ceiling (D9).
+    #[error(transparent)]
+    AboveCeiling(#[from] AboveCeiling),
+    /// A restriction would break enabled credentials and nobody has acknowledged it (D7).
+    #[error("{} credentials would lose a scope: send the `etag` of an audit, or `acknowledge_impact`", .0.count)]
+    ImpactNotAcknowledged(Box<Impact>),
+    /// The revision asked for did not come in time.
+    #[error("revision {asked} is not reached; the current one is {current}")]
+    RevisionNotReached {
+        /// The one asked for.
+        asked: Revision,
+        /// The last one published.
+        current: Revision,
+    },
+    /// A new catalog would take scopes away, and removals are not allowed.
+    #[error("the catalog file would remove {}", .0.iter().map(|s| format!("`{s}`")).collect::<Vec<_>>().join(", "))]
+    RemovesScopes(Vec<Scope>),
+    /// The store cannot answer.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+fn names(unknown: &[(usize, Scope)]) -> String {
+    unknown.iter().map(|(_, scope)| format!("`{scope}`")).collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,128 @@
+//! The AuthorizationService: decisions, and the scopes that they rest on.
+
+use tonic::{Request, Response, Status};
+
+use super::{Doors, parse, render, status};
+use crate::authority::{CredentialChange, Done, Terms};
+use crate::policy::credential::CredentialView;
+use crate::policy::id::{CompanyId, CredentialId};
+use crate::proto::authorization_service_server::AuthorizationService;
+use crate::proto::*;
+
+/// What a change of a credential's scopes is answered with, before it has its message.
+async fn change_credential(
+    doors: &Doors,
+    call: (CompanyId, CredentialId, CredentialChange, Terms),
+) -> Result<(Credential, Vec<String>, Vec<String>, u64), Status> {
+    let (company, id, change, terms) = call;
+    let done = doors.ask()?.change_credential(&company, &id, &change, &terms).await?;
+    let Done { resource, etag, added, removed, revision }: Done<CredentialView> = done;
+    let credential = render::credential(resource, etag);
+    Ok((credential, render::names(&added), render::names(&removed), revision.0))
+}
+
+#[tonic::async_trait]
+impl AuthorizationService for Doors {
+    async fn check(
+        &self,
+        request: Request<CheckRequest>,
+    ) -> Result<Response<CheckResponse>, Status> {
+        let (query, at_least) = parse::check(request.into_inner())?;
+        let answer = self.ask()?.check(&query, at_least).await?;
+        Ok(Response::new(render::check(answer)))
+    }
+
+    async fn batch_check(
+        &self,
+        _: Request<BatchCheckRequest>,
+    ) -> Result<Response<BatchCheckResponse>, Status> {
+        Err(status::not_yet("BatchCheck"))
+    }
+
+    async fn explain_check(
+        &self,
+        _: Request<ExplainCheckRequest>,
+    ) -> Result<Response<ExplainCheckResponse>, Status> {
+        Err(status::not_yet("ExplainCheck"))
+    }
+
+    async fn list_effective_scopes(
+        &self,
+        _: Request<ListEffectiveScopesRequest>,
+    ) -> Result<Response<ListEffectiveScopesResponse>, Status> {
+        Err(status::not_yet("ListEffectiveScopes"))
+    }
+
+    async fn grant_scopes(
+        &self,
+        request: Request<GrantScopesRequest>,
+    ) -> Result<Response<GrantScopesResponse>, Status> {
+        let call = parse::grant(request.into_inner())?;
+        let (credential, added_scopes, _, revision) = change_credential(self, call).await?;
+        let credential = Some(credential);
+        Ok(Response::new(GrantScopesResponse { credential, added_scopes, revision }))
+    }
+
+    async fn revoke_scopes(
+        &self,
+        request: Request<RevokeScopesRequest>,
+    ) -> Result<Response<RevokeScopesResponse>, Status> {
+        let call = parse::revoke(request.into_inner())?;
+        let (credential, _, removed_scopes, revision) = change_credential(self, call).await?;
+        let credential = Some(credential);
+        Ok(Response::new(RevokeScopesResponse { credential, removed_scopes, revision }))
+    }
+
+    async fn replace_scopes(
+        &self,
+        request: Request<ReplaceScopesRequest>,
+    ) -> Result<Response<ReplaceScopesResponse>, Status> {
+        let call = parse::replace(request.into_inner())?;
+        let (credential, added_scopes, removed_scopes, revision) =
+            change_credential(self, call).await?;
+        let credential = Some(credential);
+        let response = ReplaceScopesResponse { credential, added_scopes, removed_scopes, revision };
+        Ok(Response::new(response))
+    }
+
+    async fn reset_scopes(
+        &self,
+        request: Request<ResetScopesRequest>,
+    ) -> Result<Response<ResetScopesResponse>, Status> {
+        let call = parse::reset(request.into_inner())?;
+        let (credential, added_scopes, removed_scopes, revision) =
+            change_credential(self, call).await?;
+        let credential = Some(credential);
+        let response = ResetScopesResponse { credential, added_scopes, removed_scopes, revision };
+        Ok(Response::new(response))
+    }
+
+    async fn restore_grants(
+        &self,
+        _: Request<RestoreGrantsRequest>,
+    ) -> Result<Response<RestoreGrantsResponse>, Status> {
+        Err(status::not_yet("RestoreGrants"))
+    }
+
+    async fn add_company_scopes(
+        &self,
+        request: Request<AddCompanyScopesRequest>,
+    ) -> Result<Response<AddCompanyScopesResponse>, Status> {
+        let (id, change, terms) = parse::add_company_scopes(request.into_inner())?;
+        let done = self.ask()?.change_company(&id, &change, &terms).await?;
+        Ok(Response::new(AddCompanyScopesResponse {
+            added_scopes: render::names(&done.added),
+            revision: done.revision.0,
+            company: Some(render::company(done.resource, done.etag)),
+        }))
+    }
+
+    async fn restrict_company_scopes(
+        &self,
+        request: Request<RestrictCompanyScopesRequest>,
+    ) -> Result<Response<RestrictCompanyScopesResponse>, Status> {
+        let (restriction, terms) = parse::restrict(request.into_inner())?;
+        let (done, impact) = self.ask()?.restrict_company(&restriction, &terms).await?;
+        Ok(Response::new(render::restriction(done, impact)))
+    }
+}

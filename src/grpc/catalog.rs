@@ -1,0 +1,28 @@
+//! The CatalogService: what exists on the platform.
+
+use tonic::{Request, Response, Status};
+
+use super::{Doors, status};
+use crate::proto::catalog_service_server::CatalogService;
+use crate::proto::{
+    ApplyCatalogRequest, ApplyCatalogResponse, GetCatalogRequest, GetCatalogResponse,
+};
+
+#[tonic::async_trait]
+impl CatalogService for Doors {
+    async fn apply_catalog(
+        &self,
+        _: Request<ApplyCatalogRequest>,
+    ) -> Result<Response<ApplyCatalogResponse>, Status> {
+        Err(status::not_yet("ApplyCatalog"))
+    }
+
+    async fn get_catalog(
+        &self,
+        _: Request<GetCatalogRequest>,
+    ) -> Result<Response<GetCatalogResponse>, Status> {
+        let read = self.ask()?.catalog().await?;
+        let (yaml, etag, revision) = (read.resource.yaml.clone(), read.etag, read.revision.0);
+        Ok(Response::new(GetCatalogResponse { yaml, etag, revision }))
+    }
+}

@@ -1,0 +1,230 @@
+//! The DirectoryService: who exists.
+
+use tonic::{Request, Response, Status};
+
+use super::page::{self, List};
+use super::{Doors, parse, render, status};
+use crate::authority::listing::Page;
+use crate::policy::id::{CompanyId, CredentialId};
+use crate::proto::directory_service_server::DirectoryService;
+use crate::proto::*;
+
+/// The id that a page starts behind.
+fn after<T, E>(
+    list: &List,
+    token: &str,
+    parse: impl FnOnce(String) -> Result<T, E>,
+) -> Result<Option<T>, Status> {
+    let Some(last) = list.after(token)? else {
+        return Ok(None);
+    };
+    Ok(Some(parse(last).map_err(|_| page::foreign_token())?))
+}
+
+/// The token of the page behind this one; empty if there is none.
+fn next<T>(list: &List, page: &Page<T>, id: impl FnOnce(&T) -> &str) -> String {
+    let last = page.items.last().filter(|_| page.more);
+    last.map(|(item, _)| list.token(id(item))).unwrap_or_default()
+}
+
+#[tonic::async_trait]
+impl DirectoryService for Doors {
+    async fn create_company(
+        &self,
+        request: Request<CreateCompanyRequest>,
+    ) -> Result<Response<CreateCompanyResponse>, Status> {
+        let (new, terms) = parse::create_company(request.into_inner())?;
+        let done = self.ask()?.create_company(&new, &terms).await?;
+        let (company, revision) = (render::company(done.resource, done.etag), done.revision.0);
+        Ok(Response::new(CreateCompanyResponse { company: Some(company), revision }))
+    }
+
+    async fn get_company(
+        &self,
+        request: Request<GetCompanyRequest>,
+    ) -> Result<Response<GetCompanyResponse>, Status> {
+        let id = parse::company(request.into_inner().company_id)?;
+        let read = self.ask()?.company(&id).await?;
+        let (company, revision) = (render::company(read.resource, read.etag), read.revision.0);
+        Ok(Response::new(GetCompanyResponse { company: Some(company), revision }))
+    }
+
+    async fn list_companies(
+        &self,
+        request: Request<ListCompaniesRequest>,
+    ) -> Result<Response<ListCompaniesResponse>, Status> {
+        let request = request.into_inner();
+        let size = page::size(request.page_size)?;
+        let list = List::new(self.ask()?.incarnation(), "ListCompanies", &[]);
+        let after = after(&list, &request.page_token, CompanyId::parse)?;
+        let page = self.ask()?.companies(after, size).await?;
+        Ok(Response::new(ListCompaniesResponse {
+            next_page_token: next(&list, &page, |item| item.company.id.as_str()),
+            revision: page.revision.0,
+            companies: page
+                .items
+                .into_iter()
+                .map(|(view, etag)| render::company(view, etag))
+                .collect(),
+        }))
+    }
+
+    async fn update_company(
+        &self,
+        request: Request<UpdateCompanyRequest>,
+    ) -> Result<Response<UpdateCompanyResponse>, Status> {
+        let (id, change, terms) = parse::update_company(request.into_inner())?;
+        let done = self.ask()?.change_company(&id, &change, &terms).await?;
+        let (company, revision) = (render::company(done.resource, done.etag), done.revision.0);
+        Ok(Response::new(UpdateCompanyResponse { company: Some(company), revision }))
+    }
+
+    async fn delete_company(
+        &self,
+        request: Request<DeleteCompanyRequest>,
+    ) -> Result<Response<DeleteCompanyResponse>, Status> {
+        let (id, change, terms) = parse::delete_company(request.into_inner())?;
+        let done = self.ask()?.change_company(&id, &change, &terms).await?;
+        let (company, revision) = (render::company(done.resource, done.etag), done.revision.0);
+        Ok(Response::new(DeleteCompanyResponse { company: Some(company), revision }))
+    }
+
+    async fn create_credential(
+        &self,
+        request: Request<CreateCredentialRequest>,
+    ) -> Result<Response<CreateCredentialResponse>, Status> {
+        let (new, terms) = parse::create_credential(request.into_inner())?;
+        let done = self.ask()?.create_credential(&new, &terms).await?;
+        let (credential, revision) =
+            (render::credential(done.resource, done.etag), done.revision.0);
+        Ok(Response::new(CreateCredentialResponse { credential: Some(credential), revision }))
+    }
+
+    async fn get_credential(
+        &self,
+        request: Request<GetCredentialRequest>,
+    ) -> Result<Response<GetCredentialResponse>, Status> {
+        let request = request.into_inner();
+        let (company, id) = parse::credential(request.company_id, request.credential_id)?;
+        let read = self.ask()?.credential(&company, &id).await?;
+        let (credential, revision) =
+            (render::credential(read.resource, read.etag), read.revision.0);
+        Ok(Response::new(GetCredentialResponse { credential: Some(credential), revision }))
+    }
+
+    async fn list_credentials(
+        &self,
+        request: Request<ListCredentialsRequest>,
+    ) -> Result<Response<ListCredentialsResponse>, Status> {
+        let request = request.into_inner();
+        let size = page::size(request.page_size)?;
+        let dormant = if request.include_dormant { "dormant" } else { "" };
+        let parameters = [&request.company_id, &request.scope, dormant];
+        let list = List::new(self.ask()?.incarnation(), "ListCredentials", &parameters);
+        let after = after(&list, &request.page_token, CredentialId::parse)?;
+        let company = parse::company(request.company_id)?;
+        let holding = parse::holding(request.scope, request.include_dormant)?;
+        let page = self.ask()?.credentials(&company, holding.as_ref(), after, size).await?;
+        Ok(Response::new(ListCredentialsResponse {
+            next_page_token: next(&list, &page, |item| item.credential.id.as_str()),
+            revision: page.revision.0,
+            credentials: page
+                .items
+                .into_iter()
+                .map(|(v, etag)| render::credential(v, etag))
+                .collect(),
+        }))
+    }
+
+    async fn update_credential(
+        &self,
+        request: Request<UpdateCredentialRequest>,
+    ) -> Result<Response<UpdateCredentialResponse>, Status> {
+        let (company, id, change, terms) = parse::update_credential(request.into_inner())?;
+        let done = self.ask()?.change_credential(&company, &id, &change, &terms).await?;
+        let (credential, revision) =
+            (render::credential(done.resource, done.etag), done.revision.0);
+        Ok(Response::new(UpdateCredentialResponse { credential: Some(credential), revision }))
+    }
+
+    async fn delete_credential(
+        &self,
+        request: Request<DeleteCredentialRequest>,
+    ) -> Result<Response<DeleteCredentialResponse>, Status> {
+        let (company, id, change, terms) = parse::delete_credential(request.into_inner())?;
+        let done = self.ask()?.change_credential(&company, &id, &change, &terms).await?;
+        let (credential, revision) =
+            (render::credential(done.resource, done.etag), done.revision.0);
+        Ok(Response::new(DeleteCredentialResponse { credential: Some(credential), revision }))
+    }
+
+    async fn create_secret(
+        &self,
+        _: Request<CreateSecretRequest>,
+    ) -> Result<Response<CreateSecretResponse>, Status> {
+        Err(status::not_yet("CreateSecret"))
+    }
+
+    async fn delete_secret(
+        &self,
+        _: Request<DeleteSecretRequest>,
+    ) -> Result<Response<DeleteSecretResponse>, Status> {
+        Err(status::not_yet("DeleteSecret"))
+    }
+
+    async fn verify_secret(
+        &self,
+        _: Request<VerifySecretRequest>,
+    ) -> Result<Response<VerifySecretResponse>, Status> {
+        Err(status::not_yet("VerifySecret"))
+    }
+
+    async fn put_user(
+        &self,
+        _: Request<PutUserRequest>,
+    ) -> Result<Response<PutUserResponse>, Status> {
+        Err(status::not_yet("PutUser"))
+    }
+
+    async fn get_user(
+        &self,
+        _: Request<GetUserRequest>,
+    ) -> Result<Response<GetUserResponse>, Status> {
+        Err(status::not_yet("GetUser"))
+    }
+
+    async fn list_users(
+        &self,
+        _: Request<ListUsersRequest>,
+    ) -> Result<Response<ListUsersResponse>, Status> {
+        Err(status::not_yet("ListUsers"))
+    }
+
+    async fn delete_user(
+        &self,
+        _: Request<DeleteUserRequest>,
+    ) -> Result<Response<DeleteUserResponse>, Status> {
+        Err(status::not_yet("DeleteUser"))
+    }
+
+    async fn put_consent(
+        &self,
+        _: Request<PutConsentRequest>,
+    ) -> Result<Response<PutConsentResponse>, Status> {
+        Err(status::not_yet("PutConsent"))
+    }
+
+    async fn get_consent(
+        &self,
+        _: Request<GetConsentRequest>,
+    ) -> Result<Response<GetConsentResponse>, Status> {
+        Err(status::not_yet("GetConsent"))
+    }
+
+    async fn delete_consent(
+        &self,
+        _: Request<DeleteConsentRequest>,
+    ) -> Result<Response<DeleteConsentResponse>, Status> {
+        Err(status::not_yet("DeleteConsent"))
+    }
+}

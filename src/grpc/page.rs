@@ -1,0 +1,65 @@
+//! Page: sizes and tokens of lists (AIP-158).
+//!
+//! A token carries the store's incarnation and a digest of the list's parameters: it continues
+//! that list of that store and no other.
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
+
+use super::parse::{Rejection, malformed};
+use crate::store::Incarnation;
+
+/// The size of a page that asks for none.
+const DEFAULT: usize = 100;
+/// The largest page; who asks for more gets this.
+const MAX: usize = 1000;
+
+/// A list's parameters, as far as its tokens depend on them.
+pub(super) struct List {
+    digest: [u8; 16],
+}
+
+impl List {
+    /// The list that this RPC gives for these parameters.
+    pub(super) fn new(incarnation: Incarnation, rpc: &str, parameters: &[&str]) -> Self {
+        let mut digest = blake3::Hasher::new();
+        digest.update(incarnation.as_bytes()).update(rpc.as_bytes());
+        for parameter in parameters {
+            digest.update(&[0]).update(parameter.as_bytes());
+        }
+        let mut short = [0; 16];
+        digest.finalize_xof().fill(&mut short);
+        Self { digest: short }
+    }
+
+    /// The token of the page behind this id.
+    pub(super) fn token(&self, last: &str) -> String {
+        BASE64.encode([&self.digest, last.as_bytes()].concat())
+    }
+
+    /// The id that a page starts behind; none for the first page.
+    pub(super) fn after(&self, token: &str) -> Result<Option<String>, Rejection> {
+        if token.is_empty() {
+            return Ok(None);
+        }
+        // The longest id has 128 bytes: no longer token was ever given.
+        let bytes = if token.len() <= 256 { BASE64.decode(token).ok() } else { None };
+        let last = bytes.as_deref().and_then(|bytes| bytes.strip_prefix(&self.digest));
+        let last = last.and_then(|last| String::from_utf8(last.to_vec()).ok());
+        last.map(Some).ok_or_else(foreign_token)
+    }
+}
+
+/// The rejection of a token that continues another list, or none.
+pub(super) fn foreign_token() -> Rejection {
+    malformed("page_token", "is not a token of this list: start again without one")
+}
+
+/// How many to return.
+pub(super) fn size(asked: i32) -> Result<usize, Rejection> {
+    match usize::try_from(asked) {
+        Ok(0) => Ok(DEFAULT),
+        Ok(size) => Ok(size.min(MAX)),
+        Err(_) => Err(malformed("page_size", "must not be negative")),
+    }
+}

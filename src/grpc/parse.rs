@@ -1,0 +1,435 @@
+//! Parse: the only way from messages to values. Text becomes typed here, once, and every field
+//! that is wrong is named.
+//!
+//! Not here: whether what is named exists.
+
+use std::fmt::Display;
+use std::mem;
+
+use jiff::Timestamp;
+
+use crate::authority::listing::Holding;
+use crate::authority::{
+    CompanyChange, CredentialChange, NewCompany, NewCredential, Restriction, Terms,
+};
+use crate::policy::catalog::endpoint::Path;
+use crate::policy::catalog::file::is_method;
+use crate::policy::change::Author;
+use crate::policy::id::{CompanyId, CredentialId, Name};
+use crate::policy::query::{Needs, Query};
+use crate::policy::revision::Revision;
+use crate::policy::scope::Scope;
+use crate::proto;
+
+/// The most scopes that a check can ask for.
+pub const MAX_CHECK_SCOPES: usize = 1_000;
+/// The most scopes that a change can name.
+pub const MAX_CHANGE_SCOPES: usize = 100_000;
+/// The most bytes of a name or label for people.
+pub const MAX_LABEL: usize = 256;
+/// The most bytes of a reason.
+pub const MAX_REASON: usize = 1_024;
+/// Who makes a change as long as callers are not authenticated.
+pub const ANONYMOUS: &str = "anonymous";
+
+/// What is wrong with one field.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// The field's path in the request.
+    pub field: String,
+    /// What is wrong, and what would be right.
+    pub description: String,
+}
+
+/// Why a request cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Rejection {
+    /// Fields are malformed.
+    Malformed(Vec<Violation>),
+    /// A list is longer than its limit.
+    TooMany(Violation),
+    /// The request asks for what this version does not do yet.
+    NotYet(&'static str),
+}
+
+/// Reads fields one by one, and remembers what is wrong.
+#[derive(Default)]
+struct Fields {
+    wrong: Vec<Violation>,
+    too_many: Option<Violation>,
+    not_yet: Option<&'static str>,
+}
+
+impl Fields {
+    fn wrong(&mut self, field: impl Into<String>, description: impl Display) {
+        self.wrong.push(Violation { field: field.into(), description: description.to_string() });
+    }
+
+    fn take<T, E: Display>(&mut self, field: &str, read: Result<T, E>) -> Option<T> {
+        read.map_err(|error| self.wrong(field, error)).ok()
+    }
+
+    fn company(&mut self, text: String) -> Option<CompanyId> {
+        self.take("company_id", CompanyId::parse(text))
+    }
+
+    fn credential(&mut self, text: String) -> Option<CredentialId> {
+        self.take("credential_id", CredentialId::parse(text))
+    }
+
+    /// Scopes in the order named, once each.
+    fn scopes(&mut self, field: &str, texts: Vec<String>, limit: usize) -> Vec<Scope> {
+        if texts.len() > limit {
+            let description = format!("names {} scopes, the limit is {limit}", texts.len());
+            self.too_many = Some(Violation { field: field.to_owned(), description });
+            return vec![];
+        }
+        let mut scopes: Vec<Scope> = Vec::with_capacity(texts.len());
+        for (n, text) in texts.into_iter().enumerate() {
+            match Scope::parse(text) {
+                // Short lists, which checks have, are not worth a set.
+                Ok(scope) if limit > MAX_CHECK_SCOPES || !scopes.contains(&scope) => {
+                    scopes.push(scope)
+                }
+                Ok(_) => {}
+                Err(error) => self.wrong(format!("{field}[{n}]"), error),
+            }
+        }
+        scopes
+    }
+
+    fn some_scopes(&mut self, texts: Vec<String>) -> Vec<Scope> {
+        if texts.is_empty() {
+            self.wrong("scopes", "must name at least one scope");
+        }
+        self.scopes("scopes", texts, MAX_CHANGE_SCOPES)
+    }
+
+    fn line(&mut self, field: &str, text: String, limit: usize) -> String {
+        if text.len() > limit {
+            self.wrong(field, format_args!("has {} bytes, the limit is {limit}", text.len()));
+        } else if text.chars().any(char::is_control) {
+            self.wrong(field, "must not have control characters");
+        }
+        text
+    }
+
+    fn moment(&mut self, field: &str, stamp: Option<prost_types::Timestamp>) -> Option<Timestamp> {
+        let stamp = stamp?;
+        // google.protobuf.Timestamp: years 1 to 9999, nanoseconds counted forward.
+        let valid = (-62_135_596_800..=253_402_300_799).contains(&stamp.seconds)
+            && (0..1_000_000_000).contains(&stamp.nanos);
+        let moment = Timestamp::new(stamp.seconds, stamp.nanos).ok().filter(|_| valid);
+        if moment.is_none() {
+            self.wrong(field, "is not a time between the years 1 and 9999");
+        }
+        moment
+    }
+
+    fn terms(&mut self, raw: RawTerms) -> Terms {
+        if !raw.request_id.is_empty() {
+            self.not_yet = Some("`request_id`");
+        }
+        let author = Author {
+            actor: ANONYMOUS.to_owned(),
+            on_behalf_of: self.line("on_behalf_of", raw.on_behalf_of, MAX_LABEL),
+            reason: self.line("reason", raw.reason, MAX_REASON),
+        };
+        let etag = (!raw.etag.is_empty()).then_some(raw.etag);
+        Terms { author, etag, validate_only: raw.validate_only }
+    }
+
+    /// Which of the allowed fields the mask names.
+    fn mask(&mut self, mask: Option<prost_types::FieldMask>, allowed: &[&str]) -> Vec<String> {
+        let paths = mask.unwrap_or_default().paths;
+        for (n, path) in paths.iter().enumerate() {
+            if !allowed.contains(&path.as_str()) {
+                let allowed = allowed.join("`, `");
+                let message = format!("`{path}` cannot be changed here; these can: `{allowed}`");
+                self.wrong(format!("update_mask.paths[{n}]"), message);
+            }
+        }
+        paths
+    }
+
+    /// The value, if no field was wrong.
+    fn finish<T>(self, value: Option<T>) -> Result<T, Rejection> {
+        if let Some(violation) = self.too_many {
+            return Err(Rejection::TooMany(violation));
+        }
+        match value {
+            Some(value) if self.wrong.is_empty() => match self.not_yet {
+                Some(what) => Err(Rejection::NotYet(what)),
+                None => Ok(value),
+            },
+            _ => Err(Rejection::Malformed(self.wrong)),
+        }
+    }
+}
+
+/// The fields that every change has.
+struct RawTerms {
+    etag: String,
+    validate_only: bool,
+    request_id: String,
+    reason: String,
+    on_behalf_of: String,
+}
+
+macro_rules! terms {
+    ($request:ident) => {
+        RawTerms {
+            etag: mem::take(&mut $request.etag),
+            validate_only: $request.validate_only,
+            request_id: mem::take(&mut $request.request_id),
+            reason: mem::take(&mut $request.reason),
+            on_behalf_of: mem::take(&mut $request.on_behalf_of),
+        }
+    };
+}
+
+/// A check as asked, and the revision that it waits for.
+pub(super) fn check(request: proto::CheckRequest) -> Result<(Query, Revision), Rejection> {
+    let mut fields = Fields::default();
+    let company = fields.company(request.company_id);
+    let credential = fields.credential(request.credential_id);
+    let needs = match request.endpoint {
+        Some(_) if !request.scopes.is_empty() => {
+            fields.wrong("endpoint", "must not stand beside `scopes`: name one of them");
+            None
+        }
+        Some(endpoint) => {
+            if !is_method(&endpoint.method) {
+                let wrong = "is not a method: 1 to 32 letters, such as `GET`, or `GRPC`";
+                fields.wrong("endpoint.method", wrong);
+            }
+            let path = fields.take("endpoint.path", Path::parse(endpoint.path));
+            path.map(|path| Needs::Endpoint { method: endpoint.method.into(), path })
+        }
+        None => {
+            if request.scopes.is_empty() {
+                fields.wrong("scopes", "must name at least one scope, or `endpoint` one endpoint");
+            }
+            Some(Needs::Scopes(fields.scopes("scopes", request.scopes, MAX_CHECK_SCOPES)))
+        }
+    };
+    let audience = match request.audience.as_str() {
+        "" => None,
+        name => fields.take("audience", Name::parse(name)),
+    };
+    for (named, what) in [
+        (request.token.is_some(), "`token`"),
+        (!request.user_id.is_empty(), "`user_id`"),
+        (!request.resource_owner_id.is_empty(), "`resource_owner_id`"),
+    ] {
+        if named {
+            fields.not_yet = Some(what);
+        }
+    }
+    let query = company.zip(credential).zip(needs).map(|((company, credential), needs)| {
+        (Query { company, credential, needs, audience }, Revision(request.at_least_revision))
+    });
+    fields.finish(query)
+}
+
+type CredentialCall = (CompanyId, CredentialId, CredentialChange, Terms);
+
+fn credential_call(
+    mut fields: Fields,
+    company: String,
+    credential: String,
+    change: CredentialChange,
+    terms: RawTerms,
+) -> Result<CredentialCall, Rejection> {
+    let ids = fields.company(company).zip(fields.credential(credential));
+    let terms = fields.terms(terms);
+    fields.finish(ids.map(|(company, credential)| (company, credential, change, terms)))
+}
+
+pub(super) fn grant(mut request: proto::GrantScopesRequest) -> Result<CredentialCall, Rejection> {
+    let mut fields = Fields::default();
+    let terms = terms!(request);
+    let scopes = fields.some_scopes(request.scopes);
+    let expires_at = fields.moment("expires_at", request.expires_at);
+    let change = CredentialChange::Grant { scopes, expires_at };
+    credential_call(fields, request.company_id, request.credential_id, change, terms)
+}
+
+pub(super) fn revoke(mut request: proto::RevokeScopesRequest) -> Result<CredentialCall, Rejection> {
+    let mut fields = Fields::default();
+    let terms = terms!(request);
+    let change = CredentialChange::Revoke(fields.some_scopes(request.scopes));
+    credential_call(fields, request.company_id, request.credential_id, change, terms)
+}
+
+pub(super) fn replace(
+    mut request: proto::ReplaceScopesRequest,
+) -> Result<CredentialCall, Rejection> {
+    let mut fields = Fields::default();
+    let terms = terms!(request);
+    if request.scopes.is_empty() && !request.allow_empty {
+        fields.wrong(
+            "scopes",
+            "is empty: set `allow_empty` to leave the credential without any scope",
+        );
+    }
+    let change =
+        CredentialChange::Replace(fields.scopes("scopes", request.scopes, MAX_CHANGE_SCOPES));
+    credential_call(fields, request.company_id, request.credential_id, change, terms)
+}
+
+pub(super) fn reset(mut request: proto::ResetScopesRequest) -> Result<CredentialCall, Rejection> {
+    let terms = terms!(request);
+    let change = CredentialChange::Reset;
+    credential_call(Fields::default(), request.company_id, request.credential_id, change, terms)
+}
+
+pub(super) fn update_credential(
+    mut request: proto::UpdateCredentialRequest,
+) -> Result<CredentialCall, Rejection> {
+    let mut fields = Fields::default();
+    let terms = terms!(request);
+    let paths = fields.mask(request.update_mask, &["label", "enabled", "expires_at"]);
+    let masked = |path: &str| paths.iter().any(|p| p == path);
+    let label = fields.line("label", request.label, MAX_LABEL);
+    let expires_at = fields.moment("expires_at", request.expires_at);
+    let change = CredentialChange::Update {
+        label: masked("label").then_some(label),
+        enabled: masked("enabled").then_some(request.enabled),
+        expires_at: masked("expires_at").then_some(expires_at),
+    };
+    credential_call(fields, request.company_id, request.credential_id, change, terms)
+}
+
+pub(super) fn delete_credential(
+    mut request: proto::DeleteCredentialRequest,
+) -> Result<CredentialCall, Rejection> {
+    let terms = terms!(request);
+    let change = CredentialChange::Delete;
+    credential_call(Fields::default(), request.company_id, request.credential_id, change, terms)
+}
+
+type CompanyCall = (CompanyId, CompanyChange, Terms);
+
+fn company_call(
+    mut fields: Fields,
+    company: String,
+    change: CompanyChange,
+    terms: RawTerms,
+) -> Result<CompanyCall, Rejection> {
+    let company = fields.company(company);
+    let terms = fields.terms(terms);
+    fields.finish(company.map(|company| (company, change, terms)))
+}
+
+pub(super) fn add_company_scopes(
+    mut request: proto::AddCompanyScopesRequest,
+) -> Result<CompanyCall, Rejection> {
+    let mut fields = Fields::default();
+    let terms = terms!(request);
+    let change = CompanyChange::AddScopes(fields.some_scopes(request.scopes));
+    company_call(fields, request.company_id, change, terms)
+}
+
+pub(super) fn update_company(
+    mut request: proto::UpdateCompanyRequest,
+) -> Result<CompanyCall, Rejection> {
+    let mut fields = Fields::default();
+    let terms = terms!(request);
+    let paths = fields.mask(request.update_mask, &["display_name", "enabled"]);
+    let masked = |path: &str| paths.iter().any(|p| p == path);
+    let display_name = fields.line("display_name", request.display_name, MAX_LABEL);
+    let change = CompanyChange::Update {
+        display_name: masked("display_name").then_some(display_name),
+        enabled: masked("enabled").then_some(request.enabled),
+    };
+    company_call(fields, request.company_id, change, terms)
+}
+
+pub(super) fn delete_company(
+    mut request: proto::DeleteCompanyRequest,
+) -> Result<CompanyCall, Rejection> {
+    let terms = terms!(request);
+    company_call(Fields::default(), request.company_id, CompanyChange::Delete, terms)
+}
+
+pub(super) fn restrict(
+    mut request: proto::RestrictCompanyScopesRequest,
+) -> Result<(Restriction, Terms), Rejection> {
+    let mut fields = Fields::default();
+    let terms = terms!(request);
+    let terms = fields.terms(terms);
+    let company = fields.company(request.company_id);
+    let scopes = fields.some_scopes(request.scopes);
+    let acknowledge_impact = request.acknowledge_impact;
+    let restriction = company.map(|company| Restriction { company, scopes, acknowledge_impact });
+    fields.finish(restriction.map(|restriction| (restriction, terms)))
+}
+
+pub(super) fn create_company(
+    mut request: proto::CreateCompanyRequest,
+) -> Result<(NewCompany, Terms), Rejection> {
+    let mut fields = Fields::default();
+    let terms = terms!(request);
+    let terms = fields.terms(terms);
+    let id = fields.company(request.company_id);
+    let display_name = fields.line("display_name", request.display_name, MAX_LABEL);
+    let scopes = request.scopes.map(|s| fields.scopes("scopes.names", s.names, MAX_CHANGE_SCOPES));
+    fields.finish(id.map(|id| (NewCompany { id, display_name, scopes }, terms)))
+}
+
+pub(super) fn create_credential(
+    mut request: proto::CreateCredentialRequest,
+) -> Result<(NewCredential, Terms), Rejection> {
+    let mut fields = Fields::default();
+    let terms = terms!(request);
+    let terms = fields.terms(terms);
+    let ids = fields.company(request.company_id).zip(fields.credential(request.credential_id));
+    let label = fields.line("label", request.label, MAX_LABEL);
+    let scopes = fields.scopes("scopes", request.scopes, MAX_CHANGE_SCOPES);
+    let expires_at = fields.moment("expires_at", request.expires_at);
+    fields.finish(
+        ids.map(|(company, id)| (NewCredential { company, id, label, scopes, expires_at }, terms)),
+    )
+}
+
+pub(super) fn company(text: String) -> Result<CompanyId, Rejection> {
+    let mut fields = Fields::default();
+    let id = fields.company(text);
+    fields.finish(id)
+}
+
+pub(super) fn credential(
+    company: String,
+    credential: String,
+) -> Result<(CompanyId, CredentialId), Rejection> {
+    let mut fields = Fields::default();
+    let ids = fields.company(company).zip(fields.credential(credential));
+    fields.finish(ids)
+}
+
+pub(super) fn holding(scope: String, include_dormant: bool) -> Result<Option<Holding>, Rejection> {
+    let mut fields = Fields::default();
+    if scope.is_empty() {
+        if include_dormant {
+            fields.wrong("include_dormant", "needs a `scope` whose grants may be dormant");
+        }
+        return fields.finish(Some(None));
+    }
+    let scope = fields.take("scope", Scope::parse(scope));
+    fields.finish(scope.map(|scope| Some(Holding { scope, include_dormant })))
+}
+
+pub(super) fn optional_company(text: Option<String>) -> Result<Option<CompanyId>, Rejection> {
+    match text.filter(|text| !text.is_empty()) {
+        Some(text) => company(text).map(Some),
+        None => Ok(None),
+    }
+}
+
+/// The rejection of one field.
+pub(super) fn malformed(field: &str, description: &str) -> Rejection {
+    let mut fields = Fields::default();
+    fields.wrong(field, description);
+    Rejection::Malformed(fields.wrong)
+}

@@ -1,0 +1,169 @@
+//! Render: from values to messages.
+
+use jiff::Timestamp;
+
+use crate::authority::audit::Impact;
+use crate::authority::{Answer, Done};
+use crate::policy::catalog::Reach;
+use crate::policy::change::Change;
+use crate::policy::company::CompanyView;
+use crate::policy::credential::{CredentialView, GrantState};
+use crate::policy::decision::{Reason, Verdict};
+use crate::policy::scope::Scope;
+use crate::proto;
+
+pub(super) fn check(answer: Answer) -> proto::CheckResponse {
+    let revision = answer.revision.0;
+    match answer.verdict {
+        Verdict::Allowed { reach } => proto::CheckResponse {
+            decision: proto::Decision::Allowed.into(),
+            reason: proto::Reason::Allowed.into(),
+            missing_scopes: vec![],
+            reach: match reach {
+                Reach::All => proto::Reach::All.into(),
+                Reach::Own => proto::Reach::Own.into(),
+            },
+            http_status: 200,
+            error: String::new(),
+            message: String::new(),
+            revision,
+        },
+        Verdict::Denied { reason, missing } => proto::CheckResponse {
+            decision: proto::Decision::Denied.into(),
+            reason: self::reason(reason).into(),
+            missing_scopes: names(&missing),
+            reach: proto::Reach::Unspecified.into(),
+            http_status: reason.http_status().into(),
+            error: reason.error().to_owned(),
+            message: reason.remedy().to_owned(),
+            revision,
+        },
+    }
+}
+
+fn reason(reason: Reason) -> proto::Reason {
+    match reason {
+        Reason::EndpointUnknown => proto::Reason::EndpointUnknown,
+        Reason::CompanyUnknown => proto::Reason::CompanyUnknown,
+        Reason::CompanyDisabled => proto::Reason::CompanyDisabled,
+        Reason::CredentialUnknown => proto::Reason::CredentialUnknown,
+        Reason::CredentialDisabled => proto::Reason::CredentialDisabled,
+        Reason::CredentialExpired => proto::Reason::CredentialExpired,
+        Reason::TokenRequired => proto::Reason::TokenRequired,
+        Reason::UserRequired => proto::Reason::UserRequired,
+        Reason::ScopeUnknown => proto::Reason::ScopeUnknown,
+        Reason::ScopeNotInCompany => proto::Reason::ScopeNotInCompany,
+        Reason::ScopeNotGranted => proto::Reason::ScopeNotGranted,
+        Reason::GrantDormant => proto::Reason::GrantDormant,
+        Reason::GrantExpired => proto::Reason::GrantExpired,
+    }
+}
+
+pub(super) fn names(scopes: &[Scope]) -> Vec<String> {
+    scopes.iter().map(ToString::to_string).collect()
+}
+
+pub(super) fn company(view: CompanyView, etag: String) -> proto::Company {
+    let CompanyView { company, ceiling } = view;
+    proto::Company {
+        company_id: company.id.to_string(),
+        display_name: company.display_name,
+        enabled: company.enabled,
+        ceiling: ceiling
+            .into_iter()
+            .map(|(scope, added_at)| proto::CeilingScope {
+                scope: scope.to_string(),
+                added_at_revision: added_at.0,
+            })
+            .collect(),
+        etag,
+        revision: company.revision.0,
+        create_time: Some(stamp(company.create_time)),
+        update_time: Some(stamp(company.update_time)),
+    }
+}
+
+pub(super) fn credential(view: CredentialView, etag: String) -> proto::Credential {
+    let CredentialView { credential, company, grants } = view;
+    let active = grants.iter().filter(|(_, state, _)| *state == GrantState::Active);
+    let effective_scopes = active.map(|(scope, ..)| scope.to_string()).collect();
+    proto::Credential {
+        company_id: company.to_string(),
+        credential_id: credential.id.to_string(),
+        label: credential.label,
+        enabled: credential.enabled,
+        expires_at: credential.expires_at.map(stamp),
+        grants: grants
+            .into_iter()
+            .map(|(scope, state, grant)| proto::Grant {
+                scope: scope.to_string(),
+                state: match state {
+                    GrantState::Active => proto::GrantState::Active.into(),
+                    GrantState::Dormant => proto::GrantState::Dormant.into(),
+                    GrantState::Expired => proto::GrantState::Expired.into(),
+                },
+                granted_at_revision: grant.granted_at.0,
+                expires_at: grant.expires_at.map(stamp),
+            })
+            .collect(),
+        effective_scopes,
+        last_seen_time: None,
+        etag,
+        revision: credential.revision.0,
+        create_time: Some(stamp(credential.create_time)),
+        update_time: Some(stamp(credential.update_time)),
+    }
+}
+
+pub(super) fn restriction(
+    done: Done<CompanyView>,
+    impact: Impact,
+) -> proto::RestrictCompanyScopesResponse {
+    proto::RestrictCompanyScopesResponse {
+        restricted_scopes: names(&done.removed),
+        affected_credential_count: impact.count,
+        affected_credentials: impact
+            .affected
+            .into_iter()
+            .map(|affected| proto::AffectedCredential {
+                credential_id: affected.id.to_string(),
+                label: affected.label,
+                enabled: affected.enabled,
+                scopes: names(&affected.scopes),
+                last_seen_time: None,
+            })
+            .collect(),
+        etag: impact.etag,
+        revision: done.revision.0,
+        company: Some(company(done.resource, done.etag)),
+    }
+}
+
+pub(super) fn change(change: Change) -> proto::Change {
+    proto::Change {
+        revision: change.revision.0,
+        time: Some(stamp(change.time)),
+        actor: change.author.actor,
+        reason: change.author.reason,
+        kind: change.kind.name().to_owned(),
+        company_id: change.company.map(|id| id.to_string()).unwrap_or_default(),
+        credential_id: change.credential.map(|id| id.to_string()).unwrap_or_default(),
+        user_id: change.user.map(|id| id.to_string()).unwrap_or_default(),
+        added_scopes: names(&change.added),
+        removed_scopes: names(&change.removed),
+        on_behalf_of: change.author.on_behalf_of,
+        fields: change
+            .fields
+            .into_iter()
+            .map(|f| proto::FieldChange { field: f.field, before: f.before, after: f.after })
+            .collect(),
+    }
+}
+
+fn stamp(time: Timestamp) -> prost_types::Timestamp {
+    let (mut seconds, mut nanos) = (time.as_second(), time.subsec_nanosecond());
+    if nanos < 0 {
+        (seconds, nanos) = (seconds - 1, nanos + 1_000_000_000);
+    }
+    prost_types::Timestamp { seconds, nanos }
+}

@@ -1,0 +1,249 @@
+//! Status: the only place where an error of the wire is made. Every refusal has its code, an
+//! `ErrorInfo` of the domain `scopegate`, and details that a program can read.
+//!
+//! Not here: denials, which are answers. And no words of a driver, path or secret.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use http::{HeaderValue, Response};
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt};
+
+use super::parse::{Rejection, Violation};
+use crate::authority::audit::{Affected, Impact};
+use crate::authority::refusal::Refusal;
+use crate::store::StoreError;
+
+const DOMAIN: &str = "scopegate";
+/// Details travel in a trailer, which peers bound: this many violations, and this many bytes.
+const MAX_VIOLATIONS: usize = 20;
+const MAX_BYTES: usize = 2_500;
+
+/// A status in the making.
+struct Draft {
+    code: Code,
+    message: String,
+    reason: &'static str,
+    metadata: HashMap<String, String>,
+    details: ErrorDetails,
+}
+
+impl Draft {
+    fn new(code: Code, reason: &'static str, message: impl Into<String>) -> Self {
+        let message = message.into();
+        Self { code, message, reason, metadata: HashMap::new(), details: ErrorDetails::new() }
+    }
+
+    fn with(mut self, key: &str, value: impl ToString) -> Self {
+        self.metadata.insert(key.to_owned(), value.to_string());
+        self
+    }
+
+    /// Adds as many violations as fit, and says how many there are in all.
+    fn violations<V>(
+        mut self,
+        count: usize,
+        all: impl IntoIterator<Item = V>,
+        size: impl Fn(&V) -> usize,
+        add: impl Fn(&mut ErrorDetails, V),
+    ) -> Self {
+        let mut room = MAX_BYTES;
+        for violation in all.into_iter().take(MAX_VIOLATIONS) {
+            let Some(left) = room.checked_sub(size(&violation)) else {
+                break;
+            };
+            room = left;
+            add(&mut self.details, violation);
+        }
+        self.with("violation_count", count)
+    }
+
+    fn malformed(self, violations: Vec<Violation>) -> Self {
+        let size = |v: &Violation| v.field.len() + v.description.len();
+        self.violations(violations.len(), violations, size, |details, violation| {
+            details.add_bad_request_violation(violation.field, violation.description);
+        })
+    }
+
+    fn retry(mut self) -> Self {
+        self.details.set_retry_info(Some(Duration::from_secs(1)));
+        self
+    }
+
+    fn finish(mut self) -> Status {
+        self.details.set_error_info(self.reason, DOMAIN, self.metadata);
+        // A message travels in a trailer too.
+        if self.message.len() > 1_000 {
+            let mut end = 1_000;
+            while !self.message.is_char_boundary(end) {
+                end -= 1;
+            }
+            self.message.truncate(end);
+            self.message.push('…');
+        }
+        Status::with_error_details(self.code, self.message, self.details)
+    }
+}
+
+impl From<Rejection> for Status {
+    fn from(rejection: Rejection) -> Self {
+        match rejection {
+            Rejection::Malformed(violations) => {
+                let message = match violations.as_slice() {
+                    [one] => format!("`{}` {}", one.field, one.description),
+                    many => format!("{} fields are malformed; see the details", many.len()),
+                };
+                Draft::new(Code::InvalidArgument, "MALFORMED_REQUEST", message)
+                    .malformed(violations)
+            }
+            Rejection::TooMany(Violation { field, description }) => limit(&field, &description),
+            Rejection::NotYet(what) => {
+                let message = format!("{what} is not served by this version");
+                Draft::new(Code::Unimplemented, "NOT_IMPLEMENTED", message)
+            }
+        }
+        .finish()
+    }
+}
+
+fn limit(subject: &str, description: &str) -> Draft {
+    let message = format!("`{subject}` {description}");
+    let mut draft = Draft::new(Code::ResourceExhausted, "LIMIT_EXCEEDED", message);
+    draft.details.add_quota_failure_violation(subject, description);
+    draft
+}
+
+impl From<Refusal> for Status {
+    fn from(refusal: Refusal) -> Self {
+        let message = refusal.to_string();
+        match refusal {
+            Refusal::ScopesUnknown { field, unknown } => {
+                let count = unknown.len();
+                let name = |n: usize| {
+                    // A single scope is a field of its own.
+                    if field == "scope" { field.to_owned() } else { format!("{field}[{n}]") }
+                };
+                let violations = unknown.into_iter().map(|(n, scope)| Violation {
+                    field: name(n),
+                    description: format!("`{scope}` is not a scope of the catalog"),
+                });
+                let size = |v: &Violation| v.field.len() + v.description.len();
+                Draft::new(Code::InvalidArgument, "SCOPE_UNKNOWN", message).violations(
+                    count,
+                    violations,
+                    size,
+                    |details, v| {
+                        details.add_bad_request_violation(v.field, v.description);
+                    },
+                )
+            }
+            Refusal::Audience(_) => Draft::new(
+                Code::InvalidArgument,
+                "AUDIENCE_UNCLEAR",
+                format!("`audience` {message}"),
+            )
+            .malformed(vec![Violation { field: "audience".to_owned(), description: message }]),
+            Refusal::CompanyNotFound(id) => {
+                resource(Code::NotFound, "COMPANY_NOT_FOUND", message, "Company", id.as_str())
+            }
+            Refusal::CredentialNotFound(_, id) => {
+                resource(Code::NotFound, "CREDENTIAL_NOT_FOUND", message, "Credential", id.as_str())
+            }
+            Refusal::CompanyExists(id) => {
+                resource(Code::AlreadyExists, "COMPANY_EXISTS", message, "Company", id.as_str())
+            }
+            Refusal::CredentialExists(_, id) => resource(
+                Code::AlreadyExists,
+                "CREDENTIAL_EXISTS",
+                message,
+                "Credential",
+                id.as_str(),
+            ),
+            Refusal::EtagStale => Draft::new(Code::Aborted, "ETAG_STALE", message),
+            Refusal::Contended => Draft::new(Code::Aborted, "CONTENDED", message).retry(),
+            Refusal::AboveCeiling(above) => {
+                let draft = Draft::new(Code::FailedPrecondition, "SCOPE_NOT_IN_COMPANY", message);
+                let size = |scope: &crate::policy::scope::Scope| scope.as_str().len() + 120;
+                draft.violations(above.scopes.len(), above.scopes, size, |details, scope| {
+                    details.add_precondition_failure_violation(
+                        "SCOPE_NOT_IN_COMPANY",
+                        scope.as_str(),
+                        "not in the company's ceiling: ask the operator to add it",
+                    );
+                })
+            }
+            Refusal::ImpactNotAcknowledged(impact) => unacknowledged(message, *impact),
+            Refusal::RevisionNotReached { .. } => {
+                Draft::new(Code::Unavailable, "REVISION_NOT_REACHED", message).retry()
+            }
+            Refusal::RemovesScopes(_) => {
+                Draft::new(Code::FailedPrecondition, "REMOVES_SCOPES", message)
+            }
+            Refusal::Store(StoreError::Busy) => {
+                let mut draft = limit("changes", "wait in greater number than the queue holds");
+                draft.details.set_retry_info(Some(Duration::from_secs(1)));
+                draft
+            }
+            Refusal::Store(StoreError::Unavailable | StoreError::Damaged) => {
+                Draft::new(Code::Unavailable, "STORE_UNAVAILABLE", message).retry()
+            }
+        }
+        .finish()
+    }
+}
+
+fn resource(code: Code, reason: &'static str, message: String, kind: &str, name: &str) -> Draft {
+    let mut draft = Draft::new(code, reason, message.clone());
+    draft.details.set_resource_info(format!("scopegate.v1.{kind}"), name, "", message);
+    draft
+}
+
+/// The report of an audit, as far as it fits.
+fn unacknowledged(message: String, impact: Impact) -> Draft {
+    let count = usize::try_from(impact.count).unwrap_or(usize::MAX);
+    let describe = |affected: &Affected| {
+        let scopes: Vec<_> = affected.scopes.iter().take(5).map(|s| format!("`{s}`")).collect();
+        let more = affected.scopes.len().saturating_sub(5);
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        let state = if affected.enabled { "enabled" } else { "disabled" };
+        format!("{:?} ({state}) would lose {}{more}", affected.label, scopes.join(", "))
+    };
+    let size = |affected: &Affected| affected.id.as_str().len() + describe(affected).len() + 40;
+    Draft::new(Code::FailedPrecondition, "IMPACT_NOT_ACKNOWLEDGED", message)
+        .with("etag", &impact.etag)
+        .with("affected_credential_count", impact.count)
+        .violations(count, impact.affected, size, |details, affected| {
+            let description = describe(&affected);
+            let kind = "IMPACT_NOT_ACKNOWLEDGED";
+            details.add_precondition_failure_violation(kind, affected.id.as_str(), description);
+        })
+}
+
+/// The store is still being opened.
+pub(super) fn not_open() -> Status {
+    Draft::new(Code::Unavailable, "STORE_UNAVAILABLE", "the store is being opened").retry().finish()
+}
+
+/// The RPC is in the contract and not in this version.
+pub(super) fn not_yet(rpc: &'static str) -> Status {
+    Rejection::NotYet(rpc).into()
+}
+
+/// tonic says OUT_OF_RANGE of a message above the limit; the contract says RESOURCE_EXHAUSTED.
+pub fn name_limits<B: Default>(response: Response<B>) -> Response<B> {
+    let out_of_range = HeaderValue::from(Code::OutOfRange as i32);
+    if response.headers().get("grpc-status") != Some(&out_of_range) {
+        return response;
+    }
+    match Status::from_header_map(response.headers()) {
+        Some(status) if status.message().contains("message length too large") => {
+            let sizes: Vec<_> = status.message().split(|c: char| !c.is_ascii_digit()).collect();
+            let mut sizes = sizes.into_iter().filter(|size| !size.is_empty());
+            let (found, most) = (sizes.next().unwrap_or("?"), sizes.next().unwrap_or("?"));
+            let description = format!("has {found} bytes, the limit is {most}");
+            limit("message", &description).finish().into_http()
+        }
+        _ => response,
+    }
+}

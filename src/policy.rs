@@ -1,0 +1,14 @@
+//! Floor 0, what is true: scopes, catalog, companies, credentials, changes, and the decision.
+//!
+//! Pure: no I/O, no async, no clock, no tracing. Time and facts come in as values. The rules
+//! `D…` cited here are those of the domain's contract.
+
+pub mod catalog;
+pub mod change;
+pub mod company;
+pub mod credential;
+pub mod decision;
+pub mod id;
+pub mod query;
+pub mod revision;
+pub mod scope;

@@ -1,0 +1,310 @@
+//! Catalog: all that exists on the platform. Scopes and what they imply, audiences, roles,
+//! endpoints. Versioned, applied as one.
+//!
+//! Not here: who holds what. A catalog change widens nobody's set (D2), since sets hold
+//! [`ScopeId`]s that are given to names here and never used again.
+
+pub mod endpoint;
+pub mod file;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use self::endpoint::{Endpoints, Path};
+use self::file::CatalogFile;
+use super::id::Name;
+use super::revision::Revision;
+use super::scope::{Scope, ScopeId};
+
+/// A catalog in force, or about to be.
+#[derive(Clone, Debug)]
+pub struct Catalog {
+    /// The revision that last changed it.
+    pub revision: Revision,
+    /// The file as it was applied.
+    pub yaml: String,
+    /// The digest of the last file applied at a start, if any was.
+    pub file_digest: Option<[u8; 32]>,
+    /// The file's parts.
+    file: CatalogFile,
+    ids: HashMap<Scope, ScopeId>,
+    scopes: HashMap<ScopeId, Entry>,
+    next_id: u32,
+}
+
+/// A scope as the catalog knows it.
+#[derive(Clone, Debug)]
+struct Entry {
+    name: Scope,
+    implies: Vec<ScopeId>,
+    implied_by: Vec<ScopeId>,
+    /// None: it belongs to every audience (D16).
+    audiences: Option<BTreeSet<Name>>,
+}
+
+/// What an audience asks of a call (D16).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Audience {
+    /// For people.
+    pub title: String,
+    /// A call needs a token.
+    pub token_required: bool,
+    /// A call is made on behalf of a user.
+    pub user_required: bool,
+    /// A call needs the user's consent, and so a user.
+    pub consent_required: bool,
+    /// The oldest that a token may be, in seconds.
+    pub max_token_age: Option<u64>,
+}
+
+/// How far a role's permission reaches (D17).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Reach {
+    /// The user's own records only.
+    Own,
+    /// All records.
+    All,
+}
+
+/// What a role permits, by scope.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Role {
+    /// The scopes and how far each reaches.
+    pub scopes: BTreeMap<Scope, Reach>,
+}
+
+/// Which audience a call goes to, and what that asks of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Hearing<'a> {
+    /// The audience's name; none where the catalog declares none.
+    pub name: Option<&'a Name>,
+    /// What it asks.
+    pub audience: &'a Audience,
+}
+
+/// Why a call's audience cannot be told (D16). A malformed request, not a denial.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AudienceError {
+    /// The catalog has several and the request names none.
+    #[error("must name one of the catalog's audiences: {}", .0.join(", "))]
+    Unnamed(Vec<String>),
+    /// The catalog has no audience of this name.
+    #[error("`{0}` is not an audience of the catalog")]
+    Unknown(Name),
+    /// The endpoint belongs to another audience than the request names.
+    #[error("`{named}` is not the endpoint's audience, which is `{endpoint}`")]
+    NotTheEndpoints {
+        /// The request's.
+        named: Name,
+        /// The endpoint's.
+        endpoint: Name,
+    },
+}
+
+static UNNAMED: Audience = Audience {
+    title: String::new(),
+    token_required: false,
+    user_required: false,
+    consent_required: false,
+    max_token_age: None,
+};
+
+impl Catalog {
+    /// The catalog of a store that has none yet: nothing exists.
+    #[must_use]
+    pub fn empty() -> Self {
+        Self::assemble(String::new(), CatalogFile::default(), HashMap::new(), 0, Revision::ZERO)
+    }
+
+    /// Reads a catalog file that shall follow this catalog. Names that stay keep their numbers,
+    /// new ones get numbers never used before (D2).
+    ///
+    /// # Errors
+    /// Every problem of the file, each with line and column.
+    pub fn succeed(&self, yaml: &str) -> Result<Self, file::CatalogErrors> {
+        let file = CatalogFile::parse(yaml)?;
+        let mut next_id = self.next_id;
+        let mut ids = HashMap::with_capacity(file.scopes.len());
+        for name in file.scopes.keys() {
+            let id = match self.ids.get(name) {
+                Some(id) => *id,
+                None => {
+                    next_id = u32::checked_add(next_id, 1)
+                        .ok_or_else(file::CatalogErrors::no_numbers_left)?;
+                    ScopeId(next_id)
+                }
+            };
+            ids.insert(name.clone(), id);
+        }
+        let next = Self::assemble(yaml.to_owned(), file, ids, next_id, Revision::NEXT);
+        Ok(Self { file_digest: self.file_digest, ..next })
+    }
+
+    /// A catalog as the store kept it: the file, the numbers of its scopes, and the last number
+    /// ever given.
+    ///
+    /// # Errors
+    /// Every problem of the file; a file that was applied once has none.
+    pub fn restore(
+        yaml: &str,
+        ids: HashMap<Scope, ScopeId>,
+        next_id: u32,
+        revision: Revision,
+    ) -> Result<Self, file::CatalogErrors> {
+        Ok(Self::assemble(yaml.to_owned(), CatalogFile::parse(yaml)?, ids, next_id, revision))
+    }
+
+    fn assemble(
+        yaml: String,
+        file: CatalogFile,
+        ids: HashMap<Scope, ScopeId>,
+        next_id: u32,
+        revision: Revision,
+    ) -> Self {
+        let mut scopes: HashMap<ScopeId, Entry> = HashMap::with_capacity(ids.len());
+        let mut implied_by: HashMap<ScopeId, Vec<ScopeId>> = HashMap::new();
+        for (name, entry) in &file.scopes {
+            let Some(id) = ids.get(name).copied() else {
+                continue;
+            };
+            let implies: Vec<_> =
+                entry.implies.iter().filter_map(|s| ids.get(s).copied()).collect();
+            for implied in &implies {
+                implied_by.entry(*implied).or_default().push(id);
+            }
+            let audiences = entry.audiences.clone();
+            scopes.insert(id, Entry { name: name.clone(), implies, implied_by: vec![], audiences });
+        }
+        for (id, by) in implied_by {
+            if let Some(entry) = scopes.get_mut(&id) {
+                entry.implied_by = by;
+            }
+        }
+        Self { revision, yaml, file_digest: None, file, ids, scopes, next_id }
+    }
+
+    /// The platform's name.
+    #[must_use]
+    pub fn platform(&self) -> &str {
+        &self.file.name
+    }
+
+    /// The number of a scope, if the catalog has it.
+    #[must_use]
+    pub fn id(&self, scope: &Scope) -> Option<ScopeId> {
+        self.ids.get(scope).copied()
+    }
+
+    /// The name behind a number, if the catalog still has it.
+    #[must_use]
+    pub fn name(&self, scope: ScopeId) -> Option<&Scope> {
+        self.scopes.get(&scope).map(|entry| &entry.name)
+    }
+
+    /// The names of these scopes, sorted.
+    #[must_use]
+    pub fn names(&self, scopes: &[ScopeId]) -> Vec<Scope> {
+        let mut names: Vec<_> = scopes.iter().filter_map(|s| self.name(*s).cloned()).collect();
+        names.sort();
+        names
+    }
+
+    /// Every scope of the catalog.
+    pub fn scope_ids(&self) -> impl Iterator<Item = ScopeId> + '_ {
+        self.scopes.keys().copied()
+    }
+
+    /// Every scope's name and number, and the last number ever given: what the store keeps.
+    #[must_use]
+    pub fn numbers(&self) -> (&HashMap<Scope, ScopeId>, u32) {
+        (&self.ids, self.next_id)
+    }
+
+    /// These scopes and all that they imply (D1), by id.
+    #[must_use]
+    pub fn closure(&self, scopes: &[ScopeId]) -> Vec<ScopeId> {
+        self.reachable(scopes, |entry| &entry.implies)
+    }
+
+    /// These scopes and all that imply them (D1), by id.
+    #[must_use]
+    pub fn implying_closure(&self, scopes: &[ScopeId]) -> Vec<ScopeId> {
+        self.reachable(scopes, |entry| &entry.implied_by)
+    }
+
+    fn reachable(&self, from: &[ScopeId], edges: fn(&Entry) -> &Vec<ScopeId>) -> Vec<ScopeId> {
+        let mut seen: BTreeSet<ScopeId> = BTreeSet::new();
+        let mut open = from.to_vec();
+        while let Some(scope) = open.pop() {
+            if let Some(entry) = self.scopes.get(&scope)
+                && seen.insert(scope)
+            {
+                open.extend(edges(entry));
+            }
+        }
+        seen.into_iter().collect()
+    }
+
+    /// Whether a scope belongs to this audience (D16).
+    #[must_use]
+    pub fn heard_by(&self, scope: ScopeId, hearing: Hearing<'_>) -> bool {
+        let Some(entry) = self.scopes.get(&scope) else {
+            return false;
+        };
+        match (&entry.audiences, hearing.name) {
+            (Some(audiences), Some(name)) => audiences.contains(name),
+            _ => true,
+        }
+    }
+
+    /// The endpoint that a call goes to, if the catalog has one (D20).
+    #[must_use]
+    pub fn endpoint(&self, method: &str, path: &Path) -> Option<&endpoint::Endpoint> {
+        self.file.endpoints.find(method, path)
+    }
+
+    /// The audience of a call: the endpoint's, else the one named, else the only one (D16).
+    ///
+    /// # Errors
+    /// Says why it cannot be told.
+    pub fn hearing<'a>(
+        &'a self,
+        endpoint: Option<&'a Name>,
+        named: Option<&Name>,
+    ) -> Result<Hearing<'a>, AudienceError> {
+        let audiences = &self.file.audiences;
+        let named = match named {
+            Some(name) => match audiences.get_key_value(name) {
+                Some(found) => Some(found),
+                None => return Err(AudienceError::Unknown(name.clone())),
+            },
+            None => None,
+        };
+        let of_endpoint = endpoint.and_then(|name| audiences.get_key_value(name));
+        match (of_endpoint, named) {
+            (Some((own, _)), Some((name, _))) if own != name => {
+                Err(AudienceError::NotTheEndpoints { named: name.clone(), endpoint: own.clone() })
+            }
+            (Some((name, audience)), _) | (None, Some((name, audience))) => {
+                Ok(Hearing { name: Some(name), audience })
+            }
+            (None, None) => {
+                let mut all = audiences.iter();
+                match (all.next(), all.next()) {
+                    (None, _) => Ok(Hearing { name: None, audience: &UNNAMED }),
+                    (Some((name, audience)), None) => Ok(Hearing { name: Some(name), audience }),
+                    _ => Err(AudienceError::Unnamed(
+                        audiences.keys().map(|name| format!("`{name}`")).collect(),
+                    )),
+                }
+            }
+        }
+    }
+}
+
+impl CatalogFile {
+    /// The endpoints of the file.
+    #[must_use]
+    pub fn endpoints(&self) -> &Endpoints {
+        &self.endpoints
+    }
+}

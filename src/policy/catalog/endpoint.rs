@@ -1,0 +1,311 @@
+//! Endpoints: from a call's method and path to the scopes that it needs (D20).
+//!
+//! Not here: any normalising of a path. What a proxy and a server could read in two ways is
+//! refused, since a guess here would be a hole.
+
+use std::collections::HashMap;
+
+use crate::policy::id::Name;
+use crate::policy::scope::Scope;
+
+/// The most bytes that a path can have.
+pub const MAX_PATH_LEN: usize = 4096;
+
+/// What a call to an endpoint needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// The audience that it belongs to, if it says so.
+    pub audience: Option<Name>,
+    /// All the scopes that a call needs, at least one.
+    pub scopes: Vec<Scope>,
+}
+
+/// The path of a call: absolute, without query, in the one form that nothing reads twice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Path(Box<str>);
+
+/// Why a text is not the path of a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PathError {
+    /// It does not begin with `/`.
+    #[error("must begin with `/`")]
+    Relative,
+    /// It has more than [`MAX_PATH_LEN`] bytes.
+    #[error("has {0} bytes, the limit is {MAX_PATH_LEN}")]
+    TooLong(usize),
+    /// It carries a query or fragment.
+    #[error("must come without query and fragment")]
+    Query,
+    /// It has an empty segment before its end.
+    #[error("must not have an empty segment (`//`)")]
+    EmptySegment,
+    /// It has a segment that means another one.
+    #[error("must not have a segment `.` or `..`")]
+    DotSegment,
+    /// It has a character that no URI path has.
+    #[error("has the character {0:?}, which no path has unencoded")]
+    Character(char),
+    /// It has a `%` without two hexadecimal digits.
+    #[error("has a `%` that two hexadecimal digits do not follow")]
+    Percent,
+    /// It encodes a character that separates, or that needs no encoding.
+    #[error("encodes {0:?}, which servers decode in different ways")]
+    Encoded(char),
+}
+
+impl Path {
+    /// Reads the path of a call.
+    ///
+    /// # Errors
+    /// Says why it could mean more than one path.
+    pub fn parse(text: impl Into<Box<str>>) -> Result<Self, PathError> {
+        let text = text.into();
+        if text.len() > MAX_PATH_LEN {
+            return Err(PathError::TooLong(text.len()));
+        }
+        let Some(inner) = text.strip_prefix('/') else {
+            return Err(PathError::Relative);
+        };
+        let mut segments = inner.split('/').peekable();
+        while let Some(segment) = segments.next() {
+            if segment.is_empty() && segments.peek().is_some() {
+                return Err(PathError::EmptySegment);
+            }
+            check_segment(segment)?;
+        }
+        Ok(Self(text))
+    }
+
+    fn segments(&self) -> impl Iterator<Item = &str> {
+        // The root has no segments; any other path has one behind each slash.
+        let inner = self.0.strip_prefix('/').filter(|inner| !inner.is_empty());
+        inner.into_iter().flat_map(|inner| inner.split('/'))
+    }
+}
+
+fn check_segment(segment: &str) -> Result<(), PathError> {
+    if segment == "." || segment == ".." {
+        return Err(PathError::DotSegment);
+    }
+    let mut rest = segment.chars();
+    while let Some(c) = rest.next() {
+        match c {
+            '?' | '#' => return Err(PathError::Query),
+            '%' => {
+                let digits = (
+                    rest.next().and_then(|c| c.to_digit(16)),
+                    rest.next().and_then(|c| c.to_digit(16)),
+                );
+                let (Some(high), Some(low)) = digits else {
+                    return Err(PathError::Percent);
+                };
+                let byte = char::from_u32(high * 16 + low).unwrap_or('\0');
+                // RFC 3986 section 2.3: encoding an unreserved character changes nothing, so a
+                // server may see another path than the one compared here.
+                let unreserved =
+                    byte.is_ascii_alphanumeric() || matches!(byte, '-' | '.' | '_' | '~');
+                if unreserved || matches!(byte, '/' | '\\') || byte.is_ascii_control() {
+                    return Err(PathError::Encoded(byte));
+                }
+            }
+            c if c.is_ascii_alphanumeric() => {}
+            '-' | '.' | '_' | '~' | '!' | '$' | '&' | '\'' | '(' | ')' | '*' | '+' | ',' | ';'
+            | '=' | ':' | '@' => {}
+            c => return Err(PathError::Character(c)),
+        }
+    }
+    Ok(())
+}
+
+/// Why a template is refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TemplateError {
+    /// Its literal parts are not a path.
+    #[error("the template {0}")]
+    Path(#[from] PathError),
+    /// It ends in a slash, which no call matches.
+    #[error("the template must not end in `/`")]
+    TrailingSlash,
+    /// A segment mixes braces and text, or a parameter has no name.
+    #[error("`{0}` is neither a literal nor a parameter like `{{id}}`")]
+    Segment(String),
+    /// Another template has the same shape.
+    #[error("another endpoint has the same method and the same shape of path")]
+    SameShape,
+}
+
+/// All endpoints of a catalog.
+#[derive(Clone, Debug, Default)]
+pub struct Endpoints {
+    methods: HashMap<Box<str>, Node>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Node {
+    endpoint: Option<Endpoint>,
+    literals: HashMap<Box<str>, Node>,
+    parameter: Option<Box<Node>>,
+}
+
+impl Endpoints {
+    /// Adds an endpoint.
+    ///
+    /// # Errors
+    /// Says what is wrong with the template.
+    pub fn insert(
+        &mut self,
+        method: &str,
+        template: &str,
+        endpoint: Endpoint,
+    ) -> Result<(), TemplateError> {
+        let inner = template.strip_prefix('/').ok_or(PathError::Relative)?;
+        if inner.ends_with('/') {
+            return Err(TemplateError::TrailingSlash);
+        }
+        let segments: Vec<_> = if inner.is_empty() { vec![] } else { inner.split('/').collect() };
+        let mut node = self.methods.entry(method.into()).or_default();
+        for segment in segments {
+            let name = segment.strip_prefix('{').and_then(|s| s.strip_suffix('}'));
+            node = match name {
+                Some(name) if !name.is_empty() && !name.contains(['{', '}']) => {
+                    node.parameter.get_or_insert_default()
+                }
+                _ if segment.contains(['{', '}']) => {
+                    return Err(TemplateError::Segment(segment.to_owned()));
+                }
+                _ if segment.is_empty() => return Err(PathError::EmptySegment.into()),
+                _ => {
+                    check_segment(segment)?;
+                    node.literals.entry(segment.into()).or_default()
+                }
+            };
+        }
+        if node.endpoint.is_some() {
+            return Err(TemplateError::SameShape);
+        }
+        node.endpoint = Some(endpoint);
+        Ok(())
+    }
+
+    /// The endpoint that matches; among several, literals win from left to right (D20).
+    #[must_use]
+    pub fn find(&self, method: &str, path: &Path) -> Option<&Endpoint> {
+        let segments: Vec<_> = path.segments().collect();
+        self.methods.get(method)?.find(&segments)
+    }
+}
+
+impl Node {
+    /// Depth is that of the template tree, so what a caller sends cannot deepen it.
+    fn find(&self, segments: &[&str]) -> Option<&Endpoint> {
+        let Some((first, rest)) = segments.split_first() else {
+            return self.endpoint.as_ref();
+        };
+        let literal = self.literals.get(*first).and_then(|node| node.find(rest));
+        literal.or_else(|| {
+            // A parameter matches a non-empty segment: a trailing slash never matches.
+            let node = self.parameter.as_ref().filter(|_| !first.is_empty())?;
+            node.find(rest)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found<'a>(endpoints: &'a Endpoints, method: &str, path: &str) -> Option<&'a str> {
+        let path = Path::parse(path).expect("a good path");
+        endpoints.find(method, &path).map(|e| e.scopes[0].as_str())
+    }
+
+    fn endpoints(templates: &[(&str, &str)]) -> Endpoints {
+        let mut endpoints = Endpoints::default();
+        for (method, template) in templates {
+            let scope = Scope::parse(template.replace(['{', '}'], "*")).expect("a scope");
+            let endpoint = Endpoint { audience: None, scopes: vec![scope] };
+            endpoints.insert(method, template, endpoint).expect("a good template");
+        }
+        endpoints
+    }
+
+    #[test]
+    fn literals_win_from_left_to_right_among_all_that_match() {
+        let all = endpoints(&[
+            ("GET", "/"),
+            ("GET", "/users/{id}"),
+            ("GET", "/users/me"),
+            ("GET", "/users/me/photo"),
+            ("GET", "/{kind}/{id}/files"),
+            ("GET", "/users/{id}/{what}"),
+            ("GRPC", "/pkg.Service/Method"),
+        ]);
+        assert_eq!(found(&all, "GET", "/"), Some("/"));
+        assert_eq!(found(&all, "GET", "/users/me"), Some("/users/me"));
+        assert_eq!(found(&all, "GET", "/users/7"), Some("/users/*id*"));
+        // `/users/me` leads nowhere here: the parameter is tried behind it.
+        assert_eq!(found(&all, "GET", "/users/me/files"), Some("/users/*id*/*what*"));
+        assert_eq!(found(&all, "GET", "/groups/7/files"), Some("/*kind*/*id*/files"));
+        assert_eq!(found(&all, "GRPC", "/pkg.Service/Method"), Some("/pkg.Service/Method"));
+        assert_eq!(found(&all, "GET", "/pkg.Service/Method"), None);
+        assert_eq!(found(&all, "get", "/users/me"), None);
+        assert_eq!(found(&all, "GET", "/users/"), None, "a trailing slash never matches");
+        assert_eq!(found(&all, "GET", "/users/me/"), None);
+        assert_eq!(found(&all, "GET", "/users"), None);
+    }
+
+    #[test]
+    fn a_path_that_could_be_read_twice_is_refused() {
+        for bad in [
+            "",
+            "users",
+            "/a?b=1",
+            "/a#b",
+            "/./a",
+            "/a/..",
+            "/a//b",
+            "//",
+            "/a\\b",
+            "/a%2Fb",
+            "/a%2fb",
+            "/%2e%2e/a",
+            "/a%5cb",
+            "/a b",
+            "/a%",
+            "/a%g0",
+            "/é",
+            "/a%00",
+            "/%75sers",
+            "/a/./",
+        ] {
+            assert!(Path::parse(bad).is_err(), "{bad:?}");
+        }
+        for good in
+            ["/", "/a", "/a/", "/a/b.c", "/a/...", "/a%20b", "/a%C3%A9", "/a@b:c;d=e", "/a%40b"]
+        {
+            assert!(Path::parse(good).is_ok(), "{good:?}");
+        }
+    }
+
+    #[test]
+    fn templates_of_one_shape_and_unclear_ones_are_refused() {
+        let mut all = endpoints(&[("GET", "/users/{id}")]);
+        let endpoint = Endpoint { audience: None, scopes: vec![] };
+        let mut insert =
+            |method: &str, template: &str| all.insert(method, template, endpoint.clone());
+        assert_eq!(insert("GET", "/users/{name}"), Err(TemplateError::SameShape));
+        assert!(insert("POST", "/users/{name}").is_ok());
+        for bad in [
+            "users",
+            "/users/",
+            "/users//x",
+            "/users/{}",
+            "/users/a{id}",
+            "/users/{a}{b}",
+            "/a/..",
+            "/a?b",
+        ] {
+            assert!(insert("GET", bad).is_err(), "{bad}");
+        }
+    }
+}

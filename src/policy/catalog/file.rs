@@ -1,0 +1,539 @@
+//! The catalog file: YAML to a catalog's parts, every problem with its line and column.
+//!
+//! Not here: scope numbers. A file has names; the catalog that adopts it gives them numbers.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt;
+use std::marker::PhantomData;
+
+use serde::Deserialize;
+use serde::de::{Deserializer, MapAccess, Visitor};
+use serde_saphyr::{Location, Spanned};
+
+use super::endpoint::{Endpoint, Endpoints};
+use super::{Audience, Reach, Role};
+use crate::policy::id::Name;
+use crate::policy::scope::Scope;
+
+/// The most bytes that a catalog file can have.
+pub const MAX_LEN: usize = 16 << 20;
+
+/// A catalog file that holds together.
+#[derive(Clone, Debug, Default)]
+pub struct CatalogFile {
+    /// The platform's name.
+    pub name: String,
+    /// The audiences by name.
+    pub audiences: BTreeMap<Name, Audience>,
+    /// The scopes by name.
+    pub scopes: BTreeMap<Scope, ScopeEntry>,
+    /// The roles by name.
+    pub roles: BTreeMap<Name, Role>,
+    pub(super) endpoints: Endpoints,
+}
+
+/// A scope as the file declares it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ScopeEntry {
+    /// For people.
+    pub title: String,
+    /// What it implies directly.
+    pub implies: Vec<Scope>,
+    /// The audiences that it belongs to; none named, all.
+    pub audiences: Option<BTreeSet<Name>>,
+}
+
+/// One problem of a catalog file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CatalogError {
+    /// The line, from 1.
+    pub line: u64,
+    /// The column, from 1.
+    pub column: u64,
+    /// What is wrong.
+    pub message: String,
+}
+
+impl fmt::Display for CatalogError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "line {}, column {}: {}", self.line, self.column, self.message)
+    }
+}
+
+/// Everything that is wrong with a catalog file, in the order of its lines.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+pub struct CatalogErrors(pub Vec<CatalogError>);
+
+impl CatalogErrors {
+    /// Scope numbers are never used again, and all are used.
+    pub(super) fn no_numbers_left() -> Self {
+        let message = "this store has numbered 4294967295 scopes and can number no more".to_owned();
+        Self(vec![CatalogError { line: 1, column: 1, message }])
+    }
+}
+
+/// A mapping in the order of the file, its keys with their places.
+#[derive(Debug)]
+struct Entries<V>(Vec<(Spanned<String>, V)>);
+
+impl<V> Default for Entries<V> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<'de, V: Deserialize<'de>> Deserialize<'de> for Entries<V> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Reader<V>(PhantomData<V>);
+        impl<'de, V: Deserialize<'de>> Visitor<'de> for Reader<V> {
+            type Value = Entries<V>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a mapping")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut entries = Vec::new();
+                while let Some(entry) = map.next_entry()? {
+                    entries.push(entry);
+                }
+                Ok(Entries(entries))
+            }
+        }
+        deserializer.deserialize_map(Reader(PhantomData))
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawFile {
+    #[serde(default)]
+    name: String,
+    #[serde(default)]
+    audiences: Entries<Option<RawAudience>>,
+    scopes: Entries<Option<RawScope>>,
+    #[serde(default)]
+    roles: Entries<Option<RawRole>>,
+    #[serde(default)]
+    endpoints: Vec<RawEndpoint>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawAudience {
+    #[serde(default)]
+    title: String,
+    #[serde(default)]
+    token: Need,
+    #[serde(default)]
+    user: Need,
+    #[serde(default)]
+    consent: Need,
+    max_token_age: Option<Spanned<String>>,
+}
+
+#[derive(Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Need {
+    #[default]
+    Optional,
+    Required,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawScope {
+    #[serde(default)]
+    title: String,
+    #[serde(default)]
+    implies: Vec<Spanned<String>>,
+    audiences: Option<Vec<Spanned<String>>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawRole {
+    #[serde(default)]
+    scopes: Entries<RawReach>,
+}
+
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum RawReach {
+    All,
+    Own,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawEndpoint {
+    method: Spanned<String>,
+    path: Spanned<String>,
+    audience: Option<Spanned<String>>,
+    scopes: Vec<Spanned<String>>,
+}
+
+impl CatalogFile {
+    /// Reads a catalog file.
+    ///
+    /// # Errors
+    /// Every problem, each with line and column. A file that is not YAML of the right shape has
+    /// one problem: the first.
+    pub fn parse(yaml: &str) -> Result<Self, CatalogErrors> {
+        let one =
+            |line, column, message| CatalogErrors(vec![CatalogError { line, column, message }]);
+        if yaml.len() > MAX_LEN {
+            return Err(one(
+                1,
+                1,
+                format!("the file has {} bytes, the limit is {MAX_LEN}", yaml.len()),
+            ));
+        }
+        let options = serde_saphyr::options! {
+            with_snippet: false,
+            strict_booleans: true,
+            merge_keys: serde_saphyr::MergeKeyPolicy::Error,
+            // As much as MAX_LEN bytes can hold.
+            budget: serde_saphyr::budget! { max_nodes: MAX_LEN, max_events: MAX_LEN },
+        };
+        let raw: RawFile = serde_saphyr::from_str_with_options(yaml, options).map_err(|error| {
+            let place = error.location().unwrap_or(Location::UNKNOWN);
+            one(place.line().max(1), place.column().max(1), plain(&error.to_string()))
+        })?;
+        let mut reader = FileReader::default();
+        let file = reader.read(raw);
+        if reader.problems.is_empty() {
+            return Ok(file);
+        }
+        reader.problems.sort_by_key(|problem| (problem.line, problem.column));
+        Err(CatalogErrors(reader.problems))
+    }
+}
+
+/// The library's sentence without the place that it repeats.
+fn plain(message: &str) -> String {
+    let message = message.split(" at line ").next().unwrap_or(message);
+    message.trim_end_matches(['.', ',', ' ']).to_owned()
+}
+
+#[derive(Default)]
+struct FileReader {
+    problems: Vec<CatalogError>,
+}
+
+impl FileReader {
+    fn problem(&mut self, at: Location, message: String) {
+        self.problems.push(CatalogError {
+            line: at.line().max(1),
+            column: at.column().max(1),
+            message,
+        });
+    }
+
+    /// The value, or a problem at its place.
+    fn typed<T, E: fmt::Display>(
+        &mut self,
+        text: &Spanned<String>,
+        parse: impl FnOnce(&str) -> Result<T, E>,
+    ) -> Option<T> {
+        match parse(&text.value) {
+            Ok(value) => Some(value),
+            Err(error) => {
+                self.problem(text.referenced, format!("`{}` {error}", text.value));
+                None
+            }
+        }
+    }
+
+    fn scope(&mut self, text: &Spanned<String>) -> Option<Scope> {
+        self.typed(text, |text| Scope::parse(text))
+    }
+
+    fn name(&mut self, text: &Spanned<String>) -> Option<Name> {
+        self.typed(text, |text| Name::parse(text))
+    }
+
+    /// A name that the file must declare.
+    fn known<K: Ord, V>(
+        &mut self,
+        text: &Spanned<String>,
+        key: Option<K>,
+        all: &BTreeMap<K, V>,
+        what: &str,
+    ) -> Option<K> {
+        let key = key?;
+        if all.contains_key(&key) {
+            return Some(key);
+        }
+        self.problem(text.referenced, format!("`{}` is not {what} of this catalog", text.value));
+        None
+    }
+
+    fn read(&mut self, raw: RawFile) -> CatalogFile {
+        let mut file = CatalogFile { name: raw.name, ..CatalogFile::default() };
+        for (key, audience) in raw.audiences.0 {
+            let audience = self.audience(audience.unwrap_or_default());
+            if let Some(name) = self.name(&key) {
+                file.audiences.insert(name, audience);
+            }
+        }
+        self.scopes(raw.scopes, &mut file);
+        for (key, role) in raw.roles.0 {
+            let role = self.role(role.unwrap_or_default(), &file.scopes);
+            if let Some(name) = self.name(&key) {
+                file.roles.insert(name, role);
+            }
+        }
+        for raw in raw.endpoints {
+            self.endpoint(&raw, &mut file);
+        }
+        file
+    }
+
+    fn audience(&mut self, raw: RawAudience) -> Audience {
+        let max_token_age = raw.max_token_age.and_then(|age| self.typed(&age, duration));
+        let consent_required = raw.consent == Need::Required;
+        Audience {
+            title: raw.title,
+            token_required: raw.token == Need::Required,
+            // Consent is a user's: without a user there is none (D16).
+            user_required: raw.user == Need::Required || consent_required,
+            consent_required,
+            max_token_age,
+        }
+    }
+
+    fn scopes(&mut self, raw: Entries<Option<RawScope>>, file: &mut CatalogFile) {
+        let mut places = HashMap::new();
+        let mut implications = Vec::new();
+        for (key, scope) in raw.0 {
+            let scope = scope.unwrap_or_default();
+            let Some(name) = self.scope(&key) else {
+                continue;
+            };
+            let audiences = scope.audiences.map(|named| {
+                let mut audiences = BTreeSet::new();
+                for text in &named {
+                    let audience = self.name(text);
+                    audiences.extend(self.known(text, audience, &file.audiences, "an audience"));
+                }
+                if named.is_empty() {
+                    self.problem(
+                        key.referenced,
+                        format!("`{name}` belongs to no audience; leave `audiences` out for all"),
+                    );
+                }
+                audiences
+            });
+            places.insert(name.clone(), key.referenced);
+            implications.push((name.clone(), scope.implies));
+            file.scopes.insert(name, ScopeEntry { title: scope.title, implies: vec![], audiences });
+        }
+        for (name, texts) in implications {
+            let mut implies = Vec::new();
+            for text in &texts {
+                let implied = self.scope(text);
+                implies.extend(self.known(text, implied, &file.scopes, "a scope"));
+            }
+            if let Some(entry) = file.scopes.get_mut(&name) {
+                entry.implies = implies;
+            }
+        }
+        if let Some(cycle) = cycle(&file.scopes) {
+            let at = cycle.first().and_then(|name| places.get(*name)).copied();
+            let names: Vec<_> = cycle.iter().map(|name| format!("`{name}`")).collect();
+            let message = format!("a scope must not imply itself: {}", names.join(" implies "));
+            self.problem(at.unwrap_or(Location::UNKNOWN), message);
+        }
+    }
+
+    fn role(&mut self, raw: RawRole, scopes: &BTreeMap<Scope, ScopeEntry>) -> Role {
+        let mut role = Role::default();
+        for (key, reach) in raw.scopes.0 {
+            let scope = self.scope(&key);
+            if let Some(scope) = self.known(&key, scope, scopes, "a scope") {
+                let reach = match reach {
+                    RawReach::All => Reach::All,
+                    RawReach::Own => Reach::Own,
+                };
+                role.scopes.insert(scope, reach);
+            }
+        }
+        role
+    }
+
+    fn endpoint(&mut self, raw: &RawEndpoint, file: &mut CatalogFile) {
+        if !is_method(&raw.method.value) {
+            let message =
+                format!("`{}` is not a method: letters and `-`, 32 at most", raw.method.value);
+            self.problem(raw.method.referenced, message);
+        }
+        let audience = raw.audience.as_ref().and_then(|text| {
+            let name = self.name(text);
+            self.known(text, name, &file.audiences, "an audience")
+        });
+        let mut scopes = Vec::new();
+        for text in &raw.scopes {
+            let scope = self.scope(text);
+            let Some(scope) = self.known(text, scope, &file.scopes, "a scope") else {
+                continue;
+            };
+            let of = file.scopes.get(&scope).and_then(|entry| entry.audiences.as_ref());
+            if let (Some(audience), Some(of)) = (&audience, of)
+                && !of.contains(audience)
+            {
+                let message =
+                    format!("`{scope}` does not belong to the endpoint's audience `{audience}`");
+                self.problem(text.referenced, message);
+            }
+            if !scopes.contains(&scope) {
+                scopes.push(scope);
+            }
+        }
+        if raw.scopes.is_empty() {
+            self.problem(
+                raw.path.referenced,
+                "an endpoint must need at least one scope".to_owned(),
+            );
+        }
+        let endpoint = Endpoint { audience, scopes };
+        if let Err(error) = file.endpoints.insert(&raw.method.value, &raw.path.value, endpoint) {
+            self.problem(
+                raw.path.referenced,
+                format!("{} `{}`: {error}", raw.method.value, raw.path.value),
+            );
+        }
+    }
+}
+
+/// Whether a text is an HTTP method, or the word `GRPC` (D20).
+#[must_use]
+pub fn is_method(text: &str) -> bool {
+    let letters = text.bytes().all(|b| b.is_ascii_alphabetic() || b == b'-' || b == b'_');
+    letters && (1..=32).contains(&text.len())
+}
+
+fn duration(text: &str) -> Result<u64, &'static str> {
+    const WRONG: &str = "is not an age: an integer with `s`, `m`, `h` or `d`";
+    let unit = match text.chars().last() {
+        Some('s') => 1,
+        Some('m') => 60,
+        Some('h') => 3_600,
+        Some('d') => 86_400,
+        _ => return Err(WRONG),
+    };
+    let digits = text.get(..text.len() - 1).filter(|d| d.bytes().all(|b| b.is_ascii_digit()));
+    let count: u64 = digits.and_then(|d| d.parse().ok()).ok_or(WRONG)?;
+    count.checked_mul(unit).filter(|age| *age > 0 && *age <= u64::from(u32::MAX)).ok_or(WRONG)
+}
+
+/// A scope that implies itself, by which way; found without recursion, since a file may be deep.
+fn cycle(scopes: &BTreeMap<Scope, ScopeEntry>) -> Option<Vec<&Scope>> {
+    #[derive(Clone, Copy, PartialEq)]
+    enum Seen {
+        OnTheWay,
+        Done,
+    }
+    let mut seen: HashMap<&Scope, Seen> = HashMap::with_capacity(scopes.len());
+    for start in scopes.keys() {
+        if seen.contains_key(start) {
+            continue;
+        }
+        seen.insert(start, Seen::OnTheWay);
+        let mut way = vec![(start, 0)];
+        while let Some((scope, next)) = way.last_mut() {
+            let implied = scopes.get(*scope).and_then(|entry| entry.implies.get(*next));
+            *next += 1;
+            let Some(implied) = implied else {
+                seen.insert(scope, Seen::Done);
+                way.pop();
+                continue;
+            };
+            match seen.get(implied) {
+                Some(Seen::Done) => {}
+                Some(Seen::OnTheWay) => {
+                    let from = way.iter().position(|(scope, _)| *scope == implied).unwrap_or(0);
+                    let mut cycle: Vec<_> =
+                        way.iter().skip(from).map(|(scope, _)| *scope).collect();
+                    cycle.push(implied);
+                    return Some(cycle);
+                }
+                None => {
+                    seen.insert(implied, Seen::OnTheWay);
+                    way.push((implied, 0));
+                }
+            }
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problems(yaml: &str) -> Vec<String> {
+        match CatalogFile::parse(yaml) {
+            Ok(_) => vec![],
+            Err(CatalogErrors(errors)) => errors.iter().map(ToString::to_string).collect(),
+        }
+    }
+
+    #[test]
+    fn every_problem_has_its_line_and_column() {
+        let yaml = "\
+scopes:
+  a: { implies: [b, nowhere] }
+  b: { implies: [c], audiences: [moon] }
+  c: { implies: [a] }
+  \"d e\":
+endpoints:
+  - { method: GET, path: \"/x/{id}\", scopes: [] }
+  - { method: GET, path: \"/x/{other}\", scopes: [a] }
+";
+        assert_eq!(
+            problems(yaml),
+            [
+                "line 2, column 3: a scope must not imply itself: `a` implies `b` implies `c` implies `a`",
+                "line 2, column 21: `nowhere` is not a scope of this catalog",
+                "line 3, column 34: `moon` is not an audience of this catalog",
+                "line 5, column 3: `d e` has the character ' '; a scope is printable ASCII without space, quote and backslash",
+                "line 7, column 26: an endpoint must need at least one scope",
+                "line 8, column 26: GET `/x/{other}`: another endpoint has the same method and the same shape of path",
+            ]
+        );
+    }
+
+    #[test]
+    fn what_is_not_the_shape_of_a_catalog_is_refused_where_it_stands() {
+        for (yaml, place) in [
+            ("scopes:\n  a: {}\n  a: {}\n", "line 3, column 3: "),
+            ("scopes: {}\nscops: {}\n", "line 2, column 1: "),
+            ("scopes:\n  a: { titel: x }\n", "line 2, column 8: "),
+            ("scopes:\n  a: { implies: b }\n", "line 2, column 17: "),
+            ("name: x\n", "line 1, column 1: "),
+            ("scopes: { a: {}\n", "line 1, column 9: "),
+            ("scopes: {a: }\naudiences: { p: { token: maybe } }\n", "line 2, column 26: "),
+            ("scopes: {a: }\naudiences: { p: { max_token_age: 1.5h } }\n", "line 2, column 34: "),
+            ("scopes: {a: }\nroles: { r: { scopes: { a: some } } }\n", "line 2, column 28: "),
+            ("scopes: {a: }\nroles: { r: { scopes: { b: all } } }\n", "line 2, column 25: "),
+        ] {
+            let found = problems(yaml);
+            assert_eq!(found.len(), 1, "{yaml}: {found:?}");
+            assert!(found[0].starts_with(place), "{yaml}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn a_chain_of_twenty_thousand_implications_is_read_and_its_cycle_found() {
+        let mut yaml = String::from("scopes:\n");
+        for n in 0..20_000 {
+            yaml.push_str(&format!("  s{n}: {{ implies: [s{}] }}\n", n + 1));
+        }
+        let open = format!("{yaml}  s20000:\n");
+        assert!(CatalogFile::parse(&open).is_ok());
+        let closed = format!("{yaml}  s20000: {{ implies: [s0] }}\n");
+        assert!(CatalogFile::parse(&closed).is_err());
+    }
+}

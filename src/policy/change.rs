@@ -1,0 +1,235 @@
+//! Change: what one commit did, for whom and why. The audit log and the stream are made of it.
+//!
+//! Not here: the facts that a change leaves behind; an [`Edit`] holds those until the commit.
+
+use std::fmt;
+
+use jiff::Timestamp;
+
+use super::company::Company;
+use super::credential::Credential;
+use super::id::{CompanyId, CredentialId, UserId};
+use super::revision::Revision;
+use super::scope::{Scope, ScopeId};
+
+/// A fact before and after, and what moved between.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Edit<T> {
+    /// The fact as it would be.
+    pub after: T,
+    /// Scopes that entered the set, or became active in it, by id.
+    pub added: Vec<ScopeId>,
+    /// Scopes that left the set, by id.
+    pub removed: Vec<ScopeId>,
+    /// Other fields that changed.
+    pub fields: Vec<FieldChange>,
+}
+
+impl<T: Clone> Edit<T> {
+    /// An edit that leaves the fact as it is.
+    #[must_use]
+    pub fn none(before: &T) -> Self {
+        Self { after: before.clone(), added: Vec::new(), removed: Vec::new(), fields: Vec::new() }
+    }
+}
+
+impl<T> Edit<T> {
+    /// Whether nothing would change: such an edit is not committed (D18).
+    #[must_use]
+    pub fn is_none(&self) -> bool {
+        self.added.is_empty() && self.removed.is_empty() && self.fields.is_empty()
+    }
+}
+
+/// Facts that learn their revision and time only when they are committed.
+pub trait Stamped {
+    /// Replaces [`Revision::NEXT`] everywhere by the revision assigned, and notes the time.
+    fn stamp(&mut self, revision: Revision, time: Timestamp);
+}
+
+impl Stamped for Company {
+    fn stamp(&mut self, revision: Revision, time: Timestamp) {
+        if self.created_at == Revision::NEXT {
+            self.create_time = time;
+        }
+        self.created_at = self.created_at.or_assigned(revision);
+        self.revision = revision;
+        self.update_time = time;
+        for added_at in self.ceiling.values_mut() {
+            *added_at = added_at.or_assigned(revision);
+        }
+    }
+}
+
+impl Stamped for Credential {
+    fn stamp(&mut self, revision: Revision, time: Timestamp) {
+        if self.created_at == Revision::NEXT {
+            self.create_time = time;
+        }
+        self.created_at = self.created_at.or_assigned(revision);
+        self.revision = revision;
+        self.update_time = time;
+        for grant in self.grants.values_mut() {
+            grant.granted_at = grant.granted_at.or_assigned(revision);
+        }
+    }
+}
+
+/// The kind of a change: the name of the RPC that made it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChangeKind {
+    /// A catalog was applied.
+    ApplyCatalog,
+    /// A company was created.
+    CreateCompany,
+    /// A company's fields changed.
+    UpdateCompany,
+    /// A company was deleted.
+    DeleteCompany,
+    /// A ceiling gained scopes.
+    AddCompanyScopes,
+    /// A ceiling lost scopes.
+    RestrictCompanyScopes,
+    /// A credential was created.
+    CreateCredential,
+    /// A credential's fields changed.
+    UpdateCredential,
+    /// A credential was deleted.
+    DeleteCredential,
+    /// A credential was given scopes.
+    GrantScopes,
+    /// A credential lost scopes.
+    RevokeScopes,
+    /// A credential's scopes were replaced.
+    ReplaceScopes,
+    /// A credential's scopes were set to the ceiling.
+    ResetScopes,
+}
+
+impl ChangeKind {
+    /// Every kind.
+    pub const ALL: [Self; 13] = [
+        Self::ApplyCatalog,
+        Self::CreateCompany,
+        Self::UpdateCompany,
+        Self::DeleteCompany,
+        Self::AddCompanyScopes,
+        Self::RestrictCompanyScopes,
+        Self::CreateCredential,
+        Self::UpdateCredential,
+        Self::DeleteCredential,
+        Self::GrantScopes,
+        Self::RevokeScopes,
+        Self::ReplaceScopes,
+        Self::ResetScopes,
+    ];
+
+    /// The name of the RPC, on the wire and on disk.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::ApplyCatalog => "ApplyCatalog",
+            Self::CreateCompany => "CreateCompany",
+            Self::UpdateCompany => "UpdateCompany",
+            Self::DeleteCompany => "DeleteCompany",
+            Self::AddCompanyScopes => "AddCompanyScopes",
+            Self::RestrictCompanyScopes => "RestrictCompanyScopes",
+            Self::CreateCredential => "CreateCredential",
+            Self::UpdateCredential => "UpdateCredential",
+            Self::DeleteCredential => "DeleteCredential",
+            Self::GrantScopes => "GrantScopes",
+            Self::RevokeScopes => "RevokeScopes",
+            Self::ReplaceScopes => "ReplaceScopes",
+            Self::ResetScopes => "ResetScopes",
+        }
+    }
+
+    /// The kind of this name.
+    #[must_use]
+    pub fn of(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+}
+
+impl fmt::Display for ChangeKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Who makes a change, and why (D18).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Author {
+    /// The caller of scopegate.
+    pub actor: String,
+    /// For whom the caller says to act.
+    pub on_behalf_of: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// A committed change (D18).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// The revision that it made.
+    pub revision: Revision,
+    /// When it was committed.
+    pub time: Timestamp,
+    /// Who made it.
+    pub author: Author,
+    /// What kind of change it is.
+    pub kind: ChangeKind,
+    /// The company that it concerns; none for the catalog.
+    pub company: Option<CompanyId>,
+    /// The credential that it concerns.
+    pub credential: Option<CredentialId>,
+    /// The user that it concerns.
+    pub user: Option<UserId>,
+    /// Scopes that entered the set, or became active in it, sorted.
+    pub added: Vec<Scope>,
+    /// Scopes that left the set, sorted.
+    pub removed: Vec<Scope>,
+    /// Other fields that changed.
+    pub fields: Vec<FieldChange>,
+}
+
+/// A field's value before and after, as JSON would write it; empty where there is none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FieldChange {
+    /// Its path in the resource.
+    pub field: String,
+    /// Its value before.
+    pub before: String,
+    /// Its value after.
+    pub after: String,
+}
+
+impl FieldChange {
+    fn when_moved(field: &str, before: String, after: String) -> Option<Self> {
+        (before != after).then(|| Self { field: field.to_owned(), before, after })
+    }
+
+    /// A text's change, if it is one.
+    #[must_use]
+    pub fn text(field: &str, before: &str, after: &str) -> Option<Self> {
+        Self::when_moved(field, format!("{before:?}"), format!("{after:?}"))
+    }
+
+    /// A flag's change, if it is one.
+    #[must_use]
+    pub fn flag(field: &str, before: bool, after: bool) -> Option<Self> {
+        Self::when_moved(field, before.to_string(), after.to_string())
+    }
+
+    /// A moment's change, if it is one.
+    #[must_use]
+    pub fn time(field: &str, before: Option<Timestamp>, after: Option<Timestamp>) -> Option<Self> {
+        Self::when_moved(field, Self::moment(before), Self::moment(after))
+    }
+
+    /// A moment as JSON would write it.
+    #[must_use]
+    pub fn moment(time: Option<Timestamp>) -> String {
+        time.map(|time| format!("\"{time}\"")).unwrap_or_default()
+    }
+}

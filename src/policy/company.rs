@@ -1,0 +1,131 @@
+//! Company: a tenant, and the ceiling of what its credentials can have at all.
+
+use jiff::Timestamp;
+
+use super::catalog::Catalog;
+use super::change::{Edit, FieldChange};
+use super::id::CompanyId;
+use super::revision::Revision;
+use super::scope::{Scope, ScopeId, ScopeMap};
+
+/// The company-level scopes, each with the revision at which it entered (D3).
+pub type Ceiling = ScopeMap<Revision>;
+
+/// A tenant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Company {
+    /// Its id.
+    pub id: CompanyId,
+    /// For people.
+    pub display_name: String,
+    /// False denies every check of the company.
+    pub enabled: bool,
+    /// What its credentials can have at all.
+    pub ceiling: Ceiling,
+    /// Its birth. Everything that belongs to it is kept under this number and not under its
+    /// id, so that a later company of the same id finds nothing (D3).
+    pub created_at: Revision,
+    /// Its last change.
+    pub revision: Revision,
+    /// When it was created.
+    pub create_time: Timestamp,
+    /// When it was last changed.
+    pub update_time: Timestamp,
+}
+
+/// A company as people and clients see it: scopes by name, those of the catalog only.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CompanyView {
+    /// The company.
+    pub company: Company,
+    /// The ceiling by name, sorted.
+    pub ceiling: Vec<(Scope, Revision)>,
+}
+
+impl Company {
+    /// A new company with these scopes and all that they imply, or, if none are named, with
+    /// every scope of the catalog (D4).
+    #[must_use]
+    pub fn create(
+        id: CompanyId,
+        display_name: String,
+        catalog: &Catalog,
+        scopes: Option<&[ScopeId]>,
+        now: Timestamp,
+    ) -> Edit<Self> {
+        let empty = Self {
+            id,
+            display_name,
+            enabled: true,
+            ceiling: Ceiling::default(),
+            created_at: Revision::NEXT,
+            revision: Revision::NEXT,
+            create_time: now,
+            update_time: now,
+        };
+        match scopes {
+            Some(scopes) => empty.add_scopes(catalog, scopes),
+            None => {
+                let all: Vec<_> = catalog.scope_ids().collect();
+                empty.add_scopes(catalog, &all)
+            }
+        }
+    }
+
+    /// Adds scopes, and all that they imply, to the ceiling. What is there keeps its stamp (D3).
+    #[must_use]
+    pub fn add_scopes(&self, catalog: &Catalog, scopes: &[ScopeId]) -> Edit<Self> {
+        let mut added = catalog.closure(scopes);
+        added.retain(|scope| !self.ceiling.contains(*scope));
+        let fresh = added.iter().map(|scope| (*scope, Revision::NEXT));
+        let ceiling = self.known(catalog).chain(fresh).collect();
+        Edit { after: Self { ceiling, ..self.clone() }, added, ..Edit::none(self) }
+    }
+
+    /// Takes scopes, and all that imply them, from the ceiling (D1, D6).
+    #[must_use]
+    pub fn restrict(&self, catalog: &Catalog, scopes: &[ScopeId]) -> Edit<Self> {
+        let mut removed = catalog.implying_closure(scopes);
+        removed.retain(|scope| self.ceiling.contains(*scope));
+        let ceiling = self
+            .known(catalog)
+            .filter(|(scope, _)| removed.binary_search(scope).is_err())
+            .collect();
+        Edit { after: Self { ceiling, ..self.clone() }, removed, ..Edit::none(self) }
+    }
+
+    /// Changes what is `Some`.
+    #[must_use]
+    pub fn update(&self, display_name: Option<String>, enabled: Option<bool>) -> Edit<Self> {
+        let mut edit = Edit::none(self);
+        if let Some(name) = display_name {
+            edit.fields.extend(FieldChange::text("display_name", &self.display_name, &name));
+            edit.after.display_name = name;
+        }
+        if let Some(enabled) = enabled {
+            edit.fields.extend(FieldChange::flag("enabled", self.enabled, enabled));
+            edit.after.enabled = enabled;
+        }
+        edit
+    }
+
+    /// The company with its scopes by name.
+    #[must_use]
+    pub fn view(&self, catalog: &Catalog) -> CompanyView {
+        let mut ceiling: Vec<_> = self
+            .ceiling
+            .iter()
+            .filter_map(|(scope, at)| Some((catalog.name(scope)?.clone(), *at)))
+            .collect();
+        ceiling.sort();
+        CompanyView { company: self.clone(), ceiling }
+    }
+
+    /// The ceiling as far as the catalog still has it (D2).
+    fn known<'a>(&'a self, catalog: &'a Catalog) -> impl Iterator<Item = (ScopeId, Revision)> + 'a {
+        self.ceiling
+            .iter()
+            .filter(|(scope, _)| catalog.name(*scope).is_some())
+            .map(|(scope, at)| (scope, *at))
+    }
+}

@@ -1,0 +1,337 @@
+//! Credential: an API client of one company, and the scopes given to it.
+
+use jiff::Timestamp;
+
+use super::catalog::Catalog;
+use super::change::{Edit, FieldChange};
+use super::company::{Ceiling, Company};
+use super::id::CredentialId;
+use super::revision::Revision;
+use super::scope::{Scope, ScopeId, ScopeMap};
+
+/// The scopes given to a credential.
+pub type Grants = ScopeMap<Grant>;
+
+/// One scope's grant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// When it was given.
+    pub granted_at: Revision,
+    /// When it ends; never, if absent.
+    pub expires_at: Option<Timestamp>,
+}
+
+/// Whether a grant counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GrantState {
+    /// It counts.
+    Active,
+    /// Its scope is not in the ceiling, or came back to it after the grant was made (D3).
+    Dormant,
+    /// Its time is over. Dormant is reported before expired (D19).
+    Expired,
+}
+
+/// An API client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Credential {
+    /// Its id, unique in its company.
+    pub id: CredentialId,
+    /// The birth of the company that it belongs to.
+    pub company: Revision,
+    /// For people.
+    pub label: String,
+    /// False denies every check of the credential.
+    pub enabled: bool,
+    /// When the credential itself ends; never, if absent.
+    pub expires_at: Option<Timestamp>,
+    /// What was given to it.
+    pub grants: Grants,
+    /// Its birth: what belongs to an earlier credential of its id is not its own (D3).
+    pub created_at: Revision,
+    /// Its last change.
+    pub revision: Revision,
+    /// When it was created.
+    pub create_time: Timestamp,
+    /// When it was last changed.
+    pub update_time: Timestamp,
+}
+
+/// A credential as people and clients see it at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CredentialView {
+    /// The credential.
+    pub credential: Credential,
+    /// The id of its company.
+    pub company: super::id::CompanyId,
+    /// Its grants by name, sorted.
+    pub grants: Vec<(Scope, GrantState, Grant)>,
+}
+
+/// A grant reaches above the ceiling (D9).
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{} not in the company's ceiling; the operator can add to it", list(.scopes))]
+pub struct AboveCeiling {
+    /// Every scope that the ceiling lacks, sorted by name.
+    pub scopes: Vec<Scope>,
+}
+
+fn list(scopes: &[Scope]) -> String {
+    let mut text = String::new();
+    for (n, scope) in scopes.iter().take(20).enumerate() {
+        text.push_str(if n == 0 { "`" } else { ", `" });
+        text.push_str(scope.as_str());
+        text.push('`');
+    }
+    if scopes.len() > 20 {
+        text.push_str(&format!(" and {} more", scopes.len() - 20));
+    }
+    text.push_str(if scopes.len() == 1 { " is" } else { " are" });
+    text
+}
+
+/// Whether `expires_at` has come: `now >= expires_at` (D19).
+#[must_use]
+pub fn is_over(expires_at: Option<Timestamp>, now: Timestamp) -> bool {
+    expires_at.is_some_and(|end| now >= end)
+}
+
+impl Grant {
+    /// Whether the grant counts under this ceiling at this time (D3, D19).
+    #[must_use]
+    pub fn state(&self, scope: ScopeId, ceiling: &Ceiling, now: Timestamp) -> GrantState {
+        match ceiling.get(scope) {
+            Some(added_at) if self.granted_at >= *added_at => {
+                if is_over(self.expires_at, now) {
+                    GrantState::Expired
+                } else {
+                    GrantState::Active
+                }
+            }
+            _ => GrantState::Dormant,
+        }
+    }
+}
+
+/// What a change of grants rests on.
+#[derive(Clone, Copy, Debug)]
+pub struct Ground<'a> {
+    /// The catalog in force.
+    pub catalog: &'a Catalog,
+    /// The credential's company.
+    pub company: &'a Company,
+    /// The time of the change.
+    pub now: Timestamp,
+}
+
+impl Ground<'_> {
+    /// These scopes with all that they imply, if the ceiling has all of them (D1, D9).
+    fn within_ceiling(&self, scopes: &[ScopeId]) -> Result<Vec<ScopeId>, AboveCeiling> {
+        let wanted = self.catalog.closure(scopes);
+        let above: Vec<_> =
+            wanted.iter().copied().filter(|s| !self.company.ceiling.contains(*s)).collect();
+        if above.is_empty() {
+            return Ok(wanted);
+        }
+        Err(AboveCeiling { scopes: self.catalog.names(&above) })
+    }
+}
+
+impl Credential {
+    /// A new credential with these scopes and all that they imply.
+    ///
+    /// # Errors
+    /// Names every scope that the ceiling lacks (D9).
+    pub fn create(
+        id: CredentialId,
+        label: String,
+        expires_at: Option<Timestamp>,
+        scopes: &[ScopeId],
+        ground: Ground<'_>,
+    ) -> Result<Edit<Self>, AboveCeiling> {
+        let empty = Self {
+            id,
+            company: ground.company.created_at,
+            label,
+            enabled: true,
+            expires_at,
+            grants: Grants::default(),
+            created_at: Revision::NEXT,
+            revision: Revision::NEXT,
+            create_time: ground.now,
+            update_time: ground.now,
+        };
+        empty.grant(scopes, None, ground)
+    }
+
+    /// Gives scopes and all that they imply. What is not active now is made anew with this
+    /// expiry; what is active keeps its stamp and the later end (D10).
+    ///
+    /// # Errors
+    /// Names every scope that the ceiling lacks (D9).
+    pub fn grant(
+        &self,
+        scopes: &[ScopeId],
+        expires_at: Option<Timestamp>,
+        ground: Ground<'_>,
+    ) -> Result<Edit<Self>, AboveCeiling> {
+        let wanted = ground.within_ceiling(scopes)?;
+        let mut edit = Edit::none(self);
+        let mut made = Vec::with_capacity(wanted.len());
+        for scope in wanted {
+            match self.active(scope, ground) {
+                Some(grant) => {
+                    // No expiry is the latest end.
+                    let end = match (grant.expires_at, expires_at) {
+                        (Some(old), Some(new)) => Some(old.max(new)),
+                        _ => None,
+                    };
+                    if end != grant.expires_at {
+                        edit.fields.push(expiry_change(
+                            ground.catalog,
+                            scope,
+                            grant.expires_at,
+                            end,
+                        ));
+                        made.push((scope, Grant { expires_at: end, ..*grant }));
+                    }
+                }
+                None => {
+                    edit.added.push(scope);
+                    made.push((scope, Grant { granted_at: Revision::NEXT, expires_at }));
+                }
+            }
+        }
+        // The first entry of a scope stays: what was made now goes before what was there.
+        edit.after.grants = made.into_iter().chain(self.known(ground.catalog)).collect();
+        Ok(edit)
+    }
+
+    /// Takes scopes, and all that imply them, in whatever state (D1).
+    #[must_use]
+    pub fn revoke(&self, scopes: &[ScopeId], ground: Ground<'_>) -> Edit<Self> {
+        let gone = ground.catalog.implying_closure(scopes);
+        self.keep_only(|scope| gone.binary_search(&scope).is_err(), ground)
+    }
+
+    /// Makes the grants exactly these scopes and what they imply: the Save button (D10).
+    ///
+    /// # Errors
+    /// Names every scope that the ceiling lacks (D9).
+    pub fn replace(
+        &self,
+        scopes: &[ScopeId],
+        ground: Ground<'_>,
+    ) -> Result<Edit<Self>, AboveCeiling> {
+        Ok(self.become_exactly(&ground.within_ceiling(scopes)?, ground))
+    }
+
+    /// Makes the grants a copy of the ceiling as it is (D10).
+    #[must_use]
+    pub fn reset(&self, ground: Ground<'_>) -> Edit<Self> {
+        let ceiling: Vec<_> = ground
+            .company
+            .ceiling
+            .iter()
+            .map(|(scope, _)| scope)
+            .filter(|scope| ground.catalog.name(*scope).is_some())
+            .collect();
+        self.become_exactly(&ceiling, ground)
+    }
+
+    /// Changes what is `Some`.
+    #[must_use]
+    pub fn update(
+        &self,
+        label: Option<String>,
+        enabled: Option<bool>,
+        expires_at: Option<Option<Timestamp>>,
+    ) -> Edit<Self> {
+        let mut edit = Edit::none(self);
+        if let Some(label) = label {
+            edit.fields.extend(FieldChange::text("label", &self.label, &label));
+            edit.after.label = label;
+        }
+        if let Some(enabled) = enabled {
+            edit.fields.extend(FieldChange::flag("enabled", self.enabled, enabled));
+            edit.after.enabled = enabled;
+        }
+        if let Some(end) = expires_at {
+            edit.fields.extend(FieldChange::time("expires_at", self.expires_at, end));
+            edit.after.expires_at = end;
+        }
+        edit
+    }
+
+    /// The credential with its scopes by name and state.
+    #[must_use]
+    pub fn view(&self, ground: Ground<'_>) -> CredentialView {
+        let mut grants: Vec<_> = self
+            .grants
+            .iter()
+            .filter_map(|(scope, grant)| {
+                let state = grant.state(scope, &ground.company.ceiling, ground.now);
+                Some((ground.catalog.name(scope)?.clone(), state, *grant))
+            })
+            .collect();
+        grants.sort_by(|a, b| a.0.cmp(&b.0));
+        CredentialView { credential: self.clone(), company: ground.company.id.clone(), grants }
+    }
+
+    /// The scope's grant, if it counts: the catalog has the scope, the ceiling has it since
+    /// before the grant, and its time is not over.
+    #[must_use]
+    pub fn active(&self, scope: ScopeId, ground: Ground<'_>) -> Option<&Grant> {
+        ground.catalog.name(scope)?;
+        let grant = self.grants.get(scope)?;
+        (grant.state(scope, &ground.company.ceiling, ground.now) == GrantState::Active)
+            .then_some(grant)
+    }
+
+    fn become_exactly(&self, wanted: &[ScopeId], ground: Ground<'_>) -> Edit<Self> {
+        let mut edit = self.keep_only(|scope| wanted.binary_search(&scope).is_ok(), ground);
+        let fresh = Grant { granted_at: Revision::NEXT, expires_at: None };
+        edit.after.grants = wanted
+            .iter()
+            .map(|scope| match self.active(*scope, ground) {
+                Some(grant) => (*scope, *grant),
+                None => {
+                    edit.added.push(*scope);
+                    (*scope, fresh)
+                }
+            })
+            .collect();
+        edit
+    }
+
+    fn keep_only(&self, keep: impl Fn(ScopeId) -> bool, ground: Ground<'_>) -> Edit<Self> {
+        let mut edit = Edit::none(self);
+        let (kept, gone): (Vec<_>, Vec<_>) =
+            self.known(ground.catalog).partition(|(scope, _)| keep(*scope));
+        edit.removed = gone.into_iter().map(|(scope, _)| scope).collect();
+        edit.after.grants = kept.into_iter().collect();
+        edit
+    }
+
+    /// The grants as far as the catalog still has their scopes (D2).
+    fn known<'a>(&'a self, catalog: &'a Catalog) -> impl Iterator<Item = (ScopeId, Grant)> + 'a {
+        self.grants
+            .iter()
+            .filter(|(scope, _)| catalog.name(*scope).is_some())
+            .map(|(scope, grant)| (scope, *grant))
+    }
+}
+
+fn expiry_change(
+    catalog: &Catalog,
+    scope: ScopeId,
+    before: Option<Timestamp>,
+    after: Option<Timestamp>,
+) -> FieldChange {
+    let name = catalog.name(scope).map_or("", Scope::as_str);
+    FieldChange {
+        field: format!("grants[{name}].expires_at"),
+        before: FieldChange::moment(before),
+        after: FieldChange::moment(after),
+    }
+}

@@ -1,0 +1,258 @@
+//! Floor 1, what is kept: facts, their index, and the log of changes, committed as one.
+//!
+//! An engine implements [`Store`]; there is one, embedded, in [`sled`]. A change reaches it as
+//! a [`Proposal`]: the facts that it rests on, and those that it leaves behind. The engine
+//! commits it only if what it rests on still stands, earlier changes of the same batch included.
+//!
+//! INVARIANT (durable before known): a revision is told to the [`Listener`] as durable, and to
+//! whoever proposed it, only when a crash can no longer erase it.
+//!
+//! Not here: caches and decisions (floor 2), and any knowledge of what a change means.
+
+mod key;
+mod record;
+pub mod sled;
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use tokio::sync::oneshot;
+
+use crate::policy::catalog::Catalog;
+use crate::policy::change::{Change, Stamped};
+use crate::policy::company::Company;
+use crate::policy::credential::Credential;
+use crate::policy::id::{CompanyId, CredentialId};
+use crate::policy::revision::Revision;
+use crate::policy::scope::ScopeId;
+
+/// Which life of the store this is: a restored backup is another one. Etags and page tokens
+/// carry it, so that those of another life are refused.
+pub type Incarnation = uuid::Uuid;
+
+/// What a fact is kept and cached under.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum FactKey {
+    /// The catalog.
+    Catalog,
+    /// A company, by id.
+    Company(CompanyId),
+    /// A credential, by its company's birth and its id: nothing of an earlier company of the
+    /// same id can answer (D3).
+    Credential(Revision, CredentialId),
+    /// A company's impact revision, by its birth: the last change of any of its credentials (D7).
+    Impact(Revision),
+}
+
+/// A fact.
+#[derive(Clone, Debug)]
+pub enum Fact {
+    /// The catalog.
+    Catalog(Arc<Catalog>),
+    /// A company.
+    Company(Arc<Company>),
+    /// A credential.
+    Credential(Arc<Credential>),
+    /// A company's impact revision.
+    Impact(Revision),
+}
+
+impl Fact {
+    /// The revision that last changed it.
+    #[must_use]
+    pub fn revision(&self) -> Revision {
+        match self {
+            Self::Catalog(catalog) => catalog.revision,
+            Self::Company(company) => company.revision,
+            Self::Credential(credential) => credential.revision,
+            Self::Impact(revision) => *revision,
+        }
+    }
+
+    /// Gives it the revision and time of its commit.
+    fn stamp(&mut self, revision: Revision, time: Timestamp) {
+        match self {
+            Self::Catalog(catalog) => Arc::make_mut(catalog).revision = revision,
+            Self::Company(company) => Arc::make_mut(company).stamp(revision, time),
+            Self::Credential(credential) => Arc::make_mut(credential).stamp(revision, time),
+            Self::Impact(at) => *at = revision,
+        }
+    }
+}
+
+/// One fact's step in a proposal. The proposal rests on `before`.
+#[derive(Clone, Debug)]
+pub struct Step {
+    /// Which fact.
+    pub key: FactKey,
+    /// As it was read; none if it does not exist.
+    pub before: Option<Fact>,
+    /// As it shall be; none if it shall not exist.
+    pub after: Option<Fact>,
+}
+
+/// A change to commit. Revision and time of the change are the engine's to fill in.
+#[derive(Debug)]
+pub struct Proposal {
+    /// The facts that it only rests on, each at the revision that was read; none for a fact
+    /// that does not exist.
+    pub rests_on: Vec<(FactKey, Option<Revision>)>,
+    /// The facts that it changes.
+    pub steps: Vec<Step>,
+    /// What the log will say. Its time is the earliest that the commit may have.
+    pub change: Change,
+}
+
+/// A committed change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Receipt {
+    /// The revision that it made.
+    pub revision: Revision,
+    /// When it was committed; no earlier than any commit before it (D19).
+    pub time: Timestamp,
+}
+
+/// Why a proposal was not committed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CommitError {
+    /// A fact that it rests on has changed: read again and propose again.
+    #[error("a fact that the change rests on has changed")]
+    Conflict,
+    /// The engine cannot commit.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Why the engine cannot answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// More changes wait than the engine's queue holds.
+    #[error("too many changes wait to be committed")]
+    Busy,
+    /// The disk failed, or the engine is closed. Nothing more will be acknowledged.
+    #[error("the store cannot answer")]
+    Unavailable,
+    /// What is kept does not read as what was written.
+    #[error("the store is damaged")]
+    Damaged,
+}
+
+/// Bytes that are not what was written.
+#[derive(Debug)]
+struct Damage;
+
+impl From<prost::DecodeError> for Damage {
+    fn from(_: prost::DecodeError) -> Self {
+        Self
+    }
+}
+
+impl From<Damage> for StoreError {
+    fn from(_: Damage) -> Self {
+        Self::Damaged
+    }
+}
+
+/// The answer to a proposal, when it comes.
+pub type Ticket = oneshot::Receiver<Result<Receipt, CommitError>>;
+
+/// A fact that a batch of changes left behind.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// Which fact.
+    pub key: FactKey,
+    /// The revision that last changed it.
+    pub since: Revision,
+    /// The fact; none if it no longer exists.
+    pub fact: Option<Fact>,
+}
+
+/// Who is told of commits, on the engine's writer thread, batch by batch.
+pub trait Listener: Send + Sync {
+    /// These facts are about to change, at the latest in this revision. Reads of the store may
+    /// see them from now on; nobody may rely on them yet.
+    fn applying(&self, last: Revision, keys: &[FactKey]);
+    /// The batch is durable: these are the facts that it left behind.
+    fn durable(&self, last: Revision, outcomes: Vec<Outcome>);
+    /// The disk failed. Whether the batch survives is unknown, and the engine stops for good.
+    fn failed(&self);
+}
+
+/// An engine.
+pub trait Store: Send + Sync {
+    /// Which life of the store this is.
+    fn incarnation(&self) -> Incarnation;
+
+    /// The last revision that was committed before the engine was opened.
+    fn opened_at(&self) -> Revision;
+
+    /// The latest time that was ever relied on before the engine was opened (D19).
+    fn time_mark(&self) -> Option<Timestamp>;
+
+    /// Starts the writer. Before it, nothing can be committed.
+    fn start(&self, listener: Arc<dyn Listener>);
+
+    /// Reads one fact. What it sees may not be durable yet; see [`Listener::applying`].
+    ///
+    /// # Errors
+    /// The engine cannot answer.
+    fn get(&self, key: &FactKey) -> Result<Option<Fact>, StoreError>;
+
+    /// Companies behind this id, by id.
+    ///
+    /// # Errors
+    /// The engine cannot answer.
+    fn companies(
+        &self,
+        after: Option<&CompanyId>,
+        limit: usize,
+    ) -> Result<Vec<Company>, StoreError>;
+
+    /// Credentials of a company behind this id, by id.
+    ///
+    /// # Errors
+    /// The engine cannot answer.
+    fn credentials(
+        &self,
+        company: Revision,
+        after: Option<&CredentialId>,
+        limit: usize,
+    ) -> Result<Vec<Credential>, StoreError>;
+
+    /// Credentials of a company that have a grant of this scope in whatever state, behind this
+    /// id, by id.
+    ///
+    /// # Errors
+    /// The engine cannot answer.
+    fn holders(
+        &self,
+        company: Revision,
+        scope: ScopeId,
+        after: Option<&CredentialId>,
+        limit: usize,
+    ) -> Result<Vec<CredentialId>, StoreError>;
+
+    /// Changes behind this revision up to that one, of one company or of all, in order.
+    ///
+    /// # Errors
+    /// The engine cannot answer.
+    fn changes(
+        &self,
+        company: Option<&CompanyId>,
+        after: Revision,
+        up_to: Revision,
+        limit: usize,
+    ) -> Result<Vec<Change>, StoreError>;
+
+    /// Queues a change. The ticket is answered when it is durable, or refused.
+    ///
+    /// # Errors
+    /// The queue is full, or the engine stopped.
+    fn commit(&self, proposal: Proposal) -> Result<Ticket, StoreError>;
+
+    /// Notes that no time before this one may be relied on again (D19). Returns at once.
+    fn mark_time(&self, time: Timestamp);
+
+    /// Commits what is queued, stops the writer, and lets go of the files.
+    fn close(&self);
+}

@@ -1,0 +1,182 @@
+//! Key: where a thing lies in the one ordered space of the embedded engine.
+//!
+//! A table byte, then numbers big-endian, then an id that runs to the end of the key. Where
+//! something follows an id its length goes before it. So no id can reach into another's place.
+
+use crate::policy::id::{CompanyId, CredentialId};
+use crate::policy::revision::Revision;
+use crate::policy::scope::ScopeId;
+
+use super::FactKey;
+
+const CATALOG: u8 = b'G';
+const COMPANY: u8 = b'C';
+const CREDENTIAL: u8 = b'K';
+const IMPACT: u8 = b'X';
+const HOLDER: u8 = b'H';
+const CHANGE: u8 = b'L';
+const CHANGE_OF: u8 = b'J';
+const DEAD: u8 = b'D';
+const PART: u8 = b'O';
+
+/// The version of the schema of what is kept.
+pub(super) const SCHEMA: &[u8] = b"Mschema";
+/// The store's incarnation.
+pub(super) const INCARNATION: &[u8] = b"Mincarnation";
+/// The last revision committed.
+pub(super) const HEAD: &[u8] = b"Mhead";
+/// The latest time that was ever relied on (D19).
+pub(super) const TIME: &[u8] = b"Mtime";
+
+/// Builds keys piece by piece.
+struct Key(Vec<u8>);
+
+impl Key {
+    fn table(table: u8) -> Self {
+        Self(vec![table])
+    }
+
+    fn number(mut self, number: u64) -> Self {
+        self.0.extend(number.to_be_bytes());
+        self
+    }
+
+    fn short(mut self, number: u32) -> Self {
+        self.0.extend(number.to_be_bytes());
+        self
+    }
+
+    fn last(mut self, id: &str) -> Vec<u8> {
+        self.0.extend(id.as_bytes());
+        self.0
+    }
+}
+
+/// Where a fact lies.
+pub(super) fn fact(key: &FactKey) -> Vec<u8> {
+    match key {
+        FactKey::Catalog => vec![CATALOG],
+        FactKey::Company(id) => Key::table(COMPANY).last(id.as_str()),
+        FactKey::Credential(company, id) => credentials(*company).last_of(id.as_str()),
+        FactKey::Impact(company) => Key::table(IMPACT).number(company.0).0,
+    }
+}
+
+/// A prefix of keys that an id ends.
+pub(super) struct Prefix(Vec<u8>);
+
+impl Prefix {
+    /// The key that this id ends.
+    pub(super) fn last_of(&self, id: &str) -> Vec<u8> {
+        let mut key = self.0.clone();
+        key.extend(id.as_bytes());
+        key
+    }
+
+    /// The prefix itself.
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// The id at the end of a key of this prefix.
+    pub(super) fn id<'a>(&self, key: &'a [u8]) -> Option<&'a str> {
+        std::str::from_utf8(key.strip_prefix(self.bytes())?).ok()
+    }
+}
+
+/// All companies.
+pub(super) fn companies() -> Prefix {
+    Prefix(vec![COMPANY])
+}
+
+/// All credentials of a company, by its birth.
+pub(super) fn credentials(company: Revision) -> Prefix {
+    Prefix(Key::table(CREDENTIAL).number(company.0).0)
+}
+
+/// All credentials of a company that have a grant of a scope, in whatever state.
+pub(super) fn holders(company: Revision, scope: ScopeId) -> Prefix {
+    Prefix(Key::table(HOLDER).number(company.0).short(scope.0).0)
+}
+
+/// One credential's entry among the holders of a scope.
+pub(super) fn holder(company: Revision, scope: ScopeId, credential: &CredentialId) -> Vec<u8> {
+    holders(company, scope).last_of(credential.as_str())
+}
+
+/// All holders of a company's scopes.
+pub(super) fn all_holders(company: Revision) -> Vec<u8> {
+    Key::table(HOLDER).number(company.0).0
+}
+
+/// One change.
+pub(super) fn change(revision: Revision) -> Vec<u8> {
+    Key::table(CHANGE).number(revision.0).0
+}
+
+/// One company's changes.
+pub(super) fn changes_of(company: &CompanyId) -> Vec<u8> {
+    let id = company.as_str().as_bytes();
+    let mut key = vec![CHANGE_OF, u8::try_from(id.len()).unwrap_or(u8::MAX)];
+    key.extend(id);
+    key
+}
+
+/// One change's entry among its company's.
+pub(super) fn change_of(company: &CompanyId, revision: Revision) -> Vec<u8> {
+    Key(changes_of(company)).number(revision.0).0
+}
+
+/// Every change.
+pub(super) fn changes() -> Vec<u8> {
+    vec![CHANGE]
+}
+
+/// The revision that ends the key of a change, or of a change's entry.
+pub(super) fn revision_at_end(key: &[u8]) -> Option<Revision> {
+    let (_, number) = key.split_last_chunk::<8>()?;
+    Some(Revision(u64::from_be_bytes(*number)))
+}
+
+/// A deleted company whose credentials are still to be swept, by its birth.
+pub(super) fn dead(company: Revision) -> Vec<u8> {
+    Key::table(DEAD).number(company.0).0
+}
+
+/// All deleted companies still to be swept.
+pub(super) fn all_dead() -> Vec<u8> {
+    vec![DEAD]
+}
+
+/// One part of a value too long for its place.
+pub(super) fn part(revision: Revision, value: u32, part: u32) -> Vec<u8> {
+    Key::table(PART).number(revision.0).short(value).short(part).0
+}
+
+/// The table bytes, which must differ.
+#[cfg(test)]
+const TABLES: [u8; 10] =
+    [SCHEMA[0], CATALOG, COMPANY, CREDENTIAL, IMPACT, HOLDER, CHANGE, CHANGE_OF, DEAD, PART];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_two_tables_share_a_byte() {
+        let mut tables = TABLES.to_vec();
+        tables.sort_unstable();
+        tables.dedup();
+        assert_eq!(tables.len(), TABLES.len());
+        for meta in [INCARNATION, HEAD, TIME] {
+            assert_eq!(meta[0], SCHEMA[0]);
+        }
+    }
+
+    #[test]
+    fn no_company_reads_anothers_changes() {
+        let a = CompanyId::parse("a").expect("an id");
+        let ab = CompanyId::parse("ab").expect("an id");
+        assert!(!change_of(&ab, Revision(1)).starts_with(&changes_of(&a)));
+    }
+}

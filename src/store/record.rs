@@ -1,0 +1,202 @@
+//! Record: facts and changes as bytes, by the schema in `proto/scopegate/store/v1`.
+//!
+//! Not here: keys, and how long values are cut into parts. What does not decode is damage.
+
+use std::collections::HashMap;
+
+use jiff::Timestamp;
+use prost::Message;
+use prost_types::Timestamp as Stamp;
+
+use super::{Damage, Fact, FactKey};
+use crate::policy::catalog::Catalog;
+use crate::policy::change::{Author, Change, ChangeKind, FieldChange};
+use crate::policy::company::Company;
+use crate::policy::credential::{Credential, Grant};
+use crate::policy::id::{CompanyId, CredentialId, UserId};
+use crate::policy::revision::Revision;
+use crate::policy::scope::{Scope, ScopeId};
+
+use proto::{
+    CatalogRecord, ChangeRecord, CompanyRecord, CredentialRecord, FieldChangeRecord, GrantRecord,
+};
+
+mod proto {
+    include!(concat!(env!("OUT_DIR"), "/scopegate.store.v1.rs"));
+}
+
+/// A fact as bytes. Its key and revision are kept beside it.
+pub(super) fn encode(fact: &Fact) -> Vec<u8> {
+    match fact {
+        Fact::Catalog(catalog) => {
+            let (ids, last) = catalog.numbers();
+            CatalogRecord {
+                yaml: catalog.yaml.clone(),
+                scope_names: ids.keys().map(ToString::to_string).collect(),
+                scope_ids: ids.values().map(|id| id.0).collect(),
+                last_scope_id: last,
+                file_digest: catalog.file_digest.map(|d| d.to_vec()).unwrap_or_default(),
+            }
+            .encode_to_vec()
+        }
+        Fact::Company(company) => CompanyRecord {
+            display_name: company.display_name.clone(),
+            disabled: !company.enabled,
+            created_at_revision: company.created_at.0,
+            create_time: Some(stamp(company.create_time)),
+            update_time: Some(stamp(company.update_time)),
+            ceiling_scope_ids: company.ceiling.iter().map(|(scope, _)| scope.0).collect(),
+            ceiling_added_at_revisions: company.ceiling.iter().map(|(_, at)| at.0).collect(),
+        }
+        .encode_to_vec(),
+        Fact::Credential(credential) => CredentialRecord {
+            label: credential.label.clone(),
+            disabled: !credential.enabled,
+            expires_at: credential.expires_at.map(stamp),
+            created_at_revision: credential.created_at.0,
+            create_time: Some(stamp(credential.create_time)),
+            update_time: Some(stamp(credential.update_time)),
+            grants: credential
+                .grants
+                .iter()
+                .map(|(scope, grant)| GrantRecord {
+                    scope_id: scope.0,
+                    granted_at_revision: grant.granted_at.0,
+                    expires_at: grant.expires_at.map(stamp),
+                })
+                .collect(),
+        }
+        .encode_to_vec(),
+        Fact::Impact(_) => Vec::new(),
+    }
+}
+
+/// The fact that these bytes are under this key, last changed at this revision.
+pub(super) fn decode(key: &FactKey, revision: Revision, bytes: &[u8]) -> Result<Fact, Damage> {
+    Ok(match key {
+        FactKey::Catalog => {
+            let record = CatalogRecord::decode(bytes)?;
+            let mut ids = HashMap::with_capacity(record.scope_ids.len());
+            for (name, id) in record.scope_names.into_iter().zip(record.scope_ids) {
+                ids.insert(Scope::parse(name).map_err(|_| Damage)?, ScopeId(id));
+            }
+            let mut catalog = Catalog::restore(&record.yaml, ids, record.last_scope_id, revision)
+                .map_err(|_| Damage)?;
+            catalog.file_digest = record.file_digest.try_into().ok();
+            Fact::Catalog(catalog.into())
+        }
+        FactKey::Company(id) => {
+            let record = CompanyRecord::decode(bytes)?;
+            let stamps = record.ceiling_added_at_revisions;
+            let ceiling = record.ceiling_scope_ids.into_iter().zip(stamps);
+            let company = Company {
+                id: id.clone(),
+                display_name: record.display_name,
+                enabled: !record.disabled,
+                ceiling: ceiling.map(|(scope, at)| (ScopeId(scope), Revision(at))).collect(),
+                created_at: Revision(record.created_at_revision),
+                revision,
+                create_time: moment(record.create_time)?,
+                update_time: moment(record.update_time)?,
+            };
+            Fact::Company(company.into())
+        }
+        FactKey::Credential(company, id) => {
+            let record = CredentialRecord::decode(bytes)?;
+            let grants = record.grants.into_iter().map(|grant| {
+                let granted_at = Revision(grant.granted_at_revision);
+                let expires_at = grant.expires_at.map(|end| moment(Some(end))).transpose()?;
+                Ok((ScopeId(grant.scope_id), Grant { granted_at, expires_at }))
+            });
+            let credential = Credential {
+                id: id.clone(),
+                company: *company,
+                label: record.label,
+                enabled: !record.disabled,
+                expires_at: record.expires_at.map(|end| moment(Some(end))).transpose()?,
+                grants: grants.collect::<Result<_, Damage>>()?,
+                created_at: Revision(record.created_at_revision),
+                revision,
+                create_time: moment(record.create_time)?,
+                update_time: moment(record.update_time)?,
+            };
+            Fact::Credential(credential.into())
+        }
+        FactKey::Impact(_) => Fact::Impact(revision),
+    })
+}
+
+/// A change as bytes.
+pub(super) fn encode_change(change: &Change) -> Vec<u8> {
+    let text = |id: Option<&str>| id.unwrap_or_default().to_owned();
+    ChangeRecord {
+        time: Some(stamp(change.time)),
+        actor: change.author.actor.clone(),
+        on_behalf_of: change.author.on_behalf_of.clone(),
+        reason: change.author.reason.clone(),
+        kind: change.kind.name().to_owned(),
+        company_id: text(change.company.as_ref().map(CompanyId::as_str)),
+        credential_id: text(change.credential.as_ref().map(CredentialId::as_str)),
+        user_id: text(change.user.as_ref().map(UserId::as_str)),
+        added_scopes: change.added.iter().map(ToString::to_string).collect(),
+        removed_scopes: change.removed.iter().map(ToString::to_string).collect(),
+        fields: change
+            .fields
+            .iter()
+            .map(|field| FieldChangeRecord {
+                field: field.field.clone(),
+                before: field.before.clone(),
+                after: field.after.clone(),
+            })
+            .collect(),
+    }
+    .encode_to_vec()
+}
+
+/// The change that these bytes are.
+pub(super) fn decode_change(revision: Revision, bytes: &[u8]) -> Result<Change, Damage> {
+    fn id<T, E>(text: String, parse: fn(String) -> Result<T, E>) -> Result<Option<T>, Damage> {
+        if text.is_empty() { Ok(None) } else { parse(text).map(Some).map_err(|_| Damage) }
+    }
+    let record = ChangeRecord::decode(bytes)?;
+    let scopes = |names: Vec<String>| {
+        names
+            .into_iter()
+            .map(|name| Scope::parse(name).map_err(|_| Damage))
+            .collect::<Result<_, _>>()
+    };
+    Ok(Change {
+        revision,
+        time: moment(record.time)?,
+        author: Author {
+            actor: record.actor,
+            on_behalf_of: record.on_behalf_of,
+            reason: record.reason,
+        },
+        kind: ChangeKind::of(&record.kind).ok_or(Damage)?,
+        company: id(record.company_id, CompanyId::parse)?,
+        credential: id(record.credential_id, CredentialId::parse)?,
+        user: id(record.user_id, UserId::parse)?,
+        added: scopes(record.added_scopes)?,
+        removed: scopes(record.removed_scopes)?,
+        fields: record
+            .fields
+            .into_iter()
+            .map(|f| FieldChange { field: f.field, before: f.before, after: f.after })
+            .collect(),
+    })
+}
+
+fn stamp(time: Timestamp) -> Stamp {
+    let (mut seconds, mut nanos) = (time.as_second(), time.subsec_nanosecond());
+    if nanos < 0 {
+        // A protobuf timestamp counts its nanoseconds forward, also before 1970.
+        (seconds, nanos) = (seconds - 1, nanos + 1_000_000_000);
+    }
+    Stamp { seconds, nanos }
+}
+
+fn moment(stamp: Option<Stamp>) -> Result<Timestamp, Damage> {
+    let stamp = stamp.ok_or(Damage)?;
+    Timestamp::new(stamp.seconds, stamp.nanos).map_err(|_| Damage)
+}

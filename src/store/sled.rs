@@ -1,0 +1,406 @@
+//! The embedded engine: one sled tree, one writer thread.
+//!
+//! Reads go to the tree directly. Everything written goes through the [`writer`], which
+//! commits many changes with one flush.
+//!
+//! sled's own `flush` hands pages to the kernel and no further, so the writer also syncs the
+//! log through a file handle of its own. A value longer than [`value::INLINE`] is cut into
+//! parts under keys of their own: sled would put a page above 128 KiB into a file beside its
+//! log, which it does not sync.
+//!
+//! Not here: what a change means, and who is told of it beyond the [`Listener`].
+
+mod value;
+mod writer;
+
+use std::fs::{self, File};
+use std::io;
+use std::panic::{self, AssertUnwindSafe};
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::thread::JoinHandle;
+
+use jiff::Timestamp;
+use sled::Tree;
+use tokio::sync::oneshot;
+
+use super::{
+    Damage, Fact, FactKey, Incarnation, Listener, Proposal, Store, StoreError, Ticket, key, record,
+};
+use crate::policy::change::Change;
+use crate::policy::company::Company;
+use crate::policy::credential::Credential;
+use crate::policy::id::{CompanyId, CredentialId};
+use crate::policy::revision::Revision;
+use crate::policy::scope::ScopeId;
+use writer::{Order, Writer};
+
+/// The version of what this program writes. A store of a later one is not opened.
+const SCHEMA_VERSION: u64 = 1;
+/// How much of the tree sled keeps in memory.
+const CACHE_BYTES: u64 = 64 << 20;
+/// How many changes may wait for the writer.
+const QUEUE: usize = 4096;
+
+/// Why a store cannot be opened, in a sentence that says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process has it.
+    #[error(
+        "another process has the store in `{0}` open; stop that one, or choose another --data-dir"
+    )]
+    Locked(String),
+    /// It does not read as what was written.
+    #[error(
+        "the store in `{0}` is damaged; restore it from a backup, or move the directory away to start an empty one"
+    )]
+    Damaged(String),
+    /// A newer version wrote it.
+    #[error(
+        "the store in `{dir}` was written by a newer version (schema {found}, this program knows {SCHEMA_VERSION}); run that version or a later one"
+    )]
+    Newer {
+        /// The data directory.
+        dir: String,
+        /// Its schema version.
+        found: u64,
+    },
+    /// The directory cannot be used.
+    #[error(
+        "the store in `{dir}` cannot be opened ({error}); check that the directory can be written"
+    )]
+    Io {
+        /// The data directory.
+        dir: String,
+        /// What the system said.
+        error: io::ErrorKind,
+    },
+}
+
+/// The embedded engine.
+pub struct SledStore {
+    tree: Tree,
+    incarnation: Incarnation,
+    opened_at: Revision,
+    time_mark: Option<Timestamp>,
+    /// What the writer is made of, until it is started.
+    parts: Mutex<Option<(Writer, mpsc::Receiver<Order>)>>,
+    /// The way to the writer, until the engine is closed.
+    orders: Mutex<Option<mpsc::SyncSender<Order>>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+    failed: Arc<AtomicBool>,
+}
+
+impl SledStore {
+    /// Opens the store in this directory, or makes an empty one.
+    ///
+    /// # Errors
+    /// Says why not, and what to do.
+    pub fn open(dir: &Path) -> Result<Self, OpenError> {
+        let name = dir.display().to_string();
+        let io_error = |error: &io::Error| OpenError::Io { dir: name.clone(), error: error.kind() };
+        fs::create_dir_all(dir).map_err(|error| io_error(&error))?;
+        // sled panics on what it cannot read, and prints it: here it becomes one sentence.
+        let hook = panic::take_hook();
+        panic::set_hook(Box::new(|_| {}));
+        let opened = panic::catch_unwind(AssertUnwindSafe(|| Self::read(dir)));
+        panic::set_hook(hook);
+        match opened {
+            Ok(Ok(store)) => Ok(store),
+            Ok(Err(Trouble::Newer(found))) => Err(OpenError::Newer { dir: name, found }),
+            Ok(Err(Trouble::Sled(sled::Error::Io(error)))) => {
+                if error.to_string().contains("could not acquire lock") {
+                    return Err(OpenError::Locked(name));
+                }
+                match error.kind() {
+                    // What sled says of a log that it cannot follow.
+                    io::ErrorKind::InvalidData
+                    | io::ErrorKind::UnexpectedEof
+                    | io::ErrorKind::Other => Err(OpenError::Damaged(name)),
+                    _ => Err(io_error(&error)),
+                }
+            }
+            Ok(Err(Trouble::Sled(_) | Trouble::Damage)) | Err(_) => Err(OpenError::Damaged(name)),
+        }
+    }
+
+    fn read(dir: &Path) -> Result<Self, Trouble> {
+        let db = sled::Config::new().path(dir).cache_capacity(CACHE_BYTES).open()?;
+        let tree: Tree = (*db).clone();
+        let log = File::open(dir.join("db"))?;
+        if tree.get(key::SCHEMA)?.is_none() {
+            if !tree.is_empty() {
+                return Err(Trouble::Damage);
+            }
+            let mut batch = sled::Batch::default();
+            batch.insert(key::SCHEMA, &SCHEMA_VERSION.to_be_bytes());
+            batch.insert(key::INCARNATION, Incarnation::new_v4().as_bytes());
+            batch.insert(key::HEAD, &0_u64.to_be_bytes());
+            tree.apply_batch(batch)?;
+            tree.flush()?;
+            log.sync_data()?;
+            // The files themselves must be found again after a crash.
+            File::open(dir)?.sync_all()?;
+        }
+        let schema = number(&tree, key::SCHEMA)?.ok_or(Trouble::Damage)?;
+        if schema > SCHEMA_VERSION {
+            return Err(Trouble::Newer(schema));
+        }
+        let incarnation = tree.get(key::INCARNATION)?.ok_or(Trouble::Damage)?;
+        let incarnation = Incarnation::from_slice(&incarnation).map_err(|_| Trouble::Damage)?;
+        let opened_at = Revision(number(&tree, key::HEAD)?.ok_or(Trouble::Damage)?);
+        if let Some((last, _)) = tree.scan_prefix(key::changes()).next_back().transpose()?
+            && key::revision_at_end(&last) != Some(opened_at)
+        {
+            return Err(Trouble::Damage);
+        }
+        let time_mark = number(&tree, key::TIME)?.map(i64::try_from).transpose();
+        let time_mark = time_mark.map_err(|_| Trouble::Damage)?;
+        let time_mark = time_mark.map(Timestamp::from_millisecond).transpose();
+        let time_mark = time_mark.map_err(|_| Trouble::Damage)?;
+        let failed = Arc::new(AtomicBool::new(false));
+        let (send, receive) = mpsc::sync_channel(QUEUE);
+        let writer = Writer::new(tree.clone(), log, opened_at, time_mark, Arc::clone(&failed))?;
+        Ok(Self {
+            tree,
+            incarnation,
+            opened_at,
+            time_mark,
+            parts: Mutex::new(Some((writer, receive))),
+            orders: Mutex::new(Some(send)),
+            thread: Mutex::new(None),
+            failed,
+        })
+    }
+
+    fn order(&self, order: Order) -> Result<(), StoreError> {
+        let orders = self.orders.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        match orders.ok_or(StoreError::Unavailable)?.try_send(order) {
+            Ok(()) => Ok(()),
+            Err(mpsc::TrySendError::Full(_)) => Err(StoreError::Busy),
+            Err(mpsc::TrySendError::Disconnected(_)) => Err(StoreError::Unavailable),
+        }
+    }
+
+    /// The ids behind `after` under a prefix, with their values.
+    fn scan(
+        &self,
+        prefix: &key::Prefix,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<(Box<str>, sled::IVec)>, StoreError> {
+        let mut found = Vec::new();
+        // The key after `x` is `x\0`: no id has that byte.
+        let start = match after {
+            Some(id) => [&prefix.last_of(id), "\0".as_bytes()].concat(),
+            None => prefix.bytes().to_vec(),
+        };
+        for entry in self.tree.range(start..) {
+            let (key, value) = entry.map_err(|error| unavailable(&error))?;
+            let Some(id) = key.starts_with(prefix.bytes()).then(|| prefix.id(&key)) else {
+                break;
+            };
+            if found.len() == limit {
+                break;
+            }
+            found.push((id.ok_or(StoreError::Damaged)?.into(), value));
+        }
+        Ok(found)
+    }
+
+    fn fact(&self, key: &FactKey, stored: &[u8]) -> Result<Option<Fact>, StoreError> {
+        match value::read(stored, &self.tree)? {
+            Some((revision, bytes)) => Ok(Some(record::decode(key, revision, &bytes)?)),
+            // A part is gone since: the value was replaced after `stored` was read.
+            None => self.get(key),
+        }
+    }
+}
+
+impl Store for SledStore {
+    fn incarnation(&self) -> Incarnation {
+        self.incarnation
+    }
+
+    fn opened_at(&self) -> Revision {
+        self.opened_at
+    }
+
+    fn time_mark(&self) -> Option<Timestamp> {
+        self.time_mark
+    }
+
+    fn start(&self, listener: Arc<dyn Listener>) {
+        let parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some((writer, orders)) = parts else {
+            return;
+        };
+        let thread = std::thread::Builder::new().name("store-writer".to_owned());
+        let spawned = thread.spawn(move || writer.run(&orders, listener));
+        // Without the thread the queue has no end to read it, and every commit is refused.
+        *self.thread.lock().unwrap_or_else(PoisonError::into_inner) = spawned.ok();
+    }
+
+    fn get(&self, key: &FactKey) -> Result<Option<Fact>, StoreError> {
+        let place = key::fact(key);
+        loop {
+            let Some(stored) = self.tree.get(&place).map_err(|error| unavailable(&error))? else {
+                return Ok(None);
+            };
+            if let Some((revision, bytes)) = value::read(&stored, &self.tree)? {
+                return Ok(Some(record::decode(key, revision, &bytes)?));
+            }
+            // A part is gone: either the value has been replaced meanwhile, or it is damaged.
+            if self.tree.get(&place).map_err(|error| unavailable(&error))?.as_ref() == Some(&stored)
+            {
+                return Err(StoreError::Damaged);
+            }
+        }
+    }
+
+    fn companies(
+        &self,
+        after: Option<&CompanyId>,
+        limit: usize,
+    ) -> Result<Vec<Company>, StoreError> {
+        let mut found = Vec::new();
+        for (id, stored) in self.scan(&key::companies(), after.map(CompanyId::as_str), limit)? {
+            let id = CompanyId::parse(id).map_err(|_| StoreError::Damaged)?;
+            if let Some(Fact::Company(company)) = self.fact(&FactKey::Company(id), &stored)? {
+                found.push(Arc::unwrap_or_clone(company));
+            }
+        }
+        Ok(found)
+    }
+
+    fn credentials(
+        &self,
+        company: Revision,
+        after: Option<&CredentialId>,
+        limit: usize,
+    ) -> Result<Vec<Credential>, StoreError> {
+        let mut found = Vec::new();
+        let prefix = key::credentials(company);
+        for (id, stored) in self.scan(&prefix, after.map(CredentialId::as_str), limit)? {
+            let id = CredentialId::parse(id).map_err(|_| StoreError::Damaged)?;
+            let fact = self.fact(&FactKey::Credential(company, id), &stored)?;
+            if let Some(Fact::Credential(credential)) = fact {
+                found.push(Arc::unwrap_or_clone(credential));
+            }
+        }
+        Ok(found)
+    }
+
+    fn holders(
+        &self,
+        company: Revision,
+        scope: ScopeId,
+        after: Option<&CredentialId>,
+        limit: usize,
+    ) -> Result<Vec<CredentialId>, StoreError> {
+        let found =
+            self.scan(&key::holders(company, scope), after.map(CredentialId::as_str), limit)?;
+        found
+            .into_iter()
+            .map(|(id, _)| CredentialId::parse(id).map_err(|_| StoreError::Damaged))
+            .collect()
+    }
+
+    fn changes(
+        &self,
+        company: Option<&CompanyId>,
+        after: Revision,
+        up_to: Revision,
+        limit: usize,
+    ) -> Result<Vec<Change>, StoreError> {
+        let range = match company {
+            Some(id) => key::change_of(id, after.next())..=key::change_of(id, up_to),
+            None => key::change(after.next())..=key::change(up_to),
+        };
+        if range.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut found = Vec::new();
+        for entry in self.tree.range(range).take(limit) {
+            let (place, _) = entry.map_err(|error| unavailable(&error))?;
+            let revision = key::revision_at_end(&place).ok_or(StoreError::Damaged)?;
+            let stored =
+                self.tree.get(key::change(revision)).map_err(|error| unavailable(&error))?;
+            let stored = stored.ok_or(StoreError::Damaged)?;
+            let (_, bytes) = value::read(&stored, &self.tree)?.ok_or(StoreError::Damaged)?;
+            found.push(record::decode_change(revision, &bytes)?);
+        }
+        Ok(found)
+    }
+
+    fn commit(&self, proposal: Proposal) -> Result<Ticket, StoreError> {
+        let (answer, ticket) = oneshot::channel();
+        self.order(Order::Commit(Box::new(proposal), answer))?;
+        Ok(ticket)
+    }
+
+    fn mark_time(&self, time: Timestamp) {
+        // With the queue full, the commits that fill it carry the time.
+        self.order(Order::MarkTime(time)).ok();
+    }
+
+    fn close(&self) {
+        self.orders.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.parts.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread
+            && thread.join().is_err()
+        {
+            self.failed.store(true, std::sync::atomic::Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for SledStore {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+/// Why a store does not open.
+enum Trouble {
+    Sled(sled::Error),
+    Newer(u64),
+    Damage,
+}
+
+impl From<sled::Error> for Trouble {
+    fn from(error: sled::Error) -> Self {
+        Self::Sled(error)
+    }
+}
+
+impl From<io::Error> for Trouble {
+    fn from(error: io::Error) -> Self {
+        Self::Sled(sled::Error::Io(error))
+    }
+}
+
+impl From<Damage> for Trouble {
+    fn from(_: Damage) -> Self {
+        Self::Damage
+    }
+}
+
+fn number(tree: &Tree, key: &[u8]) -> Result<Option<u64>, Trouble> {
+    let Some(bytes) = tree.get(key)? else {
+        return Ok(None);
+    };
+    let bytes = <[u8; 8]>::try_from(&*bytes).map_err(|_| Trouble::Damage)?;
+    Ok(Some(u64::from_be_bytes(bytes)))
+}
+
+/// What sled says stays in the log: no driver's words reach a client.
+fn unavailable(error: &sled::Error) -> StoreError {
+    tracing::error!(%error, "reading the store failed");
+    match error {
+        sled::Error::Corruption { .. } => StoreError::Damaged,
+        _ => StoreError::Unavailable,
+    }
+}

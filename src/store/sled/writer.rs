@@ -1,0 +1,339 @@
+//! Writer: the one thread that commits.
+//!
+//! It drains its queue, checks that what each change rests on still stands, writes all of them
+//! as one atomic batch, flushes and syncs once, tells the listener, and only then answers.
+//!
+//! INVARIANT (one order): revisions are assigned here and nowhere else, one step up each, in
+//! the order of the batch; a proposal is checked against everything before it.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, TryRecvError};
+
+use jiff::Timestamp;
+use sled::{Batch, IVec, Tree};
+use tokio::sync::oneshot;
+
+use crate::policy::credential::Credential;
+use crate::policy::revision::Revision;
+use crate::store::{
+    CommitError, Fact, FactKey, Listener, Outcome, Proposal, Receipt, Step, StoreError, key, record,
+};
+
+use super::{Trouble, unavailable, value};
+
+/// The most changes in one batch.
+const BATCH: usize = 1000;
+/// The most keys that one step of the sweep removes.
+const SWEEP: usize = 500;
+
+/// What the writer is asked to do.
+pub(super) enum Order {
+    /// Commit this.
+    Commit(Box<Proposal>, Answer),
+    /// Never rely on a time before this one again.
+    MarkTime(Timestamp),
+}
+
+type Answer = oneshot::Sender<Result<Receipt, CommitError>>;
+
+/// The writer's own state.
+pub(super) struct Writer {
+    tree: Tree,
+    log: File,
+    head: Revision,
+    time: Timestamp,
+    failed: Arc<AtomicBool>,
+    /// Births of deleted companies whose credentials are still to be swept.
+    dead: Vec<Revision>,
+}
+
+/// One batch in the making.
+#[derive(Default)]
+struct Draft {
+    batch: Batch,
+    head: Revision,
+    time: Timestamp,
+    values: u32,
+    outcomes: HashMap<FactKey, Outcome>,
+    /// Values that this batch wrote into parts, by their place.
+    replaced: HashMap<Vec<u8>, Vec<Vec<u8>>>,
+    dead: Vec<Revision>,
+}
+
+impl Writer {
+    pub(super) fn new(
+        tree: Tree,
+        log: File,
+        head: Revision,
+        time: Option<Timestamp>,
+        failed: Arc<AtomicBool>,
+    ) -> Result<Self, Trouble> {
+        let dead: Result<Vec<_>, Trouble> = tree
+            .scan_prefix(key::all_dead())
+            .keys()
+            .map(|place| key::revision_at_end(&place?).ok_or(Trouble::Damage))
+            .collect();
+        Ok(Self {
+            tree,
+            log,
+            head,
+            time: time.unwrap_or(Timestamp::UNIX_EPOCH),
+            failed,
+            dead: dead?,
+        })
+    }
+
+    /// Commits until the queue is closed or the disk fails.
+    pub(super) fn run(mut self, orders: &Receiver<Order>, listener: Arc<dyn Listener>) {
+        let done = panic::catch_unwind(AssertUnwindSafe(|| {
+            while let Some(batch) = self.next(orders) {
+                if self.commit(batch, &*listener).is_err() {
+                    return Err(());
+                }
+            }
+            Ok(())
+        }));
+        if !matches!(done, Ok(Ok(()))) {
+            // What the kernel dropped after a failed sync cannot be synced again: nothing more
+            // is acknowledged, and the process is to end.
+            self.failed.store(true, Ordering::Release);
+            listener.failed();
+        }
+    }
+
+    /// Waits for orders; sweeps while there are none.
+    fn next(&mut self, orders: &Receiver<Order>) -> Option<Vec<Order>> {
+        let first = loop {
+            if self.dead.is_empty() {
+                break orders.recv().ok()?;
+            }
+            match orders.try_recv() {
+                Ok(order) => break order,
+                Err(TryRecvError::Disconnected) => return None,
+                Err(TryRecvError::Empty) => {
+                    if let Err(error) = self.sweep() {
+                        tracing::warn!(%error, "sweeping a deleted company failed; it is tried again at the next start");
+                        self.dead.clear();
+                    }
+                }
+            }
+        };
+        let mut batch = vec![first];
+        batch.extend(orders.try_iter().take(BATCH - 1));
+        Some(batch)
+    }
+
+    fn commit(&mut self, orders: Vec<Order>, listener: &dyn Listener) -> Result<(), StoreError> {
+        let mut draft = Draft { head: self.head, time: self.time, ..Draft::default() };
+        let mut answers = Vec::with_capacity(orders.len());
+        for order in orders {
+            match order {
+                Order::MarkTime(time) => draft.time = draft.time.max(time),
+                Order::Commit(proposal, answer) => {
+                    let receipt = self.add(&mut draft, *proposal);
+                    answers.push((answer, receipt));
+                }
+            }
+        }
+        let written = draft.head > self.head || draft.time > self.time;
+        if written && let Err(error) = self.write(draft, listener) {
+            for (answer, _) in answers {
+                answer.send(Err(CommitError::Store(StoreError::Unavailable))).ok();
+            }
+            return Err(error);
+        }
+        // A conflict is answered only now, when what it lost against can be read by everybody.
+        for (answer, receipt) in answers {
+            answer.send(receipt).ok();
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, mut draft: Draft, listener: &dyn Listener) -> Result<(), StoreError> {
+        draft.batch.insert(key::HEAD, &draft.head.0.to_be_bytes());
+        let time = u64::try_from(draft.time.as_millisecond()).unwrap_or(0);
+        draft.batch.insert(key::TIME, &time.to_be_bytes());
+        let changed = draft.head > self.head;
+        if changed {
+            let keys: Vec<_> = draft.outcomes.keys().cloned().collect();
+            listener.applying(draft.head, &keys);
+        }
+        self.tree.apply_batch(draft.batch).map_err(|error| unavailable(&error))?;
+        self.tree.flush().map_err(|error| unavailable(&error))?;
+        self.log.sync_data().map_err(|error| unavailable(&sled::Error::Io(error)))?;
+        self.head = draft.head;
+        self.time = draft.time;
+        self.dead.extend(draft.dead);
+        if changed {
+            listener.durable(self.head, draft.outcomes.into_values().collect());
+        }
+        Ok(())
+    }
+
+    /// Adds a proposal to the draft, if what it rests on stands.
+    fn add(&self, draft: &mut Draft, proposal: Proposal) -> Result<Receipt, CommitError> {
+        let Proposal { rests_on, steps, mut change } = proposal;
+        let steps_rest_on =
+            steps.iter().map(|step| (&step.key, step.before.as_ref().map(Fact::revision)));
+        for (key, revision) in rests_on.iter().map(|(key, at)| (key, *at)).chain(steps_rest_on) {
+            if self.current(draft, key)? != revision {
+                return Err(CommitError::Conflict);
+            }
+        }
+        // Nothing below may fail but the reading of values to be replaced: that comes first.
+        for step in &steps {
+            self.release(draft, &step.key)?;
+        }
+        let revision = draft.head.next();
+        draft.head = revision;
+        draft.time = draft.time.max(change.time);
+        change.revision = revision;
+        change.time = draft.time;
+        for step in steps {
+            draft.step(step, revision);
+        }
+        draft.value(key::change(revision), revision, &record::encode_change(&change));
+        if let Some(company) = &change.company {
+            draft.batch.insert(key::change_of(company, revision), &[]);
+        }
+        Ok(Receipt { revision, time: change.time })
+    }
+
+    /// The revision that a fact has in front of the next proposal.
+    fn current(&self, draft: &Draft, key: &FactKey) -> Result<Option<Revision>, StoreError> {
+        if let Some(outcome) = draft.outcomes.get(key) {
+            return Ok(outcome.fact.is_some().then_some(outcome.since));
+        }
+        Ok(match self.stored(&key::fact(key))? {
+            Some(value) => Some(value::revision(&value)?),
+            None => None,
+        })
+    }
+
+    /// Removes the parts of the value that a step replaces.
+    fn release(&self, draft: &mut Draft, key: &FactKey) -> Result<(), StoreError> {
+        let place = key::fact(key);
+        let parts = match draft.replaced.remove(&place) {
+            Some(parts) => parts,
+            None => match self.stored(&place)? {
+                Some(value) => value::parts(&value)?,
+                None => return Ok(()),
+            },
+        };
+        for part in parts {
+            draft.batch.remove(part);
+        }
+        Ok(())
+    }
+
+    fn stored(&self, place: &[u8]) -> Result<Option<IVec>, StoreError> {
+        self.tree.get(place).map_err(|error| unavailable(&error))
+    }
+
+    /// Removes some of what deleted companies left. Nobody can reach it: it lies under the
+    /// births of companies that no longer exist.
+    fn sweep(&mut self) -> Result<(), StoreError> {
+        let Some(company) = self.dead.last().copied() else {
+            return Ok(());
+        };
+        let mut batch = Batch::default();
+        let mut left = SWEEP;
+        let credentials = key::credentials(company);
+        for prefix in [credentials.bytes(), &key::all_holders(company)] {
+            for entry in self.tree.scan_prefix(prefix).take(left) {
+                let (place, value) = entry.map_err(|error| unavailable(&error))?;
+                if prefix == credentials.bytes() {
+                    value::parts(&value)?.into_iter().for_each(|part| batch.remove(part));
+                }
+                batch.remove(place);
+                left -= 1;
+            }
+        }
+        if left > 0 {
+            batch.remove(key::fact(&FactKey::Impact(company)));
+            batch.remove(key::dead(company));
+            self.dead.pop();
+        }
+        // Neither flushed nor synced: after a crash it is swept again.
+        self.tree.apply_batch(batch).map_err(|error| unavailable(&error))
+    }
+}
+
+impl Draft {
+    fn value(&mut self, place: Vec<u8>, revision: Revision, bytes: &[u8]) {
+        self.values += 1;
+        value::put(&mut self.batch, place, revision, self.values, bytes);
+    }
+
+    fn step(&mut self, step: Step, revision: Revision) {
+        let Step { key, before, mut after } = step;
+        if let Some(fact) = &mut after {
+            fact.stamp(revision, self.time);
+        }
+        self.index(before.as_ref(), after.as_ref());
+        if let (Some(Fact::Company(company)), None) = (&before, &after) {
+            self.batch.insert(key::dead(company.created_at), &[]);
+            self.dead.push(company.created_at);
+        }
+        let company = match &key {
+            FactKey::Credential(company, _) => Some(*company),
+            _ => None,
+        };
+        self.put(key, after, revision);
+        if let Some(company) = company {
+            self.put(FactKey::Impact(company), Some(Fact::Impact(revision)), revision);
+        }
+    }
+
+    fn put(&mut self, key: FactKey, fact: Option<Fact>, revision: Revision) {
+        let place = key::fact(&key);
+        match &fact {
+            Some(fact) => {
+                let bytes = record::encode(fact);
+                self.value(place.clone(), revision, &bytes);
+                let parts = bytes.len().div_ceil(value::INLINE);
+                if parts > 1 {
+                    let parts = u32::try_from(parts).unwrap_or(u32::MAX);
+                    let parts = (0..parts).map(|part| key::part(revision, self.values, part));
+                    self.replaced.insert(place, parts.collect());
+                } else {
+                    self.replaced.insert(place, Vec::new());
+                }
+            }
+            None => {
+                self.batch.remove(place.clone());
+                self.replaced.insert(place, Vec::new());
+            }
+        }
+        self.outcomes.insert(key.clone(), Outcome { key, since: revision, fact });
+    }
+
+    /// Keeps the index of holders in step with a credential's grants.
+    fn index(&mut self, before: Option<&Fact>, after: Option<&Fact>) {
+        fn credential(fact: Option<&Fact>) -> Option<&Credential> {
+            match fact {
+                Some(Fact::Credential(credential)) => Some(credential),
+                _ => None,
+            }
+        }
+        let (before, after) = (credential(before), credential(after));
+        if let Some(old) = before {
+            for (scope, _) in old.grants.iter() {
+                if !after.is_some_and(|new| new.grants.contains(scope)) {
+                    self.batch.remove(key::holder(old.company, scope, &old.id));
+                }
+            }
+        }
+        if let Some(new) = after {
+            for (scope, _) in new.grants.iter() {
+                if !before.is_some_and(|old| old.grants.contains(scope)) {
+                    self.batch.insert(key::holder(new.company, scope, &new.id), &[]);
+                }
+            }
+        }
+    }
+}
