@@ -28,7 +28,8 @@ use crate::policy::revision::Revision;
 use crate::store::{Incarnation, Listener, Store, StoreError};
 
 pub use self::ledger::{
-    CompanyChange, CredentialChange, Done, NewCompany, NewCredential, Restriction, Terms,
+    ApplyError, CompanyChange, CredentialChange, Done, NewCompany, NewCredential, Restriction,
+    Terms,
 };
 
 /// How long a check waits for the revision that it asks for.

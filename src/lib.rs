@@ -1,9 +1,52 @@
-//! scopegate
+//! scopegate answers, per request: may this API credential of this company use these scopes now?
+//!
+//! # The house
+//!
+//! Four floors; a module imports only from floors below its own.
+//!
+//! | floor | room | what it is for |
+//! | --- | --- | --- |
+//! | frame | [`config`], [`telemetry`], [`server`], [`cli`] | knobs, the log, a process's life, commands |
+//! | 3 | [`grpc`] | how it is asked: parse, ask, render; the only errors of the wire |
+//! | 2 | [`authority`] | who answers: checks from facts at hand, and every change of them |
+//! | 1 | [`store`] | what is kept: facts, index and change log, committed as one |
+//! | 0 | [`policy`] | what is true: scopes, sets, companies, credentials, the decision |
+//!
+//! # A check, wire to wire
+//!
+//! `grpc::parse` makes a [`policy::query::Query`] of the message. [`authority::Authority::check`]
+//! takes the facts of one published revision from the cache; a miss is one read of the store, on
+//! a thread that may wait for the disk. [`policy::decision::decide`] answers, purely.
+//! `grpc::render` writes it down.
+//!
+//! # A restriction, wire to wire
+//!
+//! The authority reads the company at a published revision, [`policy::company::Company::restrict`]
+//! plans, and [`store::Store::commit`] queues the plan with what it rests on. The engine's writer
+//! commits it with others in one durable batch, tells the authority, which replaces the cached
+//! fact and publishes the revision; then the reply goes out. One record and one cache entry,
+//! whatever the number of credentials: a grant counts only while its scope has been in the
+//! ceiling since before it was made.
+//!
+//! # Invariants
+//!
+//! *Newest wins*, *one published revision* and *absence has a date* are stated in
+//! `authority::admission`; *durable before known* in [`store`]; *one order* in the engine's writer.
+//!
+//! # Deliberately absent
+//!
+//! A cache of decisions: facts are cached, and a decision is made of them each time, so no field
+//! of a request can be forgotten in a key. A bool for an answer: absence must not read as one.
+//! Deciding on anything that is not durable. Normalising a path.
 
 pub mod authority;
+pub mod cli;
+pub mod config;
 pub mod grpc;
 pub mod policy;
+pub mod server;
 pub mod store;
+pub mod telemetry;
 
 /// The wire contract, generated from `proto/scopegate/v1`, whose comments describe it.
 pub mod proto {

@@ -1,1 +1,67 @@
-fn main() {}
+//! The door: parse, hand over, exit code.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use clap::error::ErrorKind;
+use scopegate::config::{Command, Config, ServeArgs};
+use scopegate::{cli, server, telemetry};
+
+fn main() -> ExitCode {
+    let config = match Config::try_parse() {
+        Ok(config) => config,
+        Err(error) => return explain(&error),
+    };
+    match config.command {
+        Command::Serve(args) => serve(*args),
+        Command::Check(args) => ask(cli::check(args), 1),
+        Command::Health(args) => ask(cli::health(args), cli::COULD_NOT_ASK),
+    }
+}
+
+/// Wrong words: 64 for a server, 2 for a command. Help is no error.
+fn explain(error: &clap::Error) -> ExitCode {
+    error.print().ok();
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ExitCode::SUCCESS,
+        _ if std::env::args().nth(1).as_deref() == Some("serve") => ExitCode::from(64),
+        _ => ExitCode::from(cli::COULD_NOT_ASK),
+    }
+}
+
+fn serve(args: ServeArgs) -> ExitCode {
+    if let Err(error) = telemetry::start(args.log_format, &args.log) {
+        eprintln!("scopegate: {error}");
+        return ExitCode::from(64);
+    }
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("scopegate: cannot start: {error}");
+            return ExitCode::from(64);
+        }
+    };
+    // On a thread of the runtime, where waiting for the disk at the end is allowed.
+    let ended = runtime.block_on(async { tokio::spawn(server::run(args)).await });
+    match ended {
+        Ok(Ok(())) => ExitCode::SUCCESS,
+        Ok(Err(failure)) => {
+            eprintln!("scopegate: {failure}");
+            ExitCode::from(failure.exit_code())
+        }
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+/// Runs a command: 0 for yes, `no` for no, 2 if it could not ask.
+fn ask(command: impl Future<Output = anyhow::Result<bool>>, no: u8) -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    match runtime.map_err(anyhow::Error::from).and_then(|runtime| runtime.block_on(command)) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(no),
+        Err(error) => {
+            eprintln!("scopegate: {error:#}");
+            ExitCode::from(cli::COULD_NOT_ASK)
+        }
+    }
+}

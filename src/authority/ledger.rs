@@ -253,7 +253,7 @@ impl Authority {
             let name = new.display_name.clone();
             let mut edit =
                 Company::create(new.id.clone(), name, &view.catalog, scopes.as_deref(), now);
-            edit.fields.extend(FieldChange::text("display_name", "", &new.display_name));
+            edit.fields.extend(FieldChange::new_text("display_name", &new.display_name));
             let plan =
                 Plan { before: None, edit, delete: false, rests_on: vec![on_catalog(&view)] };
             let subject =
@@ -421,7 +421,7 @@ impl Authority {
             let label = new.label.clone();
             let mut edit =
                 Credential::create(new.id.clone(), label, new.expires_at, &scopes, ground)?;
-            edit.fields.extend(FieldChange::text("label", "", &new.label));
+            edit.fields.extend(FieldChange::new_text("label", &new.label));
             edit.fields.extend(FieldChange::time("expires_at", None, new.expires_at));
             let rests_on = vec![on_catalog(&view), on_company(&company)];
             let plan = Plan { before: None, edit, delete: false, rests_on };

@@ -209,6 +209,13 @@ impl FieldChange {
         (before != after).then(|| Self { field: field.to_owned(), before, after })
     }
 
+    /// A text that a new resource has, if it has one.
+    #[must_use]
+    pub fn new_text(field: &str, after: &str) -> Option<Self> {
+        let after = if after.is_empty() { String::new() } else { format!("{after:?}") };
+        Self::when_moved(field, String::new(), after)
+    }
+
     /// A text's change, if it is one.
     #[must_use]
     pub fn text(field: &str, before: &str, after: &str) -> Option<Self> {

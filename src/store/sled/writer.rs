@@ -45,7 +45,10 @@ pub(super) struct Writer {
     tree: Tree,
     log: File,
     head: Revision,
+    /// The time of the last change: none is earlier (D19).
     time: Timestamp,
+    /// The time kept in the store, which is ahead of the clock.
+    mark: Timestamp,
     failed: Arc<AtomicBool>,
     /// Births of deleted companies whose credentials are still to be swept.
     dead: Vec<Revision>,
@@ -57,6 +60,7 @@ struct Draft {
     batch: Batch,
     head: Revision,
     time: Timestamp,
+    mark: Timestamp,
     values: u32,
     outcomes: HashMap<FactKey, Outcome>,
     /// Values that this batch wrote into parts, by their place.
@@ -128,18 +132,19 @@ impl Writer {
     }
 
     fn commit(&mut self, orders: Vec<Order>, listener: &dyn Listener) -> Result<(), StoreError> {
-        let mut draft = Draft { head: self.head, time: self.time, ..Draft::default() };
+        let mut draft =
+            Draft { head: self.head, time: self.time, mark: self.mark, ..Draft::default() };
         let mut answers = Vec::with_capacity(orders.len());
         for order in orders {
             match order {
-                Order::MarkTime(time) => draft.time = draft.time.max(time),
+                Order::MarkTime(time) => draft.mark = draft.mark.max(time),
                 Order::Commit(proposal, answer) => {
                     let receipt = self.add(&mut draft, *proposal);
                     answers.push((answer, receipt));
                 }
             }
         }
-        let written = draft.head > self.head || draft.time > self.time;
+        let written = draft.head > self.head || draft.mark > self.mark;
         if written && let Err(error) = self.write(draft, listener) {
             for (answer, _) in answers {
                 answer.send(Err(CommitError::Store(StoreError::Unavailable))).ok();
@@ -155,8 +160,8 @@ impl Writer {
 
     fn write(&mut self, mut draft: Draft, listener: &dyn Listener) -> Result<(), StoreError> {
         draft.batch.insert(key::HEAD, &draft.head.0.to_be_bytes());
-        let time = u64::try_from(draft.time.as_millisecond()).unwrap_or(0);
-        draft.batch.insert(key::TIME, &time.to_be_bytes());
+        let mark = u64::try_from(draft.mark.as_millisecond()).unwrap_or(0);
+        draft.batch.insert(key::TIME, &mark.to_be_bytes());
         let changed = draft.head > self.head;
         if changed {
             let keys: Vec<_> = draft.outcomes.keys().cloned().collect();
@@ -166,7 +171,7 @@ impl Writer {
         self.tree.flush().map_err(|error| unavailable(&error))?;
         self.log.sync_data().map_err(|error| unavailable(&sled::Error::Io(error)))?;
         self.head = draft.head;
-        self.time = draft.time;
+        (self.time, self.mark) = (draft.time, draft.mark);
         self.dead.extend(draft.dead);
         if changed {
             listener.durable(self.head, draft.outcomes.into_values().collect());
@@ -191,6 +196,7 @@ impl Writer {
         let revision = draft.head.next();
         draft.head = revision;
         draft.time = draft.time.max(change.time);
+        draft.mark = draft.mark.max(draft.time);
         change.revision = revision;
         change.time = draft.time;
         for step in steps {

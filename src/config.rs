@@ -1,0 +1,187 @@
+//! Config: every knob. A flag, its environment variable and its documentation are one thing.
+//!
+//! Not here: any use of them.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// May this API credential of this company use these scopes now?
+#[derive(Debug, Parser)]
+#[command(name = "scopegate", version, about, propagate_version = true)]
+pub struct Config {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Serve decisions and changes over gRPC.
+    Serve(Box<ServeArgs>),
+    /// Ask a server for a decision: exit code 0 allowed, 1 denied, 2 could not ask.
+    Check(CheckArgs),
+    /// Ask a server whether it is serving: exit code 0 if so, 2 if not.
+    Health(HealthArgs),
+}
+
+/// The knobs of a server.
+#[derive(Debug, Args)]
+pub struct ServeArgs {
+    /// The address to serve on. Any but a loopback address also needs --allow-unauthenticated.
+    #[arg(
+        long,
+        env = "SCOPEGATE_LISTEN",
+        default_value = "127.0.0.1:50051",
+        value_name = "ADDRESS"
+    )]
+    pub listen: SocketAddr,
+
+    /// The directory of the store. Made if it does not exist.
+    #[arg(
+        long,
+        env = "SCOPEGATE_DATA_DIR",
+        default_value = "./scopegate-data",
+        value_name = "DIR"
+    )]
+    pub data_dir: PathBuf,
+
+    /// The catalog file. It seeds an empty store, and is applied again only when it has changed.
+    #[arg(long, env = "SCOPEGATE_CATALOG", value_name = "FILE")]
+    pub catalog: Option<PathBuf>,
+
+    /// Let the catalog file take scopes away from the platform.
+    #[arg(long, env = "SCOPEGATE_ALLOW_CATALOG_REMOVALS")]
+    pub allow_catalog_removals: bool,
+
+    /// Let anybody who reaches the address read and change everything.
+    #[arg(long, env = "SCOPEGATE_ALLOW_UNAUTHENTICATED")]
+    pub allow_unauthenticated: bool,
+
+    /// How many facts (companies, credentials) to keep in memory.
+    #[arg(
+        long, env = "SCOPEGATE_CACHE_ENTRIES", default_value_t = 200_000, value_name = "N",
+        value_parser = clap::value_parser!(u64).range(1..)
+    )]
+    pub cache_entries: u64,
+
+    /// The largest message to read, in bytes.
+    #[arg(
+        long, env = "SCOPEGATE_MAX_MESSAGE_BYTES", default_value_t = 4 << 20, value_name = "N",
+        value_parser = clap::value_parser!(u32).range(1024..)
+    )]
+    pub max_message_bytes: u32,
+
+    /// How long open calls may go on after a SIGTERM, in seconds.
+    #[arg(long, env = "SCOPEGATE_DRAIN_SECONDS", default_value_t = 10, value_name = "N")]
+    pub drain_seconds: u64,
+
+    /// Start with the 360Learning catalog, a company `demo` and two credentials to try.
+    #[arg(long, env = "SCOPEGATE_DEMO", conflicts_with = "catalog")]
+    pub demo: bool,
+
+    /// How to write the log, which goes to standard error.
+    #[arg(long, env = "SCOPEGATE_LOG_FORMAT", default_value = "text", value_name = "FORMAT")]
+    pub log_format: LogFormat,
+
+    /// What to log: a level, or directives such as `warn,scopegate=debug`.
+    #[arg(long, env = "SCOPEGATE_LOG", default_value = "info", value_name = "FILTER")]
+    pub log: String,
+}
+
+/// How to write the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Which server to ask.
+#[derive(Debug, Args)]
+pub struct EndpointArgs {
+    /// The server's address.
+    #[arg(
+        long,
+        env = "SCOPEGATE_ENDPOINT",
+        default_value = "http://127.0.0.1:50051",
+        value_name = "URL"
+    )]
+    pub endpoint: String,
+
+    /// How long to wait for the answer, in seconds.
+    #[arg(long, env = "SCOPEGATE_TIMEOUT_SECONDS", default_value_t = 5, value_name = "N")]
+    pub timeout_seconds: u64,
+}
+
+/// A check to ask for.
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// The company's id.
+    pub company: String,
+
+    /// The id of the company's credential.
+    pub credential: String,
+
+    /// The scopes, all of which are needed.
+    #[arg(required = true, value_name = "SCOPE")]
+    pub scopes: Vec<String>,
+
+    /// The audience, where the catalog has several.
+    #[arg(long, default_value = "")]
+    pub audience: String,
+
+    /// How to write the answer.
+    #[arg(long, default_value = "table", value_name = "FORMAT")]
+    pub output: Output,
+
+    /// Which server to ask.
+    #[command(flatten)]
+    pub server: EndpointArgs,
+}
+
+/// How to write an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people.
+    Table,
+    /// For programs.
+    Json,
+}
+
+/// Whose health to ask for.
+#[derive(Debug, Args)]
+pub struct HealthArgs {
+    /// The service's full name; empty for the server as a whole.
+    #[arg(long, default_value = "")]
+    pub service: String,
+
+    /// Which server to ask.
+    #[command(flatten)]
+    pub server: EndpointArgs,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn every_knob_of_a_server_has_an_environment_variable_of_its_name() {
+        let command = Config::command();
+        command.clone().debug_assert();
+        let serve = command.find_subcommand("serve").expect("serve");
+        for arg in
+            serve.get_arguments().filter(|arg| !matches!(arg.get_id().as_str(), "help" | "version"))
+        {
+            let name = arg.get_id().as_str().to_uppercase();
+            let env = arg.get_env().and_then(|env| env.to_str());
+            assert_eq!(env, Some(format!("SCOPEGATE_{name}").as_str()));
+            assert!(arg.get_help().is_some(), "{name}");
+        }
+    }
+}

@@ -1,0 +1,280 @@
+//! Server: opens the store, builds the floors, serves, drains, closes.
+//!
+//! The port answers before the store is open, so that health can say NOT_SERVING; every other
+//! call is UNAVAILABLE until then.
+
+mod demo;
+
+use std::fs;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::server::NamedService;
+use tonic::transport::Server;
+use tonic_health::ServingStatus;
+use tonic_health::server::HealthReporter;
+use tower::util::MapResponseLayer;
+
+use crate::authority::refusal::Refusal;
+use crate::authority::{ApplyError, Authority, clock};
+use crate::config::ServeArgs;
+use crate::grpc::{Doors, status};
+use crate::policy::catalog::file::{self, CatalogFile};
+use crate::policy::change::Author;
+use crate::proto;
+use crate::proto::authorization_service_server::AuthorizationServiceServer;
+use crate::proto::catalog_service_server::CatalogServiceServer;
+use crate::proto::change_service_server::ChangeServiceServer;
+use crate::proto::directory_service_server::DirectoryServiceServer;
+use crate::store::sled::{OpenError, SledStore};
+use crate::store::{Store, StoreError};
+
+/// The catalog of the demo.
+pub const DEMO_CATALOG: &str = include_str!("../catalogs/360learning.yaml");
+
+/// Why a server did not start, or did not end well. Each is one sentence.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// The configuration is wrong: exit code 64.
+    #[error("{0}")]
+    Config(String),
+    /// The store cannot be opened: exit code 74.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The store failed under way: exit code 74.
+    #[error("the store failed and the server stopped: {0}; check the disk, then start again")]
+    Store(#[from] StoreError),
+}
+
+impl Failure {
+    /// The exit code, by `sysexits.h`.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Config(_) => 64,
+            Self::Open(_) | Self::Store(_) => 74,
+        }
+    }
+}
+
+/// Serves until a SIGTERM or SIGINT, then drains.
+///
+/// # Errors
+/// The server could not start, or the store failed.
+pub async fn run(args: ServeArgs) -> Result<(), Failure> {
+    let catalog = catalog_of(&args)?;
+    let mut frame = Frame::listen(&args).await?;
+    let outcome = serve(&args, catalog.as_deref(), &mut frame).await;
+    frame.drain(Duration::from_secs(args.drain_seconds)).await;
+    outcome
+}
+
+async fn serve(args: &ServeArgs, catalog: Option<&str>, frame: &mut Frame) -> Result<(), Failure> {
+    let mut end = Signals::new()?;
+    let data_dir = args.data_dir.clone();
+    let opened = tokio::task::spawn_blocking(move || SledStore::open(&data_dir)).await;
+    let store = opened.map_err(|_| StoreError::Damaged)??;
+    let opened_at = store.opened_at().0;
+    let authority = frame.doors.open(Authority::new(Arc::new(store), args.cache_entries)?);
+    apply_catalog(authority, catalog, args).await?;
+    if args.demo {
+        demo::furnish(authority).await.map_err(|error| Failure::Config(error.to_string()))?;
+    }
+    frame.say(ServingStatus::Serving).await;
+    let data_dir = args.data_dir.display();
+    tracing::info!(address = %frame.address, %data_dir, opened_at, "serving");
+    if args.demo {
+        print!("{}", demo::lines(frame.address));
+    }
+    let mut failure = authority.failure();
+    let mut tick = tokio::time::interval(clock::LEAD / 2);
+    loop {
+        tokio::select! {
+            name = end.next() => {
+                tracing::info!(signal = name, "draining");
+                return Ok(());
+            }
+            _ = failure.wait_for(|failed| *failed) => return Err(StoreError::Unavailable.into()),
+            _ = tick.tick() => authority.keep_time(),
+        }
+    }
+}
+
+/// The catalog to start with, read and understood before anything opens.
+fn catalog_of(args: &ServeArgs) -> Result<Option<String>, Failure> {
+    if !args.listen.ip().is_loopback() && !args.allow_unauthenticated {
+        return Err(Failure::Config(format!(
+            "--listen {} is not a loopback address and callers are not authenticated: anybody who \
+             reaches it could change everything; listen on 127.0.0.1, or give --allow-unauthenticated",
+            args.listen
+        )));
+    }
+    if args.demo {
+        return Ok(Some(DEMO_CATALOG.to_owned()));
+    }
+    let Some(path) = &args.catalog else { return Ok(None) };
+    let wrong = |what: String| Failure::Config(format!("--catalog {}: {what}", path.display()));
+    let size = fs::metadata(path).map_err(|error| wrong(error.kind().to_string()))?.len();
+    if size > file::MAX_LEN as u64 {
+        return Err(wrong(format!("has {size} bytes, the limit is {}", file::MAX_LEN)));
+    }
+    let yaml = fs::read_to_string(path).map_err(|error| wrong(error.kind().to_string()))?;
+    CatalogFile::parse(&yaml).map_err(|errors| wrong(errors.to_string()))?;
+    Ok(Some(yaml))
+}
+
+async fn apply_catalog(
+    authority: &Authority,
+    catalog: Option<&str>,
+    args: &ServeArgs,
+) -> Result<(), Failure> {
+    let Some(yaml) = catalog else {
+        let read = authority.catalog().await;
+        if read.is_ok_and(|read| read.resource.yaml.is_empty()) {
+            tracing::warn!(
+                "the store has no catalog, so every check is denied: give one by --catalog"
+            );
+        }
+        return Ok(());
+    };
+    let author = Author {
+        actor: "scopegate serve".to_owned(),
+        on_behalf_of: String::new(),
+        reason: "the catalog file at the start".to_owned(),
+    };
+    match authority.apply_catalog_file(yaml, args.allow_catalog_removals, &author).await {
+        Ok(Some(revision)) => tracing::info!(%revision, "applied the catalog file"),
+        Ok(None) => tracing::info!("the catalog file was applied before"),
+        Err(ApplyError::Refused(Refusal::Store(error))) => return Err(error.into()),
+        Err(error @ ApplyError::Refused(Refusal::RemovesScopes(_))) => {
+            return Err(Failure::Config(format!(
+                "{error} from the platform; give --allow-catalog-removals if that is meant"
+            )));
+        }
+        Err(error) => return Err(Failure::Config(error.to_string())),
+    }
+    Ok(())
+}
+
+/// The port and what answers there.
+struct Frame {
+    address: SocketAddr,
+    doors: Doors,
+    health: HealthReporter,
+    stop: Option<oneshot::Sender<()>>,
+    serving: JoinHandle<Result<(), tonic::transport::Error>>,
+}
+
+impl Frame {
+    async fn listen(args: &ServeArgs) -> Result<Self, Failure> {
+        let cannot = |error: std::io::Error| {
+            Failure::Config(format!("cannot listen on {}: {}", args.listen, error.kind()))
+        };
+        let listener = TcpListener::bind(args.listen).await.map_err(cannot)?;
+        let address = listener.local_addr().map_err(cannot)?;
+        let doors = Doors::default();
+        let (health, health_service) = tonic_health::server::health_reporter();
+        let limit = usize::try_from(args.max_message_bytes).unwrap_or(usize::MAX);
+        let mut builder = Server::builder()
+            .tcp_nodelay(true)
+            .max_concurrent_streams(1024)
+            .http2_max_header_list_size(16 << 10)
+            .http2_keepalive_interval(Some(Duration::from_secs(30)))
+            .layer(MapResponseLayer::new(status::name_limits));
+        let mut router = builder
+            .add_service(health_service)
+            .add_service(
+                AuthorizationServiceServer::new(doors.clone()).max_decoding_message_size(limit),
+            )
+            .add_service(
+                DirectoryServiceServer::new(doors.clone()).max_decoding_message_size(limit),
+            )
+            .add_service(
+                // A catalog may be larger than any other message.
+                CatalogServiceServer::new(doors.clone())
+                    .max_decoding_message_size(limit.max(file::MAX_LEN + 4096)),
+            )
+            .add_service(ChangeServiceServer::new(doors.clone()).max_decoding_message_size(limit));
+        if let (Ok(v1), Ok(v1alpha)) = (reflection().build_v1(), reflection().build_v1alpha()) {
+            router = router.add_service(v1).add_service(v1alpha);
+        }
+        let (stop, stopped) = oneshot::channel();
+        let serving = tokio::spawn(router.serve_with_incoming_shutdown(
+            TcpListenerStream::new(listener),
+            async {
+                stopped.await.ok();
+            },
+        ));
+        let frame = Self { address, doors, health, stop: Some(stop), serving };
+        frame.say(ServingStatus::NotServing).await;
+        Ok(frame)
+    }
+
+    /// Says how every service does.
+    async fn say(&self, status: ServingStatus) {
+        for service in [
+            "",
+            <AuthorizationServiceServer<Doors> as NamedService>::NAME,
+            <DirectoryServiceServer<Doors> as NamedService>::NAME,
+            <CatalogServiceServer<Doors> as NamedService>::NAME,
+            <ChangeServiceServer<Doors> as NamedService>::NAME,
+        ] {
+            self.health.set_service_status(service, status).await;
+        }
+    }
+
+    /// Turns new calls away, lets open ones end, and closes the store.
+    async fn drain(mut self, grace: Duration) {
+        self.say(ServingStatus::NotServing).await;
+        if let Some(stop) = self.stop.take() {
+            stop.send(()).ok();
+        }
+        if tokio::time::timeout(grace, &mut self.serving).await.is_err() {
+            tracing::warn!("calls were still open after the time to drain: they are cut off");
+            self.serving.abort();
+        }
+        if let Some(authority) = self.doors.authority() {
+            // Joins the writer, which may wait for the disk.
+            tokio::task::block_in_place(|| authority.close());
+        }
+    }
+}
+
+fn reflection() -> tonic_reflection::server::Builder<'static> {
+    tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
+}
+
+/// The signals that end a server.
+struct Signals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, Failure> {
+        let listen = |kind| {
+            signal(kind)
+                .map_err(|error| Failure::Config(format!("cannot wait for signals: {error}")))
+        };
+        Ok(Self {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
