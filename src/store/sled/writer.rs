@@ -81,14 +81,8 @@ impl Writer {
             .keys()
             .map(|place| key::revision_at_end(&place?).ok_or(Trouble::Damage))
             .collect();
-        Ok(Self {
-            tree,
-            log,
-            head,
-            time: time.unwrap_or(Timestamp::UNIX_EPOCH),
-            failed,
-            dead: dead?,
-        })
+        let time = time.unwrap_or(Timestamp::UNIX_EPOCH);
+        Ok(Self { tree, log, head, time, mark: time, failed, dead: dead? })
     }
 
     /// Commits until the queue is closed or the disk fails.
