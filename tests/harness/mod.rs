@@ -1,0 +1,247 @@
+//! Real servers for the tests: a process of the built binary, a port, a directory, clients.
+#![allow(dead_code, reason = "each test binary uses what it needs")]
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use scopegate::proto::authorization_service_client::AuthorizationServiceClient;
+use scopegate::proto::catalog_service_client::CatalogServiceClient;
+use scopegate::proto::change_service_client::ChangeServiceClient;
+use scopegate::proto::directory_service_client::DirectoryServiceClient;
+use scopegate::proto::*;
+use tonic::transport::Channel;
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt};
+
+/// The built binary.
+pub fn scopegate() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_scopegate"));
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("SCOPEGATE_")) {
+        command.env_remove(name);
+    }
+    command
+}
+
+/// A catalog of this repository.
+pub fn catalog(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("catalogs").join(name)
+}
+
+/// A served store.
+pub struct Server {
+    child: Child,
+    pub address: String,
+}
+
+impl Server {
+    /// Starts a server on a port of its own, and waits until it serves.
+    pub fn start(dir: &Path, args: &[&str]) -> Self {
+        let mut child = scopegate()
+            .args(["serve", "--listen", "127.0.0.1:0", "--log-format", "json", "--data-dir"])
+            .arg(dir)
+            .args(args)
+            .stderr(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("the server starts");
+        let log = BufReader::new(child.stderr.take().expect("a log"));
+        let (send, receive) = mpsc::channel();
+        std::thread::spawn(move || {
+            for line in log.lines().map_while(Result::ok) {
+                let event: serde_json::Value = serde_json::from_str(&line).unwrap_or_default();
+                if event["message"] == "serving" {
+                    send.send(event["address"].as_str().expect("an address").to_owned()).ok();
+                }
+            }
+        });
+        let address = receive.recv_timeout(Duration::from_secs(60)).expect("the server serves");
+        Self { child, address }
+    }
+
+    /// Starts a server with a catalog of this repository.
+    pub fn with_catalog(dir: &Path, name: &str) -> Self {
+        Self::start(dir, &["--catalog", catalog(name).to_str().expect("a path")])
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Kills the process as the kernel would: nothing of it runs any more.
+    pub fn kill(mut self) {
+        self.child.kill().expect("killed");
+        self.child.wait().expect("gone");
+    }
+
+    /// Asks it to end, and waits.
+    pub fn terminate(mut self) -> ExitStatus {
+        let pid = self.child.id().to_string();
+        let sent = Command::new("kill").args(["-TERM", &pid]).status().expect("kill runs");
+        assert!(sent.success());
+        self.child.wait().expect("gone")
+    }
+
+    pub async fn client(&self) -> Client {
+        Client::connect(&self.url()).await
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+/// A client that knows the contract's names and nothing else.
+#[derive(Clone)]
+pub struct Client {
+    pub authorization: AuthorizationServiceClient<Channel>,
+    pub directory: DirectoryServiceClient<Channel>,
+    pub catalog: CatalogServiceClient<Channel>,
+    pub changes: ChangeServiceClient<Channel>,
+}
+
+pub fn owned(names: &[&str]) -> Vec<String> {
+    names.iter().map(ToString::to_string).collect()
+}
+
+impl Client {
+    pub async fn connect(url: &str) -> Self {
+        let endpoint = Channel::from_shared(url.to_owned()).expect("a URL");
+        let channel = endpoint.connect().await.expect("a connection");
+        let limit = 64 << 20;
+        Self {
+            authorization: AuthorizationServiceClient::new(channel.clone())
+                .max_decoding_message_size(limit),
+            directory: DirectoryServiceClient::new(channel.clone()).max_decoding_message_size(limit),
+            catalog: CatalogServiceClient::new(channel.clone()).max_decoding_message_size(limit),
+            changes: ChangeServiceClient::new(channel).max_decoding_message_size(limit),
+        }
+    }
+
+    pub async fn ask(&self, request: CheckRequest) -> Result<CheckResponse, Status> {
+        self.authorization.clone().check(request).await.map(tonic::Response::into_inner)
+    }
+
+    pub async fn check(&self, company: &str, credential: &str, scopes: &[&str]) -> CheckResponse {
+        self.ask(scopes_of(company, credential, scopes)).await.expect("an answer")
+    }
+
+    /// The reason of the answer, which is `Allowed` if it is.
+    pub async fn reason(&self, company: &str, credential: &str, scopes: &[&str]) -> Reason {
+        let answer = self.check(company, credential, scopes).await;
+        assert_eq!(answer.decision() == Decision::Allowed, answer.reason() == Reason::Allowed);
+        assert_ne!(answer.decision(), Decision::Unspecified);
+        answer.reason()
+    }
+
+    pub async fn create_company(&self, company: &str, scopes: Option<&[&str]>) -> Company {
+        let request = CreateCompanyRequest {
+            company_id: company.to_owned(),
+            scopes: scopes.map(|names| Scopes { names: owned(names) }),
+            ..CreateCompanyRequest::default()
+        };
+        let done = self.directory.clone().create_company(request).await.expect("created");
+        done.into_inner().company.expect("a company")
+    }
+
+    pub async fn create_credential(&self, company: &str, credential: &str, scopes: &[&str]) -> Credential {
+        let request = CreateCredentialRequest {
+            company_id: company.to_owned(),
+            credential_id: credential.to_owned(),
+            label: format!("The label of {credential}"),
+            scopes: owned(scopes),
+            ..CreateCredentialRequest::default()
+        };
+        let done = self.directory.clone().create_credential(request).await.expect("created");
+        done.into_inner().credential.expect("a credential")
+    }
+
+    pub async fn grant(&self, company: &str, credential: &str, scopes: &[&str]) -> Result<GrantScopesResponse, Status> {
+        let request = GrantScopesRequest {
+            company_id: company.to_owned(),
+            credential_id: credential.to_owned(),
+            scopes: owned(scopes),
+            ..GrantScopesRequest::default()
+        };
+        self.authorization.clone().grant_scopes(request).await.map(tonic::Response::into_inner)
+    }
+
+    pub async fn restrict(&self, company: &str, scopes: &[&str]) -> RestrictCompanyScopesResponse {
+        let request = RestrictCompanyScopesRequest {
+            company_id: company.to_owned(),
+            scopes: owned(scopes),
+            acknowledge_impact: true,
+            ..RestrictCompanyScopesRequest::default()
+        };
+        self.try_restrict(request).await.expect("restricted")
+    }
+
+    pub async fn try_restrict(
+        &self,
+        request: RestrictCompanyScopesRequest,
+    ) -> Result<RestrictCompanyScopesResponse, Status> {
+        let done = self.authorization.clone().restrict_company_scopes(request).await;
+        done.map(tonic::Response::into_inner)
+    }
+
+    pub async fn add_scopes(&self, company: &str, scopes: &[&str]) -> AddCompanyScopesResponse {
+        let request = AddCompanyScopesRequest {
+            company_id: company.to_owned(),
+            scopes: owned(scopes),
+            ..AddCompanyScopesRequest::default()
+        };
+        self.authorization.clone().add_company_scopes(request).await.expect("added").into_inner()
+    }
+
+    pub async fn credential(&self, company: &str, credential: &str) -> Result<Credential, Status> {
+        let request = GetCredentialRequest {
+            company_id: company.to_owned(),
+            credential_id: credential.to_owned(),
+        };
+        let read = self.directory.clone().get_credential(request).await?;
+        Ok(read.into_inner().credential.expect("a credential"))
+    }
+}
+
+pub fn scopes_of(company: &str, credential: &str, scopes: &[&str]) -> CheckRequest {
+    CheckRequest {
+        company_id: company.to_owned(),
+        credential_id: credential.to_owned(),
+        scopes: owned(scopes),
+        ..CheckRequest::default()
+    }
+}
+
+pub fn endpoint_of(company: &str, credential: &str, method: &str, path: &str) -> CheckRequest {
+    CheckRequest {
+        company_id: company.to_owned(),
+        credential_id: credential.to_owned(),
+        endpoint: Some(Endpoint { method: method.to_owned(), path: path.to_owned() }),
+        ..CheckRequest::default()
+    }
+}
+
+/// The error's code and its details, which every error of the service has.
+pub fn refused<T: std::fmt::Debug>(answer: Result<T, Status>) -> (Code, ErrorDetails) {
+    let status = answer.expect_err("a refusal");
+    let details = status.get_error_details();
+    let info = details.error_info().expect("an ErrorInfo");
+    assert_eq!(info.domain, "scopegate");
+    assert!(!info.reason.is_empty());
+    (status.code(), details)
+}
+
+/// The fields that a malformed request is told of.
+pub fn fields(details: &ErrorDetails) -> Vec<&str> {
+    let bad = details.bad_request().expect("a BadRequest");
+    bad.field_violations.iter().map(|v| v.field.as_str()).collect()
+}

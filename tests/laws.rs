@@ -1,0 +1,530 @@
+//! The laws of floor 0: sets, ceilings, grants, decisions. Pure; each test reads as its rule.
+
+use jiff::Timestamp;
+use proptest::prelude::*;
+use scopegate::policy::catalog::Catalog;
+use scopegate::policy::catalog::endpoint::Path;
+use scopegate::policy::change::Stamped;
+use scopegate::policy::company::Company;
+use scopegate::policy::credential::{Credential, GrantState, Ground};
+use scopegate::policy::decision::{Facts, Reason, Verdict, decide};
+use scopegate::policy::id::{CompanyId, CredentialId, Name};
+use scopegate::policy::query::{Needs, Query};
+use scopegate::policy::revision::Revision;
+use scopegate::policy::scope::{Scope, ScopeId};
+
+const LEARN_AMP: &str = include_str!("../catalogs/learn-amp.yaml");
+
+/// A world of one company and one credential, changed step by step.
+struct World {
+    catalog: Catalog,
+    company: Company,
+    credential: Credential,
+    revision: u64,
+    now: Timestamp,
+}
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(second).expect("a time")
+}
+
+fn scope(name: &str) -> Scope {
+    Scope::parse(name).expect("a scope")
+}
+
+impl World {
+    /// A company with these scopes, and a credential without any.
+    fn new(yaml: &str, ceiling: Option<&[&str]>) -> Self {
+        let mut catalog = Catalog::empty().succeed(yaml).expect("a catalog");
+        catalog.revision = Revision(1);
+        let ids = ceiling.map(|names| ids(&catalog, names));
+        let id = CompanyId::parse("acme").expect("an id");
+        let mut company =
+            Company::create(id, String::new(), &catalog, ids.as_deref(), at(0)).after;
+        company.stamp(Revision(2), at(0));
+        let id = CredentialId::parse("hr").expect("an id");
+        let ground = Ground { catalog: &catalog, company: &company, now: at(0) };
+        let made = Credential::create(id, String::new(), None, &[], ground);
+        let mut credential = made.expect("nothing above the ceiling").after;
+        credential.stamp(Revision(3), at(0));
+        Self { catalog, company, credential, revision: 3, now: at(0) }
+    }
+
+    fn next(&mut self) -> Revision {
+        self.revision += 1;
+        Revision(self.revision)
+    }
+
+    fn ids(&self, names: &[&str]) -> Vec<ScopeId> {
+        ids(&self.catalog, names)
+    }
+
+    fn grant(&mut self, names: &[&str]) -> Vec<String> {
+        self.grant_until(names, None)
+    }
+
+    fn grant_until(&mut self, names: &[&str], end: Option<Timestamp>) -> Vec<String> {
+        let ground = Ground { catalog: &self.catalog, company: &self.company, now: self.now };
+        let edit = self.credential.grant(&self.ids(names), end, ground).expect("within the ceiling");
+        let added = strings(&self.catalog.names(&edit.added));
+        self.credential = edit.after;
+        let revision = self.next();
+        self.credential.stamp(revision, self.now);
+        added
+    }
+
+    fn revoke(&mut self, names: &[&str]) -> Vec<String> {
+        let ground = Ground { catalog: &self.catalog, company: &self.company, now: self.now };
+        let edit = self.credential.revoke(&self.ids(names), ground);
+        let removed = strings(&self.catalog.names(&edit.removed));
+        self.credential = edit.after;
+        let revision = self.next();
+        self.credential.stamp(revision, self.now);
+        removed
+    }
+
+    fn restrict(&mut self, names: &[&str]) -> Vec<String> {
+        let edit = self.company.restrict(&self.catalog, &self.ids(names));
+        let removed = strings(&self.catalog.names(&edit.removed));
+        self.company = edit.after;
+        let revision = self.next();
+        self.company.stamp(revision, self.now);
+        removed
+    }
+
+    fn add(&mut self, names: &[&str]) -> Vec<String> {
+        let edit = self.company.add_scopes(&self.catalog, &self.ids(names));
+        let added = strings(&self.catalog.names(&edit.added));
+        self.company = edit.after;
+        let revision = self.next();
+        self.company.stamp(revision, self.now);
+        added
+    }
+
+    fn apply(&mut self, yaml: &str) {
+        self.catalog = self.catalog.succeed(yaml).expect("a catalog");
+        self.catalog.revision = self.next();
+    }
+
+    fn facts(&self) -> Facts<'_> {
+        Facts {
+            catalog: &self.catalog,
+            company: Some(&self.company),
+            credential: Some(&self.credential),
+            now: self.now,
+        }
+    }
+
+    fn ask(&self, names: &[&str]) -> Verdict {
+        decide(&query(names, None), self.facts()).expect("a clear audience")
+    }
+
+    fn reason(&self, names: &[&str]) -> Option<Reason> {
+        match self.ask(names) {
+            Verdict::Allowed { .. } => None,
+            Verdict::Denied { reason, .. } => Some(reason),
+        }
+    }
+
+    fn state(&self, name: &str) -> Option<GrantState> {
+        let id = self.catalog.id(&scope(name))?;
+        let grant = self.credential.grants.get(id)?;
+        Some(grant.state(id, &self.company.ceiling, self.now))
+    }
+}
+
+fn ids(catalog: &Catalog, names: &[&str]) -> Vec<ScopeId> {
+    names.iter().map(|name| catalog.id(&scope(name)).expect("a known scope")).collect()
+}
+
+fn strings(scopes: &[Scope]) -> Vec<String> {
+    scopes.iter().map(ToString::to_string).collect()
+}
+
+fn query(names: &[&str], audience: Option<&str>) -> Query {
+    Query {
+        company: CompanyId::parse("acme").expect("an id"),
+        credential: CredentialId::parse("hr").expect("an id"),
+        needs: Needs::Scopes(names.iter().map(|name| scope(name)).collect()),
+        audience: audience.map(|name| Name::parse(name).expect("a name")),
+    }
+}
+
+const PLAIN: &str = "scopes: { a: , b: , c: , top: { implies: [mid] }, mid: { implies: [low] }, low: }";
+
+#[test]
+fn d1_adding_adds_what_is_implied_and_removing_takes_what_implies() {
+    let mut world = World::new(PLAIN, None);
+    assert_eq!(world.grant(&["top"]), ["low", "mid", "top"]);
+    assert_eq!(world.revoke(&["mid"]), ["mid", "top"]);
+    assert_eq!(world.state("low"), Some(GrantState::Active), "the implied scope stays");
+    // `top` goes along where `mid`, which is named, is not even held.
+    world.grant(&["top"]);
+    world.restrict(&["mid"]);
+    assert_eq!(world.reason(&["top"]), Some(Reason::ScopeNotInCompany));
+    assert_eq!(world.reason(&["low"]), None);
+}
+
+#[test]
+fn d1_a_closure_above_the_ceiling_names_the_implied_scope() {
+    let mut world = World::new("scopes: { a: , b: }", Some(&["a"]));
+    world.apply("scopes: { a: { implies: [b] }, b: }");
+    let ground = Ground { catalog: &world.catalog, company: &world.company, now: world.now };
+    let refused = world.credential.grant(&world.ids(&["a"]), None, ground).expect_err("refused");
+    assert_eq!(strings(&refused.scopes), ["b"]);
+}
+
+#[test]
+fn d2_a_catalog_change_widens_nobody_and_a_scope_put_back_returns_to_nobody() {
+    let mut world = World::new("scopes: { a: , b: { implies: [a] } }", None);
+    world.grant(&["b"]);
+    world.apply("scopes: { a: , b: { implies: [c] }, c: }");
+    assert_eq!(world.reason(&["c"]), Some(Reason::ScopeNotInCompany), "a new scope is nobody's");
+    assert_eq!(world.reason(&["a"]), None);
+    world.apply("scopes: { b: { implies: [c] }, c: }");
+    assert_eq!(world.reason(&["a"]), Some(Reason::ScopeUnknown));
+    assert_eq!(world.reason(&["b"]), None, "what implied it stays");
+    world.apply("scopes: { a: , b: , c: }");
+    assert_eq!(world.reason(&["a"]), Some(Reason::ScopeNotInCompany));
+    assert_eq!(world.add(&["a"]), ["a"]);
+    assert_eq!(world.reason(&["a"]), Some(Reason::ScopeNotGranted));
+}
+
+#[test]
+fn d3_readmission_revives_nothing_until_granted_again() {
+    let mut world = World::new(PLAIN, None);
+    world.grant(&["a", "b"]);
+    world.restrict(&["a"]);
+    assert_eq!(world.state("a"), Some(GrantState::Dormant));
+    assert_eq!(world.reason(&["a"]), Some(Reason::ScopeNotInCompany));
+    world.add(&["a"]);
+    assert_eq!(world.reason(&["a"]), Some(Reason::GrantDormant));
+    assert_eq!(world.reason(&["b"]), None);
+    assert_eq!(world.grant(&["a", "b"]), ["a"], "what is active keeps its stamp");
+    assert_eq!(world.reason(&["a"]), None);
+}
+
+#[test]
+fn d4_a_new_company_receives_the_whole_catalog_unless_fewer_are_named() {
+    assert_eq!(World::new(PLAIN, None).company.ceiling.len(), 6);
+    assert_eq!(World::new(PLAIN, Some(&["mid"])).company.ceiling.len(), 2);
+    assert_eq!(World::new(PLAIN, Some(&[])).company.ceiling.len(), 0);
+}
+
+#[test]
+fn d5_what_is_added_to_the_ceiling_is_available_and_not_applied() {
+    let mut world = World::new(PLAIN, Some(&["a"]));
+    assert_eq!(world.add(&["a", "top"]), ["low", "mid", "top"]);
+    assert_eq!(world.reason(&["top"]), Some(Reason::ScopeNotGranted));
+    world.grant(&["top"]);
+    assert_eq!(world.reason(&["top"]), None);
+}
+
+#[test]
+fn d9_a_grant_above_the_ceiling_is_refused_whole_naming_every_scope() {
+    let world = World::new(PLAIN, Some(&["a"]));
+    let ground = Ground { catalog: &world.catalog, company: &world.company, now: world.now };
+    let wanted = world.ids(&["a", "c", "mid"]);
+    let refused = world.credential.grant(&wanted, None, ground).expect_err("refused");
+    assert_eq!(strings(&refused.scopes), ["c", "low", "mid"]);
+    assert!(refused.to_string().contains("operator"));
+    assert!(world.credential.replace(&wanted, ground).is_err());
+}
+
+#[test]
+fn d10_replace_and_reset_keep_stamp_and_end_of_what_stays() {
+    let mut world = World::new(PLAIN, Some(&["a", "b", "top"]));
+    world.grant_until(&["a"], Some(at(100)));
+    world.grant(&["b"]);
+    let stamp = |world: &World, name: &str| *world.credential.grants.get(world.ids(&[name])[0]).expect("held");
+    let kept = stamp(&world, "a");
+    let ground = Ground { catalog: &world.catalog, company: &world.company, now: world.now };
+    let replaced = world.credential.replace(&world.ids(&["a", "mid"]), ground).expect("within");
+    assert_eq!(strings(&world.catalog.names(&replaced.added)), ["low", "mid"]);
+    assert_eq!(strings(&world.catalog.names(&replaced.removed)), ["b"]);
+    world.credential = replaced.after;
+    world.credential.stamp(Revision(50), at(0));
+    assert_eq!(stamp(&world, "a"), kept);
+    assert_eq!(stamp(&world, "mid").expires_at, None);
+    let ground = Ground { catalog: &world.catalog, company: &world.company, now: world.now };
+    let reset = world.credential.reset(ground);
+    assert_eq!(strings(&world.catalog.names(&reset.added)), ["b", "top"]);
+    world.credential = reset.after;
+    world.credential.stamp(Revision(51), at(0));
+    assert_eq!(stamp(&world, "a"), kept, "a copy of the ceiling keeps what is active");
+    // A copy, not an alias: what the ceiling gains later does not follow.
+    world.add(&["c"]);
+    assert_eq!(world.reason(&["c"]), Some(Reason::ScopeNotGranted));
+}
+
+#[test]
+fn d10_an_active_grant_keeps_the_later_end_and_no_end_is_the_latest() {
+    let mut world = World::new(PLAIN, None);
+    let end = |world: &World, name: &str| world.credential.grants.get(world.ids(&[name])[0]).expect("held").expires_at;
+    world.grant_until(&["mid"], Some(at(100)));
+    assert_eq!(end(&world, "low"), Some(at(100)), "so do the scopes implied");
+    assert!(world.grant_until(&["mid"], Some(at(50))).is_empty());
+    assert_eq!(end(&world, "mid"), Some(at(100)));
+    world.grant_until(&["mid"], Some(at(200)));
+    assert_eq!(end(&world, "low"), Some(at(200)));
+    world.grant(&["mid"]);
+    assert_eq!(end(&world, "mid"), None);
+    world.grant_until(&["mid"], Some(at(300)));
+    assert_eq!(end(&world, "mid"), None);
+    // What is over takes the request's end, and is made anew.
+    world.grant_until(&["a"], Some(at(10)));
+    world.now = at(10);
+    assert_eq!(world.reason(&["a"]), Some(Reason::GrantExpired));
+    assert_eq!(world.grant_until(&["a"], Some(at(20))), ["a"]);
+    assert_eq!(end(&world, "a"), Some(at(20)));
+}
+
+#[test]
+fn d13_all_scopes_named_must_be_effective_and_d14_every_missing_one_is_named() {
+    let mut world = World::new(PLAIN, Some(&["a", "b"]));
+    world.grant(&["a"]);
+    assert_eq!(world.reason(&["a"]), None);
+    let denied = Verdict::Denied {
+        reason: Reason::ScopeNotInCompany,
+        missing: vec![scope("c"), scope("b")],
+    };
+    assert_eq!(world.ask(&["c", "a", "b"]), denied, "in the order asked");
+}
+
+#[test]
+fn d15_the_reason_is_the_first_that_fails() {
+    let mut world = World::new(PLAIN, Some(&["a", "b", "low"]));
+    world.grant_until(&["low"], Some(at(5)));
+    world.grant(&["b"]);
+    world.restrict(&["b"]);
+    world.add(&["b"]);
+    world.now = at(5);
+    // From the innermost outwards: each new failure is the reason instead.
+    assert_eq!(world.reason(&["low"]), Some(Reason::GrantExpired));
+    assert_eq!(world.reason(&["low", "b"]), Some(Reason::GrantDormant));
+    assert_eq!(world.reason(&["low", "b", "a"]), Some(Reason::ScopeNotGranted));
+    assert_eq!(world.reason(&["low", "b", "a", "c"]), Some(Reason::ScopeNotInCompany));
+    assert_eq!(world.reason(&["low", "b", "a", "c", "nowhere"]), Some(Reason::ScopeUnknown));
+    world.credential.expires_at = Some(at(5));
+    let all = ["low", "b", "nowhere"];
+    let denied = |reason| Verdict::Denied { reason, missing: all.map(scope).to_vec() };
+    assert_eq!(world.ask(&all), denied(Reason::CredentialExpired), "a 401 misses every scope");
+    world.credential.enabled = false;
+    assert_eq!(world.ask(&all), denied(Reason::CredentialDisabled));
+    let unknown = Facts { credential: None, ..world.facts() };
+    assert_eq!(decide(&query(&all, None), unknown), Ok(denied(Reason::CredentialUnknown)));
+    world.company.enabled = false;
+    assert_eq!(world.ask(&all), denied(Reason::CompanyDisabled));
+    let unknown = Facts { company: None, credential: None, ..world.facts() };
+    assert_eq!(decide(&query(&all, None), unknown), Ok(denied(Reason::CompanyUnknown)));
+    let path = Path::parse("/nowhere").expect("a path");
+    let lost = Query { needs: Needs::Endpoint { method: "GET".into(), path }, ..query(&[], None) };
+    let denied = Verdict::Denied { reason: Reason::EndpointUnknown, missing: vec![] };
+    assert_eq!(decide(&lost, unknown), Ok(denied), "an unknown endpoint before all");
+}
+
+#[test]
+fn d15_every_reason_has_its_status_word_and_remedy() {
+    use Reason::*;
+    for (reason, status, word) in [
+        (EndpointUnknown, 404, "not_found"),
+        (CompanyUnknown, 401, "invalid_client"),
+        (CredentialExpired, 401, "invalid_client"),
+        (TokenRequired, 401, "invalid_token"),
+        (UserRequired, 401, "invalid_token"),
+        (ScopeUnknown, 403, "invalid_scope"),
+        (ScopeNotInCompany, 403, "invalid_scope"),
+        (GrantDormant, 403, "invalid_scope"),
+    ] {
+        assert_eq!((reason.http_status(), reason.error()), (status, word));
+    }
+    assert!(ScopeNotInCompany.remedy().contains("operator"));
+    assert!(ScopeNotGranted.remedy().contains("admin"));
+}
+
+#[test]
+fn d16_the_audience_is_the_endpoints_else_the_requests_else_the_only_one() {
+    let mut world = World::new(LEARN_AMP, None);
+    world.grant(&["api/all"]);
+    let ask = |query: &Query| decide(query, world.facts());
+    assert!(matches!(ask(&query(&["api/read"], Some("public"))), Ok(Verdict::Allowed { .. })));
+    // With several audiences one must be named, and must exist.
+    assert!(ask(&query(&["api/read"], None)).is_err());
+    assert!(ask(&query(&["api/read"], Some("moon"))).is_err());
+    // A scope of another audience is unknown here.
+    let Ok(Verdict::Denied { reason, .. }) = ask(&query(&["api/webhooks"], Some("public"))) else {
+        panic!("denied")
+    };
+    assert_eq!(reason, Reason::ScopeUnknown);
+    let call = |path: &str, audience: Option<&str>| {
+        let path = Path::parse(path).expect("a path");
+        let needs = Needs::Endpoint { method: "GET".into(), path };
+        ask(&Query { needs, ..query(&[], audience) })
+    };
+    assert!(matches!(call("/v1/users", None), Ok(Verdict::Allowed { .. })));
+    assert!(matches!(call("/v1/users", Some("public")), Ok(Verdict::Allowed { .. })));
+    assert!(call("/v1/users", Some("webhooks")).is_err(), "other than the endpoint's");
+    assert!(call("/nowhere", None).is_ok(), "an unknown endpoint needs none");
+    // A catalog without audiences has one without a name; any that is named is unknown.
+    let plain = World::new(PLAIN, None);
+    assert!(decide(&query(&["a"], Some("public")), plain.facts()).is_err());
+}
+
+#[test]
+fn d16_a_layer_that_an_audience_requires_is_never_skipped() {
+    for (requires, reason) in [
+        ("token: required", Reason::TokenRequired),
+        ("user: required", Reason::UserRequired),
+        ("consent: required", Reason::UserRequired),
+    ] {
+        let yaml = format!("audiences: {{ only: {{ {requires} }} }}\nscopes: {{ a: }}");
+        let mut world = World::new(&yaml, None);
+        world.grant(&["a"]);
+        assert_eq!(world.reason(&["a"]), Some(reason), "{requires}");
+    }
+}
+
+#[test]
+fn d19_what_expires_now_is_over_and_dormant_is_reported_first() {
+    let mut world = World::new(PLAIN, None);
+    world.grant_until(&["a"], Some(at(5)));
+    world.now = Timestamp::new(4, 999_999_999).expect("a time");
+    assert_eq!(world.reason(&["a"]), None);
+    world.now = at(5);
+    assert_eq!(world.reason(&["a"]), Some(Reason::GrantExpired));
+    world.restrict(&["a"]);
+    world.add(&["a"]);
+    assert_eq!(world.reason(&["a"]), Some(Reason::GrantDormant));
+}
+
+/// One random step in a small world.
+#[derive(Clone, Debug)]
+enum Act {
+    Grant(Vec<usize>, Option<i64>),
+    Revoke(Vec<usize>),
+    Replace(Vec<usize>),
+    Reset,
+    Restrict(Vec<usize>),
+    Add(Vec<usize>),
+    Wait(i64),
+}
+
+const NAMES: [&str; 6] = ["a", "b", "c", "top", "mid", "low"];
+
+fn act() -> impl Strategy<Value = Act> {
+    let some = || prop::collection::vec(0..NAMES.len(), 1..3);
+    prop_oneof![
+        (some(), prop::option::of(0..50_i64)).prop_map(|(s, end)| Act::Grant(s, end)),
+        some().prop_map(Act::Revoke),
+        some().prop_map(Act::Replace),
+        Just(Act::Reset),
+        some().prop_map(Act::Restrict),
+        some().prop_map(Act::Add),
+        (1..10_i64).prop_map(Act::Wait),
+    ]
+}
+
+fn names(indices: &[usize]) -> Vec<&'static str> {
+    indices.iter().map(|n| NAMES[*n]).collect()
+}
+
+/// What a scope has to be to be allowed, kept as plain sets.
+#[derive(Clone, Default)]
+struct Model {
+    ceiling: std::collections::BTreeSet<usize>,
+    /// Active grants by their end; a restriction takes them out for good.
+    active: std::collections::BTreeMap<usize, Option<i64>>,
+}
+
+fn implied(n: usize) -> Vec<usize> {
+    match NAMES[n] {
+        "top" => vec![3, 4, 5],
+        "mid" => vec![4, 5],
+        _ => vec![n],
+    }
+}
+
+fn implying(n: usize) -> Vec<usize> {
+    match NAMES[n] {
+        "low" => vec![5, 4, 3],
+        "mid" => vec![4, 3],
+        _ => vec![n],
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: std::env::var("SCOPEGATE_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(2_000), ..ProptestConfig::default() })]
+
+    /// After any sequence of changes, what is allowed is what plain sets say.
+    #[test]
+    fn stamps_say_what_plain_sets_say(acts in prop::collection::vec(act(), 1..40)) {
+        let mut world = World::new(PLAIN, None);
+        let mut model = Model { ceiling: (0..NAMES.len()).collect(), ..Model::default() };
+        for act in acts {
+            let now = world.now.as_second();
+            model.active.retain(|_, end| end.is_none_or(|end| end > now));
+            match &act {
+                Act::Wait(seconds) => world.now = at(now + seconds),
+                Act::Grant(some, end) => {
+                    let wanted: Vec<_> = some.iter().flat_map(|n| implied(*n)).collect();
+                    if wanted.iter().all(|n| model.ceiling.contains(n)) {
+                        world.grant_until(&names(some), end.map(at));
+                        for n in wanted {
+                            let end = match model.active.get(&n) {
+                                Some(old) => old.zip(*end).map(|(a, b)| a.max(b)),
+                                None => *end,
+                            };
+                            model.active.insert(n, end);
+                        }
+                    } else {
+                        let ground = Ground { catalog: &world.catalog, company: &world.company, now: world.now };
+                        prop_assert!(world.credential.grant(&world.ids(&names(some)), None, ground).is_err());
+                    }
+                }
+                Act::Revoke(some) => {
+                    world.revoke(&names(some));
+                    some.iter().flat_map(|n| implying(*n)).for_each(|n| { model.active.remove(&n); });
+                }
+                Act::Replace(some) => {
+                    let wanted: std::collections::BTreeSet<_> = some.iter().flat_map(|n| implied(*n)).collect();
+                    let ground = Ground { catalog: &world.catalog, company: &world.company, now: world.now };
+                    let replaced = world.credential.replace(&world.ids(&names(some)), ground);
+                    prop_assert_eq!(replaced.is_ok(), wanted.is_subset(&model.ceiling));
+                    if let Ok(edit) = replaced {
+                        world.credential = edit.after;
+                        let revision = world.next();
+                        world.credential.stamp(revision, world.now);
+                        model.active.retain(|n, _| wanted.contains(n));
+                        for n in wanted { model.active.entry(n).or_insert(None); }
+                    }
+                }
+                Act::Reset => {
+                    let ground = Ground { catalog: &world.catalog, company: &world.company, now: world.now };
+                    world.credential = world.credential.reset(ground).after;
+                    let revision = world.next();
+                    world.credential.stamp(revision, world.now);
+                    for n in &model.ceiling { model.active.entry(*n).or_insert(None); }
+                }
+                Act::Restrict(some) => {
+                    world.restrict(&names(some));
+                    for n in some.iter().flat_map(|n| implying(*n)) {
+                        model.ceiling.remove(&n);
+                        model.active.remove(&n);
+                    }
+                }
+                Act::Add(some) => {
+                    world.add(&names(some));
+                    model.ceiling.extend(some.iter().flat_map(|n| implied(*n)));
+                }
+            }
+            let now = world.now.as_second();
+            for (n, name) in NAMES.iter().enumerate() {
+                let allowed = model.active.get(&n).is_some_and(|end| end.is_none_or(|end| end > now));
+                prop_assert_eq!(world.reason(&[name]).is_none(), allowed, "{} after {:?}", name, act);
+                if allowed {
+                    prop_assert!(model.ceiling.contains(&n), "nothing above the ceiling");
+                }
+            }
+        }
+    }
+}
