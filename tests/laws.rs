@@ -39,8 +39,7 @@ impl World {
         catalog.revision = Revision(1);
         let ids = ceiling.map(|names| ids(&catalog, names));
         let id = CompanyId::parse("acme").expect("an id");
-        let mut company =
-            Company::create(id, String::new(), &catalog, ids.as_deref(), at(0)).after;
+        let mut company = Company::create(id, String::new(), &catalog, ids.as_deref(), at(0)).after;
         company.stamp(Revision(2), at(0));
         let id = CredentialId::parse("hr").expect("an id");
         let ground = Ground { catalog: &catalog, company: &company, now: at(0) };
@@ -65,7 +64,8 @@ impl World {
 
     fn grant_until(&mut self, names: &[&str], end: Option<Timestamp>) -> Vec<String> {
         let ground = Ground { catalog: &self.catalog, company: &self.company, now: self.now };
-        let edit = self.credential.grant(&self.ids(names), end, ground).expect("within the ceiling");
+        let edit =
+            self.credential.grant(&self.ids(names), end, ground).expect("within the ceiling");
         let added = strings(&self.catalog.names(&edit.added));
         self.credential = edit.after;
         let revision = self.next();
@@ -150,7 +150,8 @@ fn query(names: &[&str], audience: Option<&str>) -> Query {
     }
 }
 
-const PLAIN: &str = "scopes: { a: , b: , c: , top: { implies: [mid] }, mid: { implies: [low] }, low: }";
+const PLAIN: &str =
+    "scopes: { a: , b: , c: , top: { implies: [mid] }, mid: { implies: [low] }, low: }";
 
 #[test]
 fn d1_adding_adds_what_is_implied_and_removing_takes_what_implies() {
@@ -236,7 +237,9 @@ fn d10_replace_and_reset_keep_stamp_and_end_of_what_stays() {
     let mut world = World::new(PLAIN, Some(&["a", "b", "top"]));
     world.grant_until(&["a"], Some(at(100)));
     world.grant(&["b"]);
-    let stamp = |world: &World, name: &str| *world.credential.grants.get(world.ids(&[name])[0]).expect("held");
+    let stamp = |world: &World, name: &str| {
+        *world.credential.grants.get(world.ids(&[name])[0]).expect("held")
+    };
     let kept = stamp(&world, "a");
     let ground = Ground { catalog: &world.catalog, company: &world.company, now: world.now };
     let replaced = world.credential.replace(&world.ids(&["a", "mid"]), ground).expect("within");
@@ -260,7 +263,9 @@ fn d10_replace_and_reset_keep_stamp_and_end_of_what_stays() {
 #[test]
 fn d10_an_active_grant_keeps_the_later_end_and_no_end_is_the_latest() {
     let mut world = World::new(PLAIN, None);
-    let end = |world: &World, name: &str| world.credential.grants.get(world.ids(&[name])[0]).expect("held").expires_at;
+    let end = |world: &World, name: &str| {
+        world.credential.grants.get(world.ids(&[name])[0]).expect("held").expires_at
+    };
     world.grant_until(&["mid"], Some(at(100)));
     assert_eq!(end(&world, "low"), Some(at(100)), "so do the scopes implied");
     assert!(world.grant_until(&["mid"], Some(at(50))).is_empty());

@@ -34,6 +34,16 @@ pub struct Entry<F> {
     pub fact: Option<F>,
 }
 
+impl<F> Entry<F> {
+    /// The fact at a published revision that was loaded before the fact was read.
+    ///
+    /// # Errors
+    /// It is younger: wait for this revision, then start over (one published revision).
+    pub fn at(self, published: Revision) -> Result<Option<F>, Revision> {
+        if self.since > published { Err(self.since) } else { Ok(self.fact) }
+    }
+}
+
 /// A bounded map that may drop entries at any time, with one lock per key.
 pub trait Shelf {
     /// What facts are found by.

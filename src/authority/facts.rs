@@ -240,8 +240,7 @@ impl Facts {
             Some(entry) => entry,
             None => self.load(key.to_key()).await.map_err(Missed::Store)?,
         };
-        // INVARIANT (one published revision).
-        if entry.since > at { Err(Missed::Younger(entry.since)) } else { Ok(entry.fact) }
+        entry.at(at).map_err(Missed::Younger)
     }
 
     /// Reads a fact from the store, on a thread that may wait for the disk.

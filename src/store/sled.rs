@@ -38,6 +38,8 @@ use writer::{Order, Writer};
 
 /// The version of what this program writes. A store of a later one is not opened.
 const SCHEMA_VERSION: u64 = 1;
+/// The file that says which life of a store is kept in a directory.
+const MARKER: &str = "incarnation";
 /// How much of the tree sled keeps in memory.
 const CACHE_BYTES: u64 = 64 << 20;
 /// How many changes may wait for the writer.
@@ -129,8 +131,11 @@ impl SledStore {
         let db = sled::Config::new().path(dir).cache_capacity(CACHE_BYTES).open()?;
         let tree: Tree = (*db).clone();
         let log = File::open(dir.join("db"))?;
+        let marker = dir.join(MARKER);
         if tree.get(key::SCHEMA)?.is_none() {
-            if !tree.is_empty() {
+            // sled opens a log that it cannot follow as an empty one: a store that was made here
+            // before must not come back as a new one.
+            if !tree.is_empty() || marker.exists() {
                 return Err(Trouble::Damage);
             }
             let mut batch = sled::Batch::default();
@@ -140,8 +145,6 @@ impl SledStore {
             tree.apply_batch(batch)?;
             tree.flush()?;
             log.sync_data()?;
-            // The files themselves must be found again after a crash.
-            File::open(dir)?.sync_all()?;
         }
         let schema = number(&tree, key::SCHEMA)?.ok_or(Trouble::Damage)?;
         if schema > SCHEMA_VERSION {
@@ -149,6 +152,17 @@ impl SledStore {
         }
         let incarnation = tree.get(key::INCARNATION)?.ok_or(Trouble::Damage)?;
         let incarnation = Incarnation::from_slice(&incarnation).map_err(|_| Trouble::Damage)?;
+        match fs::read_to_string(&marker) {
+            Ok(life) if life.trim() == incarnation.to_string() => {}
+            Ok(_) => return Err(Trouble::Damage),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                fs::write(&marker, format!("{incarnation}\n"))?;
+                File::open(&marker)?.sync_all()?;
+                // The files themselves must be found again after a crash.
+                File::open(dir)?.sync_all()?;
+            }
+            Err(error) => return Err(error.into()),
+        }
         let opened_at = Revision(number(&tree, key::HEAD)?.ok_or(Trouble::Damage)?);
         if let Some((last, _)) = tree.scan_prefix(key::changes()).next_back().transpose()?
             && key::revision_at_end(&last) != Some(opened_at)

@@ -121,7 +121,8 @@ impl Client {
         Self {
             authorization: AuthorizationServiceClient::new(channel.clone())
                 .max_decoding_message_size(limit),
-            directory: DirectoryServiceClient::new(channel.clone()).max_decoding_message_size(limit),
+            directory: DirectoryServiceClient::new(channel.clone())
+                .max_decoding_message_size(limit),
             catalog: CatalogServiceClient::new(channel.clone()).max_decoding_message_size(limit),
             changes: ChangeServiceClient::new(channel).max_decoding_message_size(limit),
         }
@@ -153,7 +154,12 @@ impl Client {
         done.into_inner().company.expect("a company")
     }
 
-    pub async fn create_credential(&self, company: &str, credential: &str, scopes: &[&str]) -> Credential {
+    pub async fn create_credential(
+        &self,
+        company: &str,
+        credential: &str,
+        scopes: &[&str],
+    ) -> Credential {
         let request = CreateCredentialRequest {
             company_id: company.to_owned(),
             credential_id: credential.to_owned(),
@@ -165,7 +171,12 @@ impl Client {
         done.into_inner().credential.expect("a credential")
     }
 
-    pub async fn grant(&self, company: &str, credential: &str, scopes: &[&str]) -> Result<GrantScopesResponse, Status> {
+    pub async fn grant(
+        &self,
+        company: &str,
+        credential: &str,
+        scopes: &[&str],
+    ) -> Result<GrantScopesResponse, Status> {
         let request = GrantScopesRequest {
             company_id: company.to_owned(),
             credential_id: credential.to_owned(),

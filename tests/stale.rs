@@ -1,0 +1,302 @@
+//! No stale answer: checks at full speed against changes, with a cache far too small.
+//!
+//! Everything that can be asked has an epoch, which the writers move before a change is sent
+//! and after it is acknowledged. A check whose epochs did not move from before it to after it
+//! has one right answer, an allow or a denial; and its revision is none that was passed before
+//! it began.
+
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use scopegate::authority::{
+    Authority, CompanyChange, CredentialChange, NewCompany, NewCredential, Restriction, Terms,
+};
+use scopegate::policy::change::Author;
+use scopegate::policy::decision::Verdict;
+use scopegate::policy::id::{CompanyId, CredentialId};
+use scopegate::policy::query::{Needs, Query};
+use scopegate::policy::revision::Revision;
+use scopegate::policy::scope::Scope;
+use scopegate::store::sled::SledStore;
+
+const COMPANIES: usize = 20;
+const CREDENTIALS: usize = 50;
+const CHECKERS: usize = 4;
+
+/// The state of one thing: `number % 4` is 0 while it is surely open, 2 while it is surely shut.
+#[derive(Default)]
+struct Epoch(AtomicU64);
+
+impl Epoch {
+    fn now(&self) -> u64 {
+        self.0.load(Ordering::SeqCst)
+    }
+
+    fn step(&self) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+struct World {
+    authority: Authority,
+    companies: Vec<Epoch>,
+    credentials: Vec<Vec<Epoch>>,
+    /// The last revision that anybody was told of.
+    acknowledged: AtomicU64,
+    done: AtomicBool,
+}
+
+fn terms() -> Terms {
+    Terms { author: Author { actor: "test".to_owned(), ..Author::default() }, ..Terms::default() }
+}
+
+fn company(n: usize) -> CompanyId {
+    CompanyId::parse(format!("c{n}")).expect("an id")
+}
+
+fn credential(n: usize) -> CredentialId {
+    CredentialId::parse(format!("k{n}")).expect("an id")
+}
+
+fn scopes() -> Vec<Scope> {
+    vec![Scope::parse("a").expect("a scope")]
+}
+
+impl World {
+    async fn new(dir: &std::path::Path, cache_entries: u64) -> Arc<Self> {
+        let store = Arc::new(SledStore::open(dir).expect("opened"));
+        let authority = Authority::new(store, cache_entries).expect("readable");
+        let yaml = "scopes: { a: , b: }";
+        authority.apply_catalog_file(yaml, false, &Author::default()).await.expect("applied");
+        let world = Arc::new(Self {
+            authority,
+            companies: (0..COMPANIES).map(|_| Epoch::default()).collect(),
+            credentials: (0..COMPANIES)
+                .map(|_| (0..CREDENTIALS).map(|_| Epoch::default()).collect())
+                .collect(),
+            acknowledged: AtomicU64::new(0),
+            done: AtomicBool::new(false),
+        });
+        for n in 0..COMPANIES {
+            let new = NewCompany { id: company(n), display_name: String::new(), scopes: None };
+            world.authority.create_company(&new, &terms()).await.expect("created");
+            world
+                .for_all_credentials(n, |world, n, k| async move {
+                    let new = NewCredential {
+                        company: company(n),
+                        id: credential(k),
+                        label: String::new(),
+                        scopes: scopes(),
+                        expires_at: None,
+                    };
+                    let done = world.authority.create_credential(&new, &terms()).await;
+                    done.expect("created").revision
+                })
+                .await;
+        }
+        world
+    }
+
+    fn acknowledge(&self, revision: Revision) {
+        self.acknowledged.fetch_max(revision.0, Ordering::SeqCst);
+    }
+
+    async fn for_all_credentials<F: Future<Output = Revision> + Send + 'static>(
+        self: &Arc<Self>,
+        n: usize,
+        act: impl Fn(Arc<Self>, usize, usize) -> F,
+    ) {
+        let tasks: Vec<_> =
+            (0..CREDENTIALS).map(|k| tokio::spawn(act(Arc::clone(self), n, k))).collect();
+        for task in tasks {
+            self.acknowledge(task.await.expect("done"));
+        }
+    }
+
+    async fn change(&self, n: usize, k: usize, change: CredentialChange) -> Revision {
+        let (company, credential, terms) = (company(n), credential(k), terms());
+        let done = self.authority.change_credential(&company, &credential, &change, &terms).await;
+        done.expect("changed").revision
+    }
+
+    /// Restricts a company, and some time later gives everything back.
+    async fn restrict(self: &Arc<Self>, n: usize) {
+        let epoch = &self.companies[n];
+        let id = company(n);
+        epoch.step();
+        let restriction =
+            Restriction { company: id.clone(), scopes: scopes(), acknowledge_impact: true };
+        let (done, impact) =
+            self.authority.restrict_company(&restriction, &terms()).await.expect("restricted");
+        assert!(impact.count <= CREDENTIALS as u64);
+        self.acknowledge(done.revision);
+        epoch.step();
+        for _ in 0..50 {
+            tokio::task::yield_now().await;
+        }
+        // Back in the ceiling, the grants are still dormant: still surely shut.
+        let add = CompanyChange::AddScopes(scopes());
+        let done = self.authority.change_company(&id, &add, &terms()).await.expect("added");
+        self.acknowledge(done.revision);
+        epoch.step();
+        self.for_all_credentials(n, |world, n, k| async move {
+            world.change(n, k, CredentialChange::Grant { scopes: scopes(), expires_at: None }).await
+        })
+        .await;
+        epoch.step();
+    }
+
+    /// Disables a company, and enables it again.
+    async fn disable_company(self: &Arc<Self>, n: usize) {
+        for enabled in [false, true] {
+            self.companies[n].step();
+            let change = CompanyChange::Update { display_name: None, enabled: Some(enabled) };
+            let done = self.authority.change_company(&company(n), &change, &terms()).await;
+            self.acknowledge(done.expect("changed").revision);
+            self.companies[n].step();
+        }
+    }
+
+    /// Shuts one credential in one of three ways, and opens it again.
+    async fn shut_credential(self: &Arc<Self>, n: usize, k: usize, way: u64) {
+        let epoch = &self.credentials[n][k];
+        epoch.step();
+        let flag = |enabled| CredentialChange::Update {
+            label: None,
+            enabled: Some(enabled),
+            expires_at: None,
+        };
+        match way {
+            0 => self.acknowledge(self.change(n, k, CredentialChange::Revoke(scopes())).await),
+            1 => self.acknowledge(self.change(n, k, flag(false)).await),
+            _ => self.acknowledge(self.change(n, k, CredentialChange::Delete).await),
+        }
+        epoch.step();
+        tokio::task::yield_now().await;
+        epoch.step();
+        let grant = CredentialChange::Grant { scopes: scopes(), expires_at: None };
+        match way {
+            0 => self.acknowledge(self.change(n, k, grant).await),
+            1 => self.acknowledge(self.change(n, k, flag(true)).await),
+            _ => {
+                let new = NewCredential {
+                    company: company(n),
+                    id: credential(k),
+                    label: String::new(),
+                    scopes: scopes(),
+                    expires_at: None,
+                };
+                let done = self.authority.create_credential(&new, &terms()).await;
+                self.acknowledge(done.expect("created").revision);
+            }
+        }
+        epoch.step();
+    }
+
+    /// One check: whether it had one right answer; that it had it is asserted.
+    async fn check(&self, n: usize, k: usize) -> bool {
+        let epochs = || (self.companies[n].now(), self.credentials[n][k].now());
+        let query = Query {
+            company: company(n),
+            credential: credential(k),
+            needs: Needs::Scopes(scopes()),
+            audience: None,
+        };
+        let before = epochs();
+        let passed = self.acknowledged.load(Ordering::SeqCst);
+        let answer = self.authority.check(&query, Revision::ZERO).await.expect("an answer");
+        assert!(answer.revision.0 >= passed, "{} after {passed}", answer.revision);
+        if epochs() != before {
+            return false;
+        }
+        let allowed = matches!(answer.verdict, Verdict::Allowed { .. });
+        match (before.0 % 4, before.1 % 4) {
+            (2, _) | (_, 2) => assert!(!allowed, "a stale allow of c{n}/k{k} at {before:?}"),
+            (0, 0) => assert!(allowed, "a stale denial of c{n}/k{k}: {:?}", answer.verdict),
+            _ => return false,
+        }
+        true
+    }
+}
+
+/// Small random numbers.
+struct Dice(u64);
+
+impl Dice {
+    fn new(seed: u64) -> Self {
+        Self(RandomState::new().hash_one(seed) | 1)
+    }
+
+    fn roll(&mut self, sides: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        usize::try_from(self.0 >> 33).expect("31 bits") % sides
+    }
+}
+
+/// How many checks with one right answer to see.
+fn settled_checks() -> u64 {
+    std::env::var("SCOPEGATE_SETTLED_CHECKS").ok().and_then(|n| n.parse().ok()).unwrap_or(100_000)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_check_after_an_acknowledgement_never_answers_as_before_it() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let world = World::new(dir.path(), 16).await;
+    let mut writers = Vec::new();
+    // Companies are divided among the writers of companies, credentials among theirs.
+    for writer in 0..4 {
+        let world = Arc::clone(&world);
+        writers.push(tokio::spawn(async move {
+            let mut dice = Dice::new(writer as u64);
+            while !world.done.load(Ordering::Relaxed) {
+                let n = writer + 4 * dice.roll(2);
+                match dice.roll(3) {
+                    0 => world.disable_company(n).await,
+                    _ => world.restrict(n).await,
+                }
+            }
+        }));
+    }
+    for writer in 0..4 {
+        let world = Arc::clone(&world);
+        writers.push(tokio::spawn(async move {
+            let mut dice = Dice::new(100 + writer as u64);
+            while !world.done.load(Ordering::Relaxed) {
+                let n = 8 + writer + 4 * dice.roll(3);
+                let way = dice.roll(3) as u64;
+                world.shut_credential(n, dice.roll(CREDENTIALS), way).await;
+            }
+        }));
+    }
+    let settled = Arc::new(AtomicU64::new(0));
+    let mut checkers = Vec::new();
+    for checker in 0..CHECKERS {
+        let (world, settled) = (Arc::clone(&world), Arc::clone(&settled));
+        checkers.push(tokio::spawn(async move {
+            let mut dice = Dice::new(200 + checker as u64);
+            let goal = settled_checks();
+            while settled.load(Ordering::Relaxed) < goal && !world.done.load(Ordering::Relaxed) {
+                // Half of them go to a few, so that the small cache is hit and missed.
+                let few = dice.roll(2) == 0;
+                let n = if few { dice.roll(3) * 7 } else { dice.roll(COMPANIES) };
+                let k = if few { dice.roll(3) } else { dice.roll(CREDENTIALS) };
+                if world.check(n, k).await {
+                    settled.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+        }));
+    }
+    for task in checkers {
+        task.await.expect("no stale answer");
+    }
+    world.done.store(true, Ordering::Relaxed);
+    for task in writers {
+        task.await.expect("written");
+    }
+    assert!(settled.load(Ordering::Relaxed) >= settled_checks());
+    assert!(world.authority.published().0 > 1_000, "there was something to go stale");
+}

@@ -1,0 +1,427 @@
+//! What every engine must do, written against the trait. One line per engine at the end.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use jiff::Timestamp;
+use scopegate::policy::catalog::Catalog;
+use scopegate::policy::change::{Author, Change, ChangeKind};
+use scopegate::policy::company::Company;
+use scopegate::policy::credential::{Credential, Ground};
+use scopegate::policy::id::{CompanyId, CredentialId};
+use scopegate::policy::revision::Revision;
+use scopegate::policy::scope::ScopeId;
+use scopegate::store::sled::SledStore;
+use scopegate::store::{
+    CommitError, Fact, FactKey, Listener, Outcome, Proposal, Receipt, Step, Store,
+};
+
+/// Remembers what it was told, in order.
+#[derive(Default)]
+struct Ear(Mutex<Vec<String>>);
+
+impl Listener for Ear {
+    fn applying(&self, last: Revision, keys: &[FactKey]) {
+        assert!(!keys.is_empty());
+        self.0.lock().expect("whole").push(format!("applying {last}"));
+    }
+
+    fn durable(&self, last: Revision, outcomes: Vec<Outcome>) {
+        assert!(outcomes.iter().all(|outcome| outcome.since <= last));
+        self.0.lock().expect("whole").push(format!("durable {last}"));
+    }
+
+    fn failed(&self) {
+        self.0.lock().expect("whole").push("failed".to_owned());
+    }
+}
+
+fn change(kind: ChangeKind, company: &str) -> Change {
+    Change {
+        revision: Revision::NEXT,
+        time: Timestamp::from_millisecond(1_000).expect("a time"),
+        author: Author { actor: "test".to_owned(), ..Author::default() },
+        kind,
+        company: Some(id(company)),
+        credential: None,
+        user: None,
+        added: vec![],
+        removed: vec![],
+        fields: vec![],
+    }
+}
+
+fn id(text: &str) -> CompanyId {
+    CompanyId::parse(text).expect("an id")
+}
+
+fn catalog(scopes: usize) -> Catalog {
+    let names: Vec<_> = (0..scopes).map(|n| format!("s{n}: ")).collect();
+    Catalog::empty().succeed(&format!("scopes: {{ {} }}", names.join(", "))).expect("a catalog")
+}
+
+fn company(text: &str, catalog: &Catalog) -> Company {
+    let now = Timestamp::UNIX_EPOCH;
+    Company::create(id(text), format!("The company {text}"), catalog, None, now).after
+}
+
+/// A store with a writer that listens to nobody in particular.
+fn started(store: Arc<dyn Store>) -> Arc<dyn Store> {
+    store.start(Arc::new(Ear::default()));
+    store
+}
+
+fn put(before: Option<Fact>, after: Fact) -> Step {
+    let key = match &after {
+        Fact::Company(company) => FactKey::Company(company.id.clone()),
+        Fact::Credential(credential) => {
+            FactKey::Credential(credential.company, credential.id.clone())
+        }
+        Fact::Catalog(_) => FactKey::Catalog,
+        Fact::Impact(_) => unreachable!("the engine's own"),
+    };
+    Step { key, before, after: Some(after) }
+}
+
+fn commit(store: &dyn Store, step: Step) -> Result<Receipt, CommitError> {
+    let change = change(ChangeKind::UpdateCompany, "acme");
+    propose(store, Proposal { rests_on: vec![], steps: vec![step], change })
+}
+
+fn propose(store: &dyn Store, proposal: Proposal) -> Result<Receipt, CommitError> {
+    store.commit(proposal).expect("queued").blocking_recv().expect("answered")
+}
+
+fn read_company(store: &dyn Store, text: &str) -> Option<Arc<Company>> {
+    match store.get(&FactKey::Company(id(text))).expect("readable") {
+        Some(Fact::Company(company)) => Some(company),
+        _ => None,
+    }
+}
+
+fn credential(company: &Company, text: &str, catalog: &Catalog, scopes: &[ScopeId]) -> Credential {
+    let id = CredentialId::parse(text).expect("an id");
+    let ground = Ground { catalog, company, now: Timestamp::UNIX_EPOCH };
+    Credential::create(id, String::new(), None, scopes, ground).expect("within").after
+}
+
+fn what_is_committed_is_read_back_also_by_the_next_process(open: &dyn Fn(&Path) -> Arc<dyn Store>) {
+    let dir = tempfile::tempdir().expect("a directory");
+    let catalog = catalog(3);
+    let store = started(open(dir.path()));
+    assert_eq!(store.opened_at(), Revision::ZERO);
+    let incarnation = store.incarnation();
+    let fact = Fact::Company(Arc::new(company("acme", &catalog)));
+    let receipt = commit(&*store, put(None, fact)).expect("committed");
+    assert_eq!(receipt.revision, Revision(1));
+    let read = read_company(&*store, "acme").expect("there");
+    assert_eq!((read.revision, read.created_at), (Revision(1), Revision(1)), "stamped");
+    assert!(read.ceiling.iter().all(|(_, at)| *at == Revision(1)));
+    store.close();
+    drop(store);
+    let store = open(dir.path());
+    assert_eq!(store.opened_at(), Revision(1));
+    assert_eq!(store.incarnation(), incarnation, "the same life");
+    assert_eq!(read_company(&*store, "acme"), Some(read));
+    assert!(store.time_mark() >= Some(receipt.time));
+}
+
+fn a_proposal_stands_only_on_what_it_read(open: &dyn Fn(&Path) -> Arc<dyn Store>) {
+    let dir = tempfile::tempdir().expect("a directory");
+    let catalog = catalog(1);
+    let store = started(open(dir.path()));
+    let fact = Fact::Company(Arc::new(company("acme", &catalog)));
+    commit(&*store, put(None, fact.clone())).expect("committed");
+    assert_eq!(commit(&*store, put(None, fact)), Err(CommitError::Conflict), "it exists now");
+    let old = Fact::Company(read_company(&*store, "acme").expect("there"));
+    commit(&*store, put(Some(old.clone()), old.clone())).expect("committed");
+    assert_eq!(commit(&*store, put(Some(old.clone()), old.clone())), Err(CommitError::Conflict));
+    // The same for facts that it only rests on, present or absent.
+    let other = || put(None, Fact::Company(Arc::new(company("other", &catalog))));
+    for (key, revision) in
+        [(FactKey::Company(id("acme")), Some(Revision(1))), (FactKey::Catalog, Some(Revision(1)))]
+    {
+        let change = change(ChangeKind::CreateCompany, "other");
+        let proposal = Proposal { rests_on: vec![(key, revision)], steps: vec![other()], change };
+        assert_eq!(propose(&*store, proposal), Err(CommitError::Conflict));
+    }
+    assert!(read_company(&*store, "other").is_none(), "a conflict changes nothing");
+    // Of many that rest on the same state one is committed, also within one batch.
+    let before = Fact::Company(read_company(&*store, "acme").expect("there"));
+    let tickets: Vec<_> = (0..50)
+        .map(|_| {
+            let steps = vec![put(Some(before.clone()), before.clone())];
+            let change = change(ChangeKind::UpdateCompany, "acme");
+            store.commit(Proposal { rests_on: vec![], steps, change }).expect("queued")
+        })
+        .collect();
+    let done = tickets.into_iter().filter_map(|t| t.blocking_recv().expect("answered").ok());
+    assert_eq!(done.count(), 1);
+}
+
+fn revisions_and_times_only_go_forward(open: &dyn Fn(&Path) -> Arc<dyn Store>) {
+    let dir = tempfile::tempdir().expect("a directory");
+    let catalog = catalog(1);
+    let store = started(open(dir.path()));
+    let mut last = Receipt { revision: Revision::ZERO, time: Timestamp::UNIX_EPOCH };
+    for (n, second) in [9, 3, 7, 12].into_iter().enumerate() {
+        let mut change = change(ChangeKind::CreateCompany, "acme");
+        change.time = Timestamp::from_second(second).expect("a time");
+        let steps = vec![put(None, Fact::Company(Arc::new(company(&format!("c{n}"), &catalog))))];
+        let receipt = propose(&*store, Proposal { rests_on: vec![], steps, change }).expect("done");
+        assert_eq!(receipt.revision, last.revision.next());
+        assert!(receipt.time >= last.time);
+        last = receipt;
+    }
+    store.mark_time(Timestamp::from_second(500).expect("a time"));
+    store.close();
+    drop(store);
+    assert_eq!(open(dir.path()).time_mark(), Timestamp::from_second(500).ok());
+}
+
+fn holders_and_impact_follow_every_change_of_credentials(open: &dyn Fn(&Path) -> Arc<dyn Store>) {
+    let dir = tempfile::tempdir().expect("a directory");
+    let catalog = catalog(3);
+    let scopes: Vec<_> = (0..3)
+        .map(|n| catalog.id(&scopegate::policy::scope::Scope::parse(format!("s{n}")).expect("ok")))
+        .map(|id| id.expect("known"))
+        .collect();
+    let store = started(open(dir.path()));
+    let acme = Fact::Company(Arc::new(company("acme", &catalog)));
+    commit(&*store, put(None, acme)).expect("committed");
+    let acme = read_company(&*store, "acme").expect("there");
+    let impact = |store: &dyn Store| {
+        let fact = store.get(&FactKey::Impact(acme.created_at)).expect("readable");
+        fact.map(|fact| fact.revision())
+    };
+    let holders = |store: &dyn Store, scope: usize| -> Vec<String> {
+        let found = store.holders(acme.created_at, scopes[scope], None, 10).expect("readable");
+        found.iter().map(ToString::to_string).collect()
+    };
+    assert_eq!(impact(&*store), None);
+    for (name, held) in [("a", &scopes[..2]), ("b", &scopes[1..]), ("B", &scopes[..0])] {
+        let fact = Fact::Credential(Arc::new(credential(&acme, name, &catalog, held)));
+        let receipt = commit(&*store, put(None, fact)).expect("committed");
+        assert_eq!(impact(&*store), Some(receipt.revision));
+    }
+    assert_eq!(
+        (holders(&*store, 0), holders(&*store, 1)),
+        (vec!["a".into()], vec!["a".into(), "b".into()])
+    );
+    let b = CredentialId::parse("b").expect("an id");
+    assert!(store.holders(acme.created_at, scopes[1], Some(&b), 10).expect("readable").is_empty());
+    let listed = store.credentials(acme.created_at, None, 10).expect("readable");
+    let listed: Vec<_> = listed.iter().map(|c| c.id.to_string()).collect();
+    assert_eq!(listed, ["B", "a", "b"], "byte for byte");
+    // Deleting one takes it out of the index.
+    let key = FactKey::Credential(acme.created_at, CredentialId::parse("a").expect("an id"));
+    let before = store.get(&key).expect("readable");
+    let receipt = commit(&*store, Step { key, before, after: None }).expect("committed");
+    assert_eq!((holders(&*store, 0), holders(&*store, 1)), (vec![], vec!["b".into()]));
+    assert_eq!(impact(&*store), Some(receipt.revision));
+}
+
+fn a_deleted_companys_id_starts_empty(open: &dyn Fn(&Path) -> Arc<dyn Store>) {
+    let dir = tempfile::tempdir().expect("a directory");
+    let catalog = catalog(2);
+    let store = started(open(dir.path()));
+    let mut births = Vec::new();
+    for _ in 0..2 {
+        commit(&*store, put(None, Fact::Company(Arc::new(company("acme", &catalog)))))
+            .expect("created");
+        let acme = read_company(&*store, "acme").expect("there");
+        births.push(acme.created_at);
+        assert!(store.credentials(acme.created_at, None, 10).expect("readable").is_empty());
+        for n in 0..700 {
+            let fact = credential(&acme, &format!("c{n}"), &catalog, &[ScopeId(1)]);
+            commit(&*store, put(None, Fact::Credential(Arc::new(fact)))).expect("created");
+        }
+        let before = Some(Fact::Company(acme));
+        commit(&*store, Step { key: FactKey::Company(id("acme")), before, after: None })
+            .expect("deleted");
+        assert!(read_company(&*store, "acme").is_none());
+    }
+    // What they left is swept while the writer has nothing else to do.
+    for birth in births {
+        let gone = |store: &dyn Store| {
+            store.credentials(birth, None, 1).expect("readable").is_empty()
+                && store.holders(birth, ScopeId(1), None, 1).expect("readable").is_empty()
+        };
+        let patience = std::time::Instant::now() + std::time::Duration::from_secs(60);
+        while !gone(&*store) && std::time::Instant::now() < patience {
+            std::thread::yield_now();
+        }
+        assert!(gone(&*store), "swept");
+    }
+}
+
+fn values_of_any_size_are_kept_whole(open: &dyn Fn(&Path) -> Arc<dyn Store>) {
+    let dir = tempfile::tempdir().expect("a directory");
+    let big = catalog(70_000);
+    let store = started(open(dir.path()));
+    let acme = Fact::Company(Arc::new(company("acme", &big)));
+    commit(&*store, put(None, acme)).expect("committed");
+    commit(&*store, put(None, Fact::Catalog(Arc::new(big.clone())))).expect("committed");
+    let read = read_company(&*store, "acme").expect("there");
+    assert_eq!(read.ceiling.len(), 70_000);
+    // Replaced by a small one, and by a big one again.
+    let small = Company { ceiling: Default::default(), ..(*read).clone() };
+    let before = Some(Fact::Company(Arc::clone(&read)));
+    let step = put(before, Fact::Company(Arc::new(small)));
+    commit(&*store, step).expect("committed");
+    let small = read_company(&*store, "acme").expect("there");
+    assert!(small.ceiling.is_empty());
+    let step = put(Some(Fact::Company(small)), Fact::Company(Arc::clone(&read)));
+    commit(&*store, step).expect("committed");
+    store.close();
+    drop(store);
+    let store = open(dir.path());
+    assert_eq!(read_company(&*store, "acme").expect("there").ceiling, read.ceiling);
+    let Some(Fact::Catalog(catalog)) = store.get(&FactKey::Catalog).expect("readable") else {
+        panic!("the catalog is there")
+    };
+    assert_eq!(catalog.yaml, big.yaml);
+    assert_eq!(catalog.numbers(), big.numbers());
+    assert!(!dir.path().join("blobs").read_dir().is_ok_and(|mut files| files.next().is_some()));
+}
+
+fn the_log_has_every_change_once_in_order(open: &dyn Fn(&Path) -> Arc<dyn Store>) {
+    let dir = tempfile::tempdir().expect("a directory");
+    let catalog = catalog(1);
+    let store = started(open(dir.path()));
+    for name in ["a", "ab", "a-b"] {
+        let step = put(None, Fact::Company(Arc::new(company(name, &catalog))));
+        let change = change(ChangeKind::CreateCompany, name);
+        propose(&*store, Proposal { rests_on: vec![], steps: vec![step], change }).expect("done");
+    }
+    let of = |company: Option<&str>, after: u64, up_to: u64, limit: usize| -> Vec<u64> {
+        let company = company.map(id);
+        let (after, up_to) = (Revision(after), Revision(up_to));
+        let found = store.changes(company.as_ref(), after, up_to, limit).expect("readable");
+        found.iter().map(|change| change.revision.0).collect()
+    };
+    assert_eq!(of(None, 0, 99, 9), [1, 2, 3]);
+    assert_eq!(of(None, 1, 2, 9), [2]);
+    assert_eq!(of(None, 0, 99, 2), [1, 2]);
+    assert_eq!(of(Some("a"), 0, 99, 9), [1], "no other company's, whatever its id begins with");
+    assert!(of(None, 3, 99, 9).is_empty());
+    assert!(of(None, u64::MAX, u64::MAX, 9).is_empty());
+}
+
+fn a_batch_is_told_before_it_is_applied_and_when_it_is_durable(
+    open: &dyn Fn(&Path) -> Arc<dyn Store>,
+) {
+    let dir = tempfile::tempdir().expect("a directory");
+    let catalog = catalog(1);
+    let store = open(dir.path());
+    let ear = Arc::new(Ear::default());
+    store.start(Arc::clone(&ear) as Arc<dyn Listener>);
+    let receipt =
+        commit(&*store, put(None, Fact::Company(Arc::new(company("a", &catalog))))).expect("done");
+    assert_eq!(receipt.revision, Revision(1));
+    assert_eq!(*ear.0.lock().expect("whole"), ["applying 1", "durable 1"]);
+    store.close();
+    assert!(
+        store
+            .commit(Proposal {
+                rests_on: vec![],
+                steps: vec![],
+                change: change(ChangeKind::CreateCompany, "b"),
+            })
+            .is_err(),
+        "nothing is accepted that nobody would commit"
+    );
+}
+
+macro_rules! suite {
+    ($engine:ident, $open:expr) => {
+        mod $engine {
+            use super::*;
+            suite! { @ $open,
+                what_is_committed_is_read_back_also_by_the_next_process
+                a_proposal_stands_only_on_what_it_read
+                revisions_and_times_only_go_forward
+                holders_and_impact_follow_every_change_of_credentials
+                a_deleted_companys_id_starts_empty
+                values_of_any_size_are_kept_whole
+                the_log_has_every_change_once_in_order
+                a_batch_is_told_before_it_is_applied_and_when_it_is_durable
+            }
+        }
+    };
+    (@ $open:expr, $($law:ident)*) => {
+        $(#[test] fn $law() { super::$law(&$open); })*
+    };
+}
+
+suite!(sled, |dir: &Path| -> Arc<dyn Store> { Arc::new(SledStore::open(dir).expect("opened")) });
+
+/// The embedded engine's own: every reason not to open is one sentence.
+mod open_errors {
+    use super::*;
+
+    fn sentence(dir: &Path) -> String {
+        match SledStore::open(dir) {
+            Ok(_) => panic!("opened"),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    #[test]
+    fn locked() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let _held = SledStore::open(dir.path()).expect("opened");
+        assert!(sentence(dir.path()).contains("another process"));
+    }
+
+    #[test]
+    fn damaged() {
+        for (what, damage) in [
+            (
+                "garbage",
+                Box::new(|log: &Path| std::fs::write(log, vec![7; 1 << 20]).expect("written"))
+                    as Box<dyn Fn(&Path)>,
+            ),
+            (
+                "a foreign tree",
+                Box::new(|log: &Path| {
+                    let dir = log.parent().expect("a directory");
+                    std::fs::remove_dir_all(dir).expect("removed");
+                    let db = ::sled::open(log.parent().expect("a directory")).expect("opened");
+                    db.insert("x", "y").expect("written");
+                    db.flush().expect("flushed");
+                }),
+            ),
+        ] {
+            let dir = tempfile::tempdir().expect("a directory");
+            let path = dir.path().join("store");
+            let store = started(Arc::new(SledStore::open(&path).expect("opened")));
+            let catalog = catalog(500);
+            commit(&*store, put(None, Fact::Company(Arc::new(company("a", &catalog)))))
+                .expect("done");
+            store.close();
+            drop(store);
+            damage(&path.join("db"));
+            assert!(sentence(&path).contains("damaged"), "{what}: {}", sentence(&path));
+        }
+    }
+
+    #[test]
+    fn newer() {
+        let dir = tempfile::tempdir().expect("a directory");
+        drop(SledStore::open(dir.path()).expect("opened"));
+        let db = ::sled::open(dir.path()).expect("opened");
+        db.insert("Mschema", &99_u64.to_be_bytes()).expect("written");
+        db.flush().expect("flushed");
+        drop(db);
+        assert!(sentence(dir.path()).contains("newer version (schema 99"));
+    }
+
+    #[test]
+    fn not_a_directory() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = dir.path().join("file");
+        std::fs::write(&file, "").expect("written");
+        assert!(sentence(&file).contains("cannot be opened"));
+    }
+}
