@@ -1,7 +1,7 @@
 //! Page: sizes and tokens of lists (AIP-158).
 //!
-//! A token carries the store's incarnation and a digest of the list's parameters: it continues
-//! that list of that store and no other.
+//! A token carries a digest of the store's incarnation, the list's parameters and the place
+//! where it continues: it continues that list of that store, and no other.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
@@ -13,10 +13,12 @@ use crate::store::Incarnation;
 const DEFAULT: usize = 100;
 /// The largest page; who asks for more gets this.
 const MAX: usize = 1000;
+/// The longest token: a digest and an id.
+const MAX_TOKEN: usize = 256;
 
-/// A list's parameters, as far as its tokens depend on them.
+/// A list, as far as its tokens depend on it.
 pub(super) struct List {
-    digest: [u8; 16],
+    digest: blake3::Hasher,
 }
 
 impl List {
@@ -27,14 +29,20 @@ impl List {
         for parameter in parameters {
             digest.update(&[0]).update(parameter.as_bytes());
         }
+        digest.update(&[0]);
+        Self { digest }
+    }
+
+    fn digest(&self, last: &[u8]) -> [u8; 16] {
         let mut short = [0; 16];
-        digest.finalize_xof().fill(&mut short);
-        Self { digest: short }
+        self.digest.clone().update(last).finalize_xof().fill(&mut short);
+        short
     }
 
     /// The token of the page behind this id.
     pub(super) fn token(&self, last: &str) -> String {
-        BASE64.encode([&self.digest, last.as_bytes()].concat())
+        let last = last.as_bytes();
+        BASE64.encode([&self.digest(last), last].concat())
     }
 
     /// The id that a page starts behind; none for the first page.
@@ -42,10 +50,10 @@ impl List {
         if token.is_empty() {
             return Ok(None);
         }
-        // The longest id has 128 bytes: no longer token was ever given.
-        let bytes = if token.len() <= 256 { BASE64.decode(token).ok() } else { None };
-        let last = bytes.as_deref().and_then(|bytes| bytes.strip_prefix(&self.digest));
-        let last = last.and_then(|last| String::from_utf8(last.to_vec()).ok());
+        let bytes = if token.len() <= MAX_TOKEN { BASE64.decode(token).ok() } else { None };
+        let parts = bytes.as_deref().and_then(|bytes| bytes.split_first_chunk::<16>());
+        let last = parts.filter(|(digest, last)| **digest == self.digest(last));
+        let last = last.and_then(|(_, last)| String::from_utf8(last.to_vec()).ok());
         last.map(Some).ok_or_else(foreign_token)
     }
 }

@@ -1,0 +1,698 @@
+//! The service as its clients meet it: real sockets, the contract's names, every kind of error.
+
+mod harness;
+
+use std::collections::BTreeSet;
+use std::process::Stdio;
+
+use harness::{Client, Server, endpoint_of, fields, owned, refused, scopegate, scopes_of};
+use prost_types::FieldMask;
+use scopegate::proto::*;
+use tonic::Code;
+use tonic::transport::Channel;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_client::HealthClient;
+
+struct Served {
+    server: Server,
+    client: Client,
+    _dir: tempfile::TempDir,
+}
+
+async fn served() -> Served {
+    let dir = tempfile::tempdir().expect("a directory");
+    let server = Server::with_catalog(dir.path(), "360learning.yaml");
+    let client = server.client().await;
+    Served { server, client, _dir: dir }
+}
+
+fn mask(paths: &[&str]) -> Option<FieldMask> {
+    Some(FieldMask { paths: owned(paths) })
+}
+
+#[tokio::test]
+async fn a_client_that_knows_only_the_contract_can_do_it_all() {
+    let Served { client, .. } = &served().await;
+    client.create_company("all", None).await;
+    let few = client.create_company("few", Some(&["users:read", "users:write"])).await;
+    assert_eq!(few.ceiling.len(), 2);
+    client.create_credential("few", "hr", &["users:read"]).await;
+    client.grant("few", "hr", &["users:write"]).await.expect("granted");
+    let (code, details) = refused(client.grant("few", "hr", &["paths:read", "users:bulk"]).await);
+    assert_eq!(code, Code::FailedPrecondition);
+    assert_eq!(details.precondition_failure().expect("named").violations.len(), 2);
+    let restrict = RestrictCompanyScopesRequest {
+        company_id: "few".to_owned(),
+        scopes: owned(&["users:write"]),
+        ..Default::default()
+    };
+    let audit = RestrictCompanyScopesRequest { validate_only: true, ..restrict.clone() };
+    let stale = client.try_restrict(audit.clone()).await.expect("a report").etag;
+    // A grant between audit and restriction makes the etag stale, to whomever it was made (D7).
+    client.create_credential("few", "new", &["users:write"]).await;
+    let with = |etag| RestrictCompanyScopesRequest { etag, ..restrict.clone() };
+    assert_eq!(refused(client.try_restrict(with(stale)).await).0, Code::Aborted);
+    let report = client.try_restrict(audit).await.expect("a report");
+    assert_eq!(report.affected_credential_count, 2);
+    let done = client.try_restrict(with(report.etag)).await.expect("restricted");
+    assert_eq!(client.reason("few", "hr", &["users:write"]).await, Reason::ScopeNotInCompany);
+    client.add_scopes("few", &["users:write"]).await;
+    assert_eq!(client.reason("few", "hr", &["users:write"]).await, Reason::GrantDormant);
+    let held = client.credential("few", "hr").await.expect("there");
+    assert_eq!(held.effective_scopes, ["users:read"]);
+    assert_eq!(held.grants[1].state(), GrantState::Dormant);
+    let reset = ResetScopesRequest {
+        company_id: "few".to_owned(),
+        credential_id: "hr".to_owned(),
+        ..Default::default()
+    };
+    let reset = client.authorization.clone().reset_scopes(reset).await.expect("reset").into_inner();
+    assert_eq!(reset.added_scopes, ["users:write"]);
+    assert!(reset.revision > done.revision);
+    assert_eq!(client.reason("few", "hr", &["users:write"]).await, Reason::Allowed);
+}
+
+#[tokio::test]
+async fn a_restriction_needs_no_acknowledgement_where_nobody_enabled_is_affected() {
+    let Served { client, .. } = &served().await;
+    client.create_company("acme", None).await;
+    client.create_credential("acme", "off", &["users:bulk"]).await;
+    let disable = UpdateCredentialRequest {
+        company_id: "acme".to_owned(),
+        credential_id: "off".to_owned(),
+        update_mask: mask(&["enabled"]),
+        ..Default::default()
+    };
+    client.directory.clone().update_credential(disable).await.expect("disabled");
+    let restrict = RestrictCompanyScopesRequest {
+        company_id: "acme".to_owned(),
+        scopes: owned(&["users:bulk"]),
+        ..Default::default()
+    };
+    let done = client.try_restrict(restrict.clone()).await.expect("restricted");
+    assert_eq!((done.affected_credential_count, done.affected_credentials[0].enabled), (1, false));
+    // Again: nothing is left to restrict, and nothing is committed.
+    let again = client.try_restrict(restrict).await.expect("nothing to do");
+    assert_eq!(again.revision, done.revision);
+    assert!(again.restricted_scopes.is_empty());
+}
+
+#[tokio::test]
+async fn validate_only_answers_as_the_change_would_and_changes_nothing() {
+    let Served { client, .. } = &served().await;
+    client.create_company("acme", Some(&["users:read", "users:write"])).await;
+    let before = client.create_credential("acme", "hr", &["users:read"]).await;
+    let dry = GrantScopesRequest {
+        company_id: "acme".to_owned(),
+        credential_id: "hr".to_owned(),
+        scopes: owned(&["users:write"]),
+        validate_only: true,
+        ..Default::default()
+    };
+    let shown = client.authorization.clone().grant_scopes(dry.clone()).await.expect("shown");
+    let shown = shown.into_inner();
+    assert_eq!(shown.added_scopes, ["users:write"]);
+    assert_eq!(shown.credential.expect("shown").effective_scopes.len(), 2);
+    assert_eq!(shown.revision, before.revision, "the current one");
+    assert_eq!(client.credential("acme", "hr").await.expect("there"), before);
+    let above = GrantScopesRequest { scopes: owned(&["users:bulk"]), ..dry };
+    let (code, _) = refused(client.authorization.clone().grant_scopes(above).await);
+    assert_eq!(code, Code::FailedPrecondition, "all checks run");
+    let create = CreateCompanyRequest {
+        company_id: "other".to_owned(),
+        validate_only: true,
+        ..Default::default()
+    };
+    client.directory.clone().create_company(create).await.expect("shown");
+    let delete = DeleteCompanyRequest {
+        company_id: "acme".to_owned(),
+        validate_only: true,
+        ..Default::default()
+    };
+    client.directory.clone().delete_company(delete).await.expect("shown");
+    let all = client.directory.clone().list_companies(ListCompaniesRequest::default()).await;
+    let all = all.expect("listed").into_inner().companies;
+    assert_eq!(all.iter().map(|c| c.company_id.as_str()).collect::<Vec<_>>(), ["acme"]);
+}
+
+#[tokio::test]
+async fn a_change_that_changes_nothing_commits_nothing() {
+    let Served { client, .. } = &served().await;
+    client.create_company("acme", None).await;
+    let made = client.create_credential("acme", "hr", &["users:read"]).await;
+    let again = client.grant("acme", "hr", &["users:read"]).await.expect("nothing to do");
+    assert_eq!((again.revision, again.added_scopes.len()), (made.revision, 0));
+    let idle = UpdateCompanyRequest {
+        company_id: "acme".to_owned(),
+        display_name: "Not masked".to_owned(),
+        ..Default::default()
+    };
+    let done = client.directory.clone().update_company(idle).await.expect("nothing to do");
+    let done = done.into_inner();
+    assert_eq!(done.revision, made.revision);
+    assert_eq!(done.company.expect("a company").display_name, "");
+}
+
+#[tokio::test]
+async fn a_stale_etag_aborts_and_a_current_one_does_not() {
+    let Served { client, .. } = &served().await;
+    let company = client.create_company("acme", None).await;
+    let credential = client.create_credential("acme", "hr", &["users:read"]).await;
+    let update = |etag: &str, label: &str| UpdateCredentialRequest {
+        company_id: "acme".to_owned(),
+        credential_id: "hr".to_owned(),
+        label: label.to_owned(),
+        update_mask: mask(&["label"]),
+        etag: etag.to_owned(),
+        ..Default::default()
+    };
+    let mut directory = client.directory.clone();
+    let done = directory.update_credential(update(&credential.etag, "one")).await.expect("current");
+    let now = done.into_inner().credential.expect("a credential");
+    assert_ne!(now.etag, credential.etag);
+    for stale in [credential.etag.as_str(), "", "x", &"é".repeat(5_000)] {
+        let answer = directory.update_credential(update(stale, "two")).await;
+        // Empty is none given.
+        if stale.is_empty() {
+            answer.expect("no etag, no condition");
+            continue;
+        }
+        assert_eq!(refused(answer).0, Code::Aborted);
+    }
+    let delete = DeleteCompanyRequest {
+        company_id: "acme".to_owned(),
+        etag: company.etag,
+        ..Default::default()
+    };
+    directory.delete_company(delete).await.expect("the company itself did not change");
+}
+
+#[tokio::test]
+async fn an_id_created_again_has_nothing_of_its_earlier_life() {
+    let Served { client, .. } = &served().await;
+    let mut directory = client.directory.clone();
+    for round in 0..3 {
+        client.create_company("acme", None).await;
+        let page = ListCredentialsRequest { company_id: "acme".to_owned(), ..Default::default() };
+        let page = directory.list_credentials(page).await.expect("listed").into_inner();
+        assert!(page.credentials.is_empty(), "round {round}");
+        let unknown = client.reason("acme", "hr", &["users:read"]).await;
+        assert_eq!(unknown, Reason::CredentialUnknown);
+        for _ in 0..2 {
+            client.create_credential("acme", "hr", &[]).await;
+            let empty = client.reason("acme", "hr", &["users:read"]).await;
+            assert_eq!(empty, Reason::ScopeNotGranted);
+            client.grant("acme", "hr", &["users:read"]).await.expect("granted");
+            assert_eq!(client.reason("acme", "hr", &["users:read"]).await, Reason::Allowed);
+            let delete = DeleteCredentialRequest {
+                company_id: "acme".to_owned(),
+                credential_id: "hr".to_owned(),
+                ..Default::default()
+            };
+            let last = directory.delete_credential(delete).await.expect("deleted").into_inner();
+            assert_eq!(last.credential.expect("its last state").effective_scopes, ["users:read"]);
+            let gone = client.reason("acme", "hr", &["users:read"]).await;
+            assert_eq!(gone, Reason::CredentialUnknown);
+        }
+        client.create_credential("acme", "hr", &["users:read"]).await;
+        let delete = DeleteCompanyRequest { company_id: "acme".to_owned(), ..Default::default() };
+        directory.delete_company(delete).await.expect("deleted");
+        assert_eq!(client.reason("acme", "hr", &["users:read"]).await, Reason::CompanyUnknown);
+    }
+}
+
+#[tokio::test]
+async fn disabled_and_expired_ones_are_denied_at_once_and_come_back() {
+    let Served { client, .. } = &served().await;
+    client.create_company("acme", None).await;
+    client.create_credential("acme", "hr", &["users:read"]).await;
+    let mut directory = client.directory.clone();
+    let company = |enabled| UpdateCompanyRequest {
+        company_id: "acme".to_owned(),
+        enabled,
+        update_mask: mask(&["enabled"]),
+        ..Default::default()
+    };
+    let credential = |path: &str, seconds| UpdateCredentialRequest {
+        company_id: "acme".to_owned(),
+        credential_id: "hr".to_owned(),
+        enabled: false,
+        expires_at: seconds,
+        update_mask: mask(&[path]),
+        ..Default::default()
+    };
+    let past = Some(prost_types::Timestamp { seconds: 1, nanos: 0 });
+    directory.update_company(company(false)).await.expect("disabled");
+    assert_eq!(client.reason("acme", "hr", &["users:read"]).await, Reason::CompanyDisabled);
+    directory.update_company(company(true)).await.expect("enabled");
+    assert_eq!(client.reason("acme", "hr", &["users:read"]).await, Reason::Allowed);
+    directory.update_credential(credential("expires_at", past)).await.expect("expired");
+    assert_eq!(client.reason("acme", "hr", &["users:read"]).await, Reason::CredentialExpired);
+    directory.update_credential(credential("enabled", None)).await.expect("disabled");
+    assert_eq!(client.reason("acme", "hr", &["users:read"]).await, Reason::CredentialDisabled);
+    let enable = UpdateCredentialRequest { enabled: true, ..credential("enabled", None) };
+    directory.update_credential(enable).await.expect("enabled");
+    // A masked field that is absent is cleared.
+    directory.update_credential(credential("expires_at", None)).await.expect("endless");
+    assert_eq!(client.reason("acme", "hr", &["users:read"]).await, Reason::Allowed);
+}
+
+#[tokio::test]
+async fn lists_page_through_all_once_and_refuse_foreign_tokens() {
+    let Served { client, .. } = &served().await;
+    client.create_company("acme", None).await;
+    client.create_company("Acme", None).await;
+    let mut expected = BTreeSet::new();
+    for n in 0..25 {
+        // Differing in case only, and as long as can be.
+        for id in [format!("k{n}"), format!("K{n}"), format!("{}{n:02}", "x".repeat(126))] {
+            let scopes: &[&str] = if n % 2 == 0 { &["users:read"] } else { &["users:write"] };
+            client.create_credential("acme", &id, scopes).await;
+            expected.insert((id, n % 2 == 0));
+        }
+    }
+    let mut directory = client.directory.clone();
+    let mut list = async |scope: &str, dormant, size, token: &str, company: &str| {
+        let request = ListCredentialsRequest {
+            company_id: company.to_owned(),
+            scope: scope.to_owned(),
+            include_dormant: dormant,
+            page_size: size,
+            page_token: token.to_owned(),
+        };
+        directory.list_credentials(request).await.map(tonic::Response::into_inner)
+    };
+    for (scope, only) in [("", None), ("users:read", Some(true)), ("users:write", Some(false))] {
+        let mut found = Vec::new();
+        let mut token = String::new();
+        loop {
+            let page = list(scope, false, 7, &token, "acme").await.expect("a page");
+            assert!(page.credentials.len() <= 7);
+            found.extend(page.credentials.into_iter().map(|c| c.credential_id));
+            token = page.next_page_token;
+            if token.is_empty() {
+                break;
+            }
+        }
+        let wanted = expected.iter().filter(|(_, read)| only.is_none_or(|only| only == *read));
+        let wanted: Vec<_> = wanted.map(|(id, _)| id.clone()).collect();
+        assert_eq!(found, wanted, "each once, by id, byte for byte");
+    }
+    client.restrict("acme", &["users:read"]).await;
+    assert!(list("users:read", false, 0, "", "acme").await.expect("a page").credentials.is_empty());
+    let dormant = list("users:read", true, 0, "", "acme").await.expect("a page");
+    assert_eq!(dormant.credentials.len(), 39);
+    // Tokens of another list, another company, or nobody's.
+    let token = list("", false, 7, "", "acme").await.expect("a page").next_page_token;
+    for (scope, company, token) in [
+        ("users:write", "acme", token.as_str()),
+        ("", "Acme", &token),
+        ("", "acme", "AAAA"),
+        ("", "acme", "not base64!"),
+        ("", "acme", &"A".repeat(100_000)),
+        ("", "acme", &token[..token.len() - 3]),
+    ] {
+        let (code, details) = refused(list(scope, false, 7, token, company).await);
+        assert_eq!((code, fields(&details)), (Code::InvalidArgument, vec!["page_token"]));
+    }
+    let answer = list("", false, -1, "", "acme").await;
+    assert_eq!(fields(&refused(answer).1), ["page_size"]);
+    assert_eq!(list("", false, i32::MAX, "", "acme").await.expect("a page").credentials.len(), 75);
+}
+
+#[tokio::test]
+async fn the_change_log_says_who_what_when_and_why_in_order() {
+    let Served { client, .. } = &served().await;
+    client.create_company("acme", None).await;
+    client.create_company("acme2", None).await;
+    client.create_credential("acme", "hr", &["users:read"]).await;
+    let revoke = RevokeScopesRequest {
+        company_id: "acme".to_owned(),
+        credential_id: "hr".to_owned(),
+        scopes: owned(&["users:read"]),
+        reason: "left the project".to_owned(),
+        on_behalf_of: "ada@acme".to_owned(),
+        ..Default::default()
+    };
+    client.authorization.clone().revoke_scopes(revoke).await.expect("revoked");
+    let rename = UpdateCompanyRequest {
+        company_id: "acme".to_owned(),
+        display_name: "Acme \"Ltd\"".to_owned(),
+        enabled: false,
+        update_mask: mask(&["display_name", "enabled"]),
+        ..Default::default()
+    };
+    client.directory.clone().update_company(rename).await.expect("renamed");
+    let list = async |company: Option<&str>, after| {
+        let request = ListChangesRequest {
+            company_id: company.map(str::to_owned),
+            after_revision: after,
+            ..Default::default()
+        };
+        let page = client.changes.clone().list_changes(request).await.expect("listed");
+        page.into_inner().changes
+    };
+    let all = list(None, 0).await;
+    assert_eq!(all.iter().map(|c| c.revision).collect::<Vec<_>>(), [1, 2, 3, 4, 5, 6]);
+    let kinds: Vec<_> = all.iter().map(|c| c.kind.as_str()).collect();
+    let expected = [
+        "ApplyCatalog",
+        "CreateCompany",
+        "CreateCompany",
+        "CreateCredential",
+        "RevokeScopes",
+        "UpdateCompany",
+    ];
+    assert_eq!(kinds, expected);
+    let revoked = &all[4];
+    assert_eq!(revoked.removed_scopes, ["users:read"]);
+    assert_eq!(
+        (revoked.reason.as_str(), revoked.on_behalf_of.as_str()),
+        ("left the project", "ada@acme")
+    );
+    assert_eq!((revoked.actor.as_str(), revoked.credential_id.as_str()), ("anonymous", "hr"));
+    let fields: Vec<_> = all[5]
+        .fields
+        .iter()
+        .map(|f| (f.field.as_str(), f.before.as_str(), f.after.as_str()))
+        .collect();
+    assert_eq!(
+        fields,
+        [("display_name", "\"\"", "\"Acme \\\"Ltd\\\"\""), ("enabled", "true", "false")]
+    );
+    assert!(
+        all.windows(2)
+            .all(|pair| pair[0].time.expect("a time").seconds
+                <= pair[1].time.expect("a time").seconds)
+    );
+    assert_eq!(list(Some("acme2"), 0).await.len(), 1);
+    assert_eq!(list(Some("acme"), 2).await.len(), 3);
+    assert!(list(None, u64::MAX).await.is_empty());
+}
+
+#[tokio::test]
+async fn malformed_requests_name_every_field_and_change_nothing() {
+    let Served { client, .. } = &served().await;
+    client.create_company("acme", None).await;
+    let bad =
+        CheckRequest { company_id: "a/b".to_owned(), ..scopes_of("", "é", &["a b", "ok", "\""]) };
+    let (code, details) = refused(client.ask(bad).await);
+    assert_eq!(code, Code::InvalidArgument);
+    assert_eq!(fields(&details), ["company_id", "credential_id", "scopes[0]", "scopes[2]"]);
+    // Neither scopes nor an endpoint is an error, never a yes (D13); both is one too.
+    assert_eq!(fields(&refused(client.ask(scopes_of("acme", "hr", &[])).await).1), ["scopes"]);
+    let both = CheckRequest {
+        scopes: owned(&["users:read"]),
+        ..endpoint_of("acme", "hr", "GET", "/api/v2/users")
+    };
+    assert_eq!(fields(&refused(client.ask(both).await).1), ["endpoint"]);
+    for path in [
+        "",
+        "users",
+        "/api/v2/users?x=1",
+        "/api/../users",
+        "/api//users",
+        "/api\\users",
+        "/api%2Fusers",
+        "/%2e%2e/x",
+    ] {
+        let (code, details) = refused(client.ask(endpoint_of("acme", "hr", "GET", path)).await);
+        assert_eq!(
+            (code, fields(&details)),
+            (Code::InvalidArgument, vec!["endpoint.path"]),
+            "{path}"
+        );
+    }
+    for method in ["", "G T", "GET /"] {
+        let (_, details) = refused(client.ask(endpoint_of("acme", "hr", method, "/x")).await);
+        assert_eq!(fields(&details), ["endpoint.method"]);
+    }
+    // A scope that the catalog lacks is a denial in a check, and malformed in a change.
+    client.create_credential("acme", "hr", &[]).await;
+    assert_eq!(client.reason("acme", "hr", &["users:raed"]).await, Reason::ScopeUnknown);
+    let (code, details) = refused(client.grant("acme", "hr", &["users:read", "users:raed"]).await);
+    assert_eq!((code, fields(&details)), (Code::InvalidArgument, vec!["scopes[1]"]));
+    let (code, _) = refused(client.grant("nobody", "hr", &["users:raed"]).await);
+    assert_eq!(code, Code::InvalidArgument, "before NOT_FOUND");
+    let update = UpdateCredentialRequest {
+        company_id: "acme".to_owned(),
+        credential_id: "hr".to_owned(),
+        expires_at: Some(prost_types::Timestamp { seconds: i64::MAX, nanos: -1 }),
+        label: "a\nb".to_owned(),
+        reason: "x".repeat(2_000),
+        update_mask: mask(&["label", "grants"]),
+        ..Default::default()
+    };
+    let (_, details) = refused(client.directory.clone().update_credential(update).await);
+    assert_eq!(fields(&details), ["update_mask.paths[1]", "label", "expires_at", "reason"]);
+    let empty = ReplaceScopesRequest {
+        company_id: "acme".to_owned(),
+        credential_id: "hr".to_owned(),
+        ..Default::default()
+    };
+    let refusal = client.authorization.clone().replace_scopes(empty.clone()).await;
+    assert_eq!(fields(&refused(refusal).1), ["scopes"]);
+    let allowed = ReplaceScopesRequest { allow_empty: true, ..empty };
+    client.authorization.clone().replace_scopes(allowed).await.expect("as said");
+}
+
+#[tokio::test]
+async fn errors_have_the_contracts_codes_and_details() {
+    let Served { client, .. } = &served().await;
+    client.create_company("acme", None).await;
+    client.create_credential("acme", "hr", &[]).await;
+    let mut directory = client.directory.clone();
+    let (code, details) = refused(client.credential("acme", "nobody").await);
+    assert_eq!(code, Code::NotFound);
+    assert_eq!(details.resource_info().expect("named").resource_name, "nobody");
+    let (code, _) = refused(client.grant("nobody", "hr", &["users:read"]).await);
+    assert_eq!(code, Code::NotFound);
+    let again = CreateCompanyRequest { company_id: "acme".to_owned(), ..Default::default() };
+    assert_eq!(refused(directory.create_company(again.clone()).await).0, Code::AlreadyExists);
+    let etag = CreateCompanyRequest { company_id: "new".to_owned(), etag: "x".to_owned(), ..again };
+    assert_eq!(refused(directory.create_company(etag).await).0, Code::Aborted);
+    let again = CreateCredentialRequest {
+        company_id: "acme".to_owned(),
+        credential_id: "hr".to_owned(),
+        ..Default::default()
+    };
+    assert_eq!(refused(directory.create_credential(again).await).0, Code::AlreadyExists);
+    // ABORTED goes before FAILED_PRECONDITION.
+    client.restrict("acme", &["users:bulk"]).await;
+    let both = GrantScopesRequest {
+        company_id: "acme".to_owned(),
+        credential_id: "hr".to_owned(),
+        scopes: owned(&["users:bulk"]),
+        etag: "stale".to_owned(),
+        ..Default::default()
+    };
+    assert_eq!(refused(client.authorization.clone().grant_scopes(both).await).0, Code::Aborted);
+    // What is not served yet says so, and is never silently left out.
+    let token =
+        CheckRequest { token: Some(Token::default()), ..scopes_of("acme", "hr", &["users:read"]) };
+    assert_eq!(refused(client.ask(token).await).0, Code::Unimplemented);
+    let user = PutUserRequest::default();
+    assert_eq!(refused(directory.put_user(user).await).0, Code::Unimplemented);
+}
+
+#[tokio::test]
+async fn limits_are_said_with_their_numbers() {
+    let Served { client, .. } = &served().await;
+    client.create_company("acme", None).await;
+    let names: Vec<_> = (0..1_001).map(|n| format!("s{n}")).collect();
+    let many: Vec<_> = names.iter().map(String::as_str).collect();
+    let (code, details) = refused(client.ask(scopes_of("acme", "hr", &many)).await);
+    assert_eq!(code, Code::ResourceExhausted);
+    assert_eq!(details.quota_failure().expect("a limit").violations[0].subject, "scopes");
+    // A message above the limit: tonic alone would say OUT_OF_RANGE.
+    let huge = "x".repeat(5 << 20);
+    let (code, details) = refused(client.ask(scopes_of("acme", &huge, &["users:read"])).await);
+    assert_eq!(code, Code::ResourceExhausted);
+    assert_eq!(details.quota_failure().expect("a limit").violations[0].subject, "message");
+    // Details stay small whatever is wrong, and say how much there is.
+    let unknown: Vec<_> = (0..500).map(|n| format!("{}{n}", "u".repeat(100))).collect();
+    let unknown: Vec<_> = unknown.iter().map(String::as_str).collect();
+    client.create_credential("acme", "hr", &[]).await;
+    let status = client.grant("acme", "hr", &unknown).await.expect_err("unknown scopes");
+    assert!(status.details().len() <= 4096, "{}", status.details().len());
+    let (_, details) = refused(Err::<(), _>(status));
+    assert!(fields(&details).len() <= 20);
+    assert_eq!(details.error_info().expect("info").metadata["violation_count"], "500");
+}
+
+#[tokio::test]
+async fn an_answer_waits_for_the_revision_asked_for_or_says_unavailable() {
+    let Served { client, .. } = &served().await;
+    client.create_company("acme", None).await;
+    let made = client.create_credential("acme", "hr", &["users:read"]).await;
+    let at = |revision| CheckRequest {
+        at_least_revision: revision,
+        ..scopes_of("acme", "hr", &["users:read"])
+    };
+    assert_eq!(client.ask(at(made.revision)).await.expect("there").decision(), Decision::Allowed);
+    let (waiting, change) =
+        tokio::join!(client.ask(at(made.revision + 1)), client.restrict("acme", &["users:read"]),);
+    let waiting = waiting.expect("it came");
+    assert!(waiting.revision >= change.revision);
+    assert_eq!(waiting.decision(), Decision::Denied);
+    let (code, details) = refused(client.ask(at(u64::MAX)).await);
+    assert_eq!(code, Code::Unavailable);
+    assert!(details.retry_info().is_some());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_catalog_is_kept_and_applied_again_only_when_its_file_changes() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("catalog.yaml");
+    let data = dir.path().join("data");
+    let arg = file.to_str().expect("a path").to_owned();
+    std::fs::write(&file, "scopes: { a: , b: }").expect("written");
+    let server = Server::start(&data, &["--catalog", &arg]);
+    let client = server.client().await;
+    client.create_company("acme", None).await;
+    client.create_credential("acme", "hr", &["a", "b"]).await;
+    assert!(server.terminate().success());
+    // Unchanged: nothing is committed.
+    let server = Server::start(&data, &["--catalog", &arg]);
+    let client = server.client().await;
+    let read = client.catalog.clone().get_catalog(GetCatalogRequest {}).await.expect("read");
+    let read = read.into_inner();
+    assert_eq!((read.yaml.as_str(), read.revision), ("scopes: { a: , b: }", 3));
+    server.kill();
+    // A removal must be meant.
+    std::fs::write(&file, "scopes: { a: , c: }").expect("written");
+    let start = |args: &[&str]| {
+        let mut command = scopegate();
+        command.args(["serve", "--listen", "127.0.0.1:0", "--data-dir"]).arg(&data).args(args);
+        let output = command.stdin(Stdio::null()).output().expect("runs");
+        (output.status.code(), String::from_utf8(output.stderr).expect("text"))
+    };
+    let (code, said) = start(&["--catalog", &arg]);
+    assert_eq!(code, Some(64));
+    assert!(
+        said.contains("would remove `b`") && said.contains("--allow-catalog-removals"),
+        "{said}"
+    );
+    let server = Server::start(&data, &["--catalog", &arg, "--allow-catalog-removals"]);
+    let client = server.client().await;
+    assert_eq!(client.reason("acme", "hr", &["a"]).await, Reason::Allowed);
+    assert_eq!(client.reason("acme", "hr", &["b"]).await, Reason::ScopeUnknown);
+    assert_eq!(client.reason("acme", "hr", &["c"]).await, Reason::ScopeNotInCompany);
+    assert_eq!(client.credential("acme", "hr").await.expect("there").effective_scopes, ["a"]);
+}
+
+#[tokio::test]
+async fn seventy_thousand_scopes_are_a_catalog_like_any_other() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("catalog.yaml");
+    let names: Vec<_> = (0..70_000).map(|n| format!("resource{n}:read: ")).collect();
+    std::fs::write(&file, format!("scopes: {{ {} }}", names.join(", "))).expect("written");
+    let arg = file.to_str().expect("a path");
+    let server = Server::start(&dir.path().join("data"), &["--catalog", arg]);
+    let client = server.client().await;
+    let company = client.create_company("acme", None).await;
+    assert_eq!(company.ceiling.len(), 70_000);
+    client.create_credential("acme", "hr", &["resource69999:read"]).await;
+    assert_eq!(client.reason("acme", "hr", &["resource69999:read"]).await, Reason::Allowed);
+    assert_eq!(client.reason("acme", "hr", &["resource4463:read"]).await, Reason::ScopeNotGranted);
+}
+
+// A thread of its own for the client, which must hear that the server is going.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn health_and_signals() {
+    let Served { server, client, _dir } = served().await;
+    let channel = Channel::from_shared(server.url()).expect("a URL").connect().await.expect("up");
+    let mut health = HealthClient::new(channel.clone());
+    for service in
+        ["", "AuthorizationService", "DirectoryService", "CatalogService", "ChangeService"]
+    {
+        let service =
+            if service.is_empty() { String::new() } else { format!("scopegate.v1.{service}") };
+        let answer = health.check(HealthCheckRequest { service }).await.expect("known");
+        assert_eq!(answer.into_inner().status, 1, "SERVING");
+    }
+    let unknown = health.check(HealthCheckRequest { service: "scopegate.v1.Nothing".to_owned() });
+    assert_eq!(unknown.await.expect_err("unknown").code(), Code::NotFound);
+    client.create_company("acme", None).await;
+    // A client that stays connected does not hold up the end.
+    assert_eq!(server.terminate().code(), Some(0));
+    assert!(health.check(HealthCheckRequest::default()).await.is_err(), "nobody is there");
+}
+
+mod process {
+    use super::*;
+
+    fn run(args: &[&str]) -> (Option<i32>, String) {
+        let output = scopegate().args(args).stdin(Stdio::null()).output().expect("runs");
+        let said = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8(said).expect("text"))
+    }
+
+    #[test]
+    fn bad_configuration_is_one_sentence_and_64() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let data = dir.path().join("never-made");
+        let data = data.to_str().expect("a path");
+        let bad = dir.path().join("bad.yaml");
+        std::fs::write(&bad, "scopes:\n  a: { implies: [b] }\n").expect("written");
+        let bad = bad.to_str().expect("a path");
+        for (args, said) in [
+            (vec!["--listen", "0.0.0.0:0"], "--allow-unauthenticated"),
+            (vec!["--listen", "[::]:0"], "not a loopback address"),
+            (vec!["--listen", "nonsense"], "--listen"),
+            (vec!["--cache-entries", "0"], "--cache-entries"),
+            (vec!["--catalog", bad], "line 2, column 18: `b` is not a scope of this catalog"),
+            (vec!["--catalog", "/nowhere.yaml"], "/nowhere.yaml"),
+            (vec!["--log", "=="], "--log"),
+        ] {
+            let args = [vec!["serve", "--data-dir", data], args].concat();
+            let (code, output) = run(&args);
+            assert_eq!(code, Some(64), "{args:?}: {output}");
+            assert!(output.contains(said), "{args:?}: {output}");
+        }
+        assert!(!std::path::Path::new(data).exists(), "said before anything opens");
+    }
+
+    #[tokio::test]
+    async fn a_store_that_cannot_be_opened_is_one_sentence_and_74() {
+        let Served { server, _dir, .. } = served().await;
+        let data = _dir.path().to_str().expect("a path");
+        let (code, output) = run(&["serve", "--listen", "127.0.0.1:0", "--data-dir", data]);
+        assert_eq!(code, Some(74), "{output}");
+        assert!(output.contains("another process has the store"), "{output}");
+        server.kill();
+        std::fs::write(_dir.path().join("db"), vec![3; 1 << 20]).expect("written");
+        let (code, output) = run(&["serve", "--listen", "127.0.0.1:0", "--data-dir", data]);
+        assert_eq!(code, Some(74), "{output}");
+        assert!(output.contains("is damaged; restore it from a backup"), "{output}");
+        assert!(!output.contains("panicked"), "{output}");
+    }
+
+    #[tokio::test]
+    async fn check_and_health_say_it_by_their_exit_codes() {
+        let Served { server, client, .. } = &served().await;
+        client.create_company("acme", None).await;
+        client.create_credential("acme", "hr", &["users:read"]).await;
+        let url = server.url();
+        let ask = |args: &[&str]| run(&[args, &["--endpoint", &url]].concat());
+        let (code, output) = ask(&["check", "acme", "hr", "users:read"]);
+        assert_eq!(code, Some(0));
+        assert!(output.contains("ALLOWED"), "{output}");
+        let (code, output) =
+            ask(&["check", "acme", "hr", "users:read", "users:write", "--output", "json"]);
+        assert_eq!(code, Some(1));
+        let answer: serde_json::Value = serde_json::from_str(&output).expect("JSON");
+        assert_eq!(answer["decision"], "DECISION_DENIED");
+        assert_eq!(answer["reason"], "REASON_SCOPE_NOT_GRANTED");
+        assert_eq!(answer["missingScopes"], serde_json::json!(["users:write"]));
+        let (code, output) = ask(&["check", "a/b", "hr", "users:read"]);
+        assert_eq!(code, Some(2));
+        assert!(output.contains("company_id"), "{output}");
+        assert_eq!(ask(&["check", "acme"]).0, Some(2));
+        assert_eq!(ask(&["health"]), (Some(0), "SERVING\n".to_owned()));
+        assert_eq!(ask(&["health", "--service", "nothing"]).0, Some(2));
+        let (code, output) = run(&["health", "--endpoint", "http://127.0.0.1:1"]);
+        assert_eq!(code, Some(2));
+        assert!(output.contains("no server answers"), "{output}");
+    }
+}
