@@ -5,6 +5,12 @@
 //! engine does, while readers take both facts and a chaos thread evicts. The changes are such
 //! that no single revision has both facts open; a reader that ever sees both open, or that sees
 //! less than what was published before it began, has found a hole.
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
 
 use std::collections::HashMap;
 
@@ -138,11 +144,10 @@ const OPEN: Option<bool> = Some(true);
 const SHUT: Option<bool> = Some(false);
 const GONE: Option<bool> = None;
 
-fn explore(
-    history: History,
-    batches: &'static [(u64, &'static [(Key, u64, Option<bool>)])],
-    schedules: usize,
-) {
+/// Batches by their last revision; a change is a key, its revision and the fact.
+type Batches = &'static [(u64, &'static [(Key, u64, Option<bool>)])];
+
+fn explore(history: History, batches: Batches, schedules: usize) {
     let scenario = move || {
         let world = Arc::new(World::new(history[1]));
         let mut threads = Vec::new();

@@ -1,4 +1,10 @@
 //! The service as its clients meet it: real sockets, the contract's names, every kind of error.
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
 
 mod harness;
 

@@ -4,6 +4,12 @@
 //! and after it is acknowledged. A check whose epochs did not move from before it to after it
 //! has one right answer, an allow or a denial; and its revision is none that was passed before
 //! it began.
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;

@@ -1,0 +1,104 @@
+//! Restricting a company with 100 000 credentials against one with a single credential: until
+//! the restriction is in force, which is until its revision is published (D6). The count of who
+//! was affected is made after that, and is not part of the time.
+//!
+//! `cargo bench --bench restriction`. Rounds of both alternate; the figure is the ratio of the
+//! medians, with its range over three runs.
+#![allow(clippy::expect_used, clippy::indexing_slicing, reason = "a bench fails by panicking")]
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use scopegate::authority::{
+    Authority, CompanyChange, NewCompany, NewCredential, Restriction, Terms,
+};
+use scopegate::policy::change::Author;
+use scopegate::policy::id::{CompanyId, CredentialId};
+use scopegate::policy::revision::Revision;
+use scopegate::policy::scope::Scope;
+use scopegate::store::sled::SledStore;
+
+const MANY: usize = 100_000;
+const ROUNDS: usize = 31;
+
+fn scopes() -> Vec<Scope> {
+    vec![Scope::parse("a").expect("a scope")]
+}
+
+async fn company(authority: &Arc<Authority>, name: &str, credentials: usize) -> CompanyId {
+    let id = CompanyId::parse(name).expect("an id");
+    let new = NewCompany { id: id.clone(), display_name: String::new(), scopes: None };
+    authority.create_company(&new, &Terms::default()).await.expect("created");
+    let mut tasks = tokio::task::JoinSet::new();
+    for worker in 0..256 {
+        let (authority, company) = (Arc::clone(authority), id.clone());
+        tasks.spawn(async move {
+            for n in (worker..credentials).step_by(256) {
+                let new = NewCredential {
+                    company: company.clone(),
+                    id: CredentialId::parse(format!("k{n}")).expect("an id"),
+                    label: String::new(),
+                    scopes: scopes(),
+                    expires_at: None,
+                };
+                authority.create_credential(&new, &Terms::default()).await.expect("created");
+            }
+        });
+    }
+    while let Some(done) = tasks.join_next().await {
+        done.expect("created");
+    }
+    id
+}
+
+/// From the call to the publication; then everything is put back.
+async fn restrict(authority: &Arc<Authority>, id: &CompanyId) -> Duration {
+    let next = authority.published().next();
+    let restriction =
+        Restriction { company: id.clone(), scopes: scopes(), acknowledge_impact: true };
+    let mut bell = authority.bell();
+    let start = Instant::now();
+    let call = tokio::spawn({
+        let authority = Arc::clone(authority);
+        async move { authority.restrict_company(&restriction, &Terms::default()).await }
+    });
+    bell.wait_for(|published| *published >= next).await.expect("published");
+    let taken = start.elapsed();
+    call.await.expect("ended").expect("restricted");
+    let add = CompanyChange::AddScopes(scopes());
+    authority.change_company(id, &add, &Terms::default()).await.expect("put back");
+    taken
+}
+
+fn median(mut times: Vec<Duration>) -> Duration {
+    times.sort();
+    times[times.len() / 2]
+}
+
+#[tokio::main]
+async fn main() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let store = Arc::new(SledStore::open(dir.path()).expect("opened"));
+    let authority = Arc::new(Authority::new(store, 200_000).expect("readable"));
+    let author = Author::default();
+    authority.apply_catalog_file("scopes: { a: , b: }", false, &author).await.expect("applied");
+    let one = company(&authority, "one", 1).await;
+    let many = company(&authority, "many", MANY).await;
+    assert!(authority.published() > Revision(MANY as u64));
+    let mut ratios = Vec::new();
+    for _ in 0..3 {
+        let (mut few, mut lots) = (Vec::new(), Vec::new());
+        for _ in 0..ROUNDS {
+            few.push(restrict(&authority, &one).await);
+            lots.push(restrict(&authority, &many).await);
+        }
+        let (few, lots) = (median(few), median(lots));
+        ratios.push(lots.as_secs_f64() / few.as_secs_f64());
+        println!("1 credential {few:?}, {MANY} credentials {lots:?}");
+    }
+    ratios.sort_by(f64::total_cmp);
+    println!(
+        "restriction in force, {MANY} credentials against 1: ratio {:.2} (from {:.2} to {:.2})",
+        ratios[1], ratios[0], ratios[2]
+    );
+}
