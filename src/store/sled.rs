@@ -1,10 +1,10 @@
 //! The embedded engine: one sled tree, one writer thread.
 //!
-//! Reads go to the tree directly. Everything written goes through the [`writer`], which
+//! Reads go to the tree directly. Everything written goes through the `writer`, which
 //! commits many changes with one flush.
 //!
 //! sled's own `flush` hands pages to the kernel and no further, so the writer also syncs the
-//! log through a file handle of its own. A value longer than [`value::INLINE`] is cut into
+//! log through a file handle of its own. A value longer than `value::INLINE` is cut into
 //! parts under keys of their own: sled would put a page above 128 KiB into a file beside its
 //! log, which it does not sync.
 //!
