@@ -52,10 +52,10 @@ def story(client):
         return client.call("AuthorizationService/Check", **hr, scopes=scopes)
 
     made = client.call("DirectoryService/CreateCompany", **acme)
-    assert len(made["company"]["ceiling"]) == 12, "all scopes by default"
+    assert len(made["company"]["scopes"]) == 12, "all scopes by default"
     few = {"company_id": "few", "scopes": {"names": ["users:read"]}}
     made = client.call("DirectoryService/CreateCompany", **few)
-    assert [s["scope"] for s in made["company"]["ceiling"]] == ["users:read"]
+    assert [s["scope"] for s in made["company"]["scopes"]] == ["users:read"]
     client.call("DirectoryService/CreateCredential", **hr, label="HR", scopes=["users:read"])
     assert check("users:read")["decision"] == "DECISION_ALLOWED"
     client.call("AuthorizationService/GrantScopes", **hr, scopes=["users:write"])

@@ -102,6 +102,8 @@ impl Authority {
             catalog: &view.catalog,
             company: company.as_deref(),
             credential: credential.as_deref(),
+            user: None,
+            consent: None,
             // Read after the facts (D19).
             now: self.clock.now(),
         };

@@ -1,6 +1,7 @@
 //! The door: parse, hand over, exit code.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
 use clap::error::ErrorKind;
@@ -24,7 +25,7 @@ fn explain(error: &clap::Error) -> ExitCode {
     error.print().ok();
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ExitCode::SUCCESS,
-        _ if std::env::args().nth(1).as_deref() == Some("serve") => ExitCode::from(64),
+        _ if std::env::args_os().nth(1).is_some_and(|word| word == "serve") => ExitCode::from(64),
         _ => ExitCode::from(cli::COULD_NOT_ASK),
     }
 }
@@ -43,6 +44,8 @@ fn serve(args: ServeArgs) -> ExitCode {
     };
     // On a thread of the runtime, where waiting for the disk at the end is allowed.
     let ended = runtime.block_on(async { tokio::spawn(server::run(args)).await });
+    // A read of a large store that nobody waits for any more must not hold up the end.
+    runtime.shutdown_timeout(Duration::from_secs(1));
     match ended {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(failure)) => {

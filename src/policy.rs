@@ -6,9 +6,12 @@
 pub mod catalog;
 pub mod change;
 pub mod company;
+pub mod consent;
 pub mod credential;
 pub mod decision;
 pub mod id;
 pub mod query;
 pub mod revision;
 pub mod scope;
+pub mod token;
+pub mod user;

@@ -6,6 +6,7 @@
 mod demo;
 
 use std::fs;
+use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,9 +15,9 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
-use tokio_stream::wrappers::TcpListenerStream;
 use tonic::server::NamedService;
 use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 use tower::util::MapResponseLayer;
@@ -32,8 +33,8 @@ use crate::proto::authorization_service_server::AuthorizationServiceServer;
 use crate::proto::catalog_service_server::CatalogServiceServer;
 use crate::proto::change_service_server::ChangeServiceServer;
 use crate::proto::directory_service_server::DirectoryServiceServer;
+use crate::store::StoreError;
 use crate::store::sled::{OpenError, SledStore};
-use crate::store::{Store, StoreError};
 
 /// The catalog of the demo.
 pub const DEMO_CATALOG: &str = include_str!("../catalogs/360learning.yaml");
@@ -77,20 +78,25 @@ pub async fn run(args: ServeArgs) -> Result<(), Failure> {
 
 async fn serve(args: &ServeArgs, catalog: Option<&str>, frame: &mut Frame) -> Result<(), Failure> {
     let mut end = Signals::new()?;
-    let data_dir = args.data_dir.clone();
-    let opened = tokio::task::spawn_blocking(move || SledStore::open(&data_dir)).await;
-    let store = opened.map_err(|_| StoreError::Damaged)??;
-    let opened_at = store.opened_at().0;
-    let authority = frame.doors.open(Authority::new(Arc::new(store), args.cache_entries)?);
-    apply_catalog(authority, catalog, args).await?;
-    if args.demo {
-        demo::furnish(authority).await.map_err(|error| Failure::Config(error.to_string()))?;
+    let authority = tokio::select! {
+        opened = open(args, catalog, &frame.doors) => opened?,
+        name = end.next() => {
+            tracing::info!(signal = name, "ending before the store was open");
+            return Ok(());
+        }
+    };
+    say(&frame.health, ServingStatus::Serving).await;
+    if !args.listen.ip().is_loopback() {
+        tracing::warn!(
+            "callers are not authenticated: anybody who reaches this address can change everything"
+        );
     }
-    frame.say(ServingStatus::Serving).await;
-    let data_dir = args.data_dir.display();
-    tracing::info!(address = %frame.address, %data_dir, opened_at, "serving");
+    let (data_dir, revision) = (args.data_dir.display(), authority.published());
+    let callers = "not authenticated";
+    tracing::info!(address = %frame.address, %data_dir, %revision, callers, "serving");
     if args.demo {
-        print!("{}", demo::lines(frame.address));
+        // Nobody may be listening any more: that is no reason to end.
+        write!(io::stdout(), "{}", demo::lines(frame.address)).ok();
     }
     let mut failure = authority.failure();
     let mut tick = tokio::time::interval(clock::LEAD / 2);
@@ -104,6 +110,27 @@ async fn serve(args: &ServeArgs, catalog: Option<&str>, frame: &mut Frame) -> Re
             _ = tick.tick() => authority.keep_time(),
         }
     }
+}
+
+/// Opens the store and the doors.
+async fn open<'a>(
+    args: &ServeArgs,
+    catalog: Option<&str>,
+    doors: &'a Doors,
+) -> Result<&'a Authority, Failure> {
+    let data_dir = args.data_dir.clone();
+    let entries = args.cache_entries;
+    let opened = tokio::task::spawn_blocking(move || {
+        let store = SledStore::open(&data_dir)?;
+        Authority::new(Arc::new(store), entries)
+            .map_err(|_| OpenError::Damaged(data_dir.display().to_string()))
+    });
+    let authority = doors.open(opened.await.map_err(|_| StoreError::Damaged)??);
+    apply_catalog(authority, catalog, args).await?;
+    if args.demo {
+        demo::furnish(authority).await.map_err(|error| Failure::Config(error.to_string()))?;
+    }
+    Ok(authority)
 }
 
 /// The catalog to start with, read and understood before anything opens.
@@ -173,16 +200,17 @@ struct Frame {
 
 impl Frame {
     async fn listen(args: &ServeArgs) -> Result<Self, Failure> {
-        let cannot = |error: std::io::Error| {
+        let cannot = |error: io::Error| {
             Failure::Config(format!("cannot listen on {}: {}", args.listen, error.kind()))
         };
         let listener = TcpListener::bind(args.listen).await.map_err(cannot)?;
         let address = listener.local_addr().map_err(cannot)?;
         let doors = Doors::default();
         let (health, health_service) = tonic_health::server::health_reporter();
+        // Before anybody can ask: the reporter begins with "" as serving.
+        say(&health, ServingStatus::NotServing).await;
         let limit = usize::try_from(args.max_message_bytes).unwrap_or(usize::MAX);
         let mut builder = Server::builder()
-            .tcp_nodelay(true)
             .max_concurrent_streams(1024)
             .http2_max_header_list_size(16 << 10)
             .http2_keepalive_interval(Some(Duration::from_secs(30)))
@@ -206,32 +234,17 @@ impl Frame {
         }
         let (stop, stopped) = oneshot::channel();
         let serving = tokio::spawn(router.serve_with_incoming_shutdown(
-            TcpListenerStream::new(listener),
+            TcpIncoming::from(listener).with_nodelay(Some(true)),
             async {
                 stopped.await.ok();
             },
         ));
-        let frame = Self { address, doors, health, stop: Some(stop), serving };
-        frame.say(ServingStatus::NotServing).await;
-        Ok(frame)
-    }
-
-    /// Says how every service does.
-    async fn say(&self, status: ServingStatus) {
-        for service in [
-            "",
-            <AuthorizationServiceServer<Doors> as NamedService>::NAME,
-            <DirectoryServiceServer<Doors> as NamedService>::NAME,
-            <CatalogServiceServer<Doors> as NamedService>::NAME,
-            <ChangeServiceServer<Doors> as NamedService>::NAME,
-        ] {
-            self.health.set_service_status(service, status).await;
-        }
+        Ok(Self { address, doors, health, stop: Some(stop), serving })
     }
 
     /// Turns new calls away, lets open ones end, and closes the store.
     async fn drain(mut self, grace: Duration) {
-        self.say(ServingStatus::NotServing).await;
+        say(&self.health, ServingStatus::NotServing).await;
         if let Some(stop) = self.stop.take() {
             stop.send(()).ok();
         }
@@ -243,6 +256,19 @@ impl Frame {
             // Joins the writer, which may wait for the disk.
             tokio::task::block_in_place(|| authority.close());
         }
+    }
+}
+
+/// Says how every service does.
+async fn say(health: &HealthReporter, status: ServingStatus) {
+    for service in [
+        "",
+        <AuthorizationServiceServer<Doors> as NamedService>::NAME,
+        <DirectoryServiceServer<Doors> as NamedService>::NAME,
+        <CatalogServiceServer<Doors> as NamedService>::NAME,
+        <ChangeServiceServer<Doors> as NamedService>::NAME,
+    ] {
+        health.set_service_status(service, status).await;
     }
 }
 

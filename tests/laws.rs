@@ -117,6 +117,8 @@ impl World {
             catalog: &self.catalog,
             company: Some(&self.company),
             credential: Some(&self.credential),
+            user: None,
+            consent: None,
             now: self.now,
         }
     }
@@ -153,6 +155,9 @@ fn query(names: &[&str], audience: Option<&str>) -> Query {
         credential: CredentialId::parse("hr").expect("an id"),
         needs: Needs::Scopes(names.iter().map(|name| scope(name)).collect()),
         audience: audience.map(|name| Name::parse(name).expect("a name")),
+        token: None,
+        user: None,
+        owner: None,
     }
 }
 

@@ -57,7 +57,7 @@ mod learning_360 {
         let client = server.client().await;
         let ceiling = ["users:read", "users:write", "groups:read"];
         let company = client.create_company("acme", Some(&ceiling)).await;
-        assert_eq!(company.ceiling.len(), 3);
+        assert_eq!(company.scopes.len(), 3);
         client.create_credential("acme", "analytics", &["users:read"]).await;
         client.create_credential("acme", "hr-sync", &ceiling).await;
         assert_eq!(client.reason("acme", "analytics", &["users:read"]).await, Reason::Allowed);
@@ -95,7 +95,7 @@ mod learning_360 {
         let client = server.client().await;
         // "By default, your organization receives all available scopes" (D4)
         let company = client.create_company("acme", None).await;
-        assert_eq!(company.ceiling.len(), ALL);
+        assert_eq!(company.scopes.len(), ALL);
         client.create_credential("acme", "hr-sync", &["users:read", "users:write"]).await;
         client.create_credential("acme", "old", &["users:write"]).await;
         // "Before requesting scope restrictions, audit your existing API credentials" (D7)

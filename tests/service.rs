@@ -41,7 +41,7 @@ async fn a_client_that_knows_only_the_contract_can_do_it_all() {
     let Served { client, .. } = &served().await;
     client.create_company("all", None).await;
     let few = client.create_company("few", Some(&["users:read", "users:write"])).await;
-    assert_eq!(few.ceiling.len(), 2);
+    assert_eq!(few.scopes.len(), 2);
     client.create_credential("few", "hr", &["users:read"]).await;
     client.grant("few", "hr", &["users:write"]).await.expect("granted");
     let (code, details) = refused(client.grant("few", "hr", &["paths:read", "users:bulk"]).await);
@@ -597,7 +597,7 @@ async fn seventy_thousand_scopes_are_a_catalog_like_any_other() {
     let server = Server::start(&dir.path().join("data"), &["--catalog", arg]);
     let client = server.client().await;
     let company = client.create_company("acme", None).await;
-    assert_eq!(company.ceiling.len(), 70_000);
+    assert_eq!(company.scopes.len(), 70_000);
     client.create_credential("acme", "hr", &["resource69999:read"]).await;
     assert_eq!(client.reason("acme", "hr", &["resource69999:read"]).await, Reason::Allowed);
     assert_eq!(client.reason("acme", "hr", &["resource4463:read"]).await, Reason::ScopeNotGranted);

@@ -209,6 +209,9 @@ impl World {
             credential: credential(k),
             needs: Needs::Scopes(scopes()),
             audience: None,
+            token: None,
+            user: None,
+            owner: None,
         };
         let before = epochs();
         let passed = self.acknowledged.load(Ordering::SeqCst);

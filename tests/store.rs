@@ -412,6 +412,47 @@ mod open_errors {
         }
     }
 
+    /// Whatever byte of the log is damaged, the store opens with everything that was
+    /// acknowledged, or not at all: an older state would allow what was since forbidden.
+    #[test]
+    fn a_damaged_byte_never_brings_an_older_state_back() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("store");
+        let catalog = catalog(3);
+        let store = started(Arc::new(SledStore::open(&path).expect("opened")));
+        for n in 0..20 {
+            let fact = Fact::Company(Arc::new(company(&format!("c{n}"), &catalog)));
+            commit(&*store, put(None, fact)).expect("done");
+        }
+        store.close();
+        drop(store);
+        let log = std::fs::read(path.join("db")).expect("readable");
+        let used: Vec<_> = (0..log.len()).filter(|n| log[*n] != 0).collect();
+        let (mut whole, mut refused) = (0, 0);
+        for at in used.iter().step_by(used.len() / 60) {
+            let copy = dir.path().join("copy");
+            std::fs::remove_dir_all(&copy).ok();
+            std::fs::create_dir_all(&copy).expect("made");
+            for file in ["conf", "db", "witness"] {
+                std::fs::copy(path.join(file), copy.join(file)).expect("copied");
+            }
+            let mut damaged = log.clone();
+            damaged[*at] ^= 0x10;
+            std::fs::write(copy.join("db"), damaged).expect("written");
+            match SledStore::open(&copy) {
+                Ok(store) => {
+                    assert_eq!(store.opened_at(), Revision(20), "byte {at}");
+                    whole += 1;
+                }
+                Err(error) => {
+                    assert!(error.to_string().contains("damaged"), "byte {at}: {error}");
+                    refused += 1;
+                }
+            }
+        }
+        assert!(refused > 10, "{whole} opened, {refused} refused");
+    }
+
     #[test]
     fn newer() {
         let dir = tempfile::tempdir().expect("a directory");

@@ -90,6 +90,10 @@ pub(super) fn impact(
     Ok(impact)
 }
 
+/// `scopes` are by id. A credential has few grants where a restriction may name many scopes.
 fn lost(credential: &Credential, scopes: &[ScopeId], ground: Ground<'_>) -> Vec<ScopeId> {
-    scopes.iter().copied().filter(|scope| credential.active(*scope, ground).is_some()).collect()
+    let held = credential.grants.iter().map(|(scope, _)| scope);
+    held.filter(|scope| scopes.binary_search(scope).is_ok())
+        .filter(|scope| credential.active(*scope, ground).is_some())
+        .collect()
 }

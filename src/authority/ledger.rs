@@ -294,10 +294,7 @@ impl Authority {
                     company.update(display_name.clone(), *enabled)
                 }
                 CompanyChange::AddScopes(_) => company.add_scopes(&view.catalog, &scopes),
-                CompanyChange::Delete => {
-                    let removed = company.ceiling.iter().map(|(scope, _)| scope).collect();
-                    Edit { removed, ..Edit::none(&*company) }
-                }
+                CompanyChange::Delete => company.delete(&view.catalog),
             };
             let delete = matches!(change, CompanyChange::Delete);
             let rests_on = vec![on_catalog(&view)];
@@ -349,19 +346,20 @@ impl Authority {
             let gone = edit.removed.clone();
             let agreed = terms.etag.is_some() || restriction.acknowledge_impact;
             let mut rests_on = vec![on_catalog(&view)];
-            if !restriction.acknowledge_impact {
+            if terms.etag.is_some() || !restriction.acknowledge_impact {
                 // What the audit said of the credentials must still be so at the commit (D7).
                 rests_on.push((FactKey::Impact(company.created_at), impact_at));
             }
-            // Who agreed is not made to wait for the count: the restriction comes first.
-            let mut impact = None;
-            if terms.validate_only || !agreed {
-                let counted = self.impact(&view, &company, &gone, now).await?;
-                if !terms.validate_only && counted.any_enabled {
-                    let refused = Impact { etag: audited, ..counted };
+            // Whoever acknowledged without an audit is not made to wait for the count: the
+            // restriction comes first. An audit's count stands with the commit.
+            let counted_first = terms.validate_only || !restriction.acknowledge_impact;
+            let mut impact = Impact::default();
+            if counted_first {
+                impact = self.impact(&view, &company, &gone, now).await?;
+                if !terms.validate_only && !agreed && impact.any_enabled {
+                    let refused = Impact { etag: audited, ..impact };
                     return Err(Refusal::ImpactNotAcknowledged(Box::new(refused)));
                 }
-                impact = Some(counted);
             }
             let plan = Plan { before: Some(Arc::clone(&company)), edit, delete: false, rests_on };
             let kind = ChangeKind::RestrictCompanyScopes;
@@ -370,11 +368,13 @@ impl Authority {
                 Attempt::Done(done) => done,
                 Attempt::Again => continue,
             };
-            // Counted under the ceiling as it was, which the commit rested on.
-            let impact = match impact {
-                Some(impact) => impact,
-                None => self.impact(&view, &company, &gone, now).await?,
-            };
+            if !counted_first {
+                match self.impact(&view, &company, &gone, now).await {
+                    Ok(counted) => impact = counted,
+                    // The restriction is in force: that is the answer, with or without a count.
+                    Err(error) => tracing::warn!(%error, "who a restriction affected is not known"),
+                }
+            }
             let done = done.map(|company| company.view(&view.catalog));
             return Ok((done, Impact { etag: audited, ..impact }));
         }
@@ -519,6 +519,7 @@ impl Authority {
     ) -> Result<Attempt<Done<T>>, Refusal> {
         let Plan { before, edit, delete, rests_on } = plan;
         let nothing = before.is_some() && !delete && edit.is_none();
+        let seen_at = before.as_ref().map(|before| before.revision());
         let Edit { mut after, added, removed, fields } = edit;
         let (added, removed) = (view.catalog.names(&added), view.catalog.names(&removed));
         let mut receipt = Receipt { revision: view.at, time: now };
@@ -550,7 +551,12 @@ impl Authority {
             let stamp = if terms.validate_only { view.at.next() } else { receipt.revision };
             after.stamp(stamp, receipt.time);
         }
-        let etag = etag::of(self.incarnation(), after.revision());
+        // What a dry run shows does not exist: its etag is that of what does.
+        let etag = match (terms.validate_only, seen_at) {
+            (true, None) => String::new(),
+            (true, Some(seen)) => etag::of(self.incarnation(), seen),
+            (false, _) => etag::of(self.incarnation(), after.revision()),
+        };
         let revision = receipt.revision;
         Ok(Attempt::Done(Done { resource: after, etag, added, removed, revision }))
     }
@@ -646,10 +652,7 @@ fn edit_credential(
         CredentialChange::Update { label, enabled, expires_at } => {
             Ok(credential.update(label.clone(), *enabled, *expires_at))
         }
-        CredentialChange::Delete => {
-            let removed = credential.grants.iter().map(|(scope, _)| scope).collect();
-            Ok(Edit { removed, ..Edit::none(credential) })
-        }
+        CredentialChange::Delete => Ok(credential.delete(ground.catalog)),
     }
 }
 

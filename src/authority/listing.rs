@@ -12,7 +12,7 @@ use super::{ATTEMPTS, Authority, etag};
 use crate::policy::catalog::Catalog;
 use crate::policy::change::Change;
 use crate::policy::company::{Company, CompanyView};
-use crate::policy::credential::{CredentialView, GrantState, Ground};
+use crate::policy::credential::{Credential, CredentialView, GrantState, Ground};
 use crate::policy::id::{CompanyId, CredentialId};
 use crate::policy::revision::Revision;
 use crate::policy::scope::{Scope, ScopeId};
@@ -105,14 +105,27 @@ impl Authority {
         after: Option<CompanyId>,
         limit: usize,
     ) -> Result<Page<CompanyView>, Refusal> {
-        let View { at, catalog } = self.facts.view().await?;
-        let found =
-            self.facts.read(move |store| store.companies(after.as_ref(), limit + 1)).await?;
-        let items = found.into_iter().map(|company| {
-            let etag = etag::of(self.incarnation(), company.revision);
-            (company.view(&catalog), etag)
-        });
-        Ok(page(items.collect(), limit, at))
+        for _ in 0..ATTEMPTS {
+            let View { at, catalog } = self.facts.view().await?;
+            let (of, after) = (Arc::clone(&catalog), after.clone());
+            let read = move |store: &dyn Store| {
+                let mut page = Filling::new(limit);
+                let mut after = after;
+                while page.wants_more() {
+                    let step = store.companies(after.as_ref(), page.step())?;
+                    after = step.last().map(|company| company.id.clone());
+                    page.add(step, |company| company.ceiling.len());
+                }
+                Ok(page.map(|company: Company| company.view(&of)))
+            };
+            let (found, more) = self.facts.read(read).await?;
+            // Names of another catalog would belong to no revision.
+            if self.facts.view().await?.catalog.revision == catalog.revision {
+                let etag = |view: &CompanyView| self.etag(view.company.revision);
+                return Ok(page(found, more, at, etag));
+            }
+        }
+        Err(Refusal::Contended)
     }
 
     /// A company's credentials behind this id, by id: all, or those that hold a scope.
@@ -126,40 +139,33 @@ impl Authority {
         after: Option<CredentialId>,
         limit: usize,
     ) -> Result<Page<CredentialView>, Refusal> {
-        let view = self.facts.view().await?;
-        let holding = match holding {
-            Some(holding) => {
-                let scope = resolve(&view.catalog, "scope", std::slice::from_ref(&holding.scope))?;
-                scope.first().map(|scope| (*scope, holding.include_dormant))
-            }
-            None => None,
-        };
-        let (view, company) = self.existing_company(company_id).await?;
-        let now = self.clock.now();
-        let (catalog, of) = (Arc::clone(&view.catalog), Arc::clone(&company));
-        let read = move |store: &dyn Store| {
-            let ground = Ground { catalog: &catalog, company: &of, now };
-            match holding {
-                Some((scope, include_dormant)) => {
-                    let wanted = |state| match state {
-                        GrantState::Active => true,
-                        GrantState::Dormant => include_dormant,
-                        GrantState::Expired => false,
-                    };
-                    holding_credentials(store, ground, scope, wanted, after, limit + 1)
+        for _ in 0..ATTEMPTS {
+            let view = self.facts.view().await?;
+            let holding = match holding {
+                Some(holding) => {
+                    let named = std::slice::from_ref(&holding.scope);
+                    let scope = resolve(&view.catalog, "scope", named)?;
+                    scope.first().map(|scope| (*scope, holding.include_dormant))
                 }
-                None => {
-                    let found = store.credentials(of.created_at, after.as_ref(), limit + 1)?;
-                    Ok(found.iter().map(|credential| credential.view(ground)).collect())
-                }
+                None => None,
+            };
+            let (view, company) = self.existing_company(company_id).await?;
+            let (catalog, of) = (Arc::clone(&view.catalog), Arc::clone(&company));
+            let (now, after) = (self.clock.now(), after.clone());
+            let read = move |store: &dyn Store| {
+                let ground = Ground { catalog: &catalog, company: &of, now };
+                let found = credentials(store, ground, holding, after, limit)?;
+                Ok(found.map(|credential| credential.view(ground)))
+            };
+            let (found, more) = self.facts.read(read).await?;
+            // Grants under another ceiling, or of a company that is gone, are of no revision.
+            let (now, same) = self.existing_company(company_id).await?;
+            if same.revision == company.revision && now.catalog.revision == view.catalog.revision {
+                let etag = |view: &CredentialView| self.etag(view.credential.revision);
+                return Ok(page(found, more, view.at, etag));
             }
-        };
-        let found = self.facts.read(read).await?;
-        let items = found.into_iter().map(|credential| {
-            let etag = etag::of(self.incarnation(), credential.credential.revision);
-            (credential, etag)
-        });
-        Ok(page(items.collect(), limit, view.at))
+        }
+        Err(Refusal::Contended)
     }
 
     /// Changes behind this revision, in order; of one company or of all.
@@ -173,12 +179,23 @@ impl Authority {
         limit: usize,
     ) -> Result<(Vec<Change>, bool), Refusal> {
         let up_to = self.facts.view().await?.at;
-        let read =
-            move |store: &dyn Store| store.changes(company.as_ref(), after, up_to, limit + 1);
-        let mut found = self.facts.read(read).await?;
-        let more = found.len() > limit;
-        found.truncate(limit);
-        Ok((found, more))
+        let read = move |store: &dyn Store| {
+            let mut page = Filling::new(limit);
+            let mut after = after;
+            while page.wants_more() {
+                let step = store.changes(company.as_ref(), after, up_to, page.step())?;
+                after = step.last().map_or(after, |change| change.revision);
+                page.add(step, |change| {
+                    change.added.len() + change.removed.len() + change.fields.len()
+                });
+            }
+            Ok(page.map(|change| change))
+        };
+        Ok(self.facts.read(read).await?)
+    }
+
+    fn etag(&self, revision: Revision) -> String {
+        etag::of(self.incarnation(), revision)
     }
 
     async fn existing_company(&self, id: &CompanyId) -> Result<(View, Arc<Company>), Refusal> {
@@ -195,45 +212,110 @@ impl Authority {
     }
 }
 
-fn holding_credentials(
-    store: &dyn Store,
-    ground: Ground<'_>,
-    scope: ScopeId,
-    wanted: impl Fn(GrantState) -> bool,
-    mut after: Option<CredentialId>,
+/// A page being filled: bounded by its number of items and by what they weigh, since one item
+/// may name a whole catalog.
+struct Filling<T> {
+    items: Vec<T>,
     limit: usize,
-) -> Result<Vec<CredentialView>, StoreError> {
-    const STEP: usize = 1000;
-    let company = ground.company;
-    let mut found = Vec::new();
-    loop {
-        let holders = store.holders(company.created_at, scope, after.as_ref(), STEP)?;
-        let last_step = holders.len() < STEP;
-        for id in holders {
-            let key = FactKey::Credential(company.created_at, id.clone());
-            after = Some(id);
-            let Some(Fact::Credential(credential)) = store.get(&key)? else {
-                continue;
-            };
-            let Some(grant) = credential.grants.get(scope) else {
-                continue;
-            };
-            if wanted(grant.state(scope, &company.ceiling, ground.now)) {
-                found.push(credential.view(ground));
-                if found.len() == limit {
-                    return Ok(found);
-                }
-            }
+    weight: usize,
+    ended: bool,
+}
+
+impl<T> Filling<T> {
+    /// The most scopes that the items of a page name together.
+    const MOST: usize = 20_000;
+    /// The most items that are read from the store at once.
+    const STEP: usize = 64;
+
+    fn new(limit: usize) -> Self {
+        Self { items: Vec::new(), limit, weight: 0, ended: false }
+    }
+
+    /// Until it has one item more than it shows.
+    fn wants_more(&self) -> bool {
+        !self.ended && self.items.len() <= self.limit && self.weight <= Self::MOST
+    }
+
+    /// How many to read next.
+    fn step(&self) -> usize {
+        (self.limit + 1 - self.items.len()).min(Self::STEP)
+    }
+
+    fn add(&mut self, step: Vec<T>, weight: impl Fn(&T) -> usize) {
+        self.ended = step.len() < self.step();
+        for item in step {
+            self.add_one(item, &weight);
         }
-        if last_step {
-            return Ok(found);
+    }
+
+    fn add_one(&mut self, item: T, weight: impl Fn(&T) -> usize) {
+        // What does not fit any more is on the next page; the first item always fits.
+        if self.weight > Self::MOST {
+            self.ended = false;
+            return;
         }
+        self.weight += weight(&item);
+        self.items.push(item);
+    }
+
+    /// The items to show, and whether there are more.
+    fn map<U>(mut self, view: impl Fn(T) -> U) -> (Vec<U>, bool) {
+        let more = self.items.len() > self.limit || !self.ended;
+        self.items.truncate(self.limit);
+        (self.items.into_iter().map(view).collect(), more)
     }
 }
 
-/// A page of what was read with one more than the page has.
-fn page<T>(mut items: Vec<(T, String)>, limit: usize, revision: Revision) -> Page<T> {
-    let more = items.len() > limit;
-    items.truncate(limit);
+/// Credentials of a company: all, or those with a grant of a scope that is active, or dormant.
+fn credentials(
+    store: &dyn Store,
+    ground: Ground<'_>,
+    holding: Option<(ScopeId, bool)>,
+    mut after: Option<CredentialId>,
+    limit: usize,
+) -> Result<Filling<Credential>, StoreError> {
+    const STEP: usize = 1000;
+    let company = ground.company;
+    let weight = |credential: &Credential| credential.grants.len();
+    let mut page = Filling::new(limit);
+    while page.wants_more() {
+        let Some((scope, include_dormant)) = holding else {
+            let step = store.credentials(company.created_at, after.as_ref(), page.step())?;
+            after = step.last().map(|credential| credential.id.clone());
+            page.add(step, weight);
+            continue;
+        };
+        let holders = store.holders(company.created_at, scope, after.as_ref(), STEP)?;
+        let last_step = holders.len() < STEP;
+        for id in holders {
+            if !page.wants_more() {
+                return Ok(page);
+            }
+            let key = FactKey::Credential(company.created_at, id.clone());
+            after = Some(id);
+            let Some(Fact::Credential(credential)) = store.get(&key)? else { continue };
+            let Some(grant) = credential.grants.get(scope) else { continue };
+            let wanted = match grant.state(scope, &company.ceiling, ground.now) {
+                GrantState::Active => true,
+                GrantState::Dormant => include_dormant,
+                GrantState::Expired => false,
+            };
+            if wanted {
+                page.add_one(Arc::unwrap_or_clone(credential), weight);
+            }
+        }
+        page.ended = last_step;
+    }
+    Ok(page)
+}
+
+fn page<T>(items: Vec<T>, more: bool, revision: Revision, etag: impl Fn(&T) -> String) -> Page<T> {
+    let items = items
+        .into_iter()
+        .map(|item| {
+            let etag = etag(&item);
+            (item, etag)
+        })
+        .collect();
     Page { items, more, revision }
 }

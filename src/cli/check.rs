@@ -1,5 +1,7 @@
 //! `scopegate check`: one decision.
 
+use std::io::{self, Write};
+
 use comfy_table::Table;
 use comfy_table::presets::NOTHING;
 use serde_json::json;
@@ -24,8 +26,8 @@ pub async fn check(args: CheckArgs) -> anyhow::Result<bool> {
     };
     let answer = client.check(request).await.map_err(|status| said(&status))?.into_inner();
     match args.output {
-        Output::Table => println!("{}", table(&answer)),
-        Output::Json => println!("{:#}", json(&answer)),
+        Output::Table => writeln!(io::stdout(), "{}", table(&answer))?,
+        Output::Json => writeln!(io::stdout(), "{:#}", json(&answer))?,
     }
     Ok(answer.decision() == Decision::Allowed)
 }

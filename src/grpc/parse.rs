@@ -119,11 +119,12 @@ impl Fields {
         // google.protobuf.Timestamp: years 1 to 9999, nanoseconds counted forward.
         let valid = (-62_135_596_800..=253_402_300_799).contains(&stamp.seconds)
             && (0..1_000_000_000).contains(&stamp.nanos);
-        let moment = Timestamp::new(stamp.seconds, stamp.nanos).ok().filter(|_| valid);
-        if moment.is_none() {
+        if !valid {
             self.wrong(field, "is not a time between the years 1 and 9999");
+            return None;
         }
-        moment
+        // The library's last moment is a day before the format's: both mean never.
+        Some(Timestamp::new(stamp.seconds, stamp.nanos).unwrap_or(Timestamp::MAX))
     }
 
     fn terms(&mut self, raw: RawTerms) -> Terms {
@@ -227,7 +228,10 @@ pub(super) fn check(request: proto::CheckRequest) -> Result<(Query, Revision), R
         }
     }
     let query = company.zip(credential).zip(needs).map(|((company, credential), needs)| {
-        (Query { company, credential, needs, audience }, Revision(request.at_least_revision))
+        (
+            Query { company, credential, needs, audience, token: None, user: None, owner: None },
+            Revision(request.at_least_revision),
+        )
     });
     fields.finish(query)
 }

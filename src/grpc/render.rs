@@ -50,12 +50,20 @@ fn reason(reason: Reason) -> proto::Reason {
         Reason::CredentialDisabled => proto::Reason::CredentialDisabled,
         Reason::CredentialExpired => proto::Reason::CredentialExpired,
         Reason::TokenRequired => proto::Reason::TokenRequired,
+        Reason::TokenInvalid => proto::Reason::TokenInvalid,
+        Reason::TokenExpired => proto::Reason::TokenExpired,
+        Reason::TokenAudienceMismatch => proto::Reason::TokenAudienceMismatch,
         Reason::UserRequired => proto::Reason::UserRequired,
+        Reason::UserUnknown => proto::Reason::UserUnknown,
         Reason::ScopeUnknown => proto::Reason::ScopeUnknown,
         Reason::ScopeNotInCompany => proto::Reason::ScopeNotInCompany,
         Reason::ScopeNotGranted => proto::Reason::ScopeNotGranted,
         Reason::GrantDormant => proto::Reason::GrantDormant,
         Reason::GrantExpired => proto::Reason::GrantExpired,
+        Reason::ScopeNotInToken => proto::Reason::ScopeNotInToken,
+        Reason::ScopeNotConsented => proto::Reason::ScopeNotConsented,
+        Reason::UserLacksPermission => proto::Reason::UserLacksPermission,
+        Reason::NotRecordOwner => proto::Reason::NotRecordOwner,
     }
 }
 
@@ -69,7 +77,7 @@ pub(super) fn company(view: CompanyView, etag: String) -> proto::Company {
         company_id: company.id.to_string(),
         display_name: company.display_name,
         enabled: company.enabled,
-        ceiling: ceiling
+        scopes: ceiling
             .into_iter()
             .map(|(scope, added_at)| proto::CeilingScope {
                 scope: scope.to_string(),

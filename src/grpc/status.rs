@@ -18,7 +18,7 @@ use crate::store::StoreError;
 const DOMAIN: &str = "scopegate";
 /// Details travel in a trailer, which peers bound: this many violations, and this many bytes.
 const MAX_VIOLATIONS: usize = 20;
-const MAX_BYTES: usize = 2_500;
+const MAX_BYTES: usize = 2_000;
 
 /// A status in the making.
 struct Draft {
@@ -59,7 +59,11 @@ impl Draft {
         self.with("violation_count", count)
     }
 
-    fn malformed(self, violations: Vec<Violation>) -> Self {
+    fn malformed(
+        self,
+        violations: impl IntoIterator<Item = Violation, IntoIter: ExactSizeIterator>,
+    ) -> Self {
+        let violations = violations.into_iter();
         let size = |v: &Violation| v.field.len() + v.description.len();
         self.violations(violations.len(), violations, size, |details, violation| {
             details.add_bad_request_violation(violation.field, violation.description);
@@ -119,31 +123,23 @@ impl From<Refusal> for Status {
         let message = refusal.to_string();
         match refusal {
             Refusal::ScopesUnknown { field, unknown } => {
-                let count = unknown.len();
-                let name = |n: usize| {
-                    // A single scope is a field of its own.
-                    if field == "scope" { field.to_owned() } else { format!("{field}[{n}]") }
-                };
                 let violations = unknown.into_iter().map(|(n, scope)| Violation {
-                    field: name(n),
+                    // A single scope is a field of its own.
+                    field: if field == "scope" {
+                        field.to_owned()
+                    } else {
+                        format!("{field}[{n}]")
+                    },
                     description: format!("`{scope}` is not a scope of the catalog"),
                 });
-                let size = |v: &Violation| v.field.len() + v.description.len();
-                Draft::new(Code::InvalidArgument, "SCOPE_UNKNOWN", message).violations(
-                    count,
-                    violations,
-                    size,
-                    |details, v| {
-                        details.add_bad_request_violation(v.field, v.description);
-                    },
-                )
+                Draft::new(Code::InvalidArgument, "SCOPE_UNKNOWN", message).malformed(violations)
             }
             Refusal::Audience(_) => Draft::new(
                 Code::InvalidArgument,
                 "AUDIENCE_UNCLEAR",
                 format!("`audience` {message}"),
             )
-            .malformed(vec![Violation { field: "audience".to_owned(), description: message }]),
+            .malformed([Violation { field: "audience".to_owned(), description: message }]),
             Refusal::CompanyNotFound(id) => {
                 resource(Code::NotFound, "COMPANY_NOT_FOUND", message, "Company", id.as_str())
             }
@@ -209,10 +205,15 @@ fn unacknowledged(message: String, impact: Impact) -> Draft {
         let state = if affected.enabled { "enabled" } else { "disabled" };
         format!("{:?} ({state}) would lose {}{more}", affected.label, scopes.join(", "))
     };
+    // As many names as fit, and the number of all.
+    let scopes: Vec<_> = impact.scopes.iter().take(5).map(|scope| scope.as_str()).collect();
+    let scopes = scopes.join(" ");
     let size = |affected: &Affected| affected.id.as_str().len() + describe(affected).len() + 40;
     Draft::new(Code::FailedPrecondition, "IMPACT_NOT_ACKNOWLEDGED", message)
         .with("etag", &impact.etag)
         .with("affected_credential_count", impact.count)
+        .with("restricted_scopes", scopes)
+        .with("restricted_scope_count", impact.scopes.len())
         .violations(count, impact.affected, size, |details, affected| {
             let description = describe(&affected);
             let kind = "IMPACT_NOT_ACKNOWLEDGED";

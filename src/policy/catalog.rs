@@ -9,11 +9,11 @@ pub mod file;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use self::endpoint::{Endpoints, Path};
+use self::endpoint::Path;
 use self::file::CatalogFile;
 use super::id::Name;
 use super::revision::Revision;
-use super::scope::{Scope, ScopeId};
+use super::scope::{Scope, ScopeId, ScopeMap};
 
 /// A catalog in force, or about to be.
 #[derive(Clone, Debug)]
@@ -28,6 +28,8 @@ pub struct Catalog {
     file: CatalogFile,
     ids: HashMap<Scope, ScopeId>,
     scopes: HashMap<ScopeId, Entry>,
+    /// What each role permits, closed under implication (D1).
+    roles: HashMap<Name, ScopeMap<Reach>>,
     next_id: u32,
 }
 
@@ -53,7 +55,7 @@ pub struct Audience {
     /// A call needs the user's consent, and so a user.
     pub consent_required: bool,
     /// The oldest that a token may be, in seconds.
-    pub max_token_age: Option<u64>,
+    pub max_token_age: Option<u32>,
 }
 
 /// How far a role's permission reaches (D17).
@@ -179,7 +181,43 @@ impl Catalog {
                 entry.implied_by = by;
             }
         }
-        Self { revision, yaml, file_digest: None, file, ids, scopes, next_id }
+        let mut catalog = Self {
+            revision,
+            yaml,
+            file_digest: None,
+            file,
+            ids,
+            scopes,
+            roles: HashMap::new(),
+            next_id,
+        };
+        let roles = catalog.file.roles.iter();
+        catalog.roles = roles.map(|(name, role)| (name.clone(), catalog.close(role))).collect();
+        catalog
+    }
+
+    /// What a role permits, with all that it implies, each as far as the role reaches with it.
+    fn close(&self, role: &Role) -> ScopeMap<Reach> {
+        let reaching = |reach| {
+            let scopes = role.scopes.iter().filter(move |(_, r)| **r == reach);
+            let scopes: Vec<_> = scopes.filter_map(|(scope, _)| self.id(scope)).collect();
+            self.closure(&scopes).into_iter().map(move |scope| (scope, reach))
+        };
+        // The first entry of a scope stays: the wider reach.
+        reaching(Reach::All).chain(reaching(Reach::Own)).collect()
+    }
+
+    /// How far these roles, united, reach with a scope; none if no role permits it. A role that
+    /// the catalog lacks permits nothing (D2).
+    #[must_use]
+    pub fn reach(&self, roles: &[Name], scope: ScopeId) -> Option<Reach> {
+        roles.iter().filter_map(|role| self.roles.get(role)?.get(scope).copied()).max()
+    }
+
+    /// Whether any audience of the catalog requires consent.
+    #[must_use]
+    pub fn asks_for_consent(&self) -> bool {
+        self.file.audiences.values().any(|audience| audience.consent_required)
     }
 
     /// The platform's name.
@@ -298,13 +336,5 @@ impl Catalog {
                 }
             }
         }
-    }
-}
-
-impl CatalogFile {
-    /// The endpoints of the file.
-    #[must_use]
-    pub fn endpoints(&self) -> &Endpoints {
-        &self.endpoints
     }
 }

@@ -7,10 +7,12 @@ use std::fmt;
 use jiff::Timestamp;
 
 use super::company::Company;
+use super::consent::Consent;
 use super::credential::Credential;
-use super::id::{CompanyId, CredentialId, UserId};
+use super::id::{CompanyId, CredentialId, Name, UserId};
 use super::revision::Revision;
 use super::scope::{Scope, ScopeId};
+use super::user::User;
 
 /// A fact before and after, and what moved between.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,9 +77,46 @@ impl Stamped for Credential {
     }
 }
 
-/// The kind of a change: the name of the RPC that made it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ChangeKind {
+impl Stamped for User {
+    fn stamp(&mut self, revision: Revision, _: Timestamp) {
+        self.created_at = self.created_at.or_assigned(revision);
+        self.revision = revision;
+    }
+}
+
+impl Stamped for Consent {
+    fn stamp(&mut self, revision: Revision, _: Timestamp) {
+        self.revision = revision;
+    }
+}
+
+macro_rules! kinds {
+    ($($(#[$doc:meta])* $kind:ident,)*) => {
+        /// The kind of a change: the name of the RPC that made it.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum ChangeKind {
+            $($(#[$doc])* $kind,)*
+        }
+
+        impl ChangeKind {
+            /// The name of the RPC, on the wire and on disk.
+            #[must_use]
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Self::$kind => stringify!($kind),)*
+                }
+            }
+
+            /// The kind of this name.
+            #[must_use]
+            pub fn of(name: &str) -> Option<Self> {
+                [$(Self::$kind),*].into_iter().find(|kind| kind.name() == name)
+            }
+        }
+    };
+}
+
+kinds! {
     /// A catalog was applied.
     ApplyCatalog,
     /// A company was created.
@@ -104,51 +143,14 @@ pub enum ChangeKind {
     ReplaceScopes,
     /// A credential's scopes were set to the ceiling.
     ResetScopes,
-}
-
-impl ChangeKind {
-    /// Every kind.
-    pub const ALL: [Self; 13] = [
-        Self::ApplyCatalog,
-        Self::CreateCompany,
-        Self::UpdateCompany,
-        Self::DeleteCompany,
-        Self::AddCompanyScopes,
-        Self::RestrictCompanyScopes,
-        Self::CreateCredential,
-        Self::UpdateCredential,
-        Self::DeleteCredential,
-        Self::GrantScopes,
-        Self::RevokeScopes,
-        Self::ReplaceScopes,
-        Self::ResetScopes,
-    ];
-
-    /// The name of the RPC, on the wire and on disk.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::ApplyCatalog => "ApplyCatalog",
-            Self::CreateCompany => "CreateCompany",
-            Self::UpdateCompany => "UpdateCompany",
-            Self::DeleteCompany => "DeleteCompany",
-            Self::AddCompanyScopes => "AddCompanyScopes",
-            Self::RestrictCompanyScopes => "RestrictCompanyScopes",
-            Self::CreateCredential => "CreateCredential",
-            Self::UpdateCredential => "UpdateCredential",
-            Self::DeleteCredential => "DeleteCredential",
-            Self::GrantScopes => "GrantScopes",
-            Self::RevokeScopes => "RevokeScopes",
-            Self::ReplaceScopes => "ReplaceScopes",
-            Self::ResetScopes => "ResetScopes",
-        }
-    }
-
-    /// The kind of this name.
-    #[must_use]
-    pub fn of(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| kind.name() == name)
-    }
+    /// A user was created, or its roles replaced.
+    PutUser,
+    /// A user was deleted.
+    DeleteUser,
+    /// A consent was given, or replaced.
+    PutConsent,
+    /// A consent was withdrawn.
+    DeleteConsent,
 }
 
 impl fmt::Display for ChangeKind {
@@ -216,10 +218,33 @@ impl FieldChange {
         Self::when_moved(field, String::new(), after)
     }
 
+    /// A text that goes with its resource, if it has one.
+    #[must_use]
+    pub fn gone_text(field: &str, before: &str) -> Option<Self> {
+        let before = if before.is_empty() { String::new() } else { format!("{before:?}") };
+        Self::when_moved(field, before, String::new())
+    }
+
+    /// A flag that goes with its resource.
+    #[must_use]
+    pub fn gone_flag(field: &str, before: bool) -> Self {
+        Self { field: field.to_owned(), before: before.to_string(), after: String::new() }
+    }
+
     /// A text's change, if it is one.
     #[must_use]
     pub fn text(field: &str, before: &str, after: &str) -> Option<Self> {
         Self::when_moved(field, format!("{before:?}"), format!("{after:?}"))
+    }
+
+    /// A list's change, if it is one; before a new resource there is none.
+    #[must_use]
+    pub fn list(field: &str, before: Option<&[Name]>, after: &[Name]) -> Option<Self> {
+        let json = |names: &[Name]| {
+            let names: Vec<_> = names.iter().map(|name| format!("{:?}", name.as_str())).collect();
+            format!("[{}]", names.join(","))
+        };
+        Self::when_moved(field, before.map(json).unwrap_or_default(), json(after))
     }
 
     /// A flag's change, if it is one.

@@ -109,6 +109,16 @@ impl Company {
         edit
     }
 
+    /// Everything of it that ends with its deletion.
+    #[must_use]
+    pub fn delete(&self, catalog: &Catalog) -> Edit<Self> {
+        let mut edit = Edit::none(self);
+        edit.fields.extend(FieldChange::gone_text("display_name", &self.display_name));
+        edit.fields.push(FieldChange::gone_flag("enabled", self.enabled));
+        edit.removed = self.known(catalog).map(|(scope, _)| scope).collect();
+        edit
+    }
+
     /// The company with its scopes by name.
     #[must_use]
     pub fn view(&self, catalog: &Catalog) -> CompanyView {

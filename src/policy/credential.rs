@@ -187,16 +187,14 @@ impl Credential {
                         _ => None,
                     };
                     if end != grant.expires_at {
-                        edit.fields.push(expiry_change(
-                            ground.catalog,
-                            scope,
-                            grant.expires_at,
-                            end,
-                        ));
+                        let old = grant.expires_at;
+                        edit.fields.extend(expiry_change(ground.catalog, scope, old, end));
                         made.push((scope, Grant { expires_at: end, ..*grant }));
                     }
                 }
                 None => {
+                    let old = self.grants.get(scope).and_then(|grant| grant.expires_at);
+                    edit.fields.extend(expiry_change(ground.catalog, scope, old, expires_at));
                     edit.added.push(scope);
                     made.push((scope, Grant { granted_at: Revision::NEXT, expires_at }));
                 }
@@ -263,6 +261,20 @@ impl Credential {
         edit
     }
 
+    /// Everything of it that ends with its deletion.
+    #[must_use]
+    pub fn delete(&self, catalog: &Catalog) -> Edit<Self> {
+        let mut edit = Edit::none(self);
+        edit.fields.extend(FieldChange::gone_text("label", &self.label));
+        edit.fields.push(FieldChange::gone_flag("enabled", self.enabled));
+        edit.fields.extend(FieldChange::time("expires_at", self.expires_at, None));
+        for (scope, grant) in self.known(catalog) {
+            edit.fields.extend(expiry_change(catalog, scope, grant.expires_at, None));
+            edit.removed.push(scope);
+        }
+        edit
+    }
+
     /// The credential with its scopes by name and state.
     #[must_use]
     pub fn view(&self, ground: Ground<'_>) -> CredentialView {
@@ -296,6 +308,8 @@ impl Credential {
             .map(|scope| match self.active(*scope, ground) {
                 Some(grant) => (*scope, *grant),
                 None => {
+                    let old = self.grants.get(*scope).and_then(|grant| grant.expires_at);
+                    edit.fields.extend(expiry_change(ground.catalog, *scope, old, None));
                     edit.added.push(*scope);
                     (*scope, fresh)
                 }
@@ -308,7 +322,10 @@ impl Credential {
         let mut edit = Edit::none(self);
         let (kept, gone): (Vec<_>, Vec<_>) =
             self.known(ground.catalog).partition(|(scope, _)| keep(*scope));
-        edit.removed = gone.into_iter().map(|(scope, _)| scope).collect();
+        for (scope, grant) in gone {
+            edit.fields.extend(expiry_change(ground.catalog, scope, grant.expires_at, None));
+            edit.removed.push(scope);
+        }
         edit.after.grants = kept.into_iter().collect();
         edit
     }
@@ -327,11 +344,7 @@ fn expiry_change(
     scope: ScopeId,
     before: Option<Timestamp>,
     after: Option<Timestamp>,
-) -> FieldChange {
+) -> Option<FieldChange> {
     let name = catalog.name(scope).map_or("", Scope::as_str);
-    FieldChange {
-        field: format!("grants[{name}].expires_at"),
-        before: FieldChange::moment(before),
-        after: FieldChange::moment(after),
-    }
+    FieldChange::time(&format!("grants[{name}].expires_at"), before, after)
 }

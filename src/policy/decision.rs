@@ -1,121 +1,130 @@
 //! The decision: from facts of one revision to an answer. Pure and total.
 //!
-//! Every door asks [`decide`]; none decides by itself (D22). Layers are applied outermost
-//! first. The layers of token, consent and user are not built yet: where an audience requires
-//! one, the answer is a denial, so that no layer is ever skipped.
+//! Every door asks one evaluator, and none decides by itself (D22): [`decide`], [`explain`] and
+//! [`effective`] are three ways to read what its layers say. A layer says of one scope how far
+//! it lets a call reach, or why it does not let it through; the least reason is the reason,
+//! since reasons are ordered as D15 orders them.
+
+use std::collections::HashSet;
 
 use jiff::Timestamp;
 
 use super::catalog::{AudienceError, Catalog, Hearing, Reach};
 use super::company::Company;
+use super::consent::Consent;
 use super::credential::{Credential, GrantState, is_over};
 use super::query::{Needs, Query};
-use super::scope::Scope;
+use super::scope::{Scope, ScopeId};
+use super::user::User;
 
-/// Why a check was decided as it was; ordered as D15 orders them, so the least is the reason.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[expect(missing_docs, reason = "the words are D15's, and the contract's enum describes them")]
-pub enum Reason {
-    EndpointUnknown,
-    CompanyUnknown,
-    CompanyDisabled,
-    CredentialUnknown,
-    CredentialDisabled,
-    CredentialExpired,
-    TokenRequired,
-    UserRequired,
-    ScopeUnknown,
-    ScopeNotInCompany,
-    ScopeNotGranted,
-    GrantDormant,
-    GrantExpired,
+/// Declares the reasons in the order of D15, so that the least of several is the reason, each
+/// with the HTTP status that an API should answer with, the word for its error body (RFC 6749
+/// section 5.2, RFC 6750 section 3.1), and a sentence for an end user that says who can mend it
+/// and where, and names no grants.
+macro_rules! reasons {
+    ($($reason:ident, $status:literal, $error:literal, $remedy:literal;)*) => {
+        /// Why a check was decided as it was; ordered as D15 orders them.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        #[expect(missing_docs, reason = "the words are D15's, and the remedies describe them")]
+        pub enum Reason {
+            $($reason,)*
+        }
+
+        impl Reason {
+            /// Every reason, in order.
+            pub const ALL: &[Self] = &[$(Self::$reason),*];
+
+            /// The HTTP status that an API should answer with (D15).
+            #[must_use]
+            pub fn http_status(self) -> u16 {
+                match self {
+                    $(Self::$reason => $status,)*
+                }
+            }
+
+            /// The word for an API's error body (D15).
+            #[must_use]
+            pub fn error(self) -> &'static str {
+                match self {
+                    $(Self::$reason => $error,)*
+                }
+            }
+
+            /// Who can mend it and where, in a sentence fit for an end user (D15).
+            #[must_use]
+            pub fn remedy(self) -> &'static str {
+                match self {
+                    $(Self::$reason => $remedy,)*
+                }
+            }
+        }
+    };
 }
 
-impl Reason {
-    /// The HTTP status that an API should answer with (D15).
-    #[must_use]
-    pub fn http_status(self) -> u16 {
-        match self {
-            Self::EndpointUnknown => 404,
-            Self::CompanyUnknown
-            | Self::CompanyDisabled
-            | Self::CredentialUnknown
-            | Self::CredentialDisabled
-            | Self::CredentialExpired
-            | Self::TokenRequired
-            | Self::UserRequired => 401,
-            Self::ScopeUnknown
-            | Self::ScopeNotInCompany
-            | Self::ScopeNotGranted
-            | Self::GrantDormant
-            | Self::GrantExpired => 403,
-        }
-    }
+reasons! {
+    EndpointUnknown, 404, "not_found",
+        "No such endpoint. Check the method and the path in the API reference.";
+    CompanyUnknown, 401, "invalid_client",
+        "The company is not known. Check the company id that the call was made for.";
+    CompanyDisabled, 401, "invalid_client",
+        "The company's API access is disabled. Ask the platform's operator to enable the company.";
+    CredentialUnknown, 401, "invalid_client",
+        "The API credential is not known. Check its id, or ask the company's admin to create one.";
+    CredentialDisabled, 401, "invalid_client",
+        "The API credential is disabled. Ask the company's admin to enable it.";
+    CredentialExpired, 401, "invalid_client",
+        "The API credential has expired. Ask the company's admin to extend it or to create another.";
+    TokenRequired, 401, "invalid_token",
+        "This API needs an access token. Request one and send it with the call.";
+    TokenInvalid, 401, "invalid_token",
+        "The access token is not valid for this call. Request a new one for this user and this API.";
+    TokenExpired, 401, "invalid_token",
+        "The access token has expired. Request a new one.";
+    TokenAudienceMismatch, 401, "invalid_token",
+        "The access token was issued for another API. Request one for this API.";
+    UserRequired, 401, "invalid_token",
+        "This API acts on behalf of a user. Send a token or a call that names the user.";
+    UserUnknown, 401, "invalid_token",
+        "The user is not known in this company. Check the user id, or ask the company's admin to add the user.";
+    ScopeUnknown, 403, "invalid_scope",
+        "A scope that the call needs does not exist in this API. Check its name in the API reference.";
+    ScopeNotInCompany, 403, "invalid_scope",
+        "A scope that the call needs is not available to the company. Ask the platform's operator (your Customer Success Partner) to add it at the company level.";
+    ScopeNotGranted, 403, "invalid_scope",
+        "The API credential lacks a scope that the call needs. Ask the company's admin to grant it at the credential level.";
+    GrantDormant, 403, "invalid_scope",
+        "The API credential was granted a needed scope before the company lost and regained it. Ask the company's admin to grant it again.";
+    GrantExpired, 403, "invalid_scope",
+        "The API credential's grant of a needed scope has expired. Ask the company's admin to renew it.";
+    ScopeNotInToken, 403, "invalid_scope",
+        "The access token lacks a scope that the call needs. Request a token with that scope.";
+    ScopeNotConsented, 403, "invalid_scope",
+        "The user has not consented to a scope that the call needs. Ask the user to allow it.";
+    UserLacksPermission, 403, "access_denied",
+        "The user's own permissions do not allow this. Ask the company's admin for a role that does.";
+    NotRecordOwner, 403, "access_denied",
+        "The user's own permissions allow this for their own records only. Ask the company's admin for a wider role, or use a record of the user.";
+}
 
-    /// The word for an API's error body (D15; RFC 6749 section 5.2, RFC 6750 section 3.1).
-    #[must_use]
-    pub fn error(self) -> &'static str {
-        match self {
-            Self::EndpointUnknown => "not_found",
-            Self::CompanyUnknown
-            | Self::CompanyDisabled
-            | Self::CredentialUnknown
-            | Self::CredentialDisabled
-            | Self::CredentialExpired => "invalid_client",
-            Self::TokenRequired | Self::UserRequired => "invalid_token",
-            Self::ScopeUnknown
-            | Self::ScopeNotInCompany
-            | Self::ScopeNotGranted
-            | Self::GrantDormant
-            | Self::GrantExpired => "invalid_scope",
-        }
-    }
+/// A layer of a decision, outermost first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Layer {
+    /// The company and its ceiling.
+    Company,
+    /// The credential and its grants.
+    Credential,
+    /// The token and its scopes.
+    Token,
+    /// The user's consent.
+    Consent,
+    /// The user and their roles.
+    User,
+}
 
-    /// Who can mend it and where, in a sentence fit for an end user: it names no grants (D15).
-    #[must_use]
-    pub fn remedy(self) -> &'static str {
-        match self {
-            Self::EndpointUnknown => {
-                "No such endpoint. Check the method and the path in the API reference."
-            }
-            Self::CompanyUnknown => {
-                "The company is not known. Check the company id that the call was made for."
-            }
-            Self::CompanyDisabled => {
-                "The company's API access is disabled. Ask the platform's operator to enable the company."
-            }
-            Self::CredentialUnknown => {
-                "The API credential is not known. Check its id, or ask the company's admin to create one."
-            }
-            Self::CredentialDisabled => {
-                "The API credential is disabled. Ask the company's admin to enable it."
-            }
-            Self::CredentialExpired => {
-                "The API credential has expired. Ask the company's admin to extend it or to create another."
-            }
-            Self::TokenRequired => {
-                "This API needs an access token. Request one and send it with the call."
-            }
-            Self::UserRequired => {
-                "This API acts on behalf of a user. Send a token or a call that names the user."
-            }
-            Self::ScopeUnknown => {
-                "A scope that the call needs does not exist in this API. Check its name in the API reference."
-            }
-            Self::ScopeNotInCompany => {
-                "A scope that the call needs is not available to the company. Ask the platform's operator (your Customer Success Partner) to add it at the company level."
-            }
-            Self::ScopeNotGranted => {
-                "The API credential lacks a scope that the call needs. Ask the company's admin to grant it at the credential level."
-            }
-            Self::GrantDormant => {
-                "The API credential was granted a needed scope before the company lost and regained it. Ask the company's admin to grant it again."
-            }
-            Self::GrantExpired => {
-                "The API credential's grant of a needed scope has expired. Ask the company's admin to renew it."
-            }
-        }
-    }
+impl Layer {
+    /// Every layer, outermost first.
+    pub const ALL: [Self; 5] =
+        [Self::Company, Self::Credential, Self::Token, Self::Consent, Self::User];
 }
 
 /// What a decision rests on, all of one revision.
@@ -127,6 +136,10 @@ pub struct Facts<'a> {
     pub company: Option<&'a Company>,
     /// The company's credential, if it exists.
     pub credential: Option<&'a Credential>,
+    /// The user on whose behalf the call is made, if there is one and they exist.
+    pub user: Option<&'a User>,
+    /// The user's consent to the credential, if there is one.
+    pub consent: Option<&'a Consent>,
     /// The time, read after the facts (D19).
     pub now: Timestamp,
 }
@@ -148,91 +161,218 @@ pub enum Verdict {
     },
 }
 
+/// What every applied layer says of one scope.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Explanation {
+    /// The scope.
+    pub scope: Scope,
+    /// How far each applied layer lets it reach, or why it does not; outermost first.
+    pub layers: Vec<(Layer, Result<Reach, Reason>)>,
+}
+
 /// Decides one check.
 ///
 /// # Errors
 /// The request's audience cannot be told (D16): it is malformed for this catalog.
 pub fn decide(query: &Query, facts: Facts<'_>) -> Result<Verdict, AudienceError> {
-    let (scopes, of_endpoint) = match &query.needs {
-        Needs::Scopes(scopes) => (scopes, None),
-        Needs::Endpoint { method, path } => match facts.catalog.endpoint(method, path) {
-            Some(endpoint) => (&endpoint.scopes, endpoint.audience.as_ref()),
-            None => {
-                // An unknown endpoint needs no audience, but one that is named must exist.
-                if query.audience.is_some() {
-                    facts.catalog.hearing(None, query.audience.as_ref())?;
-                }
-                return Ok(Verdict::Denied { reason: Reason::EndpointUnknown, missing: vec![] });
-            }
-        },
+    let Some((scopes, hearing)) = needs(query, facts.catalog)? else {
+        return Ok(Verdict::Denied { reason: Reason::EndpointUnknown, missing: vec![] });
     };
-    let hearing = facts.catalog.hearing(of_endpoint, query.audience.as_ref())?;
-    let evaluator = match Evaluator::admit(facts, hearing) {
-        Ok(evaluator) => evaluator,
-        Err(reason) => {
-            return Ok(Verdict::Denied { reason, missing: scopes.clone() });
-        }
-    };
+    let evaluator = Evaluator::new(query, facts, hearing);
+    let mut reach = Reach::All;
     let mut reason: Option<Reason> = None;
     let mut missing = Vec::new();
     for scope in scopes {
-        if let Err(failed) = evaluator.layers(scope) {
-            reason = Some(reason.map_or(failed, |first| first.min(failed)));
-            missing.push(scope.clone());
+        match evaluator.scope(scope) {
+            Ok(own) => reach = reach.min(own),
+            Err(failed) => {
+                reason = Some(reason.map_or(failed, |first| first.min(failed)));
+                missing.push(scope.clone());
+            }
         }
     }
     Ok(match reason {
         Some(reason) => Verdict::Denied { reason, missing },
-        None => Verdict::Allowed { reach: Reach::All },
+        None => Verdict::Allowed { reach },
     })
 }
 
-/// The layers of one call whose company, credential, token and user are admitted.
-struct Evaluator<'a> {
+/// What every applied layer says of every scope that a check needs, also of a call that no
+/// layer admits.
+///
+/// # Errors
+/// As for [`decide`].
+pub fn explain(query: &Query, facts: Facts<'_>) -> Result<Vec<Explanation>, AudienceError> {
+    let Some((scopes, hearing)) = needs(query, facts.catalog)? else { return Ok(vec![]) };
+    let evaluator = Evaluator::new(query, facts, hearing);
+    let explain = |scope: &Scope| Explanation {
+        scope: scope.clone(),
+        layers: evaluator.layers(scope).collect(),
+    };
+    Ok(scopes.iter().map(explain).collect())
+}
+
+/// Exactly the scopes for which a check of that scope alone is allowed, with the same reach,
+/// sorted by name (D22). What the query needs is not looked at, and neither is an owner.
+///
+/// # Errors
+/// As for [`decide`].
+pub fn effective(query: &Query, facts: Facts<'_>) -> Result<Vec<(Scope, Reach)>, AudienceError> {
+    let hearing = facts.catalog.hearing(None, query.audience.as_ref())?;
+    let without_owner = Query { owner: None, ..query.clone() };
+    let evaluator = Evaluator::new(&without_owner, facts, hearing);
+    let mut allowed: Vec<_> = facts
+        .catalog
+        .scope_ids()
+        .filter_map(|id| facts.catalog.name(id))
+        .filter_map(|scope| Some((scope.clone(), evaluator.scope(scope).ok()?)))
+        .collect();
+    allowed.sort();
+    Ok(allowed)
+}
+
+/// The scopes that a query needs, and who hears it; none if no endpoint matches.
+fn needs<'a>(
+    query: &'a Query,
     catalog: &'a Catalog,
+) -> Result<Option<(&'a [Scope], Hearing<'a>)>, AudienceError> {
+    let named = query.audience.as_ref();
+    Ok(match &query.needs {
+        Needs::Scopes(scopes) => Some((scopes, catalog.hearing(None, named)?)),
+        Needs::Endpoint { method, path } => match catalog.endpoint(method, path) {
+            Some(endpoint) => {
+                let hearing = catalog.hearing(endpoint.audience.as_ref(), named)?;
+                Some((&endpoint.scopes, hearing))
+            }
+            None => {
+                // An unknown endpoint needs no audience, but one that is named must exist.
+                if named.is_some() {
+                    catalog.hearing(None, named)?;
+                }
+                None
+            }
+        },
+    })
+}
+
+/// The layers of one call.
+struct Evaluator<'a> {
+    query: &'a Query,
+    facts: Facts<'a>,
     hearing: Hearing<'a>,
-    company: &'a Company,
-    credential: &'a Credential,
-    now: Timestamp,
+    /// Why the token admits no call at all, if it does not.
+    token_fault: Option<Reason>,
+    /// The token's scopes, closed under implication (D1); those that the catalog lacks are
+    /// ignored (D16).
+    token_scopes: HashSet<ScopeId>,
 }
 
 impl<'a> Evaluator<'a> {
-    /// The rows of D15 that concern the call as a whole.
-    fn admit(facts: Facts<'a>, hearing: Hearing<'a>) -> Result<Self, Reason> {
-        let company = facts.company.ok_or(Reason::CompanyUnknown)?;
+    fn new(query: &'a Query, facts: Facts<'a>, hearing: Hearing<'a>) -> Self {
+        let (mut token_fault, mut token_scopes) = (None, HashSet::new());
+        if let Some(token) = &query.token {
+            token_fault = token.fault(hearing, query.user.as_ref(), facts.now);
+            let known: Vec<_> = token.scopes.iter().filter_map(|s| facts.catalog.id(s)).collect();
+            token_scopes.extend(facts.catalog.closure(&known));
+        }
+        Self { query, facts, hearing, token_fault, token_scopes }
+    }
+
+    /// How far all applied layers together let a scope reach, or the first reason why not.
+    fn scope(&self, scope: &Scope) -> Result<Reach, Reason> {
+        let least = |all: Result<Reach, Reason>, one| match (all, one) {
+            (Ok(a), Ok(b)) => Ok(a.min(b)),
+            (Err(a), Err(b)) => Err(a.min(b)),
+            (Err(reason), Ok(_)) | (Ok(_), Err(reason)) => Err(reason),
+        };
+        self.layers(scope).map(|(_, said)| said).fold(Ok(Reach::All), least)
+    }
+
+    /// What each applied layer says of a scope.
+    fn layers(&self, scope: &Scope) -> impl Iterator<Item = (Layer, Result<Reach, Reason>)> {
+        let known = self.facts.catalog.id(scope);
+        let known = known.filter(|id| self.facts.catalog.heard_by(*id, self.hearing));
+        let applied = Layer::ALL.into_iter().filter(|layer| self.applies(*layer));
+        applied.map(move |layer| (layer, self.layer(layer, known)))
+    }
+
+    /// Which layers a call has (D16).
+    fn applies(&self, layer: Layer) -> bool {
+        let audience = self.hearing.audience;
+        match layer {
+            Layer::Company | Layer::Credential => true,
+            Layer::Token => audience.token_required || self.query.token.is_some(),
+            Layer::Consent => audience.consent_required,
+            Layer::User => audience.user_required || self.query.on_behalf_of().is_some(),
+        }
+    }
+
+    /// What one layer says of a scope: first of the call as a whole, then of the scope.
+    fn layer(&self, layer: Layer, scope: Option<ScopeId>) -> Result<Reach, Reason> {
+        match layer {
+            Layer::Company => self.company(scope),
+            Layer::Credential => self.credential(scope),
+            Layer::Token => self.token(scope),
+            Layer::Consent => self.consent(scope),
+            Layer::User => self.user(scope),
+        }
+    }
+
+    fn company(&self, scope: Option<ScopeId>) -> Result<Reach, Reason> {
+        let company = self.facts.company.ok_or(Reason::CompanyUnknown)?;
         if !company.enabled {
             return Err(Reason::CompanyDisabled);
         }
-        let credential = facts.credential.ok_or(Reason::CredentialUnknown)?;
+        let scope = scope.ok_or(Reason::ScopeUnknown)?;
+        let within = company.ceiling.contains(scope);
+        if within { Ok(Reach::All) } else { Err(Reason::ScopeNotInCompany) }
+    }
+
+    fn credential(&self, scope: Option<ScopeId>) -> Result<Reach, Reason> {
+        let (Some(company), Some(credential)) = (self.facts.company, self.facts.credential) else {
+            return Err(Reason::CredentialUnknown);
+        };
         if !credential.enabled {
             return Err(Reason::CredentialDisabled);
         }
-        if is_over(credential.expires_at, facts.now) {
+        if is_over(credential.expires_at, self.facts.now) {
             return Err(Reason::CredentialExpired);
         }
-        // No request can carry these yet, so where they are required they are missing.
-        if hearing.audience.token_required {
-            return Err(Reason::TokenRequired);
-        }
-        if hearing.audience.user_required {
-            return Err(Reason::UserRequired);
-        }
-        Ok(Self { catalog: facts.catalog, hearing, company, credential, now: facts.now })
-    }
-
-    /// The rows of D15 that concern one scope, outermost first.
-    fn layers(&self, scope: &Scope) -> Result<(), Reason> {
-        let known = self.catalog.id(scope).filter(|id| self.catalog.heard_by(*id, self.hearing));
-        let scope = known.ok_or(Reason::ScopeUnknown)?;
-        let ceiling = &self.company.ceiling;
-        if !ceiling.contains(scope) {
-            return Err(Reason::ScopeNotInCompany);
-        }
-        let grant = self.credential.grants.get(scope).ok_or(Reason::ScopeNotGranted)?;
-        match grant.state(scope, ceiling, self.now) {
-            GrantState::Active => Ok(()),
+        let held = scope.and_then(|scope| Some((scope, credential.grants.get(scope)?)));
+        let (scope, grant) = held.ok_or(Reason::ScopeNotGranted)?;
+        match grant.state(scope, &company.ceiling, self.facts.now) {
+            GrantState::Active => Ok(Reach::All),
             GrantState::Dormant => Err(Reason::GrantDormant),
             GrantState::Expired => Err(Reason::GrantExpired),
+        }
+    }
+
+    fn token(&self, scope: Option<ScopeId>) -> Result<Reach, Reason> {
+        if self.query.token.is_none() {
+            return Err(Reason::TokenRequired);
+        }
+        if let Some(fault) = self.token_fault {
+            return Err(fault);
+        }
+        let carried = scope.is_some_and(|scope| self.token_scopes.contains(&scope));
+        if carried { Ok(Reach::All) } else { Err(Reason::ScopeNotInToken) }
+    }
+
+    fn consent(&self, scope: Option<ScopeId>) -> Result<Reach, Reason> {
+        let given = self.facts.consent.zip(scope);
+        let given = given.is_some_and(|(consent, scope)| consent.scopes.contains(scope));
+        if given { Ok(Reach::All) } else { Err(Reason::ScopeNotConsented) }
+    }
+
+    fn user(&self, scope: Option<ScopeId>) -> Result<Reach, Reason> {
+        let named = self.query.on_behalf_of().ok_or(Reason::UserRequired)?;
+        let user = self.facts.user.ok_or(Reason::UserUnknown)?;
+        let reach = scope.and_then(|scope| self.facts.catalog.reach(&user.roles, scope));
+        match reach.ok_or(Reason::UserLacksPermission)? {
+            Reach::Own if self.query.owner.as_ref().is_some_and(|owner| owner != named) => {
+                Err(Reason::NotRecordOwner)
+            }
+            reach => Ok(reach),
         }
     }
 }

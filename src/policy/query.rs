@@ -1,8 +1,9 @@
 //! Query: one check, as asked.
 
 use super::catalog::endpoint::Path;
-use super::id::{CompanyId, CredentialId, Name};
+use super::id::{CompanyId, CredentialId, Name, UserId};
 use super::scope::Scope;
+use super::token::Token;
 
 /// One check, as asked. Its parts are well formed; whether they exist is the decision's matter.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,6 +16,20 @@ pub struct Query {
     pub needs: Needs,
     /// The audience named, if any.
     pub audience: Option<Name>,
+    /// The token presented, if any.
+    pub token: Option<Token>,
+    /// The user that the request names, if any.
+    pub user: Option<UserId>,
+    /// Whose record is asked for, if it says so.
+    pub owner: Option<UserId>,
+}
+
+impl Query {
+    /// The user on whose behalf the call is made: the request's, else the token's (D16).
+    #[must_use]
+    pub fn on_behalf_of(&self) -> Option<&UserId> {
+        self.user.as_ref().or_else(|| self.token.as_ref()?.user.as_ref())
+    }
 }
 
 /// What a check asks for: at least one scope, or an endpoint (D13).

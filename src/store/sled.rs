@@ -11,13 +11,13 @@
 //! Not here: what a change means, and who is told of it beyond the [`Listener`].
 
 mod value;
+mod witness;
 mod writer;
 
 use std::fs::{self, File};
 use std::io;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
-use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
 
@@ -34,12 +34,11 @@ use crate::policy::credential::Credential;
 use crate::policy::id::{CompanyId, CredentialId};
 use crate::policy::revision::Revision;
 use crate::policy::scope::ScopeId;
+use witness::{Said, Witness};
 use writer::{Order, Writer};
 
 /// The version of what this program writes. A store of a later one is not opened.
 const SCHEMA_VERSION: u64 = 1;
-/// The file that says which life of a store is kept in a directory.
-const MARKER: &str = "incarnation";
 /// How much of the tree sled keeps in memory.
 const CACHE_BYTES: u64 = 64 << 20;
 /// How many changes may wait for the writer.
@@ -91,7 +90,6 @@ pub struct SledStore {
     /// The way to the writer, until the engine is closed.
     orders: Mutex<Option<mpsc::SyncSender<Order>>>,
     thread: Mutex<Option<JoinHandle<()>>>,
-    failed: Arc<AtomicBool>,
 }
 
 impl SledStore {
@@ -102,7 +100,7 @@ impl SledStore {
     pub fn open(dir: &Path) -> Result<Self, OpenError> {
         let name = dir.display().to_string();
         let io_error = |error: &io::Error| OpenError::Io { dir: name.clone(), error: error.kind() };
-        fs::create_dir_all(dir).map_err(|error| io_error(&error))?;
+        create(dir).map_err(|error| io_error(&error))?;
         // sled panics on what it cannot read, and prints it: here it becomes one sentence.
         let hook = panic::take_hook();
         panic::set_hook(Box::new(|_| {}));
@@ -131,11 +129,11 @@ impl SledStore {
         let db = sled::Config::new().path(dir).cache_capacity(CACHE_BYTES).open()?;
         let tree: Tree = (*db).clone();
         let log = File::open(dir.join("db"))?;
-        let marker = dir.join(MARKER);
+        let witness = Witness::ask(dir)?;
         if tree.get(key::SCHEMA)?.is_none() {
             // sled opens a log that it cannot follow as an empty one: a store that was made here
             // before must not come back as a new one.
-            if !tree.is_empty() || marker.exists() {
+            if !tree.is_empty() || !matches!(witness, Said::Nothing) {
                 return Err(Trouble::Damage);
             }
             let mut batch = sled::Batch::default();
@@ -144,38 +142,33 @@ impl SledStore {
             batch.insert(key::HEAD, &0_u64.to_be_bytes());
             tree.apply_batch(batch)?;
             tree.flush()?;
-            log.sync_data()?;
         }
+        // What a killed process had only handed to the kernel is durable before it is known.
+        log.sync_all()?;
         let schema = number(&tree, key::SCHEMA)?.ok_or(Trouble::Damage)?;
         if schema > SCHEMA_VERSION {
             return Err(Trouble::Newer(schema));
         }
         let incarnation = tree.get(key::INCARNATION)?.ok_or(Trouble::Damage)?;
         let incarnation = Incarnation::from_slice(&incarnation).map_err(|_| Trouble::Damage)?;
-        match fs::read_to_string(&marker) {
-            Ok(life) if life.trim() == incarnation.to_string() => {}
-            Ok(_) => return Err(Trouble::Damage),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                fs::write(&marker, format!("{incarnation}\n"))?;
-                File::open(&marker)?.sync_all()?;
-                // The files themselves must be found again after a crash.
-                File::open(dir)?.sync_all()?;
-            }
-            Err(error) => return Err(error.into()),
-        }
         let opened_at = Revision(number(&tree, key::HEAD)?.ok_or(Trouble::Damage)?);
         if let Some((last, _)) = tree.scan_prefix(key::changes()).next_back().transpose()?
             && key::revision_at_end(&last) != Some(opened_at)
         {
             return Err(Trouble::Damage);
         }
+        match witness {
+            Said::Nothing => {}
+            Said::Reached(life, reached) if life == incarnation && reached <= opened_at => {}
+            Said::Reached(..) | Said::Nonsense => return Err(Trouble::Damage),
+        }
+        let witness = Witness::take(dir, incarnation, opened_at)?;
         let time_mark = number(&tree, key::TIME)?.map(i64::try_from).transpose();
         let time_mark = time_mark.map_err(|_| Trouble::Damage)?;
         let time_mark = time_mark.map(Timestamp::from_millisecond).transpose();
         let time_mark = time_mark.map_err(|_| Trouble::Damage)?;
-        let failed = Arc::new(AtomicBool::new(false));
         let (send, receive) = mpsc::sync_channel(QUEUE);
-        let writer = Writer::new(tree.clone(), log, opened_at, time_mark, Arc::clone(&failed))?;
+        let writer = Writer::new(tree.clone(), log, witness, opened_at, time_mark)?;
         Ok(Self {
             tree,
             incarnation,
@@ -184,7 +177,6 @@ impl SledStore {
             parts: Mutex::new(Some((writer, receive))),
             orders: Mutex::new(Some(send)),
             thread: Mutex::new(None),
-            failed,
         })
     }
 
@@ -363,17 +355,26 @@ impl Store for SledStore {
         self.orders.lock().unwrap_or_else(PoisonError::into_inner).take();
         self.parts.lock().unwrap_or_else(PoisonError::into_inner).take();
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(thread) = thread
-            && thread.join().is_err()
-        {
-            self.failed.store(true, std::sync::atomic::Ordering::Relaxed);
-        }
+        // The writer has told its listener if it panicked.
+        thread.map(JoinHandle::join);
     }
 }
 
 impl Drop for SledStore {
     fn drop(&mut self) {
         self.close();
+    }
+}
+
+/// Makes the directory, so that it is found again after a crash.
+fn create(dir: &Path) -> io::Result<()> {
+    if dir.is_dir() {
+        return Ok(());
+    }
+    fs::create_dir_all(dir)?;
+    match dir.canonicalize()?.parent() {
+        Some(parent) => File::open(parent)?.sync_all(),
+        None => Ok(()),
     }
 }
 

@@ -3,7 +3,7 @@
 //! Not here: any normalising of a path. What a proxy and a server could read in two ways is
 //! refused, since a guess here would be a hole.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use crate::policy::id::Name;
 use crate::policy::scope::Scope;
@@ -123,6 +123,9 @@ pub enum TemplateError {
     /// Its literal parts are not a path.
     #[error("the template {0}")]
     Path(#[from] PathError),
+    /// It is longer than any path.
+    #[error("the template has {0} bytes, the limit is {MAX_PATH_LEN}")]
+    TooLong(usize),
     /// It ends in a slash, which no call matches.
     #[error("the template must not end in `/`")]
     TrailingSlash,
@@ -144,6 +147,8 @@ pub struct Endpoints {
 struct Node {
     endpoint: Option<Endpoint>,
     literals: HashMap<Box<str>, Node>,
+    /// What servers may take the literals for; see [`plainest`].
+    plain_literals: HashSet<Vec<u8>>,
     parameter: Option<Box<Node>>,
 }
 
@@ -158,6 +163,9 @@ impl Endpoints {
         template: &str,
         endpoint: Endpoint,
     ) -> Result<(), TemplateError> {
+        if template.len() > MAX_PATH_LEN {
+            return Err(TemplateError::TooLong(template.len()));
+        }
         let inner = template.strip_prefix('/').ok_or(PathError::Relative)?;
         if inner.ends_with('/') {
             return Err(TemplateError::TrailingSlash);
@@ -176,6 +184,7 @@ impl Endpoints {
                 _ if segment.is_empty() => return Err(PathError::EmptySegment.into()),
                 _ => {
                     check_segment(segment)?;
+                    node.plain_literals.insert(plainest(segment));
                     node.literals.entry(segment.into()).or_default()
                 }
             };
@@ -201,13 +210,33 @@ impl Node {
         let Some((first, rest)) = segments.split_first() else {
             return self.endpoint.as_ref();
         };
-        let literal = self.literals.get(*first).and_then(|node| node.find(rest));
-        literal.or_else(|| {
-            // A parameter matches a non-empty segment: a trailing slash never matches.
-            let node = self.parameter.as_ref().filter(|_| !first.is_empty())?;
-            node.find(rest)
-        })
+        if let Some(literal) = self.literals.get(*first) {
+            if let Some(endpoint) = literal.find(rest) {
+                return Some(endpoint);
+            }
+        } else if self.plain_literals.contains(&plainest(first)) {
+            // `/users/export;x=1` and `/users/%65xport` are `/users/export` to some servers: such
+            // a segment is no parameter, or a weaker endpoint would answer for a stronger one.
+            return None;
+        }
+        // A parameter matches a non-empty segment: a trailing slash never matches.
+        let node = self.parameter.as_ref().filter(|_| !first.is_empty())?;
+        node.find(rest)
     }
+}
+
+/// A segment as the most lenient server reads it: without what follows a `;`, and decoded. Only
+/// ever used to refuse.
+fn plainest(segment: &str) -> Vec<u8> {
+    let mut bytes = segment.split(';').next().unwrap_or_default().bytes();
+    let mut plain = Vec::with_capacity(segment.len());
+    while let Some(byte) = bytes.next() {
+        let mut digit = || char::from(bytes.next()?).to_digit(16);
+        let decoded = if byte == b'%' { digit().zip(digit()) } else { None };
+        let decoded = decoded.and_then(|(high, low)| u8::try_from(high * 16 + low).ok());
+        plain.push(decoded.unwrap_or(byte));
+    }
+    plain
 }
 
 #[cfg(test)]
@@ -252,6 +281,23 @@ mod tests {
         assert_eq!(found(&all, "GET", "/users/"), None, "a trailing slash never matches");
         assert_eq!(found(&all, "GET", "/users/me/"), None);
         assert_eq!(found(&all, "GET", "/users"), None);
+    }
+
+    #[test]
+    fn what_a_server_may_take_for_a_literal_is_no_parameter() {
+        let all = endpoints(&[
+            ("GET", "/users/{id}"),
+            ("GET", "/users/export"),
+            ("GET", "/users/me:purge"),
+            ("GET", "/users/%C3%A9"),
+        ]);
+        for path in ["/users/export;x=1", "/users/me%3Apurge", "/users/me%3apurge", "/users/%c3%a9"]
+        {
+            assert_eq!(found(&all, "GET", path), None, "{path}");
+        }
+        for path in ["/users/a%40b.com", "/users/exports", "/users/7;x=1"] {
+            assert_eq!(found(&all, "GET", path), Some("/users/*id*"), "{path}");
+        }
     }
 
     #[test]

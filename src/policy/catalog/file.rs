@@ -270,19 +270,28 @@ impl FileReader {
         None
     }
 
+    /// YAML's `1` and `"1"` are two keys, and one name.
+    fn once(&mut self, key: &Spanned<String>, earlier: bool) {
+        if earlier {
+            self.problem(key.referenced, format!("`{}` stands here a second time", key.value));
+        }
+    }
+
     fn read(&mut self, raw: RawFile) -> CatalogFile {
         let mut file = CatalogFile { name: raw.name, ..CatalogFile::default() };
         for (key, audience) in raw.audiences.0 {
             let audience = self.audience(audience.unwrap_or_default());
             if let Some(name) = self.name(&key) {
-                file.audiences.insert(name, audience);
+                let earlier = file.audiences.insert(name, audience).is_some();
+                self.once(&key, earlier);
             }
         }
         self.scopes(raw.scopes, &mut file);
         for (key, role) in raw.roles.0 {
             let role = self.role(role.unwrap_or_default(), &file.scopes);
             if let Some(name) = self.name(&key) {
-                file.roles.insert(name, role);
+                let earlier = file.roles.insert(name, role).is_some();
+                self.once(&key, earlier);
             }
         }
         for raw in raw.endpoints {
@@ -328,7 +337,9 @@ impl FileReader {
             });
             places.insert(name.clone(), key.referenced);
             implications.push((name.clone(), scope.implies));
-            file.scopes.insert(name, ScopeEntry { title: scope.title, implies: vec![], audiences });
+            let entry = ScopeEntry { title: scope.title, implies: vec![], audiences };
+            let earlier = file.scopes.insert(name, entry).is_some();
+            self.once(&key, earlier);
         }
         for (name, texts) in implications {
             let mut implies = Vec::new();
@@ -357,7 +368,8 @@ impl FileReader {
                     RawReach::All => Reach::All,
                     RawReach::Own => Reach::Own,
                 };
-                role.scopes.insert(scope, reach);
+                let earlier = role.scopes.insert(scope, reach).is_some();
+                self.once(&key, earlier);
             }
         }
         role
@@ -414,9 +426,9 @@ pub fn is_method(text: &str) -> bool {
     letters && (1..=32).contains(&text.len())
 }
 
-fn duration(text: &str) -> Result<u64, &'static str> {
+fn duration(text: &str) -> Result<u32, &'static str> {
     const WRONG: &str = "is not an age: an integer with `s`, `m`, `h` or `d`";
-    let unit = match text.chars().last() {
+    let unit: u32 = match text.chars().last() {
         Some('s') => 1,
         Some('m') => 60,
         Some('h') => 3_600,
@@ -424,8 +436,8 @@ fn duration(text: &str) -> Result<u64, &'static str> {
         _ => return Err(WRONG),
     };
     let digits = text.get(..text.len() - 1).filter(|d| d.bytes().all(|b| b.is_ascii_digit()));
-    let count: u64 = digits.and_then(|d| d.parse().ok()).ok_or(WRONG)?;
-    count.checked_mul(unit).filter(|age| *age > 0 && *age <= u64::from(u32::MAX)).ok_or(WRONG)
+    let count: u32 = digits.and_then(|d| d.parse().ok()).ok_or(WRONG)?;
+    count.checked_mul(unit).filter(|age| *age > 0).ok_or(WRONG)
 }
 
 /// A scope that implies itself, by which way; found without recursion, since a file may be deep.
@@ -512,6 +524,7 @@ endpoints:
             ("scopes: {}\nscops: {}\n", "line 2, column 1: "),
             ("scopes:\n  a: { titel: x }\n", "line 2, column 8: "),
             ("scopes:\n  a: { implies: b }\n", "line 2, column 17: "),
+            ("scopes: { 1: , \"1\": }\n", "line 1, column 16: "),
             ("name: x\n", "line 1, column 1: "),
             ("scopes: { a: {}\n", "line 1, column 9: "),
             ("scopes: {a: }\naudiences: { p: { token: maybe } }\n", "line 2, column 26: "),

@@ -10,7 +10,6 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, TryRecvError};
 
 use jiff::Timestamp;
@@ -23,6 +22,7 @@ use crate::store::{
     CommitError, Fact, FactKey, Listener, Outcome, Proposal, Receipt, Step, StoreError, key, record,
 };
 
+use super::witness::Witness;
 use super::{Trouble, unavailable, value};
 
 /// The most changes in one batch.
@@ -44,12 +44,12 @@ type Answer = oneshot::Sender<Result<Receipt, CommitError>>;
 pub(super) struct Writer {
     tree: Tree,
     log: File,
+    witness: Witness,
     head: Revision,
     /// The time of the last change: none is earlier (D19).
     time: Timestamp,
     /// The time kept in the store, which is ahead of the clock.
     mark: Timestamp,
-    failed: Arc<AtomicBool>,
     /// Births of deleted companies whose credentials are still to be swept.
     dead: Vec<Revision>,
 }
@@ -72,9 +72,9 @@ impl Writer {
     pub(super) fn new(
         tree: Tree,
         log: File,
+        witness: Witness,
         head: Revision,
         time: Option<Timestamp>,
-        failed: Arc<AtomicBool>,
     ) -> Result<Self, Trouble> {
         let dead: Result<Vec<_>, Trouble> = tree
             .scan_prefix(key::all_dead())
@@ -82,7 +82,7 @@ impl Writer {
             .map(|place| key::revision_at_end(&place?).ok_or(Trouble::Damage))
             .collect();
         let time = time.unwrap_or(Timestamp::UNIX_EPOCH);
-        Ok(Self { tree, log, head, time, mark: time, failed, dead: dead? })
+        Ok(Self { tree, log, witness, head, time, mark: time, dead: dead? })
     }
 
     /// Commits until the queue is closed or the disk fails.
@@ -98,7 +98,6 @@ impl Writer {
         if !matches!(done, Ok(Ok(()))) {
             // What the kernel dropped after a failed sync cannot be synced again: nothing more
             // is acknowledged, and the process is to end.
-            self.failed.store(true, Ordering::Release);
             listener.failed();
         }
     }
@@ -164,6 +163,7 @@ impl Writer {
         self.tree.apply_batch(draft.batch).map_err(|error| unavailable(&error))?;
         self.tree.flush().map_err(|error| unavailable(&error))?;
         self.log.sync_data().map_err(|error| unavailable(&sled::Error::Io(error)))?;
+        self.witness.note(draft.head).map_err(|error| unavailable(&sled::Error::Io(error)))?;
         self.head = draft.head;
         (self.time, self.mark) = (draft.time, draft.mark);
         self.dead.extend(draft.dead);

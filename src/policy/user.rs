@@ -1,0 +1,47 @@
+//! User: somebody of a company, and the roles that they hold there.
+
+use super::change::{Edit, FieldChange};
+use super::id::{Name, UserId};
+use super::revision::Revision;
+
+/// A user of a company.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct User {
+    /// The id, unique in the company.
+    pub id: UserId,
+    /// The birth of the company.
+    pub company: Revision,
+    /// The roles held, sorted, once each. One that the catalog lacks permits nothing (D2).
+    pub roles: Vec<Name>,
+    /// The user's birth: what belongs to an earlier user of the id is not theirs (D3).
+    pub created_at: Revision,
+    /// The last change.
+    pub revision: Revision,
+}
+
+impl User {
+    /// The user with exactly these roles; a new one if there is none yet.
+    #[must_use]
+    pub fn put(
+        before: Option<&Self>,
+        id: &UserId,
+        company: Revision,
+        roles: &[Name],
+    ) -> Edit<Self> {
+        let mut roles = roles.to_vec();
+        roles.sort();
+        roles.dedup();
+        let fields = FieldChange::list("roles", before.map(|user| &*user.roles), &roles);
+        let after = match before {
+            Some(user) => Self { roles, ..user.clone() },
+            None => Self {
+                id: id.clone(),
+                company,
+                roles,
+                created_at: Revision::NEXT,
+                revision: Revision::NEXT,
+            },
+        };
+        Edit { after, added: vec![], removed: vec![], fields: fields.into_iter().collect() }
+    }
+}
