@@ -10,21 +10,28 @@ mod etag;
 mod facts;
 mod ledger;
 pub mod listing;
+pub mod people;
 pub mod refusal;
 mod sync;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio::sync::watch;
 
 use self::clock::Clock;
 use self::facts::{Facts, Missed, View};
 use self::refusal::Refusal;
-use crate::policy::catalog::AudienceError;
-use crate::policy::decision::{self, Verdict};
+use crate::policy::catalog::{AudienceError, Reach};
+use crate::policy::company::Company;
+use crate::policy::consent::{Consent, Parties};
+use crate::policy::credential::Credential;
+use crate::policy::decision::{self, Explanation, Verdict};
 use crate::policy::query::Query;
 use crate::policy::revision::Revision;
+use crate::policy::scope::Scope;
+use crate::policy::user::User;
 use crate::store::{Incarnation, Listener, Store, StoreError};
 
 pub use self::ledger::{
@@ -52,6 +59,28 @@ pub struct Answer {
     pub revision: Revision,
 }
 
+/// The facts of one query, all of one revision.
+#[derive(Default)]
+struct Gathered {
+    company: Option<Arc<Company>>,
+    credential: Option<Arc<Credential>>,
+    user: Option<Arc<User>>,
+    consent: Option<Arc<Consent>>,
+}
+
+impl Gathered {
+    fn facts<'a>(&'a self, view: &'a View, now: Timestamp) -> decision::Facts<'a> {
+        decision::Facts {
+            catalog: &view.catalog,
+            company: self.company.as_deref(),
+            credential: self.credential.as_deref(),
+            user: self.user.as_deref(),
+            consent: self.consent.as_deref(),
+            now,
+        }
+    }
+}
+
 impl Authority {
     /// Takes charge of a store: from here on it alone changes it. At most `cache_entries` facts
     /// are kept at hand.
@@ -72,12 +101,87 @@ impl Authority {
     /// The audience cannot be told, the revision did not come in time, or the store cannot
     /// answer. None of them is an allow (D14).
     pub async fn check(&self, query: &Query, at_least: Revision) -> Result<Answer, Refusal> {
+        let (verdict, revision) = self.ask(query, at_least, decision::decide).await?;
+        Ok(Answer { verdict, revision })
+    }
+
+    /// Decides many checks at one published revision, in the order asked (D13).
+    ///
+    /// # Errors
+    /// As for a check; the first query whose audience cannot be told fails all, and is named by
+    /// its place.
+    pub async fn batch_check(
+        &self,
+        queries: &[Query],
+        at_least: Revision,
+    ) -> Result<(Vec<Verdict>, Revision), Refusal> {
+        self.wait_for(at_least).await?;
+        'attempts: for _ in 0..ATTEMPTS {
+            let view = self.facts.view().await?;
+            let mut all = Vec::with_capacity(queries.len());
+            for query in queries {
+                match self.gather(&view, query).await {
+                    Ok(gathered) => all.push(gathered),
+                    Err(missed) => {
+                        self.again(missed).await?;
+                        continue 'attempts;
+                    }
+                }
+            }
+            // Read after all facts, once for all checks (D19).
+            let now = self.clock.now();
+            let asked = queries.iter().zip(&all).enumerate();
+            let decide = |(place, (query, gathered)): (usize, (&Query, &Gathered))| {
+                let verdict = decision::decide(query, gathered.facts(&view, now));
+                verdict.map_err(|error| Refusal::AudienceOf(place, error))
+            };
+            return Ok((asked.map(decide).collect::<Result<_, _>>()?, view.at));
+        }
+        Err(StoreError::Unavailable.into())
+    }
+
+    /// Decides a check, with what every applied layer says of every scope (D15).
+    ///
+    /// # Errors
+    /// As for a check.
+    pub async fn explain(
+        &self,
+        query: &Query,
+        at_least: Revision,
+    ) -> Result<(Answer, Vec<Explanation>), Refusal> {
+        let both = |query: &Query, facts: decision::Facts<'_>| {
+            Ok((decision::decide(query, facts)?, decision::explain(query, facts)?))
+        };
+        let ((verdict, layers), revision) = self.ask(query, at_least, both).await?;
+        Ok((Answer { verdict, revision }, layers))
+    }
+
+    /// Exactly the scopes for which a check of one scope is allowed, sorted by name (D22).
+    ///
+    /// # Errors
+    /// As for a check.
+    pub async fn effective_scopes(
+        &self,
+        query: &Query,
+    ) -> Result<(Vec<(Scope, Reach)>, Revision), Refusal> {
+        self.ask(query, Revision::ZERO, decision::effective).await
+    }
+
+    /// Puts a question to the evaluator, on the facts of one published revision.
+    async fn ask<T>(
+        &self,
+        query: &Query,
+        at_least: Revision,
+        question: impl Fn(&Query, decision::Facts<'_>) -> Result<T, AudienceError>,
+    ) -> Result<(T, Revision), Refusal> {
         self.wait_for(at_least).await?;
         for _ in 0..ATTEMPTS {
             let view = self.facts.view().await?;
-            match self.decide(&view, query).await {
-                Ok(verdict) => {
-                    return Ok(Answer { verdict: verdict?, revision: view.at });
+            match self.gather(&view, query).await {
+                Ok(gathered) => {
+                    // Read after the facts (D19).
+                    let now = self.clock.now();
+                    return Ok((question(query, gathered.facts(&view, now))?, view.at));
                 }
                 Err(missed) => self.again(missed).await?,
             }
@@ -85,29 +189,26 @@ impl Authority {
         Err(StoreError::Unavailable.into())
     }
 
-    /// Decides at a view's revision, if every fact can be told there.
-    async fn decide(
-        &self,
-        view: &View,
-        query: &Query,
-    ) -> Result<Result<Verdict, AudienceError>, Missed> {
-        let company = self.facts.company(view.at, &query.company).await?;
-        let credential = match &company {
-            Some(company) => {
-                self.facts.credential(view.at, company.created_at, &query.credential).await?
-            }
-            None => None,
+    /// The facts that a query's answer rests on, if every one can be told at the view's revision.
+    async fn gather(&self, view: &View, query: &Query) -> Result<Gathered, Missed> {
+        let mut gathered = Gathered::default();
+        let Some(company) = self.facts.company(view.at, &query.company).await? else {
+            return Ok(gathered);
         };
-        let facts = decision::Facts {
-            catalog: &view.catalog,
-            company: company.as_deref(),
-            credential: credential.as_deref(),
-            user: None,
-            consent: None,
-            // Read after the facts (D19).
-            now: self.clock.now(),
-        };
-        Ok(decision::decide(query, facts))
+        let birth = company.created_at;
+        gathered.company = Some(company);
+        gathered.credential = self.facts.credential(view.at, birth, &query.credential).await?;
+        if let Some(user) = query.on_behalf_of() {
+            gathered.user = self.facts.user(view.at, birth, user).await?;
+        }
+        if let (Some(credential), Some(user)) = (&gathered.credential, &gathered.user)
+            && view.catalog.asks_for_consent()
+        {
+            let (user, credential) = (user.created_at, credential.created_at);
+            let of = Parties { company: birth, user, credential };
+            gathered.consent = self.facts.consent(view.at, of).await?;
+        }
+        Ok(gathered)
     }
 
     /// Waits for what was missed, so that another attempt can succeed.

@@ -21,10 +21,12 @@ use tokio::sync::oneshot;
 use crate::policy::catalog::Catalog;
 use crate::policy::change::{Change, Stamped};
 use crate::policy::company::Company;
+use crate::policy::consent::{Consent, Parties};
 use crate::policy::credential::Credential;
-use crate::policy::id::{CompanyId, CredentialId};
+use crate::policy::id::{CompanyId, CredentialId, UserId};
 use crate::policy::revision::Revision;
 use crate::policy::scope::ScopeId;
+use crate::policy::user::User;
 
 /// Which life of the store this is: a restored backup is another one. Etags and page tokens
 /// carry it, so that those of another life are refused.
@@ -42,6 +44,10 @@ pub enum FactKey {
     Credential(Revision, CredentialId),
     /// A company's impact revision, by its birth: the last change of any of its credentials (D7).
     Impact(Revision),
+    /// A user, by the company's birth and the user's id.
+    User(Revision, UserId),
+    /// A user's consent to a credential, by their births.
+    Consent(Parties),
 }
 
 /// A fact.
@@ -55,6 +61,10 @@ pub enum Fact {
     Credential(Arc<Credential>),
     /// A company's impact revision.
     Impact(Revision),
+    /// A user.
+    User(Arc<User>),
+    /// A user's consent to a credential.
+    Consent(Arc<Consent>),
 }
 
 impl Fact {
@@ -66,6 +76,8 @@ impl Fact {
             Self::Company(company) => company.revision,
             Self::Credential(credential) => credential.revision,
             Self::Impact(revision) => *revision,
+            Self::User(user) => user.revision,
+            Self::Consent(consent) => consent.revision,
         }
     }
 
@@ -76,6 +88,8 @@ impl Fact {
             Self::Company(company) => Arc::make_mut(company).stamp(revision, time),
             Self::Credential(credential) => Arc::make_mut(credential).stamp(revision, time),
             Self::Impact(at) => *at = revision,
+            Self::User(user) => Arc::make_mut(user).stamp(revision, time),
+            Self::Consent(consent) => Arc::make_mut(consent).stamp(revision, time),
         }
     }
 }
@@ -231,6 +245,17 @@ pub trait Store: Send + Sync {
         after: Option<&CredentialId>,
         limit: usize,
     ) -> Result<Vec<CredentialId>, StoreError>;
+
+    /// Users of a company behind this id, by id.
+    ///
+    /// # Errors
+    /// The engine cannot answer.
+    fn users(
+        &self,
+        company: Revision,
+        after: Option<&UserId>,
+        limit: usize,
+    ) -> Result<Vec<User>, StoreError>;
 
     /// Changes behind this revision up to that one, of one company or of all, in order.
     ///

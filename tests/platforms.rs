@@ -259,14 +259,32 @@ mod learn_amp {
         assert_eq!((answer.reason(), answer.http_status), (Reason::ScopeUnknown, 403));
         // "HTTP Basic authentication using your Tenant ID and API secret": no token on the
         // public API. The webhooks' access tokens come from an endpoint of their own: a call
-        // without one is denied, and what is not checked yet is never skipped.
+        // without one is denied.
         let read = endpoint_of(tenant, "full", "GET", "/v1/users");
         assert_eq!(ask(read).await.decision(), Decision::Allowed);
-        let answer = ask(endpoint_of(tenant, "full", "GET", "/v1/webhooks")).await;
+        let webhooks = endpoint_of(tenant, "full", "GET", "/v1/webhooks");
+        let answer = ask(webhooks.clone()).await;
         assert_eq!((answer.reason(), answer.http_status), (Reason::TokenRequired, 401));
         assert_eq!(answer.error, "invalid_token");
         assert_eq!(answer.missing_scopes, ["api/webhooks"]);
         assert_eq!(ask(on("webhooks", "full", &["api/all"])).await.reason(), Reason::TokenRequired);
+        // "Public API access tokens" and "Webhooks access tokens" are two kinds.
+        let token = |audience: &str, scopes: &[&str]| {
+            let (audience, scopes) = (audience.to_owned(), owned(scopes));
+            Some(Token { audience, scopes, ..Token::default() })
+        };
+        let with = |token| CheckRequest { token, ..webhooks.clone() };
+        let answer = ask(with(token("webhooks", &["api/webhooks"]))).await;
+        assert_eq!(answer.decision(), Decision::Allowed);
+        assert_eq!(ask(with(token("webhooks", &["api/all"]))).await.decision(), Decision::Allowed);
+        let answer = ask(with(token("public", &["api/all"]))).await;
+        assert_eq!(answer.reason(), Reason::TokenAudienceMismatch);
+        // "Tokens must include appropriate scopes for the endpoints you wish to call."
+        let read = CheckRequest {
+            token: token("public", &["api/read"]),
+            ..endpoint_of(tenant, "full", "POST", "/v1/users")
+        };
+        assert_eq!(ask(read).await.reason(), Reason::ScopeNotInToken);
         // With two audiences a check by scope must say which.
         let (code, details) = refused(client.ask(scopes_of(tenant, "full", &["api/read"])).await);
         assert_eq!((code, fields(&details)), (Code::InvalidArgument, vec!["audience"]));
@@ -276,5 +294,289 @@ mod learn_amp {
         let answer = ask(endpoint_of("eu-west-2_Another", "full", "GET", "/v1/users")).await;
         assert_eq!((answer.reason(), answer.http_status), (Reason::CompanyUnknown, 401));
         assert_eq!(answer.error, "invalid_client");
+    }
+}
+
+/// HorizonWebRef, "What developer scopes are available?".
+mod horizonwebref {
+    use super::*;
+
+    const ASKED: [&str; 2] = ["read_personal_account", "manage_personal_account"];
+
+    #[tokio::test]
+    async fn a_user_may_refuse_a_scope_and_the_application_learns_what_it_got() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let server = Server::with_catalog(dir.path(), "horizonwebref.yaml");
+        let client = server.client().await;
+        client.create_company("league", None).await;
+        client
+            .create_credential("league", "app", &["manage_personal_account", "manage_organization"])
+            .await;
+        client.put_user("league", "ref", &["general_member"]).await;
+        let ask = async |scope: &str| {
+            let request =
+                CheckRequest { user_id: "ref".to_owned(), ..scopes_of("league", "app", &[scope]) };
+            client.agreed(request).await.reason()
+        };
+        assert_eq!(
+            ask(ASKED[0]).await,
+            Reason::ScopeNotConsented,
+            "nothing before the user said so"
+        );
+        // "the user […] may refuse to allow the manage_personal_account scope and only allow the
+        // read_personal_account scope" (D21)
+        let given = client.consent("league", "app", "ref", &ASKED[..1]).await;
+        assert_eq!(given, ["read_personal_account"]);
+        assert_eq!(ask(ASKED[0]).await, Reason::Allowed);
+        assert_eq!(ask(ASKED[1]).await, Reason::ScopeNotConsented);
+        // "The application should […] adjust any future API calls […] based on the scopes that
+        // the user actually provided."
+        assert_eq!(client.consent("league", "app", "ref", &ASKED).await, [ASKED[1], ASKED[0]]);
+        assert_eq!(ask(ASKED[1]).await, Reason::Allowed);
+    }
+
+    #[tokio::test]
+    async fn a_general_member_is_unable_to_provide_manage_organization() {
+        // "If the user has only General Member permissions and has no permissions on their
+        // account to manage their organization, they will be unable to provide the API
+        // application the manage_organization scope." (D21)
+        let dir = tempfile::tempdir().expect("a directory");
+        let server = Server::with_catalog(dir.path(), "horizonwebref.yaml");
+        let client = server.client().await;
+        client.create_company("league", None).await;
+        let asked = ["manage_personal_account", "manage_organization"];
+        client.create_credential("league", "app", &asked).await;
+        client.put_user("league", "ref", &["general_member"]).await;
+        client.put_user("league", "admin", &["administrator"]).await;
+        let ask = async |user: &str, scope: &str, owner: &str| {
+            let request = CheckRequest {
+                user_id: user.to_owned(),
+                resource_owner_id: owner.to_owned(),
+                ..scopes_of("league", "app", &[scope])
+            };
+            client.agreed(request).await.reason()
+        };
+        let given = client.consent("league", "app", "ref", &asked).await;
+        assert_eq!(given, ["manage_personal_account", "read_personal_account"]);
+        assert_eq!(ask("ref", "manage_organization", "").await, Reason::ScopeNotConsented);
+        client.consent("league", "app", "admin", &asked).await;
+        assert_eq!(ask("admin", "manage_organization", "").await, Reason::Allowed);
+        assert_eq!(ask("admin", "read_organization", "").await, Reason::Allowed);
+        // "Scopes do not override the user's account permissions. […] the user must have the
+        // appropriate permissions": taken away after the consent, they are gone (D15).
+        client.put_user("league", "admin", &["general_member"]).await;
+        assert_eq!(ask("admin", "manage_organization", "").await, Reason::UserLacksPermission);
+        // "the user's personal account": nobody else's.
+        assert_eq!(ask("ref", "manage_personal_account", "ref").await, Reason::Allowed);
+        assert_eq!(ask("ref", "manage_personal_account", "admin").await, Reason::NotRecordOwner);
+        // "the API application must have the appropriate scope issued to the API Application"
+        assert_eq!(ask("ref", "manage_personal_schedule", "ref").await, Reason::ScopeNotGranted);
+    }
+}
+
+/// Humaans, "API scopes".
+mod humaans {
+    use super::*;
+
+    async fn company(server: &Server) -> harness::Client {
+        let client = server.client().await;
+        client.create_company("acme", None).await;
+        let all = [
+            "private:read",
+            "private:write",
+            "compensations:read",
+            "compensations:write",
+            "documents:read",
+            "documents:write",
+            "webhooks:manage",
+        ];
+        client.create_credential("acme", "integration", &all).await;
+        client.put_user("acme", "owner", &["owner"]).await;
+        client.put_user("acme", "member", &["member"]).await;
+        client
+    }
+
+    fn with_token(user: &str, token: &[&str], scope: &str, owner: &str) -> CheckRequest {
+        let token = Token {
+            audience: "api".to_owned(),
+            scopes: owned(token),
+            user_id: user.to_owned(),
+            ..Token::default()
+        };
+        CheckRequest {
+            token: Some(token),
+            resource_owner_id: owner.to_owned(),
+            ..scopes_of("acme", "integration", &[scope])
+        }
+    }
+
+    #[tokio::test]
+    async fn an_owners_token_is_limited_by_its_scope() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let server = Server::with_catalog(dir.path(), "humaans.yaml");
+        let client = company(&server).await;
+        let ask = async |token: &[&str], scope: &str| {
+            client.agreed(with_token("owner", token, scope, "")).await.reason()
+        };
+        // "if they create an access token with a public:read scope, their API access will be
+        // limited to public data only […] not […] any private data, such as employee
+        // compensation or documents"
+        let public = ["public:read"];
+        assert_eq!(ask(&public, "public:read").await, Reason::Allowed);
+        for scope in ["private:read", "compensations:read", "documents:read"] {
+            assert_eq!(ask(&public, scope).await, Reason::ScopeNotInToken, "{scope}");
+        }
+        // "provide a token with the private:read scope. This would give them access to all data,
+        // except for compensation and documents, which are handled separately."
+        let private = ["private:read"];
+        for scope in ["public:read", "private:read"] {
+            assert_eq!(ask(&private, scope).await, Reason::Allowed, "{scope}");
+        }
+        for scope in ["compensations:read", "documents:read", "private:write"] {
+            assert_eq!(ask(&private, scope).await, Reason::ScopeNotInToken, "{scope}");
+        }
+        assert_eq!(ask(&["compensations:read"], "compensations:read").await, Reason::Allowed);
+        // A call needs a token, and a user who made it.
+        let bare = scopes_of("acme", "integration", &["public:read"]);
+        assert_eq!(client.agreed(bare).await.reason(), Reason::TokenRequired);
+        assert_eq!(
+            client.agreed(with_token("", &public, "public:read", "")).await.reason(),
+            Reason::UserRequired
+        );
+    }
+
+    #[tokio::test]
+    async fn a_plain_members_token_gives_their_own_account_only() {
+        // "is a member with user permissions only created a token with a private:read scope, it
+        // would still only provide information about their own account" (D17)
+        let dir = tempfile::tempdir().expect("a directory");
+        let server = Server::with_catalog(dir.path(), "humaans.yaml");
+        let client = company(&server).await;
+        let ask = async |scope: &str, owner: &str| {
+            client
+                .agreed(with_token("member", &["private:read", "documents:read"], scope, owner))
+                .await
+        };
+        let own = ask("private:read", "member").await;
+        assert_eq!((own.decision(), own.reach()), (Decision::Allowed, Reach::Own));
+        let unsaid = ask("private:read", "").await;
+        assert_eq!((unsaid.decision(), unsaid.reach()), (Decision::Allowed, Reach::Own));
+        let others = ask("private:read", "owner").await;
+        assert_eq!(
+            (others.reason(), others.error.as_str()),
+            (Reason::NotRecordOwner, "access_denied")
+        );
+        // "View access to data that is public to the entire company."
+        let public = ask("public:read", "owner").await;
+        assert_eq!((public.decision(), public.reach()), (Decision::Allowed, Reach::All));
+        // "Scopes are dependent on the user's role": the token's scope alone is not enough.
+        assert_eq!(ask("documents:read", "member").await.reason(), Reason::UserLacksPermission);
+    }
+}
+
+/// Learning Pool, "Learning Experience Platform API Documentation".
+mod learning_pool {
+    use super::*;
+
+    fn ago(seconds: u64) -> Option<prost_types::Timestamp> {
+        Some((std::time::SystemTime::now() - std::time::Duration::from_secs(seconds)).into())
+    }
+
+    async fn company(server: &Server) -> harness::Client {
+        let client = server.client().await;
+        client.create_company("customer", None).await;
+        let all = ["simple:users", "simple:completions", "lxp:assessments", "lxp:organisation"];
+        client.create_credential("customer", "client", &all).await;
+        client.put_user("customer", "learner", &["learner"]).await;
+        client.put_user("customer", "admin", &["administrator"]).await;
+        client
+    }
+
+    fn oauth(seconds: u64) -> Token {
+        Token {
+            audience: "simple".to_owned(),
+            scopes: owned(&["simple:users", "simple:completions"]),
+            issued_at: ago(seconds),
+            ..Token::default()
+        }
+    }
+
+    fn jwt(user: &str) -> Token {
+        Token {
+            audience: "lxp".to_owned(),
+            scopes: owned(&["lxp:assessments", "lxp:organisation"]),
+            user_id: user.to_owned(),
+            ..Token::default()
+        }
+    }
+
+    fn call(token: Option<Token>, method: &str, path: &str) -> CheckRequest {
+        CheckRequest { token, ..endpoint_of("customer", "client", method, path) }
+    }
+
+    #[tokio::test]
+    async fn two_apis_with_two_kinds_of_token() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let server = Server::with_catalog(dir.path(), "learning-pool.yaml");
+        let client = company(&server).await;
+        let ask = async |token, method: &str, path: &str| {
+            let answer = client.agreed(call(token, method, path)).await;
+            (answer.reason(), answer.http_status)
+        };
+        // "The Simple API uses OAuth 2.0 client credentials flow."
+        let simple = ask(Some(oauth(60)), "POST", "/simple/users").await;
+        assert_eq!(simple, (Reason::Allowed, 200));
+        // "This collection uses two different authentication systems": neither token is the other's.
+        let wrong = ask(Some(jwt("admin")), "POST", "/simple/users").await;
+        assert_eq!(wrong, (Reason::TokenExpired, 401), "it does not say when it was issued");
+        let dated = Token { issued_at: ago(1), ..jwt("admin") };
+        let wrong = ask(Some(dated), "POST", "/simple/users").await;
+        assert_eq!(wrong, (Reason::TokenAudienceMismatch, 401));
+        let wrong = ask(Some(oauth(60)), "PUT", "/lxp/organisation").await;
+        assert_eq!(wrong, (Reason::TokenAudienceMismatch, 401));
+        // "OAuth tokens expire after 1 hour. […] when you receive a 401 Unauthorized response."
+        let old = ask(Some(oauth(3601)), "POST", "/simple/users").await;
+        assert_eq!(old, (Reason::TokenExpired, 401));
+        // "401 Unauthorized - Token missing or expired"
+        assert_eq!(ask(None, "POST", "/simple/users").await, (Reason::TokenRequired, 401));
+        // "403 Forbidden - Insufficient permissions", "404 Not Found"
+        let lacking = ask(Some(oauth(60)), "POST", "/simple/groups").await;
+        assert_eq!(lacking, (Reason::ScopeNotGranted, 403));
+        let nowhere = ask(Some(oauth(60)), "POST", "/simple/nothing").await;
+        assert_eq!(nowhere, (Reason::EndpointUnknown, 404));
+        // "400 Bad Request - Invalid parameters"
+        let bad = client.ask(call(Some(oauth(60)), "POST", "/simple/../users")).await;
+        assert_eq!(refused(bad).0, Code::InvalidArgument);
+    }
+
+    #[tokio::test]
+    async fn a_jwt_acts_on_behalf_of_its_user() {
+        // "backend integrations that need to act on behalf of a user […] Set userId to the target
+        // user's ID […] The bearerToken will be populated for that user"
+        let dir = tempfile::tempdir().expect("a directory");
+        let server = Server::with_catalog(dir.path(), "learning-pool.yaml");
+        let client = company(&server).await;
+        let ask = async |user: &str, method: &str, path: &str, owner: &str| {
+            let request = CheckRequest {
+                resource_owner_id: owner.to_owned(),
+                ..call(Some(jwt(user)), method, path)
+            };
+            client.agreed(request).await.reason()
+        };
+        assert_eq!(ask("admin", "PUT", "/lxp/organisation", "").await, Reason::Allowed);
+        assert_eq!(
+            ask("learner", "PUT", "/lxp/organisation", "").await,
+            Reason::UserLacksPermission
+        );
+        let assessments = "/lxp/users/7/assessments";
+        assert_eq!(ask("learner", "GET", assessments, "learner").await, Reason::Allowed);
+        assert_eq!(ask("learner", "GET", assessments, "admin").await, Reason::NotRecordOwner);
+        assert_eq!(ask("nobody", "GET", assessments, "").await, Reason::UserUnknown);
+        assert_eq!(ask("", "GET", assessments, "").await, Reason::UserRequired);
+        let other = CheckRequest {
+            user_id: "admin".to_owned(),
+            ..call(Some(jwt("learner")), "PUT", "/lxp/organisation")
+        };
+        assert_eq!(client.agreed(other).await.reason(), Reason::TokenInvalid);
     }
 }

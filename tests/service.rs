@@ -494,11 +494,15 @@ async fn errors_have_the_contracts_codes_and_details() {
     };
     assert_eq!(refused(client.authorization.clone().grant_scopes(both).await).0, Code::Aborted);
     // What is not served yet says so, and is never silently left out.
-    let token =
-        CheckRequest { token: Some(Token::default()), ..scopes_of("acme", "hr", &["users:read"]) };
-    assert_eq!(refused(client.ask(token).await).0, Code::Unimplemented);
-    let user = PutUserRequest::default();
-    assert_eq!(refused(directory.put_user(user).await).0, Code::Unimplemented);
+    let retry = GrantScopesRequest {
+        company_id: "acme".to_owned(),
+        credential_id: "hr".to_owned(),
+        scopes: owned(&["users:read"]),
+        request_id: "8c0d7e1c-4a0c-4f5e-9d2c-1f1f6f6f6f6f".to_owned(),
+        ..Default::default()
+    };
+    let refusal = client.authorization.clone().grant_scopes(retry).await;
+    assert_eq!(refused(refusal).0, Code::Unimplemented);
 }
 
 #[tokio::test]
@@ -701,4 +705,244 @@ mod process {
         assert_eq!(code, Some(2));
         assert!(output.contains("no server answers"), "{output}");
     }
+}
+
+const LAYERED: &str = "
+audiences: { plain: , asking: { consent: required }, minted: { token: required, max_token_age: 1h } }
+scopes: { a: { implies: [b] }, b: , c: , d: { audiences: [asking] } }
+roles: { all: { scopes: { a: all, c: all } }, own: { scopes: { a: own } } }
+";
+
+async fn layered(dir: &std::path::Path) -> (Server, Client) {
+    let file = dir.join("catalog.yaml");
+    std::fs::write(&file, LAYERED).expect("written");
+    let server = Server::start(&dir.join("data"), &["--catalog", file.to_str().expect("a path")]);
+    let client = server.client().await;
+    client.create_company("acme", None).await;
+    client.create_credential("acme", "hr", &["a", "b", "c", "d"]).await;
+    (server, client)
+}
+
+fn heard(audience: &str, scopes: &[&str]) -> CheckRequest {
+    CheckRequest { audience: audience.to_owned(), ..scopes_of("acme", "hr", scopes) }
+}
+
+fn seconds_from_now(seconds: i64) -> Option<prost_types::Timestamp> {
+    let now =
+        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
+    let now = i64::try_from(now.as_secs()).expect("a time");
+    Some(prost_types::Timestamp { seconds: now + seconds, nanos: 0 })
+}
+
+#[tokio::test]
+async fn a_token_only_narrows_and_its_faults_come_in_order() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (_server, client) = &layered(dir.path()).await;
+    let with = |token: Token, audience: &str, scopes: &[&str]| CheckRequest {
+        token: Some(token),
+        ..heard(audience, scopes)
+    };
+    let token = |audience: &str, scopes: &[&str]| Token {
+        audience: audience.to_owned(),
+        scopes: owned(scopes),
+        issued_at: seconds_from_now(-60),
+        ..Token::default()
+    };
+    let reason = async |request| client.agreed(request).await.reason();
+    // Closed as it is read; what the catalog lacks is ignored; without scopes nothing is allowed.
+    assert_eq!(reason(with(token("plain", &["a", "zzz"]), "plain", &["b"])).await, Reason::Allowed);
+    assert_eq!(
+        reason(with(token("plain", &["b"]), "plain", &["a"])).await,
+        Reason::ScopeNotInToken
+    );
+    assert_eq!(reason(with(token("plain", &[]), "plain", &["a"])).await, Reason::ScopeNotInToken);
+    assert_eq!(reason(heard("minted", &["a"])).await, Reason::TokenRequired);
+    assert_eq!(reason(with(token("minted", &["a"]), "minted", &["a"])).await, Reason::Allowed);
+    // It never turns a denial into an allow.
+    client.restrict("acme", &["c"]).await;
+    assert_eq!(
+        reason(with(token("plain", &["c"]), "plain", &["c"])).await,
+        Reason::ScopeNotInCompany
+    );
+    let faulty = |change: fn(&mut Token)| {
+        let mut token = token("minted", &["a"]);
+        change(&mut token);
+        with(token, "minted", &["a"])
+    };
+    for (request, expected) in [
+        (faulty(|t| t.audience = "plain".to_owned()), Reason::TokenAudienceMismatch),
+        (faulty(|t| t.audience.clear()), Reason::TokenAudienceMismatch),
+        (faulty(|t| t.expires_at = seconds_from_now(-1)), Reason::TokenExpired),
+        (faulty(|t| t.issued_at = None), Reason::TokenExpired),
+        (faulty(|t| t.issued_at = seconds_from_now(-3601)), Reason::TokenExpired),
+        (faulty(|t| t.issued_at = seconds_from_now(60)), Reason::TokenInvalid),
+        (faulty(|t| t.expires_at = seconds_from_now(-61)), Reason::TokenInvalid),
+        (
+            faulty(|t| {
+                t.expires_at = seconds_from_now(-1);
+                t.audience.clear();
+            }),
+            Reason::TokenExpired,
+        ),
+    ] {
+        let answer = client.agreed(request.clone()).await;
+        assert_eq!(answer.reason(), expected, "{request:?}");
+        assert_eq!((answer.http_status, answer.error.as_str()), (401, "invalid_token"));
+        assert_eq!(answer.missing_scopes, ["a"], "all of them for a 401");
+    }
+    // The token's user and the request's must be one.
+    client.put_user("acme", "ada", &["all"]).await;
+    let named = Token { user_id: "ada".to_owned(), ..token("plain", &["a"]) };
+    assert_eq!(reason(with(named.clone(), "plain", &["a"])).await, Reason::Allowed);
+    let other = CheckRequest { user_id: "bob".to_owned(), ..with(named, "plain", &["a"]) };
+    assert_eq!(reason(other).await, Reason::TokenInvalid);
+}
+
+#[tokio::test]
+async fn a_users_roles_bound_what_is_done_in_their_name() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (_server, client) = &layered(dir.path()).await;
+    let by = |user: &str, owner: &str, scopes: &[&str]| CheckRequest {
+        user_id: user.to_owned(),
+        resource_owner_id: owner.to_owned(),
+        ..heard("plain", scopes)
+    };
+    let ask = async |request| {
+        let answer = client.agreed(request).await;
+        (answer.reason(), answer.reach())
+    };
+    assert_eq!(ask(by("ada", "", &["a"])).await.0, Reason::UserUnknown);
+    client.put_user("acme", "ada", &["own", "unknown-role"]).await;
+    assert_eq!(ask(by("ada", "", &["a"])).await, (Reason::Allowed, Reach::Own));
+    assert_eq!(ask(by("ada", "", &["b"])).await, (Reason::Allowed, Reach::Own), "closed as read");
+    assert_eq!(ask(by("ada", "ada", &["a"])).await, (Reason::Allowed, Reach::Own));
+    assert_eq!(ask(by("ada", "bob", &["a"])).await.0, Reason::NotRecordOwner);
+    assert_eq!(ask(by("ada", "", &["c"])).await.0, Reason::UserLacksPermission);
+    let answer = client.agreed(by("ada", "", &["c"])).await;
+    assert_eq!((answer.http_status, answer.error.as_str()), (403, "access_denied"));
+    client.put_user("acme", "ada", &["own", "all"]).await;
+    assert_eq!(ask(by("ada", "bob", &["a"])).await, (Reason::Allowed, Reach::All), "united");
+    // Deleted and created again: nothing of the earlier user returns.
+    let delete = DeleteUserRequest {
+        company_id: "acme".to_owned(),
+        user_id: "ada".to_owned(),
+        ..Default::default()
+    };
+    client.directory.clone().delete_user(delete.clone()).await.expect("deleted");
+    assert_eq!(refused(client.directory.clone().delete_user(delete).await).0, Code::NotFound);
+    assert_eq!(ask(by("ada", "", &["a"])).await.0, Reason::UserUnknown);
+    client.put_user("acme", "ada", &[]).await;
+    assert_eq!(ask(by("ada", "", &["a"])).await.0, Reason::UserLacksPermission);
+    let page = ListUsersRequest { company_id: "acme".to_owned(), ..Default::default() };
+    let page = client.directory.clone().list_users(page).await.expect("listed").into_inner();
+    assert_eq!(page.users.len(), 1);
+}
+
+#[tokio::test]
+async fn a_consent_gives_what_the_user_could_do_and_ends_with_its_parties() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (_server, client) = &layered(dir.path()).await;
+    let by = |user: &str, scopes: &[&str]| CheckRequest {
+        user_id: user.to_owned(),
+        ..heard("asking", scopes)
+    };
+    let reason = async |request| client.agreed(request).await.reason();
+    assert_eq!(reason(heard("asking", &["a"])).await, Reason::UserRequired);
+    client.put_user("acme", "ada", &["own"]).await;
+    assert_eq!(reason(by("ada", &["a"])).await, Reason::ScopeNotConsented, "no record");
+    // Unable to provide c and d (D21); a comes with what it implies.
+    assert_eq!(client.consent("acme", "hr", "ada", &["a", "c", "d"]).await, ["a", "b"]);
+    assert_eq!(reason(by("ada", &["a", "b"])).await, Reason::Allowed);
+    assert_eq!(reason(by("ada", &["c"])).await, Reason::ScopeNotConsented);
+    // More rights later do not widen the consent; fewer narrow what it is good for.
+    client.put_user("acme", "ada", &["all"]).await;
+    assert_eq!(reason(by("ada", &["c"])).await, Reason::ScopeNotConsented);
+    client.put_user("acme", "ada", &[]).await;
+    assert_eq!(reason(by("ada", &["a"])).await, Reason::UserLacksPermission);
+    client.put_user("acme", "ada", &["all"]).await;
+    // Another credential's user has consented to nothing.
+    client.create_credential("acme", "other", &["a"]).await;
+    let other = CheckRequest { credential_id: "other".to_owned(), ..by("ada", &["a"]) };
+    assert_eq!(reason(other).await, Reason::ScopeNotConsented);
+    // An empty list refuses everything; withdrawn, there is none.
+    assert!(client.consent("acme", "hr", "ada", &[]).await.is_empty());
+    assert_eq!(reason(by("ada", &["a"])).await, Reason::ScopeNotConsented);
+    assert_eq!(client.consent("acme", "hr", "ada", &["a"]).await, ["a", "b"]);
+    let id = |credential: &str| DeleteConsentRequest {
+        company_id: "acme".to_owned(),
+        credential_id: credential.to_owned(),
+        user_id: "ada".to_owned(),
+        ..Default::default()
+    };
+    let mut directory = client.directory.clone();
+    assert_eq!(refused(directory.delete_consent(id("other")).await).0, Code::NotFound);
+    directory.delete_consent(id("hr")).await.expect("withdrawn");
+    assert_eq!(reason(by("ada", &["a"])).await, Reason::ScopeNotConsented);
+    // Neither the user nor the credential, created again, has it.
+    client.consent("acme", "hr", "ada", &["a"]).await;
+    let user = DeleteUserRequest {
+        company_id: "acme".to_owned(),
+        user_id: "ada".to_owned(),
+        ..Default::default()
+    };
+    directory.delete_user(user).await.expect("deleted");
+    client.put_user("acme", "ada", &["all"]).await;
+    assert_eq!(reason(by("ada", &["a"])).await, Reason::ScopeNotConsented);
+    client.consent("acme", "hr", "ada", &["a"]).await;
+    let credential = DeleteCredentialRequest {
+        company_id: "acme".to_owned(),
+        credential_id: "hr".to_owned(),
+        ..Default::default()
+    };
+    directory.delete_credential(credential).await.expect("deleted");
+    client.create_credential("acme", "hr", &["a"]).await;
+    assert_eq!(reason(by("ada", &["a"])).await, Reason::ScopeNotConsented);
+    let kinds: Vec<_> = client
+        .changes
+        .clone()
+        .list_changes(ListChangesRequest::default())
+        .await
+        .expect("listed")
+        .into_inner()
+        .changes
+        .into_iter()
+        .map(|change| (change.kind, change.user_id))
+        .collect();
+    assert!(kinds.contains(&("DeleteConsent".to_owned(), "ada".to_owned())));
+}
+
+#[tokio::test]
+async fn a_batch_is_decided_whole_in_order_and_within_its_limits() {
+    let Served { client, .. } = &served().await;
+    client.create_company("acme", None).await;
+    let made = client.create_credential("acme", "hr", &["users:read"]).await;
+    let mut authorization = client.authorization.clone();
+    let checks: Vec<_> = (0..1_000)
+        .map(|n| {
+            scopes_of("acme", "hr", if n % 3 == 0 { &["users:read"] } else { &["users:write"] })
+        })
+        .collect();
+    let batch = authorization.batch_check(BatchCheckRequest { checks: checks.clone() }).await;
+    let batch = batch.expect("an answer").into_inner();
+    assert_eq!(batch.results.len(), 1_000);
+    for (n, result) in batch.results.iter().enumerate() {
+        assert_eq!(result.decision() == Decision::Allowed, n % 3 == 0);
+        assert_eq!(result.revision, batch.revision);
+    }
+    let mut batch = async |checks| authorization.batch_check(BatchCheckRequest { checks }).await;
+    assert_eq!(fields(&refused(batch(vec![]).await).1), ["checks"]);
+    let mut many = checks.clone();
+    many.push(checks[0].clone());
+    assert_eq!(refused(batch(many).await).0, Code::ResourceExhausted);
+    let mut bad = checks.clone();
+    bad[3].scopes = vec![];
+    bad[7].audience = "moon".to_owned();
+    assert_eq!(fields(&refused(batch(bad.clone()).await).1), ["checks[3].scopes"]);
+    bad[3].scopes = owned(&["users:read"]);
+    assert_eq!(fields(&refused(batch(bad).await).1), ["checks[7].audience"]);
+    // The largest revision counts.
+    let mut late = checks;
+    late[5].at_least_revision = made.revision + 1;
+    let (late, change) = tokio::join!(batch(late), client.restrict("acme", &["users:bulk"]));
+    assert!(late.expect("it came").into_inner().revision >= change.revision);
 }

@@ -18,9 +18,11 @@ use tokio::sync::watch;
 use super::admission::{Admission, Entry, Shelf};
 use crate::policy::catalog::Catalog;
 use crate::policy::company::Company;
+use crate::policy::consent::{Consent, Parties};
 use crate::policy::credential::Credential;
-use crate::policy::id::{CompanyId, CredentialId};
+use crate::policy::id::{CompanyId, CredentialId, UserId};
 use crate::policy::revision::Revision;
+use crate::policy::user::User;
 use crate::store::{Fact, FactKey, Listener, Outcome, Store, StoreError};
 
 /// The cache as the protocol's shelf. Every path that puts or replaces goes through moka's
@@ -56,6 +58,8 @@ enum FactRef<'a> {
     Company(&'a CompanyId),
     Credential(Revision, &'a CredentialId),
     Impact(Revision),
+    User(Revision, &'a UserId),
+    Consent(Parties),
 }
 
 impl Equivalent<FactKey> for FactRef<'_> {
@@ -65,6 +69,8 @@ impl Equivalent<FactKey> for FactRef<'_> {
             (Self::Company(a), FactKey::Company(b)) => *a == b,
             (Self::Credential(a, x), FactKey::Credential(b, y)) => a == b && *x == y,
             (Self::Impact(a), FactKey::Impact(b)) => a == b,
+            (Self::User(a, x), FactKey::User(b, y)) => a == b && *x == y,
+            (Self::Consent(a), FactKey::Consent(b)) => a == b,
             _ => false,
         }
     }
@@ -77,6 +83,8 @@ impl FactRef<'_> {
             Self::Company(id) => FactKey::Company(id.clone()),
             Self::Credential(company, id) => FactKey::Credential(company, id.clone()),
             Self::Impact(company) => FactKey::Impact(company),
+            Self::User(company, id) => FactKey::User(company, id.clone()),
+            Self::Consent(of) => FactKey::Consent(of),
         }
     }
 }
@@ -231,6 +239,37 @@ impl Facts {
         Ok(self.fact(at, FactRef::Impact(company)).await?.map(|fact| fact.revision()))
     }
 
+    /// A user of the company of this birth, at this revision.
+    ///
+    /// # Errors
+    /// It cannot be told at this revision.
+    pub async fn user(
+        self: &Arc<Self>,
+        at: Revision,
+        company: Revision,
+        id: &UserId,
+    ) -> Result<Option<Arc<User>>, Missed> {
+        match self.fact(at, FactRef::User(company, id)).await? {
+            Some(Fact::User(user)) => Ok(Some(user)),
+            _ => Ok(None),
+        }
+    }
+
+    /// A consent at this revision.
+    ///
+    /// # Errors
+    /// It cannot be told at this revision.
+    pub async fn consent(
+        self: &Arc<Self>,
+        at: Revision,
+        of: Parties,
+    ) -> Result<Option<Arc<Consent>>, Missed> {
+        match self.fact(at, FactRef::Consent(of)).await? {
+            Some(Fact::Consent(consent)) => Ok(Some(consent)),
+            _ => Ok(None),
+        }
+    }
+
     async fn fact(
         self: &Arc<Self>,
         at: Revision,
@@ -307,12 +346,16 @@ mod tests {
     fn a_key_and_its_reference_hash_alike() {
         let company = CompanyId::parse("acme").expect("an id");
         let credential = CredentialId::parse("hr").expect("an id");
+        let user = UserId::parse("ada").expect("an id");
+        let of = Parties { company: Revision(7), user: Revision(8), credential: Revision(9) };
         let state = RandomState::new();
         for key in [
             FactRef::Catalog,
             FactRef::Company(&company),
             FactRef::Credential(Revision(7), &credential),
             FactRef::Impact(Revision(7)),
+            FactRef::User(Revision(7), &user),
+            FactRef::Consent(of),
         ] {
             assert_eq!(state.hash_one(key), state.hash_one(key.to_key()), "{key:?}");
             assert!(key.equivalent(&key.to_key()));

@@ -16,7 +16,7 @@ use crate::policy::catalog::file::CatalogErrors;
 use crate::policy::change::{Author, Change, ChangeKind, Edit, FieldChange, Stamped};
 use crate::policy::company::{Company, CompanyView};
 use crate::policy::credential::{AboveCeiling, Credential, CredentialView, Ground};
-use crate::policy::id::{CompanyId, CredentialId};
+use crate::policy::id::{CompanyId, CredentialId, UserId};
 use crate::policy::revision::Revision;
 use crate::policy::scope::{Scope, ScopeId};
 use crate::store::{CommitError, Fact, FactKey, Proposal, Receipt, Step, StoreError};
@@ -163,29 +163,37 @@ impl CredentialChange {
 }
 
 /// One fact's change, planned.
-struct Plan<T> {
-    before: Option<Arc<T>>,
-    edit: Edit<T>,
-    delete: bool,
-    rests_on: Vec<(FactKey, Option<Revision>)>,
+pub(super) struct Plan<T> {
+    pub(super) before: Option<Arc<T>>,
+    pub(super) edit: Edit<T>,
+    pub(super) delete: bool,
+    pub(super) rests_on: Vec<(FactKey, Option<Revision>)>,
 }
 
 /// What a change is about: the subject of its audit record.
-struct Subject<'a> {
-    kind: ChangeKind,
-    company: &'a CompanyId,
-    credential: Option<&'a CredentialId>,
+pub(super) struct Subject<'a> {
+    pub(super) kind: ChangeKind,
+    pub(super) company: &'a CompanyId,
+    pub(super) credential: Option<&'a CredentialId>,
+    pub(super) user: Option<&'a UserId>,
+}
+
+impl<'a> Subject<'a> {
+    /// A company as a whole.
+    pub(super) fn of(kind: ChangeKind, company: &'a CompanyId) -> Self {
+        Self { kind, company, credential: None, user: None }
+    }
 }
 
 impl<T> Done<T> {
-    fn map<U>(self, view: impl FnOnce(T) -> U) -> Done<U> {
+    pub(super) fn map<U>(self, view: impl FnOnce(T) -> U) -> Done<U> {
         let Self { resource, etag, added, removed, revision } = self;
         Done { resource: view(resource), etag, added, removed, revision }
     }
 }
 
 /// A fact that a change is made of.
-trait Resource: Stamped + Clone {
+pub(super) trait Resource: Stamped + Clone {
     fn key(&self) -> FactKey;
     fn revision(&self) -> Revision;
     fn fact(self: Arc<Self>) -> Fact;
@@ -220,7 +228,7 @@ impl Resource for Credential {
 }
 
 /// The end of one attempt.
-enum Attempt<T> {
+pub(super) enum Attempt<T> {
     Done(T),
     Again,
 }
@@ -245,10 +253,7 @@ impl Authority {
                 Some(None) => {}
                 None => continue,
             }
-            // What does not exist has no etag that could be the current one.
-            if terms.etag.is_some() {
-                return Err(Refusal::EtagStale);
-            }
+            self.check_etag(terms, None)?;
             let now = self.clock.now();
             let name = new.display_name.clone();
             let mut edit =
@@ -256,8 +261,7 @@ impl Authority {
             edit.fields.extend(FieldChange::new_text("display_name", &new.display_name));
             let plan =
                 Plan { before: None, edit, delete: false, rests_on: vec![on_catalog(&view)] };
-            let subject =
-                Subject { kind: ChangeKind::CreateCompany, company: &new.id, credential: None };
+            let subject = Subject::of(ChangeKind::CreateCompany, &new.id);
             match self.carry_out(&view, plan, subject, terms, now).await? {
                 Attempt::Done(done) => return Ok(done.map(|company| company.view(&view.catalog))),
                 Attempt::Again => {}
@@ -287,7 +291,7 @@ impl Authority {
                 continue;
             };
             let company = found.ok_or_else(|| Refusal::CompanyNotFound(id.clone()))?;
-            self.check_etag(terms, company.revision)?;
+            self.check_etag(terms, Some(company.revision))?;
             let now = self.clock.now();
             let edit = match change {
                 CompanyChange::Update { display_name, enabled } => {
@@ -299,7 +303,7 @@ impl Authority {
             let delete = matches!(change, CompanyChange::Delete);
             let rests_on = vec![on_catalog(&view)];
             let plan = Plan { before: Some(company), edit, delete, rests_on };
-            let subject = Subject { kind: change.kind(), company: id, credential: None };
+            let subject = Subject::of(change.kind(), id);
             match self.carry_out(&view, plan, subject, terms, now).await? {
                 Attempt::Done(done) => return Ok(done.map(|company| company.view(&view.catalog))),
                 Attempt::Again => {}
@@ -363,7 +367,7 @@ impl Authority {
             }
             let plan = Plan { before: Some(Arc::clone(&company)), edit, delete: false, rests_on };
             let kind = ChangeKind::RestrictCompanyScopes;
-            let subject = Subject { kind, company: &restriction.company, credential: None };
+            let subject = Subject::of(kind, &restriction.company);
             let done = match self.carry_out(&view, plan, subject, terms, now).await? {
                 Attempt::Done(done) => done,
                 Attempt::Again => continue,
@@ -413,9 +417,7 @@ impl Authority {
             if found.is_some() {
                 return Err(Refusal::CredentialExists(new.company.clone(), new.id.clone()));
             }
-            if terms.etag.is_some() {
-                return Err(Refusal::EtagStale);
-            }
+            self.check_etag(terms, None)?;
             let now = self.clock.now();
             let ground = Ground { catalog: &view.catalog, company: &company, now };
             let label = new.label.clone();
@@ -425,11 +427,8 @@ impl Authority {
             edit.fields.extend(FieldChange::time("expires_at", None, new.expires_at));
             let rests_on = vec![on_catalog(&view), on_company(&company)];
             let plan = Plan { before: None, edit, delete: false, rests_on };
-            let subject = Subject {
-                kind: ChangeKind::CreateCredential,
-                company: &new.company,
-                credential: Some(&new.id),
-            };
+            let kind = ChangeKind::CreateCredential;
+            let subject = Subject { credential: Some(&new.id), ..Subject::of(kind, &new.company) };
             match self.carry_out(&view, plan, subject, terms, now).await? {
                 Attempt::Done(done) => return Ok(done.map(|credential| credential.view(ground))),
                 Attempt::Again => {}
@@ -460,7 +459,7 @@ impl Authority {
             let company = company.ok_or_else(|| Refusal::CompanyNotFound(company_id.clone()))?;
             let credential =
                 found.ok_or_else(|| Refusal::CredentialNotFound(company_id.clone(), id.clone()))?;
-            self.check_etag(terms, credential.revision)?;
+            self.check_etag(terms, Some(credential.revision))?;
             let now = self.clock.now();
             let ground = Ground { catalog: &view.catalog, company: &company, now };
             let edit = edit_credential(&credential, change, &scopes, ground)?;
@@ -468,7 +467,7 @@ impl Authority {
             let rests_on = vec![on_catalog(&view), on_company(&company)];
             let plan = Plan { before: Some(credential), edit, delete, rests_on };
             let subject =
-                Subject { kind: change.kind(), company: company_id, credential: Some(id) };
+                Subject { credential: Some(id), ..Subject::of(change.kind(), company_id) };
             match self.carry_out(&view, plan, subject, terms, now).await? {
                 Attempt::Done(done) => return Ok(done.map(|credential| credential.view(ground))),
                 Attempt::Again => {}
@@ -499,17 +498,16 @@ impl Authority {
         }
     }
 
-    fn check_etag(&self, terms: &Terms, revision: Revision) -> Result<(), Refusal> {
+    /// Refuses an etag that is not the resource's; what does not exist has none.
+    pub(super) fn check_etag(&self, terms: &Terms, at: Option<Revision>) -> Result<(), Refusal> {
         match &terms.etag {
-            Some(etag) if *etag != etag::of(self.incarnation(), revision) => {
-                Err(Refusal::EtagStale)
-            }
+            Some(etag) if at.is_none_or(|at| *etag != self.etag(at)) => Err(Refusal::EtagStale),
             _ => Ok(()),
         }
     }
 
     /// Commits a plan, unless it is only to be validated or changes nothing.
-    async fn carry_out<T: Resource>(
+    pub(super) async fn carry_out<T: Resource>(
         &self,
         view: &View,
         plan: Plan<T>,
@@ -531,7 +529,7 @@ impl Authority {
                 kind: subject.kind,
                 company: Some(subject.company.clone()),
                 credential: subject.credential.cloned(),
-                user: None,
+                user: subject.user.cloned(),
                 added: added.clone(),
                 removed: removed.clone(),
                 fields,
@@ -554,8 +552,8 @@ impl Authority {
         // What a dry run shows does not exist: its etag is that of what does.
         let etag = match (terms.validate_only, seen_at) {
             (true, None) => String::new(),
-            (true, Some(seen)) => etag::of(self.incarnation(), seen),
-            (false, _) => etag::of(self.incarnation(), after.revision()),
+            (true, Some(seen)) => self.etag(seen),
+            (false, _) => self.etag(after.revision()),
         };
         let revision = receipt.revision;
         Ok(Attempt::Done(Done { resource: after, etag, added, removed, revision }))
@@ -657,13 +655,13 @@ fn edit_credential(
 }
 
 /// A change means the scopes of this catalog.
-fn on_catalog(view: &View) -> (FactKey, Option<Revision>) {
+pub(super) fn on_catalog(view: &View) -> (FactKey, Option<Revision>) {
     let revision = view.catalog.revision;
     (FactKey::Catalog, (revision > Revision::ZERO).then_some(revision))
 }
 
 /// A change of a credential stands only under the ceiling that it was planned under.
-fn on_company(company: &Company) -> (FactKey, Option<Revision>) {
+pub(super) fn on_company(company: &Company) -> (FactKey, Option<Revision>) {
     (FactKey::Company(company.id.clone()), Some(company.revision))
 }
 

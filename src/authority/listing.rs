@@ -56,7 +56,7 @@ impl Authority {
     /// The store cannot answer.
     pub async fn catalog(&self) -> Result<Read<Arc<Catalog>>, Refusal> {
         let View { at, catalog } = self.facts.view().await?;
-        let etag = etag::of(self.incarnation(), catalog.revision);
+        let etag = self.etag(catalog.revision);
         Ok(Read { resource: catalog, etag, revision: at })
     }
 
@@ -66,7 +66,7 @@ impl Authority {
     /// There is none, or the store cannot answer.
     pub async fn company(&self, id: &CompanyId) -> Result<Read<CompanyView>, Refusal> {
         let (view, company) = self.existing_company(id).await?;
-        let etag = etag::of(self.incarnation(), company.revision);
+        let etag = self.etag(company.revision);
         Ok(Read { resource: company.view(&view.catalog), etag, revision: view.at })
     }
 
@@ -90,7 +90,7 @@ impl Authority {
                 .ok_or_else(|| Refusal::CredentialNotFound(company_id.clone(), id.clone()))?;
             let now = self.clock.now();
             let ground = Ground { catalog: &view.catalog, company: &company, now };
-            let etag = etag::of(self.incarnation(), credential.revision);
+            let etag = self.etag(credential.revision);
             return Ok(Read { resource: credential.view(ground), etag, revision: view.at });
         }
         Err(StoreError::Unavailable.into())
@@ -194,11 +194,14 @@ impl Authority {
         Ok(self.facts.read(read).await?)
     }
 
-    fn etag(&self, revision: Revision) -> String {
+    pub(super) fn etag(&self, revision: Revision) -> String {
         etag::of(self.incarnation(), revision)
     }
 
-    async fn existing_company(&self, id: &CompanyId) -> Result<(View, Arc<Company>), Refusal> {
+    pub(super) async fn existing_company(
+        &self,
+        id: &CompanyId,
+    ) -> Result<(View, Arc<Company>), Refusal> {
         for _ in 0..ATTEMPTS {
             let view = self.facts.view().await?;
             let found = self.facts.company(view.at, id).await;
@@ -214,7 +217,7 @@ impl Authority {
 
 /// A page being filled: bounded by its number of items and by what they weigh, since one item
 /// may name a whole catalog.
-struct Filling<T> {
+pub(super) struct Filling<T> {
     items: Vec<T>,
     limit: usize,
     weight: usize,
@@ -227,21 +230,21 @@ impl<T> Filling<T> {
     /// The most items that are read from the store at once.
     const STEP: usize = 64;
 
-    fn new(limit: usize) -> Self {
+    pub(super) fn new(limit: usize) -> Self {
         Self { items: Vec::new(), limit, weight: 0, ended: false }
     }
 
     /// Until it has one item more than it shows.
-    fn wants_more(&self) -> bool {
+    pub(super) fn wants_more(&self) -> bool {
         !self.ended && self.items.len() <= self.limit && self.weight <= Self::MOST
     }
 
     /// How many to read next.
-    fn step(&self) -> usize {
+    pub(super) fn step(&self) -> usize {
         (self.limit + 1 - self.items.len()).min(Self::STEP)
     }
 
-    fn add(&mut self, step: Vec<T>, weight: impl Fn(&T) -> usize) {
+    pub(super) fn add(&mut self, step: Vec<T>, weight: impl Fn(&T) -> usize) {
         self.ended = step.len() < self.step();
         for item in step {
             self.add_one(item, &weight);
@@ -259,7 +262,7 @@ impl<T> Filling<T> {
     }
 
     /// The items to show, and whether there are more.
-    fn map<U>(mut self, view: impl Fn(T) -> U) -> (Vec<U>, bool) {
+    pub(super) fn map<U>(mut self, view: impl Fn(T) -> U) -> (Vec<U>, bool) {
         let more = self.items.len() > self.limit || !self.ended;
         self.items.truncate(self.limit);
         (self.items.into_iter().map(view).collect(), more)
@@ -309,7 +312,12 @@ fn credentials(
     Ok(page)
 }
 
-fn page<T>(items: Vec<T>, more: bool, revision: Revision, etag: impl Fn(&T) -> String) -> Page<T> {
+pub(super) fn page<T>(
+    items: Vec<T>,
+    more: bool,
+    revision: Revision,
+    etag: impl Fn(&T) -> String,
+) -> Page<T> {
     let items = items
         .into_iter()
         .map(|item| {

@@ -6,7 +6,7 @@
 use super::audit::Impact;
 use crate::policy::catalog::AudienceError;
 use crate::policy::credential::AboveCeiling;
-use crate::policy::id::{CompanyId, CredentialId};
+use crate::policy::id::{CompanyId, CredentialId, UserId};
 use crate::policy::revision::Revision;
 use crate::policy::scope::Scope;
 use crate::store::StoreError;
@@ -25,12 +25,21 @@ pub enum Refusal {
     /// The audience of a check cannot be told (D16).
     #[error(transparent)]
     Audience(#[from] AudienceError),
+    /// The audience of one check of a batch cannot be told; with its place.
+    #[error("{1}")]
+    AudienceOf(usize, AudienceError),
     /// No such company.
     #[error("there is no company `{0}`")]
     CompanyNotFound(CompanyId),
     /// No such credential.
     #[error("the company `{0}` has no credential `{1}`")]
     CredentialNotFound(CompanyId, CredentialId),
+    /// No such user.
+    #[error("the company `{0}` has no user `{1}`")]
+    UserNotFound(CompanyId, UserId),
+    /// No such consent.
+    #[error("the user `{0}` has no consent for the credential `{1}`")]
+    ConsentNotFound(UserId, CredentialId),
     /// The company's id is taken.
     #[error("a company `{0}` exists already")]
     CompanyExists(CompanyId),

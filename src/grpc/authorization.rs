@@ -3,7 +3,7 @@
 use tonic::{Request, Response, Status};
 
 use super::{Doors, parse, render, status};
-use crate::authority::{CredentialChange, Done, Terms};
+use crate::authority::{Answer, CredentialChange, Done, Terms};
 use crate::policy::credential::CredentialView;
 use crate::policy::id::{CompanyId, CredentialId};
 use crate::proto::authorization_service_server::AuthorizationService;
@@ -34,23 +34,33 @@ impl AuthorizationService for Doors {
 
     async fn batch_check(
         &self,
-        _: Request<BatchCheckRequest>,
+        request: Request<BatchCheckRequest>,
     ) -> Result<Response<BatchCheckResponse>, Status> {
-        Err(status::not_yet("BatchCheck"))
+        let (queries, at_least) = parse::batch(request.into_inner())?;
+        let (verdicts, revision) = self.ask()?.batch_check(&queries, at_least).await?;
+        let answer = |verdict| render::check(Answer { verdict, revision });
+        let results = verdicts.into_iter().map(answer).collect();
+        Ok(Response::new(BatchCheckResponse { results, revision: revision.0 }))
     }
 
     async fn explain_check(
         &self,
-        _: Request<ExplainCheckRequest>,
+        request: Request<ExplainCheckRequest>,
     ) -> Result<Response<ExplainCheckResponse>, Status> {
-        Err(status::not_yet("ExplainCheck"))
+        let (query, at_least) = parse::explain(request.into_inner())?;
+        let (answer, scopes) = self.ask()?.explain(&query, at_least).await?;
+        let scopes = scopes.into_iter().map(render::explanation).collect();
+        Ok(Response::new(ExplainCheckResponse { decision: Some(render::check(answer)), scopes }))
     }
 
     async fn list_effective_scopes(
         &self,
-        _: Request<ListEffectiveScopesRequest>,
+        request: Request<ListEffectiveScopesRequest>,
     ) -> Result<Response<ListEffectiveScopesResponse>, Status> {
-        Err(status::not_yet("ListEffectiveScopes"))
+        let query = parse::effective(request.into_inner())?;
+        let (scopes, revision) = self.ask()?.effective_scopes(&query).await?;
+        let scopes = scopes.into_iter().map(render::effective).collect();
+        Ok(Response::new(ListEffectiveScopesResponse { scopes, revision: revision.0 }))
     }
 
     async fn grant_scopes(

@@ -5,7 +5,7 @@ use tonic::{Request, Response, Status};
 use super::page::{self, List};
 use super::{Doors, parse, render, status};
 use crate::authority::listing::Page;
-use crate::policy::id::{CompanyId, CredentialId};
+use crate::policy::id::{CompanyId, CredentialId, UserId};
 use crate::proto::directory_service_server::DirectoryService;
 use crate::proto::*;
 
@@ -181,50 +181,83 @@ impl DirectoryService for Doors {
 
     async fn put_user(
         &self,
-        _: Request<PutUserRequest>,
+        request: Request<PutUserRequest>,
     ) -> Result<Response<PutUserResponse>, Status> {
-        Err(status::not_yet("PutUser"))
+        let (company, id, roles, terms) = parse::put_user(request.into_inner())?;
+        let done = self.ask()?.put_user(&company, &id, &roles, &terms).await?;
+        let user = Some(render::user(done.resource, &company, done.etag));
+        Ok(Response::new(PutUserResponse { user, revision: done.revision.0 }))
     }
 
     async fn get_user(
         &self,
-        _: Request<GetUserRequest>,
+        request: Request<GetUserRequest>,
     ) -> Result<Response<GetUserResponse>, Status> {
-        Err(status::not_yet("GetUser"))
+        let request = request.into_inner();
+        let (company, id) = parse::user(request.company_id, request.user_id)?;
+        let read = self.ask()?.user(&company, &id).await?;
+        let user = Some(render::user(read.resource, &company, read.etag));
+        Ok(Response::new(GetUserResponse { user, revision: read.revision.0 }))
     }
 
     async fn list_users(
         &self,
-        _: Request<ListUsersRequest>,
+        request: Request<ListUsersRequest>,
     ) -> Result<Response<ListUsersResponse>, Status> {
-        Err(status::not_yet("ListUsers"))
+        let request = request.into_inner();
+        let size = page::size(request.page_size)?;
+        let list = List::new(self.ask()?.incarnation(), "ListUsers", &[&request.company_id]);
+        let after = after(&list, &request.page_token, UserId::parse)?;
+        let company = parse::company(request.company_id)?;
+        let page = self.ask()?.users(&company, after, size).await?;
+        Ok(Response::new(ListUsersResponse {
+            next_page_token: next(&list, &page, |user| user.id.as_str()),
+            revision: page.revision.0,
+            users: page
+                .items
+                .into_iter()
+                .map(|(u, etag)| render::user(u, &company, etag))
+                .collect(),
+        }))
     }
 
     async fn delete_user(
         &self,
-        _: Request<DeleteUserRequest>,
+        request: Request<DeleteUserRequest>,
     ) -> Result<Response<DeleteUserResponse>, Status> {
-        Err(status::not_yet("DeleteUser"))
+        let (company, id, terms) = parse::delete_user(request.into_inner())?;
+        let done = self.ask()?.delete_user(&company, &id, &terms).await?;
+        let user = Some(render::user(done.resource, &company, done.etag));
+        Ok(Response::new(DeleteUserResponse { user, revision: done.revision.0 }))
     }
 
     async fn put_consent(
         &self,
-        _: Request<PutConsentRequest>,
+        request: Request<PutConsentRequest>,
     ) -> Result<Response<PutConsentResponse>, Status> {
-        Err(status::not_yet("PutConsent"))
+        let (id, scopes, terms) = parse::put_consent(request.into_inner())?;
+        let done = self.ask()?.put_consent(&id, &scopes, &terms).await?;
+        let consent = Some(render::consent(done.resource, &id, done.etag));
+        Ok(Response::new(PutConsentResponse { consent, revision: done.revision.0 }))
     }
 
     async fn get_consent(
         &self,
-        _: Request<GetConsentRequest>,
+        request: Request<GetConsentRequest>,
     ) -> Result<Response<GetConsentResponse>, Status> {
-        Err(status::not_yet("GetConsent"))
+        let id = parse::consent(request.into_inner())?;
+        let read = self.ask()?.consent(&id).await?;
+        let consent = Some(render::consent(read.resource, &id, read.etag));
+        Ok(Response::new(GetConsentResponse { consent, revision: read.revision.0 }))
     }
 
     async fn delete_consent(
         &self,
-        _: Request<DeleteConsentRequest>,
+        request: Request<DeleteConsentRequest>,
     ) -> Result<Response<DeleteConsentResponse>, Status> {
-        Err(status::not_yet("DeleteConsent"))
+        let (id, terms) = parse::delete_consent(request.into_inner())?;
+        let done = self.ask()?.delete_consent(&id, &terms).await?;
+        let consent = Some(render::consent(done.resource, &id, done.etag));
+        Ok(Response::new(DeleteConsentResponse { consent, revision: done.revision.0 }))
     }
 }

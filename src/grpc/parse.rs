@@ -9,20 +9,26 @@ use std::mem;
 use jiff::Timestamp;
 
 use crate::authority::listing::Holding;
+use crate::authority::people::ConsentId;
 use crate::authority::{
     CompanyChange, CredentialChange, NewCompany, NewCredential, Restriction, Terms,
 };
 use crate::policy::catalog::endpoint::Path;
 use crate::policy::catalog::file::is_method;
 use crate::policy::change::Author;
-use crate::policy::id::{CompanyId, CredentialId, Name};
+use crate::policy::id::{CompanyId, CredentialId, Name, UserId};
 use crate::policy::query::{Needs, Query};
 use crate::policy::revision::Revision;
 use crate::policy::scope::Scope;
+use crate::policy::token::Token;
 use crate::proto;
 
 /// The most scopes that a check can ask for.
 pub const MAX_CHECK_SCOPES: usize = 1_000;
+/// The most checks of a batch.
+pub const MAX_CHECKS: usize = 1_000;
+/// The most roles of a user.
+pub const MAX_ROLES: usize = 1_000;
 /// The most scopes that a change can name.
 pub const MAX_CHANGE_SCOPES: usize = 100_000;
 /// The most bytes of a name or label for people.
@@ -55,6 +61,8 @@ pub enum Rejection {
 /// Reads fields one by one, and remembers what is wrong.
 #[derive(Default)]
 struct Fields {
+    /// Where in the request the fields stand.
+    prefix: String,
     wrong: Vec<Violation>,
     too_many: Option<Violation>,
     not_yet: Option<&'static str>,
@@ -62,7 +70,13 @@ struct Fields {
 
 impl Fields {
     fn wrong(&mut self, field: impl Into<String>, description: impl Display) {
-        self.wrong.push(Violation { field: field.into(), description: description.to_string() });
+        let field = format!("{}{}", self.prefix, field.into());
+        self.wrong.push(Violation { field, description: description.to_string() });
+    }
+
+    fn too_many(&mut self, field: &str, description: String) {
+        let field = format!("{}{field}", self.prefix);
+        self.too_many = Some(Violation { field, description });
     }
 
     fn take<T, E: Display>(&mut self, field: &str, read: Result<T, E>) -> Option<T> {
@@ -80,8 +94,7 @@ impl Fields {
     /// Scopes in the order named, once each.
     fn scopes(&mut self, field: &str, texts: Vec<String>, limit: usize) -> Vec<Scope> {
         if texts.len() > limit {
-            let description = format!("names {} scopes, the limit is {limit}", texts.len());
-            self.too_many = Some(Violation { field: field.to_owned(), description });
+            self.too_many(field, format!("names {} scopes, the limit is {limit}", texts.len()));
             return vec![];
         }
         let mut scopes: Vec<Scope> = Vec::with_capacity(texts.len());
@@ -192,48 +205,115 @@ macro_rules! terms {
 /// A check as asked, and the revision that it waits for.
 pub(super) fn check(request: proto::CheckRequest) -> Result<(Query, Revision), Rejection> {
     let mut fields = Fields::default();
-    let company = fields.company(request.company_id);
-    let credential = fields.credential(request.credential_id);
-    let needs = match request.endpoint {
-        Some(_) if !request.scopes.is_empty() => {
-            fields.wrong("endpoint", "must not stand beside `scopes`: name one of them");
-            None
-        }
-        Some(endpoint) => {
-            if !is_method(&endpoint.method) {
-                let wrong = "is not a method: 1 to 32 letters, such as `GET`, or `GRPC`";
-                fields.wrong("endpoint.method", wrong);
-            }
-            let path = fields.take("endpoint.path", Path::parse(endpoint.path));
-            path.map(|path| Needs::Endpoint { method: endpoint.method.into(), path })
-        }
-        None => {
-            if request.scopes.is_empty() {
-                fields.wrong("scopes", "must name at least one scope, or `endpoint` one endpoint");
-            }
-            Some(Needs::Scopes(fields.scopes("scopes", request.scopes, MAX_CHECK_SCOPES)))
-        }
-    };
-    let audience = match request.audience.as_str() {
-        "" => None,
-        name => fields.take("audience", Name::parse(name)),
-    };
-    for (named, what) in [
-        (request.token.is_some(), "`token`"),
-        (!request.user_id.is_empty(), "`user_id`"),
-        (!request.resource_owner_id.is_empty(), "`resource_owner_id`"),
-    ] {
-        if named {
-            fields.not_yet = Some(what);
+    let query = fields.check(request);
+    fields.finish(query)
+}
+
+/// The checks of a batch, and the latest revision that one of them waits for.
+pub(super) fn batch(
+    request: proto::BatchCheckRequest,
+) -> Result<(Vec<Query>, Revision), Rejection> {
+    let mut fields = Fields::default();
+    let count = request.checks.len();
+    if count == 0 {
+        fields.wrong("checks", "must have at least one check");
+    }
+    if count > MAX_CHECKS {
+        fields.too_many("checks", format!("has {count} checks, the limit is {MAX_CHECKS}"));
+        return fields.finish(None);
+    }
+    let mut at_least = Revision::ZERO;
+    let mut queries = Vec::with_capacity(count);
+    for (n, check) in request.checks.into_iter().enumerate() {
+        fields.prefix = format!("checks[{n}].");
+        if let Some((query, revision)) = fields.check(check) {
+            at_least = at_least.max(revision);
+            queries.push(query);
         }
     }
-    let query = company.zip(credential).zip(needs).map(|((company, credential), needs)| {
-        (
-            Query { company, credential, needs, audience, token: None, user: None, owner: None },
-            Revision(request.at_least_revision),
-        )
-    });
+    fields.finish(Some((queries, at_least)))
+}
+
+/// The check to explain.
+pub(super) fn explain(request: proto::ExplainCheckRequest) -> Result<(Query, Revision), Rejection> {
+    let mut fields = Fields::default();
+    let Some(check) = request.check else {
+        fields.wrong("check", "must be given");
+        return fields.finish(None);
+    };
+    fields.prefix = "check.".to_owned();
+    let query = fields.check(check);
     fields.finish(query)
+}
+
+/// For whom to list what is allowed: a query that needs nothing.
+pub(super) fn effective(request: proto::ListEffectiveScopesRequest) -> Result<Query, Rejection> {
+    let mut fields = Fields::default();
+    let ids = fields.company(request.company_id).zip(fields.credential(request.credential_id));
+    let audience = fields.audience(&request.audience);
+    let token = request.token.map(|token| fields.token(token));
+    let user = fields.user("user_id", request.user_id);
+    fields.finish(ids.map(|(company, credential)| {
+        let needs = Needs::Scopes(vec![]);
+        Query { company, credential, needs, audience, token, user, owner: None }
+    }))
+}
+
+impl Fields {
+    fn check(&mut self, request: proto::CheckRequest) -> Option<(Query, Revision)> {
+        let company = self.company(request.company_id);
+        let credential = self.credential(request.credential_id);
+        let needs = match request.endpoint {
+            Some(_) if !request.scopes.is_empty() => {
+                self.wrong("endpoint", "must not stand beside `scopes`: name one of them");
+                None
+            }
+            Some(endpoint) => {
+                if !is_method(&endpoint.method) {
+                    let wrong = "is not a method: 1 to 32 letters, such as `GET`, or `GRPC`";
+                    self.wrong("endpoint.method", wrong);
+                }
+                let path = self.take("endpoint.path", Path::parse(endpoint.path));
+                path.map(|path| Needs::Endpoint { method: endpoint.method.into(), path })
+            }
+            None => {
+                if request.scopes.is_empty() {
+                    self.wrong(
+                        "scopes",
+                        "must name at least one scope, or `endpoint` one endpoint",
+                    );
+                }
+                Some(Needs::Scopes(self.scopes("scopes", request.scopes, MAX_CHECK_SCOPES)))
+            }
+        };
+        let audience = self.audience(&request.audience);
+        let token = request.token.map(|token| self.token(token));
+        let user = self.user("user_id", request.user_id);
+        let owner = self.user("resource_owner_id", request.resource_owner_id);
+        let at_least = Revision(request.at_least_revision);
+        let (company, credential, needs) = (company?, credential?, needs?);
+        Some((Query { company, credential, needs, audience, token, user, owner }, at_least))
+    }
+
+    fn audience(&mut self, text: &str) -> Option<Name> {
+        if text.is_empty() { None } else { self.take("audience", Name::parse(text)) }
+    }
+
+    /// A user that may be left out.
+    fn user(&mut self, field: &str, text: String) -> Option<UserId> {
+        if text.is_empty() { None } else { self.take(field, UserId::parse(text)) }
+    }
+
+    fn token(&mut self, token: proto::Token) -> Token {
+        Token {
+            // Any text is the name of somebody's audience: of ours, or of none of ours.
+            audience: self.line("token.audience", token.audience, MAX_LABEL),
+            scopes: self.scopes("token.scopes", token.scopes, MAX_CHECK_SCOPES),
+            issued_at: self.moment("token.issued_at", token.issued_at),
+            expires_at: self.moment("token.expires_at", token.expires_at),
+            user: self.user("token.user_id", token.user_id),
+        }
+    }
 }
 
 type CredentialCall = (CompanyId, CredentialId, CredentialChange, Terms);
@@ -395,6 +475,79 @@ pub(super) fn create_credential(
     fields.finish(
         ids.map(|(company, id)| (NewCredential { company, id, label, scopes, expires_at }, terms)),
     )
+}
+
+pub(super) fn put_user(
+    mut request: proto::PutUserRequest,
+) -> Result<(CompanyId, UserId, Vec<Name>, Terms), Rejection> {
+    let mut fields = Fields::default();
+    let terms = terms!(request);
+    let terms = fields.terms(terms);
+    let ids = fields.company(request.company_id).zip(fields.named_user(request.user_id));
+    if request.roles.len() > MAX_ROLES {
+        let count = request.roles.len();
+        fields.too_many("roles", format!("names {count} roles, the limit is {MAX_ROLES}"));
+    }
+    let mut roles = Vec::new();
+    for (n, role) in request.roles.into_iter().take(MAX_ROLES).enumerate() {
+        roles.extend(fields.take(&format!("roles[{n}]"), Name::parse(role)));
+    }
+    fields.finish(ids.map(|(company, user)| (company, user, roles, terms)))
+}
+
+pub(super) fn delete_user(
+    mut request: proto::DeleteUserRequest,
+) -> Result<(CompanyId, UserId, Terms), Rejection> {
+    let mut fields = Fields::default();
+    let terms = terms!(request);
+    let terms = fields.terms(terms);
+    let ids = fields.company(request.company_id).zip(fields.named_user(request.user_id));
+    fields.finish(ids.map(|(company, user)| (company, user, terms)))
+}
+
+pub(super) fn user(company: String, user: String) -> Result<(CompanyId, UserId), Rejection> {
+    let mut fields = Fields::default();
+    let ids = fields.company(company).zip(fields.named_user(user));
+    fields.finish(ids)
+}
+
+pub(super) fn put_consent(
+    mut request: proto::PutConsentRequest,
+) -> Result<(ConsentId, Vec<Scope>, Terms), Rejection> {
+    let mut fields = Fields::default();
+    let terms = terms!(request);
+    let terms = fields.terms(terms);
+    let id = fields.consent(request.company_id, request.credential_id, request.user_id);
+    let scopes = fields.scopes("scopes", request.scopes, MAX_CHANGE_SCOPES);
+    fields.finish(id.map(|id| (id, scopes, terms)))
+}
+
+pub(super) fn delete_consent(
+    mut request: proto::DeleteConsentRequest,
+) -> Result<(ConsentId, Terms), Rejection> {
+    let mut fields = Fields::default();
+    let terms = terms!(request);
+    let terms = fields.terms(terms);
+    let id = fields.consent(request.company_id, request.credential_id, request.user_id);
+    fields.finish(id.map(|id| (id, terms)))
+}
+
+pub(super) fn consent(request: proto::GetConsentRequest) -> Result<ConsentId, Rejection> {
+    let mut fields = Fields::default();
+    let id = fields.consent(request.company_id, request.credential_id, request.user_id);
+    fields.finish(id)
+}
+
+impl Fields {
+    fn named_user(&mut self, text: String) -> Option<UserId> {
+        self.take("user_id", UserId::parse(text))
+    }
+
+    fn consent(&mut self, company: String, credential: String, user: String) -> Option<ConsentId> {
+        let company = self.company(company);
+        let (credential, user) = (self.credential(credential), self.named_user(user));
+        Some(ConsentId { company: company?, credential: credential?, user: user? })
+    }
 }
 
 pub(super) fn company(text: String) -> Result<CompanyId, Rejection> {

@@ -3,13 +3,16 @@
 use jiff::Timestamp;
 
 use crate::authority::audit::Impact;
+use crate::authority::people::{ConsentId, ConsentView};
 use crate::authority::{Answer, Done};
 use crate::policy::catalog::Reach;
 use crate::policy::change::Change;
 use crate::policy::company::CompanyView;
 use crate::policy::credential::{CredentialView, GrantState};
-use crate::policy::decision::{Reason, Verdict};
+use crate::policy::decision::{Explanation, Layer, Reason, Verdict};
+use crate::policy::id::CompanyId;
 use crate::policy::scope::Scope;
+use crate::policy::user::User;
 use crate::proto;
 
 pub(super) fn check(answer: Answer) -> proto::CheckResponse {
@@ -19,10 +22,7 @@ pub(super) fn check(answer: Answer) -> proto::CheckResponse {
             decision: proto::Decision::Allowed.into(),
             reason: proto::Reason::Allowed.into(),
             missing_scopes: vec![],
-            reach: match reach {
-                Reach::All => proto::Reach::All.into(),
-                Reach::Own => proto::Reach::Own.into(),
-            },
+            reach: self::reach(reach).into(),
             http_status: 200,
             error: String::new(),
             message: String::new(),
@@ -38,6 +38,60 @@ pub(super) fn check(answer: Answer) -> proto::CheckResponse {
             message: reason.remedy().to_owned(),
             revision,
         },
+    }
+}
+
+fn reach(reach: Reach) -> proto::Reach {
+    match reach {
+        Reach::All => proto::Reach::All,
+        Reach::Own => proto::Reach::Own,
+    }
+}
+
+pub(super) fn explanation(explanation: Explanation) -> proto::ScopeExplanation {
+    let layers = explanation.layers.into_iter().map(|(layer, said)| proto::LayerVerdict {
+        layer: match layer {
+            Layer::Company => proto::Layer::Company.into(),
+            Layer::Credential => proto::Layer::Credential.into(),
+            Layer::Token => proto::Layer::Token.into(),
+            Layer::Consent => proto::Layer::Consent.into(),
+            Layer::User => proto::Layer::User.into(),
+        },
+        passed: said.is_ok(),
+        reason: said.map_or_else(reason, |_| proto::Reason::Allowed).into(),
+        detail: match said {
+            Ok(Reach::All) => "This layer lets the scope through.".to_owned(),
+            Ok(Reach::Own) => {
+                "This layer lets the scope through for the user's own records.".to_owned()
+            }
+            Err(reason) => reason.remedy().to_owned(),
+        },
+    });
+    proto::ScopeExplanation { scope: explanation.scope.to_string(), layers: layers.collect() }
+}
+
+pub(super) fn effective((scope, reach): (Scope, Reach)) -> proto::EffectiveScope {
+    proto::EffectiveScope { scope: scope.to_string(), reach: self::reach(reach).into() }
+}
+
+pub(super) fn user(user: User, company: &CompanyId, etag: String) -> proto::User {
+    proto::User {
+        company_id: company.to_string(),
+        user_id: user.id.to_string(),
+        roles: user.roles.iter().map(ToString::to_string).collect(),
+        etag,
+        revision: user.revision.0,
+    }
+}
+
+pub(super) fn consent(view: ConsentView, id: &ConsentId, etag: String) -> proto::Consent {
+    proto::Consent {
+        company_id: id.company.to_string(),
+        credential_id: id.credential.to_string(),
+        user_id: id.user.to_string(),
+        scopes: names(&view.scopes),
+        etag,
+        revision: view.consent.revision.0,
     }
 }
 

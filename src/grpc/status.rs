@@ -140,6 +140,21 @@ impl From<Refusal> for Status {
                 format!("`audience` {message}"),
             )
             .malformed([Violation { field: "audience".to_owned(), description: message }]),
+            Refusal::AudienceOf(place, _) => {
+                let field = format!("checks[{place}].audience");
+                Draft::new(
+                    Code::InvalidArgument,
+                    "AUDIENCE_UNCLEAR",
+                    format!("`{field}` {message}"),
+                )
+                .malformed([Violation { field, description: message }])
+            }
+            Refusal::UserNotFound(_, id) => {
+                resource(Code::NotFound, "USER_NOT_FOUND", message, "User", id.as_str())
+            }
+            Refusal::ConsentNotFound(id, _) => {
+                resource(Code::NotFound, "CONSENT_NOT_FOUND", message, "Consent", id.as_str())
+            }
             Refusal::CompanyNotFound(id) => {
                 resource(Code::NotFound, "COMPANY_NOT_FOUND", message, "Company", id.as_str())
             }

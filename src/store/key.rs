@@ -18,6 +18,8 @@ const CHANGE: u8 = b'L';
 const CHANGE_OF: u8 = b'J';
 const DEAD: u8 = b'D';
 const PART: u8 = b'O';
+const USER: u8 = b'U';
+const CONSENT: u8 = b'T';
 
 /// The version of the schema of what is kept.
 pub(super) const SCHEMA: &[u8] = b"Mschema";
@@ -59,6 +61,10 @@ pub(super) fn fact(key: &FactKey) -> Vec<u8> {
         FactKey::Company(id) => Key::table(COMPANY).last(id.as_str()),
         FactKey::Credential(company, id) => credentials(*company).last_of(id.as_str()),
         FactKey::Impact(company) => Key::table(IMPACT).number(company.0).0,
+        FactKey::User(company, id) => users(*company).last_of(id.as_str()),
+        FactKey::Consent(of) => {
+            Key(consents(of.company)).number(of.user.0).number(of.credential.0).0
+        }
     }
 }
 
@@ -92,6 +98,16 @@ pub(super) fn companies() -> Prefix {
 /// All credentials of a company, by its birth.
 pub(super) fn credentials(company: Revision) -> Prefix {
     Prefix(Key::table(CREDENTIAL).number(company.0).0)
+}
+
+/// All users of a company, by its birth.
+pub(super) fn users(company: Revision) -> Prefix {
+    Prefix(Key::table(USER).number(company.0).0)
+}
+
+/// All consents of a company, by its birth.
+pub(super) fn consents(company: Revision) -> Vec<u8> {
+    Key::table(CONSENT).number(company.0).0
 }
 
 /// All credentials of a company that have a grant of a scope, in whatever state.
@@ -155,8 +171,10 @@ pub(super) fn part(revision: Revision, value: u32, part: u32) -> Vec<u8> {
 
 /// The table bytes, which must differ.
 #[cfg(test)]
-const TABLES: [u8; 10] =
-    [SCHEMA[0], CATALOG, COMPANY, CREDENTIAL, IMPACT, HOLDER, CHANGE, CHANGE_OF, DEAD, PART];
+const TABLES: [u8; 12] = [
+    SCHEMA[0], CATALOG, COMPANY, CREDENTIAL, IMPACT, HOLDER, CHANGE, CHANGE_OF, DEAD, PART, USER,
+    CONSENT,
+];
 
 #[cfg(test)]
 mod tests {

@@ -12,13 +12,16 @@ use super::{Damage, Fact, FactKey};
 use crate::policy::catalog::Catalog;
 use crate::policy::change::{Author, Change, ChangeKind, FieldChange};
 use crate::policy::company::Company;
+use crate::policy::consent::Consent;
 use crate::policy::credential::{Credential, Grant};
-use crate::policy::id::{CompanyId, CredentialId, UserId};
+use crate::policy::id::{CompanyId, CredentialId, Name, UserId};
 use crate::policy::revision::Revision;
 use crate::policy::scope::{Scope, ScopeId};
+use crate::policy::user::User;
 
 use proto::{
-    CatalogRecord, ChangeRecord, CompanyRecord, CredentialRecord, FieldChangeRecord, GrantRecord,
+    CatalogRecord, ChangeRecord, CompanyRecord, ConsentRecord, CredentialRecord, FieldChangeRecord,
+    GrantRecord, UserRecord,
 };
 
 mod proto {
@@ -68,6 +71,15 @@ pub(super) fn encode(fact: &Fact) -> Vec<u8> {
         }
         .encode_to_vec(),
         Fact::Impact(_) => Vec::new(),
+        Fact::User(user) => UserRecord {
+            roles: user.roles.iter().map(ToString::to_string).collect(),
+            created_at_revision: user.created_at.0,
+        }
+        .encode_to_vec(),
+        Fact::Consent(consent) => {
+            let scope_ids = consent.scopes.iter().map(|(scope, ())| scope.0).collect();
+            ConsentRecord { scope_ids }.encode_to_vec()
+        }
     }
 }
 
@@ -123,6 +135,23 @@ pub(super) fn decode(key: &FactKey, revision: Revision, bytes: &[u8]) -> Result<
             Fact::Credential(credential.into())
         }
         FactKey::Impact(_) => Fact::Impact(revision),
+        FactKey::User(company, id) => {
+            let record = UserRecord::decode(bytes)?;
+            let roles = record.roles.into_iter().map(|role| Name::parse(role).map_err(|_| Damage));
+            let user = User {
+                id: id.clone(),
+                company: *company,
+                roles: roles.collect::<Result<_, _>>()?,
+                created_at: Revision(record.created_at_revision),
+                revision,
+            };
+            Fact::User(user.into())
+        }
+        FactKey::Consent(of) => {
+            let record = ConsentRecord::decode(bytes)?;
+            let scopes = record.scope_ids.into_iter().map(|scope| (ScopeId(scope), ())).collect();
+            Fact::Consent(Consent { of: *of, scopes, revision }.into())
+        }
     })
 }
 

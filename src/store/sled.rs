@@ -31,9 +31,10 @@ use super::{
 use crate::policy::change::Change;
 use crate::policy::company::Company;
 use crate::policy::credential::Credential;
-use crate::policy::id::{CompanyId, CredentialId};
+use crate::policy::id::{CompanyId, CredentialId, UserId};
 use crate::policy::revision::Revision;
 use crate::policy::scope::ScopeId;
+use crate::policy::user::User;
 use witness::{Said, Witness};
 use writer::{Order, Writer};
 
@@ -311,6 +312,22 @@ impl Store for SledStore {
             .into_iter()
             .map(|(id, _)| CredentialId::parse(id).map_err(|_| StoreError::Damaged))
             .collect()
+    }
+
+    fn users(
+        &self,
+        company: Revision,
+        after: Option<&UserId>,
+        limit: usize,
+    ) -> Result<Vec<User>, StoreError> {
+        let mut found = Vec::new();
+        for (id, stored) in self.scan(&key::users(company), after.map(UserId::as_str), limit)? {
+            let id = UserId::parse(id).map_err(|_| StoreError::Damaged)?;
+            if let Some(Fact::User(user)) = self.fact(&FactKey::User(company, id), &stored)? {
+                found.push(Arc::unwrap_or_clone(user));
+            }
+        }
+        Ok(found)
     }
 
     fn changes(

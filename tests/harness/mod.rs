@@ -223,6 +223,77 @@ impl Client {
     }
 }
 
+impl Client {
+    pub async fn put_user(&self, company: &str, user: &str, roles: &[&str]) -> User {
+        let request = PutUserRequest {
+            company_id: company.to_owned(),
+            user_id: user.to_owned(),
+            roles: owned(roles),
+            ..PutUserRequest::default()
+        };
+        let done = self.directory.clone().put_user(request).await.expect("put");
+        done.into_inner().user.expect("a user")
+    }
+
+    /// What a user's consent actually gave.
+    pub async fn consent(
+        &self,
+        company: &str,
+        credential: &str,
+        user: &str,
+        scopes: &[&str],
+    ) -> Vec<String> {
+        let request = PutConsentRequest {
+            company_id: company.to_owned(),
+            credential_id: credential.to_owned(),
+            user_id: user.to_owned(),
+            scopes: owned(scopes),
+            ..PutConsentRequest::default()
+        };
+        let done = self.directory.clone().put_consent(request).await.expect("put");
+        done.into_inner().consent.expect("a consent").scopes
+    }
+
+    /// The answer to a check, which a batch, an explanation and the list agree with (D22).
+    pub async fn agreed(&self, request: CheckRequest) -> CheckResponse {
+        let answer = self.ask(request.clone()).await.expect("an answer");
+        let batch = BatchCheckRequest { checks: vec![request.clone(), request.clone()] };
+        let batch = self.authorization.clone().batch_check(batch).await.expect("an answer");
+        for result in batch.into_inner().results {
+            assert_eq!(result, answer, "the batch");
+        }
+        let explain = ExplainCheckRequest { check: Some(request.clone()) };
+        let explain = self.authorization.clone().explain_check(explain).await.expect("an answer");
+        let explain = explain.into_inner();
+        assert_eq!(explain.decision.as_ref(), Some(&answer), "the explanation");
+        for scope in &explain.scopes {
+            let passed = scope.layers.iter().all(|layer| layer.passed);
+            assert_eq!(!passed, answer.missing_scopes.contains(&scope.scope), "{scope:?}");
+        }
+        let first = explain.scopes.iter().flat_map(|s| &s.layers).filter(|l| !l.passed);
+        if let Some(first) = first.map(|layer| layer.reason).min() {
+            assert_eq!(first, answer.reason, "the least reason of all layers");
+        }
+        if let [scope] = request.scopes.as_slice()
+            && request.resource_owner_id.is_empty()
+        {
+            let list = ListEffectiveScopesRequest {
+                company_id: request.company_id.clone(),
+                credential_id: request.credential_id.clone(),
+                audience: request.audience.clone(),
+                token: request.token.clone(),
+                user_id: request.user_id.clone(),
+            };
+            let list = self.authorization.clone().list_effective_scopes(list).await;
+            let list = list.expect("a list").into_inner().scopes;
+            let listed = list.iter().find(|effective| effective.scope == *scope);
+            assert_eq!(listed.is_some(), answer.decision() == Decision::Allowed, "the list");
+            assert!(listed.is_none_or(|effective| effective.reach == answer.reach));
+        }
+        answer
+    }
+}
+
 pub fn scopes_of(company: &str, credential: &str, scopes: &[&str]) -> CheckRequest {
     CheckRequest {
         company_id: company.to_owned(),

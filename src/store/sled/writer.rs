@@ -50,7 +50,7 @@ pub(super) struct Writer {
     time: Timestamp,
     /// The time kept in the store, which is ahead of the clock.
     mark: Timestamp,
-    /// Births of deleted companies whose credentials are still to be swept.
+    /// Births of deleted companies whose credentials, users and consents are still to be swept.
     dead: Vec<Revision>,
 }
 
@@ -242,11 +242,13 @@ impl Writer {
         };
         let mut batch = Batch::default();
         let mut left = SWEEP;
-        let credentials = key::credentials(company);
-        for prefix in [credentials.bytes(), &key::all_holders(company)] {
+        let (credentials, users) = (key::credentials(company), key::users(company));
+        let facts = [credentials.bytes(), users.bytes(), &key::consents(company)];
+        for prefix in facts.into_iter().chain([&*key::all_holders(company)]) {
             for entry in self.tree.scan_prefix(prefix).take(left) {
                 let (place, value) = entry.map_err(|error| unavailable(&error))?;
-                if prefix == credentials.bytes() {
+                // What is no fact has no value, and so no parts.
+                if !value.is_empty() {
                     value::parts(&value)?.into_iter().for_each(|part| batch.remove(part));
                 }
                 batch.remove(place);

@@ -1,0 +1,316 @@
+//! People: users and their consents, as they are changed and read.
+
+use std::sync::Arc;
+
+use super::facts::View;
+use super::ledger::{Attempt, Done, Plan, Subject, Terms, on_catalog, on_company, resolve};
+use super::listing::{Filling, Page, Read, page};
+use super::refusal::Refusal;
+use super::{ATTEMPTS, Authority};
+use crate::policy::change::{ChangeKind, Edit, FieldChange};
+use crate::policy::company::Company;
+use crate::policy::consent::{Consent, Parties};
+use crate::policy::credential::Credential;
+use crate::policy::id::{CompanyId, CredentialId, Name, UserId};
+use crate::policy::scope::Scope;
+use crate::policy::user::User;
+use crate::store::{Fact, FactKey, Store};
+
+/// Whose consent, for which credential.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConsentId {
+    /// The company.
+    pub company: CompanyId,
+    /// Its credential.
+    pub credential: CredentialId,
+    /// Its user.
+    pub user: UserId,
+}
+
+/// A consent with the names of its scopes, sorted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConsentView {
+    /// The consent.
+    pub consent: Consent,
+    /// What it allows, as far as the catalog still has it.
+    pub scopes: Vec<Scope>,
+}
+
+/// Those whom a consent is between, and the consent.
+struct Found {
+    company: Arc<Company>,
+    credential: Arc<Credential>,
+    user: Arc<User>,
+    consent: Option<Arc<Consent>>,
+}
+
+impl Found {
+    fn parties(&self) -> Parties {
+        Parties {
+            company: self.company.created_at,
+            user: self.user.created_at,
+            credential: self.credential.created_at,
+        }
+    }
+}
+
+impl Authority {
+    /// Creates a user, or replaces the user's roles.
+    ///
+    /// # Errors
+    /// The company is unknown, or the etag is not current.
+    pub async fn put_user(
+        &self,
+        company_id: &CompanyId,
+        id: &UserId,
+        roles: &[Name],
+        terms: &Terms,
+    ) -> Result<Done<User>, Refusal> {
+        self.change_user(company_id, id, ChangeKind::PutUser, terms, |company, before| {
+            Ok(User::put(before, id, company.created_at, roles))
+        })
+        .await
+    }
+
+    /// Deletes a user; the user's consents go along.
+    ///
+    /// # Errors
+    /// The company or the user is unknown, or the etag is not current.
+    pub async fn delete_user(
+        &self,
+        company_id: &CompanyId,
+        id: &UserId,
+        terms: &Terms,
+    ) -> Result<Done<User>, Refusal> {
+        self.change_user(company_id, id, ChangeKind::DeleteUser, terms, |_, before| {
+            let user =
+                before.ok_or_else(|| Refusal::UserNotFound(company_id.clone(), id.clone()))?;
+            let roles = FieldChange::list("roles", Some(&user.roles), &[]);
+            Ok(Edit { fields: roles.into_iter().collect(), ..Edit::none(user) })
+        })
+        .await
+    }
+
+    async fn change_user(
+        &self,
+        company_id: &CompanyId,
+        id: &UserId,
+        kind: ChangeKind,
+        terms: &Terms,
+        edit: impl Fn(&Company, Option<&User>) -> Result<Edit<User>, Refusal>,
+    ) -> Result<Done<User>, Refusal> {
+        for _ in 0..ATTEMPTS {
+            let (view, company) = self.existing_company(company_id).await?;
+            let found = self.facts.user(view.at, company.created_at, id).await;
+            let Some(before) = self.told(found).await? else { continue };
+            let edit = edit(&company, before.as_deref())?;
+            self.check_etag(terms, before.as_ref().map(|user| user.revision))?;
+            let delete = kind == ChangeKind::DeleteUser;
+            let plan = Plan { before, edit, delete, rests_on: vec![on_company(&company)] };
+            let subject = Subject { user: Some(id), ..Subject::of(kind, company_id) };
+            let now = self.clock.now();
+            if let Attempt::Done(done) = self.carry_out(&view, plan, subject, terms, now).await? {
+                return Ok(done);
+            }
+        }
+        Err(Refusal::Contended)
+    }
+
+    /// One user.
+    ///
+    /// # Errors
+    /// There is none, or the store cannot answer.
+    pub async fn user(&self, company_id: &CompanyId, id: &UserId) -> Result<Read<User>, Refusal> {
+        for _ in 0..ATTEMPTS {
+            let (view, company) = self.existing_company(company_id).await?;
+            let found = self.facts.user(view.at, company.created_at, id).await;
+            let Some(found) = self.told(found).await? else { continue };
+            let user =
+                found.ok_or_else(|| Refusal::UserNotFound(company_id.clone(), id.clone()))?;
+            let (etag, revision) = (self.etag(user.revision), view.at);
+            return Ok(Read { resource: Arc::unwrap_or_clone(user), etag, revision });
+        }
+        Err(Refusal::Contended)
+    }
+
+    /// A company's users behind this id, by id.
+    ///
+    /// # Errors
+    /// The company is unknown, or the store cannot answer.
+    pub async fn users(
+        &self,
+        company_id: &CompanyId,
+        after: Option<UserId>,
+        limit: usize,
+    ) -> Result<Page<User>, Refusal> {
+        let (view, company) = self.existing_company(company_id).await?;
+        let birth = company.created_at;
+        let read = move |store: &dyn Store| {
+            let (mut page, mut after) = (Filling::new(limit), after);
+            while page.wants_more() {
+                let step = store.users(birth, after.as_ref(), page.step())?;
+                after = step.last().map(|user| user.id.clone());
+                page.add(step, |user| user.roles.len());
+            }
+            Ok(page.map(|user| user))
+        };
+        let (found, more) = self.facts.read(read).await?;
+        Ok(page(found, more, view.at, |user| self.etag(user.revision)))
+    }
+
+    /// Replaces a consent by what is asked for, as far as the user could do it now (D21).
+    ///
+    /// # Errors
+    /// A scope, the company, the credential or the user is unknown, or the etag is not current.
+    pub async fn put_consent(
+        &self,
+        id: &ConsentId,
+        asked: &[Scope],
+        terms: &Terms,
+    ) -> Result<Done<ConsentView>, Refusal> {
+        for _ in 0..ATTEMPTS {
+            let view = self.facts.view().await?;
+            let asked = resolve(&view.catalog, "scopes", asked)?;
+            let Some(found) = self.consent_of(&view, id).await? else { continue };
+            let before = found.consent.as_ref();
+            self.check_etag(terms, before.map(|consent| consent.revision))?;
+            let (of, user) = (found.parties(), &found.user);
+            let edit = Consent::put(before.map(|c| &**c), of, &view.catalog, user, &asked);
+            let kind = ChangeKind::PutConsent;
+            match self.carry_out_consent(&view, id, &found, edit, kind, terms).await? {
+                Attempt::Done(done) => return Ok(done),
+                Attempt::Again => {}
+            }
+        }
+        Err(Refusal::Contended)
+    }
+
+    /// Withdraws a consent.
+    ///
+    /// # Errors
+    /// There is none, or the etag is not current.
+    pub async fn delete_consent(
+        &self,
+        id: &ConsentId,
+        terms: &Terms,
+    ) -> Result<Done<ConsentView>, Refusal> {
+        for _ in 0..ATTEMPTS {
+            let view = self.facts.view().await?;
+            let Some(found) = self.consent_of(&view, id).await? else { continue };
+            let consent = existing(&found, id)?;
+            self.check_etag(terms, Some(consent.revision))?;
+            let removed = consent.scopes.iter().map(|(scope, ())| scope).collect();
+            let edit = Edit { removed, ..Edit::none(&**consent) };
+            let kind = ChangeKind::DeleteConsent;
+            match self.carry_out_consent(&view, id, &found, edit, kind, terms).await? {
+                Attempt::Done(done) => return Ok(done),
+                Attempt::Again => {}
+            }
+        }
+        Err(Refusal::Contended)
+    }
+
+    async fn carry_out_consent(
+        &self,
+        view: &View,
+        id: &ConsentId,
+        found: &Found,
+        edit: Edit<Consent>,
+        kind: ChangeKind,
+        terms: &Terms,
+    ) -> Result<Attempt<Done<ConsentView>>, Refusal> {
+        let credential = FactKey::Credential(found.company.created_at, id.credential.clone());
+        let user = FactKey::User(found.company.created_at, id.user.clone());
+        let rests_on = vec![
+            on_catalog(view),
+            on_company(&found.company),
+            (credential, Some(found.credential.revision)),
+            (user, Some(found.user.revision)),
+        ];
+        let delete = kind == ChangeKind::DeleteConsent;
+        let plan = Plan { before: found.consent.clone(), edit, delete, rests_on };
+        let subject = Subject {
+            credential: Some(&id.credential),
+            user: Some(&id.user),
+            ..Subject::of(kind, &id.company)
+        };
+        let now = self.clock.now();
+        Ok(match self.carry_out(view, plan, subject, terms, now).await? {
+            Attempt::Done(done) => Attempt::Done(done.map(|consent| seen(consent, view))),
+            Attempt::Again => Attempt::Again,
+        })
+    }
+
+    /// One consent.
+    ///
+    /// # Errors
+    /// There is none, or the store cannot answer.
+    pub async fn consent(&self, id: &ConsentId) -> Result<Read<ConsentView>, Refusal> {
+        for _ in 0..ATTEMPTS {
+            let view = self.facts.view().await?;
+            let Some(found) = self.consent_of(&view, id).await? else { continue };
+            let consent = existing(&found, id)?;
+            let (etag, revision) = (self.etag(consent.revision), view.at);
+            return Ok(Read { resource: seen(Consent::clone(consent), &view), etag, revision });
+        }
+        Err(Refusal::Contended)
+    }
+
+    /// Those whom a consent is between, at a view's revision; none after waiting for what was
+    /// missed.
+    async fn consent_of(&self, view: &View, id: &ConsentId) -> Result<Option<Found>, Refusal> {
+        let found = self.credential_of(view, &id.company, &id.credential).await;
+        let Some((company, credential)) = self.told(found).await? else { return Ok(None) };
+        let company = company.ok_or_else(|| Refusal::CompanyNotFound(id.company.clone()))?;
+        let credential = credential.ok_or_else(|| {
+            Refusal::CredentialNotFound(id.company.clone(), id.credential.clone())
+        })?;
+        let found = self.facts.user(view.at, company.created_at, &id.user).await;
+        let Some(user) = self.told(found).await? else { return Ok(None) };
+        let user =
+            user.ok_or_else(|| Refusal::UserNotFound(id.company.clone(), id.user.clone()))?;
+        let mut found = Found { company, credential, user, consent: None };
+        let consent = self.facts.consent(view.at, found.parties()).await;
+        let Some(consent) = self.told(consent).await? else { return Ok(None) };
+        found.consent = consent;
+        Ok(Some(found))
+    }
+}
+
+fn existing<'a>(found: &'a Found, id: &ConsentId) -> Result<&'a Arc<Consent>, Refusal> {
+    let missing = || Refusal::ConsentNotFound(id.user.clone(), id.credential.clone());
+    found.consent.as_ref().ok_or_else(missing)
+}
+
+fn seen(consent: Consent, view: &View) -> ConsentView {
+    let scopes: Vec<_> = consent.scopes.iter().map(|(scope, ())| scope).collect();
+    ConsentView { scopes: view.catalog.names(&scopes), consent }
+}
+
+impl super::ledger::Resource for User {
+    fn key(&self) -> FactKey {
+        FactKey::User(self.company, self.id.clone())
+    }
+
+    fn revision(&self) -> crate::policy::revision::Revision {
+        self.revision
+    }
+
+    fn fact(self: Arc<Self>) -> Fact {
+        Fact::User(self)
+    }
+}
+
+impl super::ledger::Resource for Consent {
+    fn key(&self) -> FactKey {
+        FactKey::Consent(self.of)
+    }
+
+    fn revision(&self) -> crate::policy::revision::Revision {
+        self.revision
+    }
+
+    fn fact(self: Arc<Self>) -> Fact {
+        Fact::Consent(self)
+    }
+}
