@@ -5,6 +5,7 @@
 
 mod admission;
 pub mod audit;
+mod catalogs;
 pub mod clock;
 mod etag;
 mod facts;
@@ -34,9 +35,9 @@ use crate::policy::scope::Scope;
 use crate::policy::user::User;
 use crate::store::{Incarnation, Listener, Store, StoreError};
 
+pub use self::catalogs::{Applied, ApplyError};
 pub use self::ledger::{
-    ApplyError, CompanyChange, CredentialChange, Done, NewCompany, NewCredential, Restriction,
-    Terms,
+    CompanyChange, CredentialChange, Done, NewCompany, NewCredential, Restriction, Terms,
 };
 
 /// How long a check waits for the revision that it asks for.

@@ -14,24 +14,44 @@ pub mod status;
 
 use std::sync::{Arc, OnceLock};
 
+use tokio::sync::watch;
 use tonic::Status;
 
 use crate::authority::Authority;
 
-/// What the handlers share: the authority, once the store is open.
-#[derive(Clone, Default)]
-pub struct Doors(Arc<OnceLock<Authority>>);
+/// What the handlers share: the authority, once the store is open, and whether the end has come.
+#[derive(Clone)]
+pub struct Doors {
+    authority: Arc<OnceLock<Authority>>,
+    closing: watch::Sender<bool>,
+}
+
+impl Default for Doors {
+    fn default() -> Self {
+        Self { authority: Arc::default(), closing: watch::Sender::new(false) }
+    }
+}
 
 impl Doors {
     /// Opens the doors.
     pub fn open(&self, authority: Authority) -> &Authority {
-        self.0.get_or_init(|| authority)
+        self.authority.get_or_init(|| authority)
+    }
+
+    /// Ends the streams, which would not end by themselves.
+    pub fn close(&self) {
+        self.closing.send_replace(true);
+    }
+
+    /// Becomes true when the doors close.
+    fn closing(&self) -> watch::Receiver<bool> {
+        self.closing.subscribe()
     }
 
     /// The authority, if the doors are open.
     #[must_use]
     pub fn authority(&self) -> Option<&Authority> {
-        self.0.get()
+        self.authority.get()
     }
 
     /// The authority, for a handler.

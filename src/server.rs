@@ -245,6 +245,7 @@ impl Frame {
     /// Turns new calls away, lets open ones end, and closes the store.
     async fn drain(mut self, grace: Duration) {
         say(&self.health, ServingStatus::NotServing).await;
+        self.doors.close();
         if let Some(stop) = self.stop.take() {
             stop.send(()).ok();
         }

@@ -12,7 +12,6 @@ use super::facts::{Missed, View};
 use super::refusal::Refusal;
 use super::{Authority, etag};
 use crate::policy::catalog::Catalog;
-use crate::policy::catalog::file::CatalogErrors;
 use crate::policy::change::{Author, Change, ChangeKind, Edit, FieldChange, Stamped};
 use crate::policy::company::{Company, CompanyView};
 use crate::policy::credential::{AboveCeiling, Credential, CredentialView, Ground};
@@ -569,71 +568,6 @@ impl Authority {
             Err(_) => Err(StoreError::Unavailable.into()),
         }
     }
-
-    /// Applies a catalog file at a start: the first one seeds the store; a later one is applied
-    /// if its digest differs from that of the last file applied, so that what an operator
-    /// applied meanwhile stays. None if nothing was to do.
-    ///
-    /// # Errors
-    /// The file is no catalog, or takes scopes away and that is not allowed.
-    pub async fn apply_catalog_file(
-        &self,
-        yaml: &str,
-        allow_removals: bool,
-        author: &Author,
-    ) -> Result<Option<Revision>, ApplyError> {
-        let digest = *blake3::hash(yaml.as_bytes()).as_bytes();
-        for _ in 0..ATTEMPTS {
-            let view = self.facts.view().await.map_err(Refusal::from)?;
-            let current = &view.catalog;
-            if current.file_digest == Some(digest) {
-                return Ok(None);
-            }
-            let mut next = current.succeed(yaml)?;
-            next.file_digest = Some(digest);
-            let added: Vec<_> = next.scope_ids().filter(|s| current.name(*s).is_none()).collect();
-            let removed: Vec<_> = current.scope_ids().filter(|s| next.name(*s).is_none()).collect();
-            if !removed.is_empty() && !allow_removals {
-                return Err(Refusal::RemovesScopes(current.names(&removed)).into());
-            }
-            let change = Change {
-                revision: Revision::NEXT,
-                time: self.clock.now(),
-                author: author.clone(),
-                kind: ChangeKind::ApplyCatalog,
-                company: None,
-                credential: None,
-                user: None,
-                added: next.names(&added),
-                removed: current.names(&removed),
-                fields: FieldChange::text("name", current.platform(), next.platform())
-                    .into_iter()
-                    .collect(),
-            };
-            let exists = current.revision > Revision::ZERO;
-            let step = Step {
-                key: FactKey::Catalog,
-                before: exists.then(|| Fact::Catalog(Arc::clone(current))),
-                after: Some(Fact::Catalog(Arc::new(next))),
-            };
-            let proposal = Proposal { rests_on: vec![], steps: vec![step], change };
-            if let Some(receipt) = self.commit(proposal).await? {
-                return Ok(Some(receipt.revision));
-            }
-        }
-        Err(Refusal::Contended.into())
-    }
-}
-
-/// Why a catalog is not applied.
-#[derive(Debug, thiserror::Error)]
-pub enum ApplyError {
-    /// It is no catalog.
-    #[error(transparent)]
-    Catalog(#[from] CatalogErrors),
-    /// It is refused.
-    #[error(transparent)]
-    Refused(#[from] Refusal),
 }
 
 fn edit_credential(

@@ -2,7 +2,7 @@
 
 use tonic::{Request, Response, Status};
 
-use super::{Doors, status};
+use super::{Doors, parse, render};
 use crate::proto::catalog_service_server::CatalogService;
 use crate::proto::{
     ApplyCatalogRequest, ApplyCatalogResponse, GetCatalogRequest, GetCatalogResponse,
@@ -12,9 +12,11 @@ use crate::proto::{
 impl CatalogService for Doors {
     async fn apply_catalog(
         &self,
-        _: Request<ApplyCatalogRequest>,
+        request: Request<ApplyCatalogRequest>,
     ) -> Result<Response<ApplyCatalogResponse>, Status> {
-        Err(status::not_yet("ApplyCatalog"))
+        let (yaml, terms) = parse::apply_catalog(request.into_inner())?;
+        let applied = self.ask()?.apply_catalog(&yaml, &terms).await?;
+        Ok(Response::new(render::applied(applied)))
     }
 
     async fn get_catalog(

@@ -2,17 +2,22 @@
 
 use std::pin::Pin;
 
+use tokio::sync::mpsc;
 use tokio_stream::Stream;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::page::{self, List};
-use super::{Doors, parse, render, status};
+use super::{Doors, parse, render};
 use crate::policy::id::CompanyId;
 use crate::policy::revision::Revision;
 use crate::proto::change_service_server::ChangeService;
 use crate::proto::{
     ListChangesRequest, ListChangesResponse, WatchChangesRequest, WatchChangesResponse,
 };
+
+/// How many changes a watcher may be behind before its stream is no longer fed.
+const WINDOW: usize = 64;
 
 #[tonic::async_trait]
 impl ChangeService for Doors {
@@ -42,8 +47,67 @@ impl ChangeService for Doors {
 
     async fn watch_changes(
         &self,
-        _: Request<WatchChangesRequest>,
+        request: Request<WatchChangesRequest>,
     ) -> Result<Response<Self::WatchChangesStream>, Status> {
-        Err(status::not_yet("WatchChanges"))
+        let request = request.into_inner();
+        let company = parse::optional_company(request.company_id)?;
+        let of = company.as_ref().map_or("", CompanyId::as_str);
+        let cursors = List::new(self.ask()?.incarnation(), "WatchChanges", &[of]);
+        let after = match cursors.after(&request.cursor).map_err(|_| foreign_cursor())? {
+            Some(last) => last.parse().map_err(|_| foreign_cursor())?,
+            None => request.after_revision,
+        };
+        let (send, stream) = mpsc::channel(WINDOW);
+        tokio::spawn(watch(self.clone(), company, Revision(after), cursors, send));
+        Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
     }
+}
+
+/// Sends changes as they are published, until the watcher or the server goes.
+async fn watch(
+    doors: Doors,
+    company: Option<CompanyId>,
+    mut after: Revision,
+    cursors: List,
+    send: mpsc::Sender<Result<WatchChangesResponse, Status>>,
+) {
+    let Some(authority) = doors.authority() else { return };
+    let mut bell = authority.bell();
+    let mut closing = doors.closing();
+    loop {
+        // Heard before the read: a publication during it rings again.
+        let head = *bell.borrow_and_update();
+        let (changes, more) = match authority.changes(company.clone(), after, WINDOW).await {
+            Ok(found) => found,
+            Err(refusal) => {
+                send.send(Err(refusal.into())).await.ok();
+                return;
+            }
+        };
+        for change in changes {
+            after = change.revision;
+            let cursor = cursors.token(&after.to_string());
+            let change = Some(render::change(change));
+            let step = WatchChangesResponse { change, cursor };
+            // A slow watcher holds up its own stream, and nothing else.
+            tokio::select! {
+                sent = send.send(Ok(step)) => if sent.is_err() { return },
+                _ = closing.wait_for(|closing| *closing) => return,
+            }
+        }
+        if more {
+            continue;
+        }
+        // Everything up to the head is read, also where it concerns other companies.
+        after = after.max(head);
+        tokio::select! {
+            rung = bell.changed() => if rung.is_err() { return },
+            () = send.closed() => return,
+            _ = closing.wait_for(|closing| *closing) => return,
+        }
+    }
+}
+
+fn foreign_cursor() -> parse::Rejection {
+    parse::malformed("cursor", "is not a cursor of this stream: start again by `after_revision`")
 }

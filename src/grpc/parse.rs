@@ -477,6 +477,18 @@ pub(super) fn create_credential(
     )
 }
 
+pub(super) fn apply_catalog(
+    mut request: proto::ApplyCatalogRequest,
+) -> Result<(String, Terms), Rejection> {
+    let mut fields = Fields::default();
+    let terms = terms!(request);
+    let terms = fields.terms(terms);
+    if request.yaml.trim().is_empty() {
+        fields.wrong("yaml", "must be a catalog file");
+    }
+    fields.finish(Some((request.yaml, terms)))
+}
+
 pub(super) fn put_user(
     mut request: proto::PutUserRequest,
 ) -> Result<(CompanyId, UserId, Vec<Name>, Terms), Rejection> {

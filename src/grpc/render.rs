@@ -4,7 +4,7 @@ use jiff::Timestamp;
 
 use crate::authority::audit::Impact;
 use crate::authority::people::{ConsentId, ConsentView};
-use crate::authority::{Answer, Done};
+use crate::authority::{Answer, Applied, Done};
 use crate::policy::catalog::Reach;
 use crate::policy::change::Change;
 use crate::policy::company::CompanyView;
@@ -198,6 +198,22 @@ pub(super) fn restriction(
         etag: impact.etag,
         revision: done.revision.0,
         company: Some(company(done.resource, done.etag)),
+    }
+}
+
+pub(super) fn applied(applied: Applied) -> proto::ApplyCatalogResponse {
+    let Applied { difference, companies, credentials, etag, revision } = applied;
+    proto::ApplyCatalogResponse {
+        added_scopes: names(&difference.added),
+        removed_scopes: names(&difference.removed_names),
+        affected_company_count: companies,
+        affected_credential_count: credentials,
+        etag,
+        revision: revision.0,
+        changed_scopes: names(&difference.changed_scopes),
+        changed_audiences: difference.changed_audiences,
+        changed_roles: difference.changed_roles,
+        changed_endpoints: difference.changed_endpoints,
     }
 }
 

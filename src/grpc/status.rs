@@ -11,8 +11,10 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
 use super::parse::{Rejection, Violation};
+use crate::authority::ApplyError;
 use crate::authority::audit::{Affected, Impact};
 use crate::authority::refusal::Refusal;
+use crate::policy::catalog::file::CatalogErrors;
 use crate::store::StoreError;
 
 const DOMAIN: &str = "scopegate";
@@ -201,6 +203,27 @@ impl From<Refusal> for Status {
             }
         }
         .finish()
+    }
+}
+
+impl From<ApplyError> for Status {
+    fn from(error: ApplyError) -> Self {
+        match error {
+            ApplyError::Refused(refusal) => refusal.into(),
+            ApplyError::Catalog(CatalogErrors(problems)) => {
+                let message = match problems.as_slice() {
+                    [one] => format!("`yaml` {one}"),
+                    many => format!("`yaml` has {} problems; see the details", many.len()),
+                };
+                let violations = problems.into_iter().map(|problem| Violation {
+                    field: "yaml".to_owned(),
+                    description: problem.to_string(),
+                });
+                Draft::new(Code::InvalidArgument, "CATALOG_MALFORMED", message)
+                    .malformed(violations)
+                    .finish()
+            }
+        }
     }
 }
 

@@ -102,6 +102,35 @@ pub enum AudienceError {
     },
 }
 
+/// What one catalog has otherwise than another.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Difference {
+    /// Scopes that are new, sorted.
+    pub added: Vec<Scope>,
+    /// Scopes that are gone, by the id that they had.
+    pub removed: Vec<ScopeId>,
+    /// The names that they had, sorted.
+    pub removed_names: Vec<Scope>,
+    /// Scopes that stay and imply, or belong to, something else.
+    pub changed_scopes: Vec<Scope>,
+    /// Audiences that are new, gone, or ask something else.
+    pub changed_audiences: Vec<String>,
+    /// Roles that are new, gone, or permit something else.
+    pub changed_roles: Vec<String>,
+    /// Endpoints that are new, gone, or need something else.
+    pub changed_endpoints: Vec<String>,
+}
+
+/// The keys whose values differ between two maps, or that only one has.
+fn changed<K: Ord + ToString, V: PartialEq>(
+    old: &BTreeMap<K, V>,
+    new: &BTreeMap<K, V>,
+) -> Vec<String> {
+    let keys: BTreeSet<_> = old.keys().chain(new.keys()).collect();
+    let differs = |key: &&K| old.get(*key) != new.get(*key);
+    keys.into_iter().filter(differs).map(ToString::to_string).collect()
+}
+
 static UNNAMED: Audience = Audience {
     title: String::new(),
     token_required: false,
@@ -249,6 +278,32 @@ impl Catalog {
     /// Every scope of the catalog.
     pub fn scope_ids(&self) -> impl Iterator<Item = ScopeId> + '_ {
         self.scopes.keys().copied()
+    }
+
+    /// What this catalog has otherwise than the one before it.
+    #[must_use]
+    pub fn difference(&self, before: &Self) -> Difference {
+        let (old, new) = (&before.file, &self.file);
+        let gone = |id: &ScopeId| self.name(*id).is_none();
+        let fresh = |id: &ScopeId| before.name(*id).is_none();
+        let mut removed: Vec<_> = before.scope_ids().filter(gone).collect();
+        removed.sort();
+        let added: Vec<_> = self.scope_ids().filter(fresh).collect();
+        let stays = |scope: &&Scope| {
+            let now = new.scopes.get(*scope);
+            old.scopes.get(*scope).zip(now).is_some_and(|(old, now)| {
+                (&old.implies, &old.audiences) != (&now.implies, &now.audiences)
+            })
+        };
+        Difference {
+            added: self.names(&added),
+            removed_names: before.names(&removed),
+            removed,
+            changed_scopes: new.scopes.keys().filter(stays).cloned().collect(),
+            changed_audiences: changed(&old.audiences, &new.audiences),
+            changed_roles: changed(&old.roles, &new.roles),
+            changed_endpoints: changed(&old.listed_endpoints, &new.listed_endpoints),
+        }
     }
 
     /// Every scope's name and number, and the last number ever given: what the store keeps.

@@ -29,6 +29,8 @@ pub struct CatalogFile {
     pub scopes: BTreeMap<Scope, ScopeEntry>,
     /// The roles by name.
     pub roles: BTreeMap<Name, Role>,
+    /// The endpoints by method and path, for people.
+    pub listed_endpoints: BTreeMap<String, Endpoint>,
     pub(super) endpoints: Endpoints,
 }
 
@@ -410,6 +412,8 @@ impl FileReader {
             );
         }
         let endpoint = Endpoint { audience, scopes };
+        let name = format!("{} {}", raw.method.value, raw.path.value);
+        file.listed_endpoints.insert(name, endpoint.clone());
         if let Err(error) = file.endpoints.insert(&raw.method.value, &raw.path.value, endpoint) {
             self.problem(
                 raw.path.referenced,

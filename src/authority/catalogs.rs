@@ -1,0 +1,177 @@
+//! Catalogs: applying one, by file at a start or by an operator, and what that takes from whom.
+
+use std::sync::Arc;
+
+use super::audit;
+use super::facts::View;
+use super::ledger::Terms;
+use super::refusal::Refusal;
+use super::{ATTEMPTS, Authority};
+use crate::policy::catalog::file::CatalogErrors;
+use crate::policy::catalog::{Catalog, Difference};
+use crate::policy::change::{Author, Change, ChangeKind, FieldChange};
+use crate::policy::revision::Revision;
+use crate::store::{Fact, FactKey, Proposal, Step, Store, StoreError};
+
+/// What a catalog did, or would do.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Applied {
+    /// What is otherwise than before.
+    pub difference: Difference,
+    /// How many companies' ceilings lose a scope.
+    pub companies: u64,
+    /// How many credentials lose a scope that they hold.
+    pub credentials: u64,
+    /// The etag of the catalog in force.
+    pub etag: String,
+    /// The revision of the change, or the current one if nothing changed.
+    pub revision: Revision,
+}
+
+/// Why a catalog is not applied.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    /// It is no catalog.
+    #[error(transparent)]
+    Catalog(#[from] CatalogErrors),
+    /// It is refused.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+}
+
+impl From<StoreError> for ApplyError {
+    fn from(error: StoreError) -> Self {
+        Self::Refused(error.into())
+    }
+}
+
+impl Authority {
+    /// Replaces the catalog as a whole (D2).
+    ///
+    /// # Errors
+    /// It is no catalog, or the etag is not current.
+    pub async fn apply_catalog(&self, yaml: &str, terms: &Terms) -> Result<Applied, ApplyError> {
+        for _ in 0..ATTEMPTS {
+            let view = self.facts.view().await?;
+            let next = view.catalog.succeed(yaml)?;
+            let exists = view.catalog.revision > Revision::ZERO;
+            self.check_etag(terms, exists.then_some(view.catalog.revision))?;
+            let difference = next.difference(&view.catalog);
+            let (companies, credentials) = self.losers(&view, &difference).await?;
+            let mut revision = view.at;
+            let mut in_force = view.catalog.revision;
+            if view.catalog.yaml != yaml && !terms.validate_only {
+                match self.put_catalog(&view, next, &difference, &terms.author).await? {
+                    Some(committed) => (revision, in_force) = (committed, committed),
+                    None => continue,
+                }
+            }
+            let etag = self.etag(in_force);
+            return Ok(Applied { difference, companies, credentials, etag, revision });
+        }
+        Err(Refusal::Contended.into())
+    }
+
+    /// Applies a catalog file at a start: the first one seeds the store; a later one is applied
+    /// if its digest differs from that of the last file applied, so that what an operator
+    /// applied meanwhile stays. None if nothing was to do.
+    ///
+    /// # Errors
+    /// The file is no catalog, or takes scopes away and that is not allowed.
+    pub async fn apply_catalog_file(
+        &self,
+        yaml: &str,
+        allow_removals: bool,
+        author: &Author,
+    ) -> Result<Option<Revision>, ApplyError> {
+        let digest = *blake3::hash(yaml.as_bytes()).as_bytes();
+        for _ in 0..ATTEMPTS {
+            let view = self.facts.view().await?;
+            if view.catalog.file_digest == Some(digest) {
+                return Ok(None);
+            }
+            let mut next = view.catalog.succeed(yaml)?;
+            next.file_digest = Some(digest);
+            let difference = next.difference(&view.catalog);
+            if !difference.removed.is_empty() && !allow_removals {
+                return Err(Refusal::RemovesScopes(difference.removed_names).into());
+            }
+            let put = self.put_catalog(&view, next, &difference, author).await?;
+            if let Some(revision) = put {
+                return Ok(Some(revision));
+            }
+        }
+        Err(Refusal::Contended.into())
+    }
+
+    /// Commits a catalog; none if another one came first.
+    async fn put_catalog(
+        &self,
+        view: &View,
+        next: Catalog,
+        difference: &Difference,
+        author: &Author,
+    ) -> Result<Option<Revision>, Refusal> {
+        let name = FieldChange::text("name", view.catalog.platform(), next.platform());
+        let marks = [
+            ("scopes", difference.changed_scopes.iter().map(ToString::to_string).collect()),
+            ("audiences", difference.changed_audiences.clone()),
+            ("roles", difference.changed_roles.clone()),
+            ("endpoints", difference.changed_endpoints.clone()),
+        ];
+        let marks = marks.into_iter().filter_map(|(field, changed): (_, Vec<String>)| {
+            FieldChange::new_text(field, &changed.join(", "))
+        });
+        let change = Change {
+            revision: Revision::NEXT,
+            time: self.clock.now(),
+            author: author.clone(),
+            kind: ChangeKind::ApplyCatalog,
+            company: None,
+            credential: None,
+            user: None,
+            added: difference.added.clone(),
+            removed: difference.removed_names.clone(),
+            fields: name.into_iter().chain(marks).collect(),
+        };
+        let exists = view.catalog.revision > Revision::ZERO;
+        let step = Step {
+            key: FactKey::Catalog,
+            before: exists.then(|| Fact::Catalog(Arc::clone(&view.catalog))),
+            after: Some(Fact::Catalog(Arc::new(next))),
+        };
+        let committed =
+            self.commit(Proposal { rests_on: vec![], steps: vec![step], change }).await?;
+        Ok(committed.map(|receipt| receipt.revision))
+    }
+
+    /// How many companies and credentials lose something. Its cost grows with their number.
+    async fn losers(&self, view: &View, difference: &Difference) -> Result<(u64, u64), StoreError> {
+        const STEP: usize = 100;
+        if difference.removed.is_empty() {
+            return Ok((0, 0));
+        }
+        let (catalog, removed) = (Arc::clone(&view.catalog), difference.removed.clone());
+        let now = self.clock.now();
+        let count = move |store: &dyn Store| {
+            let (mut companies, mut credentials) = (0, 0);
+            let mut after = None;
+            loop {
+                let step = store.companies(after.as_ref(), STEP)?;
+                after = step.last().map(|company| company.id.clone());
+                let ended = step.len() < STEP;
+                for company in step {
+                    if removed.iter().any(|scope| company.ceiling.contains(*scope)) {
+                        companies += 1;
+                        let impact = audit::impact(store, &catalog, &company, &removed, now)?;
+                        credentials += impact.count;
+                    }
+                }
+                if ended {
+                    return Ok((companies, credentials));
+                }
+            }
+        };
+        self.facts.read(count).await
+    }
+}
