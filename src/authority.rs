@@ -13,6 +13,7 @@ mod ledger;
 pub mod listing;
 pub mod people;
 pub mod refusal;
+mod restore;
 mod sync;
 
 use std::sync::Arc;
@@ -39,6 +40,7 @@ pub use self::catalogs::{Applied, ApplyError};
 pub use self::ledger::{
     CompanyChange, CredentialChange, Done, NewCompany, NewCredential, Restriction, Terms,
 };
+pub use self::restore::Restoration;
 
 /// How long a check waits for the revision that it asks for.
 const PATIENCE: Duration = Duration::from_millis(500);

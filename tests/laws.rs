@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use scopegate::policy::catalog::Catalog;
 use scopegate::policy::catalog::endpoint::Path;
 use scopegate::policy::change::Stamped;
-use scopegate::policy::company::Company;
+use scopegate::policy::company::{Company, Displaced};
 use scopegate::policy::credential::{Credential, GrantState, Ground};
 use scopegate::policy::decision::{Facts, Reason, Verdict, decide};
 use scopegate::policy::id::{CompanyId, CredentialId, Name};
@@ -98,6 +98,24 @@ impl World {
         removed
     }
 
+    /// Restricts, and returns what an undo needs.
+    fn restrict_noting(&mut self, names: &[&str]) -> (Vec<Displaced>, Revision) {
+        let edit = self.company.restrict(&self.catalog, &self.ids(names));
+        self.company = edit.after;
+        let revision = self.next();
+        self.company.stamp(revision, self.now);
+        (edit.displaced, revision)
+    }
+
+    fn restore(&mut self, (taken, at): &(Vec<Displaced>, Revision)) -> Vec<String> {
+        let edit = self.company.restore(taken, *at);
+        let woken = strings(&self.catalog.names(&edit.added));
+        self.company = edit.after;
+        let revision = self.next();
+        self.company.stamp(revision, self.now);
+        woken
+    }
+
     fn add(&mut self, names: &[&str]) -> Vec<String> {
         let edit = self.company.add_scopes(&self.catalog, &self.ids(names));
         let added = strings(&self.catalog.names(&edit.added));
@@ -137,7 +155,7 @@ impl World {
     fn state(&self, name: &str) -> Option<GrantState> {
         let id = self.catalog.id(&scope(name))?;
         let grant = self.credential.grants.get(id)?;
-        Some(grant.state(id, &self.company.ceiling, self.now))
+        Some(grant.state(id, &self.company, self.now))
     }
 }
 
@@ -214,6 +232,39 @@ fn d3_readmission_revives_nothing_until_granted_again() {
     assert_eq!(world.reason(&["b"]), None);
     assert_eq!(world.grant(&["a", "b"]), ["a"], "what is active keeps its stamp");
     assert_eq!(world.reason(&["a"]), None);
+}
+
+#[test]
+fn d3_a_restoration_wakes_what_was_active_right_before_and_nothing_else() {
+    let mut world = World::new(PLAIN, None);
+    world.grant_until(&["a"], Some(at(100)));
+    world.restrict(&["a"]);
+    world.add(&["a"]);
+    // `a` was dormant before the restriction to undo; `top`, `mid` and `low` were active.
+    world.grant(&["top"]);
+    let taken = world.restrict_noting(&["a", "low"]);
+    world.add(&["a", "top"]);
+    assert_eq!(world.reason(&["low"]), Some(Reason::GrantDormant));
+    assert_eq!(world.restore(&taken), ["a", "low", "mid", "top"]);
+    for name in ["top", "mid", "low"] {
+        assert_eq!(world.reason(&[name]), None, "{name}");
+    }
+    assert_eq!(world.reason(&["a"]), Some(Reason::GrantDormant), "it was dormant then too");
+    assert!(world.restore(&taken).is_empty(), "once is enough");
+    // Another restriction takes what was woken, and its undo wakes it again, with its end.
+    world.grant_until(&["b"], Some(at(50)));
+    let taken = world.restrict_noting(&["low", "b"]);
+    assert_eq!(world.reason(&["top"]), Some(Reason::ScopeNotInCompany));
+    world.add(&["top", "b"]);
+    assert_eq!(world.reason(&["top"]), Some(Reason::GrantDormant));
+    world.restore(&taken);
+    assert_eq!(world.reason(&["top", "b"]), None);
+    world.now = at(50);
+    assert_eq!(world.reason(&["b"]), Some(Reason::GrantExpired));
+    // A restriction that nobody undoes still ends what an undo had woken.
+    world.restrict(&["low"]);
+    world.add(&["top"]);
+    assert_eq!(world.reason(&["low"]), Some(Reason::GrantDormant));
 }
 
 #[test]

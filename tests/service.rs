@@ -707,6 +707,50 @@ mod process {
     }
 }
 
+#[tokio::test]
+async fn a_wrong_restriction_can_be_undone() {
+    let Served { client, .. } = &served().await;
+    client.create_company("acme", None).await;
+    for n in 0..5 {
+        client.create_credential("acme", &format!("k{n}"), &["users:read", "users:write"]).await;
+    }
+    let wrong = client.restrict("acme", &["users:read", "users:write"]).await;
+    assert_eq!(wrong.affected_credential_count, 5);
+    let restore = |scopes: &[&str], revision| RestoreGrantsRequest {
+        company_id: "acme".to_owned(),
+        scopes: owned(scopes),
+        restricted_at_revision: revision,
+        ..Default::default()
+    };
+    let mut authorization = client.authorization.clone();
+    let early = authorization.restore_grants(restore(&["users:read"], wrong.revision)).await;
+    assert_eq!(refused(early).0, Code::FailedPrecondition, "not back in the ceiling");
+    client.add_scopes("acme", &["users:read", "users:write"]).await;
+    for (scopes, revision) in [
+        (&["users:read"], wrong.revision - 1),
+        (&["users:read"], wrong.revision + 1_000),
+        (&["users:bulk"], wrong.revision),
+    ] {
+        let unknown = authorization.restore_grants(restore(scopes, revision)).await;
+        assert_eq!(refused(unknown).0, Code::FailedPrecondition, "{scopes:?} at {revision}");
+    }
+    assert_eq!(client.reason("acme", "k3", &["users:read"]).await, Reason::GrantDormant);
+    let dry =
+        RestoreGrantsRequest { validate_only: true, ..restore(&["users:read"], wrong.revision) };
+    let shown = authorization.restore_grants(dry).await.expect("shown").into_inner();
+    assert_eq!(shown.restored_credential_count, 5);
+    assert_eq!(client.reason("acme", "k3", &["users:read"]).await, Reason::GrantDormant);
+    let request = restore(&["users:read"], wrong.revision);
+    let done = authorization.restore_grants(request.clone()).await.expect("restored").into_inner();
+    assert_eq!(done.restored_credential_count, 5);
+    assert_eq!(client.reason("acme", "k3", &["users:read"]).await, Reason::Allowed);
+    assert_eq!(client.reason("acme", "k3", &["users:write"]).await, Reason::GrantDormant);
+    let again = authorization.restore_grants(request).await.expect("nothing to do").into_inner();
+    assert_eq!((again.restored_credential_count, again.revision), (0, done.revision));
+    let held = client.credential("acme", "k3").await.expect("there");
+    assert_eq!(held.effective_scopes, ["users:read"]);
+}
+
 const LAYERED: &str = "
 audiences: { plain: , asking: { consent: required }, minted: { token: required, max_token_age: 1h } }
 scopes: { a: { implies: [b] }, b: , c: , d: { audiences: [asking] } }

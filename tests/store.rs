@@ -13,10 +13,12 @@ use jiff::Timestamp;
 use scopegate::policy::catalog::Catalog;
 use scopegate::policy::change::{Author, Change, ChangeKind};
 use scopegate::policy::company::Company;
+use scopegate::policy::consent::{Consent, Parties};
 use scopegate::policy::credential::{Credential, Ground};
-use scopegate::policy::id::{CompanyId, CredentialId};
+use scopegate::policy::id::{CompanyId, CredentialId, Name, UserId};
 use scopegate::policy::revision::Revision;
 use scopegate::policy::scope::ScopeId;
+use scopegate::policy::user::User;
 use scopegate::store::sled::SledStore;
 use scopegate::store::{
     CommitError, Fact, FactKey, Listener, Outcome, Proposal, Receipt, Step, Store,
@@ -53,6 +55,7 @@ fn change(kind: ChangeKind, company: &str) -> Change {
         user: None,
         added: vec![],
         removed: vec![],
+        displaced: vec![],
         fields: vec![],
     }
 }
@@ -84,6 +87,8 @@ fn put(before: Option<Fact>, after: Fact) -> Step {
             FactKey::Credential(credential.company, credential.id.clone())
         }
         Fact::Catalog(_) => FactKey::Catalog,
+        Fact::User(user) => FactKey::User(user.company, user.id.clone()),
+        Fact::Consent(consent) => FactKey::Consent(consent.of),
         Fact::Impact(_) => unreachable!("the engine's own"),
     };
     Step { key, before, after: Some(after) }
@@ -242,6 +247,19 @@ fn a_deleted_companys_id_starts_empty(open: &dyn Fn(&Path) -> Arc<dyn Store>) {
             let fact = credential(&acme, &format!("c{n}"), &catalog, &[ScopeId(1)]);
             commit(&*store, put(None, Fact::Credential(Arc::new(fact)))).expect("created");
         }
+        let user = UserId::parse("ada").expect("an id");
+        let role = Name::parse("r").expect("a name");
+        let user = User::put(None, &user, acme.created_at, &[role]).after;
+        commit(&*store, put(None, Fact::User(Arc::new(user.clone())))).expect("created");
+        let key = FactKey::User(acme.created_at, user.id.clone());
+        let Some(Fact::User(user)) = store.get(&key).expect("readable") else { panic!("there") };
+        assert_eq!((user.roles.len(), user.created_at), (1, user.revision));
+        assert_eq!(store.users(acme.created_at, None, 10).expect("readable"), [(*user).clone()]);
+        let (company, credential) = (acme.created_at, Revision(3));
+        let of = Parties { company, user: user.created_at, credential };
+        let consent = Consent::put(None, of, &catalog, &user, &[]).after;
+        commit(&*store, put(None, Fact::Consent(Arc::new(consent)))).expect("created");
+        assert!(store.get(&FactKey::Consent(of)).expect("readable").is_some());
         let before = Some(Fact::Company(acme));
         commit(&*store, Step { key: FactKey::Company(id("acme")), before, after: None })
             .expect("deleted");
@@ -252,6 +270,7 @@ fn a_deleted_companys_id_starts_empty(open: &dyn Fn(&Path) -> Arc<dyn Store>) {
         let gone = |store: &dyn Store| {
             store.credentials(birth, None, 1).expect("readable").is_empty()
                 && store.holders(birth, ScopeId(1), None, 1).expect("readable").is_empty()
+                && store.users(birth, None, 1).expect("readable").is_empty()
         };
         let patience = std::time::Instant::now() + std::time::Duration::from_secs(60);
         while !gone(&*store) && std::time::Instant::now() < patience {

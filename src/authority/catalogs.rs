@@ -132,6 +132,7 @@ impl Authority {
             user: None,
             added: difference.added.clone(),
             removed: difference.removed_names.clone(),
+            displaced: vec![],
             fields: name.into_iter().chain(marks).collect(),
         };
         let exists = view.catalog.revision > Revision::ZERO;

@@ -517,7 +517,7 @@ impl Authority {
         let Plan { before, edit, delete, rests_on } = plan;
         let nothing = before.is_some() && !delete && edit.is_none();
         let seen_at = before.as_ref().map(|before| before.revision());
-        let Edit { mut after, added, removed, fields } = edit;
+        let Edit { mut after, added, removed, displaced, fields } = edit;
         let (added, removed) = (view.catalog.names(&added), view.catalog.names(&removed));
         let mut receipt = Receipt { revision: view.at, time: now };
         if !nothing && !terms.validate_only {
@@ -531,6 +531,7 @@ impl Authority {
                 user: subject.user.cloned(),
                 added: added.clone(),
                 removed: removed.clone(),
+                displaced,
                 fields,
             };
             let step = Step {

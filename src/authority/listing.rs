@@ -298,7 +298,7 @@ fn credentials(
             after = Some(id);
             let Some(Fact::Credential(credential)) = store.get(&key)? else { continue };
             let Some(grant) = credential.grants.get(scope) else { continue };
-            let wanted = match grant.state(scope, &company.ceiling, ground.now) {
+            let wanted = match grant.state(scope, company, ground.now) {
                 GrantState::Active => true,
                 GrantState::Dormant => include_dormant,
                 GrantState::Expired => false,

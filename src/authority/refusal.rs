@@ -58,6 +58,17 @@ pub enum Refusal {
     /// A restriction would break enabled credentials and nobody has acknowledged it (D7).
     #[error("{} credentials would lose a scope: send the `etag` of an audit, or `acknowledge_impact`", .0.count)]
     ImpactNotAcknowledged(Box<Impact>),
+    /// The revision is no restriction of the company, or its record is no longer kept.
+    #[error(
+        "revision {0} is not a restriction of this company: see ListChanges for its restrictions"
+    )]
+    NoSuchRestriction(Revision),
+    /// The restriction did not take these scopes.
+    #[error("the restriction at revision {0} did not take {names}", names = list(.1))]
+    NotTaken(Revision, Vec<Scope>),
+    /// The scopes are not back in the ceiling.
+    #[error("not back in the company's ceiling: {}; add to the ceiling first", list(.0))]
+    NotInCeiling(Vec<Scope>),
     /// The revision asked for did not come in time.
     #[error("revision {asked} is not reached; the current one is {current}")]
     RevisionNotReached {
@@ -72,6 +83,10 @@ pub enum Refusal {
     /// The store cannot answer.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+fn list(scopes: &[Scope]) -> String {
+    scopes.iter().map(|scope| format!("`{scope}`")).collect::<Vec<_>>().join(", ")
 }
 
 fn names(unknown: &[(usize, Scope)]) -> String {

@@ -2,7 +2,7 @@
 
 use tonic::{Request, Response, Status};
 
-use super::{Doors, parse, render, status};
+use super::{Doors, parse, render};
 use crate::authority::{Answer, CredentialChange, Done, Terms};
 use crate::policy::credential::CredentialView;
 use crate::policy::id::{CompanyId, CredentialId};
@@ -109,9 +109,12 @@ impl AuthorizationService for Doors {
 
     async fn restore_grants(
         &self,
-        _: Request<RestoreGrantsRequest>,
+        request: Request<RestoreGrantsRequest>,
     ) -> Result<Response<RestoreGrantsResponse>, Status> {
-        Err(status::not_yet("RestoreGrants"))
+        let (restoration, terms) = parse::restore(request.into_inner())?;
+        let (count, revision) = self.ask()?.restore_grants(&restoration, &terms).await?;
+        let (restored_credential_count, revision) = (count, revision.0);
+        Ok(Response::new(RestoreGrantsResponse { restored_credential_count, revision }))
     }
 
     async fn add_company_scopes(

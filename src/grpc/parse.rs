@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use crate::authority::listing::Holding;
 use crate::authority::people::ConsentId;
 use crate::authority::{
-    CompanyChange, CredentialChange, NewCompany, NewCredential, Restriction, Terms,
+    CompanyChange, CredentialChange, NewCompany, NewCredential, Restoration, Restriction, Terms,
 };
 use crate::policy::catalog::endpoint::Path;
 use crate::policy::catalog::file::is_method;
@@ -448,6 +448,22 @@ pub(super) fn restrict(
     let acknowledge_impact = request.acknowledge_impact;
     let restriction = company.map(|company| Restriction { company, scopes, acknowledge_impact });
     fields.finish(restriction.map(|restriction| (restriction, terms)))
+}
+
+pub(super) fn restore(
+    mut request: proto::RestoreGrantsRequest,
+) -> Result<(Restoration, Terms), Rejection> {
+    let mut fields = Fields::default();
+    let terms = terms!(request);
+    let terms = fields.terms(terms);
+    let company = fields.company(request.company_id);
+    let scopes = fields.some_scopes(request.scopes);
+    let restricted_at = Revision(request.restricted_at_revision);
+    if restricted_at == Revision::ZERO {
+        fields.wrong("restricted_at_revision", "must be the revision of the restriction");
+    }
+    let restoration = company.map(|company| Restoration { company, scopes, restricted_at });
+    fields.finish(restoration.map(|restoration| (restoration, terms)))
 }
 
 pub(super) fn create_company(

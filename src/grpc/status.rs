@@ -15,6 +15,7 @@ use crate::authority::ApplyError;
 use crate::authority::audit::{Affected, Impact};
 use crate::authority::refusal::Refusal;
 use crate::policy::catalog::file::CatalogErrors;
+use crate::policy::scope::Scope;
 use crate::store::StoreError;
 
 const DOMAIN: &str = "scopegate";
@@ -176,15 +177,19 @@ impl From<Refusal> for Status {
             Refusal::EtagStale => Draft::new(Code::Aborted, "ETAG_STALE", message),
             Refusal::Contended => Draft::new(Code::Aborted, "CONTENDED", message).retry(),
             Refusal::AboveCeiling(above) => {
-                let draft = Draft::new(Code::FailedPrecondition, "SCOPE_NOT_IN_COMPANY", message);
-                let size = |scope: &crate::policy::scope::Scope| scope.as_str().len() + 120;
-                draft.violations(above.scopes.len(), above.scopes, size, |details, scope| {
-                    details.add_precondition_failure_violation(
-                        "SCOPE_NOT_IN_COMPANY",
-                        scope.as_str(),
-                        "not in the company's ceiling: ask the operator to add it",
-                    );
-                })
+                let what = "not in the company's ceiling: ask the operator to add it";
+                scopes("SCOPE_NOT_IN_COMPANY", message, above.scopes, what)
+            }
+            Refusal::NotInCeiling(missing) => {
+                let what = "not back in the company's ceiling: add it first";
+                scopes("SCOPE_NOT_IN_COMPANY", message, missing, what)
+            }
+            Refusal::NotTaken(_, strangers) => {
+                let what = "not among the scopes that the restriction took";
+                scopes("NOT_RESTRICTED", message, strangers, what)
+            }
+            Refusal::NoSuchRestriction(_) => {
+                Draft::new(Code::FailedPrecondition, "NO_SUCH_RESTRICTION", message)
             }
             Refusal::ImpactNotAcknowledged(impact) => unacknowledged(message, *impact),
             Refusal::RevisionNotReached { .. } => {
@@ -204,6 +209,19 @@ impl From<Refusal> for Status {
         }
         .finish()
     }
+}
+
+/// A precondition that scopes do not meet.
+fn scopes(reason: &'static str, message: String, scopes: Vec<Scope>, what: &str) -> Draft {
+    let size = |scope: &Scope| scope.as_str().len() + what.len() + reason.len();
+    Draft::new(Code::FailedPrecondition, reason, message).violations(
+        scopes.len(),
+        scopes,
+        size,
+        |details, scope| {
+            details.add_precondition_failure_violation(reason, scope.as_str(), what);
+        },
+    )
 }
 
 impl From<ApplyError> for Status {

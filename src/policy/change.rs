@@ -6,7 +6,7 @@ use std::fmt;
 
 use jiff::Timestamp;
 
-use super::company::Company;
+use super::company::{Company, Displaced};
 use super::consent::Consent;
 use super::credential::Credential;
 use super::id::{CompanyId, CredentialId, Name, UserId};
@@ -23,6 +23,8 @@ pub struct Edit<T> {
     pub added: Vec<ScopeId>,
     /// Scopes that left the set, by id.
     pub removed: Vec<ScopeId>,
+    /// Places in a ceiling that were taken, so that it can be undone.
+    pub displaced: Vec<Displaced>,
     /// Other fields that changed.
     pub fields: Vec<FieldChange>,
 }
@@ -31,11 +33,17 @@ impl<T: Clone> Edit<T> {
     /// An edit that leaves the fact as it is.
     #[must_use]
     pub fn none(before: &T) -> Self {
-        Self { after: before.clone(), added: Vec::new(), removed: Vec::new(), fields: Vec::new() }
+        Self::to(before.clone())
     }
 }
 
 impl<T> Edit<T> {
+    /// An edit that leads to this fact, and moves nothing that is counted here.
+    #[must_use]
+    pub fn to(after: T) -> Self {
+        Self { after, added: vec![], removed: vec![], displaced: vec![], fields: vec![] }
+    }
+
     /// Whether nothing would change: such an edit is not committed (D18).
     #[must_use]
     pub fn is_none(&self) -> bool {
@@ -151,6 +159,12 @@ kinds! {
     PutConsent,
     /// A consent was withdrawn.
     DeleteConsent,
+    /// Grants that a restriction had made dormant were woken.
+    RestoreGrants,
+    /// A secret was made.
+    CreateSecret,
+    /// A secret was ended.
+    DeleteSecret,
 }
 
 impl fmt::Display for ChangeKind {
@@ -191,6 +205,8 @@ pub struct Change {
     pub added: Vec<Scope>,
     /// Scopes that left the set, sorted.
     pub removed: Vec<Scope>,
+    /// Places in a ceiling that it took.
+    pub displaced: Vec<Displaced>,
     /// Other fields that changed.
     pub fields: Vec<FieldChange>,
 }

@@ -11,6 +11,27 @@ use super::scope::{Scope, ScopeId, ScopeMap};
 /// The company-level scopes, each with the revision at which it entered (D3).
 pub type Ceiling = ScopeMap<Revision>;
 
+/// The grants of one scope that an operator woke: those made from one revision on, until the
+/// restriction at another (D3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Window {
+    /// The scope's place in the ceiling when the restriction came.
+    pub from: Revision,
+    /// The restriction.
+    pub to: Revision,
+}
+
+/// A scope's place in a ceiling that a restriction took: what an operator needs to undo it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Displaced {
+    /// The scope.
+    pub scope: ScopeId,
+    /// When it had entered.
+    pub added_at: Revision,
+    /// The older grants of it that had been woken.
+    pub restored: Vec<Window>,
+}
+
 /// A tenant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Company {
@@ -22,6 +43,9 @@ pub struct Company {
     pub enabled: bool,
     /// What its credentials can have at all.
     pub ceiling: Ceiling,
+    /// Grants older than their scope's place that count all the same. One entry a scope, so that
+    /// waking a million grants is one small write.
+    pub restored: ScopeMap<Vec<Window>>,
     /// Its birth. Everything that belongs to it is kept under this number and not under its
     /// id, so that a later company of the same id finds nothing (D3).
     pub created_at: Revision,
@@ -58,6 +82,7 @@ impl Company {
             display_name,
             enabled: true,
             ceiling: Ceiling::default(),
+            restored: ScopeMap::default(),
             created_at: Revision::NEXT,
             revision: Revision::NEXT,
             create_time: now,
@@ -91,7 +116,51 @@ impl Company {
             .known(catalog)
             .filter(|(scope, _)| removed.binary_search(scope).is_err())
             .collect();
-        Edit { after: Self { ceiling, ..self.clone() }, removed, ..Edit::none(self) }
+        let stays = |scope: &ScopeId| removed.binary_search(scope).is_err();
+        let restored = self.restored.iter().filter(|(scope, _)| stays(scope));
+        let restored = restored.map(|(scope, windows)| (scope, windows.clone())).collect();
+        let place = |scope: &ScopeId| {
+            let restored = self.restored.get(*scope).cloned().unwrap_or_default();
+            Some(Displaced { scope: *scope, added_at: *self.ceiling.get(*scope)?, restored })
+        };
+        let displaced = removed.iter().filter_map(place).collect();
+        let after = Self { ceiling, restored, ..self.clone() };
+        Edit { after, removed, displaced, ..Edit::none(self) }
+    }
+
+    /// Wakes the grants that were active when these places were taken from the ceiling, at that
+    /// revision (D3). Their scopes must be in it again.
+    #[must_use]
+    pub fn restore(&self, taken: &[Displaced], at: Revision) -> Edit<Self> {
+        let mut edit = Edit::none(self);
+        let mut all: Vec<_> = self.restored.iter().map(|(s, w)| (s, w.clone())).collect();
+        for place in taken {
+            let mut windows = self.restored.get(place.scope).cloned().unwrap_or_default();
+            let last = Window { from: place.added_at, to: at };
+            let before = windows.len();
+            for window in place.restored.iter().copied().chain([last]) {
+                if !windows.contains(&window) {
+                    windows.push(window);
+                }
+            }
+            if windows.len() > before {
+                edit.added.push(place.scope);
+                all.insert(0, (place.scope, windows));
+            }
+        }
+        edit.added.sort();
+        // The first entry of a scope stays: the longer one.
+        edit.after.restored = all.into_iter().collect();
+        edit
+    }
+
+    /// Whether a grant of a scope, made at this revision, is under the ceiling: the scope is in
+    /// it since before the grant, or the grant was woken.
+    #[must_use]
+    pub fn admits(&self, scope: ScopeId, granted_at: Revision) -> bool {
+        let Some(added_at) = self.ceiling.get(scope) else { return false };
+        let woken = |window: &Window| window.from <= granted_at && granted_at < window.to;
+        granted_at >= *added_at || self.restored.get(scope).is_some_and(|w| w.iter().any(woken))
     }
 
     /// Changes what is `Some`.

@@ -52,6 +52,6 @@ impl Consent {
             .collect();
         let scopes = given.into_iter().map(|scope| (scope, ())).collect();
         let after = Self { of, scopes, revision: Revision::NEXT };
-        Edit { after, added, removed, fields: vec![] }
+        Edit { added, removed, ..Edit::to(after) }
     }
 }

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 
 use super::catalog::Catalog;
 use super::change::{Edit, FieldChange};
-use super::company::{Ceiling, Company};
+use super::company::Company;
 use super::id::CredentialId;
 use super::revision::Revision;
 use super::scope::{Scope, ScopeId, ScopeMap};
@@ -97,19 +97,13 @@ pub fn is_over(expires_at: Option<Timestamp>, now: Timestamp) -> bool {
 }
 
 impl Grant {
-    /// Whether the grant counts under this ceiling at this time (D3, D19).
+    /// Whether the grant counts in this company at this time (D3, D19).
     #[must_use]
-    pub fn state(&self, scope: ScopeId, ceiling: &Ceiling, now: Timestamp) -> GrantState {
-        match ceiling.get(scope) {
-            Some(added_at) if self.granted_at >= *added_at => {
-                if is_over(self.expires_at, now) {
-                    GrantState::Expired
-                } else {
-                    GrantState::Active
-                }
-            }
-            _ => GrantState::Dormant,
+    pub fn state(&self, scope: ScopeId, company: &Company, now: Timestamp) -> GrantState {
+        if !company.admits(scope, self.granted_at) {
+            return GrantState::Dormant;
         }
+        if is_over(self.expires_at, now) { GrantState::Expired } else { GrantState::Active }
     }
 }
 
@@ -282,7 +276,7 @@ impl Credential {
             .grants
             .iter()
             .filter_map(|(scope, grant)| {
-                let state = grant.state(scope, &ground.company.ceiling, ground.now);
+                let state = grant.state(scope, ground.company, ground.now);
                 Some((ground.catalog.name(scope)?.clone(), state, *grant))
             })
             .collect();
@@ -296,8 +290,7 @@ impl Credential {
     pub fn active(&self, scope: ScopeId, ground: Ground<'_>) -> Option<&Grant> {
         ground.catalog.name(scope)?;
         let grant = self.grants.get(scope)?;
-        (grant.state(scope, &ground.company.ceiling, ground.now) == GrantState::Active)
-            .then_some(grant)
+        (grant.state(scope, ground.company, ground.now) == GrantState::Active).then_some(grant)
     }
 
     fn become_exactly(&self, wanted: &[ScopeId], ground: Ground<'_>) -> Edit<Self> {

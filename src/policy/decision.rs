@@ -340,7 +340,7 @@ impl<'a> Evaluator<'a> {
         }
         let held = scope.and_then(|scope| Some((scope, credential.grants.get(scope)?)));
         let (scope, grant) = held.ok_or(Reason::ScopeNotGranted)?;
-        match grant.state(scope, &company.ceiling, self.facts.now) {
+        match grant.state(scope, company, self.facts.now) {
             GrantState::Active => Ok(Reach::All),
             GrantState::Dormant => Err(Reason::GrantDormant),
             GrantState::Expired => Err(Reason::GrantExpired),

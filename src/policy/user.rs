@@ -42,6 +42,6 @@ impl User {
                 revision: Revision::NEXT,
             },
         };
-        Edit { after, added: vec![], removed: vec![], fields: fields.into_iter().collect() }
+        Edit { fields: fields.into_iter().collect(), ..Edit::to(after) }
     }
 }

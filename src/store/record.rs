@@ -11,7 +11,7 @@ use prost_types::Timestamp as Stamp;
 use super::{Damage, Fact, FactKey};
 use crate::policy::catalog::Catalog;
 use crate::policy::change::{Author, Change, ChangeKind, FieldChange};
-use crate::policy::company::Company;
+use crate::policy::company::{Company, Displaced, Window};
 use crate::policy::consent::Consent;
 use crate::policy::credential::{Credential, Grant};
 use crate::policy::id::{CompanyId, CredentialId, Name, UserId};
@@ -21,7 +21,7 @@ use crate::policy::user::User;
 
 use proto::{
     CatalogRecord, ChangeRecord, CompanyRecord, ConsentRecord, CredentialRecord, FieldChangeRecord,
-    GrantRecord, UserRecord,
+    GrantRecord, PlaceRecord, UserRecord,
 };
 
 mod proto {
@@ -50,6 +50,11 @@ pub(super) fn encode(fact: &Fact) -> Vec<u8> {
             update_time: Some(stamp(company.update_time)),
             ceiling_scope_ids: company.ceiling.iter().map(|(scope, _)| scope.0).collect(),
             ceiling_added_at_revisions: company.ceiling.iter().map(|(_, at)| at.0).collect(),
+            restored: company
+                .restored
+                .iter()
+                .map(|(scope, windows)| place(scope, Revision::ZERO, windows))
+                .collect(),
         }
         .encode_to_vec(),
         Fact::Credential(credential) => CredentialRecord {
@@ -106,6 +111,11 @@ pub(super) fn decode(key: &FactKey, revision: Revision, bytes: &[u8]) -> Result<
                 display_name: record.display_name,
                 enabled: !record.disabled,
                 ceiling: ceiling.map(|(scope, at)| (ScopeId(scope), Revision(at))).collect(),
+                restored: record
+                    .restored
+                    .into_iter()
+                    .map(|place| (ScopeId(place.scope_id), windows(&place)))
+                    .collect(),
                 created_at: Revision(record.created_at_revision),
                 revision,
                 create_time: moment(record.create_time)?,
@@ -169,6 +179,11 @@ pub(super) fn encode_change(change: &Change) -> Vec<u8> {
         user_id: text(change.user.as_ref().map(UserId::as_str)),
         added_scopes: change.added.iter().map(ToString::to_string).collect(),
         removed_scopes: change.removed.iter().map(ToString::to_string).collect(),
+        displaced: change
+            .displaced
+            .iter()
+            .map(|taken| place(taken.scope, taken.added_at, &taken.restored))
+            .collect(),
         fields: change
             .fields
             .iter()
@@ -208,12 +223,35 @@ pub(super) fn decode_change(revision: Revision, bytes: &[u8]) -> Result<Change, 
         user: id(record.user_id, UserId::parse)?,
         added: scopes(record.added_scopes)?,
         removed: scopes(record.removed_scopes)?,
+        displaced: record
+            .displaced
+            .iter()
+            .map(|place| Displaced {
+                scope: ScopeId(place.scope_id),
+                added_at: Revision(place.added_at_revision),
+                restored: windows(place),
+            })
+            .collect(),
         fields: record
             .fields
             .into_iter()
             .map(|f| FieldChange { field: f.field, before: f.before, after: f.after })
             .collect(),
     })
+}
+
+fn place(scope: ScopeId, added_at: Revision, windows: &[Window]) -> PlaceRecord {
+    PlaceRecord {
+        scope_id: scope.0,
+        added_at_revision: added_at.0,
+        from_revisions: windows.iter().map(|window| window.from.0).collect(),
+        to_revisions: windows.iter().map(|window| window.to.0).collect(),
+    }
+}
+
+fn windows(place: &PlaceRecord) -> Vec<Window> {
+    let ends = place.from_revisions.iter().zip(&place.to_revisions);
+    ends.map(|(from, to)| Window { from: Revision(*from), to: Revision(*to) }).collect()
 }
 
 fn stamp(time: Timestamp) -> Stamp {
