@@ -14,6 +14,7 @@ pub mod listing;
 pub mod people;
 pub mod refusal;
 mod restore;
+pub mod secrets;
 mod sync;
 
 use std::sync::Arc;

@@ -13,5 +13,6 @@ pub mod id;
 pub mod query;
 pub mod revision;
 pub mod scope;
+pub mod secret;
 pub mod token;
 pub mod user;

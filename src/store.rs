@@ -23,9 +23,10 @@ use crate::policy::change::{Change, Stamped};
 use crate::policy::company::Company;
 use crate::policy::consent::{Consent, Parties};
 use crate::policy::credential::Credential;
-use crate::policy::id::{CompanyId, CredentialId, UserId};
+use crate::policy::id::{CompanyId, CredentialId, Name, UserId};
 use crate::policy::revision::Revision;
 use crate::policy::scope::ScopeId;
+use crate::policy::secret::Secret;
 use crate::policy::user::User;
 
 /// Which life of the store this is: a restored backup is another one. Etags and page tokens
@@ -48,6 +49,8 @@ pub enum FactKey {
     User(Revision, UserId),
     /// A user's consent to a credential, by their births.
     Consent(Parties),
+    /// A secret, by the company's birth and its public id.
+    Secret(Revision, Name),
 }
 
 /// A fact.
@@ -65,6 +68,8 @@ pub enum Fact {
     User(Arc<User>),
     /// A user's consent to a credential.
     Consent(Arc<Consent>),
+    /// A secret.
+    Secret(Arc<Secret>),
 }
 
 impl Fact {
@@ -78,6 +83,7 @@ impl Fact {
             Self::Impact(revision) => *revision,
             Self::User(user) => user.revision,
             Self::Consent(consent) => consent.revision,
+            Self::Secret(secret) => secret.revision,
         }
     }
 
@@ -90,6 +96,7 @@ impl Fact {
             Self::Impact(at) => *at = revision,
             Self::User(user) => Arc::make_mut(user).stamp(revision, time),
             Self::Consent(consent) => Arc::make_mut(consent).stamp(revision, time),
+            Self::Secret(secret) => Arc::make_mut(secret).revision = revision,
         }
     }
 }

@@ -751,6 +751,108 @@ async fn a_wrong_restriction_can_be_undone() {
     assert_eq!(held.effective_scopes, ["users:read"]);
 }
 
+#[tokio::test]
+async fn a_secret_is_shown_once_and_good_only_while_everything_is_live() {
+    let Served { client, .. } = &served().await;
+    client.create_company("acme", None).await;
+    client.create_company("other", None).await;
+    client.create_credential("acme", "hr", &["users:read"]).await;
+    client.create_credential("acme", "bi", &[]).await;
+    let mut directory = client.directory.clone();
+    let make = CreateSecretRequest {
+        company_id: "acme".to_owned(),
+        credential_id: "hr".to_owned(),
+        ..Default::default()
+    };
+    let dry = CreateSecretRequest { validate_only: true, ..make.clone() };
+    let shown = directory.create_secret(dry).await.expect("shown").into_inner();
+    assert_eq!((shown.secret.as_str(), shown.secret_id.as_str()), ("", ""));
+    let first = directory.create_secret(make.clone()).await.expect("made").into_inner();
+    let second = directory.create_secret(make.clone()).await.expect("made").into_inner();
+    assert_ne!(first.secret, second.secret);
+    let (code, _) = refused(directory.create_secret(make.clone()).await);
+    assert_eq!(code, Code::FailedPrecondition, "a third live one");
+    assert_eq!(
+        client.credential("acme", "hr").await.expect("there").secret_ids,
+        [first.secret_id.clone(), second.secret_id.clone()]
+    );
+    let verify = async |company: &str, credential: &str, secret: &str| {
+        let request = VerifySecretRequest {
+            company_id: company.to_owned(),
+            credential_id: credential.to_owned(),
+            secret: secret.to_owned(),
+        };
+        client.directory.clone().verify_secret(request).await.expect("an answer").into_inner()
+    };
+    // HTTP Basic knows the tenant and the secret: the public part finds the credential.
+    for (credential, secret) in [("", &first), ("hr", &second)] {
+        let good = verify("acme", credential, &secret.secret).await;
+        assert!(good.verified);
+        assert_eq!((good.credential_id.as_str(), good.reason()), ("hr", Reason::Allowed));
+        assert_eq!(good.secret_id, secret.secret_id);
+    }
+    let mut forged = first.secret.clone();
+    forged.pop();
+    forged.push(if first.secret.ends_with('0') { '1' } else { '0' });
+    let wrong = [
+        ("acme", "hr", forged.as_str()),
+        ("acme", "bi", &first.secret),
+        ("other", "", &first.secret),
+        ("nobody", "", &first.secret),
+        ("acme", "", &first.secret_id),
+        ("acme", "", ""),
+        ("acme", "", &"x".repeat(100_000)),
+    ];
+    for (company, credential, secret) in wrong {
+        let found = verify(company, credential, secret).await;
+        let told = (found.verified, found.credential_id.as_str(), found.secret_id.as_str());
+        assert_eq!(told, (false, "", ""), "whoever has no right secret learns nothing");
+        assert_eq!(found.reason(), Reason::CredentialUnknown);
+    }
+    let update = |path: &str, expires_at| UpdateCredentialRequest {
+        company_id: "acme".to_owned(),
+        credential_id: "hr".to_owned(),
+        update_mask: mask(&[path]),
+        expires_at,
+        ..Default::default()
+    };
+    let past = Some(prost_types::Timestamp { seconds: 1, nanos: 0 });
+    directory.update_credential(update("expires_at", past)).await.expect("expired");
+    let found = verify("acme", "", &first.secret).await;
+    assert_eq!((found.verified, found.reason()), (false, Reason::CredentialExpired));
+    directory.update_credential(update("enabled", None)).await.expect("disabled");
+    assert_eq!(verify("acme", "", &first.secret).await.reason(), Reason::CredentialDisabled);
+    assert_eq!(verify("acme", "", &forged).await.reason(), Reason::CredentialUnknown);
+    // Rotation: one ends, the other goes on, and another can be made.
+    let end = DeleteSecretRequest {
+        company_id: "acme".to_owned(),
+        credential_id: "hr".to_owned(),
+        secret_id: first.secret_id.clone(),
+        ..Default::default()
+    };
+    directory.delete_secret(end.clone()).await.expect("ended");
+    assert_eq!(refused(directory.delete_secret(end).await).0, Code::NotFound);
+    assert_eq!(verify("acme", "", &first.secret).await.reason(), Reason::CredentialUnknown);
+    directory.create_secret(make.clone()).await.expect("made");
+    // Created again under its old id, the credential has none of its earlier secrets.
+    let delete = DeleteCredentialRequest {
+        company_id: "acme".to_owned(),
+        credential_id: "hr".to_owned(),
+        ..Default::default()
+    };
+    directory.delete_credential(delete).await.expect("deleted");
+    client.create_credential("acme", "hr", &["users:read"]).await;
+    let found = verify("acme", "hr", &second.secret).await;
+    assert_eq!((found.verified, found.reason()), (false, Reason::CredentialUnknown));
+    // No secret is in the log.
+    let log = client.changes.clone().list_changes(ListChangesRequest::default()).await;
+    let log = format!("{:?}", log.expect("listed"));
+    for secret in [&first, &second] {
+        let hidden = secret.secret.rsplit('_').next().expect("a part");
+        assert!(!log.contains(hidden));
+    }
+}
+
 const LAYERED: &str = "
 audiences: { plain: , asking: { consent: required }, minted: { token: required, max_token_age: 1h } }
 scopes: { a: { implies: [b] }, b: , c: , d: { audiences: [asking] } }

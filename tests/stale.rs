@@ -20,8 +20,8 @@ use scopegate::authority::{
     Authority, CompanyChange, CredentialChange, NewCompany, NewCredential, Restriction, Terms,
 };
 use scopegate::policy::change::Author;
-use scopegate::policy::decision::Verdict;
-use scopegate::policy::id::{CompanyId, CredentialId};
+use scopegate::policy::decision::{Reason, Verdict};
+use scopegate::policy::id::{CompanyId, CredentialId, Name, UserId};
 use scopegate::policy::query::{Needs, Query};
 use scopegate::policy::revision::Revision;
 use scopegate::policy::scope::Scope;
@@ -308,4 +308,83 @@ async fn a_check_after_an_acknowledgement_never_answers_as_before_it() {
     }
     assert!(settled.load(Ordering::Relaxed) >= settled_checks());
     assert!(world.authority.published().0 > 1_000, "there was something to go stale");
+}
+
+/// How many checks to see between the changes.
+fn torn_checks() -> u64 {
+    std::env::var("SCOPEGATE_TORN_CHECKS").ok().and_then(|n| n.parse().ok()).unwrap_or(200_000)
+}
+
+/// "Role taken, then scope granted" and "scope revoked, then role given", in turn: no revision
+/// allows, so no check may, and none that pairs facts of two revisions would be denied.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn no_check_pairs_a_users_roles_with_grants_of_another_revision() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let store = Arc::new(SledStore::open(dir.path()).expect("opened"));
+    let authority = Arc::new(Authority::new(store, 16).expect("readable"));
+    let yaml = "scopes: { a: , b: }\nroles: { r: { scopes: { a: all } } }";
+    authority.apply_catalog_file(yaml, false, &Author::default()).await.expect("applied");
+    let new = NewCompany { id: company(0), display_name: String::new(), scopes: None };
+    authority.create_company(&new, &terms()).await.expect("created");
+    let new = NewCredential {
+        company: company(0),
+        id: credential(0),
+        label: String::new(),
+        scopes: vec![],
+        expires_at: None,
+    };
+    authority.create_credential(&new, &terms()).await.expect("created");
+    let user = UserId::parse("ada").expect("an id");
+    let done = Arc::new(AtomicBool::new(false));
+    let writer = tokio::spawn({
+        let (authority, user, done) = (Arc::clone(&authority), user.clone(), Arc::clone(&done));
+        async move {
+            let (company, credential, terms) = (company(0), credential(0), terms());
+            let role = Name::parse("r").expect("a name");
+            let grant = CredentialChange::Grant { scopes: scopes(), expires_at: None };
+            let revoke = CredentialChange::Revoke(scopes());
+            while !done.load(Ordering::Relaxed) {
+                authority.put_user(&company, &user, &[], &terms).await.expect("taken");
+                let change = authority.change_credential(&company, &credential, &grant, &terms);
+                change.await.expect("granted");
+                let change = authority.change_credential(&company, &credential, &revoke, &terms);
+                change.await.expect("revoked");
+                let roles = std::slice::from_ref(&role);
+                authority.put_user(&company, &user, roles, &terms).await.expect("given");
+            }
+        }
+    });
+    let query = Query {
+        company: company(0),
+        credential: credential(0),
+        needs: Needs::Scopes(scopes()),
+        audience: None,
+        token: None,
+        user: Some(user),
+        owner: None,
+    };
+    let checkers: Vec<_> = (0..CHECKERS)
+        .map(|_| {
+            let (authority, query) = (Arc::clone(&authority), query.clone());
+            tokio::spawn(async move {
+                let mut reasons = std::collections::BTreeSet::new();
+                for _ in 0..torn_checks() / CHECKERS as u64 {
+                    let answer = authority.check(&query, Revision::ZERO).await.expect("an answer");
+                    let Verdict::Denied { reason, .. } = answer.verdict else {
+                        panic!("no revision allows, and {} did", answer.revision)
+                    };
+                    reasons.insert(reason);
+                }
+                reasons
+            })
+        })
+        .collect();
+    let mut reasons = std::collections::BTreeSet::new();
+    for checker in checkers {
+        reasons.extend(checker.await.expect("no torn answer"));
+    }
+    done.store(true, Ordering::Relaxed);
+    writer.await.expect("written");
+    let wanted = [Reason::ScopeNotGranted, Reason::UserLacksPermission];
+    assert!(wanted.iter().all(|reason| reasons.contains(reason)), "both states were seen");
 }

@@ -89,6 +89,7 @@ fn put(before: Option<Fact>, after: Fact) -> Step {
         Fact::Catalog(_) => FactKey::Catalog,
         Fact::User(user) => FactKey::User(user.company, user.id.clone()),
         Fact::Consent(consent) => FactKey::Consent(consent.of),
+        Fact::Secret(secret) => FactKey::Secret(secret.company, secret.id.clone()),
         Fact::Impact(_) => unreachable!("the engine's own"),
     };
     Step { key, before, after: Some(after) }

@@ -20,8 +20,9 @@ use crate::policy::catalog::Catalog;
 use crate::policy::company::Company;
 use crate::policy::consent::{Consent, Parties};
 use crate::policy::credential::Credential;
-use crate::policy::id::{CompanyId, CredentialId, UserId};
+use crate::policy::id::{CompanyId, CredentialId, Name, UserId};
 use crate::policy::revision::Revision;
+use crate::policy::secret::Secret;
 use crate::policy::user::User;
 use crate::store::{Fact, FactKey, Listener, Outcome, Store, StoreError};
 
@@ -60,6 +61,7 @@ enum FactRef<'a> {
     Impact(Revision),
     User(Revision, &'a UserId),
     Consent(Parties),
+    Secret(Revision, &'a Name),
 }
 
 impl Equivalent<FactKey> for FactRef<'_> {
@@ -71,6 +73,7 @@ impl Equivalent<FactKey> for FactRef<'_> {
             (Self::Impact(a), FactKey::Impact(b)) => a == b,
             (Self::User(a, x), FactKey::User(b, y)) => a == b && *x == y,
             (Self::Consent(a), FactKey::Consent(b)) => a == b,
+            (Self::Secret(a, x), FactKey::Secret(b, y)) => a == b && *x == y,
             _ => false,
         }
     }
@@ -85,6 +88,7 @@ impl FactRef<'_> {
             Self::Impact(company) => FactKey::Impact(company),
             Self::User(company, id) => FactKey::User(company, id.clone()),
             Self::Consent(of) => FactKey::Consent(of),
+            Self::Secret(company, id) => FactKey::Secret(company, id.clone()),
         }
     }
 }
@@ -270,6 +274,22 @@ impl Facts {
         }
     }
 
+    /// A secret of the company of this birth, at this revision.
+    ///
+    /// # Errors
+    /// It cannot be told at this revision.
+    pub async fn secret(
+        self: &Arc<Self>,
+        at: Revision,
+        company: Revision,
+        id: &Name,
+    ) -> Result<Option<Arc<Secret>>, Missed> {
+        match self.fact(at, FactRef::Secret(company, id)).await? {
+            Some(Fact::Secret(secret)) => Ok(Some(secret)),
+            _ => Ok(None),
+        }
+    }
+
     async fn fact(
         self: &Arc<Self>,
         at: Revision,
@@ -347,6 +367,7 @@ mod tests {
         let company = CompanyId::parse("acme").expect("an id");
         let credential = CredentialId::parse("hr").expect("an id");
         let user = UserId::parse("ada").expect("an id");
+        let secret = Name::parse("0123").expect("a name");
         let of = Parties { company: Revision(7), user: Revision(8), credential: Revision(9) };
         let state = RandomState::new();
         for key in [
@@ -356,6 +377,7 @@ mod tests {
             FactRef::Impact(Revision(7)),
             FactRef::User(Revision(7), &user),
             FactRef::Consent(of),
+            FactRef::Secret(Revision(7), &secret),
         ] {
             assert_eq!(state.hash_one(key), state.hash_one(key.to_key()), "{key:?}");
             assert!(key.equivalent(&key.to_key()));

@@ -167,6 +167,8 @@ pub(super) struct Plan<T> {
     pub(super) edit: Edit<T>,
     pub(super) delete: bool,
     pub(super) rests_on: Vec<(FactKey, Option<Revision>)>,
+    /// Other facts that change with it.
+    pub(super) beside: Vec<Step>,
 }
 
 /// What a change is about: the subject of its audit record.
@@ -258,8 +260,13 @@ impl Authority {
             let mut edit =
                 Company::create(new.id.clone(), name, &view.catalog, scopes.as_deref(), now);
             edit.fields.extend(FieldChange::new_text("display_name", &new.display_name));
-            let plan =
-                Plan { before: None, edit, delete: false, rests_on: vec![on_catalog(&view)] };
+            let plan = Plan {
+                before: None,
+                edit,
+                delete: false,
+                rests_on: vec![on_catalog(&view)],
+                beside: vec![],
+            };
             let subject = Subject::of(ChangeKind::CreateCompany, &new.id);
             match self.carry_out(&view, plan, subject, terms, now).await? {
                 Attempt::Done(done) => return Ok(done.map(|company| company.view(&view.catalog))),
@@ -301,7 +308,7 @@ impl Authority {
             };
             let delete = matches!(change, CompanyChange::Delete);
             let rests_on = vec![on_catalog(&view)];
-            let plan = Plan { before: Some(company), edit, delete, rests_on };
+            let plan = Plan { before: Some(company), edit, delete, rests_on, beside: vec![] };
             let subject = Subject::of(change.kind(), id);
             match self.carry_out(&view, plan, subject, terms, now).await? {
                 Attempt::Done(done) => return Ok(done.map(|company| company.view(&view.catalog))),
@@ -364,7 +371,13 @@ impl Authority {
                     return Err(Refusal::ImpactNotAcknowledged(Box::new(refused)));
                 }
             }
-            let plan = Plan { before: Some(Arc::clone(&company)), edit, delete: false, rests_on };
+            let plan = Plan {
+                before: Some(Arc::clone(&company)),
+                edit,
+                delete: false,
+                rests_on,
+                beside: vec![],
+            };
             let kind = ChangeKind::RestrictCompanyScopes;
             let subject = Subject::of(kind, &restriction.company);
             let done = match self.carry_out(&view, plan, subject, terms, now).await? {
@@ -425,7 +438,7 @@ impl Authority {
             edit.fields.extend(FieldChange::new_text("label", &new.label));
             edit.fields.extend(FieldChange::time("expires_at", None, new.expires_at));
             let rests_on = vec![on_catalog(&view), on_company(&company)];
-            let plan = Plan { before: None, edit, delete: false, rests_on };
+            let plan = Plan { before: None, edit, delete: false, rests_on, beside: vec![] };
             let kind = ChangeKind::CreateCredential;
             let subject = Subject { credential: Some(&new.id), ..Subject::of(kind, &new.company) };
             match self.carry_out(&view, plan, subject, terms, now).await? {
@@ -464,7 +477,7 @@ impl Authority {
             let edit = edit_credential(&credential, change, &scopes, ground)?;
             let delete = matches!(change, CredentialChange::Delete);
             let rests_on = vec![on_catalog(&view), on_company(&company)];
-            let plan = Plan { before: Some(credential), edit, delete, rests_on };
+            let plan = Plan { before: Some(credential), edit, delete, rests_on, beside: vec![] };
             let subject =
                 Subject { credential: Some(id), ..Subject::of(change.kind(), company_id) };
             match self.carry_out(&view, plan, subject, terms, now).await? {
@@ -514,7 +527,7 @@ impl Authority {
         terms: &Terms,
         now: Timestamp,
     ) -> Result<Attempt<Done<T>>, Refusal> {
-        let Plan { before, edit, delete, rests_on } = plan;
+        let Plan { before, edit, delete, rests_on, beside } = plan;
         let nothing = before.is_some() && !delete && edit.is_none();
         let seen_at = before.as_ref().map(|before| before.revision());
         let Edit { mut after, added, removed, displaced, fields } = edit;
@@ -539,7 +552,8 @@ impl Authority {
                 before: before.map(Resource::fact),
                 after: (!delete).then(|| Arc::new(after.clone()).fact()),
             };
-            match self.commit(Proposal { rests_on, steps: vec![step], change }).await? {
+            let steps = [step].into_iter().chain(beside).collect();
+            match self.commit(Proposal { rests_on, steps, change }).await? {
                 Some(committed) => receipt = committed,
                 None => return Ok(Attempt::Again),
             }

@@ -106,7 +106,8 @@ impl Authority {
             let edit = edit(&company, before.as_deref())?;
             self.check_etag(terms, before.as_ref().map(|user| user.revision))?;
             let delete = kind == ChangeKind::DeleteUser;
-            let plan = Plan { before, edit, delete, rests_on: vec![on_company(&company)] };
+            let plan =
+                Plan { before, edit, delete, rests_on: vec![on_company(&company)], beside: vec![] };
             let subject = Subject { user: Some(id), ..Subject::of(kind, company_id) };
             let now = self.clock.now();
             if let Attempt::Done(done) = self.carry_out(&view, plan, subject, terms, now).await? {
@@ -228,7 +229,7 @@ impl Authority {
             (user, Some(found.user.revision)),
         ];
         let delete = kind == ChangeKind::DeleteConsent;
-        let plan = Plan { before: found.consent.clone(), edit, delete, rests_on };
+        let plan = Plan { before: found.consent.clone(), edit, delete, rests_on, beside: vec![] };
         let subject = Subject {
             credential: Some(&id.credential),
             user: Some(&id.user),

@@ -6,7 +6,7 @@
 use super::audit::Impact;
 use crate::policy::catalog::AudienceError;
 use crate::policy::credential::AboveCeiling;
-use crate::policy::id::{CompanyId, CredentialId, UserId};
+use crate::policy::id::{CompanyId, CredentialId, Name, UserId};
 use crate::policy::revision::Revision;
 use crate::policy::scope::Scope;
 use crate::store::StoreError;
@@ -37,6 +37,12 @@ pub enum Refusal {
     /// No such user.
     #[error("the company `{0}` has no user `{1}`")]
     UserNotFound(CompanyId, UserId),
+    /// No such secret.
+    #[error("the credential `{0}` has no secret `{1}`")]
+    SecretNotFound(CredentialId, Name),
+    /// The credential has as many secrets as it can have.
+    #[error("the credential `{0}` has two live secrets: end one first")]
+    TooManySecrets(CredentialId),
     /// No such consent.
     #[error("the user `{0}` has no consent for the credential `{1}`")]
     ConsentNotFound(UserId, CredentialId),

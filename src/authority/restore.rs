@@ -79,7 +79,8 @@ impl Authority {
             };
             let count = self.facts.read(count).await?;
             let rests_on = vec![on_catalog(&view)];
-            let plan = Plan { before: Some(company), edit, delete: false, rests_on };
+            let plan =
+                Plan { before: Some(company), edit, delete: false, rests_on, beside: vec![] };
             let subject = Subject::of(ChangeKind::RestoreGrants, id);
             if let Attempt::Done(done) = self.carry_out(&view, plan, subject, terms, now).await? {
                 return Ok((count, done.revision));

@@ -3,8 +3,9 @@
 use tonic::{Request, Response, Status};
 
 use super::page::{self, List};
-use super::{Doors, parse, render, status};
+use super::{Doors, parse, render};
 use crate::authority::listing::Page;
+use crate::authority::secrets::Verification;
 use crate::policy::id::{CompanyId, CredentialId, UserId};
 use crate::proto::directory_service_server::DirectoryService;
 use crate::proto::*;
@@ -160,23 +161,34 @@ impl DirectoryService for Doors {
 
     async fn create_secret(
         &self,
-        _: Request<CreateSecretRequest>,
+        request: Request<CreateSecretRequest>,
     ) -> Result<Response<CreateSecretResponse>, Status> {
-        Err(status::not_yet("CreateSecret"))
+        let (company, id, terms) = parse::create_secret(request.into_inner())?;
+        let (secret, revision) = self.ask()?.create_secret(&company, &id, &terms).await?;
+        Ok(Response::new(render::secret(secret, revision)))
     }
 
     async fn delete_secret(
         &self,
-        _: Request<DeleteSecretRequest>,
+        request: Request<DeleteSecretRequest>,
     ) -> Result<Response<DeleteSecretResponse>, Status> {
-        Err(status::not_yet("DeleteSecret"))
+        let (company, id, secret, terms) = parse::delete_secret(request.into_inner())?;
+        let done = self.ask()?.delete_secret(&company, &id, &secret, &terms).await?;
+        let (credential, revision) =
+            (render::credential(done.resource, done.etag), done.revision.0);
+        Ok(Response::new(DeleteSecretResponse { credential: Some(credential), revision }))
     }
 
     async fn verify_secret(
         &self,
-        _: Request<VerifySecretRequest>,
+        request: Request<VerifySecretRequest>,
     ) -> Result<Response<VerifySecretResponse>, Status> {
-        Err(status::not_yet("VerifySecret"))
+        let (company, named, presented) = parse::verify_secret(request.into_inner())?;
+        let found = match presented {
+            Some(secret) => self.ask()?.verify_secret(&company, named.as_ref(), &secret).await?,
+            None => Verification::Wrong,
+        };
+        Ok(Response::new(render::verification(found)))
     }
 
     async fn put_user(

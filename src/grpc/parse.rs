@@ -20,6 +20,7 @@ use crate::policy::id::{CompanyId, CredentialId, Name, UserId};
 use crate::policy::query::{Needs, Query};
 use crate::policy::revision::Revision;
 use crate::policy::scope::Scope;
+use crate::policy::secret::Presented;
 use crate::policy::token::Token;
 use crate::proto;
 
@@ -503,6 +504,42 @@ pub(super) fn apply_catalog(
         fields.wrong("yaml", "must be a catalog file");
     }
     fields.finish(Some((request.yaml, terms)))
+}
+
+pub(super) fn create_secret(
+    mut request: proto::CreateSecretRequest,
+) -> Result<(CompanyId, CredentialId, Terms), Rejection> {
+    let mut fields = Fields::default();
+    let terms = terms!(request);
+    let terms = fields.terms(terms);
+    let ids = fields.company(request.company_id).zip(fields.credential(request.credential_id));
+    fields.finish(ids.map(|(company, credential)| (company, credential, terms)))
+}
+
+pub(super) fn delete_secret(
+    mut request: proto::DeleteSecretRequest,
+) -> Result<(CompanyId, CredentialId, Name, Terms), Rejection> {
+    let mut fields = Fields::default();
+    let terms = terms!(request);
+    let terms = fields.terms(terms);
+    let ids = fields.company(request.company_id).zip(fields.credential(request.credential_id));
+    let secret = fields.take("secret_id", Name::parse(request.secret_id));
+    let all = ids.zip(secret);
+    fields.finish(all.map(|((company, credential), secret)| (company, credential, secret, terms)))
+}
+
+/// Whose secret to verify; the secret is none if it does not read as one.
+pub(super) fn verify_secret(
+    request: proto::VerifySecretRequest,
+) -> Result<(CompanyId, Option<CredentialId>, Option<Presented>), Rejection> {
+    let mut fields = Fields::default();
+    let company = fields.company(request.company_id);
+    let named = match request.credential_id.as_str() {
+        "" => None,
+        text => fields.take("credential_id", CredentialId::parse(text)),
+    };
+    let presented = Presented::parse(request.secret);
+    fields.finish(company.map(|company| (company, named, presented)))
 }
 
 pub(super) fn put_user(

@@ -4,6 +4,7 @@ use jiff::Timestamp;
 
 use crate::authority::audit::Impact;
 use crate::authority::people::{ConsentId, ConsentView};
+use crate::authority::secrets::Verification;
 use crate::authority::{Answer, Applied, Done};
 use crate::policy::catalog::Reach;
 use crate::policy::change::Change;
@@ -11,7 +12,9 @@ use crate::policy::company::CompanyView;
 use crate::policy::credential::{CredentialView, GrantState};
 use crate::policy::decision::{Explanation, Layer, Reason, Verdict};
 use crate::policy::id::CompanyId;
+use crate::policy::revision::Revision;
 use crate::policy::scope::Scope;
+use crate::policy::secret::Presented;
 use crate::policy::user::User;
 use crate::proto;
 
@@ -169,6 +172,7 @@ pub(super) fn credential(view: CredentialView, etag: String) -> proto::Credentia
             })
             .collect(),
         effective_scopes,
+        secret_ids: credential.secrets.iter().map(ToString::to_string).collect(),
         last_seen_time: None,
         etag,
         revision: credential.revision.0,
@@ -198,6 +202,32 @@ pub(super) fn restriction(
         etag: impact.etag,
         revision: done.revision.0,
         company: Some(company(done.resource, done.etag)),
+    }
+}
+
+pub(super) fn secret(secret: Option<Presented>, revision: Revision) -> proto::CreateSecretResponse {
+    let id = secret.as_ref().and_then(Presented::id);
+    proto::CreateSecretResponse {
+        secret_id: id.map(|id| id.to_string()).unwrap_or_default(),
+        secret: secret.map(Presented::reveal).unwrap_or_default(),
+        revision: revision.0,
+    }
+}
+
+pub(super) fn verification(found: Verification) -> proto::VerifySecretResponse {
+    match found {
+        Verification::Wrong => proto::VerifySecretResponse {
+            verified: false,
+            credential_id: String::new(),
+            secret_id: String::new(),
+            reason: proto::Reason::CredentialUnknown.into(),
+        },
+        Verification::Right { credential, secret, against } => proto::VerifySecretResponse {
+            verified: against.is_none(),
+            credential_id: credential.to_string(),
+            secret_id: secret.to_string(),
+            reason: against.map_or(proto::Reason::Allowed, reason).into(),
+        },
     }
 }
 

@@ -155,6 +155,16 @@ impl From<Refusal> for Status {
             Refusal::UserNotFound(_, id) => {
                 resource(Code::NotFound, "USER_NOT_FOUND", message, "User", id.as_str())
             }
+            Refusal::SecretNotFound(_, id) => {
+                resource(Code::NotFound, "SECRET_NOT_FOUND", message, "Secret", id.as_str())
+            }
+            Refusal::TooManySecrets(id) => {
+                let mut draft = Draft::new(Code::FailedPrecondition, "SECRET_LIMIT", message);
+                let what = "has two live secrets: end one first";
+                let failure = ("SECRET_LIMIT", id.as_str(), what);
+                draft.details.add_precondition_failure_violation(failure.0, failure.1, failure.2);
+                draft
+            }
             Refusal::ConsentNotFound(id, _) => {
                 resource(Code::NotFound, "CONSENT_NOT_FOUND", message, "Consent", id.as_str())
             }
@@ -280,11 +290,6 @@ fn unacknowledged(message: String, impact: Impact) -> Draft {
 /// The store is still being opened.
 pub(super) fn not_open() -> Status {
     Draft::new(Code::Unavailable, "STORE_UNAVAILABLE", "the store is being opened").retry().finish()
-}
-
-/// The RPC is in the contract and not in this version.
-pub(super) fn not_yet(rpc: &'static str) -> Status {
-    Rejection::NotYet(rpc).into()
 }
 
 /// tonic says OUT_OF_RANGE of a message above the limit; the contract says RESOURCE_EXHAUSTED.

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use super::catalog::Catalog;
 use super::change::{Edit, FieldChange};
 use super::company::Company;
-use super::id::CredentialId;
+use super::id::{CredentialId, Name};
 use super::revision::Revision;
 use super::scope::{Scope, ScopeId, ScopeMap};
 
@@ -47,6 +47,8 @@ pub struct Credential {
     pub expires_at: Option<Timestamp>,
     /// What was given to it.
     pub grants: Grants,
+    /// The public ids of its live secrets, oldest first (D11).
+    pub secrets: Vec<Name>,
     /// Its birth: what belongs to an earlier credential of its id is not its own (D3).
     pub created_at: Revision,
     /// Its last change.
@@ -150,6 +152,7 @@ impl Credential {
             enabled: true,
             expires_at,
             grants: Grants::default(),
+            secrets: vec![],
             created_at: Revision::NEXT,
             revision: Revision::NEXT,
             create_time: ground.now,

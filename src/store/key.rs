@@ -20,6 +20,7 @@ const DEAD: u8 = b'D';
 const PART: u8 = b'O';
 const USER: u8 = b'U';
 const CONSENT: u8 = b'T';
+const SECRET: u8 = b'S';
 
 /// The version of the schema of what is kept.
 pub(super) const SCHEMA: &[u8] = b"Mschema";
@@ -62,6 +63,7 @@ pub(super) fn fact(key: &FactKey) -> Vec<u8> {
         FactKey::Credential(company, id) => credentials(*company).last_of(id.as_str()),
         FactKey::Impact(company) => Key::table(IMPACT).number(company.0).0,
         FactKey::User(company, id) => users(*company).last_of(id.as_str()),
+        FactKey::Secret(company, id) => Key(secrets(*company)).last(id.as_str()),
         FactKey::Consent(of) => {
             Key(consents(of.company)).number(of.user.0).number(of.credential.0).0
         }
@@ -103,6 +105,11 @@ pub(super) fn credentials(company: Revision) -> Prefix {
 /// All users of a company, by its birth.
 pub(super) fn users(company: Revision) -> Prefix {
     Prefix(Key::table(USER).number(company.0).0)
+}
+
+/// All secrets of a company, by its birth.
+pub(super) fn secrets(company: Revision) -> Vec<u8> {
+    Key::table(SECRET).number(company.0).0
 }
 
 /// All consents of a company, by its birth.
@@ -171,9 +178,9 @@ pub(super) fn part(revision: Revision, value: u32, part: u32) -> Vec<u8> {
 
 /// The table bytes, which must differ.
 #[cfg(test)]
-const TABLES: [u8; 12] = [
+const TABLES: [u8; 13] = [
     SCHEMA[0], CATALOG, COMPANY, CREDENTIAL, IMPACT, HOLDER, CHANGE, CHANGE_OF, DEAD, PART, USER,
-    CONSENT,
+    CONSENT, SECRET,
 ];
 
 #[cfg(test)]

@@ -17,11 +17,12 @@ use crate::policy::credential::{Credential, Grant};
 use crate::policy::id::{CompanyId, CredentialId, Name, UserId};
 use crate::policy::revision::Revision;
 use crate::policy::scope::{Scope, ScopeId};
+use crate::policy::secret::Secret;
 use crate::policy::user::User;
 
 use proto::{
     CatalogRecord, ChangeRecord, CompanyRecord, ConsentRecord, CredentialRecord, FieldChangeRecord,
-    GrantRecord, PlaceRecord, UserRecord,
+    GrantRecord, PlaceRecord, SecretRecord, UserRecord,
 };
 
 mod proto {
@@ -73,12 +74,19 @@ pub(super) fn encode(fact: &Fact) -> Vec<u8> {
                     expires_at: grant.expires_at.map(stamp),
                 })
                 .collect(),
+            secret_ids: credential.secrets.iter().map(ToString::to_string).collect(),
         }
         .encode_to_vec(),
         Fact::Impact(_) => Vec::new(),
         Fact::User(user) => UserRecord {
             roles: user.roles.iter().map(ToString::to_string).collect(),
             created_at_revision: user.created_at.0,
+        }
+        .encode_to_vec(),
+        Fact::Secret(secret) => SecretRecord {
+            credential_id: secret.credential.to_string(),
+            credential_created_at_revision: secret.credential_birth.0,
+            hash: secret.hash.as_bytes().to_vec(),
         }
         .encode_to_vec(),
         Fact::Consent(consent) => {
@@ -137,6 +145,7 @@ pub(super) fn decode(key: &FactKey, revision: Revision, bytes: &[u8]) -> Result<
                 enabled: !record.disabled,
                 expires_at: record.expires_at.map(|end| moment(Some(end))).transpose()?,
                 grants: grants.collect::<Result<_, Damage>>()?,
+                secrets: names(record.secret_ids)?,
                 created_at: Revision(record.created_at_revision),
                 revision,
                 create_time: moment(record.create_time)?,
@@ -147,15 +156,26 @@ pub(super) fn decode(key: &FactKey, revision: Revision, bytes: &[u8]) -> Result<
         FactKey::Impact(_) => Fact::Impact(revision),
         FactKey::User(company, id) => {
             let record = UserRecord::decode(bytes)?;
-            let roles = record.roles.into_iter().map(|role| Name::parse(role).map_err(|_| Damage));
             let user = User {
                 id: id.clone(),
                 company: *company,
-                roles: roles.collect::<Result<_, _>>()?,
+                roles: names(record.roles)?,
                 created_at: Revision(record.created_at_revision),
                 revision,
             };
             Fact::User(user.into())
+        }
+        FactKey::Secret(company, id) => {
+            let record = SecretRecord::decode(bytes)?;
+            let secret = Secret {
+                id: id.clone(),
+                company: *company,
+                credential: CredentialId::parse(record.credential_id).map_err(|_| Damage)?,
+                credential_birth: Revision(record.credential_created_at_revision),
+                hash: blake3::Hash::from_slice(&record.hash).map_err(|_| Damage)?,
+                revision,
+            };
+            Fact::Secret(secret.into())
         }
         FactKey::Consent(of) => {
             let record = ConsentRecord::decode(bytes)?;
@@ -238,6 +258,10 @@ pub(super) fn decode_change(revision: Revision, bytes: &[u8]) -> Result<Change, 
             .map(|f| FieldChange { field: f.field, before: f.before, after: f.after })
             .collect(),
     })
+}
+
+fn names(texts: Vec<String>) -> Result<Vec<Name>, Damage> {
+    texts.into_iter().map(|text| Name::parse(text).map_err(|_| Damage)).collect()
 }
 
 fn place(scope: ScopeId, added_at: Revision, windows: &[Window]) -> PlaceRecord {

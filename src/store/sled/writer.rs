@@ -243,7 +243,8 @@ impl Writer {
         let mut batch = Batch::default();
         let mut left = SWEEP;
         let (credentials, users) = (key::credentials(company), key::users(company));
-        let facts = [credentials.bytes(), users.bytes(), &key::consents(company)];
+        let (consents, secrets) = (key::consents(company), key::secrets(company));
+        let facts = [credentials.bytes(), users.bytes(), &consents, &secrets];
         for prefix in facts.into_iter().chain([&*key::all_holders(company)]) {
             for entry in self.tree.scan_prefix(prefix).take(left) {
                 let (place, value) = entry.map_err(|error| unavailable(&error))?;

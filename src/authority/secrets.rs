@@ -1,0 +1,194 @@
+//! Secrets: made, ended and verified (D11).
+
+use std::sync::Arc;
+
+use super::ledger::{Attempt, Done, Plan, Subject, Terms, on_company};
+use super::refusal::Refusal;
+use super::{ATTEMPTS, Authority};
+use crate::policy::change::{ChangeKind, Edit, FieldChange};
+use crate::policy::company::Company;
+use crate::policy::credential::{Credential, CredentialView, Ground, is_over};
+use crate::policy::decision::Reason;
+use crate::policy::id::{CompanyId, CredentialId, Name};
+use crate::policy::revision::Revision;
+use crate::policy::secret::{MAX_LIVE, Presented, Secret};
+use crate::store::{Fact, FactKey, Step, StoreError};
+
+/// What verifying a secret found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verification {
+    /// It is no live secret of this company, or not of the credential named.
+    Wrong,
+    /// It is a right one; it is good only if there is no reason against it.
+    Right {
+        /// The credential.
+        credential: CredentialId,
+        /// The secret.
+        secret: Name,
+        /// Why it is not good now, if it is not.
+        against: Option<Reason>,
+    },
+}
+
+impl Authority {
+    /// Makes a secret. The text is in the answer and nowhere else; a dry run makes none.
+    ///
+    /// # Errors
+    /// The company or the credential is unknown, the etag is not current, or the credential has
+    /// two live secrets.
+    pub async fn create_secret(
+        &self,
+        company_id: &CompanyId,
+        id: &CredentialId,
+        terms: &Terms,
+    ) -> Result<(Option<Presented>, Revision), Refusal> {
+        for _ in 0..ATTEMPTS {
+            let view = self.facts.view().await?;
+            let found = self.credential_of(&view, company_id, id).await;
+            let Some(found) = self.told(found).await? else { continue };
+            let (company, before) = existing(found, company_id, id)?;
+            self.check_etag(terms, Some(before.revision))?;
+            if before.secrets.len() >= MAX_LIVE {
+                return Err(Refusal::TooManySecrets(id.clone()));
+            }
+            let mut random = [0; 44];
+            getrandom::fill(&mut random).map_err(|_| StoreError::Unavailable)?;
+            let presented = Presented::mint(&random);
+            let secret_id = presented.id().ok_or(StoreError::Unavailable)?;
+            let secret = Secret {
+                id: secret_id.clone(),
+                company: company.created_at,
+                credential: id.clone(),
+                credential_birth: before.created_at,
+                hash: presented.hash(),
+                revision: Revision::NEXT,
+            };
+            let mut secrets = before.secrets.clone();
+            secrets.push(secret_id);
+            let step = Step {
+                key: FactKey::Secret(secret.company, secret.id.clone()),
+                before: None,
+                after: Some(Fact::Secret(Arc::new(secret))),
+            };
+            let plan = with_secrets(&company, before, secrets, step);
+            let kind = ChangeKind::CreateSecret;
+            let subject = Subject { credential: Some(id), ..Subject::of(kind, company_id) };
+            let now = self.clock.now();
+            if let Attempt::Done(done) = self.carry_out(&view, plan, subject, terms, now).await? {
+                return Ok(((!terms.validate_only).then_some(presented), done.revision));
+            }
+        }
+        Err(Refusal::Contended)
+    }
+
+    /// Ends a secret.
+    ///
+    /// # Errors
+    /// The company, the credential or the secret is unknown, or the etag is not current.
+    pub async fn delete_secret(
+        &self,
+        company_id: &CompanyId,
+        id: &CredentialId,
+        secret_id: &Name,
+        terms: &Terms,
+    ) -> Result<Done<CredentialView>, Refusal> {
+        for _ in 0..ATTEMPTS {
+            let view = self.facts.view().await?;
+            let found = self.credential_of(&view, company_id, id).await;
+            let Some(found) = self.told(found).await? else { continue };
+            let (company, before) = existing(found, company_id, id)?;
+            let found = self.facts.secret(view.at, company.created_at, secret_id).await;
+            let Some(secret) = self.told(found).await? else { continue };
+            let held = before.secrets.contains(secret_id);
+            let unknown = || Refusal::SecretNotFound(id.clone(), secret_id.clone());
+            let secret = secret.filter(|_| held).ok_or_else(unknown)?;
+            self.check_etag(terms, Some(before.revision))?;
+            let secrets = before.secrets.iter().filter(|other| *other != secret_id).cloned();
+            let step = Step {
+                key: FactKey::Secret(company.created_at, secret_id.clone()),
+                before: Some(Fact::Secret(secret)),
+                after: None,
+            };
+            let plan = with_secrets(&company, Arc::clone(&before), secrets.collect(), step);
+            let kind = ChangeKind::DeleteSecret;
+            let subject = Subject { credential: Some(id), ..Subject::of(kind, company_id) };
+            let now = self.clock.now();
+            let ground = Ground { catalog: &view.catalog, company: &company, now };
+            if let Attempt::Done(done) = self.carry_out(&view, plan, subject, terms, now).await? {
+                return Ok(done.map(|credential| credential.view(ground)));
+            }
+        }
+        Err(Refusal::Contended)
+    }
+
+    /// Says whose secret this is, and whether it is good now. Whoever has no right secret
+    /// learns nothing.
+    ///
+    /// # Errors
+    /// The store cannot answer.
+    pub async fn verify_secret(
+        &self,
+        company_id: &CompanyId,
+        named: Option<&CredentialId>,
+        presented: &Presented,
+    ) -> Result<Verification, Refusal> {
+        let Some(secret_id) = presented.id() else { return Ok(Verification::Wrong) };
+        for _ in 0..ATTEMPTS {
+            let view = self.facts.view().await?;
+            let found = self.facts.company(view.at, company_id).await;
+            let Some(company) = self.told(found).await? else { continue };
+            let Some(company) = company else { return Ok(Verification::Wrong) };
+            let found = self.facts.secret(view.at, company.created_at, &secret_id).await;
+            let Some(secret) = self.told(found).await? else { continue };
+            let Some(secret) = secret.filter(|s| s.hash == presented.hash()) else {
+                return Ok(Verification::Wrong);
+            };
+            let id = &secret.credential;
+            let found = self.facts.credential(view.at, company.created_at, id).await;
+            let Some(credential) = self.told(found).await? else { continue };
+            // Of an earlier credential of the id, or of another one than was named: wrong.
+            let own = |credential: &Arc<Credential>| {
+                credential.created_at == secret.credential_birth
+                    && credential.secrets.contains(&secret_id)
+                    && named.is_none_or(|named| named == id)
+            };
+            let Some(credential) = credential.filter(own) else { return Ok(Verification::Wrong) };
+            let against = if !company.enabled {
+                Some(Reason::CompanyDisabled)
+            } else if !credential.enabled {
+                Some(Reason::CredentialDisabled)
+            } else if is_over(credential.expires_at, self.clock.now()) {
+                Some(Reason::CredentialExpired)
+            } else {
+                None
+            };
+            return Ok(Verification::Right { credential: id.clone(), secret: secret_id, against });
+        }
+        Err(Refusal::Contended)
+    }
+}
+
+fn existing(
+    (company, credential): (Option<Arc<Company>>, Option<Arc<Credential>>),
+    company_id: &CompanyId,
+    id: &CredentialId,
+) -> Result<(Arc<Company>, Arc<Credential>), Refusal> {
+    let company = company.ok_or_else(|| Refusal::CompanyNotFound(company_id.clone()))?;
+    let missing = || Refusal::CredentialNotFound(company_id.clone(), id.clone());
+    Ok((company, credential.ok_or_else(missing)?))
+}
+
+/// A credential's change to these secrets, and the secret's own.
+fn with_secrets(
+    company: &Company,
+    before: Arc<Credential>,
+    secrets: Vec<Name>,
+    step: Step,
+) -> Plan<Credential> {
+    let moved = FieldChange::list("secret_ids", Some(&before.secrets), &secrets);
+    let mut edit = Edit::none(&*before);
+    edit.fields.extend(moved);
+    edit.after.secrets = secrets;
+    let rests_on = vec![on_company(company)];
+    Plan { before: Some(before), edit, delete: false, rests_on, beside: vec![step] }
+}
