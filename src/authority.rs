@@ -7,6 +7,8 @@ mod admission;
 pub mod audit;
 mod catalogs;
 pub mod clock;
+mod companies;
+mod credentials;
 mod etag;
 mod facts;
 mod ledger;
@@ -38,14 +40,14 @@ use crate::policy::user::User;
 use crate::store::{Incarnation, Listener, Store, StoreError};
 
 pub use self::catalogs::{Applied, ApplyError};
-pub use self::ledger::{
-    CompanyChange, CredentialChange, Done, NewCompany, NewCredential, Restriction, Terms,
-};
+pub use self::companies::{CompanyChange, NewCompany, Restriction};
+pub use self::credentials::{CredentialChange, NewCredential};
+pub use self::ledger::{Done, Terms};
 pub use self::restore::Restoration;
 
 /// How long a check waits for the revision that it asks for.
 const PATIENCE: Duration = Duration::from_millis(500);
-/// How often a check may find its facts changing under it before it gives up.
+/// How often a check or a change may find its facts changing under it before it gives up.
 const ATTEMPTS: usize = 1000;
 
 /// Who answers: one per process.

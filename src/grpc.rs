@@ -7,8 +7,9 @@ mod authorization;
 mod catalog;
 mod change;
 mod directory;
+mod fields;
 mod page;
-pub mod parse;
+mod parse;
 mod render;
 pub mod status;
 

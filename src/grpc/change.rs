@@ -8,7 +8,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::page::{self, List};
-use super::{Doors, parse, render};
+use super::{Doors, fields, parse, render};
 use crate::policy::id::CompanyId;
 use crate::policy::revision::Revision;
 use crate::proto::change_service_server::ChangeService;
@@ -108,6 +108,6 @@ async fn watch(
     }
 }
 
-fn foreign_cursor() -> parse::Rejection {
-    parse::malformed("cursor", "is not a cursor of this stream: start again by `after_revision`")
+fn foreign_cursor() -> fields::Rejection {
+    fields::malformed("cursor", "is not a cursor of this stream: start again by `after_revision`")
 }

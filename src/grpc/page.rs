@@ -6,7 +6,7 @@
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 
-use super::parse::{Rejection, malformed};
+use super::fields::{Rejection, malformed};
 use crate::store::Incarnation;
 
 /// The size of a page that asks for none.

@@ -3,193 +3,22 @@
 //!
 //! Not here: whether what is named exists.
 
-use std::fmt::Display;
 use std::mem;
 
-use jiff::Timestamp;
-
+use super::fields::{
+    Fields, MAX_CHANGE_SCOPES, MAX_CHECKS, MAX_LABEL, MAX_ROLES, RawTerms, Rejection,
+};
 use crate::authority::listing::Holding;
 use crate::authority::people::ConsentId;
 use crate::authority::{
     CompanyChange, CredentialChange, NewCompany, NewCredential, Restoration, Restriction, Terms,
 };
-use crate::policy::catalog::endpoint::Path;
-use crate::policy::catalog::file::is_method;
-use crate::policy::change::Author;
 use crate::policy::id::{CompanyId, CredentialId, Name, UserId};
 use crate::policy::query::{Needs, Query};
 use crate::policy::revision::Revision;
 use crate::policy::scope::Scope;
 use crate::policy::secret::Presented;
-use crate::policy::token::Token;
 use crate::proto;
-
-/// The most scopes that a check can ask for.
-pub const MAX_CHECK_SCOPES: usize = 1_000;
-/// The most checks of a batch.
-pub const MAX_CHECKS: usize = 1_000;
-/// The most roles of a user.
-pub const MAX_ROLES: usize = 1_000;
-/// The most scopes that a change can name.
-pub const MAX_CHANGE_SCOPES: usize = 100_000;
-/// The most bytes of a name or label for people.
-pub const MAX_LABEL: usize = 256;
-/// The most bytes of a reason.
-pub const MAX_REASON: usize = 1_024;
-/// Who makes a change as long as callers are not authenticated.
-pub const ANONYMOUS: &str = "anonymous";
-
-/// What is wrong with one field.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Violation {
-    /// The field's path in the request.
-    pub field: String,
-    /// What is wrong, and what would be right.
-    pub description: String,
-}
-
-/// Why a request cannot be read.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Rejection {
-    /// Fields are malformed.
-    Malformed(Vec<Violation>),
-    /// A list is longer than its limit.
-    TooMany(Violation),
-    /// The request asks for what this version does not do yet.
-    NotYet(&'static str),
-}
-
-/// Reads fields one by one, and remembers what is wrong.
-#[derive(Default)]
-struct Fields {
-    /// Where in the request the fields stand.
-    prefix: String,
-    wrong: Vec<Violation>,
-    too_many: Option<Violation>,
-    not_yet: Option<&'static str>,
-}
-
-impl Fields {
-    fn wrong(&mut self, field: impl Into<String>, description: impl Display) {
-        let field = format!("{}{}", self.prefix, field.into());
-        self.wrong.push(Violation { field, description: description.to_string() });
-    }
-
-    fn too_many(&mut self, field: &str, description: String) {
-        let field = format!("{}{field}", self.prefix);
-        self.too_many = Some(Violation { field, description });
-    }
-
-    fn take<T, E: Display>(&mut self, field: &str, read: Result<T, E>) -> Option<T> {
-        read.map_err(|error| self.wrong(field, error)).ok()
-    }
-
-    fn company(&mut self, text: String) -> Option<CompanyId> {
-        self.take("company_id", CompanyId::parse(text))
-    }
-
-    fn credential(&mut self, text: String) -> Option<CredentialId> {
-        self.take("credential_id", CredentialId::parse(text))
-    }
-
-    /// Scopes in the order named, once each.
-    fn scopes(&mut self, field: &str, texts: Vec<String>, limit: usize) -> Vec<Scope> {
-        if texts.len() > limit {
-            self.too_many(field, format!("names {} scopes, the limit is {limit}", texts.len()));
-            return vec![];
-        }
-        let mut scopes: Vec<Scope> = Vec::with_capacity(texts.len());
-        for (n, text) in texts.into_iter().enumerate() {
-            match Scope::parse(text) {
-                // Short lists, which checks have, are not worth a set.
-                Ok(scope) if limit > MAX_CHECK_SCOPES || !scopes.contains(&scope) => {
-                    scopes.push(scope)
-                }
-                Ok(_) => {}
-                Err(error) => self.wrong(format!("{field}[{n}]"), error),
-            }
-        }
-        scopes
-    }
-
-    fn some_scopes(&mut self, texts: Vec<String>) -> Vec<Scope> {
-        if texts.is_empty() {
-            self.wrong("scopes", "must name at least one scope");
-        }
-        self.scopes("scopes", texts, MAX_CHANGE_SCOPES)
-    }
-
-    fn line(&mut self, field: &str, text: String, limit: usize) -> String {
-        if text.len() > limit {
-            self.wrong(field, format_args!("has {} bytes, the limit is {limit}", text.len()));
-        } else if text.chars().any(char::is_control) {
-            self.wrong(field, "must not have control characters");
-        }
-        text
-    }
-
-    fn moment(&mut self, field: &str, stamp: Option<prost_types::Timestamp>) -> Option<Timestamp> {
-        let stamp = stamp?;
-        // google.protobuf.Timestamp: years 1 to 9999, nanoseconds counted forward.
-        let valid = (-62_135_596_800..=253_402_300_799).contains(&stamp.seconds)
-            && (0..1_000_000_000).contains(&stamp.nanos);
-        if !valid {
-            self.wrong(field, "is not a time between the years 1 and 9999");
-            return None;
-        }
-        // The library's last moment is a day before the format's: both mean never.
-        Some(Timestamp::new(stamp.seconds, stamp.nanos).unwrap_or(Timestamp::MAX))
-    }
-
-    fn terms(&mut self, raw: RawTerms) -> Terms {
-        if !raw.request_id.is_empty() {
-            self.not_yet = Some("`request_id`");
-        }
-        let author = Author {
-            actor: ANONYMOUS.to_owned(),
-            on_behalf_of: self.line("on_behalf_of", raw.on_behalf_of, MAX_LABEL),
-            reason: self.line("reason", raw.reason, MAX_REASON),
-        };
-        let etag = (!raw.etag.is_empty()).then_some(raw.etag);
-        Terms { author, etag, validate_only: raw.validate_only }
-    }
-
-    /// Which of the allowed fields the mask names.
-    fn mask(&mut self, mask: Option<prost_types::FieldMask>, allowed: &[&str]) -> Vec<String> {
-        let paths = mask.unwrap_or_default().paths;
-        for (n, path) in paths.iter().enumerate() {
-            if !allowed.contains(&path.as_str()) {
-                let allowed = allowed.join("`, `");
-                let message = format!("`{path}` cannot be changed here; these can: `{allowed}`");
-                self.wrong(format!("update_mask.paths[{n}]"), message);
-            }
-        }
-        paths
-    }
-
-    /// The value, if no field was wrong.
-    fn finish<T>(self, value: Option<T>) -> Result<T, Rejection> {
-        if let Some(violation) = self.too_many {
-            return Err(Rejection::TooMany(violation));
-        }
-        match value {
-            Some(value) if self.wrong.is_empty() => match self.not_yet {
-                Some(what) => Err(Rejection::NotYet(what)),
-                None => Ok(value),
-            },
-            _ => Err(Rejection::Malformed(self.wrong)),
-        }
-    }
-}
-
-/// The fields that every change has.
-struct RawTerms {
-    etag: String,
-    validate_only: bool,
-    request_id: String,
-    reason: String,
-    on_behalf_of: String,
-}
 
 macro_rules! terms {
     ($request:ident) => {
@@ -258,63 +87,6 @@ pub(super) fn effective(request: proto::ListEffectiveScopesRequest) -> Result<Qu
         let needs = Needs::Scopes(vec![]);
         Query { company, credential, needs, audience, token, user, owner: None }
     }))
-}
-
-impl Fields {
-    fn check(&mut self, request: proto::CheckRequest) -> Option<(Query, Revision)> {
-        let company = self.company(request.company_id);
-        let credential = self.credential(request.credential_id);
-        let needs = match request.endpoint {
-            Some(_) if !request.scopes.is_empty() => {
-                self.wrong("endpoint", "must not stand beside `scopes`: name one of them");
-                None
-            }
-            Some(endpoint) => {
-                if !is_method(&endpoint.method) {
-                    let wrong = "is not a method: 1 to 32 letters, such as `GET`, or `GRPC`";
-                    self.wrong("endpoint.method", wrong);
-                }
-                let path = self.take("endpoint.path", Path::parse(endpoint.path));
-                path.map(|path| Needs::Endpoint { method: endpoint.method.into(), path })
-            }
-            None => {
-                if request.scopes.is_empty() {
-                    self.wrong(
-                        "scopes",
-                        "must name at least one scope, or `endpoint` one endpoint",
-                    );
-                }
-                Some(Needs::Scopes(self.scopes("scopes", request.scopes, MAX_CHECK_SCOPES)))
-            }
-        };
-        let audience = self.audience(&request.audience);
-        let token = request.token.map(|token| self.token(token));
-        let user = self.user("user_id", request.user_id);
-        let owner = self.user("resource_owner_id", request.resource_owner_id);
-        let at_least = Revision(request.at_least_revision);
-        let (company, credential, needs) = (company?, credential?, needs?);
-        Some((Query { company, credential, needs, audience, token, user, owner }, at_least))
-    }
-
-    fn audience(&mut self, text: &str) -> Option<Name> {
-        if text.is_empty() { None } else { self.take("audience", Name::parse(text)) }
-    }
-
-    /// A user that may be left out.
-    fn user(&mut self, field: &str, text: String) -> Option<UserId> {
-        if text.is_empty() { None } else { self.take(field, UserId::parse(text)) }
-    }
-
-    fn token(&mut self, token: proto::Token) -> Token {
-        Token {
-            // Any text is the name of somebody's audience: of ours, or of none of ours.
-            audience: self.line("token.audience", token.audience, MAX_LABEL),
-            scopes: self.scopes("token.scopes", token.scopes, MAX_CHECK_SCOPES),
-            issued_at: self.moment("token.issued_at", token.issued_at),
-            expires_at: self.moment("token.expires_at", token.expires_at),
-            user: self.user("token.user_id", token.user_id),
-        }
-    }
 }
 
 type CredentialCall = (CompanyId, CredentialId, CredentialChange, Terms);
@@ -603,18 +375,6 @@ pub(super) fn consent(request: proto::GetConsentRequest) -> Result<ConsentId, Re
     fields.finish(id)
 }
 
-impl Fields {
-    fn named_user(&mut self, text: String) -> Option<UserId> {
-        self.take("user_id", UserId::parse(text))
-    }
-
-    fn consent(&mut self, company: String, credential: String, user: String) -> Option<ConsentId> {
-        let company = self.company(company);
-        let (credential, user) = (self.credential(credential), self.named_user(user));
-        Some(ConsentId { company: company?, credential: credential?, user: user? })
-    }
-}
-
 pub(super) fn company(text: String) -> Result<CompanyId, Rejection> {
     let mut fields = Fields::default();
     let id = fields.company(text);
@@ -647,11 +407,4 @@ pub(super) fn optional_company(text: Option<String>) -> Result<Option<CompanyId>
         Some(text) => company(text).map(Some),
         None => Ok(None),
     }
-}
-
-/// The rejection of one field.
-pub(super) fn malformed(field: &str, description: &str) -> Rejection {
-    let mut fields = Fields::default();
-    fields.wrong(field, description);
-    Rejection::Malformed(fields.wrong)
 }

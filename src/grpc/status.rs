@@ -10,7 +10,7 @@ use http::{HeaderValue, Response};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
-use super::parse::{Rejection, Violation};
+use super::fields::{Rejection, Violation};
 use crate::authority::ApplyError;
 use crate::authority::audit::{Affected, Impact};
 use crate::authority::refusal::Refusal;

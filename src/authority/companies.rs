@@ -1,0 +1,255 @@
+//! Companies: created, changed, restricted.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::audit::{self, Impact};
+use super::facts::View;
+use super::ledger::{Attempt, Done, Plan, Resource, Subject, Terms, on_catalog, resolve};
+use super::refusal::Refusal;
+use super::{ATTEMPTS, Authority, etag};
+use crate::policy::change::{ChangeKind, FieldChange};
+use crate::policy::company::{Company, CompanyView};
+use crate::policy::id::CompanyId;
+use crate::policy::revision::Revision;
+use crate::policy::scope::{Scope, ScopeId};
+use crate::store::{Fact, FactKey, StoreError};
+
+/// A company to create.
+#[derive(Clone, Debug)]
+pub struct NewCompany {
+    /// Its id.
+    pub id: CompanyId,
+    /// For people.
+    pub display_name: String,
+    /// Its ceiling; none named, the whole catalog (D4).
+    pub scopes: Option<Vec<Scope>>,
+}
+
+/// A change of an existing company.
+#[derive(Clone, Debug)]
+pub enum CompanyChange {
+    /// Change the fields that are `Some`.
+    Update {
+        /// For people.
+        display_name: Option<String>,
+        /// False denies every check.
+        enabled: Option<bool>,
+    },
+    /// Add scopes to the ceiling (D5).
+    AddScopes(Vec<Scope>),
+    /// Delete it, with all that is in it (D3).
+    Delete,
+}
+
+/// A restriction of a company's ceiling (D6, D7).
+#[derive(Clone, Debug)]
+pub struct Restriction {
+    /// The company.
+    pub company: CompanyId,
+    /// The scopes to take.
+    pub scopes: Vec<Scope>,
+    /// Restrict whoever is affected, without an audit.
+    pub acknowledge_impact: bool,
+}
+
+impl CompanyChange {
+    fn kind(&self) -> ChangeKind {
+        match self {
+            Self::Update { .. } => ChangeKind::UpdateCompany,
+            Self::AddScopes(_) => ChangeKind::AddCompanyScopes,
+            Self::Delete => ChangeKind::DeleteCompany,
+        }
+    }
+}
+
+impl Authority {
+    /// Creates a company (D4).
+    ///
+    /// # Errors
+    /// A scope is unknown, or the id is taken.
+    pub async fn create_company(
+        &self,
+        new: &NewCompany,
+        terms: &Terms,
+    ) -> Result<Done<CompanyView>, Refusal> {
+        for _ in 0..ATTEMPTS {
+            let view = self.facts.view().await?;
+            let scopes = new.scopes.as_deref().map(|s| resolve(&view.catalog, "scopes.names", s));
+            let scopes = scopes.transpose()?;
+            let found = self.facts.company(view.at, &new.id).await;
+            match self.told(found).await? {
+                Some(Some(_)) => return Err(Refusal::CompanyExists(new.id.clone())),
+                Some(None) => {}
+                None => continue,
+            }
+            self.check_etag(terms, None)?;
+            let now = self.clock.now();
+            let name = new.display_name.clone();
+            let mut edit =
+                Company::create(new.id.clone(), name, &view.catalog, scopes.as_deref(), now);
+            edit.fields.extend(FieldChange::new_text("display_name", &new.display_name));
+            let plan = Plan {
+                before: None,
+                edit,
+                delete: false,
+                rests_on: vec![on_catalog(&view)],
+                beside: vec![],
+            };
+            let subject = Subject::of(ChangeKind::CreateCompany, &new.id);
+            match self.carry_out(&view, plan, subject, terms, now).await? {
+                Attempt::Done(done) => return Ok(done.map(|company| company.view(&view.catalog))),
+                Attempt::Again => {}
+            }
+        }
+        Err(Refusal::Contended)
+    }
+
+    /// Changes a company.
+    ///
+    /// # Errors
+    /// A scope or the company is unknown, or the etag is not current.
+    pub async fn change_company(
+        &self,
+        id: &CompanyId,
+        change: &CompanyChange,
+        terms: &Terms,
+    ) -> Result<Done<CompanyView>, Refusal> {
+        for _ in 0..ATTEMPTS {
+            let view = self.facts.view().await?;
+            let scopes = match change {
+                CompanyChange::AddScopes(scopes) => resolve(&view.catalog, "scopes", scopes)?,
+                CompanyChange::Update { .. } | CompanyChange::Delete => vec![],
+            };
+            let found = self.facts.company(view.at, id).await;
+            let Some(found) = self.told(found).await? else {
+                continue;
+            };
+            let company = found.ok_or_else(|| Refusal::CompanyNotFound(id.clone()))?;
+            self.check_etag(terms, Some(company.revision))?;
+            let now = self.clock.now();
+            let edit = match change {
+                CompanyChange::Update { display_name, enabled } => {
+                    company.update(display_name.clone(), *enabled)
+                }
+                CompanyChange::AddScopes(_) => company.add_scopes(&view.catalog, &scopes),
+                CompanyChange::Delete => company.delete(&view.catalog),
+            };
+            let delete = matches!(change, CompanyChange::Delete);
+            let rests_on = vec![on_catalog(&view)];
+            let plan = Plan { before: Some(company), edit, delete, rests_on, beside: vec![] };
+            let subject = Subject::of(change.kind(), id);
+            match self.carry_out(&view, plan, subject, terms, now).await? {
+                Attempt::Done(done) => return Ok(done.map(|company| company.view(&view.catalog))),
+                Attempt::Again => {}
+            }
+        }
+        Err(Refusal::Contended)
+    }
+
+    /// Takes scopes from a company's ceiling, or reports what that would do (D6, D7).
+    ///
+    /// # Errors
+    /// A scope or the company is unknown, the audit's etag is not current, or an enabled
+    /// credential is affected and nobody has acknowledged it.
+    pub async fn restrict_company(
+        &self,
+        restriction: &Restriction,
+        terms: &Terms,
+    ) -> Result<(Done<CompanyView>, Impact), Refusal> {
+        for _ in 0..ATTEMPTS {
+            let view = self.facts.view().await?;
+            let scopes = resolve(&view.catalog, "scopes", &restriction.scopes)?;
+            let found = self.facts.company(view.at, &restriction.company).await;
+            let Some(found) = self.told(found).await? else {
+                continue;
+            };
+            let company =
+                found.ok_or_else(|| Refusal::CompanyNotFound(restriction.company.clone()))?;
+            let found = self.facts.impact(view.at, company.created_at).await;
+            let Some(impact_at) = self.told(found).await? else {
+                continue;
+            };
+            let audited = etag::of_audit(
+                self.incarnation(),
+                &company,
+                impact_at,
+                view.catalog.revision,
+                &restriction.scopes,
+            );
+            if terms.etag.as_ref().is_some_and(|etag| *etag != audited) {
+                return Err(Refusal::EtagStale);
+            }
+            let now = self.clock.now();
+            let edit = company.restrict(&view.catalog, &scopes);
+            let gone = edit.removed.clone();
+            let agreed = terms.etag.is_some() || restriction.acknowledge_impact;
+            let mut rests_on = vec![on_catalog(&view)];
+            if terms.etag.is_some() || !restriction.acknowledge_impact {
+                // What the audit said of the credentials must still be so at the commit (D7).
+                rests_on.push((FactKey::Impact(company.created_at), impact_at));
+            }
+            // Whoever acknowledged without an audit is not made to wait for the count: the
+            // restriction comes first. An audit's count stands with the commit.
+            let counted_first = terms.validate_only || !restriction.acknowledge_impact;
+            let mut impact = Impact::default();
+            if counted_first {
+                impact = self.impact(&view, &company, &gone, now).await?;
+                if !terms.validate_only && !agreed && impact.any_enabled {
+                    let refused = Impact { etag: audited, ..impact };
+                    return Err(Refusal::ImpactNotAcknowledged(Box::new(refused)));
+                }
+            }
+            let plan = Plan {
+                before: Some(Arc::clone(&company)),
+                edit,
+                delete: false,
+                rests_on,
+                beside: vec![],
+            };
+            let kind = ChangeKind::RestrictCompanyScopes;
+            let subject = Subject::of(kind, &restriction.company);
+            let done = match self.carry_out(&view, plan, subject, terms, now).await? {
+                Attempt::Done(done) => done,
+                Attempt::Again => continue,
+            };
+            if !counted_first {
+                match self.impact(&view, &company, &gone, now).await {
+                    Ok(counted) => impact = counted,
+                    // The restriction is in force: that is the answer, with or without a count.
+                    Err(error) => tracing::warn!(%error, "who a restriction affected is not known"),
+                }
+            }
+            let done = done.map(|company| company.view(&view.catalog));
+            return Ok((done, Impact { etag: audited, ..impact }));
+        }
+        Err(Refusal::Contended)
+    }
+
+    async fn impact(
+        &self,
+        view: &View,
+        company: &Arc<Company>,
+        scopes: &[ScopeId],
+        now: Timestamp,
+    ) -> Result<Impact, StoreError> {
+        let (catalog, company) = (Arc::clone(&view.catalog), Arc::clone(company));
+        let scopes = scopes.to_vec();
+        self.facts.read(move |store| audit::impact(store, &catalog, &company, &scopes, now)).await
+    }
+}
+
+impl Resource for Company {
+    fn key(&self) -> FactKey {
+        FactKey::Company(self.id.clone())
+    }
+
+    fn revision(&self) -> Revision {
+        self.revision
+    }
+
+    fn fact(self: Arc<Self>) -> Fact {
+        Fact::Company(self)
+    }
+}
