@@ -4,6 +4,7 @@
 //! `D…` cited here are those of the domain's contract.
 
 pub mod catalog;
+pub mod ceiling;
 pub mod change;
 pub mod company;
 pub mod consent;
@@ -11,6 +12,7 @@ pub mod credential;
 pub mod decision;
 pub mod id;
 pub mod query;
+pub mod reason;
 pub mod revision;
 pub mod scope;
 pub mod secret;

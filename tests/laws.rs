@@ -10,12 +10,14 @@ use jiff::Timestamp;
 use proptest::prelude::*;
 use scopegate::policy::catalog::Catalog;
 use scopegate::policy::catalog::endpoint::Path;
+use scopegate::policy::ceiling::Displaced;
 use scopegate::policy::change::Stamped;
-use scopegate::policy::company::{Company, Displaced};
+use scopegate::policy::company::Company;
 use scopegate::policy::credential::{Credential, GrantState, Ground};
-use scopegate::policy::decision::{Facts, Reason, Verdict, decide};
+use scopegate::policy::decision::{Facts, Verdict, decide};
 use scopegate::policy::id::{CompanyId, CredentialId, Name};
 use scopegate::policy::query::{Needs, Query};
+use scopegate::policy::reason::Reason;
 use scopegate::policy::revision::Revision;
 use scopegate::policy::scope::{Scope, ScopeId};
 

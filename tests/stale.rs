@@ -20,9 +20,10 @@ use scopegate::authority::{
     Authority, CompanyChange, CredentialChange, NewCompany, NewCredential, Restriction, Terms,
 };
 use scopegate::policy::change::Author;
-use scopegate::policy::decision::{Reason, Verdict};
+use scopegate::policy::decision::Verdict;
 use scopegate::policy::id::{CompanyId, CredentialId, Name, UserId};
 use scopegate::policy::query::{Needs, Query};
+use scopegate::policy::reason::Reason;
 use scopegate::policy::revision::Revision;
 use scopegate::policy::scope::Scope;
 use scopegate::store::sled::SledStore;

@@ -6,13 +6,10 @@ use std::fmt;
 
 use jiff::Timestamp;
 
-use super::company::{Company, Displaced};
-use super::consent::Consent;
-use super::credential::Credential;
+use super::ceiling::Displaced;
 use super::id::{CompanyId, CredentialId, Name, UserId};
 use super::revision::Revision;
 use super::scope::{Scope, ScopeId};
-use super::user::User;
 
 /// A fact before and after, and what moved between.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,47 +52,6 @@ impl<T> Edit<T> {
 pub trait Stamped {
     /// Replaces [`Revision::NEXT`] everywhere by the revision assigned, and notes the time.
     fn stamp(&mut self, revision: Revision, time: Timestamp);
-}
-
-impl Stamped for Company {
-    fn stamp(&mut self, revision: Revision, time: Timestamp) {
-        if self.created_at == Revision::NEXT {
-            self.create_time = time;
-        }
-        self.created_at = self.created_at.or_assigned(revision);
-        self.revision = revision;
-        self.update_time = time;
-        for added_at in self.ceiling.values_mut() {
-            *added_at = added_at.or_assigned(revision);
-        }
-    }
-}
-
-impl Stamped for Credential {
-    fn stamp(&mut self, revision: Revision, time: Timestamp) {
-        if self.created_at == Revision::NEXT {
-            self.create_time = time;
-        }
-        self.created_at = self.created_at.or_assigned(revision);
-        self.revision = revision;
-        self.update_time = time;
-        for grant in self.grants.values_mut() {
-            grant.granted_at = grant.granted_at.or_assigned(revision);
-        }
-    }
-}
-
-impl Stamped for User {
-    fn stamp(&mut self, revision: Revision, _: Timestamp) {
-        self.created_at = self.created_at.or_assigned(revision);
-        self.revision = revision;
-    }
-}
-
-impl Stamped for Consent {
-    fn stamp(&mut self, revision: Revision, _: Timestamp) {
-        self.revision = revision;
-    }
 }
 
 macro_rules! kinds {

@@ -3,34 +3,11 @@
 use jiff::Timestamp;
 
 use super::catalog::Catalog;
-use super::change::{Edit, FieldChange};
+use super::ceiling::{Ceiling, Displaced, Window};
+use super::change::{Edit, FieldChange, Stamped};
 use super::id::CompanyId;
 use super::revision::Revision;
 use super::scope::{Scope, ScopeId, ScopeMap};
-
-/// The company-level scopes, each with the revision at which it entered (D3).
-pub type Ceiling = ScopeMap<Revision>;
-
-/// The grants of one scope that an operator woke: those made from one revision on, until the
-/// restriction at another (D3).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Window {
-    /// The scope's place in the ceiling when the restriction came.
-    pub from: Revision,
-    /// The restriction.
-    pub to: Revision,
-}
-
-/// A scope's place in a ceiling that a restriction took: what an operator needs to undo it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Displaced {
-    /// The scope.
-    pub scope: ScopeId,
-    /// When it had entered.
-    pub added_at: Revision,
-    /// The older grants of it that had been woken.
-    pub restored: Vec<Window>,
-}
 
 /// A tenant.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -206,5 +183,19 @@ impl Company {
             .iter()
             .filter(|(scope, _)| catalog.name(*scope).is_some())
             .map(|(scope, at)| (scope, *at))
+    }
+}
+
+impl Stamped for Company {
+    fn stamp(&mut self, revision: Revision, time: Timestamp) {
+        if self.created_at == Revision::NEXT {
+            self.create_time = time;
+        }
+        self.created_at = self.created_at.or_assigned(revision);
+        self.revision = revision;
+        self.update_time = time;
+        for added_at in self.ceiling.values_mut() {
+            *added_at = added_at.or_assigned(revision);
+        }
     }
 }

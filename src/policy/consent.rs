@@ -1,7 +1,9 @@
 //! Consent: what one user has allowed one credential to do in their name.
 
+use jiff::Timestamp;
+
 use super::catalog::Catalog;
-use super::change::Edit;
+use super::change::{Edit, Stamped};
 use super::revision::Revision;
 use super::scope::{ScopeId, ScopeMap};
 use super::user::User;
@@ -53,5 +55,11 @@ impl Consent {
         let scopes = given.into_iter().map(|scope| (scope, ())).collect();
         let after = Self { of, scopes, revision: Revision::NEXT };
         Edit { added, removed, ..Edit::to(after) }
+    }
+}
+
+impl Stamped for Consent {
+    fn stamp(&mut self, revision: Revision, _: Timestamp) {
+        self.revision = revision;
     }
 }

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use super::catalog::Catalog;
-use super::change::{Edit, FieldChange};
+use super::change::{Edit, FieldChange, Stamped};
 use super::company::Company;
 use super::id::{CredentialId, Name};
 use super::revision::Revision;
@@ -343,4 +343,18 @@ fn expiry_change(
 ) -> Option<FieldChange> {
     let name = catalog.name(scope).map_or("", Scope::as_str);
     FieldChange::time(&format!("grants[{name}].expires_at"), before, after)
+}
+
+impl Stamped for Credential {
+    fn stamp(&mut self, revision: Revision, time: Timestamp) {
+        if self.created_at == Revision::NEXT {
+            self.create_time = time;
+        }
+        self.created_at = self.created_at.or_assigned(revision);
+        self.revision = revision;
+        self.update_time = time;
+        for grant in self.grants.values_mut() {
+            grant.granted_at = grant.granted_at.or_assigned(revision);
+        }
+    }
 }

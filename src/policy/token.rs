@@ -3,8 +3,8 @@
 use jiff::Timestamp;
 
 use super::catalog::Hearing;
-use super::decision::Reason;
 use super::id::UserId;
+use super::reason::Reason;
 use super::scope::Scope;
 
 /// The facts of a token.

@@ -1,6 +1,8 @@
 //! User: somebody of a company, and the roles that they hold there.
 
-use super::change::{Edit, FieldChange};
+use jiff::Timestamp;
+
+use super::change::{Edit, FieldChange, Stamped};
 use super::id::{Name, UserId};
 use super::revision::Revision;
 
@@ -43,5 +45,12 @@ impl User {
             },
         };
         Edit { fields: fields.into_iter().collect(), ..Edit::to(after) }
+    }
+}
+
+impl Stamped for User {
+    fn stamp(&mut self, revision: Revision, _: Timestamp) {
+        self.created_at = self.created_at.or_assigned(revision);
+        self.revision = revision;
     }
 }

@@ -10,8 +10,9 @@ use prost_types::Timestamp as Stamp;
 
 use super::{Damage, Fact, FactKey};
 use crate::policy::catalog::Catalog;
+use crate::policy::ceiling::{Displaced, Window};
 use crate::policy::change::{Author, Change, ChangeKind, FieldChange};
-use crate::policy::company::{Company, Displaced, Window};
+use crate::policy::company::Company;
 use crate::policy::consent::Consent;
 use crate::policy::credential::{Credential, Grant};
 use crate::policy::id::{CompanyId, CredentialId, Name, UserId};
