@@ -17,6 +17,7 @@ pub mod people;
 pub mod refusal;
 mod restore;
 pub mod secrets;
+mod seen;
 mod sync;
 
 use std::sync::Arc;
@@ -28,6 +29,7 @@ use tokio::sync::watch;
 use self::clock::Clock;
 use self::facts::{Facts, Missed, View};
 use self::refusal::Refusal;
+use self::seen::Seen;
 use crate::policy::catalog::{AudienceError, Reach};
 use crate::policy::company::Company;
 use crate::policy::consent::{Consent, Parties};
@@ -54,6 +56,7 @@ const ATTEMPTS: usize = 1000;
 pub struct Authority {
     facts: Arc<Facts>,
     clock: Clock,
+    seen: Arc<Seen>,
 }
 
 /// An answer and the one published revision at which it is right (D12).
@@ -98,7 +101,7 @@ impl Authority {
         let facts = Arc::new(Facts::new(store, cache_entries)?);
         let listener: Arc<dyn Listener> = Arc::clone(&facts) as _;
         facts.store().start(listener);
-        Ok(Self { facts, clock })
+        Ok(Self { facts, clock, seen: Arc::new(Seen::new()) })
     }
 
     /// Decides a check at one published revision, no earlier than `at_least` (D12).
@@ -204,6 +207,9 @@ impl Authority {
         let birth = company.created_at;
         gathered.company = Some(company);
         gathered.credential = self.facts.credential(view.at, birth, &query.credential).await?;
+        if let Some(credential) = &gathered.credential {
+            self.seen.note(credential.created_at, self.clock.now());
+        }
         if let Some(user) = query.on_behalf_of() {
             gathered.user = self.facts.user(view.at, birth, user).await?;
         }
@@ -268,8 +274,15 @@ impl Authority {
         self.facts.store().mark_time(self.clock.mark());
     }
 
+    /// Has the store remember which credentials were asked for since the last time; to be called
+    /// every minute or so.
+    pub fn keep_seen(&self) {
+        self.facts.store().note_seen(self.seen.take());
+    }
+
     /// Commits what is queued and lets go of the store. Changes are refused from now on.
     pub fn close(&self) {
+        self.keep_seen();
         // A clean end needs no lead.
         self.facts.store().mark_time(self.clock.now());
         self.facts.store().close();

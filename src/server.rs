@@ -100,6 +100,7 @@ async fn serve(args: &ServeArgs, catalog: Option<&str>, frame: &mut Frame) -> Re
     }
     let mut failure = authority.failure();
     let mut tick = tokio::time::interval(clock::LEAD / 2);
+    let mut minute = tokio::time::interval(Duration::from_secs(60));
     loop {
         tokio::select! {
             name = end.next() => {
@@ -108,6 +109,7 @@ async fn serve(args: &ServeArgs, catalog: Option<&str>, frame: &mut Frame) -> Re
             }
             _ = failure.wait_for(|failed| *failed) => return Err(StoreError::Unavailable.into()),
             _ = tick.tick() => authority.keep_time(),
+            _ = minute.tick() => authority.keep_seen(),
         }
     }
 }

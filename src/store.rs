@@ -33,6 +33,9 @@ use crate::policy::user::User;
 /// carry it, so that those of another life are refused.
 pub type Incarnation = uuid::Uuid;
 
+/// A minute, counted from 1970.
+pub type Minute = u32;
+
 /// What a fact is kept and cached under.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum FactKey {
@@ -281,6 +284,16 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// The queue is full, or the engine stopped.
     fn commit(&self, proposal: Proposal) -> Result<Ticket, StoreError>;
+
+    /// The minute in which the credential of this birth was last asked for, as far as it was noted.
+    ///
+    /// # Errors
+    /// The engine cannot answer.
+    fn last_seen(&self, credential: Revision) -> Result<Option<Minute>, StoreError>;
+
+    /// Notes in which minute credentials were asked for, by their births. Returns at once; a
+    /// crash may forget it.
+    fn note_seen(&self, seen: Vec<(Revision, Minute)>);
 
     /// Notes that no time before this one may be relied on again (D19). Returns at once.
     fn mark_time(&self, time: Timestamp);

@@ -853,6 +853,41 @@ async fn a_secret_is_shown_once_and_good_only_while_everything_is_live() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn audits_show_when_a_credential_was_last_seen_also_after_a_restart() {
+    let Served { server, client, _dir } = served().await;
+    client.create_company("acme", None).await;
+    let made = client.create_credential("acme", "hr", &["users:read"]).await;
+    client.create_credential("acme", "idle", &["users:read"]).await;
+    assert_eq!(made.last_seen_time, None);
+    client.check("acme", "hr", &["users:bulk"]).await;
+    let audit = RestrictCompanyScopesRequest {
+        company_id: "acme".to_owned(),
+        scopes: owned(&["users:read"]),
+        validate_only: true,
+        ..Default::default()
+    };
+    let seen = async |client: &Client| {
+        let report = client.try_restrict(audit.clone()).await.expect("a report");
+        let audited: Vec<_> =
+            report.affected_credentials.iter().map(|a| a.last_seen_time).collect();
+        let page = ListCredentialsRequest { company_id: "acme".to_owned(), ..Default::default() };
+        let page = client.directory.clone().list_credentials(page).await.expect("listed");
+        let listed: Vec<_> =
+            page.into_inner().credentials.iter().map(|c| c.last_seen_time).collect();
+        assert_eq!(audited, listed);
+        assert_eq!(client.credential("acme", "hr").await.expect("there").last_seen_time, listed[0]);
+        assert_eq!(listed[1], None);
+        listed[0].expect("it was asked for")
+    };
+    let before = seen(&client).await;
+    assert_eq!(before.seconds % 60, 0, "in steps of minutes");
+    let status = tokio::task::spawn_blocking(move || server.terminate()).await.expect("ended");
+    assert!(status.success());
+    let server = Server::start(_dir.path(), &[]);
+    assert_eq!(seen(&server.client().await).await, before);
+}
+
 const LAYERED: &str = "
 audiences: { plain: , asking: { consent: required }, minted: { token: required, max_token_age: 1h } }
 scopes: { a: { implies: [b] }, b: , c: , d: { audiences: [asking] } }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 
+use super::seen::Seen;
 use crate::policy::catalog::Catalog;
 use crate::policy::company::Company;
 use crate::policy::credential::{Credential, Ground};
@@ -40,6 +41,8 @@ pub struct Affected {
     pub enabled: bool,
     /// What it loses, sorted.
     pub scopes: Vec<Scope>,
+    /// When it was last asked for, in steps of minutes, as far as it is known.
+    pub last_seen: Option<Timestamp>,
 }
 
 /// Counts and names the credentials that hold one of these scopes under this ceiling.
@@ -49,6 +52,7 @@ pub(super) fn impact(
     catalog: &Catalog,
     company: &Company,
     scopes: &[ScopeId],
+    seen: &Seen,
     now: Timestamp,
 ) -> Result<Impact, StoreError> {
     const PAGE: usize = 1000;
@@ -84,6 +88,7 @@ pub(super) fn impact(
                 label: credential.label.clone(),
                 enabled: credential.enabled,
                 scopes: catalog.names(&lost),
+                last_seen: seen.last_of(store, credential.created_at)?,
             });
         }
     }

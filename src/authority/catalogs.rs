@@ -153,7 +153,7 @@ impl Authority {
             return Ok((0, 0));
         }
         let (catalog, removed) = (Arc::clone(&view.catalog), difference.removed.clone());
-        let now = self.clock.now();
+        let (now, seen) = (self.clock.now(), Arc::clone(&self.seen));
         let count = move |store: &dyn Store| {
             let (mut companies, mut credentials) = (0, 0);
             let mut after = None;
@@ -164,7 +164,8 @@ impl Authority {
                 for company in step {
                     if removed.iter().any(|scope| company.ceiling.contains(*scope)) {
                         companies += 1;
-                        let impact = audit::impact(store, &catalog, &company, &removed, now)?;
+                        let impact =
+                            audit::impact(store, &catalog, &company, &removed, &seen, now)?;
                         credentials += impact.count;
                     }
                 }

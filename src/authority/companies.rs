@@ -235,8 +235,10 @@ impl Authority {
         now: Timestamp,
     ) -> Result<Impact, StoreError> {
         let (catalog, company) = (Arc::clone(&view.catalog), Arc::clone(company));
-        let scopes = scopes.to_vec();
-        self.facts.read(move |store| audit::impact(store, &catalog, &company, &scopes, now)).await
+        let (scopes, seen) = (scopes.to_vec(), Arc::clone(&self.seen));
+        self.facts
+            .read(move |store| audit::impact(store, &catalog, &company, &scopes, &seen, now))
+            .await
     }
 }
 

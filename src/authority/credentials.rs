@@ -114,7 +114,11 @@ impl Authority {
             let kind = ChangeKind::CreateCredential;
             let subject = Subject { credential: Some(&new.id), ..Subject::of(kind, &new.company) };
             match self.carry_out(&view, plan, subject, terms, now).await? {
-                Attempt::Done(done) => return Ok(done.map(|credential| credential.view(ground))),
+                Attempt::Done(done) => {
+                    let mut done = done.map(|credential| credential.view(ground));
+                    done.resource = self.with_last_seen(done.resource).await;
+                    return Ok(done);
+                }
                 Attempt::Again => {}
             }
         }
@@ -153,7 +157,11 @@ impl Authority {
             let subject =
                 Subject { credential: Some(id), ..Subject::of(change.kind(), company_id) };
             match self.carry_out(&view, plan, subject, terms, now).await? {
-                Attempt::Done(done) => return Ok(done.map(|credential| credential.view(ground))),
+                Attempt::Done(done) => {
+                    let mut done = done.map(|credential| credential.view(ground));
+                    done.resource = self.with_last_seen(done.resource).await;
+                    return Ok(done);
+                }
                 Attempt::Again => {}
             }
         }

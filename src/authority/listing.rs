@@ -91,7 +91,8 @@ impl Authority {
             let now = self.clock.now();
             let ground = Ground { catalog: &view.catalog, company: &company, now };
             let etag = self.etag(credential.revision);
-            return Ok(Read { resource: credential.view(ground), etag, revision: view.at });
+            let resource = self.with_last_seen(credential.view(ground)).await;
+            return Ok(Read { resource, etag, revision: view.at });
         }
         Err(StoreError::Unavailable.into())
     }
@@ -152,10 +153,15 @@ impl Authority {
             let (view, company) = self.existing_company(company_id).await?;
             let (catalog, of) = (Arc::clone(&view.catalog), Arc::clone(&company));
             let (now, after) = (self.clock.now(), after.clone());
+            let seen = Arc::clone(&self.seen);
             let read = move |store: &dyn Store| {
                 let ground = Ground { catalog: &catalog, company: &of, now };
                 let found = credentials(store, ground, holding, after, limit)?;
-                Ok(found.map(|credential| credential.view(ground)))
+                let (mut views, more) = found.map(|credential| credential.view(ground));
+                for view in &mut views {
+                    view.last_seen = seen.last_of(store, view.credential.created_at)?;
+                }
+                Ok((views, more))
             };
             let (found, more) = self.facts.read(read).await?;
             // Grants under another ceiling, or of a company that is gone, are of no revision.
@@ -192,6 +198,15 @@ impl Authority {
             Ok(page.map(|change| change))
         };
         Ok(self.facts.read(read).await?)
+    }
+
+    /// The view, with when its credential was last asked for. Nothing fails for the lack of that,
+    /// least of all the answer to a change that was made.
+    pub(super) async fn with_last_seen(&self, mut view: CredentialView) -> CredentialView {
+        let (seen, birth) = (Arc::clone(&self.seen), view.credential.created_at);
+        let last = self.facts.read(move |store| seen.last_of(store, birth)).await;
+        view.last_seen = last.ok().flatten();
+        view
     }
 
     pub(super) fn etag(&self, revision: Revision) -> String {

@@ -115,7 +115,9 @@ impl Authority {
             let now = self.clock.now();
             let ground = Ground { catalog: &view.catalog, company: &company, now };
             if let Attempt::Done(done) = self.carry_out(&view, plan, subject, terms, now).await? {
-                return Ok(done.map(|credential| credential.view(ground)));
+                let mut done = done.map(|credential| credential.view(ground));
+                done.resource = self.with_last_seen(done.resource).await;
+                return Ok(done);
             }
         }
         Err(Refusal::Contended)

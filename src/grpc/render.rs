@@ -150,7 +150,7 @@ pub(super) fn company(view: CompanyView, etag: String) -> proto::Company {
 }
 
 pub(super) fn credential(view: CredentialView, etag: String) -> proto::Credential {
-    let CredentialView { credential, company, grants } = view;
+    let CredentialView { credential, company, grants, last_seen } = view;
     let active = grants.iter().filter(|(_, state, _)| *state == GrantState::Active);
     let effective_scopes = active.map(|(scope, ..)| scope.to_string()).collect();
     proto::Credential {
@@ -174,7 +174,7 @@ pub(super) fn credential(view: CredentialView, etag: String) -> proto::Credentia
             .collect(),
         effective_scopes,
         secret_ids: credential.secrets.iter().map(ToString::to_string).collect(),
-        last_seen_time: None,
+        last_seen_time: last_seen.map(stamp),
         etag,
         revision: credential.revision.0,
         create_time: Some(stamp(credential.create_time)),
@@ -197,7 +197,7 @@ pub(super) fn restriction(
                 label: affected.label,
                 enabled: affected.enabled,
                 scopes: names(&affected.scopes),
-                last_seen_time: None,
+                last_seen_time: affected.last_seen.map(stamp),
             })
             .collect(),
         etag: impact.etag,

@@ -68,6 +68,8 @@ pub struct CredentialView {
     pub company: super::id::CompanyId,
     /// Its grants by name, sorted.
     pub grants: Vec<(Scope, GrantState, Grant)>,
+    /// When it was last asked for, in steps of minutes, as far as it is known.
+    pub last_seen: Option<Timestamp>,
 }
 
 /// A grant reaches above the ceiling (D9).
@@ -284,7 +286,12 @@ impl Credential {
             })
             .collect();
         grants.sort_by(|a, b| a.0.cmp(&b.0));
-        CredentialView { credential: self.clone(), company: ground.company.id.clone(), grants }
+        CredentialView {
+            credential: self.clone(),
+            company: ground.company.id.clone(),
+            grants,
+            last_seen: None,
+        }
     }
 
     /// The scope's grant, if it counts: the catalog has the scope, the ceiling has it since

@@ -21,6 +21,7 @@ const PART: u8 = b'O';
 const USER: u8 = b'U';
 const CONSENT: u8 = b'T';
 const SECRET: u8 = b'S';
+const SEEN: u8 = b'N';
 
 /// The version of the schema of what is kept.
 pub(super) const SCHEMA: &[u8] = b"Mschema";
@@ -117,6 +118,11 @@ pub(super) fn consents(company: Revision) -> Vec<u8> {
     Key::table(CONSENT).number(company.0).0
 }
 
+/// When a credential was last seen, by its birth.
+pub(super) fn seen(credential: Revision) -> Vec<u8> {
+    Key::table(SEEN).number(credential.0).0
+}
+
 /// All credentials of a company that have a grant of a scope, in whatever state.
 pub(super) fn holders(company: Revision, scope: ScopeId) -> Prefix {
     Prefix(Key::table(HOLDER).number(company.0).short(scope.0).0)
@@ -178,9 +184,9 @@ pub(super) fn part(revision: Revision, value: u32, part: u32) -> Vec<u8> {
 
 /// The table bytes, which must differ.
 #[cfg(test)]
-const TABLES: [u8; 13] = [
+const TABLES: [u8; 14] = [
     SCHEMA[0], CATALOG, COMPANY, CREDENTIAL, IMPACT, HOLDER, CHANGE, CHANGE_OF, DEAD, PART, USER,
-    CONSENT, SECRET,
+    CONSENT, SECRET, SEEN,
 ];
 
 #[cfg(test)]

@@ -26,7 +26,8 @@ use sled::Tree;
 use tokio::sync::oneshot;
 
 use super::{
-    Damage, Fact, FactKey, Incarnation, Listener, Proposal, Store, StoreError, Ticket, key, record,
+    Damage, Fact, FactKey, Incarnation, Listener, Minute, Proposal, Store, StoreError, Ticket, key,
+    record,
 };
 use crate::policy::change::Change;
 use crate::policy::company::Company;
@@ -361,6 +362,18 @@ impl Store for SledStore {
         let (answer, ticket) = oneshot::channel();
         self.order(Order::Commit(Box::new(proposal), answer))?;
         Ok(ticket)
+    }
+
+    fn last_seen(&self, credential: Revision) -> Result<Option<Minute>, StoreError> {
+        let stored = self.tree.get(key::seen(credential)).map_err(|error| unavailable(&error))?;
+        let minute = |bytes: sled::IVec| <[u8; 4]>::try_from(&*bytes).map(Minute::from_be_bytes);
+        stored.map(minute).transpose().map_err(|_| StoreError::Damaged)
+    }
+
+    fn note_seen(&self, seen: Vec<(Revision, Minute)>) {
+        if !seen.is_empty() {
+            self.order(Order::Seen(seen)).ok();
+        }
     }
 
     fn mark_time(&self, time: Timestamp) {

@@ -19,7 +19,8 @@ use tokio::sync::oneshot;
 use crate::policy::credential::Credential;
 use crate::policy::revision::Revision;
 use crate::store::{
-    CommitError, Fact, FactKey, Listener, Outcome, Proposal, Receipt, Step, StoreError, key, record,
+    CommitError, Fact, FactKey, Listener, Minute, Outcome, Proposal, Receipt, Step, StoreError,
+    key, record,
 };
 
 use super::witness::Witness;
@@ -36,6 +37,8 @@ pub(super) enum Order {
     Commit(Box<Proposal>, Answer),
     /// Never rely on a time before this one again.
     MarkTime(Timestamp),
+    /// Note when credentials were last seen.
+    Seen(Vec<(Revision, Minute)>),
 }
 
 type Answer = oneshot::Sender<Result<Receipt, CommitError>>;
@@ -66,6 +69,8 @@ struct Draft {
     /// Values that this batch wrote into parts, by their place.
     replaced: HashMap<Vec<u8>, Vec<Vec<u8>>>,
     dead: Vec<Revision>,
+    /// Whether there is something to write that moves neither head nor mark.
+    other: bool,
 }
 
 impl Writer {
@@ -131,13 +136,14 @@ impl Writer {
         for order in orders {
             match order {
                 Order::MarkTime(time) => draft.mark = draft.mark.max(time),
+                Order::Seen(seen) => draft.seen(&seen),
                 Order::Commit(proposal, answer) => {
                     let receipt = self.add(&mut draft, *proposal);
                     answers.push((answer, receipt));
                 }
             }
         }
-        let written = draft.head > self.head || draft.mark > self.mark;
+        let written = draft.head > self.head || draft.mark > self.mark || draft.other;
         if written && let Err(error) = self.write(draft, listener) {
             for (answer, _) in answers {
                 answer.send(Err(CommitError::Store(StoreError::Unavailable))).ok();
@@ -267,6 +273,13 @@ impl Writer {
 }
 
 impl Draft {
+    fn seen(&mut self, seen: &[(Revision, Minute)]) {
+        for (credential, minute) in seen {
+            self.batch.insert(key::seen(*credential), &minute.to_be_bytes());
+        }
+        self.other = true;
+    }
+
     fn value(&mut self, place: Vec<u8>, revision: Revision, bytes: &[u8]) {
         self.values += 1;
         value::put(&mut self.batch, place, revision, self.values, bytes);
@@ -281,6 +294,9 @@ impl Draft {
         if let (Some(Fact::Company(company)), None) = (&before, &after) {
             self.batch.insert(key::dead(company.created_at), &[]);
             self.dead.push(company.created_at);
+        }
+        if let (Some(Fact::Credential(credential)), None) = (&before, &after) {
+            self.batch.remove(key::seen(credential.created_at));
         }
         let company = match &key {
             FactKey::Credential(company, _) => Some(*company),

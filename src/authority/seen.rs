@@ -1,0 +1,90 @@
+//! Seen: when a credential was last asked for, in steps of minutes.
+//!
+//! Checks note it in memory; the store learns of it in the background, and a crash may forget
+//! the last of it: it is for people who audit, and no decision rests on it.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+use jiff::Timestamp;
+
+use crate::policy::revision::Revision;
+use crate::store::{Minute, Store, StoreError};
+
+const SHARDS: usize = 64;
+
+/// What was seen since it was last taken.
+pub(super) struct Seen {
+    /// By a credential's birth, which no two share.
+    shards: Vec<Mutex<HashMap<Revision, Minute>>>,
+}
+
+impl Seen {
+    pub(super) fn new() -> Self {
+        Self { shards: (0..SHARDS).map(|_| Mutex::default()).collect() }
+    }
+
+    fn shard(&self, credential: Revision) -> Option<&Mutex<HashMap<Revision, Minute>>> {
+        let place = credential.0 % SHARDS as u64;
+        self.shards.get(usize::try_from(place).unwrap_or(0))
+    }
+
+    /// Notes that a credential was asked for now.
+    pub(super) fn note(&self, credential: Revision, now: Timestamp) {
+        let minute = Minute::try_from(now.as_second() / 60).unwrap_or(0);
+        let Some(shard) = self.shard(credential) else { return };
+        let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+        shard.entry(credential).and_modify(|last| *last = minute.max(*last)).or_insert(minute);
+    }
+
+    /// When a credential was last asked for, as far as it is still here.
+    fn last(&self, credential: Revision) -> Option<Minute> {
+        let shard = self.shard(credential)?.lock().unwrap_or_else(PoisonError::into_inner);
+        shard.get(&credential).copied()
+    }
+
+    /// When a credential was last asked for: here, or as the store was told.
+    pub(super) fn last_of(
+        &self,
+        store: &dyn Store,
+        credential: Revision,
+    ) -> Result<Option<Timestamp>, StoreError> {
+        let last = match self.last(credential) {
+            Some(minute) => Some(minute),
+            None => store.last_seen(credential)?,
+        };
+        Ok(last.and_then(time))
+    }
+
+    /// Takes everything, for the store. What is asked for meanwhile is noted anew.
+    pub(super) fn take(&self) -> Vec<(Revision, Minute)> {
+        let take = |shard: &Mutex<HashMap<_, _>>| {
+            std::mem::take(&mut *shard.lock().unwrap_or_else(PoisonError::into_inner))
+        };
+        self.shards.iter().flat_map(take).collect()
+    }
+}
+
+/// A minute as a time.
+fn time(minute: Minute) -> Option<Timestamp> {
+    Timestamp::from_second(i64::from(minute) * 60).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_seen_is_kept_by_the_minute_until_it_is_taken() {
+        let seen = Seen::new();
+        let at = |second| Timestamp::from_second(second).expect("a time");
+        seen.note(Revision(7), at(125));
+        seen.note(Revision(7), at(61));
+        seen.note(Revision(71), at(600));
+        assert_eq!((seen.last(Revision(7)), seen.last(Revision(8))), (Some(2), None));
+        let mut taken = seen.take();
+        taken.sort_unstable();
+        assert_eq!(taken, [(Revision(7), 2), (Revision(71), 10)]);
+        assert_eq!(seen.last(Revision(7)), None);
+    }
+}
