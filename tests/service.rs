@@ -1033,6 +1033,22 @@ async fn a_consent_gives_what_the_user_could_do_and_ends_with_its_parties() {
     assert_eq!(reason(by("ada", &["a"])).await, Reason::ScopeNotConsented, "no record");
     // Unable to provide c and d (D21); a comes with what it implies.
     assert_eq!(client.consent("acme", "hr", "ada", &["a", "c", "d"]).await, ["a", "b"]);
+    let get = GetConsentRequest {
+        company_id: "acme".to_owned(),
+        credential_id: "hr".to_owned(),
+        user_id: "ada".to_owned(),
+    };
+    let read = client.directory.clone().get_consent(get).await.expect("read").into_inner();
+    let again = PutConsentRequest {
+        company_id: "acme".to_owned(),
+        credential_id: "hr".to_owned(),
+        user_id: "ada".to_owned(),
+        scopes: owned(&["a"]),
+        etag: read.consent.clone().expect("a consent").etag,
+        ..Default::default()
+    };
+    let same = client.directory.clone().put_consent(again).await.expect("nothing to do");
+    assert_eq!(same.into_inner().consent, read.consent, "a change that changes nothing");
     assert_eq!(reason(by("ada", &["a", "b"])).await, Reason::Allowed);
     assert_eq!(reason(by("ada", &["c"])).await, Reason::ScopeNotConsented);
     // More rights later do not widen the consent; fewer narrow what it is good for.
@@ -1119,6 +1135,11 @@ async fn a_batch_is_decided_whole_in_order_and_within_its_limits() {
     bad[3].scopes = vec![];
     bad[7].audience = "moon".to_owned();
     assert_eq!(fields(&refused(batch(bad.clone()).await).1), ["checks[3].scopes"]);
+    // However much is wrong, the answer stays small, and says how much.
+    let empty = CheckRequest { scopes: vec![String::new(); 1_000], ..checks[0].clone() };
+    let (_, details) = refused(batch(vec![empty; 1_000]).await);
+    assert!(fields(&details).len() <= 20);
+    assert_eq!(details.error_info().expect("info").metadata["violation_count"], "1000000");
     bad[3].scopes = owned(&["users:read"]);
     assert_eq!(fields(&refused(batch(bad).await).1), ["checks[7].audience"]);
     // The largest revision counts.

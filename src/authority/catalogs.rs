@@ -53,10 +53,16 @@ impl Authority {
     pub async fn apply_catalog(&self, yaml: &str, terms: &Terms) -> Result<Applied, ApplyError> {
         for _ in 0..ATTEMPTS {
             let view = self.facts.view().await?;
-            let next = view.catalog.succeed(yaml)?;
+            let (current, text) = (Arc::clone(&view.catalog), yaml.to_owned());
+            // A large file takes its time, and not that of the checks.
+            let parsed = tokio::task::spawn_blocking(move || {
+                let next = current.succeed(&text)?;
+                let difference = next.difference(&current);
+                Ok::<_, CatalogErrors>((next, difference))
+            });
+            let (next, difference) = parsed.await.map_err(|_| StoreError::Unavailable)??;
             let exists = view.catalog.revision > Revision::ZERO;
             self.check_etag(terms, exists.then_some(view.catalog.revision))?;
-            let difference = next.difference(&view.catalog);
             let (companies, credentials) = self.losers(&view, &difference).await?;
             let mut revision = view.at;
             let mut in_force = view.catalog.revision;
@@ -66,7 +72,8 @@ impl Authority {
                     None => continue,
                 }
             }
-            let etag = self.etag(in_force);
+            let exists = in_force > Revision::ZERO;
+            let etag = if exists { self.etag(in_force) } else { String::new() };
             return Ok(Applied { difference, companies, credentials, etag, revision });
         }
         Err(Refusal::Contended.into())

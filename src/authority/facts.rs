@@ -13,7 +13,7 @@ use arc_swap::ArcSwap;
 use equivalent::Equivalent;
 use moka::ops::compute::Op;
 use moka::sync::Cache;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use super::admission::{Admission, Entry, Shelf};
 use crate::policy::catalog::Catalog;
@@ -25,6 +25,9 @@ use crate::policy::revision::Revision;
 use crate::policy::secret::Secret;
 use crate::policy::user::User;
 use crate::store::{Fact, FactKey, Listener, Outcome, Store, StoreError};
+
+/// The most scans at once.
+const SCANS: usize = 64;
 
 /// The cache as the protocol's shelf. Every path that puts or replaces goes through moka's
 /// per-key computation: its other verbs take another lock.
@@ -120,6 +123,8 @@ pub struct Facts {
     bell: watch::Sender<Revision>,
     failed: AtomicBool,
     failure: watch::Sender<bool>,
+    /// How many reads beside those of facts may go on at once: scans leave threads for checks.
+    scans: Semaphore,
 }
 
 impl Facts {
@@ -141,6 +146,7 @@ impl Facts {
             bell: watch::Sender::new(opened_at),
             failed: AtomicBool::new(false),
             failure: watch::Sender::new(false),
+            scans: Semaphore::new(SCANS),
         })
     }
 
@@ -324,6 +330,7 @@ impl Facts {
         &self,
         read: impl FnOnce(&dyn Store) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
+        let _turn = self.scans.acquire().await.map_err(|_| StoreError::Unavailable)?;
         let store = Arc::clone(&self.store);
         let found = tokio::task::spawn_blocking(move || read(&*store));
         let found = found.await.unwrap_or(Err(StoreError::Damaged))?;

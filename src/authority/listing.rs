@@ -56,7 +56,9 @@ impl Authority {
     /// The store cannot answer.
     pub async fn catalog(&self) -> Result<Read<Arc<Catalog>>, Refusal> {
         let View { at, catalog } = self.facts.view().await?;
-        let etag = self.etag(catalog.revision);
+        // A catalog that nobody has applied yet has no etag.
+        let exists = catalog.revision > Revision::ZERO;
+        let etag = if exists { self.etag(catalog.revision) } else { String::new() };
         Ok(Read { resource: catalog, etag, revision: at })
     }
 
@@ -192,7 +194,9 @@ impl Authority {
                 let step = store.changes(company.as_ref(), after, up_to, page.step())?;
                 after = step.last().map_or(after, |change| change.revision);
                 page.add(step, |change| {
-                    change.added.len() + change.removed.len() + change.fields.len()
+                    let texts = change.fields.iter().map(|f| f.before.len() + f.after.len());
+                    let texts = texts.sum::<usize>() / 32;
+                    change.added.len() + change.removed.len() + change.fields.len() + texts
                 });
             }
             Ok(page.map(|change| change))

@@ -25,6 +25,9 @@ pub enum Refusal {
     /// The audience of a check cannot be told (D16).
     #[error(transparent)]
     Audience(#[from] AudienceError),
+    /// The audience of the check to explain cannot be told.
+    #[error("{0}")]
+    AudienceToExplain(AudienceError),
     /// The audience of one check of a batch cannot be told; with its place.
     #[error("{1}")]
     AudienceOf(usize, AudienceError),

@@ -9,7 +9,7 @@ use super::ledger::{Attempt, Plan, Subject, Terms, on_catalog, resolve};
 use super::refusal::Refusal;
 use super::{ATTEMPTS, Authority};
 use crate::policy::catalog::Catalog;
-use crate::policy::change::ChangeKind;
+use crate::policy::change::{ChangeKind, FieldChange};
 use crate::policy::company::Company;
 use crate::policy::credential::Ground;
 use crate::policy::id::CompanyId;
@@ -70,7 +70,11 @@ impl Authority {
             if !absent.is_empty() {
                 return Err(Refusal::NotInCeiling(view.catalog.names(&absent)));
             }
-            let edit = company.restore(&places, at);
+            let mut edit = company.restore(&places, at);
+            if !edit.added.is_empty() {
+                let undone = FieldChange::new_text("restricted_at_revision", &at.to_string());
+                edit.fields.extend(undone);
+            }
             let now = self.clock.now();
             let (old, new) = (Arc::clone(&company), edit.after.clone());
             let (catalog, woken) = (Arc::clone(&view.catalog), edit.added.clone());

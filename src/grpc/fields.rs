@@ -2,6 +2,7 @@
 //!
 //! Not here: which fields a request has; see [`super::parse`].
 
+use std::collections::HashSet;
 use std::fmt::Display;
 
 use jiff::Timestamp;
@@ -33,6 +34,9 @@ pub const MAX_REASON: usize = 1_024;
 /// Who makes a change as long as callers are not authenticated.
 pub const ANONYMOUS: &str = "anonymous";
 
+/// The most violations that are kept; of the rest only the number is.
+pub const MAX_VIOLATIONS: usize = 20;
+
 /// What is wrong with one field.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
@@ -45,8 +49,8 @@ pub struct Violation {
 /// Why a request cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Rejection {
-    /// Fields are malformed.
-    Malformed(Vec<Violation>),
+    /// Fields are malformed: the first of them, and how many there are in all.
+    Malformed(Vec<Violation>, usize),
     /// A list is longer than its limit.
     TooMany(Violation),
     /// The request asks for what this version does not do yet.
@@ -59,12 +63,17 @@ pub(super) struct Fields {
     /// Where in the request the fields stand.
     pub(super) prefix: String,
     wrong: Vec<Violation>,
+    wrong_count: usize,
     too_many: Option<Violation>,
     not_yet: Option<&'static str>,
 }
 
 impl Fields {
     pub(super) fn wrong(&mut self, field: impl Into<String>, description: impl Display) {
+        self.wrong_count += 1;
+        if self.wrong.len() == MAX_VIOLATIONS {
+            return;
+        }
         let field = format!("{}{}", self.prefix, field.into());
         self.wrong.push(Violation { field, description: description.to_string() });
     }
@@ -93,13 +102,13 @@ impl Fields {
             return vec![];
         }
         let mut scopes: Vec<Scope> = Vec::with_capacity(texts.len());
+        let mut seen = HashSet::new();
         for (n, text) in texts.into_iter().enumerate() {
             match Scope::parse(text) {
-                // Short lists, which checks have, are not worth a set.
-                Ok(scope) if limit > MAX_CHECK_SCOPES || !scopes.contains(&scope) => {
-                    scopes.push(scope)
-                }
-                Ok(_) => {}
+                // A few are compared faster than hashed.
+                Ok(scope) if n < 8 && scopes.contains(&scope) => {}
+                Ok(scope) if n >= 8 && !fresh(&mut seen, &scopes, &scope) => {}
+                Ok(scope) => scopes.push(scope),
                 Err(error) => self.wrong(format!("{field}[{n}]"), error),
             }
         }
@@ -179,9 +188,17 @@ impl Fields {
                 Some(what) => Err(Rejection::NotYet(what)),
                 None => Ok(value),
             },
-            _ => Err(Rejection::Malformed(self.wrong)),
+            _ => Err(Rejection::Malformed(self.wrong, self.wrong_count)),
         }
     }
+}
+
+/// Whether a scope is not among those before it.
+fn fresh(seen: &mut HashSet<Scope>, before: &[Scope], scope: &Scope) -> bool {
+    if seen.is_empty() {
+        seen.extend(before.iter().cloned());
+    }
+    seen.insert(scope.clone())
 }
 
 /// The fields that every change has.
@@ -271,5 +288,5 @@ impl Fields {
 pub(super) fn malformed(field: &str, description: &str) -> Rejection {
     let mut fields = Fields::default();
     fields.wrong(field, description);
-    Rejection::Malformed(fields.wrong)
+    Rejection::Malformed(fields.wrong, 1)
 }

@@ -10,7 +10,7 @@ use http::{HeaderValue, Response};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
-use super::fields::{Rejection, Violation};
+use super::fields::{MAX_VIOLATIONS, Rejection, Violation};
 use crate::authority::ApplyError;
 use crate::authority::audit::{Affected, Impact};
 use crate::authority::refusal::Refusal;
@@ -20,7 +20,6 @@ use crate::store::StoreError;
 
 const DOMAIN: &str = "scopegate";
 /// Details travel in a trailer, which peers bound: this many violations, and this many bytes.
-const MAX_VIOLATIONS: usize = 20;
 const MAX_BYTES: usize = 2_000;
 
 /// A status in the making.
@@ -96,13 +95,14 @@ impl Draft {
 impl From<Rejection> for Status {
     fn from(rejection: Rejection) -> Self {
         match rejection {
-            Rejection::Malformed(violations) => {
+            Rejection::Malformed(violations, count) => {
                 let message = match violations.as_slice() {
                     [one] => format!("`{}` {}", one.field, one.description),
-                    many => format!("{} fields are malformed; see the details", many.len()),
+                    _ => format!("{count} fields are malformed; see the details"),
                 };
                 Draft::new(Code::InvalidArgument, "MALFORMED_REQUEST", message)
                     .malformed(violations)
+                    .with("violation_count", count)
             }
             Rejection::TooMany(Violation { field, description }) => limit(&field, &description),
             Rejection::NotYet(what) => {
@@ -136,6 +136,12 @@ impl From<Refusal> for Status {
                     description: format!("`{scope}` is not a scope of the catalog"),
                 });
                 Draft::new(Code::InvalidArgument, "SCOPE_UNKNOWN", message).malformed(violations)
+            }
+            Refusal::AudienceToExplain(_) => {
+                let field = "check.audience".to_owned();
+                let text = format!("`{field}` {message}");
+                Draft::new(Code::InvalidArgument, "AUDIENCE_UNCLEAR", text)
+                    .malformed([Violation { field, description: message }])
             }
             Refusal::Audience(_) => Draft::new(
                 Code::InvalidArgument,

@@ -236,11 +236,11 @@ impl Catalog {
         reaching(Reach::All).chain(reaching(Reach::Own)).collect()
     }
 
-    /// How far these roles, united, reach with a scope; none if no role permits it. A role that
-    /// the catalog lacks permits nothing (D2).
+    /// What each of these roles permits, closed under implication. A role that the catalog lacks
+    /// permits nothing (D2).
     #[must_use]
-    pub fn reach(&self, roles: &[Name], scope: ScopeId) -> Option<Reach> {
-        roles.iter().filter_map(|role| self.roles.get(role)?.get(scope).copied()).max()
+    pub fn permits(&self, roles: &[Name]) -> Vec<&ScopeMap<Reach>> {
+        roles.iter().filter_map(|role| self.roles.get(role)).collect()
     }
 
     /// Whether any audience of the catalog requires consent.

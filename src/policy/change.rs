@@ -186,14 +186,14 @@ impl FieldChange {
     /// A text that a new resource has, if it has one.
     #[must_use]
     pub fn new_text(field: &str, after: &str) -> Option<Self> {
-        let after = if after.is_empty() { String::new() } else { format!("{after:?}") };
+        let after = if after.is_empty() { String::new() } else { json(after) };
         Self::when_moved(field, String::new(), after)
     }
 
     /// A text that goes with its resource, if it has one.
     #[must_use]
     pub fn gone_text(field: &str, before: &str) -> Option<Self> {
-        let before = if before.is_empty() { String::new() } else { format!("{before:?}") };
+        let before = if before.is_empty() { String::new() } else { json(before) };
         Self::when_moved(field, before, String::new())
     }
 
@@ -206,14 +206,14 @@ impl FieldChange {
     /// A text's change, if it is one.
     #[must_use]
     pub fn text(field: &str, before: &str, after: &str) -> Option<Self> {
-        Self::when_moved(field, format!("{before:?}"), format!("{after:?}"))
+        Self::when_moved(field, json(before), json(after))
     }
 
     /// A list's change, if it is one; before a new resource there is none.
     #[must_use]
     pub fn list(field: &str, before: Option<&[Name]>, after: &[Name]) -> Option<Self> {
         let json = |names: &[Name]| {
-            let names: Vec<_> = names.iter().map(|name| format!("{:?}", name.as_str())).collect();
+            let names: Vec<_> = names.iter().map(|name| self::json(name.as_str())).collect();
             format!("[{}]", names.join(","))
         };
         Self::when_moved(field, before.map(json).unwrap_or_default(), json(after))
@@ -235,5 +235,30 @@ impl FieldChange {
     #[must_use]
     pub fn moment(time: Option<Timestamp>) -> String {
         time.map(|time| format!("\"{time}\"")).unwrap_or_default()
+    }
+}
+
+/// A text as JSON writes it (RFC 8259 section 7).
+fn json(text: &str) -> String {
+    let mut json = String::with_capacity(text.len() + 2);
+    json.push('"');
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => json.extend(['\\', c]),
+            c if c < ' ' => json.push_str(&format!("\\u{:04x}", u32::from(c))),
+            c => json.push(c),
+        }
+    }
+    json.push('"');
+    json
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_are_written_as_json() {
+        assert_eq!(json("a\"b\\c\u{1}e\u{301}\u{200b}"), "\"a\\\"b\\\\c\\u0001e\u{301}\u{200b}\"");
     }
 }

@@ -42,7 +42,8 @@ impl Consent {
         user: &User,
         asked: &[ScopeId],
     ) -> Edit<Self> {
-        let permitted = |scope: &ScopeId| catalog.reach(&user.roles, *scope).is_some();
+        let roles = catalog.permits(&user.roles);
+        let permitted = |scope: &ScopeId| roles.iter().any(|role| role.contains(*scope));
         let able: Vec<_> = asked.iter().copied().filter(permitted).collect();
         let given = catalog.closure(&able);
         let held = |scope: ScopeId| before.is_some_and(|consent| consent.scopes.contains(scope));
@@ -53,7 +54,9 @@ impl Consent {
             .filter(|scope| given.binary_search(scope).is_err() && catalog.name(*scope).is_some())
             .collect();
         let scopes = given.into_iter().map(|scope| (scope, ())).collect();
-        let after = Self { of, scopes, revision: Revision::NEXT };
+        // The engine stamps it anew if it is committed.
+        let revision = before.map_or(Revision::NEXT, |consent| consent.revision);
+        let after = Self { of, scopes, revision };
         Edit { added, removed, ..Edit::to(after) }
     }
 }

@@ -15,7 +15,7 @@ use super::consent::Consent;
 use super::credential::{Credential, GrantState, is_over};
 use super::query::{Needs, Query};
 use super::reason::Reason;
-use super::scope::{Scope, ScopeId};
+use super::scope::{Scope, ScopeId, ScopeMap};
 use super::user::User;
 
 /// A layer of a decision, outermost first.
@@ -177,6 +177,8 @@ struct Evaluator<'a> {
     /// The token's scopes, closed under implication (D1); those that the catalog lacks are
     /// ignored (D16).
     token_scopes: HashSet<ScopeId>,
+    /// What each of the user's roles permits.
+    roles: Vec<&'a ScopeMap<Reach>>,
 }
 
 impl<'a> Evaluator<'a> {
@@ -184,10 +186,14 @@ impl<'a> Evaluator<'a> {
         let (mut token_fault, mut token_scopes) = (None, HashSet::new());
         if let Some(token) = &query.token {
             token_fault = token.fault(hearing, query.user.as_ref(), facts.now);
-            let known: Vec<_> = token.scopes.iter().filter_map(|s| facts.catalog.id(s)).collect();
-            token_scopes.extend(facts.catalog.closure(&known));
+            if token_fault.is_none() && facts.credential.is_some() {
+                let known: Vec<_> =
+                    token.scopes.iter().filter_map(|s| facts.catalog.id(s)).collect();
+                token_scopes.extend(facts.catalog.closure(&known));
+            }
         }
-        Self { query, facts, hearing, token_fault, token_scopes }
+        let roles = facts.user.map(|user| facts.catalog.permits(&user.roles)).unwrap_or_default();
+        Self { query, facts, hearing, token_fault, token_scopes, roles }
     }
 
     /// How far all applied layers together let a scope reach, or the first reason why not.
@@ -203,7 +209,6 @@ impl<'a> Evaluator<'a> {
     /// What each applied layer says of a scope.
     fn layers(&self, scope: &Scope) -> impl Iterator<Item = (Layer, Result<Reach, Reason>)> {
         let known = self.facts.catalog.id(scope);
-        let known = known.filter(|id| self.facts.catalog.heard_by(*id, self.hearing));
         let applied = Layer::ALL.into_iter().filter(|layer| self.applies(*layer));
         applied.map(move |layer| (layer, self.layer(layer, known)))
     }
@@ -235,7 +240,9 @@ impl<'a> Evaluator<'a> {
         if !company.enabled {
             return Err(Reason::CompanyDisabled);
         }
-        let scope = scope.ok_or(Reason::ScopeUnknown)?;
+        // Of another audience is as unknown here as of no catalog.
+        let heard = scope.filter(|scope| self.facts.catalog.heard_by(*scope, self.hearing));
+        let scope = heard.ok_or(Reason::ScopeUnknown)?;
         let within = company.ceiling.contains(scope);
         if within { Ok(Reach::All) } else { Err(Reason::ScopeNotInCompany) }
     }
@@ -278,9 +285,9 @@ impl<'a> Evaluator<'a> {
 
     fn user(&self, scope: Option<ScopeId>) -> Result<Reach, Reason> {
         let named = self.query.on_behalf_of().ok_or(Reason::UserRequired)?;
-        let user = self.facts.user.ok_or(Reason::UserUnknown)?;
-        let reach = scope.and_then(|scope| self.facts.catalog.reach(&user.roles, scope));
-        match reach.ok_or(Reason::UserLacksPermission)? {
+        self.facts.user.ok_or(Reason::UserUnknown)?;
+        let permitted = |scope| self.roles.iter().filter_map(|role| role.get(scope)).max().copied();
+        match scope.and_then(permitted).ok_or(Reason::UserLacksPermission)? {
             Reach::Own if self.query.owner.as_ref().is_some_and(|owner| owner != named) => {
                 Err(Reason::NotRecordOwner)
             }
