@@ -110,7 +110,8 @@ impl Authority {
     /// The audience cannot be told, the revision did not come in time, or the store cannot
     /// answer. None of them is an allow (D14).
     pub async fn check(&self, query: &Query, at_least: Revision) -> Result<Answer, Refusal> {
-        let (verdict, revision) = self.ask(query, at_least, decision::decide).await?;
+        let decide = |query: &Query, facts: decision::Facts<'_>| self.decide(query, facts);
+        let (verdict, revision) = self.ask(query, at_least, decide).await?;
         Ok(Answer { verdict, revision })
     }
 
@@ -142,7 +143,7 @@ impl Authority {
             let now = self.clock.now();
             let mut verdicts = Vec::with_capacity(queries.len());
             for (place, (query, gathered)) in queries.iter().zip(&all).enumerate() {
-                let verdict = decision::decide(query, gathered.facts(&view, now));
+                let verdict = self.decide(query, gathered.facts(&view, now));
                 verdicts.push(verdict.map_err(|error| Refusal::AudienceOf(place, error))?);
                 if place % AT_ONCE == AT_ONCE - 1 {
                     // A large batch lets others have a turn; its facts and time are taken.
@@ -185,6 +186,15 @@ impl Authority {
         self.ask(query, Revision::ZERO, decision::effective).await
     }
 
+    /// Decides, and notes that the credential is in use. An explanation or a list does not: an
+    /// operator who looks at a credential must not make it look used.
+    fn decide(&self, query: &Query, facts: decision::Facts<'_>) -> Result<Verdict, AudienceError> {
+        if let Some(credential) = facts.credential {
+            self.seen.note(credential.created_at, facts.now);
+        }
+        decision::decide(query, facts)
+    }
+
     /// Puts a question to the evaluator, on the facts of one published revision.
     async fn ask<T>(
         &self,
@@ -216,9 +226,6 @@ impl Authority {
         let birth = company.created_at;
         gathered.company = Some(company);
         gathered.credential = self.facts.credential(view.at, birth, &query.credential).await?;
-        if let Some(credential) = &gathered.credential {
-            self.seen.note(credential.created_at, self.clock.now());
-        }
         if let Some(user) = query.on_behalf_of() {
             gathered.user = self.facts.user(view.at, birth, user).await?;
         }

@@ -861,6 +861,15 @@ async fn audits_show_when_a_credential_was_last_seen_also_after_a_restart() {
     client.create_credential("acme", "idle", &["users:read"]).await;
     assert_eq!(made.last_seen_time, None);
     client.check("acme", "hr", &["users:bulk"]).await;
+    // Looking at a credential is not using it.
+    let look = ExplainCheckRequest { check: Some(scopes_of("acme", "idle", &["users:read"])) };
+    client.authorization.clone().explain_check(look).await.expect("explained");
+    let look = ListEffectiveScopesRequest {
+        company_id: "acme".to_owned(),
+        credential_id: "idle".to_owned(),
+        ..Default::default()
+    };
+    client.authorization.clone().list_effective_scopes(look).await.expect("listed");
     let audit = RestrictCompanyScopesRequest {
         company_id: "acme".to_owned(),
         scopes: owned(&["users:read"]),

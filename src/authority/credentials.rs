@@ -114,11 +114,7 @@ impl Authority {
             let kind = ChangeKind::CreateCredential;
             let subject = Subject { credential: Some(&new.id), ..Subject::of(kind, &new.company) };
             match self.carry_out(&view, plan, subject, terms, now).await? {
-                Attempt::Done(done) => {
-                    let mut done = done.map(|credential| credential.view(ground));
-                    done.resource = self.with_last_seen(done.resource).await;
-                    return Ok(done);
-                }
+                Attempt::Done(done) => return Ok(done.map(|credential| credential.view(ground))),
                 Attempt::Again => {}
             }
         }

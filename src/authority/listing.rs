@@ -208,8 +208,11 @@ impl Authority {
     /// least of all the answer to a change that was made.
     pub(super) async fn with_last_seen(&self, mut view: CredentialView) -> CredentialView {
         let (seen, birth) = (Arc::clone(&self.seen), view.credential.created_at);
-        let last = self.facts.read(move |store| seen.last_of(store, birth)).await;
-        view.last_seen = last.ok().flatten();
+        let store = Arc::clone(self.facts.store());
+        // No revision has it, so nothing has to be published first: a reply does not wait for
+        // the batch behind its own.
+        let last = tokio::task::spawn_blocking(move || seen.last_of(&*store, birth)).await;
+        view.last_seen = last.ok().and_then(Result::ok).flatten();
         view
     }
 
