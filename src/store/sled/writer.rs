@@ -66,8 +66,8 @@ struct Draft {
     mark: Timestamp,
     values: u32,
     outcomes: HashMap<FactKey, Outcome>,
-    /// Values that this batch wrote into parts, by their place.
-    replaced: HashMap<Vec<u8>, Vec<Vec<u8>>>,
+    /// The parts of the values that this batch wrote, by their place.
+    written: HashMap<Vec<u8>, Vec<Vec<u8>>>,
     dead: Vec<Revision>,
     /// Whether there is something to write that moves neither head nor mark.
     other: bool,
@@ -189,10 +189,12 @@ impl Writer {
                 return Err(CommitError::Conflict);
             }
         }
-        // Nothing below may fail but the reading of values to be replaced: that comes first.
+        // What can fail comes first: a proposal that is refused leaves nothing in the draft.
+        let mut replaced = Vec::new();
         for step in &steps {
-            self.release(draft, &step.key)?;
+            replaced.extend(self.parts(draft, &step.key)?);
         }
+        replaced.into_iter().for_each(|part| draft.batch.remove(part));
         let revision = draft.head.next();
         draft.head = revision;
         draft.time = draft.time.max(change.time);
@@ -220,20 +222,16 @@ impl Writer {
         })
     }
 
-    /// Removes the parts of the value that a step replaces.
-    fn release(&self, draft: &mut Draft, key: &FactKey) -> Result<(), StoreError> {
+    /// The parts of the value that a fact has in front of the next proposal.
+    fn parts(&self, draft: &Draft, key: &FactKey) -> Result<Vec<Vec<u8>>, StoreError> {
         let place = key::fact(key);
-        let parts = match draft.replaced.remove(&place) {
-            Some(parts) => parts,
-            None => match self.stored(&place)? {
-                Some(value) => value::parts(&value)?,
-                None => return Ok(()),
-            },
-        };
-        for part in parts {
-            draft.batch.remove(part);
+        if let Some(parts) = draft.written.get(&place) {
+            return Ok(parts.clone());
         }
-        Ok(())
+        Ok(match self.stored(&place)? {
+            Some(value) => value::parts(&value)?,
+            None => vec![],
+        })
     }
 
     fn stored(&self, place: &[u8]) -> Result<Option<IVec>, StoreError> {
@@ -318,14 +316,14 @@ impl Draft {
                 if parts > 1 {
                     let parts = u32::try_from(parts).unwrap_or(u32::MAX);
                     let parts = (0..parts).map(|part| key::part(revision, self.values, part));
-                    self.replaced.insert(place, parts.collect());
+                    self.written.insert(place, parts.collect());
                 } else {
-                    self.replaced.insert(place, Vec::new());
+                    self.written.insert(place, Vec::new());
                 }
             }
             None => {
                 self.batch.remove(place.clone());
-                self.replaced.insert(place, Vec::new());
+                self.written.insert(place, Vec::new());
             }
         }
         self.outcomes.insert(key.clone(), Outcome { key, since: revision, fact });
