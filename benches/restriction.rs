@@ -28,7 +28,7 @@ fn scopes() -> Vec<Scope> {
 async fn company(authority: &Arc<Authority>, name: &str, credentials: usize) -> CompanyId {
     let id = CompanyId::parse(name).expect("an id");
     let new = NewCompany { id: id.clone(), display_name: String::new(), scopes: None };
-    authority.create_company(&new, &Terms::default()).await.expect("created");
+    authority.create_company(&new, &Terms::default(), |_| ()).await.expect("created");
     let mut tasks = tokio::task::JoinSet::new();
     for worker in 0..256 {
         let (authority, company) = (Arc::clone(authority), id.clone());
@@ -41,7 +41,10 @@ async fn company(authority: &Arc<Authority>, name: &str, credentials: usize) -> 
                     scopes: scopes(),
                     expires_at: None,
                 };
-                authority.create_credential(&new, &Terms::default()).await.expect("created");
+                authority
+                    .create_credential(&new, &Terms::default(), |_| ())
+                    .await
+                    .expect("created");
             }
         });
     }
@@ -60,13 +63,13 @@ async fn restrict(authority: &Arc<Authority>, id: &CompanyId) -> Duration {
     let start = Instant::now();
     let call = tokio::spawn({
         let authority = Arc::clone(authority);
-        async move { authority.restrict_company(&restriction, &Terms::default()).await }
+        async move { authority.restrict_company(&restriction, &Terms::default(), |_, _| ()).await }
     });
     bell.wait_for(|published| *published >= next).await.expect("published");
     let taken = start.elapsed();
     call.await.expect("ended").expect("restricted");
     let add = CompanyChange::AddScopes(scopes());
-    authority.change_company(id, &add, &Terms::default()).await.expect("put back");
+    authority.change_company(id, &add, &Terms::default(), |_| ()).await.expect("put back");
     taken
 }
 

@@ -15,6 +15,7 @@ mod ledger;
 pub mod listing;
 pub mod people;
 pub mod refusal;
+mod repeat;
 mod restore;
 pub mod secrets;
 mod seen;
@@ -45,6 +46,7 @@ pub use self::catalogs::{Applied, ApplyError};
 pub use self::companies::{CompanyChange, NewCompany, Restriction};
 pub use self::credentials::{CredentialChange, NewCredential};
 pub use self::ledger::{Done, Terms};
+pub use self::repeat::{Reply, RequestId};
 pub use self::restore::Restoration;
 
 /// How long a check waits for the revision that it asks for.

@@ -7,6 +7,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::policy::catalog::file::duration;
+
 /// May this API credential of this company use these scopes now?
 #[derive(Debug, Parser)]
 #[command(name = "scopegate", version, about, propagate_version = true)]
@@ -25,6 +27,22 @@ pub enum Command {
     Check(CheckArgs),
     /// Ask a server whether it is serving: exit code 0 if so, 2 if not.
     Health(HealthArgs),
+}
+
+/// How long something is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Retention {
+    /// For ever.
+    Forever,
+    /// For so many seconds.
+    Seconds(u32),
+}
+
+fn retention(text: &str) -> Result<Retention, &'static str> {
+    match text {
+        "forever" => Ok(Retention::Forever),
+        text => duration(text).map(Retention::Seconds),
+    }
 }
 
 /// The knobs of a server.
@@ -73,6 +91,15 @@ pub struct ServeArgs {
         value_parser = clap::value_parser!(u32).range(1024..)
     )]
     pub max_message_bytes: u32,
+
+    /// How long to keep changes in the audit log: a number with `s`, `m`, `h` or `d`, such as
+    /// `400d`, or `forever`. A restriction can be undone by RestoreGrants only while its change is
+    /// kept.
+    #[arg(
+        long, env = "SCOPEGATE_KEEP_CHANGES", default_value = "forever", value_name = "DURATION",
+        value_parser = retention
+    )]
+    pub keep_changes: Retention,
 
     /// How long open calls may go on after a SIGTERM, in seconds.
     #[arg(long, env = "SCOPEGATE_DRAIN_SECONDS", default_value_t = 10, value_name = "N")]

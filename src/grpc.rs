@@ -11,6 +11,7 @@ mod fields;
 mod page;
 mod parse;
 mod render;
+mod reply;
 pub mod status;
 
 use std::sync::{Arc, OnceLock};
@@ -18,7 +19,17 @@ use std::sync::{Arc, OnceLock};
 use tokio::sync::watch;
 use tonic::Status;
 
-use crate::authority::Authority;
+use crate::authority::{Authority, Reply};
+
+impl<M: prost::Message + Default + 'static> Reply for M {
+    fn to_bytes(&self) -> Vec<u8> {
+        self.encode_to_vec()
+    }
+
+    fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        Self::decode(bytes).ok()
+    }
+}
 
 /// What the handlers share: the authority, once the store is open, and whether the end has come.
 #[derive(Clone)]

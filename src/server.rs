@@ -11,6 +11,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::SignedDuration;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
@@ -24,7 +25,7 @@ use tower::util::MapResponseLayer;
 
 use crate::authority::refusal::Refusal;
 use crate::authority::{ApplyError, Authority, clock};
-use crate::config::ServeArgs;
+use crate::config::{Retention, ServeArgs};
 use crate::grpc::{Doors, status};
 use crate::policy::catalog::file::{self, CatalogFile};
 use crate::policy::change::Author;
@@ -121,9 +122,12 @@ async fn open<'a>(
     doors: &'a Doors,
 ) -> Result<&'a Authority, Failure> {
     let data_dir = args.data_dir.clone();
-    let entries = args.cache_entries;
+    let (entries, keep_changes) = (args.cache_entries, args.keep_changes);
     let opened = tokio::task::spawn_blocking(move || {
-        let store = SledStore::open(&data_dir)?;
+        let mut store = SledStore::open(&data_dir)?;
+        if let Retention::Seconds(kept) = keep_changes {
+            store = store.keeping_changes_for(SignedDuration::from_secs(kept.into()));
+        }
         Authority::new(Arc::new(store), entries)
             .map_err(|_| OpenError::Damaged(data_dir.display().to_string()))
     });

@@ -15,7 +15,7 @@ pub mod sled;
 
 use std::sync::Arc;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use tokio::sync::oneshot;
 
 use crate::policy::catalog::Catalog;
@@ -115,8 +115,34 @@ pub struct Step {
     pub after: Option<Fact>,
 }
 
+/// Which request a caller may send again: a digest of the caller, the method and the id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct RequestKey(pub [u8; 32]);
+
+/// What is kept of a request that was carried out, for [`REMEMBERED`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answered {
+    /// A digest of what was asked for.
+    pub body: [u8; 32],
+    /// How it was answered.
+    pub reply: Vec<u8>,
+}
+
+/// What a commit remembers of its request.
+pub struct Remember {
+    /// Which request. The proposal rests on its not having been carried out.
+    pub key: RequestKey,
+    /// A digest of what it asks for.
+    pub body: [u8; 32],
+    /// Makes the answer, once the commit has its revision. Called by the writer: it must be
+    /// quick, and must not wait.
+    pub reply: Box<dyn FnOnce(Receipt) -> Vec<u8> + Send>,
+}
+
+/// How long a request is remembered that may be sent again.
+pub const REMEMBERED: SignedDuration = SignedDuration::from_hours(24);
+
 /// A change to commit. Revision and time of the change are the engine's to fill in.
-#[derive(Debug)]
 pub struct Proposal {
     /// The facts that it only rests on, each at the revision that was read; none for a fact
     /// that does not exist.
@@ -125,6 +151,8 @@ pub struct Proposal {
     pub steps: Vec<Step>,
     /// What the log will say. Its time is the earliest that the commit may have.
     pub change: Change,
+    /// What to remember of the request, if it may be sent again.
+    pub remember: Option<Remember>,
 }
 
 /// A committed change.
@@ -159,6 +187,11 @@ pub enum StoreError {
     /// What is kept does not read as what was written.
     #[error("the store is damaged")]
     Damaged,
+    /// Changes up to this revision were asked for and are no longer kept.
+    #[error(
+        "changes up to revision {0} are no longer kept: read the state anew, and go on after it"
+    )]
+    NoLongerKept(Revision),
 }
 
 /// Bytes that are not what was written.
@@ -267,10 +300,11 @@ pub trait Store: Send + Sync {
         limit: usize,
     ) -> Result<Vec<User>, StoreError>;
 
-    /// Changes behind this revision up to that one, of one company or of all, in order.
+    /// Changes behind this revision up to that one, of one company or of all, in order and
+    /// without a gap.
     ///
     /// # Errors
-    /// The engine cannot answer.
+    /// The engine cannot answer, or one of them may no longer be kept.
     fn changes(
         &self,
         company: Option<&CompanyId>,
@@ -278,6 +312,13 @@ pub trait Store: Send + Sync {
         up_to: Revision,
         limit: usize,
     ) -> Result<Vec<Change>, StoreError>;
+
+    /// What is kept of a request, if it was carried out. What it sees may not be durable yet; see
+    /// [`Listener::applying`].
+    ///
+    /// # Errors
+    /// The engine cannot answer.
+    fn answered(&self, request: &RequestKey) -> Result<Option<Answered>, StoreError>;
 
     /// Queues a change. The ticket is answered when it is durable, or refused.
     ///

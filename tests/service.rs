@@ -493,16 +493,6 @@ async fn errors_have_the_contracts_codes_and_details() {
         ..Default::default()
     };
     assert_eq!(refused(client.authorization.clone().grant_scopes(both).await).0, Code::Aborted);
-    // What is not served yet says so, and is never silently left out.
-    let retry = GrantScopesRequest {
-        company_id: "acme".to_owned(),
-        credential_id: "hr".to_owned(),
-        scopes: owned(&["users:read"]),
-        request_id: "8c0d7e1c-4a0c-4f5e-9d2c-1f1f6f6f6f6f".to_owned(),
-        ..Default::default()
-    };
-    let refusal = client.authorization.clone().grant_scopes(retry).await;
-    assert_eq!(refused(refusal).0, Code::Unimplemented);
 }
 
 #[tokio::test]

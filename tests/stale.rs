@@ -16,10 +16,12 @@ use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use scopegate::authority::audit::Impact;
 use scopegate::authority::{
-    Authority, CompanyChange, CredentialChange, NewCompany, NewCredential, Restriction, Terms,
+    Authority, CompanyChange, CredentialChange, Done, NewCompany, NewCredential, Restriction, Terms,
 };
 use scopegate::policy::change::Author;
+use scopegate::policy::company::CompanyView;
 use scopegate::policy::decision::Verdict;
 use scopegate::policy::id::{CompanyId, CredentialId, Name, UserId};
 use scopegate::policy::query::{Needs, Query};
@@ -88,7 +90,7 @@ impl World {
         });
         for n in 0..COMPANIES {
             let new = NewCompany { id: company(n), display_name: String::new(), scopes: None };
-            world.authority.create_company(&new, &terms()).await.expect("created");
+            world.authority.create_company(&new, &terms(), at).await.expect("created");
             world
                 .for_all_credentials(n, |world, n, k| async move {
                     let new = NewCredential {
@@ -98,8 +100,8 @@ impl World {
                         scopes: scopes(),
                         expires_at: None,
                     };
-                    let done = world.authority.create_credential(&new, &terms()).await;
-                    done.expect("created").revision
+                    let made = world.authority.create_credential(&new, &terms(), at).await;
+                    Revision(made.expect("created"))
                 })
                 .await;
         }
@@ -124,8 +126,9 @@ impl World {
 
     async fn change(&self, n: usize, k: usize, change: CredentialChange) -> Revision {
         let (company, credential, terms) = (company(n), credential(k), terms());
-        let done = self.authority.change_credential(&company, &credential, &change, &terms).await;
-        done.expect("changed").revision
+        let done =
+            self.authority.change_credential(&company, &credential, &change, &terms, at).await;
+        Revision(done.expect("changed"))
     }
 
     /// Restricts a company, and some time later gives everything back.
@@ -135,18 +138,20 @@ impl World {
         epoch.step();
         let restriction =
             Restriction { company: id.clone(), scopes: scopes(), acknowledge_impact: true };
-        let (done, impact) =
-            self.authority.restrict_company(&restriction, &terms()).await.expect("restricted");
-        assert!(impact.count <= CREDENTIALS as u64);
-        self.acknowledge(done.revision);
+        let restricted = |done: Done<CompanyView>, impact: Impact| {
+            assert!(impact.count <= CREDENTIALS as u64);
+            at(done)
+        };
+        let done = self.authority.restrict_company(&restriction, &terms(), restricted).await;
+        self.acknowledge(Revision(done.expect("restricted")));
         epoch.step();
         for _ in 0..50 {
             tokio::task::yield_now().await;
         }
         // Back in the ceiling, the grants are still dormant: still surely shut.
         let add = CompanyChange::AddScopes(scopes());
-        let done = self.authority.change_company(&id, &add, &terms()).await.expect("added");
-        self.acknowledge(done.revision);
+        let done = self.authority.change_company(&id, &add, &terms(), at).await.expect("added");
+        self.acknowledge(Revision(done));
         epoch.step();
         self.for_all_credentials(n, |world, n, k| async move {
             world.change(n, k, CredentialChange::Grant { scopes: scopes(), expires_at: None }).await
@@ -160,8 +165,8 @@ impl World {
         for enabled in [false, true] {
             self.companies[n].step();
             let change = CompanyChange::Update { display_name: None, enabled: Some(enabled) };
-            let done = self.authority.change_company(&company(n), &change, &terms()).await;
-            self.acknowledge(done.expect("changed").revision);
+            let done = self.authority.change_company(&company(n), &change, &terms(), at).await;
+            self.acknowledge(Revision(done.expect("changed")));
             self.companies[n].step();
         }
     }
@@ -195,8 +200,8 @@ impl World {
                     scopes: scopes(),
                     expires_at: None,
                 };
-                let done = self.authority.create_credential(&new, &terms()).await;
-                self.acknowledge(done.expect("created").revision);
+                let done = self.authority.create_credential(&new, &terms(), at).await;
+                self.acknowledge(Revision(done.expect("created")));
             }
         }
         epoch.step();
@@ -312,6 +317,11 @@ async fn a_check_after_an_acknowledgement_never_answers_as_before_it() {
 }
 
 /// How many checks to see between the changes.
+/// A change is answered with its revision.
+fn at<T>(done: Done<T>) -> u64 {
+    done.revision.0
+}
+
 fn torn_checks() -> u64 {
     std::env::var("SCOPEGATE_TORN_CHECKS").ok().and_then(|n| n.parse().ok()).unwrap_or(200_000)
 }
@@ -326,7 +336,7 @@ async fn no_check_pairs_a_users_roles_with_grants_of_another_revision() {
     let yaml = "scopes: { a: , b: }\nroles: { r: { scopes: { a: all } } }";
     authority.apply_catalog_file(yaml, false, &Author::default()).await.expect("applied");
     let new = NewCompany { id: company(0), display_name: String::new(), scopes: None };
-    authority.create_company(&new, &terms()).await.expect("created");
+    authority.create_company(&new, &terms(), at).await.expect("created");
     let new = NewCredential {
         company: company(0),
         id: credential(0),
@@ -334,7 +344,7 @@ async fn no_check_pairs_a_users_roles_with_grants_of_another_revision() {
         scopes: vec![],
         expires_at: None,
     };
-    authority.create_credential(&new, &terms()).await.expect("created");
+    authority.create_credential(&new, &terms(), at).await.expect("created");
     let user = UserId::parse("ada").expect("an id");
     let done = Arc::new(AtomicBool::new(false));
     let writer = tokio::spawn({
@@ -345,13 +355,14 @@ async fn no_check_pairs_a_users_roles_with_grants_of_another_revision() {
             let grant = CredentialChange::Grant { scopes: scopes(), expires_at: None };
             let revoke = CredentialChange::Revoke(scopes());
             while !done.load(Ordering::Relaxed) {
-                authority.put_user(&company, &user, &[], &terms).await.expect("taken");
-                let change = authority.change_credential(&company, &credential, &grant, &terms);
+                authority.put_user(&company, &user, &[], &terms, at).await.expect("taken");
+                let change = authority.change_credential(&company, &credential, &grant, &terms, at);
                 change.await.expect("granted");
-                let change = authority.change_credential(&company, &credential, &revoke, &terms);
+                let change =
+                    authority.change_credential(&company, &credential, &revoke, &terms, at);
                 change.await.expect("revoked");
                 let roles = std::slice::from_ref(&role);
-                authority.put_user(&company, &user, roles, &terms).await.expect("given");
+                authority.put_user(&company, &user, roles, &terms, at).await.expect("given");
             }
         }
     });

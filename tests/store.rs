@@ -18,10 +18,12 @@ use scopegate::policy::credential::{Credential, Ground};
 use scopegate::policy::id::{CompanyId, CredentialId, Name, UserId};
 use scopegate::policy::revision::Revision;
 use scopegate::policy::scope::ScopeId;
+use scopegate::policy::secret::Secret;
 use scopegate::policy::user::User;
 use scopegate::store::sled::SledStore;
 use scopegate::store::{
-    CommitError, Fact, FactKey, Listener, Outcome, Proposal, Receipt, Step, Store,
+    Answered, CommitError, Fact, FactKey, Listener, Outcome, Proposal, Receipt, Remember,
+    RequestKey, Step, Store, StoreError,
 };
 
 /// Remembers what it was told, in order.
@@ -97,7 +99,7 @@ fn put(before: Option<Fact>, after: Fact) -> Step {
 
 fn commit(store: &dyn Store, step: Step) -> Result<Receipt, CommitError> {
     let change = change(ChangeKind::UpdateCompany, "acme");
-    propose(store, Proposal { rests_on: vec![], steps: vec![step], change })
+    propose(store, Proposal { rests_on: vec![], steps: vec![step], change, remember: None })
 }
 
 fn propose(store: &dyn Store, proposal: Proposal) -> Result<Receipt, CommitError> {
@@ -154,7 +156,12 @@ fn a_proposal_stands_only_on_what_it_read(open: &dyn Fn(&Path) -> Arc<dyn Store>
         [(FactKey::Company(id("acme")), Some(Revision(1))), (FactKey::Catalog, Some(Revision(1)))]
     {
         let change = change(ChangeKind::CreateCompany, "other");
-        let proposal = Proposal { rests_on: vec![(key, revision)], steps: vec![other()], change };
+        let proposal = Proposal {
+            rests_on: vec![(key, revision)],
+            steps: vec![other()],
+            change,
+            remember: None,
+        };
         assert_eq!(propose(&*store, proposal), Err(CommitError::Conflict));
     }
     assert!(read_company(&*store, "other").is_none(), "a conflict changes nothing");
@@ -164,7 +171,9 @@ fn a_proposal_stands_only_on_what_it_read(open: &dyn Fn(&Path) -> Arc<dyn Store>
         .map(|_| {
             let steps = vec![put(Some(before.clone()), before.clone())];
             let change = change(ChangeKind::UpdateCompany, "acme");
-            store.commit(Proposal { rests_on: vec![], steps, change }).expect("queued")
+            store
+                .commit(Proposal { rests_on: vec![], steps, change, remember: None })
+                .expect("queued")
         })
         .collect();
     let done = tickets.into_iter().filter_map(|t| t.blocking_recv().expect("answered").ok());
@@ -180,7 +189,9 @@ fn revisions_and_times_only_go_forward(open: &dyn Fn(&Path) -> Arc<dyn Store>) {
         let mut change = change(ChangeKind::CreateCompany, "acme");
         change.time = Timestamp::from_second(second).expect("a time");
         let steps = vec![put(None, Fact::Company(Arc::new(company(&format!("c{n}"), &catalog))))];
-        let receipt = propose(&*store, Proposal { rests_on: vec![], steps, change }).expect("done");
+        let receipt =
+            propose(&*store, Proposal { rests_on: vec![], steps, change, remember: None })
+                .expect("done");
         assert_eq!(receipt.revision, last.revision.next());
         assert!(receipt.time >= last.time);
         last = receipt;
@@ -273,11 +284,7 @@ fn a_deleted_companys_id_starts_empty(open: &dyn Fn(&Path) -> Arc<dyn Store>) {
                 && store.holders(birth, ScopeId(1), None, 1).expect("readable").is_empty()
                 && store.users(birth, None, 1).expect("readable").is_empty()
         };
-        let patience = std::time::Instant::now() + std::time::Duration::from_secs(60);
-        while !gone(&*store) && std::time::Instant::now() < patience {
-            std::thread::yield_now();
-        }
-        assert!(gone(&*store), "swept");
+        assert!(in_time(|| gone(&*store)), "swept");
     }
 }
 
@@ -318,7 +325,8 @@ fn the_log_has_every_change_once_in_order(open: &dyn Fn(&Path) -> Arc<dyn Store>
     for name in ["a", "ab", "a-b"] {
         let step = put(None, Fact::Company(Arc::new(company(name, &catalog))));
         let change = change(ChangeKind::CreateCompany, name);
-        propose(&*store, Proposal { rests_on: vec![], steps: vec![step], change }).expect("done");
+        propose(&*store, Proposal { rests_on: vec![], steps: vec![step], change, remember: None })
+            .expect("done");
     }
     let of = |company: Option<&str>, after: u64, up_to: u64, limit: usize| -> Vec<u64> {
         let company = company.map(id);
@@ -332,6 +340,119 @@ fn the_log_has_every_change_once_in_order(open: &dyn Fn(&Path) -> Arc<dyn Store>
     assert_eq!(of(Some("a"), 0, 99, 9), [1], "no other company's, whatever its id begins with");
     assert!(of(None, 3, 99, 9).is_empty());
     assert!(of(None, u64::MAX, u64::MAX, 9).is_empty());
+}
+
+/// Waits for what the writer does while it has nothing else to do.
+fn in_time(done: impl Fn() -> bool) -> bool {
+    let patience = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    while !done() && std::time::Instant::now() < patience {
+        std::thread::yield_now();
+    }
+    done()
+}
+
+fn later(hours: i64) -> Timestamp {
+    Timestamp::from_second(hours * 3_600).expect("a time")
+}
+
+fn a_request_is_answered_once_and_remembered_for_a_day(open: &dyn Fn(&Path) -> Arc<dyn Store>) {
+    let dir = tempfile::tempdir().expect("a directory");
+    let catalog = catalog(1);
+    let store = started(open(dir.path()));
+    let key = RequestKey([7; 32]);
+    // Longer than a value has in its place.
+    let reply = |receipt: Receipt| vec![receipt.revision.0 as u8; 10_000];
+    let proposal = |name: &str| Proposal {
+        rests_on: vec![],
+        steps: vec![put(None, Fact::Company(Arc::new(company(name, &catalog))))],
+        change: change(ChangeKind::CreateCompany, name),
+        remember: Some(Remember { key, body: [1; 32], reply: Box::new(reply) }),
+    };
+    assert_eq!(store.answered(&key).expect("readable"), None);
+    // Both may be in one batch: the second is refused all the same.
+    let first = store.commit(proposal("a")).expect("queued");
+    let second = store.commit(proposal("b")).expect("queued");
+    let receipt = first.blocking_recv().expect("answered").expect("committed");
+    assert_eq!(second.blocking_recv().expect("answered"), Err(CommitError::Conflict));
+    assert_eq!(propose(&*store, proposal("c")), Err(CommitError::Conflict));
+    let answered = Answered { body: [1; 32], reply: reply(receipt) };
+    assert_eq!(store.answered(&key).expect("readable"), Some(answered.clone()));
+    store.close();
+    drop(store);
+    let store = started(open(dir.path()));
+    store.mark_time(later(23));
+    commit(&*store, put(None, Fact::Company(Arc::new(company("d", &catalog))))).expect("done");
+    assert_eq!(store.answered(&key).expect("readable"), Some(answered), "a day is not over");
+    store.mark_time(later(25));
+    assert!(in_time(|| store.answered(&key).expect("readable").is_none()), "forgotten");
+    propose(&*store, proposal("c")).expect("a request of its own");
+}
+
+fn what_people_and_credentials_leave_is_swept(open: &dyn Fn(&Path) -> Arc<dyn Store>) {
+    let dir = tempfile::tempdir().expect("a directory");
+    let catalog = catalog(1);
+    let store = started(open(dir.path()));
+    commit(&*store, put(None, Fact::Company(Arc::new(company("acme", &catalog))))).expect("done");
+    let acme = read_company(&*store, "acme").expect("there");
+    let birth = acme.created_at;
+    let mut users = Vec::new();
+    let mut credentials = Vec::new();
+    for n in 0..30 {
+        let id = UserId::parse(format!("u{n}")).expect("an id");
+        let user = Fact::User(Arc::new(User::put(None, &id, birth, &[]).after));
+        commit(&*store, put(None, user)).expect("done");
+        let user = store.get(&FactKey::User(birth, id)).expect("readable").expect("there");
+        users.push(user);
+        let mut made = credential(&acme, &format!("c{n}"), &catalog, &[]);
+        let secret = Secret {
+            id: Name::parse(format!("s{n}")).expect("a name"),
+            company: birth,
+            credential: made.id.clone(),
+            credential_birth: Revision::NEXT,
+            hash: blake3::hash(b"x"),
+            revision: Revision::NEXT,
+        };
+        made.secrets.push(secret.id.clone());
+        let key = FactKey::Credential(birth, made.id.clone());
+        commit(&*store, put(None, Fact::Credential(Arc::new(made)))).expect("done");
+        commit(&*store, put(None, Fact::Secret(Arc::new(secret)))).expect("done");
+        credentials.push(store.get(&key).expect("readable").expect("there"));
+    }
+    let of = |user: &Fact, credential: &Fact| Parties {
+        company: birth,
+        user: user.revision(),
+        credential: credential.revision(),
+    };
+    for user in &users {
+        for credential in &credentials {
+            let scopes = Default::default();
+            let of = of(user, credential);
+            let consent = Consent { of, scopes, revision: Revision::NEXT };
+            commit(&*store, put(None, Fact::Consent(Arc::new(consent)))).expect("done");
+        }
+    }
+    let there = |of: Parties| store.get(&FactKey::Consent(of)).expect("readable").is_some();
+    let delete = |fact: &Fact| {
+        let key = put(None, fact.clone()).key;
+        commit(&*store, Step { key, before: Some(fact.clone()), after: None }).expect("deleted");
+    };
+    delete(&users[3]);
+    delete(&credentials[5]);
+    let secret = |n: usize| {
+        let id = Name::parse(format!("s{n}")).expect("a name");
+        store.get(&FactKey::Secret(birth, id)).expect("readable").is_some()
+    };
+    assert!(!secret(5) && secret(6), "secrets go with their credential");
+    let swept = || {
+        credentials.iter().all(|credential| !there(of(&users[3], credential)))
+            && users.iter().all(|user| !there(of(user, &credentials[5])))
+    };
+    assert!(in_time(swept), "swept");
+    for (u, user) in users.iter().enumerate() {
+        for (c, credential) in credentials.iter().enumerate() {
+            assert_eq!(there(of(user, credential)), u != 3 && c != 5, "{u} {c}");
+        }
+    }
 }
 
 fn a_batch_is_told_before_it_is_applied_and_when_it_is_durable(
@@ -353,6 +474,7 @@ fn a_batch_is_told_before_it_is_applied_and_when_it_is_durable(
                 rests_on: vec![],
                 steps: vec![],
                 change: change(ChangeKind::CreateCompany, "b"),
+                remember: None,
             })
             .is_err(),
         "nothing is accepted that nobody would commit"
@@ -371,6 +493,8 @@ macro_rules! suite {
                 a_deleted_companys_id_starts_empty
                 values_of_any_size_are_kept_whole
                 the_log_has_every_change_once_in_order
+                a_request_is_answered_once_and_remembered_for_a_day
+                what_people_and_credentials_leave_is_swept
                 a_batch_is_told_before_it_is_applied_and_when_it_is_durable
             }
         }
@@ -490,5 +614,91 @@ mod open_errors {
         let file = dir.path().join("file");
         std::fs::write(&file, "").expect("written");
         assert!(sentence(&file).contains("cannot be opened"));
+    }
+}
+
+/// How long changes are kept is a knob of the embedded engine.
+mod retention {
+    use super::*;
+    use jiff::SignedDuration;
+
+    fn open(dir: &Path) -> Arc<dyn Store> {
+        let store = SledStore::open(dir).expect("opened");
+        started(Arc::new(store.keeping_changes_for(SignedDuration::from_hours(24))))
+    }
+
+    /// Commits a change of this hour.
+    fn commit_at(store: &dyn Store, name: &str, hour: i64) {
+        let steps = vec![put(None, Fact::Company(Arc::new(company(name, &catalog(1)))))];
+        let change = Change { time: later(hour), ..change(ChangeKind::CreateCompany, name) };
+        propose(store, Proposal { rests_on: vec![], steps, change, remember: None }).expect("done");
+    }
+
+    fn read(store: &dyn Store, company: Option<&str>, after: u64) -> Result<Vec<u64>, StoreError> {
+        let company = company.map(id);
+        let found = store.changes(company.as_ref(), Revision(after), Revision(1 << 40), 10_000)?;
+        Ok(found.iter().map(|change| change.revision.0).collect())
+    }
+
+    #[test]
+    fn changes_are_kept_for_their_time_and_the_last_one_for_ever() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let store = open(dir.path());
+        for n in 0..40 {
+            commit_at(&*store, &format!("c{n}"), n);
+        }
+        let kept_after = |store: &dyn Store| match read(store, None, 0) {
+            Err(StoreError::NoLongerKept(revision)) => revision.0,
+            found => panic!("{found:?}"),
+        };
+        // Revision n + 1 is of hour n; at hour 39 those of the hours 15 and later are kept.
+        assert!(in_time(
+            || read(&*store, None, 15).is_ok_and(|all| all == (16..=40).collect::<Vec<_>>())
+        ));
+        assert!(in_time(|| read(&*store, None, 14).is_err()));
+        assert_eq!(kept_after(&*store), 15);
+        assert_eq!(read(&*store, Some("c20"), 15), Ok(vec![21]));
+        assert!(read(&*store, Some("c2"), 0).is_err(), "an empty answer would be a gap");
+        store.mark_time(later(1_000));
+        assert!(in_time(|| kept_after(&*store) == 39));
+        assert_eq!(read(&*store, None, 39), Ok(vec![40]), "the last one stays");
+        store.close();
+        drop(store);
+        let store = open(dir.path());
+        assert_eq!((store.opened_at(), kept_after(&*store)), (Revision(40), 39));
+        commit_at(&*store, "new", 1_001);
+        assert_eq!(read(&*store, None, 40), Ok(vec![41]));
+    }
+
+    #[test]
+    fn a_reader_sees_no_gap_while_changes_go() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let store = open(dir.path());
+        let reader = std::thread::spawn({
+            let store = Arc::clone(&store);
+            move || {
+                // It always reads from the very edge of what is kept.
+                let (mut after, mut missed, mut last) = (0, 0, 0);
+                while last < 1_000 {
+                    match read(&*store, None, after) {
+                        Ok(found) => {
+                            let next: Vec<_> = (after + 1..).take(found.len()).collect();
+                            assert_eq!(found, next, "after {after}");
+                            last = found.last().copied().unwrap_or(last);
+                        }
+                        Err(StoreError::NoLongerKept(gone)) => {
+                            assert!(gone.0 > after);
+                            (after, missed) = (gone.0, missed + 1);
+                        }
+                        Err(error) => panic!("{error}"),
+                    }
+                }
+                missed
+            }
+        });
+        for n in 0..1_000 {
+            commit_at(&*store, &format!("c{n}"), n);
+        }
+        assert!(reader.join().expect("no gap") > 0, "it was overtaken");
     }
 }

@@ -155,3 +155,65 @@ async fn the_stream_has_every_change_once_in_order_and_resumes() {
     assert_eq!(status.code(), Some(0));
     assert!(ended.await.expect("ended").expect("no error").is_none());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn changes_past_their_retention_are_out_of_range_and_never_a_gap() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = harness::catalog("360learning.yaml");
+    let args = ["--keep-changes", "5s", "--catalog", path.to_str().expect("a path")];
+    let server = Server::start(dir.path(), &args);
+    let client = server.client().await;
+    client.create_company("acme", None).await;
+    client.create_credential("acme", "hr", &["users:read"]).await;
+    let restricted = client.restrict("acme", &["users:read"]).await.revision;
+    let behind = WatchChangesRequest { after_revision: restricted, ..Default::default() };
+    let mut behind = watch(&client, behind).await;
+    client.add_scopes("acme", &["users:read"]).await;
+    let cursor = take(&mut behind, 1).await.remove(0).1;
+    let list = |after_revision, page_token: &str| {
+        let page_token = page_token.to_owned();
+        let request =
+            ListChangesRequest { after_revision, page_size: 1, page_token, ..Default::default() };
+        let mut changes = client.changes.clone();
+        async move { changes.list_changes(request).await.map(tonic::Response::into_inner) }
+    };
+    let page = list(0, "").await.expect("a page").next_page_token;
+    // Changes go on until the first ones are gone.
+    let mut n = 0;
+    let oldest = loop {
+        client.create_credential("acme", &format!("n{n}"), &[]).await;
+        n += 1;
+        let page = list(0, "").await.expect("the oldest that is kept");
+        if page.changes[0].revision > restricted + 1 {
+            break page.changes[0].revision;
+        }
+    };
+    let gone = |status: Status| {
+        let (code, details) = refused(Err::<(), _>(status));
+        let info = details.error_info().expect("info").clone();
+        assert_eq!((code, info.reason.as_str()), (Code::OutOfRange, "NO_LONGER_KEPT"));
+        info.metadata["oldest_after_revision"].parse::<u64>().expect("a number")
+    };
+    assert!(gone(list(1, "").await.expect_err("gone")) >= oldest - 1);
+    gone(list(0, &page).await.expect_err("gone"));
+    for request in [
+        WatchChangesRequest::default(),
+        WatchChangesRequest { after_revision: restricted, ..Default::default() },
+        WatchChangesRequest { cursor, ..Default::default() },
+        WatchChangesRequest { company_id: Some("acme".to_owned()), ..Default::default() },
+    ] {
+        gone(watch(&client, request).await.message().await.expect_err("gone"));
+    }
+    // Whoever asks for what is kept gets all of it.
+    let head = client.create_company("last", None).await.revision;
+    let from = WatchChangesRequest { after_revision: head - 1, ..Default::default() };
+    assert_eq!(revisions(&take(&mut watch(&client, from).await, 1).await), [head]);
+    let restore = RestoreGrantsRequest {
+        company_id: "acme".to_owned(),
+        scopes: harness::owned(&["users:read"]),
+        restricted_at_revision: restricted,
+        ..Default::default()
+    };
+    let restored = client.authorization.clone().restore_grants(restore).await;
+    assert_eq!(refused(restored).0, Code::FailedPrecondition, "its change is gone");
+}

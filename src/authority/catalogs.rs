@@ -6,12 +6,13 @@ use super::audit;
 use super::facts::View;
 use super::ledger::Terms;
 use super::refusal::Refusal;
-use super::{ATTEMPTS, Authority};
+use super::repeat::{Begun, Reply};
+use super::{ATTEMPTS, Authority, etag};
 use crate::policy::catalog::file::CatalogErrors;
 use crate::policy::catalog::{Catalog, Difference};
 use crate::policy::change::{Author, Change, ChangeKind, FieldChange};
 use crate::policy::revision::Revision;
-use crate::store::{Fact, FactKey, Proposal, Step, Store, StoreError};
+use crate::store::{Fact, FactKey, Proposal, Remember, Step, Store, StoreError};
 
 /// What a catalog did, or would do.
 #[derive(Clone, Debug, PartialEq)]
@@ -50,9 +51,18 @@ impl Authority {
     ///
     /// # Errors
     /// It is no catalog, or the etag is not current.
-    pub async fn apply_catalog(&self, yaml: &str, terms: &Terms) -> Result<Applied, ApplyError> {
+    pub async fn apply_catalog<R: Reply>(
+        &self,
+        yaml: &str,
+        terms: &Terms,
+        render: impl Fn(Applied) -> R + Clone + Send + 'static,
+    ) -> Result<R, ApplyError> {
+        let kind = ChangeKind::ApplyCatalog;
         for _ in 0..ATTEMPTS {
-            let view = self.facts.view().await?;
+            let view = match self.begin(terms, kind).await? {
+                Begun::Now(view) => view,
+                Begun::Before(reply) => return Ok(reply),
+            };
             let (current, text) = (Arc::clone(&view.catalog), yaml.to_owned());
             // A large file takes its time, and not that of the checks.
             let parsed = tokio::task::spawn_blocking(move || {
@@ -64,17 +74,27 @@ impl Authority {
             let exists = view.catalog.revision > Revision::ZERO;
             self.check_etag(terms, exists.then_some(view.catalog.revision))?;
             let (companies, credentials) = self.losers(&view, &difference).await?;
-            let mut revision = view.at;
-            let mut in_force = view.catalog.revision;
-            if view.catalog.yaml != yaml && !terms.validate_only {
-                match self.put_catalog(&view, next, &difference, &terms.author).await? {
-                    Some(committed) => (revision, in_force) = (committed, committed),
-                    None => continue,
-                }
+            let (etag, revision) = match exists {
+                true => (self.etag(view.catalog.revision), view.at),
+                false => (String::new(), view.at),
+            };
+            let applied = Applied { difference, companies, credentials, etag, revision };
+            if view.catalog.yaml == yaml || terms.validate_only {
+                return Ok(render(applied));
             }
-            let exists = in_force > Revision::ZERO;
-            let etag = if exists { self.etag(in_force) } else { String::new() };
-            return Ok(Applied { difference, companies, credentials, etag, revision });
+            let (incarnation, render) = (self.incarnation(), render.clone());
+            let difference = applied.difference.clone();
+            let answer = move |revision: Revision| {
+                let etag = etag::of(incarnation, revision);
+                render(Applied { etag, revision, ..applied.clone() })
+            };
+            let remember = terms
+                .keep(answer.clone())
+                .map(|keep| keep.remember(terms, kind, |receipt| receipt.revision));
+            let put = self.put_catalog(&view, next, &difference, &terms.author, remember);
+            if let Some(revision) = put.await? {
+                return Ok(answer(revision));
+            }
         }
         Err(Refusal::Contended.into())
     }
@@ -103,7 +123,7 @@ impl Authority {
             if !difference.removed.is_empty() && !allow_removals {
                 return Err(Refusal::RemovesScopes(difference.removed_names).into());
             }
-            let put = self.put_catalog(&view, next, &difference, author).await?;
+            let put = self.put_catalog(&view, next, &difference, author, None).await?;
             if let Some(revision) = put {
                 return Ok(Some(revision));
             }
@@ -118,6 +138,7 @@ impl Authority {
         next: Catalog,
         difference: &Difference,
         author: &Author,
+        remember: Option<Remember>,
     ) -> Result<Option<Revision>, Refusal> {
         let name = FieldChange::text("name", view.catalog.platform(), next.platform());
         let marks = [
@@ -148,8 +169,8 @@ impl Authority {
             before: exists.then(|| Fact::Catalog(Arc::clone(&view.catalog))),
             after: Some(Fact::Catalog(Arc::new(next))),
         };
-        let committed =
-            self.commit(Proposal { rests_on: vec![], steps: vec![step], change }).await?;
+        let proposal = Proposal { rests_on: vec![], steps: vec![step], change, remember };
+        let committed = self.commit(proposal).await?;
         Ok(committed.map(|receipt| receipt.revision))
     }
 

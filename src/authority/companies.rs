@@ -8,7 +8,9 @@ use super::audit::{self, Impact};
 use super::facts::View;
 use super::ledger::{Attempt, Done, Plan, Resource, Subject, Terms, on_catalog, resolve};
 use super::refusal::Refusal;
+use super::repeat::{Begun, Reply};
 use super::{ATTEMPTS, Authority, etag};
+use crate::policy::catalog::Catalog;
 use crate::policy::change::{ChangeKind, FieldChange};
 use crate::policy::company::{Company, CompanyView};
 use crate::policy::id::CompanyId;
@@ -69,13 +71,18 @@ impl Authority {
     ///
     /// # Errors
     /// A scope is unknown, or the id is taken.
-    pub async fn create_company(
+    pub async fn create_company<R: Reply>(
         &self,
         new: &NewCompany,
         terms: &Terms,
-    ) -> Result<Done<CompanyView>, Refusal> {
+        render: impl Fn(Done<CompanyView>) -> R + Clone + Send + 'static,
+    ) -> Result<R, Refusal> {
+        let kind = ChangeKind::CreateCompany;
         for _ in 0..ATTEMPTS {
-            let view = self.facts.view().await?;
+            let view = match self.begin(terms, kind).await? {
+                Begun::Now(view) => view,
+                Begun::Before(reply) => return Ok(reply),
+            };
             let scopes = new.scopes.as_deref().map(|s| resolve(&view.catalog, "scopes.names", s));
             let scopes = scopes.transpose()?;
             let found = self.facts.company(view.at, &new.id).await;
@@ -90,17 +97,18 @@ impl Authority {
             let mut edit =
                 Company::create(new.id.clone(), name, &view.catalog, scopes.as_deref(), now);
             edit.fields.extend(FieldChange::new_text("display_name", &new.display_name));
+            let answer = answer(&view.catalog, render.clone());
             let plan = Plan {
                 before: None,
                 edit,
                 delete: false,
                 rests_on: vec![on_catalog(&view)],
                 beside: vec![],
+                keep: terms.keep(answer.clone()),
             };
-            let subject = Subject::of(ChangeKind::CreateCompany, &new.id);
-            match self.carry_out(&view, plan, subject, terms, now).await? {
-                Attempt::Done(done) => return Ok(done.map(|company| company.view(&view.catalog))),
-                Attempt::Again => {}
+            let subject = Subject::of(kind, &new.id);
+            if let Attempt::Done(done) = self.carry_out(&view, plan, subject, terms, now).await? {
+                return Ok(answer(done));
             }
         }
         Err(Refusal::Contended)
@@ -110,14 +118,18 @@ impl Authority {
     ///
     /// # Errors
     /// A scope or the company is unknown, or the etag is not current.
-    pub async fn change_company(
+    pub async fn change_company<R: Reply>(
         &self,
         id: &CompanyId,
         change: &CompanyChange,
         terms: &Terms,
-    ) -> Result<Done<CompanyView>, Refusal> {
+        render: impl Fn(Done<CompanyView>) -> R + Clone + Send + 'static,
+    ) -> Result<R, Refusal> {
         for _ in 0..ATTEMPTS {
-            let view = self.facts.view().await?;
+            let view = match self.begin(terms, change.kind()).await? {
+                Begun::Now(view) => view,
+                Begun::Before(reply) => return Ok(reply),
+            };
             let scopes = match change {
                 CompanyChange::AddScopes(scopes) => resolve(&view.catalog, "scopes", scopes)?,
                 CompanyChange::Update { .. } | CompanyChange::Delete => vec![],
@@ -138,11 +150,12 @@ impl Authority {
             };
             let delete = matches!(change, CompanyChange::Delete);
             let rests_on = vec![on_catalog(&view)];
-            let plan = Plan { before: Some(company), edit, delete, rests_on, beside: vec![] };
+            let answer = answer(&view.catalog, render.clone());
+            let keep = terms.keep(answer.clone());
+            let plan = Plan { before: Some(company), edit, delete, rests_on, beside: vec![], keep };
             let subject = Subject::of(change.kind(), id);
-            match self.carry_out(&view, plan, subject, terms, now).await? {
-                Attempt::Done(done) => return Ok(done.map(|company| company.view(&view.catalog))),
-                Attempt::Again => {}
+            if let Attempt::Done(done) = self.carry_out(&view, plan, subject, terms, now).await? {
+                return Ok(answer(done));
             }
         }
         Err(Refusal::Contended)
@@ -153,13 +166,18 @@ impl Authority {
     /// # Errors
     /// A scope or the company is unknown, the audit's etag is not current, or an enabled
     /// credential is affected and nobody has acknowledged it.
-    pub async fn restrict_company(
+    pub async fn restrict_company<R: Reply>(
         &self,
         restriction: &Restriction,
         terms: &Terms,
-    ) -> Result<(Done<CompanyView>, Impact), Refusal> {
+        render: impl Fn(Done<CompanyView>, Impact) -> R + Clone + Send + 'static,
+    ) -> Result<R, Refusal> {
+        let kind = ChangeKind::RestrictCompanyScopes;
         for _ in 0..ATTEMPTS {
-            let view = self.facts.view().await?;
+            let view = match self.begin(terms, kind).await? {
+                Begun::Now(view) => view,
+                Begun::Before(reply) => return Ok(reply),
+            };
             let scopes = resolve(&view.catalog, "scopes", &restriction.scopes)?;
             let found = self.facts.company(view.at, &restriction.company).await;
             let Some(found) = self.told(found).await? else {
@@ -191,8 +209,10 @@ impl Authority {
                 rests_on.push((FactKey::Impact(company.created_at), impact_at));
             }
             // Whoever acknowledged without an audit is not made to wait for the count: the
-            // restriction comes first. An audit's count stands with the commit.
-            let counted_first = terms.validate_only || !restriction.acknowledge_impact;
+            // restriction comes first. An audit's count stands with the commit, and so does one
+            // that is kept with its request.
+            let kept = terms.to_remember().is_some();
+            let counted_first = terms.validate_only || kept || !restriction.acknowledge_impact;
             let mut impact = Impact::default();
             if counted_first {
                 impact = self.impact(&view, &company, &gone, now).await?;
@@ -201,14 +221,21 @@ impl Authority {
                     return Err(Refusal::ImpactNotAcknowledged(Box::new(refused)));
                 }
             }
+            let catalog = Arc::clone(&view.catalog);
+            let render = render.clone();
+            let answer = move |done: Done<Company>, impact: Impact| {
+                render(done.map(|company| company.view(&catalog)), impact)
+            };
+            let (keep, counted) =
+                (answer.clone(), Impact { etag: audited.clone(), ..impact.clone() });
             let plan = Plan {
                 before: Some(Arc::clone(&company)),
                 edit,
                 delete: false,
                 rests_on,
                 beside: vec![],
+                keep: terms.keep(move |done| keep(done, counted)),
             };
-            let kind = ChangeKind::RestrictCompanyScopes;
             let subject = Subject::of(kind, &restriction.company);
             let done = match self.carry_out(&view, plan, subject, terms, now).await? {
                 Attempt::Done(done) => done,
@@ -221,8 +248,7 @@ impl Authority {
                     Err(error) => tracing::warn!(%error, "who a restriction affected is not known"),
                 }
             }
-            let done = done.map(|company| company.view(&view.catalog));
-            return Ok((done, Impact { etag: audited, ..impact }));
+            return Ok(answer(done, Impact { etag: audited, ..impact }));
         }
         Err(Refusal::Contended)
     }
@@ -240,6 +266,15 @@ impl Authority {
             .read(move |store| audit::impact(store, &catalog, &company, &scopes, &seen, now))
             .await
     }
+}
+
+/// How a change of a company is answered.
+fn answer<R, F: Fn(Done<CompanyView>) -> R + Clone>(
+    catalog: &Arc<Catalog>,
+    render: F,
+) -> impl Fn(Done<Company>) -> R + Clone + use<R, F> {
+    let catalog = Arc::clone(catalog);
+    move |done| render(done.map(|company| company.view(&catalog)))
 }
 
 impl Resource for Company {

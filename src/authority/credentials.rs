@@ -8,8 +8,11 @@ use super::ledger::{
     Attempt, Done, Plan, Resource, Subject, Terms, on_catalog, on_company, resolve,
 };
 use super::refusal::Refusal;
+use super::repeat::{Begun, Reply};
 use super::{ATTEMPTS, Authority};
+use crate::policy::catalog::Catalog;
 use crate::policy::change::{ChangeKind, Edit, FieldChange};
+use crate::policy::company::Company;
 use crate::policy::credential::{AboveCeiling, Credential, CredentialView, Ground};
 use crate::policy::id::{CompanyId, CredentialId};
 use crate::policy::revision::Revision;
@@ -85,13 +88,18 @@ impl Authority {
     ///
     /// # Errors
     /// A scope or the company is unknown, the id is taken, or a scope is above the ceiling.
-    pub async fn create_credential(
+    pub async fn create_credential<R: Reply>(
         &self,
         new: &NewCredential,
         terms: &Terms,
-    ) -> Result<Done<CredentialView>, Refusal> {
+        render: impl Fn(Done<CredentialView>) -> R + Clone + Send + 'static,
+    ) -> Result<R, Refusal> {
+        let kind = ChangeKind::CreateCredential;
         for _ in 0..ATTEMPTS {
-            let view = self.facts.view().await?;
+            let view = match self.begin(terms, kind).await? {
+                Begun::Now(view) => view,
+                Begun::Before(reply) => return Ok(reply),
+            };
             let scopes = resolve(&view.catalog, "scopes", &new.scopes)?;
             let found = self.credential_of(&view, &new.company, &new.id).await;
             let Some((company, found)) = self.told(found).await? else {
@@ -110,12 +118,13 @@ impl Authority {
             edit.fields.extend(FieldChange::new_text("label", &new.label));
             edit.fields.extend(FieldChange::time("expires_at", None, new.expires_at));
             let rests_on = vec![on_catalog(&view), on_company(&company)];
-            let plan = Plan { before: None, edit, delete: false, rests_on, beside: vec![] };
-            let kind = ChangeKind::CreateCredential;
+            let under = Under { catalog: Arc::clone(&view.catalog), company, now, last_seen: None };
+            let answer = under.answer(render.clone());
+            let keep = terms.keep(answer.clone());
+            let plan = Plan { before: None, edit, delete: false, rests_on, beside: vec![], keep };
             let subject = Subject { credential: Some(&new.id), ..Subject::of(kind, &new.company) };
-            match self.carry_out(&view, plan, subject, terms, now).await? {
-                Attempt::Done(done) => return Ok(done.map(|credential| credential.view(ground))),
-                Attempt::Again => {}
+            if let Attempt::Done(done) = self.carry_out(&view, plan, subject, terms, now).await? {
+                return Ok(answer(done));
             }
         }
         Err(Refusal::Contended)
@@ -126,15 +135,19 @@ impl Authority {
     /// # Errors
     /// A scope, the company or the credential is unknown, the etag is not current, or a scope is
     /// above the ceiling (D9).
-    pub async fn change_credential(
+    pub async fn change_credential<R: Reply>(
         &self,
         company_id: &CompanyId,
         id: &CredentialId,
         change: &CredentialChange,
         terms: &Terms,
-    ) -> Result<Done<CredentialView>, Refusal> {
+        render: impl Fn(Done<CredentialView>) -> R + Clone + Send + 'static,
+    ) -> Result<R, Refusal> {
         for _ in 0..ATTEMPTS {
-            let view = self.facts.view().await?;
+            let view = match self.begin(terms, change.kind()).await? {
+                Begun::Now(view) => view,
+                Begun::Before(reply) => return Ok(reply),
+            };
             let scopes = resolve(&view.catalog, "scopes", change.scopes())?;
             let found = self.credential_of(&view, company_id, id).await;
             let Some((company, found)) = self.told(found).await? else {
@@ -149,19 +162,43 @@ impl Authority {
             let edit = edit_credential(&credential, change, &scopes, ground)?;
             let delete = matches!(change, CredentialChange::Delete);
             let rests_on = vec![on_catalog(&view), on_company(&company)];
-            let plan = Plan { before: Some(credential), edit, delete, rests_on, beside: vec![] };
+            let last_seen = self.last_seen(credential.created_at).await;
+            let under = Under { catalog: Arc::clone(&view.catalog), company, now, last_seen };
+            let answer = under.answer(render.clone());
+            let keep = terms.keep(answer.clone());
+            let before = Some(credential);
+            let plan = Plan { before, edit, delete, rests_on, beside: vec![], keep };
             let subject =
                 Subject { credential: Some(id), ..Subject::of(change.kind(), company_id) };
-            match self.carry_out(&view, plan, subject, terms, now).await? {
-                Attempt::Done(done) => {
-                    let mut done = done.map(|credential| credential.view(ground));
-                    done.resource = self.with_last_seen(done.resource).await;
-                    return Ok(done);
-                }
-                Attempt::Again => {}
+            if let Attempt::Done(done) = self.carry_out(&view, plan, subject, terms, now).await? {
+                return Ok(answer(done));
             }
         }
         Err(Refusal::Contended)
+    }
+}
+
+/// What a credential is shown under.
+#[derive(Clone)]
+pub(super) struct Under {
+    pub(super) catalog: Arc<Catalog>,
+    pub(super) company: Arc<Company>,
+    pub(super) now: Timestamp,
+    pub(super) last_seen: Option<Timestamp>,
+}
+
+impl Under {
+    fn view(&self, credential: Credential) -> CredentialView {
+        let ground = Ground { catalog: &self.catalog, company: &self.company, now: self.now };
+        CredentialView { last_seen: self.last_seen, ..credential.view(ground) }
+    }
+
+    /// How a change of a credential is answered.
+    pub(super) fn answer<R>(
+        self,
+        render: impl Fn(Done<CredentialView>) -> R + Clone,
+    ) -> impl Fn(Done<Credential>) -> R + Clone {
+        move |done| render(done.map(|credential| self.view(credential)))
     }
 }
 

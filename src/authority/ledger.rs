@@ -7,9 +7,10 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::Authority;
 use super::facts::{Missed, View};
 use super::refusal::Refusal;
+use super::repeat::{Keep, RequestId};
+use super::{Authority, etag};
 use crate::policy::catalog::Catalog;
 use crate::policy::change::{Author, Change, ChangeKind, Edit, Stamped};
 use crate::policy::company::Company;
@@ -17,7 +18,7 @@ use crate::policy::credential::Credential;
 use crate::policy::id::{CompanyId, CredentialId, UserId};
 use crate::policy::revision::Revision;
 use crate::policy::scope::{Scope, ScopeId};
-use crate::store::{CommitError, Fact, FactKey, Proposal, Receipt, Step, StoreError};
+use crate::store::{CommitError, Fact, FactKey, Incarnation, Proposal, Receipt, Step, StoreError};
 
 /// The terms of a change: what its request says beside what to change.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -28,6 +29,8 @@ pub struct Terms {
     pub etag: Option<String>,
     /// Only answer as the change would.
     pub validate_only: bool,
+    /// Which request it is, if its caller may send it again.
+    pub request: Option<RequestId>,
 }
 
 /// What a change did.
@@ -53,9 +56,12 @@ pub(super) struct Plan<T> {
     pub(super) rests_on: Vec<(FactKey, Option<Revision>)>,
     /// Other facts that change with it.
     pub(super) beside: Vec<Step>,
+    /// What is kept of the request.
+    pub(super) keep: Option<Keep<Done<T>>>,
 }
 
 /// What a change is about: the subject of its audit record.
+#[derive(Clone, Copy)]
 pub(super) struct Subject<'a> {
     pub(super) kind: ChangeKind,
     pub(super) company: &'a CompanyId,
@@ -78,7 +84,7 @@ impl<T> Done<T> {
 }
 
 /// A fact that a change is made of.
-pub(super) trait Resource: Stamped + Clone {
+pub(super) trait Resource: Stamped + Clone + Send + 'static {
     fn key(&self) -> FactKey;
     fn revision(&self) -> Revision;
     fn fact(self: Arc<Self>) -> Fact;
@@ -130,50 +136,50 @@ impl Authority {
         terms: &Terms,
         now: Timestamp,
     ) -> Result<Attempt<Done<T>>, Refusal> {
-        let Plan { before, edit, delete, rests_on, beside } = plan;
+        let Plan { before, edit, delete, rests_on, beside, keep } = plan;
         let nothing = before.is_some() && !delete && edit.is_none();
         let seen_at = before.as_ref().map(|before| before.revision());
-        let Edit { mut after, added, removed, displaced, fields } = edit;
+        let Edit { after, added, removed, displaced, fields } = edit;
         let (added, removed) = (view.catalog.names(&added), view.catalog.names(&removed));
-        let mut receipt = Receipt { revision: view.at, time: now };
-        if !nothing && !terms.validate_only {
-            let change = Change {
-                revision: Revision::NEXT,
-                time: now,
-                author: terms.author.clone(),
-                kind: subject.kind,
-                company: Some(subject.company.clone()),
-                credential: subject.credential.cloned(),
-                user: subject.user.cloned(),
-                added: added.clone(),
-                removed: removed.clone(),
-                displaced,
-                fields,
-            };
-            let step = Step {
-                key: after.key(),
-                before: before.map(Resource::fact),
-                after: (!delete).then(|| Arc::new(after.clone()).fact()),
-            };
-            let steps = [step].into_iter().chain(beside).collect();
-            match self.commit(Proposal { rests_on, steps, change }).await? {
-                Some(committed) => receipt = committed,
-                None => return Ok(Attempt::Again),
-            }
+        let incarnation = self.incarnation();
+        let made = Made { after, added, removed, lives_on: !nothing && !delete, incarnation };
+        let nowhere = Receipt { revision: view.at, time: now };
+        if terms.validate_only {
+            // A dry run has no revision of its own: it shows the one that would come next. What
+            // it shows does not exist: its etag is that of what does.
+            let next = Receipt { revision: view.at.next(), ..nowhere };
+            let etag = seen_at.map(|seen| self.etag(seen)).unwrap_or_default();
+            let revision = view.at;
+            return Ok(Attempt::Done(Done { etag, revision, ..made.done(next) }));
         }
-        if !nothing && !delete {
-            // A dry run has no revision of its own: it shows the one that would come next.
-            let stamp = if terms.validate_only { view.at.next() } else { receipt.revision };
-            after.stamp(stamp, receipt.time);
+        if nothing {
+            return Ok(Attempt::Done(made.done(nowhere)));
         }
-        // What a dry run shows does not exist: its etag is that of what does.
-        let etag = match (terms.validate_only, seen_at) {
-            (true, None) => String::new(),
-            (true, Some(seen)) => self.etag(seen),
-            (false, _) => self.etag(after.revision()),
+        let change = Change {
+            revision: Revision::NEXT,
+            time: now,
+            author: terms.author.clone(),
+            kind: subject.kind,
+            company: Some(subject.company.clone()),
+            credential: subject.credential.cloned(),
+            user: subject.user.cloned(),
+            added: made.added.clone(),
+            removed: made.removed.clone(),
+            displaced,
+            fields,
         };
-        let revision = receipt.revision;
-        Ok(Attempt::Done(Done { resource: after, etag, added, removed, revision }))
+        let step = Step {
+            key: made.after.key(),
+            before: before.map(Resource::fact),
+            after: (!delete).then(|| Arc::new(made.after.clone()).fact()),
+        };
+        let steps = [step].into_iter().chain(beside).collect();
+        let remember = keep.map(|keep| {
+            let made = made.clone();
+            keep.remember(terms, subject.kind, |receipt| made.done(receipt))
+        });
+        let committed = self.commit(Proposal { rests_on, steps, change, remember }).await?;
+        Ok(committed.map_or(Attempt::Again, |receipt| Attempt::Done(made.done(receipt))))
     }
 
     /// Commits a proposal; none if what it rests on has changed.
@@ -185,6 +191,30 @@ impl Authority {
             Ok(Err(CommitError::Store(error))) => Err(error.into()),
             Err(_) => Err(StoreError::Unavailable.into()),
         }
+    }
+}
+
+/// What a plan made of its resource.
+#[derive(Clone)]
+struct Made<T> {
+    after: T,
+    added: Vec<Scope>,
+    removed: Vec<Scope>,
+    /// It was changed, and still exists.
+    lives_on: bool,
+    incarnation: Incarnation,
+}
+
+impl<T: Resource> Made<T> {
+    /// What a commit with this receipt did.
+    fn done(self, receipt: Receipt) -> Done<T> {
+        let Self { mut after, added, removed, lives_on, incarnation } = self;
+        let Receipt { revision, time } = receipt;
+        if lives_on {
+            after.stamp(revision, time);
+        }
+        let etag = etag::of(incarnation, after.revision());
+        Done { resource: after, etag, added, removed, revision }
     }
 }
 

@@ -5,6 +5,8 @@
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
+
 use super::facts::View;
 use super::ledger::resolve;
 use super::refusal::Refusal;
@@ -93,7 +95,8 @@ impl Authority {
             let now = self.clock.now();
             let ground = Ground { catalog: &view.catalog, company: &company, now };
             let etag = self.etag(credential.revision);
-            let resource = self.with_last_seen(credential.view(ground)).await;
+            let last_seen = self.last_seen(credential.created_at).await;
+            let resource = CredentialView { last_seen, ..credential.view(ground) };
             return Ok(Read { resource, etag, revision: view.at });
         }
         Err(StoreError::Unavailable.into())
@@ -176,10 +179,32 @@ impl Authority {
         Err(Refusal::Contended)
     }
 
+    /// Changes behind this revision, or the oldest that are kept; in order, of one company or of
+    /// all.
+    ///
+    /// # Errors
+    /// The store cannot answer, or what is behind that revision is no longer kept.
+    pub async fn changes_kept(
+        &self,
+        company: Option<CompanyId>,
+        after: Option<Revision>,
+        limit: usize,
+    ) -> Result<(Vec<Change>, bool), Refusal> {
+        let mut from = after.unwrap_or(Revision::ZERO);
+        loop {
+            match self.changes(company.clone(), from, limit).await {
+                Err(Refusal::Store(StoreError::NoLongerKept(gone))) if after.is_none() => {
+                    from = gone;
+                }
+                found => return found,
+            }
+        }
+    }
+
     /// Changes behind this revision, in order; of one company or of all.
     ///
     /// # Errors
-    /// The store cannot answer.
+    /// The store cannot answer, or one of them may no longer be kept.
     pub async fn changes(
         &self,
         company: Option<CompanyId>,
@@ -204,16 +229,12 @@ impl Authority {
         Ok(self.facts.read(read).await?)
     }
 
-    /// The view, with when its credential was last asked for. Nothing fails for the lack of that,
-    /// least of all the answer to a change that was made.
-    pub(super) async fn with_last_seen(&self, mut view: CredentialView) -> CredentialView {
-        let (seen, birth) = (Arc::clone(&self.seen), view.credential.created_at);
-        let store = Arc::clone(self.facts.store());
-        // No revision has it, so nothing has to be published first: a reply does not wait for
-        // the batch behind its own.
+    /// When the credential of this birth was last asked for. Nothing fails for the lack of that.
+    pub(super) async fn last_seen(&self, birth: Revision) -> Option<Timestamp> {
+        let (seen, store) = (Arc::clone(&self.seen), Arc::clone(self.facts.store()));
+        // No revision has it, so nothing has to be published first.
         let last = tokio::task::spawn_blocking(move || seen.last_of(&*store, birth)).await;
-        view.last_seen = last.ok().and_then(Result::ok).flatten();
-        view
+        last.ok().and_then(Result::ok).flatten()
     }
 
     pub(super) fn etag(&self, revision: Revision) -> String {

@@ -6,7 +6,9 @@ use super::facts::View;
 use super::ledger::{Attempt, Done, Plan, Subject, Terms, on_catalog, on_company, resolve};
 use super::listing::{Filling, Page, Read, page};
 use super::refusal::Refusal;
+use super::repeat::{Begun, Keep, Reply};
 use super::{ATTEMPTS, Authority};
+use crate::policy::catalog::Catalog;
 use crate::policy::change::{ChangeKind, Edit, FieldChange};
 use crate::policy::company::Company;
 use crate::policy::consent::{Consent, Parties};
@@ -59,59 +61,69 @@ impl Authority {
     ///
     /// # Errors
     /// The company is unknown, or the etag is not current.
-    pub async fn put_user(
+    pub async fn put_user<R: Reply>(
         &self,
         company_id: &CompanyId,
         id: &UserId,
         roles: &[Name],
         terms: &Terms,
-    ) -> Result<Done<User>, Refusal> {
-        self.change_user(company_id, id, ChangeKind::PutUser, terms, |company, before| {
+        render: impl Fn(Done<User>) -> R + Clone + Send + 'static,
+    ) -> Result<R, Refusal> {
+        let subject = Subject { user: Some(id), ..Subject::of(ChangeKind::PutUser, company_id) };
+        let put = |company: &Company, before: Option<&User>| {
             Ok(User::put(before, id, company.created_at, roles))
-        })
-        .await
+        };
+        self.change_user(id, subject, terms, put, render).await
     }
 
     /// Deletes a user; the user's consents go along.
     ///
     /// # Errors
     /// The company or the user is unknown, or the etag is not current.
-    pub async fn delete_user(
+    pub async fn delete_user<R: Reply>(
         &self,
         company_id: &CompanyId,
         id: &UserId,
         terms: &Terms,
-    ) -> Result<Done<User>, Refusal> {
-        self.change_user(company_id, id, ChangeKind::DeleteUser, terms, |_, before| {
+        render: impl Fn(Done<User>) -> R + Clone + Send + 'static,
+    ) -> Result<R, Refusal> {
+        let subject = Subject { user: Some(id), ..Subject::of(ChangeKind::DeleteUser, company_id) };
+        let delete = |_: &Company, before: Option<&User>| {
             let user =
                 before.ok_or_else(|| Refusal::UserNotFound(company_id.clone(), id.clone()))?;
             let roles = FieldChange::list("roles", Some(&user.roles), &[]);
             Ok(Edit { fields: roles.into_iter().collect(), ..Edit::none(user) })
-        })
-        .await
+        };
+        self.change_user(id, subject, terms, delete, render).await
     }
 
-    async fn change_user(
+    async fn change_user<R: Reply>(
         &self,
-        company_id: &CompanyId,
         id: &UserId,
-        kind: ChangeKind,
+        subject: Subject<'_>,
         terms: &Terms,
         edit: impl Fn(&Company, Option<&User>) -> Result<Edit<User>, Refusal>,
-    ) -> Result<Done<User>, Refusal> {
+        render: impl Fn(Done<User>) -> R + Clone + Send + 'static,
+    ) -> Result<R, Refusal> {
+        let company_id = subject.company;
         for _ in 0..ATTEMPTS {
-            let (view, company) = self.existing_company(company_id).await?;
+            let view = match self.begin(terms, subject.kind).await? {
+                Begun::Now(view) => view,
+                Begun::Before(reply) => return Ok(reply),
+            };
+            let found = self.facts.company(view.at, company_id).await;
+            let Some(company) = self.told(found).await? else { continue };
+            let company = company.ok_or_else(|| Refusal::CompanyNotFound(company_id.clone()))?;
             let found = self.facts.user(view.at, company.created_at, id).await;
             let Some(before) = self.told(found).await? else { continue };
             let edit = edit(&company, before.as_deref())?;
             self.check_etag(terms, before.as_ref().map(|user| user.revision))?;
-            let delete = kind == ChangeKind::DeleteUser;
-            let plan =
-                Plan { before, edit, delete, rests_on: vec![on_company(&company)], beside: vec![] };
-            let subject = Subject { user: Some(id), ..Subject::of(kind, company_id) };
+            let delete = subject.kind == ChangeKind::DeleteUser;
+            let (rests_on, keep) = (vec![on_company(&company)], terms.keep(render.clone()));
+            let plan = Plan { before, edit, delete, rests_on, beside: vec![], keep };
             let now = self.clock.now();
             if let Attempt::Done(done) = self.carry_out(&view, plan, subject, terms, now).await? {
-                return Ok(done);
+                return Ok(render(done));
             }
         }
         Err(Refusal::Contended)
@@ -163,24 +175,34 @@ impl Authority {
     ///
     /// # Errors
     /// A scope, the company, the credential or the user is unknown, or the etag is not current.
-    pub async fn put_consent(
+    pub async fn put_consent<R: Reply>(
         &self,
         id: &ConsentId,
         asked: &[Scope],
         terms: &Terms,
-    ) -> Result<Done<ConsentView>, Refusal> {
+        render: impl Fn(Done<ConsentView>) -> R + Clone + Send + 'static,
+    ) -> Result<R, Refusal> {
+        let kind = ChangeKind::PutConsent;
         for _ in 0..ATTEMPTS {
-            let view = self.facts.view().await?;
+            let view = match self.begin(terms, kind).await? {
+                Begun::Now(view) => view,
+                Begun::Before(reply) => return Ok(reply),
+            };
             let asked = resolve(&view.catalog, "scopes", asked)?;
             let Some(found) = self.consent_of(&view, id).await? else { continue };
             let before = found.consent.as_ref();
             self.check_etag(terms, before.map(|consent| consent.revision))?;
             let (of, user) = (found.parties(), &found.user);
             let edit = Consent::put(before.map(|c| &**c), of, &view.catalog, user, &asked);
-            let kind = ChangeKind::PutConsent;
-            match self.carry_out_consent(&view, id, &found, edit, kind, terms).await? {
-                Attempt::Done(done) => return Ok(done),
-                Attempt::Again => {}
+            let subject = between(kind, id);
+            let catalog = Arc::clone(&view.catalog);
+            let render = render.clone();
+            let answer =
+                move |done: Done<Consent>| render(done.map(|consent| shown(consent, &catalog)));
+            let plan = plan(&view, &found, kind, edit, id, terms.keep(answer.clone()));
+            let now = self.clock.now();
+            if let Attempt::Done(done) = self.carry_out(&view, plan, subject, terms, now).await? {
+                return Ok(answer(done));
             }
         }
         Err(Refusal::Contended)
@@ -190,56 +212,35 @@ impl Authority {
     ///
     /// # Errors
     /// There is none, or the etag is not current.
-    pub async fn delete_consent(
+    pub async fn delete_consent<R: Reply>(
         &self,
         id: &ConsentId,
         terms: &Terms,
-    ) -> Result<Done<ConsentView>, Refusal> {
+        render: impl Fn(Done<ConsentView>) -> R + Clone + Send + 'static,
+    ) -> Result<R, Refusal> {
+        let kind = ChangeKind::DeleteConsent;
         for _ in 0..ATTEMPTS {
-            let view = self.facts.view().await?;
+            let view = match self.begin(terms, kind).await? {
+                Begun::Now(view) => view,
+                Begun::Before(reply) => return Ok(reply),
+            };
             let Some(found) = self.consent_of(&view, id).await? else { continue };
             let consent = existing(&found, id)?;
             self.check_etag(terms, Some(consent.revision))?;
             let removed = consent.scopes.iter().map(|(scope, ())| scope).collect();
             let edit = Edit { removed, ..Edit::none(&**consent) };
-            let kind = ChangeKind::DeleteConsent;
-            match self.carry_out_consent(&view, id, &found, edit, kind, terms).await? {
-                Attempt::Done(done) => return Ok(done),
-                Attempt::Again => {}
+            let subject = between(kind, id);
+            let catalog = Arc::clone(&view.catalog);
+            let render = render.clone();
+            let answer =
+                move |done: Done<Consent>| render(done.map(|consent| shown(consent, &catalog)));
+            let plan = plan(&view, &found, kind, edit, id, terms.keep(answer.clone()));
+            let now = self.clock.now();
+            if let Attempt::Done(done) = self.carry_out(&view, plan, subject, terms, now).await? {
+                return Ok(answer(done));
             }
         }
         Err(Refusal::Contended)
-    }
-
-    async fn carry_out_consent(
-        &self,
-        view: &View,
-        id: &ConsentId,
-        found: &Found,
-        edit: Edit<Consent>,
-        kind: ChangeKind,
-        terms: &Terms,
-    ) -> Result<Attempt<Done<ConsentView>>, Refusal> {
-        let credential = FactKey::Credential(found.company.created_at, id.credential.clone());
-        let user = FactKey::User(found.company.created_at, id.user.clone());
-        let rests_on = vec![
-            on_catalog(view),
-            on_company(&found.company),
-            (credential, Some(found.credential.revision)),
-            (user, Some(found.user.revision)),
-        ];
-        let delete = kind == ChangeKind::DeleteConsent;
-        let plan = Plan { before: found.consent.clone(), edit, delete, rests_on, beside: vec![] };
-        let subject = Subject {
-            credential: Some(&id.credential),
-            user: Some(&id.user),
-            ..Subject::of(kind, &id.company)
-        };
-        let now = self.clock.now();
-        Ok(match self.carry_out(view, plan, subject, terms, now).await? {
-            Attempt::Done(done) => Attempt::Done(done.map(|consent| seen(consent, view))),
-            Attempt::Again => Attempt::Again,
-        })
     }
 
     /// One consent.
@@ -252,7 +253,8 @@ impl Authority {
             let Some(found) = self.consent_of(&view, id).await? else { continue };
             let consent = existing(&found, id)?;
             let (etag, revision) = (self.etag(consent.revision), view.at);
-            return Ok(Read { resource: seen(Consent::clone(consent), &view), etag, revision });
+            let resource = shown(Consent::clone(consent), &view.catalog);
+            return Ok(Read { resource, etag, revision });
         }
         Err(Refusal::Contended)
     }
@@ -283,9 +285,35 @@ fn existing<'a>(found: &'a Found, id: &ConsentId) -> Result<&'a Arc<Consent>, Re
     found.consent.as_ref().ok_or_else(missing)
 }
 
-fn seen(consent: Consent, view: &View) -> ConsentView {
+fn between(kind: ChangeKind, id: &ConsentId) -> Subject<'_> {
+    let (credential, user) = (Some(&id.credential), Some(&id.user));
+    Subject { credential, user, ..Subject::of(kind, &id.company) }
+}
+
+/// A consent rests on all whom it is between, and on what the user could do.
+fn plan(
+    view: &View,
+    found: &Found,
+    kind: ChangeKind,
+    edit: Edit<Consent>,
+    id: &ConsentId,
+    keep: Option<Keep<Done<Consent>>>,
+) -> Plan<Consent> {
+    let credential = FactKey::Credential(found.company.created_at, id.credential.clone());
+    let user = FactKey::User(found.company.created_at, id.user.clone());
+    let rests_on = vec![
+        on_catalog(view),
+        on_company(&found.company),
+        (credential, Some(found.credential.revision)),
+        (user, Some(found.user.revision)),
+    ];
+    let delete = kind == ChangeKind::DeleteConsent;
+    Plan { before: found.consent.clone(), edit, delete, rests_on, beside: vec![], keep }
+}
+
+fn shown(consent: Consent, catalog: &Catalog) -> ConsentView {
     let scopes: Vec<_> = consent.scopes.iter().map(|(scope, ())| scope).collect();
-    ConsentView { scopes: view.catalog.names(&scopes), consent }
+    ConsentView { scopes: catalog.names(&scopes), consent }
 }
 
 impl super::ledger::Resource for User {

@@ -3,6 +3,8 @@
 //!
 //! Not here: how it looks on the wire; `grpc::status` has every variant's code and details.
 
+use uuid::Uuid;
+
 use super::audit::Impact;
 use crate::policy::catalog::AudienceError;
 use crate::policy::credential::AboveCeiling;
@@ -58,6 +60,9 @@ pub enum Refusal {
     /// The etag is not the current one.
     #[error("the etag is not the current one: read again, and decide again")]
     EtagStale,
+    /// The request's id was used for another request.
+    #[error("{0} was used for another request: give every new request an id of its own")]
+    RequestReused(Uuid),
     /// Other changes of the same facts came first, time after time.
     #[error("too many concurrent changes of the same resource: try again")]
     Contended,
@@ -69,7 +74,7 @@ pub enum Refusal {
     ImpactNotAcknowledged(Box<Impact>),
     /// The revision is no restriction of the company, or its record is no longer kept.
     #[error(
-        "revision {0} is not a restriction of this company: see ListChanges for its restrictions"
+        "revision {0} is not a restriction of this company that is still kept: see ListChanges for its restrictions"
     )]
     NoSuchRestriction(Revision),
     /// The restriction did not take these scopes.

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::ledger::{Attempt, Plan, Subject, Terms, on_catalog, resolve};
+use super::ledger::{Attempt, Done, Plan, Subject, Terms, on_catalog, resolve};
 use super::refusal::Refusal;
+use super::repeat::{Begun, Reply};
 use super::{ATTEMPTS, Authority};
 use crate::policy::catalog::Catalog;
 use crate::policy::change::{ChangeKind, FieldChange};
@@ -35,14 +36,19 @@ impl Authority {
     /// # Errors
     /// A scope or the company is unknown, the etag is not current, the revision is no
     /// restriction of this company that took the scopes, or a scope is not back in the ceiling.
-    pub async fn restore_grants(
+    pub async fn restore_grants<R: Reply>(
         &self,
         restoration: &Restoration,
         terms: &Terms,
-    ) -> Result<(u64, Revision), Refusal> {
+        render: impl Fn(u64, Revision) -> R + Clone + Send + 'static,
+    ) -> Result<R, Refusal> {
+        let kind = ChangeKind::RestoreGrants;
         let (id, at) = (&restoration.company, restoration.restricted_at);
         for _ in 0..ATTEMPTS {
-            let view = self.facts.view().await?;
+            let view = match self.begin(terms, kind).await? {
+                Begun::Now(view) => view,
+                Begun::Before(reply) => return Ok(reply),
+            };
             let named = resolve(&view.catalog, "scopes", &restoration.scopes)?;
             let found = self.facts.company(view.at, id).await;
             let Some(found) = self.told(found).await? else { continue };
@@ -51,7 +57,10 @@ impl Authority {
             let of = id.clone();
             let before = Revision(at.0.saturating_sub(1));
             let read = move |store: &dyn Store| store.changes(Some(&of), before, at, 1);
-            let change = self.facts.read(read).await?.pop();
+            let change = match self.facts.read(read).await {
+                Err(StoreError::NoLongerKept(_)) => None,
+                found => found?.pop(),
+            };
             // A company of an earlier life of the id was another one.
             let restriction = change.filter(|change| {
                 change.kind == ChangeKind::RestrictCompanyScopes && at > company.created_at
@@ -83,11 +92,14 @@ impl Authority {
             };
             let count = self.facts.read(count).await?;
             let rests_on = vec![on_catalog(&view)];
-            let plan =
-                Plan { before: Some(company), edit, delete: false, rests_on, beside: vec![] };
-            let subject = Subject::of(ChangeKind::RestoreGrants, id);
+            let render = render.clone();
+            let answer = move |done: Done<Company>| render(count, done.revision);
+            let keep = terms.keep(answer.clone());
+            let before = Some(company);
+            let plan = Plan { before, edit, delete: false, rests_on, beside: vec![], keep };
+            let subject = Subject::of(kind, id);
             if let Attempt::Done(done) = self.carry_out(&view, plan, subject, terms, now).await? {
-                return Ok((count, done.revision));
+                return Ok(answer(done));
             }
         }
         Err(Refusal::Contended)

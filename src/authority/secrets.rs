@@ -2,17 +2,30 @@
 
 use std::sync::Arc;
 
+use super::credentials::Under;
 use super::ledger::{Attempt, Done, Plan, Subject, Terms, on_company};
 use super::refusal::Refusal;
+use super::repeat::{Begun, Keep, Reply};
 use super::{ATTEMPTS, Authority};
 use crate::policy::change::{ChangeKind, Edit, FieldChange};
 use crate::policy::company::Company;
-use crate::policy::credential::{Credential, CredentialView, Ground, is_over};
+use crate::policy::credential::{Credential, CredentialView, is_over};
 use crate::policy::id::{CompanyId, CredentialId, Name};
 use crate::policy::reason::Reason;
 use crate::policy::revision::Revision;
 use crate::policy::secret::{MAX_LIVE, Presented, Secret};
 use crate::store::{Fact, FactKey, Step, StoreError};
+
+/// A secret that was made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Made {
+    /// Its public id; none in a dry run.
+    pub id: Option<Name>,
+    /// Its text, once.
+    pub secret: Option<Presented>,
+    /// The revision of the change, or the current one in a dry run.
+    pub revision: Revision,
+}
 
 /// What verifying a secret found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,14 +49,19 @@ impl Authority {
     /// # Errors
     /// The company or the credential is unknown, the etag is not current, or the credential has
     /// two live secrets.
-    pub async fn create_secret(
+    pub async fn create_secret<R: Reply>(
         &self,
         company_id: &CompanyId,
         id: &CredentialId,
         terms: &Terms,
-    ) -> Result<(Option<Presented>, Revision), Refusal> {
+        render: impl Fn(Made) -> R + Clone + Send + 'static,
+    ) -> Result<R, Refusal> {
+        let kind = ChangeKind::CreateSecret;
         for _ in 0..ATTEMPTS {
-            let view = self.facts.view().await?;
+            let view = match self.begin(terms, kind).await? {
+                Begun::Now(view) => view,
+                Begun::Before(reply) => return Ok(reply),
+            };
             let found = self.credential_of(&view, company_id, id).await;
             let Some(found) = self.told(found).await? else { continue };
             let (company, before) = existing(found, company_id, id)?;
@@ -64,18 +82,25 @@ impl Authority {
                 revision: Revision::NEXT,
             };
             let mut secrets = before.secrets.clone();
-            secrets.push(secret_id);
+            secrets.push(secret_id.clone());
             let step = Step {
                 key: FactKey::Secret(secret.company, secret.id.clone()),
                 before: None,
                 after: Some(Fact::Secret(Arc::new(secret))),
             };
-            let plan = with_secrets(&company, before, secrets, step);
-            let kind = ChangeKind::CreateSecret;
+            // Of the secret itself only a hash is kept, so a repeat tells the id alone.
+            let (keep, kept_id) = (render.clone(), secret_id.clone());
+            let keep = terms.keep(move |done: Done<Credential>| {
+                keep(Made { id: Some(kept_id), secret: None, revision: done.revision })
+            });
+            let plan = with_secrets(&company, before, secrets, step, keep);
             let subject = Subject { credential: Some(id), ..Subject::of(kind, company_id) };
             let now = self.clock.now();
             if let Attempt::Done(done) = self.carry_out(&view, plan, subject, terms, now).await? {
-                return Ok(((!terms.validate_only).then_some(presented), done.revision));
+                let (id, revision) = (Some(secret_id), done.revision);
+                let made = Made { id, secret: Some(presented), revision };
+                let dry = Made { id: None, secret: None, revision };
+                return Ok(render(if terms.validate_only { dry } else { made }));
             }
         }
         Err(Refusal::Contended)
@@ -85,15 +110,20 @@ impl Authority {
     ///
     /// # Errors
     /// The company, the credential or the secret is unknown, or the etag is not current.
-    pub async fn delete_secret(
+    pub async fn delete_secret<R: Reply>(
         &self,
         company_id: &CompanyId,
         id: &CredentialId,
         secret_id: &Name,
         terms: &Terms,
-    ) -> Result<Done<CredentialView>, Refusal> {
+        render: impl Fn(Done<CredentialView>) -> R + Clone + Send + 'static,
+    ) -> Result<R, Refusal> {
+        let kind = ChangeKind::DeleteSecret;
         for _ in 0..ATTEMPTS {
-            let view = self.facts.view().await?;
+            let view = match self.begin(terms, kind).await? {
+                Begun::Now(view) => view,
+                Begun::Before(reply) => return Ok(reply),
+            };
             let found = self.credential_of(&view, company_id, id).await;
             let Some(found) = self.told(found).await? else { continue };
             let (company, before) = existing(found, company_id, id)?;
@@ -109,15 +139,16 @@ impl Authority {
                 before: Some(Fact::Secret(secret)),
                 after: None,
             };
-            let plan = with_secrets(&company, Arc::clone(&before), secrets.collect(), step);
-            let kind = ChangeKind::DeleteSecret;
+            let secrets = secrets.collect();
+            let (now, last_seen) = (self.clock.now(), self.last_seen(before.created_at).await);
+            let (catalog, under) = (Arc::clone(&view.catalog), Arc::clone(&company));
+            let under = Under { catalog, company: under, now, last_seen };
+            let answer = under.answer(render.clone());
+            let keep = terms.keep(answer.clone());
+            let plan = with_secrets(&company, before, secrets, step, keep);
             let subject = Subject { credential: Some(id), ..Subject::of(kind, company_id) };
-            let now = self.clock.now();
-            let ground = Ground { catalog: &view.catalog, company: &company, now };
             if let Attempt::Done(done) = self.carry_out(&view, plan, subject, terms, now).await? {
-                let mut done = done.map(|credential| credential.view(ground));
-                done.resource = self.with_last_seen(done.resource).await;
-                return Ok(done);
+                return Ok(answer(done));
             }
         }
         Err(Refusal::Contended)
@@ -186,11 +217,12 @@ fn with_secrets(
     before: Arc<Credential>,
     secrets: Vec<Name>,
     step: Step,
+    keep: Option<Keep<Done<Credential>>>,
 ) -> Plan<Credential> {
     let moved = FieldChange::list("secret_ids", Some(&before.secrets), &secrets);
     let mut edit = Edit::none(&*before);
     edit.fields.extend(moved);
     edit.after.secrets = secrets;
     let rests_on = vec![on_company(company)];
-    Plan { before: Some(before), edit, delete: false, rests_on, beside: vec![step] }
+    Plan { before: Some(before), edit, delete: false, rests_on, beside: vec![step], keep }
 }

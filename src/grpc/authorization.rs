@@ -2,24 +2,10 @@
 
 use tonic::{Request, Response, Status};
 
-use super::{Doors, parse, render};
-use crate::authority::{Answer, CredentialChange, Done, Terms};
-use crate::policy::credential::CredentialView;
-use crate::policy::id::{CompanyId, CredentialId};
+use super::{Doors, parse, render, reply};
+use crate::authority::Answer;
 use crate::proto::authorization_service_server::AuthorizationService;
 use crate::proto::*;
-
-/// What a change of a credential's scopes is answered with, before it has its message.
-async fn change_credential(
-    doors: &Doors,
-    call: (CompanyId, CredentialId, CredentialChange, Terms),
-) -> Result<(Credential, Vec<String>, Vec<String>, u64), Status> {
-    let (company, id, change, terms) = call;
-    let done = doors.ask()?.change_credential(&company, &id, &change, &terms).await?;
-    let Done { resource, etag, added, removed, revision }: Done<CredentialView> = done;
-    let credential = render::credential(resource, etag);
-    Ok((credential, render::names(&added), render::names(&removed), revision.0))
-}
 
 #[tonic::async_trait]
 impl AuthorizationService for Doors {
@@ -67,44 +53,44 @@ impl AuthorizationService for Doors {
         &self,
         request: Request<GrantScopesRequest>,
     ) -> Result<Response<GrantScopesResponse>, Status> {
-        let call = parse::grant(request.into_inner())?;
-        let (credential, added_scopes, _, revision) = change_credential(self, call).await?;
-        let credential = Some(credential);
-        Ok(Response::new(GrantScopesResponse { credential, added_scopes, revision }))
+        let (company, id, change, terms) = parse::grant(request.into_inner())?;
+        let render = reply::granted;
+        Ok(Response::new(
+            self.ask()?.change_credential(&company, &id, &change, &terms, render).await?,
+        ))
     }
 
     async fn revoke_scopes(
         &self,
         request: Request<RevokeScopesRequest>,
     ) -> Result<Response<RevokeScopesResponse>, Status> {
-        let call = parse::revoke(request.into_inner())?;
-        let (credential, _, removed_scopes, revision) = change_credential(self, call).await?;
-        let credential = Some(credential);
-        Ok(Response::new(RevokeScopesResponse { credential, removed_scopes, revision }))
+        let (company, id, change, terms) = parse::revoke(request.into_inner())?;
+        let render = reply::revoked;
+        Ok(Response::new(
+            self.ask()?.change_credential(&company, &id, &change, &terms, render).await?,
+        ))
     }
 
     async fn replace_scopes(
         &self,
         request: Request<ReplaceScopesRequest>,
     ) -> Result<Response<ReplaceScopesResponse>, Status> {
-        let call = parse::replace(request.into_inner())?;
-        let (credential, added_scopes, removed_scopes, revision) =
-            change_credential(self, call).await?;
-        let credential = Some(credential);
-        let response = ReplaceScopesResponse { credential, added_scopes, removed_scopes, revision };
-        Ok(Response::new(response))
+        let (company, id, change, terms) = parse::replace(request.into_inner())?;
+        let render = reply::replaced;
+        Ok(Response::new(
+            self.ask()?.change_credential(&company, &id, &change, &terms, render).await?,
+        ))
     }
 
     async fn reset_scopes(
         &self,
         request: Request<ResetScopesRequest>,
     ) -> Result<Response<ResetScopesResponse>, Status> {
-        let call = parse::reset(request.into_inner())?;
-        let (credential, added_scopes, removed_scopes, revision) =
-            change_credential(self, call).await?;
-        let credential = Some(credential);
-        let response = ResetScopesResponse { credential, added_scopes, removed_scopes, revision };
-        Ok(Response::new(response))
+        let (company, id, change, terms) = parse::reset(request.into_inner())?;
+        let render = reply::reset;
+        Ok(Response::new(
+            self.ask()?.change_credential(&company, &id, &change, &terms, render).await?,
+        ))
     }
 
     async fn restore_grants(
@@ -112,9 +98,8 @@ impl AuthorizationService for Doors {
         request: Request<RestoreGrantsRequest>,
     ) -> Result<Response<RestoreGrantsResponse>, Status> {
         let (restoration, terms) = parse::restore(request.into_inner())?;
-        let (count, revision) = self.ask()?.restore_grants(&restoration, &terms).await?;
-        let (restored_credential_count, revision) = (count, revision.0);
-        Ok(Response::new(RestoreGrantsResponse { restored_credential_count, revision }))
+        let render = reply::restored;
+        Ok(Response::new(self.ask()?.restore_grants(&restoration, &terms, render).await?))
     }
 
     async fn add_company_scopes(
@@ -122,12 +107,8 @@ impl AuthorizationService for Doors {
         request: Request<AddCompanyScopesRequest>,
     ) -> Result<Response<AddCompanyScopesResponse>, Status> {
         let (id, change, terms) = parse::add_company_scopes(request.into_inner())?;
-        let done = self.ask()?.change_company(&id, &change, &terms).await?;
-        Ok(Response::new(AddCompanyScopesResponse {
-            added_scopes: render::names(&done.added),
-            revision: done.revision.0,
-            company: Some(render::company(done.resource, done.etag)),
-        }))
+        let render = reply::scopes_added;
+        Ok(Response::new(self.ask()?.change_company(&id, &change, &terms, render).await?))
     }
 
     async fn restrict_company_scopes(
@@ -135,7 +116,7 @@ impl AuthorizationService for Doors {
         request: Request<RestrictCompanyScopesRequest>,
     ) -> Result<Response<RestrictCompanyScopesResponse>, Status> {
         let (restriction, terms) = parse::restrict(request.into_inner())?;
-        let (done, impact) = self.ask()?.restrict_company(&restriction, &terms).await?;
-        Ok(Response::new(render::restriction(done, impact)))
+        let render = reply::restricted;
+        Ok(Response::new(self.ask()?.restrict_company(&restriction, &terms, render).await?))
     }
 }

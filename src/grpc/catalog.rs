@@ -2,7 +2,7 @@
 
 use tonic::{Request, Response, Status};
 
-use super::{Doors, parse, render};
+use super::{Doors, parse, reply};
 use crate::proto::catalog_service_server::CatalogService;
 use crate::proto::{
     ApplyCatalogRequest, ApplyCatalogResponse, GetCatalogRequest, GetCatalogResponse,
@@ -15,8 +15,7 @@ impl CatalogService for Doors {
         request: Request<ApplyCatalogRequest>,
     ) -> Result<Response<ApplyCatalogResponse>, Status> {
         let (yaml, terms) = parse::apply_catalog(request.into_inner())?;
-        let applied = self.ask()?.apply_catalog(&yaml, &terms).await?;
-        Ok(Response::new(render::applied(applied)))
+        Ok(Response::new(self.ask()?.apply_catalog(&yaml, &terms, reply::applied).await?))
     }
 
     async fn get_catalog(

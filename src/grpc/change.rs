@@ -35,10 +35,12 @@ impl ChangeService for Doors {
         let from = request.after_revision.to_string();
         let list = List::new(self.ask()?.incarnation(), "ListChanges", &[of, &from]);
         let after = match list.after(&request.page_token)? {
-            Some(last) => last.parse().map_err(|_| page::foreign_token())?,
-            None => request.after_revision,
+            Some(last) => Some(last.parse().map_err(|_| page::foreign_token())?),
+            // Who names no place to start from gets the oldest that there is.
+            None => Some(request.after_revision).filter(|after| *after > 0),
         };
-        let (changes, more) = self.ask()?.changes(company, Revision(after), size).await?;
+        let after = after.map(Revision);
+        let (changes, more) = self.ask()?.changes_kept(company, after, size).await?;
         let last = changes.last().filter(|_| more);
         let next_page_token = last.map(|c| list.token(&c.revision.to_string())).unwrap_or_default();
         let changes = changes.into_iter().map(render::change).collect();

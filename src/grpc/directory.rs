@@ -3,7 +3,7 @@
 use tonic::{Request, Response, Status};
 
 use super::page::{self, List};
-use super::{Doors, parse, render};
+use super::{Doors, parse, render, reply};
 use crate::authority::listing::Page;
 use crate::authority::secrets::Verification;
 use crate::policy::id::{CompanyId, CredentialId, UserId};
@@ -35,9 +35,8 @@ impl DirectoryService for Doors {
         request: Request<CreateCompanyRequest>,
     ) -> Result<Response<CreateCompanyResponse>, Status> {
         let (new, terms) = parse::create_company(request.into_inner())?;
-        let done = self.ask()?.create_company(&new, &terms).await?;
-        let (company, revision) = (render::company(done.resource, done.etag), done.revision.0);
-        Ok(Response::new(CreateCompanyResponse { company: Some(company), revision }))
+        let render = reply::company_created;
+        Ok(Response::new(self.ask()?.create_company(&new, &terms, render).await?))
     }
 
     async fn get_company(
@@ -75,9 +74,8 @@ impl DirectoryService for Doors {
         request: Request<UpdateCompanyRequest>,
     ) -> Result<Response<UpdateCompanyResponse>, Status> {
         let (id, change, terms) = parse::update_company(request.into_inner())?;
-        let done = self.ask()?.change_company(&id, &change, &terms).await?;
-        let (company, revision) = (render::company(done.resource, done.etag), done.revision.0);
-        Ok(Response::new(UpdateCompanyResponse { company: Some(company), revision }))
+        let render = reply::company_updated;
+        Ok(Response::new(self.ask()?.change_company(&id, &change, &terms, render).await?))
     }
 
     async fn delete_company(
@@ -85,9 +83,8 @@ impl DirectoryService for Doors {
         request: Request<DeleteCompanyRequest>,
     ) -> Result<Response<DeleteCompanyResponse>, Status> {
         let (id, change, terms) = parse::delete_company(request.into_inner())?;
-        let done = self.ask()?.change_company(&id, &change, &terms).await?;
-        let (company, revision) = (render::company(done.resource, done.etag), done.revision.0);
-        Ok(Response::new(DeleteCompanyResponse { company: Some(company), revision }))
+        let render = reply::company_deleted;
+        Ok(Response::new(self.ask()?.change_company(&id, &change, &terms, render).await?))
     }
 
     async fn create_credential(
@@ -95,10 +92,8 @@ impl DirectoryService for Doors {
         request: Request<CreateCredentialRequest>,
     ) -> Result<Response<CreateCredentialResponse>, Status> {
         let (new, terms) = parse::create_credential(request.into_inner())?;
-        let done = self.ask()?.create_credential(&new, &terms).await?;
-        let (credential, revision) =
-            (render::credential(done.resource, done.etag), done.revision.0);
-        Ok(Response::new(CreateCredentialResponse { credential: Some(credential), revision }))
+        let render = reply::credential_created;
+        Ok(Response::new(self.ask()?.create_credential(&new, &terms, render).await?))
     }
 
     async fn get_credential(
@@ -142,10 +137,10 @@ impl DirectoryService for Doors {
         request: Request<UpdateCredentialRequest>,
     ) -> Result<Response<UpdateCredentialResponse>, Status> {
         let (company, id, change, terms) = parse::update_credential(request.into_inner())?;
-        let done = self.ask()?.change_credential(&company, &id, &change, &terms).await?;
-        let (credential, revision) =
-            (render::credential(done.resource, done.etag), done.revision.0);
-        Ok(Response::new(UpdateCredentialResponse { credential: Some(credential), revision }))
+        let render = reply::credential_updated;
+        Ok(Response::new(
+            self.ask()?.change_credential(&company, &id, &change, &terms, render).await?,
+        ))
     }
 
     async fn delete_credential(
@@ -153,10 +148,10 @@ impl DirectoryService for Doors {
         request: Request<DeleteCredentialRequest>,
     ) -> Result<Response<DeleteCredentialResponse>, Status> {
         let (company, id, change, terms) = parse::delete_credential(request.into_inner())?;
-        let done = self.ask()?.change_credential(&company, &id, &change, &terms).await?;
-        let (credential, revision) =
-            (render::credential(done.resource, done.etag), done.revision.0);
-        Ok(Response::new(DeleteCredentialResponse { credential: Some(credential), revision }))
+        let render = reply::credential_deleted;
+        Ok(Response::new(
+            self.ask()?.change_credential(&company, &id, &change, &terms, render).await?,
+        ))
     }
 
     async fn create_secret(
@@ -164,8 +159,8 @@ impl DirectoryService for Doors {
         request: Request<CreateSecretRequest>,
     ) -> Result<Response<CreateSecretResponse>, Status> {
         let (company, id, terms) = parse::create_secret(request.into_inner())?;
-        let (secret, revision) = self.ask()?.create_secret(&company, &id, &terms).await?;
-        Ok(Response::new(render::secret(secret, revision)))
+        let render = reply::secret_created;
+        Ok(Response::new(self.ask()?.create_secret(&company, &id, &terms, render).await?))
     }
 
     async fn delete_secret(
@@ -173,10 +168,8 @@ impl DirectoryService for Doors {
         request: Request<DeleteSecretRequest>,
     ) -> Result<Response<DeleteSecretResponse>, Status> {
         let (company, id, secret, terms) = parse::delete_secret(request.into_inner())?;
-        let done = self.ask()?.delete_secret(&company, &id, &secret, &terms).await?;
-        let (credential, revision) =
-            (render::credential(done.resource, done.etag), done.revision.0);
-        Ok(Response::new(DeleteSecretResponse { credential: Some(credential), revision }))
+        let render = reply::secret_deleted;
+        Ok(Response::new(self.ask()?.delete_secret(&company, &id, &secret, &terms, render).await?))
     }
 
     async fn verify_secret(
@@ -196,9 +189,9 @@ impl DirectoryService for Doors {
         request: Request<PutUserRequest>,
     ) -> Result<Response<PutUserResponse>, Status> {
         let (company, id, roles, terms) = parse::put_user(request.into_inner())?;
-        let done = self.ask()?.put_user(&company, &id, &roles, &terms).await?;
-        let user = Some(render::user(done.resource, &company, done.etag));
-        Ok(Response::new(PutUserResponse { user, revision: done.revision.0 }))
+        let of = company.clone();
+        let render = move |done| reply::user_put(&of, done);
+        Ok(Response::new(self.ask()?.put_user(&company, &id, &roles, &terms, render).await?))
     }
 
     async fn get_user(
@@ -238,9 +231,9 @@ impl DirectoryService for Doors {
         request: Request<DeleteUserRequest>,
     ) -> Result<Response<DeleteUserResponse>, Status> {
         let (company, id, terms) = parse::delete_user(request.into_inner())?;
-        let done = self.ask()?.delete_user(&company, &id, &terms).await?;
-        let user = Some(render::user(done.resource, &company, done.etag));
-        Ok(Response::new(DeleteUserResponse { user, revision: done.revision.0 }))
+        let of = company.clone();
+        let render = move |done| reply::user_deleted(&of, done);
+        Ok(Response::new(self.ask()?.delete_user(&company, &id, &terms, render).await?))
     }
 
     async fn put_consent(
@@ -248,9 +241,9 @@ impl DirectoryService for Doors {
         request: Request<PutConsentRequest>,
     ) -> Result<Response<PutConsentResponse>, Status> {
         let (id, scopes, terms) = parse::put_consent(request.into_inner())?;
-        let done = self.ask()?.put_consent(&id, &scopes, &terms).await?;
-        let consent = Some(render::consent(done.resource, &id, done.etag));
-        Ok(Response::new(PutConsentResponse { consent, revision: done.revision.0 }))
+        let of = id.clone();
+        let render = move |done| reply::consent_put(&of, done);
+        Ok(Response::new(self.ask()?.put_consent(&id, &scopes, &terms, render).await?))
     }
 
     async fn get_consent(
@@ -268,8 +261,8 @@ impl DirectoryService for Doors {
         request: Request<DeleteConsentRequest>,
     ) -> Result<Response<DeleteConsentResponse>, Status> {
         let (id, terms) = parse::delete_consent(request.into_inner())?;
-        let done = self.ask()?.delete_consent(&id, &terms).await?;
-        let consent = Some(render::consent(done.resource, &id, done.etag));
-        Ok(Response::new(DeleteConsentResponse { consent, revision: done.revision.0 }))
+        let of = id.clone();
+        let render = move |done| reply::consent_deleted(&of, done);
+        Ok(Response::new(self.ask()?.delete_consent(&id, &terms, render).await?))
     }
 }

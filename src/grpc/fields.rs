@@ -6,9 +6,10 @@ use std::collections::HashSet;
 use std::fmt::Display;
 
 use jiff::Timestamp;
+use uuid::Uuid;
 
-use crate::authority::Terms;
 use crate::authority::people::ConsentId;
+use crate::authority::{RequestId, Terms};
 use crate::policy::catalog::endpoint::Path;
 use crate::policy::catalog::file::is_method;
 use crate::policy::change::Author;
@@ -53,8 +54,6 @@ pub enum Rejection {
     Malformed(Vec<Violation>, usize),
     /// A list is longer than its limit.
     TooMany(Violation),
-    /// The request asks for what this version does not do yet.
-    NotYet(&'static str),
 }
 
 /// Reads fields one by one, and remembers what is wrong.
@@ -65,7 +64,6 @@ pub(super) struct Fields {
     wrong: Vec<Violation>,
     wrong_count: usize,
     too_many: Option<Violation>,
-    not_yet: Option<&'static str>,
 }
 
 impl Fields {
@@ -149,16 +147,18 @@ impl Fields {
     }
 
     pub(super) fn terms(&mut self, raw: RawTerms) -> Terms {
-        if !raw.request_id.is_empty() {
-            self.not_yet = Some("`request_id`");
-        }
+        let request = match raw.request_id.as_str() {
+            "" => None,
+            text => self.take("request_id", request_id(text)),
+        };
+        let request = request.map(|id| RequestId { id, body: raw.body });
         let author = Author {
             actor: ANONYMOUS.to_owned(),
             on_behalf_of: self.line("on_behalf_of", raw.on_behalf_of, MAX_LABEL),
             reason: self.line("reason", raw.reason, MAX_REASON),
         };
         let etag = (!raw.etag.is_empty()).then_some(raw.etag);
-        Terms { author, etag, validate_only: raw.validate_only }
+        Terms { author, etag, validate_only: raw.validate_only, request }
     }
 
     /// Which of the allowed fields the mask names.
@@ -184,12 +184,19 @@ impl Fields {
             return Err(Rejection::TooMany(violation));
         }
         match value {
-            Some(value) if self.wrong.is_empty() => match self.not_yet {
-                Some(what) => Err(Rejection::NotYet(what)),
-                None => Ok(value),
-            },
+            Some(value) if self.wrong.is_empty() => Ok(value),
             _ => Err(Rejection::Malformed(self.wrong, self.wrong_count)),
         }
+    }
+}
+
+/// A request's id, written as RFC 9562 does.
+fn request_id(text: &str) -> Result<Uuid, &'static str> {
+    let hyphened = text.len() == 36;
+    match Uuid::try_parse(text) {
+        Ok(id) if hyphened && !id.is_nil() => Ok(id),
+        Ok(id) if id.is_nil() => Err("is the UUID of nothing: make a random one for each request"),
+        _ => Err("is not a UUID, such as `6f1c0a52-9d5e-4a6b-8f0e-2c4d1b3a7e90`"),
     }
 }
 
@@ -206,6 +213,8 @@ pub(super) struct RawTerms {
     pub(super) etag: String,
     pub(super) validate_only: bool,
     pub(super) request_id: String,
+    /// A digest of the whole request, if it may be sent again.
+    pub(super) body: [u8; 32],
     pub(super) reason: String,
     pub(super) on_behalf_of: String,
 }

@@ -5,6 +5,8 @@
 
 use std::mem;
 
+use prost::Message;
+
 use super::fields::{
     Fields, MAX_CHANGE_SCOPES, MAX_CHECKS, MAX_LABEL, MAX_ROLES, RawTerms, Rejection,
 };
@@ -23,6 +25,7 @@ use crate::proto;
 macro_rules! terms {
     ($request:ident) => {
         RawTerms {
+            body: digest(&$request.request_id, &$request),
             etag: mem::take(&mut $request.etag),
             validate_only: $request.validate_only,
             request_id: mem::take(&mut $request.request_id),
@@ -30,6 +33,14 @@ macro_rules! terms {
             on_behalf_of: mem::take(&mut $request.on_behalf_of),
         }
     };
+}
+
+/// A digest of all that a request asks for, if it may be sent again.
+fn digest(request_id: &str, request: &impl Message) -> [u8; 32] {
+    if request_id.is_empty() {
+        return [0; 32];
+    }
+    *blake3::hash(&request.encode_to_vec()).as_bytes()
 }
 
 /// A check as asked, and the revision that it waits for.

@@ -1,11 +1,11 @@
-//! Render: from values to messages.
+//! Render: from values to messages. What a change is answered with is in [`super::reply`].
 
 use jiff::Timestamp;
 
-use crate::authority::audit::Impact;
+use crate::authority::Answer;
+use crate::authority::audit::Affected;
 use crate::authority::people::{ConsentId, ConsentView};
 use crate::authority::secrets::Verification;
-use crate::authority::{Answer, Applied, Done};
 use crate::policy::catalog::Reach;
 use crate::policy::change::Change;
 use crate::policy::company::CompanyView;
@@ -13,9 +13,7 @@ use crate::policy::credential::{CredentialView, GrantState};
 use crate::policy::decision::{Explanation, Layer, Verdict};
 use crate::policy::id::CompanyId;
 use crate::policy::reason::Reason;
-use crate::policy::revision::Revision;
 use crate::policy::scope::Scope;
-use crate::policy::secret::Presented;
 use crate::policy::user::User;
 use crate::proto;
 
@@ -182,36 +180,13 @@ pub(super) fn credential(view: CredentialView, etag: String) -> proto::Credentia
     }
 }
 
-pub(super) fn restriction(
-    done: Done<CompanyView>,
-    impact: Impact,
-) -> proto::RestrictCompanyScopesResponse {
-    proto::RestrictCompanyScopesResponse {
-        restricted_scopes: names(&done.removed),
-        affected_credential_count: impact.count,
-        affected_credentials: impact
-            .affected
-            .into_iter()
-            .map(|affected| proto::AffectedCredential {
-                credential_id: affected.id.to_string(),
-                label: affected.label,
-                enabled: affected.enabled,
-                scopes: names(&affected.scopes),
-                last_seen_time: affected.last_seen.map(stamp),
-            })
-            .collect(),
-        etag: impact.etag,
-        revision: done.revision.0,
-        company: Some(company(done.resource, done.etag)),
-    }
-}
-
-pub(super) fn secret(secret: Option<Presented>, revision: Revision) -> proto::CreateSecretResponse {
-    let id = secret.as_ref().and_then(Presented::id);
-    proto::CreateSecretResponse {
-        secret_id: id.map(|id| id.to_string()).unwrap_or_default(),
-        secret: secret.map(Presented::reveal).unwrap_or_default(),
-        revision: revision.0,
+pub(super) fn affected(affected: Affected) -> proto::AffectedCredential {
+    proto::AffectedCredential {
+        credential_id: affected.id.to_string(),
+        label: affected.label,
+        enabled: affected.enabled,
+        scopes: names(&affected.scopes),
+        last_seen_time: affected.last_seen.map(stamp),
     }
 }
 
@@ -229,22 +204,6 @@ pub(super) fn verification(found: Verification) -> proto::VerifySecretResponse {
             secret_id: secret.to_string(),
             reason: against.map_or(proto::Reason::Allowed, reason).into(),
         },
-    }
-}
-
-pub(super) fn applied(applied: Applied) -> proto::ApplyCatalogResponse {
-    let Applied { difference, companies, credentials, etag, revision } = applied;
-    proto::ApplyCatalogResponse {
-        added_scopes: names(&difference.added),
-        removed_scopes: names(&difference.removed_names),
-        affected_company_count: companies,
-        affected_credential_count: credentials,
-        etag,
-        revision: revision.0,
-        changed_scopes: names(&difference.changed_scopes),
-        changed_audiences: difference.changed_audiences,
-        changed_roles: difference.changed_roles,
-        changed_endpoints: difference.changed_endpoints,
     }
 }
 

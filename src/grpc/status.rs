@@ -105,10 +105,6 @@ impl From<Rejection> for Status {
                     .with("violation_count", count)
             }
             Rejection::TooMany(Violation { field, description }) => limit(&field, &description),
-            Rejection::NotYet(what) => {
-                let message = format!("{what} is not served by this version");
-                Draft::new(Code::Unimplemented, "NOT_IMPLEMENTED", message)
-            }
         }
         .finish()
     }
@@ -191,6 +187,12 @@ impl From<Refusal> for Status {
                 id.as_str(),
             ),
             Refusal::EtagStale => Draft::new(Code::Aborted, "ETAG_STALE", message),
+            Refusal::RequestReused(_) => {
+                let field = "request_id".to_owned();
+                let text = format!("`{field}` {message}");
+                Draft::new(Code::InvalidArgument, "REQUEST_ID_REUSED", text)
+                    .malformed([Violation { field, description: message }])
+            }
             Refusal::Contended => Draft::new(Code::Aborted, "CONTENDED", message).retry(),
             Refusal::AboveCeiling(above) => {
                 let what = "not in the company's ceiling: ask the operator to add it";
@@ -218,6 +220,10 @@ impl From<Refusal> for Status {
                 let mut draft = limit("changes", "wait in greater number than the queue holds");
                 draft.details.set_retry_info(Some(Duration::from_secs(1)));
                 draft
+            }
+            Refusal::Store(StoreError::NoLongerKept(gone)) => {
+                Draft::new(Code::OutOfRange, "NO_LONGER_KEPT", message)
+                    .with("oldest_after_revision", gone)
             }
             Refusal::Store(StoreError::Unavailable | StoreError::Damaged) => {
                 Draft::new(Code::Unavailable, "STORE_UNAVAILABLE", message).retry()

@@ -34,8 +34,8 @@ pub(super) async fn furnish(authority: &Authority) -> Result<(), DemoError> {
         display_name: "Demo company".to_owned(),
         scopes: Some(ceiling.clone()),
     };
-    match authority.create_company(&new, &terms).await {
-        Ok(_) => {}
+    match authority.create_company(&new, &terms, |_| ()).await {
+        Ok(()) => {}
         // Made by an earlier start, and perhaps changed since: left as it is.
         Err(Refusal::CompanyExists(_)) => return Ok(()),
         Err(refusal) => return Err(refusal.into()),
@@ -50,7 +50,7 @@ pub(super) async fn furnish(authority: &Authority) -> Result<(), DemoError> {
             scopes,
             expires_at: None,
         };
-        authority.create_credential(&new, &terms).await?;
+        authority.create_credential(&new, &terms, |_| ()).await?;
     }
     Ok(())
 }

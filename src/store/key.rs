@@ -7,7 +7,7 @@ use crate::policy::id::{CompanyId, CredentialId};
 use crate::policy::revision::Revision;
 use crate::policy::scope::ScopeId;
 
-use super::FactKey;
+use super::{FactKey, RequestKey};
 
 const CATALOG: u8 = b'G';
 const COMPANY: u8 = b'C';
@@ -22,6 +22,8 @@ const USER: u8 = b'U';
 const CONSENT: u8 = b'T';
 const SECRET: u8 = b'S';
 const SEEN: u8 = b'N';
+const ANSWERED: u8 = b'R';
+const ANSWERED_AT: u8 = b'E';
 
 /// The version of the schema of what is kept.
 pub(super) const SCHEMA: &[u8] = b"Mschema";
@@ -31,6 +33,9 @@ pub(super) const INCARNATION: &[u8] = b"Mincarnation";
 pub(super) const HEAD: &[u8] = b"Mhead";
 /// The latest time that was ever relied on (D19).
 pub(super) const TIME: &[u8] = b"Mtime";
+
+/// The last revision whose change is no longer kept.
+pub(super) const TRIMMED: &[u8] = b"Mtrimmed";
 
 /// Builds keys piece by piece.
 struct Key(Vec<u8>);
@@ -118,6 +123,11 @@ pub(super) fn consents(company: Revision) -> Vec<u8> {
     Key::table(CONSENT).number(company.0).0
 }
 
+/// All consents of a user of a company, by their births.
+pub(super) fn consents_of(company: Revision, user: Revision) -> Vec<u8> {
+    Key(consents(company)).number(user.0).0
+}
+
 /// When a credential was last seen, by its birth.
 pub(super) fn seen(credential: Revision) -> Vec<u8> {
     Key::table(SEEN).number(credential.0).0
@@ -167,14 +177,77 @@ pub(super) fn revision_at_end(key: &[u8]) -> Option<Revision> {
     Some(Revision(u64::from_be_bytes(*number)))
 }
 
-/// A deleted company whose credentials are still to be swept, by its birth.
-pub(super) fn dead(company: Revision) -> Vec<u8> {
-    Key::table(DEAD).number(company.0).0
+/// Who was deleted and left something that is still to be swept. By births, which never recur.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Dead {
+    /// A company.
+    Company(Revision),
+    /// A user of a company.
+    User(Revision, Revision),
+    /// A credential of a company.
+    Credential(Revision, Revision),
 }
 
-/// All deleted companies still to be swept.
+const DEAD_USER: u8 = b'U';
+const DEAD_CREDENTIAL: u8 = b'K';
+
+/// Where it is noted that someone is still to be swept.
+pub(super) fn dead(dead: Dead) -> Vec<u8> {
+    let member = |company: Revision, kind: u8, birth: Revision| {
+        let mut key = Key::table(DEAD).number(company.0);
+        key.0.push(kind);
+        key.number(birth.0).0
+    };
+    match dead {
+        Dead::Company(company) => Key::table(DEAD).number(company.0).0,
+        Dead::User(company, user) => member(company, DEAD_USER, user),
+        Dead::Credential(company, credential) => member(company, DEAD_CREDENTIAL, credential),
+    }
+}
+
+/// All who are still to be swept.
 pub(super) fn all_dead() -> Vec<u8> {
     vec![DEAD]
+}
+
+/// Who is to be swept by this key.
+pub(super) fn dead_of(key: &[u8]) -> Option<Dead> {
+    let (company, member) = key.strip_prefix(&[DEAD])?.split_first_chunk::<8>()?;
+    let company = Revision(u64::from_be_bytes(*company));
+    let Some((kind, birth)) = member.split_first() else {
+        return Some(Dead::Company(company));
+    };
+    let birth = Revision(u64::from_be_bytes(birth.try_into().ok()?));
+    match *kind {
+        DEAD_USER => Some(Dead::User(company, birth)),
+        DEAD_CREDENTIAL => Some(Dead::Credential(company, birth)),
+        _ => None,
+    }
+}
+
+/// What is kept of a request that was carried out.
+pub(super) fn answered(request: &RequestKey) -> Vec<u8> {
+    let mut key = vec![ANSWERED];
+    key.extend(request.0);
+    key
+}
+
+/// That a request was carried out in this millisecond.
+pub(super) fn answered_at(millisecond: u64, request: &RequestKey) -> Vec<u8> {
+    let mut key = Key::table(ANSWERED_AT).number(millisecond);
+    key.0.extend(request.0);
+    key.0
+}
+
+/// All requests that were carried out, by time.
+pub(super) fn all_answered_at() -> Vec<u8> {
+    vec![ANSWERED_AT]
+}
+
+/// When which request was carried out, by this key.
+pub(super) fn answered_of(key: &[u8]) -> Option<(u64, RequestKey)> {
+    let (millisecond, request) = key.strip_prefix(&[ANSWERED_AT])?.split_first_chunk::<8>()?;
+    Some((u64::from_be_bytes(*millisecond), RequestKey(request.try_into().ok()?)))
 }
 
 /// One part of a value too long for its place.
@@ -184,9 +257,23 @@ pub(super) fn part(revision: Revision, value: u32, part: u32) -> Vec<u8> {
 
 /// The table bytes, which must differ.
 #[cfg(test)]
-const TABLES: [u8; 14] = [
-    SCHEMA[0], CATALOG, COMPANY, CREDENTIAL, IMPACT, HOLDER, CHANGE, CHANGE_OF, DEAD, PART, USER,
-    CONSENT, SECRET, SEEN,
+const TABLES: [u8; 16] = [
+    SCHEMA[0],
+    CATALOG,
+    COMPANY,
+    CREDENTIAL,
+    IMPACT,
+    HOLDER,
+    CHANGE,
+    CHANGE_OF,
+    DEAD,
+    PART,
+    USER,
+    CONSENT,
+    SECRET,
+    SEEN,
+    ANSWERED,
+    ANSWERED_AT,
 ];
 
 #[cfg(test)]
@@ -199,9 +286,23 @@ mod tests {
         tables.sort_unstable();
         tables.dedup();
         assert_eq!(tables.len(), TABLES.len());
-        for meta in [INCARNATION, HEAD, TIME] {
+        for meta in [INCARNATION, HEAD, TIME, TRIMMED] {
             assert_eq!(meta[0], SCHEMA[0]);
         }
+    }
+
+    #[test]
+    fn the_dead_and_the_answered_are_read_back_from_their_keys() {
+        let births = (Revision(7), Revision(8));
+        for someone in [
+            Dead::Company(births.0),
+            Dead::User(births.0, births.1),
+            Dead::Credential(births.0, births.1),
+        ] {
+            assert_eq!(dead_of(&dead(someone)), Some(someone));
+        }
+        let request = RequestKey([7; 32]);
+        assert_eq!(answered_of(&answered_at(9, &request)), Some((9, request)));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use prost::Message;
 use prost_types::Timestamp as Stamp;
 
-use super::{Damage, Fact, FactKey};
+use super::{Answered, Damage, Fact, FactKey};
 use crate::policy::catalog::Catalog;
 use crate::policy::ceiling::{Displaced, Window};
 use crate::policy::change::{Author, Change, ChangeKind, FieldChange};
@@ -22,8 +22,8 @@ use crate::policy::secret::Secret;
 use crate::policy::user::User;
 
 use proto::{
-    CatalogRecord, ChangeRecord, CompanyRecord, ConsentRecord, CredentialRecord, FieldChangeRecord,
-    GrantRecord, PlaceRecord, SecretRecord, UserRecord,
+    AnsweredRecord, CatalogRecord, ChangeRecord, CompanyRecord, ConsentRecord, CredentialRecord,
+    FieldChangeRecord, GrantRecord, PlaceRecord, SecretRecord, UserRecord,
 };
 
 mod proto {
@@ -184,6 +184,18 @@ pub(super) fn decode(key: &FactKey, revision: Revision, bytes: &[u8]) -> Result<
             Fact::Consent(Consent { of: *of, scopes, revision }.into())
         }
     })
+}
+
+/// What is kept of a request, as bytes.
+pub(super) fn encode_answered(answered: Answered) -> Vec<u8> {
+    let Answered { body, reply } = answered;
+    AnsweredRecord { body: body.to_vec(), reply }.encode_to_vec()
+}
+
+/// What is kept of a request.
+pub(super) fn decode_answered(bytes: &[u8]) -> Result<Answered, Damage> {
+    let AnsweredRecord { body, reply } = AnsweredRecord::decode(bytes)?;
+    Ok(Answered { body: body.try_into().map_err(|_| Damage)?, reply })
 }
 
 /// A change as bytes.

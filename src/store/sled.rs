@@ -10,6 +10,7 @@
 //!
 //! Not here: what a change means, and who is told of it beyond the [`Listener`].
 
+mod sweep;
 mod value;
 mod witness;
 mod writer;
@@ -21,13 +22,13 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use sled::Tree;
 use tokio::sync::oneshot;
 
 use super::{
-    Damage, Fact, FactKey, Incarnation, Listener, Minute, Proposal, Store, StoreError, Ticket, key,
-    record,
+    Answered, Damage, Fact, FactKey, Incarnation, Listener, Minute, Proposal, RequestKey, Store,
+    StoreError, Ticket, key, record,
 };
 use crate::policy::change::Change;
 use crate::policy::company::Company;
@@ -127,6 +128,18 @@ impl SledStore {
         }
     }
 
+    /// Keeps changes for this long, and no longer; to be said before the writer is started. The
+    /// last change always stays.
+    #[must_use]
+    pub fn keeping_changes_for(self, retention: SignedDuration) -> Self {
+        let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((writer, _)) = &mut *parts {
+            writer.keep_changes(retention);
+        }
+        drop(parts);
+        self
+    }
+
     fn read(dir: &Path) -> Result<Self, Trouble> {
         let db = sled::Config::new().path(dir).cache_capacity(CACHE_BYTES).open()?;
         let tree: Tree = (*db).clone();
@@ -215,6 +228,27 @@ impl SledStore {
             found.push((id.ok_or(StoreError::Damaged)?.into(), value));
         }
         Ok(found)
+    }
+
+    /// The change of this revision.
+    fn change(&self, revision: Revision) -> Result<Change, StoreError> {
+        let stored = self.tree.get(key::change(revision)).map_err(|error| unavailable(&error))?;
+        let stored = stored.map(|stored| value::read(&stored, &self.tree)).transpose()?.flatten();
+        match stored {
+            Some((_, bytes)) => Ok(record::decode_change(revision, &bytes)?),
+            None => match self.trimmed()? {
+                trimmed if trimmed >= revision => Err(StoreError::NoLongerKept(trimmed)),
+                _ => Err(StoreError::Damaged),
+            },
+        }
+    }
+
+    /// The last revision whose change is no longer kept.
+    fn trimmed(&self) -> Result<Revision, StoreError> {
+        let stored = self.tree.get(key::TRIMMED).map_err(|error| unavailable(&error))?;
+        let number = |bytes: sled::IVec| <[u8; 8]>::try_from(&*bytes).map(u64::from_be_bytes);
+        let trimmed = stored.map(number).transpose().map_err(|_| StoreError::Damaged)?;
+        Ok(Revision(trimmed.unwrap_or(0)))
     }
 
     fn fact(&self, key: &FactKey, stored: &[u8]) -> Result<Option<Fact>, StoreError> {
@@ -349,13 +383,19 @@ impl Store for SledStore {
         for entry in self.tree.range(range).take(limit) {
             let (place, _) = entry.map_err(|error| unavailable(&error))?;
             let revision = key::revision_at_end(&place).ok_or(StoreError::Damaged)?;
-            let stored =
-                self.tree.get(key::change(revision)).map_err(|error| unavailable(&error))?;
-            let stored = stored.ok_or(StoreError::Damaged)?;
-            let (_, bytes) = value::read(&stored, &self.tree)?.ok_or(StoreError::Damaged)?;
-            found.push(record::decode_change(revision, &bytes)?);
+            found.push(self.change(revision)?);
         }
-        Ok(found)
+        // Read after the changes (no silent gap).
+        let trimmed = self.trimmed()?;
+        if trimmed > after { Err(StoreError::NoLongerKept(trimmed)) } else { Ok(found) }
+    }
+
+    fn answered(&self, request: &RequestKey) -> Result<Option<Answered>, StoreError> {
+        let stored = self.tree.get(key::answered(request)).map_err(|error| unavailable(&error))?;
+        // Forgotten between two reads, it is forgotten.
+        let Some(stored) = stored else { return Ok(None) };
+        let Some((_, bytes)) = value::read(&stored, &self.tree)? else { return Ok(None) };
+        Ok(Some(record::decode_answered(&bytes)?))
     }
 
     fn commit(&self, proposal: Proposal) -> Result<Ticket, StoreError> {

@@ -430,8 +430,12 @@ pub fn is_method(text: &str) -> bool {
     letters && (1..=32).contains(&text.len())
 }
 
-fn duration(text: &str) -> Result<u32, &'static str> {
-    const WRONG: &str = "is not an age: an integer with `s`, `m`, `h` or `d`";
+/// The seconds of a duration: an integer with `s`, `m`, `h` or `d`.
+///
+/// # Errors
+/// It is none, or none of this length can be told.
+pub fn duration(text: &str) -> Result<u32, &'static str> {
+    const WRONG: &str = "is not a duration: an integer with `s`, `m`, `h` or `d`";
     let unit: u32 = match text.chars().last() {
         Some('s') => 1,
         Some('m') => 60,

@@ -6,30 +6,32 @@
 //! INVARIANT (one order): revisions are assigned here and nowhere else, one step up each, in
 //! the order of the batch; a proposal is checked against everything before it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use sled::{Batch, IVec, Tree};
 use tokio::sync::oneshot;
 
 use crate::policy::credential::Credential;
 use crate::policy::revision::Revision;
+use crate::store::key::Dead;
 use crate::store::{
-    CommitError, Fact, FactKey, Listener, Minute, Outcome, Proposal, Receipt, Step, StoreError,
-    key, record,
+    Answered, CommitError, Fact, FactKey, Listener, Minute, Outcome, Proposal, Receipt, RequestKey,
+    Step, StoreError, key, record,
 };
 
+use super::sweep::Sweep;
 use super::witness::Witness;
 use super::{Trouble, unavailable, value};
 
 /// The most changes in one batch.
 const BATCH: usize = 1000;
-/// The most keys that one step of the sweep removes.
-const SWEEP: usize = 500;
+/// After how many batches without a pause a step of the sweep is due all the same.
+const UNSWEPT: u32 = 64;
 
 /// What the writer is asked to do.
 pub(super) enum Order {
@@ -53,8 +55,9 @@ pub(super) struct Writer {
     time: Timestamp,
     /// The time kept in the store, which is ahead of the clock.
     mark: Timestamp,
-    /// Births of deleted companies whose credentials, users and consents are still to be swept.
-    dead: Vec<Revision>,
+    sweep: Sweep,
+    /// How many batches were committed since the last step of the sweep.
+    unswept: u32,
 }
 
 /// One batch in the making.
@@ -68,7 +71,9 @@ struct Draft {
     outcomes: HashMap<FactKey, Outcome>,
     /// The parts of the values that this batch wrote, by their place.
     written: HashMap<Vec<u8>, Vec<Vec<u8>>>,
-    dead: Vec<Revision>,
+    dead: Vec<Dead>,
+    /// The requests that this batch answers.
+    answered: HashSet<RequestKey>,
     /// Whether there is something to write that moves neither head nor mark.
     other: bool,
 }
@@ -81,13 +86,14 @@ impl Writer {
         head: Revision,
         time: Option<Timestamp>,
     ) -> Result<Self, Trouble> {
-        let dead: Result<Vec<_>, Trouble> = tree
-            .scan_prefix(key::all_dead())
-            .keys()
-            .map(|place| key::revision_at_end(&place?).ok_or(Trouble::Damage))
-            .collect();
+        let sweep = Sweep::of(&tree)?;
         let time = time.unwrap_or(Timestamp::UNIX_EPOCH);
-        Ok(Self { tree, log, witness, head, time, mark: time, dead: dead? })
+        Ok(Self { tree, log, witness, head, time, mark: time, sweep, unswept: 0 })
+    }
+
+    /// Changes older than this are no longer kept.
+    pub(super) fn keep_changes(&mut self, retention: SignedDuration) {
+        self.sweep.keep_changes = Some(retention);
     }
 
     /// Commits until the queue is closed or the disk fails.
@@ -109,17 +115,17 @@ impl Writer {
 
     /// Waits for orders; sweeps while there are none.
     fn next(&mut self, orders: &Receiver<Order>) -> Option<Vec<Order>> {
+        self.unswept += 1;
+        if self.unswept > UNSWEPT {
+            self.sweep();
+        }
         let first = loop {
-            if self.dead.is_empty() {
-                break orders.recv().ok()?;
-            }
             match orders.try_recv() {
                 Ok(order) => break order,
                 Err(TryRecvError::Disconnected) => return None,
                 Err(TryRecvError::Empty) => {
-                    if let Err(error) = self.sweep() {
-                        tracing::warn!(%error, "sweeping a deleted company failed; it is tried again at the next start");
-                        self.dead.clear();
+                    if !self.sweep() {
+                        break orders.recv().ok()?;
                     }
                 }
             }
@@ -172,7 +178,7 @@ impl Writer {
         self.witness.note(draft.head).map_err(|error| unavailable(&sled::Error::Io(error)))?;
         self.head = draft.head;
         (self.time, self.mark) = (draft.time, draft.mark);
-        self.dead.extend(draft.dead);
+        self.sweep.add(draft.dead);
         if changed {
             listener.durable(self.head, draft.outcomes.into_values().collect());
         }
@@ -181,7 +187,13 @@ impl Writer {
 
     /// Adds a proposal to the draft, if what it rests on stands.
     fn add(&self, draft: &mut Draft, proposal: Proposal) -> Result<Receipt, CommitError> {
-        let Proposal { rests_on, steps, mut change } = proposal;
+        let Proposal { rests_on, steps, mut change, remember } = proposal;
+        if let Some(remember) = &remember {
+            let place = key::answered(&remember.key);
+            if draft.answered.contains(&remember.key) || self.stored(&place)?.is_some() {
+                return Err(CommitError::Conflict);
+            }
+        }
         let steps_rest_on =
             steps.iter().map(|step| (&step.key, step.before.as_ref().map(Fact::revision)));
         for (key, revision) in rests_on.iter().map(|(key, at)| (key, *at)).chain(steps_rest_on) {
@@ -208,7 +220,16 @@ impl Writer {
         if let Some(company) = &change.company {
             draft.batch.insert(key::change_of(company, revision), &[]);
         }
-        Ok(Receipt { revision, time: change.time })
+        let receipt = Receipt { revision, time: change.time };
+        if let Some(remember) = remember {
+            let answered = Answered { body: remember.body, reply: (remember.reply)(receipt) };
+            let bytes = record::encode_answered(answered);
+            draft.value(key::answered(&remember.key), revision, &bytes);
+            let millisecond = u64::try_from(change.time.as_millisecond()).unwrap_or(0);
+            draft.batch.insert(key::answered_at(millisecond, &remember.key), &[]);
+            draft.answered.insert(remember.key);
+        }
+        Ok(receipt)
     }
 
     /// The revision that a fact has in front of the next proposal.
@@ -238,35 +259,10 @@ impl Writer {
         self.tree.get(place).map_err(|error| unavailable(&error))
     }
 
-    /// Removes some of what deleted companies left. Nobody can reach it: it lies under the
-    /// births of companies that no longer exist.
-    fn sweep(&mut self) -> Result<(), StoreError> {
-        let Some(company) = self.dead.last().copied() else {
-            return Ok(());
-        };
-        let mut batch = Batch::default();
-        let mut left = SWEEP;
-        let (credentials, users) = (key::credentials(company), key::users(company));
-        let (consents, secrets) = (key::consents(company), key::secrets(company));
-        let facts = [credentials.bytes(), users.bytes(), &consents, &secrets];
-        for prefix in facts.into_iter().chain([&*key::all_holders(company)]) {
-            for entry in self.tree.scan_prefix(prefix).take(left) {
-                let (place, value) = entry.map_err(|error| unavailable(&error))?;
-                // What is no fact has no value, and so no parts.
-                if !value.is_empty() {
-                    value::parts(&value)?.into_iter().for_each(|part| batch.remove(part));
-                }
-                batch.remove(place);
-                left -= 1;
-            }
-        }
-        if left > 0 {
-            batch.remove(key::fact(&FactKey::Impact(company)));
-            batch.remove(key::dead(company));
-            self.dead.pop();
-        }
-        // Neither flushed nor synced: after a crash it is swept again.
-        self.tree.apply_batch(batch).map_err(|error| unavailable(&error))
+    /// Does a step of the sweep, and says whether there may be more to do at once.
+    fn sweep(&mut self) -> bool {
+        self.unswept = 0;
+        self.sweep.step(&self.tree, self.mark, self.head)
     }
 }
 
@@ -290,11 +286,18 @@ impl Draft {
         }
         self.index(before.as_ref(), after.as_ref());
         if let (Some(Fact::Company(company)), None) = (&before, &after) {
-            self.batch.insert(key::dead(company.created_at), &[]);
-            self.dead.push(company.created_at);
+            self.bury(Dead::Company(company.created_at));
+        }
+        if let (Some(Fact::User(user)), None) = (&before, &after) {
+            self.bury(Dead::User(user.company, user.created_at));
         }
         if let (Some(Fact::Credential(credential)), None) = (&before, &after) {
             self.batch.remove(key::seen(credential.created_at));
+            for secret in &credential.secrets {
+                // Small enough to have no parts.
+                self.put(FactKey::Secret(credential.company, secret.clone()), None, revision);
+            }
+            self.bury(Dead::Credential(credential.company, credential.created_at));
         }
         let company = match &key {
             FactKey::Credential(company, _) => Some(*company),
@@ -304,6 +307,11 @@ impl Draft {
         if let Some(company) = company {
             self.put(FactKey::Impact(company), Some(Fact::Impact(revision)), revision);
         }
+    }
+
+    fn bury(&mut self, dead: Dead) {
+        self.batch.insert(key::dead(dead), &[]);
+        self.dead.push(dead);
     }
 
     fn put(&mut self, key: FactKey, fact: Option<Fact>, revision: Revision) {

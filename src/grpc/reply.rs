@@ -1,0 +1,144 @@
+//! Reply: what a change is answered with, from what it did.
+//!
+//! A reply is a function of what was done and nothing else, since a commit may keep it for who
+//! asks again.
+
+use super::render::{self, names};
+use crate::authority::audit::Impact;
+use crate::authority::people::{ConsentId, ConsentView};
+use crate::authority::secrets::Made;
+use crate::authority::{Applied, Done};
+use crate::policy::company::CompanyView;
+use crate::policy::credential::CredentialView;
+use crate::policy::id::CompanyId;
+use crate::policy::revision::Revision;
+use crate::policy::secret::Presented;
+use crate::policy::user::User;
+use crate::proto;
+
+/// Replies that are a resource and a revision.
+macro_rules! resources {
+    ($($name:ident: $view:ty => $message:ident { $field:ident })*) => {$(
+        pub(super) fn $name(done: Done<$view>) -> proto::$message {
+            let revision = done.revision.0;
+            proto::$message { $field: Some(render::$field(done.resource, done.etag)), revision }
+        }
+    )*};
+}
+
+resources! {
+    company_created: CompanyView => CreateCompanyResponse { company }
+    company_updated: CompanyView => UpdateCompanyResponse { company }
+    company_deleted: CompanyView => DeleteCompanyResponse { company }
+    credential_created: CredentialView => CreateCredentialResponse { credential }
+    credential_updated: CredentialView => UpdateCredentialResponse { credential }
+    credential_deleted: CredentialView => DeleteCredentialResponse { credential }
+    secret_deleted: CredentialView => DeleteSecretResponse { credential }
+}
+
+pub(super) fn granted(done: Done<CredentialView>) -> proto::GrantScopesResponse {
+    proto::GrantScopesResponse {
+        added_scopes: names(&done.added),
+        revision: done.revision.0,
+        credential: Some(render::credential(done.resource, done.etag)),
+    }
+}
+
+pub(super) fn revoked(done: Done<CredentialView>) -> proto::RevokeScopesResponse {
+    proto::RevokeScopesResponse {
+        removed_scopes: names(&done.removed),
+        revision: done.revision.0,
+        credential: Some(render::credential(done.resource, done.etag)),
+    }
+}
+
+pub(super) fn replaced(done: Done<CredentialView>) -> proto::ReplaceScopesResponse {
+    proto::ReplaceScopesResponse {
+        added_scopes: names(&done.added),
+        removed_scopes: names(&done.removed),
+        revision: done.revision.0,
+        credential: Some(render::credential(done.resource, done.etag)),
+    }
+}
+
+pub(super) fn reset(done: Done<CredentialView>) -> proto::ResetScopesResponse {
+    proto::ResetScopesResponse {
+        added_scopes: names(&done.added),
+        removed_scopes: names(&done.removed),
+        revision: done.revision.0,
+        credential: Some(render::credential(done.resource, done.etag)),
+    }
+}
+
+pub(super) fn restored(count: u64, revision: Revision) -> proto::RestoreGrantsResponse {
+    proto::RestoreGrantsResponse { restored_credential_count: count, revision: revision.0 }
+}
+
+pub(super) fn scopes_added(done: Done<CompanyView>) -> proto::AddCompanyScopesResponse {
+    proto::AddCompanyScopesResponse {
+        added_scopes: names(&done.added),
+        revision: done.revision.0,
+        company: Some(render::company(done.resource, done.etag)),
+    }
+}
+
+pub(super) fn restricted(
+    done: Done<CompanyView>,
+    impact: Impact,
+) -> proto::RestrictCompanyScopesResponse {
+    proto::RestrictCompanyScopesResponse {
+        restricted_scopes: names(&done.removed),
+        affected_credential_count: impact.count,
+        affected_credentials: impact.affected.into_iter().map(render::affected).collect(),
+        etag: impact.etag,
+        revision: done.revision.0,
+        company: Some(render::company(done.resource, done.etag)),
+    }
+}
+
+pub(super) fn secret_created(made: Made) -> proto::CreateSecretResponse {
+    proto::CreateSecretResponse {
+        secret_id: made.id.map(|id| id.to_string()).unwrap_or_default(),
+        secret: made.secret.map(Presented::reveal).unwrap_or_default(),
+        revision: made.revision.0,
+    }
+}
+
+pub(super) fn user_put(company: &CompanyId, done: Done<User>) -> proto::PutUserResponse {
+    let user = Some(render::user(done.resource, company, done.etag));
+    proto::PutUserResponse { user, revision: done.revision.0 }
+}
+
+pub(super) fn user_deleted(company: &CompanyId, done: Done<User>) -> proto::DeleteUserResponse {
+    let user = Some(render::user(done.resource, company, done.etag));
+    proto::DeleteUserResponse { user, revision: done.revision.0 }
+}
+
+pub(super) fn consent_put(id: &ConsentId, done: Done<ConsentView>) -> proto::PutConsentResponse {
+    let consent = Some(render::consent(done.resource, id, done.etag));
+    proto::PutConsentResponse { consent, revision: done.revision.0 }
+}
+
+pub(super) fn consent_deleted(
+    id: &ConsentId,
+    done: Done<ConsentView>,
+) -> proto::DeleteConsentResponse {
+    let consent = Some(render::consent(done.resource, id, done.etag));
+    proto::DeleteConsentResponse { consent, revision: done.revision.0 }
+}
+
+pub(super) fn applied(applied: Applied) -> proto::ApplyCatalogResponse {
+    let Applied { difference, companies, credentials, etag, revision } = applied;
+    proto::ApplyCatalogResponse {
+        added_scopes: names(&difference.added),
+        removed_scopes: names(&difference.removed_names),
+        affected_company_count: companies,
+        affected_credential_count: credentials,
+        etag,
+        revision: revision.0,
+        changed_scopes: names(&difference.changed_scopes),
+        changed_audiences: difference.changed_audiences,
+        changed_roles: difference.changed_roles,
+        changed_endpoints: difference.changed_endpoints,
+    }
+}

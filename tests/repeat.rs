@@ -1,0 +1,281 @@
+//! Requests sent again, over real sockets: the first answer, and nothing changed twice.
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
+mod harness;
+
+use std::path::Path;
+
+use harness::{Client, Server, fields, owned, refused};
+use scopegate::proto::*;
+use tonic::Code;
+use uuid::Uuid;
+
+async fn served(dir: &Path) -> (Server, Client) {
+    let server = Server::with_catalog(dir, "horizonwebref.yaml");
+    let client = server.client().await;
+    (server, client)
+}
+
+fn new_id() -> String {
+    Uuid::new_v4().to_string()
+}
+
+async fn head(client: &Client) -> u64 {
+    let list = ListCompaniesRequest::default();
+    client.directory.clone().list_companies(list).await.expect("a list").into_inner().revision
+}
+
+/// Runs every RPC that changes something, twice each, and returns what can be sent once more.
+macro_rules! twice {
+    ($client:ident, $($service:ident.$rpc:ident($request:expr);)*) => {{
+        let mut kept = Vec::new();
+        $(
+            let request = { let mut r = $request; r.request_id = new_id(); r };
+            let first = $client.$service.clone().$rpc(request.clone()).await;
+            let first = first.expect(stringify!($rpc)).into_inner();
+            let at = head(&$client).await;
+            assert_eq!(at, first.revision, "{} changes something", stringify!($rpc));
+            let again = $client.$service.clone().$rpc(request.clone()).await;
+            let again = again.expect(stringify!($rpc)).into_inner();
+            assert_eq!(again, without_secret(&first), stringify!($rpc));
+            assert_eq!(head(&$client).await, at, "{} changed once", stringify!($rpc));
+            let other = { let mut r = request.clone(); r.reason = "another".to_owned(); r };
+            let (code, details) = refused($client.$service.clone().$rpc(other).await);
+            assert_eq!(code, Code::InvalidArgument, stringify!($rpc));
+            assert_eq!(fields(&details), ["request_id"], stringify!($rpc));
+            kept.push(Kept::new(first, move |client: Client| {
+                let request = request.clone();
+                Box::pin(async move {
+                    let again = client.$service.clone().$rpc(request).await;
+                    format!("{:?}", again.expect(stringify!($rpc)).into_inner())
+                })
+            }));
+        )*
+        kept
+    }};
+}
+
+type Again = std::pin::Pin<Box<dyn Future<Output = String> + Send>>;
+
+/// A request and its first answer.
+struct Kept {
+    first: String,
+    again: Box<dyn Fn(Client) -> Again>,
+}
+
+impl Kept {
+    fn new<M: Clone + std::fmt::Debug + 'static>(
+        first: M,
+        again: impl Fn(Client) -> Again + 'static,
+    ) -> Self {
+        Self { first: format!("{:?}", without_secret(&first)), again: Box::new(again) }
+    }
+}
+
+/// Of an answer, what a repeat gets: all but the text of a new secret (api.md).
+fn without_secret<M: Clone + std::fmt::Debug + 'static>(first: &M) -> M {
+    let mut again = first.clone();
+    if let Some(made) =
+        (&mut again as &mut dyn std::any::Any).downcast_mut::<CreateSecretResponse>()
+    {
+        assert!(made.secret.starts_with("sgs_") && !made.secret_id.is_empty());
+        made.secret.clear();
+    }
+    again
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_change_sent_again_is_answered_as_at_first_also_after_a_crash() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (server, client) = served(dir.path()).await;
+    let (acme, app, ada) = (|| "acme".to_owned(), || "app".to_owned(), || "ada".to_owned());
+    let one = || owned(&["read_organization"]);
+    let two = || owned(&["read_organization", "read_personal_account"]);
+    client.put_user_roles_catalog().await;
+    let masked = |path: &str| Some(prost_types::FieldMask { paths: owned(&[path]) });
+    let kept = twice! { client,
+        directory.create_company(CreateCompanyRequest { company_id: acme(), ..Default::default() });
+        directory.update_company(UpdateCompanyRequest {
+            company_id: acme(), display_name: "Acme".to_owned(),
+            update_mask: masked("display_name"), ..Default::default()
+        });
+        directory.create_credential(CreateCredentialRequest {
+            company_id: acme(), credential_id: app(), ..Default::default()
+        });
+        directory.update_credential(UpdateCredentialRequest {
+            company_id: acme(), credential_id: app(), label: "App".to_owned(),
+            update_mask: masked("label"), ..Default::default()
+        });
+        authorization.grant_scopes(GrantScopesRequest {
+            company_id: acme(), credential_id: app(), scopes: two(), ..Default::default()
+        });
+        authorization.revoke_scopes(RevokeScopesRequest {
+            company_id: acme(), credential_id: app(), scopes: one(), ..Default::default()
+        });
+        authorization.replace_scopes(ReplaceScopesRequest {
+            company_id: acme(), credential_id: app(), scopes: one(), ..Default::default()
+        });
+        authorization.reset_scopes(ResetScopesRequest {
+            company_id: acme(), credential_id: app(), ..Default::default()
+        });
+        directory.create_secret(CreateSecretRequest {
+            company_id: acme(), credential_id: app(), ..Default::default()
+        });
+        directory.put_user(PutUserRequest {
+            company_id: acme(), user_id: ada(), roles: owned(&["reader"]), ..Default::default()
+        });
+        directory.put_consent(PutConsentRequest {
+            company_id: acme(), credential_id: app(), user_id: ada(), scopes: one(),
+            ..Default::default()
+        });
+        directory.delete_consent(DeleteConsentRequest {
+            company_id: acme(), credential_id: app(), user_id: ada(), ..Default::default()
+        });
+        directory.delete_user(DeleteUserRequest {
+            company_id: acme(), user_id: ada(), ..Default::default()
+        });
+        authorization.restrict_company_scopes(RestrictCompanyScopesRequest {
+            company_id: acme(), scopes: one(), acknowledge_impact: true, ..Default::default()
+        });
+        authorization.add_company_scopes(AddCompanyScopesRequest {
+            company_id: acme(), scopes: one(), ..Default::default()
+        });
+        authorization.restore_grants(RestoreGrantsRequest {
+            company_id: acme(), scopes: one(),
+            restricted_at_revision: head(&client).await - 1, ..Default::default()
+        });
+        directory.delete_secret(DeleteSecretRequest {
+            company_id: acme(), credential_id: app(),
+            secret_id: client.credential("acme", "app").await.expect("there").secret_ids[0].clone(),
+            ..Default::default()
+        });
+        catalog.apply_catalog(ApplyCatalogRequest {
+            yaml: "scopes: { read_organization: , other: }".to_owned(), ..Default::default()
+        });
+        directory.delete_credential(DeleteCredentialRequest {
+            company_id: acme(), credential_id: app(), ..Default::default()
+        });
+        directory.delete_company(DeleteCompanyRequest { company_id: acme(), ..Default::default() });
+    };
+    let at = head(&client).await;
+    server.kill();
+    // What they named is long gone, and another catalog is in force: the answers stand.
+    let server = Server::start(dir.path(), &[]);
+    let client = server.client().await;
+    for Kept { first, again } in &kept {
+        assert_eq!(again(client.clone()).await, *first);
+    }
+    assert_eq!(head(&client).await, at, "nothing changed");
+}
+
+impl Client {
+    /// A catalog with a role that may read what the tests grant.
+    async fn put_user_roles_catalog(&self) {
+        let yaml = "
+scopes: { read_organization: , read_personal_account: }
+roles: { reader: { scopes: { read_organization: all } } }";
+        let request = ApplyCatalogRequest { yaml: yaml.to_owned(), ..Default::default() };
+        self.catalog.clone().apply_catalog(request).await.expect("applied");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn of_many_that_send_it_at_once_one_changes_and_all_are_answered_alike() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (_server, client) = served(dir.path()).await;
+    for round in 0..20 {
+        let company = format!("c{round}");
+        let create = CreateCompanyRequest {
+            company_id: company.clone(),
+            request_id: new_id(),
+            ..Default::default()
+        };
+        let before = head(&client).await;
+        let tasks: Vec<_> = (0..16)
+            .map(|_| {
+                let (mut directory, create) = (client.directory.clone(), create.clone());
+                tokio::spawn(async move { directory.create_company(create).await })
+            })
+            .collect();
+        let mut answers = Vec::new();
+        for task in tasks {
+            answers.push(task.await.expect("done").expect("created").into_inner());
+        }
+        assert!(answers.iter().all(|answer| *answer == answers[0]));
+        assert_eq!(head(&client).await, before + 1, "created once");
+        client.create_credential(&company, "app", &[]).await;
+        let secret = CreateSecretRequest {
+            company_id: company.clone(),
+            credential_id: "app".to_owned(),
+            request_id: new_id(),
+            ..Default::default()
+        };
+        let tasks: Vec<_> = (0..16)
+            .map(|_| {
+                let (mut directory, secret) = (client.directory.clone(), secret.clone());
+                tokio::spawn(async move { directory.create_secret(secret).await })
+            })
+            .collect();
+        let mut shown = 0;
+        let mut ids = std::collections::BTreeSet::new();
+        for task in tasks {
+            let made = task.await.expect("done").expect("created").into_inner();
+            shown += u32::from(!made.secret.is_empty());
+            ids.insert(made.secret_id);
+        }
+        assert_eq!((shown, ids.len()), (1, 1), "one secret, shown once");
+    }
+}
+
+#[tokio::test]
+async fn what_changed_nothing_is_not_remembered() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (_server, client) = served(dir.path()).await;
+    client.create_company("acme", None).await;
+    client.create_credential("acme", "app", &[]).await;
+    let grant = |scopes: &[&str], request_id: &str| GrantScopesRequest {
+        company_id: "acme".to_owned(),
+        credential_id: "app".to_owned(),
+        scopes: owned(scopes),
+        request_id: request_id.to_owned(),
+        ..Default::default()
+    };
+    let send = |request: GrantScopesRequest| {
+        let mut authorization = client.authorization.clone();
+        async move { authorization.grant_scopes(request).await.map(tonic::Response::into_inner) }
+    };
+    let id = new_id();
+    // A refusal, a dry run, and a change that changes nothing; each leaves the id free.
+    assert_eq!(refused(send(grant(&["nothing"], &id)).await).0, Code::InvalidArgument);
+    let dry = GrantScopesRequest { validate_only: true, ..grant(&["read_organization"], &id) };
+    let shown = send(dry.clone()).await.expect("shown");
+    assert_eq!(shown.added_scopes, ["read_organization"]);
+    let done = send(grant(&["read_organization"], &id)).await.expect("granted");
+    assert_eq!(done.revision, shown.revision + 1);
+    // The dry run of what was carried out is a dry run.
+    assert!(send(dry).await.expect("shown").added_scopes.is_empty());
+    let idle = new_id();
+    let nothing = send(grant(&["read_organization"], &idle)).await.expect("nothing to do");
+    assert_eq!((nothing.revision, nothing.added_scopes.len()), (done.revision, 0));
+    let done = send(grant(&["read_personal_account"], &idle)).await.expect("granted");
+    assert_eq!(done.added_scopes, ["read_personal_account"]);
+    // Another method may use the same id; the id's case is no difference.
+    let revoke = RevokeScopesRequest {
+        company_id: "acme".to_owned(),
+        credential_id: "app".to_owned(),
+        scopes: owned(&["read_organization"]),
+        request_id: idle.to_uppercase(),
+        ..Default::default()
+    };
+    let revoked = client.authorization.clone().revoke_scopes(revoke).await.expect("revoked");
+    assert_eq!(revoked.into_inner().removed_scopes, ["read_organization"]);
+    for wrong in ["x", "00000000-0000-0000-0000-000000000000", &"a".repeat(5_000)] {
+        let (code, details) = refused(send(grant(&["read_organization"], wrong)).await);
+        assert_eq!((code, fields(&details)), (Code::InvalidArgument, vec!["request_id"]));
+    }
+}
