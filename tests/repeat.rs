@@ -229,6 +229,27 @@ async fn of_many_that_send_it_at_once_one_changes_and_all_are_answered_alike() {
             ids.insert(made.secret_id);
         }
         assert_eq!((shown, ids.len()), (1, 1), "one secret, shown once");
+        // Different requests under one id share no fact: one of them is carried out.
+        let request_id = new_id();
+        let before = head(&client).await;
+        let tasks: Vec<_> = (0..16)
+            .map(|n| {
+                let mut directory = client.directory.clone();
+                let company_id = format!("c{round}n{n}");
+                let request_id = request_id.clone();
+                let create =
+                    CreateCompanyRequest { company_id, request_id, ..Default::default() };
+                tokio::spawn(async move { directory.create_company(create).await })
+            })
+            .collect();
+        let mut created = 0;
+        for task in tasks {
+            match task.await.expect("done") {
+                Ok(_) => created += 1,
+                refusal => assert_eq!(fields(&refused(refusal).1), ["request_id"]),
+            }
+        }
+        assert_eq!((created, head(&client).await), (1, before + 1));
     }
 }
 
