@@ -3,6 +3,7 @@
 //! Not here: any use of them.
 
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -27,6 +28,11 @@ pub enum Command {
     Check(CheckArgs),
     /// Ask a server whether it is serving: exit code 0 if so, 2 if not.
     Health(HealthArgs),
+}
+
+/// As many threads as this process may run at once.
+fn every_core() -> NonZeroUsize {
+    std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
 }
 
 /// How long something is kept.
@@ -84,6 +90,10 @@ pub struct ServeArgs {
         value_parser = clap::value_parser!(u64).range(1..)
     )]
     pub cache_entries: u64,
+
+    /// How many threads answer. Each has its own connections.
+    #[arg(long, env = "SCOPEGATE_CORES", default_value_t = every_core(), value_name = "N")]
+    pub cores: NonZeroUsize,
 
     /// The largest message to read, in bytes.
     #[arg(

@@ -7,6 +7,7 @@ mod authorization;
 mod catalog;
 mod change;
 mod directory;
+pub mod express;
 mod fields;
 mod page;
 mod parse;

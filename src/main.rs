@@ -8,6 +8,10 @@ use clap::error::ErrorKind;
 use scopegate::config::{Command, Config, ServeArgs};
 use scopegate::{cli, server, telemetry};
 
+/// Calls are made of small allocations, freed by the thread that made them.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let config = match Config::try_parse() {
         Ok(config) => config,

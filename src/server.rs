@@ -2,38 +2,28 @@
 //!
 //! The port answers before the store is open, so that health can say NOT_SERVING; every other
 //! call is UNAVAILABLE until then.
+//!
+//! Not here: how calls are answered; see `frame` and `core`.
 
+mod core;
 mod demo;
+mod frame;
 
 use std::fs;
 use std::io::{self, Write};
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::SignedDuration;
-use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
-use tonic::server::NamedService;
-use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
-use tonic_health::ServingStatus;
-use tonic_health::server::HealthReporter;
-use tower::util::MapResponseLayer;
 
+use self::frame::Frame;
 use crate::authority::refusal::Refusal;
 use crate::authority::{ApplyError, Authority, clock};
 use crate::config::{Retention, ServeArgs};
-use crate::grpc::{Doors, status};
+use crate::grpc::Doors;
 use crate::policy::catalog::file::{self, CatalogFile};
 use crate::policy::change::Author;
-use crate::proto;
-use crate::proto::authorization_service_server::AuthorizationServiceServer;
-use crate::proto::catalog_service_server::CatalogServiceServer;
-use crate::proto::change_service_server::ChangeServiceServer;
-use crate::proto::directory_service_server::DirectoryServiceServer;
 use crate::store::StoreError;
 use crate::store::sled::{OpenError, SledStore};
 
@@ -86,7 +76,7 @@ async fn serve(args: &ServeArgs, catalog: Option<&str>, frame: &mut Frame) -> Re
             return Ok(());
         }
     };
-    say(&frame.health, ServingStatus::Serving).await;
+    frame.say_serving().await;
     if !args.listen.ip().is_loopback() {
         tracing::warn!(
             "callers are not authenticated: anybody who reaches this address can change everything"
@@ -193,97 +183,6 @@ async fn apply_catalog(
         Err(error) => return Err(Failure::Config(error.to_string())),
     }
     Ok(())
-}
-
-/// The port and what answers there.
-struct Frame {
-    address: SocketAddr,
-    doors: Doors,
-    health: HealthReporter,
-    stop: Option<oneshot::Sender<()>>,
-    serving: JoinHandle<Result<(), tonic::transport::Error>>,
-}
-
-impl Frame {
-    async fn listen(args: &ServeArgs) -> Result<Self, Failure> {
-        let cannot = |error: io::Error| {
-            Failure::Config(format!("cannot listen on {}: {}", args.listen, error.kind()))
-        };
-        let listener = TcpListener::bind(args.listen).await.map_err(cannot)?;
-        let address = listener.local_addr().map_err(cannot)?;
-        let doors = Doors::default();
-        let (health, health_service) = tonic_health::server::health_reporter();
-        // Before anybody can ask: the reporter begins with "" as serving.
-        say(&health, ServingStatus::NotServing).await;
-        let limit = usize::try_from(args.max_message_bytes).unwrap_or(usize::MAX);
-        let mut builder = Server::builder()
-            .max_concurrent_streams(1024)
-            .http2_max_header_list_size(16 << 10)
-            .http2_keepalive_interval(Some(Duration::from_secs(30)))
-            .layer(MapResponseLayer::new(status::name_limits));
-        let mut router = builder
-            .add_service(health_service)
-            .add_service(
-                AuthorizationServiceServer::new(doors.clone()).max_decoding_message_size(limit),
-            )
-            .add_service(
-                DirectoryServiceServer::new(doors.clone()).max_decoding_message_size(limit),
-            )
-            .add_service(
-                // A catalog may be larger than any other message.
-                CatalogServiceServer::new(doors.clone())
-                    .max_decoding_message_size(limit.max(file::MAX_LEN + 4096)),
-            )
-            .add_service(ChangeServiceServer::new(doors.clone()).max_decoding_message_size(limit));
-        if let (Ok(v1), Ok(v1alpha)) = (reflection().build_v1(), reflection().build_v1alpha()) {
-            router = router.add_service(v1).add_service(v1alpha);
-        }
-        let (stop, stopped) = oneshot::channel();
-        let serving = tokio::spawn(router.serve_with_incoming_shutdown(
-            TcpIncoming::from(listener).with_nodelay(Some(true)),
-            async {
-                stopped.await.ok();
-            },
-        ));
-        Ok(Self { address, doors, health, stop: Some(stop), serving })
-    }
-
-    /// Turns new calls away, lets open ones end, and closes the store.
-    async fn drain(mut self, grace: Duration) {
-        say(&self.health, ServingStatus::NotServing).await;
-        self.doors.close();
-        if let Some(stop) = self.stop.take() {
-            stop.send(()).ok();
-        }
-        if tokio::time::timeout(grace, &mut self.serving).await.is_err() {
-            tracing::warn!("calls were still open after the time to drain: they are cut off");
-            self.serving.abort();
-        }
-        if let Some(authority) = self.doors.authority() {
-            // Joins the writer, which may wait for the disk.
-            tokio::task::block_in_place(|| authority.close());
-        }
-    }
-}
-
-/// Says how every service does.
-async fn say(health: &HealthReporter, status: ServingStatus) {
-    for service in [
-        "",
-        <AuthorizationServiceServer<Doors> as NamedService>::NAME,
-        <DirectoryServiceServer<Doors> as NamedService>::NAME,
-        <CatalogServiceServer<Doors> as NamedService>::NAME,
-        <ChangeServiceServer<Doors> as NamedService>::NAME,
-    ] {
-        health.set_service_status(service, status).await;
-    }
-}
-
-fn reflection() -> tonic_reflection::server::Builder<'static> {
-    tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
-        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-        .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
 }
 
 /// The signals that end a server.

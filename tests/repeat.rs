@@ -237,8 +237,7 @@ async fn of_many_that_send_it_at_once_one_changes_and_all_are_answered_alike() {
                 let mut directory = client.directory.clone();
                 let company_id = format!("c{round}n{n}");
                 let request_id = request_id.clone();
-                let create =
-                    CreateCompanyRequest { company_id, request_id, ..Default::default() };
+                let create = CreateCompanyRequest { company_id, request_id, ..Default::default() };
                 tokio::spawn(async move { directory.create_company(create).await })
             })
             .collect();

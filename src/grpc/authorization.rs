@@ -7,26 +7,47 @@ use crate::authority::Answer;
 use crate::proto::authorization_service_server::AuthorizationService;
 use crate::proto::*;
 
+impl Doors {
+    /// Answers a check.
+    ///
+    /// # Errors
+    /// The request is malformed, or cannot be answered.
+    pub async fn decide(&self, request: CheckRequest) -> Result<CheckResponse, Status> {
+        let (query, at_least) = parse::check(request)?;
+        let answer = self.ask()?.check(&query, at_least).await?;
+        Ok(render::check(answer))
+    }
+
+    /// Answers a batch of checks.
+    ///
+    /// # Errors
+    /// As for a check: one item fails all.
+    pub async fn decide_all(
+        &self,
+        request: BatchCheckRequest,
+    ) -> Result<BatchCheckResponse, Status> {
+        let (queries, at_least) = parse::batch(request)?;
+        let (verdicts, revision) = self.ask()?.batch_check(&queries, at_least).await?;
+        let answer = |verdict| render::check(Answer { verdict, revision });
+        let results = verdicts.into_iter().map(answer).collect();
+        Ok(BatchCheckResponse { results, revision: revision.0 })
+    }
+}
+
 #[tonic::async_trait]
 impl AuthorizationService for Doors {
     async fn check(
         &self,
         request: Request<CheckRequest>,
     ) -> Result<Response<CheckResponse>, Status> {
-        let (query, at_least) = parse::check(request.into_inner())?;
-        let answer = self.ask()?.check(&query, at_least).await?;
-        Ok(Response::new(render::check(answer)))
+        self.decide(request.into_inner()).await.map(Response::new)
     }
 
     async fn batch_check(
         &self,
         request: Request<BatchCheckRequest>,
     ) -> Result<Response<BatchCheckResponse>, Status> {
-        let (queries, at_least) = parse::batch(request.into_inner())?;
-        let (verdicts, revision) = self.ask()?.batch_check(&queries, at_least).await?;
-        let answer = |verdict| render::check(Answer { verdict, revision });
-        let results = verdicts.into_iter().map(answer).collect();
-        Ok(Response::new(BatchCheckResponse { results, revision: revision.0 }))
+        self.decide_all(request.into_inner()).await.map(Response::new)
     }
 
     async fn explain_check(

@@ -304,6 +304,46 @@ pub(super) fn not_open() -> Status {
     Draft::new(Code::Unavailable, "STORE_UNAVAILABLE", "the store is being opened").retry().finish()
 }
 
+/// The deadline is not written as the protocol says.
+pub fn bad_deadline() -> Status {
+    let text =
+        "the header `grpc-timeout` is at most eight digits and one of `H`, `M`, `S`, `m`, `u`, `n`";
+    Draft::new(Code::InvalidArgument, "MALFORMED_DEADLINE", text).finish()
+}
+
+/// The deadline passed.
+pub fn too_late() -> Status {
+    Draft::new(Code::DeadlineExceeded, "DEADLINE_EXCEEDED", "the deadline passed").finish()
+}
+
+/// The call ended without an answer.
+pub fn broken() -> Status {
+    Draft::new(Code::Internal, "BROKEN", "the call ended without an answer").finish()
+}
+
+/// The message did not come as a whole.
+pub(super) fn cut_off() -> Status {
+    let text = "the request is not one whole message";
+    Draft::new(Code::InvalidArgument, "MALFORMED_MESSAGE", text).finish()
+}
+
+/// The bytes are no message of this call.
+pub(super) fn not_a_message() -> Status {
+    let text = "the request is no message of this call";
+    Draft::new(Code::InvalidArgument, "MALFORMED_MESSAGE", text).finish()
+}
+
+/// The message is compressed, without a header that says how.
+pub(super) fn compressed() -> Status {
+    let text = "compressed messages are not read: send them as they are";
+    Draft::new(Code::Unimplemented, "COMPRESSED_MESSAGE", text).finish()
+}
+
+/// The message is longer than what is read.
+pub(super) fn too_long(length: usize, limit: usize) -> Status {
+    self::limit("message", &format!("has {length} bytes, the limit is {limit}")).finish()
+}
+
 /// tonic says OUT_OF_RANGE of a message above the limit; the contract says RESOURCE_EXHAUSTED.
 pub fn name_limits<B: Default>(response: Response<B>) -> Response<B> {
     let out_of_range = HeaderValue::from(Code::OutOfRange as i32);

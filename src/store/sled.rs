@@ -20,7 +20,8 @@ use std::io;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
-use std::thread::JoinHandle;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
 use sled::Tree;
@@ -44,6 +45,10 @@ use writer::{Order, Writer};
 const SCHEMA_VERSION: u64 = 1;
 /// How much of the tree sled keeps in memory.
 const CACHE_BYTES: u64 = 64 << 20;
+/// How long to wait for another process that is about to let go of the store.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// How long to wait before another look.
+const PAUSE: Duration = Duration::from_millis(20);
 /// How many changes may wait for the writer.
 const QUEUE: usize = 4096;
 
@@ -101,6 +106,17 @@ impl SledStore {
     /// # Errors
     /// Says why not, and what to do.
     pub fn open(dir: &Path) -> Result<Self, OpenError> {
+        let patience = Instant::now() + PATIENCE;
+        loop {
+            match Self::open_now(dir) {
+                // Whoever has it may be about to let go.
+                Err(OpenError::Locked(_)) if Instant::now() < patience => thread::sleep(PAUSE),
+                opened => return opened,
+            }
+        }
+    }
+
+    fn open_now(dir: &Path) -> Result<Self, OpenError> {
         let name = dir.display().to_string();
         let io_error = |error: &io::Error| OpenError::Io { dir: name.clone(), error: error.kind() };
         create(dir).map_err(|error| io_error(&error))?;
@@ -278,7 +294,7 @@ impl Store for SledStore {
         let Some((writer, orders)) = parts else {
             return;
         };
-        let thread = std::thread::Builder::new().name("store-writer".to_owned());
+        let thread = thread::Builder::new().name("store-writer".to_owned());
         let spawned = thread.spawn(move || writer.run(&orders, listener));
         // Without the thread the queue has no end to read it, and every commit is refused.
         *self.thread.lock().unwrap_or_else(PoisonError::into_inner) = spawned.ok();

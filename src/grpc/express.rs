@@ -1,0 +1,289 @@
+//! Express: a unary call by the shortest way.
+//!
+//! The generated services carry any call: streams, compression, interceptors. A check is one
+//! small message in and one out, and in front of every request of a platform. This file reads
+//! and writes exactly that, on hyper's own types: no buffer beside the message, no boxed future.
+//! What it does not know (a compressed message) it leaves to the generated service.
+//!
+//! The gRPC wire: <https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>. A message
+//! stands behind five bytes: one that says whether it is compressed, and its length.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use http::header::{CONTENT_TYPE, HeaderName};
+use http::{HeaderMap, HeaderValue, Method, Request, Response};
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt;
+use prost::Message;
+use tonic::Status;
+
+use super::status;
+
+const GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
+const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
+const OK: HeaderValue = HeaderValue::from_static("0");
+/// The bytes in front of a message.
+const PREFIX: usize = 5;
+
+/// The body of a reply: of an express one, or of any other.
+pub enum Reply {
+    /// One message and the trailers behind it.
+    Message(Option<Bytes>),
+    /// Only the trailers are left.
+    Trailers,
+    /// Nothing is left.
+    Ended,
+    /// Of a generated service.
+    Other(tonic::body::Body),
+}
+
+impl Body for Reply {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        match &mut *self {
+            Self::Message(message) => {
+                let message = message.take().unwrap_or_default();
+                *self = Self::Trailers;
+                Poll::Ready(Some(Ok(Frame::data(message))))
+            }
+            Self::Trailers => {
+                *self = Self::Ended;
+                let mut trailers = HeaderMap::with_capacity(1);
+                trailers.insert(GRPC_STATUS, OK);
+                Poll::Ready(Some(Ok(Frame::trailers(trailers))))
+            }
+            Self::Ended => Poll::Ready(None),
+            Self::Other(body) => {
+                let frame = ready!(Pin::new(body).poll_frame(context));
+                Poll::Ready(frame)
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Ended => true,
+            Self::Message(_) | Self::Trailers => false,
+            Self::Other(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Other(body) => body.size_hint(),
+            // Trailers follow, so no length is promised.
+            _ => SizeHint::default(),
+        }
+    }
+}
+
+/// Whether a call can go this way.
+#[must_use]
+pub fn takes<B>(request: &Request<B>) -> bool {
+    let headers = request.headers();
+    request.method() == Method::POST
+        && headers.get(GRPC_ENCODING).is_none_or(|encoding| encoding == "identity")
+        && headers
+            .get(CONTENT_TYPE)
+            .is_some_and(|kind| kind.as_bytes().starts_with(GRPC.as_bytes()))
+}
+
+/// Reads a message, has it answered, and writes the answer.
+pub async fn unary<B, Q, A, F>(
+    request: Request<B>,
+    limit: usize,
+    answer: impl FnOnce(Q) -> F,
+) -> Response<Reply>
+where
+    B: Body<Data = Bytes> + Unpin,
+    Q: Message + Default,
+    A: Message,
+    F: Future<Output = Result<A, Status>>,
+{
+    let (head, body) = request.into_parts();
+    let answered = async {
+        let message = read(body, limit).await?;
+        answer(message).await
+    };
+    let answered = match deadline(&head.headers) {
+        Ok(None) => answered.await,
+        Ok(Some(time)) => {
+            let answered = tokio::time::timeout(time, answered).await;
+            answered.unwrap_or_else(|_| Err(status::too_late()))
+        }
+        Err(status) => Err(status),
+    };
+    match answered {
+        Ok(answer) => {
+            let mut response = Response::new(Reply::Message(Some(write(&answer))));
+            response.headers_mut().insert(CONTENT_TYPE, GRPC);
+            response
+        }
+        Err(status) => status.into_http(),
+    }
+}
+
+/// A reply without a body has its status among the headers.
+impl Default for Reply {
+    fn default() -> Self {
+        Self::Ended
+    }
+}
+
+/// The one message of a request.
+async fn read<B, Q>(mut body: B, limit: usize) -> Result<Q, Status>
+where
+    B: Body<Data = Bytes> + Unpin,
+    Q: Message + Default,
+{
+    let mut first = Bytes::new();
+    let mut all = BytesMut::new();
+    let most = limit.saturating_add(PREFIX);
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame.map_err(|_| status::cut_off())?.into_data() else { continue };
+        if all.is_empty() && first.is_empty() {
+            // As a rule all there is: decoded where it lies.
+            first = data;
+        } else {
+            all.reserve(first.len() + data.len());
+            all.put(std::mem::take(&mut first));
+            all.put(data);
+        }
+        let length = first.len().max(all.len());
+        if length > most {
+            return Err(status::too_long(length - PREFIX, limit));
+        }
+        let whole: &[u8] = if all.is_empty() { &first } else { &all };
+        if let Some(length) = announced(whole)?
+            && length > limit
+        {
+            return Err(status::too_long(length, limit));
+        }
+        if body.is_end_stream() {
+            break;
+        }
+    }
+    let whole = if all.is_empty() { first } else { all.freeze() };
+    let length = announced(&whole)?.ok_or_else(status::cut_off)?;
+    if whole.len() != PREFIX + length {
+        return Err(status::cut_off());
+    }
+    Q::decode(whole.slice(PREFIX..)).map_err(|_| status::not_a_message())
+}
+
+/// The length of the message that begins here, if its prefix is complete.
+fn announced(bytes: &[u8]) -> Result<Option<usize>, Status> {
+    let Some((prefix, _)) = bytes.split_first_chunk::<PREFIX>() else { return Ok(None) };
+    let [compressed, length @ ..] = *prefix;
+    if compressed != 0 {
+        return Err(status::compressed());
+    }
+    Ok(Some(usize::try_from(u32::from_be_bytes(length)).unwrap_or(usize::MAX)))
+}
+
+fn write(answer: &impl Message) -> Bytes {
+    let length = answer.encoded_len();
+    let mut bytes = BytesMut::with_capacity(PREFIX + length);
+    bytes.put_u8(0);
+    bytes.put_u32(u32::try_from(length).unwrap_or(u32::MAX));
+    // The only error is a lack of room, and there is room.
+    answer.encode(&mut bytes).ok();
+    bytes.freeze()
+}
+
+/// The time that a caller gives, if it gives one.
+///
+/// # Errors
+/// It is not written as the protocol says.
+pub fn deadline(headers: &HeaderMap) -> Result<Option<Duration>, Status> {
+    let Some(value) = headers.get(GRPC_TIMEOUT) else { return Ok(None) };
+    duration(value).map(Some).ok_or_else(status::bad_deadline)
+}
+
+/// At most eight digits and a unit.
+fn duration(value: &HeaderValue) -> Option<Duration> {
+    let (unit, digits) = value.as_bytes().split_last()?;
+    if digits.is_empty() || digits.len() > 8 || !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let count: u64 = std::str::from_utf8(digits).ok()?.parse().ok()?;
+    Some(match unit {
+        b'H' => Duration::from_secs(count * 3_600),
+        b'M' => Duration::from_secs(count * 60),
+        b'S' => Duration::from_secs(count),
+        b'm' => Duration::from_millis(count),
+        b'u' => Duration::from_micros(count),
+        b'n' => Duration::from_nanos(count),
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::StreamBody;
+
+    use super::*;
+    use crate::proto::Endpoint;
+
+    type Parts = Vec<Result<Frame<Bytes>, std::convert::Infallible>>;
+
+    fn body(parts: &[&[u8]]) -> impl Body<Data = Bytes> + Unpin {
+        let parts: Parts =
+            parts.iter().map(|part| Ok(Frame::data(Bytes::copy_from_slice(part)))).collect();
+        StreamBody::new(tokio_stream::iter(parts))
+    }
+
+    fn read_now(parts: &[&[u8]], limit: usize) -> Result<Endpoint, tonic::Code> {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        runtime.block_on(read(body(parts), limit)).map_err(|status| status.code())
+    }
+
+    #[test]
+    fn a_message_is_read_in_whatever_pieces_it_comes() {
+        let endpoint = Endpoint { method: "GET".to_owned(), path: "/a".to_owned() };
+        let wire = write(&endpoint);
+        assert_eq!(read_now(&[&wire], 100), Ok(endpoint.clone()));
+        for at in 0..=wire.len() {
+            let (a, b) = wire.split_at(at);
+            assert_eq!(read_now(&[a, b], 100), Ok(endpoint.clone()), "{at}");
+        }
+        let bytes: Vec<_> = wire.chunks(1).collect();
+        assert_eq!(read_now(&bytes, 100), Ok(endpoint));
+    }
+
+    #[test]
+    fn what_is_no_message_is_refused_and_never_a_default_one() {
+        let wire = write(&Endpoint { method: "GET".to_owned(), path: "/a".to_owned() });
+        for at in 0..wire.len() {
+            let refused = read_now(&[&wire[..at]], 100);
+            assert!(refused.is_err(), "{at} bytes of it");
+        }
+        assert!(read_now(&[&wire, b"x"], 100).is_err(), "something behind it");
+        assert!(read_now(&[&[0, 0, 0, 0, 1, 0xff]], 100).is_err(), "no protobuf");
+        assert_eq!(read_now(&[&[1, 0, 0, 0, 0]], 100), Err(tonic::Code::Unimplemented));
+        let too_long = Err(tonic::Code::ResourceExhausted);
+        assert_eq!(read_now(&[&wire], 3), too_long);
+        assert_eq!(read_now(&[&[0, 0xff, 0xff, 0xff, 0xff]], 100), too_long, "as announced");
+        assert_eq!(read_now(&[&wire[..2], &[0; 200]], 100), too_long, "as sent");
+    }
+
+    #[test]
+    fn a_deadline_is_read_as_the_protocol_writes_it() {
+        let read = |text: &'static str| duration(&HeaderValue::from_static(text));
+        assert_eq!(read("500m"), Some(Duration::from_millis(500)));
+        assert_eq!(read("99999999H"), Some(Duration::from_secs(99_999_999 * 3_600)));
+        for wrong in ["", "m", "5", "5x", "-5m", "123456789m", "5 m", "5.0S"] {
+            assert_eq!(read(wrong), None, "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! Frame: the port, who accepts there, and the cores that answer.
+//!
+//! One task accepts and hands each connection to the core that has the fewest: a few connections
+//! spread as well as many do.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tonic::server::NamedService;
+use tonic::service::Routes;
+use tonic_health::ServingStatus;
+use tonic_health::server::HealthReporter;
+
+use super::Failure;
+use super::core::{Core, Phase, Service};
+use crate::config::ServeArgs;
+use crate::grpc::Doors;
+use crate::policy::catalog::file;
+use crate::proto;
+use crate::proto::authorization_service_server::AuthorizationServiceServer;
+use crate::proto::catalog_service_server::CatalogServiceServer;
+use crate::proto::change_service_server::ChangeServiceServer;
+use crate::proto::directory_service_server::DirectoryServiceServer;
+
+/// How long to wait when no connection can be accepted, as when all file handles are taken.
+const BREATH: Duration = Duration::from_millis(20);
+
+/// The port and what answers there.
+pub(super) struct Frame {
+    pub(super) address: SocketAddr,
+    pub(super) doors: Doors,
+    health: HealthReporter,
+    phase: watch::Sender<Phase>,
+    accepting: JoinHandle<Vec<Core>>,
+}
+
+impl Frame {
+    /// Takes the port and starts the cores. Until the doors are opened every call but those of
+    /// health and reflection is UNAVAILABLE.
+    pub(super) async fn listen(args: &ServeArgs) -> Result<Self, Failure> {
+        let cannot = |error: io::Error| {
+            Failure::Config(format!("cannot listen on {}: {}", args.listen, error.kind()))
+        };
+        let listener = TcpListener::bind(args.listen).await.map_err(cannot)?;
+        let address = listener.local_addr().map_err(cannot)?;
+        let doors = Doors::default();
+        let (health, health_service) = tonic_health::server::health_reporter();
+        // Before anybody can ask: the reporter begins with "" as serving.
+        say(&health, ServingStatus::NotServing).await;
+        let limit = usize::try_from(args.max_message_bytes).unwrap_or(usize::MAX);
+        let mut routes = Routes::new(health_service)
+            .add_service(
+                AuthorizationServiceServer::new(doors.clone()).max_decoding_message_size(limit),
+            )
+            .add_service(
+                DirectoryServiceServer::new(doors.clone()).max_decoding_message_size(limit),
+            )
+            .add_service(
+                // A catalog may be larger than any other message.
+                CatalogServiceServer::new(doors.clone())
+                    .max_decoding_message_size(limit.max(file::MAX_LEN + 4096)),
+            )
+            .add_service(ChangeServiceServer::new(doors.clone()).max_decoding_message_size(limit));
+        if let (Ok(v1), Ok(v1alpha)) = (reflection().build_v1(), reflection().build_v1alpha()) {
+            routes = routes.add_service(v1).add_service(v1alpha);
+        }
+        let routes = routes.prepare();
+        let elsewhere = Handle::current();
+        let service = Service { doors: doors.clone(), routes, elsewhere, limit };
+        let phase = watch::Sender::new(Phase::Serving);
+        let cores = (0..args.cores.get())
+            .map(|number| Core::start(number, service.clone(), phase.subscribe()))
+            .collect::<io::Result<Vec<_>>>();
+        let cores = cores.map_err(|error| {
+            Failure::Config(format!("cannot start {} cores: {}", args.cores, error.kind()))
+        })?;
+        let accepting = tokio::spawn(accept(listener, cores, phase.subscribe()));
+        Ok(Self { address, doors, health, phase, accepting })
+    }
+
+    /// Says that every service does its work.
+    pub(super) async fn say_serving(&self) {
+        say(&self.health, ServingStatus::Serving).await;
+    }
+
+    /// Turns new calls away, lets open ones end, and closes the store.
+    pub(super) async fn drain(self, grace: Duration) {
+        say(&self.health, ServingStatus::NotServing).await;
+        self.doors.close();
+        self.phase.send_replace(Phase::Draining);
+        let cores = self.accepting.await.unwrap_or_default();
+        let mut ended = tokio::task::spawn_blocking(|| cores.into_iter().for_each(Core::join));
+        if tokio::time::timeout(grace, &mut ended).await.is_err() {
+            tracing::warn!("calls were still open after the time to drain: they are cut off");
+            self.phase.send_replace(Phase::Over);
+            ended.await.ok();
+        }
+        if let Some(authority) = self.doors.authority() {
+            // Joins the writer, which may wait for the disk.
+            tokio::task::block_in_place(|| authority.close());
+        }
+    }
+}
+
+/// Hands connections to the cores until the end begins.
+async fn accept(
+    listener: TcpListener,
+    cores: Vec<Core>,
+    mut phase: watch::Receiver<Phase>,
+) -> Vec<Core> {
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = phase.wait_for(|phase| *phase >= Phase::Draining) => return cores,
+        };
+        let connection = accepted.and_then(|(connection, _)| {
+            connection.set_nodelay(true)?;
+            connection.into_std()
+        });
+        match (connection, cores.iter().min_by_key(|core| core.open())) {
+            (Ok(connection), Some(core)) => core.take(connection),
+            (Err(error), _) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+            (Err(error), _) => {
+                tracing::warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(BREATH).await;
+            }
+            (Ok(_), None) => {}
+        }
+    }
+}
+
+/// Says how every service does.
+async fn say(health: &HealthReporter, status: ServingStatus) {
+    for service in [
+        "",
+        <AuthorizationServiceServer<Doors> as NamedService>::NAME,
+        <DirectoryServiceServer<Doors> as NamedService>::NAME,
+        <CatalogServiceServer<Doors> as NamedService>::NAME,
+        <ChangeServiceServer<Doors> as NamedService>::NAME,
+    ] {
+        health.set_service_status(service, status).await;
+    }
+}
+
+fn reflection() -> tonic_reflection::server::Builder<'static> {
+    tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
+}
