@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use super::catalog::Catalog;
-use super::change::{Edit, Stamped};
+use super::change::{Edit, FieldChange, Stamped};
 use super::revision::Revision;
 use super::scope::{ScopeId, ScopeMap};
 use super::user::User;
@@ -47,7 +47,7 @@ impl Consent {
         let able: Vec<_> = asked.iter().copied().filter(permitted).collect();
         let given = catalog.closure(&able);
         let held = |scope: ScopeId| before.is_some_and(|consent| consent.scopes.contains(scope));
-        let added = given.iter().copied().filter(|scope| !held(*scope)).collect();
+        let added: Vec<_> = given.iter().copied().filter(|scope| !held(*scope)).collect();
         let old = before.into_iter().flat_map(|consent| consent.scopes.iter());
         let removed = old
             .map(|(scope, ())| scope)
@@ -57,7 +57,10 @@ impl Consent {
         // The engine stamps it anew if it is committed.
         let revision = before.map_or(Revision::NEXT, |consent| consent.revision);
         let after = Self { of, scopes, revision };
-        Edit { added, removed, ..Edit::to(after) }
+        // A first consent that gives nothing moves no scope; the log still says what it is (D18).
+        let first = before.is_none() && added.is_empty();
+        let fields = first.then(|| FieldChange::list("scopes", None, &[])).flatten();
+        Edit { added, removed, fields: fields.into_iter().collect(), ..Edit::to(after) }
     }
 }
 

@@ -267,6 +267,7 @@ impl Credential {
         edit.fields.extend(FieldChange::gone_text("label", &self.label));
         edit.fields.push(FieldChange::gone_flag("enabled", self.enabled));
         edit.fields.extend(FieldChange::time("expires_at", self.expires_at, None));
+        edit.fields.extend(FieldChange::list("secret_ids", Some(&self.secrets), &[]));
         for (scope, grant) in self.known(catalog) {
             edit.fields.extend(expiry_change(catalog, scope, grant.expires_at, None));
             edit.removed.push(scope);

@@ -1,0 +1,690 @@
+//! Replaying the log gives the stored facts (D18): the records, in order, from an empty store,
+//! say all that is kept and leave nothing else.
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
+#[path = "replay/fold.rs"]
+mod fold;
+mod harness;
+
+use std::collections::BTreeSet;
+use std::hash::{BuildHasher, RandomState};
+use std::path::Path;
+
+use fold::{Kept, Replay, State};
+use harness::{Client, Server, owned};
+use jiff::Timestamp;
+use proptest::prelude::*;
+use proptest::sample::subsequence;
+use scopegate::policy::catalog::Catalog;
+use scopegate::policy::ceiling::Displaced;
+use scopegate::policy::change::{Author, Change, ChangeKind, Edit, FieldChange, Stamped};
+use scopegate::policy::company::Company;
+use scopegate::policy::consent::{Consent, Parties};
+use scopegate::policy::credential::{Credential, Ground};
+use scopegate::policy::id::{CompanyId, CredentialId, Name, UserId};
+use scopegate::policy::revision::Revision;
+use scopegate::policy::scope::{Scope, ScopeId};
+use scopegate::policy::user::User;
+use scopegate::proto;
+use scopegate::store::sled::SledStore;
+use scopegate::store::{Fact, FactKey, Store};
+use tonic::{Code, Status};
+
+/// Catalogs that add, take and put back scopes, and change what they imply.
+const CATALOGS: [&str; 4] = [
+    "{ name: one, scopes: { a: { implies: [b] }, b: { implies: [c] }, c: , d: }, roles: { r: { scopes: { a: all, d: own } } } }",
+    "{ name: two, scopes: { a: { implies: [c] }, c: , d: { implies: [c] }, e: }, roles: { r: { scopes: { e: all } } } }",
+    "{ name: two, scopes: { b: { implies: [e] }, c: , d: , e: }, roles: { r: { scopes: { b: all } } } }",
+    "{ scopes: { a: , b: , c: , d: , e: }, roles: { r: { scopes: { a: all, b: all, c: all, d: all, e: all } } } }",
+];
+const SCOPES: [&str; 5] = ["a", "b", "c", "d", "e"];
+
+/// One step. Scopes that the catalog lacks are left out of it.
+#[derive(Clone, Debug)]
+enum Act {
+    Catalog(usize),
+    CreateCompany(Option<Vec<&'static str>>, &'static str),
+    UpdateCompany(Option<&'static str>, Option<bool>),
+    Add(Vec<&'static str>),
+    Restrict(Vec<&'static str>),
+    /// Undoes the restriction of this place among those that there were.
+    Restore(usize),
+    DeleteCompany,
+    CreateCredential(Vec<&'static str>, Option<i64>),
+    UpdateCredential(Option<&'static str>, Option<bool>, Option<Option<i64>>),
+    Grant(Vec<&'static str>, Option<i64>),
+    Revoke(Vec<&'static str>),
+    Replace(Vec<&'static str>),
+    Reset,
+    DeleteCredential,
+    PutUser(bool),
+    DeleteUser,
+    PutConsent(Vec<&'static str>),
+    DeleteConsent,
+    Wait(i64),
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    let some = || subsequence(&SCOPES[..], 1..=2);
+    let end = || prop::option::of(0..60_i64);
+    let text = || prop::sample::select(&["", "x", "y \"z\""][..]);
+    prop_oneof![
+        2 => (0..CATALOGS.len()).prop_map(Act::Catalog),
+        1 => (prop::option::of(some()), text()).prop_map(|(s, t)| Act::CreateCompany(s, t)),
+        1 => (prop::option::of(text()), any::<Option<bool>>())
+            .prop_map(|(t, on)| Act::UpdateCompany(t, on)),
+        2 => some().prop_map(Act::Add),
+        2 => some().prop_map(Act::Restrict),
+        2 => (0..4_usize).prop_map(Act::Restore),
+        1 => Just(Act::DeleteCompany),
+        1 => (some(), end()).prop_map(|(s, end)| Act::CreateCredential(s, end)),
+        1 => (prop::option::of(text()), any::<Option<bool>>(), prop::option::of(end()))
+            .prop_map(|(t, on, end)| Act::UpdateCredential(t, on, end)),
+        4 => (some(), end()).prop_map(|(s, end)| Act::Grant(s, end)),
+        1 => some().prop_map(Act::Revoke),
+        2 => some().prop_map(Act::Replace),
+        1 => Just(Act::Reset),
+        1 => Just(Act::DeleteCredential),
+        1 => any::<bool>().prop_map(Act::PutUser),
+        1 => Just(Act::DeleteUser),
+        2 => subsequence(&SCOPES[..], 0..=2).prop_map(Act::PutConsent),
+        1 => Just(Act::DeleteConsent),
+        1 => (1..20_i64).prop_map(Act::Wait),
+    ]
+}
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(second).expect("a time")
+}
+
+fn company_id() -> CompanyId {
+    CompanyId::parse("acme").expect("an id")
+}
+
+fn credential_id() -> CredentialId {
+    CredentialId::parse("hr").expect("an id")
+}
+
+fn user_id() -> UserId {
+    UserId::parse("ada").expect("an id")
+}
+
+/// One company, its credential, its user and their consent, each there or not, and the log.
+struct Book {
+    catalog: Catalog,
+    company: Option<Company>,
+    credential: Option<Credential>,
+    user: Option<User>,
+    consent: Option<Consent>,
+    restrictions: Vec<(Vec<Displaced>, Revision)>,
+    now: Timestamp,
+    log: Vec<Change>,
+}
+
+impl Book {
+    fn new() -> Self {
+        Self {
+            catalog: Catalog::empty(),
+            company: None,
+            credential: None,
+            user: None,
+            consent: None,
+            restrictions: vec![],
+            now: at(0),
+            log: vec![],
+        }
+    }
+
+    fn write(&mut self, kind: ChangeKind, edit: Edit<()>) -> Revision {
+        let revision = Revision(self.log.len() as u64 + 1);
+        self.log.push(Change {
+            revision,
+            time: self.now,
+            author: Author::default(),
+            kind,
+            company: Some(company_id()),
+            credential: Some(credential_id()),
+            user: Some(user_id()),
+            added: self.catalog.names(&edit.added),
+            removed: self.catalog.names(&edit.removed),
+            displaced: edit.displaced,
+            fields: edit.fields,
+        });
+        revision
+    }
+
+    /// What is kept of a fact after an edit, which is written down if it changes anything.
+    fn keep<T: Stamped + Clone>(
+        &mut self,
+        kind: ChangeKind,
+        before: Option<&T>,
+        edit: Edit<T>,
+    ) -> Option<T> {
+        if before.is_some() && edit.is_none() {
+            return before.cloned();
+        }
+        let Edit { mut after, added, removed, displaced, fields } = edit;
+        let revision = self.write(kind, Edit { after: (), added, removed, displaced, fields });
+        after.stamp(revision, self.now);
+        Some(after)
+    }
+
+    fn drop_with<T>(&mut self, kind: ChangeKind, edit: Edit<T>) {
+        let Edit { added, removed, displaced, fields, .. } = edit;
+        self.write(kind, Edit { after: (), added, removed, displaced, fields });
+    }
+
+    fn ids(&self, names: &[&str]) -> Vec<ScopeId> {
+        names.iter().filter_map(|name| self.catalog.id(&scope(name))).collect()
+    }
+
+    fn act(&mut self, act: &Act) {
+        use ChangeKind as Kind;
+        let (catalog, company, now) = (self.catalog.clone(), self.company.clone(), self.now);
+        match act {
+            Act::Wait(seconds) => self.now = at(now.as_second() + seconds),
+            Act::Catalog(n) => return self.apply(CATALOGS[*n]),
+            Act::CreateCompany(scopes, name) if company.is_none() => {
+                let scopes = scopes.as_ref().map(|names| self.ids(names));
+                let id = company_id();
+                let mut edit =
+                    Company::create(id, (*name).to_owned(), &catalog, scopes.as_deref(), now);
+                edit.fields.extend(FieldChange::new_text("display_name", name));
+                self.company = self.keep(Kind::CreateCompany, None, edit);
+            }
+            _ => {}
+        }
+        let Some(company) = company else { return };
+        let ground = Ground { catalog: &catalog, company: &company, now };
+        let credential = self.credential.clone();
+        match act {
+            Act::UpdateCompany(name, enabled) => {
+                let edit = company.update(name.map(str::to_owned), *enabled);
+                self.company = self.keep(Kind::UpdateCompany, Some(&company), edit);
+            }
+            Act::Add(names) => {
+                let edit = company.add_scopes(&catalog, &self.ids(names));
+                self.company = self.keep(Kind::AddCompanyScopes, Some(&company), edit);
+            }
+            Act::Restrict(names) => {
+                let edit = company.restrict(&catalog, &self.ids(names));
+                let taken = edit.displaced.clone();
+                self.company = self.keep(Kind::RestrictCompanyScopes, Some(&company), edit);
+                if !taken.is_empty() {
+                    self.restrictions.push((taken, Revision(self.log.len() as u64)));
+                }
+            }
+            Act::Restore(n) => {
+                let Some((taken, at)) = self.restrictions.iter().rev().nth(*n).cloned() else {
+                    return;
+                };
+                let back = |place: &Displaced| {
+                    company.ceiling.contains(place.scope) && catalog.name(place.scope).is_some()
+                };
+                let taken: Vec<_> = taken.into_iter().filter(back).collect();
+                let mut edit = company.restore(&taken, at);
+                if !edit.added.is_empty() {
+                    let field = "restricted_at_revision";
+                    edit.fields.extend(FieldChange::new_text(field, &at.to_string()));
+                }
+                self.company = self.keep(Kind::RestoreGrants, Some(&company), edit);
+            }
+            Act::DeleteCompany => {
+                self.drop_with(Kind::DeleteCompany, company.delete(&catalog));
+                (self.company, self.credential, self.user, self.consent) = (None, None, None, None);
+                self.restrictions.clear();
+            }
+            Act::CreateCredential(names, end) if credential.is_none() => {
+                let (scopes, end) = (self.ids(names), end.map(at));
+                let label = "for the \"HR\" team";
+                let made =
+                    Credential::create(credential_id(), label.to_owned(), end, &scopes, ground);
+                let Ok(mut edit) = made else { return };
+                edit.fields.extend(FieldChange::new_text("label", label));
+                edit.fields.extend(FieldChange::time("expires_at", None, end));
+                self.credential = self.keep(Kind::CreateCredential, None, edit);
+            }
+            Act::PutUser(role) => {
+                let roles: Vec<_> =
+                    role.then(|| Name::parse("r").expect("a name")).into_iter().collect();
+                let before = self.user.clone();
+                let edit = User::put(before.as_ref(), &user_id(), company.created_at, &roles);
+                self.user = self.keep(Kind::PutUser, before.as_ref(), edit);
+            }
+            Act::DeleteUser => {
+                let Some(user) = self.user.take() else { return };
+                let roles = FieldChange::list("roles", Some(&user.roles), &[]);
+                let edit = Edit { fields: roles.into_iter().collect(), ..Edit::none(&user) };
+                self.drop_with(Kind::DeleteUser, edit);
+                self.consent = None;
+            }
+            _ => {}
+        }
+        let Some(credential) = credential else { return };
+        let (kind, edit) = match act {
+            Act::UpdateCredential(label, enabled, end) => {
+                let end = end.map(|end| end.map(at));
+                let edit = credential.update(label.map(str::to_owned), *enabled, end);
+                (Kind::UpdateCredential, Ok(edit))
+            }
+            Act::Grant(names, end) => {
+                (Kind::GrantScopes, credential.grant(&self.ids(names), end.map(at), ground))
+            }
+            Act::Revoke(names) => {
+                (Kind::RevokeScopes, Ok(credential.revoke(&self.ids(names), ground)))
+            }
+            Act::Replace(names) => {
+                (Kind::ReplaceScopes, credential.replace(&self.ids(names), ground))
+            }
+            Act::Reset => (Kind::ResetScopes, Ok(credential.reset(ground))),
+            Act::DeleteCredential => {
+                self.drop_with(Kind::DeleteCredential, credential.delete(&catalog));
+                (self.credential, self.consent) = (None, None);
+                return;
+            }
+            Act::PutConsent(names) => {
+                let Some(user) = self.user.clone() else { return };
+                let of = Parties {
+                    company: company.created_at,
+                    user: user.created_at,
+                    credential: credential.created_at,
+                };
+                let before = self.consent.clone();
+                let edit = Consent::put(before.as_ref(), of, &catalog, &user, &self.ids(names));
+                self.consent = self.keep(Kind::PutConsent, before.as_ref(), edit);
+                return;
+            }
+            Act::DeleteConsent => {
+                let Some(consent) = self.consent.take() else { return };
+                let removed = consent.scopes.iter().map(|(scope, ())| scope).collect();
+                let edit = Edit { removed, ..Edit::none(&consent) };
+                return self.drop_with(Kind::DeleteConsent, edit);
+            }
+            _ => return,
+        };
+        // What reaches above the ceiling is refused, and leaves no record.
+        if let Ok(edit) = edit {
+            self.credential = self.keep(kind, Some(&credential), edit);
+        }
+    }
+
+    fn apply(&mut self, yaml: &str) {
+        let mut next = self.catalog.succeed(yaml).expect("a catalog");
+        if next.yaml == self.catalog.yaml {
+            return;
+        }
+        let difference = next.difference(&self.catalog);
+        let name = FieldChange::text("name", self.catalog.platform(), next.platform());
+        let nothing = Edit { fields: name.into_iter().collect(), ..Edit::to(()) };
+        next.revision = self.write(ChangeKind::ApplyCatalog, nothing);
+        let written = self.log.last_mut().expect("written");
+        (written.added, written.removed) = (difference.added, difference.removed_names);
+        self.catalog = next;
+    }
+
+    fn state(&self) -> State {
+        let kept = Kept(&self.catalog);
+        let mut state = kept.state();
+        let Some(company) = &self.company else { return state };
+        let mut view = kept.company(company);
+        let credential = self.credential.iter();
+        view.credentials = credential.map(|c| (c.id.to_string(), kept.credential(c))).collect();
+        view.users = self.user.iter().map(|u| (u.id.to_string(), kept.user(u))).collect();
+        let of = || (user_id().to_string(), credential_id().to_string());
+        view.consents = self.consent.iter().map(|c| (of(), kept.consent(c))).collect();
+        state.companies.insert(company_id().to_string(), view);
+        state
+    }
+}
+
+fn scope(name: &str) -> Scope {
+    Scope::parse(name).expect("a scope")
+}
+
+fn cases() -> u32 {
+    std::env::var("SCOPEGATE_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(2_000)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: cases(), failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// After every step of any sequence.
+    #[test]
+    fn replaying_the_log_gives_the_facts(acts in prop::collection::vec(act(), 1..40)) {
+        let (mut book, mut replay, mut read) = (Book::new(), Replay::default(), 0);
+        let first = [Act::Catalog(0), Act::CreateCompany(None, "Acme"), Act::PutUser(true)];
+        for act in first.iter().chain([&Act::CreateCredential(vec!["a"], None)]).chain(&acts) {
+            book.act(act);
+            book.log[read..].iter().for_each(|change| replay.take(change));
+            read = book.log.len();
+            prop_assert_eq!(&replay.state, &book.state(), "after {:?}", act);
+        }
+    }
+}
+
+/// What a store keeps, by walking it; and its log.
+fn kept(dir: &Path) -> (State, Vec<Change>) {
+    const ALL: usize = 100_000;
+    let store = SledStore::open(dir).expect("opened");
+    let Some(Fact::Catalog(catalog)) = store.get(&FactKey::Catalog).expect("readable") else {
+        panic!("a catalog was applied")
+    };
+    let kept = Kept(&catalog);
+    let mut state = kept.state();
+    for company in store.companies(None, ALL).expect("readable") {
+        let mut view = kept.company(&company);
+        let birth = company.created_at;
+        let credentials = store.credentials(birth, None, ALL).expect("readable");
+        let users = store.users(birth, None, ALL).expect("readable");
+        for user in &users {
+            view.users.insert(user.id.to_string(), kept.user(user));
+            for credential in &credentials {
+                let (user_at, credential_at) = (user.created_at, credential.created_at);
+                let of = Parties { company: birth, user: user_at, credential: credential_at };
+                let found = store.get(&FactKey::Consent(of)).expect("readable");
+                if let Some(Fact::Consent(consent)) = found {
+                    let of = (user.id.to_string(), credential.id.to_string());
+                    view.consents.insert(of, kept.consent(&consent));
+                }
+            }
+        }
+        for credential in &credentials {
+            for secret in &credential.secrets {
+                let key = FactKey::Secret(birth, secret.clone());
+                assert!(store.get(&key).expect("readable").is_some(), "a live secret is kept");
+            }
+            view.credentials.insert(credential.id.to_string(), kept.credential(credential));
+        }
+        state.companies.insert(company.id.to_string(), view);
+    }
+    let up_to = Revision(u64::MAX - 1);
+    let log = store.changes(None, Revision::ZERO, up_to, ALL).expect("readable");
+    (state, log)
+}
+
+/// A change as a client reads it off the wire. What only the engine needs is not on it.
+fn change(change: proto::Change) -> Change {
+    let time = change.time.expect("a time");
+    let some = |text: &String| (!text.is_empty()).then(|| text.clone());
+    let scopes = |names: Vec<String>| names.iter().map(|name| scope(name)).collect();
+    Change {
+        revision: Revision(change.revision),
+        time: Timestamp::new(time.seconds, time.nanos).expect("a time"),
+        author: Author {
+            actor: change.actor,
+            on_behalf_of: change.on_behalf_of,
+            reason: change.reason,
+        },
+        kind: ChangeKind::of(&change.kind).expect("an RPC's name"),
+        company: some(&change.company_id).map(|id| CompanyId::parse(id).expect("an id")),
+        credential: some(&change.credential_id).map(|id| CredentialId::parse(id).expect("an id")),
+        user: some(&change.user_id).map(|id| UserId::parse(id).expect("an id")),
+        added: scopes(change.added_scopes),
+        removed: scopes(change.removed_scopes),
+        displaced: vec![],
+        fields: change
+            .fields
+            .into_iter()
+            .map(|f| FieldChange { field: f.field, before: f.before, after: f.after })
+            .collect(),
+    }
+}
+
+/// All that the service tells of its log.
+async fn told(client: &Client) -> Vec<Change> {
+    let mut all = vec![];
+    let mut page_token = String::new();
+    loop {
+        let request = proto::ListChangesRequest { page_size: 97, page_token, ..Default::default() };
+        let page = client.changes.clone().list_changes(request).await.expect("a page");
+        let page = page.into_inner();
+        all.extend(page.changes.into_iter().map(change));
+        page_token = page.next_page_token;
+        if page_token.is_empty() {
+            return all;
+        }
+    }
+}
+
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        usize::try_from(self.0 >> 33).expect("31 bits") % sides
+    }
+
+    fn one<T: Copy>(&mut self, all: &[T]) -> T {
+        all[self.roll(all.len())]
+    }
+
+    fn some(&mut self) -> Vec<String> {
+        let count = 1 + self.roll(2);
+        (0..count).map(|_| self.one(&SCOPES).to_owned()).collect()
+    }
+
+    /// An end in the past, in the future, or none; not of whole seconds.
+    fn end(&mut self) -> Option<prost_types::Timestamp> {
+        let seconds = self.one(&[None, Some(1), Some(4_102_444_800), Some(4_102_444_801)])?;
+        Some(prost_types::Timestamp { seconds, nanos: self.one(&[0, 1, 999_999_999]) })
+    }
+}
+
+/// A refusal is an answer like any other; a failure is not.
+fn said<T>(answer: Result<T, Status>) -> Option<T> {
+    match answer {
+        Ok(said) => Some(said),
+        Err(status) => {
+            let fine = [
+                Code::InvalidArgument,
+                Code::NotFound,
+                Code::AlreadyExists,
+                Code::Aborted,
+                Code::FailedPrecondition,
+            ];
+            assert!(fine.contains(&status.code()), "{status}");
+            None
+        }
+    }
+}
+
+/// The kinds of step, of which a client takes each in turn.
+const STEPS: usize = 18;
+
+/// One step of a client, on whoever is there.
+async fn step(client: &Client, dice: &mut Dice, kind: usize) {
+    use proto::*;
+    let company_id = dice.one(&["acme", "Acme"]).to_owned();
+    let credential_id = dice.one(&["hr", "bi"]).to_owned();
+    let user_id = dice.one(&["ada", "bob"]).to_owned();
+    let (scopes, display_name) = (dice.some(), dice.one(&["", "x", "y \"z\" \\ é"]).to_owned());
+    let mask = |paths: &[&str]| Some(prost_types::FieldMask { paths: owned(paths) });
+    let mut directory = client.directory.clone();
+    let mut authorization = client.authorization.clone();
+    macro_rules! of_credential {
+        ($request:ident { $($field:ident: $value:expr),* }) => {
+            $request {
+                company_id: company_id.clone(),
+                credential_id: credential_id.clone(),
+                $($field: $value,)*
+                ..Default::default()
+            }
+        };
+    }
+    // Whatever a step is about is there, unless another client takes it away meanwhile.
+    let named = (dice.roll(2) == 0).then(|| Scopes { names: scopes.clone() });
+    let create = CreateCompanyRequest {
+        company_id: company_id.clone(),
+        display_name: display_name.clone(),
+        scopes: named,
+        ..Default::default()
+    };
+    said(directory.create_company(create).await);
+    let label = display_name.clone();
+    let create = of_credential!(CreateCredentialRequest { label: label, expires_at: dice.end() });
+    said(directory.create_credential(create).await);
+    let roles = owned(dice.one(&[&[][..], &["r"], &["r", "nobody's"]]));
+    let put = |roles| PutUserRequest {
+        company_id: company_id.clone(),
+        user_id: user_id.clone(),
+        roles,
+        ..Default::default()
+    };
+    match kind {
+        0 => {
+            let yaml = dice.one(&CATALOGS).to_owned();
+            let apply = ApplyCatalogRequest { yaml, ..Default::default() };
+            said(client.catalog.clone().apply_catalog(apply).await);
+        }
+        1 => {
+            let enabled = dice.roll(2) == 0;
+            let update_mask = mask(dice.one(&[&["display_name"][..], &["enabled"], &[]]));
+            let update = UpdateCompanyRequest {
+                company_id,
+                display_name,
+                enabled,
+                update_mask,
+                ..Default::default()
+            };
+            said(directory.update_company(update).await);
+        }
+        2 => {
+            let add = AddCompanyScopesRequest { company_id, scopes, ..Default::default() };
+            said(authorization.add_company_scopes(add).await);
+        }
+        3 | 4 => {
+            let ids = company_id.clone();
+            let add = AddCompanyScopesRequest {
+                company_id: ids,
+                scopes: scopes.clone(),
+                ..Default::default()
+            };
+            said(authorization.add_company_scopes(add.clone()).await);
+            let restrict = RestrictCompanyScopesRequest {
+                company_id: company_id.clone(),
+                scopes: scopes.clone(),
+                acknowledge_impact: true,
+                ..Default::default()
+            };
+            let Some(done) = said(authorization.restrict_company_scopes(restrict).await) else {
+                return;
+            };
+            if kind == 4 {
+                let restore = RestoreGrantsRequest {
+                    company_id,
+                    scopes,
+                    restricted_at_revision: done.into_inner().revision,
+                    ..Default::default()
+                };
+                said(authorization.add_company_scopes(add).await);
+                said(authorization.restore_grants(restore).await);
+            }
+        }
+        5 => {
+            let delete = DeleteCompanyRequest { company_id, ..Default::default() };
+            said(directory.delete_company(delete).await);
+        }
+        6 => {
+            let paths = dice.one(&[&["label", "expires_at"][..], &["enabled"], &["expires_at"]]);
+            let update = of_credential!(UpdateCredentialRequest {
+                label: display_name,
+                enabled: dice.roll(2) == 0,
+                expires_at: dice.end(),
+                update_mask: mask(paths)
+            });
+            said(directory.update_credential(update).await);
+        }
+        7..=10 => {
+            let end = dice.end();
+            let grant = of_credential!(GrantScopesRequest { scopes: scopes, expires_at: end });
+            said(authorization.grant_scopes(grant).await);
+        }
+        11 => {
+            let revoke = of_credential!(RevokeScopesRequest { scopes: scopes });
+            said(authorization.revoke_scopes(revoke).await);
+        }
+        12 => {
+            let replace = of_credential!(ReplaceScopesRequest { scopes: scopes });
+            said(authorization.replace_scopes(replace).await);
+        }
+        13 => {
+            let reset = of_credential!(ResetScopesRequest {});
+            said(authorization.reset_scopes(reset).await);
+        }
+        14 => {
+            said(directory.create_secret(of_credential!(CreateSecretRequest {})).await);
+            let made = said(directory.create_secret(of_credential!(CreateSecretRequest {})).await);
+            if let Some(made) = made.filter(|_| dice.roll(2) == 0) {
+                let secret_id = made.into_inner().secret_id;
+                let delete = of_credential!(DeleteSecretRequest { secret_id: secret_id });
+                said(directory.delete_secret(delete).await);
+            }
+        }
+        15 => {
+            said(directory.delete_credential(of_credential!(DeleteCredentialRequest {})).await);
+        }
+        _ => {
+            said(directory.put_user(put(roles)).await);
+            let scopes = if dice.roll(4) == 0 { vec![] } else { scopes };
+            let user = user_id.clone();
+            let consent = of_credential!(PutConsentRequest { user_id: user, scopes: scopes });
+            said(directory.put_consent(consent).await);
+            let user = user_id.clone();
+            match (kind, dice.roll(3)) {
+                (16, 0) => {
+                    let delete = of_credential!(DeleteConsentRequest { user_id: user });
+                    said(directory.delete_consent(delete).await);
+                }
+                (17, 0) => {
+                    let delete = DeleteUserRequest { company_id, user_id, ..Default::default() };
+                    said(directory.delete_user(delete).await);
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+/// Several clients at once, on the same few resources, over the real wire: what the service tells
+/// of its log, and what its store keeps of it, both give the facts that the store keeps.
+#[tokio::test]
+async fn replaying_the_log_of_a_served_store_gives_what_it_keeps() {
+    const CLIENTS: u64 = 4;
+    const ROUNDS: usize = 8;
+    let seed = std::env::var("SCOPEGATE_SEED").ok().and_then(|seed| seed.parse().ok());
+    let seed: u64 = seed.unwrap_or_else(|| RandomState::new().hash_one(0) >> 8);
+    println!("SCOPEGATE_SEED={seed} rolls the same dice; the clients still race");
+    let dir = tempfile::tempdir().expect("a directory");
+    let (file, data) = (dir.path().join("catalog.yaml"), dir.path().join("data"));
+    std::fs::write(&file, CATALOGS[0]).expect("written");
+    let arg = ["--catalog", file.to_str().expect("a path"), "--cache-entries", "4"];
+    let server = Server::start(&data, &arg);
+    let clients = (0..CLIENTS).map(|n| {
+        let url = server.url();
+        tokio::spawn(async move {
+            let client = Client::connect(&url).await;
+            let mut dice = Dice((seed ^ (n << 60)) | 1);
+            for kind in (0..ROUNDS).flat_map(|_| 0..STEPS) {
+                step(&client, &mut dice, kind).await;
+            }
+        })
+    });
+    for client in clients.collect::<Vec<_>>() {
+        client.await.expect("no failure");
+    }
+    let told = told(&server.client().await).await;
+    server.kill();
+    let (state, log) = kept(&data);
+    assert_eq!(Replay::of(&told), state, "what clients read");
+    let without_places = |change| Change { displaced: vec![], ..change };
+    assert_eq!(log.into_iter().map(without_places).collect::<Vec<_>>(), told, "one log");
+    let kinds: BTreeSet<_> = told.iter().map(|change| change.kind.name()).collect();
+    assert_eq!(kinds.len(), 20, "every kind of change was there: {kinds:?}");
+}
