@@ -8,6 +8,7 @@ import shlex
 import shutil
 import subprocess
 import tempfile
+import time
 
 import servers
 from servers import Fault
@@ -81,12 +82,13 @@ class Load:
         if log:
             command += ["--rps", f"{per_second / connections:.3f}", "--log-file", log.name]
         load_before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        busy_before, cpu_before = servers.busy_seconds(), server.cpu()
+        busy_before, cpu_before, start = servers.busy_seconds(), server.cpu(), time.monotonic()
         done = subprocess.run(
             [*command, *self.client_args, server.url + call.path],
             capture_output=True, text=True, preexec_fn=pinned(self.core),
         )
         cpu, busy = server.cpu() - cpu_before, servers.busy_seconds() - busy_before
+        elapsed = time.monotonic() - start
         load_after = resource.getrusage(resource.RUSAGE_CHILDREN)
         load_cpu = sum(
             getattr(load_after, name) - getattr(load_before, name)
@@ -97,9 +99,9 @@ class Load:
             "requests": count,
             "per_second": count / seconds,
             "cpu_us_per_request": cpu / count * 1e6,
-            "server_cores": cpu / seconds,
-            "load_cores": load_cpu / seconds,
-            "other_cores": max(0.0, (busy - cpu - load_cpu) / seconds),
+            "server_cores": cpu / elapsed,
+            "load_cores": load_cpu / elapsed,
+            "other_cores": max(0.0, (busy - cpu - load_cpu) / elapsed),
         }
         if log:
             outcome.update(percentiles(log.name))

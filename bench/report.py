@@ -13,8 +13,9 @@ TARGETS = {
 }
 
 
-def row(setting, shape, measure, ratios):
-    """One line of the table: what was measured how, and its ratio in every round."""
+def row(setting, shape, measure, ratios, note=""):
+    """One line of the table: what was measured how, and its ratio in every round. With a note,
+    which says why it is not what it should be, it is held against no target."""
     return {
         "mode": setting["mode"],
         "pinned": setting["pinned"],
@@ -24,12 +25,15 @@ def row(setting, shape, measure, ratios):
         "median": statistics.median(ratios),
         "least": min(ratios),
         "most": max(ratios),
-        "targets": TARGETS.get((measure, shape), {}),
+        "targets": {} if note else TARGETS.get((measure, shape), {}),
+        "note": note,
     }
 
 
 def reached(row):
     """The highest target that the median reaches."""
+    if row["note"]:
+        return f"not counted: {row['note']}"
     if not row["targets"]:
         return ""
     names = [name for name, target in row["targets"].items() if row["median"] >= target]
@@ -42,7 +46,6 @@ def place(row):
 
 def table(rows):
     targets = ("floor", "goal", "moonshot")
-    lines = [("shape", "measure", "ratio", "range", *targets, "reached")]
     text = []
     for title in dict.fromkeys(map(place, rows)):
         lines = [("shape", "measure", "ratio", "range", *targets, "reached")]
