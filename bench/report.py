@@ -63,6 +63,7 @@ def table(rows):
 
 
 COLOURS = {"CPU per request": "#2f6f9f", "throughput": "#9fc3dc"}
+INK = {"CPU per request": "#fff", "throughput": "#222"}
 HEIGHT, TOP, BAR, GAP, LEFT = 220, 56, 34, 46, 52
 
 
@@ -75,7 +76,7 @@ def plot(rows, subtitle):
         value for row in rows for value in (row["most"], *row["targets"].values(), 1.0)
     )
     panel = LEFT + len(shapes) * (2 * BAR + GAP)
-    width, bottom = max(panel * len(panels) + 20, 560), TOP + HEIGHT
+    width, bottom = max(panel * len(panels) + 20, 640), TOP + HEIGHT
 
     def y(ratio):
         return bottom - ratio / top * HEIGHT
@@ -91,7 +92,7 @@ def plot(rows, subtitle):
         f'width="{width}" font-family="system-ui, sans-serif" font-size="12" fill="#222">',
         '<rect width="100%" height="100%" fill="#fff"/>',
         text(12, 20, "Check, against an empty handler on stock tonic (1.0); bigger is better",
-             'font-size="14" font-weight="600"'),
+             'font-size="13" font-weight="600"'),
     ]
     for number, title in enumerate(panels):
         left = LEFT + number * panel
@@ -114,9 +115,8 @@ def plot(rows, subtitle):
                     f'height="{bottom - at:.1f}" fill="{COLOURS[row["measure"]]}"/>'
                 )
                 out.append(line(middle, y(row["least"]), middle, y(row["most"]), "#222"))
-                label = y(row["most"]) - 4
-                out.append(text(middle, label, f"{row['median']:.2f}",
-                                'text-anchor="middle" font-size="11"'))
+                out.append(text(middle - 1.5, bottom - 6, f"{row['median']:.2f}",
+                                f'text-anchor="middle" font-size="11" fill="{INK[row["measure"]]}"'))
                 for name, style in (("floor", 'stroke-dasharray="4 3"'), ("goal", "")):
                     if name in row["targets"]:
                         goal = y(row["targets"][name])
