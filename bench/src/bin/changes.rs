@@ -1,0 +1,104 @@
+//! Changes: an admin who gives and takes scopes at a steady rate, beside the checks.
+//!
+//! Each lane has a credential of its own in the company that is being checked, and alternates a
+//! grant with a revocation of it, waiting for each to be acknowledged: so every call is a real
+//! change, and none fails because another came between.
+
+use std::error::Error;
+use std::time::{Duration, Instant};
+
+use scopegate_bench::authorization_service_client::AuthorizationServiceClient;
+use scopegate_bench::directory_service_client::DirectoryServiceClient;
+use scopegate_bench::{CreateCredentialRequest, GrantScopesRequest, RevokeScopesRequest};
+use tokio::time::{MissedTickBehavior, interval};
+use tonic::Code;
+use tonic::transport::Channel;
+
+type Failure = Box<dyn Error + Send + Sync>;
+
+const USAGE: &str = "usage: changes --endpoint URL --company ID --scope NAME --rate PER_SECOND \
+                     --milliseconds N --lanes N";
+
+/// What to do, as asked.
+#[derive(Clone)]
+struct Plan {
+    company: String,
+    scope: String,
+    rate: f64,
+    time: Duration,
+    lanes: u32,
+}
+
+/// One credential's changes; how many were acknowledged.
+async fn lane(plan: Plan, number: u32, channel: Channel) -> Result<u64, Failure> {
+    let credential_id = format!("changes-{number}");
+    let new = CreateCredentialRequest {
+        company_id: plan.company.clone(),
+        credential_id: credential_id.clone(),
+        ..CreateCredentialRequest::default()
+    };
+    let created = DirectoryServiceClient::new(channel.clone()).create_credential(new).await;
+    if let Err(status) = created
+        && status.code() != Code::AlreadyExists
+    {
+        return Err(status.into());
+    }
+    let revoke = RevokeScopesRequest {
+        company_id: plan.company.clone(),
+        credential_id: credential_id.clone(),
+        scopes: vec![plan.scope.clone()],
+        ..RevokeScopesRequest::default()
+    };
+    let grant = GrantScopesRequest {
+        company_id: plan.company,
+        credential_id,
+        scopes: vec![plan.scope],
+        ..GrantScopesRequest::default()
+    };
+    let mut client = AuthorizationServiceClient::new(channel);
+    // An earlier run may have ended between a grant and its revocation.
+    client.revoke_scopes(revoke.clone()).await?;
+    let mut tick = interval(Duration::from_secs_f64(f64::from(plan.lanes) / plan.rate));
+    // A lane that was held up makes up for it: the rate is a rate and not a limit.
+    tick.set_missed_tick_behavior(MissedTickBehavior::Burst);
+    let end = Instant::now() + plan.time;
+    let mut acknowledged = 0;
+    while Instant::now() < end {
+        tick.tick().await;
+        if acknowledged % 2 == 0 {
+            client.grant_scopes(grant.clone()).await?;
+        } else {
+            client.revoke_scopes(revoke.clone()).await?;
+        }
+        acknowledged += 1;
+    }
+    Ok(acknowledged)
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), Failure> {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let knob = |name: &str| {
+        let place = words.iter().position(|word| word == name).ok_or(USAGE)?;
+        words.get(place + 1).map(String::as_str).ok_or(USAGE)
+    };
+    let plan = Plan {
+        company: knob("--company")?.to_owned(),
+        scope: knob("--scope")?.to_owned(),
+        rate: knob("--rate")?.parse()?,
+        time: Duration::from_millis(knob("--milliseconds")?.parse()?),
+        lanes: knob("--lanes")?.parse()?,
+    };
+    let endpoint = knob("--endpoint")?.to_owned();
+    let channel = Channel::from_shared(endpoint)?.connect().await?;
+    let start = Instant::now();
+    let lanes: Vec<_> = (0..plan.lanes)
+        .map(|number| tokio::spawn(lane(plan.clone(), number, channel.clone())))
+        .collect();
+    let mut acknowledged = 0;
+    for lane in lanes {
+        acknowledged += lane.await??;
+    }
+    println!("{acknowledged} acknowledged in {:.3} s", start.elapsed().as_secs_f64());
+    Ok(())
+}

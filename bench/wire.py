@@ -1,0 +1,58 @@
+"""Wire: the gRPC bodies that are sent, and the replies that must come back, encoded by hand."""
+
+COMPANY, CREDENTIAL, SCOPE = "demo", "hr-sync", "users:write"
+SERVICE = "scopegate.v1.AuthorizationService"
+BATCH = 100
+
+
+def varint(number):
+    encoded = bytearray()
+    while number > 0x7F:
+        encoded.append(number & 0x7F | 0x80)
+        number >>= 7
+    return bytes(encoded + bytes([number]))
+
+
+def nested(field, content):
+    """A string or message field."""
+    content = content.encode() if isinstance(content, str) else content
+    return varint(field << 3 | 2) + varint(len(content)) + content
+
+
+def number(field, value):
+    return varint(field << 3) + varint(value)
+
+
+def framed(message):
+    """A gRPC message: not compressed, its length, itself."""
+    return b"\0" + len(message).to_bytes(4, "big") + message
+
+
+CHECK = nested(1, COMPANY) + nested(2, CREDENTIAL) + nested(3, SCOPE)
+
+# DECISION_ALLOWED, REASON_ALLOWED, REACH_ALL, HTTP status 200; a revision follows.
+ALLOWED = number(1, 1) + number(2, 1) + number(4, 1) + number(5, 200)
+
+
+class Call:
+    """A call to measure: its path, its body, and what makes a reply the right one."""
+
+    def __init__(self, method, request, answers):
+        self.path = f"/{SERVICE}/{method}"
+        self.body = framed(request)
+        self.answers = answers
+
+    def fault(self, reply):
+        """What is wrong with this reply, a frame and its message; None if nothing is."""
+        message = reply[5:]
+        if len(reply) < 5 or int.from_bytes(reply[1:5], "big") != len(message):
+            return "the reply is not one whole message"
+        if reply.count(ALLOWED) != self.answers:
+            return f"{reply.count(ALLOWED)} of {self.answers} decisions are allowed"
+        return None
+
+
+CALLS = {
+    "Check": Call("Check", CHECK, 1),
+    "BatchCheck": Call("BatchCheck", nested(1, CHECK) * BATCH, BATCH),
+}
