@@ -61,7 +61,7 @@ async fn authority(dir: &Path, entries: u64, credentials: u64) -> Arc<Authority>
     let author = Author::default();
     authority.apply_catalog_file("scopes: { a: , b: }", false, &author).await.expect("applied");
     let new = NewCompany { id: company(), display_name: String::new(), scopes: None };
-    authority.create_company(&new, &Terms::default()).await.expect("created");
+    authority.create_company(&new, &Terms::default(), |_| ()).await.expect("created");
     let mut tasks = JoinSet::new();
     // The store's queue of changes is bounded.
     for worker in 0..WRITERS {
@@ -75,7 +75,10 @@ async fn authority(dir: &Path, entries: u64, credentials: u64) -> Arc<Authority>
                     scopes: scopes("a"),
                     expires_at: None,
                 };
-                authority.create_credential(&new, &Terms::default()).await.expect("created");
+                authority
+                    .create_credential(&new, &Terms::default(), |_| ())
+                    .await
+                    .expect("created");
             }
         });
     }
@@ -124,7 +127,7 @@ async fn change(authority: &Authority, number: u64, turn: u64) {
     };
     let before = authority.published();
     let done = authority
-        .change_credential(&company(), &credential(number), &change, &Terms::default())
+        .change_credential(&company(), &credential(number), &change, &Terms::default(), |_| ())
         .await
         .expect("changed");
     assert!(done.revision > before, "a call that changes nothing measures nothing");
@@ -134,10 +137,13 @@ async fn restrict(authority: &Authority) -> Duration {
     let restriction =
         Restriction { company: company(), scopes: scopes("a"), acknowledge_impact: true };
     let start = Instant::now();
-    authority.restrict_company(&restriction, &Terms::default()).await.expect("restricted");
+    authority
+        .restrict_company(&restriction, &Terms::default(), |_, _| ())
+        .await
+        .expect("restricted");
     let taken = start.elapsed();
     let back = CompanyChange::AddScopes(scopes("a"));
-    authority.change_company(&company(), &back, &Terms::default()).await.expect("put back");
+    authority.change_company(&company(), &back, &Terms::default(), |_| ()).await.expect("put back");
     taken
 }
 

@@ -83,6 +83,9 @@ pub enum Refusal {
     /// The scopes are not back in the ceiling.
     #[error("not back in the company's ceiling: {}; add to the ceiling first", list(.0))]
     NotInCeiling(Vec<Scope>),
+    /// A later restriction took what the scopes to restore imply.
+    #[error("implied, and taken by a later restriction: {}; restore that one first", list(.0))]
+    AsleepBelow(Vec<Scope>),
     /// The revision asked for did not come in time.
     #[error("revision {asked} is not reached; the current one is {current}")]
     RevisionNotReached {

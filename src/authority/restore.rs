@@ -79,6 +79,10 @@ impl Authority {
             if !absent.is_empty() {
                 return Err(Refusal::NotInCeiling(view.catalog.names(&absent)));
             }
+            let asleep = company.asleep_below(&view.catalog, &places, at);
+            if !asleep.is_empty() {
+                return Err(Refusal::AsleepBelow(view.catalog.names(&asleep)));
+            }
             let mut edit = company.restore(&places, at);
             if !edit.added.is_empty() {
                 let undone = FieldChange::new_text("restricted_at_revision", &at.to_string());

@@ -202,6 +202,10 @@ impl From<Refusal> for Status {
                 let what = "not back in the company's ceiling: add it first";
                 scopes("SCOPE_NOT_IN_COMPANY", message, missing, what)
             }
+            Refusal::AsleepBelow(asleep) => {
+                let what = "implied, and taken by a later restriction: restore that one first";
+                scopes("RESTORE_LATER_FIRST", message, asleep, what)
+            }
             Refusal::NotTaken(_, strangers) => {
                 let what = "not among the scopes that the restriction took";
                 scopes("NOT_RESTRICTED", message, strangers, what)

@@ -105,6 +105,28 @@ impl Company {
         Edit { after, removed, displaced, ..Edit::none(self) }
     }
 
+    /// The scopes without which none of these places may be restored: those that they imply and
+    /// that a later restriction took, unless that one was undone. Whoever lost what a scope
+    /// implies has lost the scope (D1).
+    #[must_use]
+    pub fn asleep_below(
+        &self,
+        catalog: &Catalog,
+        taken: &[Displaced],
+        at: Revision,
+    ) -> Vec<ScopeId> {
+        let scopes: Vec<_> = taken.iter().map(|place| place.scope).collect();
+        let mut below = catalog.closure(&scopes);
+        below.retain(|scope| {
+            let woken = scopes.contains(scope);
+            let stayed = self.ceiling.get(*scope).is_some_and(|added_at| *added_at <= at);
+            let covers = |window: &Window| window.from < at && at <= window.to;
+            let undone = self.restored.get(*scope).is_some_and(|all| all.iter().any(covers));
+            !woken && !stayed && !undone
+        });
+        below
+    }
+
     /// Wakes the grants that were active when these places were taken from the ceiling, at that
     /// revision (D3). Their scopes must be in it again.
     #[must_use]
