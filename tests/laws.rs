@@ -512,8 +512,10 @@ struct Model {
     ceiling: BTreeSet<usize>,
     /// Until their end, or until they are revoked or made anew.
     grants: BTreeMap<usize, Held>,
-    /// What each restriction took.
-    taken: Vec<BTreeSet<usize>>,
+    /// What each restriction took, each with the restrictions of it that were undone by then.
+    taken: Vec<BTreeMap<usize, BTreeSet<usize>>>,
+    /// Which restrictions of a scope in the ceiling are undone.
+    undone: BTreeMap<usize, BTreeSet<usize>>,
 }
 
 #[derive(Clone, Default)]
@@ -529,13 +531,24 @@ impl Model {
         self.grants.get(&n).filter(|held| !held.asleep)
     }
 
-    /// Gives what is not active yet.
+    /// Gives what is not active yet, and what that implies as long.
     fn fill(&mut self, wanted: &BTreeSet<usize>, end: Option<i64>) {
-        for n in wanted {
-            if self.active(*n).is_none() {
-                self.grants.insert(*n, Held { end, ..Held::default() });
+        let anew: Vec<_> = wanted.iter().copied().filter(|n| self.active(*n).is_none()).collect();
+        for n in &anew {
+            self.grants.insert(*n, Held { end, ..Held::default() });
+        }
+        for below in anew.into_iter().flat_map(implied) {
+            if let Some(held) = self.grants.get_mut(&below) {
+                held.end = held.end.zip(end).map(|(a, b)| a.max(b));
             }
         }
+    }
+
+    /// Whether a scope was taken since a restriction, and that was not undone.
+    fn taken_since(&self, n: usize, at: usize) -> bool {
+        let later = self.taken.iter().enumerate().skip(at + 1);
+        let first = later.filter(|(_, taken)| taken.contains_key(&n)).map(|(by, _)| by).next();
+        first.is_some_and(|by| !self.undone.get(&n).is_some_and(|undone| undone.contains(&by)))
     }
 }
 
@@ -739,15 +752,25 @@ proptest! {
                             held.slept.insert(model.taken.len());
                         }
                     }
+                    let gone = gone.into_iter().map(|n| (n, model.undone.remove(&n).unwrap_or_default()));
+                    let gone = gone.collect();
                     model.taken.push(gone);
                 }
                 Act::Add(some) => model.ceiling.extend(some.iter().flat_map(|n| implied(*n))),
                 Act::Undo(n, some) => if *n < model.taken.len() {
                     let at = model.taken.len() - 1 - n;
                     let wanted: BTreeSet<_> = some.iter().flat_map(|n| implied(*n)).collect();
-                    let places: BTreeSet<_> = wanted.intersection(&model.taken[at]).copied().collect();
+                    let taken = model.taken[at].clone();
+                    let places: BTreeSet<_> =
+                        wanted.into_iter().filter(|n| taken.contains_key(n)).collect();
+                    let below: BTreeSet<_> = places.iter().flat_map(|n| implied(*n)).collect();
+                    model.ceiling.extend(&below);
+                    if below.iter().any(|n| !places.contains(n) && model.taken_since(*n, at)) {
+                        world.act(&act);
+                        continue;
+                    }
                     for n in places {
-                        model.ceiling.extend(implied(n));
+                        model.undone.entry(n).or_default().extend(taken[&n].iter().copied().chain([at]));
                         if let Some(held) = model.grants.get_mut(&n) && held.slept.contains(&at) {
                             held.asleep = false;
                         }

@@ -37,7 +37,7 @@ async fn fill(dir: &Path) {
     authority.apply_catalog_file(yaml, false, &Author::default()).await.expect("applied");
     let acme = CompanyId::parse("acme").expect("an id");
     let new = NewCompany { id: acme.clone(), display_name: String::new(), scopes: None };
-    authority.create_company(&new, &Terms::default()).await.expect("created");
+    authority.create_company(&new, &Terms::default(), |_| ()).await.expect("created");
     let tasks = (0..AT_ONCE).map(|first| {
         let (authority, company) = (Arc::clone(&authority), acme.clone());
         tokio::spawn(async move {
@@ -49,7 +49,10 @@ async fn fill(dir: &Path) {
                     scopes: vec![Scope::parse("a").expect("a scope")],
                     expires_at: None,
                 };
-                authority.create_credential(&new, &Terms::default()).await.expect("created");
+                authority
+                    .create_credential(&new, &Terms::default(), |_| ())
+                    .await
+                    .expect("created");
             }
         })
     });
