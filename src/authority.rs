@@ -131,10 +131,18 @@ impl Authority {
         const AT_ONCE: usize = 50;
         'attempts: for _ in 0..ATTEMPTS {
             let view = self.facts.view().await?;
-            let mut all = Vec::with_capacity(queries.len());
-            for query in queries {
+            // Checks in a row often concern the same parties: their facts are taken once.
+            let mut all: Vec<(Gathered, usize)> = Vec::new();
+            for (place, query) in queries.iter().enumerate() {
+                let before = place.checked_sub(1).and_then(|before| queries.get(before));
+                if let (Some(before), Some((_, end))) = (before, all.last_mut())
+                    && query.has_parties_of(before)
+                {
+                    *end = place + 1;
+                    continue;
+                }
                 match self.gather(&view, query).await {
-                    Ok(gathered) => all.push(gathered),
+                    Ok(gathered) => all.push((gathered, place + 1)),
                     Err(missed) => {
                         self.again(missed).await?;
                         continue 'attempts;
@@ -144,7 +152,15 @@ impl Authority {
             // Read after all facts, once for all checks (D19).
             let now = self.clock.now();
             let mut verdicts = Vec::with_capacity(queries.len());
-            for (place, (query, gathered)) in queries.iter().zip(&all).enumerate() {
+            let mut parties = all.iter();
+            let mut current = parties.next();
+            for (place, query) in queries.iter().enumerate() {
+                if current.is_some_and(|(_, end)| *end <= place) {
+                    current = parties.next();
+                }
+                let Some((gathered, _)) = current else {
+                    return Err(StoreError::Unavailable.into());
+                };
                 let verdict = self.decide(query, gathered.facts(&view, now));
                 verdicts.push(verdict.map_err(|error| Refusal::AudienceOf(place, error))?);
                 if place % AT_ONCE == AT_ONCE - 1 {

@@ -4,6 +4,7 @@
 //! the last of it: it is for people who audit, and no decision rests on it.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use jiff::Timestamp;
@@ -13,15 +14,25 @@ use crate::store::{Minute, Store, StoreError};
 
 const SHARDS: usize = 64;
 
+/// How many places there are for what was noted just now.
+const PLACES: usize = 1 << 16;
+/// The bits of a place that hold a minute: enough until the year 2033, and then again.
+const MINUTE_BITS: u32 = 25;
+
 /// What was seen since it was last taken.
 pub(super) struct Seen {
+    /// Who was noted last in each place, and in which minute: that one need not be noted again.
+    just_now: Vec<AtomicU64>,
     /// By a credential's birth, which no two share.
     shards: Vec<Mutex<HashMap<Revision, Minute>>>,
 }
 
 impl Seen {
     pub(super) fn new() -> Self {
-        Self { shards: (0..SHARDS).map(|_| Mutex::default()).collect() }
+        Self {
+            just_now: (0..PLACES).map(|_| AtomicU64::new(0)).collect(),
+            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+        }
     }
 
     fn shard(&self, credential: Revision) -> Option<&Mutex<HashMap<Revision, Minute>>> {
@@ -32,6 +43,13 @@ impl Seen {
     /// Notes that a credential was asked for now.
     pub(super) fn note(&self, credential: Revision, now: Timestamp) {
         let minute = Minute::try_from(now.as_second() / 60).unwrap_or(0);
+        let place = usize::try_from(credential.0).unwrap_or(0) % PLACES;
+        let Some(just_now) = self.just_now.get(place) else { return };
+        let noted = credential.0 << MINUTE_BITS | u64::from(minute) & ((1 << MINUTE_BITS) - 1);
+        if just_now.load(Ordering::Relaxed) == noted {
+            return;
+        }
+        just_now.store(noted, Ordering::Relaxed);
         let Some(shard) = self.shard(credential) else { return };
         let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
         shard.entry(credential).and_modify(|last| *last = minute.max(*last)).or_insert(minute);
@@ -86,5 +104,10 @@ mod tests {
         taken.sort_unstable();
         assert_eq!(taken, [(Revision(7), 2), (Revision(71), 10)]);
         assert_eq!(seen.last(Revision(7)), None);
+        // Two in one place displace each other, and both are noted.
+        for birth in [9, 9 + PLACES as u64, 9] {
+            seen.note(Revision(birth), at(900));
+        }
+        assert_eq!(seen.take().len(), 2);
     }
 }

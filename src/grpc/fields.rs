@@ -3,7 +3,7 @@
 //! Not here: which fields a request has; see [`super::parse`].
 
 use std::collections::HashSet;
-use std::fmt::Display;
+use std::fmt::{self, Display};
 
 use jiff::Timestamp;
 use uuid::Uuid;
@@ -56,11 +56,33 @@ pub enum Rejection {
     TooMany(Violation),
 }
 
+/// Where fields stand in a request. Written out only where one of them is wrong.
+#[derive(Clone, Copy, Default)]
+pub(super) enum Place {
+    /// In the request itself.
+    #[default]
+    Request,
+    /// In its field `check`.
+    Check,
+    /// In this one of its `checks`.
+    Checks(usize),
+}
+
+impl Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Request => Ok(()),
+            Self::Check => f.write_str("check."),
+            Self::Checks(n) => write!(f, "checks[{n}]."),
+        }
+    }
+}
+
 /// Reads fields one by one, and remembers what is wrong.
 #[derive(Default)]
 pub(super) struct Fields {
     /// Where in the request the fields stand.
-    pub(super) prefix: String,
+    pub(super) place: Place,
     wrong: Vec<Violation>,
     wrong_count: usize,
     too_many: Option<Violation>,
@@ -72,12 +94,12 @@ impl Fields {
         if self.wrong.len() == MAX_VIOLATIONS {
             return;
         }
-        let field = format!("{}{}", self.prefix, field.into());
+        let field = format!("{}{}", self.place, field.into());
         self.wrong.push(Violation { field, description: description.to_string() });
     }
 
     pub(super) fn too_many(&mut self, field: &str, description: String) {
-        let field = format!("{}{field}", self.prefix);
+        let field = format!("{}{field}", self.place);
         self.too_many = Some(Violation { field, description });
     }
 
@@ -100,7 +122,7 @@ impl Fields {
             return vec![];
         }
         let mut scopes: Vec<Scope> = Vec::with_capacity(texts.len());
-        let mut seen = HashSet::new();
+        let mut seen = None;
         for (n, text) in texts.into_iter().enumerate() {
             match Scope::parse(text) {
                 // A few are compared faster than hashed.
@@ -201,11 +223,8 @@ fn request_id(text: &str) -> Result<Uuid, &'static str> {
 }
 
 /// Whether a scope is not among those before it.
-fn fresh(seen: &mut HashSet<Scope>, before: &[Scope], scope: &Scope) -> bool {
-    if seen.is_empty() {
-        seen.extend(before.iter().cloned());
-    }
-    seen.insert(scope.clone())
+fn fresh(seen: &mut Option<HashSet<Scope>>, before: &[Scope], scope: &Scope) -> bool {
+    seen.get_or_insert_with(|| before.iter().cloned().collect()).insert(scope.clone())
 }
 
 /// The fields that every change has.

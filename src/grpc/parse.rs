@@ -8,7 +8,7 @@ use std::mem;
 use prost::Message;
 
 use super::fields::{
-    Fields, MAX_CHANGE_SCOPES, MAX_CHECKS, MAX_LABEL, MAX_ROLES, RawTerms, Rejection,
+    Fields, MAX_CHANGE_SCOPES, MAX_CHECKS, MAX_LABEL, MAX_ROLES, Place, RawTerms, Rejection,
 };
 use crate::authority::listing::Holding;
 use crate::authority::people::ConsentId;
@@ -66,7 +66,7 @@ pub(super) fn batch(
     let mut at_least = Revision::ZERO;
     let mut queries = Vec::with_capacity(count);
     for (n, check) in request.checks.into_iter().enumerate() {
-        fields.prefix = format!("checks[{n}].");
+        fields.place = Place::Checks(n);
         if let Some((query, revision)) = fields.check(check) {
             at_least = at_least.max(revision);
             queries.push(query);
@@ -82,7 +82,7 @@ pub(super) fn explain(request: proto::ExplainCheckRequest) -> Result<(Query, Rev
         fields.wrong("check", "must be given");
         return fields.finish(None);
     };
-    fields.prefix = "check.".to_owned();
+    fields.place = Place::Check;
     let query = fields.check(check);
     fields.finish(query)
 }

@@ -9,11 +9,16 @@ pub mod file;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use foldhash::fast::RandomState;
+
 use self::endpoint::Path;
 use self::file::CatalogFile;
 use super::id::Name;
 use super::revision::Revision;
 use super::scope::{Scope, ScopeId, ScopeMap};
+
+/// The number of each scope. Only an operator puts names in, so a fast hash will do.
+pub type Numbers = HashMap<Scope, ScopeId, RandomState>;
 
 /// A catalog in force, or about to be.
 #[derive(Clone, Debug)]
@@ -26,8 +31,8 @@ pub struct Catalog {
     pub file_digest: Option<[u8; 32]>,
     /// The file's parts.
     file: CatalogFile,
-    ids: HashMap<Scope, ScopeId>,
-    scopes: HashMap<ScopeId, Entry>,
+    ids: Numbers,
+    scopes: HashMap<ScopeId, Entry, RandomState>,
     /// What each role permits, closed under implication (D1).
     roles: HashMap<Name, ScopeMap<Reach>>,
     next_id: u32,
@@ -143,7 +148,7 @@ impl Catalog {
     /// The catalog of a store that has none yet: nothing exists.
     #[must_use]
     pub fn empty() -> Self {
-        Self::assemble(String::new(), CatalogFile::default(), HashMap::new(), 0, Revision::ZERO)
+        Self::assemble(String::new(), CatalogFile::default(), Numbers::default(), 0, Revision::ZERO)
     }
 
     /// Reads a catalog file that shall follow this catalog. Names that stay keep their numbers,
@@ -154,7 +159,7 @@ impl Catalog {
     pub fn succeed(&self, yaml: &str) -> Result<Self, file::CatalogErrors> {
         let file = CatalogFile::parse(yaml)?;
         let mut next_id = self.next_id;
-        let mut ids = HashMap::with_capacity(file.scopes.len());
+        let mut ids = Numbers::with_capacity_and_hasher(file.scopes.len(), RandomState::default());
         for name in file.scopes.keys() {
             let id = match self.ids.get(name) {
                 Some(id) => *id,
@@ -177,7 +182,7 @@ impl Catalog {
     /// Every problem of the file; a file that was applied once has none.
     pub fn restore(
         yaml: &str,
-        ids: HashMap<Scope, ScopeId>,
+        ids: Numbers,
         next_id: u32,
         revision: Revision,
     ) -> Result<Self, file::CatalogErrors> {
@@ -187,11 +192,12 @@ impl Catalog {
     fn assemble(
         yaml: String,
         file: CatalogFile,
-        ids: HashMap<Scope, ScopeId>,
+        ids: Numbers,
         next_id: u32,
         revision: Revision,
     ) -> Self {
-        let mut scopes: HashMap<ScopeId, Entry> = HashMap::with_capacity(ids.len());
+        let mut scopes: HashMap<ScopeId, Entry, RandomState> =
+            HashMap::with_capacity_and_hasher(ids.len(), RandomState::default());
         let mut implied_by: HashMap<ScopeId, Vec<ScopeId>> = HashMap::new();
         for (name, entry) in &file.scopes {
             let Some(id) = ids.get(name).copied() else {
@@ -308,7 +314,7 @@ impl Catalog {
 
     /// Every scope's name and number, and the last number ever given: what the store keeps.
     #[must_use]
-    pub fn numbers(&self) -> (&HashMap<Scope, ScopeId>, u32) {
+    pub fn numbers(&self) -> (&Numbers, u32) {
         (&self.ids, self.next_id)
     }
 

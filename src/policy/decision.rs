@@ -5,8 +5,6 @@
 //! it lets a call reach, or why it does not let it through; the least reason is the reason,
 //! since reasons are ordered as D15 orders them.
 
-use std::collections::HashSet;
-
 use jiff::Timestamp;
 
 use super::catalog::{AudienceError, Catalog, Hearing, Reach};
@@ -174,22 +172,22 @@ struct Evaluator<'a> {
     hearing: Hearing<'a>,
     /// Why the token admits no call at all, if it does not.
     token_fault: Option<Reason>,
-    /// The token's scopes, closed under implication (D1); those that the catalog lacks are
+    /// The token's scopes, sorted, closed under implication (D1); those that the catalog lacks are
     /// ignored (D16).
-    token_scopes: HashSet<ScopeId>,
+    token_scopes: Vec<ScopeId>,
     /// What each of the user's roles permits.
     roles: Vec<&'a ScopeMap<Reach>>,
 }
 
 impl<'a> Evaluator<'a> {
     fn new(query: &'a Query, facts: Facts<'a>, hearing: Hearing<'a>) -> Self {
-        let (mut token_fault, mut token_scopes) = (None, HashSet::new());
+        let (mut token_fault, mut token_scopes) = (None, Vec::new());
         if let Some(token) = &query.token {
             token_fault = token.fault(hearing, query.user.as_ref(), facts.now);
             if token_fault.is_none() && facts.credential.is_some() {
                 let known: Vec<_> =
                     token.scopes.iter().filter_map(|s| facts.catalog.id(s)).collect();
-                token_scopes.extend(facts.catalog.closure(&known));
+                token_scopes = facts.catalog.closure(&known);
             }
         }
         let roles = facts.user.map(|user| facts.catalog.permits(&user.roles)).unwrap_or_default();
@@ -273,7 +271,7 @@ impl<'a> Evaluator<'a> {
         if let Some(fault) = self.token_fault {
             return Err(fault);
         }
-        let carried = scope.is_some_and(|scope| self.token_scopes.contains(&scope));
+        let carried = scope.is_some_and(|scope| self.token_scopes.binary_search(&scope).is_ok());
         if carried { Ok(Reach::All) } else { Err(Reason::ScopeNotInToken) }
     }
 

@@ -27,12 +27,12 @@ fn check(text: &str) -> Result<(), IdError> {
     if text.len() > MAX_LEN {
         return Err(IdError::TooLong(text.len()));
     }
-    let foreign =
-        |c: &char| !(c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | ':' | '@' | '-'));
-    match text.chars().find(foreign) {
-        Some(c) => Err(IdError::Character(c)),
-        None => Ok(()),
+    let own = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b':' | b'@' | b'-');
+    if text.bytes().all(own) {
+        return Ok(());
     }
+    let foreign = text.chars().find(|c| !u8::try_from(*c).is_ok_and(own));
+    Err(foreign.map_or(IdError::Empty, IdError::Character))
 }
 
 macro_rules! id {

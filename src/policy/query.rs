@@ -25,6 +25,14 @@ pub struct Query {
 }
 
 impl Query {
+    /// Whether another query concerns the same company, credential and user.
+    #[must_use]
+    pub fn has_parties_of(&self, other: &Self) -> bool {
+        self.company == other.company
+            && self.credential == other.credential
+            && self.on_behalf_of() == other.on_behalf_of()
+    }
+
     /// The user on whose behalf the call is made: the request's, else the token's (D16).
     #[must_use]
     pub fn on_behalf_of(&self) -> Option<&UserId> {

@@ -39,11 +39,12 @@ impl Scope {
         if text.len() > MAX_LEN {
             return Err(ScopeError::TooLong(text.len()));
         }
-        let foreign = |c: &char| !matches!(c, '\x21' | '\x23'..='\x5b' | '\x5d'..='\x7e');
-        match text.chars().find(foreign) {
-            Some(c) => Err(ScopeError::Character(c)),
-            None => Ok(Self(text)),
+        let own = |b: u8| matches!(b, b'\x21' | b'\x23'..=b'\x5b' | b'\x5d'..=b'\x7e');
+        if text.bytes().all(own) {
+            return Ok(Self(text));
         }
+        let foreign = text.chars().find(|c| !u8::try_from(*c).is_ok_and(own));
+        Err(foreign.map_or(ScopeError::Empty, ScopeError::Character))
     }
 
     /// The scope's name.

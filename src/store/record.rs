@@ -2,14 +2,12 @@
 //!
 //! Not here: keys, and how long values are cut into parts. What does not decode is damage.
 
-use std::collections::HashMap;
-
 use jiff::Timestamp;
 use prost::Message;
 use prost_types::Timestamp as Stamp;
 
 use super::{Answered, Damage, Fact, FactKey};
-use crate::policy::catalog::Catalog;
+use crate::policy::catalog::{Catalog, Numbers};
 use crate::policy::ceiling::{Displaced, Window};
 use crate::policy::change::{Author, Change, ChangeKind, FieldChange};
 use crate::policy::company::Company;
@@ -102,7 +100,7 @@ pub(super) fn decode(key: &FactKey, revision: Revision, bytes: &[u8]) -> Result<
     Ok(match key {
         FactKey::Catalog => {
             let record = CatalogRecord::decode(bytes)?;
-            let mut ids = HashMap::with_capacity(record.scope_ids.len());
+            let mut ids = Numbers::default();
             for (name, id) in record.scope_names.into_iter().zip(record.scope_ids) {
                 ids.insert(Scope::parse(name).map_err(|_| Damage)?, ScopeId(id));
             }
