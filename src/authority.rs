@@ -260,7 +260,7 @@ impl Authority {
     /// Waits for what was missed, so that another attempt can succeed.
     async fn again(&self, missed: Missed) -> Result<(), Refusal> {
         match missed {
-            Missed::Younger(revision) => Ok(self.facts.reached(revision).await?),
+            Missed::Younger(revision) => Ok(Box::pin(self.facts.reached(revision)).await?),
             Missed::Store(error) => Err(error.into()),
         }
     }
@@ -269,7 +269,7 @@ impl Authority {
         if at_least <= self.facts.published() {
             return Ok(());
         }
-        match tokio::time::timeout(PATIENCE, self.facts.reached(at_least)).await {
+        match Box::pin(tokio::time::timeout(PATIENCE, self.facts.reached(at_least))).await {
             Ok(reached) => Ok(reached?),
             Err(_) => Err(Refusal::RevisionNotReached {
                 asked: at_least,

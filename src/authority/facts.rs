@@ -202,7 +202,7 @@ impl Facts {
             if catalog.revision <= at {
                 return Ok(View { at, catalog });
             }
-            self.reached(catalog.revision).await?;
+            Box::pin(self.reached(catalog.revision)).await?;
         }
     }
 
@@ -303,7 +303,7 @@ impl Facts {
     ) -> Result<Option<Fact>, Missed> {
         let entry = match self.admission.shelf.0.get(&key) {
             Some(entry) => entry,
-            None => self.load(key.to_key()).await.map_err(Missed::Store)?,
+            None => Box::pin(self.load(key.to_key())).await.map_err(Missed::Store)?,
         };
         entry.at(at).map_err(Missed::Younger)
     }

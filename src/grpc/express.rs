@@ -100,7 +100,8 @@ pub fn takes<B>(request: &Request<B>) -> bool {
 
 /// Reads a message, has it answered, and writes the answer.
 pub async fn unary<B, Q, A, F>(
-    request: Request<B>,
+    deadline: Option<Duration>,
+    body: B,
     limit: usize,
     answer: impl FnOnce(Q) -> F,
 ) -> Response<Reply>
@@ -110,18 +111,17 @@ where
     A: Message,
     F: Future<Output = Result<A, Status>>,
 {
-    let (head, body) = request.into_parts();
     let answered = async {
         let message = read(body, limit).await?;
         answer(message).await
     };
-    let answered = match deadline(&head.headers) {
-        Ok(None) => answered.await,
-        Ok(Some(time)) => {
-            let answered = tokio::time::timeout(time, answered).await;
+    let answered = match deadline {
+        None => answered.await,
+        Some(time) => {
+            // Apart, so that a call without a deadline carries no timer about.
+            let answered = Box::pin(tokio::time::timeout(time, answered)).await;
             answered.unwrap_or_else(|_| Err(status::too_late()))
         }
-        Err(status) => Err(status),
     };
     match answered {
         Ok(answer) => {

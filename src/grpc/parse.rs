@@ -272,9 +272,9 @@ pub(super) fn create_credential(
     let label = fields.line("label", request.label, MAX_LABEL);
     let scopes = fields.scopes("scopes", request.scopes, MAX_CHANGE_SCOPES);
     let expires_at = fields.moment("expires_at", request.expires_at);
-    fields.finish(
-        ids.map(|(company, id)| (NewCredential { company, id, label, scopes, expires_at }, terms)),
-    )
+    fields.finish(ids.map(|(company, id)| {
+        (NewCredential { company, id, label, scopes, expires_at, enabled: true }, terms)
+    }))
 }
 
 pub(super) fn apply_catalog(

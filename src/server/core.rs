@@ -10,7 +10,7 @@ use std::convert::Infallible;
 use std::future::poll_fn;
 use std::io;
 use std::net::TcpStream;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
@@ -24,6 +24,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
+use tonic::Status;
 use tonic::service::Routes;
 use tower::ServiceExt;
 
@@ -128,11 +129,12 @@ async fn serve(
     mut phase: watch::Receiver<Phase>,
     open: &Arc<AtomicUsize>,
 ) {
+    let service = Arc::new(service);
     let (ended, mut all_ended) = mpsc::channel::<Infallible>(1);
     while let Some(connection) = connections.recv().await {
         let open = Open(Arc::clone(open));
         let Ok(connection) = tokio::net::TcpStream::from_std(connection) else { continue };
-        let (service, phase, ended) = (service.clone(), phase.clone(), ended.clone());
+        let (service, phase, ended) = (Arc::clone(&service), phase.clone(), ended.clone());
         tokio::spawn(async move {
             let _counted = (open, ended);
             attend(connection, service, phase).await;
@@ -148,13 +150,10 @@ async fn serve(
 /// Serves one connection to its end.
 async fn attend(
     connection: tokio::net::TcpStream,
-    service: Service,
+    service: Arc<Service>,
     mut phase: watch::Receiver<Phase>,
 ) {
-    let service = service_fn(move |request| {
-        let service = service.clone();
-        async move { Ok::<_, Infallible>(answer(&service, request).await) }
-    });
+    let service = service_fn(move |request| answer(Arc::clone(&service), request));
     let mut connection = pin!(
         http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
@@ -181,25 +180,59 @@ async fn attend(
 }
 
 /// Answers one call: a check here, anything else elsewhere.
-async fn answer(service: &Service, request: Request<Incoming>) -> Response<Reply> {
-    let doors = &service.doors;
-    match request.uri().path() {
-        CHECK if express::takes(&request) => {
-            express::unary(request, service.limit, |check| doors.decide(check)).await
+///
+/// The future of a check is moved about by whoever runs it, so it holds no more of the request
+/// than its body; what is not a check is boxed.
+fn answer(
+    service: Arc<Service>,
+    request: Request<Incoming>,
+) -> impl Future<Output = Result<Response<Reply>, Infallible>> {
+    enum Call<F> {
+        Check(Option<Duration>, Incoming),
+        Other(Pin<Box<F>>),
+    }
+    let path = request.uri().path();
+    let deadline = express::deadline(request.headers());
+    let call = match deadline {
+        Ok(deadline) if path == CHECK && express::takes(&request) => {
+            Call::Check(deadline, request.into_body())
         }
-        BATCH_CHECK if express::takes(&request) => {
-            express::unary(request, service.limit, |batch| doors.decide_all(batch)).await
-        }
-        _ => call(service, request).await,
+        deadline => Call::Other(Box::pin(call(Arc::clone(&service), request, deadline))),
+    };
+    async move {
+        Ok(match call {
+            Call::Check(deadline, body) => {
+                let decide = |check| service.doors.decide(check);
+                express::unary(deadline, body, service.limit, decide).await
+            }
+            Call::Other(call) => call.await,
+        })
     }
 }
 
-/// Has the generated services answer.
-async fn call(service: &Service, request: Request<Incoming>) -> Response<Reply> {
-    let deadline = match express::deadline(request.headers()) {
+/// Answers a call that is no check of one thing.
+async fn call(
+    service: Arc<Service>,
+    request: Request<Incoming>,
+    deadline: Result<Option<Duration>, Status>,
+) -> Response<Reply> {
+    let deadline = match deadline {
         Ok(deadline) => deadline,
         Err(status) => return status.into_http(),
     };
+    if request.uri().path() == BATCH_CHECK && express::takes(&request) {
+        let decide = |batch| service.doors.decide_all(batch);
+        return express::unary(deadline, request.into_body(), service.limit, decide).await;
+    }
+    run_elsewhere(&service, request, deadline).await
+}
+
+/// Has the generated services answer.
+async fn run_elsewhere(
+    service: &Service,
+    request: Request<Incoming>,
+    deadline: Option<Duration>,
+) -> Response<Reply> {
     let routes = service.routes.clone();
     let mut running = Running(service.elsewhere.spawn(async move {
         let answered = routes.oneshot(request.map(tonic::body::Body::new));
