@@ -11,6 +11,7 @@ mod companies;
 mod credentials;
 mod etag;
 mod facts;
+mod front;
 mod ledger;
 pub mod listing;
 pub mod people;
@@ -28,7 +29,7 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 
 use self::clock::Clock;
-use self::facts::{Facts, Missed, View};
+use self::facts::{FactRef, Facts, Front, Missed, View};
 use self::refusal::Refusal;
 use self::seen::Seen;
 use crate::policy::catalog::{AudienceError, Reach};
@@ -40,7 +41,7 @@ use crate::policy::query::Query;
 use crate::policy::revision::Revision;
 use crate::policy::scope::Scope;
 use crate::policy::user::User;
-use crate::store::{Incarnation, Listener, Store, StoreError};
+use crate::store::{Fact, Incarnation, Listener, Store, StoreError};
 
 pub use self::catalogs::{Applied, ApplyError};
 pub use self::companies::{CompanyChange, NewCompany, Restriction};
@@ -54,11 +55,12 @@ const PATIENCE: Duration = Duration::from_millis(500);
 /// How often a check or a change may find its facts changing under it before it gives up.
 const ATTEMPTS: usize = 1000;
 
-/// Who answers: one per process.
+/// Who answers: one per process, with a desk on each core ([`Authority::desk`]).
 pub struct Authority {
     facts: Arc<Facts>,
-    clock: Clock,
+    clock: Arc<Clock>,
     seen: Arc<Seen>,
+    front: Front,
 }
 
 /// An answer and the one published revision at which it is right (D12).
@@ -103,7 +105,19 @@ impl Authority {
         let facts = Arc::new(Facts::new(store, cache_entries)?);
         let listener: Arc<dyn Listener> = Arc::clone(&facts) as _;
         facts.store().start(listener);
-        Ok(Self { facts, clock, seen: Arc::new(Seen::new()) })
+        let (clock, seen) = (Arc::new(clock), Arc::new(Seen::new()));
+        Ok(Self { facts, clock, seen, front: Facts::front() })
+    }
+
+    /// The same authority, for one core: what it was just asked for there it has at hand.
+    #[must_use]
+    pub fn desk(&self) -> Self {
+        Self {
+            facts: Arc::clone(&self.facts),
+            clock: Arc::clone(&self.clock),
+            seen: Arc::clone(&self.seen),
+            front: Facts::front(),
+        }
     }
 
     /// Decides a check at one published revision, no earlier than `at_least` (D12).
@@ -238,23 +252,37 @@ impl Authority {
     /// The facts that a query's answer rests on, if every one can be told at the view's revision.
     async fn gather(&self, view: &View, query: &Query) -> Result<Gathered, Missed> {
         let mut gathered = Gathered::default();
-        let Some(company) = self.facts.company(view.at, &query.company).await? else {
+        let Some(Fact::Company(company)) =
+            self.near(view, FactRef::Company(&query.company)).await?
+        else {
             return Ok(gathered);
         };
         let birth = company.created_at;
         gathered.company = Some(company);
-        gathered.credential = self.facts.credential(view.at, birth, &query.credential).await?;
-        if let Some(user) = query.on_behalf_of() {
-            gathered.user = self.facts.user(view.at, birth, user).await?;
+        let key = FactRef::Credential(birth, &query.credential);
+        if let Some(Fact::Credential(credential)) = self.near(view, key).await? {
+            gathered.credential = Some(credential);
+        }
+        if let Some(user) = query.on_behalf_of()
+            && let Some(Fact::User(user)) = self.near(view, FactRef::User(birth, user)).await?
+        {
+            gathered.user = Some(user);
         }
         if let (Some(credential), Some(user)) = (&gathered.credential, &gathered.user)
             && view.catalog.asks_for_consent()
         {
             let (user, credential) = (user.created_at, credential.created_at);
             let of = Parties { company: birth, user, credential };
-            gathered.consent = self.facts.consent(view.at, of).await?;
+            if let Some(Fact::Consent(consent)) = self.near(view, FactRef::Consent(of)).await? {
+                gathered.consent = Some(consent);
+            }
         }
         Ok(gathered)
+    }
+
+    /// A fact at a view's revision, from the front if it is there.
+    async fn near(&self, view: &View, key: FactRef<'_>) -> Result<Option<Fact>, Missed> {
+        self.facts.near(&self.front, view.at, key).await
     }
 
     /// Waits for what was missed, so that another attempt can succeed.

@@ -36,12 +36,15 @@ impl<M: prost::Message + Default + 'static> Reply for M {
 #[derive(Clone)]
 pub struct Doors {
     authority: Arc<OnceLock<Authority>>,
+    /// The authority's desk where these doors are.
+    desk: Arc<OnceLock<Authority>>,
     closing: watch::Sender<bool>,
 }
 
 impl Default for Doors {
     fn default() -> Self {
-        Self { authority: Arc::default(), closing: watch::Sender::new(false) }
+        let (authority, desk) = (Arc::default(), Arc::default());
+        Self { authority, desk, closing: watch::Sender::new(false) }
     }
 }
 
@@ -49,6 +52,12 @@ impl Doors {
     /// Opens the doors.
     pub fn open(&self, authority: Authority) -> &Authority {
         self.authority.get_or_init(|| authority)
+    }
+
+    /// The same doors on another core, with a desk of their own.
+    #[must_use]
+    pub fn elsewhere(&self) -> Self {
+        Self { desk: Arc::default(), ..self.clone() }
     }
 
     /// Ends the streams, which would not end by themselves.
@@ -69,6 +78,7 @@ impl Doors {
 
     /// The authority, for a handler.
     fn ask(&self) -> Result<&Authority, Status> {
-        self.authority().ok_or_else(status::not_open)
+        let authority = self.authority().ok_or_else(status::not_open)?;
+        Ok(self.desk.get_or_init(|| authority.desk()))
     }
 }

@@ -21,6 +21,10 @@ use shuttle::thread;
 #[path = "../src/authority/admission.rs"]
 mod admission;
 
+#[allow(dead_code, reason = "the server's file")]
+#[path = "../src/authority/front.rs"]
+mod front;
+
 /// What `admission` finds under `crate::policy`.
 mod policy {
     pub mod revision {
@@ -39,6 +43,7 @@ mod sync {
 }
 
 use admission::{Admission, Entry, Shelf};
+use front::Front;
 use policy::revision::Revision;
 use sync::{Mutex, lock};
 
@@ -95,7 +100,7 @@ struct World {
 impl World {
     fn new(first: [Option<bool>; 2]) -> Self {
         let fact = |open: Option<bool>| Mutex::new(open.map(|open| (Revision(1), open)));
-        Self { admission: Admission::new(TestShelf::new(), Revision(1)), store: first.map(fact) }
+        Self { admission: Admission::new(TestShelf::new(), Revision(1), 2), store: first.map(fact) }
     }
 
     /// One batch, in the order of the engine's writer.
@@ -120,11 +125,29 @@ impl World {
         })
     }
 
+    /// A fact at a published revision, by way of a front.
+    fn near(
+        &self,
+        front: &Front<Key, Fact>,
+        at: Revision,
+        key: Key,
+    ) -> Result<Option<Fact>, Revision> {
+        let marks = &self.admission.marks;
+        let hash = marks.hash(&key);
+        if let Some(fact) = front.find(marks, at, hash, &key) {
+            return Ok(Some(fact));
+        }
+        let entry = self.read(key);
+        let fact = entry.clone().at(at)?;
+        front.keep(hash, || key, entry, at);
+        Ok(fact)
+    }
+
     /// Both facts at one published revision, as a check takes them.
-    fn check(&self) -> (Revision, [Option<bool>; 2]) {
+    fn check(&self, front: &Front<Key, Fact>) -> (Revision, [Option<bool>; 2]) {
         loop {
             let at = self.admission.published();
-            let facts = [self.read(0).at(at), self.read(1).at(at)];
+            let facts = [self.near(front, at, 0), self.near(front, at, 1)];
             let youngest = match facts {
                 [Ok(a), Ok(b)] => return (at, [a, b].map(|fact| fact.map(|(_, open)| open))),
                 [Err(a), Err(b)] => a.max(b),
@@ -150,6 +173,8 @@ type Batches = &'static [(u64, &'static [(Key, u64, Option<bool>)])];
 fn explore(history: History, batches: Batches, schedules: usize) {
     let scenario = move || {
         let world = Arc::new(World::new(history[1]));
+        // Both readers have one front, which is worse for it than one each.
+        let front = Arc::new(Front::new(2));
         let mut threads = Vec::new();
         threads.push(thread::spawn({
             let world = Arc::clone(&world);
@@ -160,12 +185,12 @@ fn explore(history: History, batches: Batches, schedules: usize) {
             move || [0, 1, 0, 1].into_iter().for_each(|key| world.admission.shelf.evict(key))
         }));
         for _ in 0..2 {
-            let world = Arc::clone(&world);
+            let (world, front) = (Arc::clone(&world), Arc::clone(&front));
             threads.push(thread::spawn(move || {
                 let mut last = Revision::ZERO;
                 for _ in 0..2 {
                     let before = world.admission.published();
-                    let (at, facts) = world.check();
+                    let (at, facts) = world.check(&front);
                     let said = history[usize::try_from(at.0).expect("small")];
                     assert_eq!(facts, said, "the facts of revision {at}");
                     assert!(at >= before && at >= last, "nothing acknowledged is missed");
@@ -174,7 +199,7 @@ fn explore(history: History, batches: Batches, schedules: usize) {
             }));
         }
         threads.into_iter().for_each(|thread| thread.join().expect("no hole"));
-        let (_, facts) = world.check();
+        let (_, facts) = world.check(&front);
         assert_eq!(facts, *history.last().expect("an end"), "the end is seen");
     };
     shuttle::check_random(scenario, schedules);

@@ -15,13 +15,14 @@
 //! while its key is announced dates from that batch; any other dates from the latest
 //! publication, which is no earlier than the deletion that may have caused it.
 //!
-//! Not here: what facts are, where they are kept, how one waits. The types of this file are
-//! also compiled into `tests/interleavings.rs` over scheduled locks and atomics, by way of
+//! Not here: what facts are, where they are kept, how one waits; and what a core keeps for
+//! itself, which is in [`super::front`]. The types of both files are also compiled into `tests/interleavings.rs` over scheduled locks and atomics, by way of
 //! `super::sync`.
 
 use std::collections::HashSet;
 use std::hash::Hash;
 
+use super::front::Marks;
 use super::sync::{AtomicU64, Mutex, Ordering, lock};
 use crate::policy::revision::Revision;
 
@@ -71,12 +72,15 @@ pub struct Admission<S: Shelf> {
     announced: Mutex<Option<Announced<S::Key>>>,
     /// The facts at hand.
     pub shelf: S,
+    /// What was changed when, for those who keep facts of their own.
+    pub marks: Marks,
 }
 
 impl<S: Shelf> Admission<S> {
     /// Nothing is younger than `published` yet.
-    pub fn new(shelf: S, published: Revision) -> Self {
-        Self { published: AtomicU64::new(published.0), announced: Mutex::new(None), shelf }
+    pub fn new(shelf: S, published: Revision, marks: usize) -> Self {
+        let marks = Marks::new(marks);
+        Self { published: AtomicU64::new(published.0), announced: Mutex::new(None), shelf, marks }
     }
 
     /// The revision to decide at. Load it before any fact.
@@ -128,13 +132,14 @@ impl<S: Shelf> Admission<S> {
         *lock(&self.announced) = Some(Announced { last, keys });
     }
 
-    /// The batch is durable: replaces the shelved facts that it changed, then publishes it.
+    /// The batch is durable: marks what it changed, replaces the shelved facts, then publishes it.
     pub fn durable(
         &self,
         last: Revision,
         outcomes: impl IntoIterator<Item = (S::Key, Entry<S::Fact>)>,
     ) {
         for (key, entry) in outcomes {
+            self.marks.note(self.marks.hash(&key), entry.since);
             // What nobody has asked for is not shelved: a flood of changes evicts nothing.
             self.shelf.compute(&key, |shelved| (shelved.map(|_| entry), ()));
         }

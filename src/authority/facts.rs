@@ -3,7 +3,8 @@
 //! Facts are cached, never decisions: a restriction touches one entry whatever the number of
 //! credentials, and no field of a request can be forgotten in a key.
 //!
-//! Not here: the order in which facts become known; see [`super::admission`].
+//! Not here: the order in which facts become known; see [`super::admission`]. And what a core
+//! keeps for itself; see [`super::front`].
 
 use std::hash::Hash;
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use moka::sync::Cache;
 use tokio::sync::{Semaphore, watch};
 
 use super::admission::{Admission, Entry, Shelf};
+use super::front;
 use crate::policy::catalog::Catalog;
 use crate::policy::company::Company;
 use crate::policy::consent::{Consent, Parties};
@@ -53,9 +55,17 @@ impl Shelf for CacheShelf {
     }
 }
 
+/// What one core was just asked for.
+pub(super) type Front = front::Front<FactKey, Fact>;
+
+/// How many facts a core keeps for itself.
+const FRONT: usize = 1 << 14;
+/// How many marks say what was changed when.
+const MARKS: usize = 1 << 16;
+
 /// A key without ownership, to look up by.
 #[derive(Clone, Copy, Debug, Hash)]
-enum FactRef<'a> {
+pub(super) enum FactRef<'a> {
     // In the order of `FactKey`, so that both hash alike.
     #[cfg_attr(not(test), expect(dead_code, reason = "the catalog is kept beside the cache"))]
     Catalog,
@@ -140,7 +150,7 @@ impl Facts {
         let cache = Cache::builder().max_capacity(entries).build();
         let opened_at = store.opened_at();
         Ok(Self {
-            admission: Admission::new(CacheShelf(cache), opened_at),
+            admission: Admission::new(CacheShelf(cache), opened_at, MARKS),
             catalog: ArcSwap::new(catalog),
             store,
             bell: watch::Sender::new(opened_at),
@@ -148,6 +158,11 @@ impl Facts {
             failure: watch::Sender::new(false),
             scans: Semaphore::new(SCANS),
         })
+    }
+
+    /// A front for one core.
+    pub(super) fn front() -> Front {
+        Front::new(FRONT)
     }
 
     /// The store behind the cache.
@@ -301,11 +316,35 @@ impl Facts {
         at: Revision,
         key: FactRef<'_>,
     ) -> Result<Option<Fact>, Missed> {
-        let entry = match self.admission.shelf.0.get(&key) {
-            Some(entry) => entry,
-            None => Box::pin(self.load(key.to_key())).await.map_err(Missed::Store)?,
-        };
-        entry.at(at).map_err(Missed::Younger)
+        self.entry(key).await?.at(at).map_err(Missed::Younger)
+    }
+
+    /// A fact at this revision, by way of a front.
+    ///
+    /// # Errors
+    /// It cannot be told at this revision.
+    pub(super) async fn near(
+        self: &Arc<Self>,
+        front: &Front,
+        at: Revision,
+        key: FactRef<'_>,
+    ) -> Result<Option<Fact>, Missed> {
+        let marks = &self.admission.marks;
+        let hash = marks.hash(&key);
+        if let Some(fact) = front.find(marks, at, hash, &key) {
+            return Ok(Some(fact));
+        }
+        let entry = self.entry(key).await?;
+        let fact = entry.clone().at(at).map_err(Missed::Younger)?;
+        front.keep(hash, || key.to_key(), entry, at);
+        Ok(fact)
+    }
+
+    async fn entry(self: &Arc<Self>, key: FactRef<'_>) -> Result<Entry<Fact>, Missed> {
+        match self.admission.shelf.0.get(&key) {
+            Some(entry) => Ok(entry),
+            None => Box::pin(self.load(key.to_key())).await.map_err(Missed::Store),
+        }
     }
 
     /// Reads a fact from the store, on a thread that may wait for the disk.

@@ -160,7 +160,6 @@ async fn attend(
             .auto_date_header(false)
             .max_concurrent_streams(1024)
             .max_header_list_size(16 << 10)
-            .keep_alive_interval(Some(Duration::from_secs(30)))
             .serve_connection(TokioIo::new(connection), service)
     );
     let mut draining = pin!(phase.wait_for(|phase| *phase >= Phase::Draining));

@@ -7,7 +7,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
+use socket2::{SockRef, TcpKeepalive};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -29,6 +30,9 @@ use crate::proto::directory_service_server::DirectoryServiceServer;
 
 /// How long to wait when no connection can be accepted, as when all file handles are taken.
 const BREATH: Duration = Duration::from_millis(20);
+
+/// After how long a silent peer is looked for. One that is gone is given up after twice as long.
+const SILENCE: Duration = Duration::from_secs(30);
 
 /// The port and what answers there.
 pub(super) struct Frame {
@@ -74,7 +78,10 @@ impl Frame {
         let service = Service { doors: doors.clone(), routes, elsewhere, limit };
         let phase = watch::Sender::new(Phase::Serving);
         let cores = (0..args.cores.get())
-            .map(|number| Core::start(number, service.clone(), phase.subscribe()))
+            .map(|number| {
+                let service = Service { doors: doors.elsewhere(), ..service.clone() };
+                Core::start(number, service, phase.subscribe())
+            })
             .collect::<io::Result<Vec<_>>>();
         let cores = cores.map_err(|error| {
             Failure::Config(format!("cannot start {} cores: {}", args.cores, error.kind()))
@@ -119,7 +126,7 @@ async fn accept(
             _ = phase.wait_for(|phase| *phase >= Phase::Draining) => return cores,
         };
         let connection = accepted.and_then(|(connection, _)| {
-            connection.set_nodelay(true)?;
+            tune(&connection)?;
             connection.into_std()
         });
         match (connection, cores.iter().min_by_key(|core| core.open())) {
@@ -132,6 +139,18 @@ async fn accept(
             (Ok(_), None) => {}
         }
     }
+}
+
+/// Finds out by the kernel whether a silent peer is still there: pings of HTTP/2 would have a
+/// clock read for every frame.
+fn tune(connection: &TcpStream) -> io::Result<()> {
+    connection.set_nodelay(true)?;
+    let socket = SockRef::from(connection);
+    let keepalive = TcpKeepalive::new().with_time(SILENCE).with_interval(SILENCE / 3);
+    socket.set_tcp_keepalive(&keepalive.with_retries(3))?;
+    #[cfg(target_os = "linux")]
+    socket.set_tcp_user_timeout(Some(SILENCE * 2))?;
+    Ok(())
 }
 
 /// Says how every service does.
