@@ -74,6 +74,7 @@ async fn authority(dir: &Path, entries: u64, credentials: u64) -> Arc<Authority>
                     label: String::new(),
                     scopes: scopes("a"),
                     expires_at: None,
+                    enabled: true,
                 };
                 authority
                     .create_credential(&new, &Terms::default(), |_| ())

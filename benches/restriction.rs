@@ -40,6 +40,7 @@ async fn company(authority: &Arc<Authority>, name: &str, credentials: usize) -> 
                     label: String::new(),
                     scopes: scopes(),
                     expires_at: None,
+                    enabled: true,
                 };
                 authority
                     .create_credential(&new, &Terms::default(), |_| ())

@@ -11,6 +11,7 @@ mod companies;
 mod credentials;
 mod etag;
 mod facts;
+pub mod import;
 mod ledger;
 pub mod listing;
 pub mod people;
@@ -25,7 +26,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use self::clock::Clock;
 use self::facts::{Facts, Missed, View};
@@ -59,6 +60,8 @@ pub struct Authority {
     facts: Arc<Facts>,
     clock: Clock,
     seen: Arc<Seen>,
+    /// How many more proposals of imports may wait for the writer.
+    room: Semaphore,
 }
 
 /// An answer and the one published revision at which it is right (D12).
@@ -103,7 +106,8 @@ impl Authority {
         let facts = Arc::new(Facts::new(store, cache_entries)?);
         let listener: Arc<dyn Listener> = Arc::clone(&facts) as _;
         facts.store().start(listener);
-        Ok(Self { facts, clock, seen: Arc::new(Seen::new()) })
+        let room = Semaphore::new(import::ROOM);
+        Ok(Self { facts, clock, seen: Arc::new(Seen::new()), room })
     }
 
     /// Decides a check at one published revision, no earlier than `at_least` (D12).

@@ -48,6 +48,7 @@ async fn fill(dir: &Path) {
                     label: String::new(),
                     scopes: vec![Scope::parse("a").expect("a scope")],
                     expires_at: None,
+                    enabled: true,
                 };
                 authority
                     .create_credential(&new, &Terms::default(), |_| ())

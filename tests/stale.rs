@@ -99,6 +99,7 @@ impl World {
                         label: String::new(),
                         scopes: scopes(),
                         expires_at: None,
+                        enabled: true,
                     };
                     let made = world.authority.create_credential(&new, &terms(), at).await;
                     Revision(made.expect("created"))
@@ -199,6 +200,7 @@ impl World {
                     label: String::new(),
                     scopes: scopes(),
                     expires_at: None,
+                    enabled: true,
                 };
                 let done = self.authority.create_credential(&new, &terms(), at).await;
                 self.acknowledge(Revision(done.expect("created")));
@@ -343,6 +345,7 @@ async fn no_check_pairs_a_users_roles_with_grants_of_another_revision() {
         label: String::new(),
         scopes: vec![],
         expires_at: None,
+        enabled: true,
     };
     authority.create_credential(&new, &terms(), at).await.expect("created");
     let user = UserId::parse("ada").expect("an id");

@@ -8,10 +8,10 @@ use super::audit::{self, Impact};
 use super::facts::View;
 use super::ledger::{Attempt, Done, Plan, Resource, Subject, Terms, on_catalog, resolve};
 use super::refusal::Refusal;
-use super::repeat::{Begun, Reply};
+use super::repeat::{Begun, Keep, Reply};
 use super::{ATTEMPTS, Authority, etag};
 use crate::policy::catalog::Catalog;
-use crate::policy::change::{ChangeKind, FieldChange};
+use crate::policy::change::{ChangeKind, Edit, FieldChange};
 use crate::policy::company::{Company, CompanyView};
 use crate::policy::id::CompanyId;
 use crate::policy::revision::Revision;
@@ -27,6 +27,31 @@ pub struct NewCompany {
     pub display_name: String,
     /// Its ceiling; none named, the whole catalog (D4).
     pub scopes: Option<Vec<Scope>>,
+}
+
+impl NewCompany {
+    /// What creating it does.
+    ///
+    /// # Errors
+    /// A scope is unknown.
+    pub(super) fn edit(&self, catalog: &Catalog, now: Timestamp) -> Result<Edit<Company>, Refusal> {
+        let scopes = self.scopes.as_deref().map(|s| resolve(catalog, "scopes.names", s));
+        let scopes = scopes.transpose()?;
+        let (id, name) = (self.id.clone(), self.display_name.clone());
+        let mut edit = Company::create(id, name, catalog, scopes.as_deref(), now);
+        edit.fields.extend(FieldChange::new_text("display_name", &self.display_name));
+        Ok(edit)
+    }
+
+    /// The change that creates it, and that rests on there being none.
+    pub(super) fn plan(
+        view: &View,
+        edit: Edit<Company>,
+        keep: Option<Keep<Done<Company>>>,
+    ) -> Plan<Company> {
+        let rests_on = vec![on_catalog(view)];
+        Plan { before: None, edit, delete: false, rests_on, beside: vec![], keep }
+    }
 }
 
 /// A change of an existing company.
@@ -83,8 +108,8 @@ impl Authority {
                 Begun::Now(view) => view,
                 Begun::Before(reply) => return Ok(reply),
             };
-            let scopes = new.scopes.as_deref().map(|s| resolve(&view.catalog, "scopes.names", s));
-            let scopes = scopes.transpose()?;
+            // A scope that does not exist is said before a company that does.
+            new.edit(&view.catalog, self.clock.now())?;
             let found = self.facts.company(view.at, &new.id).await;
             match self.told(found).await? {
                 Some(Some(_)) => return Err(Refusal::CompanyExists(new.id.clone())),
@@ -93,19 +118,9 @@ impl Authority {
             }
             self.check_etag(terms, None)?;
             let now = self.clock.now();
-            let name = new.display_name.clone();
-            let mut edit =
-                Company::create(new.id.clone(), name, &view.catalog, scopes.as_deref(), now);
-            edit.fields.extend(FieldChange::new_text("display_name", &new.display_name));
+            let edit = new.edit(&view.catalog, now)?;
             let answer = answer(&view.catalog, render.clone());
-            let plan = Plan {
-                before: None,
-                edit,
-                delete: false,
-                rests_on: vec![on_catalog(&view)],
-                beside: vec![],
-                keep: terms.keep(answer.clone()),
-            };
+            let plan = NewCompany::plan(&view, edit, terms.keep(answer.clone()));
             let subject = Subject::of(kind, &new.id);
             if let Attempt::Done(done) = self.carry_out(&view, plan, subject, terms, now).await? {
                 return Ok(answer(done));

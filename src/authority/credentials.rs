@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
+use super::facts::View;
 use super::ledger::{
     Attempt, Done, Plan, Resource, Subject, Terms, on_catalog, on_company, resolve,
 };
 use super::refusal::Refusal;
-use super::repeat::{Begun, Reply};
+use super::repeat::{Begun, Keep, Reply};
 use super::{ATTEMPTS, Authority};
 use crate::policy::catalog::Catalog;
 use crate::policy::change::{ChangeKind, Edit, FieldChange};
@@ -32,6 +33,38 @@ pub struct NewCredential {
     pub scopes: Vec<Scope>,
     /// When it ends.
     pub expires_at: Option<Timestamp>,
+    /// False denies every check of it.
+    pub enabled: bool,
+}
+
+impl NewCredential {
+    /// What creating it does, on this ground.
+    ///
+    /// # Errors
+    /// A scope is unknown, or above the ceiling (D9).
+    pub(super) fn edit(&self, ground: Ground<'_>) -> Result<Edit<Credential>, Refusal> {
+        let scopes = resolve(ground.catalog, "scopes", &self.scopes)?;
+        let (id, label, ends) = (self.id.clone(), self.label.clone(), self.expires_at);
+        let mut edit = Credential::create(id, label, ends, &scopes, ground)?;
+        edit.fields.extend(FieldChange::new_text("label", &self.label));
+        edit.fields.extend(FieldChange::time("expires_at", None, ends));
+        if !self.enabled {
+            edit.after.enabled = false;
+            edit.fields.push(FieldChange::new_flag("enabled", false));
+        }
+        Ok(edit)
+    }
+
+    /// The change that creates it, and that rests on there being none.
+    pub(super) fn plan(
+        view: &View,
+        company: &Company,
+        edit: Edit<Credential>,
+        keep: Option<Keep<Done<Credential>>>,
+    ) -> Plan<Credential> {
+        let rests_on = vec![on_catalog(view), on_company(company)];
+        Plan { before: None, edit, delete: false, rests_on, beside: vec![], keep }
+    }
 }
 
 /// A change of an existing credential (D10).
@@ -100,7 +133,8 @@ impl Authority {
                 Begun::Now(view) => view,
                 Begun::Before(reply) => return Ok(reply),
             };
-            let scopes = resolve(&view.catalog, "scopes", &new.scopes)?;
+            // A scope that does not exist is said before a company that does not.
+            resolve(&view.catalog, "scopes", &new.scopes)?;
             let found = self.credential_of(&view, &new.company, &new.id).await;
             let Some((company, found)) = self.told(found).await? else {
                 continue;
@@ -112,16 +146,11 @@ impl Authority {
             self.check_etag(terms, None)?;
             let now = self.clock.now();
             let ground = Ground { catalog: &view.catalog, company: &company, now };
-            let label = new.label.clone();
-            let mut edit =
-                Credential::create(new.id.clone(), label, new.expires_at, &scopes, ground)?;
-            edit.fields.extend(FieldChange::new_text("label", &new.label));
-            edit.fields.extend(FieldChange::time("expires_at", None, new.expires_at));
-            let rests_on = vec![on_catalog(&view), on_company(&company)];
-            let under = Under { catalog: Arc::clone(&view.catalog), company, now, last_seen: None };
+            let edit = new.edit(ground)?;
+            let catalog = Arc::clone(&view.catalog);
+            let under = Under { catalog, company: Arc::clone(&company), now, last_seen: None };
             let answer = under.answer(render.clone());
-            let keep = terms.keep(answer.clone());
-            let plan = Plan { before: None, edit, delete: false, rests_on, beside: vec![], keep };
+            let plan = NewCredential::plan(&view, &company, edit, terms.keep(answer.clone()));
             let subject = Subject { credential: Some(&new.id), ..Subject::of(kind, &new.company) };
             if let Attempt::Done(done) = self.carry_out(&view, plan, subject, terms, now).await? {
                 return Ok(answer(done));

@@ -18,7 +18,9 @@ use crate::policy::credential::Credential;
 use crate::policy::id::{CompanyId, CredentialId, UserId};
 use crate::policy::revision::Revision;
 use crate::policy::scope::{Scope, ScopeId};
-use crate::store::{CommitError, Fact, FactKey, Incarnation, Proposal, Receipt, Step, StoreError};
+use crate::store::{
+    CommitError, Fact, FactKey, Incarnation, Proposal, Receipt, Step, StoreError, Ticket,
+};
 
 /// The terms of a change: what its request says beside what to change.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -136,13 +138,9 @@ impl Authority {
         terms: &Terms,
         now: Timestamp,
     ) -> Result<Attempt<Done<T>>, Refusal> {
-        let Plan { before, edit, delete, rests_on, beside, keep } = plan;
-        let nothing = before.is_some() && !delete && edit.is_none();
-        let seen_at = before.as_ref().map(|before| before.revision());
-        let Edit { after, added, removed, displaced, fields } = edit;
-        let (added, removed) = (view.catalog.names(&added), view.catalog.names(&removed));
-        let incarnation = self.incarnation();
-        let made = Made { after, added, removed, lives_on: !nothing && !delete, incarnation };
+        let nothing = plan.before.is_some() && !plan.delete && plan.edit.is_none();
+        let seen_at = plan.before.as_ref().map(|before| before.revision());
+        let (proposal, made) = self.propose(view, plan, subject, terms, now);
         let nowhere = Receipt { revision: view.at, time: now };
         if terms.validate_only {
             // A dry run has no revision of its own: it shows the one that would come next. What
@@ -155,6 +153,25 @@ impl Authority {
         if nothing {
             return Ok(Attempt::Done(made.done(nowhere)));
         }
+        let committed = self.commit(proposal).await?;
+        Ok(committed.map_or(Attempt::Again, |receipt| Attempt::Done(made.done(receipt))))
+    }
+
+    /// What a plan proposes to the store, and what it makes of its resource.
+    pub(super) fn propose<T: Resource>(
+        &self,
+        view: &View,
+        plan: Plan<T>,
+        subject: Subject<'_>,
+        terms: &Terms,
+        now: Timestamp,
+    ) -> (Proposal, Made<T>) {
+        let Plan { before, edit, delete, rests_on, beside, keep } = plan;
+        let nothing = before.is_some() && !delete && edit.is_none();
+        let Edit { after, added, removed, displaced, fields } = edit;
+        let (added, removed) = (view.catalog.names(&added), view.catalog.names(&removed));
+        let incarnation = self.incarnation();
+        let made = Made { after, added, removed, lives_on: !nothing && !delete, incarnation };
         let change = Change {
             revision: Revision::NEXT,
             time: now,
@@ -178,25 +195,29 @@ impl Authority {
             let made = made.clone();
             keep.remember(terms, subject.kind, |receipt| made.done(receipt))
         });
-        let committed = self.commit(Proposal { rests_on, steps, change, remember }).await?;
-        Ok(committed.map_or(Attempt::Again, |receipt| Attempt::Done(made.done(receipt))))
+        (Proposal { rests_on, steps, change, remember }, made)
     }
 
     /// Commits a proposal; none if what it rests on has changed.
     pub(super) async fn commit(&self, proposal: Proposal) -> Result<Option<Receipt>, Refusal> {
         let ticket = self.facts.store().commit(proposal)?;
-        match ticket.await {
-            Ok(Ok(receipt)) => Ok(Some(receipt)),
-            Ok(Err(CommitError::Conflict)) => Ok(None),
-            Ok(Err(CommitError::Store(error))) => Err(error.into()),
-            Err(_) => Err(StoreError::Unavailable.into()),
-        }
+        Ok(answered(ticket).await?)
+    }
+}
+
+/// The answer to a queued proposal; none if what it rests on has changed.
+pub(super) async fn answered(ticket: Ticket) -> Result<Option<Receipt>, StoreError> {
+    match ticket.await {
+        Ok(Ok(receipt)) => Ok(Some(receipt)),
+        Ok(Err(CommitError::Conflict)) => Ok(None),
+        Ok(Err(CommitError::Store(error))) => Err(error),
+        Err(_) => Err(StoreError::Unavailable),
     }
 }
 
 /// What a plan made of its resource.
 #[derive(Clone)]
-struct Made<T> {
+pub(super) struct Made<T> {
     after: T,
     added: Vec<Scope>,
     removed: Vec<Scope>,

@@ -24,6 +24,8 @@ use crate::proto;
 pub const MAX_CHECK_SCOPES: usize = 1_000;
 /// The most checks of a batch.
 pub const MAX_CHECKS: usize = 1_000;
+/// The most companies and credentials of one message of an import.
+pub const MAX_IMPORTED: usize = 1_000;
 /// The most roles of a user.
 pub const MAX_ROLES: usize = 1_000;
 /// The most scopes that a change can name.

@@ -190,6 +190,12 @@ impl FieldChange {
         Self::when_moved(field, String::new(), after)
     }
 
+    /// A flag that a new resource has otherwise than most.
+    #[must_use]
+    pub fn new_flag(field: &str, after: bool) -> Self {
+        Self { field: field.to_owned(), before: String::new(), after: after.to_string() }
+    }
+
     /// A text that goes with its resource, if it has one.
     #[must_use]
     pub fn gone_text(field: &str, before: &str) -> Option<Self> {

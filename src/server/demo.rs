@@ -49,6 +49,7 @@ pub(super) async fn furnish(authority: &Authority) -> Result<(), DemoError> {
             label: label.to_owned(),
             scopes,
             expires_at: None,
+            enabled: true,
         };
         authority.create_credential(&new, &terms, |_| ()).await?;
     }
