@@ -280,7 +280,7 @@ impl From<Ended> for Status {
             }
         };
         if !place.list.is_empty() {
-            draft = draft.with("item", &place);
+            draft = draft.with("item", place);
         }
         if place.line > 0 {
             draft = draft.with("line", place.line);
