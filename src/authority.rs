@@ -12,6 +12,7 @@ mod credentials;
 mod etag;
 mod facts;
 mod front;
+pub mod import;
 mod ledger;
 pub mod listing;
 pub mod people;
@@ -26,7 +27,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use self::clock::Clock;
 use self::facts::{FactRef, Facts, Front, Missed, View};
@@ -61,6 +62,8 @@ pub struct Authority {
     clock: Arc<Clock>,
     seen: Arc<Seen>,
     front: Front,
+    /// How many more proposals of imports may wait for the writer.
+    room: Arc<Semaphore>,
 }
 
 /// An answer and the one published revision at which it is right (D12).
@@ -106,7 +109,8 @@ impl Authority {
         let listener: Arc<dyn Listener> = Arc::clone(&facts) as _;
         facts.store().start(listener);
         let (clock, seen) = (Arc::new(clock), Arc::new(Seen::new()));
-        Ok(Self { facts, clock, seen, front: Facts::front() })
+        let room = Arc::new(Semaphore::new(import::ROOM));
+        Ok(Self { facts, clock, seen, front: Facts::front(), room })
     }
 
     /// The same authority, for one core: what it was just asked for there it has at hand.
@@ -117,6 +121,7 @@ impl Authority {
             clock: Arc::clone(&self.clock),
             seen: Arc::clone(&self.seen),
             front: Facts::front(),
+            room: Arc::clone(&self.room),
         }
     }
 

@@ -2,6 +2,7 @@
 
 mod check;
 mod health;
+mod import;
 
 use std::time::Duration;
 
@@ -9,20 +10,27 @@ use tonic::transport::{Channel, Endpoint};
 
 pub use self::check::check;
 pub use self::health::health;
+pub use self::import::import;
 use crate::config::EndpointArgs;
 
 /// The exit code of a command that could not ask.
 pub const COULD_NOT_ASK: u8 = 2;
 
 async fn connect(args: &EndpointArgs) -> anyhow::Result<Channel> {
-    let endpoint = Endpoint::from_shared(args.endpoint.clone())
-        .map_err(|_| anyhow::anyhow!("--endpoint `{}` is not a URL", args.endpoint))?;
     let timeout = Duration::from_secs(args.timeout_seconds);
-    let endpoint = endpoint.connect_timeout(timeout).timeout(timeout);
+    reach(endpoint(&args.endpoint)?.connect_timeout(timeout).timeout(timeout)).await
+}
+
+fn endpoint(url: &str) -> anyhow::Result<Endpoint> {
+    Endpoint::from_shared(url.to_owned())
+        .map_err(|_| anyhow::anyhow!("--endpoint `{url}` is not a URL"))
+}
+
+async fn reach(endpoint: Endpoint) -> anyhow::Result<Channel> {
     endpoint.connect().await.map_err(|_| {
         anyhow::anyhow!(
             "no server answers at {}: is it running, and is --endpoint right?",
-            args.endpoint
+            endpoint.uri()
         )
     })
 }

@@ -28,6 +28,14 @@ pub enum Command {
     Check(CheckArgs),
     /// Ask a server whether it is serving: exit code 0 if so, 2 if not.
     Health(HealthArgs),
+    /// Create companies and credentials from a file: exit code 0 if all exist now, 2 if not.
+    ///
+    /// The file has one JSON object a line. With a `credential_id` it is a credential:
+    /// {"company_id", "credential_id", "label", "scopes", "expires_at" (RFC 3339), "enabled"};
+    /// without, a company: {"company_id", "display_name", "scopes"}, which stands before its
+    /// credentials and has the whole catalog unless it names scopes. What exists already is left
+    /// as it is: an import that was interrupted is run again.
+    Import(ImportArgs),
 }
 
 /// As many threads as this process may run at once.
@@ -187,6 +195,34 @@ pub enum Output {
     Table,
     /// For programs.
     Json,
+}
+
+/// What to import, and where to.
+#[derive(Debug, Args)]
+pub struct ImportArgs {
+    /// The file; `-` for standard input.
+    pub file: PathBuf,
+
+    /// Only say what would be created, and what is wrong.
+    #[arg(long)]
+    pub dry_run: bool,
+
+    /// Why, for the audit record of each.
+    #[arg(long, default_value = "")]
+    pub reason: String,
+
+    /// For whom, for the audit record of each.
+    #[arg(long, default_value = "")]
+    pub on_behalf_of: String,
+
+    /// The server's address.
+    #[arg(
+        long,
+        env = "SCOPEGATE_ENDPOINT",
+        default_value = "http://127.0.0.1:50051",
+        value_name = "URL"
+    )]
+    pub endpoint: String,
 }
 
 /// Whose health to ask for.

@@ -9,6 +9,7 @@ mod change;
 mod directory;
 pub mod express;
 mod fields;
+mod import;
 mod page;
 mod parse;
 mod render;

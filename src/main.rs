@@ -21,6 +21,7 @@ fn main() -> ExitCode {
         Command::Serve(args) => serve(*args),
         Command::Check(args) => ask(cli::check(args), 1),
         Command::Health(args) => ask(cli::health(args), cli::COULD_NOT_ASK),
+        Command::Import(args) => ask(cli::import(args), cli::COULD_NOT_ASK),
     }
 }
 

@@ -108,8 +108,8 @@ impl Authority {
                 Begun::Now(view) => view,
                 Begun::Before(reply) => return Ok(reply),
             };
-            let now = self.clock.now();
-            let edit = new.edit(&view.catalog, now)?;
+            // A scope that does not exist is said before a company that does.
+            new.edit(&view.catalog, self.clock.now())?;
             let found = self.facts.company(view.at, &new.id).await;
             match self.told(found).await? {
                 Some(Some(_)) => return Err(Refusal::CompanyExists(new.id.clone())),
@@ -117,6 +117,8 @@ impl Authority {
                 None => continue,
             }
             self.check_etag(terms, None)?;
+            let now = self.clock.now();
+            let edit = new.edit(&view.catalog, now)?;
             let answer = answer(&view.catalog, render.clone());
             let plan = NewCompany::plan(&view, edit, terms.keep(answer.clone()));
             let subject = Subject::of(kind, &new.id);

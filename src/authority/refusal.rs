@@ -97,6 +97,9 @@ pub enum Refusal {
     /// A new catalog would take scopes away, and removals are not allowed.
     #[error("the catalog file would remove {}", .0.iter().map(|s| format!("`{s}`")).collect::<Vec<_>>().join(", "))]
     RemovesScopes(Vec<Scope>),
+    /// A dry run of an import would have to remember more companies than it does.
+    #[error("a dry run remembers {0} new companies at most: try a part of them at a time")]
+    TooManyImagined(usize),
     /// The store cannot answer.
     #[error(transparent)]
     Store(#[from] StoreError),

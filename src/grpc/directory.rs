@@ -1,9 +1,9 @@
 //! The DirectoryService: who exists.
 
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
 use super::page::{self, List};
-use super::{Doors, parse, render, reply};
+use super::{Doors, import, parse, render, reply};
 use crate::authority::listing::Page;
 use crate::authority::secrets::Verification;
 use crate::policy::id::{CompanyId, CredentialId, UserId};
@@ -152,6 +152,13 @@ impl DirectoryService for Doors {
         Ok(Response::new(
             self.ask()?.change_credential(&company, &id, &change, &terms, render).await?,
         ))
+    }
+
+    async fn import_credentials(
+        &self,
+        request: Request<Streaming<ImportCredentialsRequest>>,
+    ) -> Result<Response<ImportCredentialsResponse>, Status> {
+        Ok(Response::new(import::import(self, request.into_inner()).await?))
     }
 
     async fn create_secret(

@@ -24,6 +24,8 @@ use crate::proto;
 pub const MAX_CHECK_SCOPES: usize = 1_000;
 /// The most checks of a batch.
 pub const MAX_CHECKS: usize = 1_000;
+/// The most companies and credentials of one message of an import.
+pub const MAX_IMPORTED: usize = 1_000;
 /// The most roles of a user.
 pub const MAX_ROLES: usize = 1_000;
 /// The most scopes that a change can name.
@@ -66,6 +68,10 @@ pub(super) enum Place {
     Check,
     /// In this one of its `checks`.
     Checks(usize),
+    /// In this one of its `companies`.
+    Companies(usize),
+    /// In this one of its `credentials`.
+    Credentials(usize),
 }
 
 impl Display for Place {
@@ -74,6 +80,8 @@ impl Display for Place {
             Self::Request => Ok(()),
             Self::Check => f.write_str("check."),
             Self::Checks(n) => write!(f, "checks[{n}]."),
+            Self::Companies(n) => write!(f, "companies[{n}]."),
+            Self::Credentials(n) => write!(f, "credentials[{n}]."),
         }
     }
 }

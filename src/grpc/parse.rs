@@ -8,7 +8,8 @@ use std::mem;
 use prost::Message;
 
 use super::fields::{
-    Fields, MAX_CHANGE_SCOPES, MAX_CHECKS, MAX_LABEL, MAX_ROLES, Place, RawTerms, Rejection,
+    Fields, MAX_CHANGE_SCOPES, MAX_CHECKS, MAX_IMPORTED, MAX_LABEL, MAX_ROLES, Place, RawTerms,
+    Rejection,
 };
 use crate::authority::listing::Holding;
 use crate::authority::people::ConsentId;
@@ -256,10 +257,20 @@ pub(super) fn create_company(
     let mut fields = Fields::default();
     let terms = terms!(request);
     let terms = fields.terms(terms);
-    let id = fields.company(request.company_id);
-    let display_name = fields.line("display_name", request.display_name, MAX_LABEL);
-    let scopes = request.scopes.map(|s| fields.scopes("scopes.names", s.names, MAX_CHANGE_SCOPES));
-    fields.finish(id.map(|id| (NewCompany { id, display_name, scopes }, terms)))
+    let new = new_company(&mut fields, request.company_id, request.display_name, request.scopes);
+    fields.finish(new.map(|new| (new, terms)))
+}
+
+fn new_company(
+    fields: &mut Fields,
+    id: String,
+    display_name: String,
+    scopes: Option<proto::Scopes>,
+) -> Option<NewCompany> {
+    let id = fields.company(id);
+    let display_name = fields.line("display_name", display_name, MAX_LABEL);
+    let scopes = scopes.map(|s| fields.scopes("scopes.names", s.names, MAX_CHANGE_SCOPES));
+    Some(NewCompany { id: id?, display_name, scopes })
 }
 
 pub(super) fn create_credential(
@@ -268,13 +279,88 @@ pub(super) fn create_credential(
     let mut fields = Fields::default();
     let terms = terms!(request);
     let terms = fields.terms(terms);
-    let ids = fields.company(request.company_id).zip(fields.credential(request.credential_id));
-    let label = fields.line("label", request.label, MAX_LABEL);
-    let scopes = fields.scopes("scopes", request.scopes, MAX_CHANGE_SCOPES);
-    let expires_at = fields.moment("expires_at", request.expires_at);
-    fields.finish(ids.map(|(company, id)| {
-        (NewCredential { company, id, label, scopes, expires_at, enabled: true }, terms)
-    }))
+    let new = proto::ImportedCredential {
+        company_id: request.company_id,
+        credential_id: request.credential_id,
+        label: request.label,
+        scopes: request.scopes,
+        expires_at: request.expires_at,
+        ..Default::default()
+    };
+    let new = new_credential(&mut fields, new);
+    fields.finish(new.map(|new| (new, terms)))
+}
+
+fn new_credential(fields: &mut Fields, new: proto::ImportedCredential) -> Option<NewCredential> {
+    let ids = fields.company(new.company_id).zip(fields.credential(new.credential_id));
+    let label = fields.line("label", new.label, MAX_LABEL);
+    let scopes = fields.scopes("scopes", new.scopes, MAX_CHANGE_SCOPES);
+    let expires_at = fields.moment("expires_at", new.expires_at);
+    let enabled = new.enabled.unwrap_or(true);
+    let (company, id) = ids?;
+    Some(NewCredential { company, id, label, scopes, expires_at, enabled })
+}
+
+/// The terms of an import, which its first message has.
+pub(super) fn import_terms(first: &proto::ImportCredentialsRequest) -> Result<Terms, Rejection> {
+    let mut fields = Fields::default();
+    let terms = fields.terms(RawTerms {
+        body: [0; 32],
+        etag: String::new(),
+        validate_only: first.validate_only,
+        request_id: String::new(),
+        reason: first.reason.clone(),
+        on_behalf_of: first.on_behalf_of.clone(),
+    });
+    fields.finish(Some(terms))
+}
+
+/// Refuses a message of an import that is too large, or that has other terms than the first.
+pub(super) fn import_message(
+    message: &proto::ImportCredentialsRequest,
+    terms: &Terms,
+) -> Result<(), Rejection> {
+    let mut fields = Fields::default();
+    let count = message.companies.len() + message.credentials.len();
+    if count > MAX_IMPORTED {
+        let description = format!("has {count} items, the limit is {MAX_IMPORTED}");
+        fields.too_many("message", description);
+    }
+    // Left out, they are those of the first message. A dry run that begins in the middle would
+    // be taken for one of all.
+    let otherwise = "is not that of the first message, which counts for the whole import";
+    if message.validate_only && !terms.validate_only {
+        fields.wrong("validate_only", otherwise);
+    }
+    if !["", terms.author.reason.as_str()].contains(&message.reason.as_str()) {
+        fields.wrong("reason", otherwise);
+    }
+    if !["", terms.author.on_behalf_of.as_str()].contains(&message.on_behalf_of.as_str()) {
+        fields.wrong("on_behalf_of", otherwise);
+    }
+    fields.finish(Some(()))
+}
+
+/// A company of an import; `index` is its place in the message.
+pub(super) fn imported_company(
+    index: usize,
+    new: proto::ImportedCompany,
+) -> Result<NewCompany, Rejection> {
+    let mut fields = Fields::default();
+    fields.place = Place::Companies(index);
+    let new = new_company(&mut fields, new.company_id, new.display_name, new.scopes);
+    fields.finish(new)
+}
+
+/// A credential of an import; `index` is its place in the message.
+pub(super) fn imported_credential(
+    index: usize,
+    new: proto::ImportedCredential,
+) -> Result<NewCredential, Rejection> {
+    let mut fields = Fields::default();
+    fields.place = Place::Credentials(index);
+    let new = new_credential(&mut fields, new);
+    fields.finish(new)
 }
 
 pub(super) fn apply_catalog(

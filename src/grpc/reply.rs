@@ -5,6 +5,7 @@
 
 use super::render::{self, names};
 use crate::authority::audit::Impact;
+use crate::authority::import::Tally;
 use crate::authority::people::{ConsentId, ConsentView};
 use crate::authority::secrets::Made;
 use crate::authority::{Applied, Done};
@@ -93,6 +94,15 @@ pub(super) fn restricted(
         etag: impact.etag,
         revision: done.revision.0,
         company: Some(render::company(done.resource, done.etag)),
+    }
+}
+
+pub(super) fn imported(tally: Tally) -> proto::ImportCredentialsResponse {
+    proto::ImportCredentialsResponse {
+        created_company_count: tally.companies,
+        created_credential_count: tally.credentials,
+        skipped_count: tally.skipped,
+        revision: tally.revision.0,
     }
 }
 

@@ -11,6 +11,7 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
 use super::fields::{MAX_VIOLATIONS, Rejection, Violation};
+use super::import::{Ended, Why};
 use crate::authority::ApplyError;
 use crate::authority::audit::{Affected, Impact};
 use crate::authority::refusal::Refusal;
@@ -72,6 +73,23 @@ impl Draft {
         })
     }
 
+    /// Says that it is about one item of a request: its path stands before that of each field.
+    fn at(mut self, item: &str) -> Self {
+        self.message = format!("`{item}`: {}", self.message);
+        if let Some(bad) = self.details.bad_request().cloned() {
+            self.details.set_bad_request(
+                bad.field_violations
+                    .into_iter()
+                    .map(|mut violation| {
+                        violation.field = format!("{item}.{}", violation.field);
+                        violation
+                    })
+                    .collect::<Vec<_>>(),
+            );
+        }
+        self
+    }
+
     fn retry(mut self) -> Self {
         self.details.set_retry_info(Some(Duration::from_secs(1)));
         self
@@ -94,6 +112,12 @@ impl Draft {
 
 impl From<Rejection> for Status {
     fn from(rejection: Rejection) -> Self {
+        Draft::from(rejection).finish()
+    }
+}
+
+impl From<Rejection> for Draft {
+    fn from(rejection: Rejection) -> Self {
         match rejection {
             Rejection::Malformed(violations, count) => {
                 let message = match violations.as_slice() {
@@ -106,7 +130,6 @@ impl From<Rejection> for Status {
             }
             Rejection::TooMany(Violation { field, description }) => limit(&field, &description),
         }
-        .finish()
     }
 }
 
@@ -118,6 +141,12 @@ fn limit(subject: &str, description: &str) -> Draft {
 }
 
 impl From<Refusal> for Status {
+    fn from(refusal: Refusal) -> Self {
+        Draft::from(refusal).finish()
+    }
+}
+
+impl From<Refusal> for Draft {
     fn from(refusal: Refusal) -> Self {
         let message = refusal.to_string();
         match refusal {
@@ -217,6 +246,9 @@ impl From<Refusal> for Status {
             Refusal::RevisionNotReached { .. } => {
                 Draft::new(Code::Unavailable, "REVISION_NOT_REACHED", message).retry()
             }
+            Refusal::TooManyImagined(most) => {
+                limit("companies", &format!("are more than the {most} that a dry run remembers"))
+            }
             Refusal::RemovesScopes(_) => {
                 Draft::new(Code::FailedPrecondition, "REMOVES_SCOPES", message)
             }
@@ -233,7 +265,33 @@ impl From<Refusal> for Status {
                 Draft::new(Code::Unavailable, "STORE_UNAVAILABLE", message).retry()
             }
         }
-        .finish()
+    }
+}
+
+impl From<Ended> for Status {
+    fn from(ended: Ended) -> Self {
+        let Ended { place, tally, why } = ended;
+        let mut draft = match why {
+            Why::Rejected(rejection) => Draft::from(rejection),
+            Why::Refused(refusal) => Draft::from(refusal).at(&place.to_string()),
+            Why::Closing => {
+                let message = "the server is ending: import again, and go on where this ended";
+                Draft::new(Code::Unavailable, "SERVER_ENDING", message).retry()
+            }
+        };
+        if !place.list.is_empty() {
+            draft = draft.with("item", place);
+        }
+        if place.line > 0 {
+            draft = draft.with("line", place.line);
+        }
+        draft
+            .with("message", place.message)
+            .with("created_company_count", tally.companies)
+            .with("created_credential_count", tally.credentials)
+            .with("skipped_count", tally.skipped)
+            .with("revision", tally.revision)
+            .finish()
     }
 }
 

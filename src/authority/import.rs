@@ -1,0 +1,311 @@
+//! Import: companies and credentials by the million, each a change of its own, without waiting
+//! for one before the next.
+//!
+//! What is added is planned and queued in order; up to [`WINDOW`] proposals wait for the writer,
+//! which commits them together. None of them reads what it is about to create: it rests on there
+//! being nothing, and the writer knows. Only where there was something is the item looked at.
+//!
+//! INVARIANT (no gap): when an import ends at an item, every item before it exists. Answers are
+//! taken in the order of the items, and nothing is proposed behind a refusal.
+//!
+//! Not here: where items come from. Whoever adds them is held up while the window is full, and
+//! so need not keep more than the next one: an import's memory does not grow with its length.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
+
+use tokio::sync::SemaphorePermit;
+
+use super::ledger::{Subject, Terms, answered, resolve};
+use super::refusal::Refusal;
+use super::{ATTEMPTS, Authority, NewCompany, NewCredential};
+use crate::policy::change::ChangeKind;
+use crate::policy::company::Company;
+use crate::policy::credential::Ground;
+use crate::policy::id::CompanyId;
+use crate::policy::revision::Revision;
+use crate::store::{Proposal, Receipt, StoreError, Ticket};
+
+/// The most proposals of one import that wait for the writer. Larger batches are hardly faster,
+/// and every other change waits behind one.
+const WINDOW: usize = 512;
+/// The most proposals of all imports that wait for the writer: a quarter of what its queue
+/// holds, so that imports never turn other changes away.
+pub(super) const ROOM: usize = 1024;
+/// How long to wait when the queue is full of others' changes.
+const BREATH: Duration = Duration::from_millis(2);
+/// The most companies that a dry run remembers, which it does not create.
+const IMAGINED: usize = 100_000;
+
+/// What an import creates, if it does not exist.
+#[derive(Clone, Debug)]
+pub enum New {
+    /// A company.
+    Company(NewCompany),
+    /// A credential.
+    Credential(NewCredential),
+}
+
+/// What an import did so far, all of it durable.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Companies created.
+    pub companies: u64,
+    /// Credentials created.
+    pub credentials: u64,
+    /// What existed already.
+    pub skipped: u64,
+    /// The last change's revision; the current one if there was no change.
+    pub revision: Revision,
+}
+
+/// An import under way. `P` is where an item stands, in whatever way its giver counts.
+pub struct Import<'a, P> {
+    authority: &'a Authority,
+    terms: Terms,
+    window: usize,
+    waiting: VecDeque<Waiting<'a, P>>,
+    /// How many of those that wait are companies.
+    companies: usize,
+    tally: Tally,
+    /// The companies that a dry run would have created.
+    imagined: HashMap<CompanyId, Company>,
+}
+
+/// An item that waits for the writer.
+struct Waiting<'a, P> {
+    place: P,
+    new: New,
+    ticket: Ticket,
+    _room: SemaphorePermit<'a>,
+}
+
+impl Authority {
+    /// Begins an import. Of its terms author and dry run count.
+    #[must_use]
+    pub fn import<P>(&self, terms: Terms) -> Import<'_, P> {
+        let tally = Tally { revision: self.published(), ..Tally::default() };
+        let (waiting, imagined) = (VecDeque::new(), HashMap::new());
+        let (window, companies) = (WINDOW, 0);
+        Import { authority: self, terms, window, waiting, companies, tally, imagined }
+    }
+}
+
+impl<P> Import<'_, P> {
+    /// What was done so far.
+    #[must_use]
+    pub fn tally(&self) -> Tally {
+        self.tally
+    }
+
+    /// Has one more item created, unless it exists. Returns before it is.
+    ///
+    /// # Errors
+    /// This item or one before it cannot be created: its place, and why. Nothing waits any more.
+    pub async fn add(&mut self, place: P, new: New) -> Result<(), (P, Refusal)> {
+        if self.terms.validate_only {
+            return self.rehearse(&new).await.map_err(|refusal| (place, refusal));
+        }
+        while self.waiting.len() >= self.window || self.waits_for_company_of(&new) {
+            self.settle_one().await?;
+        }
+        loop {
+            let room = match self.authority.room.try_acquire() {
+                Ok(room) => room,
+                Err(_) if !self.waiting.is_empty() => {
+                    self.settle_one().await?;
+                    continue;
+                }
+                Err(_) => match self.authority.room.acquire().await {
+                    Ok(room) => room,
+                    Err(_) => return Err((place, StoreError::Unavailable.into())),
+                },
+            };
+            let queued = match self.proposal(&new).await {
+                Ok(proposal) => self.authority.facts.store().commit(proposal),
+                Err(refusal) => {
+                    // What stands before it comes first, with its own refusals.
+                    self.settle().await?;
+                    return Err((place, refusal));
+                }
+            };
+            match queued {
+                Ok(ticket) => {
+                    self.companies += usize::from(matches!(new, New::Company(_)));
+                    self.waiting.push_back(Waiting { place, new, ticket, _room: room });
+                    return Ok(());
+                }
+                // The queue is full of others' changes: they come first.
+                Err(StoreError::Busy) => {
+                    drop(room);
+                    self.window = (self.window / 2).max(1);
+                    if self.waiting.is_empty() {
+                        tokio::time::sleep(BREATH).await;
+                    } else {
+                        self.settle_one().await?;
+                    }
+                }
+                Err(error) => {
+                    self.settle().await?;
+                    return Err((place, error.into()));
+                }
+            }
+        }
+    }
+
+    /// Waits until everything that was added is durable.
+    ///
+    /// # Errors
+    /// An item cannot be created: its place, and why. Nothing waits any more.
+    pub async fn settle(&mut self) -> Result<(), (P, Refusal)> {
+        while !self.waiting.is_empty() {
+            self.settle_one().await?;
+        }
+        Ok(())
+    }
+
+    /// A credential is kept under its company's birth, which is known when that is committed.
+    fn waits_for_company_of(&self, new: &New) -> bool {
+        let New::Credential(new) = new else { return false };
+        self.companies > 0 && self.waiting.iter().any(|item| item.new.is_company(&new.company))
+    }
+
+    /// Waits for the oldest item.
+    async fn settle_one(&mut self) -> Result<(), (P, Refusal)> {
+        let Some((place, new, answer)) = self.answer().await else { return Ok(()) };
+        let settled = match answer {
+            Ok(Some(receipt)) => {
+                self.window = (self.window + 1).min(WINDOW);
+                self.count(&new, receipt.revision);
+                Ok(())
+            }
+            // It exists, or what it rests on has changed: now it is worth a look.
+            Ok(None) => self.create(&new).await,
+            Err(error) => Err(error.into()),
+        };
+        let Err(refusal) = settled else { return Ok(()) };
+        // What stands behind was proposed already: it counts where it was created.
+        while let Some((_, new, answer)) = self.answer().await {
+            if let Ok(Some(receipt)) = answer {
+                self.count(&new, receipt.revision);
+            }
+        }
+        Err((place, refusal))
+    }
+
+    /// The oldest item, and what the writer says of it.
+    async fn answer(&mut self) -> Option<(P, New, Result<Option<Receipt>, StoreError>)> {
+        let Waiting { place, new, ticket, _room } = self.waiting.pop_front()?;
+        if matches!(new, New::Company(_)) {
+            self.companies -= 1;
+        }
+        Some((place, new, answered(ticket).await))
+    }
+
+    /// The change that creates an item, and that rests on there being none.
+    async fn proposal(&self, new: &New) -> Result<Proposal, Refusal> {
+        let Self { authority, terms, .. } = self;
+        for _ in 0..ATTEMPTS {
+            let view = authority.facts.view().await?;
+            let proposal = match new {
+                New::Company(new) => {
+                    let now = authority.clock.now();
+                    let plan = NewCompany::plan(&view, new.edit(&view.catalog, now)?, None);
+                    let subject = Subject::of(ChangeKind::CreateCompany, &new.id);
+                    authority.propose(&view, plan, subject, terms, now).0
+                }
+                New::Credential(new) => {
+                    let found = authority.facts.company(view.at, &new.company).await;
+                    let Some(company) = authority.told(found).await? else { continue };
+                    let Some(company) = company else {
+                        resolve(&view.catalog, "scopes", &new.scopes)?;
+                        return Err(Refusal::CompanyNotFound(new.company.clone()));
+                    };
+                    let now = authority.clock.now();
+                    let ground = Ground { catalog: &view.catalog, company: &company, now };
+                    let plan = NewCredential::plan(&view, &company, new.edit(ground)?, None);
+                    let kind = ChangeKind::CreateCredential;
+                    let subject = Subject::of(kind, &new.company);
+                    let subject = Subject { credential: Some(&new.id), ..subject };
+                    authority.propose(&view, plan, subject, terms, now).0
+                }
+            };
+            return Ok(proposal);
+        }
+        Err(Refusal::Contended)
+    }
+
+    /// Creates an item as any caller would, and waits; what exists is skipped.
+    async fn create(&mut self, new: &New) -> Result<(), Refusal> {
+        loop {
+            let Self { authority, terms, .. } = self;
+            let created = match new {
+                New::Company(new) => {
+                    authority.create_company(new, terms, |done| done.revision.0).await
+                }
+                New::Credential(new) => {
+                    authority.create_credential(new, terms, |done| done.revision.0).await
+                }
+            };
+            match created {
+                Ok(revision) => self.count(new, Revision(revision)),
+                Err(Refusal::CompanyExists(_) | Refusal::CredentialExists(..)) => {
+                    self.tally.skipped += 1;
+                }
+                Err(Refusal::Store(StoreError::Busy)) => {
+                    tokio::time::sleep(BREATH).await;
+                    continue;
+                }
+                Err(refusal) => return Err(refusal),
+            }
+            return Ok(());
+        }
+    }
+
+    /// Does as `create` would, and changes nothing. A credential's company may be one that would
+    /// have been created before it.
+    async fn rehearse(&mut self, new: &New) -> Result<(), Refusal> {
+        let authority = self.authority;
+        match new {
+            New::Company(new) if self.imagined.contains_key(&new.id) => {
+                self.tally.skipped += 1;
+                return Ok(());
+            }
+            New::Company(company) => {
+                let before = self.tally.companies;
+                self.create(new).await?;
+                if self.tally.companies > before {
+                    if self.imagined.len() == IMAGINED {
+                        return Err(Refusal::TooManyImagined(IMAGINED));
+                    }
+                    let view = authority.facts.view().await?;
+                    let edit = company.edit(&view.catalog, authority.clock.now())?;
+                    self.imagined.insert(company.id.clone(), edit.after);
+                }
+            }
+            New::Credential(credential) => match self.imagined.get(&credential.company) {
+                Some(company) => {
+                    let (view, now) = (authority.facts.view().await?, authority.clock.now());
+                    credential.edit(Ground { catalog: &view.catalog, company, now })?;
+                    self.count(new, self.tally.revision);
+                }
+                None => self.create(new).await?,
+            },
+        }
+        Ok(())
+    }
+
+    fn count(&mut self, new: &New, revision: Revision) {
+        match new {
+            New::Company(_) => self.tally.companies += 1,
+            New::Credential(_) => self.tally.credentials += 1,
+        }
+        self.tally.revision = self.tally.revision.max(revision);
+    }
+}
+
+impl New {
+    fn is_company(&self, id: &CompanyId) -> bool {
+        matches!(self, Self::Company(new) if new.id == *id)
+    }
+}
