@@ -103,6 +103,29 @@ pub struct ServeArgs {
     #[arg(long, env = "SCOPEGATE_CORES", default_value_t = every_core(), value_name = "N")]
     pub cores: NonZeroUsize,
 
+    /// How many connections may be open; more are closed at once.
+    #[arg(
+        long, env = "SCOPEGATE_MAX_CONNECTIONS", default_value_t = 20_000, value_name = "N",
+        value_parser = clap::value_parser!(u32).range(1..)
+    )]
+    pub max_connections: u32,
+
+    /// How many calls may be under way on each core; more are refused at once, so that those
+    /// under way end in time.
+    #[arg(
+        long, env = "SCOPEGATE_MAX_IN_FLIGHT", default_value_t = 10_000, value_name = "N",
+        value_parser = clap::value_parser!(u32).range(1..)
+    )]
+    pub max_in_flight: u32,
+
+    /// After how long a connection is asked to end and be made anew, so that clients spread over
+    /// new servers: a number with `s`, `m`, `h` or `d`, or `forever`. Give or take a tenth.
+    #[arg(
+        long, env = "SCOPEGATE_MAX_CONNECTION_AGE", default_value = "forever",
+        value_name = "DURATION", value_parser = retention
+    )]
+    pub max_connection_age: Retention,
+
     /// The largest message to read, in bytes.
     #[arg(
         long, env = "SCOPEGATE_MAX_MESSAGE_BYTES", default_value_t = 4 << 20, value_name = "N",

@@ -378,6 +378,14 @@ pub fn too_late() -> Status {
     Draft::new(Code::DeadlineExceeded, "DEADLINE_EXCEEDED", "the deadline passed").finish()
 }
 
+/// More calls are under way than a core takes on. Nothing of this one was begun.
+pub fn too_much(limit: usize) -> Status {
+    let what = format!("under way on this core are as many as it takes on: {limit}");
+    let mut draft = self::limit("calls", &what);
+    draft.details.set_retry_info(Some(Duration::from_secs(1)));
+    draft.finish()
+}
+
 /// The call ended without an answer.
 pub fn broken() -> Status {
     Draft::new(Code::Internal, "BROKEN", "the call ended without an answer").finish()

@@ -8,6 +8,7 @@
 
 use std::convert::Infallible;
 use std::future::poll_fn;
+use std::hash::BuildHasher;
 use std::io;
 use std::net::TcpStream;
 use std::pin::{Pin, pin};
@@ -35,6 +36,13 @@ use crate::grpc::{Doors, status};
 const CHECK: &str = "/scopegate.v1.AuthorizationService/Check";
 const BATCH_CHECK: &str = "/scopegate.v1.AuthorizationService/BatchCheck";
 
+/// The calls that are answered however many there are.
+const HEALTH: &str = "/grpc.health.v1.Health/";
+
+/// How long a connection may still have calls under way after it was asked to end. A drain may
+/// be shorter.
+const GRACE: Duration = Duration::from_secs(60);
+
 /// How many threads of a core may wait for the disk.
 const WAITING: usize = 64;
 
@@ -48,6 +56,10 @@ pub(super) struct Service {
     pub(super) elsewhere: Handle,
     /// The most bytes of a message.
     pub(super) limit: usize,
+    /// The most calls under way on a core.
+    pub(super) in_flight: usize,
+    /// How long a connection lives.
+    pub(super) age: Option<Duration>,
 }
 
 /// How far the end has come.
@@ -63,7 +75,7 @@ pub(super) enum Phase {
 
 /// A core, as the one who hands it connections sees it.
 pub(super) struct Core {
-    hand_over: mpsc::UnboundedSender<TcpStream>,
+    hand_over: mpsc::UnboundedSender<(TcpStream, Counted)>,
     /// How many connections it has.
     open: Arc<AtomicUsize>,
     thread: JoinHandle<()>,
@@ -82,11 +94,10 @@ impl Core {
             .thread_name(format!("core-{number}-disk"))
             .build()?;
         let (hand_over, connections) = mpsc::unbounded_channel();
-        let open = Arc::new(AtomicUsize::new(0));
-        let counted = Arc::clone(&open);
+        let open = Arc::default();
         let thread = std::thread::Builder::new().name(format!("core-{number}"));
         let thread = thread.spawn(move || {
-            runtime.block_on(serve(connections, service, phase, &counted));
+            runtime.block_on(serve(connections, service, phase));
             // A read that nobody waits for any more must not hold up the end.
             runtime.shutdown_background();
         })?;
@@ -100,10 +111,8 @@ impl Core {
 
     /// Hands a connection over. It is closed if the core has ended.
     pub(super) fn take(&self, connection: TcpStream) {
-        self.open.fetch_add(1, Ordering::Relaxed);
-        if self.hand_over.send(connection).is_err() {
-            self.open.fetch_sub(1, Ordering::Relaxed);
-        }
+        let (counted, _) = Counted::one_more(&self.open);
+        self.hand_over.send((connection, counted)).ok();
     }
 
     /// Waits for the end, which [`Phase::Draining`] begins and [`Phase::Over`] enforces.
@@ -113,10 +122,18 @@ impl Core {
     }
 }
 
-/// Counts a connection as open, until it is dropped.
-struct Open(Arc<AtomicUsize>);
+/// One of those that are counted, until it is dropped.
+struct Counted(Arc<AtomicUsize>);
 
-impl Drop for Open {
+impl Counted {
+    /// One more, and how many there are with it.
+    fn one_more(all: &Arc<AtomicUsize>) -> (Self, usize) {
+        let number = all.fetch_add(1, Ordering::Relaxed) + 1;
+        (Self(Arc::clone(all)), number)
+    }
+}
+
+impl Drop for Counted {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
@@ -124,20 +141,20 @@ impl Drop for Open {
 
 /// Serves connections until there are none and none will come, or the end is over.
 async fn serve(
-    mut connections: mpsc::UnboundedReceiver<TcpStream>,
+    mut connections: mpsc::UnboundedReceiver<(TcpStream, Counted)>,
     service: Service,
     mut phase: watch::Receiver<Phase>,
-    open: &Arc<AtomicUsize>,
 ) {
     let service = Arc::new(service);
+    let calls = Arc::default();
     let (ended, mut all_ended) = mpsc::channel::<Infallible>(1);
-    while let Some(connection) = connections.recv().await {
-        let open = Open(Arc::clone(open));
+    while let Some((connection, counted)) = connections.recv().await {
         let Ok(connection) = tokio::net::TcpStream::from_std(connection) else { continue };
-        let (service, phase, ended) = (Arc::clone(&service), phase.clone(), ended.clone());
+        let (service, calls) = (Arc::clone(&service), Arc::clone(&calls));
+        let (phase, ended) = (phase.clone(), ended.clone());
         tokio::spawn(async move {
-            let _counted = (open, ended);
-            attend(connection, service, phase).await;
+            let _counted = (counted, ended);
+            attend(connection, service, calls, phase).await;
         });
     }
     drop(ended);
@@ -151,9 +168,11 @@ async fn serve(
 async fn attend(
     connection: tokio::net::TcpStream,
     service: Arc<Service>,
+    calls: Arc<AtomicUsize>,
     mut phase: watch::Receiver<Phase>,
 ) {
-    let service = service_fn(move |request| answer(Arc::clone(&service), request));
+    let age = service.age.map(give_or_take);
+    let service = service_fn(move |request| answer(Arc::clone(&service), &calls, request));
     let mut connection = pin!(
         http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
@@ -162,12 +181,23 @@ async fn attend(
             .max_header_list_size(16 << 10)
             .serve_connection(TokioIo::new(connection), service)
     );
-    let mut draining = pin!(phase.wait_for(|phase| *phase >= Phase::Draining));
-    let mut told = false;
+    let mut draining = pin!(async {
+        let draining = phase.wait_for(|phase| *phase >= Phase::Draining);
+        match age {
+            None => draining.await.is_ok(),
+            Some(age) => tokio::time::timeout(age, draining).await.is_ok(),
+        }
+    });
+    let mut last = None;
     poll_fn(|context| {
-        if !told && draining.as_mut().poll(context).is_ready() {
-            told = true;
+        if last.is_none() && draining.as_mut().poll(context).is_ready() {
             connection.as_mut().graceful_shutdown();
+            last = Some(Box::pin(tokio::time::sleep(GRACE)));
+        }
+        if let Some(last) = &mut last
+            && last.as_mut().poll(context).is_ready()
+        {
+            return Poll::Ready(());
         }
         match connection.as_mut().poll(context) {
             // Whoever is gone is gone: its error concerns nobody here.
@@ -178,33 +208,46 @@ async fn attend(
     .await;
 }
 
+/// A time, give or take a tenth: connections made together do not all end together.
+fn give_or_take(time: Duration) -> Duration {
+    let dice = foldhash::quality::RandomState::default().hash_one(());
+    time.mul_f64(0.9 + (dice % 1_000) as f64 / 5_000.0)
+}
+
 /// Answers one call: a check here, anything else elsewhere.
 ///
 /// The future of a check is moved about by whoever runs it, so it holds no more of the request
 /// than its body; what is not a check is boxed.
 fn answer(
     service: Arc<Service>,
+    calls: &Arc<AtomicUsize>,
     request: Request<Incoming>,
-) -> impl Future<Output = Result<Response<Reply>, Infallible>> {
+) -> impl Future<Output = Result<Response<Reply>, Infallible>> + use<> {
     enum Call<F> {
+        Refused,
         Check(Option<Duration>, Incoming),
         Other(Pin<Box<F>>),
     }
     let path = request.uri().path();
     let deadline = express::deadline(request.headers());
+    let (counted, under_way) = Counted::one_more(calls);
     let call = match deadline {
+        // Health is asked for when there is too much to do, too.
+        _ if under_way > service.in_flight && !path.starts_with(HEALTH) => Call::Refused,
         Ok(deadline) if path == CHECK && express::takes(&request) => {
             Call::Check(deadline, request.into_body())
         }
         deadline => Call::Other(Box::pin(call(Arc::clone(&service), request, deadline))),
     };
     async move {
+        let _counted = counted;
         Ok(match call {
             Call::Check(deadline, body) => {
                 let decide = |check| service.doors.decide(check);
                 express::unary(deadline, body, service.limit, decide).await
             }
             Call::Other(call) => call.await,
+            Call::Refused => status::too_much(service.in_flight).into_http(),
         })
     }
 }

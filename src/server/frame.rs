@@ -19,7 +19,7 @@ use tonic_health::server::HealthReporter;
 
 use super::Failure;
 use super::core::{Core, Phase, Service};
-use crate::config::ServeArgs;
+use crate::config::{Retention, ServeArgs};
 use crate::grpc::Doors;
 use crate::policy::catalog::file;
 use crate::proto;
@@ -75,7 +75,12 @@ impl Frame {
         }
         let routes = routes.prepare();
         let elsewhere = Handle::current();
-        let service = Service { doors: doors.clone(), routes, elsewhere, limit };
+        let in_flight = usize::try_from(args.max_in_flight).unwrap_or(usize::MAX);
+        let age = match args.max_connection_age {
+            Retention::Forever => None,
+            Retention::Seconds(age) => Some(Duration::from_secs(age.into())),
+        };
+        let service = Service { doors: doors.clone(), routes, elsewhere, limit, in_flight, age };
         let phase = watch::Sender::new(Phase::Serving);
         let cores = (0..args.cores.get())
             .map(|number| {
@@ -86,7 +91,8 @@ impl Frame {
         let cores = cores.map_err(|error| {
             Failure::Config(format!("cannot start {} cores: {}", args.cores, error.kind()))
         })?;
-        let accepting = tokio::spawn(accept(listener, cores, phase.subscribe()));
+        let most = usize::try_from(args.max_connections).unwrap_or(usize::MAX);
+        let accepting = tokio::spawn(accept(listener, cores, most, phase.subscribe()));
         Ok(Self { address, doors, health, phase, accepting })
     }
 
@@ -118,6 +124,7 @@ impl Frame {
 async fn accept(
     listener: TcpListener,
     cores: Vec<Core>,
+    most: usize,
     mut phase: watch::Receiver<Phase>,
 ) -> Vec<Core> {
     loop {
@@ -129,7 +136,10 @@ async fn accept(
             tune(&connection)?;
             connection.into_std()
         });
+        let open: usize = cores.iter().map(Core::open).sum();
         match (connection, cores.iter().min_by_key(|core| core.open())) {
+            // Closed by being dropped.
+            (Ok(_), _) if open >= most => {}
             (Ok(connection), Some(core)) => core.take(connection),
             (Err(error), _) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             (Err(error), _) => {
