@@ -455,6 +455,25 @@ fn what_people_and_credentials_leave_is_swept(open: &dyn Fn(&Path) -> Arc<dyn St
     }
 }
 
+fn who_was_seen_is_kept_however_many_they_are(open: &dyn Fn(&Path) -> Arc<dyn Store>) {
+    const MANY: u64 = 5_500;
+    let dir = tempfile::tempdir().expect("a directory");
+    let store = started(open(dir.path()));
+    let noted = |minute: u32| (1..=MANY).map(|n| (Revision(n), minute)).collect();
+    store.note_seen(noted(7));
+    // The later minute stays, although the earlier ones are hardly written yet.
+    store.note_seen(noted(8));
+    let acme = company("acme", &catalog(1));
+    commit(&*store, put(None, Fact::Company(Arc::new(acme)))).expect("changes go on meanwhile");
+    store.close();
+    drop(store);
+    let store = open(dir.path());
+    for n in 1..=MANY {
+        assert_eq!(store.last_seen(Revision(n)), Ok(Some(8)));
+    }
+    assert_eq!(store.last_seen(Revision(MANY + 1)), Ok(None));
+}
+
 fn a_batch_is_told_before_it_is_applied_and_when_it_is_durable(
     open: &dyn Fn(&Path) -> Arc<dyn Store>,
 ) {
@@ -495,6 +514,7 @@ macro_rules! suite {
                 the_log_has_every_change_once_in_order
                 a_request_is_answered_once_and_remembered_for_a_day
                 what_people_and_credentials_leave_is_swept
+                who_was_seen_is_kept_however_many_they_are
                 a_batch_is_told_before_it_is_applied_and_when_it_is_durable
             }
         }

@@ -6,7 +6,7 @@
 //! INVARIANT (one order): revisions are assigned here and nowhere else, one step up each, in
 //! the order of the batch; a proposal is checked against everything before it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::fs::File;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
@@ -30,6 +30,9 @@ use super::{Trouble, unavailable, value};
 
 /// The most changes in one batch.
 const BATCH: usize = 1000;
+/// How many credentials a batch notes as seen. While sled applies a batch no read gets through, so
+/// a minute's worth of a large platform must not be one.
+const SEEN: usize = 1000;
 /// After how many batches without a pause a step of the sweep is due all the same.
 const UNSWEPT: u32 = 64;
 
@@ -55,6 +58,8 @@ pub(super) struct Writer {
     time: Timestamp,
     /// The time kept in the store, which is ahead of the clock.
     mark: Timestamp,
+    /// Which credentials are still to be noted as seen, earlier minutes first.
+    seen: VecDeque<(Revision, Minute)>,
     sweep: Sweep,
     /// How many batches were committed since the last step of the sweep.
     unswept: u32,
@@ -88,7 +93,8 @@ impl Writer {
     ) -> Result<Self, Trouble> {
         let sweep = Sweep::of(&tree)?;
         let time = time.unwrap_or(Timestamp::UNIX_EPOCH);
-        Ok(Self { tree, log, witness, head, time, mark: time, sweep, unswept: 0 })
+        let seen = VecDeque::new();
+        Ok(Self { tree, log, witness, head, time, mark: time, seen, sweep, unswept: 0 })
     }
 
     /// Changes older than this are no longer kept.
@@ -113,7 +119,7 @@ impl Writer {
         }
     }
 
-    /// Waits for orders; sweeps while there are none.
+    /// Waits for orders; notes who was seen, and sweeps, while there are none.
     fn next(&mut self, orders: &Receiver<Order>) -> Option<Vec<Order>> {
         self.unswept += 1;
         if self.unswept > UNSWEPT {
@@ -122,6 +128,8 @@ impl Writer {
         let first = loop {
             match orders.try_recv() {
                 Ok(order) => break order,
+                // A step of what is to be noted is a batch without orders.
+                Err(_) if !self.seen.is_empty() => return Some(Vec::new()),
                 Err(TryRecvError::Disconnected) => return None,
                 Err(TryRecvError::Empty) => {
                     if !self.sweep() {
@@ -142,13 +150,15 @@ impl Writer {
         for order in orders {
             match order {
                 Order::MarkTime(time) => draft.mark = draft.mark.max(time),
-                Order::Seen(seen) => draft.seen(&seen),
+                Order::Seen(seen) => self.seen.extend(seen),
                 Order::Commit(proposal, answer) => {
                     let receipt = self.add(&mut draft, *proposal);
                     answers.push((answer, receipt));
                 }
             }
         }
+        let step = self.seen.len().min(SEEN);
+        draft.seen(self.seen.drain(..step));
         let written = draft.head > self.head || draft.mark > self.mark || draft.other;
         if written && let Err(error) = self.write(draft, listener) {
             for (answer, _) in answers {
@@ -267,11 +277,11 @@ impl Writer {
 }
 
 impl Draft {
-    fn seen(&mut self, seen: &[(Revision, Minute)]) {
+    fn seen(&mut self, seen: impl Iterator<Item = (Revision, Minute)>) {
         for (credential, minute) in seen {
-            self.batch.insert(key::seen(*credential), &minute.to_be_bytes());
+            self.batch.insert(key::seen(credential), &minute.to_be_bytes());
+            self.other = true;
         }
-        self.other = true;
     }
 
     fn value(&mut self, place: Vec<u8>, revision: Revision, bytes: &[u8]) {
