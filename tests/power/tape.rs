@@ -8,16 +8,35 @@ use std::process::{Command, Stdio};
 #[derive(Debug)]
 pub enum Deed {
     /// Opened a file that may be new, and may be emptied.
-    Create { path: PathBuf, empty: bool },
+    Create {
+        path: PathBuf,
+        empty: bool,
+    },
     /// Wrote at a place.
-    Write { path: PathBuf, at: u64, bytes: Vec<u8> },
+    Write {
+        path: PathBuf,
+        at: u64,
+        bytes: Vec<u8>,
+    },
     /// Cut or stretched.
-    Resize { path: PathBuf, length: u64 },
+    Resize {
+        path: PathBuf,
+        length: u64,
+    },
     /// Asked that all of it be on the disk.
-    Sync { path: PathBuf },
-    Rename { from: PathBuf, to: PathBuf },
-    Unlink { path: PathBuf },
-    MakeDir { path: PathBuf },
+    Sync {
+        path: PathBuf,
+    },
+    Rename {
+        from: PathBuf,
+        to: PathBuf,
+    },
+    Unlink {
+        path: PathBuf,
+    },
+    MakeDir {
+        path: PathBuf,
+    },
 }
 
 /// The tape has each deed twice: when it was begun, and when the kernel said that it was done.
@@ -48,7 +67,9 @@ pub fn at_hand() -> bool {
 /// A command that runs another one and records it.
 pub fn recorded(log: &Path) -> Command {
     let mut command = Command::new("strace");
-    command.args(["-f", "-y", "-xx", "-a", "1", "-s", "4000000", "--seccomp-bpf", "-e", CALLS, "-o"]).arg(log);
+    command
+        .args(["-f", "-y", "-xx", "-a", "1", "-s", "4000000", "--seccomp-bpf", "-e", CALLS, "-o"])
+        .arg(log);
     command
 }
 
@@ -100,8 +121,7 @@ impl Reader<'_> {
         let arguments = rest.split_once(") = ").map_or(rest, |(arguments, _)| arguments);
         let arguments: Vec<_> = arguments.trim_end().trim_end_matches(')').split(", ").collect();
         let strings: Vec<_> = arguments.iter().filter(|a| a.starts_with('"')).collect();
-        let named =
-            |n: usize| PathBuf::from(String::from_utf8(unhex(strings[n])).expect("a path"));
+        let named = |n: usize| PathBuf::from(String::from_utf8(unhex(strings[n])).expect("a path"));
         let deed = match call {
             "openat" if line.contains("O_CREAT") || line.contains("O_TRUNC") => {
                 Deed::Create { path: named(0), empty: line.contains("O_TRUNC") }
@@ -131,7 +151,10 @@ impl Reader<'_> {
             "mmap" | "writev" | "pwritev" | "fallocate" | "copy_file_range" => {
                 let path = arguments.iter().find_map(|argument| described(argument))?;
                 let written = call != "mmap" || line.contains("MAP_SHARED");
-                assert!(!written || !path.starts_with(self.root), "not understood: {call} {path:?}");
+                assert!(
+                    !written || !path.starts_with(self.root),
+                    "not understood: {call} {path:?}"
+                );
                 return None;
             }
             _ => return None,

@@ -230,8 +230,7 @@ impl Town {
             same(&name, format!("{found:?}"), format!("{expected:?}"))?;
             for scope in 0..SCOPES {
                 let all = store.holders(company.created_at, ScopeId(scope), None, 1_000);
-                let all: Vec<_> =
-                    all.map_err(readable)?.iter().map(ToString::to_string).collect();
+                let all: Vec<_> = all.map_err(readable)?.iter().map(ToString::to_string).collect();
                 let holds = |grants: &[(u32, u64)]| grants.iter().any(|(s, _)| *s == scope);
                 let expected: Vec<_> =
                     expected.iter().filter(|e| holds(&e.4)).map(|e| e.0.clone()).collect();

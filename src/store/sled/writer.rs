@@ -24,12 +24,15 @@ use crate::store::{
     Step, StoreError, key, record,
 };
 
+use super::room::{self, Room};
 use super::sweep::Sweep;
 use super::witness::Witness;
 use super::{Trouble, unavailable, value};
 
 /// The most changes in one batch.
 const BATCH: usize = 1000;
+/// About how many bytes a key has with what sled adds to it.
+const ENTRY: u64 = 100;
 /// After how many batches without a pause a step of the sweep is due all the same.
 const UNSWEPT: u32 = 64;
 
@@ -50,6 +53,7 @@ pub(super) struct Writer {
     tree: Tree,
     log: File,
     witness: Witness,
+    room: Room,
     head: Revision,
     /// The time of the last change: none is earlier (D19).
     time: Timestamp,
@@ -68,6 +72,8 @@ struct Draft {
     time: Timestamp,
     mark: Timestamp,
     values: u32,
+    /// About how many bytes it has.
+    bytes: u64,
     outcomes: HashMap<FactKey, Outcome>,
     /// The parts of the values that this batch wrote, by their place.
     written: HashMap<Vec<u8>, Vec<Vec<u8>>>,
@@ -83,12 +89,13 @@ impl Writer {
         tree: Tree,
         log: File,
         witness: Witness,
+        room: Room,
         head: Revision,
         time: Option<Timestamp>,
     ) -> Result<Self, Trouble> {
         let sweep = Sweep::of(&tree)?;
         let time = time.unwrap_or(Timestamp::UNIX_EPOCH);
-        Ok(Self { tree, log, witness, head, time, mark: time, sweep, unswept: 0 })
+        Ok(Self { tree, log, witness, room, head, time, mark: time, sweep, unswept: 0 })
     }
 
     /// Changes older than this are no longer kept.
@@ -139,12 +146,20 @@ impl Writer {
         let mut draft =
             Draft { head: self.head, time: self.time, mark: self.mark, ..Draft::default() };
         let mut answers = Vec::with_capacity(orders.len());
+        let left = self.room.left();
         for order in orders {
             match order {
+                Order::MarkTime(_) if left < room::FLOOR => {}
                 Order::MarkTime(time) => draft.mark = draft.mark.max(time),
+                Order::Seen(_) if left < room::RESERVE => {}
                 Order::Seen(seen) => draft.seen(&seen),
                 Order::Commit(proposal, answer) => {
-                    let receipt = self.add(&mut draft, *proposal);
+                    let needed = draft.bytes.saturating_mul(room::GROWTH) + room::RESERVE;
+                    let receipt = if left < needed {
+                        Err(CommitError::Store(StoreError::Full))
+                    } else {
+                        self.add(&mut draft, *proposal)
+                    };
                     answers.push((answer, receipt));
                 }
             }
@@ -262,6 +277,10 @@ impl Writer {
     /// Does a step of the sweep, and says whether there may be more to do at once.
     fn sweep(&mut self) -> bool {
         self.unswept = 0;
+        // To remove is to write, too.
+        if self.room.left() < room::RESERVE / 2 {
+            return false;
+        }
         self.sweep.step(&self.tree, self.mark, self.head)
     }
 }
@@ -276,6 +295,7 @@ impl Draft {
 
     fn value(&mut self, place: Vec<u8>, revision: Revision, bytes: &[u8]) {
         self.values += 1;
+        self.bytes += ENTRY + bytes.len() as u64;
         value::put(&mut self.batch, place, revision, self.values, bytes);
     }
 
@@ -356,6 +376,7 @@ impl Draft {
         if let Some(new) = after {
             for (scope, _) in new.grants.iter() {
                 if !before.is_some_and(|old| old.grants.contains(scope)) {
+                    self.bytes += ENTRY;
                     self.batch.insert(key::holder(new.company, scope, &new.id), &[]);
                 }
             }
