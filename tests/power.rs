@@ -168,7 +168,7 @@ fn opened(dir: &Path, told: u64) -> Result<u64, Trouble> {
         return Err(Trouble::Wrong(format!("opened at {revision}")));
     }
     let mut town = Town::at(revision);
-    let wrong = |what: String| Trouble::Wrong(format!("opened at {revision}: {what}"));
+    let wrong = |what: town::Wrong| Trouble::Wrong(format!("opened at {revision}: {what:?}"));
     town.verify(&store).map_err(wrong)?;
     store.start(Arc::new(Deaf));
     town.live(&store, revision + 3, &mut Dice(revision), |_| ());

@@ -206,16 +206,20 @@ impl SledStore {
         {
             return Err(Trouble::Damage);
         }
-        match witness {
-            Said::Nothing => {}
-            Said::Reached(life, reached) if life == incarnation && reached <= opened_at => {}
-            Said::Reached(..) | Said::Nonsense => return Err(Trouble::Damage),
-        }
-        let witness = Witness::take(dir, incarnation, opened_at)?;
         let time_mark = number(&tree, key::TIME)?.map(i64::try_from).transpose();
         let time_mark = time_mark.map_err(|_| Trouble::Damage)?;
         let time_mark = time_mark.map(Timestamp::from_millisecond).transpose();
-        let time_mark = time_mark.map_err(|_| Trouble::Damage)?;
+        let mut time_mark = time_mark.map_err(|_| Trouble::Damage)?;
+        match witness {
+            Said::Nothing => {}
+            Said::Reached(life, reached, mark) if life == incarnation && reached <= opened_at => {
+                // Its time is the later one if the log had no room for it, or has lost its end.
+                time_mark = time_mark.max(Some(mark));
+            }
+            Said::Reached(..) | Said::Nonsense => return Err(Trouble::Damage),
+        }
+        let mark = time_mark.unwrap_or(Timestamp::UNIX_EPOCH);
+        let witness = Witness::take(dir, incarnation, opened_at, mark)?;
         let (send, receive) = mpsc::sync_channel(QUEUE);
         let room = Room::on(dir)?;
         let writer = Writer::new(tree.clone(), log, witness, room, opened_at, time_mark)?;

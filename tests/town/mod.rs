@@ -87,6 +87,15 @@ enum Deed {
     Drop(u64),
 }
 
+/// Why a store does not hold the town of its revision.
+#[derive(Debug)]
+pub enum Wrong {
+    /// It says that it cannot read it.
+    Unreadable(StoreError),
+    /// It holds something else.
+    Differs(String),
+}
+
 /// What the store holds at a revision.
 #[derive(Clone, Debug, Default)]
 pub struct Town {
@@ -191,10 +200,13 @@ impl Town {
     }
 
     /// The store holds this town, the whole town, and nothing else.
-    pub fn verify(&self, store: &dyn Store) -> Result<(), String> {
-        let readable = |error: StoreError| error.to_string();
+    pub fn verify(&self, store: &dyn Store) -> Result<(), Wrong> {
+        let readable = Wrong::Unreadable;
         let same = |what: &str, found: String, expected: String| {
-            if found == expected { Ok(()) } else { Err(format!("{what}: {found} not {expected}")) }
+            if found == expected {
+                return Ok(());
+            }
+            Err(Wrong::Differs(format!("{what}: {found} not {expected}")))
         };
         let found = store.companies(None, 1_000).map_err(readable)?;
         let mut ids: Vec<_> = self.houses.keys().map(|id| format!("c{id}")).collect();
@@ -204,7 +216,9 @@ impl Town {
         for (id, house) in &self.houses {
             let name = format!("c{id}");
             let read = store.get(&FactKey::Company(company_id(*id))).map_err(readable)?;
-            let Some(Fact::Company(company)) = read else { return Err(format!("{name} is gone")) };
+            let Some(Fact::Company(company)) = read else {
+                return Err(Wrong::Differs(format!("{name} is gone")));
+            };
             let found = (company.created_at.0, company.revision.0, &company.display_name);
             let expected = (house.born, house.label.by, &house.label.text());
             same(&name, format!("{found:?}"), format!("{expected:?}"))?;

@@ -149,7 +149,7 @@ impl Writer {
         let left = self.room.left();
         for order in orders {
             match order {
-                Order::MarkTime(_) if left < room::FLOOR => {}
+                Order::MarkTime(time) if left < room::FLOOR => self.note_time(time),
                 Order::MarkTime(time) => draft.mark = draft.mark.max(time),
                 Order::Seen(_) if left < room::RESERVE => {}
                 Order::Seen(seen) => draft.seen(&seen),
@@ -190,7 +190,9 @@ impl Writer {
         self.tree.apply_batch(draft.batch).map_err(|error| unavailable(&error))?;
         self.tree.flush().map_err(|error| unavailable(&error))?;
         self.log.sync_data().map_err(|error| unavailable(&sled::Error::Io(error)))?;
-        self.witness.note(draft.head).map_err(|error| unavailable(&sled::Error::Io(error)))?;
+        self.witness
+            .note(draft.head, draft.mark)
+            .map_err(|error| unavailable(&sled::Error::Io(error)))?;
         self.head = draft.head;
         (self.time, self.mark) = (draft.time, draft.mark);
         self.sweep.add(draft.dead);
@@ -198,6 +200,15 @@ impl Writer {
             listener.durable(self.head, draft.outcomes.into_values().collect());
         }
         Ok(())
+    }
+
+    /// Keeps the time where there is no room for a change: the log does not grow by it.
+    fn note_time(&mut self, time: Timestamp) {
+        self.mark = self.mark.max(time);
+        let noted = self.witness.note(self.head, self.mark).and_then(|()| self.witness.sync());
+        if let Err(error) = noted {
+            tracing::warn!(%error, "the time could not be kept");
+        }
     }
 
     /// Adds a proposal to the draft, if what it rests on stands.
