@@ -14,6 +14,7 @@
 
 mod room;
 mod sweep;
+mod tally;
 mod value;
 mod witness;
 mod writer;
@@ -42,6 +43,7 @@ use crate::policy::revision::Revision;
 use crate::policy::scope::ScopeId;
 use crate::policy::user::User;
 use room::Room;
+use tally::{Entries, Tally};
 use witness::{Said, Witness};
 use writer::{Order, Writer};
 
@@ -175,8 +177,7 @@ impl SledStore {
         let db = config(dir).open()?;
         let tree: Tree = (*db).clone();
         let log = File::open(dir.join(LOG))?;
-        // The names of the log and of the snapshot that was just made. With the snapshot before
-        // it, the log would be followed from a place that may be overwritten by then.
+        // The names of the log and of the snapshot that was just made: sled does not sync them.
         File::open(dir)?.sync_all()?;
         let witness = Witness::ask(dir)?;
         if tree.get(key::SCHEMA)?.is_none() {
@@ -185,11 +186,11 @@ impl SledStore {
             if !tree.is_empty() || !matches!(witness, Said::Nothing) {
                 return Err(Trouble::Damage);
             }
-            let mut batch = sled::Batch::default();
-            batch.insert(key::SCHEMA, &SCHEMA_VERSION.to_be_bytes());
-            batch.insert(key::INCARNATION, Incarnation::new_v4().as_bytes());
-            batch.insert(key::HEAD, &0_u64.to_be_bytes());
-            tree.apply_batch(batch)?;
+            let mut first = Entries::default();
+            first.insert(key::SCHEMA, SCHEMA_VERSION.to_be_bytes());
+            first.insert(key::INCARNATION, *Incarnation::new_v4().as_bytes());
+            first.insert(key::HEAD, 0_u64.to_be_bytes());
+            first.apply(&tree, &mut Tally::default()).map_err(|_| Trouble::Damage)?;
             tree.flush()?;
         }
         // What a killed process had only handed to the kernel is durable before it is known.
@@ -197,6 +198,10 @@ impl SledStore {
         let schema = number(&tree, key::SCHEMA)?.ok_or(Trouble::Damage)?;
         if schema > SCHEMA_VERSION {
             return Err(Trouble::Newer(schema));
+        }
+        let tally = Tally::of(&tree)?;
+        if Tally::kept(&tree)? != Some(tally) {
+            return Err(Trouble::Damage);
         }
         let incarnation = tree.get(key::INCARNATION)?.ok_or(Trouble::Damage)?;
         let incarnation = Incarnation::from_slice(&incarnation).map_err(|_| Trouble::Damage)?;
@@ -222,7 +227,7 @@ impl SledStore {
         let witness = Witness::take(dir, incarnation, opened_at, mark)?;
         let (send, receive) = mpsc::sync_channel(QUEUE);
         let room = Room::on(dir)?;
-        let writer = Writer::new(tree.clone(), log, witness, room, opened_at, time_mark)?;
+        let writer = Writer::new(tree.clone(), tally, log, witness, room, opened_at, time_mark)?;
         Ok(Self {
             tree,
             incarnation,

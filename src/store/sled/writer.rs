@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError};
 
 use jiff::{SignedDuration, Timestamp};
-use sled::{Batch, IVec, Tree};
+use sled::{IVec, Tree};
 use tokio::sync::oneshot;
 
 use crate::policy::credential::Credential;
@@ -26,6 +26,7 @@ use crate::store::{
 
 use super::room::{self, Room};
 use super::sweep::Sweep;
+use super::tally::{Entries, Tally};
 use super::witness::Witness;
 use super::{Trouble, unavailable, value};
 
@@ -51,6 +52,7 @@ type Answer = oneshot::Sender<Result<Receipt, CommitError>>;
 /// The writer's own state.
 pub(super) struct Writer {
     tree: Tree,
+    tally: Tally,
     log: File,
     witness: Witness,
     room: Room,
@@ -67,7 +69,7 @@ pub(super) struct Writer {
 /// One batch in the making.
 #[derive(Default)]
 struct Draft {
-    batch: Batch,
+    batch: Entries,
     head: Revision,
     time: Timestamp,
     mark: Timestamp,
@@ -87,6 +89,7 @@ struct Draft {
 impl Writer {
     pub(super) fn new(
         tree: Tree,
+        tally: Tally,
         log: File,
         witness: Witness,
         room: Room,
@@ -95,7 +98,7 @@ impl Writer {
     ) -> Result<Self, Trouble> {
         let sweep = Sweep::of(&tree)?;
         let time = time.unwrap_or(Timestamp::UNIX_EPOCH);
-        Ok(Self { tree, log, witness, room, head, time, mark: time, sweep, unswept: 0 })
+        Ok(Self { tree, tally, log, witness, room, head, time, mark: time, sweep, unswept: 0 })
     }
 
     /// Changes older than this are no longer kept.
@@ -179,15 +182,15 @@ impl Writer {
     }
 
     fn write(&mut self, mut draft: Draft, listener: &dyn Listener) -> Result<(), StoreError> {
-        draft.batch.insert(key::HEAD, &draft.head.0.to_be_bytes());
+        draft.batch.insert(key::HEAD, draft.head.0.to_be_bytes());
         let mark = u64::try_from(draft.mark.as_millisecond()).unwrap_or(0);
-        draft.batch.insert(key::TIME, &mark.to_be_bytes());
+        draft.batch.insert(key::TIME, mark.to_be_bytes());
         let changed = draft.head > self.head;
         if changed {
             let keys: Vec<_> = draft.outcomes.keys().cloned().collect();
             listener.applying(draft.head, &keys);
         }
-        self.tree.apply_batch(draft.batch).map_err(|error| unavailable(&error))?;
+        draft.batch.apply(&self.tree, &mut self.tally)?;
         self.tree.flush().map_err(|error| unavailable(&error))?;
         self.log.sync_data().map_err(|error| unavailable(&sled::Error::Io(error)))?;
         self.witness
@@ -244,7 +247,7 @@ impl Writer {
         }
         draft.value(key::change(revision), revision, &record::encode_change(&change));
         if let Some(company) = &change.company {
-            draft.batch.insert(key::change_of(company, revision), &[]);
+            draft.batch.insert(key::change_of(company, revision), []);
         }
         let receipt = Receipt { revision, time: change.time };
         if let Some(remember) = remember {
@@ -252,7 +255,7 @@ impl Writer {
             let bytes = record::encode_answered(answered);
             draft.value(key::answered(&remember.key), revision, &bytes);
             let millisecond = u64::try_from(change.time.as_millisecond()).unwrap_or(0);
-            draft.batch.insert(key::answered_at(millisecond, &remember.key), &[]);
+            draft.batch.insert(key::answered_at(millisecond, &remember.key), []);
             draft.answered.insert(remember.key);
         }
         Ok(receipt)
@@ -292,14 +295,14 @@ impl Writer {
         if self.room.left() < room::RESERVE / 2 {
             return false;
         }
-        self.sweep.step(&self.tree, self.mark, self.head)
+        self.sweep.step(&self.tree, &mut self.tally, self.mark, self.head)
     }
 }
 
 impl Draft {
     fn seen(&mut self, seen: &[(Revision, Minute)]) {
         for (credential, minute) in seen {
-            self.batch.insert(key::seen(*credential), &minute.to_be_bytes());
+            self.batch.insert(key::seen(*credential), minute.to_be_bytes());
         }
         self.other = true;
     }
@@ -341,7 +344,7 @@ impl Draft {
     }
 
     fn bury(&mut self, dead: Dead) {
-        self.batch.insert(key::dead(dead), &[]);
+        self.batch.insert(key::dead(dead), []);
         self.dead.push(dead);
     }
 
@@ -388,7 +391,7 @@ impl Draft {
             for (scope, _) in new.grants.iter() {
                 if !before.is_some_and(|old| old.grants.contains(scope)) {
                     self.bytes += ENTRY;
-                    self.batch.insert(key::holder(new.company, scope, &new.id), &[]);
+                    self.batch.insert(key::holder(new.company, scope, &new.id), []);
                 }
             }
         }
