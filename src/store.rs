@@ -181,6 +181,9 @@ pub enum StoreError {
     /// More changes wait than the engine's queue holds.
     #[error("too many changes wait to be committed")]
     Busy,
+    /// There is too little space left to change anything. What is kept can be read.
+    #[error("the disk is nearly full: nothing is changed until space is freed")]
+    Full,
     /// The disk failed, or the engine is closed. Nothing more will be acknowledged.
     #[error("the store cannot answer")]
     Unavailable,

@@ -257,6 +257,9 @@ impl From<Refusal> for Draft {
                 draft.details.set_retry_info(Some(Duration::from_secs(1)));
                 draft
             }
+            Refusal::Store(StoreError::Full) => {
+                Draft::new(Code::ResourceExhausted, "DISK_FULL", message).retry()
+            }
             Refusal::Store(StoreError::NoLongerKept(gone)) => {
                 Draft::new(Code::OutOfRange, "NO_LONGER_KEPT", message)
                     .with("oldest_after_revision", gone)

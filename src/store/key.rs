@@ -34,8 +34,21 @@ pub(super) const HEAD: &[u8] = b"Mhead";
 /// The latest time that was ever relied on (D19).
 pub(super) const TIME: &[u8] = b"Mtime";
 
+/// The sum of all that is kept.
+pub(super) const TALLY: &[u8] = b"Mtally";
 /// The last revision whose change is no longer kept.
 pub(super) const TRIMMED: &[u8] = b"Mtrimmed";
+
+/// Whether what lies here is part of the tally.
+pub(super) fn is_tallied(place: &[u8]) -> bool {
+    place != TALLY && place.first() != Some(&SEEN)
+}
+
+/// Whether nothing can lie here when something is put here: the key has the revision that makes
+/// it.
+pub(super) fn is_written_once(place: &[u8]) -> bool {
+    matches!(place.first(), Some(&(CHANGE | CHANGE_OF | PART)))
+}
 
 /// Builds keys piece by piece.
 struct Key(Vec<u8>);

@@ -4,18 +4,22 @@
 //! commits many changes with one flush.
 //!
 //! sled's own `flush` hands pages to the kernel and no further, so the writer also syncs the
-//! log through a file handle of its own. A value longer than `value::INLINE` is cut into
+//! log through a file handle of its own. What sled leaves unsynced beside the log, or half
+//! written, is put right while the store is opened: a power cut at any moment then leaves a store
+//! that opens (`tests/power.rs`). A value longer than `value::INLINE` is cut into
 //! parts under keys of their own: sled would put a page above 128 KiB into a file beside its
 //! log, which it does not sync.
 //!
 //! Not here: what a change means, and who is told of it beyond the [`Listener`].
 
+mod room;
 mod sweep;
+mod tally;
 mod value;
 mod witness;
 mod writer;
 
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
@@ -38,11 +42,16 @@ use crate::policy::id::{CompanyId, CredentialId, UserId};
 use crate::policy::revision::Revision;
 use crate::policy::scope::ScopeId;
 use crate::policy::user::User;
+use room::Room;
+use tally::{Entries, Tally};
 use witness::{Said, Witness};
 use writer::{Order, Writer};
 
 /// The version of what this program writes. A store of a later one is not opened.
 const SCHEMA_VERSION: u64 = 1;
+/// sled's log, and its settings.
+const LOG: &str = "db";
+const SETTINGS: &str = "conf";
 /// How much of the tree sled keeps in memory.
 const CACHE_BYTES: u64 = 64 << 20;
 /// How long to wait for another process that is about to let go of the store.
@@ -98,6 +107,8 @@ pub struct SledStore {
     /// The way to the writer, until the engine is closed.
     orders: Mutex<Option<mpsc::SyncSender<Order>>>,
     thread: Mutex<Option<JoinHandle<()>>>,
+    /// The last to go: until then the directory is this process's.
+    _held: File,
 }
 
 impl SledStore {
@@ -120,10 +131,15 @@ impl SledStore {
         let name = dir.display().to_string();
         let io_error = |error: &io::Error| OpenError::Io { dir: name.clone(), error: error.kind() };
         create(dir).map_err(|error| io_error(&error))?;
+        let held = match hold(dir) {
+            Ok(held) => held,
+            Err(TryLockError::WouldBlock) => return Err(OpenError::Locked(name)),
+            Err(TryLockError::Error(error)) => return Err(io_error(&error)),
+        };
         // sled panics on what it cannot read, and prints it: here it becomes one sentence.
         let hook = panic::take_hook();
         panic::set_hook(Box::new(|_| {}));
-        let opened = panic::catch_unwind(AssertUnwindSafe(|| Self::read(dir)));
+        let opened = panic::catch_unwind(AssertUnwindSafe(|| Self::read(dir, held)));
         panic::set_hook(hook);
         match opened {
             Ok(Ok(store)) => Ok(store),
@@ -156,10 +172,13 @@ impl SledStore {
         self
     }
 
-    fn read(dir: &Path) -> Result<Self, Trouble> {
-        let db = sled::Config::new().path(dir).cache_capacity(CACHE_BYTES).open()?;
+    fn read(dir: &Path, held: File) -> Result<Self, Trouble> {
+        settle(dir)?;
+        let db = config(dir).open()?;
         let tree: Tree = (*db).clone();
-        let log = File::open(dir.join("db"))?;
+        let log = File::open(dir.join(LOG))?;
+        // The names of the log and of the snapshot that was just made: sled does not sync them.
+        File::open(dir)?.sync_all()?;
         let witness = Witness::ask(dir)?;
         if tree.get(key::SCHEMA)?.is_none() {
             // sled opens a log that it cannot follow as an empty one: a store that was made here
@@ -167,11 +186,11 @@ impl SledStore {
             if !tree.is_empty() || !matches!(witness, Said::Nothing) {
                 return Err(Trouble::Damage);
             }
-            let mut batch = sled::Batch::default();
-            batch.insert(key::SCHEMA, &SCHEMA_VERSION.to_be_bytes());
-            batch.insert(key::INCARNATION, Incarnation::new_v4().as_bytes());
-            batch.insert(key::HEAD, &0_u64.to_be_bytes());
-            tree.apply_batch(batch)?;
+            let mut first = Entries::default();
+            first.insert(key::SCHEMA, SCHEMA_VERSION.to_be_bytes());
+            first.insert(key::INCARNATION, *Incarnation::new_v4().as_bytes());
+            first.insert(key::HEAD, 0_u64.to_be_bytes());
+            first.apply(&tree, &mut Tally::default()).map_err(|_| Trouble::Damage)?;
             tree.flush()?;
         }
         // What a killed process had only handed to the kernel is durable before it is known.
@@ -179,6 +198,10 @@ impl SledStore {
         let schema = number(&tree, key::SCHEMA)?.ok_or(Trouble::Damage)?;
         if schema > SCHEMA_VERSION {
             return Err(Trouble::Newer(schema));
+        }
+        let tally = Tally::of(&tree)?;
+        if Tally::kept(&tree)? != Some(tally) {
+            return Err(Trouble::Damage);
         }
         let incarnation = tree.get(key::INCARNATION)?.ok_or(Trouble::Damage)?;
         let incarnation = Incarnation::from_slice(&incarnation).map_err(|_| Trouble::Damage)?;
@@ -188,18 +211,23 @@ impl SledStore {
         {
             return Err(Trouble::Damage);
         }
-        match witness {
-            Said::Nothing => {}
-            Said::Reached(life, reached) if life == incarnation && reached <= opened_at => {}
-            Said::Reached(..) | Said::Nonsense => return Err(Trouble::Damage),
-        }
-        let witness = Witness::take(dir, incarnation, opened_at)?;
         let time_mark = number(&tree, key::TIME)?.map(i64::try_from).transpose();
         let time_mark = time_mark.map_err(|_| Trouble::Damage)?;
         let time_mark = time_mark.map(Timestamp::from_millisecond).transpose();
-        let time_mark = time_mark.map_err(|_| Trouble::Damage)?;
+        let mut time_mark = time_mark.map_err(|_| Trouble::Damage)?;
+        match witness {
+            Said::Nothing => {}
+            Said::Reached(life, reached, mark) if life == incarnation && reached <= opened_at => {
+                // Its time is the later one if the log had no room for it, or has lost its end.
+                time_mark = time_mark.max(Some(mark));
+            }
+            Said::Reached(..) | Said::Nonsense => return Err(Trouble::Damage),
+        }
+        let mark = time_mark.unwrap_or(Timestamp::UNIX_EPOCH);
+        let witness = Witness::take(dir, incarnation, opened_at, mark)?;
         let (send, receive) = mpsc::sync_channel(QUEUE);
-        let writer = Writer::new(tree.clone(), log, witness, opened_at, time_mark)?;
+        let room = Room::on(dir)?;
+        let writer = Writer::new(tree.clone(), tally, log, witness, room, opened_at, time_mark)?;
         Ok(Self {
             tree,
             incarnation,
@@ -208,6 +236,7 @@ impl SledStore {
             parts: Mutex::new(Some((writer, receive))),
             orders: Mutex::new(Some(send)),
             thread: Mutex::new(None),
+            _held: held,
         })
     }
 
@@ -462,6 +491,45 @@ fn create(dir: &Path) -> io::Result<()> {
         Some(parent) => File::open(parent)?.sync_all(),
         None => Ok(()),
     }
+}
+
+/// Takes the directory for this process alone.
+fn hold(dir: &Path) -> Result<File, TryLockError> {
+    let path = dir.join("lock");
+    let lock = File::options().create(true).truncate(false).write(true).open(path);
+    let lock = lock.map_err(TryLockError::Error)?;
+    lock.try_lock()?;
+    Ok(lock)
+}
+
+fn config(dir: &Path) -> sled::Config {
+    sled::Config::new().path(dir).cache_capacity(CACHE_BYTES)
+}
+
+/// Puts right what sled does not survive if the power goes while it is written.
+fn settle(dir: &Path) -> Result<(), Trouble> {
+    // A snapshot gets its name when it is whole, but sled looks for one under its first name too,
+    // and refuses a store with half of one. What it is made from is still there.
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|end| end == "generating") {
+            fs::remove_file(path)?;
+        }
+    }
+    // sled never syncs the settings that it writes into a new store, and opens nothing with half
+    // of them. They are made elsewhere and put in place whole, before there is a log.
+    let draft = dir.join("draft");
+    if draft.exists() {
+        fs::remove_dir_all(&draft)?;
+    }
+    if !dir.join(SETTINGS).exists() && !dir.join(LOG).exists() {
+        drop(config(&draft).open()?);
+        File::open(draft.join(SETTINGS))?.sync_all()?;
+        fs::rename(draft.join(SETTINGS), dir.join(SETTINGS))?;
+        File::open(dir)?.sync_all()?;
+        fs::remove_dir_all(&draft)?;
+    }
+    Ok(())
 }
 
 /// Why a store does not open.

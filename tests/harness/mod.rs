@@ -39,7 +39,12 @@ pub struct Server {
 impl Server {
     /// Starts a server on a port of its own, and waits until it serves.
     pub fn start(dir: &Path, args: &[&str]) -> Self {
-        let mut child = scopegate()
+        Self::start_by(scopegate(), dir, args)
+    }
+
+    /// Starts a server by a command that runs the binary with the arguments that follow.
+    pub fn start_by(mut command: Command, dir: &Path, args: &[&str]) -> Self {
+        let mut child = command
             .args(["serve", "--listen", "127.0.0.1:0", "--log-format", "json", "--data-dir"])
             .arg(dir)
             .args(args)
@@ -80,11 +85,16 @@ impl Server {
         self.child.wait().expect("gone");
     }
 
+    /// Sends it a signal by name.
+    pub fn signal(&self, name: &str) {
+        let (name, pid) = (format!("-{name}"), self.pid().to_string());
+        let sent = Command::new("kill").args([name, pid]).status().expect("kill runs");
+        assert!(sent.success());
+    }
+
     /// Asks it to end, and waits.
     pub fn terminate(mut self) -> ExitStatus {
-        let pid = self.child.id().to_string();
-        let sent = Command::new("kill").args(["-TERM", &pid]).status().expect("kill runs");
-        assert!(sent.success());
+        self.signal("TERM");
         self.child.wait().expect("gone")
     }
 

@@ -9,8 +9,9 @@
 //! are gone, in one batch. Whoever reads changes and then the mark knows if some were missing.
 
 use jiff::{SignedDuration, Timestamp};
-use sled::{Batch, IVec, Tree};
+use sled::{IVec, Tree};
 
+use super::tally::{Entries, Tally};
 use super::{Trouble, unavailable, value};
 use crate::policy::revision::Revision;
 use crate::store::key::Dead;
@@ -47,11 +48,17 @@ impl Sweep {
     }
 
     /// Does a step, and says whether there may be more to do at once.
-    pub(super) fn step(&mut self, tree: &Tree, now: Timestamp, head: Revision) -> bool {
+    pub(super) fn step(
+        &mut self,
+        tree: &Tree,
+        tally: &mut Tally,
+        now: Timestamp,
+        head: Revision,
+    ) -> bool {
         if self.failed {
             return false;
         }
-        self.try_step(tree, now, head).unwrap_or_else(|error| {
+        self.try_step(tree, tally, now, head).unwrap_or_else(|error| {
             tracing::warn!(%error, "sweeping failed; it is tried again at the next start");
             self.failed = true;
             false
@@ -61,10 +68,11 @@ impl Sweep {
     fn try_step(
         &mut self,
         tree: &Tree,
+        tally: &mut Tally,
         now: Timestamp,
         head: Revision,
     ) -> Result<bool, StoreError> {
-        let mut batch = Batch::default();
+        let mut batch = Entries::default();
         let more = match self.dead.last().copied() {
             Some(dead) => {
                 if self.bury(dead, tree, &mut batch)? {
@@ -83,12 +91,12 @@ impl Sweep {
                 true
             }
         };
-        tree.apply_batch(batch).map_err(|error| unavailable(&error))?;
+        batch.apply(tree, tally)?;
         Ok(more)
     }
 
     /// Removes some of what someone left, and says whether that was the last of it.
-    fn bury(&mut self, dead: Dead, tree: &Tree, batch: &mut Batch) -> Result<bool, StoreError> {
+    fn bury(&mut self, dead: Dead, tree: &Tree, batch: &mut Entries) -> Result<bool, StoreError> {
         let (company, prefixes) = match dead {
             Dead::Credential(company, birth) => {
                 return self.bury_consents(company, birth, tree, batch);
@@ -124,7 +132,7 @@ impl Sweep {
         company: Revision,
         credential: Revision,
         tree: &Tree,
-        batch: &mut Batch,
+        batch: &mut Entries,
     ) -> Result<bool, StoreError> {
         let prefix = key::consents(company);
         let start = self.looked_at.take().unwrap_or_else(|| IVec::from(prefix.clone()));
@@ -150,7 +158,7 @@ impl Sweep {
         tree: &Tree,
         now: Timestamp,
         head: Revision,
-        batch: &mut Batch,
+        batch: &mut Entries,
     ) -> Result<usize, StoreError> {
         let Some(keep) = self.keep_changes else { return Ok(0) };
         let oldest = now.saturating_sub(keep).unwrap_or(Timestamp::MIN);
@@ -167,7 +175,7 @@ impl Sweep {
             if let Some(company) = &change.company {
                 batch.remove(key::change_of(company, revision));
             }
-            batch.insert(key::TRIMMED, &revision.0.to_be_bytes());
+            batch.insert(key::TRIMMED, revision.0.to_be_bytes());
             trimmed += 1;
         }
         Ok(trimmed)
@@ -175,7 +183,7 @@ impl Sweep {
 }
 
 /// Forgets some of the requests that have been remembered for their time.
-fn forget(tree: &Tree, now: Timestamp, batch: &mut Batch) -> Result<usize, StoreError> {
+fn forget(tree: &Tree, now: Timestamp, batch: &mut Entries) -> Result<usize, StoreError> {
     let oldest = now.saturating_sub(REMEMBERED).unwrap_or(Timestamp::MIN);
     let mut forgotten = 0;
     for entry in tree.scan_prefix(key::all_answered_at()).take(STEP) {
@@ -188,18 +196,18 @@ fn forget(tree: &Tree, now: Timestamp, batch: &mut Batch) -> Result<usize, Store
         if let Some(value) = tree.get(&answered).map_err(|error| unavailable(&error))? {
             remove(batch, answered.into(), &value)?;
         }
-        batch.remove(place);
+        batch.remove(&*place);
         forgotten += 1;
     }
     Ok(forgotten)
 }
 
 /// Removes a key with its value, and the value's parts.
-fn remove(batch: &mut Batch, place: IVec, value: &[u8]) -> Result<(), StoreError> {
+fn remove(batch: &mut Entries, place: IVec, value: &[u8]) -> Result<(), StoreError> {
     // What is only a mark has no value.
     if !value.is_empty() {
         value::parts(value)?.into_iter().for_each(|part| batch.remove(part));
     }
-    batch.remove(place);
+    batch.remove(&*place);
     Ok(())
 }

@@ -1,10 +1,11 @@
 //! Value: a tag, the revision that wrote it, and its bytes, here or in parts elsewhere.
 
-use sled::{Batch, Tree};
+use sled::Tree;
 
 use crate::policy::revision::Revision;
 use crate::store::{Damage, StoreError, key};
 
+use super::tally::Entries;
 use super::unavailable;
 
 /// The most bytes that a value has in its place. sled keeps up to some twenty values in a page,
@@ -16,7 +17,7 @@ const IN_PARTS: u8 = 1;
 
 /// Puts a value in its place. `number` tells values of one revision apart.
 pub(super) fn put(
-    batch: &mut Batch,
+    batch: &mut Entries,
     place: Vec<u8>,
     revision: Revision,
     number: u32,

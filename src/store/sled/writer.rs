@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError};
 
 use jiff::{SignedDuration, Timestamp};
-use sled::{Batch, IVec, Tree};
+use sled::{IVec, Tree};
 use tokio::sync::oneshot;
 
 use crate::policy::credential::Credential;
@@ -24,7 +24,9 @@ use crate::store::{
     Step, StoreError, key, record,
 };
 
+use super::room::{self, Room};
 use super::sweep::Sweep;
+use super::tally::{Entries, Tally};
 use super::witness::Witness;
 use super::{Trouble, unavailable, value};
 
@@ -33,6 +35,8 @@ const BATCH: usize = 1000;
 /// How many credentials a batch notes as seen. While sled applies a batch no read gets through, so
 /// a minute's worth of a large platform must not be one.
 const SEEN: usize = 1000;
+/// About how many bytes a key has with what sled adds to it.
+const ENTRY: u64 = 100;
 /// After how many batches without a pause a step of the sweep is due all the same.
 const UNSWEPT: u32 = 64;
 
@@ -51,8 +55,10 @@ type Answer = oneshot::Sender<Result<Receipt, CommitError>>;
 /// The writer's own state.
 pub(super) struct Writer {
     tree: Tree,
+    tally: Tally,
     log: File,
     witness: Witness,
+    room: Room,
     head: Revision,
     /// The time of the last change: none is earlier (D19).
     time: Timestamp,
@@ -68,11 +74,13 @@ pub(super) struct Writer {
 /// One batch in the making.
 #[derive(Default)]
 struct Draft {
-    batch: Batch,
+    batch: Entries,
     head: Revision,
     time: Timestamp,
     mark: Timestamp,
     values: u32,
+    /// About how many bytes it has.
+    bytes: u64,
     outcomes: HashMap<FactKey, Outcome>,
     /// The parts of the values that this batch wrote, by their place.
     written: HashMap<Vec<u8>, Vec<Vec<u8>>>,
@@ -86,15 +94,18 @@ struct Draft {
 impl Writer {
     pub(super) fn new(
         tree: Tree,
+        tally: Tally,
         log: File,
         witness: Witness,
+        room: Room,
         head: Revision,
         time: Option<Timestamp>,
     ) -> Result<Self, Trouble> {
         let sweep = Sweep::of(&tree)?;
         let time = time.unwrap_or(Timestamp::UNIX_EPOCH);
         let seen = VecDeque::new();
-        Ok(Self { tree, log, witness, head, time, mark: time, seen, sweep, unswept: 0 })
+        let mark = time;
+        Ok(Self { tree, tally, log, witness, room, head, time, mark, seen, sweep, unswept: 0 })
     }
 
     /// Changes older than this are no longer kept.
@@ -147,12 +158,21 @@ impl Writer {
         let mut draft =
             Draft { head: self.head, time: self.time, mark: self.mark, ..Draft::default() };
         let mut answers = Vec::with_capacity(orders.len());
+        let left = self.room.left();
         for order in orders {
             match order {
+                Order::MarkTime(time) if left < room::FLOOR => self.note_time(time),
                 Order::MarkTime(time) => draft.mark = draft.mark.max(time),
+                // Not worth the room that is left.
+                Order::Seen(_) if left < room::RESERVE => {}
                 Order::Seen(seen) => self.seen.extend(seen),
                 Order::Commit(proposal, answer) => {
-                    let receipt = self.add(&mut draft, *proposal);
+                    let needed = draft.bytes.saturating_mul(room::GROWTH) + room::RESERVE;
+                    let receipt = if left < needed {
+                        Err(CommitError::Store(StoreError::Full))
+                    } else {
+                        self.add(&mut draft, *proposal)
+                    };
                     answers.push((answer, receipt));
                 }
             }
@@ -174,18 +194,20 @@ impl Writer {
     }
 
     fn write(&mut self, mut draft: Draft, listener: &dyn Listener) -> Result<(), StoreError> {
-        draft.batch.insert(key::HEAD, &draft.head.0.to_be_bytes());
+        draft.batch.insert(key::HEAD, draft.head.0.to_be_bytes());
         let mark = u64::try_from(draft.mark.as_millisecond()).unwrap_or(0);
-        draft.batch.insert(key::TIME, &mark.to_be_bytes());
+        draft.batch.insert(key::TIME, mark.to_be_bytes());
         let changed = draft.head > self.head;
         if changed {
             let keys: Vec<_> = draft.outcomes.keys().cloned().collect();
             listener.applying(draft.head, &keys);
         }
-        self.tree.apply_batch(draft.batch).map_err(|error| unavailable(&error))?;
+        draft.batch.apply(&self.tree, &mut self.tally)?;
         self.tree.flush().map_err(|error| unavailable(&error))?;
         self.log.sync_data().map_err(|error| unavailable(&sled::Error::Io(error)))?;
-        self.witness.note(draft.head).map_err(|error| unavailable(&sled::Error::Io(error)))?;
+        self.witness
+            .note(draft.head, draft.mark)
+            .map_err(|error| unavailable(&sled::Error::Io(error)))?;
         self.head = draft.head;
         (self.time, self.mark) = (draft.time, draft.mark);
         self.sweep.add(draft.dead);
@@ -193,6 +215,15 @@ impl Writer {
             listener.durable(self.head, draft.outcomes.into_values().collect());
         }
         Ok(())
+    }
+
+    /// Keeps the time where there is no room for a change: the log does not grow by it.
+    fn note_time(&mut self, time: Timestamp) {
+        self.mark = self.mark.max(time);
+        let noted = self.witness.note(self.head, self.mark).and_then(|()| self.witness.sync());
+        if let Err(error) = noted {
+            tracing::warn!(%error, "the time could not be kept");
+        }
     }
 
     /// Adds a proposal to the draft, if what it rests on stands.
@@ -228,7 +259,7 @@ impl Writer {
         }
         draft.value(key::change(revision), revision, &record::encode_change(&change));
         if let Some(company) = &change.company {
-            draft.batch.insert(key::change_of(company, revision), &[]);
+            draft.batch.insert(key::change_of(company, revision), []);
         }
         let receipt = Receipt { revision, time: change.time };
         if let Some(remember) = remember {
@@ -236,7 +267,7 @@ impl Writer {
             let bytes = record::encode_answered(answered);
             draft.value(key::answered(&remember.key), revision, &bytes);
             let millisecond = u64::try_from(change.time.as_millisecond()).unwrap_or(0);
-            draft.batch.insert(key::answered_at(millisecond, &remember.key), &[]);
+            draft.batch.insert(key::answered_at(millisecond, &remember.key), []);
             draft.answered.insert(remember.key);
         }
         Ok(receipt)
@@ -272,20 +303,25 @@ impl Writer {
     /// Does a step of the sweep, and says whether there may be more to do at once.
     fn sweep(&mut self) -> bool {
         self.unswept = 0;
-        self.sweep.step(&self.tree, self.mark, self.head)
+        // To remove is to write, too.
+        if self.room.left() < room::RESERVE / 2 {
+            return false;
+        }
+        self.sweep.step(&self.tree, &mut self.tally, self.mark, self.head)
     }
 }
 
 impl Draft {
     fn seen(&mut self, seen: impl Iterator<Item = (Revision, Minute)>) {
         for (credential, minute) in seen {
-            self.batch.insert(key::seen(credential), &minute.to_be_bytes());
+            self.batch.insert(key::seen(credential), minute.to_be_bytes());
             self.other = true;
         }
     }
 
     fn value(&mut self, place: Vec<u8>, revision: Revision, bytes: &[u8]) {
         self.values += 1;
+        self.bytes += ENTRY + bytes.len() as u64;
         value::put(&mut self.batch, place, revision, self.values, bytes);
     }
 
@@ -320,7 +356,7 @@ impl Draft {
     }
 
     fn bury(&mut self, dead: Dead) {
-        self.batch.insert(key::dead(dead), &[]);
+        self.batch.insert(key::dead(dead), []);
         self.dead.push(dead);
     }
 
@@ -366,7 +402,8 @@ impl Draft {
         if let Some(new) = after {
             for (scope, _) in new.grants.iter() {
                 if !before.is_some_and(|old| old.grants.contains(scope)) {
-                    self.batch.insert(key::holder(new.company, scope, &new.id), &[]);
+                    self.bytes += ENTRY;
+                    self.batch.insert(key::holder(new.company, scope, &new.id), []);
                 }
             }
         }

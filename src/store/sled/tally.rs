@@ -1,0 +1,97 @@
+//! Tally: one number that stands for everything in the tree.
+//!
+//! sled passes over what it cannot read in the middle of its log, and goes on behind it: one
+//! damaged byte would leave some facts as they were before, beside others as they are, under the
+//! right head. So every batch also writes the sum of the hashes of all keys with their values,
+//! and a store whose entries do not add up to it is damaged. Whoever opens a store reads all of
+//! it for that.
+//!
+//! INVARIANT (nothing beside the tally): the tree is changed by [`Entries::apply`] only.
+//!
+//! When credentials were last seen is not in it: a crash may forget that.
+
+use std::collections::HashMap;
+
+use sled::{Batch, Tree};
+
+use super::{Trouble, unavailable};
+use crate::store::{StoreError, key};
+
+/// The sum of the hashes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Tally(u128);
+
+impl Tally {
+    /// The tally of what is in the tree.
+    pub(super) fn of(tree: &Tree) -> Result<Self, Trouble> {
+        let mut tally = Self::default();
+        for entry in tree.iter() {
+            let (place, value) = entry?;
+            tally.add(&place, &value);
+        }
+        Ok(tally)
+    }
+
+    /// What the tree says that its tally is.
+    pub(super) fn kept(tree: &Tree) -> Result<Option<Self>, Trouble> {
+        let Some(bytes) = tree.get(key::TALLY)? else { return Ok(None) };
+        let bytes = <[u8; 16]>::try_from(&*bytes).map_err(|_| Trouble::Damage)?;
+        Ok(Some(Self(u128::from_be_bytes(bytes))))
+    }
+
+    fn add(&mut self, place: &[u8], value: &[u8]) {
+        self.0 = self.0.wrapping_add(hash(place, value));
+    }
+
+    fn take(&mut self, place: &[u8], value: &[u8]) {
+        self.0 = self.0.wrapping_sub(hash(place, value));
+    }
+}
+
+fn hash(place: &[u8], value: &[u8]) -> u128 {
+    if !key::is_tallied(place) {
+        return 0;
+    }
+    let mut hasher = blake3::Hasher::new();
+    // The length first, so that no key can pass for another with the start of its value.
+    hasher.update(&(place.len() as u64).to_be_bytes()).update(place).update(value);
+    let mut bytes = [0; 16];
+    hasher.finalize_xof().fill(&mut bytes);
+    u128::from_be_bytes(bytes)
+}
+
+/// What is written as one.
+#[derive(Default)]
+pub(super) struct Entries(HashMap<Vec<u8>, Option<Vec<u8>>>);
+
+impl Entries {
+    pub(super) fn insert(&mut self, place: impl Into<Vec<u8>>, value: impl Into<Vec<u8>>) {
+        self.0.insert(place.into(), Some(value.into()));
+    }
+
+    pub(super) fn remove(&mut self, place: impl Into<Vec<u8>>) {
+        self.0.insert(place.into(), None);
+    }
+
+    /// Writes them with the tally that comes of it.
+    pub(super) fn apply(self, tree: &Tree, tally: &mut Tally) -> Result<(), StoreError> {
+        let (mut batch, mut next) = (Batch::default(), *tally);
+        for (place, value) in self.0 {
+            let fresh = value.is_some() && key::is_written_once(&place);
+            if !fresh && let Some(old) = tree.get(&place).map_err(|error| unavailable(&error))? {
+                next.take(&place, &old);
+            }
+            match value {
+                Some(value) => {
+                    next.add(&place, &value);
+                    batch.insert(place, value);
+                }
+                None => batch.remove(place),
+            }
+        }
+        batch.insert(key::TALLY, &next.0.to_be_bytes());
+        tree.apply_batch(batch).map_err(|error| unavailable(&error))?;
+        *tally = next;
+        Ok(())
+    }
+}
