@@ -1,7 +1,7 @@
 //! Import: companies and credentials by the million, each a change of its own, without waiting
 //! for one before the next.
 //!
-//! What is added is planned and queued in order; up to [`WINDOW`] proposals wait for the writer,
+//! What is added is planned and queued in order; up to `WINDOW` proposals wait for the writer,
 //! which commits them together. None of them reads what it is about to create: it rests on there
 //! being nothing, and the writer knows. Only where there was something is the item looked at.
 //!
