@@ -16,6 +16,7 @@ pub mod import;
 mod ledger;
 pub mod listing;
 pub mod people;
+mod readers;
 pub mod refusal;
 mod repeat;
 mod restore;

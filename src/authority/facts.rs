@@ -18,6 +18,7 @@ use tokio::sync::{Semaphore, watch};
 
 use super::admission::{Admission, Entry, Shelf};
 use super::front;
+use super::readers::Readers;
 use crate::policy::catalog::Catalog;
 use crate::policy::company::Company;
 use crate::policy::consent::{Consent, Parties};
@@ -126,7 +127,8 @@ pub enum Missed {
 
 /// The facts of a store.
 pub struct Facts {
-    admission: Admission<CacheShelf>,
+    admission: Arc<Admission<CacheShelf>>,
+    readers: Readers<FactKey, Entry<Fact>>,
     /// Always at hand, and admitted by the same rule: replaced before it is published.
     catalog: ArcSwap<Catalog>,
     store: Arc<dyn Store>,
@@ -149,8 +151,14 @@ impl Facts {
         };
         let cache = Cache::builder().max_capacity(entries).build();
         let opened_at = store.opened_at();
+        let admission = Arc::new(Admission::new(CacheShelf(cache), opened_at, MARKS));
+        let (shelf, kept) = (Arc::clone(&admission), Arc::clone(&store));
+        let readers = Readers::start(move |key: &FactKey| {
+            shelf.fill(key, || Ok(kept.get(key)?.map(|fact| (fact.revision(), fact))))
+        });
         Ok(Self {
-            admission: Admission::new(CacheShelf(cache), opened_at, MARKS),
+            admission,
+            readers: readers.map_err(|_| StoreError::Unavailable)?,
             catalog: ArcSwap::new(catalog),
             store,
             bell: watch::Sender::new(opened_at),
@@ -343,21 +351,12 @@ impl Facts {
     async fn entry(self: &Arc<Self>, key: FactRef<'_>) -> Result<Entry<Fact>, Missed> {
         match self.admission.shelf.0.get(&key) {
             Some(entry) => Ok(entry),
-            None => Box::pin(self.load(key.to_key())).await.map_err(Missed::Store),
+            None => {
+                let hash = self.admission.marks.hash(&key);
+                let read = Box::pin(self.readers.read(hash, key.to_key()));
+                read.await.map_err(Missed::Store)
+            }
         }
-    }
-
-    /// Reads a fact from the store, on a thread that may wait for the disk.
-    async fn load(self: &Arc<Self>, key: FactKey) -> Result<Entry<Fact>, StoreError> {
-        let facts = Arc::clone(self);
-        let read = tokio::task::spawn_blocking(move || {
-            facts.admission.fill(&key, || {
-                let fact = facts.store.get(&key)?;
-                Ok(fact.map(|fact| (fact.revision(), fact)))
-            })
-        });
-        // A read that panicked met a damaged page.
-        read.await.unwrap_or(Err(StoreError::Damaged))
     }
 
     /// Runs a read of the store that is no fact's, on a thread that may wait for the disk, and
