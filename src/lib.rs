@@ -14,10 +14,13 @@
 //!
 //! # A check, wire to wire
 //!
-//! `grpc::parse` makes a [`policy::query::Query`] of the message. [`authority::Authority::check`]
-//! takes the facts of one published revision from the cache; a miss is one read of the store, on
-//! a thread that may wait for the disk. [`policy::decision::decide`] answers, purely.
-//! `grpc::render` writes it down.
+//! A core, one thread with its own connections (`server::core`), reads the message by the
+//! shortest way ([`grpc::express`]) and never hands a check to another. `grpc::parse` makes a
+//! [`policy::query::Query`] of it. [`authority::Authority::check`] takes the facts of one
+//! published revision: from what this core was just asked for, else from the cache of all, else
+//! by one read of the store, on a thread that may wait for the disk.
+//! [`policy::decision::decide`] answers, purely. `grpc::render` writes it down. Whatever is not a
+//! check runs elsewhere, and holds up none.
 //!
 //! # A restriction, wire to wire
 //!
@@ -31,7 +34,9 @@
 //! # Invariants
 //!
 //! *Newest wins*, *one published revision* and *absence has a date* are stated in
-//! `authority::admission`; *durable before known* in [`store`]; *one order* in the engine's writer.
+//! `authority::admission`, *still so* in `authority::front`; *once* in `authority::repeat`; *no
+//! gap* in [`authority::import`]; *durable before known* in [`store`]; *one order* in the engine's
+//! writer, *no silent gap* in its sweep, *nothing beside the tally* in its tally.
 //!
 //! # Deliberately absent
 //!
