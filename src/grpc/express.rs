@@ -93,9 +93,13 @@ pub fn takes<B>(request: &Request<B>) -> bool {
     let headers = request.headers();
     request.method() == Method::POST
         && headers.get(GRPC_ENCODING).is_none_or(|encoding| encoding == "identity")
-        && headers
-            .get(CONTENT_TYPE)
-            .is_some_and(|kind| kind.as_bytes().starts_with(GRPC.as_bytes()))
+        && headers.get(CONTENT_TYPE).is_some_and(is_grpc)
+}
+
+/// `application/grpc`, perhaps with a format or parameters behind it; not `application/grpc-web`.
+fn is_grpc(kind: &HeaderValue) -> bool {
+    let behind = kind.as_bytes().strip_prefix(GRPC.as_bytes());
+    behind.is_some_and(|behind| matches!(behind.first(), None | Some(b'+' | b';')))
 }
 
 /// Reads a message, has it answered, and writes the answer.
@@ -275,6 +279,21 @@ mod tests {
         assert_eq!(read_now(&[&wire], 3), too_long);
         assert_eq!(read_now(&[&[0, 0xff, 0xff, 0xff, 0xff]], 100), too_long, "as announced");
         assert_eq!(read_now(&[&wire[..2], &[0; 200]], 100), too_long, "as sent");
+    }
+
+    #[test]
+    fn what_is_not_plain_grpc_goes_the_other_way() {
+        let request = |kind: &'static str, encoding: &'static str| {
+            let request = Request::post("/").header(CONTENT_TYPE, kind);
+            request.header(GRPC_ENCODING, encoding).body(()).expect("a request")
+        };
+        for kind in ["application/grpc", "application/grpc+proto", "application/grpc;x=y"] {
+            assert!(takes(&request(kind, "identity")), "{kind}");
+            assert!(!takes(&request(kind, "gzip")), "{kind}");
+        }
+        for kind in ["application/grpc-web", "application/json", ""] {
+            assert!(!takes(&request(kind, "identity")), "{kind}");
+        }
     }
 
     #[test]
