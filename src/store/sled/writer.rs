@@ -177,6 +177,10 @@ impl Writer {
                 }
             }
         }
+        if left < room::RESERVE {
+            // Nor are those that waited from before.
+            self.seen.clear();
+        }
         let step = self.seen.len().min(SEEN);
         draft.seen(self.seen.drain(..step));
         let written = draft.head > self.head || draft.mark > self.mark || draft.other;
