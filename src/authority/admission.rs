@@ -139,7 +139,8 @@ impl<S: Shelf> Admission<S> {
         outcomes: impl IntoIterator<Item = (S::Key, Entry<S::Fact>)>,
     ) {
         for (key, entry) in outcomes {
-            self.marks.note(self.marks.hash(&key), entry.since);
+            // By the batch's end: keys that share a mark come in no order of their revisions.
+            self.marks.note(self.marks.hash(&key), last);
             // What nobody has asked for is not shelved: a flood of changes evicts nothing.
             self.shelf.compute(&key, |shelved| (shelved.map(|_| entry), ()));
         }
