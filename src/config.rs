@@ -99,6 +99,14 @@ pub struct ServeArgs {
     )]
     pub cache_entries: u64,
 
+    /// How much of the store's pages to keep in memory, in MiB. What is not among the
+    /// --cache-entries is read from these pages, and what is not among these from the disk.
+    #[arg(
+        long, env = "SCOPEGATE_PAGE_CACHE_MIB", default_value_t = 64, value_name = "N",
+        value_parser = clap::value_parser!(u32).range(1..)
+    )]
+    pub page_cache_mib: u32,
+
     /// How many threads answer. Each has its own connections.
     #[arg(long, env = "SCOPEGATE_CORES", default_value_t = every_core(), value_name = "N")]
     pub cores: NonZeroUsize,

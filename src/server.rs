@@ -113,8 +113,9 @@ async fn open<'a>(
 ) -> Result<&'a Authority, Failure> {
     let data_dir = args.data_dir.clone();
     let (entries, keep_changes) = (args.cache_entries, args.keep_changes);
+    let page_cache = u64::from(args.page_cache_mib) << 20;
     let opened = tokio::task::spawn_blocking(move || {
-        let mut store = SledStore::open(&data_dir)?;
+        let mut store = SledStore::open_with_page_cache(&data_dir, page_cache)?;
         if let Retention::Seconds(kept) = keep_changes {
             store = store.keeping_changes_for(SignedDuration::from_secs(kept.into()));
         }

@@ -52,8 +52,8 @@ const SCHEMA_VERSION: u64 = 1;
 /// sled's log, and its settings.
 const LOG: &str = "db";
 const SETTINGS: &str = "conf";
-/// How much of the tree sled keeps in memory.
-const CACHE_BYTES: u64 = 64 << 20;
+/// How much of the tree sled keeps in memory unless told otherwise, in bytes.
+const PAGE_CACHE: u64 = 64 << 20;
 /// How long to wait for another process that is about to let go of the store.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// How long to wait before another look.
@@ -117,9 +117,18 @@ impl SledStore {
     /// # Errors
     /// Says why not, and what to do.
     pub fn open(dir: &Path) -> Result<Self, OpenError> {
+        Self::open_with_page_cache(dir, PAGE_CACHE)
+    }
+
+    /// As [`Self::open`], with so many bytes of pages kept in memory. What sled counts is the
+    /// pages as they are on disk: in memory they take about twice as much.
+    ///
+    /// # Errors
+    /// As for [`Self::open`].
+    pub fn open_with_page_cache(dir: &Path, bytes: u64) -> Result<Self, OpenError> {
         let patience = Instant::now() + PATIENCE;
         loop {
-            match Self::open_now(dir) {
+            match Self::open_now(dir, bytes) {
                 // Whoever has it may be about to let go.
                 Err(OpenError::Locked(_)) if Instant::now() < patience => thread::sleep(PAUSE),
                 opened => return opened,
@@ -127,7 +136,7 @@ impl SledStore {
         }
     }
 
-    fn open_now(dir: &Path) -> Result<Self, OpenError> {
+    fn open_now(dir: &Path, page_cache: u64) -> Result<Self, OpenError> {
         let name = dir.display().to_string();
         let io_error = |error: &io::Error| OpenError::Io { dir: name.clone(), error: error.kind() };
         create(dir).map_err(|error| io_error(&error))?;
@@ -139,7 +148,7 @@ impl SledStore {
         // sled panics on what it cannot read, and prints it: here it becomes one sentence.
         let hook = panic::take_hook();
         panic::set_hook(Box::new(|_| {}));
-        let opened = panic::catch_unwind(AssertUnwindSafe(|| Self::read(dir, held)));
+        let opened = panic::catch_unwind(AssertUnwindSafe(|| Self::read(dir, page_cache, held)));
         panic::set_hook(hook);
         match opened {
             Ok(Ok(store)) => Ok(store),
@@ -172,9 +181,9 @@ impl SledStore {
         self
     }
 
-    fn read(dir: &Path, held: File) -> Result<Self, Trouble> {
+    fn read(dir: &Path, page_cache: u64, held: File) -> Result<Self, Trouble> {
         settle(dir)?;
-        let db = config(dir).open()?;
+        let db = config(dir, page_cache).open()?;
         let tree: Tree = (*db).clone();
         let log = File::open(dir.join(LOG))?;
         // The names of the log and of the snapshot that was just made: sled does not sync them.
@@ -502,8 +511,8 @@ fn hold(dir: &Path) -> Result<File, TryLockError> {
     Ok(lock)
 }
 
-fn config(dir: &Path) -> sled::Config {
-    sled::Config::new().path(dir).cache_capacity(CACHE_BYTES)
+fn config(dir: &Path, page_cache: u64) -> sled::Config {
+    sled::Config::new().path(dir).cache_capacity(page_cache)
 }
 
 /// Puts right what sled does not survive if the power goes while it is written.
@@ -523,7 +532,7 @@ fn settle(dir: &Path) -> Result<(), Trouble> {
         fs::remove_dir_all(&draft)?;
     }
     if !dir.join(SETTINGS).exists() && !dir.join(LOG).exists() {
-        drop(config(&draft).open()?);
+        drop(config(&draft, PAGE_CACHE).open()?);
         File::open(draft.join(SETTINGS))?.sync_all()?;
         fs::rename(draft.join(SETTINGS), dir.join(SETTINGS))?;
         File::open(dir)?.sync_all()?;
