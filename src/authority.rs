@@ -111,7 +111,8 @@ impl Authority {
         facts.store().start(listener);
         let (clock, seen) = (Arc::new(clock), Arc::new(Seen::new()));
         let room = Arc::new(Semaphore::new(import::ROOM));
-        Ok(Self { facts, clock, seen, front: Facts::front(), room })
+        let front = facts.front();
+        Ok(Self { facts, clock, seen, front, room })
     }
 
     /// The same authority, for one core: what it was just asked for there it has at hand.
@@ -121,7 +122,7 @@ impl Authority {
             facts: Arc::clone(&self.facts),
             clock: Arc::clone(&self.clock),
             seen: Arc::clone(&self.seen),
-            front: Facts::front(),
+            front: self.facts.front(),
             room: Arc::clone(&self.room),
         }
     }

@@ -7,6 +7,7 @@
 //! keeps for itself; see [`super::front`].
 
 use std::hash::Hash;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -59,10 +60,10 @@ impl Shelf for CacheShelf {
 /// What one core was just asked for.
 pub(super) type Front = front::Front<FactKey, Fact>;
 
-/// How many facts a core keeps for itself.
-const FRONT: usize = 1 << 14;
+/// How many facts a core keeps for itself: half as many as all share, between these.
+const FRONT: RangeInclusive<usize> = 1 << 12..=1 << 20;
 /// How many marks say what was changed when.
-const MARKS: usize = 1 << 16;
+const MARKS: usize = 1 << 18;
 
 /// A key without ownership, to look up by.
 #[derive(Clone, Copy, Debug, Hash)]
@@ -131,6 +132,8 @@ pub struct Facts {
     readers: Readers<FactKey, Entry<Fact>>,
     /// Always at hand, and admitted by the same rule: replaced before it is published.
     catalog: ArcSwap<Catalog>,
+    /// How many facts a core keeps for itself.
+    front: usize,
     store: Arc<dyn Store>,
     bell: watch::Sender<Revision>,
     failed: AtomicBool,
@@ -160,6 +163,9 @@ impl Facts {
             admission,
             readers: readers.map_err(|_| StoreError::Unavailable)?,
             catalog: ArcSwap::new(catalog),
+            front: usize::try_from(entries / 2)
+                .unwrap_or(usize::MAX)
+                .clamp(*FRONT.start(), *FRONT.end()),
             store,
             bell: watch::Sender::new(opened_at),
             failed: AtomicBool::new(false),
@@ -169,8 +175,8 @@ impl Facts {
     }
 
     /// A front for one core.
-    pub(super) fn front() -> Front {
-        Front::new(FRONT)
+    pub(super) fn front(&self) -> Front {
+        Front::new(self.front)
     }
 
     /// The store behind the cache.
