@@ -13,6 +13,7 @@ mod etag;
 mod facts;
 mod front;
 pub mod import;
+pub mod keys;
 mod ledger;
 pub mod listing;
 pub mod people;

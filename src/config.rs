@@ -28,6 +28,9 @@ pub enum Command {
     Check(CheckArgs),
     /// Ask a server whether it is serving: exit code 0 if so, 2 if not.
     Health(HealthArgs),
+    /// The keys by which callers of a server prove who they are.
+    #[command(subcommand)]
+    Keys(KeysCommand),
     /// Create companies and credentials from a file: exit code 0 if all exist now, 2 if not.
     ///
     /// The file has one JSON object a line. With a `credential_id` it is a credential:
@@ -36,6 +39,35 @@ pub enum Command {
     /// credentials and has the whole catalog unless it names scopes. What exists already is left
     /// as it is: an import that was interrupted is run again.
     Import(ImportArgs),
+}
+
+/// What to do with keys.
+#[derive(Debug, Subcommand)]
+pub enum KeysCommand {
+    /// Make an operator's key in a store that no server has open: the first one, or another when
+    /// all are lost. Whoever can write to the directory can do everything anyway.
+    Bootstrap(BootstrapArgs),
+}
+
+/// A key to make without a server.
+#[derive(Debug, Args)]
+pub struct BootstrapArgs {
+    /// The directory of the store. Made if it does not exist.
+    #[arg(
+        long,
+        env = "SCOPEGATE_DATA_DIR",
+        default_value = "./scopegate-data",
+        value_name = "DIR"
+    )]
+    pub data_dir: PathBuf,
+
+    /// Who will have it: the actor of its changes in the audit log.
+    #[arg(long, default_value = "operator", value_name = "NAME")]
+    pub name: String,
+
+    /// Write the key to this file, which must not exist, instead of to standard output.
+    #[arg(long, value_name = "FILE")]
+    pub to_file: Option<PathBuf>,
 }
 
 /// As many threads as this process may run at once.
@@ -62,7 +94,8 @@ fn retention(text: &str) -> Result<Retention, &'static str> {
 /// The knobs of a server.
 #[derive(Debug, Args)]
 pub struct ServeArgs {
-    /// The address to serve on. Any but a loopback address also needs --allow-unauthenticated.
+    /// The address to serve on. On any but a loopback address callers need keys, the first of
+    /// which `scopegate keys bootstrap` makes.
     #[arg(
         long,
         env = "SCOPEGATE_LISTEN",
@@ -88,7 +121,7 @@ pub struct ServeArgs {
     #[arg(long, env = "SCOPEGATE_ALLOW_CATALOG_REMOVALS")]
     pub allow_catalog_removals: bool,
 
-    /// Let anybody who reaches the address read and change everything.
+    /// Let anybody who reaches the address read and change everything without a key.
     #[arg(long, env = "SCOPEGATE_ALLOW_UNAUTHENTICATED")]
     pub allow_unauthenticated: bool,
 
@@ -125,6 +158,13 @@ pub struct ServeArgs {
         value_parser = clap::value_parser!(u32).range(1..)
     )]
     pub max_in_flight: u32,
+
+    /// How many calls a second one key may make, but for checks and the like; as many at once.
+    #[arg(
+        long, env = "SCOPEGATE_MAX_ADMIN_CALLS_PER_SECOND", default_value_t = 1_000,
+        value_name = "N", value_parser = clap::value_parser!(u32).range(1..)
+    )]
+    pub max_admin_calls_per_second: u32,
 
     /// After how long a connection is asked to end and be made anew, so that clients spread over
     /// new servers: a number with `s`, `m`, `h` or `d`, or `forever`. Give or take a tenth.

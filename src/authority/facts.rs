@@ -11,7 +11,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, Guard};
 use equivalent::Equivalent;
 use moka::ops::compute::Op;
 use moka::sync::Cache;
@@ -25,6 +25,7 @@ use crate::policy::company::Company;
 use crate::policy::consent::{Consent, Parties};
 use crate::policy::credential::Credential;
 use crate::policy::id::{CompanyId, CredentialId, Name, UserId};
+use crate::policy::keyring::Keyring;
 use crate::policy::revision::Revision;
 use crate::policy::secret::Secret;
 use crate::policy::user::User;
@@ -71,6 +72,8 @@ pub(super) enum FactRef<'a> {
     // In the order of `FactKey`, so that both hash alike.
     #[cfg_attr(not(test), expect(dead_code, reason = "the catalog is kept beside the cache"))]
     Catalog,
+    #[cfg_attr(not(test), expect(dead_code, reason = "the keyring is kept beside the cache"))]
+    Keyring,
     Company(&'a CompanyId),
     Credential(Revision, &'a CredentialId),
     Impact(Revision),
@@ -82,7 +85,7 @@ pub(super) enum FactRef<'a> {
 impl Equivalent<FactKey> for FactRef<'_> {
     fn equivalent(&self, key: &FactKey) -> bool {
         match (self, key) {
-            (Self::Catalog, FactKey::Catalog) => true,
+            (Self::Catalog, FactKey::Catalog) | (Self::Keyring, FactKey::Keyring) => true,
             (Self::Company(a), FactKey::Company(b)) => *a == b,
             (Self::Credential(a, x), FactKey::Credential(b, y)) => a == b && *x == y,
             (Self::Impact(a), FactKey::Impact(b)) => a == b,
@@ -98,6 +101,7 @@ impl FactRef<'_> {
     fn to_key(self) -> FactKey {
         match self {
             Self::Catalog => FactKey::Catalog,
+            Self::Keyring => FactKey::Keyring,
             Self::Company(id) => FactKey::Company(id.clone()),
             Self::Credential(company, id) => FactKey::Credential(company, id.clone()),
             Self::Impact(company) => FactKey::Impact(company),
@@ -132,6 +136,9 @@ pub struct Facts {
     readers: Readers<FactKey, Entry<Fact>>,
     /// Always at hand, and admitted by the same rule: replaced before it is published.
     catalog: ArcSwap<Catalog>,
+    /// Always at hand. Replaced as soon as its change is durable, which is before anybody is
+    /// told of it: a revoked key is refused from the acknowledgement on.
+    keyring: ArcSwap<Keyring>,
     /// How many facts a core keeps for itself.
     front: usize,
     store: Arc<dyn Store>,
@@ -146,11 +153,15 @@ impl Facts {
     /// The facts of this store, at most `entries` of them at hand.
     ///
     /// # Errors
-    /// The catalog cannot be read.
+    /// The catalog or the keyring cannot be read.
     pub fn new(store: Arc<dyn Store>, entries: u64) -> Result<Self, StoreError> {
         let catalog = match store.get(&FactKey::Catalog)? {
             Some(Fact::Catalog(catalog)) => catalog,
             _ => Arc::new(Catalog::empty()),
+        };
+        let keyring = match store.get(&FactKey::Keyring)? {
+            Some(Fact::Keyring(keyring)) => keyring,
+            _ => Arc::default(),
         };
         let cache = Cache::builder().max_capacity(entries).build();
         let opened_at = store.opened_at();
@@ -163,6 +174,7 @@ impl Facts {
             admission,
             readers: readers.map_err(|_| StoreError::Unavailable)?,
             catalog: ArcSwap::new(catalog),
+            keyring: ArcSwap::new(keyring),
             front: usize::try_from(entries / 2)
                 .unwrap_or(usize::MAX)
                 .clamp(*FRONT.start(), *FRONT.end()),
@@ -183,6 +195,11 @@ impl Facts {
     #[must_use]
     pub fn store(&self) -> &Arc<dyn Store> {
         &self.store
+    }
+
+    /// The keyring, as new as the last change that was acknowledged.
+    pub(super) fn keyring(&self) -> Guard<Arc<Keyring>> {
+        self.keyring.load()
     }
 
     /// The last published revision.
@@ -390,8 +407,10 @@ impl Listener for Facts {
 
     fn durable(&self, last: Revision, outcomes: Vec<Outcome>) {
         for outcome in &outcomes {
-            if let Some(Fact::Catalog(catalog)) = &outcome.fact {
-                self.catalog.store(Arc::clone(catalog));
+            match &outcome.fact {
+                Some(Fact::Catalog(catalog)) => self.catalog.store(Arc::clone(catalog)),
+                Some(Fact::Keyring(keyring)) => self.keyring.store(Arc::clone(keyring)),
+                _ => {}
             }
         }
         let entries = outcomes
@@ -423,6 +442,7 @@ mod tests {
         let state = RandomState::new();
         for key in [
             FactRef::Catalog,
+            FactRef::Keyring,
             FactRef::Company(&company),
             FactRef::Credential(Revision(7), &credential),
             FactRef::Impact(Revision(7)),

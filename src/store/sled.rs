@@ -112,6 +112,12 @@ pub struct SledStore {
 }
 
 impl SledStore {
+    /// Whether there is something in this directory that could be a store.
+    #[must_use]
+    pub fn exists(dir: &Path) -> bool {
+        dir.join(LOG).exists()
+    }
+
     /// Opens the store in this directory, or makes an empty one.
     ///
     /// # Errors
