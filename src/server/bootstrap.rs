@@ -22,8 +22,7 @@ use crate::store::sled::{OpenError, SledStore};
 /// Makes the key, and writes it to standard output or to a new file.
 ///
 /// # Errors
-/// The store cannot be opened, the name is none, or the key could not be written: then it is
-/// taken back.
+/// The store cannot be opened, the name is none, or the key could not be written.
 pub async fn bootstrap(args: &BootstrapArgs) -> Result<(), Failure> {
     let name = Name::parse(args.name.as_str());
     let name = name.map_err(|error| Failure::Config(format!("--name {error}")))?;
