@@ -132,6 +132,10 @@ pub struct ServeArgs {
     )]
     pub cache_entries: u64,
 
+    /// Also serve metrics for Prometheus, at http://ADDRESS/metrics.
+    #[arg(long, env = "SCOPEGATE_METRICS", value_name = "ADDRESS")]
+    pub metrics: Option<SocketAddr>,
+
     /// How much of the store's pages to keep in memory, in MiB. What is not among the
     /// --cache-entries is read from these pages, and what is not among these from the disk.
     #[arg(

@@ -24,12 +24,14 @@ use std::sync::{Arc, OnceLock};
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use tokio::sync::watch;
-use tonic::Status;
+use tonic::{Code, Status};
 
 use self::peer::Peer;
 use crate::authority::{Authority, Reply};
+use crate::measure::Level;
 use crate::policy::caller::Caller;
 use crate::policy::keyring::Unproven;
+use crate::policy::reason::Reason;
 
 impl<M: prost::Message + Default + 'static> Reply for M {
     fn to_bytes(&self) -> Vec<u8> {
@@ -48,6 +50,8 @@ pub struct Doors {
     /// The authority's desk where these doors are.
     desk: Arc<OnceLock<Authority>>,
     closing: watch::Sender<bool>,
+    /// How many streams of changes are open.
+    pub watchers: Arc<Level>,
     /// Whether who presents no key may do everything, also when there are keys.
     unauthenticated: bool,
 }
@@ -58,7 +62,8 @@ impl Doors {
     #[must_use]
     pub fn new(unauthenticated: bool) -> Self {
         let (authority, desk) = (Arc::default(), Arc::default());
-        Self { authority, desk, closing: watch::Sender::new(false), unauthenticated }
+        let closing = watch::Sender::new(false);
+        Self { authority, desk, closing, watchers: Arc::default(), unauthenticated }
     }
 
     /// Who makes a call with these headers on a connection of this peer (D8).
@@ -113,6 +118,37 @@ impl Doors {
     fn ask(&self) -> Result<&Authority, Status> {
         let authority = self.authority().ok_or_else(status::not_open)?;
         Ok(self.desk.get_or_init(|| authority.desk()))
+    }
+}
+
+/// The contract's word for a reason.
+#[must_use]
+pub fn reason_word(reason: Reason) -> &'static str {
+    let name = render::reason(reason).as_str_name();
+    name.strip_prefix("REASON_").unwrap_or(name)
+}
+
+/// gRPC's word for a code.
+#[must_use]
+pub fn code_word(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "OK",
+        Code::Cancelled => "CANCELLED",
+        Code::Unknown => "UNKNOWN",
+        Code::InvalidArgument => "INVALID_ARGUMENT",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::NotFound => "NOT_FOUND",
+        Code::AlreadyExists => "ALREADY_EXISTS",
+        Code::PermissionDenied => "PERMISSION_DENIED",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::Aborted => "ABORTED",
+        Code::OutOfRange => "OUT_OF_RANGE",
+        Code::Unimplemented => "UNIMPLEMENTED",
+        Code::Internal => "INTERNAL",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::DataLoss => "DATA_LOSS",
+        Code::Unauthenticated => "UNAUTHENTICATED",
     }
 }
 

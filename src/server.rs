@@ -6,9 +6,11 @@
 //! Not here: how calls are answered; see `frame` and `core`.
 
 mod bootstrap;
+mod calls;
 mod core;
 mod demo;
 mod frame;
+mod metrics;
 mod quota;
 
 use std::fs;

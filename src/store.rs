@@ -10,6 +10,7 @@
 //! Not here: caches and decisions (floor 2), and any knowledge of what a change means.
 
 mod key;
+mod measures;
 mod record;
 pub mod sled;
 
@@ -18,6 +19,7 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::oneshot;
 
+pub use self::measures::Measures;
 use crate::policy::catalog::Catalog;
 use crate::policy::change::{Change, Stamped};
 use crate::policy::company::Company;
@@ -255,6 +257,9 @@ pub trait Store: Send + Sync {
 
     /// The latest time that was ever relied on before the engine was opened (D19).
     fn time_mark(&self) -> Option<Timestamp>;
+
+    /// What it tells of its work.
+    fn measures(&self) -> &Measures;
 
     /// Starts the writer. Before it, nothing can be committed.
     fn start(&self, listener: Arc<dyn Listener>);

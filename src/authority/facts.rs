@@ -18,6 +18,7 @@ use moka::sync::Cache;
 use tokio::sync::{Semaphore, watch};
 
 use super::admission::{Admission, Entry, Shelf};
+use super::desk::Desk;
 use super::front;
 use super::readers::Readers;
 use crate::policy::catalog::Catalog;
@@ -202,6 +203,12 @@ impl Facts {
         self.keyring.load()
     }
 
+    /// About how many facts are in the cache.
+    #[must_use]
+    pub fn cached(&self) -> u64 {
+        self.admission.shelf.0.entry_count()
+    }
+
     /// The last published revision.
     #[must_use]
     pub fn published(&self) -> Revision {
@@ -356,30 +363,42 @@ impl Facts {
     /// It cannot be told at this revision.
     pub(super) async fn near(
         self: &Arc<Self>,
-        front: &Front,
+        desk: &Desk,
         at: Revision,
         key: FactRef<'_>,
     ) -> Result<Option<Fact>, Missed> {
         let marks = &self.admission.marks;
         let hash = marks.hash(&key);
-        if let Some(fact) = front.find(marks, at, hash, &key) {
+        if let Some(fact) = desk.front.find(marks, at, hash, &key) {
+            desk.measures.near.one();
             return Ok(Some(fact));
         }
-        let entry = self.entry(key).await?;
+        let entry = match self.admission.shelf.0.get(&key) {
+            Some(entry) => {
+                desk.measures.cached.one();
+                entry
+            }
+            None => {
+                desk.measures.read.one();
+                self.read_entry(key).await?
+            }
+        };
         let fact = entry.clone().at(at).map_err(Missed::Younger)?;
-        front.keep(hash, || key.to_key(), entry, at);
+        desk.front.keep(hash, || key.to_key(), entry, at);
         Ok(fact)
     }
 
     async fn entry(self: &Arc<Self>, key: FactRef<'_>) -> Result<Entry<Fact>, Missed> {
         match self.admission.shelf.0.get(&key) {
             Some(entry) => Ok(entry),
-            None => {
-                let hash = self.admission.marks.hash(&key);
-                let read = Box::pin(self.readers.read(hash, key.to_key()));
-                read.await.map_err(Missed::Store)
-            }
+            None => self.read_entry(key).await,
         }
+    }
+
+    async fn read_entry(self: &Arc<Self>, key: FactRef<'_>) -> Result<Entry<Fact>, Missed> {
+        let hash = self.admission.marks.hash(&key);
+        let read = Box::pin(self.readers.read(hash, key.to_key()));
+        read.await.map_err(Missed::Store)
     }
 
     /// Runs a read of the store that is no fact's, on a thread that may wait for the disk, and

@@ -1,5 +1,7 @@
 //! The AuthorizationService: decisions, and the scopes that they rest on.
 
+use std::time::Instant;
+
 use tonic::{Request, Response, Status};
 
 use super::access::Asked;
@@ -14,9 +16,12 @@ impl Doors {
     /// # Errors
     /// The request is malformed, or cannot be answered.
     pub async fn decide(&self, asked: Asked<CheckRequest>) -> Result<CheckResponse, Status> {
+        let start = Instant::now();
+        let authority = self.ask()?;
         let (query, at_least) = parse::check(asked.request)?;
-        let answer = self.ask()?.check(&query, at_least).await?;
-        Ok(render::check(answer))
+        let answer = render::check(authority.check(&query, at_least).await?);
+        authority.measures().checks.note(start.elapsed());
+        Ok(answer)
     }
 
     /// Answers a batch of checks.
@@ -27,10 +32,13 @@ impl Doors {
         &self,
         asked: Asked<BatchCheckRequest>,
     ) -> Result<BatchCheckResponse, Status> {
+        let start = Instant::now();
+        let authority = self.ask()?;
         let (queries, at_least) = parse::batch(asked.request)?;
-        let (verdicts, revision) = self.ask()?.batch_check(&queries, at_least).await?;
+        let (verdicts, revision) = authority.batch_check(&queries, at_least).await?;
         let answer = |verdict| render::check(Answer { verdict, revision });
         let results = verdicts.into_iter().map(answer).collect();
+        authority.measures().batches.note(start.elapsed());
         Ok(BatchCheckResponse { results, revision: revision.0 })
     }
 }

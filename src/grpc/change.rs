@@ -81,6 +81,7 @@ async fn watch(
     send: mpsc::Sender<Result<WatchChangesResponse, Status>>,
 ) {
     let Some(authority) = doors.authority() else { return };
+    let _counted = doors.watchers.one();
     let mut bell = authority.bell();
     let mut closing = doors.closing();
     loop {

@@ -99,7 +99,7 @@ pub(super) fn consent(view: ConsentView, id: &ConsentId, etag: String) -> proto:
     }
 }
 
-fn reason(reason: Reason) -> proto::Reason {
+pub(super) fn reason(reason: Reason) -> proto::Reason {
     match reason {
         Reason::EndpointUnknown => proto::Reason::EndpointUnknown,
         Reason::CompanyUnknown => proto::Reason::CompanyUnknown,

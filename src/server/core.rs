@@ -29,6 +29,7 @@ use tonic::Status;
 use tonic::service::Routes;
 use tower::ServiceExt;
 
+use super::calls::Calls;
 use super::quota::Quota;
 use crate::grpc::access::{self, Asked};
 use crate::grpc::express::{self, Reply};
@@ -66,6 +67,8 @@ pub(super) struct Service {
     pub(super) age: Option<Duration>,
     /// How many calls a second that are no checks one key may make.
     pub(super) quota: Arc<Quota>,
+    /// What is counted on this core.
+    pub(super) calls: Arc<Calls>,
 }
 
 impl Service {
@@ -99,8 +102,7 @@ pub(super) enum Phase {
 /// A core, as the one who hands it connections sees it.
 pub(super) struct Core {
     hand_over: mpsc::UnboundedSender<(TcpStream, Counted)>,
-    /// How many connections it has.
-    open: Arc<AtomicUsize>,
+    calls: Arc<Calls>,
     thread: JoinHandle<()>,
 }
 
@@ -117,24 +119,24 @@ impl Core {
             .thread_name(format!("core-{number}-disk"))
             .build()?;
         let (hand_over, connections) = mpsc::unbounded_channel();
-        let open = Arc::default();
+        let calls = Arc::clone(&service.calls);
         let thread = std::thread::Builder::new().name(format!("core-{number}"));
         let thread = thread.spawn(move || {
             runtime.block_on(serve(connections, service, phase));
             // A read that nobody waits for any more must not hold up the end.
             runtime.shutdown_background();
         })?;
-        Ok(Self { hand_over, open, thread })
+        Ok(Self { hand_over, calls, thread })
     }
 
     /// How many connections it has.
     pub(super) fn open(&self) -> usize {
-        self.open.load(Ordering::Relaxed)
+        self.calls.open.load(Ordering::Relaxed)
     }
 
     /// Hands a connection over. It is closed if the core has ended.
     pub(super) fn take(&self, connection: TcpStream) {
-        let (counted, _) = Counted::one_more(&self.open);
+        let (counted, _) = Counted::one_more(&self.calls.open);
         self.hand_over.send((connection, counted)).ok();
     }
 
@@ -169,15 +171,14 @@ async fn serve(
     mut phase: watch::Receiver<Phase>,
 ) {
     let service = Arc::new(service);
-    let calls = Arc::default();
     let (ended, mut all_ended) = mpsc::channel::<Infallible>(1);
     while let Some((connection, counted)) = connections.recv().await {
         let Ok(connection) = tokio::net::TcpStream::from_std(connection) else { continue };
-        let (service, calls) = (Arc::clone(&service), Arc::clone(&calls));
+        let service = Arc::clone(&service);
         let (phase, ended) = (phase.clone(), ended.clone());
         tokio::spawn(async move {
             let _counted = (counted, ended);
-            attend(connection, service, calls, phase).await;
+            attend(connection, service, phase).await;
         });
     }
     drop(ended);
@@ -191,12 +192,11 @@ async fn serve(
 async fn attend(
     connection: tokio::net::TcpStream,
     service: Arc<Service>,
-    calls: Arc<AtomicUsize>,
     mut phase: watch::Receiver<Phase>,
 ) {
     let age = service.age.map(give_or_take);
     let peer = Peer::default();
-    let service = service_fn(move |request| answer(Arc::clone(&service), &calls, &peer, request));
+    let service = service_fn(move |request| answer(Arc::clone(&service), &peer, request));
     let mut connection = pin!(
         http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
@@ -244,7 +244,6 @@ fn give_or_take(time: Duration) -> Duration {
 /// than its body; what is not a check is boxed.
 fn answer(
     service: Arc<Service>,
-    calls: &Arc<AtomicUsize>,
     peer: &Peer,
     request: Request<Incoming>,
 ) -> impl Future<Output = Result<Response<Reply>, Infallible>> + use<> {
@@ -257,7 +256,10 @@ fn answer(
     let path = request.uri().path();
     let deadline = express::deadline(request.headers());
     let is_health = path.starts_with(HEALTH);
-    let (counted, under_way) = Counted::one_more(calls);
+    // Checks come first there.
+    let place = access::PATHS.iter().position(|known| *known == path);
+    let place = place.unwrap_or(access::PATHS.len());
+    let (counted, under_way) = Counted::one_more(&service.calls.under_way);
     let call = if is_health {
         // Asked for by anybody, and also when there is too much to do.
         Call::Other(Box::pin(call(Arc::clone(&service), request, deadline, Caller::Anonymous)))
@@ -276,7 +278,7 @@ fn answer(
     };
     async move {
         let _counted = counted;
-        Ok(match call {
+        let response = match call {
             Call::Check(deadline, caller, body) => {
                 let decide = async |check| service.doors.decide(Asked::by(caller, check)?).await;
                 express::unary(deadline, body, service.limit, decide).await
@@ -284,7 +286,9 @@ fn answer(
             Call::Other(call) => call.await,
             Call::TooMany => status::too_much(service.in_flight).into_http(),
             Call::Refused(status) => status.into_http(),
-        })
+        };
+        service.calls.answered(place, &response);
+        Ok(response)
     }
 }
 

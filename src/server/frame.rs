@@ -6,7 +6,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream};
@@ -19,7 +19,9 @@ use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
 use super::Failure;
+use super::calls::Calls;
 use super::core::{Core, Phase, Service};
+use super::metrics::{self, Metrics};
 use super::quota::Quota;
 use crate::config::{Retention, ServeArgs};
 use crate::grpc::Doors;
@@ -86,12 +88,32 @@ impl Frame {
         };
         let quota = Arc::new(Quota::new(args.max_admin_calls_per_second));
         let doors_here = doors.clone();
-        let service =
-            Service { doors: doors_here, routes, elsewhere, limit, in_flight, age, quota };
+        let service = Service {
+            doors: doors_here,
+            routes,
+            elsewhere,
+            limit,
+            in_flight,
+            age,
+            quota,
+            calls: Arc::default(),
+        };
         let phase = watch::Sender::new(Phase::Serving);
-        let cores = (0..args.cores.get())
-            .map(|number| {
-                let service = Service { doors: doors.elsewhere(), ..service.clone() };
+        let calls: Vec<Arc<Calls>> = (0..args.cores.get()).map(|_| Arc::default()).collect();
+        if let Some(address) = args.metrics {
+            let listener = TcpListener::bind(address).await.map_err(|error| {
+                Failure::Config(format!("cannot serve metrics on {address}: {}", error.kind()))
+            })?;
+            let started = SystemTime::now();
+            let metrics = Metrics { doors: doors.clone(), cores: calls.clone(), started };
+            tokio::spawn(metrics::serve(listener, metrics));
+        }
+        let cores = calls
+            .iter()
+            .enumerate()
+            .map(|(number, calls)| {
+                let calls = Arc::clone(calls);
+                let service = Service { doors: doors.elsewhere(), calls, ..service.clone() };
                 Core::start(number, service, phase.subscribe())
             })
             .collect::<io::Result<Vec<_>>>();
