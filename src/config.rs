@@ -136,6 +136,18 @@ pub struct ServeArgs {
     #[arg(long, env = "SCOPEGATE_METRICS", value_name = "ADDRESS")]
     pub metrics: Option<SocketAddr>,
 
+    /// Log decisions to this file, one JSON object a line; `-` is standard output. Every denial,
+    /// and of allowed decisions a sample. What comes faster than it can be written is dropped.
+    #[arg(long, env = "SCOPEGATE_DECISION_LOG", value_name = "FILE")]
+    pub decision_log: Option<PathBuf>,
+
+    /// Of so many allowed decisions, log one.
+    #[arg(
+        long, env = "SCOPEGATE_DECISION_LOG_SAMPLE", default_value_t = 1, value_name = "N",
+        value_parser = clap::value_parser!(u64).range(1..)
+    )]
+    pub decision_log_sample: u64,
+
     /// How much of the store's pages to keep in memory, in MiB. What is not among the
     /// --cache-entries is read from these pages, and what is not among these from the disk.
     #[arg(

@@ -7,6 +7,7 @@ pub mod access;
 mod authorization;
 mod catalog;
 mod change;
+pub mod decisions;
 mod directory;
 pub mod express;
 mod fields;
@@ -26,6 +27,7 @@ use http::header::AUTHORIZATION;
 use tokio::sync::watch;
 use tonic::{Code, Status};
 
+use self::decisions::Decisions;
 use self::peer::Peer;
 use crate::authority::{Authority, Reply};
 use crate::measure::Level;
@@ -52,6 +54,8 @@ pub struct Doors {
     closing: watch::Sender<bool>,
     /// How many streams of changes are open.
     pub watchers: Arc<Level>,
+    /// Where decisions are logged, if they are.
+    pub decisions: Option<Arc<Decisions>>,
     /// Whether who presents no key may do everything, also when there are keys.
     unauthenticated: bool,
 }
@@ -60,10 +64,11 @@ impl Doors {
     /// Doors that are not open yet. Once there is a key, they let nobody through without one,
     /// unless everybody may be `unauthenticated`.
     #[must_use]
-    pub fn new(unauthenticated: bool) -> Self {
+    pub fn new(unauthenticated: bool, decisions: Option<Arc<Decisions>>) -> Self {
         let (authority, desk) = (Arc::default(), Arc::default());
         let closing = watch::Sender::new(false);
-        Self { authority, desk, closing, watchers: Arc::default(), unauthenticated }
+        let watchers = Arc::default();
+        Self { authority, desk, closing, watchers, decisions, unauthenticated }
     }
 
     /// Who makes a call with these headers on a connection of this peer (D8).

@@ -138,3 +138,65 @@ async fn a_flood_of_unknown_credentials_displaces_nobodys_facts() {
     let reads = read() - before;
     assert!(reads <= 10.0, "{reads} of 100 had to be read again");
 }
+
+/// The lines of a decision log, once there are so many.
+async fn decisions(log: &std::path::Path, many: usize) -> Vec<serde_json::Value> {
+    for _ in 0..500 {
+        let text = std::fs::read_to_string(log).unwrap_or_default();
+        if text.lines().count() >= many && text.ends_with('\n') {
+            let lines = text.lines().map(|line| serde_json::from_str(line).expect("an object"));
+            return lines.collect();
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    panic!("no {many} decisions in time");
+}
+
+#[tokio::test]
+async fn the_decision_log_has_every_denial_a_sample_of_the_rest_and_no_token() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let log = dir.path().join("decisions.jsonl");
+    let path = log.to_str().expect("a path");
+    let args = ["--decision-log", path, "--decision-log-sample", "4"];
+    let (server, client, metrics) = served(&dir.path().join("store"), &args).await;
+    client.create_company("acme", None).await;
+    client.create_credential("acme", "hr", &["users:read"]).await;
+    for _ in 0..8 {
+        client.check("acme", "hr", &["users:read"]).await;
+    }
+    let token = Token { scopes: vec!["secret:scope".to_owned()], ..Token::default() };
+    let denied = CheckRequest { token: Some(token), ..scopes_of("acme", "hr", &["users:read"]) };
+    client.ask(denied.clone()).await.expect("an answer");
+    let batch = BatchCheckRequest { checks: vec![denied.clone(), denied] };
+    client.authorization.clone().batch_check(batch).await.expect("an answer");
+    let endpoint = harness::endpoint_of("acme", "hr", "GET", "/api/v2/nowhere");
+    client.ask(endpoint).await.expect("an answer");
+    client.ask(scopes_of("acme", "hr", &[])).await.expect_err("malformed is no decision");
+    let lines = decisions(&log, 6).await;
+    let reasons: Vec<_> = lines.iter().map(|line| line["reason"].as_str().expect("it")).collect();
+    let missing = "SCOPE_NOT_IN_TOKEN";
+    let expected = ["ALLOWED", "ALLOWED", missing, missing, missing, "ENDPOINT_UNKNOWN"];
+    assert_eq!(reasons, expected);
+    let denied = &lines[2];
+    for (key, value) in [
+        ("caller", serde_json::json!("anonymous")),
+        ("company_id", serde_json::json!("acme")),
+        ("credential_id", serde_json::json!("hr")),
+        ("scopes", serde_json::json!(["users:read"])),
+        ("decision", serde_json::json!("DENIED")),
+        ("missing_scopes", serde_json::json!(["users:read"])),
+        ("revision", serde_json::json!(3)),
+    ] {
+        assert_eq!(denied[key], value, "{key}");
+    }
+    assert_eq!(lines[5]["path"], "/api/v2/nowhere");
+    assert!(!std::fs::read_to_string(&log).expect("a text").contains("secret:scope"));
+    assert_eq!(scrape(&metrics)["scopegate_decision_log_written_total"], 6.0);
+    assert_eq!(scrape(&metrics)["scopegate_decision_log_dropped_total"], 0.0);
+    // A clean end writes what waits.
+    for _ in 0..100 {
+        client.check("acme", "nobody", &["users:read"]).await;
+    }
+    assert!(server.terminate().success());
+    assert_eq!(decisions(&log, 106).await.len(), 106);
+}

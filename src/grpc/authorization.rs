@@ -19,7 +19,11 @@ impl Doors {
         let start = Instant::now();
         let authority = self.ask()?;
         let (query, at_least) = parse::check(asked.request)?;
-        let answer = render::check(authority.check(&query, at_least).await?);
+        let answer = authority.check(&query, at_least).await?;
+        if let Some(log) = &self.decisions {
+            log.note(&asked.caller, &query, &answer.verdict, answer.revision);
+        }
+        let answer = render::check(answer);
         authority.measures().checks.note(start.elapsed());
         Ok(answer)
     }
@@ -36,6 +40,11 @@ impl Doors {
         let authority = self.ask()?;
         let (queries, at_least) = parse::batch(asked.request)?;
         let (verdicts, revision) = authority.batch_check(&queries, at_least).await?;
+        if let Some(log) = &self.decisions {
+            for (query, verdict) in queries.iter().zip(&verdicts) {
+                log.note(&asked.caller, query, verdict, revision);
+            }
+        }
         let answer = |verdict| render::check(Answer { verdict, revision });
         let results = verdicts.into_iter().map(answer).collect();
         authority.measures().batches.note(start.elapsed());

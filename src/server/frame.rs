@@ -3,8 +3,10 @@
 //! One task accepts and hands each connection to the core that has the fewest: a few connections
 //! spread as well as many do.
 
-use std::io;
+use std::fs::OpenOptions;
+use std::io::{self, Write};
 use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -25,6 +27,7 @@ use super::metrics::{self, Metrics};
 use super::quota::Quota;
 use crate::config::{Retention, ServeArgs};
 use crate::grpc::Doors;
+use crate::grpc::decisions::Decisions;
 use crate::policy::catalog::file;
 use crate::proto;
 use crate::proto::authorization_service_server::AuthorizationServiceServer;
@@ -57,7 +60,7 @@ impl Frame {
         };
         let listener = TcpListener::bind(args.listen).await.map_err(cannot)?;
         let address = listener.local_addr().map_err(cannot)?;
-        let doors = Doors::new(args.allow_unauthenticated);
+        let doors = Doors::new(args.allow_unauthenticated, decision_log(args)?);
         let (health, health_service) = tonic_health::server::health_reporter();
         // Before anybody can ask: the reporter begins with "" as serving.
         say(&health, ServingStatus::NotServing).await;
@@ -142,11 +145,31 @@ impl Frame {
             self.phase.send_replace(Phase::Over);
             ended.await.ok();
         }
+        if let Some(log) = &self.doors.decisions {
+            tokio::task::block_in_place(|| log.settle());
+        }
         if let Some(authority) = self.doors.authority() {
             // Joins the writer, which may wait for the disk.
             tokio::task::block_in_place(|| authority.close());
         }
     }
+}
+
+/// Where decisions are logged, if they are to be.
+fn decision_log(args: &ServeArgs) -> Result<Option<Arc<Decisions>>, Failure> {
+    let Some(path) = &args.decision_log else { return Ok(None) };
+    let cannot = |error: io::Error| {
+        Failure::Config(format!("--decision-log {}: {}", path.display(), error.kind()))
+    };
+    let output: Box<dyn Write + Send> = if path.as_os_str() == "-" {
+        Box::new(io::stdout())
+    } else {
+        // Appended to, so that it can be moved away or emptied while it is written.
+        let file = OpenOptions::new().create(true).append(true).mode(0o600).open(path);
+        Box::new(file.map_err(cannot)?)
+    };
+    let log = Decisions::start(output, args.decision_log_sample).map_err(cannot)?;
+    Ok(Some(Arc::new(log)))
 }
 
 /// Hands connections to the cores until the end begins.

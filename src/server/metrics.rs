@@ -174,6 +174,13 @@ impl Collector for Metrics {
         page.level("calls_under_way", "Calls under way", None, under_way as u64)?;
         page.level("connections", "Connections open", None, connections as u64)?;
         page.level("watchers", "Streams of changes open", None, self.doors.watchers.read())?;
+        if let Some(log) = &self.doors.decisions {
+            let counts = log.counts();
+            let what = "Decisions written to the decision log";
+            page.count("decision_log_written", what, counts.written.read())?;
+            let what = "Decisions that the decision log had no room for";
+            page.count("decision_log_dropped", what, counts.dropped.read())?;
+        }
         let serving = self.doors.authority();
         let what = "Whether the store is open: 1 if so";
         page.level("store_open", what, None, serving.is_some().into())?;

@@ -54,6 +54,12 @@ pub enum PathError {
 }
 
 impl Path {
+    /// The path as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
     /// Reads the path of a call.
     ///
     /// # Errors
