@@ -12,9 +12,11 @@ mod fields;
 mod import;
 mod page;
 mod parse;
+pub mod peer;
 mod render;
 mod reply;
 pub mod status;
+pub mod timely;
 
 use std::sync::{Arc, OnceLock};
 

@@ -19,6 +19,7 @@ use tonic_health::server::HealthReporter;
 
 use super::Failure;
 use super::core::{Core, Phase, Service};
+use super::tls::{Tls, Watch};
 use crate::config::{Retention, ServeArgs};
 use crate::grpc::Doors;
 use crate::policy::catalog::file;
@@ -41,12 +42,14 @@ pub(super) struct Frame {
     health: HealthReporter,
     phase: watch::Sender<Phase>,
     accepting: JoinHandle<Vec<Core>>,
+    _watch: Option<Watch>,
 }
 
 impl Frame {
     /// Takes the port and starts the cores. Until the doors are opened every call but those of
     /// health and reflection is UNAVAILABLE.
     pub(super) async fn listen(args: &ServeArgs) -> Result<Self, Failure> {
+        let tls = Tls::load(args)?;
         let cannot = |error: io::Error| {
             Failure::Config(format!("cannot listen on {}: {}", args.listen, error.kind()))
         };
@@ -80,7 +83,18 @@ impl Frame {
             Retention::Forever => None,
             Retention::Seconds(age) => Some(Duration::from_secs(age.into())),
         };
-        let service = Service { doors: doors.clone(), routes, elsewhere, limit, in_flight, age };
+        let watch = tls.as_ref().map(Tls::watch);
+        let service = Service {
+            doors: doors.clone(),
+            routes,
+            tls,
+            elsewhere,
+            limit,
+            in_flight,
+            age,
+            handshake: Duration::from_secs(args.handshake_timeout.into()),
+            request: Duration::from_secs(args.request_timeout.into()),
+        };
         let phase = watch::Sender::new(Phase::Serving);
         let cores = (0..args.cores.get())
             .map(|number| {
@@ -93,7 +107,7 @@ impl Frame {
         })?;
         let most = usize::try_from(args.max_connections).unwrap_or(usize::MAX);
         let accepting = tokio::spawn(accept(listener, cores, most, phase.subscribe()));
-        Ok(Self { address, doors, health, phase, accepting })
+        Ok(Self { address, doors, health, phase, accepting, _watch: watch })
     }
 
     /// Says that every service does its work.
