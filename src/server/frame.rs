@@ -167,6 +167,9 @@ async fn accept(
 
 /// Finds out by the kernel whether a silent peer is still there: pings of HTTP/2 would have a
 /// clock read for every frame.
+///
+/// The user timeout ends a connection, too, whose peer is there and reads nothing: Linux counts
+/// the time for which the peer's window stays shut as it does that of what is not acknowledged.
 fn tune(connection: &TcpStream) -> io::Result<()> {
     connection.set_nodelay(true)?;
     let socket = SockRef::from(connection);
