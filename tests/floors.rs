@@ -77,6 +77,8 @@ fn each_heavy_crate_is_named_in_one_room() {
             &["src/grpc", "src/server/frame.rs", "src/server/core.rs", "src/cli", "src/lib.rs"],
         ),
         ("hyper::", &["src/server/core.rs"]),
+        ("tokio_rustls::", &["src/server/tls.rs"]),
+        ("x509_cert::", &["src/server/tls.rs"]),
         ("serde_saphyr::", &["src/policy/catalog/file.rs"]),
         ("clap::", &["src/config.rs", "src/main.rs"]),
         ("prost::", &["src/store/record.rs", "src/store.rs", "src/grpc"]),
