@@ -281,7 +281,11 @@ async fn a_request_that_does_not_come_as_a_whole_is_ended_and_a_stream_is_not() 
         call::<_, HealthCheckResponse>(f, path, no_health).await.map(drop)
     });
     assert_served(&client).await;
-    while let Some(ended) = calls.join_next().await {
+    let mut left = calls.len();
+    while left > 0 {
+        let ended = tokio::time::timeout(PATIENCE, calls.join_next()).await;
+        let ended = ended.expect("in time").expect("one more");
+        left -= 1;
         let (code, details) = refused(ended.expect("ended"));
         assert_eq!(code, Code::DeadlineExceeded);
         assert_eq!(details.error_info().expect("why").reason, "REQUEST_TOO_SLOW");
