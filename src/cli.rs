@@ -4,34 +4,71 @@ mod check;
 mod health;
 mod import;
 
+use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
-use tonic::transport::{Channel, Endpoint};
+use anyhow::{Context, bail};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
 pub use self::check::check;
 pub use self::health::health;
 pub use self::import::import;
-use crate::config::EndpointArgs;
+use crate::config::{EndpointArgs, TlsArgs};
 
 /// The exit code of a command that could not ask.
 pub const COULD_NOT_ASK: u8 = 2;
 
 async fn connect(args: &EndpointArgs) -> anyhow::Result<Channel> {
     let timeout = Duration::from_secs(args.timeout_seconds);
-    reach(endpoint(&args.endpoint)?.connect_timeout(timeout).timeout(timeout)).await
+    reach(endpoint(&args.endpoint, &args.tls)?.connect_timeout(timeout).timeout(timeout)).await
 }
 
-fn endpoint(url: &str) -> anyhow::Result<Endpoint> {
-    Endpoint::from_shared(url.to_owned())
-        .map_err(|_| anyhow::anyhow!("--endpoint `{url}` is not a URL"))
+fn endpoint(url: &str, tls: &TlsArgs) -> anyhow::Result<Endpoint> {
+    let endpoint = Endpoint::from_shared(url.to_owned())
+        .map_err(|_| anyhow::anyhow!("--endpoint `{url}` is not a URL"))?;
+    if endpoint.uri().scheme_str() != Some("https") {
+        if tls.ca.is_some() || tls.client_cert.is_some() {
+            bail!(
+                "--ca and --client-cert are for TLS: give an --endpoint that begins with https://"
+            );
+        }
+        return Ok(endpoint);
+    }
+    let mut config = ClientTlsConfig::new();
+    config = match &tls.ca {
+        Some(path) => config.ca_certificate(Certificate::from_pem(read("--ca", path)?)),
+        None => config.with_native_roots(),
+    };
+    if let (Some(cert), Some(key)) = (&tls.client_cert, &tls.client_key) {
+        let (cert, key) = (read("--client-cert", cert)?, read("--client-key", key)?);
+        config = config.identity(Identity::from_pem(cert, key));
+    }
+    endpoint
+        .tls_config(config)
+        .map_err(|error| anyhow::anyhow!("cannot begin TLS: {}", cause(&error)))
+}
+
+fn read(flag: &str, path: &Path) -> anyhow::Result<Vec<u8>> {
+    fs::read(path).with_context(|| format!("{flag} {}", path.display()))
+}
+
+/// The first cause of an error.
+fn cause(error: &(dyn std::error::Error + 'static)) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.last().map(ToString::to_string).unwrap_or_default()
 }
 
 async fn reach(endpoint: Endpoint) -> anyhow::Result<Channel> {
-    endpoint.connect().await.map_err(|_| {
-        anyhow::anyhow!(
-            "no server answers at {}: is it running, and is --endpoint right?",
-            endpoint.uri()
-        )
+    let uri = endpoint.uri();
+    endpoint.connect().await.map_err(|error| match uri.scheme_str() {
+        Some("https") => anyhow::anyhow!(
+            "cannot reach {uri} ({}): is it running, and are --endpoint and --ca right?",
+            cause(&error)
+        ),
+        _ => {
+            anyhow::anyhow!("no server answers at {uri}: is it running, and is --endpoint right?",)
+        }
     })
 }
 

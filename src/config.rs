@@ -125,6 +125,20 @@ pub struct ServeArgs {
     #[arg(long, env = "SCOPEGATE_ALLOW_UNAUTHENTICATED")]
     pub allow_unauthenticated: bool,
 
+    /// The server's certificate and those between it and its CA, in PEM. With it callers need
+    /// TLS. Read again when it changes, as are the key and the client CA.
+    #[arg(long, env = "SCOPEGATE_TLS_CERT", value_name = "FILE", requires = "tls_key")]
+    pub tls_cert: Option<PathBuf>,
+
+    /// The private key of --tls-cert, in PEM.
+    #[arg(long, env = "SCOPEGATE_TLS_KEY", value_name = "FILE", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
+
+    /// The CA, or several, whose clients may connect, in PEM. Every caller then needs a
+    /// certificate of it.
+    #[arg(long, env = "SCOPEGATE_TLS_CLIENT_CA", value_name = "FILE", requires = "tls_cert")]
+    pub tls_client_ca: Option<PathBuf>,
+
     /// How many facts (companies, credentials) to keep in memory.
     #[arg(
         long, env = "SCOPEGATE_CACHE_ENTRIES", default_value_t = 200_000, value_name = "N",
@@ -190,6 +204,22 @@ pub struct ServeArgs {
     )]
     pub max_connection_age: Retention,
 
+    /// How long a peer may take for what holds up a connection: the TLS handshake, the first
+    /// bytes of HTTP/2, and any frame that it has begun.
+    #[arg(
+        long, env = "SCOPEGATE_HANDSHAKE_TIMEOUT", default_value = "10s",
+        value_name = "DURATION", value_parser = duration
+    )]
+    pub handshake_timeout: u32,
+
+    /// How long a request may take to come as a whole, once its call has begun. Imports, whose
+    /// messages come one after another, may take as long as they like.
+    #[arg(
+        long, env = "SCOPEGATE_REQUEST_TIMEOUT", default_value = "30s",
+        value_name = "DURATION", value_parser = duration
+    )]
+    pub request_timeout: u32,
+
     /// The largest message to read, in bytes.
     #[arg(
         long, env = "SCOPEGATE_MAX_MESSAGE_BYTES", default_value_t = 4 << 20, value_name = "N",
@@ -232,6 +262,22 @@ pub enum LogFormat {
     Json,
 }
 
+/// How to reach a server that speaks TLS.
+#[derive(Debug, Args)]
+pub struct TlsArgs {
+    /// The CA of a server with an https:// address, in PEM. Without it, those of this machine.
+    #[arg(long, env = "SCOPEGATE_CA", value_name = "FILE")]
+    pub ca: Option<PathBuf>,
+
+    /// The certificate to show to the server, in PEM.
+    #[arg(long, env = "SCOPEGATE_CLIENT_CERT", value_name = "FILE", requires = "client_key")]
+    pub client_cert: Option<PathBuf>,
+
+    /// The private key of --client-cert, in PEM.
+    #[arg(long, env = "SCOPEGATE_CLIENT_KEY", value_name = "FILE", requires = "client_cert")]
+    pub client_key: Option<PathBuf>,
+}
+
 /// Which server to ask.
 #[derive(Debug, Args)]
 pub struct EndpointArgs {
@@ -247,6 +293,10 @@ pub struct EndpointArgs {
     /// How long to wait for the answer, in seconds.
     #[arg(long, env = "SCOPEGATE_TIMEOUT_SECONDS", default_value_t = 5, value_name = "N")]
     pub timeout_seconds: u64,
+
+    /// How to reach it by TLS.
+    #[command(flatten)]
+    pub tls: TlsArgs,
 }
 
 /// A check to ask for.
@@ -310,6 +360,10 @@ pub struct ImportArgs {
         value_name = "URL"
     )]
     pub endpoint: String,
+
+    /// How to reach it by TLS.
+    #[command(flatten)]
+    pub tls: TlsArgs,
 }
 
 /// Whose health to ask for.

@@ -19,6 +19,7 @@ pub mod peer;
 mod render;
 pub(crate) mod reply;
 pub mod status;
+pub mod timely;
 
 use std::sync::{Arc, OnceLock};
 

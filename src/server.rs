@@ -11,7 +11,9 @@ mod core;
 mod demo;
 mod frame;
 mod metrics;
+mod pace;
 mod quota;
+mod tls;
 
 use std::fs;
 use std::io::{self, Write};
@@ -96,7 +98,7 @@ async fn serve(args: &ServeArgs, catalog: Option<&str>, frame: &mut Frame) -> Re
     tracing::info!(address = %frame.address, %data_dir, %revision, callers, "serving");
     if args.demo {
         // Nobody may be listening any more: that is no reason to end.
-        write!(io::stdout(), "{}", demo::lines(frame.address)).ok();
+        write!(io::stdout(), "{}", demo::lines(frame.address, args.tls_cert.is_some())).ok();
     }
     let mut failure = authority.failure();
     let mut tick = tokio::time::interval(clock::LEAD / 2);

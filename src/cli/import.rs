@@ -56,7 +56,7 @@ struct Line {
 /// A line is wrong, or could not ask.
 pub async fn import(args: ImportArgs) -> anyhow::Result<bool> {
     let (input, bytes) = open(&args.file)?;
-    let channel = reach(endpoint(&args.endpoint)?.connect_timeout(PATIENCE)).await?;
+    let channel = reach(endpoint(&args.endpoint, &args.tls)?.connect_timeout(PATIENCE)).await?;
     let mut client = DirectoryServiceClient::new(channel);
     let progress = progress(bytes);
     let (send, messages) = mpsc::channel(AHEAD);

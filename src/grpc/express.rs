@@ -20,7 +20,7 @@ use http_body_util::BodyExt;
 use prost::Message;
 use tonic::Status;
 
-use super::status;
+use super::{status, timely};
 
 const GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
@@ -110,7 +110,7 @@ pub async fn unary<B, Q, A>(
     answer: impl AsyncFnOnce(Q) -> Result<A, Status>,
 ) -> Response<Reply>
 where
-    B: Body<Data = Bytes> + Unpin,
+    B: Body<Data = Bytes, Error: Into<timely::Error>> + Unpin,
     Q: Message + Default,
     A: Message,
 {
@@ -146,14 +146,16 @@ impl Default for Reply {
 /// The one message of a request.
 async fn read<B, Q>(mut body: B, limit: usize) -> Result<Q, Status>
 where
-    B: Body<Data = Bytes> + Unpin,
+    B: Body<Data = Bytes, Error: Into<timely::Error>> + Unpin,
     Q: Message + Default,
 {
     let mut first = Bytes::new();
     let mut all = BytesMut::new();
     let most = limit.saturating_add(PREFIX);
     while let Some(frame) = body.frame().await {
-        let Ok(data) = frame.map_err(|_| status::cut_off())?.into_data() else { continue };
+        let Ok(data) = frame.map_err(|error| timely::said(error.into()))?.into_data() else {
+            continue;
+        };
         if all.is_empty() && first.is_empty() {
             // As a rule all there is: decoded where it lies.
             first = data;
@@ -240,7 +242,7 @@ mod tests {
 
     type Parts = Vec<Result<Frame<Bytes>, std::convert::Infallible>>;
 
-    fn body(parts: &[&[u8]]) -> impl Body<Data = Bytes> + Unpin {
+    fn body(parts: &[&[u8]]) -> impl Body<Data = Bytes, Error = std::convert::Infallible> + Unpin {
         let parts: Parts =
             parts.iter().map(|part| Ok(Frame::data(Bytes::copy_from_slice(part)))).collect();
         StreamBody::new(tokio_stream::iter(parts))

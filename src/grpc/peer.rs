@@ -1,13 +1,16 @@
-//! Peer: what a connection proves about who is at its other end.
+//! Peer: who is at the other end of a connection, as far as the connection itself proves it.
 //!
-//! Not here: what that is worth; see `policy::keyring`.
+//! Made once per connection. Not here: what a peer may do, and how a certificate is verified and
+//! read; the server's `tls` does that.
 
 use std::sync::Arc;
 
 /// Who is at the other end of a connection.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Peer {
-    /// The URI and DNS names (SANs) of the verified client certificate, in order; none if there
-    /// is no client certificate.
+    /// The names of the client certificate that was verified: its URIs, such as
+    /// `spiffe://example.org/gateway`, and its DNS names, in the certificate's order. Empty if it
+    /// has none; none if there was no certificate, as on any connection without TLS or without
+    /// `--tls-client-ca`.
     pub certificate: Option<Arc<[String]>>,
 }

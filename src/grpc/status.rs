@@ -446,6 +446,12 @@ pub fn too_late() -> Status {
     Draft::new(Code::DeadlineExceeded, "DEADLINE_EXCEEDED", "the deadline passed").finish()
 }
 
+/// The request did not come as a whole in time.
+pub(super) fn too_slow(time: Duration) -> Status {
+    let text = format!("the request did not come as a whole within {} s", time.as_secs());
+    Draft::new(Code::DeadlineExceeded, "REQUEST_TOO_SLOW", text).finish()
+}
+
 /// More calls are under way than a core takes on. Nothing of this one was begun.
 pub fn too_much(limit: usize) -> Status {
     let what = format!("under way on this core are as many as it takes on: {limit}");

@@ -14,7 +14,7 @@ use std::net::TcpStream;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -23,17 +23,22 @@ use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
+use tokio::time::Sleep;
 use tonic::Status;
 use tonic::service::Routes;
 use tower::ServiceExt;
 
 use super::calls::Calls;
+use super::pace::{Pace, Paced};
 use super::quota::Quota;
+use super::tls::Tls;
 use crate::grpc::access::{self, Asked};
 use crate::grpc::express::{self, Reply};
 use crate::grpc::peer::Peer;
+use crate::grpc::timely::Timely;
 use crate::grpc::{Doors, status};
 use crate::policy::caller::{Caller, Role};
 
@@ -43,6 +48,16 @@ const BATCH_CHECK: &str = "/scopegate.v1.AuthorizationService/BatchCheck";
 
 /// The calls that are answered however many there are.
 const HEALTH: &str = "/grpc.health.v1.Health/";
+
+/// The calls whose messages come one after another, for as long as the caller likes.
+const STREAMS: [&str; 2] =
+    ["/scopegate.v1.DirectoryService/ImportCredentials", "/grpc.reflection."];
+
+/// How many calls of a connection may wait to be begun although their caller took them back.
+/// Above it a caller does nothing but begin and take back (CVE-2023-44487), and is cut off.
+const RESETS: usize = 20;
+/// How many calls of a connection may be ended for its own faults before it is cut off.
+const RESETS_FOR_ERRORS: usize = 1024;
 
 /// How long a connection may still have calls under way after it was asked to end. A drain may
 /// be shorter.
@@ -57,6 +72,8 @@ pub(super) struct Service {
     pub(super) doors: Doors,
     /// Every call, by the generated services.
     pub(super) routes: Routes,
+    /// What connections begin with, if it is not plain text.
+    pub(super) tls: Option<Tls>,
     /// Where calls run that are no checks.
     pub(super) elsewhere: Handle,
     /// The most bytes of a message.
@@ -65,6 +82,10 @@ pub(super) struct Service {
     pub(super) in_flight: usize,
     /// How long a connection lives.
     pub(super) age: Option<Duration>,
+    /// How long a peer may take for a handshake, or for a frame that it has begun.
+    pub(super) handshake: Duration,
+    /// How long a request may take to come as a whole.
+    pub(super) request: Duration,
     /// How many calls a second that are no checks one key may make.
     pub(super) quota: Arc<Quota>,
     /// What is counted on this core.
@@ -178,7 +199,7 @@ async fn serve(
         let (phase, ended) = (phase.clone(), ended.clone());
         tokio::spawn(async move {
             let _counted = (counted, ended);
-            attend(connection, service, phase).await;
+            welcome(connection, service, phase).await;
         });
     }
     drop(ended);
@@ -188,21 +209,49 @@ async fn serve(
     }
 }
 
-/// Serves one connection to its end.
-async fn attend(
+/// Shakes hands with who connects, if that is asked for, and serves the connection to its end.
+async fn welcome(
     connection: tokio::net::TcpStream,
     service: Arc<Service>,
     mut phase: watch::Receiver<Phase>,
 ) {
+    let Some(tls) = &service.tls else {
+        return attend(connection, Arc::default(), service, phase).await;
+    };
+    let handshake = tokio::time::timeout(service.handshake, tls.accept(connection));
+    let shaken = tokio::select! {
+        shaken = handshake => shaken,
+        _ = phase.wait_for(|phase| *phase >= Phase::Draining) => return,
+    };
+    match shaken {
+        Ok(Ok((connection, peer))) => {
+            attend(connection, Arc::new(peer), service, phase).await;
+        }
+        // Anybody can cause these, so they are no warnings.
+        Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
+        Err(_) => tracing::debug!("a TLS handshake took too long"),
+    }
+}
+
+/// Serves one connection to its end.
+async fn attend<I: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    connection: I,
+    peer: Arc<Peer>,
+    service: Arc<Service>,
+    mut phase: watch::Receiver<Phase>,
+) {
     let age = service.age.map(give_or_take);
-    let peer = Peer::default();
+    let mut patience = Patience { time: service.handshake, waiting: None };
     let service = service_fn(move |request| answer(Arc::clone(&service), &peer, request));
+    let (connection, pace) = Paced::new(connection);
     let mut connection = pin!(
         http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .auto_date_header(false)
             .max_concurrent_streams(1024)
             .max_header_list_size(16 << 10)
+            .max_pending_accept_reset_streams(RESETS)
+            .max_local_error_reset_streams(RESETS_FOR_ERRORS)
             .serve_connection(TokioIo::new(connection), service)
     );
     let mut draining = pin!(async {
@@ -226,10 +275,35 @@ async fn attend(
         match connection.as_mut().poll(context) {
             // Whoever is gone is gone: its error concerns nobody here.
             Poll::Ready(_) => Poll::Ready(()),
-            Poll::Pending => Poll::Pending,
+            // All that has come was read.
+            Poll::Pending => patience.poll(&pace, context),
         }
     })
     .await;
+}
+
+/// Waits for what a peer has begun and not ended.
+struct Patience {
+    time: Duration,
+    /// Which frame is waited for, and until when.
+    waiting: Option<(u64, Pin<Box<Sleep>>)>,
+}
+
+impl Patience {
+    /// Ready when it took too long.
+    fn poll(&mut self, pace: &Pace, context: &mut Context<'_>) -> Poll<()> {
+        let Some(begun) = pace.begun() else {
+            self.waiting = None;
+            return Poll::Pending;
+        };
+        match &mut self.waiting {
+            Some((frame, end)) if *frame == begun => end.as_mut().poll(context),
+            waiting => {
+                let (_, end) = waiting.insert((begun, Box::pin(tokio::time::sleep(self.time))));
+                end.as_mut().poll(context)
+            }
+        }
+    }
 }
 
 /// A time, give or take a tenth: connections made together do not all end together.
@@ -281,6 +355,7 @@ fn answer(
         let response = match call {
             Call::Check(deadline, caller, body) => {
                 let decide = async |check| service.doors.decide(Asked::by(caller, check)?).await;
+                let body = Timely::new(body, service.request);
                 express::unary(deadline, body, service.limit, decide).await
             }
             Call::Other(call) => call.await,
@@ -305,7 +380,8 @@ async fn call(
     };
     if request.uri().path() == BATCH_CHECK && express::takes(&request) {
         let decide = async |batch| service.doors.decide_all(Asked::by(caller, batch)?).await;
-        return express::unary(deadline, request.into_body(), service.limit, decide).await;
+        let body = Timely::new(request.into_body(), service.request);
+        return express::unary(deadline, body, service.limit, decide).await;
     }
     request.extensions_mut().insert(caller);
     run_elsewhere(&service, request, deadline).await
@@ -317,9 +393,14 @@ async fn run_elsewhere(
     request: Request<Incoming>,
     deadline: Option<Duration>,
 ) -> Response<Reply> {
-    let routes = service.routes.clone();
+    let (routes, time) = (service.routes.clone(), service.request);
     let mut running = Running(service.elsewhere.spawn(async move {
-        let answered = routes.oneshot(request.map(tonic::body::Body::new));
+        let request = if STREAMS.iter().any(|path| request.uri().path().starts_with(path)) {
+            request.map(tonic::body::Body::new)
+        } else {
+            request.map(|body| tonic::body::Body::new(Timely::new(body, time)))
+        };
+        let answered = routes.oneshot(request);
         match deadline {
             None => answered.await,
             Some(time) => match tokio::time::timeout(time, answered).await {

@@ -61,17 +61,18 @@ fn scopes(names: &[&str]) -> Result<Vec<Scope>, ScopeError> {
 }
 
 /// What to paste into another terminal.
-pub(super) fn lines(address: SocketAddr) -> String {
+pub(super) fn lines(address: SocketAddr, tls: bool) -> String {
+    let how = if tls { "-cacert ca.pem" } else { "-plaintext" };
     format!(
         r#"
 scopegate serves the 360Learning catalog on {address}. The company `demo` has the scopes
 users:read, users:write and groups:read, and two credentials: `analytics` has users:read,
 `hr-sync` has all three. In another terminal:
 
-  grpcurl -plaintext -d '{{"company_id":"demo","credential_id":"hr-sync","scopes":["users:write"]}}' \
+  grpcurl {how} -d '{{"company_id":"demo","credential_id":"hr-sync","scopes":["users:write"]}}' \
     {address} scopegate.v1.AuthorizationService/Check
 
-  grpcurl -plaintext -d '{{"company_id":"demo","credential_id":"analytics","scopes":["users:write"]}}' \
+  grpcurl {how} -d '{{"company_id":"demo","credential_id":"analytics","scopes":["users:write"]}}' \
     {address} scopegate.v1.AuthorizationService/Check
 
 "#

@@ -25,6 +25,7 @@ use super::calls::Calls;
 use super::core::{Core, Phase, Service};
 use super::metrics::{self, Metrics};
 use super::quota::Quota;
+use super::tls::{Tls, Watch};
 use crate::config::{Retention, ServeArgs};
 use crate::grpc::Doors;
 use crate::grpc::decisions::Decisions;
@@ -49,12 +50,14 @@ pub(super) struct Frame {
     health: HealthReporter,
     phase: watch::Sender<Phase>,
     accepting: JoinHandle<Vec<Core>>,
+    _watch: Option<Watch>,
 }
 
 impl Frame {
     /// Takes the port and starts the cores. Until the doors are opened every call but those of
     /// health is UNAVAILABLE.
     pub(super) async fn listen(args: &ServeArgs) -> Result<Self, Failure> {
+        let tls = Tls::load(args)?;
         let cannot = |error: io::Error| {
             Failure::Config(format!("cannot listen on {}: {}", args.listen, error.kind()))
         };
@@ -89,15 +92,18 @@ impl Frame {
             Retention::Forever => None,
             Retention::Seconds(age) => Some(Duration::from_secs(age.into())),
         };
+        let watch = tls.as_ref().map(Tls::watch);
         let quota = Arc::new(Quota::new(args.max_admin_calls_per_second));
-        let doors_here = doors.clone();
         let service = Service {
-            doors: doors_here,
+            doors: doors.clone(),
             routes,
+            tls,
             elsewhere,
             limit,
             in_flight,
             age,
+            handshake: Duration::from_secs(args.handshake_timeout.into()),
+            request: Duration::from_secs(args.request_timeout.into()),
             quota,
             calls: Arc::default(),
         };
@@ -125,7 +131,7 @@ impl Frame {
         })?;
         let most = usize::try_from(args.max_connections).unwrap_or(usize::MAX);
         let accepting = tokio::spawn(accept(listener, cores, most, phase.subscribe()));
-        Ok(Self { address, doors, health, phase, accepting })
+        Ok(Self { address, doors, health, phase, accepting, _watch: watch })
     }
 
     /// Says that every service does its work.
@@ -205,6 +211,9 @@ async fn accept(
 
 /// Finds out by the kernel whether a silent peer is still there: pings of HTTP/2 would have a
 /// clock read for every frame.
+///
+/// The user timeout ends a connection, too, whose peer is there and reads nothing: Linux counts
+/// the time for which the peer's window stays shut as it does that of what is not acknowledged.
 fn tune(connection: &TcpStream) -> io::Result<()> {
     connection.set_nodelay(true)?;
     let socket = SockRef::from(connection);

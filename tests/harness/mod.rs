@@ -4,7 +4,7 @@
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use scopegate::proto::authorization_service_client::AuthorizationServiceClient;
@@ -38,6 +38,7 @@ pub fn catalog(name: &str) -> PathBuf {
 pub struct Server {
     child: Child,
     pub address: String,
+    log: Arc<Mutex<Vec<String>>>,
 }
 
 impl Server {
@@ -59,16 +60,19 @@ impl Server {
             .expect("the server starts");
         let log = BufReader::new(child.stderr.take().expect("a log"));
         let (send, receive) = mpsc::channel();
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        let kept = Arc::clone(&lines);
         std::thread::spawn(move || {
             for line in log.lines().map_while(Result::ok) {
                 let event: serde_json::Value = serde_json::from_str(&line).unwrap_or_default();
                 if event["message"] == "serving" {
                     send.send(event["address"].as_str().expect("an address").to_owned()).ok();
                 }
+                kept.lock().expect("a log").push(line);
             }
         });
         let address = receive.recv_timeout(Duration::from_secs(60)).expect("the server serves");
-        Self { child, address }
+        Self { child, address, log: lines }
     }
 
     /// Starts a server with a catalog of this repository.
@@ -78,6 +82,11 @@ impl Server {
 
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
+    }
+
+    /// How many lines of the log so far have this in them.
+    pub fn logged(&self, part: &str) -> usize {
+        self.log.lock().expect("a log").iter().filter(|line| line.contains(part)).count()
     }
 
     pub fn pid(&self) -> u32 {
@@ -152,7 +161,14 @@ impl Client {
     /// A client that presents this key.
     pub async fn connect_as(url: &str, key: Option<&str>) -> Self {
         let endpoint = Channel::from_shared(url.to_owned()).expect("a URL");
-        let channel = endpoint.connect().await.expect("a connection");
+        Self::over_as(endpoint.connect().await.expect("a connection"), key)
+    }
+
+    pub fn over(channel: Channel) -> Self {
+        Self::over_as(channel, None)
+    }
+
+    pub fn over_as(channel: Channel, key: Option<&str>) -> Self {
         let key = key.map(|key| format!("Bearer {key}").parse().expect("a header"));
         let channel = InterceptedService::new(channel, Presents(key));
         let limit = 64 << 20;
