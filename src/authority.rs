@@ -43,6 +43,7 @@ use crate::policy::query::Query;
 use crate::policy::revision::Revision;
 use crate::policy::scope::Scope;
 use crate::policy::user::User;
+use crate::store::backup::Backup;
 use crate::store::{Fact, Incarnation, Listener, Store, StoreError};
 
 pub use self::catalogs::{Applied, ApplyError};
@@ -322,6 +323,14 @@ impl Authority {
     #[must_use]
     pub fn incarnation(&self) -> Incarnation {
         self.facts.store().incarnation()
+    }
+
+    /// Begins a backup of everything, which goes on beside changes.
+    ///
+    /// # Errors
+    /// The store cannot answer, or enough backups are under way.
+    pub async fn backup(&self) -> Result<Box<dyn Backup>, Refusal> {
+        Ok(self.facts.read(|store| store.backup()).await?)
     }
 
     /// Rings with every publication.

@@ -4,6 +4,7 @@
 //! request means beyond its form.
 
 mod authorization;
+mod backup;
 mod catalog;
 mod change;
 mod directory;

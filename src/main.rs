@@ -22,6 +22,9 @@ fn main() -> ExitCode {
         Command::Check(args) => ask(cli::check(args), 1),
         Command::Health(args) => ask(cli::health(args), cli::COULD_NOT_ASK),
         Command::Import(args) => ask(cli::import(args), cli::COULD_NOT_ASK),
+        Command::Backup(args) => ask(cli::backup(args), cli::COULD_NOT_ASK),
+        Command::Restore(args) => ask(async { cli::restore(args) }, cli::COULD_NOT_ASK),
+        Command::Export(args) => ask(cli::export(args), cli::COULD_NOT_ASK),
     }
 }
 

@@ -6,7 +6,6 @@
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, IsTerminal, Read, Write};
 use std::path::Path;
-use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -17,7 +16,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 use tonic_types::StatusExt;
 
-use super::{endpoint, reach, said};
+use super::{PATIENCE, endpoint, reach, said};
 use crate::config::ImportArgs;
 use crate::proto::directory_service_client::DirectoryServiceClient;
 use crate::proto::{
@@ -34,8 +33,6 @@ const BYTES: usize = 1 << 20;
 const LINE: u64 = 1 << 20;
 /// How many messages are read ahead.
 const AHEAD: usize = 4;
-/// How long to wait for a connection. The import itself takes as long as it takes.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 /// One line of the file. A key that is not here is refused: a mistyped one must not be dropped.
 #[derive(Debug, Deserialize)]

@@ -24,6 +24,7 @@ use crate::store::{
     Step, StoreError, key, record,
 };
 
+use super::backup::{State, Tap, Taps, Which};
 use super::room::{self, Room};
 use super::sweep::Sweep;
 use super::tally::{Entries, Tally};
@@ -48,6 +49,10 @@ pub(super) enum Order {
     MarkTime(Timestamp),
     /// Note when credentials were last seen.
     Seen(Vec<(Revision, Minute)>),
+    /// Hand over to this backup what is written from here on.
+    Backup(Tap),
+    /// Hand over no more to this one, and say where it ends.
+    EndBackup(Which),
 }
 
 type Answer = oneshot::Sender<Result<Receipt, CommitError>>;
@@ -67,6 +72,8 @@ pub(super) struct Writer {
     /// Which credentials are still to be noted as seen, earlier minutes first.
     seen: VecDeque<(Revision, Minute)>,
     sweep: Sweep,
+    /// Who is handed what is written.
+    taps: Taps,
     /// How many batches were committed since the last step of the sweep.
     unswept: u32,
 }
@@ -103,9 +110,9 @@ impl Writer {
     ) -> Result<Self, Trouble> {
         let sweep = Sweep::of(&tree)?;
         let time = time.unwrap_or(Timestamp::UNIX_EPOCH);
-        let seen = VecDeque::new();
-        let mark = time;
-        Ok(Self { tree, tally, log, witness, room, head, time, mark, seen, sweep, unswept: 0 })
+        let (seen, taps, mark) = (VecDeque::new(), Taps::default(), time);
+        let unswept = 0;
+        Ok(Self { tree, tally, log, witness, room, head, time, mark, seen, sweep, taps, unswept })
     }
 
     /// Changes older than this are no longer kept.
@@ -158,6 +165,7 @@ impl Writer {
         let mut draft =
             Draft { head: self.head, time: self.time, mark: self.mark, ..Draft::default() };
         let mut answers = Vec::with_capacity(orders.len());
+        let mut ended = Vec::new();
         let left = self.room.left();
         for order in orders {
             match order {
@@ -166,6 +174,8 @@ impl Writer {
                 // Not worth the room that is left.
                 Order::Seen(_) if left < room::RESERVE => {}
                 Order::Seen(seen) => self.seen.extend(seen),
+                Order::Backup(tap) => self.taps.add(tap),
+                Order::EndBackup(which) => ended.push(which),
                 Order::Commit(proposal, answer) => {
                     let needed = draft.bytes.saturating_mul(room::GROWTH) + room::RESERVE;
                     let receipt = if left < needed {
@@ -190,6 +200,8 @@ impl Writer {
             }
             return Err(error);
         }
+        let state = State { head: self.head, tally: self.tally, mark: self.mark };
+        ended.iter().for_each(|which| self.taps.end(which, state));
         // A conflict is answered only now, when what it lost against can be read by everybody.
         for (answer, receipt) in answers {
             answer.send(receipt).ok();
@@ -215,6 +227,7 @@ impl Writer {
         self.head = draft.head;
         (self.time, self.mark) = (draft.time, draft.mark);
         self.sweep.add(draft.dead);
+        self.taps.hand_over(draft.batch);
         if changed {
             listener.durable(self.head, draft.outcomes.into_values().collect());
         }
@@ -311,7 +324,7 @@ impl Writer {
         if self.room.left() < room::RESERVE / 2 {
             return false;
         }
-        self.sweep.step(&self.tree, &mut self.tally, self.mark, self.head)
+        self.sweep.step(&self.tree, &mut self.tally, &mut self.taps, self.mark, self.head)
     }
 }
 
