@@ -195,7 +195,9 @@ pub enum StoreError {
     #[error("two backups are under way: wait for the end of one")]
     BackingUp,
     /// More was changed while a backup was made than its client has taken in time.
-    #[error("changes have overtaken the backup: make it again, nearer to the server or to a faster disk")]
+    #[error(
+        "changes have overtaken the backup: make it again, nearer to the server or to a faster disk"
+    )]
     Overtaken,
     /// Changes up to this revision were asked for and are no longer kept.
     #[error(

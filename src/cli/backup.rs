@@ -39,7 +39,11 @@ pub async fn backup(args: BackupArgs) -> anyhow::Result<bool> {
     output.finish()?;
     let (revision, bytes) = made;
     let told = format!("backed up revision {revision} in {bytes} bytes");
-    if to_standard { writeln!(io::stderr(), "{told}")? } else { writeln!(io::stdout(), "{told}")? }
+    if to_standard {
+        writeln!(io::stderr(), "{told}")?
+    } else {
+        writeln!(io::stdout(), "{told}")?
+    }
     Ok(true)
 }
 
@@ -57,8 +61,8 @@ async fn receive(
         output.write_all(&part.data).context("cannot write the file")?;
         bytes += part.data.len() as u64;
     }
-    let revision = reading.revision().map_err(|_| {
-        anyhow!("the server broke off before the end: back up again")
-    })?;
+    let revision = reading
+        .revision()
+        .map_err(|_| anyhow!("the server broke off before the end: back up again"))?;
     Ok((revision, bytes))
 }

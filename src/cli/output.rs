@@ -37,7 +37,8 @@ impl Output {
         partial.push(".partial");
         let partial = PathBuf::from(partial);
         let cannot = || format!("cannot write {}", partial.display());
-        let open = File::options().create(true).truncate(false).write(true).mode(MODE).open(&partial);
+        let open =
+            File::options().create(true).truncate(false).write(true).mode(MODE).open(&partial);
         let file = open.with_context(cannot)?;
         if file.try_lock().is_err() {
             bail!("another process writes {}: wait for its end", partial.display());

@@ -207,9 +207,6 @@ impl Reading {
     pub(super) fn finish(self) -> Result<End, Unusable> {
         match (self.next, self.end) {
             (Expected::Nothing, Some(end)) => Ok(end),
-            (Expected::Line, _) if !MAGIC.as_bytes().starts_with(&self.rest) => {
-                Err(Unusable::Foreign)
-            }
             _ => Err(Unusable::BrokenOff),
         }
     }

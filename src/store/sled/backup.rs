@@ -116,9 +116,8 @@ impl Taps {
         if self.0.is_empty() {
             return;
         }
-        let bytes = entries.iter().map(|(place, value)| {
-            ENTRY + place.len() + value.map_or(0, <[u8]>::len)
-        });
+        let bytes =
+            entries.iter().map(|(place, value)| ENTRY + place.len() + value.map_or(0, <[u8]>::len));
         let (bytes, entries) = (bytes.sum::<usize>() as u64, Arc::new(entries));
         self.0.retain(|tap| tap.hand_over(&entries, bytes));
     }
@@ -305,5 +304,227 @@ impl backup::Backup for SledBackup {
         // sled panics on a page that it cannot read.
         let made = panic::catch_unwind(AssertUnwindSafe(|| self.make()));
         made.unwrap_or(Err(StoreError::Damaged))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    type Kept = BTreeMap<Vec<u8>, Vec<u8>>;
+
+    /// One step of the writer or of the backup.
+    #[derive(Clone, Debug)]
+    enum Act {
+        /// Applies a batch: keys, each with a value or none. Readers see it at once.
+        Apply(Vec<(u8, Option<u8>)>),
+        /// Hands over what was applied, which is durable now.
+        HandOver,
+        /// Reads so many bytes into the chunk.
+        Read(usize),
+        /// Puts the chunk into the file.
+        Chunk,
+        /// Takes one batch from the queue, as far as the last chunk allows it.
+        Take,
+    }
+
+    fn act() -> impl Strategy<Value = Act> {
+        let batch = prop::collection::vec((0..24_u8, any::<Option<u8>>()), 1..6);
+        prop_oneof![
+            4 => batch.prop_map(Act::Apply),
+            3 => Just(Act::HandOver),
+            3 => (1..40_usize).prop_map(Act::Read),
+            2 => Just(Act::Chunk),
+            3 => Just(Act::Take),
+        ]
+    }
+
+    /// A place of every kind that the tally treats otherwise.
+    fn place(number: u8) -> Vec<u8> {
+        let table = [b'C', b'K', b'N', b'H'][usize::from(number % 4)];
+        vec![table, number]
+    }
+
+    fn take(kept: &mut Kept, entries: backup::Entries) {
+        kept.extend(entries.puts);
+        entries.removals.iter().for_each(|place| {
+            kept.remove(place);
+        });
+    }
+
+    /// All of a tree but its tally.
+    fn all(tree: &Tree) -> Kept {
+        let all = tree.iter().map(|entry| entry.expect("readable"));
+        let all = all.map(|(place, value)| (place.to_vec(), value.to_vec()));
+        all.filter(|(place, _)| place != key::TALLY).collect()
+    }
+
+    struct Stage {
+        tree: Tree,
+        tally: Tally,
+        taps: Taps,
+        source: Source,
+        scan: Scan,
+        /// Applied and not handed over yet.
+        applied: VecDeque<Entries>,
+        chunk: backup::Entries,
+        /// How many batches may be taken since the last chunk.
+        waiting: usize,
+        file: Kept,
+    }
+
+    impl Stage {
+        fn new(db: &sled::Db) -> Self {
+            let tree: Tree = (**db).clone();
+            tree.clear().expect("cleared");
+            let (tap, source) = Tap::new(u64::MAX / 2);
+            let mut stage = Self {
+                scan: Scan::new(tree.clone()),
+                tree,
+                tally: Tally::default(),
+                taps: Taps::default(),
+                source,
+                applied: VecDeque::new(),
+                chunk: backup::Entries::default(),
+                waiting: 0,
+                file: Kept::new(),
+            };
+            // What was there before.
+            stage.act(&Act::Apply((0..24).step_by(2).map(|n| (n, Some(n))).collect()));
+            stage.act(&Act::HandOver);
+            stage.taps.add(tap);
+            assert!(matches!(stage.source.next(), Ok(Handed::Begun)));
+            stage
+        }
+
+        fn act(&mut self, act: &Act) {
+            match act {
+                Act::Apply(batch) => {
+                    let mut entries = Entries::default();
+                    for (number, value) in batch {
+                        match value {
+                            Some(value) => entries.insert(place(*number), [*value]),
+                            None => entries.remove(place(*number)),
+                        }
+                    }
+                    entries.apply(&self.tree, &mut self.tally).expect("applied");
+                    self.applied.push_back(entries);
+                }
+                Act::HandOver => {
+                    if let Some(entries) = self.applied.pop_front() {
+                        self.taps.hand_over(entries);
+                    }
+                }
+                // A chunk is read when all that waited at the last one was taken.
+                Act::Read(most) if self.waiting == 0 && !self.scan.ended => {
+                    self.scan.read(&mut self.chunk, *most).expect("read");
+                }
+                Act::Chunk if self.waiting == 0 => {
+                    take(&mut self.file, std::mem::take(&mut self.chunk));
+                    self.waiting = self.source.queue.batches.load(Ordering::Acquire);
+                }
+                Act::Take if self.waiting > 0 => {
+                    self.waiting -= 1;
+                    self.take_one();
+                }
+                _ => {}
+            }
+        }
+
+        fn take_one(&mut self) -> Option<State> {
+            match self.source.next().expect("handed over") {
+                Handed::Written(entries, _) => {
+                    records(&entries).into_iter().for_each(|part| take(&mut self.file, part));
+                    None
+                }
+                Handed::Ended(state) => Some(state),
+                Handed::Begun => panic!("begun twice"),
+            }
+        }
+
+        /// Reads and takes the rest, as the backup does; and says where it ended.
+        fn end(&mut self) -> State {
+            (0..self.waiting).for_each(|_| assert!(self.take_one().is_none()));
+            while !self.scan.ended {
+                self.scan.read(&mut self.chunk, CHUNK).expect("read");
+            }
+            take(&mut self.file, std::mem::take(&mut self.chunk));
+            while !self.applied.is_empty() {
+                self.act(&Act::HandOver);
+            }
+            let state = State { head: Revision(7), tally: self.tally, mark: Timestamp::UNIX_EPOCH };
+            self.taps.end(&Which(Arc::clone(&self.source.queue)), state);
+            loop {
+                if let Some(state) = self.take_one() {
+                    return state;
+                }
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// Whatever the writer does between two steps of the backup, also in the middle of a
+        /// chunk, and with a batch applied that is not durable yet.
+        #[test]
+        fn any_interleaving_ends_with_the_state_at_the_head(acts in prop::collection::vec(act(), 1..120)) {
+            let dir = tempfile::tempdir().expect("a directory");
+            let db = sled::Config::new().path(dir.path()).temporary(true).open().expect("opened");
+            let mut stage = Stage::new(&db);
+            acts.iter().for_each(|act| stage.act(act));
+            let state = stage.end();
+            prop_assert_eq!(&stage.file, &all(&stage.tree));
+            let copy = db.open_tree("copy").expect("opened");
+            for (place, value) in &stage.file {
+                copy.insert(place, value.as_slice()).expect("inserted");
+            }
+            let adds_up = Tally::of(&copy).is_ok_and(|tally| tally == state.tally);
+            prop_assert!(adds_up, "the tally");
+        }
+    }
+
+    #[test]
+    fn who_does_not_take_what_is_written_is_overtaken_and_the_writer_goes_on() {
+        let (tap, source) = Tap::new(10_000);
+        let mut taps = Taps::default();
+        taps.add(tap);
+        for number in 0..200_u8 {
+            let mut entries = Entries::default();
+            entries.insert(place(number), [0; 100]);
+            taps.hand_over(entries);
+        }
+        assert!(taps.0.is_empty(), "nothing more is kept for it");
+        assert!(source.queue.bytes.load(Ordering::Relaxed) < 10_000 + 1_000, "nor was");
+        let mut taken = 0;
+        let ended = loop {
+            match source.next() {
+                Ok(_) => taken += 1,
+                Err(error) => break error,
+            }
+        };
+        assert!((10..100).contains(&taken), "{taken}");
+        assert_eq!(ended, StoreError::Overtaken);
+    }
+
+    #[test]
+    fn what_is_written_at_once_is_divided_among_records() {
+        let mut entries = Entries::default();
+        for number in 0..1_000_u32 {
+            let value = (number % 3 > 0).then(|| vec![7; 4_096]);
+            match value {
+                Some(value) => entries.insert(number.to_be_bytes(), value),
+                None => entries.remove(number.to_be_bytes()),
+            }
+        }
+        let mut kept: Kept = [(0_u32.to_be_bytes().to_vec(), vec![])].into();
+        let records = records(&entries);
+        assert!(records.len() > 5);
+        records.into_iter().for_each(|record| take(&mut kept, record));
+        assert_eq!(kept.len(), 666);
     }
 }
