@@ -522,11 +522,15 @@ async fn an_interrupted_backup_leaves_no_file_of_its_name() {
         }
     }
     assert!(left > 0, "none was killed in the middle");
-    // Whoever is gone takes no place, and what was left is in nobody's way.
+    // Whoever is gone takes no place, as soon as the server notices; and what was left is in
+    // nobody's way.
     let server = town.stop().await;
+    let mut client = BackupServiceClient::connect(server.url()).await.expect("connected");
+    while client.backup(BackupRequest {}).await.is_err() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
     back_up(&server, &path("file"));
     // The server's end is told from the backup's.
-    let mut client = BackupServiceClient::connect(server.url()).await.expect("connected");
     let mut parts = client.backup(BackupRequest {}).await.expect("begun").into_inner();
     parts.message().await.expect("a part").expect("a part");
     server.signal("TERM");
