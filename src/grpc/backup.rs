@@ -40,14 +40,26 @@ type Part = Result<BackupResponse, Status>;
 
 /// Makes parts until the end, or until nobody takes them any more.
 fn make(mut backup: Box<dyn Backup>, send: &mpsc::Sender<Part>) {
+    tracing::info!("a backup begins");
+    let mut bytes = 0;
     loop {
         let part = match backup.next() {
-            Ok(Some(data)) => Ok(BackupResponse { data }),
-            Ok(None) => return,
-            Err(error) => Err(Refusal::Store(error).into()),
+            Ok(Some(data)) => {
+                bytes += data.len();
+                Ok(BackupResponse { data })
+            }
+            Ok(None) => {
+                tracing::info!(bytes, "a backup was made");
+                return;
+            }
+            Err(error) => {
+                tracing::warn!(bytes, %error, "a backup was not made");
+                Err(Refusal::Store(error).into())
+            }
         };
         let last = part.is_err();
         if send.blocking_send(part).is_err() || last {
+            // A client that is gone has no backup, and knows it.
             return;
         }
     }

@@ -17,6 +17,8 @@ use std::fs::{self, File, TryLockError};
 use std::io::{self, Read};
 use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
+use std::thread;
+use std::time::Instant;
 
 use jiff::Timestamp;
 use sled::Batch;
@@ -24,8 +26,8 @@ use sled::Batch;
 use super::tally::{Entries, Tally};
 use super::witness::Witness;
 use super::{
-    LOG, PAGE_CACHE, SCHEMA_VERSION, SledStore, Trouble, config, create, hold, number, settle,
-    value,
+    LOG, PAGE_CACHE, PATIENCE, PAUSE, SCHEMA_VERSION, SledStore, Trouble, config, create, hold,
+    number, settle, value,
 };
 use crate::policy::change::{Author, Change, ChangeKind, FieldChange};
 use crate::policy::revision::Revision;
@@ -240,11 +242,27 @@ fn make(
     File::open(dir.join(LOG))?.sync_all()?;
     Witness::take(dir, incarnation, revision, time)?.sync()?;
     // As every start does, from the disk: it adds up, or the backup did not.
-    let store = SledStore::read(dir, PAGE_CACHE, held.try_clone()?)?;
+    let store = read_again(dir, held)?;
     if store.incarnation() != incarnation || store.opened_at() != revision {
         return Err(Unusable::Damaged.into());
     }
     Ok(Restored { backup, revision, incarnation })
+}
+
+/// Opens the store that was just made, as soon as sled's threads have let go of its files.
+fn read_again(dir: &Path, held: &File) -> Result<SledStore, Failure> {
+    let patience = Instant::now() + PATIENCE;
+    loop {
+        match SledStore::read(dir, PAGE_CACHE, held.try_clone()?) {
+            Err(Trouble::Sled(sled::Error::Io(error)))
+                if error.to_string().contains("could not acquire lock")
+                    && Instant::now() < patience =>
+            {
+                thread::sleep(PAUSE);
+            }
+            read => return Ok(read?),
+        }
+    }
 }
 
 /// Puts everything that a backup has into the tree.

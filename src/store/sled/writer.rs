@@ -1,7 +1,8 @@
 //! Writer: the one thread that commits.
 //!
 //! It drains its queue, checks that what each change rests on still stands, writes all of them
-//! as one atomic batch, flushes and syncs once, tells the listener, and only then answers.
+//! as one atomic batch, flushes and syncs once, tells the listener, and only then answers. A backup
+//! under way is handed what was written.
 //!
 //! INVARIANT (one order): revisions are assigned here and nowhere else, one step up each, in
 //! the order of the batch; a proposal is checked against everything before it.
