@@ -94,7 +94,7 @@ async fn step(client: &Client, dice: &mut Dice) -> bool {
             $request { $($field: $field.clone(),)* ..Default::default() }
         };
     }
-    let done = match dice.roll(24) {
+    match dice.roll(24) {
         0 => directory.create_company(of!(CreateCompanyRequest { company_id })).await.is_ok(),
         1 if dice.roll(10) == 0 => {
             directory.delete_company(of!(DeleteCompanyRequest { company_id })).await.is_ok()
@@ -148,8 +148,7 @@ async fn step(client: &Client, dice: &mut Dice) -> bool {
             let grant = of!(GrantScopesRequest { company_id, credential_id, scopes });
             authorization.grant_scopes(grant).await.is_ok()
         }
-    };
-    done
+    }
 }
 
 /// A server with `count` credentials in a company of their own, and writers who go on until told
