@@ -9,7 +9,7 @@ use jiff::Timestamp;
 
 use crate::config::RestoreArgs;
 use crate::policy::change::Author;
-use crate::store::sled::{self, RestoreError, Restored};
+use crate::store::sled::{RestoreError, Restored, restore as make};
 
 /// Restores, and prints what came of it. True if the store is there.
 ///
@@ -24,7 +24,7 @@ pub fn restore(args: RestoreArgs) -> anyhow::Result<bool> {
         Box::new(opened.with_context(|| format!("cannot read {}", file.display()))?)
     };
     let author = Author { actor: "scopegate restore".to_owned(), on_behalf_of, reason };
-    let restored = sled::restore(&data_dir, backup, author, Timestamp::now());
+    let restored = make(&data_dir, backup, author, Timestamp::now());
     let restored = restored.map_err(|error| explain(&error, &file.display().to_string()))?;
     let Restored { backup, revision, .. } = restored;
     writeln!(
