@@ -45,9 +45,9 @@ pub enum Command {
     Backup(BackupArgs),
     /// Make a new store of a backup, with no server: exit code 0 if it is there, 2 if nothing is.
     ///
-    /// What was changed after the backup is lost, restrictions among it. The store begins another
-    /// life: etags, page tokens and cursors of the lost one are refused, and revisions jump ahead
-    /// by 4294967296, so that none of the lost ones is used again.
+    /// What was changed after the backup is lost, restrictions and ended secrets among it. The
+    /// store begins another life: etags, page tokens and cursors of the lost one are refused, and
+    /// revisions jump ahead by 4294967296, so that none of the lost ones is used again.
     Restore(RestoreArgs),
     /// Write everything down for people and programs: exit code 0 if all is written, 2 if not.
     ///

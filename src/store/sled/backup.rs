@@ -13,7 +13,8 @@
 //! lies behind. Whoever takes records in order ends with the state behind the last batch.
 //!
 //! The writer answers the end order behind everything it has applied, also what was half
-//! written when the last chunk saw it; it is durable then, as nothing else is acknowledged.
+//! written when the last chunk saw it; that is durable then, but for steps of the sweep, which
+//! change no fact.
 //!
 //! INVARIANT (the writer never waits for a backup): what a client has not taken yet waits up to
 //! [`WAITING`] bytes; beyond them the backup ends, and not the change.
