@@ -46,6 +46,7 @@ use crate::policy::query::Query;
 use crate::policy::revision::Revision;
 use crate::policy::scope::Scope;
 use crate::policy::user::User;
+use crate::store::backup::Backup;
 use crate::store::{self, Fact, Incarnation, Listener, Store, StoreError};
 
 pub use self::catalogs::{Applied, ApplyError};
@@ -357,6 +358,14 @@ impl Authority {
     #[must_use]
     pub fn cached(&self) -> u64 {
         self.facts.cached()
+    }
+
+    /// Begins a backup of everything, which goes on beside changes.
+    ///
+    /// # Errors
+    /// The store cannot answer, or enough backups are under way.
+    pub async fn backup(&self) -> Result<Box<dyn Backup>, Refusal> {
+        Ok(self.facts.read(|store| store.backup()).await?)
     }
 
     /// Rings with every publication.

@@ -1,8 +1,13 @@
-//! The operator's commands. They speak gRPC like any other client, and know no floor below it.
+//! The operator's commands. They speak gRPC like any other client, and know no floor below it,
+//! but for backups: their form is the store's, and a restore has no server to ask.
 
+mod backup;
 mod check;
+mod export;
 mod health;
 mod import;
+mod output;
+mod restore;
 
 use std::fs;
 use std::path::Path;
@@ -11,11 +16,16 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
+pub use self::backup::backup;
 pub use self::check::check;
+pub use self::export::export;
 pub use self::health::health;
 pub use self::import::import;
+pub use self::restore::restore;
 use crate::config::{EndpointArgs, TlsArgs};
 
+/// How long to wait for a connection, where what is asked for takes as long as it takes.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// The exit code of a command that could not ask.
 pub const COULD_NOT_ASK: u8 = 2;
 

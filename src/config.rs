@@ -39,6 +39,27 @@ pub enum Command {
     /// credentials and has the whole catalog unless it names scopes. What exists already is left
     /// as it is: an import that was interrupted is run again.
     Import(ImportArgs),
+    /// Back up a server's store while it serves: exit code 0 if the file is whole, 2 if there is
+    /// none.
+    ///
+    /// The file is exactly the state at one revision, and has a checksum. It gets its name only
+    /// when it is whole and on the disk. Keep it as you keep the store: it has the hashes of all
+    /// secrets.
+    Backup(BackupArgs),
+    /// Make a new store of a backup, with no server: exit code 0 if it is there, 2 if nothing is.
+    ///
+    /// What was changed after the backup is lost, restrictions and ended secrets among it. The
+    /// store begins another life: etags, page tokens and cursors of the lost one are refused, and
+    /// revisions jump ahead by 4294967296, so that none of the lost ones is used again.
+    Restore(RestoreArgs),
+    /// Write everything down for people and programs: exit code 0 if all is written, 2 if not.
+    ///
+    /// The file has one JSON object a line. Companies and credentials are as `scopegate import`
+    /// reads them; it skips the lines that have a `record`: the catalog, grants that are dormant,
+    /// expired, or end before their credential, users, consents. It refuses a disabled company,
+    /// which it could only enable. What is changed meanwhile may or may not be in the file: only a
+    /// backup is of one revision.
+    Export(ExportArgs),
 }
 
 /// What to do with keys.
@@ -351,6 +372,67 @@ pub struct ImportArgs {
     /// For whom, for the audit record of each.
     #[arg(long, default_value = "")]
     pub on_behalf_of: String,
+
+    /// The server's address.
+    #[arg(
+        long,
+        env = "SCOPEGATE_ENDPOINT",
+        default_value = "http://127.0.0.1:50051",
+        value_name = "URL"
+    )]
+    pub endpoint: String,
+
+    /// How to reach it by TLS.
+    #[command(flatten)]
+    pub tls: TlsArgs,
+}
+
+/// Which server to back up, and where to.
+#[derive(Debug, Args)]
+pub struct BackupArgs {
+    /// The file to write; `-` for standard output. One of that name is replaced.
+    #[arg(long, value_name = "FILE")]
+    pub output: PathBuf,
+
+    /// The server's address.
+    #[arg(
+        long,
+        env = "SCOPEGATE_ENDPOINT",
+        default_value = "http://127.0.0.1:50051",
+        value_name = "URL"
+    )]
+    pub endpoint: String,
+
+    /// How to reach it by TLS.
+    #[command(flatten)]
+    pub tls: TlsArgs,
+}
+
+/// What to restore, and where to.
+#[derive(Debug, Args)]
+pub struct RestoreArgs {
+    /// The backup; `-` for standard input.
+    pub file: PathBuf,
+
+    /// The directory of the new store. It must be empty, or not exist.
+    #[arg(long, env = "SCOPEGATE_DATA_DIR", value_name = "DIR")]
+    pub data_dir: PathBuf,
+
+    /// Why, for the audit record.
+    #[arg(long, default_value = "")]
+    pub reason: String,
+
+    /// For whom, for the audit record.
+    #[arg(long, default_value = "")]
+    pub on_behalf_of: String,
+}
+
+/// What to export, and where to.
+#[derive(Debug, Args)]
+pub struct ExportArgs {
+    /// The file to write; `-` for standard output.
+    #[arg(long, default_value = "-", value_name = "FILE")]
+    pub output: PathBuf,
 
     /// The server's address.
     #[arg(

@@ -5,6 +5,7 @@
 
 pub mod access;
 mod authorization;
+mod backup;
 mod catalog;
 mod change;
 pub mod decisions;

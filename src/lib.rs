@@ -32,12 +32,20 @@
 //! whatever the number of credentials: a grant counts only while its scope has been in the
 //! ceiling since before it was made.
 //!
+//! # A backup, store to file
+//!
+//! The engine reads its tree chunk by chunk, and its writer hands over what it commits meanwhile;
+//! in the right order the two are the state at one revision. [`store::backup`] is the file's form,
+//! `grpc` streams it, `cli` checks and keeps it. A restore makes a store of it, without a server.
+//!
 //! # Invariants
 //!
 //! *Newest wins*, *one published revision* and *absence has a date* are stated in
 //! `authority::admission`, *still so* in `authority::front`; *once* in `authority::repeat`; *no
 //! gap* in [`authority::import`]; *durable before known* in [`store`]; *one order* in the engine's
-//! writer, *no silent gap* in its sweep, *nothing beside the tally* in its tally.
+//! writer, *no silent gap* in its sweep, *nothing beside the tally* in its tally, *a chunk before
+//! what it may lack* and *the writer never waits for a backup* in its backup, *whole or not at
+//! all* and *another life* in its restore.
 //!
 //! # Deliberately absent
 //!

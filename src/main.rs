@@ -23,6 +23,9 @@ fn main() -> ExitCode {
         Command::Health(args) => ask(cli::health(args), cli::COULD_NOT_ASK),
         Command::Keys(KeysCommand::Bootstrap(args)) => bootstrap(&args),
         Command::Import(args) => ask(cli::import(args), cli::COULD_NOT_ASK),
+        Command::Backup(args) => ask(cli::backup(args), cli::COULD_NOT_ASK),
+        Command::Restore(args) => ask(async { cli::restore(args) }, cli::COULD_NOT_ASK),
+        Command::Export(args) => ask(cli::export(args), cli::COULD_NOT_ASK),
     }
 }
 

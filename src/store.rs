@@ -9,6 +9,7 @@
 //!
 //! Not here: caches and decisions (floor 2), and any knowledge of what a change means.
 
+pub mod backup;
 mod key;
 mod measures;
 mod record;
@@ -199,6 +200,14 @@ pub enum StoreError {
     /// What is kept does not read as what was written.
     #[error("the store is damaged")]
     Damaged,
+    /// As many backups are under way as there may be.
+    #[error("two backups are under way: wait for the end of one")]
+    BackingUp,
+    /// More was changed while a backup was made than its client has taken in time.
+    #[error(
+        "changes have overtaken the backup: make it again, nearer to the server or to a faster disk"
+    )]
+    Overtaken,
     /// Changes up to this revision were asked for and are no longer kept.
     #[error(
         "changes up to revision {0} are no longer kept: read the state anew, and go on after it"
@@ -353,6 +362,12 @@ pub trait Store: Send + Sync {
 
     /// Notes that no time before this one may be relied on again (D19). Returns at once.
     fn mark_time(&self, time: Timestamp);
+
+    /// Begins a backup, which goes on beside changes. It may wait for the disk.
+    ///
+    /// # Errors
+    /// The engine cannot answer, or enough backups are under way.
+    fn backup(&self) -> Result<Box<dyn backup::Backup>, StoreError>;
 
     /// Commits what is queued, stops the writer, and lets go of the files.
     fn close(&self);

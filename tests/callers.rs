@@ -105,6 +105,7 @@ const MAY: &[(&str, &str)] = &[
     ("CatalogService/GetCatalog", "oa"),
     ("ChangeService/ListChanges", "COA"),
     ("ChangeService/WatchChanges", "COA"),
+    ("BackupService/Backup", "o"),
     ("KeyService/CreateKey", "o"),
     ("KeyService/GetKey", "oa"),
     ("KeyService/ListKeys", "oa"),
@@ -251,7 +252,7 @@ async fn call(
     let mut grpc = tonic::client::Grpc::new(wire.clone());
     grpc.ready().await.expect("ready");
     let request = Request::new(tokio_stream::once(request));
-    let is_stream = path.contains("/Watch");
+    let is_stream = path.contains("/Watch") || path.contains("/Backup");
     let path = path.to_owned().try_into().expect("a path");
     let mut answers = grpc.streaming(request, path, Raw).await?.into_inner();
     // A stream that has begun is answer enough.

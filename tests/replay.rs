@@ -13,9 +13,8 @@ mod harness;
 
 use std::collections::BTreeSet;
 use std::hash::{BuildHasher, RandomState};
-use std::path::Path;
 
-use fold::{Kept, Replay, State};
+use fold::{Kept, Replay, State, kept};
 use harness::{Client, Server, owned};
 use jiff::Timestamp;
 use proptest::prelude::*;
@@ -31,8 +30,6 @@ use scopegate::policy::revision::Revision;
 use scopegate::policy::scope::{Scope, ScopeId};
 use scopegate::policy::user::User;
 use scopegate::proto;
-use scopegate::store::sled::SledStore;
-use scopegate::store::{Fact, FactKey, Store};
 use tonic::{Code, Status};
 
 /// Catalogs that add, take and put back scopes, and change what they imply.
@@ -365,46 +362,6 @@ proptest! {
             prop_assert_eq!(&replay.state, &book.state(), "after {:?}", act);
         }
     }
-}
-
-/// What a store keeps, by walking it; and its log.
-fn kept(dir: &Path) -> (State, Vec<Change>) {
-    const ALL: usize = 100_000;
-    let store = SledStore::open(dir).expect("opened");
-    let Some(Fact::Catalog(catalog)) = store.get(&FactKey::Catalog).expect("readable") else {
-        panic!("a catalog was applied")
-    };
-    let kept = Kept(&catalog);
-    let mut state = kept.state();
-    for company in store.companies(None, ALL).expect("readable") {
-        let mut view = kept.company(&company);
-        let birth = company.created_at;
-        let credentials = store.credentials(birth, None, ALL).expect("readable");
-        let users = store.users(birth, None, ALL).expect("readable");
-        for user in &users {
-            view.users.insert(user.id.to_string(), kept.user(user));
-            for credential in &credentials {
-                let (user_at, credential_at) = (user.created_at, credential.created_at);
-                let of = Parties { company: birth, user: user_at, credential: credential_at };
-                let found = store.get(&FactKey::Consent(of)).expect("readable");
-                if let Some(Fact::Consent(consent)) = found {
-                    let of = (user.id.to_string(), credential.id.to_string());
-                    view.consents.insert(of, kept.consent(&consent));
-                }
-            }
-        }
-        for credential in &credentials {
-            for secret in &credential.secrets {
-                let key = FactKey::Secret(birth, secret.clone());
-                assert!(store.get(&key).expect("readable").is_some(), "a live secret is kept");
-            }
-            view.credentials.insert(credential.id.to_string(), kept.credential(credential));
-        }
-        state.companies.insert(company.id.to_string(), view);
-    }
-    let up_to = Revision(u64::MAX - 1);
-    let log = store.changes(None, Revision::ZERO, up_to, ALL).expect("readable");
-    (state, log)
 }
 
 /// A change as a client reads it off the wire. What only the engine needs is not on it.

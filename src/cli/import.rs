@@ -1,12 +1,12 @@
 //! `scopegate import`: companies and credentials from a file of JSON lines.
 //!
 //! A thread reads and understands lines and hands them over in messages; it is held up while the
-//! server is. Not here: what a line's words may be, beyond its form; the server says that.
+//! server is. Lines of an export that are neither a company nor a credential have a `record`, and
+//! are skipped. Not here: what a line's words may be, beyond its form; the server says that.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, IsTerminal, Read, Write};
 use std::path::Path;
-use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -17,7 +17,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 use tonic_types::StatusExt;
 
-use super::{endpoint, reach, said};
+use super::{PATIENCE, endpoint, reach, said};
 use crate::config::ImportArgs;
 use crate::proto::directory_service_client::DirectoryServiceClient;
 use crate::proto::{
@@ -32,10 +32,10 @@ const LINES: usize = 1_000;
 const BYTES: usize = 1 << 20;
 /// The most bytes of a line.
 const LINE: u64 = 1 << 20;
+/// How a line begins that is for people, and not for an import.
+const RECORD: &[u8] = br#"{"record":"#;
 /// How many messages are read ahead.
 const AHEAD: usize = 4;
-/// How long to wait for a connection. The import itself takes as long as it takes.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 /// One line of the file. A key that is not here is refused: a mistyped one must not be dropped.
 #[derive(Debug, Deserialize)]
@@ -72,9 +72,10 @@ pub async fn import(args: ImportArgs) -> anyhow::Result<bool> {
     progress.finish_and_clear();
     let answer = answer.map_err(|status| ended(&status, args.dry_run))?.into_inner();
     let read = reading.join().map_err(|_| anyhow!("the file could not be read to its end"))?;
-    if let Err(error) = read {
-        bail!("{error:#}; {}", kept(&answer, args.dry_run));
-    }
+    let records = match read {
+        Ok(records) => records,
+        Err(error) => bail!("{error:#}; {}", kept(&answer, args.dry_run)),
+    };
     let ImportCredentialsResponse { skipped_count, revision, .. } = answer;
     let (done, nothing) =
         if args.dry_run { ("would create", ", nothing was changed") } else { ("created", "") };
@@ -83,6 +84,9 @@ pub async fn import(args: ImportArgs) -> anyhow::Result<bool> {
         io::stdout(),
         "{done} {counts}; {skipped_count} existed already; revision {revision}{nothing}"
     )?;
+    if records > 0 {
+        writeln!(io::stdout(), "skipped {records} lines with a `record`, which are not imported")?;
+    }
     Ok(true)
 }
 
@@ -114,23 +118,35 @@ fn progress(bytes: Option<u64>) -> ProgressBar {
 }
 
 /// Reads lines into messages until the end, the first wrong line, or nobody takes them any more.
+/// Says how many had a `record`.
 fn read(
     input: Box<dyn Read + Send>,
     first: ImportCredentialsRequest,
     send: &mpsc::Sender<ImportCredentialsRequest>,
     progress: &ProgressBar,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<u64> {
     let mut input = BufReader::with_capacity(1 << 16, input);
     let (mut message, mut bytes, mut number) = (first, 0, 0);
-    let mut text = Vec::new();
+    let (mut text, mut records) = (Vec::new(), 0);
     let outcome = loop {
         text.clear();
         number += 1;
         let length = match input.by_ref().take(LINE + 1).read_until(b'\n', &mut text) {
-            Ok(0) => break Ok(()),
+            Ok(0) => break Ok(records),
             Ok(length) => length,
             Err(error) => break Err(anyhow!("line {number}: cannot be read: {}", error.kind())),
         };
+        if text.starts_with(RECORD) {
+            // A catalog may be longer than any other line.
+            if text.last() != Some(&b'\n')
+                && let Err(error) = input.skip_until(b'\n')
+            {
+                break Err(anyhow!("line {number}: cannot be read: {}", error.kind()));
+            }
+            progress.inc(length as u64);
+            records += 1;
+            continue;
+        }
         if length as u64 > LINE {
             break Err(anyhow!("line {number}: has more than {LINE} bytes: divide its scopes"));
         }
@@ -146,7 +162,7 @@ fn read(
             bytes = 0;
             if send.blocking_send(std::mem::take(&mut message)).is_err() {
                 // The call has ended, and says why.
-                return Ok(());
+                return Ok(records);
             }
         }
     };
@@ -180,6 +196,9 @@ fn take(text: &[u8], line: u64, message: &mut ImportCredentialsRequest) -> anyho
             line,
         });
         return Ok(());
+    }
+    if label.is_none() && expires_at.is_none() && enabled == Some(false) {
+        bail!("a company is not imported disabled: take `enabled` out, and disable it afterwards");
     }
     if label.is_some() || expires_at.is_some() || enabled.is_some() {
         bail!("a company has no `label`, `expires_at` or `enabled`: is `credential_id` missing?");

@@ -132,6 +132,8 @@ calls! {
     "/scopegate.v1.KeyService/GetKey" proto::GetKeyRequest: AUDITS of all;
     "/scopegate.v1.KeyService/ListKeys" proto::ListKeysRequest: AUDITS of all;
     "/scopegate.v1.KeyService/DeleteKey" proto::DeleteKeyRequest: OPERATES of all;
+
+    "/scopegate.v1.BackupService/Backup" proto::BackupRequest: OPERATES of all;
 }
 
 /// A request, and who makes it: one that may make it.

@@ -282,6 +282,17 @@ impl From<Refusal> for Draft {
                 draft.details.set_retry_info(Some(Duration::from_secs(1)));
                 draft
             }
+            Refusal::Store(StoreError::BackingUp) => {
+                let mut draft = limit("backups", "under way are two, which is the most");
+                draft.details.set_retry_info(Some(Duration::from_secs(1)));
+                draft
+            }
+            Refusal::Store(StoreError::Overtaken) => {
+                let mut draft = Draft::new(Code::ResourceExhausted, "BACKUP_OVERTAKEN", message);
+                let what = "was not taken as fast as changes were made";
+                draft.details.add_quota_failure_violation("backup", what);
+                draft
+            }
             Refusal::Store(StoreError::Full) => {
                 Draft::new(Code::ResourceExhausted, "DISK_FULL", message).retry()
             }
@@ -432,6 +443,12 @@ pub fn too_often(limit: u32) -> Status {
 /// The store is still being opened.
 pub fn not_open() -> Status {
     Draft::new(Code::Unavailable, "STORE_UNAVAILABLE", "the store is being opened").retry().finish()
+}
+
+/// The server ends in the middle of a stream that has an end of its own.
+pub(super) fn ending() -> Status {
+    let text = "the server is ending: ask again when it is back";
+    Draft::new(Code::Unavailable, "SERVER_ENDING", text).retry().finish()
 }
 
 /// The deadline is not written as the protocol says.

@@ -56,14 +56,14 @@ pub trait Stamped {
 
 macro_rules! kinds {
     ($($(#[$doc:meta])* $kind:ident,)*) => {
-        /// The kind of a change: the name of the RPC that made it.
+        /// The kind of a change: the name of the RPC that made it, if one did.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum ChangeKind {
             $($(#[$doc])* $kind,)*
         }
 
         impl ChangeKind {
-            /// The name of the RPC, on the wire and on disk.
+            /// Its name, on the wire and on disk: that of the RPC.
             #[must_use]
             pub fn name(self) -> &'static str {
                 match self {
@@ -125,6 +125,9 @@ kinds! {
     CreateKey,
     /// A caller's key was revoked.
     DeleteKey,
+    /// The store was restored from a backup, by no RPC: what came after the backup is lost, and
+    /// revisions jump to this one.
+    RestoreBackup,
 }
 
 impl fmt::Display for ChangeKind {

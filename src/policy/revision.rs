@@ -4,7 +4,8 @@
 
 use std::fmt;
 
-/// The number of a committed change; each commit is one step up. Zero is the empty store.
+/// The number of a committed change; each commit is one step up, and only a restored store begins
+/// further ahead. Zero is the empty store.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Revision(pub u64);
 

@@ -32,6 +32,7 @@ use crate::grpc::decisions::Decisions;
 use crate::policy::catalog::file;
 use crate::proto;
 use crate::proto::authorization_service_server::AuthorizationServiceServer;
+use crate::proto::backup_service_server::BackupServiceServer;
 use crate::proto::catalog_service_server::CatalogServiceServer;
 use crate::proto::change_service_server::ChangeServiceServer;
 use crate::proto::directory_service_server::DirectoryServiceServer;
@@ -81,7 +82,8 @@ impl Frame {
                     .max_decoding_message_size(limit.max(file::MAX_LEN + 4096)),
             )
             .add_service(ChangeServiceServer::new(doors.clone()).max_decoding_message_size(limit))
-            .add_service(KeyServiceServer::new(doors.clone()).max_decoding_message_size(limit));
+            .add_service(KeyServiceServer::new(doors.clone()).max_decoding_message_size(limit))
+            .add_service(BackupServiceServer::new(doors.clone()).max_decoding_message_size(limit));
         if let (Ok(v1), Ok(v1alpha)) = (reflection().build_v1(), reflection().build_v1alpha()) {
             routes = routes.add_service(v1).add_service(v1alpha);
         }
@@ -233,6 +235,7 @@ async fn say(health: &HealthReporter, status: ServingStatus) {
         <CatalogServiceServer<Doors> as NamedService>::NAME,
         <ChangeServiceServer<Doors> as NamedService>::NAME,
         <KeyServiceServer<Doors> as NamedService>::NAME,
+        <BackupServiceServer<Doors> as NamedService>::NAME,
     ] {
         health.set_service_status(service, status).await;
     }

@@ -27,7 +27,7 @@ use proto::{
     UserRecord,
 };
 
-mod proto {
+pub(super) mod proto {
     include!(concat!(env!("OUT_DIR"), "/scopegate.store.v1.rs"));
 }
 
@@ -338,7 +338,7 @@ fn windows(place: &PlaceRecord) -> Vec<Window> {
     ends.map(|(from, to)| Window { from: Revision(*from), to: Revision(*to) }).collect()
 }
 
-fn stamp(time: Timestamp) -> Stamp {
+pub(super) fn stamp(time: Timestamp) -> Stamp {
     let (mut seconds, mut nanos) = (time.as_second(), time.subsec_nanosecond());
     if nanos < 0 {
         // A protobuf timestamp counts its nanoseconds forward, also before 1970.
@@ -347,7 +347,7 @@ fn stamp(time: Timestamp) -> Stamp {
     Stamp { seconds, nanos }
 }
 
-fn moment(stamp: Option<Stamp>) -> Result<Timestamp, Damage> {
+pub(super) fn moment(stamp: Option<Stamp>) -> Result<Timestamp, Damage> {
     let stamp = stamp.ok_or(Damage)?;
     Timestamp::new(stamp.seconds, stamp.nanos).map_err(|_| Damage)
 }

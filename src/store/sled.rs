@@ -12,6 +12,8 @@
 //!
 //! Not here: what a change means, and who is told of it beyond the [`Listener`].
 
+mod backup;
+mod restore;
 mod room;
 mod sweep;
 mod tally;
@@ -31,6 +33,7 @@ use jiff::{SignedDuration, Timestamp};
 use sled::Tree;
 use tokio::sync::oneshot;
 
+use super::backup::Backup;
 use super::{
     Answered, Damage, Fact, FactKey, Incarnation, Listener, Measures, Minute, Proposal, RequestKey,
     Store, StoreError, Ticket, key, record,
@@ -42,6 +45,8 @@ use crate::policy::id::{CompanyId, CredentialId, UserId};
 use crate::policy::revision::Revision;
 use crate::policy::scope::ScopeId;
 use crate::policy::user::User;
+use backup::{SledBackup, UnderWay};
+pub use restore::{RestoreError, Restored, restore};
 use room::Room;
 use tally::{Entries, Tally};
 use witness::{Said, Witness};
@@ -74,6 +79,11 @@ pub enum OpenError {
         "the store in `{0}` is damaged; restore it from a backup, or move the directory away to start an empty one"
     )]
     Damaged(String),
+    /// It is being restored, or a restore was cut off there.
+    #[error(
+        "the store in `{0}` is only half restored; run `scopegate restore` again with this --data-dir"
+    )]
+    HalfRestored(String),
     /// A newer version wrote it.
     #[error(
         "the store in `{dir}` was written by a newer version (schema {found}, this program knows {SCHEMA_VERSION}); run that version or a later one"
@@ -105,11 +115,53 @@ pub struct SledStore {
     measures: Arc<Measures>,
     /// What the writer is made of, until it is started.
     parts: Mutex<Option<(Writer, mpsc::Receiver<Order>)>>,
-    /// The way to the writer, until the engine is closed.
-    orders: Mutex<Option<mpsc::SyncSender<Order>>>,
+    orders: Orders,
+    backups: UnderWay,
     thread: Mutex<Option<JoinHandle<()>>>,
     /// The last to go: until then the directory is this process's.
     _held: File,
+}
+
+/// The way to the writer, until the engine is closed.
+#[derive(Clone)]
+struct Orders {
+    sender: Arc<Mutex<Option<mpsc::SyncSender<Order>>>>,
+    measures: Arc<Measures>,
+}
+
+impl Orders {
+    fn sender(&self) -> Result<mpsc::SyncSender<Order>, StoreError> {
+        let sender = self.sender.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        sender.ok_or(StoreError::Unavailable)
+    }
+
+    /// Queues an order, if there is room for it.
+    fn queue(&self, order: Order) -> Result<(), StoreError> {
+        let sender = self.sender()?;
+        // Before the writer may count it down.
+        self.measures.waiting.up();
+        sender.try_send(order).map_err(|error| {
+            self.measures.waiting.down();
+            match error {
+                mpsc::TrySendError::Full(_) => StoreError::Busy,
+                mpsc::TrySendError::Disconnected(_) => StoreError::Unavailable,
+            }
+        })
+    }
+
+    /// Queues an order as soon as there is room for it.
+    fn wait_for(&self, order: Order) -> Result<(), StoreError> {
+        let sender = self.sender()?;
+        self.measures.waiting.up();
+        sender.send(order).map_err(|_| {
+            self.measures.waiting.down();
+            StoreError::Unavailable
+        })
+    }
+
+    fn close(&self) {
+        self.sender.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
 }
 
 impl SledStore {
@@ -152,6 +204,9 @@ impl SledStore {
             Err(TryLockError::WouldBlock) => return Err(OpenError::Locked(name)),
             Err(TryLockError::Error(error)) => return Err(io_error(&error)),
         };
+        if restore::is_unfinished(dir) {
+            return Err(OpenError::HalfRestored(name));
+        }
         // sled panics on what it cannot read, and prints it: here it becomes one sentence.
         let hook = panic::take_hook();
         panic::set_hook(Box::new(|_| {}));
@@ -244,9 +299,9 @@ impl SledStore {
         let (send, receive) = mpsc::sync_channel(QUEUE);
         let room = Room::on(dir)?;
         let measures: Arc<Measures> = Arc::default();
-        let counted = Arc::clone(&measures);
+        let (counted, noted) = (Arc::clone(&measures), Arc::clone(&measures));
         let writer =
-            Writer::new(tree.clone(), tally, log, witness, room, opened_at, time_mark, counted)?;
+            Writer::new(tree.clone(), tally, log, witness, room, opened_at, time_mark, noted)?;
         Ok(Self {
             tree,
             incarnation,
@@ -254,23 +309,10 @@ impl SledStore {
             time_mark,
             measures,
             parts: Mutex::new(Some((writer, receive))),
-            orders: Mutex::new(Some(send)),
+            orders: Orders { sender: Arc::new(Mutex::new(Some(send))), measures: counted },
+            backups: UnderWay::default(),
             thread: Mutex::new(None),
             _held: held,
-        })
-    }
-
-    fn order(&self, order: Order) -> Result<(), StoreError> {
-        let orders = self.orders.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let orders = orders.ok_or(StoreError::Unavailable)?;
-        // Before the writer may count it down.
-        self.measures.waiting.up();
-        orders.try_send(order).map_err(|error| {
-            self.measures.waiting.down();
-            match error {
-                mpsc::TrySendError::Full(_) => StoreError::Busy,
-                mpsc::TrySendError::Disconnected(_) => StoreError::Unavailable,
-            }
         })
     }
 
@@ -474,7 +516,7 @@ impl Store for SledStore {
 
     fn commit(&self, proposal: Proposal) -> Result<Ticket, StoreError> {
         let (answer, ticket) = oneshot::channel();
-        self.order(Order::Commit(Box::new(proposal), answer))?;
+        self.orders.queue(Order::Commit(Box::new(proposal), answer))?;
         Ok(ticket)
     }
 
@@ -486,17 +528,26 @@ impl Store for SledStore {
 
     fn note_seen(&self, seen: Vec<(Revision, Minute)>) {
         if !seen.is_empty() {
-            self.order(Order::Seen(seen)).ok();
+            self.orders.queue(Order::Seen(seen)).ok();
         }
     }
 
     fn mark_time(&self, time: Timestamp) {
         // With the queue full, the commits that fill it carry the time.
-        self.order(Order::MarkTime(time)).ok();
+        self.orders.queue(Order::MarkTime(time)).ok();
+    }
+
+    fn backup(&self) -> Result<Box<dyn Backup>, StoreError> {
+        if self.parts.lock().unwrap_or_else(PoisonError::into_inner).is_some() {
+            // There is nobody yet to hand anything over.
+            return Err(StoreError::Unavailable);
+        }
+        let (tree, orders) = (self.tree.clone(), self.orders.clone());
+        Ok(Box::new(SledBackup::begin(tree, self.incarnation, orders, &self.backups)?))
     }
 
     fn close(&self) {
-        self.orders.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.orders.close();
         self.parts.lock().unwrap_or_else(PoisonError::into_inner).take();
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         // The writer has told its listener if it panicked.

@@ -2,15 +2,19 @@
 //! It knows the contract's words and nothing of how a change is planned.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use jiff::Timestamp;
 use scopegate::policy::catalog::Catalog;
 use scopegate::policy::change::{Change, ChangeKind, FieldChange};
 use scopegate::policy::company::Company;
-use scopegate::policy::consent::Consent;
+use scopegate::policy::consent::{Consent, Parties};
 use scopegate::policy::credential::Credential;
+use scopegate::policy::revision::Revision;
 use scopegate::policy::scope::{Scope, ScopeId};
 use scopegate::policy::user::User;
+use scopegate::store::sled::SledStore;
+use scopegate::store::{Fact, FactKey, Store};
 use serde_json::{Value, json};
 
 /// Named values, as JSON has them. What is empty is not there.
@@ -130,7 +134,13 @@ impl Replay {
 
     pub fn take(&mut self, change: &Change) {
         let (head, time) = self.last.unwrap_or((0, Timestamp::MIN));
-        assert_eq!(change.revision.0, head + 1, "one step up with each change");
+        if change.kind == ChangeKind::RestoreBackup {
+            let from = change.fields.iter().find(|field| field.field == "backup_revision");
+            assert_eq!(read(&from.expect("from where").after), json!(head.to_string()));
+            assert!(change.revision.0 > head + 1, "a jump");
+        } else {
+            assert_eq!(change.revision.0, head + 1, "one step up with each change");
+        }
         assert!(change.time >= time, "time never runs backwards");
         self.last = Some((change.revision.0, change.time));
         let text = |id: Option<String>| id.expect("a change of it names it");
@@ -143,6 +153,7 @@ impl Replay {
         match change.kind {
             ApplyCatalog => self.apply(change, added, removed),
             CreateKey | DeleteKey => says_something(change),
+            RestoreBackup => assert!(added.is_empty() && removed.is_empty(), "no fact changes"),
             CreateCompany => {
                 let mut company =
                     CompanyState { about: About::new(change, true), ..Default::default() };
@@ -364,4 +375,44 @@ impl Kept<'_> {
         let scopes = self.known(consent.scopes.iter()).map(|(scope, ())| scope).collect();
         ConsentState { scopes, revision: consent.revision.0 }
     }
+}
+
+/// What a store keeps, by walking it; and its log.
+pub fn kept(dir: &Path) -> (State, Vec<Change>) {
+    const ALL: usize = 1_000_000;
+    let store = SledStore::open(dir).expect("opened");
+    let Some(Fact::Catalog(catalog)) = store.get(&FactKey::Catalog).expect("readable") else {
+        panic!("a catalog was applied")
+    };
+    let kept = Kept(&catalog);
+    let mut state = kept.state();
+    for company in store.companies(None, ALL).expect("readable") {
+        let mut view = kept.company(&company);
+        let birth = company.created_at;
+        let credentials = store.credentials(birth, None, ALL).expect("readable");
+        let users = store.users(birth, None, ALL).expect("readable");
+        for user in &users {
+            view.users.insert(user.id.to_string(), kept.user(user));
+            for credential in &credentials {
+                let (user_at, credential_at) = (user.created_at, credential.created_at);
+                let of = Parties { company: birth, user: user_at, credential: credential_at };
+                let found = store.get(&FactKey::Consent(of)).expect("readable");
+                if let Some(Fact::Consent(consent)) = found {
+                    let of = (user.id.to_string(), credential.id.to_string());
+                    view.consents.insert(of, kept.consent(&consent));
+                }
+            }
+        }
+        for credential in &credentials {
+            for secret in &credential.secrets {
+                let key = FactKey::Secret(birth, secret.clone());
+                assert!(store.get(&key).expect("readable").is_some(), "a live secret is kept");
+            }
+            view.credentials.insert(credential.id.to_string(), kept.credential(credential));
+        }
+        state.companies.insert(company.id.to_string(), view);
+    }
+    let up_to = Revision(u64::MAX - 1);
+    let log = store.changes(None, Revision::ZERO, up_to, ALL).expect("readable");
+    (state, log)
 }

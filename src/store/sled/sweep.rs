@@ -11,6 +11,7 @@
 use jiff::{SignedDuration, Timestamp};
 use sled::{IVec, Tree};
 
+use super::backup::Taps;
 use super::tally::{Entries, Tally};
 use super::{Trouble, unavailable, value};
 use crate::policy::revision::Revision;
@@ -52,13 +53,14 @@ impl Sweep {
         &mut self,
         tree: &Tree,
         tally: &mut Tally,
+        taps: &mut Taps,
         now: Timestamp,
         head: Revision,
     ) -> bool {
         if self.failed {
             return false;
         }
-        self.try_step(tree, tally, now, head).unwrap_or_else(|error| {
+        self.try_step(tree, tally, taps, now, head).unwrap_or_else(|error| {
             tracing::warn!(%error, "sweeping failed; it is tried again at the next start");
             self.failed = true;
             false
@@ -69,6 +71,7 @@ impl Sweep {
         &mut self,
         tree: &Tree,
         tally: &mut Tally,
+        taps: &mut Taps,
         now: Timestamp,
         head: Revision,
     ) -> Result<bool, StoreError> {
@@ -92,6 +95,7 @@ impl Sweep {
             }
         };
         batch.apply(tree, tally)?;
+        taps.hand_over(batch);
         Ok(more)
     }
 

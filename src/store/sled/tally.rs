@@ -6,7 +6,8 @@
 //! and a store whose entries do not add up to it is damaged. Whoever opens a store reads all of
 //! it for that.
 //!
-//! INVARIANT (nothing beside the tally): the tree is changed by [`Entries::apply`] only.
+//! INVARIANT (nothing beside the tally): the tree is changed by [`Entries::apply`] only. A tree
+//! that is still being restored is no store yet; it is told its tally at the end.
 //!
 //! When credentials were last seen is not in it: a crash may forget that.
 
@@ -37,6 +38,16 @@ impl Tally {
         let Some(bytes) = tree.get(key::TALLY)? else { return Ok(None) };
         let bytes = <[u8; 16]>::try_from(&*bytes).map_err(|_| Trouble::Damage)?;
         Ok(Some(Self(u128::from_be_bytes(bytes))))
+    }
+
+    /// The tally that a backup says its entries add up to.
+    pub(super) fn told(number: u128) -> Self {
+        Self(number)
+    }
+
+    /// As a number.
+    pub(super) fn number(self) -> u128 {
+        self.0
     }
 
     fn add(&mut self, place: &[u8], value: &[u8]) {
@@ -73,17 +84,22 @@ impl Entries {
         self.0.insert(place.into(), None);
     }
 
+    /// The places, with what shall lie there.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&[u8], Option<&[u8]>)> {
+        self.0.iter().map(|(place, value)| (place.as_slice(), value.as_deref()))
+    }
+
     /// Writes them with the tally that comes of it.
-    pub(super) fn apply(self, tree: &Tree, tally: &mut Tally) -> Result<(), StoreError> {
+    pub(super) fn apply(&self, tree: &Tree, tally: &mut Tally) -> Result<(), StoreError> {
         let (mut batch, mut next) = (Batch::default(), *tally);
-        for (place, value) in self.0 {
-            let fresh = value.is_some() && key::is_written_once(&place);
-            if !fresh && let Some(old) = tree.get(&place).map_err(|error| unavailable(&error))? {
-                next.take(&place, &old);
+        for (place, value) in self.iter() {
+            let fresh = value.is_some() && key::is_written_once(place);
+            if !fresh && let Some(old) = tree.get(place).map_err(|error| unavailable(&error))? {
+                next.take(place, &old);
             }
             match value {
                 Some(value) => {
-                    next.add(&place, &value);
+                    next.add(place, value);
                     batch.insert(place, value);
                 }
                 None => batch.remove(place),

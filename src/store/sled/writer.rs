@@ -1,7 +1,8 @@
 //! Writer: the one thread that commits.
 //!
 //! It drains its queue, checks that what each change rests on still stands, writes all of them
-//! as one atomic batch, flushes and syncs once, tells the listener, and only then answers.
+//! as one atomic batch, flushes and syncs once, tells the listener, and only then answers. A backup
+//! under way is handed what was written.
 //!
 //! INVARIANT (one order): revisions are assigned here and nowhere else, one step up each, in
 //! the order of the batch; a proposal is checked against everything before it.
@@ -25,6 +26,7 @@ use crate::store::{
     RequestKey, Step, StoreError, key, record,
 };
 
+use super::backup::{State, Tap, Taps, Which};
 use super::room::{self, Room};
 use super::sweep::Sweep;
 use super::tally::{Entries, Tally};
@@ -49,6 +51,10 @@ pub(super) enum Order {
     MarkTime(Timestamp),
     /// Note when credentials were last seen.
     Seen(Vec<(Revision, Minute)>),
+    /// Hand over to this backup what is written from here on.
+    Backup(Tap),
+    /// Hand over no more to this one, and say where it ends.
+    EndBackup(Which),
 }
 
 type Answer = oneshot::Sender<Result<Receipt, CommitError>>;
@@ -69,6 +75,8 @@ pub(super) struct Writer {
     /// Which credentials are still to be noted as seen, earlier minutes first.
     seen: VecDeque<(Revision, Minute)>,
     sweep: Sweep,
+    /// Who is handed what is written.
+    taps: Taps,
     /// How many batches were committed since the last step of the sweep.
     unswept: u32,
 }
@@ -106,8 +114,7 @@ impl Writer {
     ) -> Result<Self, Trouble> {
         let sweep = Sweep::of(&tree)?;
         let time = time.unwrap_or(Timestamp::UNIX_EPOCH);
-        let seen = VecDeque::new();
-        let mark = time;
+        let (seen, taps, mark) = (VecDeque::new(), Taps::default(), time);
         Ok(Self {
             tree,
             tally,
@@ -120,6 +127,7 @@ impl Writer {
             mark,
             seen,
             sweep,
+            taps,
             unswept: 0,
         })
     }
@@ -174,6 +182,7 @@ impl Writer {
         let mut draft =
             Draft { head: self.head, time: self.time, mark: self.mark, ..Draft::default() };
         let mut answers = Vec::with_capacity(orders.len());
+        let mut ended = Vec::new();
         let start = Instant::now();
         let left = self.room.left();
         self.measures.room.set(left);
@@ -185,6 +194,8 @@ impl Writer {
                 // Not worth the room that is left.
                 Order::Seen(_) if left < room::RESERVE => {}
                 Order::Seen(seen) => self.seen.extend(seen),
+                Order::Backup(tap) => self.taps.add(tap),
+                Order::EndBackup(which) => ended.push(which),
                 Order::Commit(proposal, answer) => {
                     let needed = draft.bytes.saturating_mul(room::GROWTH) + room::RESERVE;
                     let receipt = if left < needed {
@@ -212,6 +223,8 @@ impl Writer {
         if !answers.is_empty() {
             self.measures.batches.note(start.elapsed());
         }
+        let state = State { head: self.head, tally: self.tally, mark: self.mark };
+        ended.iter().for_each(|which| self.taps.end(which, state));
         // A conflict is answered only now, when what it lost against can be read by everybody.
         for (answer, receipt) in answers {
             match receipt {
@@ -243,6 +256,7 @@ impl Writer {
         self.head = draft.head;
         (self.time, self.mark) = (draft.time, draft.mark);
         self.sweep.add(draft.dead);
+        self.taps.hand_over(draft.batch);
         if changed {
             listener.durable(self.head, draft.outcomes.into_values().collect());
         }
@@ -339,7 +353,7 @@ impl Writer {
         if self.room.left() < room::RESERVE / 2 {
             return false;
         }
-        self.sweep.step(&self.tree, &mut self.tally, self.mark, self.head)
+        self.sweep.step(&self.tree, &mut self.tally, &mut self.taps, self.mark, self.head)
     }
 }
 

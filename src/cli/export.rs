@@ -1,0 +1,237 @@
+//! `scopegate export`: everything that people want to read, one JSON object a line.
+//!
+//! A line without a `record` is as `scopegate import` reads it, and gives no more than there is:
+//! a grant that does not count, or ends before its credential, has a line of its own.
+//!
+//! Not here: secrets, the audit log, and one revision for all of it; a backup has these.
+
+use std::io::{BufWriter, Write};
+
+use anyhow::Context;
+use jiff::Timestamp;
+use serde::Serialize;
+use tonic::Code;
+use tonic::transport::Channel;
+
+use super::output::Output;
+use super::{PATIENCE, endpoint, reach, said};
+use crate::config::ExportArgs;
+use crate::proto::catalog_service_client::CatalogServiceClient;
+use crate::proto::directory_service_client::DirectoryServiceClient;
+use crate::proto::{
+    Company, Credential, GetCatalogRequest, GetConsentRequest, Grant, GrantState,
+    ListCompaniesRequest, ListCredentialsRequest, ListUsersRequest, User,
+};
+
+/// How many resources to ask for at once.
+const PAGE: i32 = 1_000;
+/// The most bytes of a page: a company may name a whole catalog.
+const MESSAGE: usize = 256 << 20;
+
+/// Exports. True if all is written.
+///
+/// # Errors
+/// Not all could be read or written.
+pub async fn export(args: ExportArgs) -> anyhow::Result<bool> {
+    let channel = reach(endpoint(&args.endpoint, &args.tls)?.connect_timeout(PATIENCE)).await?;
+    let mut export = Export {
+        catalog: CatalogServiceClient::new(channel.clone()).max_decoding_message_size(MESSAGE),
+        directory: DirectoryServiceClient::new(channel).max_decoding_message_size(MESSAGE),
+        output: BufWriter::new(Output::open(&args.output)?),
+    };
+    let done = export.all().await;
+    let (output, _) = export.output.into_parts();
+    match done {
+        Ok(()) => output.finish().map(|()| true),
+        Err(error) => {
+            output.give_up();
+            Err(error)
+        }
+    }
+}
+
+struct Export {
+    catalog: CatalogServiceClient<Channel>,
+    directory: DirectoryServiceClient<Channel>,
+    output: BufWriter<Output>,
+}
+
+/// Reads all pages of a list. A company that is deleted meanwhile has no more.
+macro_rules! pages {
+    ($client:expr, $list:ident, $request:expr, $items:ident, |$item:ident| $each:expr) => {{
+        let mut request = $request;
+        loop {
+            let page = match $client.$list(request.clone()).await {
+                Ok(page) => page.into_inner(),
+                Err(status) if status.code() == Code::NotFound => break,
+                Err(status) => return Err(said(&status)),
+            };
+            for $item in page.$items {
+                $each;
+            }
+            if page.next_page_token.is_empty() {
+                break;
+            }
+            request.page_token = page.next_page_token;
+        }
+    }};
+}
+
+impl Export {
+    async fn all(&mut self) -> anyhow::Result<()> {
+        let catalog = self.catalog.get_catalog(GetCatalogRequest {}).await;
+        let catalog = catalog.map_err(|status| said(&status))?.into_inner();
+        self.line(&Record::Catalog { yaml: &catalog.yaml })?;
+        let companies = ListCompaniesRequest { page_size: PAGE, ..Default::default() };
+        pages!(self.directory, list_companies, companies, companies, |company| {
+            self.company(&company).await?
+        });
+        self.output.flush().context("cannot write")
+    }
+
+    async fn company(&mut self, company: &Company) -> anyhow::Result<()> {
+        let company_id = company.company_id.clone();
+        self.line(&company_line(company))?;
+        let list = ListCredentialsRequest {
+            company_id: company_id.clone(),
+            page_size: PAGE,
+            ..Default::default()
+        };
+        let mut credentials = Vec::new();
+        pages!(self.directory, list_credentials, list, credentials, |credential| {
+            self.line(&credential_line(&credential))?;
+            grant_lines(&credential).try_for_each(|line| self.line(&line))?;
+            credentials.push(credential.credential_id)
+        });
+        let list = ListUsersRequest { company_id, page_size: PAGE, ..Default::default() };
+        pages!(self.directory, list_users, list, users, |user| {
+            self.user(user, &credentials).await?
+        });
+        Ok(())
+    }
+
+    /// A user, and every consent. There is no list of those: each credential is asked for.
+    async fn user(&mut self, user: User, credentials: &[String]) -> anyhow::Result<()> {
+        let User { company_id, user_id, roles, .. } = user;
+        self.line(&Record::User { company_id: &company_id, user_id: &user_id, roles: &roles })?;
+        for credential_id in credentials {
+            let (company_id, user_id) = (company_id.clone(), user_id.clone());
+            let credential_id = credential_id.clone();
+            let asked = GetConsentRequest { company_id, credential_id, user_id };
+            let consent = match self.directory.get_consent(asked).await {
+                Ok(read) => read.into_inner().consent,
+                Err(status) if status.code() == Code::NotFound => None,
+                Err(status) => return Err(said(&status)),
+            };
+            if let Some(consent) = consent {
+                self.line(&Record::Consent {
+                    company_id: &consent.company_id,
+                    credential_id: &consent.credential_id,
+                    user_id: &consent.user_id,
+                    scopes: &consent.scopes,
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    fn line(&mut self, line: &impl Serialize) -> anyhow::Result<()> {
+        let line = serde_json::to_string(line).context("cannot write")?;
+        writeln!(self.output, "{line}").context("cannot write")
+    }
+}
+
+/// A line that `scopegate import` skips.
+#[derive(Serialize)]
+#[serde(tag = "record", rename_all = "snake_case")]
+enum Record<'a> {
+    Catalog {
+        yaml: &'a str,
+    },
+    Grant {
+        company_id: &'a str,
+        credential_id: &'a str,
+        scope: &'a str,
+        state: &'static str,
+        expires_at: Option<String>,
+    },
+    User {
+        company_id: &'a str,
+        user_id: &'a str,
+        roles: &'a [String],
+    },
+    Consent {
+        company_id: &'a str,
+        credential_id: &'a str,
+        user_id: &'a str,
+        scopes: &'a [String],
+    },
+}
+
+/// A company as `scopegate import` reads it, unless it is disabled.
+#[derive(Serialize)]
+struct CompanyLine<'a> {
+    company_id: &'a str,
+    display_name: &'a str,
+    scopes: Vec<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    enabled: Option<bool>,
+}
+
+/// A credential as `scopegate import` reads it.
+#[derive(Serialize)]
+struct CredentialLine<'a> {
+    company_id: &'a str,
+    credential_id: &'a str,
+    label: &'a str,
+    scopes: Vec<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires_at: Option<String>,
+    enabled: bool,
+}
+
+fn company_line(company: &Company) -> CompanyLine<'_> {
+    CompanyLine {
+        company_id: &company.company_id,
+        display_name: &company.display_name,
+        scopes: company.scopes.iter().map(|place| place.scope.as_str()).collect(),
+        enabled: (!company.enabled).then_some(false),
+    }
+}
+
+/// Whether a credential that is given the scope has what this grant gives, and no more.
+fn is_plain(grant: &Grant) -> bool {
+    grant.state() == GrantState::Active && grant.expires_at.is_none()
+}
+
+fn credential_line(credential: &Credential) -> CredentialLine<'_> {
+    let scopes = credential.grants.iter().filter(|grant| is_plain(grant));
+    CredentialLine {
+        company_id: &credential.company_id,
+        credential_id: &credential.credential_id,
+        label: &credential.label,
+        scopes: scopes.map(|grant| grant.scope.as_str()).collect(),
+        expires_at: credential.expires_at.as_ref().and_then(moment),
+        enabled: credential.enabled,
+    }
+}
+
+fn grant_lines(credential: &Credential) -> impl Iterator<Item = Record<'_>> {
+    let others = credential.grants.iter().filter(|grant| !is_plain(grant));
+    others.map(|grant| Record::Grant {
+        company_id: &credential.company_id,
+        credential_id: &credential.credential_id,
+        scope: &grant.scope,
+        state: match grant.state() {
+            GrantState::Active => "active",
+            GrantState::Dormant => "dormant",
+            GrantState::Expired => "expired",
+            GrantState::Unspecified => "unknown",
+        },
+        expires_at: grant.expires_at.as_ref().and_then(moment),
+    })
+}
+
+fn moment(time: &prost_types::Timestamp) -> Option<String> {
+    Timestamp::new(time.seconds, time.nanos).ok().map(|time| time.to_string())
+}

@@ -1,0 +1,100 @@
+//! The BackupService: the store as a file, in parts.
+//!
+//! Not here: what the parts say, and that they are of one revision; see `store::backup`.
+
+use std::pin::Pin;
+
+use tokio::sync::mpsc;
+use tokio_stream::Stream;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status};
+
+use super::access::Asked;
+use super::{Doors, status};
+use crate::authority::refusal::Refusal;
+use crate::policy::caller::Caller;
+use crate::proto::backup_service_server::BackupService;
+use crate::proto::{BackupRequest, BackupResponse};
+use crate::store::backup::Backup;
+
+/// How many parts are made ahead of the client.
+const AHEAD: usize = 4;
+
+#[tonic::async_trait]
+impl BackupService for Doors {
+    type BackupStream = Pin<Box<dyn Stream<Item = Result<BackupResponse, Status>> + Send>>;
+
+    async fn backup(
+        &self,
+        request: Request<BackupRequest>,
+    ) -> Result<Response<Self::BackupStream>, Status> {
+        let Asked { caller, .. } = Asked::of(request)?;
+        let backup = self.ask()?.backup().await?;
+        let (send, parts) = mpsc::channel(AHEAD);
+        // It waits for the disk, and for the client.
+        tokio::task::spawn_blocking(move || make(backup, &send));
+        let (send, stream) = mpsc::channel(1);
+        tokio::spawn(hand_on(self.clone(), caller, parts, send));
+        Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+    }
+}
+
+type Part = Result<BackupResponse, Status>;
+
+/// Makes parts until the end, or until nobody takes them any more.
+fn make(mut backup: Box<dyn Backup>, send: &mpsc::Sender<Part>) {
+    tracing::info!("a backup begins");
+    let mut bytes = 0;
+    loop {
+        let part = match backup.next() {
+            Ok(Some(data)) => {
+                bytes += data.len();
+                Ok(BackupResponse { data })
+            }
+            Ok(None) => {
+                tracing::info!(bytes, "a backup was made");
+                return;
+            }
+            Err(error) => {
+                tracing::warn!(bytes, %error, "a backup was not made");
+                Err(Refusal::Store(error).into())
+            }
+        };
+        let last = part.is_err();
+        if send.blocking_send(part).is_err() || last {
+            // A client that is gone has no backup, and knows it.
+            return;
+        }
+    }
+}
+
+/// Hands parts on until their end, or that of the client, its key or the server. A backup that is
+/// cut off says so: one that merely stopped could pass for a whole one.
+async fn hand_on(
+    doors: Doors,
+    caller: Caller,
+    mut parts: mpsc::Receiver<Part>,
+    send: mpsc::Sender<Part>,
+) {
+    let Some(authority) = doors.authority() else { return };
+    let mut closing = doors.closing();
+    loop {
+        if !authority.stands(&caller) {
+            send.send(Err(status::no_longer_known())).await.ok();
+            return;
+        }
+        let hand_on = async {
+            match parts.recv().await {
+                Some(part) => send.send(part).await.is_ok(),
+                None => false,
+            }
+        };
+        tokio::select! {
+            more = hand_on => if !more { return },
+            _ = closing.wait_for(|closing| *closing) => {
+                send.try_send(Err(status::ending())).ok();
+                return;
+            }
+        }
+    }
+}
