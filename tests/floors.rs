@@ -85,7 +85,6 @@ fn each_heavy_crate_is_named_in_one_room() {
         ),
         ("hyper::", &["src/server/core.rs", "src/server/metrics.rs"]),
         ("prometheus_client::", &["src/server/metrics.rs"]),
-        ("hyper::", &["src/server/core.rs"]),
         ("tokio_rustls::", &["src/server/tls.rs"]),
         ("x509_cert::", &["src/server/tls.rs"]),
         ("serde_saphyr::", &["src/policy/catalog/file.rs"]),

@@ -178,13 +178,18 @@ async fn until_logged(server: &Server, part: &str) {
 }
 
 async fn client(server: &Server, ca: &Ca, shown: Option<&Pair>) -> Client {
+    client_as(server, ca, shown, None).await
+}
+
+/// A client that also presents a key, if any.
+async fn client_as(server: &Server, ca: &Ca, shown: Option<&Pair>, key: Option<&str>) -> Client {
     let mut tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(ca.pem()));
     if let Some(pair) = shown {
         tls = tls.identity(Identity::from_pem(&pair.cert, &pair.key));
     }
     let endpoint = Channel::from_shared(format!("https://{}", server.address)).expect("a URL");
     let endpoint = endpoint.tls_config(tls).expect("a configuration");
-    Client::over(endpoint.connect().await.expect("connected"))
+    Client::over_as(endpoint.connect().await.expect("connected"), key)
 }
 
 async fn assert_served(client: &Client) {
@@ -454,4 +459,63 @@ async fn the_commands_speak_tls() {
             println!("{sentence}");
         }
     }
+}
+
+#[tokio::test]
+async fn a_certificate_is_a_key_or_half_of_one() {
+    let (ca, clients) = (Ca::new(), Ca::new());
+    let files = Files::new(&ca.pair(1));
+    let client_ca = files.write("clients.pem", &clients.pem());
+    let server = files.serve(&["--tls-client-ca", &client_ca]);
+    let gateway = clients.pair(2);
+    let stranger = {
+        let mut params = CertificateParams::new(["localhost".to_owned()]).expect("names");
+        params.not_after = date_time_ymd(2100, 1, 1);
+        let key = KeyPair::generate().expect("a key");
+        let cert = params.signed_by(&key, &clients.0).expect("signed").pem();
+        Pair { cert, key: key.serialize_pem() }
+    };
+    let anybody = client(&server, &ca, Some(&stranger)).await;
+    let new = |name: &str, role: Role| CreateKeyRequest {
+        name: name.to_owned(),
+        roles: vec![role.into()],
+        ..CreateKeyRequest::default()
+    };
+    let create = async |by: &Client, new: CreateKeyRequest| {
+        by.keys.clone().create_key(new).await.map(tonic::Response::into_inner)
+    };
+    let operator = create(&anybody, new("root", Role::Operator)).await.expect("made").secret;
+    let operator = client_as(&server, &ca, Some(&stranger), Some(&operator)).await;
+    let uri = || "spiffe://example.org/gateway".to_owned();
+    let alone = CreateKeyRequest {
+        certificate: uri(),
+        certificate_only: true,
+        ..new("gateway", Role::Service)
+    };
+    let made = create(&operator, alone.clone()).await.expect("made");
+    assert!(made.secret.is_empty() && made.key.as_ref().is_some_and(|key| key.certificate_only));
+    // Of two with the same certificate it could not be told who calls.
+    let (code, _) = harness::refused(create(&operator, alone).await);
+    assert_eq!(code, tonic::Code::AlreadyExists);
+    let both = CreateKeyRequest { certificate: uri(), ..new("both", Role::Service) };
+    let both = create(&operator, both).await.expect("made").secret;
+
+    assert_served(&client(&server, &ca, Some(&gateway)).await).await;
+    assert_served(&client_as(&server, &ca, Some(&gateway), Some(&both)).await).await;
+    for (what, shown, key, reason) in [
+        ("another's certificate", &stranger, None, "KEY_REQUIRED"),
+        ("another's with a key", &stranger, Some(&*both), "CERTIFICATE_REQUIRED"),
+        ("a right certificate, a wrong key", &gateway, Some("sgk_x"), "KEY_UNKNOWN"),
+    ] {
+        let client = client_as(&server, &ca, Some(shown), key).await;
+        let asked = client.ask(harness::scopes_of("demo", "hr-sync", &["users:write"])).await;
+        let (code, details) = harness::refused(asked);
+        assert_eq!(code, tonic::Code::Unauthenticated, "{what}");
+        assert_eq!(details.error_info().expect("it").reason, reason, "{what}");
+    }
+    let gone = DeleteKeyRequest { key_id: made.key.expect("a key").key_id, ..Default::default() };
+    operator.keys.clone().delete_key(gone).await.expect("revoked");
+    let after = client(&server, &ca, Some(&gateway)).await;
+    let asked = after.ask(harness::scopes_of("demo", "hr-sync", &["users:write"])).await;
+    assert_eq!(harness::refused(asked).0, tonic::Code::Unauthenticated);
 }

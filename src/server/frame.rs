@@ -116,7 +116,8 @@ impl Frame {
                 Failure::Config(format!("cannot serve metrics on {address}: {}", error.kind()))
             })?;
             let started = SystemTime::now();
-            let metrics = Metrics { doors: doors.clone(), cores: calls.clone(), started };
+            let tls = service.tls.clone();
+            let metrics = Metrics { doors: doors.clone(), cores: calls.clone(), started, tls };
             tokio::spawn(metrics::serve(listener, metrics));
         }
         let cores = calls

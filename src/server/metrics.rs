@@ -27,6 +27,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
 use super::calls::Calls;
+use super::tls::Tls;
 use crate::authority::Authority;
 use crate::grpc::{self, Doors};
 use crate::measure::{Times, TimesRead};
@@ -41,6 +42,7 @@ pub(super) struct Metrics {
     pub(super) doors: Doors,
     pub(super) cores: Vec<Arc<Calls>>,
     pub(super) started: SystemTime,
+    pub(super) tls: Option<Tls>,
 }
 
 impl fmt::Debug for Metrics {
@@ -174,6 +176,11 @@ impl Collector for Metrics {
         page.level("calls_under_way", "Calls under way", None, under_way as u64)?;
         page.level("connections", "Connections open", None, connections as u64)?;
         page.level("watchers", "Streams of changes open", None, self.doors.watchers.read())?;
+        if let Some(end) = self.tls.as_ref().and_then(Tls::not_after) {
+            let what = "When the server's certificate ends, in seconds since 1970";
+            let end = u64::try_from(end.as_second()).unwrap_or(0);
+            page.level("tls_certificate_end", what, Some(&Unit::Seconds), end)?;
+        }
         if let Some(log) = &self.doors.decisions {
             let counts = log.counts();
             let what = "Decisions written to the decision log";

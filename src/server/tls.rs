@@ -105,6 +105,11 @@ impl Tls {
         Ok((stream, Peer { certificate }))
     }
 
+    /// Until when the certificate that is in force is valid, if that is known.
+    pub(super) fn not_after(&self) -> Option<Timestamp> {
+        self.in_force.load().not_after
+    }
+
     /// Looks at the files for as long as what is returned is kept.
     pub(super) fn watch(&self) -> Watch {
         Watch(tokio::spawn(self.clone().keep_looking()))
