@@ -1,29 +1,71 @@
-//! The operator's commands. They speak gRPC like any other client, and know no floor below it.
+//! The operator's commands, by noun and verb. A command's file has its flags and what it does.
+//!
+//! They speak gRPC like any other client, and know no floor below it. What needs no server, a
+//! catalog file's check and its tests, asks the policy, which is what a server would ask.
 
+mod asking;
+mod catalog;
+mod changes;
 mod check;
+mod company;
+mod completions;
+mod confirm;
+mod consent;
+mod context;
+mod credential;
+mod effective;
+mod explain;
 mod health;
 mod import;
+mod moment;
+mod printer;
+mod question;
+mod restriction;
+mod trial;
+mod user;
 
 use std::time::Duration;
 
 use tonic::transport::{Channel, Endpoint};
+use tonic_types::StatusExt;
 
-pub use self::check::check;
+pub use self::asking::{Asking, Limit, Terms};
+pub use self::catalog::{CatalogCommand, catalog};
+pub use self::changes::{ChangesCommand, changes};
+pub use self::check::{CheckArgs, check};
+pub use self::company::{CompanyCommand, company};
+pub use self::completions::{CompletionsArgs, completions};
+pub use self::consent::{ConsentCommand, consent};
+pub use self::context::{ContextCommand, context};
+pub use self::credential::{CredentialCommand, SecretCommand, credential};
+pub use self::effective::{EffectiveArgs, effective};
+pub use self::explain::{ExplainArgs, explain};
 pub use self::health::health;
 pub use self::import::import;
+pub use self::question::{Caller, Question};
+pub use self::restriction::RestrictArgs;
+pub use self::user::{UserCommand, user};
 use crate::config::EndpointArgs;
 
 /// The exit code of a command that could not ask.
 pub const COULD_NOT_ASK: u8 = 2;
 
+/// A connection on which each call is answered in time.
 async fn connect(args: &EndpointArgs) -> anyhow::Result<Channel> {
-    let timeout = Duration::from_secs(args.timeout_seconds);
-    reach(endpoint(&args.endpoint)?.connect_timeout(timeout).timeout(timeout)).await
+    reach(endpoint(args)?.timeout(Duration::from_secs(args.timeout_seconds))).await
 }
 
-fn endpoint(url: &str) -> anyhow::Result<Endpoint> {
-    Endpoint::from_shared(url.to_owned())
-        .map_err(|_| anyhow::anyhow!("--endpoint `{url}` is not a URL"))
+/// A connection for a call that takes as long as it takes.
+async fn connect_for_long(args: &EndpointArgs) -> anyhow::Result<Channel> {
+    reach(endpoint(args)?).await
+}
+
+/// The one place where it is settled which server is asked, and how it is reached.
+fn endpoint(args: &EndpointArgs) -> anyhow::Result<Endpoint> {
+    let way = context::way(args)?;
+    let endpoint = Endpoint::from_shared(way.endpoint.clone())
+        .map_err(|_| anyhow::anyhow!("--endpoint `{}` is not a URL", way.endpoint))?;
+    Ok(endpoint.connect_timeout(Duration::from_secs(args.timeout_seconds)))
 }
 
 async fn reach(endpoint: Endpoint) -> anyhow::Result<Channel> {
@@ -35,7 +77,20 @@ async fn reach(endpoint: Endpoint) -> anyhow::Result<Channel> {
     })
 }
 
-/// What a server said, in a sentence.
+/// What a server said, in a sentence, and below it what is wrong with what, where it says that
+/// of several things.
 fn said(status: &tonic::Status) -> anyhow::Error {
-    anyhow::anyhow!("{}: {}", status.code().description(), status.message())
+    let mut text = format!("{}: {}", status.code().description(), status.message());
+    let details = status.get_error_details();
+    if let Some(bad) = details.bad_request().filter(|bad| bad.field_violations.len() > 1) {
+        for violation in &bad.field_violations {
+            text.push_str(&format!("\n  `{}` {}", violation.field, violation.description));
+        }
+    }
+    if let Some(failed) = details.precondition_failure() {
+        for violation in &failed.violations {
+            text.push_str(&format!("\n  {}: {}", violation.subject, violation.description));
+        }
+    }
+    anyhow::anyhow!(text)
 }

@@ -1,6 +1,6 @@
 //! Config: every knob. A flag, its environment variable and its documentation are one thing.
 //!
-//! Not here: any use of them.
+//! Not here: any use of them, and what one command alone takes, which stands with the command.
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
@@ -8,6 +8,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::cli::{
+    CatalogCommand, ChangesCommand, CheckArgs, CompanyCommand, CompletionsArgs, ConsentCommand,
+    ContextCommand, CredentialCommand, EffectiveArgs, ExplainArgs, UserCommand,
+};
 use crate::policy::catalog::file::duration;
 
 /// May this API credential of this company use these scopes now?
@@ -26,6 +30,28 @@ pub enum Command {
     Serve(Box<ServeArgs>),
     /// Ask a server for a decision: exit code 0 allowed, 1 denied, 2 could not ask.
     Check(CheckArgs),
+    /// Ask what every layer says of every scope of a check.
+    Explain(ExplainArgs),
+    /// List everything that a check would allow.
+    Effective(EffectiveArgs),
+    /// Companies, and the ceiling of scopes that each has.
+    #[command(subcommand)]
+    Company(CompanyCommand),
+    /// Credentials, their scopes and secrets.
+    #[command(subcommand)]
+    Credential(CredentialCommand),
+    /// Users and the roles that they hold.
+    #[command(subcommand)]
+    User(UserCommand),
+    /// What users have allowed credentials to do in their name.
+    #[command(subcommand)]
+    Consent(ConsentCommand),
+    /// The catalog: scopes, audiences, roles, endpoints.
+    #[command(subcommand)]
+    Catalog(CatalogCommand),
+    /// The audit log, and the stream of it.
+    #[command(subcommand)]
+    Changes(ChangesCommand),
     /// Ask a server whether it is serving: exit code 0 if so, 2 if not.
     Health(HealthArgs),
     /// Create companies and credentials from a file: exit code 0 if all exist now, 2 if not.
@@ -36,6 +62,11 @@ pub enum Command {
     /// credentials and has the whole catalog unless it names scopes. What exists already is left
     /// as it is: an import that was interrupted is run again.
     Import(ImportArgs),
+    /// The servers that the commands can go to, by name.
+    #[command(subcommand)]
+    Context(ContextCommand),
+    /// Write what a shell needs to complete the commands.
+    Completions(CompletionsArgs),
 }
 
 /// As many threads as this process may run at once.
@@ -179,44 +210,18 @@ pub enum LogFormat {
 /// Which server to ask.
 #[derive(Debug, Args)]
 pub struct EndpointArgs {
-    /// The server's address.
-    #[arg(
-        long,
-        env = "SCOPEGATE_ENDPOINT",
-        default_value = "http://127.0.0.1:50051",
-        value_name = "URL"
-    )]
-    pub endpoint: String,
+    /// The server's address; if not given, that of the context, else http://127.0.0.1:50051.
+    #[arg(long, env = "SCOPEGATE_ENDPOINT", value_name = "URL")]
+    pub endpoint: Option<String>,
 
-    /// How long to wait for the answer, in seconds.
+    /// The name of a context of the config file; if neither this nor --endpoint is given, the
+    /// current one.
+    #[arg(long, env = "SCOPEGATE_CONTEXT", value_name = "NAME")]
+    pub context: Option<String>,
+
+    /// How long to wait for a connection, and for each answer, in seconds.
     #[arg(long, env = "SCOPEGATE_TIMEOUT_SECONDS", default_value_t = 5, value_name = "N")]
     pub timeout_seconds: u64,
-}
-
-/// A check to ask for.
-#[derive(Debug, Args)]
-pub struct CheckArgs {
-    /// The company's id.
-    pub company: String,
-
-    /// The id of the company's credential.
-    pub credential: String,
-
-    /// The scopes, all of which are needed.
-    #[arg(required = true, value_name = "SCOPE")]
-    pub scopes: Vec<String>,
-
-    /// The audience, where the catalog has several.
-    #[arg(long, default_value = "")]
-    pub audience: String,
-
-    /// How to write the answer.
-    #[arg(long, default_value = "table", value_name = "FORMAT")]
-    pub output: Output,
-
-    /// Which server to ask.
-    #[command(flatten)]
-    pub server: EndpointArgs,
 }
 
 /// How to write an answer.
@@ -246,14 +251,9 @@ pub struct ImportArgs {
     #[arg(long, default_value = "")]
     pub on_behalf_of: String,
 
-    /// The server's address.
-    #[arg(
-        long,
-        env = "SCOPEGATE_ENDPOINT",
-        default_value = "http://127.0.0.1:50051",
-        value_name = "URL"
-    )]
-    pub endpoint: String,
+    /// Which server to ask. The import itself takes as long as it takes.
+    #[command(flatten)]
+    pub server: EndpointArgs,
 }
 
 /// Whose health to ask for.
