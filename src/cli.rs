@@ -80,8 +80,12 @@ async fn reach(endpoint: Endpoint) -> anyhow::Result<Channel> {
 /// What a server said, in a sentence, and below it what is wrong with what, where it says that
 /// of several things.
 fn said(status: &tonic::Status) -> anyhow::Error {
-    let mut text = format!("{}: {}", status.code().description(), status.message());
     let details = status.get_error_details();
+    let mut text = match details.error_info() {
+        Some(_) => status.message().to_owned(),
+        // No sentence of the server's: it did not come to that.
+        None => format!("{}: {}", status.code().description(), status.message()),
+    };
     if let Some(bad) = details.bad_request().filter(|bad| bad.field_violations.len() > 1) {
         for violation in &bad.field_violations {
             text.push_str(&format!("\n  `{}` {}", violation.field, violation.description));

@@ -9,7 +9,7 @@ use anyhow::{Context, bail};
 use clap::Subcommand;
 use serde_json::json;
 
-use super::asking::{Asking, Terms, answer, on_terms};
+use super::asking::{Asking, Desk, Terms, answer, on_terms};
 use super::confirm;
 use super::printer::{Printer, Sheet, Words};
 use super::trial::{TestArgs, test};
@@ -73,8 +73,7 @@ pub async fn catalog(command: CatalogCommand) -> anyhow::Result<bool> {
             let mut desk = asking.open().await?;
             let said = answer(desk.catalog.get_catalog(GetCatalogRequest {}).await)?;
             // As it is, so that it can be kept in a file.
-            let sheet = said.yaml.trim_end().lines().fold(Sheet::default(), Sheet::line);
-            desk.printer.print(&said, sheet)?;
+            desk.printer.print_text(&said, &said.yaml)?;
             Ok(true)
         }
         CatalogCommand::Apply { file, yes, terms } => apply(&file, yes, &terms).await,
@@ -102,31 +101,42 @@ async fn apply(file: &Path, yes: bool, terms: &Terms) -> anyhow::Result<bool> {
             .print(&said, Sheet::default().line("nothing was changed").then(sheet(&said)))?;
         return Ok(true);
     }
-    // What is seen is what is replaced: if somebody applies another meanwhile, this is refused.
-    let etag = match terms.etag.as_str() {
-        "" => answer(desk.catalog.get_catalog(GetCatalogRequest {}).await)?.etag,
-        etag => etag.to_owned(),
-    };
-    let request = ApplyCatalogRequest { etag, ..request };
-    if !yes {
-        let preview = ApplyCatalogRequest { validate_only: true, ..request.clone() };
-        let preview = answer(desk.catalog.apply_catalog(preview).await)?;
-        if !preview.removed_scopes.is_empty() {
-            desk.printer.tell(sheet(&preview))?;
-            if !confirm::somebody_is_there() {
-                bail!(
-                    "nothing was applied, since it would take scopes away and nobody can be asked here: run it on a terminal, or say --yes if this is what you want"
-                );
-            }
-            let removed = preview.removed_scopes.join(" ");
-            if !confirm::ask(&format!("Take {removed} from everybody?"))? {
-                bail!("nothing was applied");
-            }
-        }
-    }
+    let request = if yes { request } else { agreed(request, &mut desk).await? };
     let done = answer(desk.catalog.apply_catalog(request).await)?;
     desk.printer.print(&done, sheet(&done).fact("revision", done.revision))?;
     Ok(true)
+}
+
+/// The request, once it takes no scopes away or somebody has agreed to that. It carries an etag:
+/// what was seen is what is replaced.
+async fn agreed(
+    request: ApplyCatalogRequest,
+    desk: &mut Desk,
+) -> anyhow::Result<ApplyCatalogRequest> {
+    let current = answer(desk.catalog.get_catalog(GetCatalogRequest {}).await)?;
+    if current.yaml == request.yaml {
+        // Nothing to agree to; and a request that is sent again must be what it was.
+        return Ok(request);
+    }
+    let etag = if request.etag.is_empty() { current.etag } else { request.etag.clone() };
+    let request = ApplyCatalogRequest { etag, ..request };
+    let preview = ApplyCatalogRequest { validate_only: true, ..request.clone() };
+    let preview = answer(desk.catalog.apply_catalog(preview).await)?;
+    if preview.removed_scopes.is_empty() {
+        return Ok(request);
+    }
+    desk.printer.tell(sheet(&preview))?;
+    if !confirm::somebody_is_there() {
+        bail!(
+            "nothing was applied, since it would take scopes away and nobody can be asked here: \
+             run it on a terminal, or say --yes if this is what you want"
+        );
+    }
+    let removed = preview.removed_scopes.join(" ");
+    if !confirm::ask(&format!("Take {removed} from everybody?"))? {
+        bail!("nothing was applied");
+    }
+    Ok(request)
 }
 
 /// What a catalog change does.

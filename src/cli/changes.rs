@@ -185,14 +185,28 @@ fn of_whom(change: &Change) -> String {
     ids.join("/")
 }
 
+/// How much of a change people are shown; programs get all of it.
+const SHOWN: usize = 8;
+/// How much of a field's value.
+const SHOWN_OF_A_VALUE: usize = 40;
+
 /// What moved.
 fn what(change: &Change) -> String {
     let added = change.added_scopes.iter().map(|scope| format!("+{scope}"));
     let removed = change.removed_scopes.iter().map(|scope| format!("-{scope}"));
     let fields = change.fields.iter().map(|field| {
-        let shown =
-            |value: &str| if value.is_empty() { "none".to_owned() } else { value.to_owned() };
+        let shown = |value: &str| match value.char_indices().nth(SHOWN_OF_A_VALUE) {
+            _ if value.is_empty() => "none".to_owned(),
+            Some((end, _)) => format!("{}…", value.get(..end).unwrap_or_default()),
+            None => value.to_owned(),
+        };
         format!("{}: {} -> {}", field.field, shown(&field.before), shown(&field.after))
     });
-    added.chain(removed).chain(fields).collect::<Vec<_>>().join(" ")
+    let mut parts: Vec<_> = added.chain(removed).chain(fields).collect();
+    if parts.len() > SHOWN {
+        let more = parts.len() - SHOWN;
+        parts.truncate(SHOWN);
+        parts.push(format!("and {more} more"));
+    }
+    parts.join(" ")
 }

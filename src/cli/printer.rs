@@ -49,6 +49,17 @@ impl Printer {
         }
     }
 
+    /// Writes an answer whose text people read as it is, to the byte.
+    ///
+    /// # Errors
+    /// Nobody reads.
+    pub fn print_text<M: Message + Name>(&self, answer: &M, text: &str) -> anyhow::Result<()> {
+        match self.output {
+            Output::Table => Ok(io::stdout().write_all(text.as_bytes())?),
+            Output::Json => self.json(answer, true),
+        }
+    }
+
     /// Writes one of many answers on a line of its own.
     ///
     /// # Errors
@@ -243,16 +254,32 @@ impl Sheet {
     }
 
     fn text(self, colours: bool) -> String {
-        let parts = self.0.into_iter().map(|part| match part {
-            Part::Line(text) => text.lines().map(plain).collect::<Vec<_>>().join("\n"),
-            Part::Facts(facts) => {
+        let mut text = String::new();
+        for part in self.0 {
+            let rows = matches!(part, Part::Rows(..));
+            let part = part.text(colours);
+            if !text.is_empty() {
+                // A head begins a part that can be read alone.
+                text.push_str(if rows { "\n\n" } else { "\n" });
+            }
+            text.push_str(&part);
+        }
+        text
+    }
+}
+
+impl Part {
+    fn text(self, colours: bool) -> String {
+        match self {
+            Self::Line(text) => text.lines().map(plain).collect::<Vec<_>>().join("\n"),
+            Self::Facts(facts) => {
                 let mut table = table();
                 for (name, value) in facts {
                     table.add_row([Cell::new(name), value.cell(colours)]);
                 }
                 shown(&table)
             }
-            Part::Rows(head, rows) => {
+            Self::Rows(head, rows) => {
                 let mut table = table();
                 let title = |title: &&str| {
                     let cell = Cell::new(title);
@@ -269,8 +296,7 @@ impl Sheet {
                 }
                 shown(&table)
             }
-        });
-        parts.collect::<Vec<_>>().join("\n")
+        }
     }
 }
 

@@ -65,7 +65,8 @@ pub(super) async fn restrict(args: RestrictArgs) -> anyhow::Result<bool> {
         if expected != count {
             desk.printer.tell(report(&company, &audit))?;
             bail!(
-                "nothing was restricted: {count} credentials would lose a scope, not {expected}: look at who they are, and say --affected {count} if that is right"
+                "nothing was restricted, since not {expected} but {count} would lose a scope: look \
+                 at who they are, and say --affected {count} if that is right"
             );
         }
     } else if terms.etag.is_empty() {
