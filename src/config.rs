@@ -244,11 +244,11 @@ pub struct ImportArgs {
     pub dry_run: bool,
 
     /// Why, for the audit record of each.
-    #[arg(long, default_value = "")]
+    #[arg(long, default_value = "", hide_default_value = true)]
     pub reason: String,
 
     /// For whom, for the audit record of each.
-    #[arg(long, default_value = "")]
+    #[arg(long, default_value = "", hide_default_value = true)]
     pub on_behalf_of: String,
 
     /// Which server to ask. The import itself takes as long as it takes.
@@ -260,7 +260,7 @@ pub struct ImportArgs {
 #[derive(Debug, Args)]
 pub struct HealthArgs {
     /// The service's full name; empty for the server as a whole.
-    #[arg(long, default_value = "")]
+    #[arg(long, default_value = "", hide_default_value = true)]
     pub service: String,
 
     /// Which server to ask.

@@ -91,19 +91,19 @@ pub fn whole<T>(resource: &Option<T>) -> anyhow::Result<&T> {
 #[derive(Debug, Args)]
 pub struct Terms {
     /// Why, for the audit record.
-    #[arg(long, default_value = "", value_name = "TEXT")]
+    #[arg(long, default_value = "", hide_default_value = true, value_name = "TEXT")]
     pub reason: String,
 
     /// The person for whom you act, for the audit record.
-    #[arg(long, default_value = "", value_name = "WHO")]
+    #[arg(long, default_value = "", hide_default_value = true, value_name = "WHO")]
     pub on_behalf_of: String,
 
     /// Only if this is still the current etag of what is changed.
-    #[arg(long, default_value = "")]
+    #[arg(long, default_value = "", hide_default_value = true)]
     pub etag: String,
 
     /// A UUID that makes the change safe to send again for a day.
-    #[arg(long, default_value = "", value_name = "UUID")]
+    #[arg(long, default_value = "", hide_default_value = true, value_name = "UUID")]
     pub request_id: String,
 
     /// Run every check and show what the change would do, and change nothing.

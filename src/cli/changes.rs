@@ -22,7 +22,7 @@ pub enum ChangesCommand {
         #[arg(long)]
         company: Option<String>,
         /// Only changes behind this revision.
-        #[arg(long, default_value_t = 0, value_name = "REVISION")]
+        #[arg(long, default_value_t = 0, hide_default_value = true, value_name = "REVISION")]
         after: u64,
         /// How many.
         #[command(flatten)]
@@ -118,10 +118,11 @@ async fn watch(
     let request =
         WatchChangesRequest { company_id: company, after_revision, cursor: cursor.clone() };
     let mut stream = answer(desk.changes.watch_changes(request).await)?;
+    let mut stop = std::pin::pin!(tokio::signal::ctrl_c());
     loop {
         let next = tokio::select! {
             next = stream.message() => next,
-            _ = tokio::signal::ctrl_c() => break,
+            _ = &mut stop => break,
         };
         match next {
             Ok(Some(step)) => {

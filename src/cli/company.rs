@@ -29,7 +29,7 @@ pub enum CompanyCommand {
         #[arg(long)]
         no_scopes: bool,
         /// Its name, for people.
-        #[arg(long, default_value = "", value_name = "NAME")]
+        #[arg(long, default_value = "", hide_default_value = true, value_name = "NAME")]
         display_name: String,
         /// How.
         #[command(flatten)]

@@ -31,7 +31,7 @@ pub enum CredentialCommand {
         #[arg(value_name = "SCOPE")]
         scopes: Vec<String>,
         /// What it is for, for people.
-        #[arg(long, default_value = "", value_name = "TEXT")]
+        #[arg(long, default_value = "", hide_default_value = true, value_name = "TEXT")]
         label: String,
         /// When the credential ends: an RFC 3339 time, or a duration such as `90d`.
         #[arg(long, value_name = "WHEN", value_parser = moment::expiry)]

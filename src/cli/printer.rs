@@ -300,10 +300,17 @@ impl Part {
     }
 }
 
+/// The narrowest terminal that cells are made narrow for; a narrower one breaks lines itself.
+/// Some that are none say that they have no columns at all.
+const NARROWEST: u16 = 60;
+
 /// As wide as the terminal; off one, as wide as it needs to be.
 fn table() -> Table {
     let mut table = Table::new();
-    table.load_style(NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
+    table.load_style(NOTHING);
+    if table.width().is_some_and(|width| width >= NARROWEST) {
+        table.set_content_arrangement(ContentArrangement::Dynamic);
+    }
     table
 }
 

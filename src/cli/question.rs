@@ -16,11 +16,11 @@ pub struct Caller {
     credential: String,
 
     /// The audience, where the catalog has several.
-    #[arg(long, default_value = "", value_name = "NAME")]
+    #[arg(long, default_value = "", hide_default_value = true, value_name = "NAME")]
     audience: String,
 
     /// The user on whose behalf the call is made.
-    #[arg(long, default_value = "")]
+    #[arg(long, default_value = "", hide_default_value = true)]
     user: String,
 
     /// The call comes with an access token; every other --token-… flag says so too.
@@ -68,11 +68,11 @@ pub struct Question {
     path: Option<String>,
 
     /// The user whose record is asked for.
-    #[arg(long, default_value = "", value_name = "USER")]
+    #[arg(long, default_value = "", hide_default_value = true, value_name = "USER")]
     resource_owner: String,
 
     /// Wait, up to 500 ms, until this revision is in force.
-    #[arg(long, default_value_t = 0, value_name = "REVISION")]
+    #[arg(long, default_value_t = 0, hide_default_value = true, value_name = "REVISION")]
     at_least_revision: u64,
 }
 
