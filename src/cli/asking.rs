@@ -178,10 +178,13 @@ impl Pages {
     }
 }
 
-/// A line under a list that was cut.
+/// What stands under a list that was cut, or instead of one that is empty.
 #[must_use]
 pub fn cut(sheet: Sheet, next: &str) -> Sheet {
-    if next.is_empty() { sheet } else { sheet.line("there are more: raise --limit") }
+    if !next.is_empty() {
+        return sheet.line("there are more: raise --limit");
+    }
+    if sheet.is_empty() { sheet.line("none") } else { sheet }
 }
 
 /// What moved in a set of scopes, as facts.

@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::asking::{Asking, Desk, Terms, answer, on_terms};
 use super::confirm;
-use super::printer::{Printer, Sheet, Words};
+use super::printer::{Printer, Sheet, Words, count};
 use super::trial::{TestArgs, test};
 use crate::config::Output;
 use crate::policy::catalog::file::{CatalogErrors, CatalogFile};
@@ -201,9 +201,14 @@ fn validate(file: &Path, output: Output) -> anyhow::Result<bool> {
     let printer = Printer::new(output)?;
     let (problems, sheet) = match CatalogFile::parse(&yaml) {
         Ok(read) => {
-            let (scopes, roles) = (read.scopes.len(), read.roles.len());
-            let (audiences, endpoints) = (read.audiences.len(), read.listed_endpoints.len());
-            let sheet = Sheet::default().line(format!("{} is a good catalog: {scopes} scopes, {audiences} audiences, {roles} roles, {endpoints} endpoints", file.display()));
+            let parts = [
+                count(read.scopes.len() as u64, "scope", "scopes"),
+                count(read.audiences.len() as u64, "audience", "audiences"),
+                count(read.roles.len() as u64, "role", "roles"),
+                count(read.listed_endpoints.len() as u64, "endpoint", "endpoints"),
+            ];
+            let good = format!("{} is a good catalog: {}", file.display(), parts.join(", "));
+            let sheet = Sheet::default().line(good);
             (vec![], sheet)
         }
         Err(problems) => {

@@ -7,7 +7,7 @@ use prost_types::FieldMask;
 
 use super::asking::{Asking, Desk, Limit, Pages, Terms, answer, cut, moved, on_terms, whole};
 use super::moment;
-use super::printer::{Sheet, Words};
+use super::printer::{Sheet, Words, count};
 use super::restriction::{RestrictArgs, restrict};
 use crate::proto::{
     AddCompanyScopesRequest, Company, CreateCompanyRequest, DeleteCompanyRequest,
@@ -314,9 +314,12 @@ async fn holding(desk: &mut Desk, scope: &str, limit: Limit) -> anyhow::Result<(
         let state = Words::enabled(company.enabled);
         [company.company_id.clone().into(), name.into(), state, (*count).into()]
     });
-    let sheet = Sheet::default()
-        .rows(&["COMPANY", "NAME", "STATE", "CREDENTIALS"], rows)
-        .line(format!("{credentials} credentials of {} companies hold {scope}", found.len()));
+    let sheet =
+        Sheet::default().rows(&["COMPANY", "NAME", "STATE", "CREDENTIALS"], rows).line(format!(
+            "{} of {} hold {scope}",
+            count(credentials, "credential", "credentials"),
+            count(found.len() as u64, "company", "companies")
+        ));
     // Of the contract's style, though no message of it: numbers of 64 bits are strings there.
     let companies: Vec<_> = found
         .iter()

@@ -1,7 +1,5 @@
 //! `scopegate credential`: API clients of companies, their scopes and their secrets.
 
-use std::io::{self, BufRead, IsTerminal};
-
 use anyhow::bail;
 use clap::Subcommand;
 use prost_types::{FieldMask, Timestamp};
@@ -9,6 +7,7 @@ use prost_types::{FieldMask, Timestamp};
 use super::asking::{Asking, Limit, Pages, Terms, answer, cut, moved, on_terms, whole};
 use super::check::word;
 use super::company::mask;
+use super::confirm;
 use super::moment;
 use super::printer::{Sheet, Words};
 use crate::proto::{
@@ -381,11 +380,7 @@ async fn secret(command: SecretCommand) -> anyhow::Result<bool> {
         }
         SecretCommand::Verify { company, credential, asking } => {
             // Not a flag: every user of the machine sees those.
-            if io::stdin().is_terminal() {
-                eprintln!("The secret:");
-            }
-            let mut secret = String::new();
-            io::stdin().lock().read_line(&mut secret)?;
+            let secret = confirm::secret("The secret:")?;
             let secret = secret.trim_end_matches(['\r', '\n']).to_owned();
             if secret.is_empty() {
                 bail!("no secret came on standard input: put it there on a line");

@@ -15,6 +15,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 use tonic_types::StatusExt;
 
+use super::printer::count;
 use super::{connect_for_long, moment, said};
 use crate::config::ImportArgs;
 use crate::proto::directory_service_client::DirectoryServiceClient;
@@ -188,10 +189,6 @@ fn take(text: &[u8], line: u64, message: &mut ImportCredentialsRequest) -> anyho
 
 /// What was created, in words.
 fn counts(answer: &ImportCredentialsResponse) -> String {
-    let count = |number: u64, one: &str, many: &str| match number {
-        1 => format!("1 {one}"),
-        number => format!("{number} {many}"),
-    };
     let companies = count(answer.created_company_count, "company", "companies");
     let credentials = count(answer.created_credential_count, "credential", "credentials");
     format!("{companies} and {credentials}")

@@ -140,6 +140,15 @@ fn plain(text: &str) -> String {
     shown
 }
 
+/// So many of something, in words.
+#[must_use]
+pub fn count(number: u64, one: &str, many: &str) -> String {
+    match number {
+        1 => format!("1 {one}"),
+        number => format!("{number} {many}"),
+    }
+}
+
 /// How words are meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mood {
@@ -244,6 +253,12 @@ impl Sheet {
             self.0.push(Part::Rows(head, rows));
         }
         self
+    }
+
+    /// Whether there is nothing on it.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     /// Adds the parts of another sheet.

@@ -7,7 +7,7 @@ use clap::Args;
 use super::asking::{Terms, answer, on_terms, whole};
 use super::confirm;
 use super::moment;
-use super::printer::{Sheet, Words};
+use super::printer::{self, Sheet, Words};
 use crate::proto::{RestrictCompanyScopesRequest, RestrictCompanyScopesResponse};
 
 /// What to restrict.
@@ -109,6 +109,8 @@ fn undo(company: &str, done: &RestrictCompanyScopesResponse) -> String {
 fn report(company: &str, audit: &RestrictCompanyScopesResponse) -> Sheet {
     let scopes = audit.restricted_scopes.join(" ");
     let count = audit.affected_credential_count;
+    let credentials = printer::count(count, "credential", "credentials");
+    let colon = if count > 0 { ":" } else { "" };
     let rows = audit.affected_credentials.iter().map(|affected| {
         let seen = moment::text(affected.last_seen_time.as_ref());
         [
@@ -121,10 +123,7 @@ fn report(company: &str, audit: &RestrictCompanyScopesResponse) -> Sheet {
     });
     let shown = audit.affected_credentials.len() as u64;
     let sheet = Sheet::default()
-        .line(match count {
-            1 => format!("1 credential of {company} would lose {scopes}:"),
-            count => format!("{count} credentials of {company} would lose {scopes}"),
-        })
+        .line(format!("{credentials} of {company} would lose {scopes}{colon}"))
         .rows(&["CREDENTIAL", "LABEL", "STATE", "LAST SEEN", "LOSES"], rows);
     if count <= shown {
         return sheet;
