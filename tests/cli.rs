@@ -426,6 +426,66 @@ fn a_restriction_is_seen_before_it_is_made() {
     assert_eq!(done["affectedCredentialCount"], "2");
 }
 
+/// A terminal of a usual size, and what was shown on it by a command to which this was typed.
+fn on_a_terminal(mut command: Command, typed: &str) -> (i32, String) {
+    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+    let keys = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");
+    grantpt(&keys).and_then(|()| unlockpt(&keys)).expect("ours");
+    let size = rustix::termios::Winsize { ws_row: 50, ws_col: 120, ws_xpixel: 0, ws_ypixel: 0 };
+    rustix::termios::tcsetwinsize(&keys, size).expect("a size");
+    let name = ptsname(&keys, Vec::new()).expect("a name").into_string().expect("text");
+    let screen = fs::OpenOptions::new().read(true).write(true).open(name).expect("a screen");
+    let copy = || Stdio::from(screen.try_clone().expect("a copy"));
+    command.stdin(copy()).stdout(copy()).stderr(copy());
+    let mut child = command.spawn().expect("it runs");
+    drop((command, screen));
+    let mut keys = fs::File::from(keys);
+    keys.write_all(typed.as_bytes()).expect("typed");
+    let mut shown = Vec::new();
+    // A terminal without a program ends with an error.
+    std::io::Read::read_to_end(&mut keys, &mut shown).ok();
+    let code = child.wait().expect("it ends").code().expect("an exit code");
+    (code, String::from_utf8(shown).expect("text").replace("\r\n", "\n"))
+}
+
+#[test]
+fn on_a_terminal_it_asks() {
+    let (_dir, _server, operator) = demo();
+    let restrict = || operator.command("company restrict demo users:write");
+    for no in ["n\n", "\n", "of course\n"] {
+        let (code, shown) = on_a_terminal(restrict(), no);
+        assert_eq!(code, 2, "{shown}");
+        assert!(shown.contains("hr-sync"), "{shown}");
+        assert!(shown.contains("Take users:write from demo? [y/N] "), "{shown}");
+        assert!(shown.ends_with("scopegate: nothing was restricted\n"), "{shown}");
+    }
+    assert_eq!(operator.run("check demo hr-sync users:write").code, 0);
+    let (code, shown) = on_a_terminal(restrict(), "y\n");
+    assert_eq!(code, 0, "{shown}");
+    assert!(plain(&shown).contains("\nrevision 5\n"), "{shown}");
+    let less = operator.file("less.yaml", "scopes: { \"users:read\": {} }\n");
+    let apply = || operator.command(&format!("catalog apply {less}"));
+    let (code, shown) = on_a_terminal(apply(), "n\n");
+    assert_eq!(code, 2, "{shown}");
+    assert!(shown.ends_with(" from everybody? [y/N] scopegate: nothing was applied\n"), "{shown}");
+    assert_eq!(on_a_terminal(apply(), "yes\n").0, 0);
+    // Ctrl-D instead of a secret.
+    let (code, shown) = on_a_terminal(operator.command("credential secret verify demo"), "\u{4}");
+    assert_eq!(code, 2, "{shown}");
+    assert!(shown.contains("The secret: "), "{shown}");
+    // Colours are for a terminal, and for who wants them.
+    let colours = |name, value| {
+        let mut check = operator.command("check demo hr-sync users:write");
+        check.env_remove("NO_COLOR").env("TERM", "xterm").env(name, value);
+        let (code, shown) = on_a_terminal(check, "");
+        assert_eq!(code, 1, "{shown}");
+        shown.contains("\u{1b}[")
+    };
+    assert!(colours("TERM", "xterm-256color"));
+    assert!(!colours("NO_COLOR", "1"));
+    assert!(!colours("TERM", "dumb"));
+}
+
 #[test]
 fn who_holds_a_scope() {
     let (_dir, _server, operator) = demo();
