@@ -162,7 +162,8 @@ pub(super) fn way(args: &EndpointArgs) -> anyhow::Result<Way> {
     if unused.iter().any(|file| file.is_some()) {
         // Better no call than one without what the context asks for.
         bail!(
-            "the context has a `ca`, `client_cert`, `client_key` or `key_file`, which this version does not use yet: take them out of it, or name the server with --endpoint"
+            "the context has a `ca`, `client_cert`, `client_key` or `key_file`, which this version \
+             does not use yet: take them out of it, or name the server with --endpoint"
         );
     }
     Ok(way)

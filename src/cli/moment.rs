@@ -23,7 +23,8 @@ pub fn expiry(text: &str) -> Result<Wire, String> {
     }
     let neither = || {
         format!(
-            "`{text}` is neither a time such as `2030-01-31T12:00:00Z` nor a duration such as `90d` (s, m, h or d)"
+            "`{text}` is neither a time such as `2030-01-31T12:00:00Z` nor a duration such as \
+             `90d` (s, m, h or d)"
         )
     };
     let seconds = duration(text).map_err(|_| neither())?;

@@ -74,7 +74,8 @@ pub(super) async fn restrict(args: RestrictArgs) -> anyhow::Result<bool> {
         desk.printer.tell(report(&company, &audit))?;
         if !confirm::somebody_is_there() {
             bail!(
-                "nothing was restricted, since nobody can be asked here: run it on a terminal, or say --yes --affected {count} if this is what you want"
+                "nothing was restricted, since nobody can be asked here: run it on a terminal, or \
+                 say --yes --affected {count} if this is what you want"
             );
         }
         let question = format!("Take {} from {company}?", audit.restricted_scopes.join(" "));
