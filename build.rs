@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=proto");
-    let wire = ["authorization", "catalog", "change", "directory"]
+    let wire = ["authorization", "catalog", "change", "directory", "key"]
         .map(|file| format!("scopegate/v1/{file}.proto"));
     let descriptors = protox::compile(&wire, ["proto"])?;
     let out = PathBuf::from(std::env::var("OUT_DIR")?);

@@ -37,10 +37,13 @@ def pinned(core):
 
 
 class Load:
-    """Who sends, from where: the mode's extra arguments, the core, a directory for bodies."""
+    """Who sends, from where: the core, a directory for bodies, the key to present, if any."""
 
-    def __init__(self, scratch, client_args, core):
-        self.scratch, self.client_args, self.core = scratch, list(client_args), core
+    def __init__(self, scratch, core):
+        self.scratch, self.core, self.key = scratch, core, None
+
+    def headers(self):
+        return [*HEADERS, *(["-H", f"authorization: Bearer {self.key}"] if self.key else [])]
 
     def body(self, call):
         path = pathlib.Path(self.scratch, call.path.rsplit("/", 1)[1])
@@ -52,7 +55,7 @@ class Load:
 
         Returns how many bytes a right reply has.
         """
-        command = ["nghttp", "-v", "--no-dep", "-d", self.body(call), *HEADERS, *self.client_args]
+        command = ["nghttp", "-v", "--no-dep", "-d", self.body(call), *self.headers()]
         said = subprocess.run([*command, server.url + call.path], capture_output=True).stdout
         if b"grpc-status: 0" not in said:
             status = re.search(rb"grpc-(status|message): .*", said)
@@ -78,13 +81,13 @@ class Load:
         connections, streams = shape
         log = tempfile.NamedTemporaryFile(dir=self.scratch) if per_second else None
         command = ["h2load", "-c", str(connections), "-m", str(streams), "-t", "1"]
-        command += ["-D", f"{round(seconds * 1000)}ms", "-d", self.body(call), *HEADERS]
+        command += ["-D", f"{round(seconds * 1000)}ms", "-d", self.body(call), *self.headers()]
         if log:
             command += ["--rps", f"{per_second / connections:.3f}", "--log-file", log.name]
         load_before = resource.getrusage(resource.RUSAGE_CHILDREN)
         busy_before, cpu_before, start = servers.busy_seconds(), server.cpu(), time.monotonic()
         done = subprocess.run(
-            [*command, *self.client_args, server.url + call.path],
+            [*command, server.url + call.path],
             capture_output=True, text=True, preexec_fn=pinned(self.core),
         )
         cpu, busy = server.cpu() - cpu_before, servers.busy_seconds() - busy_before

@@ -40,7 +40,7 @@ class Server:
     """A running server. Use it in a `with`; it is ended at the end."""
 
     def __init__(self, name, command, port, core=None, log=None):
-        self.name, self.port, self.log = name, port, log
+        self.name, self.port, self.log, self.key = name, port, log, None
         self.url = f"http://127.0.0.1:{port}"
         # Before the program starts, so that its runtime sees the cores that it may use.
         pin = (lambda: os.sched_setaffinity(0, {core})) if core is not None else None
@@ -88,12 +88,21 @@ def yardstick(binary, core, scratch):
     return server.wait(server.listens)
 
 
-def scopegate(binary, args, core, scratch):
+def bootstrap(binary, data):
+    made = subprocess.run([binary, "keys", "bootstrap", "--data-dir", data], capture_output=True)
+    if made.returncode:
+        raise Fault(f"no key could be made: {made.stderr.decode().strip()}")
+    return made.stdout.decode().strip()
+
+
+def scopegate(binary, args, core, scratch, keys=False):
     port = free_port()
     home = tempfile.mkdtemp(dir=scratch)
     address = f"127.0.0.1:{port}"
+    key = bootstrap(binary, f"{home}/data") if keys else None
     command = [binary, "serve", "--demo", "--data-dir", f"{home}/data", "--listen", address, *args]
     server = Server("scopegate", command, port, core, f"{home}/log")
+    server.key = key
 
     def ready():
         # It listens before its store is open; only its own word for it counts.

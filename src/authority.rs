@@ -9,10 +9,12 @@ mod catalogs;
 pub mod clock;
 mod companies;
 mod credentials;
+mod desk;
 mod etag;
 mod facts;
 mod front;
 pub mod import;
+pub mod keys;
 mod ledger;
 pub mod listing;
 pub mod people;
@@ -31,7 +33,8 @@ use jiff::Timestamp;
 use tokio::sync::{Semaphore, watch};
 
 use self::clock::Clock;
-use self::facts::{FactRef, Facts, Front, Missed, View};
+use self::desk::{Desk, Desks};
+use self::facts::{FactRef, Facts, Missed, View};
 use self::refusal::Refusal;
 use self::seen::Seen;
 use crate::policy::catalog::{AudienceError, Reach};
@@ -43,11 +46,12 @@ use crate::policy::query::Query;
 use crate::policy::revision::Revision;
 use crate::policy::scope::Scope;
 use crate::policy::user::User;
-use crate::store::{Fact, Incarnation, Listener, Store, StoreError};
+use crate::store::{self, Fact, Incarnation, Listener, Store, StoreError};
 
 pub use self::catalogs::{Applied, ApplyError};
 pub use self::companies::{CompanyChange, NewCompany, Restriction};
 pub use self::credentials::{CredentialChange, NewCredential};
+pub use self::desk::{Measures, Sum};
 pub use self::ledger::{Done, Terms};
 pub use self::repeat::{Reply, RequestId};
 pub use self::restore::Restoration;
@@ -62,7 +66,9 @@ pub struct Authority {
     facts: Arc<Facts>,
     clock: Arc<Clock>,
     seen: Arc<Seen>,
-    front: Front,
+    /// What is this core's own.
+    desk: Arc<Desk>,
+    desks: Arc<Desks>,
     /// How many more proposals of imports may wait for the writer.
     room: Arc<Semaphore>,
 }
@@ -111,7 +117,9 @@ impl Authority {
         facts.store().start(listener);
         let (clock, seen) = (Arc::new(clock), Arc::new(Seen::new()));
         let room = Arc::new(Semaphore::new(import::ROOM));
-        Ok(Self { facts, clock, seen, front: Facts::front(), room })
+        let desks: Arc<Desks> = Arc::default();
+        let desk = desks.set_up(facts.front());
+        Ok(Self { facts, clock, seen, desk, desks, room })
     }
 
     /// The same authority, for one core: what it was just asked for there it has at hand.
@@ -121,7 +129,8 @@ impl Authority {
             facts: Arc::clone(&self.facts),
             clock: Arc::clone(&self.clock),
             seen: Arc::clone(&self.seen),
-            front: Facts::front(),
+            desk: self.desks.set_up(self.facts.front()),
+            desks: Arc::clone(&self.desks),
             room: Arc::clone(&self.room),
         }
     }
@@ -230,7 +239,9 @@ impl Authority {
         if let Some(credential) = facts.credential {
             self.seen.note(credential.created_at, facts.now);
         }
-        decision::decide(query, facts)
+        let verdict = decision::decide(query, facts)?;
+        self.desk.measures.decided(&verdict);
+        Ok(verdict)
     }
 
     /// Puts a question to the evaluator, on the facts of one published revision.
@@ -288,7 +299,7 @@ impl Authority {
 
     /// A fact at a view's revision, from the front if it is there.
     async fn near(&self, view: &View, key: FactRef<'_>) -> Result<Option<Fact>, Missed> {
-        self.facts.near(&self.front, view.at, key).await
+        self.facts.near(&self.desk, view.at, key).await
     }
 
     /// Waits for what was missed, so that another attempt can succeed.
@@ -322,6 +333,30 @@ impl Authority {
     #[must_use]
     pub fn incarnation(&self) -> Incarnation {
         self.facts.store().incarnation()
+    }
+
+    /// What is counted at this desk.
+    #[must_use]
+    pub fn measures(&self) -> &Measures {
+        &self.desk.measures
+    }
+
+    /// What was counted at all desks.
+    #[must_use]
+    pub fn sum(&self) -> Sum {
+        self.desks.sum()
+    }
+
+    /// What the store tells of its work.
+    #[must_use]
+    pub fn store_measures(&self) -> &store::Measures {
+        self.facts.store().measures()
+    }
+
+    /// About how many facts the cache of all desks has.
+    #[must_use]
+    pub fn cached(&self) -> u64 {
+        self.facts.cached()
     }
 
     /// Rings with every publication.

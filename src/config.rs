@@ -54,6 +54,9 @@ pub enum Command {
     Changes(ChangesCommand),
     /// Ask a server whether it is serving: exit code 0 if so, 2 if not.
     Health(HealthArgs),
+    /// The keys by which callers of a server prove who they are.
+    #[command(subcommand)]
+    Keys(KeysCommand),
     /// Create companies and credentials from a file: exit code 0 if all exist now, 2 if not.
     ///
     /// The file has one JSON object a line. With a `credential_id` it is a credential:
@@ -67,6 +70,35 @@ pub enum Command {
     Context(ContextCommand),
     /// Write what a shell needs to complete the commands.
     Completions(CompletionsArgs),
+}
+
+/// What to do with keys.
+#[derive(Debug, Subcommand)]
+pub enum KeysCommand {
+    /// Make an operator's key in a store that no server has open: the first one, or another when
+    /// all are lost. Whoever can write to the directory can do everything anyway.
+    Bootstrap(BootstrapArgs),
+}
+
+/// A key to make without a server.
+#[derive(Debug, Args)]
+pub struct BootstrapArgs {
+    /// The directory of the store. Made if it does not exist.
+    #[arg(
+        long,
+        env = "SCOPEGATE_DATA_DIR",
+        default_value = "./scopegate-data",
+        value_name = "DIR"
+    )]
+    pub data_dir: PathBuf,
+
+    /// Who will have it: the actor of its changes in the audit log.
+    #[arg(long, default_value = "operator", value_name = "NAME")]
+    pub name: String,
+
+    /// Write the key to this file, which must not exist, instead of to standard output.
+    #[arg(long, value_name = "FILE")]
+    pub to_file: Option<PathBuf>,
 }
 
 /// As many threads as this process may run at once.
@@ -93,7 +125,8 @@ fn retention(text: &str) -> Result<Retention, &'static str> {
 /// The knobs of a server.
 #[derive(Debug, Args)]
 pub struct ServeArgs {
-    /// The address to serve on. Any but a loopback address also needs --allow-unauthenticated.
+    /// The address to serve on. On any but a loopback address callers need keys, the first of
+    /// which `scopegate keys bootstrap` makes.
     #[arg(
         long,
         env = "SCOPEGATE_LISTEN",
@@ -119,7 +152,7 @@ pub struct ServeArgs {
     #[arg(long, env = "SCOPEGATE_ALLOW_CATALOG_REMOVALS")]
     pub allow_catalog_removals: bool,
 
-    /// Let anybody who reaches the address read and change everything.
+    /// Let anybody who reaches the address read and change everything without a key.
     #[arg(long, env = "SCOPEGATE_ALLOW_UNAUTHENTICATED")]
     pub allow_unauthenticated: bool,
 
@@ -129,6 +162,10 @@ pub struct ServeArgs {
         value_parser = clap::value_parser!(u64).range(1..)
     )]
     pub cache_entries: u64,
+
+    /// Also serve metrics for Prometheus, at http://ADDRESS/metrics.
+    #[arg(long, env = "SCOPEGATE_METRICS", value_name = "ADDRESS")]
+    pub metrics: Option<SocketAddr>,
 
     /// How much of the store's pages to keep in memory, in MiB. What is not among the
     /// --cache-entries is read from these pages, and what is not among these from the disk.
@@ -156,6 +193,13 @@ pub struct ServeArgs {
         value_parser = clap::value_parser!(u32).range(1..)
     )]
     pub max_in_flight: u32,
+
+    /// How many calls a second one key may make, but for checks and the like; as many at once.
+    #[arg(
+        long, env = "SCOPEGATE_MAX_ADMIN_CALLS_PER_SECOND", default_value_t = 1_000,
+        value_name = "N", value_parser = clap::value_parser!(u32).range(1..)
+    )]
+    pub max_admin_calls_per_second: u32,
 
     /// After how long a connection is asked to end and be made anew, so that clients spread over
     /// new servers: a number with `s`, `m`, `h` or `d`, or `forever`. Give or take a tenth.

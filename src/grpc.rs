@@ -3,6 +3,7 @@
 //! A handler parses, asks and renders. Not here: any decision, and any rule about what a
 //! request means beyond its form.
 
+pub mod access;
 mod authorization;
 mod catalog;
 mod change;
@@ -10,18 +11,27 @@ mod directory;
 pub mod express;
 mod fields;
 mod import;
+mod key;
 mod page;
 mod parse;
+pub mod peer;
 mod render;
-mod reply;
+pub(crate) mod reply;
 pub mod status;
 
 use std::sync::{Arc, OnceLock};
 
+use http::HeaderMap;
+use http::header::AUTHORIZATION;
 use tokio::sync::watch;
-use tonic::Status;
+use tonic::{Code, Status};
 
+use self::peer::Peer;
 use crate::authority::{Authority, Reply};
+use crate::measure::Level;
+use crate::policy::caller::Caller;
+use crate::policy::keyring::Unproven;
+use crate::policy::reason::Reason;
 
 impl<M: prost::Message + Default + 'static> Reply for M {
     fn to_bytes(&self) -> Vec<u8> {
@@ -40,16 +50,43 @@ pub struct Doors {
     /// The authority's desk where these doors are.
     desk: Arc<OnceLock<Authority>>,
     closing: watch::Sender<bool>,
-}
-
-impl Default for Doors {
-    fn default() -> Self {
-        let (authority, desk) = (Arc::default(), Arc::default());
-        Self { authority, desk, closing: watch::Sender::new(false) }
-    }
+    /// How many streams of changes are open.
+    pub watchers: Arc<Level>,
+    /// Whether who presents no key may do everything, also when there are keys.
+    unauthenticated: bool,
 }
 
 impl Doors {
+    /// Doors that are not open yet. Once there is a key, they let nobody through without one,
+    /// unless everybody may be `unauthenticated`.
+    #[must_use]
+    pub fn new(unauthenticated: bool) -> Self {
+        let (authority, desk) = (Arc::default(), Arc::default());
+        let closing = watch::Sender::new(false);
+        Self { authority, desk, closing, watchers: Arc::default(), unauthenticated }
+    }
+
+    /// Who makes a call with these headers on a connection of this peer (D8).
+    ///
+    /// # Errors
+    /// The doors are not open, or it is not proven. A wrong key is not taken for none.
+    pub fn caller(&self, headers: &HeaderMap, peer: &Peer) -> Result<Caller, Status> {
+        let authority = self.ask()?;
+        let certificate = peer.certificate.as_deref().unwrap_or_default();
+        let proven = match presented(headers) {
+            Ok(None) if certificate.is_empty() => Err(Unproven::Nothing),
+            Ok(key) => authority.prove(key, certificate),
+            Err(unproven) => Err(unproven),
+        };
+        match proven {
+            Ok(caller) => Ok(caller),
+            Err(Unproven::Nothing) if self.unauthenticated || !authority.asks_for_keys() => {
+                Ok(Caller::Anonymous)
+            }
+            Err(unproven) => Err(status::unproven(unproven)),
+        }
+    }
+
     /// Opens the doors.
     pub fn open(&self, authority: Authority) -> &Authority {
         self.authority.get_or_init(|| authority)
@@ -82,4 +119,49 @@ impl Doors {
         let authority = self.authority().ok_or_else(status::not_open)?;
         Ok(self.desk.get_or_init(|| authority.desk()))
     }
+}
+
+/// The contract's word for a reason.
+#[must_use]
+pub fn reason_word(reason: Reason) -> &'static str {
+    let name = render::reason(reason).as_str_name();
+    name.strip_prefix("REASON_").unwrap_or(name)
+}
+
+/// gRPC's word for a code.
+#[must_use]
+pub fn code_word(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "OK",
+        Code::Cancelled => "CANCELLED",
+        Code::Unknown => "UNKNOWN",
+        Code::InvalidArgument => "INVALID_ARGUMENT",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::NotFound => "NOT_FOUND",
+        Code::AlreadyExists => "ALREADY_EXISTS",
+        Code::PermissionDenied => "PERMISSION_DENIED",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::Aborted => "ABORTED",
+        Code::OutOfRange => "OUT_OF_RANGE",
+        Code::Unimplemented => "UNIMPLEMENTED",
+        Code::Internal => "INTERNAL",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::DataLoss => "DATA_LOSS",
+        Code::Unauthenticated => "UNAUTHENTICATED",
+    }
+}
+
+/// The key that a call presents (RFC 6750 section 2.1), if it presents one.
+fn presented(headers: &HeaderMap) -> Result<Option<&str>, Unproven> {
+    const SCHEME: &str = "bearer ";
+    let mut all = headers.get_all(AUTHORIZATION).iter();
+    let Some(header) = all.next() else { return Ok(None) };
+    // Of two it would be anybody's guess which one counts.
+    if all.next().is_some() {
+        return Err(Unproven::Unknown);
+    }
+    let text = header.to_str().map_err(|_| Unproven::Unknown)?;
+    let (scheme, key) = text.split_at_checked(SCHEME.len()).ok_or(Unproven::Unknown)?;
+    if scheme.eq_ignore_ascii_case(SCHEME) { Ok(Some(key)) } else { Err(Unproven::Unknown) }
 }

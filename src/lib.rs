@@ -11,6 +11,7 @@
 //! | 2 | [`authority`] | who answers: checks from facts at hand, and every change of them |
 //! | 1 | [`store`] | what is kept: facts, index and change log, committed as one |
 //! | 0 | [`policy`] | what is true: scopes, sets, companies, credentials, the decision |
+//! | 0 | [`measure`] | counts and times, for all floors above |
 //!
 //! # A check, wire to wire
 //!
@@ -48,6 +49,7 @@ pub mod authority;
 pub mod cli;
 pub mod config;
 pub mod grpc;
+pub mod measure;
 pub mod policy;
 pub mod server;
 pub mod store;

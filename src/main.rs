@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use clap::error::ErrorKind;
-use scopegate::config::{Command, Config, ServeArgs};
+use scopegate::config::{BootstrapArgs, Command, Config, KeysCommand, ServeArgs};
 use scopegate::{cli, server, telemetry};
 
 /// Calls are made of small allocations, freed by the thread that made them.
@@ -31,6 +31,7 @@ fn main() -> ExitCode {
         Command::Context(command) => ask(cli::context(command), cli::COULD_NOT_ASK),
         Command::Completions(args) => ask(cli::completions(args), cli::COULD_NOT_ASK),
         Command::Health(args) => ask(cli::health(args), cli::COULD_NOT_ASK),
+        Command::Keys(KeysCommand::Bootstrap(args)) => bootstrap(&args),
         Command::Import(args) => ask(cli::import(args), cli::COULD_NOT_ASK),
     }
 }
@@ -68,6 +69,24 @@ fn serve(args: ServeArgs) -> ExitCode {
             ExitCode::from(failure.exit_code())
         }
         Err(_) => ExitCode::FAILURE,
+    }
+}
+
+fn bootstrap(args: &BootstrapArgs) -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("scopegate: cannot start: {error}");
+            return ExitCode::from(64);
+        }
+    };
+    match runtime.block_on(server::bootstrap(args)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("scopegate: {failure}");
+            ExitCode::from(failure.exit_code())
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 //! Pure: no I/O, no async, no clock, no tracing. Time and facts come in as values. The rules
 //! `D…` cited here are those of the domain's contract.
 
+pub mod caller;
 pub mod catalog;
 pub mod ceiling;
 pub mod change;
@@ -11,6 +12,7 @@ pub mod consent;
 pub mod credential;
 pub mod decision;
 pub mod id;
+pub mod keyring;
 pub mod query;
 pub mod reason;
 pub mod revision;

@@ -5,9 +5,13 @@
 //!
 //! Not here: how calls are answered; see `frame` and `core`.
 
+mod bootstrap;
+mod calls;
 mod core;
 mod demo;
 mod frame;
+mod metrics;
+mod quota;
 
 use std::fs;
 use std::io::{self, Write};
@@ -17,6 +21,7 @@ use std::time::Duration;
 use jiff::SignedDuration;
 use tokio::signal::unix::{SignalKind, signal};
 
+pub use self::bootstrap::bootstrap;
 use self::frame::Frame;
 use crate::authority::refusal::Refusal;
 use crate::authority::{ApplyError, Authority, clock};
@@ -76,14 +81,18 @@ async fn serve(args: &ServeArgs, catalog: Option<&str>, frame: &mut Frame) -> Re
             return Ok(());
         }
     };
-    frame.say_serving().await;
-    if !args.listen.ip().is_loopback() {
+    let asks_for_keys = authority.asks_for_keys() && !args.allow_unauthenticated;
+    if !args.listen.ip().is_loopback() && !asks_for_keys {
+        if !args.allow_unauthenticated {
+            return Err(open_to_all(args));
+        }
         tracing::warn!(
             "callers are not authenticated: anybody who reaches this address can change everything"
         );
     }
+    frame.say_serving().await;
     let (data_dir, revision) = (args.data_dir.display(), authority.published());
-    let callers = "not authenticated";
+    let callers = if asks_for_keys { "by key" } else { "not authenticated" };
     tracing::info!(address = %frame.address, %data_dir, %revision, callers, "serving");
     if args.demo {
         // Nobody may be listening any more: that is no reason to end.
@@ -130,14 +139,25 @@ async fn open<'a>(
     Ok(authority)
 }
 
+/// Nobody asked for a server that everybody can change.
+fn open_to_all(args: &ServeArgs) -> Failure {
+    Failure::Config(format!(
+        "--listen {} is not a loopback address and there is no key yet, so anybody who reaches it \
+         could change everything: make the first by `scopegate keys bootstrap --data-dir {}`, \
+         listen on 127.0.0.1, or give --allow-unauthenticated",
+        args.listen,
+        args.data_dir.display()
+    ))
+}
+
 /// The catalog to start with, read and understood before anything opens.
 fn catalog_of(args: &ServeArgs) -> Result<Option<String>, Failure> {
-    if !args.listen.ip().is_loopback() && !args.allow_unauthenticated {
-        return Err(Failure::Config(format!(
-            "--listen {} is not a loopback address and callers are not authenticated: anybody who \
-             reaches it could change everything; listen on 127.0.0.1, or give --allow-unauthenticated",
-            args.listen
-        )));
+    // Where there is no store there is no key: to be told before anything opens.
+    if !args.listen.ip().is_loopback()
+        && !args.allow_unauthenticated
+        && !SledStore::exists(&args.data_dir)
+    {
+        return Err(open_to_all(args));
     }
     if args.demo {
         return Ok(Some(DEMO_CATALOG.to_owned()));

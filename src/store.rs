@@ -10,6 +10,7 @@
 //! Not here: caches and decisions (floor 2), and any knowledge of what a change means.
 
 mod key;
+mod measures;
 mod record;
 pub mod sled;
 
@@ -18,12 +19,14 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::oneshot;
 
+pub use self::measures::Measures;
 use crate::policy::catalog::Catalog;
 use crate::policy::change::{Change, Stamped};
 use crate::policy::company::Company;
 use crate::policy::consent::{Consent, Parties};
 use crate::policy::credential::Credential;
 use crate::policy::id::{CompanyId, CredentialId, Name, UserId};
+use crate::policy::keyring::Keyring;
 use crate::policy::revision::Revision;
 use crate::policy::scope::ScopeId;
 use crate::policy::secret::Secret;
@@ -41,6 +44,8 @@ pub type Minute = u32;
 pub enum FactKey {
     /// The catalog.
     Catalog,
+    /// The keyring.
+    Keyring,
     /// A company, by id.
     Company(CompanyId),
     /// A credential, by its company's birth and its id: nothing of an earlier company of the
@@ -61,6 +66,8 @@ pub enum FactKey {
 pub enum Fact {
     /// The catalog.
     Catalog(Arc<Catalog>),
+    /// The keyring.
+    Keyring(Arc<Keyring>),
     /// A company.
     Company(Arc<Company>),
     /// A credential.
@@ -81,6 +88,7 @@ impl Fact {
     pub fn revision(&self) -> Revision {
         match self {
             Self::Catalog(catalog) => catalog.revision,
+            Self::Keyring(keyring) => keyring.revision,
             Self::Company(company) => company.revision,
             Self::Credential(credential) => credential.revision,
             Self::Impact(revision) => *revision,
@@ -94,6 +102,7 @@ impl Fact {
     fn stamp(&mut self, revision: Revision, time: Timestamp) {
         match self {
             Self::Catalog(catalog) => Arc::make_mut(catalog).revision = revision,
+            Self::Keyring(keyring) => Arc::make_mut(keyring).stamp(revision, time),
             Self::Company(company) => Arc::make_mut(company).stamp(revision, time),
             Self::Credential(credential) => Arc::make_mut(credential).stamp(revision, time),
             Self::Impact(at) => *at = revision,
@@ -248,6 +257,9 @@ pub trait Store: Send + Sync {
 
     /// The latest time that was ever relied on before the engine was opened (D19).
     fn time_mark(&self) -> Option<Timestamp>;
+
+    /// What it tells of its work.
+    fn measures(&self) -> &Measures;
 
     /// Starts the writer. Before it, nothing can be committed.
     fn start(&self, listener: Arc<dyn Listener>);

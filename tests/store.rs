@@ -89,6 +89,7 @@ fn put(before: Option<Fact>, after: Fact) -> Step {
             FactKey::Credential(credential.company, credential.id.clone())
         }
         Fact::Catalog(_) => FactKey::Catalog,
+        Fact::Keyring(_) => FactKey::Keyring,
         Fact::User(user) => FactKey::User(user.company, user.id.clone()),
         Fact::Consent(consent) => FactKey::Consent(consent.of),
         Fact::Secret(secret) => FactKey::Secret(secret.company, secret.id.clone()),

@@ -7,16 +7,18 @@
 //! keeps for itself; see [`super::front`].
 
 use std::hash::Hash;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, Guard};
 use equivalent::Equivalent;
 use moka::ops::compute::Op;
 use moka::sync::Cache;
 use tokio::sync::{Semaphore, watch};
 
 use super::admission::{Admission, Entry, Shelf};
+use super::desk::Desk;
 use super::front;
 use super::readers::Readers;
 use crate::policy::catalog::Catalog;
@@ -24,6 +26,7 @@ use crate::policy::company::Company;
 use crate::policy::consent::{Consent, Parties};
 use crate::policy::credential::Credential;
 use crate::policy::id::{CompanyId, CredentialId, Name, UserId};
+use crate::policy::keyring::Keyring;
 use crate::policy::revision::Revision;
 use crate::policy::secret::Secret;
 use crate::policy::user::User;
@@ -59,10 +62,10 @@ impl Shelf for CacheShelf {
 /// What one core was just asked for.
 pub(super) type Front = front::Front<FactKey, Fact>;
 
-/// How many facts a core keeps for itself.
-const FRONT: usize = 1 << 14;
+/// How many facts a core keeps for itself: half as many as all share, between these.
+const FRONT: RangeInclusive<usize> = 1 << 12..=1 << 20;
 /// How many marks say what was changed when.
-const MARKS: usize = 1 << 16;
+const MARKS: usize = 1 << 18;
 
 /// A key without ownership, to look up by.
 #[derive(Clone, Copy, Debug, Hash)]
@@ -70,6 +73,8 @@ pub(super) enum FactRef<'a> {
     // In the order of `FactKey`, so that both hash alike.
     #[cfg_attr(not(test), expect(dead_code, reason = "the catalog is kept beside the cache"))]
     Catalog,
+    #[cfg_attr(not(test), expect(dead_code, reason = "the keyring is kept beside the cache"))]
+    Keyring,
     Company(&'a CompanyId),
     Credential(Revision, &'a CredentialId),
     Impact(Revision),
@@ -81,7 +86,7 @@ pub(super) enum FactRef<'a> {
 impl Equivalent<FactKey> for FactRef<'_> {
     fn equivalent(&self, key: &FactKey) -> bool {
         match (self, key) {
-            (Self::Catalog, FactKey::Catalog) => true,
+            (Self::Catalog, FactKey::Catalog) | (Self::Keyring, FactKey::Keyring) => true,
             (Self::Company(a), FactKey::Company(b)) => *a == b,
             (Self::Credential(a, x), FactKey::Credential(b, y)) => a == b && *x == y,
             (Self::Impact(a), FactKey::Impact(b)) => a == b,
@@ -97,6 +102,7 @@ impl FactRef<'_> {
     fn to_key(self) -> FactKey {
         match self {
             Self::Catalog => FactKey::Catalog,
+            Self::Keyring => FactKey::Keyring,
             Self::Company(id) => FactKey::Company(id.clone()),
             Self::Credential(company, id) => FactKey::Credential(company, id.clone()),
             Self::Impact(company) => FactKey::Impact(company),
@@ -131,6 +137,11 @@ pub struct Facts {
     readers: Readers<FactKey, Entry<Fact>>,
     /// Always at hand, and admitted by the same rule: replaced before it is published.
     catalog: ArcSwap<Catalog>,
+    /// Always at hand. Replaced as soon as its change is durable, which is before anybody is
+    /// told of it: a revoked key is refused from the acknowledgement on.
+    keyring: ArcSwap<Keyring>,
+    /// How many facts a core keeps for itself.
+    front: usize,
     store: Arc<dyn Store>,
     bell: watch::Sender<Revision>,
     failed: AtomicBool,
@@ -143,11 +154,15 @@ impl Facts {
     /// The facts of this store, at most `entries` of them at hand.
     ///
     /// # Errors
-    /// The catalog cannot be read.
+    /// The catalog or the keyring cannot be read.
     pub fn new(store: Arc<dyn Store>, entries: u64) -> Result<Self, StoreError> {
         let catalog = match store.get(&FactKey::Catalog)? {
             Some(Fact::Catalog(catalog)) => catalog,
             _ => Arc::new(Catalog::empty()),
+        };
+        let keyring = match store.get(&FactKey::Keyring)? {
+            Some(Fact::Keyring(keyring)) => keyring,
+            _ => Arc::default(),
         };
         let cache = Cache::builder().max_capacity(entries).build();
         let opened_at = store.opened_at();
@@ -160,6 +175,10 @@ impl Facts {
             admission,
             readers: readers.map_err(|_| StoreError::Unavailable)?,
             catalog: ArcSwap::new(catalog),
+            keyring: ArcSwap::new(keyring),
+            front: usize::try_from(entries / 2)
+                .unwrap_or(usize::MAX)
+                .clamp(*FRONT.start(), *FRONT.end()),
             store,
             bell: watch::Sender::new(opened_at),
             failed: AtomicBool::new(false),
@@ -169,14 +188,25 @@ impl Facts {
     }
 
     /// A front for one core.
-    pub(super) fn front() -> Front {
-        Front::new(FRONT)
+    pub(super) fn front(&self) -> Front {
+        Front::new(self.front)
     }
 
     /// The store behind the cache.
     #[must_use]
     pub fn store(&self) -> &Arc<dyn Store> {
         &self.store
+    }
+
+    /// The keyring, as new as the last change that was acknowledged.
+    pub(super) fn keyring(&self) -> Guard<Arc<Keyring>> {
+        self.keyring.load()
+    }
+
+    /// About how many facts are in the cache.
+    #[must_use]
+    pub fn cached(&self) -> u64 {
+        self.admission.shelf.0.entry_count()
     }
 
     /// The last published revision.
@@ -333,30 +363,42 @@ impl Facts {
     /// It cannot be told at this revision.
     pub(super) async fn near(
         self: &Arc<Self>,
-        front: &Front,
+        desk: &Desk,
         at: Revision,
         key: FactRef<'_>,
     ) -> Result<Option<Fact>, Missed> {
         let marks = &self.admission.marks;
         let hash = marks.hash(&key);
-        if let Some(fact) = front.find(marks, at, hash, &key) {
+        if let Some(fact) = desk.front.find(marks, at, hash, &key) {
+            desk.measures.near.one();
             return Ok(Some(fact));
         }
-        let entry = self.entry(key).await?;
+        let entry = match self.admission.shelf.0.get(&key) {
+            Some(entry) => {
+                desk.measures.cached.one();
+                entry
+            }
+            None => {
+                desk.measures.read.one();
+                self.read_entry(key).await?
+            }
+        };
         let fact = entry.clone().at(at).map_err(Missed::Younger)?;
-        front.keep(hash, || key.to_key(), entry, at);
+        desk.front.keep(hash, || key.to_key(), entry, at);
         Ok(fact)
     }
 
     async fn entry(self: &Arc<Self>, key: FactRef<'_>) -> Result<Entry<Fact>, Missed> {
         match self.admission.shelf.0.get(&key) {
             Some(entry) => Ok(entry),
-            None => {
-                let hash = self.admission.marks.hash(&key);
-                let read = Box::pin(self.readers.read(hash, key.to_key()));
-                read.await.map_err(Missed::Store)
-            }
+            None => self.read_entry(key).await,
         }
+    }
+
+    async fn read_entry(self: &Arc<Self>, key: FactRef<'_>) -> Result<Entry<Fact>, Missed> {
+        let hash = self.admission.marks.hash(&key);
+        let read = Box::pin(self.readers.read(hash, key.to_key()));
+        read.await.map_err(Missed::Store)
     }
 
     /// Runs a read of the store that is no fact's, on a thread that may wait for the disk, and
@@ -384,8 +426,10 @@ impl Listener for Facts {
 
     fn durable(&self, last: Revision, outcomes: Vec<Outcome>) {
         for outcome in &outcomes {
-            if let Some(Fact::Catalog(catalog)) = &outcome.fact {
-                self.catalog.store(Arc::clone(catalog));
+            match &outcome.fact {
+                Some(Fact::Catalog(catalog)) => self.catalog.store(Arc::clone(catalog)),
+                Some(Fact::Keyring(keyring)) => self.keyring.store(Arc::clone(keyring)),
+                _ => {}
             }
         }
         let entries = outcomes
@@ -417,6 +461,7 @@ mod tests {
         let state = RandomState::new();
         for key in [
             FactRef::Catalog,
+            FactRef::Keyring,
             FactRef::Company(&company),
             FactRef::Credential(Revision(7), &credential),
             FactRef::Impact(Revision(7)),

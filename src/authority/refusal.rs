@@ -48,6 +48,23 @@ pub enum Refusal {
     /// The credential has as many secrets as it can have.
     #[error("the credential `{0}` has two live secrets: end one first")]
     TooManySecrets(CredentialId),
+    /// No such key.
+    #[error("there is no key `{0}`")]
+    KeyNotFound(Name),
+    /// The first key would lock out whoever makes it.
+    #[error(
+        "the first key must be an operator's that is bound to no company: from then on every call needs a key"
+    )]
+    FirstKeyNotOperator,
+    /// Nobody could make another key.
+    #[error("the key `{0}` is the last of an operator: make another one first")]
+    LastOperatorKey(Name),
+    /// There are as many keys as there can be.
+    #[error("there are {0} keys, which is the limit: delete some that are no longer used")]
+    TooManyKeys(usize),
+    /// Two callers could not be told apart.
+    #[error("the key `{0}` needs this certificate and nothing else: delete that one first")]
+    CertificateTaken(Name),
     /// No such consent.
     #[error("the user `{0}` has no consent for the credential `{1}`")]
     ConsentNotFound(UserId, CredentialId),

@@ -13,7 +13,7 @@ use crate::policy::credential::{Credential, CredentialView, is_over};
 use crate::policy::id::{CompanyId, CredentialId, Name};
 use crate::policy::reason::Reason;
 use crate::policy::revision::Revision;
-use crate::policy::secret::{MAX_LIVE, Presented, Secret};
+use crate::policy::secret::{MAX_LIVE, Mark, Presented, Secret};
 use crate::store::{Fact, FactKey, Step, StoreError};
 
 /// A secret that was made.
@@ -69,10 +69,7 @@ impl Authority {
             if before.secrets.len() >= MAX_LIVE {
                 return Err(Refusal::TooManySecrets(id.clone()));
             }
-            let mut random = [0; 44];
-            getrandom::fill(&mut random).map_err(|_| StoreError::Unavailable)?;
-            let presented = Presented::mint(&random);
-            let secret_id = presented.id().ok_or(StoreError::Unavailable)?;
+            let (presented, secret_id) = mint(Mark::Credential)?;
             let secret = Secret {
                 id: secret_id.clone(),
                 company: company.created_at,
@@ -199,6 +196,15 @@ impl Authority {
         }
         Err(Refusal::Contended)
     }
+}
+
+/// A new secret, and its public id.
+pub(super) fn mint(mark: Mark) -> Result<(Presented, Name), StoreError> {
+    let mut random = [0; 44];
+    getrandom::fill(&mut random).map_err(|_| StoreError::Unavailable)?;
+    let presented = Presented::mint(mark, &random);
+    let id = presented.id().ok_or(StoreError::Unavailable)?;
+    Ok((presented, id))
 }
 
 fn existing(

@@ -1,7 +1,10 @@
 //! The AuthorizationService: decisions, and the scopes that they rest on.
 
+use std::time::Instant;
+
 use tonic::{Request, Response, Status};
 
+use super::access::Asked;
 use super::{Doors, parse, render, reply};
 use crate::authority::Answer;
 use crate::proto::authorization_service_server::AuthorizationService;
@@ -12,10 +15,13 @@ impl Doors {
     ///
     /// # Errors
     /// The request is malformed, or cannot be answered.
-    pub async fn decide(&self, request: CheckRequest) -> Result<CheckResponse, Status> {
-        let (query, at_least) = parse::check(request)?;
-        let answer = self.ask()?.check(&query, at_least).await?;
-        Ok(render::check(answer))
+    pub async fn decide(&self, asked: Asked<CheckRequest>) -> Result<CheckResponse, Status> {
+        let start = Instant::now();
+        let authority = self.ask()?;
+        let (query, at_least) = parse::check(asked.request)?;
+        let answer = render::check(authority.check(&query, at_least).await?);
+        authority.measures().checks.note(start.elapsed());
+        Ok(answer)
     }
 
     /// Answers a batch of checks.
@@ -24,12 +30,15 @@ impl Doors {
     /// As for a check: one item fails all.
     pub async fn decide_all(
         &self,
-        request: BatchCheckRequest,
+        asked: Asked<BatchCheckRequest>,
     ) -> Result<BatchCheckResponse, Status> {
-        let (queries, at_least) = parse::batch(request)?;
-        let (verdicts, revision) = self.ask()?.batch_check(&queries, at_least).await?;
+        let start = Instant::now();
+        let authority = self.ask()?;
+        let (queries, at_least) = parse::batch(asked.request)?;
+        let (verdicts, revision) = authority.batch_check(&queries, at_least).await?;
         let answer = |verdict| render::check(Answer { verdict, revision });
         let results = verdicts.into_iter().map(answer).collect();
+        authority.measures().batches.note(start.elapsed());
         Ok(BatchCheckResponse { results, revision: revision.0 })
     }
 }
@@ -40,21 +49,21 @@ impl AuthorizationService for Doors {
         &self,
         request: Request<CheckRequest>,
     ) -> Result<Response<CheckResponse>, Status> {
-        self.decide(request.into_inner()).await.map(Response::new)
+        self.decide(Asked::of(request)?).await.map(Response::new)
     }
 
     async fn batch_check(
         &self,
         request: Request<BatchCheckRequest>,
     ) -> Result<Response<BatchCheckResponse>, Status> {
-        self.decide_all(request.into_inner()).await.map(Response::new)
+        self.decide_all(Asked::of(request)?).await.map(Response::new)
     }
 
     async fn explain_check(
         &self,
         request: Request<ExplainCheckRequest>,
     ) -> Result<Response<ExplainCheckResponse>, Status> {
-        let (query, at_least) = parse::explain(request.into_inner())?;
+        let (query, at_least) = parse::explain(Asked::of(request)?.request)?;
         let (answer, scopes) = self.ask()?.explain(&query, at_least).await?;
         let scopes = scopes.into_iter().map(render::explanation).collect();
         Ok(Response::new(ExplainCheckResponse { decision: Some(render::check(answer)), scopes }))
@@ -64,7 +73,7 @@ impl AuthorizationService for Doors {
         &self,
         request: Request<ListEffectiveScopesRequest>,
     ) -> Result<Response<ListEffectiveScopesResponse>, Status> {
-        let query = parse::effective(request.into_inner())?;
+        let query = parse::effective(Asked::of(request)?.request)?;
         let (scopes, revision) = self.ask()?.effective_scopes(&query).await?;
         let scopes = scopes.into_iter().map(render::effective).collect();
         Ok(Response::new(ListEffectiveScopesResponse { scopes, revision: revision.0 }))
@@ -74,7 +83,7 @@ impl AuthorizationService for Doors {
         &self,
         request: Request<GrantScopesRequest>,
     ) -> Result<Response<GrantScopesResponse>, Status> {
-        let (company, id, change, terms) = parse::grant(request.into_inner())?;
+        let (company, id, change, terms) = parse::grant(Asked::of(request)?)?;
         let render = reply::granted;
         Ok(Response::new(
             self.ask()?.change_credential(&company, &id, &change, &terms, render).await?,
@@ -85,7 +94,7 @@ impl AuthorizationService for Doors {
         &self,
         request: Request<RevokeScopesRequest>,
     ) -> Result<Response<RevokeScopesResponse>, Status> {
-        let (company, id, change, terms) = parse::revoke(request.into_inner())?;
+        let (company, id, change, terms) = parse::revoke(Asked::of(request)?)?;
         let render = reply::revoked;
         Ok(Response::new(
             self.ask()?.change_credential(&company, &id, &change, &terms, render).await?,
@@ -96,7 +105,7 @@ impl AuthorizationService for Doors {
         &self,
         request: Request<ReplaceScopesRequest>,
     ) -> Result<Response<ReplaceScopesResponse>, Status> {
-        let (company, id, change, terms) = parse::replace(request.into_inner())?;
+        let (company, id, change, terms) = parse::replace(Asked::of(request)?)?;
         let render = reply::replaced;
         Ok(Response::new(
             self.ask()?.change_credential(&company, &id, &change, &terms, render).await?,
@@ -107,7 +116,7 @@ impl AuthorizationService for Doors {
         &self,
         request: Request<ResetScopesRequest>,
     ) -> Result<Response<ResetScopesResponse>, Status> {
-        let (company, id, change, terms) = parse::reset(request.into_inner())?;
+        let (company, id, change, terms) = parse::reset(Asked::of(request)?)?;
         let render = reply::reset;
         Ok(Response::new(
             self.ask()?.change_credential(&company, &id, &change, &terms, render).await?,
@@ -118,7 +127,7 @@ impl AuthorizationService for Doors {
         &self,
         request: Request<RestoreGrantsRequest>,
     ) -> Result<Response<RestoreGrantsResponse>, Status> {
-        let (restoration, terms) = parse::restore(request.into_inner())?;
+        let (restoration, terms) = parse::restore(Asked::of(request)?)?;
         let render = reply::restored;
         Ok(Response::new(self.ask()?.restore_grants(&restoration, &terms, render).await?))
     }
@@ -127,7 +136,7 @@ impl AuthorizationService for Doors {
         &self,
         request: Request<AddCompanyScopesRequest>,
     ) -> Result<Response<AddCompanyScopesResponse>, Status> {
-        let (id, change, terms) = parse::add_company_scopes(request.into_inner())?;
+        let (id, change, terms) = parse::add_company_scopes(Asked::of(request)?)?;
         let render = reply::scopes_added;
         Ok(Response::new(self.ask()?.change_company(&id, &change, &terms, render).await?))
     }
@@ -136,7 +145,7 @@ impl AuthorizationService for Doors {
         &self,
         request: Request<RestrictCompanyScopesRequest>,
     ) -> Result<Response<RestrictCompanyScopesResponse>, Status> {
-        let (restriction, terms) = parse::restrict(request.into_inner())?;
+        let (restriction, terms) = parse::restrict(Asked::of(request)?)?;
         let render = reply::restricted;
         Ok(Response::new(self.ask()?.restrict_company(&restriction, &terms, render).await?))
     }

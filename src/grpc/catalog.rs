@@ -2,6 +2,7 @@
 
 use tonic::{Request, Response, Status};
 
+use super::access::Asked;
 use super::{Doors, parse, reply};
 use crate::proto::catalog_service_server::CatalogService;
 use crate::proto::{
@@ -14,14 +15,15 @@ impl CatalogService for Doors {
         &self,
         request: Request<ApplyCatalogRequest>,
     ) -> Result<Response<ApplyCatalogResponse>, Status> {
-        let (yaml, terms) = parse::apply_catalog(request.into_inner())?;
+        let (yaml, terms) = parse::apply_catalog(Asked::of(request)?)?;
         Ok(Response::new(self.ask()?.apply_catalog(&yaml, &terms, reply::applied).await?))
     }
 
     async fn get_catalog(
         &self,
-        _: Request<GetCatalogRequest>,
+        request: Request<GetCatalogRequest>,
     ) -> Result<Response<GetCatalogResponse>, Status> {
+        Asked::of(request)?;
         let read = self.ask()?.catalog().await?;
         let (yaml, etag, revision) = (read.resource.yaml.clone(), read.etag, read.revision.0);
         Ok(Response::new(GetCatalogResponse { yaml, etag, revision }))

@@ -1,14 +1,17 @@
 //! The ChangeService: the audit log, and the stream made of it.
 
 use std::pin::Pin;
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
+use super::access::Asked;
 use super::page::{self, List};
-use super::{Doors, fields, parse, render};
+use super::{Doors, fields, parse, render, status};
+use crate::policy::caller::Caller;
 use crate::policy::id::CompanyId;
 use crate::policy::revision::Revision;
 use crate::proto::change_service_server::ChangeService;
@@ -19,6 +22,9 @@ use crate::proto::{
 /// How many changes a watcher may be behind before its stream is no longer fed.
 const WINDOW: usize = 64;
 
+/// How often to look whether the key of a watcher that nothing is sent to is over.
+const OVER: Duration = Duration::from_secs(1);
+
 #[tonic::async_trait]
 impl ChangeService for Doors {
     type WatchChangesStream =
@@ -28,7 +34,7 @@ impl ChangeService for Doors {
         &self,
         request: Request<ListChangesRequest>,
     ) -> Result<Response<ListChangesResponse>, Status> {
-        let request = request.into_inner();
+        let request = Asked::of(request)?.request;
         let company = parse::optional_company(request.company_id)?;
         let size = page::size(request.page_size)?;
         let of = company.as_ref().map_or("", CompanyId::as_str);
@@ -51,7 +57,7 @@ impl ChangeService for Doors {
         &self,
         request: Request<WatchChangesRequest>,
     ) -> Result<Response<Self::WatchChangesStream>, Status> {
-        let request = request.into_inner();
+        let Asked { caller, request } = Asked::of(request)?;
         let company = parse::optional_company(request.company_id)?;
         let of = company.as_ref().map_or("", CompanyId::as_str);
         let cursors = List::new(self.ask()?.incarnation(), "WatchChanges", &[of]);
@@ -60,7 +66,7 @@ impl ChangeService for Doors {
             None => request.after_revision,
         };
         let (send, stream) = mpsc::channel(WINDOW);
-        tokio::spawn(watch(self.clone(), company, Revision(after), cursors, send));
+        tokio::spawn(watch(self.clone(), caller, company, Revision(after), cursors, send));
         Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
     }
 }
@@ -68,17 +74,24 @@ impl ChangeService for Doors {
 /// Sends changes as they are published, until the watcher or the server goes.
 async fn watch(
     doors: Doors,
+    caller: Caller,
     company: Option<CompanyId>,
     mut after: Revision,
     cursors: List,
     send: mpsc::Sender<Result<WatchChangesResponse, Status>>,
 ) {
     let Some(authority) = doors.authority() else { return };
+    let _counted = doors.watchers.one();
     let mut bell = authority.bell();
     let mut closing = doors.closing();
     loop {
         // Heard before the read: a publication during it rings again.
         let head = *bell.borrow_and_update();
+        // To revoke a key is a change, which rings.
+        if !authority.stands(&caller) {
+            send.send(Err(status::no_longer_known())).await.ok();
+            return;
+        }
         let (changes, more) = match authority.changes(company.clone(), after, WINDOW).await {
             Ok(found) => found,
             Err(refusal) => {
@@ -104,6 +117,7 @@ async fn watch(
         after = after.max(head);
         tokio::select! {
             rung = bell.changed() => if rung.is_err() { return },
+            () = tokio::time::sleep(OVER) => {}
             () = send.closed() => return,
             _ = closing.wait_for(|closing| *closing) => return,
         }

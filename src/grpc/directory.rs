@@ -2,31 +2,13 @@
 
 use tonic::{Request, Response, Status, Streaming};
 
-use super::page::{self, List};
+use super::access::Asked;
+use super::page::{self, List, after, next};
 use super::{Doors, import, parse, render, reply};
-use crate::authority::listing::Page;
 use crate::authority::secrets::Verification;
 use crate::policy::id::{CompanyId, CredentialId, UserId};
 use crate::proto::directory_service_server::DirectoryService;
 use crate::proto::*;
-
-/// The id that a page starts behind.
-fn after<T, E>(
-    list: &List,
-    token: &str,
-    parse: impl FnOnce(String) -> Result<T, E>,
-) -> Result<Option<T>, Status> {
-    let Some(last) = list.after(token)? else {
-        return Ok(None);
-    };
-    Ok(Some(parse(last).map_err(|_| page::foreign_token())?))
-}
-
-/// The token of the page behind this one; empty if there is none.
-fn next<T>(list: &List, page: &Page<T>, id: impl FnOnce(&T) -> &str) -> String {
-    let last = page.items.last().filter(|_| page.more);
-    last.map(|(item, _)| list.token(id(item))).unwrap_or_default()
-}
 
 #[tonic::async_trait]
 impl DirectoryService for Doors {
@@ -34,7 +16,7 @@ impl DirectoryService for Doors {
         &self,
         request: Request<CreateCompanyRequest>,
     ) -> Result<Response<CreateCompanyResponse>, Status> {
-        let (new, terms) = parse::create_company(request.into_inner())?;
+        let (new, terms) = parse::create_company(Asked::of(request)?)?;
         let render = reply::company_created;
         Ok(Response::new(self.ask()?.create_company(&new, &terms, render).await?))
     }
@@ -43,7 +25,7 @@ impl DirectoryService for Doors {
         &self,
         request: Request<GetCompanyRequest>,
     ) -> Result<Response<GetCompanyResponse>, Status> {
-        let id = parse::company(request.into_inner().company_id)?;
+        let id = parse::company(Asked::of(request)?.request.company_id)?;
         let read = self.ask()?.company(&id).await?;
         let (company, revision) = (render::company(read.resource, read.etag), read.revision.0);
         Ok(Response::new(GetCompanyResponse { company: Some(company), revision }))
@@ -53,7 +35,7 @@ impl DirectoryService for Doors {
         &self,
         request: Request<ListCompaniesRequest>,
     ) -> Result<Response<ListCompaniesResponse>, Status> {
-        let request = request.into_inner();
+        let request = Asked::of(request)?.request;
         let size = page::size(request.page_size)?;
         let list = List::new(self.ask()?.incarnation(), "ListCompanies", &[]);
         let after = after(&list, &request.page_token, CompanyId::parse)?;
@@ -73,7 +55,7 @@ impl DirectoryService for Doors {
         &self,
         request: Request<UpdateCompanyRequest>,
     ) -> Result<Response<UpdateCompanyResponse>, Status> {
-        let (id, change, terms) = parse::update_company(request.into_inner())?;
+        let (id, change, terms) = parse::update_company(Asked::of(request)?)?;
         let render = reply::company_updated;
         Ok(Response::new(self.ask()?.change_company(&id, &change, &terms, render).await?))
     }
@@ -82,7 +64,7 @@ impl DirectoryService for Doors {
         &self,
         request: Request<DeleteCompanyRequest>,
     ) -> Result<Response<DeleteCompanyResponse>, Status> {
-        let (id, change, terms) = parse::delete_company(request.into_inner())?;
+        let (id, change, terms) = parse::delete_company(Asked::of(request)?)?;
         let render = reply::company_deleted;
         Ok(Response::new(self.ask()?.change_company(&id, &change, &terms, render).await?))
     }
@@ -91,7 +73,7 @@ impl DirectoryService for Doors {
         &self,
         request: Request<CreateCredentialRequest>,
     ) -> Result<Response<CreateCredentialResponse>, Status> {
-        let (new, terms) = parse::create_credential(request.into_inner())?;
+        let (new, terms) = parse::create_credential(Asked::of(request)?)?;
         let render = reply::credential_created;
         Ok(Response::new(self.ask()?.create_credential(&new, &terms, render).await?))
     }
@@ -100,7 +82,7 @@ impl DirectoryService for Doors {
         &self,
         request: Request<GetCredentialRequest>,
     ) -> Result<Response<GetCredentialResponse>, Status> {
-        let request = request.into_inner();
+        let request = Asked::of(request)?.request;
         let (company, id) = parse::credential(request.company_id, request.credential_id)?;
         let read = self.ask()?.credential(&company, &id).await?;
         let (credential, revision) =
@@ -112,7 +94,7 @@ impl DirectoryService for Doors {
         &self,
         request: Request<ListCredentialsRequest>,
     ) -> Result<Response<ListCredentialsResponse>, Status> {
-        let request = request.into_inner();
+        let request = Asked::of(request)?.request;
         let size = page::size(request.page_size)?;
         let dormant = if request.include_dormant { "dormant" } else { "" };
         let parameters = [&request.company_id, &request.scope, dormant];
@@ -136,7 +118,7 @@ impl DirectoryService for Doors {
         &self,
         request: Request<UpdateCredentialRequest>,
     ) -> Result<Response<UpdateCredentialResponse>, Status> {
-        let (company, id, change, terms) = parse::update_credential(request.into_inner())?;
+        let (company, id, change, terms) = parse::update_credential(Asked::of(request)?)?;
         let render = reply::credential_updated;
         Ok(Response::new(
             self.ask()?.change_credential(&company, &id, &change, &terms, render).await?,
@@ -147,7 +129,7 @@ impl DirectoryService for Doors {
         &self,
         request: Request<DeleteCredentialRequest>,
     ) -> Result<Response<DeleteCredentialResponse>, Status> {
-        let (company, id, change, terms) = parse::delete_credential(request.into_inner())?;
+        let (company, id, change, terms) = parse::delete_credential(Asked::of(request)?)?;
         let render = reply::credential_deleted;
         Ok(Response::new(
             self.ask()?.change_credential(&company, &id, &change, &terms, render).await?,
@@ -158,14 +140,14 @@ impl DirectoryService for Doors {
         &self,
         request: Request<Streaming<ImportCredentialsRequest>>,
     ) -> Result<Response<ImportCredentialsResponse>, Status> {
-        Ok(Response::new(import::import(self, request.into_inner()).await?))
+        Ok(Response::new(import::import(self, Asked::of(request)?).await?))
     }
 
     async fn create_secret(
         &self,
         request: Request<CreateSecretRequest>,
     ) -> Result<Response<CreateSecretResponse>, Status> {
-        let (company, id, terms) = parse::create_secret(request.into_inner())?;
+        let (company, id, terms) = parse::create_secret(Asked::of(request)?)?;
         let render = reply::secret_created;
         Ok(Response::new(self.ask()?.create_secret(&company, &id, &terms, render).await?))
     }
@@ -174,7 +156,7 @@ impl DirectoryService for Doors {
         &self,
         request: Request<DeleteSecretRequest>,
     ) -> Result<Response<DeleteSecretResponse>, Status> {
-        let (company, id, secret, terms) = parse::delete_secret(request.into_inner())?;
+        let (company, id, secret, terms) = parse::delete_secret(Asked::of(request)?)?;
         let render = reply::secret_deleted;
         Ok(Response::new(self.ask()?.delete_secret(&company, &id, &secret, &terms, render).await?))
     }
@@ -183,7 +165,7 @@ impl DirectoryService for Doors {
         &self,
         request: Request<VerifySecretRequest>,
     ) -> Result<Response<VerifySecretResponse>, Status> {
-        let (company, named, presented) = parse::verify_secret(request.into_inner())?;
+        let (company, named, presented) = parse::verify_secret(Asked::of(request)?.request)?;
         let found = match presented {
             Some(secret) => self.ask()?.verify_secret(&company, named.as_ref(), &secret).await?,
             None => Verification::Wrong,
@@ -195,7 +177,7 @@ impl DirectoryService for Doors {
         &self,
         request: Request<PutUserRequest>,
     ) -> Result<Response<PutUserResponse>, Status> {
-        let (company, id, roles, terms) = parse::put_user(request.into_inner())?;
+        let (company, id, roles, terms) = parse::put_user(Asked::of(request)?)?;
         let of = company.clone();
         let render = move |done| reply::user_put(&of, done);
         Ok(Response::new(self.ask()?.put_user(&company, &id, &roles, &terms, render).await?))
@@ -205,7 +187,7 @@ impl DirectoryService for Doors {
         &self,
         request: Request<GetUserRequest>,
     ) -> Result<Response<GetUserResponse>, Status> {
-        let request = request.into_inner();
+        let request = Asked::of(request)?.request;
         let (company, id) = parse::user(request.company_id, request.user_id)?;
         let read = self.ask()?.user(&company, &id).await?;
         let user = Some(render::user(read.resource, &company, read.etag));
@@ -216,7 +198,7 @@ impl DirectoryService for Doors {
         &self,
         request: Request<ListUsersRequest>,
     ) -> Result<Response<ListUsersResponse>, Status> {
-        let request = request.into_inner();
+        let request = Asked::of(request)?.request;
         let size = page::size(request.page_size)?;
         let list = List::new(self.ask()?.incarnation(), "ListUsers", &[&request.company_id]);
         let after = after(&list, &request.page_token, UserId::parse)?;
@@ -237,7 +219,7 @@ impl DirectoryService for Doors {
         &self,
         request: Request<DeleteUserRequest>,
     ) -> Result<Response<DeleteUserResponse>, Status> {
-        let (company, id, terms) = parse::delete_user(request.into_inner())?;
+        let (company, id, terms) = parse::delete_user(Asked::of(request)?)?;
         let of = company.clone();
         let render = move |done| reply::user_deleted(&of, done);
         Ok(Response::new(self.ask()?.delete_user(&company, &id, &terms, render).await?))
@@ -247,7 +229,7 @@ impl DirectoryService for Doors {
         &self,
         request: Request<PutConsentRequest>,
     ) -> Result<Response<PutConsentResponse>, Status> {
-        let (id, scopes, terms) = parse::put_consent(request.into_inner())?;
+        let (id, scopes, terms) = parse::put_consent(Asked::of(request)?)?;
         let of = id.clone();
         let render = move |done| reply::consent_put(&of, done);
         Ok(Response::new(self.ask()?.put_consent(&id, &scopes, &terms, render).await?))
@@ -257,7 +239,7 @@ impl DirectoryService for Doors {
         &self,
         request: Request<GetConsentRequest>,
     ) -> Result<Response<GetConsentResponse>, Status> {
-        let id = parse::consent(request.into_inner())?;
+        let id = parse::consent(Asked::of(request)?.request)?;
         let read = self.ask()?.consent(&id).await?;
         let consent = Some(render::consent(read.resource, &id, read.etag));
         Ok(Response::new(GetConsentResponse { consent, revision: read.revision.0 }))
@@ -267,7 +249,7 @@ impl DirectoryService for Doors {
         &self,
         request: Request<DeleteConsentRequest>,
     ) -> Result<Response<DeleteConsentResponse>, Status> {
-        let (id, terms) = parse::delete_consent(request.into_inner())?;
+        let (id, terms) = parse::delete_consent(Asked::of(request)?)?;
         let of = id.clone();
         let render = move |done| reply::consent_deleted(&of, done);
         Ok(Response::new(self.ask()?.delete_consent(&id, &terms, render).await?))

@@ -103,17 +103,16 @@ fn is_grpc(kind: &HeaderValue) -> bool {
 }
 
 /// Reads a message, has it answered, and writes the answer.
-pub async fn unary<B, Q, A, F>(
+pub async fn unary<B, Q, A>(
     deadline: Option<Duration>,
     body: B,
     limit: usize,
-    answer: impl FnOnce(Q) -> F,
+    answer: impl AsyncFnOnce(Q) -> Result<A, Status>,
 ) -> Response<Reply>
 where
     B: Body<Data = Bytes> + Unpin,
     Q: Message + Default,
     A: Message,
-    F: Future<Output = Result<A, Status>>,
 {
     let answered = async {
         let message = read(body, limit).await?;

@@ -34,8 +34,8 @@ pub const MAX_CHANGE_SCOPES: usize = 100_000;
 pub const MAX_LABEL: usize = 256;
 /// The most bytes of a reason.
 pub const MAX_REASON: usize = 1_024;
-/// Who makes a change as long as callers are not authenticated.
-pub const ANONYMOUS: &str = "anonymous";
+/// The most bytes of the name of a client certificate.
+pub const MAX_CERTIFICATE_NAME: usize = 2_048;
 
 /// The most violations that are kept; of the rest only the number is.
 pub const MAX_VIOLATIONS: usize = 20;
@@ -183,7 +183,7 @@ impl Fields {
         };
         let request = request.map(|id| RequestId { id, body: raw.body });
         let author = Author {
-            actor: ANONYMOUS.to_owned(),
+            actor: raw.actor,
             on_behalf_of: self.line("on_behalf_of", raw.on_behalf_of, MAX_LABEL),
             reason: self.line("reason", raw.reason, MAX_REASON),
         };
@@ -237,6 +237,7 @@ fn fresh(seen: &mut Option<HashSet<Scope>>, before: &[Scope], scope: &Scope) -> 
 
 /// The fields that every change has.
 pub(super) struct RawTerms {
+    pub(super) actor: String,
     pub(super) etag: String,
     pub(super) validate_only: bool,
     pub(super) request_id: String,

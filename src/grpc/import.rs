@@ -7,6 +7,7 @@ use std::fmt;
 
 use tonic::{Status, Streaming};
 
+use super::access::Asked;
 use super::fields::Rejection;
 use super::{Doors, parse, reply};
 use crate::authority::import::{Import, New, Tally};
@@ -40,6 +41,8 @@ pub(super) enum Why {
     Refused(Refusal),
     /// The server is ending.
     Closing,
+    /// The caller's key was revoked, or is over.
+    NoLongerKnown,
 }
 
 /// An import that ended before its end: where, and what was done all the same.
@@ -53,16 +56,18 @@ pub(super) struct Ended {
 /// a caller who sends faster than the store commits is held up by the connection's windows.
 pub(super) async fn import(
     doors: &Doors,
-    mut messages: Streaming<ImportCredentialsRequest>,
+    asked: Asked<Streaming<ImportCredentialsRequest>>,
 ) -> Result<ImportCredentialsResponse, Status> {
+    let Asked { caller, request: mut messages } = asked;
     let authority = doors.ask()?;
     let mut closing = doors.closing();
     let mut message = messages.message().await?.unwrap_or_default();
-    let terms = parse::import_terms(&message)?;
+    let terms = parse::import_terms(&caller, &message)?;
     let mut import = authority.import(terms.clone());
     let mut place = Place::default();
     loop {
         let done = match parse::import_message(&message, &terms) {
+            Ok(()) if !authority.stands(&caller) => Err((place, Why::NoLongerKnown)),
             Ok(()) => add(&mut import, place.message, message).await,
             Err(rejection) => Err((place, Why::Rejected(rejection))),
         };

@@ -6,7 +6,10 @@
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 
+use tonic::Status;
+
 use super::fields::{Rejection, malformed};
+use crate::authority::listing::Page;
 use crate::store::Incarnation;
 
 /// The size of a page that asks for none.
@@ -70,4 +73,22 @@ pub(super) fn size(asked: i32) -> Result<usize, Rejection> {
         Ok(size) => Ok(size.min(MAX)),
         Err(_) => Err(malformed("page_size", "must not be negative")),
     }
+}
+
+/// The id that a page starts behind.
+pub(super) fn after<T, E>(
+    list: &List,
+    token: &str,
+    parse: impl FnOnce(String) -> Result<T, E>,
+) -> Result<Option<T>, Status> {
+    let Some(last) = list.after(token)? else {
+        return Ok(None);
+    };
+    Ok(Some(parse(last).map_err(|_| foreign_token())?))
+}
+
+/// The token of the page behind this one; empty if there is none.
+pub(super) fn next<T>(list: &List, page: &Page<T>, id: impl FnOnce(&T) -> &str) -> String {
+    let last = page.items.last().filter(|_| page.more);
+    last.map(|(item, _)| list.token(id(item))).unwrap_or_default()
 }

@@ -7,25 +7,29 @@ use std::mem;
 
 use prost::Message;
 
+use super::access::Asked;
 use super::fields::{
-    Fields, MAX_CHANGE_SCOPES, MAX_CHECKS, MAX_IMPORTED, MAX_LABEL, MAX_ROLES, Place, RawTerms,
-    Rejection,
+    Fields, MAX_CERTIFICATE_NAME, MAX_CHANGE_SCOPES, MAX_CHECKS, MAX_IMPORTED, MAX_LABEL,
+    MAX_ROLES, Place, RawTerms, Rejection,
 };
+use crate::authority::keys::NewKey;
 use crate::authority::listing::Holding;
 use crate::authority::people::ConsentId;
 use crate::authority::{
     CompanyChange, CredentialChange, NewCompany, NewCredential, Restoration, Restriction, Terms,
 };
+use crate::policy::caller::{ANONYMOUS, Caller, Role, Roles};
 use crate::policy::id::{CompanyId, CredentialId, Name, UserId};
 use crate::policy::query::{Needs, Query};
 use crate::policy::revision::Revision;
 use crate::policy::scope::Scope;
-use crate::policy::secret::Presented;
+use crate::policy::secret::{Mark, Presented};
 use crate::proto;
 
 macro_rules! terms {
-    ($request:ident) => {
+    ($caller:ident, $request:ident) => {
         RawTerms {
+            actor: $caller.name().to_owned(),
             body: digest(&$request.request_id, &$request),
             etag: mem::take(&mut $request.etag),
             validate_only: $request.validate_only,
@@ -115,27 +119,31 @@ fn credential_call(
     fields.finish(ids.map(|(company, credential)| (company, credential, change, terms)))
 }
 
-pub(super) fn grant(mut request: proto::GrantScopesRequest) -> Result<CredentialCall, Rejection> {
+pub(super) fn grant(
+    Asked { caller, mut request }: Asked<proto::GrantScopesRequest>,
+) -> Result<CredentialCall, Rejection> {
     let mut fields = Fields::default();
-    let terms = terms!(request);
+    let terms = terms!(caller, request);
     let scopes = fields.some_scopes(request.scopes);
     let expires_at = fields.moment("expires_at", request.expires_at);
     let change = CredentialChange::Grant { scopes, expires_at };
     credential_call(fields, request.company_id, request.credential_id, change, terms)
 }
 
-pub(super) fn revoke(mut request: proto::RevokeScopesRequest) -> Result<CredentialCall, Rejection> {
+pub(super) fn revoke(
+    Asked { caller, mut request }: Asked<proto::RevokeScopesRequest>,
+) -> Result<CredentialCall, Rejection> {
     let mut fields = Fields::default();
-    let terms = terms!(request);
+    let terms = terms!(caller, request);
     let change = CredentialChange::Revoke(fields.some_scopes(request.scopes));
     credential_call(fields, request.company_id, request.credential_id, change, terms)
 }
 
 pub(super) fn replace(
-    mut request: proto::ReplaceScopesRequest,
+    Asked { caller, mut request }: Asked<proto::ReplaceScopesRequest>,
 ) -> Result<CredentialCall, Rejection> {
     let mut fields = Fields::default();
-    let terms = terms!(request);
+    let terms = terms!(caller, request);
     if request.scopes.is_empty() && !request.allow_empty {
         fields.wrong(
             "scopes",
@@ -147,17 +155,19 @@ pub(super) fn replace(
     credential_call(fields, request.company_id, request.credential_id, change, terms)
 }
 
-pub(super) fn reset(mut request: proto::ResetScopesRequest) -> Result<CredentialCall, Rejection> {
-    let terms = terms!(request);
+pub(super) fn reset(
+    Asked { caller, mut request }: Asked<proto::ResetScopesRequest>,
+) -> Result<CredentialCall, Rejection> {
+    let terms = terms!(caller, request);
     let change = CredentialChange::Reset;
     credential_call(Fields::default(), request.company_id, request.credential_id, change, terms)
 }
 
 pub(super) fn update_credential(
-    mut request: proto::UpdateCredentialRequest,
+    Asked { caller, mut request }: Asked<proto::UpdateCredentialRequest>,
 ) -> Result<CredentialCall, Rejection> {
     let mut fields = Fields::default();
-    let terms = terms!(request);
+    let terms = terms!(caller, request);
     let paths = fields.mask(request.update_mask, &["label", "enabled", "expires_at"]);
     let masked = |path: &str| paths.iter().any(|p| p == path);
     let label = fields.line("label", request.label, MAX_LABEL);
@@ -171,9 +181,9 @@ pub(super) fn update_credential(
 }
 
 pub(super) fn delete_credential(
-    mut request: proto::DeleteCredentialRequest,
+    Asked { caller, mut request }: Asked<proto::DeleteCredentialRequest>,
 ) -> Result<CredentialCall, Rejection> {
-    let terms = terms!(request);
+    let terms = terms!(caller, request);
     let change = CredentialChange::Delete;
     credential_call(Fields::default(), request.company_id, request.credential_id, change, terms)
 }
@@ -192,19 +202,19 @@ fn company_call(
 }
 
 pub(super) fn add_company_scopes(
-    mut request: proto::AddCompanyScopesRequest,
+    Asked { caller, mut request }: Asked<proto::AddCompanyScopesRequest>,
 ) -> Result<CompanyCall, Rejection> {
     let mut fields = Fields::default();
-    let terms = terms!(request);
+    let terms = terms!(caller, request);
     let change = CompanyChange::AddScopes(fields.some_scopes(request.scopes));
     company_call(fields, request.company_id, change, terms)
 }
 
 pub(super) fn update_company(
-    mut request: proto::UpdateCompanyRequest,
+    Asked { caller, mut request }: Asked<proto::UpdateCompanyRequest>,
 ) -> Result<CompanyCall, Rejection> {
     let mut fields = Fields::default();
-    let terms = terms!(request);
+    let terms = terms!(caller, request);
     let paths = fields.mask(request.update_mask, &["display_name", "enabled"]);
     let masked = |path: &str| paths.iter().any(|p| p == path);
     let display_name = fields.line("display_name", request.display_name, MAX_LABEL);
@@ -216,17 +226,17 @@ pub(super) fn update_company(
 }
 
 pub(super) fn delete_company(
-    mut request: proto::DeleteCompanyRequest,
+    Asked { caller, mut request }: Asked<proto::DeleteCompanyRequest>,
 ) -> Result<CompanyCall, Rejection> {
-    let terms = terms!(request);
+    let terms = terms!(caller, request);
     company_call(Fields::default(), request.company_id, CompanyChange::Delete, terms)
 }
 
 pub(super) fn restrict(
-    mut request: proto::RestrictCompanyScopesRequest,
+    Asked { caller, mut request }: Asked<proto::RestrictCompanyScopesRequest>,
 ) -> Result<(Restriction, Terms), Rejection> {
     let mut fields = Fields::default();
-    let terms = terms!(request);
+    let terms = terms!(caller, request);
     let terms = fields.terms(terms);
     let company = fields.company(request.company_id);
     let scopes = fields.some_scopes(request.scopes);
@@ -236,10 +246,10 @@ pub(super) fn restrict(
 }
 
 pub(super) fn restore(
-    mut request: proto::RestoreGrantsRequest,
+    Asked { caller, mut request }: Asked<proto::RestoreGrantsRequest>,
 ) -> Result<(Restoration, Terms), Rejection> {
     let mut fields = Fields::default();
-    let terms = terms!(request);
+    let terms = terms!(caller, request);
     let terms = fields.terms(terms);
     let company = fields.company(request.company_id);
     let scopes = fields.some_scopes(request.scopes);
@@ -252,10 +262,10 @@ pub(super) fn restore(
 }
 
 pub(super) fn create_company(
-    mut request: proto::CreateCompanyRequest,
+    Asked { caller, mut request }: Asked<proto::CreateCompanyRequest>,
 ) -> Result<(NewCompany, Terms), Rejection> {
     let mut fields = Fields::default();
-    let terms = terms!(request);
+    let terms = terms!(caller, request);
     let terms = fields.terms(terms);
     let new = new_company(&mut fields, request.company_id, request.display_name, request.scopes);
     fields.finish(new.map(|new| (new, terms)))
@@ -274,10 +284,10 @@ fn new_company(
 }
 
 pub(super) fn create_credential(
-    mut request: proto::CreateCredentialRequest,
+    Asked { caller, mut request }: Asked<proto::CreateCredentialRequest>,
 ) -> Result<(NewCredential, Terms), Rejection> {
     let mut fields = Fields::default();
-    let terms = terms!(request);
+    let terms = terms!(caller, request);
     let terms = fields.terms(terms);
     let new = proto::ImportedCredential {
         company_id: request.company_id,
@@ -302,9 +312,13 @@ fn new_credential(fields: &mut Fields, new: proto::ImportedCredential) -> Option
 }
 
 /// The terms of an import, which its first message has.
-pub(super) fn import_terms(first: &proto::ImportCredentialsRequest) -> Result<Terms, Rejection> {
+pub(super) fn import_terms(
+    caller: &Caller,
+    first: &proto::ImportCredentialsRequest,
+) -> Result<Terms, Rejection> {
     let mut fields = Fields::default();
     let terms = fields.terms(RawTerms {
+        actor: caller.name().to_owned(),
         body: [0; 32],
         etag: String::new(),
         validate_only: first.validate_only,
@@ -364,10 +378,10 @@ pub(super) fn imported_credential(
 }
 
 pub(super) fn apply_catalog(
-    mut request: proto::ApplyCatalogRequest,
+    Asked { caller, mut request }: Asked<proto::ApplyCatalogRequest>,
 ) -> Result<(String, Terms), Rejection> {
     let mut fields = Fields::default();
-    let terms = terms!(request);
+    let terms = terms!(caller, request);
     let terms = fields.terms(terms);
     if request.yaml.trim().is_empty() {
         fields.wrong("yaml", "must be a catalog file");
@@ -376,20 +390,20 @@ pub(super) fn apply_catalog(
 }
 
 pub(super) fn create_secret(
-    mut request: proto::CreateSecretRequest,
+    Asked { caller, mut request }: Asked<proto::CreateSecretRequest>,
 ) -> Result<(CompanyId, CredentialId, Terms), Rejection> {
     let mut fields = Fields::default();
-    let terms = terms!(request);
+    let terms = terms!(caller, request);
     let terms = fields.terms(terms);
     let ids = fields.company(request.company_id).zip(fields.credential(request.credential_id));
     fields.finish(ids.map(|(company, credential)| (company, credential, terms)))
 }
 
 pub(super) fn delete_secret(
-    mut request: proto::DeleteSecretRequest,
+    Asked { caller, mut request }: Asked<proto::DeleteSecretRequest>,
 ) -> Result<(CompanyId, CredentialId, Name, Terms), Rejection> {
     let mut fields = Fields::default();
-    let terms = terms!(request);
+    let terms = terms!(caller, request);
     let terms = fields.terms(terms);
     let ids = fields.company(request.company_id).zip(fields.credential(request.credential_id));
     let secret = fields.take("secret_id", Name::parse(request.secret_id));
@@ -407,15 +421,15 @@ pub(super) fn verify_secret(
         "" => None,
         text => fields.take("credential_id", CredentialId::parse(text)),
     };
-    let presented = Presented::parse(request.secret);
+    let presented = Presented::parse(Mark::Credential, request.secret);
     fields.finish(company.map(|company| (company, named, presented)))
 }
 
 pub(super) fn put_user(
-    mut request: proto::PutUserRequest,
+    Asked { caller, mut request }: Asked<proto::PutUserRequest>,
 ) -> Result<(CompanyId, UserId, Vec<Name>, Terms), Rejection> {
     let mut fields = Fields::default();
-    let terms = terms!(request);
+    let terms = terms!(caller, request);
     let terms = fields.terms(terms);
     let ids = fields.company(request.company_id).zip(fields.named_user(request.user_id));
     if request.roles.len() > MAX_ROLES {
@@ -430,10 +444,10 @@ pub(super) fn put_user(
 }
 
 pub(super) fn delete_user(
-    mut request: proto::DeleteUserRequest,
+    Asked { caller, mut request }: Asked<proto::DeleteUserRequest>,
 ) -> Result<(CompanyId, UserId, Terms), Rejection> {
     let mut fields = Fields::default();
-    let terms = terms!(request);
+    let terms = terms!(caller, request);
     let terms = fields.terms(terms);
     let ids = fields.company(request.company_id).zip(fields.named_user(request.user_id));
     fields.finish(ids.map(|(company, user)| (company, user, terms)))
@@ -446,10 +460,10 @@ pub(super) fn user(company: String, user: String) -> Result<(CompanyId, UserId),
 }
 
 pub(super) fn put_consent(
-    mut request: proto::PutConsentRequest,
+    Asked { caller, mut request }: Asked<proto::PutConsentRequest>,
 ) -> Result<(ConsentId, Vec<Scope>, Terms), Rejection> {
     let mut fields = Fields::default();
-    let terms = terms!(request);
+    let terms = terms!(caller, request);
     let terms = fields.terms(terms);
     let id = fields.consent(request.company_id, request.credential_id, request.user_id);
     let scopes = fields.scopes("scopes", request.scopes, MAX_CHANGE_SCOPES);
@@ -457,10 +471,10 @@ pub(super) fn put_consent(
 }
 
 pub(super) fn delete_consent(
-    mut request: proto::DeleteConsentRequest,
+    Asked { caller, mut request }: Asked<proto::DeleteConsentRequest>,
 ) -> Result<(ConsentId, Terms), Rejection> {
     let mut fields = Fields::default();
-    let terms = terms!(request);
+    let terms = terms!(caller, request);
     let terms = fields.terms(terms);
     let id = fields.consent(request.company_id, request.credential_id, request.user_id);
     fields.finish(id.map(|id| (id, terms)))
@@ -504,4 +518,83 @@ pub(super) fn optional_company(text: Option<String>) -> Result<Option<CompanyId>
         Some(text) => company(text).map(Some),
         None => Ok(None),
     }
+}
+
+pub(super) fn create_key(
+    Asked { caller, mut request }: Asked<proto::CreateKeyRequest>,
+) -> Result<(NewKey, Terms), Rejection> {
+    let mut fields = Fields::default();
+    let terms = terms!(caller, request);
+    let terms = fields.terms(terms);
+    let name = fields.take("name", Name::parse(request.name));
+    if name.as_ref().is_some_and(|name| name.as_str() == ANONYMOUS) {
+        fields.wrong("name", "is that of callers without a key");
+    }
+    if request.roles.is_empty() {
+        fields.wrong("roles", "must have at least one role");
+    }
+    let mut roles = Roles::NONE;
+    for (n, role) in request.roles.into_iter().enumerate() {
+        match proto::Role::try_from(role).ok().and_then(role_of) {
+            Some(role) => roles = roles.with(role),
+            None => fields.wrong(format!("roles[{n}]"), "is no role"),
+        }
+    }
+    if request.company_ids.len() > MAX_ROLES {
+        let count = request.company_ids.len();
+        fields
+            .too_many("company_ids", format!("names {count} companies, the limit is {MAX_ROLES}"));
+    }
+    let mut companies = Vec::new();
+    for (n, company) in request.company_ids.into_iter().take(MAX_ROLES).enumerate() {
+        companies.extend(fields.take(&format!("company_ids[{n}]"), CompanyId::parse(company)));
+    }
+    companies.sort_unstable();
+    companies.dedup();
+    if roles.has(Role::CompanyAdmin) && companies.is_empty() {
+        fields.wrong("company_ids", "must bind a company admin to its companies");
+    }
+    let certificate = fields.line("certificate", request.certificate, MAX_CERTIFICATE_NAME);
+    let certificate = (!certificate.is_empty()).then(|| certificate.into_boxed_str());
+    if request.certificate_only && certificate.is_none() {
+        fields.wrong("certificate", "must be given if it shall be enough");
+    }
+    let certificate_only = request.certificate_only;
+    let expires_at = fields.moment("expires_at", request.expires_at);
+    let new = name.map(|name| NewKey {
+        name,
+        roles,
+        companies,
+        certificate,
+        certificate_only,
+        expires_at,
+    });
+    fields.finish(new.map(|new| (new, terms)))
+}
+
+fn role_of(role: proto::Role) -> Option<Role> {
+    match role {
+        proto::Role::Unspecified => None,
+        proto::Role::Service => Some(Role::Service),
+        proto::Role::CompanyAdmin => Some(Role::CompanyAdmin),
+        proto::Role::Identity => Some(Role::Identity),
+        proto::Role::Operator => Some(Role::Operator),
+        proto::Role::Auditor => Some(Role::Auditor),
+    }
+}
+
+pub(super) fn delete_key(
+    Asked { caller, mut request }: Asked<proto::DeleteKeyRequest>,
+) -> Result<(Name, Terms), Rejection> {
+    let mut fields = Fields::default();
+    let terms = terms!(caller, request);
+    let terms = fields.terms(terms);
+    let id = fields.take("key_id", Name::parse(request.key_id));
+    fields.finish(id.map(|id| (id, terms)))
+}
+
+pub(super) fn key(id: String) -> Result<Name, Rejection> {
+    let mut fields = Fields::default();
+    let id = fields.take("key_id", Name::parse(id));
+    fields.finish(id)
 }

@@ -4,8 +4,10 @@ use jiff::Timestamp;
 
 use crate::authority::Answer;
 use crate::authority::audit::Affected;
+use crate::authority::keys::KeyView;
 use crate::authority::people::{ConsentId, ConsentView};
 use crate::authority::secrets::Verification;
+use crate::policy::caller::Role;
 use crate::policy::catalog::Reach;
 use crate::policy::change::Change;
 use crate::policy::company::CompanyView;
@@ -97,7 +99,7 @@ pub(super) fn consent(view: ConsentView, id: &ConsentId, etag: String) -> proto:
     }
 }
 
-fn reason(reason: Reason) -> proto::Reason {
+pub(super) fn reason(reason: Reason) -> proto::Reason {
     match reason {
         Reason::EndpointUnknown => proto::Reason::EndpointUnknown,
         Reason::CompanyUnknown => proto::Reason::CompanyUnknown,
@@ -144,6 +146,33 @@ pub(super) fn company(view: CompanyView, etag: String) -> proto::Company {
         revision: company.revision.0,
         create_time: Some(stamp(company.create_time)),
         update_time: Some(stamp(company.update_time)),
+    }
+}
+
+pub(super) fn key(view: KeyView, etag: String) -> proto::Key {
+    let KeyView { key, last_used } = view;
+    proto::Key {
+        key_id: key.id.to_string(),
+        name: key.name.to_string(),
+        roles: key.roles.iter().map(|role| self::role(role).into()).collect(),
+        company_ids: key.companies.iter().map(ToString::to_string).collect(),
+        certificate: key.certificate.as_deref().unwrap_or_default().to_owned(),
+        certificate_only: key.hash.is_none(),
+        expires_at: key.expires_at.map(stamp),
+        create_time: Some(stamp(key.create_time)),
+        last_used_time: last_used.map(stamp),
+        etag,
+        revision: key.created_at.0,
+    }
+}
+
+fn role(role: Role) -> proto::Role {
+    match role {
+        Role::Service => proto::Role::Service,
+        Role::CompanyAdmin => proto::Role::CompanyAdmin,
+        Role::Identity => proto::Role::Identity,
+        Role::Operator => proto::Role::Operator,
+        Role::Auditor => proto::Role::Auditor,
     }
 }
 

@@ -6,6 +6,7 @@
 use super::render::{self, names};
 use crate::authority::audit::Impact;
 use crate::authority::import::Tally;
+use crate::authority::keys::KeyChanged;
 use crate::authority::people::{ConsentId, ConsentView};
 use crate::authority::secrets::Made;
 use crate::authority::{Applied, Done};
@@ -112,6 +113,19 @@ pub(super) fn secret_created(made: Made) -> proto::CreateSecretResponse {
         secret: made.secret.map(Presented::reveal).unwrap_or_default(),
         revision: made.revision.0,
     }
+}
+
+pub(crate) fn key_created(made: KeyChanged) -> proto::CreateKeyResponse {
+    proto::CreateKeyResponse {
+        key: Some(render::key(made.key, made.etag)),
+        secret: made.secret.map(Presented::reveal).unwrap_or_default(),
+        revision: made.revision.0,
+    }
+}
+
+pub(super) fn key_deleted(gone: KeyChanged) -> proto::DeleteKeyResponse {
+    let key = Some(render::key(gone.key, gone.etag));
+    proto::DeleteKeyResponse { key, revision: gone.revision.0 }
 }
 
 pub(super) fn user_put(company: &CompanyId, done: Done<User>) -> proto::PutUserResponse {

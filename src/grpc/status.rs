@@ -16,6 +16,7 @@ use crate::authority::ApplyError;
 use crate::authority::audit::{Affected, Impact};
 use crate::authority::refusal::Refusal;
 use crate::policy::catalog::file::CatalogErrors;
+use crate::policy::keyring::Unproven;
 use crate::policy::scope::Scope;
 use crate::store::StoreError;
 
@@ -199,6 +200,30 @@ impl From<Refusal> for Draft {
             Refusal::ConsentNotFound(id, _) => {
                 resource(Code::NotFound, "CONSENT_NOT_FOUND", message, "Consent", id.as_str())
             }
+            Refusal::KeyNotFound(id) => {
+                resource(Code::NotFound, "KEY_NOT_FOUND", message, "Key", id.as_str())
+            }
+            Refusal::FirstKeyNotOperator => {
+                let mut draft =
+                    Draft::new(Code::FailedPrecondition, "FIRST_KEY_NOT_OPERATOR", message);
+                let what = "must have ROLE_OPERATOR and no company_ids";
+                let kind = "FIRST_KEY_NOT_OPERATOR";
+                draft.details.add_precondition_failure_violation(kind, "roles", what);
+                draft
+            }
+            Refusal::LastOperatorKey(id) => {
+                let mut draft = Draft::new(Code::FailedPrecondition, "LAST_OPERATOR_KEY", message);
+                let what = "is the last of an operator: make another one first";
+                let kind = "LAST_OPERATOR_KEY";
+                draft.details.add_precondition_failure_violation(kind, id.as_str(), what);
+                draft
+            }
+            Refusal::TooManyKeys(most) => {
+                limit("keys", &format!("are {most}, which is the limit: delete some first"))
+            }
+            Refusal::CertificateTaken(id) => {
+                resource(Code::AlreadyExists, "CERTIFICATE_TAKEN", message, "Key", id.as_str())
+            }
             Refusal::CompanyNotFound(id) => {
                 resource(Code::NotFound, "COMPANY_NOT_FOUND", message, "Company", id.as_str())
             }
@@ -281,6 +306,7 @@ impl From<Ended> for Status {
                 let message = "the server is ending: import again, and go on where this ended";
                 Draft::new(Code::Unavailable, "SERVER_ENDING", message).retry()
             }
+            Why::NoLongerKnown => Draft::new(Code::Unauthenticated, REVOKED.0, REVOKED.1),
         };
         if !place.list.is_empty() {
             draft = draft.with("item", place);
@@ -364,8 +390,47 @@ fn unacknowledged(message: String, impact: Impact) -> Draft {
         })
 }
 
+/// It is not known who calls.
+pub fn unproven(why: Unproven) -> Status {
+    let reason = match why {
+        Unproven::Nothing => "KEY_REQUIRED",
+        Unproven::Unknown => "KEY_UNKNOWN",
+        Unproven::Expired => "KEY_EXPIRED",
+        Unproven::Certificate => "CERTIFICATE_REQUIRED",
+    };
+    Draft::new(Code::Unauthenticated, reason, why.to_string()).finish()
+}
+
+/// The caller may not make this call, or not for the company that it names.
+pub fn not_permitted() -> Status {
+    let text = "the key does not permit this call, or not for this company: ask an operator";
+    Draft::new(Code::PermissionDenied, "NOT_PERMITTED", text).finish()
+}
+
+/// What is said to a caller whose key ended while its call went on.
+const REVOKED: (&str, &str) = ("KEY_UNKNOWN", "the API key was revoked, or has expired");
+
+/// The caller's key ended while its call went on.
+pub(super) fn no_longer_known() -> Status {
+    Draft::new(Code::Unauthenticated, REVOKED.0, REVOKED.1).finish()
+}
+
+/// There is no such call.
+pub fn no_such_call() -> Status {
+    Draft::new(Code::Unimplemented, "NO_SUCH_CALL", "there is no such call: see the reflection")
+        .finish()
+}
+
+/// The caller makes more calls a second than it may.
+pub fn too_often(limit: u32) -> Status {
+    let what = format!("of one key are at most {limit} a second, but for checks");
+    let mut draft = self::limit("calls", &what);
+    draft.details.set_retry_info(Some(Duration::from_secs(1)));
+    draft.finish()
+}
+
 /// The store is still being opened.
-pub(super) fn not_open() -> Status {
+pub fn not_open() -> Status {
     Draft::new(Code::Unavailable, "STORE_UNAVAILABLE", "the store is being opened").retry().finish()
 }
 

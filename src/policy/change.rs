@@ -121,6 +121,10 @@ kinds! {
     CreateSecret,
     /// A secret was ended.
     DeleteSecret,
+    /// A caller of scopegate was given a key.
+    CreateKey,
+    /// A caller's key was revoked.
+    DeleteKey,
 }
 
 impl fmt::Display for ChangeKind {

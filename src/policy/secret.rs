@@ -1,7 +1,8 @@
 //! Secret: what an API client proves itself with (D11). Only its hash is kept.
 //!
-//! A secret reads `sgs_<id>_<random>`: the id is public and finds the credential; the rest is
-//! 256 bits from the system, which need no slow hash.
+//! A secret reads `sgs_<id>_<random>`, and the key of a caller of scopegate itself (D8)
+//! `sgk_<id>_<random>`: the id is public and finds whose it is; the rest is 256 bits from the
+//! system, which need no slow hash.
 
 use std::fmt;
 
@@ -11,8 +12,27 @@ use super::revision::Revision;
 /// The most live secrets of a credential: two, so that one can follow the other.
 pub const MAX_LIVE: usize = 2;
 
-const MARK: &str = "sgs_";
 const ID_BYTES: usize = 12;
+const RANDOM_BYTES: usize = 32;
+
+/// What a secret is good for, which its first letters say: to people, and to those who look for
+/// secrets where none should be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mark {
+    /// For an API client of a company.
+    Credential,
+    /// For a caller of scopegate itself.
+    Key,
+}
+
+impl Mark {
+    fn text(self) -> &'static str {
+        match self {
+            Self::Credential => "sgs_",
+            Self::Key => "sgk_",
+        }
+    }
+}
 
 /// A secret as it is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,25 +64,32 @@ impl fmt::Debug for Presented {
 impl Presented {
     /// The secret that these random bytes make.
     #[must_use]
-    pub fn mint(random: &[u8; 44]) -> Self {
+    pub fn mint(mark: Mark, random: &[u8; ID_BYTES + RANDOM_BYTES]) -> Self {
         let hex: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
         let (id, rest) = hex.split_at(ID_BYTES * 2);
-        Self(format!("{MARK}{id}_{rest}"))
+        Self(format!("{}{id}_{rest}", mark.text()))
     }
 
-    /// Reads what a client presented; none if it is no secret at all.
+    /// Reads what a client presented; none if it is no secret of this kind at all.
     #[must_use]
-    pub fn parse(text: String) -> Option<Self> {
-        let presented = Self(text);
-        presented.id().is_some().then_some(presented)
+    pub fn parse(mark: Mark, text: String) -> Option<Self> {
+        Self::id_in(mark, &text)?;
+        Some(Self(text))
+    }
+
+    /// The public id in a text, if that is a secret of this kind.
+    #[must_use]
+    pub fn id_in(mark: Mark, text: &str) -> Option<&str> {
+        let (id, rest) = text.strip_prefix(mark.text())?.split_once('_')?;
+        (id.len() == ID_BYTES * 2 && rest.len() == RANDOM_BYTES * 2).then_some(id)
     }
 
     /// The public id.
     #[must_use]
     pub fn id(&self) -> Option<Name> {
-        let (id, rest) = self.0.strip_prefix(MARK)?.split_once('_')?;
-        let whole = id.len() == ID_BYTES * 2 && rest.len() == 64;
-        if whole { Name::parse(id).ok() } else { None }
+        let known = [Mark::Credential, Mark::Key];
+        let id = known.into_iter().find_map(|mark| Self::id_in(mark, &self.0))?;
+        Name::parse(id).ok()
     }
 
     /// Its hash.
@@ -84,12 +111,15 @@ mod tests {
 
     #[test]
     fn a_secret_is_read_as_it_was_minted_and_never_printed() {
-        let secret = Presented::mint(&[0xab; 44]);
-        assert_eq!(secret.id().map(|id| id.to_string()), Some("ab".repeat(12)));
-        assert_eq!(Presented::parse(secret.clone().reveal()), Some(secret.clone()));
-        assert!(!format!("{secret:?}").contains("abab"));
-        for bad in ["", "sgs_", "sgs_ab_cd", "hello", &"x".repeat(10_000)] {
-            assert_eq!(Presented::parse(bad.to_owned()), None);
+        for (mark, other) in [(Mark::Credential, Mark::Key), (Mark::Key, Mark::Credential)] {
+            let secret = Presented::mint(mark, &[0xab; 44]);
+            assert_eq!(secret.id().map(|id| id.to_string()), Some("ab".repeat(12)));
+            assert_eq!(Presented::parse(mark, secret.clone().reveal()), Some(secret.clone()));
+            assert_eq!(Presented::parse(other, secret.clone().reveal()), None);
+            assert!(!format!("{secret:?}").contains("abab"));
+            for bad in ["", "sgs_", "sgs_ab_cd", "sgk_ab_cd", "hello", &"x".repeat(10_000)] {
+                assert_eq!(Presented::parse(mark, bad.to_owned()), None);
+            }
         }
     }
 }

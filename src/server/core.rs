@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -29,8 +29,13 @@ use tonic::Status;
 use tonic::service::Routes;
 use tower::ServiceExt;
 
+use super::calls::Calls;
+use super::quota::Quota;
+use crate::grpc::access::{self, Asked};
 use crate::grpc::express::{self, Reply};
+use crate::grpc::peer::Peer;
 use crate::grpc::{Doors, status};
+use crate::policy::caller::{Caller, Role};
 
 /// The paths that go by the shortest way.
 const CHECK: &str = "/scopegate.v1.AuthorizationService/Check";
@@ -60,6 +65,27 @@ pub(super) struct Service {
     pub(super) in_flight: usize,
     /// How long a connection lives.
     pub(super) age: Option<Duration>,
+    /// How many calls a second that are no checks one key may make.
+    pub(super) quota: Arc<Quota>,
+    /// What is counted on this core.
+    pub(super) calls: Arc<Calls>,
+}
+
+impl Service {
+    /// Who makes a call, if it may make it at all: before anything of its message is read.
+    fn admit<B>(&self, request: &Request<B>, peer: &Peer) -> Result<Caller, Status> {
+        let caller = self.doors.caller(request.headers(), peer)?;
+        let roles = access::roles(request.uri().path()).ok_or_else(status::no_such_call)?;
+        if !caller.roles().meets(roles) {
+            return Err(status::not_permitted());
+        }
+        if let Caller::Key(key) = &caller
+            && !roles.has(Role::Service)
+        {
+            self.quota.count(key, Instant::now()).map_err(status::too_often)?;
+        }
+        Ok(caller)
+    }
 }
 
 /// How far the end has come.
@@ -76,8 +102,7 @@ pub(super) enum Phase {
 /// A core, as the one who hands it connections sees it.
 pub(super) struct Core {
     hand_over: mpsc::UnboundedSender<(TcpStream, Counted)>,
-    /// How many connections it has.
-    open: Arc<AtomicUsize>,
+    calls: Arc<Calls>,
     thread: JoinHandle<()>,
 }
 
@@ -94,24 +119,24 @@ impl Core {
             .thread_name(format!("core-{number}-disk"))
             .build()?;
         let (hand_over, connections) = mpsc::unbounded_channel();
-        let open = Arc::default();
+        let calls = Arc::clone(&service.calls);
         let thread = std::thread::Builder::new().name(format!("core-{number}"));
         let thread = thread.spawn(move || {
             runtime.block_on(serve(connections, service, phase));
             // A read that nobody waits for any more must not hold up the end.
             runtime.shutdown_background();
         })?;
-        Ok(Self { hand_over, open, thread })
+        Ok(Self { hand_over, calls, thread })
     }
 
     /// How many connections it has.
     pub(super) fn open(&self) -> usize {
-        self.open.load(Ordering::Relaxed)
+        self.calls.open.load(Ordering::Relaxed)
     }
 
     /// Hands a connection over. It is closed if the core has ended.
     pub(super) fn take(&self, connection: TcpStream) {
-        let (counted, _) = Counted::one_more(&self.open);
+        let (counted, _) = Counted::one_more(&self.calls.open);
         self.hand_over.send((connection, counted)).ok();
     }
 
@@ -146,15 +171,14 @@ async fn serve(
     mut phase: watch::Receiver<Phase>,
 ) {
     let service = Arc::new(service);
-    let calls = Arc::default();
     let (ended, mut all_ended) = mpsc::channel::<Infallible>(1);
     while let Some((connection, counted)) = connections.recv().await {
         let Ok(connection) = tokio::net::TcpStream::from_std(connection) else { continue };
-        let (service, calls) = (Arc::clone(&service), Arc::clone(&calls));
+        let service = Arc::clone(&service);
         let (phase, ended) = (phase.clone(), ended.clone());
         tokio::spawn(async move {
             let _counted = (counted, ended);
-            attend(connection, service, calls, phase).await;
+            attend(connection, service, phase).await;
         });
     }
     drop(ended);
@@ -168,11 +192,11 @@ async fn serve(
 async fn attend(
     connection: tokio::net::TcpStream,
     service: Arc<Service>,
-    calls: Arc<AtomicUsize>,
     mut phase: watch::Receiver<Phase>,
 ) {
     let age = service.age.map(give_or_take);
-    let service = service_fn(move |request| answer(Arc::clone(&service), &calls, request));
+    let peer = Peer::default();
+    let service = service_fn(move |request| answer(Arc::clone(&service), &peer, request));
     let mut connection = pin!(
         http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
@@ -220,52 +244,70 @@ fn give_or_take(time: Duration) -> Duration {
 /// than its body; what is not a check is boxed.
 fn answer(
     service: Arc<Service>,
-    calls: &Arc<AtomicUsize>,
+    peer: &Peer,
     request: Request<Incoming>,
 ) -> impl Future<Output = Result<Response<Reply>, Infallible>> + use<> {
     enum Call<F> {
-        Refused,
-        Check(Option<Duration>, Incoming),
+        TooMany,
+        Refused(Box<Status>),
+        Check(Option<Duration>, Caller, Incoming),
         Other(Pin<Box<F>>),
     }
     let path = request.uri().path();
     let deadline = express::deadline(request.headers());
-    let (counted, under_way) = Counted::one_more(calls);
-    let call = match deadline {
-        // Health is asked for when there is too much to do, too.
-        _ if under_way > service.in_flight && !path.starts_with(HEALTH) => Call::Refused,
-        Ok(deadline) if path == CHECK && express::takes(&request) => {
-            Call::Check(deadline, request.into_body())
+    let is_health = path.starts_with(HEALTH);
+    // Checks come first there.
+    let place = access::PATHS.iter().position(|known| *known == path);
+    let place = place.unwrap_or(access::PATHS.len());
+    let (counted, under_way) = Counted::one_more(&service.calls.under_way);
+    let call = if is_health {
+        // Asked for by anybody, and also when there is too much to do.
+        Call::Other(Box::pin(call(Arc::clone(&service), request, deadline, Caller::Anonymous)))
+    } else if under_way > service.in_flight {
+        Call::TooMany
+    } else {
+        match (service.admit(&request, peer), deadline) {
+            (Err(status), _) => Call::Refused(Box::new(status)),
+            (Ok(caller), Ok(deadline)) if path == CHECK && express::takes(&request) => {
+                Call::Check(deadline, caller, request.into_body())
+            }
+            (Ok(caller), deadline) => {
+                Call::Other(Box::pin(call(Arc::clone(&service), request, deadline, caller)))
+            }
         }
-        deadline => Call::Other(Box::pin(call(Arc::clone(&service), request, deadline))),
     };
     async move {
         let _counted = counted;
-        Ok(match call {
-            Call::Check(deadline, body) => {
-                let decide = |check| service.doors.decide(check);
+        let response = match call {
+            Call::Check(deadline, caller, body) => {
+                let decide = async |check| service.doors.decide(Asked::by(caller, check)?).await;
                 express::unary(deadline, body, service.limit, decide).await
             }
             Call::Other(call) => call.await,
-            Call::Refused => status::too_much(service.in_flight).into_http(),
-        })
+            Call::TooMany => status::too_much(service.in_flight).into_http(),
+            Call::Refused(status) => status.into_http(),
+        };
+        service.calls.answered(place, &response);
+        Ok(response)
     }
 }
 
 /// Answers a call that is no check of one thing.
 async fn call(
     service: Arc<Service>,
-    request: Request<Incoming>,
+    mut request: Request<Incoming>,
     deadline: Result<Option<Duration>, Status>,
+    caller: Caller,
 ) -> Response<Reply> {
     let deadline = match deadline {
         Ok(deadline) => deadline,
         Err(status) => return status.into_http(),
     };
     if request.uri().path() == BATCH_CHECK && express::takes(&request) {
-        let decide = |batch| service.doors.decide_all(batch);
+        let decide = async |batch| service.doors.decide_all(Asked::by(caller, batch)?).await;
         return express::unary(deadline, request.into_body(), service.limit, decide).await;
     }
+    request.extensions_mut().insert(caller);
     run_elsewhere(&service, request, deadline).await
 }
 

@@ -5,7 +5,8 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream};
@@ -18,7 +19,10 @@ use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
 use super::Failure;
+use super::calls::Calls;
 use super::core::{Core, Phase, Service};
+use super::metrics::{self, Metrics};
+use super::quota::Quota;
 use crate::config::{Retention, ServeArgs};
 use crate::grpc::Doors;
 use crate::policy::catalog::file;
@@ -27,6 +31,7 @@ use crate::proto::authorization_service_server::AuthorizationServiceServer;
 use crate::proto::catalog_service_server::CatalogServiceServer;
 use crate::proto::change_service_server::ChangeServiceServer;
 use crate::proto::directory_service_server::DirectoryServiceServer;
+use crate::proto::key_service_server::KeyServiceServer;
 
 /// How long to wait when no connection can be accepted, as when all file handles are taken.
 const BREATH: Duration = Duration::from_millis(20);
@@ -45,14 +50,14 @@ pub(super) struct Frame {
 
 impl Frame {
     /// Takes the port and starts the cores. Until the doors are opened every call but those of
-    /// health and reflection is UNAVAILABLE.
+    /// health is UNAVAILABLE.
     pub(super) async fn listen(args: &ServeArgs) -> Result<Self, Failure> {
         let cannot = |error: io::Error| {
             Failure::Config(format!("cannot listen on {}: {}", args.listen, error.kind()))
         };
         let listener = TcpListener::bind(args.listen).await.map_err(cannot)?;
         let address = listener.local_addr().map_err(cannot)?;
-        let doors = Doors::default();
+        let doors = Doors::new(args.allow_unauthenticated);
         let (health, health_service) = tonic_health::server::health_reporter();
         // Before anybody can ask: the reporter begins with "" as serving.
         say(&health, ServingStatus::NotServing).await;
@@ -69,7 +74,8 @@ impl Frame {
                 CatalogServiceServer::new(doors.clone())
                     .max_decoding_message_size(limit.max(file::MAX_LEN + 4096)),
             )
-            .add_service(ChangeServiceServer::new(doors.clone()).max_decoding_message_size(limit));
+            .add_service(ChangeServiceServer::new(doors.clone()).max_decoding_message_size(limit))
+            .add_service(KeyServiceServer::new(doors.clone()).max_decoding_message_size(limit));
         if let (Ok(v1), Ok(v1alpha)) = (reflection().build_v1(), reflection().build_v1alpha()) {
             routes = routes.add_service(v1).add_service(v1alpha);
         }
@@ -80,11 +86,34 @@ impl Frame {
             Retention::Forever => None,
             Retention::Seconds(age) => Some(Duration::from_secs(age.into())),
         };
-        let service = Service { doors: doors.clone(), routes, elsewhere, limit, in_flight, age };
+        let quota = Arc::new(Quota::new(args.max_admin_calls_per_second));
+        let doors_here = doors.clone();
+        let service = Service {
+            doors: doors_here,
+            routes,
+            elsewhere,
+            limit,
+            in_flight,
+            age,
+            quota,
+            calls: Arc::default(),
+        };
         let phase = watch::Sender::new(Phase::Serving);
-        let cores = (0..args.cores.get())
-            .map(|number| {
-                let service = Service { doors: doors.elsewhere(), ..service.clone() };
+        let calls: Vec<Arc<Calls>> = (0..args.cores.get()).map(|_| Arc::default()).collect();
+        if let Some(address) = args.metrics {
+            let listener = TcpListener::bind(address).await.map_err(|error| {
+                Failure::Config(format!("cannot serve metrics on {address}: {}", error.kind()))
+            })?;
+            let started = SystemTime::now();
+            let metrics = Metrics { doors: doors.clone(), cores: calls.clone(), started };
+            tokio::spawn(metrics::serve(listener, metrics));
+        }
+        let cores = calls
+            .iter()
+            .enumerate()
+            .map(|(number, calls)| {
+                let calls = Arc::clone(calls);
+                let service = Service { doors: doors.elsewhere(), calls, ..service.clone() };
                 Core::start(number, service, phase.subscribe())
             })
             .collect::<io::Result<Vec<_>>>();
@@ -171,6 +200,7 @@ async fn say(health: &HealthReporter, status: ServingStatus) {
         <DirectoryServiceServer<Doors> as NamedService>::NAME,
         <CatalogServiceServer<Doors> as NamedService>::NAME,
         <ChangeServiceServer<Doors> as NamedService>::NAME,
+        <KeyServiceServer<Doors> as NamedService>::NAME,
     ] {
         health.set_service_status(service, status).await;
     }

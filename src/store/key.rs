@@ -24,6 +24,7 @@ const SECRET: u8 = b'S';
 const SEEN: u8 = b'N';
 const ANSWERED: u8 = b'R';
 const ANSWERED_AT: u8 = b'E';
+const KEYRING: u8 = b'A';
 
 /// The version of the schema of what is kept.
 pub(super) const SCHEMA: &[u8] = b"Mschema";
@@ -78,6 +79,7 @@ impl Key {
 pub(super) fn fact(key: &FactKey) -> Vec<u8> {
     match key {
         FactKey::Catalog => vec![CATALOG],
+        FactKey::Keyring => vec![KEYRING],
         FactKey::Company(id) => Key::table(COMPANY).last(id.as_str()),
         FactKey::Credential(company, id) => credentials(*company).last_of(id.as_str()),
         FactKey::Impact(company) => Key::table(IMPACT).number(company.0).0,
@@ -270,7 +272,7 @@ pub(super) fn part(revision: Revision, value: u32, part: u32) -> Vec<u8> {
 
 /// The table bytes, which must differ.
 #[cfg(test)]
-const TABLES: [u8; 16] = [
+const TABLES: [u8; 17] = [
     SCHEMA[0],
     CATALOG,
     COMPANY,
@@ -287,6 +289,7 @@ const TABLES: [u8; 16] = [
     SEEN,
     ANSWERED,
     ANSWERED_AT,
+    KEYRING,
 ];
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use prost::Message;
 use prost_types::Timestamp as Stamp;
 
 use super::{Answered, Damage, Fact, FactKey};
+use crate::policy::caller::Role;
 use crate::policy::catalog::{Catalog, Numbers};
 use crate::policy::ceiling::{Displaced, Window};
 use crate::policy::change::{Author, Change, ChangeKind, FieldChange};
@@ -14,6 +15,7 @@ use crate::policy::company::Company;
 use crate::policy::consent::Consent;
 use crate::policy::credential::{Credential, Grant};
 use crate::policy::id::{CompanyId, CredentialId, Name, UserId};
+use crate::policy::keyring::{ApiKey, Keyring};
 use crate::policy::revision::Revision;
 use crate::policy::scope::{Scope, ScopeId};
 use crate::policy::secret::Secret;
@@ -21,7 +23,8 @@ use crate::policy::user::User;
 
 use proto::{
     AnsweredRecord, CatalogRecord, ChangeRecord, CompanyRecord, ConsentRecord, CredentialRecord,
-    FieldChangeRecord, GrantRecord, PlaceRecord, SecretRecord, UserRecord,
+    FieldChangeRecord, GrantRecord, KeyRecord, KeyringRecord, PlaceRecord, SecretRecord,
+    UserRecord,
 };
 
 mod proto {
@@ -41,6 +44,10 @@ pub(super) fn encode(fact: &Fact) -> Vec<u8> {
                 file_digest: catalog.file_digest.map(|d| d.to_vec()).unwrap_or_default(),
             }
             .encode_to_vec()
+        }
+        Fact::Keyring(keyring) => {
+            let keys = keyring.after(None).map(|key| encode_key(key)).collect();
+            KeyringRecord { keys }.encode_to_vec()
         }
         Fact::Company(company) => CompanyRecord {
             display_name: company.display_name.clone(),
@@ -108,6 +115,12 @@ pub(super) fn decode(key: &FactKey, revision: Revision, bytes: &[u8]) -> Result<
                 .map_err(|_| Damage)?;
             catalog.file_digest = record.file_digest.try_into().ok();
             Fact::Catalog(catalog.into())
+        }
+        FactKey::Keyring => {
+            let record = KeyringRecord::decode(bytes)?;
+            let keys = record.keys.into_iter().map(decode_key);
+            let keys: Vec<_> = keys.collect::<Result<_, Damage>>()?;
+            Fact::Keyring(Keyring::new(keys, revision).into())
         }
         FactKey::Company(id) => {
             let record = CompanyRecord::decode(bytes)?;
@@ -181,6 +194,42 @@ pub(super) fn decode(key: &FactKey, revision: Revision, bytes: &[u8]) -> Result<
             let scopes = record.scope_ids.into_iter().map(|scope| (ScopeId(scope), ())).collect();
             Fact::Consent(Consent { of: *of, scopes, revision }.into())
         }
+    })
+}
+
+fn encode_key(key: &ApiKey) -> KeyRecord {
+    KeyRecord {
+        key_id: key.id.to_string(),
+        name: key.name.to_string(),
+        roles: key.roles.iter().map(|role| role.name().to_owned()).collect(),
+        company_ids: key.companies.iter().map(ToString::to_string).collect(),
+        certificate: key.certificate.as_deref().unwrap_or_default().to_owned(),
+        hash: key.hash.map(|hash| hash.as_bytes().to_vec()).unwrap_or_default(),
+        expires_at: key.expires_at.map(stamp),
+        created_at_revision: key.created_at.0,
+        create_time: Some(stamp(key.create_time)),
+    }
+}
+
+fn decode_key(record: KeyRecord) -> Result<ApiKey, Damage> {
+    // A role that this program does not know permits nothing, so none may be passed over.
+    let role = |name: String| Role::ALL.into_iter().find(|role| role.name() == name).ok_or(Damage);
+    let hash = match record.hash.as_slice() {
+        [] => None,
+        hash => Some(blake3::Hash::from_slice(hash).map_err(|_| Damage)?),
+    };
+    let companies =
+        record.company_ids.into_iter().map(|id| CompanyId::parse(id).map_err(|_| Damage));
+    Ok(ApiKey {
+        id: Name::parse(record.key_id).map_err(|_| Damage)?,
+        name: Name::parse(record.name).map_err(|_| Damage)?,
+        roles: record.roles.into_iter().map(role).collect::<Result<_, _>>()?,
+        companies: companies.collect::<Result<_, _>>()?,
+        certificate: (!record.certificate.is_empty()).then(|| record.certificate.into()),
+        hash,
+        expires_at: record.expires_at.map(|end| moment(Some(end))).transpose()?,
+        created_at: Revision(record.created_at_revision),
+        create_time: moment(record.create_time)?,
     })
 }
 

@@ -32,8 +32,8 @@ use sled::Tree;
 use tokio::sync::oneshot;
 
 use super::{
-    Answered, Damage, Fact, FactKey, Incarnation, Listener, Minute, Proposal, RequestKey, Store,
-    StoreError, Ticket, key, record,
+    Answered, Damage, Fact, FactKey, Incarnation, Listener, Measures, Minute, Proposal, RequestKey,
+    Store, StoreError, Ticket, key, record,
 };
 use crate::policy::change::Change;
 use crate::policy::company::Company;
@@ -102,6 +102,7 @@ pub struct SledStore {
     incarnation: Incarnation,
     opened_at: Revision,
     time_mark: Option<Timestamp>,
+    measures: Arc<Measures>,
     /// What the writer is made of, until it is started.
     parts: Mutex<Option<(Writer, mpsc::Receiver<Order>)>>,
     /// The way to the writer, until the engine is closed.
@@ -112,6 +113,12 @@ pub struct SledStore {
 }
 
 impl SledStore {
+    /// Whether there is something in this directory that could be a store.
+    #[must_use]
+    pub fn exists(dir: &Path) -> bool {
+        dir.join(LOG).exists()
+    }
+
     /// Opens the store in this directory, or makes an empty one.
     ///
     /// # Errors
@@ -236,12 +243,16 @@ impl SledStore {
         let witness = Witness::take(dir, incarnation, opened_at, mark)?;
         let (send, receive) = mpsc::sync_channel(QUEUE);
         let room = Room::on(dir)?;
-        let writer = Writer::new(tree.clone(), tally, log, witness, room, opened_at, time_mark)?;
+        let measures: Arc<Measures> = Arc::default();
+        let counted = Arc::clone(&measures);
+        let writer =
+            Writer::new(tree.clone(), tally, log, witness, room, opened_at, time_mark, counted)?;
         Ok(Self {
             tree,
             incarnation,
             opened_at,
             time_mark,
+            measures,
             parts: Mutex::new(Some((writer, receive))),
             orders: Mutex::new(Some(send)),
             thread: Mutex::new(None),
@@ -251,11 +262,16 @@ impl SledStore {
 
     fn order(&self, order: Order) -> Result<(), StoreError> {
         let orders = self.orders.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        match orders.ok_or(StoreError::Unavailable)?.try_send(order) {
-            Ok(()) => Ok(()),
-            Err(mpsc::TrySendError::Full(_)) => Err(StoreError::Busy),
-            Err(mpsc::TrySendError::Disconnected(_)) => Err(StoreError::Unavailable),
-        }
+        let orders = orders.ok_or(StoreError::Unavailable)?;
+        // Before the writer may count it down.
+        self.measures.waiting.up();
+        orders.try_send(order).map_err(|error| {
+            self.measures.waiting.down();
+            match error {
+                mpsc::TrySendError::Full(_) => StoreError::Busy,
+                mpsc::TrySendError::Disconnected(_) => StoreError::Unavailable,
+            }
+        })
     }
 
     /// The ids behind `after` under a prefix, with their values.
@@ -325,6 +341,10 @@ impl Store for SledStore {
 
     fn time_mark(&self) -> Option<Timestamp> {
         self.time_mark
+    }
+
+    fn measures(&self) -> &Measures {
+        &self.measures
     }
 
     fn start(&self, listener: Arc<dyn Listener>) {

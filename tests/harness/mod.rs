@@ -11,7 +11,11 @@ use scopegate::proto::authorization_service_client::AuthorizationServiceClient;
 use scopegate::proto::catalog_service_client::CatalogServiceClient;
 use scopegate::proto::change_service_client::ChangeServiceClient;
 use scopegate::proto::directory_service_client::DirectoryServiceClient;
+use scopegate::proto::key_service_client::KeyServiceClient;
 use scopegate::proto::*;
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::service::Interceptor;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
@@ -45,8 +49,9 @@ impl Server {
     /// Starts a server by a command that runs the binary with the arguments that follow.
     pub fn start_by(mut command: Command, dir: &Path, args: &[&str]) -> Self {
         let mut child = command
-            .args(["serve", "--listen", "127.0.0.1:0", "--log-format", "json", "--data-dir"])
+            .args(["serve", "--log-format", "json", "--data-dir"])
             .arg(dir)
+            .args(if args.contains(&"--listen") { &[][..] } else { &["--listen", "127.0.0.1:0"] })
             .args(args)
             .stderr(Stdio::piped())
             .stdout(Stdio::null())
@@ -110,13 +115,29 @@ impl Drop for Server {
     }
 }
 
+/// A connection on which every call presents this key, if any.
+pub type Wire = InterceptedService<Channel, Presents>;
+
+#[derive(Clone)]
+pub struct Presents(pub Option<MetadataValue<Ascii>>);
+
+impl Interceptor for Presents {
+    fn call(&mut self, mut request: tonic::Request<()>) -> Result<tonic::Request<()>, Status> {
+        if let Some(key) = &self.0 {
+            request.metadata_mut().insert("authorization", key.clone());
+        }
+        Ok(request)
+    }
+}
+
 /// A client that knows the contract's names and nothing else.
 #[derive(Clone)]
 pub struct Client {
-    pub authorization: AuthorizationServiceClient<Channel>,
-    pub directory: DirectoryServiceClient<Channel>,
-    pub catalog: CatalogServiceClient<Channel>,
-    pub changes: ChangeServiceClient<Channel>,
+    pub authorization: AuthorizationServiceClient<Wire>,
+    pub directory: DirectoryServiceClient<Wire>,
+    pub catalog: CatalogServiceClient<Wire>,
+    pub changes: ChangeServiceClient<Wire>,
+    pub keys: KeyServiceClient<Wire>,
 }
 
 pub fn owned(names: &[&str]) -> Vec<String> {
@@ -125,8 +146,15 @@ pub fn owned(names: &[&str]) -> Vec<String> {
 
 impl Client {
     pub async fn connect(url: &str) -> Self {
+        Self::connect_as(url, None).await
+    }
+
+    /// A client that presents this key.
+    pub async fn connect_as(url: &str, key: Option<&str>) -> Self {
         let endpoint = Channel::from_shared(url.to_owned()).expect("a URL");
         let channel = endpoint.connect().await.expect("a connection");
+        let key = key.map(|key| format!("Bearer {key}").parse().expect("a header"));
+        let channel = InterceptedService::new(channel, Presents(key));
         let limit = 64 << 20;
         Self {
             authorization: AuthorizationServiceClient::new(channel.clone())
@@ -134,7 +162,8 @@ impl Client {
             directory: DirectoryServiceClient::new(channel.clone())
                 .max_decoding_message_size(limit),
             catalog: CatalogServiceClient::new(channel.clone()).max_decoding_message_size(limit),
-            changes: ChangeServiceClient::new(channel).max_decoding_message_size(limit),
+            changes: ChangeServiceClient::new(channel.clone()).max_decoding_message_size(limit),
+            keys: KeyServiceClient::new(channel),
         }
     }
 

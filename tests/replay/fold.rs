@@ -142,6 +142,7 @@ impl Replay {
         use ChangeKind::*;
         match change.kind {
             ApplyCatalog => self.apply(change, added, removed),
+            CreateKey | DeleteKey => says_something(change),
             CreateCompany => {
                 let mut company =
                     CompanyState { about: About::new(change, true), ..Default::default() };

@@ -12,12 +12,31 @@ use scopegate_bench::directory_service_client::DirectoryServiceClient;
 use scopegate_bench::{CreateCredentialRequest, GrantScopesRequest, RevokeScopesRequest};
 use tokio::time::{MissedTickBehavior, interval};
 use tonic::Code;
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::service::Interceptor;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
+use tonic::{Request, Status};
 
 type Failure = Box<dyn Error + Send + Sync>;
 
 const USAGE: &str = "usage: changes --endpoint URL --company ID --scope NAME --rate PER_SECOND \
                      --milliseconds N --lanes N";
+
+/// A connection on which every call presents this key, if any: that of `SCOPEGATE_KEY`.
+type Wire = InterceptedService<Channel, Presents>;
+
+#[derive(Clone)]
+struct Presents(Option<MetadataValue<Ascii>>);
+
+impl Interceptor for Presents {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        if let Some(key) = &self.0 {
+            request.metadata_mut().insert("authorization", key.clone());
+        }
+        Ok(request)
+    }
+}
 
 /// What to do, as asked.
 #[derive(Clone)]
@@ -30,7 +49,7 @@ struct Plan {
 }
 
 /// One credential's changes; how many were acknowledged.
-async fn lane(plan: Plan, number: u32, channel: Channel) -> Result<u64, Failure> {
+async fn lane(plan: Plan, number: u32, channel: Wire) -> Result<u64, Failure> {
     let credential_id = format!("changes-{number}");
     let new = CreateCredentialRequest {
         company_id: plan.company.clone(),
@@ -91,6 +110,9 @@ async fn main() -> Result<(), Failure> {
     };
     let endpoint = knob("--endpoint")?.to_owned();
     let channel = Channel::from_shared(endpoint)?.connect().await?;
+    let key = std::env::var("SCOPEGATE_KEY").ok().filter(|key| !key.is_empty());
+    let key = key.map(|key| format!("Bearer {key}").parse()).transpose()?;
+    let channel = InterceptedService::new(channel, Presents(key));
     let start = Instant::now();
     let lanes: Vec<_> = (0..plan.lanes)
         .map(|number| tokio::spawn(lane(plan.clone(), number, channel.clone())))

@@ -11,6 +11,7 @@ use std::fs::File;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError};
+use std::time::Instant;
 
 use jiff::{SignedDuration, Timestamp};
 use sled::{IVec, Tree};
@@ -20,8 +21,8 @@ use crate::policy::credential::Credential;
 use crate::policy::revision::Revision;
 use crate::store::key::Dead;
 use crate::store::{
-    Answered, CommitError, Fact, FactKey, Listener, Minute, Outcome, Proposal, Receipt, RequestKey,
-    Step, StoreError, key, record,
+    Answered, CommitError, Fact, FactKey, Listener, Measures, Minute, Outcome, Proposal, Receipt,
+    RequestKey, Step, StoreError, key, record,
 };
 
 use super::room::{self, Room};
@@ -59,6 +60,7 @@ pub(super) struct Writer {
     log: File,
     witness: Witness,
     room: Room,
+    measures: Arc<Measures>,
     head: Revision,
     /// The time of the last change: none is earlier (D19).
     time: Timestamp,
@@ -100,12 +102,26 @@ impl Writer {
         room: Room,
         head: Revision,
         time: Option<Timestamp>,
+        measures: Arc<Measures>,
     ) -> Result<Self, Trouble> {
         let sweep = Sweep::of(&tree)?;
         let time = time.unwrap_or(Timestamp::UNIX_EPOCH);
         let seen = VecDeque::new();
         let mark = time;
-        Ok(Self { tree, tally, log, witness, room, head, time, mark, seen, sweep, unswept: 0 })
+        Ok(Self {
+            tree,
+            tally,
+            log,
+            witness,
+            room,
+            measures,
+            head,
+            time,
+            mark,
+            seen,
+            sweep,
+            unswept: 0,
+        })
     }
 
     /// Changes older than this are no longer kept.
@@ -158,8 +174,11 @@ impl Writer {
         let mut draft =
             Draft { head: self.head, time: self.time, mark: self.mark, ..Draft::default() };
         let mut answers = Vec::with_capacity(orders.len());
+        let start = Instant::now();
         let left = self.room.left();
+        self.measures.room.set(left);
         for order in orders {
+            self.measures.waiting.down();
             match order {
                 Order::MarkTime(time) if left < room::FLOOR => self.note_time(time),
                 Order::MarkTime(time) => draft.mark = draft.mark.max(time),
@@ -190,8 +209,15 @@ impl Writer {
             }
             return Err(error);
         }
+        if !answers.is_empty() {
+            self.measures.batches.note(start.elapsed());
+        }
         // A conflict is answered only now, when what it lost against can be read by everybody.
         for (answer, receipt) in answers {
+            match receipt {
+                Ok(_) => self.measures.committed.one(),
+                Err(_) => self.measures.refused.one(),
+            }
             answer.send(receipt).ok();
         }
         Ok(())
@@ -207,11 +233,13 @@ impl Writer {
             listener.applying(draft.head, &keys);
         }
         draft.batch.apply(&self.tree, &mut self.tally)?;
+        let applied = Instant::now();
         self.tree.flush().map_err(|error| unavailable(&error))?;
         self.log.sync_data().map_err(|error| unavailable(&sled::Error::Io(error)))?;
         self.witness
             .note(draft.head, draft.mark)
             .map_err(|error| unavailable(&sled::Error::Io(error)))?;
+        self.measures.syncs.note(applied.elapsed());
         self.head = draft.head;
         (self.time, self.mark) = (draft.time, draft.mark);
         self.sweep.add(draft.dead);

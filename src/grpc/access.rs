@@ -1,0 +1,219 @@
+//! Access: which caller may make which call (D8), in one table of all of them.
+//!
+//! A call that is not in the table is not answered, and a request whose type is not in it has no
+//! way to a handler: [`Asked`] is made here alone, and only of a call in the table.
+//!
+//! Who is refused learns that it may not call this for the company that it names, and the same
+//! whether there is such a company or not.
+//!
+//! Not here: how a caller proves who it is; see `policy::keyring`.
+
+use tonic::{Request, Status, Streaming};
+
+use super::status;
+use crate::policy::caller::{Caller, Role, Roles};
+use crate::proto;
+
+/// Asks for decisions.
+const ASKS: Roles = Roles::NONE.with(Role::Operator).with(Role::Service);
+/// Asks why a decision is as it is.
+const EXPLAINS: Roles = ASKS.with(Role::CompanyAdmin).with(Role::Auditor);
+/// Reads what concerns one company.
+const VIEWS: Roles = Roles::NONE.with(Role::Operator).with(Role::CompanyAdmin).with(Role::Auditor);
+/// Reads what concerns the users of one company.
+const VIEWS_USERS: Roles = VIEWS.with(Role::Identity);
+/// Edits the credentials of one company.
+const EDITS: Roles = Roles::NONE.with(Role::Operator).with(Role::CompanyAdmin);
+/// Maintains users and consents.
+const MAINTAINS: Roles = Roles::NONE.with(Role::Operator).with(Role::Identity);
+/// Reads what concerns all.
+const AUDITS: Roles = Roles::NONE.with(Role::Operator).with(Role::Auditor);
+/// Does everything else.
+const OPERATES: Roles = Roles::NONE.with(Role::Operator);
+
+/// A request of a call in the table.
+pub trait Concerns {
+    /// Whether the caller can name all companies that the request names.
+    fn is_reached_by(&self, caller: &Caller) -> bool;
+}
+
+/// Which companies a request names.
+macro_rules! reached {
+    ($request:ident, $caller:ident, company) => {
+        $caller.reaches(&$request.company_id)
+    };
+    ($request:ident, $caller:ident, some_company) => {
+        $caller.reaches($request.company_id.as_deref().unwrap_or_default())
+    };
+    // None to check: the request is malformed, and will be told so.
+    ($request:ident, $caller:ident, check) => {
+        $request.check.as_ref().is_none_or(|check| $caller.reaches(&check.company_id))
+    };
+    ($request:ident, $caller:ident, checks) => {
+        $request.checks.iter().all(|check| $caller.reaches(&check.company_id))
+    };
+    ($request:ident, $caller:ident, all) => {{
+        let _ = $request;
+        $caller.reaches_all()
+    }};
+}
+
+/// Calls by path, the roles one of which is needed, and the companies that the request names.
+macro_rules! calls {
+    ($($path:literal $request:ty: $roles:ident of $of:ident;)*) => {
+        /// The roles one of which a call needs; none if there is no such call.
+        #[must_use]
+        pub fn roles(path: &str) -> Option<Roles> {
+            match path {
+                $($path => Some($roles),)*
+                // What there is to call is told to whoever may call something.
+                "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
+                | "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo" => {
+                    Some(Roles::ALL)
+                }
+                _ => None,
+            }
+        }
+
+        $(impl Concerns for $request {
+            fn is_reached_by(&self, caller: &Caller) -> bool {
+                let request = self;
+                reached!(request, caller, $of)
+            }
+        })*
+
+        /// The paths of all calls of this program's own services.
+        pub const PATHS: &[&str] = &[$($path),*];
+    };
+}
+
+calls! {
+    "/scopegate.v1.AuthorizationService/Check" proto::CheckRequest: ASKS of company;
+    "/scopegate.v1.AuthorizationService/BatchCheck" proto::BatchCheckRequest: ASKS of checks;
+    "/scopegate.v1.AuthorizationService/ExplainCheck" proto::ExplainCheckRequest: EXPLAINS of check;
+    "/scopegate.v1.AuthorizationService/ListEffectiveScopes" proto::ListEffectiveScopesRequest: EXPLAINS of company;
+    "/scopegate.v1.AuthorizationService/GrantScopes" proto::GrantScopesRequest: EDITS of company;
+    "/scopegate.v1.AuthorizationService/RevokeScopes" proto::RevokeScopesRequest: EDITS of company;
+    "/scopegate.v1.AuthorizationService/ReplaceScopes" proto::ReplaceScopesRequest: EDITS of company;
+    "/scopegate.v1.AuthorizationService/ResetScopes" proto::ResetScopesRequest: EDITS of company;
+    "/scopegate.v1.AuthorizationService/RestoreGrants" proto::RestoreGrantsRequest: OPERATES of company;
+    "/scopegate.v1.AuthorizationService/AddCompanyScopes" proto::AddCompanyScopesRequest: OPERATES of company;
+    "/scopegate.v1.AuthorizationService/RestrictCompanyScopes" proto::RestrictCompanyScopesRequest: OPERATES of company;
+
+    "/scopegate.v1.DirectoryService/CreateCompany" proto::CreateCompanyRequest: OPERATES of company;
+    "/scopegate.v1.DirectoryService/GetCompany" proto::GetCompanyRequest: VIEWS of company;
+    "/scopegate.v1.DirectoryService/ListCompanies" proto::ListCompaniesRequest: AUDITS of all;
+    "/scopegate.v1.DirectoryService/UpdateCompany" proto::UpdateCompanyRequest: OPERATES of company;
+    "/scopegate.v1.DirectoryService/DeleteCompany" proto::DeleteCompanyRequest: OPERATES of company;
+    "/scopegate.v1.DirectoryService/CreateCredential" proto::CreateCredentialRequest: EDITS of company;
+    "/scopegate.v1.DirectoryService/GetCredential" proto::GetCredentialRequest: VIEWS of company;
+    "/scopegate.v1.DirectoryService/ListCredentials" proto::ListCredentialsRequest: VIEWS of company;
+    "/scopegate.v1.DirectoryService/UpdateCredential" proto::UpdateCredentialRequest: EDITS of company;
+    "/scopegate.v1.DirectoryService/DeleteCredential" proto::DeleteCredentialRequest: EDITS of company;
+    "/scopegate.v1.DirectoryService/ImportCredentials" Streaming<proto::ImportCredentialsRequest>: OPERATES of all;
+    "/scopegate.v1.DirectoryService/CreateSecret" proto::CreateSecretRequest: EDITS of company;
+    "/scopegate.v1.DirectoryService/DeleteSecret" proto::DeleteSecretRequest: EDITS of company;
+    "/scopegate.v1.DirectoryService/VerifySecret" proto::VerifySecretRequest: ASKS of company;
+    "/scopegate.v1.DirectoryService/PutUser" proto::PutUserRequest: MAINTAINS of company;
+    "/scopegate.v1.DirectoryService/GetUser" proto::GetUserRequest: VIEWS_USERS of company;
+    "/scopegate.v1.DirectoryService/ListUsers" proto::ListUsersRequest: VIEWS_USERS of company;
+    "/scopegate.v1.DirectoryService/DeleteUser" proto::DeleteUserRequest: MAINTAINS of company;
+    "/scopegate.v1.DirectoryService/PutConsent" proto::PutConsentRequest: MAINTAINS of company;
+    "/scopegate.v1.DirectoryService/GetConsent" proto::GetConsentRequest: VIEWS_USERS of company;
+    "/scopegate.v1.DirectoryService/DeleteConsent" proto::DeleteConsentRequest: MAINTAINS of company;
+
+    "/scopegate.v1.CatalogService/ApplyCatalog" proto::ApplyCatalogRequest: OPERATES of all;
+    "/scopegate.v1.CatalogService/GetCatalog" proto::GetCatalogRequest: AUDITS of all;
+
+    "/scopegate.v1.ChangeService/ListChanges" proto::ListChangesRequest: VIEWS of some_company;
+    "/scopegate.v1.ChangeService/WatchChanges" proto::WatchChangesRequest: VIEWS of some_company;
+
+    "/scopegate.v1.KeyService/CreateKey" proto::CreateKeyRequest: OPERATES of all;
+    "/scopegate.v1.KeyService/GetKey" proto::GetKeyRequest: AUDITS of all;
+    "/scopegate.v1.KeyService/ListKeys" proto::ListKeysRequest: AUDITS of all;
+    "/scopegate.v1.KeyService/DeleteKey" proto::DeleteKeyRequest: OPERATES of all;
+}
+
+/// A request, and who makes it: one that may make it.
+pub struct Asked<R> {
+    /// Who asks.
+    pub caller: Caller,
+    /// What it asks for.
+    pub request: R,
+}
+
+impl<R: Concerns> Asked<R> {
+    /// What this caller asks for. Its role was looked at before the request was read.
+    ///
+    /// # Errors
+    /// It is not for the companies that the request names.
+    pub fn by(caller: Caller, request: R) -> Result<Self, Status> {
+        if request.is_reached_by(&caller) {
+            Ok(Self { caller, request })
+        } else {
+            Err(status::not_permitted())
+        }
+    }
+
+    /// What a generated service was asked for.
+    ///
+    /// # Errors
+    /// As for [`Self::by`]; and nobody has said who asks.
+    pub(super) fn of(request: Request<R>) -> Result<Self, Status> {
+        let caller = request.extensions().get::<Caller>().cloned();
+        Self::by(caller.ok_or_else(status::not_permitted)?, request.into_inner())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prost::Message;
+    use prost_types::FileDescriptorSet;
+
+    use super::*;
+
+    #[test]
+    fn every_call_of_every_service_is_in_the_table() {
+        let all = FileDescriptorSet::decode(proto::DESCRIPTORS).expect("descriptors");
+        let own = all.file.iter().filter(|file| file.package() == "scopegate.v1");
+        let mut calls: Vec<_> = own
+            .flat_map(|file| {
+                file.service.iter().flat_map(move |service| {
+                    service.method.iter().map(move |method| {
+                        format!("/{}.{}/{}", file.package(), service.name(), method.name())
+                    })
+                })
+            })
+            .collect();
+        calls.sort_unstable();
+        let mut table = PATHS.to_vec();
+        table.sort_unstable();
+        assert_eq!(calls, table);
+    }
+
+    #[test]
+    fn what_only_operators_may_do_nobody_else_may() {
+        // D8, as the contract says it.
+        for path in [
+            "/scopegate.v1.AuthorizationService/AddCompanyScopes",
+            "/scopegate.v1.AuthorizationService/RestrictCompanyScopes",
+            "/scopegate.v1.DirectoryService/CreateCompany",
+            "/scopegate.v1.DirectoryService/DeleteCompany",
+            "/scopegate.v1.CatalogService/ApplyCatalog",
+            "/scopegate.v1.KeyService/CreateKey",
+        ] {
+            assert_eq!(roles(path), Some(Roles::NONE.with(Role::Operator)), "{path}");
+        }
+        for path in PATHS {
+            let reads = ["Get", "List", "Watch", "Explain"];
+            let method = path.rsplit('/').next().expect("a method");
+            let is_read = reads.iter().any(|read| method.starts_with(read));
+            let found = roles(path).expect("in the table");
+            assert!(found.has(Role::Operator), "{path}");
+            assert_eq!(found.has(Role::Auditor), is_read, "{path}: an auditor reads, all of it");
+            let asks = ["Check", "Verify", "Effective"].iter().any(|word| method.contains(word));
+            assert_eq!(found.has(Role::Service), asks, "{path}: a service asks");
+        }
+        assert_eq!(roles("/scopegate.v1.KeyService/Nothing"), None);
+    }
+}

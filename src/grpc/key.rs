@@ -1,0 +1,55 @@
+//! The KeyService: by which keys callers of scopegate prove who they are.
+
+use tonic::{Request, Response, Status};
+
+use super::access::Asked;
+use super::page::{self, List};
+use super::{Doors, parse, render, reply};
+use crate::policy::id::Name;
+use crate::proto::key_service_server::KeyService;
+use crate::proto::*;
+
+#[tonic::async_trait]
+impl KeyService for Doors {
+    async fn create_key(
+        &self,
+        request: Request<CreateKeyRequest>,
+    ) -> Result<Response<CreateKeyResponse>, Status> {
+        let (new, terms) = parse::create_key(Asked::of(request)?)?;
+        Ok(Response::new(self.ask()?.create_key(&new, &terms, reply::key_created).await?))
+    }
+
+    async fn get_key(
+        &self,
+        request: Request<GetKeyRequest>,
+    ) -> Result<Response<GetKeyResponse>, Status> {
+        let id = parse::key(Asked::of(request)?.request.key_id)?;
+        let read = self.ask()?.key(&id).await?;
+        let key = Some(render::key(read.resource, read.etag));
+        Ok(Response::new(GetKeyResponse { key, revision: read.revision.0 }))
+    }
+
+    async fn list_keys(
+        &self,
+        request: Request<ListKeysRequest>,
+    ) -> Result<Response<ListKeysResponse>, Status> {
+        let request = Asked::of(request)?.request;
+        let size = page::size(request.page_size)?;
+        let list = List::new(self.ask()?.incarnation(), "ListKeys", &[]);
+        let after = page::after(&list, &request.page_token, Name::parse)?;
+        let page = self.ask()?.keys(after, size).await?;
+        Ok(Response::new(ListKeysResponse {
+            next_page_token: page::next(&list, &page, |view| view.key.id.as_str()),
+            revision: page.revision.0,
+            keys: page.items.into_iter().map(|(view, etag)| render::key(view, etag)).collect(),
+        }))
+    }
+
+    async fn delete_key(
+        &self,
+        request: Request<DeleteKeyRequest>,
+    ) -> Result<Response<DeleteKeyResponse>, Status> {
+        let (id, terms) = parse::delete_key(Asked::of(request)?)?;
+        Ok(Response::new(self.ask()?.delete_key(&id, &terms, reply::key_deleted).await?))
+    }
+}

@@ -1,0 +1,285 @@
+//! Keyring: the API keys and client certificates by which callers of scopegate prove who they
+//! are (D8). Of a key's secret only a hash is kept.
+//!
+//! All of them are one fact, always at hand: to find a caller never waits for the disk, and no
+//! flood of wrong keys displaces anything.
+//!
+//! Not here: the secrets of the platform's own API clients; see [`super::secret`].
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::caller::{Role, Roles};
+use super::change::Stamped;
+use super::credential::is_over;
+use super::id::{CompanyId, Name};
+use super::revision::Revision;
+use super::secret::{Mark, Presented};
+
+/// The most keys that there can be.
+pub const MAX_KEYS: usize = 1_000;
+
+/// One key: a proof, and what it is good for. It never changes; another one follows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ApiKey {
+    /// Its public id.
+    pub id: Name,
+    /// Who has it. A key and the one that follows it have the same name.
+    pub name: Name,
+    /// Its roles.
+    pub roles: Roles,
+    /// The companies that it is bound to, sorted; with none, it is not bound.
+    pub companies: Vec<CompanyId>,
+    /// The name (SAN) that the client certificate must have, if one is needed.
+    pub certificate: Option<Box<str>>,
+    /// The hash of the secret; none if the certificate is enough. Comparing two takes the same
+    /// time wherever they differ.
+    pub hash: Option<blake3::Hash>,
+    /// When it ends.
+    pub expires_at: Option<Timestamp>,
+    /// The revision that made it.
+    pub created_at: Revision,
+    /// When it was made.
+    pub create_time: Timestamp,
+}
+
+impl ApiKey {
+    /// Whether it is good for some companies only.
+    #[must_use]
+    pub fn is_bound(&self) -> bool {
+        !self.companies.is_empty()
+    }
+}
+
+/// Why it is not known who calls. Only who has a right secret learns more than that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unproven {
+    /// Neither a key nor a certificate that is known.
+    #[error("no API key: send it as `authorization: Bearer <key>`")]
+    Nothing,
+    /// A key that is none, or is no longer.
+    #[error("the API key is not known")]
+    Unknown,
+    /// A right one, after its end.
+    #[error("the API key has expired: ask an operator for another")]
+    Expired,
+    /// A right one that also needs its own client certificate.
+    #[error("the API key is good only together with its client certificate")]
+    Certificate,
+}
+
+/// All keys.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Keyring {
+    keys: BTreeMap<Name, Arc<ApiKey>>,
+    /// Keys that need no secret, by their certificate's name.
+    certificates: BTreeMap<Box<str>, Name>,
+    /// Its last change. From the first on callers are authenticated, and remain so.
+    pub revision: Revision,
+}
+
+impl Keyring {
+    /// The keyring of these keys.
+    #[must_use]
+    pub fn new(keys: impl IntoIterator<Item = ApiKey>, revision: Revision) -> Self {
+        let mut keyring = Self { revision, ..Self::default() };
+        keys.into_iter().for_each(|key| keyring.insert(key));
+        keyring
+    }
+
+    /// Whether there ever was a key.
+    #[must_use]
+    pub fn is_used(&self) -> bool {
+        self.revision > Revision::ZERO
+    }
+
+    /// The key of this id.
+    #[must_use]
+    pub fn get(&self, id: &str) -> Option<&Arc<ApiKey>> {
+        self.keys.get(id)
+    }
+
+    /// The keys behind this id, by id.
+    pub fn after(&self, id: Option<&Name>) -> impl Iterator<Item = &Arc<ApiKey>> {
+        use std::ops::Bound::{Excluded, Unbounded};
+        let from = id.map_or(Unbounded, Excluded);
+        self.keys.range::<Name, _>((from, Unbounded)).map(|(_, key)| key)
+    }
+
+    /// Whether another key can be made.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.keys.len() >= MAX_KEYS
+    }
+
+    /// The key that this certificate is enough for.
+    #[must_use]
+    pub fn of_certificate(&self, name: &str) -> Option<&Arc<ApiKey>> {
+        self.keys.get(self.certificates.get(name)?)
+    }
+
+    /// Whether an operator other than this one remains.
+    #[must_use]
+    pub fn has_operator_beside(&self, id: &Name, now: Timestamp) -> bool {
+        self.keys.values().any(|key| {
+            key.id != *id
+                && key.roles.has(Role::Operator)
+                && !key.is_bound()
+                && !is_over(key.expires_at, now)
+        })
+    }
+
+    /// Puts a key on it.
+    pub fn insert(&mut self, key: ApiKey) {
+        if let (Some(certificate), None) = (&key.certificate, &key.hash) {
+            self.certificates.insert(certificate.clone(), key.id.clone());
+        }
+        self.keys.insert(key.id.clone(), Arc::new(key));
+    }
+
+    /// Takes a key off it.
+    pub fn remove(&mut self, id: &Name) {
+        if let Some(key) = self.keys.remove(id)
+            && let (Some(certificate), None) = (&key.certificate, &key.hash)
+        {
+            self.certificates.remove(certificate);
+        }
+    }
+
+    /// Who calls, by the key that it presents, if any, and the names of its client certificate.
+    /// A wrong key is wrong whatever the certificate.
+    ///
+    /// # Errors
+    /// It is not proven.
+    pub fn prove(
+        &self,
+        presented: Option<&str>,
+        certificate: &[String],
+        now: impl FnOnce() -> Timestamp,
+    ) -> Result<&Arc<ApiKey>, Unproven> {
+        let key = match presented {
+            Some(text) => {
+                let id = Presented::id_in(Mark::Key, text).ok_or(Unproven::Unknown)?;
+                let key = self.keys.get(id).ok_or(Unproven::Unknown)?;
+                if key.hash != Some(blake3::hash(text.as_bytes())) {
+                    return Err(Unproven::Unknown);
+                }
+                if let Some(needed) = &key.certificate
+                    && !certificate.iter().any(|name| **name == **needed)
+                {
+                    return Err(Unproven::Certificate);
+                }
+                key
+            }
+            None => {
+                let mut known = certificate.iter().filter_map(|name| self.of_certificate(name));
+                let key = known.next().ok_or(Unproven::Nothing)?;
+                // Of a certificate with two known names it cannot be told who calls.
+                if known.any(|other| other.id != key.id) {
+                    return Err(Unproven::Unknown);
+                }
+                key
+            }
+        };
+        if key.expires_at.is_some() && is_over(key.expires_at, now()) {
+            return Err(Unproven::Expired);
+        }
+        Ok(key)
+    }
+}
+
+impl Stamped for Keyring {
+    fn stamp(&mut self, revision: Revision, time: Timestamp) {
+        self.revision = revision;
+        for key in self.keys.values_mut().filter(|key| key.created_at == Revision::NEXT) {
+            let key = Arc::make_mut(key);
+            (key.created_at, key.create_time) = (revision, time);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOON: Timestamp = Timestamp::UNIX_EPOCH;
+
+    fn key(n: u8, certificate: Option<&str>, secret: bool) -> (ApiKey, String) {
+        let presented = Presented::mint(Mark::Key, &[n; 44]);
+        let text = presented.clone().reveal();
+        let key = ApiKey {
+            id: presented.id().expect("an id"),
+            name: Name::parse("someone").expect("a name"),
+            roles: Roles::NONE.with(Role::Service),
+            companies: vec![],
+            certificate: certificate.map(Into::into),
+            hash: secret.then(|| presented.hash()),
+            expires_at: None,
+            created_at: Revision(n.into()),
+            create_time: NOON,
+        };
+        (key, text)
+    }
+
+    fn id(found: Result<&Arc<ApiKey>, Unproven>) -> Result<u64, Unproven> {
+        found.map(|key| key.created_at.0)
+    }
+
+    #[test]
+    fn who_calls_is_told_by_a_right_key_a_certificate_or_both_where_both_are_needed() {
+        let (plain, plain_text) = key(1, None, true);
+        let (bound, bound_text) = key(2, Some("spiffe://b"), true);
+        let (alone, alone_text) = key(3, Some("spiffe://c"), false);
+        let (other, _) = key(4, Some("d.example"), false);
+        let keyring = Keyring::new([plain, bound, alone, other], Revision(4));
+        let prove = |text: Option<&str>, names: &[&str]| {
+            let names: Vec<_> = names.iter().map(ToString::to_string).collect();
+            id(keyring.prove(text, &names, || NOON))
+        };
+        assert_eq!(prove(Some(&plain_text), &[]), Ok(1));
+        assert_eq!(prove(Some(&plain_text), &["spiffe://c"]), Ok(1), "the key names the caller");
+        assert_eq!(prove(Some(&bound_text), &["x", "spiffe://b"]), Ok(2));
+        assert_eq!(prove(Some(&bound_text), &["spiffe://c"]), Err(Unproven::Certificate));
+        assert_eq!(prove(Some(&bound_text), &[]), Err(Unproven::Certificate));
+        assert_eq!(prove(None, &["spiffe://c"]), Ok(3));
+        assert_eq!(prove(None, &["spiffe://b"]), Err(Unproven::Nothing), "its key is needed too");
+        assert_eq!(prove(None, &["spiffe://c", "d.example"]), Err(Unproven::Unknown));
+        assert_eq!(prove(None, &[]), Err(Unproven::Nothing));
+        assert_eq!(prove(Some(&alone_text), &["spiffe://c"]), Err(Unproven::Unknown));
+        for wrong in [
+            "",
+            "sgk_",
+            "x",
+            &plain_text[..plain_text.len() - 1],
+            &plain_text.replace("sgk_", "sgs_"),
+        ] {
+            assert_eq!(prove(Some(wrong), &["spiffe://c"]), Err(Unproven::Unknown), "{wrong}");
+        }
+        let mut last = plain_text.clone();
+        last.pop();
+        last.push('2');
+        assert_eq!(prove(Some(&last), &[]), Err(Unproven::Unknown));
+    }
+
+    #[test]
+    fn a_key_that_is_over_or_gone_proves_nothing() {
+        let (mut ending, text) = key(1, None, true);
+        ending.expires_at = Some(NOON);
+        let id_of = ending.id.clone();
+        let mut keyring = Keyring::new([ending], Revision(1));
+        let before = NOON - jiff::SignedDuration::from_nanos(1);
+        assert_eq!(id(keyring.prove(Some(&text), &[], || before)), Ok(1));
+        assert_eq!(id(keyring.prove(Some(&text), &[], || NOON)), Err(Unproven::Expired));
+        keyring.remove(&id_of);
+        assert_eq!(id(keyring.prove(Some(&text), &[], || before)), Err(Unproven::Unknown));
+        let (alone, _) = key(3, Some("spiffe://c"), false);
+        let id_of = alone.id.clone();
+        let mut keyring = Keyring::new([alone], Revision(3));
+        keyring.remove(&id_of);
+        let names = ["spiffe://c".to_owned()];
+        assert_eq!(id(keyring.prove(None, &names, || NOON)), Err(Unproven::Nothing));
+        assert!(keyring.is_used(), "and remains closed");
+    }
+}

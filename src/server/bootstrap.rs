@@ -1,0 +1,63 @@
+//! Bootstrap: an operator's key, made in a store that no server has open.
+//!
+//! Whoever can write to the store's directory can do everything anyway, so this is also the way
+//! back when all keys are lost. It is logged like any other change.
+
+use std::fs::OpenOptions;
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::Failure;
+use crate::authority::keys::NewKey;
+use crate::authority::{Authority, Terms};
+use crate::config::BootstrapArgs;
+use crate::grpc::reply;
+use crate::policy::caller::{Role, Roles};
+use crate::policy::change::Author;
+use crate::policy::id::Name;
+use crate::store::sled::{OpenError, SledStore};
+
+/// Makes the key, and writes it to standard output or to a new file.
+///
+/// # Errors
+/// The store cannot be opened, the name is none, or the key could not be written.
+pub async fn bootstrap(args: &BootstrapArgs) -> Result<(), Failure> {
+    let name = Name::parse(args.name.as_str());
+    let name = name.map_err(|error| Failure::Config(format!("--name {error}")))?;
+    // Before there is a key that nobody would get to see.
+    let mut output: Box<dyn Write> = match &args.to_file {
+        Some(path) => Box::new(new_file(path)?),
+        None => Box::new(io::stdout()),
+    };
+    let store = SledStore::open(&args.data_dir)?;
+    let authority = Authority::new(Arc::new(store), 1)
+        .map_err(|_| OpenError::Damaged(args.data_dir.display().to_string()))?;
+    let new = NewKey {
+        name,
+        roles: Roles::NONE.with(Role::Operator),
+        companies: vec![],
+        certificate: None,
+        certificate_only: false,
+        expires_at: None,
+    };
+    let author = Author { actor: "scopegate keys bootstrap".to_owned(), ..Author::default() };
+    let terms = Terms { author, ..Terms::default() };
+    let made = authority.create_key(&new, &terms, reply::key_created).await;
+    authority.close();
+    let made = made.map_err(|refusal| Failure::Config(refusal.to_string()))?;
+    let written = writeln!(output, "{}", made.secret).and_then(|()| output.flush());
+    written.map_err(|error| {
+        let id = made.key.unwrap_or_default().key_id;
+        Failure::Config(format!("the key `{id}` was made and could not be written: {error}"))
+    })
+}
+
+/// A file that nobody else can read.
+fn new_file(path: &Path) -> Result<impl Write + use<>, Failure> {
+    let opened = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    opened.map_err(|error| {
+        Failure::Config(format!("--to-file {} cannot be made: {}", path.display(), error.kind()))
+    })
+}

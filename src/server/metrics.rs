@@ -1,0 +1,212 @@
+//! Metrics: what Prometheus reads, on a port of its own.
+//!
+//! Everything is counted where it happens, and put together only when somebody looks. No label
+//! grows with companies, credentials or users.
+//!
+//! Not here: the counting; see [`crate::measure`].
+
+use std::convert::Infallible;
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use http::header::CONTENT_TYPE;
+use http::{Method, Request, Response, StatusCode};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, NoLabelSet};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::{Registry, Unit};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+
+use super::calls::Calls;
+use crate::authority::Authority;
+use crate::grpc::{self, Doors};
+use crate::measure::{Times, TimesRead};
+
+/// The most who look at once.
+const LOOKERS: usize = 16;
+/// How long one may take to ask and to be answered.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Where everything is counted.
+pub(super) struct Metrics {
+    pub(super) doors: Doors,
+    pub(super) cores: Vec<Arc<Calls>>,
+    pub(super) started: SystemTime,
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Metrics")
+    }
+}
+
+/// Answers whoever looks, for as long as the process runs.
+pub(super) async fn serve(listener: TcpListener, metrics: Metrics) {
+    let mut registry = Registry::with_prefix("scopegate");
+    registry.register_collector(Box::new(metrics));
+    let registry = Arc::new(registry);
+    let lookers = Arc::new(Semaphore::new(LOOKERS));
+    loop {
+        let Ok(turn) = Arc::clone(&lookers).acquire_owned().await else { return };
+        match listener.accept().await {
+            Ok((connection, _)) => {
+                let registry = Arc::clone(&registry);
+                tokio::spawn(async move {
+                    tokio::time::timeout(PATIENCE, attend(connection, registry)).await.ok();
+                    drop(turn);
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a connection for metrics could not be accepted");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+async fn attend(connection: TcpStream, registry: Arc<Registry>) {
+    let service = service_fn(move |request: Request<Incoming>| {
+        let response = answer(&registry, request.method(), request.uri().path());
+        async move { Ok::<_, Infallible>(response) }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .keep_alive(false)
+        .serve_connection(TokioIo::new(connection), service);
+    // Whoever is gone is gone.
+    connection.await.ok();
+}
+
+fn answer(registry: &Registry, method: &Method, path: &str) -> Response<String> {
+    let plain = |status: StatusCode, text: &str| {
+        let mut response = Response::new(format!("{text}\n"));
+        *response.status_mut() = status;
+        response
+    };
+    if path != "/metrics" {
+        return plain(StatusCode::NOT_FOUND, "there is only /metrics here");
+    }
+    if method != Method::GET && method != Method::HEAD {
+        return plain(StatusCode::METHOD_NOT_ALLOWED, "metrics are only read");
+    }
+    let mut text = String::new();
+    if encode(&mut text, registry).is_err() {
+        return plain(StatusCode::INTERNAL_SERVER_ERROR, "the metrics cannot be written");
+    }
+    let mut response = Response::new(text);
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    response.headers_mut().insert(CONTENT_TYPE, http::HeaderValue::from_static(kind));
+    response
+}
+
+/// One scrape in the making.
+struct Page<'a>(DescriptorEncoder<'a>);
+
+impl Page<'_> {
+    /// Counts by labels.
+    fn counts<'l, const N: usize>(
+        &mut self,
+        name: &str,
+        help: &str,
+        counts: impl IntoIterator<Item = ([(&'l str, &'l str); N], u64)>,
+    ) -> fmt::Result {
+        let mut family = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for (labels, count) in counts {
+            ConstCounter::new(count).encode(family.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+
+    fn count(&mut self, name: &str, help: &str, count: u64) -> fmt::Result {
+        let counter = ConstCounter::new(count);
+        counter.encode(self.0.encode_descriptor(name, help, None, MetricType::Counter)?)
+    }
+
+    fn level(&mut self, name: &str, help: &str, unit: Option<&Unit>, level: u64) -> fmt::Result {
+        let gauge = ConstGauge::new(i64::try_from(level).unwrap_or(i64::MAX));
+        gauge.encode(self.0.encode_descriptor(name, help, unit, MetricType::Gauge)?)
+    }
+
+    fn times(&mut self, name: &str, help: &str, times: &TimesRead) -> fmt::Result {
+        let unit = Some(&Unit::Seconds);
+        let mut histogram = self.0.encode_descriptor(name, help, unit, MetricType::Histogram)?;
+        let classes: Vec<_> = times.classes().collect();
+        histogram.encode_histogram::<NoLabelSet>(times.seconds(), times.count(), &classes, None)
+    }
+}
+
+fn read(times: &Times) -> TimesRead {
+    let mut read = TimesRead::default();
+    times.add_to(&mut read);
+    read
+}
+
+impl Collector for Metrics {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut page = Page(encoder);
+        let version = [("version", env!("CARGO_PKG_VERSION"))];
+        let mut family = page.0.encode_descriptor(
+            "build_info",
+            "The version that runs",
+            None,
+            MetricType::Gauge,
+        )?;
+        ConstGauge::new(1_i64).encode(family.encode_family(&version)?)?;
+        let started = self.started.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let what = "When the process was started, in seconds since 1970";
+        page.level("start_time", what, Some(&Unit::Seconds), started)?;
+        let calls = Calls::read(&self.cores);
+        let codes = calls.iter().map(|(path, code, count)| {
+            let method = path.rsplit('/').next().unwrap_or(path);
+            ([("method", method), ("code", grpc::code_word(*code))], *count)
+        });
+        page.counts("calls", "Calls answered, by method and gRPC status", codes)?;
+        let (under_way, connections) = Calls::now(&self.cores);
+        page.level("calls_under_way", "Calls under way", None, under_way as u64)?;
+        page.level("connections", "Connections open", None, connections as u64)?;
+        page.level("watchers", "Streams of changes open", None, self.doors.watchers.read())?;
+        let serving = self.doors.authority();
+        let what = "Whether the store is open: 1 if so";
+        page.level("store_open", what, None, serving.is_some().into())?;
+        serving.map_or(Ok(()), |authority| authority_page(&mut page, authority))
+    }
+}
+
+fn authority_page(page: &mut Page<'_>, authority: &Authority) -> fmt::Result {
+    let sum = authority.sum();
+    let allowed = ([("decision", "ALLOWED"), ("reason", "ALLOWED")], sum.allowed);
+    let denied = sum.denied.iter().map(|(reason, count)| {
+        ([("decision", "DENIED"), ("reason", grpc::reason_word(*reason))], *count)
+    });
+    let what = "Checks decided, those of batches included";
+    page.counts("decisions", what, [allowed].into_iter().chain(denied))?;
+    let what = "How long a check took, from its message to its answer";
+    page.times("check_duration", what, &sum.checks)?;
+    let what = "How long a batch of checks took, from its message to its answer";
+    page.times("batch_check_duration", what, &sum.batches)?;
+    let places = [("core", sum.near), ("cache", sum.cached), ("store", sum.read)];
+    let places = places.map(|(place, count)| ([("from", place)], count));
+    page.counts("fact_reads", "Facts that checks needed, by where they were found", places)?;
+    page.level("cache_entries", "Facts in the cache", None, authority.cached())?;
+    let store = authority.store_measures();
+    page.count("changes_committed", "Changes committed", store.committed.read())?;
+    let what = "Proposals of changes that were not committed, as when facts had changed meanwhile";
+    page.count("proposals_refused", what, store.refused.read())?;
+    page.level("commit_queue", "Orders that wait for the writer", None, store.waiting.read())?;
+    page.times("commit_duration", "How long a batch of changes took", &read(&store.batches))?;
+    let what = "How long the disk took to have a batch safe";
+    page.times("commit_sync_duration", what, &read(&store.syncs))?;
+    let what = "What is left of the disk, as of the last batch";
+    page.level("disk_free", what, Some(&Unit::Bytes), store.room.read())?;
+    let what = "The last revision that every answer may rest on";
+    page.level("published_revision", what, None, authority.published().0)
+}

@@ -1,0 +1,20 @@
+//! Measures: what an engine tells of its work.
+
+use crate::measure::{Count, Level, Times};
+
+/// What an engine tells of its work, from its opening on.
+#[derive(Debug, Default)]
+pub struct Measures {
+    /// How many changes were committed.
+    pub committed: Count,
+    /// How many proposals were refused: as a rule because what they rest on had changed.
+    pub refused: Count,
+    /// How many orders wait for the writer.
+    pub waiting: Level,
+    /// How long a batch took, from its first proposal to its publication.
+    pub batches: Times,
+    /// How long the disk took of that, to have the batch safe.
+    pub syncs: Times,
+    /// How much of the disk is left, in bytes, as of the last batch.
+    pub room: Level,
+}
