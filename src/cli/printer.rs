@@ -8,7 +8,7 @@ use std::io::{self, IsTerminal, Write};
 
 use anyhow::{Context, anyhow};
 use comfy_table::presets::NOTHING;
-use comfy_table::{Attribute, Cell, Color, ContentArrangement, Table};
+use comfy_table::{Attribute, Cell, Color, ColumnConstraint, ContentArrangement, Table};
 use prost::{Message, Name};
 use prost_reflect::{DescriptorPool, DynamicMessage, SerializeOptions};
 use serde::Serialize;
@@ -292,7 +292,7 @@ impl Part {
                 for (name, value) in facts {
                     table.add_row([Cell::new(name), value.cell(colours)]);
                 }
-                shown(&table)
+                shown(table)
             }
             Self::Rows(head, rows) => {
                 let mut table = table();
@@ -309,28 +309,42 @@ impl Part {
                     };
                     table.add_row(row.into_iter().map(|words| full(words).cell(colours)));
                 }
-                shown(&table)
+                shown(table)
             }
         }
     }
 }
 
-/// The narrowest terminal that cells are made narrow for; a narrower one breaks lines itself.
-/// Some that are none say that they have no columns at all.
-const NARROWEST: u16 = 60;
+/// Between two columns.
+const GAP: u16 = 2;
+/// A column of no more than this is never made narrower: a time is read in one piece.
+const WHOLE: u16 = 20;
+/// A wider one is never made narrower than this.
+const READABLE: u16 = 30;
 
 /// As wide as the terminal; off one, as wide as it needs to be.
 fn table() -> Table {
     let mut table = Table::new();
-    table.load_style(NOTHING);
-    if table.width().is_some_and(|width| width >= NARROWEST) {
-        table.set_content_arrangement(ContentArrangement::Dynamic);
-    }
+    table.load_style(NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
     table
 }
 
-fn shown(table: &Table) -> String {
-    let lines = table.lines().map(|line| line.trim().to_owned());
+fn shown(mut table: Table) -> String {
+    table.style_text_only();
+    let widths = table.column_max_content_widths();
+    let mut needed = 0;
+    for (column, width) in table.column_iter_mut().zip(widths) {
+        column.set_padding((0, GAP));
+        if width <= WHOLE {
+            column.set_constraint(ColumnConstraint::ContentWidth);
+        }
+        needed += width.min(READABLE) + GAP;
+    }
+    if table.width().is_none_or(|width| width < needed) {
+        // Lines that the terminal breaks are better than columns of three letters.
+        table.set_content_arrangement(ContentArrangement::Disabled);
+    }
+    let lines = table.lines().map(|line| line.trim_end().to_owned());
     lines.collect::<Vec<_>>().join("\n")
 }
 
