@@ -12,7 +12,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
     // For server reflection.
     fs::write(out.join("scopegate.v1.bin"), prost_bytes(&descriptors))?;
-    tonic_prost_build::configure().compile_fds(descriptors)?;
+    // A message knows its name, by which its descriptor is found.
+    let mut messages = prost_build::Config::new();
+    messages.enable_type_names();
+    tonic_prost_build::configure().compile_fds_with_config(descriptors, messages)?;
 
     let kept = protox::compile(["scopegate/store/v1/store.proto"], ["proto"])?;
     tonic_prost_build::configure().build_client(false).build_server(false).compile_fds(kept)?;

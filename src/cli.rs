@@ -1,88 +1,81 @@
-//! The operator's commands. They speak gRPC like any other client, and know no floor below it,
-//! but for backups: their form is the store's, and a restore has no server to ask.
+//! The operator's commands, by noun and verb. A command's file has its flags and what it does.
+//!
+//! They speak gRPC like any other client, and know no floor below it. What needs no server, a
+//! catalog file's check and its tests, asks the policy, which is what a server would ask. Backups
+//! are of the store's own form, and a restore has no server to ask.
 
+mod asking;
 mod backup;
+mod catalog;
+mod changes;
 mod check;
+mod company;
+mod completions;
+mod confirm;
+mod connection;
+mod consent;
+mod context;
+mod credential;
+mod effective;
+mod explain;
 mod export;
 mod health;
 mod import;
+mod keys;
+mod moment;
 mod output;
+mod printer;
+mod question;
 mod restore;
+mod restriction;
+mod trial;
+mod user;
 
-use std::fs;
-use std::path::Path;
-use std::time::Duration;
+use tonic_types::StatusExt;
 
-use anyhow::{Context, bail};
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
-
+pub use self::asking::{Asking, Limit, Terms};
 pub use self::backup::backup;
-pub use self::check::check;
+pub use self::catalog::{CatalogCommand, catalog};
+pub use self::changes::{ChangesCommand, changes};
+pub use self::check::{CheckArgs, check};
+pub use self::company::{CompanyCommand, company};
+pub use self::completions::{CompletionsArgs, completions};
+use self::connection::{Connection, connect, connect_for_long, reach};
+pub use self::consent::{ConsentCommand, consent};
+pub use self::context::{ContextCommand, context};
+pub use self::credential::{CredentialCommand, SecretCommand, credential};
+pub use self::effective::{EffectiveArgs, effective};
+pub use self::explain::{ExplainArgs, explain};
 pub use self::export::export;
 pub use self::health::health;
 pub use self::import::import;
+pub use self::keys::{KeysCommand, keys};
+pub use self::question::{Caller, Question};
 pub use self::restore::restore;
-use crate::config::{EndpointArgs, TlsArgs};
+pub use self::restriction::RestrictArgs;
+pub use self::user::{UserCommand, user};
 
-/// How long to wait for a connection, where what is asked for takes as long as it takes.
-const PATIENCE: Duration = Duration::from_secs(5);
 /// The exit code of a command that could not ask.
 pub const COULD_NOT_ASK: u8 = 2;
 
-async fn connect(args: &EndpointArgs) -> anyhow::Result<Channel> {
-    let timeout = Duration::from_secs(args.timeout_seconds);
-    reach(endpoint(&args.endpoint, &args.tls)?.connect_timeout(timeout).timeout(timeout)).await
-}
-
-fn endpoint(url: &str, tls: &TlsArgs) -> anyhow::Result<Endpoint> {
-    let endpoint = Endpoint::from_shared(url.to_owned())
-        .map_err(|_| anyhow::anyhow!("--endpoint `{url}` is not a URL"))?;
-    if endpoint.uri().scheme_str() != Some("https") {
-        if tls.ca.is_some() || tls.client_cert.is_some() {
-            bail!(
-                "--ca and --client-cert are for TLS: give an --endpoint that begins with https://"
-            );
-        }
-        return Ok(endpoint);
-    }
-    let mut config = ClientTlsConfig::new();
-    config = match &tls.ca {
-        Some(path) => config.ca_certificate(Certificate::from_pem(read("--ca", path)?)),
-        None => config.with_native_roots(),
-    };
-    if let (Some(cert), Some(key)) = (&tls.client_cert, &tls.client_key) {
-        let (cert, key) = (read("--client-cert", cert)?, read("--client-key", key)?);
-        config = config.identity(Identity::from_pem(cert, key));
-    }
-    endpoint
-        .tls_config(config)
-        .map_err(|error| anyhow::anyhow!("cannot begin TLS: {}", cause(&error)))
-}
-
-fn read(flag: &str, path: &Path) -> anyhow::Result<Vec<u8>> {
-    fs::read(path).with_context(|| format!("{flag} {}", path.display()))
-}
-
-/// The first cause of an error.
-fn cause(error: &(dyn std::error::Error + 'static)) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.last().map(ToString::to_string).unwrap_or_default()
-}
-
-async fn reach(endpoint: Endpoint) -> anyhow::Result<Channel> {
-    let uri = endpoint.uri();
-    endpoint.connect().await.map_err(|error| match uri.scheme_str() {
-        Some("https") => anyhow::anyhow!(
-            "cannot reach {uri} ({}): is it running, and are --endpoint and --ca right?",
-            cause(&error)
-        ),
-        _ => {
-            anyhow::anyhow!("no server answers at {uri}: is it running, and is --endpoint right?",)
-        }
-    })
-}
-
-/// What a server said, in a sentence.
+/// What a server said, in a sentence, and below it what is wrong with what, where it says that
+/// of several things.
 fn said(status: &tonic::Status) -> anyhow::Error {
-    anyhow::anyhow!("{}: {}", status.code().description(), status.message())
+    let details = status.get_error_details();
+    let mut text = match details.error_info() {
+        Some(_) => status.message().to_owned(),
+        // No sentence of the server's: it did not come to that.
+        None => format!("{}: {}", status.code().description(), status.message()),
+    };
+    if let Some(bad) = details.bad_request().filter(|bad| bad.field_violations.len() > 1) {
+        for violation in &bad.field_violations {
+            text.push_str(&format!("\n  `{}` {}", violation.field, violation.description));
+        }
+    }
+    if let Some(failed) = details.precondition_failure() {
+        for violation in &failed.violations {
+            text.push_str(&format!("\n  {}: {}", violation.subject, violation.description));
+        }
+    }
+    anyhow::anyhow!(text)
 }

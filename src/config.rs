@@ -1,6 +1,6 @@
 //! Config: every knob. A flag, its environment variable and its documentation are one thing.
 //!
-//! Not here: any use of them.
+//! Not here: any use of them, and what one command alone takes, which stands with the command.
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
@@ -8,6 +8,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::cli::{
+    CatalogCommand, ChangesCommand, CheckArgs, CompanyCommand, CompletionsArgs, ConsentCommand,
+    ContextCommand, CredentialCommand, EffectiveArgs, ExplainArgs, KeysCommand, UserCommand,
+};
 use crate::policy::catalog::file::duration;
 
 /// May this API credential of this company use these scopes now?
@@ -26,6 +30,28 @@ pub enum Command {
     Serve(Box<ServeArgs>),
     /// Ask a server for a decision: exit code 0 allowed, 1 denied, 2 could not ask.
     Check(CheckArgs),
+    /// Ask what every layer says of every scope of a check.
+    Explain(ExplainArgs),
+    /// List everything that a check would allow.
+    Effective(EffectiveArgs),
+    /// Companies, and the ceiling of scopes that each has.
+    #[command(subcommand)]
+    Company(CompanyCommand),
+    /// Credentials, their scopes and secrets.
+    #[command(subcommand)]
+    Credential(CredentialCommand),
+    /// Users and the roles that they hold.
+    #[command(subcommand)]
+    User(UserCommand),
+    /// What users have allowed credentials to do in their name.
+    #[command(subcommand)]
+    Consent(ConsentCommand),
+    /// The catalog: scopes, audiences, roles, endpoints.
+    #[command(subcommand)]
+    Catalog(CatalogCommand),
+    /// The audit log, and the stream of it.
+    #[command(subcommand)]
+    Changes(ChangesCommand),
     /// Ask a server whether it is serving: exit code 0 if so, 2 if not.
     Health(HealthArgs),
     /// The keys by which callers of a server prove who they are.
@@ -60,14 +86,11 @@ pub enum Command {
     /// which it could only enable. What is changed meanwhile may or may not be in the file: only a
     /// backup is of one revision.
     Export(ExportArgs),
-}
-
-/// What to do with keys.
-#[derive(Debug, Subcommand)]
-pub enum KeysCommand {
-    /// Make an operator's key in a store that no server has open: the first one, or another when
-    /// all are lost. Whoever can write to the directory can do everything anyway.
-    Bootstrap(BootstrapArgs),
+    /// The servers that the commands can go to, by name.
+    #[command(subcommand)]
+    Context(ContextCommand),
+    /// Write what a shell needs to complete the commands.
+    Completions(CompletionsArgs),
 }
 
 /// A key to make without a server.
@@ -284,7 +307,7 @@ pub enum LogFormat {
 }
 
 /// How to reach a server that speaks TLS.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub struct TlsArgs {
     /// The CA of a server with an https:// address, in PEM. Without it, those of this machine.
     #[arg(long, env = "SCOPEGATE_CA", value_name = "FILE")]
@@ -302,48 +325,26 @@ pub struct TlsArgs {
 /// Which server to ask.
 #[derive(Debug, Args)]
 pub struct EndpointArgs {
-    /// The server's address.
-    #[arg(
-        long,
-        env = "SCOPEGATE_ENDPOINT",
-        default_value = "http://127.0.0.1:50051",
-        value_name = "URL"
-    )]
-    pub endpoint: String,
+    /// The server's address; if not given, that of the context, else http://127.0.0.1:50051.
+    #[arg(long, env = "SCOPEGATE_ENDPOINT", value_name = "URL")]
+    pub endpoint: Option<String>,
 
-    /// How long to wait for the answer, in seconds.
+    /// The name of a context of the config file; if neither this nor --endpoint is given, the
+    /// current one.
+    #[arg(long, env = "SCOPEGATE_CONTEXT", value_name = "NAME")]
+    pub context: Option<String>,
+
+    /// How long to wait for a connection, and for each answer, in seconds.
     #[arg(long, env = "SCOPEGATE_TIMEOUT_SECONDS", default_value_t = 5, value_name = "N")]
     pub timeout_seconds: u64,
+
+    /// The file of the API key to present. SCOPEGATE_KEY, if it is set, is the key itself.
+    #[arg(long, env = "SCOPEGATE_KEY_FILE", value_name = "FILE")]
+    pub key_file: Option<PathBuf>,
 
     /// How to reach it by TLS.
     #[command(flatten)]
     pub tls: TlsArgs,
-}
-
-/// A check to ask for.
-#[derive(Debug, Args)]
-pub struct CheckArgs {
-    /// The company's id.
-    pub company: String,
-
-    /// The id of the company's credential.
-    pub credential: String,
-
-    /// The scopes, all of which are needed.
-    #[arg(required = true, value_name = "SCOPE")]
-    pub scopes: Vec<String>,
-
-    /// The audience, where the catalog has several.
-    #[arg(long, default_value = "")]
-    pub audience: String,
-
-    /// How to write the answer.
-    #[arg(long, default_value = "table", value_name = "FORMAT")]
-    pub output: Output,
-
-    /// Which server to ask.
-    #[command(flatten)]
-    pub server: EndpointArgs,
 }
 
 /// How to write an answer.
@@ -366,25 +367,16 @@ pub struct ImportArgs {
     pub dry_run: bool,
 
     /// Why, for the audit record of each.
-    #[arg(long, default_value = "")]
+    #[arg(long, default_value = "", hide_default_value = true)]
     pub reason: String,
 
     /// For whom, for the audit record of each.
-    #[arg(long, default_value = "")]
+    #[arg(long, default_value = "", hide_default_value = true)]
     pub on_behalf_of: String,
 
-    /// The server's address.
-    #[arg(
-        long,
-        env = "SCOPEGATE_ENDPOINT",
-        default_value = "http://127.0.0.1:50051",
-        value_name = "URL"
-    )]
-    pub endpoint: String,
-
-    /// How to reach it by TLS.
+    /// Which server to ask. The import itself takes as long as it takes.
     #[command(flatten)]
-    pub tls: TlsArgs,
+    pub server: EndpointArgs,
 }
 
 /// Which server to back up, and where to.
@@ -394,18 +386,9 @@ pub struct BackupArgs {
     #[arg(long, value_name = "FILE")]
     pub output: PathBuf,
 
-    /// The server's address.
-    #[arg(
-        long,
-        env = "SCOPEGATE_ENDPOINT",
-        default_value = "http://127.0.0.1:50051",
-        value_name = "URL"
-    )]
-    pub endpoint: String,
-
-    /// How to reach it by TLS.
+    /// Which server to back up. The backup itself takes as long as it takes.
     #[command(flatten)]
-    pub tls: TlsArgs,
+    pub server: EndpointArgs,
 }
 
 /// What to restore, and where to.
@@ -419,11 +402,11 @@ pub struct RestoreArgs {
     pub data_dir: PathBuf,
 
     /// Why, for the audit record.
-    #[arg(long, default_value = "")]
+    #[arg(long, default_value = "", hide_default_value = true)]
     pub reason: String,
 
     /// For whom, for the audit record.
-    #[arg(long, default_value = "")]
+    #[arg(long, default_value = "", hide_default_value = true)]
     pub on_behalf_of: String,
 }
 
@@ -434,25 +417,16 @@ pub struct ExportArgs {
     #[arg(long, default_value = "-", value_name = "FILE")]
     pub output: PathBuf,
 
-    /// The server's address.
-    #[arg(
-        long,
-        env = "SCOPEGATE_ENDPOINT",
-        default_value = "http://127.0.0.1:50051",
-        value_name = "URL"
-    )]
-    pub endpoint: String,
-
-    /// How to reach it by TLS.
+    /// Which server to read.
     #[command(flatten)]
-    pub tls: TlsArgs,
+    pub server: EndpointArgs,
 }
 
 /// Whose health to ask for.
 #[derive(Debug, Args)]
 pub struct HealthArgs {
     /// The service's full name; empty for the server as a whole.
-    #[arg(long, default_value = "")]
+    #[arg(long, default_value = "", hide_default_value = true)]
     pub service: String,
 
     /// Which server to ask.

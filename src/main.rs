@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use clap::error::ErrorKind;
-use scopegate::config::{BootstrapArgs, Command, Config, KeysCommand, ServeArgs};
+use scopegate::config::{BootstrapArgs, Command, Config, ServeArgs};
 use scopegate::{cli, server, telemetry};
 
 /// Calls are made of small allocations, freed by the thread that made them.
@@ -20,8 +20,19 @@ fn main() -> ExitCode {
     match config.command {
         Command::Serve(args) => serve(*args),
         Command::Check(args) => ask(cli::check(args), 1),
+        Command::Explain(args) => ask(cli::explain(args), cli::COULD_NOT_ASK),
+        Command::Effective(args) => ask(cli::effective(args), cli::COULD_NOT_ASK),
+        Command::Company(command) => ask(cli::company(command), cli::COULD_NOT_ASK),
+        Command::Credential(command) => ask(cli::credential(command), cli::COULD_NOT_ASK),
+        Command::User(command) => ask(cli::user(command), cli::COULD_NOT_ASK),
+        Command::Consent(command) => ask(cli::consent(command), cli::COULD_NOT_ASK),
+        Command::Catalog(command) => ask(cli::catalog(command), cli::COULD_NOT_ASK),
+        Command::Changes(command) => ask(cli::changes(command), cli::COULD_NOT_ASK),
+        Command::Context(command) => ask(cli::context(command), cli::COULD_NOT_ASK),
+        Command::Completions(args) => ask(cli::completions(args), cli::COULD_NOT_ASK),
         Command::Health(args) => ask(cli::health(args), cli::COULD_NOT_ASK),
-        Command::Keys(KeysCommand::Bootstrap(args)) => bootstrap(&args),
+        Command::Keys(cli::KeysCommand::Bootstrap(args)) => bootstrap(&args),
+        Command::Keys(command) => ask(cli::keys(command), cli::COULD_NOT_ASK),
         Command::Import(args) => ask(cli::import(args), cli::COULD_NOT_ASK),
         Command::Backup(args) => ask(cli::backup(args), cli::COULD_NOT_ASK),
         Command::Restore(args) => ask(async { cli::restore(args) }, cli::COULD_NOT_ASK),
@@ -90,7 +101,11 @@ fn ask(command: impl Future<Output = anyhow::Result<bool>>, no: u8) -> ExitCode 
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(no),
         Err(error) => {
-            eprintln!("scopegate: {error:#}");
+            // Who reads no further, as `head` does, knows why.
+            let pipe = error.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+            if pipe != Some(std::io::ErrorKind::BrokenPipe) {
+                eprintln!("scopegate: {error:#}");
+            }
             ExitCode::from(cli::COULD_NOT_ASK)
         }
     }

@@ -100,7 +100,7 @@ impl Times {
     /// It took this long.
     pub fn note(&self, time: Duration) {
         let microseconds = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
-        let exact = time.subsec_nanos() % 1_000 == 0;
+        let exact = time.subsec_nanos().is_multiple_of(1_000);
         let longer = |bound: &&u64| microseconds > **bound || (microseconds == **bound && !exact);
         // Most are short: looked for from the front.
         let class = BOUNDS.iter().take_while(longer).count();

@@ -3,9 +3,10 @@
 use std::io::{self, IsTerminal, Write};
 
 use anyhow::{Context, anyhow, bail};
+use tonic::transport::Endpoint;
 
 use super::output::Output;
-use super::{PATIENCE, endpoint, reach, said};
+use super::{Connection, reach, said};
 use crate::config::BackupArgs;
 use crate::policy::revision::Revision;
 use crate::proto::BackupRequest;
@@ -24,9 +25,10 @@ pub async fn backup(args: BackupArgs) -> anyhow::Result<bool> {
     if to_standard && io::stdout().is_terminal() {
         bail!("a backup is nothing to look at: name a file, or send standard output to one");
     }
-    let endpoint = endpoint(&args.endpoint, &args.tls)?.connect_timeout(PATIENCE);
-    let endpoint = endpoint.initial_stream_window_size(WINDOW);
-    let channel = reach(endpoint.initial_connection_window_size(WINDOW)).await?;
+    let wide = |endpoint: Endpoint| {
+        endpoint.initial_stream_window_size(WINDOW).initial_connection_window_size(WINDOW)
+    };
+    let channel = reach(&args.server, wide).await?;
     let mut client = BackupServiceClient::new(channel);
     let mut output = Output::open(&args.output)?;
     let made = match receive(&mut client, &mut output).await {
@@ -49,7 +51,7 @@ pub async fn backup(args: BackupArgs) -> anyhow::Result<bool> {
 
 /// Writes what comes, up to its end.
 async fn receive(
-    client: &mut BackupServiceClient<tonic::transport::Channel>,
+    client: &mut BackupServiceClient<Connection>,
     output: &mut Output,
 ) -> anyhow::Result<(Revision, u64)> {
     let mut parts =

@@ -11,10 +11,9 @@ use anyhow::Context;
 use jiff::Timestamp;
 use serde::Serialize;
 use tonic::Code;
-use tonic::transport::Channel;
 
 use super::output::Output;
-use super::{PATIENCE, endpoint, reach, said};
+use super::{Connection, connect_for_long, said};
 use crate::config::ExportArgs;
 use crate::proto::catalog_service_client::CatalogServiceClient;
 use crate::proto::directory_service_client::DirectoryServiceClient;
@@ -33,7 +32,7 @@ const MESSAGE: usize = 256 << 20;
 /// # Errors
 /// Not all could be read or written.
 pub async fn export(args: ExportArgs) -> anyhow::Result<bool> {
-    let channel = reach(endpoint(&args.endpoint, &args.tls)?.connect_timeout(PATIENCE)).await?;
+    let channel = connect_for_long(&args.server).await?;
     let mut export = Export {
         catalog: CatalogServiceClient::new(channel.clone()).max_decoding_message_size(MESSAGE),
         directory: DirectoryServiceClient::new(channel).max_decoding_message_size(MESSAGE),
@@ -51,8 +50,8 @@ pub async fn export(args: ExportArgs) -> anyhow::Result<bool> {
 }
 
 struct Export {
-    catalog: CatalogServiceClient<Channel>,
-    directory: DirectoryServiceClient<Channel>,
+    catalog: CatalogServiceClient<Connection>,
+    directory: DirectoryServiceClient<Connection>,
     output: BufWriter<Output>,
 }
 

@@ -10,14 +10,14 @@ use std::path::Path;
 
 use anyhow::{Context, anyhow, bail};
 use indicatif::{ProgressBar, ProgressStyle};
-use jiff::Timestamp;
 use serde::Deserialize;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 use tonic_types::StatusExt;
 
-use super::{PATIENCE, endpoint, reach, said};
+use super::printer::count;
+use super::{connect_for_long, moment, said};
 use crate::config::ImportArgs;
 use crate::proto::directory_service_client::DirectoryServiceClient;
 use crate::proto::{
@@ -56,8 +56,7 @@ struct Line {
 /// A line is wrong, or could not ask.
 pub async fn import(args: ImportArgs) -> anyhow::Result<bool> {
     let (input, bytes) = open(&args.file)?;
-    let channel = reach(endpoint(&args.endpoint, &args.tls)?.connect_timeout(PATIENCE)).await?;
-    let mut client = DirectoryServiceClient::new(channel);
+    let mut client = DirectoryServiceClient::new(connect_for_long(&args.server).await?);
     let progress = progress(bytes);
     let (send, messages) = mpsc::channel(AHEAD);
     let first = ImportCredentialsRequest {
@@ -184,7 +183,8 @@ fn take(text: &[u8], line: u64, message: &mut ImportCredentialsRequest) -> anyho
         if display_name.is_some() {
             bail!("a credential has no `display_name`: give it a `label`");
         }
-        let expires_at = expires_at.map(|text| moment(&text)).transpose()?;
+        let expires_at = expires_at.map(|text| moment::exact(&text)).transpose();
+        let expires_at = expires_at.map_err(|error| anyhow!("`expires_at`: {error}"))?;
         let (label, scopes) = (label.unwrap_or_default(), scopes.unwrap_or_default());
         message.credentials.push(ImportedCredential {
             company_id,
@@ -209,25 +209,8 @@ fn take(text: &[u8], line: u64, message: &mut ImportCredentialsRequest) -> anyho
     Ok(())
 }
 
-fn moment(text: &str) -> anyhow::Result<prost_types::Timestamp> {
-    let time: Timestamp = text.parse().map_err(|_| {
-        anyhow!("`expires_at` is `{text}`, not a time such as `2030-01-31T12:00:00Z`")
-    })?;
-    let whole = time.as_second();
-    // Nanoseconds count forward, also before 1970.
-    let (seconds, nanos) = match time.subsec_nanosecond() {
-        nanos if nanos < 0 => (whole - 1, nanos + 1_000_000_000),
-        nanos => (whole, nanos),
-    };
-    Ok(prost_types::Timestamp { seconds, nanos })
-}
-
 /// What was created, in words.
 fn counts(answer: &ImportCredentialsResponse) -> String {
-    let count = |number: u64, one: &str, many: &str| match number {
-        1 => format!("1 {one}"),
-        number => format!("{number} {many}"),
-    };
     let companies = count(answer.created_company_count, "company", "companies");
     let credentials = count(answer.created_credential_count, "credential", "credentials");
     format!("{companies} and {credentials}")

@@ -298,10 +298,9 @@ impl SledStore {
         let witness = Witness::take(dir, incarnation, opened_at, mark)?;
         let (send, receive) = mpsc::sync_channel(QUEUE);
         let room = Room::on(dir)?;
-        let measures: Arc<Measures> = Arc::default();
-        let (counted, noted) = (Arc::clone(&measures), Arc::clone(&measures));
-        let writer =
-            Writer::new(tree.clone(), tally, log, witness, room, opened_at, time_mark, noted)?;
+        let writer = Writer::new(tree.clone(), tally, log, witness, room, opened_at, time_mark)?;
+        let measures = writer.measures();
+        let counted = Arc::clone(&measures);
         Ok(Self {
             tree,
             incarnation,

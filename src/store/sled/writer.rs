@@ -110,7 +110,6 @@ impl Writer {
         room: Room,
         head: Revision,
         time: Option<Timestamp>,
-        measures: Arc<Measures>,
     ) -> Result<Self, Trouble> {
         let sweep = Sweep::of(&tree)?;
         let time = time.unwrap_or(Timestamp::UNIX_EPOCH);
@@ -121,7 +120,7 @@ impl Writer {
             log,
             witness,
             room,
-            measures,
+            measures: Arc::default(),
             head,
             time,
             mark,
@@ -130,6 +129,11 @@ impl Writer {
             taps,
             unswept: 0,
         })
+    }
+
+    /// What it tells of its work.
+    pub(super) fn measures(&self) -> Arc<Measures> {
+        Arc::clone(&self.measures)
     }
 
     /// Changes older than this are no longer kept.

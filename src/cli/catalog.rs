@@ -1,0 +1,226 @@
+//! `scopegate catalog`: what exists on the platform, from a file to a server and back.
+//!
+//! Not here: a catalog's tests, which have a file and a form of their own; see [`super::trial`].
+
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use clap::Subcommand;
+use serde_json::json;
+
+use super::asking::{Asking, Desk, Terms, answer, on_terms};
+use super::confirm;
+use super::printer::{Printer, Sheet, Words, count};
+use super::trial::{TestArgs, test};
+use crate::config::Output;
+use crate::policy::catalog::file::{CatalogErrors, CatalogFile};
+use crate::proto::{ApplyCatalogRequest, ApplyCatalogResponse, GetCatalogRequest};
+
+/// Commands of the catalog.
+#[derive(Debug, Subcommand)]
+pub enum CatalogCommand {
+    /// Write the catalog in force, as the file that it was applied from.
+    Get {
+        /// Whom to ask.
+        #[command(flatten)]
+        asking: Asking,
+    },
+    /// Apply a catalog file. On a terminal it asks before scopes are taken away.
+    Apply {
+        /// The file; `-` for standard input.
+        file: PathBuf,
+        /// Take scopes away without being asked.
+        #[arg(long)]
+        yes: bool,
+        /// How.
+        #[command(flatten)]
+        terms: Terms,
+    },
+    /// Check a catalog file without a server. Every problem has its line and column.
+    Validate {
+        /// The file; `-` for standard input.
+        file: PathBuf,
+        /// How to write what is found.
+        #[arg(long, default_value = "table", value_name = "FORMAT")]
+        output: Output,
+    },
+    /// Show what applying a catalog file would change, and change nothing.
+    Diff {
+        /// The file; `-` for standard input.
+        file: PathBuf,
+        /// Whom to ask.
+        #[command(flatten)]
+        asking: Asking,
+    },
+    /// Run the tests of a catalog without a server: expected decisions, in a file.
+    ///
+    /// The file is YAML. `catalog` is the catalog file, beside it. `companies` are the facts: by
+    /// name `scopes` (the whole catalog if not given), `credentials` and `users` by name, and
+    /// `consents`. `tests` are a list of `name`, `check` and `expect`. The example that comes with
+    /// scopegate, catalogs/360learning.test.yaml, shows the rest. Exit code 0 if all are as
+    /// expected, 2 if not.
+    Test(TestArgs),
+}
+
+/// Does what the command says.
+///
+/// # Errors
+/// Could not ask, the server refused, or the file is wrong.
+pub async fn catalog(command: CatalogCommand) -> anyhow::Result<bool> {
+    match command {
+        CatalogCommand::Get { asking } => {
+            let mut desk = asking.open().await?;
+            let said = answer(desk.catalog.get_catalog(GetCatalogRequest {}).await)?;
+            // As it is, so that it can be kept in a file.
+            desk.printer.print_text(&said, &said.yaml)?;
+            Ok(true)
+        }
+        CatalogCommand::Apply { file, yes, terms } => apply(&file, yes, &terms).await,
+        CatalogCommand::Validate { file, output } => validate(&file, output),
+        CatalogCommand::Diff { file, asking } => {
+            let yaml = local(&file)?;
+            let mut desk = asking.open().await?;
+            let request =
+                ApplyCatalogRequest { yaml, validate_only: true, ..ApplyCatalogRequest::default() };
+            let said = answer(desk.catalog.apply_catalog(request).await)?;
+            desk.printer.print(&said, sheet(&said))?;
+            Ok(true)
+        }
+        CatalogCommand::Test(args) => test(&args),
+    }
+}
+
+async fn apply(file: &Path, yes: bool, terms: &Terms) -> anyhow::Result<bool> {
+    let yaml = local(file)?;
+    let mut desk = terms.asking.open().await?;
+    let request = on_terms!(terms, ApplyCatalogRequest { yaml: yaml });
+    if terms.dry_run {
+        let said = answer(desk.catalog.apply_catalog(request).await)?;
+        desk.printer
+            .print(&said, Sheet::default().line("nothing was changed").then(sheet(&said)))?;
+        return Ok(true);
+    }
+    let request = if yes { request } else { agreed(request, &mut desk).await? };
+    let done = answer(desk.catalog.apply_catalog(request).await)?;
+    desk.printer.print(&done, sheet(&done).fact("revision", done.revision))?;
+    Ok(true)
+}
+
+/// The request, once it takes no scopes away or somebody has agreed to that. It carries an etag:
+/// what was seen is what is replaced.
+async fn agreed(
+    request: ApplyCatalogRequest,
+    desk: &mut Desk,
+) -> anyhow::Result<ApplyCatalogRequest> {
+    let current = answer(desk.catalog.get_catalog(GetCatalogRequest {}).await)?;
+    if current.yaml == request.yaml {
+        // Nothing to agree to; and a request that is sent again must be what it was.
+        return Ok(request);
+    }
+    let etag = if request.etag.is_empty() { current.etag } else { request.etag.clone() };
+    let request = ApplyCatalogRequest { etag, ..request };
+    let preview = ApplyCatalogRequest { validate_only: true, ..request.clone() };
+    let preview = answer(desk.catalog.apply_catalog(preview).await)?;
+    if preview.removed_scopes.is_empty() {
+        return Ok(request);
+    }
+    desk.printer.tell(sheet(&preview))?;
+    if !confirm::somebody_is_there() {
+        bail!(
+            "nothing was applied, since it would take scopes away and nobody can be asked here: \
+             run it on a terminal, or say --yes if this is what you want"
+        );
+    }
+    let removed = preview.removed_scopes.join(" ");
+    if !confirm::ask(&format!("Take {removed} from everybody?"))? {
+        bail!("nothing was applied");
+    }
+    Ok(request)
+}
+
+/// What a catalog change does.
+fn sheet(change: &ApplyCatalogResponse) -> Sheet {
+    let same = [
+        &change.added_scopes,
+        &change.removed_scopes,
+        &change.changed_scopes,
+        &change.changed_audiences,
+        &change.changed_roles,
+        &change.changed_endpoints,
+    ];
+    if same.iter().all(|list| list.is_empty()) {
+        return Sheet::default().line("no scope, audience, role or endpoint differs");
+    }
+    let mut sheet = Sheet::default()
+        .fact("added scopes", change.added_scopes.join(" "))
+        .fact("removed scopes", Words::news(false, change.removed_scopes.join(" ")))
+        .fact("changed scopes", change.changed_scopes.join(" "))
+        .fact("changed audiences", change.changed_audiences.join(" "))
+        .fact("changed roles", change.changed_roles.join(" "))
+        .fact("changed endpoints", change.changed_endpoints.join(", "));
+    if !change.removed_scopes.is_empty() {
+        sheet = sheet
+            .fact("companies that lose a scope", change.affected_company_count)
+            .fact("credentials that lose a scope", change.affected_credential_count);
+    }
+    sheet
+}
+
+/// A file as it is.
+pub(super) fn text(file: &Path) -> anyhow::Result<String> {
+    let unreadable = || format!("cannot read {}", file.display());
+    if file.as_os_str() == "-" {
+        let mut text = String::new();
+        io::stdin().read_to_string(&mut text).with_context(unreadable)?;
+        return Ok(text);
+    }
+    std::fs::read_to_string(file).with_context(unreadable)
+}
+
+/// A catalog file that holds together.
+fn local(file: &Path) -> anyhow::Result<String> {
+    let yaml = text(file)?;
+    match CatalogFile::parse(&yaml) {
+        Ok(_) => Ok(yaml),
+        Err(problems) => bail!("{}", listed(file, &problems)),
+    }
+}
+
+/// Every problem on a line of its own, as editors find them.
+pub(super) fn listed(file: &Path, problems: &CatalogErrors) -> String {
+    let line = |problem: &crate::policy::catalog::file::CatalogError| {
+        let (line, column) = (problem.line, problem.column);
+        format!("{}:{line}:{column}: {}", file.display(), problem.message)
+    };
+    problems.0.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+fn validate(file: &Path, output: Output) -> anyhow::Result<bool> {
+    let yaml = text(file)?;
+    let printer = Printer::new(output)?;
+    let (problems, sheet) = match CatalogFile::parse(&yaml) {
+        Ok(read) => {
+            let parts = [
+                count(read.scopes.len() as u64, "scope", "scopes"),
+                count(read.audiences.len() as u64, "audience", "audiences"),
+                count(read.roles.len() as u64, "role", "roles"),
+                count(read.listed_endpoints.len() as u64, "endpoint", "endpoints"),
+            ];
+            let good = format!("{} is a good catalog: {}", file.display(), parts.join(", "));
+            let sheet = Sheet::default().line(good);
+            (vec![], sheet)
+        }
+        Err(problems) => {
+            let sheet = Sheet::default().line(listed(file, &problems));
+            (problems.0, sheet)
+        }
+    };
+    let good = problems.is_empty();
+    let problems: Vec<_> = problems
+        .into_iter()
+        .map(|p| json!({ "line": p.line, "column": p.column, "message": p.message }))
+        .collect();
+    printer.print_value(&json!({ "valid": good, "problems": problems }), sheet)?;
+    Ok(good)
+}

@@ -1,0 +1,364 @@
+//! `scopegate company`: tenants, and the ceiling of scopes that each has.
+//!
+//! Not here: taking scopes from a ceiling, which is a conversation; see [`super::restriction`].
+
+use clap::Subcommand;
+use prost_types::FieldMask;
+
+use super::asking::{Asking, Desk, Limit, Pages, Terms, answer, cut, moved, on_terms, whole};
+use super::moment;
+use super::printer::{Sheet, Words, count};
+use super::restriction::{RestrictArgs, restrict};
+use crate::proto::{
+    AddCompanyScopesRequest, Company, CreateCompanyRequest, DeleteCompanyRequest,
+    GetCompanyRequest, ListCompaniesRequest, ListCompaniesResponse, ListCredentialsRequest,
+    RestoreGrantsRequest, Scopes, UpdateCompanyRequest,
+};
+
+/// Commands of companies.
+#[derive(Debug, Subcommand)]
+pub enum CompanyCommand {
+    /// Create a company. Unless scopes are named it has the whole catalog.
+    Create {
+        /// The company's id.
+        company: String,
+        /// The scopes of its ceiling, with all that they imply.
+        #[arg(value_name = "SCOPE", conflicts_with = "no_scopes")]
+        scopes: Vec<String>,
+        /// Give it no scope at all.
+        #[arg(long)]
+        no_scopes: bool,
+        /// Its name, for people.
+        #[arg(long, default_value = "", hide_default_value = true, value_name = "NAME")]
+        display_name: String,
+        /// How.
+        #[command(flatten)]
+        terms: Terms,
+    },
+    /// Show a company and its ceiling.
+    Get {
+        /// The company's id.
+        company: String,
+        /// Whom to ask.
+        #[command(flatten)]
+        asking: Asking,
+    },
+    /// List companies, all or those with a credential that holds a scope.
+    List {
+        /// Only companies with credentials that hold this scope now; says how many do.
+        #[arg(long, value_name = "SCOPE")]
+        holding: Option<String>,
+        /// How many.
+        #[command(flatten)]
+        limit: Limit,
+        /// Whom to ask.
+        #[command(flatten)]
+        asking: Asking,
+    },
+    /// Change a company's name.
+    Update {
+        /// The company's id.
+        company: String,
+        /// Its name, for people.
+        #[arg(long, value_name = "NAME")]
+        display_name: String,
+        /// How.
+        #[command(flatten)]
+        terms: Terms,
+    },
+    /// Let checks of a company be decided by its scopes again.
+    Enable {
+        /// The company's id.
+        company: String,
+        /// How.
+        #[command(flatten)]
+        terms: Terms,
+    },
+    /// Suspend a company: deny every check of it, at once, until it is enabled.
+    Disable {
+        /// The company's id.
+        company: String,
+        /// How.
+        #[command(flatten)]
+        terms: Terms,
+    },
+    /// Delete a company and all that is in it, for good.
+    Delete {
+        /// The company's id.
+        company: String,
+        /// How.
+        #[command(flatten)]
+        terms: Terms,
+    },
+    /// Add scopes to a company's ceiling. Its credentials receive nothing by it.
+    AddScopes {
+        /// The company's id.
+        company: String,
+        /// The scopes; what they imply is added too.
+        #[arg(required = true, value_name = "SCOPE")]
+        scopes: Vec<String>,
+        /// How.
+        #[command(flatten)]
+        terms: Terms,
+    },
+    /// Take scopes from a company, and so at once from all of its credentials.
+    ///
+    /// First it shows who would break. On a terminal it then asks. A script says --yes with
+    /// --affected, the number of credentials that its author saw, or the --etag of a --dry-run;
+    /// if anything has changed since, nothing is restricted.
+    Restrict(RestrictArgs),
+    /// Undo a restriction: wake the grants that it made dormant.
+    RestoreGrants {
+        /// The company's id.
+        company: String,
+        /// The scopes; they must be back in the ceiling (company add-scopes).
+        #[arg(required = true, value_name = "SCOPE")]
+        scopes: Vec<String>,
+        /// The revision of the restriction, as `changes list` shows it.
+        #[arg(long, value_name = "REVISION")]
+        restricted_at: u64,
+        /// How.
+        #[command(flatten)]
+        terms: Terms,
+    },
+}
+
+/// Does what the command says.
+///
+/// # Errors
+/// Could not ask, or the server refused.
+pub async fn company(command: CompanyCommand) -> anyhow::Result<bool> {
+    match command {
+        CompanyCommand::Create { company, scopes, no_scopes, display_name, terms } => {
+            let named = no_scopes || !scopes.is_empty();
+            let mut desk = terms.asking.open().await?;
+            let request = on_terms!(
+                terms,
+                CreateCompanyRequest {
+                    company_id: company,
+                    display_name: display_name,
+                    scopes: named.then_some(Scopes { names: scopes }),
+                }
+            );
+            let said = answer(desk.directory.create_company(request).await)?;
+            desk.printer.print(&said, terms.sheet().then(sheet(whole(&said.company)?)))?;
+        }
+        CompanyCommand::Get { company, asking } => {
+            let mut desk = asking.open().await?;
+            let request = GetCompanyRequest { company_id: company };
+            let said = answer(desk.directory.get_company(request).await)?;
+            desk.printer.print(&said, sheet(whole(&said.company)?))?;
+        }
+        CompanyCommand::List { holding: None, limit, asking } => {
+            let mut desk = asking.open().await?;
+            let all = list(&mut desk, limit).await?;
+            let sheet = Sheet::default().rows(HEAD, all.companies.iter().map(row));
+            desk.printer.print(&all, cut(sheet, &all.next_page_token))?;
+        }
+        CompanyCommand::List { holding: Some(scope), limit, asking } => {
+            holding(&mut asking.open().await?, &scope, limit).await?;
+        }
+        CompanyCommand::Update { company, display_name, terms } => {
+            let request = on_terms!(
+                terms,
+                UpdateCompanyRequest {
+                    company_id: company,
+                    display_name: display_name,
+                    enabled: false,
+                    update_mask: mask("display_name"),
+                }
+            );
+            update(request, &terms).await?;
+        }
+        CompanyCommand::Enable { company, terms } => able(company, true, &terms).await?,
+        CompanyCommand::Disable { company, terms } => able(company, false, &terms).await?,
+        CompanyCommand::Delete { company, terms } => {
+            let mut desk = terms.asking.open().await?;
+            let request = on_terms!(terms, DeleteCompanyRequest { company_id: company });
+            let said = answer(desk.directory.delete_company(request).await)?;
+            let company = whole(&said.company)?;
+            let sheet = Sheet::default()
+                .line(if terms.dry_run { "nothing was changed; would delete:" } else { "deleted:" })
+                .then(facts(company))
+                .fact("revision", said.revision);
+            desk.printer.print(&said, sheet)?;
+        }
+        CompanyCommand::AddScopes { company, scopes, terms } => {
+            let mut desk = terms.asking.open().await?;
+            let request =
+                on_terms!(terms, AddCompanyScopesRequest { company_id: company, scopes: scopes });
+            let said = answer(desk.authorization.add_company_scopes(request).await)?;
+            let sheet = terms.sheet().then(sheet(whole(&said.company)?));
+            desk.printer.print(&said, moved(sheet, &said.added_scopes, &[]))?;
+        }
+        CompanyCommand::Restrict(args) => return restrict(args).await,
+        CompanyCommand::RestoreGrants { company, scopes, restricted_at, terms } => {
+            let mut desk = terms.asking.open().await?;
+            let request = on_terms!(
+                terms,
+                RestoreGrantsRequest {
+                    company_id: company,
+                    scopes: scopes,
+                    restricted_at_revision: restricted_at,
+                }
+            );
+            let said = answer(desk.authorization.restore_grants(request).await)?;
+            let sheet = terms
+                .sheet()
+                .fact("restored credentials", said.restored_credential_count)
+                .fact("revision", said.revision);
+            desk.printer.print(&said, sheet)?;
+        }
+    }
+    Ok(true)
+}
+
+const HEAD: &[&str; 5] = &["COMPANY", "NAME", "STATE", "SCOPES", "UPDATED"];
+
+fn row(company: &Company) -> [Words; 5] {
+    [
+        company.company_id.clone().into(),
+        company.display_name.clone().into(),
+        Words::enabled(company.enabled),
+        (company.scopes.len() as u64).into(),
+        moment::text(company.update_time.as_ref()).into(),
+    ]
+}
+
+fn facts(company: &Company) -> Sheet {
+    Sheet::default()
+        .fact("company", company.company_id.clone())
+        .fact("name", company.display_name.clone())
+        .fact("state", Words::enabled(company.enabled))
+}
+
+/// A company as people read it.
+pub(super) fn sheet(company: &Company) -> Sheet {
+    let scopes = company.scopes.iter();
+    facts(company)
+        .fact("created", moment::text(company.create_time.as_ref()))
+        .fact("updated", moment::text(company.update_time.as_ref()))
+        .fact("etag", company.etag.clone())
+        .fact("revision", company.revision)
+        .rows(
+            &["SCOPE", "SINCE"],
+            scopes.map(|place| [place.scope.clone().into(), place.added_at_revision.into()]),
+        )
+}
+
+pub(super) fn mask(path: &str) -> Option<FieldMask> {
+    Some(FieldMask { paths: vec![path.to_owned()] })
+}
+
+async fn able(company: String, enabled: bool, terms: &Terms) -> anyhow::Result<()> {
+    let request = on_terms!(
+        terms,
+        UpdateCompanyRequest {
+            company_id: company,
+            display_name: String::new(),
+            enabled: enabled,
+            update_mask: mask("enabled"),
+        }
+    );
+    update(request, terms).await
+}
+
+async fn update(request: UpdateCompanyRequest, terms: &Terms) -> anyhow::Result<()> {
+    let mut desk = terms.asking.open().await?;
+    let said = answer(desk.directory.update_company(request).await)?;
+    desk.printer.print(&said, terms.sheet().then(sheet(whole(&said.company)?)))
+}
+
+async fn list(desk: &mut Desk, limit: Limit) -> anyhow::Result<ListCompaniesResponse> {
+    let (mut all, mut pages) = (ListCompaniesResponse::default(), Pages::of(limit));
+    loop {
+        let request =
+            ListCompaniesRequest { page_size: pages.size(), page_token: pages.token.clone() };
+        let page = answer(desk.directory.list_companies(request).await)?;
+        let more = pages.turn(page.companies.len(), &page.next_page_token);
+        all.companies.extend(page.companies);
+        (all.next_page_token, all.revision) = (page.next_page_token, page.revision);
+        if !more {
+            return Ok(all);
+        }
+    }
+}
+
+/// Lists the companies with credentials that hold a scope, each with their number.
+///
+/// Every company is asked for, one after another: there is no index of holders across companies.
+async fn holding(desk: &mut Desk, scope: &str, limit: Limit) -> anyhow::Result<()> {
+    let mut found = Vec::new();
+    let mut wanted = Pages::of(limit);
+    let (mut pages, mut credentials) = (Pages::of(Limit::default()), 0_u64);
+    'all: loop {
+        let request =
+            ListCompaniesRequest { page_size: pages.size(), page_token: pages.token.clone() };
+        let page = answer(desk.directory.list_companies(request).await)?;
+        for company in page.companies {
+            let count = holders(desk, &company.company_id, scope).await?;
+            if count > 0 {
+                credentials += count;
+                found.push((company, count));
+                if !wanted.turn(1, "more") {
+                    break 'all;
+                }
+            }
+        }
+        if !pages.turn(0, &page.next_page_token) {
+            break;
+        }
+    }
+    let rows = found.iter().map(|(company, count)| {
+        let name = company.display_name.clone();
+        let state = Words::enabled(company.enabled);
+        [company.company_id.clone().into(), name.into(), state, (*count).into()]
+    });
+    let sheet =
+        Sheet::default().rows(&["COMPANY", "NAME", "STATE", "CREDENTIALS"], rows).line(format!(
+            "{} of {} hold {scope}",
+            count(credentials, "credential", "credentials"),
+            count(found.len() as u64, "company", "companies")
+        ));
+    // Of the contract's style, though no message of it: numbers of 64 bits are strings there.
+    let companies: Vec<_> = found
+        .iter()
+        .map(|(company, count)| {
+            serde_json::json!({
+                "companyId": company.company_id,
+                "displayName": company.display_name,
+                "enabled": company.enabled,
+                "credentialCount": count.to_string(),
+            })
+        })
+        .collect();
+    let answer = serde_json::json!({
+        "scope": scope,
+        "companies": companies,
+        "credentialCount": credentials.to_string(),
+    });
+    desk.printer.print_value(&answer, sheet)
+}
+
+/// How many credentials of a company hold a scope.
+async fn holders(desk: &mut Desk, company: &str, scope: &str) -> anyhow::Result<u64> {
+    let (mut count, mut pages) = (0, Pages::of(Limit::default()));
+    loop {
+        let request = ListCredentialsRequest {
+            company_id: company.to_owned(),
+            scope: scope.to_owned(),
+            include_dormant: false,
+            page_size: pages.size(),
+            page_token: pages.token.clone(),
+        };
+        let page = match desk.directory.list_credentials(request).await {
+            // Deleted since it was listed.
+            Err(status) if status.code() == tonic::Code::NotFound => return Ok(count),
+            page => answer(page)?,
+        };
+        count += page.credentials.len() as u64;
+        if !pages.turn(page.credentials.len(), &page.next_page_token) {
+            return Ok(count);
+        }
+    }
+}

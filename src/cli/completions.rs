@@ -1,0 +1,26 @@
+//! `scopegate completions`: what a shell needs to complete the commands.
+
+use std::io::{self, Write};
+
+use clap::{Args, CommandFactory};
+use clap_complete::Shell;
+
+use crate::config::Config;
+
+/// For which shell.
+#[derive(Debug, Args)]
+pub struct CompletionsArgs {
+    /// The shell, such as `bash`: `source <(scopegate completions bash)`.
+    shell: Shell,
+}
+
+/// Writes the shell's script.
+///
+/// # Errors
+/// Nobody reads.
+pub async fn completions(args: CompletionsArgs) -> anyhow::Result<bool> {
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut Config::command(), "scopegate", &mut script);
+    io::stdout().write_all(&script)?;
+    Ok(true)
+}

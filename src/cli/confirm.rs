@@ -1,0 +1,47 @@
+//! Confirm: a question to whoever sits at the terminal, before what cannot be taken back, or for
+//! what nobody else shall see.
+
+use std::io::{self, BufRead, IsTerminal, Write};
+
+use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
+
+/// Whether somebody can be asked.
+#[must_use]
+pub fn somebody_is_there() -> bool {
+    io::stdin().is_terminal() && io::stderr().is_terminal()
+}
+
+/// Asks. Anything but a yes is a no.
+///
+/// # Errors
+/// The terminal is gone.
+pub fn ask(question: &str) -> anyhow::Result<bool> {
+    let mut terminal = io::stderr();
+    write!(terminal, "{question} [y/N] ")?;
+    terminal.flush()?;
+    let mut said = String::new();
+    io::stdin().lock().read_line(&mut said)?;
+    Ok(matches!(said.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
+}
+
+/// Reads a line of standard input, which a terminal asks for and does not show.
+///
+/// # Errors
+/// It cannot be read.
+pub fn secret(prompt: &str) -> anyhow::Result<String> {
+    let (input, mut line) = (io::stdin(), String::new());
+    if !input.is_terminal() {
+        input.lock().read_line(&mut line)?;
+        return Ok(line);
+    }
+    eprint!("{prompt} ");
+    let before = tcgetattr(&input)?;
+    let mut silent = before.clone();
+    silent.local_modes.remove(LocalModes::ECHO);
+    tcsetattr(&input, OptionalActions::Now, &silent)?;
+    let read = input.lock().read_line(&mut line);
+    tcsetattr(&input, OptionalActions::Now, &before)?;
+    eprintln!();
+    read?;
+    Ok(line)
+}

@@ -1,0 +1,503 @@
+//! `scopegate credential`: API clients of companies, their scopes and their secrets.
+
+use anyhow::bail;
+use clap::Subcommand;
+use prost_types::{FieldMask, Timestamp};
+
+use super::asking::{Asking, Limit, Pages, Terms, answer, cut, moved, on_terms, whole};
+use super::check::word;
+use super::company::mask;
+use super::confirm;
+use super::moment;
+use super::printer::{Sheet, Words};
+use crate::proto::{
+    CreateCredentialRequest, CreateSecretRequest, Credential, DeleteCredentialRequest,
+    DeleteSecretRequest, GetCredentialRequest, GrantScopesRequest, GrantState,
+    ListCredentialsRequest, ListCredentialsResponse, ReplaceScopesRequest, ResetScopesRequest,
+    RevokeScopesRequest, UpdateCredentialRequest, VerifySecretRequest,
+};
+
+/// Commands of credentials.
+#[derive(Debug, Subcommand)]
+pub enum CredentialCommand {
+    /// Create a credential, with scopes if some are named.
+    Create {
+        /// The company's id.
+        company: String,
+        /// The credential's id.
+        credential: String,
+        /// The scopes to grant, with all that they imply.
+        #[arg(value_name = "SCOPE")]
+        scopes: Vec<String>,
+        /// What it is for, for people.
+        #[arg(long, default_value = "", hide_default_value = true, value_name = "TEXT")]
+        label: String,
+        /// When the credential ends: an RFC 3339 time, or a duration such as `90d`.
+        #[arg(long, value_name = "WHEN", value_parser = moment::expiry)]
+        expires_at: Option<Timestamp>,
+        /// How.
+        #[command(flatten)]
+        terms: Terms,
+    },
+    /// Show a credential and its grants.
+    Get {
+        /// The company's id.
+        company: String,
+        /// The credential's id.
+        credential: String,
+        /// Whom to ask.
+        #[command(flatten)]
+        asking: Asking,
+    },
+    /// List a company's credentials, all or those that hold a scope.
+    List {
+        /// The company's id.
+        company: String,
+        /// Only those that hold this scope now.
+        #[arg(long, default_value = "", hide_default_value = true)]
+        scope: String,
+        /// Also those whose grant of the --scope is dormant.
+        #[arg(long, requires = "scope")]
+        include_dormant: bool,
+        /// How many.
+        #[command(flatten)]
+        limit: Limit,
+        /// Whom to ask.
+        #[command(flatten)]
+        asking: Asking,
+    },
+    /// Change a credential's label or end.
+    #[command(group(clap::ArgGroup::new("what").required(true).multiple(true)))]
+    Update {
+        /// The company's id.
+        company: String,
+        /// The credential's id.
+        credential: String,
+        /// What it is for, for people.
+        #[arg(long, value_name = "TEXT", group = "what")]
+        label: Option<String>,
+        /// When the credential ends: an RFC 3339 time, or a duration such as `90d`.
+        #[arg(long, value_name = "WHEN", value_parser = moment::expiry, group = "what")]
+        expires_at: Option<Timestamp>,
+        /// Let it never end.
+        #[arg(long, conflicts_with = "expires_at", group = "what")]
+        never_expires: bool,
+        /// How.
+        #[command(flatten)]
+        terms: Terms,
+    },
+    /// Let checks of a credential be decided by its scopes again.
+    Enable {
+        /// The company's id.
+        company: String,
+        /// The credential's id.
+        credential: String,
+        /// How.
+        #[command(flatten)]
+        terms: Terms,
+    },
+    /// Suspend a credential: deny every check of it, at once, until it is enabled.
+    Disable {
+        /// The company's id.
+        company: String,
+        /// The credential's id.
+        credential: String,
+        /// How.
+        #[command(flatten)]
+        terms: Terms,
+    },
+    /// Delete a credential, for good.
+    Delete {
+        /// The company's id.
+        company: String,
+        /// The credential's id.
+        credential: String,
+        /// How.
+        #[command(flatten)]
+        terms: Terms,
+    },
+    /// Give scopes to a credential, with all that they imply.
+    Grant {
+        /// The company's id.
+        company: String,
+        /// The credential's id.
+        credential: String,
+        /// The scopes, all within the company's ceiling.
+        #[arg(required = true, value_name = "SCOPE")]
+        scopes: Vec<String>,
+        /// When the grants end: an RFC 3339 time, or a duration such as `90d`.
+        #[arg(long, value_name = "WHEN", value_parser = moment::expiry)]
+        expires_at: Option<Timestamp>,
+        /// How.
+        #[command(flatten)]
+        terms: Terms,
+    },
+    /// Take scopes from a credential, with those that imply them.
+    Revoke {
+        /// The company's id.
+        company: String,
+        /// The credential's id.
+        credential: String,
+        /// The scopes.
+        #[arg(required = true, value_name = "SCOPE")]
+        scopes: Vec<String>,
+        /// How.
+        #[command(flatten)]
+        terms: Terms,
+    },
+    /// Make a credential's scopes exactly these, with all that they imply.
+    Replace {
+        /// The company's id.
+        company: String,
+        /// The credential's id.
+        credential: String,
+        /// The scopes.
+        #[arg(required_unless_present = "allow_empty", value_name = "SCOPE")]
+        scopes: Vec<String>,
+        /// Name no scopes, and leave it without any.
+        #[arg(long, conflicts_with = "scopes")]
+        allow_empty: bool,
+        /// How.
+        #[command(flatten)]
+        terms: Terms,
+    },
+    /// Make a credential's scopes a copy of its company's current ceiling.
+    Reset {
+        /// The company's id.
+        company: String,
+        /// The credential's id.
+        credential: String,
+        /// How.
+        #[command(flatten)]
+        terms: Terms,
+    },
+    /// The credential's secrets.
+    #[command(subcommand)]
+    Secret(SecretCommand),
+}
+
+/// Commands of secrets.
+#[derive(Debug, Subcommand)]
+pub enum SecretCommand {
+    /// Make a secret and show it, once. A credential has two at most.
+    Create {
+        /// The company's id.
+        company: String,
+        /// The credential's id.
+        credential: String,
+        /// How.
+        #[command(flatten)]
+        terms: Terms,
+    },
+    /// End a secret.
+    Delete {
+        /// The company's id.
+        company: String,
+        /// The credential's id.
+        credential: String,
+        /// The secret's id, which is no secret.
+        secret_id: String,
+        /// How.
+        #[command(flatten)]
+        terms: Terms,
+    },
+    /// Say whether a secret, read from standard input, is a live one: exit code 0 if so, 2 if not.
+    Verify {
+        /// The company's id.
+        company: String,
+        /// The credential's id; found by the secret if not given.
+        credential: Option<String>,
+        /// Whom to ask.
+        #[command(flatten)]
+        asking: Asking,
+    },
+}
+
+/// Does what the command says.
+///
+/// # Errors
+/// Could not ask, or the server refused.
+pub async fn credential(command: CredentialCommand) -> anyhow::Result<bool> {
+    match command {
+        CredentialCommand::Create { company, credential, scopes, label, expires_at, terms } => {
+            let mut desk = terms.asking.open().await?;
+            let request = on_terms!(
+                terms,
+                CreateCredentialRequest {
+                    company_id: company,
+                    credential_id: credential,
+                    label: label,
+                    scopes: scopes,
+                    expires_at: expires_at,
+                }
+            );
+            let said = answer(desk.directory.create_credential(request).await)?;
+            desk.printer.print(&said, terms.sheet().then(sheet(whole(&said.credential)?)))?;
+        }
+        CredentialCommand::Get { company, credential, asking } => {
+            let mut desk = asking.open().await?;
+            let request = GetCredentialRequest { company_id: company, credential_id: credential };
+            let said = answer(desk.directory.get_credential(request).await)?;
+            desk.printer.print(&said, sheet(whole(&said.credential)?))?;
+        }
+        CredentialCommand::List { company, scope, include_dormant, limit, asking } => {
+            list(company, scope, include_dormant, limit, &asking).await?;
+        }
+        CredentialCommand::Update {
+            company,
+            credential,
+            label,
+            expires_at,
+            never_expires,
+            terms,
+        } => {
+            let ends = (expires_at.is_some() || never_expires).then_some("expires_at");
+            let paths = label.iter().map(|_| "label").chain(ends).map(ToOwned::to_owned);
+            let request = on_terms!(
+                terms,
+                UpdateCredentialRequest {
+                    company_id: company,
+                    credential_id: credential,
+                    update_mask: Some(FieldMask { paths: paths.collect() }),
+                    label: label.unwrap_or_default(),
+                    enabled: false,
+                    expires_at: expires_at,
+                }
+            );
+            update(request, &terms).await?;
+        }
+        CredentialCommand::Enable { company, credential, terms } => {
+            able(company, credential, true, &terms).await?;
+        }
+        CredentialCommand::Disable { company, credential, terms } => {
+            able(company, credential, false, &terms).await?;
+        }
+        CredentialCommand::Delete { company, credential, terms } => {
+            let mut desk = terms.asking.open().await?;
+            let request = on_terms!(
+                terms,
+                DeleteCredentialRequest { company_id: company, credential_id: credential }
+            );
+            let said = answer(desk.directory.delete_credential(request).await)?;
+            let sheet = Sheet::default()
+                .line(if terms.dry_run { "nothing was changed; would delete:" } else { "deleted:" })
+                .then(facts(whole(&said.credential)?))
+                .fact("revision", said.revision);
+            desk.printer.print(&said, sheet)?;
+        }
+        CredentialCommand::Grant { company, credential, scopes, expires_at, terms } => {
+            let mut desk = terms.asking.open().await?;
+            let request = on_terms!(
+                terms,
+                GrantScopesRequest {
+                    company_id: company,
+                    credential_id: credential,
+                    scopes: scopes,
+                    expires_at: expires_at,
+                }
+            );
+            let said = answer(desk.authorization.grant_scopes(request).await)?;
+            let sheet = terms.sheet().then(sheet(whole(&said.credential)?));
+            desk.printer.print(&said, moved(sheet, &said.added_scopes, &[]))?;
+        }
+        CredentialCommand::Revoke { company, credential, scopes, terms } => {
+            let mut desk = terms.asking.open().await?;
+            let request = on_terms!(
+                terms,
+                RevokeScopesRequest {
+                    company_id: company,
+                    credential_id: credential,
+                    scopes: scopes,
+                }
+            );
+            let said = answer(desk.authorization.revoke_scopes(request).await)?;
+            let sheet = terms.sheet().then(sheet(whole(&said.credential)?));
+            desk.printer.print(&said, moved(sheet, &[], &said.removed_scopes))?;
+        }
+        CredentialCommand::Replace { company, credential, scopes, allow_empty, terms } => {
+            let mut desk = terms.asking.open().await?;
+            let request = on_terms!(
+                terms,
+                ReplaceScopesRequest {
+                    company_id: company,
+                    credential_id: credential,
+                    scopes: scopes,
+                    allow_empty: allow_empty,
+                }
+            );
+            let said = answer(desk.authorization.replace_scopes(request).await)?;
+            let sheet = terms.sheet().then(sheet(whole(&said.credential)?));
+            desk.printer.print(&said, moved(sheet, &said.added_scopes, &said.removed_scopes))?;
+        }
+        CredentialCommand::Reset { company, credential, terms } => {
+            let mut desk = terms.asking.open().await?;
+            let request = on_terms!(
+                terms,
+                ResetScopesRequest { company_id: company, credential_id: credential }
+            );
+            let said = answer(desk.authorization.reset_scopes(request).await)?;
+            let sheet = terms.sheet().then(sheet(whole(&said.credential)?));
+            desk.printer.print(&said, moved(sheet, &said.added_scopes, &said.removed_scopes))?;
+        }
+        CredentialCommand::Secret(command) => return secret(command).await,
+    }
+    Ok(true)
+}
+
+async fn secret(command: SecretCommand) -> anyhow::Result<bool> {
+    match command {
+        SecretCommand::Create { company, credential, terms } => {
+            let mut desk = terms.asking.open().await?;
+            let request = on_terms!(
+                terms,
+                CreateSecretRequest { company_id: company, credential_id: credential }
+            );
+            let said = answer(desk.directory.create_secret(request).await)?;
+            let shown = if said.secret.is_empty() {
+                "nothing was changed, or it was shown when this request was first made"
+            } else {
+                "keep the secret now: it is shown once"
+            };
+            let sheet = Sheet::default()
+                .fact("secret id", said.secret_id.clone())
+                .fact("secret", said.secret.clone())
+                .fact("revision", said.revision)
+                .line(shown);
+            desk.printer.print(&said, sheet)?;
+        }
+        SecretCommand::Delete { company, credential, secret_id, terms } => {
+            let mut desk = terms.asking.open().await?;
+            let request = on_terms!(
+                terms,
+                DeleteSecretRequest {
+                    company_id: company,
+                    credential_id: credential,
+                    secret_id: secret_id,
+                }
+            );
+            let said = answer(desk.directory.delete_secret(request).await)?;
+            desk.printer.print(&said, terms.sheet().then(sheet(whole(&said.credential)?)))?;
+        }
+        SecretCommand::Verify { company, credential, asking } => {
+            // Not a flag: every user of the machine sees those.
+            let secret = confirm::secret("The secret:")?;
+            let secret = secret.trim_end_matches(['\r', '\n']).to_owned();
+            if secret.is_empty() {
+                bail!("no secret came on standard input: put it there on a line");
+            }
+            let mut desk = asking.open().await?;
+            let request = VerifySecretRequest {
+                company_id: company,
+                credential_id: credential.unwrap_or_default(),
+                secret,
+            };
+            let said = answer(desk.directory.verify_secret(request).await)?;
+            let verified = if said.verified { "yes" } else { "no" };
+            let reason = word(said.reason().as_str_name(), "REASON_");
+            let sheet = Sheet::default()
+                .fact("verified", Words::news(said.verified, verified))
+                .fact("credential", said.credential_id.clone())
+                .fact("secret id", said.secret_id.clone())
+                .fact("reason", if said.verified { String::new() } else { reason });
+            desk.printer.print(&said, sheet)?;
+            return Ok(said.verified);
+        }
+    }
+    Ok(true)
+}
+
+async fn list(
+    company: String,
+    scope: String,
+    include_dormant: bool,
+    limit: Limit,
+    asking: &Asking,
+) -> anyhow::Result<()> {
+    let mut desk = asking.open().await?;
+    let (mut all, mut pages) = (ListCredentialsResponse::default(), Pages::of(limit));
+    loop {
+        let request = ListCredentialsRequest {
+            company_id: company.clone(),
+            scope: scope.clone(),
+            include_dormant,
+            page_size: pages.size(),
+            page_token: pages.token.clone(),
+        };
+        let page = answer(desk.directory.list_credentials(request).await)?;
+        let more = pages.turn(page.credentials.len(), &page.next_page_token);
+        all.credentials.extend(page.credentials);
+        (all.next_page_token, all.revision) = (page.next_page_token, page.revision);
+        if !more {
+            break;
+        }
+    }
+    let rows = all.credentials.iter().map(|credential| {
+        let seen = moment::text(credential.last_seen_time.as_ref());
+        [
+            credential.credential_id.clone().into(),
+            credential.label.clone().into(),
+            Words::enabled(credential.enabled),
+            moment::text(credential.expires_at.as_ref()).into(),
+            if seen.is_empty() { "never".into() } else { seen.into() },
+            credential.effective_scopes.join(" ").into(),
+        ]
+    });
+    let head = &["CREDENTIAL", "LABEL", "STATE", "EXPIRES", "LAST SEEN", "SCOPES"];
+    let sheet = Sheet::default().rows(head, rows);
+    desk.printer.print(&all, cut(sheet, &all.next_page_token))
+}
+
+fn facts(credential: &Credential) -> Sheet {
+    Sheet::default()
+        .fact("company", credential.company_id.clone())
+        .fact("credential", credential.credential_id.clone())
+        .fact("label", credential.label.clone())
+        .fact("state", Words::enabled(credential.enabled))
+}
+
+fn sheet(credential: &Credential) -> Sheet {
+    let grants = credential.grants.iter().map(|grant| {
+        let state = word(grant.state().as_str_name(), "GRANT_STATE_").to_ascii_lowercase();
+        [
+            grant.scope.clone().into(),
+            Words::news(grant.state() == GrantState::Active, state),
+            grant.granted_at_revision.into(),
+            moment::text(grant.expires_at.as_ref()).into(),
+        ]
+    });
+    facts(credential)
+        .fact("expires", moment::text(credential.expires_at.as_ref()))
+        .fact("last seen", moment::text(credential.last_seen_time.as_ref()))
+        .fact("secrets", credential.secret_ids.join(" "))
+        .fact("created", moment::text(credential.create_time.as_ref()))
+        .fact("updated", moment::text(credential.update_time.as_ref()))
+        .fact("etag", credential.etag.clone())
+        .fact("revision", credential.revision)
+        .rows(&["SCOPE", "GRANT", "SINCE", "EXPIRES"], grants)
+}
+
+async fn able(
+    company: String,
+    credential: String,
+    enabled: bool,
+    terms: &Terms,
+) -> anyhow::Result<()> {
+    let request = on_terms!(
+        terms,
+        UpdateCredentialRequest {
+            company_id: company,
+            credential_id: credential,
+            label: String::new(),
+            enabled: enabled,
+            expires_at: None,
+            update_mask: mask("enabled"),
+        }
+    );
+    update(request, terms).await
+}
+
+async fn update(request: UpdateCredentialRequest, terms: &Terms) -> anyhow::Result<()> {
+    let mut desk = terms.asking.open().await?;
+    let said = answer(desk.directory.update_credential(request).await)?;
+    desk.printer.print(&said, terms.sheet().then(sheet(whole(&said.credential)?)))
+}

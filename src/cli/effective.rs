@@ -1,0 +1,40 @@
+//! `scopegate effective`: everything that a check would allow.
+
+use clap::Args;
+
+use super::asking::{Asking, answer};
+use super::check::word;
+use super::printer::Sheet;
+use super::question::Caller;
+
+/// For whom to list it.
+#[derive(Debug, Args)]
+pub struct EffectiveArgs {
+    /// On whose part is asked.
+    #[command(flatten)]
+    caller: Caller,
+
+    /// Whom to ask, and how to write the answer.
+    #[command(flatten)]
+    asking: Asking,
+}
+
+/// Asks, and prints the scopes.
+///
+/// # Errors
+/// Could not ask.
+pub async fn effective(args: EffectiveArgs) -> anyhow::Result<bool> {
+    let mut desk = args.asking.open().await?;
+    let said = answer(desk.authorization.list_effective_scopes(args.caller.everything()).await)?;
+    let rows = said.scopes.iter().map(|effective| {
+        [effective.scope.clone().into(), word(effective.reach().as_str_name(), "REACH_").into()]
+    });
+    let rows: Vec<_> = rows.collect();
+    let none = rows.is_empty();
+    let mut sheet = Sheet::default().rows(&["SCOPE", "REACH"], rows);
+    if none {
+        sheet = sheet.line("nothing is allowed; `scopegate explain` with a scope says why");
+    }
+    desk.printer.print(&said, sheet)?;
+    Ok(true)
+}

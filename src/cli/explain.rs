@@ -1,0 +1,46 @@
+//! `scopegate explain`: a decision with its evidence.
+
+use clap::Args;
+
+use super::asking::{Asking, answer, whole};
+use super::check::{sheet, word};
+use super::printer::Words;
+use super::question::Question;
+use crate::proto::ExplainCheckRequest;
+
+/// A check to explain.
+#[derive(Debug, Args)]
+pub struct ExplainArgs {
+    /// What is asked.
+    #[command(flatten)]
+    question: Question,
+
+    /// Whom to ask, and how to write the answer.
+    #[command(flatten)]
+    asking: Asking,
+}
+
+/// Asks, and prints what every layer said.
+///
+/// # Errors
+/// Could not ask.
+pub async fn explain(args: ExplainArgs) -> anyhow::Result<bool> {
+    let mut desk = args.asking.open().await?;
+    let request = ExplainCheckRequest { check: Some(args.question.request()) };
+    let said = answer(desk.authorization.explain_check(request).await)?;
+    let rows = said.scopes.iter().flat_map(|scope| {
+        scope.layers.iter().map(|verdict| {
+            let reason = word(verdict.reason().as_str_name(), "REASON_");
+            [
+                scope.scope.clone().into(),
+                word(verdict.layer().as_str_name(), "LAYER_").to_ascii_lowercase().into(),
+                Words::news(verdict.passed, if verdict.passed { "passed" } else { &*reason }),
+                verdict.detail.clone().into(),
+            ]
+        })
+    });
+    let rows: Vec<_> = rows.collect();
+    let sheet = sheet(whole(&said.decision)?).rows(&["SCOPE", "LAYER", "VERDICT", "DETAIL"], rows);
+    desk.printer.print(&said, sheet)?;
+    Ok(true)
+}

@@ -1,0 +1,210 @@
+//! `scopegate keys`: by which keys callers of a server prove who they are.
+//!
+//! Not here: the first key, which is made without a server; see `server::bootstrap`.
+
+use clap::{Args, Subcommand, ValueEnum};
+use prost_types::Timestamp;
+
+use super::asking::{Asking, Limit, Pages, Terms, answer, cut, on_terms, whole};
+use super::moment;
+use super::printer::Sheet;
+use crate::config::BootstrapArgs;
+use crate::proto::{
+    CreateKeyRequest, DeleteKeyRequest, GetKeyRequest, Key, ListKeysRequest, ListKeysResponse, Role,
+};
+
+/// Commands of keys.
+#[derive(Debug, Subcommand)]
+pub enum KeysCommand {
+    /// Make an operator's key in a store that no server has open: the first one, or another when
+    /// all are lost. Whoever can write to the directory can do everything anyway.
+    Bootstrap(BootstrapArgs),
+    /// Make a key, and show it once. The first must be an operator's: from then on every call
+    /// needs a key.
+    Create(CreateArgs),
+    /// Show a key, without its secret.
+    Get {
+        /// The key's id.
+        key: String,
+        /// Whom to ask.
+        #[command(flatten)]
+        asking: Asking,
+    },
+    /// List all keys.
+    List {
+        /// How many.
+        #[command(flatten)]
+        limit: Limit,
+        /// Whom to ask.
+        #[command(flatten)]
+        asking: Asking,
+    },
+    /// Revoke a key. It is refused from now on, and streams that it opened end.
+    Delete {
+        /// The key's id.
+        key: String,
+        /// How.
+        #[command(flatten)]
+        terms: Terms,
+    },
+}
+
+/// A key to make.
+#[derive(Debug, Args)]
+pub struct CreateArgs {
+    /// Who will have it: the actor of its changes in the audit log.
+    name: String,
+
+    /// What it may do; several by commas.
+    #[arg(long, required = true, value_delimiter = ',', value_name = "ROLE")]
+    role: Vec<RoleName>,
+
+    /// Bind it to these companies, by commas: it can name no other.
+    #[arg(long, value_delimiter = ',', value_name = "COMPANY")]
+    company: Vec<String>,
+
+    /// The name (a URI or DNS SAN) that the client certificate must have.
+    #[arg(long, default_value = "", hide_default_value = true, value_name = "SAN")]
+    certificate: String,
+
+    /// The certificate is enough: the key has no secret.
+    #[arg(long, requires = "certificate")]
+    certificate_only: bool,
+
+    /// When it ends: RFC 3339, or a time from now such as `90d`.
+    #[arg(long, value_name = "WHEN", value_parser = moment::expiry)]
+    expires_at: Option<Timestamp>,
+
+    /// How.
+    #[command(flatten)]
+    terms: Terms,
+}
+
+/// What a caller may do.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum RoleName {
+    /// Asks for decisions and verifies secrets, and changes nothing.
+    Service,
+    /// Views the companies that it is bound to, and edits their credentials.
+    CompanyAdmin,
+    /// Maintains users and consents.
+    Identity,
+    /// Does everything.
+    Operator,
+    /// Reads everything.
+    Auditor,
+}
+
+impl RoleName {
+    fn role(self) -> Role {
+        match self {
+            Self::Service => Role::Service,
+            Self::CompanyAdmin => Role::CompanyAdmin,
+            Self::Identity => Role::Identity,
+            Self::Operator => Role::Operator,
+            Self::Auditor => Role::Auditor,
+        }
+    }
+}
+
+/// Does what the command says, if it asks a server.
+///
+/// # Errors
+/// Could not ask, or the server refused.
+pub async fn keys(command: KeysCommand) -> anyhow::Result<bool> {
+    match command {
+        KeysCommand::Bootstrap(_) => anyhow::bail!("a store is no server"),
+        KeysCommand::Create(args) => create(args).await?,
+        KeysCommand::Get { key, asking } => {
+            let mut desk = asking.open().await?;
+            let said = answer(desk.keys.get_key(GetKeyRequest { key_id: key }).await)?;
+            desk.printer.print(&said, sheet(whole(&said.key)?))?;
+        }
+        KeysCommand::List { limit, asking } => list(limit, &asking).await?,
+        KeysCommand::Delete { key, terms } => {
+            let mut desk = terms.asking.open().await?;
+            let request = on_terms!(terms, DeleteKeyRequest { key_id: key });
+            let said = answer(desk.keys.delete_key(request).await)?;
+            let key = whole(&said.key)?;
+            let sheet = Sheet::default()
+                .line(if terms.dry_run { "nothing was changed; would revoke:" } else { "revoked:" })
+                .fact("key", key.key_id.clone())
+                .fact("name", key.name.clone())
+                .fact("revision", said.revision);
+            desk.printer.print(&said, sheet)?;
+        }
+    }
+    Ok(true)
+}
+
+async fn create(args: CreateArgs) -> anyhow::Result<()> {
+    let CreateArgs { name, role, company, certificate, certificate_only, expires_at, terms } = args;
+    let mut desk = terms.asking.open().await?;
+    let request = on_terms!(
+        terms,
+        CreateKeyRequest {
+            name: name,
+            roles: role.into_iter().map(|role| role.role().into()).collect(),
+            company_ids: company,
+            certificate: certificate,
+            certificate_only: certificate_only,
+            expires_at: expires_at,
+        }
+    );
+    let said = answer(desk.keys.create_key(request).await)?;
+    let mut sheet = terms.sheet().then(sheet(whole(&said.key)?));
+    if !said.secret.is_empty() {
+        sheet =
+            sheet.fact("secret", said.secret.clone()).line("keep the secret now: it is shown once");
+    }
+    desk.printer.print(&said, sheet)
+}
+
+async fn list(limit: Limit, asking: &Asking) -> anyhow::Result<()> {
+    let mut desk = asking.open().await?;
+    let (mut all, mut pages) = (ListKeysResponse::default(), Pages::of(limit));
+    loop {
+        let request = ListKeysRequest { page_size: pages.size(), page_token: pages.token.clone() };
+        let page = answer(desk.keys.list_keys(request).await)?;
+        let more = pages.turn(page.keys.len(), &page.next_page_token);
+        all.keys.extend(page.keys);
+        (all.next_page_token, all.revision) = (page.next_page_token, page.revision);
+        if !more {
+            break;
+        }
+    }
+    let rows = all.keys.iter().map(|key| {
+        [
+            key.key_id.clone().into(),
+            key.name.clone().into(),
+            roles(key).into(),
+            key.company_ids.join(" ").into(),
+            moment::text(key.expires_at.as_ref()).into(),
+            moment::text(key.last_used_time.as_ref()).into(),
+        ]
+    });
+    const HEADS: [&str; 6] = ["KEY", "NAME", "ROLES", "COMPANIES", "EXPIRES", "LAST USED"];
+    let sheet = Sheet::default().rows(&HEADS, rows);
+    desk.printer.print(&all, cut(sheet, &all.next_page_token))
+}
+
+fn roles(key: &Key) -> String {
+    let word = |role: Role| {
+        let name = role.as_str_name();
+        name.strip_prefix("ROLE_").unwrap_or(name).to_lowercase().replace('_', "-")
+    };
+    key.roles().map(word).collect::<Vec<_>>().join(" ")
+}
+
+fn sheet(key: &Key) -> Sheet {
+    Sheet::default()
+        .fact("key", key.key_id.clone())
+        .fact("name", key.name.clone())
+        .fact("roles", roles(key))
+        .fact("companies", key.company_ids.join(" "))
+        .fact("certificate", key.certificate.clone())
+        .fact("expires", moment::text(key.expires_at.as_ref()))
+        .fact("last used", moment::text(key.last_used_time.as_ref()))
+        .fact("etag", key.etag.clone())
+        .fact("revision", key.revision)
+}

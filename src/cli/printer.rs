@@ -1,0 +1,367 @@
+//! Printer: an answer as people read it, or as programs do.
+//!
+//! For programs it is the answer's message in the JSON of the contract, whatever the message: the
+//! names are read from its descriptors, as reflection shows them. Not here: what people are shown
+//! of which message; each noun says that, as a [`Sheet`].
+
+use std::io::{self, IsTerminal, Write};
+
+use anyhow::{Context, anyhow};
+use comfy_table::presets::NOTHING;
+use comfy_table::{Attribute, Cell, Color, ColumnConstraint, ContentArrangement, Table};
+use prost::{Message, Name};
+use prost_reflect::{DescriptorPool, DynamicMessage, SerializeOptions};
+use serde::Serialize;
+
+use crate::config::Output;
+
+/// Writes answers to standard output.
+pub struct Printer {
+    output: Output,
+    messages: DescriptorPool,
+    colours: bool,
+}
+
+impl Printer {
+    /// A printer of this kind.
+    ///
+    /// # Errors
+    /// This program was built with descriptors that cannot be read.
+    pub fn new(output: Output) -> anyhow::Result<Self> {
+        let messages = DescriptorPool::decode(crate::proto::DESCRIPTORS)?;
+        Ok(Self { output, messages, colours: colours() })
+    }
+
+    /// Whether people read it.
+    #[must_use]
+    pub fn is_for_people(&self) -> bool {
+        self.output == Output::Table
+    }
+
+    /// Writes an answer: the sheet for people, the message for programs.
+    ///
+    /// # Errors
+    /// Nobody reads.
+    pub fn print<M: Message + Name>(&self, answer: &M, sheet: Sheet) -> anyhow::Result<()> {
+        match self.output {
+            Output::Table => write(&sheet.text(self.colours)),
+            Output::Json => self.json(answer, true),
+        }
+    }
+
+    /// Writes an answer whose text people read as it is, to the byte.
+    ///
+    /// # Errors
+    /// Nobody reads.
+    pub fn print_text<M: Message + Name>(&self, answer: &M, text: &str) -> anyhow::Result<()> {
+        match self.output {
+            Output::Table => Ok(io::stdout().write_all(text.as_bytes())?),
+            Output::Json => self.json(answer, true),
+        }
+    }
+
+    /// Writes one of many answers on a line of its own.
+    ///
+    /// # Errors
+    /// Nobody reads.
+    pub fn print_line<M: Message + Name>(&self, answer: &M, line: &str) -> anyhow::Result<()> {
+        match self.output {
+            Output::Table => write(&plain(line)),
+            Output::Json => self.json(answer, false),
+        }
+    }
+
+    /// Writes what is no message of the contract.
+    ///
+    /// # Errors
+    /// Nobody reads.
+    pub fn print_value(&self, answer: &impl Serialize, sheet: Sheet) -> anyhow::Result<()> {
+        match self.output {
+            Output::Table => write(&sheet.text(self.colours)),
+            Output::Json => write(&serde_json::to_string_pretty(answer)?),
+        }
+    }
+
+    /// Writes a sheet where it is in nobody's way: to standard error if programs read the output.
+    ///
+    /// # Errors
+    /// Nobody reads.
+    pub fn tell(&self, sheet: Sheet) -> anyhow::Result<()> {
+        match self.output {
+            Output::Table => write(&sheet.text(self.colours)),
+            Output::Json => Ok(writeln!(io::stderr(), "{}", sheet.text(false))?),
+        }
+    }
+
+    fn json<M: Message + Name>(&self, answer: &M, pretty: bool) -> anyhow::Result<()> {
+        let name = M::full_name();
+        let kind = self.messages.get_message_by_name(&name);
+        let kind = kind.with_context(|| format!("the contract has no message {name}"))?;
+        let message = DynamicMessage::decode(kind, answer.encode_to_vec().as_slice())?;
+        // What is absent from a message is not absent from a program's view of it: a script that
+        // reads `.missingScopes` finds a list.
+        let options = SerializeOptions::new().skip_default_fields(false);
+        let mut text = Vec::new();
+        if pretty {
+            message
+                .serialize_with_options(&mut serde_json::Serializer::pretty(&mut text), &options)?;
+        } else {
+            message
+                .serialize_with_options(&mut serde_json::Serializer::new(&mut text), &options)?;
+        }
+        write(std::str::from_utf8(&text).map_err(|_| anyhow!("JSON is text"))?)
+    }
+}
+
+/// One write, so that lines of two processes do not mix.
+fn write(text: &str) -> anyhow::Result<()> {
+    if text.is_empty() {
+        return Ok(());
+    }
+    let mut out = io::stdout().lock();
+    out.write_all(format!("{text}\n").as_bytes())?;
+    Ok(out.flush()?)
+}
+
+/// Colours are for a terminal whose owner did not ask for none (<https://no-color.org>).
+fn colours() -> bool {
+    let unwanted = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+    io::stdout().is_terminal() && !unwanted("NO_COLOR") && !dumb
+}
+
+/// Text that a terminal only shows: whoever names a credential does not steer the operator's
+/// screen.
+fn plain(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() { shown.extend(c.escape_default()) } else { shown.push(c) }
+    }
+    shown
+}
+
+/// So many of something, in words.
+#[must_use]
+pub fn count(number: u64, one: &str, many: &str) -> String {
+    match number {
+        1 => format!("1 {one}"),
+        number => format!("{number} {many}"),
+    }
+}
+
+/// How words are meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mood {
+    Plain,
+    Good,
+    Bad,
+}
+
+/// Words of a sheet.
+#[derive(Clone, Debug)]
+pub struct Words {
+    text: String,
+    mood: Mood,
+}
+
+impl Words {
+    /// Words of good news if so, else of bad.
+    pub fn news(good: bool, text: impl Into<String>) -> Self {
+        Self { text: text.into(), mood: if good { Mood::Good } else { Mood::Bad } }
+    }
+
+    /// Whether something is in use.
+    #[must_use]
+    pub fn enabled(enabled: bool) -> Self {
+        match enabled {
+            true => "enabled".into(),
+            false => Self::news(false, "disabled"),
+        }
+    }
+
+    fn cell(&self, colours: bool) -> Cell {
+        let cell = Cell::new(plain(&self.text));
+        match self.mood {
+            Mood::Good if colours => cell.fg(Color::Green),
+            Mood::Bad if colours => cell.fg(Color::Red),
+            _ => cell,
+        }
+    }
+}
+
+impl From<&str> for Words {
+    fn from(text: &str) -> Self {
+        text.to_owned().into()
+    }
+}
+
+impl From<String> for Words {
+    fn from(text: String) -> Self {
+        Self { text, mood: Mood::Plain }
+    }
+}
+
+impl From<u64> for Words {
+    fn from(number: u64) -> Self {
+        number.to_string().into()
+    }
+}
+
+/// What people are shown: parts, one below the other.
+#[derive(Clone, Debug, Default)]
+pub struct Sheet(Vec<Part>);
+
+#[derive(Clone, Debug)]
+enum Part {
+    Line(String),
+    Facts(Vec<(&'static str, Words)>),
+    Rows(&'static [&'static str], Vec<Vec<Words>>),
+}
+
+impl Sheet {
+    /// Adds a line.
+    #[must_use]
+    pub fn line(mut self, text: impl Into<String>) -> Self {
+        self.0.push(Part::Line(text.into()));
+        self
+    }
+
+    /// Adds a named value; an empty one is left out.
+    #[must_use]
+    pub fn fact(mut self, name: &'static str, value: impl Into<Words>) -> Self {
+        let value = value.into();
+        if value.text.is_empty() {
+            return self;
+        }
+        if let Some(Part::Facts(facts)) = self.0.last_mut() {
+            facts.push((name, value));
+        } else {
+            self.0.push(Part::Facts(vec![(name, value)]));
+        }
+        self
+    }
+
+    /// Adds rows under a head; none of either if there are no rows.
+    #[must_use]
+    pub fn rows<const N: usize>(
+        mut self,
+        head: &'static [&'static str; N],
+        rows: impl IntoIterator<Item = [Words; N]>,
+    ) -> Self {
+        let rows: Vec<_> = rows.into_iter().map(Vec::from).collect();
+        if !rows.is_empty() {
+            self.0.push(Part::Rows(head, rows));
+        }
+        self
+    }
+
+    /// Whether there is nothing on it.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Adds the parts of another sheet.
+    #[must_use]
+    pub fn then(mut self, other: Self) -> Self {
+        self.0.extend(other.0);
+        self
+    }
+
+    fn text(self, colours: bool) -> String {
+        let mut text = String::new();
+        for part in self.0 {
+            let rows = matches!(part, Part::Rows(..));
+            let part = part.text(colours);
+            if !text.is_empty() {
+                // A head begins a part that can be read alone.
+                text.push_str(if rows { "\n\n" } else { "\n" });
+            }
+            text.push_str(&part);
+        }
+        text
+    }
+}
+
+impl Part {
+    fn text(self, colours: bool) -> String {
+        match self {
+            Self::Line(text) => text.lines().map(plain).collect::<Vec<_>>().join("\n"),
+            Self::Facts(facts) => {
+                let mut table = table();
+                for (name, value) in facts {
+                    table.add_row([Cell::new(name), value.cell(colours)]);
+                }
+                shown(table)
+            }
+            Self::Rows(head, rows) => {
+                let mut table = table();
+                let title = |title: &&str| {
+                    let cell = Cell::new(title);
+                    if colours { cell.add_attribute(Attribute::Bold) } else { cell }
+                };
+                table.set_header(head.iter().map(title));
+                for row in rows {
+                    // Never empty: a column stays a column for who cuts them.
+                    let full = |words: Words| match words.text.is_empty() {
+                        true => "-".into(),
+                        false => words,
+                    };
+                    table.add_row(row.into_iter().map(|words| full(words).cell(colours)));
+                }
+                shown(table)
+            }
+        }
+    }
+}
+
+/// Between two columns.
+const GAP: u16 = 2;
+/// A column of no more than this is never made narrower: a time is read in one piece.
+const WHOLE: u16 = 20;
+/// A wider one is never made narrower than this.
+const READABLE: u16 = 30;
+
+/// As wide as the terminal; off one, as wide as it needs to be.
+fn table() -> Table {
+    let mut table = Table::new();
+    table.load_style(NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
+    table
+}
+
+fn shown(mut table: Table) -> String {
+    table.style_text_only();
+    let widths = table.column_max_content_widths();
+    let mut needed = 0;
+    for (column, width) in table.column_iter_mut().zip(widths) {
+        column.set_padding((0, GAP));
+        if width <= WHOLE {
+            column.set_constraint(ColumnConstraint::ContentWidth);
+        }
+        needed += width.min(READABLE) + GAP;
+    }
+    if table.width().is_none_or(|width| width < needed) {
+        // Lines that the terminal breaks are better than columns of three letters.
+        table.set_content_arrangement(ContentArrangement::Disabled);
+    }
+    let lines = table.lines().map(|line| line.trim_end().to_owned());
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_others_wrote_steers_no_screen() {
+        let sheet = Sheet::default().fact("label", "a\u{1b}[2Jb\nc").line("\u{7}d\ne");
+        assert_eq!(sheet.text(false), "label  a\\u{1b}[2Jb\\nc\n\\u{7}d\ne");
+    }
+
+    #[test]
+    fn a_column_stays_a_column() {
+        let rows = [["a".into(), "".into(), 3_u64.into()], ["bb".into(), "x y".into(), "".into()]];
+        let sheet = Sheet::default().rows(&["ID", "NAME", "N"], rows);
+        assert_eq!(sheet.text(false), "ID  NAME  N\na   -     3\nbb  x y   -");
+    }
+}

@@ -1,0 +1,136 @@
+//! `scopegate company restrict`: the audit first, then the question, then the restriction with
+//! the audit's etag, so that what is restricted is what was seen.
+
+use anyhow::bail;
+use clap::Args;
+
+use super::asking::{Terms, answer, on_terms, whole};
+use super::confirm;
+use super::moment;
+use super::printer::{self, Sheet, Words};
+use crate::proto::{RestrictCompanyScopesRequest, RestrictCompanyScopesResponse};
+
+/// What to restrict.
+#[derive(Debug, Args)]
+pub struct RestrictArgs {
+    /// The company's id.
+    company: String,
+
+    /// The scopes; those that imply them go too.
+    #[arg(required = true, value_name = "SCOPE")]
+    scopes: Vec<String>,
+
+    /// Do not ask. Needs --affected.
+    #[arg(long, requires = "affected")]
+    yes: bool,
+
+    /// How many credentials may lose a scope by it, exactly.
+    #[arg(long, requires = "yes", value_name = "N")]
+    affected: Option<u64>,
+
+    /// How.
+    #[command(flatten)]
+    terms: Terms,
+}
+
+/// Restricts, if whoever decides has seen what it does.
+///
+/// # Errors
+/// Could not ask, or nobody agreed.
+pub(super) async fn restrict(args: RestrictArgs) -> anyhow::Result<bool> {
+    let RestrictArgs { company, scopes, yes: _, affected, terms } = args;
+    let mut desk = terms.asking.open().await?;
+    let request = on_terms!(
+        terms,
+        RestrictCompanyScopesRequest {
+            company_id: company.clone(),
+            scopes: scopes,
+            acknowledge_impact: false,
+        }
+    );
+    let audit = RestrictCompanyScopesRequest { validate_only: true, ..request.clone() };
+    let audit = answer(desk.authorization.restrict_company_scopes(audit).await)?;
+    if terms.dry_run {
+        let sheet = Sheet::default().line("nothing was changed").then(report(&company, &audit));
+        desk.printer.print(&audit, sheet.fact("etag", audit.etag.clone()))?;
+        return Ok(true);
+    }
+    let count = audit.affected_credential_count;
+    if audit.restricted_scopes.is_empty() {
+        desk.printer
+            .print(&audit, Sheet::default().line("the company has none of these scopes"))?;
+        return Ok(true);
+    }
+    if let Some(expected) = affected {
+        if expected != count {
+            desk.printer.tell(report(&company, &audit))?;
+            bail!(
+                "nothing was restricted, since not {expected} but {count} would lose a scope: look \
+                 at who they are, and say --affected {count} if that is right"
+            );
+        }
+    } else if terms.etag.is_empty() {
+        // With the etag of an audit, what it saw is agreed to.
+        desk.printer.tell(report(&company, &audit))?;
+        if !confirm::somebody_is_there() {
+            bail!(
+                "nothing was restricted, since nobody can be asked here: run it on a terminal, or \
+                 say --yes --affected {count} if this is what you want"
+            );
+        }
+        let question = format!("Take {} from {company}?", audit.restricted_scopes.join(" "));
+        if !confirm::ask(&question)? {
+            bail!("nothing was restricted");
+        }
+    }
+    let etag = if terms.etag.is_empty() { audit.etag } else { terms.etag.clone() };
+    let request = RestrictCompanyScopesRequest { etag, ..request };
+    let done = answer(desk.authorization.restrict_company_scopes(request).await)?;
+    let sheet = Sheet::default()
+        .fact("company", whole(&done.company)?.company_id.clone())
+        .fact("restricted", done.restricted_scopes.join(" "))
+        .fact("affected credentials", done.affected_credential_count)
+        .fact("revision", done.revision)
+        .fact("undo", undo(&company, &done));
+    desk.printer.print(&done, sheet)?;
+    Ok(true)
+}
+
+/// How a restriction that was wrong is undone.
+fn undo(company: &str, done: &RestrictCompanyScopesResponse) -> String {
+    let scopes = done.restricted_scopes.join(" ");
+    format!(
+        "scopegate company add-scopes {company} {scopes} && \
+         scopegate company restore-grants {company} {scopes} --restricted-at {}",
+        done.revision
+    )
+}
+
+/// Who would break.
+fn report(company: &str, audit: &RestrictCompanyScopesResponse) -> Sheet {
+    let scopes = audit.restricted_scopes.join(" ");
+    let count = audit.affected_credential_count;
+    let credentials = printer::count(count, "credential", "credentials");
+    let colon = if count > 0 { ":" } else { "" };
+    let rows = audit.affected_credentials.iter().map(|affected| {
+        let seen = moment::text(affected.last_seen_time.as_ref());
+        [
+            affected.credential_id.clone().into(),
+            affected.label.clone().into(),
+            Words::enabled(affected.enabled),
+            if seen.is_empty() { "never".into() } else { seen.into() },
+            affected.scopes.join(" ").into(),
+        ]
+    });
+    let shown = audit.affected_credentials.len() as u64;
+    let sheet = Sheet::default()
+        .line(format!("{credentials} of {company} would lose {scopes}{colon}"))
+        .rows(&["CREDENTIAL", "LABEL", "STATE", "LAST SEEN", "LOSES"], rows);
+    if count <= shown {
+        return sheet;
+    }
+    let more = count - shown;
+    sheet.line(format!(
+        "and {more} more: scopegate credential list {company} --scope SCOPE lists all"
+    ))
+}
