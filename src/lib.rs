@@ -15,8 +15,9 @@
 //!
 //! # A check, wire to wire
 //!
-//! A core, one thread with its own connections (`server::core`), reads the message by the
-//! shortest way ([`grpc::express`]) and never hands a check to another. `grpc::parse` makes a
+//! A core, one thread with its own connections (`server::core`), finds out who calls
+//! ([`policy::keyring`]) and whether they may ([`grpc::access`]), reads the message by the shortest
+//! way ([`grpc::express`]) and never hands a check to another. `grpc::parse` makes a
 //! [`policy::query::Query`] of it. [`authority::Authority::check`] takes the facts of one
 //! published revision: from what this core was just asked for, else from the cache of all, else
 //! by one read of the store, on a thread that may wait for the disk.
@@ -41,7 +42,8 @@
 //! # Invariants
 //!
 //! *Newest wins*, *one published revision* and *absence has a date* are stated in
-//! `authority::admission`, *still so* in `authority::front`; *once* in `authority::repeat`; *no
+//! `authority::admission`, *still so* in `authority::front`, *revoked at once* in
+//! [`authority::keys`]; *once* in `authority::repeat`; *no
 //! gap* in [`authority::import`]; *durable before known* in [`store`]; *one order* in the engine's
 //! writer, *no silent gap* in its sweep, *nothing beside the tally* in its tally, *a chunk before
 //! what it may lack* and *the writer never waits for a backup* in its backup, *whole or not at
