@@ -563,7 +563,8 @@ async fn no_more_than_two_backups_are_under_way() {
     fs::write(&file, wide_catalog(0)).expect("written");
     let data = dir.path().join("data");
     let server = Server::start(&data, &["--catalog", file.to_str().expect("a path")]);
-    import(&server, 5_000);
+    // Far more than is on its way to a client that reads nothing.
+    import(&server, 20_000);
     let client = BackupServiceClient::connect(server.url()).await.expect("connected");
     let begin = || async { client.clone().backup(BackupRequest {}).await };
     let first = begin().await.expect("begun");

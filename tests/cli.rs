@@ -794,3 +794,52 @@ fn no_colours_off_a_terminal() {
     let said = Said::of(child.wait_with_output().expect("it ends"));
     assert_eq!(said.err, "");
 }
+
+#[test]
+fn a_key_from_a_file_the_environment_or_a_context() {
+    let (_dir, server, operator) = demo();
+    let root = operator.run("keys create root --role operator --output json").json();
+    let secret = root["secret"].as_str().expect("a secret").to_owned();
+    let key_id = root["key"]["keyId"].as_str().expect("an id").to_owned();
+    // From the acknowledgement on everybody needs one.
+    let refused = operator.run("check demo hr-sync users:write");
+    assert_eq!(refused.code, 2);
+    assert_eq!(refused.err, "scopegate: no API key: send it as `authorization: Bearer <key>`\n");
+    let file = operator.file("root.key", &format!("{secret}\n"));
+    let with_file = |words: &str| operator.run(&format!("{words} --key-file {file}"));
+    with_file("check demo hr-sync users:write").good();
+
+    let made = with_file("keys create acme-admin --role company-admin,identity --company demo");
+    let made = plain(&made.good());
+    assert!(
+        made.contains("name acme-admin\nroles company-admin identity\ncompanies demo"),
+        "{made}"
+    );
+    assert!(made.ends_with("keep the secret now: it is shown once"), "{made}");
+    let listed = with_file("keys list").good();
+    let heads = "KEY NAME ROLES COMPANIES EXPIRES LAST USED";
+    assert_eq!(plain(&listed).lines().next(), Some(heads));
+    assert_eq!(listed.lines().count(), 3, "{listed}");
+    assert!(!listed.contains("sgk_"), "a list has no secrets");
+    let last = with_file(&format!("keys delete {key_id}"));
+    assert!(last.bad().contains("is the last of an operator"));
+
+    let mut command = operator.command("keys get");
+    command.arg(&key_id).args(["--output", "json"]).env("SCOPEGATE_KEY", &secret);
+    let got = Said::of(command.output().expect("it runs")).json();
+    assert_eq!(got["key"]["roles"], json!(["ROLE_OPERATOR"]));
+
+    let contexts = operator.home.path().join("scopegate");
+    fs::create_dir_all(&contexts).expect("made");
+    let text = format!(
+        "current: here\ncontexts:\n  here: {{ endpoint: \"{}\", key_file: \"{file}\" }}\n",
+        server.url()
+    );
+    fs::write(contexts.join("config.yaml"), text).expect("written");
+    let by_context = Operator { url: None, home: operator.home };
+    by_context.run("check demo hr-sync users:write").good();
+    // An --endpoint alone leaves the context's key out.
+    let alone =
+        by_context.run(&format!("check demo hr-sync users:write --endpoint {}", server.url()));
+    assert!(alone.bad().contains("no API key"));
+}
