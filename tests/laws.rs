@@ -474,7 +474,7 @@ fn d19_what_expires_now_is_over_and_dormant_is_reported_first() {
 
 /// One random step in a small world.
 #[derive(Clone, Debug)]
-enum Act {
+pub enum Act {
     /// Undoes a restriction, the latest is 0, as far as it took these scopes.
     Undo(usize, Vec<usize>),
     Grant(Vec<usize>, Option<i64>),
@@ -486,7 +486,8 @@ enum Act {
     Wait(i64),
 }
 
-const NAMES: [&str; 6] = ["a", "b", "c", "top", "mid", "low"];
+/// The scopes that acts are about.
+pub const NAMES: [&str; 6] = ["a", "b", "c", "top", "mid", "low"];
 
 fn act() -> impl Strategy<Value = Act> {
     let some = || prop::collection::vec(0..NAMES.len(), 1..3);
@@ -697,67 +698,68 @@ fn cases() -> u32 {
     std::env::var("SCOPEGATE_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(10_000)
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig { cases: cases(), failure_persistence: None, ..ProptestConfig::default() })]
-
-    /// After any sequence of changes, what is allowed is what plain sets say.
-    #[test]
-    fn stamps_say_what_plain_sets_say(acts in prop::collection::vec(act(), 1..40)) {
-        let mut world = World::new(PLAIN, None);
-        let mut model = Model { ceiling: (0..NAMES.len()).collect(), ..Model::default() };
-        for act in acts {
-            let now = world.now.as_second();
-            model.grants.retain(|_, held| held.end.is_none_or(|end| end > now));
-            match &act {
-                Act::Wait(_) => {}
-                Act::Grant(some, end) => {
-                    let wanted: BTreeSet<_> = some.iter().flat_map(|n| implied(*n)).collect();
-                    let within = wanted.is_subset(&model.ceiling);
-                    let asked = world.credential.grant(&world.ids(&names(some)), None, world.ground());
-                    prop_assert_eq!(asked.is_ok(), within);
-                    if within {
-                        for n in &wanted {
-                            if let Some(held) = model.grants.get_mut(n).filter(|held| !held.asleep) {
-                                held.end = held.end.zip(*end).map(|(a, b)| a.max(b));
-                            }
+/// After any sequence of changes, what is allowed is what plain sets say. `fuzz/` chooses the
+/// sequence in another way.
+pub fn what_stamps_say_is_what_plain_sets_say(acts: impl IntoIterator<Item = Act>) {
+    let mut world = World::new(PLAIN, None);
+    let mut model = Model { ceiling: (0..NAMES.len()).collect(), ..Model::default() };
+    for act in acts {
+        let now = world.now.as_second();
+        model.grants.retain(|_, held| held.end.is_none_or(|end| end > now));
+        match &act {
+            Act::Wait(_) => {}
+            Act::Grant(some, end) => {
+                let wanted: BTreeSet<_> = some.iter().flat_map(|n| implied(*n)).collect();
+                let within = wanted.is_subset(&model.ceiling);
+                let asked = world.credential.grant(&world.ids(&names(some)), None, world.ground());
+                assert_eq!(asked.is_ok(), within);
+                if within {
+                    for n in &wanted {
+                        if let Some(held) = model.grants.get_mut(n).filter(|held| !held.asleep) {
+                            held.end = held.end.zip(*end).map(|(a, b)| a.max(b));
                         }
-                        model.fill(&wanted, *end);
                     }
+                    model.fill(&wanted, *end);
                 }
-                Act::Revoke(some) => {
-                    some.iter().flat_map(|n| implying(*n)).for_each(|n| { model.grants.remove(&n); });
-                }
-                Act::Replace(some) => {
-                    let wanted: BTreeSet<_> = some.iter().flat_map(|n| implied(*n)).collect();
-                    let within = wanted.is_subset(&model.ceiling);
-                    let asked = world.credential.replace(&world.ids(&names(some)), world.ground());
-                    prop_assert_eq!(asked.is_ok(), within);
-                    if within {
-                        model.grants.retain(|n, _| wanted.contains(n));
-                        model.fill(&wanted, None);
-                    }
-                }
-                Act::Reset => {
-                    let wanted = model.ceiling.clone();
+            }
+            Act::Revoke(some) => {
+                some.iter().flat_map(|n| implying(*n)).for_each(|n| {
+                    model.grants.remove(&n);
+                });
+            }
+            Act::Replace(some) => {
+                let wanted: BTreeSet<_> = some.iter().flat_map(|n| implied(*n)).collect();
+                let within = wanted.is_subset(&model.ceiling);
+                let asked = world.credential.replace(&world.ids(&names(some)), world.ground());
+                assert_eq!(asked.is_ok(), within);
+                if within {
                     model.grants.retain(|n, _| wanted.contains(n));
                     model.fill(&wanted, None);
                 }
-                Act::Restrict(some) => {
-                    let gone: BTreeSet<_> = some.iter().flat_map(|n| implying(*n)).collect();
-                    let gone: BTreeSet<_> = gone.intersection(&model.ceiling).copied().collect();
-                    for n in &gone {
-                        model.ceiling.remove(n);
-                        if let Some(held) = model.grants.get_mut(n).filter(|held| !held.asleep) {
-                            held.asleep = true;
-                            held.slept.insert(model.taken.len());
-                        }
+            }
+            Act::Reset => {
+                let wanted = model.ceiling.clone();
+                model.grants.retain(|n, _| wanted.contains(n));
+                model.fill(&wanted, None);
+            }
+            Act::Restrict(some) => {
+                let gone: BTreeSet<_> = some.iter().flat_map(|n| implying(*n)).collect();
+                let gone: BTreeSet<_> = gone.intersection(&model.ceiling).copied().collect();
+                for n in &gone {
+                    model.ceiling.remove(n);
+                    if let Some(held) = model.grants.get_mut(n).filter(|held| !held.asleep) {
+                        held.asleep = true;
+                        held.slept.insert(model.taken.len());
                     }
-                    let gone = gone.into_iter().map(|n| (n, model.undone.remove(&n).unwrap_or_default()));
-                    let gone = gone.collect();
-                    model.taken.push(gone);
                 }
-                Act::Add(some) => model.ceiling.extend(some.iter().flat_map(|n| implied(*n))),
-                Act::Undo(n, some) => if *n < model.taken.len() {
+                let gone =
+                    gone.into_iter().map(|n| (n, model.undone.remove(&n).unwrap_or_default()));
+                let gone = gone.collect();
+                model.taken.push(gone);
+            }
+            Act::Add(some) => model.ceiling.extend(some.iter().flat_map(|n| implied(*n))),
+            Act::Undo(n, some) => {
+                if *n < model.taken.len() {
                     let at = model.taken.len() - 1 - n;
                     let wanted: BTreeSet<_> = some.iter().flat_map(|n| implied(*n)).collect();
                     let taken = model.taken[at].clone();
@@ -770,21 +772,37 @@ proptest! {
                         continue;
                     }
                     for n in places {
-                        model.undone.entry(n).or_default().extend(taken[&n].iter().copied().chain([at]));
-                        if let Some(held) = model.grants.get_mut(&n) && held.slept.contains(&at) {
+                        model
+                            .undone
+                            .entry(n)
+                            .or_default()
+                            .extend(taken[&n].iter().copied().chain([at]));
+                        if let Some(held) = model.grants.get_mut(&n)
+                            && held.slept.contains(&at)
+                        {
                             held.asleep = false;
                         }
                     }
-                },
-            }
-            world.act(&act);
-            let now = world.now.as_second();
-            for (n, name) in NAMES.iter().enumerate() {
-                let held = model.active(n).is_some_and(|held| held.end.is_none_or(|end| end > now));
-                prop_assert_eq!(world.reason(&[name]).is_none(), held, "{} after {:?}", name, act);
-                prop_assert!(!held || model.ceiling.contains(&n), "nothing above the ceiling");
+                }
             }
         }
+        world.act(&act);
+        let now = world.now.as_second();
+        for (n, name) in NAMES.iter().enumerate() {
+            let held = model.active(n).is_some_and(|held| held.end.is_none_or(|end| end > now));
+            assert_eq!(world.reason(&[name]).is_none(), held, "{} after {:?}", name, act);
+            assert!(!held || model.ceiling.contains(&n), "nothing above the ceiling");
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: cases(), failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// After any sequence of changes, what is allowed is what plain sets say.
+    #[test]
+    fn stamps_say_what_plain_sets_say(acts in prop::collection::vec(act(), 1..40)) {
+        what_stamps_say_is_what_plain_sets_say(acts);
     }
 
     /// Whoever holds a scope holds all that it implies, after every change and at every later
