@@ -36,8 +36,8 @@ pub enum PathError {
     /// It carries a query or fragment.
     #[error("must come without query and fragment")]
     Query,
-    /// It has an empty segment before its end.
-    #[error("must not have an empty segment (`//`)")]
+    /// It has an empty segment before its end, or one that is empty to some servers.
+    #[error("must not have an empty segment (`//`, `/;`)")]
     EmptySegment,
     /// It has a segment that means another one.
     #[error("must not have a segment `.` or `..`")]
@@ -84,8 +84,11 @@ impl Path {
 }
 
 fn check_segment(segment: &str) -> Result<(), PathError> {
-    if segment == "." || segment == ".." {
-        return Err(PathError::DotSegment);
+    // `..;x` climbs where a server drops what follows a `;`, and `;x` is nothing there.
+    match plainest(segment).as_slice() {
+        b"." | b".." => return Err(PathError::DotSegment),
+        [] if !segment.is_empty() => return Err(PathError::EmptySegment),
+        _ => {}
     }
     let mut rest = segment.chars();
     while let Some(c) = rest.next() {
@@ -200,41 +203,49 @@ impl Endpoints {
     #[must_use]
     pub fn find(&self, method: &str, path: &Path) -> Option<&Endpoint> {
         let segments: Vec<_> = path.segments().collect();
-        self.methods.get(method)?.find(&segments)
+        self.methods.get(method)?.find(&segments).ok().flatten()
     }
 }
 
+/// A segment that some servers take for a literal: no other way through the tree may answer.
+struct Unclear;
+
 impl Node {
     /// Depth is that of the template tree, so what a caller sends cannot deepen it.
-    fn find(&self, segments: &[&str]) -> Option<&Endpoint> {
+    fn find(&self, segments: &[&str]) -> Result<Option<&Endpoint>, Unclear> {
         let Some((first, rest)) = segments.split_first() else {
-            return self.endpoint.as_ref();
+            return Ok(self.endpoint.as_ref());
         };
         if let Some(literal) = self.literals.get(*first) {
-            if let Some(endpoint) = literal.find(rest) {
-                return Some(endpoint);
+            if let Some(endpoint) = literal.find(rest)? {
+                return Ok(Some(endpoint));
             }
         } else if self.plain_literals.contains(&plainest(first)) {
             // `/users/export;x=1` and `/users/%65xport` are `/users/export` to some servers: such
             // a segment is no parameter, or a weaker endpoint would answer for a stronger one.
-            return None;
+            return Err(Unclear);
         }
         // A parameter matches a non-empty segment: a trailing slash never matches.
-        let node = self.parameter.as_ref().filter(|_| !first.is_empty())?;
-        node.find(rest)
+        match &self.parameter {
+            Some(node) if !first.is_empty() => node.find(rest),
+            _ => Ok(None),
+        }
     }
 }
 
-/// A segment as the most lenient server reads it: without what follows a `;`, and decoded. Only
+/// A segment as the most lenient server reads it: decoded, and without what follows a `;`. Only
 /// ever used to refuse.
 fn plainest(segment: &str) -> Vec<u8> {
-    let mut bytes = segment.split(';').next().unwrap_or_default().bytes();
+    let mut bytes = segment.bytes();
     let mut plain = Vec::with_capacity(segment.len());
     while let Some(byte) = bytes.next() {
         let mut digit = || char::from(bytes.next()?).to_digit(16);
         let decoded = if byte == b'%' { digit().zip(digit()) } else { None };
         let decoded = decoded.and_then(|(high, low)| u8::try_from(high * 16 + low).ok());
-        plain.push(decoded.unwrap_or(byte));
+        match decoded.unwrap_or(byte) {
+            b';' => break,
+            byte => plain.push(byte),
+        }
     }
     plain
 }
@@ -301,6 +312,15 @@ mod tests {
     }
 
     #[test]
+    fn no_other_way_answers_for_what_a_server_may_take_for_a_literal() {
+        let all = endpoints(&[("GET", "/users/me/photo"), ("GET", "/users/{id}/{what}")]);
+        assert_eq!(found(&all, "GET", "/users/me/files"), Some("/users/*id*/*what*"));
+        for path in ["/users/me/photo;x", "/users/me/photo%3Bx", "/users/me;x/files"] {
+            assert_eq!(found(&all, "GET", path), None, "{path}");
+        }
+    }
+
+    #[test]
     fn a_path_that_could_be_read_twice_is_refused() {
         for bad in [
             "",
@@ -323,6 +343,11 @@ mod tests {
             "/a%00",
             "/%75sers",
             "/a/./",
+            "/a/..;/b",
+            "/a/.;x=1",
+            "/a/..%3Bx/b",
+            "/;x",
+            "/a/;/b",
         ] {
             assert!(Path::parse(bad).is_err(), "{bad:?}");
         }
