@@ -10,6 +10,9 @@ mod change;
 mod directory;
 pub mod express;
 mod fields;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzz;
 mod import;
 mod key;
 mod page;

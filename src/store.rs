@@ -9,6 +9,9 @@
 //!
 //! Not here: caches and decisions (floor 2), and any knowledge of what a change means.
 
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzz;
 mod key;
 mod record;
 pub mod sled;

@@ -351,9 +351,18 @@ mod tests {
         ] {
             assert!(Path::parse(bad).is_err(), "{bad:?}");
         }
-        for good in
-            ["/", "/a", "/a/", "/a/b.c", "/a/...", "/a%20b", "/a%C3%A9", "/a@b:c;d=e", "/a%40b"]
-        {
+        for good in [
+            "/",
+            "/a",
+            "/a/",
+            "/a/b.c",
+            "/a/...",
+            "/a%20b",
+            "/a%C3%A9",
+            "/a@b:c;d=e",
+            "/a%40b",
+            "/a%2Bb",
+        ] {
             assert!(Path::parse(good).is_ok(), "{good:?}");
         }
     }
@@ -377,6 +386,27 @@ mod tests {
             "/a?b",
         ] {
             assert!(insert("GET", bad).is_err(), "{bad}");
+        }
+        for bad in ["{}", "x{id}", "{a}{b}", "{a{b}}", "{", "}"] {
+            let unclear = Err(TemplateError::Segment(bad.to_owned()));
+            assert_eq!(insert("GET", &format!("/fresh/{bad}")), unclear, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_path_is_as_long_as_a_template_may_be() {
+        let endpoint = Endpoint { audience: None, scopes: vec![] };
+        let mut all = Endpoints::default();
+        for len in [MAX_PATH_LEN, MAX_PATH_LEN + 1, MAX_PATH_LEN + 2] {
+            let path = format!("/{}", "a".repeat(len - 1));
+            let (parsed, inserted) =
+                (Path::parse(path.as_str()), all.insert("GET", &path, endpoint.clone()));
+            if len == MAX_PATH_LEN {
+                assert!(parsed.is_ok() && inserted.is_ok());
+                continue;
+            }
+            assert_eq!(parsed, Err(PathError::TooLong(len)));
+            assert_eq!(inserted, Err(TemplateError::TooLong(len)));
         }
     }
 }
