@@ -133,11 +133,13 @@ pub fn place(
 pub fn express(pieces: Vec<Bytes>, limit: usize) -> Result<proto::CheckRequest, Status> {
     let frames = pieces.into_iter().map(|piece| Ok::<_, Infallible>(Frame::data(piece)));
     let body = StreamBody::new(tokio_stream::iter(frames));
-    let read = pin!(express::read(body, limit));
-    // All pieces are there: nothing is ever waited for.
-    match read.poll(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(message) => message,
-        Poll::Pending => Err(Status::internal("waits for what is there")),
+    let mut read = pin!(express::read(body, limit));
+    let mut context = Context::from_waker(Waker::noop());
+    // All pieces are there: a stream that gives others a turn goes on when it is asked again.
+    loop {
+        if let Poll::Ready(message) = read.as_mut().poll(&mut context) {
+            return message;
+        }
     }
 }
 
