@@ -6,6 +6,8 @@
 //! it began. Companies are restricted, disabled, deleted and made again; so are credentials;
 //! users lose their roles, or themselves; consents are withdrawn. Checks go alone and in batches,
 //! at desks that keep what they were asked for, and at fresh ones.
+//!
+//! Facts of two revisions in one answer move no epoch; the second test is about those.
 #![allow(
     clippy::expect_used,
     clippy::panic,

@@ -135,6 +135,9 @@ pub enum TemplateError {
     /// A segment mixes braces and text, or a parameter has no name.
     #[error("`{0}` is neither a literal nor a parameter like `{{id}}`")]
     Segment(String),
+    /// Some servers take it for a literal of another template.
+    #[error("`{0}` is to some servers another endpoint's segment at the same place")]
+    Twin(String),
     /// Another template has the same shape.
     #[error("another endpoint has the same method and the same shape of path")]
     SameShape,
@@ -187,7 +190,10 @@ impl Endpoints {
                 _ if segment.is_empty() => return Err(PathError::EmptySegment.into()),
                 _ => {
                     check_segment(segment)?;
-                    node.plain_literals.insert(plainest(segment));
+                    let is_new = node.plain_literals.insert(plainest(segment));
+                    if !is_new && !node.literals.contains_key(segment) {
+                        return Err(TemplateError::Twin(segment.to_owned()));
+                    }
                     node.literals.entry(segment.into()).or_default()
                 }
             };
@@ -386,6 +392,11 @@ mod tests {
             "/a?b",
         ] {
             assert!(insert("GET", bad).is_err(), "{bad}");
+        }
+        assert!(insert("GET", "/%C3%A9/a").is_ok() && insert("GET", "/%C3%A9/b").is_ok());
+        for twin in ["%c3%a9", "%C3%A9;x", "%C3%A9%3B"] {
+            let refused = Err(TemplateError::Twin(twin.to_owned()));
+            assert_eq!(insert("GET", &format!("/{twin}/c")), refused, "{twin}");
         }
         for bad in ["{}", "x{id}", "{a}{b}", "{a{b}}", "{", "}"] {
             let unclear = Err(TemplateError::Segment(bad.to_owned()));
