@@ -724,12 +724,19 @@ fn d19_what_expires_now_is_over_and_dormant_is_reported_first() {
 pub enum Act {
     /// Undoes a restriction, the latest is 0, as far as it took these scopes.
     Undo(usize, Vec<usize>),
+    /// Gives these scopes, until this second if there is one.
     Grant(Vec<usize>, Option<i64>),
+    /// Takes these scopes from the credential.
     Revoke(Vec<usize>),
+    /// Makes the credential's scopes exactly these.
     Replace(Vec<usize>),
+    /// Makes the credential's scopes those of the ceiling.
     Reset,
+    /// Takes these scopes from the ceiling.
     Restrict(Vec<usize>),
+    /// Adds these scopes to the ceiling.
     Add(Vec<usize>),
+    /// So many seconds pass.
     Wait(i64),
 }
 

@@ -395,7 +395,7 @@ impl World {
             } else {
                 continue;
             }
-            if settled.note(kind, allowed) % CHECKS_A_TURN == 0 {
+            if settled.note(kind, allowed).is_multiple_of(CHECKS_A_TURN) {
                 self.turns.add_permits(1);
             }
         }
