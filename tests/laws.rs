@@ -707,6 +707,35 @@ fn d3_a_restriction_is_undone_only_above_what_still_stands() {
 }
 
 #[test]
+fn d13_checks_share_their_facts_only_if_all_their_parties_are_one() {
+    let one = Query { user: Some(ada()), ..query(&["a"], None) };
+    let by_token = Token { user: Some(ada()), ..token(&[]) };
+    assert!(one.has_parties_of(&Query { needs: query(&["b"], None).needs, ..one.clone() }));
+    assert!(one.has_parties_of(&Query { user: None, token: Some(by_token), ..one.clone() }));
+    let company = CompanyId::parse("Acme").expect("an id");
+    let credential = CredentialId::parse("HR").expect("an id");
+    assert!(!one.has_parties_of(&Query { company, ..one.clone() }));
+    assert!(!one.has_parties_of(&Query { credential, ..one.clone() }));
+    assert!(!one.has_parties_of(&Query { user: None, ..one.clone() }));
+}
+
+#[test]
+fn d2_a_catalog_says_what_it_has_otherwise() {
+    let world = World::new(PEOPLE, None);
+    let next = PEOPLE.replace("d: }", "e: { implies: [b] } }").replace("a: own", "a: all");
+    let next = world.catalog.succeed(&next.replace("1m", "2m")).expect("a catalog");
+    let moved = next.difference(&world.catalog);
+    assert_eq!((moved.added, moved.removed_names), (vec![scope("e")], vec![scope("d")]));
+    assert_eq!(moved.changed_scopes, []);
+    assert_eq!(
+        (moved.changed_audiences, moved.changed_roles),
+        (vec!["app".into()], vec!["own".into()])
+    );
+    let none = world.catalog.difference(&world.catalog);
+    assert_eq!(none, Default::default());
+}
+
+#[test]
 fn d19_what_expires_now_is_over_and_dormant_is_reported_first() {
     let mut world = World::new(PLAIN, None);
     world.grant_until(&["a"], Some(at(5)));
