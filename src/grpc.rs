@@ -12,6 +12,9 @@ pub mod decisions;
 mod directory;
 pub mod express;
 mod fields;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzz;
 mod import;
 mod key;
 mod page;

@@ -10,6 +10,9 @@
 //! Not here: caches and decisions (floor 2), and any knowledge of what a change means.
 
 pub mod backup;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzz;
 mod key;
 mod measures;
 mod record;

@@ -9,6 +9,7 @@
 mod harness;
 
 use std::collections::BTreeMap;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -20,6 +21,11 @@ const WRITERS: usize = 64;
 /// How often to kill.
 fn kills() -> usize {
     std::env::var("SCOPEGATE_KILLS").ok().and_then(|n| n.parse().ok()).unwrap_or(30)
+}
+
+/// A random number below this one.
+fn roll(below: u64) -> u64 {
+    RandomState::new().hash_one(below) % below
 }
 
 /// What was told to somebody, and so must be there for ever.
@@ -136,8 +142,8 @@ async fn every_acknowledged_change_survives_kill_9_under_64_writers() {
             tasks.push(tokio::spawn(write(client.clone(), Arc::clone(&told), name)));
         }
         tasks.push(tokio::spawn(ask(client.clone(), Arc::clone(&told), round)));
-        // Not a timing assertion: any moment will do, and each round has another one.
-        tokio::time::sleep(Duration::from_millis(20 + 37 * (round as u64 % 8))).await;
+        // Not a timing assertion: any moment will do.
+        tokio::time::sleep(Duration::from_micros(20_000 + roll(300_000))).await;
         server.kill();
         for task in tasks {
             task.await.expect("ended with the connection");
@@ -148,6 +154,81 @@ async fn every_acknowledged_change_survives_kill_9_under_64_writers() {
     assert!(told.created.len() > 10 * kills(), "only {} changes", told.created.len());
     assert!(!told.seen.is_empty());
     verify(&server.client().await, &told).await;
+}
+
+/// Killed as soon as a change is acknowledged, and again while the store is being opened, at any
+/// moment and as often as it comes: the change stands, and is in force.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_acknowledged_a_moment_before_a_kill_stands_however_often_opening_is_cut_off() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut server = Server::with_catalog(dir.path(), "360learning.yaml");
+    let client = server.client().await;
+    client.create_company("acme", None).await;
+    client.create_credential("acme", "hr", &["users:read"]).await;
+    let (mut expected, mut revision) = (Reason::Allowed, 0);
+    for round in 0..kills() {
+        let client = server.client().await;
+        assert_eq!(client.reason("acme", "hr", &["users:read"]).await, expected, "round {round}");
+        let (company_id, credential_id) = ("acme".to_owned(), "hr".to_owned());
+        let scopes = vec!["users:read".to_owned()];
+        let mut directory = client.directory.clone();
+        let mut authorization = client.authorization.clone();
+        let told = match round % 6 {
+            0 => {
+                let request = RestrictCompanyScopesRequest {
+                    company_id,
+                    scopes,
+                    acknowledge_impact: true,
+                    ..Default::default()
+                };
+                expected = Reason::ScopeNotInCompany;
+                let done = authorization.restrict_company_scopes(request).await;
+                done.expect("restricted").into_inner().revision
+            }
+            1 => {
+                let request = AddCompanyScopesRequest { company_id, scopes, ..Default::default() };
+                expected = Reason::GrantDormant;
+                let done = authorization.add_company_scopes(request).await;
+                done.expect("added").into_inner().revision
+            }
+            2 | 5 => {
+                let request =
+                    GrantScopesRequest { company_id, credential_id, scopes, ..Default::default() };
+                expected = Reason::Allowed;
+                let done = authorization.grant_scopes(request).await;
+                done.expect("granted").into_inner().revision
+            }
+            3 => {
+                let request =
+                    DeleteCredentialRequest { company_id, credential_id, ..Default::default() };
+                expected = Reason::CredentialUnknown;
+                directory.delete_credential(request).await.expect("deleted").into_inner().revision
+            }
+            _ => {
+                let request =
+                    CreateCredentialRequest { company_id, credential_id, ..Default::default() };
+                expected = Reason::ScopeNotGranted;
+                directory.create_credential(request).await.expect("created").into_inner().revision
+            }
+        };
+        server.kill();
+        assert!(told > revision, "round {round}: {told} after {revision}");
+        revision = told;
+        for _ in 0..roll(3) {
+            let mut opening = harness::scopegate()
+                .args(["serve", "--listen", "127.0.0.1:0", "--data-dir"])
+                .arg(dir.path())
+                .stderr(std::process::Stdio::null())
+                .spawn()
+                .expect("started");
+            tokio::time::sleep(Duration::from_micros(roll(60_000))).await;
+            opening.kill().expect("killed");
+            opening.wait().expect("gone");
+        }
+        server = Server::start(dir.path(), &[]);
+    }
+    let client = server.client().await;
+    assert_eq!(client.reason("acme", "hr", &["users:read"]).await, expected);
 }
 
 #[tokio::test]

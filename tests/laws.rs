@@ -10,19 +10,20 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use proptest::prelude::*;
-use scopegate::policy::catalog::Catalog;
 use scopegate::policy::catalog::endpoint::Path;
+use scopegate::policy::catalog::{Catalog, Reach};
 use scopegate::policy::ceiling::Displaced;
 use scopegate::policy::change::{Edit, Stamped};
 use scopegate::policy::company::Company;
 use scopegate::policy::consent::{Consent, Parties};
 use scopegate::policy::credential::{Credential, GrantState, Ground};
-use scopegate::policy::decision::{Facts, Verdict, decide};
+use scopegate::policy::decision::{Facts, Layer, Verdict, decide, effective, explain};
 use scopegate::policy::id::{CompanyId, CredentialId, Name, UserId};
 use scopegate::policy::query::{Needs, Query};
 use scopegate::policy::reason::Reason;
 use scopegate::policy::revision::Revision;
 use scopegate::policy::scope::{Scope, ScopeId};
+use scopegate::policy::token::Token;
 use scopegate::policy::user::User;
 
 const LEARN_AMP: &str = include_str!("../catalogs/learn-amp.yaml");
@@ -459,6 +460,281 @@ fn d16_a_layer_that_an_audience_requires_is_never_skipped() {
     }
 }
 
+/// An audience whose tokens live for a minute, and a role that reaches all of `a` and own `b`.
+const PEOPLE: &str = "
+audiences: { app: { token: required, max_token_age: 1m }, asking: { consent: required }, open: }
+scopes: { a: , b: , c: { implies: [b] }, d: }
+roles: { all: { scopes: { a: all } }, own: { scopes: { a: own, c: own } } }
+";
+
+fn ada() -> UserId {
+    UserId::parse("ada").expect("an id")
+}
+
+fn user(roles: &[&str]) -> User {
+    let roles: Vec<_> = roles.iter().map(|role| Name::parse(*role).expect("a name")).collect();
+    let mut user = User::put(None, &ada(), Revision(2), &roles).after;
+    user.stamp(Revision(6), at(0));
+    user
+}
+
+fn token(scopes: &[&str]) -> Token {
+    Token {
+        audience: "app".to_owned(),
+        scopes: scopes.iter().map(|name| scope(name)).collect(),
+        issued_at: Some(at(100)),
+        expires_at: Some(at(150)),
+        user: None,
+    }
+}
+
+#[test]
+fn d15_a_token_is_invalid_before_it_is_expired_before_it_is_anothers() {
+    let mut world = World::new(PEOPLE, None);
+    world.grant(&["a", "b"]);
+    world.now = at(120);
+    let own = token(&["a"]);
+    let reason = |token: &Token, seconds: i64, user: Option<&str>| {
+        let user = user.map(|id| UserId::parse(id).expect("an id"));
+        let query = Query { token: Some(token.clone()), user, ..query(&["a"], Some("app")) };
+        let known = self::user(&["all"]);
+        let facts = Facts { now: at(seconds), user: Some(&known), ..world.facts() };
+        match decide(&query, facts).expect("an audience") {
+            Verdict::Allowed { .. } => None,
+            Verdict::Denied { reason, .. } => Some(reason),
+        }
+    };
+    assert_eq!(reason(&own, 100, None), None, "issued now is not in the future");
+    assert_eq!(reason(&own, 99, None), Some(Reason::TokenInvalid), "no clock skew is allowed");
+    assert_eq!(reason(&own, 149, None), None);
+    assert_eq!(reason(&own, 150, None), Some(Reason::TokenExpired), "it ends at its end");
+    // Its user and the request's must be one, where both are named.
+    let named = Token { user: Some(ada()), ..own.clone() };
+    assert_eq!(reason(&named, 120, Some("ada")), None);
+    assert_eq!(reason(&named, 120, Some("bob")), Some(Reason::TokenInvalid));
+    assert_eq!(reason(&named, 150, Some("bob")), Some(Reason::TokenInvalid), "first of all");
+    // It must not end before it begins; it may end as it begins, and is then over.
+    let backwards = Token { expires_at: Some(at(99)), ..own.clone() };
+    assert_eq!(reason(&backwards, 120, None), Some(Reason::TokenInvalid));
+    let at_once = Token { expires_at: Some(at(100)), ..own.clone() };
+    assert_eq!(reason(&at_once, 120, None), Some(Reason::TokenExpired));
+    // The audience's minute, whatever the token's own end.
+    let endless = Token { expires_at: None, ..own.clone() };
+    assert_eq!(reason(&endless, 159, None), None);
+    assert_eq!(reason(&endless, 160, None), Some(Reason::TokenExpired));
+    let ageless = Token { issued_at: None, ..own.clone() };
+    assert_eq!(reason(&ageless, 120, None), Some(Reason::TokenExpired), "of any age");
+    for other in ["", "open", "App"] {
+        let token = Token { audience: other.to_owned(), ..own.clone() };
+        assert_eq!(reason(&token, 120, None), Some(Reason::TokenAudienceMismatch), "{other}");
+        assert_eq!(reason(&token, 150, None), Some(Reason::TokenExpired), "{other}");
+    }
+    let narrow = Token { scopes: vec![scope("b"), scope("nowhere")], ..own };
+    assert_eq!(reason(&narrow, 120, None), Some(Reason::ScopeNotInToken));
+}
+
+#[test]
+fn d17_own_reaches_the_users_own_records_only() {
+    let mut world = World::new(PEOPLE, None);
+    world.grant(&["a", "c", "d"]);
+    let decided = |roles: &[&str], names: &[&str], owner: Option<&str>| {
+        let owner = owner.map(|id| UserId::parse(id).expect("an id"));
+        let query = Query { user: Some(ada()), owner, ..query(names, Some("open")) };
+        let user = user(roles);
+        decide(&query, Facts { user: Some(&user), ..world.facts() }).expect("an audience")
+    };
+    let denied = |reason, name| Verdict::Denied { reason, missing: vec![scope(name)] };
+    let (own, all) =
+        (Verdict::Allowed { reach: Reach::Own }, Verdict::Allowed { reach: Reach::All });
+    for owner in [None, Some("ada")] {
+        assert_eq!(decided(&["own"], &["a"], owner), own);
+        assert_eq!(decided(&["own", "all"], &["a"], owner), all, "roles are united");
+        assert_eq!(decided(&["own", "all"], &["a", "b"], owner), own, "the least of all scopes");
+    }
+    assert_eq!(decided(&["own"], &["a"], Some("bob")), denied(Reason::NotRecordOwner, "a"));
+    assert_eq!(decided(&["all"], &["a"], Some("bob")), all);
+    assert_eq!(decided(&["own"], &["b"], None), own, "a role is closed: `c` implies `b` (D1)");
+    assert_eq!(decided(&["own", "all"], &["d"], None), denied(Reason::UserLacksPermission, "d"));
+    assert_eq!(decided(&["gone"], &["a"], None), denied(Reason::UserLacksPermission, "a"), "D2");
+    assert_eq!(decided(&[], &["a"], None), denied(Reason::UserLacksPermission, "a"));
+}
+
+#[test]
+fn d21_a_user_consents_to_what_they_could_do_and_what_that_implies() {
+    let mut world = World::new(PEOPLE, None);
+    world.grant(&["a", "c", "d"]);
+    let of = Parties { company: Revision(2), user: Revision(6), credential: Revision(3) };
+    let user = user(&["own"]);
+    let names = |scopes: &[ScopeId]| strings(&world.catalog.names(scopes));
+    let put = |before: Option<&Consent>, asked: &[&str]| {
+        Consent::put(before, of, &world.catalog, &user, &world.ids(asked))
+    };
+    let first = put(None, &["a", "c", "d"]);
+    assert_eq!(names(&first.added), ["a", "b", "c"], "not `d`, which no role permits");
+    assert!(first.removed.is_empty() && first.fields.is_empty() && !first.is_none());
+    let mut consent = first.after;
+    consent.stamp(Revision(9), at(0));
+    assert_eq!(consent.revision, Revision(9));
+    // The next one replaces it, and what stays is neither added nor removed.
+    let next = put(Some(&consent), &["a"]);
+    assert!(next.added.is_empty());
+    assert_eq!(names(&next.removed), ["b", "c"]);
+    assert!(put(Some(&consent), &["c", "a", "a"]).is_none(), "the same again changes nothing");
+    let refused = put(Some(&consent), &[]);
+    assert_eq!(names(&refused.removed), ["a", "b", "c"]);
+    assert!(refused.fields.is_empty());
+    // To refuse everything at once is a change too: the log says that it was asked.
+    let nothing = put(None, &["d"]);
+    assert!(nothing.added.is_empty() && !nothing.is_none());
+    assert_eq!(nothing.fields[0].field, "scopes");
+    let ask = |consent: Option<&Consent>, name: &str| {
+        let query = Query { user: Some(ada()), ..query(&[name], Some("asking")) };
+        let facts = Facts { user: Some(&user), consent, ..world.facts() };
+        decide(&query, facts).expect("an audience")
+    };
+    assert_eq!(ask(Some(&consent), "a"), Verdict::Allowed { reach: Reach::Own });
+    let denied = Verdict::Denied { reason: Reason::ScopeNotConsented, missing: vec![scope("a")] };
+    assert_eq!(ask(Some(&refused.after), "a"), denied);
+    assert_eq!(ask(None, "a"), denied, "no record allows nothing");
+    // A scope that has left the catalog left the consent with it, and is not taken again.
+    world.apply("audiences: { asking: }\nscopes: { a: }\nroles: { own: { scopes: { a: all } } }");
+    let after = Consent::put(Some(&consent), of, &world.catalog, &user, &[]);
+    assert_eq!(strings(&world.catalog.names(&after.removed)), ["a"]);
+    assert_eq!(after.removed.len(), 1);
+}
+
+#[test]
+fn d22_explanations_and_lists_say_what_a_check_says() {
+    let mut world = World::new(PEOPLE, Some(&["a", "b", "c"]));
+    world.grant(&["a", "c"]);
+    let user = user(&["own"]);
+    let facts = Facts { user: Some(&user), ..world.facts() };
+    let bob = UserId::parse("bob").expect("an id");
+    let all = ["a", "b", "c", "d", "nowhere"];
+    let asked = Query { user: Some(ada()), owner: Some(bob), ..query(&all, Some("open")) };
+    let listed = effective(&asked, facts).expect("an audience");
+    let own = ["a", "b", "c"].map(|name| (scope(name), Reach::Own));
+    assert_eq!(listed, own, "without an owner, sorted");
+    let explained = explain(&asked, facts).expect("an audience");
+    assert_eq!(explained.len(), all.len());
+    for (name, said) in all.iter().zip(explained) {
+        assert_eq!(said.scope, scope(name));
+        let layers: Vec<_> = said.layers.iter().map(|(layer, _)| *layer).collect();
+        assert_eq!(layers, [Layer::Company, Layer::Credential, Layer::User], "those that apply");
+        let first = said.layers.iter().filter_map(|(_, said)| said.err()).min();
+        let one = Query { needs: query(&[name], None).needs, ..asked.clone() };
+        let Ok(Verdict::Denied { reason, .. }) = decide(&one, facts) else { panic!("denied") };
+        assert_eq!(Some(reason), first, "{name}");
+    }
+    let path = Path::parse("/nowhere").expect("a path");
+    let lost = Query { needs: Needs::Endpoint { method: "GET".into(), path }, ..asked };
+    assert_eq!(explain(&lost, facts), Ok(vec![]), "an unknown endpoint needs no scope");
+}
+
+#[test]
+fn d18_an_edit_says_what_moved_and_a_stamp_keeps_births() {
+    let mut world = World::new(PLAIN, None);
+    assert_eq!(world.restrict(&["mid"]), ["mid", "top"]);
+    assert!(world.restrict(&["mid"]).is_empty(), "once is enough");
+    let fields = |edit: &Edit<Credential>| {
+        let all = edit.fields.iter();
+        all.map(|f| format!("{} {}>{}", f.field, f.before, f.after)).collect::<Vec<_>>()
+    };
+    let a = world.ids(&["a"]);
+    let given = world.credential.grant(&a, Some(at(5)), world.ground()).expect("within");
+    let end = "\"1970-01-01T00:00:05Z\"";
+    assert_eq!(fields(&given), [format!("grants[a].expires_at >{end}")]);
+    world.credential = given.after;
+    world.credential.stamp(Revision(20), at(7));
+    world.company.stamp(Revision(21), at(8));
+    let (company, credential) = (&world.company, &world.credential);
+    assert_eq!((company.created_at, credential.created_at), (Revision(2), Revision(3)));
+    assert_eq!((company.create_time, credential.create_time), (at(0), at(0)), "born once");
+    assert_eq!((company.update_time, credential.update_time), (at(8), at(7)));
+    let gone = credential.revoke(&a, world.ground());
+    assert_eq!(fields(&gone), [format!("grants[a].expires_at {end}>")]);
+    // What is made is born when it is committed, not when it was planned.
+    let id = CompanyId::parse("other").expect("an id");
+    let mut made = Company::create(id, String::new(), &world.catalog, None, at(1)).after;
+    made.stamp(Revision(30), at(9));
+    assert_eq!((made.created_at, made.create_time), (Revision(30), at(9)));
+    let ground = Ground { company: &made, ..world.ground() };
+    let id = CredentialId::parse("new").expect("an id");
+    let mut made = Credential::create(id, String::new(), None, &[], ground).expect("within").after;
+    made.stamp(Revision(31), at(10));
+    assert_eq!((made.created_at, made.create_time), (Revision(31), at(10)));
+}
+
+#[test]
+fn d9_the_refusal_names_twenty_scopes_and_counts_the_rest() {
+    let many: Vec<_> = (10..40).map(|n| format!("s{n}")).collect();
+    let world = World::new(&format!("scopes: {{ {}: }}", many.join(": , ")), Some(&[]));
+    let said = |count: usize| {
+        let names: Vec<_> = many.iter().take(count).map(String::as_str).collect();
+        let refused = world.credential.grant(&world.ids(&names), None, world.ground());
+        refused.expect_err("above the ceiling").to_string()
+    };
+    let rest = "not in the company's ceiling; the operator can add to it";
+    assert_eq!(said(1), format!("`s10` is {rest}"));
+    assert_eq!(said(2), format!("`s10`, `s11` are {rest}"));
+    assert!(said(20).ends_with(&format!("`s28`, `s29` are {rest}")));
+    assert!(said(21).ends_with(&format!("`s29` and 1 more are {rest}")));
+}
+
+#[test]
+fn d3_a_restriction_is_undone_only_above_what_still_stands() {
+    let mut world = World::new(PLAIN, None);
+    world.grant(&["top"]);
+    let first = world.restrict_noting(&["top"]);
+    world.add(&["top"]);
+    let below = |world: &World, taken: &(Vec<Displaced>, Revision)| {
+        let asleep = world.company.asleep_below(&world.catalog, &taken.0, taken.1);
+        strings(&world.catalog.names(&asleep))
+    };
+    assert!(below(&world, &first).is_empty(), "`mid` and `low` never went");
+    let second = world.restrict_noting(&["low"]);
+    world.add(&["top"]);
+    assert_eq!(below(&world, &first), ["low", "mid"]);
+    let third = world.restrict_noting(&["low"]);
+    world.add(&["top"]);
+    // What was undone is another restriction than the one that came after `first`.
+    world.restore(&third);
+    assert_eq!(below(&world, &first), ["low", "mid"]);
+    world.restore(&second);
+    assert!(below(&world, &first).is_empty());
+    world.restore(&first);
+    assert_eq!(world.reason(&["top"]), None);
+}
+
+#[test]
+fn d13_checks_share_their_facts_only_if_all_their_parties_are_one() {
+    let one = Query { user: Some(ada()), ..query(&["a"], None) };
+    let by_token = Token { user: Some(ada()), ..token(&[]) };
+    assert!(one.has_parties_of(&Query { needs: query(&["b"], None).needs, ..one.clone() }));
+    assert!(one.has_parties_of(&Query { user: None, token: Some(by_token), ..one.clone() }));
+    let company = CompanyId::parse("Acme").expect("an id");
+    let credential = CredentialId::parse("HR").expect("an id");
+    assert!(!one.has_parties_of(&Query { company, ..one.clone() }));
+    assert!(!one.has_parties_of(&Query { credential, ..one.clone() }));
+    assert!(!one.has_parties_of(&Query { user: None, ..one.clone() }));
+}
+
+#[test]
+fn d2_a_catalog_says_what_it_has_otherwise() {
+    let world = World::new(PEOPLE, None);
+    let next = PEOPLE.replace("d: }", "e: { implies: [b] } }").replace("a: own", "a: all");
+    let next = world.catalog.succeed(&next.replace("1m", "2m")).expect("a catalog");
+    let moved = next.difference(&world.catalog);
+    assert_eq!((moved.added, moved.removed_names), (vec![scope("e")], vec![scope("d")]));
+    assert_eq!(moved.changed_scopes, []);
+    assert_eq!(
+        (moved.changed_audiences, moved.changed_roles),
+        (vec!["app".into()], vec!["own".into()])
+    );
+    let none = world.catalog.difference(&world.catalog);
+    assert_eq!(none, Default::default());
+}
+
 #[test]
 fn d19_what_expires_now_is_over_and_dormant_is_reported_first() {
     let mut world = World::new(PLAIN, None);
@@ -474,19 +750,27 @@ fn d19_what_expires_now_is_over_and_dormant_is_reported_first() {
 
 /// One random step in a small world.
 #[derive(Clone, Debug)]
-enum Act {
+pub enum Act {
     /// Undoes a restriction, the latest is 0, as far as it took these scopes.
     Undo(usize, Vec<usize>),
+    /// Gives these scopes, until this second if there is one.
     Grant(Vec<usize>, Option<i64>),
+    /// Takes these scopes from the credential.
     Revoke(Vec<usize>),
+    /// Makes the credential's scopes exactly these.
     Replace(Vec<usize>),
+    /// Makes the credential's scopes those of the ceiling.
     Reset,
+    /// Takes these scopes from the ceiling.
     Restrict(Vec<usize>),
+    /// Adds these scopes to the ceiling.
     Add(Vec<usize>),
+    /// So many seconds pass.
     Wait(i64),
 }
 
-const NAMES: [&str; 6] = ["a", "b", "c", "top", "mid", "low"];
+/// The scopes that acts are about.
+pub const NAMES: [&str; 6] = ["a", "b", "c", "top", "mid", "low"];
 
 fn act() -> impl Strategy<Value = Act> {
     let some = || prop::collection::vec(0..NAMES.len(), 1..3);
@@ -697,67 +981,68 @@ fn cases() -> u32 {
     std::env::var("SCOPEGATE_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(10_000)
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig { cases: cases(), failure_persistence: None, ..ProptestConfig::default() })]
-
-    /// After any sequence of changes, what is allowed is what plain sets say.
-    #[test]
-    fn stamps_say_what_plain_sets_say(acts in prop::collection::vec(act(), 1..40)) {
-        let mut world = World::new(PLAIN, None);
-        let mut model = Model { ceiling: (0..NAMES.len()).collect(), ..Model::default() };
-        for act in acts {
-            let now = world.now.as_second();
-            model.grants.retain(|_, held| held.end.is_none_or(|end| end > now));
-            match &act {
-                Act::Wait(_) => {}
-                Act::Grant(some, end) => {
-                    let wanted: BTreeSet<_> = some.iter().flat_map(|n| implied(*n)).collect();
-                    let within = wanted.is_subset(&model.ceiling);
-                    let asked = world.credential.grant(&world.ids(&names(some)), None, world.ground());
-                    prop_assert_eq!(asked.is_ok(), within);
-                    if within {
-                        for n in &wanted {
-                            if let Some(held) = model.grants.get_mut(n).filter(|held| !held.asleep) {
-                                held.end = held.end.zip(*end).map(|(a, b)| a.max(b));
-                            }
+/// After any sequence of changes, what is allowed is what plain sets say. `fuzz/` chooses the
+/// sequence in another way.
+pub fn what_stamps_say_is_what_plain_sets_say(acts: impl IntoIterator<Item = Act>) {
+    let mut world = World::new(PLAIN, None);
+    let mut model = Model { ceiling: (0..NAMES.len()).collect(), ..Model::default() };
+    for act in acts {
+        let now = world.now.as_second();
+        model.grants.retain(|_, held| held.end.is_none_or(|end| end > now));
+        match &act {
+            Act::Wait(_) => {}
+            Act::Grant(some, end) => {
+                let wanted: BTreeSet<_> = some.iter().flat_map(|n| implied(*n)).collect();
+                let within = wanted.is_subset(&model.ceiling);
+                let asked = world.credential.grant(&world.ids(&names(some)), None, world.ground());
+                assert_eq!(asked.is_ok(), within);
+                if within {
+                    for n in &wanted {
+                        if let Some(held) = model.grants.get_mut(n).filter(|held| !held.asleep) {
+                            held.end = held.end.zip(*end).map(|(a, b)| a.max(b));
                         }
-                        model.fill(&wanted, *end);
                     }
+                    model.fill(&wanted, *end);
                 }
-                Act::Revoke(some) => {
-                    some.iter().flat_map(|n| implying(*n)).for_each(|n| { model.grants.remove(&n); });
-                }
-                Act::Replace(some) => {
-                    let wanted: BTreeSet<_> = some.iter().flat_map(|n| implied(*n)).collect();
-                    let within = wanted.is_subset(&model.ceiling);
-                    let asked = world.credential.replace(&world.ids(&names(some)), world.ground());
-                    prop_assert_eq!(asked.is_ok(), within);
-                    if within {
-                        model.grants.retain(|n, _| wanted.contains(n));
-                        model.fill(&wanted, None);
-                    }
-                }
-                Act::Reset => {
-                    let wanted = model.ceiling.clone();
+            }
+            Act::Revoke(some) => {
+                some.iter().flat_map(|n| implying(*n)).for_each(|n| {
+                    model.grants.remove(&n);
+                });
+            }
+            Act::Replace(some) => {
+                let wanted: BTreeSet<_> = some.iter().flat_map(|n| implied(*n)).collect();
+                let within = wanted.is_subset(&model.ceiling);
+                let asked = world.credential.replace(&world.ids(&names(some)), world.ground());
+                assert_eq!(asked.is_ok(), within);
+                if within {
                     model.grants.retain(|n, _| wanted.contains(n));
                     model.fill(&wanted, None);
                 }
-                Act::Restrict(some) => {
-                    let gone: BTreeSet<_> = some.iter().flat_map(|n| implying(*n)).collect();
-                    let gone: BTreeSet<_> = gone.intersection(&model.ceiling).copied().collect();
-                    for n in &gone {
-                        model.ceiling.remove(n);
-                        if let Some(held) = model.grants.get_mut(n).filter(|held| !held.asleep) {
-                            held.asleep = true;
-                            held.slept.insert(model.taken.len());
-                        }
+            }
+            Act::Reset => {
+                let wanted = model.ceiling.clone();
+                model.grants.retain(|n, _| wanted.contains(n));
+                model.fill(&wanted, None);
+            }
+            Act::Restrict(some) => {
+                let gone: BTreeSet<_> = some.iter().flat_map(|n| implying(*n)).collect();
+                let gone: BTreeSet<_> = gone.intersection(&model.ceiling).copied().collect();
+                for n in &gone {
+                    model.ceiling.remove(n);
+                    if let Some(held) = model.grants.get_mut(n).filter(|held| !held.asleep) {
+                        held.asleep = true;
+                        held.slept.insert(model.taken.len());
                     }
-                    let gone = gone.into_iter().map(|n| (n, model.undone.remove(&n).unwrap_or_default()));
-                    let gone = gone.collect();
-                    model.taken.push(gone);
                 }
-                Act::Add(some) => model.ceiling.extend(some.iter().flat_map(|n| implied(*n))),
-                Act::Undo(n, some) => if *n < model.taken.len() {
+                let gone =
+                    gone.into_iter().map(|n| (n, model.undone.remove(&n).unwrap_or_default()));
+                let gone = gone.collect();
+                model.taken.push(gone);
+            }
+            Act::Add(some) => model.ceiling.extend(some.iter().flat_map(|n| implied(*n))),
+            Act::Undo(n, some) => {
+                if *n < model.taken.len() {
                     let at = model.taken.len() - 1 - n;
                     let wanted: BTreeSet<_> = some.iter().flat_map(|n| implied(*n)).collect();
                     let taken = model.taken[at].clone();
@@ -770,21 +1055,37 @@ proptest! {
                         continue;
                     }
                     for n in places {
-                        model.undone.entry(n).or_default().extend(taken[&n].iter().copied().chain([at]));
-                        if let Some(held) = model.grants.get_mut(&n) && held.slept.contains(&at) {
+                        model
+                            .undone
+                            .entry(n)
+                            .or_default()
+                            .extend(taken[&n].iter().copied().chain([at]));
+                        if let Some(held) = model.grants.get_mut(&n)
+                            && held.slept.contains(&at)
+                        {
                             held.asleep = false;
                         }
                     }
-                },
-            }
-            world.act(&act);
-            let now = world.now.as_second();
-            for (n, name) in NAMES.iter().enumerate() {
-                let held = model.active(n).is_some_and(|held| held.end.is_none_or(|end| end > now));
-                prop_assert_eq!(world.reason(&[name]).is_none(), held, "{} after {:?}", name, act);
-                prop_assert!(!held || model.ceiling.contains(&n), "nothing above the ceiling");
+                }
             }
         }
+        world.act(&act);
+        let now = world.now.as_second();
+        for (n, name) in NAMES.iter().enumerate() {
+            let held = model.active(n).is_some_and(|held| held.end.is_none_or(|end| end > now));
+            assert_eq!(world.reason(&[name]).is_none(), held, "{} after {:?}", name, act);
+            assert!(!held || model.ceiling.contains(&n), "nothing above the ceiling");
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: cases(), failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// After any sequence of changes, what is allowed is what plain sets say.
+    #[test]
+    fn stamps_say_what_plain_sets_say(acts in prop::collection::vec(act(), 1..40)) {
+        what_stamps_say_is_what_plain_sets_say(acts);
     }
 
     /// Whoever holds a scope holds all that it implies, after every change and at every later

@@ -144,7 +144,7 @@ impl Default for Reply {
 }
 
 /// The one message of a request.
-async fn read<B, Q>(mut body: B, limit: usize) -> Result<Q, Status>
+pub(super) async fn read<B, Q>(mut body: B, limit: usize) -> Result<Q, Status>
 where
     B: Body<Data = Bytes, Error: Into<timely::Error>> + Unpin,
     Q: Message + Default,

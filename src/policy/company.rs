@@ -120,6 +120,7 @@ impl Company {
         below.retain(|scope| {
             let woken = scopes.contains(scope);
             let stayed = self.ceiling.get(*scope).is_some_and(|added_at| *added_at <= at);
+            // No two changes share a revision: `from`, where a scope was added, is never `at`.
             let covers = |window: &Window| window.from < at && at <= window.to;
             let undone = self.restored.get(*scope).is_some_and(|all| all.iter().any(covers));
             !woken && !stayed && !undone
@@ -158,6 +159,7 @@ impl Company {
     #[must_use]
     pub fn admits(&self, scope: ScopeId, granted_at: Revision) -> bool {
         let Some(added_at) = self.ceiling.get(scope) else { return false };
+        // `to` is a restriction's revision, and so no grant's.
         let woken = |window: &Window| window.from <= granted_at && granted_at < window.to;
         granted_at >= *added_at || self.restored.get(scope).is_some_and(|w| w.iter().any(woken))
     }

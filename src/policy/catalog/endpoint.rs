@@ -36,8 +36,8 @@ pub enum PathError {
     /// It carries a query or fragment.
     #[error("must come without query and fragment")]
     Query,
-    /// It has an empty segment before its end.
-    #[error("must not have an empty segment (`//`)")]
+    /// It has an empty segment before its end, or one that is empty to some servers.
+    #[error("must not have an empty segment (`//`, `/;`)")]
     EmptySegment,
     /// It has a segment that means another one.
     #[error("must not have a segment `.` or `..`")]
@@ -90,8 +90,11 @@ impl Path {
 }
 
 fn check_segment(segment: &str) -> Result<(), PathError> {
-    if segment == "." || segment == ".." {
-        return Err(PathError::DotSegment);
+    // `..;x` climbs where a server drops what follows a `;`, and `;x` is nothing there.
+    match plainest(segment).as_slice() {
+        b"." | b".." => return Err(PathError::DotSegment),
+        [] if !segment.is_empty() => return Err(PathError::EmptySegment),
+        _ => {}
     }
     let mut rest = segment.chars();
     while let Some(c) = rest.next() {
@@ -138,6 +141,9 @@ pub enum TemplateError {
     /// A segment mixes braces and text, or a parameter has no name.
     #[error("`{0}` is neither a literal nor a parameter like `{{id}}`")]
     Segment(String),
+    /// Some servers take it for a literal of another template.
+    #[error("`{0}` is to some servers another endpoint's segment at the same place")]
+    Twin(String),
     /// Another template has the same shape.
     #[error("another endpoint has the same method and the same shape of path")]
     SameShape,
@@ -190,7 +196,10 @@ impl Endpoints {
                 _ if segment.is_empty() => return Err(PathError::EmptySegment.into()),
                 _ => {
                     check_segment(segment)?;
-                    node.plain_literals.insert(plainest(segment));
+                    let is_new = node.plain_literals.insert(plainest(segment));
+                    if !is_new && !node.literals.contains_key(segment) {
+                        return Err(TemplateError::Twin(segment.to_owned()));
+                    }
                     node.literals.entry(segment.into()).or_default()
                 }
             };
@@ -206,41 +215,49 @@ impl Endpoints {
     #[must_use]
     pub fn find(&self, method: &str, path: &Path) -> Option<&Endpoint> {
         let segments: Vec<_> = path.segments().collect();
-        self.methods.get(method)?.find(&segments)
+        self.methods.get(method)?.find(&segments).ok().flatten()
     }
 }
 
+/// A segment that some servers take for a literal: no other way through the tree may answer.
+struct Unclear;
+
 impl Node {
     /// Depth is that of the template tree, so what a caller sends cannot deepen it.
-    fn find(&self, segments: &[&str]) -> Option<&Endpoint> {
+    fn find(&self, segments: &[&str]) -> Result<Option<&Endpoint>, Unclear> {
         let Some((first, rest)) = segments.split_first() else {
-            return self.endpoint.as_ref();
+            return Ok(self.endpoint.as_ref());
         };
         if let Some(literal) = self.literals.get(*first) {
-            if let Some(endpoint) = literal.find(rest) {
-                return Some(endpoint);
+            if let Some(endpoint) = literal.find(rest)? {
+                return Ok(Some(endpoint));
             }
         } else if self.plain_literals.contains(&plainest(first)) {
             // `/users/export;x=1` and `/users/%65xport` are `/users/export` to some servers: such
             // a segment is no parameter, or a weaker endpoint would answer for a stronger one.
-            return None;
+            return Err(Unclear);
         }
         // A parameter matches a non-empty segment: a trailing slash never matches.
-        let node = self.parameter.as_ref().filter(|_| !first.is_empty())?;
-        node.find(rest)
+        match &self.parameter {
+            Some(node) if !first.is_empty() => node.find(rest),
+            _ => Ok(None),
+        }
     }
 }
 
-/// A segment as the most lenient server reads it: without what follows a `;`, and decoded. Only
+/// A segment as the most lenient server reads it: decoded, and without what follows a `;`. Only
 /// ever used to refuse.
 fn plainest(segment: &str) -> Vec<u8> {
-    let mut bytes = segment.split(';').next().unwrap_or_default().bytes();
+    let mut bytes = segment.bytes();
     let mut plain = Vec::with_capacity(segment.len());
     while let Some(byte) = bytes.next() {
         let mut digit = || char::from(bytes.next()?).to_digit(16);
         let decoded = if byte == b'%' { digit().zip(digit()) } else { None };
         let decoded = decoded.and_then(|(high, low)| u8::try_from(high * 16 + low).ok());
-        plain.push(decoded.unwrap_or(byte));
+        match decoded.unwrap_or(byte) {
+            b';' => break,
+            byte => plain.push(byte),
+        }
     }
     plain
 }
@@ -307,6 +324,15 @@ mod tests {
     }
 
     #[test]
+    fn no_other_way_answers_for_what_a_server_may_take_for_a_literal() {
+        let all = endpoints(&[("GET", "/users/me/photo"), ("GET", "/users/{id}/{what}")]);
+        assert_eq!(found(&all, "GET", "/users/me/files"), Some("/users/*id*/*what*"));
+        for path in ["/users/me/photo;x", "/users/me/photo%3Bx", "/users/me;x/files"] {
+            assert_eq!(found(&all, "GET", path), None, "{path}");
+        }
+    }
+
+    #[test]
     fn a_path_that_could_be_read_twice_is_refused() {
         for bad in [
             "",
@@ -329,12 +355,26 @@ mod tests {
             "/a%00",
             "/%75sers",
             "/a/./",
+            "/a/..;/b",
+            "/a/.;x=1",
+            "/a/..%3Bx/b",
+            "/;x",
+            "/a/;/b",
         ] {
             assert!(Path::parse(bad).is_err(), "{bad:?}");
         }
-        for good in
-            ["/", "/a", "/a/", "/a/b.c", "/a/...", "/a%20b", "/a%C3%A9", "/a@b:c;d=e", "/a%40b"]
-        {
+        for good in [
+            "/",
+            "/a",
+            "/a/",
+            "/a/b.c",
+            "/a/...",
+            "/a%20b",
+            "/a%C3%A9",
+            "/a@b:c;d=e",
+            "/a%40b",
+            "/a%2Bb",
+        ] {
             assert!(Path::parse(good).is_ok(), "{good:?}");
         }
     }
@@ -358,6 +398,32 @@ mod tests {
             "/a?b",
         ] {
             assert!(insert("GET", bad).is_err(), "{bad}");
+        }
+        assert!(insert("GET", "/%C3%A9/a").is_ok() && insert("GET", "/%C3%A9/b").is_ok());
+        for twin in ["%c3%a9", "%C3%A9;x", "%C3%A9%3B"] {
+            let refused = Err(TemplateError::Twin(twin.to_owned()));
+            assert_eq!(insert("GET", &format!("/{twin}/c")), refused, "{twin}");
+        }
+        for bad in ["{}", "x{id}", "{a}{b}", "{a{b}}", "{", "}"] {
+            let unclear = Err(TemplateError::Segment(bad.to_owned()));
+            assert_eq!(insert("GET", &format!("/fresh/{bad}")), unclear, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_path_is_as_long_as_a_template_may_be() {
+        let endpoint = Endpoint { audience: None, scopes: vec![] };
+        let mut all = Endpoints::default();
+        for len in [MAX_PATH_LEN, MAX_PATH_LEN + 1, MAX_PATH_LEN + 2] {
+            let path = format!("/{}", "a".repeat(len - 1));
+            let (parsed, inserted) =
+                (Path::parse(path.as_str()), all.insert("GET", &path, endpoint.clone()));
+            if len == MAX_PATH_LEN {
+                assert!(parsed.is_ok() && inserted.is_ok());
+                continue;
+            }
+            assert_eq!(parsed, Err(PathError::TooLong(len)));
+            assert_eq!(inserted, Err(TemplateError::TooLong(len)));
         }
     }
 }

@@ -1,0 +1,53 @@
+//! Catalog: no file makes the reader panic; what it accepts can be applied, given to a company,
+//! kept, and read back as it was.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use scopegate::policy::catalog::{Catalog, Difference};
+use scopegate::policy::company::Company;
+use scopegate::policy::id::CompanyId;
+use scopegate::policy::revision::Revision;
+use scopegate::store::{Fact, FactKey, fuzz};
+
+fuzz_target!(|bytes: &[u8]| {
+    let Ok(yaml) = std::str::from_utf8(bytes) else { return };
+    let mut catalog = match Catalog::empty().succeed(yaml) {
+        Ok(catalog) => catalog,
+        Err(errors) => {
+            assert!(!errors.0.is_empty(), "refused without a reason");
+            // A carriage return alone ends a line too (YAML 1.2 section 5.4).
+            let ends = yaml.matches(['\n', '\r']).count() as u64;
+            let lines = ends + 1;
+            let placed = errors.0.iter().all(|e| (1..=lines).contains(&e.line) && e.column > 0);
+            assert!(placed, "{errors}");
+            return;
+        }
+    };
+    catalog.revision = Revision(7);
+    let same = |other: &Catalog| {
+        assert_eq!(catalog.difference(other), Difference::default());
+        assert_eq!(other.difference(&catalog), Difference::default());
+        assert_eq!(catalog.numbers(), other.numbers());
+        assert_eq!(catalog.yaml, other.yaml);
+    };
+    same(&catalog);
+    same(&catalog.succeed(yaml).expect("what was applied can be applied again"));
+    let bytes = fuzz::fact_bytes(&Fact::Catalog(catalog.clone().into()));
+    let Some(Fact::Catalog(kept)) = fuzz::fact(&FactKey::Catalog, Revision(7), &bytes) else {
+        panic!("what is kept does not read back")
+    };
+    same(&kept);
+    // A company gets all of it, closed, with every scope under its name (D4).
+    let all: Vec<_> = catalog.scope_ids().collect();
+    let id = CompanyId::parse("acme").expect("an id");
+    let time = jiff::Timestamp::UNIX_EPOCH;
+    let company = Company::create(id, String::new(), &catalog, None, time).after;
+    assert_eq!(company.ceiling.len(), all.len());
+    assert_eq!(company.view(&catalog).ceiling.len(), all.len());
+    for scope in all.iter().take(50) {
+        for below in catalog.closure(&[*scope]) {
+            assert!(catalog.implying_closure(&[below]).contains(scope), "both ways the same");
+        }
+        assert_eq!(catalog.name(*scope).and_then(|name| catalog.id(name)), Some(*scope));
+    }
+});

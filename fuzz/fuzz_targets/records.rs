@@ -1,0 +1,53 @@
+//! Records: what is read from disk is damage, or a fact that is written as it was read. The first
+//! byte chooses what is read.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use scopegate::policy::consent::Parties;
+use scopegate::policy::id::{CompanyId, CredentialId, Name, UserId};
+use scopegate::policy::revision::Revision;
+use scopegate::store::{Fact, FactKey, fuzz};
+
+/// What there is to compare of a fact. A catalog's numbers have no order.
+fn written(fact: &Fact) -> String {
+    let Fact::Catalog(catalog) = fact else { return format!("{fact:?}") };
+    let (ids, last) = catalog.numbers();
+    let ids: std::collections::BTreeMap<_, _> = ids.iter().collect();
+    format!("{} {ids:?} {last} {:?} {}", catalog.yaml, catalog.file_digest, catalog.revision)
+}
+
+fuzz_target!(|bytes: &[u8]| {
+    let Some((kind, bytes)) = bytes.split_first() else { return };
+    let own = Revision(5);
+    let key = match kind % 11 {
+        0 => FactKey::Catalog,
+        1 => FactKey::Keyring,
+        2 => FactKey::Company(CompanyId::parse("acme").expect("an id")),
+        3 => FactKey::Credential(own, CredentialId::parse("hr").expect("an id")),
+        4 => FactKey::Impact(own),
+        5 => FactKey::User(own, UserId::parse("ada").expect("an id")),
+        6 => FactKey::Secret(own, Name::parse("0123").expect("a name")),
+        7 => FactKey::Consent(Parties { company: own, user: own, credential: own }),
+        8 => {
+            let Some(change) = fuzz::change(own, bytes) else { return };
+            let again = fuzz::change(own, &fuzz::change_bytes(&change));
+            assert_eq!(again.as_ref(), Some(&change));
+            return;
+        }
+        9 => {
+            let Some(answered) = fuzz::answered(bytes) else { return };
+            let again = fuzz::answered(&fuzz::answered_bytes(answered.clone()));
+            assert_eq!(again, Some(answered));
+            return;
+        }
+        _ => {
+            assert!(fuzz::keys_are_read_as_written(bytes));
+            return;
+        }
+    };
+    let Some(fact) = fuzz::fact(&key, Revision(9), bytes) else { return };
+    assert_eq!(fact.revision(), Revision(9));
+    let kept = fuzz::fact_bytes(&fact);
+    let again = fuzz::fact(&key, Revision(9), &kept).expect("what is written reads");
+    assert_eq!(written(&again), written(&fact));
+});

@@ -1,0 +1,150 @@
+//! Fuzz: a door to the readers of this floor, for `fuzz/` alone. No other build has it.
+//!
+//! Not here: what must hold of what was read; each target says so.
+
+use std::convert::Infallible;
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body::Frame;
+use http_body_util::StreamBody;
+use prost::Message;
+use tonic::Status;
+
+use super::access::{Asked, Concerns};
+use super::page::{self, List};
+use super::{express, parse};
+use crate::policy::caller::Caller;
+use crate::policy::query::Query;
+use crate::proto;
+use crate::store::Incarnation;
+
+/// How many kinds of request [`request`] knows.
+pub const KINDS: u8 = 33;
+
+/// Reads these bytes as a request of one kind; none if they are no message.
+#[must_use]
+pub fn request(kind: u8, bytes: &[u8]) -> Option<Result<(), Status>> {
+    fn plain<Q: Message + Default, T, E: Into<Status>>(
+        bytes: &[u8],
+        parse: impl FnOnce(Q) -> Result<T, E>,
+    ) -> Option<Result<(), Status>> {
+        let request = Q::decode(bytes).ok()?;
+        Some(parse(request).map(drop).map_err(Into::into))
+    }
+    fn asked<Q: Message + Default + Concerns, T, E: Into<Status>>(
+        bytes: &[u8],
+        parse: impl FnOnce(Asked<Q>) -> Result<T, E>,
+    ) -> Option<Result<(), Status>> {
+        let request = Asked::by(Caller::Anonymous, Q::decode(bytes).ok()?);
+        Some(request.and_then(|asked| parse(asked).map(drop).map_err(Into::into)))
+    }
+    match kind % KINDS {
+        0 => plain(bytes, parse::check),
+        1 => plain(bytes, parse::batch),
+        2 => plain(bytes, parse::explain),
+        3 => plain(bytes, parse::effective),
+        4 => asked(bytes, parse::grant),
+        5 => asked(bytes, parse::revoke),
+        6 => asked(bytes, parse::replace),
+        7 => asked(bytes, parse::reset),
+        8 => asked(bytes, parse::update_credential),
+        9 => asked(bytes, parse::delete_credential),
+        10 => asked(bytes, parse::add_company_scopes),
+        11 => asked(bytes, parse::update_company),
+        12 => asked(bytes, parse::delete_company),
+        13 => asked(bytes, parse::restrict),
+        14 => asked(bytes, parse::restore),
+        15 => asked(bytes, parse::create_company),
+        16 => asked(bytes, parse::create_credential),
+        17 => plain(bytes, import),
+        18 => asked(bytes, parse::apply_catalog),
+        19 => asked(bytes, parse::create_secret),
+        20 => asked(bytes, parse::delete_secret),
+        21 => plain(bytes, parse::verify_secret),
+        22 => asked(bytes, parse::put_user),
+        23 => asked(bytes, parse::delete_user),
+        24 => plain(bytes, |request: proto::GetUserRequest| {
+            parse::user(request.company_id, request.user_id)
+        }),
+        25 => asked(bytes, parse::put_consent),
+        26 => asked(bytes, parse::delete_consent),
+        27 => plain(bytes, parse::consent),
+        28 => plain(bytes, |request: proto::GetCredentialRequest| {
+            parse::credential(request.company_id, request.credential_id)
+        }),
+        29 => plain(bytes, |request: proto::ListCredentialsRequest| {
+            parse::company(request.company_id)?;
+            page::size(request.page_size)?;
+            parse::holding(request.scope, request.include_dormant)
+        }),
+        30 => plain(bytes, |request: proto::ListChangesRequest| {
+            parse::optional_company(request.company_id)
+        }),
+        31 => asked(bytes, parse::create_key),
+        _ => asked(bytes, parse::delete_key),
+    }
+}
+
+fn import(message: proto::ImportCredentialsRequest) -> Result<(), Status> {
+    let terms = parse::import_terms(&Caller::Anonymous, &message)?;
+    parse::import_message(&message, &terms)?;
+    for (n, company) in message.companies.into_iter().enumerate() {
+        parse::imported_company(n, company)?;
+    }
+    for (n, credential) in message.credentials.into_iter().enumerate() {
+        parse::imported_credential(n, credential)?;
+    }
+    Ok(())
+}
+
+/// Reads these bytes as a check.
+#[must_use]
+pub fn check(bytes: &[u8]) -> Option<Query> {
+    let request = proto::CheckRequest::decode(bytes).ok()?;
+    parse::check(request).ok().map(|(query, _)| query)
+}
+
+/// The token of the page of a list behind this place.
+#[must_use]
+pub fn token(of: Incarnation, rpc: &str, parameters: &[&str], last: &str) -> String {
+    List::new(of, rpc, parameters).token(last)
+}
+
+/// The place that a page of a list starts behind.
+///
+/// # Errors
+/// It is no token of this list.
+pub fn place(
+    of: Incarnation,
+    rpc: &str,
+    parameters: &[&str],
+    token: &str,
+) -> Result<Option<String>, Status> {
+    Ok(List::new(of, rpc, parameters).after(token)?)
+}
+
+/// Reads one message from the pieces in which its request came.
+///
+/// # Errors
+/// There is not exactly one message.
+pub fn express(pieces: Vec<Bytes>, limit: usize) -> Result<proto::CheckRequest, Status> {
+    let frames = pieces.into_iter().map(|piece| Ok::<_, Infallible>(Frame::data(piece)));
+    let body = StreamBody::new(tokio_stream::iter(frames));
+    let mut read = pin!(express::read(body, limit));
+    let mut context = Context::from_waker(Waker::noop());
+    // All pieces are there: a stream that gives others a turn goes on when it is asked again.
+    loop {
+        if let Poll::Ready(message) = read.as_mut().poll(&mut context) {
+            return message;
+        }
+    }
+}
+
+/// The key that these headers present.
+#[must_use]
+pub fn presented(headers: &HeaderMap) -> Option<Option<&str>> {
+    super::presented(headers).ok()
+}
