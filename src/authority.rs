@@ -72,6 +72,8 @@ pub struct Authority {
     desks: Arc<Desks>,
     /// How many more proposals of imports may wait for the writer.
     room: Arc<Semaphore>,
+    /// Whether who presents no key may do everything, also when there are keys.
+    admits_anybody: bool,
 }
 
 /// An answer and the one published revision at which it is right (D12).
@@ -120,7 +122,13 @@ impl Authority {
         let room = Arc::new(Semaphore::new(import::ROOM));
         let desks: Arc<Desks> = Arc::default();
         let desk = desks.set_up(facts.front());
-        Ok(Self { facts, clock, seen, desk, desks, room })
+        Ok(Self { facts, clock, seen, desk, desks, room, admits_anybody: false })
+    }
+
+    /// The same, for everybody: who presents no key may do everything, also when there are keys.
+    #[must_use]
+    pub fn admitting_anybody(self, admits_anybody: bool) -> Self {
+        Self { admits_anybody, ..self }
     }
 
     /// The same authority, for one core: what it was just asked for there it has at hand.
@@ -133,6 +141,7 @@ impl Authority {
             desk: self.desks.set_up(self.facts.front()),
             desks: Arc::clone(&self.desks),
             room: Arc::clone(&self.room),
+            admits_anybody: self.admits_anybody,
         }
     }
 

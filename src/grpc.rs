@@ -61,19 +61,16 @@ pub struct Doors {
     pub watchers: Arc<Level>,
     /// Where decisions are logged, if they are.
     pub decisions: Option<Arc<Decisions>>,
-    /// Whether who presents no key may do everything, also when there are keys.
-    unauthenticated: bool,
 }
 
 impl Doors {
-    /// Doors that are not open yet. Once there is a key, they let nobody through without one,
-    /// unless everybody may be `unauthenticated`.
+    /// Doors that are not open yet.
     #[must_use]
-    pub fn new(unauthenticated: bool, decisions: Option<Arc<Decisions>>) -> Self {
+    pub fn new(decisions: Option<Arc<Decisions>>) -> Self {
         let (authority, desk) = (Arc::default(), Arc::default());
         let closing = watch::Sender::new(false);
         let watchers = Arc::default();
-        Self { authority, desk, closing, watchers, decisions, unauthenticated }
+        Self { authority, desk, closing, watchers, decisions }
     }
 
     /// Who makes a call with these headers on a connection of this peer (D8).
@@ -90,9 +87,7 @@ impl Doors {
         };
         match proven {
             Ok(caller) => Ok(caller),
-            Err(Unproven::Nothing) if self.unauthenticated || !authority.asks_for_keys() => {
-                Ok(Caller::Anonymous)
-            }
+            Err(Unproven::Nothing) if !authority.asks_for_keys() => Ok(Caller::Anonymous),
             Err(unproven) => Err(status::unproven(unproven)),
         }
     }

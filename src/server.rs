@@ -83,11 +83,8 @@ async fn serve(args: &ServeArgs, catalog: Option<&str>, frame: &mut Frame) -> Re
             return Ok(());
         }
     };
-    let asks_for_keys = authority.asks_for_keys() && !args.allow_unauthenticated;
+    let asks_for_keys = authority.asks_for_keys();
     if !args.listen.ip().is_loopback() && !asks_for_keys {
-        if !args.allow_unauthenticated {
-            return Err(open_to_all(args));
-        }
         tracing::warn!(
             "callers are not authenticated: anybody who reaches this address can change everything"
         );
@@ -133,12 +130,32 @@ async fn open<'a>(
         Authority::new(Arc::new(store), entries)
             .map_err(|_| OpenError::Damaged(data_dir.display().to_string()))
     });
-    let authority = doors.open(opened.await.map_err(|_| StoreError::Damaged)??);
+    let authority = opened.await.map_err(|_| StoreError::Damaged)??;
+    let authority = authority.admitting_anybody(args.allow_unauthenticated);
+    let prepared = prepare(&authority, catalog, args).await;
+    if prepared.is_err() {
+        tokio::task::block_in_place(|| authority.close());
+    }
+    prepared?;
+    // Only now: whoever comes before would be served by what is not settled yet.
+    Ok(doors.open(authority))
+}
+
+/// Sees to it that a store can be served as it was asked for.
+async fn prepare(
+    authority: &Authority,
+    catalog: Option<&str>,
+    args: &ServeArgs,
+) -> Result<(), Failure> {
+    let is_open_to_all = !args.allow_unauthenticated && !authority.asks_for_keys();
+    if !args.listen.ip().is_loopback() && is_open_to_all {
+        return Err(open_to_all(args));
+    }
     apply_catalog(authority, catalog, args).await?;
     if args.demo {
         demo::furnish(authority).await.map_err(|error| Failure::Config(error.to_string()))?;
     }
-    Ok(authority)
+    Ok(())
 }
 
 /// Nobody asked for a server that everybody can change.

@@ -87,3 +87,29 @@ async fn a_connection_of_age_is_asked_to_end() {
     }
     server.client().await.check("acme", "hr", &["users:read"]).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn probes_that_never_end_take_no_place_from_calls() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let server = start(dir.path(), &["--max-in-flight", "4"]);
+    let channel = Channel::from_shared(server.url()).expect("a URL");
+    let channel = channel.connect().await.expect("a connection");
+    let mut open = JoinSet::new();
+    for _ in 0..50 {
+        let mut grpc = tonic::client::Grpc::new(channel.clone());
+        open.spawn(async move {
+            grpc.ready().await.expect("ready");
+            let never = tokio_stream::pending::<HealthCheckRequest>();
+            let codec =
+                tonic_prost::ProstCodec::<_, tonic_health::pb::HealthCheckResponse>::default();
+            let path = http::uri::PathAndQuery::from_static("/grpc.health.v1.Health/Check");
+            grpc.streaming(tonic::Request::new(never), path, codec).await.map(drop)
+        });
+    }
+    // On the same connection, so that the probes have come before it is asked.
+    let client = Client::over(channel);
+    for _ in 0..20 {
+        client.check("acme", "hr", &["users:read"]).await;
+    }
+    assert!(open.try_join_next().is_none(), "the probes are still open");
+}

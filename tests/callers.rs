@@ -399,7 +399,17 @@ async fn the_first_key_closes_the_door_and_the_last_operator_stays() {
     let server = Server::with_catalog(dir.path(), "360learning.yaml");
     let anybody = server.client().await;
     anybody.create_company("acme", None).await;
-    for lost in [new_key("s", &[Role::Service], &[]), new_key("o", &[Role::Operator], &["acme"])] {
+    let over = Some(Timestamp { seconds: 1, nanos: 0 });
+    for lost in [
+        new_key("s", &[Role::Service], &[]),
+        new_key("o", &[Role::Operator], &["acme"]),
+        CreateKeyRequest { expires_at: over, ..new_key("o", &[Role::Operator], &[]) },
+        CreateKeyRequest {
+            certificate: "spiffe://a".to_owned(),
+            certificate_only: true,
+            ..new_key("o", &[Role::Operator], &[])
+        },
+    ] {
         let (code, details) = refused(create(&anybody, lost).await);
         assert_eq!(code, Code::FailedPrecondition);
         assert_eq!(details.error_info().expect("it").reason, "FIRST_KEY_NOT_OPERATOR");
@@ -621,4 +631,123 @@ fn an_address_that_others_reach_needs_a_key_first() {
     let server = Server::start(&store, &["--listen", "0.0.0.0:0"]);
     assert!(server.address.starts_with("0.0.0.0:"));
     assert!(server.terminate().success());
+}
+
+/// A call whose headers go out at once, and its message when `send` says so.
+async fn held(
+    wire: &InterceptedService<Channel, Presents>,
+    path: &str,
+    message: Bytes,
+) -> (tokio::sync::oneshot::Sender<()>, tokio::task::JoinHandle<Result<(), Status>>) {
+    let (send, sent) = tokio::sync::oneshot::channel::<()>();
+    let mut grpc = tonic::client::Grpc::new(wire.clone());
+    grpc.ready().await.expect("ready");
+    let path: http::uri::PathAndQuery = path.to_owned().try_into().expect("a path");
+    let messages = tokio_stream::StreamExt::filter_map(
+        tokio_stream::StreamExt::then(
+            tokio_stream::once((sent, message)),
+            async |(sent, message)| {
+                sent.await.ok();
+                Some(message)
+            },
+        ),
+        |message| message,
+    );
+    let messages = Box::pin(messages);
+    let call = tokio::spawn(async move {
+        let answers = grpc.streaming(Request::new(messages), path, Raw).await;
+        answers?.into_inner().message().await.map(drop)
+    });
+    (send, call)
+}
+
+#[tokio::test]
+async fn what_a_call_says_after_its_key_was_revoked_is_not_heard() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (server, operator) = served(dir.path()).await;
+    let stolen = create(&operator, new_key("stolen", &[Role::Operator], &[])).await.expect("made");
+    let wire = wire(&server, Some(&stolen.secret)).await;
+    let check = harness::scopes_of("acme", "hr", &["users:read"]).encode_to_vec();
+    let key = new_key("another", &[Role::Operator], &[]).encode_to_vec();
+    let company = CreateCompanyRequest { company_id: "theirs".to_owned(), ..Default::default() };
+    let mut calls = Vec::new();
+    for (path, message) in [
+        ("AuthorizationService/Check", check),
+        ("KeyService/CreateKey", key),
+        ("DirectoryService/CreateCompany", company.encode_to_vec()),
+    ] {
+        calls.push(held(&wire, &format!("/scopegate.v1.{path}"), message.into()).await);
+    }
+    // The headers have come when a later call on the connection is answered.
+    call(&wire, "/scopegate.v1.CatalogService/GetCatalog", Bytes::new())
+        .await
+        .expect("good so far");
+    delete(&operator, stolen.key.as_ref().expect("a key")).await.expect("revoked");
+    for (send, call) in calls {
+        send.send(()).expect("it waits");
+        let (code, _) = refused(call.await.expect("it ends"));
+        assert_eq!(code, Code::Unauthenticated);
+    }
+    let changes = operator.changes.clone().list_changes(ListChangesRequest::default()).await;
+    let changes = changes.expect("a list").into_inner().changes;
+    assert!(changes.iter().all(|change| change.actor != "stolen"), "{changes:?}");
+}
+
+#[tokio::test]
+async fn the_first_key_ends_what_anybody_had_begun() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let server = Server::with_catalog(dir.path(), "360learning.yaml");
+    let anybody = wire(&server, None).await;
+    let key = new_key("late", &[Role::Operator], &[]).encode_to_vec();
+    let (send, late) = held(&anybody, "/scopegate.v1.KeyService/CreateKey", key.into()).await;
+    let client = server.client().await;
+    let watch = WatchChangesRequest { after_revision: 0, ..Default::default() };
+    let mut stream = client.changes.clone().watch_changes(watch).await.expect("open").into_inner();
+    stream.message().await.expect("a change");
+    create(&client, new_key("root", &[Role::Operator], &[])).await.expect("made");
+    send.send(()).expect("it waits");
+    assert_eq!(refused(late.await.expect("it ends")).0, Code::Unauthenticated);
+    let ended = loop {
+        match stream.message().await {
+            Ok(Some(_)) => {}
+            Ok(None) => panic!("it ended without a word"),
+            Err(status) => break status,
+        }
+    };
+    assert_eq!(ended.code(), Code::Unauthenticated);
+}
+
+#[tokio::test]
+async fn a_server_that_will_refuse_to_start_serves_nobody_before() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let store = dir.path().join("store");
+    drop(Server::with_catalog(&store, "360learning.yaml"));
+    let port = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = port.local_addr().expect("an address");
+    drop(port);
+    let listen = format!("0.0.0.0:{}", address.port());
+    let mut child = scopegate();
+    child.args(["serve", "--demo", "--drain-seconds", "2", "--listen", &listen, "--data-dir"]);
+    let mut child = child.arg(&store).stderr(std::process::Stdio::null()).spawn().expect("it runs");
+    let mut asked = 0;
+    let status = loop {
+        if let Some(status) = child.try_wait().expect("a child") {
+            break status;
+        }
+        let endpoint = Channel::from_shared(format!("http://{address}")).expect("a URL");
+        let endpoint = endpoint.timeout(std::time::Duration::from_millis(500));
+        let Ok(channel) = endpoint.connect().await else { continue };
+        let wire = InterceptedService::new(channel, Presents(None));
+        let mut keys = key_service_client::KeyServiceClient::new(wire);
+        for _ in 0..20 {
+            asked += 1;
+            let new = new_key("mine", &[Role::Operator], &[]);
+            keys.create_key(new).await.expect_err("nobody is served");
+        }
+    };
+    assert_eq!(status.code(), Some(64));
+    assert!(asked > 0, "it was asked while it started");
+    let server = Server::start(&store, &[]);
+    let keys = server.client().await.keys.list_keys(ListKeysRequest::default()).await;
+    assert!(keys.expect("a list").into_inner().keys.is_empty());
 }

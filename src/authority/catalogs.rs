@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::audit;
 use super::facts::View;
-use super::ledger::Terms;
+use super::ledger::{Terms, on_keyring};
 use super::refusal::Refusal;
 use super::repeat::{Begun, Reply};
 use super::{ATTEMPTS, Authority, etag};
@@ -169,7 +169,8 @@ impl Authority {
             before: exists.then(|| Fact::Catalog(Arc::clone(&view.catalog))),
             after: Some(Fact::Catalog(Arc::new(next))),
         };
-        let proposal = Proposal { rests_on: vec![], steps: vec![step], change, remember };
+        let proposal =
+            Proposal { rests_on: vec![on_keyring(view)], steps: vec![step], change, remember };
         let committed = self.commit(proposal).await?;
         Ok(committed.map(|receipt| receipt.revision))
     }

@@ -120,6 +120,8 @@ pub struct View {
     pub at: Revision,
     /// The catalog.
     pub catalog: Arc<Catalog>,
+    /// The last change of the keyring, which may be younger.
+    pub keyring: Revision,
 }
 
 /// Why a fact cannot be told at a view's revision.
@@ -250,10 +252,11 @@ impl Facts {
             if self.failed.load(Ordering::Acquire) {
                 return Err(StoreError::Unavailable);
             }
+            let keyring = self.keyring.load().revision;
             let at = self.published();
             let catalog = self.catalog.load_full();
             if catalog.revision <= at {
-                return Ok(View { at, catalog });
+                return Ok(View { at, catalog, keyring });
             }
             Box::pin(self.reached(catalog.revision)).await?;
         }

@@ -1,7 +1,9 @@
 //! Keys: who calls scopegate, and the keys by which that is known (D8).
 //!
 //! INVARIANT (revoked at once): the keyring is replaced when its change is durable and before
-//! that is acknowledged. A call that begins after the acknowledgement is judged by it.
+//! that is acknowledged. A message that is read after the acknowledgement is judged by it, whenever
+//! its call began; and a change rests on the keyring by which its caller was judged, so none is
+//! committed after the revocation of the key that makes it.
 //!
 //! Not here: what a role may do; `grpc::access` has the table of all calls.
 
@@ -83,14 +85,16 @@ impl Authority {
     /// Whether callers need a key: once there was one, for ever.
     #[must_use]
     pub fn asks_for_keys(&self) -> bool {
-        self.facts.keyring().is_used()
+        !self.admits_anybody && self.facts.keyring().is_used()
     }
 
-    /// Whether a caller is still who it proved to be: for calls that go on for long.
+    /// Whether a caller is still who it was when its call began. To be asked when its message has
+    /// come, and again and again while the call goes on.
     #[must_use]
     pub fn stands(&self, caller: &Caller) -> bool {
         match caller {
-            Caller::Anonymous => true,
+            Caller::Itself => true,
+            Caller::Anonymous => !self.asks_for_keys(),
             Caller::Key(key) => {
                 let keyring = self.facts.keyring();
                 let same = keyring.get(key.id.as_str()).is_some_and(|kept| kept == key);
@@ -119,8 +123,9 @@ impl Authority {
             let before = Arc::clone(&self.facts.keyring());
             // What does not exist has no etag.
             self.check_etag(terms, None)?;
-            let is_operator = new.roles.has(Role::Operator) && new.companies.is_empty();
-            if !before.is_used() && !is_operator {
+            let ended = is_over(new.expires_at, self.clock.now());
+            let lasts = !new.certificate_only && !ended && new.companies.is_empty();
+            if !before.is_used() && !(lasts && new.roles.has(Role::Operator)) {
                 return Err(Refusal::FirstKeyNotOperator);
             }
             if before.is_full() {

@@ -11,6 +11,7 @@ use super::facts::{Missed, View};
 use super::refusal::Refusal;
 use super::repeat::{Keep, RequestId};
 use super::{Authority, etag};
+use crate::policy::caller::Caller;
 use crate::policy::catalog::Catalog;
 use crate::policy::change::{Author, Change, ChangeKind, Edit, Stamped};
 use crate::policy::company::Company;
@@ -25,7 +26,9 @@ use crate::store::{
 /// The terms of a change: what its request says beside what to change.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Terms {
-    /// Who makes it, and why.
+    /// Who makes it. The change is committed only if that is still so.
+    pub caller: Caller,
+    /// What the audit record says of who makes it, and why.
     pub author: Author,
     /// The state that the caller has seen, if it says so.
     pub etag: Option<String>,
@@ -166,7 +169,8 @@ impl Authority {
         terms: &Terms,
         now: Timestamp,
     ) -> (Proposal, Made<T>) {
-        let Plan { before, edit, delete, rests_on, beside, keep } = plan;
+        let Plan { before, edit, delete, mut rests_on, beside, keep } = plan;
+        rests_on.push(on_keyring(view));
         let nothing = before.is_some() && !delete && edit.is_none();
         let Edit { after, added, removed, displaced, fields } = edit;
         let (added, removed) = (view.catalog.names(&added), view.catalog.names(&removed));
@@ -243,6 +247,11 @@ impl<T: Resource> Made<T> {
 pub(super) fn on_catalog(view: &View) -> (FactKey, Option<Revision>) {
     let revision = view.catalog.revision;
     (FactKey::Catalog, (revision > Revision::ZERO).then_some(revision))
+}
+
+/// A change stands only as long as its caller was looked for among these keys.
+pub(super) fn on_keyring(view: &View) -> (FactKey, Option<Revision>) {
+    (FactKey::Keyring, (view.keyring > Revision::ZERO).then_some(view.keyring))
 }
 
 /// A change of a credential stands only under the ceiling that it was planned under.

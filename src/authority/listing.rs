@@ -57,7 +57,7 @@ impl Authority {
     /// # Errors
     /// The store cannot answer.
     pub async fn catalog(&self) -> Result<Read<Arc<Catalog>>, Refusal> {
-        let View { at, catalog } = self.facts.view().await?;
+        let View { at, catalog, .. } = self.facts.view().await?;
         // A catalog that nobody has applied yet has no etag.
         let exists = catalog.revision > Revision::ZERO;
         let etag = if exists { self.etag(catalog.revision) } else { String::new() };
@@ -112,7 +112,7 @@ impl Authority {
         limit: usize,
     ) -> Result<Page<CompanyView>, Refusal> {
         for _ in 0..ATTEMPTS {
-            let View { at, catalog } = self.facts.view().await?;
+            let View { at, catalog, .. } = self.facts.view().await?;
             let (of, after) = (Arc::clone(&catalog), after.clone());
             let read = move |store: &dyn Store| {
                 let mut page = Filling::new(limit);

@@ -48,12 +48,15 @@ pub enum Refusal {
     /// The credential has as many secrets as it can have.
     #[error("the credential `{0}` has two live secrets: end one first")]
     TooManySecrets(CredentialId),
+    /// The caller's key was revoked, or is over.
+    #[error("the API key was revoked, or has expired")]
+    CallerGone,
     /// No such key.
     #[error("there is no key `{0}`")]
     KeyNotFound(Name),
     /// The first key would lock out whoever makes it.
     #[error(
-        "the first key must be an operator's that is bound to no company: from then on every call needs a key"
+        "the first key must be an operator's, with a secret, bound to no company and not over: from then on every call needs a key"
     )]
     FirstKeyNotOperator,
     /// Nobody could make another key.

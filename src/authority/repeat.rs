@@ -97,6 +97,10 @@ impl Authority {
         kind: ChangeKind,
     ) -> Result<Begun<R>, Refusal> {
         let view = self.facts.view().await?;
+        // After the view, whose keyring the change will rest on (revoked at once).
+        if !self.stands(&terms.caller) {
+            return Err(Refusal::CallerGone);
+        }
         let Some(request) = terms.to_remember() else { return Ok(Begun::Now(view)) };
         // After the view (once).
         let key = key(terms, kind, request);

@@ -10,7 +10,7 @@
 
 use tonic::{Request, Status, Streaming};
 
-use super::status;
+use super::{Doors, status};
 use crate::policy::caller::{Caller, Role, Roles};
 use crate::proto;
 
@@ -149,21 +149,34 @@ impl<R: Concerns> Asked<R> {
     ///
     /// # Errors
     /// It is not for the companies that the request names.
-    pub fn by(caller: Caller, request: R) -> Result<Self, Status> {
+    pub(super) fn by(caller: Caller, request: R) -> Result<Self, Status> {
         if request.is_reached_by(&caller) {
             Ok(Self { caller, request })
         } else {
             Err(status::not_permitted())
         }
     }
+}
+
+impl Doors {
+    /// What a caller asks for, whose message has come.
+    ///
+    /// # Errors
+    /// As for [`Asked::by`]; or its key was revoked while the message came.
+    pub fn asked_by<R: Concerns>(&self, caller: Caller, request: R) -> Result<Asked<R>, Status> {
+        if !self.ask()?.stands(&caller) {
+            return Err(status::no_longer_known());
+        }
+        Asked::by(caller, request)
+    }
 
     /// What a generated service was asked for.
     ///
     /// # Errors
-    /// As for [`Self::by`]; and nobody has said who asks.
-    pub(super) fn of(request: Request<R>) -> Result<Self, Status> {
+    /// As for [`Self::asked_by`]; and nobody has said who asks.
+    pub(super) fn asked<R: Concerns>(&self, request: Request<R>) -> Result<Asked<R>, Status> {
         let caller = request.extensions().get::<Caller>().cloned();
-        Self::by(caller.ok_or_else(status::not_permitted)?, request.into_inner())
+        self.asked_by(caller.ok_or_else(status::not_permitted)?, request.into_inner())
     }
 }
 

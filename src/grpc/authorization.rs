@@ -58,21 +58,21 @@ impl AuthorizationService for Doors {
         &self,
         request: Request<CheckRequest>,
     ) -> Result<Response<CheckResponse>, Status> {
-        self.decide(Asked::of(request)?).await.map(Response::new)
+        self.decide(self.asked(request)?).await.map(Response::new)
     }
 
     async fn batch_check(
         &self,
         request: Request<BatchCheckRequest>,
     ) -> Result<Response<BatchCheckResponse>, Status> {
-        self.decide_all(Asked::of(request)?).await.map(Response::new)
+        self.decide_all(self.asked(request)?).await.map(Response::new)
     }
 
     async fn explain_check(
         &self,
         request: Request<ExplainCheckRequest>,
     ) -> Result<Response<ExplainCheckResponse>, Status> {
-        let (query, at_least) = parse::explain(Asked::of(request)?.request)?;
+        let (query, at_least) = parse::explain(self.asked(request)?.request)?;
         let (answer, scopes) = self.ask()?.explain(&query, at_least).await?;
         let scopes = scopes.into_iter().map(render::explanation).collect();
         Ok(Response::new(ExplainCheckResponse { decision: Some(render::check(answer)), scopes }))
@@ -82,7 +82,7 @@ impl AuthorizationService for Doors {
         &self,
         request: Request<ListEffectiveScopesRequest>,
     ) -> Result<Response<ListEffectiveScopesResponse>, Status> {
-        let query = parse::effective(Asked::of(request)?.request)?;
+        let query = parse::effective(self.asked(request)?.request)?;
         let (scopes, revision) = self.ask()?.effective_scopes(&query).await?;
         let scopes = scopes.into_iter().map(render::effective).collect();
         Ok(Response::new(ListEffectiveScopesResponse { scopes, revision: revision.0 }))
@@ -92,7 +92,7 @@ impl AuthorizationService for Doors {
         &self,
         request: Request<GrantScopesRequest>,
     ) -> Result<Response<GrantScopesResponse>, Status> {
-        let (company, id, change, terms) = parse::grant(Asked::of(request)?)?;
+        let (company, id, change, terms) = parse::grant(self.asked(request)?)?;
         let render = reply::granted;
         Ok(Response::new(
             self.ask()?.change_credential(&company, &id, &change, &terms, render).await?,
@@ -103,7 +103,7 @@ impl AuthorizationService for Doors {
         &self,
         request: Request<RevokeScopesRequest>,
     ) -> Result<Response<RevokeScopesResponse>, Status> {
-        let (company, id, change, terms) = parse::revoke(Asked::of(request)?)?;
+        let (company, id, change, terms) = parse::revoke(self.asked(request)?)?;
         let render = reply::revoked;
         Ok(Response::new(
             self.ask()?.change_credential(&company, &id, &change, &terms, render).await?,
@@ -114,7 +114,7 @@ impl AuthorizationService for Doors {
         &self,
         request: Request<ReplaceScopesRequest>,
     ) -> Result<Response<ReplaceScopesResponse>, Status> {
-        let (company, id, change, terms) = parse::replace(Asked::of(request)?)?;
+        let (company, id, change, terms) = parse::replace(self.asked(request)?)?;
         let render = reply::replaced;
         Ok(Response::new(
             self.ask()?.change_credential(&company, &id, &change, &terms, render).await?,
@@ -125,7 +125,7 @@ impl AuthorizationService for Doors {
         &self,
         request: Request<ResetScopesRequest>,
     ) -> Result<Response<ResetScopesResponse>, Status> {
-        let (company, id, change, terms) = parse::reset(Asked::of(request)?)?;
+        let (company, id, change, terms) = parse::reset(self.asked(request)?)?;
         let render = reply::reset;
         Ok(Response::new(
             self.ask()?.change_credential(&company, &id, &change, &terms, render).await?,
@@ -136,7 +136,7 @@ impl AuthorizationService for Doors {
         &self,
         request: Request<RestoreGrantsRequest>,
     ) -> Result<Response<RestoreGrantsResponse>, Status> {
-        let (restoration, terms) = parse::restore(Asked::of(request)?)?;
+        let (restoration, terms) = parse::restore(self.asked(request)?)?;
         let render = reply::restored;
         Ok(Response::new(self.ask()?.restore_grants(&restoration, &terms, render).await?))
     }
@@ -145,7 +145,7 @@ impl AuthorizationService for Doors {
         &self,
         request: Request<AddCompanyScopesRequest>,
     ) -> Result<Response<AddCompanyScopesResponse>, Status> {
-        let (id, change, terms) = parse::add_company_scopes(Asked::of(request)?)?;
+        let (id, change, terms) = parse::add_company_scopes(self.asked(request)?)?;
         let render = reply::scopes_added;
         Ok(Response::new(self.ask()?.change_company(&id, &change, &terms, render).await?))
     }
@@ -154,7 +154,7 @@ impl AuthorizationService for Doors {
         &self,
         request: Request<RestrictCompanyScopesRequest>,
     ) -> Result<Response<RestrictCompanyScopesResponse>, Status> {
-        let (restriction, terms) = parse::restrict(Asked::of(request)?)?;
+        let (restriction, terms) = parse::restrict(self.asked(request)?)?;
         let render = reply::restricted;
         Ok(Response::new(self.ask()?.restrict_company(&restriction, &terms, render).await?))
     }

@@ -10,6 +10,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::access::Asked;
+use super::change::gone;
 use super::{Doors, status};
 use crate::authority::refusal::Refusal;
 use crate::policy::caller::Caller;
@@ -28,7 +29,7 @@ impl BackupService for Doors {
         &self,
         request: Request<BackupRequest>,
     ) -> Result<Response<Self::BackupStream>, Status> {
-        let Asked { caller, .. } = Asked::of(request)?;
+        let Asked { caller, .. } = self.asked(request)?;
         let backup = self.ask()?.backup().await?;
         let (send, parts) = mpsc::channel(AHEAD);
         // It waits for the disk, and for the client.
@@ -79,10 +80,6 @@ async fn hand_on(
     let Some(authority) = doors.authority() else { return };
     let mut closing = doors.closing();
     loop {
-        if !authority.stands(&caller) {
-            send.send(Err(status::no_longer_known())).await.ok();
-            return;
-        }
         let hand_on = async {
             match parts.recv().await {
                 Some(part) => send.send(part).await.is_ok(),
@@ -93,6 +90,11 @@ async fn hand_on(
             more = hand_on => if !more { return },
             _ = closing.wait_for(|closing| *closing) => {
                 send.try_send(Err(status::ending())).ok();
+                return;
+            }
+            // Also while the client takes nothing: its place is another's.
+            () = gone(authority, &caller) => {
+                send.try_send(Err(status::no_longer_known())).ok();
                 return;
             }
         }

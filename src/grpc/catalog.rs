@@ -2,7 +2,6 @@
 
 use tonic::{Request, Response, Status};
 
-use super::access::Asked;
 use super::{Doors, parse, reply};
 use crate::proto::catalog_service_server::CatalogService;
 use crate::proto::{
@@ -15,7 +14,7 @@ impl CatalogService for Doors {
         &self,
         request: Request<ApplyCatalogRequest>,
     ) -> Result<Response<ApplyCatalogResponse>, Status> {
-        let (yaml, terms) = parse::apply_catalog(Asked::of(request)?)?;
+        let (yaml, terms) = parse::apply_catalog(self.asked(request)?)?;
         Ok(Response::new(self.ask()?.apply_catalog(&yaml, &terms, reply::applied).await?))
     }
 
@@ -23,7 +22,7 @@ impl CatalogService for Doors {
         &self,
         request: Request<GetCatalogRequest>,
     ) -> Result<Response<GetCatalogResponse>, Status> {
-        Asked::of(request)?;
+        self.asked(request)?;
         let read = self.ask()?.catalog().await?;
         let (yaml, etag, revision) = (read.resource.yaml.clone(), read.etag, read.revision.0);
         Ok(Response::new(GetCatalogResponse { yaml, etag, revision }))

@@ -11,6 +11,7 @@ use tonic::{Request, Response, Status};
 use super::access::Asked;
 use super::page::{self, List};
 use super::{Doors, fields, parse, render, status};
+use crate::authority::Authority;
 use crate::policy::caller::Caller;
 use crate::policy::id::CompanyId;
 use crate::policy::revision::Revision;
@@ -22,7 +23,10 @@ use crate::proto::{
 /// How many changes a watcher may be behind before its stream is no longer fed.
 const WINDOW: usize = 64;
 
-/// How often to look whether the key of a watcher that nothing is sent to is over.
+/// How many streams may be open at once.
+const WATCHERS: u64 = 1_000;
+
+/// How often to look whether the key of a stream is over.
 const OVER: Duration = Duration::from_secs(1);
 
 #[tonic::async_trait]
@@ -34,7 +38,7 @@ impl ChangeService for Doors {
         &self,
         request: Request<ListChangesRequest>,
     ) -> Result<Response<ListChangesResponse>, Status> {
-        let request = Asked::of(request)?.request;
+        let request = self.asked(request)?.request;
         let company = parse::optional_company(request.company_id)?;
         let size = page::size(request.page_size)?;
         let of = company.as_ref().map_or("", CompanyId::as_str);
@@ -57,7 +61,7 @@ impl ChangeService for Doors {
         &self,
         request: Request<WatchChangesRequest>,
     ) -> Result<Response<Self::WatchChangesStream>, Status> {
-        let Asked { caller, request } = Asked::of(request)?;
+        let Asked { caller, request } = self.asked(request)?;
         let company = parse::optional_company(request.company_id)?;
         let of = company.as_ref().map_or("", CompanyId::as_str);
         let cursors = List::new(self.ask()?.incarnation(), "WatchChanges", &[of]);
@@ -65,13 +69,16 @@ impl ChangeService for Doors {
             Some(last) => last.parse().map_err(|_| foreign_cursor())?,
             None => request.after_revision,
         };
+        if self.watchers.read() >= WATCHERS {
+            return Err(status::too_many_watchers(WATCHERS));
+        }
         let (send, stream) = mpsc::channel(WINDOW);
         tokio::spawn(watch(self.clone(), caller, company, Revision(after), cursors, send));
         Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
     }
 }
 
-/// Sends changes as they are published, until the watcher or the server goes.
+/// Sends changes as they are published, until the watcher, its key or the server goes.
 async fn watch(
     doors: Doors,
     caller: Caller,
@@ -84,43 +91,53 @@ async fn watch(
     let _counted = doors.watchers.one();
     let mut bell = authority.bell();
     let mut closing = doors.closing();
-    loop {
-        // Heard before the read: a publication during it rings again.
-        let head = *bell.borrow_and_update();
-        // To revoke a key is a change, which rings.
-        if !authority.stands(&caller) {
-            send.send(Err(status::no_longer_known())).await.ok();
-            return;
-        }
-        let (changes, more) = match authority.changes(company.clone(), after, WINDOW).await {
-            Ok(found) => found,
-            Err(refusal) => {
-                send.send(Err(refusal.into())).await.ok();
-                return;
+    let feed = async {
+        loop {
+            // Heard before the read: a publication during it rings again.
+            let head = *bell.borrow_and_update();
+            let (changes, more) = match authority.changes(company.clone(), after, WINDOW).await {
+                Ok(found) => found,
+                Err(refusal) => return Some(refusal.into()),
+            };
+            for change in changes {
+                // To revoke a key is a change, and what comes behind it is not for who had it.
+                if !authority.stands(&caller) {
+                    return Some(status::no_longer_known());
+                }
+                after = change.revision;
+                let cursor = cursors.token(&after.to_string());
+                let change = Some(render::change(change));
+                // A slow watcher holds up its own stream, and nothing else.
+                if send.send(Ok(WatchChangesResponse { change, cursor })).await.is_err() {
+                    return None;
+                }
             }
-        };
-        for change in changes {
-            after = change.revision;
-            let cursor = cursors.token(&after.to_string());
-            let change = Some(render::change(change));
-            let step = WatchChangesResponse { change, cursor };
-            // A slow watcher holds up its own stream, and nothing else.
-            tokio::select! {
-                sent = send.send(Ok(step)) => if sent.is_err() { return },
-                _ = closing.wait_for(|closing| *closing) => return,
+            if more {
+                continue;
+            }
+            // Everything up to the head is read, also where it concerns other companies.
+            after = after.max(head);
+            if bell.changed().await.is_err() {
+                return None;
             }
         }
-        if more {
-            continue;
-        }
-        // Everything up to the head is read, also where it concerns other companies.
-        after = after.max(head);
-        tokio::select! {
-            rung = bell.changed() => if rung.is_err() { return },
-            () = tokio::time::sleep(OVER) => {}
-            () = send.closed() => return,
-            _ = closing.wait_for(|closing| *closing) => return,
-        }
+    };
+    let ended = tokio::select! {
+        ended = feed => ended,
+        () = send.closed() => None,
+        () = gone(authority, &caller) => Some(status::no_longer_known()),
+        _ = closing.wait_for(|closing| *closing) => None,
+    };
+    if let Some(status) = ended {
+        // It waits behind what the watcher has not read, but not for a watcher that never reads.
+        tokio::time::timeout(OVER, send.send(Err(status))).await.ok();
+    }
+}
+
+/// Waits until a caller is no longer who it was.
+pub(super) async fn gone(authority: &Authority, caller: &Caller) {
+    while authority.stands(caller) {
+        tokio::time::sleep(OVER).await;
     }
 }
 

@@ -116,6 +116,8 @@ struct Line<'a> {
     time: String,
     revision: u64,
     caller: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key_id: Option<&'a str>,
     company_id: &'a str,
     credential_id: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -156,6 +158,10 @@ impl<'a> Line<'a> {
             time: time.to_string(),
             revision: revision.0,
             caller: caller.name(),
+            key_id: match caller {
+                Caller::Key(key) => Some(key.id.as_str()),
+                _ => None,
+            },
             company_id: query.company.as_str(),
             credential_id: query.credential.as_str(),
             scopes,

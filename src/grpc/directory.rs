@@ -2,7 +2,6 @@
 
 use tonic::{Request, Response, Status, Streaming};
 
-use super::access::Asked;
 use super::page::{self, List, after, next};
 use super::{Doors, import, parse, render, reply};
 use crate::authority::secrets::Verification;
@@ -16,7 +15,7 @@ impl DirectoryService for Doors {
         &self,
         request: Request<CreateCompanyRequest>,
     ) -> Result<Response<CreateCompanyResponse>, Status> {
-        let (new, terms) = parse::create_company(Asked::of(request)?)?;
+        let (new, terms) = parse::create_company(self.asked(request)?)?;
         let render = reply::company_created;
         Ok(Response::new(self.ask()?.create_company(&new, &terms, render).await?))
     }
@@ -25,7 +24,7 @@ impl DirectoryService for Doors {
         &self,
         request: Request<GetCompanyRequest>,
     ) -> Result<Response<GetCompanyResponse>, Status> {
-        let id = parse::company(Asked::of(request)?.request.company_id)?;
+        let id = parse::company(self.asked(request)?.request.company_id)?;
         let read = self.ask()?.company(&id).await?;
         let (company, revision) = (render::company(read.resource, read.etag), read.revision.0);
         Ok(Response::new(GetCompanyResponse { company: Some(company), revision }))
@@ -35,7 +34,7 @@ impl DirectoryService for Doors {
         &self,
         request: Request<ListCompaniesRequest>,
     ) -> Result<Response<ListCompaniesResponse>, Status> {
-        let request = Asked::of(request)?.request;
+        let request = self.asked(request)?.request;
         let size = page::size(request.page_size)?;
         let list = List::new(self.ask()?.incarnation(), "ListCompanies", &[]);
         let after = after(&list, &request.page_token, CompanyId::parse)?;
@@ -55,7 +54,7 @@ impl DirectoryService for Doors {
         &self,
         request: Request<UpdateCompanyRequest>,
     ) -> Result<Response<UpdateCompanyResponse>, Status> {
-        let (id, change, terms) = parse::update_company(Asked::of(request)?)?;
+        let (id, change, terms) = parse::update_company(self.asked(request)?)?;
         let render = reply::company_updated;
         Ok(Response::new(self.ask()?.change_company(&id, &change, &terms, render).await?))
     }
@@ -64,7 +63,7 @@ impl DirectoryService for Doors {
         &self,
         request: Request<DeleteCompanyRequest>,
     ) -> Result<Response<DeleteCompanyResponse>, Status> {
-        let (id, change, terms) = parse::delete_company(Asked::of(request)?)?;
+        let (id, change, terms) = parse::delete_company(self.asked(request)?)?;
         let render = reply::company_deleted;
         Ok(Response::new(self.ask()?.change_company(&id, &change, &terms, render).await?))
     }
@@ -73,7 +72,7 @@ impl DirectoryService for Doors {
         &self,
         request: Request<CreateCredentialRequest>,
     ) -> Result<Response<CreateCredentialResponse>, Status> {
-        let (new, terms) = parse::create_credential(Asked::of(request)?)?;
+        let (new, terms) = parse::create_credential(self.asked(request)?)?;
         let render = reply::credential_created;
         Ok(Response::new(self.ask()?.create_credential(&new, &terms, render).await?))
     }
@@ -82,7 +81,7 @@ impl DirectoryService for Doors {
         &self,
         request: Request<GetCredentialRequest>,
     ) -> Result<Response<GetCredentialResponse>, Status> {
-        let request = Asked::of(request)?.request;
+        let request = self.asked(request)?.request;
         let (company, id) = parse::credential(request.company_id, request.credential_id)?;
         let read = self.ask()?.credential(&company, &id).await?;
         let (credential, revision) =
@@ -94,7 +93,7 @@ impl DirectoryService for Doors {
         &self,
         request: Request<ListCredentialsRequest>,
     ) -> Result<Response<ListCredentialsResponse>, Status> {
-        let request = Asked::of(request)?.request;
+        let request = self.asked(request)?.request;
         let size = page::size(request.page_size)?;
         let dormant = if request.include_dormant { "dormant" } else { "" };
         let parameters = [&request.company_id, &request.scope, dormant];
@@ -118,7 +117,7 @@ impl DirectoryService for Doors {
         &self,
         request: Request<UpdateCredentialRequest>,
     ) -> Result<Response<UpdateCredentialResponse>, Status> {
-        let (company, id, change, terms) = parse::update_credential(Asked::of(request)?)?;
+        let (company, id, change, terms) = parse::update_credential(self.asked(request)?)?;
         let render = reply::credential_updated;
         Ok(Response::new(
             self.ask()?.change_credential(&company, &id, &change, &terms, render).await?,
@@ -129,7 +128,7 @@ impl DirectoryService for Doors {
         &self,
         request: Request<DeleteCredentialRequest>,
     ) -> Result<Response<DeleteCredentialResponse>, Status> {
-        let (company, id, change, terms) = parse::delete_credential(Asked::of(request)?)?;
+        let (company, id, change, terms) = parse::delete_credential(self.asked(request)?)?;
         let render = reply::credential_deleted;
         Ok(Response::new(
             self.ask()?.change_credential(&company, &id, &change, &terms, render).await?,
@@ -140,14 +139,14 @@ impl DirectoryService for Doors {
         &self,
         request: Request<Streaming<ImportCredentialsRequest>>,
     ) -> Result<Response<ImportCredentialsResponse>, Status> {
-        Ok(Response::new(import::import(self, Asked::of(request)?).await?))
+        Ok(Response::new(import::import(self, self.asked(request)?).await?))
     }
 
     async fn create_secret(
         &self,
         request: Request<CreateSecretRequest>,
     ) -> Result<Response<CreateSecretResponse>, Status> {
-        let (company, id, terms) = parse::create_secret(Asked::of(request)?)?;
+        let (company, id, terms) = parse::create_secret(self.asked(request)?)?;
         let render = reply::secret_created;
         Ok(Response::new(self.ask()?.create_secret(&company, &id, &terms, render).await?))
     }
@@ -156,7 +155,7 @@ impl DirectoryService for Doors {
         &self,
         request: Request<DeleteSecretRequest>,
     ) -> Result<Response<DeleteSecretResponse>, Status> {
-        let (company, id, secret, terms) = parse::delete_secret(Asked::of(request)?)?;
+        let (company, id, secret, terms) = parse::delete_secret(self.asked(request)?)?;
         let render = reply::secret_deleted;
         Ok(Response::new(self.ask()?.delete_secret(&company, &id, &secret, &terms, render).await?))
     }
@@ -165,7 +164,7 @@ impl DirectoryService for Doors {
         &self,
         request: Request<VerifySecretRequest>,
     ) -> Result<Response<VerifySecretResponse>, Status> {
-        let (company, named, presented) = parse::verify_secret(Asked::of(request)?.request)?;
+        let (company, named, presented) = parse::verify_secret(self.asked(request)?.request)?;
         let found = match presented {
             Some(secret) => self.ask()?.verify_secret(&company, named.as_ref(), &secret).await?,
             None => Verification::Wrong,
@@ -177,7 +176,7 @@ impl DirectoryService for Doors {
         &self,
         request: Request<PutUserRequest>,
     ) -> Result<Response<PutUserResponse>, Status> {
-        let (company, id, roles, terms) = parse::put_user(Asked::of(request)?)?;
+        let (company, id, roles, terms) = parse::put_user(self.asked(request)?)?;
         let of = company.clone();
         let render = move |done| reply::user_put(&of, done);
         Ok(Response::new(self.ask()?.put_user(&company, &id, &roles, &terms, render).await?))
@@ -187,7 +186,7 @@ impl DirectoryService for Doors {
         &self,
         request: Request<GetUserRequest>,
     ) -> Result<Response<GetUserResponse>, Status> {
-        let request = Asked::of(request)?.request;
+        let request = self.asked(request)?.request;
         let (company, id) = parse::user(request.company_id, request.user_id)?;
         let read = self.ask()?.user(&company, &id).await?;
         let user = Some(render::user(read.resource, &company, read.etag));
@@ -198,7 +197,7 @@ impl DirectoryService for Doors {
         &self,
         request: Request<ListUsersRequest>,
     ) -> Result<Response<ListUsersResponse>, Status> {
-        let request = Asked::of(request)?.request;
+        let request = self.asked(request)?.request;
         let size = page::size(request.page_size)?;
         let list = List::new(self.ask()?.incarnation(), "ListUsers", &[&request.company_id]);
         let after = after(&list, &request.page_token, UserId::parse)?;
@@ -219,7 +218,7 @@ impl DirectoryService for Doors {
         &self,
         request: Request<DeleteUserRequest>,
     ) -> Result<Response<DeleteUserResponse>, Status> {
-        let (company, id, terms) = parse::delete_user(Asked::of(request)?)?;
+        let (company, id, terms) = parse::delete_user(self.asked(request)?)?;
         let of = company.clone();
         let render = move |done| reply::user_deleted(&of, done);
         Ok(Response::new(self.ask()?.delete_user(&company, &id, &terms, render).await?))
@@ -229,7 +228,7 @@ impl DirectoryService for Doors {
         &self,
         request: Request<PutConsentRequest>,
     ) -> Result<Response<PutConsentResponse>, Status> {
-        let (id, scopes, terms) = parse::put_consent(Asked::of(request)?)?;
+        let (id, scopes, terms) = parse::put_consent(self.asked(request)?)?;
         let of = id.clone();
         let render = move |done| reply::consent_put(&of, done);
         Ok(Response::new(self.ask()?.put_consent(&id, &scopes, &terms, render).await?))
@@ -239,7 +238,7 @@ impl DirectoryService for Doors {
         &self,
         request: Request<GetConsentRequest>,
     ) -> Result<Response<GetConsentResponse>, Status> {
-        let id = parse::consent(Asked::of(request)?.request)?;
+        let id = parse::consent(self.asked(request)?.request)?;
         let read = self.ask()?.consent(&id).await?;
         let consent = Some(render::consent(read.resource, &id, read.etag));
         Ok(Response::new(GetConsentResponse { consent, revision: read.revision.0 }))
@@ -249,7 +248,7 @@ impl DirectoryService for Doors {
         &self,
         request: Request<DeleteConsentRequest>,
     ) -> Result<Response<DeleteConsentResponse>, Status> {
-        let (id, terms) = parse::delete_consent(Asked::of(request)?)?;
+        let (id, terms) = parse::delete_consent(self.asked(request)?)?;
         let of = id.clone();
         let render = move |done| reply::consent_deleted(&of, done);
         Ok(Response::new(self.ask()?.delete_consent(&id, &terms, render).await?))

@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use crate::authority::people::ConsentId;
 use crate::authority::{RequestId, Terms};
+use crate::policy::caller::Caller;
 use crate::policy::catalog::endpoint::Path;
 use crate::policy::catalog::file::is_method;
 use crate::policy::change::Author;
@@ -183,12 +184,12 @@ impl Fields {
         };
         let request = request.map(|id| RequestId { id, body: raw.body });
         let author = Author {
-            actor: raw.actor,
+            actor: raw.caller.name().to_owned(),
             on_behalf_of: self.line("on_behalf_of", raw.on_behalf_of, MAX_LABEL),
             reason: self.line("reason", raw.reason, MAX_REASON),
         };
         let etag = (!raw.etag.is_empty()).then_some(raw.etag);
-        Terms { author, etag, validate_only: raw.validate_only, request }
+        Terms { caller: raw.caller, author, etag, validate_only: raw.validate_only, request }
     }
 
     /// Which of the allowed fields the mask names.
@@ -237,7 +238,7 @@ fn fresh(seen: &mut Option<HashSet<Scope>>, before: &[Scope], scope: &Scope) -> 
 
 /// The fields that every change has.
 pub(super) struct RawTerms {
-    pub(super) actor: String,
+    pub(super) caller: Caller,
     pub(super) etag: String,
     pub(super) validate_only: bool,
     pub(super) request_id: String,

@@ -2,7 +2,6 @@
 
 use tonic::{Request, Response, Status};
 
-use super::access::Asked;
 use super::page::{self, List};
 use super::{Doors, parse, render, reply};
 use crate::policy::id::Name;
@@ -15,7 +14,7 @@ impl KeyService for Doors {
         &self,
         request: Request<CreateKeyRequest>,
     ) -> Result<Response<CreateKeyResponse>, Status> {
-        let (new, terms) = parse::create_key(Asked::of(request)?)?;
+        let (new, terms) = parse::create_key(self.asked(request)?)?;
         Ok(Response::new(self.ask()?.create_key(&new, &terms, reply::key_created).await?))
     }
 
@@ -23,7 +22,7 @@ impl KeyService for Doors {
         &self,
         request: Request<GetKeyRequest>,
     ) -> Result<Response<GetKeyResponse>, Status> {
-        let id = parse::key(Asked::of(request)?.request.key_id)?;
+        let id = parse::key(self.asked(request)?.request.key_id)?;
         let read = self.ask()?.key(&id).await?;
         let key = Some(render::key(read.resource, read.etag));
         Ok(Response::new(GetKeyResponse { key, revision: read.revision.0 }))
@@ -33,7 +32,7 @@ impl KeyService for Doors {
         &self,
         request: Request<ListKeysRequest>,
     ) -> Result<Response<ListKeysResponse>, Status> {
-        let request = Asked::of(request)?.request;
+        let request = self.asked(request)?.request;
         let size = page::size(request.page_size)?;
         let list = List::new(self.ask()?.incarnation(), "ListKeys", &[]);
         let after = page::after(&list, &request.page_token, Name::parse)?;
@@ -49,7 +48,7 @@ impl KeyService for Doors {
         &self,
         request: Request<DeleteKeyRequest>,
     ) -> Result<Response<DeleteKeyResponse>, Status> {
-        let (id, terms) = parse::delete_key(Asked::of(request)?)?;
+        let (id, terms) = parse::delete_key(self.asked(request)?)?;
         Ok(Response::new(self.ask()?.delete_key(&id, &terms, reply::key_deleted).await?))
     }
 }

@@ -29,7 +29,7 @@ use crate::proto;
 macro_rules! terms {
     ($caller:ident, $request:ident) => {
         RawTerms {
-            actor: $caller.name().to_owned(),
+            caller: $caller,
             body: digest(&$request.request_id, &$request),
             etag: mem::take(&mut $request.etag),
             validate_only: $request.validate_only,
@@ -318,7 +318,7 @@ pub(super) fn import_terms(
 ) -> Result<Terms, Rejection> {
     let mut fields = Fields::default();
     let terms = fields.terms(RawTerms {
-        actor: caller.name().to_owned(),
+        caller: caller.clone(),
         body: [0; 32],
         etag: String::new(),
         validate_only: first.validate_only,

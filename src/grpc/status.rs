@@ -200,13 +200,15 @@ impl From<Refusal> for Draft {
             Refusal::ConsentNotFound(id, _) => {
                 resource(Code::NotFound, "CONSENT_NOT_FOUND", message, "Consent", id.as_str())
             }
+            Refusal::CallerGone => Draft::new(Code::Unauthenticated, REVOKED.0, message),
             Refusal::KeyNotFound(id) => {
                 resource(Code::NotFound, "KEY_NOT_FOUND", message, "Key", id.as_str())
             }
             Refusal::FirstKeyNotOperator => {
                 let mut draft =
                     Draft::new(Code::FailedPrecondition, "FIRST_KEY_NOT_OPERATOR", message);
-                let what = "must have ROLE_OPERATOR and no company_ids";
+                let what =
+                    "must have ROLE_OPERATOR, a secret, no company_ids and no end in the past";
                 let kind = "FIRST_KEY_NOT_OPERATOR";
                 draft.details.add_precondition_failure_violation(kind, "roles", what);
                 draft
@@ -430,6 +432,14 @@ pub(super) fn no_longer_known() -> Status {
 pub fn no_such_call() -> Status {
     Draft::new(Code::Unimplemented, "NO_SUCH_CALL", "there is no such call: see the reflection")
         .finish()
+}
+
+/// There are as many streams of changes as there may be.
+pub(super) fn too_many_watchers(limit: u64) -> Status {
+    let mut draft =
+        self::limit("streams", &format!("of changes are open in greater number than {limit}"));
+    draft.details.set_retry_info(Some(Duration::from_secs(1)));
+    draft.finish()
 }
 
 /// The caller makes more calls a second than it may.

@@ -106,8 +106,11 @@ impl fmt::Debug for Roles {
 pub const ANONYMOUS: &str = "anonymous";
 
 /// Who calls.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Caller {
+    /// Nobody: the program itself, as when it applies a catalog file. May do everything.
+    #[default]
+    Itself,
     /// Anybody, where callers are not authenticated. May do everything.
     Anonymous,
     /// Who proved to have this key.
@@ -119,6 +122,7 @@ impl Caller {
     #[must_use]
     pub fn name(&self) -> &str {
         match self {
+            Self::Itself => "scopegate",
             Self::Anonymous => ANONYMOUS,
             Self::Key(key) => key.name.as_str(),
         }
@@ -128,7 +132,7 @@ impl Caller {
     #[must_use]
     pub fn roles(&self) -> Roles {
         match self {
-            Self::Anonymous => Roles::ALL,
+            Self::Itself | Self::Anonymous => Roles::ALL,
             Self::Key(key) => key.roles,
         }
     }
@@ -137,7 +141,7 @@ impl Caller {
     #[must_use]
     pub fn reaches(&self, company: &str) -> bool {
         match self {
-            Self::Anonymous => true,
+            Self::Itself | Self::Anonymous => true,
             Self::Key(key) => {
                 !key.is_bound() || key.companies.iter().any(|c| c.as_str() == company)
             }
@@ -148,7 +152,7 @@ impl Caller {
     #[must_use]
     pub fn reaches_all(&self) -> bool {
         match self {
-            Self::Anonymous => true,
+            Self::Itself | Self::Anonymous => true,
             Self::Key(key) => !key.is_bound(),
         }
     }

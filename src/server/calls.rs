@@ -18,6 +18,8 @@ pub(super) struct Calls {
     answered: Vec<[Count; CODES]>,
     /// How many are under way.
     pub(super) under_way: Arc<AtomicUsize>,
+    /// How many calls of health are under way, beside those.
+    pub(super) probes: Arc<AtomicUsize>,
     /// How many connections it has.
     pub(super) open: Arc<AtomicUsize>,
 }
@@ -25,7 +27,8 @@ pub(super) struct Calls {
 impl Default for Calls {
     fn default() -> Self {
         let answered = (0..=access::PATHS.len()).map(|_| Default::default()).collect();
-        Self { answered, under_way: Arc::default(), open: Arc::default() }
+        let (under_way, probes, open) = (Arc::default(), Arc::default(), Arc::default());
+        Self { answered, under_way, probes, open }
     }
 }
 

@@ -35,7 +35,7 @@ use super::calls::Calls;
 use super::pace::{Pace, Paced};
 use super::quota::Quota;
 use super::tls::Tls;
-use crate::grpc::access::{self, Asked};
+use crate::grpc::access;
 use crate::grpc::express::{self, Reply};
 use crate::grpc::peer::Peer;
 use crate::grpc::timely::Timely;
@@ -46,8 +46,10 @@ use crate::policy::caller::{Caller, Role};
 const CHECK: &str = "/scopegate.v1.AuthorizationService/Check";
 const BATCH_CHECK: &str = "/scopegate.v1.AuthorizationService/BatchCheck";
 
-/// The calls that are answered however many there are.
+/// The calls that anybody may make.
 const HEALTH: &str = "/grpc.health.v1.Health/";
+/// How many of them may be under way on each core.
+const PROBES: usize = 1_000;
 
 /// The calls whose messages come one after another, for as long as the caller likes.
 const STREAMS: [&str; 2] =
@@ -322,7 +324,7 @@ fn answer(
     request: Request<Incoming>,
 ) -> impl Future<Output = Result<Response<Reply>, Infallible>> + use<> {
     enum Call<F> {
-        TooMany,
+        TooMany(usize),
         Refused(Box<Status>),
         Check(Option<Duration>, Caller, Incoming),
         Other(Pin<Box<F>>),
@@ -333,12 +335,17 @@ fn answer(
     // Checks come first there.
     let place = access::PATHS.iter().position(|known| *known == path);
     let place = place.unwrap_or(access::PATHS.len());
-    let (counted, under_way) = Counted::one_more(&service.calls.under_way);
-    let call = if is_health {
-        // Asked for by anybody, and also when there is too much to do.
+    // Probes have a count of their own: they take no place from calls, nor calls from them.
+    let (all, most) = match is_health {
+        true => (&service.calls.probes, PROBES),
+        false => (&service.calls.under_way, service.in_flight),
+    };
+    let (counted, under_way) = Counted::one_more(all);
+    let call = if under_way > most {
+        Call::TooMany(most)
+    } else if is_health {
+        // Asked for by anybody.
         Call::Other(Box::pin(call(Arc::clone(&service), request, deadline, Caller::Anonymous)))
-    } else if under_way > service.in_flight {
-        Call::TooMany
     } else {
         match (service.admit(&request, peer), deadline) {
             (Err(status), _) => Call::Refused(Box::new(status)),
@@ -354,12 +361,14 @@ fn answer(
         let _counted = counted;
         let response = match call {
             Call::Check(deadline, caller, body) => {
-                let decide = async |check| service.doors.decide(Asked::by(caller, check)?).await;
+                let decide = async |check| {
+                    service.doors.decide(service.doors.asked_by(caller, check)?).await
+                };
                 let body = Timely::new(body, service.request);
                 express::unary(deadline, body, service.limit, decide).await
             }
             Call::Other(call) => call.await,
-            Call::TooMany => status::too_much(service.in_flight).into_http(),
+            Call::TooMany(most) => status::too_much(most).into_http(),
             Call::Refused(status) => status.into_http(),
         };
         service.calls.answered(place, &response);
@@ -379,7 +388,8 @@ async fn call(
         Err(status) => return status.into_http(),
     };
     if request.uri().path() == BATCH_CHECK && express::takes(&request) {
-        let decide = async |batch| service.doors.decide_all(Asked::by(caller, batch)?).await;
+        let decide =
+            async |batch| service.doors.decide_all(service.doors.asked_by(caller, batch)?).await;
         let body = Timely::new(request.into_body(), service.request);
         return express::unary(deadline, body, service.limit, decide).await;
     }

@@ -64,7 +64,7 @@ impl Frame {
         };
         let listener = TcpListener::bind(args.listen).await.map_err(cannot)?;
         let address = listener.local_addr().map_err(cannot)?;
-        let doors = Doors::new(args.allow_unauthenticated, decision_log(args)?);
+        let doors = Doors::new(decision_log(args)?);
         let (health, health_service) = tonic_health::server::health_reporter();
         // Before anybody can ask: the reporter begins with "" as serving.
         say(&health, ServingStatus::NotServing).await;

@@ -283,9 +283,12 @@ fn names(certificate: &CertificateDer<'_>) -> io::Result<Arc<[String]>> {
     let names = certificate.tbs_certificate.get::<SubjectAltName>().map_err(unread)?;
     let names = names.map(|(_, names)| names.0).unwrap_or_default();
     let name = |name: GeneralName| match name {
-        GeneralName::UniformResourceIdentifier(name) | GeneralName::DnsName(name) => {
-            Some(name.to_string())
+        // Only what looks like its kind: a URI that reads as a DNS name is no such name, and a CA
+        // may be bound in which of the two it can give.
+        GeneralName::UniformResourceIdentifier(name) => {
+            Some(name.to_string()).filter(|name| name.contains(':'))
         }
+        GeneralName::DnsName(name) => Some(name.to_string()).filter(|name| !name.contains(':')),
         _ => None,
     };
     Ok(names.into_iter().filter_map(name).collect())

@@ -14,7 +14,7 @@
 //! Not here: the file's form.
 
 use std::fs::{self, File, TryLockError};
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
 use std::thread;
@@ -39,6 +39,9 @@ use crate::store::{Incarnation, Store, key, record};
 const STEP: u64 = 1 << 32;
 /// Lies in a directory that is no store yet.
 const MARK: &str = "restoring";
+/// What is in it, and under which name it is written.
+const SIGN: &str = "scopegate restores a backup here; until that is done this is no store\n";
+const NEW_MARK: &str = "restoring.new";
 /// What a directory may have that counts as empty.
 const LOCK: &str = "lock";
 /// How many bytes are read at once.
@@ -189,11 +192,13 @@ impl From<Trouble> for Failure {
 
 /// Whether the directory has nothing, or only what a restore left that was cut off.
 fn is_free(dir: &Path) -> io::Result<bool> {
-    if is_unfinished(dir) {
+    // A file of that name alone says nothing: whatever lies beside the mark is removed.
+    if fs::read(dir.join(MARK)).is_ok_and(|text| text == SIGN.as_bytes()) {
         return Ok(true);
     }
     for entry in fs::read_dir(dir)? {
-        if entry?.file_name() != LOCK {
+        let name = entry?.file_name();
+        if name != LOCK && name != NEW_MARK {
             return Ok(false);
         }
     }
@@ -202,7 +207,10 @@ fn is_free(dir: &Path) -> io::Result<bool> {
 
 /// Marks the directory as no store, and removes everything else.
 fn mark(dir: &Path) -> io::Result<()> {
-    File::create(dir.join(MARK))?.sync_all()?;
+    let mut file = File::create(dir.join(NEW_MARK))?;
+    file.write_all(SIGN.as_bytes())?;
+    file.sync_all()?;
+    fs::rename(dir.join(NEW_MARK), dir.join(MARK))?;
     File::open(dir)?.sync_all()?;
     clear(dir)
 }
