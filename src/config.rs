@@ -109,6 +109,11 @@ pub struct BootstrapArgs {
     #[arg(long, default_value = "operator", value_name = "NAME")]
     pub name: String,
 
+    /// Make one only if there never was a key, and do nothing otherwise: for what runs before every
+    /// start of a server.
+    #[arg(long)]
+    pub if_none: bool,
+
     /// Write the key to this file, which must not exist, instead of to standard output.
     #[arg(long, value_name = "FILE")]
     pub to_file: Option<PathBuf>,

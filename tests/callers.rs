@@ -603,6 +603,11 @@ fn a_bootstrapped_key_goes_to_a_file_that_nobody_else_reads() {
     let mode = fs::metadata(&file).expect("a file").permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
     assert!(fs::read_to_string(&file).expect("a text").starts_with("sgk_"));
+    let mut none = scopegate();
+    none.args(["keys", "bootstrap", "--if-none", "--to-file"]).arg(dir.path().join("other"));
+    let none = none.arg("--data-dir").arg(dir.path().join("store")).output().expect("it runs");
+    assert!(none.status.success() && none.stdout.is_empty());
+    assert!(!dir.path().join("other").exists(), "there is one already");
     let again = run();
     assert_eq!(again.status.code(), Some(64), "it does not write over a file");
     let said = String::from_utf8_lossy(&again.stderr).into_owned();

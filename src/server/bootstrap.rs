@@ -26,14 +26,18 @@ use crate::store::sled::{OpenError, SledStore};
 pub async fn bootstrap(args: &BootstrapArgs) -> Result<(), Failure> {
     let name = Name::parse(args.name.as_str());
     let name = name.map_err(|error| Failure::Config(format!("--name {error}")))?;
+    let store = SledStore::open(&args.data_dir)?;
+    let authority = Authority::new(Arc::new(store), 1)
+        .map_err(|_| OpenError::Damaged(args.data_dir.display().to_string()))?;
+    if args.if_none && authority.asks_for_keys() {
+        authority.close();
+        return Ok(());
+    }
     // Before there is a key that nobody would get to see.
     let mut output: Box<dyn Write> = match &args.to_file {
         Some(path) => Box::new(new_file(path)?),
         None => Box::new(io::stdout()),
     };
-    let store = SledStore::open(&args.data_dir)?;
-    let authority = Authority::new(Arc::new(store), 1)
-        .map_err(|_| OpenError::Damaged(args.data_dir.display().to_string()))?;
     let new = NewKey {
         name,
         roles: Roles::NONE.with(Role::Operator),
