@@ -55,7 +55,7 @@ class Load:
 
         Returns how many bytes a right reply has.
         """
-        command = ["nghttp", "-v", "--no-dep", "-d", self.body(call), *self.headers()]
+        command = ["nghttp", "-v", "-y", "--no-dep", "-d", self.body(call), *self.headers()]
         said = subprocess.run([*command, server.url + call.path], capture_output=True).stdout
         if b"grpc-status: 0" not in said:
             status = re.search(rb"grpc-(status|message): .*", said)

@@ -39,9 +39,9 @@ def busy_seconds():
 class Server:
     """A running server. Use it in a `with`; it is ended at the end."""
 
-    def __init__(self, name, command, port, core=None, log=None):
+    def __init__(self, name, command, port, core=None, log=None, tls=None):
         self.name, self.port, self.log, self.key = name, port, log, None
-        self.url = f"http://127.0.0.1:{port}"
+        self.url = f"{'https' if tls else 'http'}://127.0.0.1:{port}"
         # Before the program starts, so that its runtime sees the cores that it may use.
         pin = (lambda: os.sched_setaffinity(0, {core})) if core is not None else None
         # Its own output is no part of the table; the end of it explains a failure.
@@ -81,10 +81,29 @@ class Server:
         return cpu_seconds(self.process.pid)
 
 
-def yardstick(binary, core, scratch):
+def certificate(scratch):
+    """A certificate of this machine and its key, in files."""
+    cert, key = f"{scratch}/cert.pem", f"{scratch}/key.pem"
+    made = subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
+         "-days", "2", "-subj", "/CN=localhost", "-addext", "basicConstraints=critical,CA:FALSE",
+         "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out", cert],
+        capture_output=True,
+    )
+    if made.returncode:
+        raise Fault(f"no certificate could be made: {made.stderr.decode()[-200:]}")
+    return cert, key
+
+
+def flags(tls):
+    return ["--tls-cert", tls[0], "--tls-key", tls[1]] if tls else []
+
+
+def yardstick(binary, core, scratch, tls=None):
     port = free_port()
     log = f"{tempfile.mkdtemp(dir=scratch)}/log"
-    server = Server("yardstick", [binary, "--listen", f"127.0.0.1:{port}"], port, core, log)
+    command = [binary, "--listen", f"127.0.0.1:{port}", *flags(tls)]
+    server = Server("yardstick", command, port, core, log, tls)
     return server.wait(server.listens)
 
 
@@ -95,18 +114,20 @@ def bootstrap(binary, data):
     return made.stdout.decode().strip()
 
 
-def scopegate(binary, args, core, scratch, keys=False):
+def scopegate(binary, args, core, scratch, keys=False, tls=None):
     port = free_port()
     home = tempfile.mkdtemp(dir=scratch)
     address = f"127.0.0.1:{port}"
     key = bootstrap(binary, f"{home}/data") if keys else None
-    command = [binary, "serve", "--demo", "--data-dir", f"{home}/data", "--listen", address, *args]
-    server = Server("scopegate", command, port, core, f"{home}/log")
+    command = [binary, "serve", "--demo", "--data-dir", f"{home}/data", "--listen", address]
+    command += [*flags(tls), *args]
+    server = Server("scopegate", command, port, core, f"{home}/log", tls)
     server.key = key
 
     def ready():
         # It listens before its store is open; only its own word for it counts.
         health = [binary, "health", "--endpoint", server.url]
+        health += ["--ca", tls[0]] if tls else []
         return subprocess.run(health, capture_output=True).returncode == 0
 
     return server.wait(ready)

@@ -127,7 +127,8 @@ impl Authority {
             self.check_etag(terms, None)?;
             let ended = is_over(new.expires_at, self.clock.now());
             let lasts = !new.certificate_only && !ended && new.companies.is_empty();
-            if !before.is_used() && !(lasts && new.roles.has(Role::Operator)) {
+            let can_be_first = lasts && new.roles.has(Role::Operator);
+            if !before.is_used() && !can_be_first {
                 return Err(Refusal::FirstKeyNotOperator);
             }
             if before.is_full() {

@@ -162,7 +162,7 @@ impl Doors {
     /// What a caller asks for, whose message has come.
     ///
     /// # Errors
-    /// As for [`Asked::by`]; or its key was revoked while the message came.
+    /// It is not for the companies that the request names, or its key was revoked meanwhile.
     pub fn asked_by<R: Concerns>(&self, caller: Caller, request: R) -> Result<Asked<R>, Status> {
         if !self.ask()?.stands(&caller) {
             return Err(status::no_longer_known());

@@ -10,7 +10,7 @@ use scopegate_bench::authorization_service_server::{
     AuthorizationService, AuthorizationServiceServer,
 };
 use scopegate_bench::{CheckRequest, CheckResponse, Decision, Reach, Reason};
-use tonic::transport::Server;
+use tonic::transport::{Identity, Server, ServerTlsConfig};
 use tonic::{Request, Response, Status};
 
 struct Yardstick;
@@ -33,10 +33,20 @@ impl AuthorizationService for Yardstick {
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let words: Vec<String> = std::env::args().skip(1).collect();
-    let listen: SocketAddr = match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+    let words: Vec<_> = words.iter().map(String::as_str).collect();
+    let mut server = Server::builder();
+    let listen: SocketAddr = match words[..] {
         ["--listen", address] => address.parse()?,
-        _ => return Err("usage: yardstick --listen ADDRESS".into()),
+        ["--listen", address, "--tls-cert", cert, "--tls-key", key] => {
+            let identity = Identity::from_pem(std::fs::read(cert)?, std::fs::read(key)?);
+            server = server.tls_config(ServerTlsConfig::new().identity(identity))?;
+            address.parse()?
+        }
+        _ => {
+            let usage = "usage: yardstick --listen ADDRESS [--tls-cert FILE --tls-key FILE]";
+            return Err(usage.into());
+        }
     };
-    Server::builder().add_service(AuthorizationServiceServer::new(Yardstick)).serve(listen).await?;
+    server.add_service(AuthorizationServiceServer::new(Yardstick)).serve(listen).await?;
     Ok(())
 }
