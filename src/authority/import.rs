@@ -207,6 +207,10 @@ impl<P> Import<'_, P> {
         let Self { authority, terms, .. } = self;
         for _ in 0..ATTEMPTS {
             let view = authority.facts.view().await?;
+            // Each item is judged by the keyring that its change rests on (revoked at once).
+            if !authority.stands(&terms.caller) {
+                return Err(Refusal::CallerGone);
+            }
             let proposal = match new {
                 New::Company(new) => {
                     let now = authority.clock.now();

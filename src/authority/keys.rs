@@ -123,6 +123,10 @@ impl Authority {
                 Begun::Before(reply) => return Ok(reply),
             };
             let before = Arc::clone(&self.facts.keyring());
+            // By this keyring or a younger one, which would be a conflict (revoked at once).
+            if !self.stands(&terms.caller) {
+                return Err(Refusal::CallerGone);
+            }
             // What does not exist has no etag.
             self.check_etag(terms, None)?;
             let ended = is_over(new.expires_at, self.clock.now());
@@ -196,6 +200,10 @@ impl Authority {
                 Begun::Before(reply) => return Ok(reply),
             };
             let before = Arc::clone(&self.facts.keyring());
+            // By this keyring or a younger one, which would be a conflict (revoked at once).
+            if !self.stands(&terms.caller) {
+                return Err(Refusal::CallerGone);
+            }
             let found = before.get(id.as_str()).map(Arc::clone);
             let key = found.ok_or_else(|| Refusal::KeyNotFound(id.clone()))?;
             self.check_etag(terms, Some(key.created_at))?;
