@@ -14,6 +14,7 @@ mod metrics;
 mod pace;
 mod quota;
 mod tls;
+mod turn;
 
 use std::fs;
 use std::io::{self, Write};
