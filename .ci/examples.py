@@ -268,4 +268,5 @@ def main():
     print(f"the examples are true, after {time.monotonic() - began:.0f} s")
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -21,13 +21,13 @@ def guard(call: Request):  # Returns the user whose records alone may be touched
         answer = SCOPEGATE.Check(request, timeout=0.25, metadata=KEY and [("authorization", f"Bearer {KEY}")])
     except grpc.RpcError as error:  # Malformed is the client's concern, everything else is ours.
         bad = error.code() == grpc.StatusCode.INVALID_ARGUMENT
-        answer = pb.CheckResponse(http_status=400 if bad else 503, error="invalid_request" if bad else "unavailable")
+        answer = pb.CheckResponse(http_status=400 if bad else 503, error="invalid_request" if bad else "")
     if answer.decision == pb.DECISION_ALLOWED:
         return None if answer.reach == pb.REACH_ALL else request.user_id
     status = answer.http_status if answer.http_status >= 400 else 503  # A 503 also where there was no decision.
     word = {401: "invalid_token", 403: "insufficient_scope"}.get(status)
     header = word and {"WWW-Authenticate": f'Bearer error="{word}", scope="{" ".join(answer.missing_scopes)}"'}
-    raise HTTPException(status, {"error": answer.error, "message": answer.message}, header)
+    raise HTTPException(status, {"error": answer.error or "unavailable", "message": answer.message}, header)
 
 app = FastAPI(openapi_url=None, dependencies=[Depends(guard)], exception_handlers={  # Every route is guarded.
     HTTPException: lambda _, no: JSONResponse(no.detail, no.status_code, no.headers)})
