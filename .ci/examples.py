@@ -137,6 +137,14 @@ def environment(name):
     return env
 
 
+def readme_shows_python():
+    """Paragraph by paragraph as it is."""
+    section = (root / "README.md").read_text().split("\n## Guard an endpoint\n")[1].split("\n## ")[0]
+    source = (root / "clients/python/main.py").read_text()
+    for paragraph in re.search(r"^```python\n(.*?)^```$", section, re.M | re.S)[1].split("\n\n"):
+        assert paragraph.strip() in source, f"the README shows, and main.py has not:\n{paragraph}"
+
+
 def install(name):
     """By the README's first commands, in a copy."""
     for source in SOURCES[name]:
@@ -252,6 +260,7 @@ def main():
     scratch.mkdir(parents=True)
     (scratch / "proto").symlink_to(root / "proto")
     began = time.monotonic()
+    readme_shows_python()
     try:
         with concurrent.futures.ThreadPoolExecutor() as pool:
             list(pool.map(install, names))
