@@ -14,7 +14,7 @@ SCOPEGATE, KEY = AuthorizationServiceStub(CHANNEL), os.environ.get("SCOPEGATE_KE
 
 def guard(call: Request):  # Returns the user whose records alone may be touched, or None for everybody's.
     head, path = call.headers, call.scope["raw_path"].decode()  # The path as it was sent, not decoded.
-    request = pb.CheckRequest(  # The gateway has authenticated the client. These headers are its own, not the client's.
+    request = pb.CheckRequest(  # The gateway has authenticated the client: these are its headers, not theirs.
         company_id=head.get("x-company"), credential_id=head.get("x-credential"), user_id=head.get("x-user"),
         endpoint={"method": call.method, "path": path}, resource_owner_id=call.path_params.get("user"))
     try:
