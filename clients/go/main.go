@@ -31,9 +31,9 @@ func main() { // One connection for the process, in plain text on this machine. 
 	log.Fatal(http.ListenAndServe("127.0.0.1:"+os.Getenv("PORT"), nil))
 }
 
-func change(w http.ResponseWriter, r *http.Request) {
+func change(w http.ResponseWriter, r *http.Request, id string) {
 	user := map[string]any{}
 	json.NewDecoder(r.Body).Decode(&user)
-	user["id"] = r.URL.Path[len("/api/v2/users/"):]
+	user["id"] = id
 	json.NewEncoder(w).Encode(user)
 }
