@@ -8,8 +8,8 @@ use tonic::{Code, ConnectError, Status, TimeoutExpired};
 /// What an attempt came to that brought no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Failure {
-    /// Nobody listened: nothing was sent, and a server that is being restarted is back in a
-    /// moment. Another attempt costs no server anything.
+    /// Nobody listened, or the connection ended before the question was sent: no server has seen
+    /// it, and one that is being restarted is back in a moment.
     Unreached,
     /// The server cannot answer now, or the connection was lost before it did. A check changes
     /// nothing, so it may be asked again; the budget says whether.
@@ -37,12 +37,28 @@ impl Failure {
         {
             return if passes(connect) { Self::Unreached } else { Self::Final };
         }
+        if causes(source).filter_map(|error| error.downcast_ref()).any(hyper::Error::is_canceled) {
+            return Self::Unreached;
+        }
         match status.code() {
             // A peer that calls it too much (`ENHANCE_YOUR_CALM`), or TLS too weak.
             Code::ResourceExhausted | Code::PermissionDenied => Self::Final,
             _ => Self::Lost,
         }
     }
+}
+
+/// A failed attempt as the application is told of it: what the server said, or what the connection
+/// came to, with its first cause, as `UNAVAILABLE` unless it has a better word.
+pub(crate) fn told(status: Status) -> Status {
+    let Some(cause) = status.source().and_then(|source| causes(source).last()) else {
+        return status;
+    };
+    let code = match status.code() {
+        Code::ResourceExhausted | Code::PermissionDenied => status.code(),
+        _ => Code::Unavailable,
+    };
+    Status::new(code, format!("{}: {cause}", status.message()))
 }
 
 /// Whether what kept a connection from being made passes by itself: a port that nobody listens on,
@@ -103,5 +119,13 @@ mod tests {
     fn a_timeout_is_late_and_a_cut_connection_is_lost() {
         assert_eq!(of(TimeoutExpired(())), Failure::Late);
         assert_eq!(of(std::io::Error::from(ErrorKind::BrokenPipe)), Failure::Lost);
+    }
+
+    #[test]
+    fn a_lost_connection_is_told_as_unavailable_and_a_server_as_it_said() {
+        let cut = std::io::Error::from(ErrorKind::BrokenPipe);
+        assert_eq!(told(Status::from_error(Box::new(cut))).code(), Code::Unavailable);
+        let said = told(Status::cancelled("said"));
+        assert_eq!((said.code(), said.message()), (Code::Cancelled, "said"));
     }
 }

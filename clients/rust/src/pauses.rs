@@ -6,6 +6,7 @@ const LONGEST: Duration = Duration::from_millis(100);
 
 /// Pauses that double from 10 ms to 100 ms. Each is cut by up to a half, so that calls that failed
 /// together do not come back together.
+#[derive(Clone)]
 pub(crate) struct Pauses {
     next: Duration,
     /// Differs from call to call.

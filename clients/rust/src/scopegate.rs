@@ -12,8 +12,8 @@ use tonic::{Request, Response, Status};
 use crate::budget::Budget;
 use crate::check::Check;
 use crate::decision::{Allowed, Decision, Denied, Reach, Refused, Unanswered};
-use crate::failure::Failure;
-use crate::health::serving;
+use crate::failure::{Failure, told};
+use crate::health::{Before, Health};
 use crate::pauses::Pauses;
 use crate::proto::BatchCheckRequest;
 use crate::proto::authorization_service_client::AuthorizationServiceClient;
@@ -33,6 +33,7 @@ struct Shared {
     connections: Vec<Connection>,
     next: AtomicUsize,
     budget: Budget,
+    health: Health,
 }
 
 impl Scopegate {
@@ -43,7 +44,7 @@ impl Scopegate {
 
     pub(crate) fn new(connections: Vec<Connection>, deadline: Duration, retries: u32) -> Self {
         let (next, budget) = (AtomicUsize::new(0), Budget::of(retries));
-        let shared = Arc::new(Shared { connections, next, budget });
+        let shared = Arc::new(Shared { connections, next, budget, health: Health::new() });
         Self { shared, deadline: deadline.min(LONGEST) }
     }
 
@@ -112,8 +113,9 @@ impl Scopegate {
     }
 
     /// Makes attempts until one brings an answer, one has failed for good, or the deadline is over:
-    /// as many as there is time for while nobody listens, and one more, when the server serves,
-    /// after an attempt was lost and if the budget has a retry.
+    /// as many as there is time for while nobody can be reached, and one more after an attempt was
+    /// lost. That is paid for, unless the server was down and serves now: then it adds nothing to
+    /// an outage.
     async fn ask<Q, A, F>(
         &self,
         question: &Q,
@@ -123,19 +125,21 @@ impl Scopegate {
         Q: Clone,
         F: Future<Output = Result<Response<A>, Status>>,
     {
+        let Shared { next, budget, health, .. } = &*self.shared;
         let end = Instant::now() + self.deadline;
         let mut last = None;
         let attempts = async {
-            let mut pauses = Pauses::new(self.shared.next.load(Ordering::Relaxed));
+            let mut pauses = Pauses::new(next.load(Ordering::Relaxed));
             let mut retried = false;
             let mut connection = self.connection();
             loop {
+                let found = health.found();
                 let mut request = Request::new(question.clone());
                 request.set_timeout(end.saturating_duration_since(Instant::now()));
                 let client = AuthorizationServiceClient::new(connection.clone());
                 let status = match send(client, request).await {
                     Ok(answer) => {
-                        self.shared.budget.refill();
+                        budget.refill();
                         return Ok(answer.into_inner());
                     }
                     Err(status) => status,
@@ -143,16 +147,17 @@ impl Scopegate {
                 let failure = Failure::of(&status);
                 match failure {
                     Failure::Unreached => {}
-                    Failure::Lost if !retried && self.shared.budget.take() => retried = true,
-                    Failure::Lost | Failure::Final => return Err(status),
+                    Failure::Lost if !retried => retried = true,
+                    Failure::Lost | Failure::Final => return Err(told(status)),
                     Failure::Late => return Err(Status::deadline_exceeded(status.message())),
                 }
-                last = Some(status);
+                let lost = last.insert(told(status));
                 sleep(pauses.next()).await;
                 // Another one, if there are several: this one may be all that is wrong.
                 connection = self.connection();
-                if failure == Failure::Lost {
-                    serving(&connection, &mut pauses).await;
+                let before = health.serving(found, &connection, pauses.clone()).await;
+                if failure == Failure::Lost && before == Before::Serving && !budget.take() {
+                    return Err(lost.clone());
                 }
             }
         };

@@ -128,8 +128,9 @@ impl Setup {
         self
     }
 
-    /// How many retries may be made at once; ten answers bring back one. 100, if not said; 0 is
-    /// never.
+    /// How many retries may be made at once; ten answers bring back one. 100, if not said: about
+    /// as many as there are checks under way at any time, which is what a lost connection takes
+    /// with it. 0 is never.
     #[must_use]
     pub fn retry_budget(mut self, retries: u32) -> Self {
         self.retry_budget = retries;

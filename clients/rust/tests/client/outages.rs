@@ -84,7 +84,7 @@ async fn nobody_there_is_no_answer() {
     let gate = Scopegate::at(format!("http://{free}")).open().expect("a client");
     let none = gate.check(&check()).await.expect_err("no answer");
     assert_eq!(none.code(), Code::Unavailable);
-    assert!(none.to_string().contains("connect"), "{none}");
+    assert!(none.to_string().contains("refused"), "{none}");
     assert!(gate.require(&check()).await.is_err());
     assert!(gate.check_all(&[check()]).await.is_err());
 }
@@ -144,4 +144,20 @@ async fn an_outage_is_not_doubled() {
         assert!(gate.clone().check(&check()).await.is_err());
     }
     assert_eq!(liar.asked(), 10 + 3);
+}
+
+#[tokio::test]
+async fn a_lost_connection_costs_a_retry_too() {
+    // Takes connections, reads a little of each, and drops them.
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let drops = tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::io::AsyncReadExt::read(&mut stream, &mut [0; 16]).await.ok();
+        }
+    });
+    let gate = Scopegate::at(format!("http://{address}")).open().expect("a client");
+    let none = gate.check(&check()).await.expect_err("no answer");
+    assert_eq!(none.code(), Code::Unavailable, "{none}");
+    drops.abort();
 }
