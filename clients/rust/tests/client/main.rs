@@ -12,3 +12,4 @@ mod harness;
 mod liar;
 mod lies;
 mod outages;
+mod pages;
