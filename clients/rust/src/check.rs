@@ -61,10 +61,6 @@ impl Check {
         self
     }
 
-    pub(crate) fn names_owner(&self) -> bool {
-        !self.request.resource_owner_id.is_empty()
-    }
-
     fn by(caller: &Caller) -> Self {
         let request = CheckRequest {
             company_id: caller.company.clone(),

@@ -12,9 +12,12 @@ use crate::proto::{self, CheckRequest, CheckResponse, Reason};
 #[must_use = "a decision allows or denies nothing by itself"]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
-    /// Every scope asked for is effective.
+    /// The call is allowed as it is: for all records, or for that of the owner who was named.
     Allowed(Allowed),
-    /// At least one is not.
+    /// The call is allowed for the user's own records only, and no owner was named: whoever goes
+    /// on filters (D17).
+    OwnRecords(Allowed),
+    /// At least one scope is not effective.
     Denied(Denied),
 }
 
@@ -108,16 +111,29 @@ impl Decision {
                 if answer.revision < request.at_least_revision {
                     return Err(Unanswered::nonsense("a yes of an older revision than asked for"));
                 }
-                Ok(Self::Allowed(Allowed { reach, revision: answer.revision }))
+                let allowed = Allowed { reach, revision: answer.revision };
+                Ok(match reach {
+                    Reach::Own if request.resource_owner_id.is_empty() => Self::OwnRecords(allowed),
+                    Reach::All | Reach::Own => Self::Allowed(allowed),
+                })
             }
             proto::Decision::Unspecified => Err(Unanswered::nonsense("no decision")),
         }
     }
 
-    /// The yes, or why there is none. A reach of [`Reach::Own`] is still in it.
+    /// The yes to the call as it is, or why there is none. [`Decision::OwnRecords`] is none.
     pub fn allowed(self) -> Result<Allowed, Denied> {
         match self {
             Self::Allowed(allowed) => Ok(allowed),
+            Self::OwnRecords(allowed) => Err(Denied::owner_unknown(allowed.revision)),
+            Self::Denied(denied) => Err(denied),
+        }
+    }
+
+    /// The yes, if only to the user's own records.
+    pub(crate) fn at_least_own(self) -> Result<Allowed, Denied> {
+        match self {
+            Self::Allowed(allowed) | Self::OwnRecords(allowed) => Ok(allowed),
             Self::Denied(denied) => Err(denied),
         }
     }

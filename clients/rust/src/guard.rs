@@ -158,14 +158,10 @@ impl Guard {
             return Err(rendering.stranger());
         };
         let check = self.question(parts, &caller);
-        let allowed = if self.own_records {
-            self.gate
-                .check(&check)
-                .await
-                .map_err(Refused::from)
-                .and_then(|said| Ok(said.allowed()?))
-        } else {
-            self.gate.require(&check).await
+        let allowed = match self.gate.check(&check).await {
+            Ok(decision) if self.own_records => decision.at_least_own().map_err(Refused::from),
+            Ok(decision) => decision.allowed().map_err(Refused::from),
+            Err(unanswered) => Err(unanswered.into()),
         };
         allowed.map(|allowed| (caller, allowed)).map_err(|refused| rendering.refused(refused))
     }

@@ -11,7 +11,7 @@ use tonic::{Request, Response, Status};
 
 use crate::budget::Budget;
 use crate::check::Check;
-use crate::decision::{Allowed, Decision, Denied, Reach, Refused, Unanswered};
+use crate::decision::{Allowed, Decision, Reach, Refused, Unanswered};
 use crate::failure::{Failure, told};
 use crate::health::{Before, Health};
 use crate::pauses::Pauses;
@@ -67,19 +67,13 @@ impl Scopegate {
     /// unless the check says whose record it is ([`Check::owned_by`]): then the server has
     /// compared (D17).
     pub async fn require(&self, check: &Check) -> Result<Allowed, Refused> {
-        let allowed = self.check(check).await?.allowed()?;
-        match allowed.reach {
-            Reach::Own if !check.names_owner() => {
-                Err(Denied::owner_unknown(allowed.revision).into())
-            }
-            Reach::All | Reach::Own => Ok(allowed),
-        }
+        Ok(self.check(check).await?.allowed()?)
     }
 
     /// Asks, and is an error unless the call is allowed at least for the user's own records; on
     /// [`Reach::Own`] the application filters by its owner. For lists and searches.
     pub async fn require_reach(&self, check: &Check) -> Result<Reach, Refused> {
-        Ok(self.check(check).await?.allowed()?.reach)
+        Ok(self.check(check).await?.at_least_own()?.reach)
     }
 
     /// Asks up to 1000 questions, all decided at one revision, answered in the order asked. One

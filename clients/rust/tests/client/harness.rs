@@ -1,8 +1,10 @@
 //! Real servers: a process of the built binary, a port, a directory.
 
 use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -58,6 +60,16 @@ impl Server {
         });
         let address = receive.recv_timeout(Duration::from_secs(60)).expect("the server serves");
         Self { child, address }
+    }
+
+    /// Starts a server at an address that nobody else is given while no server has it: below the
+    /// ports that the system hands out.
+    pub fn start_to_stay(dir: &Path, args: &[&str]) -> Self {
+        static NEXT: AtomicU16 = AtomicU16::new(0);
+        let first = 20_000 + u16::try_from(std::process::id() % 10_000).expect("a port");
+        let ports = std::iter::repeat_with(|| first + NEXT.fetch_add(1, Ordering::SeqCst));
+        let free = ports.take(1_000).find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok());
+        Self::start_at(&format!("127.0.0.1:{}", free.expect("a free port")), dir, args)
     }
 
     pub fn url(&self) -> String {

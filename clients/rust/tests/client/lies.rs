@@ -86,6 +86,9 @@ async fn a_yes_to_own_records_is_refused_unless_somebody_looks_whose_they_are() 
     assert!(gate.require(&check.clone().owned_by("")).await.is_err());
     assert!(gate.require(&check.clone().owned_by("ada")).await.is_ok());
     assert_eq!(gate.require_reach(&check).await.expect("a yes"), Reach::Own);
+    let decision = async |check: &Check| gate.check(check).await.expect("an answer");
+    assert!(matches!(decision(&check).await, Decision::OwnRecords(_)));
+    assert!(matches!(decision(&check.owned_by("ada")).await, Decision::Allowed(_)));
 }
 
 #[tokio::test]

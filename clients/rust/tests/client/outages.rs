@@ -31,7 +31,7 @@ fn yes() -> Says {
 /// fails.
 async fn restarted(end: impl Fn(Server), connections: usize) {
     let dir = TempDir::new().expect("a directory");
-    let mut server = Server::start(dir.path(), &["--demo"]);
+    let mut server = Server::start_to_stay(dir.path(), &["--demo"]);
     let setup = Scopegate::at(server.url()).deadline(Duration::from_secs(60));
     let gate = setup.connections(connections).open().expect("a client");
     let (stop, answers) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
