@@ -4,7 +4,7 @@ use std::future::pending;
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use scopegate_client::{Check, Scopegate};
 use tempfile::TempDir;
@@ -76,6 +76,25 @@ async fn a_restart_fails_no_check_that_has_the_time() {
 async fn a_killed_server_that_comes_back_fails_no_check_that_has_the_time() {
     restarted(Server::kill, 1).await;
     restarted(Server::kill, 3).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_is_asked_to_end_takes_no_check_with_it() {
+    let dir = TempDir::new().expect("a directory");
+    let server = Server::start(dir.path(), &["--demo", "--max-connection-age", "1s"]);
+    let gate = patient(&server.url());
+    let tasks = Vec::from_iter((0..8).map(|_| {
+        let gate = gate.clone();
+        tokio::spawn(async move {
+            let begun = Instant::now();
+            while begun.elapsed() < Duration::from_secs(3) {
+                gate.require(&check()).await.expect("allowed");
+            }
+        })
+    }));
+    for task in tasks {
+        task.await.expect("no check failed");
+    }
 }
 
 #[tokio::test]
