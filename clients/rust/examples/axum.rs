@@ -1,0 +1,28 @@
+//! An endpoint behind a guard: `scopegate serve --demo`, then this, then `curl -X PATCH`.
+
+use axum::{Router, extract::Path, routing::patch};
+use http::{header::AUTHORIZATION, request::Parts};
+use scopegate_client::{Caller, Guard, Scopegate};
+
+/// Who calls, or `None`. Verify your tokens here, or read what a layer before this one verified.
+fn caller(parts: &Parts) -> Option<Caller> {
+    match parts.headers.get(AUTHORIZATION)?.to_str().ok()? {
+        "Bearer analytics-token" => Some(Caller::new("demo", "analytics")),
+        "Bearer hr-sync-token" => Some(Caller::new("demo", "hr-sync")),
+        _ => None,
+    }
+}
+
+async fn change(Path(id): Path<String>) -> String {
+    format!("changed {id}\n")
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let gate = Scopegate::at("http://127.0.0.1:50051").open()?;
+    let app = Router::new()
+        .route("/api/v2/users/{id}", patch(change))
+        .layer(Guard::endpoint(&gate, caller));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:8080").await?;
+    Ok(axum::serve(listener, app).await?)
+}

@@ -1,0 +1,74 @@
+//! Check: one question. Whether it is well formed, the server says.
+
+use crate::caller::Caller;
+use crate::proto::{CheckRequest, Endpoint};
+
+/// May this caller use these scopes, or call this endpoint, now?
+#[derive(Clone, Debug)]
+pub struct Check {
+    pub(crate) request: CheckRequest,
+}
+
+impl Check {
+    /// May the caller use this scope?
+    #[must_use]
+    pub fn scope(caller: &Caller, scope: impl Into<String>) -> Self {
+        Self::scopes(caller, [scope])
+    }
+
+    /// May the caller use all of these scopes? None is an error, never a yes (D13).
+    pub fn scopes(caller: &Caller, scopes: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        let mut check = Self::by(caller);
+        check.request.scopes = scopes.into_iter().map(Into::into).collect();
+        check
+    }
+
+    /// May the caller call this endpoint of the catalog? The path is the request's as it came,
+    /// without its query, and not decoded (D20).
+    #[must_use]
+    pub fn endpoint(caller: &Caller, method: impl Into<String>, path: impl Into<String>) -> Self {
+        let mut check = Self::by(caller);
+        check.request.endpoint = Some(Endpoint { method: method.into(), path: path.into() });
+        check
+    }
+
+    /// May the caller call this gRPC method of the catalog, `/pkg.Service/Method`?
+    #[must_use]
+    pub fn grpc(caller: &Caller, method: impl Into<String>) -> Self {
+        Self::endpoint(caller, "GRPC", method)
+    }
+
+    /// Of this API: needed where the catalog has several audiences and no endpoint says which.
+    #[must_use]
+    pub fn audience(mut self, audience: impl Into<String>) -> Self {
+        self.request.audience = audience.into();
+        self
+    }
+
+    /// For a record of this user: a caller who reaches no more than their own records is then
+    /// judged by whose it is (D17).
+    #[must_use]
+    pub fn owned_by(mut self, user: impl Into<String>) -> Self {
+        self.request.resource_owner_id = user.into();
+        self
+    }
+
+    /// By facts at least as new as this revision, for which the server waits up to 500 ms (within
+    /// the deadline). Who has just changed something gives the change's revision.
+    #[must_use]
+    pub fn at_least(mut self, revision: u64) -> Self {
+        self.request.at_least_revision = revision;
+        self
+    }
+
+    fn by(caller: &Caller) -> Self {
+        let request = CheckRequest {
+            company_id: caller.company.clone(),
+            credential_id: caller.credential.clone(),
+            user_id: caller.user.clone(),
+            token: caller.token.as_ref().map(Into::into),
+            ..CheckRequest::default()
+        };
+        Self { request }
+    }
+}

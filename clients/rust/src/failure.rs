@@ -1,0 +1,131 @@
+//! Failure: what a failed attempt says of whether another makes sense.
+
+use std::error::Error;
+use std::io::ErrorKind;
+
+use tonic::{Code, ConnectError, Status, TimeoutExpired};
+
+/// What an attempt came to that brought no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Failure {
+    /// Nobody listened, or the connection ended before the question was sent: no server has seen
+    /// it, and one that is being restarted is back in a moment.
+    Unreached,
+    /// The server cannot answer now, or the connection was lost before it did. A check changes
+    /// nothing, so it may be asked again; the budget says whether.
+    Lost,
+    /// Another attempt would come to the same, or would add to what is too much already.
+    Final,
+    /// The deadline is over.
+    Late,
+}
+
+impl Failure {
+    pub(crate) fn of(status: &Status) -> Self {
+        // What the server says has no source; what the transport makes of an error has that error.
+        let Some(source) = status.source() else {
+            return match status.code() {
+                Code::Unavailable => Self::Lost,
+                Code::DeadlineExceeded => Self::Late,
+                _ => Self::Final,
+            };
+        };
+        if causes(source).any(|error| error.is::<TimeoutExpired>()) {
+            return Self::Late;
+        }
+        if let Some(connect) = causes(source).find_map(|error| error.downcast_ref::<ConnectError>())
+        {
+            return if passes(connect) { Self::Unreached } else { Self::Final };
+        }
+        if causes(source).filter_map(|error| error.downcast_ref()).any(hyper::Error::is_canceled) {
+            return Self::Unreached;
+        }
+        match status.code() {
+            // A peer that calls it too much (`ENHANCE_YOUR_CALM`), or TLS too weak.
+            Code::ResourceExhausted | Code::PermissionDenied => Self::Final,
+            _ => Self::Lost,
+        }
+    }
+}
+
+/// A failed attempt as the application is told of it: what the server said, or what the connection
+/// came to, with its first cause, as `UNAVAILABLE` unless it has a better word.
+pub(crate) fn told(status: Status) -> Status {
+    let Some(cause) = status.source().and_then(|source| causes(source).last()) else {
+        return status;
+    };
+    let code = match status.code() {
+        Code::ResourceExhausted | Code::PermissionDenied => status.code(),
+        _ => Code::Unavailable,
+    };
+    Status::new(code, format!("{}: {cause}", status.message()))
+}
+
+/// Whether what kept a connection from being made passes by itself: a port that nobody listens on,
+/// a listener that went away. A certificate that is not trusted does not.
+fn passes(connect: &ConnectError) -> bool {
+    causes(connect).any(|error| {
+        let kind = error.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+        matches!(
+            kind,
+            Some(
+                ErrorKind::ConnectionRefused
+                    | ErrorKind::ConnectionReset
+                    | ErrorKind::ConnectionAborted
+                    | ErrorKind::NotConnected
+                    | ErrorKind::BrokenPipe
+                    | ErrorKind::UnexpectedEof
+                    | ErrorKind::TimedOut
+                    | ErrorKind::HostUnreachable
+                    | ErrorKind::NetworkUnreachable
+            )
+        )
+    })
+}
+
+/// An error, and what caused it.
+fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |&error| error.source())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(error: impl Error + Send + Sync + 'static) -> Failure {
+        Failure::of(&Status::from_error(Box::new(error)))
+    }
+
+    #[test]
+    fn only_unavailable_of_all_that_a_server_says_is_asked_again() {
+        for code in (0..=16).map(Code::from) {
+            let failure = Failure::of(&Status::new(code, "said"));
+            match code {
+                Code::Unavailable => assert_eq!(failure, Failure::Lost),
+                Code::DeadlineExceeded => assert_eq!(failure, Failure::Late),
+                _ => assert_eq!(failure, Failure::Final, "{code:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_refused_connection_passes_and_a_bad_certificate_does_not() {
+        let io = |kind| ConnectError(Box::new(std::io::Error::from(kind)));
+        assert_eq!(of(io(ErrorKind::ConnectionRefused)), Failure::Unreached);
+        assert_eq!(of(io(ErrorKind::InvalidData)), Failure::Final);
+    }
+
+    #[test]
+    fn a_timeout_is_late_and_a_cut_connection_is_lost() {
+        assert_eq!(of(TimeoutExpired(())), Failure::Late);
+        assert_eq!(of(std::io::Error::from(ErrorKind::BrokenPipe)), Failure::Lost);
+    }
+
+    #[test]
+    fn a_lost_connection_is_told_as_unavailable_and_a_server_as_it_said() {
+        let cut = std::io::Error::from(ErrorKind::BrokenPipe);
+        assert_eq!(told(Status::from_error(Box::new(cut))).code(), Code::Unavailable);
+        let said = told(Status::cancelled("said"));
+        assert_eq!((said.code(), said.message()), (Code::Cancelled, "said"));
+    }
+}

@@ -1,0 +1,218 @@
+//! Refusal: how a call is answered that does not go on. RFC 6750 section 3 for the challenge; the
+//! word and the sentence of the body are the server's (D15).
+
+use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::request::Parts;
+use http::{HeaderValue, Response, StatusCode};
+use tonic::{Code, Status};
+
+use crate::decision::{Denied, Refused, Unanswered};
+use crate::proto::Reason;
+
+/// How refusals of one call are to be written.
+pub(crate) struct Rendering {
+    grpc: bool,
+    /// Whether the call says who makes it, rightly or not.
+    authorized: bool,
+    challenge: Option<HeaderValue>,
+}
+
+/// A refusal, whatever it is written as.
+struct Refusal<'a> {
+    status: StatusCode,
+    error: &'a str,
+    message: &'a str,
+}
+
+const UNKNOWN: Refusal<'static> = Refusal {
+    status: StatusCode::UNAUTHORIZED,
+    error: "invalid_token",
+    message: "The call does not say who makes it in a way that is known here. Send valid credentials with it.",
+};
+const MALFORMED: Refusal<'static> = Refusal {
+    status: StatusCode::BAD_REQUEST,
+    error: "invalid_request",
+    message: "The call cannot be judged as it is written. Check its path.",
+};
+const UNANSWERED: Refusal<'static> = Refusal {
+    status: StatusCode::SERVICE_UNAVAILABLE,
+    error: "temporarily_unavailable",
+    message: "Whether the call is allowed cannot be found out now. Try again in a moment.",
+};
+
+impl Rendering {
+    pub(crate) fn of(parts: &Parts, challenge: Option<HeaderValue>) -> Self {
+        let content = parts.headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
+        let grpc = content.is_some_and(|content| content.starts_with(b"application/grpc"));
+        Self { grpc, authorized: parts.headers.contains_key(AUTHORIZATION), challenge }
+    }
+
+    /// For a caller whom the application does not know.
+    pub(crate) fn stranger<B: Default + From<String>>(&self) -> Response<B> {
+        self.write(&UNKNOWN, self.unauthorized())
+    }
+
+    pub(crate) fn refused<B: Default + From<String>>(&self, refused: Refused) -> Response<B> {
+        let mut response = match &refused {
+            Refused::Denied(denied) => self.denied(denied),
+            Refused::Unanswered(unanswered) => self.unanswered(unanswered),
+        };
+        response.extensions_mut().insert(refused);
+        response
+    }
+
+    fn denied<B: Default + From<String>>(&self, denied: &Denied) -> Response<B> {
+        let status = denied.status();
+        let challenge = match status {
+            StatusCode::UNAUTHORIZED => self.unauthorized(),
+            StatusCode::FORBIDDEN => Some(insufficient(denied)),
+            _ => None,
+        };
+        let refusal = Refusal { status, error: &denied.error, message: &denied.message };
+        self.write(&refusal, challenge)
+    }
+
+    fn unanswered<B: Default + From<String>>(&self, unanswered: &Unanswered) -> Response<B> {
+        let refusal = unanswered.refusal();
+        let mut response = self.write(refusal, None);
+        if refusal.status == StatusCode::SERVICE_UNAVAILABLE {
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        response
+    }
+
+    /// A call that brought nothing is told what to bring, and of no error (RFC 6750 section 3.1).
+    fn unauthorized(&self) -> Option<HeaderValue> {
+        Some(self.challenge.clone().unwrap_or(HeaderValue::from_static(if self.authorized {
+            r#"Bearer error="invalid_token""#
+        } else {
+            "Bearer"
+        })))
+    }
+
+    fn write<B: Default + From<String>>(
+        &self,
+        refusal: &Refusal<'_>,
+        challenge: Option<HeaderValue>,
+    ) -> Response<B> {
+        if self.grpc {
+            return Status::new(code(refusal.status), refusal.message).into_http();
+        }
+        let (error, message) = (quoted(refusal.error), quoted(refusal.message));
+        let mut response =
+            Response::new(B::from(format!(r#"{{"error":{error},"message":{message}}}"#)));
+        *response.status_mut() = refusal.status;
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        // What is granted is in force at once: a 404 kept by a cache would not know.
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if let Some(challenge) = challenge {
+            headers.insert(WWW_AUTHENTICATE, challenge);
+        }
+        response
+    }
+}
+
+impl Refused {
+    /// This as the answer of an HTTP handler that has asked by hand: what a
+    /// [`Guard`](crate::Guard) answers.
+    #[must_use]
+    pub fn into_http<B: Default + From<String>>(self) -> Response<B> {
+        let bare = matches!(&self, Self::Denied(denied) if denied.reason == Reason::TokenRequired);
+        Rendering { grpc: false, authorized: !bare, challenge: None }.refused(self)
+    }
+}
+
+/// This as the answer of a gRPC handler that has asked by hand: what a [`Guard`](crate::Guard)
+/// answers.
+impl From<Refused> for Status {
+    fn from(refused: Refused) -> Self {
+        let (status, message) = match &refused {
+            Refused::Denied(denied) => (denied.status(), denied.message.as_str()),
+            Refused::Unanswered(unanswered) => {
+                let refusal = unanswered.refusal();
+                (refusal.status, refusal.message)
+            }
+        };
+        Self::new(code(status), message)
+    }
+}
+
+impl Denied {
+    fn status(&self) -> StatusCode {
+        StatusCode::from_u16(self.http_status).unwrap_or(StatusCode::FORBIDDEN)
+    }
+}
+
+impl Unanswered {
+    /// A path that is no path (D20), or an id that is none, is the caller's, and no outage.
+    fn refusal(&self) -> &'static Refusal<'static> {
+        if self.code() == Code::InvalidArgument { &MALFORMED } else { &UNANSWERED }
+    }
+}
+
+/// What gRPC calls it (the contract's own mapping of HTTP statuses).
+fn code(status: StatusCode) -> Code {
+    match status {
+        StatusCode::BAD_REQUEST => Code::InvalidArgument,
+        StatusCode::UNAUTHORIZED => Code::Unauthenticated,
+        StatusCode::NOT_FOUND => Code::Unimplemented,
+        StatusCode::SERVICE_UNAVAILABLE => Code::Unavailable,
+        _ => Code::PermissionDenied,
+    }
+}
+
+/// The challenge of a 403. It names the scopes that are missing, unless it is the user's own
+/// permissions that are: no token with other scopes would mend that.
+fn insufficient(denied: &Denied) -> HeaderValue {
+    let bare = HeaderValue::from_static(r#"Bearer error="insufficient_scope""#);
+    if matches!(denied.reason, Reason::UserLacksPermission | Reason::NotRecordOwner) {
+        return bare;
+    }
+    // RFC 6749 section 3.3; anything else would end the quotation.
+    let fit = |scope: &&String| {
+        !scope.is_empty() && scope.bytes().all(|b| b.is_ascii_graphic() && b != b'"' && b != b'\\')
+    };
+    let scopes: Vec<&str> = denied.missing_scopes.iter().filter(fit).map(String::as_str).collect();
+    if scopes.is_empty() {
+        return bare;
+    }
+    let named = format!(r#"Bearer error="insufficient_scope", scope="{}""#, scopes.join(" "));
+    HeaderValue::from_str(&named).unwrap_or(bare)
+}
+
+/// A JSON string (RFC 8259 section 7).
+fn quoted(text: &str) -> String {
+    let mut quoted = String::with_capacity(text.len() + 2);
+    quoted.push('"');
+    for char in text.chars() {
+        match char {
+            '"' => quoted.push_str("\\\""),
+            '\\' => quoted.push_str("\\\\"),
+            '\u{0}'..='\u{1f}' => quoted.push_str(&format!("\\u{:04x}", u32::from(char))),
+            _ => quoted.push(char),
+        }
+    }
+    quoted.push('"');
+    quoted
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_text_ends_its_quotation() {
+        assert_eq!(quoted("a \"b\" \\ \n\u{1}é"), r#""a \"b\" \\ \u000a\u0001é""#);
+    }
+
+    #[test]
+    fn no_scope_ends_the_challenge() {
+        let mut denied = Denied::owner_unknown(1);
+        denied.reason = Reason::ScopeNotGranted;
+        let scopes = ["users:read", "a\", realm=\"b", "two words", "", "new\nline", "é", "api/all"];
+        denied.missing_scopes = scopes.map(str::to_owned).to_vec();
+        let challenge = insufficient(&denied);
+        assert_eq!(challenge, r#"Bearer error="insufficient_scope", scope="users:read api/all""#);
+    }
+}

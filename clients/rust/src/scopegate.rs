@@ -1,0 +1,177 @@
+//! Scopegate: asks, within a deadline, and gives an answer or none.
+
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, timeout_at};
+use tonic::{Request, Response, Status};
+
+use crate::budget::Budget;
+use crate::check::Check;
+use crate::decision::{Allowed, Decision, Reach, Refused, Unanswered};
+use crate::failure::{Failure, told};
+use crate::health::{Before, Health};
+use crate::pauses::Pauses;
+use crate::proto::BatchCheckRequest;
+use crate::proto::authorization_service_client::AuthorizationServiceClient;
+use crate::setup::{Connection, Setup};
+
+/// The longest deadline: a clock can count so far.
+const LONGEST: Duration = Duration::from_hours(24);
+
+/// A client. Its clones share its connections and its budget.
+#[derive(Clone)]
+pub struct Scopegate {
+    shared: Arc<Shared>,
+    deadline: Duration,
+}
+
+struct Shared {
+    connections: Vec<Connection>,
+    next: AtomicUsize,
+    budget: Budget,
+    health: Health,
+}
+
+impl Scopegate {
+    /// Begins a client of the server at this URL: `https://…`, or `http://…` without TLS.
+    pub fn at(endpoint: impl Into<String>) -> Setup {
+        Setup::new(endpoint.into())
+    }
+
+    pub(crate) fn new(connections: Vec<Connection>, deadline: Duration, retries: u32) -> Self {
+        let (next, budget) = (AtomicUsize::new(0), Budget::of(retries));
+        let shared = Arc::new(Shared { connections, next, budget, health: Health::new() });
+        Self { shared, deadline: deadline.min(LONGEST) }
+    }
+
+    /// The same client with another deadline.
+    #[must_use]
+    pub fn within(&self, deadline: Duration) -> Self {
+        Self { deadline: deadline.min(LONGEST), ..self.clone() }
+    }
+
+    /// Asks. A denial is an answer; see [`require`](Self::require) for one that cannot be
+    /// overlooked.
+    pub async fn check(&self, check: &Check) -> Result<Decision, Unanswered> {
+        let answer = self
+            .ask(&check.request, |mut client, request| async move { client.check(request).await });
+        Decision::read(&check.request, answer.await?)
+    }
+
+    /// Asks, and is an error unless the call is allowed as it is. What reaches the user's own
+    /// records only is refused as well ([`Reason::NotRecordOwner`](crate::Reason::NotRecordOwner)),
+    /// unless the check says whose record it is ([`Check::owned_by`]): then the server has
+    /// compared (D17).
+    pub async fn require(&self, check: &Check) -> Result<Allowed, Refused> {
+        Ok(self.check(check).await?.allowed()?)
+    }
+
+    /// Asks, and is an error unless the call is allowed at least for the user's own records; on
+    /// [`Reach::Own`] the application filters by its owner. For lists and searches.
+    pub async fn require_reach(&self, check: &Check) -> Result<Reach, Refused> {
+        Ok(self.check(check).await?.at_least_own()?.reach)
+    }
+
+    /// Asks up to 1000 questions, all decided at one revision, answered in the order asked. One
+    /// malformed question fails all of them (D13).
+    pub async fn check_all(&self, checks: &[Check]) -> Result<Vec<Decision>, Unanswered> {
+        let checks = checks.iter().map(|check| check.request.clone()).collect();
+        let batch = BatchCheckRequest { checks };
+        let answer = self
+            .ask(&batch, |mut client, request| async move { client.batch_check(request).await });
+        let results = answer.await?.results;
+        if results.len() != batch.checks.len() {
+            // Which answer is whose is not known any more.
+            return Err(Unanswered::nonsense("not one decision for each question"));
+        }
+        batch
+            .checks
+            .iter()
+            .zip(results)
+            .map(|(check, result)| Decision::read(check, result))
+            .collect()
+    }
+
+    /// A connection that presents the client's key, for the contract's other calls: the clients
+    /// of [`crate::proto`] are made of one. Its calls have no deadline and no retry but their own.
+    #[must_use]
+    pub fn connection(&self) -> Connection {
+        // `next` picks one of them, and there is at least one.
+        let at = self.shared.next.fetch_add(1, Ordering::Relaxed) % self.shared.connections.len();
+        #[expect(clippy::indexing_slicing, reason = "`at` is below the length")]
+        self.shared.connections[at].clone()
+    }
+
+    /// Makes attempts until one brings an answer, one has failed for good, or the deadline is over:
+    /// as many as there is time for while nobody can be reached, and one more after an attempt was
+    /// lost. That is paid for, unless the server was down and serves now: then it adds nothing to
+    /// an outage.
+    async fn ask<Q, A, F>(
+        &self,
+        question: &Q,
+        send: impl Fn(AuthorizationServiceClient<Connection>, Request<Q>) -> F,
+    ) -> Result<A, Unanswered>
+    where
+        Q: Clone,
+        F: Future<Output = Result<Response<A>, Status>>,
+    {
+        let Shared { next, budget, health, .. } = &*self.shared;
+        let end = Instant::now() + self.deadline;
+        let mut last = None;
+        let attempts = async {
+            let mut pauses = Pauses::new(next.load(Ordering::Relaxed));
+            let mut retried = false;
+            let mut connection = self.connection();
+            loop {
+                let found = health.found();
+                let mut request = Request::new(question.clone());
+                request.set_timeout(end.saturating_duration_since(Instant::now()));
+                let client = AuthorizationServiceClient::new(connection.clone());
+                let status = match send(client, request).await {
+                    Ok(answer) => {
+                        budget.refill();
+                        return Ok(answer.into_inner());
+                    }
+                    Err(status) => status,
+                };
+                let failure = Failure::of(&status);
+                match failure {
+                    Failure::Unreached => {}
+                    Failure::Lost if !retried => retried = true,
+                    Failure::Lost | Failure::Final => return Err(told(status)),
+                    Failure::Late => return Err(Status::deadline_exceeded(status.message())),
+                }
+                let lost = last.insert(told(status));
+                sleep(pauses.next()).await;
+                // Another one, if there are several: this one may be all that is wrong.
+                connection = self.connection();
+                let before = health.serving(found, &connection, pauses.clone()).await;
+                if failure == Failure::Lost && before == Before::Serving && !budget.take() {
+                    return Err(lost.clone());
+                }
+            }
+        };
+        let ended = timeout_at(end, attempts).await;
+        let answer = ended.unwrap_or_else(|_| {
+            Err(match last {
+                // Why, rather than when.
+                Some(status) => Status::unavailable(status.message()),
+                None => Status::deadline_exceeded("no answer within the deadline"),
+            })
+        });
+        answer.map_err(Unanswered::new)
+    }
+}
+
+impl fmt::Debug for Scopegate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Scopegate")
+            .field("connections", &self.shared.connections.len())
+            .field("deadline", &self.deadline)
+            .finish_non_exhaustive()
+    }
+}

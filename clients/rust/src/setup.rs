@@ -1,0 +1,268 @@
+//! Setup: which server is asked, how it is reached, as whom, and how long that may take.
+
+use std::error::Error;
+use std::fmt;
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use hyper_util::client::legacy::connect::HttpConnector;
+use tokio::runtime::Handle;
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::service::Interceptor;
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+use tonic::{Request, Status};
+
+use crate::scopegate::Scopegate;
+
+/// A connection on which every call presents the client's key.
+pub type Connection = InterceptedService<Channel, Presents>;
+
+/// What a call presents.
+#[derive(Clone)]
+pub struct Presents(Option<MetadataValue<Ascii>>);
+
+impl Interceptor for Presents {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        if let Some(key) = &self.0 {
+            request.metadata_mut().insert("authorization", key.clone());
+        }
+        Ok(request)
+    }
+}
+
+/// What a client is made of. Nothing is looked at before [`open`](Self::open).
+pub struct Setup {
+    endpoint: String,
+    key: Option<String>,
+    ca: Option<Pem>,
+    identity: Option<(Vec<u8>, Vec<u8>)>,
+    deadline: Duration,
+    connect_timeout: Duration,
+    keepalive: (Duration, Duration),
+    connections: usize,
+    retry_budget: u32,
+}
+
+enum Pem {
+    Text(Vec<u8>),
+    File(PathBuf),
+}
+
+impl Setup {
+    pub(crate) fn new(endpoint: String) -> Self {
+        Self {
+            endpoint,
+            key: None,
+            ca: None,
+            identity: None,
+            deadline: Duration::from_millis(250),
+            connect_timeout: Duration::from_secs(1),
+            keepalive: (Duration::from_secs(5), Duration::from_secs(2)),
+            connections: 1,
+            retry_budget: 100,
+        }
+    }
+
+    /// The key to present (`sgk_…`), for which the role `service` is enough. Over `http://` it
+    /// travels as it is: that is for loopback, and for meshes that encrypt.
+    #[must_use]
+    pub fn key(mut self, key: impl Into<String>) -> Self {
+        self.key = Some(key.into());
+        self
+    }
+
+    /// The only CAs to trust, in PEM. Without any, those that this machine trusts.
+    #[must_use]
+    pub fn ca_pem(mut self, pem: impl Into<Vec<u8>>) -> Self {
+        self.ca = Some(Pem::Text(pem.into()));
+        self
+    }
+
+    /// The only CAs to trust, from a PEM file that is read once.
+    #[must_use]
+    pub fn ca_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.ca = Some(Pem::File(path.into()));
+        self
+    }
+
+    /// The client's own certificate and its key, in PEM.
+    #[must_use]
+    pub fn identity_pem(mut self, cert: impl Into<Vec<u8>>, key: impl Into<Vec<u8>>) -> Self {
+        self.identity = Some((cert.into(), key.into()));
+        self
+    }
+
+    /// How long a check may take with all that belongs to it: connecting, the retry, the answer.
+    /// 250 ms, if not said: many times what a check takes, and less than the user of an API
+    /// notices.
+    #[must_use]
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = deadline;
+        self
+    }
+
+    /// How long a connection may take to be made, TLS included, before it is given up and made
+    /// anew. 1 s, if not said. It outlives the check that began it.
+    #[must_use]
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.connect_timeout = timeout;
+        self
+    }
+
+    /// After how long without a word the server is asked whether it is still there (HTTP/2 PING),
+    /// also while no check is under way, and how long it may take to say so. 5 s and 2 s, if not
+    /// said: so much later at most a server that has vanished without a word is left.
+    #[must_use]
+    pub fn keepalive(mut self, interval: Duration, timeout: Duration) -> Self {
+        self.keepalive = (interval, timeout);
+        self
+    }
+
+    /// Over how many connections the checks go in turn. 1, if not said. The server serves a
+    /// connection on one core: a client that asks more than one core can answer uses several.
+    #[must_use]
+    pub fn connections(mut self, connections: usize) -> Self {
+        self.connections = connections;
+        self
+    }
+
+    /// How many retries may be made at once; ten answers bring back one. 100, if not said: about
+    /// as many as there are checks under way at any time, which is what a lost connection takes
+    /// with it. 0 is never.
+    #[must_use]
+    pub fn retry_budget(mut self, retries: u32) -> Self {
+        self.retry_budget = retries;
+        self
+    }
+
+    /// A client of this setup. It connects when it is first asked something, and whenever it has
+    /// to again. Needs a tokio runtime with time and I/O, on which the connections live.
+    pub fn open(self) -> Result<Scopegate, Misconfigured> {
+        if Handle::try_current().is_err() {
+            return Err(Misconfigured::NoRuntime);
+        }
+        if self.connections == 0 {
+            return Err(Misconfigured::NoConnections);
+        }
+        let presents = Presents(self.key.as_deref().map(header).transpose()?);
+        let endpoint = self.endpoint()?;
+        let connections = (0..self.connections).map(|_| {
+            // As a connector of our own: the transport's would bound no TLS handshake.
+            let mut tcp = HttpConnector::new();
+            tcp.enforce_http(false);
+            tcp.set_nodelay(true);
+            let channel = endpoint.connect_with_connector_lazy(tcp);
+            InterceptedService::new(channel, presents.clone())
+        });
+        Ok(Scopegate::new(connections.collect(), self.deadline, self.retry_budget))
+    }
+
+    fn endpoint(&self) -> Result<Endpoint, Misconfigured> {
+        let url = || Misconfigured::Endpoint(self.endpoint.clone());
+        let endpoint = Endpoint::from_shared(self.endpoint.clone()).map_err(|_| url())?;
+        let (interval, timeout) = self.keepalive;
+        let endpoint = endpoint
+            .user_agent(concat!("scopegate-client/", env!("CARGO_PKG_VERSION")))
+            .map_err(|_| url())?
+            .connect_timeout(self.connect_timeout)
+            .http2_keep_alive_interval(interval)
+            .keep_alive_timeout(timeout)
+            .keep_alive_while_idle(true);
+        match endpoint.uri().scheme_str() {
+            Some("https") => {}
+            Some("http") if self.ca.is_none() && self.identity.is_none() => return Ok(endpoint),
+            Some("http") => return Err(Misconfigured::TlsWithoutHttps),
+            _ => return Err(url()),
+        }
+        let mut tls = ClientTlsConfig::new();
+        tls = match &self.ca {
+            Some(Pem::Text(pem)) => tls.ca_certificate(Certificate::from_pem(pem)),
+            Some(Pem::File(path)) => {
+                let pem = fs::read(path).map_err(|error| Misconfigured::Ca(path.clone(), error))?;
+                tls.ca_certificate(Certificate::from_pem(pem))
+            }
+            None => tls.with_native_roots(),
+        };
+        if let Some((cert, key)) = &self.identity {
+            tls = tls.identity(Identity::from_pem(cert, key));
+        }
+        endpoint.tls_config(tls).map_err(Misconfigured::Tls)
+    }
+}
+
+/// RFC 6750 section 2.1.
+fn header(key: &str) -> Result<MetadataValue<Ascii>, Misconfigured> {
+    let key = key.trim();
+    let fit = !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_graphic());
+    let header = if fit { format!("Bearer {key}").parse().ok() } else { None };
+    let mut header: MetadataValue<Ascii> = header.ok_or(Misconfigured::Key)?;
+    header.set_sensitive(true);
+    Ok(header)
+}
+
+impl fmt::Debug for Setup {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Neither keys nor certificates.
+        f.debug_struct("Setup")
+            .field("endpoint", &self.endpoint)
+            .field("deadline", &self.deadline)
+            .field("connections", &self.connections)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Presents {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_some() { "Presents(a key)" } else { "Presents(nothing)" })
+    }
+}
+
+/// Why there is no client.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Misconfigured {
+    /// The endpoint is no URL that begins with `http://` or `https://`.
+    Endpoint(String),
+    /// The key is empty, or not printable.
+    Key,
+    /// A CA or a certificate is for `https://`.
+    TlsWithoutHttps,
+    /// The file with the CAs cannot be read.
+    Ca(PathBuf, std::io::Error),
+    /// Certificates or keys that TLS cannot use.
+    Tls(tonic::transport::Error),
+    /// At least one connection is needed.
+    NoConnections,
+    /// There is no tokio runtime here.
+    NoRuntime,
+}
+
+impl fmt::Display for Misconfigured {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Endpoint(endpoint) => {
+                write!(f, "the endpoint `{endpoint}` is no URL with http:// or https://")
+            }
+            Self::Key => f.write_str("the key is empty or has characters that no key has"),
+            Self::TlsWithoutHttps => {
+                f.write_str("a CA or a certificate is for an endpoint that begins with https://")
+            }
+            Self::Ca(path, error) => write!(f, "cannot read the CA {}: {error}", path.display()),
+            Self::Tls(_) => f.write_str("TLS cannot use the certificates or the key"),
+            Self::NoConnections => f.write_str("a client needs at least one connection"),
+            Self::NoRuntime => f.write_str("a client is opened within a tokio runtime"),
+        }
+    }
+}
+
+impl Error for Misconfigured {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Ca(_, error) => Some(error),
+            Self::Tls(error) => Some(error),
+            _ => None,
+        }
+    }
+}

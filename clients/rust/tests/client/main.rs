@@ -1,0 +1,15 @@
+//! The client against the real server, over real sockets; and against a server that lies.
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
+mod asking;
+mod guarding;
+mod harness;
+mod liar;
+mod lies;
+mod outages;
+mod pages;
