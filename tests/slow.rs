@@ -405,3 +405,52 @@ async fn too_many_headers_are_refused_and_the_connection_goes_on() {
     assert!(refusal.message().contains("431"), "Request Header Fields Too Large: {refusal:?}");
     assert_served(&client).await;
 }
+
+/// Who is told that the connection ends, while calls of theirs are on the way, hears it: from
+/// what they are told they know which calls were never begun, and make them again elsewhere.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_is_sending_still_hears_that_this_is_the_end() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let server = start(dir.path(), &[]);
+    let mut raw = Raw::begun(&server, &[]);
+    raw.assert_open();
+    raw.send(&check(1));
+    server.signal("TERM");
+    // Told that there will be an end, and asked to say that this was heard.
+    let said = loop {
+        let (kind, flags, content) = raw.next().expect("open");
+        if kind == PING && flags == 0 {
+            break content;
+        }
+    };
+    let mut bytes = frame(PING, ACK, 0, &said);
+    let mut on_the_way = (3_u32..).step_by(2);
+    bytes.extend((0..200).flat_map(|_| check(on_the_way.next().expect("a number"))));
+    // And what HTTP/2 does not know, which needs no window.
+    bytes.extend((0..300).flat_map(|_| frame(0xf0, 0, 0, &[0; 16_000])));
+    let mut sending = raw.0.try_clone().expect("cloned");
+    let sender = std::thread::spawn(move || {
+        sending.write_all(&bytes)?;
+        sending.shutdown(std::net::Shutdown::Write)
+    });
+    let (mut ended, mut last) = (false, None);
+    loop {
+        let mut header = [0; 9];
+        match raw.0.read_exact(&mut header) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => break,
+            Err(error) => panic!("cut off: {error}"),
+        }
+        let length = u32::from_be_bytes([0, header[0], header[1], header[2]]);
+        let mut content = vec![0; length as usize];
+        raw.0.read_exact(&mut content).expect("a whole frame");
+        if header[3] == GOAWAY {
+            ended = true;
+            last = Some(u32::from_be_bytes([content[0], content[1], content[2], content[3]]));
+        }
+    }
+    assert!(ended);
+    assert!(last < Some(u32::MAX >> 1), "which call was the last: {last:?}");
+    sender.join().expect("it ends").expect("nothing that was sent was sent back");
+    assert!(raw.0.take_error().expect("asked").is_none(), "no reset");
+}

@@ -11,7 +11,7 @@ use std::future::poll_fn;
 use std::hash::BuildHasher;
 use std::io;
 use std::net::TcpStream;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
@@ -23,7 +23,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Sleep;
@@ -65,6 +65,9 @@ const RESETS_FOR_ERRORS: usize = 1024;
 /// How long a connection may still have calls under way after it was asked to end. A drain may
 /// be shorter.
 const GRACE: Duration = Duration::from_secs(60);
+
+/// How long a peer may take to hear that its connection has ended.
+const PARTING: Duration = Duration::from_secs(1);
 
 /// How many threads of a core may wait for the disk.
 const WAITING: usize = 64;
@@ -249,7 +252,7 @@ async fn attend<I: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     let (connection, pace) = Paced::new(connection);
     let calls = turn::Calls::default();
     let turn = Turn::of(calls.clone());
-    let mut connection = pin!(
+    let mut connection = Box::pin(
         http2::Builder::new(calls)
             .timer(TokioTimer::new())
             .auto_date_header(false)
@@ -257,7 +260,7 @@ async fn attend<I: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
             .max_header_list_size(16 << 10)
             .max_pending_accept_reset_streams(RESETS)
             .max_local_error_reset_streams(RESETS_FOR_ERRORS)
-            .serve_connection(TokioIo::new(connection), service)
+            .serve_connection(TokioIo::new(connection), service),
     );
     // A task of its own: to look whether it is over costs each turn next to nothing.
     let mut draining = Running(tokio::spawn(async move {
@@ -286,6 +289,21 @@ async fn attend<I: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         }
     })
     .await;
+    drop(connection);
+    if last.is_some()
+        && let Some(connection) = pace.into_connection()
+    {
+        part(connection).await;
+    }
+}
+
+/// Reads what is still on its way from a peer that was told that this is the end, until it has
+/// heard that. To close before would reset the connection, and what it was told would be lost:
+/// which of its calls were never begun, and can be made again.
+async fn part(mut connection: impl AsyncRead + Unpin) {
+    let mut unread = [0; 4096];
+    let read = async { while connection.read(&mut unread).await.is_ok_and(|count| count > 0) {} };
+    tokio::time::timeout(PARTING, read).await.ok();
 }
 
 /// Waits for what a peer has begun and not ended.
@@ -297,7 +315,7 @@ struct Patience {
 
 impl Patience {
     /// Ready when it took too long.
-    fn poll(&mut self, pace: &Pace, context: &mut Context<'_>) -> Poll<()> {
+    fn poll<I>(&mut self, pace: &Pace<I>, context: &mut Context<'_>) -> Poll<()> {
         let Some(begun) = pace.begun() else {
             self.waiting = None;
             return Poll::Pending;

@@ -8,8 +8,8 @@
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -26,28 +26,53 @@ const END_HEADERS: u8 = 4;
 
 /// A connection whose incoming frames are followed.
 pub(super) struct Paced<I> {
-    io: I,
+    /// Until it is given back.
+    io: Option<I>,
     place: Place,
-    told: Arc<AtomicU64>,
+    told: Arc<Told<I>>,
 }
 
 /// What is told of a connection to who holds it no more.
-pub(super) struct Pace(Arc<AtomicU64>);
+pub(super) struct Pace<I>(Arc<Told<I>>);
+
+struct Told<I> {
+    place: AtomicU64,
+    /// The connection itself, after it was dropped.
+    back: Mutex<Option<I>>,
+}
 
 impl<I> Paced<I> {
-    pub(super) fn new(io: I) -> (Self, Pace) {
+    pub(super) fn new(io: I) -> (Self, Pace<I>) {
         let place = Place::default();
-        let told = Arc::new(AtomicU64::new(place.tell()));
-        (Self { io, place, told: Arc::clone(&told) }, Pace(told))
+        let told = Told { place: AtomicU64::new(place.tell()), back: Mutex::new(None) };
+        let told = Arc::new(told);
+        (Self { io: Some(io), place, told: Arc::clone(&told) }, Pace(told))
     }
 }
 
-impl Pace {
+impl<I: Unpin> Paced<I> {
+    fn io(&mut self) -> io::Result<Pin<&mut I>> {
+        self.io.as_mut().map(Pin::new).ok_or_else(|| io::ErrorKind::NotConnected.into())
+    }
+}
+
+impl<I> Drop for Paced<I> {
+    fn drop(&mut self) {
+        *self.told.back.lock().unwrap_or_else(PoisonError::into_inner) = self.io.take();
+    }
+}
+
+impl<I> Pace<I> {
     /// What the peer has begun and not ended: the number of frames and header blocks before it.
     /// The preface is one with the first frame.
     pub(super) fn begun(&self) -> Option<u64> {
-        let told = self.0.load(Ordering::Relaxed);
+        let told = self.0.place.load(Ordering::Relaxed);
         (told & 1 == 1).then_some(told >> 1)
+    }
+
+    /// The connection, if nobody holds it any more.
+    pub(super) fn into_connection(self) -> Option<I> {
+        self.0.back.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
 
@@ -120,12 +145,12 @@ impl<I: AsyncRead + Unpin> AsyncRead for Paced<I> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
-        let polled = Pin::new(&mut self.io).poll_read(context, buffer);
+        let polled = self.io()?.poll_read(context, buffer);
         if let Some(new) = buffer.filled().get(before..)
             && !new.is_empty()
         {
             self.place.read(new);
-            self.told.store(self.place.tell(), Ordering::Relaxed);
+            self.told.place.store(self.place.tell(), Ordering::Relaxed);
         }
         polled
     }
@@ -137,7 +162,7 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Paced<I> {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(context, bytes)
+        self.io()?.poll_write(context, bytes)
     }
 
     fn poll_write_vectored(
@@ -145,19 +170,19 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Paced<I> {
         context: &mut Context<'_>,
         bytes: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write_vectored(context, bytes)
+        self.io()?.poll_write_vectored(context, bytes)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
+        self.io.as_ref().is_some_and(I::is_write_vectored)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(context)
+        self.io()?.poll_flush(context)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(context)
+        self.io()?.poll_shutdown(context)
     }
 }
 
