@@ -14,6 +14,7 @@ use http::{HeaderMap, Request, Response};
 use tracing::Level;
 
 use super::traces::{self, Trace, Traces};
+use crate::grpc;
 use crate::grpc::origin::{self, Origin, Parent};
 use crate::policy::caller::Caller;
 
@@ -108,7 +109,7 @@ impl Line {
         tracing::debug!(
             target: TARGET,
             %method,
-            code = traces::code(response),
+            code = grpc::code_word(traces::code(response).into()),
             caller = caller.name(),
             x_request_id = origin.and_then(|origin| origin.request_id.as_deref()),
             trace_id = origin.and_then(|origin| origin.parent.as_ref()).map(Parent::trace),
