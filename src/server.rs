@@ -16,6 +16,7 @@ mod pace;
 mod quota;
 mod tls;
 mod traces;
+mod turn;
 
 use std::fs;
 use std::io::{self, Write};

@@ -12,6 +12,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::{Buf, BufMut, Bytes};
 use harness::{Client, Presents, Server, owned, refused, scopegate};
@@ -696,6 +698,136 @@ async fn what_a_call_says_after_its_key_was_revoked_is_not_heard() {
     let changes = operator.changes.clone().list_changes(ListChangesRequest::default()).await;
     let changes = changes.expect("a list").into_inner().changes;
     assert!(changes.iter().all(|change| change.actor != "stolen"), "{changes:?}");
+}
+
+/// Makes changes of one kind until it is refused for want of a good key; those acknowledged.
+async fn until_revoked<R>(
+    made: &AtomicUsize,
+    mut change: impl AsyncFnMut(usize) -> Result<R, Status>,
+    revision: impl Fn(R) -> u64,
+) -> Vec<u64> {
+    let mut acknowledged = Vec::new();
+    for number in 0.. {
+        match change(number).await {
+            Ok(reply) => {
+                acknowledged.push(revision(reply));
+                made.fetch_add(1, Ordering::Relaxed);
+            }
+            Err(status) => match status.code() {
+                Code::Unauthenticated => break,
+                // Held up by its quota, or by the others.
+                Code::ResourceExhausted | Code::Aborted => tokio::task::yield_now().await,
+                _ => panic!("{status}"),
+            },
+        }
+    }
+    acknowledged
+}
+
+/// A key is revoked while it grants, creates, makes keys, applies a catalog and imports, on
+/// connections of its own.
+#[tokio::test]
+async fn no_change_comes_after_the_revocation_of_the_key_that_makes_it() {
+    tokio::task::LocalSet::new().run_until(revoked_in_the_midst(12)).await;
+}
+
+async fn revoked_in_the_midst(rounds: usize) {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (server, operator) = served(dir.path()).await;
+    for round in 0..rounds {
+        let name = format!("thief-{round}");
+        let thief = create(&operator, new_key(&name, &[Role::Operator], &[])).await.expect("made");
+        let made = Arc::new(AtomicUsize::new(0));
+        let mut tasks = Vec::new();
+        for lane in 0..5 {
+            let client = Client::connect_as(&server.url(), Some(&thief.secret)).await;
+            let made = Arc::clone(&made);
+            let id = move |number| format!("r{round}-l{lane}-{number}");
+            tasks.push(tokio::task::spawn_local(async move {
+                match lane {
+                    0 => {
+                        let grant = async |number| {
+                            let scope = ["users:read", "users:write"][number % 2];
+                            let request = ReplaceScopesRequest {
+                                company_id: "acme".to_owned(),
+                                credential_id: "hr".to_owned(),
+                                scopes: owned(&[scope]),
+                                ..Default::default()
+                            };
+                            client.authorization.clone().replace_scopes(request).await
+                        };
+                        until_revoked(&made, grant, |reply| reply.into_inner().revision).await
+                    }
+                    1 => {
+                        let create = async |number| {
+                            let company_id = id(number);
+                            let request = CreateCompanyRequest { company_id, ..Default::default() };
+                            client.directory.clone().create_company(request).await
+                        };
+                        until_revoked(&made, create, |reply| reply.into_inner().revision).await
+                    }
+                    2 => {
+                        let mut last = None;
+                        let keys = async |_| match last.take() {
+                            None => {
+                                let key =
+                                    create(&client, new_key("another", &[Role::Auditor], &[]));
+                                let key = key.await?;
+                                last = key.key;
+                                Ok(key.revision)
+                            }
+                            Some(key) => delete(&client, &key).await.map(|reply| reply.revision),
+                        };
+                        until_revoked(&made, keys, |revision| revision).await
+                    }
+                    3 => {
+                        let apply = async |number| {
+                            let title = id(number);
+                            let yaml =
+                                std::fs::read_to_string(harness::catalog("360learning.yaml"));
+                            let yaml = format!("# {title}\n{}", yaml.expect("a catalog"));
+                            let request = ApplyCatalogRequest { yaml, ..Default::default() };
+                            client.catalog.clone().apply_catalog(request).await
+                        };
+                        until_revoked(&made, apply, |reply| reply.into_inner().revision).await
+                    }
+                    _ => {
+                        let import = async |number| {
+                            let credentials = (0..20).map(|n| ImportedCredential {
+                                company_id: "acme".to_owned(),
+                                credential_id: format!("{}-{n}", id(number)),
+                                ..Default::default()
+                            });
+                            let credentials = credentials.collect();
+                            let message =
+                                ImportCredentialsRequest { credentials, ..Default::default() };
+                            let messages = tokio_stream::iter([message]);
+                            client.directory.clone().import_credentials(messages).await
+                        };
+                        until_revoked(&made, import, |reply| reply.into_inner().revision).await
+                    }
+                }
+            }));
+        }
+        // Somewhere in the midst, each time elsewhere.
+        while made.load(Ordering::Relaxed) < 10 + 3 * round {
+            tokio::task::yield_now().await;
+        }
+        let end = delete(&operator, thief.key.as_ref().expect("a key")).await.expect("revoked");
+        for task in tasks {
+            let acknowledged = task.await.expect("it ends");
+            assert!(acknowledged.iter().all(|revision| *revision < end.revision));
+        }
+        let mut after = end.revision;
+        loop {
+            let page = ListChangesRequest { after_revision: after, ..Default::default() };
+            let page = operator.changes.clone().list_changes(page).await.expect("a list");
+            let changes = page.into_inner().changes;
+            let Some(last) = changes.last() else { break };
+            after = last.revision;
+            assert!(changes.iter().all(|change| change.actor != name), "{changes:?}");
+        }
+    }
 }
 
 #[tokio::test]

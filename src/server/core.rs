@@ -22,7 +22,7 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
@@ -37,6 +37,7 @@ use super::pace::{Pace, Paced};
 use super::quota::Quota;
 use super::tls::Tls;
 use super::traces::{Asked, Trace};
+use super::turn::{self, Turn};
 use crate::grpc::access;
 use crate::grpc::express::{self, Reply};
 use crate::grpc::origin::Origin;
@@ -253,8 +254,10 @@ async fn attend<I: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     let mut patience = Patience { time: service.handshake, waiting: None };
     let service = service_fn(move |request| answer(Arc::clone(&service), &peer, request));
     let (connection, pace) = Paced::new(connection);
+    let calls = turn::Calls::default();
+    let turn = Turn::of(calls.clone());
     let mut connection = pin!(
-        http2::Builder::new(TokioExecutor::new())
+        http2::Builder::new(calls)
             .timer(TokioTimer::new())
             .auto_date_header(false)
             .max_concurrent_streams(1024)
@@ -263,16 +266,17 @@ async fn attend<I: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
             .max_local_error_reset_streams(RESETS_FOR_ERRORS)
             .serve_connection(TokioIo::new(connection), service)
     );
-    let mut draining = pin!(async {
+    // A task of its own: to look whether it is over costs each turn next to nothing.
+    let mut draining = Running(tokio::spawn(async move {
         let draining = phase.wait_for(|phase| *phase >= Phase::Draining);
         match age {
             None => draining.await.is_ok(),
             Some(age) => tokio::time::timeout(age, draining).await.is_ok(),
         }
-    });
+    }));
     let mut last = None;
     poll_fn(|context| {
-        if last.is_none() && draining.as_mut().poll(context).is_ready() {
+        if last.is_none() && Pin::new(&mut draining.0).poll(context).is_ready() {
             connection.as_mut().graceful_shutdown();
             last = Some(Box::pin(tokio::time::sleep(GRACE)));
         }
@@ -281,9 +285,9 @@ async fn attend<I: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         {
             return Poll::Ready(());
         }
-        match connection.as_mut().poll(context) {
-            // Whoever is gone is gone: its error concerns nobody here.
-            Poll::Ready(_) => Poll::Ready(()),
+        // Whoever is gone is gone: its error concerns nobody here.
+        match turn.take(context, |context| connection.as_mut().poll(context).map(drop)) {
+            Poll::Ready(()) => Poll::Ready(()),
             // All that has come was read.
             Poll::Pending => patience.poll(&pace, context),
         }

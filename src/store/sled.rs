@@ -13,6 +13,7 @@
 //! Not here: what a change means, and who is told of it beyond the [`Listener`].
 
 mod backup;
+mod gather;
 mod restore;
 mod room;
 mod sweep;

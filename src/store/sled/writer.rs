@@ -1,8 +1,8 @@
 //! Writer: the one thread that commits.
 //!
-//! It drains its queue, checks that what each change rests on still stands, writes all of them
-//! as one atomic batch, flushes and syncs once, tells the listener, and only then answers. A backup
-//! under way is handed what was written.
+//! It drains its queue, waits a moment for more where that pays, checks that what each change
+//! rests on still stands, writes all of them as one atomic batch, flushes and syncs once, tells
+//! the listener, and only then answers. A backup under way is handed what was written.
 //!
 //! INVARIANT (one order): revisions are assigned here and nowhere else, one step up each, in
 //! the order of the batch; a proposal is checked against everything before it.
@@ -27,6 +27,7 @@ use crate::store::{
 };
 
 use super::backup::{State, Tap, Taps, Which};
+use super::gather::Gather;
 use super::room::{self, Room};
 use super::sweep::Sweep;
 use super::tally::{Entries, Tally};
@@ -75,6 +76,7 @@ pub(super) struct Writer {
     /// Which credentials are still to be noted as seen, earlier minutes first.
     seen: VecDeque<(Revision, Minute)>,
     sweep: Sweep,
+    gather: Gather,
     /// Who is handed what is written.
     taps: Taps,
     /// How many batches were committed since the last step of the sweep.
@@ -113,7 +115,8 @@ impl Writer {
     ) -> Result<Self, Trouble> {
         let sweep = Sweep::of(&tree)?;
         let time = time.unwrap_or(Timestamp::UNIX_EPOCH);
-        let (seen, taps, mark) = (VecDeque::new(), Taps::default(), time);
+        let (seen, taps, gather, mark) =
+            (VecDeque::new(), Taps::default(), Gather::default(), time);
         Ok(Self {
             tree,
             tally,
@@ -126,6 +129,7 @@ impl Writer {
             mark,
             seen,
             sweep,
+            gather,
             taps,
             unswept: 0,
         })
@@ -179,6 +183,10 @@ impl Writer {
         };
         let mut batch = vec![first];
         batch.extend(orders.try_iter().take(BATCH - 1));
+        if let Some(time) = self.gather.wait(batch.len()) {
+            std::thread::sleep(time);
+            batch.extend(orders.try_iter().take(BATCH - batch.len()));
+        }
         Some(batch)
     }
 
@@ -225,7 +233,9 @@ impl Writer {
             return Err(error);
         }
         if !answers.is_empty() {
-            self.measures.batches.note(start.elapsed());
+            let took = start.elapsed();
+            self.measures.batches.note(took);
+            self.gather.committed(answers.len(), took);
         }
         let state = State { head: self.head, tally: self.tally, mark: self.mark };
         ended.iter().for_each(|which| self.taps.end(which, state));

@@ -1,0 +1,30 @@
+package main
+
+import (
+	"encoding/json"
+	"net/http"
+	"strings"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	pb "guarded/scopegate/v1"
+)
+
+// refuse tells the client why not.
+func refuse(w http.ResponseWriter, answer *pb.CheckResponse, err error) {
+	if status.Code(err) == codes.InvalidArgument { // The client's concern. Everything else is ours.
+		answer = &pb.CheckResponse{HttpStatus: http.StatusBadRequest, Error: "invalid_request"}
+	} else if answer.GetHttpStatus() < 400 {
+		answer = &pb.CheckResponse{HttpStatus: http.StatusServiceUnavailable, Error: "unavailable"}
+	}
+	scope := `", scope="` + strings.Join(answer.MissingScopes, " ") + `"`
+	switch answer.HttpStatus {
+	case http.StatusUnauthorized:
+		w.Header().Set("WWW-Authenticate", `Bearer error="invalid_token`+scope)
+	case http.StatusForbidden:
+		w.Header().Set("WWW-Authenticate", `Bearer error="insufficient_scope`+scope)
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(int(answer.HttpStatus))
+	json.NewEncoder(w).Encode(map[string]string{"error": answer.Error, "message": answer.Message})
+}
