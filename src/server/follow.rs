@@ -1,9 +1,8 @@
 //! Follow: which single calls somebody wants to know of, and the line of the log for each call
 //! that is no check.
 //!
-//! Nobody does unless there are traces or a decision log, or the log takes debug lines: then a
-//! call is looked at for one thing only, whether this is there. The others are asked where they
-//! come from before they are admitted, and are told of only if they are.
+//! Without traces, a decision log or debug lines nobody does, and to find that out is all that a
+//! check pays. Else each call is asked where it comes from, and told of only if it is let in.
 //!
 //! Not here: how a trace is made and sent; see [`super::traces`].
 

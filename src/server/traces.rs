@@ -436,6 +436,27 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_call_that_its_caller_took_back_is_cancelled_and_nobodys_fault() {
+        let began = SystemTime::now();
+        let call = Call {
+            name: "scopegate.v1.AuthorizationService/Check".to_owned(),
+            origin: Arc::default(),
+            caller: Caller::Anonymous,
+            trace_id: 7,
+            span_id: 8,
+            began,
+            ended: began,
+            steps: Steps::default(),
+            decided: OnceLock::new(),
+            code: None,
+        };
+        let spans = call.spans();
+        let [span] = spans.as_slice() else { panic!("{spans:?}") };
+        assert!(span.attributes.contains(&KeyValue::new("rpc.grpc.status_code", 1)));
+        assert_eq!((&span.status, span.parent_span_id), (&Status::Unset, SpanId::INVALID));
+    }
+
+    #[test]
     fn an_address_is_that_of_a_collector_and_has_no_secret() {
         for right in
             ["http://collector:4317", "https://collector.example:443", "http://[::1]:4317/"]
