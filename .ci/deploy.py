@@ -105,6 +105,7 @@ def charts():
             "catalog": learn_amp,
             "allowCatalogRemovals": True,
             "metrics": {"serviceMonitor": {"enabled": True, "labels": {"a": "b"}}},
+            "traces": {"endpoint": "http://collector:4317", "sample": 1000},
             "persistence": {"storageClass": "fast"},
             "imagePullSecrets": [{"name": "pull"}],
             "priorityClassName": "high",

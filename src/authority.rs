@@ -37,6 +37,7 @@ use self::desk::{Desk, Desks};
 use self::facts::{FactRef, Facts, Missed, View};
 use self::refusal::Refusal;
 use self::seen::Seen;
+use crate::measure::steps;
 use crate::policy::catalog::{AudienceError, Reach};
 use crate::policy::company::Company;
 use crate::policy::consent::{Consent, Parties};
@@ -315,7 +316,10 @@ impl Authority {
     /// Waits for what was missed, so that another attempt can succeed.
     async fn again(&self, missed: Missed) -> Result<(), Refusal> {
         match missed {
-            Missed::Younger(revision) => Ok(Box::pin(self.facts.reached(revision)).await?),
+            Missed::Younger(revision) => {
+                let reached = self.facts.reached(revision);
+                Ok(Box::pin(steps::step("revision wait", reached)).await?)
+            }
             Missed::Store(error) => Err(error.into()),
         }
     }
@@ -324,7 +328,8 @@ impl Authority {
         if at_least <= self.facts.published() {
             return Ok(());
         }
-        match Box::pin(tokio::time::timeout(PATIENCE, self.facts.reached(at_least))).await {
+        let reached = tokio::time::timeout(PATIENCE, self.facts.reached(at_least));
+        match Box::pin(steps::step("revision wait", reached)).await {
             Ok(reached) => Ok(reached?),
             Err(_) => Err(Refusal::RevisionNotReached {
                 asked: at_least,

@@ -211,6 +211,22 @@ pub struct ServeArgs {
     )]
     pub decision_log_sample: u64,
 
+    /// Send traces by OTLP over gRPC to this http:// or https:// address. A call is traced if its
+    /// caller records a trace and says so (`traceparent`). Spans that come faster than they can be
+    /// sent are dropped.
+    #[arg(long, env = "SCOPEGATE_TRACES_ENDPOINT", value_name = "URL")]
+    pub traces_endpoint: Option<String>,
+
+    /// Of so many calls whose callers say nothing of a trace, trace one; 0 for none.
+    #[arg(
+        long,
+        env = "SCOPEGATE_TRACES_SAMPLE",
+        default_value_t = 0,
+        value_name = "N",
+        requires = "traces_endpoint"
+    )]
+    pub traces_sample: u64,
+
     /// How much of the store's pages to keep in memory, in MiB. What is not among the
     /// --cache-entries is read from these pages, and what is not among these from the disk.
     #[arg(

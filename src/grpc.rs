@@ -17,6 +17,7 @@ mod fields;
 pub mod fuzz;
 mod import;
 mod key;
+pub mod origin;
 mod page;
 mod parse;
 pub mod peer;

@@ -6,7 +6,7 @@
 //!
 //! | floor | room | what it is for |
 //! | --- | --- | --- |
-//! | frame | [`config`], [`telemetry`], [`server`], [`cli`] | knobs, the log, a process's life, commands |
+//! | frame | [`config`], [`telemetry`], [`server`], [`cli`] | knobs, the log, a process's life and traces, commands |
 //! | 3 | [`grpc`] | how it is asked: parse, ask, render; the only errors of the wire |
 //! | 2 | [`authority`] | who answers: checks from facts at hand, and every change of them |
 //! | 1 | [`store`] | what is kept: facts, index and change log, committed as one |

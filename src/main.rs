@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use clap::error::ErrorKind;
-use scopegate::config::{BootstrapArgs, Command, Config, ServeArgs};
+use scopegate::config::{BootstrapArgs, Command, Config, LogFormat, ServeArgs};
 use scopegate::{cli, server, telemetry};
 
 /// Calls are made of small allocations, freed by the thread that made them.
@@ -42,25 +42,36 @@ fn main() -> ExitCode {
 
 /// Wrong words: 64 for a server, 2 for a command. Help is no error.
 fn explain(error: &clap::Error) -> ExitCode {
+    let is_help = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+    let serves = std::env::args_os().nth(1).is_some_and(|word| word == "serve");
+    if serves && !is_help && wants_json() {
+        let why = error.render().to_string();
+        return telemetry::end(LogFormat::Json, why.trim_end(), 64);
+    }
     error.print().ok();
-    match error.kind() {
-        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ExitCode::SUCCESS,
-        _ if std::env::args_os().nth(1).is_some_and(|word| word == "serve") => ExitCode::from(64),
-        _ => ExitCode::from(cli::COULD_NOT_ASK),
+    match is_help {
+        true => ExitCode::SUCCESS,
+        false if serves => ExitCode::from(64),
+        false => ExitCode::from(cli::COULD_NOT_ASK),
     }
 }
 
+/// Whether a log in JSON was asked for, among words that make no sense as a whole.
+fn wants_json() -> bool {
+    let words: Vec<_> = std::env::args_os().collect();
+    let asked = words.windows(2).any(|two| two == ["--log-format", "json"]);
+    let asked = asked || words.iter().any(|word| word == "--log-format=json");
+    asked || std::env::var_os("SCOPEGATE_LOG_FORMAT").is_some_and(|format| format == "json")
+}
+
 fn serve(args: ServeArgs) -> ExitCode {
-    if let Err(error) = telemetry::start(args.log_format, &args.log) {
-        eprintln!("scopegate: {error}");
-        return ExitCode::from(64);
+    let format = args.log_format;
+    if let Err(error) = telemetry::start(format, &args.log) {
+        return telemetry::end(format, &error, 64);
     }
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
-        Err(error) => {
-            eprintln!("scopegate: cannot start: {error}");
-            return ExitCode::from(64);
-        }
+        Err(error) => return telemetry::end(format, &format!("cannot start: {error}"), 64),
     };
     // On a thread of the runtime, where waiting for the disk at the end is allowed.
     let ended = runtime.block_on(async { tokio::spawn(server::run(args)).await });
@@ -68,10 +79,7 @@ fn serve(args: ServeArgs) -> ExitCode {
     runtime.shutdown_timeout(Duration::from_secs(1));
     match ended {
         Ok(Ok(())) => ExitCode::SUCCESS,
-        Ok(Err(failure)) => {
-            eprintln!("scopegate: {failure}");
-            ExitCode::from(failure.exit_code())
-        }
+        Ok(Err(failure)) => telemetry::end(format, &failure.to_string(), failure.exit_code()),
         Err(_) => ExitCode::FAILURE,
     }
 }

@@ -4,6 +4,8 @@
 //!
 //! Not here: names and formats; see `server::metrics`.
 
+pub mod steps;
+
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 

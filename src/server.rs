@@ -9,11 +9,13 @@ mod bootstrap;
 mod calls;
 mod core;
 mod demo;
+mod follow;
 mod frame;
 mod metrics;
 mod pace;
 mod quota;
 mod tls;
+mod traces;
 mod turn;
 
 use std::fs;

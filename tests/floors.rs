@@ -83,9 +83,12 @@ fn each_heavy_crate_is_named_in_one_room() {
                 "src/lib.rs",
             ],
         ),
-        ("hyper::", &["src/server/core.rs", "src/server/metrics.rs"]),
+        ("hyper::", &["src/server/core.rs", "src/server/metrics.rs", "src/server/turn.rs"]),
         ("prometheus_client::", &["src/server/metrics.rs"]),
         ("tokio_rustls::", &["src/server/tls.rs"]),
+        ("opentelemetry::", &["src/server/traces.rs"]),
+        ("opentelemetry_otlp::", &["src/server/traces.rs"]),
+        ("opentelemetry_sdk::", &["src/server/traces.rs"]),
         ("x509_cert::", &["src/server/tls.rs"]),
         (
             "serde_saphyr::",

@@ -21,6 +21,7 @@ use super::admission::{Admission, Entry, Shelf};
 use super::desk::Desk;
 use super::front;
 use super::readers::Readers;
+use crate::measure::steps;
 use crate::policy::catalog::Catalog;
 use crate::policy::company::Company;
 use crate::policy::consent::{Consent, Parties};
@@ -400,7 +401,8 @@ impl Facts {
 
     async fn read_entry(self: &Arc<Self>, key: FactRef<'_>) -> Result<Entry<Fact>, Missed> {
         let hash = self.admission.marks.hash(&key);
-        let read = Box::pin(self.readers.read(hash, key.to_key()));
+        let read = self.readers.read(hash, key.to_key());
+        let read = Box::pin(steps::step("store read", read));
         read.await.map_err(Missed::Store)
     }
 
@@ -416,7 +418,7 @@ impl Facts {
         let _turn = self.scans.acquire().await.map_err(|_| StoreError::Unavailable)?;
         let store = Arc::clone(&self.store);
         let found = tokio::task::spawn_blocking(move || read(&*store));
-        let found = found.await.unwrap_or(Err(StoreError::Damaged))?;
+        let found = steps::step("store scan", found).await.unwrap_or(Err(StoreError::Damaged))?;
         self.reached(self.admission.seen_up_to()).await?;
         Ok(found)
     }

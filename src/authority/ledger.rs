@@ -11,6 +11,7 @@ use super::facts::{Missed, View};
 use super::refusal::Refusal;
 use super::repeat::{Keep, RequestId};
 use super::{Authority, etag};
+use crate::measure::steps;
 use crate::policy::caller::Caller;
 use crate::policy::catalog::Catalog;
 use crate::policy::change::{Author, Change, ChangeKind, Edit, Stamped};
@@ -211,7 +212,11 @@ impl Authority {
 
 /// The answer to a queued proposal; none if what it rests on has changed.
 pub(super) async fn answered(ticket: Ticket) -> Result<Option<Receipt>, StoreError> {
-    match ticket.await {
+    let revision = |answer: &Result<Result<Receipt, _>, _>| {
+        let receipt = answer.as_ref().ok()?.as_ref().ok()?;
+        Some(receipt.revision.0)
+    };
+    match steps::step_to("commit", ticket, revision).await {
         Ok(Ok(receipt)) => Ok(Some(receipt)),
         Ok(Err(CommitError::Conflict)) => Ok(None),
         Ok(Err(CommitError::Store(error))) => Err(error),

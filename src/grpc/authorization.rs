@@ -1,40 +1,47 @@
 //! The AuthorizationService: decisions, and the scopes that they rest on.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use tonic::{Request, Response, Status};
 
 use super::access::Asked;
+use super::origin::Origin;
 use super::{Doors, parse, render, reply};
 use crate::authority::Answer;
 use crate::proto::authorization_service_server::AuthorizationService;
 use crate::proto::*;
 
 impl Doors {
-    /// Answers a check.
+    /// Answers a check of this origin, if that is known.
     ///
     /// # Errors
     /// The request is malformed, or cannot be answered.
-    pub async fn decide(&self, asked: Asked<CheckRequest>) -> Result<CheckResponse, Status> {
+    pub async fn decide(
+        &self,
+        asked: Asked<CheckRequest>,
+        origin: Option<&Arc<Origin>>,
+    ) -> Result<CheckResponse, Status> {
         let start = Instant::now();
         let authority = self.ask()?;
         let (query, at_least) = parse::check(asked.request)?;
         let answer = authority.check(&query, at_least).await?;
         if let Some(log) = &self.decisions {
-            log.note(&asked.caller, &query, &answer.verdict, answer.revision);
+            log.note(&asked.caller, origin, &query, &answer.verdict, answer.revision);
         }
         let answer = render::check(answer);
         authority.measures().checks.note(start.elapsed());
         Ok(answer)
     }
 
-    /// Answers a batch of checks.
+    /// Answers a batch of checks of this origin, if that is known.
     ///
     /// # Errors
     /// As for a check: one item fails all.
     pub async fn decide_all(
         &self,
         asked: Asked<BatchCheckRequest>,
+        origin: Option<&Arc<Origin>>,
     ) -> Result<BatchCheckResponse, Status> {
         let start = Instant::now();
         let authority = self.ask()?;
@@ -42,7 +49,7 @@ impl Doors {
         let (verdicts, revision) = authority.batch_check(&queries, at_least).await?;
         if let Some(log) = &self.decisions {
             for (query, verdict) in queries.iter().zip(&verdicts) {
-                log.note(&asked.caller, query, verdict, revision);
+                log.note(&asked.caller, origin, query, verdict, revision);
             }
         }
         let answer = |verdict| render::check(Answer { verdict, revision });
@@ -58,14 +65,16 @@ impl AuthorizationService for Doors {
         &self,
         request: Request<CheckRequest>,
     ) -> Result<Response<CheckResponse>, Status> {
-        self.decide(self.asked(request)?).await.map(Response::new)
+        let origin = request.extensions().get().cloned();
+        self.decide(self.asked(request)?, origin.as_ref()).await.map(Response::new)
     }
 
     async fn batch_check(
         &self,
         request: Request<BatchCheckRequest>,
     ) -> Result<Response<BatchCheckResponse>, Status> {
-        self.decide_all(self.asked(request)?).await.map(Response::new)
+        let origin = request.extensions().get().cloned();
+        self.decide_all(self.asked(request)?, origin.as_ref()).await.map(Response::new)
     }
 
     async fn explain_check(

@@ -15,6 +15,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::Serialize;
 
+use super::origin::{Origin, Parent};
 use super::reason_word;
 use crate::measure::{Count, Level};
 use crate::policy::caller::Caller;
@@ -29,6 +30,7 @@ const QUEUE: usize = 1 << 14;
 struct Decided {
     time: Timestamp,
     caller: Caller,
+    origin: Option<Arc<Origin>>,
     query: Query,
     verdict: Verdict,
     revision: Revision,
@@ -71,6 +73,7 @@ impl Decisions {
     pub(super) fn note(
         &self,
         caller: &Caller,
+        origin: Option<&Arc<Origin>>,
         query: &Query,
         verdict: &Verdict,
         revision: Revision,
@@ -84,10 +87,11 @@ impl Decisions {
                 return;
             }
         }
-        let (caller, query, verdict) = (caller.clone(), query.clone(), verdict.clone());
-        let time = Timestamp::now();
+        let (query, verdict) = (query.clone(), verdict.clone());
+        let (time, caller, origin) = (Timestamp::now(), caller.clone(), origin.cloned());
         self.counts.waiting.up();
-        if self.queue.try_send(Decided { time, caller, query, verdict, revision }).is_err() {
+        let decided = Decided { time, caller, origin, query, verdict, revision };
+        if self.queue.try_send(decided).is_err() {
             self.counts.waiting.down();
             self.counts.dropped.one();
         }
@@ -118,6 +122,11 @@ struct Line<'a> {
     caller: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     key_id: Option<&'a str>,
+    // Of the caller, and not the `request_id` of the contract.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    x_request_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trace_id: Option<String>,
     company_id: &'a str,
     credential_id: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -140,7 +149,8 @@ struct Line<'a> {
 
 impl<'a> Line<'a> {
     fn of(decided: &'a Decided) -> Self {
-        let Decided { time, caller, query, verdict, revision } = decided;
+        let Decided { time, caller, origin, query, verdict, revision } = decided;
+        let origin = origin.as_deref();
         let (scopes, method, path) = match &query.needs {
             Needs::Scopes(scopes) => {
                 (Some(scopes.iter().map(|scope| scope.as_str()).collect()), None, None)
@@ -162,6 +172,8 @@ impl<'a> Line<'a> {
                 Caller::Key(key) => Some(key.id.as_str()),
                 _ => None,
             },
+            x_request_id: origin.and_then(|origin| origin.request_id.as_deref()),
+            trace_id: origin.and_then(|origin| origin.parent.as_ref()).map(Parent::trace),
             company_id: query.company.as_str(),
             credential_id: query.credential.as_str(),
             scopes,

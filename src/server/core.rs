@@ -32,16 +32,21 @@ use tonic::service::Routes;
 use tower::ServiceExt;
 
 use super::calls::Calls;
+use super::follow::{Follow, Followed, Line};
 use super::pace::{Pace, Paced};
 use super::quota::Quota;
 use super::tls::Tls;
+use super::traces::{Asked, Trace};
 use super::turn::{self, Turn};
 use crate::grpc::access;
 use crate::grpc::express::{self, Reply};
+use crate::grpc::origin::Origin;
 use crate::grpc::peer::Peer;
 use crate::grpc::timely::Timely;
 use crate::grpc::{Doors, status};
+use crate::measure::steps;
 use crate::policy::caller::{Caller, Role};
+use crate::proto::CheckRequest;
 
 /// The paths that go by the shortest way.
 const CHECK: &str = "/scopegate.v1.AuthorizationService/Check";
@@ -96,6 +101,8 @@ pub(super) struct Service {
     pub(super) quota: Arc<Quota>,
     /// What is counted on this core.
     pub(super) calls: Arc<Calls>,
+    /// Who wants to know of single calls, if anybody does.
+    pub(super) follow: Option<Arc<Follow>>,
 }
 
 impl Service {
@@ -367,15 +374,20 @@ fn answer(
         Call::TooMany(most)
     } else if is_health {
         // Asked for by anybody.
-        Call::Other(Box::pin(call(Arc::clone(&service), request, deadline, Caller::Anonymous)))
+        let caller = Caller::Anonymous;
+        Call::Other(Box::pin(call(Arc::clone(&service), request, deadline, caller, None)))
     } else {
+        let followed = service.follow.as_ref().and_then(|follow| follow.look(request.headers()));
         match (service.admit(&request, peer), deadline) {
             (Err(status), _) => Call::Refused(Box::new(status)),
-            (Ok(caller), Ok(deadline)) if path == CHECK && express::takes(&request) => {
+            (Ok(caller), Ok(deadline))
+                if path == CHECK && followed.is_none() && express::takes(&request) =>
+            {
                 Call::Check(deadline, caller, request.into_body())
             }
             (Ok(caller), deadline) => {
-                Call::Other(Box::pin(call(Arc::clone(&service), request, deadline, caller)))
+                let service = Arc::clone(&service);
+                Call::Other(Box::pin(call(service, request, deadline, caller, followed)))
             }
         }
     };
@@ -384,7 +396,7 @@ fn answer(
         let response = match call {
             Call::Check(deadline, caller, body) => {
                 let decide = async |check| {
-                    service.doors.decide(service.doors.asked_by(caller, check)?).await
+                    service.doors.decide(service.doors.asked_by(caller, check)?, None).await
                 };
                 let body = Timely::new(body, service.request);
                 express::unary(deadline, body, service.limit, decide).await
@@ -398,25 +410,73 @@ fn answer(
     }
 }
 
-/// Answers a call that is no check of one thing.
+/// Answers a call that is no check of one thing, or one that is followed.
 async fn call(
     service: Arc<Service>,
-    mut request: Request<Incoming>,
+    request: Request<Incoming>,
     deadline: Result<Option<Duration>, Status>,
     caller: Caller,
+    followed: Option<Followed>,
 ) -> Response<Reply> {
     let deadline = match deadline {
         Ok(deadline) => deadline,
         Err(status) => return status.into_http(),
     };
-    if request.uri().path() == BATCH_CHECK && express::takes(&request) {
-        let decide =
-            async |batch| service.doors.decide_all(service.doors.asked_by(caller, batch)?).await;
+    let line = Line::begin(&request, &caller, followed.as_ref());
+    let trace =
+        followed.as_ref().and_then(|followed| followed.trace(request.uri().path(), &caller));
+    let origin = followed.map(|followed| followed.origin);
+    let steps = trace.as_ref().map(Trace::steps);
+    let answered = run(&service, request, deadline, caller, origin, trace.as_ref());
+    let response = steps::noted(steps, answered).await;
+    if let Some(trace) = trace {
+        trace.answered(&response);
+    }
+    if let Some(line) = line {
+        line.write(&response);
+    }
+    response
+}
+
+/// Answers a call, here or elsewhere.
+async fn run(
+    service: &Service,
+    mut request: Request<Incoming>,
+    deadline: Option<Duration>,
+    caller: Caller,
+    origin: Option<Arc<Origin>>,
+    trace: Option<&Trace>,
+) -> Response<Reply> {
+    let doors = &service.doors;
+    let path = request.uri().path();
+    if path == CHECK && express::takes(&request) {
+        let decide = async |check: CheckRequest| {
+            let asked = trace.map(|_| Asked::of(&check));
+            let answer = doors.decide(doors.asked_by(caller, check)?, origin.as_ref()).await?;
+            if let (Some(trace), Some(asked)) = (trace, asked) {
+                trace.decided(asked, &answer);
+            }
+            Ok(answer)
+        };
+        let body = Timely::new(request.into_body(), service.request);
+        return express::unary(deadline, body, service.limit, decide).await;
+    }
+    if path == BATCH_CHECK && express::takes(&request) {
+        let decide = async |batch| {
+            let answer = doors.decide_all(doors.asked_by(caller, batch)?, origin.as_ref()).await?;
+            if let Some(trace) = trace {
+                trace.decided_all(&answer);
+            }
+            Ok(answer)
+        };
         let body = Timely::new(request.into_body(), service.request);
         return express::unary(deadline, body, service.limit, decide).await;
     }
     request.extensions_mut().insert(caller);
-    run_elsewhere(&service, request, deadline).await
+    if let Some(origin) = origin {
+        request.extensions_mut().insert(origin);
+    }
+    run_elsewhere(service, request, deadline).await
 }
 
 /// Has the generated services answer.
@@ -426,7 +486,7 @@ async fn run_elsewhere(
     deadline: Option<Duration>,
 ) -> Response<Reply> {
     let (routes, time) = (service.routes.clone(), service.request);
-    let mut running = Running(service.elsewhere.spawn(async move {
+    let mut running = Running(service.elsewhere.spawn(steps::carried(async move {
         let request = if STREAMS.iter().any(|path| request.uri().path().starts_with(path)) {
             request.map(tonic::body::Body::new)
         } else {
@@ -440,7 +500,7 @@ async fn run_elsewhere(
                 Err(_) => Ok(status::too_late().into_http()),
             },
         }
-    }));
+    })));
     match (&mut running.0).await {
         Ok(Ok(response)) => status::name_limits(response).map(Reply::Other),
         Ok(Err(never)) => match never {},

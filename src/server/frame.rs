@@ -23,9 +23,11 @@ use tonic_health::server::HealthReporter;
 use super::Failure;
 use super::calls::Calls;
 use super::core::{Core, Phase, Service};
+use super::follow::Follow;
 use super::metrics::{self, Metrics};
 use super::quota::Quota;
 use super::tls::{Tls, Watch};
+use super::traces::Traces;
 use crate::config::{Retention, ServeArgs};
 use crate::grpc::Doors;
 use crate::grpc::decisions::Decisions;
@@ -51,6 +53,7 @@ pub(super) struct Frame {
     health: HealthReporter,
     phase: watch::Sender<Phase>,
     accepting: JoinHandle<Vec<Core>>,
+    traces: Option<Arc<Traces>>,
     _watch: Option<Watch>,
 }
 
@@ -59,6 +62,10 @@ impl Frame {
     /// health is UNAVAILABLE.
     pub(super) async fn listen(args: &ServeArgs) -> Result<Self, Failure> {
         let tls = Tls::load(args)?;
+        let traces = match &args.traces_endpoint {
+            Some(endpoint) => Some(Arc::new(Traces::start(endpoint, args.traces_sample)?)),
+            None => None,
+        };
         let cannot = |error: io::Error| {
             Failure::Config(format!("cannot listen on {}: {}", args.listen, error.kind()))
         };
@@ -108,6 +115,7 @@ impl Frame {
             request: Duration::from_secs(args.request_timeout.into()),
             quota,
             calls: Arc::default(),
+            follow: Follow::new(traces.clone(), doors.decisions.is_some()).map(Arc::new),
         };
         let phase = watch::Sender::new(Phase::Serving);
         let calls: Vec<Arc<Calls>> = (0..args.cores.get()).map(|_| Arc::default()).collect();
@@ -117,7 +125,8 @@ impl Frame {
             })?;
             let started = SystemTime::now();
             let tls = service.tls.clone();
-            let metrics = Metrics { doors: doors.clone(), cores: calls.clone(), started, tls };
+            let (doors, cores, traces) = (doors.clone(), calls.clone(), traces.clone());
+            let metrics = Metrics { doors, cores, started, tls, traces };
             tokio::spawn(metrics::serve(listener, metrics));
         }
         let cores = calls
@@ -134,7 +143,7 @@ impl Frame {
         })?;
         let most = usize::try_from(args.max_connections).unwrap_or(usize::MAX);
         let accepting = tokio::spawn(accept(listener, cores, most, phase.subscribe()));
-        Ok(Self { address, doors, health, phase, accepting, _watch: watch })
+        Ok(Self { address, doors, health, phase, accepting, traces, _watch: watch })
     }
 
     /// Says that every service does its work.
@@ -156,6 +165,9 @@ impl Frame {
         }
         if let Some(log) = &self.doors.decisions {
             tokio::task::block_in_place(|| log.settle());
+        }
+        if let Some(traces) = &self.traces {
+            tokio::task::block_in_place(|| traces.settle());
         }
         if let Some(authority) = self.doors.authority() {
             // Joins the writer, which may wait for the disk.

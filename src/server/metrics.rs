@@ -28,6 +28,7 @@ use tokio::sync::Semaphore;
 
 use super::calls::Calls;
 use super::tls::Tls;
+use super::traces::Traces;
 use crate::authority::Authority;
 use crate::grpc::{self, Doors};
 use crate::measure::{Times, TimesRead};
@@ -43,6 +44,7 @@ pub(super) struct Metrics {
     pub(super) cores: Vec<Arc<Calls>>,
     pub(super) started: SystemTime,
     pub(super) tls: Option<Tls>,
+    pub(super) traces: Option<Arc<Traces>>,
 }
 
 impl fmt::Debug for Metrics {
@@ -187,6 +189,12 @@ impl Collector for Metrics {
             page.count("decision_log_written", what, counts.written.read())?;
             let what = "Decisions that the decision log had no room for";
             page.count("decision_log_dropped", what, counts.dropped.read())?;
+        }
+        if let Some(traces) = &self.traces {
+            let counts = traces.counts();
+            page.count("spans_sent", "Spans sent to the collector", counts.sent.read())?;
+            let what = "Spans that there was no room for, or that the collector did not take";
+            page.count("spans_dropped", what, counts.dropped.read())?;
         }
         let serving = self.doors.authority();
         let what = "Whether the store is open: 1 if so";

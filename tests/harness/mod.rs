@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, mpsc};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use scopegate::proto::authorization_service_client::AuthorizationServiceClient;
@@ -39,6 +40,7 @@ pub struct Server {
     child: Child,
     pub address: String,
     log: Arc<Mutex<Vec<String>>>,
+    reader: Option<JoinHandle<()>>,
 }
 
 impl Server {
@@ -62,7 +64,7 @@ impl Server {
         let (send, receive) = mpsc::channel();
         let lines = Arc::new(Mutex::new(Vec::new()));
         let kept = Arc::clone(&lines);
-        std::thread::spawn(move || {
+        let reader = std::thread::spawn(move || {
             for line in log.lines().map_while(Result::ok) {
                 let event: serde_json::Value = serde_json::from_str(&line).unwrap_or_default();
                 if event["message"] == "serving" {
@@ -72,7 +74,7 @@ impl Server {
             }
         });
         let address = receive.recv_timeout(Duration::from_secs(60)).expect("the server serves");
-        Self { child, address, log: lines }
+        Self { child, address, log: lines, reader: Some(reader) }
     }
 
     /// Starts a server with a catalog of this repository.
@@ -110,6 +112,14 @@ impl Server {
     pub fn terminate(mut self) -> ExitStatus {
         self.signal("TERM");
         self.child.wait().expect("gone")
+    }
+
+    /// Asks it to end, and waits: how it ended, and all of its log.
+    pub fn end(mut self) -> (ExitStatus, Vec<String>) {
+        self.signal("TERM");
+        let status = self.child.wait().expect("gone");
+        self.reader.take().expect("a reader").join().expect("read");
+        (status, std::mem::take(&mut *self.log.lock().expect("a log")))
     }
 
     pub async fn client(&self) -> Client {
