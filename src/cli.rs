@@ -1,7 +1,8 @@
 //! The operator's commands, by noun and verb. A command's file has its flags and what it does.
 //!
 //! They speak gRPC like any other client, and know no floor below it. What needs no server, a
-//! catalog file's check and its tests, asks the policy, which is what a server would ask. Backups
+//! catalog file's check and its tests, asks the policy, which is what a server would ask; so does
+//! the past, of which servers keep the changes alone. Backups
 //! are of the store's own form, and a restore has no server to ask.
 
 mod asking;
@@ -16,6 +17,7 @@ mod connection;
 mod consent;
 mod context;
 mod credential;
+mod decided;
 mod effective;
 mod explain;
 mod export;
@@ -24,11 +26,13 @@ mod import;
 mod keys;
 mod moment;
 mod output;
+mod past;
 mod printer;
 mod question;
 mod restore;
 mod restriction;
 mod trial;
+mod typed;
 mod user;
 
 use tonic_types::StatusExt;

@@ -30,8 +30,12 @@ pub enum Command {
     Serve(Box<ServeArgs>),
     /// Ask a server for a decision: exit code 0 allowed, 1 denied, 2 could not ask.
     Check(CheckArgs),
-    /// Ask what every layer says of every scope of a check.
-    Explain(ExplainArgs),
+    /// Ask what every layer says of every scope of a check, now or at a moment of the past.
+    ///
+    /// The past is replayed from the audit log: which facts there were at that revision, what was
+    /// decided of them at that time, which changes had led to it, and which came since. A decision
+    /// log adds what was answered to whom. All times are UTC.
+    Explain(Box<ExplainArgs>),
     /// List everything that a check would allow.
     Effective(EffectiveArgs),
     /// Companies, and the ceiling of scopes that each has.

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::catalog::{listed, text};
 use super::moment;
 use super::printer::{Printer, Sheet, Words};
+use super::typed;
 use crate::config::Output;
 use crate::policy::catalog::endpoint::Path as CallPath;
 use crate::policy::catalog::{Catalog, Reach};
@@ -267,7 +268,7 @@ fn sheet(report: &Report) -> Sheet {
 impl Expected {
     fn answer(&self) -> anyhow::Result<Answer> {
         let reason = self.reason.as_deref().map(|word| {
-            let known = Reason::ALL.iter().map(|reason| screaming(*reason));
+            let known = Reason::ALL.iter().map(|reason| typed::word(*reason));
             let known: Vec<_> = known.chain(["ALLOWED".to_owned()]).collect();
             let plain = word.strip_prefix("REASON_").unwrap_or(word).to_ascii_uppercase();
             match known.contains(&plain) {
@@ -317,18 +318,6 @@ impl Answer {
         let parts = [Some(decision.to_owned()), reason, missing, reach, self.message.clone()];
         parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
     }
-}
-
-/// The contract's word for a reason.
-fn screaming(reason: Reason) -> String {
-    let mut word = String::new();
-    for c in format!("{reason:?}").chars() {
-        if c.is_ascii_uppercase() && !word.is_empty() {
-            word.push('_');
-        }
-        word.push(c.to_ascii_uppercase());
-    }
-    word
 }
 
 /// All facts of a test file.
@@ -402,7 +391,7 @@ impl Town {
             },
             Ok(Verdict::Denied { reason, missing }) => Answer {
                 decision: Decision::Denied,
-                reason: Some(screaming(reason)),
+                reason: Some(typed::word(reason)),
                 missing_scopes: Some(missing.iter().map(ToString::to_string).collect()),
                 reach: None,
                 message: None,
