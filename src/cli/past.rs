@@ -301,7 +301,11 @@ fn decide_then(
             ),
         }));
     }
+    let begun = log.changes.iter().any(|(change, _)| change.revision <= log.revision);
     let Some(yaml) = yaml else {
+        if !begun {
+            return Ok(unknown("there was no catalog yet, so every check was denied".to_owned()));
+        }
         let next = otherwise.iter().find(|(change, _)| change.revision > log.revision);
         let next = next.map_or(0, |(change, _)| change.revision);
         return Ok(unknown(format!(
@@ -347,7 +351,6 @@ impl Report<'_> {
     fn sheet(&self) -> Sheet {
         let mut all = Sheet::default()
             .fact("at", self.log.time.to_string())
-            .fact("revision", self.log.revision)
             .fact("needed", needs(self.check));
         if let Some(logged) = &self.logged {
             all = all
@@ -359,7 +362,10 @@ impl Report<'_> {
                 all = all.then(sheet(&response(verdict, self.log.revision)));
             }
             (Some(Err(error)), _) => all = all.fact("invalid", format!("`audience` {error}")),
-            (None, why) => all = all.line(why.clone().unwrap_or_default()),
+            (None, why) => {
+                all = all.fact("revision", self.log.revision);
+                all = all.line(why.clone().unwrap_or_default());
+            }
         }
         all = self.notes().into_iter().fold(all, Sheet::line);
         let rows = self.then.layers.iter().flat_map(|explained| {
