@@ -2,14 +2,16 @@
 //!
 //! They speak gRPC like any other client, and know no floor below it. What needs no server, a
 //! catalog file's check and its tests, asks the policy, which is what a server would ask; so does
-//! the past, of which servers keep the changes alone. Backups
-//! are of the store's own form, and a restore has no server to ask.
+//! the past, of which servers keep the changes alone. Backups are of the store's own form, and a
+//! restore has no server to ask.
 
 mod asking;
 mod backup;
+mod batch;
 mod catalog;
 mod changes;
 mod check;
+mod checks;
 mod company;
 mod completions;
 mod confirm;
@@ -39,6 +41,7 @@ use tonic_types::StatusExt;
 
 pub use self::asking::{Asking, Limit, Terms};
 pub use self::backup::backup;
+pub use self::batch::{BatchArgs, batch};
 pub use self::catalog::{CatalogCommand, catalog};
 pub use self::changes::{ChangesCommand, changes};
 pub use self::check::{CheckArgs, check};

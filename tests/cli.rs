@@ -370,6 +370,50 @@ fn decisions() {
     assert!(run("effective demo nobody").good().contains("nothing is allowed"));
 }
 
+#[test]
+fn a_file_of_checks() {
+    let (_dir, _server, operator) = demo();
+    let batch = |input: &str, words: &str| operator.tell(&format!("batch - {words}"), input);
+    // As JSON lines, more than are asked for at once.
+    let allowed =
+        r#"{"company_id": "demo", "credential_id": "hr-sync", "scopes": ["users:write"]}"#;
+    let denied = r#"{"company_id": "demo", "credential_id": "analytics", "endpoint": {"method": "PATCH", "path": "/api/v2/users/7"}, "expect": "denied"}"#;
+    let many = format!("{}\n{denied}\n", [allowed; 249].join("\n"));
+    let said = batch(&many, "");
+    assert_eq!(said.code, 0, "{}", said.err);
+    let lines: Vec<_> = said.out.lines().collect();
+    assert_eq!((lines.len(), lines[0]), (250, "1 ALLOWED demo hr-sync users:write"));
+    assert_eq!(
+        lines[249],
+        "250 DENIED demo analytics PATCH /api/v2/users/7 SCOPE_NOT_GRANTED -users:write"
+    );
+    assert_eq!(said.err, "250 checks: 249 allowed, 1 denied; 0 not as expected\n");
+    // As CSV, for programs; where nothing is expected, it is that a check is allowed.
+    let csv = "company_id,credential_id,method,path,expect\n\
+               demo,analytics,GET,/api/v2/users/7,allowed\n\
+               demo,analytics,PATCH,\"/api/v2/users/7\",\n";
+    let said = batch(csv, "--unexpected --output json");
+    assert_eq!((said.code, said.err.as_str()), (1, ""));
+    let only: Value = serde_json::from_str(&said.out).expect("one line");
+    assert_eq!(only["reason"], "REASON_SCOPE_NOT_GRANTED");
+    // What is wrong is told by its line, and what stands before it is asked.
+    for (input, error) in [
+        (
+            format!("{allowed}\n\n{{\"company\": 1}}\n"),
+            "line 3: column 10: unknown field `company`",
+        ),
+        (format!("{allowed}\n{}\n", allowed.replace("users:write", "a b")), "line 2: `scopes"),
+        ("company_id,who\n".to_owned(), "line 1: `who` is neither a JSON object nor a column"),
+        ("company_id\n".to_owned(), "line 1: there is no column `credential_id`"),
+        ("company_id,credential_id\ndemo\n".to_owned(), "line 2: has 1 cells"),
+        ("company_id,credential_id,expect\na,b,maybe\n".to_owned(), "line 2: `maybe` is neither"),
+    ] {
+        let said = batch(&input, "").bad();
+        assert!(said.contains(error), "{said}");
+    }
+    assert_eq!(batch("", "").code, 0);
+}
+
 /// Two columns of the changes under a heading: the revision, and the answer from then on.
 fn history(said: &str, heading: &str) -> Vec<String> {
     let part = said.split(&format!("\n{heading}\n")).nth(1).expect("the heading");
