@@ -10,6 +10,7 @@ mod calls;
 mod core;
 mod demo;
 mod frame;
+mod health;
 mod metrics;
 mod pace;
 mod quota;
