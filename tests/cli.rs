@@ -510,6 +510,42 @@ fn why_it_was_denied_then() {
 }
 
 #[test]
+fn what_is_no_longer_kept_is_not_made_up() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let server = Server::start(dir.path(), &["--demo", "--keep-changes", "1s"]);
+    let operator = Operator::of(&server);
+    for n in 0.. {
+        operator.run(&format!("company create n{n}")).good();
+        let log = operator.run("changes list --limit 1 --output json").json();
+        let first = log["changes"][0]["revision"].as_str().unwrap_or_default();
+        if first.parse::<u64>().is_ok_and(|first| first > 4) {
+            break;
+        }
+    }
+    server.terminate();
+    // From here on nothing goes.
+    let server = Server::start(dir.path(), &["--demo"]);
+    let operator = Operator::of(&server);
+    let run = |words: &str| operator.run(words);
+    let made = run("company create acme users:read --output json").json();
+    let made: u64 = made["revision"].as_str().expect("one").parse().expect("a revision");
+    // Of a company that is older than the log nothing is said that could be wrong,
+    let of_demo = format!("explain demo hr-sync users:write --at-revision {made}");
+    let same = run(&of_demo).good();
+    assert!(same.contains("nothing that the check rests on was changed since then"), "{same}");
+    run("credential disable demo hr-sync").good();
+    let unknown = run(&of_demo).good();
+    assert!(unknown.contains("what was decided then cannot be said: the audit log"), "{unknown}");
+    assert!(unknown.contains("enabled: true -> false"), "what has come since is: {unknown}");
+    let gone = run("explain demo hr-sync users:write --at-revision 1").bad();
+    assert!(gone.contains("the audit log begins at revision "), "{gone}");
+    // and of one that is younger all is known.
+    run("credential create acme k users:read").good();
+    let known = format!("explain acme k users:read --at-revision {made} --output json");
+    assert_eq!(run(&known).json()["then"]["reason"], "REASON_CREDENTIAL_UNKNOWN");
+}
+
+#[test]
 fn a_restriction_is_seen_before_it_is_made() {
     let (_dir, _server, operator) = demo();
     let run = |words: &str| operator.run(words);

@@ -218,7 +218,12 @@ async fn read(desk: &mut Desk, query: &Query, when: When) -> anyhow::Result<Log>
         }
     }
     log.time = asked.unwrap_or(log.time);
-    let Some((first, last)) = log.kept else { bail!("the audit log is empty: nothing ever was") };
+    let Some((first, last)) = log.kept else {
+        bail!(
+            "the audit log has no change, or none any more (--keep-changes): restore a backup to \
+             another directory, and ask there"
+        );
+    };
     if let Some(asked) = when.revision.filter(|asked| *asked > last) {
         bail!("there is no revision {asked}: the last is {last}");
     }
