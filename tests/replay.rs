@@ -713,6 +713,46 @@ async fn step(client: &Client, dice: &mut Dice, kind: usize) {
     }
 }
 
+/// What the log gives of every check is what the server says of it.
+async fn decides_as_the_server(client: &Client, told: &[Change]) {
+    let request = proto::GetCatalogRequest {};
+    let yaml = client.catalog.clone().get_catalog(request).await.expect("read").into_inner().yaml;
+    let users = [None, Some("ada"), Some("bob")];
+    let parties = ["acme", "Acme"].iter().flat_map(|company| {
+        let of = move |credential| users.map(|user| (*company, credential, user));
+        ["hr", "bi"].into_iter().flat_map(of)
+    });
+    for (company, credential, user) in parties {
+        let query = Query {
+            company: CompanyId::parse(company).expect("an id"),
+            credential: CredentialId::parse(credential).expect("an id"),
+            needs: Needs::Scopes(SCOPES.iter().map(|name| scope(name)).collect()),
+            audience: None,
+            token: None,
+            user: user.map(|id| UserId::parse(id).expect("an id")),
+            owner: None,
+        };
+        let mut past = Past::of(&query, true);
+        told.iter().for_each(|change| past.take(change).expect("readable"));
+        let catalog = past.catalog(&yaml).expect("a catalog");
+        let verdict = decide(&query, past.facts(&catalog, Timestamp::now())).expect("decided");
+        let request = proto::CheckRequest {
+            user_id: user.unwrap_or_default().to_owned(),
+            ..harness::scopes_of(company, credential, &SCOPES)
+        };
+        let said = client.ask(request).await.expect("an answer");
+        match verdict {
+            Verdict::Allowed { .. } => assert_eq!(said.reason(), proto::Reason::Allowed),
+            Verdict::Denied { reason, missing } => {
+                let word = said.reason().as_str_name().replace("REASON_", "").replace('_', "");
+                assert_eq!(word, format!("{reason:?}").to_uppercase(), "{query:?}");
+                let missing: Vec<_> = missing.iter().map(ToString::to_string).collect();
+                assert_eq!(said.missing_scopes, missing, "{query:?}");
+            }
+        }
+    }
+}
+
 /// Several clients at once, on the same few resources, over the real wire: what the service tells
 /// of its log, and what its store keeps of it, both give the facts that the store keeps.
 #[tokio::test]
@@ -740,7 +780,10 @@ async fn replaying_the_log_of_a_served_store_gives_what_it_keeps() {
     for client in clients.collect::<Vec<_>>() {
         client.await.expect("no failure");
     }
-    let told = told(&server.client().await).await;
+    let client = server.client().await;
+    let told = told(&client).await;
+    decides_as_the_server(&client, &told).await;
+    drop(client);
     server.kill();
     let (state, log) = kept(&data);
     assert_eq!(Replay::of(&told), state, "what clients read");
