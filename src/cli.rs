@@ -33,9 +33,11 @@ mod printer;
 mod question;
 mod restore;
 mod restriction;
+mod secret;
 mod trial;
 mod typed;
 mod user;
+mod which;
 
 use tonic_types::StatusExt;
 
@@ -50,7 +52,7 @@ pub use self::completions::{CompletionsArgs, completions};
 use self::connection::{Connection, connect, connect_for_long, reach};
 pub use self::consent::{ConsentCommand, consent};
 pub use self::context::{ContextCommand, context};
-pub use self::credential::{CredentialCommand, SecretCommand, credential};
+pub use self::credential::{CredentialCommand, credential};
 pub use self::effective::{EffectiveArgs, effective};
 pub use self::explain::{ExplainArgs, explain};
 pub use self::export::export;
@@ -60,6 +62,7 @@ pub use self::keys::{KeysCommand, keys};
 pub use self::question::{Caller, Question};
 pub use self::restore::restore;
 pub use self::restriction::RestrictArgs;
+pub use self::secret::SecretCommand;
 pub use self::user::{UserCommand, user};
 
 /// The exit code of a command that could not ask.
