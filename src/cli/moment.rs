@@ -38,24 +38,28 @@ impl Span {
 /// # Errors
 /// It is neither, or has not come yet.
 pub fn past(text: &str) -> Result<Span, String> {
-    let neither = |_| {
+    let neither = || {
         format!(
             "`{text}` is neither a time such as `2030-01-31T14:03:20Z` nor a time of day in UTC \
              such as `14:03` or `14:03:20`"
         )
     };
     let now = Timestamp::now();
+    // Without colons it is read as something, and may be meant as something else.
+    if !text.contains(':') {
+        return Err(neither());
+    }
     let (clock, from) = match text.split_once(['T', 't', ' ']) {
-        Some((_, clock)) => (clock, text.parse::<Timestamp>().map_err(neither)?),
+        Some((_, clock)) => (clock, text.parse::<Timestamp>().map_err(|_| neither())?),
         None => {
             let day = Offset::UTC.to_datetime(now).date();
             let at = |day: Date| {
-                let time: Time = text.parse().map_err(neither)?;
-                Offset::UTC.to_timestamp(day.to_datetime(time)).map_err(neither)
+                let time: Time = text.parse().map_err(|_| neither())?;
+                Offset::UTC.to_timestamp(day.to_datetime(time)).map_err(|_| neither())
             };
             let today = at(day)?;
             // Of a time of day that has not come, yesterday's is meant.
-            let yesterday = day.yesterday().map_err(neither)?;
+            let yesterday = day.yesterday().map_err(|_| neither())?;
             (text, if today > now { at(yesterday)? } else { today })
         }
     };
@@ -68,7 +72,7 @@ pub fn past(text: &str) -> Result<Span, String> {
         (1, _) => 60,
         _ => 1,
     };
-    let until = from.checked_add(SignedDuration::from_secs(length)).map_err(neither)?;
+    let until = from.checked_add(SignedDuration::from_secs(length)).map_err(|_| neither())?;
     Ok(Span { from, until })
 }
 
@@ -135,7 +139,7 @@ mod tests {
         assert_eq!(length("00:00"), 60_000);
         let of_day = past("23:59:59").expect("yesterday's, or this second");
         assert!(of_day.from <= Timestamp::now());
-        for wrong in ["", "noon", "25:00", "14", "2026-01-31", "2999-01-31T14:03:20Z"] {
+        for wrong in ["", "noon", "25:00", "14", "1403", "2026-01-31", "2999-01-31T14:03:20Z"] {
             assert!(past(wrong).is_err(), "{wrong}");
         }
     }
