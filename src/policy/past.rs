@@ -324,9 +324,8 @@ impl Past {
         let (Some(company), Some(id)) = (&self.company, &change.user) else { return Ok(()) };
         let mut roles = self.user.as_ref().map(|user| user.roles.clone()).unwrap_or_default();
         for field in fields(change, "roles") {
-            let names: Vec<String> =
-                serde_json::from_str(&field.after).map_err(|_| unreadable(change, field))?;
-            let names = names.into_iter().map(super::id::Name::parse).collect::<Result<_, _>>();
+            let names = list(&field.after).ok_or_else(|| unreadable(change, field))?;
+            let names = names.map(super::id::Name::parse).collect::<Result<_, _>>();
             roles = names.map_err(|_| unreadable(change, field))?;
         }
         let created_at = self.user.as_ref().map_or(change.revision, |user| user.created_at);
@@ -364,7 +363,7 @@ pub fn asks_otherwise(query: &Query, change: &Change) -> bool {
     let moved = |scope: &Scope| {
         change.added.contains(scope)
             || change.removed.contains(scope)
-            || named.iter().any(|name| name == scope.as_str())
+            || named.contains(&scope.as_str())
     };
     let needs = match &query.needs {
         Needs::Scopes(scopes) => scopes.iter().any(moved),
@@ -376,10 +375,16 @@ pub fn asks_otherwise(query: &Query, change: &Change) -> bool {
     needs || says("audiences") || (is_closed && (says("roles") || !named.is_empty()))
 }
 
-/// The names of a list as the log of catalogs has them: a JSON text of names and commas.
-fn words(text: &str) -> Vec<String> {
-    let list: String = serde_json::from_str(text).unwrap_or_default();
-    list.split(", ").map(ToOwned::to_owned).collect()
+/// The names of a JSON list; none of them has a quote, a comma or a backslash.
+fn list(text: &str) -> Option<impl Iterator<Item = &str>> {
+    let inside = text.strip_prefix('[')?.strip_suffix(']')?;
+    Some(inside.split(',').filter(|name| !name.is_empty()).map(|name| name.trim_matches('"')))
+}
+
+/// The scopes of a list as the log of catalogs has them: a JSON text of names with commas and
+/// spaces between. No scope has a space, a quote or a backslash.
+fn words(text: &str) -> Vec<&str> {
+    text.trim_matches('"').split(", ").collect()
 }
 
 fn without<'a, V: Clone>(
