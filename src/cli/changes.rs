@@ -2,6 +2,7 @@
 
 use anyhow::bail;
 use clap::Subcommand;
+use tokio::signal::unix::{SignalKind, signal};
 use tonic::Code;
 
 use super::asking::{Asking, Desk, Limit, Pages, answer, cut, whole};
@@ -117,12 +118,13 @@ async fn watch(
     };
     let request =
         WatchChangesRequest { company_id: company, after_revision, cursor: cursor.clone() };
+    // Before the first change is shown: whoever has seen it may stop this.
+    let mut stop = signal(SignalKind::interrupt())?;
     let mut stream = answer(desk.changes.watch_changes(request).await)?;
-    let mut stop = std::pin::pin!(tokio::signal::ctrl_c());
     loop {
         let next = tokio::select! {
             next = stream.message() => next,
-            _ = &mut stop => break,
+            _ = stop.recv() => break,
         };
         match next {
             Ok(Some(step)) => {
