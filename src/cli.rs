@@ -1,14 +1,17 @@
 //! The operator's commands, by noun and verb. A command's file has its flags and what it does.
 //!
 //! They speak gRPC like any other client, and know no floor below it. What needs no server, a
-//! catalog file's check and its tests, asks the policy, which is what a server would ask. Backups
-//! are of the store's own form, and a restore has no server to ask.
+//! catalog file's check and its tests, asks the policy, which is what a server would ask; so does
+//! the past, of which servers keep the changes alone. Backups are of the store's own form, and a
+//! restore has no server to ask.
 
 mod asking;
 mod backup;
+mod batch;
 mod catalog;
 mod changes;
 mod check;
+mod checks;
 mod company;
 mod completions;
 mod confirm;
@@ -16,6 +19,7 @@ mod connection;
 mod consent;
 mod context;
 mod credential;
+mod decided;
 mod effective;
 mod explain;
 mod export;
@@ -24,17 +28,22 @@ mod import;
 mod keys;
 mod moment;
 mod output;
+mod past;
 mod printer;
 mod question;
 mod restore;
 mod restriction;
+mod secret;
 mod trial;
+mod typed;
 mod user;
+mod which;
 
 use tonic_types::StatusExt;
 
 pub use self::asking::{Asking, Limit, Terms};
 pub use self::backup::backup;
+pub use self::batch::{BatchArgs, batch};
 pub use self::catalog::{CatalogCommand, catalog};
 pub use self::changes::{ChangesCommand, changes};
 pub use self::check::{CheckArgs, check};
@@ -43,7 +52,7 @@ pub use self::completions::{CompletionsArgs, completions};
 use self::connection::{Connection, connect, connect_for_long, reach};
 pub use self::consent::{ConsentCommand, consent};
 pub use self::context::{ContextCommand, context};
-pub use self::credential::{CredentialCommand, SecretCommand, credential};
+pub use self::credential::{CredentialCommand, credential};
 pub use self::effective::{EffectiveArgs, effective};
 pub use self::explain::{ExplainArgs, explain};
 pub use self::export::export;
@@ -53,6 +62,7 @@ pub use self::keys::{KeysCommand, keys};
 pub use self::question::{Caller, Question};
 pub use self::restore::restore;
 pub use self::restriction::RestrictArgs;
+pub use self::secret::SecretCommand;
 pub use self::user::{UserCommand, user};
 
 /// The exit code of a command that could not ask.

@@ -9,8 +9,9 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::cli::{
-    CatalogCommand, ChangesCommand, CheckArgs, CompanyCommand, CompletionsArgs, ConsentCommand,
-    ContextCommand, CredentialCommand, EffectiveArgs, ExplainArgs, KeysCommand, UserCommand,
+    BatchArgs, CatalogCommand, ChangesCommand, CheckArgs, CompanyCommand, CompletionsArgs,
+    ConsentCommand, ContextCommand, CredentialCommand, EffectiveArgs, ExplainArgs, KeysCommand,
+    UserCommand,
 };
 use crate::policy::catalog::file::duration;
 
@@ -30,8 +31,23 @@ pub enum Command {
     Serve(Box<ServeArgs>),
     /// Ask a server for a decision: exit code 0 allowed, 1 denied, 2 could not ask.
     Check(CheckArgs),
-    /// Ask what every layer says of every scope of a check.
-    Explain(ExplainArgs),
+    /// Ask for the decisions of a file of checks: exit code 0 all as expected, 1 one is not, 2 could
+    /// not ask.
+    ///
+    /// The file has one JSON object a line: {"company_id", "credential_id", "scopes" or "endpoint":
+    /// {"method", "path"}, "audience", "user_id", "resource_owner_id", "token": {"audience", "scopes",
+    /// "issued_at", "expires_at", "user_id"}, "expect": "allowed" or "denied"}. Or it is CSV, with a
+    /// first line of columns: company_id, credential_id, scopes (with spaces between), method, path,
+    /// audience, user_id, resource_owner_id, expect. Where nothing is expected, it is that a check is
+    /// allowed. A hundred are asked for at once, and these are decided at one revision. With
+    /// --output json each line is the contract's answer, in the order of the file.
+    Batch(BatchArgs),
+    /// Ask what every layer says of every scope of a check, now or at a moment of the past.
+    ///
+    /// The past is replayed from the audit log: which facts there were at that revision, what was
+    /// decided of them at that time, which changes had led to it, and which came since. A decision
+    /// log adds what was answered to whom. All times are UTC.
+    Explain(Box<ExplainArgs>),
     /// List everything that a check would allow.
     Effective(EffectiveArgs),
     /// Companies, and the ceiling of scopes that each has.

@@ -39,6 +39,12 @@
 //! in the right order the two are the state at one revision. [`store::backup`] is the file's form,
 //! `grpc` streams it, `cli` checks and keeps it. A restore makes a store of it, without a server.
 //!
+//! # A denial of yesterday, log to answer
+//!
+//! A change says what it did, so the log up to a revision gives the facts of then
+//! ([`policy::past`]), and the same evaluator decides of them at the time of then. `cli` reads the
+//! log like any client and does that; the server has no part in it.
+//!
 //! # Invariants
 //!
 //! *Newest wins*, *one published revision* and *absence has a date* are stated in

@@ -20,7 +20,8 @@ fn main() -> ExitCode {
     match config.command {
         Command::Serve(args) => serve(*args),
         Command::Check(args) => ask(cli::check(args), 1),
-        Command::Explain(args) => ask(cli::explain(args), cli::COULD_NOT_ASK),
+        Command::Batch(args) => ask(cli::batch(args), 1),
+        Command::Explain(args) => ask(cli::explain(*args), cli::COULD_NOT_ASK),
         Command::Effective(args) => ask(cli::effective(args), cli::COULD_NOT_ASK),
         Command::Company(command) => ask(cli::company(command), cli::COULD_NOT_ASK),
         Command::Credential(command) => ask(cli::credential(command), cli::COULD_NOT_ASK),

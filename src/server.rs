@@ -11,6 +11,7 @@ mod core;
 mod demo;
 mod follow;
 mod frame;
+mod health;
 mod metrics;
 mod pace;
 mod quota;

@@ -371,6 +371,181 @@ fn decisions() {
 }
 
 #[test]
+fn a_file_of_checks() {
+    let (_dir, _server, operator) = demo();
+    let batch = |input: &str, words: &str| operator.tell(&format!("batch - {words}"), input);
+    // As JSON lines, more than are asked for at once.
+    let allowed =
+        r#"{"company_id": "demo", "credential_id": "hr-sync", "scopes": ["users:write"]}"#;
+    let denied = r#"{"company_id": "demo", "credential_id": "analytics", "endpoint": {"method": "PATCH", "path": "/api/v2/users/7"}, "expect": "denied"}"#;
+    let many = format!("{}\n{denied}\n", [allowed; 249].join("\n"));
+    let said = batch(&many, "");
+    assert_eq!(said.code, 0, "{}", said.err);
+    let lines: Vec<_> = said.out.lines().collect();
+    assert_eq!((lines.len(), lines[0]), (250, "1 ALLOWED demo hr-sync users:write"));
+    assert_eq!(
+        lines[249],
+        "250 DENIED demo analytics PATCH /api/v2/users/7 SCOPE_NOT_GRANTED -users:write"
+    );
+    assert_eq!(said.err, "250 checks: 249 allowed, 1 denied; 0 not as expected\n");
+    // As CSV, for programs; where nothing is expected, it is that a check is allowed.
+    let csv = "company_id,credential_id,method,path,expect\n\
+               demo,analytics,GET,/api/v2/users/7,allowed\n\
+               demo,analytics,PATCH,\"/api/v2/users/7\",\n";
+    let said = batch(csv, "--unexpected --output json");
+    assert_eq!((said.code, said.err.as_str()), (1, ""));
+    let only: Value = serde_json::from_str(&said.out).expect("one line");
+    assert_eq!(only["reason"], "REASON_SCOPE_NOT_GRANTED");
+    // What is wrong is told by its line, and what stands before it is asked.
+    for (input, error) in [
+        (
+            format!("{allowed}\n\n{{\"company\": 1}}\n"),
+            "line 3: column 10: unknown field `company`",
+        ),
+        (format!("{allowed}\n{}\n", allowed.replace("users:write", "a b")), "line 2: `scopes"),
+        ("company_id,who\n".to_owned(), "line 1: `who` is neither a JSON object nor a column"),
+        ("company_id\n".to_owned(), "line 1: there is no column `credential_id`"),
+        ("company_id,credential_id\ndemo\n".to_owned(), "line 2: has 1 cells"),
+        ("company_id,credential_id,expect\na,b,maybe\n".to_owned(), "line 2: `maybe` is neither"),
+    ] {
+        let said = batch(&input, "").bad();
+        assert!(said.contains(error), "{said}");
+    }
+    assert_eq!(batch("", "").code, 0);
+}
+
+/// Two columns of the changes under a heading: the revision, and the answer from then on.
+fn history(said: &str, heading: &str) -> Vec<String> {
+    let part = said.split(&format!("\n{heading}\n")).nth(1).expect("the heading");
+    let rows = part.lines().skip(2).take_while(|line| !line.is_empty());
+    let columns = |row: &str| {
+        let all: Vec<_> = row.split("  ").filter(|cell| !cell.is_empty()).map(str::trim).collect();
+        format!("{} {}", all[0], all[all.len() - 1])
+    };
+    rows.map(columns).collect()
+}
+
+#[test]
+fn why_it_was_denied_then() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let log = dir.path().join("decisions.jsonl");
+    let log = log.to_str().expect("a path");
+    let server = Server::start(&dir.path().join("data"), &["--demo", "--decision-log", log]);
+    let operator = Operator::of(&server);
+    let run = |words: &str| operator.run(words);
+    let past = |words: &str| run(&format!("explain demo hr-sync {words}"));
+
+    assert_eq!(run("check demo hr-sync users:write").code, 0);
+    run("company restrict demo users:write --yes --affected 1 --reason cleanup").good();
+    assert_eq!(run("check demo hr-sync --method PATCH --path /api/v2/users/7").code, 1);
+    run("company add-scopes demo users:write").good();
+    run("credential grant demo hr-sync users:write --reason ticket-12 --on-behalf-of alice").good();
+    assert_eq!(run("check demo hr-sync users:write").code, 0);
+
+    // Nobody need know what the call needed: the last denial in the log says it.
+    while !fs::read_to_string(log).expect("a log").contains("DENIED") {}
+    let said = past(&format!("--decision-log {log}")).good();
+    let flat = plain(&said);
+    assert!(flat.contains("\nneeded PATCH /api/v2/users/7\n"), "{said}");
+    assert!(flat.contains("\nlogged DENIED SCOPE_NOT_IN_COMPANY\ndecision DENIED\n"), "{said}");
+    assert!(flat.contains("\nusers:write company SCOPE_NOT_IN_COMPANY "), "{said}");
+    assert_eq!(
+        history(&said, "until then"),
+        [
+            "1 DENIED COMPANY_UNKNOWN",
+            "2 DENIED CREDENTIAL_UNKNOWN",
+            "4 ALLOWED",
+            "5 DENIED SCOPE_NOT_IN_COMPANY"
+        ]
+    );
+    assert_eq!(history(&said, "since then"), ["6 DENIED GRANT_DORMANT", "7 ALLOWED"]);
+    let last = said.lines().last().expect("a line");
+    assert!(last.starts_with("now ALLOWED, since revision 7 of 20"), "{last}");
+    assert!(last.ends_with("Z: GrantScopes by anonymous for alice (ticket-12)"), "{last}");
+
+    // A line of another version, and one that was cut.
+    let more =
+        fs::read_to_string(log).expect("a log").replace("{\"time\"", "{\"new\":[1],\"time\"");
+    let more = operator.file("more.jsonl", &format!("{more}{{\"time\": \"20"));
+    assert!(past(&format!("--decision-log {more}")).good().contains("logged    DENIED"));
+    let nothing = past(&format!("--decision-log {log} --at 2020-01-31T14:03Z")).bad();
+    assert!(
+        nothing.contains("a sample of what was allowed; the nearest denial is of 20"),
+        "{nothing}"
+    );
+
+    // By revision, with no decision log.
+    let json = past("users:write --at-revision 6 --output json").json();
+    assert_eq!(json["then"]["reason"], "REASON_GRANT_DORMANT");
+    assert_eq!(json["layers"][1]["reason"], "GRANT_DORMANT");
+    assert_eq!(json["now"]["decision"], "DECISION_ALLOWED");
+    assert!(past("users:write --at-revision 99").bad().contains("no revision 99: the last is 7"));
+    assert!(past("users:write --at 2020-01-31T14:03Z").good().contains("there was no catalog yet"));
+    assert!(past("users:write --at noon").bad().contains("nor a time of day in UTC"));
+    assert!(past("").bad().contains("<SCOPE>"));
+
+    // What ends by itself is no change, and is seen all the same.
+    let end = jiff::Timestamp::now();
+    run(&format!("credential update demo hr-sync --expires-at {end}")).good();
+    let json = past("users:write --at-revision 7 --output json").json();
+    assert_eq!(json["then"]["decision"], "DECISION_ALLOWED");
+    assert_eq!(json["now"]["reason"], "REASON_CREDENTIAL_EXPIRED");
+
+    // A catalog that asks something else since is needed to know; one that does not is not.
+    let yaml = fs::read_to_string(catalog("360learning.yaml")).expect("a catalog");
+    let less = yaml.lines().filter(|line| !line.contains("users:write"));
+    let less = operator.file("less.yaml", &less.collect::<Vec<_>>().join("\n"));
+    run(&format!("catalog apply {less} --yes")).good();
+    let unknown = past("users:write --at-revision 5").good();
+    assert!(unknown.contains("the catalog of revision 9 asks something else"), "{unknown}");
+    assert!(plain(&unknown).contains("\nnow DENIED CREDENTIAL_EXPIRED"), "{unknown}");
+    let file = catalog("360learning.yaml");
+    let known = past(&format!("users:write --at-revision 5 --catalog {}", file.display())).good();
+    assert!(plain(&known).contains("\nreason SCOPE_NOT_IN_COMPANY\n"), "{known}");
+    let other = past(&format!("users:write --at-revision 5 --catalog {less}")).bad();
+    assert!(other.contains("is not the catalog of revision 5: its scopes are others"), "{other}");
+    let same = past("users:read --at-revision 5 --output json").json();
+    assert_eq!(same["then"]["decision"], "DECISION_ALLOWED");
+    assert!(run("explain demo hr-sync users:read --catalog x").bad().contains("is for the past"));
+}
+
+#[test]
+fn what_is_no_longer_kept_is_not_made_up() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let server = Server::start(dir.path(), &["--demo", "--keep-changes", "1s"]);
+    let operator = Operator::of(&server);
+    for n in 0.. {
+        operator.run(&format!("company create n{n}")).good();
+        let log = operator.run("changes list --limit 1 --output json").json();
+        let first = log["changes"][0]["revision"].as_str().unwrap_or_default();
+        if first.parse::<u64>().is_ok_and(|first| first > 4) {
+            break;
+        }
+    }
+    server.terminate();
+    // From here on nothing goes.
+    let server = Server::start(dir.path(), &["--demo"]);
+    let operator = Operator::of(&server);
+    let run = |words: &str| operator.run(words);
+    let made = run("company create acme users:read --output json").json();
+    let made: u64 = made["revision"].as_str().expect("one").parse().expect("a revision");
+    // Of a company that is older than the log nothing is said that could be wrong,
+    let of_demo = format!("explain demo hr-sync users:write --at-revision {made}");
+    let same = run(&of_demo).good();
+    assert!(same.contains("nothing that the check rests on was changed since then"), "{same}");
+    run("credential disable demo hr-sync").good();
+    let unknown = run(&of_demo).good();
+    assert!(unknown.contains("what was decided then cannot be said: the audit log"), "{unknown}");
+    assert!(unknown.contains("enabled: true -> false"), "what has come since is: {unknown}");
+    let gone = run("explain demo hr-sync users:write --at-revision 1").bad();
+    assert!(gone.contains("the audit log begins at revision "), "{gone}");
+    // and of one that is younger all is known.
+    run("credential create acme k users:read").good();
+    let known = format!("explain acme k users:read --at-revision {made} --output json");
+    assert_eq!(run(&known).json()["then"]["reason"], "REASON_CREDENTIAL_UNKNOWN");
+}
+
+#[test]
 fn a_restriction_is_seen_before_it_is_made() {
     let (_dir, _server, operator) = demo();
     let run = |words: &str| operator.run(words);

@@ -19,25 +19,31 @@ use harness::{Client, Server, owned};
 use jiff::Timestamp;
 use proptest::prelude::*;
 use proptest::sample::subsequence;
-use scopegate::policy::catalog::Catalog;
+use scopegate::policy::catalog::endpoint::Path;
+use scopegate::policy::catalog::{AudienceError, Catalog};
 use scopegate::policy::ceiling::Displaced;
 use scopegate::policy::change::{Author, Change, ChangeKind, Edit, FieldChange, Stamped};
 use scopegate::policy::company::Company;
 use scopegate::policy::consent::{Consent, Parties};
 use scopegate::policy::credential::{Credential, Ground};
+use scopegate::policy::decision::{Facts, Verdict, decide};
 use scopegate::policy::id::{CompanyId, CredentialId, Name, UserId};
+use scopegate::policy::past::{Past, asks_otherwise};
+use scopegate::policy::query::{Needs, Query};
 use scopegate::policy::revision::Revision;
 use scopegate::policy::scope::{Scope, ScopeId};
+use scopegate::policy::token::Token;
 use scopegate::policy::user::User;
 use scopegate::proto;
 use tonic::{Code, Status};
 
 /// Catalogs that add, take and put back scopes, and change what they imply.
-const CATALOGS: [&str; 4] = [
-    "{ name: one, scopes: { a: { implies: [b] }, b: { implies: [c] }, c: , d: }, roles: { r: { scopes: { a: all, d: own } } } }",
-    "{ name: two, scopes: { a: { implies: [c] }, c: , d: { implies: [c] }, e: }, roles: { r: { scopes: { e: all } } } }",
+const CATALOGS: [&str; 5] = [
+    "{ name: one, scopes: { a: { implies: [b] }, b: { implies: [c] }, c: , d: }, roles: { r: { scopes: { a: all, d: own } } }, endpoints: [{ method: GET, path: /x, scopes: [a] }] }",
+    "{ name: two, scopes: { a: { implies: [c] }, c: , d: { implies: [c] }, e: }, roles: { r: { scopes: { e: all } } }, endpoints: [{ method: GET, path: /x, scopes: [a] }] }",
     "{ name: two, scopes: { b: { implies: [e] }, c: , d: , e: }, roles: { r: { scopes: { b: all } } } }",
     "{ scopes: { a: , b: , c: , d: , e: }, roles: { r: { scopes: { a: all, b: all, c: all, d: all, e: all } } } }",
+    "{ scopes: { a: , b: , c: , d: , e: }, roles: { r: { scopes: { a: all, b: all } } }, endpoints: [{ method: GET, path: /x, scopes: [d] }] }",
 ];
 const SCOPES: [&str; 5] = ["a", "b", "c", "d", "e"];
 
@@ -317,11 +323,34 @@ impl Book {
         }
         let difference = next.difference(&self.catalog);
         let name = FieldChange::text("name", self.catalog.platform(), next.platform());
-        let nothing = Edit { fields: name.into_iter().collect(), ..Edit::to(()) };
+        let scopes = difference.changed_scopes.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let marks = [
+            ("scopes", scopes),
+            ("roles", difference.changed_roles.clone()),
+            ("endpoints", difference.changed_endpoints.clone()),
+        ];
+        let marks = marks
+            .into_iter()
+            .filter_map(|(field, changed)| FieldChange::new_text(field, &changed.join(", ")));
+        let fields = name.into_iter().chain(marks).collect();
+        let nothing = Edit { fields, ..Edit::to(()) };
         next.revision = self.write(ChangeKind::ApplyCatalog, nothing);
         let written = self.log.last_mut().expect("written");
         (written.added, written.removed) = (difference.added, difference.removed_names);
         self.catalog = next;
+    }
+
+    /// What is decided now, of every query.
+    fn decide(&self) -> Vec<Result<Verdict, AudienceError>> {
+        let facts = |query: &Query| Facts {
+            catalog: &self.catalog,
+            company: self.company.as_ref(),
+            credential: self.credential.as_ref(),
+            user: self.user.as_ref().filter(|_| query.on_behalf_of().is_some()),
+            consent: self.consent.as_ref(),
+            now: self.now,
+        };
+        queries().iter().map(|query| decide(query, facts(query))).collect()
     }
 
     fn state(&self) -> State {
@@ -339,12 +368,117 @@ impl Book {
     }
 }
 
+/// Checks by scope and by endpoint, with and without a user and a token that ends.
+fn queries() -> Vec<Query> {
+    let needs = SCOPES.iter().map(|name| Needs::Scopes(vec![scope(name)]));
+    let path = Path::parse("/x").expect("a path");
+    let needs = needs.chain([Needs::Endpoint { method: "GET".into(), path }]);
+    let token = |user| Token {
+        scopes: vec![scope("a"), scope("d")],
+        expires_at: Some(at(30)),
+        user,
+        ..Token::default()
+    };
+    let parties = [
+        (None, None),
+        (Some(user_id()), None),
+        (None, Some(token(None))),
+        (None, Some(token(Some(user_id())))),
+    ];
+    let query = |needs: Needs, (user, token): &(Option<UserId>, Option<Token>)| Query {
+        company: company_id(),
+        credential: credential_id(),
+        needs,
+        audience: None,
+        token: token.clone(),
+        user: user.clone(),
+        owner: None,
+    };
+    needs.flat_map(|needs| parties.iter().map(move |p| query(needs.clone(), p))).collect()
+}
+
 fn scope(name: &str) -> Scope {
     Scope::parse(name).expect("a scope")
 }
 
 fn cases() -> u32 {
     std::env::var("SCOPEGATE_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(2_000)
+}
+
+/// Of any step, once all are made: the log up to there, and the catalog of then, decide as was
+/// decided then; and so does the catalog of today, where it asks nothing else since.
+fn is_decided_as_then(acts: &[Act]) {
+    let mut book = Book::new();
+    let first = [Act::Catalog(0), Act::CreateCompany(None, "Acme"), Act::PutUser(true)];
+    let mut decided = vec![];
+    for act in first.iter().chain([&Act::CreateCredential(vec!["a"], None)]).chain(acts) {
+        book.act(act);
+        decided.push((book.log.len(), book.now, book.catalog.yaml.clone(), book.decide()));
+    }
+    let (today, mut read) = (&book.catalog.yaml, 0);
+    let queries = queries();
+    let mut pasts: Vec<_> = queries.iter().map(|query| Past::of(query, true)).collect();
+    for (step, (up_to, now, yaml, then)) in decided.iter().enumerate() {
+        for change in &book.log[read..*up_to] {
+            pasts.iter_mut().for_each(|past| past.take(change).expect("readable"));
+        }
+        read = *up_to;
+        // Numbers are the same for all queries.
+        let of_then = pasts[0].catalog(yaml).expect("a catalog");
+        let of_today = pasts[0].catalog(today).expect("a catalog");
+        for ((query, past), verdict) in queries.iter().zip(&pasts).zip(then) {
+            assert_eq!(&decide(query, past.facts(&of_then, *now)), verdict, "{}", step);
+            if !book.log[read..].iter().any(|change| asks_otherwise(query, change)) {
+                let by_today = decide(query, past.facts(&of_today, *now));
+                assert_eq!(&by_today, verdict, "{} by today's", step);
+            }
+        }
+        // Between two changes it is decided otherwise only at a turn.
+        let Some((_, later, _, next)) = decided.get(step + 1).filter(|n| n.0 == read) else {
+            continue;
+        };
+        for ((past, verdict), next) in pasts.iter().zip(then).zip(next) {
+            let turned = past.turns(&of_then).iter().any(|turn| now < turn && turn <= later);
+            assert!(turned || next == verdict, "{}", step);
+        }
+    }
+}
+
+/// What dice rarely roll.
+#[test]
+fn what_wakes_a_grant_and_what_it_keeps() {
+    let restrict = || Act::Restrict(vec!["d"]);
+    let add = || Act::Add(vec!["d"]);
+    let grant = |end| Act::Grant(vec!["d"], end);
+    for acts in [
+        vec![grant(None), restrict(), add(), Act::Restore(0), Act::Wait(1)],
+        vec![grant(Some(20)), restrict(), add(), Act::Restore(0), restrict(), add()],
+        vec![grant(None), restrict(), add(), Act::Restore(0), restrict(), add(), Act::Restore(0)],
+        vec![grant(Some(20)), restrict(), add(), grant(Some(20)), Act::Wait(19), Act::Wait(1)],
+        vec![grant(Some(5)), Act::Wait(10), grant(Some(30)), Act::Wait(15), Act::Wait(15)],
+        vec![grant(None), Act::Catalog(2), Act::Catalog(3), Act::Catalog(4), Act::Catalog(3)],
+        vec![
+            grant(None),
+            Act::UpdateCompany(None, Some(false)),
+            Act::UpdateCompany(None, Some(true)),
+        ],
+        vec![Act::DeleteUser, Act::PutUser(true), Act::PutUser(false), Act::Catalog(3)],
+        vec![grant(None), Act::DeleteCompany, Act::CreateCompany(None, ""), Act::PutUser(true)],
+    ] {
+        is_decided_as_then(&acts);
+    }
+}
+
+proptest! {
+    // Each case is some thousand decisions.
+    #![proptest_config(ProptestConfig { cases: cases() / 10, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_log_up_to_a_revision_decides_as_was_decided_then(
+        acts in prop::collection::vec(act(), 1..30),
+    ) {
+        is_decided_as_then(&acts);
+    }
 }
 
 proptest! {
@@ -609,6 +743,46 @@ async fn step(client: &Client, dice: &mut Dice, kind: usize) {
     }
 }
 
+/// What the log gives of every check is what the server says of it.
+async fn decides_as_the_server(client: &Client, told: &[Change]) {
+    let request = proto::GetCatalogRequest {};
+    let yaml = client.catalog.clone().get_catalog(request).await.expect("read").into_inner().yaml;
+    let users = [None, Some("ada"), Some("bob")];
+    let parties = ["acme", "Acme"].iter().flat_map(|company| {
+        let of = move |credential| users.map(|user| (*company, credential, user));
+        ["hr", "bi"].into_iter().flat_map(of)
+    });
+    for (company, credential, user) in parties {
+        let query = Query {
+            company: CompanyId::parse(company).expect("an id"),
+            credential: CredentialId::parse(credential).expect("an id"),
+            needs: Needs::Scopes(SCOPES.iter().map(|name| scope(name)).collect()),
+            audience: None,
+            token: None,
+            user: user.map(|id| UserId::parse(id).expect("an id")),
+            owner: None,
+        };
+        let mut past = Past::of(&query, true);
+        told.iter().for_each(|change| past.take(change).expect("readable"));
+        let catalog = past.catalog(&yaml).expect("a catalog");
+        let verdict = decide(&query, past.facts(&catalog, Timestamp::now())).expect("decided");
+        let request = proto::CheckRequest {
+            user_id: user.unwrap_or_default().to_owned(),
+            ..harness::scopes_of(company, credential, &SCOPES)
+        };
+        let said = client.ask(request).await.expect("an answer");
+        match verdict {
+            Verdict::Allowed { .. } => assert_eq!(said.reason(), proto::Reason::Allowed),
+            Verdict::Denied { reason, missing } => {
+                let word = said.reason().as_str_name().replace("REASON_", "").replace('_', "");
+                assert_eq!(word, format!("{reason:?}").to_uppercase(), "{query:?}");
+                let missing: Vec<_> = missing.iter().map(ToString::to_string).collect();
+                assert_eq!(said.missing_scopes, missing, "{query:?}");
+            }
+        }
+    }
+}
+
 /// Several clients at once, on the same few resources, over the real wire: what the service tells
 /// of its log, and what its store keeps of it, both give the facts that the store keeps.
 #[tokio::test]
@@ -636,7 +810,10 @@ async fn replaying_the_log_of_a_served_store_gives_what_it_keeps() {
     for client in clients.collect::<Vec<_>>() {
         client.await.expect("no failure");
     }
-    let told = told(&server.client().await).await;
+    let client = server.client().await;
+    let told = told(&client).await;
+    decides_as_the_server(&client, &told).await;
+    drop(client);
     server.kill();
     let (state, log) = kept(&data);
     assert_eq!(Replay::of(&told), state, "what clients read");

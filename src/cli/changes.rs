@@ -2,6 +2,7 @@
 
 use anyhow::bail;
 use clap::Subcommand;
+use tokio::signal::unix::{SignalKind, signal};
 use tonic::Code;
 
 use super::asking::{Asking, Desk, Limit, Pages, answer, cut, whole};
@@ -117,12 +118,13 @@ async fn watch(
     };
     let request =
         WatchChangesRequest { company_id: company, after_revision, cursor: cursor.clone() };
+    // Before the first change is shown: whoever has seen it may stop this.
+    let mut stop = signal(SignalKind::interrupt())?;
     let mut stream = answer(desk.changes.watch_changes(request).await)?;
-    let mut stop = std::pin::pin!(tokio::signal::ctrl_c());
     loop {
         let next = tokio::select! {
             next = stream.message() => next,
-            _ = &mut stop => break,
+            _ = stop.recv() => break,
         };
         match next {
             Ok(Some(step)) => {
@@ -172,7 +174,8 @@ fn line(change: &Change) -> String {
     parts.join(" ")
 }
 
-fn who(change: &Change) -> String {
+/// Who made it.
+pub(super) fn who(change: &Change) -> String {
     match change.on_behalf_of.as_str() {
         "" => change.actor.clone(),
         person => format!("{} for {person}", change.actor),
@@ -180,7 +183,7 @@ fn who(change: &Change) -> String {
 }
 
 /// The ids of what it concerns, from the company down.
-fn of_whom(change: &Change) -> String {
+pub(super) fn of_whom(change: &Change) -> String {
     let ids = [&change.company_id, &change.credential_id, &change.user_id];
     let ids: Vec<_> = ids.into_iter().filter(|id| !id.is_empty()).map(String::as_str).collect();
     ids.join("/")
@@ -192,7 +195,7 @@ const SHOWN: usize = 8;
 const SHOWN_OF_A_VALUE: usize = 40;
 
 /// What moved.
-fn what(change: &Change) -> String {
+pub(super) fn what(change: &Change) -> String {
     let added = change.added_scopes.iter().map(|scope| format!("+{scope}"));
     let removed = change.removed_scopes.iter().map(|scope| format!("-{scope}"));
     let fields = change.fields.iter().map(|field| {

@@ -4,6 +4,7 @@ use clap::Subcommand;
 
 use super::asking::{Asking, Terms, answer, on_terms, whole};
 use super::printer::{Sheet, Words};
+use super::which::Which;
 use crate::proto::{Consent, DeleteConsentRequest, GetConsentRequest, PutConsentRequest};
 
 /// Commands of consents.
@@ -11,10 +12,9 @@ use crate::proto::{Consent, DeleteConsentRequest, GetConsentRequest, PutConsentR
 pub enum ConsentCommand {
     /// Replace what a user allows a credential, as far as the user could do it.
     Put {
-        /// The company's id.
-        company: String,
-        /// The credential's id.
-        credential: String,
+        /// Which.
+        #[command(flatten)]
+        which: Which,
         /// The user's id.
         user: String,
         /// The scopes asked for; none refuses everything.
@@ -26,10 +26,9 @@ pub enum ConsentCommand {
     },
     /// Show a consent.
     Get {
-        /// The company's id.
-        company: String,
-        /// The credential's id.
-        credential: String,
+        /// Which.
+        #[command(flatten)]
+        which: Which,
         /// The user's id.
         user: String,
         /// Whom to ask.
@@ -38,10 +37,9 @@ pub enum ConsentCommand {
     },
     /// Withdraw a consent.
     Delete {
-        /// The company's id.
-        company: String,
-        /// The credential's id.
-        credential: String,
+        /// Which.
+        #[command(flatten)]
+        which: Which,
         /// The user's id.
         user: String,
         /// How.
@@ -56,7 +54,7 @@ pub enum ConsentCommand {
 /// Could not ask, or the server refused.
 pub async fn consent(command: ConsentCommand) -> anyhow::Result<bool> {
     match command {
-        ConsentCommand::Put { company, credential, user, scopes, terms } => {
+        ConsentCommand::Put { which: Which { company, credential }, user, scopes, terms } => {
             let mut desk = terms.asking.open().await?;
             let request = on_terms!(
                 terms,
@@ -76,14 +74,14 @@ pub async fn consent(command: ConsentCommand) -> anyhow::Result<bool> {
             let sheet = sheet.fact("not given", Words::news(false, refused.join(" ")));
             desk.printer.print(&said, sheet)?;
         }
-        ConsentCommand::Get { company, credential, user, asking } => {
+        ConsentCommand::Get { which: Which { company, credential }, user, asking } => {
             let mut desk = asking.open().await?;
             let request =
                 GetConsentRequest { company_id: company, credential_id: credential, user_id: user };
             let said = answer(desk.directory.get_consent(request).await)?;
             desk.printer.print(&said, sheet(whole(&said.consent)?))?;
         }
-        ConsentCommand::Delete { company, credential, user, terms } => {
+        ConsentCommand::Delete { which: Which { company, credential }, user, terms } => {
             let mut desk = terms.asking.open().await?;
             let request = on_terms!(
                 terms,

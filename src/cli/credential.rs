@@ -1,20 +1,21 @@
-//! `scopegate credential`: API clients of companies, their scopes and their secrets.
+//! `scopegate credential`: API clients of companies, and their scopes.
+//!
+//! Not here: their secrets; see `secret`.
 
-use anyhow::bail;
 use clap::Subcommand;
 use prost_types::{FieldMask, Timestamp};
 
 use super::asking::{Asking, Limit, Pages, Terms, answer, cut, moved, on_terms, whole};
 use super::check::word;
 use super::company::mask;
-use super::confirm;
 use super::moment;
 use super::printer::{Sheet, Words};
+use super::secret::{self, SecretCommand};
+use super::which::Which;
 use crate::proto::{
-    CreateCredentialRequest, CreateSecretRequest, Credential, DeleteCredentialRequest,
-    DeleteSecretRequest, GetCredentialRequest, GrantScopesRequest, GrantState,
-    ListCredentialsRequest, ListCredentialsResponse, ReplaceScopesRequest, ResetScopesRequest,
-    RevokeScopesRequest, UpdateCredentialRequest, VerifySecretRequest,
+    CreateCredentialRequest, Credential, DeleteCredentialRequest, GetCredentialRequest,
+    GrantScopesRequest, GrantState, ListCredentialsRequest, ListCredentialsResponse,
+    ReplaceScopesRequest, ResetScopesRequest, RevokeScopesRequest, UpdateCredentialRequest,
 };
 
 /// Commands of credentials.
@@ -22,10 +23,9 @@ use crate::proto::{
 pub enum CredentialCommand {
     /// Create a credential, with scopes if some are named.
     Create {
-        /// The company's id.
-        company: String,
-        /// The credential's id.
-        credential: String,
+        /// Which.
+        #[command(flatten)]
+        which: Which,
         /// The scopes to grant, with all that they imply.
         #[arg(value_name = "SCOPE")]
         scopes: Vec<String>,
@@ -41,10 +41,9 @@ pub enum CredentialCommand {
     },
     /// Show a credential and its grants.
     Get {
-        /// The company's id.
-        company: String,
-        /// The credential's id.
-        credential: String,
+        /// Which.
+        #[command(flatten)]
+        which: Which,
         /// Whom to ask.
         #[command(flatten)]
         asking: Asking,
@@ -69,10 +68,9 @@ pub enum CredentialCommand {
     /// Change a credential's label or end.
     #[command(group(clap::ArgGroup::new("what").required(true).multiple(true)))]
     Update {
-        /// The company's id.
-        company: String,
-        /// The credential's id.
-        credential: String,
+        /// Which.
+        #[command(flatten)]
+        which: Which,
         /// What it is for, for people.
         #[arg(long, value_name = "TEXT", group = "what")]
         label: Option<String>,
@@ -88,40 +86,36 @@ pub enum CredentialCommand {
     },
     /// Let checks of a credential be decided by its scopes again.
     Enable {
-        /// The company's id.
-        company: String,
-        /// The credential's id.
-        credential: String,
+        /// Which.
+        #[command(flatten)]
+        which: Which,
         /// How.
         #[command(flatten)]
         terms: Terms,
     },
     /// Suspend a credential: deny every check of it, at once, until it is enabled.
     Disable {
-        /// The company's id.
-        company: String,
-        /// The credential's id.
-        credential: String,
+        /// Which.
+        #[command(flatten)]
+        which: Which,
         /// How.
         #[command(flatten)]
         terms: Terms,
     },
     /// Delete a credential, for good.
     Delete {
-        /// The company's id.
-        company: String,
-        /// The credential's id.
-        credential: String,
+        /// Which.
+        #[command(flatten)]
+        which: Which,
         /// How.
         #[command(flatten)]
         terms: Terms,
     },
     /// Give scopes to a credential, with all that they imply.
     Grant {
-        /// The company's id.
-        company: String,
-        /// The credential's id.
-        credential: String,
+        /// Which.
+        #[command(flatten)]
+        which: Which,
         /// The scopes, all within the company's ceiling.
         #[arg(required = true, value_name = "SCOPE")]
         scopes: Vec<String>,
@@ -134,10 +128,9 @@ pub enum CredentialCommand {
     },
     /// Take scopes from a credential, with those that imply them.
     Revoke {
-        /// The company's id.
-        company: String,
-        /// The credential's id.
-        credential: String,
+        /// Which.
+        #[command(flatten)]
+        which: Which,
         /// The scopes.
         #[arg(required = true, value_name = "SCOPE")]
         scopes: Vec<String>,
@@ -147,10 +140,9 @@ pub enum CredentialCommand {
     },
     /// Make a credential's scopes exactly these, with all that they imply.
     Replace {
-        /// The company's id.
-        company: String,
-        /// The credential's id.
-        credential: String,
+        /// Which.
+        #[command(flatten)]
+        which: Which,
         /// The scopes.
         #[arg(required_unless_present = "allow_empty", value_name = "SCOPE")]
         scopes: Vec<String>,
@@ -163,10 +155,9 @@ pub enum CredentialCommand {
     },
     /// Make a credential's scopes a copy of its company's current ceiling.
     Reset {
-        /// The company's id.
-        company: String,
-        /// The credential's id.
-        credential: String,
+        /// Which.
+        #[command(flatten)]
+        which: Which,
         /// How.
         #[command(flatten)]
         terms: Terms,
@@ -176,50 +167,19 @@ pub enum CredentialCommand {
     Secret(SecretCommand),
 }
 
-/// Commands of secrets.
-#[derive(Debug, Subcommand)]
-pub enum SecretCommand {
-    /// Make a secret and show it, once. A credential has two at most.
-    Create {
-        /// The company's id.
-        company: String,
-        /// The credential's id.
-        credential: String,
-        /// How.
-        #[command(flatten)]
-        terms: Terms,
-    },
-    /// End a secret.
-    Delete {
-        /// The company's id.
-        company: String,
-        /// The credential's id.
-        credential: String,
-        /// The secret's id, which is no secret.
-        secret_id: String,
-        /// How.
-        #[command(flatten)]
-        terms: Terms,
-    },
-    /// Say whether a secret, read from standard input, is a live one: exit code 0 if so, 2 if not.
-    Verify {
-        /// The company's id.
-        company: String,
-        /// The credential's id; found by the secret if not given.
-        credential: Option<String>,
-        /// Whom to ask.
-        #[command(flatten)]
-        asking: Asking,
-    },
-}
-
 /// Does what the command says.
 ///
 /// # Errors
 /// Could not ask, or the server refused.
 pub async fn credential(command: CredentialCommand) -> anyhow::Result<bool> {
     match command {
-        CredentialCommand::Create { company, credential, scopes, label, expires_at, terms } => {
+        CredentialCommand::Create {
+            which: Which { company, credential },
+            scopes,
+            label,
+            expires_at,
+            terms,
+        } => {
             let mut desk = terms.asking.open().await?;
             let request = on_terms!(
                 terms,
@@ -234,7 +194,7 @@ pub async fn credential(command: CredentialCommand) -> anyhow::Result<bool> {
             let said = answer(desk.directory.create_credential(request).await)?;
             desk.printer.print(&said, terms.sheet().then(sheet(whole(&said.credential)?)))?;
         }
-        CredentialCommand::Get { company, credential, asking } => {
+        CredentialCommand::Get { which: Which { company, credential }, asking } => {
             let mut desk = asking.open().await?;
             let request = GetCredentialRequest { company_id: company, credential_id: credential };
             let said = answer(desk.directory.get_credential(request).await)?;
@@ -244,8 +204,7 @@ pub async fn credential(command: CredentialCommand) -> anyhow::Result<bool> {
             list(company, scope, include_dormant, limit, &asking).await?;
         }
         CredentialCommand::Update {
-            company,
-            credential,
+            which: Which { company, credential },
             label,
             expires_at,
             never_expires,
@@ -266,13 +225,13 @@ pub async fn credential(command: CredentialCommand) -> anyhow::Result<bool> {
             );
             update(request, &terms).await?;
         }
-        CredentialCommand::Enable { company, credential, terms } => {
+        CredentialCommand::Enable { which: Which { company, credential }, terms } => {
             able(company, credential, true, &terms).await?;
         }
-        CredentialCommand::Disable { company, credential, terms } => {
+        CredentialCommand::Disable { which: Which { company, credential }, terms } => {
             able(company, credential, false, &terms).await?;
         }
-        CredentialCommand::Delete { company, credential, terms } => {
+        CredentialCommand::Delete { which: Which { company, credential }, terms } => {
             let mut desk = terms.asking.open().await?;
             let request = on_terms!(
                 terms,
@@ -285,7 +244,12 @@ pub async fn credential(command: CredentialCommand) -> anyhow::Result<bool> {
                 .fact("revision", said.revision);
             desk.printer.print(&said, sheet)?;
         }
-        CredentialCommand::Grant { company, credential, scopes, expires_at, terms } => {
+        CredentialCommand::Grant {
+            which: Which { company, credential },
+            scopes,
+            expires_at,
+            terms,
+        } => {
             let mut desk = terms.asking.open().await?;
             let request = on_terms!(
                 terms,
@@ -300,7 +264,7 @@ pub async fn credential(command: CredentialCommand) -> anyhow::Result<bool> {
             let sheet = terms.sheet().then(sheet(whole(&said.credential)?));
             desk.printer.print(&said, moved(sheet, &said.added_scopes, &[]))?;
         }
-        CredentialCommand::Revoke { company, credential, scopes, terms } => {
+        CredentialCommand::Revoke { which: Which { company, credential }, scopes, terms } => {
             let mut desk = terms.asking.open().await?;
             let request = on_terms!(
                 terms,
@@ -314,7 +278,12 @@ pub async fn credential(command: CredentialCommand) -> anyhow::Result<bool> {
             let sheet = terms.sheet().then(sheet(whole(&said.credential)?));
             desk.printer.print(&said, moved(sheet, &[], &said.removed_scopes))?;
         }
-        CredentialCommand::Replace { company, credential, scopes, allow_empty, terms } => {
+        CredentialCommand::Replace {
+            which: Which { company, credential },
+            scopes,
+            allow_empty,
+            terms,
+        } => {
             let mut desk = terms.asking.open().await?;
             let request = on_terms!(
                 terms,
@@ -329,7 +298,7 @@ pub async fn credential(command: CredentialCommand) -> anyhow::Result<bool> {
             let sheet = terms.sheet().then(sheet(whole(&said.credential)?));
             desk.printer.print(&said, moved(sheet, &said.added_scopes, &said.removed_scopes))?;
         }
-        CredentialCommand::Reset { company, credential, terms } => {
+        CredentialCommand::Reset { which: Which { company, credential }, terms } => {
             let mut desk = terms.asking.open().await?;
             let request = on_terms!(
                 terms,
@@ -339,69 +308,7 @@ pub async fn credential(command: CredentialCommand) -> anyhow::Result<bool> {
             let sheet = terms.sheet().then(sheet(whole(&said.credential)?));
             desk.printer.print(&said, moved(sheet, &said.added_scopes, &said.removed_scopes))?;
         }
-        CredentialCommand::Secret(command) => return secret(command).await,
-    }
-    Ok(true)
-}
-
-async fn secret(command: SecretCommand) -> anyhow::Result<bool> {
-    match command {
-        SecretCommand::Create { company, credential, terms } => {
-            let mut desk = terms.asking.open().await?;
-            let request = on_terms!(
-                terms,
-                CreateSecretRequest { company_id: company, credential_id: credential }
-            );
-            let said = answer(desk.directory.create_secret(request).await)?;
-            let shown = if said.secret.is_empty() {
-                "nothing was changed, or it was shown when this request was first made"
-            } else {
-                "keep the secret now: it is shown once"
-            };
-            let sheet = Sheet::default()
-                .fact("secret id", said.secret_id.clone())
-                .fact("secret", said.secret.clone())
-                .fact("revision", said.revision)
-                .line(shown);
-            desk.printer.print(&said, sheet)?;
-        }
-        SecretCommand::Delete { company, credential, secret_id, terms } => {
-            let mut desk = terms.asking.open().await?;
-            let request = on_terms!(
-                terms,
-                DeleteSecretRequest {
-                    company_id: company,
-                    credential_id: credential,
-                    secret_id: secret_id,
-                }
-            );
-            let said = answer(desk.directory.delete_secret(request).await)?;
-            desk.printer.print(&said, terms.sheet().then(sheet(whole(&said.credential)?)))?;
-        }
-        SecretCommand::Verify { company, credential, asking } => {
-            // Not a flag: every user of the machine sees those.
-            let secret = confirm::secret("The secret:")?;
-            let secret = secret.trim_end_matches(['\r', '\n']).to_owned();
-            if secret.is_empty() {
-                bail!("no secret came on standard input: put it there on a line");
-            }
-            let mut desk = asking.open().await?;
-            let request = VerifySecretRequest {
-                company_id: company,
-                credential_id: credential.unwrap_or_default(),
-                secret,
-            };
-            let said = answer(desk.directory.verify_secret(request).await)?;
-            let verified = if said.verified { "yes" } else { "no" };
-            let reason = word(said.reason().as_str_name(), "REASON_");
-            let sheet = Sheet::default()
-                .fact("verified", Words::news(said.verified, verified))
-                .fact("credential", said.credential_id.clone())
-                .fact("secret id", said.secret_id.clone())
-                .fact("reason", if said.verified { String::new() } else { reason });
-            desk.printer.print(&said, sheet)?;
-            return Ok(said.verified);
-        }
+        CredentialCommand::Secret(command) => return secret::secret(command).await,
     }
     Ok(true)
 }
@@ -455,7 +362,8 @@ fn facts(credential: &Credential) -> Sheet {
         .fact("state", Words::enabled(credential.enabled))
 }
 
-fn sheet(credential: &Credential) -> Sheet {
+/// A credential as people read it.
+pub(super) fn sheet(credential: &Credential) -> Sheet {
     let grants = credential.grants.iter().map(|grant| {
         let state = word(grant.state().as_str_name(), "GRANT_STATE_").to_ascii_lowercase();
         [

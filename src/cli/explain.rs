@@ -1,19 +1,25 @@
-//! `scopegate explain`: a decision with its evidence.
+//! `scopegate explain`: a decision with its evidence, now or as it was.
 
 use clap::Args;
 
 use super::asking::{Asking, answer, whole};
 use super::check::{sheet, word};
+use super::past::{self, PastArgs};
 use super::printer::Words;
 use super::question::Question;
 use crate::proto::ExplainCheckRequest;
 
 /// A check to explain.
 #[derive(Debug, Args)]
+#[command(mut_arg("scopes", |scopes| scopes.required_unless_present_any(["path", "decision_log"])))]
 pub struct ExplainArgs {
     /// What is asked.
     #[command(flatten)]
     question: Question,
+
+    /// Which moment of the past; now, if none is given.
+    #[command(flatten)]
+    past: PastArgs,
 
     /// Whom to ask, and how to write the answer.
     #[command(flatten)]
@@ -25,6 +31,9 @@ pub struct ExplainArgs {
 /// # Errors
 /// Could not ask.
 pub async fn explain(args: ExplainArgs) -> anyhow::Result<bool> {
+    if args.past.is_given()? {
+        return past::at(args.past, args.question.request(), &args.asking).await;
+    }
     let mut desk = args.asking.open().await?;
     let request = ExplainCheckRequest { check: Some(args.question.request()) };
     let said = answer(desk.authorization.explain_check(request).await)?;

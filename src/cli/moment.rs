@@ -1,5 +1,7 @@
 //! Moment: times as people write and read them.
 
+use jiff::civil::{Date, Time};
+use jiff::tz::Offset;
 use jiff::{SignedDuration, Timestamp};
 use prost_types::Timestamp as Wire;
 
@@ -11,6 +13,67 @@ use crate::policy::catalog::file::duration;
 /// It is no RFC 3339 time.
 pub fn read(text: &str) -> Result<Timestamp, String> {
     text.parse().map_err(|_| format!("`{text}` is not a time such as `2030-01-31T12:00:00Z`"))
+}
+
+/// A stretch of time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// Where it begins.
+    pub from: Timestamp,
+    /// Where it is over; for a single moment, where it begins.
+    pub until: Timestamp,
+}
+
+impl Span {
+    /// Whether this moment is in it.
+    #[must_use]
+    pub fn has(self, time: Timestamp) -> bool {
+        time == self.from || (self.from <= time && time < self.until)
+    }
+}
+
+/// Reads a moment of the past: a time, or a time of day in UTC, the last that there was. What is
+/// said to the minute or the second is all of it.
+///
+/// # Errors
+/// It is neither, or has not come yet.
+pub fn past(text: &str) -> Result<Span, String> {
+    let neither = || {
+        format!(
+            "`{text}` is neither a time such as `2030-01-31T14:03:20Z` nor a time of day in UTC \
+             such as `14:03` or `14:03:20`"
+        )
+    };
+    let now = Timestamp::now();
+    // Without colons it is read as something, and may be meant as something else.
+    if !text.contains(':') {
+        return Err(neither());
+    }
+    let (clock, from) = match text.split_once(['T', 't', ' ']) {
+        Some((_, clock)) => (clock, text.parse::<Timestamp>().map_err(|_| neither())?),
+        None => {
+            let day = Offset::UTC.to_datetime(now).date();
+            let at = |day: Date| {
+                let time: Time = text.parse().map_err(|_| neither())?;
+                Offset::UTC.to_timestamp(day.to_datetime(time)).map_err(|_| neither())
+            };
+            let today = at(day)?;
+            // Of a time of day that has not come, yesterday's is meant.
+            let yesterday = day.yesterday().map_err(|_| neither())?;
+            (text, if today > now { at(yesterday)? } else { today })
+        }
+    };
+    if from > now {
+        return Err(format!("`{text}` has not come yet"));
+    }
+    let clock = clock.split(['Z', 'z', '+', '-']).next().unwrap_or(clock);
+    let length = match (clock.matches(':').count(), clock.contains(['.', ','])) {
+        (_, true) => 0,
+        (1, _) => 60,
+        _ => 1,
+    };
+    let until = from.checked_add(SignedDuration::from_secs(length)).map_err(|_| neither())?;
+    Ok(Span { from, until })
 }
 
 /// Reads when something ends: a time, or how long from now.
@@ -57,4 +120,27 @@ pub fn wire(time: Timestamp) -> Wire {
 pub fn text(time: Option<&Wire>) -> String {
     let time = time.and_then(|time| Timestamp::new(time.seconds, 0).ok());
     time.map(|time| time.to_string()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_moment_of_the_past_is_as_long_as_it_is_said() {
+        let length = |text: &str| {
+            let span = past(text).expect(text);
+            span.until.duration_since(span.from).as_millis()
+        };
+        assert_eq!(length("2026-01-31T14:03Z"), 60_000);
+        assert_eq!(length("2026-01-31T14:03:20Z"), 1_000);
+        assert_eq!(length("2026-01-31T14:03:20+01:00"), 1_000);
+        assert_eq!(length("2026-01-31T14:03:20.5Z"), 0);
+        assert_eq!(length("00:00"), 60_000);
+        let of_day = past("23:59:59").expect("yesterday's, or this second");
+        assert!(of_day.from <= Timestamp::now());
+        for wrong in ["", "noon", "25:00", "14", "1403", "2026-01-31", "2999-01-31T14:03:20Z"] {
+            assert!(past(wrong).is_err(), "{wrong}");
+        }
+    }
 }

@@ -4,16 +4,15 @@ use clap::Args;
 use prost_types::Timestamp;
 
 use super::moment;
+use super::which::Which;
 use crate::proto::{CheckRequest, Endpoint, ListEffectiveScopesRequest, Token};
 
 /// On whose part is asked.
 #[derive(Debug, Args)]
 pub struct Caller {
-    /// The company's id.
-    company: String,
-
-    /// The id of the company's credential.
-    credential: String,
+    /// Whose call it is.
+    #[command(flatten)]
+    which: Which,
 
     /// The audience, where the catalog has several.
     #[arg(long, default_value = "", hide_default_value = true, value_name = "NAME")]
@@ -97,8 +96,8 @@ impl Caller {
     pub(super) fn everything(self) -> ListEffectiveScopesRequest {
         ListEffectiveScopesRequest {
             token: self.bearer(),
-            company_id: self.company,
-            credential_id: self.credential,
+            company_id: self.which.company,
+            credential_id: self.which.credential,
             audience: self.audience,
             user_id: self.user,
         }
@@ -111,8 +110,8 @@ impl Question {
         let Self { caller, scopes, method, path, resource_owner, at_least_revision } = self;
         CheckRequest {
             token: caller.bearer(),
-            company_id: caller.company,
-            credential_id: caller.credential,
+            company_id: caller.which.company,
+            credential_id: caller.which.credential,
             scopes,
             endpoint: method.zip(path).map(|(method, path)| Endpoint { method, path }),
             audience: caller.audience,

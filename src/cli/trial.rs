@@ -4,7 +4,9 @@
 //! are decided how. The facts are made by the changes that a server makes them by, and the
 //! decisions by the evaluator that a server asks: what passes here is decided so there.
 
-use std::collections::{BTreeMap, HashMap};
+mod town;
+
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow, bail};
@@ -12,24 +14,16 @@ use clap::Args;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use self::town::{Tenant, Town};
 use super::catalog::{listed, text};
 use super::moment;
 use super::printer::{Printer, Sheet, Words};
+use super::typed;
 use crate::config::Output;
-use crate::policy::catalog::endpoint::Path as CallPath;
 use crate::policy::catalog::{Catalog, Reach};
-use crate::policy::change::Stamped;
-use crate::policy::company::Company;
-use crate::policy::consent::{Consent, Parties};
-use crate::policy::credential::{Credential, Ground};
-use crate::policy::decision::{Facts, Verdict, decide};
-use crate::policy::id::{CompanyId, CredentialId, Name, UserId};
-use crate::policy::query::{Needs, Query};
+use crate::policy::decision::{Verdict, decide};
 use crate::policy::reason::Reason;
-use crate::policy::revision::Revision;
-use crate::policy::scope::{Scope, ScopeId};
-use crate::policy::token::Token;
-use crate::policy::user::User;
+use crate::proto::{CheckRequest, Endpoint, Token};
 
 /// Which tests to run.
 #[derive(Debug, Args)]
@@ -57,51 +51,6 @@ struct Trial {
     #[serde(default)]
     companies: BTreeMap<String, Tenant>,
     tests: Vec<Test>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Tenant {
-    /// The ceiling; the whole catalog, if not given.
-    scopes: Option<Vec<String>>,
-    /// What is taken from the ceiling once the credentials have their grants.
-    #[serde(default)]
-    restricted: Vec<String>,
-    enabled: Option<bool>,
-    #[serde(default)]
-    credentials: BTreeMap<String, Client>,
-    #[serde(default)]
-    users: BTreeMap<String, Member>,
-    #[serde(default)]
-    consents: Vec<Given>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Client {
-    #[serde(default)]
-    scopes: Vec<String>,
-    enabled: Option<bool>,
-    /// When the credential ends.
-    expires_at: Option<String>,
-    /// When its grants end.
-    grants_expire_at: Option<String>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Member {
-    #[serde(default)]
-    roles: Vec<String>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Given {
-    credential: String,
-    user: String,
-    #[serde(default)]
-    scopes: Vec<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -221,7 +170,7 @@ pub(super) fn test(args: &TestArgs) -> anyhow::Result<bool> {
     let mut tests = Vec::new();
     for test in trial.tests {
         let place = || format!("{}: test `{}`", args.file.display(), test.name);
-        let actual = town.decide(&test.check).with_context(place)?;
+        let actual = test.check.answer(&town).with_context(place)?;
         let expected = test.expect.answer().with_context(place)?;
         let passed = expected.is_met_by(&actual);
         tests.push(Outcome { name: test.name, passed, expected, actual });
@@ -267,7 +216,7 @@ fn sheet(report: &Report) -> Sheet {
 impl Expected {
     fn answer(&self) -> anyhow::Result<Answer> {
         let reason = self.reason.as_deref().map(|word| {
-            let known = Reason::ALL.iter().map(|reason| screaming(*reason));
+            let known = Reason::ALL.iter().map(|reason| typed::word(*reason));
             let known: Vec<_> = known.chain(["ALLOWED".to_owned()]).collect();
             let plain = word.strip_prefix("REASON_").unwrap_or(word).to_ascii_uppercase();
             match known.contains(&plain) {
@@ -319,76 +268,11 @@ impl Answer {
     }
 }
 
-/// The contract's word for a reason.
-fn screaming(reason: Reason) -> String {
-    let mut word = String::new();
-    for c in format!("{reason:?}").chars() {
-        if c.is_ascii_uppercase() && !word.is_empty() {
-            word.push('_');
-        }
-        word.push(c.to_ascii_uppercase());
-    }
-    word
-}
-
-/// All facts of a test file.
-struct Town {
-    catalog: Catalog,
-    companies: HashMap<String, House>,
-    now: Timestamp,
-}
-
-/// A company with all that is in it.
-struct House {
-    company: Company,
-    credentials: HashMap<String, Credential>,
-    users: HashMap<String, User>,
-    /// By credential and user.
-    consents: HashMap<(String, String), Consent>,
-}
-
-/// Gives each change the next revision, as a store does.
-struct Clerk {
-    last: Revision,
-    now: Timestamp,
-}
-
-impl Clerk {
-    fn commit<T: Stamped>(&mut self, mut fact: T) -> T {
-        self.last = self.last.next();
-        fact.stamp(self.last, self.now);
-        fact
-    }
-}
-
-impl Town {
-    fn build(
-        catalog: Catalog,
-        tenants: &BTreeMap<String, Tenant>,
-        now: Timestamp,
-    ) -> anyhow::Result<Self> {
-        let mut clerk = Clerk { last: Revision::ZERO, now };
-        let mut companies = HashMap::new();
-        for (id, tenant) in tenants {
-            let house = House::build(id, tenant, &catalog, &mut clerk);
-            companies.insert(id.clone(), house.with_context(|| format!("company `{id}`"))?);
-        }
-        Ok(Self { catalog, companies, now })
-    }
-
-    fn decide(&self, asked: &Asked) -> anyhow::Result<Answer> {
-        let query = asked.query()?;
-        let house = self.companies.get(&asked.company);
-        let user = query.on_behalf_of().map(|user| user.as_str().to_owned());
-        let consent = user.clone().map(|user| (asked.credential.clone(), user));
-        let facts = Facts {
-            catalog: &self.catalog,
-            company: house.map(|house| &house.company),
-            credential: house.and_then(|house| house.credentials.get(&asked.credential)),
-            user: house.zip(user).and_then(|(house, user)| house.users.get(&user)),
-            consent: house.zip(consent).and_then(|(house, of)| house.consents.get(&of)),
-            now: self.now,
-        };
+impl Asked {
+    /// What is answered to it.
+    fn answer(self, town: &Town) -> anyhow::Result<Answer> {
+        let query = typed::query(&self.request()?)?;
+        let facts = town.facts(&query);
         Ok(match decide(&query, facts) {
             Ok(Verdict::Allowed { reach }) => Answer {
                 decision: Decision::Allowed,
@@ -402,7 +286,7 @@ impl Town {
             },
             Ok(Verdict::Denied { reason, missing }) => Answer {
                 decision: Decision::Denied,
-                reason: Some(screaming(reason)),
+                reason: Some(typed::word(reason)),
                 missing_scopes: Some(missing.iter().map(ToString::to_string).collect()),
                 reach: None,
                 message: None,
@@ -416,139 +300,32 @@ impl Town {
             },
         })
     }
-}
 
-impl House {
-    fn build(
-        id: &str,
-        tenant: &Tenant,
-        catalog: &Catalog,
-        clerk: &mut Clerk,
-    ) -> anyhow::Result<Self> {
-        let id = CompanyId::parse(id).map_err(|error| anyhow!("the id {error}"))?;
-        let ceiling = tenant.scopes.as_deref().map(|names| numbers(names, catalog)).transpose()?;
-        let now = clerk.now;
-        let new = Company::create(id, String::new(), catalog, ceiling.as_deref(), now);
-        let mut company = clerk.commit(new.after);
-        let mut credentials = HashMap::new();
-        for (id, client) in &tenant.credentials {
-            let made = client.build(id, Ground { catalog, company: &company, now }, clerk);
-            credentials.insert(id.clone(), made.with_context(|| format!("credential `{id}`"))?);
+    fn request(self) -> anyhow::Result<CheckRequest> {
+        let named = self.scopes.as_ref().is_some_and(|scopes| !scopes.is_empty());
+        if named == self.endpoint.is_some() || self.scopes.is_some() && self.endpoint.is_some() {
+            bail!("the check must have `scopes`, at least one, or an `endpoint`");
         }
-        let mut users = HashMap::new();
-        for (id, member) in &tenant.users {
-            let place = || format!("user `{id}`");
-            let user = UserId::parse(id.as_str()).with_context(place)?;
-            let roles: Result<Vec<_>, _> =
-                member.roles.iter().map(|role| Name::parse(role.as_str())).collect();
-            let edit = User::put(None, &user, company.created_at, &roles.with_context(place)?);
-            users.insert(id.clone(), clerk.commit(edit.after));
-        }
-        let mut consents = HashMap::new();
-        for given in &tenant.consents {
-            let credential = credentials.get(&given.credential);
-            let credential = credential
-                .with_context(|| format!("a consent: no credential `{}`", given.credential))?;
-            let user = users.get(&given.user);
-            let user = user.with_context(|| format!("a consent: no user `{}`", given.user))?;
-            let of = Parties {
-                company: company.created_at,
-                user: user.created_at,
-                credential: credential.created_at,
-            };
-            let asked = numbers(&given.scopes, catalog)?;
-            let edit = Consent::put(None, of, catalog, user, &asked);
-            let key = (given.credential.clone(), given.user.clone());
-            consents.insert(key, clerk.commit(edit.after));
-        }
-        if !tenant.restricted.is_empty() {
-            let scopes = numbers(&tenant.restricted, catalog)?;
-            company = clerk.commit(company.restrict(catalog, &scopes).after);
-        }
-        if let Some(enabled) = tenant.enabled {
-            company = clerk.commit(company.update(None, Some(enabled)).after);
-        }
-        Ok(Self { company, credentials, users, consents })
-    }
-}
-
-impl Client {
-    fn build(&self, id: &str, ground: Ground<'_>, clerk: &mut Clerk) -> anyhow::Result<Credential> {
-        let id = CredentialId::parse(id).map_err(|error| anyhow!("the id {error}"))?;
-        let scopes = numbers(&self.scopes, ground.catalog)?;
-        let ends = when(self.expires_at.as_deref())?;
-        let new = Credential::create(id, String::new(), ends, &[], ground)?;
-        let credential = clerk.commit(new.after);
-        let granted = credential.grant(&scopes, when(self.grants_expire_at.as_deref())?, ground)?;
-        let credential = clerk.commit(granted.after);
-        Ok(match self.enabled {
-            Some(enabled) => clerk.commit(credential.update(None, Some(enabled), None).after),
-            None => credential,
-        })
-    }
-}
-
-fn when(text: Option<&str>) -> anyhow::Result<Option<Timestamp>> {
-    text.map(moment::read).transpose().map_err(|error| anyhow!(error))
-}
-
-fn scopes(names: &[String]) -> anyhow::Result<Vec<Scope>> {
-    let scope = |name: &String| Scope::parse(name.as_str()).with_context(|| format!("`{name}`"));
-    names.iter().map(scope).collect()
-}
-
-/// The numbers of scopes that the catalog must have.
-fn numbers(names: &[String], catalog: &Catalog) -> anyhow::Result<Vec<ScopeId>> {
-    let number = |scope: Scope| {
-        catalog.id(&scope).ok_or_else(|| anyhow!("`{scope}` is not a scope of the catalog"))
-    };
-    scopes(names)?.into_iter().map(number).collect()
-}
-
-impl Asked {
-    fn query(&self) -> anyhow::Result<Query> {
-        let needs = match (&self.scopes, &self.endpoint) {
-            (Some(names), None) if !names.is_empty() => {
-                let mut once = Vec::new();
-                for scope in scopes(names)? {
-                    if !once.contains(&scope) {
-                        once.push(scope);
-                    }
-                }
-                Needs::Scopes(once)
-            }
-            (None, Some(call)) => Needs::Endpoint {
-                method: call.method.as_str().into(),
-                path: CallPath::parse(call.path.as_str())
-                    .map_err(|error| anyhow!("the path {error}"))?,
-            },
-            _ => bail!("the check must have `scopes`, at least one, or an `endpoint`"),
-        };
-        let user = |id: &Option<String>| {
-            let id = id.as_deref().map(UserId::parse).transpose();
-            id.map_err(|error| anyhow!("the user's id {error}"))
-        };
-        let token = match &self.token {
-            Some(token) => Some(Token {
-                audience: token.audience.clone(),
-                scopes: scopes(&token.scopes)?,
-                issued_at: when(token.issued_at.as_deref())?,
-                expires_at: when(token.expires_at.as_deref())?,
-                user: user(&token.user)?,
-            }),
-            None => None,
-        };
-        let audience = self.audience.as_deref().map(Name::parse).transpose();
-        Ok(Query {
-            company: CompanyId::parse(self.company.as_str())
-                .map_err(|error| anyhow!("the company's id {error}"))?,
-            credential: CredentialId::parse(self.credential.as_str())
-                .map_err(|error| anyhow!("the credential's id {error}"))?,
-            needs,
-            audience: audience.map_err(|error| anyhow!("the audience {error}"))?,
-            token,
-            user: user(&self.user)?,
-            owner: user(&self.resource_owner)?,
+        let time = |text: Option<String>| text.as_deref().map(moment::exact).transpose();
+        let token = self.token.map(|token| {
+            Ok::<_, String>(Token {
+                audience: token.audience,
+                scopes: token.scopes,
+                issued_at: time(token.issued_at)?,
+                expires_at: time(token.expires_at)?,
+                user_id: token.user.unwrap_or_default(),
+            })
+        });
+        Ok(CheckRequest {
+            company_id: self.company,
+            credential_id: self.credential,
+            scopes: self.scopes.unwrap_or_default(),
+            endpoint: self.endpoint.map(|Call { method, path }| Endpoint { method, path }),
+            audience: self.audience.unwrap_or_default(),
+            token: token.transpose().map_err(|error| anyhow!(error))?,
+            user_id: self.user.unwrap_or_default(),
+            resource_owner_id: self.resource_owner.unwrap_or_default(),
+            at_least_revision: 0,
         })
     }
 }

@@ -255,6 +255,11 @@ impl Catalog {
         self.file.audiences.values().any(|audience| audience.consent_required)
     }
 
+    /// The ages, in seconds, that tokens may have for the audiences that bound them.
+    pub fn token_ages(&self) -> impl Iterator<Item = u32> + '_ {
+        self.file.audiences.values().filter_map(|audience| audience.max_token_age)
+    }
+
     /// The platform's name.
     #[must_use]
     pub fn platform(&self) -> &str {

@@ -18,12 +18,12 @@ use tokio::task::JoinHandle;
 use tonic::server::NamedService;
 use tonic::service::Routes;
 use tonic_health::ServingStatus;
-use tonic_health::server::HealthReporter;
 
 use super::Failure;
 use super::calls::Calls;
 use super::core::{Core, Phase, Service};
 use super::follow::Follow;
+use super::health::Health;
 use super::metrics::{self, Metrics};
 use super::quota::Quota;
 use super::tls::{Tls, Watch};
@@ -50,7 +50,7 @@ const SILENCE: Duration = Duration::from_secs(30);
 pub(super) struct Frame {
     pub(super) address: SocketAddr,
     pub(super) doors: Doors,
-    health: HealthReporter,
+    health: Health,
     phase: watch::Sender<Phase>,
     accepting: JoinHandle<Vec<Core>>,
     traces: Option<Arc<Traces>>,
@@ -72,9 +72,7 @@ impl Frame {
         let listener = TcpListener::bind(args.listen).await.map_err(cannot)?;
         let address = listener.local_addr().map_err(cannot)?;
         let doors = Doors::new(decision_log(args)?);
-        let (health, health_service) = tonic_health::server::health_reporter();
-        // Before anybody can ask: the reporter begins with "" as serving.
-        say(&health, ServingStatus::NotServing).await;
+        let (health, health_service) = Health::of(services()).await;
         let limit = usize::try_from(args.max_message_bytes).unwrap_or(usize::MAX);
         let mut routes = Routes::new(health_service)
             .add_service(
@@ -148,12 +146,12 @@ impl Frame {
 
     /// Says that every service does its work.
     pub(super) async fn say_serving(&self) {
-        say(&self.health, ServingStatus::Serving).await;
+        self.health.say(ServingStatus::Serving).await;
     }
 
     /// Turns new calls away, lets open ones end, and closes the store.
-    pub(super) async fn drain(self, grace: Duration) {
-        say(&self.health, ServingStatus::NotServing).await;
+    pub(super) async fn drain(mut self, grace: Duration) {
+        self.health.end().await;
         self.doors.close();
         self.phase.send_replace(Phase::Draining);
         let cores = self.accepting.await.unwrap_or_default();
@@ -239,9 +237,9 @@ fn tune(connection: &TcpStream) -> io::Result<()> {
     Ok(())
 }
 
-/// Says how every service does.
-async fn say(health: &HealthReporter, status: ServingStatus) {
-    for service in [
+/// The services whose health is told; the first stands for all.
+fn services() -> Vec<&'static str> {
+    vec![
         "",
         <AuthorizationServiceServer<Doors> as NamedService>::NAME,
         <DirectoryServiceServer<Doors> as NamedService>::NAME,
@@ -249,9 +247,7 @@ async fn say(health: &HealthReporter, status: ServingStatus) {
         <ChangeServiceServer<Doors> as NamedService>::NAME,
         <KeyServiceServer<Doors> as NamedService>::NAME,
         <BackupServiceServer<Doors> as NamedService>::NAME,
-    ] {
-        health.set_service_status(service, status).await;
-    }
+    ]
 }
 
 fn reflection() -> tonic_reflection::server::Builder<'static> {

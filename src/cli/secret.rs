@@ -1,0 +1,113 @@
+//! `scopegate credential secret`: what a credential proves itself with.
+
+use anyhow::bail;
+use clap::Subcommand;
+
+use super::asking::{Asking, Terms, answer, on_terms, whole};
+use super::check::word;
+use super::confirm;
+use super::credential::sheet;
+use super::printer::{Sheet, Words};
+use super::which::Which;
+use crate::proto::{CreateSecretRequest, DeleteSecretRequest, VerifySecretRequest};
+
+/// Commands of secrets.
+#[derive(Debug, Subcommand)]
+pub enum SecretCommand {
+    /// Make a secret and show it, once. A credential has two at most.
+    Create {
+        /// Which.
+        #[command(flatten)]
+        which: Which,
+        /// How.
+        #[command(flatten)]
+        terms: Terms,
+    },
+    /// End a secret.
+    Delete {
+        /// Which.
+        #[command(flatten)]
+        which: Which,
+        /// The secret's id, which is no secret.
+        secret_id: String,
+        /// How.
+        #[command(flatten)]
+        terms: Terms,
+    },
+    /// Say whether a secret, read from standard input, is a live one: exit code 0 if so, 2 if not.
+    Verify {
+        /// The company's id.
+        company: String,
+        /// The credential's id; found by the secret if not given.
+        credential: Option<String>,
+        /// Whom to ask.
+        #[command(flatten)]
+        asking: Asking,
+    },
+}
+
+/// Does what the command says.
+///
+/// # Errors
+/// Could not ask, or the server refused.
+pub(super) async fn secret(command: SecretCommand) -> anyhow::Result<bool> {
+    match command {
+        SecretCommand::Create { which: Which { company, credential }, terms } => {
+            let mut desk = terms.asking.open().await?;
+            let request = on_terms!(
+                terms,
+                CreateSecretRequest { company_id: company, credential_id: credential }
+            );
+            let said = answer(desk.directory.create_secret(request).await)?;
+            let shown = if said.secret.is_empty() {
+                "nothing was changed, or it was shown when this request was first made"
+            } else {
+                "keep the secret now: it is shown once"
+            };
+            let sheet = Sheet::default()
+                .fact("secret id", said.secret_id.clone())
+                .fact("secret", said.secret.clone())
+                .fact("revision", said.revision)
+                .line(shown);
+            desk.printer.print(&said, sheet)?;
+        }
+        SecretCommand::Delete { which: Which { company, credential }, secret_id, terms } => {
+            let mut desk = terms.asking.open().await?;
+            let request = on_terms!(
+                terms,
+                DeleteSecretRequest {
+                    company_id: company,
+                    credential_id: credential,
+                    secret_id: secret_id,
+                }
+            );
+            let said = answer(desk.directory.delete_secret(request).await)?;
+            desk.printer.print(&said, terms.sheet().then(sheet(whole(&said.credential)?)))?;
+        }
+        SecretCommand::Verify { company, credential, asking } => {
+            // Not a flag: every user of the machine sees those.
+            let secret = confirm::secret("The secret:")?;
+            let secret = secret.trim_end_matches(['\r', '\n']).to_owned();
+            if secret.is_empty() {
+                bail!("no secret came on standard input: put it there on a line");
+            }
+            let mut desk = asking.open().await?;
+            let request = VerifySecretRequest {
+                company_id: company,
+                credential_id: credential.unwrap_or_default(),
+                secret,
+            };
+            let said = answer(desk.directory.verify_secret(request).await)?;
+            let verified = if said.verified { "yes" } else { "no" };
+            let reason = word(said.reason().as_str_name(), "REASON_");
+            let sheet = Sheet::default()
+                .fact("verified", Words::news(said.verified, verified))
+                .fact("credential", said.credential_id.clone())
+                .fact("secret id", said.secret_id.clone())
+                .fact("reason", if said.verified { String::new() } else { reason });
+            desk.printer.print(&said, sheet)?;
+            return Ok(said.verified);
+        }
+    }
+    Ok(true)
+}
