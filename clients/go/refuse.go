@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"log"
 	"net/http"
 	"strings"
 
@@ -12,10 +13,13 @@ import (
 
 // refuse tells the client why not.
 func refuse(w http.ResponseWriter, answer *pb.CheckResponse, err error) {
+	if err != nil {
+		log.Printf("scopegate: %v", err)
+	}
 	if status.Code(err) == codes.InvalidArgument { // The client's concern. Everything else is ours.
-		answer = &pb.CheckResponse{HttpStatus: http.StatusBadRequest, Error: "invalid_request"}
+		answer = &pb.CheckResponse{HttpStatus: 400, Error: "invalid_request", Message: status.Convert(err).Message()}
 	} else if answer.GetHttpStatus() < 400 {
-		answer = &pb.CheckResponse{HttpStatus: http.StatusServiceUnavailable, Error: "unavailable"}
+		answer = &pb.CheckResponse{HttpStatus: 503, Error: "temporarily_unavailable", Message: "Try again in a moment."}
 	}
 	scope := `", scope="` + strings.Join(answer.MissingScopes, " ") + `"`
 	switch answer.HttpStatus {
