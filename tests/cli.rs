@@ -474,6 +474,20 @@ fn why_it_was_denied_then() {
         "{nothing}"
     );
 
+    // Asked for a minute in which it was allowed, one is told when it was not.
+    let lines = fs::read_to_string(log).expect("a log");
+    let line = lines.lines().find(|line| line.contains("DENIED")).expect("a denial");
+    let mut allowed: serde_json::Value = serde_json::from_str(line).expect("JSON");
+    for (key, value) in
+        [("time", "2020-01-31T14:03:05Z"), ("decision", "ALLOWED"), ("reason", "ALLOWED")]
+    {
+        allowed[key] = value.into();
+    }
+    let both = operator.file("both.jsonl", &format!("{line}\n{allowed}\n"));
+    let said = past(&format!("--decision-log {both} --at 2020-01-31T14:03Z")).good();
+    let hint = "nothing of that time was denied; the nearest denial is of 20";
+    assert!(plain(&said).contains(hint), "{said}");
+
     // By revision, with no decision log.
     let json = past("users:write --at-revision 6 --output json").json();
     assert_eq!(json["then"]["reason"], "REASON_GRANT_DORMANT");

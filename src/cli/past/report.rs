@@ -116,6 +116,15 @@ impl Report<'_> {
                 )),
                 Some(_) => {}
             }
+            if self.logged.is_some()
+                && found.denied == 0
+                && let Some(nearest) = &found.nearest
+            {
+                let time = nearest.time;
+                notes.push(format!(
+                    "nothing of that time was denied; the nearest denial is of {time}"
+                ));
+            }
         }
         if let (Some(logged), Some(Ok(verdict))) = (&self.logged, &self.then.answer)
             && logged_answer(logged) != verdict_text(verdict)
