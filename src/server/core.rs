@@ -49,11 +49,11 @@ use crate::policy::caller::{Caller, Role};
 use crate::proto::CheckRequest;
 
 /// The paths that go by the shortest way.
-const CHECK: &str = "/scopegate.v1.AuthorizationService/Check";
-const BATCH_CHECK: &str = "/scopegate.v1.AuthorizationService/BatchCheck";
+pub(super) const CHECK: &str = "/scopegate.v1.AuthorizationService/Check";
+pub(super) const BATCH_CHECK: &str = "/scopegate.v1.AuthorizationService/BatchCheck";
 
 /// The calls that anybody may make.
-const HEALTH: &str = "/grpc.health.v1.Health/";
+pub(super) const HEALTH: &str = "/grpc.health.v1.Health/";
 /// How many of them may be under way on each core.
 const PROBES: usize = 1_000;
 

@@ -12,6 +12,7 @@ use std::time::Instant;
 use http::{HeaderMap, Request, Response};
 use tracing::Level;
 
+use super::core::{BATCH_CHECK, CHECK, HEALTH};
 use super::traces::{self, Trace, Traces};
 use crate::grpc;
 use crate::grpc::origin::{self, Origin, Parent};
@@ -19,10 +20,6 @@ use crate::policy::caller::Caller;
 
 /// Where the lines of calls come from, for the filter of the log: `info,scopegate::calls=debug`.
 const TARGET: &str = "scopegate::calls";
-
-/// The calls that have no line: checks are too many, and decisions have a log of their own.
-const CHECKS: [&str; 2] = ["/Check", "/BatchCheck"];
-const HEALTH: &str = "/grpc.health.v1.Health/";
 
 /// Who wants to know of single calls.
 pub(super) struct Follow {
@@ -93,7 +90,8 @@ impl Line {
             return None;
         }
         let path = request.uri().path();
-        if path.starts_with(HEALTH) || CHECKS.iter().any(|check| path.ends_with(check)) {
+        // Probes and checks are too many, and decisions have a log of their own.
+        if path.starts_with(HEALTH) || [CHECK, BATCH_CHECK].contains(&path) {
             return None;
         }
         let method = path.trim_start_matches('/').into();
