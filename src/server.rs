@@ -3,10 +3,11 @@
 //! The port answers before the store is open, so that health can say NOT_SERVING; every other
 //! call is UNAVAILABLE until then.
 //!
-//! Not here: how calls are answered; see `frame` and `core`.
+//! Not here: how calls are answered; see `frame`, `core` and `service`.
 
 mod bootstrap;
 mod calls;
+mod connection;
 mod core;
 mod demo;
 mod follow;
@@ -15,6 +16,7 @@ mod health;
 mod metrics;
 mod pace;
 mod quota;
+mod service;
 mod tls;
 mod traces;
 mod turn;

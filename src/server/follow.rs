@@ -12,7 +12,7 @@ use std::time::Instant;
 use http::{HeaderMap, Request, Response};
 use tracing::Level;
 
-use super::core::{BATCH_CHECK, CHECK, HEALTH};
+use super::service::{BATCH_CHECK, CHECK, HEALTH};
 use super::traces::{self, Trace, Traces};
 use crate::grpc;
 use crate::grpc::origin::{self, Origin, Parent};

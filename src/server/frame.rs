@@ -21,11 +21,13 @@ use tonic_health::ServingStatus;
 
 use super::Failure;
 use super::calls::Calls;
-use super::core::{Core, Phase, Service};
+use super::connection::Phase;
+use super::core::Core;
 use super::follow::Follow;
 use super::health::Health;
 use super::metrics::{self, Metrics};
 use super::quota::Quota;
+use super::service::Service;
 use super::tls::{Tls, Watch};
 use super::traces::Traces;
 use crate::config::{Retention, ServeArgs};

@@ -17,7 +17,6 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
 use tokio::net::TcpStream;
-use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::crypto::{CryptoProvider, ring};
@@ -27,6 +26,7 @@ use tokio_rustls::rustls::server::{NoServerSessionStorage, WebPkiClientVerifier}
 use tokio_rustls::rustls::sign::{CertifiedKey, SingleCertAndKey};
 use tokio_rustls::rustls::{Error, InconsistentKeys, RootCertStore, ServerConfig};
 use tokio_rustls::server::TlsStream;
+use tokio_util::task::AbortOnDropHandle;
 use x509_cert::Certificate;
 use x509_cert::der::Decode;
 use x509_cert::ext::pkix::SubjectAltName;
@@ -112,7 +112,7 @@ impl Tls {
 
     /// Looks at the files for as long as what is returned is kept.
     pub(super) fn watch(&self) -> Watch {
-        Watch(tokio::spawn(self.clone().keep_looking()))
+        Watch::new(tokio::spawn(self.clone().keep_looking()))
     }
 
     async fn keep_looking(self) {
@@ -161,13 +161,7 @@ impl Tls {
 }
 
 /// Looks at the files until it is dropped.
-pub(super) struct Watch(JoinHandle<()>);
-
-impl Drop for Watch {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
+pub(super) type Watch = AbortOnDropHandle<()>;
 
 impl Contents {
     fn mark(&self) -> blake3::Hash {

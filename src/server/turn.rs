@@ -5,7 +5,7 @@
 //! So calls are begun in their connection's own turn, after all that has come was read and before
 //! anything is written; only one that has to wait becomes a task.
 //!
-//! Not here: what a call does; see [`super::core`].
+//! Not here: what a call does; see [`super::service`].
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;

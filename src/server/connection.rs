@@ -1,0 +1,170 @@
+//! Connection: a caller's, from its first byte to the end that it hears of.
+//!
+//! It ends by its own age, by a drain, or by a peer that begins what it does not end.
+//!
+//! Not here: what its calls are answered; see [`super::service`].
+
+use std::future::poll_fn;
+use std::hash::BuildHasher;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use hyper::server::conn::http2;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::sync::watch;
+use tokio::time::Sleep;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::pace::{Pace, Paced};
+use super::service::{self, Service};
+use super::turn::{self, Turn};
+use crate::grpc::peer::Peer;
+
+/// How many calls of a connection may wait to be begun although their caller took them back.
+/// Above it a caller does nothing but begin and take back (CVE-2023-44487), and is cut off.
+const RESETS: usize = 20;
+/// How many calls of a connection may be ended for its own faults before it is cut off.
+const RESETS_FOR_ERRORS: usize = 1024;
+
+/// How long a connection may still have calls under way after it was asked to end. A drain may
+/// be shorter.
+const GRACE: Duration = Duration::from_secs(60);
+
+/// How long a peer may take to hear that its connection has ended.
+const PARTING: Duration = Duration::from_secs(1);
+
+/// How far the end has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Phase {
+    /// Calls are answered.
+    Serving,
+    /// Open calls may end, and no new one begins.
+    Draining,
+    /// What is still open is cut off.
+    Over,
+}
+
+/// Shakes hands with who connects, if that is asked for, and serves the connection to its end.
+pub(super) async fn welcome(
+    connection: tokio::net::TcpStream,
+    service: Arc<Service>,
+    mut phase: watch::Receiver<Phase>,
+) {
+    let Some(tls) = &service.tls else {
+        return attend(connection, Arc::default(), service, phase).await;
+    };
+    let handshake = tokio::time::timeout(service.handshake, tls.accept(connection));
+    let shaken = tokio::select! {
+        shaken = handshake => shaken,
+        _ = phase.wait_for(|phase| *phase >= Phase::Draining) => return,
+    };
+    match shaken {
+        Ok(Ok((connection, peer))) => {
+            attend(connection, Arc::new(peer), service, phase).await;
+        }
+        // Anybody can cause these, so they are no warnings.
+        Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
+        Err(_) => tracing::debug!("a TLS handshake took too long"),
+    }
+}
+
+/// Serves one connection to its end.
+async fn attend<I: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    connection: I,
+    peer: Arc<Peer>,
+    service: Arc<Service>,
+    mut phase: watch::Receiver<Phase>,
+) {
+    let age = service.age.map(give_or_take);
+    let mut patience = Patience { time: service.handshake, waiting: None };
+    let service = service_fn(move |request| service::answer(Arc::clone(&service), &peer, request));
+    let (connection, pace) = Paced::new(connection);
+    let calls = turn::Calls::default();
+    let turn = Turn::of(calls.clone());
+    let mut connection = Box::pin(
+        http2::Builder::new(calls)
+            .timer(TokioTimer::new())
+            .auto_date_header(false)
+            .max_concurrent_streams(1024)
+            .max_header_list_size(16 << 10)
+            .max_pending_accept_reset_streams(RESETS)
+            .max_local_error_reset_streams(RESETS_FOR_ERRORS)
+            .serve_connection(TokioIo::new(connection), service),
+    );
+    // A task of its own: to look whether it is over costs each turn next to nothing.
+    let mut draining = AbortOnDropHandle::new(tokio::spawn(async move {
+        let draining = phase.wait_for(|phase| *phase >= Phase::Draining);
+        match age {
+            None => draining.await.is_ok(),
+            Some(age) => tokio::time::timeout(age, draining).await.is_ok(),
+        }
+    }));
+    let mut last = None;
+    poll_fn(|context| {
+        if last.is_none() && Pin::new(&mut draining).poll(context).is_ready() {
+            connection.as_mut().graceful_shutdown();
+            last = Some(Box::pin(tokio::time::sleep(GRACE)));
+        }
+        if let Some(last) = &mut last
+            && last.as_mut().poll(context).is_ready()
+        {
+            return Poll::Ready(());
+        }
+        // Whoever is gone is gone: its error concerns nobody here.
+        match turn.take(context, |context| connection.as_mut().poll(context).map(drop)) {
+            Poll::Ready(()) => Poll::Ready(()),
+            // All that has come was read.
+            Poll::Pending => patience.poll(&pace, context),
+        }
+    })
+    .await;
+    drop(connection);
+    if last.is_some()
+        && let Some(connection) = pace.into_connection()
+    {
+        part(connection).await;
+    }
+}
+
+/// Reads what is still on its way from a peer that was told that this is the end, until it has
+/// heard that. To close before would reset the connection, and what it was told would be lost:
+/// which of its calls were never begun, and can be made again.
+async fn part(mut connection: impl AsyncRead + Unpin) {
+    let mut unread = [0; 4096];
+    let read = async { while connection.read(&mut unread).await.is_ok_and(|count| count > 0) {} };
+    tokio::time::timeout(PARTING, read).await.ok();
+}
+
+/// Waits for what a peer has begun and not ended.
+struct Patience {
+    time: Duration,
+    /// Which frame is waited for, and until when.
+    waiting: Option<(u64, Pin<Box<Sleep>>)>,
+}
+
+impl Patience {
+    /// Ready when it took too long.
+    fn poll<I>(&mut self, pace: &Pace<I>, context: &mut Context<'_>) -> Poll<()> {
+        let Some(begun) = pace.begun() else {
+            self.waiting = None;
+            return Poll::Pending;
+        };
+        match &mut self.waiting {
+            Some((frame, end)) if *frame == begun => end.as_mut().poll(context),
+            waiting => {
+                let (_, end) = waiting.insert((begun, Box::pin(tokio::time::sleep(self.time))));
+                end.as_mut().poll(context)
+            }
+        }
+    }
+}
+
+/// A time, give or take a tenth: connections made together do not all end together.
+fn give_or_take(time: Duration) -> Duration {
+    let dice = foldhash::quality::RandomState::default().hash_one(());
+    time.mul_f64(0.9 + (dice % 1_000) as f64 / 5_000.0)
+}
