@@ -46,7 +46,7 @@ impl Measures {
 }
 
 /// The sum of all desks.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Sum {
     /// Checks that were allowed, those of batches included.
     pub allowed: u64,
@@ -64,34 +64,89 @@ pub struct Sum {
     pub read: u64,
 }
 
-/// All desks, to be read from. Those that are gone are kept: a count never goes back.
+impl Default for Sum {
+    fn default() -> Self {
+        Self {
+            allowed: 0,
+            denied: Reason::ALL.iter().map(|reason| (*reason, 0)).collect(),
+            checks: TimesRead::default(),
+            batches: TimesRead::default(),
+            near: 0,
+            cached: 0,
+            read: 0,
+        }
+    }
+}
+
+impl Sum {
+    fn add(&mut self, measures: &Measures) {
+        self.allowed += measures.allowed.read();
+        for ((_, all), count) in self.denied.iter_mut().zip(&measures.denied) {
+            *all += count.read();
+        }
+        measures.checks.add_to(&mut self.checks);
+        measures.batches.add_to(&mut self.batches);
+        self.near += measures.near.read();
+        self.cached += measures.cached.read();
+        self.read += measures.read.read();
+    }
+}
+
+/// All desks, to be read from.
 #[derive(Default)]
-pub(super) struct Desks(Mutex<Vec<Arc<Desk>>>);
+pub(super) struct Desks(Mutex<Kept>);
+
+#[derive(Default)]
+struct Kept {
+    desks: Vec<Arc<Desk>>,
+    /// What was counted at those that nobody sits at any more: a count never goes back.
+    left: Sum,
+}
 
 impl Desks {
-    /// Sets up a desk with this front.
+    /// Sets up a desk with this front, and clears those that were left.
     pub(super) fn set_up(&self, front: Front) -> Arc<Desk> {
         let desk = Arc::new(Desk { front, measures: Measures::default() });
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&desk));
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Kept { desks, left } = &mut *kept;
+        desks.retain_mut(|desk| match Arc::get_mut(desk) {
+            Some(desk) => {
+                left.add(&desk.measures);
+                false
+            }
+            None => true,
+        });
+        desks.push(Arc::clone(&desk));
         desk
     }
 
     /// The sum of all.
     pub(super) fn sum(&self) -> Sum {
-        let mut sum = Sum::default();
-        sum.denied.extend(Reason::ALL.iter().map(|reason| (*reason, 0)));
-        for desk in &*self.0.lock().unwrap_or_else(PoisonError::into_inner) {
-            let measures = &desk.measures;
-            sum.allowed += measures.allowed.read();
-            for ((_, all), count) in sum.denied.iter_mut().zip(&measures.denied) {
-                *all += count.read();
-            }
-            measures.checks.add_to(&mut sum.checks);
-            measures.batches.add_to(&mut sum.batches);
-            sum.near += measures.near.read();
-            sum.cached += measures.cached.read();
-            sum.read += measures.read.read();
+        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut sum = kept.left.clone();
+        for desk in &kept.desks {
+            sum.add(&desk.measures);
         }
         sum
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_desk_that_was_left_is_cleared_and_what_it_counted_stays() {
+        let desks = Desks::default();
+        for _ in 0..3 {
+            let desk = desks.set_up(Front::new(1));
+            desk.measures.near.one();
+            desk.measures.decided(&Verdict::Denied { reason: Reason::ALL[0], missing: Vec::new() });
+        }
+        let last = desks.set_up(Front::new(1));
+        last.measures.near.one();
+        assert_eq!(desks.0.lock().expect("whole").desks.len(), 1);
+        let sum = desks.sum();
+        assert_eq!((sum.near, sum.denied[0]), (4, (Reason::ALL[0], 3)));
     }
 }
