@@ -160,7 +160,11 @@ impl Caller {
 
 #[cfg(test)]
 mod tests {
+    use jiff::Timestamp;
+
     use super::*;
+    use crate::policy::id::{CompanyId, Name};
+    use crate::policy::revision::Revision;
 
     #[test]
     fn a_set_of_roles_has_what_was_put_in() {
@@ -173,5 +177,44 @@ mod tests {
         let two: Roles = [Role::Auditor, Role::Service].into_iter().collect();
         assert!(two.has(Role::Service) && !two.has(Role::Operator));
         assert!(!two.meets(Roles::NONE.with(Role::Operator)));
+        assert_eq!(two.with(Role::Service), two, "to put in what is there takes nothing out");
+    }
+
+    #[test]
+    fn d8_roles_have_the_names_that_operators_write() {
+        let names = ["service", "company-admin", "identity", "operator", "auditor"];
+        assert_eq!(Role::ALL.map(Role::name), names);
+    }
+
+    #[test]
+    fn d8_a_key_reaches_what_it_is_bound_to_and_everybody_reaches_all_where_nobody_is_asked() {
+        for caller in [Caller::Itself, Caller::Anonymous] {
+            assert!(caller.reaches("acme") && caller.reaches_all());
+            assert_eq!(caller.roles(), Roles::ALL);
+        }
+        assert_eq!([Caller::Itself.name(), Caller::Anonymous.name()], ["scopegate", "anonymous"]);
+        let roles = Roles::NONE.with(Role::CompanyAdmin);
+        let key = |companies: &[&str]| {
+            Caller::Key(Arc::new(ApiKey {
+                id: Name::parse("0123").expect("a name"),
+                name: Name::parse("hr-admin").expect("a name"),
+                roles,
+                companies: companies
+                    .iter()
+                    .map(|id| CompanyId::parse(*id).expect("an id"))
+                    .collect(),
+                certificate: None,
+                hash: None,
+                expires_at: None,
+                created_at: Revision(1),
+                create_time: Timestamp::UNIX_EPOCH,
+            }))
+        };
+        let free = key(&[]);
+        assert!(free.reaches("acme") && free.reaches_all());
+        let bound = key(&["acme", "umbrella"]);
+        assert!(bound.reaches("acme") && bound.reaches("umbrella"));
+        assert!(!bound.reaches("initech") && !bound.reaches_all());
+        assert_eq!((bound.name(), bound.roles()), ("hr-admin", roles));
     }
 }

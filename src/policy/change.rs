@@ -272,6 +272,34 @@ mod tests {
 
     #[test]
     fn texts_are_written_as_json() {
-        assert_eq!(json("a\"b\\c\u{1}e\u{301}\u{200b}"), "\"a\\\"b\\\\c\\u0001e\u{301}\u{200b}\"");
+        let text = "a \"b\\c\u{1}\u{1f}e\u{301}\u{200b}";
+        assert_eq!(json(text), "\"a \\\"b\\\\c\\u0001\\u001fe\u{301}\u{200b}\"");
+    }
+
+    #[test]
+    fn d18_a_field_is_told_before_and_after_if_it_moved() {
+        let told = |change: Option<FieldChange>| change.map(|c| (c.field, c.before, c.after));
+        let moved = |before: &str, after: &str| {
+            Some(("label".to_owned(), before.to_owned(), after.to_owned()))
+        };
+        assert_eq!(told(FieldChange::text("label", "a", "")), moved("\"a\"", "\"\""));
+        assert_eq!(told(FieldChange::text("label", "a", "a")), None);
+        assert_eq!(told(FieldChange::new_text("label", "a")), moved("", "\"a\""));
+        assert_eq!(told(FieldChange::new_text("label", "")), None);
+        assert_eq!(told(FieldChange::gone_text("label", "a")), moved("\"a\"", ""));
+        assert_eq!(told(FieldChange::gone_text("label", "")), None);
+        assert_eq!(told(FieldChange::flag("label", true, false)), moved("true", "false"));
+        assert_eq!(told(FieldChange::flag("label", true, true)), None);
+        assert_eq!(told(Some(FieldChange::new_flag("label", false))), moved("", "false"));
+        assert_eq!(told(Some(FieldChange::gone_flag("label", true))), moved("true", ""));
+        let names = ["b", "a"].map(|name| Name::parse(name).expect("a name"));
+        let listed = "[\"b\",\"a\"]";
+        assert_eq!(told(FieldChange::list("label", None, &names)), moved("", listed));
+        assert_eq!(told(FieldChange::list("label", Some(&names), &[])), moved(listed, "[]"));
+        assert_eq!(told(FieldChange::list("label", Some(&names), &names)), None);
+        let end = Some(Timestamp::UNIX_EPOCH);
+        let written = "\"1970-01-01T00:00:00Z\"";
+        assert_eq!(told(FieldChange::time("label", None, end)), moved("", written));
+        assert_eq!(told(FieldChange::time("label", end, end)), None);
     }
 }

@@ -282,4 +282,82 @@ mod tests {
         assert_eq!(id(keyring.prove(None, &names, || NOON)), Err(Unproven::Nothing));
         assert!(keyring.is_used(), "and remains closed");
     }
+
+    #[test]
+    fn keys_are_found_by_id_listed_by_id_and_counted() {
+        let (one, _) = key(1, None, true);
+        let (two, _) = key(2, None, true);
+        let ids = [one.id.clone(), two.id.clone()];
+        assert!(!Keyring::default().is_used(), "open until there is a first key");
+        let keyring = Keyring::new([two, one], Revision(2));
+        assert!(keyring.is_used());
+        assert_eq!(keyring.get(ids[1].as_str()).map(|key| key.created_at.0), Some(2));
+        assert!(keyring.get("0123").is_none());
+        let after = |id| keyring.after(id).map(|key| key.created_at.0).collect::<Vec<_>>();
+        assert_eq!(
+            [after(None), after(Some(&ids[0])), after(Some(&ids[1]))],
+            [vec![1, 2], vec![2], vec![]]
+        );
+    }
+
+    #[test]
+    fn another_key_can_be_made_until_there_are_as_many_as_can_be() {
+        let (one, _) = key(1, None, true);
+        let numbered =
+            |n: usize| ApiKey { id: Name::parse(format!("k{n}")).expect("a name"), ..one.clone() };
+        let mut keyring = Keyring::new((1..MAX_KEYS).map(numbered), Revision(1));
+        assert!(!keyring.is_full());
+        keyring.insert(numbered(MAX_KEYS));
+        assert!(keyring.is_full());
+        keyring.remove(&numbered(7).id);
+        assert!(!keyring.is_full());
+    }
+
+    #[test]
+    fn the_last_operator_is_one_who_can_do_everything_and_is_not_over() {
+        let (service, _) = key(1, None, true);
+        let (mut operator, _) = key(2, None, true);
+        operator.roles = Roles::NONE.with(Role::Operator).with(Role::Auditor);
+        let beside = |operator: &ApiKey, id: &Name| {
+            let keyring = Keyring::new([service.clone(), operator.clone()], Revision(2));
+            keyring.has_operator_beside(id, NOON)
+        };
+        assert!(beside(&operator, &service.id));
+        assert!(!beside(&operator, &operator.id), "it is no other than itself");
+        let mut bound = operator.clone();
+        bound.companies.push(CompanyId::parse("acme").expect("an id"));
+        assert!(bound.is_bound() && !operator.is_bound());
+        assert!(!beside(&bound, &service.id));
+        let over = |end| ApiKey { expires_at: Some(end), ..operator.clone() };
+        assert!(!beside(&over(NOON), &service.id));
+        assert!(beside(&over(NOON + jiff::SignedDuration::from_nanos(1)), &service.id));
+    }
+
+    #[test]
+    fn a_stamp_dates_the_keys_that_are_new_and_no_others() {
+        let (old, _) = key(1, None, true);
+        let (new, _) = key(2, None, true);
+        let new = ApiKey { created_at: Revision::NEXT, ..new };
+        let ids = [old.id.clone(), new.id.clone()];
+        let mut keyring = Keyring::new([old, new], Revision::NEXT);
+        let later = NOON + jiff::SignedDuration::from_secs(1);
+        keyring.stamp(Revision(9), later);
+        assert_eq!(keyring.revision, Revision(9));
+        let made =
+            ids.map(|id| keyring.get(id.as_str()).map(|key| (key.created_at.0, key.create_time)));
+        assert_eq!(made, [Some((1, NOON)), Some((9, later))]);
+    }
+
+    #[test]
+    fn of_two_keys_with_one_certificates_name_only_the_one_without_a_secret_rests_on_it() {
+        let (alone, _) = key(1, Some("spiffe://c"), false);
+        let (both, text) = key(2, Some("spiffe://c"), true);
+        let id_of = both.id.clone();
+        let mut keyring = Keyring::new([alone, both], Revision(2));
+        let names = ["spiffe://c".to_owned()];
+        assert_eq!(id(keyring.prove(None, &names, || NOON)), Ok(1));
+        assert_eq!(id(keyring.prove(Some(&text), &names, || NOON)), Ok(2));
+        keyring.remove(&id_of);
+        assert_eq!(id(keyring.prove(None, &names, || NOON)), Ok(1), "it stays when the other goes");
+    }
 }
