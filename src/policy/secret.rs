@@ -117,7 +117,12 @@ mod tests {
             assert_eq!(Presented::parse(mark, secret.clone().reveal()), Some(secret.clone()));
             assert_eq!(Presented::parse(other, secret.clone().reveal()), None);
             assert!(!format!("{secret:?}").contains("abab"));
-            for bad in ["", "sgs_", "sgs_ab_cd", "sgk_ab_cd", "hello", &"x".repeat(10_000)] {
+            let text = secret.clone().reveal();
+            let short = &text[..text.len() - 1];
+            let (id, rest) = (&text[4..28], &text[29..]);
+            let (short_id, no_mark) = (text.replacen(id, &id[1..], 1), format!("{id}_{rest}"));
+            let long = format!("{text}0");
+            for bad in ["", &text[..4], short, &long, &short_id, &no_mark, "sgs_ab_cd", "hello"] {
                 assert_eq!(Presented::parse(mark, bad.to_owned()), None);
             }
         }

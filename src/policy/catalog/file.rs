@@ -380,7 +380,7 @@ impl FileReader {
     fn endpoint(&mut self, raw: &RawEndpoint, file: &mut CatalogFile) {
         if !is_method(&raw.method.value) {
             let message =
-                format!("`{}` is not a method: letters and `-`, 32 at most", raw.method.value);
+                format!("`{}` is not a method: letters, `-` and `_`, 32 at most", raw.method.value);
             self.problem(raw.method.referenced, message);
         }
         let audience = raw.audience.as_ref().and_then(|text| {
@@ -556,5 +556,128 @@ endpoints:
         assert!(CatalogFile::parse(&open).is_ok());
         let closed = format!("{yaml}  s20000: {{ implies: [s0] }}\n");
         assert!(CatalogFile::parse(&closed).is_err());
+    }
+
+    #[test]
+    fn a_file_says_what_it_says() {
+        let file = CatalogFile::parse(
+            "
+name: Acme
+audiences: { app: { title: App, user: required, max_token_age: 2m }, free: }
+scopes: { a: { title: All, implies: [b], audiences: [app] }, b: }
+roles: { r: { scopes: { a: all, b: own } } }
+endpoints: [{ method: GET, path: /a, audience: app, scopes: [b, a, b] }]
+",
+        );
+        let file = file.expect("a catalog");
+        assert_eq!(file.name, "Acme");
+        let app = &file.audiences[&Name::parse("app").expect("a name")];
+        assert_eq!((app.title.as_str(), app.max_token_age), ("App", Some(120)));
+        assert_eq!(
+            (app.token_required, app.user_required, app.consent_required),
+            (false, true, false)
+        );
+        let scope = |name| Scope::parse(name).expect("a scope");
+        let a = &file.scopes[&scope("a")];
+        assert_eq!((a.title.as_str(), &a.implies), ("All", &vec![scope("b")]));
+        assert_eq!(a.audiences.as_ref().map(BTreeSet::len), Some(1));
+        let role = &file.roles[&Name::parse("r").expect("a name")];
+        assert_eq!(role.scopes[&scope("a")], Reach::All);
+        assert_eq!(role.scopes[&scope("b")], Reach::Own);
+        assert_eq!(file.listed_endpoints["GET /a"].scopes, [scope("b"), scope("a")], "each once");
+    }
+
+    #[test]
+    fn consent_needs_a_user_and_a_token_needs_none() {
+        let needs = |audience: &str| {
+            let yaml = format!("scopes: {{}}\naudiences: {{ p: {{ {audience}: required }} }}");
+            let file = CatalogFile::parse(&yaml).expect("a catalog");
+            let p = &file.audiences[&Name::parse("p").expect("a name")];
+            [p.token_required, p.user_required, p.consent_required]
+        };
+        assert_eq!(needs("token"), [true, false, false]);
+        assert_eq!(needs("user"), [false, true, false]);
+        assert_eq!(needs("consent"), [false, true, true]);
+    }
+
+    #[test]
+    fn what_a_file_says_twice_or_of_another_audience_is_refused() {
+        for (yaml, said) in [
+            ("scopes: [a]\n", "line 1, column 9: expected mapping start"),
+            (
+                "scopes: {}\nroles: { 1: , \"1\": }\n",
+                "line 2, column 15: `1` stands here a second time",
+            ),
+            (
+                "scopes: {}\naudiences: { 1: , \"1\": }\n",
+                "line 2, column 19: `1` stands here a second time",
+            ),
+            (
+                "scopes: { 1: }\nroles: { r: { scopes: { 1: all, \"1\": own } } }\n",
+                "line 2, column 33: `1` stands here a second time",
+            ),
+            (
+                "scopes: { a: { audiences: [] } }\n",
+                "line 1, column 11: `a` belongs to no audience; leave `audiences` out for all",
+            ),
+            (
+                "audiences: { p: , q: }\nscopes: { a: { audiences: [p] } }\n\
+                 endpoints: [{ method: GET, path: /a, audience: q, scopes: [a] }]\n",
+                "line 3, column 60: `a` does not belong to the endpoint's audience `q`",
+            ),
+            (
+                "scopes: { a: }\nendpoints: [{ method: G T, path: /a, scopes: [a] }]\n",
+                "line 2, column 23: `G T` is not a method: letters, `-` and `_`, 32 at most",
+            ),
+        ] {
+            assert_eq!(problems(yaml), [said], "{yaml}");
+        }
+    }
+
+    #[test]
+    fn a_file_may_be_so_long_and_no_longer() {
+        let mut yaml = String::from("scopes: {}\n#");
+        yaml.push_str(&"x".repeat(MAX_LEN - yaml.len()));
+        assert!(CatalogFile::parse(&yaml).is_ok());
+        yaml.push('x');
+        let limit = "line 1, column 1: the file has 16777217 bytes, the limit is 16777216";
+        assert_eq!(problems(&yaml), [limit]);
+    }
+
+    #[test]
+    fn d20_a_method_is_letters_and_a_line_or_two() {
+        let longest = "M".repeat(32);
+        for method in ["GET", "get", "M-SEARCH", "_", longest.as_str()] {
+            assert!(is_method(method), "{method}");
+        }
+        for none in ["", "G T", "G3T", "G\u{c9}T", &format!("{longest}M")] {
+            assert!(!is_method(none), "{none}");
+        }
+    }
+
+    #[test]
+    fn a_duration_is_an_integer_and_a_unit() {
+        for (text, seconds) in
+            [("1s", 1), ("90s", 90), ("2m", 120), ("3h", 10_800), ("4d", 345_600), ("007s", 7)]
+        {
+            assert_eq!(duration(text), Ok(seconds), "{text}");
+        }
+        assert_eq!(duration("4294967295s"), Ok(u32::MAX));
+        for none in [
+            "",
+            "s",
+            "1",
+            "1.5h",
+            "-1s",
+            "+1s",
+            "1w",
+            "0s",
+            "4294967296s",
+            "49711d",
+            "1\u{e9}",
+            " 1s",
+        ] {
+            assert!(duration(none).is_err(), "{none}");
+        }
     }
 }
