@@ -394,7 +394,7 @@ impl Authority {
         self.facts.failure()
     }
 
-    /// Has the store remember the time, ahead of it by [`clock::LEAD`]; to be called more often
+    /// Has the store remember the time, ahead of it by [`LEAD`](crate::store::LEAD); to be called more often
     /// than that.
     pub fn keep_time(&self) {
         self.facts.store().mark_time(self.clock.mark());

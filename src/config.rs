@@ -2,6 +2,8 @@
 //!
 //! Not here: any use of them, and what one command alone takes, which stands with the command.
 
+pub mod memory;
+
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -204,12 +206,14 @@ pub struct ServeArgs {
     #[arg(long, env = "SCOPEGATE_TLS_CLIENT_CA", value_name = "FILE", requires = "tls_cert")]
     pub tls_client_ca: Option<PathBuf>,
 
-    /// How many facts (companies, credentials) to keep in memory.
+    /// How many facts (companies, credentials) to keep in memory, of about 1 KiB each. By default
+    /// what fits in an eighth of the memory that the process may use: 50 000 at least, 4 000 000 at
+    /// most.
     #[arg(
-        long, env = "SCOPEGATE_CACHE_ENTRIES", default_value_t = 200_000, value_name = "N",
+        long, env = "SCOPEGATE_CACHE_ENTRIES", value_name = "N",
         value_parser = clap::value_parser!(u64).range(1..)
     )]
-    pub cache_entries: u64,
+    pub cache_entries: Option<u64>,
 
     /// Also serve metrics for Prometheus, at http://ADDRESS/metrics.
     #[arg(long, env = "SCOPEGATE_METRICS", value_name = "ADDRESS")]
@@ -244,12 +248,13 @@ pub struct ServeArgs {
     pub traces_sample: u64,
 
     /// How much of the store's pages to keep in memory, in MiB. What is not among the
-    /// --cache-entries is read from these pages, and what is not among these from the disk.
+    /// --cache-entries is read from these pages, and what is not among these from the disk. By
+    /// default a thirty-second of the memory that the process may use: 64 at least, 512 at most.
     #[arg(
-        long, env = "SCOPEGATE_PAGE_CACHE_MIB", default_value_t = 64, value_name = "N",
+        long, env = "SCOPEGATE_PAGE_CACHE_MIB", value_name = "N",
         value_parser = clap::value_parser!(u32).range(1..)
     )]
-    pub page_cache_mib: u32,
+    pub page_cache_mib: Option<u32>,
 
     /// How many threads answer. Each has its own connections.
     #[arg(long, env = "SCOPEGATE_CORES", default_value_t = every_core(), value_name = "N")]
@@ -301,7 +306,7 @@ pub struct ServeArgs {
     )]
     pub request_timeout: u32,
 
-    /// The largest message to read, in bytes.
+    /// The largest message to read, in bytes. A catalog may have 16 MiB, whatever this says.
     #[arg(
         long, env = "SCOPEGATE_MAX_MESSAGE_BYTES", default_value_t = 4 << 20, value_name = "N",
         value_parser = clap::value_parser!(u32).range(1024..)

@@ -32,13 +32,14 @@ use tokio::signal::unix::{SignalKind, signal};
 pub use self::bootstrap::bootstrap;
 use self::frame::Frame;
 use crate::authority::refusal::Refusal;
-use crate::authority::{ApplyError, Authority, clock};
+use crate::authority::{ApplyError, Authority};
+use crate::config::memory::Share;
 use crate::config::{Retention, ServeArgs};
 use crate::grpc::Doors;
 use crate::policy::catalog::file::{self, CatalogFile};
 use crate::policy::change::Author;
-use crate::store::StoreError;
 use crate::store::sled::{OpenError, SledStore};
+use crate::store::{LEAD, StoreError};
 
 /// The catalog of the demo.
 pub const DEMO_CATALOG: &str = include_str!("../catalogs/360learning.yaml");
@@ -104,7 +105,7 @@ async fn serve(args: &ServeArgs, catalog: Option<&str>, frame: &mut Frame) -> Re
         write!(io::stdout(), "{}", demo::lines(frame.address, args.tls_cert.is_some())).ok();
     }
     let mut failure = authority.failure();
-    let mut tick = tokio::time::interval(clock::LEAD / 2);
+    let mut tick = tokio::time::interval(LEAD / 2);
     let mut minute = tokio::time::interval(Duration::from_secs(60));
     loop {
         tokio::select! {
@@ -126,8 +127,11 @@ async fn open<'a>(
     doors: &'a Doors,
 ) -> Result<&'a Authority, Failure> {
     let data_dir = args.data_dir.clone();
-    let (entries, keep_changes) = (args.cache_entries, args.keep_changes);
-    let page_cache = u64::from(args.page_cache_mib) << 20;
+    let share = Share::fitting();
+    let entries = args.cache_entries.unwrap_or(share.cache_entries);
+    let page_cache = args.page_cache_mib.unwrap_or(share.page_cache_mib);
+    tracing::info!(cache_entries = entries, page_cache_mib = page_cache, "opening the store");
+    let (page_cache, keep_changes) = (u64::from(page_cache) << 20, args.keep_changes);
     let opened = tokio::task::spawn_blocking(move || {
         let mut store = SledStore::open_with_page_cache(&data_dir, page_cache)?;
         if let Retention::Seconds(kept) = keep_changes {

@@ -19,6 +19,7 @@ mod record;
 pub mod sled;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::oneshot;
@@ -151,6 +152,10 @@ pub struct Remember {
     /// quick, and must not wait.
     pub reply: Box<dyn FnOnce(Receipt) -> Vec<u8> + Send>,
 }
+
+/// How far ahead of the time the store's mark is kept. After a crash the clock starts at the
+/// mark: what expires within this lead may end that much early, and never late (D19).
+pub const LEAD: Duration = Duration::from_secs(2);
 
 /// How long a request is remembered that may be sent again.
 pub const REMEMBERED: SignedDuration = SignedDuration::from_hours(24);

@@ -5,13 +5,11 @@
 //! which steps back revives nothing, also across a crash.
 
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use jiff::Timestamp;
 
-/// How far ahead of the time the store's mark is kept. After a crash the clock starts at the
-/// mark: what expires within this lead may end that much early, and never late.
-pub const LEAD: Duration = Duration::from_secs(2);
+use crate::store::LEAD;
 
 /// The time of this process.
 #[derive(Debug)]

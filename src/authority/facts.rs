@@ -478,4 +478,58 @@ mod tests {
             assert!(key.equivalent(&key.to_key()));
         }
     }
+
+    // Of the front, whose own file is also compiled over scheduled locks.
+
+    fn kept(number: u64) -> Entry<u64> {
+        Entry { since: Revision(1), fact: Some(number) }
+    }
+
+    #[test]
+    fn a_front_grows_as_it_is_filled_and_no_further() {
+        let (marks, at) = (front::Marks::new(1 << 10), Revision(1));
+        let all = 0..40_000_u64;
+        for (places, least) in [(1 << 16, 30_000), (1 << 12, 3_000)] {
+            let front = front::Front::<u64, u64>::new(places);
+            for number in all.clone() {
+                front.keep(marks.hash(&number), || number, kept(number), at);
+            }
+            let found = all.clone().filter_map(|number| {
+                let found = front.find(&marks, at, marks.hash(&number), &number)?;
+                assert_eq!(found, number);
+                Some(found)
+            });
+            let found = found.count();
+            assert!((least..=places).contains(&found), "{found} of {places}");
+        }
+    }
+
+    #[test]
+    fn what_is_asked_for_again_outlasts_what_is_not() {
+        let (marks, at) = (front::Marks::new(1), Revision(1));
+        let front = front::Front::<u64, u64>::new(4);
+        let ask = |number: u64| front.find(&marks, at, number << 32, &number);
+        front.keep(0, || 0, kept(0), at);
+        for number in 1..1_000_u64 {
+            assert_eq!(ask(0), Some(0));
+            front.keep(number << 32, || number, kept(number), at);
+            assert_eq!(ask(number), Some(number));
+        }
+        // What is kept anew of one key is in the place of the older.
+        front.keep(0, || 0, Entry { since: Revision(1), fact: Some(7) }, at);
+        assert_eq!(ask(0), Some(7));
+    }
+
+    #[test]
+    fn keys_of_one_hash_are_told_apart() {
+        let (marks, at) = (front::Marks::new(1), Revision(1));
+        let front = front::Front::<u64, u64>::new(4);
+        for number in 0..3 {
+            front.keep(5, || number, kept(number), at);
+        }
+        for number in 0..3 {
+            assert_eq!(front.find(&marks, at, 5, &number), Some(number));
+        }
+        assert_eq!(front.find(&marks, at, 5, &3), None);
+    }
 }

@@ -10,6 +10,9 @@
 //! revision knows that nothing changed the fact up to P. A fact that is younger than P itself, as
 //! when a reader was held up between the two, is not relied on either.
 //!
+//! Facts that meet are up to four to a set, and one that is asked for again moves to the front of
+//! it: what is asked for once displaces what was asked for once.
+//!
 //! Not here: absences, so that asking for what does not exist displaces nothing.
 
 use std::hash::{BuildHasher, Hash};
@@ -59,6 +62,15 @@ fn place(hash: u64, places: usize) -> usize {
     usize::try_from(hash).unwrap_or(0) % places.max(1)
 }
 
+/// How many facts may meet in one set.
+const WAYS: usize = 4;
+/// How many sets there are at first.
+const FIRST: usize = 1 << 10;
+/// How many sets are added for one that overflows.
+const GROWTH: usize = 2;
+/// How many sets are allocated at once.
+const BLOCK: usize = 1 << 8;
+
 /// A fact that was right at a published revision.
 struct Kept<K, F> {
     key: K,
@@ -66,16 +78,113 @@ struct Kept<K, F> {
     at: Revision,
 }
 
-/// One core's facts, each in the place of its hash.
-pub struct Front<K, F> {
-    /// Locked by its own core alone, so never waited for.
-    slots: Mutex<Vec<Option<Kept<K, F>>>>,
+/// The facts whose hashes meet, those that are asked for more often in front.
+struct Set<K, F> {
+    hashes: [u64; WAYS],
+    kept: [Option<Kept<K, F>>; WAYS],
 }
 
-impl<K, F: Clone> Front<K, F> {
-    /// An empty front of so many places.
+impl<K, F> Set<K, F> {
+    fn empty() -> Self {
+        Self { hashes: [0; WAYS], kept: [const { None }; WAYS] }
+    }
+
+    /// Puts a fact in the place of an older one of its key, in a free place, or in the last.
+    /// What it displaces, if anything.
+    fn put(&mut self, hash: u64, kept: Kept<K, F>) -> Option<Kept<K, F>>
+    where
+        K: Eq,
+    {
+        let mut places = self.hashes.iter_mut().zip(&mut self.kept);
+        let is_its = |(of, there): &(&mut u64, &mut Option<Kept<K, F>>)| match there {
+            Some(there) => **of == hash && there.key == kept.key,
+            None => true,
+        };
+        match places.find(is_its) {
+            Some((of, place)) => {
+                *of = hash;
+                *place = Some(kept);
+                None
+            }
+            None => {
+                let (of, place) = (self.hashes.last_mut()?, self.kept.last_mut()?);
+                *of = hash;
+                place.replace(kept)
+            }
+        }
+    }
+}
+
+/// Sets, added one by one: whoever asks never waits for all to be moved (linear hashing).
+struct Sets<K, F> {
+    /// Each but the last is full.
+    blocks: Vec<Vec<Set<K, F>>>,
+    count: usize,
+    most: usize,
+}
+
+impl<K: Eq, F> Sets<K, F> {
+    fn new(most: usize) -> Self {
+        let mut sets = Self { blocks: Vec::new(), count: 0, most };
+        for _ in 0..FIRST.min(most) {
+            sets.push();
+        }
+        sets
+    }
+
+    fn push(&mut self) {
+        match self.blocks.last_mut() {
+            Some(block) if block.len() < BLOCK => block.push(Set::empty()),
+            _ => {
+                let mut block = Vec::with_capacity(BLOCK);
+                block.push(Set::empty());
+                self.blocks.push(block);
+            }
+        }
+        self.count += 1;
+    }
+
+    /// Where a hash belongs: by as many of its bits as the sets need, or one less while the set
+    /// of all of them is not there yet.
+    fn place(&self, hash: u64) -> usize {
+        let above = self.count.next_power_of_two();
+        let place = usize::try_from(hash).unwrap_or(0) & (above - 1);
+        if place < self.count { place } else { place - above / 2 }
+    }
+
+    fn get_mut(&mut self, place: usize) -> Option<&mut Set<K, F>> {
+        self.blocks.get_mut(place / BLOCK)?.get_mut(place % BLOCK)
+    }
+
+    /// Adds a set, and moves there what belongs there from the one that had its place.
+    fn grow(&mut self) {
+        if self.count == self.most {
+            return;
+        }
+        let new = self.count;
+        self.push();
+        let old = new - self.count.next_power_of_two() / 2;
+        let Some(set) = self.get_mut(old) else { return };
+        let all = std::mem::replace(set, Set::empty());
+        for (hash, kept) in all.hashes.into_iter().zip(all.kept) {
+            let place = self.place(hash);
+            if let (Some(kept), Some(set)) = (kept, self.get_mut(place)) {
+                set.put(hash, kept);
+            }
+        }
+    }
+}
+
+/// One core's facts, each in the set of its hash. It grows as it is filled.
+pub struct Front<K, F> {
+    /// Locked by its own core alone, so never waited for.
+    sets: Mutex<Sets<K, F>>,
+}
+
+impl<K: Eq, F: Clone> Front<K, F> {
+    /// An empty front of at most so many places.
     pub fn new(places: usize) -> Self {
-        Self { slots: Mutex::new((0..places).map(|_| None).collect()) }
+        Self { sets: Mutex::new(Sets::new(places.div_ceil(WAYS).max(1))) }
     }
 
     /// The fact at a published revision that was loaded before, if it is here and still so.
@@ -86,10 +195,21 @@ impl<K, F: Clone> Front<K, F> {
         hash: u64,
         key: &impl Equivalent<K>,
     ) -> Option<F> {
-        let slots = lock(&self.slots);
-        let kept = slots.get(place(hash, slots.len()))?.as_ref()?;
+        let mut sets = lock(&self.sets);
+        let place = sets.place(hash);
+        let set = sets.get_mut(place)?;
+        let is_its = |(of, kept): (&u64, &Option<Kept<K, F>>)| {
+            *of == hash && kept.as_ref().is_some_and(|kept| key.equivalent(&kept.key))
+        };
+        let way = set.hashes.iter().zip(&set.kept).position(is_its)?;
+        let kept = set.kept.get(way)?.as_ref()?;
         let still_so = kept.entry.since <= at && marks.changed(hash) <= kept.at;
-        if still_so && key.equivalent(&kept.key) { kept.entry.fact.clone() } else { None }
+        let fact = if still_so { kept.entry.fact.clone() } else { None };
+        if let Some(before) = way.checked_sub(1) {
+            set.hashes.swap(before, way);
+            set.kept.swap(before, way);
+        }
+        fact
     }
 
     /// Keeps a fact that is right at this published revision.
@@ -97,10 +217,13 @@ impl<K, F: Clone> Front<K, F> {
         if entry.fact.is_none() || entry.since > at {
             return;
         }
-        let mut slots = lock(&self.slots);
-        let places = slots.len();
-        if let Some(slot) = slots.get_mut(place(hash, places)) {
-            *slot = Some(Kept { key: key(), entry, at });
+        let mut sets = lock(&self.sets);
+        let place = sets.place(hash);
+        let Some(set) = sets.get_mut(place) else { return };
+        if set.put(hash, Kept { key: key(), entry, at }).is_some() {
+            for _ in 0..GROWTH {
+                sets.grow();
+            }
         }
     }
 }

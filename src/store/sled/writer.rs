@@ -22,8 +22,8 @@ use crate::policy::credential::Credential;
 use crate::policy::revision::Revision;
 use crate::store::key::Dead;
 use crate::store::{
-    Answered, CommitError, Fact, FactKey, Listener, Measures, Minute, Outcome, Proposal, Receipt,
-    RequestKey, Step, StoreError, key, record,
+    Answered, CommitError, Fact, FactKey, LEAD, Listener, Measures, Minute, Outcome, Proposal,
+    Receipt, RequestKey, Step, StoreError, key, record,
 };
 
 use super::backup::{State, Tap, Taps, Which};
@@ -367,7 +367,9 @@ impl Writer {
         if self.room.left() < room::RESERVE / 2 {
             return false;
         }
-        self.sweep.step(&self.tree, &mut self.tally, &mut self.taps, self.mark, self.head)
+        // What is kept for a time is kept for all of it: the mark is ahead of the time.
+        let now = self.mark.checked_sub(LEAD).unwrap_or(Timestamp::MIN);
+        self.sweep.step(&self.tree, &mut self.tally, &mut self.taps, now, self.head)
     }
 }
 
