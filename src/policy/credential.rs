@@ -307,18 +307,9 @@ impl Credential {
     fn become_exactly(&self, wanted: &[ScopeId], ground: Ground<'_>) -> Edit<Self> {
         let mut edit = self.keep_only(|scope| wanted.binary_search(&scope).is_ok(), ground);
         let fresh = Grant { granted_at: Revision::NEXT, expires_at: None };
-        let anew = wanted.iter().copied().filter(|scope| self.active(*scope, ground).is_none());
-        // What is made without an end needs what it implies as long: the set is closed, also in
-        // time (D1).
-        let endless = ground.catalog.closure(&anew.collect::<Vec<_>>());
         edit.after.grants = wanted
             .iter()
             .map(|scope| match self.active(*scope, ground) {
-                Some(grant) if grant.expires_at.is_some() && endless.contains(scope) => {
-                    let old = grant.expires_at;
-                    edit.fields.extend(expiry_change(ground.catalog, *scope, old, None));
-                    (*scope, Grant { expires_at: None, ..*grant })
-                }
                 Some(grant) => (*scope, *grant),
                 None => {
                     let old = self.grants.get(*scope).and_then(|grant| grant.expires_at);
