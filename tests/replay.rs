@@ -658,6 +658,11 @@ async fn step(client: &Client, dice: &mut Dice, kind: usize) {
                 ..Default::default()
             };
             said(authorization.add_company_scopes(add.clone()).await);
+            if kind == 4 {
+                // Somebody to wake.
+                let grant = of_credential!(GrantScopesRequest { scopes: scopes.clone() });
+                said(authorization.grant_scopes(grant).await);
+            }
             let restrict = RestrictCompanyScopesRequest {
                 company_id: company_id.clone(),
                 scopes: scopes.clone(),

@@ -10,7 +10,7 @@ use super::refusal::Refusal;
 use super::repeat::{Begun, Reply};
 use super::{ATTEMPTS, Authority};
 use crate::policy::catalog::Catalog;
-use crate::policy::change::{ChangeKind, FieldChange};
+use crate::policy::change::{ChangeKind, Edit, FieldChange};
 use crate::policy::company::Company;
 use crate::policy::credential::Ground;
 use crate::policy::id::CompanyId;
@@ -95,6 +95,10 @@ impl Authority {
                 woken_credentials(store, &catalog, &old, &new, &woken, now)
             };
             let count = self.facts.read(count).await?;
+            if count == 0 {
+                // Nobody sleeps there, and nobody will: later grants are not older than that.
+                edit = Edit::none(&company);
+            }
             let rests_on = vec![on_catalog(&view)];
             let render = render.clone();
             let answer = move |done: Done<Company>| render(count, done.revision);
