@@ -45,16 +45,15 @@ fn main() -> ExitCode {
 fn explain(error: &clap::Error) -> ExitCode {
     let is_help = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
     let serves = std::env::args_os().nth(1).is_some_and(|word| word == "serve");
-    if serves && !is_help && wants_json() {
+    if serves && !is_help {
+        let format = if wants_json() { LogFormat::Json } else { LogFormat::Text };
         let why = error.render().to_string();
-        return telemetry::end(LogFormat::Json, why.trim_end(), 64);
+        let why = why.split("\n\n").next().unwrap_or(&why).trim_start_matches("error: ");
+        let why: Vec<_> = why.split_whitespace().collect();
+        return telemetry::end(format, &format!("{}; see --help", why.join(" ")), 64);
     }
     error.print().ok();
-    match is_help {
-        true => ExitCode::SUCCESS,
-        false if serves => ExitCode::from(64),
-        false => ExitCode::from(cli::COULD_NOT_ASK),
-    }
+    if is_help { ExitCode::SUCCESS } else { ExitCode::from(cli::COULD_NOT_ASK) }
 }
 
 /// Whether a log in JSON was asked for, among words that make no sense as a whole.

@@ -376,6 +376,34 @@ async fn without_a_good_key_nobody_gets_anywhere() {
     assert_eq!(code, Code::Unauthenticated);
 }
 
+/// Whoever reads the bytes, tonic's services or the short way of checks: the caller hears that
+/// they are wrong, and not that the server is.
+#[tokio::test]
+async fn bytes_that_are_no_message_are_malformed_in_every_call() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (server, operator) = served(dir.path()).await;
+    let key = create(&operator, new_key("all", &[Role::Operator], &[])).await.expect("made").secret;
+    let wire = wire(&server, Some(&key)).await;
+    for of in reflected(&server, &key).await {
+        // A field of five bytes, of which one is there; one that is no text; a group that ends.
+        let company = of
+            .request
+            .field
+            .iter()
+            .any(|field| field.name() == "company_id" && field.number() == 1);
+        let cut: &[u8] = b"\x0a\x05a";
+        let no_text: &[u8] = b"\x0a\x02\xff\xfe";
+        let ends: &[u8] = b"\x0c";
+        for bytes in [Some(cut), company.then_some(no_text), Some(ends)].into_iter().flatten() {
+            let answer = call(&wire, &of.path, Bytes::copy_from_slice(bytes)).await;
+            let (code, details) = refused(answer);
+            assert_eq!(code, Code::InvalidArgument, "{bytes:?} to {}", of.path);
+            assert_eq!(details.error_info().expect("it").reason, "MALFORMED_MESSAGE");
+            assert_eq!(harness::fields(&details), ["message"]);
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_refusal_says_the_same_of_what_exists_and_what_does_not() {
     let dir = tempfile::tempdir().expect("a directory");

@@ -438,6 +438,9 @@ async fn malformed_requests_name_every_field_and_change_nothing() {
     assert_eq!(client.reason("acme", "hr", &["users:raed"]).await, Reason::ScopeUnknown);
     let (code, details) = refused(client.grant("acme", "hr", &["users:read", "users:raed"]).await);
     assert_eq!((code, fields(&details)), (Code::InvalidArgument, vec!["scopes[1]"]));
+    let twice = ["users:read", "users:read", "users:raed"];
+    let (_, details) = refused(client.grant("acme", "hr", &twice).await);
+    assert_eq!(fields(&details), ["scopes[2]"], "its place in the request");
     let (code, _) = refused(client.grant("nobody", "hr", &["users:raed"]).await);
     assert_eq!(code, Code::InvalidArgument, "before NOT_FOUND");
     let update = UpdateCredentialRequest {
@@ -722,7 +725,10 @@ async fn a_wrong_restriction_can_be_undone() {
         (&["users:bulk"], wrong.revision),
     ] {
         let unknown = authorization.restore_grants(restore(scopes, revision)).await;
-        assert_eq!(refused(unknown).0, Code::FailedPrecondition, "{scopes:?} at {revision}");
+        let (code, details) = refused(unknown);
+        assert_eq!(code, Code::FailedPrecondition, "{scopes:?} at {revision}");
+        let failure = details.precondition_failure().expect("it");
+        assert_eq!(failure.violations.len(), 1, "{scopes:?} at {revision}");
     }
     assert_eq!(client.reason("acme", "k3", &["users:read"]).await, Reason::GrantDormant);
     let dry =
@@ -739,6 +745,13 @@ async fn a_wrong_restriction_can_be_undone() {
     assert_eq!((again.restored_credential_count, again.revision), (0, done.revision));
     let held = client.credential("acme", "k3").await.expect("there");
     assert_eq!(held.effective_scopes, ["users:read"]);
+    // Where nobody sleeps nothing changes, and nothing is logged (D18).
+    let nobody = client.restrict("acme", &["users:bulk"]).await;
+    assert_eq!(nobody.affected_credential_count, 0);
+    let before = client.add_scopes("acme", &["users:bulk"]).await.revision;
+    let none = restore(&["users:bulk"], nobody.revision);
+    let none = authorization.restore_grants(none).await.expect("nothing to do").into_inner();
+    assert_eq!((none.restored_credential_count, none.revision), (0, before));
 }
 
 #[tokio::test]

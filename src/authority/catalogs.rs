@@ -141,6 +141,12 @@ impl Authority {
         remember: Option<Remember>,
     ) -> Result<Option<Revision>, Refusal> {
         let name = FieldChange::text("name", view.catalog.platform(), next.platform());
+        // Before and after, by which whoever keeps the files finds them; both may have megabytes.
+        let exists = view.catalog.revision > Revision::ZERO;
+        let yaml = match exists {
+            true => FieldChange::text("yaml", &digest(&view.catalog), &digest(&next)),
+            false => FieldChange::new_text("yaml", &digest(&next)),
+        };
         let marks = [
             ("scopes", difference.changed_scopes.iter().map(ToString::to_string).collect()),
             ("audiences", difference.changed_audiences.clone()),
@@ -161,9 +167,8 @@ impl Authority {
             added: difference.added.clone(),
             removed: difference.removed_names.clone(),
             displaced: vec![],
-            fields: name.into_iter().chain(marks).collect(),
+            fields: name.into_iter().chain(yaml).chain(marks).collect(),
         };
-        let exists = view.catalog.revision > Revision::ZERO;
         let step = Step {
             key: FactKey::Catalog,
             before: exists.then(|| Fact::Catalog(Arc::clone(&view.catalog))),
@@ -205,4 +210,9 @@ impl Authority {
         };
         self.facts.read(count).await
     }
+}
+
+/// What tells a catalog's text from any other.
+fn digest(catalog: &Catalog) -> String {
+    format!("blake3:{}", blake3::hash(catalog.yaml.as_bytes()).to_hex())
 }

@@ -3,6 +3,7 @@
 //! A plan is pure; a commit is optimistic. When the facts that a plan rests on have changed,
 //! it is made again from the newer ones, until it stands or is refused.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -264,17 +265,17 @@ pub(super) fn on_company(company: &Company) -> (FactKey, Option<Revision>) {
     (FactKey::Company(company.id.clone()), Some(company.revision))
 }
 
-/// The numbers of these scopes.
+/// The numbers of these scopes, once each, in the order named.
 pub(super) fn resolve(
     catalog: &Catalog,
     field: &'static str,
     scopes: &[Scope],
 ) -> Result<Vec<ScopeId>, Refusal> {
     let mut found = Vec::with_capacity(scopes.len());
-    let mut unknown = Vec::new();
+    let (mut seen, mut unknown) = (HashSet::new(), Vec::new());
     for (place, scope) in scopes.iter().enumerate() {
         match catalog.id(scope) {
-            Some(id) => found.push(id),
+            Some(id) => found.extend(seen.insert(id).then_some(id)),
             None => unknown.push((place, scope.clone())),
         }
     }

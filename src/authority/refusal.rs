@@ -78,7 +78,9 @@ pub enum Refusal {
     #[error("the company `{0}` has a credential `{1}` already")]
     CredentialExists(CompanyId, CredentialId),
     /// The etag is not the current one.
-    #[error("the etag is not the current one: read again, and decide again")]
+    #[error(
+        "the etag is not the current one: read again, and decide again; what does not exist yet has none"
+    )]
     EtagStale,
     /// The request's id was used for another request.
     #[error("{0} was used for another request: give every new request an id of its own")]
@@ -90,7 +92,10 @@ pub enum Refusal {
     #[error(transparent)]
     AboveCeiling(#[from] AboveCeiling),
     /// A restriction would break enabled credentials and nobody has acknowledged it (D7).
-    #[error("{} credentials would lose a scope: send the `etag` of an audit, or `acknowledge_impact`", .0.count)]
+    #[error(
+        "{} would lose a scope: send the `etag` of an audit, or `acknowledge_impact`",
+        if .0.count == 1 { "1 credential".to_owned() } else { format!("{} credentials", .0.count) }
+    )]
     ImpactNotAcknowledged(Box<Impact>),
     /// The revision is no restriction of the company, or its record is no longer kept.
     #[error(

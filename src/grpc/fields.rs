@@ -124,20 +124,41 @@ impl Fields {
         self.take("credential_id", CredentialId::parse(text))
     }
 
-    /// Scopes in the order named, once each.
+    /// Scopes in the order named, as often as they are named: a scope keeps its place in the
+    /// request, by which a refusal names it.
     pub(super) fn scopes(&mut self, field: &str, texts: Vec<String>, limit: usize) -> Vec<Scope> {
+        self.read_scopes(field, texts, limit, |_, _| true)
+    }
+
+    /// Scopes in the order named, once each.
+    fn scopes_once(&mut self, field: &str, texts: Vec<String>) -> Vec<Scope> {
+        let mut seen = None;
+        self.read_scopes(field, texts, MAX_CHECK_SCOPES, |before, scope| match before.len() {
+            // A few are compared faster than hashed.
+            0..8 => !before.contains(scope),
+            _ => fresh(&mut seen, before, scope),
+        })
+    }
+
+    fn read_scopes(
+        &mut self,
+        field: &str,
+        texts: Vec<String>,
+        limit: usize,
+        mut keep: impl FnMut(&[Scope], &Scope) -> bool,
+    ) -> Vec<Scope> {
         if texts.len() > limit {
             self.too_many(field, format!("names {} scopes, the limit is {limit}", texts.len()));
             return vec![];
         }
         let mut scopes: Vec<Scope> = Vec::with_capacity(texts.len());
-        let mut seen = None;
         for (n, text) in texts.into_iter().enumerate() {
             match Scope::parse(text) {
-                // A few are compared faster than hashed.
-                Ok(scope) if n < 8 && scopes.contains(&scope) => {}
-                Ok(scope) if n >= 8 && !fresh(&mut seen, &scopes, &scope) => {}
-                Ok(scope) => scopes.push(scope),
+                Ok(scope) => {
+                    if keep(&scopes, &scope) {
+                        scopes.push(scope);
+                    }
+                }
                 Err(error) => self.wrong(format!("{field}[{n}]"), error),
             }
         }
@@ -259,7 +280,8 @@ impl Fields {
             }
             Some(endpoint) => {
                 if !is_method(&endpoint.method) {
-                    let wrong = "is not a method: 1 to 32 letters, such as `GET`, or `GRPC`";
+                    let wrong =
+                        "is not a method: 1 to 32 letters, `-` and `_`, such as `GET`, or `GRPC`";
                     self.wrong("endpoint.method", wrong);
                 }
                 let path = self.take("endpoint.path", Path::parse(endpoint.path));
@@ -272,7 +294,7 @@ impl Fields {
                         "must name at least one scope, or `endpoint` one endpoint",
                     );
                 }
-                Some(Needs::Scopes(self.scopes("scopes", request.scopes, MAX_CHECK_SCOPES)))
+                Some(Needs::Scopes(self.scopes_once("scopes", request.scopes)))
             }
         };
         let audience = self.audience(&request.audience);
@@ -297,7 +319,7 @@ impl Fields {
         Token {
             // Any text is the name of somebody's audience: of ours, or of none of ours.
             audience: self.line("token.audience", token.audience, MAX_LABEL),
-            scopes: self.scopes("token.scopes", token.scopes, MAX_CHECK_SCOPES),
+            scopes: self.scopes_once("token.scopes", token.scopes),
             issued_at: self.moment("token.issued_at", token.issued_at),
             expires_at: self.moment("token.expires_at", token.expires_at),
             user: self.user("token.user_id", token.user_id),

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use http::{HeaderValue, Response};
+use http::Response;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
@@ -266,8 +266,13 @@ impl From<Refusal> for Draft {
                 let what = "not among the scopes that the restriction took";
                 scopes("NOT_RESTRICTED", message, strangers, what)
             }
-            Refusal::NoSuchRestriction(_) => {
-                Draft::new(Code::FailedPrecondition, "NO_SUCH_RESTRICTION", message)
+            Refusal::NoSuchRestriction(at) => {
+                let subject = at.to_string();
+                let what = "is no restriction of this company that is still kept";
+                let kind = "NO_SUCH_RESTRICTION";
+                let mut draft = Draft::new(Code::FailedPrecondition, kind, message);
+                draft.details.add_precondition_failure_violation(kind, subject, what);
+                draft
             }
             Refusal::ImpactNotAcknowledged(impact) => unacknowledged(message, *impact),
             Refusal::RevisionNotReached { .. } => {
@@ -421,7 +426,8 @@ pub fn not_permitted() -> Status {
 }
 
 /// What is said to a caller whose key ended while its call went on.
-const REVOKED: (&str, &str) = ("KEY_UNKNOWN", "the API key was revoked, or has expired");
+const REVOKED: (&str, &str) =
+    ("KEY_UNKNOWN", "the API key was revoked, or has expired: ask an operator for another");
 
 /// The caller's key ended while its call went on.
 pub(super) fn no_longer_known() -> Status {
@@ -494,14 +500,14 @@ pub fn broken() -> Status {
 
 /// The message did not come as a whole.
 pub(super) fn cut_off() -> Status {
-    let text = "the request is not one whole message";
-    Draft::new(Code::InvalidArgument, "MALFORMED_MESSAGE", text).finish()
+    malformed_message("the request is not one whole message: send it again, once and complete")
 }
 
 /// The bytes are no message of this call.
 pub(super) fn not_a_message() -> Status {
-    let text = "the request is no message of this call";
-    Draft::new(Code::InvalidArgument, "MALFORMED_MESSAGE", text).finish()
+    malformed_message(
+        "the request is no message of this call: compare with its .proto; texts are UTF-8",
+    )
 }
 
 /// The message is compressed, without a header that says how.
@@ -515,20 +521,31 @@ pub(super) fn too_long(length: usize, limit: usize) -> Status {
     self::limit("message", &format!("has {length} bytes, the limit is {limit}")).finish()
 }
 
-/// tonic says OUT_OF_RANGE of a message above the limit; the contract says RESOURCE_EXHAUSTED.
-pub fn name_limits<B: Default>(response: Response<B>) -> Response<B> {
-    let out_of_range = HeaderValue::from(Code::OutOfRange as i32);
-    if response.headers().get("grpc-status") != Some(&out_of_range) {
+fn malformed_message(text: &str) -> Status {
+    let mut draft = Draft::new(Code::InvalidArgument, "MALFORMED_MESSAGE", text.to_owned());
+    draft.details.add_bad_request_violation("message", text);
+    draft.finish()
+}
+
+/// What tonic says of a message that never reached a service, in the words of the contract: its
+/// refusals have no details, and ours all have.
+pub fn in_our_words<B: Default>(response: Response<B>) -> Response<B> {
+    let headers = response.headers();
+    if headers.contains_key("grpc-status-details-bin") || !headers.contains_key("grpc-status") {
         return response;
     }
-    match Status::from_header_map(response.headers()) {
-        Some(status) if status.message().contains("message length too large") => {
+    let Some(status) = Status::from_header_map(headers) else { return response };
+    match status.code() {
+        // Above the limit.
+        Code::OutOfRange if status.message().contains("message length too large") => {
             let sizes: Vec<_> = status.message().split(|c: char| !c.is_ascii_digit()).collect();
             let mut sizes = sizes.into_iter().filter(|size| !size.is_empty());
             let (found, most) = (sizes.next().unwrap_or("?"), sizes.next().unwrap_or("?"));
             let description = format!("has {found} bytes, the limit is {most}");
             limit("message", &description).finish().into_http()
         }
+        Code::Unimplemented if status.message().contains("compressed") => compressed().into_http(),
+        Code::Internal => not_a_message().into_http(),
         _ => response,
     }
 }

@@ -60,7 +60,9 @@ pub enum Unproven {
     #[error("no API key: send it as `authorization: Bearer <key>`")]
     Nothing,
     /// A key that is none, or is no longer.
-    #[error("the API key is not known")]
+    #[error(
+        "the API key is not known: send one that an operator has made, alone, as `authorization: Bearer <key>`"
+    )]
     Unknown,
     /// A right one, after its end.
     #[error("the API key has expired: ask an operator for another")]

@@ -247,7 +247,7 @@ async fn run_elsewhere(
         }
     })));
     match running.await {
-        Ok(Ok(response)) => status::name_limits(response).map(Reply::Other),
+        Ok(Ok(response)) => status::in_our_words(response).map(Reply::Other),
         Ok(Err(never)) => match never {},
         // The call panicked, or the runtime ends.
         Err(_) => status::broken().into_http(),

@@ -201,7 +201,11 @@ impl CatalogFile {
         };
         let raw: RawFile = serde_saphyr::from_str_with_options(yaml, options).map_err(|error| {
             let place = error.location().unwrap_or(Location::UNKNOWN);
-            one(place.line().max(1), place.column().max(1), plain(&error.to_string()))
+            one(
+                place.line().max(1),
+                place.column().max(1),
+                plain(&error.render_with_formatter(&serde_saphyr::UserMessageFormatter)),
+            )
         })?;
         let mut reader = FileReader::default();
         let file = reader.read(raw);
