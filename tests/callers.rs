@@ -401,6 +401,15 @@ async fn bytes_that_are_no_message_are_malformed_in_every_call() {
             assert_eq!(details.error_info().expect("it").reason, "MALFORMED_MESSAGE");
             assert_eq!(harness::fields(&details), ["message"]);
         }
+        // Nor is anything read that is compressed.
+        let mut grpc = tonic::client::Grpc::new(wire.clone());
+        grpc.ready().await.expect("ready");
+        let mut request = Request::new(tokio_stream::once(of.naming("acme")));
+        request.metadata_mut().insert("grpc-encoding", "gzip".parse().expect("a value"));
+        let path = of.path.clone().try_into().expect("a path");
+        let (code, details) = refused(grpc.streaming(request, path, Raw).await.map(|_| ()));
+        assert_eq!(code, Code::Unimplemented, "{}", of.path);
+        assert_eq!(details.error_info().expect("it").reason, "COMPRESSED_MESSAGE");
     }
 }
 
