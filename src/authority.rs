@@ -17,6 +17,7 @@ pub mod import;
 pub mod keys;
 mod ledger;
 pub mod listing;
+mod marks;
 pub mod people;
 mod readers;
 pub mod refusal;

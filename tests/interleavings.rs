@@ -25,6 +25,10 @@ mod admission;
 #[path = "../src/authority/front.rs"]
 mod front;
 
+#[allow(dead_code, reason = "the server's file")]
+#[path = "../src/authority/marks.rs"]
+mod marks;
+
 /// What `admission` finds under `crate::policy`.
 mod policy {
     pub mod revision {

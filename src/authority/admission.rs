@@ -16,13 +16,13 @@
 //! publication, which is no earlier than the deletion that may have caused it.
 //!
 //! Not here: what facts are, where they are kept, how one waits; and what a core keeps for
-//! itself, which is in [`super::front`]. The types of both files are also compiled into `tests/interleavings.rs` over scheduled locks and atomics, by way of
-//! `super::sync`.
+//! itself, which is in [`super::front`]. Both files, and [`super::marks`], are also compiled into
+//! `tests/interleavings.rs` over scheduled locks and atomics, by way of `super::sync`.
 
 use std::collections::HashSet;
 use std::hash::Hash;
 
-use super::front::Marks;
+use super::marks::Marks;
 use super::sync::{AtomicU64, Mutex, Ordering, lock};
 use crate::policy::revision::Revision;
 

@@ -3,10 +3,14 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::facts::Front;
+use super::front;
 use crate::measure::{Count, Times, TimesRead};
 use crate::policy::decision::Verdict;
 use crate::policy::reason::Reason;
+use crate::store::{Fact, FactKey};
+
+/// What one core was just asked for.
+pub(super) type Front = front::Front<FactKey, Fact>;
 
 /// One core's desk.
 pub(super) struct Desk {

@@ -18,8 +18,7 @@ use moka::sync::Cache;
 use tokio::sync::{Semaphore, watch};
 
 use super::admission::{Admission, Entry, Shelf};
-use super::desk::Desk;
-use super::front;
+use super::desk::{Desk, Front};
 use super::readers::Readers;
 use crate::measure::steps;
 use crate::policy::catalog::Catalog;
@@ -59,9 +58,6 @@ impl Shelf for CacheShelf {
         result.expect("the computation ran")
     }
 }
-
-/// What one core was just asked for.
-pub(super) type Front = front::Front<FactKey, Fact>;
 
 /// How many facts a core keeps for itself: half as many as all share, between these.
 const FRONT: RangeInclusive<usize> = 1 << 12..=1 << 20;
@@ -455,6 +451,8 @@ mod tests {
     use std::hash::{BuildHasher, RandomState};
 
     use super::*;
+    use crate::authority::front;
+    use crate::authority::marks::Marks;
 
     #[test]
     fn a_key_and_its_reference_hash_alike() {
@@ -487,7 +485,7 @@ mod tests {
 
     #[test]
     fn a_front_grows_as_it_is_filled_and_no_further() {
-        let (marks, at) = (front::Marks::new(1 << 10), Revision(1));
+        let (marks, at) = (Marks::new(1 << 10), Revision(1));
         let all = 0..40_000_u64;
         for (places, least) in [(1 << 16, 30_000), (1 << 12, 3_000)] {
             let front = front::Front::<u64, u64>::new(places);
@@ -506,7 +504,7 @@ mod tests {
 
     #[test]
     fn what_is_asked_for_again_outlasts_what_is_not() {
-        let (marks, at) = (front::Marks::new(1), Revision(1));
+        let (marks, at) = (Marks::new(1), Revision(1));
         let front = front::Front::<u64, u64>::new(4);
         let ask = |number: u64| front.find(&marks, at, number << 32, &number);
         front.keep(0, || 0, kept(0), at);
@@ -522,7 +520,7 @@ mod tests {
 
     #[test]
     fn keys_of_one_hash_are_told_apart() {
-        let (marks, at) = (front::Marks::new(1), Revision(1));
+        let (marks, at) = (Marks::new(1), Revision(1));
         let front = front::Front::<u64, u64>::new(4);
         for number in 0..3 {
             front.keep(5, || number, kept(number), at);

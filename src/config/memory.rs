@@ -25,7 +25,7 @@ impl Share {
     fn of(memory: u64) -> Self {
         Self {
             cache_entries: (memory / 8 / FACT).clamp(50_000, 4_000_000),
-            page_cache_mib: u32::try_from(memory / 32 >> 20).unwrap_or(u32::MAX).clamp(64, 512),
+            page_cache_mib: u32::try_from(memory / (32 << 20)).unwrap_or(u32::MAX).clamp(64, 512),
         }
     }
 }
