@@ -206,9 +206,9 @@ pub struct ServeArgs {
     #[arg(long, env = "SCOPEGATE_TLS_CLIENT_CA", value_name = "FILE", requires = "tls_cert")]
     pub tls_client_ca: Option<PathBuf>,
 
-    /// How many facts (companies, credentials) to keep in memory, of about 1 KiB each. By default
-    /// what fits in an eighth of the memory that the process may use: 50 000 at least, 4 000 000 at
-    /// most.
+    /// How many facts (companies, credentials) to keep in memory, of about 1 KiB each. Each
+    /// core keeps up to half as many besides. By default what fits in a quarter of the memory that
+    /// the process may use, with those of the cores: 50 000 at least, 4 000 000 at most.
     #[arg(
         long, env = "SCOPEGATE_CACHE_ENTRIES", value_name = "N",
         value_parser = clap::value_parser!(u64).range(1..)

@@ -15,14 +15,14 @@
 //!
 //! # A check, wire to wire
 //!
-//! A core, one thread with its own connections (`server::core`), finds out who calls in
-//! `server::service` ([`policy::keyring`]) and whether they may ([`grpc::access`]), reads the
-//! message by the shortest way ([`grpc::express`]) and never hands a check to another.
-//! `grpc::parse` makes a [`policy::query::Query`] of it. [`authority::Authority::check`] takes
-//! the facts of one published revision: from what this core was just asked for, else from the
-//! cache of all, else by one read of the store, on a thread that may wait for the disk.
-//! [`policy::decision::decide`] answers, purely. `grpc::render` writes it down. Whatever is not a
-//! check runs elsewhere, and holds up none.
+//! A core is one thread with its own connections (`server::core`). `server::service` finds out
+//! who calls ([`policy::keyring`]) and whether they may ([`grpc::access`]), reads the message by
+//! the shortest way ([`grpc::express`]) and never hands a check to another core. `grpc::parse`
+//! makes a [`policy::query::Query`] of it. [`authority::Authority::check`] takes the facts of one
+//! published revision: from what this core was just asked for, else from the cache of all, else
+//! by one read of the store, on a thread that may wait for the disk. [`policy::decision::decide`]
+//! answers, purely. `grpc::render` writes it down. Whatever is not a check runs elsewhere, and
+//! holds up none.
 //!
 //! # A restriction, wire to wire
 //!

@@ -48,9 +48,12 @@ fn explain(error: &clap::Error) -> ExitCode {
     if serves && !is_help {
         let format = if wants_json() { LogFormat::Json } else { LogFormat::Text };
         let why = error.render().to_string();
-        let why = why.split("\n\n").next().unwrap_or(&why).trim_start_matches("error: ");
-        let why: Vec<_> = why.split_whitespace().collect();
-        return telemetry::end(format, &format!("{}; see --help", why.join(" ")), 64);
+        // What is wrong, and what was meant; not how the words go, which --help says.
+        let parts = why.split("\n\n").map(str::trim).enumerate();
+        let parts = parts.filter(|(n, part)| *n == 0 || part.starts_with("tip: "));
+        let words = parts.flat_map(|(_, part)| part.split_whitespace());
+        let words: Vec<_> = words.filter(|word| !["error:", "tip:"].contains(word)).collect();
+        return telemetry::end(format, &format!("{}; see --help", words.join(" ")), 64);
     }
     error.print().ok();
     if is_help { ExitCode::SUCCESS } else { ExitCode::from(cli::COULD_NOT_ASK) }

@@ -127,7 +127,7 @@ async fn open<'a>(
     doors: &'a Doors,
 ) -> Result<&'a Authority, Failure> {
     let data_dir = args.data_dir.clone();
-    let share = Share::fitting();
+    let share = Share::fitting(args.cores);
     let entries = args.cache_entries.unwrap_or(share.cache_entries);
     let page_cache = args.page_cache_mib.unwrap_or(share.page_cache_mib);
     tracing::info!(cache_entries = entries, page_cache_mib = page_cache, "opening the store");

@@ -754,6 +754,37 @@ async fn a_wrong_restriction_can_be_undone() {
     assert_eq!((none.restored_credential_count, none.revision), (0, before));
 }
 
+/// The undo of a later restriction wakes nobody, but the undo of an earlier one waits for it.
+#[tokio::test]
+async fn an_undo_that_another_waits_for_counts_although_it_wakes_nobody() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let server = Server::with_catalog(dir.path(), "learn-amp.yaml");
+    let client = server.client().await;
+    client.create_company("acme", None).await;
+    client.create_credential("acme", "hr", &["api/all"]).await;
+    let all = client.restrict("acme", &["api/all"]).await.revision;
+    let read = client.restrict("acme", &["api/read"]).await.revision;
+    client.add_scopes("acme", &["api/all"]).await;
+    client.grant("acme", "hr", &["api/read"]).await.expect("granted");
+    let restore = async |scope: &str, revision| {
+        let request = RestoreGrantsRequest {
+            company_id: "acme".to_owned(),
+            scopes: owned(&[scope]),
+            restricted_at_revision: revision,
+            ..Default::default()
+        };
+        let mut authorization = client.authorization.clone();
+        authorization.restore_grants(request).await.map(tonic::Response::into_inner)
+    };
+    let (code, details) = refused(restore("api/all", all).await);
+    assert_eq!(code, Code::FailedPrecondition);
+    assert_eq!(details.error_info().expect("it").reason, "RESTORE_LATER_FIRST");
+    assert_eq!(restore("api/read", read).await.expect("undone").restored_credential_count, 0);
+    assert_eq!(restore("api/all", all).await.expect("undone").restored_credential_count, 1);
+    let held = client.credential("acme", "hr").await.expect("there").effective_scopes;
+    assert!(held.contains(&"api/all".to_owned()), "{held:?}");
+}
+
 #[tokio::test]
 async fn a_secret_is_shown_once_and_good_only_while_everything_is_live() {
     let Served { client, .. } = &served().await;

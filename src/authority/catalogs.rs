@@ -141,11 +141,11 @@ impl Authority {
         remember: Option<Remember>,
     ) -> Result<Option<Revision>, Refusal> {
         let name = FieldChange::text("name", view.catalog.platform(), next.platform());
-        // Before and after, by which whoever keeps the files finds them; both may have megabytes.
+        // Of the texts, which may have megabytes, only digests: whoever keeps the files finds them.
         let exists = view.catalog.revision > Revision::ZERO;
         let yaml = match exists {
-            true => FieldChange::text("yaml", &digest(&view.catalog), &digest(&next)),
-            false => FieldChange::new_text("yaml", &digest(&next)),
+            true => FieldChange::text("yaml_digest", &digest(&view.catalog), &digest(&next)),
+            false => FieldChange::new_text("yaml_digest", &digest(&next)),
         };
         let marks = [
             ("scopes", difference.changed_scopes.iter().map(ToString::to_string).collect()),

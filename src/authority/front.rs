@@ -10,8 +10,8 @@
 //! revision knows that nothing changed the fact up to P. A fact that is younger than P itself, as
 //! when a reader was held up between the two, is not relied on either.
 //!
-//! Facts that meet are up to four to a set, and one that is asked for again moves to the front of
-//! it: what is asked for once displaces what was asked for once.
+//! Facts that meet are up to four to a set, and one that is asked for again moves a place forward
+//! in it: what is asked for once displaces what was asked for once.
 //!
 //! Not here: absences, so that asking for what does not exist displaces nothing.
 
@@ -137,7 +137,7 @@ impl<K: Eq, F> Sets<K, F> {
 
 /// One core's facts, each in the set of its hash. It grows as it is filled.
 pub struct Front<K, F> {
-    /// Locked by its own core alone, so never waited for.
+    /// Locked by its own core, so hardly ever waited for.
     sets: Mutex<Sets<K, F>>,
 }
 

@@ -95,8 +95,9 @@ impl Authority {
                 woken_credentials(store, &catalog, &old, &new, &woken, now)
             };
             let count = self.facts.read(count).await?;
-            if count == 0 {
-                // Nobody sleeps there, and nobody will: later grants are not older than that.
+            // Nobody sleeps there, and nobody will: later grants are not older than that. But the
+            // undo of an earlier restriction above these scopes waits for theirs.
+            if count == 0 && view.catalog.implying_closure(&edit.added) == edit.added {
                 edit = Edit::none(&company);
             }
             let rests_on = vec![on_catalog(&view)];

@@ -1,5 +1,7 @@
 //! Memory: how much this process may use, and what to keep of it at hand unless told otherwise.
 
+use std::num::NonZeroUsize;
+
 use sysinfo::{Process, ProcessRefreshKind, ProcessesToUpdate, System, get_current_pid};
 
 /// Bytes that a fact at hand takes, about.
@@ -15,16 +17,19 @@ pub struct Share {
 }
 
 impl Share {
-    /// What befits this process: an eighth of its memory for facts, and a thirty-second for pages,
-    /// which take twice as much in memory as on disk; neither less nor more than what is of use.
+    /// What befits a process of so many cores: a quarter of its memory for facts, and a
+    /// thirty-second for pages, which take twice as much in memory as on disk; neither less nor
+    /// more than what is of use.
     #[must_use]
-    pub fn fitting() -> Self {
-        Self::of(allowed())
+    pub fn fitting(cores: NonZeroUsize) -> Self {
+        Self::of(allowed(), cores)
     }
 
-    fn of(memory: u64) -> Self {
+    fn of(memory: u64, cores: NonZeroUsize) -> Self {
+        // Beside what all share, each core may keep half as many for itself.
+        let halves = 2 + cores.get() as u64;
         Self {
-            cache_entries: (memory / 8 / FACT).clamp(50_000, 4_000_000),
+            cache_entries: (memory / 4 / FACT * 2 / halves).clamp(50_000, 4_000_000),
             page_cache_mib: u32::try_from(memory / (32 << 20)).unwrap_or(u32::MAX).clamp(64, 512),
         }
     }
@@ -51,14 +56,16 @@ mod tests {
 
     #[test]
     fn what_is_kept_grows_with_the_memory_between_bounds() {
-        let of = |mib: u64| {
-            let Share { cache_entries, page_cache_mib } = Share::of(mib << 20);
+        let of = |mib: u64, cores| {
+            let cores = NonZeroUsize::new(cores).expect("some");
+            let Share { cache_entries, page_cache_mib } = Share::of(mib << 20, cores);
             (cache_entries, page_cache_mib)
         };
-        assert_eq!(of(0), (50_000, 64));
-        assert_eq!(of(512), (65_536, 64));
-        assert_eq!(of(4 << 10), (524_288, 128));
-        assert_eq!(of(1 << 20), (4_000_000, 512));
+        assert_eq!(of(0, 1), (50_000, 64));
+        assert_eq!(of(512, 2), (65_536, 64));
+        assert_eq!(of(4 << 10, 2), (524_288, 128));
+        assert_eq!(of(4 << 10, 14), (131_072, 128), "more cores keep more for themselves");
+        assert_eq!(of(1 << 20, 16), (4_000_000, 512));
     }
 
     #[test]

@@ -500,7 +500,7 @@ pub fn broken() -> Status {
 
 /// The message did not come as a whole.
 pub(super) fn cut_off() -> Status {
-    malformed_message("the request is not one whole message: send it again, once and complete")
+    malformed_message("the request is not one whole message: send exactly one, complete")
 }
 
 /// The bytes are no message of this call.
@@ -545,6 +545,8 @@ pub fn in_our_words<B: Default>(response: Response<B>) -> Response<B> {
             limit("message", &description).finish().into_http()
         }
         Code::Unimplemented if status.message().contains("compressed") => compressed().into_http(),
+        // Without a word of how.
+        Code::Internal if status.message().contains("compressed-flag") => compressed().into_http(),
         Code::Internal => not_a_message().into_http(),
         _ => response,
     }
