@@ -48,12 +48,15 @@ fn explain(error: &clap::Error) -> ExitCode {
     if serves && !is_help {
         let format = if wants_json() { LogFormat::Json } else { LogFormat::Text };
         let why = error.render().to_string();
-        // What is wrong, and what was meant; not how the words go, which --help says.
+        // "error: " what is wrong, "tip: " what was meant; how the words go, --help says.
         let parts = why.split("\n\n").map(str::trim).enumerate();
         let parts = parts.filter(|(n, part)| *n == 0 || part.starts_with("tip: "));
-        let words = parts.flat_map(|(_, part)| part.split_whitespace());
-        let words: Vec<_> = words.filter(|word| !["error:", "tip:"].contains(word)).collect();
-        return telemetry::end(format, &format!("{}; see --help", words.join(" ")), 64);
+        let parts = parts.map(|(_, part)| {
+            let words: Vec<_> = part.split_whitespace().skip(1).collect();
+            words.join(" ")
+        });
+        let why = parts.chain(["see --help".to_owned()]).collect::<Vec<_>>().join("; ");
+        return telemetry::end(format, &why, 64);
     }
     error.print().ok();
     if is_help { ExitCode::SUCCESS } else { ExitCode::from(cli::COULD_NOT_ASK) }
