@@ -507,8 +507,11 @@ mod tests {
         let (marks, at) = (Marks::new(1), Revision(1));
         let front = front::Front::<u64, u64>::new(4);
         let ask = |number: u64| front.find(&marks, at, number << 32, &number);
-        front.keep(0, || 0, kept(0), at);
-        for number in 1..1_000_u64 {
+        // It comes last into a full set, where the next would displace it.
+        for number in (0..5_u64).rev() {
+            front.keep(number << 32, || number, kept(number), at);
+        }
+        for number in 5..1_000_u64 {
             assert_eq!(ask(0), Some(0));
             front.keep(number << 32, || number, kept(number), at);
             assert_eq!(ask(number), Some(number));
