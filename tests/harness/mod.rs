@@ -1,6 +1,8 @@
 //! Real servers for the tests: a process of the built binary, a port, a directory, clients.
 #![allow(dead_code, reason = "each test binary uses what it needs")]
 
+pub mod raw;
+
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
