@@ -37,6 +37,7 @@ use self::decisions::Decisions;
 use self::peer::Peer;
 use crate::authority::{Authority, Reply};
 use crate::measure::Level;
+use crate::measure::memory::MemoryBudget;
 use crate::policy::caller::Caller;
 use crate::policy::keyring::Unproven;
 use crate::policy::reason::Reason;
@@ -62,16 +63,18 @@ pub struct Doors {
     pub watchers: Arc<Level>,
     /// Where decisions are logged, if they are.
     pub decisions: Option<Arc<Decisions>>,
+    /// The memory that is held for callers.
+    pub memory: Arc<MemoryBudget>,
 }
 
 impl Doors {
     /// Doors that are not open yet.
     #[must_use]
-    pub fn new(decisions: Option<Arc<Decisions>>) -> Self {
+    pub fn new(decisions: Option<Arc<Decisions>>, memory: Arc<MemoryBudget>) -> Self {
         let (authority, desk) = (Arc::default(), Arc::default());
         let closing = watch::Sender::new(false);
         let watchers = Arc::default();
-        Self { authority, desk, closing, watchers, decisions }
+        Self { authority, desk, closing, watchers, decisions, memory }
     }
 
     /// Who makes a call with these headers on a connection of this peer (D8).

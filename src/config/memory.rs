@@ -7,6 +7,9 @@ use sysinfo::{Process, ProcessRefreshKind, ProcessesToUpdate, System, get_curren
 /// Bytes that a fact at hand takes, about.
 const FACT: u64 = 1 << 10;
 
+/// Room for a few of the largest messages, however little memory there is.
+const CALL_MEMORY_MIN: u64 = 32 << 20;
+
 /// What is kept in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Share {
@@ -14,12 +17,14 @@ pub struct Share {
     pub cache_entries: u64,
     /// How much of the store's pages, in MiB as they are on disk.
     pub page_cache_mib: u32,
+    /// How many bytes may be held for callers: see [`crate::measure::memory`].
+    pub call_memory: u64,
 }
 
 impl Share {
     /// What befits a process of so many cores: a quarter of its memory for facts, and a
     /// thirty-second for pages, which take twice as much in memory as on disk; neither less nor
-    /// more than what is of use.
+    /// more than what is of use. A sixteenth is for what is held for callers.
     #[must_use]
     pub fn fitting(cores: NonZeroUsize) -> Self {
         Self::of(allowed(), cores)
@@ -31,6 +36,7 @@ impl Share {
         Self {
             cache_entries: (memory / 4 / FACT * 2 / halves).clamp(50_000, 4_000_000),
             page_cache_mib: u32::try_from(memory / (32 << 20)).unwrap_or(u32::MAX).clamp(64, 512),
+            call_memory: (memory / 16).max(CALL_MEMORY_MIN),
         }
     }
 }
@@ -58,7 +64,7 @@ mod tests {
     fn what_is_kept_grows_with_the_memory_between_bounds() {
         let of = |mib: u64, cores| {
             let cores = NonZeroUsize::new(cores).expect("some");
-            let Share { cache_entries, page_cache_mib } = Share::of(mib << 20, cores);
+            let Share { cache_entries, page_cache_mib, .. } = Share::of(mib << 20, cores);
             (cache_entries, page_cache_mib)
         };
         assert_eq!(of(0, 1), (50_000, 64));

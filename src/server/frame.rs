@@ -30,9 +30,11 @@ use super::quota::Quota;
 use super::service::Service;
 use super::tls::{Tls, Watch};
 use super::traces::Traces;
+use crate::config::memory::Share;
 use crate::config::{Retention, ServeArgs};
 use crate::grpc::Doors;
 use crate::grpc::decisions::Decisions;
+use crate::measure::memory::MemoryBudget;
 use crate::policy::catalog::file;
 use crate::proto;
 use crate::proto::authorization_service_server::AuthorizationServiceServer;
@@ -73,7 +75,8 @@ impl Frame {
         };
         let listener = TcpListener::bind(args.listen).await.map_err(cannot)?;
         let address = listener.local_addr().map_err(cannot)?;
-        let doors = Doors::new(decision_log(args)?);
+        let memory = MemoryBudget::new(Share::fitting(args.cores).call_memory);
+        let doors = Doors::new(decision_log(args)?, memory);
         let (health, health_service) = Health::of(services()).await;
         let limit = usize::try_from(args.max_message_bytes).unwrap_or(usize::MAX);
         let mut routes = Routes::new(health_service)
