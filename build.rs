@@ -15,7 +15,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     // A message knows its name, by which its descriptor is found.
     let mut messages = prost_build::Config::new();
     messages.enable_type_names();
-    tonic_prost_build::configure().compile_fds_with_config(descriptors, messages)?;
+    // The lists of a request are counted before it is decoded.
+    let codec = "crate::grpc::codec::CountingCodec";
+    tonic_prost_build::configure()
+        .codec_path(codec)
+        .compile_fds_with_config(descriptors, messages)?;
 
     let kept = protox::compile(["scopegate/store/v1/store.proto"], ["proto"])?;
     tonic_prost_build::configure().build_client(false).build_server(false).compile_fds(kept)?;

@@ -267,15 +267,16 @@ pub struct ServeArgs {
     )]
     pub max_connections: u32,
 
-    /// How many calls may be under way on each core; more are refused at once, so that those
-    /// under way end in time.
+    /// How many calls may be in flight on each core, and half as many of one API key; more are
+    /// refused at once, so that those in flight end in time.
     #[arg(
         long, env = "SCOPEGATE_MAX_IN_FLIGHT", default_value_t = 10_000, value_name = "N",
         value_parser = clap::value_parser!(u32).range(1..)
     )]
     pub max_in_flight: u32,
 
-    /// How many calls a second one key may make, but for checks and the like; as many at once.
+    /// How many calls a second one API key may make, and as many at once. Check, BatchCheck and
+    /// VerifySecret do not count.
     #[arg(
         long, env = "SCOPEGATE_MAX_ADMIN_CALLS_PER_SECOND", default_value_t = 1_000,
         value_name = "N", value_parser = clap::value_parser!(u32).range(1..)
@@ -312,6 +313,15 @@ pub struct ServeArgs {
         value_parser = clap::value_parser!(u32).range(1024..)
     )]
     pub max_message_bytes: u32,
+
+    /// How much memory requests that are read and replies that are sent may hold together, in
+    /// MiB; calls that need more are refused. One API key may hold half of it. By default a
+    /// sixteenth of the memory that the process may use: 32 at least.
+    #[arg(
+        long, env = "SCOPEGATE_CALL_MEMORY_MIB", value_name = "N",
+        value_parser = clap::value_parser!(u32).range(1..)
+    )]
+    pub call_memory_mib: Option<u32>,
 
     /// How long to keep changes in the audit log: a number with `s`, `m`, `h` or `d`, such as
     /// `400d`, or `forever`. A restriction can be undone by RestoreGrants only while its change is

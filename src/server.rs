@@ -6,6 +6,7 @@
 //! Not here: how calls are answered; see `frame`, `core` and `service`.
 
 mod bootstrap;
+mod caller_limits;
 mod calls;
 mod connection;
 mod core;
@@ -15,7 +16,6 @@ mod frame;
 mod health;
 mod metrics;
 mod pace;
-mod quota;
 mod service;
 mod tls;
 mod traces;

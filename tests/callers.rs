@@ -15,12 +15,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use bytes::{Buf, BufMut, Bytes};
+use bytes::Bytes;
+use harness::bytes_codec::BytesCodec;
 use harness::{Client, Presents, Server, owned, refused, scopegate};
 use prost::Message;
 use prost_types::{DescriptorProto, FileDescriptorProto, Timestamp};
 use scopegate::proto::*;
-use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
@@ -207,44 +207,6 @@ async fn wire(server: &Server, key: Option<&str>) -> InterceptedService<Channel,
     InterceptedService::new(channel, Presents(key))
 }
 
-/// Messages as they are.
-#[derive(Clone, Copy, Default)]
-struct Raw;
-
-impl Codec for Raw {
-    type Encode = Bytes;
-    type Decode = Bytes;
-    type Encoder = Self;
-    type Decoder = Self;
-
-    fn encoder(&mut self) -> Self {
-        Self
-    }
-
-    fn decoder(&mut self) -> Self {
-        Self
-    }
-}
-
-impl Encoder for Raw {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn encode(&mut self, item: Bytes, into: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        into.put(item);
-        Ok(())
-    }
-}
-
-impl Decoder for Raw {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn decode(&mut self, from: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
-        Ok(Some(from.copy_to_bytes(from.remaining())))
-    }
-}
-
 /// What a call of whatever kind begins with: an answer, or its error.
 async fn call(
     wire: &InterceptedService<Channel, Presents>,
@@ -256,7 +218,7 @@ async fn call(
     let request = Request::new(tokio_stream::once(request));
     let is_stream = path.contains("/Watch") || path.contains("/Backup");
     let path = path.to_owned().try_into().expect("a path");
-    let mut answers = grpc.streaming(request, path, Raw).await?.into_inner();
+    let mut answers = grpc.streaming(request, path, BytesCodec).await?.into_inner();
     // A stream that has begun is answer enough.
     if is_stream { Ok(()) } else { answers.message().await.map(|_| ()) }
 }
@@ -372,7 +334,7 @@ async fn without_a_good_key_nobody_gets_anywhere() {
         request.metadata_mut().append("authorization", good);
     }
     let path = some.path.clone().try_into().expect("a path");
-    let (code, _) = refused(grpc.unary(request, path, Raw).await.map(|_| ()));
+    let (code, _) = refused(grpc.unary(request, path, BytesCodec).await.map(|_| ()));
     assert_eq!(code, Code::Unauthenticated);
 }
 
@@ -407,7 +369,7 @@ async fn bytes_that_are_no_message_are_malformed_in_every_call() {
         let mut request = Request::new(tokio_stream::once(of.naming("acme")));
         request.metadata_mut().insert("grpc-encoding", "gzip".parse().expect("a value"));
         let path = of.path.clone().try_into().expect("a path");
-        let (code, details) = refused(grpc.streaming(request, path, Raw).await.map(|_| ()));
+        let (code, details) = refused(grpc.streaming(request, path, BytesCodec).await.map(|_| ()));
         assert_eq!(code, Code::Unimplemented, "{}", of.path);
         assert_eq!(details.error_info().expect("it").reason, "COMPRESSED_MESSAGE");
     }
@@ -699,7 +661,7 @@ async fn held(
     );
     let messages = Box::pin(messages);
     let call = tokio::spawn(async move {
-        let answers = grpc.streaming(Request::new(messages), path, Raw).await;
+        let answers = grpc.streaming(Request::new(messages), path, BytesCodec).await;
         answers?.into_inner().message().await.map(drop)
     });
     (send, call)

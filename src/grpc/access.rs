@@ -136,6 +136,26 @@ calls! {
     "/scopegate.v1.BackupService/Backup" proto::BackupRequest: OPERATES of all;
 }
 
+/// Whether a call takes rights away, or can: a caller that revokes a stolen key must not have to
+/// wait for others.
+#[must_use]
+pub fn takes_away(path: &str) -> bool {
+    const VERBS: [&str; 4] = ["Delete", "Revoke", "Restrict", "Update"];
+    let method = path.strip_prefix("/scopegate.v1.").and_then(|path| path.split_once('/'));
+    method.is_some_and(|(_, method)| VERBS.iter().any(|verb| method.starts_with(verb)))
+}
+
+/// Whether a call counts in its key's rate: not those that a service makes with every request.
+#[must_use]
+pub fn is_rated(path: &str) -> bool {
+    const WITH_EVERY_REQUEST: [&str; 3] = [
+        "/scopegate.v1.AuthorizationService/Check",
+        "/scopegate.v1.AuthorizationService/BatchCheck",
+        "/scopegate.v1.DirectoryService/VerifySecret",
+    ];
+    !WITH_EVERY_REQUEST.contains(&path)
+}
+
 /// A request, and who makes it: one that may make it.
 pub struct Asked<R> {
     /// Who asks.
@@ -204,6 +224,36 @@ mod tests {
         let mut table = PATHS.to_vec();
         table.sort_unstable();
         assert_eq!(calls, table);
+    }
+
+    #[test]
+    fn what_can_take_rights_away_is_known_by_its_verb() {
+        let mut all: Vec<_> = PATHS.iter().copied().filter(|path| takes_away(path)).collect();
+        all.sort_unstable();
+        let expected = [
+            "/scopegate.v1.AuthorizationService/RestrictCompanyScopes",
+            "/scopegate.v1.AuthorizationService/RevokeScopes",
+            "/scopegate.v1.DirectoryService/DeleteCompany",
+            "/scopegate.v1.DirectoryService/DeleteConsent",
+            "/scopegate.v1.DirectoryService/DeleteCredential",
+            "/scopegate.v1.DirectoryService/DeleteSecret",
+            "/scopegate.v1.DirectoryService/DeleteUser",
+            "/scopegate.v1.DirectoryService/UpdateCompany",
+            "/scopegate.v1.DirectoryService/UpdateCredential",
+            "/scopegate.v1.KeyService/DeleteKey",
+        ];
+        assert_eq!(all, expected);
+    }
+
+    #[test]
+    fn only_what_services_call_with_every_request_has_no_rate() {
+        let unrated: Vec<_> = PATHS.iter().copied().filter(|path| !is_rated(path)).collect();
+        let expected = [
+            "/scopegate.v1.AuthorizationService/Check",
+            "/scopegate.v1.AuthorizationService/BatchCheck",
+            "/scopegate.v1.DirectoryService/VerifySecret",
+        ];
+        assert_eq!(unrated, expected);
     }
 
     #[test]

@@ -17,10 +17,11 @@ use http::header::{CONTENT_TYPE, HeaderName};
 use http::{HeaderMap, HeaderValue, Method, Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
-use prost::Message;
+use prost::{Message, Name};
 use tonic::Status;
 
-use super::{status, timely};
+use super::{lists, memory, status, timely};
+use crate::measure::memory::{Account, Reservation};
 
 const GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
@@ -102,21 +103,24 @@ fn is_grpc(kind: &HeaderValue) -> bool {
     behind.is_some_and(|behind| matches!(behind.first(), None | Some(b'+' | b';')))
 }
 
-/// Reads a message, has it answered, and writes the answer.
+/// Reads a message of at most `limit` bytes, has it answered, and writes the answer. Long
+/// messages are held in the caller's account.
 pub async fn unary<B, Q, A>(
     deadline: Option<Duration>,
     body: B,
     limit: usize,
+    account: impl Fn() -> Account,
     answer: impl AsyncFnOnce(Q) -> Result<A, Status>,
 ) -> Response<Reply>
 where
     B: Body<Data = Bytes, Error: Into<timely::Error>> + Unpin,
-    Q: Message + Default,
+    Q: Message + Name + Default,
     A: Message,
 {
     let answered = async {
-        let message = read(body, limit).await?;
-        answer(message).await
+        let (message, _held) = read(body, limit, &account).await?;
+        let answer = answer(message).await?;
+        Reply::held(write(&answer), &account)
     };
     let answered = match deadline {
         None => answered.await,
@@ -127,8 +131,8 @@ where
         }
     };
     match answered {
-        Ok(answer) => {
-            let mut response = Response::new(Reply::Message(Some(write(&answer))));
+        Ok(reply) => {
+            let mut response = Response::new(reply);
             response.headers_mut().insert(CONTENT_TYPE, GRPC);
             response
         }
@@ -143,12 +147,17 @@ impl Default for Reply {
     }
 }
 
-/// The one message of a request.
-pub(super) async fn read<B, Q>(mut body: B, limit: usize) -> Result<Q, Status>
+/// The one message of a request, and what it holds if it is long.
+pub(super) async fn read<B, Q>(
+    mut body: B,
+    limit: usize,
+    account: &impl Fn() -> Account,
+) -> Result<(Q, Option<Reservation>), Status>
 where
     B: Body<Data = Bytes, Error: Into<timely::Error>> + Unpin,
-    Q: Message + Default,
+    Q: Message + Name + Default,
 {
+    let mut held: Option<Reservation> = None;
     let mut first = Bytes::new();
     let mut all = BytesMut::new();
     let most = limit.saturating_add(PREFIX);
@@ -168,6 +177,10 @@ where
         if length > most {
             return Err(status::too_long(length - PREFIX, limit));
         }
+        if length > memory::COUNTED_FROM {
+            let held = held.get_or_insert_with(|| account().empty());
+            held.resize(length as u64).map_err(status::no_memory)?;
+        }
         let whole: &[u8] = if all.is_empty() { &first } else { &all };
         if let Some(length) = announced(whole)?
             && length > limit
@@ -183,7 +196,12 @@ where
     if whole.len() != PREFIX + length {
         return Err(status::cut_off());
     }
-    Q::decode(whole.slice(PREFIX..)).map_err(|_| status::not_a_message())
+    let message = whole.slice(PREFIX..);
+    if message.len() >= lists::COUNTED_FROM {
+        lists::count(&Q::full_name(), &message)?;
+    }
+    let message = Q::decode(message).map_err(|_| status::not_a_message())?;
+    Ok((message, held))
 }
 
 /// The length of the message that begins here, if its prefix is complete.
@@ -238,6 +256,7 @@ mod tests {
     use http_body_util::StreamBody;
 
     use super::*;
+    use crate::measure::memory::MemoryBudget;
     use crate::proto::Endpoint;
 
     type Parts = Vec<Result<Frame<Bytes>, std::convert::Infallible>>;
@@ -250,7 +269,9 @@ mod tests {
 
     fn read_now(parts: &[&[u8]], limit: usize) -> Result<Endpoint, tonic::Code> {
         let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
-        runtime.block_on(read(body(parts), limit)).map_err(|status| status.code())
+        let account = || MemoryBudget::new(1 << 20).shared();
+        let read = runtime.block_on(read(body(parts), limit, &account));
+        read.map(|(message, _)| message).map_err(|status| status.code())
     }
 
     #[test]

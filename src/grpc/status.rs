@@ -15,6 +15,7 @@ use super::import::{Ended, Why};
 use crate::authority::ApplyError;
 use crate::authority::audit::{Affected, Impact};
 use crate::authority::refusal::Refusal;
+use crate::measure::memory::Exhausted;
 use crate::policy::catalog::file::CatalogErrors;
 use crate::policy::keyring::Unproven;
 use crate::policy::scope::Scope;
@@ -450,7 +451,9 @@ pub(super) fn too_many_watchers(limit: u64) -> Status {
 
 /// The caller makes more calls a second than it may.
 pub fn too_often(limit: u32) -> Status {
-    let what = format!("of one key are at most {limit} a second, but for checks");
+    let what = format!(
+        "of one API key are at most {limit} a second, beside Check, BatchCheck and VerifySecret"
+    );
     let mut draft = self::limit("calls", &what);
     draft.details.set_retry_info(Some(Duration::from_secs(1)));
     draft.finish()
@@ -489,6 +492,33 @@ pub(super) fn too_slow(time: Duration) -> Status {
 pub fn too_much(limit: usize) -> Status {
     let what = format!("under way on this core are as many as it takes on: {limit}");
     let mut draft = self::limit("calls", &what);
+    draft.details.set_retry_info(Some(Duration::from_secs(1)));
+    draft.finish()
+}
+
+/// One key has as many calls under way as it may have. Nothing of this one was begun.
+pub fn too_many_of_key(limit: usize) -> Status {
+    let what = format!(
+        "of this API key in flight on this core are as many as one key may have: {limit}; wait \
+         for the replies of some"
+    );
+    let mut draft = self::limit("calls", &what);
+    draft.details.set_retry_info(Some(Duration::from_secs(1)));
+    draft.finish()
+}
+
+/// What the call would hold in memory is more than there is for it.
+pub(super) fn no_memory(exhausted: Exhausted) -> Status {
+    let what = match exhausted {
+        Exhausted::All(limit) => format!(
+            "for requests and replies is in use up to its limit of {limit} bytes: call again later"
+        ),
+        Exhausted::Account(limit) => format!(
+            "for requests and replies of this API key is in use up to its limit of {limit} bytes: \
+             wait for the replies of other calls, and read them"
+        ),
+    };
+    let mut draft = self::limit("memory", &what);
     draft.details.set_retry_info(Some(Duration::from_secs(1)));
     draft.finish()
 }

@@ -124,6 +124,28 @@ impl Reservation {
         Ok(())
     }
 
+    /// Holds so many bytes from now on.
+    ///
+    /// # Errors
+    /// There is no room for so many. What was held before is still held.
+    pub fn resize(&mut self, bytes: u64) -> Result<(), Exhausted> {
+        match bytes.checked_sub(self.bytes) {
+            Some(more) => self.grow(more),
+            None => {
+                self.release(self.bytes - bytes);
+                Ok(())
+            }
+        }
+    }
+
+    fn release(&mut self, bytes: u64) {
+        self.account.budget.held.fetch_sub(bytes, Ordering::Relaxed);
+        if let Some(own) = &self.account.own {
+            own.fetch_sub(bytes, Ordering::Relaxed);
+        }
+        self.bytes -= bytes;
+    }
+
     /// How many bytes are held.
     #[must_use]
     pub fn bytes(&self) -> u64 {
@@ -133,10 +155,7 @@ impl Reservation {
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        self.account.budget.held.fetch_sub(self.bytes, Ordering::Relaxed);
-        if let Some(own) = &self.account.own {
-            own.fetch_sub(self.bytes, Ordering::Relaxed);
-        }
+        self.release(self.bytes);
     }
 }
 
@@ -162,6 +181,9 @@ mod tests {
         assert_eq!((budget.held(), budget.refused()), (100, 2));
         drop(first);
         assert_eq!((budget.held(), second.bytes()), (40, 40));
+        assert_eq!((second.resize(5), budget.held()), (Ok(()), 5));
+        assert_eq!(second.resize(101), Err(Exhausted::All(100)));
+        assert_eq!((second.resize(70), budget.held()), (Ok(()), 70));
         drop(second);
         assert_eq!(budget.held(), 0);
     }

@@ -7,6 +7,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::keyring::ApiKey;
+use super::revision::Revision;
 
 /// What a caller is to the platform (D8).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -125,6 +126,15 @@ impl Caller {
             Self::Itself => "scopegate",
             Self::Anonymous => ANONYMOUS,
             Self::Key(key) => key.name.as_str(),
+        }
+    }
+
+    /// The creation revision of its key, which no other key has; none without a key.
+    #[must_use]
+    pub fn key(&self) -> Option<Revision> {
+        match self {
+            Self::Itself | Self::Anonymous => None,
+            Self::Key(key) => Some(key.created_at),
         }
     }
 

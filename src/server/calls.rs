@@ -1,13 +1,16 @@
 //! Calls: how many of each were answered, and how. Each core counts for itself.
 
-use std::sync::Arc;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use http::Response;
 use tonic::Code;
 
 use crate::grpc::access;
 use crate::measure::Count;
+use crate::policy::keyring::MAX_KEYS;
+use crate::policy::revision::Revision;
 
 /// How many codes there are (gRPC's status codes 0 to 16).
 const CODES: usize = 17;
@@ -18,6 +21,8 @@ pub(super) struct Calls {
     answered: Vec<[Count; CODES]>,
     /// How many are under way.
     pub(super) under_way: Arc<AtomicUsize>,
+    /// How many of each key are, by its creation revision.
+    of_keys: Mutex<HashMap<Revision, Arc<AtomicUsize>, foldhash::fast::RandomState>>,
     /// How many calls of health are under way, beside those.
     pub(super) probes: Arc<AtomicUsize>,
     /// How many connections it has.
@@ -28,7 +33,7 @@ impl Default for Calls {
     fn default() -> Self {
         let answered = (0..=access::PATHS.len()).map(|_| Default::default()).collect();
         let (under_way, probes, open) = (Arc::default(), Arc::default(), Arc::default());
-        Self { answered, under_way, probes, open }
+        Self { answered, under_way, of_keys: Mutex::default(), probes, open }
     }
 }
 
@@ -40,6 +45,16 @@ impl Calls {
         if let Some(count) = self.answered.get(path).and_then(|codes| codes.get(code as usize)) {
             count.one();
         }
+    }
+
+    /// One more call under way of this key, and how many there are with it.
+    pub(super) fn one_more_of(&self, key: Revision) -> (Counted, usize) {
+        let mut all = self.of_keys.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.len() >= MAX_KEYS * 2 {
+            // Most of them are of keys that were deleted.
+            all.retain(|_, count| Arc::strong_count(count) > 1);
+        }
+        Counted::one_more(all.entry(key).or_default())
     }
 
     /// How many calls were answered: those of each path and code that were any.

@@ -20,13 +20,13 @@ use tonic::service::Routes;
 use tonic_health::ServingStatus;
 
 use super::Failure;
+use super::caller_limits::CallerLimits;
 use super::calls::Calls;
 use super::connection::Phase;
 use super::core::Core;
 use super::follow::Follow;
 use super::health::Health;
 use super::metrics::{self, Metrics};
-use super::quota::Quota;
 use super::service::Service;
 use super::tls::{Tls, Watch};
 use super::traces::Traces;
@@ -75,7 +75,9 @@ impl Frame {
         };
         let listener = TcpListener::bind(args.listen).await.map_err(cannot)?;
         let address = listener.local_addr().map_err(cannot)?;
-        let memory = MemoryBudget::new(Share::fitting(args.cores).call_memory);
+        let memory = args.call_memory_mib.map(|mib| u64::from(mib) << 20);
+        let memory = memory.unwrap_or_else(|| Share::fitting(args.cores).call_memory);
+        let memory = MemoryBudget::new(memory);
         let doors = Doors::new(decision_log(args)?, memory);
         let (health, health_service) = Health::of(services()).await;
         let limit = usize::try_from(args.max_message_bytes).unwrap_or(usize::MAX);
@@ -105,7 +107,7 @@ impl Frame {
             Retention::Seconds(age) => Some(Duration::from_secs(age.into())),
         };
         let watch = tls.as_ref().map(Tls::watch);
-        let quota = Arc::new(Quota::new(args.max_admin_calls_per_second));
+        let limits = CallerLimits::new(args.max_admin_calls_per_second, Arc::clone(&doors.memory));
         let service = Service {
             doors: doors.clone(),
             routes,
@@ -116,7 +118,7 @@ impl Frame {
             age,
             handshake: Duration::from_secs(args.handshake_timeout.into()),
             request: Duration::from_secs(args.request_timeout.into()),
-            quota,
+            limits: Arc::new(limits),
             calls: Arc::default(),
             follow: Follow::new(traces.clone(), doors.decisions.is_some()).map(Arc::new),
         };

@@ -178,6 +178,13 @@ impl Collector for Metrics {
         page.level("calls_under_way", "Calls under way", None, under_way as u64)?;
         page.level("connections", "Connections open", None, connections as u64)?;
         page.level("watchers", "Streams of changes open", None, self.doors.watchers.read())?;
+        let memory = &self.doors.memory;
+        let what = "Memory held for requests that are read and replies that are sent";
+        page.level("call_memory", what, Some(&Unit::Bytes), memory.held())?;
+        let what = "The limit of call_memory_bytes";
+        page.level("call_memory_limit", what, Some(&Unit::Bytes), memory.limit())?;
+        let what = "Calls refused because they would have held more memory than there is for them";
+        page.count("call_memory_refused", what, memory.refused())?;
         if let Some(end) = self.tls.as_ref().and_then(Tls::not_after) {
             let what = "When the server's certificate ends, in seconds since 1970";
             let end = u64::try_from(end.as_second()).unwrap_or(0);

@@ -15,19 +15,21 @@ use tonic::Status;
 use tonic::service::Routes;
 use tower::ServiceExt;
 
+use super::caller_limits::{self, CallerLimits};
 use super::calls::{Calls, Counted};
 use super::follow::{Follow, Followed, Line};
-use super::quota::Quota;
 use super::tls::Tls;
 use super::traces::{Asked, Trace};
 use crate::grpc::access;
 use crate::grpc::express::{self, Reply};
+use crate::grpc::memory::{self, CountedBody, RequestMemory};
 use crate::grpc::origin::Origin;
 use crate::grpc::peer::Peer;
 use crate::grpc::timely::Timely;
 use crate::grpc::{Doors, status};
+use crate::measure::memory::Account;
 use crate::measure::steps;
-use crate::policy::caller::{Caller, Role};
+use crate::policy::caller::Caller;
 use crate::proto::CheckRequest;
 
 /// The paths that go by the shortest way.
@@ -38,6 +40,10 @@ pub(super) const BATCH_CHECK: &str = "/scopegate.v1.AuthorizationService/BatchCh
 pub(super) const HEALTH: &str = "/grpc.health.v1.Health/";
 /// How many of them may be under way on each core.
 const PROBES: usize = 1_000;
+
+/// How many calls above `--max-in-flight` a core takes on of those by which operators take rights
+/// away.
+const URGENT: usize = 64;
 
 /// The calls whose messages come one after another, for as long as the caller likes.
 const STREAMS: [&str; 2] =
@@ -63,28 +69,53 @@ pub(super) struct Service {
     pub(super) handshake: Duration,
     /// How long a request may take to come as a whole.
     pub(super) request: Duration,
-    /// How many calls a second that are no checks one key may make.
-    pub(super) quota: Arc<Quota>,
+    /// How much of the server one key may take.
+    pub(super) limits: Arc<CallerLimits>,
     /// What is counted on this core.
     pub(super) calls: Arc<Calls>,
     /// Who wants to know of single calls, if anybody does.
     pub(super) follow: Option<Arc<Follow>>,
 }
 
+/// A call that may be made: its caller, and the places in flight that it takes.
+struct Admitted {
+    caller: Caller,
+    _place: Option<Counted>,
+}
+
 impl Service {
     /// Who makes a call, if it may make it at all: before anything of its message is read.
-    fn admit<B>(&self, request: &Request<B>, peer: &Peer) -> Result<Caller, Status> {
+    /// `in_flight` is how many calls there are with it on this core.
+    fn admit<B>(
+        &self,
+        request: &Request<B>,
+        peer: &Peer,
+        in_flight: usize,
+    ) -> Result<Admitted, Status> {
+        let path = request.uri().path();
+        if in_flight > self.in_flight + URGENT {
+            return Err(status::too_much(self.in_flight));
+        }
         let caller = self.doors.caller(request.headers(), peer)?;
-        let roles = access::roles(request.uri().path()).ok_or_else(status::no_such_call)?;
+        let urgent = caller_limits::is_urgent(&caller, path);
+        let more = if urgent { URGENT } else { 0 };
+        if in_flight > self.in_flight + more {
+            return Err(status::too_much(self.in_flight));
+        }
+        let roles = access::roles(path).ok_or_else(status::no_such_call)?;
         if !caller.roles().meets(roles) {
             return Err(status::not_permitted());
         }
-        if let Caller::Key(key) = &caller
-            && !roles.has(Role::Service)
-        {
-            self.quota.count(key, Instant::now()).map_err(status::too_often)?;
+        let Caller::Key(key) = &caller else { return Ok(Admitted { caller, _place: None }) };
+        let (place, in_flight) = self.calls.one_more_of(key.created_at);
+        let most = (self.in_flight + more).div_ceil(2);
+        if in_flight > most {
+            return Err(status::too_many_of_key(most));
         }
-        Ok(caller)
+        if access::is_rated(path) {
+            self.limits.count(key, urgent, Instant::now()).map_err(status::too_often)?;
+        }
+        Ok(Admitted { caller, _place: Some(place) })
     }
 }
 
@@ -100,7 +131,7 @@ pub(super) fn answer(
     enum Call<F> {
         TooMany(usize),
         Refused(Box<Status>),
-        Check(Option<Duration>, Caller, Incoming),
+        Check(Option<Duration>, Admitted, Incoming),
         Other(Pin<Box<F>>),
     }
     let path = request.uri().path();
@@ -110,41 +141,40 @@ pub(super) fn answer(
     let place = access::PATHS.iter().position(|known| *known == path);
     let place = place.unwrap_or(access::PATHS.len());
     // Probes have a count of their own: they take no place from calls, nor calls from them.
-    let (all, most) = match is_health {
-        true => (&service.calls.probes, PROBES),
-        false => (&service.calls.under_way, service.in_flight),
-    };
+    let all = if is_health { &service.calls.probes } else { &service.calls.under_way };
     let (counted, under_way) = Counted::one_more(all);
-    let call = if under_way > most {
-        Call::TooMany(most)
+    let call = if is_health && under_way > PROBES {
+        Call::TooMany(PROBES)
     } else if is_health {
         // Asked for by anybody.
-        let caller = Caller::Anonymous;
-        Call::Other(Box::pin(call(Arc::clone(&service), request, deadline, caller, None)))
+        let admitted = Admitted { caller: Caller::Anonymous, _place: None };
+        Call::Other(Box::pin(call(Arc::clone(&service), request, deadline, admitted, None)))
     } else {
         let followed = service.follow.as_ref().and_then(|follow| follow.look(request.headers()));
-        match (service.admit(&request, peer), deadline) {
+        match (service.admit(&request, peer, under_way), deadline) {
             (Err(status), _) => Call::Refused(Box::new(status)),
-            (Ok(caller), Ok(deadline))
+            (Ok(admitted), Ok(deadline))
                 if path == CHECK && followed.is_none() && express::takes(&request) =>
             {
-                Call::Check(deadline, caller, request.into_body())
+                Call::Check(deadline, admitted, request.into_body())
             }
-            (Ok(caller), deadline) => {
+            (Ok(admitted), deadline) => {
                 let service = Arc::clone(&service);
-                Call::Other(Box::pin(call(service, request, deadline, caller, followed)))
+                Call::Other(Box::pin(call(service, request, deadline, admitted, followed)))
             }
         }
     };
     async move {
         let _counted = counted;
         let response = match call {
-            Call::Check(deadline, caller, body) => {
+            Call::Check(deadline, Admitted { caller, _place }, body) => {
+                let key = caller.key();
+                let account = || service.limits.account(key);
                 let decide = async |check| {
                     service.doors.decide(service.doors.asked_by(caller, check)?, None).await
                 };
                 let body = Timely::new(body, service.request);
-                express::unary(deadline, body, service.limit, decide).await
+                express::unary(deadline, body, service.limit, account, decide).await
             }
             Call::Other(call) => call.await,
             Call::TooMany(most) => status::too_much(most).into_http(),
@@ -160,7 +190,7 @@ async fn call(
     service: Arc<Service>,
     request: Request<Incoming>,
     deadline: Result<Option<Duration>, Status>,
-    caller: Caller,
+    Admitted { caller, _place }: Admitted,
     followed: Option<Followed>,
 ) -> Response<Reply> {
     let deadline = match deadline {
@@ -194,6 +224,8 @@ async fn run(
 ) -> Response<Reply> {
     let doors = &service.doors;
     let path = request.uri().path();
+    let key = caller.key();
+    let account = || service.limits.account(key);
     if path == CHECK && express::takes(&request) {
         let decide = async |check: CheckRequest| {
             let asked = trace.map(|_| Asked::of(&check));
@@ -204,7 +236,7 @@ async fn run(
             Ok(answer)
         };
         let body = Timely::new(request.into_body(), service.request);
-        return express::unary(deadline, body, service.limit, decide).await;
+        return express::unary(deadline, body, service.limit, account, decide).await;
     }
     if path == BATCH_CHECK && express::takes(&request) {
         let decide = async |batch| {
@@ -215,13 +247,13 @@ async fn run(
             Ok(answer)
         };
         let body = Timely::new(request.into_body(), service.request);
-        return express::unary(deadline, body, service.limit, decide).await;
+        return express::unary(deadline, body, service.limit, account, decide).await;
     }
     request.extensions_mut().insert(caller);
     if let Some(origin) = origin {
         request.extensions_mut().insert(origin);
     }
-    run_elsewhere(service, request, deadline).await
+    run_elsewhere(service, request, deadline, account()).await
 }
 
 /// Has the generated services answer.
@@ -229,21 +261,30 @@ async fn run_elsewhere(
     service: &Service,
     request: Request<Incoming>,
     deadline: Option<Duration>,
+    account: Account,
 ) -> Response<Reply> {
     let (routes, time) = (service.routes.clone(), service.request);
     let running = AbortOnDropHandle::new(service.elsewhere.spawn(steps::carried(async move {
+        let memory = RequestMemory::of(&account);
+        let held = memory.clone();
         let request = if STREAMS.iter().any(|path| request.uri().path().starts_with(path)) {
-            request.map(tonic::body::Body::new)
+            request.map(|body| tonic::body::Body::new(CountedBody::stream(body, memory)))
         } else {
-            request.map(|body| tonic::body::Body::new(Timely::new(body, time)))
+            let timely = |body| CountedBody::unary(Timely::new(body, time), memory);
+            request.map(|body| tonic::body::Body::new(timely(body)))
         };
         let answered = routes.oneshot(request);
-        match deadline {
+        let answered = match deadline {
             None => answered.await,
             Some(time) => match tokio::time::timeout(time, answered).await {
                 Ok(answered) => answered,
                 Err(_) => Ok(status::too_late().into_http()),
             },
+        };
+        drop(held);
+        match answered {
+            Ok(response) => Ok(memory::held(response, account).await),
+            Err(never) => Err(never),
         }
     })));
     match running.await {

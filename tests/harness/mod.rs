@@ -1,6 +1,7 @@
 //! Real servers for the tests: a process of the built binary, a port, a directory, clients.
 #![allow(dead_code, reason = "each test binary uses what it needs")]
 
+pub mod bytes_codec;
 pub mod raw;
 
 use std::io::{BufRead, BufReader};

@@ -1,0 +1,57 @@
+//! Codec: how the generated services read messages: prost's way, once the lists of a message were
+//! counted ([`super::lists`]).
+
+use bytes::Buf;
+use prost::{Message, Name};
+use tonic::Status;
+use tonic::codec::{Codec, DecodeBuf, Decoder};
+use tonic_prost::{ProstCodec, ProstDecoder, ProstEncoder};
+
+use super::lists;
+
+/// Writes messages `T` and reads messages `U`.
+#[derive(Debug)]
+pub struct CountingCodec<T, U>(ProstCodec<T, U>);
+
+impl<T, U> Default for CountingCodec<T, U> {
+    fn default() -> Self {
+        Self(ProstCodec::default())
+    }
+}
+
+impl<T, U> Codec for CountingCodec<T, U>
+where
+    T: Message + Send + 'static,
+    U: Message + Name + Default + Send + 'static,
+{
+    type Encode = T;
+    type Decode = U;
+    type Encoder = ProstEncoder<T>;
+    type Decoder = CountingDecoder<U>;
+
+    fn encoder(&mut self) -> Self::Encoder {
+        self.0.encoder()
+    }
+
+    fn decoder(&mut self) -> Self::Decoder {
+        CountingDecoder(self.0.decoder())
+    }
+}
+
+/// Reads messages `U`.
+#[derive(Debug)]
+pub struct CountingDecoder<U>(ProstDecoder<U>);
+
+impl<U: Message + Name + Default> Decoder for CountingDecoder<U> {
+    type Item = U;
+    type Error = Status;
+
+    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<U>, Status> {
+        // Replies are the server's own, and may be long.
+        if U::NAME.ends_with("Request") {
+            // tonic keeps a message in one piece.
+            lists::count(&U::full_name(), buffer.chunk())?;
+        }
+        self.0.decode(buffer)
+    }
+}
