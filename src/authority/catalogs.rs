@@ -208,7 +208,7 @@ impl Authority {
                 }
             }
         };
-        self.facts.read(count).await
+        self.facts.read_for_change(count).await
     }
 }
 

@@ -278,7 +278,9 @@ impl Authority {
         let (catalog, company) = (Arc::clone(&view.catalog), Arc::clone(company));
         let (scopes, seen) = (scopes.to_vec(), Arc::clone(&self.seen));
         self.facts
-            .read(move |store| audit::impact(store, &catalog, &company, &scopes, &seen, now))
+            .read_for_change(move |store| {
+                audit::impact(store, &catalog, &company, &scopes, &seen, now)
+            })
             .await
     }
 }

@@ -7,9 +7,11 @@
 //! keeps for itself; see [`super::front`].
 
 use std::hash::Hash;
+use std::num::NonZeroUsize;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
 use arc_swap::{ArcSwap, Guard};
 use equivalent::Equivalent;
@@ -32,8 +34,11 @@ use crate::policy::secret::Secret;
 use crate::policy::user::User;
 use crate::store::{Fact, FactKey, Listener, Outcome, Store, StoreError};
 
-/// The most scans at once.
-const SCANS: usize = 64;
+/// The fewest and the most scans at once, one for each core between: more would take the time of
+/// the cores from checks.
+const SCANS: RangeInclusive<usize> = 4..=64;
+/// The most reads for changes at once.
+const READS_FOR_CHANGES: usize = 64;
 
 /// The cache as the protocol's shelf. Every path that puts or replaces goes through moka's
 /// per-key computation: its other verbs take another lock.
@@ -147,6 +152,8 @@ pub struct Facts {
     failure: watch::Sender<bool>,
     /// How many reads beside those of facts may go on at once: scans leave threads for checks.
     scans: Semaphore,
+    /// The same for reads that changes need, which do not wait behind lists.
+    reads_for_changes: Semaphore,
 }
 
 impl Facts {
@@ -170,6 +177,8 @@ impl Facts {
         let readers = Readers::start(move |key: &FactKey| {
             shelf.fill(key, || Ok(kept.get(key)?.map(|fact| (fact.revision(), fact))))
         });
+        let scans = thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        let scans = scans.clamp(*SCANS.start(), *SCANS.end());
         Ok(Self {
             admission,
             readers: readers.map_err(|_| StoreError::Unavailable)?,
@@ -182,7 +191,8 @@ impl Facts {
             bell: watch::Sender::new(opened_at),
             failed: AtomicBool::new(false),
             failure: watch::Sender::new(false),
-            scans: Semaphore::new(SCANS),
+            scans: Semaphore::new(scans),
+            reads_for_changes: Semaphore::new(READS_FOR_CHANGES),
         })
     }
 
@@ -411,7 +421,26 @@ impl Facts {
         &self,
         read: impl FnOnce(&dyn Store) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let _turn = self.scans.acquire().await.map_err(|_| StoreError::Unavailable)?;
+        self.read_by(&self.scans, read).await
+    }
+
+    /// The same for a change: it does not wait behind lists.
+    ///
+    /// # Errors
+    /// Those of the read.
+    pub async fn read_for_change<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&dyn Store) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        self.read_by(&self.reads_for_changes, read).await
+    }
+
+    async fn read_by<T: Send + 'static>(
+        &self,
+        places: &Semaphore,
+        read: impl FnOnce(&dyn Store) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let _place = places.acquire().await.map_err(|_| StoreError::Unavailable)?;
         let store = Arc::clone(&self.store);
         let found = tokio::task::spawn_blocking(move || read(&*store));
         let found = steps::step("store scan", found).await.unwrap_or(Err(StoreError::Damaged))?;

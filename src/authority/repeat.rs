@@ -105,7 +105,7 @@ impl Authority {
         // After the view (once).
         let key = key(terms, kind, request);
         let read = move |store: &dyn Store| store.answered(&key);
-        match self.facts.read(read).await? {
+        match self.facts.read_for_change(read).await? {
             None => Ok(Begun::Now(view)),
             Some(Answered { body, .. }) if body != request.body => {
                 Err(Refusal::RequestReused(request.id))

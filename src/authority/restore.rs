@@ -57,7 +57,7 @@ impl Authority {
             let of = id.clone();
             let before = Revision(at.0.saturating_sub(1));
             let read = move |store: &dyn Store| store.changes(Some(&of), before, at, 1);
-            let change = match self.facts.read(read).await {
+            let change = match self.facts.read_for_change(read).await {
                 Err(StoreError::NoLongerKept(_)) => None,
                 found => found?.pop(),
             };
@@ -94,7 +94,7 @@ impl Authority {
             let count = move |store: &dyn Store| {
                 woken_credentials(store, &catalog, &old, &new, &woken, now)
             };
-            let count = self.facts.read(count).await?;
+            let count = self.facts.read_for_change(count).await?;
             // Nobody sleeps there, and nobody will: later grants are not older than that. But the
             // undo of an earlier restriction above these scopes waits for theirs.
             if count == 0 && view.catalog.implying_closure(&edit.added) == edit.added {

@@ -145,6 +145,13 @@ pub fn takes_away(path: &str) -> bool {
     method.is_some_and(|(_, method)| VERBS.iter().any(|verb| method.starts_with(verb)))
 }
 
+/// Whether a call reads a page of the store.
+#[must_use]
+pub fn is_list(path: &str) -> bool {
+    let method = path.strip_prefix("/scopegate.v1.").and_then(|path| path.split_once('/'));
+    method.is_some_and(|(_, method)| method.starts_with("List") && method != "ListEffectiveScopes")
+}
+
 /// Whether a call counts in its key's rate: not those that a service makes with every request.
 #[must_use]
 pub fn is_rated(path: &str) -> bool {

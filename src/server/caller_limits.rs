@@ -11,11 +11,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
 use crate::grpc::access;
 use crate::measure::memory::{Account, MemoryBudget};
 use crate::policy::caller::{Caller, Role};
 use crate::policy::keyring::{ApiKey, MAX_KEYS};
 use crate::policy::revision::Revision;
+
+/// How many lists of one key are read at once.
+const LISTS: usize = 2;
 
 /// The limits, and what each key uses of them.
 pub(super) struct CallerLimits {
@@ -31,18 +36,22 @@ struct Usage {
     /// For the calls that take rights away.
     urgent: TokenBucket,
     memory: Arc<AtomicU64>,
+    lists: Arc<Semaphore>,
 }
 
 impl Usage {
     fn new(now: Instant, calls_per_second: f64) -> Self {
         let full = TokenBucket { tokens: calls_per_second, at: now };
-        Self { calls: full, urgent: full, memory: Arc::default() }
+        let lists = Arc::new(Semaphore::new(LISTS));
+        Self { calls: full, urgent: full, memory: Arc::default(), lists }
     }
 
     /// Whether it says nothing that a new one does not say.
     fn is_unused(&self, now: Instant, most: f64) -> bool {
         let full = |bucket: &TokenBucket| bucket.tokens_at(now, most) >= most;
-        let holds = self.memory.load(Ordering::Relaxed) > 0 || Arc::strong_count(&self.memory) > 1;
+        let holds = self.memory.load(Ordering::Relaxed) > 0
+            || Arc::strong_count(&self.memory) > 1
+            || Arc::strong_count(&self.lists) > 1;
         full(&self.calls) && full(&self.urgent) && !holds
     }
 }
@@ -78,6 +87,18 @@ impl CallerLimits {
         let Some(key) = key else { return self.memory.shared() };
         let own = self.with(key, Instant::now(), |usage| Arc::clone(&usage.memory));
         self.memory.account(own)
+    }
+
+    /// Waits for a turn to read a list, if this call does: each key has its own turns, so that one
+    /// that lists all the time takes none from the others.
+    pub(super) async fn turn_to_list(
+        &self,
+        key: Option<Revision>,
+        path: &str,
+    ) -> Option<OwnedSemaphorePermit> {
+        let key = key.filter(|_| access::is_list(path))?;
+        let turns = self.with(key, Instant::now(), |usage| Arc::clone(&usage.lists));
+        turns.acquire_owned().await.ok()
     }
 
     fn with<T>(&self, key: Revision, now: Instant, work: impl FnOnce(&mut Usage) -> T) -> T {
@@ -169,6 +190,27 @@ mod tests {
         assert!(is_urgent(&Caller::Key(Arc::clone(&operator)), delete));
         assert!(!is_urgent(&Caller::Key(operator), grant));
         assert!(!is_urgent(&Caller::Key(admin), delete));
+    }
+
+    #[tokio::test]
+    async fn a_key_that_lists_all_the_time_keeps_no_other_from_listing() {
+        let limits = CallerLimits::new(1, MemoryBudget::new(100));
+        let list = "/scopegate.v1.DirectoryService/ListCredentials";
+        let turn = async |key| {
+            let turn = limits.turn_to_list(Some(Revision(key)), list);
+            tokio::time::timeout(Duration::ZERO, turn).await.ok().flatten()
+        };
+        let mut held = Vec::new();
+        for _ in 0..LISTS {
+            held.push(turn(1).await.expect("a turn"));
+        }
+        assert!(turn(1).await.is_none(), "it waits");
+        assert!(turn(2).await.is_some(), "another key does not");
+        held.pop();
+        assert!(turn(1).await.is_some());
+        assert!(limits.turn_to_list(None, list).await.is_none(), "without a key there is no turn");
+        let check = "/scopegate.v1.AuthorizationService/Check";
+        assert!(limits.turn_to_list(Some(Revision(1)), check).await.is_none());
     }
 
     #[test]

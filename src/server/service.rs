@@ -27,9 +27,9 @@ use crate::grpc::origin::Origin;
 use crate::grpc::peer::Peer;
 use crate::grpc::timely::Timely;
 use crate::grpc::{Doors, status};
-use crate::measure::memory::Account;
 use crate::measure::steps;
 use crate::policy::caller::Caller;
+use crate::policy::revision::Revision;
 use crate::proto::CheckRequest;
 
 /// The paths that go by the shortest way.
@@ -253,7 +253,7 @@ async fn run(
     if let Some(origin) = origin {
         request.extensions_mut().insert(origin);
     }
-    run_elsewhere(service, request, deadline, account()).await
+    run_elsewhere(service, request, deadline, key).await
 }
 
 /// Has the generated services answer.
@@ -261,9 +261,10 @@ async fn run_elsewhere(
     service: &Service,
     request: Request<Incoming>,
     deadline: Option<Duration>,
-    account: Account,
+    key: Option<Revision>,
 ) -> Response<Reply> {
     let (routes, time) = (service.routes.clone(), service.request);
+    let (limits, account) = (Arc::clone(&service.limits), service.limits.account(key));
     let running = AbortOnDropHandle::new(service.elsewhere.spawn(steps::carried(async move {
         let memory = RequestMemory::of(&account);
         let held = memory.clone();
@@ -273,7 +274,10 @@ async fn run_elsewhere(
             let timely = |body| CountedBody::unary(Timely::new(body, time), memory);
             request.map(|body| tonic::body::Body::new(timely(body)))
         };
-        let answered = routes.oneshot(request);
+        let answered = async {
+            let _turn = limits.turn_to_list(key, request.uri().path()).await;
+            routes.oneshot(request).await
+        };
         let answered = match deadline {
             None => answered.await,
             Some(time) => match tokio::time::timeout(time, answered).await {
