@@ -13,6 +13,7 @@ pub mod credential;
 pub mod decision;
 pub mod id;
 pub mod keyring;
+pub mod narrowing;
 pub mod past;
 pub mod query;
 pub mod reason;

@@ -173,6 +173,32 @@ pub struct Proposal {
     pub remember: Option<Remember>,
 }
 
+impl Step {
+    /// Whether it gives nothing to anybody: what it leaves behind is less than there was.
+    fn takes_away(&self) -> bool {
+        match (&self.before, &self.after) {
+            (Some(_), None) => true,
+            (Some(Fact::Company(before)), Some(Fact::Company(after))) => after.narrows(before),
+            (Some(Fact::Credential(before)), Some(Fact::Credential(after))) => {
+                after.narrows(before)
+            }
+            (Some(Fact::User(before)), Some(Fact::User(after))) => after.narrows(before),
+            (Some(Fact::Consent(before)), Some(Fact::Consent(after))) => after.narrows(before),
+            (Some(Fact::Keyring(before)), Some(Fact::Keyring(after))) => after.narrows(before),
+            _ => false,
+        }
+    }
+}
+
+impl Proposal {
+    /// Whether it gives nothing to anybody. Such a change is accepted on a disk that has no space
+    /// for others: a stolen key can be revoked there.
+    #[must_use]
+    pub fn takes_away(&self) -> bool {
+        !self.steps.is_empty() && self.steps.iter().all(Step::takes_away)
+    }
+}
+
 /// A committed change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Receipt {
@@ -199,8 +225,14 @@ pub enum StoreError {
     /// More changes wait than the engine's queue holds.
     #[error("too many changes wait to be committed")]
     Busy,
+    /// There is too little space left for a change that gives something to somebody.
+    #[error(
+        "the disk is nearly full: until space is freed, only changes that take away are accepted \
+         (revoke, restrict, disable, delete)"
+    )]
+    NearlyFull,
     /// There is too little space left to change anything. What is kept can be read.
-    #[error("the disk is nearly full: nothing is changed until space is freed")]
+    #[error("the disk is full: nothing is changed until space is freed")]
     Full,
     /// The disk failed, or the engine is closed. Nothing more will be acknowledged.
     #[error("the store cannot answer")]

@@ -10,11 +10,12 @@
 mod harness;
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use harness::{Server, refused};
+use harness::{Client, Server, owned, refused};
 use scopegate::proto::*;
 use scopegate::store::sled::SledStore;
 use tonic::Code;
@@ -49,6 +50,38 @@ fn after(way: &str, mount: &str) -> Command {
         command.env_remove(name);
     }
     command
+}
+
+/// A small disk that stays when a server ends: a process holds it, and goes with this value.
+struct Disk {
+    holder: Child,
+    path: PathBuf,
+    _mounted_on: tempfile::TempDir,
+}
+
+impl Disk {
+    fn of(mebibytes: u32) -> Option<Self> {
+        let way = small_disk()?;
+        let dir = tempfile::tempdir().expect("a directory");
+        let mount = format!("mount -t tmpfs -o size={mebibytes}m none {}", dir.path().display());
+        let script = format!("exec {way} sh -c '{mount} && echo mounted && exec sleep 600'");
+        let mut command = Command::new("sh");
+        command.args(["-c", &script]).stdout(Stdio::piped());
+        let mut holder = command.spawn().expect("spawned");
+        let mut said = String::new();
+        let output = holder.stdout.take().expect("piped");
+        BufReader::new(output).read_line(&mut said).expect("said");
+        assert_eq!(said.trim(), "mounted");
+        let path = PathBuf::from(format!("/proc/{}/root{}", holder.id(), dir.path().display()));
+        Some(Self { holder, path, _mounted_on: dir })
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        self.holder.kill().ok();
+        self.holder.wait().ok();
+    }
 }
 
 /// Fills the disk up to so many bytes.
@@ -175,6 +208,270 @@ async fn a_full_disk_refuses_changes_and_checks_go_on() {
     }
     refused(client.credential("acme", "late").await);
     refused(client.credential("acme", "later").await);
+}
+
+/// Expects a change to be refused for want of space, in a sentence that says what still works.
+fn no_space<T: std::fmt::Debug>(answer: Result<T, tonic::Status>) {
+    let status = answer.as_ref().expect_err("no space");
+    assert!(status.message().contains("only changes that take away"), "{status:?}");
+    let (code, details) = refused(answer);
+    assert_eq!(code, Code::ResourceExhausted);
+    assert_eq!(details.error_info().expect("an info").reason, "DISK_FULL");
+}
+
+/// Waits until a change is accepted.
+macro_rules! accepted {
+    ($change:expr) => {{
+        let end = Instant::now() + PATIENCE;
+        loop {
+            match $change.await {
+                Ok(answer) => break answer.into_inner(),
+                Err(status) => assert!(Instant::now() < end, "{status:?}"),
+            }
+        }
+    }};
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_takes_away_is_committed_on_a_full_disk() {
+    let Some(disk) = Disk::of(128) else { return };
+    let store = disk.path.join("store");
+    // A path through another process's root cannot be made canonical.
+    fs::create_dir(&store).expect("made");
+    let bootstrap = |name: &str| {
+        let mut command = harness::scopegate();
+        command.args(["keys", "bootstrap", "--name", name, "--data-dir"]).arg(&store);
+        let output = command.output().expect("ran");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).expect("text").trim().to_owned()
+    };
+    let key = bootstrap("first");
+    let server = Server::with_catalog(&store, "horizonwebref.yaml");
+    let client = &Client::connect_as(&server.url(), Some(&key)).await;
+    let (read, all) = ("read_personal_account", &["read_personal_account", "read_organization"]);
+    let directory = || client.directory.clone();
+    let masked = |path: &str| Some(prost_types::FieldMask { paths: owned(&[path]) });
+    let (acme, ada) = (|| "acme".to_owned(), || "ada".to_owned());
+    let stages = [40_u64 << 20, 16 << 20, 0];
+    let catalog = "{scopes: {read_personal_account: {title: A}, read_organization: {title: B}}, \
+                   roles: {owner: {scopes: {read_personal_account: all}}, member: {scopes: {}}}}";
+    let apply = ApplyCatalogRequest { yaml: catalog.to_owned(), ..Default::default() };
+    client.catalog.clone().apply_catalog(apply).await.expect("applied");
+    client.create_company("acme", None).await;
+    let mut taken = Vec::new();
+    for stage in 0..stages.len() {
+        client.create_company(&format!("gone-{stage}"), None).await;
+        client.create_company(&format!("off-{stage}"), None).await;
+        client.create_company(&format!("less-{stage}"), None).await;
+        for id in ["deleted", "disabled", "ended", "revoked", "replaced", "user"] {
+            client.create_credential("acme", &format!("{id}-{stage}"), all).await;
+        }
+        client.create_credential("acme", &format!("none-{stage}"), &[]).await;
+        for user in ["deleted", "fewer"] {
+            client.put_user("acme", &format!("{user}-{stage}"), &["owner", "member"]).await;
+        }
+        let secret = CreateSecretRequest {
+            company_id: acme(),
+            credential_id: format!("user-{stage}"),
+            ..Default::default()
+        };
+        let secret = directory().create_secret(secret).await.expect("made").into_inner().secret_id;
+        let key = CreateKeyRequest {
+            name: "stolen".to_owned(),
+            roles: vec![Role::Service.into()],
+            ..Default::default()
+        };
+        let key = client.keys.clone().create_key(key).await.expect("made").into_inner();
+        taken.push((secret, key.key.expect("a key").key_id));
+    }
+    client.put_user("acme", "ada", &["owner"]).await;
+    for n in 0..200 {
+        client.put_user("acme", &format!("many-{n}"), &["owner"]).await;
+    }
+    for stage in 0..stages.len() {
+        client.consent("acme", &format!("user-{stage}"), "ada", &[read]).await;
+    }
+    for (stage, left) in stages.into_iter().enumerate() {
+        fill(&disk.path, left);
+        let of = |name: &str| format!("{name}-{stage}");
+        let (secret_id, key_id) = taken[stage].clone();
+        // Nobody is given anything.
+        no_space(
+            directory()
+                .create_credential(CreateCredentialRequest {
+                    company_id: acme(),
+                    credential_id: of("late"),
+                    ..Default::default()
+                })
+                .await,
+        );
+        no_space(
+            client
+                .authorization
+                .clone()
+                .grant_scopes(GrantScopesRequest {
+                    company_id: acme(),
+                    credential_id: of("none"),
+                    scopes: owned(&[read]),
+                    expires_at: None,
+                    ..Default::default()
+                })
+                .await,
+        );
+        // What takes away is done.
+        let key = DeleteKeyRequest { key_id, ..Default::default() };
+        client.keys.clone().delete_key(key).await.expect("a key");
+        let revoked = RevokeScopesRequest {
+            company_id: acme(),
+            credential_id: of("revoked"),
+            scopes: owned(all),
+            request_id: uuid::Uuid::new_v4().to_string(),
+            ..Default::default()
+        };
+        client.authorization.clone().revoke_scopes(revoked).await.expect("scopes");
+        let replaced = ReplaceScopesRequest {
+            company_id: acme(),
+            credential_id: of("replaced"),
+            scopes: owned(&[read]),
+            ..Default::default()
+        };
+        client.authorization.clone().replace_scopes(replaced).await.expect("scopes");
+        let restricted = RestrictCompanyScopesRequest {
+            company_id: of("less"),
+            scopes: owned(&[read]),
+            acknowledge_impact: true,
+            ..Default::default()
+        };
+        client.authorization.clone().restrict_company_scopes(restricted).await.expect("a ceiling");
+        let update = UpdateCredentialRequest {
+            company_id: acme(),
+            credential_id: of("disabled"),
+            enabled: false,
+            update_mask: masked("enabled"),
+            ..Default::default()
+        };
+        directory().update_credential(update.clone()).await.expect("disabled");
+        no_space(
+            directory()
+                .update_credential(UpdateCredentialRequest { enabled: true, ..update.clone() })
+                .await,
+        );
+        no_space(
+            directory()
+                .update_credential(UpdateCredentialRequest {
+                    label: "x".to_owned(),
+                    update_mask: masked("label"),
+                    ..update
+                })
+                .await,
+        );
+        directory()
+            .update_credential(UpdateCredentialRequest {
+                company_id: acme(),
+                credential_id: of("ended"),
+                expires_at: Some(prost_types::Timestamp { seconds: 1, nanos: 0 }),
+                update_mask: masked("expires_at"),
+                ..Default::default()
+            })
+            .await
+            .expect("ended");
+        directory()
+            .update_company(UpdateCompanyRequest {
+                company_id: of("off"),
+                enabled: false,
+                update_mask: masked("enabled"),
+                ..Default::default()
+            })
+            .await
+            .expect("disabled");
+        directory()
+            .delete_secret(DeleteSecretRequest {
+                company_id: acme(),
+                credential_id: of("user"),
+                secret_id,
+                ..Default::default()
+            })
+            .await
+            .expect("a secret");
+        directory()
+            .delete_consent(DeleteConsentRequest {
+                company_id: acme(),
+                credential_id: of("user"),
+                user_id: ada(),
+                ..Default::default()
+            })
+            .await
+            .expect("a consent");
+        directory()
+            .put_user(PutUserRequest {
+                company_id: acme(),
+                user_id: of("fewer"),
+                roles: owned(&["member"]),
+                ..Default::default()
+            })
+            .await
+            .expect("fewer roles");
+        directory()
+            .delete_user(DeleteUserRequest {
+                company_id: acme(),
+                user_id: of("deleted"),
+                ..Default::default()
+            })
+            .await
+            .expect("a user");
+        directory()
+            .delete_credential(DeleteCredentialRequest {
+                company_id: acme(),
+                credential_id: of("deleted"),
+                ..Default::default()
+            })
+            .await
+            .expect("a credential");
+        directory()
+            .delete_company(DeleteCompanyRequest { company_id: of("gone"), ..Default::default() })
+            .await
+            .expect("a company");
+        let reason = |id: &str| {
+            let id = of(id);
+            async move { client.reason("acme", &id, &[read]).await }
+        };
+        assert_eq!(reason("deleted").await, Reason::CredentialUnknown);
+        assert_eq!(reason("disabled").await, Reason::CredentialDisabled);
+        assert_eq!(reason("ended").await, Reason::CredentialExpired);
+        assert_eq!(reason("revoked").await, Reason::ScopeNotGranted);
+        assert_eq!(reason("replaced").await, Reason::Allowed);
+    }
+    // Two hundred more, from what the store alone can write to.
+    for n in 0..200 {
+        let user = DeleteUserRequest {
+            company_id: acme(),
+            user_id: format!("many-{n}"),
+            ..Default::default()
+        };
+        directory().delete_user(user).await.expect("a user");
+    }
+    // A server that was killed there starts again, and so does one that ended; so are the keys.
+    server.kill();
+    let back = bootstrap("back");
+    let server = Server::start(&store, &[]);
+    let client = &Client::connect_as(&server.url(), Some(&back)).await;
+    assert_eq!(client.reason("acme", "replaced-0", &[read]).await, Reason::Allowed);
+    let delete = DeleteCredentialRequest {
+        company_id: acme(),
+        credential_id: "replaced-0".to_owned(),
+        ..Default::default()
+    };
+    client.directory.clone().delete_credential(delete).await.expect("a credential");
+    assert_eq!(server.terminate().code(), Some(0));
+    let server = Server::start(&store, &[]);
+    let client = &Client::connect_as(&server.url(), Some(&back)).await;
+    refused(client.credential("acme", "replaced-0").await);
+    fs::remove_file(disk.path.join("ballast")).expect("removed");
+    accepted!(client.directory.clone().create_credential(CreateCredentialRequest {
+        company_id: acme(),
+        credential_id: "late".to_owned(),
+        ..Default::default()
+    }));
 }
 
 #[test]

@@ -301,8 +301,10 @@ impl From<Refusal> for Draft {
                 draft.details.add_quota_failure_violation("backup", what);
                 draft
             }
-            Refusal::Store(StoreError::Full) => {
-                Draft::new(Code::ResourceExhausted, "DISK_FULL", message).retry()
+            Refusal::Store(StoreError::NearlyFull | StoreError::Full) => {
+                let mut draft = Draft::new(Code::ResourceExhausted, "DISK_FULL", message).retry();
+                draft.details.add_quota_failure_violation("disk", "has too little space left");
+                draft
             }
             Refusal::Store(StoreError::NoLongerKept(gone)) => {
                 Draft::new(Code::OutOfRange, "NO_LONGER_KEPT", message)

@@ -26,7 +26,8 @@ use crate::store::sled::{OpenError, SledStore};
 pub async fn bootstrap(args: &BootstrapArgs) -> Result<(), Failure> {
     let name = Name::parse(args.name.as_str());
     let name = name.map_err(|error| Failure::Config(format!("--name {error}")))?;
-    let store = SledStore::open(&args.data_dir)?;
+    // The way back must be open on a full disk too.
+    let store = SledStore::open(&args.data_dir)?.using_the_reserve();
     let authority = Authority::new(Arc::new(store), 1)
         .map_err(|_| OpenError::Damaged(args.data_dir.display().to_string()))?;
     if args.if_none && authority.asks_for_keys() {

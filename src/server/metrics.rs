@@ -236,6 +236,8 @@ fn authority_page(page: &mut Page<'_>, authority: &Authority) -> fmt::Result {
     page.times("commit_sync_duration", what, &read(&store.syncs))?;
     let what = "What is left of the disk, as of the last batch";
     page.level("disk_free", what, Some(&Unit::Bytes), store.room.read())?;
+    let what = "What the store has reserved for changes that take away, as of the last batch";
+    page.level("disk_reserve", what, Some(&Unit::Bytes), store.reserve.read())?;
     let what = "The last revision that every answer may rest on";
     page.level("published_revision", what, None, authority.published().0)
 }

@@ -17,4 +17,6 @@ pub struct Measures {
     pub syncs: Times,
     /// How much of the disk is left, in bytes, as of the last batch.
     pub room: Level,
+    /// How much of the disk is reserved for changes that take away, in bytes, as of the last batch.
+    pub reserve: Level,
 }

@@ -245,7 +245,20 @@ impl SledStore {
         self
     }
 
+    /// Lets every change use the space that is reserved for those that take away; to be said
+    /// before the writer is started. It is for the way back, when nobody has a key any more.
+    #[must_use]
+    pub fn using_the_reserve(self) -> Self {
+        let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((writer, _)) = &mut *parts {
+            writer.use_the_reserve();
+        }
+        drop(parts);
+        self
+    }
+
     fn read(dir: &Path, page_cache: u64, held: File) -> Result<Self, Trouble> {
+        room::release(dir)?;
         settle(dir)?;
         let db = config(dir, page_cache).open()?;
         let tree: Tree = (*db).clone();
@@ -299,10 +312,12 @@ impl SledStore {
         let mark = time_mark.unwrap_or(Timestamp::UNIX_EPOCH);
         let witness = Witness::take(dir, incarnation, opened_at, mark)?;
         let (send, receive) = mpsc::sync_channel(QUEUE);
-        let room = Room::on(dir)?;
-        let writer = Writer::new(tree.clone(), tally, log, witness, room, opened_at, time_mark)?;
-        let measures = writer.measures();
+        let measures = Arc::<Measures>::default();
         let counted = Arc::clone(&measures);
+        let mut room = Room::on(dir, Arc::clone(&measures))?;
+        // From the start, not only from the first change on.
+        room.look();
+        let writer = Writer::new(tree.clone(), tally, log, witness, room, opened_at, time_mark)?;
         Ok(Self {
             tree,
             incarnation,

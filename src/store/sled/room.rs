@@ -3,49 +3,177 @@
 //! sled does not go on after a write that failed, and neither may anybody else (what the kernel
 //! dropped is gone). So nothing is accepted that could be the write which meets the full disk,
 //! and checks, which write nothing, are answered all the same.
+//!
+//! A change that only takes away (a key, a grant, a secret) must be possible on a full disk too.
+//! For these the store keeps a reserve: blocks that the file system has allocated behind the end
+//! of the log, where the log grows into, and that no other file can take. Where the file system
+//! cannot allocate in advance there is no reserve, and the space that is left to all is counted.
 
 use std::fs::File;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::sync::Arc;
 
-/// With less than this left, no change is accepted. It is for what is written without a change
-/// being accepted: the rest of a batch, what is swept, and above all the pages that sled moves
-/// on its own for up to a quarter of a second at a time.
-pub(super) const RESERVE: u64 = 64 << 20;
-/// With less than this left, nothing at all is written.
-pub(super) const FLOOR: u64 = 8 << 20;
+use rustix::fs::FallocateFlags;
+
+use super::LOG;
+use crate::store::Measures;
+
+/// With less than this left, only changes are accepted that take away. It is for what is written
+/// without a change being accepted: the rest of a batch, what is swept, and above all the pages
+/// that sled moves on its own for up to a quarter of a second at a time.
+pub(super) const LITTLE: u64 = 64 << 20;
+/// With less than this left, the reserve included, no change is accepted.
+pub(super) const NOTHING: u64 = 8 << 20;
+/// How large the reserve is, and from when on it is filled up.
+const RESERVE: u64 = 24 << 20;
+const LOW: u64 = 18 << 20;
+/// With less than this left the reserve is not filled up, and nothing is swept.
+pub(super) const SCARCE: u64 = LITTLE / 2;
 /// How much the log may grow by a byte that is kept: a page is written anew for a few of its
 /// values.
-pub(super) const GROWTH: u64 = 4;
+const GROWTH: u64 = 4;
 
 /// The disk that a store is on.
 pub(super) struct Room {
     dir: File,
-    /// Whether it was said that there is little left.
+    /// The log, to allocate blocks behind its end.
+    log: File,
+    measures: Arc<Measures>,
+    /// Whether every change may use the reserve.
+    for_all: bool,
+    /// Whether there was little left at the last look.
+    little: bool,
+    /// Whether it was said that there is no reserve.
     said: bool,
 }
 
-impl Room {
-    pub(super) fn on(dir: &Path) -> io::Result<Self> {
-        Ok(Self { dir: File::open(dir)?, said: false })
+/// How many bytes there are to write to.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Space {
+    /// Those that a process without privileges can still take.
+    pub(super) free: u64,
+    /// Those that the log alone can grow into.
+    reserve: u64,
+    for_all: bool,
+}
+
+/// Which changes there is no room for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Lack {
+    /// All but those that take away.
+    OfMuch,
+    /// All.
+    OfAnything,
+}
+
+impl Space {
+    /// Whether there is little left.
+    pub(super) fn is_little(self) -> bool {
+        self.free < LITTLE
     }
 
-    /// How many bytes are left, for a process without privileges.
-    pub(super) fn left(&mut self) -> u64 {
-        // A file system that does not say is not taken for a full one.
-        let left = rustix::fs::fstatvfs(&self.dir)
-            .ok()
-            .filter(|disk| disk.f_blocks > 0)
-            .map_or(u64::MAX, |disk| disk.f_bavail.saturating_mul(disk.f_frsize));
-        let little = left < RESERVE;
-        if little != self.said {
-            self.said = little;
+    /// Whether there is room for one more change behind so many bytes, or for which kind there
+    /// is none.
+    pub(super) fn admits(self, bytes: u64, takes_away: impl FnOnce() -> bool) -> Result<(), Lack> {
+        let growth = bytes.saturating_mul(GROWTH);
+        if self.free >= LITTLE.saturating_add(growth) {
+            return Ok(());
+        }
+        if self.free.saturating_add(self.reserve) < NOTHING.saturating_add(growth) {
+            return Err(Lack::OfAnything);
+        }
+        if self.for_all || takes_away() { Ok(()) } else { Err(Lack::OfMuch) }
+    }
+}
+
+impl Room {
+    pub(super) fn on(dir: &Path, measures: Arc<Measures>) -> io::Result<Self> {
+        let log = File::options().write(true).open(dir.join(LOG))?;
+        let (for_all, little, said) = (false, false, false);
+        Ok(Self { dir: File::open(dir)?, log, measures, for_all, little, said })
+    }
+
+    /// Where it tells what is left.
+    pub(super) fn measures(&self) -> Arc<Measures> {
+        Arc::clone(&self.measures)
+    }
+
+    /// Lets every change use the reserve.
+    pub(super) fn use_the_reserve(&mut self) {
+        self.for_all = true;
+    }
+
+    /// How much is left. Fills up the reserve if it can.
+    pub(super) fn look(&mut self) -> Space {
+        let mut free = free(&self.dir);
+        let mut reserve = reserve_of(&self.log);
+        if reserve < LOW && free >= SCARCE.saturating_add(RESERVE - reserve) {
+            self.fill_up();
+            (free, reserve) = (self::free(&self.dir), reserve_of(&self.log));
+        }
+        self.measures.room.set(free);
+        self.measures.reserve.set(reserve);
+        let little = free < LITTLE;
+        if little != self.little {
+            self.little = little;
             if little {
-                tracing::error!(left, "the disk is nearly full: no change is accepted");
+                tracing::error!(
+                    left = free,
+                    reserve,
+                    "the disk is nearly full: only changes that take away are accepted"
+                );
             } else {
-                tracing::info!(left, "the disk has space again: changes are accepted");
+                tracing::info!(left = free, "the disk has space again: changes are accepted");
             }
         }
-        left
+        Space { free, reserve, for_all: self.for_all }
     }
+
+    fn fill_up(&mut self) {
+        let allocated = self.log.metadata().and_then(|log| {
+            // Behind the end, which stays where it is: sled goes by it.
+            let flags = FallocateFlags::KEEP_SIZE;
+            Ok(rustix::fs::fallocate(&self.log, flags, log.len(), RESERVE)?)
+        });
+        if let Err(error) = allocated
+            && !self.said
+        {
+            self.said = true;
+            tracing::warn!(
+                %error,
+                "no space can be reserved for the log, so a disk that others fill leaves none to \
+                 revoke, disable or delete anything"
+            );
+        }
+    }
+}
+
+/// Gives the reserve back to all where there is little left, so that a store can be opened: that
+/// writes a file beside the log.
+pub(super) fn release(dir: &Path) -> io::Result<()> {
+    let path = dir.join(LOG);
+    if free(&File::open(dir)?) >= LITTLE || !path.exists() {
+        return Ok(());
+    }
+    let log = File::options().write(true).open(path)?;
+    // To the length that it has: only what is allocated behind its end is cut off.
+    log.set_len(log.metadata()?.len())
+}
+
+/// How many bytes a process without privileges can take.
+fn free(dir: &File) -> u64 {
+    // A file system that does not say is not taken for a full one.
+    rustix::fs::fstatvfs(dir)
+        .ok()
+        .filter(|disk| disk.f_blocks > 0)
+        .map_or(u64::MAX, |disk| disk.f_bavail.saturating_mul(disk.f_frsize))
+}
+
+/// How many bytes are allocated behind the end of the log.
+fn reserve_of(log: &File) -> u64 {
+    /// What a block is in `st_blocks`, whatever the file system's are.
+    const BLOCK: u64 = 512;
+    log.metadata().map_or(0, |log| log.blocks().saturating_mul(BLOCK).saturating_sub(log.len()))
 }

@@ -28,7 +28,7 @@ use crate::store::{
 
 use super::backup::{State, Tap, Taps, Which};
 use super::gather::Gather;
-use super::room::{self, Room};
+use super::room::{Lack, Room, SCARCE, Space};
 use super::sweep::Sweep;
 use super::tally::{Entries, Tally};
 use super::witness::Witness;
@@ -115,6 +115,7 @@ impl Writer {
     ) -> Result<Self, Trouble> {
         let sweep = Sweep::of(&tree)?;
         let time = time.unwrap_or(Timestamp::UNIX_EPOCH);
+        let measures = room.measures();
         let (seen, taps, gather, mark) =
             (VecDeque::new(), Taps::default(), Gather::default(), time);
         Ok(Self {
@@ -123,7 +124,7 @@ impl Writer {
             log,
             witness,
             room,
-            measures: Arc::default(),
+            measures,
             head,
             time,
             mark,
@@ -135,9 +136,9 @@ impl Writer {
         })
     }
 
-    /// What it tells of its work.
-    pub(super) fn measures(&self) -> Arc<Measures> {
-        Arc::clone(&self.measures)
+    /// Lets every change use the space that is reserved for those that take away.
+    pub(super) fn use_the_reserve(&mut self) {
+        self.room.use_the_reserve();
     }
 
     /// Changes older than this are no longer kept.
@@ -196,30 +197,27 @@ impl Writer {
         let mut answers = Vec::with_capacity(orders.len());
         let mut ended = Vec::new();
         let start = Instant::now();
-        let left = self.room.left();
-        self.measures.room.set(left);
+        let space = self.room.look();
         for order in orders {
             self.measures.waiting.down();
             match order {
-                Order::MarkTime(time) if left < room::FLOOR => self.note_time(time),
+                Order::MarkTime(time) if space.is_little() => {
+                    self.note_time(time);
+                    draft.mark = draft.mark.max(self.mark);
+                }
                 Order::MarkTime(time) => draft.mark = draft.mark.max(time),
                 // Not worth the room that is left.
-                Order::Seen(_) if left < room::RESERVE => {}
+                Order::Seen(_) if space.is_little() => {}
                 Order::Seen(seen) => self.seen.extend(seen),
                 Order::Backup(tap) => self.taps.add(tap),
                 Order::EndBackup(which) => ended.push(which),
                 Order::Commit(proposal, answer) => {
-                    let needed = draft.bytes.saturating_mul(room::GROWTH) + room::RESERVE;
-                    let receipt = if left < needed {
-                        Err(CommitError::Store(StoreError::Full))
-                    } else {
-                        self.add(&mut draft, *proposal)
-                    };
+                    let receipt = self.add_if_room(&mut draft, *proposal, space);
                     answers.push((answer, receipt));
                 }
             }
         }
-        if left < room::RESERVE {
+        if space.is_little() {
             // Nor are those that waited from before.
             self.seen.clear();
         }
@@ -283,6 +281,20 @@ impl Writer {
         let noted = self.witness.note(self.head, self.mark).and_then(|()| self.witness.sync());
         if let Err(error) = noted {
             tracing::warn!(%error, "the time could not be kept");
+        }
+    }
+
+    /// Adds a proposal to the draft, if the disk has room for it and what it rests on stands.
+    fn add_if_room(
+        &self,
+        draft: &mut Draft,
+        proposal: Proposal,
+        space: Space,
+    ) -> Result<Receipt, CommitError> {
+        match space.admits(draft.bytes, || proposal.takes_away()) {
+            Ok(()) => self.add(draft, proposal),
+            Err(Lack::OfMuch) => Err(StoreError::NearlyFull.into()),
+            Err(Lack::OfAnything) => Err(StoreError::Full.into()),
         }
     }
 
@@ -364,7 +376,7 @@ impl Writer {
     fn sweep(&mut self) -> bool {
         self.unswept = 0;
         // To remove is to write, too.
-        if self.room.left() < room::RESERVE / 2 {
+        if self.room.look().free < SCARCE {
             return false;
         }
         // What is kept for a time is kept for all of it: the mark is ahead of the time.
@@ -457,6 +469,7 @@ impl Draft {
         if let Some(old) = before {
             for (scope, _) in old.grants.iter() {
                 if !after.is_some_and(|new| new.grants.contains(scope)) {
+                    self.bytes += ENTRY;
                     self.batch.remove(key::holder(old.company, scope, &old.id));
                 }
             }

@@ -1,0 +1,134 @@
+//! Narrowing: whether a change of a fact only takes away.
+//!
+//! Such a change gives no scope, role, key or time to anybody, so it is accepted where others are
+//! refused for want of disk space. What is not listed here does not count as one.
+
+use jiff::Timestamp;
+
+use super::company::Company;
+use super::consent::Consent;
+use super::credential::{Credential, Grant};
+use super::keyring::Keyring;
+use super::scope::ScopeMap;
+use super::user::User;
+
+/// Whether the second time is no later than the first; none is the latest.
+fn no_later(before: Option<Timestamp>, after: Option<Timestamp>) -> bool {
+    match (before, after) {
+        (None, _) => true,
+        (Some(_), None) => false,
+        (Some(before), Some(after)) => after <= before,
+    }
+}
+
+/// Whether each scope of the second map is in the first, with a value that is no wider.
+fn within<V>(before: &ScopeMap<V>, after: &ScopeMap<V>, no_wider: impl Fn(&V, &V) -> bool) -> bool {
+    after.iter().all(|(scope, value)| before.get(scope).is_some_and(|was| no_wider(was, value)))
+}
+
+impl Company {
+    /// Whether this is `before` with less: scopes, or whether it is enabled.
+    #[must_use]
+    pub fn narrows(&self, before: &Self) -> bool {
+        self.display_name == before.display_name
+            && self.created_at == before.created_at
+            && self.enabled <= before.enabled
+            && within(&before.ceiling, &self.ceiling, |was, is| was == is)
+            && within(&before.restored, &self.restored, |was, is| {
+                is.iter().all(|window| was.contains(window))
+            })
+    }
+}
+
+impl Credential {
+    /// Whether this is `before` with less: grants, secrets, time, or whether it is enabled.
+    #[must_use]
+    pub fn narrows(&self, before: &Self) -> bool {
+        let no_wider = |was: &Grant, is: &Grant| {
+            was.granted_at == is.granted_at && no_later(was.expires_at, is.expires_at)
+        };
+        self.label == before.label
+            && self.created_at == before.created_at
+            && self.enabled <= before.enabled
+            && no_later(before.expires_at, self.expires_at)
+            && within(&before.grants, &self.grants, no_wider)
+            && self.secrets.iter().all(|secret| before.secrets.contains(secret))
+    }
+}
+
+impl User {
+    /// Whether this is `before` with fewer roles.
+    #[must_use]
+    pub fn narrows(&self, before: &Self) -> bool {
+        self.created_at == before.created_at
+            && self.roles.iter().all(|role| before.roles.contains(role))
+    }
+}
+
+impl Consent {
+    /// Whether this is `before` with fewer scopes.
+    #[must_use]
+    pub fn narrows(&self, before: &Self) -> bool {
+        self.of == before.of && within(&before.scopes, &self.scopes, |(), ()| true)
+    }
+}
+
+impl Keyring {
+    /// Whether this is `before` with fewer keys.
+    #[must_use]
+    pub fn narrows(&self, before: &Self) -> bool {
+        self.after(None).all(|key| before.get(key.id.as_str()) == Some(key))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::id::{CredentialId, Name};
+    use crate::policy::revision::Revision;
+    use crate::policy::scope::ScopeId;
+
+    fn second(second: i64) -> Option<Timestamp> {
+        Timestamp::from_second(second).ok()
+    }
+
+    #[test]
+    fn a_credential_with_less_narrows_and_one_with_anything_more_does_not() {
+        let grant = |at, expires_at| Grant { granted_at: Revision(at), expires_at };
+        let grants = |all: &[(u32, Grant)]| all.iter().map(|(s, g)| (ScopeId(*s), *g)).collect();
+        let name = |name: &str| Name::parse(name).expect("a name");
+        let before = Credential {
+            id: CredentialId::parse("app").expect("an id"),
+            company: Revision(1),
+            label: "App".to_owned(),
+            enabled: true,
+            expires_at: second(100),
+            grants: grants(&[(1, grant(3, None)), (2, grant(3, second(50)))]),
+            secrets: vec![name("a"), name("b")],
+            created_at: Revision(2),
+            revision: Revision(3),
+            create_time: Timestamp::UNIX_EPOCH,
+            update_time: Timestamp::UNIX_EPOCH,
+        };
+        let with = |edit: &dyn Fn(&mut Credential)| {
+            let mut after = before.clone();
+            edit(&mut after);
+            after.narrows(&before)
+        };
+        assert!(with(&|c| c.enabled = false));
+        assert!(with(&|c| c.expires_at = second(99)));
+        assert!(with(&|c| c.grants = grants(&[(1, grant(3, None))])));
+        assert!(with(&|c| c.grants = grants(&[(1, grant(3, second(1)))])));
+        assert!(with(&|c| c.secrets = vec![name("b")]));
+        assert!(!with(&|c| c.label = "B".to_owned()));
+        assert!(!with(&|c| c.expires_at = None));
+        assert!(!with(&|c| c.expires_at = second(101)));
+        assert!(!with(&|c| c.grants = grants(&[(3, grant(3, None))])));
+        assert!(!with(&|c| c.grants = grants(&[(1, grant(4, None))])));
+        assert!(!with(&|c| c.grants = grants(&[(2, grant(3, None))])));
+        assert!(!with(&|c| c.secrets = vec![name("c")]));
+        let disabled = Credential { enabled: false, ..before.clone() };
+        assert!(!before.narrows(&disabled));
+        assert!(!Credential { created_at: Revision(9), ..before.clone() }.narrows(&before));
+    }
+}
