@@ -181,6 +181,33 @@ fn a_proposal_stands_only_on_what_it_read(open: &dyn Fn(&Path) -> Arc<dyn Store>
     assert_eq!(done.count(), 1);
 }
 
+fn a_full_queue_still_takes_what_takes_away(open: &dyn Fn(&Path) -> Arc<dyn Store>) {
+    let dir = tempfile::tempdir().expect("a directory");
+    let catalog = catalog(1);
+    // Without a writer nothing leaves the queue.
+    let store = open(dir.path());
+    let before = company("acme", &catalog);
+    let disabled = Company { enabled: false, ..before.clone() };
+    let fact = |company: &Company| Fact::Company(Arc::new(company.clone()));
+    let queue = |step| {
+        let change = change(ChangeKind::UpdateCompany, "acme");
+        let proposal = Proposal { rests_on: vec![], steps: vec![step], change, remember: None };
+        store.commit(proposal).map(drop)
+    };
+    let mut queued = 0;
+    while queue(put(None, fact(&before))).is_ok() {
+        queued += 1;
+        assert!(queued < 100_000, "there is no end");
+    }
+    assert_eq!(queue(put(None, fact(&before))), Err(StoreError::Busy));
+    queue(put(Some(fact(&before)), fact(&disabled))).expect("it takes away");
+    let delete =
+        Step { key: FactKey::Company(id("acme")), before: Some(fact(&before)), after: None };
+    queue(delete).expect("it takes away");
+    assert_eq!(queue(put(None, fact(&before))), Err(StoreError::Busy));
+    assert_eq!(queue(put(Some(fact(&disabled)), fact(&before))), Err(StoreError::Busy));
+}
+
 fn revisions_and_times_only_go_forward(open: &dyn Fn(&Path) -> Arc<dyn Store>) {
     let dir = tempfile::tempdir().expect("a directory");
     let catalog = catalog(1);
@@ -507,6 +534,7 @@ macro_rules! suite {
             use super::*;
             suite! { @ $open,
                 what_is_committed_is_read_back_also_by_the_next_process
+                a_full_queue_still_takes_what_takes_away
                 a_proposal_stands_only_on_what_it_read
                 revisions_and_times_only_go_forward
                 holders_and_impact_follow_every_change_of_credentials

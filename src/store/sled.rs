@@ -67,6 +67,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const PAUSE: Duration = Duration::from_millis(20);
 /// How many changes may wait for the writer.
 const QUEUE: usize = 4096;
+/// How many more of those that take away: they do not have to wait until others make room.
+const URGENT: usize = 256;
 
 /// Why a store cannot be opened, in a sentence that says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -311,7 +313,7 @@ impl SledStore {
         }
         let mark = time_mark.unwrap_or(Timestamp::UNIX_EPOCH);
         let witness = Witness::take(dir, incarnation, opened_at, mark)?;
-        let (send, receive) = mpsc::sync_channel(QUEUE);
+        let (send, receive) = mpsc::sync_channel(QUEUE + URGENT);
         let measures = Arc::<Measures>::default();
         let counted = Arc::clone(&measures);
         let mut room = Room::on(dir, Arc::clone(&measures))?;
@@ -532,6 +534,10 @@ impl Store for SledStore {
 
     fn commit(&self, proposal: Proposal) -> Result<Ticket, StoreError> {
         let (answer, ticket) = oneshot::channel();
+        // What comes at this moment may go a little above; the channel has the last word.
+        if self.measures.waiting.read() >= QUEUE as u64 && !proposal.takes_away() {
+            return Err(StoreError::Busy);
+        }
         self.orders.queue(Order::Commit(Box::new(proposal), answer))?;
         Ok(ticket)
     }
