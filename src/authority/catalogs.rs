@@ -65,12 +65,12 @@ impl Authority {
             };
             let (current, text) = (Arc::clone(&view.catalog), yaml.to_owned());
             // A large file takes its time, and not that of the checks.
-            let parsed = tokio::task::spawn_blocking(move || {
+            let parsed = self.facts.parse(move || {
                 let next = current.succeed(&text)?;
                 let difference = next.difference(&current);
                 Ok::<_, CatalogErrors>((next, difference))
             });
-            let (next, difference) = parsed.await.map_err(|_| StoreError::Unavailable)??;
+            let (next, difference) = parsed.await??;
             let exists = view.catalog.revision > Revision::ZERO;
             self.check_etag(terms, exists.then_some(view.catalog.revision))?;
             let (companies, credentials) = self.losers(&view, &difference).await?;

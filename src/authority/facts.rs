@@ -151,9 +151,11 @@ pub struct Facts {
     failed: AtomicBool,
     failure: watch::Sender<bool>,
     /// How many reads beside those of facts may go on at once: scans leave threads for checks.
-    scans: Semaphore,
+    scans: Arc<Semaphore>,
     /// The same for reads that changes need, which do not wait behind lists.
-    reads_for_changes: Semaphore,
+    reads_for_changes: Arc<Semaphore>,
+    /// A catalog is parsed at a time: a large one takes much memory.
+    parses: Arc<Semaphore>,
 }
 
 impl Facts {
@@ -191,8 +193,9 @@ impl Facts {
             bell: watch::Sender::new(opened_at),
             failed: AtomicBool::new(false),
             failure: watch::Sender::new(false),
-            scans: Semaphore::new(scans),
-            reads_for_changes: Semaphore::new(READS_FOR_CHANGES),
+            scans: Arc::new(Semaphore::new(scans)),
+            reads_for_changes: Arc::new(Semaphore::new(READS_FOR_CHANGES)),
+            parses: Arc::new(Semaphore::new(1)),
         })
     }
 
@@ -437,16 +440,41 @@ impl Facts {
 
     async fn read_by<T: Send + 'static>(
         &self,
-        places: &Semaphore,
+        places: &Arc<Semaphore>,
         read: impl FnOnce(&dyn Store) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let _place = places.acquire().await.map_err(|_| StoreError::Unavailable)?;
         let store = Arc::clone(&self.store);
-        let found = tokio::task::spawn_blocking(move || read(&*store));
+        let found = in_place(places, move || read(&*store));
         let found = steps::step("store scan", found).await.unwrap_or(Err(StoreError::Damaged))?;
         self.reached(self.admission.seen_up_to()).await?;
         Ok(found)
     }
+
+    /// Runs the parsing of a catalog, on a thread of its own and one at a time.
+    ///
+    /// # Errors
+    /// It panicked.
+    pub async fn parse<T: Send + 'static>(
+        &self,
+        parse: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, StoreError> {
+        in_place(&self.parses, parse).await.ok_or(StoreError::Unavailable)
+    }
+}
+
+/// Runs work on a thread that may wait, in one of these places. The place is taken until the work
+/// is done, also when nothing waits for it any more: a caller that cancels and calls again gets
+/// no second one. None if the work panicked.
+async fn in_place<T: Send + 'static>(
+    places: &Arc<Semaphore>,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Option<T> {
+    let place = Arc::clone(places).acquire_owned().await.ok()?;
+    let work = move || {
+        let _place = place;
+        work()
+    };
+    tokio::task::spawn_blocking(work).await.ok()
 }
 
 impl Listener for Facts {
@@ -561,5 +589,36 @@ mod tests {
             assert_eq!(front.find(&marks, at, 5, &number), Some(number));
         }
         assert_eq!(front.find(&marks, at, 5, &3), None);
+    }
+}
+
+#[cfg(test)]
+mod places {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn work_that_nothing_waits_for_any_more_keeps_its_place() {
+        let places = Arc::new(Semaphore::new(1));
+        let (begun, has_begun) = mpsc::channel();
+        let (end, ended) = mpsc::channel::<()>();
+        let work = tokio::spawn({
+            let places = Arc::clone(&places);
+            async move {
+                let work = move || {
+                    begun.send(()).ok();
+                    ended.recv().ok();
+                };
+                in_place(&places, work).await
+            }
+        });
+        let begun = tokio::task::spawn_blocking(move || has_begun.recv());
+        begun.await.expect("no panic").expect("begun");
+        work.abort();
+        assert!(work.await.is_err(), "cancelled");
+        assert_eq!(places.available_permits(), 0);
+        end.send(()).expect("it still runs");
+        assert_eq!(in_place(&places, || 7).await, Some(7));
     }
 }
