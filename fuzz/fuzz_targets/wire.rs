@@ -31,6 +31,10 @@ fuzz_target!(|bytes: &[u8]| {
         _ => None,
     };
     assert_eq!(read.ok(), expected);
+    // No list of a message that was counted is longer than its limit.
+    if let Ok(checks) = fuzz::batch_counted(wire) {
+        assert!(wire.len() < 1024 || checks <= 1000, "{checks}");
+    }
     let Ok(value) = HeaderValue::from_bytes(wire) else { return };
     let mut headers = HeaderMap::new();
     headers.insert(HeaderName::from_static("grpc-timeout"), value.clone());

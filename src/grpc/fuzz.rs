@@ -15,7 +15,8 @@ use tonic::Status;
 
 use super::access::{Asked, Concerns};
 use super::page::{self, List};
-use super::{express, parse};
+use super::{express, lists, parse};
+use crate::measure::memory::MemoryBudget;
 use crate::policy::caller::Caller;
 use crate::policy::query::Query;
 use crate::proto;
@@ -133,14 +134,25 @@ pub fn place(
 pub fn express(pieces: Vec<Bytes>, limit: usize) -> Result<proto::CheckRequest, Status> {
     let frames = pieces.into_iter().map(|piece| Ok::<_, Infallible>(Frame::data(piece)));
     let body = StreamBody::new(tokio_stream::iter(frames));
-    let mut read = pin!(express::read(body, limit));
+    let memory = MemoryBudget::new(limit as u64 * 2 + 1024);
+    let account = || memory.shared();
+    let mut read = pin!(express::read(body, limit, &account));
     let mut context = Context::from_waker(Waker::noop());
     // All pieces are there: a stream that gives others a turn goes on when it is asked again.
     loop {
-        if let Poll::Ready(message) = read.as_mut().poll(&mut context) {
-            return message;
+        if let Poll::Ready(read) = read.as_mut().poll(&mut context) {
+            return read.map(|(message, _)| message);
         }
     }
+}
+
+/// Counts the lists of a batch of checks, and says how many checks it has if they are few enough.
+///
+/// # Errors
+/// A list is too long.
+pub fn batch_counted(bytes: &[u8]) -> Result<usize, Status> {
+    lists::count("scopegate.v1.BatchCheckRequest", bytes)?;
+    Ok(proto::BatchCheckRequest::decode(bytes).map_or(0, |batch| batch.checks.len()))
 }
 
 /// The key that these headers present.
