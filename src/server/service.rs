@@ -15,8 +15,11 @@ use tonic::Status;
 use tonic::service::Routes;
 use tower::ServiceExt;
 
+use super::activity::{Activity, Limits};
 use super::calls::{Calls, Counted};
 use super::follow::{Follow, Followed, Line};
+use super::incidents::Incidents;
+use super::interruption::Interruptible;
 use super::quota::Quota;
 use super::tls::Tls;
 use super::traces::{Asked, Trace};
@@ -58,7 +61,9 @@ pub(super) struct Service {
     /// The most calls under way on a core.
     pub(super) in_flight: usize,
     /// How long a connection lives.
-    pub(super) age: Option<Duration>,
+    pub(super) limits: Limits,
+    /// What is counted of connections.
+    pub(super) incidents: Arc<Incidents>,
     /// How long a peer may take for a handshake, or for a frame that it has begun.
     pub(super) handshake: Duration,
     /// How long a request may take to come as a whole.
@@ -95,6 +100,7 @@ impl Service {
 pub(super) fn answer(
     service: Arc<Service>,
     peer: &Peer,
+    activity: &Arc<Activity>,
     request: Request<Incoming>,
 ) -> impl Future<Output = Result<Response<Reply>, Infallible>> + use<> {
     enum Call<F> {
@@ -115,11 +121,15 @@ pub(super) fn answer(
         false => (&service.calls.under_way, service.in_flight),
     };
     let (counted, under_way) = Counted::one_more(all);
+    let interruptible = Interruptible::new(activity, path);
+    let mut open = None;
     let call = if under_way > most {
         Call::TooMany(most)
     } else if is_health {
         // Asked for by anybody.
         let caller = Caller::Anonymous;
+        activity.probe();
+        open = Some(activity.open());
         Call::Other(Box::pin(call(Arc::clone(&service), request, deadline, caller, None)))
     } else {
         let followed = service.follow.as_ref().and_then(|follow| follow.look(request.headers()));
@@ -128,9 +138,12 @@ pub(super) fn answer(
             (Ok(caller), Ok(deadline))
                 if path == CHECK && followed.is_none() && express::takes(&request) =>
             {
+                activity.accept();
                 Call::Check(deadline, caller, request.into_body())
             }
             (Ok(caller), deadline) => {
+                activity.accept();
+                open = Some(activity.open());
                 let service = Arc::clone(&service);
                 Call::Other(Box::pin(call(service, request, deadline, caller, followed)))
             }
@@ -144,14 +157,19 @@ pub(super) fn answer(
                     service.doors.decide(service.doors.asked_by(caller, check)?, None).await
                 };
                 let body = Timely::new(body, service.request);
-                express::unary(deadline, body, service.limit, decide).await
+                interruptible.answer(express::unary(deadline, body, service.limit, decide)).await
             }
-            Call::Other(call) => call.await,
+            Call::Other(call) => interruptible.answer(call).await,
             Call::TooMany(most) => status::too_much(most).into_http(),
             Call::Refused(status) => status.into_http(),
         };
         service.calls.answered(place, &response);
-        Ok(response)
+        Ok(match open {
+            // A stream is open until its last word. The others are whole messages.
+            Some(open) if response.body().is_stream() => response
+                .map(|body| Reply::Other(tonic::body::Body::new(interruptible.body(body, open)))),
+            _ => response,
+        })
     }
 }
 
