@@ -260,7 +260,9 @@ pub struct ServeArgs {
     #[arg(long, env = "SCOPEGATE_CORES", default_value_t = every_core(), value_name = "N")]
     pub cores: NonZeroUsize,
 
-    /// How many connections may be open; more are closed at once.
+    /// How many connections may be open; more are closed at once, but for a few (up to eight)
+    /// from loopback addresses: probes and the commands on this machine. Lowered to what the limit of open files
+    /// allows (`ulimit -Hn`).
     #[arg(
         long, env = "SCOPEGATE_MAX_CONNECTIONS", default_value_t = 20_000, value_name = "N",
         value_parser = clap::value_parser!(u32).range(1..)
@@ -290,6 +292,30 @@ pub struct ServeArgs {
         value_name = "DURATION", value_parser = retention
     )]
     pub max_connection_age: Retention,
+
+    /// How long calls may stay open after their connection was asked to end. Then they end with
+    /// UNAVAILABLE, and the connection is closed.
+    #[arg(
+        long, env = "SCOPEGATE_MAX_CONNECTION_AGE_GRACE", default_value = "30s",
+        value_name = "DURATION", value_parser = duration
+    )]
+    pub max_connection_age_grace: u32,
+
+    /// After how long without an open call a connection is asked to end. Clients connect again at
+    /// their next call. One on which only health is asked for lives no longer than this.
+    #[arg(
+        long, env = "SCOPEGATE_IDLE_TIMEOUT", default_value = "5m", value_name = "DURATION",
+        value_parser = duration
+    )]
+    pub idle_timeout: u32,
+
+    /// How long a connection may take until its first call that is accepted: with a key that is
+    /// known and permits it.
+    #[arg(
+        long, env = "SCOPEGATE_FIRST_CALL_TIMEOUT", default_value = "30s",
+        value_name = "DURATION", value_parser = duration
+    )]
+    pub first_call_timeout: u32,
 
     /// How long a peer may take for what holds up a connection: the TLS handshake, the first
     /// bytes of HTTP/2, and any frame that it has begun.

@@ -5,15 +5,20 @@
 //!
 //! Not here: how calls are answered; see `frame`, `core` and `service`.
 
+mod activity;
 mod bootstrap;
 mod caller_limits;
 mod calls;
 mod connection;
 mod core;
 mod demo;
+mod descriptors;
 mod follow;
 mod frame;
+mod hangup;
 mod health;
+mod incidents;
+mod interruption;
 mod metrics;
 mod pace;
 mod service;
@@ -31,6 +36,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 pub use self::bootstrap::bootstrap;
 use self::frame::Frame;
+use self::hangup::Hangups;
 use crate::authority::refusal::Refusal;
 use crate::authority::{ApplyError, Authority};
 use crate::config::memory::Share;
@@ -69,19 +75,34 @@ impl Failure {
     }
 }
 
+/// How a server ended that ended well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Drained {
+    /// How many calls were still open when the time to drain was over.
+    pub calls_cut: u64,
+}
+
 /// Serves until a SIGTERM or SIGINT, then drains.
 ///
 /// # Errors
 /// The server could not start, or the store failed.
-pub async fn run(args: ServeArgs) -> Result<(), Failure> {
+pub async fn run(args: ServeArgs) -> Result<Drained, Failure> {
+    // First of all: until then any of these signals ends the process.
+    let mut hangups = Hangups::listen()
+        .map_err(|error| Failure::Config(format!("cannot wait for signals: {error}")))?;
     let catalog = catalog_of(&args)?;
     let mut frame = Frame::listen(&args).await?;
-    let outcome = serve(&args, catalog.as_deref(), &mut frame).await;
-    frame.drain(Duration::from_secs(args.drain_seconds)).await;
-    outcome
+    let outcome = serve(&args, catalog.as_deref(), &mut frame, &mut hangups).await;
+    let calls_cut = frame.drain(Duration::from_secs(args.drain_seconds)).await;
+    outcome.map(|()| Drained { calls_cut })
 }
 
-async fn serve(args: &ServeArgs, catalog: Option<&str>, frame: &mut Frame) -> Result<(), Failure> {
+async fn serve(
+    args: &ServeArgs,
+    catalog: Option<&str>,
+    frame: &mut Frame,
+    hangups: &mut Hangups,
+) -> Result<(), Failure> {
     let mut end = Signals::new()?;
     let authority = tokio::select! {
         opened = open(args, catalog, &frame.doors) => opened?,
@@ -114,6 +135,7 @@ async fn serve(args: &ServeArgs, catalog: Option<&str>, frame: &mut Frame) -> Re
                 return Ok(());
             }
             _ = failure.wait_for(|failed| *failed) => return Err(StoreError::Unavailable.into()),
+            () = hangups.next() => frame.reload(),
             _ = tick.tick() => authority.keep_time(),
             _ = minute.tick() => authority.keep_seen(),
         }

@@ -259,10 +259,13 @@ async fn health_says_so_before_a_drain_and_does_not_hold_it_up() {
     let mut health = HealthClient::new(channel.expect("a connection"));
     let watched = health.watch(HealthCheckRequest::default()).await.expect("watched");
     let mut watched = watched.into_inner();
-    let mut next = async || watched.message().await.expect("not cut").map(|said| said.status());
-    assert_eq!(next().await, Some(ServingStatus::Serving));
+    let mut next = async || {
+        let said = watched.message().await.map_err(|status| status.code())?;
+        Ok(said.expect("no end without a word").status())
+    };
+    assert_eq!(next().await, Ok(ServingStatus::Serving));
     server.signal("TERM");
-    assert_eq!(next().await, Some(ServingStatus::NotServing), "and not merely the end");
-    assert_eq!(next().await, None);
+    assert_eq!(next().await, Ok(ServingStatus::NotServing), "and not merely the end");
+    assert_eq!(next().await, Err(Code::Unavailable));
     assert_eq!(server.terminate().code(), Some(0));
 }

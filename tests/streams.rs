@@ -149,11 +149,13 @@ async fn the_stream_has_every_change_once_in_order_and_resumes() {
     let foreign = WatchChangesRequest { cursor: seen[99].1.clone(), ..of_acme };
     let foreign = client.changes.clone().watch_changes(foreign).await;
     assert_eq!(fields(&refused(foreign.map(|_| ())).1), ["cursor"]);
-    // The server's end is the stream's, without an error.
+    // The server's end is the stream's, which says so: it is no end of the changes.
     let ended = tokio::spawn(async move { all.message().await });
     let status = tokio::task::spawn_blocking(move || server.terminate()).await.expect("ended");
     assert_eq!(status.code(), Some(0));
-    assert!(ended.await.expect("ended").expect("no error").is_none());
+    let (code, details) = refused(ended.await.expect("ended"));
+    assert_eq!(code, Code::Unavailable);
+    assert_eq!(details.error_info().expect("why").reason, "SERVER_ENDING");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

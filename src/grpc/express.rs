@@ -43,6 +43,14 @@ pub enum Reply {
     Other(tonic::body::Body),
 }
 
+impl Reply {
+    /// Whether more than one message may come, at any time.
+    #[must_use]
+    pub fn is_stream(&self) -> bool {
+        matches!(self, Self::Other(body) if !body.is_end_stream())
+    }
+}
+
 impl Body for Reply {
     type Data = Bytes;
     type Error = Status;

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use http::Response;
+use http::{HeaderMap, Response};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
@@ -470,6 +470,38 @@ pub fn not_open() -> Status {
 pub(super) fn ending() -> Status {
     let text = "the server is ending: ask again when it is back";
     Draft::new(Code::Unavailable, "SERVER_ENDING", text).retry().finish()
+}
+
+/// The server ends, and with it a call that is still open.
+#[must_use]
+pub fn server_ending() -> Status {
+    let text = "the server is ending: call again; resume a stream of changes behind its cursor";
+    Draft::new(Code::Unavailable, "SERVER_ENDING", text).retry().finish()
+}
+
+/// A connection ends, and with it a call that is still open.
+#[must_use]
+pub fn connection_ending() -> Status {
+    let text = "the connection was asked to end and its grace is over: call again on another one; \
+                resume a stream of changes behind its cursor";
+    Draft::new(Code::Unavailable, "CONNECTION_ENDING", text).retry().finish()
+}
+
+/// The trailers that end a stream with this status.
+#[must_use]
+pub fn trailers(status: &Status) -> HeaderMap {
+    let mut trailers = HeaderMap::new();
+    match status.add_header(&mut trailers) {
+        Ok(()) => trailers,
+        // Only of a status that cannot be written as headers, which none of these is.
+        Err(_) => HeaderMap::new(),
+    }
+}
+
+/// Whether trailers say that a call succeeded.
+#[must_use]
+pub fn is_success(trailers: &HeaderMap) -> bool {
+    trailers.get("grpc-status").is_some_and(|code| code == "0")
 }
 
 /// The deadline is not written as the protocol says.

@@ -27,13 +27,16 @@ pub(super) struct Calls {
     pub(super) probes: Arc<AtomicUsize>,
     /// How many connections it has.
     pub(super) open: Arc<AtomicUsize>,
+    /// How many calls were still open when the time to drain was over.
+    pub(super) cut: Count,
 }
 
 impl Default for Calls {
     fn default() -> Self {
         let answered = (0..=access::PATHS.len()).map(|_| Default::default()).collect();
         let (under_way, probes, open) = (Arc::default(), Arc::default(), Arc::default());
-        Self { answered, under_way, of_keys: Mutex::default(), probes, open }
+        let of_keys = Mutex::default();
+        Self { answered, under_way, of_keys, probes, open, cut: Count::default() }
     }
 }
 
@@ -70,6 +73,11 @@ impl Calls {
             .map(|(n, path, m, code)| (path, code, of(n, m)))
             .filter(|(_, _, count)| *count > 0)
             .collect()
+    }
+
+    /// How many calls were still open when the time to drain was over.
+    pub(super) fn cut(all: &[Arc<Self>]) -> u64 {
+        all.iter().map(|core| core.cut.read()).sum()
     }
 
     /// How many calls are under way, and how many connections there are.

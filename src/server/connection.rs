@@ -1,8 +1,10 @@
 //! Connection: a caller's, from its first byte to the end that it hears of.
 //!
-//! It ends by its own age, by a drain, or by a peer that begins what it does not end.
+//! It ends by its own age, by a drain, because it is unused, or by a peer that begins what it does not
+//! end.
 //!
-//! Not here: what its calls are answered; see [`super::service`].
+//! Not here: what its calls are answered; see [`super::service`]. And when it is not used; see
+//! [`super::activity`].
 
 use std::future::poll_fn;
 use std::hash::BuildHasher;
@@ -19,6 +21,7 @@ use tokio::sync::watch;
 use tokio::time::Sleep;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::activity::{Activity, Cause, Limits};
 use super::pace::{Pace, Paced};
 use super::service::{self, Service};
 use super::turn::{self, Turn};
@@ -30,12 +33,8 @@ const RESETS: usize = 20;
 /// How many calls of a connection may be ended for its own faults before it is cut off.
 const RESETS_FOR_ERRORS: usize = 1024;
 
-/// How long a connection may still have calls under way after it was asked to end. A drain may
-/// be shorter.
-const GRACE: Duration = Duration::from_secs(60);
-
-/// How long a peer may take to hear that its connection has ended.
-const PARTING: Duration = Duration::from_secs(1);
+/// How long it may take to send a peer the end of its calls, or of its connection.
+pub(super) const PARTING: Duration = Duration::from_secs(1);
 
 /// How far the end has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -67,8 +66,14 @@ pub(super) async fn welcome(
             attend(connection, Arc::new(peer), service, phase).await;
         }
         // Anybody can cause these, so they are no warnings.
-        Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
-        Err(_) => tracing::debug!("a TLS handshake took too long"),
+        Ok(Err(error)) => {
+            service.incidents.handshakes.one();
+            tracing::debug!(%error, "a TLS handshake failed");
+        }
+        Err(_) => {
+            service.incidents.handshakes.one();
+            tracing::debug!("a TLS handshake took too long");
+        }
     }
 }
 
@@ -77,11 +82,15 @@ async fn attend<I: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     connection: I,
     peer: Arc<Peer>,
     service: Arc<Service>,
-    mut phase: watch::Receiver<Phase>,
+    phase: watch::Receiver<Phase>,
 ) {
-    let age = service.age.map(give_or_take);
+    let limits = Limits { age: service.limits.age.map(give_or_take), ..service.limits };
+    let incidents = Arc::clone(&service.incidents);
     let mut patience = Patience { time: service.handshake, waiting: None };
-    let service = service_fn(move |request| service::answer(Arc::clone(&service), &peer, request));
+    let activity = Activity::new(Arc::clone(&service.calls), phase);
+    let used = Arc::clone(&activity);
+    let service =
+        service_fn(move |request| service::answer(Arc::clone(&service), &peer, &used, request));
     let (connection, pace) = Paced::new(connection);
     let calls = turn::Calls::default();
     let turn = Turn::of(calls.clone());
@@ -96,18 +105,22 @@ async fn attend<I: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
             .serve_connection(TokioIo::new(connection), service),
     );
     // A task of its own: to look whether it is over costs each turn next to nothing.
-    let mut draining = AbortOnDropHandle::new(tokio::spawn(async move {
-        let draining = phase.wait_for(|phase| *phase >= Phase::Draining);
-        match age {
-            None => draining.await.is_ok(),
-            Some(age) => tokio::time::timeout(age, draining).await.is_ok(),
-        }
-    }));
+    let watched = Arc::clone(&activity);
+    let ended = async move { watched.ended(limits).await };
+    let mut ended = AbortOnDropHandle::new(tokio::spawn(ended));
     let mut last = None;
     poll_fn(|context| {
-        if last.is_none() && Pin::new(&mut draining).poll(context).is_ready() {
+        if last.is_none()
+            && let Poll::Ready(cause) = Pin::new(&mut ended).poll(context)
+        {
+            let cause = cause.unwrap_or(Cause::Drain);
+            incidents.ended(cause);
             connection.as_mut().graceful_shutdown();
-            last = Some(Box::pin(tokio::time::sleep(GRACE)));
+            let activity = Arc::clone(&activity);
+            last = Some(Box::pin(async move {
+                activity.interrupt(cause, limits.grace).await;
+                tokio::time::sleep(PARTING).await;
+            }));
         }
         if let Some(last) = &mut last
             && last.as_mut().poll(context).is_ready()

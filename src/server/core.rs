@@ -16,7 +16,7 @@ use std::thread::JoinHandle;
 use tokio::sync::{mpsc, watch};
 
 use super::calls::{Calls, Counted};
-use super::connection::{self, Phase};
+use super::connection::{self, PARTING, Phase};
 use super::service::Service;
 
 /// How many threads of a core may wait for the disk.
@@ -88,8 +88,13 @@ async fn serve(
         });
     }
     drop(ended);
+    let over = async {
+        let _ = phase.wait_for(|phase| *phase == Phase::Over).await;
+        // Calls are told so, and connections closed: each takes no longer than this.
+        tokio::time::sleep(PARTING * 2).await;
+    };
     tokio::select! {
         _ = all_ended.recv() => {}
-        _ = phase.wait_for(|phase| *phase == Phase::Over) => {}
+        () = over => {}
     }
 }

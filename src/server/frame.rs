@@ -15,17 +15,21 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio_util::task::AbortOnDropHandle;
 use tonic::server::NamedService;
 use tonic::service::Routes;
 use tonic_health::ServingStatus;
 
 use super::Failure;
+use super::activity::Limits;
 use super::caller_limits::CallerLimits;
 use super::calls::Calls;
 use super::connection::Phase;
 use super::core::Core;
+use super::descriptors;
 use super::follow::Follow;
 use super::health::Health;
+use super::incidents::Incidents;
 use super::metrics::{self, Metrics};
 use super::service::Service;
 use super::tls::{Tls, Watch};
@@ -50,6 +54,10 @@ const BREATH: Duration = Duration::from_millis(20);
 /// After how long a silent peer is looked for. One that is gone is given up after twice as long.
 const SILENCE: Duration = Duration::from_secs(30);
 
+/// How many connections from loopback addresses may be open beyond the others, so that probes and
+/// the commands on this machine reach a server that other peers have filled.
+const FOR_LOOPBACK: usize = 8;
+
 /// The port and what answers there.
 pub(super) struct Frame {
     pub(super) address: SocketAddr,
@@ -57,8 +65,12 @@ pub(super) struct Frame {
     health: Health,
     phase: watch::Sender<Phase>,
     accepting: JoinHandle<Vec<Core>>,
+    calls: Vec<Arc<Calls>>,
     traces: Option<Arc<Traces>>,
+    tls: Option<Tls>,
     _watch: Option<Watch>,
+    /// Of connections that were refused.
+    _log: AbortOnDropHandle<()>,
 }
 
 impl Frame {
@@ -102,23 +114,24 @@ impl Frame {
         let routes = routes.prepare();
         let elsewhere = Handle::current();
         let in_flight = usize::try_from(args.max_in_flight).unwrap_or(usize::MAX);
-        let age = match args.max_connection_age {
-            Retention::Forever => None,
-            Retention::Seconds(age) => Some(Duration::from_secs(age.into())),
-        };
+        let limits = limits(args);
+        let incidents = Arc::new(Incidents::default());
+        let most = most_connections(args);
         let watch = tls.as_ref().map(Tls::watch);
-        let limits = CallerLimits::new(args.max_admin_calls_per_second, Arc::clone(&doors.memory));
+        let rate = args.max_admin_calls_per_second;
+        let caller_limits = Arc::new(CallerLimits::new(rate, Arc::clone(&doors.memory)));
         let service = Service {
             doors: doors.clone(),
             routes,
-            tls,
+            tls: tls.clone(),
             elsewhere,
             limit,
             in_flight,
-            age,
+            limits,
+            incidents: Arc::clone(&incidents),
             handshake: Duration::from_secs(args.handshake_timeout.into()),
             request: Duration::from_secs(args.request_timeout.into()),
-            limits: Arc::new(limits),
+            caller_limits,
             calls: Arc::default(),
             follow: Follow::new(traces.clone(), doors.decisions.is_some()).map(Arc::new),
         };
@@ -131,9 +144,11 @@ impl Frame {
             let started = SystemTime::now();
             let tls = service.tls.clone();
             let (doors, cores, traces) = (doors.clone(), calls.clone(), traces.clone());
-            let metrics = Metrics { doors, cores, started, tls, traces };
+            let incidents = Arc::clone(&incidents);
+            let metrics = Metrics { doors, cores, started, tls, traces, incidents };
             tokio::spawn(metrics::serve(listener, metrics));
         }
+        let all_calls = calls.clone();
         let cores = calls
             .iter()
             .enumerate()
@@ -146,9 +161,22 @@ impl Frame {
         let cores = cores.map_err(|error| {
             Failure::Config(format!("cannot start {} cores: {}", args.cores, error.kind()))
         })?;
-        let most = usize::try_from(args.max_connections).unwrap_or(usize::MAX);
-        let accepting = tokio::spawn(accept(listener, cores, most, phase.subscribe()));
-        Ok(Self { address, doors, health, phase, accepting, traces, _watch: watch })
+        let logged = Arc::clone(&incidents);
+        let log = AbortOnDropHandle::new(tokio::spawn(async move { logged.log(most).await }));
+        let accepting = tokio::spawn(accept(listener, cores, most, incidents, phase.subscribe()));
+        let calls = all_calls;
+        Ok(Self {
+            address,
+            doors,
+            health,
+            phase,
+            accepting,
+            calls,
+            traces,
+            tls,
+            _watch: watch,
+            _log: log,
+        })
     }
 
     /// Says that every service does its work.
@@ -156,8 +184,19 @@ impl Frame {
         self.health.say(ServingStatus::Serving).await;
     }
 
-    /// Turns new calls away, lets open ones end, and closes the store.
-    pub(super) async fn drain(mut self, grace: Duration) {
+    /// Looks again at the files that change while the server runs: a SIGHUP asks for it.
+    pub(super) fn reload(&self) {
+        tracing::info!("SIGHUP: the files are looked at again");
+        if let Some(tls) = &self.tls {
+            tls.look_now();
+        }
+        // MERGE: here the decision log opens its file again:
+        // if let Some(log) = &self.doors.decisions { log.reopen() }
+    }
+
+    /// Turns new calls away, lets open ones end, and closes the store. Returns how many calls were
+    /// still open when the time was over.
+    pub(super) async fn drain(mut self, grace: Duration) -> u64 {
         self.health.end().await;
         self.doors.close();
         self.phase.send_replace(Phase::Draining);
@@ -178,6 +217,7 @@ impl Frame {
             // Joins the writer, which may wait for the disk.
             tokio::task::block_in_place(|| authority.close());
         }
+        Calls::cut(&self.calls)
     }
 }
 
@@ -198,11 +238,44 @@ fn decision_log(args: &ServeArgs) -> Result<Option<Arc<Decisions>>, Failure> {
     Ok(Some(Arc::new(log)))
 }
 
+/// How long connections live.
+fn limits(args: &ServeArgs) -> Limits {
+    let seconds = |count: u32| Duration::from_secs(count.into());
+    let age = match args.max_connection_age {
+        Retention::Forever => None,
+        Retention::Seconds(age) => Some(seconds(age)),
+    };
+    Limits {
+        age,
+        grace: seconds(args.max_connection_age_grace),
+        first_call: seconds(args.first_call_timeout),
+        idle: seconds(args.idle_timeout),
+    }
+}
+
+/// How many connections may be open, after the limit of open files was raised.
+fn most_connections(args: &ServeArgs) -> usize {
+    let asked = usize::try_from(args.max_connections).unwrap_or(usize::MAX);
+    let limit = descriptors::raise();
+    let most = descriptors::connections(asked, limit, args.cores.get());
+    if most < asked {
+        tracing::warn!(
+            max_connections = most,
+            asked,
+            open_files = limit,
+            "--max-connections was lowered to fit below the limit of open files: raise that limit \
+             (`ulimit -Hn`, LimitNOFILE) or give a lower --max-connections"
+        );
+    }
+    most
+}
+
 /// Hands connections to the cores until the end begins.
 async fn accept(
     listener: TcpListener,
     cores: Vec<Core>,
     most: usize,
+    incidents: Arc<Incidents>,
     mut phase: watch::Receiver<Phase>,
 ) -> Vec<Core> {
     loop {
@@ -210,23 +283,36 @@ async fn accept(
             accepted = listener.accept() => accepted,
             _ = phase.wait_for(|phase| *phase >= Phase::Draining) => return cores,
         };
-        let connection = accepted.and_then(|(connection, _)| {
-            tune(&connection)?;
-            connection.into_std()
-        });
         let open: usize = cores.iter().map(Core::open).sum();
+        let connection = accepted.and_then(|(connection, peer)| {
+            // Of a small limit, a third: it is meant to be one.
+            let kept = if is_local(peer) { FOR_LOOPBACK.min(most / 3) } else { 0 };
+            let most = most.saturating_add(kept);
+            if open >= most {
+                return Ok(None);
+            }
+            tune(&connection)?;
+            connection.into_std().map(Some)
+        });
         match (connection, cores.iter().min_by_key(|core| core.open())) {
             // Closed by being dropped.
-            (Ok(_), _) if open >= most => {}
-            (Ok(connection), Some(core)) => core.take(connection),
+            (Ok(None), _) => incidents.at_limit(),
+            (Ok(Some(connection)), Some(core)) => core.take(connection),
             (Err(error), _) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             (Err(error), _) => {
-                tracing::warn!(%error, "a connection could not be accepted");
+                tracing::debug!(%error, "a connection could not be accepted");
+                incidents.not_accepted();
                 tokio::time::sleep(BREATH).await;
             }
             (Ok(_), None) => {}
         }
     }
+}
+
+/// Whether a peer is on this machine.
+fn is_local(peer: SocketAddr) -> bool {
+    // As IPv6 an IPv4 address is mapped into it.
+    peer.ip().to_canonical().is_loopback()
 }
 
 /// Finds out by the kernel whether a silent peer is still there: pings of HTTP/2 would have a

@@ -5,6 +5,7 @@
 //!
 //! Not here: the counting; see [`crate::measure`].
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::fmt;
 use std::sync::Arc;
@@ -24,19 +25,27 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::calls::Calls;
+use super::incidents::Incidents;
 use super::tls::Tls;
 use super::traces::Traces;
 use crate::authority::Authority;
 use crate::grpc::{self, Doors};
 use crate::measure::{Times, TimesRead};
 
-/// The most who look at once.
-const LOOKERS: usize = 16;
-/// How long one may take to ask and to be answered.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// The most connections at once. Beyond it the oldest is closed: a scrape is answered in less time
+/// than it takes to fill the others.
+const MOST: usize = 64;
+/// How long a request's head may take, from the begin of its connection.
+const HEAD: Duration = Duration::from_secs(1);
+/// The most bytes of a head; the least that hyper allows.
+const HEAD_BYTES: usize = 8 << 10;
+/// How long a connection may take as a whole.
+const WHOLE: Duration = Duration::from_secs(10);
+/// How long to wait when no connection can be accepted, as when all file handles are taken.
+const BREATH: Duration = Duration::from_millis(100);
 
 /// Where everything is counted.
 pub(super) struct Metrics {
@@ -45,6 +54,7 @@ pub(super) struct Metrics {
     pub(super) started: SystemTime,
     pub(super) tls: Option<Tls>,
     pub(super) traces: Option<Arc<Traces>>,
+    pub(super) incidents: Arc<Incidents>,
 }
 
 impl fmt::Debug for Metrics {
@@ -55,23 +65,28 @@ impl fmt::Debug for Metrics {
 
 /// Answers whoever looks, for as long as the process runs.
 pub(super) async fn serve(listener: TcpListener, metrics: Metrics) {
+    let incidents = Arc::clone(&metrics.incidents);
     let mut registry = Registry::with_prefix("scopegate");
     registry.register_collector(Box::new(metrics));
     let registry = Arc::new(registry);
-    let lookers = Arc::new(Semaphore::new(LOOKERS));
+    // In the order in which they came.
+    let mut open: VecDeque<AbortOnDropHandle<()>> = VecDeque::with_capacity(MOST);
     loop {
-        let Ok(turn) = Arc::clone(&lookers).acquire_owned().await else { return };
         match listener.accept().await {
             Ok((connection, _)) => {
+                open.retain(|connection| !connection.is_finished());
+                if open.len() >= MOST {
+                    open.pop_front();
+                }
                 let registry = Arc::clone(&registry);
-                tokio::spawn(async move {
-                    tokio::time::timeout(PATIENCE, attend(connection, registry)).await.ok();
-                    drop(turn);
-                });
+                open.push_back(AbortOnDropHandle::new(tokio::spawn(async move {
+                    tokio::time::timeout(WHOLE, attend(connection, registry)).await.ok();
+                })));
             }
             Err(error) => {
-                tracing::warn!(%error, "a connection for metrics could not be accepted");
-                tokio::time::sleep(Duration::from_millis(100)).await;
+                tracing::debug!(%error, "a connection for metrics could not be accepted");
+                incidents.not_scraped();
+                tokio::time::sleep(BREATH).await;
             }
         }
     }
@@ -85,6 +100,8 @@ async fn attend(connection: TcpStream, registry: Arc<Registry>) {
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .keep_alive(false)
+        .header_read_timeout(HEAD)
+        .max_buf_size(HEAD_BYTES)
         .serve_connection(TokioIo::new(connection), service);
     // Whoever is gone is gone.
     connection.await.ok();
@@ -177,6 +194,14 @@ impl Collector for Metrics {
         let (under_way, connections) = Calls::now(&self.cores);
         page.level("calls_under_way", "Calls under way", None, under_way as u64)?;
         page.level("connections", "Connections open", None, connections as u64)?;
+        let of = |counts: [(&'static str, u64); 3]| {
+            counts.map(|(reason, count)| ([("reason", reason)], count))
+        };
+        let what = "Connections that were not served: too many, not accepted, or no TLS handshake";
+        page.counts("connections_refused", what, of(self.incidents.refused()))?;
+        let what =
+            "Connections that the server asked to end: of age, idle, or with no call accepted";
+        page.counts("connections_ended", what, of(self.incidents.ends()))?;
         page.level("watchers", "Streams of changes open", None, self.doors.watchers.read())?;
         let memory = &self.doors.memory;
         let what = "Memory held for requests that are read and replies that are sent";

@@ -15,9 +15,12 @@ use tonic::Status;
 use tonic::service::Routes;
 use tower::ServiceExt;
 
+use super::activity::{Activity, Limits};
 use super::caller_limits::{self, CallerLimits};
 use super::calls::{Calls, Counted};
 use super::follow::{Follow, Followed, Line};
+use super::incidents::Incidents;
+use super::interruption::Interruptible;
 use super::tls::Tls;
 use super::traces::{Asked, Trace};
 use crate::grpc::access;
@@ -64,13 +67,15 @@ pub(super) struct Service {
     /// The most calls under way on a core.
     pub(super) in_flight: usize,
     /// How long a connection lives.
-    pub(super) age: Option<Duration>,
+    pub(super) limits: Limits,
+    /// What is counted of connections.
+    pub(super) incidents: Arc<Incidents>,
     /// How long a peer may take for a handshake, or for a frame that it has begun.
     pub(super) handshake: Duration,
     /// How long a request may take to come as a whole.
     pub(super) request: Duration,
     /// How much of the server one key may take.
-    pub(super) limits: Arc<CallerLimits>,
+    pub(super) caller_limits: Arc<CallerLimits>,
     /// What is counted on this core.
     pub(super) calls: Arc<Calls>,
     /// Who wants to know of single calls, if anybody does.
@@ -113,7 +118,7 @@ impl Service {
             return Err(status::too_many_of_key(most));
         }
         if access::is_rated(path) {
-            self.limits.count(key, urgent, Instant::now()).map_err(status::too_often)?;
+            self.caller_limits.count(key, urgent, Instant::now()).map_err(status::too_often)?;
         }
         Ok(Admitted { caller, _place: Some(place) })
     }
@@ -126,6 +131,7 @@ impl Service {
 pub(super) fn answer(
     service: Arc<Service>,
     peer: &Peer,
+    activity: &Arc<Activity>,
     request: Request<Incoming>,
 ) -> impl Future<Output = Result<Response<Reply>, Infallible>> + use<> {
     enum Call<F> {
@@ -143,11 +149,15 @@ pub(super) fn answer(
     // Probes have a count of their own: they take no place from calls, nor calls from them.
     let all = if is_health { &service.calls.probes } else { &service.calls.under_way };
     let (counted, under_way) = Counted::one_more(all);
+    let interruptible = Interruptible::new(activity, path);
+    let mut open = None;
     let call = if is_health && under_way > PROBES {
         Call::TooMany(PROBES)
     } else if is_health {
         // Asked for by anybody.
         let admitted = Admitted { caller: Caller::Anonymous, _place: None };
+        activity.probe();
+        open = Some(activity.open());
         Call::Other(Box::pin(call(Arc::clone(&service), request, deadline, admitted, None)))
     } else {
         let followed = service.follow.as_ref().and_then(|follow| follow.look(request.headers()));
@@ -156,9 +166,12 @@ pub(super) fn answer(
             (Ok(admitted), Ok(deadline))
                 if path == CHECK && followed.is_none() && express::takes(&request) =>
             {
+                activity.accept();
                 Call::Check(deadline, admitted, request.into_body())
             }
             (Ok(admitted), deadline) => {
+                activity.accept();
+                open = Some(activity.open());
                 let service = Arc::clone(&service);
                 Call::Other(Box::pin(call(service, request, deadline, admitted, followed)))
             }
@@ -169,19 +182,25 @@ pub(super) fn answer(
         let response = match call {
             Call::Check(deadline, Admitted { caller, _place }, body) => {
                 let key = caller.key();
-                let account = || service.limits.account(key);
+                let account = || service.caller_limits.account(key);
                 let decide = async |check| {
                     service.doors.decide(service.doors.asked_by(caller, check)?, None).await
                 };
                 let body = Timely::new(body, service.request);
-                express::unary(deadline, body, service.limit, account, decide).await
+                let answer = express::unary(deadline, body, service.limit, account, decide);
+                interruptible.answer(answer).await
             }
-            Call::Other(call) => call.await,
+            Call::Other(call) => interruptible.answer(call).await,
             Call::TooMany(most) => status::too_much(most).into_http(),
             Call::Refused(status) => status.into_http(),
         };
         service.calls.answered(place, &response);
-        Ok(response)
+        Ok(match open {
+            // A stream is open until its last word. The others are whole messages.
+            Some(open) if response.body().is_stream() => response
+                .map(|body| Reply::Other(tonic::body::Body::new(interruptible.body(body, open)))),
+            _ => response,
+        })
     }
 }
 
@@ -225,7 +244,7 @@ async fn run(
     let doors = &service.doors;
     let path = request.uri().path();
     let key = caller.key();
-    let account = || service.limits.account(key);
+    let account = || service.caller_limits.account(key);
     if path == CHECK && express::takes(&request) {
         let decide = async |check: CheckRequest| {
             let asked = trace.map(|_| Asked::of(&check));
@@ -264,7 +283,8 @@ async fn run_elsewhere(
     key: Option<Revision>,
 ) -> Response<Reply> {
     let (routes, time) = (service.routes.clone(), service.request);
-    let (limits, account) = (Arc::clone(&service.limits), service.limits.account(key));
+    let (limits, account) =
+        (Arc::clone(&service.caller_limits), service.caller_limits.account(key));
     let running = AbortOnDropHandle::new(service.elsewhere.spawn(steps::carried(async move {
         let memory = RequestMemory::of(&account);
         let held = memory.clone();

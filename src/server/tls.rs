@@ -17,6 +17,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 use tokio::time::MissedTickBehavior;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::crypto::{CryptoProvider, ring};
@@ -48,6 +49,8 @@ const HTTP_2: &[u8] = b"h2";
 pub(super) struct Tls {
     files: Arc<Files>,
     in_force: Arc<ArcSwap<Identity>>,
+    /// A request to look at the files now.
+    look_now: Arc<Notify>,
 }
 
 /// The files, as the flags name them.
@@ -85,7 +88,7 @@ impl Tls {
         tracing::info!(not_after = until(&identity), client_certificates, "TLS is on");
         warn_if_over(&identity);
         let in_force = Arc::new(ArcSwap::from_pointee(identity));
-        Ok(Some(Self { files: Arc::new(files), in_force }))
+        Ok(Some(Self { files: Arc::new(files), in_force, look_now: Arc::default() }))
     }
 
     /// Shakes hands, and says who it was with.
@@ -110,6 +113,11 @@ impl Tls {
         self.in_force.load().not_after
     }
 
+    /// Looks at the files now, and says at once what is wrong with them.
+    pub(super) fn look_now(&self) {
+        self.look_now.notify_one();
+    }
+
     /// Looks at the files for as long as what is returned is kept.
     pub(super) fn watch(&self) -> Watch {
         Watch::new(tokio::spawn(self.clone().keep_looking()))
@@ -121,7 +129,13 @@ impl Tls {
         // What was wrong when the files were last looked at, and what of it was said.
         let (mut wrong, mut said) = (None, None);
         loop {
-            tick.tick().await;
+            let is_asked = tokio::select! {
+                _ = tick.tick() => false,
+                () = self.look_now.notified() => true,
+            };
+            if is_asked {
+                said = None;
+            }
             let tls = self.clone();
             let Ok(looked) = tokio::task::spawn_blocking(move || tls.look()).await else {
                 continue;
@@ -137,7 +151,7 @@ impl Tls {
                 }
                 Err(fault) => {
                     // Files that are being written are wrong for a moment: nothing to be told of.
-                    let still = wrong.as_ref() == Some(&fault);
+                    let still = is_asked || wrong.as_ref() == Some(&fault);
                     if still && said.as_ref() != Some(&fault) {
                         tracing::warn!(
                             "{fault}; the TLS files of before stay in force until this is mended"
