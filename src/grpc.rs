@@ -15,6 +15,7 @@ mod fields;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzz;
+pub mod head;
 mod import;
 mod key;
 pub mod origin;

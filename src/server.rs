@@ -15,6 +15,7 @@ mod frame;
 mod health;
 mod metrics;
 mod pace;
+mod places;
 mod quota;
 mod service;
 mod tls;
@@ -96,7 +97,7 @@ async fn serve(args: &ServeArgs, catalog: Option<&str>, frame: &mut Frame) -> Re
             "callers are not authenticated: anybody who reaches this address can change everything"
         );
     }
-    frame.say_serving().await;
+    frame.say_serving();
     let (data_dir, revision) = (args.data_dir.display(), authority.published());
     let callers = if asks_for_keys { "by key" } else { "not authenticated" };
     tracing::info!(address = %frame.address, %data_dir, %revision, callers, "serving");

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use http::Response;
+use http::{Response, StatusCode};
 use tonic::Code;
 
 use crate::grpc::access;
@@ -18,8 +18,8 @@ pub(super) struct Calls {
     answered: Vec<[Count; CODES]>,
     /// How many are under way.
     pub(super) under_way: Arc<AtomicUsize>,
-    /// How many calls of health are under way, beside those.
-    pub(super) probes: Arc<AtomicUsize>,
+    /// How many requests were no gRPC calls.
+    not_grpc: Count,
     /// How many connections it has.
     pub(super) open: Arc<AtomicUsize>,
 }
@@ -27,14 +27,18 @@ pub(super) struct Calls {
 impl Default for Calls {
     fn default() -> Self {
         let answered = (0..=access::PATHS.len()).map(|_| Default::default()).collect();
-        let (under_way, probes, open) = (Arc::default(), Arc::default(), Arc::default());
-        Self { answered, under_way, probes, open }
+        let (under_way, open) = (Arc::default(), Arc::default());
+        Self { answered, not_grpc: Count::default(), under_way, open }
     }
 }
 
 impl Calls {
     /// Counts a call that was answered so. A stream counts as it begins.
     pub(super) fn answered<B>(&self, path: usize, response: &Response<B>) {
+        if response.status() != StatusCode::OK {
+            self.not_grpc.one();
+            return;
+        }
         let status = response.headers().get("grpc-status");
         let code = status.map_or(Code::Ok, |status| Code::from_bytes(status.as_bytes()));
         if let Some(count) = self.answered.get(path).and_then(|codes| codes.get(code as usize)) {
@@ -55,6 +59,11 @@ impl Calls {
             .map(|(n, path, m, code)| (path, code, of(n, m)))
             .filter(|(_, _, count)| *count > 0)
             .collect()
+    }
+
+    /// How many requests were no gRPC calls.
+    pub(super) fn not_grpc(all: &[Arc<Self>]) -> u64 {
+        all.iter().map(|core| core.not_grpc.read()).sum()
     }
 
     /// How many calls are under way, and how many connections there are.

@@ -20,6 +20,7 @@ use tokio::time::Sleep;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::pace::{Pace, Paced};
+use super::places::OwnPlaces;
 use super::service::{self, Service};
 use super::turn::{self, Turn};
 use crate::grpc::peer::Peer;
@@ -29,6 +30,13 @@ use crate::grpc::peer::Peer;
 const RESETS: usize = 20;
 /// How many calls of a connection may be ended for its own faults before it is cut off.
 const RESETS_FOR_ERRORS: usize = 1024;
+
+/// How many calls of a connection may be open at once.
+const MAX_STREAMS: u32 = 256;
+
+/// The largest header list that is read, somewhat above 256 KiB. `--max-header-bytes` bounds what
+/// is answered, by gRPC's own status: from here on a call is refused by HTTP's 431.
+const MAX_HEADER_LIST: u32 = 272 << 10;
 
 /// How long a connection may still have calls under way after it was asked to end. A drain may
 /// be shorter.
@@ -81,7 +89,9 @@ async fn attend<I: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
 ) {
     let age = service.age.map(give_or_take);
     let mut patience = Patience { time: service.handshake, waiting: None };
-    let service = service_fn(move |request| service::answer(Arc::clone(&service), &peer, request));
+    let places = OwnPlaces::default();
+    let service =
+        service_fn(move |request| service::answer(Arc::clone(&service), &peer, &places, request));
     let (connection, pace) = Paced::new(connection);
     let calls = turn::Calls::default();
     let turn = Turn::of(calls.clone());
@@ -89,8 +99,8 @@ async fn attend<I: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         http2::Builder::new(calls)
             .timer(TokioTimer::new())
             .auto_date_header(false)
-            .max_concurrent_streams(1024)
-            .max_header_list_size(16 << 10)
+            .max_concurrent_streams(MAX_STREAMS)
+            .max_header_list_size(MAX_HEADER_LIST)
             .max_pending_accept_reset_streams(RESETS)
             .max_local_error_reset_streams(RESETS_FOR_ERRORS)
             .serve_connection(TokioIo::new(connection), service),
@@ -115,7 +125,11 @@ async fn attend<I: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
             return Poll::Ready(());
         }
         // Whoever is gone is gone: its error concerns nobody here.
-        match turn.take(context, |context| connection.as_mut().poll(context).map(drop)) {
+        let look = |context: &mut Context<'_>| {
+            pace.read_on();
+            connection.as_mut().poll(context).map(drop)
+        };
+        match turn.take(context, look) {
             Poll::Ready(()) => Poll::Ready(()),
             // All that has come was read.
             Poll::Pending => patience.poll(&pace, context),

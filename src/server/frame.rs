@@ -17,7 +17,6 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tonic::server::NamedService;
 use tonic::service::Routes;
-use tonic_health::ServingStatus;
 
 use super::Failure;
 use super::calls::Calls;
@@ -50,11 +49,14 @@ const BREATH: Duration = Duration::from_millis(20);
 /// After how long a silent peer is looked for. One that is gone is given up after twice as long.
 const SILENCE: Duration = Duration::from_secs(30);
 
+/// The most bytes of a question to the reflection: a name.
+const MAX_REFLECTION: usize = 4 << 10;
+
 /// The port and what answers there.
 pub(super) struct Frame {
     pub(super) address: SocketAddr,
     pub(super) doors: Doors,
-    health: Health,
+    health: Arc<Health>,
     phase: watch::Sender<Phase>,
     accepting: JoinHandle<Vec<Core>>,
     traces: Option<Arc<Traces>>,
@@ -77,12 +79,12 @@ impl Frame {
         let address = listener.local_addr().map_err(cannot)?;
         let memory = MemoryBudget::new(Share::fitting(args.cores).call_memory);
         let doors = Doors::new(decision_log(args)?, memory);
-        let (health, health_service) = Health::of(services()).await;
+        let health = Health::of(services());
         let limit = usize::try_from(args.max_message_bytes).unwrap_or(usize::MAX);
-        let mut routes = Routes::new(health_service)
-            .add_service(
-                AuthorizationServiceServer::new(doors.clone()).max_decoding_message_size(limit),
-            )
+        let mut routes = Routes::new(
+            AuthorizationServiceServer::new(doors.clone()).max_decoding_message_size(limit),
+        );
+        routes = routes
             .add_service(
                 DirectoryServiceServer::new(doors.clone()).max_decoding_message_size(limit),
             )
@@ -95,7 +97,9 @@ impl Frame {
             .add_service(KeyServiceServer::new(doors.clone()).max_decoding_message_size(limit))
             .add_service(BackupServiceServer::new(doors.clone()).max_decoding_message_size(limit));
         if let (Ok(v1), Ok(v1alpha)) = (reflection().build_v1(), reflection().build_v1alpha()) {
-            routes = routes.add_service(v1).add_service(v1alpha);
+            routes = routes
+                .add_service(v1.max_decoding_message_size(MAX_REFLECTION))
+                .add_service(v1alpha.max_decoding_message_size(MAX_REFLECTION));
         }
         let routes = routes.prepare();
         let elsewhere = Handle::current();
@@ -112,6 +116,9 @@ impl Frame {
             tls,
             elsewhere,
             limit,
+            max_header_bytes: usize::try_from(args.max_header_bytes).unwrap_or(usize::MAX),
+            health: Arc::clone(&health),
+            places: Arc::default(),
             in_flight,
             age,
             handshake: Duration::from_secs(args.handshake_timeout.into()),
@@ -129,7 +136,8 @@ impl Frame {
             let started = SystemTime::now();
             let tls = service.tls.clone();
             let (doors, cores, traces) = (doors.clone(), calls.clone(), traces.clone());
-            let metrics = Metrics { doors, cores, started, tls, traces };
+            let places = Arc::clone(&service.places);
+            let metrics = Metrics { doors, cores, started, tls, traces, places };
             tokio::spawn(metrics::serve(listener, metrics));
         }
         let cores = calls
@@ -150,13 +158,13 @@ impl Frame {
     }
 
     /// Says that every service does its work.
-    pub(super) async fn say_serving(&self) {
-        self.health.say(ServingStatus::Serving).await;
+    pub(super) fn say_serving(&self) {
+        self.health.say_serving();
     }
 
     /// Turns new calls away, lets open ones end, and closes the store.
-    pub(super) async fn drain(mut self, grace: Duration) {
-        self.health.end().await;
+    pub(super) async fn drain(self, grace: Duration) {
+        self.health.end();
         self.doors.close();
         self.phase.send_replace(Phase::Draining);
         let cores = self.accepting.await.unwrap_or_default();

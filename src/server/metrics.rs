@@ -27,6 +27,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
 use super::calls::Calls;
+use super::places::Places;
 use super::tls::Tls;
 use super::traces::Traces;
 use crate::authority::Authority;
@@ -45,6 +46,7 @@ pub(super) struct Metrics {
     pub(super) started: SystemTime,
     pub(super) tls: Option<Tls>,
     pub(super) traces: Option<Arc<Traces>>,
+    pub(super) places: Arc<Places>,
 }
 
 impl fmt::Debug for Metrics {
@@ -140,6 +142,21 @@ impl Page<'_> {
         gauge.encode(self.0.encode_descriptor(name, help, unit, MetricType::Gauge)?)
     }
 
+    /// Levels by one label.
+    fn levels<'l>(
+        &mut self,
+        name: &str,
+        help: &str,
+        levels: impl IntoIterator<Item = ([(&'l str, &'l str); 1], u64)>,
+    ) -> fmt::Result {
+        let mut family = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for (labels, level) in levels {
+            let gauge = ConstGauge::new(i64::try_from(level).unwrap_or(i64::MAX));
+            gauge.encode(family.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+
     fn times(&mut self, name: &str, help: &str, times: &TimesRead) -> fmt::Result {
         let unit = Some(&Unit::Seconds);
         let mut histogram = self.0.encode_descriptor(name, help, unit, MetricType::Histogram)?;
@@ -178,6 +195,13 @@ impl Collector for Metrics {
         page.level("calls_under_way", "Calls under way", None, under_way as u64)?;
         page.level("connections", "Connections open", None, connections as u64)?;
         page.level("watchers", "Streams of changes open", None, self.doors.watchers.read())?;
+        let by_kind = |(kind, number)| ([("kind", kind)], number);
+        let what = "Health calls and reflection streams open, until their replies were sent";
+        page.levels("streams_open", what, self.places.open().map(by_kind))?;
+        let what = "Health calls and reflection streams that were one too many";
+        page.counts("streams_refused", what, self.places.refused().map(by_kind))?;
+        let what = "Requests that were no gRPC calls (HTTP 405 and 415)";
+        page.count("requests_not_grpc", what, Calls::not_grpc(&self.cores))?;
         if let Some(end) = self.tls.as_ref().and_then(Tls::not_after) {
             let what = "When the server's certificate ends, in seconds since 1970";
             let end = u64::try_from(end.as_second()).unwrap_or(0);

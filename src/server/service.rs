@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::{Request, Response};
+use http::{HeaderMap, Request, Response};
 use hyper::body::Incoming;
 use tokio::runtime::Handle;
 use tokio_util::task::AbortOnDropHandle;
@@ -17,11 +17,14 @@ use tower::ServiceExt;
 
 use super::calls::{Calls, Counted};
 use super::follow::{Follow, Followed, Line};
+use super::health::Health;
+use super::places::{Kind, OwnPlaces, Place, Places};
 use super::quota::Quota;
 use super::tls::Tls;
 use super::traces::{Asked, Trace};
 use crate::grpc::access;
 use crate::grpc::express::{self, Reply};
+use crate::grpc::head::Unfit;
 use crate::grpc::origin::Origin;
 use crate::grpc::peer::Peer;
 use crate::grpc::timely::Timely;
@@ -36,8 +39,6 @@ pub(super) const BATCH_CHECK: &str = "/scopegate.v1.AuthorizationService/BatchCh
 
 /// The calls that anybody may make.
 pub(super) const HEALTH: &str = "/grpc.health.v1.Health/";
-/// How many of them may be under way on each core.
-const PROBES: usize = 1_000;
 
 /// The calls whose messages come one after another, for as long as the caller likes.
 const STREAMS: [&str; 2] =
@@ -55,6 +56,12 @@ pub(super) struct Service {
     pub(super) elsewhere: Handle,
     /// The most bytes of a message.
     pub(super) limit: usize,
+    /// The most bytes of a call's headers.
+    pub(super) max_header_bytes: usize,
+    /// What is said of health.
+    pub(super) health: Arc<Health>,
+    /// The places of calls that have some.
+    pub(super) places: Arc<Places>,
     /// The most calls under way on a core.
     pub(super) in_flight: usize,
     /// How long a connection lives.
@@ -86,6 +93,21 @@ impl Service {
         }
         Ok(caller)
     }
+
+    /// Which kind of health call it is, its place, and its deadline.
+    fn admit_health(
+        &self,
+        method: &str,
+        headers: &HeaderMap,
+        own: &OwnPlaces,
+    ) -> Result<(Kind, Place, Option<Duration>), Status> {
+        let kind = Health::kind(method).ok_or_else(status::no_such_call)?;
+        let deadline = express::deadline(headers)?;
+        if !express::takes(headers) {
+            return Err(status::compressed());
+        }
+        Ok((kind, self.places.take(kind, own)?, deadline))
+    }
 }
 
 /// Answers one call: a check here, anything else elsewhere.
@@ -95,44 +117,65 @@ impl Service {
 pub(super) fn answer(
     service: Arc<Service>,
     peer: &Peer,
+    own_places: &OwnPlaces,
     request: Request<Incoming>,
 ) -> impl Future<Output = Result<Response<Reply>, Infallible>> + use<> {
-    enum Call<F> {
+    enum Call<H, F> {
+        Unfit(Unfit),
         TooMany(usize),
         Refused(Box<Status>),
         Check(Option<Duration>, Caller, Incoming),
-        Other(Pin<Box<F>>),
+        Health(Pin<Box<H>>),
+        Other(Pin<Box<F>>, Option<Place>),
     }
     let path = request.uri().path();
-    let deadline = express::deadline(request.headers());
-    let is_health = path.starts_with(HEALTH);
     // Checks come first there.
     let place = access::PATHS.iter().position(|known| *known == path);
     let place = place.unwrap_or(access::PATHS.len());
-    // Probes have a count of their own: they take no place from calls, nor calls from them.
-    let (all, most) = match is_health {
-        true => (&service.calls.probes, PROBES),
-        false => (&service.calls.under_way, service.in_flight),
-    };
-    let (counted, under_way) = Counted::one_more(all);
-    let call = if under_way > most {
-        Call::TooMany(most)
-    } else if is_health {
-        // Asked for by anybody.
-        let caller = Caller::Anonymous;
-        Call::Other(Box::pin(call(Arc::clone(&service), request, deadline, caller, None)))
-    } else {
-        let followed = service.follow.as_ref().and_then(|follow| follow.look(request.headers()));
-        match (service.admit(&request, peer), deadline) {
-            (Err(status), _) => Call::Refused(Box::new(status)),
-            (Ok(caller), Ok(deadline))
-                if path == CHECK && followed.is_none() && express::takes(&request) =>
-            {
-                Call::Check(deadline, caller, request.into_body())
+    let mut counted = None;
+    let call = if let Some(unfit) = Unfit::of(&request, service.max_header_bytes) {
+        Call::Unfit(unfit)
+    } else if place == access::PATHS.len()
+        && let Some(method) = path.strip_prefix(HEALTH)
+    {
+        match service.admit_health(method, request.headers(), own_places) {
+            // Nothing of the request is kept but its body.
+            Ok((kind, place, deadline)) => {
+                let health = Arc::clone(&service.health);
+                let body = request.into_body();
+                Call::Health(Box::pin(health.answer(kind, place, deadline, body)))
             }
-            (Ok(caller), deadline) => {
-                let service = Arc::clone(&service);
-                Call::Other(Box::pin(call(service, request, deadline, caller, followed)))
+            Err(status) => Call::Refused(Box::new(status)),
+        }
+    } else {
+        let (one, under_way) = Counted::one_more(&service.calls.under_way);
+        counted = Some(one);
+        let followed = service.follow.as_ref().and_then(|follow| follow.look(request.headers()));
+        if under_way > service.in_flight {
+            Call::TooMany(service.in_flight)
+        } else {
+            match (service.admit(&request, peer), express::deadline(request.headers())) {
+                (Err(status), _) => Call::Refused(Box::new(status)),
+                (Ok(caller), Ok(deadline))
+                    if path == CHECK && followed.is_none() && express::takes(request.headers()) =>
+                {
+                    Call::Check(deadline, caller, request.into_body())
+                }
+                // What may be called and is not of this program is the reflection.
+                (Ok(caller), deadline) if place == access::PATHS.len() => {
+                    match service.places.take(Kind::Reflection, own_places) {
+                        Ok(place) => {
+                            let service = Arc::clone(&service);
+                            let call = call(service, request, deadline, caller, followed);
+                            Call::Other(Box::pin(call), Some(place))
+                        }
+                        Err(status) => Call::Refused(Box::new(status)),
+                    }
+                }
+                (Ok(caller), deadline) => {
+                    let service = Arc::clone(&service);
+                    Call::Other(Box::pin(call(service, request, deadline, caller, followed)), None)
+                }
             }
         }
     };
@@ -146,7 +189,10 @@ pub(super) fn answer(
                 let body = Timely::new(body, service.request);
                 express::unary(deadline, body, service.limit, decide).await
             }
-            Call::Other(call) => call.await,
+            Call::Health(call) => call.await,
+            Call::Other(call, None) => call.await,
+            Call::Other(call, Some(place)) => place.kept_by(call.await),
+            Call::Unfit(unfit) => unfit.into_response(service.max_header_bytes),
             Call::TooMany(most) => status::too_much(most).into_http(),
             Call::Refused(status) => status.into_http(),
         };
@@ -194,7 +240,7 @@ async fn run(
 ) -> Response<Reply> {
     let doors = &service.doors;
     let path = request.uri().path();
-    if path == CHECK && express::takes(&request) {
+    if path == CHECK && express::takes(request.headers()) {
         let decide = async |check: CheckRequest| {
             let asked = trace.map(|_| Asked::of(&check));
             let answer = doors.decide(doors.asked_by(caller, check)?, origin.as_ref()).await?;
@@ -206,7 +252,7 @@ async fn run(
         let body = Timely::new(request.into_body(), service.request);
         return express::unary(deadline, body, service.limit, decide).await;
     }
-    if path == BATCH_CHECK && express::takes(&request) {
+    if path == BATCH_CHECK && express::takes(request.headers()) {
         let decide = async |batch| {
             let answer = doors.decide_all(doors.asked_by(caller, batch)?, origin.as_ref()).await?;
             if let Some(trace) = trace {
@@ -217,6 +263,7 @@ async fn run(
         let body = Timely::new(request.into_body(), service.request);
         return express::unary(deadline, body, service.limit, decide).await;
     }
+    express::keep_own(request.headers_mut());
     request.extensions_mut().insert(caller);
     if let Some(origin) = origin {
         request.extensions_mut().insert(origin);
