@@ -193,9 +193,9 @@ async fn unfinished_health_calls_refuse_no_probe_of_another_connection() {
     let probe = connect(&server).await;
     let mut open: Vec<_> = (0..8).map(|_| Raw::begun(&server, &[])).collect();
     for raw in &mut open {
-        for call in 0..200 {
-            // Of every method, of none, and with a message that has begun.
-            let path = [HEALTH, WATCH, "/grpc.health.v1.Health/List"][call as usize % 3];
+        for call in 0..250 {
+            // With nothing of a message, and with the beginning of one.
+            let path = if call % 4 < 2 { HEALTH } else { WATCH };
             raw.send(&frame(HEADERS, END_HEADERS, 2 * call + 1, &block_to(path, &[])));
             if call % 2 == 0 {
                 raw.send(&frame(DATA, 0, 2 * call + 1, &[0, 0, 0, 0, 9, 10]));

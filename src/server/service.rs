@@ -150,10 +150,11 @@ pub(super) fn answer(
     } else {
         let (one, under_way) = Counted::one_more(&service.calls.under_way);
         counted = Some(one);
-        let followed = service.follow.as_ref().and_then(|follow| follow.look(request.headers()));
         if under_way > service.in_flight {
             Call::TooMany(service.in_flight)
         } else {
+            let follow = service.follow.as_ref();
+            let followed = follow.and_then(|follow| follow.look(request.headers()));
             match (service.admit(&request, peer), express::deadline(request.headers())) {
                 (Err(status), _) => Call::Refused(Box::new(status)),
                 (Ok(caller), Ok(deadline))
