@@ -527,6 +527,24 @@ async fn only_grpc_posts_are_answered_and_nothing_else_changes_anything() {
     assert_eq!(granted.added_scopes, ["users:write"]);
 }
 
+/// HTTP would make a tunnel of the stream.
+#[test]
+fn connect_is_refused_as_any_other_method() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (server, metrics) = measured(dir.path(), &[]);
+    let mut raw = Raw::begun(&server, &[]);
+    let block = literal_headers(&[
+        (":method", "CONNECT"),
+        (":authority", "localhost"),
+        ("content-type", "application/grpc"),
+    ]);
+    raw.send(&frame(HEADERS, END_HEADERS, 1, &block));
+    raw.send(&frame(DATA, 0, 1, &grant()));
+    while raw.next().expect("open").0 != HEADERS {}
+    raw.assert_open();
+    assert_eq!(metric(&metrics, "scopegate_requests_not_grpc_total"), 1);
+}
+
 /// Headers of this many bytes in all, about: one, or many.
 fn headers_of(bytes: usize, many: bool) -> Vec<(String, String)> {
     if !many {
