@@ -349,6 +349,14 @@ pub struct ServeArgs {
     )]
     pub call_memory_mib: Option<u32>,
 
+    /// The most bytes that the headers of a call may have: of each its name, its value and 32 more
+    /// (RFC 9113, section 6.5.2). A call with more is refused (RESOURCE_EXHAUSTED).
+    #[arg(
+        long, env = "SCOPEGATE_MAX_HEADER_BYTES", default_value_t = 16 << 10, value_name = "N",
+        value_parser = clap::value_parser!(u32).range(1024..=256 << 10)
+    )]
+    pub max_header_bytes: u32,
+
     /// How long to keep changes in the audit log: a number with `s`, `m`, `h` or `d`, such as
     /// `400d`, or `forever`. A restriction can be undone by RestoreGrants only while its change is
     /// kept.

@@ -16,6 +16,7 @@ mod fields;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzz;
+pub mod head;
 mod import;
 mod key;
 mod lists;

@@ -21,6 +21,7 @@ mod incidents;
 mod interruption;
 mod metrics;
 mod pace;
+mod places;
 mod service;
 mod tls;
 mod traces;
@@ -117,7 +118,7 @@ async fn serve(
             "callers are not authenticated: anybody who reaches this address can change everything"
         );
     }
-    frame.say_serving().await;
+    frame.say_serving();
     let (data_dir, revision) = (args.data_dir.display(), authority.published());
     let callers = if asks_for_keys { "by key" } else { "not authenticated" };
     tracing::info!(address = %frame.address, %data_dir, %revision, callers, "serving");

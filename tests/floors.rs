@@ -80,6 +80,7 @@ fn each_heavy_crate_is_named_in_one_room() {
                 "src/server/frame.rs",
                 "src/server/health.rs",
                 "src/server/interruption.rs",
+                "src/server/places.rs",
                 "src/server/service.rs",
                 "src/cli",
                 "src/lib.rs",

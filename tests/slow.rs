@@ -282,7 +282,7 @@ async fn too_many_headers_are_refused_and_the_connection_goes_on() {
     };
     client.authorization.clone().check(with(12 << 10)).await.expect("answered");
     let refusal = client.authorization.clone().check(with(20 << 10)).await.expect_err("refused");
-    assert!(refusal.message().contains("431"), "Request Header Fields Too Large: {refusal:?}");
+    assert_eq!(refused(Err::<(), _>(refusal)).0, Code::ResourceExhausted);
     assert_served(&client).await;
 }
 

@@ -14,19 +14,19 @@ use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use http::header::{CONTENT_TYPE, HeaderName};
-use http::{HeaderMap, HeaderValue, Method, Request, Response};
+use http::{HeaderMap, HeaderValue, Response};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use prost::{Message, Name};
 use tonic::Status;
 
+use super::head::GRPC;
 use super::{lists, memory, status, timely};
 use crate::measure::memory::{Account, Reservation};
 
 const GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
-const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
 const OK: HeaderValue = HeaderValue::from_static("0");
 /// The bytes in front of a message.
 const PREFIX: usize = 5;
@@ -67,9 +67,7 @@ impl Body for Reply {
             }
             Self::Trailers => {
                 *self = Self::Ended;
-                let mut trailers = HeaderMap::with_capacity(1);
-                trailers.insert(GRPC_STATUS, OK);
-                Poll::Ready(Some(Ok(Frame::trailers(trailers))))
+                Poll::Ready(Some(Ok(Frame::trailers(ok_trailers()))))
             }
             Self::Ended => Poll::Ready(None),
             Self::Other(body) => {
@@ -96,19 +94,20 @@ impl Body for Reply {
     }
 }
 
-/// Whether a call can go this way.
+/// Whether a gRPC call can go this way: its messages are not compressed.
 #[must_use]
-pub fn takes<B>(request: &Request<B>) -> bool {
-    let headers = request.headers();
-    request.method() == Method::POST
-        && headers.get(GRPC_ENCODING).is_none_or(|encoding| encoding == "identity")
-        && headers.get(CONTENT_TYPE).is_some_and(is_grpc)
+pub fn takes(headers: &HeaderMap) -> bool {
+    headers.get(GRPC_ENCODING).is_none_or(|encoding| encoding == "identity")
 }
 
-/// `application/grpc`, perhaps with a format or parameters behind it; not `application/grpc-web`.
-fn is_grpc(kind: &HeaderValue) -> bool {
-    let behind = kind.as_bytes().strip_prefix(GRPC.as_bytes());
-    behind.is_some_and(|behind| matches!(behind.first(), None | Some(b'+' | b';')))
+/// Keeps only the headers that a generated service reads: a call may be open for long, and holds
+/// neither its key nor anything large meanwhile.
+pub fn keep_own(headers: &mut HeaderMap) {
+    let own = [CONTENT_TYPE, GRPC_ENCODING];
+    *headers = own
+        .into_iter()
+        .filter_map(|name| headers.remove(&name).map(|value| (name, value)))
+        .collect();
 }
 
 /// Reads a message of at most `limit` bytes, has it answered, and writes the answer. Long
@@ -118,15 +117,15 @@ pub async fn unary<B, Q, A>(
     body: B,
     limit: usize,
     account: impl Fn() -> Account,
+    decode: fn(Bytes) -> Result<Q, Status>,
     answer: impl AsyncFnOnce(Q) -> Result<A, Status>,
 ) -> Response<Reply>
 where
     B: Body<Data = Bytes, Error: Into<timely::Error>> + Unpin,
-    Q: Message + Name + Default,
     A: Message,
 {
     let answered = async {
-        let (message, _held) = read(body, limit, &account).await?;
+        let (message, _held) = read(body, limit, &account, decode).await?;
         let answer = answer(message).await?;
         Reply::held(write(&answer), &account)
     };
@@ -139,11 +138,7 @@ where
         }
     };
     match answered {
-        Ok(reply) => {
-            let mut response = Response::new(reply);
-            response.headers_mut().insert(CONTENT_TYPE, GRPC);
-            response
-        }
+        Ok(message) => reply(message),
         Err(status) => status.into_http(),
     }
 }
@@ -155,15 +150,56 @@ impl Default for Reply {
     }
 }
 
+/// Reads the one message of a request, within the caller's deadline. It is short: none of its
+/// memory is counted.
+///
+/// # Errors
+/// It did not come as a whole, not in time, or is no such message.
+pub async fn message<B, Q>(
+    deadline: Option<Duration>,
+    body: B,
+    limit: usize,
+    account: &impl Fn() -> Account,
+    decode: fn(Bytes) -> Result<Q, Status>,
+) -> Result<Q, Status>
+where
+    B: Body<Data = Bytes, Error: Into<timely::Error>> + Unpin,
+{
+    let message = read(body, limit, account, decode);
+    let read = match deadline {
+        None => message.await,
+        Some(time) => {
+            let message = Box::pin(tokio::time::timeout(time, message)).await;
+            message.unwrap_or_else(|_| Err(status::too_late()))
+        }
+    };
+    read.map(|(message, _)| message)
+}
+
+/// The head of the reply to a call that was not refused.
+pub fn reply<B>(body: B) -> Response<B> {
+    let mut response = Response::new(body);
+    response.headers_mut().insert(CONTENT_TYPE, GRPC);
+    response
+}
+
+/// What stands behind the last message of a call that ended well.
+#[must_use]
+pub fn ok_trailers() -> HeaderMap {
+    let mut trailers = HeaderMap::with_capacity(1);
+    trailers.insert(GRPC_STATUS, OK);
+    trailers
+}
+
 /// The one message of a request, and what it holds if it is long.
 pub(super) async fn read<B, Q>(
     mut body: B,
     limit: usize,
     account: &impl Fn() -> Account,
+    decode: fn(Bytes) -> Result<Q, Status>,
 ) -> Result<(Q, Option<Reservation>), Status>
 where
     B: Body<Data = Bytes, Error: Into<timely::Error>> + Unpin,
-    Q: Message + Name + Default,
 {
     let mut held: Option<Reservation> = None;
     let mut first = Bytes::new();
@@ -204,12 +240,26 @@ where
     if whole.len() != PREFIX + length {
         return Err(status::cut_off());
     }
-    let message = whole.slice(PREFIX..);
-    if message.len() >= lists::COUNTED_FROM {
-        lists::count(&Q::full_name(), &message)?;
+    Ok((decode(whole.slice(PREFIX..))?, held))
+}
+
+/// The message that these bytes are.
+///
+/// # Errors
+/// They are none.
+pub fn decode<Q: Message + Default>(bytes: Bytes) -> Result<Q, Status> {
+    Q::decode(bytes).map_err(|_| status::not_a_message())
+}
+
+/// The message of the contract that these bytes are, whose lists are counted first.
+///
+/// # Errors
+/// They are none, or a list is too long.
+pub fn count_and_decode<Q: Message + Name + Default>(bytes: Bytes) -> Result<Q, Status> {
+    if bytes.len() >= lists::COUNTED_FROM {
+        lists::count(&Q::full_name(), &bytes)?;
     }
-    let message = Q::decode(message).map_err(|_| status::not_a_message())?;
-    Ok((message, held))
+    decode(bytes)
 }
 
 /// The length of the message that begins here, if its prefix is complete.
@@ -222,7 +272,8 @@ fn announced(bytes: &[u8]) -> Result<Option<usize>, Status> {
     Ok(Some(usize::try_from(u32::from_be_bytes(length)).unwrap_or(usize::MAX)))
 }
 
-fn write(answer: &impl Message) -> Bytes {
+/// A message behind its prefix.
+pub fn write(answer: &impl Message) -> Bytes {
     let length = answer.encoded_len();
     let mut bytes = BytesMut::with_capacity(PREFIX + length);
     bytes.put_u8(0);
@@ -278,7 +329,7 @@ mod tests {
     fn read_now(parts: &[&[u8]], limit: usize) -> Result<Endpoint, tonic::Code> {
         let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
         let account = || MemoryBudget::new(1 << 20).shared();
-        let read = runtime.block_on(read(body(parts), limit, &account));
+        let read = runtime.block_on(read(body(parts), limit, &account, decode));
         read.map(|(message, _)| message).map_err(|status| status.code())
     }
 
@@ -312,18 +363,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_plain_grpc_goes_the_other_way() {
-        let request = |kind: &'static str, encoding: &'static str| {
-            let request = Request::post("/").header(CONTENT_TYPE, kind);
-            request.header(GRPC_ENCODING, encoding).body(()).expect("a request")
+    fn what_may_be_compressed_goes_the_other_way() {
+        let takes = |encoding: &'static str| {
+            let headers = [(GRPC_ENCODING, HeaderValue::from_static(encoding))];
+            super::takes(&headers.into_iter().collect())
         };
-        for kind in ["application/grpc", "application/grpc+proto", "application/grpc;x=y"] {
-            assert!(takes(&request(kind, "identity")), "{kind}");
-            assert!(!takes(&request(kind, "gzip")), "{kind}");
-        }
-        for kind in ["application/grpc-web", "application/json", ""] {
-            assert!(!takes(&request(kind, "identity")), "{kind}");
-        }
+        assert!(super::takes(&HeaderMap::new()) && takes("identity"));
+        assert!(!takes("gzip") && !takes("") && !takes("identity,gzip"));
     }
 
     #[test]

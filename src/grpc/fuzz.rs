@@ -136,7 +136,7 @@ pub fn express(pieces: Vec<Bytes>, limit: usize) -> Result<proto::CheckRequest, 
     let body = StreamBody::new(tokio_stream::iter(frames));
     let memory = MemoryBudget::new(limit as u64 * 2 + 1024);
     let account = || memory.shared();
-    let mut read = pin!(express::read(body, limit, &account));
+    let mut read = pin!(express::read(body, limit, &account, express::count_and_decode));
     let mut context = Context::from_waker(Waker::noop());
     // All pieces are there: a stream that gives others a turn goes on when it is asked again.
     loop {

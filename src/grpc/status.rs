@@ -541,6 +541,22 @@ pub fn too_many_of_key(limit: usize) -> Status {
     draft.finish()
 }
 
+/// The headers are larger than the server takes.
+pub(super) fn too_large_headers(size: usize, limit: usize) -> Status {
+    let what = format!(
+        "have {size} bytes, the limit is {limit}: send fewer, or have `--max-header-bytes` raised"
+    );
+    self::limit("headers", &what).finish()
+}
+
+/// As many calls of a kind are open as may be: on the connection, or in all.
+pub fn too_many_open(kind: &str, limit: usize, place: &str) -> Status {
+    let what = format!("open {place} are {limit}, which is the most: end some first");
+    let mut draft = self::limit(kind, &what);
+    draft.details.set_retry_info(Some(Duration::from_secs(1)));
+    draft.finish()
+}
+
 /// What the call would hold in memory is more than there is for it.
 pub(super) fn no_memory(exhausted: Exhausted) -> Status {
     let what = match exhausted {
@@ -555,6 +571,12 @@ pub(super) fn no_memory(exhausted: Exhausted) -> Status {
     let mut draft = self::limit("memory", &what);
     draft.details.set_retry_info(Some(Duration::from_secs(1)));
     draft.finish()
+}
+
+/// Nobody knows the health of a service of this name.
+pub fn no_such_service() -> Status {
+    let text = "there is no service of this name: see the reflection";
+    Draft::new(Code::NotFound, "NO_SUCH_SERVICE", text).finish()
 }
 
 /// The call ended without an answer.
@@ -574,8 +596,8 @@ pub(super) fn not_a_message() -> Status {
     )
 }
 
-/// The message is compressed, without a header that says how.
-pub(super) fn compressed() -> Status {
+/// The message is compressed, or may be.
+pub fn compressed() -> Status {
     let text = "compressed messages are not read: send them as they are";
     Draft::new(Code::Unimplemented, "COMPRESSED_MESSAGE", text).finish()
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use http::Response;
+use http::{Response, StatusCode};
 use tonic::Code;
 
 use crate::grpc::access;
@@ -23,8 +23,8 @@ pub(super) struct Calls {
     pub(super) under_way: Arc<AtomicUsize>,
     /// How many of each key are, by its creation revision.
     of_keys: Mutex<HashMap<Revision, Arc<AtomicUsize>, foldhash::fast::RandomState>>,
-    /// How many calls of health are under way, beside those.
-    pub(super) probes: Arc<AtomicUsize>,
+    /// How many requests were no gRPC calls.
+    not_grpc: Count,
     /// How many connections it has.
     pub(super) open: Arc<AtomicUsize>,
     /// How many calls were still open when the time to drain was over.
@@ -34,15 +34,19 @@ pub(super) struct Calls {
 impl Default for Calls {
     fn default() -> Self {
         let answered = (0..=access::PATHS.len()).map(|_| Default::default()).collect();
-        let (under_way, probes, open) = (Arc::default(), Arc::default(), Arc::default());
-        let of_keys = Mutex::default();
-        Self { answered, under_way, of_keys, probes, open, cut: Count::default() }
+        let (under_way, open) = (Arc::default(), Arc::default());
+        let (of_keys, not_grpc, cut) = (Mutex::default(), Count::default(), Count::default());
+        Self { answered, under_way, of_keys, not_grpc, open, cut }
     }
 }
 
 impl Calls {
     /// Counts a call that was answered so. A stream counts as it begins.
     pub(super) fn answered<B>(&self, path: usize, response: &Response<B>) {
+        if response.status() != StatusCode::OK {
+            self.not_grpc.one();
+            return;
+        }
         let status = response.headers().get("grpc-status");
         let code = status.map_or(Code::Ok, |status| Code::from_bytes(status.as_bytes()));
         if let Some(count) = self.answered.get(path).and_then(|codes| codes.get(code as usize)) {
@@ -78,6 +82,11 @@ impl Calls {
     /// How many calls were still open when the time to drain was over.
     pub(super) fn cut(all: &[Arc<Self>]) -> u64 {
         all.iter().map(|core| core.cut.read()).sum()
+    }
+
+    /// How many requests were no gRPC calls.
+    pub(super) fn not_grpc(all: &[Arc<Self>]) -> u64 {
+        all.iter().map(|core| core.not_grpc.read()).sum()
     }
 
     /// How many calls are under way, and how many connections there are.

@@ -23,6 +23,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::activity::{Activity, Cause, Limits};
 use super::pace::{Pace, Paced};
+use super::places::OwnPlaces;
 use super::service::{self, Service};
 use super::turn::{self, Turn};
 use crate::grpc::peer::Peer;
@@ -32,6 +33,13 @@ use crate::grpc::peer::Peer;
 const RESETS: usize = 20;
 /// How many calls of a connection may be ended for its own faults before it is cut off.
 const RESETS_FOR_ERRORS: usize = 1024;
+
+/// How many calls of a connection may be open at once.
+const MAX_STREAMS: u32 = 256;
+
+/// The largest header list that is read, somewhat above 256 KiB. `--max-header-bytes` bounds what
+/// is answered, by gRPC's own status: from here on a call is refused by HTTP's 431.
+const MAX_HEADER_LIST: u32 = 272 << 10;
 
 /// How long it may take to send a peer the end of its calls, or of its connection.
 pub(super) const PARTING: Duration = Duration::from_secs(1);
@@ -89,8 +97,10 @@ async fn attend<I: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     let mut patience = Patience { time: service.handshake, waiting: None };
     let activity = Activity::new(Arc::clone(&service.calls), phase);
     let used = Arc::clone(&activity);
-    let service =
-        service_fn(move |request| service::answer(Arc::clone(&service), &peer, &used, request));
+    let places = OwnPlaces::default();
+    let service = service_fn(move |request| {
+        service::answer(Arc::clone(&service), &peer, &used, &places, request)
+    });
     let (connection, pace) = Paced::new(connection);
     let calls = turn::Calls::default();
     let turn = Turn::of(calls.clone());
@@ -98,8 +108,8 @@ async fn attend<I: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         http2::Builder::new(calls)
             .timer(TokioTimer::new())
             .auto_date_header(false)
-            .max_concurrent_streams(1024)
-            .max_header_list_size(16 << 10)
+            .max_concurrent_streams(MAX_STREAMS)
+            .max_header_list_size(MAX_HEADER_LIST)
             .max_pending_accept_reset_streams(RESETS)
             .max_local_error_reset_streams(RESETS_FOR_ERRORS)
             .serve_connection(TokioIo::new(connection), service),
@@ -128,7 +138,11 @@ async fn attend<I: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
             return Poll::Ready(());
         }
         // Whoever is gone is gone: its error concerns nobody here.
-        match turn.take(context, |context| connection.as_mut().poll(context).map(drop)) {
+        let look = |context: &mut Context<'_>| {
+            pace.read_on();
+            connection.as_mut().poll(context).map(drop)
+        };
+        match turn.take(context, look) {
             Poll::Ready(()) => Poll::Ready(()),
             // All that has come was read.
             Poll::Pending => patience.poll(&pace, context),

@@ -18,7 +18,6 @@ use tokio::task::JoinHandle;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::server::NamedService;
 use tonic::service::Routes;
-use tonic_health::ServingStatus;
 
 use super::Failure;
 use super::activity::Limits;
@@ -58,11 +57,14 @@ const SILENCE: Duration = Duration::from_secs(30);
 /// the commands on this machine reach a server that other peers have filled.
 const FOR_LOOPBACK: usize = 8;
 
+/// The most bytes of a question to the reflection: a name.
+const MAX_REFLECTION: usize = 4 << 10;
+
 /// The port and what answers there.
 pub(super) struct Frame {
     pub(super) address: SocketAddr,
     pub(super) doors: Doors,
-    health: Health,
+    health: Arc<Health>,
     phase: watch::Sender<Phase>,
     accepting: JoinHandle<Vec<Core>>,
     calls: Vec<Arc<Calls>>,
@@ -91,12 +93,12 @@ impl Frame {
         let memory = memory.unwrap_or_else(|| Share::fitting(args.cores).call_memory);
         let memory = MemoryBudget::new(memory);
         let doors = Doors::new(decision_log(args)?, memory);
-        let (health, health_service) = Health::of(services()).await;
+        let health = Health::of(services(), Arc::clone(&doors.memory));
         let limit = usize::try_from(args.max_message_bytes).unwrap_or(usize::MAX);
-        let mut routes = Routes::new(health_service)
-            .add_service(
-                AuthorizationServiceServer::new(doors.clone()).max_decoding_message_size(limit),
-            )
+        let mut routes = Routes::new(
+            AuthorizationServiceServer::new(doors.clone()).max_decoding_message_size(limit),
+        );
+        routes = routes
             .add_service(
                 DirectoryServiceServer::new(doors.clone()).max_decoding_message_size(limit),
             )
@@ -109,7 +111,9 @@ impl Frame {
             .add_service(KeyServiceServer::new(doors.clone()).max_decoding_message_size(limit))
             .add_service(BackupServiceServer::new(doors.clone()).max_decoding_message_size(limit));
         if let (Ok(v1), Ok(v1alpha)) = (reflection().build_v1(), reflection().build_v1alpha()) {
-            routes = routes.add_service(v1).add_service(v1alpha);
+            routes = routes
+                .add_service(v1.max_decoding_message_size(MAX_REFLECTION))
+                .add_service(v1alpha.max_decoding_message_size(MAX_REFLECTION));
         }
         let routes = routes.prepare();
         let elsewhere = Handle::current();
@@ -126,6 +130,9 @@ impl Frame {
             tls: tls.clone(),
             elsewhere,
             limit,
+            max_header_bytes: usize::try_from(args.max_header_bytes).unwrap_or(usize::MAX),
+            health: Arc::clone(&health),
+            places: Arc::default(),
             in_flight,
             limits,
             incidents: Arc::clone(&incidents),
@@ -144,8 +151,8 @@ impl Frame {
             let started = SystemTime::now();
             let tls = service.tls.clone();
             let (doors, cores, traces) = (doors.clone(), calls.clone(), traces.clone());
-            let incidents = Arc::clone(&incidents);
-            let metrics = Metrics { doors, cores, started, tls, traces, incidents };
+            let (incidents, places) = (Arc::clone(&incidents), Arc::clone(&service.places));
+            let metrics = Metrics { doors, cores, started, tls, traces, incidents, places };
             tokio::spawn(metrics::serve(listener, metrics));
         }
         let all_calls = calls.clone();
@@ -180,8 +187,8 @@ impl Frame {
     }
 
     /// Says that every service does its work.
-    pub(super) async fn say_serving(&self) {
-        self.health.say(ServingStatus::Serving).await;
+    pub(super) fn say_serving(&self) {
+        self.health.say_serving();
     }
 
     /// Looks again at the files that change while the server runs: a SIGHUP asks for it.
@@ -196,8 +203,8 @@ impl Frame {
 
     /// Turns new calls away, lets open ones end, and closes the store. Returns how many calls were
     /// still open when the time was over.
-    pub(super) async fn drain(mut self, grace: Duration) -> u64 {
-        self.health.end().await;
+    pub(super) async fn drain(self, grace: Duration) -> u64 {
+        self.health.end();
         self.doors.close();
         self.phase.send_replace(Phase::Draining);
         let cores = self.accepting.await.unwrap_or_default();

@@ -1,72 +1,168 @@
-//! Health: `grpc.health.v1`. Who watches is told of the end, and then let go: a stream that never
-//! ends would hold up every drain for as long as it may take.
+//! Health: `grpc.health.v1`, which anybody may ask without a key.
+//!
+//! So a request is small, comes within a second, and has one of the few places of its connection:
+//! see [`super::places`]. It is answered where it comes in, and never waits for anything else.
+//!
+//! Watches are told of the end and then end: a stream that never ends would hold up every drain
+//! for as long as it may take.
 
-use tonic::{Request, Response, Status};
-use tonic_health::ServingStatus;
-use tonic_health::pb::health_server::{Health as Answers, HealthServer};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Response;
+use http_body::{Body, Frame};
+use tokio::sync::watch;
+use tokio_stream::Stream;
+use tokio_stream::wrappers::WatchStream;
+use tonic::Status;
+use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
-use tonic_health::server::{HealthReporter, HealthService, WatchStream};
 
-/// What is said of each service, to those who ask and to those who watch.
-pub(super) struct Health {
-    asked: HealthReporter,
-    watched: HealthReporter,
-    services: Vec<&'static str>,
+use super::places::{Kind, Place};
+use crate::grpc::express::{self, Reply};
+use crate::grpc::status;
+use crate::grpc::timely::{self, Timely};
+use crate::measure::memory::MemoryBudget;
+
+/// The most bytes of a message.
+const MAX_MESSAGE: usize = 1 << 10;
+/// How long a request may take to come as a whole.
+const REQUEST_TIME: Duration = Duration::from_secs(1);
+
+/// How the services do, all alike.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    NotServing,
+    Serving,
+    /// Not any more, and no watch goes on.
+    Ending,
 }
 
-/// Answers what the reporters say.
-pub(super) struct Reports {
-    asked: HealthService,
-    watched: HealthService,
+/// What is said of each service.
+pub(super) struct Health {
+    state: watch::Sender<State>,
+    services: Vec<&'static str>,
+    memory: Arc<MemoryBudget>,
 }
 
 impl Health {
-    /// Of these services, none of which does its work yet, and what answers for them.
-    pub(super) async fn of(services: Vec<&'static str>) -> (Self, HealthServer<Reports>) {
-        let (asked, watched) = (HealthReporter::new(), HealthReporter::new());
-        let reports = Reports {
-            asked: HealthService::from_health_reporter(asked.clone()),
-            watched: HealthService::from_health_reporter(watched.clone()),
+    /// Of these services, none of which does its work yet.
+    pub(super) fn of(services: Vec<&'static str>, memory: Arc<MemoryBudget>) -> Arc<Self> {
+        Arc::new(Self { state: watch::Sender::new(State::NotServing), services, memory })
+    }
+
+    /// Says that every service does its work.
+    pub(super) fn say_serving(&self) {
+        self.state.send_replace(State::Serving);
+    }
+
+    /// Says that no service does its work any more, and ends the watches.
+    pub(super) fn end(&self) {
+        self.state.send_replace(State::Ending);
+    }
+
+    /// Which kind of call has this method, if there is one.
+    pub(super) fn kind(method: &str) -> Option<Kind> {
+        match method {
+            "Check" => Some(Kind::HealthCheck),
+            "Watch" => Some(Kind::HealthWatch),
+            _ => None,
+        }
+    }
+
+    /// Answers a call that has a place.
+    pub(super) async fn answer<B>(
+        self: Arc<Self>,
+        kind: Kind,
+        place: Place,
+        deadline: Option<Duration>,
+        body: B,
+    ) -> Response<Reply>
+    where
+        B: Body<Data = Bytes, Error: Into<timely::Error>> + Unpin,
+    {
+        let body = Timely::new(body, REQUEST_TIME);
+        let account = || self.memory.shared();
+        let response = if kind == Kind::HealthWatch {
+            match express::message(deadline, body, MAX_MESSAGE, &account, express::decode).await {
+                Ok(request) => {
+                    let watch = self.watch(&request);
+                    express::reply(Reply::Other(tonic::body::Body::new(watch)))
+                }
+                Err(status) => status.into_http(),
+            }
+        } else {
+            let check = async |request| self.check(&request);
+            express::unary(deadline, body, MAX_MESSAGE, account, express::decode, check).await
         };
-        let health = Self { asked, watched, services };
-        // Before anybody can ask: a reporter begins with "" as serving.
-        health.say(ServingStatus::NotServing).await;
-        (health, HealthServer::new(reports))
+        place.kept_by(response)
     }
 
-    /// Says how every service does.
-    pub(super) async fn say(&self, status: ServingStatus) {
-        for service in &self.services {
-            self.asked.set_service_status(service, status).await;
-            self.watched.set_service_status(service, status).await;
-        }
+    fn knows(&self, request: &HealthCheckRequest) -> bool {
+        self.services.contains(&request.service.as_str())
     }
 
-    /// Says that no service does its work any more, and ends the streams that say so.
-    pub(super) async fn end(&mut self) {
-        self.say(ServingStatus::NotServing).await;
-        // What was said is read before the end is.
-        for service in &self.services {
-            self.watched.clear_service_status(service).await;
+    fn check(&self, request: &HealthCheckRequest) -> Result<HealthCheckResponse, Status> {
+        if !self.knows(request) {
+            return Err(status::no_such_service());
         }
+        Ok(said(match *self.state.borrow() {
+            State::Serving => ServingStatus::Serving,
+            State::NotServing | State::Ending => ServingStatus::NotServing,
+        }))
+    }
+
+    fn watch(&self, request: &HealthCheckRequest) -> Watch {
+        let states = WatchStream::new(self.state.subscribe());
+        Watch { states, is_known: self.knows(request), told: None, ends: false }
     }
 }
 
-#[tonic::async_trait]
-impl Answers for Reports {
-    async fn check(
-        &self,
-        request: Request<HealthCheckRequest>,
-    ) -> Result<Response<HealthCheckResponse>, Status> {
-        self.asked.check(request).await
+fn said(status: ServingStatus) -> HealthCheckResponse {
+    HealthCheckResponse { status: status.into() }
+}
+
+/// The reply to one who watches a service: its status, and each other one. Only the last is kept
+/// for one who does not read, and nothing of the name of a service that is not known.
+struct Watch {
+    states: WatchStream<State>,
+    is_known: bool,
+    told: Option<ServingStatus>,
+    /// Whether only the trailers are left.
+    ends: bool,
+}
+
+impl Body for Watch {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        while !self.ends {
+            let state = ready!(Pin::new(&mut self.states).poll_next(context));
+            let state = state.unwrap_or(State::Ending);
+            self.ends = state == State::Ending;
+            let status = match state {
+                _ if !self.is_known => ServingStatus::ServiceUnknown,
+                State::Serving => ServingStatus::Serving,
+                State::NotServing | State::Ending => ServingStatus::NotServing,
+            };
+            if self.told.replace(status) != Some(status) {
+                return Poll::Ready(Some(Ok(Frame::data(express::write(&said(status))))));
+            }
+        }
+        if self.told.take().is_none() {
+            return Poll::Ready(None);
+        }
+        Poll::Ready(Some(Ok(Frame::trailers(express::ok_trailers()))))
     }
 
-    type WatchStream = WatchStream;
-
-    async fn watch(
-        &self,
-        request: Request<HealthCheckRequest>,
-    ) -> Result<Response<WatchStream>, Status> {
-        self.watched.watch(request).await
+    fn is_end_stream(&self) -> bool {
+        self.ends && self.told.is_none()
     }
 }

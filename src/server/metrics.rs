@@ -29,6 +29,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::calls::Calls;
 use super::incidents::Incidents;
+use super::places::Places;
 use super::tls::Tls;
 use super::traces::Traces;
 use crate::authority::Authority;
@@ -55,6 +56,7 @@ pub(super) struct Metrics {
     pub(super) tls: Option<Tls>,
     pub(super) traces: Option<Arc<Traces>>,
     pub(super) incidents: Arc<Incidents>,
+    pub(super) places: Arc<Places>,
 }
 
 impl fmt::Debug for Metrics {
@@ -157,6 +159,21 @@ impl Page<'_> {
         gauge.encode(self.0.encode_descriptor(name, help, unit, MetricType::Gauge)?)
     }
 
+    /// Levels by one label.
+    fn levels<'l>(
+        &mut self,
+        name: &str,
+        help: &str,
+        levels: impl IntoIterator<Item = ([(&'l str, &'l str); 1], u64)>,
+    ) -> fmt::Result {
+        let mut family = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for (labels, level) in levels {
+            let gauge = ConstGauge::new(i64::try_from(level).unwrap_or(i64::MAX));
+            gauge.encode(family.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+
     fn times(&mut self, name: &str, help: &str, times: &TimesRead) -> fmt::Result {
         let unit = Some(&Unit::Seconds);
         let mut histogram = self.0.encode_descriptor(name, help, unit, MetricType::Histogram)?;
@@ -210,6 +227,13 @@ impl Collector for Metrics {
         page.level("call_memory_limit", what, Some(&Unit::Bytes), memory.limit())?;
         let what = "Calls refused because they would have held more memory than there is for them";
         page.count("call_memory_refused", what, memory.refused())?;
+        let by_kind = |(kind, number)| ([("kind", kind)], number);
+        let what = "Health calls and reflection streams open, until their replies were sent";
+        page.levels("streams_open", what, self.places.open().map(by_kind))?;
+        let what = "Health calls and reflection streams that were one too many";
+        page.counts("streams_refused", what, self.places.refused().map(by_kind))?;
+        let what = "Requests that were no gRPC calls (HTTP 405 and 415)";
+        page.count("requests_not_grpc", what, Calls::not_grpc(&self.cores))?;
         if let Some(end) = self.tls.as_ref().and_then(Tls::not_after) {
             let what = "When the server's certificate ends, in seconds since 1970";
             let end = u64::try_from(end.as_second()).unwrap_or(0);

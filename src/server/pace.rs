@@ -2,13 +2,14 @@
 //!
 //! HTTP/2 has no bound on how long a preface, a frame or a header block may take (RFC 9113): a
 //! peer that sends half of one, or nothing at all, would keep its connection for ever. This
-//! follows the frames by their lengths and reads nothing else of them.
+//! follows the frames by their lengths and reads nothing else of them. And it reads no more header
+//! blocks at once than there is memory for.
 //!
 //! Not here: when a connection between frames is too old, since it may be idle; and the time.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
@@ -24,6 +25,11 @@ const CONTINUATION: u8 = 9;
 /// The flag of the last frame of a header block.
 const END_HEADERS: u8 = 4;
 
+/// After how many bytes of header blocks the calls that they begin are answered before more is
+/// read. One byte of a block can be a whole header (RFC 7541 section 6.1) and a hundred bytes of
+/// memory, which are held until the call is looked at.
+const BLOCKS: usize = 64 << 10;
+
 /// A connection whose incoming frames are followed.
 pub(super) struct Paced<I> {
     /// Until it is given back.
@@ -37,6 +43,8 @@ pub(super) struct Pace<I>(Arc<Told<I>>);
 
 struct Told<I> {
     place: AtomicU64,
+    /// Whether no more is read before the calls that have come are looked at.
+    rests: AtomicBool,
     /// The connection itself, after it was dropped.
     back: Mutex<Option<I>>,
 }
@@ -44,7 +52,8 @@ struct Told<I> {
 impl<I> Paced<I> {
     pub(super) fn new(io: I) -> (Self, Pace<I>) {
         let place = Place::default();
-        let told = Told { place: AtomicU64::new(place.tell()), back: Mutex::new(None) };
+        let (tell, rests) = (AtomicU64::new(place.tell()), AtomicBool::new(false));
+        let told = Told { place: tell, rests, back: Mutex::new(None) };
         let told = Arc::new(told);
         (Self { io: Some(io), place, told: Arc::clone(&told) }, Pace(told))
     }
@@ -70,6 +79,11 @@ impl<I> Pace<I> {
         (told & 1 == 1).then_some(told >> 1)
     }
 
+    /// Reads on: all calls that have come were looked at.
+    pub(super) fn read_on(&self) {
+        self.0.rests.store(false, Ordering::Relaxed);
+    }
+
     /// The connection, if nobody holds it any more.
     pub(super) fn into_connection(self) -> Option<I> {
         self.0.back.lock().unwrap_or_else(PoisonError::into_inner).take()
@@ -85,13 +99,15 @@ struct Place {
     held: usize,
     /// Whether a header block goes on in the next frame.
     block: bool,
+    /// Bytes of header blocks since the last rest.
+    blocks: usize,
     /// Frames that have ended; those of one header block count as one.
     ended: u64,
 }
 
 impl Default for Place {
     fn default() -> Self {
-        Self { left: PREFACE, header: [0; HEADER], held: 0, block: false, ended: 0 }
+        Self { left: PREFACE, header: [0; HEADER], held: 0, block: false, blocks: 0, ended: 0 }
     }
 }
 
@@ -124,10 +140,10 @@ impl Place {
         if self.held == HEADER {
             let [high, middle, low, kind, flags, ..] = self.header;
             self.left = usize::from(high) << 16 | usize::from(middle) << 8 | usize::from(low);
-            self.block = match kind {
-                HEADERS | CONTINUATION => flags & END_HEADERS == 0,
-                _ => self.block,
-            };
+            if matches!(kind, HEADERS | CONTINUATION) {
+                self.block = flags & END_HEADERS == 0;
+                self.blocks = self.blocks.saturating_add(self.left);
+            }
         }
         bytes.get(count..).unwrap_or_default()
     }
@@ -144,6 +160,14 @@ impl<I: AsyncRead + Unpin> AsyncRead for Paced<I> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if self.place.blocks > BLOCKS {
+            self.place.blocks = 0;
+            self.told.rests.store(true, Ordering::Relaxed);
+        }
+        if self.told.rests.load(Ordering::Relaxed) {
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         let before = buffer.filled().len();
         let polled = self.io()?.poll_read(context, buffer);
         if let Some(new) = buffer.filled().get(before..)

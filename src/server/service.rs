@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::{Request, Response};
+use http::{HeaderMap, Request, Response};
 use hyper::body::Incoming;
 use tokio::runtime::Handle;
 use tokio_util::task::AbortOnDropHandle;
@@ -19,12 +19,15 @@ use super::activity::{Activity, Limits};
 use super::caller_limits::{self, CallerLimits};
 use super::calls::{Calls, Counted};
 use super::follow::{Follow, Followed, Line};
+use super::health::Health;
 use super::incidents::Incidents;
 use super::interruption::Interruptible;
+use super::places::{Kind, OwnPlaces, Place, Places};
 use super::tls::Tls;
 use super::traces::{Asked, Trace};
 use crate::grpc::access;
 use crate::grpc::express::{self, Reply};
+use crate::grpc::head::Unfit;
 use crate::grpc::memory::{self, CountedBody, RequestMemory};
 use crate::grpc::origin::Origin;
 use crate::grpc::peer::Peer;
@@ -41,8 +44,6 @@ pub(super) const BATCH_CHECK: &str = "/scopegate.v1.AuthorizationService/BatchCh
 
 /// The calls that anybody may make.
 pub(super) const HEALTH: &str = "/grpc.health.v1.Health/";
-/// How many of them may be under way on each core.
-const PROBES: usize = 1_000;
 
 /// How many calls above `--max-in-flight` a core takes on of those by which operators take rights
 /// away.
@@ -64,6 +65,12 @@ pub(super) struct Service {
     pub(super) elsewhere: Handle,
     /// The most bytes of a message.
     pub(super) limit: usize,
+    /// The most bytes of a call's headers.
+    pub(super) max_header_bytes: usize,
+    /// What is said of health.
+    pub(super) health: Arc<Health>,
+    /// The places of calls that have some.
+    pub(super) places: Arc<Places>,
     /// The most calls under way on a core.
     pub(super) in_flight: usize,
     /// How long a connection lives.
@@ -122,6 +129,21 @@ impl Service {
         }
         Ok(Admitted { caller, _place: Some(place) })
     }
+
+    /// Which kind of health call it is, its place, and its deadline.
+    fn admit_health(
+        &self,
+        method: &str,
+        headers: &HeaderMap,
+        own: &OwnPlaces,
+    ) -> Result<(Kind, Place, Option<Duration>), Status> {
+        let kind = Health::kind(method).ok_or_else(status::no_such_call)?;
+        let deadline = express::deadline(headers)?;
+        if !express::takes(headers) {
+            return Err(status::compressed());
+        }
+        Ok((kind, self.places.take(kind, own)?, deadline))
+    }
 }
 
 /// Answers one call: a check here, anything else elsewhere.
@@ -132,48 +154,67 @@ pub(super) fn answer(
     service: Arc<Service>,
     peer: &Peer,
     activity: &Arc<Activity>,
+    own_places: &OwnPlaces,
     request: Request<Incoming>,
 ) -> impl Future<Output = Result<Response<Reply>, Infallible>> + use<> {
-    enum Call<F> {
-        TooMany(usize),
+    enum Call<H, F> {
+        Unfit(Unfit),
         Refused(Box<Status>),
         Check(Option<Duration>, Admitted, Incoming),
-        Other(Pin<Box<F>>),
+        Health(Pin<Box<H>>),
+        Other(Pin<Box<F>>, Option<Place>),
     }
     let path = request.uri().path();
-    let deadline = express::deadline(request.headers());
-    let is_health = path.starts_with(HEALTH);
     // Checks come first there.
     let place = access::PATHS.iter().position(|known| *known == path);
     let place = place.unwrap_or(access::PATHS.len());
-    // Probes have a count of their own: they take no place from calls, nor calls from them.
-    let all = if is_health { &service.calls.probes } else { &service.calls.under_way };
-    let (counted, under_way) = Counted::one_more(all);
     let interruptible = Interruptible::new(activity, path);
-    let mut open = None;
-    let call = if is_health && under_way > PROBES {
-        Call::TooMany(PROBES)
-    } else if is_health {
-        // Asked for by anybody.
-        let admitted = Admitted { caller: Caller::Anonymous, _place: None };
-        activity.probe();
-        open = Some(activity.open());
-        Call::Other(Box::pin(call(Arc::clone(&service), request, deadline, admitted, None)))
+    let (mut counted, mut open) = (None, None);
+    let call = if let Some(unfit) = Unfit::of(&request, service.max_header_bytes) {
+        Call::Unfit(unfit)
+    } else if place == access::PATHS.len()
+        && let Some(method) = path.strip_prefix(HEALTH)
+    {
+        match service.admit_health(method, request.headers(), own_places) {
+            // Nothing of the request is kept but its body.
+            Ok((kind, place, deadline)) => {
+                activity.probe();
+                open = Some(activity.open());
+                let health = Arc::clone(&service.health);
+                let body = request.into_body();
+                Call::Health(Box::pin(health.answer(kind, place, deadline, body)))
+            }
+            Err(status) => Call::Refused(Box::new(status)),
+        }
     } else {
-        let followed = service.follow.as_ref().and_then(|follow| follow.look(request.headers()));
-        match (service.admit(&request, peer, under_way), deadline) {
+        let (one, in_flight) = Counted::one_more(&service.calls.under_way);
+        counted = Some(one);
+        let follow = service.follow.as_ref();
+        let followed = follow.and_then(|follow| follow.look(request.headers()));
+        match (service.admit(&request, peer, in_flight), express::deadline(request.headers())) {
             (Err(status), _) => Call::Refused(Box::new(status)),
             (Ok(admitted), Ok(deadline))
-                if path == CHECK && followed.is_none() && express::takes(&request) =>
+                if path == CHECK && followed.is_none() && express::takes(request.headers()) =>
             {
                 activity.accept();
                 Call::Check(deadline, admitted, request.into_body())
             }
             (Ok(admitted), deadline) => {
-                activity.accept();
-                open = Some(activity.open());
-                let service = Arc::clone(&service);
-                Call::Other(Box::pin(call(service, request, deadline, admitted, followed)))
+                // What may be called and is not of this program is the reflection.
+                let place = match place < access::PATHS.len() {
+                    true => Ok(None),
+                    false => service.places.take(Kind::Reflection, own_places).map(Some),
+                };
+                match place {
+                    Ok(place) => {
+                        activity.accept();
+                        open = Some(activity.open());
+                        let service = Arc::clone(&service);
+                        let call = call(service, request, deadline, admitted, followed);
+                        Call::Other(Box::pin(call), place)
+                    }
+                    Err(status) => Call::Refused(Box::new(status)),
+                }
             }
         }
     };
@@ -187,11 +228,14 @@ pub(super) fn answer(
                     service.doors.decide(service.doors.asked_by(caller, check)?, None).await
                 };
                 let body = Timely::new(body, service.request);
-                let answer = express::unary(deadline, body, service.limit, account, decide);
+                let read = express::count_and_decode;
+                let answer = express::unary(deadline, body, service.limit, account, read, decide);
                 interruptible.answer(answer).await
             }
-            Call::Other(call) => interruptible.answer(call).await,
-            Call::TooMany(most) => status::too_much(most).into_http(),
+            Call::Health(call) => interruptible.answer(call).await,
+            Call::Other(call, None) => interruptible.answer(call).await,
+            Call::Other(call, Some(place)) => place.kept_by(interruptible.answer(call).await),
+            Call::Unfit(unfit) => unfit.into_response(service.max_header_bytes),
             Call::Refused(status) => status.into_http(),
         };
         service.calls.answered(place, &response);
@@ -245,7 +289,7 @@ async fn run(
     let path = request.uri().path();
     let key = caller.key();
     let account = || service.caller_limits.account(key);
-    if path == CHECK && express::takes(&request) {
+    if path == CHECK && express::takes(request.headers()) {
         let decide = async |check: CheckRequest| {
             let asked = trace.map(|_| Asked::of(&check));
             let answer = doors.decide(doors.asked_by(caller, check)?, origin.as_ref()).await?;
@@ -255,9 +299,10 @@ async fn run(
             Ok(answer)
         };
         let body = Timely::new(request.into_body(), service.request);
-        return express::unary(deadline, body, service.limit, account, decide).await;
+        let read = express::count_and_decode;
+        return express::unary(deadline, body, service.limit, account, read, decide).await;
     }
-    if path == BATCH_CHECK && express::takes(&request) {
+    if path == BATCH_CHECK && express::takes(request.headers()) {
         let decide = async |batch| {
             let answer = doors.decide_all(doors.asked_by(caller, batch)?, origin.as_ref()).await?;
             if let Some(trace) = trace {
@@ -266,8 +311,10 @@ async fn run(
             Ok(answer)
         };
         let body = Timely::new(request.into_body(), service.request);
-        return express::unary(deadline, body, service.limit, account, decide).await;
+        let read = express::count_and_decode;
+        return express::unary(deadline, body, service.limit, account, read, decide).await;
     }
+    express::keep_own(request.headers_mut());
     request.extensions_mut().insert(caller);
     if let Some(origin) = origin {
         request.extensions_mut().insert(origin);
