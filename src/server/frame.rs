@@ -76,7 +76,8 @@ impl Frame {
         let listener = TcpListener::bind(args.listen).await.map_err(cannot)?;
         let address = listener.local_addr().map_err(cannot)?;
         let memory = MemoryBudget::new(Share::fitting(args.cores).call_memory);
-        let doors = Doors::new(decision_log(args)?, memory);
+        let heartbeat = Duration::from_secs(args.watch_heartbeat.into());
+        let doors = Doors::new(decision_log(args)?, memory, heartbeat);
         let (health, health_service) = Health::of(services()).await;
         let limit = usize::try_from(args.max_message_bytes).unwrap_or(usize::MAX);
         let mut routes = Routes::new(health_service)
