@@ -9,11 +9,16 @@
 
 mod harness;
 
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 
+use harness::raw::*;
 use harness::{Client, Server, owned, refused, scopegate};
+use scopegate::proto::backup_service_client::BackupServiceClient;
 use scopegate::proto::*;
-use tonic::{Code, Status, Streaming};
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::{Code, Request, Status, Streaming};
 
 type Stream = Streaming<WatchChangesResponse>;
 
@@ -230,12 +235,19 @@ async fn an_idle_stream_sends_its_cursor_which_outlasts_the_changes_of_others() 
 
 /// A server whose callers need keys, and its operator.
 async fn guarded(dir: &Path) -> (Server, Client) {
+    let (server, key) = guarded_with(dir, &[]);
+    let operator = Client::connect_as(&server.url(), Some(&key)).await;
+    (server, operator)
+}
+
+/// The same with more arguments, and the operator's key.
+fn guarded_with(dir: &Path, args: &[&str]) -> (Server, String) {
     let made = scopegate().args(["keys", "bootstrap", "--data-dir"]).arg(dir).output();
     let key = String::from_utf8(made.expect("it runs").stdout).expect("text").trim().to_owned();
     assert!(key.starts_with("sgk_"), "{key}");
-    let server = Server::with_catalog(dir, "360learning.yaml");
-    let operator = Client::connect_as(&server.url(), Some(&key)).await;
-    (server, operator)
+    let catalog = harness::catalog("360learning.yaml");
+    let catalog = ["--catalog", catalog.to_str().expect("a path")];
+    (Server::start(dir, &[&catalog, args].concat()), key)
 }
 
 async fn key(operator: &Client, name: &str, role: Role, companies: &[&str]) -> CreateKeyResponse {
@@ -426,4 +438,89 @@ async fn who_is_bound_to_a_company_sees_nothing_of_an_earlier_one_of_its_id() {
         let reason = details.error_info().expect("info").reason.clone();
         assert_eq!((code, reason.as_str()), (Code::FailedPrecondition, "NO_SUCH_RESTRICTION"));
     }
+}
+
+/// What Prometheus reads of these series.
+fn metrics(address: &str, names: [&str; 3]) -> [f64; 3] {
+    let mut connection = TcpStream::connect(address).expect("a connection");
+    write!(connection, "GET /metrics HTTP/1.1\r\nhost: x\r\n\r\n").expect("sent");
+    let mut text = String::new();
+    connection.read_to_string(&mut text).expect("a text");
+    names.map(|name| {
+        let line = text.lines().find(|line| line.starts_with(&format!("scopegate_{name} ")));
+        let (_, value) = line.expect(name).rsplit_once(' ').expect("a value");
+        value.parse().expect("a number")
+    })
+}
+
+/// A connection that grants no stream a window, with open calls of this method and message.
+fn stuck(server: &Server, key: &str, path: &str, message: &[u8], count: u32) -> Raw {
+    // SETTINGS_INITIAL_WINDOW_SIZE is 0.
+    let mut raw = Raw::begun(server, &[0, 4, 0, 0, 0, 0]);
+    let authorization = format!("Bearer {key}");
+    for n in 0..count {
+        let block = block_to(path, &[("authorization", &authorization)]);
+        raw.send(&frame(HEADERS, END_HEADERS, 2 * n + 1, &block));
+        let length = u32::try_from(message.len()).expect("short").to_be_bytes();
+        let content = [&[0][..], &length, message].concat();
+        raw.send(&frame(DATA, END_STREAM, 2 * n + 1, &content));
+    }
+    let mut answered = 0;
+    while answered < count {
+        let (kind, flags, _) = raw.next().expect("open");
+        if kind == HEADERS {
+            assert_eq!(flags & END_STREAM, 0, "it goes on");
+            answered += 1;
+        }
+    }
+    raw
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_whose_client_takes_nothing_keeps_its_place_and_no_changes() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let port = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = port.local_addr().expect("an address").to_string();
+    drop(port);
+    let (server, root) = guarded_with(dir.path(), &["--metrics", &address]);
+    let operator = Client::connect_as(&server.url(), Some(&root)).await;
+    operator.create_company("acme", None).await;
+    let auditor = key(&operator, "auditor", Role::Auditor, &[]).await.secret;
+    let path = "/scopegate.v1.ChangeService/WatchChanges";
+    let raw = stuck(&server, &auditor, path, &[], 16);
+    let client = Client::connect_as(&server.url(), Some(&auditor)).await;
+    let (code, _) = refused(try_watch(&client, WatchChangesRequest::default()).await);
+    assert_eq!(code, Code::ResourceExhausted);
+    // Nobody keeps these for it but the window that all share.
+    for n in 0..200 {
+        let request = CreateCredentialRequest {
+            company_id: "acme".to_owned(),
+            credential_id: format!("c{n}"),
+            scopes: owned(&["users:read"]),
+            reason: "r".repeat(900),
+            ..Default::default()
+        };
+        operator.directory.clone().create_credential(request).await.expect("made");
+    }
+    let series = ["watchers", "watchers_lagging", "watchers_memory_bytes"];
+    let [watchers, _, bytes] = metrics(&address, series);
+    assert_eq!(watchers, 16.0);
+    assert!(bytes > 0.0 && bytes < f64::from(1 << 20), "{bytes}");
+    drop(raw);
+    while metrics(&address, series) != [0.0; 3] {}
+    next(&mut try_watch(&client, WatchChangesRequest::default()).await.expect("a place")).await;
+    // Backups, which are made long before they are taken.
+    let raw = stuck(&server, &root, "/scopegate.v1.BackupService/Backup", &[], 2);
+    let backup = async || {
+        let mut client = BackupServiceClient::connect(server.url()).await.expect("connected");
+        let mut request = Request::new(BackupRequest {});
+        let bearer: MetadataValue<Ascii> = format!("Bearer {root}").parse().expect("a header");
+        request.metadata_mut().insert("authorization", bearer);
+        client.backup(request).await.map(|_| ())
+    };
+    for _ in 0..20 {
+        assert_eq!(refused(backup().await).0, Code::ResourceExhausted);
+    }
+    drop(raw);
+    while backup().await.is_err() {}
 }
