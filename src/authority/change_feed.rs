@@ -17,6 +17,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore};
@@ -35,6 +36,10 @@ const WINDOW_BYTES: u64 = 8 << 20;
 const READ_AHEAD_BYTES: u64 = 16 << 20;
 /// How many watchers may read the store at once. The others wait for their turn.
 const READS: usize = 4;
+/// How many watchers are woken at once. Other calls are answered before the next ones are woken.
+const CROWD: usize = 32;
+/// How long the tail waits between them. Changes that come meanwhile go out with the first one.
+const PAUSE: Duration = Duration::from_millis(1);
 
 /// The feed of one process.
 pub(super) struct ChangeFeed {
@@ -44,7 +49,7 @@ pub(super) struct ChangeFeed {
     tail: Mutex<Option<JoinHandle<()>>>,
     window_bytes: u64,
     /// Who may read the store.
-    pub(super) reads: Arc<Semaphore>,
+    pub(super) reads: Semaphore,
     /// The memory for changes that were read ahead.
     pub(super) read_ahead: Arc<MemoryBudget>,
     /// How many watchers are behind the window.
@@ -125,7 +130,7 @@ impl ChangeFeed {
             offered: Arc::default(),
             tail: Mutex::default(),
             window_bytes,
-            reads: Arc::new(Semaphore::new(READS)),
+            reads: Semaphore::new(READS),
             read_ahead: MemoryBudget::new(READ_AHEAD_BYTES),
             lagging: Level::default(),
         })
@@ -155,8 +160,8 @@ impl ChangeFeed {
         self.offered.notify_one();
     }
 
-    /// Marks the watchers that new changes concern, and wakes those that were waiting.
-    fn fan_out(&self) {
+    /// Marks the watchers that new changes concern, and returns those that are to be woken.
+    fn fan_out(&self) -> Vec<Arc<Mailbox>> {
         let mut waiting = Vec::new();
         let mut state = lock(&self.state);
         let from = state.told.next();
@@ -183,7 +188,7 @@ impl ChangeFeed {
         }
         state.told = state.head;
         drop(state);
-        waiting.iter().for_each(|mailbox| mailbox.wake.notify_one());
+        waiting
     }
 
     /// A place for a watcher of one company or of all, behind this revision.
@@ -244,8 +249,14 @@ impl Drop for ChangeFeed {
 async fn run_tail(feed: Weak<ChangeFeed>, offered: Arc<Notify>) {
     while let Some(feed) = feed.upgrade() {
         // Also what was offered while there was no tail.
-        feed.fan_out();
+        let waiting = feed.fan_out();
         drop(feed);
+        for (number, crowd) in waiting.chunks(CROWD).enumerate() {
+            if number > 0 {
+                tokio::time::sleep(PAUSE).await;
+            }
+            crowd.iter().for_each(|mailbox| mailbox.wake.notify_one());
+        }
         offered.notified().await;
     }
 }
@@ -410,6 +421,11 @@ mod tests {
         }
     }
 
+    /// One round of the tail.
+    fn tell(feed: &ChangeFeed) {
+        feed.fan_out().iter().for_each(|mailbox| mailbox.wake.notify_one());
+    }
+
     /// A watcher, and what it should and does see.
     struct Seen {
         place: Subscription,
@@ -495,7 +511,7 @@ mod tests {
                         }
                     }
                     2 => feed.offer(std::mem::take(&mut unoffered)),
-                    3 => feed.fan_out(),
+                    3 => tell(&feed),
                     4 if watchers.len() < 6 => {
                         // Also from beyond the head.
                         let from = random.below(log.0.len() as u64 + 4);
@@ -516,7 +532,7 @@ mod tests {
                 }
             }
             feed.offer(unoffered);
-            feed.fan_out();
+            tell(&feed);
             for watcher in &mut watchers {
                 while watcher.step(&log) {}
                 assert_eq!(watcher.seen, log.concerning(watcher.of, watcher.from), "seed {seed}");
@@ -537,7 +553,7 @@ mod tests {
         let mut b = Seen::new(&feed, Some("b"), 0);
         assert!(!a.step(&log) && !b.step(&log));
         feed.offer(vec![change(1, Some("a"))]);
-        feed.fan_out();
+        tell(&feed);
         assert!(a.step(&log), "it was woken");
         assert!(!b.step(&log), "it sleeps");
         assert!(b.asleep);

@@ -185,8 +185,6 @@ impl Authority {
 
     /// Reads what comes next from the store.
     async fn read_ahead(&self, watcher: &mut Watcher) -> Result<(), Refusal> {
-        let turn = Arc::clone(&self.facts.feed().reads).acquire_owned().await;
-        let turn = turn.map_err(|_| StoreError::Unavailable)?;
         let (company, mut after) = (watcher.place.company().cloned(), watcher.place.after());
         let up_to = match company.as_ref().filter(|_| watcher.present_only) {
             None => self.facts.view().await?.at,
@@ -208,9 +206,11 @@ impl Authority {
             }
         };
         let (facts, limit) = (Arc::clone(&self.facts), watcher.page);
-        // Not on a core that answers checks. A watcher that goes meanwhile does not end it.
+        // Not on a core that answers checks. And by a task of its own: a client that takes nothing
+        // can leave this future alone, which then must not hold the turn of the others.
         let read = watcher.runtime.spawn(async move {
-            let _turn = turn;
+            let turn = facts.feed().reads.acquire().await;
+            let _turn = turn.map_err(|_| StoreError::Unavailable)?;
             facts.read(move |store| page(store, company.as_ref(), after, up_to, limit)).await
         });
         let (mut changes, more) = read.await.unwrap_or(Err(StoreError::Unavailable))?;

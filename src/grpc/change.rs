@@ -89,13 +89,17 @@ impl Watch {
     async fn step(&mut self) -> Option<Step> {
         let authority = self.doors.authority()?;
         let until = Instant::now() + self.doors.heartbeat;
+        if *self.closing.borrow() {
+            return None;
+        }
         let event = tokio::select! {
             biased;
+            // First: nobody waits for the others while there are changes.
+            event = authority.next_change(&mut self.watcher, until) => event,
             _ = self.closing.wait_for(|closing| *closing) => return None,
             () = authority.no_longer_stands(&self.caller) => {
                 return Some(Err(status::no_longer_known()));
             }
-            event = authority.next_change(&mut self.watcher, until) => event,
         };
         // To revoke a key is a change, and what comes behind it is not for who had it. Asked when
         // the change is there: it cannot be younger than the keyring that is asked.
