@@ -6,6 +6,7 @@
 mod admission;
 pub mod audit;
 mod catalogs;
+mod change_feed;
 pub mod clock;
 mod companies;
 mod credentials;
@@ -26,12 +27,14 @@ mod restore;
 pub mod secrets;
 mod seen;
 mod sync;
+mod watch;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::Semaphore;
+use tokio::sync::watch as watched;
 
 use self::clock::Clock;
 use self::desk::{Desk, Desks};
@@ -58,6 +61,7 @@ pub use self::desk::{Measures, Sum};
 pub use self::ledger::{Done, Terms};
 pub use self::repeat::{Reply, RequestId};
 pub use self::restore::Restoration;
+pub use self::watch::{Event, Interest, Watcher};
 
 /// How long a check waits for the revision that it asks for.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -385,13 +389,25 @@ impl Authority {
 
     /// Rings with every publication.
     #[must_use]
-    pub fn bell(&self) -> watch::Receiver<Revision> {
+    pub fn bell(&self) -> watched::Receiver<Revision> {
         self.facts.bell()
+    }
+
+    /// How many watchers read the store, because they are behind.
+    #[must_use]
+    pub fn lagging_watchers(&self) -> u64 {
+        self.facts.feed().lagging.read()
+    }
+
+    /// How many bytes of changes are kept for watchers: the recent ones, and those read ahead.
+    #[must_use]
+    pub fn bytes_for_watchers(&self) -> u64 {
+        self.facts.feed().bytes() + self.facts.feed().read_ahead.held()
     }
 
     /// Becomes true when the disk has failed: the process is to end.
     #[must_use]
-    pub fn failure(&self) -> watch::Receiver<bool> {
+    pub fn failure(&self) -> watched::Receiver<bool> {
         self.facts.failure()
     }
 

@@ -333,6 +333,14 @@ pub struct ServeArgs {
     )]
     pub request_timeout: u32,
 
+    /// After how long without a change a stream of changes sends its cursor, so that clients and
+    /// proxies know that it lives.
+    #[arg(
+        long, env = "SCOPEGATE_WATCH_HEARTBEAT", default_value = "30s", value_name = "DURATION",
+        value_parser = duration
+    )]
+    pub watch_heartbeat: u32,
+
     /// The largest message to read, in bytes. A catalog may have 16 MiB, whatever this says.
     #[arg(
         long, env = "SCOPEGATE_MAX_MESSAGE_BYTES", default_value_t = 4 << 20, value_name = "N",

@@ -28,9 +28,11 @@ pub mod peer;
 mod render;
 pub(crate) mod reply;
 pub mod status;
+pub mod stream_places;
 pub mod timely;
 
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
@@ -39,8 +41,8 @@ use tonic::{Code, Status};
 
 use self::decisions::Decisions;
 use self::peer::Peer;
+use self::stream_places::StreamPlaces;
 use crate::authority::{Authority, Reply};
-use crate::measure::Level;
 use crate::measure::memory::MemoryBudget;
 use crate::policy::caller::Caller;
 use crate::policy::keyring::Unproven;
@@ -56,6 +58,13 @@ impl<M: prost::Message + Default + 'static> Reply for M {
     }
 }
 
+/// How many streams of changes may be open,
+const WATCHERS: usize = 1_000;
+/// and how many of one key.
+const WATCHERS_OF_KEY: usize = 16;
+/// How many backups may be sent at once.
+const BACKUPS: usize = 2;
+
 /// What the handlers share: the authority, once the store is open, and whether the end has come.
 #[derive(Clone)]
 pub struct Doors {
@@ -63,8 +72,12 @@ pub struct Doors {
     /// The authority's desk where these doors are.
     desk: Arc<OnceLock<Authority>>,
     closing: watch::Sender<bool>,
-    /// How many streams of changes are open.
-    pub watchers: Arc<Level>,
+    /// The streams of changes that are open.
+    pub watchers: Arc<StreamPlaces>,
+    /// The backups that are being sent.
+    pub backups: Arc<StreamPlaces>,
+    /// How long a stream of changes is silent before it sends its cursor.
+    pub heartbeat: Duration,
     /// Where decisions are logged, if they are.
     pub decisions: Option<Arc<Decisions>>,
     /// The memory that is held for callers.
@@ -74,11 +87,16 @@ pub struct Doors {
 impl Doors {
     /// Doors that are not open yet.
     #[must_use]
-    pub fn new(decisions: Option<Arc<Decisions>>, memory: Arc<MemoryBudget>) -> Self {
+    pub fn new(
+        decisions: Option<Arc<Decisions>>,
+        memory: Arc<MemoryBudget>,
+        heartbeat: Duration,
+    ) -> Self {
         let (authority, desk) = (Arc::default(), Arc::default());
         let closing = watch::Sender::new(false);
-        let watchers = Arc::default();
-        Self { authority, desk, closing, watchers, decisions, memory }
+        let watchers = StreamPlaces::new(WATCHERS, WATCHERS_OF_KEY);
+        let backups = StreamPlaces::new(BACKUPS, BACKUPS);
+        Self { authority, desk, closing, watchers, backups, heartbeat, decisions, memory }
     }
 
     /// Who makes a call with these headers on a connection of this peer (D8).

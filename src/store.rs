@@ -292,6 +292,9 @@ pub trait Listener: Send + Sync {
     fn applying(&self, last: Revision, keys: &[FactKey]);
     /// The batch is durable: these are the facts that it left behind.
     fn durable(&self, last: Revision, outcomes: Vec<Outcome>);
+    /// The changes of the batch, in order, once the listener has been told that it is durable and
+    /// before anybody else is.
+    fn published(&self, _changes: Vec<Change>) {}
     /// The disk failed. Whether the batch survives is unknown, and the engine stops for good.
     fn failed(&self);
 }

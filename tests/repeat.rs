@@ -299,3 +299,54 @@ async fn what_changed_nothing_is_not_remembered() {
         assert_eq!((code, fields(&details)), (Code::InvalidArgument, vec!["request_id"]));
     }
 }
+
+#[tokio::test]
+async fn a_request_is_known_by_the_key_that_sent_it_and_not_by_its_name() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let made =
+        harness::scopegate().args(["keys", "bootstrap", "--data-dir"]).arg(dir.path()).output();
+    let made = made.expect("it runs").stdout;
+    let root = String::from_utf8(made).expect("text").trim().to_owned();
+    let server = Server::with_catalog(dir.path(), "horizonwebref.yaml");
+    let operator = Client::connect_as(&server.url(), Some(&root)).await;
+    operator.create_company("acme", None).await;
+    operator.create_credential("acme", "app", &[]).await;
+    let key = async |name: &str| {
+        let request = CreateKeyRequest {
+            name: name.to_owned(),
+            roles: vec![Role::CompanyAdmin.into()],
+            company_ids: owned(&["acme"]),
+            ..Default::default()
+        };
+        operator.keys.clone().create_key(request).await.expect("made").into_inner()
+    };
+    let request = CreateSecretRequest {
+        company_id: "acme".to_owned(),
+        credential_id: "app".to_owned(),
+        request_id: new_id(),
+        ..Default::default()
+    };
+    let ask = async |secret: &str| {
+        let client = Client::connect_as(&server.url(), Some(secret)).await;
+        let asked = client.directory.clone().create_secret(request.clone()).await;
+        asked.expect("an answer").into_inner()
+    };
+    let first = key("hr").await;
+    let one = ask(&first.secret).await;
+    assert_eq!(ask(&first.secret).await.secret_id, one.secret_id, "sent again by its sender");
+    // Another key of the same name has made no such request.
+    let second = key("hr").await;
+    let two = ask(&second.secret).await;
+    assert!(two.revision > one.revision && two.secret_id != one.secret_id);
+    assert!(!two.secret.is_empty(), "it was carried out");
+    assert_eq!(ask(&second.secret).await.secret_id, two.secret_id);
+    // Nor has one that follows them: it is refused, as a third secret is.
+    for key in [first, second] {
+        let request =
+            DeleteKeyRequest { key_id: key.key.expect("a key").key_id, ..Default::default() };
+        operator.keys.clone().delete_key(request).await.expect("revoked");
+    }
+    let third = Client::connect_as(&server.url(), Some(&key("hr").await.secret)).await;
+    let third = third.directory.clone().create_secret(request.clone()).await;
+    assert_eq!(refused(third).0, Code::FailedPrecondition);
+}

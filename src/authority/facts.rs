@@ -20,10 +20,12 @@ use moka::sync::Cache;
 use tokio::sync::{Semaphore, watch};
 
 use super::admission::{Admission, Entry, Shelf};
+use super::change_feed::ChangeFeed;
 use super::desk::{Desk, Front};
 use super::readers::Readers;
 use crate::measure::steps;
 use crate::policy::catalog::Catalog;
+use crate::policy::change::Change;
 use crate::policy::company::Company;
 use crate::policy::consent::{Consent, Parties};
 use crate::policy::credential::Credential;
@@ -148,6 +150,9 @@ pub struct Facts {
     front: usize,
     store: Arc<dyn Store>,
     bell: watch::Sender<Revision>,
+    /// The last change of the keyring, for whoever waits for one.
+    keyring_changed: watch::Sender<Revision>,
+    feed: Arc<ChangeFeed>,
     failed: AtomicBool,
     failure: watch::Sender<bool>,
     /// How many reads beside those of facts may go on at once: scans leave threads for checks.
@@ -185,12 +190,14 @@ impl Facts {
             admission,
             readers: readers.map_err(|_| StoreError::Unavailable)?,
             catalog: ArcSwap::new(catalog),
+            keyring_changed: watch::Sender::new(keyring.revision),
             keyring: ArcSwap::new(keyring),
             front: usize::try_from(entries / 2)
                 .unwrap_or(usize::MAX)
                 .clamp(*FRONT.start(), *FRONT.end()),
             store,
             bell: watch::Sender::new(opened_at),
+            feed: ChangeFeed::new(opened_at),
             failed: AtomicBool::new(false),
             failure: watch::Sender::new(false),
             scans: Arc::new(Semaphore::new(scans)),
@@ -231,6 +238,16 @@ impl Facts {
     #[must_use]
     pub fn bell(&self) -> watch::Receiver<Revision> {
         self.bell.subscribe()
+    }
+
+    /// Tells of every change of the keyring.
+    pub(super) fn keyring_changed(&self) -> watch::Receiver<Revision> {
+        self.keyring_changed.subscribe()
+    }
+
+    /// Hands changes to watchers.
+    pub(super) fn feed(&self) -> &Arc<ChangeFeed> {
+        &self.feed
     }
 
     /// Becomes true when the disk has failed and nothing more can be relied on.
@@ -486,7 +503,10 @@ impl Listener for Facts {
         for outcome in &outcomes {
             match &outcome.fact {
                 Some(Fact::Catalog(catalog)) => self.catalog.store(Arc::clone(catalog)),
-                Some(Fact::Keyring(keyring)) => self.keyring.store(Arc::clone(keyring)),
+                Some(Fact::Keyring(keyring)) => {
+                    self.keyring.store(Arc::clone(keyring));
+                    self.keyring_changed.send_replace(keyring.revision);
+                }
                 _ => {}
             }
         }
@@ -495,6 +515,10 @@ impl Listener for Facts {
             .map(|outcome| (outcome.key, Entry { since: outcome.since, fact: outcome.fact }));
         self.admission.durable(last, entries);
         self.bell.send_replace(last);
+    }
+
+    fn published(&self, changes: Vec<Change>) {
+        self.feed.offer(changes);
     }
 
     fn failed(&self) {

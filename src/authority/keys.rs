@@ -8,6 +8,7 @@
 //! Not here: what a role may do; `grpc::access` has the table of all calls.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 
@@ -25,6 +26,9 @@ use crate::policy::keyring::{ApiKey, Keyring, MAX_KEYS, Unproven};
 use crate::policy::revision::Revision;
 use crate::policy::secret::{Mark, Presented};
 use crate::store::{Fact, FactKey, Proposal, Receipt, Remember, Step, StoreError};
+
+/// How often the clock is looked at for a stream whose key has an end.
+const CLOCK_LOOK: Duration = Duration::from_secs(10);
 
 /// A key to make.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -101,6 +105,35 @@ impl Authority {
                 // Asked of every check: without an end nobody looks at the clock.
                 let over = || is_over(key.expires_at, self.clock.now());
                 same && (key.expires_at.is_none() || !over())
+            }
+        }
+    }
+
+    /// Waits until a caller is no longer who it was when its call began.
+    pub async fn no_longer_stands(&self, caller: &Caller) {
+        let mut changed = self.facts.keyring_changed();
+        loop {
+            // Before the look: a change during it is noticed behind it.
+            changed.borrow_and_update();
+            if !self.stands(caller) {
+                return;
+            }
+            let end = match caller {
+                Caller::Key(key) => key.expires_at,
+                Caller::Itself | Caller::Anonymous => None,
+            };
+            let Some(end) = end else {
+                if changed.changed().await.is_err() {
+                    return;
+                }
+                continue;
+            };
+            let left = end.duration_since(self.clock.now()).unsigned_abs();
+            // Looked at again now and then: the clock may be set.
+            let left = left.clamp(Duration::from_millis(1), CLOCK_LOOK);
+            tokio::select! {
+                _ = changed.changed() => {}
+                () = tokio::time::sleep(left) => {}
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Listing: reads of companies, credentials and changes, one or a page of them.
+//! Listing: reads of companies and credentials, one or a page of them.
 //!
 //! A page is read from the store and shown when everything that it may have seen is published:
 //! nobody reads what a crash could still erase.
@@ -12,7 +12,6 @@ use super::ledger::resolve;
 use super::refusal::Refusal;
 use super::{ATTEMPTS, Authority, etag};
 use crate::policy::catalog::Catalog;
-use crate::policy::change::Change;
 use crate::policy::company::{Company, CompanyView};
 use crate::policy::credential::{Credential, CredentialView, GrantState, Ground};
 use crate::policy::id::{CompanyId, CredentialId};
@@ -177,56 +176,6 @@ impl Authority {
             }
         }
         Err(Refusal::Contended)
-    }
-
-    /// Changes behind this revision, or the oldest that are kept; in order, of one company or of
-    /// all.
-    ///
-    /// # Errors
-    /// The store cannot answer, or what is behind that revision is no longer kept.
-    pub async fn changes_kept(
-        &self,
-        company: Option<CompanyId>,
-        after: Option<Revision>,
-        limit: usize,
-    ) -> Result<(Vec<Change>, bool), Refusal> {
-        let mut from = after.unwrap_or(Revision::ZERO);
-        loop {
-            match self.changes(company.clone(), from, limit).await {
-                Err(Refusal::Store(StoreError::NoLongerKept(gone))) if after.is_none() => {
-                    from = gone;
-                }
-                found => return found,
-            }
-        }
-    }
-
-    /// Changes behind this revision, in order; of one company or of all.
-    ///
-    /// # Errors
-    /// The store cannot answer, or one of them may no longer be kept.
-    pub async fn changes(
-        &self,
-        company: Option<CompanyId>,
-        after: Revision,
-        limit: usize,
-    ) -> Result<(Vec<Change>, bool), Refusal> {
-        let up_to = self.facts.view().await?.at;
-        let read = move |store: &dyn Store| {
-            let mut page = Filling::new(limit);
-            let mut after = after;
-            while page.wants_more() {
-                let step = store.changes(company.as_ref(), after, up_to, page.step())?;
-                after = step.last().map_or(after, |change| change.revision);
-                page.add(step, |change| {
-                    let texts = change.fields.iter().map(|f| f.before.len() + f.after.len());
-                    let texts = texts.sum::<usize>() / 32;
-                    change.added.len() + change.removed.len() + change.fields.len() + texts
-                });
-            }
-            Ok(page.map(|change| change))
-        };
-        Ok(self.facts.read(read).await?)
     }
 
     /// When the credential of this birth was last asked for. Nothing fails for the lack of that.

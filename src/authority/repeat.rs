@@ -13,6 +13,7 @@ use super::Authority;
 use super::facts::View;
 use super::ledger::Terms;
 use super::refusal::Refusal;
+use crate::policy::caller::Caller;
 use crate::policy::change::ChangeKind;
 use crate::store::{Answered, Receipt, Remember, RequestKey, Store, StoreError};
 
@@ -69,7 +70,12 @@ fn key(terms: &Terms, kind: ChangeKind, request: RequestId) -> RequestKey {
     let mut digest = blake3::Hasher::new();
     // The id has a fixed length and a kind's name has no zero: nothing runs into its neighbour.
     digest.update(request.id.as_bytes()).update(kind.name().as_bytes()).update(&[0]);
-    digest.update(terms.author.actor.as_bytes());
+    // Not by a name, which another caller may have, or come to have.
+    match &terms.caller {
+        Caller::Itself => digest.update(&[0]),
+        Caller::Anonymous => digest.update(&[1]),
+        Caller::Key(key) => digest.update(&[2]).update(&key.created_at.0.to_be_bytes()),
+    };
     RequestKey(*digest.finalize().as_bytes())
 }
 

@@ -128,7 +128,10 @@ async fn watch(
         };
         match next {
             Ok(Some(step)) => {
-                desk.printer.print_line(&step, &line(whole(&step.change)?))?;
+                // Without a change it only says up to where there was none.
+                if step.change.is_some() {
+                    desk.printer.print_line(&step, &line(whole(&step.change)?))?;
+                }
                 cursor = step.cursor;
             }
             Ok(None) => bail!("the server has ended the stream; {}", resume(&cursor)),

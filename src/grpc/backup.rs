@@ -5,17 +5,17 @@
 use std::pin::Pin;
 
 use tokio::sync::mpsc;
-use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
+use tokio_stream::{Stream, StreamExt};
 use tonic::{Request, Response, Status};
 
 use super::access::Asked;
-use super::change::gone;
 use super::{Doors, status};
 use crate::authority::refusal::Refusal;
 use crate::policy::caller::Caller;
 use crate::proto::backup_service_server::BackupService;
 use crate::proto::{BackupRequest, BackupResponse};
+use crate::store::StoreError;
 use crate::store::backup::Backup;
 
 /// How many parts are made ahead of the client.
@@ -30,13 +30,20 @@ impl BackupService for Doors {
         request: Request<BackupRequest>,
     ) -> Result<Response<Self::BackupStream>, Status> {
         let Asked { caller, .. } = self.asked(request)?;
+        // Also counted while what was made waits for the client.
+        let place =
+            self.backups.take(&caller).map_err(|_| Refusal::Store(StoreError::BackingUp))?;
         let backup = self.ask()?.backup().await?;
         let (send, parts) = mpsc::channel(AHEAD);
         // It waits for the disk, and for the client.
         tokio::task::spawn_blocking(move || make(backup, &send));
         let (send, stream) = mpsc::channel(1);
         tokio::spawn(hand_on(self.clone(), caller, parts, send));
-        Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+        let stream = ReceiverStream::new(stream).map(move |part| {
+            let _ = &place;
+            part
+        });
+        Ok(Response::new(Box::pin(stream)))
     }
 }
 
@@ -93,7 +100,7 @@ async fn hand_on(
                 return;
             }
             // Also while the client takes nothing: its place is another's.
-            () = gone(authority, &caller) => {
+            () = authority.no_longer_stands(&caller) => {
                 send.try_send(Err(status::no_longer_known())).ok();
                 return;
             }

@@ -1,17 +1,19 @@
 //! The ChangeService: the audit log, and the stream made of it.
 
 use std::pin::Pin;
-use std::time::Duration;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 
-use tokio::sync::mpsc;
+use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_stream::Stream;
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::access::Asked;
 use super::page::{self, List};
+use super::stream_places::StreamPlace;
 use super::{Doors, fields, parse, render, status};
-use crate::authority::Authority;
+use crate::authority::{Event, Interest, Watcher};
 use crate::policy::caller::Caller;
 use crate::policy::id::CompanyId;
 use crate::policy::revision::Revision;
@@ -19,15 +21,6 @@ use crate::proto::change_service_server::ChangeService;
 use crate::proto::{
     ListChangesRequest, ListChangesResponse, WatchChangesRequest, WatchChangesResponse,
 };
-
-/// How many changes a watcher may be behind before its stream is no longer fed.
-const WINDOW: usize = 64;
-
-/// How many streams may be open at once.
-const WATCHERS: u64 = 1_000;
-
-/// How often to look whether the key of a stream is over.
-const OVER: Duration = Duration::from_secs(1);
 
 #[tonic::async_trait]
 impl ChangeService for Doors {
@@ -38,7 +31,7 @@ impl ChangeService for Doors {
         &self,
         request: Request<ListChangesRequest>,
     ) -> Result<Response<ListChangesResponse>, Status> {
-        let request = self.asked(request)?.request;
+        let Asked { caller, request } = self.asked(request)?;
         let company = parse::optional_company(request.company_id)?;
         let size = page::size(request.page_size)?;
         let of = company.as_ref().map_or("", CompanyId::as_str);
@@ -50,7 +43,8 @@ impl ChangeService for Doors {
             None => Some(request.after_revision).filter(|after| *after > 0),
         };
         let after = after.map(Revision);
-        let (changes, more) = self.ask()?.changes_kept(company, after, size).await?;
+        let interest = Interest::of(&caller, company);
+        let (changes, more) = self.ask()?.changes_kept(&interest, after, size).await?;
         let last = changes.last().filter(|_| more);
         let next_page_token = last.map(|c| list.token(&c.revision.to_string())).unwrap_or_default();
         let changes = changes.into_iter().map(render::change).collect();
@@ -69,75 +63,90 @@ impl ChangeService for Doors {
             Some(last) => last.parse().map_err(|_| foreign_cursor())?,
             None => request.after_revision,
         };
-        if self.watchers.read() >= WATCHERS {
-            return Err(status::too_many_watchers(WATCHERS));
-        }
-        let (send, stream) = mpsc::channel(WINDOW);
-        tokio::spawn(watch(self.clone(), caller, company, Revision(after), cursors, send));
-        Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+        let place = self.watchers.take(&caller).map_err(status::too_many_watchers)?;
+        let interest = Interest::of(&caller, company);
+        let watcher = self.ask()?.watch(interest, Revision(after), self.memory.shared()).await?;
+        let closing = self.closing();
+        let watch = Watch { doors: self.clone(), caller, watcher, cursors, closing, _place: place };
+        Ok(Response::new(Box::pin(Steps::of(watch))))
     }
 }
 
-/// Sends changes as they are published, until the watcher, its key or the server goes.
-async fn watch(
+type Step = Result<WatchChangesResponse, Status>;
+
+/// One stream of changes, step by step.
+struct Watch {
     doors: Doors,
     caller: Caller,
-    company: Option<CompanyId>,
-    mut after: Revision,
+    watcher: Watcher,
     cursors: List,
-    send: mpsc::Sender<Result<WatchChangesResponse, Status>>,
-) {
-    let Some(authority) = doors.authority() else { return };
-    let _counted = doors.watchers.one();
-    let mut bell = authority.bell();
-    let mut closing = doors.closing();
-    let feed = async {
-        loop {
-            // Heard before the read: a publication during it rings again.
-            let head = *bell.borrow_and_update();
-            let (changes, more) = match authority.changes(company.clone(), after, WINDOW).await {
-                Ok(found) => found,
-                Err(refusal) => return Some(refusal.into()),
-            };
-            for change in changes {
-                // To revoke a key is a change, and what comes behind it is not for who had it.
-                if !authority.stands(&caller) {
-                    return Some(status::no_longer_known());
-                }
-                after = change.revision;
-                let cursor = cursors.token(&after.to_string());
-                let change = Some(render::change(change));
-                // A slow watcher holds up its own stream, and nothing else.
-                if send.send(Ok(WatchChangesResponse { change, cursor })).await.is_err() {
-                    return None;
-                }
-            }
-            if more {
-                continue;
-            }
-            // Everything up to the head is read, also where it concerns other companies.
-            after = after.max(head);
-            if bell.changed().await.is_err() {
-                return None;
-            }
+    closing: watch::Receiver<bool>,
+    _place: StreamPlace,
+}
+
+impl Watch {
+    /// Waits for the next step; none if the server ends.
+    async fn step(&mut self) -> Option<Step> {
+        let authority = self.doors.authority()?;
+        let until = Instant::now() + self.doors.heartbeat;
+        if *self.closing.borrow() {
+            return None;
         }
-    };
-    let ended = tokio::select! {
-        ended = feed => ended,
-        () = send.closed() => None,
-        () = gone(authority, &caller) => Some(status::no_longer_known()),
-        _ = closing.wait_for(|closing| *closing) => None,
-    };
-    if let Some(status) = ended {
-        // It waits behind what the watcher has not read, but not for a watcher that never reads.
-        tokio::time::timeout(OVER, send.send(Err(status))).await.ok();
+        let event = tokio::select! {
+            biased;
+            // First: nobody waits for the others while there are changes.
+            event = authority.next_change(&mut self.watcher, until) => event,
+            _ = self.closing.wait_for(|closing| *closing) => return None,
+            () = authority.no_longer_stands(&self.caller) => {
+                return Some(Err(status::no_longer_known()));
+            }
+        };
+        // To revoke a key is a change, and what comes behind it is not for who had it. Asked when
+        // the change is there: it cannot be younger than the keyring that is asked.
+        if !authority.stands(&self.caller) {
+            return Some(Err(status::no_longer_known()));
+        }
+        Some(match event {
+            Ok(Event::Change(change)) => {
+                let cursor = self.cursors.token(&change.revision.to_string());
+                let change = Some(render::change(Arc::unwrap_or_clone(change)));
+                Ok(WatchChangesResponse { change, cursor })
+            }
+            Ok(Event::Idle) => {
+                let cursor = self.cursors.token(&self.watcher.after().to_string());
+                Ok(WatchChangesResponse { change: None, cursor })
+            }
+            Err(refusal) => Err(refusal.into()),
+        })
     }
 }
 
-/// Waits until a caller is no longer who it was.
-pub(super) async fn gone(authority: &Authority, caller: &Caller) {
-    while authority.stands(caller) {
-        tokio::time::sleep(OVER).await;
+/// A stream that makes each step only when the client takes one: a client that takes none has
+/// nothing kept for it.
+struct Steps {
+    next: Option<Next>,
+}
+
+type Next = Pin<Box<dyn Future<Output = (Option<Step>, Watch)> + Send>>;
+
+impl Steps {
+    fn of(watch: Watch) -> Self {
+        Self { next: Some(Self::next(watch)) }
+    }
+
+    fn next(mut watch: Watch) -> Next {
+        Box::pin(async move { (watch.step().await, watch) })
+    }
+}
+
+impl Stream for Steps {
+    type Item = Step;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Step>> {
+        let Some(next) = &mut self.next else { return Poll::Ready(None) };
+        let (step, watch) = ready!(next.as_mut().poll(context));
+        self.next = matches!(step, Some(Ok(_))).then(|| Self::next(watch));
+        Poll::Ready(step)
     }
 }
 

@@ -12,6 +12,7 @@ use tonic_types::{ErrorDetails, StatusExt};
 
 use super::fields::{MAX_VIOLATIONS, Rejection, Violation};
 use super::import::{Ended, Why};
+use super::stream_places::NoPlace;
 use crate::authority::ApplyError;
 use crate::authority::audit::{Affected, Impact};
 use crate::authority::refusal::Refusal;
@@ -444,9 +445,14 @@ pub fn no_such_call() -> Status {
 }
 
 /// There are as many streams of changes as there may be.
-pub(super) fn too_many_watchers(limit: u64) -> Status {
-    let mut draft =
-        self::limit("streams", &format!("of changes are open in greater number than {limit}"));
+pub(super) fn too_many_watchers(full: NoPlace) -> Status {
+    let what = match full {
+        NoPlace::All(limit) => format!("of changes are open as many as may be: {limit}"),
+        NoPlace::Key(limit) => {
+            format!("of changes are open as many as one key may have: {limit}; end one of them")
+        }
+    };
+    let mut draft = self::limit("streams", &what);
     draft.details.set_retry_info(Some(Duration::from_secs(1)));
     draft.finish()
 }

@@ -92,7 +92,8 @@ impl Frame {
         let memory = args.call_memory_mib.map(|mib| u64::from(mib) << 20);
         let memory = memory.unwrap_or_else(|| Share::fitting(args.cores).call_memory);
         let memory = MemoryBudget::new(memory);
-        let doors = Doors::new(decision_log(args)?, memory);
+        let heartbeat = Duration::from_secs(args.watch_heartbeat.into());
+        let doors = Doors::new(decision_log(args)?, memory, heartbeat);
         let health = Health::of(services(), Arc::clone(&doors.memory));
         let limit = usize::try_from(args.max_message_bytes).unwrap_or(usize::MAX);
         let mut routes = Routes::new(

@@ -275,6 +275,11 @@ fn authority_page(page: &mut Page<'_>, authority: &Authority) -> fmt::Result {
     let places = places.map(|(place, count)| ([("from", place)], count));
     page.counts("fact_reads", "Facts that checks needed, by where they were found", places)?;
     page.level("cache_entries", "Facts in the cache", None, authority.cached())?;
+    let what = "Streams of changes that read the store, because they are behind";
+    page.level("watchers_lagging", what, None, authority.lagging_watchers())?;
+    let what = "Changes that are kept in memory for streams of changes";
+    let bytes = authority.bytes_for_watchers();
+    page.level("watchers_memory", what, Some(&Unit::Bytes), bytes)?;
     let store = authority.store_measures();
     page.count("changes_committed", "Changes committed", store.committed.read())?;
     let what = "Proposals of changes that were not committed, as when facts had changed meanwhile";

@@ -18,6 +18,7 @@ use jiff::{SignedDuration, Timestamp};
 use sled::{IVec, Tree};
 use tokio::sync::oneshot;
 
+use crate::policy::change::Change;
 use crate::policy::credential::Credential;
 use crate::policy::revision::Revision;
 use crate::store::key::Dead;
@@ -97,6 +98,8 @@ struct Draft {
     /// The parts of the values that this batch wrote, by their place.
     written: HashMap<Vec<u8>, Vec<Vec<u8>>>,
     dead: Vec<Dead>,
+    /// The changes of this batch, in order.
+    changes: Vec<Change>,
     /// The requests that this batch answers.
     answered: HashSet<RequestKey>,
     /// Whether there is something to write that moves neither head nor mark.
@@ -271,6 +274,7 @@ impl Writer {
         self.taps.hand_over(draft.batch);
         if changed {
             listener.durable(self.head, draft.outcomes.into_values().collect());
+            listener.published(draft.changes);
         }
         Ok(())
     }
@@ -342,6 +346,7 @@ impl Writer {
             draft.batch.insert(key::answered_at(millisecond, &remember.key), []);
             draft.answered.insert(remember.key);
         }
+        draft.changes.push(change);
         Ok(receipt)
     }
 
