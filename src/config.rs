@@ -188,6 +188,11 @@ pub struct ServeArgs {
     #[arg(long, env = "SCOPEGATE_ALLOW_CATALOG_REMOVALS")]
     pub allow_catalog_removals: bool,
 
+    /// Do not start with a catalog file that cannot be used. Without this a server whose store has
+    /// a catalog starts with that one, and warns.
+    #[arg(long, env = "SCOPEGATE_STRICT_CATALOG")]
+    pub strict_catalog: bool,
+
     /// Let anybody who reaches the address read and change everything without a key.
     #[arg(long, env = "SCOPEGATE_ALLOW_UNAUTHENTICATED")]
     pub allow_unauthenticated: bool,

@@ -65,6 +65,8 @@ pub struct Doors {
     pub decisions: Option<Arc<Decisions>>,
     /// The memory that is held for callers.
     pub memory: Arc<MemoryBudget>,
+    /// Whether the catalog file of the start was rejected: 1 if so.
+    pub catalog_rejected: Arc<Level>,
 }
 
 impl Doors {
@@ -73,8 +75,8 @@ impl Doors {
     pub fn new(decisions: Option<Arc<Decisions>>, memory: Arc<MemoryBudget>) -> Self {
         let (authority, desk) = (Arc::default(), Arc::default());
         let closing = watch::Sender::new(false);
-        let watchers = Arc::default();
-        Self { authority, desk, closing, watchers, decisions, memory }
+        let (watchers, catalog_rejected) = (Arc::default(), Arc::default());
+        Self { authority, desk, closing, watchers, decisions, memory, catalog_rejected }
     }
 
     /// Who makes a call with these headers on a connection of this peer (D8).
