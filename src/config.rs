@@ -193,6 +193,12 @@ pub struct ServeArgs {
     #[arg(long, env = "SCOPEGATE_STRICT_CATALOG")]
     pub strict_catalog: bool,
 
+    /// Bring the store's time back to the machine's clock, if it is ahead of it; for one start,
+    /// once the clock is right. What the store held for ended may then be in force again, until it
+    /// ends by the clock. The change is in the audit log (`AcceptClock`).
+    #[arg(long, env = "SCOPEGATE_ACCEPT_CLOCK")]
+    pub accept_clock: bool,
+
     /// Let anybody who reaches the address read and change everything without a key.
     #[arg(long, env = "SCOPEGATE_ALLOW_UNAUTHENTICATED")]
     pub allow_unauthenticated: bool,

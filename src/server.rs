@@ -26,7 +26,7 @@ use std::io::{self, Write};
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use tokio::signal::unix::{SignalKind, signal};
 
 pub use self::bootstrap::bootstrap;
@@ -137,10 +137,14 @@ async fn open<'a>(
     let page_cache = args.page_cache_mib.unwrap_or(share.page_cache_mib);
     tracing::info!(cache_entries = entries, page_cache_mib = page_cache, "opening the store");
     let (page_cache, keep_changes) = (u64::from(page_cache) << 20, args.keep_changes);
+    let accepts_clock = args.accept_clock;
     let opened = tokio::task::spawn_blocking(move || {
         let mut store = SledStore::open_with_page_cache(&data_dir, page_cache)?;
         if let Retention::Seconds(kept) = keep_changes {
             store = store.keeping_changes_for(SignedDuration::from_secs(kept.into()));
+        }
+        if accepts_clock {
+            accept_clock(&mut store)?;
         }
         let authority = Authority::new(Arc::new(store), entries);
         let damaged = |_| OpenError::Damaged(data_dir.display().to_string());
@@ -263,6 +267,28 @@ async fn apply_catalog(
          start again, or apply it by `scopegate catalog apply`"
     );
     Ok(true)
+}
+
+/// Brings the store's time back to the machine's clock, and says what that means.
+fn accept_clock(store: &mut SledStore) -> Result<(), StoreError> {
+    let author = Author {
+        actor: "scopegate serve".to_owned(),
+        on_behalf_of: String::new(),
+        reason: "--accept-clock".to_owned(),
+    };
+    let now = Timestamp::now();
+    match store.accept_clock(now, author)? {
+        Some(before) => tracing::warn!(
+            %before, %now,
+            "the store's time was brought back to the machine's clock: grants, credentials and \
+             keys that end between the two, and had ended by the store's time, are in force again \
+             until they end by the clock; start without --accept-clock from now on"
+        ),
+        None => tracing::info!(
+            "the store's time is not ahead of the machine's clock: --accept-clock did nothing"
+        ),
+    }
+    Ok(())
 }
 
 /// The signals that end a server.

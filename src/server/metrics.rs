@@ -202,6 +202,9 @@ impl Collector for Metrics {
         let Some(authority) = serving else { return Ok(()) };
         let what = "Whether the catalog file of the start was rejected: 1 if so";
         page.level("catalog_file_rejected", what, None, self.doors.catalog_rejected.read())?;
+        let what = "By how much the store's time is ahead of the machine's clock";
+        let ahead = authority.clock_ahead().as_secs();
+        page.level("clock_ahead", what, Some(&Unit::Seconds), ahead)?;
         authority_page(&mut page, authority)
     }
 }
