@@ -52,7 +52,7 @@ use crate::policy::revision::Revision;
 use crate::policy::scope::Scope;
 use crate::policy::user::User;
 use crate::store::backup::Backup;
-use crate::store::{self, Fact, Incarnation, Listener, Store, StoreError};
+use crate::store::{self, Fact, Incarnation, Listener, Proposal, Store, StoreError, Ticket};
 
 pub use self::catalogs::{Applied, ApplyError};
 pub use self::companies::{CompanyChange, NewCompany, Restriction};
@@ -111,6 +111,29 @@ impl Gathered {
             now,
         }
     }
+
+    /// The earliest time after this one from which on the answer is this one; none if it is the same
+    /// at this one already.
+    fn told_since<T: PartialEq>(
+        &self,
+        query: &Query,
+        view: &View,
+        (kept, now): (Timestamp, Timestamp),
+        answer: &T,
+        question: impl Fn(&Query, decision::Facts<'_>) -> Result<T, AudienceError>,
+    ) -> Option<Timestamp> {
+        let ends = decision::ends(query, self.facts(view, now)).map(clock::rounded_up);
+        let mut ends: Vec<_> = ends.filter(|end| kept < *end && *end <= now).collect();
+        ends.sort_unstable();
+        let last = ends.last().copied()?;
+        let same = |time| question(query, self.facts(view, time)).is_ok_and(|at| at == *answer);
+        if same(kept) {
+            return None;
+        }
+        // From one end to the next an answer only gets stricter.
+        let first = ends.partition_point(|end| !same(*end));
+        Some(ends.get(first).copied().unwrap_or(last))
+    }
 }
 
 impl Authority {
@@ -157,8 +180,9 @@ impl Authority {
     /// The audience cannot be told, the revision did not come in time, or the store cannot
     /// answer. None of them is an allow (D14).
     pub async fn check(&self, query: &Query, at_least: Revision) -> Result<Answer, Refusal> {
-        let decide = |query: &Query, facts: decision::Facts<'_>| self.decide(query, facts);
-        let (verdict, revision) = self.ask(query, at_least, decide).await?;
+        let note = |facts: decision::Facts<'_>| self.note(facts);
+        let (verdict, revision) = self.ask(query, at_least, note, decision::decide).await?;
+        self.desk.measures.decided(&verdict);
         Ok(Answer { verdict, revision })
     }
 
@@ -206,13 +230,30 @@ impl Authority {
                 let Some((gathered, _)) = current else {
                     return Err(StoreError::Unavailable.into());
                 };
-                let verdict = self.decide(query, gathered.facts(&view, now));
+                let facts = gathered.facts(&view, now);
+                self.note(facts);
+                let verdict = decision::decide(query, facts);
                 verdicts.push(verdict.map_err(|error| Refusal::AudienceOf(place, error))?);
                 if place % AT_ONCE == AT_ONCE - 1 {
                     // A large batch lets others have a turn; its facts and time are taken.
                     tokio::task::yield_now().await;
                 }
             }
+            let told_since = |kept| {
+                let (mut from, mut last) = (0, None);
+                for (gathered, end) in &all {
+                    let own = queries.iter().zip(&verdicts).take(*end).skip(from);
+                    let since = own.filter_map(|(query, verdict)| {
+                        let question = decision::decide;
+                        gathered.told_since(query, &view, (kept, now), verdict, question)
+                    });
+                    last = since.max().max(last);
+                    from = *end;
+                }
+                last
+            };
+            self.keep_told(now, told_since).await?;
+            verdicts.iter().for_each(|verdict| self.desk.measures.decided(verdict));
             return Ok((verdicts, view.at));
         }
         Err(StoreError::Unavailable.into())
@@ -230,7 +271,7 @@ impl Authority {
         let both = |query: &Query, facts: decision::Facts<'_>| {
             Ok((decision::decide(query, facts)?, decision::explain(query, facts)?))
         };
-        let asked = self.ask(query, at_least, both).await;
+        let asked = self.ask(query, at_least, |_| (), both).await;
         let ((verdict, layers), revision) = asked.map_err(|refusal| match refusal {
             Refusal::Audience(error) => Refusal::AudienceToExplain(error),
             other => other,
@@ -246,25 +287,23 @@ impl Authority {
         &self,
         query: &Query,
     ) -> Result<(Vec<(Scope, Reach)>, Revision), Refusal> {
-        self.ask(query, Revision::ZERO, decision::effective).await
+        self.ask(query, Revision::ZERO, |_| (), decision::effective).await
     }
 
-    /// Decides, and notes that the credential is in use. An explanation or a list does not: an
-    /// operator who looks at a credential must not make it look used.
-    fn decide(&self, query: &Query, facts: decision::Facts<'_>) -> Result<Verdict, AudienceError> {
+    /// Notes that the credential is in use. An explanation or a list does not: an operator who
+    /// looks at a credential must not make it look used.
+    fn note(&self, facts: decision::Facts<'_>) {
         if let Some(credential) = facts.credential {
             self.seen.note(credential.created_at, facts.now);
         }
-        let verdict = decision::decide(query, facts)?;
-        self.desk.measures.decided(&verdict);
-        Ok(verdict)
     }
 
     /// Puts a question to the evaluator, on the facts of one published revision.
-    async fn ask<T>(
+    async fn ask<T: PartialEq>(
         &self,
         query: &Query,
         at_least: Revision,
+        note: impl Fn(decision::Facts<'_>),
         question: impl Fn(&Query, decision::Facts<'_>) -> Result<T, AudienceError>,
     ) -> Result<(T, Revision), Refusal> {
         self.wait_for(at_least).await?;
@@ -274,7 +313,13 @@ impl Authority {
                 Ok(gathered) => {
                     // Read after the facts (D19).
                     let now = self.clock.now();
-                    return Ok((question(query, gathered.facts(&view, now))?, view.at));
+                    let facts = gathered.facts(&view, now);
+                    note(facts);
+                    let answer = question(query, facts)?;
+                    let told_since =
+                        |kept| gathered.told_since(query, &view, (kept, now), &answer, &question);
+                    self.keep_told(now, told_since).await?;
+                    return Ok((answer, view.at));
                 }
                 Err(missed) => self.again(missed).await?,
             }
@@ -415,19 +460,79 @@ impl Authority {
     /// than that.
     pub fn keep_time(&self) {
         self.facts.store().mark_time(self.clock.mark());
+        self.clock.warn_if_ahead();
+    }
+
+    /// By how much the time that decides is ahead of the machine's clock.
+    #[must_use]
+    pub fn clock_ahead(&self) -> Duration {
+        self.clock.ahead()
+    }
+
+    /// Before an answer is told, has the last end that it tells of on the disk, if that lies beyond
+    /// the mark: after a crash it must not lie ahead again (D19). `told_since` is asked with the
+    /// mark that is on the disk.
+    ///
+    /// # Errors
+    /// The store cannot keep it.
+    async fn keep_told(
+        &self,
+        now: Timestamp,
+        told_since: impl FnOnce(Timestamp) -> Option<Timestamp>,
+    ) -> Result<(), StoreError> {
+        let store = self.facts.store();
+        // Nearly always: the mark is kept ahead of the time.
+        let on_disk = store.time_kept();
+        if now <= on_disk {
+            return Ok(());
+        }
+        let Some(end) = told_since(on_disk).map(clock::rounded_up) else { return Ok(()) };
+        if end <= on_disk {
+            return Ok(());
+        }
+        let kept = store.keep_time(end)?;
+        Box::pin(steps::step("time mark", kept)).await.map_err(|_| StoreError::Unavailable)?;
+        self.clock.raise(end);
+        Ok(())
+    }
+
+    /// The time of a change as the audit log shall have it: the one that it was planned at, or,
+    /// while that is doubted, the one that is kept, and no earlier than an end that its facts show.
+    fn time_of(&self, proposal: &Proposal) -> Timestamp {
+        let planned = proposal.change.time;
+        let kept = self.clock.of_change(planned);
+        if kept >= planned {
+            return planned;
+        }
+        let facts = proposal.steps.iter().flat_map(|step| [&step.before, &step.after]);
+        let ends = facts.flatten().filter_map(|fact| match fact {
+            Fact::Credential(credential) => credential.ends().filter(|end| *end <= planned).max(),
+            _ => None,
+        });
+        let end = ends.max().map(clock::rounded_up);
+        end.map_or(kept, |end| {
+            self.clock.raise(end);
+            kept.max(end)
+        })
+    }
+
+    /// Queues a proposal, with the time that its change shall have.
+    fn queue(&self, mut proposal: Proposal) -> Result<Ticket, StoreError> {
+        proposal.change.time = self.time_of(&proposal);
+        self.facts.store().commit(proposal)
     }
 
     /// Has the store remember which credentials were asked for since the last time; to be called
     /// every minute or so.
     pub fn keep_seen(&self) {
-        self.facts.store().note_seen(self.seen.take());
+        self.facts.store().note_seen(self.seen.take(self.clock.kept()));
     }
 
     /// Commits what is queued and lets go of the store. Changes are refused from now on.
     pub fn close(&self) {
         self.keep_seen();
         // A clean end needs no lead.
-        self.facts.store().mark_time(self.clock.now());
+        self.facts.store().mark_time(self.clock.kept());
         self.facts.store().close();
     }
 }

@@ -188,6 +188,17 @@ pub struct ServeArgs {
     #[arg(long, env = "SCOPEGATE_ALLOW_CATALOG_REMOVALS")]
     pub allow_catalog_removals: bool,
 
+    /// Do not start with a catalog file that cannot be used. Without this a server whose store has
+    /// a catalog starts with that one, and warns.
+    #[arg(long, env = "SCOPEGATE_STRICT_CATALOG")]
+    pub strict_catalog: bool,
+
+    /// Bring the store's time back to the machine's clock, if it is ahead of it; for one start,
+    /// once the clock is right. What the store held for ended may then be in force again, until it
+    /// ends by the clock. The change is in the audit log (`AcceptClock`).
+    #[arg(long, env = "SCOPEGATE_ACCEPT_CLOCK")]
+    pub accept_clock: bool,
+
     /// Let anybody who reaches the address read and change everything without a key.
     #[arg(long, env = "SCOPEGATE_ALLOW_UNAUTHENTICATED")]
     pub allow_unauthenticated: bool,

@@ -43,6 +43,7 @@ use self::decisions::Decisions;
 use self::peer::Peer;
 use self::stream_places::StreamPlaces;
 use crate::authority::{Authority, Reply};
+use crate::measure::Level;
 use crate::measure::memory::MemoryBudget;
 use crate::policy::caller::Caller;
 use crate::policy::keyring::Unproven;
@@ -82,6 +83,8 @@ pub struct Doors {
     pub decisions: Option<Arc<Decisions>>,
     /// The memory that is held for callers.
     pub memory: Arc<MemoryBudget>,
+    /// Whether the catalog file of the start was rejected: 1 if so.
+    pub catalog_rejected: Arc<Level>,
 }
 
 impl Doors {
@@ -96,7 +99,18 @@ impl Doors {
         let closing = watch::Sender::new(false);
         let watchers = StreamPlaces::new(WATCHERS, WATCHERS_OF_KEY);
         let backups = StreamPlaces::new(BACKUPS, BACKUPS);
-        Self { authority, desk, closing, watchers, backups, heartbeat, decisions, memory }
+        let catalog_rejected = Arc::default();
+        Self {
+            authority,
+            desk,
+            closing,
+            watchers,
+            backups,
+            heartbeat,
+            decisions,
+            memory,
+            catalog_rejected,
+        }
     }
 
     /// Who makes a call with these headers on a connection of this peer (D8).

@@ -9,6 +9,7 @@ mod activity;
 mod bootstrap;
 mod caller_limits;
 mod calls;
+mod catalog;
 mod connection;
 mod core;
 mod demo;
@@ -27,15 +28,15 @@ mod tls;
 mod traces;
 mod turn;
 
-use std::fs;
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use tokio::signal::unix::{SignalKind, signal};
 
 pub use self::bootstrap::bootstrap;
+use self::catalog::CatalogAtStart;
 use self::frame::Frame;
 use self::hangup::Hangups;
 use crate::authority::refusal::Refusal;
@@ -43,8 +44,8 @@ use crate::authority::{ApplyError, Authority};
 use crate::config::memory::Share;
 use crate::config::{Retention, ServeArgs};
 use crate::grpc::Doors;
-use crate::policy::catalog::file::{self, CatalogFile};
 use crate::policy::change::Author;
+use crate::policy::revision::Revision;
 use crate::store::sled::{OpenError, SledStore};
 use crate::store::{LEAD, StoreError};
 
@@ -93,14 +94,14 @@ pub async fn run(args: ServeArgs) -> Result<Drained, Failure> {
         .map_err(|error| Failure::Config(format!("cannot wait for signals: {error}")))?;
     let catalog = catalog_of(&args)?;
     let mut frame = Frame::listen(&args).await?;
-    let outcome = serve(&args, catalog.as_deref(), &mut frame, &mut hangups).await;
+    let outcome = serve(&args, &catalog, &mut frame, &mut hangups).await;
     let calls_cut = frame.drain(Duration::from_secs(args.drain_seconds)).await;
     outcome.map(|()| Drained { calls_cut })
 }
 
 async fn serve(
     args: &ServeArgs,
-    catalog: Option<&str>,
+    catalog: &CatalogAtStart,
     frame: &mut Frame,
     hangups: &mut Hangups,
 ) -> Result<(), Failure> {
@@ -146,7 +147,7 @@ async fn serve(
 /// Opens the store and the doors.
 async fn open<'a>(
     args: &ServeArgs,
-    catalog: Option<&str>,
+    catalog: &CatalogAtStart,
     doors: &'a Doors,
 ) -> Result<&'a Authority, Failure> {
     let data_dir = args.data_dir.clone();
@@ -155,40 +156,46 @@ async fn open<'a>(
     let page_cache = args.page_cache_mib.unwrap_or(share.page_cache_mib);
     tracing::info!(cache_entries = entries, page_cache_mib = page_cache, "opening the store");
     let (page_cache, keep_changes) = (u64::from(page_cache) << 20, args.keep_changes);
+    let accepts_clock = args.accept_clock;
     let opened = tokio::task::spawn_blocking(move || {
         let mut store = SledStore::open_with_page_cache(&data_dir, page_cache)?;
         if let Retention::Seconds(kept) = keep_changes {
             store = store.keeping_changes_for(SignedDuration::from_secs(kept.into()));
         }
-        Authority::new(Arc::new(store), entries)
-            .map_err(|_| OpenError::Damaged(data_dir.display().to_string()))
+        if accepts_clock {
+            accept_clock(&mut store)?;
+        }
+        let authority = Authority::new(Arc::new(store), entries);
+        let damaged = |_| OpenError::Damaged(data_dir.display().to_string());
+        Ok::<_, Failure>(authority.map_err(damaged)?)
     });
-    let authority = opened.await.map_err(|_| StoreError::Damaged)??;
-    let authority = authority.admitting_anybody(args.allow_unauthenticated);
+    let authority = opened.await.map_err(|_| StoreError::Damaged)?;
+    let authority = authority?.admitting_anybody(args.allow_unauthenticated);
     let prepared = prepare(&authority, catalog, args).await;
     if prepared.is_err() {
         tokio::task::block_in_place(|| authority.close());
     }
-    prepared?;
+    doors.catalog_rejected.set(prepared?.into());
     // Only now: whoever comes before would be served by what is not settled yet.
     Ok(doors.open(authority))
 }
 
-/// Sees to it that a store can be served as it was asked for.
+/// Sees to it that a store can be served as it was asked for. Says whether the catalog file was
+/// rejected.
 async fn prepare(
     authority: &Authority,
-    catalog: Option<&str>,
+    catalog: &CatalogAtStart,
     args: &ServeArgs,
-) -> Result<(), Failure> {
+) -> Result<bool, Failure> {
     let is_open_to_all = !args.allow_unauthenticated && !authority.asks_for_keys();
     if !args.listen.ip().is_loopback() && is_open_to_all {
         return Err(open_to_all(args));
     }
-    apply_catalog(authority, catalog, args).await?;
+    let rejected = apply_catalog(authority, catalog, args).await?;
     if args.demo {
         demo::furnish(authority).await.map_err(|error| Failure::Config(error.to_string()))?;
     }
-    Ok(())
+    Ok(rejected)
 }
 
 /// Nobody asked for a server that everybody can change.
@@ -202,58 +209,103 @@ fn open_to_all(args: &ServeArgs) -> Failure {
     ))
 }
 
-/// The catalog to start with, read and understood before anything opens.
-fn catalog_of(args: &ServeArgs) -> Result<Option<String>, Failure> {
+/// The catalog to start with, read and understood before anything opens. What is wrong with it
+/// ends a server whose store has no catalog, or that is told to be strict.
+fn catalog_of(args: &ServeArgs) -> Result<CatalogAtStart, Failure> {
     // Where there is no store there is no key: to be told before anything opens.
-    if !args.listen.ip().is_loopback()
-        && !args.allow_unauthenticated
-        && !SledStore::exists(&args.data_dir)
-    {
+    let exists = SledStore::exists(&args.data_dir);
+    if !args.listen.ip().is_loopback() && !args.allow_unauthenticated && !exists {
         return Err(open_to_all(args));
     }
     if args.demo {
-        return Ok(Some(DEMO_CATALOG.to_owned()));
+        return Ok(CatalogAtStart::Text(DEMO_CATALOG.to_owned()));
     }
-    let Some(path) = &args.catalog else { return Ok(None) };
-    let wrong = |what: String| Failure::Config(format!("--catalog {}: {what}", path.display()));
-    let size = fs::metadata(path).map_err(|error| wrong(error.kind().to_string()))?.len();
-    if size > file::MAX_LEN as u64 {
-        return Err(wrong(format!("has {size} bytes, the limit is {}", file::MAX_LEN)));
+    let Some(path) = &args.catalog else { return Ok(CatalogAtStart::None) };
+    match catalog::read(path) {
+        Ok(yaml) => Ok(CatalogAtStart::Text(yaml)),
+        Err(why) if exists && !args.strict_catalog => Ok(CatalogAtStart::Unusable(why)),
+        Err(why) => Err(Failure::Config(why)),
     }
-    let yaml = fs::read_to_string(path).map_err(|error| wrong(error.kind().to_string()))?;
-    CatalogFile::parse(&yaml).map_err(|errors| wrong(errors.to_string()))?;
-    Ok(Some(yaml))
 }
 
+/// Applies the catalog file. Says whether it was rejected, so that the catalog in force stays.
 async fn apply_catalog(
     authority: &Authority,
-    catalog: Option<&str>,
+    catalog: &CatalogAtStart,
     args: &ServeArgs,
-) -> Result<(), Failure> {
-    let Some(yaml) = catalog else {
-        let read = authority.catalog().await;
-        if read.is_ok_and(|read| read.resource.yaml.is_empty()) {
-            tracing::warn!(
-                "the store has no catalog, so every check is denied: give one by --catalog"
-            );
+) -> Result<bool, Failure> {
+    let read = authority.catalog().await.map_err(|error| match error {
+        Refusal::Store(error) => Failure::Store(error),
+        error => Failure::Config(error.to_string()),
+    })?;
+    let in_force = read.resource.revision;
+    let has_one = in_force > Revision::ZERO;
+    let why = match catalog {
+        CatalogAtStart::None => {
+            if read.resource.yaml.is_empty() {
+                tracing::warn!(
+                    "the store has no catalog, so every check is denied: give one by --catalog"
+                );
+            }
+            return Ok(false);
         }
-        return Ok(());
+        CatalogAtStart::Unusable(why) => why.clone(),
+        CatalogAtStart::Text(yaml) => {
+            let author = Author {
+                actor: "scopegate serve".to_owned(),
+                on_behalf_of: String::new(),
+                reason: "the catalog file at the start".to_owned(),
+            };
+            match authority.apply_catalog_file(yaml, args.allow_catalog_removals, &author).await {
+                Ok(Some(revision)) => {
+                    tracing::info!(%revision, "applied the catalog file");
+                    return Ok(false);
+                }
+                Ok(None) => {
+                    tracing::info!("the catalog file was applied before");
+                    return Ok(false);
+                }
+                // Checks need no space on the disk.
+                Err(ApplyError::Refused(Refusal::Store(error))) if error != StoreError::Full => {
+                    return Err(error.into());
+                }
+                Err(error @ ApplyError::Refused(Refusal::RemovesScopes(_))) => format!(
+                    "{error} from the platform; give --allow-catalog-removals if that is meant"
+                ),
+                Err(error) => error.to_string(),
+            }
+        }
     };
+    if !has_one || args.strict_catalog {
+        return Err(Failure::Config(why));
+    }
+    tracing::warn!(
+        %why,
+        revision = %in_force,
+        "the catalog file is not applied, and the catalog in force stays: put the file right and \
+         start again, or apply it by `scopegate catalog apply`"
+    );
+    Ok(true)
+}
+
+/// Brings the store's time back to the machine's clock, and says what that means.
+fn accept_clock(store: &mut SledStore) -> Result<(), StoreError> {
     let author = Author {
         actor: "scopegate serve".to_owned(),
         on_behalf_of: String::new(),
-        reason: "the catalog file at the start".to_owned(),
+        reason: "--accept-clock".to_owned(),
     };
-    match authority.apply_catalog_file(yaml, args.allow_catalog_removals, &author).await {
-        Ok(Some(revision)) => tracing::info!(%revision, "applied the catalog file"),
-        Ok(None) => tracing::info!("the catalog file was applied before"),
-        Err(ApplyError::Refused(Refusal::Store(error))) => return Err(error.into()),
-        Err(error @ ApplyError::Refused(Refusal::RemovesScopes(_))) => {
-            return Err(Failure::Config(format!(
-                "{error} from the platform; give --allow-catalog-removals if that is meant"
-            )));
-        }
-        Err(error) => return Err(Failure::Config(error.to_string())),
+    let now = Timestamp::now();
+    match store.accept_clock(now, author)? {
+        Some(before) => tracing::warn!(
+            %before, %now,
+            "the store's time was brought back to the machine's clock: grants, credentials and \
+             keys that end between the two, and had ended by the store's time, are in force again \
+             until they end by the clock; start without --accept-clock from now on"
+        ),
+        None => tracing::info!(
+            "the store's time is not ahead of the machine's clock: --accept-clock did nothing"
+        ),
     }
     Ok(())
 }

@@ -406,6 +406,16 @@ pub trait Store: Send + Sync {
     /// Notes that no time before this one may be relied on again (D19). Returns at once.
     fn mark_time(&self, time: Timestamp);
 
+    /// The time mark that is on the disk now: a crash brings back no time before it (D19).
+    fn time_kept(&self) -> Timestamp;
+
+    /// As [`Self::mark_time`], with a receiver that is answered when the mark is on the disk. No
+    /// later change has an earlier time.
+    ///
+    /// # Errors
+    /// The queue is full, or the engine stopped.
+    fn keep_time(&self, time: Timestamp) -> Result<oneshot::Receiver<()>, StoreError>;
+
     /// Begins a backup, which goes on beside changes. It may wait for the disk.
     ///
     /// # Errors

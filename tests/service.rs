@@ -570,7 +570,7 @@ async fn the_catalog_is_kept_and_applied_again_only_when_its_file_changes() {
         let output = command.stdin(Stdio::null()).output().expect("runs");
         (output.status.code(), String::from_utf8(output.stderr).expect("text"))
     };
-    let (code, said) = start(&["--catalog", &arg]);
+    let (code, said) = start(&["--catalog", &arg, "--strict-catalog"]);
     assert_eq!(code, Some(64));
     assert!(
         said.contains("would remove `b`") && said.contains("--allow-catalog-removals"),

@@ -122,7 +122,7 @@ impl<P> Import<'_, P> {
                 },
             };
             let queued = match self.proposal(&new).await {
-                Ok(proposal) => self.authority.facts.store().commit(proposal),
+                Ok(proposal) => self.authority.queue(proposal),
                 Err(refusal) => {
                     // What stands before it comes first, with its own refusals.
                     self.settle().await?;

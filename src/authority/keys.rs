@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use super::clock::rounded_up;
 use super::ledger::Terms;
 use super::listing::{Page, Read};
 use super::refusal::Refusal;
@@ -81,9 +82,36 @@ impl Authority {
     ) -> Result<Caller, Unproven> {
         let now = self.clock.now();
         let keyring = self.facts.keyring();
-        let key = keyring.prove(presented, certificate, || now)?;
+        let key = keyring.prove(presented, certificate, || now).map_err(|why| match why {
+            Unproven::Expired => self.expired(&keyring, presented, certificate),
+            why => why,
+        })?;
         self.seen.note(key.created_at, now);
         Ok(Caller::Key(Arc::clone(key)))
+    }
+
+    /// What to say of a key that is over: nothing is told before it is kept (D19). A call must not
+    /// wait here, so the first callers of such a key are to try again.
+    fn expired(
+        &self,
+        keyring: &Keyring,
+        presented: Option<&str>,
+        certificate: &[String],
+    ) -> Unproven {
+        let key = keyring.prove(presented, certificate, || Timestamp::MIN);
+        let is_kept = self.is_kept(key.ok().and_then(|key| key.expires_at));
+        if is_kept { Unproven::Expired } else { Unproven::Unsettled }
+    }
+
+    /// Whether an end that has passed lies at or before the mark on the disk. If not, it soon does.
+    fn is_kept(&self, end: Option<Timestamp>) -> bool {
+        let store = self.facts.store();
+        let end = end.map(rounded_up).filter(|end| *end > store.time_kept());
+        if let Some(end) = end {
+            self.clock.raise(end);
+            store.keep_time(end).ok();
+        }
+        end.is_none()
     }
 
     /// Whether callers need a key: once there was one, for ever.
@@ -104,7 +132,12 @@ impl Authority {
                 let same = keyring.get(key.id.as_str()).is_some_and(|kept| kept == key);
                 // Asked of every check: without an end nobody looks at the clock.
                 let over = || is_over(key.expires_at, self.clock.now());
-                same && (key.expires_at.is_none() || !over())
+                let ended = same && key.expires_at.is_some() && over();
+                if ended {
+                    // The call ends now; the next one that presents the key waits for the disk.
+                    self.is_kept(key.expires_at);
+                }
+                same && !ended
             }
         }
     }

@@ -206,7 +206,7 @@ impl Authority {
 
     /// Commits a proposal; none if what it rests on has changed.
     pub(super) async fn commit(&self, proposal: Proposal) -> Result<Option<Receipt>, Refusal> {
-        let ticket = self.facts.store().commit(proposal)?;
+        let ticket = self.queue(proposal)?;
         Ok(answered(ticket).await?)
     }
 }

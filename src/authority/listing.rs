@@ -93,6 +93,8 @@ impl Authority {
                 .ok_or_else(|| Refusal::CredentialNotFound(company_id.clone(), id.clone()))?;
             let now = self.clock.now();
             let ground = Ground { catalog: &view.catalog, company: &company, now };
+            let ended = |_| credential.ends().filter(|end| *end <= now).max();
+            self.keep_told(now, ended).await?;
             let etag = self.etag(credential.revision);
             let last_seen = self.last_seen(credential.created_at);
             let resource = CredentialView { last_seen, ..credential.view(ground) };
@@ -157,6 +159,7 @@ impl Authority {
             let (view, company) = self.existing_company(company_id).await?;
             let (catalog, of) = (Arc::clone(&view.catalog), Arc::clone(&company));
             let (now, after) = (self.clock.now(), after.clone());
+            let asked = now;
             let seen = Arc::clone(&self.seen);
             let read = move |store: &dyn Store| {
                 let ground = Ground { catalog: &catalog, company: &of, now };
@@ -168,6 +171,8 @@ impl Authority {
                 Ok((views, more))
             };
             let (found, more) = self.facts.read(read).await?;
+            let ends = || found.iter().flat_map(|view| view.credential.ends());
+            self.keep_told(asked, |_| ends().filter(|end| *end <= asked).max()).await?;
             // Grants under another ceiling, or of a company that is gone, are of no revision.
             let (now, same) = self.existing_company(company_id).await?;
             if same.revision == company.revision && now.catalog.revision == view.catalog.revision {

@@ -183,11 +183,13 @@ impl Authority {
                     && named.is_none_or(|named| named == id)
             };
             let Some(credential) = credential.filter(own) else { return Ok(Verification::Wrong) };
+            let now = self.clock.now();
             let against = if !company.enabled {
                 Some(Reason::CompanyDisabled)
             } else if !credential.enabled {
                 Some(Reason::CredentialDisabled)
-            } else if is_over(credential.expires_at, self.clock.now()) {
+            } else if is_over(credential.expires_at, now) {
+                self.keep_told(now, |_| credential.expires_at).await?;
                 Some(Reason::CredentialExpired)
             } else {
                 None

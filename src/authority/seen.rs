@@ -74,12 +74,14 @@ impl Seen {
         Ok(last.and_then(time))
     }
 
-    /// Takes everything, for the store. What is asked for meanwhile is noted anew.
-    pub(super) fn take(&self) -> Vec<(Revision, Minute)> {
+    /// Takes everything, for the store. What is asked for meanwhile is noted anew. A later time
+    /// than the one that is kept is doubted, and noted as that.
+    pub(super) fn take(&self, kept: Timestamp) -> Vec<(Revision, Minute)> {
+        let kept = Minute::try_from(kept.as_second() / 60).unwrap_or(Minute::MAX);
         let take = |shard: &Mutex<HashMap<_, _>>| {
             std::mem::take(&mut *shard.lock().unwrap_or_else(PoisonError::into_inner))
         };
-        self.shards.iter().flat_map(take).collect()
+        self.shards.iter().flat_map(take).map(|(who, minute)| (who, minute.min(kept))).collect()
     }
 }
 
@@ -100,7 +102,7 @@ mod tests {
         seen.note(Revision(7), at(61));
         seen.note(Revision(71), at(600));
         assert_eq!((seen.last(Revision(7)), seen.last(Revision(8))), (Some(2), None));
-        let mut taken = seen.take();
+        let mut taken = seen.take(at(600));
         taken.sort_unstable();
         assert_eq!(taken, [(Revision(7), 2), (Revision(71), 10)]);
         assert_eq!(seen.last(Revision(7)), None);
@@ -108,6 +110,9 @@ mod tests {
         for birth in [9, 9 + PLACES as u64, 9] {
             seen.note(Revision(birth), at(900));
         }
-        assert_eq!(seen.take().len(), 2);
+        assert_eq!(
+            seen.take(at(899)).iter().map(|(_, minute)| *minute).collect::<Vec<_>>(),
+            [14; 2]
+        );
     }
 }

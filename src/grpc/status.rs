@@ -415,6 +415,10 @@ fn unacknowledged(message: String, impact: Impact) -> Draft {
 /// It is not known who calls.
 pub fn unproven(why: Unproven) -> Status {
     let reason = match why {
+        Unproven::Unsettled => {
+            let text = why.to_string();
+            return Draft::new(Code::Unavailable, "STORE_UNAVAILABLE", text).retry().finish();
+        }
         Unproven::Nothing => "KEY_REQUIRED",
         Unproven::Unknown => "KEY_UNKNOWN",
         Unproven::Expired => "KEY_EXPIRED",

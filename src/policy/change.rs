@@ -128,6 +128,9 @@ kinds! {
     /// The store was restored from a backup, by no RPC: what came after the backup is lost, and
     /// revisions jump to this one.
     RestoreBackup,
+    /// An operator brought the store's time back to the machine's clock, by no RPC: what the store
+    /// held for ended may be in force again.
+    AcceptClock,
 }
 
 impl fmt::Display for ChangeKind {

@@ -136,6 +136,11 @@ impl Ground<'_> {
 }
 
 impl Credential {
+    /// When it ends, and when each of its grants does.
+    pub fn ends(&self) -> impl Iterator<Item = Timestamp> {
+        self.grants.iter().filter_map(|(_, grant)| grant.expires_at).chain(self.expires_at)
+    }
+
     /// A new credential with these scopes and all that they imply.
     ///
     /// # Errors

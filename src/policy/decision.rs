@@ -141,6 +141,13 @@ pub fn effective(query: &Query, facts: Facts<'_>) -> Result<Vec<(Scope, Reach)>,
     Ok(allowed)
 }
 
+/// When something ends that a decision may rest on: only there can time alone change the answer,
+/// and only to a stricter one.
+pub fn ends<'a>(query: &'a Query, facts: Facts<'a>) -> impl Iterator<Item = Timestamp> + 'a {
+    let credential = facts.credential.into_iter().flat_map(Credential::ends);
+    credential.chain(query.token.iter().flat_map(move |token| token.ends(facts.catalog)))
+}
+
 /// The scopes that a query needs, and who hears it; none if no endpoint matches.
 fn needs<'a>(
     query: &'a Query,

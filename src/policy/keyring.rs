@@ -67,6 +67,9 @@ pub enum Unproven {
     /// A right one, after its end.
     #[error("the API key has expired: ask an operator for another")]
     Expired,
+    /// A right one, whose end has not been put down yet: what was told of it must not be forgotten.
+    #[error("the API key's end is not on the disk yet: try again")]
+    Unsettled,
     /// A right one that also needs its own client certificate.
     #[error("the API key is good only together with its client certificate")]
     Certificate,

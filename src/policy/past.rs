@@ -90,7 +90,9 @@ impl Past {
             | ReplaceScopes | ResetScopes => credential,
             PutUser | DeleteUser => user,
             PutConsent | DeleteConsent => credential && user,
-            CreateSecret | DeleteSecret | CreateKey | DeleteKey | RestoreBackup => false,
+            CreateSecret | DeleteSecret | CreateKey | DeleteKey | RestoreBackup | AcceptClock => {
+                false
+            }
         }
     }
 
@@ -140,7 +142,7 @@ impl Past {
             PutConsent => self.put_consent(change),
             DeleteConsent => self.consent = None,
             // Nothing that decisions rest on.
-            CreateSecret | DeleteSecret | CreateKey | DeleteKey | RestoreBackup => {}
+            CreateSecret | DeleteSecret | CreateKey | DeleteKey | RestoreBackup | AcceptClock => {}
         }
         Ok(())
     }
@@ -187,17 +189,10 @@ impl Past {
     #[must_use]
     pub fn turns(&self, catalog: &Catalog) -> Vec<Timestamp> {
         let credential = self.credential.iter();
-        let ends = credential.flat_map(|credential| {
-            let grants = credential.grants.iter().filter_map(|(_, grant)| grant.expires_at);
-            grants.chain(credential.expires_at)
-        });
-        let mut turns: Vec<_> = ends.collect();
+        let mut turns: Vec<_> = credential.flat_map(Credential::ends).collect();
         if let Some(token) = &self.query.token {
-            turns.extend(token.expires_at);
             turns.extend(token.issued_at);
-            let ages = catalog.token_ages().map(|age| jiff::SignedDuration::from_secs(age.into()));
-            let aged = token.issued_at.map(|issued| ages.map(move |age| issued.checked_add(age)));
-            turns.extend(aged.into_iter().flatten().filter_map(Result::ok));
+            turns.extend(token.ends(catalog));
         }
         turns.sort();
         turns.dedup();

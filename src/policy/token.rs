@@ -1,8 +1,8 @@
 //! Token: the facts of an access token that the caller has verified. It never widens anything.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
-use super::catalog::Hearing;
+use super::catalog::{Catalog, Hearing};
 use super::id::UserId;
 use super::reason::Reason;
 use super::scope::Scope;
@@ -23,6 +23,13 @@ pub struct Token {
 }
 
 impl Token {
+    /// When it ends, and when it is too old for each of the catalog's audiences.
+    pub fn ends(&self, catalog: &Catalog) -> impl Iterator<Item = Timestamp> {
+        let ages = catalog.token_ages().map(|age| SignedDuration::from_secs(age.into()));
+        let aged = self.issued_at.map(|issued| ages.map(move |age| issued.checked_add(age)));
+        aged.into_iter().flatten().filter_map(Result::ok).chain(self.expires_at)
+    }
+
     /// Why this token does not admit a call, if it does not (D15, D16). No clock skew is allowed.
     #[must_use]
     pub fn fault(

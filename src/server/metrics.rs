@@ -255,7 +255,13 @@ impl Collector for Metrics {
         let serving = self.doors.authority();
         let what = "Whether the store is open: 1 if so";
         page.level("store_open", what, None, serving.is_some().into())?;
-        serving.map_or(Ok(()), |authority| authority_page(&mut page, authority))
+        let Some(authority) = serving else { return Ok(()) };
+        let what = "Whether the catalog file of the start was rejected: 1 if so";
+        page.level("catalog_file_rejected", what, None, self.doors.catalog_rejected.read())?;
+        let what = "By how much the store's time is ahead of the machine's clock";
+        let ahead = authority.clock_ahead().as_secs();
+        page.level("clock_ahead", what, Some(&Unit::Seconds), ahead)?;
+        authority_page(&mut page, authority)
     }
 }
 

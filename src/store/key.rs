@@ -32,8 +32,12 @@ pub(super) const SCHEMA: &[u8] = b"Mschema";
 pub(super) const INCARNATION: &[u8] = b"Mincarnation";
 /// The last revision committed.
 pub(super) const HEAD: &[u8] = b"Mhead";
-/// The latest time that was ever relied on (D19).
+/// The latest time that was relied on (D19), unless an operator brought time back since.
 pub(super) const TIME: &[u8] = b"Mtime";
+
+/// The last time an operator brought the store's time back to the clock: the revision of that
+/// change, and the time from which the store went on.
+pub(super) const CLOCK_ACCEPTED: &[u8] = b"Mclock";
 
 /// The sum of all that is kept.
 pub(super) const TALLY: &[u8] = b"Mtally";

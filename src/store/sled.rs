@@ -27,6 +27,7 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -37,10 +38,10 @@ use tokio::sync::oneshot;
 
 use super::backup::Backup;
 use super::{
-    Answered, Damage, Fact, FactKey, Incarnation, Listener, Measures, Minute, Proposal, RequestKey,
-    Store, StoreError, Ticket, key, record,
+    Answered, Damage, Fact, FactKey, Incarnation, LEAD, Listener, Measures, Minute, Proposal,
+    RequestKey, Store, StoreError, Ticket, key, record,
 };
-use crate::policy::change::Change;
+use crate::policy::change::{Author, Change, ChangeKind, FieldChange};
 use crate::policy::company::Company;
 use crate::policy::credential::Credential;
 use crate::policy::id::{CompanyId, CredentialId, UserId};
@@ -116,6 +117,8 @@ pub struct SledStore {
     incarnation: Incarnation,
     opened_at: Revision,
     time_mark: Option<Timestamp>,
+    /// The time mark that is on the disk, in milliseconds.
+    time_kept: Arc<AtomicI64>,
     measures: Arc<Measures>,
     /// What the writer is made of, until it is started.
     parts: Mutex<Option<(Writer, mpsc::Receiver<Order>)>>,
@@ -259,6 +262,42 @@ impl SledStore {
         self
     }
 
+    /// Brings the store's time back to the machine's clock, by an audited change, if it is ahead
+    /// of it by more than the mark always is; to be called before the writer is started. Says
+    /// from which time, if so (D19).
+    ///
+    /// # Errors
+    /// The disk failed.
+    pub fn accept_clock(
+        &mut self,
+        now: Timestamp,
+        author: Author,
+    ) -> Result<Option<Timestamp>, StoreError> {
+        let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some((writer, _)) = &mut *parts else { return Err(StoreError::Unavailable) };
+        let (_, before) = writer.reached();
+        // Whole milliseconds, as all times.
+        let now = Timestamp::from_millisecond(now.as_millisecond()).unwrap_or(now);
+        if before <= now.checked_add(LEAD).unwrap_or(Timestamp::MAX) {
+            return Ok(None);
+        }
+        writer.accept_clock(Change {
+            revision: Revision::NEXT,
+            time: now,
+            author,
+            kind: ChangeKind::AcceptClock,
+            company: None,
+            credential: None,
+            user: None,
+            added: vec![],
+            removed: vec![],
+            displaced: vec![],
+            fields: FieldChange::time("time", Some(before), Some(now)).into_iter().collect(),
+        })?;
+        (self.opened_at, self.time_mark) = (writer.reached().0, Some(now));
+        Ok(Some(before))
+    }
+
     fn read(dir: &Path, page_cache: u64, held: File) -> Result<Self, Trouble> {
         room::release(dir)?;
         settle(dir)?;
@@ -303,11 +342,15 @@ impl SledStore {
         let time_mark = time_mark.map_err(|_| Trouble::Damage)?;
         let time_mark = time_mark.map(Timestamp::from_millisecond).transpose();
         let mut time_mark = time_mark.map_err(|_| Trouble::Damage)?;
+        let accepted = sweep::clock_accepted(&tree)?.map_or(Revision::ZERO, |(at, _)| at);
         match witness {
             Said::Nothing => {}
             Said::Reached(life, reached, mark) if life == incarnation && reached <= opened_at => {
                 // Its time is the later one if the log had no room for it, or has lost its end.
-                time_mark = time_mark.max(Some(mark));
+                // It does not count if an operator brought time back since.
+                if reached >= accepted {
+                    time_mark = time_mark.max(Some(mark));
+                }
             }
             Said::Reached(..) | Said::Nonsense => return Err(Trouble::Damage),
         }
@@ -320,11 +363,13 @@ impl SledStore {
         // From the start, not only from the first change on.
         room.look();
         let writer = Writer::new(tree.clone(), tally, log, witness, room, opened_at, time_mark)?;
+        let time_kept = writer.kept();
         Ok(Self {
             tree,
             incarnation,
             opened_at,
             time_mark,
+            time_kept,
             measures,
             parts: Mutex::new(Some((writer, receive))),
             orders: Orders { sender: Arc::new(Mutex::new(Some(send))), measures: counted },
@@ -557,6 +602,17 @@ impl Store for SledStore {
     fn mark_time(&self, time: Timestamp) {
         // With the queue full, the commits that fill it carry the time.
         self.orders.queue(Order::MarkTime(time)).ok();
+    }
+
+    fn time_kept(&self) -> Timestamp {
+        let kept = self.time_kept.load(Ordering::Acquire);
+        Timestamp::from_millisecond(kept).unwrap_or(Timestamp::MAX)
+    }
+
+    fn keep_time(&self, time: Timestamp) -> Result<oneshot::Receiver<()>, StoreError> {
+        let (told, kept) = oneshot::channel();
+        self.orders.queue(Order::KeepTime(time, told))?;
+        Ok(kept)
     }
 
     fn backup(&self) -> Result<Box<dyn Backup>, StoreError> {

@@ -16,7 +16,7 @@ use super::tally::{Entries, Tally};
 use super::{Trouble, unavailable, value};
 use crate::policy::revision::Revision;
 use crate::store::key::Dead;
-use crate::store::{REMEMBERED, StoreError, key, record};
+use crate::store::{LEAD, REMEMBERED, StoreError, key, record};
 
 /// The most keys that one step looks at.
 const STEP: usize = 500;
@@ -28,6 +28,8 @@ pub(super) struct Sweep {
     looked_at: Option<IVec>,
     /// How long changes are kept; none: for ever.
     pub(super) keep_changes: Option<SignedDuration>,
+    /// The change by which an operator last brought time back, and the time from then on.
+    pub(super) clock_accepted: Option<(Revision, Timestamp)>,
     /// It failed, and is left alone until the next start.
     failed: bool,
 }
@@ -39,7 +41,9 @@ impl Sweep {
             .keys()
             .map(|place| key::dead_of(&place?).ok_or(Trouble::Damage))
             .collect();
-        Ok(Self { dead: dead?, looked_at: None, keep_changes: None, failed: false })
+        let clock_accepted = clock_accepted(tree)?;
+        let (dead, keep_changes, failed) = (dead?, None, false);
+        Ok(Self { dead, looked_at: None, keep_changes, clock_accepted, failed })
     }
 
     /// These were deleted, and that is durable.
@@ -86,7 +90,7 @@ impl Sweep {
                 true
             }
             None => {
-                let forgotten = forget(tree, now, &mut batch)?;
+                let forgotten = forget(tree, now, self.clock_accepted, &mut batch)?;
                 let trimmed = self.trim(tree, now, head, &mut batch)?;
                 if forgotten + trimmed == 0 {
                     return Ok(false);
@@ -172,7 +176,10 @@ impl Sweep {
             let revision = key::revision_at_end(&place).ok_or(StoreError::Damaged)?;
             let (_, bytes) = value::read(&stored, tree)?.ok_or(StoreError::Damaged)?;
             let change = record::decode_change(revision, &bytes)?;
-            if revision == head || change.time >= oldest {
+            // One of before an operator brought time back was made no later than that.
+            let accepted = self.clock_accepted.filter(|(at, _)| revision < *at);
+            let time = accepted.map_or(change.time, |(_, time)| change.time.min(time));
+            if revision == head || time >= oldest {
                 break;
             }
             remove(batch, place, &stored)?;
@@ -187,13 +194,37 @@ impl Sweep {
 }
 
 /// Forgets some of the requests that have been remembered for their time.
-fn forget(tree: &Tree, now: Timestamp, batch: &mut Entries) -> Result<usize, StoreError> {
+fn forget(
+    tree: &Tree,
+    now: Timestamp,
+    clock_accepted: Option<(Revision, Timestamp)>,
+    batch: &mut Entries,
+) -> Result<usize, StoreError> {
     let oldest = now.saturating_sub(REMEMBERED).unwrap_or(Timestamp::MIN);
+    // What is later than any time since an operator brought time back is from before that.
+    let is_over = clock_accepted.is_some_and(|(_, accepted)| accepted < oldest);
+    let unreached = now.checked_add(LEAD * 2).unwrap_or(Timestamp::MAX);
+    let scan = tree.scan_prefix(key::all_answered_at()).take(STEP);
+    let mut forgotten = forget_while(tree, scan, |at| at < oldest.as_millisecond(), batch)?;
+    if is_over {
+        let scan = tree.scan_prefix(key::all_answered_at()).rev().take(STEP);
+        forgotten += forget_while(tree, scan, |at| at > unreached.as_millisecond(), batch)?;
+    }
+    Ok(forgotten)
+}
+
+/// Forgets requests in this order, up to the first that is to be remembered.
+fn forget_while(
+    tree: &Tree,
+    entries: impl Iterator<Item = sled::Result<(IVec, IVec)>>,
+    is_over: impl Fn(i64) -> bool,
+    batch: &mut Entries,
+) -> Result<usize, StoreError> {
     let mut forgotten = 0;
-    for entry in tree.scan_prefix(key::all_answered_at()).take(STEP) {
+    for entry in entries {
         let (place, _) = entry.map_err(|error| unavailable(&error))?;
         let (millisecond, request) = key::answered_of(&place).ok_or(StoreError::Damaged)?;
-        if i64::try_from(millisecond).is_ok_and(|at| at >= oldest.as_millisecond()) {
+        if !is_over(i64::try_from(millisecond).unwrap_or(i64::MAX)) {
             break;
         }
         let answered = key::answered(&request);
@@ -204,6 +235,18 @@ fn forget(tree: &Tree, now: Timestamp, batch: &mut Entries) -> Result<usize, Sto
         forgotten += 1;
     }
     Ok(forgotten)
+}
+
+/// The change by which an operator last brought time back, and the time from then on.
+pub(super) fn clock_accepted(tree: &Tree) -> Result<Option<(Revision, Timestamp)>, Trouble> {
+    let Some(bytes) = tree.get(key::CLOCK_ACCEPTED)? else { return Ok(None) };
+    let read = || {
+        let (revision, time) = bytes.split_first_chunk::<8>()?;
+        let time = i64::from_be_bytes(time.try_into().ok()?);
+        let revision = Revision(u64::from_be_bytes(*revision));
+        Some((revision, Timestamp::from_millisecond(time).ok()?))
+    };
+    read().map(Some).ok_or(Trouble::Damage)
 }
 
 /// Removes a key with its value, and the value's parts.

@@ -11,6 +11,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::fs::File;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::Instant;
 
@@ -51,6 +52,8 @@ pub(super) enum Order {
     Commit(Box<Proposal>, Answer),
     /// Never rely on a time before this one again.
     MarkTime(Timestamp),
+    /// The same, and say when that is on the disk.
+    KeepTime(Timestamp, oneshot::Sender<()>),
     /// Note when credentials were last seen.
     Seen(Vec<(Revision, Minute)>),
     /// Hand over to this backup what is written from here on.
@@ -74,6 +77,8 @@ pub(super) struct Writer {
     time: Timestamp,
     /// The time kept in the store, which is ahead of the clock.
     mark: Timestamp,
+    /// The same in milliseconds, for readers of other threads.
+    kept: Arc<AtomicI64>,
     /// Which credentials are still to be noted as seen, earlier minutes first.
     seen: VecDeque<(Revision, Minute)>,
     sweep: Sweep,
@@ -131,6 +136,7 @@ impl Writer {
             head,
             time,
             mark,
+            kept: Arc::new(AtomicI64::new(mark.as_millisecond())),
             seen,
             sweep,
             gather,
@@ -142,6 +148,11 @@ impl Writer {
     /// Lets every change use the space that is reserved for those that take away.
     pub(super) fn use_the_reserve(&mut self) {
         self.room.use_the_reserve();
+    }
+
+    /// The time mark that is on the disk, in milliseconds.
+    pub(super) fn kept(&self) -> Arc<AtomicI64> {
+        Arc::clone(&self.kept)
     }
 
     /// Changes older than this are no longer kept.
@@ -198,7 +209,7 @@ impl Writer {
         let mut draft =
             Draft { head: self.head, time: self.time, mark: self.mark, ..Draft::default() };
         let mut answers = Vec::with_capacity(orders.len());
-        let mut ended = Vec::new();
+        let (mut ended, mut kept) = (Vec::new(), Vec::new());
         let start = Instant::now();
         let space = self.room.look();
         for order in orders {
@@ -209,6 +220,20 @@ impl Writer {
                     draft.mark = draft.mark.max(self.mark);
                 }
                 Order::MarkTime(time) => draft.mark = draft.mark.max(time),
+                Order::KeepTime(time, told) => {
+                    draft.time = draft.time.max(time);
+                    if space.is_little() {
+                        let is_noted = self.note_time(time);
+                        draft.mark = draft.mark.max(self.mark);
+                        if is_noted {
+                            self.time = self.time.max(time);
+                            told.send(()).ok();
+                        }
+                    } else {
+                        draft.mark = draft.mark.max(time);
+                        kept.push(told);
+                    }
+                }
                 // Not worth the room that is left.
                 Order::Seen(_) if space.is_little() => {}
                 Order::Seen(seen) => self.seen.extend(seen),
@@ -227,11 +252,16 @@ impl Writer {
         let step = self.seen.len().min(SEEN);
         draft.seen(self.seen.drain(..step));
         let written = draft.head > self.head || draft.mark > self.mark || draft.other;
+        let time = draft.time;
         if written && let Err(error) = self.write(draft, listener) {
             for (answer, _) in answers {
                 answer.send(Err(CommitError::Store(StoreError::Unavailable))).ok();
             }
             return Err(error);
+        }
+        if !written {
+            // A time that is no later than the mark is kept already.
+            self.time = time;
         }
         if !answers.is_empty() {
             let took = start.elapsed();
@@ -239,6 +269,8 @@ impl Writer {
             self.gather.committed(answers.len(), took);
         }
         let state = State { head: self.head, tally: self.tally, mark: self.mark };
+        // One whose caller is gone needs no answer.
+        kept.into_iter().for_each(|told| told.send(()).unwrap_or(()));
         ended.iter().for_each(|which| self.taps.end(which, state));
         // A conflict is answered only now, when what it lost against can be read by everybody.
         for (answer, receipt) in answers {
@@ -270,6 +302,7 @@ impl Writer {
         self.measures.syncs.note(applied.elapsed());
         self.head = draft.head;
         (self.time, self.mark) = (draft.time, draft.mark);
+        self.kept.store(self.mark.as_millisecond(), Ordering::Release);
         self.sweep.add(draft.dead);
         self.taps.hand_over(draft.batch);
         if changed {
@@ -280,12 +313,35 @@ impl Writer {
     }
 
     /// Keeps the time where there is no room for a change: the log does not grow by it.
-    fn note_time(&mut self, time: Timestamp) {
+    fn note_time(&mut self, time: Timestamp) -> bool {
         self.mark = self.mark.max(time);
         let noted = self.witness.note(self.head, self.mark).and_then(|()| self.witness.sync());
-        if let Err(error) = noted {
-            tracing::warn!(%error, "the time could not be kept");
+        match &noted {
+            Ok(()) => self.kept.store(self.mark.as_millisecond(), Ordering::Release),
+            Err(error) => tracing::warn!(%error, "the time could not be kept"),
         }
+        noted.is_ok()
+    }
+
+    /// Brings time back to this moment, by a change that says so. The change and the mark are one
+    /// batch. A crash before the witness has the new time is no harm: what a witness says that is
+    /// older than the change does not count when the store is opened.
+    pub(super) fn accept_clock(&mut self, mut change: Change) -> Result<(), StoreError> {
+        let mut draft = Draft { head: self.head.next(), ..Draft::default() };
+        (draft.time, draft.mark) = (change.time, change.time);
+        change.revision = draft.head;
+        draft.value(key::change(draft.head), draft.head, &record::encode_change(&change));
+        let time = change.time.as_millisecond().to_be_bytes();
+        let accepted = [draft.head.0.to_be_bytes(), time].concat();
+        draft.batch.insert(key::CLOCK_ACCEPTED, accepted);
+        self.sweep.clock_accepted = Some((draft.head, change.time));
+        self.write(draft, &Nobody)?;
+        self.witness.sync().map_err(|error| unavailable(&sled::Error::Io(error)))
+    }
+
+    /// The last revision, and the time mark.
+    pub(super) fn reached(&self) -> (Revision, Timestamp) {
+        (self.head, self.mark)
     }
 
     /// Adds a proposal to the draft, if the disk has room for it and what it rests on stands.
@@ -386,8 +442,19 @@ impl Writer {
         }
         // What is kept for a time is kept for all of it: the mark is ahead of the time.
         let now = self.mark.checked_sub(LEAD).unwrap_or(Timestamp::MIN);
+        // Where the mark is ahead of the clock, it must not end what is kept before its time.
+        let now = now.min(Timestamp::now());
         self.sweep.step(&self.tree, &mut self.tally, &mut self.taps, now, self.head)
     }
+}
+
+/// Listens to what is written before anybody can.
+struct Nobody;
+
+impl Listener for Nobody {
+    fn applying(&self, _: Revision, _: &[FactKey]) {}
+    fn durable(&self, _: Revision, _: Vec<Outcome>) {}
+    fn failed(&self) {}
 }
 
 impl Draft {

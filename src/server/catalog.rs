@@ -1,0 +1,40 @@
+//! Catalog: the file that a server is started with.
+//!
+//! Not here: what is done with it; see [`super::apply_catalog`].
+
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::Path;
+
+use crate::policy::catalog::file::{CatalogFile, MAX_LEN};
+
+/// The catalog file of a start.
+pub(super) enum CatalogAtStart {
+    /// None was given.
+    None,
+    /// It reads as a catalog.
+    Text(String),
+    /// It cannot be used, for this reason.
+    Unusable(String),
+}
+
+/// The text of a catalog file, or why it cannot be used, in a sentence.
+pub(super) fn read(path: &Path) -> Result<String, String> {
+    let wrong = |what: String| format!("--catalog {}: {what}", path.display());
+    let size = fs::metadata(path).map_err(|error| wrong(error.kind().to_string()))?.len();
+    let too_long = |size| wrong(format!("has {size} bytes, the limit is {MAX_LEN}"));
+    if size > MAX_LEN as u64 {
+        return Err(too_long(size));
+    }
+    // It may be a pipe, whose size is not known before.
+    let mut yaml = Vec::new();
+    let mut file =
+        File::open(path).map_err(|error| wrong(error.kind().to_string()))?.take(MAX_LEN as u64 + 1);
+    file.read_to_end(&mut yaml).map_err(|error| wrong(error.kind().to_string()))?;
+    if yaml.len() > MAX_LEN {
+        return Err(too_long(yaml.len() as u64));
+    }
+    let yaml = String::from_utf8(yaml).map_err(|_| wrong("is not UTF-8".to_owned()))?;
+    CatalogFile::parse(&yaml).map_err(|errors| wrong(errors.to_string()))?;
+    Ok(yaml)
+}
