@@ -36,6 +36,7 @@ use crate::authority::{ApplyError, Authority};
 use crate::config::memory::Share;
 use crate::config::{Retention, ServeArgs};
 use crate::grpc::Doors;
+use crate::measure::shortage;
 use crate::policy::catalog::file::{self, CatalogFile};
 use crate::policy::change::Author;
 use crate::store::sled::{OpenError, SledStore};
@@ -50,6 +51,9 @@ pub enum Failure {
     /// The configuration is wrong: exit code 64.
     #[error("{0}")]
     Config(String),
+    /// The system refuses what a server needs to run: exit code 74.
+    #[error("{0}")]
+    Shortage(String),
     /// The store cannot be opened: exit code 74.
     #[error(transparent)]
     Open(#[from] OpenError),
@@ -59,12 +63,22 @@ pub enum Failure {
 }
 
 impl Failure {
+    /// What cannot be done, and what the system said of it. A process that gets no thread, file
+    /// or memory is not configured wrongly.
+    fn of_system(what: &str, error: &io::Error) -> Self {
+        if shortage::is_one(error) {
+            Self::Shortage(format!("{what}: {}", shortage::told(error)))
+        } else {
+            Self::Config(format!("{what}: {}", error.kind()))
+        }
+    }
+
     /// The exit code, by `sysexits.h`.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Config(_) => 64,
-            Self::Open(_) | Self::Store(_) => 74,
+            Self::Shortage(_) | Self::Open(_) | Self::Store(_) => 74,
         }
     }
 }
@@ -77,7 +91,10 @@ pub async fn run(args: ServeArgs) -> Result<(), Failure> {
     let catalog = catalog_of(&args)?;
     let mut frame = Frame::listen(&args).await?;
     let outcome = serve(&args, catalog.as_deref(), &mut frame).await;
-    frame.drain(Duration::from_secs(args.drain_seconds)).await;
+    // Without an open store there is no call to wait for, and nothing to close.
+    if frame.doors.authority().is_some() {
+        frame.drain(Duration::from_secs(args.drain_seconds)).await;
+    }
     outcome
 }
 
@@ -137,10 +154,15 @@ async fn open<'a>(
         if let Retention::Seconds(kept) = keep_changes {
             store = store.keeping_changes_for(SignedDuration::from_secs(kept.into()));
         }
-        Authority::new(Arc::new(store), entries)
-            .map_err(|_| OpenError::Damaged(data_dir.display().to_string()))
+        Authority::new(Arc::new(store), entries).map_err(|error| OpenError::of(&data_dir, &error))
     });
-    let authority = opened.await.map_err(|_| StoreError::Damaged)??;
+    let authority = opened.await.map_err(|error| {
+        let said = error.try_into_panic().ok().and_then(|what| {
+            let text = what.downcast_ref::<&str>().map(|text| (*text).to_owned());
+            text.or_else(|| what.downcast_ref::<String>().cloned())
+        });
+        OpenError::of_panic(&args.data_dir, &said.unwrap_or_default())
+    })??;
     let authority = authority.admitting_anybody(args.allow_unauthenticated);
     let prepared = prepare(&authority, catalog, args).await;
     if prepared.is_err() {
