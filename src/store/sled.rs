@@ -141,13 +141,16 @@ pub struct SledStore {
     time_mark: Option<Timestamp>,
     measures: Arc<Measures>,
     /// What the writer is made of, until it is started.
-    parts: Mutex<Option<(Writer, mpsc::Receiver<Order>, mpsc::Sender<Start>)>>,
+    parts: Mutex<Option<Parts>>,
     orders: Orders,
     backups: UnderWay,
     thread: Mutex<Option<JoinHandle<()>>>,
     /// The last to go: until then the directory is this process's.
     _held: File,
 }
+
+/// The writer, its queue, and the way to its thread.
+type Parts = (Writer, mpsc::Receiver<Order>, mpsc::Sender<Start>);
 
 /// What the writer's thread waits for.
 type Start = (Writer, mpsc::Receiver<Order>, Arc<dyn Listener>);
