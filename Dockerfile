@@ -6,7 +6,7 @@ COPY . .
 RUN target="$(rustc --print host-tuple)" \
  && RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --locked --target "$target" \
  && cp "target/$target/release/scopegate" /scopegate \
- && mkdir /data
+ && mkdir -m 700 /data
 
 FROM scratch
 COPY --from=build /scopegate /scopegate

@@ -25,6 +25,7 @@ pub mod origin;
 mod page;
 mod parse;
 pub mod peer;
+pub mod remembered;
 mod render;
 pub(crate) mod reply;
 pub mod status;
@@ -41,6 +42,7 @@ use tonic::{Code, Status};
 
 use self::decisions::Decisions;
 use self::peer::Peer;
+use self::remembered::Remembered;
 use self::stream_places::StreamPlaces;
 use crate::authority::{Authority, Reply};
 use crate::measure::Level;
@@ -49,9 +51,9 @@ use crate::policy::caller::Caller;
 use crate::policy::keyring::Unproven;
 use crate::policy::reason::Reason;
 
-impl<M: prost::Message + Default + 'static> Reply for M {
-    fn to_bytes(&self) -> Vec<u8> {
-        self.encode_to_vec()
+impl<M: Remembered> Reply for M {
+    fn into_bytes(self) -> Vec<u8> {
+        self.to_keep().encode_to_vec()
     }
 
     fn from_bytes(bytes: &[u8]) -> Option<Self> {

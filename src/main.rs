@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::Parser;
 use clap::error::ErrorKind;
 use scopegate::config::{BootstrapArgs, Command, Config, LogFormat, ServeArgs};
+use scopegate::measure::shortage;
 use scopegate::{cli, server, telemetry};
 
 /// Calls are made of small allocations, freed by the thread that made them.
@@ -36,7 +37,10 @@ fn main() -> ExitCode {
         Command::Keys(command) => ask(cli::keys(command), cli::COULD_NOT_ASK),
         Command::Import(args) => ask(cli::import(args), cli::COULD_NOT_ASK),
         Command::Backup(args) => ask(cli::backup(args), cli::COULD_NOT_ASK),
-        Command::Restore(args) => ask(async { cli::restore(args) }, cli::COULD_NOT_ASK),
+        Command::Restore(args) => {
+            keep_to_oneself();
+            ask(async { cli::restore(args) }, cli::COULD_NOT_ASK)
+        }
         Command::Export(args) => ask(cli::export(args), cli::COULD_NOT_ASK),
     }
 }
@@ -70,14 +74,37 @@ fn wants_json() -> bool {
     asked || std::env::var_os("SCOPEGATE_LOG_FORMAT").is_some_and(|format| format == "json")
 }
 
+/// What is made in the data directory is for nobody else to read: 0700 and 0600.
+fn keep_to_oneself() {
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+}
+
+/// How many threads a server needs beside its cores and the workers of its runtime, at least:
+/// the store's, and some that wait for the disk.
+const THREADS: usize = 24;
+/// How many files a server opens beside those of its cores, at least.
+const FILES: usize = 12;
+
 fn serve(args: ServeArgs) -> ExitCode {
     let format = args.log_format;
     if let Err(error) = telemetry::start(format, &args.log) {
         return telemetry::end(format, &error, 64);
     }
-    let runtime = match tokio::runtime::Runtime::new() {
+    keep_to_oneself();
+    let started = shortage::memory()
+        .and_then(|()| shortage::files(FILES + 4 * args.cores.get()))
+        // The runtime panics where it gets no thread.
+        .and_then(|()| {
+            let workers = std::thread::available_parallelism().map_or(1, |many| many.get());
+            shortage::threads(THREADS + workers + args.cores.get())
+        })
+        .and_then(|()| tokio::runtime::Runtime::new());
+    let runtime = match started {
         Ok(runtime) => runtime,
-        Err(error) => return telemetry::end(format, &format!("cannot start: {error}"), 64),
+        Err(error) => {
+            let why = format!("cannot start: {}", shortage::told(&error));
+            return telemetry::end(format, &why, 74);
+        }
     };
     // On a thread of the runtime, where waiting for the disk at the end is allowed.
     let ended = runtime.block_on(async { tokio::spawn(server::run(args)).await });
@@ -94,13 +121,21 @@ fn serve(args: ServeArgs) -> ExitCode {
     }
 }
 
+/// The runtime of a command.
+fn single_threaded() -> std::io::Result<tokio::runtime::Runtime> {
+    // It panics where it gets no file.
+    shortage::files(FILES)?;
+    tokio::runtime::Builder::new_current_thread().enable_all().build()
+}
+
 fn bootstrap(args: &BootstrapArgs) -> ExitCode {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    keep_to_oneself();
+    let runtime = single_threaded();
     let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("scopegate: cannot start: {error}");
-            return ExitCode::from(64);
+            eprintln!("scopegate: cannot start: {}", shortage::told(&error));
+            return ExitCode::from(74);
         }
     };
     match runtime.block_on(server::bootstrap(args)) {
@@ -114,7 +149,7 @@ fn bootstrap(args: &BootstrapArgs) -> ExitCode {
 
 /// Runs a command: 0 for yes, `no` for no, 2 if it could not ask.
 fn ask(command: impl Future<Output = anyhow::Result<bool>>, no: u8) -> ExitCode {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = single_threaded();
     match runtime.map_err(anyhow::Error::from).and_then(|runtime| runtime.block_on(command)) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(no),

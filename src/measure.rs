@@ -5,6 +5,7 @@
 //! Not here: names and formats; see `server::metrics`.
 
 pub mod memory;
+pub mod shortage;
 pub mod steps;
 
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -44,6 +44,7 @@ use crate::authority::{ApplyError, Authority};
 use crate::config::memory::Share;
 use crate::config::{Retention, ServeArgs};
 use crate::grpc::Doors;
+use crate::measure::shortage;
 use crate::policy::change::Author;
 use crate::policy::revision::Revision;
 use crate::store::sled::{OpenError, SledStore};
@@ -58,6 +59,9 @@ pub enum Failure {
     /// The configuration is wrong: exit code 64.
     #[error("{0}")]
     Config(String),
+    /// The system refuses what a server needs to run: exit code 74.
+    #[error("{0}")]
+    Shortage(String),
     /// The store cannot be opened: exit code 74.
     #[error(transparent)]
     Open(#[from] OpenError),
@@ -67,12 +71,22 @@ pub enum Failure {
 }
 
 impl Failure {
+    /// What cannot be done, and what the system said of it. A process that gets no thread, file
+    /// or memory is not configured wrongly.
+    fn of_system(what: &str, error: &io::Error) -> Self {
+        if shortage::is_one(error) {
+            Self::Shortage(format!("{what}: {}", shortage::told(error)))
+        } else {
+            Self::Config(format!("{what}: {}", error.kind()))
+        }
+    }
+
     /// The exit code, by `sysexits.h`.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Config(_) => 64,
-            Self::Open(_) | Self::Store(_) => 74,
+            Self::Shortage(_) | Self::Open(_) | Self::Store(_) => 74,
         }
     }
 }
@@ -95,7 +109,11 @@ pub async fn run(args: ServeArgs) -> Result<Drained, Failure> {
     let catalog = catalog_of(&args)?;
     let mut frame = Frame::listen(&args).await?;
     let outcome = serve(&args, &catalog, &mut frame, &mut hangups).await;
-    let calls_cut = frame.drain(Duration::from_secs(args.drain_seconds)).await;
+    // Without an open store there is no call to wait for, and nothing to close.
+    let calls_cut = match frame.doors.authority() {
+        Some(_) => frame.drain(Duration::from_secs(args.drain_seconds)).await,
+        None => 0,
+    };
     outcome.map(|()| Drained { calls_cut })
 }
 
@@ -166,11 +184,16 @@ async fn open<'a>(
             accept_clock(&mut store)?;
         }
         let authority = Authority::new(Arc::new(store), entries);
-        let damaged = |_| OpenError::Damaged(data_dir.display().to_string());
-        Ok::<_, Failure>(authority.map_err(damaged)?)
+        Ok::<_, Failure>(authority.map_err(|error| OpenError::of(&data_dir, &error))?)
     });
-    let authority = opened.await.map_err(|_| StoreError::Damaged)?;
-    let authority = authority?.admitting_anybody(args.allow_unauthenticated);
+    let authority = opened.await.map_err(|error| {
+        let said = error.try_into_panic().ok().and_then(|what| {
+            let text = what.downcast_ref::<&str>().map(|text| (*text).to_owned());
+            text.or_else(|| what.downcast_ref::<String>().cloned())
+        });
+        OpenError::of_panic(&args.data_dir, &said.unwrap_or_default())
+    })??;
+    let authority = authority.admitting_anybody(args.allow_unauthenticated);
     let prepared = prepare(&authority, catalog, args).await;
     if prepared.is_err() {
         tokio::task::block_in_place(|| authority.close());

@@ -11,6 +11,7 @@ mod harness;
 use std::path::Path;
 
 use harness::{Client, Server, fields, owned, refused};
+use scopegate::grpc::remembered::Remembered;
 use scopegate::proto::*;
 use tonic::Code;
 use uuid::Uuid;
@@ -42,7 +43,11 @@ macro_rules! twice {
             assert_eq!(at, first.revision, "{} changes something", stringify!($rpc));
             let again = $client.$service.clone().$rpc(request.clone()).await;
             let again = again.expect(stringify!($rpc)).into_inner();
-            assert_eq!(again, without_secret(&first), stringify!($rpc));
+            // The resource is as it is now, so the same; of what is gone there are the ids.
+            if again != without_secret(&first) {
+                assert_eq!(again, first.clone().to_keep(), stringify!($rpc));
+                assert!(stringify!($rpc).starts_with("delete_"), "{}", stringify!($rpc));
+            }
             assert_eq!(head(&$client).await, at, "{} changed once", stringify!($rpc));
             let other = { let mut r = request.clone(); r.reason = "another".to_owned(); r };
             let (code, details) = refused($client.$service.clone().$rpc(other).await);
@@ -69,15 +74,15 @@ struct Kept {
 }
 
 impl Kept {
-    fn new<M: Clone + std::fmt::Debug + 'static>(
+    fn new<M: Remembered + Clone + std::fmt::Debug>(
         first: M,
         again: impl Fn(Client) -> Again + 'static,
     ) -> Self {
-        Self { first: format!("{:?}", without_secret(&first)), again: Box::new(again) }
+        Self { first: format!("{:?}", without_secret(&first).to_keep()), again: Box::new(again) }
     }
 }
 
-/// Of an answer, what a repeat gets: all but the text of a new secret (api.md).
+/// Of an answer, what a repeat gets: all but the text of a new secret, and who was affected.
 fn without_secret<M: Clone + std::fmt::Debug + 'static>(first: &M) -> M {
     let mut again = first.clone();
     if let Some(made) =
@@ -85,6 +90,12 @@ fn without_secret<M: Clone + std::fmt::Debug + 'static>(first: &M) -> M {
     {
         assert!(made.secret.starts_with("sgs_") && !made.secret_id.is_empty());
         made.secret.clear();
+    }
+    // Who was affected is not told again, only how many.
+    if let Some(restricted) =
+        (&mut again as &mut dyn std::any::Any).downcast_mut::<RestrictCompanyScopesResponse>()
+    {
+        restricted.affected_credentials.clear();
     }
     again
 }
@@ -164,7 +175,8 @@ async fn every_change_sent_again_is_answered_as_at_first_also_after_a_crash() {
     };
     let at = head(&client).await;
     server.kill();
-    // What they named is long gone, and another catalog is in force: the answers stand.
+    // What they named is long gone, and another catalog is in force: of the resources there are
+    // only the ids, and all else of the answers stands.
     let server = Server::start(dir.path(), &[]);
     let client = server.client().await;
     for Kept { first, again } in &kept {
@@ -250,6 +262,62 @@ async fn of_many_that_send_it_at_once_one_changes_and_all_are_answered_alike() {
         }
         assert_eq!((created, head(&client).await), (1, before + 1));
     }
+}
+
+#[tokio::test]
+async fn a_repeat_tells_what_was_done_then_of_a_resource_as_it_is_now() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let server = Server::start(dir.path(), &[]);
+    let client = server.client().await;
+    let names: Vec<_> = (0..1000).map(|n| format!("a-scope-with-a-long-name:{n:04}")).collect();
+    let yaml = format!("scopes: {{ {}: }}", names.join(": , "));
+    let apply = ApplyCatalogRequest { yaml, ..Default::default() };
+    client.catalog.clone().apply_catalog(apply).await.expect("applied");
+    client.create_company("acme", None).await;
+    let all: Vec<_> = names.iter().map(String::as_str).collect();
+    client.create_credential("acme", "app", &all).await;
+    let update = |label: &str, request_id: &str| UpdateCredentialRequest {
+        company_id: "acme".to_owned(),
+        credential_id: "app".to_owned(),
+        label: label.to_owned(),
+        update_mask: Some(prost_types::FieldMask { paths: owned(&["label"]) }),
+        request_id: request_id.to_owned(),
+        ..Default::default()
+    };
+    let send = |request| {
+        let mut directory = client.directory.clone();
+        async move { directory.update_credential(request).await.expect("done").into_inner() }
+    };
+    let id = new_id();
+    let first = send(update("one", &id)).await;
+    let second = send(update("two", "")).await;
+    let again = send(update("one", &id)).await;
+    assert_eq!((again.revision, again.credential), (first.revision, second.credential));
+    assert_eq!(head(&client).await, second.revision);
+    // What is kept does not grow with the resource.
+    let kept = prost::Message::encoded_len(&first.clone().to_keep());
+    assert!(prost::Message::encoded_len(&first) > 30_000 && kept < 100, "{kept}");
+    // A credential that is gone is told by its ids, and one of another life as it is.
+    let delete = DeleteCredentialRequest {
+        company_id: "acme".to_owned(),
+        credential_id: "app".to_owned(),
+        request_id: new_id(),
+        ..Default::default()
+    };
+    let directory = || client.directory.clone();
+    let gone = directory().delete_credential(delete.clone()).await.expect("gone").into_inner();
+    let ids = Credential {
+        company_id: "acme".to_owned(),
+        credential_id: "app".to_owned(),
+        ..Default::default()
+    };
+    assert_eq!(send(update("one", &id)).await.credential, Some(ids.clone()));
+    let born = client.create_credential("acme", "app", &[]).await;
+    let again = send(update("one", &id)).await;
+    assert_eq!((again.revision, again.credential), (first.revision, Some(born)));
+    let again = directory().delete_credential(delete).await.expect("gone").into_inner();
+    assert_eq!((again.revision, again.credential), (gone.revision, Some(ids)));
+    client.credential("acme", "app").await.expect("it was not deleted again");
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! Repeat: a request that its caller may send again, because it did not hear the answer.
 //!
 //! A change that carries a `request_id` is remembered in the very commit that makes it. Whoever
-//! sends it again gets the first answer, and nothing changes.
+//! sends it again gets the first answer, with the resource as it is now, and nothing changes.
 //!
 //! INVARIANT (once): a proposal rests on its request not having been carried out, so of two that
 //! race one conflicts and starts over. What was carried out is looked up after the view is taken,
@@ -28,9 +28,9 @@ pub struct RequestId {
 
 /// What a change is answered with, in a form that can be kept.
 pub trait Reply: Send + Sized + 'static {
-    /// The reply as bytes.
-    fn to_bytes(&self) -> Vec<u8>;
-    /// The reply that these bytes are.
+    /// What is kept of the reply, as bytes.
+    fn into_bytes(self) -> Vec<u8>;
+    /// The reply that these bytes are: what was kept of it.
     fn from_bytes(bytes: &[u8]) -> Option<Self>;
 }
 
@@ -91,7 +91,7 @@ impl Terms {
         answer: impl FnOnce(T) -> R + Send + 'static,
     ) -> Option<Keep<T>> {
         let request = self.to_remember()?;
-        Some(Keep { request, answer: Box::new(move |done| answer(done).to_bytes()) })
+        Some(Keep { request, answer: Box::new(move |done| answer(done).into_bytes()) })
     }
 }
 

@@ -103,9 +103,8 @@ impl AuthorizationService for Doors {
     ) -> Result<Response<GrantScopesResponse>, Status> {
         let (company, id, change, terms) = parse::grant(self.asked(request)?)?;
         let render = reply::granted;
-        Ok(Response::new(
-            self.ask()?.change_credential(&company, &id, &change, &terms, render).await?,
-        ))
+        self.renewed(self.ask()?.change_credential(&company, &id, &change, &terms, render).await?)
+            .await
     }
 
     async fn revoke_scopes(
@@ -114,9 +113,8 @@ impl AuthorizationService for Doors {
     ) -> Result<Response<RevokeScopesResponse>, Status> {
         let (company, id, change, terms) = parse::revoke(self.asked(request)?)?;
         let render = reply::revoked;
-        Ok(Response::new(
-            self.ask()?.change_credential(&company, &id, &change, &terms, render).await?,
-        ))
+        self.renewed(self.ask()?.change_credential(&company, &id, &change, &terms, render).await?)
+            .await
     }
 
     async fn replace_scopes(
@@ -125,9 +123,8 @@ impl AuthorizationService for Doors {
     ) -> Result<Response<ReplaceScopesResponse>, Status> {
         let (company, id, change, terms) = parse::replace(self.asked(request)?)?;
         let render = reply::replaced;
-        Ok(Response::new(
-            self.ask()?.change_credential(&company, &id, &change, &terms, render).await?,
-        ))
+        self.renewed(self.ask()?.change_credential(&company, &id, &change, &terms, render).await?)
+            .await
     }
 
     async fn reset_scopes(
@@ -136,9 +133,8 @@ impl AuthorizationService for Doors {
     ) -> Result<Response<ResetScopesResponse>, Status> {
         let (company, id, change, terms) = parse::reset(self.asked(request)?)?;
         let render = reply::reset;
-        Ok(Response::new(
-            self.ask()?.change_credential(&company, &id, &change, &terms, render).await?,
-        ))
+        self.renewed(self.ask()?.change_credential(&company, &id, &change, &terms, render).await?)
+            .await
     }
 
     async fn restore_grants(
@@ -147,7 +143,7 @@ impl AuthorizationService for Doors {
     ) -> Result<Response<RestoreGrantsResponse>, Status> {
         let (restoration, terms) = parse::restore(self.asked(request)?)?;
         let render = reply::restored;
-        Ok(Response::new(self.ask()?.restore_grants(&restoration, &terms, render).await?))
+        self.renewed(self.ask()?.restore_grants(&restoration, &terms, render).await?).await
     }
 
     async fn add_company_scopes(
@@ -156,7 +152,7 @@ impl AuthorizationService for Doors {
     ) -> Result<Response<AddCompanyScopesResponse>, Status> {
         let (id, change, terms) = parse::add_company_scopes(self.asked(request)?)?;
         let render = reply::scopes_added;
-        Ok(Response::new(self.ask()?.change_company(&id, &change, &terms, render).await?))
+        self.renewed(self.ask()?.change_company(&id, &change, &terms, render).await?).await
     }
 
     async fn restrict_company_scopes(
@@ -165,6 +161,6 @@ impl AuthorizationService for Doors {
     ) -> Result<Response<RestrictCompanyScopesResponse>, Status> {
         let (restriction, terms) = parse::restrict(self.asked(request)?)?;
         let render = reply::restricted;
-        Ok(Response::new(self.ask()?.restrict_company(&restriction, &terms, render).await?))
+        self.renewed(self.ask()?.restrict_company(&restriction, &terms, render).await?).await
     }
 }

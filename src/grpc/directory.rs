@@ -17,7 +17,7 @@ impl DirectoryService for Doors {
     ) -> Result<Response<CreateCompanyResponse>, Status> {
         let (new, terms) = parse::create_company(self.asked(request)?)?;
         let render = reply::company_created;
-        Ok(Response::new(self.ask()?.create_company(&new, &terms, render).await?))
+        self.renewed(self.ask()?.create_company(&new, &terms, render).await?).await
     }
 
     async fn get_company(
@@ -56,7 +56,7 @@ impl DirectoryService for Doors {
     ) -> Result<Response<UpdateCompanyResponse>, Status> {
         let (id, change, terms) = parse::update_company(self.asked(request)?)?;
         let render = reply::company_updated;
-        Ok(Response::new(self.ask()?.change_company(&id, &change, &terms, render).await?))
+        self.renewed(self.ask()?.change_company(&id, &change, &terms, render).await?).await
     }
 
     async fn delete_company(
@@ -65,7 +65,7 @@ impl DirectoryService for Doors {
     ) -> Result<Response<DeleteCompanyResponse>, Status> {
         let (id, change, terms) = parse::delete_company(self.asked(request)?)?;
         let render = reply::company_deleted;
-        Ok(Response::new(self.ask()?.change_company(&id, &change, &terms, render).await?))
+        self.renewed(self.ask()?.change_company(&id, &change, &terms, render).await?).await
     }
 
     async fn create_credential(
@@ -74,7 +74,7 @@ impl DirectoryService for Doors {
     ) -> Result<Response<CreateCredentialResponse>, Status> {
         let (new, terms) = parse::create_credential(self.asked(request)?)?;
         let render = reply::credential_created;
-        Ok(Response::new(self.ask()?.create_credential(&new, &terms, render).await?))
+        self.renewed(self.ask()?.create_credential(&new, &terms, render).await?).await
     }
 
     async fn get_credential(
@@ -119,9 +119,8 @@ impl DirectoryService for Doors {
     ) -> Result<Response<UpdateCredentialResponse>, Status> {
         let (company, id, change, terms) = parse::update_credential(self.asked(request)?)?;
         let render = reply::credential_updated;
-        Ok(Response::new(
-            self.ask()?.change_credential(&company, &id, &change, &terms, render).await?,
-        ))
+        self.renewed(self.ask()?.change_credential(&company, &id, &change, &terms, render).await?)
+            .await
     }
 
     async fn delete_credential(
@@ -130,9 +129,8 @@ impl DirectoryService for Doors {
     ) -> Result<Response<DeleteCredentialResponse>, Status> {
         let (company, id, change, terms) = parse::delete_credential(self.asked(request)?)?;
         let render = reply::credential_deleted;
-        Ok(Response::new(
-            self.ask()?.change_credential(&company, &id, &change, &terms, render).await?,
-        ))
+        self.renewed(self.ask()?.change_credential(&company, &id, &change, &terms, render).await?)
+            .await
     }
 
     async fn import_credentials(
@@ -148,7 +146,7 @@ impl DirectoryService for Doors {
     ) -> Result<Response<CreateSecretResponse>, Status> {
         let (company, id, terms) = parse::create_secret(self.asked(request)?)?;
         let render = reply::secret_created;
-        Ok(Response::new(self.ask()?.create_secret(&company, &id, &terms, render).await?))
+        self.renewed(self.ask()?.create_secret(&company, &id, &terms, render).await?).await
     }
 
     async fn delete_secret(
@@ -157,7 +155,7 @@ impl DirectoryService for Doors {
     ) -> Result<Response<DeleteSecretResponse>, Status> {
         let (company, id, secret, terms) = parse::delete_secret(self.asked(request)?)?;
         let render = reply::secret_deleted;
-        Ok(Response::new(self.ask()?.delete_secret(&company, &id, &secret, &terms, render).await?))
+        self.renewed(self.ask()?.delete_secret(&company, &id, &secret, &terms, render).await?).await
     }
 
     async fn verify_secret(
@@ -179,7 +177,7 @@ impl DirectoryService for Doors {
         let (company, id, roles, terms) = parse::put_user(self.asked(request)?)?;
         let of = company.clone();
         let render = move |done| reply::user_put(&of, done);
-        Ok(Response::new(self.ask()?.put_user(&company, &id, &roles, &terms, render).await?))
+        self.renewed(self.ask()?.put_user(&company, &id, &roles, &terms, render).await?).await
     }
 
     async fn get_user(
@@ -221,7 +219,7 @@ impl DirectoryService for Doors {
         let (company, id, terms) = parse::delete_user(self.asked(request)?)?;
         let of = company.clone();
         let render = move |done| reply::user_deleted(&of, done);
-        Ok(Response::new(self.ask()?.delete_user(&company, &id, &terms, render).await?))
+        self.renewed(self.ask()?.delete_user(&company, &id, &terms, render).await?).await
     }
 
     async fn put_consent(
@@ -231,7 +229,7 @@ impl DirectoryService for Doors {
         let (id, scopes, terms) = parse::put_consent(self.asked(request)?)?;
         let of = id.clone();
         let render = move |done| reply::consent_put(&of, done);
-        Ok(Response::new(self.ask()?.put_consent(&id, &scopes, &terms, render).await?))
+        self.renewed(self.ask()?.put_consent(&id, &scopes, &terms, render).await?).await
     }
 
     async fn get_consent(
@@ -251,6 +249,6 @@ impl DirectoryService for Doors {
         let (id, terms) = parse::delete_consent(self.asked(request)?)?;
         let of = id.clone();
         let render = move |done| reply::consent_deleted(&of, done);
-        Ok(Response::new(self.ask()?.delete_consent(&id, &terms, render).await?))
+        self.renewed(self.ask()?.delete_consent(&id, &terms, render).await?).await
     }
 }

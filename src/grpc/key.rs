@@ -15,7 +15,7 @@ impl KeyService for Doors {
         request: Request<CreateKeyRequest>,
     ) -> Result<Response<CreateKeyResponse>, Status> {
         let (new, terms) = parse::create_key(self.asked(request)?)?;
-        Ok(Response::new(self.ask()?.create_key(&new, &terms, reply::key_created).await?))
+        self.renewed(self.ask()?.create_key(&new, &terms, reply::key_created).await?).await
     }
 
     async fn get_key(
@@ -49,6 +49,6 @@ impl KeyService for Doors {
         request: Request<DeleteKeyRequest>,
     ) -> Result<Response<DeleteKeyResponse>, Status> {
         let (id, terms) = parse::delete_key(self.asked(request)?)?;
-        Ok(Response::new(self.ask()?.delete_key(&id, &terms, reply::key_deleted).await?))
+        self.renewed(self.ask()?.delete_key(&id, &terms, reply::key_deleted).await?).await
     }
 }

@@ -1,7 +1,7 @@
 //! Reply: what a change is answered with, from what it did.
 //!
-//! A reply is a function of what was done and nothing else, since a commit may keep it for who
-//! asks again.
+//! A reply is a function of what was done and nothing else, since a commit may keep a part of it
+//! for who asks again: see [`super::remembered`].
 
 use super::render::{self, names};
 use crate::authority::audit::Impact;

@@ -29,7 +29,7 @@ pub async fn bootstrap(args: &BootstrapArgs) -> Result<(), Failure> {
     // The way back must be open on a full disk too.
     let store = SledStore::open(&args.data_dir)?.using_the_reserve();
     let authority = Authority::new(Arc::new(store), 1)
-        .map_err(|_| OpenError::Damaged(args.data_dir.display().to_string()))?;
+        .map_err(|error| OpenError::of(&args.data_dir, &error))?;
     if args.if_none && authority.asks_for_keys() {
         authority.close();
         return Ok(());

@@ -85,7 +85,7 @@ impl Frame {
             None => None,
         };
         let cannot = |error: io::Error| {
-            Failure::Config(format!("cannot listen on {}: {}", args.listen, error.kind()))
+            Failure::of_system(&format!("cannot listen on {}", args.listen), &error)
         };
         let listener = TcpListener::bind(args.listen).await.map_err(cannot)?;
         let address = listener.local_addr().map_err(cannot)?;
@@ -147,7 +147,7 @@ impl Frame {
         let calls: Vec<Arc<Calls>> = (0..args.cores.get()).map(|_| Arc::default()).collect();
         if let Some(address) = args.metrics {
             let listener = TcpListener::bind(address).await.map_err(|error| {
-                Failure::Config(format!("cannot serve metrics on {address}: {}", error.kind()))
+                Failure::of_system(&format!("cannot serve metrics on {address}"), &error)
             })?;
             let started = SystemTime::now();
             let tls = service.tls.clone();
@@ -167,7 +167,7 @@ impl Frame {
             })
             .collect::<io::Result<Vec<_>>>();
         let cores = cores.map_err(|error| {
-            Failure::Config(format!("cannot start {} cores: {}", args.cores, error.kind()))
+            Failure::of_system(&format!("cannot start {} cores", args.cores), &error)
         })?;
         let logged = Arc::clone(&incidents);
         let log = AbortOnDropHandle::new(tokio::spawn(async move { logged.log(most).await }));
@@ -233,7 +233,7 @@ impl Frame {
 fn decision_log(args: &ServeArgs) -> Result<Option<Arc<Decisions>>, Failure> {
     let Some(path) = &args.decision_log else { return Ok(None) };
     let cannot = |error: io::Error| {
-        Failure::Config(format!("--decision-log {}: {}", path.display(), error.kind()))
+        Failure::of_system(&format!("--decision-log {}", path.display()), &error)
     };
     let output: Box<dyn Write + Send> = if path.as_os_str() == "-" {
         Box::new(io::stdout())

@@ -13,6 +13,7 @@
 //! Not here: what a change means, and who is told of it beyond the [`Listener`].
 
 mod backup;
+mod exposure;
 mod gather;
 mod restore;
 mod room;
@@ -26,7 +27,7 @@ use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::panic::{self, AssertUnwindSafe};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::{self, JoinHandle};
@@ -41,6 +42,7 @@ use super::{
     Answered, Damage, Fact, FactKey, Incarnation, LEAD, Listener, Measures, Minute, Proposal,
     RequestKey, Store, StoreError, Ticket, key, record,
 };
+use crate::measure::shortage;
 use crate::policy::change::{Author, Change, ChangeKind, FieldChange};
 use crate::policy::company::Company;
 use crate::policy::credential::Credential;
@@ -66,6 +68,8 @@ const PAGE_CACHE: u64 = 64 << 20;
 const PATIENCE: Duration = Duration::from_secs(2);
 /// How long to wait before another look.
 const PAUSE: Duration = Duration::from_millis(20);
+/// How many threads a store needs: those of sled, and the writer.
+const THREADS: usize = 10;
 /// How many changes may wait for the writer.
 const QUEUE: usize = 4096;
 /// How many more of those that take away: they do not have to wait until others make room.
@@ -99,16 +103,37 @@ pub enum OpenError {
         /// Its schema version.
         found: u64,
     },
-    /// The directory cannot be used.
-    #[error(
-        "the store in `{dir}` cannot be opened ({error}); check that the directory can be written"
-    )]
-    Io {
-        /// The data directory.
+    /// The system refused something: a permission, a file, a thread, memory. What is kept is whole
+    /// as far as is known.
+    #[error("the store in `{dir}` cannot be opened: {told}")]
+    Refused {
+        /// The data directory, or what is in it that cannot be used.
         dir: String,
-        /// What the system said.
-        error: io::ErrorKind,
+        /// What the system said, and what to do.
+        told: String,
     },
+}
+
+impl OpenError {
+    /// Why a store that was opened cannot be used.
+    #[must_use]
+    pub fn of(dir: &Path, error: &StoreError) -> Self {
+        let dir = dir.display().to_string();
+        match error {
+            StoreError::Damaged => Self::Damaged(dir),
+            other => Self::Refused { dir, told: format!("{other} (the log says why)") },
+        }
+    }
+
+    /// The same, by what a panic said while it was read.
+    #[must_use]
+    pub fn of_panic(dir: &Path, said: &str) -> Self {
+        let dir = dir.display().to_string();
+        match shortage::number_in(said) {
+            Some(number) => Self::Refused { dir, told: shortage::told_by_number(number) },
+            None => Self::Damaged(dir),
+        }
+    }
 }
 
 /// The embedded engine.
@@ -121,13 +146,19 @@ pub struct SledStore {
     time_kept: Arc<AtomicI64>,
     measures: Arc<Measures>,
     /// What the writer is made of, until it is started.
-    parts: Mutex<Option<(Writer, mpsc::Receiver<Order>)>>,
+    parts: Mutex<Option<Parts>>,
     orders: Orders,
     backups: UnderWay,
     thread: Mutex<Option<JoinHandle<()>>>,
     /// The last to go: until then the directory is this process's.
     _held: File,
 }
+
+/// The writer, its queue, and the way to its thread.
+type Parts = (Writer, mpsc::Receiver<Order>, mpsc::Sender<Start>);
+
+/// What the writer's thread waits for.
+type Start = (Writer, mpsc::Receiver<Order>, Arc<dyn Listener>);
 
 /// The way to the writer, until the engine is closed.
 #[derive(Clone)]
@@ -204,7 +235,7 @@ impl SledStore {
 
     fn open_now(dir: &Path, page_cache: u64) -> Result<Self, OpenError> {
         let name = dir.display().to_string();
-        let io_error = |error: &io::Error| OpenError::Io { dir: name.clone(), error: error.kind() };
+        let io_error = |error: &io::Error| refused(dir, error);
         create(dir).map_err(|error| io_error(&error))?;
         let held = match hold(dir) {
             Ok(held) => held,
@@ -214,27 +245,20 @@ impl SledStore {
         if restore::is_unfinished(dir) {
             return Err(OpenError::HalfRestored(name));
         }
+        // Without its own threads sled waits for them for ever.
+        shortage::threads(THREADS).map_err(|error| io_error(&error))?;
         // sled panics on what it cannot read, and prints it: here it becomes one sentence.
-        let hook = panic::take_hook();
-        panic::set_hook(Box::new(|_| {}));
-        let opened = panic::catch_unwind(AssertUnwindSafe(|| Self::read(dir, page_cache, held)));
-        panic::set_hook(hook);
+        let (opened, said) = quietly(|| Self::read(dir, page_cache, held));
         match opened {
-            Ok(Ok(store)) => Ok(store),
-            Ok(Err(Trouble::Newer(found))) => Err(OpenError::Newer { dir: name, found }),
-            Ok(Err(Trouble::Sled(sled::Error::Io(error)))) => {
-                if error.to_string().contains("could not acquire lock") {
-                    return Err(OpenError::Locked(name));
-                }
-                match error.kind() {
-                    // What sled says of a log that it cannot follow.
-                    io::ErrorKind::InvalidData
-                    | io::ErrorKind::UnexpectedEof
-                    | io::ErrorKind::Other => Err(OpenError::Damaged(name)),
-                    _ => Err(io_error(&error)),
-                }
+            Some(Ok(store)) => {
+                exposure::warn(dir);
+                Ok(store)
             }
-            Ok(Err(Trouble::Sled(_) | Trouble::Damage)) | Err(_) => Err(OpenError::Damaged(name)),
+            Some(Err(Trouble::Newer(found))) => Err(OpenError::Newer { dir: name, found }),
+            Some(Err(Trouble::Sled(error))) => Err(open_error(dir, &error, &said)),
+            Some(Err(Trouble::Damage)) => Err(OpenError::Damaged(name)),
+            Some(Err(Trouble::Store(error))) => Err(OpenError::of(dir, &error)),
+            None => Err(OpenError::of_panic(dir, &said)),
         }
     }
 
@@ -243,7 +267,7 @@ impl SledStore {
     #[must_use]
     pub fn keeping_changes_for(self, retention: SignedDuration) -> Self {
         let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((writer, _)) = &mut *parts {
+        if let Some((writer, ..)) = &mut *parts {
             writer.keep_changes(retention);
         }
         drop(parts);
@@ -255,7 +279,7 @@ impl SledStore {
     #[must_use]
     pub fn using_the_reserve(self) -> Self {
         let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((writer, _)) = &mut *parts {
+        if let Some((writer, ..)) = &mut *parts {
             writer.use_the_reserve();
         }
         drop(parts);
@@ -274,7 +298,7 @@ impl SledStore {
         author: Author,
     ) -> Result<Option<Timestamp>, StoreError> {
         let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some((writer, _)) = &mut *parts else { return Err(StoreError::Unavailable) };
+        let Some((writer, ..)) = &mut *parts else { return Err(StoreError::Unavailable) };
         let (_, before) = writer.reached();
         // Whole milliseconds, as all times.
         let now = Timestamp::from_millisecond(now.as_millisecond()).unwrap_or(now);
@@ -317,7 +341,7 @@ impl SledStore {
             first.insert(key::SCHEMA, SCHEMA_VERSION.to_be_bytes());
             first.insert(key::INCARNATION, *Incarnation::new_v4().as_bytes());
             first.insert(key::HEAD, 0_u64.to_be_bytes());
-            first.apply(&tree, &mut Tally::default()).map_err(|_| Trouble::Damage)?;
+            first.apply(&tree, &mut Tally::default())?;
             tree.flush()?;
         }
         // What a killed process had only handed to the kernel is durable before it is known.
@@ -344,7 +368,16 @@ impl SledStore {
         let mut time_mark = time_mark.map_err(|_| Trouble::Damage)?;
         let accepted = sweep::clock_accepted(&tree)?.map_or(Revision::ZERO, |(at, _)| at);
         match witness {
-            Said::Nothing => {}
+            Said::Nothing => {
+                if opened_at > Revision::ZERO {
+                    tracing::warn!(
+                        dir = %dir.display(), revision = %opened_at,
+                        "the store has no `witness` file, so it cannot be told whether an older \
+                         state of it was put back: compare the revision with a backup or a log; \
+                         the file is made anew"
+                    );
+                }
+            }
             Said::Reached(life, reached, mark) if life == incarnation && reached <= opened_at => {
                 // Its time is the later one if the log had no room for it, or has lost its end.
                 // It does not count if an operator brought time back since.
@@ -357,6 +390,13 @@ impl SledStore {
         let mark = time_mark.unwrap_or(Timestamp::UNIX_EPOCH);
         let witness = Witness::take(dir, incarnation, opened_at, mark)?;
         let (send, receive) = mpsc::sync_channel(QUEUE + URGENT);
+        // Now, so that a store which could not change anything is not opened.
+        let (begin, begins) = mpsc::channel::<Start>();
+        let thread = thread::Builder::new().name("store-writer".to_owned()).spawn(move || {
+            if let Ok((writer, orders, listener)) = begins.recv() {
+                writer.run(&orders, listener);
+            }
+        })?;
         let measures = Arc::<Measures>::default();
         let counted = Arc::clone(&measures);
         let mut room = Room::on(dir, Arc::clone(&measures))?;
@@ -371,10 +411,10 @@ impl SledStore {
             time_mark,
             time_kept,
             measures,
-            parts: Mutex::new(Some((writer, receive))),
+            parts: Mutex::new(Some((writer, receive, begin))),
             orders: Orders { sender: Arc::new(Mutex::new(Some(send))), measures: counted },
             backups: UnderWay::default(),
-            thread: Mutex::new(None),
+            thread: Mutex::new(Some(thread)),
             _held: held,
         })
     }
@@ -454,13 +494,12 @@ impl Store for SledStore {
 
     fn start(&self, listener: Arc<dyn Listener>) {
         let parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some((writer, orders)) = parts else {
-            return;
-        };
-        let thread = thread::Builder::new().name("store-writer".to_owned());
-        let spawned = thread.spawn(move || writer.run(&orders, listener));
-        // Without the thread the queue has no end to read it, and every commit is refused.
-        *self.thread.lock().unwrap_or_else(PoisonError::into_inner) = spawned.ok();
+        if let Some((writer, orders, begin)) = parts
+            && let Err(mpsc::SendError((.., listener))) = begin.send((writer, orders, listener))
+        {
+            // There is no thread that could commit anything.
+            listener.failed();
+        }
     }
 
     fn get(&self, key: &FactKey) -> Result<Option<Fact>, StoreError> {
@@ -639,6 +678,61 @@ impl Drop for SledStore {
     }
 }
 
+/// Runs something that may panic, and says what was said of it instead of printing it.
+fn quietly<T>(work: impl FnOnce() -> T) -> (Option<T>, String) {
+    let said = Arc::new(Mutex::new(String::new()));
+    let hook = panic::take_hook();
+    let heard = Arc::clone(&said);
+    panic::set_hook(Box::new(move |what| {
+        heard.lock().unwrap_or_else(PoisonError::into_inner).push_str(&what.to_string());
+    }));
+    let done = panic::catch_unwind(AssertUnwindSafe(work));
+    panic::set_hook(hook);
+    let said = said.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    (done.ok(), said)
+}
+
+/// Why sled does not open a store. It often panics on what the system refused, or wraps it.
+fn open_error(dir: &Path, error: &sled::Error, said: &str) -> OpenError {
+    let name = dir.display().to_string();
+    let text = format!("{error:?} {said}");
+    if text.contains("could not acquire lock") {
+        return OpenError::Locked(name);
+    }
+    match error {
+        sled::Error::Io(error) if error.raw_os_error().is_some() => refused(dir, error),
+        _ if shortage::number_in(&text).is_some() => OpenError::of_panic(dir, &text),
+        sled::Error::Io(error) => match error.kind() {
+            // What sled says of a log that it cannot follow.
+            io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof | io::ErrorKind::Other => {
+                OpenError::Damaged(name)
+            }
+            _ => refused(dir, error),
+        },
+        _ => OpenError::Damaged(name),
+    }
+}
+
+/// What the system refused, and for which path where that can be told.
+fn refused(dir: &Path, error: &io::Error) -> OpenError {
+    let of_permission = error.kind() == io::ErrorKind::PermissionDenied;
+    let culprit = of_permission.then(|| not_permitted(dir)).flatten();
+    let dir = culprit.as_deref().unwrap_or(dir).display().to_string();
+    OpenError::Refused { dir, told: shortage::told(error) }
+}
+
+/// The first path of a store that this process may not read and write.
+fn not_permitted(dir: &Path) -> Option<PathBuf> {
+    let refused = |error: &io::Error| error.kind() == io::ErrorKind::PermissionDenied;
+    let files = match fs::read_dir(dir) {
+        Ok(files) => files,
+        Err(error) => return refused(&error).then(|| dir.to_path_buf()),
+    };
+    files.filter_map(|file| Some(file.ok()?.path())).filter(|path| path.is_file()).find(|path| {
+        File::options().read(true).write(true).open(path).is_err_and(|error| refused(&error))
+    })
+}
+
 /// Makes the directory, so that it is found again after a crash.
 fn create(dir: &Path) -> io::Result<()> {
     if dir.is_dir() {
@@ -696,6 +790,16 @@ enum Trouble {
     Sled(sled::Error),
     Newer(u64),
     Damage,
+    Store(StoreError),
+}
+
+impl From<StoreError> for Trouble {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Damaged => Self::Damage,
+            other => Self::Store(other),
+        }
+    }
 }
 
 impl From<sled::Error> for Trouble {

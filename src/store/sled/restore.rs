@@ -15,7 +15,6 @@
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Write};
-use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
 use std::thread;
 use std::time::Instant;
@@ -26,9 +25,10 @@ use sled::Batch;
 use super::tally::{Entries, Tally};
 use super::witness::Witness;
 use super::{
-    LOG, PAGE_CACHE, PATIENCE, PAUSE, SCHEMA_VERSION, SledStore, Trouble, config, create, hold,
-    number, settle, value,
+    LOG, PAGE_CACHE, PATIENCE, PAUSE, SCHEMA_VERSION, SledStore, THREADS, Trouble, config, create,
+    hold, number, quietly, settle, value,
 };
+use crate::measure::shortage;
 use crate::policy::change::{Author, Change, ChangeKind, FieldChange};
 use crate::policy::revision::Revision;
 use crate::store::backup::{End, Reading, Unusable};
@@ -57,12 +57,12 @@ pub enum RestoreError {
     #[error("another process uses `{0}`: wait for its end, or give another --data-dir")]
     Locked(String),
     /// The directory cannot be used.
-    #[error("`{dir}` cannot be written ({error}): give a --data-dir that can, with enough space")]
+    #[error("`{dir}` cannot be written: {told}; or give another --data-dir")]
     Io {
         /// The data directory.
         dir: String,
-        /// What the system said.
-        error: io::ErrorKind,
+        /// What the system said, and what to do.
+        told: String,
     },
     /// The backup cannot be read.
     #[error("cannot be read ({0})")]
@@ -108,7 +108,8 @@ pub fn restore(
     now: Timestamp,
 ) -> Result<Restored, RestoreError> {
     let name = dir.display().to_string();
-    let io_error = |error: io::Error| RestoreError::Io { dir: name.clone(), error: error.kind() };
+    let io_error =
+        |error: io::Error| RestoreError::Io { dir: name.clone(), told: shortage::told(&error) };
     let existed = dir.exists();
     if existed && !is_free(dir).map_err(io_error)? {
         return Err(RestoreError::NotEmpty(name));
@@ -123,23 +124,22 @@ pub fn restore(
     if !is_free(dir).map_err(io_error)? {
         return Err(RestoreError::NotEmpty(name));
     }
+    // Without its own threads sled waits for them for ever.
+    shortage::threads(THREADS).map_err(io_error)?;
     // sled panics on what it cannot write, and prints it.
-    let hook = panic::take_hook();
-    panic::set_hook(Box::new(|_| {}));
-    let made = panic::catch_unwind(AssertUnwindSafe(|| {
+    let (made, said) = quietly(|| {
         mark(dir)?;
         let restored = make(dir, backup, author, now, &held)?;
         fs::remove_file(dir.join(MARK))?;
         File::open(dir)?.sync_all()?;
         Ok(restored)
-    }));
-    panic::set_hook(hook);
+    });
     let failure = match made {
-        Ok(Ok(restored)) => return Ok(restored),
-        Ok(Err(Failure::Unusable(unusable))) => unusable.into(),
-        Ok(Err(Failure::Unreadable(error))) => RestoreError::Unreadable(error),
-        Ok(Err(Failure::Io(error))) => io_error(error),
-        Err(_) => io_error(io::ErrorKind::Other.into()),
+        Some(Ok(restored)) => return Ok(restored),
+        Some(Err(Failure::Unusable(unusable))) => unusable.into(),
+        Some(Err(Failure::Unreadable(error))) => RestoreError::Unreadable(error),
+        Some(Err(Failure::Io(error))) => io_error(error),
+        None => io_error(io::Error::other(said)),
     };
     // The mark goes last: what cannot be removed is no store.
     if clear(dir).and_then(|()| fs::remove_file(dir.join(MARK))).is_ok() {
@@ -186,6 +186,7 @@ impl From<Trouble> for Failure {
             // What lies there is what the backup said.
             Trouble::Newer(_) => Unusable::Newer.into(),
             Trouble::Damage => Unusable::Damaged.into(),
+            Trouble::Store(error) => Self::Io(io::Error::other(error)),
         }
     }
 }
