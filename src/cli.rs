@@ -34,12 +34,19 @@ mod question;
 mod restore;
 mod restriction;
 mod secret;
+mod timeout;
 mod trial;
 mod typed;
 mod user;
+mod watch;
 mod which;
 
+use std::error::Error as _;
+
+use tonic::Code;
 use tonic_types::StatusExt;
+
+use crate::policy::text;
 
 pub use self::asking::{Asking, Limit, Terms};
 pub use self::backup::backup;
@@ -49,7 +56,7 @@ pub use self::changes::{ChangesCommand, changes};
 pub use self::check::{CheckArgs, check};
 pub use self::company::{CompanyCommand, company};
 pub use self::completions::{CompletionsArgs, completions};
-use self::connection::{Connection, connect, connect_for_long, reach};
+use self::connection::{Connection, Purpose, connect, connect_for};
 pub use self::consent::{ConsentCommand, consent};
 pub use self::context::{ContextCommand, context};
 pub use self::credential::{CredentialCommand, credential};
@@ -72,19 +79,30 @@ pub const COULD_NOT_ASK: u8 = 2;
 /// of several things.
 fn said(status: &tonic::Status) -> anyhow::Error {
     let details = status.get_error_details();
+    let message = text::escaped(status.message());
     let mut text = match details.error_info() {
-        Some(_) => status.message().to_owned(),
+        Some(_) => message.into_owned(),
+        // A sentence of this program, or of a proxy.
+        None if status.code() == Code::DeadlineExceeded => message.into_owned(),
         // No sentence of the server's: it did not come to that.
-        None => format!("{}: {}", status.code().description(), status.message()),
+        None => match status.source().map(connection::cause) {
+            Some(cause) => format!(
+                "the connection to the server broke ({}): see whether it runs, and try again",
+                text::escaped(&cause)
+            ),
+            None => format!("{}: {message}", status.code().description()),
+        },
     };
     if let Some(bad) = details.bad_request().filter(|bad| bad.field_violations.len() > 1) {
         for violation in &bad.field_violations {
-            text.push_str(&format!("\n  `{}` {}", violation.field, violation.description));
+            let (field, wrong) = (&violation.field, &violation.description);
+            text.push_str(&format!("\n  `{}` {}", text::escaped(field), text::escaped(wrong)));
         }
     }
     if let Some(failed) = details.precondition_failure() {
         for violation in &failed.violations {
-            text.push_str(&format!("\n  {}: {}", violation.subject, violation.description));
+            let (subject, wrong) = (&violation.subject, &violation.description);
+            text.push_str(&format!("\n  {}: {}", text::escaped(subject), text::escaped(wrong)));
         }
     }
     anyhow::anyhow!(text)

@@ -439,8 +439,15 @@ pub struct EndpointArgs {
     #[arg(long, env = "SCOPEGATE_CONTEXT", value_name = "NAME")]
     pub context: Option<String>,
 
-    /// How long to wait for a connection, and for each answer, in seconds.
-    #[arg(long, env = "SCOPEGATE_TIMEOUT_SECONDS", default_value_t = 5, value_name = "N")]
+    /// How long to wait for a connection, for each reply, and for each part of a long one, in
+    /// seconds.
+    #[arg(
+        long,
+        env = "SCOPEGATE_TIMEOUT_SECONDS",
+        default_value_t = 5,
+        value_name = "N",
+        value_parser = clap::value_parser!(u64).range(1..=86_400)
+    )]
     pub timeout_seconds: u64,
 
     /// The file of the API key to present. SCOPEGATE_KEY, if it is set, is the key itself.
@@ -479,7 +486,7 @@ pub struct ImportArgs {
     #[arg(long, default_value = "", hide_default_value = true)]
     pub on_behalf_of: String,
 
-    /// Which server to ask. The import itself takes as long as it takes.
+    /// Which server to ask. The import takes any time, as long as the server makes progress.
     #[command(flatten)]
     pub server: EndpointArgs,
 }
@@ -487,11 +494,12 @@ pub struct ImportArgs {
 /// Which server to back up, and where to.
 #[derive(Debug, Args)]
 pub struct BackupArgs {
-    /// The file to write; `-` for standard output. One of that name is replaced.
+    /// The file to write; `-` for standard output. A plain file of that name is replaced; anything
+    /// else there, such as a link or a FIFO, is refused.
     #[arg(long, value_name = "FILE")]
     pub output: PathBuf,
 
-    /// Which server to back up. The backup itself takes as long as it takes.
+    /// Which server to back up. The backup takes any time, as long as the server makes progress.
     #[command(flatten)]
     pub server: EndpointArgs,
 }
@@ -502,7 +510,17 @@ pub struct RestoreArgs {
     /// The backup; `-` for standard input.
     pub file: PathBuf,
 
-    /// The directory of the new store. It must be empty, or not exist.
+    /// How long standard input may be silent, in seconds, before the restore is given up; for ever,
+    /// if not given.
+    #[arg(
+        long,
+        env = "SCOPEGATE_TIMEOUT_SECONDS",
+        value_name = "N",
+        value_parser = clap::value_parser!(u64).range(1..=86_400)
+    )]
+    pub timeout_seconds: Option<u64>,
+
+    /// The directory of the new store. It must be empty but for `lost+found`, or not exist.
     #[arg(long, env = "SCOPEGATE_DATA_DIR", value_name = "DIR")]
     pub data_dir: PathBuf,
 
@@ -518,7 +536,8 @@ pub struct RestoreArgs {
 /// What to export, and where to.
 #[derive(Debug, Args)]
 pub struct ExportArgs {
-    /// The file to write; `-` for standard output.
+    /// The file to write; `-` for standard output. A plain file of that name is replaced; anything
+    /// else there, such as a link or a FIFO, is refused.
     #[arg(long, default_value = "-", value_name = "FILE")]
     pub output: PathBuf,
 

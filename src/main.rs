@@ -7,6 +7,7 @@ use clap::Parser;
 use clap::error::ErrorKind;
 use scopegate::config::{BootstrapArgs, Command, Config, LogFormat, ServeArgs};
 use scopegate::measure::shortage;
+use scopegate::policy::text::escaped_lines;
 use scopegate::{cli, server, telemetry};
 
 /// Calls are made of small allocations, freed by the thread that made them.
@@ -121,11 +122,18 @@ fn serve(args: ServeArgs) -> ExitCode {
     }
 }
 
-/// The runtime of a command.
+/// The runtime of a command without a server.
 fn single_threaded() -> std::io::Result<tokio::runtime::Runtime> {
     // It panics where it gets no file.
     shortage::files(FILES)?;
     tokio::runtime::Builder::new_current_thread().enable_all().build()
+}
+
+/// The runtime of a command. The connection has a thread of its own: while the command waits for
+/// a disk, a pipe or a person, the server's pings are answered and its answers to ours are read.
+fn two_threaded() -> std::io::Result<tokio::runtime::Runtime> {
+    shortage::files(FILES)?;
+    tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()
 }
 
 fn bootstrap(args: &BootstrapArgs) -> ExitCode {
@@ -149,15 +157,21 @@ fn bootstrap(args: &BootstrapArgs) -> ExitCode {
 
 /// Runs a command: 0 for yes, `no` for no, 2 if it could not ask.
 fn ask(command: impl Future<Output = anyhow::Result<bool>>, no: u8) -> ExitCode {
-    let runtime = single_threaded();
-    match runtime.map_err(anyhow::Error::from).and_then(|runtime| runtime.block_on(command)) {
+    let outcome = two_threaded().map_err(anyhow::Error::from).and_then(|runtime| {
+        let outcome = runtime.block_on(command);
+        // A resolver that does not answer must not hold up the end.
+        runtime.shutdown_background();
+        outcome
+    });
+    match outcome {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(no),
         Err(error) => {
             // Who reads no further, as `head` does, knows why.
             let pipe = error.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
             if pipe != Some(std::io::ErrorKind::BrokenPipe) {
-                eprintln!("scopegate: {error:#}");
+                // It may quote a server, or a file.
+                eprintln!("scopegate: {}", escaped_lines(&format!("{error:#}")));
             }
             ExitCode::from(cli::COULD_NOT_ASK)
         }

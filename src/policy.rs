@@ -20,5 +20,6 @@ pub mod reason;
 pub mod revision;
 pub mod scope;
 pub mod secret;
+pub mod text;
 pub mod token;
 pub mod user;

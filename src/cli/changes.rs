@@ -1,18 +1,14 @@
 //! `scopegate changes`: the audit log, and the stream of it.
 
-use anyhow::bail;
-use clap::Subcommand;
-use tokio::signal::unix::{SignalKind, signal};
-use tonic::Code;
+use std::time::Duration;
 
-use super::asking::{Asking, Desk, Limit, Pages, answer, cut, whole};
-use super::connect_for_long;
+use clap::Subcommand;
+
+use super::asking::{Asking, Limit, Pages, answer, cut};
 use super::moment;
 use super::printer::Sheet;
-use super::said;
-use crate::proto::{
-    Change, ListChangesRequest, ListChangesResponse, ListCompaniesRequest, WatchChangesRequest,
-};
+use super::watch::watch;
+use crate::proto::{Change, ListChangesRequest, ListChangesResponse};
 
 /// Commands of the audit log.
 #[derive(Debug, Subcommand)]
@@ -43,6 +39,16 @@ pub enum ChangesCommand {
         /// Begin behind the change that came with this cursor.
         #[arg(long, conflicts_with = "after", default_value = "", hide_default_value = true)]
         cursor: String,
+        /// For how long to try to connect again when the server is gone, such as `30s` or `5m`. The
+        /// stream goes on behind the last change. `0s`: end at once.
+        #[arg(
+            long,
+            env = "SCOPEGATE_RECONNECT",
+            default_value = "30s",
+            value_name = "DURATION",
+            value_parser = moment::window
+        )]
+        reconnect: Duration,
         /// Whom to ask.
         #[command(flatten)]
         asking: Asking,
@@ -58,8 +64,8 @@ pub async fn changes(command: ChangesCommand) -> anyhow::Result<bool> {
         ChangesCommand::List { company, after, limit, asking } => {
             list(company, after, limit, &asking).await?;
         }
-        ChangesCommand::Watch { company, after, cursor, asking } => {
-            watch(company, after, cursor, &asking).await?;
+        ChangesCommand::Watch { company, after, cursor, reconnect, asking } => {
+            watch(company, after, cursor, reconnect, &asking).await?;
         }
     }
     Ok(true)
@@ -104,62 +110,8 @@ async fn list(
     desk.printer.print(&all, cut(sheet, &all.next_page_token))
 }
 
-async fn watch(
-    company: Option<String>,
-    after: Option<u64>,
-    mut cursor: String,
-    asking: &Asking,
-) -> anyhow::Result<()> {
-    let mut desk = asking.open_on(connect_for_long(&asking.server).await?)?;
-    let after_revision = match after {
-        Some(after) => after,
-        None if cursor.is_empty() => head(&mut desk).await?,
-        None => 0,
-    };
-    let request =
-        WatchChangesRequest { company_id: company, after_revision, cursor: cursor.clone() };
-    // Before the first change is shown: whoever has seen it may stop this.
-    let mut stop = signal(SignalKind::interrupt())?;
-    let mut stream = answer(desk.changes.watch_changes(request).await)?;
-    loop {
-        let next = tokio::select! {
-            next = stream.message() => next,
-            _ = stop.recv() => break,
-        };
-        match next {
-            Ok(Some(step)) => {
-                // Without a change it only says up to where there was none.
-                if step.change.is_some() {
-                    desk.printer.print_line(&step, &line(whole(&step.change)?))?;
-                }
-                cursor = step.cursor;
-            }
-            Ok(None) => bail!("the server has ended the stream; {}", resume(&cursor)),
-            // Nothing was sent that could be lost.
-            Err(status) if status.code() == Code::OutOfRange => return Err(said(&status)),
-            Err(status) => bail!("{}; {}", said(&status), resume(&cursor)),
-        }
-    }
-    if desk.printer.is_for_people() && !cursor.is_empty() {
-        eprintln!("{}", resume(&cursor));
-    }
-    Ok(())
-}
-
-fn resume(cursor: &str) -> String {
-    match cursor {
-        "" => "no change was seen: run it again".to_owned(),
-        cursor => format!("go on behind the last change with --cursor {cursor}"),
-    }
-}
-
-/// The revision that the server is at.
-async fn head(desk: &mut Desk) -> anyhow::Result<u64> {
-    let one = ListCompaniesRequest { page_size: 1, page_token: String::new() };
-    Ok(answer(desk.directory.list_companies(one).await)?.revision)
-}
-
-fn line(change: &Change) -> String {
+/// A change on a line.
+pub(super) fn line(change: &Change) -> String {
     let time = moment::text(change.time.as_ref());
     let (who, kind) = (who(change), &change.kind);
     let reason =

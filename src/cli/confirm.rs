@@ -5,6 +5,8 @@ use std::io::{self, BufRead, IsTerminal, Write};
 
 use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
 
+use crate::policy::text;
+
 /// Whether somebody can be asked.
 #[must_use]
 pub fn somebody_is_there() -> bool {
@@ -17,7 +19,7 @@ pub fn somebody_is_there() -> bool {
 /// The terminal is gone.
 pub fn ask(question: &str) -> anyhow::Result<bool> {
     let mut terminal = io::stderr();
-    write!(terminal, "{question} [y/N] ")?;
+    write!(terminal, "{} [y/N] ", text::escaped_lines(question))?;
     terminal.flush()?;
     let mut said = String::new();
     io::stdin().lock().read_line(&mut said)?;

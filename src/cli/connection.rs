@@ -9,14 +9,39 @@ use anyhow::{Context, anyhow, bail};
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
 use tonic::{Request, Status};
 
 use super::context::{self, Way};
+use super::timeout::Timeout;
 use crate::config::EndpointArgs;
 
-/// A connection on which every call presents the caller's key, if there is one.
-pub(super) type Connection = InterceptedService<Channel, Presents>;
+/// How much of a stream may be on its way. The usual window would be waited for all the time.
+const STREAM_WINDOW: u32 = 4 << 20;
+/// How long a connection may be silent before a ping is sent, and how long the ping's answer may
+/// take: a stopped server is noticed within 15 seconds.
+const PING_INTERVAL: Duration = Duration::from_secs(10);
+const PING_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How many times as long as any other call an upload may make no progress while pings are answered.
+const UPLOAD: u32 = 10;
+
+/// A connection on which every call presents the caller's key, if there is one, and ends when the
+/// server makes no progress.
+pub(super) type Connection = InterceptedService<Timeout, Presents>;
+
+/// What a connection is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// For calls that are answered.
+    Calls,
+    /// For a stream of the server's that goes on to its end.
+    Download,
+    /// For a stream of the client's, whose input may be slow.
+    Upload,
+    /// For a stream of events, which may be far apart.
+    Events,
+}
 
 /// What a call presents.
 #[derive(Clone)]
@@ -31,35 +56,52 @@ impl Interceptor for Presents {
     }
 }
 
-/// A connection on which each call is answered in time.
+/// A connection for calls.
 pub(super) async fn connect(args: &EndpointArgs) -> anyhow::Result<Connection> {
-    let time = Duration::from_secs(args.timeout_seconds);
-    reach(args, |endpoint| endpoint.timeout(time)).await
+    connect_for(Purpose::Calls, args).await
 }
 
-/// A connection for a call that takes as long as it takes.
-pub(super) async fn connect_for_long(args: &EndpointArgs) -> anyhow::Result<Connection> {
-    reach(args, |endpoint| endpoint).await
-}
-
-/// A connection that is tuned to what it is for.
-pub(super) async fn reach(
+/// A connection for a purpose.
+pub(super) async fn connect_for(
+    purpose: Purpose,
     args: &EndpointArgs,
-    tune: impl FnOnce(Endpoint) -> Endpoint,
 ) -> anyhow::Result<Connection> {
+    let limit = Duration::from_secs(args.timeout_seconds);
     let way = context::way(args)?;
     let presents = Presents(key(&way)?);
-    let endpoint = endpoint(&way)?.connect_timeout(Duration::from_secs(args.timeout_seconds));
-    let endpoint = tune(endpoint);
+    let endpoint = endpoint(&way)?.connect_timeout(limit);
+    let endpoint = match purpose {
+        Purpose::Calls => endpoint,
+        Purpose::Download => endpoint
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(STREAM_WINDOW),
+        Purpose::Upload => {
+            endpoint.http2_keep_alive_interval(limit).keep_alive_timeout(limit.saturating_mul(2))
+        }
+        Purpose::Events => endpoint
+            .http2_keep_alive_interval(PING_INTERVAL.min(limit))
+            .keep_alive_timeout(PING_TIMEOUT.min(limit)),
+    };
     let uri = endpoint.uri();
-    let reached = endpoint.connect().await.map_err(|error| match uri.scheme_str() {
+    // The connector's own limit is that of TCP: names and TLS have silent servers, too.
+    let reached = tokio::time::timeout(limit, endpoint.connect()).await.map_err(|_| {
+        anyhow!(
+            "no server answers at {uri} within {} s: is it running, and is --endpoint right?",
+            limit.as_secs()
+        )
+    })?;
+    let channel = reached.map_err(|error| match uri.scheme_str() {
         Some("https") => anyhow!(
             "cannot reach {uri} ({}): is it running, and are --endpoint and --ca right?",
             cause(&error)
         ),
         _ => anyhow!("no server answers at {uri}: is it running, and is --endpoint right?"),
-    });
-    Ok(InterceptedService::new(reached?, presents))
+    })?;
+    // What a server has taken of an upload it works through, and says nothing meanwhile: that it is
+    // there, its answers to pings say.
+    let silence = if purpose == Purpose::Upload { limit.saturating_mul(UPLOAD) } else { limit };
+    let timed = Timeout::new(channel, silence, purpose != Purpose::Events);
+    Ok(InterceptedService::new(timed, presents))
 }
 
 fn endpoint(way: &Way) -> anyhow::Result<Endpoint> {
@@ -109,7 +151,7 @@ fn read(flag: &str, path: &Path) -> anyhow::Result<Vec<u8>> {
 }
 
 /// The first cause of an error.
-fn cause(error: &(dyn std::error::Error + 'static)) -> String {
+pub(super) fn cause(error: &(dyn std::error::Error + 'static)) -> String {
     let causes = std::iter::successors(Some(error), |error| error.source());
     causes.last().map(ToString::to_string).unwrap_or_default()
 }

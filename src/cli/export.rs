@@ -13,8 +13,9 @@ use serde::Serialize;
 use tonic::Code;
 
 use super::output::Output;
-use super::{Connection, connect_for_long, said};
+use super::{Connection, connect, said};
 use crate::config::ExportArgs;
+use crate::policy::text;
 use crate::proto::catalog_service_client::CatalogServiceClient;
 use crate::proto::directory_service_client::DirectoryServiceClient;
 use crate::proto::{
@@ -32,7 +33,7 @@ const MESSAGE: usize = 256 << 20;
 /// # Errors
 /// Not all could be read or written.
 pub async fn export(args: ExportArgs) -> anyhow::Result<bool> {
-    let channel = connect_for_long(&args.server).await?;
+    let channel = connect(&args.server).await?;
     let mut export = Export {
         catalog: CatalogServiceClient::new(channel.clone()).max_decoding_message_size(MESSAGE),
         directory: DirectoryServiceClient::new(channel).max_decoding_message_size(MESSAGE),
@@ -136,7 +137,7 @@ impl Export {
 
     fn line(&mut self, line: &impl Serialize) -> anyhow::Result<()> {
         let line = serde_json::to_string(line).context("cannot write")?;
-        writeln!(self.output, "{line}").context("cannot write")
+        writeln!(self.output, "{}", text::escaped_json(&line)).context("cannot write")
     }
 }
 

@@ -17,7 +17,7 @@ use tonic::Status;
 use tonic_types::StatusExt;
 
 use super::printer::count;
-use super::{connect_for_long, moment, said};
+use super::{Purpose, connect_for, moment, said};
 use crate::config::ImportArgs;
 use crate::proto::directory_service_client::DirectoryServiceClient;
 use crate::proto::{
@@ -56,7 +56,7 @@ struct Line {
 /// A line is wrong, or could not ask.
 pub async fn import(args: ImportArgs) -> anyhow::Result<bool> {
     let (input, bytes) = open(&args.file)?;
-    let mut client = DirectoryServiceClient::new(connect_for_long(&args.server).await?);
+    let mut client = DirectoryServiceClient::new(connect_for(Purpose::Upload, &args.server).await?);
     let progress = progress(bytes);
     let (send, messages) = mpsc::channel(AHEAD);
     let first = ImportCredentialsRequest {
@@ -233,8 +233,8 @@ fn ended(status: &Status, dry_run: bool) -> anyhow::Error {
     let details = status.get_error_details();
     let Some(info) = details.error_info() else {
         return anyhow!(
-            "the connection broke ({}): import the whole file again, what exists is skipped",
-            status.code().description()
+            "{}; then import the whole file again: what exists is skipped",
+            said(status)
         );
     };
     let told = |key: &str| info.metadata.get(key)?.parse::<u64>().ok();

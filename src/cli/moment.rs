@@ -1,5 +1,7 @@
 //! Moment: times as people write and read them.
 
+use std::time::Duration;
+
 use jiff::civil::{Date, Time};
 use jiff::tz::Offset;
 use jiff::{SignedDuration, Timestamp};
@@ -93,6 +95,18 @@ pub fn expiry(text: &str) -> Result<Wire, String> {
     let seconds = duration(text).map_err(|_| neither())?;
     let end = Timestamp::now().checked_add(SignedDuration::from_secs(seconds.into()));
     end.map(wire).map_err(|_| neither())
+}
+
+/// Reads how long something is tried, such as `30s`; `0s` for not at all.
+///
+/// # Errors
+/// It is no duration.
+pub fn window(text: &str) -> Result<Duration, String> {
+    if text == "0s" {
+        return Ok(Duration::ZERO);
+    }
+    let seconds = duration(text).map_err(|error| format!("{error}; or `0s`"))?;
+    Ok(Duration::from_secs(seconds.into()))
 }
 
 /// Reads a time for the wire.

@@ -1,14 +1,17 @@
 //! Output: a file that has its name only when it is whole, or standard output.
 
-use std::fs::{self, File, Permissions};
+use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
+use rustix::fs::OFlags;
 
 /// Whoever owns the file reads it, and nobody else.
 const MODE: u32 = 0o600;
+/// A link is not followed, and a FIFO not waited for, should one be there since it was looked.
+const FLAGS: i32 = (OFlags::NOFOLLOW.bits() | OFlags::NONBLOCK.bits()).cast_signed();
 
 /// What a command writes.
 pub(super) enum Output {
@@ -26,26 +29,21 @@ pub(super) enum Output {
 
 impl Output {
     /// Opens a file, or standard output for `-`.
+    ///
+    /// The name is a plain file's, or nobody's yet. A device or a FIFO has nobody who could tell a
+    /// whole file from a part, and a link would be replaced, or followed to where nobody looks.
     pub(super) fn open(path: &Path) -> anyhow::Result<Self> {
         if path.as_os_str() == "-" {
             return Ok(Self::Standard(io::stdout()));
         }
-        if path.is_dir() {
+        check_plain("--output", path)?;
+        if path.file_name().is_none() {
             bail!("--output {} is a directory: name a file in it", path.display());
         }
         let mut partial = path.as_os_str().to_owned();
         partial.push(".partial");
         let partial = PathBuf::from(partial);
-        let cannot = || format!("cannot write {}", partial.display());
-        let open =
-            File::options().create(true).truncate(false).write(true).mode(MODE).open(&partial);
-        let file = open.with_context(cannot)?;
-        if file.try_lock().is_err() {
-            bail!("another process writes {}: wait for its end", partial.display());
-        }
-        // One that was left behind may be readable for others.
-        file.set_permissions(Permissions::from_mode(MODE)).with_context(cannot)?;
-        file.set_len(0).with_context(cannot)?;
+        let file = first_of_its_name(&partial)?;
         Ok(Self::File { file, partial, path: path.to_owned() })
     }
 
@@ -70,6 +68,65 @@ impl Output {
             fs::remove_file(partial).ok();
         }
     }
+}
+
+/// Refuses a path at which something else than a plain file is.
+fn check_plain(what: &str, path: &Path) -> anyhow::Result<()> {
+    let shown = path.display();
+    let kind = match fs::symlink_metadata(path) {
+        Ok(about) => about.file_type(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            if path.as_os_str().as_encoded_bytes().ends_with(b"/") {
+                bail!("{what} {shown} is a directory: name a file in it");
+            }
+            return Ok(());
+        }
+        Err(error) => return Err(error).with_context(|| format!("cannot write {shown}")),
+    };
+    if kind.is_file() {
+        return Ok(());
+    }
+    if kind.is_dir() {
+        bail!("{what} {shown} is a directory: name a file in it");
+    }
+    if kind.is_symlink() {
+        bail!("{what} {shown} is a symbolic link: name the file itself");
+    }
+    bail!(
+        "{what} {shown} is no plain file but a FIFO, a device or a socket: name a file, or write to \
+         standard output with `-`"
+    )
+}
+
+/// A new file of this name, for its owner alone. One that was left behind there is replaced.
+fn first_of_its_name(path: &Path) -> anyhow::Result<File> {
+    let cannot = || format!("cannot write {}", path.display());
+    let busy = || anyhow!("another process writes {}: wait for its end", path.display());
+    let mut options = File::options();
+    options.write(true).custom_flags(FLAGS).mode(MODE);
+    // Locked until the new one is, so that no other process takes the new one for left behind.
+    let left = match fs::symlink_metadata(path) {
+        Ok(_) => {
+            check_plain("the first name of --output,", path)?;
+            let left = options.open(path).with_context(cannot)?;
+            if left.try_lock().is_err() {
+                return Err(busy());
+            }
+            fs::remove_file(path).with_context(cannot)?;
+            Some(left)
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => return Err(error).with_context(cannot),
+    };
+    let file = match options.create_new(true).open(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Err(busy()),
+        opened => opened.with_context(cannot)?,
+    };
+    if file.try_lock().is_err() {
+        return Err(busy());
+    }
+    drop(left);
+    Ok(file)
 }
 
 impl Write for Output {

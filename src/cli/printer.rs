@@ -14,6 +14,7 @@ use prost_reflect::{DescriptorPool, DynamicMessage, SerializeOptions};
 use serde::Serialize;
 
 use crate::config::Output;
+use crate::policy::text;
 
 /// Writes answers to standard output.
 pub struct Printer {
@@ -49,12 +50,16 @@ impl Printer {
         }
     }
 
-    /// Writes an answer whose text people read as it is, to the byte.
+    /// Writes an answer whose text is kept in a file, to the byte. On a terminal a person reads it,
+    /// and sees every character of it.
     ///
     /// # Errors
     /// Nobody reads.
     pub fn print_text<M: Message + Name>(&self, answer: &M, text: &str) -> anyhow::Result<()> {
         match self.output {
+            Output::Table if io::stdout().is_terminal() => {
+                Ok(io::stdout().write_all(text::escaped_lines(text).as_bytes())?)
+            }
             Output::Table => Ok(io::stdout().write_all(text.as_bytes())?),
             Output::Json => self.json(answer, true),
         }
@@ -78,7 +83,7 @@ impl Printer {
     pub fn print_value(&self, answer: &impl Serialize, sheet: Sheet) -> anyhow::Result<()> {
         match self.output {
             Output::Table => write(&sheet.text(self.colours)),
-            Output::Json => write(&serde_json::to_string_pretty(answer)?),
+            Output::Json => write(&text::escaped_json(&serde_json::to_string_pretty(answer)?)),
         }
     }
 
@@ -109,7 +114,8 @@ impl Printer {
             message
                 .serialize_with_options(&mut serde_json::Serializer::new(&mut text), &options)?;
         }
-        write(std::str::from_utf8(&text).map_err(|_| anyhow!("JSON is text"))?)
+        let text = std::str::from_utf8(&text).map_err(|_| anyhow!("JSON is text"))?;
+        write(&text::escaped_json(text))
     }
 }
 
@@ -130,14 +136,10 @@ fn colours() -> bool {
     io::stdout().is_terminal() && !unwanted("NO_COLOR") && !dumb
 }
 
-/// Text that a terminal only shows: whoever names a credential does not steer the operator's
-/// screen.
+/// Text that a terminal only shows: a credential's label does not steer the operator's screen, and
+/// is shown as it is stored.
 fn plain(text: &str) -> String {
-    let mut shown = String::with_capacity(text.len());
-    for c in text.chars() {
-        if c.is_control() { shown.extend(c.escape_default()) } else { shown.push(c) }
-    }
-    shown
+    text::escaped(text).into_owned()
 }
 
 /// So many of something, in words.
@@ -354,8 +356,8 @@ mod tests {
 
     #[test]
     fn what_others_wrote_steers_no_screen() {
-        let sheet = Sheet::default().fact("label", "a\u{1b}[2Jb\nc").line("\u{7}d\ne");
-        assert_eq!(sheet.text(false), "label  a\\u{1b}[2Jb\\nc\n\\u{7}d\ne");
+        let sheet = Sheet::default().fact("label", "a\u{1b}[2Jb\nc").line("\u{7}d\ne\u{202e}");
+        assert_eq!(sheet.text(false), "label  a\\u{1b}[2Jb\\nc\n\\u{7}d\ne\\u{202e}");
     }
 
     #[test]

@@ -2,13 +2,17 @@
 //! where it is needed there is no server.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Cursor, Read, Write};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use jiff::Timestamp;
 
 use crate::config::RestoreArgs;
 use crate::policy::change::Author;
+use crate::policy::text;
 use crate::store::sled::{RestoreError, Restored, restore as make};
 
 /// Restores, and prints what came of it. True if the store is there.
@@ -16,9 +20,15 @@ use crate::store::sled::{RestoreError, Restored, restore as make};
 /// # Errors
 /// Nothing was restored, and why.
 pub fn restore(args: RestoreArgs) -> anyhow::Result<bool> {
-    let RestoreArgs { file, data_dir, reason, on_behalf_of } = args;
+    let RestoreArgs { file, timeout_seconds, data_dir, reason, on_behalf_of } = args;
+    for (flag, text) in [("--reason", &reason), ("--on-behalf-of", &on_behalf_of)] {
+        text::check_line(text).map_err(|error| anyhow!("{flag} {error}"))?;
+    }
     let backup: Box<dyn Read> = if file.as_os_str() == "-" {
-        Box::new(io::stdin())
+        match timeout_seconds {
+            Some(seconds) => Box::new(TimedInput::new(Duration::from_secs(seconds))),
+            None => Box::new(io::stdin()),
+        }
     } else {
         let opened = File::open(&file);
         Box::new(opened.with_context(|| format!("cannot read {}", file.display()))?)
@@ -37,4 +47,54 @@ pub fn restore(args: RestoreArgs) -> anyhow::Result<bool> {
 
 fn explain(error: &RestoreError, file: &str) -> anyhow::Error {
     if error.is_of_the_backup() { anyhow!("`{file}` {error}") } else { anyhow!("{error}") }
+}
+
+/// How many bytes are read at once, and how many pieces are read ahead.
+const PIECE: usize = 1 << 16;
+const AHEAD: usize = 16;
+
+/// Standard input, which may be silent for so long and no longer.
+struct TimedInput {
+    pieces: Receiver<io::Result<Vec<u8>>>,
+    limit: Duration,
+    piece: Cursor<Vec<u8>>,
+}
+
+impl TimedInput {
+    fn new(limit: Duration) -> Self {
+        let (send, pieces) = sync_channel(AHEAD);
+        // A read that never returns ends with the process.
+        thread::spawn(move || {
+            loop {
+                let mut piece = vec![0; PIECE];
+                let read = io::stdin().read(&mut piece).map(|length| {
+                    piece.truncate(length);
+                    piece
+                });
+                if read.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::Interrupted) {
+                    continue;
+                }
+                let is_last = read.as_ref().map_or(true, Vec::is_empty);
+                if send.send(read).is_err() || is_last {
+                    return;
+                }
+            }
+        });
+        Self { pieces, limit, piece: Cursor::default() }
+    }
+}
+
+impl Read for TimedInput {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let read = self.piece.read(into)?;
+        if read > 0 {
+            return Ok(read);
+        }
+        match self.pieces.recv_timeout(self.limit) {
+            Ok(piece) => self.piece = Cursor::new(piece?),
+            Err(RecvTimeoutError::Timeout) => return Err(io::ErrorKind::TimedOut.into()),
+            Err(RecvTimeoutError::Disconnected) => return Ok(0),
+        }
+        self.piece.read(into)
+    }
 }

@@ -18,6 +18,7 @@ use crate::policy::id::{CompanyId, CredentialId, Name, UserId};
 use crate::policy::query::{Needs, Query};
 use crate::policy::revision::Revision;
 use crate::policy::scope::Scope;
+use crate::policy::text;
 use crate::policy::token::Token;
 use crate::proto;
 
@@ -37,6 +38,9 @@ pub const MAX_LABEL: usize = 256;
 pub const MAX_REASON: usize = 1_024;
 /// The most bytes of the name of a client certificate.
 pub const MAX_CERTIFICATE_NAME: usize = 2_048;
+
+/// The most bytes of a request's text that an error quotes.
+pub const MAX_QUOTED: usize = 64;
 
 /// The most violations that are kept; of the rest only the number is.
 pub const MAX_VIOLATIONS: usize = 20;
@@ -175,8 +179,8 @@ impl Fields {
     pub(super) fn line(&mut self, field: &str, text: String, limit: usize) -> String {
         if text.len() > limit {
             self.wrong(field, format_args!("has {} bytes, the limit is {limit}", text.len()));
-        } else if text.chars().any(char::is_control) {
-            self.wrong(field, "must not have control characters");
+        } else if let Err(error) = text::check_line(&text) {
+            self.wrong(field, error);
         }
         text
     }
@@ -223,6 +227,7 @@ impl Fields {
         for (n, path) in paths.iter().enumerate() {
             if !allowed.contains(&path.as_str()) {
                 let allowed = allowed.join("`, `");
+                let path = text::quoted(path, MAX_QUOTED);
                 let message = format!("`{path}` cannot be changed here; these can: `{allowed}`");
                 self.wrong(format!("update_mask.paths[{n}]"), message);
             }

@@ -20,6 +20,7 @@ use crate::measure::memory::Exhausted;
 use crate::policy::catalog::file::CatalogErrors;
 use crate::policy::keyring::Unproven;
 use crate::policy::scope::Scope;
+use crate::policy::text;
 use crate::store::StoreError;
 
 const DOMAIN: &str = "scopegate";
@@ -100,6 +101,7 @@ impl Draft {
 
     fn finish(mut self) -> Status {
         self.details.set_error_info(self.reason, DOMAIN, self.metadata);
+        self.message = text::escaped_lines(&self.message).into_owned();
         // A message travels in a trailer too.
         if self.message.len() > 1_000 {
             let mut end = 1_000;

@@ -186,7 +186,13 @@ impl Catalog {
         next_id: u32,
         revision: Revision,
     ) -> Result<Self, file::CatalogErrors> {
-        Ok(Self::assemble(yaml.to_owned(), CatalogFile::parse(yaml)?, ids, next_id, revision))
+        Ok(Self::assemble(
+            yaml.to_owned(),
+            CatalogFile::parse_stored(yaml)?,
+            ids,
+            next_id,
+            revision,
+        ))
     }
 
     fn assemble(

@@ -152,7 +152,7 @@ impl Past {
     /// # Errors
     /// It is no catalog.
     pub fn catalog(&self, yaml: &str) -> Result<Catalog, CatalogErrors> {
-        let file = CatalogFile::parse(yaml)?;
+        let file = CatalogFile::parse_stored(yaml)?;
         let (mut numbers, mut last) = (Numbers::default(), self.last_number);
         for scope in file.scopes.keys() {
             let number = self.numbers.get(scope).copied().unwrap_or_else(|| {

@@ -14,6 +14,7 @@ use super::endpoint::{Endpoint, Endpoints};
 use super::{Audience, Reach, Role};
 use crate::policy::id::Name;
 use crate::policy::scope::Scope;
+use crate::policy::text;
 
 /// The most bytes that a catalog file can have.
 pub const MAX_LEN: usize = 16 << 20;
@@ -110,8 +111,7 @@ impl<'de, V: Deserialize<'de>> Deserialize<'de> for Entries<V> {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawFile {
-    #[serde(default)]
-    name: String,
+    name: Option<Spanned<String>>,
     #[serde(default)]
     audiences: Entries<Option<RawAudience>>,
     scopes: Entries<Option<RawScope>>,
@@ -177,12 +177,34 @@ struct RawEndpoint {
 }
 
 impl CatalogFile {
-    /// Reads a catalog file.
+    /// Reads a new catalog file. Nothing in it deceives a person who reads it, comments included.
     ///
     /// # Errors
     /// Every problem, each with line and column. A file that is not YAML of the right shape has
     /// one problem: the first.
     pub fn parse(yaml: &str) -> Result<Self, CatalogErrors> {
+        let mut problems = deceptive_characters(yaml);
+        // What the lines have is not said again of the texts.
+        let file = match Self::read(yaml, problems.is_empty()) {
+            Ok(file) if problems.is_empty() => return Ok(file),
+            Ok(_) => return Err(CatalogErrors(problems)),
+            Err(file) => file,
+        };
+        problems.extend(file.0);
+        problems.sort_by_key(|problem| (problem.line, problem.column));
+        Err(CatalogErrors(problems))
+    }
+
+    /// Reads a catalog file that a store or an audit log has kept. It may be older than the rule
+    /// that nothing in it deceives a reader.
+    ///
+    /// # Errors
+    /// As [`CatalogFile::parse`].
+    pub fn parse_stored(yaml: &str) -> Result<Self, CatalogErrors> {
+        Self::read(yaml, false)
+    }
+
+    fn read(yaml: &str, is_new: bool) -> Result<Self, CatalogErrors> {
         let one =
             |line, column, message| CatalogErrors(vec![CatalogError { line, column, message }]);
         if yaml.len() > MAX_LEN {
@@ -207,7 +229,7 @@ impl CatalogFile {
                 plain(&error.render_with_formatter(&serde_saphyr::UserMessageFormatter)),
             )
         })?;
-        let mut reader = FileReader::default();
+        let mut reader = FileReader { problems: vec![], is_new };
         let file = reader.read(raw);
         if reader.problems.is_empty() {
             return Ok(file);
@@ -217,15 +239,41 @@ impl CatalogFile {
     }
 }
 
+/// A text of the file in a sentence.
+fn quoted(text: &str) -> String {
+    text::quoted(text, 160)
+}
+
 /// The library's sentence without the place that it repeats.
 fn plain(message: &str) -> String {
     let message = message.split(" at line ").next().unwrap_or(message);
-    message.trim_end_matches(['.', ',', ' ']).to_owned()
+    text::quoted(message.trim_end_matches(['.', ',', ' ']), 400)
 }
 
-#[derive(Default)]
+/// The most of its problems of one kind that a file is told.
+const MAX_DECEPTIVE: usize = 20;
+
+/// The first deceptive characters of a file, apart from its line ends, its tabs, and the mark that
+/// some editors put at the beginning of a file.
+fn deceptive_characters(yaml: &str) -> Vec<CatalogError> {
+    let yaml = yaml.strip_prefix('\u{feff}').unwrap_or(yaml);
+    let lines = (1..).zip(yaml.split('\n'));
+    let wrong = lines.filter_map(|(line, text)| {
+        let text = text.strip_suffix('\r').unwrap_or(text);
+        // A tab is seen as a space is.
+        let text = text.replace('\t', " ");
+        let error = text::check_line(&text).err()?;
+        let (behind, _) = text::first_deceptive(&text)?;
+        let column = text.get(..behind).unwrap_or_default().chars().count() as u64 + 1;
+        Some(CatalogError { line, column, message: format!("the line {error}") })
+    });
+    wrong.take(MAX_DECEPTIVE).collect()
+}
+
 struct FileReader {
     problems: Vec<CatalogError>,
+    /// Whether nothing may deceive its readers.
+    is_new: bool,
 }
 
 impl FileReader {
@@ -246,9 +294,18 @@ impl FileReader {
         match parse(&text.value) {
             Ok(value) => Some(value),
             Err(error) => {
-                self.problem(text.referenced, format!("`{}` {error}", text.value));
+                self.problem(text.referenced, format!("`{}` {error}", quoted(&text.value)));
                 None
             }
+        }
+    }
+
+    /// A text that people read, which may be written with escapes.
+    fn text(&mut self, at: Location, what: &str, text: &str) {
+        if let Err(error) = text::check_line(text)
+            && self.is_new
+        {
+            self.problem(at, format!("{what} {error}"));
         }
     }
 
@@ -272,21 +329,32 @@ impl FileReader {
         if all.contains_key(&key) {
             return Some(key);
         }
-        self.problem(text.referenced, format!("`{}` is not {what} of this catalog", text.value));
+        self.problem(
+            text.referenced,
+            format!("`{}` is not {what} of this catalog", quoted(&text.value)),
+        );
         None
     }
 
     /// YAML's `1` and `"1"` are two keys, and one name.
     fn once(&mut self, key: &Spanned<String>, earlier: bool) {
         if earlier {
-            self.problem(key.referenced, format!("`{}` stands here a second time", key.value));
+            self.problem(
+                key.referenced,
+                format!("`{}` stands here a second time", quoted(&key.value)),
+            );
         }
     }
 
     fn read(&mut self, raw: RawFile) -> CatalogFile {
-        let mut file = CatalogFile { name: raw.name, ..CatalogFile::default() };
+        let mut file = CatalogFile::default();
+        if let Some(name) = raw.name {
+            self.text(name.referenced, "the name", &name.value);
+            file.name = name.value;
+        }
         for (key, audience) in raw.audiences.0 {
             let audience = self.audience(audience.unwrap_or_default());
+            self.text(key.referenced, "the title", &audience.title);
             if let Some(name) = self.name(&key) {
                 let earlier = file.audiences.insert(name, audience).is_some();
                 self.once(&key, earlier);
@@ -324,6 +392,7 @@ impl FileReader {
         let mut implications = Vec::new();
         for (key, scope) in raw.0 {
             let scope = scope.unwrap_or_default();
+            self.text(key.referenced, "the title", &scope.title);
             let Some(name) = self.scope(&key) else {
                 continue;
             };
@@ -383,8 +452,10 @@ impl FileReader {
 
     fn endpoint(&mut self, raw: &RawEndpoint, file: &mut CatalogFile) {
         if !is_method(&raw.method.value) {
-            let message =
-                format!("`{}` is not a method: letters, `-` and `_`, 32 at most", raw.method.value);
+            let message = format!(
+                "`{}` is not a method: letters, `-` and `_`, 32 at most",
+                quoted(&raw.method.value)
+            );
             self.problem(raw.method.referenced, message);
         }
         let audience = raw.audience.as_ref().and_then(|text| {
@@ -421,7 +492,7 @@ impl FileReader {
         if let Err(error) = file.endpoints.insert(&raw.method.value, &raw.path.value, endpoint) {
             self.problem(
                 raw.path.referenced,
-                format!("{} `{}`: {error}", raw.method.value, raw.path.value),
+                format!("{} `{}`: {error}", quoted(&raw.method.value), quoted(&raw.path.value)),
             );
         }
     }

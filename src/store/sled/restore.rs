@@ -13,7 +13,7 @@
 //!
 //! Not here: the file's form.
 
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, DirEntry, File, TryLockError};
 use std::io::{self, Read, Write};
 use std::path::Path;
 use std::thread;
@@ -44,6 +44,7 @@ const SIGN: &str = "scopegate restores a backup here; until that is done this is
 const NEW_MARK: &str = "restoring.new";
 /// What a directory may have that counts as empty.
 const LOCK: &str = "lock";
+const LOST_AND_FOUND: &str = "lost+found";
 /// How many bytes are read at once.
 const PIECE: usize = 1 << 20;
 
@@ -198,12 +199,19 @@ fn is_free(dir: &Path) -> io::Result<bool> {
         return Ok(true);
     }
     for entry in fs::read_dir(dir)? {
-        let name = entry?.file_name();
-        if name != LOCK && name != NEW_MARK {
+        let entry = entry?;
+        let name = entry.file_name();
+        if name != LOCK && name != NEW_MARK && !is_of_the_file_system(&entry)? {
             return Ok(false);
         }
     }
     Ok(true)
+}
+
+/// Whether it is the directory that ext4 has in the root of every file system, and that only root
+/// may read.
+fn is_of_the_file_system(entry: &DirEntry) -> io::Result<bool> {
+    Ok(entry.file_name() == LOST_AND_FOUND && entry.file_type()?.is_dir())
 }
 
 /// Marks the directory as no store, and removes everything else.
@@ -219,7 +227,8 @@ fn mark(dir: &Path) -> io::Result<()> {
 fn clear(dir: &Path) -> io::Result<()> {
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
-        if entry.file_name() == LOCK || entry.file_name() == MARK {
+        let name = entry.file_name();
+        if name == LOCK || name == MARK || is_of_the_file_system(&entry)? {
             continue;
         }
         if entry.file_type()?.is_dir() {
