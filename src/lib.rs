@@ -61,6 +61,9 @@
 //! of a request can be forgotten in a key. A bool for an answer: absence must not read as one.
 //! Deciding on anything that is not durable. Normalising a path.
 
+// They panic when nobody reads any more: write, and look at the result.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 pub mod authority;
 pub mod cli;
 pub mod config;

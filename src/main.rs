@@ -1,5 +1,7 @@
 //! The door: parse, hand over, exit code.
 
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -11,6 +13,10 @@ use scopegate::{cli, server, telemetry};
 /// Calls are made of small allocations, freed by the thread that made them.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Why a server ends that panicked; exit code 70, by `sysexits.h`.
+const BROKEN: &str = "the server failed in a way that is a fault of its own, which the line before \
+                      says: start it again, and report it";
 
 fn main() -> ExitCode {
     let config = match Config::try_parse() {
@@ -84,9 +90,12 @@ fn serve(args: ServeArgs) -> ExitCode {
     // A read of a large store that nobody waits for any more must not hold up the end.
     runtime.shutdown_timeout(Duration::from_secs(1));
     match ended {
-        Ok(Ok(())) => ExitCode::SUCCESS,
+        Ok(Ok(())) => {
+            telemetry::flush();
+            ExitCode::SUCCESS
+        }
         Ok(Err(failure)) => telemetry::end(format, &failure.to_string(), failure.exit_code()),
-        Err(_) => ExitCode::FAILURE,
+        Err(_) => telemetry::end(format, BROKEN, 70),
     }
 }
 
@@ -95,14 +104,14 @@ fn bootstrap(args: &BootstrapArgs) -> ExitCode {
     let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("scopegate: cannot start: {error}");
+            telemetry::tell(&format!("scopegate: cannot start: {error}"));
             return ExitCode::from(64);
         }
     };
     match runtime.block_on(server::bootstrap(args)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("scopegate: {failure}");
+            telemetry::tell(&format!("scopegate: {failure}"));
             ExitCode::from(failure.exit_code())
         }
     }
@@ -118,7 +127,7 @@ fn ask(command: impl Future<Output = anyhow::Result<bool>>, no: u8) -> ExitCode 
             // Who reads no further, as `head` does, knows why.
             let pipe = error.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
             if pipe != Some(std::io::ErrorKind::BrokenPipe) {
-                eprintln!("scopegate: {error:#}");
+                telemetry::tell(&format!("scopegate: {error:#}"));
             }
             ExitCode::from(cli::COULD_NOT_ASK)
         }

@@ -13,6 +13,7 @@ use super::said;
 use crate::proto::{
     Change, ListChangesRequest, ListChangesResponse, ListCompaniesRequest, WatchChangesRequest,
 };
+use crate::telemetry;
 
 /// Commands of the audit log.
 #[derive(Debug, Subcommand)]
@@ -138,7 +139,7 @@ async fn watch(
         }
     }
     if desk.printer.is_for_people() && !cursor.is_empty() {
-        eprintln!("{}", resume(&cursor));
+        telemetry::tell(&resume(&cursor));
     }
     Ok(())
 }
