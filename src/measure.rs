@@ -6,6 +6,7 @@
 
 pub mod memory;
 pub mod steps;
+pub mod supervise;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;

@@ -56,6 +56,12 @@ pub enum Failure {
     /// The store failed under way: exit code 74.
     #[error("the store failed and the server stopped: {0}; check the disk, then start again")]
     Store(#[from] StoreError),
+    /// A part of the server that it cannot do without panicked: exit code 70.
+    #[error(
+        "`{0}`, without which nothing is served, failed by a fault of the server, which the line \
+         before says: start it again, and report it"
+    )]
+    Broken(&'static str),
 }
 
 impl Failure {
@@ -65,6 +71,7 @@ impl Failure {
         match self {
             Self::Config(_) => 64,
             Self::Open(_) | Self::Store(_) => 74,
+            Self::Broken(_) => 70,
         }
     }
 }
@@ -101,12 +108,16 @@ async fn serve(args: &ServeArgs, catalog: Option<&str>, frame: &mut Frame) -> Re
     let callers = if asks_for_keys { "by key" } else { "not authenticated" };
     tracing::info!(address = %frame.address, %data_dir, %revision, callers, "serving");
     if args.demo {
-        // Nobody may be listening any more: that is no reason to end.
-        write!(io::stdout(), "{}", demo::lines(frame.address, args.tls_cert.is_some())).ok();
+        // On a thread of its own: nobody may be reading, now or any more.
+        let lines = demo::lines(frame.address, args.tls_cert.is_some());
+        let print = move || io::stdout().write_all(lines.as_bytes()).ok();
+        std::thread::Builder::new().name("demo".to_owned()).spawn(print).ok();
     }
     let mut failure = authority.failure();
     let mut tick = tokio::time::interval(LEAD / 2);
     let mut minute = tokio::time::interval(Duration::from_secs(60));
+    let mut hangup = signal(SignalKind::hangup())
+        .map_err(|error| Failure::Config(format!("cannot wait for signals: {error}")))?;
     loop {
         tokio::select! {
             name = end.next() => {
@@ -114,6 +125,12 @@ async fn serve(args: &ServeArgs, catalog: Option<&str>, frame: &mut Frame) -> Re
                 return Ok(());
             }
             _ = failure.wait_for(|failed| *failed) => return Err(StoreError::Unavailable.into()),
+            name = frame.supervisor.failed() => return Err(Failure::Broken(name)),
+            _ = hangup.recv() => {
+                if let Some(log) = &frame.doors.decisions {
+                    log.reopen();
+                }
+            }
             _ = tick.tick() => authority.keep_time(),
             _ = minute.tick() => authority.keep_seen(),
         }

@@ -16,7 +16,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use harness::raw::PATIENCE;
-use harness::{Client, scopegate};
+use harness::{Client, Server, scopegate, scopes_of};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use scopegate::proto::backup_service_client::BackupServiceClient;
 use scopegate::proto::*;
@@ -287,6 +287,225 @@ fn exit_codes_are_the_same_without_a_log() {
     std::thread::scope(|scope| {
         for broken in BROKEN {
             scope.spawn(move || run(broken));
+        }
+    });
+}
+
+/// A server with the demo's store and this decision log, and where its metrics are.
+fn deciding(dir: &Path, log: &str, more: &[&str]) -> (Server, String) {
+    let metrics = free();
+    let args = ["--demo", "--decision-log", log, "--metrics", &metrics];
+    (Server::start(&dir.join("data"), &[&args[..], more].concat()), metrics)
+}
+
+/// Waits until the log has so many lines with this in them.
+fn wait_logged(server: &Server, part: &str, many: usize) {
+    let patience = Instant::now() + PATIENCE;
+    while server.logged(part) < many {
+        assert!(Instant::now() < patience, "{} of {many} lines say `{part}`", server.logged(part));
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Asks for a decision about a credential that there is not.
+async fn deny(client: &Client, credential: &str) {
+    assert_eq!(client.reason("demo", credential, &["users:read"]).await, Reason::CredentialUnknown);
+}
+
+/// The whole lines of a file, once there are so many that are JSON.
+fn wait_lines(path: &Path, many: usize) -> Vec<serde_json::Value> {
+    let patience = Instant::now() + PATIENCE;
+    loop {
+        let text = fs::read_to_string(path).unwrap_or_default();
+        let lines: Vec<_> =
+            text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+        if lines.len() >= many {
+            return lines;
+        }
+        assert!(Instant::now() < patience, "{} of {many} lines", lines.len());
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+const WRITTEN: &str = "scopegate_decision_log_written_total";
+const DROPPED: &str = "scopegate_decision_log_dropped_total";
+
+#[tokio::test]
+async fn a_line_of_the_decision_log_is_whole_and_has_a_bound() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let log = dir.path().join("decisions.jsonl");
+    fs::write(&log, "{\"time\":\"2026-01-01T00:00:00Z\",\"company_id\":\"de").expect("written");
+    let (server, _) = deciding(dir.path(), text(&log), &[]);
+    let client = server.client().await;
+    let names: Vec<_> = (0..1_000).map(|n| format!("{}:{n}", "x".repeat(100))).collect();
+    let names: Vec<_> = names.iter().map(String::as_str).collect();
+    for some in [&names[..], &names[..20], &names[..21]] {
+        client.ask(scopes_of("demo", "hr-sync", some)).await.expect("an answer");
+    }
+    let lines = wait_lines(&log, 3);
+    let all = fs::read_to_string(&log).expect("text");
+    assert_eq!(all.lines().count(), 4, "the torn line is its own");
+    for (line, (count, asked)) in lines.iter().zip([(20, 1_000), (20, 20), (20, 21)]) {
+        for (list, full) in [("scopes", "scopes_count"), ("missing_scopes", "missing_scopes_count")]
+        {
+            assert_eq!(line[list].as_array().map(Vec::len), Some(count), "{line}");
+            let cut = (asked > 20).then_some(asked);
+            assert_eq!(line[full].as_u64(), cut, "{line}");
+        }
+        assert!(line.to_string().len() < 8 << 10);
+    }
+    // A reader of the log does not take the names that are there for all.
+    let explain = |more: &[&str]| {
+        let mut command = scopegate();
+        let command = command.args(["explain", "demo", "hr-sync"]).args(more);
+        let command = command.args(["--decision-log", text(&log), "--endpoint", &server.url()]);
+        let output = command.output().expect("run");
+        let said = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8(said).expect("text"))
+    };
+    let (code, said) = explain(&[]);
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains("named 21 scopes"), "{said}");
+    let (_, said) = explain(&[names[20]]);
+    assert!(said.contains("decided of 21 scopes"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rotation_by_sighup_loses_nothing_and_leaves_the_old_file_alone() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = |name: &str| dir.path().join(name);
+    let log = path("decisions.jsonl");
+    let (server, metrics) = deciding(dir.path(), text(&log), &[]);
+    let client = server.client().await;
+    let asking = tokio::spawn({
+        let client = client.clone();
+        async move {
+            for n in 0..300 {
+                deny(&client, &format!("c-{n}")).await;
+            }
+        }
+    });
+    for rotation in 1..=3 {
+        wait_lines(&log, 1);
+        fs::rename(&log, path(&format!("old-{rotation}"))).expect("moved");
+        server.signal("HUP");
+        wait_logged(&server, "the decision log was opened again", rotation);
+        let old = || (1..=rotation).map(|n| fs::metadata(path(&format!("old-{n}"))).unwrap().len());
+        let before: Vec<_> = old().collect();
+        deny(&client, &format!("after-{rotation}")).await;
+        wait_lines(&log, 1);
+        assert_eq!(before, old().collect::<Vec<_>>(), "the old file is left alone");
+    }
+    asking.await.expect("answered");
+    wait_metric(&metrics, WRITTEN, |written| written == 303.0);
+    let files = ["old-1", "old-2", "old-3", "decisions.jsonl"];
+    let mut all: Vec<_> = files.iter().flat_map(|name| wait_lines(&path(name), 1)).collect();
+    all.retain(|line| line["credential_id"].as_str().expect("an id").starts_with("c-"));
+    let ids: Vec<_> = all.iter().map(|line| line["credential_id"].clone()).collect();
+    assert_eq!(ids, (0..300).map(|n| format!("c-{n}")).collect::<Vec<_>>(), "each, in order");
+    // What cannot be opened leaves the old one in force.
+    fs::rename(&log, path("old-4")).expect("moved");
+    fs::create_dir(&log).expect("made");
+    server.signal("HUP");
+    wait_logged(&server, "the old file is still written", 1);
+    deny(&client, "last").await;
+    wait_metric(&metrics, WRITTEN, |written| written == 304.0);
+    let last = fs::read_to_string(path("old-4")).expect("text");
+    assert!(last.lines().last().is_some_and(|line| line.contains("\"last\"")));
+}
+
+#[tokio::test]
+async fn losses_of_the_decision_log_are_counted_at_the_write() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (server, metrics) = deciding(dir.path(), "/dev/full", &[]);
+    let client = server.client().await;
+    for n in 0..10 {
+        deny(&client, &format!("c-{n}")).await;
+    }
+    wait_metric(&metrics, DROPPED, |dropped| dropped == 10.0);
+    assert_eq!(metric(&metrics, WRITTEN), Some(0.0));
+    wait_logged(&server, "the decision log cannot be written", 1);
+    assert_eq!(server.end().1.iter().filter(|line| line.contains("cannot be written")).count(), 1);
+}
+
+#[tokio::test]
+async fn a_decision_log_of_too_many_bytes_a_second_drops_and_counts() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let log = dir.path().join("decisions.jsonl");
+    let bound = ["--decision-log-bytes-per-second", "65536"];
+    let (server, metrics) = deciding(dir.path(), text(&log), &bound);
+    let client = server.client().await;
+    // Each line has about 5 KB.
+    let names: Vec<_> = (0..20).map(|n| format!("{}:{n}", "x".repeat(100))).collect();
+    let check = CheckRequest { scopes: names, ..scopes_of("demo", "hr-sync", &[]) };
+    let batch = BatchCheckRequest { checks: vec![check; 100] };
+    client.authorization.clone().batch_check(batch).await.expect("an answer");
+    let dropped = wait_metric(&metrics, DROPPED, |dropped| dropped >= 50.0);
+    let written = wait_metric(&metrics, WRITTEN, |written| written + dropped >= 99.0);
+    assert!(written >= 10.0, "{written}");
+    wait_logged(&server, "--decision-log-bytes-per-second", 1);
+}
+
+#[tokio::test]
+async fn a_named_pipe_without_a_reader_holds_up_nothing() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let pipe = dir.path().join("pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().expect("run").success());
+    let (server, metrics) = deciding(dir.path(), text(&pipe), &[]);
+    let client = server.client().await;
+    deny(&client, "unread").await;
+    wait_metric(&metrics, DROPPED, |dropped| dropped == 1.0);
+    // A reader comes.
+    let flags = OFlags::NONBLOCK | OFlags::RDONLY;
+    let reader = rustix::fs::open(&pipe, flags, rustix::fs::Mode::empty()).expect("opened");
+    let mut reader = File::from(reader);
+    deny(&client, "read").await;
+    wait_metric(&metrics, WRITTEN, |written| written == 1.0);
+    let mut read = [0; 4096];
+    let count = reader.read(&mut read).expect("read");
+    assert!(String::from_utf8_lossy(&read[..count]).contains("\"read\""));
+    // It stops to read: decisions go on, and so does the end.
+    let names: Vec<_> = (0..20).map(|n| format!("{}:{n}", "x".repeat(100))).collect();
+    let check = CheckRequest { scopes: names, ..scopes_of("demo", "hr-sync", &[]) };
+    let batch = BatchCheckRequest { checks: vec![check; 100] };
+    client.authorization.clone().batch_check(batch).await.expect("an answer");
+    deny(&client, "stuck").await;
+    server.signal("HUP");
+    let (status, log) = server.end();
+    assert_eq!(status.code(), Some(0), "{log:?}");
+    drop(reader);
+}
+
+#[test]
+fn standard_output_that_nobody_reads_holds_up_nothing() {
+    std::thread::scope(|scope| {
+        for broken in [Broken::Gone, Broken::Stuck, Broken::StuckNonBlocking, Broken::Full] {
+            scope.spawn(move || {
+                let dir = tempfile::tempdir().expect("a directory");
+                let (address, data) = (free(), dir.path().join("data"));
+                let (stdout, _reader) = broken.output();
+                let mut command = scopegate();
+                command.args(["serve", "--demo", "--decision-log", "-", "--listen", &address]);
+                command.args(["--data-dir", text(&data)]).stdout(stdout.expect("an output"));
+                let child = command.stderr(Stdio::null()).spawn().expect("started");
+                let mut running = Running { child, _reader };
+                wait_for(&address, &mut running);
+                let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+                runtime.block_on(async {
+                    let client = Client::connect(&format!("http://{address}")).await;
+                    let check = || client.ask(scopes_of("demo", "hr-sync", &["users:write"]));
+                    // The store may still be closed.
+                    let patience = Instant::now() + PATIENCE;
+                    while check().await.is_err() {
+                        assert!(Instant::now() < patience, "no answer");
+                    }
+                    for n in 0..100 {
+                        deny(&client, &format!("c-{n}")).await;
+                    }
+                });
+                running.signal("TERM");
+                assert_eq!(running.ended().code(), Some(0), "{broken:?}");
+            });
         }
     });
 }

@@ -3,10 +3,8 @@
 //! One task accepts and hands each connection to the core that has the fewest: a few connections
 //! spread as well as many do.
 
-use std::fs::OpenOptions;
-use std::io::{self, Write};
+use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::OpenOptionsExt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -15,6 +13,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio_util::task::AbortOnDropHandle;
 use tonic::server::NamedService;
 use tonic::service::Routes;
 use tonic_health::ServingStatus;
@@ -33,8 +32,9 @@ use super::traces::Traces;
 use crate::config::memory::Share;
 use crate::config::{Retention, ServeArgs};
 use crate::grpc::Doors;
-use crate::grpc::decisions::Decisions;
+use crate::grpc::decisions::{Decisions, Output};
 use crate::measure::memory::MemoryBudget;
+use crate::measure::supervise::Supervisor;
 use crate::policy::catalog::file;
 use crate::proto;
 use crate::proto::authorization_service_server::AuthorizationServiceServer;
@@ -58,16 +58,22 @@ pub(super) struct Frame {
     phase: watch::Sender<Phase>,
     accepting: JoinHandle<Vec<Core>>,
     traces: Option<Arc<Traces>>,
+    /// Who starts what runs for as long as the process.
+    pub(super) supervisor: Arc<Supervisor>,
     _watch: Option<Watch>,
+    _metrics: Option<AbortOnDropHandle<()>>,
 }
 
 impl Frame {
     /// Takes the port and starts the cores. Until the doors are opened every call but those of
     /// health is UNAVAILABLE.
     pub(super) async fn listen(args: &ServeArgs) -> Result<Self, Failure> {
+        let supervisor: Arc<Supervisor> = Arc::default();
         let tls = Tls::load(args)?;
         let traces = match &args.traces_endpoint {
-            Some(endpoint) => Some(Arc::new(Traces::start(endpoint, args.traces_sample)?)),
+            Some(endpoint) => {
+                Some(Arc::new(Traces::start(endpoint, args.traces_sample, &supervisor)?))
+            }
             None => None,
         };
         let cannot = |error: io::Error| {
@@ -76,7 +82,7 @@ impl Frame {
         let listener = TcpListener::bind(args.listen).await.map_err(cannot)?;
         let address = listener.local_addr().map_err(cannot)?;
         let memory = MemoryBudget::new(Share::fitting(args.cores).call_memory);
-        let doors = Doors::new(decision_log(args)?, memory);
+        let doors = Doors::new(decision_log(args, &supervisor)?, memory);
         let (health, health_service) = Health::of(services()).await;
         let limit = usize::try_from(args.max_message_bytes).unwrap_or(usize::MAX);
         let mut routes = Routes::new(health_service)
@@ -104,7 +110,7 @@ impl Frame {
             Retention::Forever => None,
             Retention::Seconds(age) => Some(Duration::from_secs(age.into())),
         };
-        let watch = tls.as_ref().map(Tls::watch);
+        let watch = tls.as_ref().map(|tls| tls.watch(&supervisor));
         let quota = Arc::new(Quota::new(args.max_admin_calls_per_second));
         let service = Service {
             doors: doors.clone(),
@@ -122,6 +128,7 @@ impl Frame {
         };
         let phase = watch::Sender::new(Phase::Serving);
         let calls: Vec<Arc<Calls>> = (0..args.cores.get()).map(|_| Arc::default()).collect();
+        let (own, mut serving_metrics) = (Arc::clone(&supervisor), None);
         if let Some(address) = args.metrics {
             let listener = TcpListener::bind(address).await.map_err(|error| {
                 Failure::Config(format!("cannot serve metrics on {address}: {}", error.kind()))
@@ -129,8 +136,12 @@ impl Frame {
             let started = SystemTime::now();
             let tls = service.tls.clone();
             let (doors, cores, traces) = (doors.clone(), calls.clone(), traces.clone());
-            let metrics = Metrics { doors, cores, started, tls, traces };
-            tokio::spawn(metrics::serve(listener, metrics));
+            let supervisor = Arc::clone(&supervisor);
+            let metrics = Metrics { doors, cores, started, tls, traces, supervisor };
+            let (listener, registry) = (Arc::new(listener), metrics::registry(metrics));
+            serving_metrics = Some(own.task("metrics", move || {
+                metrics::serve(Arc::clone(&listener), Arc::clone(&registry))
+            }));
         }
         let cores = calls
             .iter()
@@ -138,15 +149,21 @@ impl Frame {
             .map(|(number, calls)| {
                 let calls = Arc::clone(calls);
                 let service = Service { doors: doors.elsewhere(), calls, ..service.clone() };
-                Core::start(number, service, phase.subscribe())
+                Core::start(number, service, phase.subscribe(), supervisor.vital("core"))
             })
             .collect::<io::Result<Vec<_>>>();
         let cores = cores.map_err(|error| {
             Failure::Config(format!("cannot start {} cores: {}", args.cores, error.kind()))
         })?;
         let most = usize::try_from(args.max_connections).unwrap_or(usize::MAX);
-        let accepting = tokio::spawn(accept(listener, cores, most, phase.subscribe()));
-        Ok(Self { address, doors, health, phase, accepting, traces, _watch: watch })
+        let vital = supervisor.vital("accept");
+        let accepting = accept(listener, cores, most, phase.subscribe());
+        let accepting = tokio::spawn(async move {
+            let _vital = vital;
+            accepting.await
+        });
+        let (_watch, _metrics) = (watch, serving_metrics);
+        Ok(Self { address, doors, health, phase, accepting, traces, supervisor, _watch, _metrics })
     }
 
     /// Says that every service does its work.
@@ -180,19 +197,17 @@ impl Frame {
 }
 
 /// Where decisions are logged, if they are to be.
-fn decision_log(args: &ServeArgs) -> Result<Option<Arc<Decisions>>, Failure> {
+fn decision_log(
+    args: &ServeArgs,
+    supervisor: &Arc<Supervisor>,
+) -> Result<Option<Arc<Decisions>>, Failure> {
     let Some(path) = &args.decision_log else { return Ok(None) };
     let cannot = |error: io::Error| {
         Failure::Config(format!("--decision-log {}: {}", path.display(), error.kind()))
     };
-    let output: Box<dyn Write + Send> = if path.as_os_str() == "-" {
-        Box::new(io::stdout())
-    } else {
-        // Appended to, so that it can be moved away or emptied while it is written.
-        let file = OpenOptions::new().create(true).append(true).mode(0o600).open(path);
-        Box::new(file.map_err(cannot)?)
-    };
-    let log = Decisions::start(output, args.decision_log_sample).map_err(cannot)?;
+    let (output, sample) = (Output::open(path).map_err(cannot)?, args.decision_log_sample);
+    let rate = args.decision_log_bytes_per_second;
+    let log = Decisions::start(output, sample, rate, supervisor).map_err(cannot)?;
     Ok(Some(Arc::new(log)))
 }
 

@@ -31,7 +31,9 @@ use super::tls::Tls;
 use super::traces::Traces;
 use crate::authority::Authority;
 use crate::grpc::{self, Doors};
+use crate::measure::supervise::Supervisor;
 use crate::measure::{Times, TimesRead};
+use crate::telemetry;
 
 /// The most who look at once.
 const LOOKERS: usize = 16;
@@ -45,6 +47,7 @@ pub(super) struct Metrics {
     pub(super) started: SystemTime,
     pub(super) tls: Option<Tls>,
     pub(super) traces: Option<Arc<Traces>>,
+    pub(super) supervisor: Arc<Supervisor>,
 }
 
 impl fmt::Debug for Metrics {
@@ -53,11 +56,15 @@ impl fmt::Debug for Metrics {
     }
 }
 
-/// Answers whoever looks, for as long as the process runs.
-pub(super) async fn serve(listener: TcpListener, metrics: Metrics) {
+/// What is answered.
+pub(super) fn registry(metrics: Metrics) -> Arc<Registry> {
     let mut registry = Registry::with_prefix("scopegate");
     registry.register_collector(Box::new(metrics));
-    let registry = Arc::new(registry);
+    Arc::new(registry)
+}
+
+/// Answers whoever looks, for as long as the process runs.
+pub(super) async fn serve(listener: Arc<TcpListener>, registry: Arc<Registry>) {
     let lookers = Arc::new(Semaphore::new(LOOKERS));
     loop {
         let Ok(turn) = Arc::clone(&lookers).acquire_owned().await else { return };
@@ -197,6 +204,12 @@ impl Collector for Metrics {
             page.count("spans_dropped", what, counts.dropped.read())?;
         }
         let serving = self.doors.authority();
+        let what = "Lines of the log that are lost: standard error could not be written";
+        page.count("log_lines_dropped", what, telemetry::dropped_lines())?;
+        let what = "Threads and tasks of the server that panicked and were started again";
+        let restarts = self.supervisor.restarts();
+        let restarts = restarts.iter().map(|(name, count)| ([("task", *name)], *count));
+        page.counts("task_restarts", what, restarts)?;
         let what = "Whether the store is open: 1 if so";
         page.level("store_open", what, None, serving.is_some().into())?;
         serving.map_or(Ok(()), |authority| authority_page(&mut page, authority))

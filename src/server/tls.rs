@@ -35,9 +35,12 @@ use x509_cert::ext::pkix::name::GeneralName;
 use super::Failure;
 use crate::config::ServeArgs;
 use crate::grpc::peer::Peer;
+use crate::measure::supervise::Supervisor;
 
 /// How often the files are looked at.
 const LOOK: Duration = Duration::from_millis(500);
+/// The name of the task that looks at them.
+const WATCH: &str = "tls_watch";
 /// The most bytes of a file.
 const MOST: u64 = 1 << 20;
 /// The only protocol that is spoken.
@@ -111,11 +114,12 @@ impl Tls {
     }
 
     /// Looks at the files for as long as what is returned is kept.
-    pub(super) fn watch(&self) -> Watch {
-        Watch::new(tokio::spawn(self.clone().keep_looking()))
+    pub(super) fn watch(&self, supervisor: &Arc<Supervisor>) -> Watch {
+        let (tls, own) = (self.clone(), Arc::clone(supervisor));
+        supervisor.task(WATCH, move || tls.clone().keep_looking(Arc::clone(&own)))
     }
 
-    async fn keep_looking(self) {
+    async fn keep_looking(self, supervisor: Arc<Supervisor>) {
         let mut tick = tokio::time::interval(LOOK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         // What was wrong when the files were last looked at, and what of it was said.
@@ -124,6 +128,7 @@ impl Tls {
             tick.tick().await;
             let tls = self.clone();
             let Ok(looked) = tokio::task::spawn_blocking(move || tls.look()).await else {
+                supervisor.restarted(WATCH);
                 continue;
             };
             match looked {
