@@ -16,6 +16,7 @@ mod health;
 mod metrics;
 mod pace;
 mod quota;
+mod refused_callers;
 mod service;
 mod tls;
 mod traces;

@@ -33,13 +33,14 @@ impl Default for Calls {
 }
 
 impl Calls {
-    /// Counts a call that was answered so. A stream counts as it begins.
-    pub(super) fn answered<B>(&self, path: usize, response: &Response<B>) {
+    /// Counts a call that was answered so, and says with which code. A stream counts as it begins.
+    pub(super) fn answered<B>(&self, path: usize, response: &Response<B>) -> Code {
         let status = response.headers().get("grpc-status");
         let code = status.map_or(Code::Ok, |status| Code::from_bytes(status.as_bytes()));
         if let Some(count) = self.answered.get(path).and_then(|codes| codes.get(code as usize)) {
             count.one();
         }
+        code
     }
 
     /// How many calls were answered: those of each path and code that were any.

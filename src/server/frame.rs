@@ -26,6 +26,7 @@ use super::follow::Follow;
 use super::health::Health;
 use super::metrics::{self, Metrics};
 use super::quota::Quota;
+use super::refused_callers::RefusedCallers;
 use super::service::Service;
 use super::tls::{Tls, Watch};
 use super::traces::Traces;
@@ -58,6 +59,7 @@ pub(super) struct Frame {
     phase: watch::Sender<Phase>,
     accepting: JoinHandle<Vec<Core>>,
     traces: Option<Arc<Traces>>,
+    refused: Arc<RefusedCallers>,
     /// Who starts what runs for as long as the process.
     pub(super) supervisor: Arc<Supervisor>,
     _watch: Option<Watch>,
@@ -112,6 +114,7 @@ impl Frame {
         };
         let watch = tls.as_ref().map(|tls| tls.watch(&supervisor));
         let quota = Arc::new(Quota::new(args.max_admin_calls_per_second));
+        let refused: Arc<RefusedCallers> = Arc::default();
         let service = Service {
             doors: doors.clone(),
             routes,
@@ -123,6 +126,7 @@ impl Frame {
             handshake: Duration::from_secs(args.handshake_timeout.into()),
             request: Duration::from_secs(args.request_timeout.into()),
             quota,
+            refused: Arc::clone(&refused),
             calls: Arc::default(),
             follow: Follow::new(traces.clone(), doors.decisions.is_some()).map(Arc::new),
         };
@@ -137,7 +141,8 @@ impl Frame {
             let tls = service.tls.clone();
             let (doors, cores, traces) = (doors.clone(), calls.clone(), traces.clone());
             let supervisor = Arc::clone(&supervisor);
-            let metrics = Metrics { doors, cores, started, tls, traces, supervisor };
+            let refused = Arc::clone(&refused);
+            let metrics = Metrics { doors, cores, started, tls, traces, refused, supervisor };
             let (listener, registry) = (Arc::new(listener), metrics::registry(metrics));
             serving_metrics = Some(own.task("metrics", move || {
                 metrics::serve(Arc::clone(&listener), Arc::clone(&registry))
@@ -163,7 +168,19 @@ impl Frame {
             accepting.await
         });
         let (_watch, _metrics) = (watch, serving_metrics);
-        Ok(Self { address, doors, health, phase, accepting, traces, supervisor, _watch, _metrics })
+        let refused = service.refused;
+        Ok(Self {
+            address,
+            doors,
+            health,
+            phase,
+            accepting,
+            traces,
+            refused,
+            supervisor,
+            _watch,
+            _metrics,
+        })
     }
 
     /// Says that every service does its work.
@@ -183,6 +200,7 @@ impl Frame {
             self.phase.send_replace(Phase::Over);
             ended.await.ok();
         }
+        self.refused.summarize();
         if let Some(log) = &self.doors.decisions {
             tokio::task::block_in_place(|| log.settle());
         }

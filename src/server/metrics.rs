@@ -27,6 +27,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
 use super::calls::Calls;
+use super::refused_callers::RefusedCallers;
 use super::tls::Tls;
 use super::traces::Traces;
 use crate::authority::Authority;
@@ -47,6 +48,7 @@ pub(super) struct Metrics {
     pub(super) started: SystemTime,
     pub(super) tls: Option<Tls>,
     pub(super) traces: Option<Arc<Traces>>,
+    pub(super) refused: Arc<RefusedCallers>,
     pub(super) supervisor: Arc<Supervisor>,
 }
 
@@ -204,6 +206,9 @@ impl Collector for Metrics {
             page.count("spans_dropped", what, counts.dropped.read())?;
         }
         let serving = self.doors.authority();
+        let what = "Callers that were refused, by why";
+        let refused = self.refused.counts().map(|(why, count)| ([("reason", why.name())], count));
+        page.counts("refused_callers", what, refused)?;
         let what = "Lines of the log that are lost: standard error could not be written";
         page.count("log_lines_dropped", what, telemetry::dropped_lines())?;
         let what = "Threads and tasks of the server that panicked and were started again";

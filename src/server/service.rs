@@ -18,12 +18,14 @@ use tower::ServiceExt;
 use super::calls::{Calls, Counted};
 use super::follow::{Follow, Followed, Line};
 use super::quota::Quota;
+use super::refused_callers::RefusedCallers;
 use super::tls::Tls;
 use super::traces::{Asked, Trace};
 use crate::grpc::access;
 use crate::grpc::express::{self, Reply};
 use crate::grpc::origin::Origin;
 use crate::grpc::peer::Peer;
+use crate::grpc::refused::{Refused, Why};
 use crate::grpc::timely::Timely;
 use crate::grpc::{Doors, status};
 use crate::measure::steps;
@@ -65,6 +67,8 @@ pub(super) struct Service {
     pub(super) request: Duration,
     /// How many calls a second that are no checks one key may make.
     pub(super) quota: Arc<Quota>,
+    /// Who tells of callers that are refused.
+    pub(super) refused: Arc<RefusedCallers>,
     /// What is counted on this core.
     pub(super) calls: Arc<Calls>,
     /// Who wants to know of single calls, if anybody does.
@@ -77,7 +81,7 @@ impl Service {
         let caller = self.doors.caller(request.headers(), peer)?;
         let roles = access::roles(request.uri().path()).ok_or_else(status::no_such_call)?;
         if !caller.roles().meets(roles) {
-            return Err(status::not_permitted());
+            return Err(Refused::caller(status::not_permitted(), Why::Role, &caller));
         }
         if let Caller::Key(key) = &caller
             && !roles.has(Role::Service)
@@ -136,6 +140,7 @@ pub(super) fn answer(
             }
         }
     };
+    let address = peer.address;
     async move {
         let _counted = counted;
         let response = match call {
@@ -150,7 +155,8 @@ pub(super) fn answer(
             Call::TooMany(most) => status::too_much(most).into_http(),
             Call::Refused(status) => status.into_http(),
         };
-        service.calls.answered(place, &response);
+        let code = service.calls.answered(place, &response);
+        service.refused.call(address, place, Refused::of(code, &response));
         Ok(response)
     }
 }

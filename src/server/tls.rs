@@ -35,6 +35,7 @@ use x509_cert::ext::pkix::name::GeneralName;
 use super::Failure;
 use crate::config::ServeArgs;
 use crate::grpc::peer::Peer;
+use crate::grpc::refused::Why;
 use crate::measure::supervise::Supervisor;
 
 /// How often the files are looked at.
@@ -105,7 +106,7 @@ impl Tls {
         }
         let certificate = session.peer_certificates().and_then(<[_]>::first);
         let certificate = certificate.map(names).transpose()?;
-        Ok((stream, Peer { certificate }))
+        Ok((stream, Peer { certificate, ..Peer::default() }))
     }
 
     /// Until when the certificate that is in force is valid, if that is known.
@@ -272,6 +273,15 @@ fn verifier(
 ) -> Result<Arc<dyn tokio_rustls::rustls::server::danger::ClientCertVerifier>, String> {
     let built = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
     built.map_err(|error| error.to_string())
+}
+
+/// Why a handshake failed, if it did for the certificate that a client shows or does not show.
+pub(super) fn refusal(error: &io::Error) -> Option<Why> {
+    match error.get_ref()?.downcast_ref::<Error>()? {
+        Error::NoCertificatesPresented => Some(Why::NoClientCertificate),
+        Error::InvalidCertificate(_) => Some(Why::ClientCertificate),
+        _ => None,
+    }
 }
 
 /// The names of a certificate that was verified.
