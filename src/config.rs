@@ -2,6 +2,7 @@
 //!
 //! Not here: any use of them, and what one command alone takes, which stands with the command.
 
+pub mod key_file;
 pub mod memory;
 
 use std::net::SocketAddr;

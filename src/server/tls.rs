@@ -33,7 +33,7 @@ use x509_cert::ext::pkix::SubjectAltName;
 use x509_cert::ext::pkix::name::GeneralName;
 
 use super::Failure;
-use crate::config::ServeArgs;
+use crate::config::{ServeArgs, key_file};
 use crate::grpc::peer::Peer;
 use crate::grpc::refused::Why;
 use crate::measure::supervise::Supervisor;
@@ -88,6 +88,7 @@ impl Tls {
         let client_certificates = if files.client_ca.is_some() { "required" } else { "not asked" };
         tracing::info!(not_after = until(&identity), client_certificates, "TLS is on");
         warn_if_over(&identity);
+        files.warn_if_exposed();
         let in_force = Arc::new(ArcSwap::from_pointee(identity));
         Ok(Some(Self { files: Arc::new(files), in_force }))
     }
@@ -137,6 +138,7 @@ impl Tls {
                     if let Some(identity) = new {
                         tracing::info!(not_after = until(&identity), "the TLS files were reloaded");
                         warn_if_over(&identity);
+                        self.files.warn_if_exposed();
                         self.in_force.store(Arc::new(identity));
                     }
                     (wrong, said) = (None, None);
@@ -188,6 +190,12 @@ impl Files {
             key: read("--tls-key", &self.key)?,
             client_ca: client_ca.map(|path| read("--tls-client-ca", path)).transpose()?,
         })
+    }
+
+    fn warn_if_exposed(&self) {
+        if let Some(exposure) = key_file::exposure("--tls-key", &self.key) {
+            tracing::warn!("{exposure}");
+        }
     }
 
     /// Makes of the contents what connections begin with, or says in a sentence what is wrong.
