@@ -11,7 +11,7 @@
 //! | 2 | [`authority`] | who answers: checks from facts at hand, and every change of them |
 //! | 1 | [`store`] | what is kept: facts, index and change log, committed as one |
 //! | 0 | [`policy`] | what is true: scopes, sets, companies, credentials, the decision |
-//! | 0 | [`measure`] | counts and times, for all floors above |
+//! | 0 | [`measure`] | counts, times, memory and restarts, for all floors above |
 //!
 //! # A check, wire to wire
 //!

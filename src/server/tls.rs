@@ -24,7 +24,9 @@ use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use tokio_rustls::rustls::sign::{CertifiedKey, SingleCertAndKey};
-use tokio_rustls::rustls::{Error, InconsistentKeys, RootCertStore, ServerConfig};
+use tokio_rustls::rustls::{
+    CertificateError, Error, InconsistentKeys, RootCertStore, ServerConfig,
+};
 use tokio_rustls::server::TlsStream;
 use tokio_util::task::AbortOnDropHandle;
 use x509_cert::Certificate;
@@ -295,7 +297,7 @@ pub(super) fn refusal(error: &io::Error) -> Option<Why> {
 /// The names of a certificate that was verified.
 fn names(certificate: &CertificateDer<'_>) -> io::Result<Arc<[String]>> {
     // What cannot be read could name anybody: it is refused, and not taken for nobody.
-    let unread = |_| io::Error::other("the names of the client's certificate cannot be read");
+    let unread = |_| io::Error::other(Error::InvalidCertificate(CertificateError::BadEncoding));
     let certificate = Certificate::from_der(certificate).map_err(unread)?;
     let names = certificate.tbs_certificate.get::<SubjectAltName>().map_err(unread)?;
     let names = names.map(|(_, names)| names.0).unwrap_or_default();
@@ -358,6 +360,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_read_names_nobody_and_is_refused() {
-        assert!(names(&CertificateDer::from_slice(b"no certificate")).is_err());
+        let error = names(&CertificateDer::from_slice(b"no certificate")).expect_err("unread");
+        assert_eq!(refusal(&error), Some(Why::ClientCertificate), "and it is told of");
     }
 }
