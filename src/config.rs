@@ -2,6 +2,7 @@
 //!
 //! Not here: any use of them, and what one command alone takes, which stands with the command.
 
+pub mod key_file;
 pub mod memory;
 
 use std::net::SocketAddr;
@@ -232,6 +233,7 @@ pub struct ServeArgs {
 
     /// Log decisions to this file, one JSON object a line; `-` is standard output. Every denial,
     /// and of allowed decisions a sample. What comes faster than it can be written is dropped.
+    /// A SIGHUP opens the file again, as after a rotation.
     #[arg(long, env = "SCOPEGATE_DECISION_LOG", value_name = "FILE")]
     pub decision_log: Option<PathBuf>,
 
@@ -241,6 +243,14 @@ pub struct ServeArgs {
         value_parser = clap::value_parser!(u64).range(1..)
     )]
     pub decision_log_sample: u64,
+
+    /// How many bytes a second the decision log may have; as many at once. What is above is
+    /// dropped and counted, allowed decisions before denials.
+    #[arg(
+        long, env = "SCOPEGATE_DECISION_LOG_BYTES_PER_SECOND", default_value_t = 16 << 20,
+        value_name = "N", value_parser = clap::value_parser!(u32).range(65536..)
+    )]
+    pub decision_log_bytes_per_second: u32,
 
     /// Send traces by OTLP over gRPC to this http:// or https:// address. A call is traced if its
     /// caller records a trace and says so (`traceparent`). Spans that come faster than they can be

@@ -25,6 +25,7 @@ pub mod origin;
 mod page;
 mod parse;
 pub mod peer;
+pub mod refused;
 pub mod remembered;
 mod render;
 pub(crate) mod reply;
@@ -42,6 +43,7 @@ use tonic::{Code, Status};
 
 use self::decisions::Decisions;
 use self::peer::Peer;
+use self::refused::Refused;
 use self::remembered::Remembered;
 use self::stream_places::StreamPlaces;
 use crate::authority::{Authority, Reply};
@@ -50,6 +52,7 @@ use crate::measure::memory::MemoryBudget;
 use crate::policy::caller::Caller;
 use crate::policy::keyring::Unproven;
 use crate::policy::reason::Reason;
+use crate::policy::secret::{Mark, Presented};
 
 impl<M: Remembered> Reply for M {
     fn into_bytes(self) -> Vec<u8> {
@@ -130,7 +133,12 @@ impl Doors {
         match proven {
             Ok(caller) => Ok(caller),
             Err(Unproven::Nothing) if !authority.asks_for_keys() => Ok(Caller::Anonymous),
-            Err(unproven) => Err(status::unproven(unproven)),
+            Err(unproven) => {
+                let key = presented(headers).ok().flatten();
+                let id = key.and_then(|key| Presented::id_in(Mark::Key, key));
+                let id = id.filter(|id| id.bytes().all(|byte| byte.is_ascii_hexdigit()));
+                Err(Refused::beside(status::unproven(unproven), unproven.into(), id))
+            }
         }
     }
 

@@ -11,7 +11,7 @@
 //! | 2 | [`authority`] | who answers: checks from facts at hand, and every change of them |
 //! | 1 | [`store`] | what is kept: facts, index and change log, committed as one |
 //! | 0 | [`policy`] | what is true: scopes, sets, companies, credentials, the decision |
-//! | 0 | [`measure`] | counts and times, for all floors above |
+//! | 0 | [`measure`] | counts, times, memory and restarts, for all floors above |
 //!
 //! # A check, wire to wire
 //!
@@ -60,6 +60,9 @@
 //! A cache of decisions: facts are cached, and a decision is made of them each time, so no field
 //! of a request can be forgotten in a key. A bool for an answer: absence must not read as one.
 //! Deciding on anything that is not durable. Normalising a path.
+
+// They panic when nobody reads any more: write, and look at the result.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
 
 pub mod authority;
 pub mod cli;

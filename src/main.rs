@@ -1,5 +1,7 @@
 //! The door: parse, hand over, exit code.
 
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -13,6 +15,10 @@ use scopegate::{cli, server, telemetry};
 /// Calls are made of small allocations, freed by the thread that made them.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Why a server ends that panicked; exit code 70, by `sysexits.h`.
+const BROKEN: &str = "the server failed in a way that is a fault of its own, which the line before \
+                      says: start it again, and report it";
 
 fn main() -> ExitCode {
     let config = match Config::try_parse() {
@@ -115,10 +121,11 @@ fn serve(args: ServeArgs) -> ExitCode {
         Ok(Ok(drained)) => {
             // Here, where nothing runs any more that could write another line.
             tracing::info!(calls_cut = drained.calls_cut, "drained");
+            telemetry::flush();
             ExitCode::SUCCESS
         }
         Ok(Err(failure)) => telemetry::end(format, &failure.to_string(), failure.exit_code()),
-        Err(_) => ExitCode::FAILURE,
+        Err(_) => telemetry::end(format, BROKEN, 70),
     }
 }
 
@@ -142,14 +149,14 @@ fn bootstrap(args: &BootstrapArgs) -> ExitCode {
     let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("scopegate: cannot start: {}", shortage::told(&error));
+            telemetry::tell(&format!("scopegate: cannot start: {}", shortage::told(&error)));
             return ExitCode::from(74);
         }
     };
     match runtime.block_on(server::bootstrap(args)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("scopegate: {failure}");
+            telemetry::tell(&format!("scopegate: {failure}"));
             ExitCode::from(failure.exit_code())
         }
     }
@@ -171,7 +178,8 @@ fn ask(command: impl Future<Output = anyhow::Result<bool>>, no: u8) -> ExitCode 
             let pipe = error.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
             if pipe != Some(std::io::ErrorKind::BrokenPipe) {
                 // It may quote a server, or a file.
-                eprintln!("scopegate: {}", escaped_lines(&format!("{error:#}")));
+                let why = format!("{error:#}");
+                telemetry::tell(&format!("scopegate: {}", escaped_lines(&why)));
             }
             ExitCode::from(cli::COULD_NOT_ASK)
         }

@@ -7,6 +7,7 @@
 pub mod memory;
 pub mod shortage;
 pub mod steps;
+pub mod supervise;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;

@@ -23,6 +23,7 @@ mod interruption;
 mod metrics;
 mod pace;
 mod places;
+mod refused_callers;
 mod service;
 mod tls;
 mod traces;
@@ -68,6 +69,12 @@ pub enum Failure {
     /// The store failed under way: exit code 74.
     #[error("the store failed and the server stopped: {0}; check the disk, then start again")]
     Store(#[from] StoreError),
+    /// A part of the server that it cannot do without panicked: exit code 70.
+    #[error(
+        "`{0}`, without which nothing is served, failed by a fault of the server, which the line \
+         before says: start it again, and report it"
+    )]
+    Broken(&'static str),
 }
 
 impl Failure {
@@ -87,6 +94,7 @@ impl Failure {
         match self {
             Self::Config(_) => 64,
             Self::Shortage(_) | Self::Open(_) | Self::Store(_) => 74,
+            Self::Broken(_) => 70,
         }
     }
 }
@@ -142,8 +150,10 @@ async fn serve(
     let callers = if asks_for_keys { "by key" } else { "not authenticated" };
     tracing::info!(address = %frame.address, %data_dir, %revision, callers, "serving");
     if args.demo {
-        // Nobody may be listening any more: that is no reason to end.
-        write!(io::stdout(), "{}", demo::lines(frame.address, args.tls_cert.is_some())).ok();
+        // On a thread of its own: nobody may be reading, now or any more.
+        let lines = demo::lines(frame.address, args.tls_cert.is_some());
+        let print = move || io::stdout().write_all(lines.as_bytes()).ok();
+        std::thread::Builder::new().name("demo".to_owned()).spawn(print).ok();
     }
     let mut failure = authority.failure();
     let mut tick = tokio::time::interval(LEAD / 2);
@@ -155,6 +165,7 @@ async fn serve(
                 return Ok(());
             }
             _ = failure.wait_for(|failed| *failed) => return Err(StoreError::Unavailable.into()),
+            name = frame.supervisor.failed() => return Err(Failure::Broken(name)),
             () = hangups.next() => frame.reload(),
             _ = tick.tick() => authority.keep_time(),
             _ = minute.tick() => authority.keep_seen(),

@@ -10,6 +10,7 @@ mod harness;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Output, Stdio};
 
 use clap::CommandFactory;
@@ -93,6 +94,8 @@ impl Operator {
     fn file(&self, name: &str, text: &str) -> String {
         let path = self.home.path().join(name);
         fs::write(&path, text).expect("written");
+        // A key may be in it.
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("set");
         path.to_str().expect("a path").to_owned()
     }
 }

@@ -12,6 +12,7 @@ use super::checks::{Checks, Listed};
 use super::printer::count;
 use super::said;
 use crate::proto::{BatchCheckRequest, CheckRequest, CheckResponse, Decision};
+use crate::telemetry;
 
 /// How many checks are asked for at once.
 const AT_ONCE: usize = 100;
@@ -73,7 +74,7 @@ pub async fn batch(args: BatchArgs) -> anyhow::Result<bool> {
         }
     }
     if desk.printer.is_for_people() {
-        eprintln!("{}", tally.text());
+        telemetry::tell(&tally.text());
     }
     Ok(tally.unexpected == 0)
 }

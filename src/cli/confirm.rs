@@ -36,14 +36,14 @@ pub fn secret(prompt: &str) -> anyhow::Result<String> {
         input.lock().read_line(&mut line)?;
         return Ok(line);
     }
-    eprint!("{prompt} ");
+    write!(io::stderr(), "{prompt} ")?;
     let before = tcgetattr(&input)?;
     let mut silent = before.clone();
     silent.local_modes.remove(LocalModes::ECHO);
     tcsetattr(&input, OptionalActions::Now, &silent)?;
     let read = input.lock().read_line(&mut line);
     tcsetattr(&input, OptionalActions::Now, &before)?;
-    eprintln!();
+    writeln!(io::stderr()).ok();
     read?;
     Ok(line)
 }

@@ -14,7 +14,8 @@ use tonic::{Request, Status};
 
 use super::context::{self, Way};
 use super::timeout::Timeout;
-use crate::config::EndpointArgs;
+use crate::config::{EndpointArgs, key_file};
+use crate::telemetry;
 
 /// How much of a stream may be on its way. The usual window would be waited for all the time.
 const STREAM_WINDOW: u32 = 4 << 20;
@@ -121,7 +122,7 @@ fn endpoint(way: &Way) -> anyhow::Result<Endpoint> {
         None => config.with_native_roots(),
     };
     if let (Some(cert), Some(key)) = (&way.client_cert, &way.client_key) {
-        let (cert, key) = (read("--client-cert", cert)?, read("--client-key", key)?);
+        let (cert, key) = (read("--client-cert", cert)?, read_secret("--client-key", key)?);
         config = config.identity(Identity::from_pem(cert, key));
     }
     endpoint.tls_config(config).map_err(|error| anyhow!("cannot begin TLS: {}", cause(&error)))
@@ -134,7 +135,7 @@ fn key(way: &Way) -> anyhow::Result<Option<MetadataValue<Ascii>>> {
     let (from, key) = match (set, &way.key_file) {
         (Some(key), _) => ("SCOPEGATE_KEY", key),
         (None, Some(path)) => {
-            let bytes = read("--key-file", path)?;
+            let bytes = read_secret("--key-file", path)?;
             let text = String::from_utf8(bytes).map_err(|_| anyhow!("--key-file has no text"))?;
             ("--key-file", text)
         }
@@ -148,6 +149,15 @@ fn key(way: &Way) -> anyhow::Result<Option<MetadataValue<Ascii>>> {
 
 fn read(flag: &str, path: &Path) -> anyhow::Result<Vec<u8>> {
     fs::read(path).with_context(|| format!("{flag} {}", path.display()))
+}
+
+/// Reads a file that nobody else should be able to read, and tells if somebody is.
+fn read_secret(flag: &str, path: &Path) -> anyhow::Result<Vec<u8>> {
+    let bytes = read(flag, path)?;
+    if let Some(exposure) = key_file::exposure(flag, path) {
+        telemetry::tell(&format!("scopegate: warning: {exposure}"));
+    }
+    Ok(bytes)
 }
 
 /// The first cause of an error.

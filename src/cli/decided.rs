@@ -33,6 +33,9 @@ pub(super) struct Decided {
     credential_id: String,
     #[serde(default)]
     scopes: Vec<String>,
+    /// How many there are, if the line has not all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scopes_count: Option<u64>,
     #[serde(default, skip_serializing_if = "String::is_empty")]
     method: String,
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -87,7 +90,11 @@ impl Decided {
         let endpoint =
             called.then(|| Endpoint { method: self.method.clone(), path: self.path.clone() });
         CheckRequest {
-            scopes: self.scopes.clone(),
+            // Of a line that has not all, the ones that were asked for.
+            scopes: match self.scopes_count {
+                Some(_) => asked.scopes.clone(),
+                None => self.scopes.clone(),
+            },
             endpoint,
             audience: self.audience.clone(),
             user_id: self.user_id.clone(),
@@ -99,8 +106,12 @@ impl Decided {
     /// Whether it decided a check like this one. What that does not name may be anything.
     fn is_of(&self, asked: &CheckRequest) -> bool {
         let same = |asked: &str, own: &str| asked.is_empty() || asked == own;
-        let needed =
-            |scope: &String| self.scopes.contains(scope) || self.missing_scopes.contains(scope);
+        let needed = |scope: &String| {
+            // Of a line that has not all it cannot be told.
+            self.scopes_count.is_some()
+                || self.scopes.contains(scope)
+                || self.missing_scopes.contains(scope)
+        };
         let call = asked.endpoint.as_ref();
         self.company_id == asked.company_id
             && self.credential_id == asked.credential_id

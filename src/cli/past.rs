@@ -126,6 +126,14 @@ pub(super) async fn at(
         let (from, until) = (logged.time, logged.time);
         when = When { revision: Some(logged.revision), span: Some(Span { from, until }) };
     }
+    if check.scopes.is_empty()
+        && let Some(count) = logged.as_ref().and_then(|logged| logged.scopes_count)
+    {
+        bail!(
+            "the check named {count} scopes, and the decision log has not all of them: name those \
+             that you want explained"
+        );
+    }
     if check.scopes.is_empty() && check.endpoint.is_none() {
         let found = found.map(|found| report::missing(&found)).unwrap_or_default();
         bail!(

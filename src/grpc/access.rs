@@ -10,6 +10,7 @@
 
 use tonic::{Request, Status, Streaming};
 
+use super::refused::{Refused, Why};
 use super::{Doors, status};
 use crate::policy::caller::{Caller, Role, Roles};
 use crate::proto;
@@ -180,7 +181,7 @@ impl<R: Concerns> Asked<R> {
         if request.is_reached_by(&caller) {
             Ok(Self { caller, request })
         } else {
-            Err(status::not_permitted())
+            Err(Refused::caller(status::not_permitted(), Why::Company, &caller))
         }
     }
 }
@@ -192,7 +193,7 @@ impl Doors {
     /// It is not for the companies that the request names, or its key was revoked meanwhile.
     pub fn asked_by<R: Concerns>(&self, caller: Caller, request: R) -> Result<Asked<R>, Status> {
         if !self.ask()?.stands(&caller) {
-            return Err(status::no_longer_known());
+            return Err(Refused::caller(status::no_longer_known(), Why::RevokedKey, &caller));
         }
         Asked::by(caller, request)
     }

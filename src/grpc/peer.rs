@@ -3,6 +3,7 @@
 //! Made once per connection. Not here: what a peer may do, and how a certificate is verified and
 //! read; the server's `tls` does that.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 /// Who is at the other end of a connection.
@@ -13,4 +14,6 @@ pub struct Peer {
     /// has none; none if there was no certificate, as on any connection without TLS or without
     /// `--tls-client-ca`.
     pub certificate: Option<Arc<[String]>>,
+    /// Where it connects from, if that is known.
+    pub address: Option<SocketAddr>,
 }

@@ -41,17 +41,18 @@ impl Default for Calls {
 }
 
 impl Calls {
-    /// Counts a call that was answered so. A stream counts as it begins.
-    pub(super) fn answered<B>(&self, path: usize, response: &Response<B>) {
+    /// Counts a call that was answered so, and says with which code. A stream counts as it begins.
+    pub(super) fn answered<B>(&self, path: usize, response: &Response<B>) -> Code {
         if response.status() != StatusCode::OK {
             self.not_grpc.one();
-            return;
+            return Code::Ok;
         }
         let status = response.headers().get("grpc-status");
         let code = status.map_or(Code::Ok, |status| Code::from_bytes(status.as_bytes()));
         if let Some(count) = self.answered.get(path).and_then(|codes| codes.get(code as usize)) {
             count.one();
         }
+        code
     }
 
     /// One more call under way of this key, and how many there are with it.

@@ -25,6 +25,7 @@ use super::activity::{Activity, Cause, Limits};
 use super::pace::{Pace, Paced};
 use super::places::OwnPlaces;
 use super::service::{self, Service};
+use super::tls;
 use super::turn::{self, Turn};
 use crate::grpc::peer::Peer;
 
@@ -61,8 +62,10 @@ pub(super) async fn welcome(
     service: Arc<Service>,
     mut phase: watch::Receiver<Phase>,
 ) {
+    let address = connection.peer_addr().ok();
     let Some(tls) = &service.tls else {
-        return attend(connection, Arc::default(), service, phase).await;
+        let peer = Arc::new(Peer { address, ..Peer::default() });
+        return attend(connection, peer, service, phase).await;
     };
     let handshake = tokio::time::timeout(service.handshake, tls.accept(connection));
     let shaken = tokio::select! {
@@ -71,11 +74,14 @@ pub(super) async fn welcome(
     };
     match shaken {
         Ok(Ok((connection, peer))) => {
-            attend(connection, Arc::new(peer), service, phase).await;
+            attend(connection, Arc::new(Peer { address, ..peer }), service, phase).await;
         }
         // Anybody can cause these, so they are no warnings.
         Ok(Err(error)) => {
             service.incidents.handshakes.one();
+            if let Some(why) = tls::refusal(&error) {
+                service.refused.handshake(address, why);
+            }
             tracing::debug!(%error, "a TLS handshake failed");
         }
         Err(_) => {

@@ -18,6 +18,7 @@ use tokio::sync::{mpsc, watch};
 use super::calls::{Calls, Counted};
 use super::connection::{self, PARTING, Phase};
 use super::service::Service;
+use crate::measure::supervise::Vital;
 
 /// How many threads of a core may wait for the disk.
 const WAITING: usize = 64;
@@ -35,6 +36,7 @@ impl Core {
         number: usize,
         service: Service,
         phase: watch::Receiver<Phase>,
+        vital: Vital,
     ) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -45,6 +47,7 @@ impl Core {
         let calls = Arc::clone(&service.calls);
         let thread = std::thread::Builder::new().name(format!("core-{number}"));
         let thread = thread.spawn(move || {
+            let _vital = vital;
             runtime.block_on(serve(connections, service, phase));
             // A read that nobody waits for any more must not hold up the end.
             runtime.shutdown_background();

@@ -3,10 +3,8 @@
 //! One task accepts and hands each connection to the core that has the fewest: a few connections
 //! spread as well as many do.
 
-use std::fs::OpenOptions;
-use std::io::{self, Write};
+use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::OpenOptionsExt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -30,14 +28,16 @@ use super::follow::Follow;
 use super::health::Health;
 use super::incidents::Incidents;
 use super::metrics::{self, Metrics};
+use super::refused_callers::RefusedCallers;
 use super::service::Service;
 use super::tls::{Tls, Watch};
 use super::traces::Traces;
 use crate::config::memory::Share;
 use crate::config::{Retention, ServeArgs};
 use crate::grpc::Doors;
-use crate::grpc::decisions::Decisions;
+use crate::grpc::decisions::{Decisions, Output};
 use crate::measure::memory::MemoryBudget;
+use crate::measure::supervise::Supervisor;
 use crate::policy::catalog::file;
 use crate::proto;
 use crate::proto::authorization_service_server::AuthorizationServiceServer;
@@ -70,7 +70,11 @@ pub(super) struct Frame {
     calls: Vec<Arc<Calls>>,
     traces: Option<Arc<Traces>>,
     tls: Option<Tls>,
+    refused: Arc<RefusedCallers>,
+    /// Starts what runs for as long as the process.
+    pub(super) supervisor: Arc<Supervisor>,
     _watch: Option<Watch>,
+    _metrics: Option<AbortOnDropHandle<()>>,
     /// Of connections that were refused.
     _log: AbortOnDropHandle<()>,
 }
@@ -79,9 +83,12 @@ impl Frame {
     /// Takes the port and starts the cores. Until the doors are opened every call but those of
     /// health is UNAVAILABLE.
     pub(super) async fn listen(args: &ServeArgs) -> Result<Self, Failure> {
+        let supervisor: Arc<Supervisor> = Arc::default();
         let tls = Tls::load(args)?;
         let traces = match &args.traces_endpoint {
-            Some(endpoint) => Some(Arc::new(Traces::start(endpoint, args.traces_sample)?)),
+            Some(endpoint) => {
+                Some(Arc::new(Traces::start(endpoint, args.traces_sample, &supervisor)?))
+            }
             None => None,
         };
         let cannot = |error: io::Error| {
@@ -93,7 +100,7 @@ impl Frame {
         let memory = memory.unwrap_or_else(|| Share::fitting(args.cores).call_memory);
         let memory = MemoryBudget::new(memory);
         let heartbeat = Duration::from_secs(args.watch_heartbeat.into());
-        let doors = Doors::new(decision_log(args)?, memory, heartbeat);
+        let doors = Doors::new(decision_log(args, &supervisor)?, memory, heartbeat);
         let health = Health::of(services(), Arc::clone(&doors.memory));
         let limit = usize::try_from(args.max_message_bytes).unwrap_or(usize::MAX);
         let mut routes = Routes::new(
@@ -122,9 +129,10 @@ impl Frame {
         let limits = limits(args);
         let incidents = Arc::new(Incidents::default());
         let most = most_connections(args);
-        let watch = tls.as_ref().map(Tls::watch);
+        let watch = tls.as_ref().map(|tls| tls.watch(&supervisor));
         let rate = args.max_admin_calls_per_second;
         let caller_limits = Arc::new(CallerLimits::new(rate, Arc::clone(&doors.memory)));
+        let refused: Arc<RefusedCallers> = Arc::default();
         let service = Service {
             doors: doors.clone(),
             routes,
@@ -140,11 +148,13 @@ impl Frame {
             handshake: Duration::from_secs(args.handshake_timeout.into()),
             request: Duration::from_secs(args.request_timeout.into()),
             caller_limits,
+            refused: Arc::clone(&refused),
             calls: Arc::default(),
             follow: Follow::new(traces.clone(), doors.decisions.is_some()).map(Arc::new),
         };
         let phase = watch::Sender::new(Phase::Serving);
         let calls: Vec<Arc<Calls>> = (0..args.cores.get()).map(|_| Arc::default()).collect();
+        let (own, mut serving_metrics) = (Arc::clone(&supervisor), None);
         if let Some(address) = args.metrics {
             let listener = TcpListener::bind(address).await.map_err(|error| {
                 Failure::of_system(&format!("cannot serve metrics on {address}"), &error)
@@ -153,8 +163,23 @@ impl Frame {
             let tls = service.tls.clone();
             let (doors, cores, traces) = (doors.clone(), calls.clone(), traces.clone());
             let (incidents, places) = (Arc::clone(&incidents), Arc::clone(&service.places));
-            let metrics = Metrics { doors, cores, started, tls, traces, incidents, places };
-            tokio::spawn(metrics::serve(listener, metrics));
+            let (supervisor, refused) = (Arc::clone(&supervisor), Arc::clone(&refused));
+            let metrics = Metrics {
+                doors,
+                cores,
+                started,
+                tls,
+                traces,
+                incidents: Arc::clone(&incidents),
+                places,
+                refused,
+                supervisor,
+            };
+            let (listener, registry) = (Arc::new(listener), metrics::registry(metrics));
+            serving_metrics = Some(own.task("metrics", move || {
+                let (listener, registry) = (Arc::clone(&listener), Arc::clone(&registry));
+                metrics::serve(listener, registry, Arc::clone(&incidents))
+            }));
         }
         let all_calls = calls.clone();
         let cores = calls
@@ -163,26 +188,37 @@ impl Frame {
             .map(|(number, calls)| {
                 let calls = Arc::clone(calls);
                 let service = Service { doors: doors.elsewhere(), calls, ..service.clone() };
-                Core::start(number, service, phase.subscribe())
+                Core::start(number, service, phase.subscribe(), supervisor.vital("core"))
             })
             .collect::<io::Result<Vec<_>>>();
         let cores = cores.map_err(|error| {
             Failure::of_system(&format!("cannot start {} cores", args.cores), &error)
         })?;
         let logged = Arc::clone(&incidents);
-        let log = AbortOnDropHandle::new(tokio::spawn(async move { logged.log(most).await }));
-        let accepting = tokio::spawn(accept(listener, cores, most, incidents, phase.subscribe()));
-        let calls = all_calls;
+        let log = supervisor.task("connection_log", move || {
+            let logged = Arc::clone(&logged);
+            async move { logged.log(most).await }
+        });
+        let vital = supervisor.vital("accept");
+        let accepting = accept(listener, cores, most, incidents, phase.subscribe());
+        let accepting = tokio::spawn(async move {
+            let _vital = vital;
+            accepting.await
+        });
+        let refused = service.refused;
         Ok(Self {
             address,
             doors,
             health,
             phase,
             accepting,
-            calls,
+            calls: all_calls,
             traces,
             tls,
+            refused,
+            supervisor,
             _watch: watch,
+            _metrics: serving_metrics,
             _log: log,
         })
     }
@@ -198,8 +234,9 @@ impl Frame {
         if let Some(tls) = &self.tls {
             tls.look_now();
         }
-        // MERGE: here the decision log opens its file again:
-        // if let Some(log) = &self.doors.decisions { log.reopen() }
+        if let Some(log) = &self.doors.decisions {
+            log.reopen();
+        }
     }
 
     /// Turns new calls away, lets open ones end, and closes the store. Returns how many calls were
@@ -215,6 +252,7 @@ impl Frame {
             self.phase.send_replace(Phase::Over);
             ended.await.ok();
         }
+        self.refused.summarize();
         if let Some(log) = &self.doors.decisions {
             tokio::task::block_in_place(|| log.settle());
         }
@@ -230,19 +268,17 @@ impl Frame {
 }
 
 /// Where decisions are logged, if they are to be.
-fn decision_log(args: &ServeArgs) -> Result<Option<Arc<Decisions>>, Failure> {
+fn decision_log(
+    args: &ServeArgs,
+    supervisor: &Arc<Supervisor>,
+) -> Result<Option<Arc<Decisions>>, Failure> {
     let Some(path) = &args.decision_log else { return Ok(None) };
     let cannot = |error: io::Error| {
         Failure::of_system(&format!("--decision-log {}", path.display()), &error)
     };
-    let output: Box<dyn Write + Send> = if path.as_os_str() == "-" {
-        Box::new(io::stdout())
-    } else {
-        // Appended to, so that it can be moved away or emptied while it is written.
-        let file = OpenOptions::new().create(true).append(true).mode(0o600).open(path);
-        Box::new(file.map_err(cannot)?)
-    };
-    let log = Decisions::start(output, args.decision_log_sample).map_err(cannot)?;
+    let (output, sample) = (Output::open(path).map_err(cannot)?, args.decision_log_sample);
+    let rate = args.decision_log_bytes_per_second;
+    let log = Decisions::start(output, sample, rate, supervisor).map_err(cannot)?;
     Ok(Some(Arc::new(log)))
 }
 

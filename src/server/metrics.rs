@@ -30,11 +30,14 @@ use tokio_util::task::AbortOnDropHandle;
 use super::calls::Calls;
 use super::incidents::Incidents;
 use super::places::Places;
+use super::refused_callers::RefusedCallers;
 use super::tls::Tls;
 use super::traces::Traces;
 use crate::authority::Authority;
 use crate::grpc::{self, Doors};
+use crate::measure::supervise::Supervisor;
 use crate::measure::{Times, TimesRead};
+use crate::telemetry;
 
 /// The most connections at once. Beyond it the oldest is closed: a scrape is answered in less time
 /// than it takes to fill the others.
@@ -57,6 +60,8 @@ pub(super) struct Metrics {
     pub(super) traces: Option<Arc<Traces>>,
     pub(super) incidents: Arc<Incidents>,
     pub(super) places: Arc<Places>,
+    pub(super) refused: Arc<RefusedCallers>,
+    pub(super) supervisor: Arc<Supervisor>,
 }
 
 impl fmt::Debug for Metrics {
@@ -65,12 +70,19 @@ impl fmt::Debug for Metrics {
     }
 }
 
-/// Answers whoever looks, for as long as the process runs.
-pub(super) async fn serve(listener: TcpListener, metrics: Metrics) {
-    let incidents = Arc::clone(&metrics.incidents);
+/// What is answered.
+pub(super) fn registry(metrics: Metrics) -> Arc<Registry> {
     let mut registry = Registry::with_prefix("scopegate");
     registry.register_collector(Box::new(metrics));
-    let registry = Arc::new(registry);
+    Arc::new(registry)
+}
+
+/// Answers scrapes, for as long as the process runs.
+pub(super) async fn serve(
+    listener: Arc<TcpListener>,
+    registry: Arc<Registry>,
+    incidents: Arc<Incidents>,
+) {
     // In the order in which they came.
     let mut open: VecDeque<AbortOnDropHandle<()>> = VecDeque::with_capacity(MOST);
     loop {
@@ -253,6 +265,15 @@ impl Collector for Metrics {
             page.count("spans_dropped", what, counts.dropped.read())?;
         }
         let serving = self.doors.authority();
+        let what = "Callers that were refused, by why";
+        let refused = self.refused.counts().map(|(why, count)| ([("reason", why.name())], count));
+        page.counts("refused_callers", what, refused)?;
+        let what = "Lines of the log that are lost: standard error could not be written";
+        page.count("log_lines_dropped", what, telemetry::dropped_lines())?;
+        let what = "Threads and tasks of the server that panicked and were started again";
+        let restarts = self.supervisor.restarts();
+        let restarts = restarts.iter().map(|(name, count)| ([("task", *name)], *count));
+        page.counts("task_restarts", what, restarts)?;
         let what = "Whether the store is open: 1 if so";
         page.level("store_open", what, None, serving.is_some().into())?;
         let Some(authority) = serving else { return Ok(()) };

@@ -23,6 +23,7 @@ use super::health::Health;
 use super::incidents::Incidents;
 use super::interruption::Interruptible;
 use super::places::{Kind, OwnPlaces, Place, Places};
+use super::refused_callers::RefusedCallers;
 use super::tls::Tls;
 use super::traces::{Asked, Trace};
 use crate::grpc::access;
@@ -31,6 +32,7 @@ use crate::grpc::head::Unfit;
 use crate::grpc::memory::{self, CountedBody, RequestMemory};
 use crate::grpc::origin::Origin;
 use crate::grpc::peer::Peer;
+use crate::grpc::refused::{Refused, Why};
 use crate::grpc::timely::Timely;
 use crate::grpc::{Doors, status};
 use crate::measure::steps;
@@ -83,6 +85,8 @@ pub(super) struct Service {
     pub(super) request: Duration,
     /// How much of the server one key may take.
     pub(super) caller_limits: Arc<CallerLimits>,
+    /// Logs the callers that are refused.
+    pub(super) refused: Arc<RefusedCallers>,
     /// What is counted on this core.
     pub(super) calls: Arc<Calls>,
     /// Who wants to know of single calls, if anybody does.
@@ -116,7 +120,7 @@ impl Service {
         }
         let roles = access::roles(path).ok_or_else(status::no_such_call)?;
         if !caller.roles().meets(roles) {
-            return Err(status::not_permitted());
+            return Err(Refused::caller(status::not_permitted(), Why::Role, &caller));
         }
         let Caller::Key(key) = &caller else { return Ok(Admitted { caller, _place: None }) };
         let (place, in_flight) = self.calls.one_more_of(key.created_at);
@@ -218,6 +222,7 @@ pub(super) fn answer(
             }
         }
     };
+    let address = peer.address;
     async move {
         let _counted = counted;
         let response = match call {
@@ -238,7 +243,8 @@ pub(super) fn answer(
             Call::Unfit(unfit) => unfit.into_response(service.max_header_bytes),
             Call::Refused(status) => status.into_http(),
         };
-        service.calls.answered(place, &response);
+        let code = service.calls.answered(place, &response);
+        service.refused.call(address, place, Refused::of(code, &response));
         Ok(match open {
             // A stream is open until its last word. The others are whole messages.
             Some(open) if response.body().is_stream() => response

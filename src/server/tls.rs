@@ -25,7 +25,9 @@ use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use tokio_rustls::rustls::sign::{CertifiedKey, SingleCertAndKey};
-use tokio_rustls::rustls::{Error, InconsistentKeys, RootCertStore, ServerConfig};
+use tokio_rustls::rustls::{
+    CertificateError, Error, InconsistentKeys, RootCertStore, ServerConfig,
+};
 use tokio_rustls::server::TlsStream;
 use tokio_util::task::AbortOnDropHandle;
 use x509_cert::Certificate;
@@ -34,11 +36,15 @@ use x509_cert::ext::pkix::SubjectAltName;
 use x509_cert::ext::pkix::name::GeneralName;
 
 use super::Failure;
-use crate::config::ServeArgs;
+use crate::config::{ServeArgs, key_file};
 use crate::grpc::peer::Peer;
+use crate::grpc::refused::Why;
+use crate::measure::supervise::Supervisor;
 
 /// How often the files are looked at.
 const LOOK: Duration = Duration::from_millis(500);
+/// The name of the task that looks at them.
+const WATCH: &str = "tls_watch";
 /// The most bytes of a file.
 const MOST: u64 = 1 << 20;
 /// The only protocol that is spoken.
@@ -87,6 +93,7 @@ impl Tls {
         let client_certificates = if files.client_ca.is_some() { "required" } else { "not asked" };
         tracing::info!(not_after = until(&identity), client_certificates, "TLS is on");
         warn_if_over(&identity);
+        files.warn_if_exposed();
         let in_force = Arc::new(ArcSwap::from_pointee(identity));
         Ok(Some(Self { files: Arc::new(files), in_force, look_now: Arc::default() }))
     }
@@ -105,7 +112,7 @@ impl Tls {
         }
         let certificate = session.peer_certificates().and_then(<[_]>::first);
         let certificate = certificate.map(names).transpose()?;
-        Ok((stream, Peer { certificate }))
+        Ok((stream, Peer { certificate, ..Peer::default() }))
     }
 
     /// Until when the certificate that is in force is valid, if that is known.
@@ -119,11 +126,12 @@ impl Tls {
     }
 
     /// Looks at the files for as long as what is returned is kept.
-    pub(super) fn watch(&self) -> Watch {
-        Watch::new(tokio::spawn(self.clone().keep_looking()))
+    pub(super) fn watch(&self, supervisor: &Arc<Supervisor>) -> Watch {
+        let (tls, own) = (self.clone(), Arc::clone(supervisor));
+        supervisor.task(WATCH, move || tls.clone().keep_looking(Arc::clone(&own)))
     }
 
-    async fn keep_looking(self) {
+    async fn keep_looking(self, supervisor: Arc<Supervisor>) {
         let mut tick = tokio::time::interval(LOOK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         // What was wrong when the files were last looked at, and what of it was said.
@@ -138,6 +146,7 @@ impl Tls {
             }
             let tls = self.clone();
             let Ok(looked) = tokio::task::spawn_blocking(move || tls.look()).await else {
+                supervisor.restarted(WATCH);
                 continue;
             };
             match looked {
@@ -145,6 +154,7 @@ impl Tls {
                     if let Some(identity) = new {
                         tracing::info!(not_after = until(&identity), "the TLS files were reloaded");
                         warn_if_over(&identity);
+                        self.files.warn_if_exposed();
                         self.in_force.store(Arc::new(identity));
                     }
                     (wrong, said) = (None, None);
@@ -196,6 +206,12 @@ impl Files {
             key: read("--tls-key", &self.key)?,
             client_ca: client_ca.map(|path| read("--tls-client-ca", path)).transpose()?,
         })
+    }
+
+    fn warn_if_exposed(&self) {
+        if let Some(exposure) = key_file::exposure("--tls-key", &self.key) {
+            tracing::warn!("{exposure}");
+        }
     }
 
     /// Makes of the contents what connections begin with, or says in a sentence what is wrong.
@@ -283,10 +299,19 @@ fn verifier(
     built.map_err(|error| error.to_string())
 }
 
+/// Why a handshake failed, if it did for the certificate that a client shows or does not show.
+pub(super) fn refusal(error: &io::Error) -> Option<Why> {
+    match error.get_ref()?.downcast_ref::<Error>()? {
+        Error::NoCertificatesPresented => Some(Why::NoClientCertificate),
+        Error::InvalidCertificate(_) => Some(Why::ClientCertificate),
+        _ => None,
+    }
+}
+
 /// The names of a certificate that was verified.
 fn names(certificate: &CertificateDer<'_>) -> io::Result<Arc<[String]>> {
     // What cannot be read could name anybody: it is refused, and not taken for nobody.
-    let unread = |_| io::Error::other("the names of the client's certificate cannot be read");
+    let unread = |_| io::Error::other(Error::InvalidCertificate(CertificateError::BadEncoding));
     let certificate = Certificate::from_der(certificate).map_err(unread)?;
     let names = certificate.tbs_certificate.get::<SubjectAltName>().map_err(unread)?;
     let names = names.map(|(_, names)| names.0).unwrap_or_default();
@@ -349,6 +374,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_read_names_nobody_and_is_refused() {
-        assert!(names(&CertificateDer::from_slice(b"no certificate")).is_err());
+        let error = names(&CertificateDer::from_slice(b"no certificate")).expect_err("unread");
+        assert_eq!(refusal(&error), Some(Why::ClientCertificate), "and it is told of");
     }
 }

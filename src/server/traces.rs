@@ -33,6 +33,7 @@ use tokio::sync::{Notify, mpsc};
 use super::Failure;
 use crate::grpc::origin::Origin;
 use crate::measure::steps::{Step, Steps};
+use crate::measure::supervise::Supervisor;
 use crate::measure::{Count, Level};
 use crate::policy::caller::Caller;
 use crate::proto::{BatchCheckResponse, CheckRequest, CheckResponse, Decision};
@@ -85,7 +86,11 @@ pub(super) struct Counts {
 
 impl Traces {
     /// Begins to send to this collector, which need not be there.
-    pub(super) fn start(endpoint: &str, one_of: u64) -> Result<Self, Failure> {
+    pub(super) fn start(
+        endpoint: &str,
+        one_of: u64,
+        supervisor: &Arc<Supervisor>,
+    ) -> Result<Self, Failure> {
         let wrong = |what: String| Failure::Config(format!("--traces-endpoint: {what}"));
         check(endpoint).map_err(|what| wrong(what.to_owned()))?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -102,12 +107,11 @@ impl Traces {
             exporter.set_resource(&resource());
             exporter
         };
-        let (queue, calls) = mpsc::channel(QUEUE);
+        let (queue, mut calls) = mpsc::channel(QUEUE);
         let shared: Arc<Shared> = Arc::default();
         let own = Arc::clone(&shared);
-        std::thread::Builder::new()
-            .name("traces".to_owned())
-            .spawn(move || runtime.block_on(send_all(calls, &exporter, &own)))
+        supervisor
+            .thread("traces", move || runtime.block_on(send_all(&mut calls, &exporter, &own)))
             .map_err(|error| wrong(error.kind().to_string()))?;
         Ok(Self { queue, one_of, shared })
     }
@@ -387,7 +391,7 @@ fn revision(revision: u64) -> KeyValue {
 }
 
 /// Sends until nobody traces any more.
-async fn send_all(mut queue: mpsc::Receiver<Box<Call>>, exporter: &SpanExporter, shared: &Shared) {
+async fn send_all(queue: &mut mpsc::Receiver<Box<Call>>, exporter: &SpanExporter, shared: &Shared) {
     let Shared { counts, failing, hurry } = shared;
     let mut calls = Vec::with_capacity(CALLS);
     while queue.recv_many(&mut calls, CALLS).await > 0 {
@@ -403,7 +407,7 @@ async fn send_all(mut queue: mpsc::Receiver<Box<Call>>, exporter: &SpanExporter,
             _ = tokio::time::timeout(LINGER, more) => {}
             () = hurry.notified() => {}
         }
-        let taken = calls.len();
+        let _taken: Vec<_> = calls.iter().map(|_| Taken(&counts.waiting)).collect();
         let mut spans = calls.drain(..).flat_map(|call| call.spans()).peekable();
         while spans.peek().is_some() {
             let some: Vec<_> = spans.by_ref().take(SPANS).collect();
@@ -425,9 +429,15 @@ async fn send_all(mut queue: mpsc::Receiver<Box<Call>>, exporter: &SpanExporter,
                 }
             }
         }
-        for _ in 0..taken {
-            counts.waiting.down();
-        }
+    }
+}
+
+/// A call that waits no more once this is dropped, whatever became of its spans.
+struct Taken<'a>(&'a Level);
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        self.0.down();
     }
 }
 

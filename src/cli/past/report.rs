@@ -126,7 +126,14 @@ impl Report<'_> {
                 ));
             }
         }
+        if let Some(count) = self.logged.as_ref().and_then(|logged| logged.scopes_count) {
+            notes.push(format!(
+                "the server decided of {count} scopes: this is of the ones that you name, for the \
+                 decision log has not all of them"
+            ));
+        }
         if let (Some(logged), Some(Ok(verdict))) = (&self.logged, &self.then.answer)
+            && logged.scopes_count.is_none()
             && logged_answer(logged) != verdict_text(verdict)
         {
             notes.push(

@@ -1,0 +1,178 @@
+//! Output: where the lines of the decision log go: a file that can be moved away, a named pipe,
+//! standard output.
+//!
+//! A line begins on a line of its own, whatever a crash or a full disk made of the one before.
+//! Nothing waits for the reader of a named pipe, neither when it is opened nor when it is full.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
+
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+
+/// How long to wait for a pipe that is full.
+const RETRY: Duration = Duration::from_millis(10);
+
+/// Where lines go.
+pub struct Output {
+    /// None for standard output.
+    path: Option<PathBuf>,
+    /// None for a named pipe that had no reader yet.
+    file: Option<File>,
+    /// Whether it ends within a line.
+    is_torn: bool,
+}
+
+impl Output {
+    /// Opens a file to append to it, or standard output for `-`.
+    ///
+    /// # Errors
+    /// It cannot be opened.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        if path.as_os_str() == "-" {
+            // Without the buffer of the standard library: what was written is known.
+            let file = io::stdout().as_fd().try_clone_to_owned()?.into();
+            return Ok(Self { path: None, file: Some(file), is_torn: false });
+        }
+        let file = open(path)?;
+        let is_torn = file.is_some() && ends_torn(path);
+        Ok(Self { path: Some(path.to_owned()), file, is_torn })
+    }
+
+    /// Opens the file of that name again, as after a rotation; keeps the old one if that fails.
+    pub(super) fn reopen(&mut self) -> io::Result<()> {
+        if let Some(path) = &self.path {
+            *self = Self::open(path)?;
+        }
+        Ok(())
+    }
+
+    /// Writes lines, and says how many bytes of them were written. A full pipe is waited for until
+    /// it is given up.
+    pub(super) fn write(
+        &mut self,
+        lines: &[u8],
+        give_up: impl Fn() -> bool,
+    ) -> (usize, io::Result<()>) {
+        if let (None, Some(path)) = (&self.file, &self.path) {
+            match open(path) {
+                Ok(file) => self.file = file,
+                Err(error) => return (0, Err(error)),
+            }
+        }
+        let Some(file) = &mut self.file else {
+            return (0, Err(io::Error::new(ErrorKind::BrokenPipe, "the pipe has no reader")));
+        };
+        if self.is_torn {
+            let (written, result) = write_all(file, b"\n", &give_up);
+            if written == 0 {
+                return (0, result);
+            }
+            self.is_torn = false;
+        }
+        let (written, result) = write_all(file, lines, give_up);
+        if let Some(last) = written.checked_sub(1) {
+            self.is_torn = lines.get(last) != Some(&b'\n');
+        }
+        (written, result)
+    }
+}
+
+/// Opens a file to append to it, so that it can be moved away or emptied while it is written; none
+/// if it is a named pipe without a reader.
+fn open(path: &Path) -> io::Result<Option<File>> {
+    let flags = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or_default();
+    let mut options = OpenOptions::new();
+    let options = options.create(true).append(true).mode(0o600).custom_flags(flags);
+    match options.open(path) {
+        Ok(file) => Ok(Some(file)),
+        Err(error) if error.raw_os_error() == Some(Errno::NXIO.raw_os_error()) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether a file ends within a line. One that cannot be read is not known to.
+fn ends_torn(path: &Path) -> bool {
+    let last = || {
+        let is_file = path.metadata()?.is_file();
+        let mut last = *b"\n";
+        if is_file {
+            let mut file = File::open(path)?;
+            if file.seek(SeekFrom::End(0))? > 0 {
+                file.seek(SeekFrom::End(-1))?;
+                file.read_exact(&mut last)?;
+            }
+        }
+        io::Result::Ok(last)
+    };
+    last().is_ok_and(|last| last != *b"\n")
+}
+
+fn write_all(
+    output: &mut impl Write,
+    bytes: &[u8],
+    give_up: impl Fn() -> bool,
+) -> (usize, io::Result<()>) {
+    let mut written = 0;
+    while let Some(rest) = bytes.get(written..).filter(|rest| !rest.is_empty()) {
+        match output.write(rest) {
+            Ok(0) => return (written, Err(ErrorKind::WriteZero.into())),
+            Ok(count) => written += count,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock && !give_up() => {
+                thread::sleep(RETRY);
+            }
+            Err(error) => return (written, Err(error)),
+        }
+    }
+    (written, Ok(()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_begins_on_a_line_of_its_own() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("decisions.jsonl");
+        let text = || std::fs::read_to_string(&path).expect("text");
+        std::fs::write(&path, "{\"whole\":1}\n{\"torn\":").expect("written");
+        let mut output = Output::open(&path).expect("opened");
+        let (written, result) = output.write(b"{}\n", || true);
+        assert!(result.is_ok() && written == 3);
+        assert_eq!(text(), "{\"whole\":1}\n{\"torn\":\n{}\n");
+        // Nothing is added to a file that ends as it should, or is empty.
+        output.reopen().expect("opened");
+        output.write(b"{}\n", || true).1.expect("written");
+        assert_eq!(text(), "{\"whole\":1}\n{\"torn\":\n{}\n{}\n");
+        std::fs::remove_file(&path).expect("gone");
+        output.reopen().expect("opened");
+        output.write(b"{}\n", || true).1.expect("written");
+        assert_eq!(text(), "{}\n");
+    }
+
+    #[test]
+    fn a_write_that_was_cut_short_is_ended_by_the_next() {
+        let (mut reader, writer) = io::pipe().expect("a pipe");
+        let flags = rustix::fs::fcntl_getfl(&writer).expect("flags");
+        rustix::fs::fcntl_setfl(&writer, flags | OFlags::NONBLOCK).expect("set");
+        let file = std::os::fd::OwnedFd::from(writer).into();
+        let mut output = Output { path: None, file: Some(file), is_torn: false };
+        let line = [&[b'x'; 99_999][..], b"\n"].concat();
+        let (written, result) = output.write(&line, || true);
+        assert!(result.is_err() && written > 0 && written < line.len(), "{written}");
+        let mut read = vec![0; written];
+        reader.read_exact(&mut read).expect("read");
+        output.write(b"{}\n", || true).1.expect("written");
+        drop(output);
+        let mut rest = String::new();
+        reader.read_to_string(&mut rest).expect("read");
+        assert_eq!(rest, "\n{}\n");
+    }
+}
