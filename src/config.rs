@@ -17,6 +17,7 @@ use crate::cli::{
     UserCommand,
 };
 use crate::policy::catalog::file::duration;
+use crate::store::bounds::Bounds;
 
 /// May this API credential of this company use these scopes now?
 #[derive(Debug, Parser)]
@@ -386,6 +387,37 @@ pub struct ServeArgs {
     )]
     pub max_header_bytes: u32,
 
+    /// How many credentials one company may have. With as many, no more can be created in it.
+    #[arg(
+        long, env = "SCOPEGATE_MAX_CREDENTIALS_PER_COMPANY", default_value_t = 1_000_000,
+        value_name = "N", value_parser = clap::value_parser!(u32).range(1..)
+    )]
+    pub max_credentials_per_company: u32,
+
+    /// How many users one company may have. With as many, no more can be created in it.
+    #[arg(
+        long, env = "SCOPEGATE_MAX_USERS_PER_COMPANY", default_value_t = 1_000_000,
+        value_name = "N", value_parser = clap::value_parser!(u32).range(1..)
+    )]
+    pub max_users_per_company: u32,
+
+    /// How many consents the users of one company may have given. With as many, no more can be
+    /// given.
+    #[arg(
+        long, env = "SCOPEGATE_MAX_CONSENTS_PER_COMPANY", default_value_t = 2_000_000,
+        value_name = "N", value_parser = clap::value_parser!(u32).range(1..)
+    )]
+    pub max_consents_per_company: u32,
+
+    /// How much the changes of one company may write to the store in a day (UTC), in MiB. After
+    /// that, only changes that take away are accepted in it until the next day. Counted from the
+    /// start of the server.
+    #[arg(
+        long, env = "SCOPEGATE_MAX_COMPANY_MIB_PER_DAY", default_value_t = 4096,
+        value_name = "N", value_parser = clap::value_parser!(u32).range(1..)
+    )]
+    pub max_company_mib_per_day: u32,
+
     /// How long to keep changes in the audit log: a number with `s`, `m`, `h` or `d`, such as
     /// `400d`, or `forever`. A restriction can be undone by RestoreGrants only while its change is
     /// kept.
@@ -410,6 +442,19 @@ pub struct ServeArgs {
     /// What to log: a level, or directives such as `warn,scopegate=debug`.
     #[arg(long, env = "SCOPEGATE_LOG", default_value = "info", value_name = "FILTER")]
     pub log: String,
+}
+
+impl ServeArgs {
+    /// How much one company may have in the store.
+    #[must_use]
+    pub fn company_bounds(&self) -> Bounds {
+        Bounds {
+            credentials: self.max_credentials_per_company,
+            users: self.max_users_per_company,
+            consents: self.max_consents_per_company,
+            bytes_per_day: u64::from(self.max_company_mib_per_day) << 20,
+        }
+    }
 }
 
 /// How to write the log.

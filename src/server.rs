@@ -185,9 +185,10 @@ async fn open<'a>(
     let page_cache = args.page_cache_mib.unwrap_or(share.page_cache_mib);
     tracing::info!(cache_entries = entries, page_cache_mib = page_cache, "opening the store");
     let (page_cache, keep_changes) = (u64::from(page_cache) << 20, args.keep_changes);
-    let accepts_clock = args.accept_clock;
+    let (accepts_clock, bounds) = (args.accept_clock, args.company_bounds());
     let opened = tokio::task::spawn_blocking(move || {
-        let mut store = SledStore::open_with_page_cache(&data_dir, page_cache)?;
+        let store = SledStore::open_with_page_cache(&data_dir, page_cache)?;
+        let mut store = store.bounding_companies(bounds);
         if let Retention::Seconds(kept) = keep_changes {
             store = store.keeping_changes_for(SignedDuration::from_secs(kept.into()));
         }

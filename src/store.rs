@@ -10,6 +10,7 @@
 //! Not here: caches and decisions (floor 2), and any knowledge of what a change means.
 
 pub mod backup;
+pub mod bounds;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzz;
@@ -36,6 +37,7 @@ use crate::policy::revision::Revision;
 use crate::policy::scope::ScopeId;
 use crate::policy::secret::Secret;
 use crate::policy::user::User;
+use bounds::{Bound, Reached};
 
 /// Which life of the store this is: a restored backup is another one. Etags and page tokens
 /// carry it, so that those of another life are refused.
@@ -234,6 +236,9 @@ pub enum StoreError {
     /// There is too little space left to change anything. What is kept can be read.
     #[error("the disk is full: nothing is changed until space is freed")]
     Full,
+    /// The company has as much as it may have.
+    #[error("`{name}` {0}", name = .0.bound.name())]
+    AtBound(Reached),
     /// The disk failed, or the engine is closed. Nothing more will be acknowledged.
     #[error("the store cannot answer")]
     Unavailable,
@@ -392,6 +397,20 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// The queue is full, or the engine stopped.
     fn commit(&self, proposal: Proposal) -> Result<Ticket, StoreError>;
+
+    /// Refuses a change that [`Self::commit`] would refuse by a bound of its company
+    /// ([`bounds`]), if nothing else was committed before it.
+    ///
+    /// # Errors
+    /// The company is at a bound.
+    fn admits(&self, proposal: &Proposal) -> Result<(), StoreError>;
+
+    /// Refuses so many more of a kind for the company of this creation; of a company that does
+    /// not exist yet, [`Revision::NEXT`].
+    ///
+    /// # Errors
+    /// The company would be above the bound.
+    fn has_room(&self, company: Revision, bound: Bound, more: u64) -> Result<(), StoreError>;
 
     /// The minute in which the credential of this birth was last asked for, as far as it was noted.
     ///

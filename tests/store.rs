@@ -751,3 +751,201 @@ mod retention {
         assert!(reader.join().expect("no gap") > 0, "it was overtaken");
     }
 }
+
+/// The bounds of companies are knobs of the embedded engine.
+mod bounds {
+    use super::*;
+    use scopegate::store::bounds::{Bound, Bounds, Reached};
+
+    fn open(dir: &Path, bounds: Bounds) -> Arc<dyn Store> {
+        let store = SledStore::open(dir).expect("opened");
+        started(Arc::new(store.bounding_companies(bounds)))
+    }
+
+    fn reached<T>(bound: Bound, limit: u64) -> Result<T, CommitError> {
+        Err(CommitError::Store(StoreError::AtBound(Reached { bound, limit })))
+    }
+
+    fn proposal(step: Step, time: Timestamp) -> Proposal {
+        let change = Change { time, ..change(ChangeKind::UpdateCompany, "acme") };
+        Proposal { rests_on: vec![], steps: vec![step], change, remember: None }
+    }
+
+    /// Commits these as fast as the queue takes them, so that many are in one batch.
+    fn pipelined(store: &dyn Store, steps: Vec<Step>) -> Vec<Result<Receipt, CommitError>> {
+        let queue = |step| store.commit(proposal(step, later(0))).expect("queued");
+        let tickets: Vec<_> = steps.into_iter().map(queue).collect();
+        tickets.into_iter().map(|ticket| ticket.blocking_recv().expect("answered")).collect()
+    }
+
+    fn create_company(store: &dyn Store, catalog: &Catalog) -> Arc<Company> {
+        commit(store, put(None, Fact::Company(Arc::new(company("acme", catalog))))).expect("done");
+        read_company(store, "acme").expect("there")
+    }
+
+    fn new_credential(acme: &Company, n: usize, catalog: &Catalog) -> Step {
+        put(None, Fact::Credential(Arc::new(credential(acme, &format!("k{n}"), catalog, &[]))))
+    }
+
+    fn new_user(acme: &Company, n: usize) -> Step {
+        let id = UserId::parse(format!("u{n}")).expect("an id");
+        put(None, Fact::User(Arc::new(User::put(None, &id, acme.created_at, &[]).after)))
+    }
+
+    fn new_consent(acme: &Company, user: &User, credential: u64, catalog: &Catalog) -> Step {
+        let credential = Revision(credential);
+        let of = Parties { company: acme.created_at, user: user.created_at, credential };
+        put(None, Fact::Consent(Arc::new(Consent::put(None, of, catalog, user, &[]).after)))
+    }
+
+    /// Removes what there is under a key, or puts it again as it is.
+    fn again(store: &dyn Store, key: FactKey, remove: bool) -> Step {
+        let before = store.get(&key).expect("readable");
+        let after = before.clone().filter(|_| !remove);
+        Step { key, before, after }
+    }
+
+    fn of_credential(acme: &Company, n: usize) -> FactKey {
+        let id = CredentialId::parse(format!("k{n}")).expect("an id");
+        FactKey::Credential(acme.created_at, id)
+    }
+
+    const FEW: Bounds = Bounds { credentials: 10, users: 5, consents: 7, bytes_per_day: u64::MAX };
+
+    #[test]
+    fn no_company_has_more_than_its_bounds_whatever_is_pipelined() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let catalog = catalog(1);
+        let mut store = open(dir.path(), FEW);
+        for life in 0..2 {
+            let acme = create_company(&*store, &catalog);
+            // What a deleted company of the id had does not count.
+            let made =
+                pipelined(&*store, (0..50).map(|n| new_credential(&acme, n, &catalog)).collect());
+            assert!(made[..10].iter().all(Result::is_ok), "life {life}: {made:?}");
+            assert!(made[10..].iter().all(|made| *made == reached(Bound::Credentials, 10)));
+            let made = pipelined(&*store, (0..9).map(|n| new_user(&acme, n)).collect());
+            assert_eq!(made.iter().filter(|made| made.is_ok()).count(), 5);
+            assert_eq!(made[5], reached(Bound::Users, 5));
+            let key = FactKey::User(acme.created_at, UserId::parse("u0").expect("an id"));
+            let Some(Fact::User(u0)) = store.get(&key).expect("readable") else { panic!("there") };
+            let consents = (1..10).map(|n| new_consent(&acme, &u0, n, &catalog)).collect();
+            let made = pipelined(&*store, consents);
+            assert_eq!(made.iter().filter(|made| made.is_ok()).count(), 7);
+            assert_eq!(made[7], reached(Bound::Consents, 7));
+            // What exists is changed, and is said to exist.
+            commit(&*store, again(&*store, of_credential(&acme, 3), false)).expect("changed");
+            commit(&*store, again(&*store, key, false)).expect("changed");
+            let exists = commit(&*store, new_credential(&acme, 3, &catalog));
+            assert_eq!(exists, Err(CommitError::Conflict));
+            // One goes, one comes, in one batch.
+            let made = pipelined(
+                &*store,
+                vec![
+                    new_credential(&acme, 20, &catalog),
+                    again(&*store, of_credential(&acme, 3), true),
+                    new_credential(&acme, 21, &catalog),
+                    new_credential(&acme, 22, &catalog),
+                ],
+            );
+            let done: Vec<_> = made.iter().map(Result::is_ok).collect();
+            assert_eq!(done, [false, true, true, false], "{made:?}");
+            // Another process counts the same.
+            store.close();
+            drop(store);
+            store = open(dir.path(), FEW);
+            let full = reached(Bound::Credentials, 10);
+            assert_eq!(commit(&*store, new_credential(&acme, 30, &catalog)), full);
+            let told = store.admits(&proposal(new_credential(&acme, 30, &catalog), later(0)));
+            assert_eq!(told.map_err(CommitError::Store), full.map(drop));
+            let more = |n| store.has_room(acme.created_at, Bound::Credentials, n).is_ok();
+            assert!(more(0) && !more(1));
+            let of_a_new_one = |n| store.has_room(Revision::NEXT, Bound::Users, n).is_ok();
+            assert!(of_a_new_one(5) && !of_a_new_one(6));
+            commit(&*store, again(&*store, of_credential(&acme, 21), true)).expect("removed");
+            assert!(more(1) && !more(2));
+            commit(&*store, again(&*store, FactKey::Company(acme.id.clone()), true)).expect("gone");
+        }
+        // Those who would be found are swept, and counted down to nothing.
+        let counted = |store: &dyn Store| {
+            let first = Revision(1);
+            Bound::ALL.map(|bound| store.has_room(first, bound, FEW.of(bound)).is_ok())
+        };
+        assert!(in_time(|| counted(&*store) == [true; 4]));
+        assert_eq!(store.measures().at_bounds().map(|(_, n)| n).collect::<Vec<_>>(), [1, 0, 0, 0]);
+    }
+
+    #[test]
+    fn consents_of_the_deleted_count_until_they_are_swept() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let catalog = catalog(1);
+        let store = open(dir.path(), FEW);
+        let acme = create_company(&*store, &catalog);
+        commit(&*store, new_user(&acme, 0)).expect("put");
+        let key = FactKey::User(acme.created_at, UserId::parse("u0").expect("an id"));
+        let Some(Fact::User(u0)) = store.get(&key).expect("readable") else { panic!("there") };
+        for n in 1..=7 {
+            commit(&*store, new_consent(&acme, &u0, n, &catalog)).expect("put");
+        }
+        commit(&*store, again(&*store, key, true)).expect("removed");
+        assert!(in_time(|| store.has_room(acme.created_at, Bound::Consents, 7).is_ok()));
+        assert!(store.has_room(acme.created_at, Bound::Users, 5).is_ok());
+    }
+
+    #[test]
+    fn a_company_writes_its_bytes_a_day_and_then_only_what_takes_away() {
+        const LIMIT: u64 = 20_000;
+        let dir = tempfile::tempdir().expect("a directory");
+        let catalog = catalog(1);
+        let store = open(dir.path(), Bounds { bytes_per_day: LIMIT, ..Bounds::NONE });
+        let acme = create_company(&*store, &catalog);
+        let at = |step, hour| propose(&*store, proposal(step, later(hour)));
+        // How many credentials a day takes, pipelined or not.
+        let fill = |first: usize, hour: i64| {
+            let steps = (first..first + 300).map(|n| new_credential(&acme, n, &catalog));
+            let queue = |step| store.commit(proposal(step, later(hour))).expect("queued");
+            let tickets: Vec<_> = steps.map(queue).collect();
+            let made: Vec<_> =
+                tickets.into_iter().map(|t| t.blocking_recv().expect("answered")).collect();
+            let done = made.iter().filter(|made| made.is_ok()).count();
+            assert!(made[..done].iter().all(Result::is_ok), "{made:?}");
+            assert!(made[done..].iter().all(|made| *made == reached(Bound::Bytes, LIMIT)));
+            done
+        };
+        let first = fill(0, 1);
+        assert!((20..200).contains(&first), "{first}");
+        assert_eq!(at(new_user(&acme, 0), 2), reached(Bound::Bytes, LIMIT));
+        let told = store.admits(&proposal(new_user(&acme, 0), later(3)));
+        assert!(matches!(told, Err(StoreError::AtBound(_))), "{told:?}");
+        store.admits(&proposal(new_user(&acme, 0), later(25))).expect("another day");
+        // Others are none the worse.
+        let other = Company { id: id("other"), ..company("other", &catalog) };
+        at(put(None, Fact::Company(Arc::new(other))), 3).expect("created");
+        let other = read_company(&*store, "other").expect("there");
+        at(new_user(&other, 0), 3).expect("put");
+        // All of it can be taken away.
+        for n in 0..first {
+            at(again(&*store, of_credential(&acme, n), true), 4).expect("it takes away");
+        }
+        let before = read_company(&*store, "acme").expect("there");
+        let disabled = Company { enabled: false, ..(*before).clone() };
+        let disable = put(Some(Fact::Company(before)), Fact::Company(Arc::new(disabled)));
+        at(disable, 5).expect("it takes away");
+        let before = read_company(&*store, "acme").expect("there");
+        let enabled = Company { enabled: true, ..(*before).clone() };
+        let enable = || {
+            put(Some(Fact::Company(Arc::clone(&before))), Fact::Company(Arc::new(enabled.clone())))
+        };
+        assert_eq!(at(enable(), 6), reached(Bound::Bytes, LIMIT));
+        // The next day begins at 00:00 UTC.
+        at(enable(), 24).expect("another day");
+        let second = fill(300, 25);
+        assert!(second.abs_diff(first) <= 2, "{second} {first}");
+        // Another company of the same id begins at zero.
+        at(again(&*store, FactKey::Company(id("acme")), true), 26).expect("it takes away");
+        let again = put(None, Fact::Company(Arc::new(company("acme", &catalog))));
+        at(again, 26).expect("created");
+        let acme = read_company(&*store, "acme").expect("there");
+        at(new_user(&acme, 0), 26).expect("put");
+    }
+}

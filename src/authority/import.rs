@@ -24,6 +24,7 @@ use crate::policy::company::Company;
 use crate::policy::credential::Ground;
 use crate::policy::id::CompanyId;
 use crate::policy::revision::Revision;
+use crate::store::bounds::Bound;
 use crate::store::{Proposal, Receipt, StoreError, Ticket};
 
 /// The most proposals of one import that wait for the writer. Larger batches are hardly faster,
@@ -70,6 +71,8 @@ pub struct Import<'a, P> {
     tally: Tally,
     /// The companies that a dry run would have created.
     imagined: HashMap<CompanyId, Company>,
+    /// How many credentials a dry run would have created in companies, of [`IMAGINED`] at most.
+    credentials: HashMap<CompanyId, u64>,
 }
 
 /// An item that waits for the writer.
@@ -87,7 +90,8 @@ impl Authority {
         let tally = Tally { revision: self.published(), ..Tally::default() };
         let (waiting, imagined) = (VecDeque::new(), HashMap::new());
         let (window, companies) = (WINDOW, 0);
-        Import { authority: self, terms, window, waiting, companies, tally, imagined }
+        let credentials = HashMap::new();
+        Import { authority: self, terms, window, waiting, companies, tally, imagined, credentials }
     }
 }
 
@@ -290,13 +294,41 @@ impl<P> Import<'_, P> {
             New::Credential(credential) => match self.imagined.get(&credential.company) {
                 Some(company) => {
                     let (view, now) = (authority.facts.view().await?, authority.clock.now());
-                    credential.edit(Ground { catalog: &view.catalog, company, now })?;
+                    let edit = credential.edit(Ground { catalog: &view.catalog, company, now })?;
+                    self.imagine_credential(&credential.company, edit.after.company)?;
                     self.count(new, self.tally.revision);
                 }
-                None => self.create(new).await?,
+                None => {
+                    let before = self.tally.credentials;
+                    self.create(new).await?;
+                    if self.tally.credentials > before {
+                        let (_, company) = authority.existing_company(&credential.company).await?;
+                        let imagined =
+                            self.imagine_credential(&credential.company, company.created_at);
+                        if let Err(error) = imagined {
+                            self.tally.credentials = before;
+                            return Err(error.into());
+                        }
+                    }
+                }
             },
         }
         Ok(())
+    }
+
+    /// Counts a credential that a dry run would have created, and refuses one that would be above
+    /// the bound of its company. The engine knows only of those that exist.
+    fn imagine_credential(
+        &mut self,
+        company: &CompanyId,
+        created_at: Revision,
+    ) -> Result<(), StoreError> {
+        if self.credentials.len() >= IMAGINED && !self.credentials.contains_key(company) {
+            return Ok(());
+        }
+        let count = self.credentials.entry(company.clone()).or_default();
+        *count += 1;
+        self.authority.facts.store().has_room(created_at, Bound::Credentials, *count)
     }
 
     fn count(&mut self, new: &New, revision: Revision) {

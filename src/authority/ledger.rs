@@ -148,6 +148,9 @@ impl Authority {
         let (proposal, made) = self.propose(view, plan, subject, terms, now);
         let nowhere = Receipt { revision: view.at, time: now };
         if terms.validate_only {
+            if !nothing {
+                self.facts.store().admits(&proposal)?;
+            }
             // A dry run has no revision of its own: it shows the one that would come next. What
             // it shows does not exist: its etag is that of what does.
             let next = Receipt { revision: view.at.next(), ..nowhere };

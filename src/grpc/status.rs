@@ -304,6 +304,9 @@ impl From<Refusal> for Draft {
                 draft.details.add_quota_failure_violation("backup", what);
                 draft
             }
+            Refusal::Store(StoreError::AtBound(reached)) => {
+                limit(reached.bound.name(), &reached.to_string())
+            }
             Refusal::Store(StoreError::NearlyFull | StoreError::Full) => {
                 let mut draft = Draft::new(Code::ResourceExhausted, "DISK_FULL", message).retry();
                 draft.details.add_quota_failure_violation("disk", "has too little space left");

@@ -311,6 +311,9 @@ fn authority_page(page: &mut Page<'_>, authority: &Authority) -> fmt::Result {
     page.count("changes_committed", "Changes committed", store.committed.read())?;
     let what = "Proposals of changes that were not committed, as when facts had changed meanwhile";
     page.count("proposals_refused", what, store.refused.read())?;
+    let what = "Proposals of changes that were refused by a bound of their company";
+    let at_bounds = store.at_bounds().map(|(bound, count)| ([("bound", bound.name())], count));
+    page.counts("company_bounds_met", what, at_bounds)?;
     page.level("commit_queue", "Orders that wait for the writer", None, store.waiting.read())?;
     page.times("commit_duration", "How long a batch of changes took", &read(&store.batches))?;
     let what = "How long the disk took to have a batch safe";

@@ -7,6 +7,7 @@ use crate::policy::id::{CompanyId, CredentialId};
 use crate::policy::revision::Revision;
 use crate::policy::scope::ScopeId;
 
+use super::bounds::Bound;
 use super::{FactKey, RequestKey};
 
 const CATALOG: u8 = b'G';
@@ -53,6 +54,19 @@ pub(super) fn is_tallied(place: &[u8]) -> bool {
 /// it.
 pub(super) fn is_written_once(place: &[u8]) -> bool {
     matches!(place.first(), Some(&(CHANGE | CHANGE_OF | PART)))
+}
+
+/// Whose what lies here, if it is bounded: of each company, by its creation.
+pub(super) fn bounded(place: &[u8]) -> Option<(Revision, Bound)> {
+    let (table, rest) = place.split_first()?;
+    let bound = match *table {
+        CREDENTIAL => Bound::Credentials,
+        USER => Bound::Users,
+        CONSENT => Bound::Consents,
+        _ => return None,
+    };
+    let (company, _) = rest.split_first_chunk::<8>()?;
+    Some((Revision(u64::from_be_bytes(*company)), bound))
 }
 
 /// Builds keys piece by piece.

@@ -1,5 +1,6 @@
 //! Measures: what an engine tells of its work.
 
+use super::bounds::Bound;
 use crate::measure::{Count, Level, Times};
 
 /// What an engine tells of its work, from its opening on.
@@ -9,6 +10,8 @@ pub struct Measures {
     pub committed: Count,
     /// How many proposals were refused: as a rule because what they rest on had changed.
     pub refused: Count,
+    /// How many of those by each bound of a company, in the order of [`Bound::ALL`].
+    pub at_bound: [Count; 4],
     /// How many orders wait for the writer.
     pub waiting: Level,
     /// How long a batch took, from its first proposal to its publication.
@@ -19,4 +22,19 @@ pub struct Measures {
     pub room: Level,
     /// How much of the disk is reserved for changes that take away, in bytes, as of the last batch.
     pub reserve: Level,
+}
+
+impl Measures {
+    /// How many proposals were refused by each bound of a company.
+    pub fn at_bounds(&self) -> impl Iterator<Item = (Bound, u64)> {
+        Bound::ALL.into_iter().zip(&self.at_bound).map(|(bound, count)| (bound, count.read()))
+    }
+
+    /// A proposal was refused by this bound.
+    pub(super) fn refused_at(&self, bound: Bound) {
+        let count = Bound::ALL.iter().zip(&self.at_bound).find(|(of, _)| **of == bound);
+        if let Some((_, count)) = count {
+            count.one();
+        }
+    }
 }

@@ -19,6 +19,7 @@ mod restore;
 mod room;
 mod sweep;
 mod tally;
+mod usage;
 mod value;
 mod witness;
 mod writer;
@@ -38,6 +39,7 @@ use sled::Tree;
 use tokio::sync::oneshot;
 
 use super::backup::Backup;
+use super::bounds::{Bound, Bounds};
 use super::{
     Answered, Damage, Fact, FactKey, Incarnation, LEAD, Listener, Measures, Minute, Proposal,
     RequestKey, Store, StoreError, Ticket, key, record,
@@ -54,6 +56,7 @@ use backup::{SledBackup, UnderWay};
 pub use restore::{RestoreError, Restored, restore};
 use room::Room;
 use tally::{Entries, Tally};
+use usage::{Pending, SharedUsage};
 use witness::{Said, Witness};
 use writer::{Order, Writer};
 
@@ -145,6 +148,7 @@ pub struct SledStore {
     /// The time mark that is on the disk, in milliseconds.
     time_kept: Arc<AtomicI64>,
     measures: Arc<Measures>,
+    usage: SharedUsage,
     /// What the writer is made of, until it is started.
     parts: Mutex<Option<Parts>>,
     orders: Orders,
@@ -274,6 +278,14 @@ impl SledStore {
         self
     }
 
+    /// Keeps every company within these bounds; to be said before the writer is started. Without
+    /// it there are none.
+    #[must_use]
+    pub fn bounding_companies(self, bounds: Bounds) -> Self {
+        self.usage.bound_by(bounds);
+        self
+    }
+
     /// Lets every change use the space that is reserved for those that take away; to be said
     /// before the writer is started. It is for the way back, when nobody has a key any more.
     #[must_use]
@@ -350,7 +362,7 @@ impl SledStore {
         if schema > SCHEMA_VERSION {
             return Err(Trouble::Newer(schema));
         }
-        let tally = Tally::of(&tree)?;
+        let (tally, usage) = Tally::of(&tree)?;
         if Tally::kept(&tree)? != Some(tally) {
             return Err(Trouble::Damage);
         }
@@ -402,7 +414,8 @@ impl SledStore {
         let mut room = Room::on(dir, Arc::clone(&measures))?;
         // From the start, not only from the first change on.
         room.look();
-        let writer = Writer::new(tree.clone(), tally, log, witness, room, opened_at, time_mark)?;
+        let of_tree = (tally, usage.clone());
+        let writer = Writer::new(tree.clone(), of_tree, log, witness, room, opened_at, time_mark)?;
         let time_kept = writer.kept();
         Ok(Self {
             tree,
@@ -411,6 +424,7 @@ impl SledStore {
             time_mark,
             time_kept,
             measures,
+            usage,
             parts: Mutex::new(Some((writer, receive, begin))),
             orders: Orders { sender: Arc::new(Mutex::new(Some(send))), measures: counted },
             backups: UnderWay::default(),
@@ -624,6 +638,15 @@ impl Store for SledStore {
         }
         self.orders.queue(Order::Commit(Box::new(proposal), answer))?;
         Ok(ticket)
+    }
+
+    fn admits(&self, proposal: &Proposal) -> Result<(), StoreError> {
+        let time = proposal.change.time;
+        self.usage.admits(&Pending::default(), proposal, time).map_err(StoreError::AtBound)
+    }
+
+    fn has_room(&self, company: Revision, bound: Bound, more: u64) -> Result<(), StoreError> {
+        self.usage.has_room(company, bound, more).map_err(StoreError::AtBound)
     }
 
     fn last_seen(&self, credential: Revision) -> Result<Option<Minute>, StoreError> {

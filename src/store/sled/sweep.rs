@@ -13,6 +13,7 @@ use sled::{IVec, Tree};
 
 use super::backup::Taps;
 use super::tally::{Entries, Tally};
+use super::usage::SharedUsage;
 use super::{Trouble, unavailable, value};
 use crate::policy::revision::Revision;
 use crate::store::key::Dead;
@@ -56,7 +57,7 @@ impl Sweep {
     pub(super) fn step(
         &mut self,
         tree: &Tree,
-        tally: &mut Tally,
+        (tally, usage): (&mut Tally, &SharedUsage),
         taps: &mut Taps,
         now: Timestamp,
         head: Revision,
@@ -64,7 +65,7 @@ impl Sweep {
         if self.failed {
             return false;
         }
-        self.try_step(tree, tally, taps, now, head).unwrap_or_else(|error| {
+        self.try_step(tree, (tally, usage), taps, now, head).unwrap_or_else(|error| {
             tracing::warn!(%error, "sweeping failed; it is tried again at the next start");
             self.failed = true;
             false
@@ -74,7 +75,7 @@ impl Sweep {
     fn try_step(
         &mut self,
         tree: &Tree,
-        tally: &mut Tally,
+        (tally, usage): (&mut Tally, &SharedUsage),
         taps: &mut Taps,
         now: Timestamp,
         head: Revision,
@@ -98,7 +99,7 @@ impl Sweep {
                 true
             }
         };
-        batch.apply(tree, tally)?;
+        batch.apply_counted(tree, tally, usage)?;
         taps.hand_over(batch);
         Ok(more)
     }

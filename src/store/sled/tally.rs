@@ -15,6 +15,7 @@ use std::collections::HashMap;
 
 use sled::{Batch, Tree};
 
+use super::usage::{Moves, SharedUsage};
 use super::{Trouble, unavailable};
 use crate::store::{StoreError, key};
 
@@ -23,14 +24,15 @@ use crate::store::{StoreError, key};
 pub(super) struct Tally(u128);
 
 impl Tally {
-    /// The tally of what is in the tree.
-    pub(super) fn of(tree: &Tree) -> Result<Self, Trouble> {
-        let mut tally = Self::default();
+    /// The tally of what is in the tree, and how much of it each company has.
+    pub(super) fn of(tree: &Tree) -> Result<(Self, SharedUsage), Trouble> {
+        let (mut tally, mut moves) = (Self::default(), Moves::default());
         for entry in tree.iter() {
             let (place, value) = entry?;
             tally.add(&place, &value);
+            moves.note(&place, false, true);
         }
-        Ok(tally)
+        Ok((tally, SharedUsage::of(moves)))
     }
 
     /// What the tree says that its tally is.
@@ -89,14 +91,33 @@ impl Entries {
         self.0.iter().map(|(place, value)| (place.as_slice(), value.as_deref()))
     }
 
-    /// Writes them with the tally that comes of it.
+    /// Writes them with the tally that comes of it. What companies have is not counted.
     pub(super) fn apply(&self, tree: &Tree, tally: &mut Tally) -> Result<(), StoreError> {
+        self.write(tree, tally).map(drop)
+    }
+
+    /// Writes them with the tally that comes of it, and counts what companies have then.
+    pub(super) fn apply_counted(
+        &self,
+        tree: &Tree,
+        tally: &mut Tally,
+        usage: &SharedUsage,
+    ) -> Result<(), StoreError> {
+        usage.apply(self.write(tree, tally)?);
+        Ok(())
+    }
+
+    fn write(&self, tree: &Tree, tally: &mut Tally) -> Result<Moves, StoreError> {
         let (mut batch, mut next) = (Batch::default(), *tally);
+        let mut moves = Moves::default();
         for (place, value) in self.iter() {
             let fresh = value.is_some() && key::is_written_once(place);
+            let mut was = false;
             if !fresh && let Some(old) = tree.get(place).map_err(|error| unavailable(&error))? {
                 next.take(place, &old);
+                was = true;
             }
+            moves.note(place, was, value.is_some());
             match value {
                 Some(value) => {
                     next.add(place, value);
@@ -108,6 +129,6 @@ impl Entries {
         batch.insert(key::TALLY, &next.0.to_be_bytes());
         tree.apply_batch(batch).map_err(|error| unavailable(&error))?;
         *tally = next;
-        Ok(())
+        Ok(moves)
     }
 }

@@ -33,6 +33,7 @@ use super::gather::Gather;
 use super::room::{Lack, Room, SCARCE, Space};
 use super::sweep::Sweep;
 use super::tally::{Entries, Tally};
+use super::usage::{Pending, SharedUsage};
 use super::witness::Witness;
 use super::{Trouble, unavailable, value};
 
@@ -68,6 +69,7 @@ type Answer = oneshot::Sender<Result<Receipt, CommitError>>;
 pub(super) struct Writer {
     tree: Tree,
     tally: Tally,
+    usage: SharedUsage,
     log: File,
     witness: Witness,
     room: Room,
@@ -103,6 +105,8 @@ struct Draft {
     /// The parts of the values that this batch wrote, by their place.
     written: HashMap<Vec<u8>, Vec<Vec<u8>>>,
     dead: Vec<Dead>,
+    /// How much it moves of what companies have, and writes of theirs.
+    usage: Pending,
     /// The changes of this batch, in order.
     changes: Vec<Change>,
     /// The requests that this batch answers.
@@ -114,7 +118,7 @@ struct Draft {
 impl Writer {
     pub(super) fn new(
         tree: Tree,
-        tally: Tally,
+        (tally, usage): (Tally, SharedUsage),
         log: File,
         witness: Witness,
         room: Room,
@@ -129,6 +133,7 @@ impl Writer {
         Ok(Self {
             tree,
             tally,
+            usage,
             log,
             witness,
             room,
@@ -274,9 +279,14 @@ impl Writer {
         ended.iter().for_each(|which| self.taps.end(which, state));
         // A conflict is answered only now, when what it lost against can be read by everybody.
         for (answer, receipt) in answers {
-            match receipt {
+            match &receipt {
                 Ok(_) => self.measures.committed.one(),
-                Err(_) => self.measures.refused.one(),
+                Err(error) => {
+                    self.measures.refused.one();
+                    if let CommitError::Store(StoreError::AtBound(reached)) = &error {
+                        self.measures.refused_at(reached.bound);
+                    }
+                }
             }
             answer.send(receipt).ok();
         }
@@ -292,7 +302,8 @@ impl Writer {
             let keys: Vec<_> = draft.outcomes.keys().cloned().collect();
             listener.applying(draft.head, &keys);
         }
-        draft.batch.apply(&self.tree, &mut self.tally)?;
+        draft.batch.apply_counted(&self.tree, &mut self.tally, &self.usage)?;
+        self.usage.wrote(draft.usage);
         let applied = Instant::now();
         self.tree.flush().map_err(|error| unavailable(&error))?;
         self.log.sync_data().map_err(|error| unavailable(&sled::Error::Io(error)))?;
@@ -358,10 +369,10 @@ impl Writer {
         }
     }
 
-    /// Adds a proposal to the draft, if what it rests on stands.
-    fn add(&self, draft: &mut Draft, proposal: Proposal) -> Result<Receipt, CommitError> {
-        let Proposal { rests_on, steps, mut change, remember } = proposal;
-        if let Some(remember) = &remember {
+    /// Refuses a proposal if something that it rests on has changed.
+    fn stands(&self, draft: &Draft, proposal: &Proposal) -> Result<(), CommitError> {
+        let Proposal { rests_on, steps, remember, .. } = proposal;
+        if let Some(remember) = remember {
             let place = key::answered(&remember.key);
             if draft.answered.contains(&remember.key) || self.stored(&place)?.is_some() {
                 return Err(CommitError::Conflict);
@@ -374,15 +385,29 @@ impl Writer {
                 return Err(CommitError::Conflict);
             }
         }
+        Ok(())
+    }
+
+    /// Adds a proposal to the draft, if what it rests on stands and its company is below its
+    /// bounds.
+    fn add(&self, draft: &mut Draft, proposal: Proposal) -> Result<Receipt, CommitError> {
+        // First: what exists already is said to exist, whatever the bounds are.
+        self.stands(draft, &proposal)?;
+        let time = draft.time.max(proposal.change.time);
+        let admitted = self.usage.admits(&draft.usage, &proposal, time);
+        admitted.map_err(StoreError::AtBound)?;
         // What can fail comes first: a proposal that is refused leaves nothing in the draft.
         let mut replaced = Vec::new();
-        for step in &steps {
+        for step in &proposal.steps {
             replaced.extend(self.parts(draft, &step.key)?);
         }
         replaced.into_iter().for_each(|part| draft.batch.remove(part));
+        let (company, before) = (proposal.company(), draft.bytes);
+        draft.usage.add_steps(&proposal);
+        let Proposal { steps, mut change, remember, .. } = proposal;
         let revision = draft.head.next();
         draft.head = revision;
-        draft.time = draft.time.max(change.time);
+        draft.time = time;
         draft.mark = draft.mark.max(draft.time);
         change.revision = revision;
         change.time = draft.time;
@@ -391,6 +416,7 @@ impl Writer {
         }
         draft.value(key::change(revision), revision, &record::encode_change(&change));
         if let Some(company) = &change.company {
+            draft.bytes += ENTRY;
             draft.batch.insert(key::change_of(company, revision), []);
         }
         let receipt = Receipt { revision, time: change.time };
@@ -399,10 +425,13 @@ impl Writer {
             let bytes = record::encode_answered(answered);
             draft.value(key::answered(&remember.key), revision, &bytes);
             let millisecond = u64::try_from(change.time.as_millisecond()).unwrap_or(0);
+            draft.bytes += ENTRY;
             draft.batch.insert(key::answered_at(millisecond, &remember.key), []);
             draft.answered.insert(remember.key);
         }
         draft.changes.push(change);
+        let bytes = draft.bytes.saturating_sub(before);
+        draft.usage.add_bytes(company, time, bytes);
         Ok(receipt)
     }
 
@@ -444,7 +473,8 @@ impl Writer {
         let now = self.mark.checked_sub(LEAD).unwrap_or(Timestamp::MIN);
         // Where the mark is ahead of the clock, it must not end what is kept before its time.
         let now = now.min(Timestamp::now());
-        self.sweep.step(&self.tree, &mut self.tally, &mut self.taps, now, self.head)
+        let counted = (&mut self.tally, &self.usage);
+        self.sweep.step(&self.tree, counted, &mut self.taps, now, self.head)
     }
 }
 

@@ -1,0 +1,156 @@
+//! Bounds: how much one company may have in the store, and write to it in a day, so that none
+//! takes the disk from the others.
+//!
+//! Not here: what each company has; an engine counts that where it orders commits.
+
+use std::fmt;
+
+use super::{Fact, FactKey, Proposal, Step};
+use crate::policy::revision::Revision;
+
+/// What is bounded, of each company.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Bound {
+    /// Its credentials.
+    Credentials,
+    /// Its users.
+    Users,
+    /// The consents of its users.
+    Consents,
+    /// The bytes that its changes write in a day (UTC).
+    Bytes,
+}
+
+impl Bound {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Credentials, Self::Users, Self::Consents, Self::Bytes];
+
+    /// Its name, on the wire and in metrics.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Credentials => "credentials",
+            Self::Users => "users",
+            Self::Consents => "consents",
+            Self::Bytes => "bytes",
+        }
+    }
+
+    /// The flag of a server that sets it.
+    fn flag(self) -> &'static str {
+        match self {
+            Self::Credentials => "--max-credentials-per-company",
+            Self::Users => "--max-users-per-company",
+            Self::Consents => "--max-consents-per-company",
+            Self::Bytes => "--max-company-mib-per-day",
+        }
+    }
+}
+
+/// A bound that a company has reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reached {
+    /// Which one.
+    pub bound: Bound,
+    /// How many there may be.
+    pub limit: u64,
+}
+
+impl fmt::Display for Reached {
+    /// What stands behind the name of what is bounded.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { bound, limit } = self;
+        let flag = bound.flag();
+        match bound {
+            Bound::Bytes => write!(
+                f,
+                "that changes of this company wrote today are {} MiB, which is the limit \
+                 ({flag}): try again after 00:00 UTC, or have the server's operator raise the \
+                 limit; removing, revoking, restricting and disabling go on",
+                limit >> 20
+            ),
+            _ => write!(
+                f,
+                "of this company are {limit}, which is the limit ({flag}): delete some that are \
+                 no longer used, or have the server's operator raise the limit"
+            ),
+        }
+    }
+}
+
+/// The bounds of every company.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// The most credentials.
+    pub credentials: u32,
+    /// The most users.
+    pub users: u32,
+    /// The most consents.
+    pub consents: u32,
+    /// About how many bytes changes may write in a day (UTC). The last change of a day may
+    /// go above.
+    pub bytes_per_day: u64,
+}
+
+impl Bounds {
+    /// No bounds.
+    pub const NONE: Self = Self {
+        credentials: u32::MAX,
+        users: u32::MAX,
+        consents: u32::MAX,
+        bytes_per_day: u64::MAX,
+    };
+
+    /// How much there may be of this.
+    #[must_use]
+    pub fn of(&self, bound: Bound) -> u64 {
+        match bound {
+            Bound::Credentials => self.credentials.into(),
+            Bound::Users => self.users.into(),
+            Bound::Consents => self.consents.into(),
+            Bound::Bytes => self.bytes_per_day,
+        }
+    }
+}
+
+impl Step {
+    /// Which company's count it moves, of what, and by how much.
+    pub(super) fn moves(&self) -> Option<(Revision, Bound, i64)> {
+        let (company, bound) = match &self.key {
+            FactKey::Credential(company, _) => (*company, Bound::Credentials),
+            FactKey::User(company, _) => (*company, Bound::Users),
+            FactKey::Consent(of) => (of.company, Bound::Consents),
+            FactKey::Catalog
+            | FactKey::Keyring
+            | FactKey::Company(_)
+            | FactKey::Impact(_)
+            | FactKey::Secret(..) => return None,
+        };
+        let by = i64::from(self.after.is_some()) - i64::from(self.before.is_some());
+        (by != 0).then_some((company, bound, by))
+    }
+
+    /// The creation of the company that it is about, if there is one already.
+    fn company(&self) -> Option<Revision> {
+        match (&self.key, &self.before) {
+            (
+                FactKey::Credential(company, _)
+                | FactKey::User(company, _)
+                | FactKey::Secret(company, _)
+                | FactKey::Impact(company),
+                _,
+            ) => Some(*company),
+            (FactKey::Consent(of), _) => Some(of.company),
+            (FactKey::Company(_), Some(Fact::Company(company))) => Some(company.created_at),
+            (FactKey::Catalog | FactKey::Keyring | FactKey::Company(_), _) => None,
+        }
+    }
+}
+
+impl Proposal {
+    /// The creation of the company that it changes; none for one that it creates, and for what
+    /// belongs to no company.
+    pub(super) fn company(&self) -> Option<Revision> {
+        self.steps.iter().find_map(Step::company)
+    }
+}
