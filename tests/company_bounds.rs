@@ -424,7 +424,7 @@ async fn a_company_that_wrote_its_bytes_of_a_day_still_takes_away() {
         ..Default::default()
     };
     let secret = client.directory.clone().create_secret(secret).await.expect("created");
-    let secret = secret.into_inner().secret.expect("a secret").secret_id;
+    let secret = secret.into_inner().secret_id;
     // One request that goes through, to be sent again when nothing more does.
     let request_id = "0191f0a0-0000-7000-8000-000000000001".to_owned();
     let repeated = CreateCredentialRequest { request_id, ..credential("acme", "k2", false) };
