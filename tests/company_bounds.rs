@@ -244,7 +244,7 @@ async fn a_company_has_no_more_than_its_bounds_in_any_life_of_the_store() {
     fill(&client, "acme").await;
     is_full(&client, "acme").await;
     // Lower bounds take nothing away, and higher ones give room.
-    server.terminate();
+    server.kill();
     let server = start(dir.path(), &["--max-credentials-per-company", "2"]);
     let client = server.client().await;
     by_bound(try_credential(&client, credential("acme", "k9", false)).await, "credentials");
