@@ -97,8 +97,14 @@ pub fn end(format: LogFormat, why: &str, exit_code: u8) -> ExitCode {
                 .into()
         }
     };
-    log_of(format).push(line.as_bytes());
-    flush();
+    let log = log_of(format);
+    if log.has_thread() {
+        log.push(line.as_bytes());
+        flush();
+    } else {
+        // The process ends for want of a thread: nothing is held up by waiting for its last line.
+        io::stderr().write_all(line.as_bytes()).ok();
+    }
     ExitCode::from(exit_code)
 }
 

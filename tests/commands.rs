@@ -12,6 +12,7 @@ mod harness;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc::{Receiver, channel};
@@ -190,6 +191,10 @@ fn every_command_ends_when_the_server_is_silent() {
     input_files(files.path());
     let inputs = names(files.path());
     let commands = all_commands(files.path());
+    // Of two that write one file the second would be refused.
+    let other_files = dir();
+    input_files(other_files.path());
+    let others = all_commands(other_files.path());
     assert!(commands.len() > 40, "{}", commands.len());
     let (_listener, silent) = silent_port();
     let url = silent.clone();
@@ -197,7 +202,7 @@ fn every_command_ends_when_the_server_is_silent() {
     server.signal("STOP");
     // A port that takes connections is the same to all of them: those that stream are enough.
     let streams = ["backup", "export", "import", "batch", "health", "changes"];
-    let streams = commands.iter().filter(|words| streams.contains(&words[0].as_str()));
+    let streams = others.iter().filter(|words| streams.contains(&words[0].as_str()));
     let streams: Vec<_> = streams.cloned().collect();
     thread::scope(|scope| {
         for (url, commands) in [(silent, &streams), (server.url(), &commands)] {
@@ -217,7 +222,9 @@ fn every_command_ends_when_the_server_is_silent() {
         }
     });
     server.signal("CONT");
-    assert_eq!(names(files.path()), inputs, "no output is left");
+    for files in [&files, &other_files] {
+        assert_eq!(names(files.path()), inputs, "no output is left");
+    }
     // TLS begins with words of the server's, too.
     let url = url.replace("http:", "https:");
     let health = words(&format!("health --endpoint {url} --timeout-seconds 1"));
@@ -323,9 +330,7 @@ fn only_a_plain_file_is_written() {
     assert_eq!(code, Some(0), "{text}");
     assert!(fs::read(path("file")).expect("read").len() > 1_000);
     assert!(!path("file.partial").exists());
-    let mode = std::os::unix::fs::PermissionsExt::mode(
-        &fs::metadata(path("file")).expect("there").permissions(),
-    );
+    let mode = PermissionsExt::mode(&fs::metadata(path("file")).expect("there").permissions());
     assert_eq!(mode & 0o777, 0o600);
 }
 
@@ -549,6 +554,7 @@ fn a_watch_does_not_ask_again_what_was_refused() {
     let reader: serde_json::Value = serde_json::from_slice(&made.stdout).expect("JSON");
     let file = home.path().join("key");
     fs::write(&file, reader["secret"].as_str().expect("a secret")).expect("written");
+    fs::set_permissions(&file, PermissionsExt::from_mode(0o600)).expect("set");
     let more = format!("--after 3 --reconnect 60s --key-file {}", file.display());
     let watcher = Watcher::start(home.path(), &server.url(), &more);
     assert_eq!(watcher.revisions(1), [4]);

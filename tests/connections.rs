@@ -454,7 +454,6 @@ impl Endless {
         all.one::<BatchCheckRequest, BatchCheckResponse>(channel, path, None).await;
         let path = "/scopegate.v1.DirectoryService/GetCompany";
         all.one::<GetCompanyRequest, GetCompanyResponse>(channel, path, None).await;
-        all.one::<HealthCheckRequest, HealthCheckResponse>(channel, HEALTH, None).await;
         all
     }
 
@@ -512,7 +511,7 @@ async fn calls_that_are_open_after_the_grace_are_told_so() {
     let channel = connected(&server).await;
     let all = Endless::begin(&channel, false).await;
     let ended = tokio::time::timeout(PATIENCE, all.ended()).await.expect("in time");
-    assert_eq!(ended.len(), 8);
+    assert_eq!(ended.len(), 7);
     for (path, code, reason) in ended {
         assert_eq!((code, reason.as_str()), (Code::Unavailable, "CONNECTION_ENDING"), "{path}");
     }
@@ -538,7 +537,7 @@ async fn a_drain_tells_open_calls_and_counts_those_that_it_cuts() {
     all.have_begun(&metrics).await;
     let (status, log) = tokio::task::spawn_blocking(move || server.end()).await.expect("ended");
     let ended = tokio::time::timeout(PATIENCE, all.ended()).await.expect("in time");
-    assert_eq!(ended.len(), 8);
+    assert_eq!(ended.len(), 7);
     for (path, code, reason) in ended {
         assert_eq!((code, reason.as_str()), (Code::Unavailable, "SERVER_ENDING"), "{path}");
     }
@@ -549,7 +548,7 @@ async fn a_drain_tells_open_calls_and_counts_those_that_it_cuts() {
     assert!(status.success());
     // Streams of the server's end with the drain, and an import ends itself.
     let last: serde_json::Value = serde_json::from_str(log.last().expect("a line")).expect("JSON");
-    assert_eq!((&last["message"], &last["calls_cut"]), (&"drained".into(), &4.into()), "{last}");
+    assert_eq!((&last["message"], &last["calls_cut"]), (&"drained".into(), &3.into()), "{last}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

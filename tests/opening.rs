@@ -177,7 +177,8 @@ fn a_signal_ends_a_server_that_is_still_opening() {
         let mut rest = String::new();
         log.read_to_string(&mut rest).expect("text");
         assert_eq!(child.wait().expect("ended").code(), Some(0), "{rest}");
-        assert!(rest.trim().lines().last().is_some_and(|l| l.contains("ending before")), "{rest}");
+        assert!(rest.contains("ending before the store was open"), "{rest}");
+        assert!(rest.trim().lines().last().is_some_and(|line| line.contains("drained")), "{rest}");
     }
 }
 

@@ -10,6 +10,7 @@ use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Write};
 use std::mem;
 use std::panic::{self, AssertUnwindSafe};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -31,6 +32,7 @@ pub(super) struct Queue {
     state: Mutex<State>,
     changed: Condvar,
     dropped: Count,
+    has_thread: AtomicBool,
 }
 
 #[derive(Default)]
@@ -49,6 +51,7 @@ impl Queue {
             state: Mutex::default(),
             changed: Condvar::new(),
             dropped: Count::default(),
+            has_thread: AtomicBool::new(true),
         });
         let mut writer = Writer { queue: Arc::clone(&queue), output, loss_line, is_torn: false };
         let run = move || {
@@ -56,8 +59,15 @@ impl Queue {
                 thread::sleep(RETRY);
             }
         };
-        thread::Builder::new().name("log".to_owned()).spawn(run).ok();
+        if thread::Builder::new().name("log".to_owned()).spawn(run).is_err() {
+            queue.has_thread.store(false, Ordering::Relaxed);
+        }
         queue
+    }
+
+    /// Whether there is a thread that writes.
+    pub(super) fn has_thread(&self) -> bool {
+        self.has_thread.load(Ordering::Relaxed)
     }
 
     /// Has a line written. It never waits for the output.
