@@ -242,6 +242,50 @@ impl SharedUsage {
     }
 }
 
+/// The day of a change, counted from 1970. A store whose time is ahead of the machine's clock stands
+/// still until the clock has caught up; a day ends all the same.
 fn day(time: Timestamp) -> i64 {
-    time.as_second().div_euclid(DAY)
+    time.min(Timestamp::now()).as_second().div_euclid(DAY)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_day_ends_also_where_the_stores_time_is_ahead() {
+        let ahead = Timestamp::now() + jiff::SignedDuration::from_hours(24 * 400);
+        let before = day(Timestamp::now());
+        let told = day(ahead);
+        assert!((before..=day(Timestamp::now())).contains(&told));
+        assert_eq!(
+            [-1, 0, DAY - 1, DAY].map(|s| day(Timestamp::from_second(s).expect("a time"))),
+            [-1, 0, 0, 1]
+        );
+    }
+
+    #[test]
+    fn counts_follow_what_is_put_and_removed_and_nothing_is_left_of_nothing() {
+        let (company, of) = (Revision(7), |tables: &[u8]| {
+            let mut moves = Moves::default();
+            for table in tables {
+                let place = [&[*table][..], &7_u64.to_be_bytes(), b"x"].concat();
+                moves.note(&place, false, true);
+                moves.note(&place, true, true);
+            }
+            moves
+        });
+        let usage = SharedUsage::of(of(b"KKUTSHL"));
+        let counts = |usage: &SharedUsage| usage.lock().counts.get(&company).copied();
+        assert_eq!(counts(&usage), Some([2, 1, 1]));
+        let mut gone = Moves::default();
+        for table in *b"KKUT" {
+            let place = [&[table][..], &7_u64.to_be_bytes(), b"x"].concat();
+            gone.note(&place, true, false);
+        }
+        usage.apply(gone);
+        assert_eq!(counts(&usage), None);
+        usage.apply(Moves::default());
+        assert!(usage.lock().counts.is_empty());
+    }
 }

@@ -283,7 +283,7 @@ impl Writer {
                 Ok(_) => self.measures.committed.one(),
                 Err(error) => {
                     self.measures.refused.one();
-                    if let CommitError::Store(StoreError::AtBound(reached)) = &error {
+                    if let CommitError::Store(StoreError::AtBound(reached)) = error {
                         self.measures.refused_at(reached.bound);
                     }
                 }
