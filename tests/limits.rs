@@ -160,6 +160,43 @@ async fn requests_that_are_not_whole_hold_a_bounded_amount_of_memory_and_a_key_h
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_memory_rights_are_taken_away_and_a_change_that_was_made_is_told() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let scopes: Vec<_> = (0..3_000).map(|n| format!("s{n:04}")).collect();
+    let catalog = dir.path().join("catalog.yaml");
+    std::fs::write(&catalog, format!("scopes: {{ {}: }}", scopes.join(": , "))).expect("written");
+    let data = dir.path().join("data");
+    let key = bootstrap(&data);
+    let args = ["--cores", "1", "--call-memory-mib", "1", "--catalog"];
+    let server = Server::start(&data, &[&args[..], &[catalog.to_str().expect("a path")]].concat());
+    let operator = Client::connect_as(&server.url(), Some(&key)).await;
+    operator.create_company("acme", None).await;
+    operator.create_credential("acme", "hr", &["s0000"]).await;
+    let mut open = Vec::new();
+    for held in [8, 8, 1] {
+        let key = new_key(&operator, Role::Operator).await;
+        open.extend(hold(&server, &key, 60_000, held, held));
+    }
+    // A page of the company has no room, a change of it has: its reply is longer than the room.
+    let request = GetCompanyRequest { company_id: "acme".to_owned() };
+    let read = operator.directory.clone().get_company(request).await.map(drop);
+    let (code, details) = refused(read);
+    assert!(code == Code::ResourceExhausted && is_limit(&details, "memory"));
+    let granted = GrantScopesRequest {
+        company_id: "acme".to_owned(),
+        credential_id: "hr".to_owned(),
+        scopes: scopes.clone(),
+        ..GrantScopesRequest::default()
+    };
+    let granted = operator.authorization.clone().grant_scopes(granted).await.expect("told");
+    assert_eq!(granted.into_inner().added_scopes.len(), 2_999);
+    operator.restrict("acme", &["s0001"]).await;
+    let stolen = open.len().to_string();
+    let delete = DeleteKeyRequest { key_id: stolen, ..DeleteKeyRequest::default() };
+    assert_eq!(refused(operator.keys.clone().delete_key(delete).await).0, Code::NotFound);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn replies_that_are_not_read_hold_a_bounded_amount_of_memory() {
     let dir = tempfile::tempdir().expect("a directory");
     let (server, operator) = start(dir.path(), &["--call-memory-mib", "1"]).await;

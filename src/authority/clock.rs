@@ -7,10 +7,10 @@
 //! - The time that is kept goes to the disk: it is the store's mark, and the time of changes in
 //!   the audit log. A process starts at the mark. As a rule both are the same.
 //!
-//! They part when the machine's clock jumps ahead by more than [`JUMP`] of what the monotonic
+//! They part when the machine's clock jumps ahead by more than `JUMP` of what the monotonic
 //! clock measured. Such a jump may be a mistake (a clock of the year 2099 for a minute), and a mark
 //! cannot be taken back. So from then on the time that is kept goes on at the pace of the monotonic
-//! clock, until the jump has lasted [`DOUBT`] or the machine's clock is back. The monotonic clock
+//! clock, until the jump has lasted `DOUBT` or the machine's clock is back. The monotonic clock
 //! stands still while a machine is suspended: waking up is such a jump, and is believed in ten
 //! minutes. The first look of a process has none before it, and is believed.
 //!

@@ -1,6 +1,6 @@
 //! Output: a file that has its name only when it is whole, or standard output.
 
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -109,7 +109,7 @@ fn first_of_its_name(path: &Path) -> anyhow::Result<File> {
         Ok(_) => {
             check_plain("the first name of --output,", path)?;
             let left = options.open(path).with_context(cannot)?;
-            if left.try_lock().is_err() {
+            if is_locked(&left) {
                 return Err(busy());
             }
             fs::remove_file(path).with_context(cannot)?;
@@ -122,11 +122,16 @@ fn first_of_its_name(path: &Path) -> anyhow::Result<File> {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Err(busy()),
         opened => opened.with_context(cannot)?,
     };
-    if file.try_lock().is_err() {
+    if is_locked(&file) {
         return Err(busy());
     }
     drop(left);
     Ok(file)
+}
+
+/// Locks a file, and says whether another process has. Some file systems have no locks.
+fn is_locked(file: &File) -> bool {
+    matches!(file.try_lock(), Err(TryLockError::WouldBlock))
 }
 
 impl Write for Output {

@@ -19,6 +19,7 @@ use super::changes::line;
 use super::{Purpose, connect_for, said};
 use crate::policy::text;
 use crate::proto::{ListCompaniesRequest, WatchChangesRequest, WatchChangesResponse};
+use crate::telemetry;
 
 /// How long to wait before the first attempt to connect again, and at most between two.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -56,7 +57,7 @@ pub(super) async fn watch(
     let cursor = &watch.next.cursor;
     let is_for_people = asking.output == crate::config::Output::Table;
     if is_for_people && !cursor.is_empty() {
-        eprintln!("{}", resume(cursor));
+        telemetry::tell(&resume(cursor));
     }
     Ok(())
 }
@@ -162,7 +163,7 @@ impl Watch {
 
     /// Prints a stream up to its end.
     async fn print(&mut self, desk: &Desk, stream: &mut Streaming<WatchChangesResponse>) -> End {
-        let mut patience = NEVER;
+        let (mut patience, mut last) = (NEVER, Instant::now());
         loop {
             let next = tokio::select! {
                 next = timeout(patience, stream.message()) => next,
@@ -173,20 +174,21 @@ impl Watch {
                 Ok(Ok(None)) => return End::Broken(anyhow!("the server has ended the stream")),
                 Ok(Err(status)) => return End::of(&status, &self.next.cursor),
                 Err(_) => {
-                    let silent = SILENCE.as_secs();
+                    let silent = patience.as_secs();
                     return End::Broken(anyhow!("the server has been silent for {silent} s"));
                 }
             };
             match &step.change {
                 // A heartbeat.
-                None => patience = SILENCE,
+                // A server may have been told to send them more rarely.
+                None => patience = SILENCE.max(last.elapsed() * 5 / 2),
                 Some(change) => {
                     if let Err(error) = desk.printer.print_line(&step, &line(change)) {
                         return End::Failed(error);
                     }
                 }
             }
-            self.lost = None;
+            (self.lost, last) = (None, Instant::now());
             if !step.cursor.is_empty() {
                 self.next.cursor = step.cursor;
                 self.next.after_revision = 0;
@@ -227,10 +229,11 @@ impl Watch {
             match attempt {
                 Ok(Ok(opened)) => {
                     let seconds = lost.elapsed().as_secs();
-                    eprintln!(
-                        "reconnected after {seconds} s ({}): no change was missed",
-                        text::escaped(&format!("{why:#}"))
-                    );
+                    let why = format!("{why:#}");
+                    let why = text::escaped(&why);
+                    telemetry::tell(&format!(
+                        "reconnected after {seconds} s ({why}): no change was missed"
+                    ));
                     return Ok(Some(opened));
                 }
                 Ok(Err(End::Broken(error))) => why = error,

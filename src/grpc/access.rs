@@ -146,6 +146,15 @@ pub fn takes_away(path: &str) -> bool {
     method.is_some_and(|(_, method)| VERBS.iter().any(|verb| method.starts_with(verb)))
 }
 
+/// Whether a call can change anything.
+#[must_use]
+pub fn is_change(path: &str) -> bool {
+    const READS: [&str; 8] =
+        ["Get", "List", "Watch", "Explain", "Check", "BatchCheck", "VerifySecret", "Backup"];
+    let method = path.strip_prefix("/scopegate.v1.").and_then(|path| path.split_once('/'));
+    method.is_some_and(|(_, method)| !READS.iter().any(|read| method.starts_with(read)))
+}
+
 /// Whether a call reads a page of the store.
 #[must_use]
 pub fn is_list(path: &str) -> bool {
@@ -251,6 +260,24 @@ mod tests {
             "/scopegate.v1.KeyService/DeleteKey",
         ];
         assert_eq!(all, expected);
+    }
+
+    #[test]
+    fn every_call_that_takes_the_fields_of_a_change_is_a_change() {
+        let all = FileDescriptorSet::decode(proto::DESCRIPTORS).expect("descriptors");
+        let own: Vec<_> = all.file.iter().filter(|file| file.package() == "scopegate.v1").collect();
+        for file in &own {
+            for (service, method) in
+                file.service.iter().flat_map(|s| s.method.iter().map(move |m| (s, m)))
+            {
+                let name = method.input_type().trim_start_matches(".scopegate.v1.");
+                let mut messages = own.iter().flat_map(|file| &file.message_type);
+                let message = messages.find(|message| message.name() == name).expect("a request");
+                let changes = message.field.iter().any(|field| field.name() == "on_behalf_of");
+                let path = format!("/scopegate.v1.{}/{}", service.name(), method.name());
+                assert_eq!(is_change(&path), changes, "{path}");
+            }
+        }
     }
 
     #[test]

@@ -1,5 +1,5 @@
 //! Codec: how the generated services read messages: prost's way, once the lists of a message were
-//! counted ([`super::lists`]).
+//! counted (`lists`).
 
 use bytes::Buf;
 use prost::{Message, Name};

@@ -344,8 +344,10 @@ impl Writer {
     /// Writes until nobody can send any more, whenever there is enough or nothing waits.
     fn run(&mut self) {
         loop {
-            if self.reopen.swap(false, Ordering::Acquire) {
+            if self.reopen.load(Ordering::Acquire) {
+                // Before the flag is taken: what waits for a reader gives up by it.
                 self.write();
+                self.reopen.store(false, Ordering::Release);
                 self.open_again();
             }
             let message = match self.messages.try_recv() {

@@ -308,7 +308,7 @@ mod tests {
                 };
                 lists += 1;
                 let fits = item.repeat(count);
-                assert_eq!(super::count(name, &fits).is_ok(), true, "{name} {number}");
+                assert!(super::count(name, &fits).is_ok(), "{name} {number}");
                 let one_more = item.repeat((count + 1).max(COUNTED_FROM));
                 assert!(super::count(name, &one_more).is_err(), "{name} {number}");
             }

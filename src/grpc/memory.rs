@@ -20,6 +20,8 @@ use crate::measure::memory::{Account, Exhausted, Reservation};
 
 /// Messages up to so many bytes are not counted.
 pub(super) const COUNTED_FROM: usize = 1 << 10;
+/// Nor those of calls that must get through up to so many: see [`Urgency`].
+const URGENT_COUNTED_FROM: usize = 16 << 10;
 /// The bytes in front of a message in a gRPC body.
 const PREFIX: usize = 5;
 
@@ -35,15 +37,30 @@ impl AsRef<[u8]> for Held {
     }
 }
 
+/// Whether a call may be refused for want of memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Urgency {
+    /// Its request and its reply may be refused.
+    Read,
+    /// Its request may be refused, and not its reply: it tells of a change that is made already.
+    Change,
+    /// The same, and a short request may not be refused either.
+    Urgent,
+}
+
 /// Bytes of a reply, reserved for as long as there are references to them.
 ///
 /// # Errors
-/// There is no room for them.
-pub(super) fn hold(bytes: Bytes, account: &Account) -> Result<Bytes, Exhausted> {
+/// There is no room for them, and the reply may be refused.
+fn hold(bytes: Bytes, account: &Account, urgency: Urgency) -> Result<Bytes, Exhausted> {
     if bytes.len() <= COUNTED_FROM {
         return Ok(bytes);
     }
-    let reservation = account.reserve(bytes.len() as u64)?;
+    let (mut reservation, length) = (account.empty(), bytes.len() as u64);
+    match urgency {
+        Urgency::Read => reservation.grow(length)?,
+        Urgency::Change | Urgency::Urgent => reservation.grow_anyway(length),
+    }
     Ok(Bytes::from_owner(Held { bytes, _reservation: reservation }))
 }
 
@@ -72,16 +89,21 @@ pub struct CountedBody<B> {
 
 /// How the messages of a body follow each other.
 enum Messages {
-    /// There is one: it is held until its call ends.
-    One,
+    /// There is one: it is held until its call ends. So many bytes of it have come, of which these
+    /// need no memory of the budget.
+    One { come: u64, free: u64 },
     /// They come one after another: of each no more is held than what has come of it.
     Stream(Boundary),
 }
 
 impl<B> CountedBody<B> {
     /// The body of a call with one message.
-    pub const fn unary(body: B, memory: RequestMemory) -> Self {
-        Self { body, memory, messages: Messages::One }
+    pub const fn unary(body: B, memory: RequestMemory, urgency: Urgency) -> Self {
+        let free = match urgency {
+            Urgency::Read | Urgency::Change => COUNTED_FROM,
+            Urgency::Urgent => URGENT_COUNTED_FROM,
+        };
+        Self { body, memory, messages: Messages::One { come: 0, free: free as u64 } }
     }
 
     /// The body of a call whose messages come one after another.
@@ -105,15 +127,15 @@ impl<B: Body<Data = Bytes, Error: Into<timely::Error>> + Unpin> Body for Counted
         };
         if let Some(data) = frame.data_ref() {
             let length = data.len() as u64;
-            let unfinished = match &mut self.messages {
-                Messages::One => None,
-                Messages::Stream(boundary) => Some(boundary.pass(data)),
-            };
-            let held = self.memory.with(|reservation| match unfinished {
-                None => reservation.grow(length),
+            let holds = match &mut self.messages {
+                Messages::One { come, free } => {
+                    *come += length;
+                    if *come > *free { *come } else { 0 }
+                }
                 // What ended in this frame may still wait to be taken.
-                Some(unfinished) => reservation.resize(unfinished.max(length)),
-            });
+                Messages::Stream(boundary) => boundary.pass(data).max(length),
+            };
+            let held = self.memory.with(|reservation| reservation.resize(holds));
             if let Err(exhausted) = held {
                 return Poll::Ready(Some(Err(status::no_memory(exhausted).into())));
             }
@@ -171,6 +193,7 @@ impl Boundary {
 struct HeldReply {
     body: tonic::body::Body,
     account: Account,
+    urgency: Urgency,
     /// What was read of it ahead.
     first: Option<Option<Result<Frame<Bytes>, Status>>>,
     ended: bool,
@@ -182,7 +205,7 @@ impl HeldReply {
             Ok(data) => data,
             Err(other) => return other,
         };
-        match hold(data, &self.account) {
+        match hold(data, &self.account, self.urgency) {
             Ok(data) => Frame::data(data),
             Err(exhausted) => {
                 self.ended = true;
@@ -228,13 +251,14 @@ impl Body for HeldReply {
 pub async fn held(
     response: Response<tonic::body::Body>,
     account: Account,
+    urgency: Urgency,
 ) -> Response<tonic::body::Body> {
     if response.body().is_end_stream() {
         // Its status is in its headers.
         return response;
     }
     let (head, body) = response.into_parts();
-    let mut reply = HeldReply { body, account, first: None, ended: false };
+    let mut reply = HeldReply { body, account, urgency, first: None, ended: false };
     let first = std::future::poll_fn(|context| {
         Poll::Ready(match Pin::new(&mut reply.body).poll_frame(context) {
             Poll::Ready(first) => Some(first),
@@ -256,7 +280,7 @@ impl Reply {
         if message.len() <= COUNTED_FROM {
             return Ok(Self::Message(Some(message)));
         }
-        let held = hold(message, &account()).map_err(status::no_memory)?;
+        let held = hold(message, &account(), Urgency::Read).map_err(status::no_memory)?;
         Ok(Self::Message(Some(held)))
     }
 }

@@ -102,6 +102,15 @@ impl Refused {
         Self::beside(status, why, key_id)
     }
 
+    /// The same, of this caller if it is not known yet.
+    #[must_use]
+    pub fn of_caller(mut self, caller: Option<&Caller>) -> Self {
+        if let (None, Some(Caller::Key(key))) = (&self.key_id, caller) {
+            self.key_id = Some(key.id.as_str().into());
+        }
+        self
+    }
+
     /// The caller that was refused by an answer with this code, if it was.
     #[must_use]
     pub fn of<B>(code: Code, response: &Response<B>) -> Option<Self> {

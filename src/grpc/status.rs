@@ -572,6 +572,15 @@ pub fn too_many_open(kind: &str, limit: usize, place: &str) -> Status {
     draft.finish()
 }
 
+/// As many lists of one key are read, or wait to be, as may.
+pub fn too_many_lists(limit: usize) -> Status {
+    let what =
+        format!("of this API key are {limit}, which is the most: wait for the replies of some");
+    let mut draft = self::limit("lists", &what);
+    draft.details.set_retry_info(Some(Duration::from_secs(1)));
+    draft.finish()
+}
+
 /// What the call would hold in memory is more than there is for it.
 pub(super) fn no_memory(exhausted: Exhausted) -> Status {
     let what = match exhausted {

@@ -124,6 +124,16 @@ impl Reservation {
         Ok(())
     }
 
+    /// Holds so many bytes more, also above the limits: what others ask for is refused until there
+    /// is room again.
+    pub fn grow_anyway(&mut self, bytes: u64) {
+        self.account.budget.held.fetch_add(bytes, Ordering::Relaxed);
+        if let Some(own) = &self.account.own {
+            own.fetch_add(bytes, Ordering::Relaxed);
+        }
+        self.bytes += bytes;
+    }
+
     /// Holds so many bytes from now on.
     ///
     /// # Errors
@@ -184,6 +194,8 @@ mod tests {
         assert_eq!((second.resize(5), budget.held()), (Ok(()), 5));
         assert_eq!(second.resize(101), Err(Exhausted::All(100)));
         assert_eq!((second.resize(70), budget.held()), (Ok(()), 70));
+        second.grow_anyway(50);
+        assert_eq!((budget.held(), all.reserve(1).map(drop)), (120, Err(Exhausted::All(100))));
         drop(second);
         assert_eq!(budget.held(), 0);
     }

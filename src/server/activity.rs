@@ -161,7 +161,14 @@ impl Activity {
             match cause {
                 // That of all connections together.
                 Cause::Drain => std::future::pending().await,
-                Cause::NoCall => tokio::time::sleep(grace.min(ACKNOWLEDGE)).await,
+                Cause::NoCall => {
+                    let first = grace.min(ACKNOWLEDGE);
+                    tokio::time::sleep(first).await;
+                    if self.accepted() > 0 {
+                        // One was on its way.
+                        tokio::time::sleep(grace - first).await;
+                    }
+                }
                 Cause::Age | Cause::Idle => tokio::time::sleep(grace).await,
             }
         };
@@ -170,6 +177,11 @@ impl Activity {
             () = grace => {}
         }
         self.over.cancel();
+    }
+
+    /// Whether the time to drain is over.
+    pub(super) fn is_over(&self) -> bool {
+        *self.phase.borrow() == Phase::Over
     }
 
     /// Waits until a call that is still open is to be interrupted. One that is endless gets no

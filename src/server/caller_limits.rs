@@ -21,6 +21,8 @@ use crate::policy::revision::Revision;
 
 /// How many lists of one key are read at once.
 const LISTS: usize = 2;
+/// How many more may wait for that. One that waits does not read its request.
+const LISTS_WAITING: usize = 256;
 
 /// The limits, and what each key uses of them.
 pub(super) struct CallerLimits {
@@ -37,13 +39,22 @@ struct Usage {
     urgent: TokenBucket,
     memory: Arc<AtomicU64>,
     lists: Arc<Semaphore>,
+    /// Those that are read and those that wait.
+    all_lists: Arc<Semaphore>,
+}
+
+/// A turn to read a list, until it is dropped.
+pub(super) struct ListTurn {
+    _turn: OwnedSemaphorePermit,
+    _place: OwnedSemaphorePermit,
 }
 
 impl Usage {
     fn new(now: Instant, calls_per_second: f64) -> Self {
         let full = TokenBucket { tokens: calls_per_second, at: now };
         let lists = Arc::new(Semaphore::new(LISTS));
-        Self { calls: full, urgent: full, memory: Arc::default(), lists }
+        let all_lists = Arc::new(Semaphore::new(LISTS + LISTS_WAITING));
+        Self { calls: full, urgent: full, memory: Arc::default(), lists, all_lists }
     }
 
     /// Whether it says nothing that a new one does not say.
@@ -51,7 +62,8 @@ impl Usage {
         let full = |bucket: &TokenBucket| bucket.tokens_at(now, most) >= most;
         let holds = self.memory.load(Ordering::Relaxed) > 0
             || Arc::strong_count(&self.memory) > 1
-            || Arc::strong_count(&self.lists) > 1;
+            || Arc::strong_count(&self.lists) > 1
+            || Arc::strong_count(&self.all_lists) > 1;
         full(&self.calls) && full(&self.urgent) && !holds
     }
 }
@@ -91,14 +103,21 @@ impl CallerLimits {
 
     /// Waits for a turn to read a list, if this call does: each key has its own turns, so that one
     /// that lists all the time takes none from the others.
+    ///
+    /// # Errors
+    /// As many lists of the key wait as may.
     pub(super) async fn turn_to_list(
         &self,
         key: Option<Revision>,
         path: &str,
-    ) -> Option<OwnedSemaphorePermit> {
-        let key = key.filter(|_| access::is_list(path))?;
-        let turns = self.with(key, Instant::now(), |usage| Arc::clone(&usage.lists));
-        turns.acquire_owned().await.ok()
+    ) -> Result<Option<ListTurn>, usize> {
+        let Some(key) = key.filter(|_| access::is_list(path)) else { return Ok(None) };
+        let of = |usage: &mut Usage| (Arc::clone(&usage.lists), Arc::clone(&usage.all_lists));
+        let (turns, places) = self.with(key, Instant::now(), of);
+        let place = places.try_acquire_owned().map_err(|_| LISTS + LISTS_WAITING)?;
+        // The semaphore is never closed.
+        let turn = turns.acquire_owned().await.map_err(|_| LISTS)?;
+        Ok(Some(ListTurn { _turn: turn, _place: place }))
     }
 
     fn with<T>(&self, key: Revision, now: Instant, work: impl FnOnce(&mut Usage) -> T) -> T {
@@ -198,7 +217,10 @@ mod tests {
         let list = "/scopegate.v1.DirectoryService/ListCredentials";
         let turn = async |key| {
             let turn = limits.turn_to_list(Some(Revision(key)), list);
-            tokio::time::timeout(Duration::ZERO, turn).await.ok().flatten()
+            tokio::time::timeout(Duration::ZERO, turn)
+                .await
+                .ok()
+                .and_then(|turn| turn.ok().flatten())
         };
         let mut held = Vec::new();
         for _ in 0..LISTS {
@@ -207,10 +229,22 @@ mod tests {
         assert!(turn(1).await.is_none(), "it waits");
         assert!(turn(2).await.is_some(), "another key does not");
         held.pop();
-        assert!(turn(1).await.is_some());
-        assert!(limits.turn_to_list(None, list).await.is_none(), "without a key there is no turn");
+        held.push(turn(1).await.expect("a turn"));
+        let none = limits.turn_to_list(None, list).await.expect("not refused");
+        assert!(none.is_none(), "without a key there is no turn");
         let check = "/scopegate.v1.AuthorizationService/Check";
-        assert!(limits.turn_to_list(Some(Revision(1)), check).await.is_none());
+        assert!(limits.turn_to_list(Some(Revision(1)), check).await.expect("it is").is_none());
+        // Those that wait are not without number.
+        let mut waiting: Vec<_> = (0..LISTS_WAITING)
+            .map(|_| Box::pin(limits.turn_to_list(Some(Revision(1)), list)))
+            .collect();
+        for one in &mut waiting {
+            assert!(tokio::time::timeout(Duration::ZERO, one).await.is_err(), "it waits");
+        }
+        assert!(limits.turn_to_list(Some(Revision(1)), list).await.is_err());
+        assert!(turn(2).await.is_some());
+        drop((held, waiting));
+        assert!(turn(1).await.is_some());
     }
 
     #[test]

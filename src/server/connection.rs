@@ -35,6 +35,11 @@ const RESETS: usize = 20;
 /// How many calls of a connection may be ended for its own faults before it is cut off.
 const RESETS_FOR_ERRORS: usize = 1024;
 
+/// How many bytes of a call, and of all calls of a connection, a peer may send before they are
+/// read: what is not read yet is counted by nothing else.
+const STREAM_WINDOW: u32 = 256 << 10;
+const CONNECTION_WINDOW: u32 = 512 << 10;
+
 /// How many calls of a connection may be open at once.
 const MAX_STREAMS: u32 = 256;
 
@@ -115,6 +120,8 @@ async fn attend<I: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
             .timer(TokioTimer::new())
             .auto_date_header(false)
             .max_concurrent_streams(MAX_STREAMS)
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
             .max_header_list_size(MAX_HEADER_LIST)
             .max_pending_accept_reset_streams(RESETS)
             .max_local_error_reset_streams(RESETS_FOR_ERRORS)

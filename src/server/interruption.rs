@@ -62,7 +62,14 @@ impl Interruptible {
     /// The body of an answer, which ends in an error if it takes too long.
     pub(super) fn body<B>(self, body: B, open: OpenCall) -> InterruptibleBody<B> {
         let interrupted = Box::pin(self.activity.interrupted(self.is_endless));
-        InterruptibleBody { body, interrupted, call: self, has_ended: false, _open: open }
+        InterruptibleBody {
+            body,
+            interrupted,
+            call: self,
+            has_ended: false,
+            is_complete: false,
+            _open: open,
+        }
     }
 
     fn note(&self, why: Interruption) {
@@ -85,7 +92,18 @@ pub(super) struct InterruptibleBody<B> {
     interrupted: Pin<Box<dyn Future<Output = Interruption> + Send>>,
     call: Interruptible,
     has_ended: bool,
+    /// Whether it came to an end of its own.
+    is_complete: bool,
     _open: OpenCall,
+}
+
+impl<B> Drop for InterruptibleBody<B> {
+    fn drop(&mut self) {
+        // One whose client reads nothing is not asked for more, and so does not hear of its end.
+        if !self.has_ended && !self.is_complete && self.call.activity.is_over() {
+            self.call.note(Interruption::Cut);
+        }
+    }
 }
 
 impl<B: Body + Unpin> Body for InterruptibleBody<B> {
@@ -107,7 +125,14 @@ impl<B: Body + Unpin> Body for InterruptibleBody<B> {
             {
                 Interruption::Drain
             }
-            Poll::Ready(frame) => return Poll::Ready(frame),
+            Poll::Ready(frame) => {
+                // Behind the trailers there is nothing, and it need not be asked for.
+                self.is_complete = match &frame {
+                    Some(Ok(frame)) => frame.is_trailers(),
+                    Some(Err(_)) | None => true,
+                };
+                return Poll::Ready(frame);
+            }
             Poll::Pending => match self.interrupted.as_mut().poll(context) {
                 Poll::Ready(why) => why,
                 Poll::Pending => return Poll::Pending,

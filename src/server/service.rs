@@ -29,7 +29,7 @@ use super::traces::{Asked, Trace};
 use crate::grpc::access;
 use crate::grpc::express::{self, Reply};
 use crate::grpc::head::Unfit;
-use crate::grpc::memory::{self, CountedBody, RequestMemory};
+use crate::grpc::memory::{self, CountedBody, RequestMemory, Urgency};
 use crate::grpc::origin::Origin;
 use crate::grpc::peer::Peer;
 use crate::grpc::refused::{Refused, Why};
@@ -96,6 +96,7 @@ pub(super) struct Service {
 /// A call that may be made: its caller, and the places in flight that it takes.
 struct Admitted {
     caller: Caller,
+    urgency: Urgency,
     _place: Option<Counted>,
 }
 
@@ -122,7 +123,14 @@ impl Service {
         if !caller.roles().meets(roles) {
             return Err(Refused::caller(status::not_permitted(), Why::Role, &caller));
         }
-        let Caller::Key(key) = &caller else { return Ok(Admitted { caller, _place: None }) };
+        let urgency = match access::is_change(path) {
+            true if urgent => Urgency::Urgent,
+            true => Urgency::Change,
+            false => Urgency::Read,
+        };
+        let Caller::Key(key) = &caller else {
+            return Ok(Admitted { caller, urgency, _place: None });
+        };
         let (place, in_flight) = self.calls.one_more_of(key.created_at);
         let most = (self.in_flight + more).div_ceil(2);
         if in_flight > most {
@@ -131,7 +139,7 @@ impl Service {
         if access::is_rated(path) {
             self.caller_limits.count(key, urgent, Instant::now()).map_err(status::too_often)?;
         }
-        Ok(Admitted { caller, _place: Some(place) })
+        Ok(Admitted { caller, urgency, _place: Some(place) })
     }
 
     /// Which kind of health call it is, its place, and its deadline.
@@ -173,7 +181,7 @@ pub(super) fn answer(
     let place = access::PATHS.iter().position(|known| *known == path);
     let place = place.unwrap_or(access::PATHS.len());
     let interruptible = Interruptible::new(activity, path);
-    let (mut counted, mut open) = (None, None);
+    let (mut counted, mut open, mut known) = (None, None, None);
     let call = if let Some(unfit) = Unfit::of(&request, service.max_header_bytes) {
         Call::Unfit(unfit)
     } else if place == access::PATHS.len()
@@ -196,7 +204,11 @@ pub(super) fn answer(
         let follow = service.follow.as_ref();
         let followed = follow.and_then(|follow| follow.look(request.headers()));
         match (service.admit(&request, peer, in_flight), express::deadline(request.headers())) {
-            (Err(status), _) => Call::Refused(Box::new(status)),
+            (Err(status), _) => {
+                // It takes no place from others while it waits for its turn to be told so.
+                counted = None;
+                Call::Refused(Box::new(status))
+            }
             (Ok(admitted), Ok(deadline))
                 if path == CHECK && followed.is_none() && express::takes(request.headers()) =>
             {
@@ -213,6 +225,7 @@ pub(super) fn answer(
                     Ok(place) => {
                         activity.accept();
                         open = Some(activity.open());
+                        known = Some(admitted.caller.clone());
                         let service = Arc::clone(&service);
                         let call = call(service, request, deadline, admitted, followed);
                         Call::Other(Box::pin(call), place)
@@ -226,7 +239,7 @@ pub(super) fn answer(
     async move {
         let _counted = counted;
         let response = match call {
-            Call::Check(deadline, Admitted { caller, _place }, body) => {
+            Call::Check(deadline, Admitted { caller, _place, .. }, body) => {
                 let key = caller.key();
                 let account = || service.caller_limits.account(key);
                 let decide = async |check| {
@@ -244,7 +257,8 @@ pub(super) fn answer(
             Call::Refused(status) => status.into_http(),
         };
         let code = service.calls.answered(place, &response);
-        service.refused.call(address, place, Refused::of(code, &response));
+        let refused = Refused::of(code, &response).map(|refused| refused.of_caller(known.as_ref()));
+        service.refused.call(address, place, refused);
         Ok(match open {
             // A stream is open until its last word. The others are whole messages.
             Some(open) if response.body().is_stream() => response
@@ -259,7 +273,7 @@ async fn call(
     service: Arc<Service>,
     request: Request<Incoming>,
     deadline: Result<Option<Duration>, Status>,
-    Admitted { caller, _place }: Admitted,
+    Admitted { caller, urgency, _place }: Admitted,
     followed: Option<Followed>,
 ) -> Response<Reply> {
     let deadline = match deadline {
@@ -271,7 +285,8 @@ async fn call(
         followed.as_ref().and_then(|followed| followed.trace(request.uri().path(), &caller));
     let origin = followed.map(|followed| followed.origin);
     let steps = trace.as_ref().map(Trace::steps);
-    let answered = run(&service, request, deadline, caller, origin, trace.as_ref());
+    let asker = Asker { caller, urgency };
+    let answered = run(&service, request, deadline, asker, origin, trace.as_ref());
     let response = steps::noted(steps, answered).await;
     if let Some(trace) = trace {
         trace.answered(&response);
@@ -282,12 +297,18 @@ async fn call(
     response
 }
 
+/// The caller of a call, and whether the call may be refused for want of memory.
+struct Asker {
+    caller: Caller,
+    urgency: Urgency,
+}
+
 /// Answers a call, here or elsewhere.
 async fn run(
     service: &Service,
     mut request: Request<Incoming>,
     deadline: Option<Duration>,
-    caller: Caller,
+    Asker { caller, urgency }: Asker,
     origin: Option<Arc<Origin>>,
     trace: Option<&Trace>,
 ) -> Response<Reply> {
@@ -325,7 +346,7 @@ async fn run(
     if let Some(origin) = origin {
         request.extensions_mut().insert(origin);
     }
-    run_elsewhere(service, request, deadline, key).await
+    run_elsewhere(service, request, deadline, key, urgency).await
 }
 
 /// Has the generated services answer.
@@ -334,6 +355,7 @@ async fn run_elsewhere(
     request: Request<Incoming>,
     deadline: Option<Duration>,
     key: Option<Revision>,
+    urgency: Urgency,
 ) -> Response<Reply> {
     let (routes, time) = (service.routes.clone(), service.request);
     let (limits, account) =
@@ -344,12 +366,15 @@ async fn run_elsewhere(
         let request = if STREAMS.iter().any(|path| request.uri().path().starts_with(path)) {
             request.map(|body| tonic::body::Body::new(CountedBody::stream(body, memory)))
         } else {
-            let timely = |body| CountedBody::unary(Timely::new(body, time), memory);
+            let timely = |body| CountedBody::unary(Timely::new(body, time), memory, urgency);
             request.map(|body| tonic::body::Body::new(timely(body)))
         };
         let answered = async {
-            let _turn = limits.turn_to_list(key, request.uri().path()).await;
-            routes.oneshot(request).await
+            let turn = limits.turn_to_list(key, request.uri().path()).await;
+            match turn.map_err(status::too_many_lists) {
+                Ok(_turn) => routes.oneshot(request).await,
+                Err(status) => Ok(status.into_http()),
+            }
         };
         let answered = match deadline {
             None => answered.await,
@@ -360,7 +385,7 @@ async fn run_elsewhere(
         };
         drop(held);
         match answered {
-            Ok(response) => Ok(memory::held(response, account).await),
+            Ok(response) => Ok(memory::held(response, account, urgency).await),
             Err(never) => Err(never),
         }
     })));
