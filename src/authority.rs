@@ -459,7 +459,7 @@ impl Authority {
     /// Has the store remember the time, ahead of it by [`LEAD`](crate::store::LEAD); to be called more often
     /// than that.
     pub fn keep_time(&self) {
-        self.facts.store().mark_time(self.clock.mark());
+        self.facts.store().mark_time(self.clock.mark(), self.clock.believed());
         self.clock.warn_if_ahead();
     }
 
@@ -532,7 +532,7 @@ impl Authority {
     pub fn close(&self) {
         self.keep_seen();
         // A clean end needs no lead.
-        self.facts.store().mark_time(self.clock.kept());
+        self.facts.store().mark_time(self.clock.kept(), self.clock.believed());
         self.facts.store().close();
     }
 }

@@ -422,14 +422,16 @@ pub trait Store: Send + Sync {
     /// crash may forget it.
     fn note_seen(&self, seen: Vec<(Revision, Minute)>);
 
-    /// Notes that no time before this one may be relied on again (D19). Returns at once.
-    fn mark_time(&self, time: Timestamp);
+    /// Notes that no time before this one may be relied on again (D19), and the time that is
+    /// believed. What is kept for a time ends by the believed time alone: the mark may be an end
+    /// that was told while the machine's clock was wrong. Returns at once.
+    fn mark_time(&self, time: Timestamp, believed: Timestamp);
 
     /// The time mark that is on the disk now: a crash brings back no time before it (D19).
     fn time_kept(&self) -> Timestamp;
 
-    /// As [`Self::mark_time`], with a receiver that is answered when the mark is on the disk. No
-    /// later change has an earlier time.
+    /// As [`Self::mark_time`] for a time that may not be believed, with a receiver that is answered
+    /// when the mark is on the disk. No later change has an earlier time.
     ///
     /// # Errors
     /// The queue is full, or the engine stopped.

@@ -661,9 +661,9 @@ impl Store for SledStore {
         }
     }
 
-    fn mark_time(&self, time: Timestamp) {
+    fn mark_time(&self, time: Timestamp, believed: Timestamp) {
         // With the queue full, the commits that fill it carry the time.
-        self.orders.queue(Order::MarkTime(time)).ok();
+        self.orders.queue(Order::MarkTime { time, believed }).ok();
     }
 
     fn time_kept(&self) -> Timestamp {

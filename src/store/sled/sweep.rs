@@ -5,6 +5,9 @@
 //! that an answer could rest on, so no step is flushed or announced: after a crash it is done
 //! again.
 //!
+//! INVARIANT (believed): what is kept for a time is removed by the time that is believed, which is
+//! never an end that was told while the machine's clock was doubted.
+//!
 //! INVARIANT (no silent gap): the step that removes changes also moves the mark up to which they
 //! are gone, in one batch. Whoever reads changes and then the mark knows if some were missing.
 

@@ -24,8 +24,8 @@ use crate::policy::credential::Credential;
 use crate::policy::revision::Revision;
 use crate::store::key::Dead;
 use crate::store::{
-    Answered, CommitError, Fact, FactKey, LEAD, Listener, Measures, Minute, Outcome, Proposal,
-    Receipt, RequestKey, Step, StoreError, key, record,
+    Answered, CommitError, Fact, FactKey, Listener, Measures, Minute, Outcome, Proposal, Receipt,
+    RequestKey, Step, StoreError, key, record,
 };
 
 use super::backup::{State, Tap, Taps, Which};
@@ -51,8 +51,8 @@ const UNSWEPT: u32 = 64;
 pub(super) enum Order {
     /// Commit this.
     Commit(Box<Proposal>, Answer),
-    /// Never rely on a time before this one again.
-    MarkTime(Timestamp),
+    /// Never rely on a time before this one again; and what is believed to be the time.
+    MarkTime { time: Timestamp, believed: Timestamp },
     /// The same, and say when that is on the disk.
     KeepTime(Timestamp, oneshot::Sender<()>),
     /// Note when credentials were last seen.
@@ -79,7 +79,9 @@ pub(super) struct Writer {
     time: Timestamp,
     /// The time kept in the store, which is ahead of the clock.
     mark: Timestamp,
-    /// The same in milliseconds, for readers of other threads.
+    /// The latest time that was believed since the start: what is kept for a time ends by it.
+    believed: Timestamp,
+    /// The same as `mark` in milliseconds, for readers of other threads.
     kept: Arc<AtomicI64>,
     /// Which credentials are still to be noted as seen, earlier minutes first.
     seen: VecDeque<(Revision, Minute)>,
@@ -141,6 +143,7 @@ impl Writer {
             head,
             time,
             mark,
+            believed: Timestamp::MIN,
             kept: Arc::new(AtomicI64::new(mark.as_millisecond())),
             seen,
             sweep,
@@ -220,11 +223,13 @@ impl Writer {
         for order in orders {
             self.measures.waiting.down();
             match order {
-                Order::MarkTime(time) if space.is_little() => {
-                    self.note_time(time);
-                    draft.mark = draft.mark.max(self.mark);
+                Order::MarkTime { time, believed } => {
+                    self.believed = self.believed.max(believed);
+                    if space.is_little() {
+                        self.note_time(time);
+                    }
+                    draft.mark = draft.mark.max(if space.is_little() { self.mark } else { time });
                 }
-                Order::MarkTime(time) => draft.mark = draft.mark.max(time),
                 Order::KeepTime(time, told) => {
                     draft.time = draft.time.max(time);
                     if space.is_little() {
@@ -469,10 +474,9 @@ impl Writer {
         if self.room.look().free < SCARCE {
             return false;
         }
-        // What is kept for a time is kept for all of it: the mark is ahead of the time.
-        let now = self.mark.checked_sub(LEAD).unwrap_or(Timestamp::MIN);
-        // Where the mark is ahead of the clock, it must not end what is kept before its time.
-        let now = now.min(Timestamp::now());
+        // What is kept for a time is kept for all of it: the mark is ahead of the time, and may be
+        // an end that was told in a doubtful time. A clock that went back counts, too.
+        let now = self.believed.min(Timestamp::now());
         let counted = (&mut self.tally, &self.usage);
         self.sweep.step(&self.tree, counted, &mut self.taps, now, self.head)
     }
