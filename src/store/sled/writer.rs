@@ -478,7 +478,7 @@ impl Writer {
         // an end that was told in a doubtful time. A clock that went back counts, too.
         let now = self.believed.min(Timestamp::now());
         let counted = (&mut self.tally, &self.usage);
-        self.sweep.step(&self.tree, counted, &mut self.taps, now, self.head)
+        self.sweep.step(&self.tree, counted, &mut self.taps, (now, self.mark), self.head)
     }
 }
 
