@@ -204,6 +204,12 @@ fn a_full_queue_still_takes_what_takes_away(open: &dyn Fn(&Path) -> Arc<dyn Stor
     let delete =
         Step { key: FactKey::Company(id("acme")), before: Some(fact(&before)), after: None };
     queue(delete).expect("it takes away");
+    for _ in 0..1_000 {
+        assert!(store.keep_time(later(1)).is_err(), "the places are for what takes away");
+        store.mark_time(later(1), later(1));
+        store.note_seen(vec![(Revision(1), 1)]);
+    }
+    queue(put(Some(fact(&before)), fact(&disabled))).expect("it takes away");
     assert_eq!(queue(put(None, fact(&before))), Err(StoreError::Busy));
     assert_eq!(queue(put(Some(fact(&disabled)), fact(&before))), Err(StoreError::Busy));
 }

@@ -191,6 +191,14 @@ impl Orders {
         })
     }
 
+    /// Queues an order that must not take the places of what takes away.
+    fn queue_behind(&self, order: Order) -> Result<(), StoreError> {
+        if self.measures.waiting.read() >= QUEUE as u64 {
+            return Err(StoreError::Busy);
+        }
+        self.queue(order)
+    }
+
     /// Queues an order as soon as there is room for it.
     fn wait_for(&self, order: Order) -> Result<(), StoreError> {
         let sender = self.sender()?;
@@ -657,13 +665,13 @@ impl Store for SledStore {
 
     fn note_seen(&self, seen: Vec<(Revision, Minute)>) {
         if !seen.is_empty() {
-            self.orders.queue(Order::Seen(seen)).ok();
+            self.orders.queue_behind(Order::Seen(seen)).ok();
         }
     }
 
     fn mark_time(&self, time: Timestamp, believed: Timestamp) {
         // With the queue full, the commits that fill it carry the time.
-        self.orders.queue(Order::MarkTime { time, believed }).ok();
+        self.orders.queue_behind(Order::MarkTime { time, believed }).ok();
     }
 
     fn time_kept(&self) -> Timestamp {
@@ -673,7 +681,7 @@ impl Store for SledStore {
 
     fn keep_time(&self, time: Timestamp) -> Result<oneshot::Receiver<()>, StoreError> {
         let (told, kept) = oneshot::channel();
-        self.orders.queue(Order::KeepTime(time, told))?;
+        self.orders.queue_behind(Order::KeepTime(time, told))?;
         Ok(kept)
     }
 

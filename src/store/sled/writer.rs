@@ -4,6 +4,9 @@
 //! rests on still stands, writes all of them as one atomic batch, flushes and syncs once, tells
 //! the listener, and only then answers. A backup under way is handed what was written.
 //!
+//! INVARIANT (kept is on the disk): the mark, and whatever is answered because of it, is raised only
+//! after the write that made it durable has succeeded.
+//!
 //! INVARIANT (one order): revisions are assigned here and nowhere else, one step up each, in
 //! the order of the batch; a proposal is checked against everything before it.
 
@@ -61,6 +64,16 @@ pub(super) enum Order {
     Backup(Tap),
     /// Hand over no more to this one, and say where it ends.
     EndBackup(Which),
+}
+
+impl Order {
+    /// The time that it wants kept.
+    fn time(&self) -> Option<Timestamp> {
+        match self {
+            Self::MarkTime { time, .. } | Self::KeepTime(time, _) => Some(*time),
+            _ => None,
+        }
+    }
 }
 
 type Answer = oneshot::Sender<Result<Receipt, CommitError>>;
@@ -214,35 +227,30 @@ impl Writer {
     }
 
     fn commit(&mut self, orders: Vec<Order>, listener: &dyn Listener) -> Result<(), StoreError> {
-        let mut draft =
-            Draft { head: self.head, time: self.time, mark: self.mark, ..Draft::default() };
         let mut answers = Vec::with_capacity(orders.len());
         let (mut ended, mut kept) = (Vec::new(), Vec::new());
         let start = Instant::now();
         let space = self.room.look();
+        if space.is_little() {
+            // Once for all of the batch.
+            self.note_time(orders.iter().filter_map(Order::time).max());
+        }
+        let mut draft =
+            Draft { head: self.head, time: self.time, mark: self.mark, ..Draft::default() };
         for order in orders {
             self.measures.waiting.down();
             match order {
                 Order::MarkTime { time, believed } => {
                     self.believed = self.believed.max(believed);
-                    if space.is_little() {
-                        self.note_time(time);
-                    }
-                    draft.mark = draft.mark.max(if space.is_little() { self.mark } else { time });
-                }
-                Order::KeepTime(time, told) => {
-                    draft.time = draft.time.max(time);
-                    if space.is_little() {
-                        let is_noted = self.note_time(time);
-                        draft.mark = draft.mark.max(self.mark);
-                        if is_noted {
-                            self.time = self.time.max(time);
-                            told.send(()).ok();
-                        }
-                    } else {
+                    if !space.is_little() {
                         draft.mark = draft.mark.max(time);
-                        kept.push(told);
                     }
+                }
+                // It could not be noted, and is not answered: nothing may rest on it.
+                Order::KeepTime(time, _) if space.is_little() && time > self.mark => {}
+                Order::KeepTime(time, told) => {
+                    (draft.time, draft.mark) = (draft.time.max(time), draft.mark.max(time));
+                    kept.push(told);
                 }
                 // Not worth the room that is left.
                 Order::Seen(_) if space.is_little() => {}
@@ -328,15 +336,17 @@ impl Writer {
         Ok(())
     }
 
-    /// Keeps the time where there is no room for a change: the log does not grow by it.
-    fn note_time(&mut self, time: Timestamp) -> bool {
-        self.mark = self.mark.max(time);
-        let noted = self.witness.note(self.head, self.mark).and_then(|()| self.witness.sync());
-        match &noted {
-            Ok(()) => self.kept.store(self.mark.as_millisecond(), Ordering::Release),
+    /// Keeps a time that is later than the mark where there is no room for a change: the log does
+    /// not grow by it. The mark is what is on the disk: it stays if the write fails.
+    fn note_time(&mut self, time: Option<Timestamp>) {
+        let Some(time) = time.filter(|time| *time > self.mark) else { return };
+        match self.witness.note(self.head, time).and_then(|()| self.witness.sync()) {
+            Ok(()) => {
+                self.mark = time;
+                self.kept.store(time.as_millisecond(), Ordering::Release);
+            }
             Err(error) => tracing::warn!(%error, "the time could not be kept"),
         }
-        noted.is_ok()
     }
 
     /// Brings time back to this moment, by a change that says so. The change and the mark are one
