@@ -6,8 +6,10 @@
 //!
 //! A change that only takes away (a key, a grant, a secret) must be possible on a full disk too.
 //! For these the store keeps a reserve: blocks that the file system has allocated behind the end
-//! of the log, where the log grows into, and that no other file can take. Where the file system
-//! cannot allocate in advance there is no reserve, and the space that is left to all is counted.
+//! of the log, where the log grows into, and that no other file can take. It is filled up whenever
+//! it is low, as far as the disk allows: the log uses it, sled gives it back when it cuts its log,
+//! and so does a start ([`release`]). Where the file system cannot allocate in advance there is no
+//! reserve, and the space that is left to all is counted.
 
 use std::fs::File;
 use std::io;
@@ -29,7 +31,11 @@ pub(super) const NOTHING: u64 = 8 << 20;
 /// How large the reserve is, and from when on it is filled up.
 const RESERVE: u64 = 24 << 20;
 const LOW: u64 = 18 << 20;
-/// With less than this left the reserve is not filled up, and nothing is swept.
+/// What the reserve leaves to files beside the log.
+const BESIDE: u64 = 4 << 20;
+/// The least by which the reserve is filled up.
+const STEP: u64 = 1 << 20;
+/// With less than this left nothing is swept.
 pub(super) const SCARCE: u64 = LITTLE / 2;
 /// How much the log may grow by a byte that is kept: a page is written anew for a few of its
 /// values.
@@ -109,8 +115,8 @@ impl Room {
     pub(super) fn look(&mut self) -> Space {
         let mut free = free(&self.dir);
         let mut reserve = reserve_of(&self.log);
-        if reserve < LOW && free >= SCARCE.saturating_add(RESERVE - reserve) {
-            self.fill_up();
+        if let Some(more) = missing(free, reserve) {
+            self.fill_up(reserve.saturating_add(more));
             (free, reserve) = (self::free(&self.dir), reserve_of(&self.log));
         }
         self.measures.room.set(free);
@@ -131,11 +137,12 @@ impl Room {
         Space { free, reserve, for_all: self.for_all }
     }
 
-    fn fill_up(&mut self) {
+    /// Has so many bytes allocated behind the end of the log.
+    fn fill_up(&mut self, reserve: u64) {
         let allocated = self.log.metadata().and_then(|log| {
             // Behind the end, which stays where it is: sled goes by it.
             let flags = FallocateFlags::KEEP_SIZE;
-            Ok(rustix::fs::fallocate(&self.log, flags, log.len(), RESERVE)?)
+            Ok(rustix::fs::fallocate(&self.log, flags, log.len(), reserve)?)
         });
         if let Err(error) = allocated
             && !self.said
@@ -162,6 +169,15 @@ pub(super) fn release(dir: &Path) -> io::Result<()> {
     log.set_len(log.metadata()?.len())
 }
 
+/// How many more bytes are to be reserved, if it is worth it.
+fn missing(free: u64, reserve: u64) -> Option<u64> {
+    if reserve >= LOW {
+        return None;
+    }
+    let more = (RESERVE - reserve).min(free.saturating_sub(BESIDE));
+    (more >= STEP).then_some(more)
+}
+
 /// How many bytes a process without privileges can take.
 fn free(dir: &File) -> u64 {
     // A file system that does not say is not taken for a full one.
@@ -176,4 +192,21 @@ fn reserve_of(log: &File) -> u64 {
     /// What a block is in `st_blocks`, whatever the file system's are.
     const BLOCK: u64 = 512;
     log.metadata().map_or(0, |log| log.blocks().saturating_mul(BLOCK).saturating_sub(log.len()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    #[test]
+    fn the_reserve_is_taken_back_as_far_as_the_disk_allows() {
+        assert_eq!(missing(u64::MAX, 0), Some(RESERVE));
+        assert_eq!(missing(u64::MAX, LOW), None);
+        assert_eq!(missing(40 * MIB, 8 * MIB), Some(RESERVE - 8 * MIB));
+        assert_eq!(missing(10 * MIB, 8 * MIB), Some(6 * MIB));
+        assert_eq!(missing(4 * MIB, 0), None);
+        assert_eq!(missing(0, 0), None);
+    }
 }
