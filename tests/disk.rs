@@ -473,6 +473,23 @@ async fn what_takes_away_is_committed_on_a_full_disk() {
     let server = Server::start(&store, &[]);
     let client = &Client::connect_as(&server.url(), Some(&back)).await;
     refused(client.credential("acme", "replaced-0").await);
+    // The last of it is for keys alone, whatever used up the rest.
+    server.kill();
+    let log = File::options().write(true).open(store.join("db")).expect("opened");
+    log.set_len(log.metadata().expect("a length").len()).expect("the reserve is given back");
+    fill(&disk.path, 13 << 20);
+    let spare = bootstrap("spare");
+    let server = Server::start(&store, &[]);
+    let client = &Client::connect_as(&server.url(), Some(&back)).await;
+    let delete =
+        DeleteUserRequest { company_id: acme(), user_id: "ada".to_owned(), ..Default::default() };
+    let status = client.directory.clone().delete_user(delete).await.expect_err("no space");
+    assert!(status.message().contains("nothing but keys can be deleted"), "{status:?}");
+    let keys = client.keys.clone().list_keys(ListKeysRequest::default()).await.expect("listed");
+    let key = keys.into_inner().keys.into_iter().find(|key| key.name == "spare").expect("a key");
+    let key = DeleteKeyRequest { key_id: key.key_id, ..Default::default() };
+    client.keys.clone().delete_key(key).await.expect("a key");
+    refused(Client::connect_as(&server.url(), Some(&spare)).await.credential("acme", "hr").await);
     fs::remove_file(disk.path.join("ballast")).expect("removed");
     accepted!(client.directory.clone().create_credential(CreateCredentialRequest {
         company_id: acme(),

@@ -212,6 +212,17 @@ fn a_full_queue_still_takes_what_takes_away(open: &dyn Fn(&Path) -> Arc<dyn Stor
     queue(put(Some(fact(&before)), fact(&disabled))).expect("it takes away");
     assert_eq!(queue(put(None, fact(&before))), Err(StoreError::Busy));
     assert_eq!(queue(put(Some(fact(&disabled)), fact(&before))), Err(StoreError::Busy));
+    // The last places are for the deletion of keys.
+    let mut urgent = 3;
+    while queue(put(Some(fact(&before)), fact(&disabled))).is_ok() {
+        urgent += 1;
+    }
+    assert!(urgent > 64, "{urgent}");
+    let keys = || Fact::Keyring(Arc::default());
+    for _ in 0..64 {
+        queue(put(Some(keys()), keys())).expect("it deletes a key");
+    }
+    assert_eq!(queue(put(Some(keys()), keys())), Err(StoreError::Busy), "there is an end");
 }
 
 fn revisions_and_times_only_go_forward(open: &dyn Fn(&Path) -> Arc<dyn Store>) {

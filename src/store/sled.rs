@@ -77,6 +77,8 @@ const THREADS: usize = 10;
 const QUEUE: usize = 4096;
 /// How many more of those that take away: they do not have to wait until others make room.
 const URGENT: usize = 256;
+/// How many of these are only for changes that delete keys.
+const KEYS: usize = 64;
 
 /// Why a store cannot be opened, in a sentence that says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -641,7 +643,9 @@ impl Store for SledStore {
     fn commit(&self, proposal: Proposal) -> Result<Ticket, StoreError> {
         let (answer, ticket) = oneshot::channel();
         // What comes at this moment may go a little above; the channel has the last word.
-        if self.measures.waiting.read() >= QUEUE as u64 && !proposal.takes_away() {
+        let waiting = self.measures.waiting.read();
+        let is_full = waiting >= QUEUE as u64 && !proposal.takes_away();
+        if is_full || (waiting >= (QUEUE + URGENT - KEYS) as u64 && !proposal.deletes_keys()) {
             return Err(StoreError::Busy);
         }
         self.orders.queue(Order::Commit(Box::new(proposal), answer))?;

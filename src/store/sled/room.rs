@@ -20,7 +20,7 @@ use std::sync::Arc;
 use rustix::fs::FallocateFlags;
 
 use super::LOG;
-use crate::store::Measures;
+use crate::store::{Measures, Proposal};
 
 /// With less than this left, only changes are accepted that take away. It is for what is written
 /// without a change being accepted: the rest of a batch, what is swept, and above all the pages
@@ -28,9 +28,12 @@ use crate::store::Measures;
 pub(super) const LITTLE: u64 = 64 << 20;
 /// With less than this left, the reserve included, no change is accepted.
 pub(super) const NOTHING: u64 = 8 << 20;
+/// With less than this left, the reserve included, only keys are deleted: what a stolen key takes
+/// away with what it may change cannot use up the space to delete that key.
+const KEYS_ONLY: u64 = 16 << 20;
 /// How large the reserve is, and from when on it is filled up.
-const RESERVE: u64 = 24 << 20;
-const LOW: u64 = 18 << 20;
+const RESERVE: u64 = 32 << 20;
+const LOW: u64 = 26 << 20;
 /// What the reserve leaves to files beside the log.
 const BESIDE: u64 = 4 << 20;
 /// The least by which the reserve is filled up.
@@ -65,11 +68,36 @@ pub(super) struct Space {
     for_all: bool,
 }
 
+/// What a change is for the space that is left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// It may give something to somebody.
+    Gives,
+    /// It only takes away.
+    TakesAway,
+    /// It only deletes keys.
+    DeletesKeys,
+}
+
+impl Kind {
+    pub(super) fn of(proposal: &Proposal) -> Self {
+        if proposal.deletes_keys() {
+            Self::DeletesKeys
+        } else if proposal.takes_away() {
+            Self::TakesAway
+        } else {
+            Self::Gives
+        }
+    }
+}
+
 /// Which changes there is no room for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Lack {
     /// All but those that take away.
     OfMuch,
+    /// All but those that delete keys.
+    OfMost,
     /// All.
     OfAnything,
 }
@@ -82,15 +110,22 @@ impl Space {
 
     /// Whether there is room for one more change behind so many bytes, or for which kind there
     /// is none.
-    pub(super) fn admits(self, bytes: u64, takes_away: impl FnOnce() -> bool) -> Result<(), Lack> {
+    pub(super) fn admits(self, bytes: u64, kind: impl FnOnce() -> Kind) -> Result<(), Lack> {
         let growth = bytes.saturating_mul(GROWTH);
         if self.free >= LITTLE.saturating_add(growth) {
             return Ok(());
         }
-        if self.free.saturating_add(self.reserve) < NOTHING.saturating_add(growth) {
+        let left = self.free.saturating_add(self.reserve);
+        if left < NOTHING.saturating_add(growth) {
             return Err(Lack::OfAnything);
         }
-        if self.for_all || takes_away() { Ok(()) } else { Err(Lack::OfMuch) }
+        match kind() {
+            _ if self.for_all => Ok(()),
+            Kind::DeletesKeys => Ok(()),
+            _ if left < KEYS_ONLY.saturating_add(growth) => Err(Lack::OfMost),
+            Kind::TakesAway => Ok(()),
+            Kind::Gives => Err(Lack::OfMuch),
+        }
     }
 }
 
@@ -208,5 +243,23 @@ mod tests {
         assert_eq!(missing(10 * MIB, 8 * MIB), Some(6 * MIB));
         assert_eq!(missing(4 * MIB, 0), None);
         assert_eq!(missing(0, 0), None);
+    }
+
+    #[test]
+    fn the_last_of_the_space_is_for_the_deletion_of_keys() {
+        let admits = |free, reserve, kind, for_all| {
+            Space { free: free * MIB, reserve: reserve * MIB, for_all }.admits(0, || kind)
+        };
+        use Kind::{DeletesKeys, Gives, TakesAway};
+        assert_eq!(admits(64, 0, Gives, false), Ok(()));
+        assert_eq!(admits(63, 32, Gives, false), Err(Lack::OfMuch));
+        assert_eq!(admits(0, 16, TakesAway, false), Ok(()));
+        for kind in [Gives, TakesAway] {
+            assert_eq!(admits(4, 11, kind, false), Err(Lack::OfMost));
+            assert_eq!(admits(4, 11, kind, true), Ok(()));
+            assert_eq!(admits(4, 3, kind, true), Err(Lack::OfAnything));
+        }
+        assert_eq!(admits(4, 4, DeletesKeys, false), Ok(()));
+        assert_eq!(admits(4, 3, DeletesKeys, false), Err(Lack::OfAnything));
     }
 }

@@ -33,7 +33,7 @@ use crate::store::{
 
 use super::backup::{State, Tap, Taps, Which};
 use super::gather::Gather;
-use super::room::{Lack, Room, SCARCE, Space};
+use super::room::{Kind, Lack, Room, SCARCE, Space};
 use super::sweep::Sweep;
 use super::tally::{Entries, Tally};
 use super::usage::{Pending, SharedUsage};
@@ -377,9 +377,10 @@ impl Writer {
         proposal: Proposal,
         space: Space,
     ) -> Result<Receipt, CommitError> {
-        match space.admits(draft.bytes, || proposal.takes_away()) {
+        match space.admits(draft.bytes, || Kind::of(&proposal)) {
             Ok(()) => self.add(draft, proposal),
             Err(Lack::OfMuch) => Err(StoreError::NearlyFull.into()),
+            Err(Lack::OfMost) => Err(StoreError::KeysOnly.into()),
             Err(Lack::OfAnything) => Err(StoreError::Full.into()),
         }
     }
