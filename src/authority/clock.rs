@@ -223,12 +223,17 @@ impl Clock {
             self.shown.fetch_max(system, Ordering::AcqRel);
             believe(system);
         };
-        let Some((before, showed)) = last.look.replace((at, system)) else {
+        let Some((before, showed)) = last.look else {
+            last.look = Some((at, system));
             believe_clock();
             return None;
         };
-        let passed = at.saturating_duration_since(before);
-        let passed = i64::try_from(passed.as_millis()).unwrap_or(i64::MAX);
+        let passed = at.saturating_duration_since(before).as_millis();
+        let passed = u64::try_from(passed).unwrap_or(u64::MAX);
+        // What is below a millisecond is left to the next look: many looks do not stop time.
+        let seen = before.checked_add(Duration::from_millis(passed)).unwrap_or(at);
+        last.look = Some((seen, system));
+        let passed = i64::try_from(passed).unwrap_or(i64::MAX);
         let expected = self.believed.load(Ordering::Acquire).saturating_add(passed);
         if system <= expected.saturating_add(JUMP) {
             believe_clock();
@@ -342,6 +347,17 @@ mod tests {
         assert_eq!(machine.pass(1), Some(Found::Believed));
         assert_eq!(machine.0.believed(), time(NOON + 2 * HOUR + 601_001));
         assert_eq!(machine.times(), (2 * HOUR + 601_001, 2 * HOUR + 601_001));
+    }
+
+    #[test]
+    fn d19_looks_within_a_millisecond_do_not_stop_a_doubted_clock() {
+        let mut machine = Machine::new();
+        machine.set(2 * HOUR);
+        for n in 1..=1_000 {
+            machine.1 += Duration::from_micros(300);
+            machine.set(i64::from(n % 3 == 0));
+        }
+        assert_eq!(machine.times(), (2 * HOUR + 333, 300));
     }
 
     #[test]
