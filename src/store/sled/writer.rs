@@ -353,6 +353,10 @@ impl Writer {
     /// batch. A crash before the witness has the new time is no harm: what a witness says that is
     /// older than the change does not count when the store is opened.
     pub(super) fn accept_clock(&mut self, mut change: Change) -> Result<(), StoreError> {
+        // Without it nobody's keys may be in force: it is as urgent as they are.
+        if self.room.look().admits(0, || Kind::DeletesKeys).is_err() {
+            return Err(StoreError::Full);
+        }
         let mut draft = Draft { head: self.head.next(), ..Draft::default() };
         (draft.time, draft.mark) = (change.time, change.time);
         change.revision = draft.head;
