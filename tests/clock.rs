@@ -231,6 +231,8 @@ enum Door {
     Verify,
     Read,
     List,
+    DryRun,
+    Unchanged,
     Key,
 }
 
@@ -238,7 +240,9 @@ enum Door {
 async fn an_end_is_on_the_disk_before_it_is_told_by_whatever_call() {
     use Door::*;
     let Some(machine) = Machine::new() else { return };
-    for (n, door) in (3..).zip([Check, Token, Batch, Explain, Effective, Verify, Read, List, Key]) {
+    let doors =
+        [Check, Token, Batch, Explain, Effective, Verify, Read, List, DryRun, Unchanged, Key];
+    for (n, door) in (3..).zip(doors) {
         machine.set("+0");
         let server = machine.start(&[]);
         let client = server.client().await;
@@ -322,6 +326,20 @@ async fn an_end_is_on_the_disk_before_it_is_told_by_whatever_call() {
                 let request =
                     ListCredentialsRequest { company_id: company.clone(), ..Default::default() };
                 client.directory.clone().list_credentials(request).await.expect("listed");
+            }
+            DryRun | Unchanged => {
+                let is_dry = matches!(door, DryRun);
+                let label = if is_dry { "new" } else { "hr" };
+                let request = UpdateCredentialRequest {
+                    company_id: company.clone(),
+                    credential_id: "hr".to_owned(),
+                    label: label.to_owned(),
+                    update_mask: Some(prost_types::FieldMask { paths: owned(&["label"]) }),
+                    validate_only: is_dry,
+                    ..Default::default()
+                };
+                let told = client.directory.clone().update_credential(request).await;
+                assert!(told.expect("an answer").into_inner().credential.is_some());
             }
             Key => {
                 until("the key is over", async || {
