@@ -52,7 +52,9 @@ use crate::policy::revision::Revision;
 use crate::policy::scope::Scope;
 use crate::policy::user::User;
 use crate::store::backup::Backup;
-use crate::store::{self, Fact, Incarnation, Listener, Proposal, Store, StoreError, Ticket};
+use crate::store::{
+    self, Fact, Incarnation, Listener, Proposal, Receipt, Store, StoreError, Ticket,
+};
 
 pub use self::catalogs::{Applied, ApplyError};
 pub use self::companies::{CompanyChange, NewCompany, Restriction};
@@ -459,7 +461,7 @@ impl Authority {
     /// Has the store remember the time, ahead of it by [`LEAD`](crate::store::LEAD); to be called more often
     /// than that.
     pub fn keep_time(&self) {
-        self.facts.store().mark_time(self.clock.mark());
+        self.facts.store().mark_time(self.clock.mark(), self.clock.believed());
         self.clock.warn_if_ahead();
     }
 
@@ -504,22 +506,25 @@ impl Authority {
         if kept >= planned {
             return planned;
         }
-        let facts = proposal.steps.iter().flat_map(|step| [&step.before, &step.after]);
-        let ends = facts.flatten().filter_map(|fact| match fact {
-            Fact::Credential(credential) => credential.ends().filter(|end| *end <= planned).max(),
-            _ => None,
-        });
-        let end = ends.max().map(clock::rounded_up);
-        end.map_or(kept, |end| {
-            self.clock.raise(end);
-            kept.max(end)
-        })
+        let end = shown_end(proposal, planned).map(clock::rounded_up);
+        end.map_or(kept, |end| kept.max(end))
     }
 
-    /// Queues a proposal, with the time that its change shall have.
+    /// Queues a proposal, with the time that its change shall have. Of its receipt the clock is to be
+    /// told: see [`Self::answered`].
     fn queue(&self, mut proposal: Proposal) -> Result<Ticket, StoreError> {
         proposal.change.time = self.time_of(&proposal);
         self.facts.store().commit(proposal)
+    }
+
+    /// The answer to a queued proposal; none if what it rests on has changed. Its time is on the disk
+    /// now, whatever the machine's clock says.
+    async fn answered(&self, ticket: Ticket) -> Result<Option<Receipt>, StoreError> {
+        let receipt = ledger::answered(ticket).await?;
+        if let Some(receipt) = &receipt {
+            self.clock.raise(receipt.time);
+        }
+        Ok(receipt)
     }
 
     /// Has the store remember which credentials were asked for since the last time; to be called
@@ -532,7 +537,17 @@ impl Authority {
     pub fn close(&self) {
         self.keep_seen();
         // A clean end needs no lead.
-        self.facts.store().mark_time(self.clock.kept());
+        self.facts.store().mark_time(self.clock.kept(), self.clock.believed());
         self.facts.store().close();
     }
+}
+
+/// The last end that the facts of a proposal show to have passed at this time.
+fn shown_end(proposal: &Proposal, now: Timestamp) -> Option<Timestamp> {
+    let facts = proposal.steps.iter().flat_map(|step| [&step.before, &step.after]);
+    let ends = facts.flatten().filter_map(|fact| match fact {
+        Fact::Credential(credential) => credential.ends().filter(|end| *end <= now).max(),
+        _ => None,
+    });
+    ends.max()
 }

@@ -301,7 +301,12 @@ async fn apply_catalog(
                     return Ok(false);
                 }
                 // Checks need no space on the disk.
-                Err(ApplyError::Refused(Refusal::Store(error))) if error != StoreError::Full => {
+                Err(ApplyError::Refused(Refusal::Store(error)))
+                    if !matches!(
+                        error,
+                        StoreError::NearlyFull | StoreError::KeysOnly | StoreError::Full
+                    ) =>
+                {
                     return Err(error.into());
                 }
                 Err(error @ ApplyError::Refused(Refusal::RemovesScopes(_))) => format!(

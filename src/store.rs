@@ -177,12 +177,12 @@ pub struct Proposal {
 
 impl Step {
     /// Whether it gives nothing to anybody: what it leaves behind is less than there was.
-    fn takes_away(&self) -> bool {
+    fn takes_away(&self, now: Timestamp) -> bool {
         match (&self.before, &self.after) {
             (Some(_), None) => true,
             (Some(Fact::Company(before)), Some(Fact::Company(after))) => after.narrows(before),
             (Some(Fact::Credential(before)), Some(Fact::Credential(after))) => {
-                after.narrows(before)
+                after.narrows(before, now)
             }
             (Some(Fact::User(before)), Some(Fact::User(after))) => after.narrows(before),
             (Some(Fact::Consent(before)), Some(Fact::Consent(after))) => after.narrows(before),
@@ -197,7 +197,14 @@ impl Proposal {
     /// for others: a stolen key can be revoked there.
     #[must_use]
     pub fn takes_away(&self) -> bool {
-        !self.steps.is_empty() && self.steps.iter().all(Step::takes_away)
+        !self.steps.is_empty() && self.steps.iter().all(|step| step.takes_away(self.change.time))
+    }
+
+    /// Whether it only deletes keys. The last of the space and of the queue is for these: whatever
+    /// a stolen key did with the rest, it can be deleted.
+    #[must_use]
+    pub fn deletes_keys(&self) -> bool {
+        self.takes_away() && self.steps.iter().all(|step| step.key == FactKey::Keyring)
     }
 }
 
@@ -233,6 +240,9 @@ pub enum StoreError {
          (revoke, restrict, disable, delete)"
     )]
     NearlyFull,
+    /// There is too little space left for any change but the deletion of keys.
+    #[error("the disk is nearly full: until space is freed, nothing but keys can be deleted")]
+    KeysOnly,
     /// There is too little space left to change anything. What is kept can be read.
     #[error("the disk is full: nothing is changed until space is freed")]
     Full,
@@ -422,14 +432,16 @@ pub trait Store: Send + Sync {
     /// crash may forget it.
     fn note_seen(&self, seen: Vec<(Revision, Minute)>);
 
-    /// Notes that no time before this one may be relied on again (D19). Returns at once.
-    fn mark_time(&self, time: Timestamp);
+    /// Notes that no time before this one may be relied on again (D19), and the time that is
+    /// believed. What is kept for a time ends by the believed time alone: the mark may be an end
+    /// that was told while the machine's clock was wrong. Returns at once.
+    fn mark_time(&self, time: Timestamp, believed: Timestamp);
 
     /// The time mark that is on the disk now: a crash brings back no time before it (D19).
     fn time_kept(&self) -> Timestamp;
 
-    /// As [`Self::mark_time`], with a receiver that is answered when the mark is on the disk. No
-    /// later change has an earlier time.
+    /// As [`Self::mark_time`] for a time that may not be believed, with a receiver that is answered
+    /// when the mark is on the disk. No later change has an earlier time.
     ///
     /// # Errors
     /// The queue is full, or the engine stopped.

@@ -231,6 +231,8 @@ enum Door {
     Verify,
     Read,
     List,
+    DryRun,
+    Unchanged,
     Key,
 }
 
@@ -238,7 +240,9 @@ enum Door {
 async fn an_end_is_on_the_disk_before_it_is_told_by_whatever_call() {
     use Door::*;
     let Some(machine) = Machine::new() else { return };
-    for (n, door) in (3..).zip([Check, Token, Batch, Explain, Effective, Verify, Read, List, Key]) {
+    let doors =
+        [Check, Token, Batch, Explain, Effective, Verify, Read, List, DryRun, Unchanged, Key];
+    for (n, door) in (3..).zip(doors) {
         machine.set("+0");
         let server = machine.start(&[]);
         let client = server.client().await;
@@ -322,6 +326,20 @@ async fn an_end_is_on_the_disk_before_it_is_told_by_whatever_call() {
                 let request =
                     ListCredentialsRequest { company_id: company.clone(), ..Default::default() };
                 client.directory.clone().list_credentials(request).await.expect("listed");
+            }
+            DryRun | Unchanged => {
+                let is_dry = matches!(door, DryRun);
+                let label = if is_dry { "new" } else { "hr" };
+                let request = UpdateCredentialRequest {
+                    company_id: company.clone(),
+                    credential_id: "hr".to_owned(),
+                    label: label.to_owned(),
+                    update_mask: Some(prost_types::FieldMask { paths: owned(&["label"]) }),
+                    validate_only: is_dry,
+                    ..Default::default()
+                };
+                let told = client.directory.clone().update_credential(request).await;
+                assert!(told.expect("an answer").into_inner().credential.is_some());
             }
             Key => {
                 until("the key is over", async || {
@@ -444,7 +462,7 @@ fn what_was_noted_at_a_time_that_was_taken_back_is_not_kept_for_longer() {
     commit(&*store, proposal(hour(10), None));
     let told = Answered { body: [1; 32], reply: vec![] };
     assert_eq!(store.answered(&key).expect("readable"), Some(told), "a day is not over");
-    store.mark_time(hour(36));
+    store.mark_time(hour(36), hour(36));
     let gone = || {
         let changes = store.changes(None, Revision(2), Revision(3), 10);
         store.answered(&key).expect("readable").is_none()
@@ -458,4 +476,66 @@ fn what_was_noted_at_a_time_that_was_taken_back_is_not_kept_for_longer() {
         std::thread::sleep(Duration::from_millis(5));
     }
     panic!("it is still there");
+}
+
+/// Commits a change that remembers its request.
+fn commit_request(store: &dyn Store, at: Timestamp, request: u8) {
+    let key = RequestKey([request; 32]);
+    let remember = Remember { key, body: [1; 32], reply: Box::new(|_| vec![]) };
+    commit(store, proposal(at, Some(remember)));
+}
+
+/// Waits until a request is no longer remembered.
+fn wait_until_forgotten(store: &dyn Store, request: u8) {
+    for _ in 0..1_000 {
+        if store.answered(&RequestKey([request; 32])).expect("readable").is_none() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    panic!("request {request} is still remembered");
+}
+
+#[test]
+fn what_is_kept_for_a_time_is_not_removed_by_an_end_that_was_told() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let store = Arc::new(open(dir.path()));
+    store.start(Arc::new(Nobody));
+    commit_request(&*store, hour(1_000), 1);
+    commit_request(&*store, hour(1_010), 2);
+    // An end that is told while the clock is doubted, and what is believed meanwhile.
+    let told = store.keep_time(hour(9_000)).expect("queued");
+    told.blocking_recv().expect("kept");
+    store.mark_time(hour(9_000), hour(1_025));
+    wait_until_forgotten(&*store, 1);
+    assert!(
+        store.answered(&RequestKey([2; 32])).expect("readable").is_some(),
+        "its day is not over"
+    );
+    let kept = store.changes(None, Revision(1), Revision(2), 10).expect("kept");
+    assert_eq!(kept.len(), 1, "its retention is not over");
+    store.mark_time(hour(9_000), hour(1_035));
+    wait_until_forgotten(&*store, 2);
+}
+
+#[test]
+fn a_request_of_after_an_accepted_clock_is_remembered_for_its_day() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let store = Arc::new(open(dir.path()));
+    store.start(Arc::new(Nobody));
+    commit_request(&*store, hour(1_000), 1);
+    store.close();
+    drop(store);
+    let mut store = open(dir.path());
+    store.accept_clock(hour(10), Author::default()).expect("the disk is well").expect("back");
+    let store = Arc::new(store);
+    store.start(Arc::new(Nobody));
+    // The store's time is ahead of the machine's, by an end that was told.
+    commit_request(&*store, hour(60), 2);
+    store.mark_time(hour(60), hour(36));
+    wait_until_forgotten(&*store, 1);
+    assert!(
+        store.answered(&RequestKey([2; 32])).expect("readable").is_some(),
+        "its day is not over"
+    );
 }

@@ -38,7 +38,7 @@ fn a_damaged_byte_of_any_file_is_noticed() {
         store.start(Arc::new(Deaf));
         town.live(&store, until, &mut Dice(until), |_| ());
         if until == 700 {
-            store.mark_time(late);
+            store.mark_time(late, late);
         }
         store.close();
     }

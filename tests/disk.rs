@@ -9,8 +9,8 @@
 
 mod harness;
 
-use std::fs;
-use std::io::{BufRead, BufReader};
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -84,10 +84,9 @@ impl Drop for Disk {
     }
 }
 
-/// Fills the disk up to so many bytes.
+/// Fills the disk up to so many bytes. What fills it already stays: a server must not see space
+/// meanwhile.
 fn fill(disk: &Path, left: u64) {
-    let ballast = disk.join("ballast");
-    fs::remove_file(&ballast).ok();
     let free = || {
         let told = Command::new("stat").args(["-f", "-c", "%b %a %S"]).arg(disk).output();
         let told = String::from_utf8(told.expect("stat runs").stdout).expect("text");
@@ -97,7 +96,9 @@ fn fill(disk: &Path, left: u64) {
         told[1] * told[2]
     };
     let bytes = free().saturating_sub(left);
-    fs::write(&ballast, vec![1; usize::try_from(bytes).expect("small")]).expect("written");
+    let ballast = File::options().create(true).append(true).open(disk.join("ballast"));
+    let bytes = vec![1; usize::try_from(bytes).expect("small")];
+    ballast.expect("opened").write_all(&bytes).expect("written");
     assert!(free() <= left + 4096);
 }
 
@@ -456,6 +457,12 @@ async fn what_takes_away_is_committed_on_a_full_disk() {
     let server = Server::start(&store, &[]);
     let client = &Client::connect_as(&server.url(), Some(&back)).await;
     assert_eq!(client.reason("acme", "replaced-0", &[read]).await, Reason::Allowed);
+    // The start gave the reserve to all, and has taken it back before others fill the disk again.
+    fill(&disk.path, 0);
+    let key = client.keys.clone().list_keys(ListKeysRequest::default()).await.expect("listed");
+    let key = key.into_inner().keys.into_iter().find(|key| key.name == "first").expect("a key");
+    let key = DeleteKeyRequest { key_id: key.key_id, ..Default::default() };
+    client.keys.clone().delete_key(key).await.expect("a key on a disk that is full again");
     let delete = DeleteCredentialRequest {
         company_id: acme(),
         credential_id: "replaced-0".to_owned(),
@@ -466,6 +473,23 @@ async fn what_takes_away_is_committed_on_a_full_disk() {
     let server = Server::start(&store, &[]);
     let client = &Client::connect_as(&server.url(), Some(&back)).await;
     refused(client.credential("acme", "replaced-0").await);
+    // The last of it is for keys alone, whatever used up the rest.
+    server.kill();
+    let log = File::options().write(true).open(store.join("db")).expect("opened");
+    log.set_len(log.metadata().expect("a length").len()).expect("the reserve is given back");
+    fill(&disk.path, 13 << 20);
+    let spare = bootstrap("spare");
+    let server = Server::start(&store, &[]);
+    let client = &Client::connect_as(&server.url(), Some(&back)).await;
+    let delete =
+        DeleteUserRequest { company_id: acme(), user_id: "ada".to_owned(), ..Default::default() };
+    let status = client.directory.clone().delete_user(delete).await.expect_err("no space");
+    assert!(status.message().contains("nothing but keys can be deleted"), "{status:?}");
+    let keys = client.keys.clone().list_keys(ListKeysRequest::default()).await.expect("listed");
+    let key = keys.into_inner().keys.into_iter().find(|key| key.name == "spare").expect("a key");
+    let key = DeleteKeyRequest { key_id: key.key_id, ..Default::default() };
+    client.keys.clone().delete_key(key).await.expect("a key");
+    refused(Client::connect_as(&server.url(), Some(&spare)).await.credential("acme", "hr").await);
     fs::remove_file(disk.path.join("ballast")).expect("removed");
     accepted!(client.directory.clone().create_credential(CreateCredentialRequest {
         company_id: acme(),

@@ -204,8 +204,25 @@ fn a_full_queue_still_takes_what_takes_away(open: &dyn Fn(&Path) -> Arc<dyn Stor
     let delete =
         Step { key: FactKey::Company(id("acme")), before: Some(fact(&before)), after: None };
     queue(delete).expect("it takes away");
+    for _ in 0..1_000 {
+        assert!(store.keep_time(later(1)).is_err(), "the places are for what takes away");
+        store.mark_time(later(1), later(1));
+        store.note_seen(vec![(Revision(1), 1)]);
+    }
+    queue(put(Some(fact(&before)), fact(&disabled))).expect("it takes away");
     assert_eq!(queue(put(None, fact(&before))), Err(StoreError::Busy));
     assert_eq!(queue(put(Some(fact(&disabled)), fact(&before))), Err(StoreError::Busy));
+    // The last places are for the deletion of keys.
+    let mut urgent = 3;
+    while queue(put(Some(fact(&before)), fact(&disabled))).is_ok() {
+        urgent += 1;
+    }
+    assert!(urgent > 64, "{urgent}");
+    let keys = || Fact::Keyring(Arc::default());
+    for _ in 0..64 {
+        queue(put(Some(keys()), keys())).expect("it deletes a key");
+    }
+    assert_eq!(queue(put(Some(keys()), keys())), Err(StoreError::Busy), "there is an end");
 }
 
 fn revisions_and_times_only_go_forward(open: &dyn Fn(&Path) -> Arc<dyn Store>) {
@@ -224,7 +241,8 @@ fn revisions_and_times_only_go_forward(open: &dyn Fn(&Path) -> Arc<dyn Store>) {
         assert!(receipt.time >= last.time);
         last = receipt;
     }
-    store.mark_time(Timestamp::from_second(500).expect("a time"));
+    let late = Timestamp::from_second(500).expect("a time");
+    store.mark_time(late, late);
     store.close();
     drop(store);
     assert_eq!(open(dir.path()).time_mark(), Timestamp::from_second(500).ok());
@@ -408,10 +426,10 @@ fn a_request_is_answered_once_and_remembered_for_a_day(open: &dyn Fn(&Path) -> A
     store.close();
     drop(store);
     let store = started(open(dir.path()));
-    store.mark_time(later(23));
+    store.mark_time(later(23), later(23));
     commit(&*store, put(None, Fact::Company(Arc::new(company("d", &catalog))))).expect("done");
     assert_eq!(store.answered(&key).expect("readable"), Some(answered), "a day is not over");
-    store.mark_time(later(25));
+    store.mark_time(later(25), later(25));
     assert!(in_time(|| store.answered(&key).expect("readable").is_none()), "forgotten");
     propose(&*store, proposal("c")).expect("a request of its own");
 }
@@ -696,6 +714,7 @@ mod retention {
         for n in 0..40 {
             commit_at(&*store, &format!("c{n}"), n);
         }
+        store.mark_time(later(39), later(39));
         let kept_after = |store: &dyn Store| match read(store, None, 0) {
             Err(StoreError::NoLongerKept(revision)) => revision.0,
             found => panic!("{found:?}"),
@@ -708,7 +727,7 @@ mod retention {
         assert_eq!(kept_after(&*store), 15);
         assert_eq!(read(&*store, Some("c20"), 15), Ok(vec![21]));
         assert!(read(&*store, Some("c2"), 0).is_err(), "an empty answer would be a gap");
-        store.mark_time(later(1_000));
+        store.mark_time(later(1_000), later(1_000));
         assert!(in_time(|| kept_after(&*store) == 39));
         assert_eq!(read(&*store, None, 39), Ok(vec![40]), "the last one stays");
         store.close();
@@ -747,6 +766,7 @@ mod retention {
         });
         for n in 0..1_000 {
             commit_at(&*store, &format!("c{n}"), n);
+            store.mark_time(later(n), later(n));
         }
         assert!(reader.join().expect("no gap") > 0, "it was overtaken");
     }

@@ -20,6 +20,10 @@
 //! no further: see `Authority::keep_told`. So a process that dies in a doubtful time leaves a
 //! store in which what was told to have ended has ended, and nothing else has.
 //!
+//! INVARIANT (removed as believed): what is kept for a time, a remembered request or a change of the
+//! audit log, is removed by what the machine's clock showed and was believed, never by an end that
+//! was told or by a doubted clock.
+//!
 //! INVARIANT (kept <= decides): the time that is kept is never later than the one that decides, so
 //! a process that starts from it believes no end to be over that this one did not.
 
@@ -48,6 +52,9 @@ pub struct Clock {
     believed: AtomicI64,
     /// The latest time that is kept because it was told, in milliseconds since 1970.
     told: AtomicI64,
+    /// The latest time that the machine's clock showed to this process and that was believed, in
+    /// milliseconds since 1970. The store's mark at the start does not count.
+    shown: AtomicI64,
     last: Mutex<Last>,
 }
 
@@ -85,7 +92,7 @@ impl Clock {
 
     fn at(mark: i64) -> Self {
         let [latest, believed, told] = [mark; 3].map(AtomicI64::new);
-        Self { latest, believed, told, last: Mutex::default() }
+        Self { latest, believed, told, shown: AtomicI64::new(0), last: Mutex::default() }
     }
 
     /// The time that decides. Read it after the facts.
@@ -134,6 +141,13 @@ impl Clock {
         let ahead = believed.checked_add(LEAD).unwrap_or(Timestamp::MAX);
         // No further than what was told, where that is later.
         ahead.max(time(self.told.load(Ordering::Acquire)))
+    }
+
+    /// The time by which may be removed what was kept for its time. It stands still while the
+    /// machine's clock is doubted, and no end that was told and no mark of before moves it.
+    #[must_use]
+    pub fn believed(&self) -> Timestamp {
+        time(self.shown.load(Ordering::Acquire))
     }
 
     /// This time is on the disk: it is kept, whatever the clock says.
@@ -205,15 +219,24 @@ impl Clock {
     fn see(&self, last: &mut Last, system: i64, at: Instant) -> Option<Found> {
         self.tell(system);
         let believe = |time| self.believed.fetch_max(time, Ordering::AcqRel);
-        let Some((before, showed)) = last.look.replace((at, system)) else {
+        let believe_clock = || {
+            self.shown.fetch_max(system, Ordering::AcqRel);
             believe(system);
+        };
+        let Some((before, showed)) = last.look else {
+            last.look = Some((at, system));
+            believe_clock();
             return None;
         };
-        let passed = at.saturating_duration_since(before);
-        let passed = i64::try_from(passed.as_millis()).unwrap_or(i64::MAX);
+        let passed = at.saturating_duration_since(before).as_millis();
+        let passed = u64::try_from(passed).unwrap_or(u64::MAX);
+        // What is below a millisecond is left to the next look: many looks do not stop time.
+        let seen = before.checked_add(Duration::from_millis(passed)).unwrap_or(at);
+        last.look = Some((seen, system));
+        let passed = i64::try_from(passed).unwrap_or(i64::MAX);
         let expected = self.believed.load(Ordering::Acquire).saturating_add(passed);
         if system <= expected.saturating_add(JUMP) {
-            believe(system);
+            believe_clock();
             return last.doubted.take().map(|_| Found::Back);
         }
         // Every jump has to last, also one that follows another.
@@ -231,7 +254,7 @@ impl Clock {
             return None;
         }
         last.doubted = None;
-        believe(system);
+        believe_clock();
         Some(Found::Believed)
     }
 }
@@ -303,6 +326,7 @@ mod tests {
         let mark = Timestamp::from_millisecond(9_000_000_000_000).expect("a time");
         let clock = Clock::starting_at(Some(mark));
         assert_eq!((clock.now(), clock.kept()), (mark, mark));
+        assert!(clock.believed() < mark, "the mark may be an end that was told");
         let clock = Clock::starting_at(None);
         assert!(clock.kept() >= Timestamp::now().checked_sub(LEAD).expect("a time"), "believed");
     }
@@ -317,9 +341,23 @@ mod tests {
         for n in 1..600 {
             assert_eq!(machine.pass(1), None);
             assert_eq!(machine.times(), (2 * HOUR + 1_001 + n * 1_000, HOUR + 1_000 + n * 1_000));
+            machine.0.raise(time(NOON + HOUR + 1_500));
+            assert_eq!(machine.0.believed(), time(NOON + HOUR + 1_000), "nothing is removed by it");
         }
         assert_eq!(machine.pass(1), Some(Found::Believed));
+        assert_eq!(machine.0.believed(), time(NOON + 2 * HOUR + 601_001));
         assert_eq!(machine.times(), (2 * HOUR + 601_001, 2 * HOUR + 601_001));
+    }
+
+    #[test]
+    fn d19_looks_within_a_millisecond_do_not_stop_a_doubted_clock() {
+        let mut machine = Machine::new();
+        machine.set(2 * HOUR);
+        for n in 1..=1_000 {
+            machine.1 += Duration::from_micros(300);
+            machine.set(i64::from(n % 3 == 0));
+        }
+        assert_eq!(machine.times(), (2 * HOUR + 333, 300));
     }
 
     #[test]

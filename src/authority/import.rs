@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use tokio::sync::SemaphorePermit;
 
-use super::ledger::{Subject, Terms, answered, resolve};
+use super::ledger::{Subject, Terms, resolve};
 use super::refusal::Refusal;
 use super::{ATTEMPTS, Authority, NewCompany, NewCredential};
 use crate::policy::change::ChangeKind;
@@ -203,7 +203,7 @@ impl<P> Import<'_, P> {
         if matches!(new, New::Company(_)) {
             self.companies -= 1;
         }
-        Some((place, new, answered(ticket).await))
+        Some((place, new, self.authority.answered(ticket).await))
     }
 
     /// The change that creates an item, and that rests on there being none.

@@ -106,12 +106,14 @@ impl Authority {
     /// Whether an end that has passed lies at or before the mark on the disk. If not, it soon does.
     fn is_kept(&self, end: Option<Timestamp>) -> bool {
         let store = self.facts.store();
-        let end = end.map(rounded_up).filter(|end| *end > store.time_kept());
-        if let Some(end) = end {
+        let Some(end) = end.map(rounded_up) else { return true };
+        let is_kept = end <= store.time_kept();
+        if is_kept {
             self.clock.raise(end);
+        } else {
             store.keep_time(end).ok();
         }
-        end.is_none()
+        is_kept
     }
 
     /// Whether callers need a key: once there was one, for ever.

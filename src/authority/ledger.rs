@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use super::facts::{Missed, View};
 use super::refusal::Refusal;
 use super::repeat::{Keep, RequestId};
-use super::{Authority, etag};
+use super::{Authority, etag, shown_end};
 use crate::measure::steps;
 use crate::policy::caller::Caller;
 use crate::policy::catalog::Catalog;
@@ -147,6 +147,11 @@ impl Authority {
         let seen_at = plan.before.as_ref().map(|before| before.revision());
         let (proposal, made) = self.propose(view, plan, subject, terms, now);
         let nowhere = Receipt { revision: view.at, time: now };
+        if terms.validate_only || nothing {
+            // No commit keeps the time of what is told.
+            let end = shown_end(&proposal, now);
+            self.keep_told(now, |_| end).await?;
+        }
         if terms.validate_only {
             if !nothing {
                 self.facts.store().admits(&proposal)?;
@@ -210,7 +215,7 @@ impl Authority {
     /// Commits a proposal; none if what it rests on has changed.
     pub(super) async fn commit(&self, proposal: Proposal) -> Result<Option<Receipt>, Refusal> {
         let ticket = self.queue(proposal)?;
-        Ok(answered(ticket).await?)
+        Ok(self.answered(ticket).await?)
     }
 }
 

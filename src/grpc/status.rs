@@ -307,7 +307,7 @@ impl From<Refusal> for Draft {
             Refusal::Store(StoreError::AtBound(reached)) => {
                 limit(reached.bound.name(), &reached.to_string())
             }
-            Refusal::Store(StoreError::NearlyFull | StoreError::Full) => {
+            Refusal::Store(StoreError::NearlyFull | StoreError::KeysOnly | StoreError::Full) => {
                 let mut draft = Draft::new(Code::ResourceExhausted, "DISK_FULL", message).retry();
                 draft.details.add_quota_failure_violation("disk", "has too little space left");
                 draft

@@ -12,13 +12,11 @@ use super::keyring::Keyring;
 use super::scope::ScopeMap;
 use super::user::User;
 
-/// Whether the second time is no later than the first; none is the latest.
-fn no_later(before: Option<Timestamp>, after: Option<Timestamp>) -> bool {
-    match (before, after) {
-        (None, _) => true,
-        (Some(_), None) => false,
-        (Some(before), Some(after)) => after <= before,
-    }
+/// Whether an end is what it was, or lay ahead (none does) and has passed at this time. An end that
+/// only comes nearer takes nothing away yet, and could come nearer for ever.
+fn same_or_ended(before: Option<Timestamp>, after: Option<Timestamp>, now: Timestamp) -> bool {
+    let has_passed = |end: Option<Timestamp>| end.is_some_and(|end| end <= now);
+    before == after || (!has_passed(before) && has_passed(after))
 }
 
 /// Whether each scope of the second map is in the first, with a value that is no wider.
@@ -41,16 +39,17 @@ impl Company {
 }
 
 impl Credential {
-    /// Whether this is `before` with less: grants, secrets, time, or whether it is enabled.
+    /// Whether this is `before` with less at this time: grants, secrets, an end that has passed, or
+    /// whether it is enabled.
     #[must_use]
-    pub fn narrows(&self, before: &Self) -> bool {
+    pub fn narrows(&self, before: &Self, now: Timestamp) -> bool {
         let no_wider = |was: &Grant, is: &Grant| {
-            was.granted_at == is.granted_at && no_later(was.expires_at, is.expires_at)
+            was.granted_at == is.granted_at && same_or_ended(was.expires_at, is.expires_at, now)
         };
         self.label == before.label
             && self.created_at == before.created_at
             && self.enabled <= before.enabled
-            && no_later(before.expires_at, self.expires_at)
+            && same_or_ended(before.expires_at, self.expires_at, now)
             && within(&before.grants, &self.grants, no_wider)
             && self.secrets.iter().all(|secret| before.secrets.contains(secret))
     }
@@ -110,13 +109,16 @@ mod tests {
             create_time: Timestamp::UNIX_EPOCH,
             update_time: Timestamp::UNIX_EPOCH,
         };
+        let now = second(40).expect("a time");
         let with = |edit: &dyn Fn(&mut Credential)| {
             let mut after = before.clone();
             edit(&mut after);
-            after.narrows(&before)
+            after.narrows(&before, now)
         };
         assert!(with(&|c| c.enabled = false));
-        assert!(with(&|c| c.expires_at = second(99)));
+        assert!(with(&|c| c.expires_at = second(40)));
+        assert!(!with(&|c| c.expires_at = second(41)), "still ahead");
+        assert!(!with(&|c| c.expires_at = second(99)), "still ahead");
         assert!(with(&|c| c.grants = grants(&[(1, grant(3, None))])));
         assert!(with(&|c| c.grants = grants(&[(1, grant(3, second(1)))])));
         assert!(with(&|c| c.secrets = vec![name("b")]));
@@ -128,7 +130,10 @@ mod tests {
         assert!(!with(&|c| c.grants = grants(&[(2, grant(3, None))])));
         assert!(!with(&|c| c.secrets = vec![name("c")]));
         let disabled = Credential { enabled: false, ..before.clone() };
-        assert!(!before.narrows(&disabled));
-        assert!(!Credential { created_at: Revision(9), ..before.clone() }.narrows(&before));
+        assert!(!before.narrows(&disabled, now));
+        assert!(!Credential { created_at: Revision(9), ..before.clone() }.narrows(&before, now));
+        let ended = Credential { expires_at: second(40), ..before.clone() };
+        let earlier = Credential { expires_at: second(39), ..before.clone() };
+        assert!(!earlier.narrows(&ended, now), "it is over already");
     }
 }

@@ -77,6 +77,8 @@ const THREADS: usize = 10;
 const QUEUE: usize = 4096;
 /// How many more of those that take away: they do not have to wait until others make room.
 const URGENT: usize = 256;
+/// How many of these are only for changes that delete keys.
+const KEYS: usize = 64;
 
 /// Why a store cannot be opened, in a sentence that says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -189,6 +191,14 @@ impl Orders {
                 mpsc::TrySendError::Disconnected(_) => StoreError::Unavailable,
             }
         })
+    }
+
+    /// Queues an order that must not take the places of what takes away.
+    fn queue_behind(&self, order: Order) -> Result<(), StoreError> {
+        if self.measures.waiting.read() >= QUEUE as u64 {
+            return Err(StoreError::Busy);
+        }
+        self.queue(order)
     }
 
     /// Queues an order as soon as there is room for it.
@@ -633,7 +643,9 @@ impl Store for SledStore {
     fn commit(&self, proposal: Proposal) -> Result<Ticket, StoreError> {
         let (answer, ticket) = oneshot::channel();
         // What comes at this moment may go a little above; the channel has the last word.
-        if self.measures.waiting.read() >= QUEUE as u64 && !proposal.takes_away() {
+        let waiting = self.measures.waiting.read();
+        let is_full = waiting >= QUEUE as u64 && !proposal.takes_away();
+        if is_full || (waiting >= (QUEUE + URGENT - KEYS) as u64 && !proposal.deletes_keys()) {
             return Err(StoreError::Busy);
         }
         self.orders.queue(Order::Commit(Box::new(proposal), answer))?;
@@ -657,13 +669,13 @@ impl Store for SledStore {
 
     fn note_seen(&self, seen: Vec<(Revision, Minute)>) {
         if !seen.is_empty() {
-            self.orders.queue(Order::Seen(seen)).ok();
+            self.orders.queue_behind(Order::Seen(seen)).ok();
         }
     }
 
-    fn mark_time(&self, time: Timestamp) {
+    fn mark_time(&self, time: Timestamp, believed: Timestamp) {
         // With the queue full, the commits that fill it carry the time.
-        self.orders.queue(Order::MarkTime(time)).ok();
+        self.orders.queue_behind(Order::MarkTime { time, believed }).ok();
     }
 
     fn time_kept(&self) -> Timestamp {
@@ -673,7 +685,7 @@ impl Store for SledStore {
 
     fn keep_time(&self, time: Timestamp) -> Result<oneshot::Receiver<()>, StoreError> {
         let (told, kept) = oneshot::channel();
-        self.orders.queue(Order::KeepTime(time, told))?;
+        self.orders.queue_behind(Order::KeepTime(time, told))?;
         Ok(kept)
     }
 

@@ -6,8 +6,10 @@
 //!
 //! A change that only takes away (a key, a grant, a secret) must be possible on a full disk too.
 //! For these the store keeps a reserve: blocks that the file system has allocated behind the end
-//! of the log, where the log grows into, and that no other file can take. Where the file system
-//! cannot allocate in advance there is no reserve, and the space that is left to all is counted.
+//! of the log, where the log grows into, and that no other file can take. It is filled up whenever
+//! it is low, as far as the disk allows: the log uses it, sled gives it back when it cuts its log,
+//! and so does a start ([`release`]). Where the file system cannot allocate in advance there is no
+//! reserve, and the space that is left to all is counted.
 
 use std::fs::File;
 use std::io;
@@ -18,7 +20,7 @@ use std::sync::Arc;
 use rustix::fs::FallocateFlags;
 
 use super::LOG;
-use crate::store::Measures;
+use crate::store::{Measures, Proposal};
 
 /// With less than this left, only changes are accepted that take away. It is for what is written
 /// without a change being accepted: the rest of a batch, what is swept, and above all the pages
@@ -26,10 +28,17 @@ use crate::store::Measures;
 pub(super) const LITTLE: u64 = 64 << 20;
 /// With less than this left, the reserve included, no change is accepted.
 pub(super) const NOTHING: u64 = 8 << 20;
+/// With less than this left, the reserve included, only keys are deleted: what a stolen key takes
+/// away with what it may change cannot use up the space to delete that key.
+const KEYS_ONLY: u64 = 16 << 20;
 /// How large the reserve is, and from when on it is filled up.
-const RESERVE: u64 = 24 << 20;
-const LOW: u64 = 18 << 20;
-/// With less than this left the reserve is not filled up, and nothing is swept.
+const RESERVE: u64 = 32 << 20;
+const LOW: u64 = 26 << 20;
+/// What the reserve leaves to files beside the log.
+const BESIDE: u64 = 4 << 20;
+/// The least by which the reserve is filled up.
+const STEP: u64 = 1 << 20;
+/// With less than this left nothing is swept.
 pub(super) const SCARCE: u64 = LITTLE / 2;
 /// How much the log may grow by a byte that is kept: a page is written anew for a few of its
 /// values.
@@ -59,11 +68,36 @@ pub(super) struct Space {
     for_all: bool,
 }
 
+/// What a change is for the space that is left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// It may give something to somebody.
+    Gives,
+    /// It only takes away.
+    TakesAway,
+    /// It only deletes keys.
+    DeletesKeys,
+}
+
+impl Kind {
+    pub(super) fn of(proposal: &Proposal) -> Self {
+        if proposal.deletes_keys() {
+            Self::DeletesKeys
+        } else if proposal.takes_away() {
+            Self::TakesAway
+        } else {
+            Self::Gives
+        }
+    }
+}
+
 /// Which changes there is no room for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Lack {
     /// All but those that take away.
     OfMuch,
+    /// All but those that delete keys.
+    OfMost,
     /// All.
     OfAnything,
 }
@@ -76,15 +110,22 @@ impl Space {
 
     /// Whether there is room for one more change behind so many bytes, or for which kind there
     /// is none.
-    pub(super) fn admits(self, bytes: u64, takes_away: impl FnOnce() -> bool) -> Result<(), Lack> {
+    pub(super) fn admits(self, bytes: u64, kind: impl FnOnce() -> Kind) -> Result<(), Lack> {
         let growth = bytes.saturating_mul(GROWTH);
         if self.free >= LITTLE.saturating_add(growth) {
             return Ok(());
         }
-        if self.free.saturating_add(self.reserve) < NOTHING.saturating_add(growth) {
+        let left = self.free.saturating_add(self.reserve);
+        if left < NOTHING.saturating_add(growth) {
             return Err(Lack::OfAnything);
         }
-        if self.for_all || takes_away() { Ok(()) } else { Err(Lack::OfMuch) }
+        match kind() {
+            _ if self.for_all => Ok(()),
+            Kind::DeletesKeys => Ok(()),
+            _ if left < KEYS_ONLY.saturating_add(growth) => Err(Lack::OfMost),
+            Kind::TakesAway => Ok(()),
+            Kind::Gives => Err(Lack::OfMuch),
+        }
     }
 }
 
@@ -109,8 +150,8 @@ impl Room {
     pub(super) fn look(&mut self) -> Space {
         let mut free = free(&self.dir);
         let mut reserve = reserve_of(&self.log);
-        if reserve < LOW && free >= SCARCE.saturating_add(RESERVE - reserve) {
-            self.fill_up();
+        if let Some(more) = missing(free, reserve) {
+            self.fill_up(reserve.saturating_add(more));
             (free, reserve) = (self::free(&self.dir), reserve_of(&self.log));
         }
         self.measures.room.set(free);
@@ -131,11 +172,12 @@ impl Room {
         Space { free, reserve, for_all: self.for_all }
     }
 
-    fn fill_up(&mut self) {
+    /// Has so many bytes allocated behind the end of the log.
+    fn fill_up(&mut self, reserve: u64) {
         let allocated = self.log.metadata().and_then(|log| {
             // Behind the end, which stays where it is: sled goes by it.
             let flags = FallocateFlags::KEEP_SIZE;
-            Ok(rustix::fs::fallocate(&self.log, flags, log.len(), RESERVE)?)
+            Ok(rustix::fs::fallocate(&self.log, flags, log.len(), reserve)?)
         });
         if let Err(error) = allocated
             && !self.said
@@ -162,6 +204,15 @@ pub(super) fn release(dir: &Path) -> io::Result<()> {
     log.set_len(log.metadata()?.len())
 }
 
+/// How many more bytes are to be reserved, if it is worth it.
+fn missing(free: u64, reserve: u64) -> Option<u64> {
+    if reserve >= LOW {
+        return None;
+    }
+    let more = (RESERVE - reserve).min(free.saturating_sub(BESIDE));
+    (more >= STEP).then_some(more)
+}
+
 /// How many bytes a process without privileges can take.
 fn free(dir: &File) -> u64 {
     // A file system that does not say is not taken for a full one.
@@ -176,4 +227,39 @@ fn reserve_of(log: &File) -> u64 {
     /// What a block is in `st_blocks`, whatever the file system's are.
     const BLOCK: u64 = 512;
     log.metadata().map_or(0, |log| log.blocks().saturating_mul(BLOCK).saturating_sub(log.len()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    #[test]
+    fn the_reserve_is_taken_back_as_far_as_the_disk_allows() {
+        assert_eq!(missing(u64::MAX, 0), Some(RESERVE));
+        assert_eq!(missing(u64::MAX, LOW), None);
+        assert_eq!(missing(40 * MIB, 8 * MIB), Some(RESERVE - 8 * MIB));
+        assert_eq!(missing(10 * MIB, 8 * MIB), Some(6 * MIB));
+        assert_eq!(missing(4 * MIB, 0), None);
+        assert_eq!(missing(0, 0), None);
+    }
+
+    #[test]
+    fn the_last_of_the_space_is_for_the_deletion_of_keys() {
+        let admits = |free, reserve, kind, for_all| {
+            Space { free: free * MIB, reserve: reserve * MIB, for_all }.admits(0, || kind)
+        };
+        use Kind::{DeletesKeys, Gives, TakesAway};
+        assert_eq!(admits(64, 0, Gives, false), Ok(()));
+        assert_eq!(admits(63, 32, Gives, false), Err(Lack::OfMuch));
+        assert_eq!(admits(0, 16, TakesAway, false), Ok(()));
+        for kind in [Gives, TakesAway] {
+            assert_eq!(admits(4, 11, kind, false), Err(Lack::OfMost));
+            assert_eq!(admits(4, 11, kind, true), Ok(()));
+            assert_eq!(admits(4, 3, kind, true), Err(Lack::OfAnything));
+        }
+        assert_eq!(admits(4, 4, DeletesKeys, false), Ok(()));
+        assert_eq!(admits(4, 3, DeletesKeys, false), Err(Lack::OfAnything));
+    }
 }

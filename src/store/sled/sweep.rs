@@ -5,6 +5,9 @@
 //! that an answer could rest on, so no step is flushed or announced: after a crash it is done
 //! again.
 //!
+//! INVARIANT (believed): what is kept for a time is removed by the time that is believed, which is
+//! never an end that was told while the machine's clock was doubted.
+//!
 //! INVARIANT (no silent gap): the step that removes changes also moves the mark up to which they
 //! are gone, in one batch. Whoever reads changes and then the mark knows if some were missing.
 
@@ -17,7 +20,7 @@ use super::usage::SharedUsage;
 use super::{Trouble, unavailable, value};
 use crate::policy::revision::Revision;
 use crate::store::key::Dead;
-use crate::store::{LEAD, REMEMBERED, StoreError, key, record};
+use crate::store::{REMEMBERED, StoreError, key, record};
 
 /// The most keys that one step looks at.
 const STEP: usize = 500;
@@ -53,19 +56,20 @@ impl Sweep {
         self.dead.splice(0..0, dead);
     }
 
-    /// Does a step, and says whether there may be more to do at once.
+    /// Does a step at the time that is believed, with the mark that is on the disk; says whether
+    /// there may be more to do at once.
     pub(super) fn step(
         &mut self,
         tree: &Tree,
         (tally, usage): (&mut Tally, &SharedUsage),
         taps: &mut Taps,
-        now: Timestamp,
+        times: (Timestamp, Timestamp),
         head: Revision,
     ) -> bool {
         if self.failed {
             return false;
         }
-        self.try_step(tree, (tally, usage), taps, now, head).unwrap_or_else(|error| {
+        self.try_step(tree, (tally, usage), taps, times, head).unwrap_or_else(|error| {
             tracing::warn!(%error, "sweeping failed; it is tried again at the next start");
             self.failed = true;
             false
@@ -77,7 +81,7 @@ impl Sweep {
         tree: &Tree,
         (tally, usage): (&mut Tally, &SharedUsage),
         taps: &mut Taps,
-        now: Timestamp,
+        (now, mark): (Timestamp, Timestamp),
         head: Revision,
     ) -> Result<bool, StoreError> {
         let mut batch = Entries::default();
@@ -91,7 +95,7 @@ impl Sweep {
                 true
             }
             None => {
-                let forgotten = forget(tree, now, self.clock_accepted, &mut batch)?;
+                let forgotten = forget(tree, (now, mark), self.clock_accepted, &mut batch)?;
                 let trimmed = self.trim(tree, now, head, &mut batch)?;
                 if forgotten + trimmed == 0 {
                     return Ok(false);
@@ -197,19 +201,19 @@ impl Sweep {
 /// Forgets some of the requests that have been remembered for their time.
 fn forget(
     tree: &Tree,
-    now: Timestamp,
+    (now, mark): (Timestamp, Timestamp),
     clock_accepted: Option<(Revision, Timestamp)>,
     batch: &mut Entries,
 ) -> Result<usize, StoreError> {
     let oldest = now.saturating_sub(REMEMBERED).unwrap_or(Timestamp::MIN);
-    // What is later than any time since an operator brought time back is from before that.
+    // No time since an operator brought time back is later than the mark: what is, is from before
+    // that.
     let is_over = clock_accepted.is_some_and(|(_, accepted)| accepted < oldest);
-    let unreached = now.checked_add(LEAD * 2).unwrap_or(Timestamp::MAX);
     let scan = tree.scan_prefix(key::all_answered_at()).take(STEP);
     let mut forgotten = forget_while(tree, scan, |at| at < oldest.as_millisecond(), batch)?;
     if is_over {
         let scan = tree.scan_prefix(key::all_answered_at()).rev().take(STEP);
-        forgotten += forget_while(tree, scan, |at| at > unreached.as_millisecond(), batch)?;
+        forgotten += forget_while(tree, scan, |at| at > mark.as_millisecond(), batch)?;
     }
     Ok(forgotten)
 }

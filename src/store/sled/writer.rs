@@ -4,6 +4,9 @@
 //! rests on still stands, writes all of them as one atomic batch, flushes and syncs once, tells
 //! the listener, and only then answers. A backup under way is handed what was written.
 //!
+//! INVARIANT (kept is on the disk): the mark, and whatever is answered because of it, is raised only
+//! after the write that made it durable has succeeded.
+//!
 //! INVARIANT (one order): revisions are assigned here and nowhere else, one step up each, in
 //! the order of the batch; a proposal is checked against everything before it.
 
@@ -24,13 +27,13 @@ use crate::policy::credential::Credential;
 use crate::policy::revision::Revision;
 use crate::store::key::Dead;
 use crate::store::{
-    Answered, CommitError, Fact, FactKey, LEAD, Listener, Measures, Minute, Outcome, Proposal,
-    Receipt, RequestKey, Step, StoreError, key, record,
+    Answered, CommitError, Fact, FactKey, Listener, Measures, Minute, Outcome, Proposal, Receipt,
+    RequestKey, Step, StoreError, key, record,
 };
 
 use super::backup::{State, Tap, Taps, Which};
 use super::gather::Gather;
-use super::room::{Lack, Room, SCARCE, Space};
+use super::room::{Kind, Lack, Room, SCARCE, Space};
 use super::sweep::Sweep;
 use super::tally::{Entries, Tally};
 use super::usage::{Pending, SharedUsage};
@@ -51,8 +54,8 @@ const UNSWEPT: u32 = 64;
 pub(super) enum Order {
     /// Commit this.
     Commit(Box<Proposal>, Answer),
-    /// Never rely on a time before this one again.
-    MarkTime(Timestamp),
+    /// Never rely on a time before this one again; and what is believed to be the time.
+    MarkTime { time: Timestamp, believed: Timestamp },
     /// The same, and say when that is on the disk.
     KeepTime(Timestamp, oneshot::Sender<()>),
     /// Note when credentials were last seen.
@@ -61,6 +64,16 @@ pub(super) enum Order {
     Backup(Tap),
     /// Hand over no more to this one, and say where it ends.
     EndBackup(Which),
+}
+
+impl Order {
+    /// The time that it wants kept.
+    fn time(&self) -> Option<Timestamp> {
+        match self {
+            Self::MarkTime { time, .. } | Self::KeepTime(time, _) => Some(*time),
+            _ => None,
+        }
+    }
 }
 
 type Answer = oneshot::Sender<Result<Receipt, CommitError>>;
@@ -79,7 +92,9 @@ pub(super) struct Writer {
     time: Timestamp,
     /// The time kept in the store, which is ahead of the clock.
     mark: Timestamp,
-    /// The same in milliseconds, for readers of other threads.
+    /// The latest time that was believed since the start: what is kept for a time ends by it.
+    believed: Timestamp,
+    /// The same as `mark` in milliseconds, for readers of other threads.
     kept: Arc<AtomicI64>,
     /// Which credentials are still to be noted as seen, earlier minutes first.
     seen: VecDeque<(Revision, Minute)>,
@@ -141,6 +156,7 @@ impl Writer {
             head,
             time,
             mark,
+            believed: Timestamp::MIN,
             kept: Arc::new(AtomicI64::new(mark.as_millisecond())),
             seen,
             sweep,
@@ -211,33 +227,30 @@ impl Writer {
     }
 
     fn commit(&mut self, orders: Vec<Order>, listener: &dyn Listener) -> Result<(), StoreError> {
-        let mut draft =
-            Draft { head: self.head, time: self.time, mark: self.mark, ..Draft::default() };
         let mut answers = Vec::with_capacity(orders.len());
         let (mut ended, mut kept) = (Vec::new(), Vec::new());
         let start = Instant::now();
         let space = self.room.look();
+        if space.is_little() {
+            // Once for all of the batch.
+            self.note_time(orders.iter().filter_map(Order::time).max());
+        }
+        let mut draft =
+            Draft { head: self.head, time: self.time, mark: self.mark, ..Draft::default() };
         for order in orders {
             self.measures.waiting.down();
             match order {
-                Order::MarkTime(time) if space.is_little() => {
-                    self.note_time(time);
-                    draft.mark = draft.mark.max(self.mark);
-                }
-                Order::MarkTime(time) => draft.mark = draft.mark.max(time),
-                Order::KeepTime(time, told) => {
-                    draft.time = draft.time.max(time);
-                    if space.is_little() {
-                        let is_noted = self.note_time(time);
-                        draft.mark = draft.mark.max(self.mark);
-                        if is_noted {
-                            self.time = self.time.max(time);
-                            told.send(()).ok();
-                        }
-                    } else {
+                Order::MarkTime { time, believed } => {
+                    self.believed = self.believed.max(believed);
+                    if !space.is_little() {
                         draft.mark = draft.mark.max(time);
-                        kept.push(told);
                     }
+                }
+                // It could not be noted, and is not answered: nothing may rest on it.
+                Order::KeepTime(time, _) if space.is_little() && time > self.mark => {}
+                Order::KeepTime(time, told) => {
+                    (draft.time, draft.mark) = (draft.time.max(time), draft.mark.max(time));
+                    kept.push(told);
                 }
                 // Not worth the room that is left.
                 Order::Seen(_) if space.is_little() => {}
@@ -323,21 +336,27 @@ impl Writer {
         Ok(())
     }
 
-    /// Keeps the time where there is no room for a change: the log does not grow by it.
-    fn note_time(&mut self, time: Timestamp) -> bool {
-        self.mark = self.mark.max(time);
-        let noted = self.witness.note(self.head, self.mark).and_then(|()| self.witness.sync());
-        match &noted {
-            Ok(()) => self.kept.store(self.mark.as_millisecond(), Ordering::Release),
+    /// Keeps a time that is later than the mark where there is no room for a change: the log does
+    /// not grow by it. The mark is what is on the disk: it stays if the write fails.
+    fn note_time(&mut self, time: Option<Timestamp>) {
+        let Some(time) = time.filter(|time| *time > self.mark) else { return };
+        match self.witness.note(self.head, time).and_then(|()| self.witness.sync()) {
+            Ok(()) => {
+                self.mark = time;
+                self.kept.store(time.as_millisecond(), Ordering::Release);
+            }
             Err(error) => tracing::warn!(%error, "the time could not be kept"),
         }
-        noted.is_ok()
     }
 
     /// Brings time back to this moment, by a change that says so. The change and the mark are one
     /// batch. A crash before the witness has the new time is no harm: what a witness says that is
     /// older than the change does not count when the store is opened.
     pub(super) fn accept_clock(&mut self, mut change: Change) -> Result<(), StoreError> {
+        // Without it nobody's keys may be in force: it is as urgent as they are.
+        if self.room.look().admits(0, || Kind::DeletesKeys).is_err() {
+            return Err(StoreError::Full);
+        }
         let mut draft = Draft { head: self.head.next(), ..Draft::default() };
         (draft.time, draft.mark) = (change.time, change.time);
         change.revision = draft.head;
@@ -362,9 +381,10 @@ impl Writer {
         proposal: Proposal,
         space: Space,
     ) -> Result<Receipt, CommitError> {
-        match space.admits(draft.bytes, || proposal.takes_away()) {
+        match space.admits(draft.bytes, || Kind::of(&proposal)) {
             Ok(()) => self.add(draft, proposal),
             Err(Lack::OfMuch) => Err(StoreError::NearlyFull.into()),
+            Err(Lack::OfMost) => Err(StoreError::KeysOnly.into()),
             Err(Lack::OfAnything) => Err(StoreError::Full.into()),
         }
     }
@@ -469,12 +489,11 @@ impl Writer {
         if self.room.look().free < SCARCE {
             return false;
         }
-        // What is kept for a time is kept for all of it: the mark is ahead of the time.
-        let now = self.mark.checked_sub(LEAD).unwrap_or(Timestamp::MIN);
-        // Where the mark is ahead of the clock, it must not end what is kept before its time.
-        let now = now.min(Timestamp::now());
+        // What is kept for a time is kept for all of it: the mark is ahead of the time, and may be
+        // an end that was told in a doubtful time. A clock that went back counts, too.
+        let now = self.believed.min(Timestamp::now());
         let counted = (&mut self.tally, &self.usage);
-        self.sweep.step(&self.tree, counted, &mut self.taps, now, self.head)
+        self.sweep.step(&self.tree, counted, &mut self.taps, (now, self.mark), self.head)
     }
 }
 
