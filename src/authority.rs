@@ -80,6 +80,11 @@ pub struct Authority {
     desks: Arc<Desks>,
     /// How many more proposals of imports may wait for the writer.
     room: Arc<Semaphore>,
+    /// Held by a change of the keyring, which is one fact: changes of it made side by side would
+    /// conflict, and one of them could start over again and again. A creation holds both, so a
+    /// deletion waits for one creation at most.
+    key_changes: Arc<tokio::sync::Mutex<()>>,
+    key_creations: Arc<tokio::sync::Mutex<()>>,
     /// Whether who presents no key may do everything, also when there are keys.
     admits_anybody: bool,
 }
@@ -153,7 +158,18 @@ impl Authority {
         let room = Arc::new(Semaphore::new(import::ROOM));
         let desks: Arc<Desks> = Arc::default();
         let desk = desks.set_up(facts.front());
-        Ok(Self { facts, clock, seen, desk, desks, room, admits_anybody: false })
+        let (key_changes, key_creations) = (Arc::default(), Arc::default());
+        Ok(Self {
+            facts,
+            clock,
+            seen,
+            desk,
+            desks,
+            room,
+            key_changes,
+            key_creations,
+            admits_anybody: false,
+        })
     }
 
     /// The same, for everybody: who presents no key may do everything, also when there are keys.
@@ -172,6 +188,8 @@ impl Authority {
             desk: self.desks.set_up(self.facts.front()),
             desks: Arc::clone(&self.desks),
             room: Arc::clone(&self.room),
+            key_changes: Arc::clone(&self.key_changes),
+            key_creations: Arc::clone(&self.key_creations),
             admits_anybody: self.admits_anybody,
         }
     }

@@ -9,8 +9,17 @@ pub mod shortage;
 pub mod steps;
 pub mod supervise;
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, SystemTime};
+
+use jiff::Timestamp;
+
+/// What the machine's clock shows; the last time that there is if it shows a later one.
+#[must_use]
+pub fn machine_time() -> Timestamp {
+    Timestamp::try_from(SystemTime::now()).unwrap_or(Timestamp::MAX)
+}
 
 /// How often something happened.
 #[derive(Debug, Default)]
@@ -31,6 +40,25 @@ impl Count {
     #[must_use]
     pub fn read(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// One of those that are counted, until it is dropped.
+#[derive(Debug)]
+pub struct Counted(Arc<AtomicUsize>);
+
+impl Counted {
+    /// One more, and how many there are with it.
+    #[must_use]
+    pub fn one_more(all: &Arc<AtomicUsize>) -> (Self, usize) {
+        let number = all.fetch_add(1, Ordering::Relaxed) + 1;
+        (Self(Arc::clone(all)), number)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -33,7 +33,7 @@ use std::io::{self, Write};
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
 use tokio::signal::unix::{SignalKind, signal};
 
 pub use self::bootstrap::bootstrap;
@@ -335,7 +335,7 @@ fn accept_clock(store: &mut SledStore) -> Result<(), StoreError> {
         on_behalf_of: String::new(),
         reason: "--accept-clock".to_owned(),
     };
-    let now = Timestamp::now();
+    let now = crate::measure::machine_time();
     match store.accept_clock(now, author)? {
         Some(before) => tracing::warn!(
             %before, %now,

@@ -167,6 +167,9 @@ pub struct Proposal {
     /// The facts that it only rests on, each at the revision that was read; none for a fact
     /// that does not exist.
     pub rests_on: Vec<(FactKey, Option<Revision>)>,
+    /// The key of its caller, by its id and creation revision, which must still be in the keyring.
+    /// Other keys may have come and gone: a change does not wait for a quiet keyring.
+    pub caller: Option<(Name, Revision)>,
     /// The facts that it changes.
     pub steps: Vec<Step>,
     /// What the log will say. Its time is the earliest that the commit may have.

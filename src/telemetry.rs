@@ -17,7 +17,6 @@ use std::process::ExitCode;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use jiff::Timestamp;
 use serde::Serialize;
 use tracing_subscriber::EnvFilter;
 
@@ -186,7 +185,7 @@ fn report_panic(format: LogFormat, panic: &PanicHookInfo<'_>) {
 fn loss_line(format: LogFormat, lost: u64) -> String {
     let message = format!("{lost} lines of this log are lost: standard error could not be written");
     match format {
-        LogFormat::Text => format!("{:.6}  WARN {message}\n", Timestamp::now()),
+        LogFormat::Text => format!("{:.6}  WARN {message}\n", crate::measure::machine_time()),
         LogFormat::Json => Event { level: "WARN", ..Event::error(&message) }.line(),
     }
 }
@@ -207,7 +206,7 @@ struct Event<'a> {
 
 impl<'a> Event<'a> {
     fn error(message: &'a str) -> Self {
-        let timestamp = format!("{:.6}", Timestamp::now());
+        let timestamp = format!("{:.6}", crate::measure::machine_time());
         Self {
             timestamp,
             level: "ERROR",

@@ -406,7 +406,7 @@ fn proposal(time: Timestamp, remember: Option<Remember>) -> Proposal {
         displaced: vec![],
         fields: vec![],
     };
-    Proposal { rests_on: vec![], steps: vec![], change, remember }
+    Proposal { rests_on: vec![], caller: None, steps: vec![], change, remember }
 }
 
 fn commit(store: &dyn Store, proposal: Proposal) -> Timestamp {

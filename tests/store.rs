@@ -100,7 +100,10 @@ fn put(before: Option<Fact>, after: Fact) -> Step {
 
 fn commit(store: &dyn Store, step: Step) -> Result<Receipt, CommitError> {
     let change = change(ChangeKind::UpdateCompany, "acme");
-    propose(store, Proposal { rests_on: vec![], steps: vec![step], change, remember: None })
+    propose(
+        store,
+        Proposal { rests_on: vec![], caller: None, steps: vec![step], change, remember: None },
+    )
 }
 
 fn propose(store: &dyn Store, proposal: Proposal) -> Result<Receipt, CommitError> {
@@ -159,6 +162,7 @@ fn a_proposal_stands_only_on_what_it_read(open: &dyn Fn(&Path) -> Arc<dyn Store>
         let change = change(ChangeKind::CreateCompany, "other");
         let proposal = Proposal {
             rests_on: vec![(key, revision)],
+            caller: None,
             steps: vec![other()],
             change,
             remember: None,
@@ -173,7 +177,7 @@ fn a_proposal_stands_only_on_what_it_read(open: &dyn Fn(&Path) -> Arc<dyn Store>
             let steps = vec![put(Some(before.clone()), before.clone())];
             let change = change(ChangeKind::UpdateCompany, "acme");
             store
-                .commit(Proposal { rests_on: vec![], steps, change, remember: None })
+                .commit(Proposal { rests_on: vec![], caller: None, steps, change, remember: None })
                 .expect("queued")
         })
         .collect();
@@ -191,7 +195,8 @@ fn a_full_queue_still_takes_what_takes_away(open: &dyn Fn(&Path) -> Arc<dyn Stor
     let fact = |company: &Company| Fact::Company(Arc::new(company.clone()));
     let queue = |step| {
         let change = change(ChangeKind::UpdateCompany, "acme");
-        let proposal = Proposal { rests_on: vec![], steps: vec![step], change, remember: None };
+        let proposal =
+            Proposal { rests_on: vec![], caller: None, steps: vec![step], change, remember: None };
         store.commit(proposal).map(drop)
     };
     let mut queued = 0;
@@ -234,9 +239,11 @@ fn revisions_and_times_only_go_forward(open: &dyn Fn(&Path) -> Arc<dyn Store>) {
         let mut change = change(ChangeKind::CreateCompany, "acme");
         change.time = Timestamp::from_second(second).expect("a time");
         let steps = vec![put(None, Fact::Company(Arc::new(company(&format!("c{n}"), &catalog))))];
-        let receipt =
-            propose(&*store, Proposal { rests_on: vec![], steps, change, remember: None })
-                .expect("done");
+        let receipt = propose(
+            &*store,
+            Proposal { rests_on: vec![], caller: None, steps, change, remember: None },
+        )
+        .expect("done");
         assert_eq!(receipt.revision, last.revision.next());
         assert!(receipt.time >= last.time);
         last = receipt;
@@ -371,8 +378,11 @@ fn the_log_has_every_change_once_in_order(open: &dyn Fn(&Path) -> Arc<dyn Store>
     for name in ["a", "ab", "a-b"] {
         let step = put(None, Fact::Company(Arc::new(company(name, &catalog))));
         let change = change(ChangeKind::CreateCompany, name);
-        propose(&*store, Proposal { rests_on: vec![], steps: vec![step], change, remember: None })
-            .expect("done");
+        propose(
+            &*store,
+            Proposal { rests_on: vec![], caller: None, steps: vec![step], change, remember: None },
+        )
+        .expect("done");
     }
     let of = |company: Option<&str>, after: u64, up_to: u64, limit: usize| -> Vec<u64> {
         let company = company.map(id);
@@ -410,6 +420,7 @@ fn a_request_is_answered_once_and_remembered_for_a_day(open: &dyn Fn(&Path) -> A
     let reply = |receipt: Receipt| vec![receipt.revision.0 as u8; 10_000];
     let proposal = |name: &str| Proposal {
         rests_on: vec![],
+        caller: None,
         steps: vec![put(None, Fact::Company(Arc::new(company(name, &catalog))))],
         change: change(ChangeKind::CreateCompany, name),
         remember: Some(Remember { key, body: [1; 32], reply: Box::new(reply) }),
@@ -537,6 +548,7 @@ fn a_batch_is_told_before_it_is_applied_and_when_it_is_durable(
         store
             .commit(Proposal {
                 rests_on: vec![],
+                caller: None,
                 steps: vec![],
                 change: change(ChangeKind::CreateCompany, "b"),
                 remember: None,
@@ -698,7 +710,8 @@ mod retention {
     fn commit_at(store: &dyn Store, name: &str, hour: i64) {
         let steps = vec![put(None, Fact::Company(Arc::new(company(name, &catalog(1)))))];
         let change = Change { time: later(hour), ..change(ChangeKind::CreateCompany, name) };
-        propose(store, Proposal { rests_on: vec![], steps, change, remember: None }).expect("done");
+        propose(store, Proposal { rests_on: vec![], caller: None, steps, change, remember: None })
+            .expect("done");
     }
 
     fn read(store: &dyn Store, company: Option<&str>, after: u64) -> Result<Vec<u64>, StoreError> {
@@ -788,7 +801,7 @@ mod bounds {
 
     fn proposal(step: Step, time: Timestamp) -> Proposal {
         let change = Change { time, ..change(ChangeKind::UpdateCompany, "acme") };
-        Proposal { rests_on: vec![], steps: vec![step], change, remember: None }
+        Proposal { rests_on: vec![], caller: None, steps: vec![step], change, remember: None }
     }
 
     /// Commits these as fast as the queue takes them, so that many are in one batch.

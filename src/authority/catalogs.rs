@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use super::audit;
 use super::facts::View;
-use super::ledger::{Terms, on_keyring};
+use super::ledger::{Terms, key_of, on_keyring};
 use super::refusal::Refusal;
 use super::repeat::{Begun, Reply};
 use super::{ATTEMPTS, Authority, etag};
+use crate::policy::caller::Caller;
 use crate::policy::catalog::file::CatalogErrors;
 use crate::policy::catalog::{Catalog, Difference};
 use crate::policy::change::{Author, Change, ChangeKind, FieldChange};
@@ -91,7 +92,8 @@ impl Authority {
             let remember = terms
                 .keep(answer.clone())
                 .map(|keep| keep.remember(terms, kind, |receipt| receipt.revision));
-            let put = self.put_catalog(&view, next, &difference, &terms.author, remember);
+            let by = (&terms.caller, &terms.author);
+            let put = self.put_catalog(&view, next, &difference, by, remember);
             if let Some(revision) = put.await? {
                 return Ok(answer(revision));
             }
@@ -123,7 +125,8 @@ impl Authority {
             if !difference.removed.is_empty() && !allow_removals {
                 return Err(Refusal::RemovesScopes(difference.removed_names).into());
             }
-            let put = self.put_catalog(&view, next, &difference, author, None).await?;
+            let put =
+                self.put_catalog(&view, next, &difference, (&Caller::Itself, author), None).await?;
             if let Some(revision) = put {
                 return Ok(Some(revision));
             }
@@ -137,7 +140,7 @@ impl Authority {
         view: &View,
         next: Catalog,
         difference: &Difference,
-        author: &Author,
+        (caller, author): (&Caller, &Author),
         remember: Option<Remember>,
     ) -> Result<Option<Revision>, Refusal> {
         let name = FieldChange::text("name", view.catalog.platform(), next.platform());
@@ -174,8 +177,9 @@ impl Authority {
             before: exists.then(|| Fact::Catalog(Arc::clone(&view.catalog))),
             after: Some(Fact::Catalog(Arc::new(next))),
         };
-        let proposal =
-            Proposal { rests_on: vec![on_keyring(view)], steps: vec![step], change, remember };
+        let rests_on = on_keyring(view, caller).into_iter().collect();
+        let (caller, steps) = (key_of(caller), vec![step]);
+        let proposal = Proposal { rests_on, caller, steps, change, remember };
         let committed = self.commit(proposal).await?;
         Ok(committed.map(|receipt| receipt.revision))
     }

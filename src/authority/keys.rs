@@ -185,6 +185,8 @@ impl Authority {
         render: impl Fn(KeyChanged) -> R + Clone + Send + 'static,
     ) -> Result<R, Refusal> {
         let kind = ChangeKind::CreateKey;
+        // One after the other, and one at a time before a deletion: see `Authority::key_changes`.
+        let (_first, _turn) = (self.key_creations.lock().await, self.key_changes.lock().await);
         for _ in 0..ATTEMPTS {
             let view = match self.begin(terms, kind).await? {
                 Begun::Now(view) => view,
@@ -262,6 +264,7 @@ impl Authority {
         render: impl Fn(KeyChanged) -> R + Clone + Send + 'static,
     ) -> Result<R, Refusal> {
         let kind = ChangeKind::DeleteKey;
+        let _turn = self.key_changes.lock().await;
         for _ in 0..ATTEMPTS {
             let view = match self.begin(terms, kind).await? {
                 Begun::Now(view) => view,
@@ -370,7 +373,9 @@ impl Authority {
             before: before.is_used().then_some(Fact::Keyring(before)),
             after: Some(Fact::Keyring(Arc::new(after))),
         };
-        self.commit(Proposal { rests_on: vec![], steps: vec![step], change, remember }).await
+        // The step itself rests on the keyring, and so on the caller's key.
+        let (rests_on, caller, steps) = (vec![], None, vec![step]);
+        self.commit(Proposal { rests_on, caller, steps, change, remember }).await
     }
 }
 

@@ -18,7 +18,7 @@ use crate::policy::catalog::Catalog;
 use crate::policy::change::{Author, Change, ChangeKind, Edit, Stamped};
 use crate::policy::company::Company;
 use crate::policy::credential::Credential;
-use crate::policy::id::{CompanyId, CredentialId, UserId};
+use crate::policy::id::{CompanyId, CredentialId, Name, UserId};
 use crate::policy::revision::Revision;
 use crate::policy::scope::{Scope, ScopeId};
 use crate::store::{
@@ -180,7 +180,7 @@ impl Authority {
         now: Timestamp,
     ) -> (Proposal, Made<T>) {
         let Plan { before, edit, delete, mut rests_on, beside, keep } = plan;
-        rests_on.push(on_keyring(view));
+        rests_on.extend(on_keyring(view, &terms.caller));
         let nothing = before.is_some() && !delete && edit.is_none();
         let Edit { after, added, removed, displaced, fields } = edit;
         let (added, removed) = (view.catalog.names(&added), view.catalog.names(&removed));
@@ -209,7 +209,8 @@ impl Authority {
             let made = made.clone();
             keep.remember(terms, subject.kind, |receipt| made.done(receipt))
         });
-        (Proposal { rests_on, steps, change, remember }, made)
+        let caller = key_of(&terms.caller);
+        (Proposal { rests_on, caller, steps, change, remember }, made)
     }
 
     /// Commits a proposal; none if what it rests on has changed.
@@ -263,9 +264,22 @@ pub(super) fn on_catalog(view: &View) -> (FactKey, Option<Revision>) {
     (FactKey::Catalog, (revision > Revision::ZERO).then_some(revision))
 }
 
-/// A change stands only as long as its caller was looked for among these keys.
-pub(super) fn on_keyring(view: &View) -> (FactKey, Option<Revision>) {
-    (FactKey::Keyring, (view.keyring > Revision::ZERO).then_some(view.keyring))
+/// The key that a change's caller must still have at the commit (revoked at once).
+pub(super) fn key_of(caller: &Caller) -> Option<(Name, Revision)> {
+    match caller {
+        Caller::Key(key) => Some((key.id.clone(), key.created_at)),
+        Caller::Itself | Caller::Anonymous => None,
+    }
+}
+
+/// A change without a key stands only as long as the keyring is the one that let it in: from the
+/// first key on, no such change is committed.
+pub(super) fn on_keyring(view: &View, caller: &Caller) -> Option<(FactKey, Option<Revision>)> {
+    let at = (view.keyring > Revision::ZERO).then_some(view.keyring);
+    match caller {
+        Caller::Anonymous => Some((FactKey::Keyring, at)),
+        Caller::Itself | Caller::Key(_) => None,
+    }
 }
 
 /// A change of a credential stands only under the ceiling that it was planned under.

@@ -173,7 +173,7 @@ impl Decisions {
             Verdict::Denied { reason, missing } => (Some(*reason), cut(missing)),
         };
         let decided = Box::new(Decided {
-            time: Timestamp::now(),
+            time: crate::measure::machine_time(),
             caller: caller.clone(),
             origin: origin.cloned(),
             company: query.company.clone(),

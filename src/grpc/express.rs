@@ -22,6 +22,7 @@ use tonic::Status;
 
 use super::head::GRPC;
 use super::{lists, memory, status, timely};
+use crate::measure::Counted;
 use crate::measure::memory::{Account, Reservation};
 
 const GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
@@ -33,8 +34,8 @@ const PREFIX: usize = 5;
 
 /// The body of a reply: of an express one, or of any other.
 pub enum Reply {
-    /// One message and the trailers behind it.
-    Message(Option<Bytes>),
+    /// One message and the trailers behind it. Its call is in flight until the message is taken.
+    Message(Option<Bytes>, InFlight),
     /// Only the trailers are left.
     Trailers,
     /// Nothing is left.
@@ -43,7 +44,20 @@ pub enum Reply {
     Other(tonic::body::Body),
 }
 
+/// The places in flight that a call takes: of all calls, and of those of its key.
+#[derive(Debug, Default)]
+pub struct InFlight(pub Option<Counted>, pub Option<Counted>);
+
 impl Reply {
+    /// Has a call stay in flight until its message is taken, if it has one.
+    #[must_use]
+    pub fn in_flight(self, places: InFlight) -> Self {
+        match self {
+            Self::Message(message, _) => Self::Message(message, places),
+            other => other,
+        }
+    }
+
     /// Whether more than one message may come, at any time.
     #[must_use]
     pub fn is_stream(&self) -> bool {
@@ -60,7 +74,7 @@ impl Body for Reply {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         match &mut *self {
-            Self::Message(message) => {
+            Self::Message(message, _) => {
                 let message = message.take().unwrap_or_default();
                 *self = Self::Trailers;
                 Poll::Ready(Some(Ok(Frame::data(message))))
@@ -80,7 +94,7 @@ impl Body for Reply {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Ended => true,
-            Self::Message(_) | Self::Trailers => false,
+            Self::Message(..) | Self::Trailers => false,
             Self::Other(body) => body.is_end_stream(),
         }
     }

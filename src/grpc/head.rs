@@ -6,10 +6,8 @@
 //!
 //! Not here: what a call with such a head is answered; see [`super::express`].
 
-use bytes::Bytes;
 use http::header::{ACCEPT, ALLOW, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
-use http_body_util::Full;
 
 use super::express::Reply;
 use super::status;
@@ -20,7 +18,6 @@ pub(super) const GRPC: HeaderValue = HeaderValue::from_static("application/grpc"
 const PROTO: &[u8] = b"+proto";
 const ACCEPTED: HeaderValue = HeaderValue::from_static("application/grpc, application/grpc+proto");
 const POST: HeaderValue = HeaderValue::from_static("POST");
-const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 
 /// What each header counts beside its name and value (RFC 9113 section 6.5.2).
 const OVERHEAD: usize = 32;
@@ -53,24 +50,16 @@ impl Unfit {
     /// The whole reply. `limit` is what the headers may have.
     #[must_use]
     pub fn into_response(self, limit: usize) -> Response<Reply> {
-        let (code, name, value, text) = match self {
+        let (code, name, value) = match self {
             Self::TooLarge(size) => {
                 return status::too_large_headers(size, limit).into_http();
             }
-            Self::Method => {
-                let text = "only gRPC calls are answered here: send a POST\n";
-                (StatusCode::METHOD_NOT_ALLOWED, ALLOW, POST, text)
-            }
-            Self::ContentType => {
-                let text = "only gRPC calls are answered here: their content type is \
-                            `application/grpc` or `application/grpc+proto`\n";
-                (StatusCode::UNSUPPORTED_MEDIA_TYPE, ACCEPT, ACCEPTED, text)
-            }
+            Self::Method => (StatusCode::METHOD_NOT_ALLOWED, ALLOW, POST),
+            Self::ContentType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, ACCEPT, ACCEPTED),
         };
-        let body = tonic::body::Body::new(Full::new(Bytes::from_static(text.as_bytes())));
-        let mut response = Response::new(Reply::Other(body));
+        // Without a body: one would wait, and be held, until its peer takes it.
+        let mut response = Response::new(Reply::Ended);
         *response.status_mut() = code;
-        response.headers_mut().insert(CONTENT_TYPE, TEXT);
         response.headers_mut().insert(name, value);
         response
     }

@@ -14,7 +14,7 @@ use http::{HeaderMap, Response};
 use http_body::{Body, Frame, SizeHint};
 use tonic::Status;
 
-use super::express::Reply;
+use super::express::{InFlight, Reply};
 use super::{status, timely};
 use crate::measure::memory::{Account, Exhausted, Reservation};
 
@@ -278,10 +278,10 @@ impl Reply {
     /// There is no room for it.
     pub(super) fn held(message: Bytes, account: impl FnOnce() -> Account) -> Result<Self, Status> {
         if message.len() <= COUNTED_FROM {
-            return Ok(Self::Message(Some(message)));
+            return Ok(Self::Message(Some(message), InFlight::default()));
         }
         let held = hold(message, &account(), Urgency::Read).map_err(status::no_memory)?;
-        Ok(Self::Message(Some(held)))
+        Ok(Self::Message(Some(held), InFlight::default()))
     }
 }
 

@@ -112,7 +112,8 @@ impl Activity {
         OpenCall(Arc::clone(self))
     }
 
-    fn accepted(&self) -> u64 {
+    /// How many calls were accepted so far.
+    pub(super) fn accepted(&self) -> u64 {
         self.accepted.load(Ordering::Relaxed)
     }
 

@@ -8,7 +8,7 @@ use http::{Response, StatusCode};
 use tonic::Code;
 
 use crate::grpc::access;
-use crate::measure::Count;
+use crate::measure::{Count, Counted};
 use crate::policy::keyring::MAX_KEYS;
 use crate::policy::revision::Revision;
 
@@ -96,22 +96,5 @@ impl Calls {
             all.iter().map(|core| of(core).load(Ordering::Relaxed)).sum()
         };
         (sum(|core| &core.under_way), sum(|core| &core.open))
-    }
-}
-
-/// One of those that are counted, until it is dropped.
-pub(super) struct Counted(Arc<AtomicUsize>);
-
-impl Counted {
-    /// One more, and how many there are with it.
-    pub(super) fn one_more(all: &Arc<AtomicUsize>) -> (Self, usize) {
-        let number = all.fetch_add(1, Ordering::Relaxed) + 1;
-        (Self(Arc::clone(all)), number)
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }

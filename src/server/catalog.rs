@@ -21,12 +21,20 @@ pub(super) enum CatalogAtStart {
 /// The text of a catalog file, or why it cannot be used, in a sentence.
 pub(super) fn read(path: &Path) -> Result<String, String> {
     let wrong = |what: String| format!("--catalog {}: {what}", path.display());
-    let size = fs::metadata(path).map_err(|error| wrong(error.kind().to_string()))?.len();
+    let about = fs::metadata(path).map_err(|error| wrong(error.kind().to_string()))?;
+    if about.is_dir() {
+        return Err(wrong("is a directory".to_owned()));
+    }
+    if !about.is_file() {
+        // A named pipe would be waited for.
+        return Err(wrong("is no plain file".to_owned()));
+    }
+    let size = about.len();
     let too_long = |size| wrong(format!("has {size} bytes, the limit is {MAX_LEN}"));
     if size > MAX_LEN as u64 {
         return Err(too_long(size));
     }
-    // It may be a pipe, whose size is not known before.
+    // It may grow while it is read.
     let mut yaml = Vec::new();
     let mut file =
         File::open(path).map_err(|error| wrong(error.kind().to_string()))?.take(MAX_LEN as u64 + 1);

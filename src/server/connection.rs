@@ -35,6 +35,9 @@ const RESETS: usize = 20;
 /// How many calls of a connection may be ended for its own faults before it is cut off.
 const RESETS_FOR_ERRORS: usize = 1024;
 
+/// How long a peer may take nothing of what it is told, before a call of it was accepted.
+const UNREAD: Duration = Duration::from_secs(1);
+
 /// How many bytes of a call, and of all calls of a connection, a peer may send before they are
 /// read: what is not read yet is counted by nothing else.
 const STREAM_WINDOW: u32 = 256 << 10;
@@ -131,7 +134,7 @@ async fn attend<I: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     let watched = Arc::clone(&activity);
     let ended = async move { watched.ended(limits).await };
     let mut ended = AbortOnDropHandle::new(tokio::spawn(ended));
-    let mut last = None;
+    let (mut last, mut unread) = (None, None);
     poll_fn(|context| {
         if last.is_none()
             && let Poll::Ready(cause) = Pin::new(&mut ended).poll(context)
@@ -158,7 +161,19 @@ async fn attend<I: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         match turn.take(context, look) {
             Poll::Ready(()) => Poll::Ready(()),
             // All that has come was read.
-            Poll::Pending => patience.poll(&pace, context),
+            Poll::Pending => {
+                // Refusals that are not read are held for a peer of which nothing is known.
+                let is_unread = pace.is_blocked() && activity.accepted() == 0;
+                if is_unread {
+                    let end = unread.get_or_insert_with(|| Box::pin(tokio::time::sleep(UNREAD)));
+                    if end.as_mut().poll(context).is_ready() {
+                        return Poll::Ready(());
+                    }
+                } else {
+                    unread = None;
+                }
+                patience.poll(&pace, context)
+            }
         }
     })
     .await;

@@ -15,9 +15,10 @@ use std::thread::JoinHandle;
 
 use tokio::sync::{mpsc, watch};
 
-use super::calls::{Calls, Counted};
+use super::calls::Calls;
 use super::connection::{self, PARTING, Phase};
 use super::service::Service;
+use crate::measure::Counted;
 use crate::measure::supervise::Vital;
 
 /// How many threads of a core may wait for the disk.

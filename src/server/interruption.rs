@@ -13,7 +13,7 @@ use http_body::{Body, Frame, SizeHint};
 use tonic::Status;
 
 use super::activity::{Activity, Interruption, OpenCall};
-use crate::grpc::express::Reply;
+use crate::grpc::express::{InFlight, Reply};
 use crate::grpc::status;
 
 /// The streams that have no end of their own: when one ends without an error, the server ended it.
@@ -60,7 +60,14 @@ impl Interruptible {
     }
 
     /// The body of an answer, which ends in an error if it takes too long.
-    pub(super) fn body<B>(self, body: B, open: OpenCall) -> InterruptibleBody<B> {
+    pub(super) fn body<B>(
+        self,
+        body: B,
+        open: OpenCall,
+        in_flight: InFlight,
+    ) -> InterruptibleBody<B> {
+        // Streams without an end are bounded by their own number.
+        let in_flight = if self.is_endless { InFlight::default() } else { in_flight };
         let interrupted = Box::pin(self.activity.interrupted(self.is_endless));
         InterruptibleBody {
             body,
@@ -69,6 +76,7 @@ impl Interruptible {
             has_ended: false,
             is_complete: false,
             _open: open,
+            _in_flight: in_flight,
         }
     }
 
@@ -95,6 +103,7 @@ pub(super) struct InterruptibleBody<B> {
     /// Whether it came to an end of its own.
     is_complete: bool,
     _open: OpenCall,
+    _in_flight: InFlight,
 }
 
 impl<B> Drop for InterruptibleBody<B> {

@@ -45,6 +45,8 @@ struct Told<I> {
     place: AtomicU64,
     /// Whether no more is read before the calls that have come are looked at.
     rests: AtomicBool,
+    /// Whether the peer takes nothing of what is to be written.
+    is_blocked: AtomicBool,
     /// The connection itself, after it was dropped.
     back: Mutex<Option<I>>,
 }
@@ -53,7 +55,8 @@ impl<I> Paced<I> {
     pub(super) fn new(io: I) -> (Self, Pace<I>) {
         let place = Place::default();
         let (tell, rests) = (AtomicU64::new(place.tell()), AtomicBool::new(false));
-        let told = Told { place: tell, rests, back: Mutex::new(None) };
+        let is_blocked = AtomicBool::new(false);
+        let told = Told { place: tell, rests, is_blocked, back: Mutex::new(None) };
         let told = Arc::new(told);
         (Self { io: Some(io), place, told: Arc::clone(&told) }, Pace(told))
     }
@@ -77,6 +80,11 @@ impl<I> Pace<I> {
     pub(super) fn begun(&self) -> Option<u64> {
         let told = self.0.place.load(Ordering::Relaxed);
         (told & 1 == 1).then_some(told >> 1)
+    }
+
+    /// Whether the peer takes nothing of what is to be written.
+    pub(super) fn is_blocked(&self) -> bool {
+        self.0.is_blocked.load(Ordering::Relaxed)
     }
 
     /// Reads on: all calls that have come were looked at.
@@ -186,7 +194,9 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Paced<I> {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.io()?.poll_write(context, bytes)
+        let polled = self.io()?.poll_write(context, bytes);
+        self.told.is_blocked.store(polled.is_pending(), Ordering::Relaxed);
+        polled
     }
 
     fn poll_write_vectored(
@@ -194,7 +204,9 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Paced<I> {
         context: &mut Context<'_>,
         bytes: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.io()?.poll_write_vectored(context, bytes)
+        let polled = self.io()?.poll_write_vectored(context, bytes);
+        self.told.is_blocked.store(polled.is_pending(), Ordering::Relaxed);
+        polled
     }
 
     fn is_write_vectored(&self) -> bool {

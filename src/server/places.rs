@@ -15,10 +15,9 @@ use http::Response;
 use http_body::{Body, Frame, SizeHint};
 use tonic::Status;
 
-use super::calls::Counted;
 use crate::grpc::express::Reply;
 use crate::grpc::status;
-use crate::measure::Count;
+use crate::measure::{Count, Counted};
 
 /// The kinds of calls that have places.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

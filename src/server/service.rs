@@ -17,7 +17,7 @@ use tower::ServiceExt;
 
 use super::activity::{Activity, Limits};
 use super::caller_limits::{self, CallerLimits};
-use super::calls::{Calls, Counted};
+use super::calls::Calls;
 use super::follow::{Follow, Followed, Line};
 use super::health::Health;
 use super::incidents::Incidents;
@@ -27,7 +27,7 @@ use super::refused_callers::RefusedCallers;
 use super::tls::Tls;
 use super::traces::{Asked, Trace};
 use crate::grpc::access;
-use crate::grpc::express::{self, Reply};
+use crate::grpc::express::{self, InFlight, Reply};
 use crate::grpc::head::Unfit;
 use crate::grpc::memory::{self, CountedBody, RequestMemory, Urgency};
 use crate::grpc::origin::Origin;
@@ -35,7 +35,7 @@ use crate::grpc::peer::Peer;
 use crate::grpc::refused::{Refused, Why};
 use crate::grpc::timely::Timely;
 use crate::grpc::{Doors, status};
-use crate::measure::steps;
+use crate::measure::{Counted, steps};
 use crate::policy::caller::Caller;
 use crate::policy::revision::Revision;
 use crate::proto::CheckRequest;
@@ -97,7 +97,8 @@ pub(super) struct Service {
 struct Admitted {
     caller: Caller,
     urgency: Urgency,
-    _place: Option<Counted>,
+    /// The place that it takes of those of its key.
+    place: Option<Counted>,
 }
 
 impl Service {
@@ -129,7 +130,7 @@ impl Service {
             false => Urgency::Read,
         };
         let Caller::Key(key) = &caller else {
-            return Ok(Admitted { caller, urgency, _place: None });
+            return Ok(Admitted { caller, urgency, place: None });
         };
         let (place, in_flight) = self.calls.one_more_of(key.created_at);
         let most = (self.in_flight + more).div_ceil(2);
@@ -139,7 +140,7 @@ impl Service {
         if access::is_rated(path) {
             self.caller_limits.count(key, urgent, Instant::now()).map_err(status::too_often)?;
         }
-        Ok(Admitted { caller, urgency, _place: Some(place) })
+        Ok(Admitted { caller, urgency, place: Some(place) })
     }
 
     /// Which kind of health call it is, its place, and its deadline.
@@ -181,7 +182,7 @@ pub(super) fn answer(
     let place = access::PATHS.iter().position(|known| *known == path);
     let place = place.unwrap_or(access::PATHS.len());
     let interruptible = Interruptible::new(activity, path);
-    let (mut counted, mut open, mut known) = (None, None, None);
+    let (mut counted, mut of_key, mut open, mut known) = (None, None, None, None);
     let call = if let Some(unfit) = Unfit::of(&request, service.max_header_bytes) {
         Call::Unfit(unfit)
     } else if place == access::PATHS.len()
@@ -209,13 +210,15 @@ pub(super) fn answer(
                 counted = None;
                 Call::Refused(Box::new(status))
             }
-            (Ok(admitted), Ok(deadline))
+            (Ok(mut admitted), Ok(deadline))
                 if path == CHECK && followed.is_none() && express::takes(request.headers()) =>
             {
                 activity.accept();
+                of_key = admitted.place.take();
                 Call::Check(deadline, admitted, request.into_body())
             }
-            (Ok(admitted), deadline) => {
+            (Ok(mut admitted), deadline) => {
+                of_key = admitted.place.take();
                 // What may be called and is not of this program is the reflection.
                 let place = match place < access::PATHS.len() {
                     true => Ok(None),
@@ -237,9 +240,9 @@ pub(super) fn answer(
     };
     let address = peer.address;
     async move {
-        let _counted = counted;
+        let in_flight = InFlight(counted, of_key);
         let response = match call {
-            Call::Check(deadline, Admitted { caller, _place, .. }, body) => {
+            Call::Check(deadline, Admitted { caller, .. }, body) => {
                 let key = caller.key();
                 let account = || service.caller_limits.account(key);
                 let decide = async |check| {
@@ -261,9 +264,11 @@ pub(super) fn answer(
         service.refused.call(address, place, refused);
         Ok(match open {
             // A stream is open until its last word. The others are whole messages.
-            Some(open) if response.body().is_stream() => response
-                .map(|body| Reply::Other(tonic::body::Body::new(interruptible.body(body, open)))),
-            _ => response,
+            Some(open) if response.body().is_stream() => response.map(|body| {
+                let body = interruptible.body(body, open, in_flight);
+                Reply::Other(tonic::body::Body::new(body))
+            }),
+            _ => response.map(|body| body.in_flight(in_flight)),
         })
     }
 }
@@ -273,7 +278,7 @@ async fn call(
     service: Arc<Service>,
     request: Request<Incoming>,
     deadline: Result<Option<Duration>, Status>,
-    Admitted { caller, urgency, _place }: Admitted,
+    Admitted { caller, urgency, .. }: Admitted,
     followed: Option<Followed>,
 ) -> Response<Reply> {
     let deadline = match deadline {

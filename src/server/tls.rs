@@ -339,7 +339,7 @@ fn until(identity: &Identity) -> String {
 }
 
 fn warn_if_over(identity: &Identity) {
-    if identity.not_after.is_some_and(|end| end < Timestamp::now()) {
+    if identity.not_after.is_some_and(|end| end < crate::measure::machine_time()) {
         tracing::warn!("the certificate of --tls-cert is no longer valid: clients will refuse it");
     }
 }

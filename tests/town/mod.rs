@@ -341,7 +341,13 @@ fn propose(
         displaced: vec![],
         fields: vec![],
     };
-    Proposal { rests_on: vec![], steps: vec![Step { key, before, after }], change, remember: None }
+    Proposal {
+        rests_on: vec![],
+        caller: None,
+        steps: vec![Step { key, before, after }],
+        change,
+        remember: None,
+    }
 }
 
 /// Opens the store; changes are kept for as long as it takes to make a thousand.

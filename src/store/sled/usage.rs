@@ -245,7 +245,7 @@ impl SharedUsage {
 /// The day of a change, counted from 1970. A store whose time is ahead of the machine's clock stands
 /// still until the clock has caught up; a day ends all the same.
 fn day(time: Timestamp) -> i64 {
-    time.min(Timestamp::now()).as_second().div_euclid(DAY)
+    time.min(crate::measure::machine_time()).as_second().div_euclid(DAY)
 }
 
 #[cfg(test)]

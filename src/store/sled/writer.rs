@@ -24,6 +24,7 @@ use tokio::sync::oneshot;
 
 use crate::policy::change::Change;
 use crate::policy::credential::Credential;
+use crate::policy::keyring::Keyring;
 use crate::policy::revision::Revision;
 use crate::store::key::Dead;
 use crate::store::{
@@ -104,6 +105,8 @@ pub(super) struct Writer {
     taps: Taps,
     /// How many batches were committed since the last step of the sweep.
     unswept: u32,
+    /// The keyring as it was last committed.
+    keyring: Option<Arc<Keyring>>,
 }
 
 /// One batch in the making.
@@ -141,6 +144,18 @@ impl Writer {
         time: Option<Timestamp>,
     ) -> Result<Self, Trouble> {
         let sweep = Sweep::of(&tree)?;
+        let keyring = match tree.get(key::fact(&FactKey::Keyring))? {
+            Some(stored) => {
+                let (revision, bytes) = value::read(&stored, &tree)
+                    .map_err(|_| Trouble::Damage)?
+                    .ok_or(Trouble::Damage)?;
+                match record::decode(&FactKey::Keyring, revision, &bytes)? {
+                    Fact::Keyring(keyring) => Some(keyring),
+                    _ => return Err(Trouble::Damage),
+                }
+            }
+            None => None,
+        };
         let time = time.unwrap_or(Timestamp::UNIX_EPOCH);
         let measures = room.measures();
         let (seen, taps, gather, mark) =
@@ -163,6 +178,7 @@ impl Writer {
             gather,
             taps,
             unswept: 0,
+            keyring,
         })
     }
 
@@ -324,6 +340,12 @@ impl Writer {
             .note(draft.head, draft.mark)
             .map_err(|error| unavailable(&sled::Error::Io(error)))?;
         self.measures.syncs.note(applied.elapsed());
+        if let Some(outcome) = draft.outcomes.get(&FactKey::Keyring) {
+            self.keyring = match &outcome.fact {
+                Some(Fact::Keyring(keyring)) => Some(Arc::clone(keyring)),
+                _ => None,
+            };
+        }
         self.head = draft.head;
         (self.time, self.mark) = (draft.time, draft.mark);
         self.kept.store(self.mark.as_millisecond(), Ordering::Release);
@@ -391,7 +413,7 @@ impl Writer {
 
     /// Refuses a proposal if something that it rests on has changed.
     fn stands(&self, draft: &Draft, proposal: &Proposal) -> Result<(), CommitError> {
-        let Proposal { rests_on, steps, remember, .. } = proposal;
+        let Proposal { rests_on, caller, steps, remember, .. } = proposal;
         if let Some(remember) = remember {
             let place = key::answered(&remember.key);
             if draft.answered.contains(&remember.key) || self.stored(&place)?.is_some() {
@@ -405,7 +427,22 @@ impl Writer {
                 return Err(CommitError::Conflict);
             }
         }
+        if let Some((id, created_at)) = caller {
+            let key = self.keyring(draft).and_then(|keyring| keyring.get(id.as_str()));
+            if key.is_none_or(|key| key.created_at != *created_at) {
+                return Err(CommitError::Conflict);
+            }
+        }
         Ok(())
+    }
+
+    /// The keyring in front of the next proposal.
+    fn keyring<'a>(&'a self, draft: &'a Draft) -> Option<&'a Keyring> {
+        match draft.outcomes.get(&FactKey::Keyring) {
+            Some(Outcome { fact: Some(Fact::Keyring(keyring)), .. }) => Some(keyring),
+            Some(_) => None,
+            None => self.keyring.as_deref(),
+        }
     }
 
     /// Adds a proposal to the draft, if what it rests on stands and its company is below its
@@ -491,7 +528,7 @@ impl Writer {
         }
         // What is kept for a time is kept for all of it: the mark is ahead of the time, and may be
         // an end that was told in a doubtful time. A clock that went back counts, too.
-        let now = self.believed.min(Timestamp::now());
+        let now = self.believed.min(crate::measure::machine_time());
         let counted = (&mut self.tally, &self.usage);
         self.sweep.step(&self.tree, counted, &mut self.taps, (now, self.mark), self.head)
     }
