@@ -8,8 +8,9 @@
 //! For these the store keeps a reserve: blocks that the file system has allocated behind the end
 //! of the log, where the log grows into, and that no other file can take. It is filled up whenever
 //! it is low, as far as the disk allows: the log uses it, sled gives it back when it cuts its log,
-//! and so does a start ([`release`]). Where the file system cannot allocate in advance there is no
-//! reserve, and the space that is left to all is counted.
+//! and so does a start ([`release`]). The last of it is for the deletion of keys alone. Where the
+//! file system cannot allocate in advance there is no reserve, and the space that is left to all is
+//! counted.
 
 use std::fs::File;
 use std::io;
@@ -95,11 +96,11 @@ impl Kind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Lack {
     /// All but those that take away.
-    OfMuch,
+    ToGive,
     /// All but those that delete keys.
-    OfMost,
+    ButKeys,
     /// All.
-    OfAnything,
+    Any,
 }
 
 impl Space {
@@ -117,14 +118,14 @@ impl Space {
         }
         let left = self.free.saturating_add(self.reserve);
         if left < NOTHING.saturating_add(growth) {
-            return Err(Lack::OfAnything);
+            return Err(Lack::Any);
         }
         match kind() {
             _ if self.for_all => Ok(()),
             Kind::DeletesKeys => Ok(()),
-            _ if left < KEYS_ONLY.saturating_add(growth) => Err(Lack::OfMost),
+            _ if left < KEYS_ONLY.saturating_add(growth) => Err(Lack::ButKeys),
             Kind::TakesAway => Ok(()),
-            Kind::Gives => Err(Lack::OfMuch),
+            Kind::Gives => Err(Lack::ToGive),
         }
     }
 }
@@ -252,14 +253,14 @@ mod tests {
         };
         use Kind::{DeletesKeys, Gives, TakesAway};
         assert_eq!(admits(64, 0, Gives, false), Ok(()));
-        assert_eq!(admits(63, 32, Gives, false), Err(Lack::OfMuch));
+        assert_eq!(admits(63, 32, Gives, false), Err(Lack::ToGive));
         assert_eq!(admits(0, 16, TakesAway, false), Ok(()));
         for kind in [Gives, TakesAway] {
-            assert_eq!(admits(4, 11, kind, false), Err(Lack::OfMost));
+            assert_eq!(admits(4, 11, kind, false), Err(Lack::ButKeys));
             assert_eq!(admits(4, 11, kind, true), Ok(()));
-            assert_eq!(admits(4, 3, kind, true), Err(Lack::OfAnything));
+            assert_eq!(admits(4, 3, kind, true), Err(Lack::Any));
         }
         assert_eq!(admits(4, 4, DeletesKeys, false), Ok(()));
-        assert_eq!(admits(4, 3, DeletesKeys, false), Err(Lack::OfAnything));
+        assert_eq!(admits(4, 3, DeletesKeys, false), Err(Lack::Any));
     }
 }

@@ -405,9 +405,9 @@ impl Writer {
     ) -> Result<Receipt, CommitError> {
         match space.admits(draft.bytes, || Kind::of(&proposal)) {
             Ok(()) => self.add(draft, proposal),
-            Err(Lack::OfMuch) => Err(StoreError::NearlyFull.into()),
-            Err(Lack::OfMost) => Err(StoreError::KeysOnly.into()),
-            Err(Lack::OfAnything) => Err(StoreError::Full.into()),
+            Err(Lack::ToGive) => Err(StoreError::NearlyFull.into()),
+            Err(Lack::ButKeys) => Err(StoreError::KeysOnly.into()),
+            Err(Lack::Any) => Err(StoreError::Full.into()),
         }
     }
 
