@@ -620,3 +620,39 @@ fn a_hangup_has_the_certificates_looked_at_and_says_what_is_wrong() {
     until(|| scraped(&metrics, series) == 1);
     assert_eq!(server.logged("handshake"), 0);
 }
+
+#[test]
+fn a_peer_that_takes_nothing_before_its_first_accepted_call_is_cut() {
+    let dir = tempfile::tempdir().expect("a directory");
+    bootstrap(dir.path());
+    let metrics = free();
+    // Nothing else cuts it.
+    let long =
+        ["--first-call-timeout", "10m", "--idle-timeout", "10m", "--handshake-timeout", "10m"];
+    let args = [&["--demo", "--cores", "1", "--metrics", &metrics][..], &long].concat();
+    let server = Server::start(dir.path(), &args);
+    // A small socket, and no table of headers: the refusals fill it.
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
+    let socket = socket.expect("a socket");
+    socket.set_recv_buffer_size(2_048).expect("set");
+    let address: SocketAddr = server.address.parse().expect("an address");
+    socket.connect(&address.into()).expect("connected");
+    let mut raw = Raw(socket.into());
+    raw.send(PREFACE);
+    raw.send(&frame(SETTINGS, 0, 0, &[0, 1, 0, 0, 0, 0]));
+    until(|| scraped(&metrics, "scopegate_connections") == 1);
+    let mut calls = (1_u32..).step_by(2).map(check);
+    let refused = "scopegate_refused_callers_total{reason=\"KEY_REQUIRED\"}";
+    for sent in (100..).step_by(100) {
+        // No more than may be open at once.
+        let bytes: Vec<u8> = (0..100).flat_map(|_| calls.next().expect("a call")).collect();
+        let is_taken = raw.0.write_all(&bytes).is_ok();
+        // Refused, or held back until the connection is cut.
+        let is_cut = || scraped(&metrics, "scopegate_connections") == 0;
+        until(|| is_cut() || is_taken && scraped(&metrics, refused) >= sent);
+        if is_cut() {
+            return;
+        }
+        assert!(sent < 1_000_000, "it takes everything");
+    }
+}

@@ -295,6 +295,34 @@ async fn a_key_has_half_of_the_places_in_flight_and_what_takes_away_has_its_own(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reply_that_is_not_taken_keeps_its_place_in_flight() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (server, operator) = start(dir.path(), &["--max-in-flight", "8"]).await;
+    let key = new_key(&operator, Role::Operator).await;
+    // No windows: no message of a reply is taken.
+    let mut raw = Raw::begun(&server, &[0, 4, 0, 0, 0, 0]);
+    let message = scopes_of("acme", "hr", &["users:read"]).encode_to_vec();
+    let length = u32::try_from(message.len()).expect("short").to_be_bytes();
+    let content = [&[0][..], &length, &message].concat();
+    for call in 0..6 {
+        raw.send(&headers(PATHS[0], &key, 2 * call + 1));
+        raw.send(&frame(DATA, END_STREAM, 2 * call + 1, &content));
+    }
+    let (mut begun, mut refused) = (0, 0);
+    while begun + refused < 6 {
+        let (kind, flags, _) = raw.next().expect("open");
+        begun += u32::from(kind == HEADERS && flags & END_STREAM == 0);
+        refused += u32::from(kind == HEADERS && flags & END_STREAM != 0);
+    }
+    assert_eq!((begun, refused), (4, 2), "half of the places");
+    let client = client(&server, &key).await;
+    let ask = || client.ask(scopes_of("acme", "hr", &["users:read"]));
+    assert_eq!(harness::refused(ask().await).0, Code::ResourceExhausted);
+    drop(raw);
+    while ask().await.is_err() {}
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_call_but_those_made_with_every_request_counts_in_its_keys_rate() {
     let dir = tempfile::tempdir().expect("a directory");
     let (server, operator) = start(dir.path(), &["--max-admin-calls-per-second", "12"]).await;

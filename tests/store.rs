@@ -10,12 +10,14 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use jiff::Timestamp;
+use scopegate::policy::caller::Roles;
 use scopegate::policy::catalog::Catalog;
 use scopegate::policy::change::{Author, Change, ChangeKind};
 use scopegate::policy::company::Company;
 use scopegate::policy::consent::{Consent, Parties};
 use scopegate::policy::credential::{Credential, Ground};
 use scopegate::policy::id::{CompanyId, CredentialId, Name, UserId};
+use scopegate::policy::keyring::{ApiKey, Keyring};
 use scopegate::policy::revision::Revision;
 use scopegate::policy::scope::ScopeId;
 use scopegate::policy::secret::Secret;
@@ -228,6 +230,75 @@ fn a_full_queue_still_takes_what_takes_away(open: &dyn Fn(&Path) -> Arc<dyn Stor
         queue(put(Some(keys()), keys())).expect("it deletes a key");
     }
     assert_eq!(queue(put(Some(keys()), keys())), Err(StoreError::Busy), "there is an end");
+}
+
+fn a_change_rests_on_the_key_of_its_caller_and_on_no_other(open: &dyn Fn(&Path) -> Arc<dyn Store>) {
+    let dir = tempfile::tempdir().expect("a directory");
+    let catalog = catalog(1);
+    let store = started(open(dir.path()));
+    let name = |name: &str| Name::parse(name).expect("a name");
+    let key = |id: &str| ApiKey {
+        id: name(id),
+        name: name("someone"),
+        roles: Roles::NONE,
+        companies: vec![],
+        certificate: None,
+        hash: None,
+        expires_at: None,
+        created_at: Revision::NEXT,
+        create_time: Timestamp::UNIX_EPOCH,
+    };
+    let keyring = || match store.get(&FactKey::Keyring).expect("readable") {
+        Some(Fact::Keyring(keyring)) => keyring,
+        _ => Arc::default(),
+    };
+    let change_keys = |edit: &dyn Fn(&mut Keyring)| {
+        let before = keyring();
+        let mut after = Keyring::clone(&before);
+        edit(&mut after);
+        let before = before.is_used().then_some(Fact::Keyring(before));
+        commit(&*store, put(before, Fact::Keyring(Arc::new(after)))).expect("committed");
+    };
+    let mut number = 0;
+    let mut change_by = |caller: (Name, Revision)| {
+        number += 1;
+        let company = company(&format!("c{number}"), &catalog);
+        let proposal = Proposal {
+            rests_on: vec![],
+            caller: Some(caller),
+            steps: vec![put(None, Fact::Company(Arc::new(company)))],
+            change: change(ChangeKind::CreateCompany, "acme"),
+            remember: None,
+        };
+        propose(&*store, proposal).map(drop)
+    };
+    assert_eq!(change_by((name("a"), Revision(1))), Err(CommitError::Conflict), "no keys yet");
+    change_keys(&|keys| keys.insert(key("a")));
+    let caller = (name("a"), keyring().get("a").expect("made").created_at);
+    assert_eq!(change_by(caller.clone()), Ok(()));
+    change_keys(&|keys| keys.insert(key("b")));
+    assert_eq!(change_by(caller.clone()), Ok(()), "another key came");
+    change_keys(&|keys| keys.remove(&name("b")));
+    assert_eq!(change_by(caller.clone()), Ok(()), "and went");
+    change_keys(&|keys| keys.remove(&name("a")));
+    assert_eq!(change_by(caller.clone()), Err(CommitError::Conflict), "it was revoked");
+    change_keys(&|keys| keys.insert(key("a")));
+    assert_eq!(change_by(caller), Err(CommitError::Conflict), "another key of its id");
+    let again = (name("a"), keyring().get("a").expect("made").created_at);
+    assert_eq!(change_by(again.clone()), Ok(()));
+    store.close();
+    drop(store);
+    // The next process knows the keys, too.
+    let store = started(open(dir.path()));
+    let company = company("later", &catalog);
+    let proposal = Proposal {
+        rests_on: vec![],
+        caller: Some(again),
+        steps: vec![put(None, Fact::Company(Arc::new(company)))],
+        change: change(ChangeKind::CreateCompany, "acme"),
+        remember: None,
+    };
+    propose(&*store, proposal).expect("committed");
 }
 
 fn revisions_and_times_only_go_forward(open: &dyn Fn(&Path) -> Arc<dyn Store>) {
@@ -566,6 +637,7 @@ macro_rules! suite {
                 what_is_committed_is_read_back_also_by_the_next_process
                 a_full_queue_still_takes_what_takes_away
                 a_proposal_stands_only_on_what_it_read
+                a_change_rests_on_the_key_of_its_caller_and_on_no_other
                 revisions_and_times_only_go_forward
                 holders_and_impact_follow_every_change_of_credentials
                 a_deleted_companys_id_starts_empty

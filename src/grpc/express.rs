@@ -34,10 +34,11 @@ const PREFIX: usize = 5;
 
 /// The body of a reply: of an express one, or of any other.
 pub enum Reply {
-    /// One message and the trailers behind it. Its call is in flight until the message is taken.
+    /// One message and the trailers behind it. Its call is in flight until the message is sent:
+    /// only then the trailers are asked for.
     Message(Option<Bytes>, InFlight),
     /// Only the trailers are left.
-    Trailers,
+    Trailers(InFlight),
     /// Nothing is left.
     Ended,
     /// Of a generated service.
@@ -74,12 +75,12 @@ impl Body for Reply {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         match &mut *self {
-            Self::Message(message, _) => {
+            Self::Message(message, places) => {
                 let message = message.take().unwrap_or_default();
-                *self = Self::Trailers;
+                *self = Self::Trailers(std::mem::take(places));
                 Poll::Ready(Some(Ok(Frame::data(message))))
             }
-            Self::Trailers => {
+            Self::Trailers(_) => {
                 *self = Self::Ended;
                 Poll::Ready(Some(Ok(Frame::trailers(ok_trailers()))))
             }
@@ -94,7 +95,7 @@ impl Body for Reply {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Ended => true,
-            Self::Message(..) | Self::Trailers => false,
+            Self::Message(..) | Self::Trailers(_) => false,
             Self::Other(body) => body.is_end_stream(),
         }
     }
