@@ -211,7 +211,7 @@ impl<P> Import<'_, P> {
         let Self { authority, terms, .. } = self;
         for _ in 0..ATTEMPTS {
             let view = authority.facts.view().await?;
-            // Each item is judged by the keyring that its change rests on (revoked at once).
+            // The change of each item rests on the key that is found here (revoked at once).
             if !authority.stands(&terms.caller) {
                 return Err(Refusal::CallerGone);
             }

@@ -2,8 +2,8 @@
 //!
 //! INVARIANT (revoked at once): the keyring is replaced when its change is durable and before
 //! that is acknowledged. A message that is read after the acknowledgement is judged by it, whenever
-//! its call began; and a change rests on the keyring by which its caller was judged, so none is
-//! committed after the revocation of the key that makes it.
+//! its call began; and a change rests on its caller's key (a change of the keyring, and one without
+//! a key, on the whole keyring), so none is committed after the revocation of the key that makes it.
 //!
 //! Not here: what a role may do; `grpc::access` has the table of all calls.
 

@@ -103,7 +103,7 @@ impl Authority {
         kind: ChangeKind,
     ) -> Result<Begun<R>, Refusal> {
         let view = self.facts.view().await?;
-        // After the view, whose keyring the change will rest on (revoked at once).
+        // The change will rest on the key that is found here (revoked at once).
         if !self.stands(&terms.caller) {
             return Err(Refusal::CallerGone);
         }
