@@ -256,7 +256,7 @@ fn catalog_of(args: &ServeArgs) -> Result<CatalogAtStart, Failure> {
         return Ok(CatalogAtStart::Text(DEMO_CATALOG.to_owned()));
     }
     let Some(path) = &args.catalog else { return Ok(CatalogAtStart::None) };
-    match catalog::read(path) {
+    match catalog::read(path, exists) {
         Ok(yaml) => Ok(CatalogAtStart::Text(yaml)),
         Err(why) if exists && !args.strict_catalog => Ok(CatalogAtStart::Unusable(why)),
         Err(why) => Err(Failure::Config(why)),

@@ -18,8 +18,9 @@ pub(super) enum CatalogAtStart {
     Unusable(String),
 }
 
-/// The text of a catalog file, or why it cannot be used, in a sentence.
-pub(super) fn read(path: &Path) -> Result<String, String> {
+/// The text of a catalog file, or why it cannot be used, in a sentence. With a store it may be
+/// older than the rules for new catalogs: the store may have applied it before they were made.
+pub(super) fn read(path: &Path, has_store: bool) -> Result<String, String> {
     let wrong = |what: String| format!("--catalog {}: {what}", path.display());
     let about = fs::metadata(path).map_err(|error| wrong(error.kind().to_string()))?;
     if about.is_dir() {
@@ -43,6 +44,11 @@ pub(super) fn read(path: &Path) -> Result<String, String> {
         return Err(too_long(yaml.len() as u64));
     }
     let yaml = String::from_utf8(yaml).map_err(|_| wrong("is not UTF-8".to_owned()))?;
-    CatalogFile::parse(&yaml).map_err(|errors| wrong(errors.to_string()))?;
-    Ok(yaml)
+    match CatalogFile::parse(&yaml) {
+        // Whether it was applied before is known when the store is open, and it is read again if
+        // it was not.
+        Err(_) if has_store && CatalogFile::parse_stored(&yaml).is_ok() => Ok(yaml),
+        Err(errors) => Err(wrong(errors.to_string())),
+        Ok(_) => Ok(yaml),
+    }
 }
