@@ -312,6 +312,10 @@ async fn apply_catalog(
                 Err(error @ ApplyError::Refused(Refusal::RemovesScopes(_))) => format!(
                     "{error} from the platform; give --allow-catalog-removals if that is meant"
                 ),
+                Err(ApplyError::Catalog(errors)) => match &args.catalog {
+                    Some(path) => format!("--catalog {}: {errors}", path.display()),
+                    None => errors.to_string(),
+                },
                 Err(error) => error.to_string(),
             }
         }

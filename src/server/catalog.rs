@@ -52,3 +52,23 @@ pub(super) fn read(path: &Path, has_store: bool) -> Result<String, String> {
         Ok(_) => Ok(yaml),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_only_new_rules_refuse_is_left_to_the_store_that_may_have_applied_it() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("catalog.yaml");
+        let yaml = "scopes: { a: }\nendpoints:\n\
+            - { method: GET, path: /a/export, scopes: [a] }\n\
+            - { method: GET, path: /a/EXPORT, scopes: [a] }\n";
+        fs::write(&path, yaml).expect("written");
+        assert_eq!(read(&path, true).as_deref(), Ok(yaml));
+        let why = read(&path, false).expect_err("a new catalog");
+        assert!(why.contains("line 4, column 27: ") && why.contains("`EXPORT`"), "{why}");
+        fs::write(&path, "scopes: { a: , b").expect("written");
+        assert!(read(&path, true).is_err());
+    }
+}
