@@ -174,7 +174,7 @@ async fn what_a_new_catalog_cannot_have_is_refused_with_line_and_column() {
     ] {
         let said = refused(client, &format!("method: GET, path: \"{path}\"")).await;
         let place = format!("line 4, column {column}: ");
-        assert!(said.contains(&place) && said.contains(&instead), "{path}: {said}");
+        assert!(said.contains(&place) && said.contains(instead), "{path}: {said}");
     }
     for (method, instead) in [
         ("get", "write `GET`"),

@@ -325,8 +325,9 @@ impl Node {
         let own = folded(literal);
         match self.folded.get_mut(plainest(&own)) {
             Some(_) if is_new => {
-                let alike = |other: &&Box<str>| plainest(&folded(other)) == plainest(&own);
-                self.literals.keys().find(alike).map(ToString::to_string)
+                let mut others = self.literals.keys().map(AsRef::as_ref);
+                let other = others.find(|other: &&str| plainest(&folded(other)) == plainest(&own));
+                other.map(str::to_owned)
             }
             Some(several) => {
                 (*several, self.has_twins) = (true, true);
@@ -347,9 +348,9 @@ impl Verbs {
         }
         let own = folded(verb);
         let earlier = self.folded.insert(own.as_ref().into(), false);
-        let alike = |other: &&Box<str>| folded(other) == own;
         earlier.filter(|_| is_new)?;
-        self.exact.keys().find(alike).map(ToString::to_string)
+        let mut others = self.exact.keys().map(AsRef::as_ref);
+        others.find(|other: &&str| folded(other) == own).map(str::to_owned)
     }
 
     /// Whether some server sees a verb at the end of the segment. Behind a `;` too, since what
