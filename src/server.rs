@@ -256,7 +256,7 @@ fn catalog_of(args: &ServeArgs) -> Result<CatalogAtStart, Failure> {
         return Ok(CatalogAtStart::Text(DEMO_CATALOG.to_owned()));
     }
     let Some(path) = &args.catalog else { return Ok(CatalogAtStart::None) };
-    match catalog::read(path) {
+    match catalog::read(path, exists) {
         Ok(yaml) => Ok(CatalogAtStart::Text(yaml)),
         Err(why) if exists && !args.strict_catalog => Ok(CatalogAtStart::Unusable(why)),
         Err(why) => Err(Failure::Config(why)),
@@ -312,6 +312,10 @@ async fn apply_catalog(
                 Err(error @ ApplyError::Refused(Refusal::RemovesScopes(_))) => format!(
                     "{error} from the platform; give --allow-catalog-removals if that is meant"
                 ),
+                Err(ApplyError::Catalog(errors)) => match &args.catalog {
+                    Some(path) => format!("--catalog {}: {errors}", path.display()),
+                    None => errors.to_string(),
+                },
                 Err(error) => error.to_string(),
             }
         }

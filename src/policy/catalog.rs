@@ -6,6 +6,7 @@
 
 pub mod endpoint;
 pub mod file;
+mod upgrade;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -319,7 +320,13 @@ impl Catalog {
             changed_scopes: new.scopes.keys().filter(stays).cloned().collect(),
             changed_audiences: changed(&old.audiences, &new.audiences),
             changed_roles: changed(&old.roles, &new.roles),
-            changed_endpoints: changed(&old.listed_endpoints, &new.listed_endpoints),
+            changed_endpoints: {
+                let mut endpoints = changed(&old.listed_endpoints, &new.listed_endpoints);
+                endpoints.extend(changed(&old.colon_in, &new.colon_in));
+                endpoints.sort();
+                endpoints.dedup();
+                endpoints
+            },
         }
     }
 
@@ -370,6 +377,13 @@ impl Catalog {
     #[must_use]
     pub fn endpoint(&self, method: &str, path: &Path) -> Option<&endpoint::Endpoint> {
         self.file.endpoints.find(method, path)
+    }
+
+    /// What this catalog in force decides otherwise than in a version before the present rules for
+    /// paths and methods (D20): one sentence for each kind, with the first endpoints of it.
+    #[must_use]
+    pub fn decided_otherwise(&self) -> Vec<String> {
+        upgrade::decided_otherwise(&self.file)
     }
 
     /// The audience of a call: the endpoint's, else the one named, else the only one (D16).

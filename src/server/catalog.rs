@@ -18,8 +18,9 @@ pub(super) enum CatalogAtStart {
     Unusable(String),
 }
 
-/// The text of a catalog file, or why it cannot be used, in a sentence.
-pub(super) fn read(path: &Path) -> Result<String, String> {
+/// The text of a catalog file, or why it cannot be used, in a sentence. With a store it may be
+/// older than the rules for new catalogs: the store may have applied it before they were made.
+pub(super) fn read(path: &Path, has_store: bool) -> Result<String, String> {
     let wrong = |what: String| format!("--catalog {}: {what}", path.display());
     let about = fs::metadata(path).map_err(|error| wrong(error.kind().to_string()))?;
     if about.is_dir() {
@@ -43,6 +44,31 @@ pub(super) fn read(path: &Path) -> Result<String, String> {
         return Err(too_long(yaml.len() as u64));
     }
     let yaml = String::from_utf8(yaml).map_err(|_| wrong("is not UTF-8".to_owned()))?;
-    CatalogFile::parse(&yaml).map_err(|errors| wrong(errors.to_string()))?;
-    Ok(yaml)
+    match CatalogFile::parse(&yaml) {
+        // Whether it was applied before is known when the store is open, and it is read again if
+        // it was not.
+        Err(_) if has_store && CatalogFile::parse_stored(&yaml).is_ok() => Ok(yaml),
+        Err(errors) => Err(wrong(errors.to_string())),
+        Ok(_) => Ok(yaml),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_only_new_rules_refuse_is_left_to_the_store_that_may_have_applied_it() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("catalog.yaml");
+        let yaml = "scopes: { a: }\nendpoints:\n\
+            - { method: GET, path: /a/export, scopes: [a] }\n\
+            - { method: GET, path: /a/EXPORT, scopes: [a] }\n";
+        fs::write(&path, yaml).expect("written");
+        assert_eq!(read(&path, true).as_deref(), Ok(yaml));
+        let why = read(&path, false).expect_err("a new catalog");
+        assert!(why.contains("line 4, column 27: ") && why.contains("`EXPORT`"), "{why}");
+        fs::write(&path, "scopes: { a: , b").expect("written");
+        assert!(read(&path, true).is_err());
+    }
 }

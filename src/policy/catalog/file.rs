@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_saphyr::{Location, Spanned};
 
-use super::endpoint::{Endpoint, Endpoints};
+use super::endpoint::{Endpoint, Endpoints, Template, TemplateError, check_method};
 use super::{Audience, Reach, Role};
 use crate::policy::id::Name;
 use crate::policy::scope::Scope;
@@ -32,6 +32,8 @@ pub struct CatalogFile {
     pub roles: BTreeMap<Name, Role>,
     /// The endpoints by method and path, for people.
     pub listed_endpoints: BTreeMap<String, Endpoint>,
+    /// Their parameters that match a segment with a raw `:` too, where there are any.
+    pub colon_in: BTreeMap<String, BTreeSet<String>>,
     pub(super) endpoints: Endpoints,
 }
 
@@ -172,6 +174,8 @@ enum RawReach {
 struct RawEndpoint {
     method: Spanned<String>,
     path: Spanned<String>,
+    #[serde(default)]
+    colon_in: Vec<Spanned<String>>,
     audience: Option<Spanned<String>>,
     scopes: Vec<Spanned<String>>,
 }
@@ -451,13 +455,19 @@ impl FileReader {
     }
 
     fn endpoint(&mut self, raw: &RawEndpoint, file: &mut CatalogFile) {
-        if !is_method(&raw.method.value) {
+        if let Err(error) = check_method(&raw.method.value)
+            && self.is_new
+        {
+            let message = format!("`{}` {error}", quoted(&raw.method.value));
+            self.problem(raw.method.referenced, message);
+        } else if !is_method(&raw.method.value) {
             let message = format!(
                 "`{}` is not a method: letters, `-` and `_`, 32 at most",
                 quoted(&raw.method.value)
             );
             self.problem(raw.method.referenced, message);
         }
+        let template = self.template(raw);
         let audience = raw.audience.as_ref().and_then(|text| {
             let name = self.name(text);
             self.known(text, name, &file.audiences, "an audience")
@@ -488,13 +498,64 @@ impl FileReader {
         }
         let endpoint = Endpoint { audience, scopes };
         let name = format!("{} {}", raw.method.value, raw.path.value);
-        file.listed_endpoints.insert(name, endpoint.clone());
-        if let Err(error) = file.endpoints.insert(&raw.method.value, &raw.path.value, endpoint) {
-            self.problem(
-                raw.path.referenced,
-                format!("{} `{}`: {error}", quoted(&raw.method.value), quoted(&raw.path.value)),
-            );
+        file.listed_endpoints.insert(name.clone(), endpoint.clone());
+        if !raw.colon_in.is_empty() {
+            let names = raw.colon_in.iter().map(|name| name.value.clone());
+            file.colon_in.insert(name, names.collect());
         }
+        let Some(template) = template else {
+            return;
+        };
+        let inserted = match self.is_new {
+            true => file.endpoints.insert(&raw.method.value, &template, endpoint),
+            false => file.endpoints.insert_stored(&raw.method.value, &template, endpoint),
+        };
+        if let Err(error) = inserted {
+            self.template_problem(raw, &error);
+        }
+    }
+
+    /// The template of an endpoint, and what is wrong with it and with its method.
+    fn template(&mut self, raw: &RawEndpoint) -> Option<Template> {
+        let read = match self.is_new {
+            true => Template::parse(&raw.path.value),
+            false => Template::parse_stored(&raw.path.value),
+        };
+        let mut template = match read {
+            Ok(template) => template,
+            Err(error) => {
+                self.template_problem(raw, &error);
+                return None;
+            }
+        };
+        for name in &raw.colon_in {
+            if !template.permit_colon(&name.value) {
+                let message = format!(
+                    "`{}` is not a parameter of `{}`: name one of its parameters, without braces",
+                    quoted(&name.value),
+                    quoted(&raw.path.value)
+                );
+                self.problem(name.referenced, message);
+            }
+        }
+        Some(template)
+    }
+
+    /// At the segment that is wrong, if the path is written as it reads.
+    fn template_problem(&mut self, raw: &RawEndpoint, error: &TemplateError) {
+        let (path, at) = (&raw.path, raw.path.referenced);
+        let before = path.value.get(..error.at).unwrap_or_default().chars().count() as u64;
+        // A scalar in quotes is longer than its text by two, one with escapes by more.
+        let quotes = at.span().len().checked_sub(path.value.chars().count() as u64);
+        let column = match quotes {
+            Some(quotes @ (0 | 2)) if before > 0 => at.column() + before + quotes / 2,
+            _ => at.column(),
+        };
+        self.problems.push(CatalogError {
+            line: at.line().max(1),
+            column: column.max(1),
+            message: format!("{} `{}`: {error}", quoted(&raw.method.value), quoted(&path.value)),
+        });
     }
 }
 

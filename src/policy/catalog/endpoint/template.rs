@@ -1,0 +1,445 @@
+//! Template: an endpoint's path as the catalog writes it.
+
+use std::collections::HashSet;
+
+use super::path::{MAX_PATH_LEN, PathError, check_segment, check_stored_segment};
+use crate::policy::text;
+
+/// The path of an endpoint, with its parameters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Template {
+    pub(super) parts: Vec<Part>,
+    /// The names of the parameters that match a segment with a raw `:` too.
+    colon_in: HashSet<Box<str>>,
+}
+
+/// A segment of a template.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Part {
+    /// It stands for itself; the empty one is a trailing slash.
+    Literal(Box<str>),
+    /// `{name}:verb`.
+    Verb { name: Box<str>, verb: Box<str> },
+    /// `{name}`.
+    Parameter(Box<str>),
+    /// A last `{name+}`.
+    Rest(Box<str>),
+}
+
+impl Part {
+    pub(super) fn name(&self) -> Option<&str> {
+        match self {
+            Self::Literal(_) => None,
+            Self::Verb { name, .. } | Self::Parameter(name) | Self::Rest(name) => Some(name),
+        }
+    }
+}
+
+/// Why a template is refused, and where.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{fault}")]
+pub struct TemplateError {
+    /// How many bytes of the template stand before the segment that is refused; 0 if it is the
+    /// template as a whole.
+    pub at: usize,
+    /// Why.
+    pub fault: Fault,
+}
+
+impl TemplateError {
+    pub(super) fn whole(fault: impl Into<Fault>) -> Self {
+        Self { at: 0, fault: fault.into() }
+    }
+}
+
+/// Why a template is refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Fault {
+    /// Its literal parts are not a path.
+    #[error("the template {0}")]
+    Path(#[from] PathError),
+    /// It is longer than any path.
+    #[error("the template has {0} bytes, the limit is {MAX_PATH_LEN}")]
+    TooLong(usize),
+    /// A segment mixes braces and text, or a parameter has no name.
+    #[error(
+        "`{}` is neither a literal nor a parameter like `{{id}}`, `{{id}}:verb` or a last `{{path+}}`",
+        short(.0)
+    )]
+    Segment(String),
+    /// Another tool's way to write a parameter.
+    #[error("`{}` is how other tools write it; here {instead}", short(.segment))]
+    Foreign {
+        /// The segment.
+        segment: String,
+        /// What to write.
+        instead: &'static str,
+    },
+    /// A parameter's name has other characters.
+    #[error(
+        "`{}` is not a parameter's name: use letters, digits, `_`, `-`, and `.` inside", short(.0)
+    )]
+    Name(String),
+    /// Two parameters of the template have one name.
+    #[error("the parameter `{}` stands here twice; give each its own name", short(.0))]
+    RepeatedName(String),
+    /// A parameter for the rest of the path has something behind it.
+    #[error(
+        "`{}` takes the rest of the path, so nothing can follow it, nor a `/`; write `{{name}}` for one segment",
+        short(.0)
+    )]
+    RestNotLast(String),
+    /// What follows a parameter is not a verb.
+    #[error("`:{}` is not a verb: write `:` and letters, digits, `-`, `.`, `_` or `~`", short(.0))]
+    Verb(String),
+    /// Some servers take it for a literal or verb of another template.
+    #[error(
+        "`{}` is to some servers another endpoint's segment at the same place, `{}`; write both in one way, or take one out",
+        short(.segment), short(.other)
+    )]
+    Twin {
+        /// The segment.
+        segment: String,
+        /// The other one.
+        other: String,
+    },
+    /// Another template has the same shape.
+    #[error("another endpoint has the same method and the same shape of path")]
+    SameShape,
+}
+
+fn short(text: &str) -> String {
+    text::quoted(text, 80)
+}
+
+const PARAMETER: &str = "a parameter is `{name}`, and the rest of the path is a last `{name+}`";
+const CONSTRAINT: &str = "a parameter has a name and no pattern: write `{name}`";
+const PATTERN: &str = "there are no groups and no patterns: write an endpoint for each path, and `{name}` for a parameter";
+const OPTIONAL: &str =
+    "every segment is needed: write two endpoints, one with `{name}` and one without";
+const END: &str = "a path that ends in a slash is written with `/` at its end";
+
+/// What to write for a segment that another tool reads as more than a literal, if one does.
+fn foreign(segment: &str) -> Option<&'static str> {
+    let inner = segment.strip_prefix('{').map(|s| s.strip_suffix('}').unwrap_or(s));
+    match inner {
+        // Google's verbs are ours.
+        Some(inner) if inner.contains("}:") && !inner.contains(['(', '*', '?', '=', '<']) => None,
+        Some("$") => Some(END),
+        Some(inner) if inner.starts_with('*') || inner.ends_with('*') => Some(PARAMETER),
+        // The rest of the path, in Starlette and in routers that read patterns.
+        Some(inner) if inner.ends_with(":path") || inner.ends_with(":.+") => Some(PARAMETER),
+        Some(inner) if inner.contains(':') => Some(CONSTRAINT),
+        Some(inner) if inner.starts_with("...") || inner.ends_with("...") => Some(PARAMETER),
+        Some(inner) if inner.starts_with('+') => Some(PARAMETER),
+        Some(inner) if inner.contains('=') => Some(PARAMETER),
+        Some(inner) if inner.starts_with('?') || inner.ends_with('?') => Some(OPTIONAL),
+        _ if segment.starts_with(':') => Some(PARAMETER),
+        _ if segment.contains("${") || segment.contains("{{") => Some(PARAMETER),
+        _ if segment.contains(['(', ')']) => Some(PATTERN),
+        _ if segment.contains(['*', '<', '>', '[', ']']) => Some(PARAMETER),
+        _ => None,
+    }
+}
+
+impl Template {
+    /// Reads a template of a new catalog.
+    ///
+    /// # Errors
+    /// Says what is wrong, where, and what to write instead.
+    pub fn parse(text: &str) -> Result<Self, TemplateError> {
+        let template = Self::read(text, new_part)?;
+        let mut names = HashSet::new();
+        let mut at = 1;
+        for (part, segment) in template.parts.iter().zip(segments(text)) {
+            let repeated = part.name().filter(|name| !names.insert(*name));
+            if let Some(name) = repeated {
+                return Err(TemplateError { at, fault: Fault::RepeatedName(name.to_owned()) });
+            }
+            at += segment.len() + 1;
+        }
+        Ok(template)
+    }
+
+    /// Reads a template of a catalog in force, which may be older than the rules for names and for
+    /// what other tools write.
+    ///
+    /// # Errors
+    /// It is nothing that any version has applied.
+    pub fn parse_stored(text: &str) -> Result<Self, TemplateError> {
+        Self::read(text, stored_part)
+    }
+
+    fn read(
+        text: &str,
+        part: fn(&str, bool) -> Result<Part, Fault>,
+    ) -> Result<Self, TemplateError> {
+        if text.len() > MAX_PATH_LEN {
+            return Err(TemplateError::whole(Fault::TooLong(text.len())));
+        }
+        if !text.starts_with('/') {
+            return Err(TemplateError::whole(PathError::Relative));
+        }
+        let mut parts = Vec::new();
+        let mut at = 1;
+        let mut segments = segments(text).peekable();
+        while let Some(segment) = segments.next() {
+            let is_last = segments.peek().is_none();
+            let part = part(segment, is_last).map_err(|fault| TemplateError { at, fault })?;
+            parts.push(part);
+            at += segment.len() + 1;
+        }
+        Ok(Self { parts, colon_in: HashSet::new() })
+    }
+
+    /// Lets a parameter match a segment with a raw `:` too. False if the template has none of this
+    /// name.
+    #[must_use]
+    pub fn permit_colon(&mut self, name: &str) -> bool {
+        let is_known = self.parts.iter().any(|part| part.name() == Some(name));
+        if is_known {
+            self.colon_in.insert(name.into());
+        }
+        is_known
+    }
+
+    /// Whether a segment with a raw `:` matches the part.
+    pub(super) fn permits_colon(&self, part: &Part) -> bool {
+        part.name().is_none_or(|name| self.colon_in.contains(name))
+    }
+
+    /// Whether it has a parameter.
+    #[must_use]
+    pub fn has_parameter(&self) -> bool {
+        self.parts.iter().any(|part| part.name().is_some())
+    }
+
+    /// Whether each of its parameters matches a segment with a raw `:` too.
+    #[must_use]
+    pub fn permits_all_colons(&self) -> bool {
+        self.parts.iter().all(|part| self.permits_colon(part))
+    }
+
+    /// Whether it ends in a parameter for the rest of the path.
+    #[must_use]
+    pub fn has_rest(&self) -> bool {
+        matches!(self.parts.last(), Some(Part::Rest(_)))
+    }
+}
+
+/// What stands behind each slash; nothing for the root.
+fn segments(text: &str) -> impl Iterator<Item = &str> {
+    let inner = text.strip_prefix('/').filter(|inner| !inner.is_empty());
+    inner.into_iter().flat_map(|inner| inner.split('/'))
+}
+
+fn new_part(segment: &str, is_last: bool) -> Result<Part, Fault> {
+    if let Some(instead) = foreign(segment) {
+        return Err(Fault::Foreign { segment: segment.to_owned(), instead });
+    }
+    let part = read_part(segment, is_last)?;
+    let name = match &part {
+        Part::Literal(literal) => {
+            check_segment(literal)?;
+            return Ok(part);
+        }
+        Part::Parameter(name) if name.ends_with('+') && name.len() > 1 => {
+            return Err(Fault::RestNotLast(segment.to_owned()));
+        }
+        Part::Verb { name, .. } | Part::Parameter(name) | Part::Rest(name) => name,
+    };
+    let is_letter = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.');
+    if !name.bytes().all(is_letter) || name.starts_with('.') || name.ends_with('.') {
+        return Err(Fault::Name(name.to_string()));
+    }
+    Ok(part)
+}
+
+fn stored_part(segment: &str, is_last: bool) -> Result<Part, Fault> {
+    let part = read_part(segment, is_last)?;
+    if let Part::Literal(literal) = &part {
+        check_stored_segment(literal)?;
+    }
+    Ok(part)
+}
+
+fn read_part(segment: &str, is_last: bool) -> Result<Part, Fault> {
+    if segment.is_empty() && !is_last {
+        return Err(PathError::EmptySegment.into());
+    }
+    if !segment.contains(['{', '}']) {
+        return Ok(Part::Literal(segment.into()));
+    }
+    let unclear = || Fault::Segment(segment.to_owned());
+    let (name, behind) =
+        segment.strip_prefix('{').and_then(|s| s.split_once('}')).ok_or_else(unclear)?;
+    if name.is_empty() || name.contains('{') || behind.contains(['{', '}']) {
+        return Err(unclear());
+    }
+    let rest = name.strip_suffix('+').filter(|rest| !rest.is_empty());
+    match (behind.strip_prefix(':'), rest) {
+        (None, _) if !behind.is_empty() => Err(unclear()),
+        (None, Some(rest)) if is_last => Ok(Part::Rest(rest.into())),
+        (None, _) => Ok(Part::Parameter(name.into())),
+        (Some(_), Some(_)) => Err(Fault::RestNotLast(segment.to_owned())),
+        (Some(verb), None) => {
+            let is_letter =
+                |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~');
+            if verb.is_empty() || !verb.bytes().all(is_letter) {
+                return Err(Fault::Verb(verb.to_owned()));
+            }
+            Ok(Part::Verb { name: name.into(), verb: verb.into() })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(text: &str) -> TemplateError {
+        Template::parse(text).expect_err(text)
+    }
+
+    #[test]
+    fn the_four_kinds_of_segments_are_read() {
+        let template = Template::parse("/a.b:c/{x}/{y}:purge/{z-1.a_b+}").expect("a template");
+        assert_eq!(
+            template.parts,
+            [
+                Part::Literal("a.b:c".into()),
+                Part::Parameter("x".into()),
+                Part::Verb { name: "y".into(), verb: "purge".into() },
+                Part::Rest("z-1.a_b".into()),
+            ]
+        );
+        assert_eq!(Template::parse("/").expect("the root").parts, []);
+        let slash = Template::parse("/a/").expect("a template").parts;
+        assert_eq!(slash, [Part::Literal("a".into()), Part::Literal("".into())]);
+        for good in
+            ["/odata/$metadata", "/a@b", "/v1/me:purge", "/a+b", "/~x", "/a=b", "/a,b", "/..."]
+        {
+            assert!(Template::parse(good).is_ok(), "{good}");
+        }
+    }
+
+    #[test]
+    fn what_other_tools_write_is_refused_where_it_stands() {
+        for (segment, instead) in [
+            ("*", PARAMETER),
+            ("**", PARAMETER),
+            ("*path", PARAMETER),
+            ("a*", PARAMETER),
+            ("*.json", PARAMETER),
+            (":id", PARAMETER),
+            (":id?", PARAMETER),
+            (":id(\\d+)", PARAMETER),
+            (":path*", PARAMETER),
+            ("(.*)", PATTERN),
+            ("(a|b)", PATTERN),
+            ("items(7)", PATTERN),
+            ("<id>", PARAMETER),
+            ("<int:id>", PARAMETER),
+            ("[id]", PARAMETER),
+            ("[...slug]", PARAMETER),
+            ("{id:int}", CONSTRAINT),
+            ("{id:[0-9]{2}}", CONSTRAINT),
+            ("{id:.*}", PARAMETER),
+            ("{id:path}", PARAMETER),
+            ("{id:.+}", PARAMETER),
+            ("{id?}", OPTIONAL),
+            ("{?q}", OPTIONAL),
+            ("{*path}", PARAMETER),
+            ("{**path}", PARAMETER),
+            ("{path*}", PARAMETER),
+            ("{path**}", PARAMETER),
+            ("{path...}", PARAMETER),
+            ("{...path}", PARAMETER),
+            ("{+path}", PARAMETER),
+            ("{name=shelves}", PARAMETER),
+            ("{name=**}", PARAMETER),
+            ("{$}", END),
+            ("${id}", PARAMETER),
+            ("{{id}}", PARAMETER),
+        ] {
+            let error = refused(&format!("/a/{segment}"));
+            let fault = Fault::Foreign { segment: segment.to_owned(), instead };
+            assert_eq!((error.at, error.fault), (3, fault), "{segment}");
+            assert!(Template::parse(&format!("/a/{segment}/b")).is_err(), "{segment}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_template_is_refused() {
+        for bad in [
+            "",
+            "users",
+            "//",
+            "/a//",
+            "/users//x",
+            "/users/{}",
+            "/users/a{id}",
+            "/users/{a}{b}",
+            "/users/{a}.json",
+            "/users/{a}-{b}",
+            "/users/{a",
+            "/users/a}",
+            "/users/}{",
+            "/users/{a b}",
+            "/users/{\u{e9}}",
+            "/users/{.a}",
+            "/users/{a.}",
+            "/users/{+}",
+            "/users/{a+}/",
+            "/users/{a+}/b",
+            "/users/{a++}",
+            "/users/{a+}:purge",
+            "/users/{a}:",
+            "/users/{a}:x:y",
+            "/users/{a}:x%20",
+            "/users/{a}:x;y",
+            "/users/{a}/{a}",
+            "/users/{a}/{a}:x",
+            "/users/{a}/{a+}",
+            "/a/..",
+            "/a?b",
+            "/a/%252F",
+        ] {
+            assert!(Template::parse(bad).is_err(), "{bad}");
+        }
+        let twice = refused("/users/{a}/b/{a+}");
+        assert_eq!((twice.at, twice.fault), (13, Fault::RepeatedName("a".to_owned())));
+        let rest = refused("/files/{path+}/x");
+        assert_eq!((rest.at, rest.fault), (7, Fault::RestNotLast("{path+}".to_owned())));
+    }
+
+    #[test]
+    fn a_catalog_in_force_keeps_what_older_versions_took() {
+        for old in ["/*", "/:id/(x)", "/{*x}/{x...}/{x?}", "/{x:int}/{x=a}", "/{a}/{a}", "/{a+}/b"]
+        {
+            let template = Template::parse_stored(old).expect(old);
+            assert!(!template.has_rest(), "{old}");
+            assert!(Template::parse(old).is_err(), "{old}");
+        }
+        assert!(Template::parse_stored("/a/%252F").is_ok());
+        assert!(Template::parse_stored("/a/{x+}").expect("a template").has_rest());
+    }
+
+    #[test]
+    fn a_name_that_a_template_lacks_permits_nothing() {
+        let mut template = Template::parse("/a/{x}:v/{y+}").expect("a template");
+        assert!(!template.permits_all_colons() && template.has_parameter());
+        assert!(template.permit_colon("x") && template.permit_colon("y"));
+        assert!(template.permits_all_colons());
+        assert!(!template.permit_colon("a") && !template.permit_colon("y+"));
+    }
+
+    #[test]
+    fn a_template_is_no_longer_than_a_path() {
+        let long = format!("/{}", "a".repeat(MAX_PATH_LEN));
+        assert_eq!(refused(&long).fault, Fault::TooLong(MAX_PATH_LEN + 1));
+        assert!(
+            Template::parse(&long[1..]).is_err() && Template::parse(&long[..MAX_PATH_LEN]).is_ok()
+        );
+    }
+}

@@ -1,0 +1,500 @@
+//! Tree: all endpoints of a catalog by method and template, and how a call's path is matched.
+//!
+//! A path is matched from the root, segment by segment, and the ways are tried in the order of
+//! D20: a literal, then `{x}:verb`, then `{x}`, then `{x+}`. The first template that matches is the
+//! answer. A search ends without an answer as soon as it meets something that some servers take for
+//! a template that comes before all those that are still to be tried: a segment that looks like a
+//! sibling literal or verb, a template that would match but for a raw `:` or a trailing slash.
+//!
+//! What a match costs: each edge of the tree takes one segment and each node has one parent, so a
+//! node is reached by one way only, with one count of segments behind it. A search visits each node
+//! once at most, no deeper than the path, and keeps what is still to be tried in a list: whatever a
+//! caller sends, the work is bounded by the catalog and the path. Nothing here calls itself, and the
+//! nodes lie in one list, so a deep template is cloned and dropped as any other.
+
+use std::collections::HashMap;
+
+use super::Endpoint;
+use super::path::Path;
+use super::segment::{folded, without_parameters};
+use super::template::{Fault, Part, Template, TemplateError};
+
+/// All endpoints of a catalog.
+#[derive(Clone, Debug, Default)]
+pub struct Endpoints {
+    /// The root of each method.
+    methods: HashMap<Box<str>, NodeId>,
+    nodes: Vec<Node>,
+}
+
+/// A place in the list of nodes.
+type NodeId = usize;
+
+#[derive(Clone, Debug, Default)]
+struct Node {
+    leaf: Option<Leaf>,
+    literals: HashMap<Box<str>, NodeId>,
+    /// What servers may take the literals for, and whether that is said of several; see
+    /// [`plainest`].
+    folded: HashMap<Box<[u8]>, bool>,
+    /// Whether it is said of several of any.
+    has_twins: bool,
+    verbs: Option<Box<Verbs>>,
+    parameter: Option<NodeId>,
+    /// The endpoint of a last `{x+}`.
+    rest: Option<Leaf>,
+}
+
+/// The `{x}:verb` of one place, by the verb without its `:`.
+#[derive(Clone, Debug, Default)]
+struct Verbs {
+    exact: HashMap<Box<str>, NodeId>,
+    folded: HashMap<Box<[u8]>, bool>,
+}
+
+/// The end of a template.
+#[derive(Clone, Debug)]
+struct Leaf {
+    endpoint: Endpoint,
+    /// The template's segments.
+    shape: Box<[Step]>,
+}
+
+/// A segment of a template, as far as it says which of two templates is the more specific one.
+#[derive(Clone, Copy, Debug)]
+struct Step {
+    kind: Kind,
+    permits_colon: bool,
+}
+
+/// The kinds of segments, the most specific one first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Kind {
+    Literal,
+    Verb,
+    Parameter,
+    Rest,
+}
+
+impl Step {
+    fn of(template: &Template, part: &Part) -> Self {
+        let kind = match part {
+            Part::Literal(_) => Kind::Literal,
+            Part::Verb { .. } => Kind::Verb,
+            Part::Parameter(_) => Kind::Parameter,
+            Part::Rest(_) => Kind::Rest,
+        };
+        Self { kind, permits_colon: template.permits_colon(part) }
+    }
+
+    fn permits(self, segment: &str) -> bool {
+        let own = usize::from(self.kind == Kind::Verb);
+        self.permits_colon || segment.bytes().filter(|b| *b == b':').count() <= own
+    }
+}
+
+impl Leaf {
+    /// Whether each segment that a parameter matches may have the raw `:` that it has.
+    fn permits(&self, segments: &[&str]) -> bool {
+        let mut steps = self.shape.iter();
+        let mut last = None;
+        segments.iter().all(|segment| {
+            // The rest of a path belongs to the last step.
+            last = steps.next().or(last);
+            last.is_none_or(|step| step.permits(segment))
+        })
+    }
+
+    /// Whether its template is chosen before the other one, literals winning from left to right.
+    fn is_before(&self, other: &Self) -> bool {
+        let kinds = |leaf: &Self| leaf.shape.iter().map(|step| step.kind).collect::<Vec<_>>();
+        kinds(self) < kinds(other)
+    }
+}
+
+impl Endpoints {
+    /// Adds an endpoint of a new catalog.
+    ///
+    /// # Errors
+    /// Another template has this shape, or a segment that some servers take for one of this one.
+    pub fn insert(
+        &mut self,
+        method: &str,
+        template: &Template,
+        endpoint: Endpoint,
+    ) -> Result<(), TemplateError> {
+        self.add(method, template, endpoint, true)
+    }
+
+    /// Adds an endpoint of a catalog in force. It may be older than the rule that no two segments
+    /// look alike; what looks like both matches neither.
+    ///
+    /// # Errors
+    /// Another template has this shape.
+    pub fn insert_stored(
+        &mut self,
+        method: &str,
+        template: &Template,
+        endpoint: Endpoint,
+    ) -> Result<(), TemplateError> {
+        self.add(method, template, endpoint, false)
+    }
+
+    fn add(
+        &mut self,
+        method: &str,
+        template: &Template,
+        endpoint: Endpoint,
+        is_new: bool,
+    ) -> Result<(), TemplateError> {
+        let shape = template.parts.iter().map(|part| Step::of(template, part)).collect();
+        let leaf = Leaf { endpoint, shape };
+        let next = self.nodes.len();
+        let mut id = *self.methods.entry(method.into()).or_insert(next);
+        let mut at = 1;
+        for part in &template.parts {
+            let twin = |segment: String, other: String| TemplateError {
+                at,
+                fault: Fault::Twin { segment, other },
+            };
+            let (node, next) = self.node_mut(id)?;
+            let len;
+            (id, len) = match part {
+                Part::Literal(literal) => {
+                    if let Some(other) = node.twin(literal, is_new) {
+                        return Err(twin(literal.to_string(), other));
+                    }
+                    (*node.literals.entry(literal.clone()).or_insert(next), literal.len())
+                }
+                Part::Verb { name, verb } => {
+                    let verbs = node.verbs.get_or_insert_default();
+                    if let Some(other) = verbs.twin(verb, is_new) {
+                        return Err(twin(format!(":{verb}"), format!(":{other}")));
+                    }
+                    let len = name.len() + verb.len() + "{}:".len();
+                    (*verbs.exact.entry(verb.clone()).or_insert(next), len)
+                }
+                Part::Parameter(name) => {
+                    (*node.parameter.get_or_insert(next), name.len() + "{}".len())
+                }
+                Part::Rest(_) => return set(&mut node.rest, leaf),
+            };
+            at += len + 1;
+        }
+        set(&mut self.node_mut(id)?.0.leaf, leaf)
+    }
+
+    /// The endpoint that matches; among several, literals win from left to right (D20). A `HEAD`
+    /// without an endpoint of its own is answered by that of `GET`.
+    #[must_use]
+    pub fn find(&self, method: &str, path: &Path) -> Option<&Endpoint> {
+        let segments: Vec<_> = path.segments().collect();
+        let own = self.search(method, &segments).ok()?;
+        let leaf = match own {
+            own if method != "HEAD" => own?,
+            own => {
+                let get = self.search("GET", &segments).ok()?;
+                match (own, get) {
+                    // Servers differ in whether the method or the path counts first.
+                    (Some(own), Some(get)) if get.is_before(own) => return None,
+                    (own, get) => own.or(get)?,
+                }
+            }
+        };
+        Some(&leaf.endpoint)
+    }
+
+    /// Whether a template of this method has a parameter where this template has a literal with a
+    /// letter: in another case the literal matched that parameter in older versions.
+    pub(in crate::policy::catalog) fn shadows(&self, method: &str, template: &Template) -> bool {
+        self.any_literal(method, template, |node, literal| {
+            node.parameter.is_some() && literal.bytes().any(|b| b.is_ascii_alphabetic())
+        })
+    }
+
+    /// Whether a literal of this template has a sibling that some servers take it for.
+    pub(in crate::policy::catalog) fn has_twin(&self, method: &str, template: &Template) -> bool {
+        self.any_literal(method, template, |node, literal| {
+            node.has_twins && node.likeness(literal) == Some(true)
+        })
+    }
+
+    /// Whether an endpoint of this method has the shape of this template.
+    pub(in crate::policy::catalog) fn has_shape(&self, method: &str, template: &Template) -> bool {
+        let mut node = self.root(method);
+        for part in &template.parts {
+            let Some(here) = node else { return false };
+            if let Part::Rest(_) = part {
+                return here.rest.is_some();
+            }
+            node = self.behind(here, part);
+        }
+        node.is_some_and(|node| node.leaf.is_some())
+    }
+
+    #[cfg(test)]
+    pub(super) fn count_visits(&self, method: &str, path: &Path) -> (bool, usize) {
+        let segments: Vec<_> = path.segments().collect();
+        let Some(root) = self.root(method) else { return (false, 0) };
+        let mut search = Search::new(&self.nodes, &segments);
+        let found = search.run(root).ok().flatten().is_some();
+        (found, search.visits)
+    }
+
+    /// A node, which is made if it is the next one, and the id of the one that is next then.
+    ///
+    /// # Errors
+    /// Never: an id is that of a node, or of the next one.
+    fn node_mut(&mut self, id: NodeId) -> Result<(&mut Node, NodeId), TemplateError> {
+        if id >= self.nodes.len() {
+            self.nodes.push(Node::default());
+        }
+        let next = self.nodes.len();
+        let node = self.nodes.get_mut(id);
+        node.map(|node| (node, next)).ok_or_else(|| TemplateError::whole(Fault::SameShape))
+    }
+
+    fn root(&self, method: &str) -> Option<&Node> {
+        self.nodes.get(*self.methods.get(method)?)
+    }
+
+    /// The node behind a segment of a template.
+    fn behind(&self, node: &Node, part: &Part) -> Option<&Node> {
+        let id = match part {
+            Part::Literal(literal) => node.literals.get(literal).copied(),
+            Part::Verb { verb, .. } => node.verbs.as_ref()?.exact.get(verb).copied(),
+            Part::Parameter(_) => node.parameter,
+            Part::Rest(_) => None,
+        };
+        self.nodes.get(id?)
+    }
+
+    /// Whether it is so at a literal of the template: of the node that the literal is at.
+    fn any_literal(
+        &self,
+        method: &str,
+        template: &Template,
+        is_so: impl Fn(&Node, &str) -> bool,
+    ) -> bool {
+        let mut node = self.root(method);
+        for part in &template.parts {
+            let Some(here) = node else { return false };
+            if let Part::Literal(literal) = part
+                && is_so(here, literal)
+            {
+                return true;
+            }
+            node = self.behind(here, part);
+        }
+        false
+    }
+
+    fn search(&self, method: &str, segments: &[&str]) -> Result<Option<&Leaf>, Unclear> {
+        match self.root(method) {
+            Some(root) => Search::new(&self.nodes, segments).run(root),
+            None => Ok(None),
+        }
+    }
+}
+
+fn set(place: &mut Option<Leaf>, leaf: Leaf) -> Result<(), TemplateError> {
+    if place.is_some() {
+        return Err(TemplateError::whole(Fault::SameShape));
+    }
+    *place = Some(leaf);
+    Ok(())
+}
+
+/// The segment as the most lenient server reads it: two literals are alike if this is the same.
+fn plainest(folded: &[u8]) -> &[u8] {
+    without_parameters(folded)
+}
+
+impl Node {
+    /// Whether the segment looks like a literal here, and like several of them.
+    fn likeness(&self, segment: &str) -> Option<bool> {
+        self.folded.get(plainest(&folded(segment))).copied()
+    }
+
+    /// Notes a literal; the other one that some servers take it for, if there is one and the
+    /// catalog is new.
+    fn twin(&mut self, literal: &str, is_new: bool) -> Option<String> {
+        if self.literals.contains_key(literal) {
+            return None;
+        }
+        let own = folded(literal);
+        match self.folded.get_mut(plainest(&own)) {
+            Some(_) if is_new => {
+                let mut others = self.literals.keys().map(AsRef::as_ref);
+                let other = others.find(|other: &&str| plainest(&folded(other)) == plainest(&own));
+                other.map(str::to_owned)
+            }
+            Some(several) => {
+                (*several, self.has_twins) = (true, true);
+                None
+            }
+            None => {
+                self.folded.insert(plainest(&own).into(), false);
+                None
+            }
+        }
+    }
+}
+
+impl Verbs {
+    fn twin(&mut self, verb: &str, is_new: bool) -> Option<String> {
+        if self.exact.contains_key(verb) {
+            return None;
+        }
+        let own = folded(verb);
+        let earlier = self.folded.insert(own.as_ref().into(), false);
+        earlier.filter(|_| is_new)?;
+        let mut others = self.exact.keys().map(AsRef::as_ref);
+        others.find(|other: &&str| folded(other) == own).map(str::to_owned)
+    }
+
+    /// Whether some server sees a verb at the end of the segment. Behind a `;` too, since what
+    /// stands there is dropped by some servers and by others is not.
+    fn is_alike(&self, segment: &str) -> bool {
+        folded(segment).split(|b| *b == b';').any(|part| {
+            let verb = part.rsplit(|b| *b == b':').next().unwrap_or_default();
+            verb.len() < part.len() && self.folded.contains_key(verb)
+        })
+    }
+}
+
+/// A segment or template that some servers read otherwise: no other way may answer.
+#[derive(Debug)]
+struct Unclear;
+
+/// What is still to be tried, the next one last.
+enum Task<'t> {
+    /// All ways from a node, that many segments behind it.
+    Node(&'t Node, usize),
+    /// Those that are no literal.
+    Verbs(&'t Node, usize),
+    /// Those that are no literal and no verb.
+    Parameters(&'t Node, usize),
+    /// A last `{x+}`.
+    Rest(&'t Leaf, usize),
+    /// There is nothing to be tried behind this.
+    End,
+}
+
+struct Search<'t, 's> {
+    nodes: &'t [Node],
+    segments: &'s [&'s str],
+    tasks: Vec<Task<'t>>,
+    visits: usize,
+}
+
+impl<'t, 's> Search<'t, 's> {
+    fn new(nodes: &'t [Node], segments: &'s [&'s str]) -> Self {
+        Self { nodes, segments, tasks: Vec::with_capacity(8), visits: 0 }
+    }
+
+    fn run(&mut self, root: &'t Node) -> Result<Option<&'t Leaf>, Unclear> {
+        self.tasks.push(Task::Node(root, 0));
+        while let Some(task) = self.tasks.pop() {
+            let found = match task {
+                Task::Node(node, at) => self.node(node, at)?,
+                Task::Verbs(node, at) => self.verbs(node, at)?,
+                Task::Parameters(node, at) => {
+                    self.parameters(node, at);
+                    None
+                }
+                Task::Rest(leaf, at) => self.rest(leaf, at)?,
+                Task::End => return Err(Unclear),
+            };
+            if found.is_some() {
+                return Ok(found);
+            }
+        }
+        Ok(None)
+    }
+
+    fn node(&mut self, node: &'t Node, at: usize) -> Result<Option<&'t Leaf>, Unclear> {
+        self.visits += 1;
+        let Some(segment) = self.segments.get(at) else {
+            return match &node.leaf {
+                Some(leaf) => self.permitted(leaf).map(Some),
+                // Some servers match a template without its trailing slash, and some an empty rest.
+                // Nothing follows an empty segment, so the node of one has an endpoint.
+                None if node.rest.is_some() || node.literals.contains_key("") => Err(Unclear),
+                None => Ok(None),
+            };
+        };
+        self.tasks.push(Task::Verbs(node, at));
+        self.push(node.literals.get(*segment).copied(), at + 1);
+        Ok(None)
+    }
+
+    fn verbs(&mut self, node: &'t Node, at: usize) -> Result<Option<&'t Leaf>, Unclear> {
+        let segment = self.segments.get(at).copied().unwrap_or_default();
+        if segment.is_empty() {
+            // A trailing slash, which no parameter matches. Some servers drop it, and to some an
+            // empty rest is one.
+            let answers = node.leaf.is_some() || node.rest.is_some();
+            return if answers { Err(Unclear) } else { Ok(None) };
+        }
+        let looks_like = if node.literals.contains_key(segment) {
+            node.has_twins && node.likeness(segment) == Some(true)
+        } else {
+            !node.folded.is_empty() && node.likeness(segment).is_some()
+        };
+        if looks_like {
+            // `/users/EXPORT`, `/users/export;x=1` and `/users/%65xport` are `/users/export` to
+            // some servers: such a segment is no parameter, or a weaker endpoint would answer for
+            // a stronger one.
+            return Err(Unclear);
+        }
+        let Some(verbs) = &node.verbs else {
+            self.tasks.push(Task::Parameters(node, at));
+            return Ok(None);
+        };
+        let split = segment.rsplit_once(':').filter(|(name, _)| !name.is_empty());
+        let exact = split.and_then(|(name, verb)| Some((name, verbs.exact.get(verb)?)));
+        match exact {
+            // Some servers drop the verb with what stands before it.
+            Some(_) if folded(segment).contains(&b';') => return Err(Unclear),
+            Some((name, verb)) => {
+                self.tasks.push(match name.contains(':') {
+                    // To some servers it is no match, but looks like one.
+                    true => Task::End,
+                    false => Task::Parameters(node, at),
+                });
+                self.push(Some(*verb), at + 1);
+            }
+            None if verbs.is_alike(segment) => return Err(Unclear),
+            None => self.tasks.push(Task::Parameters(node, at)),
+        }
+        Ok(None)
+    }
+
+    fn parameters(&mut self, node: &'t Node, at: usize) {
+        if let Some(rest) = &node.rest {
+            self.tasks.push(Task::Rest(rest, at));
+        }
+        self.push(node.parameter, at + 1);
+    }
+
+    fn push(&mut self, id: Option<NodeId>, at: usize) {
+        let node = id.and_then(|id| self.nodes.get(id));
+        self.tasks.extend(node.map(|node| Task::Node(node, at)));
+    }
+
+    fn rest(&mut self, leaf: &'t Leaf, at: usize) -> Result<Option<&'t Leaf>, Unclear> {
+        self.visits += 1;
+        // Some servers match what ends in a slash.
+        let has_slash = self.segments.last().is_some_and(|last| last.is_empty());
+        if has_slash || at >= self.segments.len() {
+            return Err(Unclear);
+        }
+        self.permitted(leaf).map(Some)
+    }
+
+    /// A template that would match but for a raw `:` matches on servers that do not mind it.
+    fn permitted(&self, leaf: &'t Leaf) -> Result<&'t Leaf, Unclear> {
+        if leaf.permits(self.segments) { Ok(leaf) } else { Err(Unclear) }
+    }
+}
