@@ -68,7 +68,7 @@ fuzz_target!(|text: &str| {
     for template in text.lines().filter(|line| !line.starts_with('?')).take(12) {
         let mut with = endpoints.clone();
         let scope = Scope::parse(format!("n{}", templates.len())).expect("a scope");
-        let endpoint = Endpoint { audience: None, scopes: vec![scope] };
+        let endpoint = Endpoint { scopes: vec![scope], ..Endpoint::default() };
         // A catalog with a template that is refused is refused whole.
         if with.insert("GET", template, endpoint).is_ok() {
             endpoints = with;

@@ -12,12 +12,16 @@ use crate::policy::scope::Scope;
 pub const MAX_PATH_LEN: usize = 4096;
 
 /// What a call to an endpoint needs.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Endpoint {
     /// The audience that it belongs to, if it says so.
     pub audience: Option<Name>,
-    /// All the scopes that a call needs, at least one.
+    /// The scopes that a call needs, all of them.
     pub scopes: Vec<Scope>,
+    /// The scopes of which a call needs at least one; empty if it needs none of this kind.
+    pub any_of: Vec<Scope>,
+    /// The file says `scopes: none`. Without that word an endpoint without scopes allows nothing.
+    pub needs_no_scope: bool,
 }
 
 /// The path of a call: absolute, without query, in the one form that nothing reads twice.
@@ -275,7 +279,7 @@ mod tests {
         let mut endpoints = Endpoints::default();
         for (method, template) in templates {
             let scope = Scope::parse(template.replace(['{', '}'], "*")).expect("a scope");
-            let endpoint = Endpoint { audience: None, scopes: vec![scope] };
+            let endpoint = Endpoint { scopes: vec![scope], ..Endpoint::default() };
             endpoints.insert(method, template, endpoint).expect("a good template");
         }
         endpoints
@@ -382,7 +386,7 @@ mod tests {
     #[test]
     fn templates_of_one_shape_and_unclear_ones_are_refused() {
         let mut all = endpoints(&[("GET", "/users/{id}")]);
-        let endpoint = Endpoint { audience: None, scopes: vec![] };
+        let endpoint = Endpoint::default();
         let mut insert =
             |method: &str, template: &str| all.insert(method, template, endpoint.clone());
         assert_eq!(insert("GET", "/users/{name}"), Err(TemplateError::SameShape));
@@ -412,7 +416,7 @@ mod tests {
 
     #[test]
     fn a_path_is_as_long_as_a_template_may_be() {
-        let endpoint = Endpoint { audience: None, scopes: vec![] };
+        let endpoint = Endpoint::default();
         let mut all = Endpoints::default();
         for len in [MAX_PATH_LEN, MAX_PATH_LEN + 1, MAX_PATH_LEN + 2] {
             let path = format!("/{}", "a".repeat(len - 1));
