@@ -50,7 +50,7 @@ impl Token {
         user: Option<&UserId>,
         now: Timestamp,
     ) -> Option<Fault> {
-        // What no time changes comes first, and of two ends the one that no audience moves.
+        // What time never changes comes first; of two ends, the token's own.
         if self.user.as_ref().zip(user).is_some_and(|(own, asked)| own != asked) {
             return Some(Fault::OtherUser);
         }
