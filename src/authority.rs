@@ -47,6 +47,7 @@ use crate::policy::company::Company;
 use crate::policy::consent::{Consent, Parties};
 use crate::policy::credential::Credential;
 use crate::policy::decision::{self, Explanation, Verdict};
+use crate::policy::id::Name;
 use crate::policy::query::Query;
 use crate::policy::revision::Revision;
 use crate::policy::scope::Scope;
@@ -406,6 +407,12 @@ impl Authority {
                 current: self.facts.published(),
             }),
         }
+    }
+
+    /// The audience that tokens name by this string, besides its name.
+    #[must_use]
+    pub fn audience_of_aud(&self, aud: &str) -> Option<Name> {
+        self.facts.audience_of_aud(aud)
     }
 
     /// The last published revision.

@@ -11,6 +11,7 @@ pub mod company;
 pub mod consent;
 pub mod credential;
 pub mod decision;
+pub mod fault;
 pub mod id;
 pub mod keyring;
 pub mod narrowing;

@@ -18,6 +18,7 @@ use scopegate::policy::company::Company;
 use scopegate::policy::consent::{Consent, Parties};
 use scopegate::policy::credential::{Credential, GrantState, Ground};
 use scopegate::policy::decision::{Facts, Layer, Verdict, decide, effective, explain};
+use scopegate::policy::fault::Fault;
 use scopegate::policy::id::{CompanyId, CredentialId, Name, UserId};
 use scopegate::policy::query::{Needs, Query};
 use scopegate::policy::reason::Reason;
@@ -385,6 +386,7 @@ fn d13_all_scopes_named_must_be_effective_and_d14_every_missing_one_is_named() {
     assert_eq!(world.reason(&["a"]), None);
     let denied = Verdict::Denied {
         reason: Reason::ScopeNotInCompany,
+        fault: None,
         missing: vec![scope("c"), scope("b")],
     };
     assert_eq!(world.ask(&["c", "a", "b"]), denied, "in the order asked");
@@ -406,7 +408,7 @@ fn d15_the_reason_is_the_first_that_fails() {
     assert_eq!(world.reason(&["low", "b", "a", "c", "nowhere"]), Some(Reason::ScopeUnknown));
     world.credential.expires_at = Some(at(5));
     let all = ["low", "b", "nowhere"];
-    let denied = |reason| Verdict::Denied { reason, missing: all.map(scope).to_vec() };
+    let denied = |reason| Verdict::Denied { reason, fault: None, missing: all.map(scope).to_vec() };
     assert_eq!(world.ask(&all), denied(Reason::CredentialExpired), "a 401 misses every scope");
     world.credential.enabled = false;
     assert_eq!(world.ask(&all), denied(Reason::CredentialDisabled));
@@ -418,7 +420,7 @@ fn d15_the_reason_is_the_first_that_fails() {
     assert_eq!(decide(&query(&all, None), unknown), Ok(denied(Reason::CompanyUnknown)));
     let path = Path::parse("/nowhere").expect("a path");
     let lost = Query { needs: Needs::Endpoint { method: "GET".into(), path }, ..query(&[], None) };
-    let denied = Verdict::Denied { reason: Reason::EndpointUnknown, missing: vec![] };
+    let denied = Verdict::Denied { reason: Reason::EndpointUnknown, fault: None, missing: vec![] };
     assert_eq!(decide(&lost, unknown), Ok(denied), "an unknown endpoint before all");
 }
 
@@ -467,6 +469,63 @@ fn d16_the_audience_is_the_endpoints_else_the_requests_else_the_only_one() {
     // A catalog without audiences has one without a name; any that is named is unknown.
     let plain = World::new(PLAIN, None);
     assert!(decide(&query(&["a"], Some("public")), plain.facts()).is_err());
+}
+
+#[test]
+fn d16_a_token_may_be_ahead_by_the_audiences_skew_and_nothing_else_may() {
+    let yaml = PEOPLE.replace("max_token_age: 1m", "max_token_age: 1m, clock_skew: 30s");
+    let mut world = World::new(&yaml, None);
+    world.grant(&["a"]);
+    let fault = |token: Token, seconds: i64| {
+        let query = Query { token: Some(token), ..query(&["a"], Some("app")) };
+        let facts = Facts { now: at(seconds), ..world.facts() };
+        match decide(&query, facts).expect("an audience") {
+            Verdict::Allowed { .. } => None,
+            Verdict::Denied { reason, fault, .. } => {
+                assert_eq!(fault.map(Fault::reason), Some(reason));
+                fault
+            }
+        }
+    };
+    // It was issued at 100, and ends at 150.
+    assert_eq!(fault(token(&["a"]), 70), None);
+    assert_eq!(fault(token(&["a"]), 69), Some(Fault::IssuedAhead));
+    assert_eq!(fault(token(&["a"]), 150), Some(Fault::Ended), "an end has no skew");
+    let endless = Token { expires_at: None, ..token(&["a"]) };
+    assert_eq!(fault(endless.clone(), 159), None);
+    assert_eq!(fault(endless, 160), Some(Fault::TooOld), "neither has an age");
+    let late = Token { expires_at: Some(at(99)), ..token(&["a"]) };
+    assert_eq!(fault(late, 80), Some(Fault::EndsBeforeIssue));
+    let ageless = Token { issued_at: None, ..token(&["a"]) };
+    assert_eq!(fault(ageless.clone(), 120), Some(Fault::IssueTimeMissing));
+    assert_eq!(fault(ageless, 150), Some(Fault::Ended), "what a new token mends comes first");
+    let unnamed = Token { audience: String::new(), ..token(&["a"]) };
+    assert_eq!(fault(unnamed, 120), Some(Fault::AudienceMissing));
+    let other = Token { audience: "asking".to_owned(), ..token(&["a"]) };
+    assert_eq!(fault(other, 120), Some(Fault::OtherAudience));
+}
+
+#[test]
+fn d16_an_audience_is_named_by_its_name_and_by_its_aud() {
+    let yaml =
+        PEOPLE.replace("open: }", "open: { aud: [\"urn:acme:open\", \"https://a.example/\"] } }");
+    let mut world = World::new(&yaml, None);
+    world.grant(&["a"]);
+    let ask = |named: &str, audience: &str| {
+        let token = Token { audience: named.to_owned(), ..token(&["a"]) };
+        let query = Query { token: Some(token), ..query(&["a"], Some(audience)) };
+        decide(&query, Facts { now: at(120), ..world.facts() })
+    };
+    let allowed = Ok(Verdict::Allowed { reach: Reach::All });
+    for own in ["open", "urn:acme:open", "https://a.example/"] {
+        assert_eq!(ask(own, "open"), allowed, "{own}");
+        assert!(matches!(ask(own, "app"), Ok(Verdict::Denied { .. })), "{own}");
+    }
+    for other in ["", "https://a.example", "HTTPS://a.example/", "urn:acme:open ", "app"] {
+        assert!(matches!(ask(other, "open"), Ok(Verdict::Denied { .. })), "{other}");
+    }
+    let said = ask("open", "urn:acme:open").expect_err("a request names the audience");
+    assert!(said.to_string().contains("name `open` here"), "{said}");
 }
 
 #[test]
@@ -566,7 +625,7 @@ fn d17_own_reaches_the_users_own_records_only() {
         let user = user(roles);
         decide(&query, Facts { user: Some(&user), ..world.facts() }).expect("an audience")
     };
-    let denied = |reason, name| Verdict::Denied { reason, missing: vec![scope(name)] };
+    let denied = |reason, name| Verdict::Denied { reason, fault: None, missing: vec![scope(name)] };
     let (own, all) =
         (Verdict::Allowed { reach: Reach::Own }, Verdict::Allowed { reach: Reach::All });
     for owner in [None, Some("ada")] {
@@ -616,7 +675,11 @@ fn d21_a_user_consents_to_what_they_could_do_and_what_that_implies() {
         decide(&query, facts).expect("an audience")
     };
     assert_eq!(ask(Some(&consent), "a"), Verdict::Allowed { reach: Reach::Own });
-    let denied = Verdict::Denied { reason: Reason::ScopeNotConsented, missing: vec![scope("a")] };
+    let denied = Verdict::Denied {
+        reason: Reason::ScopeNotConsented,
+        fault: None,
+        missing: vec![scope("a")],
+    };
     assert_eq!(ask(Some(&refused.after), "a"), denied);
     assert_eq!(ask(None, "a"), denied, "no record allows nothing");
     // A scope that has left the catalog left the consent with it, and is not taken again.
@@ -644,7 +707,8 @@ fn d22_explanations_and_lists_say_what_a_check_says() {
         assert_eq!(said.scope, scope(name));
         let layers: Vec<_> = said.layers.iter().map(|(layer, _)| *layer).collect();
         assert_eq!(layers, [Layer::Company, Layer::Credential, Layer::User], "those that apply");
-        let first = said.layers.iter().filter_map(|(_, said)| said.err()).min();
+        let first =
+            said.layers.iter().filter_map(|(_, said)| said.err()).map(|cause| cause.reason).min();
         let one = Query { needs: query(&[name], None).needs, ..asked.clone() };
         let Ok(Verdict::Denied { reason, .. }) = decide(&one, facts) else { panic!("denied") };
         assert_eq!(Some(reason), first, "{name}");
@@ -1197,5 +1261,115 @@ proptest! {
             // Edits under one catalog leave nothing behind that the next could widen.
             between.iter().for_each(|act| world.act(act));
         }
+    }
+}
+
+/// What an endpoint with these lists is to be decided, by what each scope alone is decided (D20).
+fn by_single_scopes(
+    all: &[&str],
+    any: &[&str],
+    alone: impl Fn(&str) -> Result<Reach, Reason>,
+) -> Result<Reach, (Reason, Vec<String>)> {
+    let enough = any.iter().any(|name| alone(name).is_ok());
+    let mut missing: Vec<String> = Vec::new();
+    let mut reasons = BTreeSet::new();
+    for name in all {
+        if let Err(reason) = alone(name) {
+            reasons.insert(reason);
+            missing.push((*name).to_owned());
+        }
+    }
+    if !any.is_empty() && !enough {
+        reasons.extend(any.iter().filter_map(|name| alone(name).err()).max());
+        missing.extend(any.iter().map(ToString::to_string));
+    }
+    let mut seen = BTreeSet::new();
+    missing.retain(|name| seen.insert(name.clone()));
+    match reasons.first() {
+        Some(reason) => Err((*reason, missing)),
+        None => {
+            let widest = any.iter().filter_map(|name| alone(name).ok()).max();
+            let reaches = all.iter().filter_map(|name| alone(name).ok()).chain(widest);
+            Ok(reaches.min().unwrap_or(Reach::All))
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: cases() / 4, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// An endpoint is decided as its scopes are one by one, whatever they are and whoever asks;
+    /// and one that needs none as a call is of which no layer looks at a scope (D20, D22).
+    #[test]
+    fn an_endpoint_is_decided_as_its_scopes_are_alone(
+        acts in prop::collection::vec(act(), 0..12),
+        all in prop::collection::vec(0..NAMES.len(), 0..3),
+        any in prop::collection::vec(0..NAMES.len(), 0..4),
+        who in 0..6_usize,
+        bearer in prop::option::of((prop::collection::vec(0..NAMES.len(), 0..4), 0..3_usize)),
+        unwell in 0..12_usize,
+    ) {
+        let unique = |some: &[usize]| {
+            let mut seen = BTreeSet::new();
+            names(some).into_iter().filter(|name| seen.insert(*name)).collect::<Vec<_>>()
+        };
+        let (all, any) = (unique(&all), unique(&any));
+        let needs = match (all.is_empty(), any.is_empty()) {
+            (true, true) => "scopes: none".to_owned(),
+            (false, true) => format!("scopes: [{}]", all.join(", ")),
+            (true, false) => format!("any_of: [{}]", any.join(", ")),
+            (false, false) => format!("scopes: [{}], any_of: [{}]", all.join(", "), any.join(", ")),
+        };
+        let yaml = format!(
+            "{PLAIN}\nroles: {{ own: {{ scopes: {{ a: own, top: own }} }}, all: {{ scopes: {{ mid: all, c: all }} }} }}\n\
+             endpoints: [{{ method: GET, path: /x, {needs} }}]"
+        );
+        let mut world = World::new(&yaml, None);
+        world.grant(&["a", "mid"]);
+        acts.iter().for_each(|act| world.act(act));
+        match unwell {
+            0 => world.company.enabled = false,
+            1 => world.credential.enabled = false,
+            2 => world.credential.expires_at = Some(at(0)),
+            _ => {}
+        }
+        let token = bearer.map(|(scopes, fault)| Token {
+            audience: if fault == 1 { "other".to_owned() } else { String::new() },
+            issued_at: None,
+            expires_at: if fault == 2 { Some(at(0)) } else { None },
+            ..token(&names(&scopes))
+        });
+        let roles: &[&str] = match who { 1 => &[], 2 => &["own"], 3 => &["all"], _ => &["own", "all"] };
+        let known = user(roles);
+        let facts = Facts { user: (who != 5).then_some(&known), ..world.facts() };
+        let asked = Query { user: (who > 0).then(ada), token, ..query(&[], None) };
+        let path = Path::parse("/x").expect("a path");
+        let call = Query { needs: Needs::Endpoint { method: "GET".into(), path }, ..asked.clone() };
+        let alone = |name: &str| {
+            let one = Query { needs: query(&[name], None).needs, ..asked.clone() };
+            match decide(&one, facts).expect("an audience") {
+                Verdict::Allowed { reach } => Ok(reach),
+                Verdict::Denied { reason, .. } => Err(reason),
+            }
+        };
+        let found = match decide(&call, facts).expect("an audience") {
+            Verdict::Allowed { reach } => Ok(reach),
+            Verdict::Denied { reason, missing, .. } => Err((reason, strings(&missing))),
+        };
+        let expected = if all.is_empty() && any.is_empty() {
+            // A reason of 401 is that of every scope; any other is of the scope.
+            match alone("a") {
+                Err(reason) if reason.http_status() == 401 => Err((reason, vec![])),
+                _ => Ok(Reach::All),
+            }
+        } else {
+            by_single_scopes(&all, &any, alone)
+        };
+        prop_assert_eq!(&found, &expected, "{}", needs);
+        let explained = explain(&call, facts).expect("an audience");
+        let explained: Vec<_> = explained.iter().map(|said| said.scope.to_string()).collect();
+        let mut seen = BTreeSet::new();
+        let each: Vec<_> = all.iter().chain(&any).filter(|name| seen.insert(**name)).collect();
+        prop_assert!(explained.iter().eq(each.into_iter()), "{:?}: {}", explained, needs);
     }
 }

@@ -40,10 +40,10 @@ use tonic::{Code, Status};
 /// Catalogs that add, take and put back scopes, and change what they imply.
 const CATALOGS: [&str; 5] = [
     "{ name: one, scopes: { a: { implies: [b] }, b: { implies: [c] }, c: , d: }, roles: { r: { scopes: { a: all, d: own } } }, endpoints: [{ method: GET, path: /x, scopes: [a] }] }",
-    "{ name: two, scopes: { a: { implies: [c] }, c: , d: { implies: [c] }, e: }, roles: { r: { scopes: { e: all } } }, endpoints: [{ method: GET, path: /x, scopes: [a] }] }",
+    "{ name: two, scopes: { a: { implies: [c] }, c: , d: { implies: [c] }, e: }, roles: { r: { scopes: { e: all } } }, endpoints: [{ method: GET, path: /x, scopes: [c], any_of: [a, d] }] }",
     "{ name: two, scopes: { b: { implies: [e] }, c: , d: , e: }, roles: { r: { scopes: { b: all } } } }",
-    "{ scopes: { a: , b: , c: , d: , e: }, roles: { r: { scopes: { a: all, b: all, c: all, d: all, e: all } } } }",
-    "{ scopes: { a: , b: , c: , d: , e: }, roles: { r: { scopes: { a: all, b: all } } }, endpoints: [{ method: GET, path: /x, scopes: [d] }] }",
+    "{ scopes: { a: , b: , c: , d: , e: }, roles: { r: { scopes: { a: all, b: all, c: all, d: all, e: all } } }, endpoints: [{ method: GET, path: /x, scopes: none }] }",
+    "{ scopes: { a: , b: , c: , d: , e: }, roles: { r: { scopes: { a: all, b: all } } }, endpoints: [{ method: GET, path: /x, any_of: [d, e] }] }",
 ];
 const SCOPES: [&str; 5] = ["a", "b", "c", "d", "e"];
 
@@ -778,7 +778,7 @@ async fn decides_as_the_server(client: &Client, told: &[Change]) {
         let said = client.ask(request).await.expect("an answer");
         match verdict {
             Verdict::Allowed { .. } => assert_eq!(said.reason(), proto::Reason::Allowed),
-            Verdict::Denied { reason, missing } => {
+            Verdict::Denied { reason, missing, .. } => {
                 let word = said.reason().as_str_name().replace("REASON_", "").replace('_', "");
                 assert_eq!(word, format!("{reason:?}").to_uppercase(), "{query:?}");
                 let missing: Vec<_> = missing.iter().map(ToString::to_string).collect();

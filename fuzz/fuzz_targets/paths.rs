@@ -112,7 +112,7 @@ fuzz_target!(|text: &str| {
         let Ok(mut template) = Template::parse(path) else { continue };
         let permitted = names.split(',').filter(|name| template.permit_colon(name)).count();
         let scope = Scope::parse(format!("n{}", templates.len())).expect("a scope");
-        let endpoint = Endpoint { audience: None, scopes: vec![scope] };
+        let endpoint = Endpoint { scopes: vec![scope], ..Endpoint::default() };
         let mut with = endpoints.clone();
         // A catalog with a template that is refused is refused whole.
         if with.insert("GET", &template, endpoint).is_ok() {

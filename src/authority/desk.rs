@@ -145,7 +145,11 @@ mod tests {
         for _ in 0..3 {
             let desk = desks.set_up(Front::new(1));
             desk.measures.near.one();
-            desk.measures.decided(&Verdict::Denied { reason: Reason::ALL[0], missing: Vec::new() });
+            desk.measures.decided(&Verdict::Denied {
+                reason: Reason::ALL[0],
+                fault: None,
+                missing: Vec::new(),
+            });
         }
         let last = desks.set_up(Front::new(1));
         last.measures.near.one();

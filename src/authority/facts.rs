@@ -228,6 +228,13 @@ impl Facts {
         self.admission.shelf.0.entry_count()
     }
 
+    /// The audience that tokens name by this string, for a sentence that says so: the catalog is the
+    /// latest, whatever is published.
+    #[must_use]
+    pub fn audience_of_aud(&self, aud: &str) -> Option<Name> {
+        self.catalog.load().audience_of_aud(aud).cloned()
+    }
+
     /// The last published revision.
     #[must_use]
     pub fn published(&self) -> Revision {

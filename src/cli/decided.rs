@@ -50,6 +50,9 @@ pub(super) struct Decided {
     pub decision: String,
     /// Why.
     pub reason: String,
+    /// Which cause of the reason it was, where that has several.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub cause: String,
     /// What was missing.
     #[serde(default)]
     pub missing_scopes: Vec<String>,

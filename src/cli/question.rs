@@ -30,8 +30,9 @@ pub struct Caller {
     #[arg(long, value_name = "SCOPE")]
     token_scope: Vec<String>,
 
-    /// What the token was minted for; the audience that is named, if not given.
-    #[arg(long, value_name = "NAME")]
+    /// What the token was minted for: an audience's name or one of its `aud` strings; the audience
+    /// that is named, if not given.
+    #[arg(long, value_name = "AUDIENCE")]
     token_audience: Option<String>,
 
     /// When the token was issued, as RFC 3339.

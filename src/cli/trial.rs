@@ -22,6 +22,7 @@ use super::typed;
 use crate::config::Output;
 use crate::policy::catalog::{Catalog, Reach};
 use crate::policy::decision::{Verdict, decide};
+use crate::policy::fault::Cause;
 use crate::policy::reason::Reason;
 use crate::proto::{CheckRequest, Endpoint, Token};
 
@@ -284,12 +285,12 @@ impl Asked {
                 }),
                 message: None,
             },
-            Ok(Verdict::Denied { reason, missing }) => Answer {
+            Ok(Verdict::Denied { reason, fault, missing }) => Answer {
                 decision: Decision::Denied,
                 reason: Some(typed::word(reason)),
                 missing_scopes: Some(missing.iter().map(ToString::to_string).collect()),
                 reach: None,
-                message: None,
+                message: fault.map(|fault| Cause::from(fault).detail().to_owned()),
             },
             Err(error) => Answer {
                 decision: Decision::Invalid,

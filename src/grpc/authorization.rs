@@ -24,7 +24,7 @@ impl Doors {
     ) -> Result<CheckResponse, Status> {
         let start = Instant::now();
         let authority = self.ask()?;
-        let (query, at_least) = parse::check(asked.request)?;
+        let (query, at_least) = parse::check(asked.request, &|aud| authority.audience_of_aud(aud))?;
         let answer = authority.check(&query, at_least).await?;
         if let Some(log) = &self.decisions {
             log.note(&asked.caller, origin, &query, &answer.verdict, answer.revision);
@@ -45,7 +45,8 @@ impl Doors {
     ) -> Result<BatchCheckResponse, Status> {
         let start = Instant::now();
         let authority = self.ask()?;
-        let (queries, at_least) = parse::batch(asked.request)?;
+        let (queries, at_least) =
+            parse::batch(asked.request, &|aud| authority.audience_of_aud(aud))?;
         let (verdicts, revision) = authority.batch_check(&queries, at_least).await?;
         if let Some(log) = &self.decisions {
             for (query, verdict) in queries.iter().zip(&verdicts) {
@@ -81,8 +82,9 @@ impl AuthorizationService for Doors {
         &self,
         request: Request<ExplainCheckRequest>,
     ) -> Result<Response<ExplainCheckResponse>, Status> {
-        let (query, at_least) = parse::explain(self.asked(request)?.request)?;
-        let (answer, scopes) = self.ask()?.explain(&query, at_least).await?;
+        let (request, authority) = (self.asked(request)?.request, self.ask()?);
+        let (query, at_least) = parse::explain(request, &|aud| authority.audience_of_aud(aud))?;
+        let (answer, scopes) = authority.explain(&query, at_least).await?;
         let scopes = scopes.into_iter().map(render::explanation).collect();
         Ok(Response::new(ExplainCheckResponse { decision: Some(render::check(answer)), scopes }))
     }
@@ -91,8 +93,9 @@ impl AuthorizationService for Doors {
         &self,
         request: Request<ListEffectiveScopesRequest>,
     ) -> Result<Response<ListEffectiveScopesResponse>, Status> {
-        let query = parse::effective(self.asked(request)?.request)?;
-        let (scopes, revision) = self.ask()?.effective_scopes(&query).await?;
+        let (request, authority) = (self.asked(request)?.request, self.ask()?);
+        let query = parse::effective(request, &|aud| authority.audience_of_aud(aud))?;
+        let (scopes, revision) = authority.effective_scopes(&query).await?;
         let scopes = scopes.into_iter().map(render::effective).collect();
         Ok(Response::new(ListEffectiveScopesResponse { scopes, revision: revision.0 }))
     }

@@ -27,6 +27,7 @@ use crate::measure::supervise::Supervisor;
 use crate::measure::{Count, Level};
 use crate::policy::caller::Caller;
 use crate::policy::decision::Verdict;
+use crate::policy::fault::Fault;
 use crate::policy::id::{CompanyId, CredentialId, Name, UserId};
 use crate::policy::query::{Needs, Query};
 use crate::policy::reason::Reason;
@@ -67,6 +68,8 @@ struct Decided {
     owner: Option<UserId>,
     /// None if it was allowed.
     denied: Option<Reason>,
+    /// Which cause of the reason it was, where that has several.
+    fault: Option<Fault>,
     missing: Vec<Scope>,
     missing_count: Option<usize>,
     revision: Revision,
@@ -168,9 +171,9 @@ impl Decisions {
             }
             endpoint @ Needs::Endpoint { .. } => (endpoint.clone(), None),
         };
-        let (denied, (missing, missing_count)) = match verdict {
-            Verdict::Allowed { .. } => (None, (vec![], None)),
-            Verdict::Denied { reason, missing } => (Some(*reason), cut(missing)),
+        let (denied, fault, (missing, missing_count)) = match verdict {
+            Verdict::Allowed { .. } => (None, None, (vec![], None)),
+            Verdict::Denied { reason, fault, missing } => (Some(*reason), *fault, cut(missing)),
         };
         let decided = Box::new(Decided {
             time: crate::measure::machine_time(),
@@ -184,6 +187,7 @@ impl Decisions {
             user: query.on_behalf_of().cloned(),
             owner: query.owner.clone(),
             denied,
+            fault,
             missing,
             missing_count,
             revision,
@@ -251,6 +255,8 @@ struct Line<'a> {
     resource_owner_id: Option<&'a str>,
     decision: &'static str,
     reason: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cause: Option<&'static str>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     missing_scopes: Vec<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -286,6 +292,7 @@ impl<'a> Line<'a> {
             resource_owner_id: decided.owner.as_ref().map(|user| user.as_str()),
             decision: if decided.denied.is_some() { "DENIED" } else { "ALLOWED" },
             reason: decided.denied.map_or("ALLOWED", reason_word),
+            cause: decided.fault.map(Fault::word),
             missing_scopes: names(&decided.missing),
             missing_scopes_count: decided.missing_count,
         }

@@ -11,6 +11,7 @@ use uuid::Uuid;
 use crate::authority::people::ConsentId;
 use crate::authority::{RequestId, Terms};
 use crate::policy::caller::Caller;
+use crate::policy::catalog::AudienceError;
 use crate::policy::catalog::endpoint::Path;
 use crate::policy::catalog::file::is_method;
 use crate::policy::change::Author;
@@ -19,7 +20,7 @@ use crate::policy::query::{Needs, Query};
 use crate::policy::revision::Revision;
 use crate::policy::scope::Scope;
 use crate::policy::text;
-use crate::policy::token::Token;
+use crate::policy::token::{MAX_AUDIENCE_LEN, Token};
 use crate::proto;
 
 /// The most scopes that a check can ask for.
@@ -274,8 +275,15 @@ pub(super) struct RawTerms {
     pub(super) on_behalf_of: String,
 }
 
+/// The audience that tokens name by a string, if there is one.
+pub(super) type Auds<'a> = &'a dyn Fn(&str) -> Option<Name>;
+
 impl Fields {
-    pub(super) fn check(&mut self, request: proto::CheckRequest) -> Option<(Query, Revision)> {
+    pub(super) fn check(
+        &mut self,
+        request: proto::CheckRequest,
+        auds: Auds<'_>,
+    ) -> Option<(Query, Revision)> {
         let company = self.company(request.company_id);
         let credential = self.credential(request.credential_id);
         let needs = match request.endpoint {
@@ -302,7 +310,7 @@ impl Fields {
                 Some(Needs::Scopes(self.scopes_once("scopes", request.scopes)))
             }
         };
-        let audience = self.audience(&request.audience);
+        let audience = self.audience(&request.audience, auds);
         let token = request.token.map(|token| self.token(token));
         let user = self.user("user_id", request.user_id);
         let owner = self.user("resource_owner_id", request.resource_owner_id);
@@ -311,8 +319,19 @@ impl Fields {
         Some((Query { company, credential, needs, audience, token, user, owner }, at_least))
     }
 
-    pub(super) fn audience(&mut self, text: &str) -> Option<Name> {
-        if text.is_empty() { None } else { self.take("audience", Name::parse(text)) }
+    pub(super) fn audience(&mut self, text: &str, auds: Auds<'_>) -> Option<Name> {
+        if text.is_empty() {
+            return None;
+        }
+        let name = Name::parse(text);
+        // A URL is no name. If tokens name an audience by it, the error says what to write instead.
+        if name.is_err()
+            && let Some(audience) = auds(text)
+        {
+            self.wrong("audience", AudienceError::NamedByAud { aud: text.to_owned(), audience });
+            return None;
+        }
+        self.take("audience", name)
     }
 
     /// A user that may be left out.
@@ -322,8 +341,8 @@ impl Fields {
 
     pub(super) fn token(&mut self, token: proto::Token) -> Token {
         Token {
-            // Any text is the name of somebody's audience: of ours, or of none of ours.
-            audience: self.line("token.audience", token.audience, MAX_LABEL),
+            // Any text is the name of some audience: one of the catalog's, or a foreign one.
+            audience: self.line("token.audience", token.audience, MAX_AUDIENCE_LEN),
             scopes: self.scopes_once("token.scopes", token.scopes),
             issued_at: self.moment("token.issued_at", token.issued_at),
             expires_at: self.moment("token.expires_at", token.expires_at),

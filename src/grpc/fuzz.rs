@@ -43,10 +43,10 @@ pub fn request(kind: u8, bytes: &[u8]) -> Option<Result<(), Status>> {
         Some(request.and_then(|asked| parse(asked).map(drop).map_err(Into::into)))
     }
     match kind % KINDS {
-        0 => plain(bytes, parse::check),
-        1 => plain(bytes, parse::batch),
-        2 => plain(bytes, parse::explain),
-        3 => plain(bytes, parse::effective),
+        0 => plain(bytes, |request| parse::check(request, &|_| None)),
+        1 => plain(bytes, |request| parse::batch(request, &|_| None)),
+        2 => plain(bytes, |request| parse::explain(request, &|_| None)),
+        3 => plain(bytes, |request| parse::effective(request, &|_| None)),
         4 => asked(bytes, parse::grant),
         5 => asked(bytes, parse::revoke),
         6 => asked(bytes, parse::replace),
@@ -105,7 +105,7 @@ fn import(message: proto::ImportCredentialsRequest) -> Result<(), Status> {
 #[must_use]
 pub fn check(bytes: &[u8]) -> Option<Query> {
     let request = proto::CheckRequest::decode(bytes).ok()?;
-    parse::check(request).ok().map(|(query, _)| query)
+    parse::check(request, &|_| None).ok().map(|(query, _)| query)
 }
 
 /// The token of the page of a list behind this place.

@@ -9,7 +9,7 @@ use prost::Message;
 
 use super::access::Asked;
 use super::fields::{
-    Fields, MAX_CERTIFICATE_NAME, MAX_CHANGE_SCOPES, MAX_CHECKS, MAX_IMPORTED, MAX_LABEL,
+    Auds, Fields, MAX_CERTIFICATE_NAME, MAX_CHANGE_SCOPES, MAX_CHECKS, MAX_IMPORTED, MAX_LABEL,
     MAX_ROLES, Place, RawTerms, Rejection,
 };
 use crate::authority::keys::NewKey;
@@ -49,15 +49,19 @@ fn digest(request_id: &str, request: &impl Message) -> [u8; 32] {
 }
 
 /// A check as asked, and the revision that it waits for.
-pub(super) fn check(request: proto::CheckRequest) -> Result<(Query, Revision), Rejection> {
+pub(super) fn check(
+    request: proto::CheckRequest,
+    auds: Auds<'_>,
+) -> Result<(Query, Revision), Rejection> {
     let mut fields = Fields::default();
-    let query = fields.check(request);
+    let query = fields.check(request, auds);
     fields.finish(query)
 }
 
 /// The checks of a batch, and the latest revision that one of them waits for.
 pub(super) fn batch(
     request: proto::BatchCheckRequest,
+    auds: Auds<'_>,
 ) -> Result<(Vec<Query>, Revision), Rejection> {
     let mut fields = Fields::default();
     let count = request.checks.len();
@@ -72,7 +76,7 @@ pub(super) fn batch(
     let mut queries = Vec::with_capacity(count);
     for (n, check) in request.checks.into_iter().enumerate() {
         fields.place = Place::Checks(n);
-        if let Some((query, revision)) = fields.check(check) {
+        if let Some((query, revision)) = fields.check(check, auds) {
             at_least = at_least.max(revision);
             queries.push(query);
         }
@@ -81,22 +85,28 @@ pub(super) fn batch(
 }
 
 /// The check to explain.
-pub(super) fn explain(request: proto::ExplainCheckRequest) -> Result<(Query, Revision), Rejection> {
+pub(super) fn explain(
+    request: proto::ExplainCheckRequest,
+    auds: Auds<'_>,
+) -> Result<(Query, Revision), Rejection> {
     let mut fields = Fields::default();
     let Some(check) = request.check else {
         fields.wrong("check", "must be given");
         return fields.finish(None);
     };
     fields.place = Place::Check;
-    let query = fields.check(check);
+    let query = fields.check(check, auds);
     fields.finish(query)
 }
 
 /// For whom to list what is allowed: a query that needs nothing.
-pub(super) fn effective(request: proto::ListEffectiveScopesRequest) -> Result<Query, Rejection> {
+pub(super) fn effective(
+    request: proto::ListEffectiveScopesRequest,
+    auds: Auds<'_>,
+) -> Result<Query, Rejection> {
     let mut fields = Fields::default();
     let ids = fields.company(request.company_id).zip(fields.credential(request.credential_id));
-    let audience = fields.audience(&request.audience);
+    let audience = fields.audience(&request.audience, auds);
     let token = request.token.map(|token| fields.token(token));
     let user = fields.user("user_id", request.user_id);
     fields.finish(ids.map(|(company, credential)| {

@@ -13,6 +13,7 @@ use crate::policy::change::Change;
 use crate::policy::company::CompanyView;
 use crate::policy::credential::{CredentialView, GrantState};
 use crate::policy::decision::{Explanation, Layer, Verdict};
+use crate::policy::fault::Cause;
 use crate::policy::id::CompanyId;
 use crate::policy::reason::Reason;
 use crate::policy::scope::Scope;
@@ -32,14 +33,14 @@ pub(super) fn check(answer: Answer) -> proto::CheckResponse {
             message: String::new(),
             revision,
         },
-        Verdict::Denied { reason, missing } => proto::CheckResponse {
+        Verdict::Denied { reason, fault, missing } => proto::CheckResponse {
             decision: proto::Decision::Denied.into(),
             reason: self::reason(reason).into(),
             missing_scopes: names(&missing),
             reach: proto::Reach::Unspecified.into(),
             http_status: reason.http_status().into(),
             error: reason.error().to_owned(),
-            message: reason.remedy().to_owned(),
+            message: Cause { reason, fault }.message().to_owned(),
             revision,
         },
     }
@@ -62,13 +63,13 @@ pub(super) fn explanation(explanation: Explanation) -> proto::ScopeExplanation {
             Layer::User => proto::Layer::User.into(),
         },
         passed: said.is_ok(),
-        reason: said.map_or_else(reason, |_| proto::Reason::Allowed).into(),
+        reason: said.map_or_else(|cause| reason(cause.reason), |_| proto::Reason::Allowed).into(),
         detail: match said {
             Ok(Reach::All) => "This layer lets the scope through.".to_owned(),
             Ok(Reach::Own) => {
                 "This layer lets the scope through for the user's own records.".to_owned()
             }
-            Err(reason) => reason.remedy().to_owned(),
+            Err(cause) => cause.detail().to_owned(),
         },
     });
     proto::ScopeExplanation { scope: explanation.scope.to_string(), layers: layers.collect() }

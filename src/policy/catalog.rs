@@ -6,6 +6,7 @@
 
 pub mod endpoint;
 pub mod file;
+mod needs;
 mod upgrade;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -62,6 +63,10 @@ pub struct Audience {
     pub consent_required: bool,
     /// The oldest that a token may be, in seconds.
     pub max_token_age: Option<u32>,
+    /// How far ahead of the time here a token may have been issued, in seconds.
+    pub clock_skew: u32,
+    /// The strings by which a token names this audience, besides its name.
+    pub aud: Vec<Box<str>>,
 }
 
 /// How far a role's permission reaches (D17).
@@ -89,6 +94,17 @@ pub struct Hearing<'a> {
     pub audience: &'a Audience,
 }
 
+impl Hearing<'_> {
+    /// Whether a token that says this of its audience was minted for this one (D16).
+    #[must_use]
+    pub fn is_named_by(&self, aud: &str) -> bool {
+        match self.name {
+            None => aud.is_empty(),
+            Some(name) => name.as_str() == aud || self.audience.aud.iter().any(|own| **own == *aud),
+        }
+    }
+}
+
 /// Why a call's audience cannot be told (D16). A malformed request, not a denial.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AudienceError {
@@ -98,6 +114,14 @@ pub enum AudienceError {
     /// The catalog has no audience of this name.
     #[error("`{0}` is not an audience of the catalog")]
     Unknown(Name),
+    /// The request names an audience as tokens do.
+    #[error("`{aud}` is what tokens call the audience `{audience}`: name `{audience}` here")]
+    NamedByAud {
+        /// The string of the audience's `aud`.
+        aud: String,
+        /// The audience's name.
+        audience: Name,
+    },
     /// The endpoint belongs to another audience than the request names.
     #[error("`{named}` is not the endpoint's audience, which is `{endpoint}`")]
     NotTheEndpoints {
@@ -143,6 +167,8 @@ static UNNAMED: Audience = Audience {
     user_required: false,
     consent_required: false,
     max_token_age: None,
+    clock_skew: 0,
+    aud: Vec::new(),
 };
 
 impl Catalog {
@@ -267,6 +293,11 @@ impl Catalog {
         self.file.audiences.values().filter_map(|audience| audience.max_token_age)
     }
 
+    /// How far ahead, in seconds, each audience lets tokens be issued.
+    pub fn clock_skews(&self) -> impl Iterator<Item = u32> + '_ {
+        self.file.audiences.values().map(|audience| audience.clock_skew)
+    }
+
     /// The platform's name.
     #[must_use]
     pub fn platform(&self) -> &str {
@@ -386,6 +417,24 @@ impl Catalog {
         upgrade::decided_otherwise(&self.file)
     }
 
+    /// The audience that tokens name by this string, besides its name.
+    #[must_use]
+    pub fn audience_of_aud(&self, aud: &str) -> Option<&Name> {
+        let mut all = self.file.audiences.iter();
+        all.find(|(_, audience)| audience.aud.iter().any(|own| **own == *aud)).map(|(name, _)| name)
+    }
+
+    /// Why a name is none of an audience.
+    fn unknown(&self, name: &Name) -> AudienceError {
+        match self.audience_of_aud(name.as_str()) {
+            Some(audience) => {
+                let (aud, audience) = (name.to_string(), audience.clone());
+                AudienceError::NamedByAud { aud, audience }
+            }
+            None => AudienceError::Unknown(name.clone()),
+        }
+    }
+
     /// The audience of a call: the endpoint's, else the one named, else the only one (D16).
     ///
     /// # Errors
@@ -399,7 +448,7 @@ impl Catalog {
         let named = match named {
             Some(name) => match audiences.get_key_value(name) {
                 Some(found) => Some(found),
-                None => return Err(AudienceError::Unknown(name.clone())),
+                None => return Err(self.unknown(name)),
             },
             None => None,
         };

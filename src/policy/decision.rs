@@ -11,6 +11,7 @@ use super::catalog::{AudienceError, Catalog, Hearing, Reach};
 use super::company::Company;
 use super::consent::Consent;
 use super::credential::{Credential, GrantState, is_over};
+use super::fault::{Cause, Fault};
 use super::query::{Needs, Query};
 use super::reason::Reason;
 use super::scope::{Scope, ScopeId, ScopeMap};
@@ -57,7 +58,7 @@ pub struct Facts<'a> {
 /// The answer to a check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Every needed scope is effective.
+    /// Every needed scope is effective, and one of those of which one is enough.
     Allowed {
         /// How far the call reaches.
         reach: Reach,
@@ -66,6 +67,8 @@ pub enum Verdict {
     Denied {
         /// The first reason in the order of D15.
         reason: Reason,
+        /// Which of its causes it has, where it has several.
+        fault: Option<Fault>,
         /// The needed scopes that are not effective, in the order asked.
         missing: Vec<Scope>,
     },
@@ -77,7 +80,7 @@ pub struct Explanation {
     /// The scope.
     pub scope: Scope,
     /// How far each applied layer lets it reach, or why it does not; outermost first.
-    pub layers: Vec<(Layer, Result<Reach, Reason>)>,
+    pub layers: Vec<(Layer, Result<Reach, Cause>)>,
 }
 
 /// Decides one check.
@@ -85,41 +88,68 @@ pub struct Explanation {
 /// # Errors
 /// The request's audience cannot be told (D16): it is malformed for this catalog.
 pub fn decide(query: &Query, facts: Facts<'_>) -> Result<Verdict, AudienceError> {
-    let Some((scopes, hearing)) = needs(query, facts.catalog)? else {
-        return Ok(Verdict::Denied { reason: Reason::EndpointUnknown, missing: vec![] });
+    let Some((needed, hearing)) = needs(query, facts.catalog)? else {
+        return Ok(denied(Reason::EndpointUnknown.into(), vec![]));
     };
     let evaluator = Evaluator::new(query, facts, hearing);
     let mut reach = Reach::All;
-    let mut reason: Option<Reason> = None;
-    let mut missing = Vec::new();
-    for scope in scopes {
+    let mut cause: Option<Cause> = None;
+    let mut missing: Vec<Scope> = Vec::new();
+    let first = |cause: Option<Cause>, failed| cause.map_or(failed, |cause| cause.first(failed));
+    for scope in needed.scopes {
         match evaluator.scope(scope) {
             Ok(own) => reach = reach.min(own),
             Err(failed) => {
-                reason = Some(reason.map_or(failed, |first| first.min(failed)));
+                cause = Some(first(cause, failed));
                 missing.push(scope.clone());
             }
         }
     }
-    Ok(match reason {
-        Some(reason) => Verdict::Denied { reason, missing },
+    match evaluator.any(needed.any_of) {
+        None => {}
+        Some(Ok(widest)) => reach = reach.min(widest),
+        Some(Err(nearest)) => {
+            cause = Some(first(cause, nearest));
+            for scope in needed.any_of {
+                if !missing.contains(scope) {
+                    missing.push(scope.clone());
+                }
+            }
+        }
+    }
+    if needed.is_empty() {
+        // No scope is asked for: the call as a whole is.
+        match evaluator.call() {
+            // Nothing needed without the word for it is no yes (D13).
+            Ok(()) if needed.no_scope => {}
+            Ok(()) => cause = Some(Reason::ScopeUnknown.into()),
+            Err(failed) => cause = Some(failed),
+        }
+    }
+    Ok(match cause {
+        Some(cause) => denied(cause, missing),
         None => Verdict::Allowed { reach },
     })
 }
 
-/// What every applied layer says of every scope that a check needs, also of a call that no
-/// layer admits.
+fn denied(Cause { reason, fault }: Cause, missing: Vec<Scope>) -> Verdict {
+    Verdict::Denied { reason, fault, missing }
+}
+
+/// What every applied layer says of every scope that a check needs, once each, also of a call that
+/// no layer admits, and of scopes of which another one is enough.
 ///
 /// # Errors
 /// As for [`decide`].
 pub fn explain(query: &Query, facts: Facts<'_>) -> Result<Vec<Explanation>, AudienceError> {
-    let Some((scopes, hearing)) = needs(query, facts.catalog)? else { return Ok(vec![]) };
+    let Some((needed, hearing)) = needs(query, facts.catalog)? else { return Ok(vec![]) };
     let evaluator = Evaluator::new(query, facts, hearing);
     let explain = |scope: &Scope| Explanation {
         scope: scope.clone(),
         layers: evaluator.layers(scope).collect(),
     };
-    Ok(scopes.iter().map(explain).collect())
+    let others = needed.any_of.iter().filter(|scope| !needed.scopes.contains(scope));
+    Ok(needed.scopes.iter().chain(others).map(explain).collect())
 }
 
 /// Exactly the scopes for which a check of that scope alone is allowed, with the same reach,
@@ -148,18 +178,43 @@ pub fn ends<'a>(query: &'a Query, facts: Facts<'a>) -> impl Iterator<Item = Time
     credential.chain(query.token.iter().flat_map(move |token| token.ends(facts.catalog)))
 }
 
-/// The scopes that a query needs, and who hears it; none if no endpoint matches.
+/// What a call needs.
+#[derive(Clone, Copy)]
+struct Needed<'a> {
+    /// All of these scopes.
+    scopes: &'a [Scope],
+    /// At least one of these, if there are any.
+    any_of: &'a [Scope],
+    /// No scope, as the catalog says.
+    no_scope: bool,
+}
+
+impl Needed<'_> {
+    fn is_empty(self) -> bool {
+        self.scopes.is_empty() && self.any_of.is_empty()
+    }
+}
+
+/// What a query needs, and its audience; none if no endpoint matches.
 fn needs<'a>(
     query: &'a Query,
     catalog: &'a Catalog,
-) -> Result<Option<(&'a [Scope], Hearing<'a>)>, AudienceError> {
+) -> Result<Option<(Needed<'a>, Hearing<'a>)>, AudienceError> {
     let named = query.audience.as_ref();
     Ok(match &query.needs {
-        Needs::Scopes(scopes) => Some((scopes, catalog.hearing(None, named)?)),
+        Needs::Scopes(scopes) => {
+            let needed = Needed { scopes, any_of: &[], no_scope: false };
+            Some((needed, catalog.hearing(None, named)?))
+        }
         Needs::Endpoint { method, path } => match catalog.endpoint(method, path) {
             Some(endpoint) => {
                 let hearing = catalog.hearing(endpoint.audience.as_ref(), named)?;
-                Some((&endpoint.scopes, hearing))
+                let needed = Needed {
+                    scopes: &endpoint.scopes,
+                    any_of: &endpoint.any_of,
+                    no_scope: endpoint.needs_no_scope,
+                };
+                Some((needed, hearing))
             }
             None => {
                 // An unknown endpoint needs no audience, but one that is named must exist.
@@ -178,7 +233,7 @@ struct Evaluator<'a> {
     facts: Facts<'a>,
     hearing: Hearing<'a>,
     /// Why the token admits no call at all, if it does not.
-    token_fault: Option<Reason>,
+    token_fault: Option<Fault>,
     /// The token's scopes, sorted, closed under implication (D1); those that the catalog lacks are
     /// ignored (D16).
     token_scopes: Vec<ScopeId>,
@@ -201,21 +256,42 @@ impl<'a> Evaluator<'a> {
         Self { query, facts, hearing, token_fault, token_scopes, roles }
     }
 
-    /// How far all applied layers together let a scope reach, or the first reason why not.
-    fn scope(&self, scope: &Scope) -> Result<Reach, Reason> {
-        let least = |all: Result<Reach, Reason>, one| match (all, one) {
+    /// How far all applied layers together let a scope reach, or the first cause why not.
+    fn scope(&self, scope: &Scope) -> Result<Reach, Cause> {
+        let least = |all: Result<Reach, Cause>, one| match (all, one) {
             (Ok(a), Ok(b)) => Ok(a.min(b)),
-            (Err(a), Err(b)) => Err(a.min(b)),
-            (Err(reason), Ok(_)) | (Ok(_), Err(reason)) => Err(reason),
+            (Err(a), Err(b)) => Err(a.first(b)),
+            (Err(cause), Ok(_)) | (Ok(_), Err(cause)) => Err(cause),
         };
         self.layers(scope).map(|(_, said)| said).fold(Ok(Reach::All), least)
     }
 
+    /// How far the widest of these scopes reaches, or the cause that is nearest to a yes if none is
+    /// effective (D20); none where there are no scopes.
+    fn any(&self, scopes: &[Scope]) -> Option<Result<Reach, Cause>> {
+        let better = |best: Result<Reach, Cause>, next| match (best, next) {
+            (Ok(a), Ok(b)) => Ok(a.max(b)),
+            (Err(a), Err(b)) => Err(a.last(b)),
+            (Ok(reach), Err(_)) | (Err(_), Ok(reach)) => Ok(reach),
+        };
+        scopes.iter().map(|scope| self.scope(scope)).reduce(better)
+    }
+
+    /// Whether every applied layer admits the call, whatever it needs, or the first cause why not.
+    fn call(&self) -> Result<(), Cause> {
+        let failed = self.applied().filter_map(|layer| self.admits(layer).err());
+        failed.reduce(Cause::first).map_or(Ok(()), Err)
+    }
+
     /// What each applied layer says of a scope.
-    fn layers(&self, scope: &Scope) -> impl Iterator<Item = (Layer, Result<Reach, Reason>)> {
+    fn layers(&self, scope: &Scope) -> impl Iterator<Item = (Layer, Result<Reach, Cause>)> {
         let known = self.facts.catalog.id(scope);
-        let applied = Layer::ALL.into_iter().filter(|layer| self.applies(*layer));
-        applied.map(move |layer| (layer, self.layer(layer, known)))
+        self.applied().map(move |layer| (layer, self.layer(layer, known)))
+    }
+
+    /// The layers that the call has, outermost first.
+    fn applied(&self) -> impl Iterator<Item = Layer> {
+        Layer::ALL.into_iter().filter(|layer| self.applies(*layer))
     }
 
     /// Which layers a call has (D16).
@@ -229,8 +305,46 @@ impl<'a> Evaluator<'a> {
         }
     }
 
+    /// Whether a layer admits the call as a whole.
+    fn admits(&self, layer: Layer) -> Result<(), Cause> {
+        match layer {
+            Layer::Company => {
+                let company = self.facts.company.ok_or(Reason::CompanyUnknown)?;
+                if !company.enabled {
+                    return Err(Reason::CompanyDisabled.into());
+                }
+            }
+            Layer::Credential => {
+                let known = self.facts.credential.filter(|_| self.facts.company.is_some());
+                let credential = known.ok_or(Reason::CredentialUnknown)?;
+                if !credential.enabled {
+                    return Err(Reason::CredentialDisabled.into());
+                }
+                if is_over(credential.expires_at, self.facts.now) {
+                    return Err(Reason::CredentialExpired.into());
+                }
+            }
+            Layer::Token => {
+                if self.query.token.is_none() {
+                    return Err(Reason::TokenRequired.into());
+                }
+                if let Some(fault) = self.token_fault {
+                    return Err(fault.into());
+                }
+            }
+            // It is of scopes; the user whose consent it is, is asked for by their own layer.
+            Layer::Consent => {}
+            Layer::User => {
+                self.query.on_behalf_of().ok_or(Reason::UserRequired)?;
+                self.facts.user.ok_or(Reason::UserUnknown)?;
+            }
+        }
+        Ok(())
+    }
+
     /// What one layer says of a scope: first of the call as a whole, then of the scope.
-    fn layer(&self, layer: Layer, scope: Option<ScopeId>) -> Result<Reach, Reason> {
+    fn layer(&self, layer: Layer, scope: Option<ScopeId>) -> Result<Reach, Cause> {
+        self.admits(layer)?;
         match layer {
             Layer::Company => self.company(scope),
             Layer::Credential => self.credential(scope),
@@ -240,61 +354,47 @@ impl<'a> Evaluator<'a> {
         }
     }
 
-    fn company(&self, scope: Option<ScopeId>) -> Result<Reach, Reason> {
+    fn company(&self, scope: Option<ScopeId>) -> Result<Reach, Cause> {
         let company = self.facts.company.ok_or(Reason::CompanyUnknown)?;
-        if !company.enabled {
-            return Err(Reason::CompanyDisabled);
-        }
         // Of another audience is as unknown here as of no catalog.
-        let heard = scope.filter(|scope| self.facts.catalog.heard_by(*scope, self.hearing));
-        let scope = heard.ok_or(Reason::ScopeUnknown)?;
+        let scope = scope.ok_or(Reason::ScopeUnknown)?;
+        if !self.facts.catalog.heard_by(scope, self.hearing) {
+            return Err(Fault::ScopeOfOtherAudience.into());
+        }
         let within = company.ceiling.contains(scope);
-        if within { Ok(Reach::All) } else { Err(Reason::ScopeNotInCompany) }
+        if within { Ok(Reach::All) } else { Err(Reason::ScopeNotInCompany.into()) }
     }
 
-    fn credential(&self, scope: Option<ScopeId>) -> Result<Reach, Reason> {
+    fn credential(&self, scope: Option<ScopeId>) -> Result<Reach, Cause> {
         let (Some(company), Some(credential)) = (self.facts.company, self.facts.credential) else {
-            return Err(Reason::CredentialUnknown);
+            return Err(Reason::CredentialUnknown.into());
         };
-        if !credential.enabled {
-            return Err(Reason::CredentialDisabled);
-        }
-        if is_over(credential.expires_at, self.facts.now) {
-            return Err(Reason::CredentialExpired);
-        }
         let held = scope.and_then(|scope| Some((scope, credential.grants.get(scope)?)));
         let (scope, grant) = held.ok_or(Reason::ScopeNotGranted)?;
         match grant.state(scope, company, self.facts.now) {
             GrantState::Active => Ok(Reach::All),
-            GrantState::Dormant => Err(Reason::GrantDormant),
-            GrantState::Expired => Err(Reason::GrantExpired),
+            GrantState::Dormant => Err(Reason::GrantDormant.into()),
+            GrantState::Expired => Err(Reason::GrantExpired.into()),
         }
     }
 
-    fn token(&self, scope: Option<ScopeId>) -> Result<Reach, Reason> {
-        if self.query.token.is_none() {
-            return Err(Reason::TokenRequired);
-        }
-        if let Some(fault) = self.token_fault {
-            return Err(fault);
-        }
+    fn token(&self, scope: Option<ScopeId>) -> Result<Reach, Cause> {
         let carried = scope.is_some_and(|scope| self.token_scopes.binary_search(&scope).is_ok());
-        if carried { Ok(Reach::All) } else { Err(Reason::ScopeNotInToken) }
+        if carried { Ok(Reach::All) } else { Err(Reason::ScopeNotInToken.into()) }
     }
 
-    fn consent(&self, scope: Option<ScopeId>) -> Result<Reach, Reason> {
+    fn consent(&self, scope: Option<ScopeId>) -> Result<Reach, Cause> {
         let given = self.facts.consent.zip(scope);
         let given = given.is_some_and(|(consent, scope)| consent.scopes.contains(scope));
-        if given { Ok(Reach::All) } else { Err(Reason::ScopeNotConsented) }
+        if given { Ok(Reach::All) } else { Err(Reason::ScopeNotConsented.into()) }
     }
 
-    fn user(&self, scope: Option<ScopeId>) -> Result<Reach, Reason> {
+    fn user(&self, scope: Option<ScopeId>) -> Result<Reach, Cause> {
         let named = self.query.on_behalf_of().ok_or(Reason::UserRequired)?;
-        self.facts.user.ok_or(Reason::UserUnknown)?;
         let permitted = |scope| self.roles.iter().filter_map(|role| role.get(scope)).max().copied();
         match scope.and_then(permitted).ok_or(Reason::UserLacksPermission)? {
             Reach::Own if self.query.owner.as_ref().is_some_and(|owner| owner != named) => {
-                Err(Reason::NotRecordOwner)
+                Err(Reason::NotRecordOwner.into())
             }
             reach => Ok(reach),
         }

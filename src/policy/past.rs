@@ -191,7 +191,7 @@ impl Past {
         let credential = self.credential.iter();
         let mut turns: Vec<_> = credential.flat_map(Credential::ends).collect();
         if let Some(token) = &self.query.token {
-            turns.extend(token.issued_at);
+            turns.extend(token.begins(catalog));
             turns.extend(token.ends(catalog));
         }
         turns.sort();

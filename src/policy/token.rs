@@ -3,14 +3,17 @@
 use jiff::{SignedDuration, Timestamp};
 
 use super::catalog::{Catalog, Hearing};
+use super::fault::Fault;
 use super::id::UserId;
-use super::reason::Reason;
 use super::scope::Scope;
+
+/// The most bytes of what a token says it was minted for.
+pub const MAX_AUDIENCE_LEN: usize = 512;
 
 /// The facts of a token.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Token {
-    /// What it was minted for; empty if it does not say.
+    /// What it was minted for: an audience's name or one of its `aud`; empty if it does not say.
     pub audience: String,
     /// What it allows; without scopes, nothing.
     pub scopes: Vec<Scope>,
@@ -30,30 +33,51 @@ impl Token {
         aged.into_iter().flatten().filter_map(Result::ok).chain(self.expires_at)
     }
 
-    /// Why this token does not admit a call, if it does not (D15, D16). No clock skew is allowed.
+    /// When each of the catalog's audiences begins to take it for issued.
+    pub fn begins(&self, catalog: &Catalog) -> impl Iterator<Item = Timestamp> {
+        let skews = catalog.clock_skews().chain([0]);
+        let skews = skews.map(|skew| SignedDuration::from_secs(skew.into()));
+        let issued = self.issued_at;
+        skews.filter_map(move |skew| issued?.checked_sub(skew).ok())
+    }
+
+    /// Why this token does not admit a call, if it does not (D15, D16). The audience's clock skew
+    /// is of its issue time alone.
     #[must_use]
     pub fn fault(
         &self,
         hearing: Hearing<'_>,
         user: Option<&UserId>,
         now: Timestamp,
-    ) -> Option<Reason> {
-        let other_user = self.user.as_ref().zip(user).is_some_and(|(own, asked)| own != asked);
-        let from_the_future = self.issued_at.is_some_and(|issued| issued > now);
-        let ends_first = self.issued_at.zip(self.expires_at).is_some_and(|(from, to)| to < from);
-        if other_user || from_the_future || ends_first {
-            return Some(Reason::TokenInvalid);
+    ) -> Option<Fault> {
+        // What time never changes comes first; of two ends, the token's own.
+        if self.user.as_ref().zip(user).is_some_and(|(own, asked)| own != asked) {
+            return Some(Fault::OtherUser);
         }
-        let over = self.expires_at.is_some_and(|end| now >= end);
-        let too_old = hearing.audience.max_token_age.is_some_and(|age| {
+        if self.issued_at.zip(self.expires_at).is_some_and(|(from, to)| to < from) {
+            return Some(Fault::EndsBeforeIssue);
+        }
+        let skew = SignedDuration::from_secs(hearing.audience.clock_skew.into());
+        if self.issued_at.is_some_and(|issued| issued.duration_since(now) > skew) {
+            return Some(Fault::IssuedAhead);
+        }
+        if self.expires_at.is_some_and(|end| now >= end) {
+            return Some(Fault::Ended);
+        }
+        if let Some(age) = hearing.audience.max_token_age {
             // A token that does not say when it was issued may have any age.
-            let young = |issued: Timestamp| now.duration_since(issued).as_secs() < i64::from(age);
-            !self.issued_at.is_some_and(young)
-        });
-        if over || too_old {
-            return Some(Reason::TokenExpired);
+            let Some(issued) = self.issued_at else { return Some(Fault::IssueTimeMissing) };
+            if now.duration_since(issued).as_secs() >= i64::from(age) {
+                return Some(Fault::TooOld);
+            }
         }
-        let minted_for = hearing.name.map_or("", |name| name.as_str());
-        (self.audience != minted_for).then_some(Reason::TokenAudienceMismatch)
+        if hearing.is_named_by(&self.audience) {
+            return None;
+        }
+        Some(match (hearing.name, self.audience.as_str()) {
+            (None, _) => Fault::AudienceUndeclared,
+            (Some(_), "") => Fault::AudienceMissing,
+            (Some(_), _) => Fault::OtherAudience,
+        })
     }
 }

@@ -11,6 +11,7 @@ use crate::cli::printer::{Sheet, Words, count};
 use crate::cli::{moment, typed};
 use crate::policy::catalog::Reach;
 use crate::policy::decision::Verdict;
+use crate::policy::fault::Cause;
 use crate::proto::{self, CheckRequest, CheckResponse};
 
 /// How many changes up to the moment are shown, and how many since.
@@ -45,7 +46,7 @@ impl Report<'_> {
         if let Some(logged) = &self.logged {
             all = all
                 .fact("asked by", logged.caller.clone())
-                .fact("logged", Words::news(!logged.is_denied(), logged_answer(logged)));
+                .fact("logged", Words::news(!logged.is_denied(), logged_text(logged)));
         }
         match (&self.then.answer, &self.then.unknown) {
             (Some(Ok(verdict)), _) => {
@@ -63,7 +64,7 @@ impl Report<'_> {
                 let (said_so, detail) = match said {
                     Ok(Reach::All) => ("passed".to_owned(), ""),
                     Ok(Reach::Own) => ("passed".to_owned(), "for the user's own records"),
-                    Err(reason) => (typed::word(*reason), reason.remedy()),
+                    Err(cause) => (typed::word(cause.reason), cause.detail()),
                 };
                 let layer = format!("{layer:?}").to_ascii_lowercase();
                 let said = Words::news(said.is_ok(), said_so);
@@ -208,7 +209,9 @@ impl Report<'_> {
                 json!({
                     "scope": explained.scope.as_str(),
                     "layer": format!("{layer:?}").to_ascii_uppercase(),
-                    "passed": said.is_ok(), "reason": said.err().map(typed::word),
+                    "passed": said.is_ok(),
+                    "reason": said.err().map(|cause| typed::word(cause.reason)),
+                    "detail": said.err().map(Cause::detail),
                 })
             })
         });
@@ -274,6 +277,14 @@ fn logged_answer(logged: &Decided) -> String {
     }
 }
 
+/// The same with its cause, where the reason has several.
+fn logged_text(logged: &Decided) -> String {
+    match logged.cause.as_str() {
+        "" => logged_answer(logged),
+        cause => format!("{} ({cause})", logged_answer(logged)),
+    }
+}
+
 fn verdict_text(verdict: &Verdict) -> String {
     match verdict {
         Verdict::Allowed { .. } => "ALLOWED".to_owned(),
@@ -318,7 +329,7 @@ fn response(verdict: &Verdict, revision: u64) -> CheckResponse {
             revision,
             ..CheckResponse::default()
         },
-        Verdict::Denied { reason, missing } => {
+        Verdict::Denied { reason, fault, missing } => {
             let name = format!("REASON_{}", typed::word(*reason));
             let known = proto::Reason::from_str_name(&name).unwrap_or_default();
             CheckResponse {
@@ -327,7 +338,7 @@ fn response(verdict: &Verdict, revision: u64) -> CheckResponse {
                 missing_scopes: missing.iter().map(ToString::to_string).collect(),
                 http_status: reason.http_status().into(),
                 error: reason.error().to_owned(),
-                message: reason.remedy().to_owned(),
+                message: Cause { reason: *reason, fault: *fault }.message().to_owned(),
                 revision,
                 ..CheckResponse::default()
             }

@@ -17,12 +17,16 @@ use crate::policy::id::Name;
 use crate::policy::scope::Scope;
 
 /// What a call to an endpoint needs.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Endpoint {
     /// The audience that it belongs to, if it says so.
     pub audience: Option<Name>,
-    /// All the scopes that a call needs, at least one.
+    /// The scopes that a call needs, all of them.
     pub scopes: Vec<Scope>,
+    /// The scopes of which a call needs at least one; empty if it needs none of this kind.
+    pub any_of: Vec<Scope>,
+    /// The file says `scopes: none`. Without that word an endpoint without scopes allows nothing.
+    pub needs_no_scope: bool,
 }
 
 #[cfg(test)]

@@ -11,10 +11,12 @@ use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_saphyr::{Location, Spanned};
 
 use super::endpoint::{Endpoint, Endpoints, Template, TemplateError, check_method};
+use super::needs::{self, RawNeeds};
 use super::{Audience, Reach, Role};
 use crate::policy::id::Name;
 use crate::policy::scope::Scope;
 use crate::policy::text;
+use crate::policy::token::MAX_AUDIENCE_LEN;
 
 /// The most bytes that a catalog file can have.
 pub const MAX_LEN: usize = 16 << 20;
@@ -135,6 +137,9 @@ struct RawAudience {
     #[serde(default)]
     consent: Need,
     max_token_age: Option<Spanned<String>>,
+    clock_skew: Option<Spanned<String>>,
+    #[serde(default)]
+    aud: Vec<Spanned<String>>,
 }
 
 #[derive(Clone, Copy, Default, PartialEq, Eq, Deserialize)]
@@ -177,7 +182,10 @@ struct RawEndpoint {
     #[serde(default)]
     colon_in: Vec<Spanned<String>>,
     audience: Option<Spanned<String>>,
-    scopes: Vec<Spanned<String>>,
+    #[serde(default, deserialize_with = "needs::given")]
+    scopes: Option<RawNeeds>,
+    #[serde(default, deserialize_with = "needs::given")]
+    any_of: Option<RawNeeds>,
 }
 
 impl CatalogFile {
@@ -356,14 +364,18 @@ impl FileReader {
             self.text(name.referenced, "the name", &name.value);
             file.name = name.value;
         }
+        let mut auds = Vec::new();
         for (key, audience) in raw.audiences.0 {
-            let audience = self.audience(audience.unwrap_or_default());
+            let mut audience = audience.unwrap_or_default();
+            auds.push((key.value.clone(), std::mem::take(&mut audience.aud)));
+            let audience = self.audience(audience);
             self.text(key.referenced, "the title", &audience.title);
             if let Some(name) = self.name(&key) {
                 let earlier = file.audiences.insert(name, audience).is_some();
                 self.once(&key, earlier);
             }
         }
+        self.auds(auds, &mut file);
         self.scopes(raw.scopes, &mut file);
         for (key, role) in raw.roles.0 {
             let role = self.role(role.unwrap_or_default(), &file.scopes);
@@ -380,6 +392,7 @@ impl FileReader {
 
     fn audience(&mut self, raw: RawAudience) -> Audience {
         let max_token_age = raw.max_token_age.and_then(|age| self.typed(&age, duration));
+        let clock_skew = raw.clock_skew.and_then(|skew| self.typed(&skew, clock_skew));
         let consent_required = raw.consent == Need::Required;
         Audience {
             title: raw.title,
@@ -388,6 +401,45 @@ impl FileReader {
             user_required: raw.user == Need::Required || consent_required,
             consent_required,
             max_token_age,
+            clock_skew: clock_skew.unwrap_or_default(),
+            aud: vec![],
+        }
+    }
+
+    /// The strings by which tokens name the audiences, each of one audience alone.
+    fn auds(&mut self, auds: Vec<(String, Vec<Spanned<String>>)>, file: &mut CatalogFile) {
+        let mut owners: HashMap<String, Name> = HashMap::new();
+        for (key, texts) in auds {
+            // Otherwise the name is a problem already.
+            let Ok(name) = Name::parse(key) else { continue };
+            if let Some(first_above) = texts.get(MAX_AUDS) {
+                let count = texts.len();
+                let message =
+                    format!("`{name}` has {count} strings in `aud`, the limit is {MAX_AUDS}");
+                self.problem(first_above.referenced, message);
+                continue;
+            }
+            for text in &texts {
+                let Some(aud) = self.typed(text, |text| check_aud(text).map(|()| text.to_owned()))
+                else {
+                    continue;
+                };
+                if file.audiences.contains_key(aud.as_str()) {
+                    let message = format!(
+                        "`{}` is an audience's name, by which tokens name that audience anyway",
+                        quoted(&aud)
+                    );
+                    self.problem(text.referenced, message);
+                } else if let Some(owner) = owners.insert(aud.clone(), name.clone()) {
+                    let message = format!(
+                        "`{}` is in the `aud` of `{owner}` already: it must name one audience, once",
+                        quoted(&aud)
+                    );
+                    self.problem(text.referenced, message);
+                } else if let Some(audience) = file.audiences.get_mut(&name) {
+                    audience.aud.push(aud.into());
+                }
+            }
         }
     }
 
@@ -472,31 +524,16 @@ impl FileReader {
             let name = self.name(text);
             self.known(text, name, &file.audiences, "an audience")
         });
-        let mut scopes = Vec::new();
-        for text in &raw.scopes {
-            let scope = self.scope(text);
-            let Some(scope) = self.known(text, scope, &file.scopes, "a scope") else {
-                continue;
-            };
-            let of = file.scopes.get(&scope).and_then(|entry| entry.audiences.as_ref());
-            if let (Some(audience), Some(of)) = (&audience, of)
-                && !of.contains(audience)
-            {
-                let message =
-                    format!("`{scope}` does not belong to the endpoint's audience `{audience}`");
-                self.problem(text.referenced, message);
+        let needed = match needs::read(raw.scopes.as_ref(), raw.any_of.as_ref()) {
+            Ok(needed) => needed,
+            Err((at, message)) => {
+                self.problem(at.unwrap_or(raw.path.referenced), message);
+                needs::Needed::default()
             }
-            if !scopes.contains(&scope) {
-                scopes.push(scope);
-            }
-        }
-        if raw.scopes.is_empty() {
-            self.problem(
-                raw.path.referenced,
-                "an endpoint must need at least one scope".to_owned(),
-            );
-        }
-        let endpoint = Endpoint { audience, scopes };
+        };
+        let scopes = self.needed(needed.scopes, audience.as_ref(), file);
+        let any_of = self.needed(needed.any_of, audience.as_ref(), file);
+        let endpoint = Endpoint { audience, scopes, any_of, needs_no_scope: needed.no_scope };
         let name = format!("{} {}", raw.method.value, raw.path.value);
         file.listed_endpoints.insert(name.clone(), endpoint.clone());
         if !raw.colon_in.is_empty() {
@@ -513,6 +550,34 @@ impl FileReader {
         if let Err(error) = inserted {
             self.template_problem(raw, &error);
         }
+    }
+
+    /// Scopes of a list of an endpoint, each once. All exist, and belong to its audience.
+    fn needed(
+        &mut self,
+        texts: &[Spanned<String>],
+        audience: Option<&Name>,
+        file: &CatalogFile,
+    ) -> Vec<Scope> {
+        let mut scopes = Vec::new();
+        for text in texts {
+            let scope = self.scope(text);
+            let Some(scope) = self.known(text, scope, &file.scopes, "a scope") else {
+                continue;
+            };
+            let of = file.scopes.get(&scope).and_then(|entry| entry.audiences.as_ref());
+            if let (Some(audience), Some(of)) = (audience, of)
+                && !of.contains(audience)
+            {
+                let message =
+                    format!("`{scope}` does not belong to the endpoint's audience `{audience}`");
+                self.problem(text.referenced, message);
+            }
+            if !scopes.contains(&scope) {
+                scopes.push(scope);
+            }
+        }
+        scopes
     }
 
     /// The template of an endpoint, and what is wrong with it and with its method.
@@ -566,12 +631,39 @@ pub fn is_method(text: &str) -> bool {
     letters && (1..=32).contains(&text.len())
 }
 
+/// The most strings in the `aud` of one audience.
+pub const MAX_AUDS: usize = 32;
+/// The longest `clock_skew`, in seconds.
+pub const MAX_CLOCK_SKEW: u32 = 300;
+
+/// Checks a string of an audience's `aud`.
+fn check_aud(text: &str) -> Result<(), String> {
+    match text.len() {
+        0 => return Err("is empty: write the string that tokens have".to_owned()),
+        1..=MAX_AUDIENCE_LEN => {}
+        length => return Err(format!("has {length} bytes, the limit is {MAX_AUDIENCE_LEN}")),
+    }
+    text::check_line(text).map_err(|error| error.to_string())
+}
+
+/// The seconds of a `clock_skew`: a duration, which may be zero.
+fn clock_skew(text: &str) -> Result<u32, &'static str> {
+    seconds(text)?.filter(|skew| *skew <= MAX_CLOCK_SKEW).ok_or("is not between `0s` and `5m`")
+}
+
 /// The seconds of a duration: an integer with `s`, `m`, `h` or `d`.
 ///
 /// # Errors
 /// It is none, or none of this length can be told.
 pub fn duration(text: &str) -> Result<u32, &'static str> {
-    const WRONG: &str = "is not a duration: an integer with `s`, `m`, `h` or `d`";
+    seconds(text)?.filter(|age| *age > 0).ok_or(NO_DURATION)
+}
+
+const NO_DURATION: &str = "is not a duration: an integer with `s`, `m`, `h` or `d`";
+
+/// The seconds of an integer with `s`, `m`, `h` or `d`; none if they are too many.
+fn seconds(text: &str) -> Result<Option<u32>, &'static str> {
+    const WRONG: &str = NO_DURATION;
     let unit: u32 = match text.chars().last() {
         Some('s') => 1,
         Some('m') => 60,
@@ -581,7 +673,7 @@ pub fn duration(text: &str) -> Result<u32, &'static str> {
     };
     let digits = text.get(..text.len() - 1).filter(|d| d.bytes().all(|b| b.is_ascii_digit()));
     let count: u32 = digits.and_then(|d| d.parse().ok()).ok_or(WRONG)?;
-    count.checked_mul(unit).filter(|age| *age > 0).ok_or(WRONG)
+    Ok(count.checked_mul(unit))
 }
 
 /// A scope that implies itself, by which way; found without recursion, since a file may be deep.
@@ -655,7 +747,7 @@ endpoints:
                 "line 2, column 21: `nowhere` is not a scope of this catalog",
                 "line 3, column 34: `moon` is not an audience of this catalog",
                 "line 5, column 3: `d e` has the character ' '; a scope is printable ASCII without space, quote and backslash",
-                "line 7, column 26: an endpoint must need at least one scope",
+                "line 7, column 45: `scopes` is an empty list: name the scopes, or write `scopes: none` if a call needs no scope",
                 "line 8, column 26: GET `/x/{other}`: another endpoint has the same method and the same shape of path",
             ]
         );
@@ -788,6 +880,58 @@ endpoints: [{ method: GET, path: /a, audience: app, scopes: [b, a, b] }]
         }
         for none in ["", "G T", "G3T", "G\u{c9}T", &format!("{longest}M")] {
             assert!(!is_method(none), "{none}");
+        }
+    }
+
+    #[test]
+    fn d16_a_clock_skew_is_nothing_to_five_minutes() {
+        let read = |skew: &str| {
+            let yaml = format!("scopes: {}\naudiences: {{ p: {{ {skew} }} }}", "{}");
+            let file = CatalogFile::parse(&yaml).map_err(|error| error.to_string())?;
+            Ok::<_, String>(file.audiences[&Name::parse("p").expect("a name")].clock_skew)
+        };
+        assert_eq!(read(""), Ok(0));
+        for (text, seconds) in [("0s", 0), ("0m", 0), ("1s", 1), ("300s", 300), ("5m", 300)] {
+            assert_eq!(read(&format!("clock_skew: {text}")), Ok(seconds), "{text}");
+        }
+        for wrong in ["301s", "6m", "1h", "4294967295d", "-1s", "30", "1.5m", "none"] {
+            let error = read(&format!("clock_skew: {wrong}")).expect_err(wrong);
+            assert!(error.starts_with(&format!("line 2, column 31: `{wrong}` is not ")), "{error}");
+        }
+    }
+
+    #[test]
+    fn d16_an_aud_names_one_audience_and_is_no_audiences_name() {
+        let read = |p: &str, q: &str| {
+            let yaml =
+                format!("scopes: {{}}\naudiences:\n  p: {{ aud: [{p}] }}\n  q: {{ aud: [{q}] }}\n");
+            CatalogFile::parse(&yaml).map_err(|error| error.to_string())
+        };
+        let urls = "\"https://api.acme.com/v1/\", \"api://6f1c\", \"urn:acme:api\"";
+        let file = read(urls, "\"https://api.acme.com/v1\"").expect("a catalog");
+        let p = &file.audiences[&Name::parse("p").expect("a name")];
+        let auds: Vec<_> = p.aud.iter().map(|aud| &**aud).collect();
+        assert_eq!(auds, ["https://api.acme.com/v1/", "api://6f1c", "urn:acme:api"]);
+        let long = format!("x{}", "y".repeat(MAX_AUDIENCE_LEN));
+        let many: Vec<_> = (0..=MAX_AUDS).map(|n| format!("u:{n}")).collect();
+        assert!(read(&long[1..], &many[1..].join(", ")).is_ok());
+        for (p, q, said) in [
+            ("a, a", "", "line 3, column 17: `a` is in the `aud` of `p` already"),
+            ("a, b", "b", "line 4, column 14: `b` is in the `aud` of `p` already"),
+            ("p", "", "line 3, column 14: `p` is an audience's name"),
+            ("q", "", "line 3, column 14: `q` is an audience's name"),
+            ("\"\"", "", "line 3, column 14: `` is empty"),
+            ("\"a\\u202eb\"", "", "line 3, column 14: "),
+            ("\"a\\nb\"", "", "line 3, column 14: "),
+            (&long, "", "line 3, column 14: "),
+            (
+                &many.join(", "),
+                "",
+                "line 3, column 196: `p` has 33 strings in `aud`, the limit is 32",
+            ),
+        ] {
+            let error = read(p, q).expect_err(said);
+            assert!(error.starts_with(said), "{error}");
         }
     }
 

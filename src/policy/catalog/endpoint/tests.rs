@@ -10,7 +10,7 @@ use super::*;
 /// An endpoint that needs the scope of this name.
 fn needing(name: &str) -> Endpoint {
     let plain = name.replace(' ', "_");
-    Endpoint { audience: None, scopes: vec![Scope::parse(plain).expect("a scope")] }
+    Endpoint { scopes: vec![Scope::parse(plain).expect("a scope")], ..Endpoint::default() }
 }
 
 fn template(text: &str, colon_in: &[&str]) -> Template {

@@ -1,0 +1,206 @@
+//! Needs: what an endpoint of the file says that a call needs.
+//!
+//! `scopes` lists scopes, all of which are needed, or is the word `none`; `any_of` lists scopes of
+//! which one is enough. What an endpoint leaves out is never guessed: without either it is refused.
+
+use std::fmt;
+
+use serde::de::{Deserialize, Deserializer, SeqAccess, Visitor};
+use serde_saphyr::{Location, Spanned};
+
+/// The value of `scopes` or `any_of` as it is written, with its place.
+pub(super) type RawNeeds = Spanned<Written>;
+
+/// What may be written there.
+#[derive(Debug)]
+pub(super) enum Written {
+    /// A list of scopes.
+    List(Vec<Spanned<String>>),
+    /// A word, or a number.
+    Word(String),
+    /// Nothing, as in `scopes:`.
+    Nothing,
+}
+
+impl<'de> Deserialize<'de> for Written {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Reader;
+        impl<'de> Visitor<'de> for Reader {
+            type Value = Written;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list of scopes")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Written, A::Error> {
+                let mut scopes = Vec::new();
+                while let Some(scope) = list.next_element()? {
+                    scopes.push(scope);
+                }
+                Ok(Written::List(scopes))
+            }
+
+            fn visit_str<E>(self, word: &str) -> Result<Written, E> {
+                Ok(Written::Word(word.to_owned()))
+            }
+
+            fn visit_bool<E>(self, value: bool) -> Result<Written, E> {
+                Ok(Written::Word(value.to_string()))
+            }
+
+            fn visit_i64<E>(self, value: i64) -> Result<Written, E> {
+                Ok(Written::Word(value.to_string()))
+            }
+
+            fn visit_u64<E>(self, value: u64) -> Result<Written, E> {
+                Ok(Written::Word(value.to_string()))
+            }
+
+            fn visit_f64<E>(self, value: f64) -> Result<Written, E> {
+                Ok(Written::Word(value.to_string()))
+            }
+
+            fn visit_unit<E>(self) -> Result<Written, E> {
+                Ok(Written::Nothing)
+            }
+        }
+        deserializer.deserialize_any(Reader)
+    }
+}
+
+/// A key that is written, also where its value is nothing.
+pub(super) fn given<'de, D: Deserializer<'de>>(reader: D) -> Result<Option<RawNeeds>, D::Error> {
+    RawNeeds::deserialize(reader).map(Some)
+}
+
+/// What an endpoint needs, as written.
+#[derive(Default)]
+pub(super) struct Needed<'a> {
+    /// All of these.
+    pub(super) scopes: &'a [Spanned<String>],
+    /// At least one of these, if there are any.
+    pub(super) any_of: &'a [Spanned<String>],
+    /// It says that it needs no scope.
+    pub(super) no_scope: bool,
+}
+
+/// A problem, and its place if that is not the endpoint's.
+type Problem = (Option<Location>, String);
+
+/// What an endpoint needs by these values of its keys.
+pub(super) fn read<'a>(
+    scopes: Option<&'a RawNeeds>,
+    any_of: Option<&'a RawNeeds>,
+) -> Result<Needed<'a>, Problem> {
+    let mut needed = Needed::default();
+    match scopes.map(|scopes| (&scopes.value, scopes.referenced)) {
+        None => {}
+        Some((Written::Word(word), at)) if word == "none" => {
+            if let Some(any_of) = any_of {
+                let message =
+                    "`any_of` must not stand beside `scopes: none`: leave one of them out";
+                return Err((Some(any_of.referenced).or(Some(at)), message.to_owned()));
+            }
+            needed.no_scope = true;
+        }
+        Some((written, at)) => {
+            needed.scopes = list("scopes", written, at)?;
+        }
+    }
+    if let Some(any_of) = any_of {
+        needed.any_of = list("any_of", &any_of.value, any_of.referenced)?;
+    }
+    if scopes.is_none() && any_of.is_none() {
+        let message = "an endpoint must have `scopes`, `any_of` or both; write `scopes: none` if a \
+                       call needs no scope";
+        return Err((None, message.to_owned()));
+    }
+    Ok(needed)
+}
+
+/// The list that a key must have.
+fn list<'a>(
+    key: &str,
+    written: &'a Written,
+    at: Location,
+) -> Result<&'a [Spanned<String>], Problem> {
+    let otherwise = match key {
+        "scopes" => "name the scopes, or write `scopes: none` if a call needs no scope",
+        _ => "name the scopes of which one is enough, or leave `any_of` out",
+    };
+    let wrong = match written {
+        Written::List(scopes) if scopes.is_empty() => format!("`{key}` is an empty list"),
+        Written::List(scopes) => return Ok(scopes),
+        Written::Word(word) => {
+            let word = crate::policy::text::quoted(word, 160);
+            format!("`{key}` must be a list such as `[{word}]`, and is `{word}`")
+        }
+        Written::Nothing => format!("`{key}` has no value"),
+    };
+    Err((Some(at), format!("{wrong}: {otherwise}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::policy::catalog::endpoint::Endpoint;
+    use crate::policy::catalog::file::{CatalogErrors, CatalogFile};
+
+    fn endpoint(needs: &str) -> Result<Endpoint, Vec<String>> {
+        let yaml = format!(
+            "audiences: {{ p: , q: }}\nscopes: {{ a: , b: {{ audiences: [q] }}, none: , c: }}\n\
+             endpoints: [{{ method: GET, path: /x, audience: p, {needs} }}]\n"
+        );
+        match CatalogFile::parse(&yaml) {
+            Ok(mut file) => Ok(file.listed_endpoints.remove("GET /x").expect("an endpoint")),
+            Err(CatalogErrors(errors)) => Err(errors.iter().map(ToString::to_string).collect()),
+        }
+    }
+
+    #[test]
+    fn d20_an_endpoint_needs_all_of_some_one_of_others_or_none() {
+        let read = |needs: &str| {
+            let Endpoint { scopes, any_of, needs_no_scope, .. } = endpoint(needs).expect("good");
+            let names = |scopes: Vec<_>| scopes.iter().map(ToString::to_string).collect::<Vec<_>>();
+            (names(scopes).join(" "), names(any_of).join(" "), needs_no_scope)
+        };
+        let needed = |all: &str, any: &str, none| (all.to_owned(), any.to_owned(), none);
+        assert_eq!(read("scopes: [a, c, a]"), needed("a c", "", false));
+        assert_eq!(read("any_of: [c, a, c]"), needed("", "c a", false));
+        assert_eq!(read("scopes: [a], any_of: [a, c]"), needed("a", "a c", false));
+        assert_eq!(read("scopes: none"), needed("", "", true));
+        assert_eq!(read("scopes: [none]"), needed("none", "", false), "a scope of this name");
+        assert_eq!(read("any_of: [none]"), needed("", "none", false));
+    }
+
+    #[test]
+    fn d20_what_leaves_open_what_is_needed_is_refused_at_its_place() {
+        for (needs, place, part) in [
+            ("", "34: ", "an endpoint must have `scopes`, `any_of` or both"),
+            ("scopes: [], ", "59: ", "`scopes` is an empty list"),
+            ("any_of: [], ", "59: ", "`any_of` is an empty list"),
+            ("scopes: [a], any_of: []", "72: ", "`any_of` is an empty list"),
+            ("scopes: [], any_of: [a]", "59: ", "`scopes` is an empty list"),
+            ("scopes: none, any_of: [a]", "73: ", "must not stand beside `scopes: none`"),
+            ("scopes: none, any_of: []", "73: ", "must not stand beside `scopes: none`"),
+            ("scopes: other", "59: ", "`scopes` must be a list such as `[other]`, and is `other`"),
+            ("scopes: None", "59: ", "`scopes` must be a list such as `[None]`"),
+            ("any_of: none", "59: ", "`any_of` must be a list such as `[none]`"),
+            ("scopes: , any_of: [a]", "", "`scopes` has no value"),
+            ("scopes: ~", "59: ", "`scopes` has no value"),
+            ("any_of: ~, scopes: [a]", "59: ", "`any_of` has no value"),
+            ("scopes: 5", "59: ", "`scopes` must be a list such as `[5]`"),
+            ("scopes: false", "59: ", "`scopes` must be a list such as `[false]`"),
+            ("any_of: 1.5", "59: ", "`any_of` must be a list such as `[1.5]`"),
+            ("any_of: { a: all }", "59: ", "expected a list of scopes"),
+            ("any_of: [a, moon]", "63: ", "`moon` is not a scope of this catalog"),
+            ("any_of: [a, b]", "63: ", "`b` does not belong to the endpoint's audience `p`"),
+            ("scopes: [b], any_of: [a]", "60: ", "`b` does not belong to the endpoint's audience"),
+        ] {
+            let found = endpoint(needs).expect_err(needs);
+            assert_eq!(found.len(), 1, "{needs}: {found:?}");
+            let place = format!("line 3, column {place}");
+            let place = place.trim_end_matches("column ");
+            assert!(found[0].starts_with(place) && found[0].contains(part), "{needs}: {found:?}");
+        }
+    }
+}

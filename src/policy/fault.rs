@@ -1,0 +1,175 @@
+//! Fault: which of several causes a reason has.
+//!
+//! D15 fixes the reasons, and clients rely on them. Some have more than one cause, and what mends one
+//! does not mend another: a token that has ended is replaced, one without its issue time is not. The
+//! fault says which it is. It changes neither the reason nor what follows from it.
+
+use super::reason::Reason;
+
+/// Declares the faults: the reason, the sentence for an end user, which names no grants, and the
+/// sentence for a developer, which names fields and keys.
+macro_rules! faults {
+    ($($(#[$doc:meta])* $fault:ident, $reason:ident, $word:literal, $message:expr, $detail:literal;)*) => {
+        /// Which of its causes a reason has.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Fault {
+            $($(#[$doc])* $fault,)*
+        }
+
+        impl Fault {
+            /// Every fault.
+            pub const ALL: &[Self] = &[$(Self::$fault),*];
+
+            /// The reason that it is a cause of.
+            #[must_use]
+            pub fn reason(self) -> Reason {
+                match self {
+                    $(Self::$fault => Reason::$reason,)*
+                }
+            }
+
+            /// Its word in the decision log.
+            #[must_use]
+            pub fn word(self) -> &'static str {
+                match self {
+                    $(Self::$fault => $word,)*
+                }
+            }
+
+            /// What is wrong and who can mend it, in words fit for an end user; none if the
+            /// reason's are right.
+            fn message(self) -> Option<&'static str> {
+                match self {
+                    $(Self::$fault => $message,)*
+                }
+            }
+
+            /// What is wrong, for a developer: it names the field of the request, or the key of
+            /// the catalog.
+            fn detail(self) -> &'static str {
+                match self {
+                    $(Self::$fault => $detail,)*
+                }
+            }
+        }
+    };
+}
+
+faults! {
+    /// The token's user is not the request's.
+    OtherUser, TokenInvalid, "OTHER_USER",
+        Some("The access token was issued for another user than the call names. Request a token for this user."),
+        "`token.user_id` is another user than `user_id`.";
+    /// The token ends before it was issued.
+    EndsBeforeIssue, TokenInvalid, "ENDS_BEFORE_ISSUE",
+        Some("The access token ends before the time at which it was issued. Request a new one."),
+        "`token.expires_at` is before `token.issued_at`.";
+    /// The token was issued later than now, and than the audience's `clock_skew` lets it be.
+    IssuedAhead, TokenInvalid, "ISSUED_AHEAD",
+        Some("The access token was issued in the future. Request a new one; if that does not help, ask the API's operator to check its clock."),
+        "`token.issued_at` is ahead of the time now by more than the audience's `clock_skew`.";
+    /// The token's own end has come.
+    Ended, TokenExpired, "ENDED",
+        None,
+        "`token.expires_at` has passed.";
+    /// The token is older than the audience's `max_token_age`.
+    TooOld, TokenExpired, "TOO_OLD",
+        Some("The access token is older than this API allows. Request a new one."),
+        "`token.issued_at` is as long ago as the audience's `max_token_age`, or longer.";
+    /// The audience has a `max_token_age`, and the token does not say how old it is.
+    IssueTimeMissing, TokenExpired, "ISSUE_TIME_MISSING",
+        Some("The access token's issue time is missing, and this API limits the age of tokens. Request a new one, or have the API pass the token's issue time."),
+        "`token.issued_at` is missing, and the audience has a `max_token_age`: pass the time at which the token was issued.";
+    /// The token was minted for another audience.
+    OtherAudience, TokenAudienceMismatch, "OTHER_AUDIENCE",
+        None,
+        "`token.audience` is neither the name of the call's audience nor one of its `aud`.";
+    /// The token does not say what it was minted for.
+    AudienceMissing, TokenAudienceMismatch, "AUDIENCE_MISSING",
+        Some("The access token does not say which API it was issued for. Request one for this API, or have the API pass the token's audience."),
+        "`token.audience` is missing, and the catalog declares audiences: pass what the token was minted for.";
+    /// The token names an audience, and the catalog declares none.
+    AudienceUndeclared, TokenAudienceMismatch, "AUDIENCE_UNDECLARED",
+        None,
+        "`token.audience` names an audience, and the catalog declares none: declare it there, or leave the field empty.";
+    /// The catalog has the scope, for other audiences than the call's.
+    ScopeOfOtherAudience, ScopeUnknown, "SCOPE_OF_OTHER_AUDIENCE",
+        None,
+        "The catalog has this scope, and it does not belong to the call's audience.";
+}
+
+/// Why something is not let through: the reason, and which of its causes, where it has several.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cause {
+    /// The reason.
+    pub reason: Reason,
+    /// Which cause of it.
+    pub fault: Option<Fault>,
+}
+
+impl Cause {
+    /// What is wrong and who can mend it, in a sentence fit for an end user.
+    #[must_use]
+    pub fn message(self) -> &'static str {
+        self.fault.and_then(Fault::message).unwrap_or_else(|| self.reason.remedy())
+    }
+
+    /// The same for a developer, who may learn which field or key it is.
+    #[must_use]
+    pub fn detail(self) -> &'static str {
+        self.fault.map_or_else(|| self.reason.remedy(), Fault::detail)
+    }
+
+    /// The one of two that D15 has first; this one, if both have one reason.
+    #[must_use]
+    pub fn first(self, other: Self) -> Self {
+        if other.reason < self.reason { other } else { self }
+    }
+
+    /// The one of two that D15 has last, nearest to a yes; this one, if both have one reason.
+    #[must_use]
+    pub fn last(self, other: Self) -> Self {
+        if other.reason > self.reason { other } else { self }
+    }
+}
+
+impl From<Reason> for Cause {
+    fn from(reason: Reason) -> Self {
+        Self { reason, fault: None }
+    }
+}
+
+impl From<Fault> for Cause {
+    fn from(fault: Fault) -> Self {
+        Self { reason: fault.reason(), fault: Some(fault) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_fault_has_a_word_and_sentences_of_its_own() {
+        let words: BTreeSet<_> = Fault::ALL.iter().map(|fault| fault.word()).collect();
+        let details: BTreeSet<_> = Fault::ALL.iter().map(|fault| fault.detail()).collect();
+        assert_eq!((words.len(), details.len()), (Fault::ALL.len(), Fault::ALL.len()));
+        for fault in Fault::ALL {
+            let cause = Cause::from(*fault);
+            assert!(cause.message().ends_with('.') && cause.detail().ends_with('.'), "{fault:?}");
+            // A field or a key is no word for an end user.
+            assert!(!cause.message().contains(['`', '_']), "{fault:?}");
+        }
+    }
+
+    #[test]
+    fn causes_are_in_the_order_of_their_reasons_and_the_first_of_equals_stays() {
+        let (old, missing) = (Cause::from(Fault::TooOld), Cause::from(Fault::IssueTimeMissing));
+        let invalid = Cause::from(Fault::OtherUser);
+        assert_eq!((old.first(missing), old.last(missing)), (old, old));
+        assert_eq!((old.first(invalid), old.last(invalid)), (invalid, old));
+        assert_eq!(Cause::from(Reason::TokenExpired).detail(), Reason::TokenExpired.remedy());
+    }
+}
