@@ -171,6 +171,21 @@ impl Catalog {
         ))
     }
 
+    /// A catalog of a text that a server has in force. Its numbers are not the server's.
+    ///
+    /// # Errors
+    /// Every problem of the text; one that was applied has none.
+    pub fn of_stored(yaml: &str) -> Result<Self, file::CatalogErrors> {
+        if yaml.is_empty() {
+            return Ok(Self::empty());
+        }
+        let file = CatalogFile::parse_stored(yaml)?;
+        let ids: Numbers =
+            (1..).map(ScopeId).zip(file.scopes.keys()).map(|(id, s)| (s.clone(), id)).collect();
+        let last = u32::try_from(ids.len()).map_err(|_| file::CatalogErrors::no_numbers_left())?;
+        Ok(Self::assemble(yaml.to_owned(), file, ids, last, Revision::ZERO))
+    }
+
     fn assemble(
         yaml: String,
         file: CatalogFile,

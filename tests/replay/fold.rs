@@ -310,11 +310,10 @@ impl Replay {
     /// What is called otherwise stays where it is (D2), in all sets at once: a name may be one
     /// scope's old and another's new one.
     fn rename(&mut self, pairs: &BTreeMap<&str, &str>) {
-        let name = |scope: String| pairs.get(scope.as_str()).map_or_else(|| scope.clone(), ToString::to_string);
-        fn keys<V>(
-            set: &mut BTreeMap<String, V>,
-            name: impl Fn(String) -> String,
-        ) {
+        let name = |scope: String| {
+            pairs.get(scope.as_str()).map_or_else(|| scope.clone(), ToString::to_string)
+        };
+        fn keys<V>(set: &mut BTreeMap<String, V>, name: impl Fn(String) -> String) {
             *set = std::mem::take(set).into_iter().map(|(key, value)| (name(key), value)).collect();
         }
         let field = |field: String| {

@@ -39,11 +39,34 @@ pub struct Difference {
     pub changed_titles: Vec<String>,
 }
 
+/// What has become of a part of a catalog.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It is new.
+    Added,
+    /// It is gone.
+    Removed,
+    /// It is otherwise.
+    Changed,
+}
+
+impl Fate {
+    fn of<T>(before: Option<&T>, after: Option<&T>) -> Self {
+        match (before, after) {
+            (None, _) => Self::Added,
+            (_, None) => Self::Removed,
+            _ => Self::Changed,
+        }
+    }
+}
+
 /// What a part of a catalog says, before and after, in words for people. Empty where there is none.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Moved {
     /// Its name: of a renamed scope the new one.
     pub name: String,
+    /// What has become of it.
+    pub fate: Fate,
     /// What it said.
     pub before: String,
     /// What it says.
@@ -199,7 +222,7 @@ impl Catalog {
         let quoted =
             |title: &str| if title.is_empty() { String::new() } else { format!("\"{title}\"") };
         let moved = |name: String, before: String, after: String| {
-            (before != after).then_some(Moved { name, before, after })
+            (before != after).then_some(Moved { name, fate: Fate::Changed, before, after })
         };
         let scope_titles = self.stay(before).filter_map(|(name, then, now)| {
             moved(name.to_string(), quoted(&then.title), quoted(&now.title))
@@ -226,6 +249,7 @@ impl Catalog {
             changed(&old.audiences, &new.audiences, |_, old, new| asked(old) == asked(new));
         let audiences = audiences.into_iter().map(|name| {
             let (then, now) = (old.audiences.get(name), new.audiences.get(name));
+            let fate = Fate::of(then, now);
             let (then, now) = (then.map(demands), now.map(demands));
             let both = then.clone().zip(now.clone());
             let same = |demand: &String| {
@@ -235,7 +259,7 @@ impl Catalog {
                 let demands = demands.into_iter().flatten().filter(|demand| !same(demand));
                 demands.collect::<Vec<_>>().join(", ")
             };
-            Moved { name: name.to_string(), before: text(then), after: text(now) }
+            Moved { name: name.to_string(), fate, before: text(then), after: text(now) }
         });
         let roles = changed(&old.roles, &new.roles, |name, _, _| {
             self.roles.get(name) == before.roles.get(name)
@@ -260,12 +284,14 @@ impl Catalog {
                     own.into_iter().collect::<Vec<_>>().join(", ")
                 };
             let (loses, gains) = (permits(before, then, now), permits(self, now, then));
-            Moved { name: name.to_string(), before: loses, after: gains }
+            Moved { name: name.to_string(), fate: Fate::of(then, now), before: loses, after: gains }
         });
         let endpoints = self.changed_endpoints(before, &names).into_iter().map(|name| {
-            let then = old.listed_endpoints.get(&name).map(|then| needs(&names.endpoint(then)));
-            let now = new.listed_endpoints.get(&name).map(needs);
-            Moved { before: then.unwrap_or_default(), after: now.unwrap_or_default(), name }
+            let (then, now) = (old.listed_endpoints.get(&name), new.listed_endpoints.get(&name));
+            let fate = Fate::of(then, now);
+            let before = then.map(|then| needs(&names.endpoint(then))).unwrap_or_default();
+            let after = now.map(needs).unwrap_or_default();
+            Moved { name, fate, before, after }
         });
         Details {
             name: moved("name".to_owned(), old.name.clone(), new.name.clone()),
