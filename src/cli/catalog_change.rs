@@ -10,7 +10,7 @@ use anyhow::bail;
 
 use super::catalog::listed;
 use super::moment;
-use super::printer::{Sheet, Words, count};
+use super::printer::{Sheet, Words};
 use crate::policy::catalog::Catalog;
 use crate::policy::catalog::difference::{Details, Difference, Fate, Moved};
 use crate::policy::scope::Scope;
@@ -184,7 +184,8 @@ fn losers(sheet: Sheet, said: &ApplyCatalogResponse, revision: Words) -> Sheet {
 fn more(sheet: Sheet, all: u64, shown: usize, one: &str, many: &str) -> Sheet {
     match all.saturating_sub(shown as u64) {
         0 => sheet,
-        left => sheet.line(format!("and {} more", count(left, one, many))),
+        1 => sheet.line(format!("and 1 more {one}")),
+        left => sheet.line(format!("and {left} more {many}")),
     }
 }
 
