@@ -1,4 +1,5 @@
-//! What a catalog change does, for people: what is otherwise, part by part, and who loses by it.
+//! What a catalog change does, for people: each part that differs, and the companies and
+//! credentials that lose a scope.
 //!
 //! The server says what it would do, or did. What each part said before and says now is read from
 //! the two texts, by the policy that the server asks too; it is shown only where both agree, since
@@ -136,7 +137,7 @@ fn names_of_parts(sheet: Sheet, said: &ApplyCatalogResponse) -> Sheet {
         .fact("changed titles", said.changed_titles.join(" "))
 }
 
-/// Who loses a scope, by name.
+/// The companies and credentials that lose a scope.
 fn losers(sheet: Sheet, said: &ApplyCatalogResponse, revision: Words) -> Sheet {
     let (companies, credentials) = (said.affected_company_count, said.affected_credential_count);
     let company = |loser: &AffectedCompany| -> [Words; 4] {

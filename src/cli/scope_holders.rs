@@ -32,7 +32,7 @@ pub(super) struct Given {
     pub(super) scopes: Vec<String>,
     /// When the grants end.
     pub(super) expires_at: Option<Timestamp>,
-    /// Whether nobody is to be asked.
+    /// Whether to grant without a question.
     pub(super) yes: bool,
 }
 
@@ -60,10 +60,10 @@ enum Step {
     Refused(Refused),
 }
 
-/// Grants scopes to all who hold a scope. False if any was refused.
+/// Grants scopes to all holders of a scope. False if any grant was refused.
 ///
 /// # Errors
-/// Could not ask, nobody agreed, or no such grant can be made to anybody.
+/// No answer, the question was not answered with yes, or no credential can have such a grant.
 pub(super) async fn to_holders(
     scope: &str,
     companies: Vec<String>,
@@ -105,7 +105,7 @@ pub(super) async fn to_holders(
     finish(&desk, terms, &tally, Sheet::default())
 }
 
-/// How many credentials it is, once somebody has agreed. None if it is none.
+/// How many credentials there are, once the operator has agreed. None if there are none.
 async fn agreed(
     desk: &mut Desk,
     scope: &str,
@@ -138,8 +138,8 @@ async fn agreed(
     let scopes = given.scopes.join(" ");
     if !confirm::somebody_is_there() {
         bail!(
-            "nothing was granted, since {whom} would be given {scopes} and nobody can be asked \
-             here: run it on a terminal, or say --yes if this is what you want"
+            "nothing was granted: {whom} would be given {scopes}, and there is no terminal to ask \
+             on; run it on a terminal, or add --yes if this is what you want"
         );
     }
     if !confirm::ask(&format!("Grant {scopes} to {whom}, all that hold {scope}?"))? {
