@@ -57,7 +57,7 @@ use crate::store::{
     self, Fact, Incarnation, Listener, Proposal, Receipt, Store, StoreError, Ticket,
 };
 
-pub use self::catalogs::{Applied, ApplyError};
+pub use self::catalogs::{Applied, ApplyError, Losers, LosingCompany};
 pub use self::companies::{CompanyChange, NewCompany, Restriction};
 pub use self::credentials::{CredentialChange, NewCredential};
 pub use self::desk::{Measures, Sum};

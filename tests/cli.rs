@@ -742,7 +742,10 @@ fn a_catalog_from_file_to_server() {
     let diff = plain(&run(&format!("catalog diff {less}")).good());
     assert!(diff.contains("removed scopes new:scope users:write\n"), "{diff}");
     assert!(
-        diff.ends_with("companies that lose a scope 1\ncredentials that lose a scope 1"),
+        diff.contains(
+            "companies that lose a scope 1\ncredentials that lose a scope 1\n\n\
+             COMPANY NAME CREDENTIALS LOSES\ndemo Demo company 1 users:write\n"
+        ),
         "{diff}"
     );
     let refused = run(&format!("catalog apply {less}"));

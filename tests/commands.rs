@@ -128,7 +128,8 @@ fn arguments(command: &clap::Command, path: &[String], files: &Path) -> Vec<Stri
         let is_one_of = groups
             .map(|group| group.get_args().next())
             .any(|first| first.is_some_and(|first| first == arg.get_id()));
-        let is_scopes = id == "scopes" && arg.is_positional();
+        // Some are required unless a flag says whom to ask for instead.
+        let is_scopes = ["company", "credential", "scopes"].contains(&id) && arg.is_positional();
         if !(arg.is_required_set() || is_confirmation || is_one_of || is_scopes) {
             continue;
         }

@@ -97,6 +97,12 @@ fn without_secret<M: Clone + std::fmt::Debug + 'static>(first: &M) -> M {
     {
         restricted.affected_credentials.clear();
     }
+    if let Some(applied) =
+        (&mut again as &mut dyn std::any::Any).downcast_mut::<ApplyCatalogResponse>()
+    {
+        applied.affected_companies.clear();
+        applied.affected_credentials.clear();
+    }
     again
 }
 

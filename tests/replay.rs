@@ -37,15 +37,19 @@ use scopegate::policy::user::User;
 use scopegate::proto;
 use tonic::{Code, Status};
 
-/// Catalogs that add, take and put back scopes, and change what they imply.
-const CATALOGS: [&str; 5] = [
+/// Catalogs that add, take and put back scopes, rename them there and back, and change what they
+/// imply. Some renames are a merge after some catalogs: those are refused.
+const CATALOGS: [&str; 8] = [
     "{ name: one, scopes: { a: { implies: [b] }, b: { implies: [c] }, c: , d: }, roles: { r: { scopes: { a: all, d: own } } }, endpoints: [{ method: GET, path: /x, scopes: [a] }] }",
     "{ name: two, scopes: { a: { implies: [c] }, c: , d: { implies: [c] }, e: }, roles: { r: { scopes: { e: all } } }, endpoints: [{ method: GET, path: /x, scopes: [c], any_of: [a, d] }] }",
     "{ name: two, scopes: { b: { implies: [e] }, c: , d: , e: }, roles: { r: { scopes: { b: all } } } }",
     "{ scopes: { a: , b: , c: , d: , e: }, roles: { r: { scopes: { a: all, b: all, c: all, d: all, e: all } } }, endpoints: [{ method: GET, path: /x, scopes: none }] }",
     "{ scopes: { a: , b: , c: , d: , e: }, roles: { r: { scopes: { a: all, b: all } } }, endpoints: [{ method: GET, path: /x, any_of: [d, e] }] }",
+    "{ name: one, scopes: { f: { implies: [b], renamed_from: a }, b: { implies: [c] }, c: , d: }, roles: { r: { scopes: { f: all, d: own } } }, endpoints: [{ method: GET, path: /x, scopes: [f] }] }",
+    "{ name: one, scopes: { a: { implies: [b], renamed_from: f }, b: { implies: [c] }, c: , e: { renamed_from: d } }, roles: { r: { scopes: { a: all, e: own } } }, endpoints: [{ method: GET, path: /x, scopes: [a] }] }",
+    "{ name: two, scopes: { a: { renamed_from: f }, b: , d: { renamed_from: c, implies: [b] }, e: }, roles: { r: { scopes: { d: all } } }, endpoints: [{ method: GET, path: /x, scopes: [d] }] }",
 ];
-const SCOPES: [&str; 5] = ["a", "b", "c", "d", "e"];
+const SCOPES: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
 
 /// One step. Scopes that the catalog lacks are left out of it.
 #[derive(Clone, Debug)]
@@ -317,14 +321,19 @@ impl Book {
     }
 
     fn apply(&mut self, yaml: &str) {
-        let mut next = self.catalog.succeed(yaml).expect("a catalog");
+        let Ok(mut next) = self.catalog.succeed(yaml) else {
+            assert!(yaml.contains("renamed_from"), "only a merge is refused: {yaml}");
+            return;
+        };
         if next.yaml == self.catalog.yaml {
             return;
         }
         let difference = next.difference(&self.catalog);
         let name = FieldChange::text("name", self.catalog.platform(), next.platform());
         let scopes = difference.changed_scopes.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let renamed: Vec<_> = difference.renamed.iter().map(ToString::to_string).collect();
         let marks = [
+            ("renamed_scopes", renamed),
             ("scopes", scopes),
             ("roles", difference.changed_roles.clone()),
             ("endpoints", difference.changed_endpoints.clone()),

@@ -2,17 +2,21 @@
 
 use std::sync::Arc;
 
-use super::audit;
+use super::audit::{self, Affected, Impact, NAMED};
 use super::facts::View;
 use super::ledger::{Terms, key_of, on_keyring};
 use super::refusal::Refusal;
 use super::repeat::{Begun, Reply};
 use super::{ATTEMPTS, Authority, etag};
 use crate::policy::caller::Caller;
+use crate::policy::catalog::Catalog;
+use crate::policy::catalog::difference::Difference;
 use crate::policy::catalog::file::CatalogErrors;
-use crate::policy::catalog::{Catalog, Difference};
 use crate::policy::change::{Author, Change, ChangeKind, FieldChange};
+use crate::policy::company::Company;
+use crate::policy::id::CompanyId;
 use crate::policy::revision::Revision;
+use crate::policy::scope::Scope;
 use crate::store::{Fact, FactKey, Proposal, Remember, Step, Store, StoreError};
 
 /// What a catalog did, or would do.
@@ -20,14 +24,39 @@ use crate::store::{Fact, FactKey, Proposal, Remember, Step, Store, StoreError};
 pub struct Applied {
     /// What is otherwise than before.
     pub difference: Difference,
-    /// How many companies' ceilings lose a scope.
-    pub companies: u64,
-    /// How many credentials lose a scope that they hold.
-    pub credentials: u64,
+    /// Whom it takes scopes from.
+    pub losers: Losers,
     /// The etag of the catalog in force.
     pub etag: String,
     /// The revision of the change, or the current one if nothing changed.
     pub revision: Revision,
+}
+
+/// Whom a catalog takes scopes from. All are counted, and the first are named: as many as an audit
+/// of a restriction names, each with as many of its scopes.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Losers {
+    /// How many companies' ceilings lose a scope.
+    pub company_count: u64,
+    /// How many credentials lose a scope that they hold.
+    pub credential_count: u64,
+    /// The first companies, by id.
+    pub companies: Vec<LosingCompany>,
+    /// The first credentials, by company and id.
+    pub credentials: Vec<(CompanyId, Affected)>,
+}
+
+/// A company whose ceiling loses scopes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LosingCompany {
+    /// Its id.
+    pub id: CompanyId,
+    /// Its name, for people.
+    pub display_name: String,
+    /// What it loses, sorted.
+    pub scopes: Vec<Scope>,
+    /// How many of its credentials lose a scope that they hold.
+    pub credential_count: u64,
 }
 
 /// Why a catalog is not applied.
@@ -74,12 +103,12 @@ impl Authority {
             let (next, difference) = parsed.await??;
             let exists = view.catalog.revision > Revision::ZERO;
             self.check_etag(terms, exists.then_some(view.catalog.revision))?;
-            let (companies, credentials) = self.losers(&view, &difference).await?;
+            let losers = self.losers(&view, &difference).await?;
             let (etag, revision) = match exists {
                 true => (self.etag(view.catalog.revision), view.at),
                 false => (String::new(), view.at),
             };
-            let applied = Applied { difference, companies, credentials, etag, revision };
+            let applied = Applied { difference, losers, etag, revision };
             if view.catalog.yaml == yaml || terms.validate_only {
                 return Ok(render(applied));
             }
@@ -150,15 +179,6 @@ impl Authority {
             true => FieldChange::text("yaml_digest", &digest(&view.catalog), &digest(&next)),
             false => FieldChange::new_text("yaml_digest", &digest(&next)),
         };
-        let marks = [
-            ("scopes", difference.changed_scopes.iter().map(ToString::to_string).collect()),
-            ("audiences", difference.changed_audiences.clone()),
-            ("roles", difference.changed_roles.clone()),
-            ("endpoints", difference.changed_endpoints.clone()),
-        ];
-        let marks = marks.into_iter().filter_map(|(field, changed): (_, Vec<String>)| {
-            FieldChange::new_text(field, &changed.join(", "))
-        });
         let change = Change {
             revision: Revision::NEXT,
             time: self.clock.now(),
@@ -170,7 +190,7 @@ impl Authority {
             added: difference.added.clone(),
             removed: difference.removed_names.clone(),
             displaced: vec![],
-            fields: name.into_iter().chain(yaml).chain(marks).collect(),
+            fields: name.into_iter().chain(yaml).chain(difference.fields()).collect(),
         };
         let step = Step {
             key: FactKey::Catalog,
@@ -184,35 +204,58 @@ impl Authority {
         Ok(committed.map(|receipt| receipt.revision))
     }
 
-    /// How many companies and credentials lose something. Its cost grows with their number.
-    async fn losers(&self, view: &View, difference: &Difference) -> Result<(u64, u64), StoreError> {
+    /// Who loses something. Its cost grows with the number of companies, and of holders.
+    async fn losers(&self, view: &View, difference: &Difference) -> Result<Losers, StoreError> {
         const STEP: usize = 100;
         if difference.removed.is_empty() {
-            return Ok((0, 0));
+            return Ok(Losers::default());
         }
         let (catalog, removed) = (Arc::clone(&view.catalog), difference.removed.clone());
         let (now, seen) = (self.clock.now(), Arc::clone(&self.seen));
         let count = move |store: &dyn Store| {
-            let (mut companies, mut credentials) = (0, 0);
+            let mut losers = Losers::default();
             let mut after = None;
             loop {
                 let step = store.companies(after.as_ref(), STEP)?;
                 after = step.last().map(|company| company.id.clone());
                 let ended = step.len() < STEP;
                 for company in step {
-                    if removed.iter().any(|scope| company.ceiling.contains(*scope)) {
-                        companies += 1;
+                    let lost = removed.iter().copied();
+                    let lost: Vec<_> = lost.filter(|s| company.ceiling.contains(*s)).collect();
+                    if !lost.is_empty() {
                         let impact =
                             audit::impact(store, &catalog, &company, &removed, &seen, now)?;
-                        credentials += impact.count;
+                        losers.take(&company, catalog.names(&lost), impact);
                     }
                 }
                 if ended {
-                    return Ok((companies, credentials));
+                    return Ok(losers);
                 }
             }
         };
         self.facts.read_for_change(count).await
+    }
+}
+
+impl Losers {
+    fn take(&mut self, company: &Company, mut scopes: Vec<Scope>, impact: Impact) {
+        let id = &company.id;
+        self.company_count += 1;
+        self.credential_count += impact.count;
+        if self.companies.len() < NAMED {
+            scopes.truncate(NAMED);
+            self.companies.push(LosingCompany {
+                id: id.clone(),
+                display_name: company.display_name.clone(),
+                scopes,
+                credential_count: impact.count,
+            });
+        }
+        let places = NAMED.saturating_sub(self.credentials.len());
+        for mut affected in impact.affected.into_iter().take(places) {
+            affected.scopes.truncate(NAMED);
+            self.credentials.push((id.clone(), affected));
+        }
     }
 }
 

@@ -10,12 +10,13 @@ use clap::Subcommand;
 use serde_json::json;
 
 use super::asking::{Asking, Desk, Terms, answer, on_terms};
+use super::catalog_change::CatalogChange;
 use super::confirm;
-use super::printer::{Printer, Sheet, Words, count};
+use super::printer::{Printer, Sheet, count};
 use super::trial::{TestArgs, test};
 use crate::config::Output;
 use crate::policy::catalog::file::{CatalogErrors, CatalogFile};
-use crate::proto::{ApplyCatalogRequest, ApplyCatalogResponse, GetCatalogRequest};
+use crate::proto::{ApplyCatalogRequest, GetCatalogRequest, GetCatalogResponse};
 
 /// Commands of the catalog.
 #[derive(Debug, Subcommand)]
@@ -81,10 +82,12 @@ pub async fn catalog(command: CatalogCommand) -> anyhow::Result<bool> {
         CatalogCommand::Diff { file, asking } => {
             let yaml = local(&file)?;
             let mut desk = asking.open().await?;
+            let current = answer(desk.catalog.get_catalog(GetCatalogRequest {}).await)?;
+            let change = CatalogChange::of(&file, &current.yaml, &yaml)?;
             let request =
                 ApplyCatalogRequest { yaml, validate_only: true, ..ApplyCatalogRequest::default() };
             let said = answer(desk.catalog.apply_catalog(request).await)?;
-            desk.printer.print(&said, sheet(&said))?;
+            desk.printer.print(&said, change.sheet(&said))?;
             Ok(true)
         }
         CatalogCommand::Test(args) => test(&args),
@@ -94,16 +97,22 @@ pub async fn catalog(command: CatalogCommand) -> anyhow::Result<bool> {
 async fn apply(file: &Path, yes: bool, terms: &Terms) -> anyhow::Result<bool> {
     let yaml = local(file)?;
     let mut desk = terms.asking.open().await?;
+    let current = answer(desk.catalog.get_catalog(GetCatalogRequest {}).await)?;
+    let change = CatalogChange::of(file, &current.yaml, &yaml)?;
     let request = on_terms!(terms, ApplyCatalogRequest { yaml: yaml });
     if terms.dry_run {
         let said = answer(desk.catalog.apply_catalog(request).await)?;
-        desk.printer
-            .print(&said, Sheet::default().line("nothing was changed").then(sheet(&said)))?;
+        let sheet = Sheet::default().line("nothing was changed").then(change.sheet(&said));
+        desk.printer.print(&said, sheet)?;
         return Ok(true);
     }
-    let request = if yes { request } else { agreed(request, &mut desk).await? };
+    // What changes nothing needs no yes; and a request that is sent again must be what it was.
+    let request = match yes || current.yaml == request.yaml {
+        true => request,
+        false => agreed(request, current, &change, &mut desk).await?,
+    };
     let done = answer(desk.catalog.apply_catalog(request).await)?;
-    desk.printer.print(&done, sheet(&done).fact("revision", done.revision))?;
+    desk.printer.print(&done, change.done(&done))?;
     Ok(true)
 }
 
@@ -111,13 +120,10 @@ async fn apply(file: &Path, yes: bool, terms: &Terms) -> anyhow::Result<bool> {
 /// what was seen is what is replaced.
 async fn agreed(
     request: ApplyCatalogRequest,
+    current: GetCatalogResponse,
+    change: &CatalogChange,
     desk: &mut Desk,
 ) -> anyhow::Result<ApplyCatalogRequest> {
-    let current = answer(desk.catalog.get_catalog(GetCatalogRequest {}).await)?;
-    if current.yaml == request.yaml {
-        // Nothing to agree to; and a request that is sent again must be what it was.
-        return Ok(request);
-    }
     let etag = if request.etag.is_empty() { current.etag } else { request.etag.clone() };
     let request = ApplyCatalogRequest { etag, ..request };
     let preview = ApplyCatalogRequest { validate_only: true, ..request.clone() };
@@ -125,7 +131,7 @@ async fn agreed(
     if preview.removed_scopes.is_empty() {
         return Ok(request);
     }
-    desk.printer.tell(sheet(&preview))?;
+    desk.printer.tell(change.sheet(&preview))?;
     if !confirm::somebody_is_there() {
         bail!(
             "nothing was applied, since it would take scopes away and nobody can be asked here: \
@@ -137,34 +143,6 @@ async fn agreed(
         bail!("nothing was applied");
     }
     Ok(request)
-}
-
-/// What a catalog change does.
-fn sheet(change: &ApplyCatalogResponse) -> Sheet {
-    let same = [
-        &change.added_scopes,
-        &change.removed_scopes,
-        &change.changed_scopes,
-        &change.changed_audiences,
-        &change.changed_roles,
-        &change.changed_endpoints,
-    ];
-    if same.iter().all(|list| list.is_empty()) {
-        return Sheet::default().line("no scope, audience, role or endpoint differs");
-    }
-    let mut sheet = Sheet::default()
-        .fact("added scopes", change.added_scopes.join(" "))
-        .fact("removed scopes", Words::news(false, change.removed_scopes.join(" ")))
-        .fact("changed scopes", change.changed_scopes.join(" "))
-        .fact("changed audiences", change.changed_audiences.join(" "))
-        .fact("changed roles", change.changed_roles.join(" "))
-        .fact("changed endpoints", change.changed_endpoints.join(", "));
-    if !change.removed_scopes.is_empty() {
-        sheet = sheet
-            .fact("companies that lose a scope", change.affected_company_count)
-            .fact("credentials that lose a scope", change.affected_credential_count);
-    }
-    sheet
 }
 
 /// A file as it is.

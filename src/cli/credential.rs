@@ -10,6 +10,7 @@ use super::check::word;
 use super::company::mask;
 use super::moment;
 use super::printer::{Sheet, Words};
+use super::scope_holders::{Given, to_holders};
 use super::secret::{self, SecretCommand};
 use super::which::Which;
 use crate::proto::{
@@ -111,14 +112,39 @@ pub enum CredentialCommand {
         #[command(flatten)]
         terms: Terms,
     },
-    /// Give scopes to a credential, with all that they imply.
+    /// Give scopes to a credential, with all that they imply; or to all that hold a scope.
+    ///
+    /// After the catalog has split `users:write` into two scopes, and companies have the new one:
+    /// scopegate credential grant --scope-holders users:write users:delete
+    #[command(
+        override_usage = "scopegate credential grant [OPTIONS] COMPANY CREDENTIAL SCOPE...\n       \
+                                scopegate credential grant [OPTIONS] --scope-holders SCOPE NEW_SCOPE..."
+    )]
     Grant {
-        /// Which.
-        #[command(flatten)]
-        which: Which,
+        /// The company's id.
+        #[arg(required_unless_present = "scope_holders")]
+        company: Option<String>,
+        /// The credential's id.
+        #[arg(required_unless_present = "scope_holders")]
+        credential: Option<String>,
         /// The scopes, all within the company's ceiling.
-        #[arg(required = true, value_name = "SCOPE")]
+        #[arg(required_unless_present = "scope_holders", value_name = "SCOPE")]
         scopes: Vec<String>,
+        /// Instead of one credential, all that hold this scope now. Each is a change of its own; run
+        /// again, it changes nothing of what is done. It asks first.
+        #[arg(long, value_name = "SCOPE")]
+        scope_holders: Option<String>,
+        /// Only holders of this company; may be given several times.
+        #[arg(
+            long = "company",
+            id = "of_companies",
+            value_name = "COMPANY",
+            requires = "scope_holders"
+        )]
+        of_companies: Vec<String>,
+        /// Grant to all holders without being asked.
+        #[arg(long = "yes", id = "yes_to_all", requires = "scope_holders")]
+        yes_to_all: bool,
         /// When the grants end: an RFC 3339 time, or a duration such as `90d`.
         #[arg(long, value_name = "WHEN", value_parser = moment::expiry)]
         expires_at: Option<Timestamp>,
@@ -245,17 +271,27 @@ pub async fn credential(command: CredentialCommand) -> anyhow::Result<bool> {
             desk.printer.print(&said, sheet)?;
         }
         CredentialCommand::Grant {
-            which: Which { company, credential },
+            company,
+            credential,
             scopes,
+            scope_holders: Some(scope),
+            of_companies,
+            yes_to_all,
             expires_at,
             terms,
         } => {
+            // With the holders of a scope for a credential, all words are scopes.
+            let words = company.into_iter().chain(credential).chain(scopes).collect();
+            let given = Given { scopes: words, expires_at, yes: yes_to_all };
+            return to_holders(&scope, of_companies, given, &terms).await;
+        }
+        CredentialCommand::Grant { company, credential, scopes, expires_at, terms, .. } => {
             let mut desk = terms.asking.open().await?;
             let request = on_terms!(
                 terms,
                 GrantScopesRequest {
-                    company_id: company,
-                    credential_id: credential,
+                    company_id: company.unwrap_or_default(),
+                    credential_id: credential.unwrap_or_default(),
                     scopes: scopes,
                     expires_at: expires_at,
                 }

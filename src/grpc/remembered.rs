@@ -209,12 +209,22 @@ with_what_is_gone! {
 }
 
 without_a_resource! {
-    ApplyCatalogResponse,
     CreateSecretResponse,
     RestoreGrantsResponse,
     // A revision, and nothing: what the server asks for itself.
     u64,
     (),
+}
+
+impl Remembered for ApplyCatalogResponse {
+    fn to_keep(self) -> Self {
+        // How many were affected says enough: what they lost no list names any more.
+        Self { affected_companies: vec![], affected_credentials: vec![], ..self }
+    }
+
+    async fn renewed(self, _: &Doors) -> Result<Self, Status> {
+        Ok(self)
+    }
 }
 
 impl Remembered for RestrictCompanyScopesResponse {

@@ -152,17 +152,50 @@ pub(super) fn consent_deleted(
 }
 
 pub(super) fn applied(applied: Applied) -> proto::ApplyCatalogResponse {
-    let Applied { difference, companies, credentials, etag, revision } = applied;
+    let Applied { difference, losers, etag, revision } = applied;
+    let renamed = difference.renamed.iter().map(|scope| proto::RenamedScope {
+        old_name: scope.old.to_string(),
+        new_name: scope.new.to_string(),
+    });
+    let companies = losers.companies.into_iter().map(|company| proto::AffectedCompany {
+        company_id: company.id.to_string(),
+        display_name: company.display_name,
+        scopes: names(&company.scopes),
+        affected_credential_count: company.credential_count,
+    });
+    let credentials = losers.credentials.into_iter().map(|(company, affected)| {
+        let credential = Some(render::affected(affected));
+        proto::LosingCredential { company_id: company.to_string(), credential }
+    });
     proto::ApplyCatalogResponse {
         added_scopes: names(&difference.added),
         removed_scopes: names(&difference.removed_names),
-        affected_company_count: companies,
-        affected_credential_count: credentials,
+        affected_company_count: losers.company_count,
+        affected_credential_count: losers.credential_count,
         etag,
         revision: revision.0,
         changed_scopes: names(&difference.changed_scopes),
         changed_audiences: difference.changed_audiences,
         changed_roles: difference.changed_roles,
         changed_endpoints: difference.changed_endpoints,
+        renamed_scopes: renamed.collect(),
+        added_endpoints: first(difference.added_endpoints),
+        removed_endpoints: first(difference.removed_endpoints),
+        affected_companies: companies.collect(),
+        affected_credentials: credentials.collect(),
+        changed_titles: first(difference.changed_titles),
     }
+}
+
+/// The most bytes of names of a list that a reply repeats in parts.
+const MAX_LISTED: usize = 512 << 10;
+
+/// The first of these names, as far as a reply has room for them.
+fn first(names: Vec<String>) -> Vec<String> {
+    let mut bytes = 0;
+    let fits = |name: &String| {
+        bytes += name.len();
+        bytes <= MAX_LISTED
+    };
+    names.into_iter().take_while(fits).collect()
 }

@@ -4,9 +4,11 @@
 //! Not here: who holds what. A catalog change widens nobody's set (D2), since sets hold
 //! [`ScopeId`]s that are given to names here and never used again.
 
+pub mod difference;
 pub mod endpoint;
 pub mod file;
 mod needs;
+pub mod rename;
 mod upgrade;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -132,35 +134,6 @@ pub enum AudienceError {
     },
 }
 
-/// What one catalog has otherwise than another.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Difference {
-    /// Scopes that are new, sorted.
-    pub added: Vec<Scope>,
-    /// Scopes that are gone, by the id that they had.
-    pub removed: Vec<ScopeId>,
-    /// The names that they had, sorted.
-    pub removed_names: Vec<Scope>,
-    /// Scopes that stay and imply, or belong to, something else.
-    pub changed_scopes: Vec<Scope>,
-    /// Audiences that are new, gone, or ask something else.
-    pub changed_audiences: Vec<String>,
-    /// Roles that are new, gone, or permit something else.
-    pub changed_roles: Vec<String>,
-    /// Endpoints that are new, gone, or need something else.
-    pub changed_endpoints: Vec<String>,
-}
-
-/// The keys whose values differ between two maps, or that only one has.
-fn changed<K: Ord + ToString, V: PartialEq>(
-    old: &BTreeMap<K, V>,
-    new: &BTreeMap<K, V>,
-) -> Vec<String> {
-    let keys: BTreeSet<_> = old.keys().chain(new.keys()).collect();
-    let differs = |key: &&K| old.get(*key) != new.get(*key);
-    keys.into_iter().filter(differs).map(ToString::to_string).collect()
-}
-
 static UNNAMED: Audience = Audience {
     title: String::new(),
     token_required: false,
@@ -178,17 +151,20 @@ impl Catalog {
         Self::assemble(String::new(), CatalogFile::default(), Numbers::default(), 0, Revision::ZERO)
     }
 
-    /// Reads a catalog file that shall follow this catalog. Names that stay keep their numbers,
-    /// new ones get numbers never used before (D2).
+    /// Reads a catalog file that shall follow this catalog. Names that stay keep their numbers, a
+    /// renamed scope takes that of its old name, new ones get numbers never used before (D2).
     ///
     /// # Errors
     /// Every problem of the file, each with line and column.
     pub fn succeed(&self, yaml: &str) -> Result<Self, file::CatalogErrors> {
         let file = CatalogFile::parse(yaml)?;
+        rename::check_merges(&file.renames, &self.ids)?;
         let mut next_id = self.next_id;
         let mut ids = Numbers::with_capacity_and_hasher(file.scopes.len(), RandomState::default());
         for name in file.scopes.keys() {
-            let id = match self.ids.get(name) {
+            let old_name = file.renames.get(name).map(|rename| &rename.old);
+            let kept = self.ids.get(name).or_else(|| self.ids.get(old_name?));
+            let id = match kept {
                 Some(id) => *id,
                 None => {
                     next_id = u32::checked_add(next_id, 1)
@@ -220,6 +196,21 @@ impl Catalog {
             next_id,
             revision,
         ))
+    }
+
+    /// A catalog of a text that a server has in force. Its numbers are not the server's.
+    ///
+    /// # Errors
+    /// Every problem of the text; one that was applied has none.
+    pub fn of_stored(yaml: &str) -> Result<Self, file::CatalogErrors> {
+        if yaml.is_empty() {
+            return Ok(Self::empty());
+        }
+        let file = CatalogFile::parse_stored(yaml)?;
+        let ids: Numbers =
+            (1..).map(ScopeId).zip(file.scopes.keys()).map(|(id, s)| (s.clone(), id)).collect();
+        let last = u32::try_from(ids.len()).map_err(|_| file::CatalogErrors::no_numbers_left())?;
+        Ok(Self::assemble(yaml.to_owned(), file, ids, last, Revision::ZERO))
     }
 
     fn assemble(
@@ -327,38 +318,6 @@ impl Catalog {
     /// Every scope of the catalog.
     pub fn scope_ids(&self) -> impl Iterator<Item = ScopeId> + '_ {
         self.scopes.keys().copied()
-    }
-
-    /// What this catalog has otherwise than the one before it.
-    #[must_use]
-    pub fn difference(&self, before: &Self) -> Difference {
-        let (old, new) = (&before.file, &self.file);
-        let gone = |id: &ScopeId| self.name(*id).is_none();
-        let fresh = |id: &ScopeId| before.name(*id).is_none();
-        let mut removed: Vec<_> = before.scope_ids().filter(gone).collect();
-        removed.sort();
-        let added: Vec<_> = self.scope_ids().filter(fresh).collect();
-        let stays = |scope: &&Scope| {
-            let now = new.scopes.get(*scope);
-            old.scopes.get(*scope).zip(now).is_some_and(|(old, now)| {
-                (&old.implies, &old.audiences) != (&now.implies, &now.audiences)
-            })
-        };
-        Difference {
-            added: self.names(&added),
-            removed_names: before.names(&removed),
-            removed,
-            changed_scopes: new.scopes.keys().filter(stays).cloned().collect(),
-            changed_audiences: changed(&old.audiences, &new.audiences),
-            changed_roles: changed(&old.roles, &new.roles),
-            changed_endpoints: {
-                let mut endpoints = changed(&old.listed_endpoints, &new.listed_endpoints);
-                endpoints.extend(changed(&old.colon_in, &new.colon_in));
-                endpoints.sort();
-                endpoints.dedup();
-                endpoints
-            },
-        }
     }
 
     /// Every scope's name and number, and the last number ever given: what the store keeps.

@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 
 use super::catalog::file::{CatalogErrors, CatalogFile};
+use super::catalog::rename::RenamedScope;
 use super::catalog::{Catalog, Numbers};
 use super::ceiling::Displaced;
 use super::change::{Change, ChangeKind, FieldChange};
@@ -118,6 +119,7 @@ impl Past {
                 for scope in &change.removed {
                     self.numbers.remove(scope);
                 }
+                self.rename(change)?;
                 change.added.iter().for_each(|scope| {
                     self.number(scope);
                 });
@@ -208,6 +210,18 @@ impl Past {
         let number = ScopeId(self.last_number);
         self.numbers.insert(scope.clone(), number);
         number
+    }
+
+    /// A renamed scope is the one that it was (D2).
+    fn rename(&mut self, change: &Change) -> Result<(), Unreadable> {
+        let mut kept = Vec::new();
+        for scope in renamed(change)? {
+            if let Some(number) = self.numbers.remove(&scope.old) {
+                kept.push((scope.new, number));
+            }
+        }
+        self.numbers.extend(kept);
+        Ok(())
     }
 
     fn all_numbers(&mut self, scopes: &[Scope]) -> Vec<ScopeId> {
@@ -355,19 +369,37 @@ pub fn asks_otherwise(query: &Query, change: &Change) -> bool {
     // An implication acts through other scopes, where roles or a token are closed under it.
     let is_closed = query.token.is_some() || query.on_behalf_of().is_some();
     let named: Vec<_> = fields(change, "scopes").flat_map(|field| words(&field.after)).collect();
+    // Both names of a renamed scope: one of them is none of today's.
+    let Ok(renamed) = renamed(change) else { return true };
     let moved = |scope: &Scope| {
         change.added.contains(scope)
             || change.removed.contains(scope)
             || named.contains(&scope.as_str())
+            || renamed.iter().any(|pair| pair.old == *scope || pair.new == *scope)
     };
+    let in_token = query.token.iter().flat_map(|token| &token.scopes).any(moved);
     let needs = match &query.needs {
         Needs::Scopes(scopes) => scopes.iter().any(moved),
         // Its scopes are the endpoint's; which those were, the log does not say.
         Needs::Endpoint { .. } => {
-            says("endpoints") || !named.is_empty() || !change.removed.is_empty()
+            says("endpoints")
+                || !named.is_empty()
+                || !change.removed.is_empty()
+                || !renamed.is_empty()
         }
     };
-    needs || says("audiences") || (is_closed && (says("roles") || !named.is_empty()))
+    needs || in_token || says("audiences") || (is_closed && (says("roles") || !named.is_empty()))
+}
+
+/// The scopes that a change of the catalog has given other names.
+fn renamed(change: &Change) -> Result<Vec<RenamedScope>, Unreadable> {
+    let mut all = Vec::new();
+    for field in fields(change, "renamed_scopes") {
+        for pair in words(&field.after) {
+            all.push(RenamedScope::parse(pair).ok_or_else(|| unreadable(change, field))?);
+        }
+    }
+    Ok(all)
 }
 
 /// The names of a JSON list; none of them has a quote, a comma or a backslash.

@@ -279,9 +279,6 @@ impl Replay {
             assert_eq!(read(&name.before), json!(state.platform));
             state.platform = read(&name.after).as_str().expect("a text").to_owned();
         }
-        for scope in added {
-            assert!(state.catalog.insert(scope), "{change:?}");
-        }
         for scope in removed {
             assert!(state.catalog.remove(&scope), "{change:?}");
             for company in state.companies.values_mut() {
@@ -299,6 +296,47 @@ impl Replay {
                 taken.remove(&scope);
             });
         }
+        let renamed = change.fields.iter().find(|field| field.field == "renamed_scopes");
+        let renamed = renamed.map(|field| read(&field.after)).unwrap_or_default();
+        let pairs = renamed.as_str().into_iter().flat_map(|text| text.split(", "));
+        let pairs: BTreeMap<_, _> =
+            pairs.map(|pair| pair.split_once(" -> ").expect("two names")).collect();
+        self.rename(&pairs);
+        for scope in added {
+            assert!(self.state.catalog.insert(scope), "{change:?}");
+        }
+    }
+
+    /// What is called otherwise stays where it is (D2), in all sets at once: a name may be one
+    /// scope's old and another's new one.
+    fn rename(&mut self, pairs: &BTreeMap<&str, &str>) {
+        let name = |scope: String| {
+            pairs.get(scope.as_str()).map_or_else(|| scope.clone(), ToString::to_string)
+        };
+        fn keys<V>(set: &mut BTreeMap<String, V>, name: impl Fn(String) -> String) {
+            *set = std::mem::take(set).into_iter().map(|(key, value)| (name(key), value)).collect();
+        }
+        let field = |field: String| {
+            let scope = field.strip_prefix("grants[").and_then(|f| f.strip_suffix("].expires_at"));
+            scope.map(|scope| end_of(&name(scope.to_owned()))).unwrap_or(field)
+        };
+        for (old, new) in pairs {
+            assert!(self.state.catalog.contains(*old), "{old} -> {new}");
+        }
+        let all = |set: &mut BTreeSet<String>| {
+            *set = std::mem::take(set).into_iter().map(name).collect();
+        };
+        all(&mut self.state.catalog);
+        for company in self.state.companies.values_mut() {
+            keys(&mut company.ceiling, name);
+            keys(&mut company.restored, name);
+            for credential in company.credentials.values_mut() {
+                keys(&mut credential.grants, name);
+                keys(&mut credential.about.fields, field);
+            }
+            company.consents.values_mut().for_each(|consent| all(&mut consent.scopes));
+        }
+        self.taken.values_mut().for_each(|taken| keys(taken, name));
     }
 }
 

@@ -12,6 +12,7 @@ use serde_saphyr::{Location, Spanned};
 
 use super::endpoint::{Endpoint, Endpoints, Template, TemplateError, check_method};
 use super::needs::{self, RawNeeds};
+use super::rename::{Rename, Renames};
 use super::{Audience, Reach, Role};
 use crate::policy::id::Name;
 use crate::policy::scope::Scope;
@@ -30,6 +31,8 @@ pub struct CatalogFile {
     pub audiences: BTreeMap<Name, Audience>,
     /// The scopes by name.
     pub scopes: BTreeMap<Scope, ScopeEntry>,
+    /// The scopes that had another name, by their new one.
+    pub renames: Renames,
     /// The roles by name.
     pub roles: BTreeMap<Name, Role>,
     /// The endpoints by method and path, for people.
@@ -158,6 +161,7 @@ struct RawScope {
     #[serde(default)]
     implies: Vec<Spanned<String>>,
     audiences: Option<Vec<Spanned<String>>>,
+    renamed_from: Option<Spanned<String>>,
 }
 
 #[derive(Default, Deserialize)]
@@ -445,7 +449,7 @@ impl FileReader {
 
     fn scopes(&mut self, raw: Entries<Option<RawScope>>, file: &mut CatalogFile) {
         let mut places = HashMap::new();
-        let mut implications = Vec::new();
+        let (mut implications, mut renames) = (Vec::new(), Vec::new());
         for (key, scope) in raw.0 {
             let scope = scope.unwrap_or_default();
             self.text(key.referenced, "the title", &scope.title);
@@ -468,6 +472,7 @@ impl FileReader {
             });
             places.insert(name.clone(), key.referenced);
             implications.push((name.clone(), scope.implies));
+            renames.extend(scope.renamed_from.map(|old| (name.clone(), old)));
             let entry = ScopeEntry { title: scope.title, implies: vec![], audiences };
             let earlier = file.scopes.insert(name, entry).is_some();
             self.once(&key, earlier);
@@ -482,11 +487,26 @@ impl FileReader {
                 entry.implies = implies;
             }
         }
+        self.renames(renames, file);
         if let Some(cycle) = cycle(&file.scopes) {
             let at = cycle.first().and_then(|name| places.get(*name)).copied();
             let names: Vec<_> = cycle.iter().map(|name| format!("`{name}`")).collect();
             let message = format!("a scope must not imply itself: {}", names.join(" implies "));
             self.problem(at.unwrap_or(Location::UNKNOWN), message);
+        }
+    }
+
+    /// What the scopes were called before, each once and nothing that is there.
+    fn renames(&mut self, named: Vec<(Scope, Spanned<String>)>, file: &mut CatalogFile) {
+        for (new, text) in named {
+            let Some(old) = self.scope(&text) else { continue };
+            let place = text.referenced;
+            let (line, column) = (place.line().max(1), place.column().max(1));
+            let rename = Rename { old, line, column };
+            match rename.check(&new, &file.scopes, &file.renames) {
+                Ok(()) => drop(file.renames.insert(new, rename)),
+                Err(message) => self.problem(place, message),
+            }
         }
     }
 

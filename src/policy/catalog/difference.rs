@@ -1,0 +1,386 @@
+//! Difference: what one catalog has otherwise than the one before it.
+//!
+//! A scope is the same by its number, whatever its name: what names a renamed scope by its new name
+//! says nothing new. Not here: who loses by it; facts say that, and no catalog has those.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::endpoint::Endpoint;
+use super::file::{CatalogFile, ScopeEntry};
+use super::rename::RenamedScope;
+use super::{Audience, Catalog, Reach};
+use crate::policy::change::FieldChange;
+use crate::policy::scope::{Scope, ScopeId, ScopeMap};
+
+/// What one catalog has otherwise than another.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Difference {
+    /// Scopes that are new, sorted.
+    pub added: Vec<Scope>,
+    /// Scopes that are gone, by the id that they had.
+    pub removed: Vec<ScopeId>,
+    /// The names that they had, sorted.
+    pub removed_names: Vec<Scope>,
+    /// Scopes that have another name, sorted by the old one.
+    pub renamed: Vec<RenamedScope>,
+    /// Scopes that stay and imply, or belong to, something else.
+    pub changed_scopes: Vec<Scope>,
+    /// Audiences that are new, gone, or ask something else.
+    pub changed_audiences: Vec<String>,
+    /// Roles that are new, gone, or permit something else.
+    pub changed_roles: Vec<String>,
+    /// Endpoints that are new, gone, or need something else.
+    pub changed_endpoints: Vec<String>,
+    /// Those of them that are new.
+    pub added_endpoints: Vec<String>,
+    /// Those of them that are gone.
+    pub removed_endpoints: Vec<String>,
+    /// Scopes, then audiences, of which the title alone changed.
+    pub changed_titles: Vec<String>,
+}
+
+/// What has become of a part of a catalog.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It is new.
+    Added,
+    /// It is gone.
+    Removed,
+    /// It is otherwise.
+    Changed,
+}
+
+impl Fate {
+    fn of<T>(before: Option<&T>, after: Option<&T>) -> Self {
+        match (before, after) {
+            (None, _) => Self::Added,
+            (_, None) => Self::Removed,
+            _ => Self::Changed,
+        }
+    }
+}
+
+/// What a part of a catalog says, before and after, in words for people. Empty where there is none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Moved {
+    /// Its name: of a renamed scope the new one.
+    pub name: String,
+    /// What has become of it.
+    pub fate: Fate,
+    /// What it said.
+    pub before: String,
+    /// What it says.
+    pub after: String,
+}
+
+/// Everything that one catalog has otherwise than another, part by part, for people.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Details {
+    /// The platform's name.
+    pub name: Option<Moved>,
+    /// Titles of scopes and audiences that stay.
+    pub titles: Vec<Moved>,
+    /// What scopes that stay imply and belong to: only what they no longer have, and now have.
+    pub scopes: Vec<Moved>,
+    /// What audiences ask: only what is otherwise.
+    pub audiences: Vec<Moved>,
+    /// What roles lose, and gain.
+    pub roles: Vec<Moved>,
+    /// What endpoints needed, and need.
+    pub endpoints: Vec<Moved>,
+}
+
+impl Difference {
+    /// Whether nothing is decided or shown otherwise.
+    #[must_use]
+    pub fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// What the audit log has of it besides the scopes that came and went.
+    #[must_use]
+    pub fn fields(&self) -> Vec<FieldChange> {
+        fn joined(items: &[impl ToString]) -> String {
+            items.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+        }
+        let marks = [
+            ("renamed_scopes", joined(&self.renamed)),
+            ("scopes", joined(&self.changed_scopes)),
+            ("audiences", joined(&self.changed_audiences)),
+            ("roles", joined(&self.changed_roles)),
+            ("endpoints", joined(&self.changed_endpoints)),
+        ];
+        let marks = marks.into_iter();
+        marks.filter_map(|(field, changed)| FieldChange::new_text(field, &changed)).collect()
+    }
+}
+
+/// The keys whose values differ between two maps, or that only one has.
+fn changed<'a, K: Ord, V>(
+    old: &'a BTreeMap<K, V>,
+    new: &'a BTreeMap<K, V>,
+    same: impl Fn(&K, &V, &V) -> bool,
+) -> Vec<&'a K> {
+    let keys: BTreeSet<_> = old.keys().chain(new.keys()).collect();
+    let differs = |key: &&K| match (old.get(*key), new.get(*key)) {
+        (Some(old), Some(new)) => !same(key, old, new),
+        _ => true,
+    };
+    keys.into_iter().filter(differs).collect()
+}
+
+fn texts<K: ToString>(keys: Vec<&K>) -> Vec<String> {
+    keys.into_iter().map(ToString::to_string).collect()
+}
+
+fn words<T: ToString>(items: impl IntoIterator<Item = T>) -> String {
+    items.into_iter().map(|item| item.to_string()).collect::<Vec<_>>().join(" ")
+}
+
+/// What an audience asks, without the title, which asks nothing.
+fn asked(audience: &Audience) -> Audience {
+    Audience { title: String::new(), ..audience.clone() }
+}
+
+/// The names that the scopes of the catalog before have now, where they have others.
+struct Names(BTreeMap<Scope, Scope>);
+
+impl Names {
+    fn of<'a>(&'a self, scope: &'a Scope) -> &'a Scope {
+        self.0.get(scope).unwrap_or(scope)
+    }
+
+    /// An endpoint as it would be written with the names of now.
+    fn endpoint(&self, endpoint: &Endpoint) -> Endpoint {
+        let renamed = |scopes: &[Scope]| scopes.iter().map(|scope| self.of(scope).clone()).collect();
+        Endpoint {
+            scopes: renamed(&endpoint.scopes),
+            any_of: renamed(&endpoint.any_of),
+            ..endpoint.clone()
+        }
+    }
+
+    fn implied(&self, entry: &ScopeEntry) -> BTreeSet<Scope> {
+        entry.implies.iter().map(|scope| self.of(scope).clone()).collect()
+    }
+}
+
+impl Catalog {
+    /// What this catalog has otherwise than the one before it.
+    #[must_use]
+    pub fn difference(&self, before: &Self) -> Difference {
+        let (old, new) = (&before.file, &self.file);
+        let gone = |id: &ScopeId| self.name(*id).is_none();
+        let fresh = |id: &ScopeId| before.name(*id).is_none();
+        let mut removed: Vec<_> = before.scope_ids().filter(gone).collect();
+        removed.sort();
+        let added: Vec<_> = self.scope_ids().filter(fresh).collect();
+        let renamed = self.renamed(before);
+        let names = self.names_of(before);
+        let acts = |(_, old, new): &(&Scope, &ScopeEntry, &ScopeEntry)| {
+            names.implied(old) != new.implies.iter().cloned().collect()
+                || old.audiences != new.audiences
+        };
+        let (stay, titled): (Vec<_>, Vec<_>) = self.stay(before).partition(acts);
+        let titled = titled.into_iter().filter(|(_, old, new)| old.title != new.title);
+        let endpoints = self.changed_endpoints(before, &names);
+        let only = |of: &CatalogFile, other: &CatalogFile| {
+            let own = endpoints.iter().filter(|name| {
+                of.listed_endpoints.contains_key(*name)
+                    && !other.listed_endpoints.contains_key(*name)
+            });
+            own.cloned().collect()
+        };
+        let audience_titles = new.audiences.iter().filter(|(name, now)| {
+            let then = old.audiences.get(*name);
+            then.is_some_and(|then| then.title != now.title && asked(then) == asked(now))
+        });
+        let changed_titles = titled
+            .map(|(name, ..)| name.to_string())
+            .chain(audience_titles.map(|(name, _)| name.to_string()))
+            .collect();
+        Difference {
+            added: self.names(&added),
+            removed_names: before.names(&removed),
+            removed,
+            renamed,
+            changed_scopes: stay.into_iter().map(|(name, ..)| name.clone()).collect(),
+            changed_audiences: texts(changed(&old.audiences, &new.audiences, |_, old, new| {
+                asked(old) == asked(new)
+            })),
+            changed_roles: texts(changed(&old.roles, &new.roles, |name, _, _| {
+                self.roles.get(name) == before.roles.get(name)
+            })),
+            added_endpoints: only(new, old),
+            removed_endpoints: only(old, new),
+            changed_endpoints: endpoints,
+            changed_titles,
+        }
+    }
+
+    /// The same, part by part and in words. It is for people and may be long.
+    #[must_use]
+    pub fn details(&self, before: &Self) -> Details {
+        let (old, new) = (&before.file, &self.file);
+        let names = self.names_of(before);
+        let quoted =
+            |title: &str| if title.is_empty() { String::new() } else { format!("\"{title}\"") };
+        let moved = |name: String, before: String, after: String| {
+            (before != after).then_some(Moved { name, fate: Fate::Changed, before, after })
+        };
+        let scope_titles = self.stay(before).filter_map(|(name, then, now)| {
+            moved(name.to_string(), quoted(&then.title), quoted(&now.title))
+        });
+        let audience_titles = new.audiences.iter().filter_map(|(name, now)| {
+            let then = old.audiences.get(name)?;
+            moved(format!("audience {name}"), quoted(&then.title), quoted(&now.title))
+        });
+        let scopes = self.stay(before).filter_map(|(name, then, now)| {
+            let (had, has) = (names.implied(then), now.implies.iter().cloned().collect());
+            let mut before = clause("implies", had.difference(&has));
+            let mut after = clause("implies", has.difference(&had));
+            if then.audiences != now.audiences {
+                let of = |audiences: &Option<BTreeSet<_>>| match audiences {
+                    Some(names) => format!("of audience {}", words(names)),
+                    None => "of all audiences".to_owned(),
+                };
+                before.push(of(&then.audiences));
+                after.push(of(&now.audiences));
+            }
+            moved(name.to_string(), before.join("; "), after.join("; "))
+        });
+        let audiences =
+            changed(&old.audiences, &new.audiences, |_, old, new| asked(old) == asked(new));
+        let audiences = audiences.into_iter().map(|name| {
+            let (then, now) = (old.audiences.get(name), new.audiences.get(name));
+            let fate = Fate::of(then, now);
+            let (then, now) = (then.map(demands), now.map(demands));
+            let both = then.clone().zip(now.clone());
+            let same = |demand: &String| {
+                both.as_ref().is_some_and(|(a, b)| a.contains(demand) && b.contains(demand))
+            };
+            let text = |demands: Option<Vec<String>>| {
+                let demands = demands.into_iter().flatten().filter(|demand| !same(demand));
+                demands.collect::<Vec<_>>().join(", ")
+            };
+            Moved { name: name.to_string(), fate, before: text(then), after: text(now) }
+        });
+        let roles = changed(&old.roles, &new.roles, |name, _, _| {
+            self.roles.get(name) == before.roles.get(name)
+        });
+        let roles = roles.into_iter().map(|name| {
+            let (then, now) = (before.roles.get(name), self.roles.get(name));
+            let permits =
+                |of: &Self, set: Option<&ScopeMap<Reach>>, other: Option<&ScopeMap<Reach>>| {
+                    let entries = set.into_iter().flat_map(ScopeMap::iter);
+                    let own = entries
+                        .filter(|(id, reach)| other.and_then(|set| set.get(*id)) != Some(*reach));
+                    let own: BTreeSet<_> = own
+                        .filter_map(|(id, reach)| {
+                            let reach = match reach {
+                                Reach::All => "",
+                                Reach::Own => " (own)",
+                            };
+                            let name = self.name(id).or_else(|| of.name(id))?;
+                            Some(format!("{name}{reach}"))
+                        })
+                        .collect();
+                    own.into_iter().collect::<Vec<_>>().join(", ")
+                };
+            let (loses, gains) = (permits(before, then, now), permits(self, now, then));
+            Moved { name: name.to_string(), fate: Fate::of(then, now), before: loses, after: gains }
+        });
+        let endpoints = self.changed_endpoints(before, &names).into_iter().map(|name| {
+            let (then, now) = (old.listed_endpoints.get(&name), new.listed_endpoints.get(&name));
+            let fate = Fate::of(then, now);
+            let (had, has) = (old.colon_in.get(&name), new.colon_in.get(&name));
+            let before = then.map(|then| needs(&names.endpoint(then), had)).unwrap_or_default();
+            let after = now.map(|now| needs(now, has)).unwrap_or_default();
+            Moved { name, fate, before, after }
+        });
+        Details {
+            name: moved("name".to_owned(), old.name.clone(), new.name.clone()),
+            titles: scope_titles.chain(audience_titles).collect(),
+            scopes: scopes.collect(),
+            audiences: audiences.collect(),
+            roles: roles.collect(),
+            endpoints: endpoints.collect(),
+        }
+    }
+
+    /// The scopes that both have, by name, each as it was and as it is.
+    fn stay<'a>(
+        &'a self,
+        before: &'a Self,
+    ) -> impl Iterator<Item = (&'a Scope, &'a ScopeEntry, &'a ScopeEntry)> {
+        self.file.scopes.iter().filter_map(|(name, now)| {
+            let then = before.file.scopes.get(before.name(self.id(name)?)?)?;
+            Some((name, then, now))
+        })
+    }
+
+    fn renamed(&self, before: &Self) -> Vec<RenamedScope> {
+        let then = before.file.scopes.keys();
+        let renamed = then.filter_map(|old| {
+            let new = self.name(before.id(old)?)?;
+            (new != old).then(|| RenamedScope { old: old.clone(), new: new.clone() })
+        });
+        renamed.collect()
+    }
+
+    fn names_of(&self, before: &Self) -> Names {
+        Names(self.renamed(before).into_iter().map(|scope| (scope.old, scope.new)).collect())
+    }
+
+    fn changed_endpoints(&self, before: &Self, names: &Names) -> Vec<String> {
+        let (old, new) = (&before.file, &self.file);
+        texts(changed(&old.listed_endpoints, &new.listed_endpoints, |name, then, now| {
+            names.endpoint(then) == *now && old.colon_in.get(name) == new.colon_in.get(name)
+        }))
+    }
+}
+
+fn clause<'a>(verb: &str, scopes: impl Iterator<Item = &'a Scope>) -> Vec<String> {
+    let scopes = words(scopes);
+    if scopes.is_empty() { vec![] } else { vec![format!("{verb} {scopes}")] }
+}
+
+/// What a call to an endpoint needs, and in which parameters it may have a `:`, in words.
+fn needs(endpoint: &Endpoint, colon_in: Option<&BTreeSet<String>>) -> String {
+    let mut parts = Vec::new();
+    if !endpoint.scopes.is_empty() {
+        parts.push(words(&endpoint.scopes));
+    }
+    if !endpoint.any_of.is_empty() {
+        parts.push(format!("any of {}", words(&endpoint.any_of)));
+    }
+    if parts.is_empty() {
+        parts.push("no scope".to_owned());
+    }
+    let mut text = parts.join(", and ");
+    if let Some(audience) = &endpoint.audience {
+        text.push_str(&format!(" (audience {audience})"));
+    }
+    if let Some(names) = colon_in {
+        text.push_str(&format!("; colon in {}", words(names)));
+    }
+    text
+}
+
+/// What an audience asks, in words.
+fn demands(audience: &Audience) -> Vec<String> {
+    let need = |what: &str, required| match required {
+        true => format!("{what} required"),
+        false => format!("{what} optional"),
+    };
+    let age = audience.max_token_age.map(|seconds| format!("{seconds}s"));
+    let auds = if audience.aud.is_empty() { "none".to_owned() } else { words(&audience.aud) };
+    vec![
+        need("token", audience.token_required),
+        need("user", audience.user_required),
+        need("consent", audience.consent_required),
+        format!("max_token_age {}", age.as_deref().unwrap_or("none")),
+        format!("clock_skew {}s", audience.clock_skew),
+        format!("aud {auds}"),
+    ]
+}
