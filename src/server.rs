@@ -195,10 +195,12 @@ async fn open<'a>(
         if accepts_clock {
             accept_clock(&mut store)?;
         }
+        let upgraded_from = store.upgraded_from();
         let authority = Authority::new(Arc::new(store), entries);
-        Ok::<_, Failure>(authority.map_err(|error| OpenError::of(&data_dir, &error))?)
+        let authority = authority.map_err(|error| OpenError::of(&data_dir, &error))?;
+        Ok::<_, Failure>((authority, upgraded_from))
     });
-    let authority = opened.await.map_err(|error| {
+    let (authority, upgraded_from) = opened.await.map_err(|error| {
         let said = error.try_into_panic().ok().and_then(|what| {
             let text = what.downcast_ref::<&str>().map(|text| (*text).to_owned());
             text.or_else(|| what.downcast_ref::<String>().cloned())
@@ -206,6 +208,9 @@ async fn open<'a>(
         OpenError::of_panic(&args.data_dir, &said.unwrap_or_default())
     })??;
     let authority = authority.admitting_anybody(args.allow_unauthenticated);
+    if upgraded_from.is_some() {
+        warn_of_other_decisions(&authority).await;
+    }
     let prepared = prepare(&authority, catalog, args).await;
     if prepared.is_err() {
         tokio::task::block_in_place(|| authority.close());
@@ -213,6 +218,14 @@ async fn open<'a>(
     doors.catalog_rejected.set(prepared?.into());
     // Only now: whoever comes before would be served by what is not settled yet.
     Ok(doors.open(authority))
+}
+
+/// Says, once after an upgrade, what the catalog in force decides otherwise than before.
+async fn warn_of_other_decisions(authority: &Authority) {
+    let Ok(catalog) = authority.catalog().await else { return };
+    for sentence in catalog.resource.decided_otherwise() {
+        tracing::warn!("since the upgrade: {sentence}");
+    }
 }
 
 /// Sees to it that a store can be served as it was asked for. Says whether the catalog file was

@@ -35,7 +35,7 @@ use crate::policy::id::{CompanyId, CredentialId, Name, UserId};
 use crate::policy::keyring::Keyring;
 use crate::policy::revision::Revision;
 use crate::policy::scope::ScopeId;
-use crate::policy::secret::Secret;
+use crate::policy::secret::{Secret, SecretOwner};
 use crate::policy::user::User;
 use bounds::{Bound, Reached};
 
@@ -66,6 +66,8 @@ pub enum FactKey {
     Consent(Parties),
     /// A secret, by the company's birth and its public id.
     Secret(Revision, Name),
+    /// Whose a secret is, by its public id.
+    SecretOwner(Name),
 }
 
 /// A fact.
@@ -87,6 +89,8 @@ pub enum Fact {
     Consent(Arc<Consent>),
     /// A secret.
     Secret(Arc<Secret>),
+    /// Whose a secret is.
+    SecretOwner(Arc<SecretOwner>),
 }
 
 impl Fact {
@@ -102,6 +106,7 @@ impl Fact {
             Self::User(user) => user.revision,
             Self::Consent(consent) => consent.revision,
             Self::Secret(secret) => secret.revision,
+            Self::SecretOwner(owner) => owner.revision,
         }
     }
 
@@ -116,6 +121,7 @@ impl Fact {
             Self::User(user) => Arc::make_mut(user).stamp(revision, time),
             Self::Consent(consent) => Arc::make_mut(consent).stamp(revision, time),
             Self::Secret(secret) => Arc::make_mut(secret).revision = revision,
+            Self::SecretOwner(owner) => Arc::make_mut(owner).revision = revision,
         }
     }
 }

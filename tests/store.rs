@@ -95,6 +95,7 @@ fn put(before: Option<Fact>, after: Fact) -> Step {
         Fact::User(user) => FactKey::User(user.company, user.id.clone()),
         Fact::Consent(consent) => FactKey::Consent(consent.of),
         Fact::Secret(secret) => FactKey::Secret(secret.company, secret.id.clone()),
+        Fact::SecretOwner(owner) => FactKey::SecretOwner(owner.secret.clone()),
         Fact::Impact(_) => unreachable!("the engine's own"),
     };
     Step { key, before, after: Some(after) }

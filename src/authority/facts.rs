@@ -32,7 +32,7 @@ use crate::policy::credential::Credential;
 use crate::policy::id::{CompanyId, CredentialId, Name, UserId};
 use crate::policy::keyring::Keyring;
 use crate::policy::revision::Revision;
-use crate::policy::secret::Secret;
+use crate::policy::secret::{Secret, SecretOwner};
 use crate::policy::user::User;
 use crate::store::{Fact, FactKey, Listener, Outcome, Store, StoreError};
 
@@ -85,6 +85,7 @@ pub(super) enum FactRef<'a> {
     User(Revision, &'a UserId),
     Consent(Parties),
     Secret(Revision, &'a Name),
+    SecretOwner(&'a Name),
 }
 
 impl Equivalent<FactKey> for FactRef<'_> {
@@ -97,6 +98,7 @@ impl Equivalent<FactKey> for FactRef<'_> {
             (Self::User(a, x), FactKey::User(b, y)) => a == b && *x == y,
             (Self::Consent(a), FactKey::Consent(b)) => a == b,
             (Self::Secret(a, x), FactKey::Secret(b, y)) => a == b && *x == y,
+            (Self::SecretOwner(a), FactKey::SecretOwner(b)) => *a == b,
             _ => false,
         }
     }
@@ -113,6 +115,7 @@ impl FactRef<'_> {
             Self::User(company, id) => FactKey::User(company, id.clone()),
             Self::Consent(of) => FactKey::Consent(of),
             Self::Secret(company, id) => FactKey::Secret(company, id.clone()),
+            Self::SecretOwner(id) => FactKey::SecretOwner(id.clone()),
         }
     }
 }
@@ -386,6 +389,21 @@ impl Facts {
         }
     }
 
+    /// Whose the secret of this public id is, at this revision.
+    ///
+    /// # Errors
+    /// It cannot be told at this revision.
+    pub async fn secret_owner(
+        self: &Arc<Self>,
+        at: Revision,
+        id: &Name,
+    ) -> Result<Option<Arc<SecretOwner>>, Missed> {
+        match self.fact(at, FactRef::SecretOwner(id)).await? {
+            Some(Fact::SecretOwner(owner)) => Ok(Some(owner)),
+            _ => Ok(None),
+        }
+    }
+
     async fn fact(
         self: &Arc<Self>,
         at: Revision,
@@ -559,6 +577,7 @@ mod tests {
             FactRef::User(Revision(7), &user),
             FactRef::Consent(of),
             FactRef::Secret(Revision(7), &secret),
+            FactRef::SecretOwner(&secret),
         ] {
             assert_eq!(state.hash_one(key), state.hash_one(key.to_key()), "{key:?}");
             assert!(key.equivalent(&key.to_key()));

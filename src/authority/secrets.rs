@@ -3,17 +3,19 @@
 use std::sync::Arc;
 
 use super::credentials::Under;
+use super::facts::{Missed, View};
 use super::ledger::{Attempt, Done, Plan, Subject, Terms, on_company};
 use super::refusal::Refusal;
 use super::repeat::{Begun, Keep, Reply};
 use super::{ATTEMPTS, Authority};
+use crate::policy::caller::Caller;
 use crate::policy::change::{ChangeKind, Edit, FieldChange};
 use crate::policy::company::Company;
 use crate::policy::credential::{Credential, CredentialView, is_over};
 use crate::policy::id::{CompanyId, CredentialId, Name};
 use crate::policy::reason::Reason;
 use crate::policy::revision::Revision;
-use crate::policy::secret::{MAX_LIVE, Mark, Presented, Secret};
+use crate::policy::secret::{MAX_LIVE, Mark, Presented, Secret, SecretOwner};
 use crate::store::{Fact, FactKey, Step, StoreError};
 
 /// A secret that was made.
@@ -30,10 +32,12 @@ pub struct Made {
 /// What verifying a secret found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verification {
-    /// It is no live secret of this company, or not of the credential named.
+    /// It is no live secret, or not of the company or the credential named.
     Wrong,
     /// It is a right one; it is good only if there is no reason against it.
     Right {
+        /// The company.
+        company: CompanyId,
         /// The credential.
         credential: CredentialId,
         /// The secret.
@@ -80,6 +84,19 @@ impl Authority {
             };
             let mut secrets = before.secrets.clone();
             secrets.push(secret_id.clone());
+            let owner = SecretOwner {
+                secret: secret_id.clone(),
+                company: company_id.clone(),
+                company_created_at: company.created_at,
+                credential_created_at: before.created_at,
+                revision: Revision::NEXT,
+            };
+            // Both rest on there being none: no two secrets have one public id.
+            let indexed = Step {
+                key: FactKey::SecretOwner(secret_id.clone()),
+                before: None,
+                after: Some(Fact::SecretOwner(Arc::new(owner))),
+            };
             let step = Step {
                 key: FactKey::Secret(secret.company, secret.id.clone()),
                 before: None,
@@ -90,7 +107,7 @@ impl Authority {
             let keep = terms.keep(move |done: Done<Credential>| {
                 keep(Made { id: Some(kept_id), secret: None, revision: done.revision })
             });
-            let plan = with_secrets(&company, before, secrets, step, keep);
+            let plan = with_secrets(&company, before, secrets, vec![step, indexed], keep);
             let subject = Subject { credential: Some(id), ..Subject::of(kind, company_id) };
             let now = self.clock.now();
             if let Attempt::Done(done) = self.carry_out(&view, plan, subject, terms, now).await? {
@@ -142,7 +159,7 @@ impl Authority {
             let under = Under { catalog, company: under, now, last_seen };
             let answer = under.answer(render.clone());
             let keep = terms.keep(answer.clone());
-            let plan = with_secrets(&company, before, secrets, step, keep);
+            let plan = with_secrets(&company, before, secrets, vec![step], keep);
             let subject = Subject { credential: Some(id), ..Subject::of(kind, company_id) };
             if let Attempt::Done(done) = self.carry_out(&view, plan, subject, terms, now).await? {
                 return Ok(answer(done));
@@ -151,38 +168,28 @@ impl Authority {
         Err(Refusal::Contended)
     }
 
-    /// Says whose secret this is, and whether it is good now. Whoever has no right secret
-    /// learns nothing.
+    /// Says whose secret this is, and whether it is good now, at one revision. A client without a
+    /// right secret learns nothing, and neither does a caller that is bound to other companies.
     ///
     /// # Errors
     /// The store cannot answer.
     pub async fn verify_secret(
         &self,
-        company_id: &CompanyId,
-        named: Option<&CredentialId>,
+        caller: &Caller,
+        named: &SecretOf,
         presented: &Presented,
     ) -> Result<Verification, Refusal> {
         let Some(secret_id) = presented.id() else { return Ok(Verification::Wrong) };
+        let hash = presented.hash();
         for _ in 0..ATTEMPTS {
             let view = self.facts.view().await?;
-            let found = self.facts.company(view.at, company_id).await;
-            let Some(company) = self.told(found).await? else { continue };
-            let Some(company) = company else { return Ok(Verification::Wrong) };
-            let found = self.facts.secret(view.at, company.created_at, &secret_id).await;
-            let Some(secret) = self.told(found).await? else { continue };
-            let Some(secret) = secret.filter(|s| s.hash == presented.hash()) else {
-                return Ok(Verification::Wrong);
+            let found = self.find_secret(&view, named, &secret_id).await;
+            let Some(found) = self.told(found).await? else { continue };
+            let reached = |found: &FoundSecret| {
+                found.secret.hash == hash && caller.reaches(found.company.id.as_str())
             };
-            let id = &secret.credential;
-            let found = self.facts.credential(view.at, company.created_at, id).await;
-            let Some(credential) = self.told(found).await? else { continue };
-            // Of an earlier credential of the id, or of another one than was named: wrong.
-            let own = |credential: &Arc<Credential>| {
-                credential.created_at == secret.credential_birth
-                    && credential.secrets.contains(&secret_id)
-                    && named.is_none_or(|named| named == id)
-            };
-            let Some(credential) = credential.filter(own) else { return Ok(Verification::Wrong) };
+            let Some(found) = found.filter(reached) else { return Ok(Verification::Wrong) };
+            let FoundSecret { company, credential, .. } = found;
             let now = self.clock.now();
             let against = if !company.enabled {
                 Some(Reason::CompanyDisabled)
@@ -194,10 +201,65 @@ impl Authority {
             } else {
                 None
             };
-            return Ok(Verification::Right { credential: id.clone(), secret: secret_id, against });
+            return Ok(Verification::Right {
+                company: company.id.clone(),
+                credential: credential.id.clone(),
+                secret: secret_id,
+                against,
+            });
         }
         Err(Refusal::Contended)
     }
+
+    /// The secret of this public id with its company and credential, all as they are at a view's
+    /// revision; none if one of them does not exist, or is of an earlier one of the same id (D3).
+    async fn find_secret(
+        &self,
+        view: &View,
+        named: &SecretOf,
+        id: &Name,
+    ) -> Result<Option<FoundSecret>, Missed> {
+        let owner = match &named.company {
+            Some(_) => None,
+            None => match self.facts.secret_owner(view.at, id).await? {
+                Some(owner) => Some(owner),
+                None => return Ok(None),
+            },
+        };
+        let company = named.company.as_ref().or(owner.as_ref().map(|owner| &owner.company));
+        let Some(company) = company else { return Ok(None) };
+        let Some(company) = self.facts.company(view.at, company).await? else { return Ok(None) };
+        let Some(secret) = self.facts.secret(view.at, company.created_at, id).await? else {
+            return Ok(None);
+        };
+        let credential = &secret.credential;
+        let credential = self.facts.credential(view.at, company.created_at, credential).await?;
+        let Some(credential) = credential else { return Ok(None) };
+        let is_present = owner.is_none_or(|owner| {
+            owner.company_created_at == company.created_at
+                && owner.credential_created_at == credential.created_at
+        });
+        let is_its = credential.created_at == secret.credential_birth
+            && credential.secrets.contains(id)
+            && named.credential.as_ref().is_none_or(|named| *named == credential.id);
+        Ok((is_present && is_its).then_some(FoundSecret { company, credential, secret }))
+    }
+}
+
+/// Whose a secret is said to be. What is not said is found by the secret's public id.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SecretOf {
+    /// The company.
+    pub company: Option<CompanyId>,
+    /// The credential.
+    pub credential: Option<CredentialId>,
+}
+
+/// A secret, and whose it is.
+struct FoundSecret {
+    company: Arc<Company>,
+    credential: Arc<Credential>,
+    secret: Arc<Secret>,
 }
 
 /// A new secret, and its public id.
@@ -224,7 +286,7 @@ fn with_secrets(
     company: &Company,
     before: Arc<Credential>,
     secrets: Vec<Name>,
-    step: Step,
+    beside: Vec<Step>,
     keep: Option<Keep<Done<Credential>>>,
 ) -> Plan<Credential> {
     let moved = FieldChange::list("secret_ids", Some(&before.secrets), &secrets);
@@ -232,5 +294,5 @@ fn with_secrets(
     edit.fields.extend(moved);
     edit.after.secrets = secrets;
     let rests_on = vec![on_company(company)];
-    Plan { before: Some(before), edit, delete: false, rests_on, beside: vec![step], keep }
+    Plan { before: Some(before), edit, delete: false, rests_on, beside, keep }
 }

@@ -35,9 +35,10 @@ pub enum SecretCommand {
         terms: Terms,
     },
     /// Say whether a secret, read from standard input, is a live one: exit code 0 if so, 2 if not.
+    /// The secret alone is enough.
     Verify {
-        /// The company's id.
-        company: String,
+        /// The company's id; found by the secret if not given.
+        company: Option<String>,
         /// The credential's id; found by the secret if not given.
         credential: Option<String>,
         /// Whom to ask.
@@ -93,7 +94,7 @@ pub(super) async fn secret(command: SecretCommand) -> anyhow::Result<bool> {
             }
             let mut desk = asking.open().await?;
             let request = VerifySecretRequest {
-                company_id: company,
+                company_id: company.unwrap_or_default(),
                 credential_id: credential.unwrap_or_default(),
                 secret,
             };
@@ -102,6 +103,7 @@ pub(super) async fn secret(command: SecretCommand) -> anyhow::Result<bool> {
             let reason = word(said.reason().as_str_name(), "REASON_");
             let sheet = Sheet::default()
                 .fact("verified", Words::news(said.verified, verified))
+                .fact("company", said.company_id.clone())
                 .fact("credential", said.credential_id.clone())
                 .fact("secret id", said.secret_id.clone())
                 .fact("reason", if said.verified { String::new() } else { reason });

@@ -43,6 +43,10 @@ macro_rules! reached {
     ($request:ident, $caller:ident, company) => {
         $caller.reaches(&$request.company_id)
     };
+    // Unnamed, it is found by the secret; whether the caller reaches it is looked at then.
+    ($request:ident, $caller:ident, company_of_secret) => {
+        $request.company_id.is_empty() || $caller.reaches(&$request.company_id)
+    };
     ($request:ident, $caller:ident, some_company) => {
         $caller.reaches($request.company_id.as_deref().unwrap_or_default())
     };
@@ -114,7 +118,7 @@ calls! {
     "/scopegate.v1.DirectoryService/ImportCredentials" Streaming<proto::ImportCredentialsRequest>: OPERATES of all;
     "/scopegate.v1.DirectoryService/CreateSecret" proto::CreateSecretRequest: EDITS of company;
     "/scopegate.v1.DirectoryService/DeleteSecret" proto::DeleteSecretRequest: EDITS of company;
-    "/scopegate.v1.DirectoryService/VerifySecret" proto::VerifySecretRequest: ASKS of company;
+    "/scopegate.v1.DirectoryService/VerifySecret" proto::VerifySecretRequest: ASKS of company_of_secret;
     "/scopegate.v1.DirectoryService/PutUser" proto::PutUserRequest: MAINTAINS of company;
     "/scopegate.v1.DirectoryService/GetUser" proto::GetUserRequest: VIEWS_USERS of company;
     "/scopegate.v1.DirectoryService/ListUsers" proto::ListUsersRequest: VIEWS_USERS of company;

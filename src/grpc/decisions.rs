@@ -83,7 +83,10 @@ impl Decided {
             Needs::Scopes(scopes) => names(scopes),
             Needs::Endpoint { method, path } => method.len() + path.as_str().len(),
         };
-        (size_of::<Self>() + 256 + needs + names(&self.missing)) as u64
+        let users = [&self.user, &self.owner].into_iter().flatten();
+        let users = users.map(|user| user.as_str().len()).sum::<usize>();
+        let ids = self.company.as_str().len() + self.credential.as_str().len() + users;
+        (size_of::<Self>() + 128 + ids + needs + names(&self.missing)) as u64
     }
 }
 

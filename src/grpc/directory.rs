@@ -162,9 +162,10 @@ impl DirectoryService for Doors {
         &self,
         request: Request<VerifySecretRequest>,
     ) -> Result<Response<VerifySecretResponse>, Status> {
-        let (company, named, presented) = parse::verify_secret(self.asked(request)?.request)?;
+        let asked = self.asked(request)?;
+        let (named, presented) = parse::verify_secret(asked.request)?;
         let found = match presented {
-            Some(secret) => self.ask()?.verify_secret(&company, named.as_ref(), &secret).await?,
+            Some(secret) => self.ask()?.verify_secret(&asked.caller, &named, &secret).await?,
             None => Verification::Wrong,
         };
         Ok(Response::new(render::verification(found)))

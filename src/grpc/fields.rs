@@ -125,6 +125,16 @@ impl Fields {
         self.take("company_id", CompanyId::parse(text))
     }
 
+    /// The id of a company that is to be created.
+    pub(super) fn new_company(&mut self, text: String) -> Option<CompanyId> {
+        self.take("company_id", CompanyId::parse_new(text))
+    }
+
+    /// The id of a credential that is to be created.
+    pub(super) fn new_credential(&mut self, text: String) -> Option<CredentialId> {
+        self.take("credential_id", CredentialId::parse_new(text))
+    }
+
     pub(super) fn credential(&mut self, text: String) -> Option<CredentialId> {
         self.take("credential_id", CredentialId::parse(text))
     }

@@ -16,8 +16,8 @@ use crate::store::Incarnation;
 const DEFAULT: usize = 100;
 /// The largest page; who asks for more gets this.
 const MAX: usize = 1000;
-/// The longest token: a digest and an id.
-const MAX_TOKEN: usize = 256;
+/// The longest token: a digest and an id, which has at most 255 bytes, in base64.
+const MAX_TOKEN: usize = 384;
 
 /// A list, as far as its tokens depend on it.
 pub(super) struct List {

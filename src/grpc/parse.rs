@@ -15,6 +15,7 @@ use super::fields::{
 use crate::authority::keys::NewKey;
 use crate::authority::listing::Holding;
 use crate::authority::people::ConsentId;
+use crate::authority::secrets::SecretOf;
 use crate::authority::{
     CompanyChange, CredentialChange, NewCompany, NewCredential, Restoration, Restriction, Terms,
 };
@@ -287,7 +288,7 @@ fn new_company(
     display_name: String,
     scopes: Option<proto::Scopes>,
 ) -> Option<NewCompany> {
-    let id = fields.company(id);
+    let id = fields.new_company(id);
     let display_name = fields.line("display_name", display_name, MAX_LABEL);
     let scopes = scopes.map(|s| fields.scopes("scopes.names", s.names, MAX_CHANGE_SCOPES));
     Some(NewCompany { id: id?, display_name, scopes })
@@ -312,7 +313,7 @@ pub(super) fn create_credential(
 }
 
 fn new_credential(fields: &mut Fields, new: proto::ImportedCredential) -> Option<NewCredential> {
-    let ids = fields.company(new.company_id).zip(fields.credential(new.credential_id));
+    let ids = fields.company(new.company_id).zip(fields.new_credential(new.credential_id));
     let label = fields.line("label", new.label, MAX_LABEL);
     let scopes = fields.scopes("scopes", new.scopes, MAX_CHANGE_SCOPES);
     let expires_at = fields.moment("expires_at", new.expires_at);
@@ -424,15 +425,18 @@ pub(super) fn delete_secret(
 /// Whose secret to verify; the secret is none if it does not read as one.
 pub(super) fn verify_secret(
     request: proto::VerifySecretRequest,
-) -> Result<(CompanyId, Option<CredentialId>, Option<Presented>), Rejection> {
+) -> Result<(SecretOf, Option<Presented>), Rejection> {
     let mut fields = Fields::default();
-    let company = fields.company(request.company_id);
-    let named = match request.credential_id.as_str() {
+    let company = match request.company_id.as_str() {
+        "" => None,
+        text => fields.take("company_id", CompanyId::parse(text)),
+    };
+    let credential = match request.credential_id.as_str() {
         "" => None,
         text => fields.take("credential_id", CredentialId::parse(text)),
     };
     let presented = Presented::parse(Mark::Credential, request.secret);
-    fields.finish(company.map(|company| (company, named, presented)))
+    fields.finish(Some((SecretOf { company, credential }, presented)))
 }
 
 pub(super) fn put_user(

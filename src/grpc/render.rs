@@ -227,13 +227,17 @@ pub(super) fn verification(found: Verification) -> proto::VerifySecretResponse {
             credential_id: String::new(),
             secret_id: String::new(),
             reason: proto::Reason::CredentialUnknown.into(),
+            company_id: String::new(),
         },
-        Verification::Right { credential, secret, against } => proto::VerifySecretResponse {
-            verified: against.is_none(),
-            credential_id: credential.to_string(),
-            secret_id: secret.to_string(),
-            reason: against.map_or(proto::Reason::Allowed, reason).into(),
-        },
+        Verification::Right { company, credential, secret, against } => {
+            proto::VerifySecretResponse {
+                verified: against.is_none(),
+                credential_id: credential.to_string(),
+                secret_id: secret.to_string(),
+                reason: against.map_or(proto::Reason::Allowed, reason).into(),
+                company_id: company.to_string(),
+            }
+        }
     }
 }
 

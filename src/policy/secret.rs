@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-use super::id::{CredentialId, Name};
+use super::id::{CompanyId, CredentialId, Name};
 use super::revision::Revision;
 
 /// The most live secrets of a credential: two, so that one can follow the other.
@@ -48,6 +48,22 @@ pub struct Secret {
     /// The hash of the whole secret. Comparing two takes the same time wherever they differ.
     pub hash: blake3::Hash,
     /// Its last change.
+    pub revision: Revision,
+}
+
+/// Whose a secret is, found by its public id alone (D11). It holds for one company and one
+/// credential: a later one of the same id is another (D3).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SecretOwner {
+    /// The public id of the secret.
+    pub secret: Name,
+    /// The company.
+    pub company: CompanyId,
+    /// The revision that created the company.
+    pub company_created_at: Revision,
+    /// The revision that created the credential.
+    pub credential_created_at: Revision,
+    /// The revision that created the secret.
     pub revision: Revision,
 }
 

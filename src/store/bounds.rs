@@ -124,7 +124,8 @@ impl Step {
             | FactKey::Keyring
             | FactKey::Company(_)
             | FactKey::Impact(_)
-            | FactKey::Secret(..) => return None,
+            | FactKey::Secret(..)
+            | FactKey::SecretOwner(_) => return None,
         };
         let by = i64::from(self.after.is_some()) - i64::from(self.before.is_some());
         (by != 0).then_some((company, bound, by))
@@ -142,7 +143,10 @@ impl Step {
             ) => Some(*company),
             (FactKey::Consent(of), _) => Some(of.company),
             (FactKey::Company(_), Some(Fact::Company(company))) => Some(company.created_at),
-            (FactKey::Catalog | FactKey::Keyring | FactKey::Company(_), _) => None,
+            (
+                FactKey::Catalog | FactKey::Keyring | FactKey::Company(_) | FactKey::SecretOwner(_),
+                _,
+            ) => None,
         }
     }
 }

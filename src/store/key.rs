@@ -3,7 +3,7 @@
 //! A table byte, then numbers big-endian, then an id that runs to the end of the key. Where
 //! something follows an id its length goes before it. So no id can reach into another's place.
 
-use crate::policy::id::{CompanyId, CredentialId};
+use crate::policy::id::{CompanyId, CredentialId, Name};
 use crate::policy::revision::Revision;
 use crate::policy::scope::ScopeId;
 
@@ -22,6 +22,7 @@ const PART: u8 = b'O';
 const USER: u8 = b'U';
 const CONSENT: u8 = b'T';
 const SECRET: u8 = b'S';
+const SECRET_OWNER: u8 = b'P';
 const SEEN: u8 = b'N';
 const ANSWERED: u8 = b'R';
 const ANSWERED_AT: u8 = b'E';
@@ -103,6 +104,7 @@ pub(super) fn fact(key: &FactKey) -> Vec<u8> {
         FactKey::Impact(company) => Key::table(IMPACT).number(company.0).0,
         FactKey::User(company, id) => users(*company).last_of(id.as_str()),
         FactKey::Secret(company, id) => Key(secrets(*company)).last(id.as_str()),
+        FactKey::SecretOwner(id) => Key::table(SECRET_OWNER).last(id.as_str()),
         FactKey::Consent(of) => {
             Key(consents(of.company)).number(of.user.0).number(of.credential.0).0
         }
@@ -149,6 +151,23 @@ pub(super) fn users(company: Revision) -> Prefix {
 /// All secrets of a company, by its birth.
 pub(super) fn secrets(company: Revision) -> Vec<u8> {
     Key::table(SECRET).number(company.0).0
+}
+
+/// All secrets of all companies.
+pub(super) fn all_secrets() -> Vec<u8> {
+    vec![SECRET]
+}
+
+/// The company, by the revision that created it, and the public id of the secret of this key.
+pub(super) fn secret_of(key: &[u8]) -> Option<(Revision, Name)> {
+    let (company, id) = key.strip_prefix(&[SECRET])?.split_first_chunk::<8>()?;
+    let id = Name::parse(std::str::from_utf8(id).ok()?).ok()?;
+    Some((Revision(u64::from_be_bytes(*company)), id))
+}
+
+/// All entries of the index of secrets.
+pub(super) fn all_secret_owners() -> Vec<u8> {
+    vec![SECRET_OWNER]
 }
 
 /// All consents of a company, by its birth.
@@ -290,7 +309,7 @@ pub(super) fn part(revision: Revision, value: u32, part: u32) -> Vec<u8> {
 
 /// The table bytes, which must differ.
 #[cfg(test)]
-const TABLES: [u8; 17] = [
+const TABLES: [u8; 18] = [
     SCHEMA[0],
     CATALOG,
     COMPANY,
@@ -304,6 +323,7 @@ const TABLES: [u8; 17] = [
     USER,
     CONSENT,
     SECRET,
+    SECRET_OWNER,
     SEEN,
     ANSWERED,
     ANSWERED_AT,
@@ -337,6 +357,14 @@ mod tests {
         }
         let request = RequestKey([7; 32]);
         assert_eq!(answered_of(&answered_at(9, &request)), Some((9, request)));
+    }
+
+    #[test]
+    fn a_secret_is_read_back_from_its_key() {
+        let id = Name::parse("0123").expect("a name");
+        let key = fact(&FactKey::Secret(Revision(7), id.clone()));
+        assert_eq!(secret_of(&key), Some((Revision(7), id)));
+        assert_eq!(secret_of(&key[..5]), None);
     }
 
     #[test]

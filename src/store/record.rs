@@ -18,13 +18,13 @@ use crate::policy::id::{CompanyId, CredentialId, Name, UserId};
 use crate::policy::keyring::{ApiKey, Keyring};
 use crate::policy::revision::Revision;
 use crate::policy::scope::{Scope, ScopeId};
-use crate::policy::secret::Secret;
+use crate::policy::secret::{Secret, SecretOwner};
 use crate::policy::user::User;
 
 use proto::{
     AnsweredRecord, CatalogRecord, ChangeRecord, CompanyRecord, ConsentRecord, CredentialRecord,
-    FieldChangeRecord, GrantRecord, KeyRecord, KeyringRecord, PlaceRecord, SecretRecord,
-    UserRecord,
+    FieldChangeRecord, GrantRecord, KeyRecord, KeyringRecord, PlaceRecord, SecretOwnerRecord,
+    SecretRecord, UserRecord,
 };
 
 pub(super) mod proto {
@@ -93,6 +93,12 @@ pub(super) fn encode(fact: &Fact) -> Vec<u8> {
             credential_id: secret.credential.to_string(),
             credential_created_at_revision: secret.credential_birth.0,
             hash: secret.hash.as_bytes().to_vec(),
+        }
+        .encode_to_vec(),
+        Fact::SecretOwner(owner) => SecretOwnerRecord {
+            company_id: owner.company.to_string(),
+            company_created_at_revision: owner.company_created_at.0,
+            credential_created_at_revision: owner.credential_created_at.0,
         }
         .encode_to_vec(),
         Fact::Consent(consent) => {
@@ -188,6 +194,17 @@ pub(super) fn decode(key: &FactKey, revision: Revision, bytes: &[u8]) -> Result<
                 revision,
             };
             Fact::Secret(secret.into())
+        }
+        FactKey::SecretOwner(id) => {
+            let record = SecretOwnerRecord::decode(bytes)?;
+            let owner = SecretOwner {
+                secret: id.clone(),
+                company: CompanyId::parse(record.company_id).map_err(|_| Damage)?,
+                company_created_at: Revision(record.company_created_at_revision),
+                credential_created_at: Revision(record.credential_created_at_revision),
+                revision,
+            };
+            Fact::SecretOwner(owner.into())
         }
         FactKey::Consent(of) => {
             let record = ConsentRecord::decode(bytes)?;

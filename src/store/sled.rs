@@ -19,6 +19,7 @@ mod restore;
 mod room;
 mod sweep;
 mod tally;
+mod upgrade;
 mod usage;
 mod value;
 mod witness;
@@ -61,7 +62,7 @@ use witness::{Said, Witness};
 use writer::{Order, Writer};
 
 /// The version of what this program writes. A store of a later one is not opened.
-const SCHEMA_VERSION: u64 = 1;
+const SCHEMA_VERSION: u64 = 2;
 /// sled's log, and its settings.
 const LOG: &str = "db";
 const SETTINGS: &str = "conf";
@@ -147,6 +148,7 @@ pub struct SledStore {
     incarnation: Incarnation,
     opened_at: Revision,
     time_mark: Option<Timestamp>,
+    upgraded_from: Option<u64>,
     /// The time mark that is on the disk, in milliseconds.
     time_kept: Arc<AtomicI64>,
     measures: Arc<Measures>,
@@ -158,6 +160,15 @@ pub struct SledStore {
     thread: Mutex<Option<JoinHandle<()>>>,
     /// The last to go: until then the directory is this process's.
     _held: File,
+}
+
+/// What is done with a store of an older schema.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum OlderSchema {
+    /// It is brought to that of this program.
+    Upgrade,
+    /// It is only read, as it is.
+    Keep,
 }
 
 /// The writer, its queue, and the way to its thread.
@@ -262,7 +273,7 @@ impl SledStore {
         // Without its own threads sled waits for them for ever.
         shortage::threads(THREADS).map_err(|error| io_error(&error))?;
         // sled panics on what it cannot read, and prints it: here it becomes one sentence.
-        let (opened, said) = quietly(|| Self::read(dir, page_cache, held));
+        let (opened, said) = quietly(|| Self::read(dir, page_cache, held, OlderSchema::Upgrade));
         match opened {
             Some(Ok(store)) => {
                 exposure::warn(dir);
@@ -344,7 +355,13 @@ impl SledStore {
         Ok(Some(before))
     }
 
-    fn read(dir: &Path, page_cache: u64, held: File) -> Result<Self, Trouble> {
+    /// The schema that the store had before it was opened, if this program has upgraded it.
+    #[must_use]
+    pub fn upgraded_from(&self) -> Option<u64> {
+        self.upgraded_from
+    }
+
+    fn read(dir: &Path, page_cache: u64, held: File, older: OlderSchema) -> Result<Self, Trouble> {
         room::release(dir)?;
         settle(dir)?;
         let db = config(dir, page_cache).open()?;
@@ -372,7 +389,7 @@ impl SledStore {
         if schema > SCHEMA_VERSION {
             return Err(Trouble::Newer(schema));
         }
-        let (tally, usage) = Tally::of(&tree)?;
+        let (mut tally, usage) = Tally::of(&tree)?;
         if Tally::kept(&tree)? != Some(tally) {
             return Err(Trouble::Damage);
         }
@@ -409,6 +426,13 @@ impl SledStore {
             }
             Said::Reached(..) | Said::Nonsense => return Err(Trouble::Damage),
         }
+        let upgraded_from = match older {
+            OlderSchema::Upgrade if schema < SCHEMA_VERSION => {
+                upgrade::upgrade(&tree, &mut tally, &log, schema)?;
+                Some(schema)
+            }
+            _ => None,
+        };
         let mark = time_mark.unwrap_or(Timestamp::UNIX_EPOCH);
         let witness = Witness::take(dir, incarnation, opened_at, mark)?;
         let (send, receive) = mpsc::sync_channel(QUEUE + URGENT);
@@ -432,6 +456,7 @@ impl SledStore {
             incarnation,
             opened_at,
             time_mark,
+            upgraded_from,
             time_kept,
             measures,
             usage,

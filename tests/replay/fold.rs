@@ -449,6 +449,8 @@ pub fn kept(dir: &Path) -> (State, Vec<Change>) {
             for secret in &credential.secrets {
                 let key = FactKey::Secret(birth, secret.clone());
                 assert!(store.get(&key).expect("readable").is_some(), "a live secret is kept");
+                let key = FactKey::SecretOwner(secret.clone());
+                assert!(store.get(&key).expect("readable").is_some(), "and can be found");
             }
             view.credentials.insert(credential.id.to_string(), kept.credential(credential));
         }

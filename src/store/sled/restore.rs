@@ -25,8 +25,8 @@ use sled::Batch;
 use super::tally::{Entries, Tally};
 use super::witness::Witness;
 use super::{
-    LOG, PAGE_CACHE, PATIENCE, PAUSE, SCHEMA_VERSION, SledStore, THREADS, Trouble, config, create,
-    hold, number, quietly, settle, value,
+    LOG, OlderSchema, PAGE_CACHE, PATIENCE, PAUSE, SCHEMA_VERSION, SledStore, THREADS, Trouble,
+    config, create, hold, number, quietly, settle, value,
 };
 use crate::measure::shortage;
 use crate::policy::change::{Author, Change, ChangeKind, FieldChange};
@@ -267,11 +267,11 @@ fn make(
     Ok(Restored { backup, revision, incarnation })
 }
 
-/// Opens the store that was just made, as soon as sled's threads have let go of its files.
+/// Opens the store that was just made, with the schema that its backup has, as soon as sled's threads have let go of its files.
 fn read_again(dir: &Path, held: &File) -> Result<SledStore, Failure> {
     let patience = Instant::now() + PATIENCE;
     loop {
-        match SledStore::read(dir, PAGE_CACHE, held.try_clone()?) {
+        match SledStore::read(dir, PAGE_CACHE, held.try_clone()?, OlderSchema::Keep) {
             Err(Trouble::Sled(sled::Error::Io(error)))
                 if error.to_string().contains("could not acquire lock")
                     && Instant::now() < patience =>

@@ -18,9 +18,10 @@ use super::backup::Taps;
 use super::tally::{Entries, Tally};
 use super::usage::SharedUsage;
 use super::{Trouble, unavailable, value};
+use crate::policy::id::Name;
 use crate::policy::revision::Revision;
 use crate::store::key::Dead;
-use crate::store::{REMEMBERED, StoreError, key, record};
+use crate::store::{Fact, FactKey, REMEMBERED, StoreError, key, record};
 
 /// The most keys that one step looks at.
 const STEP: usize = 500;
@@ -127,6 +128,9 @@ impl Sweep {
         for prefix in prefixes {
             for entry in tree.scan_prefix(prefix).take(left) {
                 let (place, value) = entry.map_err(|error| unavailable(&error))?;
+                if let Some((company, secret)) = key::secret_of(&place) {
+                    remove_owner(tree, company, secret, batch)?;
+                }
                 remove(batch, place, &value)?;
                 left -= 1;
             }
@@ -134,7 +138,7 @@ impl Sweep {
         if left > 0
             && let Some(company) = company
         {
-            batch.remove(key::fact(&crate::store::FactKey::Impact(company)));
+            batch.remove(key::fact(&FactKey::Impact(company)));
         }
         Ok(left > 0)
     }
@@ -252,6 +256,27 @@ pub(super) fn clock_accepted(tree: &Tree) -> Result<Option<(Revision, Timestamp)
         Some((revision, Timestamp::from_millisecond(time).ok()?))
     };
     read().map(Some).ok_or(Trouble::Damage)
+}
+
+/// Removes the index entry of a secret, if it is the one of this company.
+fn remove_owner(
+    tree: &Tree,
+    company: Revision,
+    secret: Name,
+    batch: &mut Entries,
+) -> Result<(), StoreError> {
+    let key = FactKey::SecretOwner(secret);
+    let place = key::fact(&key);
+    let Some(stored) = tree.get(&place).map_err(|error| unavailable(&error))? else {
+        return Ok(());
+    };
+    let (revision, bytes) = value::read(&stored, tree)?.ok_or(StoreError::Damaged)?;
+    match record::decode(&key, revision, &bytes)? {
+        Fact::SecretOwner(owner) if owner.company_created_at == company => {
+            remove(batch, place.into(), &stored)
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Removes a key with its value, and the value's parts.

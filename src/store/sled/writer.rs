@@ -574,8 +574,12 @@ impl Draft {
             for secret in &credential.secrets {
                 // Small enough to have no parts.
                 self.put(FactKey::Secret(credential.company, secret.clone()), None, revision);
+                self.put(FactKey::SecretOwner(secret.clone()), None, revision);
             }
             self.bury(Dead::Credential(credential.company, credential.created_at));
+        }
+        if let (FactKey::Secret(_, id), None) = (&key, &after) {
+            self.put(FactKey::SecretOwner(id.clone()), None, revision);
         }
         let company = match &key {
             FactKey::Credential(company, _) => Some(*company),

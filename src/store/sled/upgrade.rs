@@ -1,0 +1,185 @@
+//! Upgrade: brings a store of an older schema to that of this program, before anything reads it.
+//!
+//! Schema 2 has an index of secrets by their public ids. It is built from the secrets in batches of
+//! a bounded size, each with the checksum that comes of it.
+//!
+//! INVARIANT (schema last): the number of the schema is written when all else is on the disk. An
+//! upgrade that was cut off leaves a store of the old schema, and starts anew: entries that it left
+//! are removed first, since an older program may have deleted secrets meanwhile.
+//!
+//! Not here: the rules of the catalog that differ from those of an older version.
+
+use std::collections::HashMap;
+use std::fs::File;
+
+use sled::Tree;
+
+use super::tally::{Entries, Tally};
+use super::{SCHEMA_VERSION, Trouble, value};
+use crate::policy::id::CompanyId;
+use crate::policy::revision::Revision;
+use crate::policy::secret::SecretOwner;
+use crate::store::{Fact, FactKey, key, record};
+
+/// The most entries that one batch writes or removes.
+const BATCH: usize = 500;
+
+/// Brings a store of schema 1 to schema 2, and says so in the log, once.
+pub(super) fn upgrade(
+    tree: &Tree,
+    tally: &mut Tally,
+    log: &File,
+    from: u64,
+) -> Result<(), Trouble> {
+    clear(tree, tally)?;
+    let secrets = index(tree, tally)?;
+    tree.flush()?;
+    log.sync_all()?;
+    let mut last = Entries::default();
+    last.insert(key::SCHEMA, SCHEMA_VERSION.to_be_bytes());
+    last.apply(tree, tally)?;
+    tree.flush()?;
+    log.sync_all()?;
+    tracing::info!(
+        from,
+        to = SCHEMA_VERSION,
+        secrets,
+        "the store was upgraded: its secrets can be verified without their company"
+    );
+    Ok(())
+}
+
+/// Removes what an upgrade left that was cut off.
+fn clear(tree: &Tree, tally: &mut Tally) -> Result<(), Trouble> {
+    loop {
+        let mut batch = Entries::default();
+        let mut removed = 0;
+        for place in tree.scan_prefix(key::all_secret_owners()).keys().take(BATCH) {
+            batch.remove(&*place?);
+            removed += 1;
+        }
+        if removed == 0 {
+            return Ok(());
+        }
+        batch.apply(tree, tally)?;
+    }
+}
+
+/// Writes an entry for each secret of a company that exists, and says how many these are.
+fn index(tree: &Tree, tally: &mut Tally) -> Result<u64, Trouble> {
+    let companies = companies(tree)?;
+    let (mut batch, mut waiting, mut all) = (Entries::default(), 0, 0);
+    for entry in tree.scan_prefix(key::all_secrets()) {
+        let (place, stored) = entry?;
+        let (company_created_at, secret) = key::secret_of(&place).ok_or(Trouble::Damage)?;
+        // Of a company that was deleted, and is still to be swept.
+        let Some(company) = companies.get(&company_created_at) else { continue };
+        let key = FactKey::Secret(company_created_at, secret.clone());
+        let Fact::Secret(found) = read(tree, &key, &stored)? else { return Err(Trouble::Damage) };
+        let owner = SecretOwner {
+            secret: secret.clone(),
+            company: company.clone(),
+            company_created_at,
+            credential_created_at: found.credential_birth,
+            revision: found.revision,
+        };
+        let bytes = record::encode(&Fact::SecretOwner(owner.into()));
+        let place = key::fact(&FactKey::SecretOwner(secret));
+        // Small enough to have no parts.
+        value::put(&mut batch, place, found.revision, 0, &bytes);
+        (waiting, all) = (waiting + 1, all + 1);
+        if waiting == BATCH {
+            std::mem::take(&mut batch).apply(tree, tally)?;
+            waiting = 0;
+        }
+    }
+    batch.apply(tree, tally)?;
+    Ok(all)
+}
+
+/// The ids of all companies, by the revisions that created them.
+fn companies(tree: &Tree) -> Result<HashMap<Revision, CompanyId>, Trouble> {
+    let prefix = key::companies();
+    let mut companies = HashMap::new();
+    for entry in tree.scan_prefix(prefix.bytes()) {
+        let (place, stored) = entry?;
+        let id = prefix.id(&place).ok_or(Trouble::Damage)?;
+        let id = CompanyId::parse(id).map_err(|_| Trouble::Damage)?;
+        let key = FactKey::Company(id.clone());
+        let Fact::Company(company) = read(tree, &key, &stored)? else {
+            return Err(Trouble::Damage);
+        };
+        companies.insert(company.created_at, id);
+    }
+    Ok(companies)
+}
+
+fn read(tree: &Tree, key: &FactKey, stored: &[u8]) -> Result<Fact, Trouble> {
+    let (revision, bytes) = value::read(stored, tree)?.ok_or(Trouble::Damage)?;
+    Ok(record::decode(key, revision, &bytes)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::policy::change::Author;
+    use crate::policy::id::Name;
+    use crate::store::Store;
+    use crate::store::sled::{PAGE_CACHE, SledStore, config, restore};
+
+    const SCHEMA_1: &[u8] = include_bytes!("../../../tests/schema1.store");
+
+    fn tree(dir: &Path) -> Tree {
+        (*config(dir, PAGE_CACHE).open().expect("opened")).clone()
+    }
+
+    fn entries(tree: &Tree) -> Vec<(Vec<u8>, Vec<u8>)> {
+        let entries = tree.scan_prefix(key::all_secret_owners());
+        let entries = entries.map(|entry| entry.expect("readable"));
+        entries.map(|(place, value)| (place.to_vec(), value.to_vec())).collect()
+    }
+
+    #[test]
+    fn an_upgrade_that_was_cut_off_anywhere_is_made_anew() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let at = |name: &str| dir.path().join(name);
+        let restored = |name: &str| {
+            restore(&at(name), SCHEMA_1, Author::default(), Timestamp::now()).expect("restored")
+        };
+        restored("whole");
+        drop(SledStore::open(&at("whole")).expect("opened"));
+        let whole = entries(&tree(&at("whole")));
+        assert_eq!(whole.len(), 4);
+        for done in 0..=whole.len() {
+            let name = format!("cut at {done}");
+            restored(&name);
+            {
+                let tree = tree(&at(&name));
+                let mut tally = Tally::kept(&tree).ok().flatten().expect("a tally");
+                let mut batch = Entries::default();
+                for (place, value) in whole.iter().take(done) {
+                    batch.insert(place.clone(), value.clone());
+                }
+                // Of a secret that an older program has deleted since.
+                let gone = FactKey::SecretOwner(Name::parse("0123").expect("a name"));
+                batch.insert(key::fact(&gone), whole.last().expect("one").1.clone());
+                batch.apply(&tree, &mut tally).expect("written");
+                tree.flush().expect("flushed");
+            }
+            let store = SledStore::open(&at(&name)).expect("its checksum is right");
+            assert_eq!(store.upgraded_from(), Some(1));
+            assert_eq!(entries(&store.tree), whole, "{name}");
+            let secret = Name::parse("8f3edb543feb21eab5cf5aa9").expect("a name");
+            let owner = store.get(&FactKey::SecretOwner(secret)).expect("readable");
+            let Some(Fact::SecretOwner(owner)) = owner else { panic!("no owner: {owner:?}") };
+            assert_eq!(owner.company.as_str(), "acme");
+            drop(store);
+            // Nothing is left to do, and its checksum is still right.
+            assert_eq!(SledStore::open(&at(&name)).expect("opened").upgraded_from(), None);
+        }
+    }
+}
