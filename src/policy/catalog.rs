@@ -431,10 +431,4 @@ impl Catalog {
             }
         }
     }
-
-    /// What is decided otherwise since an older version, in sentences.
-    #[must_use]
-    pub fn decided_otherwise(&self) -> Vec<String> {
-        vec![]
-    }
 }
