@@ -14,6 +14,7 @@ pub mod decision;
 pub mod id;
 pub mod keyring;
 pub mod narrowing;
+pub mod near;
 pub mod past;
 pub mod query;
 pub mod reason;
