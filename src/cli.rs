@@ -5,6 +5,8 @@
 //! the past, of which servers keep the changes alone. Backups are of the store's own form, and a
 //! restore has no server to ask.
 
+mod address;
+mod api_key;
 mod asking;
 mod backup;
 mod batch;
@@ -21,9 +23,12 @@ mod consent;
 mod context;
 mod credential;
 mod decided;
+mod diagnosis;
 mod effective;
 mod explain;
 mod export;
+pub mod failure;
+mod field_words;
 mod health;
 mod import;
 mod keys;
@@ -42,13 +47,6 @@ mod typed;
 mod user;
 mod watch;
 mod which;
-
-use std::error::Error as _;
-
-use tonic::Code;
-use tonic_types::StatusExt;
-
-use crate::policy::text;
 
 pub use self::asking::{Asking, Limit, Terms};
 pub use self::backup::backup;
@@ -80,32 +78,5 @@ pub const COULD_NOT_ASK: u8 = 2;
 /// What a server said, in a sentence, and below it what is wrong with what, where it says that
 /// of several things.
 fn said(status: &tonic::Status) -> anyhow::Error {
-    let details = status.get_error_details();
-    let message = text::escaped(status.message());
-    let mut text = match details.error_info() {
-        Some(_) => message.into_owned(),
-        // A sentence of this program, or of a proxy.
-        None if status.code() == Code::DeadlineExceeded => message.into_owned(),
-        // No sentence of the server's: it did not come to that.
-        None => match status.source().map(connection::cause) {
-            Some(cause) => format!(
-                "the connection to the server broke ({}): see whether it runs, and try again",
-                text::escaped(&cause)
-            ),
-            None => format!("{}: {message}", status.code().description()),
-        },
-    };
-    if let Some(bad) = details.bad_request().filter(|bad| bad.field_violations.len() > 1) {
-        for violation in &bad.field_violations {
-            let (field, wrong) = (&violation.field, &violation.description);
-            text.push_str(&format!("\n  `{}` {}", text::escaped(field), text::escaped(wrong)));
-        }
-    }
-    if let Some(failed) = details.precondition_failure() {
-        for violation in &failed.violations {
-            let (subject, wrong) = (&violation.subject, &violation.description);
-            text.push_str(&format!("\n  {}: {}", text::escaped(subject), text::escaped(wrong)));
-        }
-    }
-    anyhow::anyhow!(text)
+    failure::Failure::of(status).into()
 }

@@ -2,8 +2,11 @@
 //!
 //! Not here: any use of them, and what one command alone takes, which stands with the command.
 
+pub mod environment;
 pub mod key_file;
+mod listen;
 pub mod memory;
+pub mod pem;
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
@@ -163,13 +166,15 @@ fn retention(text: &str) -> Result<Retention, &'static str> {
 /// The knobs of a server.
 #[derive(Debug, Args)]
 pub struct ServeArgs {
-    /// The address to serve on. On any but a loopback address callers need keys, the first of
-    /// which `scopegate keys bootstrap` makes.
+    /// The address to serve on: HOST:PORT. On any but a loopback address callers need keys, the
+    /// first of which `scopegate keys bootstrap` makes. A name is resolved once, at the start; of
+    /// one that has other addresses than those of loopback, one of these is served on.
     #[arg(
         long,
         env = "SCOPEGATE_LISTEN",
         default_value = "127.0.0.1:50051",
-        value_name = "ADDRESS"
+        value_name = "ADDRESS",
+        value_parser = listen::address
     )]
     pub listen: SocketAddr,
 
@@ -229,7 +234,9 @@ pub struct ServeArgs {
     pub cache_entries: Option<u64>,
 
     /// Also serve metrics for Prometheus, at http://ADDRESS/metrics.
-    #[arg(long, env = "SCOPEGATE_METRICS", value_name = "ADDRESS")]
+    #[arg(
+        long, env = "SCOPEGATE_METRICS", value_name = "ADDRESS", value_parser = listen::address
+    )]
     pub metrics: Option<SocketAddr>,
 
     /// Log decisions to this file, one JSON object a line; `-` is standard output. Every denial,
@@ -485,8 +492,10 @@ pub struct TlsArgs {
 /// Which server to ask.
 #[derive(Debug, Args)]
 pub struct EndpointArgs {
-    /// The server's address; if not given, that of the context, else http://127.0.0.1:50051.
-    #[arg(long, env = "SCOPEGATE_ENDPOINT", value_name = "URL")]
+    /// The server's address: HOST:PORT, or a URL that begins with http:// or https://. HOST:PORT is
+    /// asked by TLS if --ca or --client-cert is given. By default that of the context, else
+    /// http://127.0.0.1:50051.
+    #[arg(long, env = "SCOPEGATE_ENDPOINT", value_name = "ADDRESS")]
     pub endpoint: Option<String>,
 
     /// The name of a context of the config file; if neither this nor --endpoint is given, the

@@ -32,6 +32,7 @@ pub(crate) mod reply;
 pub mod status;
 pub mod stream_places;
 pub mod timely;
+mod warnings;
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;

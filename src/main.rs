@@ -5,11 +5,9 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::Parser;
 use clap::error::ErrorKind;
-use scopegate::config::{BootstrapArgs, Command, Config, LogFormat, ServeArgs};
+use scopegate::config::{BootstrapArgs, Command, LogFormat, ServeArgs, environment};
 use scopegate::measure::shortage;
-use scopegate::policy::text::escaped_lines;
 use scopegate::{cli, server, telemetry};
 
 /// Calls are made of small allocations, freed by the thread that made them.
@@ -21,7 +19,7 @@ const BROKEN: &str = "the server failed in a way that is a fault of its own, whi
                       says: start it again, and report it";
 
 fn main() -> ExitCode {
-    let config = match Config::try_parse() {
+    let config = match environment::parse() {
         Ok(config) => config,
         Err(error) => return explain(&error),
     };
@@ -58,19 +56,34 @@ fn explain(error: &clap::Error) -> ExitCode {
     let serves = std::env::args_os().nth(1).is_some_and(|word| word == "serve");
     if serves && !is_help {
         let format = if wants_json() { LogFormat::Json } else { LogFormat::Text };
-        let why = error.render().to_string();
-        // "error: " what is wrong, "tip: " what was meant; how the words go, --help says.
-        let parts = why.split("\n\n").map(str::trim).enumerate();
-        let parts = parts.filter(|(n, part)| *n == 0 || part.starts_with("tip: "));
-        let parts = parts.map(|(_, part)| {
-            let words: Vec<_> = part.split_whitespace().skip(1).collect();
-            words.join(" ")
-        });
-        let why = parts.chain(["see --help".to_owned()]).collect::<Vec<_>>().join("; ");
-        return telemetry::end(format, &why, 64);
+        return telemetry::end(format, &sentence(error), 64);
     }
-    error.print().ok();
+    if is_help {
+        error.print().ok();
+    } else if let Some(line) = cli::failure::usage(&sentence(error)) {
+        telemetry::tell(&line);
+    } else {
+        error.print().ok();
+        if let Some(variable) = environment::origin(error) {
+            telemetry::tell(&format!("The value is that of the variable {variable}."));
+        }
+    }
     if is_help { ExitCode::SUCCESS } else { ExitCode::from(cli::COULD_NOT_ASK) }
+}
+
+/// What is wrong with the words, in one line.
+fn sentence(error: &clap::Error) -> String {
+    let why = error.render().to_string();
+    // "error: " what is wrong, "tip: " what was meant; how the words go, --help says.
+    let parts = why.split("\n\n").map(str::trim).enumerate();
+    let parts = parts.filter(|(n, part)| *n == 0 || part.starts_with("tip: "));
+    let parts = parts.map(|(_, part)| {
+        let words: Vec<_> = part.split_whitespace().skip(1).collect();
+        words.join(" ")
+    });
+    let variable = environment::origin(error);
+    let variable = variable.map(|name| format!("the value is that of the variable {name}"));
+    parts.chain(variable).chain(["see --help".to_owned()]).collect::<Vec<_>>().join("; ")
 }
 
 /// Whether a log in JSON was asked for, among words that make no sense as a whole.
@@ -96,6 +109,9 @@ fn serve(args: ServeArgs) -> ExitCode {
     let format = args.log_format;
     if let Err(error) = telemetry::start(format, &args.log) {
         return telemetry::end(format, &error, 64);
+    }
+    for stranger in environment::strangers() {
+        tracing::warn!("{stranger}");
     }
     keep_to_oneself();
     let started = shortage::memory()
@@ -177,9 +193,7 @@ fn ask(command: impl Future<Output = anyhow::Result<bool>>, no: u8) -> ExitCode 
             // Who reads no further, as `head` does, knows why.
             let pipe = error.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
             if pipe != Some(std::io::ErrorKind::BrokenPipe) {
-                // It may quote a server, or a file.
-                let why = format!("{error:#}");
-                telemetry::tell(&format!("scopegate: {}", escaped_lines(&why)));
+                telemetry::tell(&cli::failure::line(&error));
             }
             ExitCode::from(cli::COULD_NOT_ASK)
         }

@@ -15,6 +15,7 @@ pub mod fault;
 pub mod id;
 pub mod keyring;
 pub mod narrowing;
+pub mod near;
 pub mod past;
 pub mod query;
 pub mod reason;

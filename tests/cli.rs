@@ -168,7 +168,7 @@ fn companies() {
     assert!(added.ends_with("\nadded  users:write\n"), "{added}");
     assert!(run("company delete acme").good().starts_with("deleted:\n"));
     assert_eq!(run("company get acme").bad(), "scopegate: there is no company `acme`\n");
-    assert!(run("company create a/b").bad().contains("`company_id` has the character '/'"));
+    assert!(run("company create a/b").bad().contains("`COMPANY` has the character '/'"));
     // Wrong words are told as they always were.
     assert!(run("company update acme").bad().contains("--display-name <NAME>"));
     assert!(
@@ -999,7 +999,7 @@ fn a_key_from_a_file_the_environment_or_a_context() {
     // From the acknowledgement on everybody needs one.
     let refused = operator.run("check demo hr-sync users:write");
     assert_eq!(refused.code, 2);
-    assert_eq!(refused.err, "scopegate: no API key: send it as `authorization: Bearer <key>`\n");
+    assert_eq!(refused.err, "scopegate: no API key: give it by --key-file or SCOPEGATE_KEY\n");
     let file = operator.file("root.key", &format!("{secret}\n"));
     let with_file = |words: &str| operator.run(&format!("{words} --key-file {file}"));
     with_file("check demo hr-sync users:write").good();

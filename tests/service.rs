@@ -690,7 +690,7 @@ mod process {
         assert_eq!(answer["missingScopes"], serde_json::json!(["users:write"]));
         let (code, output) = ask(&["check", "a/b", "hr", "users:read"]);
         assert_eq!(code, Some(2));
-        assert!(output.contains("company_id"), "{output}");
+        assert!(output.contains("COMPANY"), "{output}");
         assert_eq!(ask(&["check", "acme"]).0, Some(2));
         assert_eq!(ask(&["health"]), (Some(0), "SERVING\n".to_owned()));
         assert_eq!(ask(&["health", "--service", "nothing"]).0, Some(2));

@@ -61,7 +61,7 @@ fn unusable(dir: &Path) -> Vec<(String, &'static str)> {
         (write("latin1.yaml", b"scopes: { caf\xe9: }"), "is not UTF-8"),
         (write("cut.yaml", b"scopes: { a: , b"), "line 1"),
         (write("other.yaml", b"kind: ConfigMap\nscopes: { a: , b: }"), "kind"),
-        (write("empty.yaml", b""), "unexpected end of file"),
+        (write("empty.yaml", b""), "the file is empty"),
     ]
 }
 

@@ -287,6 +287,9 @@ pub(super) fn on_company(company: &Company) -> (FactKey, Option<Revision>) {
     (FactKey::Company(company.id.clone()), Some(company.revision))
 }
 
+/// For how many unknown scopes the catalog is searched for the one that was meant.
+const MAX_PROPOSALS: usize = 5;
+
 /// The numbers of these scopes, once each, in the order named.
 pub(super) fn resolve(
     catalog: &Catalog,
@@ -301,5 +304,12 @@ pub(super) fn resolve(
             None => unknown.push((place, scope.clone())),
         }
     }
-    if unknown.is_empty() { Ok(found) } else { Err(Refusal::ScopesUnknown { field, unknown }) }
+    if unknown.is_empty() {
+        return Ok(found);
+    }
+    let near = unknown.iter().take(MAX_PROPOSALS).filter_map(|(_, scope)| {
+        catalog.nearest_scope(scope).map(|near| (scope.clone(), near.clone()))
+    });
+    let near = near.collect();
+    Err(Refusal::ScopesUnknown { field, unknown, near })
 }

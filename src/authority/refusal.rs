@@ -23,6 +23,8 @@ pub enum Refusal {
         field: &'static str,
         /// Each with its place in the field's list.
         unknown: Vec<(usize, Scope)>,
+        /// Of the first of them, those for which the catalog has a name that was probably meant.
+        near: Vec<(Scope, Scope)>,
     },
     /// The audience of a check cannot be told (D16).
     #[error(transparent)]

@@ -3,9 +3,10 @@
 use clap::Args;
 
 use super::asking::{Asking, answer};
+use super::failure;
 use super::printer::{Sheet, Words};
 use super::question::Question;
-use crate::proto::{CheckResponse, Decision};
+use crate::proto::{CheckResponse, Decision, Reason};
 
 /// A check to ask for.
 #[derive(Debug, Args)]
@@ -25,8 +26,13 @@ pub struct CheckArgs {
 /// Could not ask.
 pub async fn check(args: CheckArgs) -> anyhow::Result<bool> {
     let mut desk = args.asking.open().await?;
-    let said = answer(desk.authorization.check(args.question.request()).await)?;
+    let request = args.question.request();
+    let has_list = request.scopes.iter().any(|scope| scope.contains(','));
+    let said = answer(desk.authorization.check(request).await)?;
     desk.printer.print(&said, sheet(&said))?;
+    if has_list && said.reason() == Reason::ScopeUnknown {
+        failure::warn("separate scopes by spaces: a comma is a part of a scope's name");
+    }
     Ok(said.decision() == Decision::Allowed)
 }
 

@@ -6,8 +6,8 @@ use clap::{Args, Subcommand, ValueEnum};
 use prost_types::Timestamp;
 
 use super::asking::{Asking, Limit, Pages, Terms, answer, cut, on_terms, whole};
-use super::moment;
 use super::printer::Sheet;
+use super::{failure, moment};
 use crate::config::BootstrapArgs;
 use crate::proto::{
     CreateKeyRequest, DeleteKeyRequest, GetKeyRequest, Key, ListKeysRequest, ListKeysResponse, Role,
@@ -152,6 +152,7 @@ async fn create(args: CreateArgs) -> anyhow::Result<()> {
         }
     );
     let said = answer(desk.keys.create_key(request).await)?;
+    said.warnings.iter().for_each(|warning| failure::warn(warning));
     let mut sheet = terms.sheet().then(sheet(whole(&said.key)?));
     if !said.secret.is_empty() {
         sheet =

@@ -9,12 +9,14 @@
 //! [`super::connection`].
 
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::header::CONTENT_TYPE;
+use http::{Request, Response, Uri};
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 use tonic::Status;
@@ -22,10 +24,16 @@ use tonic::body::Body as TonicBody;
 use tonic::codegen::{Service, StdError};
 use tonic::transport::Channel;
 
+use super::diagnosis::{self, Unreachable};
+
 /// A channel whose calls end when the server makes no progress.
 #[derive(Clone)]
 pub(super) struct Timeout {
     channel: Channel,
+    /// Where the server is.
+    uri: Uri,
+    /// Whether it has answered a call: then it is no other server than was meant.
+    has_answered: Arc<AtomicBool>,
     limit: Duration,
     /// Whether it counts between the messages of a reply, too. A stream of events is silent for as
     /// long as nothing happens.
@@ -33,8 +41,13 @@ pub(super) struct Timeout {
 }
 
 impl Timeout {
-    pub(super) fn new(channel: Channel, limit: Duration, counts_in_replies: bool) -> Self {
-        Self { channel, limit, counts_in_replies }
+    pub(super) fn new(
+        channel: Channel,
+        uri: Uri,
+        limit: Duration,
+        counts_in_replies: bool,
+    ) -> Self {
+        Self { channel, uri, has_answered: Arc::default(), limit, counts_in_replies }
     }
 }
 
@@ -53,12 +66,24 @@ impl Service<Request<TonicBody>> for Timeout {
         let request = request.map(|body| TonicBody::new(RequestBody { body, progress }));
         let limit_in_reply = self.counts_in_replies.then_some(limit);
         let reply = self.channel.call(request);
+        let (uri, has_answered) = (self.uri.clone(), Arc::clone(&self.has_answered));
         Box::pin(async move {
             tokio::pin!(reply);
             let mut deadline = Instant::now() + limit;
             loop {
                 let response = tokio::select! {
-                    response = &mut reply => response?,
+                    response = &mut reply => match response {
+                        Ok(response) => response,
+                        Err(error) if has_answered.load(Ordering::Relaxed) => {
+                            return Err(error.into());
+                        }
+                        Err(error) => {
+                            return Err(match diagnosis::of_call(&uri, &error).await {
+                                Some(found) => unreachable(found).into(),
+                                None => error.into(),
+                            });
+                        }
+                    },
                     () = sleep_until(deadline) => match sent.deadline(limit) {
                         later if later > Instant::now() => {
                             deadline = later;
@@ -67,12 +92,31 @@ impl Service<Request<TonicBody>> for Timeout {
                         _ => return Err(silent(limit).into()),
                     }
                 };
+                if !is_of_grpc(&response) {
+                    return Err(
+                        unreachable(diagnosis::of_http_status(&uri, response.status())).into()
+                    );
+                }
+                has_answered.store(true, Ordering::Relaxed);
                 return Ok(response.map(|body| {
                     TonicBody::new(ReplyBody { body, limit: limit_in_reply, silence: None })
                 }));
             }
         })
     }
+}
+
+/// Whether an answer is one of gRPC: others are of a proxy, or of another server.
+fn is_of_grpc<B>(response: &Response<B>) -> bool {
+    let kind = response.headers().get(CONTENT_TYPE);
+    kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
+        || response.headers().contains_key("grpc-status")
+}
+
+fn unreachable(found: Unreachable) -> Status {
+    let mut status = Status::unavailable(found.to_string());
+    status.set_source(Arc::new(found));
+    status
 }
 
 fn silent(limit: Duration) -> Status {

@@ -3,6 +3,7 @@
 use clap::Subcommand;
 
 use super::asking::{Asking, Limit, Pages, Terms, answer, cut, on_terms, whole};
+use super::failure;
 use super::printer::Sheet;
 use crate::proto::{
     DeleteUserRequest, GetUserRequest, ListUsersRequest, ListUsersResponse, PutUserRequest, User,
@@ -17,8 +18,8 @@ pub enum UserCommand {
         company: String,
         /// The user's id.
         user: String,
-        /// Names of the catalog's roles; none leaves the user without any.
-        #[arg(value_name = "ROLE")]
+        /// Names of the catalog's roles, with spaces or commas between; none leaves the user without any.
+        #[arg(value_name = "ROLE", value_delimiter = ',')]
         roles: Vec<String>,
         /// How.
         #[command(flatten)]
@@ -70,6 +71,7 @@ pub async fn user(command: UserCommand) -> anyhow::Result<bool> {
                 PutUserRequest { company_id: company, user_id: user, roles: roles }
             );
             let said = answer(desk.directory.put_user(request).await)?;
+            said.warnings.iter().for_each(|warning| failure::warn(warning));
             desk.printer.print(&said, terms.sheet().then(sheet(whole(&said.user)?)))?;
         }
         UserCommand::Get { company, user, asking } => {

@@ -3,7 +3,7 @@
 use tonic::{Request, Response, Status, Streaming};
 
 use super::page::{self, List, after, next};
-use super::{Doors, import, parse, render, reply};
+use super::{Doors, import, parse, render, reply, warnings};
 use crate::authority::secrets::Verification;
 use crate::policy::id::{CompanyId, CredentialId, UserId};
 use crate::proto::directory_service_server::DirectoryService;
@@ -178,7 +178,10 @@ impl DirectoryService for Doors {
         let (company, id, roles, terms) = parse::put_user(self.asked(request)?)?;
         let of = company.clone();
         let render = move |done| reply::user_put(&of, done);
-        self.renewed(self.ask()?.put_user(&company, &id, &roles, &terms, render).await?).await
+        let done = self.ask()?.put_user(&company, &id, &roles, &terms, render).await?;
+        let warnings = warnings::of_roles(self.ask()?, &roles).await;
+        let reply = self.renewed(done).await?.map(|reply| PutUserResponse { warnings, ..reply });
+        Ok(reply)
     }
 
     async fn get_user(

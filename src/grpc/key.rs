@@ -3,7 +3,7 @@
 use tonic::{Request, Response, Status};
 
 use super::page::{self, List};
-use super::{Doors, parse, render, reply};
+use super::{Doors, parse, render, reply, warnings};
 use crate::policy::id::Name;
 use crate::proto::key_service_server::KeyService;
 use crate::proto::*;
@@ -15,7 +15,10 @@ impl KeyService for Doors {
         request: Request<CreateKeyRequest>,
     ) -> Result<Response<CreateKeyResponse>, Status> {
         let (new, terms) = parse::create_key(self.asked(request)?)?;
-        self.renewed(self.ask()?.create_key(&new, &terms, reply::key_created).await?).await
+        let done = self.ask()?.create_key(&new, &terms, reply::key_created).await?;
+        let warnings = warnings::of_companies(self.ask()?, &new.companies).await;
+        let reply = self.renewed(done).await?.map(|reply| CreateKeyResponse { warnings, ..reply });
+        Ok(reply)
     }
 
     async fn get_key(

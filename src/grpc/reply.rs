@@ -120,6 +120,7 @@ pub(crate) fn key_created(made: KeyChanged) -> proto::CreateKeyResponse {
         key: Some(render::key(made.key, made.etag)),
         secret: made.secret.map(Presented::reveal).unwrap_or_default(),
         revision: made.revision.0,
+        warnings: vec![],
     }
 }
 
@@ -130,7 +131,7 @@ pub(super) fn key_deleted(gone: KeyChanged) -> proto::DeleteKeyResponse {
 
 pub(super) fn user_put(company: &CompanyId, done: Done<User>) -> proto::PutUserResponse {
     let user = Some(render::user(done.resource, company, done.etag));
-    proto::PutUserResponse { user, revision: done.revision.0 }
+    proto::PutUserResponse { user, revision: done.revision.0, warnings: vec![] }
 }
 
 pub(super) fn user_deleted(company: &CompanyId, done: Done<User>) -> proto::DeleteUserResponse {

@@ -155,7 +155,11 @@ impl From<Refusal> for Draft {
     fn from(refusal: Refusal) -> Self {
         let message = refusal.to_string();
         match refusal {
-            Refusal::ScopesUnknown { field, unknown } => {
+            Refusal::ScopesUnknown { field, unknown, near } => {
+                let proposal = |scope: &Scope| {
+                    let near = near.iter().find(|(unknown, _)| unknown == scope);
+                    near.map(|(_, near)| format!("; did you mean `{near}`?")).unwrap_or_default()
+                };
                 let violations = unknown.into_iter().map(|(n, scope)| Violation {
                     // A single scope is a field of its own.
                     field: if field == "scope" {
@@ -163,7 +167,10 @@ impl From<Refusal> for Draft {
                     } else {
                         format!("{field}[{n}]")
                     },
-                    description: format!("`{scope}` is not a scope of the catalog"),
+                    description: format!(
+                        "`{scope}` is not a scope of the catalog{}",
+                        proposal(&scope)
+                    ),
                 });
                 Draft::new(Code::InvalidArgument, "SCOPE_UNKNOWN", message).malformed(violations)
             }

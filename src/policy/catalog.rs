@@ -18,6 +18,7 @@ use foldhash::fast::RandomState;
 use self::endpoint::Path;
 use self::file::CatalogFile;
 use super::id::Name;
+use super::near;
 use super::revision::Revision;
 use super::scope::{Scope, ScopeId, ScopeMap};
 
@@ -114,8 +115,13 @@ pub enum AudienceError {
     #[error("must name one of the catalog's audiences: {}", .0.join(", "))]
     Unnamed(Vec<String>),
     /// The catalog has no audience of this name.
-    #[error("`{0}` is not an audience of the catalog")]
-    Unknown(Name),
+    #[error("`{name}` is not an audience of the catalog{}", proposal(.near.as_ref()))]
+    Unknown {
+        /// The request's.
+        name: Name,
+        /// The one that was probably meant.
+        near: Option<Name>,
+    },
     /// The request names an audience as tokens do.
     #[error("`{aud}` is what tokens call the audience `{audience}`: name `{audience}` here")]
     NamedByAud {
@@ -132,6 +138,10 @@ pub enum AudienceError {
         /// The endpoint's.
         endpoint: Name,
     },
+}
+
+fn proposal(near: Option<&Name>) -> String {
+    near.map(|near| format!("; did you mean `{near}`?")).unwrap_or_default()
 }
 
 static UNNAMED: Audience = Audience {
@@ -301,6 +311,27 @@ impl Catalog {
         self.ids.get(scope).copied()
     }
 
+    /// The scope that was probably meant by one that the catalog lacks.
+    #[must_use]
+    pub fn nearest_scope(&self, unknown: &Scope) -> Option<&Scope> {
+        let names = self.scopes.values().map(|entry| entry.name.as_str());
+        let near = near::nearest(unknown.as_str(), names)?;
+        self.ids.get_key_value(near).map(|(scope, _)| scope)
+    }
+
+    /// A sentence for each of these roles that the catalog lacks (D2).
+    #[must_use]
+    pub fn missing_roles(&self, roles: &[Name]) -> Vec<String> {
+        let missing = roles.iter().filter(|role| !self.roles.contains_key(*role));
+        let sentence = |role: &Name| {
+            let names = self.roles.keys().map(Name::as_str);
+            let near = near::nearest(role.as_str(), names);
+            let near = near.map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
+            format!("`{role}` is not a role of the catalog, so it permits nothing{near}")
+        };
+        missing.map(sentence).collect()
+    }
+
     /// The name behind a number, if the catalog still has it.
     #[must_use]
     pub fn name(&self, scope: ScopeId) -> Option<&Scope> {
@@ -390,7 +421,13 @@ impl Catalog {
                 let (aud, audience) = (name.to_string(), audience.clone());
                 AudienceError::NamedByAud { aud, audience }
             }
-            None => AudienceError::Unknown(name.clone()),
+            None => {
+                let audiences = &self.file.audiences;
+                let near = near::nearest(name.as_str(), audiences.keys().map(Name::as_str));
+                let near = near.and_then(|near| audiences.get_key_value(near));
+                let near = near.map(|(near, _)| near.clone());
+                AudienceError::Unknown { name: name.clone(), near }
+            }
         }
     }
 

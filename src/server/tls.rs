@@ -36,7 +36,7 @@ use x509_cert::ext::pkix::SubjectAltName;
 use x509_cert::ext::pkix::name::GeneralName;
 
 use super::Failure;
-use crate::config::{ServeArgs, key_file};
+use crate::config::{ServeArgs, key_file, pem};
 use crate::grpc::peer::Peer;
 use crate::grpc::refused::Why;
 use crate::measure::supervise::Supervisor;
@@ -223,7 +223,7 @@ impl Files {
         let chain = certificates(&contents.cert).map_err(wrong_cert)?;
         let not_after = chain.first().and_then(end);
         let key = PrivateKeyDer::from_pem_slice(&contents.key)
-            .map_err(|_| wrong_key("holds no private key in PEM that is not encrypted"))?;
+            .map_err(|_| wrong_key(pem::no_private_key(&contents.key)))?;
         let key = provider.key_provider.load_private_key(key).map_err(|_| {
             wrong_key("holds a key of a kind that is not known: give one of ECDSA, Ed25519 or RSA")
         })?;
@@ -274,11 +274,11 @@ fn read(flag: &str, path: &Path) -> Result<Vec<u8>, String> {
 }
 
 /// The certificates of a file, at least one.
-fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, &'static str> {
-    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+fn certificates(contents: &[u8]) -> Result<Vec<CertificateDer<'static>>, &'static str> {
+    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(contents).collect();
     let certificates = certificates.map_err(|_| "is not PEM from its beginning to its end")?;
     if certificates.is_empty() {
-        return Err("holds no certificate in PEM");
+        return Err(pem::no_certificate(contents));
     }
     Ok(certificates)
 }

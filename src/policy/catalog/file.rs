@@ -230,6 +230,10 @@ impl CatalogFile {
                 format!("the file has {} bytes, the limit is {MAX_LEN}", yaml.len()),
             ));
         }
+        if yaml.trim_start_matches('\u{feff}').trim().is_empty() {
+            let message = "the file is empty: a catalog has `scopes`, at least one";
+            return Err(one(1, 1, message.to_owned()));
+        }
         let options = serde_saphyr::options! {
             with_snippet: false,
             strict_booleans: true,

@@ -1,0 +1,165 @@
+//! Address: where a server is, as an operator writes it: a URL, or `HOST:PORT`.
+//!
+//! Not here: names are not resolved, and nothing is asked; see [`super::diagnosis`].
+
+use std::net::Ipv6Addr;
+
+use anyhow::{anyhow, bail};
+
+/// The port of a server whose address has neither a port nor a scheme.
+const PORT: u16 = 50051;
+
+/// Beginnings of other tools' addresses that look like a host with a port.
+const SCHEMES: [&str; 8] = ["dns", "grpc", "http", "https", "ipv4", "ipv6", "unix", "xds"];
+
+/// The URL of an address. One without a scheme is https if TLS was asked for, and http otherwise.
+///
+/// # Errors
+/// It is no address of a server; the sentence says what to write.
+pub(super) fn url(text: &str, has_tls: bool) -> anyhow::Result<String> {
+    let text = text.trim();
+    let wrong = |what: String| anyhow!("the endpoint `{text}` {what}");
+    if text.is_empty() {
+        bail!("the endpoint is empty: write HOST:PORT, such as `localhost:{PORT}`");
+    }
+    let (scheme, rest) = match text.split_once("://") {
+        Some((scheme, rest)) => (Some(scheme.to_ascii_lowercase()), rest),
+        None => (other_scheme(text), text),
+    };
+    let is_url = scheme.is_some();
+    let scheme = match scheme.as_deref() {
+        Some(scheme @ ("http" | "https")) if text.contains("://") => scheme,
+        Some(other) => {
+            let what = format!("begins with `{other}:`, which is not supported");
+            let what = format!("{what}: begin with http:// or https://, or write HOST:PORT alone");
+            return Err(wrong(what));
+        }
+        None if has_tls => "https",
+        None => "http",
+    };
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let (authority, path) = rest.split_at(end);
+    if !matches!(path, "" | "/") {
+        let what = format!("has a path, and a server has none: leave `{path}` out");
+        return Err(wrong(what));
+    }
+    if authority.contains('@') {
+        return Err(wrong("names a user: a key is given by --key-file or SCOPEGATE_KEY".into()));
+    }
+    let (host, port) = parts(authority).map_err(wrong)?;
+    if !is_url && port.is_none() && host.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(wrong(format!("has no host: write `localhost:{host}`")));
+    }
+    let port = match port {
+        None if is_url => return Ok(format!("{scheme}://{host}")),
+        None => PORT,
+        Some(port) => port.parse().ok().filter(|port| *port > 0).ok_or_else(|| {
+            wrong(format!("has the port `{port}`: write a number from 1 to 65535"))
+        })?,
+    };
+    Ok(format!("{scheme}://{host}:{port}"))
+}
+
+/// What stands before the first colon, if that is a scheme and no host.
+fn other_scheme(text: &str) -> Option<String> {
+    let (first, rest) = text.split_once(':')?;
+    let first = first.to_ascii_lowercase();
+    let is_port = !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_digit());
+    (!is_port && SCHEMES.contains(&first.as_str())).then_some(first)
+}
+
+/// The host and the port of an authority (RFC 3986, section 3.2).
+fn parts(authority: &str) -> Result<(&str, Option<&str>), String> {
+    if authority.starts_with('[') {
+        let is_address = |inner: &str| inner.parse::<Ipv6Addr>().is_ok();
+        let inner = authority.get(1..).and_then(|rest| rest.split_once(']'));
+        let whole = inner.filter(|(inner, _)| is_address(inner));
+        let (inner, rest) = whole
+            .ok_or_else(|| "has no IPv6 address in its brackets: write `[::1]:50051`".to_owned())?;
+        let host = authority.get(..inner.len() + 2).unwrap_or(authority);
+        return match rest.strip_prefix(':') {
+            Some(port) => Ok((host, Some(port))),
+            None if rest.is_empty() => Ok((host, None)),
+            None => Err(format!("has `{rest}` behind its brackets: write `{host}:{PORT}`")),
+        };
+    }
+    let (host, port) = match authority.split_once(':') {
+        Some((_, rest)) if rest.contains(':') => {
+            let address = if authority.parse::<Ipv6Addr>().is_ok() { authority } else { "::1" };
+            return Err(format!(
+                "has more than one colon: write an IPv6 address in brackets, as in `[{address}]:{PORT}`"
+            ));
+        }
+        Some((host, port)) => (host, Some(port)),
+        None => (authority, None),
+    };
+    if host.is_empty() {
+        let port = port.filter(|port| port.parse::<u16>().is_ok());
+        let port = port.map_or_else(|| PORT.to_string(), str::to_owned);
+        return Err(format!("has no host: write `localhost:{port}`"));
+    }
+    if !host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte)) {
+        return Err(format!("has the host `{host}`, which is neither a name nor an IP address"));
+    }
+    Ok((host, port))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_with_a_port_is_enough_and_a_url_stays_what_it_is() {
+        for (text, plain) in [
+            ("localhost:50051", "http://localhost:50051"),
+            ("localhost", "http://localhost:50051"),
+            (" db-1.internal:7 \n", "http://db-1.internal:7"),
+            ("127.0.0.1:9/", "http://127.0.0.1:9"),
+            ("[::1]:9", "http://[::1]:9"),
+            ("[::1]", "http://[::1]:50051"),
+            ("dns:50051", "http://dns:50051"),
+            ("unix", "http://unix:50051"),
+            ("http://a", "http://a"),
+            ("HTTP://a:1/", "http://a:1"),
+            ("https://a.example", "https://a.example"),
+            ("https://[::1]:3", "https://[::1]:3"),
+        ] {
+            assert_eq!(url(text, false).expect(text), plain);
+        }
+        assert_eq!(url("a:1", true).expect("TLS"), "https://a:1");
+        assert_eq!(url("http://a:1", true).expect("as written"), "http://a:1");
+    }
+
+    #[test]
+    fn what_is_no_address_is_refused_with_what_to_write() {
+        for (text, says) in [
+            ("", "HOST:PORT"),
+            ("grpc://a:1", "`grpc:`"),
+            ("dns:///a:1", "`dns:`"),
+            ("dns:a:1", "`dns:`"),
+            ("unix:/run/a", "`unix:`"),
+            ("http:a:1", "`http:`"),
+            ("http:/a:1", "`http:`"),
+            ("::1", "`[::1]:50051`"),
+            ("::1:50051", "in brackets"),
+            ("http://fe80::1:1", "in brackets"),
+            ("[::1:1", "`[::1]:50051`"),
+            ("[::1]1", "behind its brackets"),
+            (":50051", "`localhost:50051`"),
+            ("50052", "`localhost:50052`"),
+            ("http://", "has no host"),
+            ("http://a:1/v1", "leave `/v1` out"),
+            ("a:1?x", "leave `?x` out"),
+            ("a:0", "from 1 to 65535"),
+            ("a:65536", "from 1 to 65535"),
+            ("a:", "from 1 to 65535"),
+            ("a:http", "from 1 to 65535"),
+            ("me@a:1", "--key-file"),
+            ("a b:1", "neither a name"),
+        ] {
+            let error = url(text, false).expect_err(text).to_string();
+            assert!(error.contains(says), "{text}: {error}");
+            assert_eq!(error.lines().count(), 1);
+        }
+    }
+}

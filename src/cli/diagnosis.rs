@@ -1,0 +1,292 @@
+//! Diagnosis: why a server could not be reached, in a sentence that says what to do.
+//!
+//! It is made after a failure only. TLS names its reasons; what else went wrong shows a connection
+//! of its own, on which nothing but the beginning of HTTP/2 or TLS is sent: no call is repeated.
+
+use std::error::Error;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::Uri;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpStream, lookup_host};
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::pki_types::ServerName;
+use tokio_rustls::rustls::{self, AlertDescription, CertificateError, ClientConfig, RootCertStore};
+
+/// The preface of HTTP/2 and empty settings (RFC 9113, section 3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+/// How long each step may take.
+const LIMIT: Duration = Duration::from_secs(2);
+
+/// Why a server could not be reached.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct Unreachable(pub String);
+
+/// What a server speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Protocol {
+    Http2,
+    /// Text, as servers of HTTP/1.1 and others send it.
+    Text,
+    Tls,
+    /// It ended the connection, and sent nothing.
+    Nothing,
+    /// It sent nothing in time, or what is none of these.
+    Unknown,
+}
+
+/// Why no connection came about.
+pub(super) async fn of_connect(uri: &Uri, error: tonic::transport::Error) -> Unreachable {
+    if let Some(found) = of_tls(uri, &error) {
+        return found;
+    }
+    let found = match reach(uri).await {
+        Err(found) => return found,
+        Ok(stream) => of_protocol(uri, speaks(uri, stream).await, false),
+    };
+    found.unwrap_or_else(|| {
+        let cause = super::connection::cause(&error);
+        Unreachable(format!("cannot reach {uri} ({cause}): is --endpoint right?"))
+    })
+}
+
+/// Why the first call of a connection failed before it was answered, if the next one would fail
+/// for the same.
+pub(super) async fn of_call(uri: &Uri, error: &tonic::transport::Error) -> Option<Unreachable> {
+    if let Some(found) = of_tls(uri, error) {
+        return Some(found);
+    }
+    let stream = reach(uri).await.ok()?;
+    of_protocol(uri, speaks(uri, stream).await, true)
+}
+
+/// What an answer says that is none of gRPC.
+pub(super) fn of_http_status(uri: &Uri, status: http::StatusCode) -> Unreachable {
+    let at = address(uri);
+    Unreachable(match status.as_u16() {
+        502..=504 => format!(
+            "a proxy at {at} answered with HTTP status {status}: it cannot reach the server \
+             behind it; see whether that runs, and whether the proxy speaks HTTP/2 with it"
+        ),
+        _ => format!(
+            "what answers at {at} is no gRPC server: it answered with HTTP status {status}; \
+             give --endpoint the address of `scopegate serve --listen`"
+        ),
+    })
+}
+
+/// The host and the port.
+fn address(uri: &Uri) -> String {
+    let (host, port) = host_and_port(uri);
+    format!("{host}:{port}")
+}
+
+fn host_and_port(uri: &Uri) -> (&str, u16) {
+    let usual = if uri.scheme_str() == Some("https") { 443 } else { 80 };
+    (uri.host().unwrap_or_default(), uri.port_u16().unwrap_or(usual))
+}
+
+fn of_tls(uri: &Uri, error: &(dyn Error + 'static)) -> Option<Unreachable> {
+    let at = address(uri);
+    let sentence = |text: String| Some(Unreachable(text));
+    let certificate = |error: &CertificateError| match error {
+        // The signature is wrong where a CA of the same name has another key.
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => format!(
+            "cannot reach {uri}: its certificate is of a CA that is not trusted here; give the \
+             right one by --ca"
+        ),
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => format!(
+            "cannot reach {uri}: its certificate has expired; have it renewed, or see whether the \
+             clock of this machine is right"
+        ),
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => format!(
+            "cannot reach {uri}: its certificate is not valid yet; see whether the clock of this \
+             machine is right"
+        ),
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+            let host = uri.host().unwrap_or_default();
+            format!(
+                "cannot reach {uri}: its certificate does not name `{host}`; give --endpoint a \
+                 name that it has"
+            )
+        }
+        other => format!("cannot reach {uri}: its certificate is refused ({other}); see --ca"),
+    };
+    match tls_error(error) {
+        Some(rustls::Error::InvalidCertificate(error)) => return sentence(certificate(error)),
+        Some(rustls::Error::AlertReceived(alert)) => return sentence(of_alert(&at, *alert)),
+        _ => {}
+    }
+    // HTTP/2 keeps the text of what ended its connection, and not the error itself.
+    let text = super::connection::cause(error);
+    let name = text.strip_prefix("received fatal alert: ")?;
+    let alerts = [
+        AlertDescription::CertificateRequired,
+        AlertDescription::CertificateExpired,
+        AlertDescription::CertificateRevoked,
+        AlertDescription::CertificateUnknown,
+        AlertDescription::UnsupportedCertificate,
+        AlertDescription::BadCertificate,
+        AlertDescription::UnknownCA,
+        AlertDescription::AccessDenied,
+        AlertDescription::DecryptError,
+    ];
+    let alert = alerts.into_iter().find(|alert| name == format!("{alert:?}"))?;
+    sentence(of_alert(&at, alert))
+}
+
+fn of_alert(at: &str, alert: AlertDescription) -> String {
+    match alert {
+        AlertDescription::CertificateRequired => format!(
+            "the server at {at} asks for a client certificate: give one by --client-cert and \
+             --client-key"
+        ),
+        AlertDescription::NoApplicationProtocol => {
+            format!(
+                "the server at {at} speaks TLS without HTTP/2, so it is no gRPC server: see --endpoint"
+            )
+        }
+        AlertDescription::HandshakeFailure | AlertDescription::ProtocolVersion => {
+            format!("the server at {at} has no version or cipher of TLS in common with this client")
+        }
+        AlertDescription::UnrecognisedName => {
+            format!("the server at {at} does not serve this name: see --endpoint")
+        }
+        alert => format!(
+            "the server at {at} refuses the client certificate ({alert:?}): give by --client-cert \
+             and --client-key one of a CA that it accepts, and still valid"
+        ),
+    }
+}
+
+/// The error of TLS among the causes of one.
+fn tls_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> {
+    if let Some(found) = error.downcast_ref::<rustls::Error>() {
+        return Some(found);
+    }
+    // What an I/O error carries is not among its sources.
+    match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+        Some(carried) => tls_error(carried),
+        None => tls_error(error.source()?),
+    }
+}
+
+/// A connection of TCP, or why there is none.
+async fn reach(uri: &Uri) -> Result<TcpStream, Unreachable> {
+    let (host, port) = host_and_port(uri);
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    let resolved = timeout(LIMIT, lookup_host((bare, port))).await;
+    let addresses = match resolved {
+        Ok(Ok(addresses)) => addresses.collect::<Vec<_>>(),
+        _ => {
+            return Err(Unreachable(format!(
+                "no server answers at {uri}: the name `{bare}` cannot be resolved; is --endpoint \
+                 written right, and does this machine know the name?"
+            )));
+        }
+    };
+    let connected = timeout(LIMIT, TcpStream::connect(addresses.as_slice())).await;
+    connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())).map_err(|error| {
+        let kind = error.kind();
+        Unreachable(format!(
+            "no server answers at {uri} ({kind}): is it running, and is --endpoint right?"
+        ))
+    })
+}
+
+fn of_protocol(uri: &Uri, protocol: Protocol, is_call: bool) -> Option<Unreachable> {
+    let (at, is_https) = (address(uri), uri.scheme_str() == Some("https"));
+    let sentence = match protocol {
+        Protocol::Tls if !is_https => format!(
+            "the server at {at} speaks TLS: give --endpoint https://{at}, and its CA by --ca if \
+             this machine does not trust it"
+        ),
+        Protocol::Http2 if is_https => format!(
+            "the server at {at} speaks no TLS: give --endpoint http://{at}; what is sent, a key \
+             too, can then be read on the way"
+        ),
+        Protocol::Text => format!(
+            "what answers at {at} speaks no HTTP/2, so it is no gRPC server: give \
+             --endpoint the address of `scopegate serve --listen`, which is neither that of \
+             --metrics nor of a web server"
+        ),
+        Protocol::Nothing => format!(
+            "the server at {at} closed the connection and sent nothing: is that the address of \
+             `scopegate serve --listen`, and not of --metrics? A server that has as many \
+             connections as --max-connections allows closes more, too"
+        ),
+        // The handshake went well before, and then it ended: that is what a server of TLS 1.3 does
+        // to a client without the certificate that it asks for.
+        Protocol::Tls if is_call => format!(
+            "the server at {at} ended the connection after the TLS handshake: if it asks for a \
+             client certificate, give one that it accepts by --client-cert and --client-key"
+        ),
+        Protocol::Http2 | Protocol::Tls | Protocol::Unknown => return None,
+    };
+    Some(Unreachable(sentence))
+}
+
+/// What the server speaks to which this connection is.
+async fn speaks(uri: &Uri, stream: TcpStream) -> Protocol {
+    let plain = timeout(LIMIT, first_bytes(stream)).await.ok().map(|bytes| plain(&bytes));
+    if plain == Some(Protocol::Http2) {
+        return Protocol::Http2;
+    }
+    // A server of TLS may answer in plain text, or not at all.
+    let is_tls = match reach(uri).await {
+        Ok(stream) => speaks_tls(uri, stream).await,
+        Err(_) => false,
+    };
+    if is_tls { Protocol::Tls } else { plain.unwrap_or(Protocol::Unknown) }
+}
+
+/// The first bytes that a server sends who is asked for HTTP/2: a frame's head, or fewer.
+async fn first_bytes(mut stream: TcpStream) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(9);
+    if stream.write_all(PREFACE).await.is_ok() {
+        // What came before an error counts.
+        (&mut stream).take(9).read_to_end(&mut bytes).await.ok();
+    }
+    bytes
+}
+
+fn plain(bytes: &[u8]) -> Protocol {
+    match bytes {
+        // A frame of settings, of the connection as a whole.
+        [_, _, _, 4, _, 0, 0, 0, 0] => Protocol::Http2,
+        // An alert.
+        [0x15, 3, ..] => Protocol::Tls,
+        [] => Protocol::Nothing,
+        bytes if bytes.iter().all(|byte| byte.is_ascii_graphic() || b" \r\n\t".contains(byte)) => {
+            Protocol::Text
+        }
+        _ => Protocol::Unknown,
+    }
+}
+
+/// Whether a server begins TLS. Nobody is trusted, and nothing is sent.
+async fn speaks_tls(uri: &Uri, stream: TcpStream) -> bool {
+    let host = uri.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
+    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
+    let (Ok(builder), Ok(name)) =
+        (builder.with_safe_default_protocol_versions(), ServerName::try_from(host))
+    else {
+        return false;
+    };
+    let mut config = builder.with_root_certificates(RootCertStore::empty()).with_no_client_auth();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let shaken = timeout(LIMIT, TlsConnector::from(Arc::new(config)).connect(name, stream)).await;
+    match shaken {
+        Ok(Ok(_)) => true,
+        Ok(Err(error)) => matches!(
+            tls_error(&error),
+            Some(rustls::Error::InvalidCertificate(_) | rustls::Error::AlertReceived(_))
+        ),
+        Err(_) => false,
+    }
+}

@@ -1,0 +1,211 @@
+//! Field words: what a field of a request is called on the command line, where people type flags
+//! and arguments.
+
+use std::ffi::OsString;
+
+use clap::{Arg, Command, CommandFactory};
+
+use crate::config::Config;
+
+/// Fields, and the ids of the arguments that fill them: the first that the command has counts.
+const WORDS: &[(&str, &[&str])] = &[
+    ("acknowledge_impact", &["affected", "yes"]),
+    ("after_revision", &["after", "after_revision", "since"]),
+    ("allow_empty", &["allow_empty", "none"]),
+    ("at_least_revision", &["at_least_revision"]),
+    ("audience", &["audience"]),
+    ("certificate", &["certificate"]),
+    ("certificate_only", &["certificate_only"]),
+    ("company_id", &["company"]),
+    ("company_ids", &["company"]),
+    ("credential_id", &["credential"]),
+    ("cursor", &["cursor"]),
+    ("display_name", &["display_name", "name"]),
+    ("enabled", &["enabled"]),
+    ("endpoint", &["path"]),
+    ("endpoint.method", &["method"]),
+    ("endpoint.path", &["path"]),
+    ("etag", &["etag"]),
+    ("expires_at", &["expires_at"]),
+    ("include_dormant", &["include_dormant"]),
+    ("key_id", &["key"]),
+    ("label", &["label"]),
+    ("name", &["name"]),
+    ("on_behalf_of", &["on_behalf_of"]),
+    ("page_size", &["limit"]),
+    ("reason", &["reason"]),
+    ("request_id", &["request_id"]),
+    ("resource_owner_id", &["resource_owner"]),
+    ("restricted_at_revision", &["at", "restriction", "revision", "restricted_at_revision"]),
+    ("roles", &["role", "roles"]),
+    ("scope", &["scope"]),
+    ("scopes", &["scopes", "scope"]),
+    ("scopes.names", &["scopes", "scope"]),
+    ("secret_id", &["secret_id"]),
+    ("token", &["token"]),
+    ("token.audience", &["token_audience", "audience"]),
+    ("token.expires_at", &["token_expires_at"]),
+    ("token.issued_at", &["token_issued_at"]),
+    ("token.scopes", &["token_scope"]),
+    ("token.user_id", &["token_user"]),
+    ("user_id", &["user"]),
+    ("validate_only", &["dry_run"]),
+    ("yaml", &["file"]),
+];
+
+/// What sentences of a server propose, and the words of the commands for it.
+const PROPOSALS: &[(&str, &str)] = &[
+    ("set `allow_empty` to", "give `--allow-empty` to"),
+    ("start again by `after_revision`", "start again by `--after`"),
+    ("start again without one", "list again"),
+    ("send it as `authorization: Bearer <key>`", "give it by --key-file or SCOPEGATE_KEY"),
+    (
+        "send one that an operator has made, alone, as `authorization: Bearer <key>`",
+        "give one that an operator has made by --key-file or SCOPEGATE_KEY",
+    ),
+    (
+        "send the `etag` of an audit, or `acknowledge_impact`",
+        "see by `--dry-run` who, then give `--yes` and `--affected`",
+    ),
+];
+
+/// A server's sentence, with its proposals in the words of the commands.
+pub(super) fn in_sentence(sentence: &str) -> String {
+    let mut text = sentence.to_owned();
+    for (theirs, ours) in PROPOSALS {
+        text = text.replace(theirs, ours);
+    }
+    text
+}
+
+/// The word for a field in the command that this process was started with, if it has one.
+pub(super) fn of(field: &str) -> Option<String> {
+    word(&invoked(std::env::args_os()), field)
+}
+
+/// The command of these words.
+fn invoked(words: impl IntoIterator<Item = OsString>) -> Command {
+    let mut command = Config::command();
+    command.build();
+    for word in words.into_iter().skip(1) {
+        match word.to_str().and_then(|word| command.find_subcommand(word)) {
+            Some(next) => command = next.clone(),
+            None => break,
+        }
+    }
+    command
+}
+
+fn word(command: &Command, field: &str) -> Option<String> {
+    let field = plain(field);
+    let (_, ids) = WORDS.iter().find(|(name, _)| *name == field)?;
+    ids.iter().find_map(|id| command.get_arguments().find(|arg| arg.get_id() == id).map(shown))
+}
+
+/// A field without the places in lists, and without the check that it is of.
+fn plain(field: &str) -> String {
+    let mut plain = String::new();
+    let mut rest = field;
+    while let Some((before, behind)) = rest.split_once('[') {
+        plain.push_str(before);
+        rest = behind.split_once(']').map_or("", |(_, behind)| behind);
+    }
+    plain.push_str(rest);
+    for of in ["checks.", "check."] {
+        if let Some(field) = plain.strip_prefix(of) {
+            return field.to_owned();
+        }
+    }
+    plain
+}
+
+fn shown(arg: &Arg) -> String {
+    if let Some(long) = arg.get_long() {
+        return format!("--{long}");
+    }
+    let name = arg.get_value_names().and_then(<[_]>::first).map(|name| name.to_string());
+    name.unwrap_or_else(|| arg.get_id().as_str().to_uppercase())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use prost_reflect::{DescriptorPool, Kind, MessageDescriptor};
+
+    use super::*;
+
+    /// What the commands fill by themselves, or what is a line of a file and is named by that.
+    const OF_NO_WORD: &[&str] = &[
+        "checks",
+        "check",
+        "page_token",
+        "update_mask",
+        "update_mask.paths",
+        "secret",
+        "companies",
+        "credentials",
+        "token.bearer_token",
+    ];
+
+    fn named(line: &str, field: &str) -> Option<String> {
+        word(&invoked(line.split(' ').map(OsString::from)), field)
+    }
+
+    #[test]
+    fn fields_are_named_by_what_was_typed() {
+        for (line, field, expected) in [
+            ("scopegate company list", "page_size", "--limit"),
+            ("scopegate check", "token.issued_at", "--token-issued-at"),
+            ("scopegate explain", "check.token.issued_at", "--token-issued-at"),
+            ("scopegate check", "user_id", "--user"),
+            ("scopegate user put", "user_id", "USER"),
+            ("scopegate user put", "roles[3]", "ROLE"),
+            ("scopegate keys create", "company_ids[0]", "--company"),
+            ("scopegate credential grant", "scopes[1]", "SCOPE"),
+            ("scopegate credential grant", "credential_id", "CREDENTIAL"),
+            ("scopegate catalog apply", "yaml", "FILE"),
+        ] {
+            assert_eq!(named(line, field).as_deref(), Some(expected), "{line} {field}");
+        }
+        assert_eq!(named("scopegate company list", "roles"), None, "it has no such word");
+    }
+
+    /// The fields of a message, those of messages in it behind a dot.
+    fn fields(message: &MessageDescriptor, before: &str, all: &mut BTreeSet<String>) {
+        for field in message.fields() {
+            let name = format!("{before}{}", field.name());
+            match field.kind() {
+                Kind::Message(inner)
+                    if inner.full_name().starts_with("scopegate.") && before.is_empty() =>
+                {
+                    let is_check = inner.full_name().ends_with(".CheckRequest");
+                    fields(&inner, &if is_check { String::new() } else { format!("{name}.") }, all);
+                    all.insert(name);
+                }
+                _ => drop(all.insert(name)),
+            }
+        }
+    }
+
+    #[test]
+    fn every_field_that_a_command_sends_has_a_word() {
+        let pool = DescriptorPool::decode(crate::proto::DESCRIPTORS).expect("descriptors");
+        let mut all = BTreeSet::new();
+        let requests = pool.all_messages().filter(|message| {
+            message.full_name().starts_with("scopegate.") && message.name().ends_with("Request")
+        });
+        for request in requests {
+            fields(&request, "", &mut all);
+        }
+        let is_known = |field: &&String| {
+            WORDS.iter().any(|(name, _)| name == field)
+                || OF_NO_WORD.contains(&field.as_str())
+                // Of an import, which names lines.
+                || field.starts_with("companies.")
+                || field.starts_with("credentials.")
+        };
+        let without: Vec<_> = all.iter().filter(|field| !is_known(field)).collect();
+        assert!(without.is_empty(), "{without:?}");
+    }
+}

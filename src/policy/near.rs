@@ -1,0 +1,84 @@
+//! Near: the name that was probably meant by one that does not exist.
+//!
+//! The work is bounded: long names are not compared, and neither is more than a number of names.
+
+/// In how many places (insertions, deletions, exchanges of neighbours) two names may differ.
+const MAX_DISTANCE: usize = 2;
+/// The longest name that is compared, in bytes.
+const MAX_LEN: usize = 64;
+/// How many names of about the same length are compared.
+const MAX_COMPARED: usize = 20_000;
+
+/// The nearest of these names, the first of several in their order by bytes.
+pub fn nearest<'a>(wanted: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    if wanted.len() > MAX_LEN {
+        return None;
+    }
+    // Of a short name any other differs in few places.
+    let most = MAX_DISTANCE.min(wanted.len() / 3);
+    let letters = letters(wanted);
+    let about_as_long = |name: &&str| name.len().abs_diff(wanted.len()) <= most;
+    names
+        .into_iter()
+        .filter(about_as_long)
+        .take(MAX_COMPARED)
+        .filter(|name| may_be_within(&letters, name, most))
+        .map(|name| (strsim::osa_distance(wanted, name), name))
+        .filter(|(distance, _)| *distance <= most)
+        .min()
+        .map(|(_, name)| name)
+}
+
+/// How often a name has each byte, by its lower bits.
+fn letters(name: &str) -> [i16; 64] {
+    let mut counts = [0; 64];
+    for byte in name.bytes() {
+        if let Some(count) = counts.get_mut(usize::from(byte & 63)) {
+            *count += 1;
+        }
+    }
+    counts
+}
+
+/// Whether the letters of two names differ by few enough: a place that differs is two letters at
+/// most. It costs far less than the distance.
+fn may_be_within(letters: &[i16; 64], name: &str, most: usize) -> bool {
+    let mut counts = *letters;
+    for byte in name.bytes() {
+        if let Some(count) = counts.get_mut(usize::from(byte & 63)) {
+            *count -= 1;
+        }
+    }
+    counts.iter().map(|count| usize::from(count.unsigned_abs())).sum::<usize>() <= 2 * most
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mistyped_name_finds_the_one_that_was_meant() {
+        let names = ["users:read", "users:write", "courses:read", "api/all", "a", "b"];
+        for (wanted, meant) in [
+            ("user:read", Some("users:read")),
+            ("users:raed", Some("users:read")),
+            ("users.read", Some("users:read")),
+            ("Users:Read", Some("users:read")),
+            ("users:writes", Some("users:write")),
+            ("api/al", Some("api/all")),
+            ("api/xyz", None),
+            ("c", None),
+            ("", None),
+            ("sure:radios", None),
+        ] {
+            assert_eq!(nearest(wanted, names), meant, "{wanted}");
+        }
+        assert_eq!(nearest("users:red", ["users:rex", "users:read"]), Some("users:read"));
+    }
+
+    #[test]
+    fn long_names_are_not_compared() {
+        let long = "a".repeat(MAX_LEN + 1);
+        assert_eq!(nearest(&long, [long.as_str()]), None);
+    }
+}
