@@ -5,6 +5,7 @@
 //! the past, of which servers keep the changes alone. Backups are of the store's own form, and a
 //! restore has no server to ask.
 
+mod agreement;
 mod asking;
 mod backup;
 mod batch;
@@ -13,6 +14,7 @@ mod changes;
 mod check;
 mod checks;
 mod company;
+mod company_impact;
 mod completions;
 mod confirm;
 mod connection;
@@ -33,10 +35,12 @@ mod printer;
 mod question;
 mod restore;
 mod restriction;
+mod scope_undo;
 mod secret;
 mod timeout;
 mod trial;
 mod typed;
+mod undo;
 mod user;
 mod watch;
 mod which;
@@ -48,6 +52,7 @@ use tonic_types::StatusExt;
 
 use crate::policy::text;
 
+pub use self::agreement::Agreement;
 pub use self::asking::{Asking, Limit, Terms};
 pub use self::backup::backup;
 pub use self::batch::{BatchArgs, batch};

@@ -133,7 +133,7 @@ async fn agreed(
         );
     }
     let removed = preview.removed_scopes.join(" ");
-    if !confirm::ask(&format!("Take {removed} from everybody?"))? {
+    if !confirm::ask(&format!("Take {removed} from everybody?")).await? {
         bail!("nothing was applied");
     }
     Ok(request)

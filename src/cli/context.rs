@@ -176,6 +176,11 @@ pub(super) fn way(args: &EndpointArgs) -> anyhow::Result<Way> {
     })
 }
 
+/// The name of the current context, if there is one.
+pub(super) fn current() -> Option<String> {
+    read().ok().and_then(|(_, contexts)| contexts.current)
+}
+
 fn of<'a>(contexts: &'a Contexts, path: &Path, name: &str) -> anyhow::Result<&'a Way> {
     contexts.contexts.get(name).ok_or_else(|| {
         let all: Vec<_> = contexts.contexts.keys().map(String::as_str).collect();
