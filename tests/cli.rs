@@ -159,14 +159,14 @@ fn companies() {
         Some(12)
     );
     assert!(run("company update acme --display-name Apex").good().contains("Apex"));
-    assert!(run("company disable acme").good().contains("disabled"));
+    assert!(run("company disable acme --yes").good().contains("disabled"));
     assert_eq!(run("check acme x users:read").code, 1);
     assert!(run("company enable acme").good().contains("enabled"));
     let would = run("company delete acme --dry-run").good();
     assert!(would.starts_with("nothing was changed; would delete:\n"), "{would}");
     let added = run("company add-scopes acme users:write").good();
     assert!(added.ends_with("\nadded  users:write\n"), "{added}");
-    assert!(run("company delete acme").good().starts_with("deleted:\n"));
+    assert!(run("company delete acme --yes").good().starts_with("deleted:\n"));
     assert_eq!(run("company get acme").bad(), "scopegate: there is no company `acme`\n");
     assert!(run("company create a/b").bad().contains("`company_id` has the character '/'"));
     // Wrong words are told as they always were.
@@ -220,19 +220,19 @@ fn credentials_and_their_scopes() {
     assert_eq!((&last["reason"], &last["onBehalfOf"]), (&json!("audit"), &json!("ada")));
 
     // Sent again, a change with a request id is made once.
-    let again = "credential replace demo nightly users:read --request-id 0b4c2a9e-6f1d-4d7b-9a53-2f5d8c1e7a60 --output json";
+    let again = "credential replace demo nightly users:read --yes --request-id 0b4c2a9e-6f1d-4d7b-9a53-2f5d8c1e7a60 --output json";
     assert_eq!(run(again).json()["revision"], run(again).json()["revision"]);
     assert!(run("credential replace demo nightly").bad().contains("<SCOPE>..."));
     assert!(
-        plain(&run("credential replace demo nightly --allow-empty").good())
+        plain(&run("credential replace demo nightly --allow-empty --yes").good())
             .contains("removed users:read")
     );
     assert!(
-        run("credential reset demo nightly")
+        run("credential reset demo nightly --yes")
             .good()
             .contains("added  groups:read users:read users:write")
     );
-    assert!(run("credential disable demo nightly").good().contains("disabled"));
+    assert!(run("credential disable demo nightly --yes").good().contains("disabled"));
     assert!(run("credential enable demo nightly").good().contains("enabled"));
     assert!(
         !run("credential update demo nightly --label N --never-expires").good().contains("expires")
@@ -252,7 +252,7 @@ fn credentials_and_their_scopes() {
         above.contains("\n  paths:read: not in the company's ceiling: ask the operator"),
         "{above}"
     );
-    assert!(run("credential delete demo nightly").good().starts_with("deleted:\n"));
+    assert!(run("credential delete demo nightly --yes").good().starts_with("deleted:\n"));
 }
 
 #[test]
@@ -281,7 +281,7 @@ fn secrets_come_from_standard_input() {
     );
     let id = made["secretId"].as_str().expect("an id");
     assert!(
-        !operator.run(&format!("credential secret delete demo hr-sync {id}")).good().contains(id)
+        !operator.run(&format!("credential secret delete demo hr-sync {id} --yes")).good().contains(id)
     );
 }
 
@@ -318,9 +318,9 @@ fn users_and_consents() {
     assert!(effective.contains("read_personal_account"), "{effective}");
     let other = run(&format!("check acme app read_personal_account --user bob {token}"));
     assert!(other.out.contains("TOKEN_INVALID"), "{}", other.out);
-    run("consent delete acme app ada").good();
+    run("consent delete acme app ada --yes").good();
     assert_eq!(run("check acme app read_personal_account --user ada").code, 1);
-    run("user delete acme ada").good();
+    run("user delete acme ada --yes").good();
     assert_eq!(run("user get acme ada").code, 2);
 }
 
@@ -550,7 +550,7 @@ fn what_is_no_longer_kept_is_not_made_up() {
     let of_demo = format!("explain demo hr-sync users:write --at-revision {made}");
     let same = run(&of_demo).good();
     assert!(same.contains("nothing that the check rests on was changed since then"), "{same}");
-    run("credential disable demo hr-sync").good();
+    run("credential disable demo hr-sync --yes").good();
     let unknown = run(&of_demo).good();
     assert!(unknown.contains("what was decided then cannot be said: the audit log"), "{unknown}");
     assert!(unknown.contains("enabled: true -> false"), "what has come since is: {unknown}");
@@ -887,7 +887,7 @@ fn changes_are_listed_and_watched() {
         plain(&lines.next().expect("a line")),
         "5 TIME anonymous RestrictCompanyScopes demo -users:write (quiet)"
     );
-    run("company disable demo --on-behalf-of ada").good();
+    run("company disable demo --yes --on-behalf-of ada").good();
     assert_eq!(
         plain(&lines.next().expect("a line")),
         "6 TIME anonymous for ada UpdateCompany demo enabled: true -> false"
@@ -1013,7 +1013,7 @@ fn a_key_from_a_file_the_environment_or_a_context() {
     assert_eq!(plain(&listed).lines().next(), Some(heads));
     assert_eq!(listed.lines().count(), 3, "{listed}");
     assert!(!listed.contains("sgk_"), "a list has no secrets");
-    let last = with_file(&format!("keys delete {key_id}"));
+    let last = with_file(&format!("keys delete {key_id} --yes"));
     assert!(last.bad().contains("is the last of an operator"));
 
     let mut command = operator.command("keys get");

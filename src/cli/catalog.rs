@@ -5,13 +5,14 @@
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use clap::Subcommand;
 use serde_json::json;
 
 use super::asking::{Asking, Desk, Terms, answer, on_terms};
 use super::confirm;
 use super::printer::{Printer, Sheet, Words, count};
+use super::text_file;
 use super::trial::{TestArgs, test};
 use crate::config::Output;
 use crate::policy::catalog::file::{CatalogErrors, CatalogFile};
@@ -167,15 +168,16 @@ fn sheet(change: &ApplyCatalogResponse) -> Sheet {
     sheet
 }
 
-/// A file as it is.
+/// The text of a file, without a byte order mark.
 pub(super) fn text(file: &Path) -> anyhow::Result<String> {
     let unreadable = || format!("cannot read {}", file.display());
+    let mut bytes = Vec::new();
     if file.as_os_str() == "-" {
-        let mut text = String::new();
-        io::stdin().read_to_string(&mut text).with_context(unreadable)?;
-        return Ok(text);
+        io::stdin().read_to_end(&mut bytes).with_context(unreadable)?;
+    } else {
+        bytes = std::fs::read(file).with_context(unreadable)?;
     }
-    std::fs::read_to_string(file).with_context(unreadable)
+    text_file::filled(&bytes).map_err(|error| anyhow!("{} {error}", file.display()))
 }
 
 /// A catalog file that holds together.

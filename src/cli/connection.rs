@@ -13,6 +13,7 @@ use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
 use tonic::{Request, Status};
 
 use super::context::{self, Way};
+use super::text_file;
 use super::timeout::Timeout;
 use crate::config::{EndpointArgs, key_file};
 use crate::telemetry;
@@ -136,7 +137,8 @@ fn key(way: &Way) -> anyhow::Result<Option<MetadataValue<Ascii>>> {
         (Some(key), _) => ("SCOPEGATE_KEY", key),
         (None, Some(path)) => {
             let bytes = read_secret("--key-file", path)?;
-            let text = String::from_utf8(bytes).map_err(|_| anyhow!("--key-file has no text"))?;
+            let text = text_file::filled(&bytes)
+                .map_err(|error| anyhow!("--key-file {} {error}", path.display()))?;
             ("--key-file", text)
         }
         (None, None) => return Ok(None),
@@ -148,7 +150,9 @@ fn key(way: &Way) -> anyhow::Result<Option<MetadataValue<Ascii>>> {
 }
 
 fn read(flag: &str, path: &Path) -> anyhow::Result<Vec<u8>> {
-    fs::read(path).with_context(|| format!("{flag} {}", path.display()))
+    let bytes = fs::read(path).with_context(|| format!("{flag} {}", path.display()))?;
+    let text = text_file::begin(&bytes).map_err(|e| anyhow!("{flag} {} {e}", path.display()))?;
+    Ok(text.to_vec())
 }
 
 /// Reads a file that nobody else should be able to read, and tells if somebody is.

@@ -43,6 +43,11 @@ pub(super) fn read(path: &Path) -> Result<String, String> {
         return Err(too_long(yaml.len() as u64));
     }
     let yaml = String::from_utf8(yaml).map_err(|_| wrong("is not UTF-8".to_owned()))?;
+    // What some programs begin a text with.
+    let yaml = yaml.strip_prefix('\u{feff}').map(ToOwned::to_owned).unwrap_or(yaml);
+    if yaml.trim().is_empty() {
+        return Err(wrong("is empty".to_owned()));
+    }
     CatalogFile::parse(&yaml).map_err(|errors| wrong(errors.to_string()))?;
     Ok(yaml)
 }
