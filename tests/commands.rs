@@ -759,7 +759,8 @@ async fn what_is_stored_is_shown_as_it_is_stored() {
     drop(authority);
     let server = demo(data.path());
     let mut shown = 0;
-    for command in ["company get odd", "company list", "changes list", "company disable odd --yes"] {
+    for command in ["company get odd", "company list", "changes list", "company disable odd --yes"]
+    {
         for output in ["table", "json"] {
             let words = words(&format!("{command} --output {output} --endpoint {}", server.url()));
             let output = self::command(home.path(), &words).output().expect("it runs");

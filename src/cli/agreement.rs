@@ -40,8 +40,8 @@ impl Agreement {
         printer.show(goes)?;
         if !confirm::somebody_is_there() {
             bail!(
-                "nothing was changed: this takes something away and no terminal can answer; run \
-                 it on a terminal, or add --yes if this is what you want"
+                "nothing was changed: no terminal can answer `{question}`: run it on a terminal, \
+                 or add --yes if this is what you want"
             );
         }
         if !confirm::ask(question).await? {

@@ -31,7 +31,7 @@ pub enum CatalogCommand {
     Apply {
         /// The file; `-` for standard input.
         file: PathBuf,
-        /// Take scopes away without being asked.
+        /// Do not ask before something is taken away. Needed where no terminal can answer.
         #[arg(long)]
         yes: bool,
         /// How.

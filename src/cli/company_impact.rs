@@ -29,10 +29,7 @@ pub(super) async fn read(desk: &mut Desk, company: &str) -> anyhow::Result<Compa
 ///
 /// # Errors
 /// The server refused.
-pub(super) async fn impact(
-    desk: &mut Desk,
-    company: &Company,
-) -> anyhow::Result<(Sheet, String)> {
+pub(super) async fn impact(desk: &mut Desk, company: &Company) -> anyhow::Result<(Sheet, String)> {
     let (credentials, enabled, seen) = credentials(desk, &company.company_id).await?;
     let users = users(desk, &company.company_id).await?;
     let sheet = facts(company)
@@ -64,10 +61,7 @@ impl Counted {
 }
 
 /// How many credentials, how many of them enabled, and when one of them was last seen.
-async fn credentials(
-    desk: &mut Desk,
-    company: &str,
-) -> anyhow::Result<(Counted, Counted, String)> {
+async fn credentials(desk: &mut Desk, company: &str) -> anyhow::Result<(Counted, Counted, String)> {
     let (mut number, mut enabled, mut seen, mut token) = (0, 0, None, String::new());
     for _ in 0..PAGES {
         let request = ListCredentialsRequest {
@@ -94,11 +88,8 @@ async fn credentials(
 async fn users(desk: &mut Desk, company: &str) -> anyhow::Result<Counted> {
     let (mut number, mut token) = (0, String::new());
     for _ in 0..PAGES {
-        let request = ListUsersRequest {
-            company_id: company.to_owned(),
-            page_size: PAGE,
-            page_token: token,
-        };
+        let request =
+            ListUsersRequest { company_id: company.to_owned(), page_size: PAGE, page_token: token };
         let page = answer(desk.directory.list_users(request).await)?;
         number += page.users.len() as u64;
         token = page.next_page_token;

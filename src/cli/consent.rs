@@ -155,11 +155,8 @@ async fn undo(
     after: Option<&Consent>,
 ) -> Option<Undo> {
     let undo = Undo::of(terms)?;
-    let Some(before) = before else {
-        let after = after?;
-        let ids = [&after.company_id, &after.credential_id, &after.user_id].map(String::as_str);
-        return Some(undo.then(&["consent", "delete"], ids, &["--yes"]));
-    };
+    // A consent that was created is not undone by a line: its names were just typed.
+    let before = before?;
     let sorted = |consent: &Consent| {
         let mut scopes = consent.scopes.clone();
         scopes.sort();

@@ -230,10 +230,11 @@ fn take(
         let expires_at = expires_at.map(|text| moment::exact(&text)).transpose();
         let expires_at = expires_at.map_err(|error| anyhow!("`expires_at`: {error}"))?;
         let (label, scopes) = (label.unwrap_or_default(), scopes.unwrap_or_default());
-        let end = expires_at.map_or_else(Vec::new, |end| prost::Message::encode_to_vec(&end));
+        let end =
+            expires_at.map_or_else(String::new, |end| format!("{}.{}", end.seconds, end.nanos));
         let has = [expires_at.is_some().into(), enabled.unwrap_or(true).into()];
         let set = as_set(&scopes);
-        let content = [&[label.as_bytes(), &end, &has][..], &set].concat();
+        let content = [&[label.as_bytes(), end.as_bytes(), &has][..], &set].concat();
         repeated.note(line, &[&company_id, &credential_id], &content)?;
         message.credentials.push(ImportedCredential {
             company_id,

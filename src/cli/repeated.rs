@@ -20,12 +20,7 @@ impl Repeated {
     ///
     /// # Errors
     /// An earlier line has the same id with other content, or there are too many ids.
-    pub(super) fn note(
-        &mut self,
-        line: u64,
-        id: &[&str],
-        content: &[&[u8]],
-    ) -> anyhow::Result<()> {
+    pub(super) fn note(&mut self, line: u64, id: &[&str], content: &[&[u8]]) -> anyhow::Result<()> {
         let count = self.0.len();
         let id_digest = digest(id.iter().map(|part| part.as_bytes()));
         let content = digest(content.iter().copied());

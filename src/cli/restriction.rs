@@ -102,7 +102,8 @@ fn undo(terms: &Terms, company: &str, done: &RestrictCompanyScopesResponse) -> O
         return None;
     }
     let revision = done.revision.to_string();
-    let places = || std::iter::once(company).chain(done.restricted_scopes.iter().map(String::as_str));
+    let places =
+        || std::iter::once(company).chain(done.restricted_scopes.iter().map(String::as_str));
     let undo = Undo::of(terms)?.then(&["company", "add-scopes"], places(), &[]);
     Some(undo.then(&["company", "restore-grants"], places(), &["--restricted-at", &revision]))
 }

@@ -56,7 +56,7 @@ pub(super) async fn undo(
     let undo = Undo::of(terms)?;
     let (was, is) = (active(before), active(after));
     let known: BTreeSet<_> = before.grants.iter().map(|grant| grant.scope.as_str()).collect();
-    // Somebody else changed it between the reading and the change.
+    // Another client changed it between the read and the change.
     if added.iter().any(|scope| was.contains_key(scope))
         || removed.iter().any(|scope| !known.contains(scope.as_str()))
     {
@@ -121,10 +121,10 @@ pub(super) async fn undo(
         let places = places.iter().map(String::as_str);
         undo = undo.then(&["credential", "grant"], places, &["--expires-at", end]);
     }
-    let asleep = removed.iter().chain(added).filter(|s| known.contains(s.as_str()));
-    let asleep: Vec<_> = asleep.filter(|s| !was.contains_key(*s)).map(String::as_str).collect();
-    if !asleep.is_empty() {
-        let scopes = asleep.join(" ");
+    let inactive = removed.iter().chain(added).filter(|s| known.contains(s.as_str()));
+    let inactive: Vec<_> = inactive.filter(|s| !was.contains_key(*s)).map(String::as_str).collect();
+    if !inactive.is_empty() {
+        let scopes = inactive.join(" ");
         undo = undo.note(format!("the undo does not bring back inactive grants: {scopes}"));
     }
     let moved = was.iter().filter(|(scope, end)| is.get(*scope).is_some_and(|now| now != *end));

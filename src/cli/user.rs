@@ -84,7 +84,8 @@ pub async fn user(command: UserCommand) -> anyhow::Result<bool> {
                 let goes: Vec<_> = goes.map(String::as_str).collect();
                 if !goes.is_empty() {
                     let (goes, user) = (goes.join(" "), &now.user_id);
-                    let question = format!("Take the roles {goes} from {user} of {}?", now.company_id);
+                    let question =
+                        format!("Take the roles {goes} from {user} of {}?", now.company_id);
                     agreement.ask(&desk.printer, sheet(now), &question).await?;
                     rest_on(&mut request.etag, &now.etag);
                 }
@@ -163,9 +164,8 @@ async fn read(desk: &mut Desk, company: &str, user: &str) -> anyhow::Result<Opti
 /// How a user's roles become what they were.
 fn undo(terms: &Terms, before: Option<&User>, after: &User) -> Option<Undo> {
     let ids = [after.company_id.as_str(), after.user_id.as_str()];
-    let Some(before) = before else {
-        return Some(Undo::of(terms)?.then(&["user", "delete"], ids, &["--yes"]));
-    };
+    // A user that was created is not undone by a line: its name was just typed.
+    let before = before?;
     let same = |a: &[String], b: &[String]| a.iter().all(|role| b.contains(role));
     if same(&before.roles, &after.roles) && same(&after.roles, &before.roles) {
         return None;

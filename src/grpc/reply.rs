@@ -3,9 +3,9 @@
 //! A reply is a function of what was done and nothing else, since a commit may keep a part of it
 //! for who asks again: see [`super::remembered`].
 
+use super::import::Place;
 use super::render::{self, names};
 use crate::authority::audit::Impact;
-use super::import::Place;
 use crate::authority::import::{New, Tally};
 use crate::authority::import_difference::Difference;
 use crate::authority::keys::KeyChanged;
