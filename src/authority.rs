@@ -15,6 +15,7 @@ mod etag;
 mod facts;
 mod front;
 pub mod import;
+pub mod import_difference;
 pub mod keys;
 mod ledger;
 pub mod listing;

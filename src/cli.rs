@@ -6,6 +6,7 @@
 //! restore has no server to ask.
 
 mod address;
+mod agreement;
 mod api_key;
 mod asking;
 mod backup;
@@ -16,6 +17,7 @@ mod changes;
 mod check;
 mod checks;
 mod company;
+mod company_impact;
 mod completions;
 mod confirm;
 mod connection;
@@ -37,17 +39,22 @@ mod output;
 mod past;
 mod printer;
 mod question;
+mod repeated;
 mod restore;
 mod restriction;
 mod scope_holders;
+mod scope_undo;
 mod secret;
+mod text_file;
 mod timeout;
 mod trial;
 mod typed;
+mod undo;
 mod user;
 mod watch;
 mod which;
 
+pub use self::agreement::Agreement;
 pub use self::asking::{Asking, Limit, Terms};
 pub use self::backup::backup;
 pub use self::batch::{BatchArgs, batch};

@@ -550,6 +550,10 @@ pub struct ImportArgs {
     #[arg(long, default_value = "", hide_default_value = true)]
     pub on_behalf_of: String,
 
+    /// How to write what came of it: for people, or as the contract's JSON for programs.
+    #[arg(long, default_value = "table", value_name = "FORMAT")]
+    pub output: Output,
+
     /// Which server to ask. The import takes any time, as long as the server makes progress.
     #[command(flatten)]
     pub server: EndpointArgs,

@@ -560,7 +560,7 @@ fn a_watch_does_not_ask_again_what_was_refused() {
     let watcher = Watcher::start(home.path(), &server.url(), &more);
     assert_eq!(watcher.revisions(1), [4]);
     let id = reader["key"]["keyId"].as_str().expect("an id");
-    let mut end = key(&format!("keys delete {id}"));
+    let mut end = key(&format!("keys delete {id} --yes"));
     assert!(end.env("SCOPEGATE_KEY", &root).output().expect("it runs").status.success());
     let (code, _, errors) = watcher.end();
     assert_eq!((code, errors.len()), (Some(2), 1), "{errors:?}");
@@ -760,7 +760,8 @@ async fn what_is_stored_is_shown_as_it_is_stored() {
     drop(authority);
     let server = demo(data.path());
     let mut shown = 0;
-    for command in ["company get odd", "company list", "changes list", "company disable odd"] {
+    for command in ["company get odd", "company list", "changes list", "company disable odd --yes"]
+    {
         for output in ["table", "json"] {
             let words = words(&format!("{command} --output {output} --endpoint {}", server.url()));
             let output = self::command(home.path(), &words).output().expect("it runs");

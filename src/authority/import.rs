@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use tokio::sync::SemaphorePermit;
 
+use super::import_difference::{self, Difference, LISTED};
 use super::ledger::{Subject, Terms, resolve};
 use super::refusal::Refusal;
 use super::{ATTEMPTS, Authority, NewCompany, NewCredential};
@@ -56,6 +57,8 @@ pub struct Tally {
     pub credentials: u64,
     /// What existed already.
     pub skipped: u64,
+    /// How many of these have other content.
+    pub differing: u64,
     /// The last change's revision; the current one if there was no change.
     pub revision: Revision,
 }
@@ -69,6 +72,7 @@ pub struct Import<'a, P> {
     /// How many of those that wait are companies.
     companies: usize,
     tally: Tally,
+    differences: Vec<Difference<P>>,
     /// The companies that a dry run would have created.
     imagined: HashMap<CompanyId, Company>,
     /// How many credentials a dry run would have created in companies, of [`IMAGINED`] at most.
@@ -90,16 +94,32 @@ impl Authority {
         let tally = Tally { revision: self.published(), ..Tally::default() };
         let (waiting, imagined) = (VecDeque::new(), HashMap::new());
         let (window, companies) = (WINDOW, 0);
-        let credentials = HashMap::new();
-        Import { authority: self, terms, window, waiting, companies, tally, imagined, credentials }
+        let (credentials, differences) = (HashMap::new(), Vec::new());
+        Import {
+            authority: self,
+            terms,
+            window,
+            waiting,
+            companies,
+            tally,
+            differences,
+            imagined,
+            credentials,
+        }
     }
 }
 
-impl<P> Import<'_, P> {
+impl<P: Copy> Import<'_, P> {
     /// What was done so far.
     #[must_use]
     pub fn tally(&self) -> Tally {
         self.tally
+    }
+
+    /// The first items that existed with other content, in order.
+    #[must_use]
+    pub fn take_differences(&mut self) -> Vec<Difference<P>> {
+        std::mem::take(&mut self.differences)
     }
 
     /// Has one more item created, unless it exists. Returns before it is.
@@ -108,7 +128,7 @@ impl<P> Import<'_, P> {
     /// This item or one before it cannot be created: its place, and why. Nothing waits any more.
     pub async fn add(&mut self, place: P, new: New) -> Result<(), (P, Refusal)> {
         if self.terms.validate_only {
-            return self.rehearse(&new).await.map_err(|refusal| (place, refusal));
+            return self.rehearse(place, &new).await.map_err(|refusal| (place, refusal));
         }
         while self.waiting.len() >= self.window || self.waits_for_company_of(&new) {
             self.settle_one().await?;
@@ -184,7 +204,7 @@ impl<P> Import<'_, P> {
                 Ok(())
             }
             // It exists, or what it rests on has changed: now it is worth a look.
-            Ok(None) => self.create(&new).await,
+            Ok(None) => self.create(place, &new).await,
             Err(error) => Err(error.into()),
         };
         let Err(refusal) = settled else { return Ok(()) };
@@ -244,7 +264,7 @@ impl<P> Import<'_, P> {
     }
 
     /// Creates an item as any caller would, and waits; what exists is skipped.
-    async fn create(&mut self, new: &New) -> Result<(), Refusal> {
+    async fn create(&mut self, place: P, new: &New) -> Result<(), Refusal> {
         loop {
             let Self { authority, terms, .. } = self;
             let created = match new {
@@ -258,7 +278,8 @@ impl<P> Import<'_, P> {
             match created {
                 Ok(revision) => self.count(new, Revision(revision)),
                 Err(Refusal::CompanyExists(_) | Refusal::CredentialExists(..)) => {
-                    self.tally.skipped += 1;
+                    let fields = authority.import_difference(new).await?;
+                    self.skip(place, new, fields);
                 }
                 Err(Refusal::Store(StoreError::Busy)) => {
                     tokio::time::sleep(BREATH).await;
@@ -272,16 +293,21 @@ impl<P> Import<'_, P> {
 
     /// Does as `create` would, and changes nothing. A credential's company may be one that would
     /// have been created before it.
-    async fn rehearse(&mut self, new: &New) -> Result<(), Refusal> {
+    async fn rehearse(&mut self, place: P, new: &New) -> Result<(), Refusal> {
         let authority = self.authority;
         match new {
-            New::Company(new) if self.imagined.contains_key(&new.id) => {
-                self.tally.skipped += 1;
+            New::Company(company) if self.imagined.contains_key(&company.id) => {
+                let view = authority.facts.view().await?;
+                let wanted = company.edit(&view.catalog, authority.clock.now())?.after;
+                let fields = self.imagined.get(&company.id).map_or_else(Vec::new, |imagined| {
+                    import_difference::of_company(imagined, &wanted, &view.catalog)
+                });
+                self.skip(place, new, fields);
                 return Ok(());
             }
             New::Company(company) => {
                 let before = self.tally.companies;
-                self.create(new).await?;
+                self.create(place, new).await?;
                 if self.tally.companies > before {
                     if self.imagined.len() == IMAGINED {
                         return Err(Refusal::TooManyImagined(IMAGINED));
@@ -300,7 +326,7 @@ impl<P> Import<'_, P> {
                 }
                 None => {
                     let before = self.tally.credentials;
-                    self.create(new).await?;
+                    self.create(place, new).await?;
                     if self.tally.credentials > before {
                         let (_, company) = authority.existing_company(&credential.company).await?;
                         let imagined =
@@ -329,6 +355,18 @@ impl<P> Import<'_, P> {
         let count = self.credentials.entry(company.clone()).or_default();
         *count += 1;
         self.authority.facts.store().has_room(created_at, Bound::Credentials, *count)
+    }
+
+    /// Counts what exists, and keeps where it differs from the import.
+    fn skip(&mut self, place: P, new: &New, fields: Vec<&'static str>) {
+        self.tally.skipped += 1;
+        if fields.is_empty() {
+            return;
+        }
+        self.tally.differing += 1;
+        if self.differences.len() < LISTED {
+            self.differences.push(Difference { place, new: new.clone(), fields });
+        }
     }
 
     fn count(&mut self, new: &New, revision: Revision) {

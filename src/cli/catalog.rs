@@ -5,7 +5,7 @@
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use clap::Subcommand;
 use serde_json::json;
 
@@ -13,6 +13,7 @@ use super::asking::{Asking, Desk, Terms, answer, on_terms};
 use super::catalog_change::CatalogChange;
 use super::confirm;
 use super::printer::{Printer, Sheet, count};
+use super::text_file;
 use super::trial::{TestArgs, test};
 use crate::config::Output;
 use crate::policy::catalog::file::{CatalogErrors, CatalogFile};
@@ -31,7 +32,7 @@ pub enum CatalogCommand {
     Apply {
         /// The file; `-` for standard input.
         file: PathBuf,
-        /// Take scopes away without being asked.
+        /// Do not ask before something is taken away. Needed where no terminal can answer.
         #[arg(long)]
         yes: bool,
         /// How.
@@ -139,21 +140,22 @@ async fn agreed(
         );
     }
     let removed = preview.removed_scopes.join(" ");
-    if !confirm::ask(&format!("Take {removed} from everybody?"))? {
+    if !confirm::ask(&format!("Take {removed} from everybody?")).await? {
         bail!("nothing was applied");
     }
     Ok(request)
 }
 
-/// A file as it is.
+/// The text of a file, without a byte order mark.
 pub(super) fn text(file: &Path) -> anyhow::Result<String> {
     let unreadable = || format!("cannot read {}", file.display());
+    let mut bytes = Vec::new();
     if file.as_os_str() == "-" {
-        let mut text = String::new();
-        io::stdin().read_to_string(&mut text).with_context(unreadable)?;
-        return Ok(text);
+        io::stdin().read_to_end(&mut bytes).with_context(unreadable)?;
+    } else {
+        bytes = std::fs::read(file).with_context(unreadable)?;
     }
-    std::fs::read_to_string(file).with_context(unreadable)
+    text_file::filled(&bytes).map_err(|error| anyhow!("{} {error}", file.display()))
 }
 
 /// A catalog file that holds together.

@@ -10,7 +10,7 @@ use anyhow::{Context, anyhow, bail};
 use clap::ValueEnum;
 use serde::Deserialize;
 
-use super::moment;
+use super::{moment, text_file};
 use crate::proto::{CheckRequest, Decision, Endpoint, Token};
 
 /// The most bytes of a line.
@@ -96,6 +96,7 @@ pub(super) struct Checks {
     input: Box<dyn BufRead>,
     line: u64,
     columns: Option<Columns>,
+    is_empty: bool,
 }
 
 impl Checks {
@@ -110,7 +111,9 @@ impl Checks {
                 File::open(file).with_context(|| format!("cannot read {}", file.display()))?,
             ),
         };
-        Ok(Self { input: Box::new(BufReader::new(input)), line: 0, columns: None })
+        let mut input = BufReader::new(input);
+        text_file::skip_mark(&mut input).map_err(|error| anyhow!("{} {error}", file.display()))?;
+        Ok(Self { input: Box::new(input), line: 0, columns: None, is_empty: true })
     }
 
     /// The next check; none at the end.
@@ -125,6 +128,9 @@ impl Checks {
             let read = self.input.by_ref().take(LINE + 1).read_until(b'\n', &mut bytes);
             let length = read.map_err(|e| anyhow!("line {line}: cannot be read: {}", e.kind()))?;
             if length == 0 {
+                if self.is_empty {
+                    bail!("the file has no check: give a JSON object a line, or CSV");
+                }
                 return Ok(None);
             }
             if length as u64 > LINE {
@@ -132,17 +138,18 @@ impl Checks {
             }
             let text =
                 std::str::from_utf8(&bytes).map_err(|_| anyhow!("line {line}: is no text"))?;
-            // What some programs begin a text with.
-            let text = text.trim_start_matches('\u{feff}').trim();
+            let text = text.trim();
             if text.is_empty() {
                 continue;
             }
             if let Some(columns) = &self.columns {
+                self.is_empty = false;
                 return of_cells(text, columns, line)
                     .map(Some)
                     .with_context(|| format!("line {line}"));
             }
             if text.starts_with('{') {
+                self.is_empty = false;
                 return of_json(text, line).map(Some).with_context(|| format!("line {line}"));
             }
             if line > 1 {

@@ -2,10 +2,13 @@
 //!
 //! Not here: taking scopes from a ceiling, which is a conversation; see [`super::restriction`].
 
+use anyhow::anyhow;
 use clap::Subcommand;
 use prost_types::FieldMask;
 
+use super::agreement::{Agreement, rest_on};
 use super::asking::{Asking, Desk, Limit, Pages, Terms, answer, cut, moved, on_terms, whole};
+use super::company_impact;
 use super::moment;
 use super::printer::{Sheet, Words, count};
 use super::restriction::{RestrictArgs, restrict};
@@ -78,6 +81,9 @@ pub enum CompanyCommand {
     Disable {
         /// The company's id.
         company: String,
+        /// Whether to ask first.
+        #[command(flatten)]
+        agreement: Agreement,
         /// How.
         #[command(flatten)]
         terms: Terms,
@@ -86,6 +92,9 @@ pub enum CompanyCommand {
     Delete {
         /// The company's id.
         company: String,
+        /// Whether to ask first.
+        #[command(flatten)]
+        agreement: Agreement,
         /// How.
         #[command(flatten)]
         terms: Terms,
@@ -168,13 +177,22 @@ pub async fn company(command: CompanyCommand) -> anyhow::Result<bool> {
                     update_mask: mask("display_name"),
                 }
             );
-            update(request, &terms).await?;
+            update(request, &terms, None).await?;
         }
-        CompanyCommand::Enable { company, terms } => able(company, true, &terms).await?,
-        CompanyCommand::Disable { company, terms } => able(company, false, &terms).await?,
-        CompanyCommand::Delete { company, terms } => {
+        CompanyCommand::Enable { company, terms } => able(company, true, &terms, None).await?,
+        CompanyCommand::Disable { company, agreement, terms } => {
+            able(company, false, &terms, Some(agreement)).await?;
+        }
+        CompanyCommand::Delete { company, agreement, terms } => {
             let mut desk = terms.asking.open().await?;
-            let request = on_terms!(terms, DeleteCompanyRequest { company_id: company });
+            let mut request = on_terms!(terms, DeleteCompanyRequest { company_id: company });
+            if agreement.is_asked(&terms) {
+                let now = company_impact::read(&mut desk, &request.company_id).await?;
+                let (sheet, what) = company_impact::impact(&mut desk, &now).await?;
+                let question = format!("Delete {what}, for good?");
+                agreement.ask(&desk.printer, sheet, &question).await?;
+                rest_on(&mut request.etag, &now.etag);
+            }
             let said = answer(desk.directory.delete_company(request).await)?;
             let company = whole(&said.company)?;
             let sheet = Sheet::default()
@@ -189,7 +207,9 @@ pub async fn company(command: CompanyCommand) -> anyhow::Result<bool> {
                 on_terms!(terms, AddCompanyScopesRequest { company_id: company, scopes: scopes });
             let said = answer(desk.authorization.add_company_scopes(request).await)?;
             let sheet = terms.sheet().then(sheet(whole(&said.company)?));
-            desk.printer.print(&said, moved(sheet, &said.added_scopes, &[]))?;
+            let sheet = moved(sheet, &said.added_scopes, &[]);
+            let undo = company_impact::undo_of_addition(&mut desk, &terms, &said).await;
+            desk.printer.print_undoable(&said, sheet, undo)?;
         }
         CompanyCommand::Restrict(args) => return restrict(args).await,
         CompanyCommand::RestoreGrants { company, scopes, restricted_at, terms } => {
@@ -225,7 +245,7 @@ fn row(company: &Company) -> [Words; 5] {
     ]
 }
 
-fn facts(company: &Company) -> Sheet {
+pub(super) fn facts(company: &Company) -> Sheet {
     Sheet::default()
         .fact("company", company.company_id.clone())
         .fact("name", company.display_name.clone())
@@ -250,7 +270,12 @@ pub(super) fn mask(path: &str) -> Option<FieldMask> {
     Some(FieldMask { paths: vec![path.to_owned()] })
 }
 
-async fn able(company: String, enabled: bool, terms: &Terms) -> anyhow::Result<()> {
+async fn able(
+    company: String,
+    enabled: bool,
+    terms: &Terms,
+    agreement: Option<Agreement>,
+) -> anyhow::Result<()> {
     let request = on_terms!(
         terms,
         UpdateCompanyRequest {
@@ -260,13 +285,30 @@ async fn able(company: String, enabled: bool, terms: &Terms) -> anyhow::Result<(
             update_mask: mask("enabled"),
         }
     );
-    update(request, terms).await
+    update(request, terms, agreement).await
 }
 
-async fn update(request: UpdateCompanyRequest, terms: &Terms) -> anyhow::Result<()> {
+/// Updates. With an agreement it asks before checks are denied.
+async fn update(
+    mut request: UpdateCompanyRequest,
+    terms: &Terms,
+    agreement: Option<Agreement>,
+) -> anyhow::Result<()> {
     let mut desk = terms.asking.open().await?;
+    let before = company_impact::read(&mut desk, &request.company_id).await;
+    if let Some(agreement) = agreement.filter(|agreement| agreement.is_asked(terms)) {
+        let now = before.as_ref().map_err(|error| anyhow!("{error:#}"))?;
+        if now.enabled {
+            let (sheet, what) = company_impact::impact(&mut desk, now).await?;
+            let question = format!("Deny every check of {what}, until it is enabled?");
+            agreement.ask(&desk.printer, sheet, &question).await?;
+            rest_on(&mut request.etag, &now.etag);
+        }
+    }
     let said = answer(desk.directory.update_company(request).await)?;
-    desk.printer.print(&said, terms.sheet().then(sheet(whole(&said.company)?)))
+    let after = whole(&said.company)?;
+    let undo = before.ok().and_then(|before| company_impact::undo(terms, &before, after));
+    desk.printer.print_undoable(&said, terms.sheet().then(sheet(after)), undo)
 }
 
 async fn list(desk: &mut Desk, limit: Limit) -> anyhow::Result<ListCompaniesResponse> {

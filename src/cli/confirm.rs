@@ -4,6 +4,8 @@
 use std::io::{self, BufRead, IsTerminal, Write};
 
 use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
 
 use crate::policy::text;
 
@@ -13,17 +15,32 @@ pub fn somebody_is_there() -> bool {
     io::stdin().is_terminal() && io::stderr().is_terminal()
 }
 
-/// Asks. Anything but a yes is a no.
+/// Asks. Anything but a yes is a no: the end of the input and an interrupt (Ctrl-C), too.
 ///
 /// # Errors
 /// The terminal is gone.
-pub fn ask(question: &str) -> anyhow::Result<bool> {
+pub async fn ask(question: &str) -> anyhow::Result<bool> {
+    // Before the question is shown: an interrupt that answers it is not lost.
+    let mut interrupts = signal(SignalKind::interrupt())?;
     let mut terminal = io::stderr();
     write!(terminal, "{} [y/N] ", text::escaped_lines(question))?;
     terminal.flush()?;
-    let mut said = String::new();
-    io::stdin().lock().read_line(&mut said)?;
-    Ok(matches!(said.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
+    let (send, line) = oneshot::channel();
+    // A thread that an interrupt leaves behind: the end of the process ends it.
+    std::thread::spawn(move || {
+        let mut line = String::new();
+        let read = io::stdin().lock().read_line(&mut line);
+        send.send(read.map(|_| line)).ok();
+    });
+    let line = tokio::select! {
+        line = line => line.unwrap_or_else(|_| Ok(String::new()))?,
+        _ = interrupts.recv() => String::new(),
+    };
+    if !line.ends_with('\n') {
+        // The answer has not ended the question's line.
+        writeln!(terminal)?;
+    }
+    Ok(matches!(line.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
 }
 
 /// Reads a line of standard input, which a terminal asks for and does not show.

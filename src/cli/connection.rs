@@ -15,6 +15,7 @@ use tonic::{Request, Status};
 
 use super::context::{self, Way};
 use super::diagnosis::{self, Unreachable};
+use super::text_file;
 use super::timeout::Timeout;
 use super::{address, api_key, failure};
 use crate::config::{EndpointArgs, key_file, pem};
@@ -148,7 +149,7 @@ fn key(way: &Way) -> anyhow::Result<Option<MetadataValue<Ascii>>> {
         (None, Some(path)) => {
             let bytes = read_secret("--key-file", path)?;
             let from = format!("--key-file {}", path.display());
-            let text = String::from_utf8(bytes).map_err(|_| anyhow!("{from} is no text"))?;
+            let text = text_file::text(&bytes).map_err(|error| anyhow!("{from} {error}"))?;
             (from, text)
         }
         (None, None) => return Ok(None),
@@ -181,7 +182,8 @@ fn read(flag: &str, path: &Path) -> anyhow::Result<Vec<u8>> {
     if contents.len() as u64 > MAX_FILE {
         bail!("{flag} {shown} has more than {MAX_FILE} bytes: is it the right file?");
     }
-    Ok(contents)
+    let text = text_file::begin(&contents).map_err(|error| anyhow!("{flag} {shown} {error}"))?;
+    Ok(text.to_vec())
 }
 
 /// Reads a file that only its owner should be able to read, and warns if others are.

@@ -1,9 +1,12 @@
 //! `scopegate consent`: what one user has allowed one credential to do in their name.
 
 use clap::Subcommand;
+use tonic::Code;
 
-use super::asking::{Asking, Terms, answer, on_terms, whole};
+use super::agreement::{Agreement, rest_on};
+use super::asking::{Asking, Desk, Terms, answer, on_terms, whole};
 use super::printer::{Sheet, Words};
+use super::undo::Undo;
 use super::which::Which;
 use crate::proto::{Consent, DeleteConsentRequest, GetConsentRequest, PutConsentRequest};
 
@@ -20,6 +23,9 @@ pub enum ConsentCommand {
         /// The scopes asked for; none refuses everything.
         #[arg(value_name = "SCOPE")]
         scopes: Vec<String>,
+        /// Whether to ask first.
+        #[command(flatten)]
+        agreement: Agreement,
         /// How.
         #[command(flatten)]
         terms: Terms,
@@ -42,6 +48,9 @@ pub enum ConsentCommand {
         which: Which,
         /// The user's id.
         user: String,
+        /// Whether to ask first.
+        #[command(flatten)]
+        agreement: Agreement,
         /// How.
         #[command(flatten)]
         terms: Terms,
@@ -54,9 +63,11 @@ pub enum ConsentCommand {
 /// Could not ask, or the server refused.
 pub async fn consent(command: ConsentCommand) -> anyhow::Result<bool> {
     match command {
-        ConsentCommand::Put { which: Which { company, credential }, user, scopes, terms } => {
+        ConsentCommand::Put { which, user, scopes, agreement, terms } => {
             let mut desk = terms.asking.open().await?;
-            let request = on_terms!(
+            let before = read(&mut desk, &which, &user).await?;
+            let Which { company, credential } = which.clone();
+            let mut request = on_terms!(
                 terms,
                 PutConsentRequest {
                     company_id: company,
@@ -65,6 +76,19 @@ pub async fn consent(command: ConsentCommand) -> anyhow::Result<bool> {
                     scopes: scopes.clone(),
                 }
             );
+            if let Some(now) = before.as_ref().filter(|_| agreement.is_asked(&terms)) {
+                let trial = PutConsentRequest { validate_only: true, ..request.clone() };
+                let trial = answer(desk.directory.put_consent(trial).await)?;
+                let left = &whole(&trial.consent)?.scopes;
+                let goes = now.scopes.iter().filter(|scope| !left.contains(scope));
+                let goes: Vec<_> = goes.map(String::as_str).collect();
+                if !goes.is_empty() {
+                    let (goes, user) = (goes.join(" "), &now.user_id);
+                    let question = format!("Take {goes} from what {user} allows {which}?");
+                    agreement.ask(&desk.printer, sheet(now), &question).await?;
+                    rest_on(&mut request.etag, &now.etag);
+                }
+            }
             let said = answer(desk.directory.put_consent(request).await)?;
             let given = whole(&said.consent)?;
             let refused: Vec<_> =
@@ -72,7 +96,8 @@ pub async fn consent(command: ConsentCommand) -> anyhow::Result<bool> {
             let sheet = terms.sheet().then(sheet(given));
             // The user cannot give what they may not do themselves.
             let sheet = sheet.fact("not given", Words::news(false, refused.join(" ")));
-            desk.printer.print(&said, sheet)?;
+            let undo = undo(&mut desk, &terms, before.as_ref(), Some(given)).await;
+            desk.printer.print_undoable(&said, sheet, undo)?;
         }
         ConsentCommand::Get { which: Which { company, credential }, user, asking } => {
             let mut desk = asking.open().await?;
@@ -81,9 +106,11 @@ pub async fn consent(command: ConsentCommand) -> anyhow::Result<bool> {
             let said = answer(desk.directory.get_consent(request).await)?;
             desk.printer.print(&said, sheet(whole(&said.consent)?))?;
         }
-        ConsentCommand::Delete { which: Which { company, credential }, user, terms } => {
+        ConsentCommand::Delete { which, user, agreement, terms } => {
             let mut desk = terms.asking.open().await?;
-            let request = on_terms!(
+            let before = read(&mut desk, &which, &user).await?;
+            let Which { company, credential } = which.clone();
+            let mut request = on_terms!(
                 terms,
                 DeleteConsentRequest {
                     company_id: company,
@@ -91,14 +118,68 @@ pub async fn consent(command: ConsentCommand) -> anyhow::Result<bool> {
                     user_id: user,
                 }
             );
+            if let Some(now) = before.as_ref().filter(|_| agreement.is_asked(&terms)) {
+                let question = format!("Withdraw what {} allows {which}?", now.user_id);
+                agreement.ask(&desk.printer, sheet(now), &question).await?;
+                rest_on(&mut request.etag, &now.etag);
+            }
             let said = answer(desk.directory.delete_consent(request).await)?;
+            let undo = undo(&mut desk, &terms, before.as_ref(), None).await;
             let sheet = Sheet::default()
                 .line(if terms.dry_run { "nothing was changed; would delete:" } else { "deleted:" })
                 .then(sheet(whole(&said.consent)?));
-            desk.printer.print(&said, sheet)?;
+            desk.printer.print_undoable(&said, sheet, undo)?;
         }
     }
     Ok(true)
+}
+
+/// A consent as it is now; none if there is none.
+async fn read(desk: &mut Desk, which: &Which, user: &str) -> anyhow::Result<Option<Consent>> {
+    let Which { company, credential } = which.clone();
+    let user = user.to_owned();
+    let request =
+        GetConsentRequest { company_id: company, credential_id: credential, user_id: user };
+    match desk.directory.get_consent(request).await {
+        Err(status) if status.code() == Code::NotFound => Ok(None),
+        read => Ok(answer(read)?.consent),
+    }
+}
+
+/// How a consent becomes what it was. The user may have lost a role since it was given, so that it
+/// cannot be given again as it was: that is tried first.
+async fn undo(
+    desk: &mut Desk,
+    terms: &Terms,
+    before: Option<&Consent>,
+    after: Option<&Consent>,
+) -> Option<Undo> {
+    let undo = Undo::of(terms)?;
+    // A consent that was created is not undone by a line: its names were just typed.
+    let before = before?;
+    let sorted = |consent: &Consent| {
+        let mut scopes = consent.scopes.clone();
+        scopes.sort();
+        scopes
+    };
+    if after.is_some_and(|after| sorted(after) == sorted(before)) {
+        return None;
+    }
+    let trial = PutConsentRequest {
+        company_id: before.company_id.clone(),
+        credential_id: before.credential_id.clone(),
+        user_id: before.user_id.clone(),
+        scopes: before.scopes.clone(),
+        validate_only: true,
+        ..PutConsentRequest::default()
+    };
+    let tried = desk.directory.put_consent(trial).await.ok()?.into_inner().consent?;
+    if sorted(&tried) != sorted(before) {
+        return None;
+    }
+    let ids = [&before.company_id, &before.credential_id, &before.user_id];
+    let places = ids.into_iter().chain(&before.scopes).map(String::as_str);
+    Some(undo.then(&["consent", "put"], places, &["--yes"]))
 }
 
 fn sheet(consent: &Consent) -> Sheet {

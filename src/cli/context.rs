@@ -17,6 +17,7 @@ use clap::{Args, Subcommand};
 use serde::{Deserialize, Serialize};
 
 use super::printer::{Printer, Sheet, Words};
+use super::text_file;
 use crate::config::{EndpointArgs, Output, TlsArgs};
 
 /// Where a server is looked for that nobody says the address of.
@@ -112,7 +113,8 @@ fn list(args: &ListArgs) -> anyhow::Result<bool> {
 fn choose(name: &str) -> anyhow::Result<bool> {
     let (path, contexts) = read()?;
     of(&contexts, &path, name)?;
-    let file = std::fs::read_to_string(&path).with_context(|| unreadable(&path))?;
+    let file = std::fs::read(&path).with_context(|| unreadable(&path))?;
+    let file = text_file::text(&file).map_err(|error| anyhow!("{} {error}", path.display()))?;
     // JSON is YAML: a quoted name is read as it is.
     let line = format!("current: {}", serde_json::to_string(name)?);
     let stands = |line: &&str| line.starts_with("current:");
@@ -176,6 +178,11 @@ pub(super) fn way(args: &EndpointArgs) -> anyhow::Result<Way> {
     })
 }
 
+/// The name of the current context, if there is one.
+pub(super) fn current() -> Option<String> {
+    read().ok().and_then(|(_, contexts)| contexts.current)
+}
+
 fn of<'a>(contexts: &'a Contexts, path: &Path, name: &str) -> anyhow::Result<&'a Way> {
     contexts.contexts.get(name).ok_or_else(|| {
         let all: Vec<_> = contexts.contexts.keys().map(String::as_str).collect();
@@ -197,8 +204,8 @@ fn read() -> anyhow::Result<(PathBuf, Contexts)> {
     let Some(path) = named.clone().or_else(usual) else {
         return Ok((PathBuf::from("~/.config/scopegate/config.yaml"), Contexts::default()));
     };
-    let text = match std::fs::read_to_string(&path) {
-        Ok(text) => text,
+    let text = match std::fs::read(&path) {
+        Ok(bytes) => text_file::text(&bytes).map_err(|e| anyhow!("{} {e}", path.display()))?,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound && named.is_none() => {
             return Ok((path, Contexts::default()));
         }

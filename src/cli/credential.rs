@@ -2,16 +2,20 @@
 //!
 //! Not here: their secrets; see `secret`.
 
+use anyhow::anyhow;
 use clap::Subcommand;
 use prost_types::{FieldMask, Timestamp};
 
-use super::asking::{Asking, Limit, Pages, Terms, answer, cut, moved, on_terms, whole};
+use super::agreement::{Agreement, rest_on};
+use super::asking::{Asking, Desk, Limit, Pages, Terms, answer, cut, moved, on_terms, whole};
 use super::check::word;
 use super::company::mask;
 use super::moment;
 use super::printer::{Sheet, Words};
 use super::scope_holders::{Given, to_holders};
+use super::scope_undo::{self, Change, Changed};
 use super::secret::{self, SecretCommand};
+use super::undo::Undo;
 use super::which::Which;
 use crate::proto::{
     CreateCredentialRequest, Credential, DeleteCredentialRequest, GetCredentialRequest,
@@ -81,6 +85,9 @@ pub enum CredentialCommand {
         /// Let it never end.
         #[arg(long, conflicts_with = "expires_at", group = "what")]
         never_expires: bool,
+        /// Whether to ask first.
+        #[command(flatten)]
+        agreement: Agreement,
         /// How.
         #[command(flatten)]
         terms: Terms,
@@ -99,6 +106,9 @@ pub enum CredentialCommand {
         /// Which.
         #[command(flatten)]
         which: Which,
+        /// Whether to ask first.
+        #[command(flatten)]
+        agreement: Agreement,
         /// How.
         #[command(flatten)]
         terms: Terms,
@@ -108,6 +118,9 @@ pub enum CredentialCommand {
         /// Which.
         #[command(flatten)]
         which: Which,
+        /// Whether to ask first.
+        #[command(flatten)]
+        agreement: Agreement,
         /// How.
         #[command(flatten)]
         terms: Terms,
@@ -160,6 +173,9 @@ pub enum CredentialCommand {
         /// The scopes.
         #[arg(required = true, value_name = "SCOPE")]
         scopes: Vec<String>,
+        /// Whether to ask first.
+        #[command(flatten)]
+        agreement: Agreement,
         /// How.
         #[command(flatten)]
         terms: Terms,
@@ -175,15 +191,22 @@ pub enum CredentialCommand {
         /// Name no scopes, and leave it without any.
         #[arg(long, conflicts_with = "scopes")]
         allow_empty: bool,
+        /// Whether to ask first.
+        #[command(flatten)]
+        agreement: Agreement,
         /// How.
         #[command(flatten)]
         terms: Terms,
     },
-    /// Make a credential's scopes a copy of its company's current ceiling.
+    /// Set a credential's scopes to all of the company's scopes: it gains every scope of the
+    /// company that it lacks, and loses every other.
     Reset {
         /// Which.
         #[command(flatten)]
         which: Which,
+        /// Whether to ask first.
+        #[command(flatten)]
+        agreement: Agreement,
         /// How.
         #[command(flatten)]
         terms: Terms,
@@ -234,6 +257,7 @@ pub async fn credential(command: CredentialCommand) -> anyhow::Result<bool> {
             label,
             expires_at,
             never_expires,
+            agreement,
             terms,
         } => {
             let ends = (expires_at.is_some() || never_expires).then_some("expires_at");
@@ -249,20 +273,27 @@ pub async fn credential(command: CredentialCommand) -> anyhow::Result<bool> {
                     expires_at: expires_at,
                 }
             );
-            update(request, &terms).await?;
+            update(request, &terms, Some(agreement)).await?;
         }
         CredentialCommand::Enable { which: Which { company, credential }, terms } => {
-            able(company, credential, true, &terms).await?;
+            able(company, credential, true, &terms, None).await?;
         }
-        CredentialCommand::Disable { which: Which { company, credential }, terms } => {
-            able(company, credential, false, &terms).await?;
+        CredentialCommand::Disable { which: Which { company, credential }, agreement, terms } => {
+            able(company, credential, false, &terms, Some(agreement)).await?;
         }
-        CredentialCommand::Delete { which: Which { company, credential }, terms } => {
+        CredentialCommand::Delete { which, agreement, terms } => {
             let mut desk = terms.asking.open().await?;
-            let request = on_terms!(
+            let Which { company, credential } = which.clone();
+            let mut request = on_terms!(
                 terms,
                 DeleteCredentialRequest { company_id: company, credential_id: credential }
             );
+            if agreement.is_asked(&terms) {
+                let now = read(&mut desk, &which).await?;
+                let question = format!("Delete {which}, for good?");
+                agreement.ask(&desk.printer, at_stake(&now), &question).await?;
+                rest_on(&mut request.etag, &now.etag);
+            }
             let said = answer(desk.directory.delete_credential(request).await)?;
             let sheet = Sheet::default()
                 .line(if terms.dry_run { "nothing was changed; would delete:" } else { "deleted:" })
@@ -286,42 +317,64 @@ pub async fn credential(command: CredentialCommand) -> anyhow::Result<bool> {
             return to_holders(&scope, of_companies, given, &terms).await;
         }
         CredentialCommand::Grant { company, credential, scopes, expires_at, terms, .. } => {
+            let (company, credential) = (company.unwrap_or_default(), credential.unwrap_or_default());
+            let which = Which { company, credential };
             let mut desk = terms.asking.open().await?;
+            let before = read(&mut desk, &which).await.ok();
+            let Which { company, credential } = which.clone();
             let request = on_terms!(
                 terms,
                 GrantScopesRequest {
-                    company_id: company.unwrap_or_default(),
-                    credential_id: credential.unwrap_or_default(),
+                    company_id: company,
+                    credential_id: credential,
                     scopes: scopes,
                     expires_at: expires_at,
                 }
             );
             let said = answer(desk.authorization.grant_scopes(request).await)?;
+            let (kind, moved) = (Changed::Granted, (said.added_scopes.as_slice(), [].as_slice()));
+            let undo = undo(&mut desk, &terms, &which, kind, before, &said.credential, moved).await;
             let sheet = terms.sheet().then(sheet(whole(&said.credential)?));
-            desk.printer.print(&said, moved(sheet, &said.added_scopes, &[]))?;
+            desk.printer.print_undoable(&said, moved_scopes(sheet, moved), undo)?;
         }
-        CredentialCommand::Revoke { which: Which { company, credential }, scopes, terms } => {
+        CredentialCommand::Revoke { which, scopes, agreement, terms } => {
             let mut desk = terms.asking.open().await?;
-            let request = on_terms!(
+            let before = read(&mut desk, &which).await;
+            let Which { company, credential } = which.clone();
+            let mut request = on_terms!(
                 terms,
                 RevokeScopesRequest {
                     company_id: company,
                     credential_id: credential,
-                    scopes: scopes,
+                    scopes: scopes.clone(),
                 }
             );
+            if agreement.is_asked(&terms) {
+                let now = before.as_ref().map_err(again)?;
+                let trial = RevokeScopesRequest { validate_only: true, ..request.clone() };
+                let trial = answer(desk.authorization.revoke_scopes(trial).await)?;
+                let besides = without(&trial.removed_scopes, &scopes);
+                // What is named goes by its name.
+                if !besides.is_empty() {
+                    let goes = at_stake(now).fact("removed", trial.removed_scopes.join(" "));
+                    let question =
+                        format!("Take {} from {which}, too, which imply these?", besides.join(" "));
+                    agreement.ask(&desk.printer, goes, &question).await?;
+                    rest_on(&mut request.etag, &now.etag);
+                }
+            }
             let said = answer(desk.authorization.revoke_scopes(request).await)?;
+            let (kind, moved) = (Changed::Revoked, ([].as_slice(), said.removed_scopes.as_slice()));
+            let before = before.ok();
+            let undo = undo(&mut desk, &terms, &which, kind, before, &said.credential, moved).await;
             let sheet = terms.sheet().then(sheet(whole(&said.credential)?));
-            desk.printer.print(&said, moved(sheet, &[], &said.removed_scopes))?;
+            desk.printer.print_undoable(&said, moved_scopes(sheet, moved), undo)?;
         }
-        CredentialCommand::Replace {
-            which: Which { company, credential },
-            scopes,
-            allow_empty,
-            terms,
-        } => {
+        CredentialCommand::Replace { which, scopes, allow_empty, agreement, terms } => {
             let mut desk = terms.asking.open().await?;
-            let request = on_terms!(
+            let before = read(&mut desk, &which).await;
+            let Which { company, credential } = which.clone();
+            let mut request = on_terms!(
                 terms,
                 ReplaceScopesRequest {
                     company_id: company,
@@ -330,19 +383,57 @@ pub async fn credential(command: CredentialCommand) -> anyhow::Result<bool> {
                     allow_empty: allow_empty,
                 }
             );
+            if agreement.is_asked(&terms) {
+                let now = before.as_ref().map_err(again)?;
+                let trial = ReplaceScopesRequest { validate_only: true, ..request.clone() };
+                let trial = answer(desk.authorization.replace_scopes(trial).await)?;
+                if !trial.removed_scopes.is_empty() {
+                    let goes = moved(at_stake(now), &trial.added_scopes, &trial.removed_scopes);
+                    let removed = trial.removed_scopes.join(" ");
+                    let question = format!("Take {removed} from {which}?");
+                    agreement.ask(&desk.printer, goes, &question).await?;
+                    rest_on(&mut request.etag, &now.etag);
+                }
+            }
             let said = answer(desk.authorization.replace_scopes(request).await)?;
+            let moved = (said.added_scopes.as_slice(), said.removed_scopes.as_slice());
+            let (kind, before) = (Changed::Replaced, before.ok());
+            let undo = undo(&mut desk, &terms, &which, kind, before, &said.credential, moved).await;
             let sheet = terms.sheet().then(sheet(whole(&said.credential)?));
-            desk.printer.print(&said, moved(sheet, &said.added_scopes, &said.removed_scopes))?;
+            desk.printer.print_undoable(&said, moved_scopes(sheet, moved), undo)?;
         }
-        CredentialCommand::Reset { which: Which { company, credential }, terms } => {
+        CredentialCommand::Reset { which, agreement, terms } => {
             let mut desk = terms.asking.open().await?;
-            let request = on_terms!(
+            let before = read(&mut desk, &which).await;
+            let Which { company, credential } = which.clone();
+            let mut request = on_terms!(
                 terms,
                 ResetScopesRequest { company_id: company, credential_id: credential }
             );
+            if agreement.is_asked(&terms) {
+                let now = before.as_ref().map_err(again)?;
+                let trial = ResetScopesRequest { validate_only: true, ..request.clone() };
+                let trial = answer(desk.authorization.reset_scopes(trial).await)?;
+                // A reset mostly widens, so it is asked about as soon as it changes anything.
+                if !trial.added_scopes.is_empty() || !trial.removed_scopes.is_empty() {
+                    let goes = moved(at_stake(now), &trial.added_scopes, &trial.removed_scopes);
+                    let (gains, loses) = (trial.added_scopes.len(), trial.removed_scopes.len());
+                    let question = format!(
+                        "Set {which} to all of the company's scopes? It gains {gains} and loses \
+                         {loses}."
+                    );
+                    agreement.ask(&desk.printer, goes, &question).await?;
+                    rest_on(&mut request.etag, &now.etag);
+                }
+            }
             let said = answer(desk.authorization.reset_scopes(request).await)?;
-            let sheet = terms.sheet().then(sheet(whole(&said.credential)?));
-            desk.printer.print(&said, moved(sheet, &said.added_scopes, &said.removed_scopes))?;
+            let moved = (said.added_scopes.as_slice(), said.removed_scopes.as_slice());
+            let (kind, before) = (Changed::Replaced, before.ok());
+            let undo = undo(&mut desk, &terms, &which, kind, before, &said.credential, moved).await;
+            let set = if terms.dry_run { "would be set" } else { "set" };
+            let set = format!("{which} {set} to all of the company's scopes");
+            let sheet = terms.sheet().line(set).then(sheet(whole(&said.credential)?));
+            desk.printer.print_undoable(&said, moved_scopes(sheet, moved), undo)?;
         }
         CredentialCommand::Secret(command) => return secret::secret(command).await,
     }
@@ -425,6 +516,7 @@ async fn able(
     credential: String,
     enabled: bool,
     terms: &Terms,
+    agreement: Option<Agreement>,
 ) -> anyhow::Result<()> {
     let request = on_terms!(
         terms,
@@ -437,11 +529,124 @@ async fn able(
             update_mask: mask("enabled"),
         }
     );
-    update(request, terms).await
+    update(request, terms, agreement).await
 }
 
-async fn update(request: UpdateCredentialRequest, terms: &Terms) -> anyhow::Result<()> {
+/// Updates. With an agreement it asks before a credential that works is disabled or ended.
+async fn update(
+    mut request: UpdateCredentialRequest,
+    terms: &Terms,
+    agreement: Option<Agreement>,
+) -> anyhow::Result<()> {
     let mut desk = terms.asking.open().await?;
+    let (company, credential) = (request.company_id.clone(), request.credential_id.clone());
+    let which = Which { company, credential };
+    let before = read(&mut desk, &which).await;
+    if let Some(agreement) = agreement.filter(|agreement| agreement.is_asked(terms)) {
+        let now = before.as_ref().map_err(again)?;
+        let names = |path: &str| {
+            request.update_mask.iter().flat_map(|mask| &mask.paths).any(|name| name == path)
+        };
+        let is_over = |end: Option<&Timestamp>| end.is_some_and(moment::is_past);
+        let disables = names("enabled") && !request.enabled && now.enabled;
+        let ends = names("expires_at")
+            && is_over(request.expires_at.as_ref())
+            && !is_over(now.expires_at.as_ref());
+        if disables || ends {
+            let until = if disables { "enabled" } else { "given a later end" };
+            let question = format!("Deny every check of {which}, until it is {until}?");
+            agreement.ask(&desk.printer, at_stake(now), &question).await?;
+            rest_on(&mut request.etag, &now.etag);
+        }
+    }
     let said = answer(desk.directory.update_credential(request).await)?;
-    desk.printer.print(&said, terms.sheet().then(sheet(whole(&said.credential)?)))
+    let after = whole(&said.credential)?;
+    let undo = before.ok().and_then(|before| undo_of_update(terms, &which, &before, after));
+    desk.printer.print_undoable(&said, terms.sheet().then(sheet(after)), undo)
+}
+
+/// How an update is undone, if it changed something.
+fn undo_of_update(
+    terms: &Terms,
+    which: &Which,
+    before: &Credential,
+    after: &Credential,
+) -> Option<Undo> {
+    let ids = [which.company.as_str(), which.credential.as_str()];
+    if before.enabled != after.enabled {
+        let undo = Undo::of(terms)?;
+        return Some(match before.enabled {
+            true => undo.then(&["credential", "enable"], ids, &[]),
+            false => undo.then(&["credential", "disable"], ids, &["--yes"]),
+        });
+    }
+    let mut flags = Vec::new();
+    if before.label != after.label {
+        flags.push(format!("--label={}", before.label));
+    }
+    if before.expires_at != after.expires_at {
+        match &before.expires_at {
+            Some(end) => flags.push(format!("--expires-at={}", moment::to_the_nanosecond(end)?)),
+            None => flags.push("--never-expires".to_owned()),
+        }
+        if before.expires_at.as_ref().is_some_and(moment::is_past) {
+            flags.push("--yes".to_owned());
+        }
+    }
+    if flags.is_empty() {
+        return None;
+    }
+    let flags: Vec<_> = flags.iter().map(String::as_str).collect();
+    Some(Undo::of(terms)?.then(&["credential", "update"], ids, &flags))
+}
+
+/// A credential as it is now.
+///
+/// # Errors
+/// There is none, or the server refused.
+pub(super) async fn read(desk: &mut Desk, which: &Which) -> anyhow::Result<Credential> {
+    let Which { company, credential } = which.clone();
+    let request = GetCredentialRequest { company_id: company, credential_id: credential };
+    let read = answer(desk.directory.get_credential(request).await)?;
+    whole(&read.credential).cloned()
+}
+
+/// What an operator looks at before something is taken from a credential.
+pub(super) fn at_stake(credential: &Credential) -> Sheet {
+    let seen = moment::text(credential.last_seen_time.as_ref());
+    let scopes = credential.effective_scopes.join(" ");
+    facts(credential)
+        .fact("expires", moment::text(credential.expires_at.as_ref()))
+        .fact("last seen", if seen.is_empty() { "never".to_owned() } else { seen })
+        .fact("active scopes", if scopes.is_empty() { "none".to_owned() } else { scopes })
+}
+
+/// An error that is needed once more.
+fn again(error: &anyhow::Error) -> anyhow::Error {
+    anyhow!("{error:#}")
+}
+
+fn without(scopes: &[String], named: &[String]) -> Vec<String> {
+    scopes.iter().filter(|scope| !named.contains(scope)).cloned().collect()
+}
+
+fn moved_scopes(sheet: Sheet, (added, removed): (&[String], &[String])) -> Sheet {
+    moved(sheet, added, removed)
+}
+
+/// How a change of scopes is undone, if what was there before is known.
+async fn undo(
+    desk: &mut Desk,
+    terms: &Terms,
+    which: &Which,
+    kind: Changed,
+    before: Option<Credential>,
+    after: &Option<Credential>,
+    (added, removed): (&[String], &[String]),
+) -> Option<Undo> {
+    if terms.dry_run {
+        return None;
+    }
+    let (before, after) = (&before?, after.as_ref()?);
+    scope_undo::undo(desk, terms, which, Change { kind, before, after, added, removed }).await
 }

@@ -7,12 +7,13 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use jiff::Timestamp;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::moment::Span;
+use super::text_file;
 use crate::proto::{CheckRequest, Endpoint};
 
 /// The longest line that is read.
@@ -143,11 +144,21 @@ pub(super) fn find(
         _ => Box::new(File::open(log).with_context(cannot)?),
     };
     let (mut input, mut line, mut found) = (BufReader::new(input), Vec::new(), Found::default());
+    let unusable = |error| anyhow!("--decision-log {} {error}", log.display());
+    text_file::skip_mark(&mut input).map_err(unusable)?;
+    let mut is_empty = true;
     loop {
         line.clear();
         if (&mut input).take(LONGEST).read_until(b'\n', &mut line).with_context(cannot)? == 0 {
+            if is_empty {
+                return Err(unusable(anyhow!("is empty: give the log of the time asked for")));
+            }
             return Ok(found);
         }
+        if line.iter().all(u8::is_ascii_whitespace) {
+            continue;
+        }
+        is_empty = false;
         match serde_json::from_slice::<Decided>(&line) {
             Ok(decided) if decided.is_of(asked) => found.take(decided, revision, span),
             Ok(_) => {}

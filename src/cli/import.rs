@@ -5,7 +5,7 @@
 //! are skipped. Not here: what a line's words may be, beyond its form; the server says that.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, IsTerminal, Read, Write};
+use std::io::{self, BufRead, BufReader, IsTerminal, Read};
 use std::path::Path;
 
 use anyhow::{Context, anyhow, bail};
@@ -16,13 +16,14 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 use tonic_types::StatusExt;
 
-use super::printer::count;
-use super::{Purpose, connect_for, moment, said};
+use super::printer::{Printer, Sheet, Words, count};
+use super::repeated::Repeated;
+use super::{Purpose, connect_for, moment, said, text_file};
 use crate::config::ImportArgs;
 use crate::proto::directory_service_client::DirectoryServiceClient;
 use crate::proto::{
-    ImportCredentialsRequest, ImportCredentialsResponse, ImportedCompany, ImportedCredential,
-    Scopes,
+    ImportCredentialsRequest, ImportCredentialsResponse, ImportDifference, ImportedCompany,
+    ImportedCredential, Scopes,
 };
 
 /// The most lines of a message: as many items as the contract allows.
@@ -56,6 +57,9 @@ struct Line {
 /// A line is wrong, or could not ask.
 pub async fn import(args: ImportArgs) -> anyhow::Result<bool> {
     let (input, bytes) = open(&args.file)?;
+    let mut input = BufReader::with_capacity(1 << 16, input);
+    text_file::skip_mark(&mut input).with_context(|| args.file.display().to_string())?;
+    let printer = Printer::new(args.output)?;
     let mut client = DirectoryServiceClient::new(connect_for(Purpose::Upload, &args.server).await?);
     let progress = progress(bytes);
     let (send, messages) = mpsc::channel(AHEAD);
@@ -71,22 +75,47 @@ pub async fn import(args: ImportArgs) -> anyhow::Result<bool> {
     progress.finish_and_clear();
     let answer = answer.map_err(|status| ended(&status, args.dry_run))?.into_inner();
     let read = reading.join().map_err(|_| anyhow!("the file could not be read to its end"))?;
-    let records = match read {
-        Ok(records) => records,
+    let Content { items, records } = match read {
+        Ok(read) => read,
         Err(error) => bail!("{error:#}; {}", kept(&answer, args.dry_run)),
     };
-    let ImportCredentialsResponse { skipped_count, revision, .. } = answer;
+    if items + records == 0 {
+        bail!(
+            "{} is empty: give a file with one JSON object a line, such as {{\"company_id\": \
+             \"acme\"}}",
+            args.file.display()
+        );
+    }
+    let ImportCredentialsResponse { skipped_count, differing_count, revision, .. } = answer;
     let (done, nothing) =
         if args.dry_run { ("would create", ", nothing was changed") } else { ("created", "") };
     let counts = counts(&answer);
-    writeln!(
-        io::stdout(),
-        "{done} {counts}; {skipped_count} existed already; revision {revision}{nothing}"
-    )?;
+    let differ = match differing_count {
+        0 => String::new(),
+        many => format!(", {many} of them with other content, which was left as it is"),
+    };
+    let mut sheet = Sheet::default().line(format!(
+        "{done} {counts}; {skipped_count} existed already{differ}; revision {revision}{nothing}"
+    ));
     if records > 0 {
-        writeln!(io::stdout(), "skipped {records} lines with a `record`, which are not imported")?;
+        sheet =
+            sheet.line(format!("skipped {records} lines with a `record`, which are not imported"));
     }
+    sheet = sheet.rows(&["LINE", "COMPANY", "CREDENTIAL", "DIFFERS IN"], rows(&answer));
+    let more = differing_count.saturating_sub(answer.differing.len() as u64);
+    if more > 0 {
+        sheet = sheet.line(format!("and {more} more with other content"));
+    }
+    printer.print(&answer, sheet)?;
     Ok(true)
+}
+
+/// What exists with other content.
+fn rows(answer: &ImportCredentialsResponse) -> impl Iterator<Item = [Words; 4]> {
+    answer.differing.iter().map(|difference| {
+        let ImportDifference { company_id, credential_id, line, fields } = difference.clone();
+        [line.into(), company_id.into(), credential_id.into(), fields.join(" ").into()]
+    })
 }
 
 /// The file, and how many bytes it has if that is known.
@@ -116,22 +145,30 @@ fn progress(bytes: Option<u64>) -> ProgressBar {
     }
 }
 
+/// How many lines a file has.
+#[derive(Clone, Copy, Debug, Default)]
+struct Content {
+    /// Lines of companies and credentials.
+    items: u64,
+    /// Lines with a `record`.
+    records: u64,
+}
+
 /// Reads lines into messages until the end, the first wrong line, or nobody takes them any more.
-/// Says how many had a `record`.
 fn read(
-    input: Box<dyn Read + Send>,
+    mut input: impl BufRead,
     first: ImportCredentialsRequest,
     send: &mpsc::Sender<ImportCredentialsRequest>,
     progress: &ProgressBar,
-) -> anyhow::Result<u64> {
-    let mut input = BufReader::with_capacity(1 << 16, input);
+) -> anyhow::Result<Content> {
     let (mut message, mut bytes, mut number) = (first, 0, 0);
-    let (mut text, mut records) = (Vec::new(), 0);
+    let (mut text, mut content) = (Vec::new(), Content::default());
+    let mut repeated = Repeated::default();
     let outcome = loop {
         text.clear();
         number += 1;
         let length = match input.by_ref().take(LINE + 1).read_until(b'\n', &mut text) {
-            Ok(0) => break Ok(records),
+            Ok(0) => break Ok(content),
             Ok(length) => length,
             Err(error) => break Err(anyhow!("line {number}: cannot be read: {}", error.kind())),
         };
@@ -143,7 +180,7 @@ fn read(
                 break Err(anyhow!("line {number}: cannot be read: {}", error.kind()));
             }
             progress.inc(length as u64);
-            records += 1;
+            content.records += 1;
             continue;
         }
         if length as u64 > LINE {
@@ -153,15 +190,17 @@ fn read(
         if text.iter().all(u8::is_ascii_whitespace) {
             continue;
         }
-        if let Err(error) = take(&text, number, &mut message) {
+        // A second line of an id is seen before it is sent, so before anything of it is written.
+        if let Err(error) = take(&text, number, &mut message, &mut repeated) {
             break Err(anyhow!("line {number}: {error}"));
         }
+        content.items += 1;
         bytes += length;
         if message.companies.len() + message.credentials.len() == LINES || bytes >= BYTES {
             bytes = 0;
             if send.blocking_send(std::mem::take(&mut message)).is_err() {
                 // The call has ended, and says why.
-                return Ok(records);
+                return Ok(content);
             }
         }
     };
@@ -171,7 +210,12 @@ fn read(
 }
 
 /// Understands a line.
-fn take(text: &[u8], line: u64, message: &mut ImportCredentialsRequest) -> anyhow::Result<()> {
+fn take(
+    text: &[u8],
+    line: u64,
+    message: &mut ImportCredentialsRequest,
+    repeated: &mut Repeated,
+) -> anyhow::Result<()> {
     let read: Line = serde_json::from_slice(text).map_err(|error| {
         // The library counts lines of its own.
         let said = error.to_string();
@@ -186,6 +230,12 @@ fn take(text: &[u8], line: u64, message: &mut ImportCredentialsRequest) -> anyho
         let expires_at = expires_at.map(|text| moment::exact(&text)).transpose();
         let expires_at = expires_at.map_err(|error| anyhow!("`expires_at`: {error}"))?;
         let (label, scopes) = (label.unwrap_or_default(), scopes.unwrap_or_default());
+        let end =
+            expires_at.map_or_else(String::new, |end| format!("{}.{}", end.seconds, end.nanos));
+        let has = [expires_at.is_some().into(), enabled.unwrap_or(true).into()];
+        let set = as_set(&scopes);
+        let content = [&[label.as_bytes(), end.as_bytes(), &has][..], &set].concat();
+        repeated.note(line, &[&company_id, &credential_id], &content)?;
         message.credentials.push(ImportedCredential {
             company_id,
             credential_id,
@@ -203,10 +253,22 @@ fn take(text: &[u8], line: u64, message: &mut ImportCredentialsRequest) -> anyho
     if label.is_some() || expires_at.is_some() || enabled.is_some() {
         bail!("a company has no `label`, `expires_at` or `enabled`: is `credential_id` missing?");
     }
+    let name = display_name.as_deref().unwrap_or_default().as_bytes();
+    let all = [scopes.is_none().into()];
+    let set = as_set(scopes.as_deref().unwrap_or_default());
+    repeated.note(line, &[&company_id], &[&[name, &all][..], &set].concat())?;
     let (display_name, scopes) =
         (display_name.unwrap_or_default(), scopes.map(|names| Scopes { names }));
     message.companies.push(ImportedCompany { company_id, display_name, scopes, line });
     Ok(())
+}
+
+/// Scopes as a set: their order and repetition say nothing.
+fn as_set(scopes: &[String]) -> Vec<&[u8]> {
+    let mut set: Vec<_> = scopes.iter().map(String::as_bytes).collect();
+    set.sort_unstable();
+    set.dedup();
+    set
 }
 
 /// What was created, in words.
@@ -244,6 +306,8 @@ fn ended(status: &Status, dry_run: bool) -> anyhow::Error {
         created_credential_count: count("created_credential_count"),
         skipped_count: count("skipped_count"),
         revision: count("revision"),
+        differing_count: count("differing_count"),
+        differing: vec![],
     };
     match told("line") {
         Some(line) => anyhow!("line {line}: {}; {}", status.message(), kept(&done, dry_run)),

@@ -5,6 +5,7 @@
 use clap::{Args, Subcommand, ValueEnum};
 use prost_types::Timestamp;
 
+use super::agreement::{Agreement, rest_on};
 use super::asking::{Asking, Limit, Pages, Terms, answer, cut, on_terms, whole};
 use super::printer::Sheet;
 use super::{failure, moment};
@@ -43,6 +44,9 @@ pub enum KeysCommand {
     Delete {
         /// The key's id.
         key: String,
+        /// Whether to ask first.
+        #[command(flatten)]
+        agreement: Agreement,
         /// How.
         #[command(flatten)]
         terms: Terms,
@@ -121,9 +125,19 @@ pub async fn keys(command: KeysCommand) -> anyhow::Result<bool> {
             desk.printer.print(&said, sheet(whole(&said.key)?))?;
         }
         KeysCommand::List { limit, asking } => list(limit, &asking).await?,
-        KeysCommand::Delete { key, terms } => {
+        KeysCommand::Delete { key, agreement, terms } => {
             let mut desk = terms.asking.open().await?;
-            let request = on_terms!(terms, DeleteKeyRequest { key_id: key });
+            let mut request = on_terms!(terms, DeleteKeyRequest { key_id: key.clone() });
+            if agreement.is_asked(&terms) {
+                let now = answer(desk.keys.get_key(GetKeyRequest { key_id: key }).await)?;
+                let now = whole(&now.key)?;
+                let used = moment::text(now.last_used_time.as_ref());
+                let goes = sheet(now);
+                let goes = if used.is_empty() { goes.fact("last used", "never") } else { goes };
+                let question = format!("Revoke the key {} of {}?", now.key_id, now.name);
+                agreement.ask(&desk.printer, goes, &question).await?;
+                rest_on(&mut request.etag, &now.etag);
+            }
             let said = answer(desk.keys.delete_key(request).await)?;
             let key = whole(&said.key)?;
             let sheet = Sheet::default()

@@ -129,6 +129,18 @@ pub fn wire(time: Timestamp) -> Wire {
     Wire { seconds, nanos }
 }
 
+/// Whether a time is now or before.
+#[must_use]
+pub fn is_past(time: &Wire) -> bool {
+    Timestamp::new(time.seconds, time.nanos).is_ok_and(|time| time <= Timestamp::now())
+}
+
+/// A time with all of its digits, as a flag takes it back.
+#[must_use]
+pub fn to_the_nanosecond(time: &Wire) -> Option<String> {
+    Timestamp::new(time.seconds, time.nanos).ok().map(|time| time.to_string())
+}
+
 /// A time as people read it, to the second; nothing if there is none.
 #[must_use]
 pub fn text(time: Option<&Wire>) -> String {

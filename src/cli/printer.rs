@@ -11,8 +11,9 @@ use comfy_table::presets::NOTHING;
 use comfy_table::{Attribute, Cell, Color, ColumnConstraint, ContentArrangement, Table};
 use prost::{Message, Name};
 use prost_reflect::{DescriptorPool, DynamicMessage, SerializeOptions};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
+use super::undo::Undo;
 use crate::config::Output;
 use crate::policy::text;
 
@@ -98,14 +99,53 @@ impl Printer {
         }
     }
 
-    fn json<M: Message + Name>(&self, answer: &M, pretty: bool) -> anyhow::Result<()> {
+    /// Writes an answer and how its change is undone, on one line whatever the terminal's width;
+    /// for programs as the field `undo`.
+    ///
+    /// # Errors
+    /// The output is closed.
+    pub fn print_undoable<M: Message + Name>(
+        &self,
+        answer: &M,
+        sheet: Sheet,
+        undo: Option<Undo>,
+    ) -> anyhow::Result<()> {
+        let Some((line, notes)) = undo.and_then(Undo::shown) else {
+            return self.print(answer, sheet);
+        };
+        match self.output {
+            Output::Table => {
+                let sheet = sheet.then(Sheet(vec![Part::Verbatim(format!("undo  {line}"))]));
+                let sheet = notes.into_iter().fold(sheet, Sheet::line);
+                write(&sheet.text(self.colours))
+            }
+            Output::Json => {
+                let answer = Undoable { answer: self.dynamic(answer)?, undo: line };
+                write(&text::escaped_json(&serde_json::to_string_pretty(&answer)?))
+            }
+        }
+    }
+
+    /// Writes a sheet to standard error: what a question is about, beside any answer.
+    ///
+    /// # Errors
+    /// The output is closed.
+    pub fn show(&self, sheet: Sheet) -> anyhow::Result<()> {
+        Ok(writeln!(io::stderr(), "{}", sheet.text(false))?)
+    }
+
+    fn dynamic<M: Message + Name>(&self, answer: &M) -> anyhow::Result<DynamicMessage> {
         let name = M::full_name();
         let kind = self.messages.get_message_by_name(&name);
         let kind = kind.with_context(|| format!("the contract has no message {name}"))?;
-        let message = DynamicMessage::decode(kind, answer.encode_to_vec().as_slice())?;
+        Ok(DynamicMessage::decode(kind, answer.encode_to_vec().as_slice())?)
+    }
+
+    fn json<M: Message + Name>(&self, answer: &M, pretty: bool) -> anyhow::Result<()> {
+        let message = self.dynamic(answer)?;
         // What is absent from a message is not absent from a program's view of it: a script that
         // reads `.missingScopes` finds a list.
-        let options = SerializeOptions::new().skip_default_fields(false);
+        let options = whole();
         let mut text = Vec::new();
         if pretty {
             message
@@ -117,6 +157,23 @@ impl Printer {
         let text = std::str::from_utf8(&text).map_err(|_| anyhow!("JSON is text"))?;
         write(&text::escaped_json(text))
     }
+}
+
+/// Options by which what is absent from a message is not absent from its JSON.
+fn whole() -> SerializeOptions {
+    SerializeOptions::new().skip_default_fields(false)
+}
+
+/// An answer with one field more.
+#[derive(Serialize)]
+struct Undoable {
+    #[serde(flatten, serialize_with = "fields")]
+    answer: DynamicMessage,
+    undo: String,
+}
+
+fn fields<S: Serializer>(message: &DynamicMessage, to: S) -> Result<S::Ok, S::Error> {
+    message.serialize_with_options(to, &whole())
 }
 
 /// One write, so that lines of two processes do not mix.
@@ -216,6 +273,8 @@ pub struct Sheet(Vec<Part>);
 #[derive(Clone, Debug)]
 enum Part {
     Line(String),
+    /// A line as it is, which is never broken.
+    Verbatim(String),
     Facts(Vec<(&'static str, Words)>),
     Rows(&'static [&'static str], Vec<Vec<Words>>),
 }
@@ -288,6 +347,7 @@ impl Sheet {
 impl Part {
     fn text(self, colours: bool) -> String {
         match self {
+            Self::Verbatim(text) => text,
             Self::Line(text) => text.lines().map(plain).collect::<Vec<_>>().join("\n"),
             Self::Facts(facts) => {
                 let mut table = table();

@@ -8,6 +8,7 @@ use super::asking::{Terms, answer, on_terms, whole};
 use super::confirm;
 use super::moment;
 use super::printer::{self, Sheet, Words};
+use super::undo::Undo;
 use crate::proto::{RestrictCompanyScopesRequest, RestrictCompanyScopesResponse};
 
 /// What to restrict.
@@ -79,7 +80,7 @@ pub(super) async fn restrict(args: RestrictArgs) -> anyhow::Result<bool> {
             );
         }
         let question = format!("Take {} from {company}?", audit.restricted_scopes.join(" "));
-        if !confirm::ask(&question)? {
+        if !confirm::ask(&question).await? {
             bail!("nothing was restricted");
         }
     }
@@ -90,20 +91,21 @@ pub(super) async fn restrict(args: RestrictArgs) -> anyhow::Result<bool> {
         .fact("company", whole(&done.company)?.company_id.clone())
         .fact("restricted", done.restricted_scopes.join(" "))
         .fact("affected credentials", done.affected_credential_count)
-        .fact("revision", done.revision)
-        .fact("undo", undo(&company, &done));
-    desk.printer.print(&done, sheet)?;
+        .fact("revision", done.revision);
+    desk.printer.print_undoable(&done, sheet, undo(&terms, &company, &done))?;
     Ok(true)
 }
 
 /// How a restriction that was wrong is undone.
-fn undo(company: &str, done: &RestrictCompanyScopesResponse) -> String {
-    let scopes = done.restricted_scopes.join(" ");
-    format!(
-        "scopegate company add-scopes {company} {scopes} && \
-         scopegate company restore-grants {company} {scopes} --restricted-at {}",
-        done.revision
-    )
+fn undo(terms: &Terms, company: &str, done: &RestrictCompanyScopesResponse) -> Option<Undo> {
+    if done.restricted_scopes.is_empty() {
+        return None;
+    }
+    let revision = done.revision.to_string();
+    let places =
+        || std::iter::once(company).chain(done.restricted_scopes.iter().map(String::as_str));
+    let undo = Undo::of(terms)?.then(&["company", "add-scopes"], places(), &[]);
+    Some(undo.then(&["company", "restore-grants"], places(), &["--restricted-at", &revision]))
 }
 
 /// Who would break.

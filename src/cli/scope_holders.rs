@@ -142,7 +142,7 @@ async fn agreed(
              on; run it on a terminal, or add --yes if this is what you want"
         );
     }
-    if !confirm::ask(&format!("Grant {scopes} to {whom}, all that hold {scope}?"))? {
+    if !confirm::ask(&format!("Grant {scopes} to {whom}, all that hold {scope}?")).await? {
         bail!("nothing was granted");
     }
     Ok(Some(credentials))

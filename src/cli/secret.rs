@@ -3,10 +3,11 @@
 use anyhow::bail;
 use clap::Subcommand;
 
+use super::agreement::{Agreement, rest_on};
 use super::asking::{Asking, Terms, answer, on_terms, whole};
 use super::check::word;
 use super::confirm;
-use super::credential::sheet;
+use super::credential::{at_stake, read, sheet};
 use super::printer::{Sheet, Words};
 use super::which::Which;
 use crate::proto::{CreateSecretRequest, DeleteSecretRequest, VerifySecretRequest};
@@ -30,6 +31,9 @@ pub enum SecretCommand {
         which: Which,
         /// The secret's id, which is no secret.
         secret_id: String,
+        /// Whether to ask first.
+        #[command(flatten)]
+        agreement: Agreement,
         /// How.
         #[command(flatten)]
         terms: Terms,
@@ -72,23 +76,36 @@ pub(super) async fn secret(command: SecretCommand) -> anyhow::Result<bool> {
                 .line(shown);
             desk.printer.print(&said, sheet)?;
         }
-        SecretCommand::Delete { which: Which { company, credential }, secret_id, terms } => {
+        SecretCommand::Delete { which, secret_id, agreement, terms } => {
             let mut desk = terms.asking.open().await?;
-            let request = on_terms!(
+            let Which { company, credential } = which.clone();
+            let mut request = on_terms!(
                 terms,
                 DeleteSecretRequest {
                     company_id: company,
                     credential_id: credential,
-                    secret_id: secret_id,
+                    secret_id: secret_id.clone(),
                 }
             );
+            if agreement.is_asked(&terms) {
+                let now = read(&mut desk, &which).await?;
+                // The server says of another id that there is none.
+                if now.secret_ids.contains(&secret_id) {
+                    let goes = at_stake(&now).fact("secrets", now.secret_ids.join(" "));
+                    let last = if now.secret_ids.len() == 1 { ", its last one" } else { "" };
+                    let question = format!("End the secret {secret_id} of {which}{last}?");
+                    agreement.ask(&desk.printer, goes, &question).await?;
+                    rest_on(&mut request.etag, &now.etag);
+                }
+            }
             let said = answer(desk.directory.delete_secret(request).await)?;
             desk.printer.print(&said, terms.sheet().then(sheet(whole(&said.credential)?)))?;
         }
         SecretCommand::Verify { company, credential, asking } => {
             // Not a flag: every user of the machine sees those.
             let secret = confirm::secret("The secret:")?;
-            let secret = secret.trim_end_matches(['\r', '\n']).to_owned();
+            let secret = secret.trim_end_matches(['\r', '\n']);
+            let secret = secret.trim_start_matches('\u{feff}').to_owned();
             if secret.is_empty() {
                 bail!("no secret came on standard input: put it there on a line");
             }

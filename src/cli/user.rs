@@ -1,10 +1,13 @@
 //! `scopegate user`: somebody of a company, and the roles that they hold there.
 
 use clap::Subcommand;
+use tonic::Code;
 
-use super::asking::{Asking, Limit, Pages, Terms, answer, cut, on_terms, whole};
+use super::agreement::{Agreement, rest_on};
+use super::asking::{Asking, Desk, Limit, Pages, Terms, answer, cut, on_terms, whole};
 use super::failure;
 use super::printer::Sheet;
+use super::undo::Undo;
 use crate::proto::{
     DeleteUserRequest, GetUserRequest, ListUsersRequest, ListUsersResponse, PutUserRequest, User,
 };
@@ -21,6 +24,9 @@ pub enum UserCommand {
         /// Names of the catalog's roles, with spaces or commas between; none leaves the user without any.
         #[arg(value_name = "ROLE", value_delimiter = ',')]
         roles: Vec<String>,
+        /// Whether to ask first.
+        #[command(flatten)]
+        agreement: Agreement,
         /// How.
         #[command(flatten)]
         terms: Terms,
@@ -52,6 +58,9 @@ pub enum UserCommand {
         company: String,
         /// The user's id.
         user: String,
+        /// Whether to ask first.
+        #[command(flatten)]
+        agreement: Agreement,
         /// How.
         #[command(flatten)]
         terms: Terms,
@@ -64,15 +73,29 @@ pub enum UserCommand {
 /// Could not ask, or the server refused.
 pub async fn user(command: UserCommand) -> anyhow::Result<bool> {
     match command {
-        UserCommand::Put { company, user, roles, terms } => {
+        UserCommand::Put { company, user, roles, agreement, terms } => {
             let mut desk = terms.asking.open().await?;
-            let request = on_terms!(
+            let before = read(&mut desk, &company, &user).await?;
+            let mut request = on_terms!(
                 terms,
                 PutUserRequest { company_id: company, user_id: user, roles: roles }
             );
+            if let Some(now) = before.as_ref().filter(|_| agreement.is_asked(&terms)) {
+                let goes = now.roles.iter().filter(|role| !request.roles.contains(role));
+                let goes: Vec<_> = goes.map(String::as_str).collect();
+                if !goes.is_empty() {
+                    let (goes, user) = (goes.join(" "), &now.user_id);
+                    let question =
+                        format!("Take the roles {goes} from {user} of {}?", now.company_id);
+                    agreement.ask(&desk.printer, sheet(now), &question).await?;
+                    rest_on(&mut request.etag, &now.etag);
+                }
+            }
             let said = answer(desk.directory.put_user(request).await)?;
             said.warnings.iter().for_each(|warning| failure::warn(warning));
-            desk.printer.print(&said, terms.sheet().then(sheet(whole(&said.user)?)))?;
+            let after = whole(&said.user)?;
+            let undo = undo(&terms, before.as_ref(), after);
+            desk.printer.print_undoable(&said, terms.sheet().then(sheet(after)), undo)?;
         }
         UserCommand::Get { company, user, asking } => {
             let mut desk = asking.open().await?;
@@ -81,10 +104,20 @@ pub async fn user(command: UserCommand) -> anyhow::Result<bool> {
             desk.printer.print(&said, sheet(whole(&said.user)?))?;
         }
         UserCommand::List { company, limit, asking } => list(company, limit, &asking).await?,
-        UserCommand::Delete { company, user, terms } => {
+        UserCommand::Delete { company, user, agreement, terms } => {
             let mut desk = terms.asking.open().await?;
-            let request =
+            let now = match agreement.is_asked(&terms) {
+                true => read(&mut desk, &company, &user).await?,
+                false => None,
+            };
+            let mut request =
                 on_terms!(terms, DeleteUserRequest { company_id: company, user_id: user });
+            if let Some(now) = now {
+                let (user, company) = (&now.user_id, &now.company_id);
+                let question = format!("Delete {user} of {company} with all consents, for good?");
+                agreement.ask(&desk.printer, sheet(&now), &question).await?;
+                rest_on(&mut request.etag, &now.etag);
+            }
             let said = answer(desk.directory.delete_user(request).await)?;
             let user = whole(&said.user)?;
             let sheet = Sheet::default()
@@ -119,6 +152,28 @@ async fn list(company: String, limit: Limit, asking: &Asking) -> anyhow::Result<
         all.users.iter().map(|user| [user.user_id.clone().into(), user.roles.join(" ").into()]);
     let sheet = Sheet::default().rows(&["USER", "ROLES"], rows);
     desk.printer.print(&all, cut(sheet, &all.next_page_token))
+}
+
+/// A user as it is now; none if there is none.
+async fn read(desk: &mut Desk, company: &str, user: &str) -> anyhow::Result<Option<User>> {
+    let request = GetUserRequest { company_id: company.to_owned(), user_id: user.to_owned() };
+    match desk.directory.get_user(request).await {
+        Err(status) if status.code() == Code::NotFound => Ok(None),
+        read => Ok(answer(read)?.user),
+    }
+}
+
+/// How a user's roles become what they were.
+fn undo(terms: &Terms, before: Option<&User>, after: &User) -> Option<Undo> {
+    let ids = [after.company_id.as_str(), after.user_id.as_str()];
+    // A user that was created is not undone by a line: its name was just typed.
+    let before = before?;
+    let same = |a: &[String], b: &[String]| a.iter().all(|role| b.contains(role));
+    if same(&before.roles, &after.roles) && same(&after.roles, &before.roles) {
+        return None;
+    }
+    let places = ids.into_iter().chain(before.roles.iter().map(String::as_str));
+    Some(Undo::of(terms)?.then(&["user", "put"], places, &["--yes"]))
 }
 
 fn sheet(user: &User) -> Sheet {

@@ -1,5 +1,7 @@
 //! Which: a credential, by the id of its company and its own.
 
+use std::fmt;
+
 use clap::Args;
 
 /// Which credential.
@@ -10,4 +12,10 @@ pub struct Which {
 
     /// The credential's id.
     pub credential: String,
+}
+
+impl fmt::Display for Which {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of {}", self.credential, self.company)
+    }
 }

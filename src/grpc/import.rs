@@ -91,7 +91,7 @@ pub(super) async fn import(
         }
     }
     match import.settle().await {
-        Ok(()) => Ok(reply::imported(import.tally())),
+        Ok(()) => Ok(reply::imported(import.tally(), import.take_differences())),
         Err((place, refusal)) => Err(ended(import, place, Why::Refused(refusal)).await.into()),
     }
 }

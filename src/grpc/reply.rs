@@ -3,9 +3,11 @@
 //! A reply is a function of what was done and nothing else, since a commit may keep a part of it
 //! for who asks again: see [`super::remembered`].
 
+use super::import::Place;
 use super::render::{self, names};
 use crate::authority::audit::Impact;
-use crate::authority::import::Tally;
+use crate::authority::import::{New, Tally};
+use crate::authority::import_difference::Difference;
 use crate::authority::keys::KeyChanged;
 use crate::authority::people::{ConsentId, ConsentView};
 use crate::authority::secrets::Made;
@@ -98,13 +100,28 @@ pub(super) fn restricted(
     }
 }
 
-pub(super) fn imported(tally: Tally) -> proto::ImportCredentialsResponse {
+pub(super) fn imported(
+    tally: Tally,
+    differences: Vec<Difference<Place>>,
+) -> proto::ImportCredentialsResponse {
     proto::ImportCredentialsResponse {
         created_company_count: tally.companies,
         created_credential_count: tally.credentials,
         skipped_count: tally.skipped,
         revision: tally.revision.0,
+        differing_count: tally.differing,
+        differing: differences.into_iter().map(differing).collect(),
     }
+}
+
+fn differing(difference: Difference<Place>) -> proto::ImportDifference {
+    let Difference { place, new, fields } = difference;
+    let (company_id, credential_id) = match new {
+        New::Company(new) => (new.id.to_string(), String::new()),
+        New::Credential(new) => (new.company.to_string(), new.id.to_string()),
+    };
+    let fields = fields.into_iter().map(str::to_owned).collect();
+    proto::ImportDifference { company_id, credential_id, line: place.line, fields }
 }
 
 pub(super) fn secret_created(made: Made) -> proto::CreateSecretResponse {

@@ -353,6 +353,7 @@ impl From<Ended> for Status {
             .with("created_company_count", tally.companies)
             .with("created_credential_count", tally.credentials)
             .with("skipped_count", tally.skipped)
+            .with("differing_count", tally.differing)
             .with("revision", tally.revision)
             .finish()
     }

@@ -44,6 +44,8 @@ pub(super) fn read(path: &Path, has_store: bool) -> Result<String, String> {
         return Err(too_long(yaml.len() as u64));
     }
     let yaml = String::from_utf8(yaml).map_err(|_| wrong("is not UTF-8".to_owned()))?;
+    // What some programs begin a text with.
+    let yaml = yaml.strip_prefix('\u{feff}').map(ToOwned::to_owned).unwrap_or(yaml);
     match CatalogFile::parse(&yaml) {
         // Whether it was applied before is known when the store is open, and it is read again if
         // it was not.

@@ -126,7 +126,7 @@ async fn a_route_can_say_its_scopes_itself() {
     let reply = send(address, "GET /any", Some("hr-sync")).await;
     reply.has(403, LACKS_WRITE, "invalid_scope");
     assert!(reply.body.contains("company level"), "{}", reply.body);
-    run(&server, &["company", "disable", "demo"]);
+    run(&server, &["company", "disable", "demo", "--yes"]);
     send(address, "GET /any", Some("hr-sync")).await.has(401, INVALID, "invalid_client");
     assert_eq!(served.load(Ordering::SeqCst), 1);
 }

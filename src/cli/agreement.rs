@@ -1,0 +1,59 @@
+//! Agreement: the question before a change that takes something away.
+//!
+//! INVARIANT (what was shown is what goes): a change that was agreed to on a terminal carries the
+//! etag of the resource that was shown, unless the operator gave one. With `--yes` nothing is
+//! shown, and the request is sent as it was given, so that a script can send it again.
+//!
+//! Not here: restrictions of a company, which have a report of their own; see `restriction`.
+
+use anyhow::bail;
+use clap::Args;
+
+use super::asking::Terms;
+use super::confirm;
+use super::printer::{Printer, Sheet};
+
+/// Whether a change that takes something away has been agreed to.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct Agreement {
+    /// Do not ask before something is taken away. Needed where no terminal can answer.
+    #[arg(long)]
+    yes: bool,
+}
+
+impl Agreement {
+    /// Whether the change is asked about, if it takes something away.
+    pub(super) fn is_asked(self, terms: &Terms) -> bool {
+        !self.yes && !terms.dry_run
+    }
+
+    /// Shows what goes, and asks. Returns only after a yes.
+    ///
+    /// # Errors
+    /// The answer is no, or no terminal can answer.
+    pub(super) async fn ask(
+        self,
+        printer: &Printer,
+        goes: Sheet,
+        question: &str,
+    ) -> anyhow::Result<()> {
+        printer.show(goes)?;
+        if !confirm::somebody_is_there() {
+            bail!(
+                "nothing was changed: no terminal can answer `{question}`: run it on a terminal, \
+                 or add --yes if this is what you want"
+            );
+        }
+        if !confirm::ask(question).await? {
+            bail!("nothing was changed");
+        }
+        Ok(())
+    }
+}
+
+/// Lets a change rest on what was shown, unless the operator named an etag.
+pub(super) fn rest_on(etag: &mut String, shown: &str) {
+    if etag.is_empty() {
+        shown.clone_into(etag);
+    }
+}
