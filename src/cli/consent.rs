@@ -2,7 +2,7 @@
 
 use clap::Subcommand;
 
-use super::asking::{Asking, Terms, answer, on_terms, whole};
+use super::asking::{Asking, Desk, Terms, answer, on_terms, whole};
 use super::printer::{Sheet, Words};
 use super::which::Which;
 use crate::proto::{Consent, DeleteConsentRequest, GetConsentRequest, PutConsentRequest};
@@ -65,11 +65,18 @@ pub async fn consent(command: ConsentCommand) -> anyhow::Result<bool> {
                     scopes: scopes.clone(),
                 }
             );
+            let before = etag(&desk, &terms, &request).await;
             let said = answer(desk.directory.put_consent(request).await)?;
             let given = whole(&said.consent)?;
+            let is_same =
+                terms.is_same(before.as_deref(), &given.etag, given.revision, said.revision);
             let refused: Vec<_> =
                 scopes.into_iter().filter(|scope| !given.scopes.contains(scope)).collect();
-            let sheet = terms.sheet().then(sheet(given));
+            let mut shown = given.clone();
+            if terms.dry_run && !is_same {
+                shown.revision = 0;
+            }
+            let sheet = terms.sheet(said.revision, is_same).then(sheet(&shown));
             // The user cannot give what they may not do themselves.
             let sheet = sheet.fact("not given", Words::news(false, refused.join(" ")));
             desk.printer.print(&said, sheet)?;
@@ -92,9 +99,8 @@ pub async fn consent(command: ConsentCommand) -> anyhow::Result<bool> {
                 }
             );
             let said = answer(desk.directory.delete_consent(request).await)?;
-            let sheet = Sheet::default()
-                .line(if terms.dry_run { "nothing was changed; would delete:" } else { "deleted:" })
-                .then(sheet(whole(&said.consent)?));
+            let sheet =
+                terms.gone(said.revision, "delete", "deleted").then(sheet(whole(&said.consent)?));
             desk.printer.print(&said, sheet)?;
         }
     }
@@ -109,5 +115,16 @@ fn sheet(consent: &Consent) -> Sheet {
         .fact("user", consent.user_id.clone())
         .fact("scopes", if none { "none".to_owned() } else { consent.scopes.join(" ") })
         .fact("etag", consent.etag.clone())
-        .fact("revision", consent.revision)
+        .revision(consent.revision)
+}
+
+/// The etag of a consent before it is put, if that is of use.
+async fn etag(desk: &Desk, terms: &Terms, request: &PutConsentRequest) -> Option<String> {
+    if !terms.compares() {
+        return None;
+    }
+    let PutConsentRequest { company_id, credential_id, user_id, .. } = request.clone();
+    let request = GetConsentRequest { company_id, credential_id, user_id };
+    let read = desk.directory.clone().get_consent(request).await;
+    Some(read.ok()?.into_inner().consent?.etag)
 }

@@ -5,9 +5,10 @@
 use clap::Subcommand;
 use prost_types::{FieldMask, Timestamp};
 
-use super::asking::{Asking, Limit, Pages, Terms, answer, cut, moved, on_terms, whole};
+use super::asking::{Asking, Desk, Limit, Pages, Terms, answer, cut, moved, on_terms, whole};
 use super::check::word;
 use super::company::mask;
+use super::lookup::Lookup;
 use super::moment;
 use super::printer::{Sheet, Words};
 use super::secret::{self, SecretCommand};
@@ -32,7 +33,7 @@ pub enum CredentialCommand {
         /// What it is for, for people.
         #[arg(long, default_value = "", hide_default_value = true, value_name = "TEXT")]
         label: String,
-        /// When the credential ends: an RFC 3339 time, or a duration such as `90d`.
+        /// When the credential ends: an RFC 3339 time, a date (its start in UTC), or a duration such as `90d`.
         #[arg(long, value_name = "WHEN", value_parser = moment::expiry)]
         expires_at: Option<Timestamp>,
         /// How.
@@ -74,7 +75,7 @@ pub enum CredentialCommand {
         /// What it is for, for people.
         #[arg(long, value_name = "TEXT", group = "what")]
         label: Option<String>,
-        /// When the credential ends: an RFC 3339 time, or a duration such as `90d`.
+        /// When the credential ends: an RFC 3339 time, a date (its start in UTC), or a duration such as `90d`.
         #[arg(long, value_name = "WHEN", value_parser = moment::expiry, group = "what")]
         expires_at: Option<Timestamp>,
         /// Let it never end.
@@ -119,7 +120,7 @@ pub enum CredentialCommand {
         /// The scopes, all within the company's ceiling.
         #[arg(required = true, value_name = "SCOPE")]
         scopes: Vec<String>,
-        /// When the grants end: an RFC 3339 time, or a duration such as `90d`.
+        /// When the grants end: an RFC 3339 time, a date (its start in UTC), or a duration such as `90d`.
         #[arg(long, value_name = "WHEN", value_parser = moment::expiry)]
         expires_at: Option<Timestamp>,
         /// How.
@@ -192,13 +193,16 @@ pub async fn credential(command: CredentialCommand) -> anyhow::Result<bool> {
                 }
             );
             let said = answer(desk.directory.create_credential(request).await)?;
-            desk.printer.print(&said, terms.sheet().then(sheet(whole(&said.credential)?)))?;
+            let sheet = shown(&desk, &terms, None, whole(&said.credential)?, said.revision).await;
+            desk.printer.print(&said, sheet)?;
         }
         CredentialCommand::Get { which: Which { company, credential }, asking } => {
             let mut desk = asking.open().await?;
             let request = GetCredentialRequest { company_id: company, credential_id: credential };
             let said = answer(desk.directory.get_credential(request).await)?;
-            desk.printer.print(&said, sheet(whole(&said.credential)?))?;
+            let credential = whole(&said.credential)?;
+            let lookup = lookup(&desk, credential, None).await;
+            desk.printer.print(&said, sheet(credential, &lookup))?;
         }
         CredentialCommand::List { company, scope, include_dormant, limit, asking } => {
             list(company, scope, include_dormant, limit, &asking).await?;
@@ -238,10 +242,10 @@ pub async fn credential(command: CredentialCommand) -> anyhow::Result<bool> {
                 DeleteCredentialRequest { company_id: company, credential_id: credential }
             );
             let said = answer(desk.directory.delete_credential(request).await)?;
-            let sheet = Sheet::default()
-                .line(if terms.dry_run { "nothing was changed; would delete:" } else { "deleted:" })
+            let sheet = terms
+                .gone(said.revision, "delete", "deleted")
                 .then(facts(whole(&said.credential)?))
-                .fact("revision", said.revision);
+                .revision(terms.made(said.revision));
             desk.printer.print(&said, sheet)?;
         }
         CredentialCommand::Grant {
@@ -251,6 +255,7 @@ pub async fn credential(command: CredentialCommand) -> anyhow::Result<bool> {
             terms,
         } => {
             let mut desk = terms.asking.open().await?;
+            let before = etag(&desk, &terms, &company, &credential).await;
             let request = on_terms!(
                 terms,
                 GrantScopesRequest {
@@ -261,11 +266,13 @@ pub async fn credential(command: CredentialCommand) -> anyhow::Result<bool> {
                 }
             );
             let said = answer(desk.authorization.grant_scopes(request).await)?;
-            let sheet = terms.sheet().then(sheet(whole(&said.credential)?));
+            let credential = whole(&said.credential)?;
+            let sheet = shown(&desk, &terms, before, credential, said.revision).await;
             desk.printer.print(&said, moved(sheet, &said.added_scopes, &[]))?;
         }
         CredentialCommand::Revoke { which: Which { company, credential }, scopes, terms } => {
             let mut desk = terms.asking.open().await?;
+            let before = etag(&desk, &terms, &company, &credential).await;
             let request = on_terms!(
                 terms,
                 RevokeScopesRequest {
@@ -275,7 +282,8 @@ pub async fn credential(command: CredentialCommand) -> anyhow::Result<bool> {
                 }
             );
             let said = answer(desk.authorization.revoke_scopes(request).await)?;
-            let sheet = terms.sheet().then(sheet(whole(&said.credential)?));
+            let credential = whole(&said.credential)?;
+            let sheet = shown(&desk, &terms, before, credential, said.revision).await;
             desk.printer.print(&said, moved(sheet, &[], &said.removed_scopes))?;
         }
         CredentialCommand::Replace {
@@ -285,6 +293,7 @@ pub async fn credential(command: CredentialCommand) -> anyhow::Result<bool> {
             terms,
         } => {
             let mut desk = terms.asking.open().await?;
+            let before = etag(&desk, &terms, &company, &credential).await;
             let request = on_terms!(
                 terms,
                 ReplaceScopesRequest {
@@ -295,17 +304,20 @@ pub async fn credential(command: CredentialCommand) -> anyhow::Result<bool> {
                 }
             );
             let said = answer(desk.authorization.replace_scopes(request).await)?;
-            let sheet = terms.sheet().then(sheet(whole(&said.credential)?));
+            let credential = whole(&said.credential)?;
+            let sheet = shown(&desk, &terms, before, credential, said.revision).await;
             desk.printer.print(&said, moved(sheet, &said.added_scopes, &said.removed_scopes))?;
         }
         CredentialCommand::Reset { which: Which { company, credential }, terms } => {
             let mut desk = terms.asking.open().await?;
+            let before = etag(&desk, &terms, &company, &credential).await;
             let request = on_terms!(
                 terms,
                 ResetScopesRequest { company_id: company, credential_id: credential }
             );
             let said = answer(desk.authorization.reset_scopes(request).await)?;
-            let sheet = terms.sheet().then(sheet(whole(&said.credential)?));
+            let credential = whole(&said.credential)?;
+            let sheet = shown(&desk, &terms, before, credential, said.revision).await;
             desk.printer.print(&said, moved(sheet, &said.added_scopes, &said.removed_scopes))?;
         }
         CredentialCommand::Secret(command) => return secret::secret(command).await,
@@ -343,8 +355,8 @@ async fn list(
         [
             credential.credential_id.clone().into(),
             credential.label.clone().into(),
-            Words::enabled(credential.enabled),
-            moment::text(credential.expires_at.as_ref()).into(),
+            Words::state(credential.enabled, credential.expired),
+            Words::end_short(credential.expires_at.as_ref(), credential.expired),
             if seen.is_empty() { "never".into() } else { seen.into() },
             credential.effective_scopes.join(" ").into(),
         ]
@@ -359,29 +371,30 @@ fn facts(credential: &Credential) -> Sheet {
         .fact("company", credential.company_id.clone())
         .fact("credential", credential.credential_id.clone())
         .fact("label", credential.label.clone())
-        .fact("state", Words::enabled(credential.enabled))
+        .fact("state", Words::state(credential.enabled, credential.expired))
 }
 
 /// A credential as people read it.
-pub(super) fn sheet(credential: &Credential) -> Sheet {
+fn sheet(credential: &Credential, lookup: &Lookup) -> Sheet {
     let grants = credential.grants.iter().map(|grant| {
         let state = word(grant.state().as_str_name(), "GRANT_STATE_").to_ascii_lowercase();
         [
             grant.scope.clone().into(),
             Words::news(grant.state() == GrantState::Active, state),
-            grant.granted_at_revision.into(),
-            moment::text(grant.expires_at.as_ref()).into(),
+            lookup.since(grant.granted_at_revision).into(),
+            Words::end(grant.expires_at.as_ref(), grant.state() == GrantState::Expired),
+            lookup.title(&grant.scope).into(),
         ]
     });
     facts(credential)
-        .fact("expires", moment::text(credential.expires_at.as_ref()))
+        .fact("expires", Words::end(credential.expires_at.as_ref(), credential.expired))
         .fact("last seen", moment::text(credential.last_seen_time.as_ref()))
         .fact("secrets", credential.secret_ids.join(" "))
         .fact("created", moment::text(credential.create_time.as_ref()))
         .fact("updated", moment::text(credential.update_time.as_ref()))
         .fact("etag", credential.etag.clone())
-        .fact("revision", credential.revision)
-        .rows(&["SCOPE", "GRANT", "SINCE", "EXPIRES"], grants)
+        .revision(credential.revision)
+        .titled(&["SCOPE", "GRANT", "SINCE", "EXPIRES", "TITLE"], grants)
 }
 
 async fn able(
@@ -406,6 +419,46 @@ async fn able(
 
 async fn update(request: UpdateCredentialRequest, terms: &Terms) -> anyhow::Result<()> {
     let mut desk = terms.asking.open().await?;
+    let before = etag(&desk, terms, &request.company_id, &request.credential_id).await;
     let said = answer(desk.directory.update_credential(request).await)?;
-    desk.printer.print(&said, terms.sheet().then(sheet(whole(&said.credential)?)))
+    let sheet = shown(&desk, terms, before, whole(&said.credential)?, said.revision).await;
+    desk.printer.print(&said, sheet)
+}
+
+/// The etag of a credential before it is changed, if that is of use.
+async fn etag(desk: &Desk, terms: &Terms, company: &str, credential: &str) -> Option<String> {
+    if !terms.compares() {
+        return None;
+    }
+    let request = GetCredentialRequest {
+        company_id: company.to_owned(),
+        credential_id: credential.to_owned(),
+    };
+    let read = desk.directory.clone().get_credential(request).await;
+    Some(read.ok()?.into_inner().credential?.etag)
+}
+
+/// A credential as a change left it, or would leave it.
+pub(super) async fn shown(
+    desk: &Desk,
+    terms: &Terms,
+    before: Option<String>,
+    credential: &Credential,
+    answered: u64,
+) -> Sheet {
+    let is_same = terms.is_same(before.as_deref(), &credential.etag, credential.revision, answered);
+    let would = terms.dry_run && !is_same;
+    let lookup = lookup(desk, credential, would.then_some(answered)).await;
+    let mut credential = credential.clone();
+    if would {
+        credential.revision = 0;
+        credential.update_time = None;
+    }
+    terms.sheet(answered, is_same).then(sheet(&credential, &lookup))
+}
+
+async fn lookup(desk: &Desk, credential: &Credential, last: Option<u64>) -> Lookup {
+    let known = (credential.revision, credential.update_time.as_ref());
+    let revisions = credential.grants.iter().map(|grant| grant.granted_at_revision);
+    Lookup::of(desk, &credential.company_id, known, last, revisions).await
 }

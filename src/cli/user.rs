@@ -2,7 +2,7 @@
 
 use clap::Subcommand;
 
-use super::asking::{Asking, Limit, Pages, Terms, answer, cut, on_terms, whole};
+use super::asking::{Asking, Desk, Limit, Pages, Terms, answer, cut, on_terms, whole};
 use super::printer::Sheet;
 use crate::proto::{
     DeleteUserRequest, GetUserRequest, ListUsersRequest, ListUsersResponse, PutUserRequest, User,
@@ -69,8 +69,15 @@ pub async fn user(command: UserCommand) -> anyhow::Result<bool> {
                 terms,
                 PutUserRequest { company_id: company, user_id: user, roles: roles }
             );
+            let before = etag(&desk, &terms, &request).await;
             let said = answer(desk.directory.put_user(request).await)?;
-            desk.printer.print(&said, terms.sheet().then(sheet(whole(&said.user)?)))?;
+            let mut user = whole(&said.user)?.clone();
+            let is_same =
+                terms.is_same(before.as_deref(), &user.etag, user.revision, said.revision);
+            if terms.dry_run && !is_same {
+                user.revision = 0;
+            }
+            desk.printer.print(&said, terms.sheet(said.revision, is_same).then(sheet(&user)))?;
         }
         UserCommand::Get { company, user, asking } => {
             let mut desk = asking.open().await?;
@@ -85,11 +92,11 @@ pub async fn user(command: UserCommand) -> anyhow::Result<bool> {
                 on_terms!(terms, DeleteUserRequest { company_id: company, user_id: user });
             let said = answer(desk.directory.delete_user(request).await)?;
             let user = whole(&said.user)?;
-            let sheet = Sheet::default()
-                .line(if terms.dry_run { "nothing was changed; would delete:" } else { "deleted:" })
+            let sheet = terms
+                .gone(said.revision, "delete", "deleted")
                 .fact("company", user.company_id.clone())
                 .fact("user", user.user_id.clone())
-                .fact("revision", said.revision);
+                .revision(terms.made(said.revision));
             desk.printer.print(&said, sheet)?;
         }
     }
@@ -125,5 +132,15 @@ fn sheet(user: &User) -> Sheet {
         .fact("user", user.user_id.clone())
         .fact("roles", user.roles.join(" "))
         .fact("etag", user.etag.clone())
-        .fact("revision", user.revision)
+        .revision(user.revision)
+}
+
+/// The etag of a user before it is put, if that is of use.
+async fn etag(desk: &Desk, terms: &Terms, request: &PutUserRequest) -> Option<String> {
+    if !terms.compares() {
+        return None;
+    }
+    let (company_id, user_id) = (request.company_id.clone(), request.user_id.clone());
+    let read = desk.directory.clone().get_user(GetUserRequest { company_id, user_id }).await;
+    Some(read.ok()?.into_inner().user?.etag)
 }
