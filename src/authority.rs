@@ -14,6 +14,7 @@ mod desk;
 mod etag;
 mod facts;
 mod front;
+pub mod history;
 pub mod import;
 pub mod import_difference;
 pub mod keys;

@@ -17,7 +17,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::cli::{
     BatchArgs, CatalogCommand, ChangesCommand, CheckArgs, CompanyCommand, CompletionsArgs,
     ConsentCommand, ContextCommand, CredentialCommand, EffectiveArgs, ExplainArgs, KeysCommand,
-    UserCommand,
+    ScopeCommand, UserCommand,
 };
 use crate::policy::catalog::file::duration;
 use crate::store::bounds::Bounds;
@@ -72,6 +72,9 @@ pub enum Command {
     /// The catalog: scopes, audiences, roles, endpoints.
     #[command(subcommand)]
     Catalog(CatalogCommand),
+    /// The scopes of the catalog: titles, what implies what, and who names them.
+    #[command(subcommand)]
+    Scope(ScopeCommand),
     /// The audit log, and the stream of it.
     #[command(subcommand)]
     Changes(ChangesCommand),

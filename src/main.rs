@@ -34,6 +34,7 @@ fn main() -> ExitCode {
         Command::User(command) => ask(cli::user(command), cli::COULD_NOT_ASK),
         Command::Consent(command) => ask(cli::consent(command), cli::COULD_NOT_ASK),
         Command::Catalog(command) => ask(cli::catalog(command), cli::COULD_NOT_ASK),
+        Command::Scope(command) => ask(cli::scope(command), cli::COULD_NOT_ASK),
         Command::Changes(command) => ask(cli::changes(command), cli::COULD_NOT_ASK),
         Command::Context(command) => ask(cli::context(command), cli::COULD_NOT_ASK),
         Command::Completions(args) => ask(cli::completions(args), cli::COULD_NOT_ASK),

@@ -404,6 +404,18 @@ pub trait Store: Send + Sync {
         limit: usize,
     ) -> Result<Vec<Change>, StoreError>;
 
+    /// As [`Self::changes`], from the last of them back.
+    ///
+    /// # Errors
+    /// The engine cannot answer, or one of them may no longer be kept.
+    fn changes_back(
+        &self,
+        company: Option<&CompanyId>,
+        after: Revision,
+        up_to: Revision,
+        limit: usize,
+    ) -> Result<Vec<Change>, StoreError>;
+
     /// What is kept of a request, if it was carried out. What it sees may not be durable yet; see
     /// [`Listener::applying`].
     ///

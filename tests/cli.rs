@@ -130,7 +130,8 @@ fn companies() {
     assert_eq!(
         plain(&run("company create acme users:read groups:read --display-name Acme").good()),
         "company acme\nname Acme\nstate enabled\ncreated TIME\nupdated TIME\netag ETAG\n\
-         revision 5\n\nSCOPE SINCE\ngroups:read 5\nusers:read 5"
+         revision 5\n\nSCOPE SINCE TITLE\ngroups:read TIME Retrieve groups\n\
+         users:read TIME Retrieve users"
     );
     assert_eq!(
         plain(&run("company list").good()),
@@ -163,7 +164,7 @@ fn companies() {
     assert_eq!(run("check acme x users:read").code, 1);
     assert!(run("company enable acme").good().contains("enabled"));
     let would = run("company delete acme --dry-run").good();
-    assert!(would.starts_with("nothing was changed; would delete:\n"), "{would}");
+    assert!(would.contains(", nothing was changed; would delete:\n"), "{would}");
     let added = run("company add-scopes acme users:write").good();
     assert!(
         added.contains("\nadded  users:write\nundo  scopegate company restrict acme"),
@@ -186,14 +187,14 @@ fn credentials_and_their_scopes() {
     assert_eq!(
         plain(&run("credential create demo nightly users:read --label Nightly --expires-at 2030-01-31T12:00:00Z").good()),
         "company demo\ncredential nightly\nlabel Nightly\nstate enabled\nexpires TIME\n\
-         created TIME\nupdated TIME\netag ETAG\nrevision 5\n\nSCOPE GRANT SINCE EXPIRES\n\
-         users:read active 5 -"
+         created TIME\nupdated TIME\netag ETAG\nrevision 5\n\nSCOPE GRANT SINCE EXPIRES TITLE\n\
+         users:read active TIME - Retrieve users"
     );
     let granted =
         run("credential grant demo nightly users:write groups:read --expires-at 90d").good();
     assert!(granted.contains("\nadded  groups:read users:write\nundo  "), "{granted}");
     let dry = run("credential revoke demo nightly users:read --dry-run").good();
-    assert!(dry.starts_with("nothing was changed; the change would leave:\n"), "{dry}");
+    assert!(dry.contains(", nothing was changed; the change would leave:\n"), "{dry}");
     assert!(dry.ends_with("\nremoved  users:read\n"), "{dry}");
     let got = run("credential get demo nightly --output json").json();
     assert_eq!(
@@ -218,7 +219,7 @@ fn credentials_and_their_scopes() {
             .good()
             .contains("removed")
     );
-    let who = run("changes list --output json").json();
+    let who = run("changes list --oldest-first --output json").json();
     let last = who["changes"].as_array().and_then(|all| all.last()).expect("a change");
     assert_eq!((&last["reason"], &last["onBehalfOf"]), (&json!("audit"), &json!("ada")));
 
@@ -377,7 +378,10 @@ fn decisions() {
         &run("explain demo analytics users:write --output json").json()["scopes"][0]["layers"];
     assert_eq!(layers[1]["layer"], "LAYER_CREDENTIAL");
     assert_eq!(layers[1]["passed"], false);
-    assert_eq!(run("effective demo analytics").good(), "SCOPE       REACH\nusers:read  ALL\n");
+    assert_eq!(
+        run("effective demo analytics").good(),
+        "SCOPE       REACH  TITLE\nusers:read  ALL    Retrieve users\n"
+    );
     assert!(run("effective demo nobody").good().contains("nothing is allowed"));
 }
 
@@ -541,7 +545,7 @@ fn what_is_no_longer_kept_is_not_made_up() {
     let operator = Operator::of(&server);
     for n in 0.. {
         operator.run(&format!("company create n{n}")).good();
-        let log = operator.run("changes list --limit 1 --output json").json();
+        let log = operator.run("changes list --oldest-first --limit 1 --output json").json();
         let first = log["changes"][0]["revision"].as_str().unwrap_or_default();
         if first.parse::<u64>().is_ok_and(|first| first > 4) {
             break;
@@ -578,7 +582,7 @@ fn a_restriction_is_seen_before_it_is_made() {
                   CREDENTIAL LABEL STATE LAST SEEN LOSES\nhr-sync HR sync enabled never users:write";
     // To look.
     let seen = plain(&run("company restrict demo users:write --dry-run").good());
-    assert_eq!(seen, format!("nothing was changed\n{report}\netag ETAG"));
+    assert_eq!(seen, format!("at revision 4, nothing was changed\n{report}\netag ETAG"));
     // Without a terminal nobody can be asked.
     let refused = run("company restrict demo users:write");
     assert_eq!(plain(&refused.out), report);
@@ -867,8 +871,8 @@ fn changes_are_listed_and_watched() {
     let run = |words: &str| operator.run(words);
     run("company restrict demo users:write --yes --affected 1 --reason quiet").good();
     assert_eq!(
-        plain(&run("changes list --company demo --after 3").good()),
-        "REVISION TIME ACTOR KIND OF WHAT REASON\n\
+        plain(&run("changes list --company demo --after 3 --oldest-first").good()),
+        "REVISION TIME ACTOR CHANGE OF WHAT REASON\n\
          4 TIME scopegate serve CreateCredential demo/hr-sync +groups:read +users:read +users:write \
          label: none -> \"HR sync\" the demo\n\
          5 TIME anonymous RestrictCompanyScopes demo -users:write quiet"
@@ -1023,7 +1027,7 @@ fn a_key_from_a_file_the_environment_or_a_context() {
     );
     assert!(made.ends_with("keep the secret now: it is shown once"), "{made}");
     let listed = with_file("keys list").good();
-    let heads = "KEY NAME ROLES COMPANIES EXPIRES LAST USED";
+    let heads = "KEY NAME STATE ROLES COMPANIES EXPIRES LAST USED";
     assert_eq!(plain(&listed).lines().next(), Some(heads));
     assert_eq!(listed.lines().count(), 3, "{listed}");
     assert!(!listed.contains("sgk_"), "a list has no secrets");

@@ -492,7 +492,13 @@ async fn page(client: &Client, list: List, token: &str) -> Result<(Vec<String>, 
         }
         List::Changes(company, after_revision) => {
             let company_id = company.map(str::to_owned);
-            let request = ListChangesRequest { company_id, after_revision, page_size, page_token };
+            let request = ListChangesRequest {
+                company_id,
+                after_revision,
+                page_size,
+                page_token,
+                ..Default::default()
+            };
             let page = changes.list_changes(request).await?.into_inner();
             let revisions = page.changes.into_iter().map(|c| c.revision.to_string());
             (revisions.collect(), page.next_page_token)

@@ -62,7 +62,13 @@ async fn listed(client: &Client, company: Option<&str>, after_revision: u64) -> 
     let mut page_token = String::new();
     loop {
         let company_id = company.map(str::to_owned);
-        let request = ListChangesRequest { company_id, after_revision, page_size: 7, page_token };
+        let request = ListChangesRequest {
+            company_id,
+            after_revision,
+            page_size: 7,
+            page_token,
+            ..Default::default()
+        };
         let page = client.changes.clone().list_changes(request).await.expect("a list").into_inner();
         all.extend(page.changes);
         page_token = page.next_page_token;

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use super::seen::Seen;
 use crate::policy::catalog::Catalog;
 use crate::policy::company::Company;
-use crate::policy::credential::{Credential, Ground};
+use crate::policy::credential::{Credential, Ground, is_over};
 use crate::policy::id::CredentialId;
 use crate::policy::scope::{Scope, ScopeId};
 use crate::store::{Fact, FactKey, Store, StoreError};
@@ -43,6 +43,8 @@ pub struct Affected {
     pub scopes: Vec<Scope>,
     /// When it was last asked for, in steps of minutes, as far as it is known.
     pub last_seen: Option<Timestamp>,
+    /// Its expiry, if that is over.
+    pub ended: Option<Timestamp>,
 }
 
 /// Counts and names the credentials that hold one of these scopes under this ceiling.
@@ -88,7 +90,8 @@ pub(super) fn impact(
                 label: credential.label.clone(),
                 enabled: credential.enabled,
                 scopes: catalog.names(&lost),
-                last_seen: seen.last_of(store, credential.created_at)?,
+                last_seen: seen.last_of(store, &credential)?,
+                ended: credential.expires_at.filter(|_| is_over(credential.expires_at, now)),
             });
         }
     }

@@ -277,11 +277,15 @@ impl Authority {
     ) -> Result<Impact, StoreError> {
         let (catalog, company) = (Arc::clone(&view.catalog), Arc::clone(company));
         let (scopes, seen) = (scopes.to_vec(), Arc::clone(&self.seen));
-        self.facts
+        let impact = self
+            .facts
             .read_for_change(move |store| {
                 audit::impact(store, &catalog, &company, &scopes, &seen, now)
             })
-            .await
+            .await?;
+        let ended = |_| impact.affected.iter().filter_map(|affected| affected.ended).max();
+        self.keep_told(now, ended).await?;
+        Ok(impact)
     }
 }
 

@@ -191,7 +191,7 @@ impl Authority {
             let edit = edit_credential(&credential, change, &scopes, ground)?;
             let delete = matches!(change, CredentialChange::Delete);
             let rests_on = vec![on_catalog(&view), on_company(&company)];
-            let last_seen = self.last_seen(credential.created_at);
+            let last_seen = self.last_seen(&credential);
             let under = Under { catalog: Arc::clone(&view.catalog), company, now, last_seen };
             let answer = under.answer(render.clone());
             let keep = terms.keep(answer.clone());

@@ -55,6 +55,8 @@ pub struct KeyView {
     pub key: Arc<ApiKey>,
     /// When it was last used, in steps of minutes.
     pub last_used: Option<Timestamp>,
+    /// Whether its time is over.
+    pub expired: bool,
 }
 
 /// A key that was made or revoked.
@@ -226,10 +228,12 @@ impl Authority {
                 created_at: Revision::NEXT,
                 create_time: now,
             };
+            let ended = is_over(new.expires_at, now);
+            self.keep_told(now, |_| new.expires_at.filter(|_| ended)).await?;
             let incarnation = self.incarnation();
             let answer = move |key: ApiKey, secret, Receipt { revision, time }| {
                 let key = ApiKey { created_at: revision, create_time: time, ..key };
-                let key = KeyView { key: Arc::new(key), last_used: None };
+                let key = KeyView { key: Arc::new(key), last_used: None, expired: ended };
                 KeyChanged { key, secret, etag: etag::of(incarnation, revision), revision }
             };
             if terms.validate_only {
@@ -283,7 +287,9 @@ impl Authority {
                 return Err(Refusal::LastOperatorKey(id.clone()));
             }
             let etag = self.etag(key.created_at);
-            let key = self.key_view(Arc::clone(&key))?;
+            let now = self.clock.now();
+            let key = self.key_view(Arc::clone(&key), now)?;
+            self.keep_ends_told([&key], now).await?;
             let render = render.clone();
             let answer = move |revision| {
                 render(KeyChanged { key: key.clone(), secret: None, etag: etag.clone(), revision })
@@ -315,7 +321,10 @@ impl Authority {
         let (keyring, revision) = self.published_keyring().await?;
         let key = keyring.get(id.as_str()).ok_or_else(|| Refusal::KeyNotFound(id.clone()))?;
         let etag = self.etag(key.created_at);
-        Ok(Read { resource: self.key_view(Arc::clone(key))?, etag, revision })
+        let now = self.clock.now();
+        let resource = self.key_view(Arc::clone(key), now)?;
+        self.keep_ends_told([&resource], now).await?;
+        Ok(Read { resource, etag, revision })
     }
 
     /// A page of keys, by id.
@@ -324,13 +333,16 @@ impl Authority {
     /// The store cannot answer.
     pub async fn keys(&self, after: Option<Name>, size: usize) -> Result<Page<KeyView>, Refusal> {
         let (keyring, revision) = self.published_keyring().await?;
+        let now = self.clock.now();
         let mut behind = keyring.after(after.as_ref());
         let page = behind.by_ref().take(size).map(|key| {
             let etag = self.etag(key.created_at);
-            Ok((self.key_view(Arc::clone(key))?, etag))
+            Ok((self.key_view(Arc::clone(key), now)?, etag))
         });
-        let items = page.collect::<Result<_, StoreError>>()?;
-        Ok(Page { items, more: behind.next().is_some(), revision })
+        let items = page.collect::<Result<Vec<_>, StoreError>>()?;
+        let more = behind.next().is_some();
+        self.keep_ends_told(items.iter().map(|(view, _)| view), now).await?;
+        Ok(Page { items, more, revision })
     }
 
     /// The keyring, and a published revision that is no earlier than its last change.
@@ -340,9 +352,22 @@ impl Authority {
         Ok((keyring, self.facts.published()))
     }
 
-    fn key_view(&self, key: Arc<ApiKey>) -> Result<KeyView, StoreError> {
-        let last_used = self.seen.last_of(&**self.facts.store(), key.created_at)?;
-        Ok(KeyView { key, last_used })
+    fn key_view(&self, key: Arc<ApiKey>, now: Timestamp) -> Result<KeyView, StoreError> {
+        let last_used =
+            self.seen.last_since(&**self.facts.store(), key.created_at, key.create_time)?;
+        let expired = is_over(key.expires_at, now);
+        Ok(KeyView { key, last_used, expired })
+    }
+
+    /// Keeps the time at which these keys are shown as expired.
+    async fn keep_ends_told(
+        &self,
+        keys: impl IntoIterator<Item = &KeyView>,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let ended = keys.into_iter().filter(|view| view.expired);
+        let last = ended.filter_map(|view| view.key.expires_at).max();
+        self.keep_told(now, |_| last).await
     }
 
     /// Commits a keyring; none if another one came first.

@@ -96,7 +96,7 @@ impl Authority {
             let ended = |_| credential.ends().filter(|end| *end <= now).max();
             self.keep_told(now, ended).await?;
             let etag = self.etag(credential.revision);
-            let last_seen = self.last_seen(credential.created_at);
+            let last_seen = self.last_seen(&credential);
             let resource = CredentialView { last_seen, ..credential.view(ground) };
             return Ok(Read { resource, etag, revision: view.at });
         }
@@ -166,7 +166,7 @@ impl Authority {
                 let found = credentials(store, ground, holding, after, limit)?;
                 let (mut views, more) = found.map(|credential| credential.view(ground));
                 for view in &mut views {
-                    view.last_seen = seen.last_of(store, view.credential.created_at)?;
+                    view.last_seen = seen.last_of(store, &view.credential)?;
                 }
                 Ok((views, more))
             };
@@ -183,11 +183,11 @@ impl Authority {
         Err(Refusal::Contended)
     }
 
-    /// When the credential of this birth was last asked for. Nothing fails for the lack of that.
-    pub(super) fn last_seen(&self, birth: Revision) -> Option<Timestamp> {
+    /// When the credential was last asked for. Nothing fails for the lack of that.
+    pub(super) fn last_seen(&self, credential: &Credential) -> Option<Timestamp> {
         // No revision has it, so nothing has to be published first. Read where we stand: one
         // small value, which a change has no use for another thread for.
-        self.seen.last_of(&**self.facts.store(), birth).ok().flatten()
+        self.seen.last_of(&**self.facts.store(), credential).ok().flatten()
     }
 
     pub(super) fn etag(&self, revision: Revision) -> String {

@@ -154,7 +154,7 @@ impl Authority {
                 after: None,
             };
             let secrets = secrets.collect();
-            let (now, last_seen) = (self.clock.now(), self.last_seen(before.created_at));
+            let (now, last_seen) = (self.clock.now(), self.last_seen(&before));
             let (catalog, under) = (Arc::clone(&view.catalog), Arc::clone(&company));
             let under = Under { catalog, company: under, now, last_seen };
             let answer = under.answer(render.clone());

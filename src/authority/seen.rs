@@ -9,6 +9,7 @@ use std::sync::{Mutex, PoisonError};
 
 use jiff::Timestamp;
 
+use crate::policy::credential::Credential;
 use crate::policy::revision::Revision;
 use crate::store::{Minute, Store, StoreError};
 
@@ -65,13 +66,24 @@ impl Seen {
     pub(super) fn last_of(
         &self,
         store: &dyn Store,
-        credential: Revision,
+        credential: &Credential,
     ) -> Result<Option<Timestamp>, StoreError> {
-        let last = match self.last(credential) {
+        self.last_since(store, credential.created_at, credential.create_time)
+    }
+
+    /// When what was made in this revision was last asked for. A minute is rounded down, and a
+    /// clock may be brought back: never earlier than it was made.
+    pub(super) fn last_since(
+        &self,
+        store: &dyn Store,
+        birth: Revision,
+        create_time: Timestamp,
+    ) -> Result<Option<Timestamp>, StoreError> {
+        let last = match self.last(birth) {
             Some(minute) => Some(minute),
-            None => store.last_seen(credential)?,
+            None => store.last_seen(birth)?,
         };
-        Ok(last.and_then(time))
+        Ok(last.and_then(time).map(|time| time.max(create_time)))
     }
 
     /// Takes everything, for the store. What is asked for meanwhile is noted anew. A later time

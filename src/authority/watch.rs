@@ -1,4 +1,4 @@
-//! Watch: the changes that one caller may see, as a page and as a stream.
+//! Watch: the changes that one caller may see, as a stream. As a list: [`super::history`].
 //!
 //! A key that is bound to companies is bound by their ids. When a company is deleted and another is
 //! created under its id, the key sees the changes of the present one only, from its creation on. A
@@ -14,6 +14,7 @@ use tokio::runtime::Handle;
 use tokio::time::Instant;
 
 use super::change_feed::{Look, Subscription, weight};
+use super::history::length;
 use super::listing::Filling;
 use super::refusal::Refusal;
 use super::{ATTEMPTS, Authority};
@@ -240,39 +241,11 @@ impl Authority {
         Ok(())
     }
 
-    /// A page of changes behind this revision, or the oldest that are kept; in order.
-    ///
-    /// # Errors
-    /// The store cannot answer, or what is behind that revision is no longer kept.
-    pub async fn changes_kept(
-        &self,
-        interest: &Interest,
-        after: Option<Revision>,
-        limit: usize,
-    ) -> Result<(Vec<Change>, bool), Refusal> {
-        let mut from = after.unwrap_or(Revision::ZERO);
-        let company = &interest.company;
-        let up_to = match company.as_ref().filter(|_| interest.present_only) {
-            None => self.facts.view().await?.at,
-            Some(company) => {
-                let (at, present) = self.present(company).await?;
-                let Some(present) = present else { return Ok((Vec::new(), false)) };
-                from = from.max(Revision(present.0.saturating_sub(1)));
-                at
-            }
-        };
-        loop {
-            let company = company.clone();
-            let read = move |store: &dyn Store| page(store, company.as_ref(), from, up_to, limit);
-            match self.facts.read(read).await {
-                Err(StoreError::NoLongerKept(gone)) if after.is_none() => from = gone,
-                found => return Ok(found?),
-            }
-        }
-    }
-
     /// A published revision, and when the company that exists at it was created.
-    async fn present(&self, company: &CompanyId) -> Result<(Revision, Option<Revision>), Refusal> {
+    pub(super) async fn present(
+        &self,
+        company: &CompanyId,
+    ) -> Result<(Revision, Option<Revision>), Refusal> {
         for _ in 0..ATTEMPTS {
             let at = self.facts.view().await?.at;
             let found = self.facts.company(at, company).await;
@@ -295,11 +268,7 @@ fn page(
     while page.wants_more() {
         let step = store.changes(company, after, up_to, page.step())?;
         after = step.last().map_or(after, |change| change.revision);
-        page.add(step, |change| {
-            let texts = change.fields.iter().map(|f| f.before.len() + f.after.len());
-            let texts = texts.sum::<usize>() / 32;
-            change.added.len() + change.removed.len() + change.fields.len() + texts
-        });
+        page.add(step, length);
     }
     Ok(page.map(|change| change))
 }

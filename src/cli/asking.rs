@@ -120,12 +120,59 @@ pub struct Terms {
 }
 
 impl Terms {
-    /// The sheet that an answer to the change begins with.
+    /// The sheet that an answer to the change begins with, of the revision that it was answered at:
+    /// whether anything was changed, or would be.
     #[must_use]
-    pub fn sheet(&self) -> Sheet {
+    pub fn sheet(&self, revision: u64, is_same: bool) -> Sheet {
+        let sheet = Sheet::default();
+        match (self.dry_run, is_same) {
+            (true, true) => sheet.line(format!(
+                "at revision {revision}, nothing was changed; there is nothing to change, it stays:"
+            )),
+            (true, false) => sheet.line(format!(
+                "at revision {revision}, nothing was changed; the change would leave:"
+            )),
+            (false, true) => {
+                sheet.line(format!("nothing to change: at revision {revision} it was so already:"))
+            }
+            (false, false) => sheet,
+        }
+    }
+
+    /// The sheet that an answer to a deletion begins with, of the revision that it was answered at.
+    #[must_use]
+    pub fn gone(&self, revision: u64, would: &str, did: &str) -> Sheet {
+        Sheet::default().line(match self.dry_run {
+            true => format!("at revision {revision}, nothing was changed; would {would}:"),
+            false => format!("{did}:"),
+        })
+    }
+
+    /// The revision of a change that was made; none of a dry run.
+    #[must_use]
+    pub fn made(&self, revision: u64) -> u64 {
+        if self.dry_run { 0 } else { revision }
+    }
+
+    /// Whether what is changed should be read before, to tell whether anything was.
+    #[must_use]
+    pub fn compares(&self) -> bool {
+        !self.dry_run && self.request_id.is_empty() && self.asking.output == Output::Table
+    }
+
+    /// The etag of a resource before a change, if it is compared with the one after it.
+    #[must_use]
+    pub fn compared(&self, etag: Option<&String>) -> Option<String> {
+        etag.filter(|_| self.compares()).cloned()
+    }
+
+    /// Whether a change left a resource as it was. `before` is its etag before, if it was read.
+    #[must_use]
+    pub fn is_same(&self, before: Option<&str>, etag: &str, own: u64, answered: u64) -> bool {
         match self.dry_run {
-            true => Sheet::default().line("nothing was changed; the change would leave:"),
-            false => Sheet::default(),
+            // What would be changed has the revision that would come next.
+            true => own <= answered,
+            false => !etag.is_empty() && before == Some(etag),
         }
     }
 }

@@ -4,30 +4,17 @@ use std::time::Duration;
 
 use clap::Subcommand;
 
-use super::asking::{Asking, Limit, Pages, answer, cut};
+use super::asking::Asking;
+use super::history::{ListArgs, list};
 use super::moment;
-use super::printer::Sheet;
 use super::watch::watch;
-use crate::proto::{Change, ListChangesRequest, ListChangesResponse};
+use crate::proto::Change;
 
 /// Commands of the audit log.
 #[derive(Debug, Subcommand)]
 pub enum ChangesCommand {
-    /// List changes, oldest first.
-    List {
-        /// Only changes of this company.
-        #[arg(long)]
-        company: Option<String>,
-        /// Only changes behind this revision.
-        #[arg(long, default_value_t = 0, hide_default_value = true, value_name = "REVISION")]
-        after: u64,
-        /// How many.
-        #[command(flatten)]
-        limit: Limit,
-        /// Whom to ask.
-        #[command(flatten)]
-        asking: Asking,
-    },
+    /// List changes, newest first.
+    List(ListArgs),
     /// Print changes as they are made, one a line, until Ctrl-C.
     Watch {
         /// Only changes of this company.
@@ -61,53 +48,12 @@ pub enum ChangesCommand {
 /// Could not ask, or the server refused.
 pub async fn changes(command: ChangesCommand) -> anyhow::Result<bool> {
     match command {
-        ChangesCommand::List { company, after, limit, asking } => {
-            list(company, after, limit, &asking).await?;
-        }
+        ChangesCommand::List(args) => list(args).await?,
         ChangesCommand::Watch { company, after, cursor, reconnect, asking } => {
             watch(company, after, cursor, reconnect, &asking).await?;
         }
     }
     Ok(true)
-}
-
-async fn list(
-    company: Option<String>,
-    after: u64,
-    limit: Limit,
-    asking: &Asking,
-) -> anyhow::Result<()> {
-    let mut desk = asking.open().await?;
-    let (mut all, mut pages) = (ListChangesResponse::default(), Pages::of(limit));
-    loop {
-        let request = ListChangesRequest {
-            company_id: company.clone(),
-            after_revision: after,
-            page_size: pages.size(),
-            page_token: pages.token.clone(),
-        };
-        let page = answer(desk.changes.list_changes(request).await)?;
-        let more = pages.turn(page.changes.len(), &page.next_page_token);
-        all.changes.extend(page.changes);
-        all.next_page_token = page.next_page_token;
-        if !more {
-            break;
-        }
-    }
-    let rows = all.changes.iter().map(|change| {
-        [
-            change.revision.into(),
-            moment::text(change.time.as_ref()).into(),
-            who(change).into(),
-            change.kind.clone().into(),
-            of_whom(change).into(),
-            what(change).into(),
-            change.reason.clone().into(),
-        ]
-    });
-    let head = &["REVISION", "TIME", "ACTOR", "KIND", "OF", "WHAT", "REASON"];
-    let sheet = Sheet::default().rows(head, rows);
-    desk.printer.print(&all, cut(sheet, &all.next_page_token))
 }
 
 /// A change on a line.
@@ -149,12 +95,21 @@ const SHOWN: usize = 8;
 /// How much of a field's value.
 const SHOWN_OF_A_VALUE: usize = 40;
 
-/// What moved.
+/// What moved, as much of it as is read at a glance.
 pub(super) fn what(change: &Change) -> String {
+    moved(change, SHOWN, SHOWN_OF_A_VALUE)
+}
+
+/// All that moved.
+pub(super) fn what_whole(change: &Change) -> String {
+    moved(change, usize::MAX, usize::MAX)
+}
+
+fn moved(change: &Change, most: usize, most_of_a_value: usize) -> String {
     let added = change.added_scopes.iter().map(|scope| format!("+{scope}"));
     let removed = change.removed_scopes.iter().map(|scope| format!("-{scope}"));
     let fields = change.fields.iter().map(|field| {
-        let shown = |value: &str| match value.char_indices().nth(SHOWN_OF_A_VALUE) {
+        let shown = |value: &str| match value.char_indices().nth(most_of_a_value) {
             _ if value.is_empty() => "none".to_owned(),
             Some((end, _)) => format!("{}…", value.get(..end).unwrap_or_default()),
             None => value.to_owned(),
@@ -162,9 +117,9 @@ pub(super) fn what(change: &Change) -> String {
         format!("{}: {} -> {}", field.field, shown(&field.before), shown(&field.after))
     });
     let mut parts: Vec<_> = added.chain(removed).chain(fields).collect();
-    if parts.len() > SHOWN {
-        let more = parts.len() - SHOWN;
-        parts.truncate(SHOWN);
+    if parts.len() > most {
+        let more = parts.len() - most;
+        parts.truncate(most);
         parts.push(format!("and {more} more"));
     }
     parts.join(" ")

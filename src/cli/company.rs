@@ -9,6 +9,7 @@ use prost_types::FieldMask;
 use super::agreement::{Agreement, rest_on};
 use super::asking::{Asking, Desk, Limit, Pages, Terms, answer, cut, moved, on_terms, whole};
 use super::company_impact;
+use super::lookup::Lookup;
 use super::moment;
 use super::printer::{Sheet, Words, count};
 use super::restriction::{RestrictArgs, restrict};
@@ -150,13 +151,16 @@ pub async fn company(command: CompanyCommand) -> anyhow::Result<bool> {
                 }
             );
             let said = answer(desk.directory.create_company(request).await)?;
-            desk.printer.print(&said, terms.sheet().then(sheet(whole(&said.company)?)))?;
+            let sheet = shown(&desk, &terms, None, whole(&said.company)?, said.revision).await;
+            desk.printer.print(&said, sheet)?;
         }
         CompanyCommand::Get { company, asking } => {
             let mut desk = asking.open().await?;
             let request = GetCompanyRequest { company_id: company };
             let said = answer(desk.directory.get_company(request).await)?;
-            desk.printer.print(&said, sheet(whole(&said.company)?))?;
+            let company = whole(&said.company)?;
+            let lookup = lookup(&desk, company, None).await;
+            desk.printer.print(&said, sheet(company, &lookup))?;
         }
         CompanyCommand::List { holding: None, limit, asking } => {
             let mut desk = asking.open().await?;
@@ -195,18 +199,19 @@ pub async fn company(command: CompanyCommand) -> anyhow::Result<bool> {
             }
             let said = answer(desk.directory.delete_company(request).await)?;
             let company = whole(&said.company)?;
-            let sheet = Sheet::default()
-                .line(if terms.dry_run { "nothing was changed; would delete:" } else { "deleted:" })
+            let sheet = terms
+                .gone(said.revision, "delete", "deleted")
                 .then(facts(company))
-                .fact("revision", said.revision);
+                .revision(terms.made(said.revision));
             desk.printer.print(&said, sheet)?;
         }
         CompanyCommand::AddScopes { company, scopes, terms } => {
             let mut desk = terms.asking.open().await?;
+            let before = etag(&desk, &terms, &company).await;
             let request =
                 on_terms!(terms, AddCompanyScopesRequest { company_id: company, scopes: scopes });
             let said = answer(desk.authorization.add_company_scopes(request).await)?;
-            let sheet = terms.sheet().then(sheet(whole(&said.company)?));
+            let sheet = shown(&desk, &terms, before, whole(&said.company)?, said.revision).await;
             let sheet = moved(sheet, &said.added_scopes, &[]);
             let undo = company_impact::undo_of_addition(&mut desk, &terms, &said).await;
             desk.printer.print_undoable(&said, sheet, undo)?;
@@ -224,9 +229,9 @@ pub async fn company(command: CompanyCommand) -> anyhow::Result<bool> {
             );
             let said = answer(desk.authorization.restore_grants(request).await)?;
             let sheet = terms
-                .sheet()
+                .sheet(said.revision, said.restored_credential_count == 0)
                 .fact("restored credentials", said.restored_credential_count)
-                .fact("revision", said.revision);
+                .revision(terms.made(said.revision));
             desk.printer.print(&said, sheet)?;
         }
     }
@@ -253,17 +258,55 @@ pub(super) fn facts(company: &Company) -> Sheet {
 }
 
 /// A company as people read it.
-pub(super) fn sheet(company: &Company) -> Sheet {
+fn sheet(company: &Company, lookup: &Lookup) -> Sheet {
     let scopes = company.scopes.iter();
     facts(company)
         .fact("created", moment::text(company.create_time.as_ref()))
         .fact("updated", moment::text(company.update_time.as_ref()))
         .fact("etag", company.etag.clone())
-        .fact("revision", company.revision)
-        .rows(
-            &["SCOPE", "SINCE"],
-            scopes.map(|place| [place.scope.clone().into(), place.added_at_revision.into()]),
+        .revision(company.revision)
+        .titled(
+            &["SCOPE", "SINCE", "TITLE"],
+            scopes.map(|place| {
+                let since = lookup.since(place.added_at_revision);
+                [place.scope.clone().into(), since.into(), lookup.title(&place.scope).into()]
+            }),
         )
+}
+
+/// The etag of a company before it is changed, if that is of use.
+async fn etag(desk: &Desk, terms: &Terms, company: &str) -> Option<String> {
+    if !terms.compares() {
+        return None;
+    }
+    let request = GetCompanyRequest { company_id: company.to_owned() };
+    let read = desk.directory.clone().get_company(request).await;
+    Some(read.ok()?.into_inner().company?.etag)
+}
+
+/// A company as a change left it, or would leave it.
+async fn shown(
+    desk: &Desk,
+    terms: &Terms,
+    before: Option<String>,
+    company: &Company,
+    answered: u64,
+) -> Sheet {
+    let is_same = terms.is_same(before.as_deref(), &company.etag, company.revision, answered);
+    let would = terms.dry_run && !is_same;
+    let lookup = lookup(desk, company, would.then_some(answered)).await;
+    let mut company = company.clone();
+    if would {
+        company.revision = 0;
+        company.update_time = None;
+    }
+    terms.sheet(answered, is_same).then(sheet(&company, &lookup))
+}
+
+async fn lookup(desk: &Desk, company: &Company, last: Option<u64>) -> Lookup {
+    let known = (company.revision, company.update_time.as_ref());
+    let revisions = company.scopes.iter().map(|place| place.added_at_revision);
+    Lookup::of(desk, &company.company_id, known, last, revisions).await
 }
 
 pub(super) fn mask(path: &str) -> Option<FieldMask> {
@@ -307,8 +350,11 @@ async fn update(
     }
     let said = answer(desk.directory.update_company(request).await)?;
     let after = whole(&said.company)?;
-    let undo = before.ok().and_then(|before| company_impact::undo(terms, &before, after));
-    desk.printer.print_undoable(&said, terms.sheet().then(sheet(after)), undo)
+    let before = before.ok();
+    let etag = terms.compared(before.as_ref().map(|before| &before.etag));
+    let sheet = shown(&desk, terms, etag, after, said.revision).await;
+    let undo = before.and_then(|before| company_impact::undo(terms, &before, after));
+    desk.printer.print_undoable(&said, sheet, undo)
 }
 
 async fn list(desk: &mut Desk, limit: Limit) -> anyhow::Result<ListCompaniesResponse> {

@@ -89,11 +89,18 @@ pub async fn consent(command: ConsentCommand) -> anyhow::Result<bool> {
                     rest_on(&mut request.etag, &now.etag);
                 }
             }
+            let etag = terms.compared(before.as_ref().map(|before| &before.etag));
             let said = answer(desk.directory.put_consent(request).await)?;
             let given = whole(&said.consent)?;
+            let is_same =
+                terms.is_same(etag.as_deref(), &given.etag, given.revision, said.revision);
             let refused: Vec<_> =
                 scopes.into_iter().filter(|scope| !given.scopes.contains(scope)).collect();
-            let sheet = terms.sheet().then(sheet(given));
+            let mut shown = given.clone();
+            if terms.dry_run && !is_same {
+                shown.revision = 0;
+            }
+            let sheet = terms.sheet(said.revision, is_same).then(sheet(&shown));
             // The user cannot give what they may not do themselves.
             let sheet = sheet.fact("not given", Words::news(false, refused.join(" ")));
             let undo = undo(&mut desk, &terms, before.as_ref(), Some(given)).await;
@@ -125,9 +132,8 @@ pub async fn consent(command: ConsentCommand) -> anyhow::Result<bool> {
             }
             let said = answer(desk.directory.delete_consent(request).await)?;
             let undo = undo(&mut desk, &terms, before.as_ref(), None).await;
-            let sheet = Sheet::default()
-                .line(if terms.dry_run { "nothing was changed; would delete:" } else { "deleted:" })
-                .then(sheet(whole(&said.consent)?));
+            let sheet =
+                terms.gone(said.revision, "delete", "deleted").then(sheet(whole(&said.consent)?));
             desk.printer.print_undoable(&said, sheet, undo)?;
         }
     }
@@ -190,5 +196,5 @@ fn sheet(consent: &Consent) -> Sheet {
         .fact("user", consent.user_id.clone())
         .fact("scopes", if none { "none".to_owned() } else { consent.scopes.join(" ") })
         .fact("etag", consent.etag.clone())
-        .fact("revision", consent.revision)
+        .revision(consent.revision)
 }

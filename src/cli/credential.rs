@@ -10,6 +10,7 @@ use super::agreement::{Agreement, rest_on};
 use super::asking::{Asking, Desk, Limit, Pages, Terms, answer, cut, moved, on_terms, whole};
 use super::check::word;
 use super::company::mask;
+use super::lookup::Lookup;
 use super::moment;
 use super::printer::{Sheet, Words};
 use super::scope_holders::{Given, to_holders};
@@ -37,7 +38,7 @@ pub enum CredentialCommand {
         /// What it is for, for people.
         #[arg(long, default_value = "", hide_default_value = true, value_name = "TEXT")]
         label: String,
-        /// When the credential ends: an RFC 3339 time, or a duration such as `90d`.
+        /// When the credential ends: an RFC 3339 time, a date (its start in UTC), or a duration such as `90d`.
         #[arg(long, value_name = "WHEN", value_parser = moment::expiry)]
         expires_at: Option<Timestamp>,
         /// How.
@@ -79,7 +80,7 @@ pub enum CredentialCommand {
         /// What it is for, for people.
         #[arg(long, value_name = "TEXT", group = "what")]
         label: Option<String>,
-        /// When the credential ends: an RFC 3339 time, or a duration such as `90d`.
+        /// When the credential ends: an RFC 3339 time, a date (its start in UTC), or a duration such as `90d`.
         #[arg(long, value_name = "WHEN", value_parser = moment::expiry, group = "what")]
         expires_at: Option<Timestamp>,
         /// Let it never end.
@@ -158,7 +159,7 @@ pub enum CredentialCommand {
         /// Grant to all holders without being asked.
         #[arg(long = "yes", id = "yes_to_all", requires = "scope_holders")]
         yes_to_all: bool,
-        /// When the grants end: an RFC 3339 time, or a duration such as `90d`.
+        /// When the grants end: an RFC 3339 time, a date (its start in UTC), or a duration such as `90d`.
         #[arg(long, value_name = "WHEN", value_parser = moment::expiry)]
         expires_at: Option<Timestamp>,
         /// How.
@@ -241,13 +242,16 @@ pub async fn credential(command: CredentialCommand) -> anyhow::Result<bool> {
                 }
             );
             let said = answer(desk.directory.create_credential(request).await)?;
-            desk.printer.print(&said, terms.sheet().then(sheet(whole(&said.credential)?)))?;
+            let sheet = shown(&desk, &terms, None, whole(&said.credential)?, said.revision).await;
+            desk.printer.print(&said, sheet)?;
         }
         CredentialCommand::Get { which: Which { company, credential }, asking } => {
             let mut desk = asking.open().await?;
             let request = GetCredentialRequest { company_id: company, credential_id: credential };
             let said = answer(desk.directory.get_credential(request).await)?;
-            desk.printer.print(&said, sheet(whole(&said.credential)?))?;
+            let credential = whole(&said.credential)?;
+            let lookup = lookup(&desk, credential, None).await;
+            desk.printer.print(&said, sheet(credential, &lookup))?;
         }
         CredentialCommand::List { company, scope, include_dormant, limit, asking } => {
             list(company, scope, include_dormant, limit, &asking).await?;
@@ -295,10 +299,10 @@ pub async fn credential(command: CredentialCommand) -> anyhow::Result<bool> {
                 rest_on(&mut request.etag, &now.etag);
             }
             let said = answer(desk.directory.delete_credential(request).await)?;
-            let sheet = Sheet::default()
-                .line(if terms.dry_run { "nothing was changed; would delete:" } else { "deleted:" })
+            let sheet = terms
+                .gone(said.revision, "delete", "deleted")
                 .then(facts(whole(&said.credential)?))
-                .fact("revision", said.revision);
+                .revision(terms.made(said.revision));
             desk.printer.print(&said, sheet)?;
         }
         CredentialCommand::Grant {
@@ -333,8 +337,9 @@ pub async fn credential(command: CredentialCommand) -> anyhow::Result<bool> {
             );
             let said = answer(desk.authorization.grant_scopes(request).await)?;
             let (kind, moved) = (Changed::Granted, (said.added_scopes.as_slice(), [].as_slice()));
+            let etag = terms.compared(before.as_ref().map(|before| &before.etag));
             let undo = undo(&mut desk, &terms, &which, kind, before, &said.credential, moved).await;
-            let sheet = terms.sheet().then(sheet(whole(&said.credential)?));
+            let sheet = shown(&desk, &terms, etag, whole(&said.credential)?, said.revision).await;
             desk.printer.print_undoable(&said, moved_scopes(sheet, moved), undo)?;
         }
         CredentialCommand::Revoke { which, scopes, agreement, terms } => {
@@ -366,8 +371,9 @@ pub async fn credential(command: CredentialCommand) -> anyhow::Result<bool> {
             let said = answer(desk.authorization.revoke_scopes(request).await)?;
             let (kind, moved) = (Changed::Revoked, ([].as_slice(), said.removed_scopes.as_slice()));
             let before = before.ok();
+            let etag = terms.compared(before.as_ref().map(|before| &before.etag));
             let undo = undo(&mut desk, &terms, &which, kind, before, &said.credential, moved).await;
-            let sheet = terms.sheet().then(sheet(whole(&said.credential)?));
+            let sheet = shown(&desk, &terms, etag, whole(&said.credential)?, said.revision).await;
             desk.printer.print_undoable(&said, moved_scopes(sheet, moved), undo)?;
         }
         CredentialCommand::Replace { which, scopes, allow_empty, agreement, terms } => {
@@ -398,8 +404,9 @@ pub async fn credential(command: CredentialCommand) -> anyhow::Result<bool> {
             let said = answer(desk.authorization.replace_scopes(request).await)?;
             let moved = (said.added_scopes.as_slice(), said.removed_scopes.as_slice());
             let (kind, before) = (Changed::Replaced, before.ok());
+            let etag = terms.compared(before.as_ref().map(|before| &before.etag));
             let undo = undo(&mut desk, &terms, &which, kind, before, &said.credential, moved).await;
-            let sheet = terms.sheet().then(sheet(whole(&said.credential)?));
+            let sheet = shown(&desk, &terms, etag, whole(&said.credential)?, said.revision).await;
             desk.printer.print_undoable(&said, moved_scopes(sheet, moved), undo)?;
         }
         CredentialCommand::Reset { which, agreement, terms } => {
@@ -429,10 +436,12 @@ pub async fn credential(command: CredentialCommand) -> anyhow::Result<bool> {
             let said = answer(desk.authorization.reset_scopes(request).await)?;
             let moved = (said.added_scopes.as_slice(), said.removed_scopes.as_slice());
             let (kind, before) = (Changed::Replaced, before.ok());
+            let etag = terms.compared(before.as_ref().map(|before| &before.etag));
             let undo = undo(&mut desk, &terms, &which, kind, before, &said.credential, moved).await;
-            let set = if terms.dry_run { "would be set" } else { "set" };
+            let sheet = shown(&desk, &terms, etag, whole(&said.credential)?, said.revision).await;
+            let set = if terms.dry_run { "would be set" } else { "is set" };
             let set = format!("{which} {set} to all of the company's scopes");
-            let sheet = terms.sheet().line(set).then(sheet(whole(&said.credential)?));
+            let sheet = Sheet::default().line(set).then(sheet);
             desk.printer.print_undoable(&said, moved_scopes(sheet, moved), undo)?;
         }
         CredentialCommand::Secret(command) => return secret::secret(command).await,
@@ -470,8 +479,8 @@ async fn list(
         [
             credential.credential_id.clone().into(),
             credential.label.clone().into(),
-            Words::enabled(credential.enabled),
-            moment::text(credential.expires_at.as_ref()).into(),
+            Words::state(credential.enabled, credential.expired),
+            Words::end_short(credential.expires_at.as_ref(), credential.expired),
             if seen.is_empty() { "never".into() } else { seen.into() },
             credential.effective_scopes.join(" ").into(),
         ]
@@ -486,29 +495,30 @@ fn facts(credential: &Credential) -> Sheet {
         .fact("company", credential.company_id.clone())
         .fact("credential", credential.credential_id.clone())
         .fact("label", credential.label.clone())
-        .fact("state", Words::enabled(credential.enabled))
+        .fact("state", Words::state(credential.enabled, credential.expired))
 }
 
 /// A credential as people read it.
-pub(super) fn sheet(credential: &Credential) -> Sheet {
+fn sheet(credential: &Credential, lookup: &Lookup) -> Sheet {
     let grants = credential.grants.iter().map(|grant| {
         let state = word(grant.state().as_str_name(), "GRANT_STATE_").to_ascii_lowercase();
         [
             grant.scope.clone().into(),
             Words::news(grant.state() == GrantState::Active, state),
-            grant.granted_at_revision.into(),
-            moment::text(grant.expires_at.as_ref()).into(),
+            lookup.since(grant.granted_at_revision).into(),
+            Words::end(grant.expires_at.as_ref(), grant.state() == GrantState::Expired),
+            lookup.title(&grant.scope).into(),
         ]
     });
     facts(credential)
-        .fact("expires", moment::text(credential.expires_at.as_ref()))
+        .fact("expires", Words::end(credential.expires_at.as_ref(), credential.expired))
         .fact("last seen", moment::text(credential.last_seen_time.as_ref()))
         .fact("secrets", credential.secret_ids.join(" "))
         .fact("created", moment::text(credential.create_time.as_ref()))
         .fact("updated", moment::text(credential.update_time.as_ref()))
         .fact("etag", credential.etag.clone())
-        .fact("revision", credential.revision)
-        .rows(&["SCOPE", "GRANT", "SINCE", "EXPIRES"], grants)
+        .revision(credential.revision)
+        .titled(&["SCOPE", "GRANT", "SINCE", "EXPIRES", "TITLE"], grants)
 }
 
 async fn able(
@@ -561,8 +571,11 @@ async fn update(
     }
     let said = answer(desk.directory.update_credential(request).await)?;
     let after = whole(&said.credential)?;
-    let undo = before.ok().and_then(|before| undo_of_update(terms, &which, &before, after));
-    desk.printer.print_undoable(&said, terms.sheet().then(sheet(after)), undo)
+    let before = before.ok();
+    let etag = terms.compared(before.as_ref().map(|before| &before.etag));
+    let sheet = shown(&desk, terms, etag, after, said.revision).await;
+    let undo = before.and_then(|before| undo_of_update(terms, &which, &before, after));
+    desk.printer.print_undoable(&said, sheet, undo)
 }
 
 /// How an update is undone, if it changed something.
@@ -649,4 +662,29 @@ async fn undo(
     }
     let (before, after) = (&before?, after.as_ref()?);
     scope_undo::undo(desk, terms, which, Change { kind, before, after, added, removed }).await
+}
+
+/// A credential as a change left it, or would leave it.
+pub(super) async fn shown(
+    desk: &Desk,
+    terms: &Terms,
+    before: Option<String>,
+    credential: &Credential,
+    answered: u64,
+) -> Sheet {
+    let is_same = terms.is_same(before.as_deref(), &credential.etag, credential.revision, answered);
+    let would = terms.dry_run && !is_same;
+    let lookup = lookup(desk, credential, would.then_some(answered)).await;
+    let mut credential = credential.clone();
+    if would {
+        credential.revision = 0;
+        credential.update_time = None;
+    }
+    terms.sheet(answered, is_same).then(sheet(&credential, &lookup))
+}
+
+async fn lookup(desk: &Desk, credential: &Credential, last: Option<u64>) -> Lookup {
+    let known = (credential.revision, credential.update_time.as_ref());
+    let revisions = credential.grants.iter().map(|grant| grant.granted_at_revision);
+    Lookup::of(desk, &credential.company_id, known, last, revisions).await
 }

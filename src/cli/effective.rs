@@ -4,6 +4,7 @@ use clap::Args;
 
 use super::asking::{Asking, answer};
 use super::check::word;
+use super::lookup::Lookup;
 use super::printer::Sheet;
 use super::question::Caller;
 
@@ -26,12 +27,14 @@ pub struct EffectiveArgs {
 pub async fn effective(args: EffectiveArgs) -> anyhow::Result<bool> {
     let mut desk = args.asking.open().await?;
     let said = answer(desk.authorization.list_effective_scopes(args.caller.everything()).await)?;
+    let lookup = Lookup::titles(&desk).await;
     let rows = said.scopes.iter().map(|effective| {
-        [effective.scope.clone().into(), word(effective.reach().as_str_name(), "REACH_").into()]
+        let reach = word(effective.reach().as_str_name(), "REACH_");
+        [effective.scope.clone().into(), reach.into(), lookup.title(&effective.scope).into()]
     });
     let rows: Vec<_> = rows.collect();
     let none = rows.is_empty();
-    let mut sheet = Sheet::default().rows(&["SCOPE", "REACH"], rows);
+    let mut sheet = Sheet::default().titled(&["SCOPE", "REACH", "TITLE"], rows);
     if none {
         sheet = sheet.line("nothing is allowed; `scopegate explain` with a scope says why");
     }

@@ -7,7 +7,7 @@ use prost_types::Timestamp;
 
 use super::agreement::{Agreement, rest_on};
 use super::asking::{Asking, Limit, Pages, Terms, answer, cut, on_terms, whole};
-use super::printer::Sheet;
+use super::printer::{Sheet, Words};
 use super::{failure, moment};
 use crate::config::BootstrapArgs;
 use crate::proto::{
@@ -75,7 +75,7 @@ pub struct CreateArgs {
     #[arg(long, requires = "certificate")]
     certificate_only: bool,
 
-    /// When it ends: RFC 3339, or a time from now such as `90d`.
+    /// When it ends: an RFC 3339 time, a date (its start in UTC), or a time from now such as `90d`.
     #[arg(long, value_name = "WHEN", value_parser = moment::expiry)]
     expires_at: Option<Timestamp>,
 
@@ -140,11 +140,11 @@ pub async fn keys(command: KeysCommand) -> anyhow::Result<bool> {
             }
             let said = answer(desk.keys.delete_key(request).await)?;
             let key = whole(&said.key)?;
-            let sheet = Sheet::default()
-                .line(if terms.dry_run { "nothing was changed; would revoke:" } else { "revoked:" })
+            let sheet = terms
+                .gone(said.revision, "revoke", "revoked")
                 .fact("key", key.key_id.clone())
                 .fact("name", key.name.clone())
-                .fact("revision", said.revision);
+                .revision(terms.made(said.revision));
             desk.printer.print(&said, sheet)?;
         }
     }
@@ -167,7 +167,7 @@ async fn create(args: CreateArgs) -> anyhow::Result<()> {
     );
     let said = answer(desk.keys.create_key(request).await)?;
     said.warnings.iter().for_each(|warning| failure::warn(warning));
-    let mut sheet = terms.sheet().then(sheet(whole(&said.key)?));
+    let mut sheet = terms.sheet(said.revision, false).then(sheet(whole(&said.key)?));
     if !said.secret.is_empty() {
         sheet =
             sheet.fact("secret", said.secret.clone()).line("keep the secret now: it is shown once");
@@ -192,13 +192,14 @@ async fn list(limit: Limit, asking: &Asking) -> anyhow::Result<()> {
         [
             key.key_id.clone().into(),
             key.name.clone().into(),
+            Words::state(true, key.expired),
             roles(key).into(),
             key.company_ids.join(" ").into(),
-            moment::text(key.expires_at.as_ref()).into(),
+            Words::end_short(key.expires_at.as_ref(), key.expired),
             moment::text(key.last_used_time.as_ref()).into(),
         ]
     });
-    const HEADS: [&str; 6] = ["KEY", "NAME", "ROLES", "COMPANIES", "EXPIRES", "LAST USED"];
+    const HEADS: [&str; 7] = ["KEY", "NAME", "STATE", "ROLES", "COMPANIES", "EXPIRES", "LAST USED"];
     let sheet = Sheet::default().rows(&HEADS, rows);
     desk.printer.print(&all, cut(sheet, &all.next_page_token))
 }
@@ -217,9 +218,10 @@ fn sheet(key: &Key) -> Sheet {
         .fact("name", key.name.clone())
         .fact("roles", roles(key))
         .fact("companies", key.company_ids.join(" "))
+        .fact("state", Words::state(true, key.expired))
         .fact("certificate", key.certificate.clone())
-        .fact("expires", moment::text(key.expires_at.as_ref()))
+        .fact("expires", Words::end(key.expires_at.as_ref(), key.expired))
         .fact("last used", moment::text(key.last_used_time.as_ref()))
         .fact("etag", key.etag.clone())
-        .fact("revision", key.revision)
+        .revision(key.revision)
 }

@@ -9,12 +9,47 @@ use prost_types::Timestamp as Wire;
 
 use crate::policy::catalog::file::duration;
 
-/// Reads a time.
+/// Reads a time, or a date: its first moment in UTC.
 ///
 /// # Errors
-/// It is no RFC 3339 time.
+/// It is neither an RFC 3339 time nor such a date.
 pub fn read(text: &str) -> Result<Timestamp, String> {
-    text.parse().map_err(|_| format!("`{text}` is not a time such as `2030-01-31T12:00:00Z`"))
+    let wrong = || {
+        format!(
+            "`{text}` is not a time such as `2030-01-31T12:00:00Z`, or a date such as \
+             `2030-01-31` (its start in UTC)"
+        )
+    };
+    match date(text) {
+        Some(date) => Offset::UTC.to_timestamp(date.to_datetime(Time::midnight())),
+        None => text.parse(),
+    }
+    .map_err(|_| wrong())
+}
+
+/// A date, written as RFC 3339 writes it and with nothing behind it.
+fn date(text: &str) -> Option<Date> {
+    let is_date = text.len() == 10 && text.bytes().all(|b| b.is_ascii_digit() || b == b'-');
+    text.parse().ok().filter(|_| is_date)
+}
+
+/// Reads when something that is over began or ended: a time, a date, or how long ago.
+///
+/// # Errors
+/// It is none of them.
+pub fn ago(text: &str) -> Result<Wire, String> {
+    if let Ok(time) = read(text) {
+        return Ok(wire(time));
+    }
+    let none = || {
+        format!(
+            "`{text}` is neither a date such as `2030-01-31` (its start in UTC), nor a time such \
+             as `2030-01-31T12:00:00Z`, nor how long ago, such as `7d` (s, m, h or d)"
+        )
+    };
+    let seconds = duration(text).map_err(|_| none())?;
+    let start = Timestamp::now().checked_sub(SignedDuration::from_secs(seconds.into()));
+    start.map(wire).map_err(|_| none())
 }
 
 /// A stretch of time.
@@ -42,11 +77,18 @@ impl Span {
 pub fn past(text: &str) -> Result<Span, String> {
     let neither = || {
         format!(
-            "`{text}` is neither a time such as `2030-01-31T14:03:20Z` nor a time of day in UTC \
-             such as `14:03` or `14:03:20`"
+            "`{text}` is neither a time such as `2030-01-31T14:03:20Z`, nor a date such as \
+             `2030-01-31` (its start in UTC), nor a time of day in UTC such as `14:03` or `14:03:20`"
         )
     };
     let now = Timestamp::now();
+    if date(text).is_some() {
+        let from = read(text)?;
+        return match from > now {
+            true => Err(format!("`{text}` has not come yet")),
+            false => Ok(Span { from, until: from }),
+        };
+    }
     // Without colons it is read as something, and may be meant as something else.
     if !text.contains(':') {
         return Err(neither());
@@ -88,8 +130,8 @@ pub fn expiry(text: &str) -> Result<Wire, String> {
     }
     let neither = || {
         format!(
-            "`{text}` is neither a time such as `2030-01-31T12:00:00Z` nor a duration such as \
-             `90d` (s, m, h or d)"
+            "`{text}` is neither a time such as `2030-01-31T12:00:00Z`, nor a date such as \
+             `2030-01-31` (its start in UTC), nor a duration such as `90d` (s, m, h or d)"
         )
     };
     let seconds = duration(text).map_err(|_| neither())?;
@@ -141,6 +183,23 @@ pub fn to_the_nanosecond(time: &Wire) -> Option<String> {
     Timestamp::new(time.seconds, time.nanos).ok().map(|time| time.to_string())
 }
 
+/// How long ago a time was by this machine's clock, in words that fit into a table: `3 days ago`.
+/// Nothing where this clock says that it has not come: it may be the one that is wrong.
+#[must_use]
+pub fn since(time: Option<&Wire>) -> String {
+    let time = time.and_then(|time| Timestamp::new(time.seconds, 0).ok());
+    let seconds = time.map_or(0, |time| Timestamp::now().as_second() - time.as_second());
+    let (number, unit) = match seconds {
+        i64::MIN..=0 => return String::new(),
+        1..60 => (seconds, "second"),
+        60..3_600 => (seconds / 60, "minute"),
+        3_600..86_400 => (seconds / 3_600, "hour"),
+        _ => (seconds / 86_400, "day"),
+    };
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {unit}{plural} ago")
+}
+
 /// A time as people read it, to the second; nothing if there is none.
 #[must_use]
 pub fn text(time: Option<&Wire>) -> String {
@@ -163,9 +222,13 @@ mod tests {
         assert_eq!(length("2026-01-31T14:03:20+01:00"), 1_000);
         assert_eq!(length("2026-01-31T14:03:20.5Z"), 0);
         assert_eq!(length("00:00"), 60_000);
+        assert_eq!(length("2026-01-31"), 0);
+        assert_eq!(past("2026-01-31"), past("2026-01-31T00:00:00.0Z"));
         let of_day = past("23:59:59").expect("yesterday's, or this second");
         assert!(of_day.from <= Timestamp::now());
-        for wrong in ["", "noon", "25:00", "14", "1403", "2026-01-31", "2999-01-31T14:03:20Z"] {
+        for wrong in
+            ["", "noon", "25:00", "14", "1403", "2026-02-30", "2999-01-31", "2999-01-31T14:03:20Z"]
+        {
             assert!(past(wrong).is_err(), "{wrong}");
         }
     }

@@ -30,7 +30,8 @@ use crate::proto::{self, CheckRequest, ExplainCheckRequest, ListChangesRequest};
 /// Which moment.
 #[derive(Debug, Args)]
 pub struct PastArgs {
-    /// As it was then: an RFC 3339 time, or a time of day in UTC, the last that there was.
+    /// As it was then: an RFC 3339 time, a date (its start in UTC), or a time of day in UTC, the
+    /// last that there was.
     #[arg(long, value_name = "TIME", value_parser = moment::past)]
     at: Option<Span>,
 

@@ -11,8 +11,10 @@ use comfy_table::presets::NOTHING;
 use comfy_table::{Attribute, Cell, Color, ColumnConstraint, ContentArrangement, Table};
 use prost::{Message, Name};
 use prost_reflect::{DescriptorPool, DynamicMessage, SerializeOptions};
+use prost_types::Timestamp;
 use serde::{Serialize, Serializer};
 
+use super::moment;
 use super::undo::Undo;
 use crate::config::Output;
 use crate::policy::text;
@@ -238,6 +240,37 @@ impl Words {
         }
     }
 
+    /// Whether something is in use: by whether it is enabled, and by whether its time is over.
+    #[must_use]
+    pub fn state(enabled: bool, expired: bool) -> Self {
+        match (enabled, expired) {
+            (true, true) => Self::news(false, "expired"),
+            // When it ended is beside it.
+            (enabled, _) => Self::enabled(enabled),
+        }
+    }
+
+    /// When something ends; in red, and with how long ago that was, if it is over.
+    #[must_use]
+    pub fn end(time: Option<&Timestamp>, is_over: bool) -> Self {
+        let text = moment::text(time);
+        match (is_over, moment::since(time)) {
+            (false, _) => text.into(),
+            (true, since) if since.is_empty() => Self::news(false, format!("{text} (over)")),
+            (true, since) => Self::news(false, format!("{text} ({since})")),
+        }
+    }
+
+    /// As [`Self::end`], short enough for a column of a list: how long ago, if it is over.
+    #[must_use]
+    pub fn end_short(time: Option<&Timestamp>, is_over: bool) -> Self {
+        match (is_over, moment::since(time)) {
+            (true, since) if !since.is_empty() => Self::news(false, since),
+            (true, _) => Self::news(false, moment::text(time)),
+            (false, _) => moment::text(time).into(),
+        }
+    }
+
     fn cell(&self, colours: bool) -> Cell {
         let cell = Cell::new(plain(&self.text));
         match self.mood {
@@ -277,6 +310,10 @@ enum Part {
     Verbatim(String),
     Facts(Vec<(&'static str, Words)>),
     Rows(&'static [&'static str], Vec<Vec<Words>>),
+    /// Rows whose last column may be left out.
+    Titled(&'static [&'static str], Vec<Vec<Words>>),
+    /// Rows, each with lines below it.
+    Detailed(&'static [&'static str], Vec<Vec<Words>>, Vec<Vec<String>>),
 }
 
 impl Sheet {
@@ -302,6 +339,30 @@ impl Sheet {
         self
     }
 
+    /// Adds a revision, if there is one: what a dry run shows has none.
+    #[must_use]
+    pub fn revision(self, revision: u64) -> Self {
+        match revision {
+            0 => self,
+            revision => self.fact("revision", revision),
+        }
+    }
+
+    /// Adds rows whose last column is left out where it is empty, and on a terminal where the rows
+    /// would not fit.
+    #[must_use]
+    pub fn titled<const N: usize>(
+        mut self,
+        head: &'static [&'static str; N],
+        rows: impl IntoIterator<Item = [Words; N]>,
+    ) -> Self {
+        let rows: Vec<_> = rows.into_iter().map(Vec::from).collect();
+        if !rows.is_empty() {
+            self.0.push(Part::Titled(head, rows));
+        }
+        self
+    }
+
     /// Adds rows under a head; none of either if there are no rows.
     #[must_use]
     pub fn rows<const N: usize>(
@@ -312,6 +373,22 @@ impl Sheet {
         let rows: Vec<_> = rows.into_iter().map(Vec::from).collect();
         if !rows.is_empty() {
             self.0.push(Part::Rows(head, rows));
+        }
+        self
+    }
+
+    /// Adds rows under a head, each with lines below it: what is of any length is there, and breaks
+    /// no column.
+    #[must_use]
+    pub fn rows_with<const N: usize>(
+        mut self,
+        head: &'static [&'static str; N],
+        rows: impl IntoIterator<Item = [Words; N]>,
+        below: impl IntoIterator<Item = Vec<String>>,
+    ) -> Self {
+        let rows: Vec<_> = rows.into_iter().map(Vec::from).collect();
+        if !rows.is_empty() {
+            self.0.push(Part::Detailed(head, rows, below.into_iter().collect()));
         }
         self
     }
@@ -332,7 +409,7 @@ impl Sheet {
     fn text(self, colours: bool) -> String {
         let mut text = String::new();
         for part in self.0 {
-            let rows = matches!(part, Part::Rows(..));
+            let rows = matches!(part, Part::Rows(..) | Part::Titled(..) | Part::Detailed(..));
             let part = part.text(colours);
             if !text.is_empty() {
                 // A head begins a part that can be read alone.
@@ -356,25 +433,124 @@ impl Part {
                 }
                 shown(table)
             }
-            Self::Rows(head, rows) => {
-                let mut table = table();
-                let title = |title: &&str| {
-                    let cell = Cell::new(title);
-                    if colours { cell.add_attribute(Attribute::Bold) } else { cell }
-                };
-                table.set_header(head.iter().map(title));
-                for row in rows {
-                    // Never empty: a column stays a column for who cuts them.
-                    let full = |words: Words| match words.text.is_empty() {
-                        true => "-".into(),
-                        false => words,
-                    };
-                    table.add_row(row.into_iter().map(|words| full(words).cell(colours)));
+            Self::Rows(head, rows) => shown(table_of(head, rows, colours)),
+            Self::Titled(head, mut rows) => {
+                let last = head.len().saturating_sub(1);
+                let is_last_empty =
+                    rows.iter().all(|row| row.get(last).is_none_or(|cell| cell.text.is_empty()));
+                let fits = |width| needed(head, &rows) <= usize::from(width);
+                if is_last_empty || !table().width().is_none_or(fits) {
+                    rows.iter_mut().for_each(|row| row.truncate(last));
+                    return shown(table_of(head.get(..last).unwrap_or(head), rows, colours));
                 }
-                shown(table)
+                shown(table_of(head, rows, colours))
+            }
+            Self::Detailed(head, mut rows, mut below) => {
+                let width = table().width();
+                if let Some(width) = width {
+                    move_below(head, &mut rows, &mut below, usize::from(width));
+                }
+                let text = shown_whole(table_of(head, rows, colours));
+                let mut lines = text.lines();
+                let mut all: Vec<_> = lines.next().map(str::to_owned).into_iter().collect();
+                let mut below = below.into_iter();
+                for line in lines {
+                    all.push(line.to_owned());
+                    let below = below.next().unwrap_or_default();
+                    all.extend(below.iter().flat_map(|line| indented(&plain(line), width)));
+                }
+                all.join("\n")
             }
         }
     }
+}
+
+/// How many characters of these people see.
+fn length(words: &Words) -> usize {
+    plain(&words.text).chars().count()
+}
+
+/// The longest that stands in a column.
+fn widest(column: usize, rows: &[Vec<Words>]) -> usize {
+    rows.iter().filter_map(|row| row.get(column)).map(length).max().unwrap_or(0)
+}
+
+/// How wide a terminal must be for rows of one line each.
+fn needed(head: &[&str], rows: &[Vec<Words>]) -> usize {
+    let width = |(column, name): (usize, &&str)| widest(column, rows).max(name.len());
+    let gaps = head.len().saturating_sub(1) * usize::from(GAP);
+    head.iter().enumerate().map(width).sum::<usize>() + gaps
+}
+
+/// Puts what makes a row wider than the terminal on lines of its own below it: an id is read, and
+/// copied, in one piece.
+fn move_below(head: &[&str], rows: &mut [Vec<Words>], below: &mut [Vec<String>], width: usize) {
+    for (column, name) in head.iter().enumerate().rev() {
+        let Some(excess) = needed(head, rows).checked_sub(width).filter(|e| *e > 0) else {
+            return;
+        };
+        let widest = widest(column, rows);
+        // What is short, such as a time, is in no row's way.
+        if widest <= usize::from(WHOLE).max(name.len()) && column + 1 < head.len() {
+            continue;
+        }
+        let fits = widest.saturating_sub(excess).max(name.len());
+        for (row, below) in rows.iter_mut().zip(below.iter_mut()) {
+            if let Some(cell) = row.get_mut(column).filter(|cell| length(cell) > fits) {
+                let text = std::mem::replace(&mut cell.text, "…".to_owned());
+                below.insert(0, format!("{}: {text}", name.to_ascii_lowercase()));
+            }
+        }
+    }
+}
+
+fn table_of(head: &[&str], rows: Vec<Vec<Words>>, colours: bool) -> Table {
+    let mut table = table();
+    let title = |title: &&str| {
+        let cell = Cell::new(title);
+        if colours { cell.add_attribute(Attribute::Bold) } else { cell }
+    };
+    table.set_header(head.iter().map(title));
+    for row in rows {
+        // Never empty: a column stays a column for who cuts them.
+        let full = |words: Words| match words.text.is_empty() {
+            true => "-".into(),
+            false => words,
+        };
+        table.add_row(row.into_iter().map(|words| full(words).cell(colours)));
+    }
+    table
+}
+
+/// How far a line below a row is indented.
+const INDENT: &str = "    ";
+
+/// A line below a row, in as many lines as it takes in this width.
+fn indented(text: &str, width: Option<u16>) -> Vec<String> {
+    let width = width.map_or(usize::MAX, |width| usize::from(width).max(20) - INDENT.len());
+    let mut lines: Vec<String> = Vec::new();
+    let mut left = usize::MAX;
+    for word in text.split(' ') {
+        let length = word.chars().count();
+        match lines.last_mut() {
+            Some(line) if length < left => {
+                line.push(' ');
+                line.push_str(word);
+                left -= length + 1;
+            }
+            _ => {
+                lines.push(format!("{INDENT}{word}"));
+                left = width.saturating_sub(length);
+            }
+        }
+    }
+    lines
+}
+
+/// Whether a person reads it on a terminal, which has a width.
+#[must_use]
+pub fn is_on_a_terminal() -> bool {
+    table().width().is_some()
 }
 
 /// Between two columns.
@@ -406,6 +582,20 @@ fn shown(mut table: Table) -> String {
         // Lines that the terminal breaks are better than columns of three letters.
         table.set_content_arrangement(ContentArrangement::Disabled);
     }
+    lines(&table)
+}
+
+/// As wide as it needs to be: a row is a line.
+fn shown_whole(mut table: Table) -> String {
+    table.style_text_only();
+    for column in table.column_iter_mut() {
+        column.set_padding((0, GAP));
+    }
+    table.set_content_arrangement(ContentArrangement::Disabled);
+    lines(&table)
+}
+
+fn lines(table: &Table) -> String {
     let lines = table.lines().map(|line| line.trim_end().to_owned());
     lines.collect::<Vec<_>>().join("\n")
 }

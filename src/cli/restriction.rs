@@ -52,14 +52,17 @@ pub(super) async fn restrict(args: RestrictArgs) -> anyhow::Result<bool> {
     let audit = RestrictCompanyScopesRequest { validate_only: true, ..request.clone() };
     let audit = answer(desk.authorization.restrict_company_scopes(audit).await)?;
     if terms.dry_run {
-        let sheet = Sheet::default().line("nothing was changed").then(report(&company, &audit));
+        let told = format!("at revision {}, nothing was changed", audit.revision);
+        let sheet = Sheet::default().line(told).then(report(&company, &audit));
         desk.printer.print(&audit, sheet.fact("etag", audit.etag.clone()))?;
         return Ok(true);
     }
     let count = audit.affected_credential_count;
     if audit.restricted_scopes.is_empty() {
-        desk.printer
-            .print(&audit, Sheet::default().line("the company has none of these scopes"))?;
+        desk.printer.print(
+            &audit,
+            Sheet::default().line("nothing to change: the company has none of these scopes"),
+        )?;
         return Ok(true);
     }
     if let Some(expected) = affected {
@@ -119,7 +122,7 @@ fn report(company: &str, audit: &RestrictCompanyScopesResponse) -> Sheet {
         [
             affected.credential_id.clone().into(),
             affected.label.clone().into(),
-            Words::enabled(affected.enabled),
+            Words::state(affected.enabled, affected.expired),
             if seen.is_empty() { "never".into() } else { seen.into() },
             affected.scopes.join(" ").into(),
         ]

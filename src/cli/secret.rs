@@ -7,7 +7,7 @@ use super::agreement::{Agreement, rest_on};
 use super::asking::{Asking, Terms, answer, on_terms, whole};
 use super::check::word;
 use super::confirm;
-use super::credential::{at_stake, read, sheet};
+use super::credential::{at_stake, read, shown};
 use super::printer::{Sheet, Words};
 use super::which::Which;
 use crate::proto::{CreateSecretRequest, DeleteSecretRequest, VerifySecretRequest};
@@ -64,16 +64,19 @@ pub(super) async fn secret(command: SecretCommand) -> anyhow::Result<bool> {
                 CreateSecretRequest { company_id: company, credential_id: credential }
             );
             let said = answer(desk.directory.create_secret(request).await)?;
-            let shown = if said.secret.is_empty() {
-                "nothing was changed, or it was shown when this request was first made"
-            } else {
-                "keep the secret now: it is shown once"
+            let told = match (terms.dry_run, said.secret.is_empty()) {
+                (true, _) => format!(
+                    "at revision {}, nothing was changed; the change would make a secret",
+                    said.revision
+                ),
+                (false, true) => "it was shown when this request was first made".to_owned(),
+                (false, false) => "keep the secret now: it is shown once".to_owned(),
             };
             let sheet = Sheet::default()
                 .fact("secret id", said.secret_id.clone())
                 .fact("secret", said.secret.clone())
-                .fact("revision", said.revision)
-                .line(shown);
+                .revision(terms.made(said.revision))
+                .line(told);
             desk.printer.print(&said, sheet)?;
         }
         SecretCommand::Delete { which, secret_id, agreement, terms } => {
@@ -99,7 +102,8 @@ pub(super) async fn secret(command: SecretCommand) -> anyhow::Result<bool> {
                 }
             }
             let said = answer(desk.directory.delete_secret(request).await)?;
-            desk.printer.print(&said, terms.sheet().then(sheet(whole(&said.credential)?)))?;
+            let sheet = shown(&desk, &terms, None, whole(&said.credential)?, said.revision).await;
+            desk.printer.print(&said, sheet)?;
         }
         SecretCommand::Verify { company, credential, asking } => {
             // Not a flag: every user of the machine sees those.

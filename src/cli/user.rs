@@ -91,11 +91,19 @@ pub async fn user(command: UserCommand) -> anyhow::Result<bool> {
                     rest_on(&mut request.etag, &now.etag);
                 }
             }
+            let etag = terms.compared(before.as_ref().map(|before| &before.etag));
             let said = answer(desk.directory.put_user(request).await)?;
             said.warnings.iter().for_each(|warning| failure::warn(warning));
             let after = whole(&said.user)?;
             let undo = undo(&terms, before.as_ref(), after);
-            desk.printer.print_undoable(&said, terms.sheet().then(sheet(after)), undo)?;
+            let is_same =
+                terms.is_same(etag.as_deref(), &after.etag, after.revision, said.revision);
+            let mut user = after.clone();
+            if terms.dry_run && !is_same {
+                user.revision = 0;
+            }
+            let sheet = terms.sheet(said.revision, is_same).then(sheet(&user));
+            desk.printer.print_undoable(&said, sheet, undo)?;
         }
         UserCommand::Get { company, user, asking } => {
             let mut desk = asking.open().await?;
@@ -120,11 +128,11 @@ pub async fn user(command: UserCommand) -> anyhow::Result<bool> {
             }
             let said = answer(desk.directory.delete_user(request).await)?;
             let user = whole(&said.user)?;
-            let sheet = Sheet::default()
-                .line(if terms.dry_run { "nothing was changed; would delete:" } else { "deleted:" })
+            let sheet = terms
+                .gone(said.revision, "delete", "deleted")
                 .fact("company", user.company_id.clone())
                 .fact("user", user.user_id.clone())
-                .fact("revision", said.revision);
+                .revision(terms.made(said.revision));
             desk.printer.print(&said, sheet)?;
         }
     }
@@ -182,5 +190,5 @@ fn sheet(user: &User) -> Sheet {
         .fact("user", user.user_id.clone())
         .fact("roles", user.roles.join(" "))
         .fact("etag", user.etag.clone())
-        .fact("revision", user.revision)
+        .revision(user.revision)
 }

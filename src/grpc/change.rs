@@ -4,6 +4,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
+use prost::Message;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_stream::Stream;
@@ -21,6 +24,7 @@ use crate::proto::change_service_server::ChangeService;
 use crate::proto::{
     ListChangesRequest, ListChangesResponse, WatchChangesRequest, WatchChangesResponse,
 };
+use crate::store::Incarnation;
 
 #[tonic::async_trait]
 impl ChangeService for Doors {
@@ -32,22 +36,18 @@ impl ChangeService for Doors {
         request: Request<ListChangesRequest>,
     ) -> Result<Response<ListChangesResponse>, Status> {
         let Asked { caller, request } = self.asked(request)?;
-        let company = parse::optional_company(request.company_id)?;
         let size = page::size(request.page_size)?;
-        let of = company.as_ref().map_or("", CompanyId::as_str);
-        let from = request.after_revision.to_string();
-        let list = List::new(self.ask()?.incarnation(), "ListChanges", &[of, &from]);
-        let after = match list.after(&request.page_token)? {
-            Some(last) => Some(last.parse().map_err(|_| page::foreign_token())?),
-            // Who names no place to start from gets the oldest that there is.
-            None => Some(request.after_revision).filter(|after| *after > 0),
+        let list = listed(self.ask()?.incarnation(), &request);
+        let continues = match list.after(&request.page_token)? {
+            Some(last) => Some(Revision(last.parse().map_err(|_| page::foreign_token())?)),
+            None => None,
         };
-        let after = after.map(Revision);
+        let (company, wanted) = parse::wanted_changes(request)?;
         let interest = Interest::of(&caller, company);
-        let (changes, more) = self.ask()?.changes_kept(&interest, after, size).await?;
-        let last = changes.last().filter(|_| more);
-        let next_page_token = last.map(|c| list.token(&c.revision.to_string())).unwrap_or_default();
-        let changes = changes.into_iter().map(render::change).collect();
+        let found = self.ask()?.history(&interest, wanted, continues, size).await?;
+        let next_page_token =
+            found.next.map(|next| list.token(&next.0.to_string())).unwrap_or_default();
+        let changes = found.changes.into_iter().map(render::change).collect();
         Ok(Response::new(ListChangesResponse { changes, next_page_token }))
     }
 
@@ -70,6 +70,25 @@ impl ChangeService for Doors {
         let watch = Watch { doors: self.clone(), caller, watcher, cursors, closing, _place: place };
         Ok(Response::new(Box::pin(Steps::of(watch))))
     }
+}
+
+/// The list that a request asks for, but for the page.
+fn listed(incarnation: Incarnation, request: &ListChangesRequest) -> List {
+    let company = request.company_id.as_deref().unwrap_or_default();
+    let after = request.after_revision.to_string();
+    // Parameters that were not there before are of no digest where they are not given: the token of
+    // a server of another version continues the same list.
+    let others = ListChangesRequest {
+        company_id: None,
+        after_revision: 0,
+        page_size: 0,
+        page_token: String::new(),
+        ..request.clone()
+    };
+    let others = BASE64.encode(others.encode_to_vec());
+    let parameters = [company, after.as_str(), others.as_str()];
+    let given = if others.is_empty() { 2 } else { 3 };
+    List::new(incarnation, "ListChanges", parameters.get(..given).unwrap_or(&parameters))
 }
 
 type Step = Result<WatchChangesResponse, Status>;

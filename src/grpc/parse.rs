@@ -10,8 +10,9 @@ use prost::Message;
 use super::access::Asked;
 use super::fields::{
     Auds, Fields, MAX_CERTIFICATE_NAME, MAX_CHANGE_SCOPES, MAX_CHECKS, MAX_IMPORTED, MAX_LABEL,
-    MAX_ROLES, Place, RawTerms, Rejection,
+    MAX_QUOTED, MAX_ROLES, Place, RawTerms, Rejection,
 };
+use crate::authority::history::Wanted;
 use crate::authority::keys::NewKey;
 use crate::authority::listing::Holding;
 use crate::authority::people::ConsentId;
@@ -20,11 +21,13 @@ use crate::authority::{
     CompanyChange, CredentialChange, NewCompany, NewCredential, Restoration, Restriction, Terms,
 };
 use crate::policy::caller::{ANONYMOUS, Caller, Role, Roles};
+use crate::policy::change::ChangeKind;
 use crate::policy::id::{CompanyId, CredentialId, Name, UserId};
 use crate::policy::query::{Needs, Query};
 use crate::policy::revision::Revision;
 use crate::policy::scope::Scope;
 use crate::policy::secret::{Mark, Presented};
+use crate::policy::text;
 use crate::proto;
 
 macro_rules! terms {
@@ -532,6 +535,49 @@ pub(super) fn optional_company(text: Option<String>) -> Result<Option<CompanyId>
         Some(text) => company(text).map(Some),
         None => Ok(None),
     }
+}
+
+/// Which changes are wanted, and of which company.
+pub(super) fn wanted_changes(
+    request: proto::ListChangesRequest,
+) -> Result<(Option<CompanyId>, Wanted), Rejection> {
+    let mut fields = Fields::default();
+    let company = request.company_id.filter(|id| !id.is_empty());
+    let company = company.and_then(|id| fields.company(id));
+    let credential = (!request.credential_id.is_empty()).then_some(request.credential_id);
+    if credential.is_some() && company.is_none() {
+        fields.wrong("credential_id", "needs the `company_id` of its company");
+    }
+    let credential = credential.and_then(|id| fields.credential(id));
+    let mut kinds = Vec::new();
+    for (n, name) in request.kinds.iter().enumerate() {
+        match ChangeKind::of(name) {
+            Some(kind) if kinds.contains(&kind) => {}
+            Some(kind) => kinds.push(kind),
+            None => {
+                let all: Vec<_> = ChangeKind::ALL.iter().map(|kind| kind.name()).collect();
+                let (name, all) = (text::quoted(name, MAX_QUOTED), all.join("`, `"));
+                let wrong = format!("is {name}, which is no kind of change: the kinds are `{all}`");
+                fields.wrong(format!("kinds[{n}]"), wrong);
+            }
+        }
+    }
+    let start = fields.moment("start_time", request.start_time);
+    let end = fields.moment("end_time", request.end_time);
+    if start.zip(end).is_some_and(|(start, end)| start >= end) {
+        fields.wrong("end_time", "must be later than `start_time`");
+    }
+    let actor = fields.line("actor", request.actor, MAX_LABEL);
+    let wanted = Wanted {
+        newest_first: request.newest_first,
+        after: Some(Revision(request.after_revision)).filter(|after| *after > Revision::ZERO),
+        start,
+        end,
+        actor: Some(actor).filter(|actor| !actor.is_empty()),
+        kinds,
+        credential,
+    };
+    fields.finish(Some((company, wanted)))
 }
 
 pub(super) fn create_key(

@@ -151,7 +151,7 @@ pub(super) fn company(view: CompanyView, etag: String) -> proto::Company {
 }
 
 pub(super) fn key(view: KeyView, etag: String) -> proto::Key {
-    let KeyView { key, last_used } = view;
+    let KeyView { key, last_used, expired } = view;
     proto::Key {
         key_id: key.id.to_string(),
         name: key.name.to_string(),
@@ -164,6 +164,7 @@ pub(super) fn key(view: KeyView, etag: String) -> proto::Key {
         last_used_time: last_used.map(stamp),
         etag,
         revision: key.created_at.0,
+        expired,
     }
 }
 
@@ -178,7 +179,7 @@ fn role(role: Role) -> proto::Role {
 }
 
 pub(super) fn credential(view: CredentialView, etag: String) -> proto::Credential {
-    let CredentialView { credential, company, grants, last_seen } = view;
+    let CredentialView { credential, company, grants, last_seen, expired } = view;
     let active = grants.iter().filter(|(_, state, _)| *state == GrantState::Active);
     let effective_scopes = active.map(|(scope, ..)| scope.to_string()).collect();
     proto::Credential {
@@ -207,6 +208,7 @@ pub(super) fn credential(view: CredentialView, etag: String) -> proto::Credentia
         revision: credential.revision.0,
         create_time: Some(stamp(credential.create_time)),
         update_time: Some(stamp(credential.update_time)),
+        expired,
     }
 }
 
@@ -217,6 +219,7 @@ pub(super) fn affected(affected: Affected) -> proto::AffectedCredential {
         enabled: affected.enabled,
         scopes: names(&affected.scopes),
         last_seen_time: affected.last_seen.map(stamp),
+        expired: affected.ended.is_some(),
     }
 }
 

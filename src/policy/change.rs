@@ -71,10 +71,13 @@ macro_rules! kinds {
                 }
             }
 
+            /// All kinds there are.
+            pub const ALL: &[Self] = &[$(Self::$kind),*];
+
             /// The kind of this name.
             #[must_use]
             pub fn of(name: &str) -> Option<Self> {
-                [$(Self::$kind),*].into_iter().find(|kind| kind.name() == name)
+                Self::ALL.iter().copied().find(|kind| kind.name() == name)
             }
         }
     };

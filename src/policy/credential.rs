@@ -70,6 +70,8 @@ pub struct CredentialView {
     pub grants: Vec<(Scope, GrantState, Grant)>,
     /// When it was last asked for, in steps of minutes, as far as it is known.
     pub last_seen: Option<Timestamp>,
+    /// Whether its own expiry is over.
+    pub expired: bool,
 }
 
 /// A grant reaches above the ceiling (D9).
@@ -297,6 +299,7 @@ impl Credential {
             company: ground.company.id.clone(),
             grants,
             last_seen: None,
+            expired: is_over(self.expires_at, ground.now),
         }
     }
 

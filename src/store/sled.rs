@@ -35,6 +35,8 @@ use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use std::ops::RangeInclusive;
+
 use jiff::{SignedDuration, Timestamp};
 use sled::Tree;
 use tokio::sync::oneshot;
@@ -507,6 +509,23 @@ impl SledStore {
         }
     }
 
+    /// The changes of these entries, all of which are behind a revision.
+    fn changes_at(
+        &self,
+        entries: impl Iterator<Item = sled::Result<(sled::IVec, sled::IVec)>>,
+        after: Revision,
+    ) -> Result<Vec<Change>, StoreError> {
+        let mut found = Vec::new();
+        for entry in entries {
+            let (place, _) = entry.map_err(|error| unavailable(&error))?;
+            let revision = key::revision_at_end(&place).ok_or(StoreError::Damaged)?;
+            found.push(self.change(revision)?);
+        }
+        // Read after the changes (no silent gap).
+        let trimmed = self.trimmed()?;
+        if trimmed > after { Err(StoreError::NoLongerKept(trimmed)) } else { Ok(found) }
+    }
+
     /// The last revision whose change is no longer kept.
     fn trimmed(&self) -> Result<Revision, StoreError> {
         let stored = self.tree.get(key::TRIMMED).map_err(|error| unavailable(&error))?;
@@ -639,22 +658,25 @@ impl Store for SledStore {
         up_to: Revision,
         limit: usize,
     ) -> Result<Vec<Change>, StoreError> {
-        let range = match company {
-            Some(id) => key::change_of(id, after.next())..=key::change_of(id, up_to),
-            None => key::change(after.next())..=key::change(up_to),
-        };
+        let range = changes_between(company, after, up_to);
         if range.is_empty() {
             return Ok(Vec::new());
         }
-        let mut found = Vec::new();
-        for entry in self.tree.range(range).take(limit) {
-            let (place, _) = entry.map_err(|error| unavailable(&error))?;
-            let revision = key::revision_at_end(&place).ok_or(StoreError::Damaged)?;
-            found.push(self.change(revision)?);
+        self.changes_at(self.tree.range(range).take(limit), after)
+    }
+
+    fn changes_back(
+        &self,
+        company: Option<&CompanyId>,
+        after: Revision,
+        up_to: Revision,
+        limit: usize,
+    ) -> Result<Vec<Change>, StoreError> {
+        let range = changes_between(company, after, up_to);
+        if range.is_empty() {
+            return Ok(Vec::new());
         }
-        // Read after the changes (no silent gap).
-        let trimmed = self.trimmed()?;
-        if trimmed > after { Err(StoreError::NoLongerKept(trimmed)) } else { Ok(found) }
+        self.changes_at(self.tree.range(range).rev().take(limit), after)
     }
 
     fn answered(&self, request: &RequestKey) -> Result<Option<Answered>, StoreError> {
@@ -877,6 +899,18 @@ impl From<io::Error> for Trouble {
 impl From<Damage> for Trouble {
     fn from(_: Damage) -> Self {
         Self::Damage
+    }
+}
+
+/// Where changes behind a revision and up to another lie.
+fn changes_between(
+    company: Option<&CompanyId>,
+    after: Revision,
+    up_to: Revision,
+) -> RangeInclusive<Vec<u8>> {
+    match company {
+        Some(id) => key::change_of(id, after.next())..=key::change_of(id, up_to),
+        None => key::change(after.next())..=key::change(up_to),
     }
 }
 

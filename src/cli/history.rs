@@ -1,0 +1,178 @@
+//! `scopegate changes list`: the audit log, from either end, all of it or what is asked for.
+
+use clap::Args;
+use clap::builder::PossibleValuesParser;
+use prost_types::Timestamp;
+
+use super::asking::{Asking, Desk, Limit, Pages, answer};
+use super::changes::{of_whom, what, what_whole, who};
+use super::moment;
+use super::printer::{self, Sheet, Words};
+use crate::policy::change::ChangeKind;
+use crate::proto::{Change, ListChangesRequest, ListChangesResponse};
+
+/// Which changes to list.
+#[derive(Debug, Args)]
+pub struct ListArgs {
+    /// Only changes of this company.
+    #[arg(long)]
+    company: Option<String>,
+
+    /// Only changes of this credential of the --company.
+    #[arg(long, requires = "company", default_value = "", hide_default_value = true)]
+    credential: String,
+
+    /// Only changes that this caller made, or that were made on behalf of this person.
+    #[arg(long, default_value = "", hide_default_value = true, value_name = "NAME")]
+    actor: String,
+
+    /// Only changes of these kinds: repeat it, or put commas between.
+    #[arg(
+        long,
+        value_name = "KIND",
+        value_delimiter = ',',
+        ignore_case = true,
+        value_parser = PossibleValuesParser::new(ChangeKind::ALL.iter().map(|kind| kind.name()))
+    )]
+    kind: Vec<String>,
+
+    /// Only changes of this time or later: a date (its start in UTC), an RFC 3339 time, or how long
+    /// ago, such as `7d`.
+    #[arg(long, value_name = "WHEN", value_parser = moment::ago)]
+    since: Option<Timestamp>,
+
+    /// Only changes of before this time: as --since.
+    #[arg(long, value_name = "WHEN", value_parser = moment::ago)]
+    until: Option<Timestamp>,
+
+    /// Only changes behind this revision.
+    #[arg(long, default_value_t = 0, hide_default_value = true, value_name = "REVISION")]
+    after: u64,
+
+    /// Begin with the oldest that is kept.
+    #[arg(long)]
+    oldest_first: bool,
+
+    /// How many.
+    #[command(flatten)]
+    limit: Limit,
+
+    /// Whom to ask.
+    #[command(flatten)]
+    asking: Asking,
+}
+
+/// Asks, and prints the changes.
+///
+/// # Errors
+/// Could not ask, or the server refused.
+pub(super) async fn list(args: ListArgs) -> anyhow::Result<()> {
+    let mut desk = args.asking.open().await?;
+    // The spelling of the contract, whatever was typed.
+    let kind = |typed: &String| {
+        let same = |kind: &&ChangeKind| kind.name().eq_ignore_ascii_case(typed);
+        ChangeKind::ALL.iter().find(same).map_or(typed.clone(), |kind| kind.name().to_owned())
+    };
+    let all = ListChangesRequest {
+        company_id: args.company,
+        after_revision: args.after,
+        newest_first: !args.oldest_first,
+        start_time: args.since,
+        end_time: args.until,
+        actor: args.actor,
+        kinds: args.kind.iter().map(kind).collect(),
+        credential_id: args.credential,
+        ..ListChangesRequest::default()
+    };
+    let (mut found, mut pages) = (ListChangesResponse::default(), Pages::of(args.limit));
+    loop {
+        let (page_size, page_token) = (pages.size(), pages.token.clone());
+        let request = ListChangesRequest { page_size, page_token, ..all.clone() };
+        let page = answer(desk.changes.list_changes(request).await)?;
+        let more = pages.turn(page.changes.len(), &page.next_page_token);
+        found.changes.extend(page.changes);
+        found.next_page_token = page.next_page_token;
+        if !more {
+            break;
+        }
+    }
+    let sheet = if desk.printer.is_for_people() {
+        let oldest = if found.next_page_token.is_empty() {
+            oldest_kept(&mut desk, &all).await
+        } else {
+            None
+        };
+        sheet(&found, oldest.as_ref())
+    } else {
+        Sheet::default()
+    };
+    desk.printer.print(&found, sheet)
+}
+
+/// The oldest change that is kept of those that the list would go back to, if older ones were
+/// removed.
+async fn oldest_kept(desk: &mut Desk, list: &ListChangesRequest) -> Option<Change> {
+    if list.after_revision > 0 {
+        return None;
+    }
+    let company_id = list.company_id.clone();
+    let request = ListChangesRequest { company_id, page_size: 1, ..Default::default() };
+    // It is a note. Nothing fails for the lack of it.
+    let page = desk.changes.list_changes(request).await.ok()?.into_inner();
+    let oldest = page.changes.into_iter().next()?;
+    let is_first = match list.company_id {
+        Some(_) => oldest.kind == ChangeKind::CreateCompany.name(),
+        None => oldest.revision <= 1,
+    };
+    let time = |time: Option<&Timestamp>| time.map(|time| (time.seconds, time.nanos));
+    let reaches = time(list.start_time.as_ref())
+        .is_none_or(|start| time(oldest.time.as_ref()).is_none_or(|kept| start < kept));
+    Some(oldest).filter(|_| !is_first && reaches)
+}
+
+fn sheet(found: &ListChangesResponse, oldest: Option<&Change>) -> Sheet {
+    let row = |change: &Change| {
+        [
+            change.revision.into(),
+            moment::text(change.time.as_ref()).into(),
+            who(change).into(),
+            change.kind.clone().into(),
+            of_whom(change).into(),
+        ]
+    };
+    let changes = found.changes.iter();
+    let mut sheet = if printer::is_on_a_terminal() {
+        let below = found.changes.iter().map(|change| {
+            let reason = match change.reason.as_str() {
+                "" => String::new(),
+                reason => format!("reason: {reason}"),
+            };
+            [what(change), reason].into_iter().filter(|line| !line.is_empty()).collect()
+        });
+        let head = &["REVISION", "TIME", "ACTOR", "CHANGE", "OF"];
+        Sheet::default().rows_with(head, changes.map(row), below)
+    } else {
+        // A line each, and nothing cut: for `grep`.
+        let head = &["REVISION", "TIME", "ACTOR", "CHANGE", "OF", "WHAT", "REASON"];
+        let rows = changes.map(|change| {
+            let [revision, time, actor, kind, of]: [Words; 5] = row(change);
+            let (what, reason) = (what_whole(change), change.reason.clone());
+            [revision, time, actor, kind, of, what.into(), reason.into()]
+        });
+        Sheet::default().rows(head, rows)
+    };
+    if !found.next_page_token.is_empty() {
+        return sheet.line("there are more: raise --limit");
+    }
+    if found.changes.is_empty() {
+        sheet = sheet.line("none");
+    }
+    match oldest {
+        Some(oldest) => sheet.line(format!(
+            "changes before revision {} ({}) are no longer kept (serve --keep-changes)",
+            oldest.revision,
+            moment::text(oldest.time.as_ref())
+        )),
+        None => sheet,
+    }
+}

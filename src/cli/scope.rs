@@ -1,0 +1,182 @@
+//! `scopegate scope`: the scopes of the catalog in force, as people read them.
+//!
+//! Not here: the catalog as a file, with all that else is in it; see [`super::catalog`].
+
+use anyhow::{Context, anyhow, bail};
+use clap::Subcommand;
+use serde_json::json;
+
+use super::asking::{Asking, answer};
+use super::printer::Sheet;
+use crate::policy::catalog::Reach;
+use crate::policy::catalog::file::{CatalogFile, ScopeEntry};
+use crate::policy::scope::Scope;
+use crate::proto::GetCatalogRequest;
+
+/// Commands of scopes.
+#[derive(Debug, Subcommand)]
+pub enum ScopeCommand {
+    /// List the scopes of the catalog in force. Operators and auditors may.
+    List {
+        /// Whom to ask.
+        #[command(flatten)]
+        asking: Asking,
+    },
+    /// Show a scope: what it implies, and which scopes, roles and endpoints name it.
+    Get {
+        /// The scope.
+        scope: String,
+        /// Whom to ask.
+        #[command(flatten)]
+        asking: Asking,
+    },
+}
+
+/// Does what the command says.
+///
+/// # Errors
+/// Could not ask, the server refused, or there is no such scope.
+pub async fn scope(command: ScopeCommand) -> anyhow::Result<bool> {
+    let asking = match &command {
+        ScopeCommand::List { asking } | ScopeCommand::Get { asking, .. } => asking,
+    };
+    let mut desk = asking.open().await?;
+    let catalog = answer(desk.catalog.get_catalog(GetCatalogRequest {}).await)?;
+    let file = match catalog.yaml.as_str() {
+        "" => CatalogFile::default(),
+        yaml => CatalogFile::parse_stored(yaml).context(
+            "the server's catalog cannot be read: is this program older than the server?",
+        )?,
+    };
+    match command {
+        ScopeCommand::List { .. } => {
+            let all: Vec<_> = file.scopes.iter().map(|(name, entry)| json(name, entry)).collect();
+            let answer = json!({ "scopes": all, "revision": catalog.revision.to_string() });
+            desk.printer.print_value(&answer, list(&file))?;
+        }
+        ScopeCommand::Get { scope, .. } => {
+            let found = file.scopes.iter().find(|(name, _)| name.as_str() == scope);
+            let Some((name, entry)) = found else {
+                let near = nearest(&scope, &file);
+                let near = near.map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
+                bail!(
+                    "the catalog has no scope {}: `scopegate scope list` has all{near}",
+                    crate::policy::text::quoted(&scope, 64)
+                );
+            };
+            let uses = Uses::of(name, &file);
+            let mut answer = json(name, entry);
+            let about = answer.as_object_mut().ok_or_else(|| anyhow!("a scope is an object"))?;
+            about.insert("impliedBy".to_owned(), json!(uses.implied_by));
+            about.insert("roles".to_owned(), json!(uses.roles));
+            about.insert("endpoints".to_owned(), json!(uses.endpoints));
+            about.insert("revision".to_owned(), json!(catalog.revision.to_string()));
+            desk.printer.print_value(&answer, get(name, entry, &uses))?;
+        }
+    }
+    Ok(true)
+}
+
+/// Of the contract's style, though no message of it.
+fn json(name: &Scope, entry: &ScopeEntry) -> serde_json::Value {
+    json!({
+        "scope": name.as_str(),
+        "title": entry.title,
+        "implies": names(&entry.implies),
+        "audiences": entry.audiences.iter().flatten().map(ToString::to_string).collect::<Vec<_>>(),
+    })
+}
+
+fn names(scopes: &[Scope]) -> Vec<String> {
+    scopes.iter().map(ToString::to_string).collect()
+}
+
+/// The audiences that a scope belongs to.
+fn audiences(entry: &ScopeEntry) -> String {
+    match &entry.audiences {
+        None => "all".to_owned(),
+        Some(some) => some.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "),
+    }
+}
+
+fn list(file: &CatalogFile) -> Sheet {
+    let rows = file.scopes.iter().map(|(name, entry)| {
+        [
+            name.to_string().into(),
+            entry.title.clone().into(),
+            names(&entry.implies).join(" ").into(),
+            audiences(entry).into(),
+        ]
+    });
+    let sheet = Sheet::default().rows(&["SCOPE", "TITLE", "IMPLIES", "AUDIENCES"], rows);
+    if sheet.is_empty() { sheet.line("none") } else { sheet }
+}
+
+/// Who names a scope.
+struct Uses {
+    implied_by: Vec<String>,
+    roles: Vec<String>,
+    endpoints: Vec<String>,
+}
+
+impl Uses {
+    fn of(name: &Scope, file: &CatalogFile) -> Self {
+        let implies = |(_, entry): &(&Scope, &ScopeEntry)| entry.implies.contains(name);
+        let roles = file.roles.iter().filter_map(|(role, permits)| {
+            permits.scopes.get(name).map(|reach| match reach {
+                Reach::All => role.to_string(),
+                Reach::Own => format!("{role} (own records)"),
+            })
+        });
+        let needs = |(_, endpoint): &(&String, &crate::policy::catalog::endpoint::Endpoint)| {
+            endpoint.scopes.contains(name)
+        };
+        Self {
+            implied_by: file.scopes.iter().filter(implies).map(|(by, _)| by.to_string()).collect(),
+            roles: roles.collect(),
+            endpoints: file
+                .listed_endpoints
+                .iter()
+                .filter(needs)
+                .map(|(at, _)| at.clone())
+                .collect(),
+        }
+    }
+}
+
+fn get(name: &Scope, entry: &ScopeEntry, uses: &Uses) -> Sheet {
+    let none = |names: Vec<String>, between: &str| match names.is_empty() {
+        true => "none".to_owned(),
+        false => names.join(between),
+    };
+    Sheet::default()
+        .fact("scope", name.to_string())
+        .fact("title", entry.title.clone())
+        .fact("implies", none(names(&entry.implies), " "))
+        .fact("implied by", none(uses.implied_by.clone(), " "))
+        .fact("audiences", audiences(entry))
+        .fact("roles", none(uses.roles.clone(), ", "))
+        .rows(&["ENDPOINTS"], uses.endpoints.iter().map(|endpoint| [endpoint.clone().into()]))
+}
+
+/// The scope whose name is nearest to this one, if one is near.
+fn nearest<'a>(typed: &str, file: &'a CatalogFile) -> Option<&'a str> {
+    let distance = |name: &str| {
+        let typed: Vec<char> = typed.chars().take(128).collect();
+        let mut row: Vec<usize> = (0..=typed.len()).collect();
+        for (n, c) in name.chars().enumerate() {
+            let mut before = n;
+            let mut left = n + 1;
+            let mut next = vec![left];
+            for (t, above) in typed.iter().zip(row.iter().skip(1)) {
+                left = (before + usize::from(*t != c)).min(above + 1).min(left + 1);
+                before = *above;
+                next.push(left);
+            }
+            row = next;
+        }
+        row.last().copied().unwrap_or(usize::MAX)
+    };
+    let near = file.scopes.keys().map(|name| (distance(name.as_str()), name.as_str()));
+    near.filter(|(distance, _)| *distance <= 3).min().map(|(_, name)| name)
+}
