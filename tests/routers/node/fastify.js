@@ -1,0 +1,22 @@
+// Fastify as it is by default, or `blind`: to case, to slashes too many and to what follows a `;`.
+const { port, written, shared, chosen } = require("./routes.js");
+const blind = process.argv[2] === "blind";
+
+const how = { parameter: (name) => `:${name}`, rest: () => "*", colon: "::" };
+const app = require("fastify")({
+  routerOptions: {
+    caseSensitive: !blind, ignoreTrailingSlash: blind, ignoreDuplicateSlashes: blind, useSemicolonDelimiter: blind,
+  },
+});
+for (const shape of shared()) {
+  app.route({
+    method: shape.method, url: written(shape.path, how),
+    handler: (call, reply) => {
+      const route = chosen(shape, call.params);
+      if (!route) return reply.callNotFound();
+      reply.headers({ "x-handler": route.scope, "x-path": call.originalUrl.split("?")[0] });
+      return { handler: route.scope, params: call.params };
+    },
+  });
+}
+app.listen({ port, host: "127.0.0.1" });
