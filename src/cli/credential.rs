@@ -321,7 +321,8 @@ pub async fn credential(command: CredentialCommand) -> anyhow::Result<bool> {
             return to_holders(&scope, of_companies, given, &terms).await;
         }
         CredentialCommand::Grant { company, credential, scopes, expires_at, terms, .. } => {
-            let (company, credential) = (company.unwrap_or_default(), credential.unwrap_or_default());
+            let (company, credential) =
+                (company.unwrap_or_default(), credential.unwrap_or_default());
             let which = Which { company, credential };
             let mut desk = terms.asking.open().await?;
             let before = read(&mut desk, &which).await.ok();

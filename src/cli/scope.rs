@@ -129,7 +129,7 @@ impl Uses {
             })
         });
         let needs = |(_, endpoint): &(&String, &crate::policy::catalog::endpoint::Endpoint)| {
-            endpoint.scopes.contains(name)
+            endpoint.scopes.contains(name) || endpoint.any_of.contains(name)
         };
         Self {
             implied_by: file.scopes.iter().filter(implies).map(|(by, _)| by.to_string()).collect(),

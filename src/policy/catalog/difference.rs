@@ -152,7 +152,8 @@ impl Names {
 
     /// An endpoint as it would be written with the names of now.
     fn endpoint(&self, endpoint: &Endpoint) -> Endpoint {
-        let renamed = |scopes: &[Scope]| scopes.iter().map(|scope| self.of(scope).clone()).collect();
+        let renamed =
+            |scopes: &[Scope]| scopes.iter().map(|scope| self.of(scope).clone()).collect();
         Endpoint {
             scopes: renamed(&endpoint.scopes),
             any_of: renamed(&endpoint.any_of),

@@ -267,7 +267,7 @@ endpoints:
         assert_eq!(
             told(&details.audiences),
             [
-                "gone Removed: token optional, user optional, consent optional, max_token_age none / ",
+                "gone Removed: token optional, user optional, consent optional, max_token_age none, clock_skew 0s, aud none / ",
                 "q Changed: token required, max_token_age none / token optional, max_token_age 3600s"
             ]
         );

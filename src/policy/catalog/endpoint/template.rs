@@ -89,6 +89,9 @@ pub enum Fault {
         short(.0)
     )]
     RestNotLast(String),
+    /// A segment before the last one has a `;`.
+    #[error("`{}` has a `;`, where some servers end the path: only the last segment can have one", short(.0))]
+    Semicolon(String),
     /// What follows a parameter is not a verb.
     #[error("`:{}` is not a verb: write `:` and letters, digits, `-`, `.`, `_` or `~`", short(.0))]
     Verb(String),
@@ -152,6 +155,10 @@ impl Template {
         let mut names = HashSet::new();
         let mut at = 1;
         for (part, segment) in template.parts.iter().zip(segments(text)) {
+            let is_last = at + segment.len() == text.len();
+            if segment.contains(';') && !is_last {
+                return Err(TemplateError { at, fault: Fault::Semicolon(segment.to_owned()) });
+            }
             let repeated = part.name().filter(|name| !names.insert(*name));
             if let Some(name) = repeated {
                 return Err(TemplateError { at, fault: Fault::RepeatedName(name.to_owned()) });

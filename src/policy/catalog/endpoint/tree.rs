@@ -188,6 +188,10 @@ impl Endpoints {
     /// without an endpoint of its own is answered by that of `GET`.
     #[must_use]
     pub fn find(&self, method: &str, path: &Path) -> Option<&Endpoint> {
+        // Some servers end a path at its first `;`, and would run the handler of what is before it.
+        if path.as_str().split_once(';').is_some_and(|(_, rest)| rest.contains('/')) {
+            return None;
+        }
         let segments: Vec<_> = path.segments().collect();
         let own = self.search(method, &segments).ok()?;
         let leaf = match own {
