@@ -327,7 +327,7 @@ fn a_key_file_that_holds_no_key_is_told_of_before_anything_is_asked() {
         (b"sgs_a_b\n", "the secret of a credential"),
         (b"Bearer sgk_a_b\n", "put the key there alone"),
         (b"sgk_a\0b", "has a character that no key has"),
-        (b"\xff\xfe", "is no text"),
+        (b"\xff\xfe", "is UTF-16"),
     ] {
         let file = write(home.path(), "key", bytes);
         let failed = fails(health(home.path(), &at).args(["--key-file", &file]), says);
@@ -467,8 +467,8 @@ fn names_that_do_not_exist_are_told_of_with_what_was_meant() {
     assert!(put.out.contains("owner"), "{}", put.out);
     assert!(put.err.contains("`onwer` is not a role of the catalog"), "{}", put.err);
     assert!(put.err.contains("did you mean `owner`?"), "{}", put.err);
-    assert_eq!(good("user put acme kim owner").err, "");
-    let put = good("user put acme kim onwer --output json");
+    assert_eq!(good("user put acme kim owner --yes").err, "");
+    let put = good("user put acme kim onwer --yes --output json");
     let answer: Value = serde_json::from_str(&put.out).expect("JSON");
     assert_eq!(answer["warnings"].as_array().map(Vec::len), Some(1), "{answer}");
     let warning: Value = serde_json::from_str(&put.err).expect("a line of JSON");

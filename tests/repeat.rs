@@ -172,7 +172,7 @@ async fn every_change_sent_again_is_answered_as_at_first_also_after_a_crash() {
             ..Default::default()
         });
         catalog.apply_catalog(ApplyCatalogRequest {
-            yaml: "scopes: { read_organization: , other: }".to_owned(), ..Default::default()
+            yaml: "scopes: { read_organization: , other: }\nroles: { reader: { scopes: { other: all } } }".to_owned(), ..Default::default()
         });
         directory.delete_credential(DeleteCredentialRequest {
             company_id: acme(), credential_id: app(), ..Default::default()

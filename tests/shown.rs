@@ -99,7 +99,7 @@ fn what_has_ended_is_shown_as_ended() {
         demo.json(&format!("credential get demo {name}"))["credential"]["expired"].clone()
     };
     assert_eq!((expired("old"), expired("young")), (true.into(), false.into()));
-    demo.run("credential disable demo old");
+    demo.run("credential disable demo old --yes");
     assert!(line(&demo.run("credential list demo"), "old").contains(" disabled "));
     // Keys too. From here on each call needs one.
     let made = demo.json("keys create ops --role operator");
@@ -197,7 +197,7 @@ fn a_dry_run_and_a_change_of_nothing_have_no_new_revision() {
         let again = demo.run(words);
         assert!(again.starts_with(lead), "{words}: {again}");
     }
-    let said = demo.run("credential disable demo analytics");
+    let said = demo.run("credential disable demo analytics --yes");
     assert!(!said.contains("nothing"), "{said}");
 }
 
