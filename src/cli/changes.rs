@@ -7,6 +7,7 @@ use clap::Subcommand;
 use super::asking::Asking;
 use super::history::{ListArgs, list};
 use super::moment;
+use super::printer;
 use super::watch::watch;
 use crate::proto::Change;
 
@@ -68,7 +69,7 @@ pub(super) fn line(change: &Change) -> String {
         who,
         kind.clone(),
         of_whom(change),
-        what(change),
+        if printer::is_on_a_terminal() { what(change) } else { what_whole(change) },
         reason,
     ];
     let parts: Vec<_> = parts.into_iter().filter(|part| !part.is_empty()).collect();

@@ -483,7 +483,7 @@ async fn list(
             Words::state(credential.enabled, credential.expired),
             Words::end_short(credential.expires_at.as_ref(), credential.expired),
             if seen.is_empty() { "never".into() } else { seen.into() },
-            credential.effective_scopes.join(" ").into(),
+            Words::list(&credential.effective_scopes),
         ]
     });
     let head = &["CREDENTIAL", "LABEL", "STATE", "EXPIRES", "LAST SEEN", "SCOPES"];
