@@ -8,14 +8,13 @@ use super::printer::Words;
 
 /// Between two columns.
 pub(super) const GAP: usize = 2;
-/// What is no longer than this, such as a time, is not divided at all.
+/// What is no longer than this, such as a time, is not divided at all; nor is anything divided into
+/// shorter lines.
 const WHOLE: usize = 20;
 /// A longer word than this stands on a line of its own before anything else does: a UUID does not.
 const OUTLIER: usize = 40;
 /// In more lines than this a cell is not read with the others of its row.
 const TALL: usize = 3;
-/// The last column is a title: it has at least so much room, or is left out.
-const TITLE: usize = 20;
 /// How far a line below a row is indented.
 const INDENT: usize = 4;
 
@@ -49,11 +48,7 @@ impl Layout {
     pub(super) fn without_title(mut self, width: Option<usize>) -> Self {
         let last = self.head.len().saturating_sub(1);
         let is_empty = |row: &Vec<Words>| row.get(last).is_none_or(|cell| cell.text.is_empty());
-        let mut least = self.least();
-        if let Some(title) = least.get_mut(last) {
-            *title = (*title).max(TITLE.min(self.widest(last)));
-        }
-        let fits = width.is_none_or(|width| sum(&least) <= width);
+        let fits = width.is_none_or(|width| sum(&self.least()) <= width);
         if !fits || self.rows.iter().all(is_empty) {
             self.remove(last);
         }
@@ -78,12 +73,15 @@ impl Layout {
         for column in (0..self.head.len()).rev() {
             self.move_outliers(column, width);
         }
-        // What is named first is what the row is about: it stays where it is.
-        let mut column = self.head.len();
-        while sum(&self.least()) > width && column > 1 {
-            column -= 1;
-            if self.widest(column) > name_length(&self.head, column) {
-                self.move_below(column);
+        // What is named first is what the row is about: it stays where it is. Of the others the
+        // longest goes.
+        while sum(&self.least()) > width {
+            let columns = 1..self.head.len();
+            let longer = |column: &usize| self.widest(*column) > name_length(&self.head, *column);
+            // Of those that are short, the last.
+            match columns.filter(longer).max_by_key(|column| self.widest(*column).max(WHOLE)) {
+                Some(column) => self.move_below(column),
+                None => break,
             }
         }
         let mut widths = self.shares(width);
@@ -117,7 +115,7 @@ impl Layout {
         let least = widths.map(|(column, width)| {
             let words = self.rows.iter().filter_map(|row| row.get(column));
             let words = words.map(|cell| longest_word(&cell.text)).max().unwrap_or(0);
-            if width <= WHOLE { width } else { words.max(name_length(&self.head, column)) }
+            width.min(WHOLE).max(words)
         });
         least.collect()
     }
@@ -143,7 +141,9 @@ impl Layout {
         if sum(&self.least()) <= width {
             return;
         }
-        self.move_cells(column, |text| longest_word(text) > OUTLIER);
+        // The first has the more room.
+        let longest = if column == 0 { OUTLIER.max(width * 2 / 3) } else { OUTLIER };
+        self.move_cells(column, |text| longest_word(text) > longest);
     }
 
     /// Moves such cells of a column below, and the column if nothing is left in it. False if there
@@ -311,20 +311,29 @@ mod tests {
     fn text_is_divided_between_words() {
         assert_eq!(wrapped("a bb ccc", 4, 0), ["a bb", "ccc"]);
         assert_eq!(wrapped("a bbbbbb c", 4, 1), ["a", " bbbbbb", " c"]);
-        assert_eq!(list_in("a: bb cc dd ee ff gg hh ii jj", 12).join("/"), "a: bb cc dd/ee ff gg hh/ii jj");
+        assert_eq!(
+            list_in("a: bb cc dd ee ff gg hh ii jj", 12).join("/"),
+            "a: bb cc dd/ee ff gg hh/ii jj"
+        );
         let many = ["a:"].into_iter().chain(std::iter::repeat_n("bbbbb", 20)).collect::<Vec<_>>();
         let lines = list_in(&many.join(" "), 20);
-        assert_eq!(lines, ["a: bbbbb bbbbb bbbbb", "bbbbb bbbbb bbbbb", "bbbbb +13 more"]);
+        assert_eq!(lines, ["a: bbbbb bbbbb bbbbb", "bbbbb bbbbb bbbbb", "bbbbb bbbbb +12 more"]);
     }
 
     #[test]
     fn a_column_is_as_wide_as_its_words_or_stands_below() {
-        let rows: &[&[&str]] = &[&["id", "some words that are long", "x:y"]];
-        assert_eq!(laid(&["ID", "NAME", "S"], rows, 80), "ID|NAME|S\nid|some words that are long|x:y");
-        assert_eq!(laid(&["ID", "NAME", "S"], rows, 20), "ID|NAME|S\nid|some words/that are/long|x:y");
+        let head = &["ID", "NAME", "S"];
+        let words = "some words that are long";
+        let rows: &[&[&str]] = &[&["id", words, "x:y"]];
+        assert_eq!(laid(head, rows, 80), format!("ID|NAME|S\nid|{words}|x:y"));
+        assert_eq!(laid(head, rows, 29), "ID|NAME|S\nid|some words that are/long|x:y");
+        assert_eq!(laid(head, rows, 28), format!("ID|S\nid|x:y\n    name: {words}"));
         let long = "w".repeat(50);
         let rows: &[&[&str]] = &[&["id", &long, "x:y"], &["id", "b", "-"]];
-        let below = format!("ID|NAME|S\nid|…|x:y\n    name: {long}\nid|b|-");
-        assert_eq!(laid(&["ID", "NAME", "S"], rows, 30), below);
+        let below = format!("ID|NAME|S\nid|…|x:y\n    name:\n    {long}\nid|b|-");
+        assert_eq!(laid(head, rows, 30), below);
+        let rows: &[&[&str]] = &[&[&long, words, "x:y"], &["id", words, "-"]];
+        let below = format!("ID|NAME|S\n…|{words}|x:y\n    id:\n    {long}\nid|{words}|-");
+        assert_eq!(laid(head, rows, 40), below);
     }
 }

@@ -420,7 +420,14 @@ impl Sheet {
     /// Adds the parts of another sheet.
     #[must_use]
     pub fn then(mut self, other: Self) -> Self {
-        self.0.extend(other.0);
+        let mut parts = other.0.into_iter().peekable();
+        // Values one below the other stand in one column.
+        if let Some(Part::Facts(facts)) = self.0.last_mut()
+            && let Some(Part::Facts(more)) = parts.next_if(|part| matches!(part, Part::Facts(_)))
+        {
+            facts.extend(more);
+        }
+        self.0.extend(parts);
         self
     }
 

@@ -54,7 +54,11 @@ pub(super) async fn restrict(args: RestrictArgs) -> anyhow::Result<bool> {
     let audit = answer(desk.authorization.restrict_company_scopes(audit).await)?;
     if terms.dry_run {
         let told = format!("at revision {}, nothing was changed", audit.revision);
-        let sheet = Sheet::default().line(told).then(report(&company, &audit, &Lookup::titles(&desk).await));
+        let sheet = Sheet::default().line(told).then(report(
+            &company,
+            &audit,
+            &Lookup::titles(&desk).await,
+        ));
         desk.printer.print(&audit, sheet.fact("etag", audit.etag.clone()))?;
         return Ok(true);
     }
