@@ -270,7 +270,7 @@ fn secrets_come_from_standard_input() {
     assert_eq!(
         plain(&right.good()),
         format!(
-            "verified yes\ncredential hr-sync\nsecret id {}",
+            "verified yes\ncompany demo\ncredential hr-sync\nsecret id {}",
             made["secretId"].as_str().expect("an id")
         )
     );
