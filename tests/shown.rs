@@ -506,6 +506,8 @@ fn a_terminal_shows_whole_words_and_a_pipe_whole_rows() {
     assert_eq!(list.lines().filter(|line| line.trim() == long).count(), 1, "{list}");
     let restrict = demo.terminal(80, &format!("company restrict demo {of_all} --dry-run"));
     assert_eq!(restrict.matches("section-39").count(), 2, "{restrict}");
+    let changes = demo.terminal(80, "changes list --kind PutUser");
+    assert!(changes.contains("roles: none\n") && !changes.contains("[\""), "{changes}");
     // On a pipe a row is a line.
     let list = demo.run("credential list demo");
     assert_eq!(list.lines().count(), 1 + 6, "{list}");
@@ -550,4 +552,9 @@ fn a_key_that_was_not_made_has_no_id() {
     assert!(row.contains(" demo ") && row.ends_with(" never"), "{keys}");
     let row = keys.lines().find(|line| line.contains(" ops ")).expect("the key");
     assert!(row.contains(" all "), "{keys}");
+    // What would be made is not there yet.
+    for words in ["company create acme --dry-run", "credential create demo c --dry-run"] {
+        let dry = list(scopegate(), words);
+        assert!(dry.contains("would leave:") && !dry.contains("created"), "{dry}");
+    }
 }

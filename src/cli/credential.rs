@@ -679,6 +679,10 @@ pub(super) async fn shown(
     let mut credential = credential.clone();
     if would {
         credential.revision = 0;
+        if credential.create_time == credential.update_time {
+            // It is not there yet.
+            credential.create_time = None;
+        }
         credential.update_time = None;
     }
     terms.sheet(answered, is_same).then(sheet(&credential, &lookup))

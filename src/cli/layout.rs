@@ -4,6 +4,8 @@
 //! and copied in one piece. What has no room in its column stands on a line of its own below its
 //! row. Not here: output that is no terminal, where a row is one line and nothing is left out.
 
+use unicode_width::UnicodeWidthStr;
+
 use super::printer::Words;
 
 /// Between two columns.
@@ -253,9 +255,9 @@ fn list_in(list: &str, room: usize) -> Vec<String> {
     lines
 }
 
-/// How many characters people see of it.
+/// How wide it is on a terminal.
 fn length(text: &str) -> usize {
-    text.chars().count()
+    text.width()
 }
 
 fn longest_word(text: &str) -> usize {
@@ -310,6 +312,7 @@ mod tests {
     #[test]
     fn text_is_divided_between_words() {
         assert_eq!(wrapped("a bb ccc", 4, 0), ["a bb", "ccc"]);
+        assert_eq!(wrapped("研修 用", 6, 0), ["研修", "用"]);
         assert_eq!(wrapped("a bbbbbb c", 4, 1), ["a", " bbbbbb", " c"]);
         assert_eq!(
             list_in("a: bb cc dd ee ff gg hh ii jj", 12).join("/"),
