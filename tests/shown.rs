@@ -506,6 +506,8 @@ fn a_terminal_shows_whole_words_and_a_pipe_whole_rows() {
     assert_eq!(list.lines().filter(|line| line.trim() == long).count(), 1, "{list}");
     let restrict = demo.terminal(80, &format!("company restrict demo {of_all} --dry-run"));
     assert_eq!(restrict.matches("section-39").count(), 2, "{restrict}");
+    // A terminal of no width is one that does not know.
+    assert_eq!(demo.terminal(0, "company list"), demo.run("company list"));
     let changes = demo.terminal(80, "changes list --kind PutUser");
     assert!(changes.contains("roles: none\n") && !changes.contains("[\""), "{changes}");
     // On a pipe a row is a line.

@@ -534,9 +534,9 @@ pub fn is_on_a_terminal() -> bool {
     width().is_some()
 }
 
-/// How wide the terminal is, if it is one.
+/// How wide the terminal is, if it is one and says so: some that programs make say 0.
 fn width() -> Option<usize> {
-    table().width().map(usize::from)
+    table().width().map(usize::from).filter(|width| *width > 0)
 }
 
 /// As wide as it needs to be: its cells are in lines already.
