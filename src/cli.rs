@@ -35,6 +35,7 @@ mod health;
 mod history;
 mod import;
 mod keys;
+mod layout;
 mod lookup;
 mod moment;
 mod output;

@@ -579,6 +579,7 @@ fn a_restriction_is_seen_before_it_is_made() {
     let (_dir, _server, operator) = demo();
     let run = |words: &str| operator.run(words);
     let report = "1 credential of demo would lose users:write:\n\n\
+                  SCOPE TITLE\nusers:write Create, update and delete users\n\n\
                   CREDENTIAL LABEL STATE LAST SEEN LOSES\nhr-sync HR sync enabled never users:write";
     // To look.
     let seen = plain(&run("company restrict demo users:write --dry-run").good());

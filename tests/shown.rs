@@ -386,3 +386,177 @@ async fn one_call_looks_at_so_many_changes_and_the_list_goes_on() {
         assert_eq!(rest, if newest_first { vec![1] } else { vec![] });
     }
 }
+
+/// A demo with what makes tables wide: long names and ids, many scopes, roles.
+fn crowded() -> Demo {
+    let demo = Demo::start();
+    let scopes: Vec<_> = (0..40).map(|n| format!("library:section-{n:02}:manage")).collect();
+    let wide = |n: usize| if n == 1 { "A title of a scope that is longer than others" } else { "" };
+    let lines = scopes.iter().enumerate();
+    let lines = lines.map(|(n, scope)| format!("  \"{scope}\": {{ title: \"{}\" }}\n", wide(n)));
+    let lines = lines.collect::<String>();
+    let roles = scopes.iter().take(12).enumerate();
+    let roles =
+        roles.map(|(n, scope)| format!("  role-{n}: {{ scopes: {{ \"{scope}\": all }} }}\n"));
+    let catalog = demo.run("catalog get");
+    let catalog = catalog.replace("\nendpoints:", &format!("{lines}\nendpoints:"));
+    let catalog = format!("{catalog}\nroles:\n{}", roles.collect::<String>());
+    let file = demo.dir.path().join("wide.yaml");
+    std::fs::write(&file, catalog).expect("written");
+    demo.run(&format!("catalog apply {} --yes", file.display()));
+    demo.run(&format!("company add-scopes demo {}", scopes.join(" ")));
+    let line = |company: &str, credential: Option<&str>, label: &str, scopes: &[String]| {
+        let mut line = serde_json::json!({ "company_id": company });
+        match credential {
+            Some(id) => {
+                line["credential_id"] = id.into();
+                line["label"] = label.into();
+                line["scopes"] = scopes.into();
+            }
+            None => line["display_name"] = label.into(),
+        }
+        format!("{line}\n")
+    };
+    let long = "c".repeat(128);
+    let words = "a label of many words ".repeat(6);
+    let lines = [
+        line("acme", None, "", &[]),
+        line(&"d".repeat(128), None, words.trim(), &[]),
+        line("other", None, words.trim(), &[]),
+        line("demo", Some(UUID), "nightly export of the users", &scopes[..3]),
+        line("demo", Some(&long), "l", &scopes),
+        line("demo", Some("short"), &"m".repeat(90), &scopes[..20]),
+        line("demo", Some("plain"), words.trim(), &[]),
+    ];
+    std::fs::write(demo.dir.path().join("import.jsonl"), lines.concat()).expect("written");
+    demo.run(&format!("import {}", demo.dir.path().join("import.jsonl").display()));
+    let other = lines.concat().replace("label\":\"", "label\":\"x");
+    std::fs::write(demo.dir.path().join("other.jsonl"), other).expect("written");
+    let asks = serde_json::json!({ "company_id": "demo", "credential_id": UUID, "scopes": scopes, "expect": "denied" });
+    std::fs::write(demo.dir.path().join("asks.jsonl"), asks.to_string()).expect("written");
+    let roles: String = (0..12).map(|n| format!(" role-{n}")).collect();
+    demo.run(&format!("user put demo auth0|{} {roles}", "u".repeat(90)));
+    demo.run(&format!("user put demo ada {roles}"));
+    demo.run("user put demo nobody");
+    demo.run(&format!("consent put demo {long} ada {}", scopes[..12].join(" ")));
+    demo
+}
+
+const UUID: &str = "0f8fad5b-d9cb-469f-a165-70867728950e";
+
+#[test]
+fn a_terminal_shows_whole_words_and_a_pipe_whole_rows() {
+    let demo = crowded();
+    let path = |name: &str| demo.dir.path().join(name).display().to_string();
+    let long = "c".repeat(128);
+    let of_all: String = (0..40).map(|n| format!(" library:section-{n:02}:manage")).collect();
+    let before = path("before.yaml");
+    std::fs::write(&before, std::fs::read_to_string("catalogs/360learning.yaml").expect("read"))
+        .expect("written");
+    for words in [
+        "company list".to_owned(),
+        "company list --holding users:read".to_owned(),
+        "company get demo".to_owned(),
+        format!("company get {}", "d".repeat(128)),
+        "company restrict demo library:section-01:manage library:section-02:manage --dry-run"
+            .to_owned(),
+        "credential list demo".to_owned(),
+        format!("credential get demo {long}"),
+        format!("effective demo {UUID}"),
+        format!("explain demo {UUID} {of_all}"),
+        format!("explain demo {UUID} {of_all} --at-revision 14"),
+        "user list demo".to_owned(),
+        "user get demo ada".to_owned(),
+        format!("consent get demo {long} ada"),
+        "scope list".to_owned(),
+        "scope get library:section-01:manage".to_owned(),
+        format!("catalog diff {before}"),
+        format!("import {} --dry-run", path("other.jsonl")),
+        format!("batch {}", path("asks.jsonl")),
+        "changes list".to_owned(),
+    ] {
+        let piped = demo.run(&words);
+        assert!(!piped.contains('…') && !piped.contains(" more"), "{words}: {piped}");
+        let is_between = |c: char| c.is_whitespace() || "[],\"".contains(c);
+        let known: Vec<_> = piped.split(is_between).chain(piped.split_whitespace()).collect();
+        for width in [80, 120] {
+            let shown = demo.terminal(width, &words);
+            // A progress bar is gone before the answer.
+            let shown = shown.rsplit("\u{1b}[2K").next().unwrap_or_default();
+            for line in shown.lines() {
+                let fits = line.chars().count() <= usize::from(width);
+                assert!(
+                    fits || line.split_whitespace().any(|word| word.len() >= 90),
+                    "{words}: {line}\n{shown}"
+                );
+                // No word is a part of another.
+                for word in line.split_whitespace() {
+                    let part = known
+                        .iter()
+                        .any(|known| known.len() > word.len() && known.starts_with(word));
+                    let is_known = known.contains(&word);
+                    assert!(is_known || !part, "{words}: `{word}` of {line}\n{shown}");
+                }
+            }
+        }
+    }
+    // Many scopes are cut where another command has them, and not where somebody decides by them.
+    let list = demo.terminal(80, "credential list demo");
+    assert!(list.contains(" more\n") && !list.contains("section-39"), "{list}");
+    assert_eq!(list.lines().filter(|line| line.trim() == long).count(), 1, "{list}");
+    let restrict = demo.terminal(80, &format!("company restrict demo {of_all} --dry-run"));
+    assert_eq!(restrict.matches("section-39").count(), 2, "{restrict}");
+    // A terminal of no width is one that does not know.
+    assert_eq!(demo.terminal(0, "company list"), demo.run("company list"));
+    let changes = demo.terminal(80, "changes list --kind PutUser");
+    assert!(changes.contains("roles: none\n") && !changes.contains("[\""), "{changes}");
+    // On a pipe a row is a line.
+    let list = demo.run("credential list demo");
+    assert_eq!(list.lines().count(), 1 + 6, "{list}");
+    assert!(line(&list, &long).contains("section-39"), "{list}");
+}
+
+#[test]
+fn an_explanation_and_a_report_of_impact_have_titles() {
+    let demo = Demo::start();
+    let title = demo.json("scope get users:write")["title"].as_str().expect("a title").to_owned();
+    for words in [
+        "explain demo analytics users:write",
+        "explain demo analytics users:write --at-revision 4",
+        "company restrict demo users:write --dry-run",
+    ] {
+        for shown in [demo.run(words), demo.terminal(80, words)] {
+            let named = line(&shown, "users:write");
+            assert!(shown.contains("TITLE") && named.contains(&title), "{words}: {shown}");
+        }
+        assert!(!demo.run(&format!("{words} --output json")).contains(&title), "{words}");
+    }
+}
+
+#[test]
+fn a_key_that_was_not_made_has_no_id() {
+    let demo = Demo::start();
+    let dry = demo.run("keys create ops --role operator --dry-run");
+    for absent in ["key ", "etag", "secret", "revision "] {
+        let has = dry.lines().any(|line| line.starts_with(absent));
+        assert!(!has, "{absent}: {dry}");
+    }
+    assert!(line(&dry, "name").contains("ops"), "{dry}");
+    let made = demo.json("keys create ops --role operator");
+    let list = |mut command: Command, words: &str| {
+        command.env("SCOPEGATE_KEY", made["secret"].as_str().expect("a secret"));
+        command.args(words.split_whitespace());
+        demo.asked(command).1
+    };
+    list(scopegate(), "keys create admin --role company-admin --company demo");
+    let keys = list(scopegate(), "keys list");
+    let row = keys.lines().find(|line| line.contains(" admin ")).expect("the key");
+    assert!(row.contains(" demo ") && row.ends_with(" never"), "{keys}");
+    let row = keys.lines().find(|line| line.contains(" ops ")).expect("the key");
+    assert!(row.contains(" all "), "{keys}");
+    // What would be made is not there yet.
+    for words in ["company create acme --dry-run", "credential create demo c --dry-run"] {
+        let dry = list(scopegate(), words);
+        assert!(dry.contains("would leave:") && !dry.contains("created"), "{dry}");
+    }
+}

@@ -11,13 +11,13 @@ use anyhow::bail;
 
 use super::catalog::listed;
 use super::moment;
-use super::printer::{Sheet, Words};
+use super::printer::{self, Sheet, Words};
 use crate::policy::catalog::Catalog;
 use crate::policy::catalog::difference::{Details, Difference, Fate, Moved};
 use crate::policy::scope::Scope;
 use crate::proto::{AffectedCompany, ApplyCatalogResponse, LosingCredential};
 
-/// The most rows of a table; programs get all.
+/// The most rows of a table on a terminal.
 const ROWS: usize = 100;
 
 /// From the text in force to another.
@@ -198,6 +198,8 @@ fn parts(sheet: Sheet, details: &Details) -> Sheet {
         Fate::Removed => Words::news(false, "removed"),
         Fate::Changed => "changed".into(),
     };
+    // A line each, and nothing left out: for `grep`.
+    let most = if printer::is_on_a_terminal() { ROWS } else { usize::MAX };
     let three = |moved: &Moved| -> [Words; 3] {
         [moved.name.clone().into(), moved.before.clone().into(), moved.after.clone().into()]
     };
@@ -209,19 +211,19 @@ fn parts(sheet: Sheet, details: &Details) -> Sheet {
         more(
             sheet,
             all.len() as u64,
-            all.len().min(ROWS),
+            all.len().min(most),
             "row",
             "rows: --output json has the names",
         )
     };
-    let sheet = sheet.rows(&["SCOPE", "NO LONGER", "NOW"], scopes.iter().take(ROWS).map(three));
+    let sheet = sheet.rows(&["SCOPE", "NO LONGER", "NOW"], scopes.iter().take(most).map(three));
     let sheet = left(sheet, scopes)
-        .rows(&["AUDIENCE", "CHANGE", "ASKED", "ASKS"], audiences.iter().take(ROWS).map(four));
+        .rows(&["AUDIENCE", "CHANGE", "ASKED", "ASKS"], audiences.iter().take(most).map(four));
     let sheet = left(sheet, audiences)
-        .rows(&["ROLE", "CHANGE", "LOSES", "GAINS"], roles.iter().take(ROWS).map(four));
+        .rows(&["ROLE", "CHANGE", "LOSES", "GAINS"], roles.iter().take(most).map(four));
     let sheet = left(sheet, roles)
-        .rows(&["ENDPOINT", "CHANGE", "NEEDED", "NEEDS"], endpoints.iter().take(ROWS).map(four));
+        .rows(&["ENDPOINT", "CHANGE", "NEEDED", "NEEDS"], endpoints.iter().take(most).map(four));
     let sheet = left(sheet, endpoints)
-        .rows(&["TITLE OF", "WAS", "IS"], titles.iter().take(ROWS).map(three));
+        .rows(&["TITLE OF", "WAS", "IS"], titles.iter().take(most).map(three));
     left(sheet, titles)
 }

@@ -7,6 +7,7 @@ use clap::Subcommand;
 use super::asking::Asking;
 use super::history::{ListArgs, list};
 use super::moment;
+use super::printer;
 use super::watch::watch;
 use crate::proto::Change;
 
@@ -68,7 +69,7 @@ pub(super) fn line(change: &Change) -> String {
         who,
         kind.clone(),
         of_whom(change),
-        what(change),
+        if printer::is_on_a_terminal() { what(change) } else { what_whole(change) },
         reason,
     ];
     let parts: Vec<_> = parts.into_iter().filter(|part| !part.is_empty()).collect();
@@ -105,16 +106,34 @@ pub(super) fn what_whole(change: &Change) -> String {
     moved(change, usize::MAX, usize::MAX)
 }
 
+/// A list as people read it: by its names, so many of them at most.
+fn names(value: &str, most: usize) -> String {
+    let Ok(names) = serde_json::from_str::<Vec<String>>(value) else { return value.to_owned() };
+    let shown = names.get(..most).unwrap_or(&names).join(" ");
+    match names.len().saturating_sub(most) {
+        _ if names.is_empty() => "none".to_owned(),
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
+}
+
 fn moved(change: &Change, most: usize, most_of_a_value: usize) -> String {
     let added = change.added_scopes.iter().map(|scope| format!("+{scope}"));
     let removed = change.removed_scopes.iter().map(|scope| format!("-{scope}"));
     let fields = change.fields.iter().map(|field| {
         let shown = |value: &str| match value.char_indices().nth(most_of_a_value) {
             _ if value.is_empty() => "none".to_owned(),
+            _ if most < usize::MAX && value.starts_with('[') => names(value, most),
             Some((end, _)) => format!("{}…", value.get(..end).unwrap_or_default()),
             None => value.to_owned(),
         };
-        format!("{}: {} -> {}", field.field, shown(&field.before), shown(&field.after))
+        match (shown(&field.before), shown(&field.after)) {
+            // Of what did not exist, and of what has none.
+            (before, after) if before == "none" && after == "none" => {
+                format!("{}: none", field.field)
+            }
+            (before, after) => format!("{}: {before} -> {after}", field.field),
+        }
     });
     let mut parts: Vec<_> = added.chain(removed).chain(fields).collect();
     if parts.len() > most {

@@ -298,6 +298,10 @@ async fn shown(
     let mut company = company.clone();
     if would {
         company.revision = 0;
+        if company.create_time == company.update_time {
+            // It is not there yet.
+            company.create_time = None;
+        }
         company.update_time = None;
     }
     terms.sheet(answered, is_same).then(sheet(&company, &lookup))

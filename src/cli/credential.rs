@@ -483,7 +483,7 @@ async fn list(
             Words::state(credential.enabled, credential.expired),
             Words::end_short(credential.expires_at.as_ref(), credential.expired),
             if seen.is_empty() { "never".into() } else { seen.into() },
-            credential.effective_scopes.join(" ").into(),
+            Words::list(&credential.effective_scopes),
         ]
     });
     let head = &["CREDENTIAL", "LABEL", "STATE", "EXPIRES", "LAST SEEN", "SCOPES"];
@@ -679,6 +679,10 @@ pub(super) async fn shown(
     let mut credential = credential.clone();
     if would {
         credential.revision = 0;
+        if credential.create_time == credential.update_time {
+            // It is not there yet.
+            credential.create_time = None;
+        }
         credential.update_time = None;
     }
     terms.sheet(answered, is_same).then(sheet(&credential, &lookup))

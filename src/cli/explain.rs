@@ -4,6 +4,7 @@ use clap::Args;
 
 use super::asking::{Asking, answer, whole};
 use super::check::{sheet, word};
+use super::lookup::Lookup;
 use super::past::{self, PastArgs};
 use super::printer::Words;
 use super::question::Question;
@@ -49,7 +50,10 @@ pub async fn explain(args: ExplainArgs) -> anyhow::Result<bool> {
         })
     });
     let rows: Vec<_> = rows.collect();
-    let sheet = sheet(whole(&said.decision)?).rows(&["SCOPE", "LAYER", "VERDICT", "DETAIL"], rows);
+    let titles = Lookup::titles(&desk).await;
+    let titles = titles.table(said.scopes.iter().map(|scope| scope.scope.as_str()));
+    let sheet = sheet(whole(&said.decision)?).then(titles);
+    let sheet = sheet.rows(&["SCOPE", "LAYER", "VERDICT", "DETAIL"], rows);
     desk.printer.print(&said, sheet)?;
     Ok(true)
 }

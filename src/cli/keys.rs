@@ -167,7 +167,14 @@ async fn create(args: CreateArgs) -> anyhow::Result<()> {
     );
     let said = answer(desk.keys.create_key(request).await)?;
     said.warnings.iter().for_each(|warning| failure::warn(warning));
-    let mut sheet = terms.sheet(said.revision, false).then(sheet(whole(&said.key)?));
+    let mut key = whole(&said.key)?.clone();
+    if terms.dry_run {
+        // The key that is made has others.
+        key.key_id.clear();
+        key.etag.clear();
+        key.revision = 0;
+    }
+    let mut sheet = terms.sheet(said.revision, false).then(sheet(&key));
     if !said.secret.is_empty() {
         sheet =
             sheet.fact("secret", said.secret.clone()).line("keep the secret now: it is shown once");
@@ -189,14 +196,15 @@ async fn list(limit: Limit, asking: &Asking) -> anyhow::Result<()> {
         }
     }
     let rows = all.keys.iter().map(|key| {
+        let used = moment::text(key.last_used_time.as_ref());
         [
             key.key_id.clone().into(),
             key.name.clone().into(),
             Words::state(true, key.expired),
             roles(key).into(),
-            key.company_ids.join(" ").into(),
+            companies(key),
             Words::end_short(key.expires_at.as_ref(), key.expired),
-            moment::text(key.last_used_time.as_ref()).into(),
+            if used.is_empty() { "never".into() } else { used.into() },
         ]
     });
     const HEADS: [&str; 7] = ["KEY", "NAME", "STATE", "ROLES", "COMPANIES", "EXPIRES", "LAST USED"];
@@ -212,12 +220,20 @@ fn roles(key: &Key) -> String {
     key.roles().map(word).collect::<Vec<_>>().join(" ")
 }
 
+/// The companies that it may name.
+fn companies(key: &Key) -> Words {
+    match key.company_ids.is_empty() {
+        true => "all".into(),
+        false => Words::list(&key.company_ids),
+    }
+}
+
 fn sheet(key: &Key) -> Sheet {
     Sheet::default()
         .fact("key", key.key_id.clone())
         .fact("name", key.name.clone())
         .fact("roles", roles(key))
-        .fact("companies", key.company_ids.join(" "))
+        .fact("companies", companies(key))
         .fact("state", Words::state(true, key.expired))
         .fact("certificate", key.certificate.clone())
         .fact("expires", Words::end(key.expires_at.as_ref(), key.expired))

@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 
 use super::asking::Desk;
 use super::moment;
+use super::printer::Sheet;
 use crate::policy::catalog::file::CatalogFile;
 use crate::proto::{GetCatalogRequest, ListChangesRequest};
 
@@ -32,8 +33,16 @@ impl Lookup {
         let mut lookup = Self::default();
         if desk.printer.is_for_people()
             && let Ok(catalog) = desk.catalog.clone().get_catalog(GetCatalogRequest {}).await
-            && let Ok(file) = CatalogFile::parse_stored(&catalog.into_inner().yaml)
         {
+            lookup = Self::of_catalog(&catalog.into_inner().yaml);
+        }
+        lookup
+    }
+
+    /// The titles that a catalog has.
+    pub(super) fn of_catalog(yaml: &str) -> Self {
+        let mut lookup = Self::default();
+        if let Ok(file) = CatalogFile::parse_stored(yaml) {
             let title = |(scope, entry): (crate::policy::scope::Scope, _)| {
                 let entry: crate::policy::catalog::file::ScopeEntry = entry;
                 (scope.to_string(), entry.title)
@@ -85,6 +94,16 @@ impl Lookup {
     /// A scope's title; empty if it has none, or it is not known.
     pub(super) fn title(&self, scope: &str) -> String {
         self.titles.get(scope).cloned().unwrap_or_default()
+    }
+
+    /// The titles of these scopes, as a table; nothing if none has one.
+    pub(super) fn table<'a>(&self, scopes: impl IntoIterator<Item = &'a str>) -> Sheet {
+        let mut scopes: Vec<_> = scopes.into_iter().collect();
+        scopes.dedup();
+        let titled = scopes.into_iter().map(|scope| (scope, self.title(scope)));
+        let titled = titled.filter(|(_, title)| !title.is_empty());
+        let rows = titled.map(|(scope, title)| [scope.into(), title.into()]);
+        Sheet::default().rows(&["SCOPE", "TITLE"], rows)
     }
 
     /// Since when something is as it is: the time of the revision, or else the revision.

@@ -8,12 +8,13 @@ use std::io::{self, IsTerminal, Write};
 
 use anyhow::{Context, anyhow};
 use comfy_table::presets::NOTHING;
-use comfy_table::{Attribute, Cell, Color, ColumnConstraint, ContentArrangement, Table};
+use comfy_table::{Attribute, Cell, Color, ContentArrangement, Table};
 use prost::{Message, Name};
 use prost_reflect::{DescriptorPool, DynamicMessage, SerializeOptions};
 use prost_types::Timestamp;
 use serde::{Serialize, Serializer};
 
+use super::layout::{GAP, Layout, wrapped};
 use super::moment;
 use super::undo::Undo;
 use crate::config::Output;
@@ -74,7 +75,7 @@ impl Printer {
     /// Nobody reads.
     pub fn print_line<M: Message + Name>(&self, answer: &M, line: &str) -> anyhow::Result<()> {
         match self.output {
-            Output::Table => write(&plain(line)),
+            Output::Table => write(&in_lines(&plain(line), CONTINUED)),
             Output::Json => self.json(answer, false),
         }
     }
@@ -221,14 +222,25 @@ enum Mood {
 /// Words of a sheet.
 #[derive(Clone, Debug)]
 pub struct Words {
-    text: String,
+    /// The text.
+    pub(super) text: String,
     mood: Mood,
+    /// Whether it is a list that a table of a terminal may cut.
+    pub(super) is_list: bool,
 }
 
 impl Words {
     /// Words of good news if so, else of bad.
     pub fn news(good: bool, text: impl Into<String>) -> Self {
-        Self { text: text.into(), mood: if good { Mood::Good } else { Mood::Bad } }
+        let mood = if good { Mood::Good } else { Mood::Bad };
+        Self { text: text.into(), mood, is_list: false }
+    }
+
+    /// Names in a table. On a terminal many are cut, and how many more there are stands instead:
+    /// only where another command shows all.
+    #[must_use]
+    pub fn list(names: &[String]) -> Self {
+        Self { text: names.join(" "), mood: Mood::Plain, is_list: true }
     }
 
     /// Whether something is in use.
@@ -271,8 +283,14 @@ impl Words {
         }
     }
 
+    /// What is shown of them.
+    fn plain(self) -> Self {
+        Self { text: plain(&self.text), ..self }
+    }
+
+    /// Of plain text, in which a line break is one.
     fn cell(&self, colours: bool) -> Cell {
-        let cell = Cell::new(plain(&self.text));
+        let cell = Cell::new(&self.text);
         match self.mood {
             Mood::Good if colours => cell.fg(Color::Green),
             Mood::Bad if colours => cell.fg(Color::Red),
@@ -289,7 +307,7 @@ impl From<&str> for Words {
 
 impl From<String> for Words {
     fn from(text: String) -> Self {
-        Self { text, mood: Mood::Plain }
+        Self { text, mood: Mood::Plain, is_list: false }
     }
 }
 
@@ -402,7 +420,14 @@ impl Sheet {
     /// Adds the parts of another sheet.
     #[must_use]
     pub fn then(mut self, other: Self) -> Self {
-        self.0.extend(other.0);
+        let mut parts = other.0.into_iter().peekable();
+        // Values one below the other stand in one column.
+        if let Some(Part::Facts(facts)) = self.0.last_mut()
+            && let Some(Part::Facts(more)) = parts.next_if(|part| matches!(part, Part::Facts(_)))
+        {
+            facts.extend(more);
+        }
+        self.0.extend(parts);
         self
     }
 
@@ -425,93 +450,54 @@ impl Part {
     fn text(self, colours: bool) -> String {
         match self {
             Self::Verbatim(text) => text,
-            Self::Line(text) => text.lines().map(plain).collect::<Vec<_>>().join("\n"),
+            Self::Line(text) => {
+                let lines = text.lines().map(|line| in_lines(&plain(line), 0));
+                lines.collect::<Vec<_>>().join("\n")
+            }
             Self::Facts(facts) => {
+                let name = facts.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
+                let room = width().map(|width| width.saturating_sub(name + GAP).max(LEAST));
                 let mut table = table();
                 for (name, value) in facts {
+                    let mut value = value.plain();
+                    if let Some(room) = room {
+                        value.text = wrapped(&value.text, room, 0).join("\n");
+                    }
                     table.add_row([Cell::new(name), value.cell(colours)]);
                 }
-                shown(table)
+                lines(table).join("\n")
             }
-            Self::Rows(head, rows) => shown(table_of(head, rows, colours)),
-            Self::Titled(head, mut rows) => {
-                let last = head.len().saturating_sub(1);
-                let is_last_empty =
-                    rows.iter().all(|row| row.get(last).is_none_or(|cell| cell.text.is_empty()));
-                let fits = |width| needed(head, &rows) <= usize::from(width);
-                if is_last_empty || !table().width().is_none_or(fits) {
-                    rows.iter_mut().for_each(|row| row.truncate(last));
-                    return shown(table_of(head.get(..last).unwrap_or(head), rows, colours));
-                }
-                shown(table_of(head, rows, colours))
-            }
-            Self::Detailed(head, mut rows, mut below) => {
-                let width = table().width();
-                if let Some(width) = width {
-                    move_below(head, &mut rows, &mut below, usize::from(width));
-                }
-                let text = shown_whole(table_of(head, rows, colours));
-                let mut lines = text.lines();
-                let mut all: Vec<_> = lines.next().map(str::to_owned).into_iter().collect();
-                let mut below = below.into_iter();
-                for line in lines {
-                    all.push(line.to_owned());
-                    let below = below.next().unwrap_or_default();
-                    all.extend(below.iter().flat_map(|line| indented(&plain(line), width)));
-                }
-                all.join("\n")
-            }
+            Self::Rows(head, rows) => table_of(head, rows, vec![], false, colours),
+            Self::Titled(head, rows) => table_of(head, rows, vec![], true, colours),
+            Self::Detailed(head, rows, below) => table_of(head, rows, below, false, colours),
         }
     }
 }
 
-/// How many characters of these people see.
-fn length(words: &Words) -> usize {
-    plain(&words.text).chars().count()
-}
-
-/// The longest that stands in a column.
-fn widest(column: usize, rows: &[Vec<Words>]) -> usize {
-    rows.iter().filter_map(|row| row.get(column)).map(length).max().unwrap_or(0)
-}
-
-/// How wide a terminal must be for rows of one line each.
-fn needed(head: &[&str], rows: &[Vec<Words>]) -> usize {
-    let width = |(column, name): (usize, &&str)| widest(column, rows).max(name.len());
-    let gaps = head.len().saturating_sub(1) * usize::from(GAP);
-    head.iter().enumerate().map(width).sum::<usize>() + gaps
-}
-
-/// Puts what makes a row wider than the terminal on lines of its own below it: an id is read, and
-/// copied, in one piece.
-fn move_below(head: &[&str], rows: &mut [Vec<Words>], below: &mut [Vec<String>], width: usize) {
-    for (column, name) in head.iter().enumerate().rev() {
-        let Some(excess) = needed(head, rows).checked_sub(width).filter(|e| *e > 0) else {
-            return;
-        };
-        let widest = widest(column, rows);
-        // What is short, such as a time, is in no row's way.
-        if widest <= usize::from(WHOLE).max(name.len()) && column + 1 < head.len() {
-            continue;
-        }
-        let fits = widest.saturating_sub(excess).max(name.len());
-        for (row, below) in rows.iter_mut().zip(below.iter_mut()) {
-            if let Some(cell) = row.get_mut(column).filter(|cell| length(cell) > fits) {
-                let text = std::mem::replace(&mut cell.text, "…".to_owned());
-                below.insert(0, format!("{}: {text}", name.to_ascii_lowercase()));
-            }
-        }
-    }
-}
-
-fn table_of(head: &[&str], rows: Vec<Vec<Words>>, colours: bool) -> Table {
+fn table_of(
+    head: &[&'static str],
+    rows: Vec<Vec<Words>>,
+    below: Vec<Vec<String>>,
+    titled: bool,
+    colours: bool,
+) -> String {
+    let rows = rows.into_iter().map(|row| row.into_iter().map(Words::plain).collect());
+    let below = below.iter().map(|lines| lines.iter().map(|line| plain(line)).collect());
+    let layout = Layout::of(head, rows.collect(), below.collect());
+    let layout = if titled { layout.without_title(width()) } else { layout };
+    let Layout { head, rows, below, .. } = match width() {
+        Some(width) => layout.fitted(width),
+        None => layout,
+    };
     let mut table = table();
     let title = |title: &&str| {
         let cell = Cell::new(title);
         if colours { cell.add_attribute(Attribute::Bold) } else { cell }
     };
     table.set_header(head.iter().map(title));
+    let mut heights = Vec::new();
     for row in rows {
+        heights.push(row.iter().map(|cell| cell.text.split('\n').count()).max().unwrap_or(1));
         // Never empty: a column stays a column for who cuts them.
         let full = |words: Words| match words.text.is_empty() {
             true => "-".into(),
@@ -519,85 +505,53 @@ fn table_of(head: &[&str], rows: Vec<Vec<Words>>, colours: bool) -> Table {
         };
         table.add_row(row.into_iter().map(|words| full(words).cell(colours)));
     }
-    table
+    let mut lines = lines(table).into_iter();
+    let mut all: Vec<_> = lines.next().into_iter().collect();
+    let mut below = below.into_iter();
+    for height in heights {
+        all.extend(lines.by_ref().take(height));
+        all.extend(below.next().into_iter().flatten());
+    }
+    all.join("\n")
 }
 
-/// How far a line below a row is indented.
-const INDENT: &str = "    ";
+/// How far a line of an answer is indented that goes on.
+const CONTINUED: usize = 4;
+/// No value is shown in less than this.
+const LEAST: usize = 20;
 
-/// A line below a row, in as many lines as it takes in this width.
-fn indented(text: &str, width: Option<u16>) -> Vec<String> {
-    let width = width.map_or(usize::MAX, |width| usize::from(width).max(20) - INDENT.len());
-    let mut lines: Vec<String> = Vec::new();
-    let mut left = usize::MAX;
-    for word in text.split(' ') {
-        let length = word.chars().count();
-        match lines.last_mut() {
-            Some(line) if length < left => {
-                line.push(' ');
-                line.push_str(word);
-                left -= length + 1;
-            }
-            _ => {
-                lines.push(format!("{INDENT}{word}"));
-                left = width.saturating_sub(length);
-            }
-        }
+/// A line as it is; on a terminal in as many lines as it takes, of whole words.
+fn in_lines(text: &str, indent: usize) -> String {
+    match width() {
+        Some(width) => wrapped(text, width.max(LEAST), indent).join("\n"),
+        None => text.to_owned(),
     }
-    lines
 }
 
 /// Whether a person reads it on a terminal, which has a width.
 #[must_use]
 pub fn is_on_a_terminal() -> bool {
-    table().width().is_some()
+    width().is_some()
 }
 
-/// Between two columns.
-const GAP: u16 = 2;
-/// A column of no more than this is never made narrower: a time is read in one piece.
-const WHOLE: u16 = 20;
-/// A wider one is never made narrower than this.
-const READABLE: u16 = 30;
+/// How wide the terminal is, if it is one and says so: some that programs make say 0.
+fn width() -> Option<usize> {
+    table().width().map(usize::from).filter(|width| *width > 0)
+}
 
-/// As wide as the terminal; off one, as wide as it needs to be.
+/// As wide as it needs to be: its cells are in lines already.
 fn table() -> Table {
     let mut table = Table::new();
-    table.load_style(NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
+    table.load_style(NOTHING).set_content_arrangement(ContentArrangement::Disabled);
     table
 }
 
-fn shown(mut table: Table) -> String {
-    table.style_text_only();
-    let widths = table.column_max_content_widths();
-    let mut needed = 0;
-    for (column, width) in table.column_iter_mut().zip(widths) {
-        column.set_padding((0, GAP));
-        if width <= WHOLE {
-            column.set_constraint(ColumnConstraint::ContentWidth);
-        }
-        needed += width.min(READABLE) + GAP;
-    }
-    if table.width().is_none_or(|width| width < needed) {
-        // Lines that the terminal breaks are better than columns of three letters.
-        table.set_content_arrangement(ContentArrangement::Disabled);
-    }
-    lines(&table)
-}
-
-/// As wide as it needs to be: a row is a line.
-fn shown_whole(mut table: Table) -> String {
+fn lines(mut table: Table) -> Vec<String> {
     table.style_text_only();
     for column in table.column_iter_mut() {
-        column.set_padding((0, GAP));
+        column.set_padding((0, u16::try_from(GAP).unwrap_or(2)));
     }
-    table.set_content_arrangement(ContentArrangement::Disabled);
-    lines(&table)
-}
-
-fn lines(table: &Table) -> String {
-    let lines = table.lines().map(|line| line.trim_end().to_owned());
-    lines.collect::<Vec<_>>().join("\n")
+    table.lines().map(|line| line.trim_end().to_owned()).collect()
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use clap::Args;
 
 use super::asking::{Terms, answer, on_terms, whole};
 use super::confirm;
+use super::lookup::Lookup;
 use super::moment;
 use super::printer::{self, Sheet, Words};
 use super::undo::Undo;
@@ -53,7 +54,11 @@ pub(super) async fn restrict(args: RestrictArgs) -> anyhow::Result<bool> {
     let audit = answer(desk.authorization.restrict_company_scopes(audit).await)?;
     if terms.dry_run {
         let told = format!("at revision {}, nothing was changed", audit.revision);
-        let sheet = Sheet::default().line(told).then(report(&company, &audit));
+        let sheet = Sheet::default().line(told).then(report(
+            &company,
+            &audit,
+            &Lookup::titles(&desk).await,
+        ));
         desk.printer.print(&audit, sheet.fact("etag", audit.etag.clone()))?;
         return Ok(true);
     }
@@ -67,7 +72,7 @@ pub(super) async fn restrict(args: RestrictArgs) -> anyhow::Result<bool> {
     }
     if let Some(expected) = affected {
         if expected != count {
-            desk.printer.tell(report(&company, &audit))?;
+            desk.printer.tell(report(&company, &audit, &Lookup::titles(&desk).await))?;
             bail!(
                 "nothing was restricted, since not {expected} but {count} would lose a scope: look \
                  at who they are, and say --affected {count} if that is right"
@@ -75,7 +80,7 @@ pub(super) async fn restrict(args: RestrictArgs) -> anyhow::Result<bool> {
         }
     } else if terms.etag.is_empty() {
         // With the etag of an audit, what it saw is agreed to.
-        desk.printer.tell(report(&company, &audit))?;
+        desk.printer.tell(report(&company, &audit, &Lookup::titles(&desk).await))?;
         if !confirm::somebody_is_there() {
             bail!(
                 "nothing was restricted, since nobody can be asked here: run it on a terminal, or \
@@ -112,7 +117,7 @@ fn undo(terms: &Terms, company: &str, done: &RestrictCompanyScopesResponse) -> O
 }
 
 /// Who would break.
-fn report(company: &str, audit: &RestrictCompanyScopesResponse) -> Sheet {
+fn report(company: &str, audit: &RestrictCompanyScopesResponse, titles: &Lookup) -> Sheet {
     let scopes = audit.restricted_scopes.join(" ");
     let count = audit.affected_credential_count;
     let credentials = printer::count(count, "credential", "credentials");
@@ -130,6 +135,7 @@ fn report(company: &str, audit: &RestrictCompanyScopesResponse) -> Sheet {
     let shown = audit.affected_credentials.len() as u64;
     let sheet = Sheet::default()
         .line(format!("{credentials} of {company} would lose {scopes}{colon}"))
+        .then(titles.table(audit.restricted_scopes.iter().map(String::as_str)))
         .rows(&["CREDENTIAL", "LABEL", "STATE", "LAST SEEN", "LOSES"], rows);
     if count <= shown {
         return sheet;

@@ -6,7 +6,7 @@ use tonic::Code;
 use super::agreement::{Agreement, rest_on};
 use super::asking::{Asking, Desk, Limit, Pages, Terms, answer, cut, on_terms, whole};
 use super::failure;
-use super::printer::Sheet;
+use super::printer::{Sheet, Words};
 use super::undo::Undo;
 use crate::proto::{
     DeleteUserRequest, GetUserRequest, ListUsersRequest, ListUsersResponse, PutUserRequest, User,
@@ -156,8 +156,7 @@ async fn list(company: String, limit: Limit, asking: &Asking) -> anyhow::Result<
             break;
         }
     }
-    let rows =
-        all.users.iter().map(|user| [user.user_id.clone().into(), user.roles.join(" ").into()]);
+    let rows = all.users.iter().map(|user| [user.user_id.clone().into(), Words::list(&user.roles)]);
     let sheet = Sheet::default().rows(&["USER", "ROLES"], rows);
     desk.printer.print(&all, cut(sheet, &all.next_page_token))
 }
@@ -188,7 +187,7 @@ fn sheet(user: &User) -> Sheet {
     Sheet::default()
         .fact("company", user.company_id.clone())
         .fact("user", user.user_id.clone())
-        .fact("roles", user.roles.join(" "))
+        .fact("roles", if user.roles.is_empty() { "none".to_owned() } else { user.roles.join(" ") })
         .fact("etag", user.etag.clone())
         .revision(user.revision)
 }

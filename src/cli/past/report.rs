@@ -4,10 +4,11 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::{Answer, Log, Step, Then, When};
-use crate::cli::changes::{of_whom, what, who};
+use crate::cli::changes::{of_whom, what, what_whole, who};
 use crate::cli::check::{sheet, word};
 use crate::cli::decided::{Decided, Found};
-use crate::cli::printer::{Sheet, Words, count};
+use crate::cli::lookup::Lookup;
+use crate::cli::printer::{self, Sheet, Words, count};
 use crate::cli::{moment, typed};
 use crate::policy::catalog::Reach;
 use crate::policy::decision::Verdict;
@@ -71,6 +72,8 @@ impl Report<'_> {
                 [explained.scope.to_string().into(), layer.into(), said, detail.into()]
             })
         });
+        let scopes = self.then.layers.iter().map(|explained| explained.scope.as_str());
+        all = all.then(Lookup::of_catalog(&self.log.yaml).table(scopes));
         all = all.rows(&["SCOPE", "LAYER", "VERDICT", "DETAIL"], rows);
         let (before, since): (Vec<_>, Vec<_>) =
             self.steps.iter().partition(|step| self.is_before(step));
@@ -248,7 +251,7 @@ fn row(step: &Step<'_>) -> [Words; 8] {
             change.kind.clone().into(),
             who(change).into(),
             of_whom(change).into(),
-            what(change).into(),
+            if printer::is_on_a_terminal() { what(change) } else { what_whole(change) }.into(),
             change.reason.clone().into(),
             answer,
         ],
