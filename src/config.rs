@@ -194,7 +194,7 @@ pub struct ServeArgs {
     #[arg(long, env = "SCOPEGATE_CATALOG", value_name = "FILE")]
     pub catalog: Option<PathBuf>,
 
-    /// Let the catalog file take scopes away from the platform.
+    /// Let the catalog file take scopes and audiences away from the platform.
     #[arg(long, env = "SCOPEGATE_ALLOW_CATALOG_REMOVALS")]
     pub allow_catalog_removals: bool,
 

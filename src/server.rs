@@ -209,7 +209,9 @@ async fn open<'a>(
     })??;
     let authority = authority.admitting_anybody(args.allow_unauthenticated);
     if upgraded_from.is_some() {
-        warn_of_other_decisions(&authority).await;
+        for sentence in other_decisions(&authority).await {
+            tracing::warn!("{sentence}");
+        }
     }
     let prepared = prepare(&authority, catalog, args).await;
     if prepared.is_err() {
@@ -220,12 +222,11 @@ async fn open<'a>(
     Ok(doors.open(authority))
 }
 
-/// Says, once after an upgrade, what the catalog in force decides otherwise than before.
-async fn warn_of_other_decisions(authority: &Authority) {
-    let Ok(catalog) = authority.catalog().await else { return };
-    for sentence in catalog.resource.decided_otherwise() {
-        tracing::warn!("since the upgrade: {sentence}");
-    }
+/// What the catalog in force decides otherwise since an upgrade of the store.
+async fn other_decisions(authority: &Authority) -> Vec<String> {
+    let Ok(catalog) = authority.catalog().await else { return vec![] };
+    let sentences = catalog.resource.decided_otherwise().into_iter();
+    sentences.map(|sentence| format!("since the upgrade: {sentence}")).collect()
 }
 
 /// Sees to it that a store can be served as it was asked for. Says whether the catalog file was

@@ -130,3 +130,51 @@ fn a_store_without_a_catalog_is_not_served_with_a_file_that_cannot_be_used() {
         assert!(why.contains(said), "{file}: {why}");
     }
 }
+
+/// Without audiences a call needs no token and no user, so a file that lost them would open what
+/// was closed.
+#[tokio::test]
+async fn a_file_without_an_audience_is_a_removal_and_the_log_says_what_was_removed() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (data, file) = (dir.path().join("data"), dir.path().join("catalog.yaml"));
+    let path = file.to_str().expect("a path");
+    let closed = "scopes: { a: }\nroles: { old: { scopes: { a: all } } }\n\
+        audiences: { web: { token: required } }\n";
+    std::fs::write(&file, closed).expect("written");
+    let server = Server::start(&data, &["--catalog", path]);
+    let client = server.client().await;
+    client.create_company("acme", None).await;
+    client.create_credential("acme", "hr", &["a"]).await;
+    assert_eq!(client.reason("acme", "hr", &["a"]).await, Reason::TokenRequired);
+    server.kill();
+    std::fs::write(&file, "scopes: { a: }\n").expect("written");
+    let server = Server::start(&data, &["--catalog", path]);
+    let client = server.client().await;
+    assert_eq!(client.reason("acme", "hr", &["a"]).await, Reason::TokenRequired);
+    assert!(server.logged("would remove `audience web`") > 0);
+    server.kill();
+    let server = Server::start(&data, &["--catalog", path, "--allow-catalog-removals"]);
+    let client = server.client().await;
+    assert_eq!(client.reason("acme", "hr", &["a"]).await, Reason::Allowed);
+    let request = ListChangesRequest { newest_first: true, page_size: 1, ..Default::default() };
+    let page = client.changes.clone().list_changes(request).await.expect("listed").into_inner();
+    let fields = &page.changes[0].fields;
+    for (name, gone) in [("audiences", "\"web\""), ("roles", "\"old\"")] {
+        let field = fields.iter().find(|field| field.field == name).expect("it changed");
+        assert_eq!((field.before.as_str(), field.after.as_str()), (gone, ""), "{name}");
+    }
+}
+
+/// A byte order mark that an editor adds or drops makes no other file: or it would undo what an
+/// operator has applied since.
+#[tokio::test]
+async fn a_file_with_a_byte_order_mark_is_applied_once() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (data, file) = (dir.path().join("data"), dir.path().join("catalog.yaml"));
+    let path = file.to_str().expect("a path");
+    std::fs::write(&file, format!("\u{feff}{GOOD}")).expect("written");
+    drop(Server::start(&data, &["--catalog", path]));
+    std::fs::write(&file, GOOD).expect("written");
+    let server = Server::start(&data, &["--catalog", path]);
+    assert_eq!(server.logged("the catalog file was applied before"), 1);
+}

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
+
 use super::audit::{self, Affected, Impact, NAMED};
 use super::facts::View;
 use super::ledger::{Terms, key_of, on_keyring};
@@ -44,6 +46,8 @@ pub struct Losers {
     pub companies: Vec<LosingCompany>,
     /// The first credentials, by company and id.
     pub credentials: Vec<(CompanyId, Affected)>,
+    /// The latest end that is over of those that were found.
+    ended: Option<Timestamp>,
 }
 
 /// A company whose ceiling loses scopes.
@@ -143,16 +147,26 @@ impl Authority {
         author: &Author,
     ) -> Result<Option<Revision>, ApplyError> {
         let digest = *blake3::hash(yaml.as_bytes()).as_bytes();
+        // Earlier versions took the digest of a file with its byte order mark.
+        let marked =
+            blake3::Hasher::new().update("\u{feff}".as_bytes()).update(yaml.as_bytes()).finalize();
         for _ in 0..ATTEMPTS {
             let view = self.facts.view().await?;
-            if view.catalog.file_digest == Some(digest) {
+            if view.catalog.file_digest.is_some_and(|last| last == digest || marked == last) {
                 return Ok(None);
             }
             let mut next = view.catalog.succeed(yaml)?;
             next.file_digest = Some(digest);
             let difference = next.difference(&view.catalog);
-            if !difference.removed.is_empty() && !allow_removals {
-                return Err(Refusal::RemovesScopes(difference.removed_names).into());
+            // Where an audience was, a call may need nothing any more: that is a removal, too.
+            let removed: Vec<_> = difference
+                .removed_names
+                .iter()
+                .map(ToString::to_string)
+                .chain(difference.removed_audiences.iter().map(|name| format!("audience {name}")))
+                .collect();
+            if !removed.is_empty() && !allow_removals {
+                return Err(Refusal::RemovesScopes(removed).into());
             }
             let put =
                 self.put_catalog(&view, next, &difference, (&Caller::Itself, author), None).await?;
@@ -233,7 +247,9 @@ impl Authority {
                 }
             }
         };
-        self.facts.read_for_change(count).await
+        let losers = self.facts.read_for_change(count).await?;
+        self.keep_told(now, |_| losers.ended).await?;
+        Ok(losers)
     }
 }
 
@@ -242,6 +258,7 @@ impl Losers {
         let id = &company.id;
         self.company_count += 1;
         self.credential_count += impact.count;
+        self.ended = impact.affected.iter().filter_map(|one| one.ended).chain(self.ended).max();
         if self.companies.len() < NAMED {
             scopes.truncate(NAMED);
             self.companies.push(LosingCompany {

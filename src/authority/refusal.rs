@@ -121,9 +121,9 @@ pub enum Refusal {
         /// The last one published.
         current: Revision,
     },
-    /// A new catalog would take scopes away, and removals are not allowed.
+    /// A new catalog would take scopes or audiences away, and removals are not allowed.
     #[error("the catalog file would remove {}", .0.iter().map(|s| format!("`{s}`")).collect::<Vec<_>>().join(", "))]
-    RemovesScopes(Vec<Scope>),
+    RemovesScopes(Vec<String>),
     /// A dry run of an import would have to remember more companies than it does.
     #[error("a dry run remembers {0} new companies at most: try a part of them at a time")]
     TooManyImagined(usize),

@@ -203,6 +203,13 @@ impl FieldChange {
         Self::when_moved(field, String::new(), after)
     }
 
+    /// Names that are gone, and names that are new or changed; none if there are neither.
+    #[must_use]
+    pub fn names(field: &str, gone: &str, now: &str) -> Option<Self> {
+        let text = |names: &str| if names.is_empty() { String::new() } else { json(names) };
+        Self::when_moved(field, text(gone), text(now))
+    }
+
     /// A flag that a new resource has otherwise than most.
     #[must_use]
     pub fn new_flag(field: &str, after: bool) -> Self {

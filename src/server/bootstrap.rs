@@ -18,6 +18,7 @@ use crate::policy::caller::{Role, Roles};
 use crate::policy::change::Author;
 use crate::policy::id::Name;
 use crate::store::sled::{OpenError, SledStore};
+use crate::telemetry;
 
 /// Makes the key, and writes it to standard output or to a new file.
 ///
@@ -28,8 +29,15 @@ pub async fn bootstrap(args: &BootstrapArgs) -> Result<(), Failure> {
     let name = name.map_err(|error| Failure::Config(format!("--name {error}")))?;
     // The way back must be open on a full disk too.
     let store = SledStore::open(&args.data_dir)?.using_the_reserve();
+    let upgraded_from = store.upgraded_from();
     let authority = Authority::new(Arc::new(store), 1)
         .map_err(|error| OpenError::of(&args.data_dir, &error))?;
+    if upgraded_from.is_some() {
+        // It is told once, and the next start of a server is no upgrade.
+        for sentence in super::other_decisions(&authority).await {
+            telemetry::tell(&format!("scopegate: {sentence}"));
+        }
+    }
     if args.if_none && authority.asks_for_keys() {
         authority.close();
         return Ok(());

@@ -27,8 +27,12 @@ pub struct Difference {
     pub changed_scopes: Vec<Scope>,
     /// Audiences that are new, gone, or ask something else.
     pub changed_audiences: Vec<String>,
+    /// Those of them that are gone: what they asked, nothing asks any more.
+    pub removed_audiences: Vec<String>,
     /// Roles that are new, gone, or permit something else.
     pub changed_roles: Vec<String>,
+    /// Those of them that are gone.
+    pub removed_roles: Vec<String>,
     /// Endpoints that are new, gone, or need something else.
     pub changed_endpoints: Vec<String>,
     /// Those of them that are new.
@@ -103,15 +107,23 @@ impl Difference {
         fn joined(items: &[impl ToString]) -> String {
             items.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
         }
+        let is_left = |name: &&String, removed: &[String]| !removed.contains(name);
+        // What is gone is told as what was before, all else as what is now.
+        let parts = |changed: &[String], removed: &[String]| {
+            let left: Vec<_> = changed.iter().filter(|name| is_left(name, removed)).collect();
+            (joined(removed), joined(&left))
+        };
         let marks = [
-            ("renamed_scopes", joined(&self.renamed)),
-            ("scopes", joined(&self.changed_scopes)),
-            ("audiences", joined(&self.changed_audiences)),
-            ("roles", joined(&self.changed_roles)),
-            ("endpoints", joined(&self.changed_endpoints)),
+            ("renamed_scopes", (String::new(), joined(&self.renamed))),
+            ("scopes", (String::new(), joined(&self.changed_scopes))),
+            ("audiences", parts(&self.changed_audiences, &self.removed_audiences)),
+            ("roles", parts(&self.changed_roles, &self.removed_roles)),
+            ("endpoints", parts(&self.changed_endpoints, &self.removed_endpoints)),
         ];
         let marks = marks.into_iter();
-        marks.filter_map(|(field, changed)| FieldChange::new_text(field, &changed)).collect()
+        let told =
+            |(field, (gone, now)): (&str, (String, String))| FieldChange::names(field, &gone, &now);
+        marks.filter_map(told).collect()
     }
 }
 
@@ -127,6 +139,11 @@ fn changed<'a, K: Ord, V>(
         _ => true,
     };
     keys.into_iter().filter(differs).collect()
+}
+
+/// The keys that only the old map has.
+fn gone<K: Ord + ToString, V>(old: &BTreeMap<K, V>, new: &BTreeMap<K, V>) -> Vec<String> {
+    texts(old.keys().filter(|key| !new.contains_key(*key)).collect())
 }
 
 fn texts<K: ToString>(keys: Vec<&K>) -> Vec<String> {
@@ -171,9 +188,9 @@ impl Catalog {
     #[must_use]
     pub fn difference(&self, before: &Self) -> Difference {
         let (old, new) = (&before.file, &self.file);
-        let gone = |id: &ScopeId| self.name(*id).is_none();
+        let lost = |id: &ScopeId| self.name(*id).is_none();
         let fresh = |id: &ScopeId| before.name(*id).is_none();
-        let mut removed: Vec<_> = before.scope_ids().filter(gone).collect();
+        let mut removed: Vec<_> = before.scope_ids().filter(lost).collect();
         removed.sort();
         let added: Vec<_> = self.scope_ids().filter(fresh).collect();
         let renamed = self.renamed(before);
@@ -209,6 +226,8 @@ impl Catalog {
             changed_audiences: texts(changed(&old.audiences, &new.audiences, |_, old, new| {
                 asked(old) == asked(new)
             })),
+            removed_audiences: gone(&old.audiences, &new.audiences),
+            removed_roles: gone(&old.roles, &new.roles),
             changed_roles: texts(changed(&old.roles, &new.roles, |name, _, _| {
                 self.roles.get(name) == before.roles.get(name)
             })),

@@ -1,6 +1,6 @@
 //! Upgrade: what a catalog in force decides otherwise than in the version that applied it.
 
-use super::endpoint::{Template, check_method};
+use super::endpoint::{Fault, Template, check_method};
 use super::file::CatalogFile;
 use crate::policy::text;
 
@@ -36,6 +36,7 @@ pub(super) fn decided_otherwise(file: &CatalogFile) -> Vec<String> {
     let (mut colons, mut cases, mut twins, mut rests) =
         (Kind::default(), Kind::default(), Kind::default(), Kind::default());
     let (mut methods, mut foreign) = (Kind::default(), Kind::default());
+    let (mut semicolons, mut never) = (Kind::default(), Kind::default());
     let mut heads = 0_usize;
     for name in file.listed_endpoints.keys() {
         let Some((method, path)) = name.split_once(' ') else { continue };
@@ -59,8 +60,13 @@ pub(super) fn decided_otherwise(file: &CatalogFile) -> Vec<String> {
         if check_method(method).is_err() {
             methods.add(name);
         }
-        if Template::parse(path).is_err() {
-            foreign.add(name);
+        match Template::parse(path).map_err(|error| error.fault) {
+            Ok(_) => {}
+            Err(Fault::Semicolon(_) | Fault::Path(_)) => never.add(name),
+            Err(_) => foreign.add(name),
+        }
+        if path.rsplit_once('/').is_some_and(|(before, _)| before.contains('{')) {
+            semicolons.add(name);
         }
         heads += usize::from(method == "GET" && !file.endpoints.has_shape("HEAD", &template));
     }
@@ -74,6 +80,8 @@ pub(super) fn decided_otherwise(file: &CatalogFile) -> Vec<String> {
         rests.sentence("a last `{name+}` matches the rest of the path, where it matched one segment; endpoints with it"),
         heads,
         methods.sentence("a standard method that is not in upper case matches no call, as before, and a word for every method neither; both are refused when the catalog is next applied; endpoints with such a method"),
+        semicolons.sentence("a path with a `;` before its last segment no longer matches, and a `/`, `\\` or `.` that is encoded twice is malformed; endpoints with a parameter before the last segment"),
+        never.sentence("a template with a `;` before its last segment, or with a twice encoded character, matches no call any more; endpoints with such a template"),
         foreign.sentence("a template that is written as for another tool matches what it did, and is refused when the catalog is next applied; endpoints with one"),
     ];
     sentences.into_iter().flatten().collect()
@@ -106,6 +114,8 @@ mod tests {
             "ANY /b",
             "PUT \"/b/*\"",
             "PUT \"/c/{*all}\"",
+            "POST \"/users/{id}/photo\", colon_in: [id]",
+            "POST /d;v=1/e",
         ]);
         let ends = [
             "parameter: 4 (`GET /users/{id}`, `HEAD /users/{name}`, `PUT /c/{*all}`, `PUT /files/{path+}`)",
@@ -114,6 +124,8 @@ mod tests {
             "with it: 1 (`PUT /files/{path+}`)",
             "endpoints for `GET` alone: 2",
             "with such a method: 2 (`ANY /b`, `post /b`)",
+            "before the last segment: 1 (`POST /users/{id}/photo`)",
+            "with such a template: 1 (`POST /d;v=1/e`)",
             "with one: 2 (`PUT /b/*`, `PUT /c/{*all}`)",
         ];
         assert_eq!(said.len(), ends.len(), "{said:#?}");

@@ -6,6 +6,12 @@
 
 use std::borrow::Cow;
 
+/// Whether some servers end the path in this segment, and run the handler of what is before it: at
+/// a `;`, encoded or not. The last segment of a path can have one.
+pub(super) fn ends_path(segment: &str) -> bool {
+    segment.contains(';') || (segment.contains('%') && folded(segment).contains(&b';'))
+}
+
 /// The segment decoded until decoding changes nothing, and in one case.
 ///
 /// Borrowed if the segment is so already, as nearly all are.

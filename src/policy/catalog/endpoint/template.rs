@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use super::path::{MAX_PATH_LEN, PathError, check_segment, check_stored_segment};
+use super::segment::ends_path;
 use crate::policy::text;
 
 /// The path of an endpoint, with its parameters.
@@ -106,6 +107,9 @@ pub enum Fault {
         /// The other one.
         other: String,
     },
+    /// All templates together have too many segments.
+    #[error("the paths of the catalog have more than {0} segments: take some out")]
+    TooMany(usize),
     /// Another template has the same shape.
     #[error("another endpoint has the same method and the same shape of path")]
     SameShape,
@@ -156,7 +160,7 @@ impl Template {
         let mut at = 1;
         for (part, segment) in template.parts.iter().zip(segments(text)) {
             let is_last = at + segment.len() == text.len();
-            if segment.contains(';') && !is_last {
+            if ends_path(segment) && !is_last {
                 return Err(TemplateError { at, fault: Fault::Semicolon(segment.to_owned()) });
             }
             let repeated = part.name().filter(|name| !names.insert(*name));

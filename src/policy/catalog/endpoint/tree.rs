@@ -16,8 +16,12 @@ use std::collections::HashMap;
 
 use super::Endpoint;
 use super::path::Path;
-use super::segment::{folded, without_parameters};
+use super::segment::{ends_path, folded, without_parameters};
 use super::template::{Fault, Part, Template, TemplateError};
+
+/// The most segments that all templates of a new catalog have together, each prefix once. A
+/// segment takes some 600 bytes of memory.
+const MAX_NODES: usize = 500_000;
 
 /// All endpoints of a catalog.
 #[derive(Clone, Debug, Default)]
@@ -149,6 +153,9 @@ impl Endpoints {
     ) -> Result<(), TemplateError> {
         let shape = template.parts.iter().map(|part| Step::of(template, part)).collect();
         let leaf = Leaf { endpoint, shape };
+        if is_new && self.nodes.len() + template.parts.len() > MAX_NODES {
+            return Err(TemplateError::whole(Fault::TooMany(MAX_NODES)));
+        }
         let next = self.nodes.len();
         let mut id = *self.methods.entry(method.into()).or_insert(next);
         let mut at = 1;
@@ -188,11 +195,10 @@ impl Endpoints {
     /// without an endpoint of its own is answered by that of `GET`.
     #[must_use]
     pub fn find(&self, method: &str, path: &Path) -> Option<&Endpoint> {
-        // Some servers end a path at its first `;`, and would run the handler of what is before it.
-        if path.as_str().split_once(';').is_some_and(|(_, rest)| rest.contains('/')) {
+        let segments: Vec<_> = path.segments().collect();
+        if segments.split_last().is_some_and(|(_, before)| before.iter().any(|s| ends_path(s))) {
             return None;
         }
-        let segments: Vec<_> = path.segments().collect();
         let own = self.search(method, &segments).ok()?;
         let leaf = match own {
             own if method != "HEAD" => own?,
