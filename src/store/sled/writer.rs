@@ -205,6 +205,9 @@ impl Writer {
                     return Err(());
                 }
             }
+            // What was swept since the last commit is written too, so that a restart does not show
+            // changes that were no longer kept.
+            self.tree.flush().ok();
             Ok(())
         }));
         if !matches!(done, Ok(Ok(()))) {
