@@ -20,9 +20,16 @@ const PAGE: i32 = 1_000;
 /// # Errors
 /// There is none, or the server refused.
 pub(super) async fn read(desk: &mut Desk, company: &str) -> anyhow::Result<Company> {
+    read_at(desk, company).await.0
+}
+
+/// A company as it is now, and the revision at which it was read.
+pub(super) async fn read_at(desk: &mut Desk, company: &str) -> (anyhow::Result<Company>, u64) {
     let request = GetCompanyRequest { company_id: company.to_owned() };
-    let read = answer(desk.directory.get_company(request).await)?;
-    whole(&read.company).cloned()
+    match answer(desk.directory.get_company(request).await) {
+        Ok(read) => (whole(&read.company).cloned(), read.revision),
+        Err(error) => (Err(error), 0),
+    }
 }
 
 /// What goes with a company, and the company in words.
@@ -139,7 +146,7 @@ pub(super) async fn undo_of_addition(
     goes.sort();
     came.sort();
     if goes != came || tried.affected_credential_count > 0 {
-        return None;
+        return Undo::none(terms, "credentials use these scopes, or more would go with them");
     }
     let places = std::iter::once(company.company_id.as_str());
     let places = places.chain(done.added_scopes.iter().map(String::as_str));
