@@ -349,13 +349,14 @@ async fn update(
             rest_on(&mut request.etag, &now.etag);
         }
     }
+    let mask = request.update_mask.clone().unwrap_or_default().paths;
     let said = answer(desk.directory.update_company(request).await)?;
     let after = whole(&said.company)?;
     let before = before.ok();
     let etag = terms.compared(before.as_ref().map(|before| &before.etag));
     let sheet = shown(&desk, terms, etag, after, said.revision).await;
     let made = Made { company: &after.company_id, read: since, answered: said.revision };
-    let undo = match before.and_then(|before| company_impact::undo(terms, &before, after)) {
+    let undo = match before.and_then(|before| company_impact::undo(terms, &mask, &before, after)) {
         Some(_) if !undo::is_alone(&mut desk, made).await => Undo::of_several(terms),
         undo => undo,
     };

@@ -107,17 +107,23 @@ async fn users(desk: &mut Desk, company: &str) -> anyhow::Result<Counted> {
     Ok(Counted { number, has_more: !token.is_empty() })
 }
 
-/// How an update is undone, if it changed something.
-pub(super) fn undo(terms: &Terms, before: &Company, after: &Company) -> Option<Undo> {
+/// How an update of these fields is undone, if it changed one.
+pub(super) fn undo(
+    terms: &Terms,
+    mask: &[String],
+    before: &Company,
+    after: &Company,
+) -> Option<Undo> {
     let id = [before.company_id.as_str()];
-    if before.enabled != after.enabled {
+    let names = |path: &str| mask.iter().any(|name| name == path);
+    if names("enabled") && before.enabled != after.enabled {
         let undo = Undo::of(terms)?;
         return Some(match before.enabled {
             true => undo.then(&["company", "enable"], id, &[]),
             false => undo.then(&["company", "disable"], id, &["--yes"]),
         });
     }
-    if before.display_name != after.display_name {
+    if names("display_name") && before.display_name != after.display_name {
         let name = format!("--display-name={}", before.display_name);
         return Some(Undo::of(terms)?.then(&["company", "update"], id, &[&name]));
     }

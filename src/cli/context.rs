@@ -6,7 +6,8 @@
 //!   staging: { endpoint: http://scopegate.staging:50051 }
 //! ```
 //!
-//! Flags and environment win over a context. An --endpoint alone leaves the current context out
+//! Flags and environment win over a context, except that a --context that is typed wins over the
+//! variable SCOPEGATE_ENDPOINT. Files are named as seen from the config file's directory. An --endpoint alone leaves the current context out
 //! altogether: what one server is to be shown must not be shown to another.
 
 use std::collections::BTreeMap;

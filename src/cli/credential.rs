@@ -581,28 +581,32 @@ async fn update(
             rest_on(&mut request.etag, &now.etag);
         }
     }
+    let mask = request.update_mask.clone().unwrap_or_default().paths;
     let said = answer(desk.directory.update_credential(request).await)?;
     let after = whole(&said.credential)?;
     let before = before.ok();
     let etag = terms.compared(before.as_ref().map(|before| &before.etag));
     let sheet = shown(&desk, terms, etag, after, said.revision).await;
     let made = Made { company: &which.company, read: since, answered: said.revision };
-    let undo = match before.and_then(|before| undo_of_update(terms, &which, &before, after)) {
+    let undo = match before.and_then(|before| undo_of_update(terms, &which, &mask, &before, after))
+    {
         Some(_) if !undo::is_alone(&mut desk, made).await => Undo::of_several(terms),
         undo => undo,
     };
     desk.printer.print_undoable(&said, sheet, undo)
 }
 
-/// How an update is undone, if it changed something.
+/// How an update of these fields is undone, if it changed one.
 fn undo_of_update(
     terms: &Terms,
     which: &Which,
+    mask: &[String],
     before: &Credential,
     after: &Credential,
 ) -> Option<Undo> {
     let ids = [which.company.as_str(), which.credential.as_str()];
-    if before.enabled != after.enabled {
+    let names = |path: &str| mask.iter().any(|name| name == path);
+    if names("enabled") && before.enabled != after.enabled {
         let undo = Undo::of(terms)?;
         return Some(match before.enabled {
             true => undo.then(&["credential", "enable"], ids, &[]),
@@ -610,10 +614,10 @@ fn undo_of_update(
         });
     }
     let mut flags = Vec::new();
-    if before.label != after.label {
+    if names("label") && before.label != after.label {
         flags.push(format!("--label={}", before.label));
     }
-    if before.expires_at != after.expires_at {
+    if names("expires_at") && before.expires_at != after.expires_at {
         match &before.expires_at {
             Some(end) => flags.push(format!("--expires-at={}", moment::to_the_nanosecond(end)?)),
             None => flags.push("--never-expires".to_owned()),
