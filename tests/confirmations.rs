@@ -496,42 +496,44 @@ fn an_undo_makes_no_grant_longer_than_it_was() {
 #[test]
 fn an_undo_does_not_take_back_what_somebody_else_changed() {
     let stage = Stage::new();
-    for (change, others) in [
-        ("credential update acme app --label One", "credential disable acme app --yes"),
-        ("credential disable acme bare --yes", "credential update acme bare --label Two"),
-        ("credential replace acme app read --yes", "credential revoke acme app it's --yes"),
-        ("credential reset acme bare --yes", "credential grant acme bare it's"),
-        ("consent put acme app ada --yes", "consent put acme app ada read --yes"),
-        ("user put acme ada reader --yes", "user put acme ada --yes"),
-        ("company update acme --display-name One", "company disable acme --yes"),
-        ("company enable acme", "company update acme --display-name Two"),
+    for (change, others, format) in [
+        ("credential update acme app --label One", "credential disable acme app --yes", "table"),
+        ("credential disable acme bare --yes", "credential update acme bare --label Two", "json"),
+        (
+            "credential replace acme app read --yes",
+            "credential revoke acme app it's --yes",
+            "table",
+        ),
+        ("credential reset acme bare --yes", "credential grant acme bare it's", "json"),
+        ("consent put acme app ada --yes", "consent put acme app ada read --yes", "table"),
+        ("user put acme ada reader --yes", "user put acme ada --yes", "json"),
+        ("company update acme --display-name One", "company disable acme --yes", "table"),
+        ("company enable acme", "company update acme --display-name Two", "json"),
     ] {
-        for format in ["table", "json"] {
-            // All is as it was before, each time.
-            for words in [
-                "company enable acme",
-                "company update acme --display-name Acme",
-                "credential enable acme app",
-                "credential enable acme bare",
-                "credential update acme app --label Payroll",
-                "credential update acme bare --label None",
-                "credential replace acme app write it's --yes",
-                "credential replace acme bare --allow-empty --yes",
-                "user put acme ada reader writer",
-                "consent put acme app ada write",
-            ] {
-                stage.good(words);
-            }
-            if change.starts_with("company enable") {
-                stage.good("company disable acme --yes");
-            }
-            let words = format!("{change} --output {format}");
-            let (code, out, err) = stage.overtaken(&words, || drop(stage.good(others)));
-            assert_eq!(code, 0, "{change}: {out}{err}");
-            let why = "no undo line: something else was changed meanwhile";
-            assert!(undo(&out).is_none() && !out.contains("\"undo\""), "{change}: {out}");
-            assert!(out.contains(why), "{change}: {out}");
+        // All is as it was before, each time.
+        for words in [
+            "company enable acme",
+            "company update acme --display-name Acme",
+            "credential enable acme app",
+            "credential enable acme bare",
+            "credential update acme app --label Payroll",
+            "credential update acme bare --label None",
+            "credential replace acme app write it's --yes",
+            "credential replace acme bare --allow-empty --yes",
+            "user put acme ada reader writer",
+            "consent put acme app ada write",
+        ] {
+            stage.good(words);
         }
+        if change.starts_with("company enable") {
+            stage.good("company disable acme --yes");
+        }
+        let words = format!("{change} --output {format}");
+        let (code, out, err) = stage.overtaken(&words, || drop(stage.good(others)));
+        assert_eq!(code, 0, "{change}: {out}{err}");
+        let why = "no undo line: something else was changed meanwhile";
+        assert!(undo(&out).is_none() && !out.contains("\"undo\""), "{change}: {out}");
+        assert!(out.contains(why), "{change}: {out}");
     }
     // A command that changes nothing does not undo the other's change.
     stage.good("company update acme --display-name One");
