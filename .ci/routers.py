@@ -404,6 +404,10 @@ class Scopegate:
         self.channel = grpc.insecure_channel(address)
         try:
             grpc.channel_ready_future(self.channel).result(timeout=30)
+            # It listens before its store is open.
+            until("scopegate", lambda: subprocess.run(
+                [binary, "health", "--endpoint", address], capture_output=True, check=False
+            ).returncode == 0)  # fmt: skip
         except grpc.FutureTimeoutError:
             sys.exit((scratch / "scopegate.log").read_text())
         pool = descriptor_pool.DescriptorPool(ProtoReflectionDescriptorDatabase(self.channel))

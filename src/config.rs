@@ -502,7 +502,8 @@ pub struct EndpointArgs {
     pub endpoint: Option<String>,
 
     /// The name of a context of the config file; if neither this nor --endpoint is given, the
-    /// current one.
+    /// current one. --context wins over the variable SCOPEGATE_ENDPOINT; beside --endpoint it gives
+    /// all but the address.
     #[arg(long, env = "SCOPEGATE_CONTEXT", value_name = "NAME")]
     pub context: Option<String>,
 

@@ -10,7 +10,8 @@
 mod harness;
 
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Output, Stdio};
 
@@ -93,6 +94,39 @@ impl Stage {
             (grant["scope"].as_str().expect("a scope").to_owned(), grant["expiresAt"].clone())
         };
         active.map(words).collect()
+    }
+
+    /// Runs a command through a proxy that does something between its first call and its second.
+    fn overtaken(&self, words: &str, between: impl FnOnce() + Send) -> (i32, String, String) {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let proxy = listener.local_addr().expect("an address").to_string();
+        let mut command = scopegate();
+        command.args(words.split_whitespace()).args(["--endpoint", &proxy]).stdin(Stdio::null());
+        std::thread::scope(|scope| {
+            let output = scope.spawn(move || command.output().expect("it runs"));
+            let (mut client, _) = listener.accept().expect("a client");
+            let mut server = TcpStream::connect(&self.server.address).expect("the server");
+            let mut answers = (server.try_clone().expect("one"), client.try_clone().expect("one"));
+            scope.spawn(move || io::copy(&mut answers.0, &mut answers.1));
+            // RFC 9113: a preface of 24 bytes, then frames with a head of 9; HEADERS are of type 1.
+            let (mut part, mut calls, mut between) = (vec![0; 24], 0, Some(between));
+            client.read_exact(&mut part).expect("a preface");
+            while server.write_all(&part).is_ok() {
+                part.resize(9, 0);
+                if client.read_exact(&mut part).is_err() {
+                    break;
+                }
+                calls += u8::from(part[3] == 1);
+                let length = u32::from_be_bytes([0, part[0], part[1], part[2]]);
+                part.resize(9 + length as usize, 0);
+                client.read_exact(&mut part[9..]).expect("a frame");
+                if let (2, Some(between)) = (calls, between.take_if(|_| calls == 2)) {
+                    between();
+                }
+            }
+            server.shutdown(Shutdown::Both).ok();
+            read(output.join().expect("it ends"))
+        })
     }
 
     /// Pastes a line into a shell, in another directory.
@@ -410,9 +444,155 @@ fn an_undo_names_the_context_that_was_used() {
     let (code, out, err) = run("credential disable acme app --yes");
     assert_eq!(code, 0, "{err}");
     let line = undo(&out).expect("an undo");
-    assert_eq!(line, "scopegate credential enable acme app --context here");
+    let endpoint = stage.server.url();
+    let expected =
+        format!("scopegate credential enable acme app --endpoint {endpoint} --context here");
+    assert_eq!(line, expected);
     // Also once another context is the current one.
     assert_eq!(run("context use other").0, 0);
     assert_eq!(run(line.strip_prefix("scopegate ").expect("a command")).0, 0);
     assert_eq!(stage.json("credential get acme app")["credential"]["enabled"], true);
+}
+
+#[test]
+fn an_undo_makes_no_grant_longer_than_it_was() {
+    const END: &str = "2090-01-01T00:00:00Z";
+    let stage = Stage::new();
+    // A grant with an end is kept by a reset, and by a replacement.
+    for change in ["reset acme app --yes", "replace acme app it's -force --yes"] {
+        stage.good("credential replace acme app --allow-empty --yes");
+        stage.good(&format!("credential grant acme app it's --expires-at {END}"));
+        stage.good("credential grant acme app read");
+        let before = stage.grants("app");
+        let change = change.replace("it's -force", "it's");
+        let out = stage.good(&format!("credential {change}"));
+        let line = undo(&out).expect("an undo");
+        assert!(!line.contains("replace") && !line.contains("it'"), "{line}");
+        stage.paste(line);
+        assert_eq!(stage.grants("app"), before, "{line}");
+    }
+    // `write` ends never and implies `read`, which has an end: no grant of `write` brings that back.
+    stage.good("credential replace acme bare --allow-empty --yes");
+    stage.good(&format!("credential grant acme bare read --expires-at {END}"));
+    stage.good("credential grant acme bare write --expires-at 2080-01-01T00:00:00Z");
+    let before = stage.grants("bare");
+    let out = stage.good("credential revoke acme bare write --yes");
+    stage.paste(undo(&out).expect("an undo"));
+    assert_eq!(stage.grants("bare"), before);
+    // The end that a grant takes away is said, with and without a line.
+    let out = stage.good("credential grant acme bare write --expires-at 2085-01-01T00:00:00Z");
+    assert_eq!(undo(&out), None, "{out}");
+    assert!(out.contains("ends later") && out.contains("no undo line"), "{out}");
+    let json = stage.json("credential grant acme bare write read");
+    assert!(json.get("undo").is_none(), "{json}");
+    assert!(json["undoNotes"][0].as_str().is_some_and(|note| note.contains("read write")));
+    stage.good("credential replace acme bare --allow-empty --yes");
+    stage.good(&format!("credential grant acme bare read --expires-at {END}"));
+    let out = stage.good("credential grant acme bare write");
+    assert!(out.contains("no longer ends") && undo(&out).is_some(), "{out}");
+    assert!(out.contains("does not bring back the earlier end of read"), "{out}");
+}
+
+#[test]
+fn an_undo_does_not_take_back_what_somebody_else_changed() {
+    let stage = Stage::new();
+    for (change, others, format) in [
+        ("credential update acme app --label One", "credential disable acme app --yes", "table"),
+        ("credential disable acme bare --yes", "credential update acme bare --label Two", "json"),
+        (
+            "credential replace acme app read --yes",
+            "credential revoke acme app it's --yes",
+            "table",
+        ),
+        ("credential reset acme bare --yes", "credential grant acme bare it's", "json"),
+        ("consent put acme app ada --yes", "consent put acme app ada read --yes", "table"),
+        ("user put acme ada reader --yes", "user put acme ada --yes", "json"),
+        ("company update acme --display-name One", "company disable acme --yes", "table"),
+        ("company enable acme", "company update acme --display-name Two", "json"),
+    ] {
+        // All is as it was before, each time.
+        for words in [
+            "company enable acme",
+            "company update acme --display-name Acme",
+            "credential enable acme app",
+            "credential enable acme bare",
+            "credential update acme app --label Payroll",
+            "credential update acme bare --label None",
+            "credential replace acme app write it's --yes",
+            "credential replace acme bare --allow-empty --yes",
+            "user put acme ada reader writer",
+            "consent put acme app ada write",
+        ] {
+            stage.good(words);
+        }
+        if change.starts_with("company enable") {
+            stage.good("company disable acme --yes");
+        }
+        let words = format!("{change} --output {format}");
+        let (code, out, err) = stage.overtaken(&words, || drop(stage.good(others)));
+        assert_eq!(code, 0, "{change}: {out}{err}");
+        let why = "no undo line: something else was changed meanwhile";
+        assert!(undo(&out).is_none() && !out.contains("\"undo\""), "{change}: {out}");
+        assert!(out.contains(why), "{change}: {out}");
+    }
+    // A command that changes nothing does not undo the other's change.
+    stage.good("company update acme --display-name One");
+    let other = || drop(stage.good("company disable acme --yes"));
+    let (_, out, _) = stage.overtaken("company update acme --display-name One", other);
+    assert!(undo(&out).is_none() && out.contains("disabled"), "{out}");
+    // Nothing comes between: there is a line.
+    stage.good("company enable acme");
+    let (_, out, _) = stage.overtaken("company disable acme --yes", || ());
+    assert!(undo(&out).is_some(), "{out}");
+}
+
+#[test]
+fn an_undo_of_a_restriction_does_not_widen_the_ceiling() {
+    let stage = Stage::new();
+    stage.good("company restrict acme -- it's --yes --affected 1".replace("-- ", "").as_str());
+    stage.good("company add-scopes acme it's");
+    let catalog = stage.dir.path().join("next.yaml");
+    let text = CATALOG.replace("\"it's\": {}", "\"it's\": { implies: [fresh] }\n  fresh: {}");
+    fs::write(&catalog, text).expect("written");
+    let out = stage.good(&format!("catalog apply {} --yes", catalog.display()));
+    assert!(out.contains("fresh"), "{out}");
+    let out = stage.good("company restrict acme it's --yes --affected 0");
+    assert_eq!(undo(&out), None, "{out}");
+    assert!(out.contains("no undo line: "), "{out}");
+}
+
+#[test]
+fn an_undo_reaches_the_same_server_from_elsewhere() {
+    let stage = Stage::new();
+    let root = stage.json("keys create root --role operator");
+    let home = stage.dir.path();
+    fs::create_dir(home.join("work")).expect("made");
+    let key = home.join("root.key");
+    fs::write(&key, root["secret"].as_str().expect("a secret")).expect("written");
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).expect("set");
+    let url = stage.server.url();
+    let context = |url: &str| {
+        let text = format!("contexts:\n  here: {{ endpoint: \"{url}\", key_file: root.key }}\n");
+        fs::write(home.join("config.yaml"), text).expect("written");
+    };
+    context(&url);
+    // The context wins over the variable, and its files are beside the config file.
+    let mut command = scopegate();
+    command.args(["credential", "disable", "acme", "app", "--yes", "--context", "here"]);
+    command.env("SCOPEGATE_CONFIG", "../config.yaml").env("SCOPEGATE_ENDPOINT", "127.0.0.1:1");
+    command.current_dir(home.join("work")).stdin(Stdio::null());
+    let (code, out, err) = read(command.output().expect("it runs"));
+    assert_eq!(code, 0, "{err}");
+    let line = undo(&out).expect("an undo");
+    assert!(line.contains(&format!("--endpoint {url} --context here")), "{line}");
+    let variable = out.split_whitespace().find(|word| word.starts_with("SCOPEGATE_CONFIG="));
+    let config = variable.and_then(|word| word.split_once('=')).expect("the whole path").1;
+    assert!(config.starts_with('/'), "{out}");
+    // The context's address is another one by now; its key is the same.
+    context("http://127.0.0.1:1");
+    let words = line.strip_prefix("scopegate ").expect("a command").split_whitespace();
+    let mut again = scopegate();
+    again.args(words).env("SCOPEGATE_CONFIG", config).current_dir("/").stdin(Stdio::null());
+    let (code, _, err) = read(again.output().expect("it runs"));
+    assert_eq!(code, 0, "{err}");
 }

@@ -13,6 +13,7 @@ use super::lookup::Lookup;
 use super::moment;
 use super::printer::{Sheet, Words, count};
 use super::restriction::{RestrictArgs, restrict};
+use super::undo::{self, Made, Undo};
 use crate::proto::{
     AddCompanyScopesRequest, Company, CreateCompanyRequest, DeleteCompanyRequest,
     GetCompanyRequest, ListCompaniesRequest, ListCompaniesResponse, ListCredentialsRequest,
@@ -342,7 +343,7 @@ async fn update(
     agreement: Option<Agreement>,
 ) -> anyhow::Result<()> {
     let mut desk = terms.asking.open().await?;
-    let before = company_impact::read(&mut desk, &request.company_id).await;
+    let (before, since) = company_impact::read_at(&mut desk, &request.company_id).await;
     if let Some(agreement) = agreement.filter(|agreement| agreement.is_asked(terms)) {
         let now = before.as_ref().map_err(|error| anyhow!("{error:#}"))?;
         if now.enabled {
@@ -352,12 +353,17 @@ async fn update(
             rest_on(&mut request.etag, &now.etag);
         }
     }
+    let mask = request.update_mask.clone().unwrap_or_default().paths;
     let said = answer(desk.directory.update_company(request).await)?;
     let after = whole(&said.company)?;
     let before = before.ok();
     let etag = terms.compared(before.as_ref().map(|before| &before.etag));
     let sheet = shown(&desk, terms, etag, after, said.revision).await;
-    let undo = before.and_then(|before| company_impact::undo(terms, &before, after));
+    let made = Made { company: &after.company_id, read: since, answered: said.revision };
+    let undo = match before.and_then(|before| company_impact::undo(terms, &mask, &before, after)) {
+        Some(_) if !undo::is_alone(&mut desk, made).await => Undo::of_several(terms),
+        undo => undo,
+    };
     desk.printer.print_undoable(&said, sheet, undo)
 }
 

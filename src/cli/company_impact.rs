@@ -20,9 +20,16 @@ const PAGE: i32 = 1_000;
 /// # Errors
 /// There is none, or the server refused.
 pub(super) async fn read(desk: &mut Desk, company: &str) -> anyhow::Result<Company> {
+    read_at(desk, company).await.0
+}
+
+/// A company as it is now, and the revision at which it was read.
+pub(super) async fn read_at(desk: &mut Desk, company: &str) -> (anyhow::Result<Company>, u64) {
     let request = GetCompanyRequest { company_id: company.to_owned() };
-    let read = answer(desk.directory.get_company(request).await)?;
-    whole(&read.company).cloned()
+    match answer(desk.directory.get_company(request).await) {
+        Ok(read) => (whole(&read.company).cloned(), read.revision),
+        Err(error) => (Err(error), 0),
+    }
 }
 
 /// What goes with a company, and the company in words.
@@ -100,17 +107,23 @@ async fn users(desk: &mut Desk, company: &str) -> anyhow::Result<Counted> {
     Ok(Counted { number, has_more: !token.is_empty() })
 }
 
-/// How an update is undone, if it changed something.
-pub(super) fn undo(terms: &Terms, before: &Company, after: &Company) -> Option<Undo> {
+/// How an update of these fields is undone, if it changed one.
+pub(super) fn undo(
+    terms: &Terms,
+    mask: &[String],
+    before: &Company,
+    after: &Company,
+) -> Option<Undo> {
     let id = [before.company_id.as_str()];
-    if before.enabled != after.enabled {
+    let names = |path: &str| mask.iter().any(|name| name == path);
+    if names("enabled") && before.enabled != after.enabled {
         let undo = Undo::of(terms)?;
         return Some(match before.enabled {
             true => undo.then(&["company", "enable"], id, &[]),
             false => undo.then(&["company", "disable"], id, &["--yes"]),
         });
     }
-    if before.display_name != after.display_name {
+    if names("display_name") && before.display_name != after.display_name {
         let name = format!("--display-name={}", before.display_name);
         return Some(Undo::of(terms)?.then(&["company", "update"], id, &[&name]));
     }
@@ -139,7 +152,7 @@ pub(super) async fn undo_of_addition(
     goes.sort();
     came.sort();
     if goes != came || tried.affected_credential_count > 0 {
-        return None;
+        return Undo::none(terms, "credentials use these scopes, or more would go with them");
     }
     let places = std::iter::once(company.company_id.as_str());
     let places = places.chain(done.added_scopes.iter().map(String::as_str));

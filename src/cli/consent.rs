@@ -6,7 +6,7 @@ use tonic::Code;
 use super::agreement::{Agreement, rest_on};
 use super::asking::{Asking, Desk, Terms, answer, on_terms, whole};
 use super::printer::{Sheet, Words};
-use super::undo::Undo;
+use super::undo::{self, Made, Undo};
 use super::which::Which;
 use crate::proto::{Consent, DeleteConsentRequest, GetConsentRequest, PutConsentRequest};
 
@@ -65,7 +65,7 @@ pub async fn consent(command: ConsentCommand) -> anyhow::Result<bool> {
     match command {
         ConsentCommand::Put { which, user, scopes, agreement, terms } => {
             let mut desk = terms.asking.open().await?;
-            let before = read(&mut desk, &which, &user).await?;
+            let (before, since) = read(&mut desk, &which, &user).await?;
             let Which { company, credential } = which.clone();
             let mut request = on_terms!(
                 terms,
@@ -103,7 +103,8 @@ pub async fn consent(command: ConsentCommand) -> anyhow::Result<bool> {
             let sheet = terms.sheet(said.revision, is_same).then(sheet(&shown));
             // The user cannot give what they may not do themselves.
             let sheet = sheet.fact("not given", Words::news(false, refused.join(" ")));
-            let undo = undo(&mut desk, &terms, before.as_ref(), Some(given)).await;
+            let made = Made { company: &which.company, read: since, answered: said.revision };
+            let undo = undo(&mut desk, &terms, made, before.as_ref(), Some(given)).await;
             desk.printer.print_undoable(&said, sheet, undo)?;
         }
         ConsentCommand::Get { which: Which { company, credential }, user, asking } => {
@@ -115,7 +116,7 @@ pub async fn consent(command: ConsentCommand) -> anyhow::Result<bool> {
         }
         ConsentCommand::Delete { which, user, agreement, terms } => {
             let mut desk = terms.asking.open().await?;
-            let before = read(&mut desk, &which, &user).await?;
+            let (before, since) = read(&mut desk, &which, &user).await?;
             let Which { company, credential } = which.clone();
             let mut request = on_terms!(
                 terms,
@@ -131,7 +132,8 @@ pub async fn consent(command: ConsentCommand) -> anyhow::Result<bool> {
                 rest_on(&mut request.etag, &now.etag);
             }
             let said = answer(desk.directory.delete_consent(request).await)?;
-            let undo = undo(&mut desk, &terms, before.as_ref(), None).await;
+            let made = Made { company: &which.company, read: since, answered: said.revision };
+            let undo = undo(&mut desk, &terms, made, before.as_ref(), None).await;
             let sheet =
                 terms.gone(said.revision, "delete", "deleted").then(sheet(whole(&said.consent)?));
             desk.printer.print_undoable(&said, sheet, undo)?;
@@ -140,15 +142,19 @@ pub async fn consent(command: ConsentCommand) -> anyhow::Result<bool> {
     Ok(true)
 }
 
-/// A consent as it is now; none if there is none.
-async fn read(desk: &mut Desk, which: &Which, user: &str) -> anyhow::Result<Option<Consent>> {
+/// A consent as it is now, none if there is none, and the revision at which it was read.
+async fn read(
+    desk: &mut Desk,
+    which: &Which,
+    user: &str,
+) -> anyhow::Result<(Option<Consent>, u64)> {
     let Which { company, credential } = which.clone();
     let user = user.to_owned();
     let request =
         GetConsentRequest { company_id: company, credential_id: credential, user_id: user };
     match desk.directory.get_consent(request).await {
-        Err(status) if status.code() == Code::NotFound => Ok(None),
-        read => Ok(answer(read)?.consent),
+        Err(status) if status.code() == Code::NotFound => Ok((None, 0)),
+        read => answer(read).map(|read| (read.consent, read.revision)),
     }
 }
 
@@ -157,6 +163,7 @@ async fn read(desk: &mut Desk, which: &Which, user: &str) -> anyhow::Result<Opti
 async fn undo(
     desk: &mut Desk,
     terms: &Terms,
+    made: Made<'_>,
     before: Option<&Consent>,
     after: Option<&Consent>,
 ) -> Option<Undo> {
@@ -171,6 +178,9 @@ async fn undo(
     if after.is_some_and(|after| sorted(after) == sorted(before)) {
         return None;
     }
+    if !undo::is_alone(desk, made).await {
+        return Undo::of_several(terms);
+    }
     let trial = PutConsentRequest {
         company_id: before.company_id.clone(),
         credential_id: before.credential_id.clone(),
@@ -179,9 +189,10 @@ async fn undo(
         validate_only: true,
         ..PutConsentRequest::default()
     };
-    let tried = desk.directory.put_consent(trial).await.ok()?.into_inner().consent?;
-    if sorted(&tried) != sorted(before) {
-        return None;
+    let tried = desk.directory.put_consent(trial).await.ok();
+    let tried = tried.and_then(|tried| tried.into_inner().consent);
+    if tried.is_none_or(|tried| sorted(&tried) != sorted(before)) {
+        return Undo::none(terms, "the user could not give the same consent now");
     }
     let ids = [&before.company_id, &before.credential_id, &before.user_id];
     let places = ids.into_iter().chain(&before.scopes).map(String::as_str);

@@ -6,7 +6,8 @@
 //!   staging: { endpoint: http://scopegate.staging:50051 }
 //! ```
 //!
-//! Flags and environment win over a context. An --endpoint alone leaves the current context out
+//! Flags and environment win over a context, except that a --context that is typed wins over the
+//! variable SCOPEGATE_ENDPOINT. Files are named as seen from the config file's directory. An --endpoint alone leaves the current context out
 //! altogether: what one server is to be shown must not be shown to another.
 
 use std::collections::BTreeMap;
@@ -30,7 +31,8 @@ pub enum ContextCommand {
     /// $XDG_CONFIG_HOME/scopegate/config.yaml, else ~/.config/scopegate/config.yaml.
     ///
     /// The file is YAML: `contexts:` has, by name, an `endpoint` and, where the server asks for
-    /// them, `ca`, `client_cert`, `client_key` and `key_file`; `current:` names one of them.
+    /// them, `ca`, `client_cert`, `client_key` and `key_file`, each as seen from the directory of the
+    /// config file; `current:` names one of them.
     List(ListArgs),
     /// Make a context the current one.
     Use(UseArgs),
@@ -212,7 +214,16 @@ fn read() -> anyhow::Result<(PathBuf, Contexts)> {
         Err(error) => return Err(error).with_context(|| unreadable(&path)),
     };
     let options = serde_saphyr::options! { with_snippet: false };
-    let contexts = serde_saphyr::from_str_with_options(&text, options)
+    let mut contexts: Contexts = serde_saphyr::from_str_with_options(&text, options)
         .map_err(|error| anyhow!("{}: {error}", path.display()))?;
+    // A file of the config is found from every directory: it is named as seen from the config file.
+    let beside = std::path::absolute(&path).with_context(|| unreadable(&path))?;
+    let beside = beside.parent().unwrap_or(Path::new("/"));
+    for way in contexts.contexts.values_mut() {
+        let files = [&mut way.ca, &mut way.client_cert, &mut way.client_key, &mut way.key_file];
+        for file in files.into_iter().flatten() {
+            *file = beside.join(&*file);
+        }
+    }
     Ok((path, contexts))
 }

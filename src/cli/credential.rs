@@ -14,9 +14,9 @@ use super::lookup::Lookup;
 use super::moment;
 use super::printer::{Sheet, Words};
 use super::scope_holders::{Given, to_holders};
-use super::scope_undo::{self, Change, Changed};
+use super::scope_undo::{self, Change};
 use super::secret::{self, SecretCommand};
-use super::undo::Undo;
+use super::undo::{self, Made, Undo};
 use super::which::Which;
 use crate::proto::{
     CreateCredentialRequest, Credential, DeleteCredentialRequest, GetCredentialRequest,
@@ -325,7 +325,8 @@ pub async fn credential(command: CredentialCommand) -> anyhow::Result<bool> {
                 (company.unwrap_or_default(), credential.unwrap_or_default());
             let which = Which { company, credential };
             let mut desk = terms.asking.open().await?;
-            let before = read(&mut desk, &which).await.ok();
+            let (before, since) = read_at(&mut desk, &which).await;
+            let before = before.ok();
             let Which { company, credential } = which.clone();
             let request = on_terms!(
                 terms,
@@ -337,15 +338,22 @@ pub async fn credential(command: CredentialCommand) -> anyhow::Result<bool> {
                 }
             );
             let said = answer(desk.authorization.grant_scopes(request).await)?;
-            let (kind, moved) = (Changed::Granted, (said.added_scopes.as_slice(), [].as_slice()));
+            let moved = (said.added_scopes.as_slice(), [].as_slice());
+            let ends = before.as_ref().zip(said.credential.as_ref());
+            let ends = ends.map(|(before, after)| scope_undo::moved_ends(before, after));
             let etag = terms.compared(before.as_ref().map(|before| &before.etag));
-            let undo = undo(&mut desk, &terms, &which, kind, before, &said.credential, moved).await;
+            let made = Made { company: &which.company, read: since, answered: said.revision };
+            let undo = undo(&mut desk, &terms, &which, made, before, &said.credential, moved).await;
             let sheet = shown(&desk, &terms, etag, whole(&said.credential)?, said.revision).await;
-            desk.printer.print_undoable(&said, moved_scopes(sheet, moved), undo)?;
+            let (no_longer, later) = ends.unwrap_or_default();
+            let sheet = moved_scopes(sheet, moved)
+                .fact("no longer ends", no_longer.join(" "))
+                .fact("ends later", later.join(" "));
+            desk.printer.print_undoable(&said, sheet, undo)?;
         }
         CredentialCommand::Revoke { which, scopes, agreement, terms } => {
             let mut desk = terms.asking.open().await?;
-            let before = read(&mut desk, &which).await;
+            let (before, since) = read_at(&mut desk, &which).await;
             let Which { company, credential } = which.clone();
             let mut request = on_terms!(
                 terms,
@@ -370,16 +378,17 @@ pub async fn credential(command: CredentialCommand) -> anyhow::Result<bool> {
                 }
             }
             let said = answer(desk.authorization.revoke_scopes(request).await)?;
-            let (kind, moved) = (Changed::Revoked, ([].as_slice(), said.removed_scopes.as_slice()));
+            let moved = ([].as_slice(), said.removed_scopes.as_slice());
             let before = before.ok();
             let etag = terms.compared(before.as_ref().map(|before| &before.etag));
-            let undo = undo(&mut desk, &terms, &which, kind, before, &said.credential, moved).await;
+            let made = Made { company: &which.company, read: since, answered: said.revision };
+            let undo = undo(&mut desk, &terms, &which, made, before, &said.credential, moved).await;
             let sheet = shown(&desk, &terms, etag, whole(&said.credential)?, said.revision).await;
             desk.printer.print_undoable(&said, moved_scopes(sheet, moved), undo)?;
         }
         CredentialCommand::Replace { which, scopes, allow_empty, agreement, terms } => {
             let mut desk = terms.asking.open().await?;
-            let before = read(&mut desk, &which).await;
+            let (before, since) = read_at(&mut desk, &which).await;
             let Which { company, credential } = which.clone();
             let mut request = on_terms!(
                 terms,
@@ -404,15 +413,16 @@ pub async fn credential(command: CredentialCommand) -> anyhow::Result<bool> {
             }
             let said = answer(desk.authorization.replace_scopes(request).await)?;
             let moved = (said.added_scopes.as_slice(), said.removed_scopes.as_slice());
-            let (kind, before) = (Changed::Replaced, before.ok());
+            let before = before.ok();
             let etag = terms.compared(before.as_ref().map(|before| &before.etag));
-            let undo = undo(&mut desk, &terms, &which, kind, before, &said.credential, moved).await;
+            let made = Made { company: &which.company, read: since, answered: said.revision };
+            let undo = undo(&mut desk, &terms, &which, made, before, &said.credential, moved).await;
             let sheet = shown(&desk, &terms, etag, whole(&said.credential)?, said.revision).await;
             desk.printer.print_undoable(&said, moved_scopes(sheet, moved), undo)?;
         }
         CredentialCommand::Reset { which, agreement, terms } => {
             let mut desk = terms.asking.open().await?;
-            let before = read(&mut desk, &which).await;
+            let (before, since) = read_at(&mut desk, &which).await;
             let Which { company, credential } = which.clone();
             let mut request = on_terms!(
                 terms,
@@ -436,9 +446,10 @@ pub async fn credential(command: CredentialCommand) -> anyhow::Result<bool> {
             }
             let said = answer(desk.authorization.reset_scopes(request).await)?;
             let moved = (said.added_scopes.as_slice(), said.removed_scopes.as_slice());
-            let (kind, before) = (Changed::Replaced, before.ok());
+            let before = before.ok();
             let etag = terms.compared(before.as_ref().map(|before| &before.etag));
-            let undo = undo(&mut desk, &terms, &which, kind, before, &said.credential, moved).await;
+            let made = Made { company: &which.company, read: since, answered: said.revision };
+            let undo = undo(&mut desk, &terms, &which, made, before, &said.credential, moved).await;
             let sheet = shown(&desk, &terms, etag, whole(&said.credential)?, said.revision).await;
             let set = if terms.dry_run { "would be set" } else { "is set" };
             let set = format!("{which} {set} to all of the company's scopes");
@@ -552,7 +563,7 @@ async fn update(
     let mut desk = terms.asking.open().await?;
     let (company, credential) = (request.company_id.clone(), request.credential_id.clone());
     let which = Which { company, credential };
-    let before = read(&mut desk, &which).await;
+    let (before, since) = read_at(&mut desk, &which).await;
     if let Some(agreement) = agreement.filter(|agreement| agreement.is_asked(terms)) {
         let now = before.as_ref().map_err(again)?;
         let names = |path: &str| {
@@ -570,24 +581,32 @@ async fn update(
             rest_on(&mut request.etag, &now.etag);
         }
     }
+    let mask = request.update_mask.clone().unwrap_or_default().paths;
     let said = answer(desk.directory.update_credential(request).await)?;
     let after = whole(&said.credential)?;
     let before = before.ok();
     let etag = terms.compared(before.as_ref().map(|before| &before.etag));
     let sheet = shown(&desk, terms, etag, after, said.revision).await;
-    let undo = before.and_then(|before| undo_of_update(terms, &which, &before, after));
+    let made = Made { company: &which.company, read: since, answered: said.revision };
+    let undo = match before.and_then(|before| undo_of_update(terms, &which, &mask, &before, after))
+    {
+        Some(_) if !undo::is_alone(&mut desk, made).await => Undo::of_several(terms),
+        undo => undo,
+    };
     desk.printer.print_undoable(&said, sheet, undo)
 }
 
-/// How an update is undone, if it changed something.
+/// How an update of these fields is undone, if it changed one.
 fn undo_of_update(
     terms: &Terms,
     which: &Which,
+    mask: &[String],
     before: &Credential,
     after: &Credential,
 ) -> Option<Undo> {
     let ids = [which.company.as_str(), which.credential.as_str()];
-    if before.enabled != after.enabled {
+    let names = |path: &str| mask.iter().any(|name| name == path);
+    if names("enabled") && before.enabled != after.enabled {
         let undo = Undo::of(terms)?;
         return Some(match before.enabled {
             true => undo.then(&["credential", "enable"], ids, &[]),
@@ -595,10 +614,10 @@ fn undo_of_update(
         });
     }
     let mut flags = Vec::new();
-    if before.label != after.label {
+    if names("label") && before.label != after.label {
         flags.push(format!("--label={}", before.label));
     }
-    if before.expires_at != after.expires_at {
+    if names("expires_at") && before.expires_at != after.expires_at {
         match &before.expires_at {
             Some(end) => flags.push(format!("--expires-at={}", moment::to_the_nanosecond(end)?)),
             None => flags.push("--never-expires".to_owned()),
@@ -619,10 +638,17 @@ fn undo_of_update(
 /// # Errors
 /// There is none, or the server refused.
 pub(super) async fn read(desk: &mut Desk, which: &Which) -> anyhow::Result<Credential> {
+    read_at(desk, which).await.0
+}
+
+/// A credential as it is now, and the revision at which it was read.
+async fn read_at(desk: &mut Desk, which: &Which) -> (anyhow::Result<Credential>, u64) {
     let Which { company, credential } = which.clone();
     let request = GetCredentialRequest { company_id: company, credential_id: credential };
-    let read = answer(desk.directory.get_credential(request).await)?;
-    whole(&read.credential).cloned()
+    match answer(desk.directory.get_credential(request).await) {
+        Ok(read) => (whole(&read.credential).cloned(), read.revision),
+        Err(error) => (Err(error), 0),
+    }
 }
 
 /// What an operator looks at before something is taken from a credential.
@@ -653,7 +679,7 @@ async fn undo(
     desk: &mut Desk,
     terms: &Terms,
     which: &Which,
-    kind: Changed,
+    made: Made<'_>,
     before: Option<Credential>,
     after: &Option<Credential>,
     (added, removed): (&[String], &[String]),
@@ -662,7 +688,7 @@ async fn undo(
         return None;
     }
     let (before, after) = (&before?, after.as_ref()?);
-    scope_undo::undo(desk, terms, which, Change { kind, before, after, added, removed }).await
+    scope_undo::undo(desk, terms, which, Change { made, before, after, added, removed }).await
 }
 
 /// A credential as a change left it, or would leave it.

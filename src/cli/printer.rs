@@ -103,7 +103,7 @@ impl Printer {
     }
 
     /// Writes an answer and how its change is undone, on one line whatever the terminal's width;
-    /// for programs as the field `undo`.
+    /// for programs as the field `undo`, beside `undoNotes`.
     ///
     /// # Errors
     /// The output is closed.
@@ -113,17 +113,20 @@ impl Printer {
         sheet: Sheet,
         undo: Option<Undo>,
     ) -> anyhow::Result<()> {
-        let Some((line, notes)) = undo.and_then(Undo::shown) else {
+        let (line, notes) = undo.map(Undo::shown).unwrap_or_default();
+        if line.is_none() && notes.is_empty() {
             return self.print(answer, sheet);
-        };
+        }
         match self.output {
             Output::Table => {
-                let sheet = sheet.then(Sheet(vec![Part::Verbatim(format!("undo  {line}"))]));
+                let line = line.map(|line| Part::Verbatim(format!("undo  {line}")));
+                let sheet = sheet.then(Sheet(line.into_iter().collect()));
                 let sheet = notes.into_iter().fold(sheet, Sheet::line);
                 write(&sheet.text(self.colours))
             }
             Output::Json => {
-                let answer = Undoable { answer: self.dynamic(answer)?, undo: line };
+                let answer =
+                    Undoable { answer: self.dynamic(answer)?, undo: line, undo_notes: notes };
                 write(&text::escaped_json(&serde_json::to_string_pretty(&answer)?))
             }
         }
@@ -172,7 +175,10 @@ fn whole() -> SerializeOptions {
 struct Undoable {
     #[serde(flatten, serialize_with = "fields")]
     answer: DynamicMessage,
-    undo: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    undo: Option<String>,
+    #[serde(rename = "undoNotes")]
+    undo_notes: Vec<String>,
 }
 
 fn fields<S: Serializer>(message: &DynamicMessage, to: S) -> Result<S::Ok, S::Error> {

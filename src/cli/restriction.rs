@@ -4,13 +4,15 @@
 use anyhow::bail;
 use clap::Args;
 
-use super::asking::{Terms, answer, on_terms, whole};
+use super::asking::{Desk, Terms, answer, on_terms, whole};
 use super::confirm;
 use super::lookup::Lookup;
 use super::moment;
 use super::printer::{self, Sheet, Words};
 use super::undo::Undo;
-use crate::proto::{RestrictCompanyScopesRequest, RestrictCompanyScopesResponse};
+use crate::proto::{
+    AddCompanyScopesRequest, RestrictCompanyScopesRequest, RestrictCompanyScopesResponse,
+};
 
 /// What to restrict.
 #[derive(Debug, Args)]
@@ -100,14 +102,35 @@ pub(super) async fn restrict(args: RestrictArgs) -> anyhow::Result<bool> {
         .fact("restricted", done.restricted_scopes.join(" "))
         .fact("affected credentials", done.affected_credential_count)
         .fact("revision", done.revision);
-    desk.printer.print_undoable(&done, sheet, undo(&terms, &company, &done))?;
+    let undo = undo(&mut desk, &terms, &company, &done).await;
+    desk.printer.print_undoable(&done, sheet, undo)?;
     Ok(true)
 }
 
-/// How a restriction that was wrong is undone.
-fn undo(terms: &Terms, company: &str, done: &RestrictCompanyScopesResponse) -> Option<Undo> {
+/// How a restriction that was wrong is undone: if the scopes come back alone, as a dry run says. By
+/// the present catalog they may imply what the company did not have.
+async fn undo(
+    desk: &mut Desk,
+    terms: &Terms,
+    company: &str,
+    done: &RestrictCompanyScopesResponse,
+) -> Option<Undo> {
     if done.restricted_scopes.is_empty() {
         return None;
+    }
+    let trial = AddCompanyScopesRequest {
+        company_id: company.to_owned(),
+        scopes: done.restricted_scopes.clone(),
+        validate_only: true,
+        ..AddCompanyScopesRequest::default()
+    };
+    let tried = desk.authorization.add_company_scopes(trial).await.ok();
+    let mut comes = tried.map(|tried| tried.into_inner().added_scopes).unwrap_or_default();
+    let mut went = done.restricted_scopes.clone();
+    comes.sort();
+    went.sort();
+    if comes != went {
+        return Undo::none(terms, "the company would not get exactly these scopes back");
     }
     let revision = done.revision.to_string();
     let places =

@@ -1,7 +1,8 @@
 //! Scope undo: how a change of a credential's scopes is taken back.
 //!
-//! What is printed was tried on the server as a dry run: a command that would leave another set
-//! than the one before is not printed.
+//! What was added is revoked, and what was lost is granted again with the end that it had: a grant
+//! that was kept is not touched. Each command was tried on the server as a dry run: one that would
+//! leave another scope than before, or another end of one, is not printed.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,27 +10,18 @@ use prost_types::Timestamp;
 
 use super::asking::{Desk, Terms};
 use super::moment;
-use super::undo::Undo;
+use super::undo::{self, Made, Undo};
 use super::which::Which;
-use crate::proto::{Credential, GrantScopesRequest, GrantState, ReplaceScopesRequest};
+use crate::proto::{
+    Credential, GrantScopesRequest, GrantState, ReplaceScopesRequest, RevokeScopesRequest,
+};
 
 /// How many different ends of lost grants are given back; each needs a command of its own.
 const ENDS: usize = 4;
 
-/// Which change it was.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Changed {
-    /// Scopes were granted.
-    Granted,
-    /// Scopes were revoked.
-    Revoked,
-    /// All scopes were replaced, or reset.
-    Replaced,
-}
-
 /// What a change did.
 pub(super) struct Change<'a> {
-    pub(super) kind: Changed,
+    pub(super) made: Made<'a>,
     pub(super) before: &'a Credential,
     pub(super) after: &'a Credential,
     pub(super) added: &'a [String],
@@ -45,81 +37,86 @@ fn active(credential: &Credential) -> Ends {
     grants.map(|grant| (grant.scope.clone(), grant.expires_at)).collect()
 }
 
-/// How the change is undone. None if nothing that acts was changed, or if no command is exact.
+/// The scopes whose active grants no longer end, and those whose grants end later than before.
+pub(super) fn moved_ends(before: &Credential, after: &Credential) -> (Vec<String>, Vec<String>) {
+    let (is, mut no_longer, mut later) = (active(after), vec![], vec![]);
+    for (scope, end) in active(before) {
+        let Some(end) = end else { continue };
+        match is.get(&scope) {
+            Some(None) => no_longer.push(scope),
+            Some(Some(now)) if (now.seconds, now.nanos) > (end.seconds, end.nanos) => {
+                later.push(scope);
+            }
+            _ => {}
+        }
+    }
+    (no_longer, later)
+}
+
+/// How the change is undone. None if nothing that acts was changed; no line if none is exact.
 pub(super) async fn undo(
     desk: &mut Desk,
     terms: &Terms,
     which: &Which,
     change: Change<'_>,
 ) -> Option<Undo> {
-    let Change { kind, before, after, added, removed } = change;
+    let Change { made, before, after, added, removed } = change;
     let undo = Undo::of(terms)?;
     let (was, is) = (active(before), active(after));
     let known: BTreeSet<_> = before.grants.iter().map(|grant| grant.scope.as_str()).collect();
-    // Another client changed it between the read and the change.
-    if added.iter().any(|scope| was.contains_key(scope))
-        || removed.iter().any(|scope| !known.contains(scope.as_str()))
-    {
-        return None;
-    }
     let lost: Ends = removed.iter().filter_map(|s| Some((s.clone(), *was.get(s)?))).collect();
+    let moved = was.iter().filter(|(scope, end)| is.get(*scope).is_some_and(|now| now != *end));
+    let moved: Vec<_> = moved.map(|(scope, _)| scope.as_str()).collect();
+    if added.is_empty() && lost.is_empty() && moved.is_empty() {
+        return None;
+    }
+    if !undo::is_alone(desk, made).await {
+        return Undo::of_several(terms);
+    }
+    let not_moved = format!("the undo does not bring back the earlier end of {}", moved.join(" "));
     if added.is_empty() && lost.is_empty() {
-        return None;
+        return Undo::none(terms, &not_moved.replace("the undo does", "a line would"));
     }
-    let Which { company, credential } = which;
-    let ids = [company.as_str(), credential.as_str()];
-    // The whole set of before: it is left by the undo exactly if a replacement leaves it so.
-    if !leaves(desk, which, was.keys()).await {
-        return None;
+    let inexact = || Undo::none(terms, "no command brings back exactly what was there");
+    // By the present catalog and the company's scopes, the set of before can be, and is whole.
+    if !leaves(desk, which, was.keys()).await || !takes(desk, which, added, &was).await {
+        return inexact();
     }
-    let (mut by_end, mut never): (BTreeMap<String, Vec<&str>>, Vec<&str>) = Default::default();
+    let mut by_end: BTreeMap<Option<(i64, i32)>, Vec<&str>> = BTreeMap::new();
     for (scope, end) in &lost {
-        match end {
-            Some(end) => {
-                by_end.entry(moment::to_the_nanosecond(end)?).or_default().push(scope);
-            }
-            None => never.push(scope),
-        }
+        by_end.entry(end.map(|end| (end.seconds, end.nanos))).or_default().push(scope);
     }
     if by_end.len() > ENDS {
-        return None;
+        return inexact();
     }
-    for (end, scopes) in &by_end {
-        if !gives(desk, which, scopes, end).await {
-            return None;
-        }
-    }
-    let words = |scopes: &[&str]| -> Vec<String> {
+    let places = |scopes: &[&str]| -> Vec<String> {
+        let ids = [which.company.as_str(), which.credential.as_str()];
         ids.iter().chain(scopes).map(|word| (*word).to_owned()).collect()
     };
-    let mut undo = match kind {
-        Changed::Granted => {
-            let added: Vec<_> = added.iter().map(String::as_str).collect();
-            let places = words(&added);
-            undo.then(&["credential", "revoke"], places.iter().map(String::as_str), &["--yes"])
+    let mut undo = undo;
+    if !added.is_empty() {
+        let added: Vec<_> = added.iter().map(String::as_str).collect();
+        let places = places(&added);
+        undo = undo.then(&["credential", "revoke"], places.iter().map(String::as_str), &["--yes"]);
+    }
+    // Those without an end first, then the latest: what has ended by itself is refused, and only
+    // what has ended, too, comes behind it.
+    let never = by_end.remove(&None).map(|scopes| (None, scopes));
+    let ends = by_end.into_iter().rev();
+    for (end, scopes) in never.into_iter().chain(ends) {
+        let end = end.map(|(seconds, nanos)| Timestamp { seconds, nanos });
+        if !gives(desk, which, &scopes, end, &was).await {
+            return inexact();
         }
-        Changed::Revoked if never.is_empty() => undo,
-        Changed::Revoked => {
-            let places = words(&never);
-            undo.then(&["credential", "grant"], places.iter().map(String::as_str), &[])
-        }
-        Changed::Replaced => {
-            let stays = |scope: &&String| lost.get(*scope).is_none_or(Option::is_none);
-            let first: Vec<_> = was.keys().filter(stays).collect();
-            if !by_end.is_empty() && !leaves(desk, which, first.iter().copied()).await {
-                return None;
-            }
-            let first: Vec<_> = first.into_iter().map(String::as_str).collect();
-            let places = words(&first);
-            let flags: &[&str] =
-                if first.is_empty() { &["--allow-empty", "--yes"] } else { &["--yes"] };
-            undo.then(&["credential", "replace"], places.iter().map(String::as_str), flags)
-        }
-    };
-    for (end, scopes) in &by_end {
-        let places = words(scopes);
+        let places = places(&scopes);
         let places = places.iter().map(String::as_str);
-        undo = undo.then(&["credential", "grant"], places, &["--expires-at", end]);
+        undo = match &end {
+            Some(end) => {
+                let end = moment::to_the_nanosecond(end)?;
+                undo.then(&["credential", "grant"], places, &["--expires-at", &end])
+            }
+            None => undo.then(&["credential", "grant"], places, &[]),
+        };
     }
     let inactive = removed.iter().chain(added).filter(|s| known.contains(s.as_str()));
     let inactive: Vec<_> = inactive.filter(|s| !was.contains_key(*s)).map(String::as_str).collect();
@@ -127,11 +124,8 @@ pub(super) async fn undo(
         let scopes = inactive.join(" ");
         undo = undo.note(format!("the undo does not bring back inactive grants: {scopes}"));
     }
-    let moved = was.iter().filter(|(scope, end)| is.get(*scope).is_some_and(|now| now != *end));
-    let moved: Vec<_> = moved.map(|(scope, _)| scope.as_str()).collect();
     if !moved.is_empty() {
-        let scopes = moved.join(" ");
-        undo = undo.note(format!("the undo does not bring back the earlier end of {scopes}"));
+        undo = undo.note(not_moved);
     }
     Some(undo)
 }
@@ -156,20 +150,45 @@ async fn leaves<'a>(
     left.is_some_and(|left| active(&left).into_keys().eq(scopes))
 }
 
-/// Whether a grant of these scopes with this end gives exactly these.
-async fn gives(desk: &mut Desk, which: &Which, scopes: &[&str], end: &str) -> bool {
-    let Ok(end) = moment::exact(end) else { return false };
+/// Whether a revocation of these scopes takes exactly these, and leaves only what was there.
+async fn takes(desk: &mut Desk, which: &Which, scopes: &[String], was: &Ends) -> bool {
+    if scopes.is_empty() {
+        return true;
+    }
+    let request = RevokeScopesRequest {
+        company_id: which.company.clone(),
+        credential_id: which.credential.clone(),
+        scopes: scopes.to_vec(),
+        validate_only: true,
+        ..RevokeScopesRequest::default()
+    };
+    let Ok(tried) = desk.authorization.revoke_scopes(request).await else { return false };
+    let tried = tried.into_inner();
+    let goes: BTreeSet<_> = tried.removed_scopes.iter().collect();
+    let left = tried.credential.as_ref().map(active).unwrap_or_default();
+    goes == scopes.iter().collect() && left.keys().all(|scope| was.contains_key(scope))
+}
+
+/// Whether a grant of these scopes with this end gives exactly these, and moves no other end.
+async fn gives(
+    desk: &mut Desk,
+    which: &Which,
+    scopes: &[&str],
+    end: Option<Timestamp>,
+    was: &Ends,
+) -> bool {
     let request = GrantScopesRequest {
         company_id: which.company.clone(),
         credential_id: which.credential.clone(),
         scopes: scopes.iter().map(|scope| (*scope).to_owned()).collect(),
-        expires_at: Some(end),
+        expires_at: end,
         validate_only: true,
         ..GrantScopesRequest::default()
     };
-    let tried = desk.authorization.grant_scopes(request).await.ok();
-    tried.is_some_and(|tried| {
-        let added: BTreeSet<_> = tried.into_inner().added_scopes.into_iter().collect();
-        added.iter().map(String::as_str).eq(scopes.iter().copied())
-    })
+    let Ok(tried) = desk.authorization.grant_scopes(request).await else { return false };
+    let tried = tried.into_inner();
+    let added: BTreeSet<_> = tried.added_scopes.iter().map(String::as_str).collect();
+    let left = tried.credential.as_ref().map(active).unwrap_or_default();
+    added.into_iter().eq(scopes.iter().copied())
+        && left.iter().all(|(scope, end)| was.get(scope).is_none_or(|was| was == end))
 }

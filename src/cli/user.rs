@@ -7,7 +7,7 @@ use super::agreement::{Agreement, rest_on};
 use super::asking::{Asking, Desk, Limit, Pages, Terms, answer, cut, on_terms, whole};
 use super::failure;
 use super::printer::{Sheet, Words};
-use super::undo::Undo;
+use super::undo::{self, Made, Undo};
 use crate::proto::{
     DeleteUserRequest, GetUserRequest, ListUsersRequest, ListUsersResponse, PutUserRequest, User,
 };
@@ -75,7 +75,7 @@ pub async fn user(command: UserCommand) -> anyhow::Result<bool> {
     match command {
         UserCommand::Put { company, user, roles, agreement, terms } => {
             let mut desk = terms.asking.open().await?;
-            let before = read(&mut desk, &company, &user).await?;
+            let (before, since) = read_at(&mut desk, &company, &user).await?;
             let mut request = on_terms!(
                 terms,
                 PutUserRequest { company_id: company, user_id: user, roles: roles }
@@ -95,7 +95,11 @@ pub async fn user(command: UserCommand) -> anyhow::Result<bool> {
             let said = answer(desk.directory.put_user(request).await)?;
             said.warnings.iter().for_each(|warning| failure::warn(warning));
             let after = whole(&said.user)?;
-            let undo = undo(&terms, before.as_ref(), after);
+            let made = Made { company: &after.company_id, read: since, answered: said.revision };
+            let undo = match undo(&terms, before.as_ref(), after) {
+                Some(_) if !undo::is_alone(&mut desk, made).await => Undo::of_several(&terms),
+                undo => undo,
+            };
             let is_same =
                 terms.is_same(etag.as_deref(), &after.etag, after.revision, said.revision);
             let mut user = after.clone();
@@ -163,10 +167,19 @@ async fn list(company: String, limit: Limit, asking: &Asking) -> anyhow::Result<
 
 /// A user as it is now; none if there is none.
 async fn read(desk: &mut Desk, company: &str, user: &str) -> anyhow::Result<Option<User>> {
+    Ok(read_at(desk, company, user).await?.0)
+}
+
+/// A user as it is now, and the revision at which it was read; 0 if there is none.
+async fn read_at(
+    desk: &mut Desk,
+    company: &str,
+    user: &str,
+) -> anyhow::Result<(Option<User>, u64)> {
     let request = GetUserRequest { company_id: company.to_owned(), user_id: user.to_owned() };
     match desk.directory.get_user(request).await {
-        Err(status) if status.code() == Code::NotFound => Ok(None),
-        read => Ok(answer(read)?.user),
+        Err(status) if status.code() == Code::NotFound => Ok((None, 0)),
+        read => answer(read).map(|read| (read.user, read.revision)),
     }
 }
 

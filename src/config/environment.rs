@@ -9,7 +9,8 @@ use std::ffi::{OsStr, OsString};
 
 use clap::builder::Resettable;
 use clap::error::{ContextKind, ContextValue};
-use clap::{Arg, ArgAction, Command, CommandFactory, FromArgMatches};
+use clap::parser::ValueSource;
+use clap::{Arg, ArgAction, ArgMatches, Command, CommandFactory, FromArgMatches};
 
 use super::Config;
 
@@ -28,8 +29,29 @@ const NEAR: usize = 2;
 /// They make no command.
 pub fn parse() -> Result<Config, clap::Error> {
     let mut command = command();
-    let parsed = command.try_get_matches_from_mut(std::env::args_os());
-    parsed.and_then(|mut matches| Config::from_arg_matches_mut(&mut matches))
+    let mut matches = command.try_get_matches_from_mut(std::env::args_os())?;
+    if is_overruled(&matches) {
+        command = without(self::command(), "endpoint");
+        matches = command.try_get_matches_from_mut(std::env::args_os())?;
+    }
+    Config::from_arg_matches_mut(&mut matches)
+}
+
+/// Whether a context was typed, and the address is that of a variable: it is of another server.
+fn is_overruled(matches: &ArgMatches) -> bool {
+    if let Some((_, inner)) = matches.subcommand() {
+        return is_overruled(inner);
+    }
+    let is_from = |id: &str, source| {
+        matches.try_contains_id(id).is_ok() && matches.value_source(id) == Some(source)
+    };
+    is_from("context", ValueSource::CommandLine) && is_from("endpoint", ValueSource::EnvVariable)
+}
+
+/// The commands, in which a flag does not read its variable.
+fn without(command: Command, id: &'static str) -> Command {
+    let reset = |arg: Arg| if arg.get_id() == id { arg.env(Resettable::Reset) } else { arg };
+    command.mut_args(reset).mut_subcommands(|inner| without(inner, id))
 }
 
 /// The commands, with the environment as it is read.
