@@ -36,6 +36,7 @@ mod history;
 mod import;
 mod keys;
 mod lookup;
+mod meant;
 mod moment;
 mod output;
 mod past;
