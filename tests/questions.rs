@@ -135,15 +135,14 @@ fn what_has_changed_while_a_question_was_open_is_not_done() {
         ("company delete acme".to_owned(), "user put acme ada reader"),
         (format!("catalog apply {less}"), "credential grant acme second users:read"),
     ] {
+        let mut before = String::new();
         let (code, shown) = stage.asked(&command, || {
             stage.good(meanwhile);
+            before = stage.good("changes list");
         });
         assert_eq!(code, 2, "{command}: {shown}");
-        assert!(shown.contains("run it again"), "{command}: {shown}");
-        let last = stage.good("changes list --limit 1");
-        let (kind, _) = meanwhile.split_once(' ').expect("words");
-        let kind = if kind == "credential" { "cred" } else { kind };
-        assert!(!last.to_lowercase().contains("reset"), "{kind}: {last}");
+        assert!(shown.contains("run it"), "{command}: {shown}");
+        assert_eq!(stage.good("changes list"), before, "{command}: nothing was changed");
     }
     stage.good("company get acme");
     let (code, shown) = stage.asked("credential reset acme app", || {});
@@ -206,7 +205,8 @@ fn an_error_before_the_question_keeps_its_code_and_is_one_line() {
     let error: Value = serde_json::from_str(&err).expect("JSON");
     assert_eq!(code, 2, "{err}");
     assert_ne!(error["error"]["code"], "LOCAL", "{err}");
-    assert!(err.contains("line 1") && !err.contains("companies["), "{err}");
+    let message = error["error"]["message"].as_str().expect("text");
+    assert!(message.starts_with("line 1: the catalog has no scope"), "{message}");
     // What nobody can be asked about is one line of JSON, too.
     stage.good("company create other read");
     for words in [
@@ -242,11 +242,11 @@ fn an_unknown_scope_or_id_is_told_beside_an_answer() {
     let stage = Stage::new();
     for command in ["check", "explain"] {
         for scope in ["USERS:READ", "user:read", "Users:Raed"] {
-            let (_, out, err) = stage.run(&format!("{command} acme app {scope}"));
-            assert!(out.contains("SCOPE_UNKNOWN"), "{out}");
+            let (_, out, err) = stage.run(&format!("{command} acme app {scope} --audience app"));
+            assert!(out.contains("SCOPE_UNKNOWN"), "{out}{err}");
             assert!(err.contains("did you mean `users:read`?"), "{command} {scope}: {err}");
         }
-        let (_, _, err) = stage.run(&format!("{command} acme app users:read"));
+        let (_, _, err) = stage.run(&format!("{command} acme app users:read --audience app"));
         assert_eq!(err, "");
     }
     let (_, _, err) = stage.run("scope get USERS:READ");
@@ -273,4 +273,85 @@ fn a_password_in_an_address_is_not_shown() {
             assert!(!format!("{out}{err}").contains("hunter2"), "{address}: {out}{err}");
         }
     }
+}
+
+#[test]
+fn a_list_of_nothing_says_if_there_is_no_such_company() {
+    let stage = Stage::new();
+    for (words, says) in [
+        ("changes list --company nosuch", "no company `nosuch`"),
+        ("changes list --company nosuch --output json", "no company `nosuch`"),
+        ("effective acme nosuch --audience app", "no credential `nosuch`"),
+        ("effective nosuch app --audience app", "nosuch"),
+    ] {
+        let (code, _, err) = stage.run(words);
+        assert_eq!(code, 0, "{words}: {err}");
+        assert!(err.contains("warning") && err.contains(says), "{words}: {err}");
+    }
+    assert_eq!(stage.run("changes list --company acme").2, "");
+    // A variable that nothing reads.
+    let mut list = stage.command("company list");
+    list.env("SCOPEGATE_ENDPONT", "localhost:1");
+    let (code, _, err) = read(list.output().expect("it runs"));
+    assert_eq!(code, 0, "{err}");
+    assert!(err.contains("did you mean `SCOPEGATE_ENDPOINT`?"), "{err}");
+}
+
+#[test]
+fn a_dry_run_says_at_which_revision_nothing_was_changed() {
+    let stage = Stage::new();
+    let out = stage.good("company restrict acme write --dry-run");
+    assert!(out.contains("at revision 3, nothing was changed; nothing to change"), "{out}");
+    let out = stage.good("credential grant --scope-holders read users:read --dry-run");
+    assert!(out.contains("at revision 3, nothing was changed"), "{out}");
+}
+
+#[test]
+fn text_may_begin_with_a_hyphen_and_swallows_no_flag() {
+    let stage = Stage::new();
+    stage.good("company update acme --display-name -acme- --reason -1 --on-behalf-of -x");
+    stage.good("credential update acme app --label - --reason=--yes");
+    let (code, _, err) = stage.run("credential disable acme app --yes --reason --dry-run");
+    assert_eq!(code, 2, "{err}");
+    assert!(err.contains("--dry-run"), "{err}");
+    assert!(stage.good("credential get acme app").contains("enabled"));
+}
+
+#[test]
+fn what_is_read_has_a_bound() {
+    let stage = Stage::new();
+    let long = stage.file("long", &"x".repeat(5_000));
+    let mut verify = stage.command("credential secret verify");
+    verify.stdin(fs::File::open(&long).expect("a file"));
+    let (code, _, err) = read(verify.output().expect("it runs"));
+    assert_eq!(code, 2, "{err}");
+    assert!(err.contains("4096 bytes"), "{err}");
+    let (code, _, err) = stage.run("catalog apply /dev/zero");
+    assert_eq!(code, 2, "{err}");
+    assert!(err.contains("16777216 bytes"), "{err}");
+}
+
+#[test]
+fn an_interrupted_prompt_shows_again_what_is_typed() {
+    use rustix::termios::{LocalModes, tcgetattr};
+    let stage = Stage::new();
+    let mut command = stage.command("credential secret verify");
+    let (screen, mut keys) = pty_pair();
+    let copy = || Stdio::from(screen.try_clone().expect("a copy"));
+    command.stdin(copy()).stdout(copy()).stderr(copy());
+    let mut child = command.spawn().expect("it runs");
+    let is_shown =
+        || tcgetattr(&screen).expect("a terminal").local_modes.contains(LocalModes::ECHO);
+    assert!(is_shown());
+    while is_shown() {
+        std::thread::yield_now();
+    }
+    let pid = child.id().to_string();
+    Command::new("kill").args(["-INT", &pid]).status().expect("kill runs");
+    assert_eq!(child.wait().expect("it ends").code(), Some(2));
+    assert!(is_shown());
+    drop((command, screen));
+    let mut shown = Vec::new();
+    keys.read_to_end(&mut shown).ok();
+    assert!(String::from_utf8_lossy(&shown).contains("interrupted"));
 }

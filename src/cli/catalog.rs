@@ -17,7 +17,9 @@ use super::text_file;
 use super::trial::{TestArgs, test};
 use crate::config::Output;
 use crate::policy::catalog::file::{CatalogErrors, CatalogFile};
-use crate::proto::{ApplyCatalogRequest, ApplyCatalogResponse, GetCatalogRequest, GetCatalogResponse};
+use crate::proto::{
+    ApplyCatalogRequest, ApplyCatalogResponse, GetCatalogRequest, GetCatalogResponse,
+};
 
 /// The most bytes that are read of a catalog file.
 const LONGEST: u64 = 16 << 20;

@@ -6,7 +6,9 @@ use clap::Subcommand;
 use prost_types::FieldMask;
 
 use super::agreement::{Agreement, rest_on, still_so};
-use super::asking::{Asking, Desk, Limit, Pages, Terms, answer, cut, free_text, moved, on_terms, whole};
+use super::asking::{
+    Asking, Desk, Limit, Pages, Terms, answer, cut, free_text, moved, on_terms, whole,
+};
 use super::company_impact;
 use super::failure;
 use super::lookup::Lookup;

@@ -97,11 +97,7 @@ async fn credentials(
     Ok((Counted { number, has_more }, Counted { number: enabled, has_more }, seen))
 }
 
-async fn users(
-    desk: &mut Desk,
-    company: &str,
-    all: &mut Vec<String>,
-) -> anyhow::Result<Counted> {
+async fn users(desk: &mut Desk, company: &str, all: &mut Vec<String>) -> anyhow::Result<Counted> {
     let (mut number, mut token) = (0, String::new());
     for _ in 0..PAGES {
         let request =

@@ -16,9 +16,9 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 use tonic_types::StatusExt;
 
+use super::failure;
 use super::printer::{Printer, Sheet, Words, count};
 use super::repeated::Repeated;
-use super::failure;
 use super::{Purpose, connect_for, moment, said, text_file};
 use crate::config::ImportArgs;
 use crate::proto::directory_service_client::DirectoryServiceClient;
@@ -301,7 +301,8 @@ fn in_the_file(sentence: &str) -> String {
             text.replace_range(start..start + end + 1 + usize::from(dot), "");
         }
     }
-    text
+    // Of a whole line nothing is left.
+    text.strip_prefix("``: ").map(str::to_owned).unwrap_or(text)
 }
 
 /// Why the server ended an import.

@@ -124,7 +124,9 @@ async fn agreed(
     while let Some(step) = holders.next(desk).await? {
         let found = match step {
             Step::Holders(found) => found,
-            Step::Refused(refused) => return Err(refused.why.map_or_else(|| anyhow!(refused.message), Into::into)),
+            Step::Refused(refused) => {
+                return Err(refused.why.map_or_else(|| anyhow!(refused.message), Into::into));
+            }
         };
         for credential in &found {
             if credential.company_id != last {
@@ -381,7 +383,12 @@ impl Holders {
                     }
                     let (credential_id, message) = (String::new(), status.message().to_owned());
                     let why = Some(Failure::of(&status));
-                    return Ok(Some(Step::Refused(Refused { company_id, credential_id, message, why })));
+                    return Ok(Some(Step::Refused(Refused {
+                        company_id,
+                        credential_id,
+                        message,
+                        why,
+                    })));
                 }
                 Err(status) => return Err(said(&status)),
             };
