@@ -766,7 +766,7 @@ fn a_catalog_from_file_to_server() {
         "{diff}"
     );
     let refused = run(&format!("catalog apply {less}"));
-    assert!(refused.bad().contains("nothing was applied, since it would take scopes away"));
+    assert!(refused.bad().contains("nothing was applied: the file would remove"));
     assert_eq!(run("check demo hr-sync users:write").code, 0);
     assert!(
         run(&format!("catalog apply {less} --yes --reason smaller")).good().contains("revision")

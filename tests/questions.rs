@@ -329,6 +329,13 @@ fn what_is_read_has_a_bound() {
     let (code, _, err) = stage.run("catalog apply /dev/zero");
     assert_eq!(code, 2, "{err}");
     assert!(err.contains("16777216 bytes"), "{err}");
+    for (config, says) in [("/dev/zero", "1048576 bytes"), ("/dev/null", "it has none")] {
+        let mut list = scopegate();
+        list.args(["company", "list", "--context", "zz"]);
+        let (code, _, err) = read(list.env("SCOPEGATE_CONFIG", config).output().expect("it runs"));
+        assert_eq!(code, 2, "{err}");
+        assert!(err.contains(says), "{config}: {err}");
+    }
 }
 
 #[test]
