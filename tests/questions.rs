@@ -266,7 +266,12 @@ fn a_password_in_an_address_is_not_shown() {
     ] {
         for output in ["table", "json"] {
             let mut command = scopegate();
-            command.env("XDG_CONFIG_HOME", dir.path()).args(["health", "--endpoint", address]);
+            command.env("XDG_CONFIG_HOME", dir.path()).args([
+                "company",
+                "list",
+                "--endpoint",
+                address,
+            ]);
             let (code, out, err) =
                 read(command.args(["--output", output]).output().expect("it runs"));
             assert_eq!(code, 2, "{address}");
