@@ -37,6 +37,7 @@ mod import;
 mod keys;
 mod layout;
 mod lookup;
+mod meant;
 mod moment;
 mod output;
 mod past;

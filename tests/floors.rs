@@ -165,7 +165,7 @@ fn commands_are_clients() {
         ];
         let offline = offline.iter().any(|own| file.ends_with(own));
         // Scopes are shown from the catalog's file, and changes by the names of their kinds.
-        let words = ["scope.rs", "lookup.rs", "history.rs"];
+        let words = ["scope.rs", "lookup.rs", "history.rs", "meant.rs"];
         let offline = offline || words.iter().any(|own| file.ends_with(own));
         let offline = offline || is_backup;
         // How a text is shown is nobody's decision.

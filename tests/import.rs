@@ -349,7 +349,7 @@ async fn a_file_is_refused_by_its_line() {
         (r#"{"company_id": "acme", "credential_id": "k", "expires_at": "tomorrow"}"#, "not a time"),
         (r#"{"credential_id": "k"}"#, "missing field `company_id`"),
         ("acme", "expected value"),
-        (r#"{"company_id": "acme", "credential_id": "a b"}"#, "`credentials[1].credential_id`"),
+        (r#"{"company_id": "acme", "credential_id": "a b"}"#, "line 4: `credential_id`"),
         (r#"{"company_id": "acme", "credential_id": "k", "scopes": ["moon"]}"#, "no scope `moon`"),
     ];
     for (line, what) in bad {

@@ -18,7 +18,8 @@ const SCHEMES: [&str; 8] = ["dns", "grpc", "http", "https", "ipv4", "ipv6", "uni
 /// It is no address of a server; the sentence says what to write.
 pub(super) fn url(text: &str, has_tls: bool) -> anyhow::Result<String> {
     let text = text.trim();
-    let wrong = |what: String| anyhow!("the endpoint `{text}` {what}");
+    let shown = without_user(text);
+    let wrong = |what: String| anyhow!("the endpoint `{shown}` {what}");
     if text.is_empty() {
         bail!("the endpoint is empty: write HOST:PORT, such as `localhost:{PORT}`");
     }
@@ -40,7 +41,10 @@ pub(super) fn url(text: &str, has_tls: bool) -> anyhow::Result<String> {
     let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
     let (authority, path) = rest.split_at(end);
     if !matches!(path, "" | "/") {
-        let what = format!("has a path, and a server has none: leave `{path}` out");
+        let what = match text.contains('@') {
+            true => "has a path, and a server has none: leave it out".to_owned(),
+            false => format!("has a path, and a server has none: leave `{path}` out"),
+        };
         return Err(wrong(what));
     }
     if authority.contains('@') {
@@ -58,6 +62,13 @@ pub(super) fn url(text: &str, has_tls: bool) -> anyhow::Result<String> {
         })?,
     };
     Ok(format!("{scheme}://{host}:{port}"))
+}
+
+/// An address without what stands before its `@`, which may be a password.
+fn without_user(text: &str) -> String {
+    let Some((before, host)) = text.rsplit_once('@') else { return text.to_owned() };
+    let scheme = before.split_once("://").map(|(scheme, _)| format!("{scheme}://"));
+    format!("{}…@{host}", scheme.unwrap_or_default())
 }
 
 /// What stands before the first colon, if that is a scheme and no host.

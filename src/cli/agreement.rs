@@ -37,8 +37,12 @@ impl Agreement {
         goes: Sheet,
         question: &str,
     ) -> anyhow::Result<()> {
-        printer.show(goes)?;
-        if !confirm::somebody_is_there() {
+        let is_answered = confirm::somebody_is_there();
+        // A program reads one line of JSON there.
+        if is_answered || printer.is_for_people() {
+            printer.show(goes)?;
+        }
+        if !is_answered {
             bail!(
                 "nothing was changed: no terminal can answer `{question}`: run it on a terminal, \
                  or add --yes if this is what you want"
@@ -49,6 +53,21 @@ impl Agreement {
         }
         Ok(())
     }
+}
+
+/// Refuses a change that would do something else by now than what was shown. An etag covers one
+/// resource; what a change does may depend on others, too.
+///
+/// # Errors
+/// It would.
+pub(super) fn still_so<T: PartialEq>(shown: &T, now: &T) -> anyhow::Result<()> {
+    if shown != now {
+        bail!(
+            "nothing was changed: what this does has changed while the question was open: run it \
+             again to see what it does now"
+        );
+    }
+    Ok(())
 }
 
 /// Lets a change rest on what was shown, unless the operator named an etag.

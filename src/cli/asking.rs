@@ -91,15 +91,28 @@ pub fn whole<T>(resource: &Option<T>) -> anyhow::Result<&T> {
     })
 }
 
+/// Text for people, which may begin with a hyphen. A flag that stands where the text is missing is
+/// none: it must not be swallowed.
+///
+/// # Errors
+/// It looks like a flag.
+pub fn free_text(text: &str) -> Result<String, String> {
+    let is_word = text.starts_with("--") && std::env::args_os().any(|word| word == text);
+    if is_word {
+        return Err(format!("it looks like a flag: write `--FLAG={text}` if it is the text"));
+    }
+    Ok(text.to_owned())
+}
+
 /// How a change is made, and what is kept of why.
 #[derive(Debug, Args)]
 pub struct Terms {
     /// Why, for the audit record.
-    #[arg(long, default_value = "", hide_default_value = true, value_name = "TEXT")]
+    #[arg(long, allow_hyphen_values = true, value_parser = free_text, default_value = "", hide_default_value = true, value_name = "TEXT")]
     pub reason: String,
 
     /// The person for whom you act, for the audit record.
-    #[arg(long, default_value = "", hide_default_value = true, value_name = "WHO")]
+    #[arg(long, allow_hyphen_values = true, value_parser = free_text, default_value = "", hide_default_value = true, value_name = "WHO")]
     pub on_behalf_of: String,
 
     /// Only if this is still the current etag of what is changed.

@@ -17,7 +17,12 @@ use super::text_file;
 use super::trial::{TestArgs, test};
 use crate::config::Output;
 use crate::policy::catalog::file::{CatalogErrors, CatalogFile};
-use crate::proto::{ApplyCatalogRequest, GetCatalogRequest, GetCatalogResponse};
+use crate::proto::{
+    ApplyCatalogRequest, ApplyCatalogResponse, GetCatalogRequest, GetCatalogResponse,
+};
+
+/// The most bytes that are read of a catalog file.
+const LONGEST: u64 = 16 << 20;
 
 /// Commands of the catalog.
 #[derive(Debug, Subcommand)]
@@ -28,7 +33,7 @@ pub enum CatalogCommand {
         #[command(flatten)]
         asking: Asking,
     },
-    /// Apply a catalog file. On a terminal it asks before scopes are taken away.
+    /// Apply a catalog file. On a terminal it asks before it takes something away.
     Apply {
         /// The file; `-` for standard input.
         file: PathBuf,
@@ -103,7 +108,8 @@ async fn apply(file: &Path, yes: bool, terms: &Terms) -> anyhow::Result<bool> {
     let request = on_terms!(terms, ApplyCatalogRequest { yaml: yaml });
     if terms.dry_run {
         let said = answer(desk.catalog.apply_catalog(request).await)?;
-        let sheet = Sheet::default().line("nothing was changed").then(change.sheet(&said));
+        let line = format!("at revision {}, nothing was changed", said.revision);
+        let sheet = Sheet::default().line(line).then(change.sheet(&said));
         desk.printer.print(&said, sheet)?;
         return Ok(true);
     }
@@ -127,33 +133,68 @@ async fn agreed(
 ) -> anyhow::Result<ApplyCatalogRequest> {
     let etag = if request.etag.is_empty() { current.etag } else { request.etag.clone() };
     let request = ApplyCatalogRequest { etag, ..request };
-    let preview = ApplyCatalogRequest { validate_only: true, ..request.clone() };
-    let preview = answer(desk.catalog.apply_catalog(preview).await)?;
-    if preview.removed_scopes.is_empty() {
+    let ask = ApplyCatalogRequest { validate_only: true, ..request.clone() };
+    let preview = answer(desk.catalog.apply_catalog(ask.clone()).await)?;
+    let taken = change.taken(&preview);
+    if taken.is_empty() {
         return Ok(request);
     }
-    desk.printer.tell(change.sheet(&preview))?;
-    if !confirm::somebody_is_there() {
+    let is_answered = confirm::somebody_is_there();
+    // A program reads one line of JSON on standard error.
+    if is_answered || desk.printer.is_for_people() {
+        desk.printer.tell(change.sheet(&preview))?;
+    }
+    let taken = taken.join("; ");
+    if !is_answered {
         bail!(
-            "nothing was applied, since it would take scopes away and nobody can be asked here: \
-             run it on a terminal, or say --yes if this is what you want"
+            "nothing was applied: the file would {taken}, and no terminal can answer whether it \
+             shall: run it on a terminal, or add --yes if this is what you want"
         );
     }
-    let removed = preview.removed_scopes.join(" ");
-    if !confirm::ask(&format!("Take {removed} from everybody?")).await? {
+    let question = match preview.removed_scopes.is_empty() {
+        true => format!("Apply it? It would {taken}."),
+        false => format!("Take {} from everybody?", preview.removed_scopes.join(" ")),
+    };
+    if !confirm::ask(&question).await? {
         bail!("nothing was applied");
     }
+    // The etag covers the catalog, and not who loses by it.
+    let again = answer(desk.catalog.apply_catalog(ask).await)?;
+    if losers(&preview) != losers(&again) {
+        bail!(
+            "nothing was applied: others lose a scope by it than when the question was asked: run \
+             it again to see who"
+        );
+    }
     Ok(request)
+}
+
+/// Who loses by a catalog, and what. When somebody was last seen says nothing of that.
+fn losers(said: &ApplyCatalogResponse) -> impl PartialEq {
+    let companies = said.affected_companies.iter();
+    let companies = companies.map(|one| (one.company_id.clone(), one.scopes.clone()));
+    let credentials = said.affected_credentials.iter().map(|one| {
+        let losing = one.credential.clone().unwrap_or_default();
+        (one.company_id.clone(), losing.credential_id, losing.scopes, losing.enabled)
+    });
+    (
+        (said.affected_company_count, said.affected_credential_count),
+        companies.collect::<Vec<_>>(),
+        credentials.collect::<Vec<_>>(),
+    )
 }
 
 /// The text of a file, without a byte order mark.
 pub(super) fn text(file: &Path) -> anyhow::Result<String> {
     let unreadable = || format!("cannot read {}", file.display());
     let mut bytes = Vec::new();
-    if file.as_os_str() == "-" {
-        io::stdin().read_to_end(&mut bytes).with_context(unreadable)?;
-    } else {
-        bytes = std::fs::read(file).with_context(unreadable)?;
+    let input: Box<dyn Read> = match file.as_os_str() == "-" {
+        true => Box::new(io::stdin()),
+        false => Box::new(std::fs::File::open(file).with_context(unreadable)?),
+    };
+    input.take(LONGEST + 1).read_to_end(&mut bytes).with_context(unreadable)?;
+    if bytes.len() as u64 > LONGEST {
+        bail!("{} has more than {LONGEST} bytes: is it the right file?", file.display());
     }
     text_file::filled(&bytes).map_err(|error| anyhow!("{} {error}", file.display()))
 }

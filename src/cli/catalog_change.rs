@@ -102,6 +102,40 @@ impl CatalogChange {
         }
     }
 
+    /// What the change takes away, each in words that follow `would`: scopes, audiences, roles and
+    /// endpoints that go, what an audience asked, what a role permits.
+    pub(super) fn taken(&self, said: &ApplyCatalogResponse) -> Vec<String> {
+        let mut taken = Vec::new();
+        let mut add = |what: &str, names: Vec<&str>| {
+            if !names.is_empty() {
+                taken.push(format!("{what} {}", names.join(", ")));
+            }
+        };
+        add("remove", said.removed_scopes.iter().map(String::as_str).collect());
+        if !self.agrees(said) {
+            // Another catalog was applied meanwhile: only which parts differ is known.
+            let of = |names: &'_ [String]| names.to_vec();
+            let (audiences, roles) = (of(&said.changed_audiences), of(&said.changed_roles));
+            add("change the audiences", audiences.iter().map(String::as_str).collect());
+            add("change the roles", roles.iter().map(String::as_str).collect());
+            let endpoints = said.removed_endpoints.iter().map(String::as_str);
+            add("remove the endpoints", endpoints.collect());
+            return taken;
+        }
+        let Details { audiences, roles, endpoints, .. } = &self.details;
+        let parts = [("audience", audiences), ("role", roles), ("endpoint", endpoints)];
+        for (kind, parts) in parts {
+            let gone = parts.iter().filter(|part| part.fate == Fate::Removed);
+            add(&format!("remove the {kind}"), gone.map(|part| part.name.as_str()).collect());
+        }
+        let less = |part: &&Moved| part.fate == Fate::Changed && !part.before.is_empty();
+        let asks = audiences.iter().filter(less).map(|part| part.name.as_str());
+        add("change what is asked by the audience", asks.collect());
+        let loses = roles.iter().filter(less).map(|part| part.name.as_str());
+        add("take scopes from the role", loses.collect());
+        taken
+    }
+
     /// Whether the texts say what the server says.
     fn agrees(&self, said: &ApplyCatalogResponse) -> bool {
         let own = &self.difference;

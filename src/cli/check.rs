@@ -4,6 +4,7 @@ use clap::Args;
 
 use super::asking::{Asking, answer};
 use super::failure;
+use super::meant;
 use super::printer::{Sheet, Words};
 use super::question::Question;
 use crate::proto::{CheckResponse, Decision, Reason};
@@ -27,11 +28,15 @@ pub struct CheckArgs {
 pub async fn check(args: CheckArgs) -> anyhow::Result<bool> {
     let mut desk = args.asking.open().await?;
     let request = args.question.request();
+    let asked = request.scopes.clone();
     let has_list = request.scopes.iter().any(|scope| scope.contains(','));
     let said = answer(desk.authorization.check(request).await)?;
     desk.printer.print(&said, sheet(&said))?;
     if has_list && said.reason() == Reason::ScopeUnknown {
         failure::warn("separate scopes by spaces: a comma is a part of a scope's name");
+    }
+    if said.reason() == Reason::ScopeUnknown {
+        meant::warn_of_scopes(&mut desk, &asked).await;
     }
     Ok(said.decision() == Decision::Allowed)
 }

@@ -2,13 +2,15 @@
 //!
 //! Not here: taking scopes from a ceiling, which is a conversation; see [`super::restriction`].
 
-use anyhow::anyhow;
 use clap::Subcommand;
 use prost_types::FieldMask;
 
-use super::agreement::{Agreement, rest_on};
-use super::asking::{Asking, Desk, Limit, Pages, Terms, answer, cut, moved, on_terms, whole};
+use super::agreement::{Agreement, rest_on, still_so};
+use super::asking::{
+    Asking, Desk, Limit, Pages, Terms, answer, cut, free_text, moved, on_terms, whole,
+};
 use super::company_impact;
+use super::failure;
 use super::lookup::Lookup;
 use super::moment;
 use super::printer::{Sheet, Words, count};
@@ -34,7 +36,7 @@ pub enum CompanyCommand {
         #[arg(long)]
         no_scopes: bool,
         /// Its name, for people.
-        #[arg(long, default_value = "", hide_default_value = true, value_name = "NAME")]
+        #[arg(long, allow_hyphen_values = true, value_parser = free_text, default_value = "", hide_default_value = true, value_name = "NAME")]
         display_name: String,
         /// How.
         #[command(flatten)]
@@ -65,7 +67,7 @@ pub enum CompanyCommand {
         /// The company's id.
         company: String,
         /// Its name, for people.
-        #[arg(long, value_name = "NAME")]
+        #[arg(long, allow_hyphen_values = true, value_parser = free_text, value_name = "NAME")]
         display_name: String,
         /// How.
         #[command(flatten)]
@@ -193,9 +195,10 @@ pub async fn company(command: CompanyCommand) -> anyhow::Result<bool> {
             let mut request = on_terms!(terms, DeleteCompanyRequest { company_id: company });
             if agreement.is_asked(&terms) {
                 let now = company_impact::read(&mut desk, &request.company_id).await?;
-                let (sheet, what) = company_impact::impact(&mut desk, &now).await?;
+                let (sheet, what, all) = company_impact::impact(&mut desk, &now).await?;
                 let question = format!("Delete {what}, for good?");
                 agreement.ask(&desk.printer, sheet, &question).await?;
+                still_so(&all, &company_impact::impact(&mut desk, &now).await?.2)?;
                 rest_on(&mut request.etag, &now.etag);
             }
             let said = answer(desk.directory.delete_company(request).await)?;
@@ -345,11 +348,12 @@ async fn update(
     let mut desk = terms.asking.open().await?;
     let (before, since) = company_impact::read_at(&mut desk, &request.company_id).await;
     if let Some(agreement) = agreement.filter(|agreement| agreement.is_asked(terms)) {
-        let now = before.as_ref().map_err(|error| anyhow!("{error:#}"))?;
+        let now = before.as_ref().map_err(failure::again)?;
         if now.enabled {
-            let (sheet, what) = company_impact::impact(&mut desk, now).await?;
+            let (sheet, what, all) = company_impact::impact(&mut desk, now).await?;
             let question = format!("Deny every check of {what}, until it is enabled?");
             agreement.ask(&desk.printer, sheet, &question).await?;
+            still_so(&all, &company_impact::impact(&mut desk, now).await?.2)?;
             rest_on(&mut request.etag, &now.etag);
         }
     }

@@ -32,13 +32,18 @@ pub(super) async fn read_at(desk: &mut Desk, company: &str) -> (anyhow::Result<C
     }
 }
 
-/// What goes with a company, and the company in words.
+/// What goes with a company, and the company in words; and everything that is counted, to be
+/// compared with what there is later.
 ///
 /// # Errors
 /// The server refused.
-pub(super) async fn impact(desk: &mut Desk, company: &Company) -> anyhow::Result<(Sheet, String)> {
-    let (credentials, enabled, seen) = credentials(desk, &company.company_id).await?;
-    let users = users(desk, &company.company_id).await?;
+pub(super) async fn impact(
+    desk: &mut Desk,
+    company: &Company,
+) -> anyhow::Result<(Sheet, String, Vec<String>)> {
+    let mut all = Vec::new();
+    let (credentials, enabled, seen) = credentials(desk, &company.company_id, &mut all).await?;
+    let users = users(desk, &company.company_id, &mut all).await?;
     let sheet = facts(company)
         .fact("scopes", company.scopes.len() as u64)
         .fact("credentials", credentials.text("credential", "credentials"))
@@ -51,7 +56,7 @@ pub(super) async fn impact(desk: &mut Desk, company: &Company) -> anyhow::Result
         credentials.text("credential", "credentials"),
         users.text("user", "users")
     );
-    Ok((sheet, what))
+    Ok((sheet, what, all))
 }
 
 /// How many, as far as it was counted.
@@ -68,7 +73,11 @@ impl Counted {
 }
 
 /// How many credentials, how many of them enabled, and when one of them was last seen.
-async fn credentials(desk: &mut Desk, company: &str) -> anyhow::Result<(Counted, Counted, String)> {
+async fn credentials(
+    desk: &mut Desk,
+    company: &str,
+    all: &mut Vec<String>,
+) -> anyhow::Result<(Counted, Counted, String)> {
     let (mut number, mut enabled, mut seen, mut token) = (0, 0, None, String::new());
     for _ in 0..PAGES {
         let request = ListCredentialsRequest {
@@ -79,6 +88,9 @@ async fn credentials(desk: &mut Desk, company: &str) -> anyhow::Result<(Counted,
         };
         let page = answer(desk.directory.list_credentials(request).await)?;
         number += page.credentials.len() as u64;
+        // An etag stands for all that was changed in one, and not for when it was seen.
+        let each = page.credentials.iter();
+        all.extend(each.map(|one| format!("credential {} {}", one.credential_id, one.etag)));
         enabled += page.credentials.iter().filter(|credential| credential.enabled).count() as u64;
         let times = page.credentials.iter().filter_map(|credential| credential.last_seen_time);
         seen = times.chain(seen).max_by_key(|time| (time.seconds, time.nanos));
@@ -92,13 +104,14 @@ async fn credentials(desk: &mut Desk, company: &str) -> anyhow::Result<(Counted,
     Ok((Counted { number, has_more }, Counted { number: enabled, has_more }, seen))
 }
 
-async fn users(desk: &mut Desk, company: &str) -> anyhow::Result<Counted> {
+async fn users(desk: &mut Desk, company: &str, all: &mut Vec<String>) -> anyhow::Result<Counted> {
     let (mut number, mut token) = (0, String::new());
     for _ in 0..PAGES {
         let request =
             ListUsersRequest { company_id: company.to_owned(), page_size: PAGE, page_token: token };
         let page = answer(desk.directory.list_users(request).await)?;
         number += page.users.len() as u64;
+        all.extend(page.users.iter().map(|user| format!("user {}", user.user_id)));
         token = page.next_page_token;
         if token.is_empty() {
             break;

@@ -11,6 +11,7 @@
 //! altogether: what one server is to be shown must not be shown to another.
 
 use std::collections::BTreeMap;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow, bail};
@@ -23,6 +24,9 @@ use crate::config::{EndpointArgs, Output, TlsArgs};
 
 /// Where a server is looked for that nobody says the address of.
 const HERE: &str = "http://127.0.0.1:50051";
+
+/// The most bytes that are read of the config file.
+const LONGEST: u64 = 1 << 20;
 
 /// Commands of contexts.
 #[derive(Debug, Subcommand)]
@@ -188,8 +192,19 @@ pub(super) fn current() -> Option<String> {
 fn of<'a>(contexts: &'a Contexts, path: &Path, name: &str) -> anyhow::Result<&'a Way> {
     contexts.contexts.get(name).ok_or_else(|| {
         let all: Vec<_> = contexts.contexts.keys().map(String::as_str).collect();
-        anyhow!("{} has no context `{name}`; it has: {}", path.display(), all.join(", "))
+        let all = match all.is_empty() {
+            true => "it has none".to_owned(),
+            false => format!("it has: {}", all.join(", ")),
+        };
+        anyhow!("{} has no context `{name}`; {all}", path.display())
     })
+}
+
+/// The bytes of a file, and no more of them than one above the most.
+fn bounded(path: &Path) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    std::fs::File::open(path)?.take(LONGEST + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 fn unreadable(path: &Path) -> String {
@@ -206,7 +221,10 @@ fn read() -> anyhow::Result<(PathBuf, Contexts)> {
     let Some(path) = named.clone().or_else(usual) else {
         return Ok((PathBuf::from("~/.config/scopegate/config.yaml"), Contexts::default()));
     };
-    let text = match std::fs::read(&path) {
+    let text = match bounded(&path) {
+        Ok(bytes) if bytes.len() as u64 > LONGEST => {
+            bail!("{} has more than {LONGEST} bytes: is it the right file?", path.display())
+        }
         Ok(bytes) => text_file::text(&bytes).map_err(|e| anyhow!("{} {e}", path.display()))?,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound && named.is_none() => {
             return Ok((path, Contexts::default()));

@@ -2,14 +2,16 @@
 //!
 //! Not here: their secrets; see `secret`.
 
-use anyhow::anyhow;
 use clap::Subcommand;
 use prost_types::{FieldMask, Timestamp};
 
-use super::agreement::{Agreement, rest_on};
-use super::asking::{Asking, Desk, Limit, Pages, Terms, answer, cut, moved, on_terms, whole};
+use super::agreement::{Agreement, rest_on, still_so};
+use super::asking::{
+    Asking, Desk, Limit, Pages, Terms, answer, cut, free_text, moved, on_terms, whole,
+};
 use super::check::word;
 use super::company::mask;
+use super::failure;
 use super::lookup::Lookup;
 use super::moment;
 use super::printer::{Sheet, Words};
@@ -36,7 +38,7 @@ pub enum CredentialCommand {
         #[arg(value_name = "SCOPE")]
         scopes: Vec<String>,
         /// What it is for, for people.
-        #[arg(long, default_value = "", hide_default_value = true, value_name = "TEXT")]
+        #[arg(long, allow_hyphen_values = true, value_parser = free_text, default_value = "", hide_default_value = true, value_name = "TEXT")]
         label: String,
         /// When the credential ends: an RFC 3339 time, a date (its start in UTC), or a duration such as `90d`.
         #[arg(long, value_name = "WHEN", value_parser = moment::expiry)]
@@ -78,7 +80,7 @@ pub enum CredentialCommand {
         #[command(flatten)]
         which: Which,
         /// What it is for, for people.
-        #[arg(long, value_name = "TEXT", group = "what")]
+        #[arg(long, allow_hyphen_values = true, value_parser = free_text, value_name = "TEXT", group = "what")]
         label: Option<String>,
         /// When the credential ends: an RFC 3339 time, a date (its start in UTC), or a duration such as `90d`.
         #[arg(long, value_name = "WHEN", value_parser = moment::expiry, group = "what")]
@@ -364,9 +366,9 @@ pub async fn credential(command: CredentialCommand) -> anyhow::Result<bool> {
                 }
             );
             if agreement.is_asked(&terms) {
-                let now = before.as_ref().map_err(again)?;
-                let trial = RevokeScopesRequest { validate_only: true, ..request.clone() };
-                let trial = answer(desk.authorization.revoke_scopes(trial).await)?;
+                let now = before.as_ref().map_err(failure::again)?;
+                let ask = RevokeScopesRequest { validate_only: true, ..request.clone() };
+                let trial = answer(desk.authorization.revoke_scopes(ask.clone()).await)?;
                 let besides = without(&trial.removed_scopes, &scopes);
                 // What is named goes by its name.
                 if !besides.is_empty() {
@@ -375,6 +377,9 @@ pub async fn credential(command: CredentialCommand) -> anyhow::Result<bool> {
                         format!("Take {} from {which}, too, which imply these?", besides.join(" "));
                     agreement.ask(&desk.printer, goes, &question).await?;
                     rest_on(&mut request.etag, &now.etag);
+                    // The catalog has a say, too.
+                    let again = answer(desk.authorization.revoke_scopes(ask).await)?;
+                    still_so(&trial.removed_scopes, &again.removed_scopes)?;
                 }
             }
             let said = answer(desk.authorization.revoke_scopes(request).await)?;
@@ -400,15 +405,19 @@ pub async fn credential(command: CredentialCommand) -> anyhow::Result<bool> {
                 }
             );
             if agreement.is_asked(&terms) {
-                let now = before.as_ref().map_err(again)?;
-                let trial = ReplaceScopesRequest { validate_only: true, ..request.clone() };
-                let trial = answer(desk.authorization.replace_scopes(trial).await)?;
+                let now = before.as_ref().map_err(failure::again)?;
+                let ask = ReplaceScopesRequest { validate_only: true, ..request.clone() };
+                let trial = answer(desk.authorization.replace_scopes(ask.clone()).await)?;
                 if !trial.removed_scopes.is_empty() {
                     let goes = moved(at_stake(now), &trial.added_scopes, &trial.removed_scopes);
                     let removed = trial.removed_scopes.join(" ");
                     let question = format!("Take {removed} from {which}?");
                     agreement.ask(&desk.printer, goes, &question).await?;
                     rest_on(&mut request.etag, &now.etag);
+                    // The company's ceiling and the catalog have a say, too.
+                    let again = answer(desk.authorization.replace_scopes(ask).await)?;
+                    let moves = (&again.added_scopes, &again.removed_scopes);
+                    still_so(&(&trial.added_scopes, &trial.removed_scopes), &moves)?;
                 }
             }
             let said = answer(desk.authorization.replace_scopes(request).await)?;
@@ -429,9 +438,9 @@ pub async fn credential(command: CredentialCommand) -> anyhow::Result<bool> {
                 ResetScopesRequest { company_id: company, credential_id: credential }
             );
             if agreement.is_asked(&terms) {
-                let now = before.as_ref().map_err(again)?;
-                let trial = ResetScopesRequest { validate_only: true, ..request.clone() };
-                let trial = answer(desk.authorization.reset_scopes(trial).await)?;
+                let now = before.as_ref().map_err(failure::again)?;
+                let ask = ResetScopesRequest { validate_only: true, ..request.clone() };
+                let trial = answer(desk.authorization.reset_scopes(ask.clone()).await)?;
                 // A reset mostly widens, so it is asked about as soon as it changes anything.
                 if !trial.added_scopes.is_empty() || !trial.removed_scopes.is_empty() {
                     let goes = moved(at_stake(now), &trial.added_scopes, &trial.removed_scopes);
@@ -442,6 +451,10 @@ pub async fn credential(command: CredentialCommand) -> anyhow::Result<bool> {
                     );
                     agreement.ask(&desk.printer, goes, &question).await?;
                     rest_on(&mut request.etag, &now.etag);
+                    // The company's ceiling and the catalog have a say, too.
+                    let again = answer(desk.authorization.reset_scopes(ask).await)?;
+                    let moves = (&again.added_scopes, &again.removed_scopes);
+                    still_so(&(&trial.added_scopes, &trial.removed_scopes), &moves)?;
                 }
             }
             let said = answer(desk.authorization.reset_scopes(request).await)?;
@@ -565,18 +578,29 @@ async fn update(
     let which = Which { company, credential };
     let (before, since) = read_at(&mut desk, &which).await;
     if let Some(agreement) = agreement.filter(|agreement| agreement.is_asked(terms)) {
-        let now = before.as_ref().map_err(again)?;
+        let now = before.as_ref().map_err(failure::again)?;
         let names = |path: &str| {
             request.update_mask.iter().flat_map(|mask| &mask.paths).any(|name| name == path)
         };
         let is_over = |end: Option<&Timestamp>| end.is_some_and(moment::is_past);
         let disables = names("enabled") && !request.enabled && now.enabled;
-        let ends = names("expires_at")
-            && is_over(request.expires_at.as_ref())
-            && !is_over(now.expires_at.as_ref());
-        if disables || ends {
-            let until = if disables { "enabled" } else { "given a later end" };
-            let question = format!("Deny every check of {which}, until it is {until}?");
+        let end = request.expires_at.as_ref().filter(|_| names("expires_at"));
+        let is_sooner = |end: &&Timestamp| {
+            now.expires_at.is_none_or(|then| (end.seconds, end.nanos) < (then.seconds, then.nanos))
+        };
+        let sooner = end.filter(|_| !is_over(now.expires_at.as_ref())).filter(is_sooner);
+        if disables || sooner.is_some() {
+            let question = match sooner {
+                Some(end) if !is_over(Some(end)) && !disables => {
+                    let (end, then) = (moment::text(Some(end)), now.expires_at.as_ref());
+                    let then = then.map_or("never".to_owned(), |then| moment::text(Some(then)));
+                    format!("Deny every check of {which} from {end} on? So far it ends {then}.")
+                }
+                _ => {
+                    let until = if disables { "enabled" } else { "given a later end" };
+                    format!("Deny every check of {which}, until it is {until}?")
+                }
+            };
             agreement.ask(&desk.printer, at_stake(now), &question).await?;
             rest_on(&mut request.etag, &now.etag);
         }
@@ -622,7 +646,8 @@ fn undo_of_update(
             Some(end) => flags.push(format!("--expires-at={}", moment::to_the_nanosecond(end)?)),
             None => flags.push("--never-expires".to_owned()),
         }
-        if before.expires_at.as_ref().is_some_and(moment::is_past) {
+        // It may be a sooner end than the one now.
+        if before.expires_at.is_some() {
             flags.push("--yes".to_owned());
         }
     }
@@ -659,11 +684,6 @@ pub(super) fn at_stake(credential: &Credential) -> Sheet {
         .fact("expires", moment::text(credential.expires_at.as_ref()))
         .fact("last seen", if seen.is_empty() { "never".to_owned() } else { seen })
         .fact("active scopes", if scopes.is_empty() { "none".to_owned() } else { scopes })
-}
-
-/// An error that is needed once more.
-fn again(error: &anyhow::Error) -> anyhow::Error {
-    anyhow!("{error:#}")
 }
 
 fn without(scopes: &[String], named: &[String]) -> Vec<String> {

@@ -5,6 +5,7 @@ use clap::Args;
 use super::asking::{Asking, answer};
 use super::check::word;
 use super::lookup::Lookup;
+use super::meant;
 use super::printer::Sheet;
 use super::question::Caller;
 
@@ -26,7 +27,9 @@ pub struct EffectiveArgs {
 /// Could not ask.
 pub async fn effective(args: EffectiveArgs) -> anyhow::Result<bool> {
     let mut desk = args.asking.open().await?;
-    let said = answer(desk.authorization.list_effective_scopes(args.caller.everything()).await)?;
+    let request = args.caller.everything();
+    let (company, credential) = (request.company_id.clone(), request.credential_id.clone());
+    let said = answer(desk.authorization.list_effective_scopes(request).await)?;
     let lookup = Lookup::titles(&desk).await;
     let rows = said.scopes.iter().map(|effective| {
         let reach = word(effective.reach().as_str_name(), "REACH_");
@@ -39,5 +42,8 @@ pub async fn effective(args: EffectiveArgs) -> anyhow::Result<bool> {
         sheet = sheet.line("nothing is allowed; `scopegate explain` with a scope says why");
     }
     desk.printer.print(&said, sheet)?;
+    if none {
+        meant::warn_of_credential(&mut desk, &company, &credential).await;
+    }
     Ok(true)
 }

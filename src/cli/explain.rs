@@ -5,10 +5,11 @@ use clap::Args;
 use super::asking::{Asking, answer, whole};
 use super::check::{sheet, word};
 use super::lookup::Lookup;
+use super::meant;
 use super::past::{self, PastArgs};
 use super::printer::Words;
 use super::question::Question;
-use crate::proto::ExplainCheckRequest;
+use crate::proto::{ExplainCheckRequest, Reason};
 
 /// A check to explain.
 #[derive(Debug, Args)]
@@ -36,7 +37,9 @@ pub async fn explain(args: ExplainArgs) -> anyhow::Result<bool> {
         return past::at(args.past, args.question.request(), &args.asking).await;
     }
     let mut desk = args.asking.open().await?;
-    let request = ExplainCheckRequest { check: Some(args.question.request()) };
+    let check = args.question.request();
+    let asked = check.scopes.clone();
+    let request = ExplainCheckRequest { check: Some(check) };
     let said = answer(desk.authorization.explain_check(request).await)?;
     let rows = said.scopes.iter().flat_map(|scope| {
         scope.layers.iter().map(|verdict| {
@@ -55,5 +58,8 @@ pub async fn explain(args: ExplainArgs) -> anyhow::Result<bool> {
     let sheet = sheet(whole(&said.decision)?).then(titles);
     let sheet = sheet.rows(&["SCOPE", "LAYER", "VERDICT", "DETAIL"], rows);
     desk.printer.print(&said, sheet)?;
+    if said.decision.is_some_and(|decision| decision.reason() == Reason::ScopeUnknown) {
+        meant::warn_of_scopes(&mut desk, &asked).await;
+    }
     Ok(true)
 }

@@ -8,6 +8,7 @@
 use std::error::Error as _;
 use std::ffi::OsString;
 
+use anyhow::anyhow;
 use serde::Serialize;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
@@ -82,6 +83,20 @@ impl Failure {
         let violations = violations(&details);
         let text = for_people(&message, &reason, &violations, &details);
         Self { code: name(status.code()), reason, message, violations, text }
+    }
+}
+
+/// An error that is needed once more: that of a server stays one.
+pub(super) fn again(error: &anyhow::Error) -> anyhow::Error {
+    reworded(error, format!("{error:#}"))
+}
+
+/// An error in other words: that of a server keeps its code, its reason and its violations.
+pub(super) fn reworded(error: &anyhow::Error, text: String) -> anyhow::Error {
+    match error.downcast_ref::<Failure>() {
+        Some(failure) if failure.text == text => failure.clone().into(),
+        Some(failure) => Failure { message: text.clone(), text, ..failure.clone() }.into(),
+        None => anyhow!(text),
     }
 }
 
@@ -184,7 +199,7 @@ pub fn usage(message: &str) -> Option<String> {
 }
 
 /// Warns the person who runs a command, or the program.
-pub(super) fn warn(what: &str) {
+pub fn warn(what: &str) {
     if is_json(std::env::args_os()) {
         let line = serde_json::json!({ "warning": what }).to_string();
         telemetry::tell(&text::escaped_json(&line));

@@ -63,6 +63,7 @@ const PROPOSALS: &[(&str, &str)] = &[
     ("set `allow_empty` to", "give `--allow-empty` to"),
     ("start again by `after_revision`", "start again by `--after`"),
     ("start again without one", "list again"),
+    ("see ListChanges", "see `changes list`"),
     ("send it as `authorization: Bearer <key>`", "give it by --key-file or SCOPEGATE_KEY"),
     (
         "send one that an operator has made, alone, as `authorization: Bearer <key>`",

@@ -6,6 +6,7 @@ use prost_types::Timestamp;
 
 use super::asking::{Asking, Desk, Limit, Pages, answer};
 use super::changes::{of_whom, what, what_whole, who};
+use super::meant;
 use super::moment;
 use super::printer::{self, Sheet, Words};
 use crate::policy::change::ChangeKind;
@@ -106,7 +107,15 @@ pub(super) async fn list(args: ListArgs) -> anyhow::Result<()> {
     } else {
         Sheet::default()
     };
-    desk.printer.print(&found, sheet)
+    desk.printer.print(&found, sheet)?;
+    match all.company_id {
+        Some(company) if found.changes.is_empty() => match all.credential_id.as_str() {
+            "" => meant::warn_of_company(&mut desk, &company).await,
+            credential => meant::warn_of_credential(&mut desk, &company, credential).await,
+        },
+        _ => {}
+    }
+    Ok(())
 }
 
 /// The oldest change that is kept of those that the list would go back to, if older ones were

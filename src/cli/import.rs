@@ -16,6 +16,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 use tonic_types::StatusExt;
 
+use super::failure;
 use super::printer::{Printer, Sheet, Words, count};
 use super::repeated::Repeated;
 use super::{Purpose, connect_for, moment, said, text_file};
@@ -290,14 +291,27 @@ fn kept(done: &ImportCredentialsResponse, dry_run: bool) -> String {
     )
 }
 
+/// A sentence without the places of a message: the file's line is named.
+fn in_the_file(sentence: &str) -> String {
+    let mut text = sentence.to_owned();
+    for list in ["credentials[", "companies["] {
+        while let Some(start) = text.find(list) {
+            let Some(end) = text.get(start..).and_then(|rest| rest.find(']')) else { break };
+            let dot = text.get(start + end + 1..).is_some_and(|rest| rest.starts_with('.'));
+            text.replace_range(start..start + end + 1 + usize::from(dot), "");
+        }
+    }
+    // Of a whole line nothing is left.
+    text.strip_prefix("``: ").map(str::to_owned).unwrap_or(text)
+}
+
 /// Why the server ended an import.
 fn ended(status: &Status, dry_run: bool) -> anyhow::Error {
     let details = status.get_error_details();
     let Some(info) = details.error_info() else {
-        return anyhow!(
-            "{}; then import the whole file again: what exists is skipped",
-            said(status)
-        );
+        let error = said(status);
+        let text = format!("{error}; then import the whole file again: what exists is skipped");
+        return failure::reworded(&error, text);
     };
     let told = |key: &str| info.metadata.get(key)?.parse::<u64>().ok();
     let count = |key: &str| told(key).unwrap_or_default();
@@ -310,7 +324,11 @@ fn ended(status: &Status, dry_run: bool) -> anyhow::Error {
         differing: vec![],
     };
     match told("line") {
-        Some(line) => anyhow!("line {line}: {}; {}", status.message(), kept(&done, dry_run)),
+        Some(line) => {
+            let said = in_the_file(status.message());
+            let text = format!("line {line}: {said}; {}", kept(&done, dry_run));
+            failure::reworded(&super::said(status), text)
+        }
         None => said(status),
     }
 }

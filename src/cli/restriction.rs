@@ -55,12 +55,14 @@ pub(super) async fn restrict(args: RestrictArgs) -> anyhow::Result<bool> {
     let audit = RestrictCompanyScopesRequest { validate_only: true, ..request.clone() };
     let audit = answer(desk.authorization.restrict_company_scopes(audit).await)?;
     if terms.dry_run {
-        let told = format!("at revision {}, nothing was changed", audit.revision);
-        let sheet = Sheet::default().line(told).then(report(
-            &company,
-            &audit,
-            &Lookup::titles(&desk).await,
-        ));
+        let mut line = format!("at revision {}, nothing was changed", audit.revision);
+        let sheet = if audit.restricted_scopes.is_empty() {
+            line.push_str("; nothing to change: the company has none of these scopes");
+            Sheet::default().line(line)
+        } else {
+            let titles = Lookup::titles(&desk).await;
+            Sheet::default().line(line).then(report(&company, &audit, &titles))
+        };
         desk.printer.print(&audit, sheet.fact("etag", audit.etag.clone()))?;
         return Ok(true);
     }
@@ -74,7 +76,9 @@ pub(super) async fn restrict(args: RestrictArgs) -> anyhow::Result<bool> {
     }
     if let Some(expected) = affected {
         if expected != count {
-            desk.printer.tell(report(&company, &audit, &Lookup::titles(&desk).await))?;
+            if desk.printer.is_for_people() {
+                desk.printer.tell(report(&company, &audit, &Lookup::titles(&desk).await))?;
+            }
             bail!(
                 "nothing was restricted, since not {expected} but {count} would lose a scope: look \
                  at who they are, and say --affected {count} if that is right"
@@ -82,8 +86,12 @@ pub(super) async fn restrict(args: RestrictArgs) -> anyhow::Result<bool> {
         }
     } else if terms.etag.is_empty() {
         // With the etag of an audit, what it saw is agreed to.
-        desk.printer.tell(report(&company, &audit, &Lookup::titles(&desk).await))?;
-        if !confirm::somebody_is_there() {
+        let is_answered = confirm::somebody_is_there();
+        // A program reads one line of JSON on standard error.
+        if is_answered || desk.printer.is_for_people() {
+            desk.printer.tell(report(&company, &audit, &Lookup::titles(&desk).await))?;
+        }
+        if !is_answered {
             bail!(
                 "nothing was restricted, since nobody can be asked here: run it on a terminal, or \
                  say --yes --affected {count} if this is what you want"

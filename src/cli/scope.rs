@@ -10,6 +10,7 @@ use super::asking::{Asking, answer};
 use super::printer::Sheet;
 use crate::policy::catalog::Reach;
 use crate::policy::catalog::file::{CatalogFile, ScopeEntry};
+use crate::policy::near::nearest;
 use crate::policy::scope::Scope;
 use crate::proto::GetCatalogRequest;
 
@@ -57,7 +58,7 @@ pub async fn scope(command: ScopeCommand) -> anyhow::Result<bool> {
         ScopeCommand::Get { scope, .. } => {
             let found = file.scopes.iter().find(|(name, _)| name.as_str() == scope);
             let Some((name, entry)) = found else {
-                let near = nearest(&scope, &file);
+                let near = nearest(&scope, file.scopes.keys().map(Scope::as_str));
                 let near = near.map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
                 bail!(
                     "the catalog has no scope {}: `scopegate scope list` has all{near}",
@@ -157,26 +158,4 @@ fn get(name: &Scope, entry: &ScopeEntry, uses: &Uses) -> Sheet {
         .fact("audiences", audiences(entry))
         .fact("roles", none(uses.roles.clone(), ", "))
         .rows(&["ENDPOINTS"], uses.endpoints.iter().map(|endpoint| [endpoint.clone().into()]))
-}
-
-/// The scope whose name is nearest to this one, if one is near.
-fn nearest<'a>(typed: &str, file: &'a CatalogFile) -> Option<&'a str> {
-    let distance = |name: &str| {
-        let typed: Vec<char> = typed.chars().take(128).collect();
-        let mut row: Vec<usize> = (0..=typed.len()).collect();
-        for (n, c) in name.chars().enumerate() {
-            let mut before = n;
-            let mut left = n + 1;
-            let mut next = vec![left];
-            for (t, above) in typed.iter().zip(row.iter().skip(1)) {
-                left = (before + usize::from(*t != c)).min(above + 1).min(left + 1);
-                before = *above;
-                next.push(left);
-            }
-            row = next;
-        }
-        row.last().copied().unwrap_or(usize::MAX)
-    };
-    let near = file.scopes.keys().map(|name| (distance(name.as_str()), name.as_str()));
-    near.filter(|(distance, _)| *distance <= 3).min().map(|(_, name)| name)
 }

@@ -15,6 +15,7 @@ use tonic::{Code, Status};
 
 use super::asking::{Desk, Limit, Pages, Terms, answer};
 use super::confirm;
+use super::failure::{self, Failure};
 use super::printer::{Sheet, Words, count};
 use super::said;
 use crate::proto::{
@@ -43,6 +44,9 @@ struct Refused {
     company_id: String,
     credential_id: String,
     message: String,
+    /// The server's answer.
+    #[serde(skip)]
+    why: Option<Failure>,
 }
 
 /// What came of it.
@@ -52,6 +56,8 @@ struct Tally {
     unchanged: u64,
     refused: u64,
     listed: Vec<Refused>,
+    /// The last revision that a page of credentials was read at.
+    revision: u64,
 }
 
 /// A page of credentials that hold the scope, or why a company has none.
@@ -95,12 +101,13 @@ pub(super) async fn to_holders(
     let granted = grant(&mut desk, scope, companies, &given, terms, &mut tally, &progress).await;
     progress.finish_and_clear();
     if let Err(error) = granted {
-        bail!(
+        let text = format!(
             "{error:#}; before that {} {} granted the scopes: run it again, it changes nothing of \
              what is done",
             count(tally.granted, "credential", "credentials"),
             if terms.dry_run { "would be" } else { "were" }
         );
+        return Err(failure::reworded(&error, text));
     }
     finish(&desk, terms, &tally, Sheet::default())
 }
@@ -117,7 +124,9 @@ async fn agreed(
     while let Some(step) = holders.next(desk).await? {
         let found = match step {
             Step::Holders(found) => found,
-            Step::Refused(refused) => bail!("{}", refused.message),
+            Step::Refused(refused) => {
+                return Err(refused.why.map_or_else(|| anyhow!(refused.message), Into::into));
+            }
         };
         for credential in &found {
             if credential.company_id != last {
@@ -161,7 +170,9 @@ async fn grant(
     let mut flight = JoinSet::new();
     let mut ended = Ok(());
     'all: loop {
-        let found = match holders.next(desk).await {
+        let next = holders.next(desk).await;
+        tally.revision = tally.revision.max(holders.revision);
+        let found = match next {
             Ok(Some(Step::Holders(found))) => found,
             Ok(Some(Step::Refused(refused))) => {
                 tally.refuse(refused);
@@ -238,6 +249,7 @@ impl Tally {
                         company_id: before.company_id,
                         credential_id: before.credential_id,
                         message: status.message().to_owned(),
+                        why: None,
                     });
                     Ok(())
                 }
@@ -265,7 +277,13 @@ fn finish(desk: &Desk, terms: &Terms, tally: &Tally, sheet: Sheet) -> anyhow::Re
         let company: Words = refused.company_id.clone().into();
         [company, refused.credential_id.clone().into(), refused.message.clone().into()]
     });
-    let sheet = if terms.dry_run { sheet.line("nothing was changed; it would be:") } else { sheet };
+    let sheet = match terms.dry_run {
+        true => {
+            let revision = tally.revision;
+            sheet.line(format!("at revision {revision}, nothing was changed; it would be:"))
+        }
+        false => sheet,
+    };
     let sheet = sheet
         .fact("granted", tally.granted)
         .fact("unchanged, since they held it", tally.unchanged)
@@ -312,6 +330,8 @@ struct Holders {
     pages: Option<Pages>,
     /// The company that is walked, and where in it.
     now: Option<(String, Pages)>,
+    /// The revision that the last page was read at.
+    revision: u64,
 }
 
 impl Holders {
@@ -320,7 +340,7 @@ impl Holders {
         companies.dedup();
         let named = !companies.is_empty();
         let pages = (!named).then(|| Pages::of(Limit::default()));
-        Self { scope: scope.to_owned(), companies, named, pages, now: None }
+        Self { scope: scope.to_owned(), companies, named, pages, now: None, revision: 0 }
     }
 
     /// The next page; none at the end.
@@ -336,6 +356,7 @@ impl Holders {
                     page_token: pages.token.clone(),
                 };
                 let page = answer(desk.directory.list_companies(request).await)?;
+                self.revision = page.revision;
                 let more = pages.turn(0, &page.next_page_token);
                 let ids = page.companies.into_iter().map(|company| company.company_id);
                 self.companies.extend(ids.rev());
@@ -361,10 +382,17 @@ impl Holders {
                         continue;
                     }
                     let (credential_id, message) = (String::new(), status.message().to_owned());
-                    return Ok(Some(Step::Refused(Refused { company_id, credential_id, message })));
+                    let why = Some(Failure::of(&status));
+                    return Ok(Some(Step::Refused(Refused {
+                        company_id,
+                        credential_id,
+                        message,
+                        why,
+                    })));
                 }
-                Err(status) => return Err(anyhow!(said(&status))),
+                Err(status) => return Err(said(&status)),
             };
+            self.revision = page.revision;
             if !pages.turn(0, &page.next_page_token) {
                 self.now = None;
             }

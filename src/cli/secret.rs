@@ -107,7 +107,7 @@ pub(super) async fn secret(command: SecretCommand) -> anyhow::Result<bool> {
         }
         SecretCommand::Verify { company, credential, asking } => {
             // Not a flag: every user of the machine sees those.
-            let secret = confirm::secret("The secret:")?;
+            let secret = confirm::secret("The secret:").await?;
             let secret = secret.trim_end_matches(['\r', '\n']);
             let secret = secret.trim_start_matches('\u{feff}').to_owned();
             if secret.is_empty() {

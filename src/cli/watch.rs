@@ -16,6 +16,7 @@ use tonic_types::StatusExt;
 
 use super::asking::{Asking, Desk, answer};
 use super::changes::line;
+use super::meant;
 use super::{Purpose, connect_for, said};
 use crate::policy::text;
 use crate::proto::{ListCompaniesRequest, WatchChangesRequest, WatchChangesResponse};
@@ -50,6 +51,9 @@ pub(super) async fn watch(
     };
     // Before the first change is shown: whoever has seen it may stop this.
     let stop = signal(SignalKind::interrupt())?;
+    if let Some(company) = &company {
+        meant::warn_of_company(&mut desk, company).await;
+    }
     let next = WatchChangesRequest { company_id: company, after_revision, cursor };
     let stream = answer(desk.changes.watch_changes(next.clone()).await)?;
     let mut watch = Watch { next, reconnect, stop, lost: None };

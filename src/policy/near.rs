@@ -9,23 +9,25 @@ const MAX_LEN: usize = 64;
 /// How many names of about the same length are compared.
 const MAX_COMPARED: usize = 20_000;
 
-/// The nearest of these names, the first of several in their order by bytes.
+/// The nearest of these names, the first of several in their order by bytes. Upper and lower case
+/// count only between names that are otherwise as near.
 pub fn nearest<'a>(wanted: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     if wanted.len() > MAX_LEN {
         return None;
     }
     // Of a short name any other differs in few places.
     let most = MAX_DISTANCE.min(wanted.len() / 3);
-    let letters = letters(wanted);
+    let lower = wanted.to_ascii_lowercase();
+    let letters = letters(&lower);
     let about_as_long = |name: &&str| name.len().abs_diff(wanted.len()) <= most;
     names
         .into_iter()
         .filter(about_as_long)
         .take(MAX_COMPARED)
         .filter(|name| may_be_within(&letters, name, most))
-        .map(|name| (strsim::osa_distance(wanted, name), name))
+        .map(|name| (strsim::osa_distance(&lower, &name.to_ascii_lowercase()), name))
         .filter(|(distance, _)| *distance <= most)
-        .min()
+        .min_by_key(|(distance, name)| (*distance, strsim::osa_distance(wanted, name), *name))
         .map(|(_, name)| name)
 }
 
@@ -44,7 +46,7 @@ fn letters(name: &str) -> [i16; 64] {
 /// most. It costs far less than the distance.
 fn may_be_within(letters: &[i16; 64], name: &str, most: usize) -> bool {
     let mut counts = *letters;
-    for byte in name.bytes() {
+    for byte in name.bytes().map(|byte| byte.to_ascii_lowercase()) {
         if let Some(count) = counts.get_mut(usize::from(byte & 63)) {
             *count -= 1;
         }
@@ -64,6 +66,9 @@ mod tests {
             ("users:raed", Some("users:read")),
             ("users.read", Some("users:read")),
             ("Users:Read", Some("users:read")),
+            ("USERS:READ", Some("users:read")),
+            ("USERS:RAED", Some("users:read")),
+            ("A", Some("a")),
             ("users:writes", Some("users:write")),
             ("api/al", Some("api/all")),
             ("api/xyz", None),
