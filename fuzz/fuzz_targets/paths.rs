@@ -150,7 +150,8 @@ fuzz_target!(|text: &str| {
             // Where all servers read it in the same way, a path is only unknown if nothing
             // matches.
             let strict = readings[0].best(&templates, asked);
-            let all_agree = readings.iter().all(|reading| reading.best(&templates, asked) == strict);
+            let all_agree =
+                readings.iter().all(|reading| reading.best(&templates, asked) == strict);
             let is_plain = asked.bytes().all(|b| b.is_ascii_lowercase() || b == b'/');
             let plain = |t: &&str| t.bytes().all(|b| b.is_ascii_lowercase() || b"/{}".contains(&b));
             if is_plain && all_agree && templates.iter().all(plain) && !asked.ends_with('/') {
