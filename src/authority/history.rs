@@ -6,7 +6,7 @@
 //! brought the store's time back between two changes.
 //!
 //! Who may see what: a caller that is bound to companies sees the changes of the present company
-//! only, from its creation on, from whichever end it reads; see [`super::watch`].
+//! only, from its creation on, from whichever end it reads; see `watch`.
 
 use jiff::Timestamp;
 
