@@ -181,8 +181,8 @@ fn bootstrap(args: &BootstrapArgs) -> ExitCode {
 
 /// Runs a command: 0 for yes, `no` for no, 2 if it could not ask.
 fn ask(command: impl Future<Output = anyhow::Result<bool>>, no: u8) -> ExitCode {
-    for stranger in environment::strangers() {
-        cli::failure::warn(&stranger);
+    for mistyped in environment::mistyped() {
+        cli::failure::warn(&mistyped);
     }
     let outcome = two_threaded().map_err(anyhow::Error::from).and_then(|runtime| {
         let outcome = runtime.block_on(command);

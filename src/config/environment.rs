@@ -110,12 +110,22 @@ pub fn origin(error: &clap::Error) -> Option<String> {
     names.into_iter().find(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()))
 }
 
+/// A sentence for each variable that is probably a mistyped one of this program's. Scripts around
+/// the commands have variables of their own, so others are not told of.
+#[must_use]
+pub fn mistyped() -> Vec<String> {
+    strangers().into_iter().filter(|sentence| sentence.contains(MEANT)).collect()
+}
+
 /// A sentence for each variable that looks like one of this program's and is none.
 #[must_use]
 pub fn strangers() -> Vec<String> {
     let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
     strangers_among(names)
 }
+
+/// What stands before the variable that was probably meant.
+const MEANT: &str = "did you mean `";
 
 fn strangers_among(names: impl Iterator<Item = String>) -> Vec<String> {
     let known = known();
@@ -137,7 +147,7 @@ fn strangers_among(names: impl Iterator<Item = String>) -> Vec<String> {
                 .min();
             match near {
                 Some((_, near)) => {
-                    format!("the variable `{shown}` is not read: did you mean `{near}`?")
+                    format!("the variable `{shown}` is not read: {MEANT}{near}`?")
                 }
                 None => format!(
                     "the variable `{shown}` is not read: `scopegate serve --help` has those that \
