@@ -3,31 +3,31 @@
 //! Not here: how a question is parsed or an answer rendered (floor 3), and what is true (floor
 //! 0): this floor only brings the two together at one revision.
 
-mod admission;
-pub mod audit;
+mod coherence;
+pub mod impact;
 mod catalogs;
 mod change_feed;
 pub mod clock;
 mod companies;
 mod credentials;
-mod desk;
+mod core_local;
 mod etag;
-mod facts;
-mod front;
+mod fact_cache;
+mod l1_cache;
 pub mod history;
 pub mod import;
 pub mod import_difference;
-pub mod keys;
-mod ledger;
-pub mod listing;
-mod marks;
-pub mod people;
-mod readers;
-pub mod refusal;
-mod repeat;
-mod restore;
+pub mod api_keys;
+mod transaction;
+pub mod queries;
+mod change_stamps;
+pub mod users;
+mod load_pool;
+pub mod error;
+mod idempotency;
+mod restore_grants;
 pub mod secrets;
-mod seen;
+mod last_used;
 mod sync;
 mod watch;
 
@@ -39,11 +39,11 @@ use tokio::sync::Semaphore;
 use tokio::sync::watch as watched;
 
 use self::clock::Clock;
-use self::desk::{Desk, Desks};
-use self::facts::{FactRef, Facts, Missed, View};
-use self::refusal::Refusal;
-use self::seen::Seen;
-use crate::measure::steps;
+use self::core_local::{Desk, Desks};
+use self::fact_cache::{FactRef, Facts, Missed, View};
+use self::error::Refusal;
+use self::last_used::Seen;
+use crate::metrics::wait_spans;
 use crate::policy::catalog::{AudienceError, Reach};
 use crate::policy::company::Company;
 use crate::policy::consent::{Consent, Parties};
@@ -62,10 +62,10 @@ use crate::store::{
 pub use self::catalogs::{Applied, ApplyError, Losers, LosingCompany};
 pub use self::companies::{CompanyChange, NewCompany, Restriction};
 pub use self::credentials::{CredentialChange, NewCredential};
-pub use self::desk::{Measures, Sum};
-pub use self::ledger::{Done, Terms};
-pub use self::repeat::{Reply, RequestId};
-pub use self::restore::Restoration;
+pub use self::core_local::{Measures, Sum};
+pub use self::transaction::{Done, Terms};
+pub use self::idempotency::{Reply, RequestId};
+pub use self::restore_grants::Restoration;
 pub use self::watch::{Event, Interest, Watcher};
 
 /// How long a check waits for the revision that it asks for.
@@ -391,7 +391,7 @@ impl Authority {
         match missed {
             Missed::Younger(revision) => {
                 let reached = self.facts.reached(revision);
-                Ok(Box::pin(steps::step("revision wait", reached)).await?)
+                Ok(Box::pin(wait_spans::step("revision wait", reached)).await?)
             }
             Missed::Store(error) => Err(error.into()),
         }
@@ -402,7 +402,7 @@ impl Authority {
             return Ok(());
         }
         let reached = tokio::time::timeout(PATIENCE, self.facts.reached(at_least));
-        match Box::pin(steps::step("revision wait", reached)).await {
+        match Box::pin(wait_spans::step("revision wait", reached)).await {
             Ok(reached) => Ok(reached?),
             Err(_) => Err(Refusal::RevisionNotReached {
                 asked: at_least,
@@ -520,7 +520,7 @@ impl Authority {
             return Ok(());
         }
         let kept = store.keep_time(end)?;
-        Box::pin(steps::step("time mark", kept)).await.map_err(|_| StoreError::Unavailable)?;
+        Box::pin(wait_spans::step("time mark", kept)).await.map_err(|_| StoreError::Unavailable)?;
         self.clock.raise(end);
         Ok(())
     }
@@ -547,7 +547,7 @@ impl Authority {
     /// The answer to a queued proposal; none if what it rests on has changed. Its time is on the disk
     /// now, whatever the machine's clock says.
     async fn answered(&self, ticket: Ticket) -> Result<Option<Receipt>, StoreError> {
-        let receipt = ledger::answered(ticket).await?;
+        let receipt = transaction::answered(ticket).await?;
         if let Some(receipt) = &receipt {
             self.clock.raise(receipt.time);
         }

@@ -9,29 +9,23 @@ mod backup;
 mod catalog;
 mod change;
 pub mod codec;
-pub mod decisions;
 mod directory;
-pub mod express;
-mod fields;
+pub mod unary;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzz;
-pub mod head;
+pub mod preflight;
 mod import;
 mod key;
-mod lists;
+mod list_limits;
 pub mod memory;
-pub mod origin;
-mod page;
-mod parse;
+mod pagination;
 pub mod peer;
-pub mod refused;
-pub mod remembered;
-mod render;
+pub mod stored_reply;
 pub(crate) mod reply;
 pub mod status;
-pub mod stream_places;
-pub mod timely;
+pub mod stream_limit;
+pub mod body_timeout;
 mod warnings;
 
 use std::sync::{Arc, OnceLock};
@@ -42,14 +36,14 @@ use http::header::AUTHORIZATION;
 use tokio::sync::watch;
 use tonic::{Code, Status};
 
-use self::decisions::Decisions;
+use crate::observe::decision_log::Decisions;
 use self::peer::Peer;
-use self::refused::Refused;
-use self::remembered::Remembered;
-use self::stream_places::StreamPlaces;
+use crate::observe::rejection::Refused;
+use self::stored_reply::Remembered;
+use self::stream_limit::StreamPlaces;
 use crate::authority::{Authority, Reply};
-use crate::measure::Level;
-use crate::measure::memory::MemoryBudget;
+use crate::metrics::Level;
+use crate::metrics::memory_budget::MemoryBudget;
 use crate::policy::caller::Caller;
 use crate::policy::keyring::Unproven;
 use crate::policy::reason::Reason;
@@ -180,7 +174,7 @@ impl Doors {
 /// The contract's word for a reason.
 #[must_use]
 pub fn reason_word(reason: Reason) -> &'static str {
-    let name = render::reason(reason).as_str_name();
+    let name = crate::wire::render::reason(reason).as_str_name();
     name.strip_prefix("REASON_").unwrap_or(name)
 }
 

@@ -15,13 +15,13 @@
 //!
 //! # A check, wire to wire
 //!
-//! A core is one thread with its own connections (`server::core`). `server::service` finds out
+//! A core is one thread with its own connections (`transport::worker`). `transport::service` finds out
 //! who calls ([`policy::keyring`]) and whether they may ([`grpc::access`]), reads the message by
-//! the shortest way ([`grpc::express`]) and never hands a check to another core. `grpc::parse`
+//! the shortest way ([`grpc::unary`]) and never hands a check to another core. `wire::parse`
 //! makes a [`policy::query::Query`] of it. [`authority::Authority::check`] takes the facts of one
 //! published revision: from what this core was just asked for, else from the cache of all, else
 //! by one read of the store, on a thread that may wait for the disk. [`policy::decision::decide`]
-//! answers, purely. `grpc::render` writes it down. Whatever is not a check runs elsewhere, and
+//! answers, purely. `wire::render` writes it down. Whatever is not a check runs elsewhere, and
 //! holds up none.
 //!
 //! # A restriction, wire to wire
@@ -42,14 +42,14 @@
 //! # A denial of yesterday, log to answer
 //!
 //! A change says what it did, so the log up to a revision gives the facts of then
-//! ([`policy::past`]), and the same evaluator decides of them at the time of then. `cli` reads the
+//! ([`policy::replay`]), and the same evaluator decides of them at the time of then. `cli` reads the
 //! log like any client and does that; the server has no part in it.
 //!
 //! # Invariants
 //!
 //! *Newest wins*, *one published revision* and *absence has a date* are stated in
-//! `authority::admission`, *still so* in `authority::front`, *revoked at once* in
-//! [`authority::keys`]; *once* in `authority::repeat`; *no
+//! `authority::coherence`, *still so* in `authority::l1_cache`, *revoked at once* in
+//! [`authority::api_keys`]; *once* in `authority::idempotency`; *no
 //! gap* in [`authority::import`]; *durable before known* in [`store`]; *one order* in the engine's
 //! writer, *no silent gap* in its sweep, *nothing beside the tally* in its tally, *a chunk before
 //! what it may lack* and *the writer never waits for a backup* in its backup, *whole or not at
@@ -66,13 +66,14 @@
 
 pub mod authority;
 pub mod cli;
-pub mod config;
 pub mod grpc;
-pub mod measure;
+pub mod metrics;
+pub mod observe;
 pub mod policy;
 pub mod server;
 pub mod store;
-pub mod telemetry;
+pub mod transport;
+pub mod wire;
 
 /// The wire contract, generated from `proto/scopegate/v1`, whose comments describe it.
 pub mod proto {

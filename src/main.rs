@@ -6,9 +6,14 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::error::ErrorKind;
-use scopegate::config::{BootstrapArgs, Command, LogFormat, ServeArgs, environment};
-use scopegate::measure::shortage;
-use scopegate::{cli, server, telemetry};
+use scopegate::cli::command::Command;
+use scopegate::observe::log::LogFormat;
+use scopegate::server::args::ServeArgs;
+use scopegate::server::bootstrap::BootstrapArgs;
+use scopegate::cli::environment;
+use scopegate::metrics::shortage;
+use scopegate::{cli, server};
+use scopegate::observe::log;
 
 /// Calls are made of small allocations, freed by the thread that made them.
 #[global_allocator]
@@ -57,16 +62,16 @@ fn explain(error: &clap::Error) -> ExitCode {
     let serves = std::env::args_os().nth(1).is_some_and(|word| word == "serve");
     if serves && !is_help {
         let format = if wants_json() { LogFormat::Json } else { LogFormat::Text };
-        return telemetry::end(format, &sentence(error), 64);
+        return log::end(format, &sentence(error), 64);
     }
     if is_help {
         error.print().ok();
     } else if let Some(line) = cli::failure::usage(&sentence(error)) {
-        telemetry::tell(&line);
+        log::tell(&line);
     } else {
         error.print().ok();
         if let Some(variable) = environment::origin(error) {
-            telemetry::tell(&format!("The value is that of the variable {variable}."));
+            log::tell(&format!("The value is that of the variable {variable}."));
         }
     }
     if is_help { ExitCode::SUCCESS } else { ExitCode::from(cli::COULD_NOT_ASK) }
@@ -108,8 +113,8 @@ const FILES: usize = 12;
 
 fn serve(args: ServeArgs) -> ExitCode {
     let format = args.log_format;
-    if let Err(error) = telemetry::start(format, &args.log) {
-        return telemetry::end(format, &error, 64);
+    if let Err(error) = log::start(format, &args.log) {
+        return log::end(format, &error, 64);
     }
     for stranger in environment::strangers() {
         tracing::warn!("{stranger}");
@@ -127,7 +132,7 @@ fn serve(args: ServeArgs) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => {
             let why = format!("cannot start: {}", shortage::told(&error));
-            return telemetry::end(format, &why, 74);
+            return log::end(format, &why, 74);
         }
     };
     // On a thread of the runtime, where waiting for the disk at the end is allowed.
@@ -138,11 +143,11 @@ fn serve(args: ServeArgs) -> ExitCode {
         Ok(Ok(drained)) => {
             // Here, where nothing runs any more that could write another line.
             tracing::info!(calls_cut = drained.calls_cut, "drained");
-            telemetry::flush();
+            log::flush();
             ExitCode::SUCCESS
         }
-        Ok(Err(failure)) => telemetry::end(format, &failure.to_string(), failure.exit_code()),
-        Err(_) => telemetry::end(format, BROKEN, 70),
+        Ok(Err(failure)) => log::end(format, &failure.to_string(), failure.exit_code()),
+        Err(_) => log::end(format, BROKEN, 70),
     }
 }
 
@@ -166,14 +171,14 @@ fn bootstrap(args: &BootstrapArgs) -> ExitCode {
     let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(error) => {
-            telemetry::tell(&format!("scopegate: cannot start: {}", shortage::told(&error)));
+            log::tell(&format!("scopegate: cannot start: {}", shortage::told(&error)));
             return ExitCode::from(74);
         }
     };
     match runtime.block_on(server::bootstrap(args)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            telemetry::tell(&format!("scopegate: {failure}"));
+            log::tell(&format!("scopegate: {failure}"));
             ExitCode::from(failure.exit_code())
         }
     }
@@ -197,7 +202,7 @@ fn ask(command: impl Future<Output = anyhow::Result<bool>>, no: u8) -> ExitCode 
             // Who reads no further, as `head` does, knows why.
             let pipe = error.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
             if pipe != Some(std::io::ErrorKind::BrokenPipe) {
-                telemetry::tell(&cli::failure::line(&error));
+                log::tell(&cli::failure::line(&error));
             }
             ExitCode::from(cli::COULD_NOT_ASK)
         }

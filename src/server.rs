@@ -5,29 +5,12 @@
 //!
 //! Not here: how calls are answered; see `frame`, `core` and `service`.
 
-mod activity;
-mod bootstrap;
-mod caller_limits;
-mod calls;
-mod catalog;
-mod connection;
-mod core;
+pub mod args;
+pub mod bootstrap;
+mod catalog_file;
 mod demo;
-mod descriptors;
-mod follow;
-mod frame;
-mod hangup;
-mod health;
-mod incidents;
-mod interruption;
-mod metrics;
-mod pace;
-mod places;
-mod refused_callers;
-mod service;
-mod tls;
-mod traces;
-mod turn;
+mod listen_address;
+mod signals;
 
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -37,15 +20,15 @@ use jiff::SignedDuration;
 use tokio::signal::unix::{SignalKind, signal};
 
 pub use self::bootstrap::bootstrap;
-use self::catalog::CatalogAtStart;
-use self::frame::Frame;
-use self::hangup::Hangups;
-use crate::authority::refusal::Refusal;
+use self::catalog_file::CatalogAtStart;
+use crate::transport::listener::Frame;
+use self::signals::Hangups;
+use crate::authority::error::Refusal;
 use crate::authority::{ApplyError, Authority};
-use crate::config::memory::Share;
-use crate::config::{Retention, ServeArgs};
+use crate::transport::memory_share::Share;
+use crate::server::args::{Retention, ServeArgs};
 use crate::grpc::Doors;
-use crate::measure::shortage;
+use crate::metrics::shortage;
 use crate::policy::change::Author;
 use crate::policy::revision::Revision;
 use crate::store::sled::{OpenError, SledStore};
@@ -80,7 +63,7 @@ pub enum Failure {
 impl Failure {
     /// What cannot be done, and what the system said of it. A process that gets no thread, file
     /// or memory is not configured wrongly.
-    fn of_system(what: &str, error: &io::Error) -> Self {
+    pub(crate) fn of_system(what: &str, error: &io::Error) -> Self {
         if shortage::is_one(error) {
             Self::Shortage(format!("{what}: {}", shortage::told(error)))
         } else {
@@ -270,7 +253,7 @@ fn catalog_of(args: &ServeArgs) -> Result<CatalogAtStart, Failure> {
         return Ok(CatalogAtStart::Text(DEMO_CATALOG.to_owned()));
     }
     let Some(path) = &args.catalog else { return Ok(CatalogAtStart::None) };
-    match catalog::read(path, exists) {
+    match catalog_file::read(path, exists) {
         Ok(yaml) => Ok(CatalogAtStart::Text(yaml)),
         Err(why) if exists && !args.strict_catalog => Ok(CatalogAtStart::Unusable(why)),
         Err(why) => Err(Failure::Config(why)),
@@ -353,7 +336,7 @@ fn accept_clock(store: &mut SledStore) -> Result<(), StoreError> {
         on_behalf_of: String::new(),
         reason: "--accept-clock".to_owned(),
     };
-    let now = crate::measure::machine_time();
+    let now = crate::metrics::machine_time();
     match store.accept_clock(now, author)? {
         Some(before) => tracing::warn!(
             %before, %now,

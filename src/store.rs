@@ -10,12 +10,12 @@
 //! Not here: caches and decisions (floor 2), and any knowledge of what a change means.
 
 pub mod backup;
-pub mod bounds;
+pub mod quota;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzz;
 mod key;
-mod measures;
+mod metrics;
 mod record;
 pub mod sled;
 
@@ -25,7 +25,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::oneshot;
 
-pub use self::measures::Measures;
+pub use self::metrics::Measures;
 use crate::policy::catalog::Catalog;
 use crate::policy::change::{Change, Stamped};
 use crate::policy::company::Company;
@@ -37,7 +37,7 @@ use crate::policy::revision::Revision;
 use crate::policy::scope::ScopeId;
 use crate::policy::secret::{Secret, SecretOwner};
 use crate::policy::user::User;
-use bounds::{Bound, Reached};
+use quota::{Bound, Reached};
 
 /// Which life of the store this is: a restored backup is another one. Etags and page tokens
 /// carry it, so that those of another life are refused.

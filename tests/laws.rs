@@ -18,7 +18,7 @@ use scopegate::policy::company::Company;
 use scopegate::policy::consent::{Consent, Parties};
 use scopegate::policy::credential::{Credential, GrantState, Ground};
 use scopegate::policy::decision::{Facts, Layer, Verdict, decide, effective, explain};
-use scopegate::policy::fault::Fault;
+use scopegate::policy::cause::Fault;
 use scopegate::policy::id::{CompanyId, CredentialId, Name, UserId};
 use scopegate::policy::query::{Needs, Query};
 use scopegate::policy::reason::Reason;

@@ -11,7 +11,7 @@ mod harness;
 use std::path::Path;
 
 use harness::{Client, Server, fields, owned, refused};
-use scopegate::grpc::remembered::Remembered;
+use scopegate::grpc::stored_reply::Remembered;
 use scopegate::proto::*;
 use tonic::Code;
 use uuid::Uuid;

@@ -28,7 +28,7 @@ use scopegate::policy::consent::{Consent, Parties};
 use scopegate::policy::credential::{Credential, Ground};
 use scopegate::policy::decision::{Facts, Verdict, decide};
 use scopegate::policy::id::{CompanyId, CredentialId, Name, UserId};
-use scopegate::policy::past::{Past, asks_otherwise};
+use scopegate::policy::replay::{Past, asks_otherwise};
 use scopegate::policy::query::{Needs, Query};
 use scopegate::policy::revision::Revision;
 use scopegate::policy::scope::{Scope, ScopeId};

@@ -20,8 +20,8 @@ use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use scopegate::authority::audit::Impact;
-use scopegate::authority::people::ConsentId;
+use scopegate::authority::impact::Impact;
+use scopegate::authority::users::ConsentId;
 use scopegate::authority::{
     Authority, CompanyChange, CredentialChange, Done, NewCompany, NewCredential, Restriction, Terms,
 };

@@ -861,7 +861,7 @@ mod retention {
 /// The bounds of companies are knobs of the embedded engine.
 mod bounds {
     use super::*;
-    use scopegate::store::bounds::{Bound, Bounds, Reached};
+    use scopegate::store::quota::{Bound, Bounds, Reached};
 
     fn open(dir: &Path, bounds: Bounds) -> Arc<dyn Store> {
         let store = SledStore::open(dir).expect("opened");

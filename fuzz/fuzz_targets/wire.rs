@@ -10,7 +10,7 @@ use http::header::{AUTHORIZATION, HeaderName};
 use http::{HeaderMap, HeaderValue};
 use libfuzzer_sys::fuzz_target;
 use prost::Message;
-use scopegate::grpc::{express, fuzz};
+use scopegate::grpc::{unary, fuzz};
 use scopegate::proto::CheckRequest;
 
 fuzz_target!(|bytes: &[u8]| {
@@ -38,7 +38,7 @@ fuzz_target!(|bytes: &[u8]| {
     let Ok(value) = HeaderValue::from_bytes(wire) else { return };
     let mut headers = HeaderMap::new();
     headers.insert(HeaderName::from_static("grpc-timeout"), value.clone());
-    if let Ok(Some(time)) = express::deadline(&headers) {
+    if let Ok(Some(time)) = unary::deadline(&headers) {
         let digits = wire.len() - 1;
         assert!((1..=8).contains(&digits) && wire[..digits].iter().all(u8::is_ascii_digit));
         assert!(time.as_secs() <= 99_999_999 * 3_600);

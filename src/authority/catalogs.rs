@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::audit::{self, Affected, Impact, NAMED};
-use super::facts::View;
-use super::ledger::{Terms, key_of, on_keyring};
-use super::refusal::Refusal;
-use super::repeat::{Begun, Reply};
+use super::impact::{self, Affected, Impact, NAMED};
+use super::fact_cache::View;
+use super::transaction::{Terms, key_of, on_keyring};
+use super::error::Refusal;
+use super::idempotency::{Begun, Reply};
 use super::{ATTEMPTS, Authority, etag};
 use crate::policy::caller::Caller;
 use crate::policy::catalog::Catalog;
@@ -238,7 +238,7 @@ impl Authority {
                     let lost: Vec<_> = lost.filter(|s| company.ceiling.contains(*s)).collect();
                     if !lost.is_empty() {
                         let impact =
-                            audit::impact(store, &catalog, &company, &removed, &seen, now)?;
+                            impact::impact(store, &catalog, &company, &removed, &seen, now)?;
                         losers.take(&company, catalog.names(&lost), impact);
                     }
                 }

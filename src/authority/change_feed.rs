@@ -24,8 +24,8 @@ use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinHandle;
 
 use super::sync::{Mutex, lock};
-use crate::measure::Level;
-use crate::measure::memory::MemoryBudget;
+use crate::metrics::Level;
+use crate::metrics::memory_budget::MemoryBudget;
 use crate::policy::change::Change;
 use crate::policy::id::CompanyId;
 use crate::policy::revision::Revision;

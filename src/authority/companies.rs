@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::audit::{self, Impact};
-use super::facts::View;
-use super::ledger::{Attempt, Done, Plan, Resource, Subject, Terms, on_catalog, resolve};
-use super::refusal::Refusal;
-use super::repeat::{Begun, Keep, Reply};
+use super::impact::{self, Impact};
+use super::fact_cache::View;
+use super::transaction::{Attempt, Done, Plan, Resource, Subject, Terms, on_catalog, resolve};
+use super::error::Refusal;
+use super::idempotency::{Begun, Keep, Reply};
 use super::{ATTEMPTS, Authority, etag};
 use crate::policy::catalog::Catalog;
 use crate::policy::change::{ChangeKind, Edit, FieldChange};
@@ -280,7 +280,7 @@ impl Authority {
         let impact = self
             .facts
             .read_for_change(move |store| {
-                audit::impact(store, &catalog, &company, &scopes, &seen, now)
+                impact::impact(store, &catalog, &company, &scopes, &seen, now)
             })
             .await?;
         let ended = |_| impact.affected.iter().filter_map(|affected| affected.ended).max();

@@ -4,12 +4,10 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::facts::View;
-use super::ledger::{
-    Attempt, Done, Plan, Resource, Subject, Terms, on_catalog, on_company, resolve,
-};
-use super::refusal::Refusal;
-use super::repeat::{Begun, Keep, Reply};
+use super::fact_cache::View;
+use super::transaction::{Attempt, Done, Plan, Resource, Subject, Terms, on_catalog, on_company, resolve};
+use super::error::Refusal;
+use super::idempotency::{Begun, Keep, Reply};
 use super::{ATTEMPTS, Authority};
 use crate::policy::catalog::Catalog;
 use crate::policy::change::{ChangeKind, Edit, FieldChange};

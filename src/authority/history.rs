@@ -10,7 +10,7 @@
 
 use jiff::Timestamp;
 
-use super::refusal::Refusal;
+use super::error::Refusal;
 use super::{Authority, Interest};
 use crate::policy::change::{Change, ChangeKind};
 use crate::policy::id::{CompanyId, CredentialId};

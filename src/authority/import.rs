@@ -17,15 +17,15 @@ use std::time::Duration;
 use tokio::sync::SemaphorePermit;
 
 use super::import_difference::{self, Difference, LISTED};
-use super::ledger::{Subject, Terms, resolve};
-use super::refusal::Refusal;
+use super::transaction::{Subject, Terms, resolve};
+use super::error::Refusal;
 use super::{ATTEMPTS, Authority, NewCompany, NewCredential};
 use crate::policy::change::ChangeKind;
 use crate::policy::company::Company;
 use crate::policy::credential::Ground;
 use crate::policy::id::CompanyId;
 use crate::policy::revision::Revision;
-use crate::store::bounds::Bound;
+use crate::store::quota::Bound;
 use crate::store::{Proposal, Receipt, StoreError, Ticket};
 
 /// The most proposals of one import that wait for the writer. Larger batches are hardly faster,

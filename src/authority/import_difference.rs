@@ -5,8 +5,8 @@
 use std::collections::BTreeSet;
 
 use super::import::New;
-use super::ledger::resolve;
-use super::refusal::Refusal;
+use super::transaction::resolve;
+use super::error::Refusal;
 use super::{ATTEMPTS, Authority, NewCredential};
 use crate::policy::catalog::Catalog;
 use crate::policy::company::Company;

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use super::credentials::Under;
-use super::facts::{Missed, View};
-use super::ledger::{Attempt, Done, Plan, Subject, Terms, on_company};
-use super::refusal::Refusal;
-use super::repeat::{Begun, Keep, Reply};
+use super::fact_cache::{Missed, View};
+use super::transaction::{Attempt, Done, Plan, Subject, Terms, on_company};
+use super::error::Refusal;
+use super::idempotency::{Begun, Keep, Reply};
 use super::{ATTEMPTS, Authority};
 use crate::policy::caller::Caller;
 use crate::policy::change::{ChangeKind, Edit, FieldChange};

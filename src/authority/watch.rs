@@ -15,10 +15,10 @@ use tokio::time::Instant;
 
 use super::change_feed::{Look, Subscription, weight};
 use super::history::length;
-use super::listing::Filling;
-use super::refusal::Refusal;
+use super::queries::Filling;
+use super::error::Refusal;
 use super::{ATTEMPTS, Authority};
-use crate::measure::memory::{Account, Reservation};
+use crate::metrics::memory_budget::{Account, Reservation};
 use crate::policy::caller::Caller;
 use crate::policy::change::{Change, ChangeKind};
 use crate::policy::id::CompanyId;

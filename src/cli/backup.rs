@@ -1,16 +1,32 @@
 //! `scopegate backup`: a server's store as a file, which is checked while it is written.
 
+use std::path::PathBuf;
+use clap::Args;
+use super::endpoint_args::EndpointArgs;
 use std::io::{self, IsTerminal, Write};
 
 use anyhow::{Context, anyhow, bail};
 
 use super::output::Output;
 use super::{Connection, Purpose, connect_for, said};
-use crate::config::BackupArgs;
+
 use crate::policy::revision::Revision;
 use crate::proto::BackupRequest;
 use crate::proto::backup_service_client::BackupServiceClient;
 use crate::store::backup::Reading;
+
+/// Which server to back up, and where to.
+#[derive(Debug, Args)]
+pub struct BackupArgs {
+    /// The file to write; `-` for standard output. A plain file of that name is replaced; anything
+    /// else there, such as a link or a FIFO, is refused.
+    #[arg(long, value_name = "FILE")]
+    pub output: PathBuf,
+
+    /// Which server to back up. The backup takes any time, as long as the server makes progress.
+    #[command(flatten)]
+    pub server: EndpointArgs,
+}
 
 /// Backs up, and prints of which revision. True if the file is whole.
 ///

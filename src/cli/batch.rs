@@ -6,13 +6,13 @@ use anyhow::{anyhow, bail};
 use clap::Args;
 use tonic_types::StatusExt;
 
-use super::asking::{Asking, Desk};
+use super::client::{Asking, Desk};
 use super::check::word;
-use super::checks::{Checks, Listed};
+use super::check_file::{Checks, Listed};
 use super::printer::count;
 use super::said;
 use crate::proto::{BatchCheckRequest, CheckRequest, CheckResponse, Decision};
-use crate::telemetry;
+use crate::observe::log;
 
 /// How many checks are asked for at once.
 const AT_ONCE: usize = 100;
@@ -74,7 +74,7 @@ pub async fn batch(args: BatchArgs) -> anyhow::Result<bool> {
         }
     }
     if desk.printer.is_for_people() {
-        telemetry::tell(&tally.text());
+        log::tell(&tally.text());
     }
     Ok(tally.unexpected == 0)
 }

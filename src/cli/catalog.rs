@@ -1,6 +1,6 @@
 //! `scopegate catalog`: what exists on the platform, from a file to a server and back.
 //!
-//! Not here: a catalog's tests, which have a file and a form of their own; see [`super::trial`].
+//! Not here: a catalog's tests, which have a file and a form of their own; see [`super::catalog_test`].
 
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -9,13 +9,13 @@ use anyhow::{Context, anyhow, bail};
 use clap::Subcommand;
 use serde_json::json;
 
-use super::asking::{Asking, Desk, Terms, answer, on_terms};
+use super::client::{Asking, Desk, Terms, answer, on_terms};
 use super::catalog_change::CatalogChange;
-use super::confirm;
+use super::prompt;
 use super::printer::{Printer, Sheet, count};
 use super::text_file;
-use super::trial::{TestArgs, test};
-use crate::config::Output;
+use super::catalog_test::{TestArgs, test};
+use super::output_format::OutputFormat;
 use crate::policy::catalog::file::{CatalogErrors, CatalogFile};
 use crate::proto::{
     ApplyCatalogRequest, ApplyCatalogResponse, GetCatalogRequest, GetCatalogResponse,
@@ -50,7 +50,7 @@ pub enum CatalogCommand {
         file: PathBuf,
         /// How to write what is found.
         #[arg(long, default_value = "table", value_name = "FORMAT")]
-        output: Output,
+        output: OutputFormat,
     },
     /// Show what applying a catalog file would change, and change nothing.
     Diff {
@@ -139,7 +139,7 @@ async fn agreed(
     if taken.is_empty() {
         return Ok(request);
     }
-    let is_answered = confirm::somebody_is_there();
+    let is_answered = prompt::somebody_is_there();
     // A program reads one line of JSON on standard error.
     if is_answered || desk.printer.is_for_people() {
         desk.printer.tell(change.sheet(&preview))?;
@@ -155,7 +155,7 @@ async fn agreed(
         true => format!("Apply it? It would {taken}."),
         false => format!("Take {} from everybody?", preview.removed_scopes.join(" ")),
     };
-    if !confirm::ask(&question).await? {
+    if !prompt::ask(&question).await? {
         bail!("nothing was applied");
     }
     // The etag covers the catalog, and not who loses by it.
@@ -217,7 +217,7 @@ pub(super) fn listed(file: &Path, problems: &CatalogErrors) -> String {
     problems.0.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
-fn validate(file: &Path, output: Output) -> anyhow::Result<bool> {
+fn validate(file: &Path, output: OutputFormat) -> anyhow::Result<bool> {
     let yaml = text(file)?;
     let printer = Printer::new(output)?;
     let (problems, sheet) = match CatalogFile::parse(&yaml) {

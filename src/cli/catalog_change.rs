@@ -10,7 +10,7 @@ use std::path::Path;
 use anyhow::bail;
 
 use super::catalog::listed;
-use super::moment;
+use super::time;
 use super::printer::{self, Sheet, Words};
 use crate::policy::catalog::Catalog;
 use crate::policy::catalog::difference::{Details, Difference, Fate, Moved};
@@ -184,7 +184,7 @@ fn losers(sheet: Sheet, said: &ApplyCatalogResponse, revision: Words) -> Sheet {
     };
     let credential = |loser: &LosingCredential| -> [Words; 6] {
         let affected = loser.credential.clone().unwrap_or_default();
-        let seen = moment::text(affected.last_seen_time.as_ref());
+        let seen = time::text(affected.last_seen_time.as_ref());
         [
             loser.company_id.clone().into(),
             affected.credential_id.into(),

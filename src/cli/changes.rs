@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use clap::Subcommand;
 
-use super::asking::Asking;
+use super::client::Asking;
 use super::history::{ListArgs, list};
-use super::moment;
+use super::time;
 use super::printer;
 use super::watch::watch;
 use crate::proto::Change;
@@ -34,7 +34,7 @@ pub enum ChangesCommand {
             env = "SCOPEGATE_RECONNECT",
             default_value = "30s",
             value_name = "DURATION",
-            value_parser = moment::window
+            value_parser = time::window
         )]
         reconnect: Duration,
         /// Whom to ask.
@@ -59,7 +59,7 @@ pub async fn changes(command: ChangesCommand) -> anyhow::Result<bool> {
 
 /// A change on a line.
 pub(super) fn line(change: &Change) -> String {
-    let time = moment::text(change.time.as_ref());
+    let time = time::text(change.time.as_ref());
     let (who, kind) = (who(change), &change.kind);
     let reason =
         if change.reason.is_empty() { String::new() } else { format!("({})", change.reason) };

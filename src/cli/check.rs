@@ -2,11 +2,11 @@
 
 use clap::Args;
 
-use super::asking::{Asking, answer};
+use super::client::{Asking, answer};
 use super::failure;
-use super::meant;
+use super::suggestion;
 use super::printer::{Sheet, Words};
-use super::question::Question;
+use super::check_args::Question;
 use crate::proto::{CheckResponse, Decision, Reason};
 
 /// A check to ask for.
@@ -36,7 +36,7 @@ pub async fn check(args: CheckArgs) -> anyhow::Result<bool> {
         failure::warn("separate scopes by spaces: a comma is a part of a scope's name");
     }
     if said.reason() == Reason::ScopeUnknown {
-        meant::warn_of_scopes(&mut desk, &asked).await;
+        suggestion::warn_of_scopes(&mut desk, &asked).await;
     }
     Ok(said.decision() == Decision::Allowed)
 }

@@ -1,20 +1,18 @@
 //! `scopegate company`: tenants, and the ceiling of scopes that each has.
 //!
-//! Not here: taking scopes from a ceiling, which is a conversation; see [`super::restriction`].
+//! Not here: taking scopes from a ceiling, which is a conversation; see [`super::company_restrict`].
 
 use clap::Subcommand;
 use prost_types::FieldMask;
 
-use super::agreement::{Agreement, rest_on, still_so};
-use super::asking::{
-    Asking, Desk, Limit, Pages, Terms, answer, cut, free_text, moved, on_terms, whole,
-};
+use super::confirmation::{Agreement, rest_on, still_so};
+use super::client::{Asking, Desk, Limit, Pages, Terms, answer, cut, free_text, moved, on_terms, whole};
 use super::company_impact;
 use super::failure;
 use super::lookup::Lookup;
-use super::moment;
+use super::time;
 use super::printer::{Sheet, Words, count};
-use super::restriction::{RestrictArgs, restrict};
+use super::company_restrict::{RestrictArgs, restrict};
 use super::undo::{self, Made, Undo};
 use crate::proto::{
     AddCompanyScopesRequest, Company, CreateCompanyRequest, DeleteCompanyRequest,
@@ -250,7 +248,7 @@ fn row(company: &Company) -> [Words; 5] {
         company.display_name.clone().into(),
         Words::enabled(company.enabled),
         (company.scopes.len() as u64).into(),
-        moment::text(company.update_time.as_ref()).into(),
+        time::text(company.update_time.as_ref()).into(),
     ]
 }
 
@@ -265,8 +263,8 @@ pub(super) fn facts(company: &Company) -> Sheet {
 fn sheet(company: &Company, lookup: &Lookup) -> Sheet {
     let scopes = company.scopes.iter();
     facts(company)
-        .fact("created", moment::text(company.create_time.as_ref()))
-        .fact("updated", moment::text(company.update_time.as_ref()))
+        .fact("created", time::text(company.create_time.as_ref()))
+        .fact("updated", time::text(company.update_time.as_ref()))
         .fact("etag", company.etag.clone())
         .revision(company.revision)
         .titled(

@@ -1,8 +1,8 @@
 //! Company impact: what goes with a company, and how a change of one is undone.
 
-use super::asking::{Desk, Terms, answer, whole};
+use super::client::{Desk, Terms, answer, whole};
 use super::company::facts;
-use super::moment;
+use super::time;
 use super::printer::{Sheet, count};
 use super::undo::Undo;
 use crate::proto::{
@@ -100,7 +100,7 @@ async fn credentials(
         }
     }
     let has_more = !token.is_empty();
-    let seen = moment::text(seen.as_ref());
+    let seen = time::text(seen.as_ref());
     Ok((Counted { number, has_more }, Counted { number: enabled, has_more }, seen))
 }
 

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use clap::{Args, CommandFactory};
 use clap_complete::Shell;
 
-use crate::config::Config;
+use super::command::Cli;
 
 /// For which shell.
 #[derive(Debug, Args)]
@@ -20,7 +20,7 @@ pub struct CompletionsArgs {
 /// Nobody reads.
 pub async fn completions(args: CompletionsArgs) -> anyhow::Result<bool> {
     let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut Config::command(), "scopegate", &mut script);
+    clap_complete::generate(args.shell, &mut Cli::command(), "scopegate", &mut script);
     io::stdout().write_all(&script)?;
     Ok(true)
 }

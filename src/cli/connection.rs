@@ -18,7 +18,8 @@ use super::diagnosis::{self, Unreachable};
 use super::text_file;
 use super::timeout::Timeout;
 use super::{address, api_key, failure};
-use crate::config::{EndpointArgs, key_file, pem};
+use super::endpoint_args::EndpointArgs;
+use crate::transport::{key_file, pem};
 
 /// How much of a stream may be on its way. The usual window would be waited for all the time.
 const STREAM_WINDOW: u32 = 4 << 20;

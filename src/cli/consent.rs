@@ -3,11 +3,11 @@
 use clap::Subcommand;
 use tonic::Code;
 
-use super::agreement::{Agreement, rest_on};
-use super::asking::{Asking, Desk, Terms, answer, on_terms, whole};
+use super::confirmation::{Agreement, rest_on};
+use super::client::{Asking, Desk, Terms, answer, on_terms, whole};
 use super::printer::{Sheet, Words};
 use super::undo::{self, Made, Undo};
-use super::which::Which;
+use super::credential_args::Which;
 use crate::proto::{Consent, DeleteConsentRequest, GetConsentRequest, PutConsentRequest};
 
 /// Commands of consents.

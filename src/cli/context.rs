@@ -20,7 +20,8 @@ use serde::{Deserialize, Serialize};
 
 use super::printer::{Printer, Sheet, Words};
 use super::text_file;
-use crate::config::{EndpointArgs, Output, TlsArgs};
+use super::endpoint_args::{EndpointArgs, TlsArgs};
+use super::output_format::OutputFormat;
 
 /// Where a server is looked for that nobody says the address of.
 const HERE: &str = "http://127.0.0.1:50051";
@@ -47,7 +48,7 @@ pub enum ContextCommand {
 pub struct ListArgs {
     /// How to write the list.
     #[arg(long, default_value = "table", value_name = "FORMAT")]
-    output: Output,
+    output: OutputFormat,
 }
 
 /// Which context to use.
@@ -135,7 +136,7 @@ fn choose(name: &str) -> anyhow::Result<bool> {
     let fresh = path.with_extension("yaml.new");
     let wrote = std::fs::write(&fresh, text).and_then(|()| std::fs::rename(&fresh, &path));
     wrote.with_context(|| format!("cannot write {}", path.display()))?;
-    Printer::new(Output::Table)?.tell(Sheet::default().line(format!("current: {name}")))?;
+    Printer::new(OutputFormat::Table)?.tell(Sheet::default().line(format!("current: {name}")))?;
     Ok(true)
 }
 

@@ -5,21 +5,19 @@
 use clap::Subcommand;
 use prost_types::{FieldMask, Timestamp};
 
-use super::agreement::{Agreement, rest_on, still_so};
-use super::asking::{
-    Asking, Desk, Limit, Pages, Terms, answer, cut, free_text, moved, on_terms, whole,
-};
+use super::confirmation::{Agreement, rest_on, still_so};
+use super::client::{Asking, Desk, Limit, Pages, Terms, answer, cut, free_text, moved, on_terms, whole};
 use super::check::word;
 use super::company::mask;
 use super::failure;
 use super::lookup::Lookup;
-use super::moment;
+use super::time;
 use super::printer::{Sheet, Words};
 use super::scope_holders::{Given, to_holders};
 use super::scope_undo::{self, Change};
 use super::secret::{self, SecretCommand};
 use super::undo::{self, Made, Undo};
-use super::which::Which;
+use super::credential_args::Which;
 use crate::proto::{
     CreateCredentialRequest, Credential, DeleteCredentialRequest, GetCredentialRequest,
     GrantScopesRequest, GrantState, ListCredentialsRequest, ListCredentialsResponse,
@@ -41,7 +39,7 @@ pub enum CredentialCommand {
         #[arg(long, allow_hyphen_values = true, value_parser = free_text, default_value = "", hide_default_value = true, value_name = "TEXT")]
         label: String,
         /// When the credential ends: an RFC 3339 time, a date (its start in UTC), or a duration such as `90d`.
-        #[arg(long, value_name = "WHEN", value_parser = moment::expiry)]
+        #[arg(long, value_name = "WHEN", value_parser = time::expiry)]
         expires_at: Option<Timestamp>,
         /// How.
         #[command(flatten)]
@@ -83,7 +81,7 @@ pub enum CredentialCommand {
         #[arg(long, allow_hyphen_values = true, value_parser = free_text, value_name = "TEXT", group = "what")]
         label: Option<String>,
         /// When the credential ends: an RFC 3339 time, a date (its start in UTC), or a duration such as `90d`.
-        #[arg(long, value_name = "WHEN", value_parser = moment::expiry, group = "what")]
+        #[arg(long, value_name = "WHEN", value_parser = time::expiry, group = "what")]
         expires_at: Option<Timestamp>,
         /// Let it never end.
         #[arg(long, conflicts_with = "expires_at", group = "what")]
@@ -162,7 +160,7 @@ pub enum CredentialCommand {
         #[arg(long = "yes", id = "yes_to_all", requires = "scope_holders")]
         yes_to_all: bool,
         /// When the grants end: an RFC 3339 time, a date (its start in UTC), or a duration such as `90d`.
-        #[arg(long, value_name = "WHEN", value_parser = moment::expiry)]
+        #[arg(long, value_name = "WHEN", value_parser = time::expiry)]
         expires_at: Option<Timestamp>,
         /// How.
         #[command(flatten)]
@@ -500,7 +498,7 @@ async fn list(
         }
     }
     let rows = all.credentials.iter().map(|credential| {
-        let seen = moment::text(credential.last_seen_time.as_ref());
+        let seen = time::text(credential.last_seen_time.as_ref());
         [
             credential.credential_id.clone().into(),
             credential.label.clone().into(),
@@ -537,10 +535,10 @@ fn sheet(credential: &Credential, lookup: &Lookup) -> Sheet {
     });
     facts(credential)
         .fact("expires", Words::end(credential.expires_at.as_ref(), credential.expired))
-        .fact("last seen", moment::text(credential.last_seen_time.as_ref()))
+        .fact("last seen", time::text(credential.last_seen_time.as_ref()))
         .fact("secrets", credential.secret_ids.join(" "))
-        .fact("created", moment::text(credential.create_time.as_ref()))
-        .fact("updated", moment::text(credential.update_time.as_ref()))
+        .fact("created", time::text(credential.create_time.as_ref()))
+        .fact("updated", time::text(credential.update_time.as_ref()))
         .fact("etag", credential.etag.clone())
         .revision(credential.revision)
         .titled(&["SCOPE", "GRANT", "SINCE", "EXPIRES", "TITLE"], grants)
@@ -582,7 +580,7 @@ async fn update(
         let names = |path: &str| {
             request.update_mask.iter().flat_map(|mask| &mask.paths).any(|name| name == path)
         };
-        let is_over = |end: Option<&Timestamp>| end.is_some_and(moment::is_past);
+        let is_over = |end: Option<&Timestamp>| end.is_some_and(time::is_past);
         let disables = names("enabled") && !request.enabled && now.enabled;
         let end = request.expires_at.as_ref().filter(|_| names("expires_at"));
         let is_sooner = |end: &&Timestamp| {
@@ -592,8 +590,8 @@ async fn update(
         if disables || sooner.is_some() {
             let question = match sooner {
                 Some(end) if !is_over(Some(end)) && !disables => {
-                    let (end, then) = (moment::text(Some(end)), now.expires_at.as_ref());
-                    let then = then.map_or("never".to_owned(), |then| moment::text(Some(then)));
+                    let (end, then) = (time::text(Some(end)), now.expires_at.as_ref());
+                    let then = then.map_or("never".to_owned(), |then| time::text(Some(then)));
                     format!("Deny every check of {which} from {end} on? So far it ends {then}.")
                 }
                 _ => {
@@ -643,7 +641,7 @@ fn undo_of_update(
     }
     if names("expires_at") && before.expires_at != after.expires_at {
         match &before.expires_at {
-            Some(end) => flags.push(format!("--expires-at={}", moment::to_the_nanosecond(end)?)),
+            Some(end) => flags.push(format!("--expires-at={}", time::to_the_nanosecond(end)?)),
             None => flags.push("--never-expires".to_owned()),
         }
         // It may be a sooner end than the one now.
@@ -678,10 +676,10 @@ async fn read_at(desk: &mut Desk, which: &Which) -> (anyhow::Result<Credential>,
 
 /// What an operator looks at before something is taken from a credential.
 pub(super) fn at_stake(credential: &Credential) -> Sheet {
-    let seen = moment::text(credential.last_seen_time.as_ref());
+    let seen = time::text(credential.last_seen_time.as_ref());
     let scopes = credential.effective_scopes.join(" ");
     facts(credential)
-        .fact("expires", moment::text(credential.expires_at.as_ref()))
+        .fact("expires", time::text(credential.expires_at.as_ref()))
         .fact("last seen", if seen.is_empty() { "never".to_owned() } else { seen })
         .fact("active scopes", if scopes.is_empty() { "none".to_owned() } else { scopes })
 }

@@ -2,12 +2,12 @@
 
 use clap::Args;
 
-use super::asking::{Asking, answer};
+use super::client::{Asking, answer};
 use super::check::word;
 use super::lookup::Lookup;
-use super::meant;
+use super::suggestion;
 use super::printer::Sheet;
-use super::question::Caller;
+use super::check_args::Caller;
 
 /// For whom to list it.
 #[derive(Debug, Args)]
@@ -43,7 +43,7 @@ pub async fn effective(args: EffectiveArgs) -> anyhow::Result<bool> {
     }
     desk.printer.print(&said, sheet)?;
     if none {
-        meant::warn_of_credential(&mut desk, &company, &credential).await;
+        suggestion::warn_of_credential(&mut desk, &company, &credential).await;
     }
     Ok(true)
 }

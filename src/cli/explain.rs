@@ -2,13 +2,13 @@
 
 use clap::Args;
 
-use super::asking::{Asking, answer, whole};
+use super::client::{Asking, answer, whole};
 use super::check::{sheet, word};
 use super::lookup::Lookup;
-use super::meant;
-use super::past::{self, PastArgs};
+use super::suggestion;
+use super::explain_at::{self, PastArgs};
 use super::printer::Words;
-use super::question::Question;
+use super::check_args::Question;
 use crate::proto::{ExplainCheckRequest, Reason};
 
 /// A check to explain.
@@ -34,7 +34,7 @@ pub struct ExplainArgs {
 /// Could not ask.
 pub async fn explain(args: ExplainArgs) -> anyhow::Result<bool> {
     if args.past.is_given()? {
-        return past::at(args.past, args.question.request(), &args.asking).await;
+        return explain_at::at(args.past, args.question.request(), &args.asking).await;
     }
     let mut desk = args.asking.open().await?;
     let check = args.question.request();
@@ -59,7 +59,7 @@ pub async fn explain(args: ExplainArgs) -> anyhow::Result<bool> {
     let sheet = sheet.rows(&["SCOPE", "LAYER", "VERDICT", "DETAIL"], rows);
     desk.printer.print(&said, sheet)?;
     if said.decision.is_some_and(|decision| decision.reason() == Reason::ScopeUnknown) {
-        meant::warn_of_scopes(&mut desk, &asked).await;
+        suggestion::warn_of_scopes(&mut desk, &asked).await;
     }
     Ok(true)
 }

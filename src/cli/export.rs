@@ -5,6 +5,9 @@
 //!
 //! Not here: secrets, the audit log, and one revision for all of it; a backup has these.
 
+use std::path::PathBuf;
+use clap::Args;
+use super::endpoint_args::EndpointArgs;
 use std::io::{BufWriter, Write};
 
 use anyhow::Context;
@@ -14,7 +17,7 @@ use tonic::Code;
 
 use super::output::Output;
 use super::{Connection, connect, said};
-use crate::config::ExportArgs;
+
 use crate::policy::text;
 use crate::proto::catalog_service_client::CatalogServiceClient;
 use crate::proto::directory_service_client::DirectoryServiceClient;
@@ -22,6 +25,19 @@ use crate::proto::{
     Company, Credential, GetCatalogRequest, GetConsentRequest, Grant, GrantState,
     ListCompaniesRequest, ListCredentialsRequest, ListUsersRequest, User,
 };
+
+/// What to export, and where to.
+#[derive(Debug, Args)]
+pub struct ExportArgs {
+    /// The file to write; `-` for standard output. A plain file of that name is replaced; anything
+    /// else there, such as a link or a FIFO, is refused.
+    #[arg(long, default_value = "-", value_name = "FILE")]
+    pub output: PathBuf,
+
+    /// Which server to read.
+    #[command(flatten)]
+    pub server: EndpointArgs,
+}
 
 /// How many resources to ask for at once.
 const PAGE: i32 = 1_000;

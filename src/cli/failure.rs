@@ -16,7 +16,7 @@ use tonic_types::{ErrorDetails, StatusExt};
 use super::diagnosis::Unreachable;
 use super::{connection, field_words};
 use crate::policy::text;
-use crate::telemetry;
+use crate::observe::log;
 
 /// The code of words that make no command, and of a failure that is none of a server's.
 const USAGE: &str = "USAGE";
@@ -202,9 +202,9 @@ pub fn usage(message: &str) -> Option<String> {
 pub fn warn(what: &str) {
     if is_json(std::env::args_os()) {
         let line = serde_json::json!({ "warning": what }).to_string();
-        telemetry::tell(&text::escaped_json(&line));
+        log::tell(&text::escaped_json(&line));
     } else {
-        telemetry::tell(&format!("scopegate: warning: {}", text::escaped(what)));
+        log::tell(&format!("scopegate: warning: {}", text::escaped(what)));
     }
 }
 

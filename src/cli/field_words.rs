@@ -5,7 +5,7 @@ use std::ffi::OsString;
 
 use clap::{Arg, Command, CommandFactory};
 
-use crate::config::Config;
+use super::command::Cli;
 
 /// Fields, and the ids of the arguments that fill them: the first that the command has counts.
 const WORDS: &[(&str, &[&str])] = &[
@@ -91,7 +91,7 @@ pub(super) fn of(field: &str) -> Option<String> {
 
 /// The command of these words.
 fn invoked(words: impl IntoIterator<Item = OsString>) -> Command {
-    let mut command = Config::command();
+    let mut command = Cli::command();
     command.build();
     for word in words.into_iter().skip(1) {
         match word.to_str().and_then(|word| command.find_subcommand(word)) {

@@ -1,5 +1,7 @@
 //! `scopegate health`: for probes and for people.
 
+use clap::Args;
+use super::endpoint_args::EndpointArgs;
 use std::io::{self, Write};
 
 use tonic_health::pb::HealthCheckRequest;
@@ -7,7 +9,19 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
 use super::{connect, said};
-use crate::config::HealthArgs;
+
+
+/// Whose health to ask for.
+#[derive(Debug, Args)]
+pub struct HealthArgs {
+    /// The service's full name; empty for the server as a whole.
+    #[arg(long, default_value = "", hide_default_value = true)]
+    pub service: String,
+
+    /// Which server to ask.
+    #[command(flatten)]
+    pub server: EndpointArgs,
+}
 
 /// Asks, and prints the status. True if serving.
 ///

@@ -4,10 +4,10 @@ use clap::Args;
 use clap::builder::PossibleValuesParser;
 use prost_types::Timestamp;
 
-use super::asking::{Asking, Desk, Limit, Pages, answer};
+use super::client::{Asking, Desk, Limit, Pages, answer};
 use super::changes::{of_whom, what, what_whole, who};
-use super::meant;
-use super::moment;
+use super::suggestion;
+use super::time;
 use super::printer::{self, Sheet, Words};
 use crate::policy::change::ChangeKind;
 use crate::proto::{Change, ListChangesRequest, ListChangesResponse};
@@ -39,11 +39,11 @@ pub struct ListArgs {
 
     /// Only changes of this time or later: a date (its start in UTC), an RFC 3339 time, or how long
     /// ago, such as `7d`.
-    #[arg(long, value_name = "WHEN", value_parser = moment::ago)]
+    #[arg(long, value_name = "WHEN", value_parser = time::ago)]
     since: Option<Timestamp>,
 
     /// Only changes of before this time: as --since.
-    #[arg(long, value_name = "WHEN", value_parser = moment::ago)]
+    #[arg(long, value_name = "WHEN", value_parser = time::ago)]
     until: Option<Timestamp>,
 
     /// Only changes behind this revision.
@@ -110,8 +110,8 @@ pub(super) async fn list(args: ListArgs) -> anyhow::Result<()> {
     desk.printer.print(&found, sheet)?;
     match all.company_id {
         Some(company) if found.changes.is_empty() => match all.credential_id.as_str() {
-            "" => meant::warn_of_company(&mut desk, &company).await,
-            credential => meant::warn_of_credential(&mut desk, &company, credential).await,
+            "" => suggestion::warn_of_company(&mut desk, &company).await,
+            credential => suggestion::warn_of_credential(&mut desk, &company, credential).await,
         },
         _ => {}
     }
@@ -143,7 +143,7 @@ fn sheet(found: &ListChangesResponse, oldest: Option<&Change>) -> Sheet {
     let row = |change: &Change| {
         [
             change.revision.into(),
-            moment::text(change.time.as_ref()).into(),
+            time::text(change.time.as_ref()).into(),
             who(change).into(),
             change.kind.clone().into(),
             of_whom(change).into(),
@@ -180,7 +180,7 @@ fn sheet(found: &ListChangesResponse, oldest: Option<&Change>) -> Sheet {
         Some(oldest) => sheet.line(format!(
             "changes before revision {} ({}) are no longer kept (serve --keep-changes)",
             oldest.revision,
-            moment::text(oldest.time.as_ref())
+            time::text(oldest.time.as_ref())
         )),
         None => sheet,
     }

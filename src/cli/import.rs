@@ -4,6 +4,10 @@
 //! server is. Lines of an export that are neither a company nor a credential have a `record`, and
 //! are skipped. Not here: what a line's words may be, beyond its form; the server says that.
 
+use std::path::PathBuf;
+use clap::Args;
+use super::endpoint_args::EndpointArgs;
+use super::output_format::OutputFormat;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, IsTerminal, Read};
 use std::path::Path;
@@ -19,13 +23,40 @@ use tonic_types::StatusExt;
 use super::failure;
 use super::printer::{Printer, Sheet, Words, count};
 use super::repeated::Repeated;
-use super::{Purpose, connect_for, moment, said, text_file};
-use crate::config::ImportArgs;
+use super::{Purpose, connect_for, time, said, text_file};
+
 use crate::proto::directory_service_client::DirectoryServiceClient;
 use crate::proto::{
     ImportCredentialsRequest, ImportCredentialsResponse, ImportDifference, ImportedCompany,
     ImportedCredential, Scopes,
 };
+
+/// What to import, and where to.
+#[derive(Debug, Args)]
+pub struct ImportArgs {
+    /// The file; `-` for standard input.
+    pub file: PathBuf,
+
+    /// Only say what would be created, and what is wrong.
+    #[arg(long)]
+    pub dry_run: bool,
+
+    /// Why, for the audit record of each.
+    #[arg(long, default_value = "", hide_default_value = true)]
+    pub reason: String,
+
+    /// For whom, for the audit record of each.
+    #[arg(long, default_value = "", hide_default_value = true)]
+    pub on_behalf_of: String,
+
+    /// How to write what came of it: for people, or as the contract's JSON for programs.
+    #[arg(long, default_value = "table", value_name = "FORMAT")]
+    pub output: OutputFormat,
+
+    /// Which server to ask. The import takes any time, as long as the server makes progress.
+    #[command(flatten)]
+    pub server: EndpointArgs,
+}
 
 /// The most lines of a message: as many items as the contract allows.
 const LINES: usize = 1_000;
@@ -228,7 +259,7 @@ fn take(
         if display_name.is_some() {
             bail!("a credential has no `display_name`: give it a `label`");
         }
-        let expires_at = expires_at.map(|text| moment::exact(&text)).transpose();
+        let expires_at = expires_at.map(|text| time::exact(&text)).transpose();
         let expires_at = expires_at.map_err(|error| anyhow!("`expires_at`: {error}"))?;
         let (label, scopes) = (label.unwrap_or_default(), scopes.unwrap_or_default());
         let end =

@@ -5,11 +5,11 @@
 use clap::{Args, Subcommand, ValueEnum};
 use prost_types::Timestamp;
 
-use super::agreement::{Agreement, rest_on};
-use super::asking::{Asking, Limit, Pages, Terms, answer, cut, on_terms, whole};
+use super::confirmation::{Agreement, rest_on};
+use super::client::{Asking, Limit, Pages, Terms, answer, cut, on_terms, whole};
 use super::printer::{Sheet, Words};
-use super::{failure, moment};
-use crate::config::BootstrapArgs;
+use super::{failure, time};
+use crate::server::bootstrap::BootstrapArgs;
 use crate::proto::{
     CreateKeyRequest, DeleteKeyRequest, GetKeyRequest, Key, ListKeysRequest, ListKeysResponse, Role,
 };
@@ -76,7 +76,7 @@ pub struct CreateArgs {
     certificate_only: bool,
 
     /// When it ends: an RFC 3339 time, a date (its start in UTC), or a time from now such as `90d`.
-    #[arg(long, value_name = "WHEN", value_parser = moment::expiry)]
+    #[arg(long, value_name = "WHEN", value_parser = time::expiry)]
     expires_at: Option<Timestamp>,
 
     /// How.
@@ -131,7 +131,7 @@ pub async fn keys(command: KeysCommand) -> anyhow::Result<bool> {
             if agreement.is_asked(&terms) {
                 let now = answer(desk.keys.get_key(GetKeyRequest { key_id: key }).await)?;
                 let now = whole(&now.key)?;
-                let used = moment::text(now.last_used_time.as_ref());
+                let used = time::text(now.last_used_time.as_ref());
                 let goes = sheet(now);
                 let goes = if used.is_empty() { goes.fact("last used", "never") } else { goes };
                 let question = format!("Revoke the key {} of {}?", now.key_id, now.name);
@@ -196,7 +196,7 @@ async fn list(limit: Limit, asking: &Asking) -> anyhow::Result<()> {
         }
     }
     let rows = all.keys.iter().map(|key| {
-        let used = moment::text(key.last_used_time.as_ref());
+        let used = time::text(key.last_used_time.as_ref());
         [
             key.key_id.clone().into(),
             key.name.clone().into(),
@@ -237,7 +237,7 @@ fn sheet(key: &Key) -> Sheet {
         .fact("state", Words::state(true, key.expired))
         .fact("certificate", key.certificate.clone())
         .fact("expires", Words::end(key.expires_at.as_ref(), key.expired))
-        .fact("last used", moment::text(key.last_used_time.as_ref()))
+        .fact("last used", time::text(key.last_used_time.as_ref()))
         .fact("etag", key.etag.clone())
         .revision(key.revision)
 }

@@ -9,8 +9,8 @@ use std::collections::{BTreeSet, HashMap};
 use prost_types::Timestamp;
 use tokio::task::JoinSet;
 
-use super::asking::Desk;
-use super::moment;
+use super::client::Desk;
+use super::time;
 use super::printer::Sheet;
 use crate::policy::catalog::file::CatalogFile;
 use crate::proto::{GetCatalogRequest, ListChangesRequest};
@@ -112,7 +112,7 @@ impl Lookup {
             return "with this change".to_owned();
         }
         match self.times.get(&revision) {
-            Some(time) => moment::text(Some(time)),
+            Some(time) => time::text(Some(time)),
             None => format!("revision {revision}"),
         }
     }

@@ -15,14 +15,14 @@ use prost_types::Timestamp;
 use serde::{Serialize, Serializer};
 
 use super::layout::{GAP, Layout, wrapped};
-use super::moment;
+use super::time;
 use super::undo::Undo;
-use crate::config::Output;
+use super::output_format::OutputFormat;
 use crate::policy::text;
 
 /// Writes answers to standard output.
 pub struct Printer {
-    output: Output,
+    output: OutputFormat,
     messages: DescriptorPool,
     colours: bool,
 }
@@ -32,7 +32,7 @@ impl Printer {
     ///
     /// # Errors
     /// This program was built with descriptors that cannot be read.
-    pub fn new(output: Output) -> anyhow::Result<Self> {
+    pub fn new(output: OutputFormat) -> anyhow::Result<Self> {
         let messages = DescriptorPool::decode(crate::proto::DESCRIPTORS)?;
         Ok(Self { output, messages, colours: colours() })
     }
@@ -40,7 +40,7 @@ impl Printer {
     /// Whether people read it.
     #[must_use]
     pub fn is_for_people(&self) -> bool {
-        self.output == Output::Table
+        self.output == OutputFormat::Table
     }
 
     /// Writes an answer: the sheet for people, the message for programs.
@@ -49,8 +49,8 @@ impl Printer {
     /// Nobody reads.
     pub fn print<M: Message + Name>(&self, answer: &M, sheet: Sheet) -> anyhow::Result<()> {
         match self.output {
-            Output::Table => write(&sheet.text(self.colours)),
-            Output::Json => self.json(answer, true),
+            OutputFormat::Table => write(&sheet.text(self.colours)),
+            OutputFormat::Json => self.json(answer, true),
         }
     }
 
@@ -61,11 +61,11 @@ impl Printer {
     /// Nobody reads.
     pub fn print_text<M: Message + Name>(&self, answer: &M, text: &str) -> anyhow::Result<()> {
         match self.output {
-            Output::Table if io::stdout().is_terminal() => {
+            OutputFormat::Table if io::stdout().is_terminal() => {
                 Ok(io::stdout().write_all(text::escaped_lines(text).as_bytes())?)
             }
-            Output::Table => Ok(io::stdout().write_all(text.as_bytes())?),
-            Output::Json => self.json(answer, true),
+            OutputFormat::Table => Ok(io::stdout().write_all(text.as_bytes())?),
+            OutputFormat::Json => self.json(answer, true),
         }
     }
 
@@ -75,8 +75,8 @@ impl Printer {
     /// Nobody reads.
     pub fn print_line<M: Message + Name>(&self, answer: &M, line: &str) -> anyhow::Result<()> {
         match self.output {
-            Output::Table => write(&in_lines(&plain(line), CONTINUED)),
-            Output::Json => self.json(answer, false),
+            OutputFormat::Table => write(&in_lines(&plain(line), CONTINUED)),
+            OutputFormat::Json => self.json(answer, false),
         }
     }
 
@@ -86,8 +86,8 @@ impl Printer {
     /// Nobody reads.
     pub fn print_value(&self, answer: &impl Serialize, sheet: Sheet) -> anyhow::Result<()> {
         match self.output {
-            Output::Table => write(&sheet.text(self.colours)),
-            Output::Json => write(&text::escaped_json(&serde_json::to_string_pretty(answer)?)),
+            OutputFormat::Table => write(&sheet.text(self.colours)),
+            OutputFormat::Json => write(&text::escaped_json(&serde_json::to_string_pretty(answer)?)),
         }
     }
 
@@ -97,8 +97,8 @@ impl Printer {
     /// Nobody reads.
     pub fn tell(&self, sheet: Sheet) -> anyhow::Result<()> {
         match self.output {
-            Output::Table => write(&sheet.text(self.colours)),
-            Output::Json => Ok(writeln!(io::stderr(), "{}", sheet.text(false))?),
+            OutputFormat::Table => write(&sheet.text(self.colours)),
+            OutputFormat::Json => Ok(writeln!(io::stderr(), "{}", sheet.text(false))?),
         }
     }
 
@@ -118,13 +118,13 @@ impl Printer {
             return self.print(answer, sheet);
         }
         match self.output {
-            Output::Table => {
+            OutputFormat::Table => {
                 let line = line.map(|line| Part::Verbatim(format!("undo  {line}")));
                 let sheet = sheet.then(Sheet(line.into_iter().collect()));
                 let sheet = notes.into_iter().fold(sheet, Sheet::line);
                 write(&sheet.text(self.colours))
             }
-            Output::Json => {
+            OutputFormat::Json => {
                 let answer =
                     Undoable { answer: self.dynamic(answer)?, undo: line, undo_notes: notes };
                 write(&text::escaped_json(&serde_json::to_string_pretty(&answer)?))
@@ -271,8 +271,8 @@ impl Words {
     /// When something ends; in red, and with how long ago that was, if it is over.
     #[must_use]
     pub fn end(time: Option<&Timestamp>, is_over: bool) -> Self {
-        let text = moment::text(time);
-        match (is_over, moment::since(time)) {
+        let text = time::text(time);
+        match (is_over, time::since(time)) {
             (false, _) => text.into(),
             (true, since) if since.is_empty() => Self::news(false, format!("{text} (over)")),
             (true, since) => Self::news(false, format!("{text} ({since})")),
@@ -282,10 +282,10 @@ impl Words {
     /// As [`Self::end`], short enough for a column of a list: how long ago, if it is over.
     #[must_use]
     pub fn end_short(time: Option<&Timestamp>, is_over: bool) -> Self {
-        match (is_over, moment::since(time)) {
+        match (is_over, time::since(time)) {
             (true, since) if !since.is_empty() => Self::news(false, since),
-            (true, _) => Self::news(false, moment::text(time)),
-            (false, _) => moment::text(time).into(),
+            (true, _) => Self::news(false, time::text(time)),
+            (false, _) => time::text(time).into(),
         }
     }
 

@@ -1,6 +1,8 @@
 //! `scopegate restore`: a new store of a backup. The one command that touches a store itself:
 //! where it is needed there is no server.
 
+use std::path::PathBuf;
+use clap::Args;
 use std::fs::File;
 use std::io::{self, Cursor, Read, Write};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
@@ -10,10 +12,39 @@ use std::time::Duration;
 use anyhow::{Context, anyhow};
 use jiff::Timestamp;
 
-use crate::config::RestoreArgs;
+
 use crate::policy::change::Author;
 use crate::policy::text;
 use crate::store::sled::{RestoreError, Restored, restore as make};
+
+/// What to restore, and where to.
+#[derive(Debug, Args)]
+pub struct RestoreArgs {
+    /// The backup; `-` for standard input.
+    pub file: PathBuf,
+
+    /// How long standard input may be silent, in seconds, before the restore is given up; for ever,
+    /// if not given.
+    #[arg(
+        long,
+        env = "SCOPEGATE_TIMEOUT_SECONDS",
+        value_name = "N",
+        value_parser = clap::value_parser!(u64).range(1..=86_400)
+    )]
+    pub timeout_seconds: Option<u64>,
+
+    /// The directory of the new store. It must be empty but for `lost+found`, or not exist.
+    #[arg(long, env = "SCOPEGATE_DATA_DIR", value_name = "DIR")]
+    pub data_dir: PathBuf,
+
+    /// Why, for the audit record.
+    #[arg(long, default_value = "", hide_default_value = true)]
+    pub reason: String,
+
+    /// For whom, for the audit record.
+    #[arg(long, default_value = "", hide_default_value = true)]
+    pub on_behalf_of: String,
+}
 
 /// Restores, and prints what came of it. True if the store is there.
 ///

@@ -6,11 +6,11 @@ use anyhow::{Context, anyhow, bail};
 use clap::Subcommand;
 use serde_json::json;
 
-use super::asking::{Asking, answer};
+use super::client::{Asking, answer};
 use super::printer::Sheet;
 use crate::policy::catalog::Reach;
 use crate::policy::catalog::file::{CatalogFile, ScopeEntry};
-use crate::policy::near::nearest;
+use crate::policy::suggestion::nearest;
 use crate::policy::scope::Scope;
 use crate::proto::GetCatalogRequest;
 

@@ -13,8 +13,8 @@ use serde::Serialize;
 use tokio::task::JoinSet;
 use tonic::{Code, Status};
 
-use super::asking::{Desk, Limit, Pages, Terms, answer};
-use super::confirm;
+use super::client::{Desk, Limit, Pages, Terms, answer};
+use super::prompt;
 use super::failure::{self, Failure};
 use super::printer::{Sheet, Words, count};
 use super::said;
@@ -145,13 +145,13 @@ async fn agreed(
         count(of, "company", "companies")
     );
     let scopes = given.scopes.join(" ");
-    if !confirm::somebody_is_there() {
+    if !prompt::somebody_is_there() {
         bail!(
             "nothing was granted: {whom} would be given {scopes}, and there is no terminal to ask \
              on; run it on a terminal, or add --yes if this is what you want"
         );
     }
-    if !confirm::ask(&format!("Grant {scopes} to {whom}, all that hold {scope}?")).await? {
+    if !prompt::ask(&format!("Grant {scopes} to {whom}, all that hold {scope}?")).await? {
         bail!("nothing was granted");
     }
     Ok(Some(credentials))

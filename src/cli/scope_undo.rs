@@ -8,10 +8,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use prost_types::Timestamp;
 
-use super::asking::{Desk, Terms};
-use super::moment;
+use super::client::{Desk, Terms};
+use super::time;
 use super::undo::{self, Made, Undo};
-use super::which::Which;
+use super::credential_args::Which;
 use crate::proto::{
     Credential, GrantScopesRequest, GrantState, ReplaceScopesRequest, RevokeScopesRequest,
 };
@@ -112,7 +112,7 @@ pub(super) async fn undo(
         let places = places.iter().map(String::as_str);
         undo = match &end {
             Some(end) => {
-                let end = moment::to_the_nanosecond(end)?;
+                let end = time::to_the_nanosecond(end)?;
                 undo.then(&["credential", "grant"], places, &["--expires-at", &end])
             }
             None => undo.then(&["credential", "grant"], places, &[]),

@@ -3,13 +3,13 @@
 use anyhow::bail;
 use clap::Subcommand;
 
-use super::agreement::{Agreement, rest_on};
-use super::asking::{Asking, Terms, answer, on_terms, whole};
+use super::confirmation::{Agreement, rest_on};
+use super::client::{Asking, Terms, answer, on_terms, whole};
 use super::check::word;
-use super::confirm;
+use super::prompt;
 use super::credential::{at_stake, read, shown};
 use super::printer::{Sheet, Words};
-use super::which::Which;
+use super::credential_args::Which;
 use crate::proto::{CreateSecretRequest, DeleteSecretRequest, VerifySecretRequest};
 
 /// Commands of secrets.
@@ -107,7 +107,7 @@ pub(super) async fn secret(command: SecretCommand) -> anyhow::Result<bool> {
         }
         SecretCommand::Verify { company, credential, asking } => {
             // Not a flag: every user of the machine sees those.
-            let secret = confirm::secret("The secret:").await?;
+            let secret = prompt::secret("The secret:").await?;
             let secret = secret.trim_end_matches(['\r', '\n']);
             let secret = secret.trim_start_matches('\u{feff}').to_owned();
             if secret.is_empty() {

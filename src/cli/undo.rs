@@ -10,9 +10,9 @@
 
 use std::path::Path;
 
-use super::asking::{Desk, Terms};
+use super::client::{Desk, Terms};
 use super::context;
-use crate::config::EndpointArgs;
+use super::endpoint_args::EndpointArgs;
 use crate::policy::text;
 use crate::proto::ListChangesRequest;
 

@@ -3,8 +3,8 @@
 use clap::Subcommand;
 use tonic::Code;
 
-use super::agreement::{Agreement, rest_on};
-use super::asking::{Asking, Desk, Limit, Pages, Terms, answer, cut, on_terms, whole};
+use super::confirmation::{Agreement, rest_on};
+use super::client::{Asking, Desk, Limit, Pages, Terms, answer, cut, on_terms, whole};
 use super::failure;
 use super::printer::{Sheet, Words};
 use super::undo::{self, Made, Undo};

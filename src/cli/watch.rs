@@ -14,13 +14,13 @@ use tokio::time::{Instant, sleep, timeout};
 use tonic::{Code, Status, Streaming};
 use tonic_types::StatusExt;
 
-use super::asking::{Asking, Desk, answer};
+use super::client::{Asking, Desk, answer};
 use super::changes::line;
-use super::meant;
+use super::suggestion;
 use super::{Purpose, connect_for, said};
 use crate::policy::text;
 use crate::proto::{ListCompaniesRequest, WatchChangesRequest, WatchChangesResponse};
-use crate::telemetry;
+use crate::observe::log;
 
 /// How long to wait before the first attempt to connect again, and at most between two.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -52,16 +52,16 @@ pub(super) async fn watch(
     // Before the first change is shown: whoever has seen it may stop this.
     let stop = signal(SignalKind::interrupt())?;
     if let Some(company) = &company {
-        meant::warn_of_company(&mut desk, company).await;
+        suggestion::warn_of_company(&mut desk, company).await;
     }
     let next = WatchChangesRequest { company_id: company, after_revision, cursor };
     let stream = answer(desk.changes.watch_changes(next.clone()).await)?;
     let mut watch = Watch { next, reconnect, stop, lost: None };
     watch.run(desk, stream, asking).await?;
     let cursor = &watch.next.cursor;
-    let is_for_people = asking.output == crate::config::Output::Table;
+    let is_for_people = asking.output == super::output_format::OutputFormat::Table;
     if is_for_people && !cursor.is_empty() {
-        telemetry::tell(&resume(cursor));
+        log::tell(&resume(cursor));
     }
     Ok(())
 }
@@ -235,7 +235,7 @@ impl Watch {
                     let seconds = lost.elapsed().as_secs();
                     let why = format!("{why:#}");
                     let why = text::escaped(&why);
-                    telemetry::tell(&format!(
+                    log::tell(&format!(
                         "reconnected after {seconds} s ({why}): no change was missed"
                     ));
                     return Ok(Some(opened));

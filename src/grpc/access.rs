@@ -10,7 +10,7 @@
 
 use tonic::{Request, Status, Streaming};
 
-use super::refused::{Refused, Why};
+use crate::observe::rejection::{Refused, Why};
 use super::{Doors, status};
 use crate::policy::caller::{Caller, Role, Roles};
 use crate::proto;

@@ -6,8 +6,9 @@ use std::time::Instant;
 use tonic::{Request, Response, Status};
 
 use super::access::Asked;
-use super::origin::Origin;
-use super::{Doors, parse, render, reply};
+use crate::observe::trace_context::Origin;
+use super::{Doors, reply};
+use crate::wire::{parse, render};
 use crate::authority::Answer;
 use crate::proto::authorization_service_server::AuthorizationService;
 use crate::proto::*;

@@ -11,7 +11,7 @@ use tonic::{Request, Response, Status};
 
 use super::access::Asked;
 use super::{Doors, status};
-use crate::authority::refusal::Refusal;
+use crate::authority::error::Refusal;
 use crate::policy::caller::Caller;
 use crate::proto::backup_service_server::BackupService;
 use crate::proto::{BackupRequest, BackupResponse};

@@ -2,7 +2,8 @@
 
 use tonic::{Request, Response, Status};
 
-use super::{Doors, parse, reply};
+use super::{Doors, reply};
+use crate::wire::parse;
 use crate::proto::catalog_service_server::CatalogService;
 use crate::proto::{
     ApplyCatalogRequest, ApplyCatalogResponse, GetCatalogRequest, GetCatalogResponse,

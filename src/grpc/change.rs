@@ -13,9 +13,10 @@ use tokio_stream::Stream;
 use tonic::{Request, Response, Status};
 
 use super::access::Asked;
-use super::page::{self, List};
-use super::stream_places::StreamPlace;
-use super::{Doors, fields, parse, render, status};
+use super::pagination::{self, List};
+use super::stream_limit::StreamPlace;
+use super::{Doors, status};
+use crate::wire::{validate, parse, render};
 use crate::authority::{Event, Interest, Watcher};
 use crate::policy::caller::Caller;
 use crate::policy::id::CompanyId;
@@ -36,10 +37,10 @@ impl ChangeService for Doors {
         request: Request<ListChangesRequest>,
     ) -> Result<Response<ListChangesResponse>, Status> {
         let Asked { caller, request } = self.asked(request)?;
-        let size = page::size(request.page_size)?;
+        let size = pagination::size(request.page_size)?;
         let list = listed(self.ask()?.incarnation(), &request);
         let continues = match list.after(&request.page_token)? {
-            Some(last) => Some(Revision(last.parse().map_err(|_| page::foreign_token())?)),
+            Some(last) => Some(Revision(last.parse().map_err(|_| pagination::foreign_token())?)),
             None => None,
         };
         let (company, wanted) = parse::wanted_changes(request)?;
@@ -169,6 +170,6 @@ impl Stream for Steps {
     }
 }
 
-fn foreign_cursor() -> fields::Rejection {
-    fields::malformed("cursor", "is not a cursor of this stream: start again by `after_revision`")
+fn foreign_cursor() -> validate::Rejection {
+    validate::malformed("cursor", "is not a cursor of this stream: start again by `after_revision`")
 }

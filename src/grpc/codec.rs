@@ -7,7 +7,7 @@ use tonic::Status;
 use tonic::codec::{Codec, DecodeBuf, Decoder};
 use tonic_prost::{ProstCodec, ProstDecoder, ProstEncoder};
 
-use super::lists;
+use super::list_limits;
 
 /// Writes messages `T` and reads messages `U`.
 #[derive(Debug)]
@@ -50,7 +50,7 @@ impl<U: Message + Name + Default> Decoder for CountingDecoder<U> {
         // Replies are the server's own, and may be long.
         if U::NAME.ends_with("Request") {
             // tonic keeps a message in one piece.
-            lists::count(&U::full_name(), buffer.chunk())?;
+            list_limits::count(&U::full_name(), buffer.chunk())?;
         }
         self.0.decode(buffer)
     }

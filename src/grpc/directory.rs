@@ -2,8 +2,9 @@
 
 use tonic::{Request, Response, Status, Streaming};
 
-use super::page::{self, List, after, next};
-use super::{Doors, import, parse, render, reply, warnings};
+use super::pagination::{self, List, after, next};
+use super::{Doors, import, reply, warnings};
+use crate::wire::{parse, render};
 use crate::authority::secrets::Verification;
 use crate::policy::id::{CompanyId, CredentialId, UserId};
 use crate::proto::directory_service_server::DirectoryService;
@@ -35,7 +36,7 @@ impl DirectoryService for Doors {
         request: Request<ListCompaniesRequest>,
     ) -> Result<Response<ListCompaniesResponse>, Status> {
         let request = self.asked(request)?.request;
-        let size = page::size(request.page_size)?;
+        let size = pagination::size(request.page_size)?;
         let list = List::new(self.ask()?.incarnation(), "ListCompanies", &[]);
         let after = after(&list, &request.page_token, CompanyId::parse)?;
         let page = self.ask()?.companies(after, size).await?;
@@ -94,7 +95,7 @@ impl DirectoryService for Doors {
         request: Request<ListCredentialsRequest>,
     ) -> Result<Response<ListCredentialsResponse>, Status> {
         let request = self.asked(request)?.request;
-        let size = page::size(request.page_size)?;
+        let size = pagination::size(request.page_size)?;
         let dormant = if request.include_dormant { "dormant" } else { "" };
         let parameters = [&request.company_id, &request.scope, dormant];
         let list = List::new(self.ask()?.incarnation(), "ListCredentials", &parameters);
@@ -200,7 +201,7 @@ impl DirectoryService for Doors {
         request: Request<ListUsersRequest>,
     ) -> Result<Response<ListUsersResponse>, Status> {
         let request = self.asked(request)?.request;
-        let size = page::size(request.page_size)?;
+        let size = pagination::size(request.page_size)?;
         let list = List::new(self.ask()?.incarnation(), "ListUsers", &[&request.company_id]);
         let after = after(&list, &request.page_token, UserId::parse)?;
         let company = parse::company(request.company_id)?;

@@ -14,9 +14,10 @@ use prost::Message;
 use tonic::Status;
 
 use super::access::{Asked, Concerns};
-use super::page::{self, List};
-use super::{express, lists, parse};
-use crate::measure::memory::MemoryBudget;
+use super::pagination::{self, List};
+use super::{unary, list_limits};
+use crate::wire::parse;
+use crate::metrics::memory_budget::MemoryBudget;
 use crate::policy::caller::Caller;
 use crate::policy::query::Query;
 use crate::proto;
@@ -78,7 +79,7 @@ pub fn request(kind: u8, bytes: &[u8]) -> Option<Result<(), Status>> {
         }),
         29 => plain(bytes, |request: proto::ListCredentialsRequest| {
             parse::company(request.company_id)?;
-            page::size(request.page_size)?;
+            pagination::size(request.page_size)?;
             parse::holding(request.scope, request.include_dormant)
         }),
         30 => plain(bytes, |request: proto::ListChangesRequest| {
@@ -136,7 +137,7 @@ pub fn express(pieces: Vec<Bytes>, limit: usize) -> Result<proto::CheckRequest, 
     let body = StreamBody::new(tokio_stream::iter(frames));
     let memory = MemoryBudget::new(limit as u64 * 2 + 1024);
     let account = || memory.shared();
-    let mut read = pin!(express::read(body, limit, &account, express::count_and_decode));
+    let mut read = pin!(unary::read(body, limit, &account, unary::count_and_decode));
     let mut context = Context::from_waker(Waker::noop());
     // All pieces are there: a stream that gives others a turn goes on when it is asked again.
     loop {
@@ -151,7 +152,7 @@ pub fn express(pieces: Vec<Bytes>, limit: usize) -> Result<proto::CheckRequest, 
 /// # Errors
 /// A list is too long.
 pub fn batch_counted(bytes: &[u8]) -> Result<usize, Status> {
-    lists::count("scopegate.v1.BatchCheckRequest", bytes)?;
+    list_limits::count("scopegate.v1.BatchCheckRequest", bytes)?;
     Ok(proto::BatchCheckRequest::decode(bytes).map_or(0, |batch| batch.checks.len()))
 }
 

@@ -8,10 +8,11 @@ use std::fmt;
 use tonic::{Status, Streaming};
 
 use super::access::Asked;
-use super::fields::Rejection;
-use super::{Doors, parse, reply};
+use crate::wire::validate::Rejection;
+use super::{Doors, reply};
+use crate::wire::parse;
 use crate::authority::import::{Import, New, Tally};
-use crate::authority::refusal::Refusal;
+use crate::authority::error::Refusal;
 use crate::proto::{ImportCredentialsRequest, ImportCredentialsResponse};
 
 /// Where an item stands in an import.

@@ -2,8 +2,9 @@
 
 use tonic::{Request, Response, Status};
 
-use super::page::{self, List};
-use super::{Doors, parse, render, reply, warnings};
+use super::pagination::{self, List};
+use super::{Doors, reply, warnings};
+use crate::wire::{parse, render};
 use crate::policy::id::Name;
 use crate::proto::key_service_server::KeyService;
 use crate::proto::*;
@@ -36,12 +37,12 @@ impl KeyService for Doors {
         request: Request<ListKeysRequest>,
     ) -> Result<Response<ListKeysResponse>, Status> {
         let request = self.asked(request)?.request;
-        let size = page::size(request.page_size)?;
+        let size = pagination::size(request.page_size)?;
         let list = List::new(self.ask()?.incarnation(), "ListKeys", &[]);
-        let after = page::after(&list, &request.page_token, Name::parse)?;
+        let after = pagination::after(&list, &request.page_token, Name::parse)?;
         let page = self.ask()?.keys(after, size).await?;
         Ok(Response::new(ListKeysResponse {
-            next_page_token: page::next(&list, &page, |view| view.key.id.as_str()),
+            next_page_token: pagination::next(&list, &page, |view| view.key.id.as_str()),
             revision: page.revision.0,
             keys: page.items.into_iter().map(|(view, etag)| render::key(view, etag)).collect(),
         }))

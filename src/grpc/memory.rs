@@ -3,7 +3,7 @@
 //!
 //! Small messages are not counted: the number of calls in flight bounds them.
 //!
-//! Not here: the budget; see [`crate::measure::memory`].
+//! Not here: the budget; see [`crate::metrics::memory_budget`].
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,9 +14,9 @@ use http::{HeaderMap, Response};
 use http_body::{Body, Frame, SizeHint};
 use tonic::Status;
 
-use super::express::{InFlight, Reply};
-use super::{status, timely};
-use crate::measure::memory::{Account, Exhausted, Reservation};
+use super::unary::{InFlight, Reply};
+use super::{status, body_timeout};
+use crate::metrics::memory_budget::{Account, Exhausted, Reservation};
 
 /// Messages up to so many bytes are not counted.
 pub(super) const COUNTED_FROM: usize = 1 << 10;
@@ -112,14 +112,14 @@ impl<B> CountedBody<B> {
     }
 }
 
-impl<B: Body<Data = Bytes, Error: Into<timely::Error>> + Unpin> Body for CountedBody<B> {
+impl<B: Body<Data = Bytes, Error: Into<body_timeout::Error>> + Unpin> Body for CountedBody<B> {
     type Data = Bytes;
-    type Error = timely::Error;
+    type Error = body_timeout::Error;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, timely::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, body_timeout::Error>>> {
         let frame = match ready!(Pin::new(&mut self.body).poll_frame(context)) {
             Some(Ok(frame)) => frame,
             Some(Err(error)) => return Poll::Ready(Some(Err(error.into()))),

@@ -1,15 +1,15 @@
 //! Reply: what a change is answered with, from what it did.
 //!
 //! A reply is a function of what was done and nothing else, since a commit may keep a part of it
-//! for who asks again: see [`super::remembered`].
+//! for who asks again: see [`super::stored_reply`].
 
 use super::import::Place;
-use super::render::{self, names};
-use crate::authority::audit::Impact;
+use crate::wire::render::{self, names};
+use crate::authority::impact::Impact;
 use crate::authority::import::{New, Tally};
 use crate::authority::import_difference::Difference;
-use crate::authority::keys::KeyChanged;
-use crate::authority::people::{ConsentId, ConsentView};
+use crate::authority::api_keys::KeyChanged;
+use crate::authority::users::{ConsentId, ConsentView};
 use crate::authority::secrets::Made;
 use crate::authority::{Applied, Done};
 use crate::policy::company::CompanyView;

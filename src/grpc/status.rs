@@ -10,13 +10,13 @@ use http::{HeaderMap, Response};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
-use super::fields::{MAX_VIOLATIONS, Rejection, Violation};
+use crate::wire::validate::{MAX_VIOLATIONS, Rejection, Violation};
 use super::import::{Ended, Why};
-use super::stream_places::NoPlace;
+use super::stream_limit::NoPlace;
 use crate::authority::ApplyError;
-use crate::authority::audit::{Affected, Impact};
-use crate::authority::refusal::Refusal;
-use crate::measure::memory::Exhausted;
+use crate::authority::impact::{Affected, Impact};
+use crate::authority::error::Refusal;
+use crate::metrics::memory_budget::Exhausted;
 use crate::policy::catalog::file::CatalogErrors;
 use crate::policy::keyring::Unproven;
 use crate::policy::scope::Scope;

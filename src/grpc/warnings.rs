@@ -5,7 +5,7 @@
 //! stands.
 
 use crate::authority::Authority;
-use crate::authority::refusal::Refusal;
+use crate::authority::error::Refusal;
 use crate::policy::id::{CompanyId, Name};
 
 /// The most warnings of a response.

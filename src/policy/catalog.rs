@@ -18,7 +18,7 @@ use foldhash::fast::RandomState;
 use self::endpoint::Path;
 use self::file::CatalogFile;
 use super::id::Name;
-use super::near;
+use super::suggestion;
 use super::revision::Revision;
 use super::scope::{Scope, ScopeId, ScopeMap};
 
@@ -315,7 +315,7 @@ impl Catalog {
     #[must_use]
     pub fn nearest_scope(&self, unknown: &Scope) -> Option<&Scope> {
         let names = self.scopes.values().map(|entry| entry.name.as_str());
-        let near = near::nearest(unknown.as_str(), names)?;
+        let near = suggestion::nearest(unknown.as_str(), names)?;
         self.ids.get_key_value(near).map(|(scope, _)| scope)
     }
 
@@ -325,7 +325,7 @@ impl Catalog {
         let missing = roles.iter().filter(|role| !self.roles.contains_key(*role));
         let sentence = |role: &Name| {
             let names = self.roles.keys().map(Name::as_str);
-            let near = near::nearest(role.as_str(), names);
+            let near = suggestion::nearest(role.as_str(), names);
             let near = near.map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
             format!("`{role}` is not a role of the catalog, so it permits nothing{near}")
         };
@@ -423,7 +423,7 @@ impl Catalog {
             }
             None => {
                 let audiences = &self.file.audiences;
-                let near = near::nearest(name.as_str(), audiences.keys().map(Name::as_str));
+                let near = suggestion::nearest(name.as_str(), audiences.keys().map(Name::as_str));
                 let near = near.and_then(|near| audiences.get_key_value(near));
                 let near = near.map(|(near, _)| near.clone());
                 AudienceError::Unknown { name: name.clone(), near }

@@ -11,7 +11,7 @@ use super::catalog::{AudienceError, Catalog, Hearing, Reach};
 use super::company::Company;
 use super::consent::Consent;
 use super::credential::{Credential, GrantState, is_over};
-use super::fault::{Cause, Fault};
+use super::cause::{Cause, Fault};
 use super::query::{Needs, Query};
 use super::reason::Reason;
 use super::scope::{Scope, ScopeId, ScopeMap};

@@ -3,7 +3,7 @@
 use jiff::{SignedDuration, Timestamp};
 
 use super::catalog::{Catalog, Hearing};
-use super::fault::Fault;
+use super::cause::Fault;
 use super::id::UserId;
 use super::scope::Scope;
 

@@ -3,6 +3,8 @@
 //! Whoever can write to the store's directory can do everything anyway, so this is also the way
 //! back when all keys are lost. It is logged like any other change.
 
+use std::path::PathBuf;
+use clap::Args;
 use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -10,15 +12,41 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::Failure;
-use crate::authority::keys::NewKey;
+use crate::authority::api_keys::NewKey;
 use crate::authority::{Authority, Terms};
-use crate::config::BootstrapArgs;
+
 use crate::grpc::reply;
 use crate::policy::caller::{Role, Roles};
 use crate::policy::change::Author;
 use crate::policy::id::Name;
 use crate::store::sled::{OpenError, SledStore};
-use crate::telemetry;
+use crate::observe::log;
+
+/// A key to make without a server.
+#[derive(Debug, Args)]
+pub struct BootstrapArgs {
+    /// The directory of the store. Made if it does not exist.
+    #[arg(
+        long,
+        env = "SCOPEGATE_DATA_DIR",
+        default_value = "./scopegate-data",
+        value_name = "DIR"
+    )]
+    pub data_dir: PathBuf,
+
+    /// Who will have it: the actor of its changes in the audit log.
+    #[arg(long, default_value = "operator", value_name = "NAME")]
+    pub name: String,
+
+    /// Make one only if there never was a key, and do nothing otherwise: for what runs before every
+    /// start of a server.
+    #[arg(long)]
+    pub if_none: bool,
+
+    /// Write the key to this file, which must not exist, instead of to standard output.
+    #[arg(long, value_name = "FILE")]
+    pub to_file: Option<PathBuf>,
+}
 
 /// Makes the key, and writes it to standard output or to a new file.
 ///
@@ -35,7 +63,7 @@ pub async fn bootstrap(args: &BootstrapArgs) -> Result<(), Failure> {
     if upgraded_from.is_some() {
         // It is told once, and the next start of a server is no upgrade.
         for sentence in super::other_decisions(&authority).await {
-            telemetry::tell(&format!("scopegate: {sentence}"));
+            log::tell(&format!("scopegate: {sentence}"));
         }
     }
     if args.if_none && authority.asks_for_keys() {

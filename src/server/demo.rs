@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use crate::authority::refusal::Refusal;
+use crate::authority::error::Refusal;
 use crate::authority::{Authority, NewCompany, NewCredential, Terms};
 use crate::policy::change::Author;
 use crate::policy::id::{CompanyId, CredentialId, IdError};

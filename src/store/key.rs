@@ -7,7 +7,7 @@ use crate::policy::id::{CompanyId, CredentialId, Name};
 use crate::policy::revision::Revision;
 use crate::policy::scope::ScopeId;
 
-use super::bounds::Bound;
+use super::quota::Bound;
 use super::{FactKey, RequestKey};
 
 const CATALOG: u8 = b'G';

@@ -6,23 +6,23 @@
 //! sled's own `flush` hands pages to the kernel and no further, so the writer also syncs the
 //! log through a file handle of its own. What sled leaves unsynced beside the log, or half
 //! written, is put right while the store is opened: a power cut at any moment then leaves a store
-//! that opens (`tests/power.rs`). A value longer than `value::INLINE` is cut into
+//! that opens (`tests/power.rs`). A value longer than `chunked::INLINE` is cut into
 //! parts under keys of their own: sled would put a page above 128 KiB into a file beside its
 //! log, which it does not sync.
 //!
 //! Not here: what a change means, and who is told of it beyond the [`Listener`].
 
 mod backup;
-mod exposure;
-mod gather;
+mod permissions;
+mod group_commit;
 mod restore;
-mod room;
-mod sweep;
-mod tally;
+mod disk_space;
+mod gc;
+mod checksum;
 mod upgrade;
 mod usage;
-mod value;
-mod witness;
+mod chunked;
+mod high_water_mark;
 mod writer;
 
 use std::fs::{self, DirBuilder, File, TryLockError};
@@ -42,12 +42,12 @@ use sled::Tree;
 use tokio::sync::oneshot;
 
 use super::backup::Backup;
-use super::bounds::{Bound, Bounds};
+use super::quota::{Bound, Bounds};
 use super::{
     Answered, Damage, Fact, FactKey, Incarnation, LEAD, Listener, Measures, Minute, Proposal,
     RequestKey, Store, StoreError, Ticket, key, record,
 };
-use crate::measure::shortage;
+use crate::metrics::shortage;
 use crate::policy::change::{Author, Change, ChangeKind, FieldChange};
 use crate::policy::company::Company;
 use crate::policy::credential::Credential;
@@ -57,10 +57,10 @@ use crate::policy::scope::ScopeId;
 use crate::policy::user::User;
 use backup::{SledBackup, UnderWay};
 pub use restore::{RestoreError, Restored, restore};
-use room::Room;
-use tally::{Entries, Tally};
+use disk_space::Room;
+use checksum::{Entries, Tally};
 use usage::{Pending, SharedUsage};
-use witness::{Said, Witness};
+use high_water_mark::{Said, Witness};
 use writer::{Order, Writer};
 
 /// The version of what this program writes. A store of a later one is not opened.
@@ -278,7 +278,7 @@ impl SledStore {
         let (opened, said) = quietly(|| Self::read(dir, page_cache, held, OlderSchema::Upgrade));
         match opened {
             Some(Ok(store)) => {
-                exposure::warn(dir);
+                permissions::warn(dir);
                 Ok(store)
             }
             Some(Err(Trouble::Newer(found))) => Err(OpenError::Newer { dir: name, found }),
@@ -364,7 +364,7 @@ impl SledStore {
     }
 
     fn read(dir: &Path, page_cache: u64, held: File, older: OlderSchema) -> Result<Self, Trouble> {
-        room::release(dir)?;
+        disk_space::release(dir)?;
         settle(dir)?;
         let db = config(dir, page_cache).open()?;
         let tree: Tree = (*db).clone();
@@ -407,7 +407,7 @@ impl SledStore {
         let time_mark = time_mark.map_err(|_| Trouble::Damage)?;
         let time_mark = time_mark.map(Timestamp::from_millisecond).transpose();
         let mut time_mark = time_mark.map_err(|_| Trouble::Damage)?;
-        let accepted = sweep::clock_accepted(&tree)?.map_or(Revision::ZERO, |(at, _)| at);
+        let accepted = gc::clock_accepted(&tree)?.map_or(Revision::ZERO, |(at, _)| at);
         match witness {
             Said::Nothing => {
                 if opened_at > Revision::ZERO {
@@ -499,7 +499,7 @@ impl SledStore {
     /// The change of this revision.
     fn change(&self, revision: Revision) -> Result<Change, StoreError> {
         let stored = self.tree.get(key::change(revision)).map_err(|error| unavailable(&error))?;
-        let stored = stored.map(|stored| value::read(&stored, &self.tree)).transpose()?.flatten();
+        let stored = stored.map(|stored| chunked::read(&stored, &self.tree)).transpose()?.flatten();
         match stored {
             Some((_, bytes)) => Ok(record::decode_change(revision, &bytes)?),
             None => match self.trimmed()? {
@@ -535,7 +535,7 @@ impl SledStore {
     }
 
     fn fact(&self, key: &FactKey, stored: &[u8]) -> Result<Option<Fact>, StoreError> {
-        match value::read(stored, &self.tree)? {
+        match chunked::read(stored, &self.tree)? {
             Some((revision, bytes)) => Ok(Some(record::decode(key, revision, &bytes)?)),
             // A part is gone since: the value was replaced after `stored` was read.
             None => self.get(key),
@@ -576,7 +576,7 @@ impl Store for SledStore {
             let Some(stored) = self.tree.get(&place).map_err(|error| unavailable(&error))? else {
                 return Ok(None);
             };
-            if let Some((revision, bytes)) = value::read(&stored, &self.tree)? {
+            if let Some((revision, bytes)) = chunked::read(&stored, &self.tree)? {
                 return Ok(Some(record::decode(key, revision, &bytes)?));
             }
             // A part is gone: either the value has been replaced meanwhile, or it is damaged.
@@ -683,7 +683,7 @@ impl Store for SledStore {
         let stored = self.tree.get(key::answered(request)).map_err(|error| unavailable(&error))?;
         // Forgotten between two reads, it is forgotten.
         let Some(stored) = stored else { return Ok(None) };
-        let Some((_, bytes)) = value::read(&stored, &self.tree)? else { return Ok(None) };
+        let Some((_, bytes)) = chunked::read(&stored, &self.tree)? else { return Ok(None) };
         Ok(Some(record::decode_answered(&bytes)?))
     }
 

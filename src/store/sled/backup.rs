@@ -29,7 +29,7 @@ use std::sync::{Arc, mpsc};
 use jiff::Timestamp;
 use sled::Tree;
 
-use super::tally::{Entries, Tally};
+use super::checksum::{Entries, Tally};
 use super::writer::Order;
 use super::{Orders, SCHEMA_VERSION, unavailable};
 use crate::policy::revision::Revision;

@@ -22,13 +22,10 @@ use std::time::Instant;
 use jiff::Timestamp;
 use sled::Batch;
 
-use super::tally::{Entries, Tally};
-use super::witness::Witness;
-use super::{
-    LOG, OlderSchema, PAGE_CACHE, PATIENCE, PAUSE, SCHEMA_VERSION, SledStore, THREADS, Trouble,
-    config, create, hold, number, quietly, settle, value,
-};
-use crate::measure::shortage;
+use super::checksum::{Entries, Tally};
+use super::high_water_mark::Witness;
+use super::{LOG, OlderSchema, PAGE_CACHE, PATIENCE, PAUSE, SCHEMA_VERSION, SledStore, THREADS, Trouble, config, create, hold, number, quietly, settle, chunked};
+use crate::metrics::shortage;
 use crate::policy::change::{Author, Change, ChangeKind, FieldChange};
 use crate::policy::revision::Revision;
 use crate::store::backup::{End, Reading, Unusable};
@@ -345,7 +342,7 @@ fn finish(
     };
     let mut last = Entries::default();
     let change = record::encode_change(&change);
-    value::put(&mut last, key::change(revision), revision, 1, &change);
+    chunked::put(&mut last, key::change(revision), revision, 1, &change);
     last.insert(key::INCARNATION, *incarnation.as_bytes());
     last.insert(key::HEAD, revision.0.to_be_bytes());
     let mark = u64::try_from(time.as_millisecond()).unwrap_or(0);

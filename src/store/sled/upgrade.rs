@@ -14,8 +14,8 @@ use std::fs::File;
 
 use sled::Tree;
 
-use super::tally::{Entries, Tally};
-use super::{SCHEMA_VERSION, Trouble, value};
+use super::checksum::{Entries, Tally};
+use super::{SCHEMA_VERSION, Trouble, chunked};
 use crate::policy::id::CompanyId;
 use crate::policy::revision::Revision;
 use crate::policy::secret::SecretOwner;
@@ -86,7 +86,7 @@ fn index(tree: &Tree, tally: &mut Tally) -> Result<u64, Trouble> {
         let bytes = record::encode(&Fact::SecretOwner(owner.into()));
         let place = key::fact(&FactKey::SecretOwner(secret));
         // Small enough to have no parts.
-        value::put(&mut batch, place, found.revision, 0, &bytes);
+        chunked::put(&mut batch, place, found.revision, 0, &bytes);
         (waiting, all) = (waiting + 1, all + 1);
         if waiting == BATCH {
             std::mem::take(&mut batch).apply(tree, tally)?;
@@ -115,7 +115,7 @@ fn companies(tree: &Tree) -> Result<HashMap<Revision, CompanyId>, Trouble> {
 }
 
 fn read(tree: &Tree, key: &FactKey, stored: &[u8]) -> Result<Fact, Trouble> {
-    let (revision, bytes) = value::read(stored, tree)?.ok_or(Trouble::Damage)?;
+    let (revision, bytes) = chunked::read(stored, tree)?.ok_or(Trouble::Damage)?;
     Ok(record::decode(key, revision, &bytes)?)
 }
 

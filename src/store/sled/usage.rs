@@ -4,7 +4,7 @@
 //! Everything is kept under a company's creation: another company of the same id begins at zero.
 //!
 //! INVARIANT (counts are keys): the counts are the numbers of keys in the tree. Opening a store
-//! counts the keys, and [`Entries::apply`](super::tally::Entries::apply) counts what it adds and
+//! counts the keys, and [`Entries::apply`](super::checksum::Entries::apply) counts what it adds and
 //! removes. So they are right after a crash and after a restore. A consent whose user or
 //! credential was deleted counts until the sweep has removed it.
 //!
@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use jiff::Timestamp;
 
 use crate::policy::revision::Revision;
-use crate::store::bounds::{Bound, Bounds, Reached};
+use crate::store::quota::{Bound, Bounds, Reached};
 use crate::store::{Proposal, key};
 
 /// Seconds of a day.
@@ -245,7 +245,7 @@ impl SharedUsage {
 /// The day of a change, counted from 1970. A store whose time is ahead of the machine's clock stands
 /// still until the clock has caught up; a day ends all the same.
 fn day(time: Timestamp) -> i64 {
-    time.min(crate::measure::machine_time()).as_second().div_euclid(DAY)
+    time.min(crate::metrics::machine_time()).as_second().div_euclid(DAY)
 }
 
 #[cfg(test)]

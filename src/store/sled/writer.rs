@@ -33,13 +33,13 @@ use crate::store::{
 };
 
 use super::backup::{State, Tap, Taps, Which};
-use super::gather::Gather;
-use super::room::{Kind, Lack, Room, SCARCE, Space};
-use super::sweep::Sweep;
-use super::tally::{Entries, Tally};
+use super::group_commit::Gather;
+use super::disk_space::{Kind, Lack, Room, SCARCE, Space};
+use super::gc::Sweep;
+use super::checksum::{Entries, Tally};
 use super::usage::{Pending, SharedUsage};
-use super::witness::Witness;
-use super::{Trouble, unavailable, value};
+use super::high_water_mark::Witness;
+use super::{Trouble, unavailable, chunked};
 
 /// The most changes in one batch.
 const BATCH: usize = 1000;
@@ -146,7 +146,7 @@ impl Writer {
         let sweep = Sweep::of(&tree)?;
         let keyring = match tree.get(key::fact(&FactKey::Keyring))? {
             Some(stored) => {
-                let (revision, bytes) = value::read(&stored, &tree)
+                let (revision, bytes) = chunked::read(&stored, &tree)
                     .map_err(|_| Trouble::Damage)?
                     .ok_or(Trouble::Damage)?;
                 match record::decode(&FactKey::Keyring, revision, &bytes)? {
@@ -501,7 +501,7 @@ impl Writer {
             return Ok(outcome.fact.is_some().then_some(outcome.since));
         }
         Ok(match self.stored(&key::fact(key))? {
-            Some(value) => Some(value::revision(&value)?),
+            Some(value) => Some(chunked::revision(&value)?),
             None => None,
         })
     }
@@ -513,7 +513,7 @@ impl Writer {
             return Ok(parts.clone());
         }
         Ok(match self.stored(&place)? {
-            Some(value) => value::parts(&value)?,
+            Some(value) => chunked::parts(&value)?,
             None => vec![],
         })
     }
@@ -531,7 +531,7 @@ impl Writer {
         }
         // What is kept for a time is kept for all of it: the mark is ahead of the time, and may be
         // an end that was told in a doubtful time. A clock that went back counts, too.
-        let now = self.believed.min(crate::measure::machine_time());
+        let now = self.believed.min(crate::metrics::machine_time());
         let counted = (&mut self.tally, &self.usage);
         self.sweep.step(&self.tree, counted, &mut self.taps, (now, self.mark), self.head)
     }
@@ -557,7 +557,7 @@ impl Draft {
     fn value(&mut self, place: Vec<u8>, revision: Revision, bytes: &[u8]) {
         self.values += 1;
         self.bytes += ENTRY + bytes.len() as u64;
-        value::put(&mut self.batch, place, revision, self.values, bytes);
+        chunked::put(&mut self.batch, place, revision, self.values, bytes);
     }
 
     fn step(&mut self, step: Step, revision: Revision) {
@@ -605,7 +605,7 @@ impl Draft {
             Some(fact) => {
                 let bytes = record::encode(fact);
                 self.value(place.clone(), revision, &bytes);
-                let parts = bytes.len().div_ceil(value::INLINE);
+                let parts = bytes.len().div_ceil(chunked::INLINE);
                 if parts > 1 {
                     let parts = u32::try_from(parts).unwrap_or(u32::MAX);
                     let parts = (0..parts).map(|part| key::part(revision, self.values, part));

@@ -1,0 +1,107 @@
+//! Audit: whom a restriction would break, before it is made (D7).
+
+use std::collections::BTreeSet;
+
+use jiff::Timestamp;
+
+use super::last_used::Seen;
+use crate::policy::catalog::Catalog;
+use crate::policy::company::Company;
+use crate::policy::credential::{Credential, Ground, is_over};
+use crate::policy::id::CredentialId;
+use crate::policy::scope::{Scope, ScopeId};
+use crate::store::{Fact, FactKey, Store, StoreError};
+
+/// The most credentials that a report names; the rest is read by `ListCredentials`.
+pub const NAMED: usize = 100;
+
+/// Whom a restriction takes something from.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Impact {
+    /// How many credentials hold one of the scopes.
+    pub count: u64,
+    /// Whether one of them is enabled.
+    pub any_enabled: bool,
+    /// The first of them, by id.
+    pub affected: Vec<Affected>,
+    /// What to send with the restriction that this report is of.
+    pub etag: String,
+    /// The scopes that would leave the ceiling, sorted.
+    pub scopes: Vec<Scope>,
+}
+
+/// A credential that loses scopes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Affected {
+    /// Its id.
+    pub id: CredentialId,
+    /// Its label.
+    pub label: String,
+    /// Whether it is in use at all.
+    pub enabled: bool,
+    /// What it loses, sorted.
+    pub scopes: Vec<Scope>,
+    /// When it was last asked for, in steps of minutes, as far as it is known.
+    pub last_seen: Option<Timestamp>,
+    /// Its expiry, if that is over.
+    pub ended: Option<Timestamp>,
+}
+
+/// Counts and names the credentials that hold one of these scopes under this ceiling.
+/// Its cost grows with the number of credentials that have a grant of them.
+pub(super) fn impact(
+    store: &dyn Store,
+    catalog: &Catalog,
+    company: &Company,
+    scopes: &[ScopeId],
+    seen: &Seen,
+    now: Timestamp,
+) -> Result<Impact, StoreError> {
+    const PAGE: usize = 1000;
+    let ground = Ground { catalog, company, now };
+    let mut holders = BTreeSet::new();
+    for scope in scopes {
+        let mut after = None;
+        loop {
+            let page = store.holders(company.created_at, *scope, after.as_ref(), PAGE)?;
+            let full = page.len() == PAGE;
+            after = page.last().cloned();
+            holders.extend(page);
+            if !full {
+                break;
+            }
+        }
+    }
+    let mut impact = Impact { scopes: catalog.names(scopes), ..Impact::default() };
+    for id in holders {
+        let key = FactKey::Credential(company.created_at, id);
+        let Some(Fact::Credential(credential)) = store.get(&key)? else {
+            continue;
+        };
+        let lost = lost(&credential, scopes, ground);
+        if lost.is_empty() {
+            continue;
+        }
+        impact.count += 1;
+        impact.any_enabled |= credential.enabled;
+        if impact.affected.len() < NAMED {
+            impact.affected.push(Affected {
+                id: credential.id.clone(),
+                label: credential.label.clone(),
+                enabled: credential.enabled,
+                scopes: catalog.names(&lost),
+                last_seen: seen.last_of(store, &credential)?,
+                ended: credential.expires_at.filter(|_| is_over(credential.expires_at, now)),
+            });
+        }
+    }
+    Ok(impact)
+}
+
+/// `scopes` are by id. A credential has few grants where a restriction may name many scopes.
+fn lost(credential: &Credential, scopes: &[ScopeId], ground: Ground<'_>) -> Vec<ScopeId> {
+    let held = credential.grants.iter().map(|(scope, _)| scope);
+    held.filter(|scope| scopes.binary_search(scope).is_ok())
+        .filter(|scope| credential.active(*scope, ground).is_some())
+        .collect()
+}

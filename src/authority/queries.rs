@@ -1,0 +1,325 @@
+//! Listing: reads of companies and credentials, one or a page of them.
+//!
+//! A page is read from the store and shown when everything that it may have seen is published:
+//! nobody reads what a crash could still erase.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::fact_cache::View;
+use super::transaction::resolve;
+use super::error::Refusal;
+use super::{ATTEMPTS, Authority, etag};
+use crate::policy::catalog::Catalog;
+use crate::policy::company::{Company, CompanyView};
+use crate::policy::credential::{Credential, CredentialView, GrantState, Ground};
+use crate::policy::id::{CompanyId, CredentialId};
+use crate::policy::revision::Revision;
+use crate::policy::scope::{Scope, ScopeId};
+use crate::store::{Fact, FactKey, Store, StoreError};
+
+/// One resource as read.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Read<T> {
+    /// The resource.
+    pub resource: T,
+    /// Its etag.
+    pub etag: String,
+    /// The revision at which it was read.
+    pub revision: Revision,
+}
+
+/// A page of resources.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Page<T> {
+    /// The resources, each with its etag.
+    pub items: Vec<(T, String)>,
+    /// Whether there are more behind the last one.
+    pub more: bool,
+    /// The revision that the page is at least as new as.
+    pub revision: Revision,
+}
+
+/// Which of a company's credentials to list: those with a grant of a scope.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holding {
+    /// The scope.
+    pub scope: Scope,
+    /// Also those whose grant is dormant.
+    pub include_dormant: bool,
+}
+
+impl Authority {
+    /// The catalog in force.
+    ///
+    /// # Errors
+    /// The store cannot answer.
+    pub async fn catalog(&self) -> Result<Read<Arc<Catalog>>, Refusal> {
+        let View { at, catalog, .. } = self.facts.view().await?;
+        // A catalog that nobody has applied yet has no etag.
+        let exists = catalog.revision > Revision::ZERO;
+        let etag = if exists { self.etag(catalog.revision) } else { String::new() };
+        Ok(Read { resource: catalog, etag, revision: at })
+    }
+
+    /// One company.
+    ///
+    /// # Errors
+    /// There is none, or the store cannot answer.
+    pub async fn company(&self, id: &CompanyId) -> Result<Read<CompanyView>, Refusal> {
+        let (view, company) = self.existing_company(id).await?;
+        let etag = self.etag(company.revision);
+        Ok(Read { resource: company.view(&view.catalog), etag, revision: view.at })
+    }
+
+    /// One credential.
+    ///
+    /// # Errors
+    /// There is none, or the store cannot answer.
+    pub async fn credential(
+        &self,
+        company_id: &CompanyId,
+        id: &CredentialId,
+    ) -> Result<Read<CredentialView>, Refusal> {
+        for _ in 0..ATTEMPTS {
+            let view = self.facts.view().await?;
+            let found = self.credential_of(&view, company_id, id).await;
+            let Some((company, credential)) = self.told(found).await? else {
+                continue;
+            };
+            let company = company.ok_or_else(|| Refusal::CompanyNotFound(company_id.clone()))?;
+            let credential = credential
+                .ok_or_else(|| Refusal::CredentialNotFound(company_id.clone(), id.clone()))?;
+            let now = self.clock.now();
+            let ground = Ground { catalog: &view.catalog, company: &company, now };
+            let ended = |_| credential.ends().filter(|end| *end <= now).max();
+            self.keep_told(now, ended).await?;
+            let etag = self.etag(credential.revision);
+            let last_seen = self.last_seen(&credential);
+            let resource = CredentialView { last_seen, ..credential.view(ground) };
+            return Ok(Read { resource, etag, revision: view.at });
+        }
+        Err(StoreError::Unavailable.into())
+    }
+
+    /// Companies behind this id, by id.
+    ///
+    /// # Errors
+    /// The store cannot answer.
+    pub async fn companies(
+        &self,
+        after: Option<CompanyId>,
+        limit: usize,
+    ) -> Result<Page<CompanyView>, Refusal> {
+        for _ in 0..ATTEMPTS {
+            let View { at, catalog, .. } = self.facts.view().await?;
+            let (of, after) = (Arc::clone(&catalog), after.clone());
+            let read = move |store: &dyn Store| {
+                let mut page = Filling::new(limit);
+                let mut after = after;
+                while page.wants_more() {
+                    let step = store.companies(after.as_ref(), page.step())?;
+                    after = step.last().map(|company| company.id.clone());
+                    page.add(step, |company| company.ceiling.len());
+                }
+                Ok(page.map(|company: Company| company.view(&of)))
+            };
+            let (found, more) = self.facts.read(read).await?;
+            // Names of another catalog would belong to no revision.
+            if self.facts.view().await?.catalog.revision == catalog.revision {
+                let etag = |view: &CompanyView| self.etag(view.company.revision);
+                return Ok(page(found, more, at, etag));
+            }
+        }
+        Err(Refusal::Contended)
+    }
+
+    /// A company's credentials behind this id, by id: all, or those that hold a scope.
+    ///
+    /// # Errors
+    /// The scope or the company is unknown, or the store cannot answer.
+    pub async fn credentials(
+        &self,
+        company_id: &CompanyId,
+        holding: Option<&Holding>,
+        after: Option<CredentialId>,
+        limit: usize,
+    ) -> Result<Page<CredentialView>, Refusal> {
+        for _ in 0..ATTEMPTS {
+            let view = self.facts.view().await?;
+            let holding = match holding {
+                Some(holding) => {
+                    let named = std::slice::from_ref(&holding.scope);
+                    let scope = resolve(&view.catalog, "scope", named)?;
+                    scope.first().map(|scope| (*scope, holding.include_dormant))
+                }
+                None => None,
+            };
+            let (view, company) = self.existing_company(company_id).await?;
+            let (catalog, of) = (Arc::clone(&view.catalog), Arc::clone(&company));
+            let (now, after) = (self.clock.now(), after.clone());
+            let asked = now;
+            let seen = Arc::clone(&self.seen);
+            let read = move |store: &dyn Store| {
+                let ground = Ground { catalog: &catalog, company: &of, now };
+                let found = credentials(store, ground, holding, after, limit)?;
+                let (mut views, more) = found.map(|credential| credential.view(ground));
+                for view in &mut views {
+                    view.last_seen = seen.last_of(store, &view.credential)?;
+                }
+                Ok((views, more))
+            };
+            let (found, more) = self.facts.read(read).await?;
+            let ends = || found.iter().flat_map(|view| view.credential.ends());
+            self.keep_told(asked, |_| ends().filter(|end| *end <= asked).max()).await?;
+            // Grants under another ceiling, or of a company that is gone, are of no revision.
+            let (now, same) = self.existing_company(company_id).await?;
+            if same.revision == company.revision && now.catalog.revision == view.catalog.revision {
+                let etag = |view: &CredentialView| self.etag(view.credential.revision);
+                return Ok(page(found, more, view.at, etag));
+            }
+        }
+        Err(Refusal::Contended)
+    }
+
+    /// When the credential was last asked for. Nothing fails for the lack of that.
+    pub(super) fn last_seen(&self, credential: &Credential) -> Option<Timestamp> {
+        // No revision has it, so nothing has to be published first. Read where we stand: one
+        // small value, which a change has no use for another thread for.
+        self.seen.last_of(&**self.facts.store(), credential).ok().flatten()
+    }
+
+    pub(super) fn etag(&self, revision: Revision) -> String {
+        etag::of(self.incarnation(), revision)
+    }
+
+    pub(super) async fn existing_company(
+        &self,
+        id: &CompanyId,
+    ) -> Result<(View, Arc<Company>), Refusal> {
+        for _ in 0..ATTEMPTS {
+            let view = self.facts.view().await?;
+            let found = self.facts.company(view.at, id).await;
+            let Some(found) = self.told(found).await? else {
+                continue;
+            };
+            let company = found.ok_or_else(|| Refusal::CompanyNotFound(id.clone()))?;
+            return Ok((view, company));
+        }
+        Err(StoreError::Unavailable.into())
+    }
+}
+
+/// A page being filled: bounded by its number of items and by what they weigh, since one item
+/// may name a whole catalog.
+pub(super) struct Filling<T> {
+    items: Vec<T>,
+    limit: usize,
+    weight: usize,
+    ended: bool,
+}
+
+impl<T> Filling<T> {
+    /// The most scopes that the items of a page name together.
+    const MOST: usize = 20_000;
+    /// The most items that are read from the store at once.
+    const STEP: usize = 64;
+
+    pub(super) fn new(limit: usize) -> Self {
+        Self { items: Vec::new(), limit, weight: 0, ended: false }
+    }
+
+    /// Until it has one item more than it shows.
+    pub(super) fn wants_more(&self) -> bool {
+        !self.ended && self.items.len() <= self.limit && self.weight <= Self::MOST
+    }
+
+    /// How many to read next.
+    pub(super) fn step(&self) -> usize {
+        (self.limit + 1 - self.items.len()).min(Self::STEP)
+    }
+
+    pub(super) fn add(&mut self, step: Vec<T>, weight: impl Fn(&T) -> usize) {
+        self.ended = step.len() < self.step();
+        for item in step {
+            self.add_one(item, &weight);
+        }
+    }
+
+    fn add_one(&mut self, item: T, weight: impl Fn(&T) -> usize) {
+        // What does not fit any more is on the next page; the first item always fits.
+        if self.weight > Self::MOST {
+            self.ended = false;
+            return;
+        }
+        self.weight += weight(&item);
+        self.items.push(item);
+    }
+
+    /// The items to show, and whether there are more.
+    pub(super) fn map<U>(mut self, view: impl Fn(T) -> U) -> (Vec<U>, bool) {
+        let more = self.items.len() > self.limit || !self.ended;
+        self.items.truncate(self.limit);
+        (self.items.into_iter().map(view).collect(), more)
+    }
+}
+
+/// Credentials of a company: all, or those with a grant of a scope that is active, or dormant.
+fn credentials(
+    store: &dyn Store,
+    ground: Ground<'_>,
+    holding: Option<(ScopeId, bool)>,
+    mut after: Option<CredentialId>,
+    limit: usize,
+) -> Result<Filling<Credential>, StoreError> {
+    const STEP: usize = 1000;
+    let company = ground.company;
+    let weight = |credential: &Credential| credential.grants.len();
+    let mut page = Filling::new(limit);
+    while page.wants_more() {
+        let Some((scope, include_dormant)) = holding else {
+            let step = store.credentials(company.created_at, after.as_ref(), page.step())?;
+            after = step.last().map(|credential| credential.id.clone());
+            page.add(step, weight);
+            continue;
+        };
+        let holders = store.holders(company.created_at, scope, after.as_ref(), STEP)?;
+        let last_step = holders.len() < STEP;
+        for id in holders {
+            if !page.wants_more() {
+                return Ok(page);
+            }
+            let key = FactKey::Credential(company.created_at, id.clone());
+            after = Some(id);
+            let Some(Fact::Credential(credential)) = store.get(&key)? else { continue };
+            let Some(grant) = credential.grants.get(scope) else { continue };
+            let wanted = match grant.state(scope, company, ground.now) {
+                GrantState::Active => true,
+                GrantState::Dormant => include_dormant,
+                GrantState::Expired => false,
+            };
+            if wanted {
+                page.add_one(Arc::unwrap_or_clone(credential), weight);
+            }
+        }
+        page.ended = last_step;
+    }
+    Ok(page)
+}
+
+pub(super) fn page<T>(
+    items: Vec<T>,
+    more: bool,
+    revision: Revision,
+    etag: impl Fn(&T) -> String,
+) -> Page<T> {
+    let items = items
+        .into_iter()
+        .map(|item| {
+            let etag = etag(&item);
+            (item, etag)
+        })
+        .collect();
+    Page { items, more, revision }
+}

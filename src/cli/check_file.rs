@@ -1,0 +1,284 @@
+//! Checks: of a file, a line each: JSON objects, or CSV under a line of column names.
+//!
+//! Not here: what a check's words may be, beyond their form; the server says that.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read};
+use std::path::Path;
+
+use anyhow::{Context, anyhow, bail};
+use clap::ValueEnum;
+use serde::Deserialize;
+
+use super::{time, text_file};
+use crate::proto::{CheckRequest, Decision, Endpoint, Token};
+
+/// The most bytes of a line.
+const LINE: u64 = 1 << 20;
+
+/// One check of a file.
+#[derive(Debug)]
+pub(super) struct Listed {
+    /// Its line, the first is 1.
+    pub line: u64,
+    /// What is asked.
+    pub check: CheckRequest,
+    /// How it should be decided, if the line says so.
+    pub expected: Option<Decision>,
+}
+
+/// What a line says of its check. A key that is not here is refused: a mistyped one must not be
+/// dropped.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Row {
+    company_id: String,
+    credential_id: String,
+    #[serde(default)]
+    scopes: Vec<String>,
+    endpoint: Option<Call>,
+    #[serde(default)]
+    audience: String,
+    #[serde(default)]
+    user_id: String,
+    #[serde(default)]
+    resource_owner_id: String,
+    token: Option<Bearer>,
+    expect: Option<Expected>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Call {
+    method: String,
+    path: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Bearer {
+    #[serde(default)]
+    audience: String,
+    #[serde(default)]
+    scopes: Vec<String>,
+    issued_at: Option<String>,
+    expires_at: Option<String>,
+    #[serde(default)]
+    user_id: String,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, ValueEnum)]
+#[serde(rename_all = "snake_case")]
+enum Expected {
+    Allowed,
+    Denied,
+}
+
+/// The columns of a CSV file, by place.
+type Columns = Vec<Column>;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "snake_case")]
+enum Column {
+    CompanyId,
+    CredentialId,
+    Scopes,
+    Method,
+    Path,
+    Audience,
+    UserId,
+    ResourceOwnerId,
+    Expect,
+}
+
+/// A file of checks, read as it is needed.
+pub(super) struct Checks {
+    input: Box<dyn BufRead>,
+    line: u64,
+    columns: Option<Columns>,
+    is_empty: bool,
+}
+
+impl Checks {
+    /// Opens a file, or standard input for `-`.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub(super) fn open(file: &Path) -> anyhow::Result<Self> {
+        let input: Box<dyn Read> = match file.as_os_str().to_str() {
+            Some("-") => Box::new(io::stdin()),
+            _ => Box::new(
+                File::open(file).with_context(|| format!("cannot read {}", file.display()))?,
+            ),
+        };
+        let mut input = BufReader::new(input);
+        text_file::skip_mark(&mut input).map_err(|error| anyhow!("{} {error}", file.display()))?;
+        Ok(Self { input: Box::new(input), line: 0, columns: None, is_empty: true })
+    }
+
+    /// The next check; none at the end.
+    ///
+    /// # Errors
+    /// A line is none.
+    pub(super) fn next(&mut self) -> anyhow::Result<Option<Listed>> {
+        loop {
+            let mut bytes = Vec::new();
+            self.line += 1;
+            let line = self.line;
+            let read = self.input.by_ref().take(LINE + 1).read_until(b'\n', &mut bytes);
+            let length = read.map_err(|e| anyhow!("line {line}: cannot be read: {}", e.kind()))?;
+            if length == 0 {
+                if self.is_empty {
+                    bail!("the file has no check: give a JSON object a line, or CSV");
+                }
+                return Ok(None);
+            }
+            if length as u64 > LINE {
+                bail!("line {line}: has more than {LINE} bytes");
+            }
+            let text =
+                std::str::from_utf8(&bytes).map_err(|_| anyhow!("line {line}: is no text"))?;
+            let text = text.trim();
+            if text.is_empty() {
+                continue;
+            }
+            if let Some(columns) = &self.columns {
+                self.is_empty = false;
+                return of_cells(text, columns, line)
+                    .map(Some)
+                    .with_context(|| format!("line {line}"));
+            }
+            if text.starts_with('{') {
+                self.is_empty = false;
+                return of_json(text, line).map(Some).with_context(|| format!("line {line}"));
+            }
+            if line > 1 {
+                bail!("line {line}: is no JSON object");
+            }
+            self.columns = Some(head(text)?);
+        }
+    }
+}
+
+fn of_json(text: &str, line: u64) -> anyhow::Result<Listed> {
+    let row: Row = serde_json::from_str(text).map_err(|error| {
+        // The library counts lines of its own.
+        let said = error.to_string();
+        let said = said.rsplit_once(" at line ").map_or(said.as_str(), |(said, _)| said);
+        anyhow!("column {}: {said}", error.column())
+    })?;
+    let time = |text: Option<String>| text.as_deref().map(time::exact).transpose();
+    let token = row.token.map(|token| {
+        let Bearer { audience, scopes, issued_at, expires_at, user_id } = token;
+        let (issued_at, expires_at) = (time(issued_at)?, time(expires_at)?);
+        Ok::<_, String>(Token { audience, scopes, issued_at, expires_at, user_id })
+    });
+    let check = CheckRequest {
+        company_id: row.company_id,
+        credential_id: row.credential_id,
+        scopes: row.scopes,
+        endpoint: row.endpoint.map(|Call { method, path }| Endpoint { method, path }),
+        audience: row.audience,
+        user_id: row.user_id,
+        resource_owner_id: row.resource_owner_id,
+        token: token.transpose().map_err(|error| anyhow!("the token's {error}"))?,
+        at_least_revision: 0,
+    };
+    Ok(Listed { line, check, expected: row.expect.map(Expected::decision) })
+}
+
+/// The columns that a first line names.
+fn head(text: &str) -> anyhow::Result<Columns> {
+    let mut columns = Columns::new();
+    for name in cells(text)? {
+        let column = Column::from_str(&name, false).map_err(|_| {
+            let all = Column::value_variants().iter().filter_map(ValueEnum::to_possible_value);
+            let all: Vec<_> = all.map(|value| value.get_name().to_owned()).collect();
+            let all = all.join(", ");
+            anyhow!("line 1: `{name}` is neither a JSON object nor a column: those are {all}")
+        })?;
+        if columns.contains(&column) {
+            bail!("line 1: the column `{name}` is there twice");
+        }
+        columns.push(column);
+    }
+    for (needed, name) in
+        [(Column::CompanyId, "company_id"), (Column::CredentialId, "credential_id")]
+    {
+        if !columns.contains(&needed) {
+            bail!("line 1: there is no column `{name}`");
+        }
+    }
+    Ok(columns)
+}
+
+fn of_cells(text: &str, columns: &Columns, line: u64) -> anyhow::Result<Listed> {
+    let cells = cells(text)?;
+    if cells.len() != columns.len() {
+        bail!("has {} cells, the first line has {}", cells.len(), columns.len());
+    }
+    let (mut check, mut call, mut expected) = (CheckRequest::default(), Endpoint::default(), None);
+    for (column, cell) in columns.iter().zip(cells) {
+        match column {
+            Column::CompanyId => check.company_id = cell,
+            Column::CredentialId => check.credential_id = cell,
+            Column::Scopes => check.scopes = cell.split_whitespace().map(str::to_owned).collect(),
+            Column::Method => call.method = cell,
+            Column::Path => call.path = cell,
+            Column::Audience => check.audience = cell,
+            Column::UserId => check.user_id = cell,
+            Column::ResourceOwnerId => check.resource_owner_id = cell,
+            Column::Expect if cell.is_empty() => {}
+            Column::Expect => {
+                let word = Expected::from_str(&cell, true)
+                    .map_err(|_| anyhow!("`{cell}` is neither `allowed` nor `denied`"))?;
+                expected = Some(word.decision());
+            }
+        }
+    }
+    let called = !call.method.is_empty() || !call.path.is_empty();
+    check.endpoint = called.then_some(call);
+    Ok(Listed { line, check, expected })
+}
+
+/// The cells of a line (RFC 4180), none of which goes on in the next.
+fn cells(text: &str) -> anyhow::Result<Vec<String>> {
+    let (mut cells, mut cell, mut quoted) = (vec![], String::new(), false);
+    let mut rest = text.chars().peekable();
+    while let Some(c) = rest.next() {
+        match c {
+            '"' if quoted && rest.next_if_eq(&'"').is_some() => cell.push('"'),
+            '"' if quoted || cell.is_empty() => quoted = !quoted,
+            ',' if !quoted => cells.push(std::mem::take(&mut cell)),
+            c => cell.push(c),
+        }
+    }
+    if quoted {
+        bail!("a quote is not closed");
+    }
+    cells.push(cell);
+    Ok(cells)
+}
+
+impl Expected {
+    fn decision(self) -> Decision {
+        match self {
+            Self::Allowed => Decision::Allowed,
+            Self::Denied => Decision::Denied,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cells_are_those_of_rfc_4180() {
+        let read = |text: &str| cells(text).expect(text);
+        assert_eq!(read("a,b,,"), ["a", "b", "", ""]);
+        assert_eq!(read(r#""a,b","say ""no""",c"#), ["a,b", "say \"no\"", "c"]);
+        assert_eq!(read(r#""",x"#), ["", "x"]);
+        assert!(cells("\"a").is_err());
+    }
+}

@@ -1,0 +1,52 @@
+//! Meant: what was probably meant by a scope that the catalog does not have, or by the id of a
+//! company or credential that does not exist, beside an answer that says nothing of it.
+//!
+//! It is asked only where the answer leaves it open, and an error here is none of the command's.
+
+use tonic::Code;
+
+use super::client::Desk;
+use super::failure;
+use crate::policy::catalog::file::CatalogFile;
+use crate::policy::suggestion::nearest;
+use crate::policy::scope::Scope;
+use crate::policy::text;
+use crate::proto::{GetCatalogRequest, GetCompanyRequest, GetCredentialRequest};
+
+/// The most scopes to warn of.
+const MAX_WARNINGS: usize = 10;
+
+/// Warns of scopes that the catalog does not have, where it has one of nearly that name.
+pub(super) async fn warn_of_scopes(desk: &mut Desk, scopes: &[String]) {
+    let Ok(catalog) = desk.catalog.get_catalog(GetCatalogRequest {}).await else { return };
+    let Ok(file) = CatalogFile::parse_stored(&catalog.into_inner().yaml) else { return };
+    let names = || file.scopes.keys().map(Scope::as_str);
+    let unknown = scopes.iter().filter(|scope| names().all(|name| name != scope.as_str()));
+    for scope in unknown.take(MAX_WARNINGS) {
+        if let Some(near) = nearest(scope, names()) {
+            let scope = text::quoted(scope, 64);
+            failure::warn(&format!("the catalog has no scope {scope}: did you mean `{near}`?"));
+        }
+    }
+}
+
+/// Warns if there is no such company.
+pub(super) async fn warn_of_company(desk: &mut Desk, company: &str) {
+    let request = GetCompanyRequest { company_id: company.to_owned() };
+    if let Err(status) = desk.directory.get_company(request).await
+        && status.code() == Code::NotFound
+    {
+        failure::warn(status.message());
+    }
+}
+
+/// Warns if there is no such credential.
+pub(super) async fn warn_of_credential(desk: &mut Desk, company: &str, credential: &str) {
+    let (company_id, credential_id) = (company.to_owned(), credential.to_owned());
+    let request = GetCredentialRequest { company_id, credential_id };
+    if let Err(status) = desk.directory.get_credential(request).await
+        && status.code() == Code::NotFound
+    {
+        failure::warn(status.message());
+    }
+}

@@ -1,0 +1,94 @@
+//! Page: sizes and tokens of lists (AIP-158).
+//!
+//! A token carries a digest of the store's incarnation, the list's parameters and the place
+//! where it continues: it continues that list of that store, and no other.
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
+
+use tonic::Status;
+
+use crate::wire::validate::{Rejection, malformed};
+use crate::authority::queries::Page;
+use crate::store::Incarnation;
+
+/// The size of a page that asks for none.
+const DEFAULT: usize = 100;
+/// The largest page; who asks for more gets this.
+const MAX: usize = 1000;
+/// The longest token: a digest and an id, which has at most 255 bytes, in base64.
+const MAX_TOKEN: usize = 384;
+
+/// A list, as far as its tokens depend on it.
+pub(super) struct List {
+    digest: blake3::Hasher,
+}
+
+impl List {
+    /// The list that this RPC gives for these parameters.
+    pub(super) fn new(incarnation: Incarnation, rpc: &str, parameters: &[&str]) -> Self {
+        let mut digest = blake3::Hasher::new();
+        digest.update(incarnation.as_bytes()).update(rpc.as_bytes());
+        for parameter in parameters {
+            digest.update(&[0]).update(parameter.as_bytes());
+        }
+        digest.update(&[0]);
+        Self { digest }
+    }
+
+    fn digest(&self, last: &[u8]) -> [u8; 16] {
+        let mut short = [0; 16];
+        self.digest.clone().update(last).finalize_xof().fill(&mut short);
+        short
+    }
+
+    /// The token of the page behind this id.
+    pub(super) fn token(&self, last: &str) -> String {
+        let last = last.as_bytes();
+        BASE64.encode([&self.digest(last), last].concat())
+    }
+
+    /// The id that a page starts behind; none for the first page.
+    pub(super) fn after(&self, token: &str) -> Result<Option<String>, Rejection> {
+        if token.is_empty() {
+            return Ok(None);
+        }
+        let bytes = if token.len() <= MAX_TOKEN { BASE64.decode(token).ok() } else { None };
+        let parts = bytes.as_deref().and_then(|bytes| bytes.split_first_chunk::<16>());
+        let last = parts.filter(|(digest, last)| **digest == self.digest(last));
+        let last = last.and_then(|(_, last)| String::from_utf8(last.to_vec()).ok());
+        last.map(Some).ok_or_else(foreign_token)
+    }
+}
+
+/// The rejection of a token that continues another list, or none.
+pub(super) fn foreign_token() -> Rejection {
+    malformed("page_token", "is not a token of this list: start again without one")
+}
+
+/// How many to return.
+pub(super) fn size(asked: i32) -> Result<usize, Rejection> {
+    match usize::try_from(asked) {
+        Ok(0) => Ok(DEFAULT),
+        Ok(size) => Ok(size.min(MAX)),
+        Err(_) => Err(malformed("page_size", "must not be negative")),
+    }
+}
+
+/// The id that a page starts behind.
+pub(super) fn after<T, E>(
+    list: &List,
+    token: &str,
+    parse: impl FnOnce(String) -> Result<T, E>,
+) -> Result<Option<T>, Status> {
+    let Some(last) = list.after(token)? else {
+        return Ok(None);
+    };
+    Ok(Some(parse(last).map_err(|_| foreign_token())?))
+}
+
+/// The token of the page behind this one; empty if there is none.
+pub(super) fn next<T>(list: &List, page: &Page<T>, id: impl FnOnce(&T) -> &str) -> String {
+    let last = page.items.last().filter(|_| page.more);
+    last.map(|(item, _)| list.token(id(item))).unwrap_or_default()
+}

@@ -1,0 +1,117 @@
+//! Follow: which single calls somebody wants to know of, and the line of the log for each call
+//! that is no check.
+//!
+//! Without traces, a decision log or debug lines nobody does, and to find that out is all that a
+//! check pays. Else each call is asked where it comes from, and told of only if it is let in.
+//!
+//! Not here: how a trace is made and sent; see [`super::otlp`].
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use http::{HeaderMap, Request, Response};
+use tracing::Level;
+
+use crate::transport::service::{BATCH_CHECK, CHECK, HEALTH};
+use super::otlp::{self, Trace, Traces};
+use crate::grpc;
+use crate::observe::trace_context::{self, Origin, Parent};
+use crate::policy::caller::Caller;
+
+/// Where the lines of calls come from, for the filter of the log: `info,scopegate::calls=debug`.
+const TARGET: &str = "scopegate::calls";
+
+/// Who wants to know of single calls.
+pub(crate) struct Follow {
+    traces: Option<Arc<Traces>>,
+    /// Whether some log is to say where calls come from.
+    logs: bool,
+}
+
+/// A call that somebody wants to know of.
+pub(crate) struct Followed {
+    pub(crate) origin: Arc<Origin>,
+    traces: Option<Arc<Traces>>,
+}
+
+impl Follow {
+    /// Follows calls for traces and for the decision log, where there are such; none if nobody
+    /// wants to know of any.
+    pub(crate) fn new(traces: Option<Arc<Traces>>, decisions: bool) -> Option<Self> {
+        let logs = decisions || tracing::enabled!(target: TARGET, Level::DEBUG);
+        (traces.is_some() || logs).then_some(Self { traces, logs })
+    }
+
+    /// Whether somebody wants to know of a call with these headers. For traces alone one header
+    /// is read.
+    pub(crate) fn look(&self, headers: &HeaderMap) -> Option<Followed> {
+        let parent = Parent::of(headers);
+        let traces = self.traces.as_ref().filter(|traces| match &parent {
+            // A trace is recorded by all or by none.
+            Some(parent) => parent.is_sampled,
+            None => traces.takes_one(),
+        });
+        if traces.is_none() && !self.logs {
+            return None;
+        }
+        let request_id = trace_context::request_id(headers);
+        if traces.is_none() && parent.is_none() && request_id.is_none() {
+            return None;
+        }
+        let origin = Arc::new(Origin { request_id, parent });
+        Some(Followed { origin, traces: traces.cloned() })
+    }
+}
+
+impl Followed {
+    /// Begins the call's trace, if it is to have one.
+    pub(crate) fn trace(&self, path: &str, caller: &Caller) -> Option<Trace> {
+        let (traces, origin) = (Arc::clone(self.traces.as_ref()?), Arc::clone(&self.origin));
+        Trace::begin(traces, origin, path, caller)
+    }
+}
+
+/// The line of a call in the log.
+pub(crate) struct Line {
+    method: Box<str>,
+    caller: Caller,
+    origin: Option<Arc<Origin>>,
+    began: Instant,
+}
+
+impl Line {
+    /// Begins a line, if this call is to have one.
+    pub(crate) fn begin<B>(
+        request: &Request<B>,
+        caller: &Caller,
+        followed: Option<&Followed>,
+    ) -> Option<Self> {
+        if !tracing::enabled!(target: TARGET, Level::DEBUG) {
+            return None;
+        }
+        let path = request.uri().path();
+        // Probes and checks are too many, and decisions have a log of their own.
+        if path.starts_with(HEALTH) || [CHECK, BATCH_CHECK].contains(&path) {
+            return None;
+        }
+        let method = path.trim_start_matches('/').into();
+        let origin = followed.map(|followed| Arc::clone(&followed.origin));
+        Some(Self { method, caller: caller.clone(), origin, began: Instant::now() })
+    }
+
+    /// Writes the line of a call that was answered so.
+    pub(crate) fn write<B>(self, response: &Response<B>) {
+        let Self { method, caller, origin, began } = self;
+        let origin = origin.as_deref();
+        tracing::debug!(
+            target: TARGET,
+            %method,
+            code = grpc::code_word(otlp::code(response).into()),
+            caller = caller.name(),
+            x_request_id = origin.and_then(|origin| origin.request_id.as_deref()),
+            trace_id = origin.and_then(|origin| origin.parent.as_ref()).map(Parent::trace),
+            microseconds = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX),
+            "answered"
+        );
+    }
+}

@@ -1,0 +1,192 @@
+//! Origin: where a call comes from, as its caller tells in two headers: an id of the request that
+//! it serves (`x-request-id`), and the trace that it is part of (`traceparent` and `tracestate`,
+//! W3C Trace Context).
+//!
+//! It is told on, in logs and traces, and nothing is decided by it. What is not well-formed is
+//! ignored, as that document asks: no call is refused for it.
+//!
+//! Not here: the contract's `request_id`, by which a change is safe to send again. And who sends
+//! traces; see `observe::otlp`.
+
+use http::{HeaderMap, HeaderName};
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+
+/// The longest request id.
+const MAX_REQUEST_ID: usize = 128;
+/// The longest `tracestate` that anybody has to pass on.
+const MAX_STATE: usize = 512;
+
+/// Where a call comes from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Origin {
+    /// The id of the request that the call serves.
+    pub request_id: Option<Box<str>>,
+    /// The span that the call is part of.
+    pub parent: Option<Parent>,
+}
+
+/// A span of the caller.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Parent {
+    /// The trace's id, which is not 0.
+    pub trace_id: u128,
+    /// The span's id, which is not 0.
+    pub span_id: u64,
+    /// Whether the caller records the trace.
+    pub is_sampled: bool,
+    /// What tracing systems tell one another, as it came. None unless the trace is recorded.
+    pub state: Option<Box<str>>,
+}
+
+impl Parent {
+    /// The caller's span, if these headers name one.
+    #[must_use]
+    pub fn of(headers: &HeaderMap) -> Option<Self> {
+        let mut parts = only(headers, &TRACEPARENT)?.split('-');
+        let mut part = |digits| hex(parts.next()?, digits);
+        let (version, trace_id, span_id, flags) = (part(2)?, part(32)?, part(16)?, part(2)?);
+        let has_more = parts.next().is_some();
+        // Later versions may have more behind what this one has.
+        if version == 0xff || (version == 0 && has_more) || trace_id == 0 || span_id == 0 {
+            return None;
+        }
+        let is_sampled = flags & 1 == 1;
+        let state = if is_sampled { state(headers) } else { None };
+        Some(Self { trace_id, span_id: u64::try_from(span_id).ok()?, is_sampled, state })
+    }
+
+    /// The trace's id as it is written everywhere.
+    #[must_use]
+    pub fn trace(&self) -> String {
+        format!("{:032x}", self.trace_id)
+    }
+}
+
+/// The id of the request that a call with these headers serves, if it is well-formed: 1 to 128
+/// visible ASCII characters.
+#[must_use]
+pub fn request_id(headers: &HeaderMap) -> Option<Box<str>> {
+    let id = only(headers, &REQUEST_ID)?;
+    let well_formed = id.len() <= MAX_REQUEST_ID && id.bytes().all(|b| b.is_ascii_graphic());
+    (well_formed && !id.is_empty()).then(|| id.into())
+}
+
+/// The header's text, if it stands there once.
+fn only<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h str> {
+    let mut all = headers.get_all(name).iter();
+    let first = all.next()?;
+    // Of two it would be anybody's guess which one counts.
+    if all.next().is_some() { None } else { first.to_str().ok() }
+}
+
+/// A number of so many lower-case hexadecimal digits.
+fn hex(text: &str, digits: usize) -> Option<u128> {
+    let is_hex = |b: u8| matches!(b, b'0'..=b'9' | b'a'..=b'f');
+    let well_formed = text.len() == digits && text.bytes().all(is_hex);
+    if well_formed { u128::from_str_radix(text, 16).ok() } else { None }
+}
+
+/// The state, which may come in several headers.
+fn state(headers: &HeaderMap) -> Option<Box<str>> {
+    let all: Result<Vec<_>, _> =
+        headers.get_all(TRACESTATE).iter().map(|header| header.to_str()).collect();
+    let state = all.ok()?.join(",");
+    (!state.is_empty() && state.len() <= MAX_STATE).then(|| state.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+
+    fn headers(of: &[(&'static str, &str)]) -> HeaderMap {
+        let value = |text: &str| HeaderValue::from_str(text).expect("a value");
+        of.iter().map(|(name, text)| (HeaderName::from_static(name), value(text))).collect()
+    }
+
+    fn appended(of: &[(&'static str, &str)]) -> HeaderMap {
+        let mut all = HeaderMap::new();
+        for (name, text) in of {
+            all.append(*name, HeaderValue::from_str(text).expect("a value"));
+        }
+        all
+    }
+
+    fn parent(text: &str) -> Option<Parent> {
+        Parent::of(&headers(&[("traceparent", text)]))
+    }
+
+    #[test]
+    fn a_parent_is_read_as_w3c_writes_it() {
+        let read = parent(&format!("00-{TRACE}-00f067aa0ba902b7-01")).expect("a parent");
+        assert_eq!(read.trace(), TRACE);
+        assert_eq!(read.span_id, 0x00f0_67aa_0ba9_02b7);
+        assert!(read.is_sampled);
+        let not = parent(&format!("00-{TRACE}-00f067aa0ba902b7-02")).expect("a parent");
+        assert!(!not.is_sampled, "another flag");
+        let later = parent(&format!("01-{TRACE}-00f067aa0ba902b7-03-what-comes-later"));
+        assert!(later.expect("a parent").is_sampled);
+    }
+
+    #[test]
+    fn what_is_no_parent_is_ignored() {
+        let span = "00f067aa0ba902b7";
+        for wrong in [
+            String::new(),
+            "00".to_owned(),
+            format!("00-{TRACE}-{span}"),
+            format!("00-{TRACE}-{span}-1"),
+            format!("00-{TRACE}-{span}-01-more"),
+            format!("00-{TRACE}-{span}-01-"),
+            format!("ff-{TRACE}-{span}-01"),
+            format!("0-{TRACE}-{span}-01"),
+            format!("00-{}-{span}-01", TRACE.to_uppercase()),
+            format!("00-{}-{span}-01", "0".repeat(32)),
+            format!("00-{TRACE}-{}-01", "0".repeat(16)),
+            format!("00-{TRACE}0-{span}-01"),
+            format!("00-+{}-{span}-01", TRACE.split_at(1).1),
+            format!("00-{TRACE}-{span}-0g"),
+            format!(" 00-{TRACE}-{span}-01"),
+        ] {
+            assert_eq!(parent(&wrong), None, "`{wrong}`");
+        }
+        let one = format!("00-{TRACE}-{span}-01");
+        let two = appended(&[("traceparent", &one), ("traceparent", &one)]);
+        assert_eq!(Parent::of(&two), None, "two");
+    }
+
+    #[test]
+    fn a_state_is_taken_along_in_order_and_not_too_long() {
+        let parent = format!("00-{TRACE}-00f067aa0ba902b7-01");
+        let long = format!("a={}", "x".repeat(MAX_STATE));
+        let state = |states: &[&str]| {
+            let mut all = vec![("traceparent", parent.as_str())];
+            all.extend(states.iter().map(|state| ("tracestate", *state)));
+            Parent::of(&appended(&all)).expect("a parent").state
+        };
+        assert_eq!(state(&["a=1", "b=2,c=3"]).as_deref(), Some("a=1,b=2,c=3"));
+        assert_eq!(state(&[]), None);
+        assert_eq!(state(&[&long]), None);
+    }
+
+    #[test]
+    fn a_request_id_is_visible_ascii_and_not_too_long() {
+        let read = |text: &str| request_id(&headers(&[("x-request-id", text)]));
+        let longest = "x".repeat(MAX_REQUEST_ID);
+        for right in ["1", "a-b_c.d:e/f\"{}", &longest] {
+            assert_eq!(read(right).as_deref(), Some(right));
+        }
+        for wrong in ["", "two words", "tab\tbed", &format!("{longest}x")] {
+            assert_eq!(read(wrong), None, "`{wrong}`");
+        }
+        let beyond = HeaderValue::from_bytes("é".as_bytes()).expect("a value");
+        assert_eq!(request_id(&[(REQUEST_ID, beyond)].into_iter().collect()), None);
+        assert_eq!(request_id(&appended(&[("x-request-id", "a"), ("x-request-id", "a")])), None);
+    }
+}

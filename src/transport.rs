@@ -1,0 +1,21 @@
+//! How calls come in: listeners, one worker thread per core, connections, TLS, limits and timeouts.
+//!
+//! Not here: the meaning of a call; see [`crate::grpc`].
+
+pub(crate) mod activity;
+pub(crate) mod call_counters;
+pub(crate) mod call_slots;
+pub(crate) mod caller_limits;
+pub(crate) mod connection;
+pub(crate) mod file_descriptors;
+pub(crate) mod frame_progress;
+pub(crate) mod health;
+pub(crate) mod inline_executor;
+pub(crate) mod interruption;
+pub mod key_file;
+pub mod listener;
+pub mod memory_share;
+pub mod pem;
+pub(crate) mod service;
+pub mod tls;
+pub(crate) mod worker;

@@ -1,0 +1,386 @@
+//! Fields: read one by one, each that is wrong remembered by its name.
+//!
+//! Not here: which fields a request has; see [`super::parse`].
+
+use std::collections::HashSet;
+use std::fmt::{self, Display};
+
+use jiff::Timestamp;
+use uuid::Uuid;
+
+use crate::authority::users::ConsentId;
+use crate::authority::{RequestId, Terms};
+use crate::policy::caller::Caller;
+use crate::policy::catalog::AudienceError;
+use crate::policy::catalog::endpoint::Path;
+use crate::policy::catalog::file::is_method;
+use crate::policy::change::Author;
+use crate::policy::id::{CompanyId, CredentialId, Name, UserId};
+use crate::policy::query::{Needs, Query};
+use crate::policy::revision::Revision;
+use crate::policy::scope::Scope;
+use crate::policy::text;
+use crate::policy::token::{MAX_AUDIENCE_LEN, Token};
+use crate::proto;
+
+/// The most scopes that a check can ask for.
+pub const MAX_CHECK_SCOPES: usize = 1_000;
+/// The most checks of a batch.
+pub const MAX_CHECKS: usize = 1_000;
+/// The most companies and credentials of one message of an import.
+pub const MAX_IMPORTED: usize = 1_000;
+/// The most roles of a user.
+pub const MAX_ROLES: usize = 1_000;
+/// The most scopes that a change can name.
+pub const MAX_CHANGE_SCOPES: usize = 100_000;
+/// The most bytes of a name or label for people.
+pub const MAX_LABEL: usize = 256;
+/// The most bytes of a reason.
+pub const MAX_REASON: usize = 1_024;
+/// The most bytes of the name of a client certificate.
+pub const MAX_CERTIFICATE_NAME: usize = 2_048;
+
+/// The most bytes of a request's text that an error quotes.
+pub const MAX_QUOTED: usize = 64;
+
+/// The most violations that are kept; of the rest only the number is.
+pub const MAX_VIOLATIONS: usize = 20;
+
+/// What is wrong with one field.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// The field's path in the request.
+    pub field: String,
+    /// What is wrong, and what would be right.
+    pub description: String,
+}
+
+/// Why a request cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Rejection {
+    /// Fields are malformed: the first of them, and how many there are in all.
+    Malformed(Vec<Violation>, usize),
+    /// A list is longer than its limit.
+    TooMany(Violation),
+}
+
+/// Where fields stand in a request. Written out only where one of them is wrong.
+#[derive(Clone, Copy, Default)]
+pub(crate) enum Place {
+    /// In the request itself.
+    #[default]
+    Request,
+    /// In its field `check`.
+    Check,
+    /// In this one of its `checks`.
+    Checks(usize),
+    /// In this one of its `companies`.
+    Companies(usize),
+    /// In this one of its `credentials`.
+    Credentials(usize),
+}
+
+impl Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Request => Ok(()),
+            Self::Check => f.write_str("check."),
+            Self::Checks(n) => write!(f, "checks[{n}]."),
+            Self::Companies(n) => write!(f, "companies[{n}]."),
+            Self::Credentials(n) => write!(f, "credentials[{n}]."),
+        }
+    }
+}
+
+/// Reads fields one by one, and remembers what is wrong.
+#[derive(Default)]
+pub(crate) struct Fields {
+    /// Where in the request the fields stand.
+    pub(crate) place: Place,
+    wrong: Vec<Violation>,
+    wrong_count: usize,
+    too_many: Option<Violation>,
+}
+
+impl Fields {
+    pub(crate) fn wrong(&mut self, field: impl Into<String>, description: impl Display) {
+        self.wrong_count += 1;
+        if self.wrong.len() == MAX_VIOLATIONS {
+            return;
+        }
+        let field = format!("{}{}", self.place, field.into());
+        self.wrong.push(Violation { field, description: description.to_string() });
+    }
+
+    pub(crate) fn too_many(&mut self, field: &str, description: String) {
+        let field = format!("{}{field}", self.place);
+        self.too_many = Some(Violation { field, description });
+    }
+
+    pub(crate) fn take<T, E: Display>(&mut self, field: &str, read: Result<T, E>) -> Option<T> {
+        read.map_err(|error| self.wrong(field, error)).ok()
+    }
+
+    pub(crate) fn company(&mut self, text: String) -> Option<CompanyId> {
+        self.take("company_id", CompanyId::parse(text))
+    }
+
+    /// The id of a company that is to be created.
+    pub(crate) fn new_company(&mut self, text: String) -> Option<CompanyId> {
+        self.take("company_id", CompanyId::parse_new(text))
+    }
+
+    /// The id of a credential that is to be created.
+    pub(crate) fn new_credential(&mut self, text: String) -> Option<CredentialId> {
+        self.take("credential_id", CredentialId::parse_new(text))
+    }
+
+    pub(crate) fn credential(&mut self, text: String) -> Option<CredentialId> {
+        self.take("credential_id", CredentialId::parse(text))
+    }
+
+    /// Scopes in the order named, as often as they are named: a scope keeps its place in the
+    /// request, by which a refusal names it.
+    pub(crate) fn scopes(&mut self, field: &str, texts: Vec<String>, limit: usize) -> Vec<Scope> {
+        self.read_scopes(field, texts, limit, |_, _| true)
+    }
+
+    /// Scopes in the order named, once each.
+    fn scopes_once(&mut self, field: &str, texts: Vec<String>) -> Vec<Scope> {
+        let mut seen = None;
+        self.read_scopes(field, texts, MAX_CHECK_SCOPES, |before, scope| match before.len() {
+            // A few are compared faster than hashed.
+            0..8 => !before.contains(scope),
+            _ => fresh(&mut seen, before, scope),
+        })
+    }
+
+    fn read_scopes(
+        &mut self,
+        field: &str,
+        texts: Vec<String>,
+        limit: usize,
+        mut keep: impl FnMut(&[Scope], &Scope) -> bool,
+    ) -> Vec<Scope> {
+        if texts.len() > limit {
+            self.too_many(field, format!("names {} scopes, the limit is {limit}", texts.len()));
+            return vec![];
+        }
+        let mut scopes: Vec<Scope> = Vec::with_capacity(texts.len());
+        for (n, text) in texts.into_iter().enumerate() {
+            match Scope::parse(text) {
+                Ok(scope) => {
+                    if keep(&scopes, &scope) {
+                        scopes.push(scope);
+                    }
+                }
+                Err(error) => self.wrong(format!("{field}[{n}]"), error),
+            }
+        }
+        scopes
+    }
+
+    pub(crate) fn some_scopes(&mut self, texts: Vec<String>) -> Vec<Scope> {
+        if texts.is_empty() {
+            self.wrong("scopes", "must name at least one scope");
+        }
+        self.scopes("scopes", texts, MAX_CHANGE_SCOPES)
+    }
+
+    pub(crate) fn line(&mut self, field: &str, text: String, limit: usize) -> String {
+        if text.len() > limit {
+            self.wrong(field, format_args!("has {} bytes, the limit is {limit}", text.len()));
+        } else if let Err(error) = text::check_line(&text) {
+            self.wrong(field, error);
+        }
+        text
+    }
+
+    pub(crate) fn moment(
+        &mut self,
+        field: &str,
+        stamp: Option<prost_types::Timestamp>,
+    ) -> Option<Timestamp> {
+        let stamp = stamp?;
+        // google.protobuf.Timestamp: years 1 to 9999, nanoseconds counted forward.
+        let valid = (-62_135_596_800..=253_402_300_799).contains(&stamp.seconds)
+            && (0..1_000_000_000).contains(&stamp.nanos);
+        if !valid {
+            self.wrong(field, "is not a time between the years 1 and 9999");
+            return None;
+        }
+        // The library's last moment is a day before the format's: both mean never.
+        Some(Timestamp::new(stamp.seconds, stamp.nanos).unwrap_or(Timestamp::MAX))
+    }
+
+    pub(crate) fn terms(&mut self, raw: RawTerms) -> Terms {
+        let request = match raw.request_id.as_str() {
+            "" => None,
+            text => self.take("request_id", request_id(text)),
+        };
+        let request = request.map(|id| RequestId { id, body: raw.body });
+        let author = Author {
+            actor: raw.caller.name().to_owned(),
+            on_behalf_of: self.line("on_behalf_of", raw.on_behalf_of, MAX_LABEL),
+            reason: self.line("reason", raw.reason, MAX_REASON),
+        };
+        let etag = (!raw.etag.is_empty()).then_some(raw.etag);
+        Terms { caller: raw.caller, author, etag, validate_only: raw.validate_only, request }
+    }
+
+    /// Which of the allowed fields the mask names.
+    pub(crate) fn mask(
+        &mut self,
+        mask: Option<prost_types::FieldMask>,
+        allowed: &[&str],
+    ) -> Vec<String> {
+        let paths = mask.unwrap_or_default().paths;
+        for (n, path) in paths.iter().enumerate() {
+            if !allowed.contains(&path.as_str()) {
+                let allowed = allowed.join("`, `");
+                let path = text::quoted(path, MAX_QUOTED);
+                let message = format!("`{path}` cannot be changed here; these can: `{allowed}`");
+                self.wrong(format!("update_mask.paths[{n}]"), message);
+            }
+        }
+        paths
+    }
+
+    /// The value, if no field was wrong.
+    pub(crate) fn finish<T>(self, value: Option<T>) -> Result<T, Rejection> {
+        if let Some(violation) = self.too_many {
+            return Err(Rejection::TooMany(violation));
+        }
+        match value {
+            Some(value) if self.wrong.is_empty() => Ok(value),
+            _ => Err(Rejection::Malformed(self.wrong, self.wrong_count)),
+        }
+    }
+}
+
+/// A request's id, written as RFC 9562 does.
+fn request_id(text: &str) -> Result<Uuid, &'static str> {
+    let hyphened = text.len() == 36;
+    match Uuid::try_parse(text) {
+        Ok(id) if hyphened && !id.is_nil() => Ok(id),
+        Ok(id) if id.is_nil() => Err("is the UUID of nothing: make a random one for each request"),
+        _ => Err("is not a UUID, such as `6f1c0a52-9d5e-4a6b-8f0e-2c4d1b3a7e90`"),
+    }
+}
+
+/// Whether a scope is not among those before it.
+fn fresh(seen: &mut Option<HashSet<Scope>>, before: &[Scope], scope: &Scope) -> bool {
+    seen.get_or_insert_with(|| before.iter().cloned().collect()).insert(scope.clone())
+}
+
+/// The fields that every change has.
+pub(crate) struct RawTerms {
+    pub(crate) caller: Caller,
+    pub(crate) etag: String,
+    pub(crate) validate_only: bool,
+    pub(crate) request_id: String,
+    /// A digest of the whole request, if it may be sent again.
+    pub(crate) body: [u8; 32],
+    pub(crate) reason: String,
+    pub(crate) on_behalf_of: String,
+}
+
+/// The audience that tokens name by a string, if there is one.
+pub(crate) type Auds<'a> = &'a dyn Fn(&str) -> Option<Name>;
+
+impl Fields {
+    pub(crate) fn check(
+        &mut self,
+        request: proto::CheckRequest,
+        auds: Auds<'_>,
+    ) -> Option<(Query, Revision)> {
+        let company = self.company(request.company_id);
+        let credential = self.credential(request.credential_id);
+        let needs = match request.endpoint {
+            Some(_) if !request.scopes.is_empty() => {
+                self.wrong("endpoint", "must not stand beside `scopes`: name one of them");
+                None
+            }
+            Some(endpoint) => {
+                if !is_method(&endpoint.method) {
+                    let wrong =
+                        "is not a method: 1 to 32 letters, `-` and `_`, such as `GET`, or `GRPC`";
+                    self.wrong("endpoint.method", wrong);
+                }
+                let path = self.take("endpoint.path", Path::parse(endpoint.path));
+                path.map(|path| Needs::Endpoint { method: endpoint.method.into(), path })
+            }
+            None => {
+                if request.scopes.is_empty() {
+                    self.wrong(
+                        "scopes",
+                        "must name at least one scope, or `endpoint` one endpoint",
+                    );
+                }
+                Some(Needs::Scopes(self.scopes_once("scopes", request.scopes)))
+            }
+        };
+        let audience = self.audience(&request.audience, auds);
+        let token = request.token.map(|token| self.token(token));
+        let user = self.user("user_id", request.user_id);
+        let owner = self.user("resource_owner_id", request.resource_owner_id);
+        let at_least = Revision(request.at_least_revision);
+        let (company, credential, needs) = (company?, credential?, needs?);
+        Some((Query { company, credential, needs, audience, token, user, owner }, at_least))
+    }
+
+    pub(crate) fn audience(&mut self, text: &str, auds: Auds<'_>) -> Option<Name> {
+        if text.is_empty() {
+            return None;
+        }
+        let name = Name::parse(text);
+        // A URL is no name. If tokens name an audience by it, the error says what to write instead.
+        if name.is_err()
+            && let Some(audience) = auds(text)
+        {
+            self.wrong("audience", AudienceError::NamedByAud { aud: text.to_owned(), audience });
+            return None;
+        }
+        self.take("audience", name)
+    }
+
+    /// A user that may be left out.
+    pub(crate) fn user(&mut self, field: &str, text: String) -> Option<UserId> {
+        if text.is_empty() { None } else { self.take(field, UserId::parse(text)) }
+    }
+
+    pub(crate) fn token(&mut self, token: proto::Token) -> Token {
+        Token {
+            // Any text is the name of some audience: one of the catalog's, or a foreign one.
+            audience: self.line("token.audience", token.audience, MAX_AUDIENCE_LEN),
+            scopes: self.scopes_once("token.scopes", token.scopes),
+            issued_at: self.moment("token.issued_at", token.issued_at),
+            expires_at: self.moment("token.expires_at", token.expires_at),
+            user: self.user("token.user_id", token.user_id),
+        }
+    }
+}
+
+impl Fields {
+    pub(crate) fn named_user(&mut self, text: String) -> Option<UserId> {
+        self.take("user_id", UserId::parse(text))
+    }
+
+    pub(crate) fn consent(
+        &mut self,
+        company: String,
+        credential: String,
+        user: String,
+    ) -> Option<ConsentId> {
+        let company = self.company(company);
+        let (credential, user) = (self.credential(credential), self.named_user(user));
+        Some(ConsentId { company: company?, credential: credential?, user: user? })
+    }
+}
+
+/// The rejection of one field.
+pub(crate) fn malformed(field: &str, description: &str) -> Rejection {
+    let mut fields = Fields::default();
+    fields.wrong(field, description);
+    Rejection::Malformed(fields.wrong, 1)
+}
