@@ -4,7 +4,7 @@
 
 use libfuzzer_sys::fuzz_target;
 
-#[allow(dead_code, unused_imports, reason = "the laws are tests; only their reference model is used here")]
+#[allow(dead_code, unused_imports, reason = "only the reference model of these tests is used")]
 #[path = "../../tests/laws.rs"]
 mod laws;
 
