@@ -2,7 +2,7 @@
 FROM rust:1.95-bookworm AS build
 WORKDIR /src
 COPY . .
-# A static binary without musl: glibc linked in, for an image with nothing else in it.
+# A static binary with glibc instead of musl, for an image that contains nothing else.
 RUN target="$(rustc --print host-tuple)" \
  && RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --locked --target "$target" \
  && cp "target/$target/release/scopegate" /scopegate \

@@ -1,4 +1,4 @@
-//! Compiles the protos: the wire contract, and the schema of what is kept.
+//! Compiles the protos: the wire contract, and the schema of the store.
 
 use std::error::Error;
 use std::fs;
@@ -10,12 +10,12 @@ fn main() -> Result<(), Box<dyn Error>> {
         .map(|file| format!("scopegate/v1/{file}.proto"));
     let descriptors = protox::compile(&wire, ["proto"])?;
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
-    // For server reflection.
+    // Server reflection returns these descriptors.
     fs::write(out.join("scopegate.v1.bin"), prost_bytes(&descriptors))?;
-    // A message knows its name, by which its descriptor is found.
+    // Each message type has its full name, which finds its descriptor.
     let mut messages = prost_build::Config::new();
     messages.enable_type_names();
-    // The lists of a request are counted before it is decoded.
+    // The server counts the lists of a request before it decodes it.
     let codec = "crate::grpc::codec::CountingCodec";
     tonic_prost_build::configure()
         .codec_path(codec)

@@ -1,7 +1,7 @@
-//! The authority in process: checks from the cache and from the store, and changes to the disk.
+//! Benchmarks of the authority in process: cached checks, checks that read the store, and changes.
 //!
-//! `cargo bench --bench check`. A change is timed until it is acknowledged, and so durable: the
-//! figure is mostly the disk's.
+//! `cargo bench --bench check`. A change is timed until it is acknowledged and therefore
+//! durable, so the result depends mostly on the disk.
 #![allow(clippy::expect_used, reason = "a bench fails by panicking")]
 
 use std::hint::black_box;
@@ -27,7 +27,7 @@ use tokio::task::JoinSet;
 const CACHED: u64 = 200_000;
 const BATCH: u64 = 100;
 const WRITERS: u64 = 64;
-/// Far more than a cache of one fact holds on to, however lazily it evicts.
+/// Far more than a cache with room for one fact keeps, even if it evicts late.
 const COLD: u64 = 10_000;
 
 fn company() -> CompanyId {
@@ -63,7 +63,7 @@ async fn authority(dir: &Path, entries: u64, credentials: u64) -> Arc<Authority>
     let new = NewCompany { id: company(), display_name: String::new(), scopes: None };
     authority.create_company(&new, &Terms::default(), |_| ()).await.expect("created");
     let mut tasks = JoinSet::new();
-    // The store's queue of changes is bounded.
+    // The store's command queue is bounded.
     for worker in 0..WRITERS {
         let authority = Arc::clone(&authority);
         tasks.spawn(async move {
@@ -105,7 +105,7 @@ fn checks(criterion: &mut Criterion, runtime: &Runtime, authority: &Authority) {
     group.finish();
 }
 
-/// Checks of credentials in turn, with a cache that has forgotten each before its turn comes.
+/// Checks credentials in turn. The cache has evicted each before it is checked again.
 fn misses(criterion: &mut Criterion, runtime: &Runtime, authority: &Authority) {
     let cold: Vec<_> = (0..COLD).map(query).collect();
     let mut turns = cold.iter().cycle();
@@ -119,7 +119,7 @@ fn misses(criterion: &mut Criterion, runtime: &Runtime, authority: &Authority) {
     group.finish();
 }
 
-/// Gives `b` in one turn and takes it in the next, so that every call is a change.
+/// Grants and revokes `b` alternately, so that every call is a change.
 async fn change(authority: &Authority, number: u64, turn: u64) {
     let change = if turn.is_multiple_of(2) {
         CredentialChange::Grant { scopes: scopes("b"), expires_at: None }
@@ -168,7 +168,7 @@ fn changes(criterion: &mut Criterion, runtime: &Runtime, authority: &Arc<Authori
         });
     });
     group.throughput(Throughput::Elements(WRITERS));
-    // The first credential may have ended the turns before with `b`.
+    // The first credential may still have `b` from the previous benchmark.
     turns.store(0, Ordering::Relaxed);
     group.bench_function(BenchmarkId::new("grants at once", WRITERS), |b| {
         b.to_async(runtime).iter(|| {

@@ -1,4 +1,4 @@
-//! The decision alone, on ready facts: no cache, no store, no wire.
+//! Benchmarks of the decision alone, on prepared facts: without cache, store or network.
 //!
 //! `cargo bench --bench decision`.
 #![allow(clippy::expect_used, reason = "a bench fails by panicking")]

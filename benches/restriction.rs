@@ -1,8 +1,8 @@
-//! Restricting a company with 100 000 credentials against one with a single credential: until
-//! the restriction is in force, which is until its revision is published (D6). The count of who
-//! was affected is made after that, and is not part of the time.
+//! Compares the restriction of a company with 100 000 credentials and of one with a single
+//! credential. The time ends when the restriction takes effect: when its revision is published
+//! (D6). The affected credentials are counted later, which is not part of the time.
 //!
-//! `cargo bench --bench restriction`. Rounds of both alternate; the figure is the ratio of the
+//! `cargo bench --bench restriction`. Rounds of both alternate. The result is the ratio of the
 //! medians, with its range over three runs.
 #![allow(clippy::expect_used, clippy::indexing_slicing, reason = "a bench fails by panicking")]
 
@@ -55,7 +55,7 @@ async fn company(authority: &Arc<Authority>, name: &str, credentials: usize) -> 
     id
 }
 
-/// From the call to the publication; then everything is put back.
+/// The time from the call to the publication. Afterwards the scopes are restored.
 async fn restrict(authority: &Arc<Authority>, id: &CompanyId) -> Duration {
     let next = authority.published().next();
     let restriction =

@@ -1,5 +1,5 @@
-//! Catalog: no file makes the reader panic; what it accepts can be applied, given to a company,
-//! kept, and read back as it was.
+//! Catalog: no file makes the parser panic. An accepted catalog can be applied, become a company's
+//! ceiling, be stored, and be read back unchanged.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -15,7 +15,7 @@ fuzz_target!(|bytes: &[u8]| {
         Ok(catalog) => catalog,
         Err(errors) => {
             assert!(!errors.0.is_empty(), "refused without a reason");
-            // A carriage return alone ends a line too (YAML 1.2 section 5.4).
+            // A carriage return alone ends a line, too (YAML 1.2 section 5.4).
             let ends = yaml.matches(['\n', '\r']).count() as u64;
             let lines = ends + 1;
             let placed = errors.0.iter().all(|e| (1..=lines).contains(&e.line) && e.column > 0);
@@ -31,13 +31,13 @@ fuzz_target!(|bytes: &[u8]| {
         assert_eq!(catalog.yaml, other.yaml);
     };
     same(&catalog);
-    same(&catalog.succeed(yaml).expect("what was applied can be applied again"));
+    same(&catalog.succeed(yaml).expect("an applied catalog can be applied again"));
     let bytes = fuzz::fact_bytes(&Fact::Catalog(catalog.clone().into()));
     let Some(Fact::Catalog(kept)) = fuzz::fact(&FactKey::Catalog, Revision(7), &bytes) else {
-        panic!("what is kept does not read back")
+        panic!("a stored catalog does not read back")
     };
     same(&kept);
-    // A company gets all of it, closed, with every scope under its name (D4).
+    // A new company gets every scope of the catalog, closed under implication (D4).
     let all: Vec<_> = catalog.scope_ids().collect();
     let id = CompanyId::parse("acme").expect("an id");
     let time = jiff::Timestamp::UNIX_EPOCH;

@@ -1,16 +1,16 @@
-//! Paths: the endpoint found is the one that a slow and plain matcher finds (D20), and no server
-//! that reads the path otherwise runs the handler of another one.
+//! Paths: the catalog finds the same endpoint as a simple reference matcher (D20). A server that
+//! reads the path differently does not run the handler of another endpoint.
 //!
-//! The input is lines: `/a/{x}` adds an endpoint, `/a/{x}|x` one whose `x` may have a colon, `?/a/b`
-//! asks for one.
+//! The input is lines: `/a/{x}` adds an endpoint, `/a/{x}|x` adds one whose `x` may contain a
+//! colon, `?/a/b` requests a path.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use scopegate::policy::catalog::endpoint::{Endpoint, Endpoints, Path, Template};
 use scopegate::policy::scope::Scope;
 
-/// How a server reads a segment: decoded so many times, cut at a `;` before and after that, in any
-/// case.
+/// How a server reads a segment: how often it decodes, whether it cuts the segment at a `;` before
+/// and after decoding, and whether it ignores case.
 #[derive(Clone, Copy)]
 struct Reading {
     decodes: usize,
@@ -38,8 +38,8 @@ impl Reading {
         bytes
     }
 
-    /// The kinds of the template's segments, if it matches: 0 for a literal, 1 for a verb, 2 for a
-    /// parameter, 3 for the rest.
+    /// The kinds of the template's segments, if the template matches: 0 is a literal, 1 a verb,
+    /// 2 a parameter, 3 the rest.
     fn kinds(self, template: &str, path: &str) -> Option<Vec<u8>> {
         let (mut parts, mut own) = (segments(template), segments(path));
         if self.ignores_slash {
@@ -68,10 +68,10 @@ impl Reading {
         (parts.len() == own.len()).then_some(kinds)
     }
 
-    /// Of all templates that match, the one whose literals come first from left to right.
+    /// The best of the matching templates: literals win from left to right.
     fn best<'a>(self, templates: &[&'a str], path: &str) -> Option<&'a str> {
         let matching = templates.iter().filter_map(|template| {
-            // Of two that differ by a slash only the one that is written so.
+            // Two templates may differ only by a trailing slash. The path's own form wins.
             let slash = template.ends_with('/') != path.ends_with('/');
             Some((self.kinds(template, path)?, slash, *template))
         });
@@ -114,7 +114,7 @@ fuzz_target!(|text: &str| {
         let scope = Scope::parse(format!("n{}", templates.len())).expect("a scope");
         let endpoint = Endpoint { scopes: vec![scope], ..Endpoint::default() };
         let mut with = endpoints.clone();
-        // A catalog with a template that is refused is refused whole.
+        // One rejected template rejects the whole catalog.
         if with.insert("GET", &template, endpoint).is_ok() {
             endpoints = with;
             templates.push(path);
@@ -147,7 +147,7 @@ fuzz_target!(|text: &str| {
         let get = endpoints.find("GET", &path).map(|endpoint| endpoint.scopes[0].as_str());
         assert_eq!(head, get, "GET answers for HEAD");
         let Some(found) = found else {
-            // Where all servers read it in the same way, a path is only unknown if nothing
+            // If all servers read a path in the same way, it is unknown only if no template
             // matches.
             let strict = readings[0].best(&templates, asked);
             let all_agree =

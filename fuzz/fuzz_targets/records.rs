@@ -1,5 +1,5 @@
-//! Records: what is read from disk is damage, or a fact that is written as it was read. The first
-//! byte chooses what is read.
+//! Records: bytes from the disk are rejected as corrupt, or decode to a fact that encodes to an
+//! equal record. The first byte chooses the kind of record.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -8,7 +8,7 @@ use scopegate::policy::id::{CompanyId, CredentialId, Name, UserId};
 use scopegate::policy::revision::Revision;
 use scopegate::store::{Fact, FactKey, fuzz};
 
-/// What there is to compare of a fact. A catalog's numbers have no order.
+/// The comparable form of a fact. The scope numbers of a catalog have no order.
 fn written(fact: &Fact) -> String {
     let Fact::Catalog(catalog) = fact else { return format!("{fact:?}") };
     let (ids, last) = catalog.numbers();

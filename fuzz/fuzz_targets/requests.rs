@@ -1,5 +1,5 @@
-//! Requests: any bytes, read as any kind of request, are read or refused in the form that peers
-//! can carry. The first byte chooses the kind.
+//! Requests: any bytes, parsed as any kind of request, are accepted or rejected with an error that
+//! fits in the trailers. The first byte chooses the kind.
 #![no_main]
 
 use std::collections::BTreeSet;
@@ -14,7 +14,7 @@ fuzz_target!(|bytes: &[u8]| {
         let code = status.code();
         let wrong = [tonic::Code::InvalidArgument, tonic::Code::ResourceExhausted];
         assert!(wrong.contains(&code), "{code:?}: {}", status.message());
-        // Both travel in headers, which peers bound at 8 KiB.
+        // Both are sent in headers, which peers limit to 8 KiB.
         assert!(status.details().len() < 4_096 && status.message().len() < 2_048, "{status:?}");
     }
     let Some(query) = fuzz::check(message) else { return };

@@ -1,7 +1,7 @@
-//! Tokens: of pages, and the cursors of streams. Any text is refused or is what was given out,
-//! for this list of this store alone.
+//! Page tokens and stream cursors: any text is rejected, or is a token that the server issued for
+//! this list of this store.
 //!
-//! The input is lines: a token, the parameter of the list, and the place behind which to go on.
+//! The input is lines: a token, the parameter of the list, and the position to continue after.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -14,7 +14,7 @@ fuzz_target!(|lines: &str| {
     let (text, own, last) = (line(), line(), line());
     let (here, there) = (Uuid::from_u128(1), Uuid::from_u128(2));
     let list = |of, text: &str| place(of, "ListChanges", &[own, "0"], text);
-    // Nobody finds a digest of 128 bits by chance: what is accepted was given out.
+    // A digest of 128 bits cannot be guessed, so an accepted token was issued.
     if let Ok(Some(found)) = list(here, text) {
         assert_eq!(token(here, "ListChanges", &[own, "0"], &found), text);
     }

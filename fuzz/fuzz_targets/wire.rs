@@ -1,8 +1,7 @@
-//! Wire: whatever pieces a request comes in, express reads the message that the bytes are as a
-//! whole, or refuses; and never takes bytes that are none for an empty one.
+//! Wire: the unary fast path decodes a request the same way, however its bytes are split into
+//! chunks, or rejects it. It never decodes malformed bytes as an empty message.
 //!
-//! The first byte says how long the pieces are, the second what the limit is, the third which
-//! header is tried.
+//! The first byte chooses the length of the chunks, the second the limit, the third the header.
 #![no_main]
 
 use bytes::Bytes;
@@ -20,7 +19,7 @@ fuzz_target!(|bytes: &[u8]| {
     let read = fuzz::express(pieces, limit);
     let whole = fuzz::express(vec![Bytes::copy_from_slice(wire)], limit);
     assert_eq!(read.is_ok(), whole.is_ok(), "{read:?} in pieces, {whole:?} as a whole");
-    // As the protocol has it, the slow way.
+    // The reference: a simple decoder that follows the protocol.
     let expected = match wire {
         [0, a, b, c, d, message @ ..]
             if u32::from_be_bytes([*a, *b, *c, *d]) as usize == message.len()
@@ -31,7 +30,7 @@ fuzz_target!(|bytes: &[u8]| {
         _ => None,
     };
     assert_eq!(read.ok(), expected);
-    // No list of a message that was counted is longer than its limit.
+    // No list of an accepted message is longer than its limit.
     if let Ok(checks) = fuzz::batch_counted(wire) {
         assert!(wire.len() < 1024 || checks <= 1000, "{checks}");
     }

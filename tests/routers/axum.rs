@@ -1,4 +1,4 @@
-//! axum, whose router compares the path as it was sent.
+//! axum: its router matches the path as it was sent, without decoding it.
 #![allow(clippy::expect_used, reason = "a test's program ends by panicking")]
 
 use std::collections::{BTreeMap, HashMap};
@@ -22,7 +22,7 @@ struct Route {
     verb: Option<String>,
 }
 
-/// The first whose verb the last parameter ends in. `RawPathParams` are decoded.
+/// The first route whose verb is the end of the last parameter. `RawPathParams` are decoded.
 fn answer(choices: &[Route], params: &RawPathParams, request: &Request) -> Response {
     let last = params.iter().last().map_or("", |(_, value)| value);
     let fits = |r: &&Route| r.verb.as_ref().is_none_or(|verb| last.ends_with(verb));
@@ -36,7 +36,7 @@ fn answer(choices: &[Route], params: &RawPathParams, request: &Request) -> Respo
 }
 
 fn router(routes: Vec<Route>) -> Router {
-    // axum has no template like `{id}:verb`: the handler looks at how the parameter ends.
+    // axum has no template like `{id}:verb`: the handler compares the end of the parameter.
     let mut shapes = BTreeMap::<(String, String), Vec<Route>>::new();
     for mut route in routes {
         let mut path = route.path.clone();

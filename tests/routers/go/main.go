@@ -1,5 +1,4 @@
-// Go's ServeMux, which compares segment by segment, decoded, and sends a path that is not clean
-// elsewhere.
+// Go's ServeMux: it matches decoded segments, and redirects a path that is not clean.
 package main
 
 import (
@@ -31,7 +30,7 @@ func main() {
 	if err := json.Unmarshal(text, &routes); err != nil {
 		log.Fatal(err)
 	}
-	// ServeMux has no template like `{id}:verb`: the handler looks at how the parameter ends.
+	// ServeMux has no template like `{id}:verb`: the handler compares the end of the parameter.
 	patterns := map[string][]route{}
 	for _, r := range routes {
 		pattern := r.Method + " " + r.Path

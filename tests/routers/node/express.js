@@ -1,4 +1,4 @@
-// Express as it is by default: blind to case and to a slash at the end. `node express.js MODULE`
+// Express with its defaults: it ignores case and a trailing slash. `node express.js MODULE`
 const { routes, port, written } = require("./routes.js");
 const old = process.argv[2] === "express4";
 const express = require(process.argv[2]);

@@ -1,4 +1,4 @@
-// Fastify as it is by default, or `blind`: to case, to slashes too many and to what follows a `;`.
+// Fastify with its defaults, or `blind`: it ignores case, duplicate slashes and text after a `;`.
 const { port, written, shared, chosen } = require("./routes.js");
 const blind = process.argv[2] === "blind";
 

@@ -1,4 +1,4 @@
-// Hono, whose server reads a target as a browser would: `/a/../b` and `\` are resolved.
+// Hono: its server normalizes a target as a browser does, and resolves `/a/../b` and `\`.
 const { port, written, shared, chosen } = require("./routes.js");
 const { Hono } = require("hono");
 const { serve } = require("@hono/node-server");

@@ -1,4 +1,4 @@
-// Koa's router as it is by default: blind to case and to a slash at the end.
+// Koa's router with its defaults: it ignores case and a trailing slash.
 const { port, written, shared, chosen } = require("./routes.js");
 const Koa = require("koa");
 const { Router } = require("@koa/router");

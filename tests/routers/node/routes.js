@@ -1,15 +1,15 @@
-// The routes that every router serves, and what each answers.
+// The routes that every router serves, and their responses.
 const routes = JSON.parse(require("fs").readFileSync(process.env.ROUTES, "utf8"));
 const port = Number(process.env.PORT);
 
-// A template as a router writes it: `how` has a word for each kind of piece.
+// A template in a router's syntax: `how` translates each kind of segment.
 function written(path, how) {
   return path.replace(/\{(\w+)(\+?)\}|:/g, (piece, name, rest) =>
     name === undefined ? how.colon : rest ? how.rest(name) : how.parameter(name));
 }
 
-// For a router that has no template like `{id}:verb`: routes of one shape share a handler, which
-// looks at how the parameter ends, as their users do.
+// For a router without templates such as `{id}:verb`: routes of one shape share a handler, which
+// compares the end of the parameter, as applications on these routers do.
 function shared(all = routes) {
   const shapes = new Map();
   for (const route of all) {

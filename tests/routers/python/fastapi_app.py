@@ -1,4 +1,4 @@
-"""FastAPI, whose router compares the path decoded."""
+"""FastAPI: its router matches the decoded path."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Flask, whose router compares the path decoded, and merges slashes."""
+"""Flask: its router matches the decoded path and merges slashes."""
 
 import json
 import os
