@@ -8,7 +8,7 @@ use std::hint::black_box;
 use criterion::Criterion;
 use jiff::Timestamp;
 use scopegate::policy::catalog::Catalog;
-use scopegate::policy::catalog::endpoint::Path;
+use scopegate::policy::catalog::endpoint::RequestPath;
 use scopegate::policy::change::Stamped;
 use scopegate::policy::company::Company;
 use scopegate::policy::credential::{Credential, Ground};
@@ -44,7 +44,7 @@ fn scopes(names: &[&str]) -> Query {
 fn main() {
     let mut criterion = Criterion::default().configure_from_args();
     let now = Timestamp::UNIX_EPOCH;
-    let mut catalog = Catalog::empty().succeed(CATALOG).expect("a catalog");
+    let mut catalog = Catalog::empty().replaced_by(CATALOG).expect("a catalog");
     catalog.revision = Revision(1);
     let held: Vec<ScopeId> =
         HELD.iter().map(|name| catalog.id(&scope(name)).expect("a known scope")).collect();
@@ -65,7 +65,7 @@ fn main() {
         now,
     };
 
-    let path = Path::parse("/api/v2/users/7/groups").expect("a path");
+    let path = RequestPath::parse("/api/v2/users/7/groups").expect("a path");
     let endpoint = query(Needs::Endpoint { method: "GET".into(), path });
     let cases = [
         ("allow by scope", scopes(&["users:write"]), true),

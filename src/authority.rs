@@ -370,7 +370,7 @@ impl Authority {
             gathered.user = Some(user);
         }
         if let (Some(credential), Some(user)) = (&gathered.credential, &gathered.user)
-            && view.catalog.asks_for_consent()
+            && view.catalog.requires_consent()
         {
             let (user, credential) = (user.created_at, credential.created_at);
             let of = Parties { company: birth, user, credential };
@@ -413,8 +413,8 @@ impl Authority {
 
     /// The audience that tokens name by this string, besides its name.
     #[must_use]
-    pub fn audience_of_aud(&self, aud: &str) -> Option<Name> {
-        self.facts.audience_of_aud(aud)
+    pub fn audience_by_aud(&self, aud: &str) -> Option<Name> {
+        self.facts.audience_by_aud(aud)
     }
 
     /// The last published revision.

@@ -208,7 +208,7 @@ async fn open<'a>(
 /// What the catalog in force decides otherwise since an upgrade of the store.
 async fn other_decisions(authority: &Authority) -> Vec<String> {
     let Ok(catalog) = authority.catalog().await else { return vec![] };
-    let sentences = catalog.resource.decided_otherwise().into_iter();
+    let sentences = catalog.resource.upgrade_notices().into_iter();
     sentences.map(|sentence| format!("since the upgrade: {sentence}")).collect()
 }
 

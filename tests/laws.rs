@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use proptest::prelude::*;
-use scopegate::policy::catalog::endpoint::Path;
+use scopegate::policy::catalog::endpoint::RequestPath;
 use scopegate::policy::catalog::{Catalog, Reach};
 use scopegate::policy::ceiling::Displaced;
 use scopegate::policy::change::{Edit, Stamped};
@@ -51,7 +51,7 @@ fn scope(name: &str) -> Scope {
 impl World {
     /// A company with these scopes, and a credential without any.
     fn new(yaml: &str, ceiling: Option<&[&str]>) -> Self {
-        let mut catalog = Catalog::empty().succeed(yaml).expect("a catalog");
+        let mut catalog = Catalog::empty().replaced_by(yaml).expect("a catalog");
         catalog.revision = Revision(1);
         let ids = ceiling.map(|names| ids(&catalog, names));
         let id = CompanyId::parse("acme").expect("an id");
@@ -136,7 +136,7 @@ impl World {
     }
 
     fn apply(&mut self, yaml: &str) {
-        self.catalog = self.catalog.succeed(yaml).expect("a catalog");
+        self.catalog = self.catalog.replaced_by(yaml).expect("a catalog");
         self.catalog.revision = self.next();
     }
 
@@ -418,7 +418,7 @@ fn d15_the_reason_is_the_first_that_fails() {
     assert_eq!(world.ask(&all), denied(Reason::CompanyDisabled));
     let unknown = Facts { company: None, credential: None, ..world.facts() };
     assert_eq!(decide(&query(&all, None), unknown), Ok(denied(Reason::CompanyUnknown)));
-    let path = Path::parse("/nowhere").expect("a path");
+    let path = RequestPath::parse("/nowhere").expect("a path");
     let lost = Query { needs: Needs::Endpoint { method: "GET".into(), path }, ..query(&[], None) };
     let denied = Verdict::Denied { reason: Reason::EndpointUnknown, fault: None, missing: vec![] };
     assert_eq!(decide(&lost, unknown), Ok(denied), "an unknown endpoint before all");
@@ -458,7 +458,7 @@ fn d16_the_audience_is_the_endpoints_else_the_requests_else_the_only_one() {
     };
     assert_eq!(reason, Reason::ScopeUnknown);
     let call = |path: &str, audience: Option<&str>| {
-        let path = Path::parse(path).expect("a path");
+        let path = RequestPath::parse(path).expect("a path");
         let needs = Needs::Endpoint { method: "GET".into(), path };
         ask(&Query { needs, ..query(&[], audience) })
     };
@@ -713,7 +713,7 @@ fn d22_explanations_and_lists_say_what_a_check_says() {
         let Ok(Verdict::Denied { reason, .. }) = decide(&one, facts) else { panic!("denied") };
         assert_eq!(Some(reason), first, "{name}");
     }
-    let path = Path::parse("/nowhere").expect("a path");
+    let path = RequestPath::parse("/nowhere").expect("a path");
     let lost = Query { needs: Needs::Endpoint { method: "GET".into(), path }, ..asked };
     assert_eq!(explain(&lost, facts), Ok(vec![]), "an unknown endpoint needs no scope");
 }
@@ -810,7 +810,7 @@ fn d13_checks_share_their_facts_only_if_all_their_parties_are_one() {
 fn d2_a_catalog_says_what_it_has_otherwise() {
     let world = World::new(PEOPLE, None);
     let next = PEOPLE.replace("d: }", "e: { implies: [b] } }").replace("a: own", "a: all");
-    let next = world.catalog.succeed(&next.replace("1m", "2m")).expect("a catalog");
+    let next = world.catalog.replaced_by(&next.replace("1m", "2m")).expect("a catalog");
     let moved = next.difference(&world.catalog);
     assert_eq!((moved.added, moved.removed_names), (vec![scope("e")], vec![scope("d")]));
     assert_eq!(moved.changed_scopes, []);
@@ -1343,7 +1343,7 @@ proptest! {
         let known = user(roles);
         let facts = Facts { user: (who != 5).then_some(&known), ..world.facts() };
         let asked = Query { user: (who > 0).then(ada), token, ..query(&[], None) };
-        let path = Path::parse("/x").expect("a path");
+        let path = RequestPath::parse("/x").expect("a path");
         let call = Query { needs: Needs::Endpoint { method: "GET".into(), path }, ..asked.clone() };
         let alone = |name: &str| {
             let one = Query { needs: query(&[name], None).needs, ..asked.clone() };

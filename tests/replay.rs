@@ -19,7 +19,7 @@ use harness::{Client, Server, owned};
 use jiff::Timestamp;
 use proptest::prelude::*;
 use proptest::sample::subsequence;
-use scopegate::policy::catalog::endpoint::Path;
+use scopegate::policy::catalog::endpoint::RequestPath;
 use scopegate::policy::catalog::{AudienceError, Catalog};
 use scopegate::policy::ceiling::Displaced;
 use scopegate::policy::change::{Author, Change, ChangeKind, Edit, FieldChange, Stamped};
@@ -321,7 +321,7 @@ impl Book {
     }
 
     fn apply(&mut self, yaml: &str) {
-        let Ok(mut next) = self.catalog.succeed(yaml) else {
+        let Ok(mut next) = self.catalog.replaced_by(yaml) else {
             assert!(yaml.contains("renamed_from"), "only a merge is refused: {yaml}");
             return;
         };
@@ -380,7 +380,7 @@ impl Book {
 /// Checks by scope and by endpoint, with and without a user and a token that ends.
 fn queries() -> Vec<Query> {
     let needs = SCOPES.iter().map(|name| Needs::Scopes(vec![scope(name)]));
-    let path = Path::parse("/x").expect("a path");
+    let path = RequestPath::parse("/x").expect("a path");
     let needs = needs.chain([Needs::Endpoint { method: "GET".into(), path }]);
     let token = |user| Token {
         scopes: vec![scope("a"), scope("d")],

@@ -70,7 +70,7 @@ fn id(text: &str) -> CompanyId {
 
 fn catalog(scopes: usize) -> Catalog {
     let names: Vec<_> = (0..scopes).map(|n| format!("s{n}: ")).collect();
-    Catalog::empty().succeed(&format!("scopes: {{ {} }}", names.join(", "))).expect("a catalog")
+    Catalog::empty().replaced_by(&format!("scopes: {{ {} }}", names.join(", "))).expect("a catalog")
 }
 
 fn company(text: &str, catalog: &Catalog) -> Company {
@@ -439,7 +439,7 @@ fn values_of_any_size_are_kept_whole(open: &dyn Fn(&Path) -> Arc<dyn Store>) {
         panic!("the catalog is there")
     };
     assert_eq!(catalog.yaml, big.yaml);
-    assert_eq!(catalog.numbers(), big.numbers());
+    assert_eq!(catalog.scope_id_map(), big.scope_id_map());
     assert!(!dir.path().join("blobs").read_dir().is_ok_and(|mut files| files.next().is_some()));
 }
 

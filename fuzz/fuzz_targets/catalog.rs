@@ -3,7 +3,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use scopegate::policy::catalog::{Catalog, Difference};
+use scopegate::policy::catalog::Catalog;
+use scopegate::policy::catalog::difference::CatalogDifference;
 use scopegate::policy::company::Company;
 use scopegate::policy::id::CompanyId;
 use scopegate::policy::revision::Revision;
@@ -11,7 +12,7 @@ use scopegate::store::{Fact, FactKey, fuzz};
 
 fuzz_target!(|bytes: &[u8]| {
     let Ok(yaml) = std::str::from_utf8(bytes) else { return };
-    let mut catalog = match Catalog::empty().succeed(yaml) {
+    let mut catalog = match Catalog::empty().replaced_by(yaml) {
         Ok(catalog) => catalog,
         Err(errors) => {
             assert!(!errors.0.is_empty(), "refused without a reason");
@@ -25,13 +26,13 @@ fuzz_target!(|bytes: &[u8]| {
     };
     catalog.revision = Revision(7);
     let same = |other: &Catalog| {
-        assert_eq!(catalog.difference(other), Difference::default());
-        assert_eq!(other.difference(&catalog), Difference::default());
-        assert_eq!(catalog.numbers(), other.numbers());
+        assert_eq!(catalog.difference(other), CatalogDifference::default());
+        assert_eq!(other.difference(&catalog), CatalogDifference::default());
+        assert_eq!(catalog.scope_id_map(), other.scope_id_map());
         assert_eq!(catalog.yaml, other.yaml);
     };
     same(&catalog);
-    same(&catalog.succeed(yaml).expect("an applied catalog can be applied again"));
+    same(&catalog.replaced_by(yaml).expect("an applied catalog can be applied again"));
     let bytes = fuzz::fact_bytes(&Fact::Catalog(catalog.clone().into()));
     let Some(Fact::Catalog(kept)) = fuzz::fact(&FactKey::Catalog, Revision(7), &bytes) else {
         panic!("a stored catalog does not read back")

@@ -6,7 +6,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use scopegate::policy::catalog::endpoint::{Endpoint, Endpoints, Path, Template};
+use scopegate::policy::catalog::endpoint::{Endpoint, EndpointTree, RequestPath, Template};
 use scopegate::policy::scope::Scope;
 
 /// How a server reads a segment: how often it decodes, whether it cuts the segment at a `;` before
@@ -104,13 +104,13 @@ fn segments(path: &str) -> Vec<&str> {
 }
 
 fuzz_target!(|text: &str| {
-    let mut endpoints = Endpoints::default();
+    let mut endpoints = EndpointTree::default();
     let mut templates: Vec<&str> = Vec::new();
     let mut with_colons: Vec<&str> = Vec::new();
     for line in text.lines().filter(|line| !line.starts_with('?')).take(12) {
         let (path, names) = line.split_once('|').unwrap_or((line, ""));
         let Ok(mut template) = Template::parse(path) else { continue };
-        let permitted = names.split(',').filter(|name| template.permit_colon(name)).count();
+        let permitted = names.split(',').filter(|name| template.allow_colon(name)).count();
         let scope = Scope::parse(format!("n{}", templates.len())).expect("a scope");
         let endpoint = Endpoint { scopes: vec![scope], ..Endpoint::default() };
         let mut with = endpoints.clone();
@@ -124,7 +124,7 @@ fuzz_target!(|text: &str| {
         }
     }
     for asked in text.lines().filter_map(|line| line.strip_prefix('?')).take(8) {
-        let Ok(path) = Path::parse(asked) else { continue };
+        let Ok(path) = RequestPath::parse(asked) else { continue };
         let bits = |n: usize, at: usize| n >> at & 1 == 1;
         let readings: Vec<_> = (0..48)
             .map(|n| Reading {

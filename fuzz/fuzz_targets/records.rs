@@ -11,7 +11,7 @@ use scopegate::store::{Fact, FactKey, fuzz};
 /// The comparable form of a fact. The scope numbers of a catalog have no order.
 fn written(fact: &Fact) -> String {
     let Fact::Catalog(catalog) = fact else { return format!("{fact:?}") };
-    let (ids, last) = catalog.numbers();
+    let (ids, last) = catalog.scope_id_map();
     let ids: std::collections::BTreeMap<_, _> = ids.iter().collect();
     format!("{} {ids:?} {last} {:?} {}", catalog.yaml, catalog.file_digest, catalog.revision)
 }

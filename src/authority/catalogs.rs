@@ -12,7 +12,7 @@ use super::idempotency::{Begun, Reply};
 use super::{ATTEMPTS, Authority, etag};
 use crate::policy::caller::Caller;
 use crate::policy::catalog::Catalog;
-use crate::policy::catalog::difference::Difference;
+use crate::policy::catalog::difference::CatalogDifference;
 use crate::policy::catalog::file::CatalogErrors;
 use crate::policy::change::{Author, Change, ChangeKind, FieldChange};
 use crate::policy::company::Company;
@@ -25,7 +25,7 @@ use crate::store::{Fact, FactKey, Proposal, Remember, Step, Store, StoreError};
 #[derive(Clone, Debug, PartialEq)]
 pub struct Applied {
     /// What is otherwise than before.
-    pub difference: Difference,
+    pub difference: CatalogDifference,
     /// Whom it takes scopes from.
     pub losers: Losers,
     /// The etag of the catalog in force.
@@ -100,7 +100,7 @@ impl Authority {
             let (current, text) = (Arc::clone(&view.catalog), yaml.to_owned());
             // A large file takes its time, and not that of the checks.
             let parsed = self.facts.parse(move || {
-                let next = current.succeed(&text)?;
+                let next = current.replaced_by(&text)?;
                 let difference = next.difference(&current);
                 Ok::<_, CatalogErrors>((next, difference))
             });
@@ -155,7 +155,7 @@ impl Authority {
             if view.catalog.file_digest.is_some_and(|last| last == digest || marked == last) {
                 return Ok(None);
             }
-            let mut next = view.catalog.succeed(yaml)?;
+            let mut next = view.catalog.replaced_by(yaml)?;
             next.file_digest = Some(digest);
             let difference = next.difference(&view.catalog);
             // Where an audience was, a call may need nothing any more: that is a removal, too.
@@ -182,7 +182,7 @@ impl Authority {
         &self,
         view: &View,
         next: Catalog,
-        difference: &Difference,
+        difference: &CatalogDifference,
         (caller, author): (&Caller, &Author),
         remember: Option<Remember>,
     ) -> Result<Option<Revision>, Refusal> {
@@ -219,7 +219,11 @@ impl Authority {
     }
 
     /// Who loses something. Its cost grows with the number of companies, and of holders.
-    async fn losers(&self, view: &View, difference: &Difference) -> Result<Losers, StoreError> {
+    async fn losers(
+        &self,
+        view: &View,
+        difference: &CatalogDifference,
+    ) -> Result<Losers, StoreError> {
         const STEP: usize = 100;
         if difference.removed.is_empty() {
             return Ok(Losers::default());

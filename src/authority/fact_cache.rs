@@ -234,8 +234,8 @@ impl Facts {
     /// The audience that tokens name by this string, for a sentence that says so: the catalog is the
     /// latest, whatever is published.
     #[must_use]
-    pub fn audience_of_aud(&self, aud: &str) -> Option<Name> {
-        self.catalog.load().audience_of_aud(aud).cloned()
+    pub fn audience_by_aud(&self, aud: &str) -> Option<Name> {
+        self.catalog.load().audience_by_aud(aud).cloned()
     }
 
     /// The last published revision.

@@ -226,7 +226,7 @@ fn validate(file: &Path, output: OutputFormat) -> anyhow::Result<bool> {
                 count(read.scopes.len() as u64, "scope", "scopes"),
                 count(read.audiences.len() as u64, "audience", "audiences"),
                 count(read.roles.len() as u64, "role", "roles"),
-                count(read.listed_endpoints.len() as u64, "endpoint", "endpoints"),
+                count(read.endpoints_by_name.len() as u64, "endpoint", "endpoints"),
             ];
             let good = format!("{} is a good catalog: {}", file.display(), parts.join(", "));
             let sheet = Sheet::default().line(good);

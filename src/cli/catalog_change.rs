@@ -13,7 +13,9 @@ use super::catalog::listed;
 use super::time;
 use super::printer::{self, Sheet, Words};
 use crate::policy::catalog::Catalog;
-use crate::policy::catalog::difference::{Details, Difference, Fate, Moved};
+use crate::policy::catalog::difference::{
+    CatalogDifference, DifferenceDetails, DifferenceKind, PartChange,
+};
 use crate::policy::scope::Scope;
 use crate::proto::{AffectedCompany, ApplyCatalogResponse, LosingCredential};
 
@@ -23,8 +25,8 @@ const ROWS: usize = 100;
 /// From the text in force to another.
 pub(super) struct CatalogChange {
     is_same: bool,
-    difference: Difference,
-    details: Details,
+    difference: CatalogDifference,
+    details: DifferenceDetails,
 }
 
 impl CatalogChange {
@@ -34,8 +36,8 @@ impl CatalogChange {
     /// The file cannot follow that text: every problem with its place.
     pub(super) fn of(file: &Path, before: &str, after: &str) -> anyhow::Result<Self> {
         let is_same = before == after;
-        let before = Catalog::of_stored(before)?;
-        match before.succeed(after) {
+        let before = Catalog::parse_stored(before)?;
+        match before.replaced_by(after) {
             Ok(after) => {
                 let (difference, details) = (after.difference(&before), after.details(&before));
                 Ok(Self { is_same, difference, details })
@@ -122,13 +124,14 @@ impl CatalogChange {
             add("remove the endpoints", endpoints.collect());
             return taken;
         }
-        let Details { audiences, roles, endpoints, .. } = &self.details;
+        let DifferenceDetails { audiences, roles, endpoints, .. } = &self.details;
         let parts = [("audience", audiences), ("role", roles), ("endpoint", endpoints)];
         for (kind, parts) in parts {
-            let gone = parts.iter().filter(|part| part.fate == Fate::Removed);
+            let gone = parts.iter().filter(|part| part.kind == DifferenceKind::Removed);
             add(&format!("remove the {kind}"), gone.map(|part| part.name.as_str()).collect());
         }
-        let less = |part: &&Moved| part.fate == Fate::Changed && !part.before.is_empty();
+        let less =
+            |part: &&PartChange| part.kind == DifferenceKind::Changed && !part.before.is_empty();
         let asks = audiences.iter().filter(less).map(|part| part.name.as_str());
         add("change what is asked by the audience", asks.collect());
         let loses = roles.iter().filter(less).map(|part| part.name.as_str());
@@ -225,23 +228,23 @@ fn more(sheet: Sheet, all: u64, shown: usize, one: &str, many: &str) -> Sheet {
 }
 
 /// Every part that is otherwise: what it said, and what it says.
-fn parts(sheet: Sheet, details: &Details) -> Sheet {
-    let Details { name: _, titles, scopes, audiences, roles, endpoints } = details;
-    let fate = |moved: &Moved| match moved.fate {
-        Fate::Added => Words::news(true, "added"),
-        Fate::Removed => Words::news(false, "removed"),
-        Fate::Changed => "changed".into(),
+fn parts(sheet: Sheet, details: &DifferenceDetails) -> Sheet {
+    let DifferenceDetails { name: _, titles, scopes, audiences, roles, endpoints } = details;
+    let kind = |moved: &PartChange| match moved.kind {
+        DifferenceKind::Added => Words::news(true, "added"),
+        DifferenceKind::Removed => Words::news(false, "removed"),
+        DifferenceKind::Changed => "changed".into(),
     };
     // A line each, and nothing left out: for `grep`.
     let most = if printer::is_on_a_terminal() { ROWS } else { usize::MAX };
-    let three = |moved: &Moved| -> [Words; 3] {
+    let three = |moved: &PartChange| -> [Words; 3] {
         [moved.name.clone().into(), moved.before.clone().into(), moved.after.clone().into()]
     };
-    let four = |moved: &Moved| {
+    let four = |moved: &PartChange| {
         let [name, before, after] = three(moved);
-        [name, fate(moved), before, after]
+        [name, kind(moved), before, after]
     };
-    let left = |sheet: Sheet, all: &[Moved]| {
+    let left = |sheet: Sheet, all: &[PartChange]| {
         more(
             sheet,
             all.len() as u64,

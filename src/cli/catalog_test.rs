@@ -162,7 +162,7 @@ pub(super) fn test(args: &TestArgs) -> anyhow::Result<bool> {
     let beside = args.file.parent().unwrap_or(Path::new("")).join(&trial.catalog);
     let path = args.catalog.clone().unwrap_or(beside);
     let catalog = Catalog::empty()
-        .succeed(&text(&path)?)
+        .replaced_by(&text(&path)?)
         .map_err(|problems| anyhow!("{}", listed(&path, &problems)))?;
     let now = trial.now.as_deref().map(time::read).transpose();
     let now = now.map_err(|error| anyhow!("now: {error}"))?.unwrap_or_else(Timestamp::now);

@@ -136,7 +136,7 @@ impl Uses {
             implied_by: file.scopes.iter().filter(implies).map(|(by, _)| by.to_string()).collect(),
             roles: roles.collect(),
             endpoints: file
-                .listed_endpoints
+                .endpoints_by_name
                 .iter()
                 .filter(needs)
                 .map(|(at, _)| at.clone())

@@ -25,7 +25,7 @@ impl Doors {
     ) -> Result<CheckResponse, Status> {
         let start = Instant::now();
         let authority = self.ask()?;
-        let (query, at_least) = parse::check(asked.request, &|aud| authority.audience_of_aud(aud))?;
+        let (query, at_least) = parse::check(asked.request, &|aud| authority.audience_by_aud(aud))?;
         let answer = authority.check(&query, at_least).await?;
         if let Some(log) = &self.decisions {
             log.note(&asked.caller, origin, &query, &answer.verdict, answer.revision);
@@ -47,7 +47,7 @@ impl Doors {
         let start = Instant::now();
         let authority = self.ask()?;
         let (queries, at_least) =
-            parse::batch(asked.request, &|aud| authority.audience_of_aud(aud))?;
+            parse::batch(asked.request, &|aud| authority.audience_by_aud(aud))?;
         let (verdicts, revision) = authority.batch_check(&queries, at_least).await?;
         if let Some(log) = &self.decisions {
             for (query, verdict) in queries.iter().zip(&verdicts) {
@@ -84,7 +84,7 @@ impl AuthorizationService for Doors {
         request: Request<ExplainCheckRequest>,
     ) -> Result<Response<ExplainCheckResponse>, Status> {
         let (request, authority) = (self.asked(request)?.request, self.ask()?);
-        let (query, at_least) = parse::explain(request, &|aud| authority.audience_of_aud(aud))?;
+        let (query, at_least) = parse::explain(request, &|aud| authority.audience_by_aud(aud))?;
         let (answer, scopes) = authority.explain(&query, at_least).await?;
         let scopes = scopes.into_iter().map(render::explanation).collect();
         Ok(Response::new(ExplainCheckResponse { decision: Some(render::check(answer)), scopes }))
@@ -95,7 +95,7 @@ impl AuthorizationService for Doors {
         request: Request<ListEffectiveScopesRequest>,
     ) -> Result<Response<ListEffectiveScopesResponse>, Status> {
         let (request, authority) = (self.asked(request)?.request, self.ask()?);
-        let query = parse::effective(request, &|aud| authority.audience_of_aud(aud))?;
+        let query = parse::effective(request, &|aud| authority.audience_by_aud(aud))?;
         let (scopes, revision) = authority.effective_scopes(&query).await?;
         let scopes = scopes.into_iter().map(render::effective).collect();
         Ok(Response::new(ListEffectiveScopesResponse { scopes, revision: revision.0 }))

@@ -7,15 +7,15 @@
 pub mod difference;
 pub mod endpoint;
 pub mod file;
-mod needs;
 pub mod rename;
+mod required_scopes;
 mod upgrade;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use foldhash::fast::RandomState;
 
-use self::endpoint::Path;
+use self::endpoint::RequestPath;
 use self::file::CatalogFile;
 use super::id::Name;
 use super::suggestion;
@@ -23,7 +23,7 @@ use super::revision::Revision;
 use super::scope::{Scope, ScopeId, ScopeMap};
 
 /// The number of each scope. Only an operator puts names in, so a fast hash will do.
-pub type Numbers = HashMap<Scope, ScopeId, RandomState>;
+pub type ScopeIdMap = HashMap<Scope, ScopeId, RandomState>;
 
 /// A catalog in force, or about to be.
 #[derive(Clone, Debug)]
@@ -36,16 +36,16 @@ pub struct Catalog {
     pub file_digest: Option<[u8; 32]>,
     /// The file's parts.
     file: CatalogFile,
-    ids: Numbers,
-    scopes: HashMap<ScopeId, Entry, RandomState>,
+    ids: ScopeIdMap,
+    scopes: HashMap<ScopeId, ScopeNode, RandomState>,
     /// What each role permits, closed under implication (D1).
     roles: HashMap<Name, ScopeMap<Reach>>,
-    next_id: u32,
+    last_id: u32,
 }
 
 /// A scope as the catalog knows it.
 #[derive(Clone, Debug)]
-struct Entry {
+struct ScopeNode {
     name: Scope,
     implies: Vec<ScopeId>,
     implied_by: Vec<ScopeId>,
@@ -83,24 +83,24 @@ pub enum Reach {
 
 /// What a role permits, by scope.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Role {
+pub struct RoleEntry {
     /// The scopes and how far each reaches.
     pub scopes: BTreeMap<Scope, Reach>,
 }
 
 /// Which audience a call goes to, and what that asks of it.
 #[derive(Clone, Copy, Debug)]
-pub struct Hearing<'a> {
+pub struct ResolvedAudience<'a> {
     /// The audience's name; none where the catalog declares none.
     pub name: Option<&'a Name>,
     /// What it asks.
     pub audience: &'a Audience,
 }
 
-impl Hearing<'_> {
+impl ResolvedAudience<'_> {
     /// Whether a token that says this of its audience was minted for this one (D16).
     #[must_use]
-    pub fn is_named_by(&self, aud: &str) -> bool {
+    pub fn accepts_token_audience(&self, aud: &str) -> bool {
         match self.name {
             None => aud.is_empty(),
             Some(name) => name.as_str() == aud || self.audience.aud.iter().any(|own| **own == *aud),
@@ -113,9 +113,9 @@ impl Hearing<'_> {
 pub enum AudienceError {
     /// The catalog has several and the request names none.
     #[error("must name one of the catalog's audiences: {}", .0.join(", "))]
-    Unnamed(Vec<String>),
+    Ambiguous(Vec<String>),
     /// The catalog has no audience of this name.
-    #[error("`{name}` is not an audience of the catalog{}", proposal(.near.as_ref()))]
+    #[error("`{name}` is not an audience of the catalog{}", did_you_mean(.near.as_ref()))]
     Unknown {
         /// The request's.
         name: Name,
@@ -132,7 +132,7 @@ pub enum AudienceError {
     },
     /// The endpoint belongs to another audience than the request names.
     #[error("`{named}` is not the endpoint's audience, which is `{endpoint}`")]
-    NotTheEndpoints {
+    EndpointMismatch {
         /// The request's.
         named: Name,
         /// The endpoint's.
@@ -140,11 +140,11 @@ pub enum AudienceError {
     },
 }
 
-fn proposal(near: Option<&Name>) -> String {
+fn did_you_mean(near: Option<&Name>) -> String {
     near.map(|near| format!("; did you mean `{near}`?")).unwrap_or_default()
 }
 
-static UNNAMED: Audience = Audience {
+static UNNAMED_AUDIENCE: Audience = Audience {
     title: String::new(),
     token_required: false,
     user_required: false,
@@ -158,7 +158,7 @@ impl Catalog {
     /// The catalog of a store that has none yet: nothing exists.
     #[must_use]
     pub fn empty() -> Self {
-        Self::assemble(String::new(), CatalogFile::default(), Numbers::default(), 0, Revision::ZERO)
+        Self::build(String::new(), CatalogFile::default(), ScopeIdMap::default(), 0, Revision::ZERO)
     }
 
     /// Reads a catalog file that shall follow this catalog. Names that stay keep their numbers, a
@@ -166,25 +166,26 @@ impl Catalog {
     ///
     /// # Errors
     /// Every problem of the file, each with line and column.
-    pub fn succeed(&self, yaml: &str) -> Result<Self, file::CatalogErrors> {
+    pub fn replaced_by(&self, yaml: &str) -> Result<Self, file::CatalogErrors> {
         let file = CatalogFile::parse(yaml)?;
         rename::check_merges(&file.renames, &self.ids)?;
-        let mut next_id = self.next_id;
-        let mut ids = Numbers::with_capacity_and_hasher(file.scopes.len(), RandomState::default());
+        let mut last_id = self.last_id;
+        let mut ids =
+            ScopeIdMap::with_capacity_and_hasher(file.scopes.len(), RandomState::default());
         for name in file.scopes.keys() {
             let old_name = file.renames.get(name).map(|rename| &rename.old);
             let kept = self.ids.get(name).or_else(|| self.ids.get(old_name?));
             let id = match kept {
                 Some(id) => *id,
                 None => {
-                    next_id = u32::checked_add(next_id, 1)
-                        .ok_or_else(file::CatalogErrors::no_numbers_left)?;
-                    ScopeId(next_id)
+                    last_id = u32::checked_add(last_id, 1)
+                        .ok_or_else(file::CatalogErrors::ids_exhausted)?;
+                    ScopeId(last_id)
                 }
             };
             ids.insert(name.clone(), id);
         }
-        let next = Self::assemble(yaml.to_owned(), file, ids, next_id, Revision::NEXT);
+        let next = Self::build(yaml.to_owned(), file, ids, last_id, Revision::NEXT);
         Ok(Self { file_digest: self.file_digest, ..next })
     }
 
@@ -193,44 +194,38 @@ impl Catalog {
     ///
     /// # Errors
     /// Every problem of the file; a file that was applied once has none.
-    pub fn restore(
+    pub fn from_stored(
         yaml: &str,
-        ids: Numbers,
-        next_id: u32,
+        ids: ScopeIdMap,
+        last_id: u32,
         revision: Revision,
     ) -> Result<Self, file::CatalogErrors> {
-        Ok(Self::assemble(
-            yaml.to_owned(),
-            CatalogFile::parse_stored(yaml)?,
-            ids,
-            next_id,
-            revision,
-        ))
+        Ok(Self::build(yaml.to_owned(), CatalogFile::parse_stored(yaml)?, ids, last_id, revision))
     }
 
     /// A catalog of a text that a server has in force. Its numbers are not the server's.
     ///
     /// # Errors
     /// Every problem of the text; one that was applied has none.
-    pub fn of_stored(yaml: &str) -> Result<Self, file::CatalogErrors> {
+    pub fn parse_stored(yaml: &str) -> Result<Self, file::CatalogErrors> {
         if yaml.is_empty() {
             return Ok(Self::empty());
         }
         let file = CatalogFile::parse_stored(yaml)?;
-        let ids: Numbers =
+        let ids: ScopeIdMap =
             (1..).map(ScopeId).zip(file.scopes.keys()).map(|(id, s)| (s.clone(), id)).collect();
-        let last = u32::try_from(ids.len()).map_err(|_| file::CatalogErrors::no_numbers_left())?;
-        Ok(Self::assemble(yaml.to_owned(), file, ids, last, Revision::ZERO))
+        let last = u32::try_from(ids.len()).map_err(|_| file::CatalogErrors::ids_exhausted())?;
+        Ok(Self::build(yaml.to_owned(), file, ids, last, Revision::ZERO))
     }
 
-    fn assemble(
+    fn build(
         yaml: String,
         file: CatalogFile,
-        ids: Numbers,
-        next_id: u32,
+        ids: ScopeIdMap,
+        last_id: u32,
         revision: Revision,
     ) -> Self {
-        let mut scopes: HashMap<ScopeId, Entry, RandomState> =
+        let mut scopes: HashMap<ScopeId, ScopeNode, RandomState> =
             HashMap::with_capacity_and_hasher(ids.len(), RandomState::default());
         let mut implied_by: HashMap<ScopeId, Vec<ScopeId>> = HashMap::new();
         for (name, entry) in &file.scopes {
@@ -243,7 +238,10 @@ impl Catalog {
                 implied_by.entry(*implied).or_default().push(id);
             }
             let audiences = entry.audiences.clone();
-            scopes.insert(id, Entry { name: name.clone(), implies, implied_by: vec![], audiences });
+            scopes.insert(
+                id,
+                ScopeNode { name: name.clone(), implies, implied_by: vec![], audiences },
+            );
         }
         for (id, by) in implied_by {
             if let Some(entry) = scopes.get_mut(&id) {
@@ -258,15 +256,16 @@ impl Catalog {
             ids,
             scopes,
             roles: HashMap::new(),
-            next_id,
+            last_id,
         };
         let roles = catalog.file.roles.iter();
-        catalog.roles = roles.map(|(name, role)| (name.clone(), catalog.close(role))).collect();
+        catalog.roles =
+            roles.map(|(name, role)| (name.clone(), catalog.expand_role(role))).collect();
         catalog
     }
 
     /// What a role permits, with all that it implies, each as far as the role reaches with it.
-    fn close(&self, role: &Role) -> ScopeMap<Reach> {
+    fn expand_role(&self, role: &RoleEntry) -> ScopeMap<Reach> {
         let reaching = |reach| {
             let scopes = role.scopes.iter().filter(move |(_, r)| **r == reach);
             let scopes: Vec<_> = scopes.filter_map(|(scope, _)| self.id(scope)).collect();
@@ -279,18 +278,18 @@ impl Catalog {
     /// What each of these roles permits, closed under implication. A role that the catalog lacks
     /// permits nothing (D2).
     #[must_use]
-    pub fn permits(&self, roles: &[Name]) -> Vec<&ScopeMap<Reach>> {
+    pub fn role_permissions(&self, roles: &[Name]) -> Vec<&ScopeMap<Reach>> {
         roles.iter().filter_map(|role| self.roles.get(role)).collect()
     }
 
     /// Whether any audience of the catalog requires consent.
     #[must_use]
-    pub fn asks_for_consent(&self) -> bool {
+    pub fn requires_consent(&self) -> bool {
         self.file.audiences.values().any(|audience| audience.consent_required)
     }
 
     /// The ages, in seconds, that tokens may have for the audiences that bound them.
-    pub fn token_ages(&self) -> impl Iterator<Item = u32> + '_ {
+    pub fn max_token_ages(&self) -> impl Iterator<Item = u32> + '_ {
         self.file.audiences.values().filter_map(|audience| audience.max_token_age)
     }
 
@@ -353,8 +352,8 @@ impl Catalog {
 
     /// Every scope's name and number, and the last number ever given: what the store keeps.
     #[must_use]
-    pub fn numbers(&self) -> (&Numbers, u32) {
-        (&self.ids, self.next_id)
+    pub fn scope_id_map(&self) -> (&ScopeIdMap, u32) {
+        (&self.ids, self.last_id)
     }
 
     /// These scopes and all that they imply (D1), by id.
@@ -369,7 +368,7 @@ impl Catalog {
         self.reachable(scopes, |entry| &entry.implied_by)
     }
 
-    fn reachable(&self, from: &[ScopeId], edges: fn(&Entry) -> &Vec<ScopeId>) -> Vec<ScopeId> {
+    fn reachable(&self, from: &[ScopeId], edges: fn(&ScopeNode) -> &Vec<ScopeId>) -> Vec<ScopeId> {
         let mut seen: BTreeSet<ScopeId> = BTreeSet::new();
         let mut open = from.to_vec();
         while let Some(scope) = open.pop() {
@@ -384,11 +383,11 @@ impl Catalog {
 
     /// Whether a scope belongs to this audience (D16).
     #[must_use]
-    pub fn heard_by(&self, scope: ScopeId, hearing: Hearing<'_>) -> bool {
+    pub fn in_audience(&self, scope: ScopeId, audience: ResolvedAudience<'_>) -> bool {
         let Some(entry) = self.scopes.get(&scope) else {
             return false;
         };
-        match (&entry.audiences, hearing.name) {
+        match (&entry.audiences, audience.name) {
             (Some(audiences), Some(name)) => audiences.contains(name),
             _ => true,
         }
@@ -396,27 +395,27 @@ impl Catalog {
 
     /// The endpoint that a call goes to, if the catalog has one (D20).
     #[must_use]
-    pub fn endpoint(&self, method: &str, path: &Path) -> Option<&endpoint::Endpoint> {
+    pub fn endpoint(&self, method: &str, path: &RequestPath) -> Option<&endpoint::Endpoint> {
         self.file.endpoints.find(method, path)
     }
 
     /// What this catalog in force decides otherwise than in a version before the present rules for
     /// paths and methods (D20): one sentence for each kind, with the first endpoints of it.
     #[must_use]
-    pub fn decided_otherwise(&self) -> Vec<String> {
-        upgrade::decided_otherwise(&self.file)
+    pub fn upgrade_notices(&self) -> Vec<String> {
+        upgrade::upgrade_notices(&self.file)
     }
 
     /// The audience that tokens name by this string, besides its name.
     #[must_use]
-    pub fn audience_of_aud(&self, aud: &str) -> Option<&Name> {
+    pub fn audience_by_aud(&self, aud: &str) -> Option<&Name> {
         let mut all = self.file.audiences.iter();
         all.find(|(_, audience)| audience.aud.iter().any(|own| **own == *aud)).map(|(name, _)| name)
     }
 
     /// Why a name is none of an audience.
-    fn unknown(&self, name: &Name) -> AudienceError {
-        match self.audience_of_aud(name.as_str()) {
+    fn unknown_audience(&self, name: &Name) -> AudienceError {
+        match self.audience_by_aud(name.as_str()) {
             Some(audience) => {
                 let (aud, audience) = (name.to_string(), audience.clone());
                 AudienceError::NamedByAud { aud, audience }
@@ -435,33 +434,35 @@ impl Catalog {
     ///
     /// # Errors
     /// Says why it cannot be told.
-    pub fn hearing<'a>(
+    pub fn resolve_audience<'a>(
         &'a self,
         endpoint: Option<&'a Name>,
         named: Option<&Name>,
-    ) -> Result<Hearing<'a>, AudienceError> {
+    ) -> Result<ResolvedAudience<'a>, AudienceError> {
         let audiences = &self.file.audiences;
         let named = match named {
             Some(name) => match audiences.get_key_value(name) {
                 Some(found) => Some(found),
-                None => return Err(self.unknown(name)),
+                None => return Err(self.unknown_audience(name)),
             },
             None => None,
         };
         let of_endpoint = endpoint.and_then(|name| audiences.get_key_value(name));
         match (of_endpoint, named) {
             (Some((own, _)), Some((name, _))) if own != name => {
-                Err(AudienceError::NotTheEndpoints { named: name.clone(), endpoint: own.clone() })
+                Err(AudienceError::EndpointMismatch { named: name.clone(), endpoint: own.clone() })
             }
             (Some((name, audience)), _) | (None, Some((name, audience))) => {
-                Ok(Hearing { name: Some(name), audience })
+                Ok(ResolvedAudience { name: Some(name), audience })
             }
             (None, None) => {
                 let mut all = audiences.iter();
                 match (all.next(), all.next()) {
-                    (None, _) => Ok(Hearing { name: None, audience: &UNNAMED }),
-                    (Some((name, audience)), None) => Ok(Hearing { name: Some(name), audience }),
-                    _ => Err(AudienceError::Unnamed(
+                    (None, _) => Ok(ResolvedAudience { name: None, audience: &UNNAMED_AUDIENCE }),
+                    (Some((name, audience)), None) => {
+                        Ok(ResolvedAudience { name: Some(name), audience })
+                    }
+                    _ => Err(AudienceError::Ambiguous(
                         audiences.keys().map(|name| format!("`{name}`")).collect(),
                     )),
                 }

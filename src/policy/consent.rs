@@ -42,7 +42,7 @@ impl Consent {
         user: &User,
         asked: &[ScopeId],
     ) -> Edit<Self> {
-        let roles = catalog.permits(&user.roles);
+        let roles = catalog.role_permissions(&user.roles);
         let permitted = |scope: &ScopeId| roles.iter().any(|role| role.contains(*scope));
         let able: Vec<_> = asked.iter().copied().filter(permitted).collect();
         let given = catalog.closure(&able);

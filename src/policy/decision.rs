@@ -7,7 +7,7 @@
 
 use jiff::Timestamp;
 
-use super::catalog::{AudienceError, Catalog, Hearing, Reach};
+use super::catalog::{AudienceError, Catalog, Reach, ResolvedAudience};
 use super::company::Company;
 use super::consent::Consent;
 use super::credential::{Credential, GrantState, is_over};
@@ -88,10 +88,10 @@ pub struct Explanation {
 /// # Errors
 /// The request's audience cannot be told (D16): it is malformed for this catalog.
 pub fn decide(query: &Query, facts: Facts<'_>) -> Result<Verdict, AudienceError> {
-    let Some((needed, hearing)) = needs(query, facts.catalog)? else {
+    let Some((needed, resolved_audience)) = needs(query, facts.catalog)? else {
         return Ok(denied(Reason::EndpointUnknown.into(), vec![]));
     };
-    let evaluator = Evaluator::new(query, facts, hearing);
+    let evaluator = Evaluator::new(query, facts, resolved_audience);
     let mut reach = Reach::All;
     let mut cause: Option<Cause> = None;
     let mut missing: Vec<Scope> = Vec::new();
@@ -142,8 +142,8 @@ fn denied(Cause { reason, fault }: Cause, missing: Vec<Scope>) -> Verdict {
 /// # Errors
 /// As for [`decide`].
 pub fn explain(query: &Query, facts: Facts<'_>) -> Result<Vec<Explanation>, AudienceError> {
-    let Some((needed, hearing)) = needs(query, facts.catalog)? else { return Ok(vec![]) };
-    let evaluator = Evaluator::new(query, facts, hearing);
+    let Some((needed, resolved_audience)) = needs(query, facts.catalog)? else { return Ok(vec![]) };
+    let evaluator = Evaluator::new(query, facts, resolved_audience);
     let explain = |scope: &Scope| Explanation {
         scope: scope.clone(),
         layers: evaluator.layers(scope).collect(),
@@ -158,9 +158,9 @@ pub fn explain(query: &Query, facts: Facts<'_>) -> Result<Vec<Explanation>, Audi
 /// # Errors
 /// As for [`decide`].
 pub fn effective(query: &Query, facts: Facts<'_>) -> Result<Vec<(Scope, Reach)>, AudienceError> {
-    let hearing = facts.catalog.hearing(None, query.audience.as_ref())?;
+    let resolved_audience = facts.catalog.resolve_audience(None, query.audience.as_ref())?;
     let without_owner = Query { owner: None, ..query.clone() };
-    let evaluator = Evaluator::new(&without_owner, facts, hearing);
+    let evaluator = Evaluator::new(&without_owner, facts, resolved_audience);
     let mut allowed: Vec<_> = facts
         .catalog
         .scope_ids()
@@ -199,27 +199,28 @@ impl Needed<'_> {
 fn needs<'a>(
     query: &'a Query,
     catalog: &'a Catalog,
-) -> Result<Option<(Needed<'a>, Hearing<'a>)>, AudienceError> {
+) -> Result<Option<(Needed<'a>, ResolvedAudience<'a>)>, AudienceError> {
     let named = query.audience.as_ref();
     Ok(match &query.needs {
         Needs::Scopes(scopes) => {
             let needed = Needed { scopes, any_of: &[], no_scope: false };
-            Some((needed, catalog.hearing(None, named)?))
+            Some((needed, catalog.resolve_audience(None, named)?))
         }
         Needs::Endpoint { method, path } => match catalog.endpoint(method, path) {
             Some(endpoint) => {
-                let hearing = catalog.hearing(endpoint.audience.as_ref(), named)?;
+                let resolved_audience =
+                    catalog.resolve_audience(endpoint.audience.as_ref(), named)?;
                 let needed = Needed {
                     scopes: &endpoint.scopes,
                     any_of: &endpoint.any_of,
                     no_scope: endpoint.needs_no_scope,
                 };
-                Some((needed, hearing))
+                Some((needed, resolved_audience))
             }
             None => {
                 // An unknown endpoint needs no audience, but one that is named must exist.
                 if named.is_some() {
-                    catalog.hearing(None, named)?;
+                    catalog.resolve_audience(None, named)?;
                 }
                 None
             }
@@ -231,7 +232,7 @@ fn needs<'a>(
 struct Evaluator<'a> {
     query: &'a Query,
     facts: Facts<'a>,
-    hearing: Hearing<'a>,
+    resolved_audience: ResolvedAudience<'a>,
     /// Why the token admits no call at all, if it does not.
     token_fault: Option<Fault>,
     /// The token's scopes, sorted, closed under implication (D1); those that the catalog lacks are
@@ -242,18 +243,19 @@ struct Evaluator<'a> {
 }
 
 impl<'a> Evaluator<'a> {
-    fn new(query: &'a Query, facts: Facts<'a>, hearing: Hearing<'a>) -> Self {
+    fn new(query: &'a Query, facts: Facts<'a>, resolved_audience: ResolvedAudience<'a>) -> Self {
         let (mut token_fault, mut token_scopes) = (None, Vec::new());
         if let Some(token) = &query.token {
-            token_fault = token.fault(hearing, query.user.as_ref(), facts.now);
+            token_fault = token.fault(resolved_audience, query.user.as_ref(), facts.now);
             if token_fault.is_none() && facts.credential.is_some() {
                 let known: Vec<_> =
                     token.scopes.iter().filter_map(|s| facts.catalog.id(s)).collect();
                 token_scopes = facts.catalog.closure(&known);
             }
         }
-        let roles = facts.user.map(|user| facts.catalog.permits(&user.roles)).unwrap_or_default();
-        Self { query, facts, hearing, token_fault, token_scopes, roles }
+        let roles =
+            facts.user.map(|user| facts.catalog.role_permissions(&user.roles)).unwrap_or_default();
+        Self { query, facts, resolved_audience, token_fault, token_scopes, roles }
     }
 
     /// How far all applied layers together let a scope reach, or the first cause why not.
@@ -296,7 +298,7 @@ impl<'a> Evaluator<'a> {
 
     /// Which layers a call has (D16).
     fn applies(&self, layer: Layer) -> bool {
-        let audience = self.hearing.audience;
+        let audience = self.resolved_audience.audience;
         match layer {
             Layer::Company | Layer::Credential => true,
             Layer::Token => audience.token_required || self.query.token.is_some(),
@@ -358,7 +360,7 @@ impl<'a> Evaluator<'a> {
         let company = self.facts.company.ok_or(Reason::CompanyUnknown)?;
         // Of another audience is as unknown here as of no catalog.
         let scope = scope.ok_or(Reason::ScopeUnknown)?;
-        if !self.facts.catalog.heard_by(scope, self.hearing) {
+        if !self.facts.catalog.in_audience(scope, self.resolved_audience) {
             return Err(Fault::ScopeOfOtherAudience.into());
         }
         let within = company.ceiling.contains(scope);

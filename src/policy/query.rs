@@ -1,6 +1,6 @@
 //! Query: one check, as asked.
 
-use super::catalog::endpoint::Path;
+use super::catalog::endpoint::RequestPath;
 use super::id::{CompanyId, CredentialId, Name, UserId};
 use super::scope::Scope;
 use super::token::Token;
@@ -50,6 +50,6 @@ pub enum Needs {
         /// The HTTP method, or `GRPC`.
         method: Box<str>,
         /// The path.
-        path: Path,
+        path: RequestPath,
     },
 }

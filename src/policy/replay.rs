@@ -13,7 +13,7 @@ use jiff::Timestamp;
 
 use super::catalog::file::{CatalogErrors, CatalogFile};
 use super::catalog::rename::RenamedScope;
-use super::catalog::{Catalog, Numbers};
+use super::catalog::{Catalog, ScopeIdMap};
 use super::ceiling::Displaced;
 use super::change::{Change, ChangeKind, FieldChange};
 use super::company::Company;
@@ -40,7 +40,7 @@ pub struct Unreadable {
 pub struct Past {
     query: Query,
     /// Scopes of the catalog. A scope that comes back gets another number, as in a store (D2).
-    numbers: Numbers,
+    numbers: ScopeIdMap,
     last_number: u32,
     company: Option<Company>,
     credential: Option<Credential>,
@@ -59,7 +59,7 @@ impl Past {
     pub fn of(query: &Query, from_the_first: bool) -> Self {
         Self {
             query: query.clone(),
-            numbers: Numbers::default(),
+            numbers: ScopeIdMap::default(),
             last_number: 0,
             company: None,
             credential: None,
@@ -155,7 +155,7 @@ impl Past {
     /// It is no catalog.
     pub fn catalog(&self, yaml: &str) -> Result<Catalog, CatalogErrors> {
         let file = CatalogFile::parse_stored(yaml)?;
-        let (mut numbers, mut last) = (Numbers::default(), self.last_number);
+        let (mut numbers, mut last) = (ScopeIdMap::default(), self.last_number);
         for scope in file.scopes.keys() {
             let number = self.numbers.get(scope).copied().unwrap_or_else(|| {
                 last = last.saturating_add(1);
@@ -163,7 +163,7 @@ impl Past {
             });
             numbers.insert(scope.clone(), number);
         }
-        Catalog::restore(yaml, numbers, last, Revision::ZERO)
+        Catalog::from_stored(yaml, numbers, last, Revision::ZERO)
     }
 
     /// The scopes of the catalog, as far as changes have named them; sorted.

@@ -2,7 +2,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::catalog::{Catalog, Hearing};
+use super::catalog::{Catalog, ResolvedAudience};
 use super::cause::Fault;
 use super::id::UserId;
 use super::scope::Scope;
@@ -28,7 +28,7 @@ pub struct Token {
 impl Token {
     /// When it ends, and when it is too old for each of the catalog's audiences.
     pub fn ends(&self, catalog: &Catalog) -> impl Iterator<Item = Timestamp> {
-        let ages = catalog.token_ages().map(|age| SignedDuration::from_secs(age.into()));
+        let ages = catalog.max_token_ages().map(|age| SignedDuration::from_secs(age.into()));
         let aged = self.issued_at.map(|issued| ages.map(move |age| issued.checked_add(age)));
         aged.into_iter().flatten().filter_map(Result::ok).chain(self.expires_at)
     }
@@ -46,7 +46,7 @@ impl Token {
     #[must_use]
     pub fn fault(
         &self,
-        hearing: Hearing<'_>,
+        resolved_audience: ResolvedAudience<'_>,
         user: Option<&UserId>,
         now: Timestamp,
     ) -> Option<Fault> {
@@ -57,24 +57,24 @@ impl Token {
         if self.issued_at.zip(self.expires_at).is_some_and(|(from, to)| to < from) {
             return Some(Fault::EndsBeforeIssue);
         }
-        let skew = SignedDuration::from_secs(hearing.audience.clock_skew.into());
+        let skew = SignedDuration::from_secs(resolved_audience.audience.clock_skew.into());
         if self.issued_at.is_some_and(|issued| issued.duration_since(now) > skew) {
             return Some(Fault::IssuedAhead);
         }
         if self.expires_at.is_some_and(|end| now >= end) {
             return Some(Fault::Ended);
         }
-        if let Some(age) = hearing.audience.max_token_age {
+        if let Some(age) = resolved_audience.audience.max_token_age {
             // A token that does not say when it was issued may have any age.
             let Some(issued) = self.issued_at else { return Some(Fault::IssueTimeMissing) };
             if now.duration_since(issued).as_secs() >= i64::from(age) {
                 return Some(Fault::TooOld);
             }
         }
-        if hearing.is_named_by(&self.audience) {
+        if resolved_audience.accepts_token_audience(&self.audience) {
             return None;
         }
-        Some(match (hearing.name, self.audience.as_str()) {
+        Some(match (resolved_audience.name, self.audience.as_str()) {
             (None, _) => Fault::AudienceUndeclared,
             (Some(_), "") => Fault::AudienceMissing,
             (Some(_), _) => Fault::OtherAudience,

@@ -8,7 +8,7 @@ use prost_types::Timestamp as Stamp;
 
 use super::{Answered, Damage, Fact, FactKey};
 use crate::policy::caller::Role;
-use crate::policy::catalog::{Catalog, Numbers};
+use crate::policy::catalog::{Catalog, ScopeIdMap};
 use crate::policy::ceiling::{Displaced, Window};
 use crate::policy::change::{Author, Change, ChangeKind, FieldChange};
 use crate::policy::company::Company;
@@ -35,7 +35,7 @@ pub(super) mod proto {
 pub(super) fn encode(fact: &Fact) -> Vec<u8> {
     match fact {
         Fact::Catalog(catalog) => {
-            let (ids, last) = catalog.numbers();
+            let (ids, last) = catalog.scope_id_map();
             CatalogRecord {
                 yaml: catalog.yaml.clone(),
                 scope_names: ids.keys().map(ToString::to_string).collect(),
@@ -113,12 +113,13 @@ pub(super) fn decode(key: &FactKey, revision: Revision, bytes: &[u8]) -> Result<
     Ok(match key {
         FactKey::Catalog => {
             let record = CatalogRecord::decode(bytes)?;
-            let mut ids = Numbers::default();
+            let mut ids = ScopeIdMap::default();
             for (name, id) in record.scope_names.into_iter().zip(record.scope_ids) {
                 ids.insert(Scope::parse(name).map_err(|_| Damage)?, ScopeId(id));
             }
-            let mut catalog = Catalog::restore(&record.yaml, ids, record.last_scope_id, revision)
-                .map_err(|_| Damage)?;
+            let mut catalog =
+                Catalog::from_stored(&record.yaml, ids, record.last_scope_id, revision)
+                    .map_err(|_| Damage)?;
             catalog.file_digest = record.file_digest.try_into().ok();
             Fact::Catalog(catalog.into())
         }

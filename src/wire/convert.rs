@@ -6,7 +6,7 @@ use anyhow::anyhow;
 use jiff::Timestamp;
 use prost_types::Timestamp as Wire;
 
-use crate::policy::catalog::endpoint::Path;
+use crate::policy::catalog::endpoint::RequestPath;
 use crate::policy::change::{Author, Change, ChangeKind, FieldChange};
 use crate::policy::id::{CompanyId, CredentialId, IdError, Name, UserId};
 use crate::policy::query::{Needs, Query};
@@ -24,7 +24,8 @@ pub(crate) fn query(check: &proto::CheckRequest) -> anyhow::Result<Query> {
     let needs = match &check.endpoint {
         Some(call) => Needs::Endpoint {
             method: call.method.as_str().into(),
-            path: Path::parse(call.path.as_str()).map_err(|error| anyhow!("the path {error}"))?,
+            path: RequestPath::parse(call.path.as_str())
+                .map_err(|error| anyhow!("the path {error}"))?,
         },
         None => {
             let mut once = Vec::new();

@@ -12,7 +12,7 @@ use crate::authority::users::ConsentId;
 use crate::authority::{RequestId, Terms};
 use crate::policy::caller::Caller;
 use crate::policy::catalog::AudienceError;
-use crate::policy::catalog::endpoint::Path;
+use crate::policy::catalog::endpoint::RequestPath;
 use crate::policy::catalog::file::is_method;
 use crate::policy::change::Author;
 use crate::policy::id::{CompanyId, CredentialId, Name, UserId};
@@ -307,7 +307,7 @@ impl Fields {
                         "is not a method: 1 to 32 letters, `-` and `_`, such as `GET`, or `GRPC`";
                     self.wrong("endpoint.method", wrong);
                 }
-                let path = self.take("endpoint.path", Path::parse(endpoint.path));
+                let path = self.take("endpoint.path", RequestPath::parse(endpoint.path));
                 path.map(|path| Needs::Endpoint { method: endpoint.method.into(), path })
             }
             None => {

@@ -14,7 +14,7 @@ use crate::policy::scope::{Scope, ScopeId, ScopeMap};
 
 /// What one catalog has otherwise than another.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Difference {
+pub struct CatalogDifference {
     /// Scopes that are new, sorted.
     pub added: Vec<Scope>,
     /// Scopes that are gone, by the id that they had.
@@ -45,7 +45,7 @@ pub struct Difference {
 
 /// What has become of a part of a catalog.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
+pub enum DifferenceKind {
     /// It is new.
     Added,
     /// It is gone.
@@ -54,7 +54,7 @@ pub enum Fate {
     Changed,
 }
 
-impl Fate {
+impl DifferenceKind {
     fn of<T>(before: Option<&T>, after: Option<&T>) -> Self {
         match (before, after) {
             (None, _) => Self::Added,
@@ -66,11 +66,11 @@ impl Fate {
 
 /// What a part of a catalog says, before and after, in words for people. Empty where there is none.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Moved {
+pub struct PartChange {
     /// Its name: of a renamed scope the new one.
     pub name: String,
     /// What has become of it.
-    pub fate: Fate,
+    pub kind: DifferenceKind,
     /// What it said.
     pub before: String,
     /// What it says.
@@ -79,25 +79,25 @@ pub struct Moved {
 
 /// Everything that one catalog has otherwise than another, part by part, for people.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Details {
+pub struct DifferenceDetails {
     /// The platform's name.
-    pub name: Option<Moved>,
+    pub name: Option<PartChange>,
     /// Titles of scopes and audiences that stay.
-    pub titles: Vec<Moved>,
+    pub titles: Vec<PartChange>,
     /// What scopes that stay imply and belong to: only what they no longer have, and now have.
-    pub scopes: Vec<Moved>,
+    pub scopes: Vec<PartChange>,
     /// What audiences ask: only what is otherwise.
-    pub audiences: Vec<Moved>,
+    pub audiences: Vec<PartChange>,
     /// What roles lose, and gain.
-    pub roles: Vec<Moved>,
+    pub roles: Vec<PartChange>,
     /// What endpoints needed, and need.
-    pub endpoints: Vec<Moved>,
+    pub endpoints: Vec<PartChange>,
 }
 
-impl Difference {
+impl CatalogDifference {
     /// Whether nothing is decided or shown otherwise.
     #[must_use]
-    pub fn is_none(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 
@@ -150,19 +150,19 @@ fn texts<K: ToString>(keys: Vec<&K>) -> Vec<String> {
     keys.into_iter().map(ToString::to_string).collect()
 }
 
-fn words<T: ToString>(items: impl IntoIterator<Item = T>) -> String {
+fn joined_words<T: ToString>(items: impl IntoIterator<Item = T>) -> String {
     items.into_iter().map(|item| item.to_string()).collect::<Vec<_>>().join(" ")
 }
 
 /// What an audience asks, without the title, which asks nothing.
-fn asked(audience: &Audience) -> Audience {
+fn without_title(audience: &Audience) -> Audience {
     Audience { title: String::new(), ..audience.clone() }
 }
 
 /// The names that the scopes of the catalog before have now, where they have others.
-struct Names(BTreeMap<Scope, Scope>);
+struct RenameMap(BTreeMap<Scope, Scope>);
 
-impl Names {
+impl RenameMap {
     fn of<'a>(&'a self, scope: &'a Scope) -> &'a Scope {
         self.0.get(scope).unwrap_or(scope)
     }
@@ -186,7 +186,7 @@ impl Names {
 impl Catalog {
     /// What this catalog has otherwise than the one before it.
     #[must_use]
-    pub fn difference(&self, before: &Self) -> Difference {
+    pub fn difference(&self, before: &Self) -> CatalogDifference {
         let (old, new) = (&before.file, &self.file);
         let lost = |id: &ScopeId| self.name(*id).is_none();
         let fresh = |id: &ScopeId| before.name(*id).is_none();
@@ -194,37 +194,40 @@ impl Catalog {
         removed.sort();
         let added: Vec<_> = self.scope_ids().filter(fresh).collect();
         let renamed = self.renamed(before);
-        let names = self.names_of(before);
+        let names = self.rename_map(before);
         let acts = |(_, old, new): &(&Scope, &ScopeEntry, &ScopeEntry)| {
             names.implied(old) != new.implies.iter().cloned().collect()
                 || old.audiences != new.audiences
         };
-        let (stay, titled): (Vec<_>, Vec<_>) = self.stay(before).partition(acts);
+        let (unchanged_scopes, titled): (Vec<_>, Vec<_>) =
+            self.unchanged_scopes(before).partition(acts);
         let titled = titled.into_iter().filter(|(_, old, new)| old.title != new.title);
         let endpoints = self.changed_endpoints(before, &names);
         let only = |of: &CatalogFile, other: &CatalogFile| {
             let own = endpoints.iter().filter(|name| {
-                of.listed_endpoints.contains_key(*name)
-                    && !other.listed_endpoints.contains_key(*name)
+                of.endpoints_by_name.contains_key(*name)
+                    && !other.endpoints_by_name.contains_key(*name)
             });
             own.cloned().collect()
         };
         let audience_titles = new.audiences.iter().filter(|(name, now)| {
             let then = old.audiences.get(*name);
-            then.is_some_and(|then| then.title != now.title && asked(then) == asked(now))
+            then.is_some_and(|then| {
+                then.title != now.title && without_title(then) == without_title(now)
+            })
         });
         let changed_titles = titled
             .map(|(name, ..)| name.to_string())
             .chain(audience_titles.map(|(name, _)| name.to_string()))
             .collect();
-        Difference {
+        CatalogDifference {
             added: self.names(&added),
             removed_names: before.names(&removed),
             removed,
             renamed,
-            changed_scopes: stay.into_iter().map(|(name, ..)| name.clone()).collect(),
+            changed_scopes: unchanged_scopes.into_iter().map(|(name, ..)| name.clone()).collect(),
             changed_audiences: texts(changed(&old.audiences, &new.audiences, |_, old, new| {
-                asked(old) == asked(new)
+                without_title(old) == without_title(new)
             })),
             removed_audiences: gone(&old.audiences, &new.audiences),
             removed_roles: gone(&old.roles, &new.roles),
@@ -240,28 +243,33 @@ impl Catalog {
 
     /// The same, part by part and in words. It is for people and may be long.
     #[must_use]
-    pub fn details(&self, before: &Self) -> Details {
+    pub fn details(&self, before: &Self) -> DifferenceDetails {
         let (old, new) = (&before.file, &self.file);
-        let names = self.names_of(before);
+        let names = self.rename_map(before);
         let quoted =
             |title: &str| if title.is_empty() { String::new() } else { format!("\"{title}\"") };
         let moved = |name: String, before: String, after: String| {
-            (before != after).then_some(Moved { name, fate: Fate::Changed, before, after })
+            (before != after).then_some(PartChange {
+                name,
+                kind: DifferenceKind::Changed,
+                before,
+                after,
+            })
         };
-        let scope_titles = self.stay(before).filter_map(|(name, then, now)| {
+        let scope_titles = self.unchanged_scopes(before).filter_map(|(name, then, now)| {
             moved(name.to_string(), quoted(&then.title), quoted(&now.title))
         });
         let audience_titles = new.audiences.iter().filter_map(|(name, now)| {
             let then = old.audiences.get(name)?;
             moved(format!("audience {name}"), quoted(&then.title), quoted(&now.title))
         });
-        let scopes = self.stay(before).filter_map(|(name, then, now)| {
+        let scopes = self.unchanged_scopes(before).filter_map(|(name, then, now)| {
             let (had, has) = (names.implied(then), now.implies.iter().cloned().collect());
             let mut before = clause("implies", had.difference(&has));
             let mut after = clause("implies", has.difference(&had));
             if then.audiences != now.audiences {
                 let of = |audiences: &Option<BTreeSet<_>>| match audiences {
-                    Some(names) => format!("of audience {}", words(names)),
+                    Some(names) => format!("of audience {}", joined_words(names)),
                     None => "of all audiences".to_owned(),
                 };
                 before.push(of(&then.audiences));
@@ -269,21 +277,23 @@ impl Catalog {
             }
             moved(name.to_string(), before.join("; "), after.join("; "))
         });
-        let audiences =
-            changed(&old.audiences, &new.audiences, |_, old, new| asked(old) == asked(new));
+        let audiences = changed(&old.audiences, &new.audiences, |_, old, new| {
+            without_title(old) == without_title(new)
+        });
         let audiences = audiences.into_iter().map(|name| {
             let (then, now) = (old.audiences.get(name), new.audiences.get(name));
-            let fate = Fate::of(then, now);
-            let (then, now) = (then.map(demands), now.map(demands));
+            let kind = DifferenceKind::of(then, now);
+            let (then, now) = (then.map(requirements), now.map(requirements));
             let both = then.clone().zip(now.clone());
             let same = |demand: &String| {
                 both.as_ref().is_some_and(|(a, b)| a.contains(demand) && b.contains(demand))
             };
-            let text = |demands: Option<Vec<String>>| {
-                let demands = demands.into_iter().flatten().filter(|demand| !same(demand));
-                demands.collect::<Vec<_>>().join(", ")
+            let text = |requirements: Option<Vec<String>>| {
+                let requirements =
+                    requirements.into_iter().flatten().filter(|demand| !same(demand));
+                requirements.collect::<Vec<_>>().join(", ")
             };
-            Moved { name: name.to_string(), fate, before: text(then), after: text(now) }
+            PartChange { name: name.to_string(), kind, before: text(then), after: text(now) }
         });
         let roles = changed(&old.roles, &new.roles, |name, _, _| {
             self.roles.get(name) == before.roles.get(name)
@@ -308,17 +318,22 @@ impl Catalog {
                     own.into_iter().collect::<Vec<_>>().join(", ")
                 };
             let (loses, gains) = (permits(before, then, now), permits(self, now, then));
-            Moved { name: name.to_string(), fate: Fate::of(then, now), before: loses, after: gains }
+            PartChange {
+                name: name.to_string(),
+                kind: DifferenceKind::of(then, now),
+                before: loses,
+                after: gains,
+            }
         });
         let endpoints = self.changed_endpoints(before, &names).into_iter().map(|name| {
-            let (then, now) = (old.listed_endpoints.get(&name), new.listed_endpoints.get(&name));
-            let fate = Fate::of(then, now);
+            let (then, now) = (old.endpoints_by_name.get(&name), new.endpoints_by_name.get(&name));
+            let kind = DifferenceKind::of(then, now);
             let (had, has) = (old.colon_in.get(&name), new.colon_in.get(&name));
             let before = then.map(|then| needs(&names.endpoint(then), had)).unwrap_or_default();
             let after = now.map(|now| needs(now, has)).unwrap_or_default();
-            Moved { name, fate, before, after }
+            PartChange { name, kind, before, after }
         });
-        Details {
+        DifferenceDetails {
             name: moved("name".to_owned(), old.name.clone(), new.name.clone()),
             titles: scope_titles.chain(audience_titles).collect(),
             scopes: scopes.collect(),
@@ -329,7 +344,7 @@ impl Catalog {
     }
 
     /// The scopes that both have, by name, each as it was and as it is.
-    fn stay<'a>(
+    fn unchanged_scopes<'a>(
         &'a self,
         before: &'a Self,
     ) -> impl Iterator<Item = (&'a Scope, &'a ScopeEntry, &'a ScopeEntry)> {
@@ -348,20 +363,20 @@ impl Catalog {
         renamed.collect()
     }
 
-    fn names_of(&self, before: &Self) -> Names {
-        Names(self.renamed(before).into_iter().map(|scope| (scope.old, scope.new)).collect())
+    fn rename_map(&self, before: &Self) -> RenameMap {
+        RenameMap(self.renamed(before).into_iter().map(|scope| (scope.old, scope.new)).collect())
     }
 
-    fn changed_endpoints(&self, before: &Self, names: &Names) -> Vec<String> {
+    fn changed_endpoints(&self, before: &Self, names: &RenameMap) -> Vec<String> {
         let (old, new) = (&before.file, &self.file);
-        texts(changed(&old.listed_endpoints, &new.listed_endpoints, |name, then, now| {
+        texts(changed(&old.endpoints_by_name, &new.endpoints_by_name, |name, then, now| {
             names.endpoint(then) == *now && old.colon_in.get(name) == new.colon_in.get(name)
         }))
     }
 }
 
 fn clause<'a>(verb: &str, scopes: impl Iterator<Item = &'a Scope>) -> Vec<String> {
-    let scopes = words(scopes);
+    let scopes = joined_words(scopes);
     if scopes.is_empty() { vec![] } else { vec![format!("{verb} {scopes}")] }
 }
 
@@ -369,10 +384,10 @@ fn clause<'a>(verb: &str, scopes: impl Iterator<Item = &'a Scope>) -> Vec<String
 fn needs(endpoint: &Endpoint, colon_in: Option<&BTreeSet<String>>) -> String {
     let mut parts = Vec::new();
     if !endpoint.scopes.is_empty() {
-        parts.push(words(&endpoint.scopes));
+        parts.push(joined_words(&endpoint.scopes));
     }
     if !endpoint.any_of.is_empty() {
-        parts.push(format!("any of {}", words(&endpoint.any_of)));
+        parts.push(format!("any of {}", joined_words(&endpoint.any_of)));
     }
     if parts.is_empty() {
         parts.push("no scope".to_owned());
@@ -382,19 +397,20 @@ fn needs(endpoint: &Endpoint, colon_in: Option<&BTreeSet<String>>) -> String {
         text.push_str(&format!(" (audience {audience})"));
     }
     if let Some(names) = colon_in {
-        text.push_str(&format!("; colon in {}", words(names)));
+        text.push_str(&format!("; colon in {}", joined_words(names)));
     }
     text
 }
 
 /// What an audience asks, in words.
-fn demands(audience: &Audience) -> Vec<String> {
+fn requirements(audience: &Audience) -> Vec<String> {
     let need = |what: &str, required| match required {
         true => format!("{what} required"),
         false => format!("{what} optional"),
     };
     let age = audience.max_token_age.map(|seconds| format!("{seconds}s"));
-    let auds = if audience.aud.is_empty() { "none".to_owned() } else { words(&audience.aud) };
+    let auds =
+        if audience.aud.is_empty() { "none".to_owned() } else { joined_words(&audience.aud) };
     vec![
         need("token", audience.token_required),
         need("user", audience.user_required),

@@ -1,4 +1,4 @@
-//! Endpoints: from a call's method and path to the scopes that it needs (D20).
+//! EndpointTree: from a call's method and path to the scopes that it needs (D20).
 //!
 //! Not here: any normalising of a path. What a proxy and a server could read in two ways is
 //! refused, since a guess here would be a hole.
@@ -10,9 +10,9 @@ mod template;
 mod tree;
 
 pub use self::method::{MethodError, check_method};
-pub use self::path::{MAX_PATH_LEN, Path, PathError};
-pub use self::template::{Fault, Template, TemplateError};
-pub use self::tree::Endpoints;
+pub use self::path::{MAX_PATH_LEN, PathError, RequestPath};
+pub use self::template::{Template, TemplateError, TemplateErrorKind};
+pub use self::tree::EndpointTree;
 use crate::policy::id::Name;
 use crate::policy::scope::Scope;
 

@@ -10,10 +10,10 @@ use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_saphyr::{Location, Spanned};
 
-use super::endpoint::{Endpoint, Endpoints, Template, TemplateError, check_method};
-use super::needs::{self, RawNeeds};
+use super::endpoint::{Endpoint, EndpointTree, Template, TemplateError, check_method};
 use super::rename::{Rename, Renames};
-use super::{Audience, Reach, Role};
+use super::required_scopes::{self, RawScopeList};
+use super::{Audience, Reach, RoleEntry};
 use crate::policy::id::Name;
 use crate::policy::scope::Scope;
 use crate::policy::text;
@@ -34,12 +34,12 @@ pub struct CatalogFile {
     /// The scopes that had another name, by their new one.
     pub renames: Renames,
     /// The roles by name.
-    pub roles: BTreeMap<Name, Role>,
+    pub roles: BTreeMap<Name, RoleEntry>,
     /// The endpoints by method and path, for people.
-    pub listed_endpoints: BTreeMap<String, Endpoint>,
+    pub endpoints_by_name: BTreeMap<String, Endpoint>,
     /// Their parameters that match a segment with a raw `:` too, where there are any.
     pub colon_in: BTreeMap<String, BTreeSet<String>>,
-    pub(super) endpoints: Endpoints,
+    pub(super) endpoints: EndpointTree,
 }
 
 /// A scope as the file declares it.
@@ -77,7 +77,7 @@ pub struct CatalogErrors(pub Vec<CatalogError>);
 
 impl CatalogErrors {
     /// Scope numbers are never used again, and all are used.
-    pub(super) fn no_numbers_left() -> Self {
+    pub(super) fn ids_exhausted() -> Self {
         let message = "this store has numbered 4294967295 scopes and can number no more".to_owned();
         Self(vec![CatalogError { line: 1, column: 1, message }])
     }
@@ -85,19 +85,19 @@ impl CatalogErrors {
 
 /// A mapping in the order of the file, its keys with their places.
 #[derive(Debug)]
-struct Entries<V>(Vec<(Spanned<String>, V)>);
+struct OrderedMap<V>(Vec<(Spanned<String>, V)>);
 
-impl<V> Default for Entries<V> {
+impl<V> Default for OrderedMap<V> {
     fn default() -> Self {
         Self(Vec::new())
     }
 }
 
-impl<'de, V: Deserialize<'de>> Deserialize<'de> for Entries<V> {
+impl<'de, V: Deserialize<'de>> Deserialize<'de> for OrderedMap<V> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Reader<V>(PhantomData<V>);
-        impl<'de, V: Deserialize<'de>> Visitor<'de> for Reader<V> {
-            type Value = Entries<V>;
+        struct OrderedMapVisitor<V>(PhantomData<V>);
+        impl<'de, V: Deserialize<'de>> Visitor<'de> for OrderedMapVisitor<V> {
+            type Value = OrderedMap<V>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a mapping")
@@ -108,10 +108,10 @@ impl<'de, V: Deserialize<'de>> Deserialize<'de> for Entries<V> {
                 while let Some(entry) = map.next_entry()? {
                     entries.push(entry);
                 }
-                Ok(Entries(entries))
+                Ok(OrderedMap(entries))
             }
         }
-        deserializer.deserialize_map(Reader(PhantomData))
+        deserializer.deserialize_map(OrderedMapVisitor(PhantomData))
     }
 }
 
@@ -120,10 +120,10 @@ impl<'de, V: Deserialize<'de>> Deserialize<'de> for Entries<V> {
 struct RawFile {
     name: Option<Spanned<String>>,
     #[serde(default)]
-    audiences: Entries<Option<RawAudience>>,
-    scopes: Entries<Option<RawScope>>,
+    audiences: OrderedMap<Option<RawAudience>>,
+    scopes: OrderedMap<Option<RawScope>>,
     #[serde(default)]
-    roles: Entries<Option<RawRole>>,
+    roles: OrderedMap<Option<RawRole>>,
     #[serde(default)]
     endpoints: Vec<RawEndpoint>,
 }
@@ -134,11 +134,11 @@ struct RawAudience {
     #[serde(default)]
     title: String,
     #[serde(default)]
-    token: Need,
+    token: Presence,
     #[serde(default)]
-    user: Need,
+    user: Presence,
     #[serde(default)]
-    consent: Need,
+    consent: Presence,
     max_token_age: Option<Spanned<String>>,
     clock_skew: Option<Spanned<String>>,
     #[serde(default)]
@@ -147,7 +147,7 @@ struct RawAudience {
 
 #[derive(Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
-enum Need {
+enum Presence {
     #[default]
     Optional,
     Required,
@@ -168,7 +168,7 @@ struct RawScope {
 #[serde(deny_unknown_fields)]
 struct RawRole {
     #[serde(default)]
-    scopes: Entries<RawReach>,
+    scopes: OrderedMap<RawReach>,
 }
 
 #[derive(Clone, Copy, Deserialize)]
@@ -186,10 +186,10 @@ struct RawEndpoint {
     #[serde(default)]
     colon_in: Vec<Spanned<String>>,
     audience: Option<Spanned<String>>,
-    #[serde(default, deserialize_with = "needs::given")]
-    scopes: Option<RawNeeds>,
-    #[serde(default, deserialize_with = "needs::given")]
-    any_of: Option<RawNeeds>,
+    #[serde(default, deserialize_with = "required_scopes::present_key")]
+    scopes: Option<RawScopeList>,
+    #[serde(default, deserialize_with = "required_scopes::present_key")]
+    any_of: Option<RawScopeList>,
 }
 
 impl CatalogFile {
@@ -246,10 +246,10 @@ impl CatalogFile {
             one(
                 place.line().max(1),
                 place.column().max(1),
-                plain(&error.render_with_formatter(&serde_saphyr::UserMessageFormatter)),
+                without_location(&error.render_with_formatter(&serde_saphyr::UserMessageFormatter)),
             )
         })?;
-        let mut reader = FileReader { problems: vec![], is_new };
+        let mut reader = FileValidator { problems: vec![], is_new };
         let file = reader.read(raw);
         if reader.problems.is_empty() {
             return Ok(file);
@@ -265,7 +265,7 @@ fn quoted(text: &str) -> String {
 }
 
 /// The library's sentence without the place that it repeats.
-fn plain(message: &str) -> String {
+fn without_location(message: &str) -> String {
     let message = message.split(" at line ").next().unwrap_or(message);
     text::quoted(message.trim_end_matches(['.', ',', ' ']), 400)
 }
@@ -290,13 +290,13 @@ fn deceptive_characters(yaml: &str) -> Vec<CatalogError> {
     wrong.take(MAX_DECEPTIVE).collect()
 }
 
-struct FileReader {
+struct FileValidator {
     problems: Vec<CatalogError>,
     /// Whether nothing may deceive its readers.
     is_new: bool,
 }
 
-impl FileReader {
+impl FileValidator {
     fn problem(&mut self, at: Location, message: String) {
         self.problems.push(CatalogError {
             line: at.line().max(1),
@@ -306,7 +306,7 @@ impl FileReader {
     }
 
     /// The value, or a problem at its place.
-    fn typed<T, E: fmt::Display>(
+    fn parse_value<T, E: fmt::Display>(
         &mut self,
         text: &Spanned<String>,
         parse: impl FnOnce(&str) -> Result<T, E>,
@@ -321,7 +321,7 @@ impl FileReader {
     }
 
     /// A text that people read, which may be written with escapes.
-    fn text(&mut self, at: Location, what: &str, text: &str) {
+    fn check_text(&mut self, at: Location, what: &str, text: &str) {
         if let Err(error) = text::check_line(text)
             && self.is_new
         {
@@ -330,15 +330,15 @@ impl FileReader {
     }
 
     fn scope(&mut self, text: &Spanned<String>) -> Option<Scope> {
-        self.typed(text, |text| Scope::parse(text))
+        self.parse_value(text, |text| Scope::parse(text))
     }
 
     fn name(&mut self, text: &Spanned<String>) -> Option<Name> {
-        self.typed(text, |text| Name::parse(text))
+        self.parse_value(text, |text| Name::parse(text))
     }
 
     /// A name that the file must declare.
-    fn known<K: Ord, V>(
+    fn declared<K: Ord, V>(
         &mut self,
         text: &Spanned<String>,
         key: Option<K>,
@@ -357,7 +357,7 @@ impl FileReader {
     }
 
     /// YAML's `1` and `"1"` are two keys, and one name.
-    fn once(&mut self, key: &Spanned<String>, earlier: bool) {
+    fn check_duplicate(&mut self, key: &Spanned<String>, earlier: bool) {
         if earlier {
             self.problem(
                 key.referenced,
@@ -369,7 +369,7 @@ impl FileReader {
     fn read(&mut self, raw: RawFile) -> CatalogFile {
         let mut file = CatalogFile::default();
         if let Some(name) = raw.name {
-            self.text(name.referenced, "the name", &name.value);
+            self.check_text(name.referenced, "the name", &name.value);
             file.name = name.value;
         }
         let mut auds = Vec::new();
@@ -377,10 +377,10 @@ impl FileReader {
             let mut audience = audience.unwrap_or_default();
             auds.push((key.value.clone(), std::mem::take(&mut audience.aud)));
             let audience = self.audience(audience);
-            self.text(key.referenced, "the title", &audience.title);
+            self.check_text(key.referenced, "the title", &audience.title);
             if let Some(name) = self.name(&key) {
                 let earlier = file.audiences.insert(name, audience).is_some();
-                self.once(&key, earlier);
+                self.check_duplicate(&key, earlier);
             }
         }
         self.auds(auds, &mut file);
@@ -389,7 +389,7 @@ impl FileReader {
             let role = self.role(role.unwrap_or_default(), &file.scopes);
             if let Some(name) = self.name(&key) {
                 let earlier = file.roles.insert(name, role).is_some();
-                self.once(&key, earlier);
+                self.check_duplicate(&key, earlier);
             }
         }
         for raw in raw.endpoints {
@@ -399,14 +399,14 @@ impl FileReader {
     }
 
     fn audience(&mut self, raw: RawAudience) -> Audience {
-        let max_token_age = raw.max_token_age.and_then(|age| self.typed(&age, duration));
-        let clock_skew = raw.clock_skew.and_then(|skew| self.typed(&skew, clock_skew));
-        let consent_required = raw.consent == Need::Required;
+        let max_token_age = raw.max_token_age.and_then(|age| self.parse_value(&age, duration));
+        let clock_skew = raw.clock_skew.and_then(|skew| self.parse_value(&skew, clock_skew));
+        let consent_required = raw.consent == Presence::Required;
         Audience {
             title: raw.title,
-            token_required: raw.token == Need::Required,
+            token_required: raw.token == Presence::Required,
             // Consent is a user's: without a user there is none (D16).
-            user_required: raw.user == Need::Required || consent_required,
+            user_required: raw.user == Presence::Required || consent_required,
             consent_required,
             max_token_age,
             clock_skew: clock_skew.unwrap_or_default(),
@@ -428,7 +428,8 @@ impl FileReader {
                 continue;
             }
             for text in &texts {
-                let Some(aud) = self.typed(text, |text| check_aud(text).map(|()| text.to_owned()))
+                let Some(aud) =
+                    self.parse_value(text, |text| check_aud(text).map(|()| text.to_owned()))
                 else {
                     continue;
                 };
@@ -451,12 +452,12 @@ impl FileReader {
         }
     }
 
-    fn scopes(&mut self, raw: Entries<Option<RawScope>>, file: &mut CatalogFile) {
+    fn scopes(&mut self, raw: OrderedMap<Option<RawScope>>, file: &mut CatalogFile) {
         let mut places = HashMap::new();
         let (mut implications, mut renames) = (Vec::new(), Vec::new());
         for (key, scope) in raw.0 {
             let scope = scope.unwrap_or_default();
-            self.text(key.referenced, "the title", &scope.title);
+            self.check_text(key.referenced, "the title", &scope.title);
             let Some(name) = self.scope(&key) else {
                 continue;
             };
@@ -464,7 +465,7 @@ impl FileReader {
                 let mut audiences = BTreeSet::new();
                 for text in &named {
                     let audience = self.name(text);
-                    audiences.extend(self.known(text, audience, &file.audiences, "an audience"));
+                    audiences.extend(self.declared(text, audience, &file.audiences, "an audience"));
                 }
                 if named.is_empty() {
                     self.problem(
@@ -479,13 +480,13 @@ impl FileReader {
             renames.extend(scope.renamed_from.map(|old| (name.clone(), old)));
             let entry = ScopeEntry { title: scope.title, implies: vec![], audiences };
             let earlier = file.scopes.insert(name, entry).is_some();
-            self.once(&key, earlier);
+            self.check_duplicate(&key, earlier);
         }
         for (name, texts) in implications {
             let mut implies = Vec::new();
             for text in &texts {
                 let implied = self.scope(text);
-                implies.extend(self.known(text, implied, &file.scopes, "a scope"));
+                implies.extend(self.declared(text, implied, &file.scopes, "a scope"));
             }
             if let Some(entry) = file.scopes.get_mut(&name) {
                 entry.implies = implies;
@@ -514,17 +515,17 @@ impl FileReader {
         }
     }
 
-    fn role(&mut self, raw: RawRole, scopes: &BTreeMap<Scope, ScopeEntry>) -> Role {
-        let mut role = Role::default();
+    fn role(&mut self, raw: RawRole, scopes: &BTreeMap<Scope, ScopeEntry>) -> RoleEntry {
+        let mut role = RoleEntry::default();
         for (key, reach) in raw.scopes.0 {
             let scope = self.scope(&key);
-            if let Some(scope) = self.known(&key, scope, scopes, "a scope") {
+            if let Some(scope) = self.declared(&key, scope, scopes, "a scope") {
                 let reach = match reach {
                     RawReach::All => Reach::All,
                     RawReach::Own => Reach::Own,
                 };
                 let earlier = role.scopes.insert(scope, reach).is_some();
-                self.once(&key, earlier);
+                self.check_duplicate(&key, earlier);
             }
         }
         role
@@ -546,20 +547,20 @@ impl FileReader {
         let template = self.template(raw);
         let audience = raw.audience.as_ref().and_then(|text| {
             let name = self.name(text);
-            self.known(text, name, &file.audiences, "an audience")
+            self.declared(text, name, &file.audiences, "an audience")
         });
-        let needed = match needs::read(raw.scopes.as_ref(), raw.any_of.as_ref()) {
-            Ok(needed) => needed,
+        let required = match required_scopes::read(raw.scopes.as_ref(), raw.any_of.as_ref()) {
+            Ok(required) => required,
             Err((at, message)) => {
                 self.problem(at.unwrap_or(raw.path.referenced), message);
-                needs::Needed::default()
+                required_scopes::RequiredScopes::default()
             }
         };
-        let scopes = self.needed(needed.scopes, audience.as_ref(), file);
-        let any_of = self.needed(needed.any_of, audience.as_ref(), file);
-        let endpoint = Endpoint { audience, scopes, any_of, needs_no_scope: needed.no_scope };
+        let scopes = self.scope_list(required.scopes, audience.as_ref(), file);
+        let any_of = self.scope_list(required.any_of, audience.as_ref(), file);
+        let endpoint = Endpoint { audience, scopes, any_of, needs_no_scope: required.no_scope };
         let name = format!("{} {}", raw.method.value, raw.path.value);
-        file.listed_endpoints.insert(name.clone(), endpoint.clone());
+        file.endpoints_by_name.insert(name.clone(), endpoint.clone());
         if !raw.colon_in.is_empty() {
             let names = raw.colon_in.iter().map(|name| name.value.clone());
             file.colon_in.insert(name, names.collect());
@@ -577,7 +578,7 @@ impl FileReader {
     }
 
     /// Scopes of a list of an endpoint, each once. All exist, and belong to its audience.
-    fn needed(
+    fn scope_list(
         &mut self,
         texts: &[Spanned<String>],
         audience: Option<&Name>,
@@ -586,7 +587,7 @@ impl FileReader {
         let mut scopes = Vec::new();
         for text in texts {
             let scope = self.scope(text);
-            let Some(scope) = self.known(text, scope, &file.scopes, "a scope") else {
+            let Some(scope) = self.declared(text, scope, &file.scopes, "a scope") else {
                 continue;
             };
             let of = file.scopes.get(&scope).and_then(|entry| entry.audiences.as_ref());
@@ -618,7 +619,7 @@ impl FileReader {
             }
         };
         for name in &raw.colon_in {
-            if !template.permit_colon(&name.value) {
+            if !template.allow_colon(&name.value) {
                 let message = format!(
                     "`{}` is not a parameter of `{}`: name one of its parameters, without braces",
                     quoted(&name.value),
@@ -633,7 +634,7 @@ impl FileReader {
     /// At the segment that is wrong, if the path is written as it reads.
     fn template_problem(&mut self, raw: &RawEndpoint, error: &TemplateError) {
         let (path, at) = (&raw.path, raw.path.referenced);
-        let before = path.value.get(..error.at).unwrap_or_default().chars().count() as u64;
+        let before = path.value.get(..error.offset).unwrap_or_default().chars().count() as u64;
         // A scalar in quotes is longer than its text by two, one with escapes by more.
         let quotes = at.span().len().checked_sub(path.value.chars().count() as u64);
         let column = match quotes {
@@ -703,28 +704,28 @@ fn seconds(text: &str) -> Result<Option<u32>, &'static str> {
 /// A scope that implies itself, by which way; found without recursion, since a file may be deep.
 fn cycle(scopes: &BTreeMap<Scope, ScopeEntry>) -> Option<Vec<&Scope>> {
     #[derive(Clone, Copy, PartialEq)]
-    enum Seen {
-        OnTheWay,
+    enum VisitState {
+        InProgress,
         Done,
     }
-    let mut seen: HashMap<&Scope, Seen> = HashMap::with_capacity(scopes.len());
+    let mut seen: HashMap<&Scope, VisitState> = HashMap::with_capacity(scopes.len());
     for start in scopes.keys() {
         if seen.contains_key(start) {
             continue;
         }
-        seen.insert(start, Seen::OnTheWay);
+        seen.insert(start, VisitState::InProgress);
         let mut way = vec![(start, 0)];
         while let Some((scope, next)) = way.last_mut() {
             let implied = scopes.get(*scope).and_then(|entry| entry.implies.get(*next));
             *next += 1;
             let Some(implied) = implied else {
-                seen.insert(scope, Seen::Done);
+                seen.insert(scope, VisitState::Done);
                 way.pop();
                 continue;
             };
             match seen.get(implied) {
-                Some(Seen::Done) => {}
-                Some(Seen::OnTheWay) => {
+                Some(VisitState::Done) => {}
+                Some(VisitState::InProgress) => {
                     let from = way.iter().position(|(scope, _)| *scope == implied).unwrap_or(0);
                     let mut cycle: Vec<_> =
                         way.iter().skip(from).map(|(scope, _)| *scope).collect();
@@ -732,7 +733,7 @@ fn cycle(scopes: &BTreeMap<Scope, ScopeEntry>) -> Option<Vec<&Scope>> {
                     return Some(cycle);
                 }
                 None => {
-                    seen.insert(implied, Seen::OnTheWay);
+                    seen.insert(implied, VisitState::InProgress);
                     way.push((implied, 0));
                 }
             }
@@ -836,7 +837,7 @@ endpoints: [{ method: GET, path: /a, audience: app, scopes: [b, a, b] }]
         let role = &file.roles[&Name::parse("r").expect("a name")];
         assert_eq!(role.scopes[&scope("a")], Reach::All);
         assert_eq!(role.scopes[&scope("b")], Reach::Own);
-        assert_eq!(file.listed_endpoints["GET /a"].scopes, [scope("b"), scope("a")], "each once");
+        assert_eq!(file.endpoints_by_name["GET /a"].scopes, [scope("b"), scope("a")], "each once");
     }
 
     #[test]

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use super::Numbers;
+use super::ScopeIdMap;
 use super::file::{CatalogError, CatalogErrors, ScopeEntry};
 use crate::policy::scope::Scope;
 
@@ -87,7 +87,7 @@ impl Rename {
 ///
 /// # Errors
 /// Each such rename, in the order of the file's lines.
-pub(super) fn check_merges(renames: &Renames, in_force: &Numbers) -> Result<(), CatalogErrors> {
+pub(super) fn check_merges(renames: &Renames, in_force: &ScopeIdMap) -> Result<(), CatalogErrors> {
     let merges = renames
         .iter()
         .filter(|(new, rename)| in_force.contains_key(&rename.old) && in_force.contains_key(*new));
@@ -112,8 +112,8 @@ mod tests {
     use crate::policy::catalog::Catalog;
 
     fn after(before: &str, yaml: &str) -> Result<Catalog, String> {
-        let before = Catalog::empty().succeed(before).expect("a catalog");
-        before.succeed(yaml).map_err(|errors| errors.to_string())
+        let before = Catalog::empty().replaced_by(before).expect("a catalog");
+        before.replaced_by(yaml).map_err(|errors| errors.to_string())
     }
 
     #[test]
@@ -158,32 +158,35 @@ mod tests {
     #[test]
     fn d2_a_new_name_is_the_old_number() {
         let scope = |name: &str| Scope::parse(name).expect("a scope");
-        let first = Catalog::empty().succeed("scopes: { a: , b: { implies: [a] } }").expect("one");
+        let first =
+            Catalog::empty().replaced_by("scopes: { a: , b: { implies: [a] } }").expect("one");
         let (a, b) = (first.id(&scope("a")), first.id(&scope("b")));
         let second = "scopes: { x: { renamed_from: a }, y: { renamed_from: b, implies: [x] } }";
-        let second = first.succeed(second).expect("two");
+        let second = first.replaced_by(second).expect("two");
         assert_eq!((second.id(&scope("x")), second.id(&scope("y"))), (a, b));
         // The key may stay, and the name move on; an old name that is gone is nothing.
         let third = "scopes: { x: { renamed_from: a }, z: { renamed_from: y, implies: [x] } }";
-        let third = second.succeed(third).expect("three");
+        let third = second.replaced_by(third).expect("three");
         assert_eq!((third.id(&scope("x")), third.id(&scope("z"))), (a, b));
         // A file that lags behind takes nothing over: `b` is a new scope, and `z` is gone.
         let lagging = "scopes: { x: { renamed_from: a }, b: { implies: [x] } }";
-        let lagging = third.succeed(lagging).expect("four");
+        let lagging = third.replaced_by(lagging).expect("four");
         assert!(lagging.id(&scope("b")) > b);
         assert_eq!(lagging.difference(&third).removed_names, [scope("z")]);
         // There and back.
-        let back = second
-            .succeed("scopes: { a: { renamed_from: x }, b: { renamed_from: y, implies: [a] } }");
+        let back = second.replaced_by(
+            "scopes: { a: { renamed_from: x }, b: { renamed_from: y, implies: [a] } }",
+        );
         let back = back.expect("back");
         assert_eq!((back.id(&scope("a")), back.id(&scope("b"))), (a, b));
         // A removed scope returns under no name.
-        let removed = second.succeed("scopes: { x: }").expect("fewer");
-        let named = removed.succeed("scopes: { x: , new: { renamed_from: y } }").expect("again");
+        let removed = second.replaced_by("scopes: { x: }").expect("fewer");
+        let named =
+            removed.replaced_by("scopes: { x: , new: { renamed_from: y } }").expect("again");
         assert!(named.id(&scope("new")) > b);
         // The new name is free again once it has left the catalog.
-        let freed = first.succeed("scopes: { b: }").expect("without a");
-        let freed = freed.succeed("scopes: { a: { renamed_from: b } }").expect("b is a");
+        let freed = first.replaced_by("scopes: { b: }").expect("without a");
+        let freed = freed.replaced_by("scopes: { a: { renamed_from: b } }").expect("b is a");
         assert_eq!(freed.id(&scope("a")), b);
     }
 
@@ -199,16 +202,18 @@ endpoints: [ { method: GET, path: /a, audience: p, scopes: [a, c] } ]";
         let renamed = renamed.replace("[a]", "[\"a,\"]").replace("a: own", "\"a,\": own");
         let renamed =
             renamed.replace("[a, c]", "[\"a,\", d]").replace("c: }", "d: { renamed_from: c } }");
-        let old = Catalog::empty().succeed(before).expect("a catalog");
-        let new = old.succeed(&renamed).expect("renamed");
+        let old = Catalog::empty().replaced_by(before).expect("a catalog");
+        let new = old.replaced_by(&renamed).expect("renamed");
         let difference = new.difference(&old);
         let pairs = [("a", "a,"), ("c", "d")].map(|(old, new)| RenamedScope {
             old: Scope::parse(old).expect("a scope"),
             new: Scope::parse(new).expect("a scope"),
         });
         assert_eq!(difference.renamed, pairs);
-        let alone =
-            super::super::difference::Difference { renamed: pairs.to_vec(), ..Default::default() };
+        let alone = super::super::difference::CatalogDifference {
+            renamed: pairs.to_vec(),
+            ..Default::default()
+        };
         assert_eq!(difference, alone);
         assert_eq!(new.details(&old), Default::default());
         // And it is read back from the log as it was, also where a name ends in a comma.
@@ -238,8 +243,8 @@ roles: { r: { scopes: { a: all } }, s: { scopes: { a: all } }, u: { scopes: { b:
 endpoints:
   - { method: GET, path: /a, scopes: [a, e] }
   - { method: GET, path: /c, scopes: [e] }";
-        let old = Catalog::empty().succeed(old).expect("a catalog");
-        let new = old.succeed(new).expect("a catalog");
+        let old = Catalog::empty().replaced_by(old).expect("a catalog");
+        let new = old.replaced_by(new).expect("a catalog");
         let difference = new.difference(&old);
         let told = |names: &[Scope]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
         assert_eq!(told(&difference.changed_scopes), ["a", "c"]);
@@ -251,9 +256,9 @@ endpoints:
         assert_eq!(difference.removed_endpoints, ["GET /b"]);
         assert_eq!(difference.changed_titles, ["t", "p"], "of `a` more than the title");
         let details = new.details(&old);
-        let told = |all: &[super::super::difference::Moved]| {
+        let told = |all: &[super::super::difference::PartChange]| {
             all.iter()
-                .map(|m| format!("{} {:?}: {} / {}", m.name, m.fate, m.before, m.after))
+                .map(|m| format!("{} {:?}: {} / {}", m.name, m.kind, m.before, m.after))
                 .collect::<Vec<_>>()
         };
         assert_eq!(

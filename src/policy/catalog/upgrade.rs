@@ -1,20 +1,20 @@
 //! Upgrade: what a catalog in force decides otherwise than in the version that applied it.
 
-use super::endpoint::{Fault, Template, check_method};
+use super::endpoint::{Template, TemplateErrorKind, check_method};
 use super::file::CatalogFile;
 use crate::policy::text;
 
 /// The most endpoints that a sentence names.
 const EXAMPLES: usize = 5;
 
-/// Endpoints of one kind: how many there are, and the first of them.
+/// EndpointTree of one kind: how many there are, and the first of them.
 #[derive(Default)]
-struct Kind<'a> {
+struct AffectedEndpoints<'a> {
     count: usize,
     first: Vec<&'a str>,
 }
 
-impl<'a> Kind<'a> {
+impl<'a> AffectedEndpoints<'a> {
     fn add(&mut self, endpoint: &'a str) {
         self.count += 1;
         if self.first.len() < EXAMPLES {
@@ -32,26 +32,30 @@ impl<'a> Kind<'a> {
 
 /// One sentence for each kind of endpoints that the rules for paths and methods decide otherwise
 /// than before they knew `colon_in`, `{x}:verb`, `{x+}`, case and `HEAD`.
-pub(super) fn decided_otherwise(file: &CatalogFile) -> Vec<String> {
-    let (mut colons, mut cases, mut twins, mut rests) =
-        (Kind::default(), Kind::default(), Kind::default(), Kind::default());
-    let (mut methods, mut foreign) = (Kind::default(), Kind::default());
-    let (mut semicolons, mut never) = (Kind::default(), Kind::default());
+pub(super) fn upgrade_notices(file: &CatalogFile) -> Vec<String> {
+    let (mut colons, mut cases, mut twins, mut rests) = (
+        AffectedEndpoints::default(),
+        AffectedEndpoints::default(),
+        AffectedEndpoints::default(),
+        AffectedEndpoints::default(),
+    );
+    let (mut methods, mut foreign) = (AffectedEndpoints::default(), AffectedEndpoints::default());
+    let (mut semicolons, mut never) = (AffectedEndpoints::default(), AffectedEndpoints::default());
     let mut heads = 0_usize;
-    for name in file.listed_endpoints.keys() {
+    for name in file.endpoints_by_name.keys() {
         let Some((method, path)) = name.split_once(' ') else { continue };
         let Ok(mut template) = Template::parse_stored(path) else { continue };
         for parameter in file.colon_in.get(name).into_iter().flatten() {
             // The file was read, so the template has it.
-            let _ = template.permit_colon(parameter);
+            let _ = template.allow_colon(parameter);
         }
-        if !template.permits_all_colons() {
+        if !template.allows_all_colons() {
             colons.add(name);
         }
-        if file.endpoints.shadows(method, &template) {
+        if file.endpoints.has_case_variant_of_parameter(method, &template) {
             cases.add(name);
         }
-        if file.endpoints.has_twin(method, &template) {
+        if file.endpoints.has_ambiguous_literal(method, &template) {
             twins.add(name);
         }
         if template.has_rest() {
@@ -60,9 +64,9 @@ pub(super) fn decided_otherwise(file: &CatalogFile) -> Vec<String> {
         if check_method(method).is_err() {
             methods.add(name);
         }
-        match Template::parse(path).map_err(|error| error.fault) {
+        match Template::parse(path).map_err(|error| error.kind) {
             Ok(_) => {}
-            Err(Fault::Semicolon(_) | Fault::Path(_)) => never.add(name),
+            Err(TemplateErrorKind::Semicolon(_) | TemplateErrorKind::Path(_)) => never.add(name),
             Err(_) => foreign.add(name),
         }
         if path.rsplit_once('/').is_some_and(|(before, _)| before.contains('{')) {
@@ -97,7 +101,7 @@ mod tests {
             format!("  - {{ method: {method}, path: {rest}, scopes: [a] }}\n")
         });
         let yaml = format!("scopes: {{ a: }}\nendpoints:\n{}", lines.collect::<String>());
-        decided_otherwise(&CatalogFile::parse_stored(&yaml).expect("a catalog in force"))
+        upgrade_notices(&CatalogFile::parse_stored(&yaml).expect("a catalog in force"))
     }
 
     #[test]

@@ -1,13 +1,13 @@
 //! Path: that of a call, in the one form that nothing reads twice.
 
-use super::segment::{decoded, decoded_once, without_parameters};
+use super::segment::{decode_fully, decode_once, without_parameters};
 
 /// The most bytes that a path can have.
 pub const MAX_PATH_LEN: usize = 4096;
 
 /// The path of a call: absolute, without query, in the one form that nothing reads twice.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Path(Box<str>);
+pub struct RequestPath(Box<str>);
 
 /// Why a text is not the path of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -38,7 +38,7 @@ pub enum PathError {
     Encoded(char),
 }
 
-impl Path {
+impl RequestPath {
     /// The path as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -80,7 +80,7 @@ pub(super) fn check_segment(segment: &str) -> Result<(), PathError> {
     check_stored_segment(segment)?;
     // Nothing is encoded twice in nearly all paths.
     if segment.contains("%25") {
-        let decoded = decoded(segment);
+        let decoded = decode_fully(segment);
         let separates = |b: &&u8| matches!(b, b'/' | b'\\') || b.is_ascii_control();
         if let Some(byte) = decoded.iter().find(separates) {
             return Err(PathError::Encoded(char::from(*byte)));
@@ -94,7 +94,7 @@ pub(super) fn check_segment(segment: &str) -> Result<(), PathError> {
 pub(super) fn check_stored_segment(segment: &str) -> Result<(), PathError> {
     // `..;x` climbs where a server drops what follows a `;`, and `;x` is nothing there.
     if segment.bytes().any(|b| matches!(b, b'.' | b';' | b'%')) {
-        check_plain(segment, &decoded_once(segment))?;
+        check_plain(segment, &decode_once(segment))?;
     }
     let mut rest = segment.chars();
     while let Some(c) = rest.next() {
@@ -175,7 +175,7 @@ mod tests {
             "/a/.%252e%253Bx/b",
             "/%253Bx",
         ] {
-            assert!(Path::parse(bad).is_err(), "{bad:?}");
+            assert!(RequestPath::parse(bad).is_err(), "{bad:?}");
         }
         for good in [
             "/",
@@ -191,7 +191,7 @@ mod tests {
             "/100%25",
             "/a%2540b",
         ] {
-            assert!(Path::parse(good).is_ok(), "{good:?}");
+            assert!(RequestPath::parse(good).is_ok(), "{good:?}");
         }
     }
 
@@ -200,7 +200,7 @@ mod tests {
         for len in [MAX_PATH_LEN, MAX_PATH_LEN + 1] {
             let path = format!("/{}", "a".repeat(len - 1));
             let good = len == MAX_PATH_LEN;
-            assert_eq!(Path::parse(path).err(), (!good).then_some(PathError::TooLong(len)));
+            assert_eq!(RequestPath::parse(path).err(), (!good).then_some(PathError::TooLong(len)));
         }
     }
 }

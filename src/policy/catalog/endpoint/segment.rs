@@ -9,18 +9,18 @@ use std::borrow::Cow;
 /// Whether some servers end the path in this segment, and run the handler of what is before it: at
 /// a `;`, encoded or not. The last segment of a path can have one.
 pub(super) fn ends_path(segment: &str) -> bool {
-    segment.contains(';') || (segment.contains('%') && folded(segment).contains(&b';'))
+    segment.contains(';') || (segment.contains('%') && fold(segment).contains(&b';'))
 }
 
 /// The segment decoded until decoding changes nothing, and in one case.
 ///
 /// Borrowed if the segment is so already, as nearly all are.
-pub(super) fn folded(segment: &str) -> Cow<'_, [u8]> {
+pub(super) fn fold(segment: &str) -> Cow<'_, [u8]> {
     let is_plain = |b: u8| b.is_ascii() && !b.is_ascii_uppercase() && b != b'%';
     if segment.bytes().all(is_plain) {
         return Cow::Borrowed(segment.as_bytes());
     }
-    let decoded = decoded(segment);
+    let decoded = decode_fully(segment);
     let mut folded = Vec::with_capacity(decoded.len());
     for chunk in decoded.utf8_chunks() {
         for c in chunk.valid().chars() {
@@ -41,7 +41,7 @@ pub(super) fn without_parameters(folded: &[u8]) -> &[u8] {
 /// One pass: a `%HH` is replaced as soon as it stands at the end of what was read. Two of them never
 /// overlap, so the order in which they are replaced does not matter, and each replacement takes two
 /// bytes away, so the whole takes time in proportion to the segment.
-pub(super) fn decoded(segment: &str) -> Vec<u8> {
+pub(super) fn decode_fully(segment: &str) -> Vec<u8> {
     let mut decoded: Vec<u8> = Vec::with_capacity(segment.len());
     for byte in segment.bytes() {
         decoded.push(byte);
@@ -57,7 +57,7 @@ pub(super) fn decoded(segment: &str) -> Vec<u8> {
 
 /// The segment decoded once, without what follows a `;`: what catalogs were checked by that older
 /// versions applied.
-pub(super) fn decoded_once(segment: &str) -> Vec<u8> {
+pub(super) fn decode_once(segment: &str) -> Vec<u8> {
     let mut bytes = segment.bytes();
     let mut plain = Vec::with_capacity(segment.len());
     while let Some(byte) = bytes.next() {
@@ -100,7 +100,7 @@ mod tests {
     use super::*;
 
     fn same(one: &str, other: &str) -> bool {
-        folded(one) == folded(other)
+        fold(one) == fold(other)
     }
 
     #[test]
@@ -127,20 +127,20 @@ mod tests {
         for (one, other) in [("export", "exports"), ("a", "%FF"), ("%FE", "%FF"), ("a", "a;b")] {
             assert!(!same(one, other), "{one} {other}");
         }
-        assert_eq!(without_parameters(&folded("Export%253Bx;y")), b"export");
+        assert_eq!(without_parameters(&fold("Export%253Bx;y")), b"export");
     }
 
     #[test]
     fn a_plain_segment_is_borrowed() {
-        assert!(matches!(folded("export-2.v_1~;:@"), Cow::Borrowed(_)));
+        assert!(matches!(fold("export-2.v_1~;:@"), Cow::Borrowed(_)));
     }
 
     #[test]
     fn decoding_takes_one_pass_however_often_a_segment_is_encoded() {
         let deep = format!("%{}41", "25".repeat(1_000_000));
-        assert_eq!(decoded(&deep), b"A");
-        assert_eq!(decoded("%"), b"%");
-        assert_eq!(decoded("%4"), b"%4");
-        assert_eq!(decoded("%zz%"), b"%zz%");
+        assert_eq!(decode_fully(&deep), b"A");
+        assert_eq!(decode_fully("%"), b"%");
+        assert_eq!(decode_fully("%4"), b"%4");
+        assert_eq!(decode_fully("%zz%"), b"%zz%");
     }
 }

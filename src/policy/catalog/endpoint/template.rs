@@ -9,14 +9,14 @@ use crate::policy::text;
 /// The path of an endpoint, with its parameters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Template {
-    pub(super) parts: Vec<Part>,
+    pub(super) parts: Vec<SegmentPattern>,
     /// The names of the parameters that match a segment with a raw `:` too.
     colon_in: HashSet<Box<str>>,
 }
 
 /// A segment of a template.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Part {
+pub(super) enum SegmentPattern {
     /// It stands for itself; the empty one is a trailing slash.
     Literal(Box<str>),
     /// `{name}:verb`.
@@ -27,7 +27,7 @@ pub(super) enum Part {
     Rest(Box<str>),
 }
 
-impl Part {
+impl SegmentPattern {
     pub(super) fn name(&self) -> Option<&str> {
         match self {
             Self::Literal(_) => None,
@@ -38,24 +38,24 @@ impl Part {
 
 /// Why a template is refused, and where.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{fault}")]
+#[error("{kind}")]
 pub struct TemplateError {
     /// How many bytes of the template stand before the segment that is refused; 0 if it is the
     /// template as a whole.
-    pub at: usize,
+    pub offset: usize,
     /// Why.
-    pub fault: Fault,
+    pub kind: TemplateErrorKind,
 }
 
 impl TemplateError {
-    pub(super) fn whole(fault: impl Into<Fault>) -> Self {
-        Self { at: 0, fault: fault.into() }
+    pub(super) fn whole(kind: impl Into<TemplateErrorKind>) -> Self {
+        Self { offset: 0, kind: kind.into() }
     }
 }
 
 /// Why a template is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Fault {
+pub enum TemplateErrorKind {
     /// Its literal parts are not a path.
     #[error("the template {0}")]
     Path(#[from] PathError),
@@ -67,10 +67,10 @@ pub enum Fault {
         "`{}` is neither a literal nor a parameter like `{{id}}`, `{{id}}:verb` or a last `{{path+}}`",
         short(.0)
     )]
-    Segment(String),
+    InvalidSegment(String),
     /// Another tool's way to write a parameter.
     #[error("`{}` is how other tools write it; here {instead}", short(.segment))]
-    Foreign {
+    ForeignSyntax {
         /// The segment.
         segment: String,
         /// What to write.
@@ -80,10 +80,10 @@ pub enum Fault {
     #[error(
         "`{}` is not a parameter's name: use letters, digits, `_`, `-`, and `.` inside", short(.0)
     )]
-    Name(String),
+    InvalidName(String),
     /// Two parameters of the template have one name.
     #[error("the parameter `{}` stands here twice; give each its own name", short(.0))]
-    RepeatedName(String),
+    DuplicateName(String),
     /// A parameter for the rest of the path has something behind it.
     #[error(
         "`{}` takes the rest of the path, so nothing can follow it, nor a `/`; write `{{name}}` for one segment",
@@ -95,13 +95,13 @@ pub enum Fault {
     Semicolon(String),
     /// What follows a parameter is not a verb.
     #[error("`:{}` is not a verb: write `:` and letters, digits, `-`, `.`, `_` or `~`", short(.0))]
-    Verb(String),
+    InvalidVerb(String),
     /// Some servers take it for a literal or verb of another template.
     #[error(
         "`{}` is to some servers another endpoint's segment at the same place, `{}`; write both in one way, or take one out",
         short(.segment), short(.other)
     )]
-    Twin {
+    AmbiguousSegment {
         /// The segment.
         segment: String,
         /// The other one.
@@ -109,10 +109,10 @@ pub enum Fault {
     },
     /// All templates together have too many segments.
     #[error("the paths of the catalog have more than {0} segments: take some out")]
-    TooMany(usize),
+    TooManySegments(usize),
     /// Another template has the same shape.
     #[error("another endpoint has the same method and the same shape of path")]
-    SameShape,
+    DuplicateShape,
 }
 
 fn short(text: &str) -> String {
@@ -127,10 +127,10 @@ const OPTIONAL: &str =
 const END: &str = "a path that ends in a slash is written with `/` at its end";
 
 /// What to write for a segment that another tool reads as more than a literal, if one does.
-fn foreign(segment: &str) -> Option<&'static str> {
+fn foreign_syntax(segment: &str) -> Option<&'static str> {
     let inner = segment.strip_prefix('{').map(|s| s.strip_suffix('}').unwrap_or(s));
     match inner {
-        // Google's verbs are ours.
+        // The verbs of Google APIs have the same syntax here.
         Some(inner) if inner.contains("}:") && !inner.contains(['(', '*', '?', '=', '<']) => None,
         Some("$") => Some(END),
         Some(inner) if inner.starts_with('*') || inner.ends_with('*') => Some(PARAMETER),
@@ -161,11 +161,17 @@ impl Template {
         for (part, segment) in template.parts.iter().zip(segments(text)) {
             let is_last = at + segment.len() == text.len();
             if ends_path(segment) && !is_last {
-                return Err(TemplateError { at, fault: Fault::Semicolon(segment.to_owned()) });
+                return Err(TemplateError {
+                    offset: at,
+                    kind: TemplateErrorKind::Semicolon(segment.to_owned()),
+                });
             }
             let repeated = part.name().filter(|name| !names.insert(*name));
             if let Some(name) = repeated {
-                return Err(TemplateError { at, fault: Fault::RepeatedName(name.to_owned()) });
+                return Err(TemplateError {
+                    offset: at,
+                    kind: TemplateErrorKind::DuplicateName(name.to_owned()),
+                });
             }
             at += segment.len() + 1;
         }
@@ -183,10 +189,10 @@ impl Template {
 
     fn read(
         text: &str,
-        part: fn(&str, bool) -> Result<Part, Fault>,
+        part: fn(&str, bool) -> Result<SegmentPattern, TemplateErrorKind>,
     ) -> Result<Self, TemplateError> {
         if text.len() > MAX_PATH_LEN {
-            return Err(TemplateError::whole(Fault::TooLong(text.len())));
+            return Err(TemplateError::whole(TemplateErrorKind::TooLong(text.len())));
         }
         if !text.starts_with('/') {
             return Err(TemplateError::whole(PathError::Relative));
@@ -196,7 +202,7 @@ impl Template {
         let mut segments = segments(text).peekable();
         while let Some(segment) = segments.next() {
             let is_last = segments.peek().is_none();
-            let part = part(segment, is_last).map_err(|fault| TemplateError { at, fault })?;
+            let part = part(segment, is_last).map_err(|kind| TemplateError { offset: at, kind })?;
             parts.push(part);
             at += segment.len() + 1;
         }
@@ -206,7 +212,7 @@ impl Template {
     /// Lets a parameter match a segment with a raw `:` too. False if the template has none of this
     /// name.
     #[must_use]
-    pub fn permit_colon(&mut self, name: &str) -> bool {
+    pub fn allow_colon(&mut self, name: &str) -> bool {
         let is_known = self.parts.iter().any(|part| part.name() == Some(name));
         if is_known {
             self.colon_in.insert(name.into());
@@ -215,7 +221,7 @@ impl Template {
     }
 
     /// Whether a segment with a raw `:` matches the part.
-    pub(super) fn permits_colon(&self, part: &Part) -> bool {
+    pub(super) fn allows_colon(&self, part: &SegmentPattern) -> bool {
         part.name().is_none_or(|name| self.colon_in.contains(name))
     }
 
@@ -227,14 +233,14 @@ impl Template {
 
     /// Whether each of its parameters matches a segment with a raw `:` too.
     #[must_use]
-    pub fn permits_all_colons(&self) -> bool {
-        self.parts.iter().all(|part| self.permits_colon(part))
+    pub fn allows_all_colons(&self) -> bool {
+        self.parts.iter().all(|part| self.allows_colon(part))
     }
 
     /// Whether it ends in a parameter for the rest of the path.
     #[must_use]
     pub fn has_rest(&self) -> bool {
-        matches!(self.parts.last(), Some(Part::Rest(_)))
+        matches!(self.parts.last(), Some(SegmentPattern::Rest(_)))
     }
 }
 
@@ -244,62 +250,64 @@ fn segments(text: &str) -> impl Iterator<Item = &str> {
     inner.into_iter().flat_map(|inner| inner.split('/'))
 }
 
-fn new_part(segment: &str, is_last: bool) -> Result<Part, Fault> {
-    if let Some(instead) = foreign(segment) {
-        return Err(Fault::Foreign { segment: segment.to_owned(), instead });
+fn new_part(segment: &str, is_last: bool) -> Result<SegmentPattern, TemplateErrorKind> {
+    if let Some(instead) = foreign_syntax(segment) {
+        return Err(TemplateErrorKind::ForeignSyntax { segment: segment.to_owned(), instead });
     }
     let part = read_part(segment, is_last)?;
     let name = match &part {
-        Part::Literal(literal) => {
+        SegmentPattern::Literal(literal) => {
             check_segment(literal)?;
             return Ok(part);
         }
-        Part::Parameter(name) if name.ends_with('+') && name.len() > 1 => {
-            return Err(Fault::RestNotLast(segment.to_owned()));
+        SegmentPattern::Parameter(name) if name.ends_with('+') && name.len() > 1 => {
+            return Err(TemplateErrorKind::RestNotLast(segment.to_owned()));
         }
-        Part::Verb { name, .. } | Part::Parameter(name) | Part::Rest(name) => name,
+        SegmentPattern::Verb { name, .. }
+        | SegmentPattern::Parameter(name)
+        | SegmentPattern::Rest(name) => name,
     };
     let is_letter = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.');
     if !name.bytes().all(is_letter) || name.starts_with('.') || name.ends_with('.') {
-        return Err(Fault::Name(name.to_string()));
+        return Err(TemplateErrorKind::InvalidName(name.to_string()));
     }
     Ok(part)
 }
 
-fn stored_part(segment: &str, is_last: bool) -> Result<Part, Fault> {
+fn stored_part(segment: &str, is_last: bool) -> Result<SegmentPattern, TemplateErrorKind> {
     let part = read_part(segment, is_last)?;
-    if let Part::Literal(literal) = &part {
+    if let SegmentPattern::Literal(literal) = &part {
         check_stored_segment(literal)?;
     }
     Ok(part)
 }
 
-fn read_part(segment: &str, is_last: bool) -> Result<Part, Fault> {
+fn read_part(segment: &str, is_last: bool) -> Result<SegmentPattern, TemplateErrorKind> {
     if segment.is_empty() && !is_last {
         return Err(PathError::EmptySegment.into());
     }
     if !segment.contains(['{', '}']) {
-        return Ok(Part::Literal(segment.into()));
+        return Ok(SegmentPattern::Literal(segment.into()));
     }
-    let unclear = || Fault::Segment(segment.to_owned());
-    let (name, behind) =
-        segment.strip_prefix('{').and_then(|s| s.split_once('}')).ok_or_else(unclear)?;
-    if name.is_empty() || name.contains('{') || behind.contains(['{', '}']) {
-        return Err(unclear());
+    let invalid = || TemplateErrorKind::InvalidSegment(segment.to_owned());
+    let (name, suffix) =
+        segment.strip_prefix('{').and_then(|s| s.split_once('}')).ok_or_else(invalid)?;
+    if name.is_empty() || name.contains('{') || suffix.contains(['{', '}']) {
+        return Err(invalid());
     }
     let rest = name.strip_suffix('+').filter(|rest| !rest.is_empty());
-    match (behind.strip_prefix(':'), rest) {
-        (None, _) if !behind.is_empty() => Err(unclear()),
-        (None, Some(rest)) if is_last => Ok(Part::Rest(rest.into())),
-        (None, _) => Ok(Part::Parameter(name.into())),
-        (Some(_), Some(_)) => Err(Fault::RestNotLast(segment.to_owned())),
+    match (suffix.strip_prefix(':'), rest) {
+        (None, _) if !suffix.is_empty() => Err(invalid()),
+        (None, Some(rest)) if is_last => Ok(SegmentPattern::Rest(rest.into())),
+        (None, _) => Ok(SegmentPattern::Parameter(name.into())),
+        (Some(_), Some(_)) => Err(TemplateErrorKind::RestNotLast(segment.to_owned())),
         (Some(verb), None) => {
             let is_letter =
                 |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~');
             if verb.is_empty() || !verb.bytes().all(is_letter) {
-                return Err(Fault::Verb(verb.to_owned()));
+                return Err(TemplateErrorKind::InvalidVerb(verb.to_owned()));
             }
-            Ok(Part::Verb { name: name.into(), verb: verb.into() })
+            Ok(SegmentPattern::Verb { name: name.into(), verb: verb.into() })
         }
     }
 }
@@ -318,15 +326,18 @@ mod tests {
         assert_eq!(
             template.parts,
             [
-                Part::Literal("a.b:c".into()),
-                Part::Parameter("x".into()),
-                Part::Verb { name: "y".into(), verb: "purge".into() },
-                Part::Rest("z-1.a_b".into()),
+                SegmentPattern::Literal("a.b:c".into()),
+                SegmentPattern::Parameter("x".into()),
+                SegmentPattern::Verb { name: "y".into(), verb: "purge".into() },
+                SegmentPattern::Rest("z-1.a_b".into()),
             ]
         );
         assert_eq!(Template::parse("/").expect("the root").parts, []);
         let slash = Template::parse("/a/").expect("a template").parts;
-        assert_eq!(slash, [Part::Literal("a".into()), Part::Literal("".into())]);
+        assert_eq!(
+            slash,
+            [SegmentPattern::Literal("a".into()), SegmentPattern::Literal("".into())]
+        );
         for good in
             ["/odata/$metadata", "/a@b", "/v1/me:purge", "/a+b", "/~x", "/a=b", "/a,b", "/..."]
         {
@@ -374,8 +385,8 @@ mod tests {
             ("{{id}}", PARAMETER),
         ] {
             let error = refused(&format!("/a/{segment}"));
-            let fault = Fault::Foreign { segment: segment.to_owned(), instead };
-            assert_eq!((error.at, error.fault), (3, fault), "{segment}");
+            let kind = TemplateErrorKind::ForeignSyntax { segment: segment.to_owned(), instead };
+            assert_eq!((error.offset, error.kind), (3, kind), "{segment}");
             assert!(Template::parse(&format!("/a/{segment}/b")).is_err(), "{segment}");
         }
     }
@@ -419,9 +430,15 @@ mod tests {
             assert!(Template::parse(bad).is_err(), "{bad}");
         }
         let twice = refused("/users/{a}/b/{a+}");
-        assert_eq!((twice.at, twice.fault), (13, Fault::RepeatedName("a".to_owned())));
+        assert_eq!(
+            (twice.offset, twice.kind),
+            (13, TemplateErrorKind::DuplicateName("a".to_owned()))
+        );
         let rest = refused("/files/{path+}/x");
-        assert_eq!((rest.at, rest.fault), (7, Fault::RestNotLast("{path+}".to_owned())));
+        assert_eq!(
+            (rest.offset, rest.kind),
+            (7, TemplateErrorKind::RestNotLast("{path+}".to_owned()))
+        );
     }
 
     #[test]
@@ -439,16 +456,16 @@ mod tests {
     #[test]
     fn a_name_that_a_template_lacks_permits_nothing() {
         let mut template = Template::parse("/a/{x}:v/{y+}").expect("a template");
-        assert!(!template.permits_all_colons() && template.has_parameter());
-        assert!(template.permit_colon("x") && template.permit_colon("y"));
-        assert!(template.permits_all_colons());
-        assert!(!template.permit_colon("a") && !template.permit_colon("y+"));
+        assert!(!template.allows_all_colons() && template.has_parameter());
+        assert!(template.allow_colon("x") && template.allow_colon("y"));
+        assert!(template.allows_all_colons());
+        assert!(!template.allow_colon("a") && !template.allow_colon("y+"));
     }
 
     #[test]
     fn a_template_is_no_longer_than_a_path() {
         let long = format!("/{}", "a".repeat(MAX_PATH_LEN));
-        assert_eq!(refused(&long).fault, Fault::TooLong(MAX_PATH_LEN + 1));
+        assert_eq!(refused(&long).kind, TemplateErrorKind::TooLong(MAX_PATH_LEN + 1));
         assert!(
             Template::parse(&long[1..]).is_err() && Template::parse(&long[..MAX_PATH_LEN]).is_ok()
         );

@@ -3,8 +3,8 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 use proptest::sample::select;
 
-use super::segment::folded;
-use super::template::Part;
+use super::segment::fold;
+use super::template::SegmentPattern;
 use super::*;
 
 /// An endpoint that needs the scope of this name.
@@ -16,7 +16,7 @@ fn needing(name: &str) -> Endpoint {
 fn template(text: &str, colon_in: &[&str]) -> Template {
     let mut template = Template::parse(text).expect(text);
     for name in colon_in {
-        assert!(template.permit_colon(name), "{name}");
+        assert!(template.allow_colon(name), "{name}");
     }
     template
 }
@@ -28,8 +28,8 @@ fn read(text: &str) -> (&str, Template) {
     (path, template(path, &names))
 }
 
-fn endpoints(templates: &[(&str, &str)]) -> Endpoints {
-    let mut endpoints = Endpoints::default();
+fn endpoints(templates: &[(&str, &str)]) -> EndpointTree {
+    let mut endpoints = EndpointTree::default();
     for (method, text) in templates {
         let (path, template) = read(text);
         endpoints.insert(method, &template, needing(path)).expect(path);
@@ -37,8 +37,8 @@ fn endpoints(templates: &[(&str, &str)]) -> Endpoints {
     endpoints
 }
 
-fn found<'a>(endpoints: &'a Endpoints, method: &str, path: &str) -> Option<&'a str> {
-    let path = Path::parse(path).expect(path);
+fn found<'a>(endpoints: &'a EndpointTree, method: &str, path: &str) -> Option<&'a str> {
+    let path = RequestPath::parse(path).expect(path);
     endpoints.find(method, &path).map(|e| e.scopes[0].as_str())
 }
 
@@ -306,7 +306,11 @@ fn templates_that_cannot_be_told_apart_are_refused() {
         let mut all = endpoints(&[("GET", first)]);
         let (_, template) = read(second);
         let refused = all.insert("GET", &template, needing("x")).expect_err(second);
-        assert_eq!(refused, TemplateError { at: 0, fault: Fault::SameShape }, "{first} {second}");
+        assert_eq!(
+            refused,
+            TemplateError { offset: 0, kind: TemplateErrorKind::DuplicateShape },
+            "{first} {second}"
+        );
         assert!(all.insert("POST", &template, needing("x")).is_ok());
     }
     for (first, second, segment, other) in [
@@ -324,8 +328,11 @@ fn templates_that_cannot_be_told_apart_are_refused() {
         let refused = all.insert("GET", &template, needing("x")).expect_err(second);
         let at = path.rfind(segment).expect("there");
         let at = path[..at].rfind('/').expect("a slash") + 1;
-        let fault = Fault::Twin { segment: segment.to_owned(), other: other.to_owned() };
-        assert_eq!(refused, TemplateError { at, fault }, "{first} {second}");
+        let kind = TemplateErrorKind::AmbiguousSegment {
+            segment: segment.to_owned(),
+            other: other.to_owned(),
+        };
+        assert_eq!(refused, TemplateError { offset: at, kind }, "{first} {second}");
     }
     // A literal and a verb are told apart.
     endpoints(&[("GET", "/a/{x}:purge"), ("GET", "/a/me:purge"), ("GET", "/a/root:PURGE")]);
@@ -334,7 +341,7 @@ fn templates_that_cannot_be_told_apart_are_refused() {
 
 #[test]
 fn a_catalog_in_force_keeps_literals_that_differ_by_case() {
-    let mut all = Endpoints::default();
+    let mut all = EndpointTree::default();
     for text in ["/a/export", "/a/EXPORT", "/a/{x}", "/a/{x}/y", "/b/*", "/b/{*x}"] {
         let template = Template::parse_stored(text).expect(text);
         all.insert_stored("GET", &template, needing(text)).expect(text);
@@ -349,8 +356,8 @@ fn a_catalog_in_force_keeps_literals_that_differ_by_case() {
 }
 
 /// Every way through `depth` segments of a literal and a parameter each.
-fn thicket(depth: usize) -> (Endpoints, usize) {
-    let mut all = Endpoints::default();
+fn thicket(depth: usize) -> (EndpointTree, usize) {
+    let mut all = EndpointTree::default();
     for way in 0..1_usize << depth {
         let segments = (0..depth).map(|n| match way >> n & 1 {
             0 => "/a".to_owned(),
@@ -368,48 +375,48 @@ fn a_search_visits_each_node_once_at_most_whatever_the_path_is() {
     let (all, nodes) = thicket(10);
     for len in [0, 1, 10, 11, 12, 2_040] {
         let path = "/a".repeat(len) + "/other";
-        let path = Path::parse(path).expect("a path");
+        let path = RequestPath::parse(path).expect("a path");
         let (found, visits) = all.count_visits("GET", &path);
         assert!(!found && visits <= nodes, "{visits} of {nodes}");
         assert!(visits > len.min(10), "{visits}");
     }
     // A deep template, and one for the rest at each of its segments.
-    let mut all = Endpoints::default();
+    let mut all = EndpointTree::default();
     for depth in 0..1_000 {
         let text = "/a".repeat(depth) + "/{rest+}";
         all.insert("GET", &template(&text, &[]), needing("rest")).expect("a template");
     }
-    let path = Path::parse("/a".repeat(2_047) + "/").expect("a path");
+    let path = RequestPath::parse("/a".repeat(2_047) + "/").expect("a path");
     let (found, visits) = all.count_visits("GET", &path);
     assert!(!found && visits <= 2_001, "{visits}");
-    let path = Path::parse("/a".repeat(2_047)).expect("a path");
+    let path = RequestPath::parse("/a".repeat(2_047)).expect("a path");
     assert!(all.find("GET", &path).is_some());
 }
 
 #[test]
 fn a_template_of_two_thousand_segments_is_kept_and_found() {
     let text = "/a".repeat(2_048);
-    let mut all = Endpoints::default();
+    let mut all = EndpointTree::default();
     all.insert("GET", &template(&text, &[]), needing("x")).expect("inserted");
-    let path = Path::parse(text).expect("a path");
+    let path = RequestPath::parse(text).expect("a path");
     assert!(all.clone().find("GET", &path).is_some());
 }
 
 /// What one template says of a path, and where it stands in the order of D20.
-struct Claim<'a> {
+struct Candidate<'a> {
     order: Vec<u8>,
     template: Option<&'a str>,
 }
 
 /// All that the templates of one method say, each by itself; the first one in the order counts.
-fn claims<'a>(templates: &'a [String], path: &str) -> Vec<Claim<'a>> {
+fn claims<'a>(templates: &'a [String], path: &str) -> Vec<Candidate<'a>> {
     let segments = split(path);
     let mut all = Vec::new();
     for text in templates {
         let (text, template) = read(text);
         let mut order = vec![];
         let mut unclear = |order: &[u8], last| {
-            all.push(Claim { order: [order, &[last]].concat(), template: None });
+            all.push(Candidate { order: [order, &[last]].concat(), template: None });
         };
         let mut at = 0;
         let mut is_permitted = true;
@@ -422,16 +429,17 @@ fn claims<'a>(templates: &'a [String], path: &str) -> Vec<Claim<'a>> {
                     order.push(0);
                     break true;
                 }
-                (None, Some(Part::Literal(literal))) if literal.is_empty() => {
+                (None, Some(SegmentPattern::Literal(literal))) if literal.is_empty() => {
                     unclear(&order, 1);
                     break false;
                 }
-                (None, Some(Part::Rest(_))) | (Some(&""), Some(Part::Rest(_)) | None) => {
+                (None, Some(SegmentPattern::Rest(_)))
+                | (Some(&""), Some(SegmentPattern::Rest(_)) | None) => {
                     unclear(&order, 1);
                     break false;
                 }
                 (None, Some(_)) | (Some(_), None) => break false,
-                (Some(segment), Some(Part::Literal(literal))) => {
+                (Some(segment), Some(SegmentPattern::Literal(literal))) => {
                     if *segment != &**literal {
                         if !segment.is_empty() && cut(segment) == cut(literal) {
                             unclear(&order, 1);
@@ -441,9 +449,9 @@ fn claims<'a>(templates: &'a [String], path: &str) -> Vec<Claim<'a>> {
                     order.push(0);
                 }
                 (Some(&""), Some(_)) => break false,
-                (Some(segment), Some(part @ Part::Verb { verb, .. })) => {
+                (Some(segment), Some(part @ SegmentPattern::Verb { verb, .. })) => {
                     let name = segment.strip_suffix(&**verb).and_then(|s| s.strip_suffix(':'));
-                    let plain = String::from_utf8_lossy(&folded(segment)).into_owned();
+                    let plain = String::from_utf8_lossy(&fold(segment)).into_owned();
                     let own = format!(":{}", verb.to_lowercase());
                     match name.filter(|name| !name.is_empty()) {
                         Some(_) if plain.contains(';') => {
@@ -454,7 +462,7 @@ fn claims<'a>(templates: &'a [String], path: &str) -> Vec<Claim<'a>> {
                             if name.contains(':') {
                                 unclear(&order, 3);
                             }
-                            is_permitted &= colons(name) == 0 || template.permits_colon(part);
+                            is_permitted &= colons(name) == 0 || template.allows_colon(part);
                             order.push(2);
                         }
                         None => {
@@ -465,22 +473,22 @@ fn claims<'a>(templates: &'a [String], path: &str) -> Vec<Claim<'a>> {
                         }
                     }
                 }
-                (Some(segment), Some(part @ Part::Parameter(_))) => {
-                    is_permitted &= colons(segment) == 0 || template.permits_colon(part);
+                (Some(segment), Some(part @ SegmentPattern::Parameter(_))) => {
+                    is_permitted &= colons(segment) == 0 || template.allows_colon(part);
                     order.push(4);
                 }
-                (Some(_), Some(part @ Part::Rest(_))) => {
+                (Some(_), Some(part @ SegmentPattern::Rest(_))) => {
                     let rest = &segments[at - 1..];
                     is_permitted &= !rest.contains(&"");
                     is_permitted &=
-                        template.permits_colon(part) || rest.iter().all(|s| colons(s) == 0);
+                        template.allows_colon(part) || rest.iter().all(|s| colons(s) == 0);
                     order.push(5);
                     break true;
                 }
             }
         };
         if is_match {
-            all.push(Claim { order, template: is_permitted.then_some(text) });
+            all.push(Candidate { order, template: is_permitted.then_some(text) });
         }
     }
     all.sort_by(|one, other| one.order.cmp(&other.order));
@@ -488,7 +496,7 @@ fn claims<'a>(templates: &'a [String], path: &str) -> Vec<Claim<'a>> {
 }
 
 fn cut(segment: &str) -> Vec<u8> {
-    folded(segment).split(|b| *b == b';').next().unwrap_or_default().to_vec()
+    fold(segment).split(|b| *b == b';').next().unwrap_or_default().to_vec()
 }
 
 fn split(path: &str) -> Vec<&str> {
@@ -497,7 +505,7 @@ fn split(path: &str) -> Vec<&str> {
 
 /// How a server reads a segment.
 #[derive(Clone, Copy, Debug)]
-struct Reading {
+struct ServerBehavior {
     decodes: usize,
     cuts_before: bool,
     cuts_after: bool,
@@ -506,7 +514,7 @@ struct Reading {
     matches_empty_rest: bool,
 }
 
-impl Reading {
+impl ServerBehavior {
     fn segment(self, segment: &str) -> String {
         let cut = |text: String| text.split(';').next().unwrap_or_default().to_owned();
         let mut text = segment.to_owned();
@@ -531,7 +539,7 @@ impl Reading {
             if segments.last() == Some(&"") {
                 segments.pop();
             }
-            if parts.last() == Some(&Part::Literal("".into())) {
+            if parts.last() == Some(&SegmentPattern::Literal("".into())) {
                 parts.pop();
             }
         }
@@ -541,20 +549,20 @@ impl Reading {
             let segment = segments.get(at).map(|segment| self.segment(segment));
             at += 1;
             kinds.push(match (part, segment) {
-                (Part::Rest(_), None) if self.matches_empty_rest => 3,
-                (Part::Rest(_), Some(segment))
+                (SegmentPattern::Rest(_), None) if self.matches_empty_rest => 3,
+                (SegmentPattern::Rest(_), Some(segment))
                     if !segment.is_empty() || self.matches_empty_rest =>
                 {
                     at = segments.len();
                     3
                 }
-                (Part::Literal(own), Some(segment)) if self.segment(own) == segment => 0,
-                (Part::Verb { verb, .. }, Some(segment)) => {
+                (SegmentPattern::Literal(own), Some(segment)) if self.segment(own) == segment => 0,
+                (SegmentPattern::Verb { verb, .. }, Some(segment)) => {
                     let own = format!(":{}", self.segment(verb));
                     segment.strip_suffix(&own).filter(|name| !name.is_empty())?;
                     1
                 }
-                (Part::Parameter(_), Some(segment)) if !segment.is_empty() => 2,
+                (SegmentPattern::Parameter(_), Some(segment)) if !segment.is_empty() => 2,
                 _ => return None,
             });
         }
@@ -565,26 +573,26 @@ impl Reading {
 fn decode(text: &str) -> String {
     let mut bytes = Vec::new();
     let mut rest = text.as_bytes();
-    while let Some((first, behind)) = rest.split_first() {
-        let code = behind.get(..2).and_then(|two| std::str::from_utf8(two).ok());
+    while let Some((first, suffix)) = rest.split_first() {
+        let code = suffix.get(..2).and_then(|two| std::str::from_utf8(two).ok());
         match code.and_then(|two| u8::from_str_radix(two, 16).ok()) {
             Some(byte) if *first == b'%' => {
                 bytes.push(byte);
-                rest = &behind[2..];
+                rest = &suffix[2..];
             }
             _ => {
                 bytes.push(*first);
-                rest = behind;
+                rest = suffix;
             }
         }
     }
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-fn readings() -> Vec<Reading> {
+fn readings() -> Vec<ServerBehavior> {
     let bit = |n: u32, at: u32| n >> at & 1 == 1;
     let all = (0..32_u32).flat_map(|n| {
-        (0..3).map(move |decodes| Reading {
+        (0..3).map(move |decodes| ServerBehavior {
             decodes,
             cuts_before: bit(n, 0),
             cuts_after: bit(n, 1),
@@ -704,14 +712,14 @@ proptest! {
         head in prop::collection::vec(a_template(), 0..3),
         paths in prop::collection::vec(a_path(), 1..10),
     ) {
-        let mut all = Endpoints::default();
+        let mut all = EndpointTree::default();
         let mut kept = vec![("GET", vec![]), ("HEAD", vec![])];
         for (n, texts) in [get, head].into_iter().enumerate() {
             for text in texts {
                 let (path, names) = text.split_once('|').expect("two parts");
                 let Ok(mut template) = Template::parse(path) else { continue };
                 for name in names.split(',').filter(|name| !name.is_empty()) {
-                    prop_assert!(template.permit_colon(name));
+                    prop_assert!(template.allow_colon(name));
                 }
                 let mut with = all.clone();
                 // A catalog with a template that is refused is refused whole.
@@ -722,7 +730,7 @@ proptest! {
             }
         }
         for path in &paths {
-            let parsed = Path::parse(path.as_str());
+            let parsed = RequestPath::parse(path.as_str());
             prop_assert!(parsed.is_ok(), "{path}");
             for method in ["GET", "HEAD"] {
                 let found = parsed.as_ref().ok().and_then(|path| all.find(method, path));
@@ -739,7 +747,7 @@ proptest! {
                     (_, None, get) => get.and_then(|c| c.template).map(|t| format!("GET {t}")),
                     (_, Some(head), get) => match (head.template, get) {
                         (None, _) => None,
-                        (Some(_), Some(Claim { template: None, .. })) => None,
+                        (Some(_), Some(Candidate { template: None, .. })) => None,
                         (Some(_), Some(get)) if kinds(&get.order) < kinds(&head.order) => None,
                         (Some(t), _) => Some(format!("HEAD {t}")),
                     },

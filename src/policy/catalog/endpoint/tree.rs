@@ -15,9 +15,9 @@
 use std::collections::HashMap;
 
 use super::Endpoint;
-use super::path::Path;
-use super::segment::{ends_path, folded, without_parameters};
-use super::template::{Fault, Part, Template, TemplateError};
+use super::path::RequestPath;
+use super::segment::{ends_path, fold, without_parameters};
+use super::template::{SegmentPattern, Template, TemplateError, TemplateErrorKind};
 
 /// The most segments that all templates of a new catalog have together, each prefix once. A
 /// segment takes some 600 bytes of memory.
@@ -25,7 +25,7 @@ const MAX_NODES: usize = 500_000;
 
 /// All endpoints of a catalog.
 #[derive(Clone, Debug, Default)]
-pub struct Endpoints {
+pub struct EndpointTree {
     /// The root of each method.
     methods: HashMap<Box<str>, NodeId>,
     nodes: Vec<Node>,
@@ -39,11 +39,11 @@ struct Node {
     leaf: Option<Leaf>,
     literals: HashMap<Box<str>, NodeId>,
     /// What servers may take the literals for, and whether that is said of several; see
-    /// [`plainest`].
+    /// [`lenient_key`].
     folded: HashMap<Box<[u8]>, bool>,
     /// Whether it is said of several of any.
-    has_twins: bool,
-    verbs: Option<Box<Verbs>>,
+    has_ambiguous_literals: bool,
+    verbs: Option<Box<VerbTable>>,
     parameter: Option<NodeId>,
     /// The endpoint of a last `{x+}`.
     rest: Option<Leaf>,
@@ -51,7 +51,7 @@ struct Node {
 
 /// The `{x}:verb` of one place, by the verb without its `:`.
 #[derive(Clone, Debug, Default)]
-struct Verbs {
+struct VerbTable {
     exact: HashMap<Box<str>, NodeId>,
     folded: HashMap<Box<[u8]>, bool>,
 }
@@ -61,39 +61,39 @@ struct Verbs {
 struct Leaf {
     endpoint: Endpoint,
     /// The template's segments.
-    shape: Box<[Step]>,
+    shape: Box<[ShapeSegment]>,
 }
 
 /// A segment of a template, as far as it says which of two templates is the more specific one.
 #[derive(Clone, Copy, Debug)]
-struct Step {
-    kind: Kind,
-    permits_colon: bool,
+struct ShapeSegment {
+    kind: SegmentKind,
+    allows_colon: bool,
 }
 
 /// The kinds of segments, the most specific one first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Kind {
+enum SegmentKind {
     Literal,
     Verb,
     Parameter,
     Rest,
 }
 
-impl Step {
-    fn of(template: &Template, part: &Part) -> Self {
+impl ShapeSegment {
+    fn of(template: &Template, part: &SegmentPattern) -> Self {
         let kind = match part {
-            Part::Literal(_) => Kind::Literal,
-            Part::Verb { .. } => Kind::Verb,
-            Part::Parameter(_) => Kind::Parameter,
-            Part::Rest(_) => Kind::Rest,
+            SegmentPattern::Literal(_) => SegmentKind::Literal,
+            SegmentPattern::Verb { .. } => SegmentKind::Verb,
+            SegmentPattern::Parameter(_) => SegmentKind::Parameter,
+            SegmentPattern::Rest(_) => SegmentKind::Rest,
         };
-        Self { kind, permits_colon: template.permits_colon(part) }
+        Self { kind, allows_colon: template.allows_colon(part) }
     }
 
     fn permits(self, segment: &str) -> bool {
-        let own = usize::from(self.kind == Kind::Verb);
-        self.permits_colon || segment.bytes().filter(|b| *b == b':').count() <= own
+        let own = usize::from(self.kind == SegmentKind::Verb);
+        self.allows_colon || segment.bytes().filter(|b| *b == b':').count() <= own
     }
 }
 
@@ -116,7 +116,7 @@ impl Leaf {
     }
 }
 
-impl Endpoints {
+impl EndpointTree {
     /// Adds an endpoint of a new catalog.
     ///
     /// # Errors
@@ -151,50 +151,50 @@ impl Endpoints {
         endpoint: Endpoint,
         is_new: bool,
     ) -> Result<(), TemplateError> {
-        let shape = template.parts.iter().map(|part| Step::of(template, part)).collect();
+        let shape = template.parts.iter().map(|part| ShapeSegment::of(template, part)).collect();
         let leaf = Leaf { endpoint, shape };
         if is_new && self.nodes.len() + template.parts.len() > MAX_NODES {
-            return Err(TemplateError::whole(Fault::TooMany(MAX_NODES)));
+            return Err(TemplateError::whole(TemplateErrorKind::TooManySegments(MAX_NODES)));
         }
         let next = self.nodes.len();
         let mut id = *self.methods.entry(method.into()).or_insert(next);
         let mut at = 1;
         for part in &template.parts {
-            let twin = |segment: String, other: String| TemplateError {
-                at,
-                fault: Fault::Twin { segment, other },
+            let ambiguous = |segment: String, other: String| TemplateError {
+                offset: at,
+                kind: TemplateErrorKind::AmbiguousSegment { segment, other },
             };
             let (node, next) = self.node_mut(id)?;
             let len;
             (id, len) = match part {
-                Part::Literal(literal) => {
-                    if let Some(other) = node.twin(literal, is_new) {
-                        return Err(twin(literal.to_string(), other));
+                SegmentPattern::Literal(literal) => {
+                    if let Some(other) = node.find_ambiguous(literal, is_new) {
+                        return Err(ambiguous(literal.to_string(), other));
                     }
                     (*node.literals.entry(literal.clone()).or_insert(next), literal.len())
                 }
-                Part::Verb { name, verb } => {
+                SegmentPattern::Verb { name, verb } => {
                     let verbs = node.verbs.get_or_insert_default();
-                    if let Some(other) = verbs.twin(verb, is_new) {
-                        return Err(twin(format!(":{verb}"), format!(":{other}")));
+                    if let Some(other) = verbs.find_ambiguous(verb, is_new) {
+                        return Err(ambiguous(format!(":{verb}"), format!(":{other}")));
                     }
                     let len = name.len() + verb.len() + "{}:".len();
                     (*verbs.exact.entry(verb.clone()).or_insert(next), len)
                 }
-                Part::Parameter(name) => {
+                SegmentPattern::Parameter(name) => {
                     (*node.parameter.get_or_insert(next), name.len() + "{}".len())
                 }
-                Part::Rest(_) => return set(&mut node.rest, leaf),
+                SegmentPattern::Rest(_) => return set_leaf(&mut node.rest, leaf),
             };
             at += len + 1;
         }
-        set(&mut self.node_mut(id)?.0.leaf, leaf)
+        set_leaf(&mut self.node_mut(id)?.0.leaf, leaf)
     }
 
     /// The endpoint that matches; among several, literals win from left to right (D20). A `HEAD`
     /// without an endpoint of its own is answered by that of `GET`.
     #[must_use]
-    pub fn find(&self, method: &str, path: &Path) -> Option<&Endpoint> {
+    pub fn find(&self, method: &str, path: &RequestPath) -> Option<&Endpoint> {
         let segments: Vec<_> = path.segments().collect();
         if segments.split_last().is_some_and(|(_, before)| before.iter().any(|s| ends_path(s))) {
             return None;
@@ -216,16 +216,24 @@ impl Endpoints {
 
     /// Whether a template of this method has a parameter where this template has a literal with a
     /// letter: in another case the literal matched that parameter in older versions.
-    pub(in crate::policy::catalog) fn shadows(&self, method: &str, template: &Template) -> bool {
+    pub(in crate::policy::catalog) fn has_case_variant_of_parameter(
+        &self,
+        method: &str,
+        template: &Template,
+    ) -> bool {
         self.any_literal(method, template, |node, literal| {
             node.parameter.is_some() && literal.bytes().any(|b| b.is_ascii_alphabetic())
         })
     }
 
     /// Whether a literal of this template has a sibling that some servers take it for.
-    pub(in crate::policy::catalog) fn has_twin(&self, method: &str, template: &Template) -> bool {
+    pub(in crate::policy::catalog) fn has_ambiguous_literal(
+        &self,
+        method: &str,
+        template: &Template,
+    ) -> bool {
         self.any_literal(method, template, |node, literal| {
-            node.has_twins && node.likeness(literal) == Some(true)
+            node.has_ambiguous_literals && node.lookalike(literal) == Some(true)
         })
     }
 
@@ -234,16 +242,16 @@ impl Endpoints {
         let mut node = self.root(method);
         for part in &template.parts {
             let Some(here) = node else { return false };
-            if let Part::Rest(_) = part {
+            if let SegmentPattern::Rest(_) = part {
                 return here.rest.is_some();
             }
-            node = self.behind(here, part);
+            node = self.child(here, part);
         }
         node.is_some_and(|node| node.leaf.is_some())
     }
 
     #[cfg(test)]
-    pub(super) fn count_visits(&self, method: &str, path: &Path) -> (bool, usize) {
+    pub(super) fn count_visits(&self, method: &str, path: &RequestPath) -> (bool, usize) {
         let segments: Vec<_> = path.segments().collect();
         let Some(root) = self.root(method) else { return (false, 0) };
         let mut search = Search::new(&self.nodes, &segments);
@@ -261,7 +269,8 @@ impl Endpoints {
         }
         let next = self.nodes.len();
         let node = self.nodes.get_mut(id);
-        node.map(|node| (node, next)).ok_or_else(|| TemplateError::whole(Fault::SameShape))
+        node.map(|node| (node, next))
+            .ok_or_else(|| TemplateError::whole(TemplateErrorKind::DuplicateShape))
     }
 
     fn root(&self, method: &str) -> Option<&Node> {
@@ -269,12 +278,12 @@ impl Endpoints {
     }
 
     /// The node behind a segment of a template.
-    fn behind(&self, node: &Node, part: &Part) -> Option<&Node> {
+    fn child(&self, node: &Node, part: &SegmentPattern) -> Option<&Node> {
         let id = match part {
-            Part::Literal(literal) => node.literals.get(literal).copied(),
-            Part::Verb { verb, .. } => node.verbs.as_ref()?.exact.get(verb).copied(),
-            Part::Parameter(_) => node.parameter,
-            Part::Rest(_) => None,
+            SegmentPattern::Literal(literal) => node.literals.get(literal).copied(),
+            SegmentPattern::Verb { verb, .. } => node.verbs.as_ref()?.exact.get(verb).copied(),
+            SegmentPattern::Parameter(_) => node.parameter,
+            SegmentPattern::Rest(_) => None,
         };
         self.nodes.get(id?)
     }
@@ -289,17 +298,17 @@ impl Endpoints {
         let mut node = self.root(method);
         for part in &template.parts {
             let Some(here) = node else { return false };
-            if let Part::Literal(literal) = part
+            if let SegmentPattern::Literal(literal) = part
                 && is_so(here, literal)
             {
                 return true;
             }
-            node = self.behind(here, part);
+            node = self.child(here, part);
         }
         false
     }
 
-    fn search(&self, method: &str, segments: &[&str]) -> Result<Option<&Leaf>, Unclear> {
+    fn search(&self, method: &str, segments: &[&str]) -> Result<Option<&Leaf>, AmbiguousMatch> {
         match self.root(method) {
             Some(root) => Search::new(&self.nodes, segments).run(root),
             None => Ok(None),
@@ -307,66 +316,67 @@ impl Endpoints {
     }
 }
 
-fn set(place: &mut Option<Leaf>, leaf: Leaf) -> Result<(), TemplateError> {
+fn set_leaf(place: &mut Option<Leaf>, leaf: Leaf) -> Result<(), TemplateError> {
     if place.is_some() {
-        return Err(TemplateError::whole(Fault::SameShape));
+        return Err(TemplateError::whole(TemplateErrorKind::DuplicateShape));
     }
     *place = Some(leaf);
     Ok(())
 }
 
 /// The segment as the most lenient server reads it: two literals are alike if this is the same.
-fn plainest(folded: &[u8]) -> &[u8] {
+fn lenient_key(folded: &[u8]) -> &[u8] {
     without_parameters(folded)
 }
 
 impl Node {
     /// Whether the segment looks like a literal here, and like several of them.
-    fn likeness(&self, segment: &str) -> Option<bool> {
-        self.folded.get(plainest(&folded(segment))).copied()
+    fn lookalike(&self, segment: &str) -> Option<bool> {
+        self.folded.get(lenient_key(&fold(segment))).copied()
     }
 
     /// Notes a literal; the other one that some servers take it for, if there is one and the
     /// catalog is new.
-    fn twin(&mut self, literal: &str, is_new: bool) -> Option<String> {
+    fn find_ambiguous(&mut self, literal: &str, is_new: bool) -> Option<String> {
         if self.literals.contains_key(literal) {
             return None;
         }
-        let own = folded(literal);
-        match self.folded.get_mut(plainest(&own)) {
+        let own = fold(literal);
+        match self.folded.get_mut(lenient_key(&own)) {
             Some(_) if is_new => {
                 let mut others = self.literals.keys().map(AsRef::as_ref);
-                let other = others.find(|other: &&str| plainest(&folded(other)) == plainest(&own));
+                let other =
+                    others.find(|other: &&str| lenient_key(&fold(other)) == lenient_key(&own));
                 other.map(str::to_owned)
             }
             Some(several) => {
-                (*several, self.has_twins) = (true, true);
+                (*several, self.has_ambiguous_literals) = (true, true);
                 None
             }
             None => {
-                self.folded.insert(plainest(&own).into(), false);
+                self.folded.insert(lenient_key(&own).into(), false);
                 None
             }
         }
     }
 }
 
-impl Verbs {
-    fn twin(&mut self, verb: &str, is_new: bool) -> Option<String> {
+impl VerbTable {
+    fn find_ambiguous(&mut self, verb: &str, is_new: bool) -> Option<String> {
         if self.exact.contains_key(verb) {
             return None;
         }
-        let own = folded(verb);
+        let own = fold(verb);
         let earlier = self.folded.insert(own.as_ref().into(), false);
         earlier.filter(|_| is_new)?;
         let mut others = self.exact.keys().map(AsRef::as_ref);
-        others.find(|other: &&str| folded(other) == own).map(str::to_owned)
+        others.find(|other: &&str| fold(other) == own).map(str::to_owned)
     }
 
     /// Whether some server sees a verb at the end of the segment. Behind a `;` too, since what
     /// stands there is dropped by some servers and by others is not.
     fn is_alike(&self, segment: &str) -> bool {
-        folded(segment).split(|b| *b == b';').any(|part| {
+        fold(segment).split(|b| *b == b';').any(|part| {
             let verb = part.rsplit(|b| *b == b':').next().unwrap_or_default();
             verb.len() < part.len() && self.folded.contains_key(verb)
         })
@@ -375,10 +385,10 @@ impl Verbs {
 
 /// A segment or template that some servers read otherwise: no other way may answer.
 #[derive(Debug)]
-struct Unclear;
+struct AmbiguousMatch;
 
 /// What is still to be tried, the next one last.
-enum Task<'t> {
+enum SearchTask<'t> {
     /// All ways from a node, that many segments behind it.
     Node(&'t Node, usize),
     /// Those that are no literal.
@@ -394,7 +404,7 @@ enum Task<'t> {
 struct Search<'t, 's> {
     nodes: &'t [Node],
     segments: &'s [&'s str],
-    tasks: Vec<Task<'t>>,
+    tasks: Vec<SearchTask<'t>>,
     visits: usize,
 }
 
@@ -403,18 +413,18 @@ impl<'t, 's> Search<'t, 's> {
         Self { nodes, segments, tasks: Vec::with_capacity(8), visits: 0 }
     }
 
-    fn run(&mut self, root: &'t Node) -> Result<Option<&'t Leaf>, Unclear> {
-        self.tasks.push(Task::Node(root, 0));
+    fn run(&mut self, root: &'t Node) -> Result<Option<&'t Leaf>, AmbiguousMatch> {
+        self.tasks.push(SearchTask::Node(root, 0));
         while let Some(task) = self.tasks.pop() {
             let found = match task {
-                Task::Node(node, at) => self.node(node, at)?,
-                Task::Verbs(node, at) => self.verbs(node, at)?,
-                Task::Parameters(node, at) => {
+                SearchTask::Node(node, at) => self.node(node, at)?,
+                SearchTask::Verbs(node, at) => self.verbs(node, at)?,
+                SearchTask::Parameters(node, at) => {
                     self.parameters(node, at);
                     None
                 }
-                Task::Rest(leaf, at) => self.rest(leaf, at)?,
-                Task::End => return Err(Unclear),
+                SearchTask::Rest(leaf, at) => self.rest(leaf, at)?,
+                SearchTask::End => return Err(AmbiguousMatch),
             };
             if found.is_some() {
                 return Ok(found);
@@ -423,88 +433,90 @@ impl<'t, 's> Search<'t, 's> {
         Ok(None)
     }
 
-    fn node(&mut self, node: &'t Node, at: usize) -> Result<Option<&'t Leaf>, Unclear> {
+    fn node(&mut self, node: &'t Node, at: usize) -> Result<Option<&'t Leaf>, AmbiguousMatch> {
         self.visits += 1;
         let Some(segment) = self.segments.get(at) else {
             return match &node.leaf {
-                Some(leaf) => self.permitted(leaf).map(Some),
+                Some(leaf) => self.check_colons(leaf).map(Some),
                 // Some servers match a template without its trailing slash, and some an empty rest.
                 // Nothing follows an empty segment, so the node of one has an endpoint.
-                None if node.rest.is_some() || node.literals.contains_key("") => Err(Unclear),
+                None if node.rest.is_some() || node.literals.contains_key("") => {
+                    Err(AmbiguousMatch)
+                }
                 None => Ok(None),
             };
         };
-        self.tasks.push(Task::Verbs(node, at));
+        self.tasks.push(SearchTask::Verbs(node, at));
         self.push(node.literals.get(*segment).copied(), at + 1);
         Ok(None)
     }
 
-    fn verbs(&mut self, node: &'t Node, at: usize) -> Result<Option<&'t Leaf>, Unclear> {
+    fn verbs(&mut self, node: &'t Node, at: usize) -> Result<Option<&'t Leaf>, AmbiguousMatch> {
         let segment = self.segments.get(at).copied().unwrap_or_default();
         if segment.is_empty() {
             // A trailing slash, which no parameter matches. Some servers drop it, and to some an
             // empty rest is one.
             let answers = node.leaf.is_some() || node.rest.is_some();
-            return if answers { Err(Unclear) } else { Ok(None) };
+            return if answers { Err(AmbiguousMatch) } else { Ok(None) };
         }
         let looks_like = if node.literals.contains_key(segment) {
-            node.has_twins && node.likeness(segment) == Some(true)
+            node.has_ambiguous_literals && node.lookalike(segment) == Some(true)
         } else {
-            !node.folded.is_empty() && node.likeness(segment).is_some()
+            !node.folded.is_empty() && node.lookalike(segment).is_some()
         };
         if looks_like {
             // `/users/EXPORT`, `/users/export;x=1` and `/users/%65xport` are `/users/export` to
             // some servers: such a segment is no parameter, or a weaker endpoint would answer for
             // a stronger one.
-            return Err(Unclear);
+            return Err(AmbiguousMatch);
         }
         let Some(verbs) = &node.verbs else {
-            self.tasks.push(Task::Parameters(node, at));
+            self.tasks.push(SearchTask::Parameters(node, at));
             return Ok(None);
         };
         let split = segment.rsplit_once(':').filter(|(name, _)| !name.is_empty());
         let exact = split.and_then(|(name, verb)| Some((name, verbs.exact.get(verb)?)));
         match exact {
             // Some servers drop the verb with what stands before it.
-            Some(_) if folded(segment).contains(&b';') => return Err(Unclear),
+            Some(_) if fold(segment).contains(&b';') => return Err(AmbiguousMatch),
             Some((name, verb)) => {
                 self.tasks.push(match name.contains(':') {
                     // To some servers it is no match, but looks like one.
-                    true => Task::End,
-                    false => Task::Parameters(node, at),
+                    true => SearchTask::End,
+                    false => SearchTask::Parameters(node, at),
                 });
                 self.push(Some(*verb), at + 1);
             }
-            None if verbs.is_alike(segment) => return Err(Unclear),
-            None => self.tasks.push(Task::Parameters(node, at)),
+            None if verbs.is_alike(segment) => return Err(AmbiguousMatch),
+            None => self.tasks.push(SearchTask::Parameters(node, at)),
         }
         Ok(None)
     }
 
     fn parameters(&mut self, node: &'t Node, at: usize) {
         if let Some(rest) = &node.rest {
-            self.tasks.push(Task::Rest(rest, at));
+            self.tasks.push(SearchTask::Rest(rest, at));
         }
         self.push(node.parameter, at + 1);
     }
 
     fn push(&mut self, id: Option<NodeId>, at: usize) {
         let node = id.and_then(|id| self.nodes.get(id));
-        self.tasks.extend(node.map(|node| Task::Node(node, at)));
+        self.tasks.extend(node.map(|node| SearchTask::Node(node, at)));
     }
 
-    fn rest(&mut self, leaf: &'t Leaf, at: usize) -> Result<Option<&'t Leaf>, Unclear> {
+    fn rest(&mut self, leaf: &'t Leaf, at: usize) -> Result<Option<&'t Leaf>, AmbiguousMatch> {
         self.visits += 1;
         // Some servers match what ends in a slash.
         let has_slash = self.segments.last().is_some_and(|last| last.is_empty());
         if has_slash || at >= self.segments.len() {
-            return Err(Unclear);
+            return Err(AmbiguousMatch);
         }
-        self.permitted(leaf).map(Some)
+        self.check_colons(leaf).map(Some)
     }
 
     /// A template that would match but for a raw `:` matches on servers that do not mind it.
-    fn permitted(&self, leaf: &'t Leaf) -> Result<&'t Leaf, Unclear> {
-        if leaf.permits(self.segments) { Ok(leaf) } else { Err(Unclear) }
+    fn check_colons(&self, leaf: &'t Leaf) -> Result<&'t Leaf, AmbiguousMatch> {
+        if leaf.permits(self.segments) { Ok(leaf) } else { Err(AmbiguousMatch) }
     }
 }

@@ -9,11 +9,11 @@ use serde::de::{Deserialize, Deserializer, SeqAccess, Visitor};
 use serde_saphyr::{Location, Spanned};
 
 /// The value of `scopes` or `any_of` as it is written, with its place.
-pub(super) type RawNeeds = Spanned<Written>;
+pub(super) type RawScopeList = Spanned<RawValue>;
 
 /// What may be written there.
 #[derive(Debug)]
-pub(super) enum Written {
+pub(super) enum RawValue {
     /// A list of scopes.
     List(Vec<Spanned<String>>),
     /// A word, or a number.
@@ -22,60 +22,62 @@ pub(super) enum Written {
     Nothing,
 }
 
-impl<'de> Deserialize<'de> for Written {
+impl<'de> Deserialize<'de> for RawValue {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Reader;
-        impl<'de> Visitor<'de> for Reader {
-            type Value = Written;
+        struct RawValueVisitor;
+        impl<'de> Visitor<'de> for RawValueVisitor {
+            type Value = RawValue;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a list of scopes")
             }
 
-            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Written, A::Error> {
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<RawValue, A::Error> {
                 let mut scopes = Vec::new();
                 while let Some(scope) = list.next_element()? {
                     scopes.push(scope);
                 }
-                Ok(Written::List(scopes))
+                Ok(RawValue::List(scopes))
             }
 
-            fn visit_str<E>(self, word: &str) -> Result<Written, E> {
-                Ok(Written::Word(word.to_owned()))
+            fn visit_str<E>(self, word: &str) -> Result<RawValue, E> {
+                Ok(RawValue::Word(word.to_owned()))
             }
 
-            fn visit_bool<E>(self, value: bool) -> Result<Written, E> {
-                Ok(Written::Word(value.to_string()))
+            fn visit_bool<E>(self, value: bool) -> Result<RawValue, E> {
+                Ok(RawValue::Word(value.to_string()))
             }
 
-            fn visit_i64<E>(self, value: i64) -> Result<Written, E> {
-                Ok(Written::Word(value.to_string()))
+            fn visit_i64<E>(self, value: i64) -> Result<RawValue, E> {
+                Ok(RawValue::Word(value.to_string()))
             }
 
-            fn visit_u64<E>(self, value: u64) -> Result<Written, E> {
-                Ok(Written::Word(value.to_string()))
+            fn visit_u64<E>(self, value: u64) -> Result<RawValue, E> {
+                Ok(RawValue::Word(value.to_string()))
             }
 
-            fn visit_f64<E>(self, value: f64) -> Result<Written, E> {
-                Ok(Written::Word(value.to_string()))
+            fn visit_f64<E>(self, value: f64) -> Result<RawValue, E> {
+                Ok(RawValue::Word(value.to_string()))
             }
 
-            fn visit_unit<E>(self) -> Result<Written, E> {
-                Ok(Written::Nothing)
+            fn visit_unit<E>(self) -> Result<RawValue, E> {
+                Ok(RawValue::Nothing)
             }
         }
-        deserializer.deserialize_any(Reader)
+        deserializer.deserialize_any(RawValueVisitor)
     }
 }
 
 /// A key that is written, also where its value is nothing.
-pub(super) fn given<'de, D: Deserializer<'de>>(reader: D) -> Result<Option<RawNeeds>, D::Error> {
-    RawNeeds::deserialize(reader).map(Some)
+pub(super) fn present_key<'de, D: Deserializer<'de>>(
+    reader: D,
+) -> Result<Option<RawScopeList>, D::Error> {
+    RawScopeList::deserialize(reader).map(Some)
 }
 
 /// What an endpoint needs, as written.
 #[derive(Default)]
-pub(super) struct Needed<'a> {
+pub(super) struct RequiredScopes<'a> {
     /// All of these.
     pub(super) scopes: &'a [Spanned<String>],
     /// At least one of these, if there are any.
@@ -85,57 +87,57 @@ pub(super) struct Needed<'a> {
 }
 
 /// A problem, and its place if that is not the endpoint's.
-type Problem = (Option<Location>, String);
+type LocatedMessage = (Option<Location>, String);
 
 /// What an endpoint needs by these values of its keys.
 pub(super) fn read<'a>(
-    scopes: Option<&'a RawNeeds>,
-    any_of: Option<&'a RawNeeds>,
-) -> Result<Needed<'a>, Problem> {
-    let mut needed = Needed::default();
+    scopes: Option<&'a RawScopeList>,
+    any_of: Option<&'a RawScopeList>,
+) -> Result<RequiredScopes<'a>, LocatedMessage> {
+    let mut required = RequiredScopes::default();
     match scopes.map(|scopes| (&scopes.value, scopes.referenced)) {
         None => {}
-        Some((Written::Word(word), at)) if word == "none" => {
+        Some((RawValue::Word(word), at)) if word == "none" => {
             if let Some(any_of) = any_of {
                 let message =
                     "`any_of` must not stand beside `scopes: none`: leave one of them out";
                 return Err((Some(any_of.referenced).or(Some(at)), message.to_owned()));
             }
-            needed.no_scope = true;
+            required.no_scope = true;
         }
-        Some((written, at)) => {
-            needed.scopes = list("scopes", written, at)?;
+        Some((raw, at)) => {
+            required.scopes = list("scopes", raw, at)?;
         }
     }
     if let Some(any_of) = any_of {
-        needed.any_of = list("any_of", &any_of.value, any_of.referenced)?;
+        required.any_of = list("any_of", &any_of.value, any_of.referenced)?;
     }
     if scopes.is_none() && any_of.is_none() {
         let message = "an endpoint must have `scopes`, `any_of` or both; write `scopes: none` if a \
                        call needs no scope";
         return Err((None, message.to_owned()));
     }
-    Ok(needed)
+    Ok(required)
 }
 
 /// The list that a key must have.
 fn list<'a>(
     key: &str,
-    written: &'a Written,
+    raw: &'a RawValue,
     at: Location,
-) -> Result<&'a [Spanned<String>], Problem> {
+) -> Result<&'a [Spanned<String>], LocatedMessage> {
     let otherwise = match key {
         "scopes" => "name the scopes, or write `scopes: none` if a call needs no scope",
         _ => "name the scopes of which one is enough, or leave `any_of` out",
     };
-    let wrong = match written {
-        Written::List(scopes) if scopes.is_empty() => format!("`{key}` is an empty list"),
-        Written::List(scopes) => return Ok(scopes),
-        Written::Word(word) => {
+    let wrong = match raw {
+        RawValue::List(scopes) if scopes.is_empty() => format!("`{key}` is an empty list"),
+        RawValue::List(scopes) => return Ok(scopes),
+        RawValue::Word(word) => {
             let word = crate::policy::text::quoted(word, 160);
             format!("`{key}` must be a list such as `[{word}]`, and is `{word}`")
         }
-        Written::Nothing => format!("`{key}` has no value"),
+        RawValue::Nothing => format!("`{key}` has no value"),
     };
     Err((Some(at), format!("{wrong}: {otherwise}")))
 }
@@ -151,7 +153,7 @@ mod tests {
              endpoints: [{{ method: GET, path: /x, audience: p, {needs} }}]\n"
         );
         match CatalogFile::parse(&yaml) {
-            Ok(mut file) => Ok(file.listed_endpoints.remove("GET /x").expect("an endpoint")),
+            Ok(mut file) => Ok(file.endpoints_by_name.remove("GET /x").expect("an endpoint")),
             Err(CatalogErrors(errors)) => Err(errors.iter().map(ToString::to_string).collect()),
         }
     }
@@ -163,13 +165,13 @@ mod tests {
             let names = |scopes: Vec<_>| scopes.iter().map(ToString::to_string).collect::<Vec<_>>();
             (names(scopes).join(" "), names(any_of).join(" "), needs_no_scope)
         };
-        let needed = |all: &str, any: &str, none| (all.to_owned(), any.to_owned(), none);
-        assert_eq!(read("scopes: [a, c, a]"), needed("a c", "", false));
-        assert_eq!(read("any_of: [c, a, c]"), needed("", "c a", false));
-        assert_eq!(read("scopes: [a], any_of: [a, c]"), needed("a", "a c", false));
-        assert_eq!(read("scopes: none"), needed("", "", true));
-        assert_eq!(read("scopes: [none]"), needed("none", "", false), "a scope of this name");
-        assert_eq!(read("any_of: [none]"), needed("", "none", false));
+        let required = |all: &str, any: &str, none| (all.to_owned(), any.to_owned(), none);
+        assert_eq!(read("scopes: [a, c, a]"), required("a c", "", false));
+        assert_eq!(read("any_of: [c, a, c]"), required("", "c a", false));
+        assert_eq!(read("scopes: [a], any_of: [a, c]"), required("a", "a c", false));
+        assert_eq!(read("scopes: none"), required("", "", true));
+        assert_eq!(read("scopes: [none]"), required("none", "", false), "a scope of this name");
+        assert_eq!(read("any_of: [none]"), required("", "none", false));
     }
 
     #[test]
