@@ -10,6 +10,7 @@ pub mod endpoint;
 pub mod file;
 pub mod rename;
 mod required_scopes;
+pub mod schema;
 mod upgrade;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};

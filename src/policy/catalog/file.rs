@@ -153,4 +153,6 @@ fn deceptive_characters(yaml: &str) -> Vec<CatalogError> {
 }
 
 #[cfg(test)]
+mod reference_tests;
+#[cfg(test)]
 mod tests;
