@@ -13,6 +13,7 @@ mod backup;
 mod batch;
 mod catalog;
 mod catalog_change;
+mod catalog_schema;
 mod changes;
 mod check;
 mod check_file;

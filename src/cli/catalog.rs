@@ -11,6 +11,7 @@ use serde_json::json;
 
 use super::client::{Asking, Desk, Terms, answer, on_terms};
 use super::catalog_change::CatalogChange;
+use super::catalog_schema;
 use super::prompt;
 use super::printer::{Printer, Sheet, count};
 use super::text_file;
@@ -60,6 +61,8 @@ pub enum CatalogCommand {
         #[command(flatten)]
         asking: Asking,
     },
+    /// Write the JSON Schema of catalog files, for editors. No server is needed.
+    Schema,
     /// Run the tests of a catalog without a server: expected decisions, in a file.
     ///
     /// The file is YAML. `catalog` is the catalog file, beside it. `companies` are the facts: by
@@ -96,6 +99,7 @@ pub async fn catalog(command: CatalogCommand) -> anyhow::Result<bool> {
             desk.printer.print(&said, change.sheet(&said))?;
             Ok(true)
         }
+        CatalogCommand::Schema => catalog_schema::print(),
         CatalogCommand::Test(args) => test(&args),
     }
 }

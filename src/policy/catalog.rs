@@ -4,17 +4,20 @@
 //! Not here: who holds what. A catalog change widens nobody's set (D2), since sets hold
 //! [`ScopeId`]s that are given to names here and never used again.
 
+mod audience;
 pub mod difference;
 pub mod endpoint;
 pub mod file;
 pub mod rename;
 mod required_scopes;
+pub mod schema;
 mod upgrade;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use foldhash::fast::RandomState;
 
+pub use self::audience::{Audience, AudienceError, ResolvedAudience};
 use self::endpoint::RequestPath;
 use self::file::CatalogFile;
 use super::id::Name;
@@ -53,25 +56,6 @@ struct ScopeNode {
     audiences: Option<BTreeSet<Name>>,
 }
 
-/// What an audience asks of a call (D16).
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Audience {
-    /// For people.
-    pub title: String,
-    /// A call needs a token.
-    pub token_required: bool,
-    /// A call is made on behalf of a user.
-    pub user_required: bool,
-    /// A call needs the user's consent, and so a user.
-    pub consent_required: bool,
-    /// The oldest that a token may be, in seconds.
-    pub max_token_age: Option<u32>,
-    /// How far ahead of the time here a token may have been issued, in seconds.
-    pub clock_skew: u32,
-    /// The strings by which a token names this audience, besides its name.
-    pub aud: Vec<Box<str>>,
-}
-
 /// How far a role's permission reaches (D17).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Reach {
@@ -87,72 +71,6 @@ pub struct RoleEntry {
     /// The scopes and how far each reaches.
     pub scopes: BTreeMap<Scope, Reach>,
 }
-
-/// Which audience a call goes to, and what that asks of it.
-#[derive(Clone, Copy, Debug)]
-pub struct ResolvedAudience<'a> {
-    /// The audience's name; none where the catalog declares none.
-    pub name: Option<&'a Name>,
-    /// What it asks.
-    pub audience: &'a Audience,
-}
-
-impl ResolvedAudience<'_> {
-    /// Whether a token that says this of its audience was minted for this one (D16).
-    #[must_use]
-    pub fn accepts_token_audience(&self, aud: &str) -> bool {
-        match self.name {
-            None => aud.is_empty(),
-            Some(name) => name.as_str() == aud || self.audience.aud.iter().any(|own| **own == *aud),
-        }
-    }
-}
-
-/// Why a call's audience cannot be told (D16). A malformed request, not a denial.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum AudienceError {
-    /// The catalog has several and the request names none.
-    #[error("must name one of the catalog's audiences: {}", .0.join(", "))]
-    Ambiguous(Vec<String>),
-    /// The catalog has no audience of this name.
-    #[error("`{name}` is not an audience of the catalog{}", did_you_mean(.near.as_ref()))]
-    Unknown {
-        /// The request's.
-        name: Name,
-        /// The one that was probably meant.
-        near: Option<Name>,
-    },
-    /// The request names an audience as tokens do.
-    #[error("`{aud}` is what tokens call the audience `{audience}`: name `{audience}` here")]
-    NamedByAud {
-        /// The string of the audience's `aud`.
-        aud: String,
-        /// The audience's name.
-        audience: Name,
-    },
-    /// The endpoint belongs to another audience than the request names.
-    #[error("`{named}` is not the endpoint's audience, which is `{endpoint}`")]
-    EndpointMismatch {
-        /// The request's.
-        named: Name,
-        /// The endpoint's.
-        endpoint: Name,
-    },
-}
-
-fn did_you_mean(near: Option<&Name>) -> String {
-    near.map(|near| format!("; did you mean `{near}`?")).unwrap_or_default()
-}
-
-static UNNAMED_AUDIENCE: Audience = Audience {
-    title: String::new(),
-    token_required: false,
-    user_required: false,
-    consent_required: false,
-    max_token_age: None,
-    clock_skew: 0,
-    aud: Vec::new(),
-};
 
 impl Catalog {
     /// The catalog of a store that has none yet: nothing exists.
@@ -404,69 +322,5 @@ impl Catalog {
     #[must_use]
     pub fn upgrade_notices(&self) -> Vec<String> {
         upgrade::upgrade_notices(&self.file)
-    }
-
-    /// The audience that tokens name by this string, besides its name.
-    #[must_use]
-    pub fn audience_by_aud(&self, aud: &str) -> Option<&Name> {
-        let mut all = self.file.audiences.iter();
-        all.find(|(_, audience)| audience.aud.iter().any(|own| **own == *aud)).map(|(name, _)| name)
-    }
-
-    /// Why a name is none of an audience.
-    fn unknown_audience(&self, name: &Name) -> AudienceError {
-        match self.audience_by_aud(name.as_str()) {
-            Some(audience) => {
-                let (aud, audience) = (name.to_string(), audience.clone());
-                AudienceError::NamedByAud { aud, audience }
-            }
-            None => {
-                let audiences = &self.file.audiences;
-                let near = suggestion::nearest(name.as_str(), audiences.keys().map(Name::as_str));
-                let near = near.and_then(|near| audiences.get_key_value(near));
-                let near = near.map(|(near, _)| near.clone());
-                AudienceError::Unknown { name: name.clone(), near }
-            }
-        }
-    }
-
-    /// The audience of a call: the endpoint's, else the one named, else the only one (D16).
-    ///
-    /// # Errors
-    /// Says why it cannot be told.
-    pub fn resolve_audience<'a>(
-        &'a self,
-        endpoint: Option<&'a Name>,
-        named: Option<&Name>,
-    ) -> Result<ResolvedAudience<'a>, AudienceError> {
-        let audiences = &self.file.audiences;
-        let named = match named {
-            Some(name) => match audiences.get_key_value(name) {
-                Some(found) => Some(found),
-                None => return Err(self.unknown_audience(name)),
-            },
-            None => None,
-        };
-        let of_endpoint = endpoint.and_then(|name| audiences.get_key_value(name));
-        match (of_endpoint, named) {
-            (Some((own, _)), Some((name, _))) if own != name => {
-                Err(AudienceError::EndpointMismatch { named: name.clone(), endpoint: own.clone() })
-            }
-            (Some((name, audience)), _) | (None, Some((name, audience))) => {
-                Ok(ResolvedAudience { name: Some(name), audience })
-            }
-            (None, None) => {
-                let mut all = audiences.iter();
-                match (all.next(), all.next()) {
-                    (None, _) => Ok(ResolvedAudience { name: None, audience: &UNNAMED_AUDIENCE }),
-                    (Some((name, audience)), None) => {
-                        Ok(ResolvedAudience { name: Some(name), audience })
-                    }
-                    _ => Err(AudienceError::Ambiguous(
-                        audiences.keys().map(|name| format!("`{name}`")).collect(),
-                    )),
-                }
-            }
-        }
     }
 }

@@ -3,16 +3,21 @@
 //! Not here: any normalising of a path. What a proxy and a server could read in two ways is
 //! refused, since a guess here would be a hole.
 
+mod foreign_syntax;
 mod method;
+mod node;
 mod path;
+mod search;
 mod segment;
 mod template;
+mod template_error;
 mod tree;
 
-pub use self::method::{MethodError, check_method};
+pub use self::method::{MethodError, check_method, is_method};
 pub use self::path::{MAX_PATH_LEN, PathError, RequestPath};
-pub use self::template::{Template, TemplateError, TemplateErrorKind};
-pub use self::tree::EndpointTree;
+pub use self::template::Template;
+pub use self::template_error::{TemplateError, TemplateErrorKind};
+pub use self::tree::{EndpointTree, MAX_NODES};
 use crate::policy::id::Name;
 use crate::policy::scope::Scope;
 

@@ -79,6 +79,13 @@ pub fn check_method(text: &str) -> Result<(), MethodError> {
     }
 }
 
+/// Whether a text is an HTTP method, or the word `GRPC` (D20).
+#[must_use]
+pub fn is_method(text: &str) -> bool {
+    let letters = text.bytes().all(|b| b.is_ascii_alphabetic() || b == b'-' || b == b'_');
+    letters && (1..=32).contains(&text.len())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -96,6 +103,17 @@ mod tests {
         }
         for own in ["Frob", "frob", "BREW"] {
             assert_eq!(check_method(own), Ok(()), "a platform's own method may have any case");
+        }
+    }
+
+    #[test]
+    fn d20_a_method_is_letters_and_a_line_or_two() {
+        let longest = "M".repeat(32);
+        for method in ["GET", "get", "M-SEARCH", "_", longest.as_str()] {
+            assert!(is_method(method), "{method}");
+        }
+        for none in ["", "G T", "G3T", "G\u{c9}T", &format!("{longest}M")] {
+            assert!(!is_method(none), "{none}");
         }
     }
 }

@@ -2,9 +2,10 @@
 
 use std::collections::HashSet;
 
+use super::foreign_syntax::foreign_syntax;
 use super::path::{MAX_PATH_LEN, PathError, check_segment, check_stored_segment};
 use super::segment::ends_path;
-use crate::policy::text;
+use super::template_error::{TemplateError, TemplateErrorKind};
 
 /// The path of an endpoint, with its parameters.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,119 +34,6 @@ impl SegmentPattern {
             Self::Literal(_) => None,
             Self::Verb { name, .. } | Self::Parameter(name) | Self::Rest(name) => Some(name),
         }
-    }
-}
-
-/// Why a template is refused, and where.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{kind}")]
-pub struct TemplateError {
-    /// How many bytes of the template stand before the segment that is refused; 0 if it is the
-    /// template as a whole.
-    pub offset: usize,
-    /// Why.
-    pub kind: TemplateErrorKind,
-}
-
-impl TemplateError {
-    pub(super) fn whole(kind: impl Into<TemplateErrorKind>) -> Self {
-        Self { offset: 0, kind: kind.into() }
-    }
-}
-
-/// Why a template is refused.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum TemplateErrorKind {
-    /// Its literal parts are not a path.
-    #[error("the template {0}")]
-    Path(#[from] PathError),
-    /// It is longer than any path.
-    #[error("the template has {0} bytes, the limit is {MAX_PATH_LEN}")]
-    TooLong(usize),
-    /// A segment mixes braces and text, or a parameter has no name.
-    #[error(
-        "`{}` is neither a literal nor a parameter like `{{id}}`, `{{id}}:verb` or a last `{{path+}}`",
-        short(.0)
-    )]
-    InvalidSegment(String),
-    /// Another tool's way to write a parameter.
-    #[error("`{}` is how other tools write it; here {instead}", short(.segment))]
-    ForeignSyntax {
-        /// The segment.
-        segment: String,
-        /// What to write.
-        instead: &'static str,
-    },
-    /// A parameter's name has other characters.
-    #[error(
-        "`{}` is not a parameter's name: use letters, digits, `_`, `-`, and `.` inside", short(.0)
-    )]
-    InvalidName(String),
-    /// Two parameters of the template have one name.
-    #[error("the parameter `{}` stands here twice; give each its own name", short(.0))]
-    DuplicateName(String),
-    /// A parameter for the rest of the path has something behind it.
-    #[error(
-        "`{}` takes the rest of the path, so nothing can follow it, nor a `/`; write `{{name}}` for one segment",
-        short(.0)
-    )]
-    RestNotLast(String),
-    /// A segment before the last one has a `;`.
-    #[error("`{}` has a `;`, where some servers end the path: only the last segment can have one", short(.0))]
-    Semicolon(String),
-    /// What follows a parameter is not a verb.
-    #[error("`:{}` is not a verb: write `:` and letters, digits, `-`, `.`, `_` or `~`", short(.0))]
-    InvalidVerb(String),
-    /// Some servers take it for a literal or verb of another template.
-    #[error(
-        "`{}` is to some servers another endpoint's segment at the same place, `{}`; write both in one way, or take one out",
-        short(.segment), short(.other)
-    )]
-    AmbiguousSegment {
-        /// The segment.
-        segment: String,
-        /// The other one.
-        other: String,
-    },
-    /// All templates together have too many segments.
-    #[error("the paths of the catalog have more than {0} segments: take some out")]
-    TooManySegments(usize),
-    /// Another template has the same shape.
-    #[error("another endpoint has the same method and the same shape of path")]
-    DuplicateShape,
-}
-
-fn short(text: &str) -> String {
-    text::quoted(text, 80)
-}
-
-const PARAMETER: &str = "a parameter is `{name}`, and the rest of the path is a last `{name+}`";
-const CONSTRAINT: &str = "a parameter has a name and no pattern: write `{name}`";
-const PATTERN: &str = "there are no groups and no patterns: write an endpoint for each path, and `{name}` for a parameter";
-const OPTIONAL: &str =
-    "every segment is needed: write two endpoints, one with `{name}` and one without";
-const END: &str = "a path that ends in a slash is written with `/` at its end";
-
-/// What to write for a segment that another tool reads as more than a literal, if one does.
-fn foreign_syntax(segment: &str) -> Option<&'static str> {
-    let inner = segment.strip_prefix('{').map(|s| s.strip_suffix('}').unwrap_or(s));
-    match inner {
-        // The verbs of Google APIs have the same syntax here.
-        Some(inner) if inner.contains("}:") && !inner.contains(['(', '*', '?', '=', '<']) => None,
-        Some("$") => Some(END),
-        Some(inner) if inner.starts_with('*') || inner.ends_with('*') => Some(PARAMETER),
-        // The rest of the path, in Starlette and in routers that read patterns.
-        Some(inner) if inner.ends_with(":path") || inner.ends_with(":.+") => Some(PARAMETER),
-        Some(inner) if inner.contains(':') => Some(CONSTRAINT),
-        Some(inner) if inner.starts_with("...") || inner.ends_with("...") => Some(PARAMETER),
-        Some(inner) if inner.starts_with('+') => Some(PARAMETER),
-        Some(inner) if inner.contains('=') => Some(PARAMETER),
-        Some(inner) if inner.starts_with('?') || inner.ends_with('?') => Some(OPTIONAL),
-        _ if segment.starts_with(':') => Some(PARAMETER),
-        _ if segment.contains("${") || segment.contains("{{") => Some(PARAMETER),
-        _ if segment.contains(['(', ')']) => Some(PATTERN),
-        _ if segment.contains(['*', '<', '>', '[', ']']) => Some(PARAMETER),
-        _ => None,
     }
 }
 
@@ -314,6 +202,7 @@ fn read_part(segment: &str, is_last: bool) -> Result<SegmentPattern, TemplateErr
 
 #[cfg(test)]
 mod tests {
+    use super::super::foreign_syntax::{CONSTRAINT, END, OPTIONAL, PARAMETER, PATTERN};
     use super::*;
 
     fn refused(text: &str) -> TemplateError {
