@@ -17,7 +17,7 @@ use scopegate::authority::{
 use scopegate::policy::change::Author;
 use scopegate::policy::decision::Verdict;
 use scopegate::policy::id::{CompanyId, CredentialId};
-use scopegate::policy::query::{Needs, Query};
+use scopegate::policy::query::{Query, Requirement};
 use scopegate::policy::revision::Revision;
 use scopegate::policy::scope::Scope;
 use scopegate::store::sled::SledStore;
@@ -46,7 +46,7 @@ fn query(number: u64) -> Query {
     Query {
         company: company(),
         credential: credential(number),
-        needs: Needs::Scopes(scopes("a")),
+        needs: Requirement::Scopes(scopes("a")),
         audience: None,
         token: None,
         user: None,

@@ -11,10 +11,10 @@ use scopegate::policy::catalog::Catalog;
 use scopegate::policy::catalog::endpoint::RequestPath;
 use scopegate::policy::change::Stamped;
 use scopegate::policy::company::Company;
-use scopegate::policy::credential::{Credential, Ground};
+use scopegate::policy::credential::{Credential, GrantContext};
 use scopegate::policy::decision::{Facts, Verdict, decide, effective};
 use scopegate::policy::id::{CompanyId, CredentialId};
-use scopegate::policy::query::{Needs, Query};
+use scopegate::policy::query::{Query, Requirement};
 use scopegate::policy::revision::Revision;
 use scopegate::policy::scope::{Scope, ScopeId};
 
@@ -25,7 +25,7 @@ fn scope(name: &str) -> Scope {
     Scope::parse(name).expect("a scope")
 }
 
-fn query(needs: Needs) -> Query {
+fn query(needs: Requirement) -> Query {
     Query {
         company: CompanyId::parse("demo").expect("an id"),
         credential: CredentialId::parse("hr-sync").expect("an id"),
@@ -38,7 +38,7 @@ fn query(needs: Needs) -> Query {
 }
 
 fn scopes(names: &[&str]) -> Query {
-    query(Needs::Scopes(names.iter().map(|name| scope(name)).collect()))
+    query(Requirement::Scopes(names.iter().map(|name| scope(name)).collect()))
 }
 
 fn main() {
@@ -51,7 +51,7 @@ fn main() {
     let id = CompanyId::parse("demo").expect("an id");
     let mut company = Company::create(id, String::new(), &catalog, Some(&held), now).after;
     company.stamp(Revision(2), now);
-    let ground = Ground { catalog: &catalog, company: &company, now };
+    let ground = GrantContext { catalog: &catalog, company: &company, now };
     let id = CredentialId::parse("hr-sync").expect("an id");
     let made = Credential::create(id, String::new(), None, &held, ground);
     let mut credential = made.expect("within the ceiling").after;
@@ -66,7 +66,7 @@ fn main() {
     };
 
     let path = RequestPath::parse("/api/v2/users/7/groups").expect("a path");
-    let endpoint = query(Needs::Endpoint { method: "GET".into(), path });
+    let endpoint = query(Requirement::Endpoint { method: "GET".into(), path });
     let cases = [
         ("allow by scope", scopes(&["users:write"]), true),
         ("allow by three scopes", scopes(&HELD), true),

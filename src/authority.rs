@@ -3,32 +3,32 @@
 //! Not here: how a question is parsed or an answer rendered (floor 3), and what is true (floor
 //! 0): this floor only brings the two together at one revision.
 
-mod coherence;
-pub mod impact;
+pub mod api_keys;
 mod catalogs;
 mod change_feed;
+mod change_stamps;
 pub mod clock;
+mod coherence;
 mod companies;
-mod credentials;
 mod core_local;
+mod credentials;
+pub mod error;
 mod etag;
 mod fact_cache;
-mod l1_cache;
 pub mod history;
+mod idempotency;
+pub mod impact;
 pub mod import;
 pub mod import_difference;
-pub mod api_keys;
-mod transaction;
-pub mod queries;
-mod change_stamps;
-pub mod users;
+mod l1_cache;
+mod last_used;
 mod load_pool;
-pub mod error;
-mod idempotency;
+pub mod queries;
 mod restore_grants;
 pub mod secrets;
-mod last_used;
 mod sync;
+mod transaction;
+pub mod users;
 mod watch;
 
 use std::sync::Arc;
@@ -39,10 +39,10 @@ use tokio::sync::Semaphore;
 use tokio::sync::watch as watched;
 
 use self::clock::Clock;
-use self::core_local::{Desk, Desks};
-use self::fact_cache::{FactRef, Facts, Missed, View};
-use self::error::Refusal;
-use self::last_used::Seen;
+use self::core_local::{CoreLocal, CoreLocals};
+use self::error::AuthorityError;
+use self::fact_cache::{FactCache, FactRef, ReadError, Snapshot};
+use self::last_used::LastUsed;
 use crate::metrics::wait_spans;
 use crate::policy::catalog::{AudienceError, Reach};
 use crate::policy::company::Company;
@@ -56,31 +56,31 @@ use crate::policy::scope::Scope;
 use crate::policy::user::User;
 use crate::store::backup::Backup;
 use crate::store::{
-    self, Fact, Incarnation, Listener, Proposal, Receipt, Store, StoreError, Ticket,
+    self, CommitHandle, CommitObserver, Fact, Incarnation, Proposal, Receipt, Store, StoreError,
 };
 
 pub use self::catalogs::{Applied, ApplyError, Losers, LosingCompany};
 pub use self::companies::{CompanyChange, NewCompany, Restriction};
+pub use self::core_local::{CheckMetrics, MetricsTotals};
 pub use self::credentials::{CredentialChange, NewCredential};
-pub use self::core_local::{Measures, Sum};
-pub use self::transaction::{Done, Terms};
-pub use self::idempotency::{Reply, RequestId};
-pub use self::restore_grants::Restoration;
+pub use self::idempotency::{IdempotencyKey, StorableReply};
+pub use self::restore_grants::RestoreGrants;
+pub use self::transaction::{WriteOptions, Written};
 pub use self::watch::{Event, Interest, Watcher};
 
 /// How long a check waits for the revision that it asks for.
-const PATIENCE: Duration = Duration::from_millis(500);
+const REVISION_WAIT: Duration = Duration::from_millis(500);
 /// How often a check or a change may find its facts changing under it before it gives up.
 const ATTEMPTS: usize = 1000;
 
 /// Who answers: one per process, with a desk on each core ([`Authority::desk`]).
 pub struct Authority {
-    facts: Arc<Facts>,
+    facts: Arc<FactCache>,
     clock: Arc<Clock>,
-    seen: Arc<Seen>,
+    seen: Arc<LastUsed>,
     /// What is this core's own.
-    desk: Arc<Desk>,
-    desks: Arc<Desks>,
+    desk: Arc<CoreLocal>,
+    desks: Arc<CoreLocals>,
     /// How many more proposals of imports may wait for the writer.
     room: Arc<Semaphore>,
     /// Held by a change of the keyring, which is one fact: changes of it made side by side would
@@ -103,15 +103,15 @@ pub struct Answer {
 
 /// The facts of one query, all of one revision.
 #[derive(Default)]
-struct Gathered {
+struct CheckFacts {
     company: Option<Arc<Company>>,
     credential: Option<Arc<Credential>>,
     user: Option<Arc<User>>,
     consent: Option<Arc<Consent>>,
 }
 
-impl Gathered {
-    fn facts<'a>(&'a self, view: &'a View, now: Timestamp) -> decision::Facts<'a> {
+impl CheckFacts {
+    fn facts<'a>(&'a self, view: &'a Snapshot, now: Timestamp) -> decision::Facts<'a> {
         decision::Facts {
             catalog: &view.catalog,
             company: self.company.as_deref(),
@@ -127,7 +127,7 @@ impl Gathered {
     fn told_since<T: PartialEq>(
         &self,
         query: &Query,
-        view: &View,
+        view: &Snapshot,
         (kept, now): (Timestamp, Timestamp),
         answer: &T,
         question: impl Fn(&Query, decision::Facts<'_>) -> Result<T, AudienceError>,
@@ -154,13 +154,13 @@ impl Authority {
     /// The catalog cannot be read.
     pub fn new(store: Arc<dyn Store>, cache_entries: u64) -> Result<Self, StoreError> {
         let clock = Clock::starting_at(store.time_mark());
-        let facts = Arc::new(Facts::new(store, cache_entries)?);
-        let listener: Arc<dyn Listener> = Arc::clone(&facts) as _;
+        let facts = Arc::new(FactCache::new(store, cache_entries)?);
+        let listener: Arc<dyn CommitObserver> = Arc::clone(&facts) as _;
         facts.store().start(listener);
-        let (clock, seen) = (Arc::new(clock), Arc::new(Seen::new()));
-        let room = Arc::new(Semaphore::new(import::ROOM));
-        let desks: Arc<Desks> = Arc::default();
-        let desk = desks.set_up(facts.front());
+        let (clock, seen) = (Arc::new(clock), Arc::new(LastUsed::new()));
+        let room = Arc::new(Semaphore::new(import::MAX_IN_FLIGHT));
+        let desks: Arc<CoreLocals> = Arc::default();
+        let desk = desks.register(facts.front());
         let (key_changes, key_creations) = (Arc::default(), Arc::default());
         Ok(Self {
             facts,
@@ -177,18 +177,18 @@ impl Authority {
 
     /// The same, for everybody: who presents no key may do everything, also when there are keys.
     #[must_use]
-    pub fn admitting_anybody(self, admits_anybody: bool) -> Self {
+    pub fn allow_unauthenticated(self, admits_anybody: bool) -> Self {
         Self { admits_anybody, ..self }
     }
 
     /// The same authority, for one core: what it was just asked for there it has at hand.
     #[must_use]
-    pub fn desk(&self) -> Self {
+    pub fn for_core(&self) -> Self {
         Self {
             facts: Arc::clone(&self.facts),
             clock: Arc::clone(&self.clock),
             seen: Arc::clone(&self.seen),
-            desk: self.desks.set_up(self.facts.front()),
+            desk: self.desks.register(self.facts.front()),
             desks: Arc::clone(&self.desks),
             room: Arc::clone(&self.room),
             key_changes: Arc::clone(&self.key_changes),
@@ -202,7 +202,7 @@ impl Authority {
     /// # Errors
     /// The audience cannot be told, the revision did not come in time, or the store cannot
     /// answer. None of them is an allow (D14).
-    pub async fn check(&self, query: &Query, at_least: Revision) -> Result<Answer, Refusal> {
+    pub async fn check(&self, query: &Query, at_least: Revision) -> Result<Answer, AuthorityError> {
         let note = |facts: decision::Facts<'_>| self.note(facts);
         let (verdict, revision) = self.ask(query, at_least, note, decision::decide).await?;
         self.desk.measures.decided(&verdict);
@@ -218,17 +218,17 @@ impl Authority {
         &self,
         queries: &[Query],
         at_least: Revision,
-    ) -> Result<(Vec<Verdict>, Revision), Refusal> {
+    ) -> Result<(Vec<Verdict>, Revision), AuthorityError> {
         self.wait_for(at_least).await?;
         const AT_ONCE: usize = 50;
         'attempts: for _ in 0..ATTEMPTS {
             let view = self.facts.view().await?;
             // Checks in a row often concern the same parties: their facts are taken once.
-            let mut all: Vec<(Gathered, usize)> = Vec::new();
+            let mut all: Vec<(CheckFacts, usize)> = Vec::new();
             for (place, query) in queries.iter().enumerate() {
                 let before = place.checked_sub(1).and_then(|before| queries.get(before));
                 if let (Some(before), Some((_, end))) = (before, all.last_mut())
-                    && query.has_parties_of(before)
+                    && query.same_subject_as(before)
                 {
                     *end = place + 1;
                     continue;
@@ -236,7 +236,7 @@ impl Authority {
                 match self.gather(&view, query).await {
                     Ok(gathered) => all.push((gathered, place + 1)),
                     Err(missed) => {
-                        self.again(missed).await?;
+                        self.wait_and_retry(missed).await?;
                         continue 'attempts;
                     }
                 }
@@ -256,7 +256,7 @@ impl Authority {
                 let facts = gathered.facts(&view, now);
                 self.note(facts);
                 let verdict = decision::decide(query, facts);
-                verdicts.push(verdict.map_err(|error| Refusal::AudienceOf(place, error))?);
+                verdicts.push(verdict.map_err(|error| AuthorityError::AudienceOf(place, error))?);
                 if place % AT_ONCE == AT_ONCE - 1 {
                     // A large batch lets others have a turn; its facts and time are taken.
                     tokio::task::yield_now().await;
@@ -290,13 +290,13 @@ impl Authority {
         &self,
         query: &Query,
         at_least: Revision,
-    ) -> Result<(Answer, Vec<Explanation>), Refusal> {
+    ) -> Result<(Answer, Vec<Explanation>), AuthorityError> {
         let both = |query: &Query, facts: decision::Facts<'_>| {
             Ok((decision::decide(query, facts)?, decision::explain(query, facts)?))
         };
         let asked = self.ask(query, at_least, |_| (), both).await;
         let ((verdict, layers), revision) = asked.map_err(|refusal| match refusal {
-            Refusal::Audience(error) => Refusal::AudienceToExplain(error),
+            AuthorityError::Audience(error) => AuthorityError::AudienceToExplain(error),
             other => other,
         })?;
         Ok((Answer { verdict, revision }, layers))
@@ -309,7 +309,7 @@ impl Authority {
     pub async fn effective_scopes(
         &self,
         query: &Query,
-    ) -> Result<(Vec<(Scope, Reach)>, Revision), Refusal> {
+    ) -> Result<(Vec<(Scope, Reach)>, Revision), AuthorityError> {
         self.ask(query, Revision::ZERO, |_| (), decision::effective).await
     }
 
@@ -317,7 +317,7 @@ impl Authority {
     /// looks at a credential must not make it look used.
     fn note(&self, facts: decision::Facts<'_>) {
         if let Some(credential) = facts.credential {
-            self.seen.note(credential.created_at, facts.now);
+            self.seen.touch(credential.created_at, facts.now);
         }
     }
 
@@ -328,7 +328,7 @@ impl Authority {
         at_least: Revision,
         note: impl Fn(decision::Facts<'_>),
         question: impl Fn(&Query, decision::Facts<'_>) -> Result<T, AudienceError>,
-    ) -> Result<(T, Revision), Refusal> {
+    ) -> Result<(T, Revision), AuthorityError> {
         self.wait_for(at_least).await?;
         for _ in 0..ATTEMPTS {
             let view = self.facts.view().await?;
@@ -344,28 +344,28 @@ impl Authority {
                     self.keep_told(now, told_since).await?;
                     return Ok((answer, view.at));
                 }
-                Err(missed) => self.again(missed).await?,
+                Err(missed) => self.wait_and_retry(missed).await?,
             }
         }
         Err(StoreError::Unavailable.into())
     }
 
     /// The facts that a query's answer rests on, if every one can be told at the view's revision.
-    async fn gather(&self, view: &View, query: &Query) -> Result<Gathered, Missed> {
-        let mut gathered = Gathered::default();
+    async fn gather(&self, view: &Snapshot, query: &Query) -> Result<CheckFacts, ReadError> {
+        let mut gathered = CheckFacts::default();
         let Some(Fact::Company(company)) =
-            self.near(view, FactRef::Company(&query.company)).await?
+            self.read(view, FactRef::Company(&query.company)).await?
         else {
             return Ok(gathered);
         };
         let birth = company.created_at;
         gathered.company = Some(company);
         let key = FactRef::Credential(birth, &query.credential);
-        if let Some(Fact::Credential(credential)) = self.near(view, key).await? {
+        if let Some(Fact::Credential(credential)) = self.read(view, key).await? {
             gathered.credential = Some(credential);
         }
         if let Some(user) = query.on_behalf_of()
-            && let Some(Fact::User(user)) = self.near(view, FactRef::User(birth, user)).await?
+            && let Some(Fact::User(user)) = self.read(view, FactRef::User(birth, user)).await?
         {
             gathered.user = Some(user);
         }
@@ -374,7 +374,7 @@ impl Authority {
         {
             let (user, credential) = (user.created_at, credential.created_at);
             let of = Parties { company: birth, user, credential };
-            if let Some(Fact::Consent(consent)) = self.near(view, FactRef::Consent(of)).await? {
+            if let Some(Fact::Consent(consent)) = self.read(view, FactRef::Consent(of)).await? {
                 gathered.consent = Some(consent);
             }
         }
@@ -382,29 +382,29 @@ impl Authority {
     }
 
     /// A fact at a view's revision, from the front if it is there.
-    async fn near(&self, view: &View, key: FactRef<'_>) -> Result<Option<Fact>, Missed> {
-        self.facts.near(&self.desk, view.at, key).await
+    async fn read(&self, view: &Snapshot, key: FactRef<'_>) -> Result<Option<Fact>, ReadError> {
+        self.facts.get_for_core(&self.desk, view.at, key).await
     }
 
     /// Waits for what was missed, so that another attempt can succeed.
-    async fn again(&self, missed: Missed) -> Result<(), Refusal> {
+    async fn wait_and_retry(&self, missed: ReadError) -> Result<(), AuthorityError> {
         match missed {
-            Missed::Younger(revision) => {
-                let reached = self.facts.reached(revision);
-                Ok(Box::pin(wait_spans::step("revision wait", reached)).await?)
+            ReadError::Younger(revision) => {
+                let reached = self.facts.wait_published(revision);
+                Ok(Box::pin(wait_spans::span("revision wait", reached)).await?)
             }
-            Missed::Store(error) => Err(error.into()),
+            ReadError::Store(error) => Err(error.into()),
         }
     }
 
-    async fn wait_for(&self, at_least: Revision) -> Result<(), Refusal> {
+    async fn wait_for(&self, at_least: Revision) -> Result<(), AuthorityError> {
         if at_least <= self.facts.published() {
             return Ok(());
         }
-        let reached = tokio::time::timeout(PATIENCE, self.facts.reached(at_least));
-        match Box::pin(wait_spans::step("revision wait", reached)).await {
+        let reached = tokio::time::timeout(REVISION_WAIT, self.facts.wait_published(at_least));
+        match Box::pin(wait_spans::span("revision wait", reached)).await {
             Ok(reached) => Ok(reached?),
-            Err(_) => Err(Refusal::RevisionNotReached {
+            Err(_) => Err(AuthorityError::RevisionNotReached {
                 asked: at_least,
                 current: self.facts.published(),
             }),
@@ -431,19 +431,19 @@ impl Authority {
 
     /// What is counted at this desk.
     #[must_use]
-    pub fn measures(&self) -> &Measures {
+    pub fn measures(&self) -> &CheckMetrics {
         &self.desk.measures
     }
 
     /// What was counted at all desks.
     #[must_use]
-    pub fn sum(&self) -> Sum {
+    pub fn sum(&self) -> MetricsTotals {
         self.desks.sum()
     }
 
     /// What the store tells of its work.
     #[must_use]
-    pub fn store_measures(&self) -> &store::Measures {
+    pub fn store_measures(&self) -> &store::StoreMetrics {
         self.facts.store().measures()
     }
 
@@ -457,14 +457,14 @@ impl Authority {
     ///
     /// # Errors
     /// The store cannot answer, or enough backups are under way.
-    pub async fn backup(&self) -> Result<Box<dyn Backup>, Refusal> {
+    pub async fn backup(&self) -> Result<Box<dyn Backup>, AuthorityError> {
         Ok(self.facts.read(|store| store.backup()).await?)
     }
 
     /// Rings with every publication.
     #[must_use]
     pub fn bell(&self) -> watched::Receiver<Revision> {
-        self.facts.bell()
+        self.facts.subscribe_published()
     }
 
     /// How many watchers read the store, because they are behind.
@@ -485,7 +485,7 @@ impl Authority {
         self.facts.failure()
     }
 
-    /// Has the store remember the time, ahead of it by [`LEAD`](crate::store::LEAD); to be called more often
+    /// Has the store remember the time, ahead of it by [`CLOCK_LEAD`](crate::store::CLOCK_LEAD); to be called more often
     /// than that.
     pub fn keep_time(&self) {
         self.facts.store().mark_time(self.clock.mark(), self.clock.believed());
@@ -520,7 +520,7 @@ impl Authority {
             return Ok(());
         }
         let kept = store.keep_time(end)?;
-        Box::pin(wait_spans::step("time mark", kept)).await.map_err(|_| StoreError::Unavailable)?;
+        Box::pin(wait_spans::span("time mark", kept)).await.map_err(|_| StoreError::Unavailable)?;
         self.clock.raise(end);
         Ok(())
     }
@@ -539,15 +539,15 @@ impl Authority {
 
     /// Queues a proposal, with the time that its change shall have. Of its receipt the clock is to be
     /// told: see [`Self::answered`].
-    fn queue(&self, mut proposal: Proposal) -> Result<Ticket, StoreError> {
+    fn queue(&self, mut proposal: Proposal) -> Result<CommitHandle, StoreError> {
         proposal.change.time = self.time_of(&proposal);
         self.facts.store().commit(proposal)
     }
 
     /// The answer to a queued proposal; none if what it rests on has changed. Its time is on the disk
     /// now, whatever the machine's clock says.
-    async fn answered(&self, ticket: Ticket) -> Result<Option<Receipt>, StoreError> {
-        let receipt = transaction::answered(ticket).await?;
+    async fn answered(&self, ticket: CommitHandle) -> Result<Option<Receipt>, StoreError> {
+        let receipt = transaction::await_commit(ticket).await?;
         if let Some(receipt) = &receipt {
             self.clock.raise(receipt.time);
         }

@@ -6,32 +6,36 @@
 //! restore has no server to ask.
 
 mod address;
-mod confirmation;
 mod api_key;
-mod client;
 mod backup;
 mod batch;
 mod catalog;
 mod catalog_change;
 mod catalog_schema;
+mod catalog_test;
 mod changes;
 mod check;
+mod check_args;
 mod check_file;
+mod client;
 pub mod command;
 mod company;
 mod company_impact;
+mod company_restrict;
 mod completions;
-mod prompt;
+mod confirmation;
 mod connection;
 mod consent;
 mod context;
 mod credential;
+mod credential_args;
 mod decision_log;
 mod diagnosis;
 mod effective;
 mod endpoint_args;
 pub mod environment;
 mod explain;
+mod explain_at;
 mod export;
 pub mod failure;
 mod field_words;
@@ -41,37 +45,35 @@ mod import;
 mod keys;
 mod layout;
 mod lookup;
-mod suggestion;
-mod time;
 mod output;
 mod output_format;
-mod explain_at;
 mod printer;
-mod check_args;
+mod prompt;
 mod repeated;
 mod restore;
-mod company_restrict;
 mod scope;
 mod scope_holders;
 mod scope_undo;
 mod secret;
+mod suggestion;
 mod text_file;
+mod time;
 mod timeout;
-mod catalog_test;
 mod undo;
 mod user;
 mod watch;
-mod credential_args;
 
-pub use self::confirmation::Agreement;
-pub use self::client::{Asking, Limit, Terms};
 pub use self::backup::backup;
 pub use self::batch::{BatchArgs, batch};
 pub use self::catalog::{CatalogCommand, catalog};
 pub use self::changes::{ChangesCommand, changes};
 pub use self::check::{CheckArgs, check};
+pub use self::check_args::{CheckQueryArgs, SubjectArgs};
+pub use self::client::{Limit, ServerArgs, WriteArgs};
 pub use self::company::{CompanyCommand, company};
+pub use self::company_restrict::RestrictArgs;
 pub use self::completions::{CompletionsArgs, completions};
+pub use self::confirmation::Confirmation;
 use self::connection::{Connection, Purpose, connect, connect_for};
 pub use self::consent::{ConsentCommand, consent};
 pub use self::context::{ContextCommand, context};
@@ -82,9 +84,7 @@ pub use self::export::export;
 pub use self::health::health;
 pub use self::import::import;
 pub use self::keys::{KeysCommand, keys};
-pub use self::check_args::{Caller, Question};
 pub use self::restore::restore;
-pub use self::company_restrict::RestrictArgs;
 pub use self::scope::{ScopeCommand, scope};
 pub use self::secret::SecretCommand;
 pub use self::user::{UserCommand, user};
@@ -95,5 +95,5 @@ pub const COULD_NOT_ASK: u8 = 2;
 /// What a server said, in a sentence, and below it what is wrong with what, where it says that
 /// of several things.
 fn said(status: &tonic::Status) -> anyhow::Error {
-    failure::Failure::of(status).into()
+    failure::CommandError::of(status).into()
 }

@@ -6,26 +6,26 @@
 pub mod access;
 mod authorization;
 mod backup;
+pub mod body_timeout;
 mod catalog;
 mod change;
 pub mod codec;
 mod directory;
-pub mod unary;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzz;
-pub mod preflight;
 mod import;
 mod key;
 mod list_limits;
 pub mod memory;
 mod pagination;
 pub mod peer;
-pub mod stored_reply;
+pub mod preflight;
 pub(crate) mod reply;
 pub mod status;
+pub mod stored_reply;
 pub mod stream_limit;
-pub mod body_timeout;
+pub mod unary;
 mod warnings;
 
 use std::sync::{Arc, OnceLock};
@@ -36,20 +36,20 @@ use http::header::AUTHORIZATION;
 use tokio::sync::watch;
 use tonic::{Code, Status};
 
-use crate::observe::decision_log::Decisions;
 use self::peer::Peer;
-use crate::observe::rejection::Refused;
-use self::stored_reply::Remembered;
-use self::stream_limit::StreamPlaces;
-use crate::authority::{Authority, Reply};
-use crate::metrics::Level;
+use self::stored_reply::StoredResponse;
+use self::stream_limit::StreamLimit;
+use crate::authority::{Authority, StorableReply};
+use crate::metrics::Gauge;
 use crate::metrics::memory_budget::MemoryBudget;
+use crate::observe::decision_log::DecisionLog;
+use crate::observe::rejection::RejectedCaller;
 use crate::policy::caller::Caller;
-use crate::policy::keyring::Unproven;
+use crate::policy::keyring::AuthenticationError;
 use crate::policy::reason::Reason;
-use crate::policy::secret::{Mark, Presented};
+use crate::policy::secret::{SecretKind, SecretText};
 
-impl<M: Remembered> Reply for M {
+impl<M: StoredResponse> StorableReply for M {
     fn into_bytes(self) -> Vec<u8> {
         self.to_keep().encode_to_vec()
     }
@@ -68,37 +68,37 @@ const BACKUPS: usize = 2;
 
 /// What the handlers share: the authority, once the store is open, and whether the end has come.
 #[derive(Clone)]
-pub struct Doors {
+pub struct Api {
     authority: Arc<OnceLock<Authority>>,
     /// The authority's desk where these doors are.
     desk: Arc<OnceLock<Authority>>,
     closing: watch::Sender<bool>,
     /// The streams of changes that are open.
-    pub watchers: Arc<StreamPlaces>,
+    pub watchers: Arc<StreamLimit>,
     /// The backups that are being sent.
-    pub backups: Arc<StreamPlaces>,
+    pub backups: Arc<StreamLimit>,
     /// How long a stream of changes is silent before it sends its cursor.
     pub heartbeat: Duration,
     /// Where decisions are logged, if they are.
-    pub decisions: Option<Arc<Decisions>>,
+    pub decisions: Option<Arc<DecisionLog>>,
     /// The memory that is held for callers.
     pub memory: Arc<MemoryBudget>,
     /// Whether the catalog file of the start was rejected: 1 if so.
-    pub catalog_rejected: Arc<Level>,
+    pub catalog_rejected: Arc<Gauge>,
 }
 
-impl Doors {
+impl Api {
     /// Doors that are not open yet.
     #[must_use]
     pub fn new(
-        decisions: Option<Arc<Decisions>>,
+        decisions: Option<Arc<DecisionLog>>,
         memory: Arc<MemoryBudget>,
         heartbeat: Duration,
     ) -> Self {
         let (authority, desk) = (Arc::default(), Arc::default());
         let closing = watch::Sender::new(false);
-        let watchers = StreamPlaces::new(WATCHERS, WATCHERS_OF_KEY);
-        let backups = StreamPlaces::new(BACKUPS, BACKUPS);
+        let watchers = StreamLimit::new(WATCHERS, WATCHERS_OF_KEY);
+        let backups = StreamLimit::new(BACKUPS, BACKUPS);
         let catalog_rejected = Arc::default();
         Self {
             authority,
@@ -118,21 +118,23 @@ impl Doors {
     /// # Errors
     /// The doors are not open, or it is not proven. A wrong key is not taken for none.
     pub fn caller(&self, headers: &HeaderMap, peer: &Peer) -> Result<Caller, Status> {
-        let authority = self.ask()?;
+        let authority = self.ready()?;
         let certificate = peer.certificate.as_deref().unwrap_or_default();
-        let proven = match presented(headers) {
-            Ok(None) if certificate.is_empty() => Err(Unproven::Nothing),
-            Ok(key) => authority.prove(key, certificate),
+        let proven = match bearer_token(headers) {
+            Ok(None) if certificate.is_empty() => Err(AuthenticationError::Nothing),
+            Ok(key) => authority.authenticate(key, certificate),
             Err(unproven) => Err(unproven),
         };
         match proven {
             Ok(caller) => Ok(caller),
-            Err(Unproven::Nothing) if !authority.asks_for_keys() => Ok(Caller::Anonymous),
+            Err(AuthenticationError::Nothing) if !authority.requires_keys() => {
+                Ok(Caller::Anonymous)
+            }
             Err(unproven) => {
-                let key = presented(headers).ok().flatten();
-                let id = key.and_then(|key| Presented::id_in(Mark::Key, key));
+                let key = bearer_token(headers).ok().flatten();
+                let id = key.and_then(|key| SecretText::id_in(SecretKind::Key, key));
                 let id = id.filter(|id| id.bytes().all(|byte| byte.is_ascii_hexdigit()));
-                Err(Refused::beside(status::unproven(unproven), unproven.into(), id))
+                Err(RejectedCaller::beside(status::unproven(unproven), unproven.into(), id))
             }
         }
     }
@@ -144,7 +146,7 @@ impl Doors {
 
     /// The same doors on another core, with a desk of their own.
     #[must_use]
-    pub fn elsewhere(&self) -> Self {
+    pub fn for_core(&self) -> Self {
         Self { desk: Arc::default(), ..self.clone() }
     }
 
@@ -165,22 +167,22 @@ impl Doors {
     }
 
     /// The authority, for a handler.
-    fn ask(&self) -> Result<&Authority, Status> {
-        let authority = self.authority().ok_or_else(status::not_open)?;
-        Ok(self.desk.get_or_init(|| authority.desk()))
+    fn ready(&self) -> Result<&Authority, Status> {
+        let authority = self.authority().ok_or_else(status::not_ready)?;
+        Ok(self.desk.get_or_init(|| authority.for_core()))
     }
 }
 
 /// The contract's word for a reason.
 #[must_use]
-pub fn reason_word(reason: Reason) -> &'static str {
+pub fn reason_name(reason: Reason) -> &'static str {
     let name = crate::wire::render::reason(reason).as_str_name();
     name.strip_prefix("REASON_").unwrap_or(name)
 }
 
 /// gRPC's word for a code.
 #[must_use]
-pub fn code_word(code: Code) -> &'static str {
+pub fn code_name(code: Code) -> &'static str {
     match code {
         Code::Ok => "OK",
         Code::Cancelled => "CANCELLED",
@@ -203,15 +205,19 @@ pub fn code_word(code: Code) -> &'static str {
 }
 
 /// The key that a call presents (RFC 6750 section 2.1), if it presents one.
-fn presented(headers: &HeaderMap) -> Result<Option<&str>, Unproven> {
+fn bearer_token(headers: &HeaderMap) -> Result<Option<&str>, AuthenticationError> {
     const SCHEME: &str = "bearer ";
     let mut all = headers.get_all(AUTHORIZATION).iter();
     let Some(header) = all.next() else { return Ok(None) };
     // Of two it would be anybody's guess which one counts.
     if all.next().is_some() {
-        return Err(Unproven::Unknown);
+        return Err(AuthenticationError::Unknown);
     }
-    let text = header.to_str().map_err(|_| Unproven::Unknown)?;
-    let (scheme, key) = text.split_at_checked(SCHEME.len()).ok_or(Unproven::Unknown)?;
-    if scheme.eq_ignore_ascii_case(SCHEME) { Ok(Some(key)) } else { Err(Unproven::Unknown) }
+    let text = header.to_str().map_err(|_| AuthenticationError::Unknown)?;
+    let (scheme, key) = text.split_at_checked(SCHEME.len()).ok_or(AuthenticationError::Unknown)?;
+    if scheme.eq_ignore_ascii_case(SCHEME) {
+        Ok(Some(key))
+    } else {
+        Err(AuthenticationError::Unknown)
+    }
 }

@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use clap::error::ErrorKind;
 use scopegate::cli::command::Command;
+use scopegate::cli::environment;
+use scopegate::metrics::shortage;
+use scopegate::observe::log;
 use scopegate::observe::log::LogFormat;
 use scopegate::server::args::ServeArgs;
 use scopegate::server::bootstrap::BootstrapArgs;
-use scopegate::cli::environment;
-use scopegate::metrics::shortage;
 use scopegate::{cli, server};
-use scopegate::observe::log;
 
 /// Calls are made of small allocations, freed by the thread that made them.
 #[global_allocator]

@@ -6,8 +6,8 @@
 
 pub mod memory_budget;
 pub mod shortage;
-pub mod wait_spans;
 pub mod supervise;
+pub mod wait_spans;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -23,16 +23,16 @@ pub fn machine_time() -> Timestamp {
 
 /// How often something happened.
 #[derive(Debug, Default)]
-pub struct Count(AtomicU64);
+pub struct Counter(AtomicU64);
 
-impl Count {
+impl Counter {
     /// Once more.
-    pub fn one(&self) {
-        self.many(1);
+    pub fn inc(&self) {
+        self.inc_by(1);
     }
 
     /// So many times more.
-    pub fn many(&self, more: u64) {
+    pub fn inc_by(&self, more: u64) {
         self.0.fetch_add(more, Ordering::Relaxed);
     }
 
@@ -64,14 +64,14 @@ impl Drop for Counted {
 
 /// How many there are of something now.
 #[derive(Debug, Default)]
-pub struct Level(AtomicU64);
+pub struct Gauge(AtomicU64);
 
-impl Level {
+impl Gauge {
     /// One more, until what is returned is dropped.
     #[must_use]
-    pub fn one(&self) -> Up<'_> {
+    pub fn inc(&self) -> GaugeGuard<'_> {
         self.up();
-        Up(self)
+        GaugeGuard(self)
     }
 
     /// One more.
@@ -98,9 +98,9 @@ impl Level {
 
 /// One of those that a level counts.
 #[derive(Debug)]
-pub struct Up<'a>(&'a Level);
+pub struct GaugeGuard<'a>(&'a Gauge);
 
-impl Drop for Up<'_> {
+impl Drop for GaugeGuard<'_> {
     fn drop(&mut self) {
         self.0.down();
     }
@@ -114,22 +114,22 @@ const BOUNDS: [u64; 20] = [
 
 /// How long something took, time after time.
 #[derive(Debug, Default)]
-pub struct Times {
+pub struct Histogram {
     /// How many were within each bound, and in none shorter; the last were longer than all.
-    classes: [Count; BOUNDS.len() + 1],
-    nanoseconds: Count,
+    classes: [Counter; BOUNDS.len() + 1],
+    nanoseconds: Counter,
 }
 
-/// What a [`Times`] has, summed with others.
+/// What a [`Histogram`] has, summed with others.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct TimesRead {
+pub struct HistogramSnapshot {
     /// How many of each class.
     classes: [u64; BOUNDS.len() + 1],
     /// All together.
     nanoseconds: u64,
 }
 
-impl Times {
+impl Histogram {
     /// It took this long.
     pub fn note(&self, time: Duration) {
         let microseconds = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
@@ -138,13 +138,13 @@ impl Times {
         // Most are short: looked for from the front.
         let class = BOUNDS.iter().take_while(longer).count();
         if let Some(class) = self.classes.get(class) {
-            class.one();
+            class.inc();
         }
-        self.nanoseconds.many(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
+        self.nanoseconds.inc_by(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
     }
 
     /// Adds what there is so far.
-    pub fn add_to(&self, read: &mut TimesRead) {
+    pub fn add_to(&self, read: &mut HistogramSnapshot) {
         for (class, all) in self.classes.iter().zip(&mut read.classes) {
             *all += class.read();
         }
@@ -152,7 +152,7 @@ impl Times {
     }
 }
 
-impl TimesRead {
+impl HistogramSnapshot {
     /// Each bound in seconds, and how many were in its class alone; infinity last.
     pub fn classes(&self) -> impl Iterator<Item = (f64, u64)> {
         let bounds = BOUNDS.iter().map(|bound| *bound as f64 / 1e6);
@@ -178,11 +178,11 @@ mod tests {
 
     #[test]
     fn a_time_is_counted_in_the_class_of_the_least_bound_that_it_keeps() {
-        let times = Times::default();
+        let times = Histogram::default();
         for nanoseconds in [0, 1_000, 1_001, 7_000, 5_000_000_000, 5_000_000_001] {
             times.note(Duration::from_nanos(nanoseconds));
         }
-        let mut read = TimesRead::default();
+        let mut read = HistogramSnapshot::default();
         times.add_to(&mut read);
         let some: Vec<_> = read.classes().filter(|(_, count)| *count > 0).collect();
         assert_eq!(some, [(1e-6, 2), (2e-6, 1), (10e-6, 1), (5.0, 1), (f64::INFINITY, 1)]);
@@ -194,8 +194,8 @@ mod tests {
 
     #[test]
     fn a_level_goes_down_again() {
-        let level = Level::default();
-        let (one, two) = (level.one(), level.one());
+        let level = Gauge::default();
+        let (one, two) = (level.inc(), level.inc());
         assert_eq!(level.read(), 2);
         drop((one, two));
         assert_eq!(level.read(), 0);

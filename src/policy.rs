@@ -5,23 +5,23 @@
 
 pub mod caller;
 pub mod catalog;
+pub mod cause;
 pub mod ceiling;
 pub mod change;
 pub mod company;
 pub mod consent;
 pub mod credential;
 pub mod decision;
-pub mod cause;
 pub mod id;
 pub mod keyring;
 pub mod narrowing;
-pub mod suggestion;
-pub mod replay;
 pub mod query;
 pub mod reason;
+pub mod replay;
 pub mod revision;
 pub mod scope;
 pub mod secret;
+pub mod suggestion;
 pub mod text;
 pub mod token;
 pub mod user;

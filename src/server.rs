@@ -21,25 +21,25 @@ use tokio::signal::unix::{SignalKind, signal};
 
 pub use self::bootstrap::bootstrap;
 use self::catalog_file::CatalogAtStart;
-use crate::transport::listener::Frame;
-use self::signals::Hangups;
-use crate::authority::error::Refusal;
+use self::signals::ReloadSignals;
+use crate::authority::error::AuthorityError;
 use crate::authority::{ApplyError, Authority};
-use crate::transport::memory_share::Share;
-use crate::server::args::{Retention, ServeArgs};
-use crate::grpc::Doors;
+use crate::grpc::Api;
 use crate::metrics::shortage;
 use crate::policy::change::Author;
 use crate::policy::revision::Revision;
+use crate::server::args::{Retention, ServeArgs};
 use crate::store::sled::{OpenError, SledStore};
-use crate::store::{LEAD, StoreError};
+use crate::store::{CLOCK_LEAD, StoreError};
+use crate::transport::listener::Listener;
+use crate::transport::memory_share::MemoryShare;
 
 /// The catalog of the demo.
 pub const DEMO_CATALOG: &str = include_str!("../catalogs/360learning.yaml");
 
 /// Why a server did not start, or did not end well. Each is one sentence.
 #[derive(Debug, thiserror::Error)]
-pub enum Failure {
+pub enum StartupError {
     /// The configuration is wrong: exit code 64.
     #[error("{0}")]
     Config(String),
@@ -60,7 +60,7 @@ pub enum Failure {
     Broken(&'static str),
 }
 
-impl Failure {
+impl StartupError {
     /// What cannot be done, and what the system said of it. A process that gets no thread, file
     /// or memory is not configured wrongly.
     pub(crate) fn of_system(what: &str, error: &io::Error) -> Self {
@@ -93,13 +93,13 @@ pub struct Drained {
 ///
 /// # Errors
 /// The server could not start, or the store failed.
-pub async fn run(args: ServeArgs) -> Result<Drained, Failure> {
+pub async fn run(args: ServeArgs) -> Result<Drained, StartupError> {
     // First of all: until then any of these signals ends the process.
-    let mut hangups = Hangups::listen()
-        .map_err(|error| Failure::Config(format!("cannot wait for signals: {error}")))?;
+    let mut reloads = ReloadSignals::listen()
+        .map_err(|error| StartupError::Config(format!("cannot wait for signals: {error}")))?;
     let catalog = catalog_of(&args)?;
-    let mut frame = Frame::listen(&args).await?;
-    let outcome = serve(&args, &catalog, &mut frame, &mut hangups).await;
+    let mut frame = Listener::listen(&args).await?;
+    let outcome = serve(&args, &catalog, &mut frame, &mut reloads).await;
     // Without an open store there is no call to wait for, and nothing to close.
     let calls_cut = match frame.doors.authority() {
         Some(_) => frame.drain(Duration::from_secs(args.drain_seconds)).await,
@@ -111,10 +111,10 @@ pub async fn run(args: ServeArgs) -> Result<Drained, Failure> {
 async fn serve(
     args: &ServeArgs,
     catalog: &CatalogAtStart,
-    frame: &mut Frame,
-    hangups: &mut Hangups,
-) -> Result<(), Failure> {
-    let mut end = Signals::new()?;
+    frame: &mut Listener,
+    reloads: &mut ReloadSignals,
+) -> Result<(), StartupError> {
+    let mut end = TerminationSignals::new()?;
     let authority = tokio::select! {
         opened = open(args, catalog, &frame.doors) => opened?,
         name = end.next() => {
@@ -122,7 +122,7 @@ async fn serve(
             return Ok(());
         }
     };
-    let asks_for_keys = authority.asks_for_keys();
+    let asks_for_keys = authority.requires_keys();
     if !args.listen.ip().is_loopback() && !asks_for_keys {
         tracing::warn!(
             "callers are not authenticated: anybody who reaches this address can change everything"
@@ -139,7 +139,7 @@ async fn serve(
         std::thread::Builder::new().name("demo".to_owned()).spawn(print).ok();
     }
     let mut failure = authority.failure();
-    let mut tick = tokio::time::interval(LEAD / 2);
+    let mut tick = tokio::time::interval(CLOCK_LEAD / 2);
     let mut minute = tokio::time::interval(Duration::from_secs(60));
     loop {
         tokio::select! {
@@ -148,8 +148,8 @@ async fn serve(
                 return Ok(());
             }
             _ = failure.wait_for(|failed| *failed) => return Err(StoreError::Unavailable.into()),
-            name = frame.supervisor.failed() => return Err(Failure::Broken(name)),
-            () = hangups.next() => frame.reload(),
+            name = frame.supervisor.failed() => return Err(StartupError::Broken(name)),
+            () = reloads.next() => frame.reload(),
             _ = tick.tick() => authority.keep_time(),
             _ = minute.tick() => authority.keep_seen(),
         }
@@ -160,10 +160,10 @@ async fn serve(
 async fn open<'a>(
     args: &ServeArgs,
     catalog: &CatalogAtStart,
-    doors: &'a Doors,
-) -> Result<&'a Authority, Failure> {
+    doors: &'a Api,
+) -> Result<&'a Authority, StartupError> {
     let data_dir = args.data_dir.clone();
-    let share = Share::fitting(args.cores);
+    let share = MemoryShare::for_cores(args.cores);
     let entries = args.cache_entries.unwrap_or(share.cache_entries);
     let page_cache = args.page_cache_mib.unwrap_or(share.page_cache_mib);
     tracing::info!(cache_entries = entries, page_cache_mib = page_cache, "opening the store");
@@ -181,7 +181,7 @@ async fn open<'a>(
         let upgraded_from = store.upgraded_from();
         let authority = Authority::new(Arc::new(store), entries);
         let authority = authority.map_err(|error| OpenError::of(&data_dir, &error))?;
-        Ok::<_, Failure>((authority, upgraded_from))
+        Ok::<_, StartupError>((authority, upgraded_from))
     });
     let (authority, upgraded_from) = opened.await.map_err(|error| {
         let said = error.try_into_panic().ok().and_then(|what| {
@@ -190,7 +190,7 @@ async fn open<'a>(
         });
         OpenError::of_panic(&args.data_dir, &said.unwrap_or_default())
     })??;
-    let authority = authority.admitting_anybody(args.allow_unauthenticated);
+    let authority = authority.allow_unauthenticated(args.allow_unauthenticated);
     if upgraded_from.is_some() {
         for sentence in other_decisions(&authority).await {
             tracing::warn!("{sentence}");
@@ -218,21 +218,21 @@ async fn prepare(
     authority: &Authority,
     catalog: &CatalogAtStart,
     args: &ServeArgs,
-) -> Result<bool, Failure> {
-    let is_open_to_all = !args.allow_unauthenticated && !authority.asks_for_keys();
+) -> Result<bool, StartupError> {
+    let is_open_to_all = !args.allow_unauthenticated && !authority.requires_keys();
     if !args.listen.ip().is_loopback() && is_open_to_all {
         return Err(open_to_all(args));
     }
     let rejected = apply_catalog(authority, catalog, args).await?;
     if args.demo {
-        demo::furnish(authority).await.map_err(|error| Failure::Config(error.to_string()))?;
+        demo::seed(authority).await.map_err(|error| StartupError::Config(error.to_string()))?;
     }
     Ok(rejected)
 }
 
 /// Nobody asked for a server that everybody can change.
-fn open_to_all(args: &ServeArgs) -> Failure {
-    Failure::Config(format!(
+fn open_to_all(args: &ServeArgs) -> StartupError {
+    StartupError::Config(format!(
         "--listen {} is not a loopback address and there is no key yet, so anybody who reaches it \
          could change everything: make the first by `scopegate keys bootstrap --data-dir {}`, \
          listen on 127.0.0.1, or give --allow-unauthenticated",
@@ -243,7 +243,7 @@ fn open_to_all(args: &ServeArgs) -> Failure {
 
 /// The catalog to start with, read and understood before anything opens. What is wrong with it
 /// ends a server whose store has no catalog, or that is told to be strict.
-fn catalog_of(args: &ServeArgs) -> Result<CatalogAtStart, Failure> {
+fn catalog_of(args: &ServeArgs) -> Result<CatalogAtStart, StartupError> {
     // Where there is no store there is no key: to be told before anything opens.
     let exists = SledStore::exists(&args.data_dir);
     if !args.listen.ip().is_loopback() && !args.allow_unauthenticated && !exists {
@@ -256,7 +256,7 @@ fn catalog_of(args: &ServeArgs) -> Result<CatalogAtStart, Failure> {
     match catalog_file::read(path, exists) {
         Ok(yaml) => Ok(CatalogAtStart::Text(yaml)),
         Err(why) if exists && !args.strict_catalog => Ok(CatalogAtStart::Unusable(why)),
-        Err(why) => Err(Failure::Config(why)),
+        Err(why) => Err(StartupError::Config(why)),
     }
 }
 
@@ -265,10 +265,10 @@ async fn apply_catalog(
     authority: &Authority,
     catalog: &CatalogAtStart,
     args: &ServeArgs,
-) -> Result<bool, Failure> {
+) -> Result<bool, StartupError> {
     let read = authority.catalog().await.map_err(|error| match error {
-        Refusal::Store(error) => Failure::Store(error),
-        error => Failure::Config(error.to_string()),
+        AuthorityError::Store(error) => StartupError::Store(error),
+        error => StartupError::Config(error.to_string()),
     })?;
     let in_force = read.resource.revision;
     let has_one = in_force > Revision::ZERO;
@@ -298,7 +298,7 @@ async fn apply_catalog(
                     return Ok(false);
                 }
                 // Checks need no space on the disk.
-                Err(ApplyError::Refused(Refusal::Store(error)))
+                Err(ApplyError::Refused(AuthorityError::Store(error)))
                     if !matches!(
                         error,
                         StoreError::NearlyFull | StoreError::KeysOnly | StoreError::Full
@@ -306,7 +306,7 @@ async fn apply_catalog(
                 {
                     return Err(error.into());
                 }
-                Err(error @ ApplyError::Refused(Refusal::RemovesScopes(_))) => format!(
+                Err(error @ ApplyError::Refused(AuthorityError::RemovesScopes(_))) => format!(
                     "{error} from the platform; give --allow-catalog-removals if that is meant"
                 ),
                 Err(ApplyError::Catalog(errors)) => match &args.catalog {
@@ -318,7 +318,7 @@ async fn apply_catalog(
         }
     };
     if !has_one || args.strict_catalog {
-        return Err(Failure::Config(why));
+        return Err(StartupError::Config(why));
     }
     tracing::warn!(
         %why,
@@ -352,16 +352,16 @@ fn accept_clock(store: &mut SledStore) -> Result<(), StoreError> {
 }
 
 /// The signals that end a server.
-struct Signals {
+struct TerminationSignals {
     terminate: tokio::signal::unix::Signal,
     interrupt: tokio::signal::unix::Signal,
 }
 
-impl Signals {
-    fn new() -> Result<Self, Failure> {
+impl TerminationSignals {
+    fn new() -> Result<Self, StartupError> {
         let listen = |kind| {
             signal(kind)
-                .map_err(|error| Failure::Config(format!("cannot wait for signals: {error}")))
+                .map_err(|error| StartupError::Config(format!("cannot wait for signals: {error}")))
         };
         Ok(Self {
             terminate: listen(SignalKind::terminate())?,

@@ -4,18 +4,18 @@
 //! a [`Proposal`]: the facts that it rests on, and those that it leaves behind. The engine
 //! commits it only if what it rests on still stands, earlier changes of the same batch included.
 //!
-//! INVARIANT (durable before known): a revision is told to the [`Listener`] as durable, and to
+//! INVARIANT (durable before known): a revision is told to the [`CommitObserver`] as durable, and to
 //! whoever proposed it, only when a crash can no longer erase it.
 //!
 //! Not here: caches and decisions (floor 2), and any knowledge of what a change means.
 
 pub mod backup;
-pub mod quota;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzz;
 mod key;
 mod metrics;
+pub mod quota;
 mod record;
 pub mod sled;
 
@@ -25,7 +25,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::oneshot;
 
-pub use self::metrics::Measures;
+pub use self::metrics::StoreMetrics;
 use crate::policy::catalog::Catalog;
 use crate::policy::change::{Change, Stamped};
 use crate::policy::company::Company;
@@ -37,7 +37,7 @@ use crate::policy::revision::Revision;
 use crate::policy::scope::ScopeId;
 use crate::policy::secret::{Secret, SecretOwner};
 use crate::policy::user::User;
-use quota::{Bound, Reached};
+use quota::{Quota, Reached};
 
 /// Which life of the store this is: a restored backup is another one. Etags and page tokens
 /// carry it, so that those of another life are refused.
@@ -128,7 +128,7 @@ impl Fact {
 
 /// One fact's step in a proposal. The proposal rests on `before`.
 #[derive(Clone, Debug)]
-pub struct Step {
+pub struct FactWrite {
     /// Which fact.
     pub key: FactKey,
     /// As it was read; none if it does not exist.
@@ -141,9 +141,9 @@ pub struct Step {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct RequestKey(pub [u8; 32]);
 
-/// What is kept of a request that was carried out, for [`REMEMBERED`].
+/// What is kept of a request that was carried out, for [`IDEMPOTENCY_TTL`].
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Answered {
+pub struct StoredReply {
     /// A digest of what was asked for.
     pub body: [u8; 32],
     /// How it was answered.
@@ -151,7 +151,7 @@ pub struct Answered {
 }
 
 /// What a commit remembers of its request.
-pub struct Remember {
+pub struct IdempotencyRecord {
     /// Which request. The proposal rests on its not having been carried out.
     pub key: RequestKey,
     /// A digest of what it asks for.
@@ -163,28 +163,28 @@ pub struct Remember {
 
 /// How far ahead of the time the store's mark is kept. After a crash the clock starts at the
 /// mark: what expires within this lead may end that much early, and never late (D19).
-pub const LEAD: Duration = Duration::from_secs(2);
+pub const CLOCK_LEAD: Duration = Duration::from_secs(2);
 
 /// How long a request is remembered that may be sent again.
-pub const REMEMBERED: SignedDuration = SignedDuration::from_hours(24);
+pub const IDEMPOTENCY_TTL: SignedDuration = SignedDuration::from_hours(24);
 
 /// A change to commit. Revision and time of the change are the engine's to fill in.
 pub struct Proposal {
     /// The facts that it only rests on, each at the revision that was read; none for a fact
     /// that does not exist.
-    pub rests_on: Vec<(FactKey, Option<Revision>)>,
+    pub preconditions: Vec<(FactKey, Option<Revision>)>,
     /// The key of its caller, by its id and creation revision, which must still be in the keyring.
     /// Other keys may have come and gone: a change does not wait for a quiet keyring.
     pub caller: Option<(Name, Revision)>,
     /// The facts that it changes.
-    pub steps: Vec<Step>,
+    pub steps: Vec<FactWrite>,
     /// What the log will say. Its time is the earliest that the commit may have.
     pub change: Change,
     /// What to remember of the request, if it may be sent again.
-    pub remember: Option<Remember>,
+    pub remember: Option<IdempotencyRecord>,
 }
 
-impl Step {
+impl FactWrite {
     /// Whether it gives nothing to anybody: what it leaves behind is less than there was.
     fn takes_away(&self, now: Timestamp) -> bool {
         match (&self.before, &self.after) {
@@ -266,37 +266,37 @@ pub enum StoreError {
     Damaged,
     /// As many backups are under way as there may be.
     #[error("two backups are under way: wait for the end of one")]
-    BackingUp,
+    TooManyBackups,
     /// More was changed while a backup was made than its client has taken in time.
     #[error(
         "changes have overtaken the backup: make it again, nearer to the server or to a faster disk"
     )]
-    Overtaken,
+    BackupTooSlow,
     /// Changes up to this revision were asked for and are no longer kept.
     #[error(
         "changes up to revision {0} are no longer kept: read the state anew, and go on after it"
     )]
-    NoLongerKept(Revision),
+    Compacted(Revision),
 }
 
 /// Bytes that are not what was written.
 #[derive(Debug)]
-struct Damage;
+struct Corrupt;
 
-impl From<prost::DecodeError> for Damage {
+impl From<prost::DecodeError> for Corrupt {
     fn from(_: prost::DecodeError) -> Self {
         Self
     }
 }
 
-impl From<Damage> for StoreError {
-    fn from(_: Damage) -> Self {
+impl From<Corrupt> for StoreError {
+    fn from(_: Corrupt) -> Self {
         Self::Damaged
     }
 }
 
 /// The answer to a proposal, when it comes.
-pub type Ticket = oneshot::Receiver<Result<Receipt, CommitError>>;
+pub type CommitHandle = oneshot::Receiver<Result<Receipt, CommitError>>;
 
 /// A fact that a batch of changes left behind.
 #[derive(Clone, Debug)]
@@ -310,10 +310,10 @@ pub struct Outcome {
 }
 
 /// Who is told of commits, on the engine's writer thread, batch by batch.
-pub trait Listener: Send + Sync {
+pub trait CommitObserver: Send + Sync {
     /// These facts are about to change, at the latest in this revision. Reads of the store may
     /// see them from now on; nobody may rely on them yet.
-    fn applying(&self, last: Revision, keys: &[FactKey]);
+    fn before_apply(&self, last: Revision, keys: &[FactKey]);
     /// The batch is durable: these are the facts that it left behind.
     fn durable(&self, last: Revision, outcomes: Vec<Outcome>);
     /// The changes of the batch, in order, once the listener has been told that it is durable and
@@ -335,12 +335,12 @@ pub trait Store: Send + Sync {
     fn time_mark(&self) -> Option<Timestamp>;
 
     /// What it tells of its work.
-    fn measures(&self) -> &Measures;
+    fn measures(&self) -> &StoreMetrics;
 
     /// Starts the writer. Before it, nothing can be committed.
-    fn start(&self, listener: Arc<dyn Listener>);
+    fn start(&self, listener: Arc<dyn CommitObserver>);
 
-    /// Reads one fact. What it sees may not be durable yet; see [`Listener::applying`].
+    /// Reads one fact. What it sees may not be durable yet; see [`CommitObserver::before_apply`].
     ///
     /// # Errors
     /// The engine cannot answer.
@@ -417,17 +417,17 @@ pub trait Store: Send + Sync {
     ) -> Result<Vec<Change>, StoreError>;
 
     /// What is kept of a request, if it was carried out. What it sees may not be durable yet; see
-    /// [`Listener::applying`].
+    /// [`CommitObserver::before_apply`].
     ///
     /// # Errors
     /// The engine cannot answer.
-    fn answered(&self, request: &RequestKey) -> Result<Option<Answered>, StoreError>;
+    fn answered(&self, request: &RequestKey) -> Result<Option<StoredReply>, StoreError>;
 
     /// Queues a change. The ticket is answered when it is durable, or refused.
     ///
     /// # Errors
     /// The queue is full, or the engine stopped.
-    fn commit(&self, proposal: Proposal) -> Result<Ticket, StoreError>;
+    fn commit(&self, proposal: Proposal) -> Result<CommitHandle, StoreError>;
 
     /// Refuses a change that [`Self::commit`] would refuse by a bound of its company
     /// ([`bounds`]), if nothing else was committed before it.
@@ -441,7 +441,7 @@ pub trait Store: Send + Sync {
     ///
     /// # Errors
     /// The company would be above the bound.
-    fn has_room(&self, company: Revision, bound: Bound, more: u64) -> Result<(), StoreError>;
+    fn has_room(&self, company: Revision, bound: Quota, more: u64) -> Result<(), StoreError>;
 
     /// The minute in which the credential of this birth was last asked for, as far as it was noted.
     ///

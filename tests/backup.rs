@@ -162,14 +162,14 @@ async fn step(client: &Client, dice: &mut Dice) -> bool {
 
 /// A server with `count` credentials in a company of their own, and writers who go on until told
 /// to stop.
-struct Town {
+struct Fixture {
     server: Server,
     stop: Arc<AtomicBool>,
     done: Arc<AtomicU64>,
     writers: Vec<tokio::task::JoinHandle<()>>,
 }
 
-impl Town {
+impl Fixture {
     async fn busy(dir: &Path, count: usize) -> Self {
         let file = dir.join("catalog.yaml");
         fs::write(&file, wide_catalog(0)).expect("written");
@@ -243,7 +243,7 @@ fn credentials() -> usize {
 async fn a_backup_under_fire_is_exactly_the_state_at_its_revision() {
     let dir = tempfile::tempdir().expect("a directory");
     let path = |name: &str| dir.path().join(name);
-    let town = Town::busy(dir.path(), credentials()).await;
+    let town = Fixture::busy(dir.path(), credentials()).await;
     town.more(300).await;
     let mut revisions = vec![];
     for n in 0..3 {
@@ -516,7 +516,7 @@ async fn a_restore_that_is_killed_leaves_no_store_and_is_run_again() {
 async fn an_interrupted_backup_leaves_no_file_of_its_name() {
     let dir = tempfile::tempdir().expect("a directory");
     let path = |name: &str| dir.path().join(name);
-    let town = Town::busy(dir.path(), 5_000).await;
+    let town = Fixture::busy(dir.path(), 5_000).await;
     let mut left = 0;
     for round in 0..8 {
         let mut command = scopegate();

@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use harness::bytes_codec::BytesCodec;
-use harness::{Client, Presents, Server, owned, refused, scopegate};
+use harness::{BearerInterceptor, Client, Server, owned, refused, scopegate};
 use prost::Message;
 use prost_types::{DescriptorProto, FileDescriptorProto, Timestamp};
 use scopegate::proto::*;
@@ -201,15 +201,18 @@ async fn reflected(server: &Server, key: &str) -> Vec<Call> {
     calls
 }
 
-async fn wire(server: &Server, key: Option<&str>) -> InterceptedService<Channel, Presents> {
+async fn wire(
+    server: &Server,
+    key: Option<&str>,
+) -> InterceptedService<Channel, BearerInterceptor> {
     let channel = Channel::from_shared(server.url()).expect("a URL").connect().await.expect("up");
     let key = key.map(|key| format!("Bearer {key}").parse().expect("a header"));
-    InterceptedService::new(channel, Presents(key))
+    InterceptedService::new(channel, BearerInterceptor(key))
 }
 
 /// What a call of whatever kind begins with: an answer, or its error.
 async fn call(
-    wire: &InterceptedService<Channel, Presents>,
+    wire: &InterceptedService<Channel, BearerInterceptor>,
     path: &str,
     request: Bytes,
 ) -> Result<(), Status> {
@@ -646,7 +649,7 @@ fn an_address_that_others_reach_needs_a_key_first() {
 
 /// A call whose headers go out at once, and its message when `send` says so.
 async fn held(
-    wire: &InterceptedService<Channel, Presents>,
+    wire: &InterceptedService<Channel, BearerInterceptor>,
     path: &str,
     message: Bytes,
 ) -> (tokio::sync::oneshot::Sender<()>, tokio::task::JoinHandle<Result<(), Status>>) {
@@ -878,7 +881,7 @@ async fn a_server_that_will_refuse_to_start_serves_nobody_before() {
         let endpoint = Channel::from_shared(format!("http://{address}")).expect("a URL");
         let endpoint = endpoint.timeout(std::time::Duration::from_millis(500));
         let Ok(channel) = endpoint.connect().await else { continue };
-        let wire = InterceptedService::new(channel, Presents(None));
+        let wire = InterceptedService::new(channel, BearerInterceptor(None));
         let mut keys = key_service_client::KeyServiceClient::new(wire);
         for _ in 0..20 {
             asked += 1;

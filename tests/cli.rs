@@ -26,13 +26,13 @@ struct Operator {
 }
 
 /// How a command ended and what it said.
-struct Said {
+struct MarkState {
     code: i32,
     out: String,
     err: String,
 }
 
-impl Said {
+impl MarkState {
     fn of(output: Output) -> Self {
         Self {
             code: output.status.code().expect("an exit code"),
@@ -77,18 +77,18 @@ impl Operator {
         command
     }
 
-    fn run(&self, words: &str) -> Said {
-        Said::of(self.command(words).output().expect("it runs"))
+    fn run(&self, words: &str) -> MarkState {
+        MarkState::of(self.command(words).output().expect("it runs"))
     }
 
     /// Runs it with this on standard input.
-    fn tell(&self, words: &str, input: &str) -> Said {
+    fn tell(&self, words: &str, input: &str) -> MarkState {
         let mut command = self.command(words);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("it runs");
         let written = child.stdin.take().expect("an input").write_all(input.as_bytes());
         written.expect("it reads");
-        Said::of(child.wait_with_output().expect("it ends"))
+        MarkState::of(child.wait_with_output().expect("it ends"))
     }
 
     fn file(&self, name: &str, text: &str) -> String {
@@ -893,7 +893,7 @@ fn changes_are_listed_and_watched() {
     let stop = |child: std::process::Child| {
         let pid = child.id().to_string();
         assert!(Command::new("kill").args(["-INT", &pid]).status().expect("kill").success());
-        Said::of(child.wait_with_output().expect("it ends"))
+        MarkState::of(child.wait_with_output().expect("it ends"))
     };
     // Every line is an object, and carries what resumes behind it.
     let (child, mut lines) = watch("--after 3 --output json");
@@ -939,9 +939,9 @@ fn contexts_name_servers() {
     // Flags and environment win.
     assert_eq!(run(&format!("health --endpoint {url}")).good(), "SERVING\n");
     let by_environment = operator.command("health").env("SCOPEGATE_ENDPOINT", &url).output();
-    assert_eq!(Said::of(by_environment.expect("it runs")).good(), "SERVING\n");
+    assert_eq!(MarkState::of(by_environment.expect("it runs")).good(), "SERVING\n");
     let by_environment = operator.command("health").env("SCOPEGATE_CONTEXT", "here").output();
-    assert_eq!(Said::of(by_environment.expect("it runs")).good(), "SERVING\n");
+    assert_eq!(MarkState::of(by_environment.expect("it runs")).good(), "SERVING\n");
     assert!(
         run("health --context nowhere")
             .bad()
@@ -1004,7 +1004,7 @@ fn no_colours_off_a_terminal() {
         .spawn()
         .expect("it runs");
     drop(child.stdout.take());
-    let said = Said::of(child.wait_with_output().expect("it ends"));
+    let said = MarkState::of(child.wait_with_output().expect("it ends"));
     assert_eq!(said.err, "");
 }
 
@@ -1039,7 +1039,7 @@ fn a_key_from_a_file_the_environment_or_a_context() {
 
     let mut command = operator.command("keys get");
     command.arg(&key_id).args(["--output", "json"]).env("SCOPEGATE_KEY", &secret);
-    let got = Said::of(command.output().expect("it runs")).json();
+    let got = MarkState::of(command.output().expect("it runs")).json();
     assert_eq!(got["key"]["roles"], json!(["ROLE_OPERATOR"]));
 
     let contexts = operator.home.path().join("scopegate");

@@ -20,7 +20,9 @@ use scopegate::policy::change::{Author, Change, ChangeKind};
 use scopegate::policy::revision::Revision;
 use scopegate::proto::*;
 use scopegate::store::sled::SledStore;
-use scopegate::store::{Answered, Listener, Outcome, Proposal, Remember, RequestKey, Store};
+use scopegate::store::{
+    IdempotencyRecord, Listener, Outcome, Proposal, RequestKey, Store, StoredReply,
+};
 use tonic::Code;
 
 const HOUR: u64 = 3_600;
@@ -392,7 +394,7 @@ fn hour(hour: i64) -> Timestamp {
     Timestamp::from_second(hour * 3_600).expect("a time")
 }
 
-fn proposal(time: Timestamp, remember: Option<Remember>) -> Proposal {
+fn proposal(time: Timestamp, remember: Option<IdempotencyRecord>) -> Proposal {
     let change = Change {
         revision: Revision::NEXT,
         time,
@@ -406,7 +408,7 @@ fn proposal(time: Timestamp, remember: Option<Remember>) -> Proposal {
         displaced: vec![],
         fields: vec![],
     };
-    Proposal { rests_on: vec![], caller: None, steps: vec![], change, remember }
+    Proposal { preconditions: vec![], caller: None, steps: vec![], change, remember }
 }
 
 fn commit(store: &dyn Store, proposal: Proposal) -> Timestamp {
@@ -451,7 +453,7 @@ fn what_was_noted_at_a_time_that_was_taken_back_is_not_kept_for_longer() {
     let store = Arc::new(open(dir.path()));
     store.start(Arc::new(Nobody));
     let key = RequestKey([7; 32]);
-    let remember = Remember { key, body: [1; 32], reply: Box::new(|_| vec![]) };
+    let remember = IdempotencyRecord { key, body: [1; 32], reply: Box::new(|_| vec![]) };
     commit(&*store, proposal(hour(1_000), Some(remember)));
     store.close();
     drop(store);
@@ -460,7 +462,7 @@ fn what_was_noted_at_a_time_that_was_taken_back_is_not_kept_for_longer() {
     let store = Arc::new(store);
     store.start(Arc::new(Nobody));
     commit(&*store, proposal(hour(10), None));
-    let told = Answered { body: [1; 32], reply: vec![] };
+    let told = StoredReply { body: [1; 32], reply: vec![] };
     assert_eq!(store.answered(&key).expect("readable"), Some(told), "a day is not over");
     store.mark_time(hour(36), hour(36));
     let gone = || {
@@ -481,7 +483,7 @@ fn what_was_noted_at_a_time_that_was_taken_back_is_not_kept_for_longer() {
 /// Commits a change that remembers its request.
 fn commit_request(store: &dyn Store, at: Timestamp, request: u8) {
     let key = RequestKey([request; 32]);
-    let remember = Remember { key, body: [1; 32], reply: Box::new(|_| vec![]) };
+    let remember = IdempotencyRecord { key, body: [1; 32], reply: Box::new(|_| vec![]) };
     commit(store, proposal(at, Some(remember)));
 }
 

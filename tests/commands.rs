@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use clap::CommandFactory;
 use harness::{Client, Server, scopegate};
-use scopegate::authority::{Authority, NewCompany, Terms};
+use scopegate::authority::{Authority, NewCompany, WriteOptions};
 use scopegate::config::Config;
 use scopegate::policy::change::Author;
 use scopegate::policy::id::CompanyId;
@@ -754,7 +754,7 @@ async fn what_is_stored_is_shown_as_it_is_stored() {
     };
     let author =
         Author { reason: LABEL.to_owned(), on_behalf_of: LABEL.to_owned(), ..Author::default() };
-    let terms = Terms { author, ..Terms::default() };
+    let terms = WriteOptions { author, ..WriteOptions::default() };
     authority.create_company(&new, &terms, |_| ()).await.expect("created");
     authority.close();
     drop(authority);

@@ -46,7 +46,7 @@ fn bootstrap(dir: &Path) -> String {
 /// What the metrics port answers to these bytes.
 fn ask(address: &str, request: &str) -> String {
     let mut connection = TcpStream::connect(address).expect("a connection");
-    connection.set_read_timeout(Some(PATIENCE)).expect("set");
+    connection.set_read_timeout(Some(LOCK_TIMEOUT)).expect("set");
     connection.write_all(request.as_bytes()).expect("sent");
     let mut text = String::new();
     connection.read_to_string(&mut text).expect("answered");
@@ -65,7 +65,7 @@ fn scraped(address: &str, series: &str) -> u64 {
 fn until(mut is_so: impl FnMut() -> bool) {
     let begin = std::time::Instant::now();
     while !is_so() {
-        assert!(begin.elapsed() < PATIENCE, "it never was");
+        assert!(begin.elapsed() < LOCK_TIMEOUT, "it never was");
         std::thread::sleep(std::time::Duration::from_millis(20));
     }
 }
@@ -216,7 +216,7 @@ async fn a_small_limit_of_files_bounds_connections_and_nothing_else() {
         (0..400).map(|_| TcpStream::connect(&server.address).expect("queued")).collect();
     // Those above are closed, so that a read of one ends.
     for mut above in flood.iter().skip(200) {
-        above.set_read_timeout(Some(PATIENCE)).expect("set");
+        above.set_read_timeout(Some(LOCK_TIMEOUT)).expect("set");
         assert!(matches!(above.read(&mut [0; 64]), Ok(0) | Err(_)));
     }
     let turned_away = "scopegate_connections_refused_total{reason=\"limit\"}";
@@ -279,7 +279,7 @@ async fn peers_of_other_machines_do_not_keep_out_loopback_ones() {
         let port = server.address.parse::<SocketAddr>().expect("an address").port();
         let connect = |ip: IpAddr| {
             let tcp = TcpStream::connect(SocketAddr::new(ip, port)).expect("queued");
-            tcp.set_read_timeout(Some(PATIENCE)).expect("set");
+            tcp.set_read_timeout(Some(LOCK_TIMEOUT)).expect("set");
             tcp
         };
         let mut outer_peers: Vec<_> = (0..24).map(|_| Raw(connect(outer))).collect();
@@ -344,7 +344,7 @@ fn slow_peers_of_the_metrics_port_do_not_keep_a_scraper_out() {
         std::thread::sleep(std::time::Duration::from_millis(20));
     }
     for mut tcp in silent.into_iter().chain(half) {
-        tcp.set_read_timeout(Some(PATIENCE)).expect("set");
+        tcp.set_read_timeout(Some(LOCK_TIMEOUT)).expect("set");
         let mut rest = Vec::new();
         let read = tcp.read_to_end(&mut rest);
         let waited = read.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock);
@@ -352,7 +352,7 @@ fn slow_peers_of_the_metrics_port_do_not_keep_a_scraper_out() {
     }
     let large = format!("GET /metrics HTTP/1.1\r\nx-large: {}\r\n\r\n", "x".repeat(20_000));
     let mut tcp = TcpStream::connect(&metrics).expect("queued");
-    tcp.set_read_timeout(Some(PATIENCE)).expect("set");
+    tcp.set_read_timeout(Some(LOCK_TIMEOUT)).expect("set");
     tcp.write_all(large.as_bytes()).ok();
     let mut said = [0; 12];
     if tcp.read_exact(&mut said).is_ok() {
@@ -510,7 +510,7 @@ async fn calls_that_are_open_after_the_grace_are_told_so() {
     let server = Server::start(dir.path(), &args);
     let channel = connected(&server).await;
     let all = Endless::begin(&channel, false).await;
-    let ended = tokio::time::timeout(PATIENCE, all.ended()).await.expect("in time");
+    let ended = tokio::time::timeout(LOCK_TIMEOUT, all.ended()).await.expect("in time");
     assert_eq!(ended.len(), 7);
     for (path, code, reason) in ended {
         assert_eq!((code, reason.as_str()), (Code::Unavailable, "CONNECTION_ENDING"), "{path}");
@@ -536,7 +536,7 @@ async fn a_drain_tells_open_calls_and_counts_those_that_it_cuts() {
     assert_eq!(said.status(), ServingStatus::Serving);
     all.have_begun(&metrics).await;
     let (status, log) = tokio::task::spawn_blocking(move || server.end()).await.expect("ended");
-    let ended = tokio::time::timeout(PATIENCE, all.ended()).await.expect("in time");
+    let ended = tokio::time::timeout(LOCK_TIMEOUT, all.ended()).await.expect("in time");
     assert_eq!(ended.len(), 7);
     for (path, code, reason) in ended {
         assert_eq!((code, reason.as_str()), (Code::Unavailable, "SERVER_ENDING"), "{path}");
@@ -576,7 +576,7 @@ async fn streams_do_not_hold_up_a_drain() {
     all.have_begun(&metrics).await;
     let pid = child.id().to_string();
     assert!(Command::new("kill").args(["-TERM", &pid]).status().expect("kill runs").success());
-    let ended = tokio::time::timeout(PATIENCE, all.ended()).await.expect("in time");
+    let ended = tokio::time::timeout(LOCK_TIMEOUT, all.ended()).await.expect("in time");
     assert!(ended.iter().all(|(_, code, _)| *code == Code::Unavailable), "{ended:?}");
     let last = tokio::task::spawn_blocking(move || log.map_while(Result::ok).last());
     let last = last.await.expect("read").expect("a line");

@@ -30,7 +30,7 @@ fn roll(below: u64) -> u64 {
 
 /// What was told to somebody, and so must be there for ever.
 #[derive(Default)]
-struct Told {
+struct SharedProgress {
     /// Credentials created, by id, with the revision acknowledged.
     created: BTreeMap<String, u64>,
     /// Credentials that a check said exist, acknowledged or not.
@@ -39,7 +39,7 @@ struct Told {
     revision: u64,
 }
 
-async fn write(client: Client, told: Arc<Mutex<Told>>, name: String) {
+async fn write(client: Client, told: Arc<Mutex<SharedProgress>>, name: String) {
     for n in 0.. {
         let id = format!("{name}-{n}");
         let request = CreateCredentialRequest {
@@ -57,7 +57,7 @@ async fn write(client: Client, told: Arc<Mutex<Told>>, name: String) {
 }
 
 /// Asks for what the writers are just making: an allow must not rest on what a crash erases.
-async fn ask(client: Client, told: Arc<Mutex<Told>>, round: usize) {
+async fn ask(client: Client, told: Arc<Mutex<SharedProgress>>, round: usize) {
     for n in 0.. {
         for writer in 0..WRITERS {
             let id = format!("r{round}w{writer}-{n}");
@@ -80,7 +80,7 @@ async fn ask(client: Client, told: Arc<Mutex<Told>>, round: usize) {
     }
 }
 
-async fn verify(client: &Client, told: &Told) {
+async fn verify(client: &Client, told: &SharedProgress) {
     let mut found = BTreeMap::new();
     let mut request = ListCredentialsRequest {
         company_id: "acme".to_owned(),
@@ -124,7 +124,7 @@ async fn verify(client: &Client, told: &Told) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_acknowledged_change_survives_kill_9_under_64_writers() {
     let dir = tempfile::tempdir().expect("a directory");
-    let told = Arc::new(Mutex::new(Told::default()));
+    let told = Arc::new(Mutex::new(SharedProgress::default()));
     let server = Server::with_catalog(dir.path(), "360learning.yaml");
     server.client().await.create_company("acme", None).await;
     server.kill();

@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use scopegate::store::Store;
-use town::{Deaf, Dice, Town, Wrong};
+use town::{Deaf, Dice, Fixture, Wrong};
 
 /// How many bytes to damage in each file.
 fn bytes() -> u64 {
@@ -30,7 +30,7 @@ fn a_damaged_byte_of_any_file_is_noticed() {
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("store");
     let late = Timestamp::from_second(1_000_000).expect("a time");
-    let mut town = Town::default();
+    let mut town = Fixture::default();
     // Three lives, so that there is a snapshot, with a log before and a long one behind it: that
     // one is read when the store is opened, and sled passes over what it cannot read there.
     for until in [60, 120, 700] {
@@ -85,7 +85,7 @@ fn a_damaged_byte_of_any_file_is_noticed() {
     }
 }
 
-fn outcome(dir: &Path, town: &Town, late: Timestamp, what: &str) -> &'static str {
+fn outcome(dir: &Path, town: &Fixture, late: Timestamp, what: &str) -> &'static str {
     let store = match town::open(dir) {
         Ok(store) => store,
         Err(error) => {

@@ -21,7 +21,7 @@ use scopegate::store::sled::SledStore;
 use tonic::Code;
 
 /// Longer than anything here should take.
-const PATIENCE: Duration = Duration::from_secs(60);
+const LOCK_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How to give a process a small disk of its own, which goes with it; none if this machine does
 /// not let us.
@@ -159,7 +159,7 @@ async fn a_full_disk_refuses_changes_and_checks_go_on() {
         refused(create("later".to_owned()).await);
         fs::remove_file(inside.join("ballast")).expect("removed");
         let id = format!("after-{left}");
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + LOCK_TIMEOUT;
         while create(id.clone()).await.is_err() {
             assert!(Instant::now() < end, "changes are accepted again");
         }
@@ -223,7 +223,7 @@ fn no_space<T: std::fmt::Debug>(answer: Result<T, tonic::Status>) {
 /// Waits until a change is accepted.
 macro_rules! accepted {
     ($change:expr) => {{
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + LOCK_TIMEOUT;
         loop {
             match $change.await {
                 Ok(answer) => break answer.into_inner(),

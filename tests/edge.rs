@@ -21,7 +21,7 @@ use harness::raw::*;
 use harness::{Server, scopes_of};
 use http::header::{ACCEPT, ALLOW, CONTENT_TYPE};
 use http::{HeaderMap, Method, Request, Response, StatusCode};
-use http_body::Frame;
+use http_body::Listener;
 use http_body_util::{BodyExt, Full, StreamBody};
 use prost::Message;
 use scopegate::grpc::access;
@@ -81,7 +81,7 @@ async fn until_none(left: impl Fn() -> u64) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, waited).await.expect("in time");
+    tokio::time::timeout(LOCK_TIMEOUT, waited).await.expect("in time");
 }
 
 /// A message behind its prefix (one byte that says that it is not compressed, and its length).
@@ -96,14 +96,14 @@ fn whole(message: &impl Message) -> Body {
 
 /// A body that begins with these bytes, and does not end.
 fn endless(begin: Bytes) -> Body {
-    let begin = tokio_stream::once(Ok::<_, Infallible>(Frame::data(begin)));
+    let begin = tokio_stream::once(Ok::<_, Infallible>(Listener::data(begin)));
     Body::new(StreamBody::new(begin.chain(tokio_stream::pending())))
 }
 
 /// An empty body that ends with the sender.
 fn open_until(end: &broadcast::Sender<Bytes>) -> Body {
     let frames = BroadcastStream::new(end.subscribe());
-    Body::new(StreamBody::new(frames.map(|data| data.map(Frame::data))))
+    Body::new(StreamBody::new(frames.map(|data| data.map(Listener::data))))
 }
 
 /// Sends any request, a gRPC call or not.
@@ -119,7 +119,7 @@ async fn send(
         request = request.header(*name, *value);
     }
     let request = request.body(body).expect("a request");
-    let sent = tokio::time::timeout(PATIENCE, channel.clone().oneshot(request));
+    let sent = tokio::time::timeout(LOCK_TIMEOUT, channel.clone().oneshot(request));
     sent.await.expect("in time").expect("a response")
 }
 
@@ -148,7 +148,7 @@ async fn unary<A: Message + Default>(
 
 /// The next health status of a watch; none at its end.
 async fn next(watch: &mut Body) -> Option<ServingStatus> {
-    let frame = tokio::time::timeout(PATIENCE, watch.frame()).await.expect("in time");
+    let frame = tokio::time::timeout(LOCK_TIMEOUT, watch.frame()).await.expect("in time");
     let data = frame.expect("a frame").expect("not cut off").into_data().ok()?;
     Some(HealthCheckResponse::decode(&data[5..]).expect("a message").status())
 }
@@ -419,7 +419,7 @@ async fn reflection_is_bounded_for_as_long_as_it_lives() {
     // A message that is longer than any name is not waited for.
     let announced = Bytes::from_static(&[0, 0, 0x40, 0, 0]);
     let long = begin(&channel, REFLECTION[0], endless(announced)).await.expect("begun");
-    let ended = tokio::time::timeout(PATIENCE, long.collect()).await.expect("in time");
+    let ended = tokio::time::timeout(LOCK_TIMEOUT, long.collect()).await.expect("in time");
     assert!(ended.is_err() || ended.is_ok_and(|reply| reply.to_bytes().is_empty()));
 }
 

@@ -18,16 +18,16 @@ use shuttle::sync::Arc;
 use shuttle::thread;
 
 #[allow(dead_code, unused_imports, reason = "the server's file")]
-#[path = "../src/authority/admission.rs"]
-mod admission;
+#[path = "../src/authority/coherence.rs"]
+mod coherence;
 
 #[allow(dead_code, reason = "the server's file")]
-#[path = "../src/authority/front.rs"]
-mod front;
+#[path = "../src/authority/l1_cache.rs"]
+mod l1_cache;
 
 #[allow(dead_code, reason = "the server's file")]
-#[path = "../src/authority/marks.rs"]
-mod marks;
+#[path = "../src/authority/change_stamps.rs"]
+mod change_stamps;
 
 /// What `admission` finds under `crate::policy`.
 mod policy {
@@ -46,8 +46,8 @@ mod sync {
     }
 }
 
-use admission::{Admission, Entry, Shelf};
-use front::Front;
+use coherence::{CacheCoherence, CoherentMap, Entry};
+use l1_cache::L1Cache;
 use policy::revision::Revision;
 use sync::{Mutex, lock};
 
@@ -76,7 +76,7 @@ impl TestShelf {
     }
 }
 
-impl Shelf for TestShelf {
+impl CoherentMap for TestShelf {
     type Key = Key;
     type Fact = Fact;
 
@@ -97,14 +97,17 @@ impl Shelf for TestShelf {
 
 /// The store: a fact that is not there does not exist.
 struct World {
-    admission: Admission<TestShelf>,
+    admission: CacheCoherence<TestShelf>,
     store: [Mutex<Option<Fact>>; 2],
 }
 
 impl World {
     fn new(first: [Option<bool>; 2]) -> Self {
         let fact = |open: Option<bool>| Mutex::new(open.map(|open| (Revision(1), open)));
-        Self { admission: Admission::new(TestShelf::new(), Revision(1), 2), store: first.map(fact) }
+        Self {
+            admission: CacheCoherence::new(TestShelf::new(), Revision(1), 2),
+            store: first.map(fact),
+        }
     }
 
     /// One batch, in the order of the engine's writer.
@@ -132,7 +135,7 @@ impl World {
     /// A fact at a published revision, by way of a front.
     fn near(
         &self,
-        front: &Front<Key, Fact>,
+        front: &L1Cache<Key, Fact>,
         at: Revision,
         key: Key,
     ) -> Result<Option<Fact>, Revision> {
@@ -148,7 +151,7 @@ impl World {
     }
 
     /// Both facts at one published revision, as a check takes them.
-    fn check(&self, front: &Front<Key, Fact>) -> (Revision, [Option<bool>; 2]) {
+    fn check(&self, front: &L1Cache<Key, Fact>) -> (Revision, [Option<bool>; 2]) {
         loop {
             let at = self.admission.published();
             let facts = [self.near(front, at, 0), self.near(front, at, 1)];
@@ -178,7 +181,7 @@ fn explore(history: History, batches: Batches, schedules: usize) {
     let scenario = move || {
         let world = Arc::new(World::new(history[1]));
         // Both readers have one front, which is worse for it than one each.
-        let front = Arc::new(Front::new(2));
+        let front = Arc::new(L1Cache::new(2));
         let mut threads = Vec::new();
         threads.push(thread::spawn({
             let world = Arc::clone(&world);

@@ -12,15 +12,15 @@ use jiff::Timestamp;
 use proptest::prelude::*;
 use scopegate::policy::catalog::endpoint::RequestPath;
 use scopegate::policy::catalog::{Catalog, Reach};
-use scopegate::policy::ceiling::Displaced;
+use scopegate::policy::cause::DenialCause;
+use scopegate::policy::ceiling::RemovedEntry;
 use scopegate::policy::change::{Edit, Stamped};
 use scopegate::policy::company::Company;
 use scopegate::policy::consent::{Consent, Parties};
-use scopegate::policy::credential::{Credential, GrantState, Ground};
+use scopegate::policy::credential::{Credential, GrantContext, GrantState};
 use scopegate::policy::decision::{Facts, Layer, Verdict, decide, effective, explain};
-use scopegate::policy::cause::Fault;
 use scopegate::policy::id::{CompanyId, CredentialId, Name, UserId};
-use scopegate::policy::query::{Needs, Query};
+use scopegate::policy::query::{Query, Requirement};
 use scopegate::policy::reason::Reason;
 use scopegate::policy::revision::Revision;
 use scopegate::policy::scope::{Scope, ScopeId};
@@ -37,7 +37,7 @@ struct World {
     revision: u64,
     now: Timestamp,
     /// What each restriction took, so that it can be undone.
-    taken: Vec<(Vec<Displaced>, Revision)>,
+    taken: Vec<(Vec<RemovedEntry>, Revision)>,
 }
 
 fn at(second: i64) -> Timestamp {
@@ -58,7 +58,7 @@ impl World {
         let mut company = Company::create(id, String::new(), &catalog, ids.as_deref(), at(0)).after;
         company.stamp(Revision(2), at(0));
         let id = CredentialId::parse("hr").expect("an id");
-        let ground = Ground { catalog: &catalog, company: &company, now: at(0) };
+        let ground = GrantContext { catalog: &catalog, company: &company, now: at(0) };
         let made = Credential::create(id, String::new(), None, &[], ground);
         let mut credential = made.expect("nothing above the ceiling").after;
         credential.stamp(Revision(3), at(0));
@@ -79,7 +79,7 @@ impl World {
     }
 
     fn grant_until(&mut self, names: &[&str], end: Option<Timestamp>) -> Vec<String> {
-        let ground = Ground { catalog: &self.catalog, company: &self.company, now: self.now };
+        let ground = GrantContext { catalog: &self.catalog, company: &self.company, now: self.now };
         let edit =
             self.credential.grant(&self.ids(names), end, ground).expect("within the ceiling");
         let added = strings(&self.catalog.names(&edit.added));
@@ -90,7 +90,7 @@ impl World {
     }
 
     fn revoke(&mut self, names: &[&str]) -> Vec<String> {
-        let ground = Ground { catalog: &self.catalog, company: &self.company, now: self.now };
+        let ground = GrantContext { catalog: &self.catalog, company: &self.company, now: self.now };
         let edit = self.credential.revoke(&self.ids(names), ground);
         let removed = strings(&self.catalog.names(&edit.removed));
         self.credential = edit.after;
@@ -109,7 +109,7 @@ impl World {
     }
 
     /// Restricts, and returns what an undo needs.
-    fn restrict_noting(&mut self, names: &[&str]) -> (Vec<Displaced>, Revision) {
+    fn restrict_noting(&mut self, names: &[&str]) -> (Vec<RemovedEntry>, Revision) {
         let edit = self.company.restrict(&self.catalog, &self.ids(names));
         self.company = edit.after;
         let revision = self.next();
@@ -117,7 +117,7 @@ impl World {
         (edit.displaced, revision)
     }
 
-    fn restore(&mut self, (taken, at): &(Vec<Displaced>, Revision)) -> Vec<String> {
+    fn restore(&mut self, (taken, at): &(Vec<RemovedEntry>, Revision)) -> Vec<String> {
         let edit = self.company.restore(taken, *at);
         let woken = strings(&self.catalog.names(&edit.added));
         self.company = edit.after;
@@ -181,7 +181,7 @@ fn query(names: &[&str], audience: Option<&str>) -> Query {
     Query {
         company: CompanyId::parse("acme").expect("an id"),
         credential: CredentialId::parse("hr").expect("an id"),
-        needs: Needs::Scopes(names.iter().map(|name| scope(name)).collect()),
+        needs: Requirement::Scopes(names.iter().map(|name| scope(name)).collect()),
         audience: audience.map(|name| Name::parse(name).expect("a name")),
         token: None,
         user: None,
@@ -209,7 +209,7 @@ fn d1_adding_adds_what_is_implied_and_removing_takes_what_implies() {
 fn d1_a_closure_above_the_ceiling_names_the_implied_scope() {
     let mut world = World::new("scopes: { a: , b: }", Some(&["a"]));
     world.apply("scopes: { a: { implies: [b] }, b: }");
-    let ground = Ground { catalog: &world.catalog, company: &world.company, now: world.now };
+    let ground = GrantContext { catalog: &world.catalog, company: &world.company, now: world.now };
     let refused = world.credential.grant(&world.ids(&["a"]), None, ground).expect_err("refused");
     assert_eq!(strings(&refused.scopes), ["b"]);
 }
@@ -296,7 +296,7 @@ fn d5_what_is_added_to_the_ceiling_is_available_and_not_applied() {
 #[test]
 fn d9_a_grant_above_the_ceiling_is_refused_whole_naming_every_scope() {
     let world = World::new(PLAIN, Some(&["a"]));
-    let ground = Ground { catalog: &world.catalog, company: &world.company, now: world.now };
+    let ground = GrantContext { catalog: &world.catalog, company: &world.company, now: world.now };
     let wanted = world.ids(&["a", "c", "mid"]);
     let refused = world.credential.grant(&wanted, None, ground).expect_err("refused");
     assert_eq!(strings(&refused.scopes), ["c", "low", "mid"]);
@@ -313,7 +313,7 @@ fn d10_replace_and_reset_keep_stamp_and_end_of_what_stays() {
         *world.credential.grants.get(world.ids(&[name])[0]).expect("held")
     };
     let kept = stamp(&world, "a");
-    let ground = Ground { catalog: &world.catalog, company: &world.company, now: world.now };
+    let ground = GrantContext { catalog: &world.catalog, company: &world.company, now: world.now };
     let replaced = world.credential.replace(&world.ids(&["a", "mid"]), ground).expect("within");
     assert_eq!(strings(&world.catalog.names(&replaced.added)), ["low", "mid"]);
     assert_eq!(strings(&world.catalog.names(&replaced.removed)), ["b"]);
@@ -321,7 +321,7 @@ fn d10_replace_and_reset_keep_stamp_and_end_of_what_stays() {
     world.credential.stamp(Revision(50), at(0));
     assert_eq!(stamp(&world, "a"), kept);
     assert_eq!(stamp(&world, "mid").expires_at, None);
-    let ground = Ground { catalog: &world.catalog, company: &world.company, now: world.now };
+    let ground = GrantContext { catalog: &world.catalog, company: &world.company, now: world.now };
     let reset = world.credential.reset(ground);
     assert_eq!(strings(&world.catalog.names(&reset.added)), ["b", "top"]);
     world.credential = reset.after;
@@ -340,7 +340,8 @@ fn d10_what_replace_and_reset_make_anew_lengthens_nothing_below_it() {
     for save in [true, false] {
         world.credential = low.clone();
         world.now = at(0);
-        let ground = Ground { catalog: &world.catalog, company: &world.company, now: world.now };
+        let ground =
+            GrantContext { catalog: &world.catalog, company: &world.company, now: world.now };
         let edit = match save {
             true => world.credential.replace(&world.ids(&["top", "low"]), ground).expect("within"),
             false => world.credential.reset(ground),
@@ -419,7 +420,8 @@ fn d15_the_reason_is_the_first_that_fails() {
     let unknown = Facts { company: None, credential: None, ..world.facts() };
     assert_eq!(decide(&query(&all, None), unknown), Ok(denied(Reason::CompanyUnknown)));
     let path = RequestPath::parse("/nowhere").expect("a path");
-    let lost = Query { needs: Needs::Endpoint { method: "GET".into(), path }, ..query(&[], None) };
+    let lost =
+        Query { needs: Requirement::Endpoint { method: "GET".into(), path }, ..query(&[], None) };
     let denied = Verdict::Denied { reason: Reason::EndpointUnknown, fault: None, missing: vec![] };
     assert_eq!(decide(&lost, unknown), Ok(denied), "an unknown endpoint before all");
 }
@@ -459,7 +461,7 @@ fn d16_the_audience_is_the_endpoints_else_the_requests_else_the_only_one() {
     assert_eq!(reason, Reason::ScopeUnknown);
     let call = |path: &str, audience: Option<&str>| {
         let path = RequestPath::parse(path).expect("a path");
-        let needs = Needs::Endpoint { method: "GET".into(), path };
+        let needs = Requirement::Endpoint { method: "GET".into(), path };
         ask(&Query { needs, ..query(&[], audience) })
     };
     assert!(matches!(call("/v1/users", None), Ok(Verdict::Allowed { .. })));
@@ -482,27 +484,27 @@ fn d16_a_token_may_be_ahead_by_the_audiences_skew_and_nothing_else_may() {
         match decide(&query, facts).expect("an audience") {
             Verdict::Allowed { .. } => None,
             Verdict::Denied { reason, fault, .. } => {
-                assert_eq!(fault.map(Fault::reason), Some(reason));
+                assert_eq!(fault.map(DenialCause::reason), Some(reason));
                 fault
             }
         }
     };
     // It was issued at 100, and ends at 150.
     assert_eq!(fault(token(&["a"]), 70), None);
-    assert_eq!(fault(token(&["a"]), 69), Some(Fault::IssuedAhead));
+    assert_eq!(fault(token(&["a"]), 69), Some(DenialCause::IssuedAhead));
     assert_eq!(fault(token(&["a"]), 150), Some(Fault::Ended), "an end has no skew");
     let endless = Token { expires_at: None, ..token(&["a"]) };
     assert_eq!(fault(endless.clone(), 159), None);
-    assert_eq!(fault(endless, 160), Some(Fault::TooOld), "neither has an age");
+    assert_eq!(fault(endless, 160), Some(DenialCause::TooOld), "neither has an age");
     let late = Token { expires_at: Some(at(99)), ..token(&["a"]) };
-    assert_eq!(fault(late, 80), Some(Fault::EndsBeforeIssue));
+    assert_eq!(fault(late, 80), Some(DenialCause::EndsBeforeIssue));
     let ageless = Token { issued_at: None, ..token(&["a"]) };
-    assert_eq!(fault(ageless.clone(), 120), Some(Fault::IssueTimeMissing));
-    assert_eq!(fault(ageless, 150), Some(Fault::Ended), "what a new token mends comes first");
+    assert_eq!(fault(ageless.clone(), 120), Some(DenialCause::IssueTimeMissing));
+    assert_eq!(fault(ageless, 150), Some(DenialCause::Ended), "what a new token mends comes first");
     let unnamed = Token { audience: String::new(), ..token(&["a"]) };
-    assert_eq!(fault(unnamed, 120), Some(Fault::AudienceMissing));
+    assert_eq!(fault(unnamed, 120), Some(DenialCause::AudienceMissing));
     let other = Token { audience: "asking".to_owned(), ..token(&["a"]) };
-    assert_eq!(fault(other, 120), Some(Fault::OtherAudience));
+    assert_eq!(fault(other, 120), Some(DenialCause::OtherAudience));
 }
 
 #[test]
@@ -714,7 +716,7 @@ fn d22_explanations_and_lists_say_what_a_check_says() {
         assert_eq!(Some(reason), first, "{name}");
     }
     let path = RequestPath::parse("/nowhere").expect("a path");
-    let lost = Query { needs: Needs::Endpoint { method: "GET".into(), path }, ..asked };
+    let lost = Query { needs: Requirement::Endpoint { method: "GET".into(), path }, ..asked };
     assert_eq!(explain(&lost, facts), Ok(vec![]), "an unknown endpoint needs no scope");
 }
 
@@ -745,7 +747,7 @@ fn d18_an_edit_says_what_moved_and_a_stamp_keeps_births() {
     let mut made = Company::create(id, String::new(), &world.catalog, None, at(1)).after;
     made.stamp(Revision(30), at(9));
     assert_eq!((made.created_at, made.create_time), (Revision(30), at(9)));
-    let ground = Ground { company: &made, ..world.ground() };
+    let ground = GrantContext { company: &made, ..world.ground() };
     let id = CredentialId::parse("new").expect("an id");
     let mut made = Credential::create(id, String::new(), None, &[], ground).expect("within").after;
     made.stamp(Revision(31), at(10));
@@ -774,7 +776,7 @@ fn d3_a_restriction_is_undone_only_above_what_still_stands() {
     world.grant(&["top"]);
     let first = world.restrict_noting(&["top"]);
     world.add(&["top"]);
-    let below = |world: &World, taken: &(Vec<Displaced>, Revision)| {
+    let below = |world: &World, taken: &(Vec<RemovedEntry>, Revision)| {
         let asleep = world.company.asleep_below(&world.catalog, &taken.0, taken.1);
         strings(&world.catalog.names(&asleep))
     };
@@ -1022,8 +1024,8 @@ impl World {
         }
     }
 
-    fn ground(&self) -> Ground<'_> {
-        Ground { catalog: &self.catalog, company: &self.company, now: self.now }
+    fn ground(&self) -> GrantContext<'_> {
+        GrantContext { catalog: &self.catalog, company: &self.company, now: self.now }
     }
 
     fn become_of(&mut self, edit: Option<Edit<Credential>>) {
@@ -1041,7 +1043,7 @@ impl World {
 
     /// The scopes that the credential holds at this moment.
     fn held(&self, now: Timestamp) -> Vec<ScopeId> {
-        let ground = Ground { now, ..self.ground() };
+        let ground = GrantContext { now, ..self.ground() };
         let held = self.credential.grants.iter().map(|(scope, _)| scope);
         held.filter(|scope| self.credential.active(*scope, ground).is_some()).collect()
     }
@@ -1344,7 +1346,7 @@ proptest! {
         let facts = Facts { user: (who != 5).then_some(&known), ..world.facts() };
         let asked = Query { user: (who > 0).then(ada), token, ..query(&[], None) };
         let path = RequestPath::parse("/x").expect("a path");
-        let call = Query { needs: Needs::Endpoint { method: "GET".into(), path }, ..asked.clone() };
+        let call = Query { needs: Requirement::Endpoint { method: "GET".into(), path }, ..asked.clone() };
         let alone = |name: &str| {
             let one = Query { needs: query(&[name], None).needs, ..asked.clone() };
             match decide(&one, facts).expect("an audience") {

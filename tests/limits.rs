@@ -100,7 +100,7 @@ fn hold(
     let start = std::time::Instant::now();
     while open.len() > held {
         drop_refused(&mut open);
-        assert!(start.elapsed() < PATIENCE, "{} of {all} are held, and not {held}", open.len());
+        assert!(start.elapsed() < LOCK_TIMEOUT, "{} of {all} are held, and not {held}", open.len());
     }
     for _ in 0..10 {
         drop_refused(&mut open);

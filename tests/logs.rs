@@ -15,7 +15,7 @@ use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use harness::raw::{self, PATIENCE, Raw};
+use harness::raw::{self, LOCK_TIMEOUT, Raw};
 use harness::{Client, Server, scopegate, scopes_of};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use scopegate::proto::backup_service_client::BackupServiceClient;
@@ -94,7 +94,7 @@ impl Running {
 
     /// Waits for its end, which must come by itself.
     fn ended(&mut self) -> ExitStatus {
-        let patience = Instant::now() + PATIENCE;
+        let patience = Instant::now() + LOCK_TIMEOUT;
         while Instant::now() < patience {
             if let Some(status) = self.child.try_wait().expect("a child") {
                 return status;
@@ -120,7 +120,7 @@ fn free() -> String {
 
 /// Waits until something listens there.
 fn wait_for(address: &str, running: &mut Running) {
-    let patience = Instant::now() + PATIENCE;
+    let patience = Instant::now() + LOCK_TIMEOUT;
     while TcpStream::connect(address).is_err() {
         if let Some(status) = running.child.try_wait().expect("a child") {
             panic!("it ended: {status}");
@@ -146,7 +146,7 @@ fn metric(address: &str, name: &str) -> Option<f64> {
 
 /// Waits until a metric has a value that is wanted.
 fn wait_metric(address: &str, name: &str, wanted: impl Fn(f64) -> bool) -> f64 {
-    let patience = Instant::now() + PATIENCE;
+    let patience = Instant::now() + LOCK_TIMEOUT;
     loop {
         let value = metric(address, name);
         if let Some(value) = value.filter(|value| wanted(*value)) {
@@ -180,7 +180,7 @@ async fn tls_channel(address: &str, cert: &str) -> Channel {
     let port = address.rsplit(':').next().expect("a port");
     let endpoint = Channel::from_shared(format!("https://localhost:{port}")).expect("a URL");
     let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(cert));
-    let patience = Instant::now() + PATIENCE;
+    let patience = Instant::now() + LOCK_TIMEOUT;
     loop {
         match endpoint.clone().tls_config(tls.clone()).expect("TLS").connect().await {
             Ok(channel) => return channel,
@@ -300,7 +300,7 @@ fn deciding(dir: &Path, log: &str, more: &[&str]) -> (Server, String) {
 
 /// Waits until the log has so many lines with this in them.
 fn wait_logged(server: &Server, part: &str, many: usize) {
-    let patience = Instant::now() + PATIENCE;
+    let patience = Instant::now() + LOCK_TIMEOUT;
     while server.logged(part) < many {
         assert!(Instant::now() < patience, "{} of {many} lines say `{part}`", server.logged(part));
         std::thread::sleep(Duration::from_millis(5));
@@ -314,7 +314,7 @@ async fn deny(client: &Client, credential: &str) {
 
 /// The whole lines of a file, once there are so many that are JSON.
 fn wait_lines(path: &Path, many: usize) -> Vec<serde_json::Value> {
-    let patience = Instant::now() + PATIENCE;
+    let patience = Instant::now() + LOCK_TIMEOUT;
     loop {
         let text = fs::read_to_string(path).unwrap_or_default();
         let lines: Vec<_> =
@@ -495,7 +495,7 @@ fn standard_output_that_nobody_reads_holds_up_nothing() {
                     let client = Client::connect(&format!("http://{address}")).await;
                     let check = || client.ask(scopes_of("demo", "hr-sync", &["users:write"]));
                     // The store may still be closed.
-                    let patience = Instant::now() + PATIENCE;
+                    let patience = Instant::now() + LOCK_TIMEOUT;
                     while check().await.is_err() {
                         assert!(Instant::now() < patience, "no answer");
                     }

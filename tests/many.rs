@@ -13,7 +13,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use harness::{Client, Server, owned, refused};
-use scopegate::authority::{Authority, NewCompany, NewCredential, Terms};
+use scopegate::authority::{Authority, NewCompany, NewCredential, WriteOptions};
 use scopegate::policy::change::Author;
 use scopegate::policy::id::{CompanyId, CredentialId};
 use scopegate::policy::scope::Scope;
@@ -37,7 +37,7 @@ async fn fill(dir: &Path) {
     authority.apply_catalog_file(yaml, false, &Author::default()).await.expect("applied");
     let acme = CompanyId::parse("acme").expect("an id");
     let new = NewCompany { id: acme.clone(), display_name: String::new(), scopes: None };
-    authority.create_company(&new, &Terms::default(), |_| ()).await.expect("created");
+    authority.create_company(&new, &WriteOptions::default(), |_| ()).await.expect("created");
     let tasks = (0..AT_ONCE).map(|first| {
         let (authority, company) = (Arc::clone(&authority), acme.clone());
         tokio::spawn(async move {
@@ -51,7 +51,7 @@ async fn fill(dir: &Path) {
                     enabled: true,
                 };
                 authority
-                    .create_credential(&new, &Terms::default(), |_| ())
+                    .create_credential(&new, &WriteOptions::default(), |_| ())
                     .await
                     .expect("created");
             }

@@ -24,7 +24,7 @@ use platter::{LUCK, Platter};
 use scopegate::store::Store;
 use scopegate::store::sled::SledStore;
 use tape::{Deed, Moment};
-use town::{Deaf, Dice, Town};
+use town::{Deaf, Dice, Fixture};
 
 /// The process to record: the same binary, told so by its environment.
 const PART: &str = "SCOPEGATE_POWER_PART";
@@ -45,7 +45,7 @@ fn a_life() {
     let (root, life) = part.split_once(' ').expect("a directory and a number");
     let (root, mut dice) = (Path::new(root), Dice(life.parse().expect("a number")));
     let store = town::open(&root.join("store")).expect("opened");
-    let mut town = Town::at(store.opened_at().0);
+    let mut town = Fixture::at(store.opened_at().0);
     // What was opened is told to whoever asks, so it has to stay.
     let mut told = fs::File::create(root.join("told")).expect("made");
     let mut tell = |revision: u64| {
@@ -131,7 +131,7 @@ fn what_is_acknowledged_survives_a_power_cut_at_any_moment() {
                 match opened(&image.join("store"), told) {
                     Ok(revision) if revision == told => behind += 1,
                     Ok(_) => ahead += 1,
-                    Err(Trouble::Refused(error)) => {
+                    Err(EngineError::Refused(error)) => {
                         println!("{what}: {error}");
                         *refused.entry(format!("{luck:?}")).or_default() += 1;
                         if let Some(keep) = std::env::var_os("SCOPEGATE_KEEP") {
@@ -140,7 +140,7 @@ fn what_is_acknowledged_survives_a_power_cut_at_any_moment() {
                             platter.cut(&tape, luck, &mut seed.clone(), &keep);
                         }
                     }
-                    Err(Trouble::Wrong(wrong)) => panic!("{what}: {wrong}"),
+                    Err(EngineError::Wrong(wrong)) => panic!("{what}: {wrong}"),
                 }
                 fs::remove_dir_all(&image).expect("removed");
             }
@@ -155,26 +155,26 @@ fn what_is_acknowledged_survives_a_power_cut_at_any_moment() {
     assert!(refused.is_empty(), "a power cut alone never damages a store");
 }
 
-enum Trouble {
+enum EngineError {
     Refused(String),
     Wrong(String),
 }
 
 /// Opens the store, finds the town of its revision, and goes on with it.
-fn opened(dir: &Path, told: u64) -> Result<u64, Trouble> {
-    let store = town::open(dir).map_err(|error| Trouble::Refused(error.to_string()))?;
+fn opened(dir: &Path, told: u64) -> Result<u64, EngineError> {
+    let store = town::open(dir).map_err(|error| EngineError::Refused(error.to_string()))?;
     let revision = store.opened_at().0;
     if revision < told {
-        return Err(Trouble::Wrong(format!("opened at {revision}")));
+        return Err(EngineError::Wrong(format!("opened at {revision}")));
     }
-    let mut town = Town::at(revision);
-    let wrong = |what: town::Wrong| Trouble::Wrong(format!("opened at {revision}: {what:?}"));
+    let mut town = Fixture::at(revision);
+    let wrong = |what: town::Wrong| EngineError::Wrong(format!("opened at {revision}: {what:?}"));
     town.verify(&store).map_err(wrong)?;
     store.start(Arc::new(Deaf));
     town.live(&store, revision + 3, &mut Dice(revision), |_| ());
     store.close();
     drop(store);
-    let store = SledStore::open(dir).map_err(|error| Trouble::Refused(error.to_string()))?;
+    let store = SledStore::open(dir).map_err(|error| EngineError::Refused(error.to_string()))?;
     town.verify(&store).map_err(wrong)?;
     Ok(revision)
 }

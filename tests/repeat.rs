@@ -11,7 +11,7 @@ mod harness;
 use std::path::Path;
 
 use harness::{Client, Server, fields, owned, refused};
-use scopegate::grpc::stored_reply::Remembered;
+use scopegate::grpc::stored_reply::StoredResponse;
 use scopegate::proto::*;
 use tonic::Code;
 use uuid::Uuid;
@@ -74,7 +74,7 @@ struct Kept {
 }
 
 impl Kept {
-    fn new<M: Remembered + Clone + std::fmt::Debug>(
+    fn new<M: StoredResponse + Clone + std::fmt::Debug>(
         first: M,
         again: impl Fn(Client) -> Again + 'static,
     ) -> Self {

@@ -21,15 +21,15 @@ use proptest::prelude::*;
 use proptest::sample::subsequence;
 use scopegate::policy::catalog::endpoint::RequestPath;
 use scopegate::policy::catalog::{AudienceError, Catalog};
-use scopegate::policy::ceiling::Displaced;
+use scopegate::policy::ceiling::RemovedEntry;
 use scopegate::policy::change::{Author, Change, ChangeKind, Edit, FieldChange, Stamped};
 use scopegate::policy::company::Company;
 use scopegate::policy::consent::{Consent, Parties};
-use scopegate::policy::credential::{Credential, Ground};
+use scopegate::policy::credential::{Credential, GrantContext};
 use scopegate::policy::decision::{Facts, Verdict, decide};
 use scopegate::policy::id::{CompanyId, CredentialId, Name, UserId};
-use scopegate::policy::replay::{Past, asks_otherwise};
-use scopegate::policy::query::{Needs, Query};
+use scopegate::policy::query::{Query, Requirement};
+use scopegate::policy::replay::{Replay, requirement_changed};
 use scopegate::policy::revision::Revision;
 use scopegate::policy::scope::{Scope, ScopeId};
 use scopegate::policy::token::Token;
@@ -128,7 +128,7 @@ struct Book {
     credential: Option<Credential>,
     user: Option<User>,
     consent: Option<Consent>,
-    restrictions: Vec<(Vec<Displaced>, Revision)>,
+    restrictions: Vec<(Vec<RemovedEntry>, Revision)>,
     now: Timestamp,
     log: Vec<Change>,
 }
@@ -207,7 +207,7 @@ impl Book {
             _ => {}
         }
         let Some(company) = company else { return };
-        let ground = Ground { catalog: &catalog, company: &company, now };
+        let ground = GrantContext { catalog: &catalog, company: &company, now };
         let credential = self.credential.clone();
         match act {
             Act::UpdateCompany(name, enabled) => {
@@ -230,7 +230,7 @@ impl Book {
                 let Some((taken, at)) = self.restrictions.iter().rev().nth(*n).cloned() else {
                     return;
                 };
-                let back = |place: &Displaced| {
+                let back = |place: &RemovedEntry| {
                     company.ceiling.contains(place.scope) && catalog.name(place.scope).is_some()
                 };
                 let taken: Vec<_> = taken.into_iter().filter(back).collect();
@@ -379,9 +379,9 @@ impl Book {
 
 /// Checks by scope and by endpoint, with and without a user and a token that ends.
 fn queries() -> Vec<Query> {
-    let needs = SCOPES.iter().map(|name| Needs::Scopes(vec![scope(name)]));
+    let needs = SCOPES.iter().map(|name| Requirement::Scopes(vec![scope(name)]));
     let path = RequestPath::parse("/x").expect("a path");
-    let needs = needs.chain([Needs::Endpoint { method: "GET".into(), path }]);
+    let needs = needs.chain([Requirement::Endpoint { method: "GET".into(), path }]);
     let token = |user| Token {
         scopes: vec![scope("a"), scope("d")],
         expires_at: Some(at(30)),
@@ -394,7 +394,7 @@ fn queries() -> Vec<Query> {
         (None, Some(token(None))),
         (None, Some(token(Some(user_id())))),
     ];
-    let query = |needs: Needs, (user, token): &(Option<UserId>, Option<Token>)| Query {
+    let query = |needs: Requirement, (user, token): &(Option<UserId>, Option<Token>)| Query {
         company: company_id(),
         credential: credential_id(),
         needs,
@@ -426,7 +426,7 @@ fn is_decided_as_then(acts: &[Act]) {
     }
     let (today, mut read) = (&book.catalog.yaml, 0);
     let queries = queries();
-    let mut pasts: Vec<_> = queries.iter().map(|query| Past::of(query, true)).collect();
+    let mut pasts: Vec<_> = queries.iter().map(|query| Replay::of(query, true)).collect();
     for (step, (up_to, now, yaml, then)) in decided.iter().enumerate() {
         for change in &book.log[read..*up_to] {
             pasts.iter_mut().for_each(|past| past.take(change).expect("readable"));
@@ -770,13 +770,13 @@ async fn decides_as_the_server(client: &Client, told: &[Change]) {
         let query = Query {
             company: CompanyId::parse(company).expect("an id"),
             credential: CredentialId::parse(credential).expect("an id"),
-            needs: Needs::Scopes(SCOPES.iter().map(|name| scope(name)).collect()),
+            needs: Requirement::Scopes(SCOPES.iter().map(|name| scope(name)).collect()),
             audience: None,
             token: None,
             user: user.map(|id| UserId::parse(id).expect("an id")),
             owner: None,
         };
-        let mut past = Past::of(&query, true);
+        let mut past = Replay::of(&query, true);
         told.iter().for_each(|change| past.take(change).expect("readable"));
         let catalog = past.catalog(&yaml).expect("a catalog");
         let verdict = decide(&query, past.facts(&catalog, Timestamp::now())).expect("decided");

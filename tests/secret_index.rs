@@ -16,13 +16,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use harness::{Client, Server, owned, scopegate};
-use scopegate::authority::secrets::{Made, SecretOf, Verification};
+use scopegate::authority::secrets::{NewSecret, SecretOf, Verification};
 use scopegate::authority::{
     Authority, CompanyChange, CredentialChange, Done, NewCompany, NewCredential, Terms,
 };
 use scopegate::policy::caller::Caller;
 use scopegate::policy::id::{CompanyId, CredentialId, Name};
-use scopegate::policy::secret::{Mark, Presented};
+use scopegate::policy::secret::{SecretKind, SecretText};
 use scopegate::proto::*;
 use scopegate::store::sled::{OpenError, SledStore};
 use scopegate::store::{FactKey, Store};
@@ -34,9 +34,9 @@ fn dir() -> TempDir {
 }
 
 /// What an answer says of whose the secret is, and whether it is good.
-type Told = (bool, String, String, Reason);
+type SharedProgress = (bool, String, String, Reason);
 
-async fn verify(client: &Client, company: &str, credential: &str, secret: &str) -> Told {
+async fn verify(client: &Client, company: &str, credential: &str, secret: &str) -> SharedProgress {
     let request = VerifySecretRequest {
         company_id: company.to_owned(),
         credential_id: credential.to_owned(),
@@ -51,19 +51,19 @@ async fn verify(client: &Client, company: &str, credential: &str, secret: &str) 
     (answer.verified, answer.company_id, answer.credential_id, reason)
 }
 
-async fn alone(client: &Client, secret: &str) -> Told {
+async fn alone(client: &Client, secret: &str) -> SharedProgress {
     verify(client, "", "", secret).await
 }
 
-fn good(company: &str, credential: &str) -> Told {
+fn good(company: &str, credential: &str) -> SharedProgress {
     (true, company.to_owned(), credential.to_owned(), Reason::Allowed)
 }
 
-fn bad(company: &str, credential: &str, reason: Reason) -> Told {
+fn bad(company: &str, credential: &str, reason: Reason) -> SharedProgress {
     (false, company.to_owned(), credential.to_owned(), reason)
 }
 
-fn wrong() -> Told {
+fn wrong() -> SharedProgress {
     bad("", "", Reason::CredentialUnknown)
 }
 
@@ -335,10 +335,10 @@ fn done<T>(done: Done<T>) -> u64 {
     done.revision.0
 }
 
-fn made(made: Made) -> CreateSecretResponse {
+fn made(made: NewSecret) -> CreateSecretResponse {
     CreateSecretResponse {
         secret_id: made.id.map(|id| id.to_string()).unwrap_or_default(),
-        secret: made.secret.map(Presented::reveal).unwrap_or_default(),
+        secret: made.secret.map(SecretText::reveal).unwrap_or_default(),
         revision: made.revision.0,
     }
 }
@@ -350,7 +350,7 @@ impl World {
         Self { authority: authority.expect("readable"), store }
     }
 
-    async fn create(&self) -> (Name, Presented) {
+    async fn create(&self) -> (Name, SecretText) {
         let (terms, company) = (Terms::default(), acme());
         let new = NewCompany { id: company.clone(), display_name: String::new(), scopes: None };
         self.authority.create_company(&new, &terms, done).await.ok();
@@ -364,13 +364,13 @@ impl World {
         };
         self.authority.create_credential(&new, &terms, done).await.ok();
         let made = self.authority.create_secret(&company, &hr(), &terms, made).await.expect("made");
-        let presented = Presented::parse(Mark::Credential, made.secret).expect("a secret");
+        let presented = SecretText::parse(SecretKind::Credential, made.secret).expect("a secret");
         (Name::parse(made.secret_id).expect("a name"), presented)
     }
 
-    async fn is_right(&self, secret: &Presented) -> bool {
+    async fn is_right(&self, secret: &SecretText) -> bool {
         let nobody = SecretOf::default();
-        let found = self.authority.verify_secret(&Caller::Itself, &nobody, secret);
+        let found = self.authority.verify_secret(&Caller::Internal, &nobody, secret);
         !matches!(found.await.expect("an answer"), Verification::Wrong)
     }
 

@@ -163,7 +163,7 @@ async fn a_request_that_does_not_come_as_a_whole_is_ended_and_a_stream_is_not() 
     assert_served(&client).await;
     let mut left = calls.len();
     while left > 0 {
-        let ended = tokio::time::timeout(PATIENCE, calls.join_next()).await;
+        let ended = tokio::time::timeout(LOCK_TIMEOUT, calls.join_next()).await;
         let ended = ended.expect("in time").expect("one more");
         left -= 1;
         let (code, details) = refused(ended.expect("ended"));

@@ -29,7 +29,7 @@ use scopegate::policy::change::Author;
 use scopegate::policy::company::CompanyView;
 use scopegate::policy::decision::Verdict;
 use scopegate::policy::id::{CompanyId, CredentialId, Name, UserId};
-use scopegate::policy::query::{Needs, Query};
+use scopegate::policy::query::{Query, Requirement};
 use scopegate::policy::reason::Reason;
 use scopegate::policy::revision::Revision;
 use scopegate::policy::scope::Scope;
@@ -125,7 +125,7 @@ fn query((n, k, kind): Asked) -> Query {
     Query {
         company: company(n),
         credential: credential(k),
-        needs: Needs::Scopes(scopes()),
+        needs: Requirement::Scopes(scopes()),
         audience: Some(Name::parse(audience).expect("a name")),
         token: None,
         user: (kind != Kind::Alone).then(ada),
@@ -576,7 +576,7 @@ async fn no_check_pairs_a_users_roles_with_grants_of_another_revision() {
     let query = Query {
         company: company(0),
         credential: credential(0),
-        needs: Needs::Scopes(scopes()),
+        needs: Requirement::Scopes(scopes()),
         audience: None,
         token: None,
         user: Some(user),

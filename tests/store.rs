@@ -15,7 +15,7 @@ use scopegate::policy::catalog::Catalog;
 use scopegate::policy::change::{Author, Change, ChangeKind};
 use scopegate::policy::company::Company;
 use scopegate::policy::consent::{Consent, Parties};
-use scopegate::policy::credential::{Credential, Ground};
+use scopegate::policy::credential::{Credential, GrantContext};
 use scopegate::policy::id::{CompanyId, CredentialId, Name, UserId};
 use scopegate::policy::keyring::{ApiKey, Keyring};
 use scopegate::policy::revision::Revision;
@@ -24,8 +24,8 @@ use scopegate::policy::secret::Secret;
 use scopegate::policy::user::User;
 use scopegate::store::sled::SledStore;
 use scopegate::store::{
-    Answered, CommitError, Fact, FactKey, Listener, Outcome, Proposal, Receipt, Remember,
-    RequestKey, Step, Store, StoreError,
+    CommitError, Fact, FactKey, FactWrite, IdempotencyRecord, Listener, Outcome, Proposal, Receipt,
+    RequestKey, Store, StoreError, StoredReply,
 };
 
 /// Remembers what it was told, in order.
@@ -84,7 +84,7 @@ fn started(store: Arc<dyn Store>) -> Arc<dyn Store> {
     store
 }
 
-fn put(before: Option<Fact>, after: Fact) -> Step {
+fn put(before: Option<Fact>, after: Fact) -> FactWrite {
     let key = match &after {
         Fact::Company(company) => FactKey::Company(company.id.clone()),
         Fact::Credential(credential) => {
@@ -98,14 +98,14 @@ fn put(before: Option<Fact>, after: Fact) -> Step {
         Fact::SecretOwner(owner) => FactKey::SecretOwner(owner.secret.clone()),
         Fact::Impact(_) => unreachable!("the engine's own"),
     };
-    Step { key, before, after: Some(after) }
+    FactWrite { key, before, after: Some(after) }
 }
 
-fn commit(store: &dyn Store, step: Step) -> Result<Receipt, CommitError> {
+fn commit(store: &dyn Store, step: FactWrite) -> Result<Receipt, CommitError> {
     let change = change(ChangeKind::UpdateCompany, "acme");
     propose(
         store,
-        Proposal { rests_on: vec![], caller: None, steps: vec![step], change, remember: None },
+        Proposal { preconditions: vec![], caller: None, steps: vec![step], change, remember: None },
     )
 }
 
@@ -122,7 +122,7 @@ fn read_company(store: &dyn Store, text: &str) -> Option<Arc<Company>> {
 
 fn credential(company: &Company, text: &str, catalog: &Catalog, scopes: &[ScopeId]) -> Credential {
     let id = CredentialId::parse(text).expect("an id");
-    let ground = Ground { catalog, company, now: Timestamp::UNIX_EPOCH };
+    let ground = GrantContext { catalog, company, now: Timestamp::UNIX_EPOCH };
     Credential::create(id, String::new(), None, scopes, ground).expect("within").after
 }
 
@@ -164,7 +164,7 @@ fn a_proposal_stands_only_on_what_it_read(open: &dyn Fn(&Path) -> Arc<dyn Store>
     {
         let change = change(ChangeKind::CreateCompany, "other");
         let proposal = Proposal {
-            rests_on: vec![(key, revision)],
+            preconditions: vec![(key, revision)],
             caller: None,
             steps: vec![other()],
             change,
@@ -180,7 +180,13 @@ fn a_proposal_stands_only_on_what_it_read(open: &dyn Fn(&Path) -> Arc<dyn Store>
             let steps = vec![put(Some(before.clone()), before.clone())];
             let change = change(ChangeKind::UpdateCompany, "acme");
             store
-                .commit(Proposal { rests_on: vec![], caller: None, steps, change, remember: None })
+                .commit(Proposal {
+                    preconditions: vec![],
+                    caller: None,
+                    steps,
+                    change,
+                    remember: None,
+                })
                 .expect("queued")
         })
         .collect();
@@ -198,8 +204,13 @@ fn a_full_queue_still_takes_what_takes_away(open: &dyn Fn(&Path) -> Arc<dyn Stor
     let fact = |company: &Company| Fact::Company(Arc::new(company.clone()));
     let queue = |step| {
         let change = change(ChangeKind::UpdateCompany, "acme");
-        let proposal =
-            Proposal { rests_on: vec![], caller: None, steps: vec![step], change, remember: None };
+        let proposal = Proposal {
+            preconditions: vec![],
+            caller: None,
+            steps: vec![step],
+            change,
+            remember: None,
+        };
         store.commit(proposal).map(drop)
     };
     let mut queued = 0;
@@ -210,7 +221,7 @@ fn a_full_queue_still_takes_what_takes_away(open: &dyn Fn(&Path) -> Arc<dyn Stor
     assert_eq!(queue(put(None, fact(&before))), Err(StoreError::Busy));
     queue(put(Some(fact(&before)), fact(&disabled))).expect("it takes away");
     let delete =
-        Step { key: FactKey::Company(id("acme")), before: Some(fact(&before)), after: None };
+        FactWrite { key: FactKey::Company(id("acme")), before: Some(fact(&before)), after: None };
     queue(delete).expect("it takes away");
     for _ in 0..1_000 {
         assert!(store.keep_time(later(1)).is_err(), "the places are for what takes away");
@@ -265,7 +276,7 @@ fn a_change_rests_on_the_key_of_its_caller_and_on_no_other(open: &dyn Fn(&Path) 
         number += 1;
         let company = company(&format!("c{number}"), &catalog);
         let proposal = Proposal {
-            rests_on: vec![],
+            preconditions: vec![],
             caller: Some(caller),
             steps: vec![put(None, Fact::Company(Arc::new(company)))],
             change: change(ChangeKind::CreateCompany, "acme"),
@@ -293,7 +304,7 @@ fn a_change_rests_on_the_key_of_its_caller_and_on_no_other(open: &dyn Fn(&Path) 
     let store = started(open(dir.path()));
     let company = company("later", &catalog);
     let proposal = Proposal {
-        rests_on: vec![],
+        preconditions: vec![],
         caller: Some(again),
         steps: vec![put(None, Fact::Company(Arc::new(company)))],
         change: change(ChangeKind::CreateCompany, "acme"),
@@ -313,7 +324,7 @@ fn revisions_and_times_only_go_forward(open: &dyn Fn(&Path) -> Arc<dyn Store>) {
         let steps = vec![put(None, Fact::Company(Arc::new(company(&format!("c{n}"), &catalog))))];
         let receipt = propose(
             &*store,
-            Proposal { rests_on: vec![], caller: None, steps, change, remember: None },
+            Proposal { preconditions: vec![], caller: None, steps, change, remember: None },
         )
         .expect("done");
         assert_eq!(receipt.revision, last.revision.next());
@@ -364,7 +375,7 @@ fn holders_and_impact_follow_every_change_of_credentials(open: &dyn Fn(&Path) ->
     // Deleting one takes it out of the index.
     let key = FactKey::Credential(acme.created_at, CredentialId::parse("a").expect("an id"));
     let before = store.get(&key).expect("readable");
-    let receipt = commit(&*store, Step { key, before, after: None }).expect("committed");
+    let receipt = commit(&*store, FactWrite { key, before, after: None }).expect("committed");
     assert_eq!((holders(&*store, 0), holders(&*store, 1)), (vec![], vec!["b".into()]));
     assert_eq!(impact(&*store), Some(receipt.revision));
 }
@@ -398,7 +409,7 @@ fn a_deleted_companys_id_starts_empty(open: &dyn Fn(&Path) -> Arc<dyn Store>) {
         commit(&*store, put(None, Fact::Consent(Arc::new(consent)))).expect("created");
         assert!(store.get(&FactKey::Consent(of)).expect("readable").is_some());
         let before = Some(Fact::Company(acme));
-        commit(&*store, Step { key: FactKey::Company(id("acme")), before, after: None })
+        commit(&*store, FactWrite { key: FactKey::Company(id("acme")), before, after: None })
             .expect("deleted");
         assert!(read_company(&*store, "acme").is_none());
     }
@@ -452,7 +463,13 @@ fn the_log_has_every_change_once_in_order(open: &dyn Fn(&Path) -> Arc<dyn Store>
         let change = change(ChangeKind::CreateCompany, name);
         propose(
             &*store,
-            Proposal { rests_on: vec![], caller: None, steps: vec![step], change, remember: None },
+            Proposal {
+                preconditions: vec![],
+                caller: None,
+                steps: vec![step],
+                change,
+                remember: None,
+            },
         )
         .expect("done");
     }
@@ -491,11 +508,11 @@ fn a_request_is_answered_once_and_remembered_for_a_day(open: &dyn Fn(&Path) -> A
     // Longer than a value has in its place.
     let reply = |receipt: Receipt| vec![receipt.revision.0 as u8; 10_000];
     let proposal = |name: &str| Proposal {
-        rests_on: vec![],
+        preconditions: vec![],
         caller: None,
         steps: vec![put(None, Fact::Company(Arc::new(company(name, &catalog))))],
         change: change(ChangeKind::CreateCompany, name),
-        remember: Some(Remember { key, body: [1; 32], reply: Box::new(reply) }),
+        remember: Some(IdempotencyRecord { key, body: [1; 32], reply: Box::new(reply) }),
     };
     assert_eq!(store.answered(&key).expect("readable"), None);
     // Both may be in one batch: the second is refused all the same.
@@ -504,7 +521,7 @@ fn a_request_is_answered_once_and_remembered_for_a_day(open: &dyn Fn(&Path) -> A
     let receipt = first.blocking_recv().expect("answered").expect("committed");
     assert_eq!(second.blocking_recv().expect("answered"), Err(CommitError::Conflict));
     assert_eq!(propose(&*store, proposal("c")), Err(CommitError::Conflict));
-    let answered = Answered { body: [1; 32], reply: reply(receipt) };
+    let answered = StoredReply { body: [1; 32], reply: reply(receipt) };
     assert_eq!(store.answered(&key).expect("readable"), Some(answered.clone()));
     store.close();
     drop(store);
@@ -563,7 +580,8 @@ fn what_people_and_credentials_leave_is_swept(open: &dyn Fn(&Path) -> Arc<dyn St
     let there = |of: Parties| store.get(&FactKey::Consent(of)).expect("readable").is_some();
     let delete = |fact: &Fact| {
         let key = put(None, fact.clone()).key;
-        commit(&*store, Step { key, before: Some(fact.clone()), after: None }).expect("deleted");
+        commit(&*store, FactWrite { key, before: Some(fact.clone()), after: None })
+            .expect("deleted");
     };
     delete(&users[3]);
     delete(&credentials[5]);
@@ -619,7 +637,7 @@ fn a_batch_is_told_before_it_is_applied_and_when_it_is_durable(
     assert!(
         store
             .commit(Proposal {
-                rests_on: vec![],
+                preconditions: vec![],
                 caller: None,
                 steps: vec![],
                 change: change(ChangeKind::CreateCompany, "b"),
@@ -783,8 +801,11 @@ mod retention {
     fn commit_at(store: &dyn Store, name: &str, hour: i64) {
         let steps = vec![put(None, Fact::Company(Arc::new(company(name, &catalog(1)))))];
         let change = Change { time: later(hour), ..change(ChangeKind::CreateCompany, name) };
-        propose(store, Proposal { rests_on: vec![], caller: None, steps, change, remember: None })
-            .expect("done");
+        propose(
+            store,
+            Proposal { preconditions: vec![], caller: None, steps, change, remember: None },
+        )
+        .expect("done");
     }
 
     fn read(store: &dyn Store, company: Option<&str>, after: u64) -> Result<Vec<u64>, StoreError> {
@@ -802,7 +823,7 @@ mod retention {
         }
         store.mark_time(later(39), later(39));
         let kept_after = |store: &dyn Store| match read(store, None, 0) {
-            Err(StoreError::NoLongerKept(revision)) => revision.0,
+            Err(StoreError::Compacted(revision)) => revision.0,
             found => panic!("{found:?}"),
         };
         // Revision n + 1 is of hour n; at hour 39 those of the hours 15 and later are kept.
@@ -840,7 +861,7 @@ mod retention {
                             assert_eq!(found, next, "after {after}");
                             last = found.last().copied().unwrap_or(last);
                         }
-                        Err(StoreError::NoLongerKept(gone)) => {
+                        Err(StoreError::Compacted(gone)) => {
                             assert!(gone.0 > after);
                             (after, missed) = (gone.0, missed + 1);
                         }
@@ -861,24 +882,24 @@ mod retention {
 /// The bounds of companies are knobs of the embedded engine.
 mod bounds {
     use super::*;
-    use scopegate::store::quota::{Bound, Bounds, Reached};
+    use scopegate::store::quota::{Quota, Quotas, Reached};
 
-    fn open(dir: &Path, bounds: Bounds) -> Arc<dyn Store> {
+    fn open(dir: &Path, bounds: Quotas) -> Arc<dyn Store> {
         let store = SledStore::open(dir).expect("opened");
         started(Arc::new(store.bounding_companies(bounds)))
     }
 
-    fn reached<T>(bound: Bound, limit: u64) -> Result<T, CommitError> {
+    fn reached<T>(bound: Quota, limit: u64) -> Result<T, CommitError> {
         Err(CommitError::Store(StoreError::AtBound(Reached { bound, limit })))
     }
 
-    fn proposal(step: Step, time: Timestamp) -> Proposal {
+    fn proposal(step: FactWrite, time: Timestamp) -> Proposal {
         let change = Change { time, ..change(ChangeKind::UpdateCompany, "acme") };
-        Proposal { rests_on: vec![], caller: None, steps: vec![step], change, remember: None }
+        Proposal { preconditions: vec![], caller: None, steps: vec![step], change, remember: None }
     }
 
     /// Commits these as fast as the queue takes them, so that many are in one batch.
-    fn pipelined(store: &dyn Store, steps: Vec<Step>) -> Vec<Result<Receipt, CommitError>> {
+    fn pipelined(store: &dyn Store, steps: Vec<FactWrite>) -> Vec<Result<Receipt, CommitError>> {
         let queue = |step| store.commit(proposal(step, later(0))).expect("queued");
         let tickets: Vec<_> = steps.into_iter().map(queue).collect();
         tickets.into_iter().map(|ticket| ticket.blocking_recv().expect("answered")).collect()
@@ -889,26 +910,26 @@ mod bounds {
         read_company(store, "acme").expect("there")
     }
 
-    fn new_credential(acme: &Company, n: usize, catalog: &Catalog) -> Step {
+    fn new_credential(acme: &Company, n: usize, catalog: &Catalog) -> FactWrite {
         put(None, Fact::Credential(Arc::new(credential(acme, &format!("k{n}"), catalog, &[]))))
     }
 
-    fn new_user(acme: &Company, n: usize) -> Step {
+    fn new_user(acme: &Company, n: usize) -> FactWrite {
         let id = UserId::parse(format!("u{n}")).expect("an id");
         put(None, Fact::User(Arc::new(User::put(None, &id, acme.created_at, &[]).after)))
     }
 
-    fn new_consent(acme: &Company, user: &User, credential: u64, catalog: &Catalog) -> Step {
+    fn new_consent(acme: &Company, user: &User, credential: u64, catalog: &Catalog) -> FactWrite {
         let credential = Revision(credential);
         let of = Parties { company: acme.created_at, user: user.created_at, credential };
         put(None, Fact::Consent(Arc::new(Consent::put(None, of, catalog, user, &[]).after)))
     }
 
     /// Removes what there is under a key, or puts it again as it is.
-    fn again(store: &dyn Store, key: FactKey, remove: bool) -> Step {
+    fn again(store: &dyn Store, key: FactKey, remove: bool) -> FactWrite {
         let before = store.get(&key).expect("readable");
         let after = before.clone().filter(|_| !remove);
-        Step { key, before, after }
+        FactWrite { key, before, after }
     }
 
     fn of_credential(acme: &Company, n: usize) -> FactKey {
@@ -916,7 +937,7 @@ mod bounds {
         FactKey::Credential(acme.created_at, id)
     }
 
-    const FEW: Bounds = Bounds { credentials: 10, users: 5, consents: 7, bytes_per_day: u64::MAX };
+    const FEW: Quotas = Quotas { credentials: 10, users: 5, consents: 7, bytes_per_day: u64::MAX };
 
     #[test]
     fn no_company_has_more_than_its_bounds_whatever_is_pipelined() {
@@ -929,16 +950,16 @@ mod bounds {
             let made =
                 pipelined(&*store, (0..50).map(|n| new_credential(&acme, n, &catalog)).collect());
             assert!(made[..10].iter().all(Result::is_ok), "life {life}: {made:?}");
-            assert!(made[10..].iter().all(|made| *made == reached(Bound::Credentials, 10)));
+            assert!(made[10..].iter().all(|made| *made == reached(Quota::Credentials, 10)));
             let made = pipelined(&*store, (0..9).map(|n| new_user(&acme, n)).collect());
             assert_eq!(made.iter().filter(|made| made.is_ok()).count(), 5);
-            assert_eq!(made[5], reached(Bound::Users, 5));
+            assert_eq!(made[5], reached(Quota::Users, 5));
             let key = FactKey::User(acme.created_at, UserId::parse("u0").expect("an id"));
             let Some(Fact::User(u0)) = store.get(&key).expect("readable") else { panic!("there") };
             let consents = (1..10).map(|n| new_consent(&acme, &u0, n, &catalog)).collect();
             let made = pipelined(&*store, consents);
             assert_eq!(made.iter().filter(|made| made.is_ok()).count(), 7);
-            assert_eq!(made[7], reached(Bound::Consents, 7));
+            assert_eq!(made[7], reached(Quota::Consents, 7));
             // What exists is changed, and is said to exist.
             commit(&*store, again(&*store, of_credential(&acme, 3), false)).expect("changed");
             commit(&*store, again(&*store, key, false)).expect("changed");
@@ -960,13 +981,13 @@ mod bounds {
             store.close();
             drop(store);
             store = open(dir.path(), FEW);
-            let full = reached(Bound::Credentials, 10);
+            let full = reached(Quota::Credentials, 10);
             assert_eq!(commit(&*store, new_credential(&acme, 30, &catalog)), full);
             let told = store.admits(&proposal(new_credential(&acme, 30, &catalog), later(0)));
             assert_eq!(told.map_err(CommitError::Store), full.map(drop));
-            let more = |n| store.has_room(acme.created_at, Bound::Credentials, n).is_ok();
+            let more = |n| store.has_room(acme.created_at, Quota::Credentials, n).is_ok();
             assert!(more(0) && !more(1));
-            let of_a_new_one = |n| store.has_room(Revision::NEXT, Bound::Users, n).is_ok();
+            let of_a_new_one = |n| store.has_room(Revision::NEXT, Quota::Users, n).is_ok();
             assert!(of_a_new_one(5) && !of_a_new_one(6));
             commit(&*store, again(&*store, of_credential(&acme, 21), true)).expect("removed");
             assert!(more(1) && !more(2));
@@ -975,7 +996,7 @@ mod bounds {
         // Those who would be found are swept, and counted down to nothing.
         let counted = |store: &dyn Store| {
             let first = Revision(1);
-            Bound::ALL.map(|bound| store.has_room(first, bound, FEW.of(bound)).is_ok())
+            Quota::ALL.map(|bound| store.has_room(first, bound, FEW.of(bound)).is_ok())
         };
         assert!(in_time(|| counted(&*store) == [true; 4]));
         assert_eq!(store.measures().at_bounds().map(|(_, n)| n).collect::<Vec<_>>(), [1, 0, 0, 0]);
@@ -994,8 +1015,8 @@ mod bounds {
             commit(&*store, new_consent(&acme, &u0, n, &catalog)).expect("put");
         }
         commit(&*store, again(&*store, key, true)).expect("removed");
-        assert!(in_time(|| store.has_room(acme.created_at, Bound::Consents, 7).is_ok()));
-        assert!(store.has_room(acme.created_at, Bound::Users, 5).is_ok());
+        assert!(in_time(|| store.has_room(acme.created_at, Quota::Consents, 7).is_ok()));
+        assert!(store.has_room(acme.created_at, Quota::Users, 5).is_ok());
     }
 
     #[test]
@@ -1003,7 +1024,7 @@ mod bounds {
         const LIMIT: u64 = 20_000;
         let dir = tempfile::tempdir().expect("a directory");
         let catalog = catalog(1);
-        let store = open(dir.path(), Bounds { bytes_per_day: LIMIT, ..Bounds::NONE });
+        let store = open(dir.path(), Quotas { bytes_per_day: LIMIT, ..Quotas::NONE });
         let acme = create_company(&*store, &catalog);
         let at = |step, hour| propose(&*store, proposal(step, later(hour)));
         // How many credentials a day takes, pipelined or not.
@@ -1015,12 +1036,12 @@ mod bounds {
                 tickets.into_iter().map(|t| t.blocking_recv().expect("answered")).collect();
             let done = made.iter().filter(|made| made.is_ok()).count();
             assert!(made[..done].iter().all(Result::is_ok), "{made:?}");
-            assert!(made[done..].iter().all(|made| *made == reached(Bound::Bytes, LIMIT)));
+            assert!(made[done..].iter().all(|made| *made == reached(Quota::Bytes, LIMIT)));
             done
         };
         let first = fill(0, 1);
         assert!((20..200).contains(&first), "{first}");
-        assert_eq!(at(new_user(&acme, 0), 2), reached(Bound::Bytes, LIMIT));
+        assert_eq!(at(new_user(&acme, 0), 2), reached(Quota::Bytes, LIMIT));
         let told = store.admits(&proposal(new_user(&acme, 0), later(3)));
         assert!(matches!(told, Err(StoreError::AtBound(_))), "{told:?}");
         store.admits(&proposal(new_user(&acme, 0), later(25))).expect("another day");
@@ -1042,7 +1063,7 @@ mod bounds {
         let enable = || {
             put(Some(Fact::Company(Arc::clone(&before))), Fact::Company(Arc::new(enabled.clone())))
         };
-        assert_eq!(at(enable(), 6), reached(Bound::Bytes, LIMIT));
+        assert_eq!(at(enable(), 6), reached(Quota::Bytes, LIMIT));
         // The next day begins at 00:00 UTC.
         at(enable(), 24).expect("another day");
         let second = fill(300, 25);

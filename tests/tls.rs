@@ -38,7 +38,7 @@ use x509_cert::der::Decode;
 /// The preface and empty settings (RFC 9113 section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 /// How long the files may be unseen: far longer than it takes.
-const PATIENCE: Duration = Duration::from_secs(30);
+const LOCK_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A certificate and its key, in PEM.
 struct Pair {
@@ -158,7 +158,7 @@ fn serial(tls: &TlsStream<tokio::net::TcpStream>) -> u8 {
 
 /// Connects until the server shows a certificate.
 async fn until_shown(server: &Server, ca: &Ca, wanted: u8) {
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + LOCK_TIMEOUT;
     loop {
         let shown = serial(&begin(server, config(ca, None)).await.expect("served"));
         if shown == wanted {
@@ -170,7 +170,7 @@ async fn until_shown(server: &Server, ca: &Ca, wanted: u8) {
 }
 
 async fn until_logged(server: &Server, part: &str) {
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + LOCK_TIMEOUT;
     while server.logged(part) == 0 {
         assert!(Instant::now() < end, "not logged: {part}");
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -200,7 +200,7 @@ async fn assert_served(client: &Client) {
 /// What a raw connection is answered with, to its end.
 fn raw(server: &Server, bytes: &[u8]) -> Vec<u8> {
     let mut tcp = TcpStream::connect(&server.address).expect("accepted");
-    tcp.set_read_timeout(Some(PATIENCE)).expect("set");
+    tcp.set_read_timeout(Some(LOCK_TIMEOUT)).expect("set");
     tcp.write_all(bytes).expect("sent");
     let mut answer = Vec::new();
     match tcp.read_to_end(&mut answer) {
@@ -339,7 +339,7 @@ async fn another_client_ca_is_taken_up() {
     let (old, new) = (first.pair(2), second.pair(3));
     begin(&server, config(&ca, Some(&old))).await.expect("served");
     files.write("clients.pem", &second.pem());
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + LOCK_TIMEOUT;
     while begin(&server, config(&ca, Some(&new))).await.is_err() {
         assert!(Instant::now() < end, "the new CA's clients are still refused");
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -358,7 +358,7 @@ async fn a_handshake_that_does_not_come_is_cut_and_the_others_are_served() {
     // They are waited for, and nobody else waits for them.
     assert_served(&client(&server, &ca, None).await).await;
     for mut silent in silent {
-        silent.set_read_timeout(Some(PATIENCE)).expect("set");
+        silent.set_read_timeout(Some(LOCK_TIMEOUT)).expect("set");
         let end = silent.read(&mut [0; 64]);
         assert!(matches!(end, Ok(0)), "closed: {end:?}");
     }
@@ -370,7 +370,7 @@ async fn a_handshake_that_does_not_come_is_cut_and_the_others_are_served() {
     let tls = TlsConnector::from(Arc::new(config(&ca, None)));
     let mut tls = tls.connect(name, tcp).await.expect("shaken");
     let mut said = Vec::new();
-    let read = tokio::time::timeout(PATIENCE, tls.read_to_end(&mut said)).await;
+    let read = tokio::time::timeout(LOCK_TIMEOUT, tls.read_to_end(&mut said)).await;
     assert!(read.is_ok(), "closed after its settings");
     assert_served(&open).await;
 }

@@ -26,7 +26,7 @@ use opentelemetry_proto::tonic::collector::trace::v1::{
 };
 use opentelemetry_proto::tonic::common::v1::KeyValue;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
-use opentelemetry_proto::tonic::trace::v1::Span;
+use opentelemetry_proto::tonic::trace::v1::TimeRange;
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
 use scopegate::proto::*;
@@ -85,7 +85,7 @@ impl Collector {
     }
 
     /// All spans so far, in the order in which they began.
-    fn spans(&self) -> Vec<Span> {
+    fn spans(&self) -> Vec<TimeRange> {
         let taken = self.taken.lock().expect("a collector");
         let resources = taken.iter().flat_map(|(_, request)| &request.resource_spans);
         let scopes = resources.flat_map(|resource| &resource.scope_spans);
@@ -95,12 +95,12 @@ impl Collector {
     }
 
     /// Those of calls, without their steps.
-    fn calls(&self) -> Vec<Span> {
+    fn calls(&self) -> Vec<TimeRange> {
         self.spans().into_iter().filter(|span| span.kind() == SpanKind::Server).collect()
     }
 
     /// Those of the steps of a call.
-    fn steps(&self, of: &Span) -> Vec<Span> {
+    fn steps(&self, of: &TimeRange) -> Vec<TimeRange> {
         let mut spans = self.spans();
         spans.retain(|span| span.parent_span_id == of.span_id);
         assert!(spans.iter().all(|span| span.trace_id == of.trace_id));

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use libfuzzer_sys::fuzz_target;
 use scopegate::grpc::fuzz;
-use scopegate::policy::query::Needs;
+use scopegate::policy::query::Requirement;
 
 fuzz_target!(|bytes: &[u8]| {
     let Some((kind, message)) = bytes.split_first() else { return };
@@ -18,7 +18,7 @@ fuzz_target!(|bytes: &[u8]| {
         assert!(status.details().len() < 4_096 && status.message().len() < 2_048, "{status:?}");
     }
     let Some(query) = fuzz::check(message) else { return };
-    if let Needs::Scopes(scopes) = &query.needs {
+    if let Requirement::Scopes(scopes) = &query.needs {
         let once: BTreeSet<_> = scopes.iter().collect();
         assert!(!scopes.is_empty() && scopes.len() == once.len(), "some, once each (D13)");
     }

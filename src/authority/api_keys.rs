@@ -13,20 +13,20 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::clock::rounded_up;
-use super::transaction::Terms;
+use super::error::AuthorityError;
+use super::idempotency::{IdempotencyStart, StorableReply};
 use super::queries::{Page, Read};
-use super::error::Refusal;
-use super::idempotency::{Begun, Reply};
-use super::secrets::mint;
+use super::secrets::generate;
+use super::transaction::WriteOptions;
 use super::{ATTEMPTS, Authority, etag};
 use crate::policy::caller::{Caller, Role, Roles};
 use crate::policy::change::{Change, ChangeKind, FieldChange};
 use crate::policy::credential::is_over;
 use crate::policy::id::{CompanyId, Name};
-use crate::policy::keyring::{ApiKey, Keyring, MAX_KEYS, Unproven};
+use crate::policy::keyring::{ApiKey, AuthenticationError, Keyring, MAX_KEYS};
 use crate::policy::revision::Revision;
-use crate::policy::secret::{Mark, Presented};
-use crate::store::{Fact, FactKey, Proposal, Receipt, Remember, Step, StoreError};
+use crate::policy::secret::{SecretKind, SecretText};
+use crate::store::{Fact, FactKey, FactWrite, IdempotencyRecord, Proposal, Receipt, StoreError};
 
 /// How often the clock is looked at for a stream whose key has an end.
 const CLOCK_LOOK: Duration = Duration::from_secs(10);
@@ -65,7 +65,7 @@ pub struct KeyChanged {
     /// The key. In a dry run it has neither revision nor secret, and its id leads nowhere.
     pub key: KeyView,
     /// Its text, once, if it was made and has one.
-    pub secret: Option<Presented>,
+    pub secret: Option<SecretText>,
     /// Its etag; empty in a dry run of making one.
     pub etag: String,
     /// The revision of the change, or the current one in a dry run.
@@ -77,18 +77,19 @@ impl Authority {
     ///
     /// # Errors
     /// It is not proven.
-    pub fn prove(
+    pub fn authenticate(
         &self,
         presented: Option<&str>,
         certificate: &[String],
-    ) -> Result<Caller, Unproven> {
+    ) -> Result<Caller, AuthenticationError> {
         let now = self.clock.now();
         let keyring = self.facts.keyring();
-        let key = keyring.prove(presented, certificate, || now).map_err(|why| match why {
-            Unproven::Expired => self.expired(&keyring, presented, certificate),
-            why => why,
-        })?;
-        self.seen.note(key.created_at, now);
+        let key =
+            keyring.authenticate(presented, certificate, || now).map_err(|why| match why {
+                AuthenticationError::Expired => self.expired(&keyring, presented, certificate),
+                why => why,
+            })?;
+        self.seen.touch(key.created_at, now);
         Ok(Caller::Key(Arc::clone(key)))
     }
 
@@ -99,10 +100,10 @@ impl Authority {
         keyring: &Keyring,
         presented: Option<&str>,
         certificate: &[String],
-    ) -> Unproven {
-        let key = keyring.prove(presented, certificate, || Timestamp::MIN);
+    ) -> AuthenticationError {
+        let key = keyring.authenticate(presented, certificate, || Timestamp::MIN);
         let is_kept = self.is_kept(key.ok().and_then(|key| key.expires_at));
-        if is_kept { Unproven::Expired } else { Unproven::Unsettled }
+        if is_kept { AuthenticationError::Expired } else { AuthenticationError::Unsettled }
     }
 
     /// Whether an end that has passed lies at or before the mark on the disk. If not, it soon does.
@@ -120,17 +121,17 @@ impl Authority {
 
     /// Whether callers need a key: once there was one, for ever.
     #[must_use]
-    pub fn asks_for_keys(&self) -> bool {
+    pub fn requires_keys(&self) -> bool {
         !self.admits_anybody && self.facts.keyring().is_used()
     }
 
     /// Whether a caller is still who it was when its call began. To be asked when its message has
     /// come, and again and again while the call goes on.
     #[must_use]
-    pub fn stands(&self, caller: &Caller) -> bool {
+    pub fn is_current(&self, caller: &Caller) -> bool {
         match caller {
-            Caller::Itself => true,
-            Caller::Anonymous => !self.asks_for_keys(),
+            Caller::Internal => true,
+            Caller::Anonymous => !self.requires_keys(),
             Caller::Key(key) => {
                 let keyring = self.facts.keyring();
                 let same = keyring.get(key.id.as_str()).is_some_and(|kept| kept == key);
@@ -152,12 +153,12 @@ impl Authority {
         loop {
             // Before the look: a change during it is noticed behind it.
             changed.borrow_and_update();
-            if !self.stands(caller) {
+            if !self.is_current(caller) {
                 return;
             }
             let end = match caller {
                 Caller::Key(key) => key.expires_at,
-                Caller::Itself | Caller::Anonymous => None,
+                Caller::Internal | Caller::Anonymous => None,
             };
             let Some(end) = end else {
                 if changed.changed().await.is_err() {
@@ -180,24 +181,24 @@ impl Authority {
     /// # Errors
     /// It is the first and no operator's, there are too many, or another key needs the same
     /// certificate and nothing else.
-    pub async fn create_key<R: Reply>(
+    pub async fn create_key<R: StorableReply>(
         &self,
         new: &NewKey,
-        terms: &Terms,
+        terms: &WriteOptions,
         render: impl Fn(KeyChanged) -> R + Clone + Send + 'static,
-    ) -> Result<R, Refusal> {
+    ) -> Result<R, AuthorityError> {
         let kind = ChangeKind::CreateKey;
         // One after the other, and one at a time before a deletion: see `Authority::key_changes`.
         let (_first, _turn) = (self.key_creations.lock().await, self.key_changes.lock().await);
         for _ in 0..ATTEMPTS {
             let view = match self.begin(terms, kind).await? {
-                Begun::Now(view) => view,
-                Begun::Before(reply) => return Ok(reply),
+                IdempotencyStart::Now(view) => view,
+                IdempotencyStart::Before(reply) => return Ok(reply),
             };
             let before = Arc::clone(&self.facts.keyring());
             // By this keyring or a younger one, which would be a conflict (revoked at once).
-            if !self.stands(&terms.caller) {
-                return Err(Refusal::CallerGone);
+            if !self.is_current(&terms.caller) {
+                return Err(AuthorityError::CallerRevoked);
             }
             // What does not exist has no etag.
             self.check_etag(terms, None)?;
@@ -205,17 +206,17 @@ impl Authority {
             let lasts = !new.certificate_only && !ended && new.companies.is_empty();
             let can_be_first = lasts && new.roles.has(Role::Operator);
             if !before.is_used() && !can_be_first {
-                return Err(Refusal::FirstKeyNotOperator);
+                return Err(AuthorityError::FirstKeyNotOperator);
             }
             if before.is_full() {
-                return Err(Refusal::TooManyKeys(MAX_KEYS));
+                return Err(AuthorityError::TooManyKeys(MAX_KEYS));
             }
             if let Some(name) = new.certificate.as_deref().filter(|_| new.certificate_only)
                 && let Some(other) = before.of_certificate(name)
             {
-                return Err(Refusal::CertificateTaken(other.id.clone()));
+                return Err(AuthorityError::CertificateTaken(other.id.clone()));
             }
-            let (presented, id) = mint(Mark::Key)?;
+            let (presented, id) = generate(SecretKind::Key)?;
             let now = self.clock.now();
             let key = ApiKey {
                 id,
@@ -254,37 +255,37 @@ impl Authority {
                 return Ok(render(answer(key, secret, receipt)));
             }
         }
-        Err(Refusal::Contended)
+        Err(AuthorityError::Conflict)
     }
 
     /// Revokes a key.
     ///
     /// # Errors
     /// There is none of this id, the etag is not current, or it is the last of an operator.
-    pub async fn delete_key<R: Reply>(
+    pub async fn delete_key<R: StorableReply>(
         &self,
         id: &Name,
-        terms: &Terms,
+        terms: &WriteOptions,
         render: impl Fn(KeyChanged) -> R + Clone + Send + 'static,
-    ) -> Result<R, Refusal> {
+    ) -> Result<R, AuthorityError> {
         let kind = ChangeKind::DeleteKey;
         let _turn = self.key_changes.lock().await;
         for _ in 0..ATTEMPTS {
             let view = match self.begin(terms, kind).await? {
-                Begun::Now(view) => view,
-                Begun::Before(reply) => return Ok(reply),
+                IdempotencyStart::Now(view) => view,
+                IdempotencyStart::Before(reply) => return Ok(reply),
             };
             let before = Arc::clone(&self.facts.keyring());
             // By this keyring or a younger one, which would be a conflict (revoked at once).
-            if !self.stands(&terms.caller) {
-                return Err(Refusal::CallerGone);
+            if !self.is_current(&terms.caller) {
+                return Err(AuthorityError::CallerRevoked);
             }
             let found = before.get(id.as_str()).map(Arc::clone);
-            let key = found.ok_or_else(|| Refusal::KeyNotFound(id.clone()))?;
+            let key = found.ok_or_else(|| AuthorityError::KeyNotFound(id.clone()))?;
             self.check_etag(terms, Some(key.created_at))?;
             let is_operator = key.roles.has(Role::Operator) && !key.is_bound();
             if is_operator && !before.has_operator_beside(id, self.clock.now()) {
-                return Err(Refusal::LastOperatorKey(id.clone()));
+                return Err(AuthorityError::LastOperatorKey(id.clone()));
             }
             let etag = self.etag(key.created_at);
             let now = self.clock.now();
@@ -310,16 +311,17 @@ impl Authority {
                 return Ok(answer(receipt.revision));
             }
         }
-        Err(Refusal::Contended)
+        Err(AuthorityError::Conflict)
     }
 
     /// One key.
     ///
     /// # Errors
     /// There is none, or the store cannot answer.
-    pub async fn key(&self, id: &Name) -> Result<Read<KeyView>, Refusal> {
+    pub async fn key(&self, id: &Name) -> Result<Read<KeyView>, AuthorityError> {
         let (keyring, revision) = self.published_keyring().await?;
-        let key = keyring.get(id.as_str()).ok_or_else(|| Refusal::KeyNotFound(id.clone()))?;
+        let key =
+            keyring.get(id.as_str()).ok_or_else(|| AuthorityError::KeyNotFound(id.clone()))?;
         let etag = self.etag(key.created_at);
         let now = self.clock.now();
         let resource = self.key_view(Arc::clone(key), now)?;
@@ -331,7 +333,11 @@ impl Authority {
     ///
     /// # Errors
     /// The store cannot answer.
-    pub async fn keys(&self, after: Option<Name>, size: usize) -> Result<Page<KeyView>, Refusal> {
+    pub async fn keys(
+        &self,
+        after: Option<Name>,
+        size: usize,
+    ) -> Result<Page<KeyView>, AuthorityError> {
         let (keyring, revision) = self.published_keyring().await?;
         let now = self.clock.now();
         let mut behind = keyring.after(after.as_ref());
@@ -346,9 +352,9 @@ impl Authority {
     }
 
     /// The keyring, and a published revision that is no earlier than its last change.
-    async fn published_keyring(&self) -> Result<(Arc<Keyring>, Revision), Refusal> {
+    async fn published_keyring(&self) -> Result<(Arc<Keyring>, Revision), AuthorityError> {
         let keyring = Arc::clone(&self.facts.keyring());
-        self.facts.reached(keyring.revision).await?;
+        self.facts.wait_published(keyring.revision).await?;
         Ok((keyring, self.facts.published()))
     }
 
@@ -375,11 +381,11 @@ impl Authority {
         &self,
         before: Arc<Keyring>,
         after: Keyring,
-        terms: &Terms,
+        terms: &WriteOptions,
         kind: ChangeKind,
         fields: Vec<FieldChange>,
-        remember: Option<Remember>,
-    ) -> Result<Option<Receipt>, Refusal> {
+        remember: Option<IdempotencyRecord>,
+    ) -> Result<Option<Receipt>, AuthorityError> {
         let change = Change {
             revision: Revision::NEXT,
             time: self.clock.now(),
@@ -393,14 +399,14 @@ impl Authority {
             displaced: vec![],
             fields,
         };
-        let step = Step {
+        let step = FactWrite {
             key: FactKey::Keyring,
             before: before.is_used().then_some(Fact::Keyring(before)),
             after: Some(Fact::Keyring(Arc::new(after))),
         };
         // The step itself rests on the keyring, and so on the caller's key.
-        let (rests_on, caller, steps) = (vec![], None, vec![step]);
-        self.commit(Proposal { rests_on, caller, steps, change, remember }).await
+        let (preconditions, caller, steps) = (vec![], None, vec![step]);
+        self.commit(Proposal { preconditions, caller, steps, change, remember }).await
     }
 }
 

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::impact::{self, Affected, Impact, NAMED};
-use super::fact_cache::View;
-use super::transaction::{Terms, key_of, on_keyring};
-use super::error::Refusal;
-use super::idempotency::{Begun, Reply};
+use super::error::AuthorityError;
+use super::fact_cache::Snapshot;
+use super::idempotency::{IdempotencyStart, StorableReply};
+use super::impact::{self, Affected, Impact, MAX_LISTED};
+use super::transaction::{WriteOptions, key_of, require_keyring};
 use super::{ATTEMPTS, Authority, etag};
 use crate::policy::caller::Caller;
 use crate::policy::catalog::Catalog;
@@ -19,7 +19,7 @@ use crate::policy::company::Company;
 use crate::policy::id::CompanyId;
 use crate::policy::revision::Revision;
 use crate::policy::scope::Scope;
-use crate::store::{Fact, FactKey, Proposal, Remember, Step, Store, StoreError};
+use crate::store::{Fact, FactKey, FactWrite, IdempotencyRecord, Proposal, Store, StoreError};
 
 /// What a catalog did, or would do.
 #[derive(Clone, Debug, PartialEq)]
@@ -71,7 +71,7 @@ pub enum ApplyError {
     Catalog(#[from] CatalogErrors),
     /// It is refused.
     #[error(transparent)]
-    Refused(#[from] Refusal),
+    Refused(#[from] AuthorityError),
 }
 
 impl From<StoreError> for ApplyError {
@@ -85,17 +85,17 @@ impl Authority {
     ///
     /// # Errors
     /// It is no catalog, or the etag is not current.
-    pub async fn apply_catalog<R: Reply>(
+    pub async fn apply_catalog<R: StorableReply>(
         &self,
         yaml: &str,
-        terms: &Terms,
+        terms: &WriteOptions,
         render: impl Fn(Applied) -> R + Clone + Send + 'static,
     ) -> Result<R, ApplyError> {
         let kind = ChangeKind::ApplyCatalog;
         for _ in 0..ATTEMPTS {
             let view = match self.begin(terms, kind).await? {
-                Begun::Now(view) => view,
-                Begun::Before(reply) => return Ok(reply),
+                IdempotencyStart::Now(view) => view,
+                IdempotencyStart::Before(reply) => return Ok(reply),
             };
             let (current, text) = (Arc::clone(&view.catalog), yaml.to_owned());
             // A large file takes its time, and not that of the checks.
@@ -131,7 +131,7 @@ impl Authority {
                 return Ok(answer(revision));
             }
         }
-        Err(Refusal::Contended.into())
+        Err(AuthorityError::Conflict.into())
     }
 
     /// Applies a catalog file at a start: the first one seeds the store; a later one is applied
@@ -166,26 +166,27 @@ impl Authority {
                 .chain(difference.removed_audiences.iter().map(|name| format!("audience {name}")))
                 .collect();
             if !removed.is_empty() && !allow_removals {
-                return Err(Refusal::RemovesScopes(removed).into());
+                return Err(AuthorityError::RemovesScopes(removed).into());
             }
-            let put =
-                self.put_catalog(&view, next, &difference, (&Caller::Itself, author), None).await?;
+            let put = self
+                .put_catalog(&view, next, &difference, (&Caller::Internal, author), None)
+                .await?;
             if let Some(revision) = put {
                 return Ok(Some(revision));
             }
         }
-        Err(Refusal::Contended.into())
+        Err(AuthorityError::Conflict.into())
     }
 
     /// Commits a catalog; none if another one came first.
     async fn put_catalog(
         &self,
-        view: &View,
+        view: &Snapshot,
         next: Catalog,
         difference: &CatalogDifference,
         (caller, author): (&Caller, &Author),
-        remember: Option<Remember>,
-    ) -> Result<Option<Revision>, Refusal> {
+        remember: Option<IdempotencyRecord>,
+    ) -> Result<Option<Revision>, AuthorityError> {
         let name = FieldChange::text("name", view.catalog.platform(), next.platform());
         // Of the texts, which may have megabytes, only digests: whoever keeps the files finds them.
         let exists = view.catalog.revision > Revision::ZERO;
@@ -206,14 +207,14 @@ impl Authority {
             displaced: vec![],
             fields: name.into_iter().chain(yaml).chain(difference.fields()).collect(),
         };
-        let step = Step {
+        let step = FactWrite {
             key: FactKey::Catalog,
             before: exists.then(|| Fact::Catalog(Arc::clone(&view.catalog))),
             after: Some(Fact::Catalog(Arc::new(next))),
         };
-        let rests_on = on_keyring(view, caller).into_iter().collect();
+        let preconditions = require_keyring(view, caller).into_iter().collect();
         let (caller, steps) = (key_of(caller), vec![step]);
-        let proposal = Proposal { rests_on, caller, steps, change, remember };
+        let proposal = Proposal { preconditions, caller, steps, change, remember };
         let committed = self.commit(proposal).await?;
         Ok(committed.map(|receipt| receipt.revision))
     }
@@ -221,7 +222,7 @@ impl Authority {
     /// Who loses something. Its cost grows with the number of companies, and of holders.
     async fn losers(
         &self,
-        view: &View,
+        view: &Snapshot,
         difference: &CatalogDifference,
     ) -> Result<Losers, StoreError> {
         const STEP: usize = 100;
@@ -263,8 +264,8 @@ impl Losers {
         self.company_count += 1;
         self.credential_count += impact.count;
         self.ended = impact.affected.iter().filter_map(|one| one.ended).chain(self.ended).max();
-        if self.companies.len() < NAMED {
-            scopes.truncate(NAMED);
+        if self.companies.len() < MAX_LISTED {
+            scopes.truncate(MAX_LISTED);
             self.companies.push(LosingCompany {
                 id: id.clone(),
                 display_name: company.display_name.clone(),
@@ -272,9 +273,9 @@ impl Losers {
                 credential_count: impact.count,
             });
         }
-        let places = NAMED.saturating_sub(self.credentials.len());
+        let places = MAX_LISTED.saturating_sub(self.credentials.len());
         for mut affected in impact.affected.into_iter().take(places) {
-            affected.scopes.truncate(NAMED);
+            affected.scopes.truncate(MAX_LISTED);
             self.credentials.push((id.clone(), affected));
         }
     }

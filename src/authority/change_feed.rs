@@ -24,7 +24,7 @@ use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinHandle;
 
 use super::sync::{Mutex, lock};
-use crate::metrics::Level;
+use crate::metrics::Gauge;
 use crate::metrics::memory_budget::MemoryBudget;
 use crate::policy::change::Change;
 use crate::policy::id::CompanyId;
@@ -53,7 +53,7 @@ pub(super) struct ChangeFeed {
     /// The memory for changes that were read ahead.
     pub(super) read_ahead: Arc<MemoryBudget>,
     /// How many watchers are behind the window.
-    pub(super) lagging: Level,
+    pub(super) lagging: Gauge,
 }
 
 struct State {
@@ -132,7 +132,7 @@ impl ChangeFeed {
             window_bytes,
             reads: Semaphore::new(READS),
             read_ahead: MemoryBudget::new(READ_AHEAD_BYTES),
-            lagging: Level::default(),
+            lagging: Gauge::default(),
         })
     }
 

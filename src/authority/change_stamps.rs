@@ -11,13 +11,13 @@ use super::sync::{AtomicU64, Ordering};
 use crate::policy::revision::Revision;
 
 /// When anything of a hash was last changed, as far as this process knows.
-pub struct Marks {
+pub struct ChangeStamps {
     /// Seeded for this process: nobody outside can choose what meets in a place.
     hasher: RandomState,
     places: Vec<AtomicU64>,
 }
 
-impl Marks {
+impl ChangeStamps {
     /// So many marks.
     pub fn new(places: usize) -> Self {
         let places = (0..places).map(|_| AtomicU64::new(0)).collect();
@@ -30,14 +30,14 @@ impl Marks {
     }
 
     /// A key of this hash is changed in this revision, which is not published yet.
-    pub fn note(&self, hash: u64, revision: Revision) {
+    pub fn bump(&self, hash: u64, revision: Revision) {
         if let Some(place) = self.places.get(place(hash, self.places.len())) {
             place.store(revision.0, Ordering::Release);
         }
     }
 
     /// The last change of any key of this hash. Ask after loading the published revision.
-    pub fn changed(&self, hash: u64) -> Revision {
+    pub fn last_changed(&self, hash: u64) -> Revision {
         let place = self.places.get(place(hash, self.places.len()));
         // Without a mark nothing can be known to be still so.
         Revision(place.map_or(u64::MAX, |place| place.load(Ordering::Acquire)))

@@ -33,7 +33,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use jiff::Timestamp;
 
-use crate::store::LEAD;
+use crate::store::CLOCK_LEAD;
 
 /// The clock is doubted that goes ahead by more than this between two looks, in milliseconds.
 const JUMP: i64 = 3_600_000;
@@ -138,7 +138,7 @@ impl Clock {
     pub fn mark(&self) -> Timestamp {
         self.look(system(), Instant::now());
         let believed = time(self.believed.load(Ordering::Acquire));
-        let ahead = believed.checked_add(LEAD).unwrap_or(Timestamp::MAX);
+        let ahead = believed.checked_add(CLOCK_LEAD).unwrap_or(Timestamp::MAX);
         // No further than what was told, where that is later.
         ahead.max(time(self.told.load(Ordering::Acquire)))
     }
@@ -328,7 +328,10 @@ mod tests {
         assert_eq!((clock.now(), clock.kept()), (mark, mark));
         assert!(clock.believed() < mark, "the mark may be an end that was told");
         let clock = Clock::starting_at(None);
-        assert!(clock.kept() >= Timestamp::now().checked_sub(LEAD).expect("a time"), "believed");
+        assert!(
+            clock.kept() >= Timestamp::now().checked_sub(CLOCK_LEAD).expect("a time"),
+            "believed"
+        );
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Admission: which facts may be relied on, and at which revision. The protocol that keeps
+//! CacheCoherence: which facts may be relied on, and at which revision. The protocol that keeps
 //! every answer right while facts are filled, changed and evicted at once.
 //!
 //! INVARIANT (newest wins): a fact is read from the store and put on the shelf inside one
@@ -22,7 +22,7 @@
 use std::collections::HashSet;
 use std::hash::Hash;
 
-use super::change_stamps::Marks;
+use super::change_stamps::ChangeStamps;
 use super::sync::{AtomicU64, Mutex, Ordering, lock};
 use crate::policy::revision::Revision;
 
@@ -46,7 +46,7 @@ impl<F> Entry<F> {
 }
 
 /// A bounded map that may drop entries at any time, with one lock per key.
-pub trait Shelf {
+pub trait CoherentMap {
     /// What facts are found by.
     type Key: Clone + Eq + Hash;
     /// A fact.
@@ -61,25 +61,25 @@ pub trait Shelf {
 }
 
 /// The batch that is being committed.
-struct Announced<K> {
+struct InFlightBatch<K> {
     last: Revision,
     keys: HashSet<K>,
 }
 
 /// The protocol's state, around a shelf.
-pub struct Admission<S: Shelf> {
+pub struct CacheCoherence<S: CoherentMap> {
     published: AtomicU64,
-    announced: Mutex<Option<Announced<S::Key>>>,
+    announced: Mutex<Option<InFlightBatch<S::Key>>>,
     /// The facts at hand.
     pub shelf: S,
     /// What was changed when, for those who keep facts of their own.
-    pub marks: Marks,
+    pub marks: ChangeStamps,
 }
 
-impl<S: Shelf> Admission<S> {
+impl<S: CoherentMap> CacheCoherence<S> {
     /// Nothing is younger than `published` yet.
     pub fn new(shelf: S, published: Revision, marks: usize) -> Self {
-        let marks = Marks::new(marks);
+        let marks = ChangeStamps::new(marks);
         Self { published: AtomicU64::new(published.0), announced: Mutex::new(None), shelf, marks }
     }
 
@@ -92,7 +92,7 @@ impl<S: Shelf> Admission<S> {
     ///
     /// # Errors
     /// Those of the read; then nothing is shelved.
-    pub fn fill<E>(
+    pub fn get_or_load<E>(
         &self,
         key: &S::Key,
         read: impl FnOnce() -> Result<Option<(Revision, S::Fact)>, E>,
@@ -103,7 +103,7 @@ impl<S: Shelf> Admission<S> {
             }
             let entry = match read() {
                 Ok(Some((since, fact))) => Entry { since, fact: Some(fact) },
-                Ok(None) => Entry { since: self.absent_since(key), fact: None },
+                Ok(None) => Entry { since: self.absence_revision(key), fact: None },
                 Err(error) => return (None, Err(error)),
             };
             (Some(entry.clone()), Ok(entry))
@@ -111,7 +111,7 @@ impl<S: Shelf> Admission<S> {
     }
 
     /// From when an absence dates that the store has just shown. Call it after that read.
-    fn absent_since(&self, key: &S::Key) -> Revision {
+    fn absence_revision(&self, key: &S::Key) -> Revision {
         match &*lock(&self.announced) {
             Some(batch) if batch.keys.contains(key) => batch.last,
             // Under the lock: a batch that ends now publishes before it is withdrawn.
@@ -121,26 +121,26 @@ impl<S: Shelf> Admission<S> {
 
     /// The revision that covers everything which a read of the store may have seen. Call it
     /// after that read, and wait for its publication before relying on what was read.
-    pub fn seen_up_to(&self) -> Revision {
+    pub fn read_horizon(&self) -> Revision {
         let announced = lock(&self.announced);
         announced.as_ref().map_or_else(|| self.published(), |batch| batch.last)
     }
 
     /// A batch is about to touch the store.
-    pub fn applying(&self, last: Revision, keys: impl IntoIterator<Item = S::Key>) {
+    pub fn begin_batch(&self, last: Revision, keys: impl IntoIterator<Item = S::Key>) {
         let keys = keys.into_iter().collect();
-        *lock(&self.announced) = Some(Announced { last, keys });
+        *lock(&self.announced) = Some(InFlightBatch { last, keys });
     }
 
     /// The batch is durable: marks what it changed, replaces the shelved facts, then publishes it.
-    pub fn durable(
+    pub fn publish(
         &self,
         last: Revision,
         outcomes: impl IntoIterator<Item = (S::Key, Entry<S::Fact>)>,
     ) {
         for (key, entry) in outcomes {
             // By the batch's end: keys that share a mark come in no order of their revisions.
-            self.marks.note(self.marks.hash(&key), last);
+            self.marks.bump(self.marks.hash(&key), last);
             // What nobody has asked for is not shelved: a flood of changes evicts nothing.
             self.shelf.compute(&key, |shelved| (shelved.map(|_| entry), ()));
         }

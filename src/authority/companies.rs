@@ -4,11 +4,13 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
+use super::error::AuthorityError;
+use super::fact_cache::Snapshot;
+use super::idempotency::{IdempotencyStart, ReplyToStore, StorableReply};
 use super::impact::{self, Impact};
-use super::fact_cache::View;
-use super::transaction::{Attempt, Done, Plan, Resource, Subject, Terms, on_catalog, resolve};
-use super::error::Refusal;
-use super::idempotency::{Begun, Keep, Reply};
+use super::transaction::{
+    Attempt, Resource, Subject, WriteOptions, WritePlan, Written, require_catalog, resolve,
+};
 use super::{ATTEMPTS, Authority, etag};
 use crate::policy::catalog::Catalog;
 use crate::policy::change::{ChangeKind, Edit, FieldChange};
@@ -34,7 +36,11 @@ impl NewCompany {
     ///
     /// # Errors
     /// A scope is unknown.
-    pub(super) fn edit(&self, catalog: &Catalog, now: Timestamp) -> Result<Edit<Company>, Refusal> {
+    pub(super) fn edit(
+        &self,
+        catalog: &Catalog,
+        now: Timestamp,
+    ) -> Result<Edit<Company>, AuthorityError> {
         let scopes = self.scopes.as_deref().map(|s| resolve(catalog, "scopes.names", s));
         let scopes = scopes.transpose()?;
         let (id, name) = (self.id.clone(), self.display_name.clone());
@@ -45,12 +51,12 @@ impl NewCompany {
 
     /// The change that creates it, and that rests on there being none.
     pub(super) fn plan(
-        view: &View,
+        view: &Snapshot,
         edit: Edit<Company>,
-        keep: Option<Keep<Done<Company>>>,
-    ) -> Plan<Company> {
-        let rests_on = vec![on_catalog(view)];
-        Plan { before: None, edit, delete: false, rests_on, beside: vec![], keep }
+        keep: Option<ReplyToStore<Written<Company>>>,
+    ) -> WritePlan<Company> {
+        let preconditions = vec![require_catalog(view)];
+        WritePlan { before: None, edit, delete: false, preconditions, beside: vec![], keep }
     }
 }
 
@@ -96,23 +102,23 @@ impl Authority {
     ///
     /// # Errors
     /// A scope is unknown, or the id is taken.
-    pub async fn create_company<R: Reply>(
+    pub async fn create_company<R: StorableReply>(
         &self,
         new: &NewCompany,
-        terms: &Terms,
-        render: impl Fn(Done<CompanyView>) -> R + Clone + Send + 'static,
-    ) -> Result<R, Refusal> {
+        terms: &WriteOptions,
+        render: impl Fn(Written<CompanyView>) -> R + Clone + Send + 'static,
+    ) -> Result<R, AuthorityError> {
         let kind = ChangeKind::CreateCompany;
         for _ in 0..ATTEMPTS {
             let view = match self.begin(terms, kind).await? {
-                Begun::Now(view) => view,
-                Begun::Before(reply) => return Ok(reply),
+                IdempotencyStart::Now(view) => view,
+                IdempotencyStart::Before(reply) => return Ok(reply),
             };
             // A scope that does not exist is said before a company that does.
             new.edit(&view.catalog, self.clock.now())?;
             let found = self.facts.company(view.at, &new.id).await;
-            match self.told(found).await? {
-                Some(Some(_)) => return Err(Refusal::CompanyExists(new.id.clone())),
+            match self.or_retry(found).await? {
+                Some(Some(_)) => return Err(AuthorityError::CompanyExists(new.id.clone())),
                 Some(None) => {}
                 None => continue,
             }
@@ -122,38 +128,40 @@ impl Authority {
             let answer = answer(&view.catalog, render.clone());
             let plan = NewCompany::plan(&view, edit, terms.keep(answer.clone()));
             let subject = Subject::of(kind, &new.id);
-            if let Attempt::Done(done) = self.carry_out(&view, plan, subject, terms, now).await? {
+            if let Attempt::Written(done) =
+                self.commit_plan(&view, plan, subject, terms, now).await?
+            {
                 return Ok(answer(done));
             }
         }
-        Err(Refusal::Contended)
+        Err(AuthorityError::Conflict)
     }
 
     /// Changes a company.
     ///
     /// # Errors
     /// A scope or the company is unknown, or the etag is not current.
-    pub async fn change_company<R: Reply>(
+    pub async fn change_company<R: StorableReply>(
         &self,
         id: &CompanyId,
         change: &CompanyChange,
-        terms: &Terms,
-        render: impl Fn(Done<CompanyView>) -> R + Clone + Send + 'static,
-    ) -> Result<R, Refusal> {
+        terms: &WriteOptions,
+        render: impl Fn(Written<CompanyView>) -> R + Clone + Send + 'static,
+    ) -> Result<R, AuthorityError> {
         for _ in 0..ATTEMPTS {
             let view = match self.begin(terms, change.kind()).await? {
-                Begun::Now(view) => view,
-                Begun::Before(reply) => return Ok(reply),
+                IdempotencyStart::Now(view) => view,
+                IdempotencyStart::Before(reply) => return Ok(reply),
             };
             let scopes = match change {
                 CompanyChange::AddScopes(scopes) => resolve(&view.catalog, "scopes", scopes)?,
                 CompanyChange::Update { .. } | CompanyChange::Delete => vec![],
             };
             let found = self.facts.company(view.at, id).await;
-            let Some(found) = self.told(found).await? else {
+            let Some(found) = self.or_retry(found).await? else {
                 continue;
             };
-            let company = found.ok_or_else(|| Refusal::CompanyNotFound(id.clone()))?;
+            let company = found.ok_or_else(|| AuthorityError::CompanyNotFound(id.clone()))?;
             self.check_etag(terms, Some(company.revision))?;
             let now = self.clock.now();
             let edit = match change {
@@ -164,16 +172,25 @@ impl Authority {
                 CompanyChange::Delete => company.delete(&view.catalog),
             };
             let delete = matches!(change, CompanyChange::Delete);
-            let rests_on = vec![on_catalog(&view)];
+            let preconditions = vec![require_catalog(&view)];
             let answer = answer(&view.catalog, render.clone());
             let keep = terms.keep(answer.clone());
-            let plan = Plan { before: Some(company), edit, delete, rests_on, beside: vec![], keep };
+            let plan = WritePlan {
+                before: Some(company),
+                edit,
+                delete,
+                preconditions,
+                beside: vec![],
+                keep,
+            };
             let subject = Subject::of(change.kind(), id);
-            if let Attempt::Done(done) = self.carry_out(&view, plan, subject, terms, now).await? {
+            if let Attempt::Written(done) =
+                self.commit_plan(&view, plan, subject, terms, now).await?
+            {
                 return Ok(answer(done));
             }
         }
-        Err(Refusal::Contended)
+        Err(AuthorityError::Conflict)
     }
 
     /// Takes scopes from a company's ceiling, or reports what that would do (D6, D7).
@@ -181,27 +198,27 @@ impl Authority {
     /// # Errors
     /// A scope or the company is unknown, the audit's etag is not current, or an enabled
     /// credential is affected and nobody has acknowledged it.
-    pub async fn restrict_company<R: Reply>(
+    pub async fn restrict_company<R: StorableReply>(
         &self,
         restriction: &Restriction,
-        terms: &Terms,
-        render: impl Fn(Done<CompanyView>, Impact) -> R + Clone + Send + 'static,
-    ) -> Result<R, Refusal> {
+        terms: &WriteOptions,
+        render: impl Fn(Written<CompanyView>, Impact) -> R + Clone + Send + 'static,
+    ) -> Result<R, AuthorityError> {
         let kind = ChangeKind::RestrictCompanyScopes;
         for _ in 0..ATTEMPTS {
             let view = match self.begin(terms, kind).await? {
-                Begun::Now(view) => view,
-                Begun::Before(reply) => return Ok(reply),
+                IdempotencyStart::Now(view) => view,
+                IdempotencyStart::Before(reply) => return Ok(reply),
             };
             let scopes = resolve(&view.catalog, "scopes", &restriction.scopes)?;
             let found = self.facts.company(view.at, &restriction.company).await;
-            let Some(found) = self.told(found).await? else {
+            let Some(found) = self.or_retry(found).await? else {
                 continue;
             };
-            let company =
-                found.ok_or_else(|| Refusal::CompanyNotFound(restriction.company.clone()))?;
+            let company = found
+                .ok_or_else(|| AuthorityError::CompanyNotFound(restriction.company.clone()))?;
             let found = self.facts.impact(view.at, company.created_at).await;
-            let Some(impact_at) = self.told(found).await? else {
+            let Some(impact_at) = self.or_retry(found).await? else {
                 continue;
             };
             let audited = etag::of_audit(
@@ -212,16 +229,16 @@ impl Authority {
                 &restriction.scopes,
             );
             if terms.etag.as_ref().is_some_and(|etag| *etag != audited) {
-                return Err(Refusal::EtagStale);
+                return Err(AuthorityError::EtagStale);
             }
             let now = self.clock.now();
             let edit = company.restrict(&view.catalog, &scopes);
             let gone = edit.removed.clone();
             let agreed = terms.etag.is_some() || restriction.acknowledge_impact;
-            let mut rests_on = vec![on_catalog(&view)];
+            let mut preconditions = vec![require_catalog(&view)];
             if terms.etag.is_some() || !restriction.acknowledge_impact {
                 // What the audit said of the credentials must still be so at the commit (D7).
-                rests_on.push((FactKey::Impact(company.created_at), impact_at));
+                preconditions.push((FactKey::Impact(company.created_at), impact_at));
             }
             // Whoever acknowledged without an audit is not made to wait for the count: the
             // restriction comes first. An audit's count stands with the commit, and so does one
@@ -233,27 +250,27 @@ impl Authority {
                 impact = self.impact(&view, &company, &gone, now).await?;
                 if !terms.validate_only && !agreed && impact.any_enabled {
                     let refused = Impact { etag: audited, ..impact };
-                    return Err(Refusal::ImpactNotAcknowledged(Box::new(refused)));
+                    return Err(AuthorityError::ImpactNotAcknowledged(Box::new(refused)));
                 }
             }
             let catalog = Arc::clone(&view.catalog);
             let render = render.clone();
-            let answer = move |done: Done<Company>, impact: Impact| {
+            let answer = move |done: Written<Company>, impact: Impact| {
                 render(done.map(|company| company.view(&catalog)), impact)
             };
             let (keep, counted) =
                 (answer.clone(), Impact { etag: audited.clone(), ..impact.clone() });
-            let plan = Plan {
+            let plan = WritePlan {
                 before: Some(Arc::clone(&company)),
                 edit,
                 delete: false,
-                rests_on,
+                preconditions,
                 beside: vec![],
                 keep: terms.keep(move |done| keep(done, counted)),
             };
             let subject = Subject::of(kind, &restriction.company);
-            let done = match self.carry_out(&view, plan, subject, terms, now).await? {
-                Attempt::Done(done) => done,
+            let done = match self.commit_plan(&view, plan, subject, terms, now).await? {
+                Attempt::Written(done) => done,
                 Attempt::Again => continue,
             };
             if !counted_first {
@@ -265,12 +282,12 @@ impl Authority {
             }
             return Ok(answer(done, Impact { etag: audited, ..impact }));
         }
-        Err(Refusal::Contended)
+        Err(AuthorityError::Conflict)
     }
 
     async fn impact(
         &self,
-        view: &View,
+        view: &Snapshot,
         company: &Arc<Company>,
         scopes: &[ScopeId],
         now: Timestamp,
@@ -290,10 +307,10 @@ impl Authority {
 }
 
 /// How a change of a company is answered.
-fn answer<R, F: Fn(Done<CompanyView>) -> R + Clone>(
+fn answer<R, F: Fn(Written<CompanyView>) -> R + Clone>(
     catalog: &Arc<Catalog>,
     render: F,
-) -> impl Fn(Done<Company>) -> R + Clone + use<R, F> {
+) -> impl Fn(Written<Company>) -> R + Clone + use<R, F> {
     let catalog = Arc::clone(catalog);
     move |done| render(done.map(|company| company.view(&catalog)))
 }

@@ -4,45 +4,45 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::l1_cache;
-use crate::metrics::{Count, Times, TimesRead};
+use crate::metrics::{Counter, Histogram, HistogramSnapshot};
 use crate::policy::decision::Verdict;
 use crate::policy::reason::Reason;
 use crate::store::{Fact, FactKey};
 
 /// What one core was just asked for.
-pub(super) type Front = l1_cache::Front<FactKey, Fact>;
+pub(super) type L1 = l1_cache::L1Cache<FactKey, Fact>;
 
 /// One core's desk.
-pub(super) struct Desk {
-    pub(super) front: Front,
-    pub(super) measures: Measures,
+pub(super) struct CoreLocal {
+    pub(super) front: L1,
+    pub(super) measures: CheckMetrics,
 }
 
 /// What is counted at a desk.
 #[derive(Debug, Default)]
-pub struct Measures {
-    allowed: Count,
+pub struct CheckMetrics {
+    allowed: Counter,
     /// By reason, in the order of [`Reason::ALL`].
-    denied: [Count; Reason::ALL.len()],
+    denied: [Counter; Reason::ALL.len()],
     /// How long checks took, from the message to the answer.
-    pub checks: Times,
+    pub checks: Histogram,
     /// How long batches took.
-    pub batches: Times,
+    pub batches: Histogram,
     /// Facts that were on the desk.
-    pub(super) near: Count,
+    pub(super) near: Counter,
     /// Facts that were in the cache of all.
-    pub(super) cached: Count,
+    pub(super) cached: Counter,
     /// Facts that had to be read from the store.
-    pub(super) read: Count,
+    pub(super) read: Counter,
 }
 
-impl Measures {
+impl CheckMetrics {
     pub(super) fn decided(&self, verdict: &Verdict) {
         match verdict {
-            Verdict::Allowed { .. } => self.allowed.one(),
+            Verdict::Allowed { .. } => self.allowed.inc(),
             Verdict::Denied { reason, .. } => {
                 if let Some(count) = self.denied.get(*reason as usize) {
-                    count.one();
+                    count.inc();
                 }
             }
         }
@@ -51,15 +51,15 @@ impl Measures {
 
 /// The sum of all desks.
 #[derive(Clone, Debug)]
-pub struct Sum {
+pub struct MetricsTotals {
     /// Checks that were allowed, those of batches included.
     pub allowed: u64,
     /// Checks that were denied, by reason.
     pub denied: Vec<(Reason, u64)>,
     /// How long checks took.
-    pub checks: TimesRead,
+    pub checks: HistogramSnapshot,
     /// How long batches took.
-    pub batches: TimesRead,
+    pub batches: HistogramSnapshot,
     /// Facts that were on a desk.
     pub near: u64,
     /// Facts that were in the cache of all.
@@ -68,13 +68,13 @@ pub struct Sum {
     pub read: u64,
 }
 
-impl Default for Sum {
+impl Default for MetricsTotals {
     fn default() -> Self {
         Self {
             allowed: 0,
             denied: Reason::ALL.iter().map(|reason| (*reason, 0)).collect(),
-            checks: TimesRead::default(),
-            batches: TimesRead::default(),
+            checks: HistogramSnapshot::default(),
+            batches: HistogramSnapshot::default(),
             near: 0,
             cached: 0,
             read: 0,
@@ -82,8 +82,8 @@ impl Default for Sum {
     }
 }
 
-impl Sum {
-    fn add(&mut self, measures: &Measures) {
+impl MetricsTotals {
+    fn add(&mut self, measures: &CheckMetrics) {
         self.allowed += measures.allowed.read();
         for ((_, all), count) in self.denied.iter_mut().zip(&measures.denied) {
             *all += count.read();
@@ -98,19 +98,19 @@ impl Sum {
 
 /// All desks, to be read from.
 #[derive(Default)]
-pub(super) struct Desks(Mutex<Kept>);
+pub(super) struct CoreLocals(Mutex<Kept>);
 
 #[derive(Default)]
 struct Kept {
-    desks: Vec<Arc<Desk>>,
+    desks: Vec<Arc<CoreLocal>>,
     /// What was counted at those that nobody sits at any more: a count never goes back.
-    left: Sum,
+    left: MetricsTotals,
 }
 
-impl Desks {
+impl CoreLocals {
     /// Sets up a desk with this front, and clears those that were left.
-    pub(super) fn set_up(&self, front: Front) -> Arc<Desk> {
-        let desk = Arc::new(Desk { front, measures: Measures::default() });
+    pub(super) fn register(&self, front: L1) -> Arc<CoreLocal> {
+        let desk = Arc::new(CoreLocal { front, measures: CheckMetrics::default() });
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let Kept { desks, left } = &mut *kept;
         desks.retain_mut(|desk| match Arc::get_mut(desk) {
@@ -125,7 +125,7 @@ impl Desks {
     }
 
     /// The sum of all.
-    pub(super) fn sum(&self) -> Sum {
+    pub(super) fn sum(&self) -> MetricsTotals {
         let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let mut sum = kept.left.clone();
         for desk in &kept.desks {
@@ -141,18 +141,18 @@ mod tests {
 
     #[test]
     fn a_desk_that_was_left_is_cleared_and_what_it_counted_stays() {
-        let desks = Desks::default();
+        let desks = CoreLocals::default();
         for _ in 0..3 {
-            let desk = desks.set_up(Front::new(1));
-            desk.measures.near.one();
+            let desk = desks.register(L1::new(1));
+            desk.measures.near.inc();
             desk.measures.decided(&Verdict::Denied {
                 reason: Reason::ALL[0],
                 fault: None,
                 missing: Vec::new(),
             });
         }
-        let last = desks.set_up(Front::new(1));
-        last.measures.near.one();
+        let last = desks.register(L1::new(1));
+        last.measures.near.inc();
         assert_eq!(desks.0.lock().expect("whole").desks.len(), 1);
         let sum = desks.sum();
         assert_eq!((sum.near, sum.denied[0]), (4, (Reason::ALL[0], 3)));

@@ -4,15 +4,18 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::fact_cache::View;
-use super::transaction::{Attempt, Done, Plan, Resource, Subject, Terms, on_catalog, on_company, resolve};
-use super::error::Refusal;
-use super::idempotency::{Begun, Keep, Reply};
+use super::error::AuthorityError;
+use super::fact_cache::Snapshot;
+use super::idempotency::{IdempotencyStart, ReplyToStore, StorableReply};
+use super::transaction::{
+    Attempt, Resource, Subject, WriteOptions, WritePlan, Written, require_catalog, require_company,
+    resolve,
+};
 use super::{ATTEMPTS, Authority};
 use crate::policy::catalog::Catalog;
 use crate::policy::change::{ChangeKind, Edit, FieldChange};
 use crate::policy::company::Company;
-use crate::policy::credential::{AboveCeiling, Credential, CredentialView, Ground};
+use crate::policy::credential::{AboveCeiling, Credential, CredentialView, GrantContext};
 use crate::policy::id::{CompanyId, CredentialId};
 use crate::policy::revision::Revision;
 use crate::policy::scope::{Scope, ScopeId};
@@ -40,7 +43,10 @@ impl NewCredential {
     ///
     /// # Errors
     /// A scope is unknown, or above the ceiling (D9).
-    pub(super) fn edit(&self, ground: Ground<'_>) -> Result<Edit<Credential>, Refusal> {
+    pub(super) fn edit(
+        &self,
+        ground: GrantContext<'_>,
+    ) -> Result<Edit<Credential>, AuthorityError> {
         let scopes = resolve(ground.catalog, "scopes", &self.scopes)?;
         let (id, label, ends) = (self.id.clone(), self.label.clone(), self.expires_at);
         let mut edit = Credential::create(id, label, ends, &scopes, ground)?;
@@ -55,13 +61,13 @@ impl NewCredential {
 
     /// The change that creates it, and that rests on there being none.
     pub(super) fn plan(
-        view: &View,
+        view: &Snapshot,
         company: &Company,
         edit: Edit<Credential>,
-        keep: Option<Keep<Done<Credential>>>,
-    ) -> Plan<Credential> {
-        let rests_on = vec![on_catalog(view), on_company(company)];
-        Plan { before: None, edit, delete: false, rests_on, beside: vec![], keep }
+        keep: Option<ReplyToStore<Written<Credential>>>,
+    ) -> WritePlan<Credential> {
+        let preconditions = vec![require_catalog(view), require_company(company)];
+        WritePlan { before: None, edit, delete: false, preconditions, beside: vec![], keep }
     }
 }
 
@@ -119,42 +125,46 @@ impl Authority {
     ///
     /// # Errors
     /// A scope or the company is unknown, the id is taken, or a scope is above the ceiling.
-    pub async fn create_credential<R: Reply>(
+    pub async fn create_credential<R: StorableReply>(
         &self,
         new: &NewCredential,
-        terms: &Terms,
-        render: impl Fn(Done<CredentialView>) -> R + Clone + Send + 'static,
-    ) -> Result<R, Refusal> {
+        terms: &WriteOptions,
+        render: impl Fn(Written<CredentialView>) -> R + Clone + Send + 'static,
+    ) -> Result<R, AuthorityError> {
         let kind = ChangeKind::CreateCredential;
         for _ in 0..ATTEMPTS {
             let view = match self.begin(terms, kind).await? {
-                Begun::Now(view) => view,
-                Begun::Before(reply) => return Ok(reply),
+                IdempotencyStart::Now(view) => view,
+                IdempotencyStart::Before(reply) => return Ok(reply),
             };
             // A scope that does not exist is said before a company that does not.
             resolve(&view.catalog, "scopes", &new.scopes)?;
             let found = self.credential_of(&view, &new.company, &new.id).await;
-            let Some((company, found)) = self.told(found).await? else {
+            let Some((company, found)) = self.or_retry(found).await? else {
                 continue;
             };
-            let company = company.ok_or_else(|| Refusal::CompanyNotFound(new.company.clone()))?;
+            let company =
+                company.ok_or_else(|| AuthorityError::CompanyNotFound(new.company.clone()))?;
             if found.is_some() {
-                return Err(Refusal::CredentialExists(new.company.clone(), new.id.clone()));
+                return Err(AuthorityError::CredentialExists(new.company.clone(), new.id.clone()));
             }
             self.check_etag(terms, None)?;
             let now = self.clock.now();
-            let ground = Ground { catalog: &view.catalog, company: &company, now };
+            let ground = GrantContext { catalog: &view.catalog, company: &company, now };
             let edit = new.edit(ground)?;
             let catalog = Arc::clone(&view.catalog);
-            let under = Under { catalog, company: Arc::clone(&company), now, last_seen: None };
+            let under =
+                ViewContext { catalog, company: Arc::clone(&company), now, last_seen: None };
             let answer = under.answer(render.clone());
             let plan = NewCredential::plan(&view, &company, edit, terms.keep(answer.clone()));
             let subject = Subject { credential: Some(&new.id), ..Subject::of(kind, &new.company) };
-            if let Attempt::Done(done) = self.carry_out(&view, plan, subject, terms, now).await? {
+            if let Attempt::Written(done) =
+                self.commit_plan(&view, plan, subject, terms, now).await?
+            {
                 return Ok(answer(done));
             }
         }
-        Err(Refusal::Contended)
+        Err(AuthorityError::Conflict)
     }
 
     /// Changes a credential.
@@ -162,69 +172,73 @@ impl Authority {
     /// # Errors
     /// A scope, the company or the credential is unknown, the etag is not current, or a scope is
     /// above the ceiling (D9).
-    pub async fn change_credential<R: Reply>(
+    pub async fn change_credential<R: StorableReply>(
         &self,
         company_id: &CompanyId,
         id: &CredentialId,
         change: &CredentialChange,
-        terms: &Terms,
-        render: impl Fn(Done<CredentialView>) -> R + Clone + Send + 'static,
-    ) -> Result<R, Refusal> {
+        terms: &WriteOptions,
+        render: impl Fn(Written<CredentialView>) -> R + Clone + Send + 'static,
+    ) -> Result<R, AuthorityError> {
         for _ in 0..ATTEMPTS {
             let view = match self.begin(terms, change.kind()).await? {
-                Begun::Now(view) => view,
-                Begun::Before(reply) => return Ok(reply),
+                IdempotencyStart::Now(view) => view,
+                IdempotencyStart::Before(reply) => return Ok(reply),
             };
             let scopes = resolve(&view.catalog, "scopes", change.scopes())?;
             let found = self.credential_of(&view, company_id, id).await;
-            let Some((company, found)) = self.told(found).await? else {
+            let Some((company, found)) = self.or_retry(found).await? else {
                 continue;
             };
-            let company = company.ok_or_else(|| Refusal::CompanyNotFound(company_id.clone()))?;
-            let credential =
-                found.ok_or_else(|| Refusal::CredentialNotFound(company_id.clone(), id.clone()))?;
+            let company =
+                company.ok_or_else(|| AuthorityError::CompanyNotFound(company_id.clone()))?;
+            let credential = found.ok_or_else(|| {
+                AuthorityError::CredentialNotFound(company_id.clone(), id.clone())
+            })?;
             self.check_etag(terms, Some(credential.revision))?;
             let now = self.clock.now();
-            let ground = Ground { catalog: &view.catalog, company: &company, now };
+            let ground = GrantContext { catalog: &view.catalog, company: &company, now };
             let edit = edit_credential(&credential, change, &scopes, ground)?;
             let delete = matches!(change, CredentialChange::Delete);
-            let rests_on = vec![on_catalog(&view), on_company(&company)];
+            let preconditions = vec![require_catalog(&view), require_company(&company)];
             let last_seen = self.last_seen(&credential);
-            let under = Under { catalog: Arc::clone(&view.catalog), company, now, last_seen };
+            let under = ViewContext { catalog: Arc::clone(&view.catalog), company, now, last_seen };
             let answer = under.answer(render.clone());
             let keep = terms.keep(answer.clone());
             let before = Some(credential);
-            let plan = Plan { before, edit, delete, rests_on, beside: vec![], keep };
+            let plan = WritePlan { before, edit, delete, preconditions, beside: vec![], keep };
             let subject =
                 Subject { credential: Some(id), ..Subject::of(change.kind(), company_id) };
-            if let Attempt::Done(done) = self.carry_out(&view, plan, subject, terms, now).await? {
+            if let Attempt::Written(done) =
+                self.commit_plan(&view, plan, subject, terms, now).await?
+            {
                 return Ok(answer(done));
             }
         }
-        Err(Refusal::Contended)
+        Err(AuthorityError::Conflict)
     }
 }
 
 /// What a credential is shown under.
 #[derive(Clone)]
-pub(super) struct Under {
+pub(super) struct ViewContext {
     pub(super) catalog: Arc<Catalog>,
     pub(super) company: Arc<Company>,
     pub(super) now: Timestamp,
     pub(super) last_seen: Option<Timestamp>,
 }
 
-impl Under {
+impl ViewContext {
     fn view(&self, credential: Credential) -> CredentialView {
-        let ground = Ground { catalog: &self.catalog, company: &self.company, now: self.now };
+        let ground = GrantContext { catalog: &self.catalog, company: &self.company, now: self.now };
         CredentialView { last_seen: self.last_seen, ..credential.view(ground) }
     }
 
     /// How a change of a credential is answered.
     pub(super) fn answer<R>(
         self,
-        render: impl Fn(Done<CredentialView>) -> R + Clone,
-    ) -> impl Fn(Done<Credential>) -> R + Clone {
+        render: impl Fn(Written<CredentialView>) -> R + Clone,
+    ) -> impl Fn(Written<Credential>) -> R + Clone {
         move |done| render(done.map(|credential| self.view(credential)))
     }
 }
@@ -247,7 +261,7 @@ fn edit_credential(
     credential: &Credential,
     change: &CredentialChange,
     scopes: &[ScopeId],
-    ground: Ground<'_>,
+    ground: GrantContext<'_>,
 ) -> Result<Edit<Credential>, AboveCeiling> {
     match change {
         CredentialChange::Grant { expires_at, .. } => credential.grant(scopes, *expires_at, ground),

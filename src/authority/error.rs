@@ -15,7 +15,7 @@ use crate::store::StoreError;
 
 /// Why a call is refused. Nothing was changed.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
-pub enum Refusal {
+pub enum AuthorityError {
     /// The call names scopes that the catalog lacks.
     #[error("the catalog has no scope {}", names(.unknown))]
     ScopesUnknown {
@@ -52,7 +52,7 @@ pub enum Refusal {
     TooManySecrets(CredentialId),
     /// The caller's key was revoked, or is over.
     #[error("the API key was revoked, or has expired")]
-    CallerGone,
+    CallerRevoked,
     /// No such key.
     #[error("there is no key `{0}`")]
     KeyNotFound(Name),
@@ -89,7 +89,7 @@ pub enum Refusal {
     RequestReused(Uuid),
     /// Other changes of the same facts came first, time after time.
     #[error("too many concurrent changes of the same resource: try again")]
-    Contended,
+    Conflict,
     /// A grant reaches above the ceiling (D9).
     #[error(transparent)]
     AboveCeiling(#[from] AboveCeiling),
@@ -112,7 +112,7 @@ pub enum Refusal {
     NotInCeiling(Vec<Scope>),
     /// A later restriction took what the scopes to restore imply.
     #[error("implied, and taken by a later restriction: {}; restore that one first", list(.0))]
-    AsleepBelow(Vec<Scope>),
+    LaterRestrictionFirst(Vec<Scope>),
     /// The revision asked for did not come in time.
     #[error("revision {asked} is not reached; the current one is {current}")]
     RevisionNotReached {
@@ -126,7 +126,7 @@ pub enum Refusal {
     RemovesScopes(Vec<String>),
     /// A dry run of an import would have to remember more companies than it does.
     #[error("a dry run remembers {0} new companies at most: try a part of them at a time")]
-    TooManyImagined(usize),
+    DryRunTooLarge(usize),
     /// The store cannot answer.
     #[error(transparent)]
     Store(#[from] StoreError),

@@ -19,10 +19,10 @@ use moka::ops::compute::Op;
 use moka::sync::Cache;
 use tokio::sync::{Semaphore, watch};
 
-use super::coherence::{Admission, Entry, Shelf};
 use super::change_feed::ChangeFeed;
-use super::core_local::{Desk, Front};
-use super::load_pool::Readers;
+use super::coherence::{CacheCoherence, CoherentMap, Entry};
+use super::core_local::{CoreLocal, L1};
+use super::load_pool::LoadPool;
 use crate::metrics::wait_spans;
 use crate::policy::catalog::Catalog;
 use crate::policy::change::Change;
@@ -34,7 +34,7 @@ use crate::policy::keyring::Keyring;
 use crate::policy::revision::Revision;
 use crate::policy::secret::{Secret, SecretOwner};
 use crate::policy::user::User;
-use crate::store::{Fact, FactKey, Listener, Outcome, Store, StoreError};
+use crate::store::{CommitObserver, Fact, FactKey, Outcome, Store, StoreError};
 
 /// The fewest and the most scans at once, one for each core between: more would take the time of
 /// the cores from checks.
@@ -44,9 +44,9 @@ const READS_FOR_CHANGES: usize = 64;
 
 /// The cache as the protocol's shelf. Every path that puts or replaces goes through moka's
 /// per-key computation: its other verbs take another lock.
-struct CacheShelf(Cache<FactKey, Entry<Fact>>);
+struct MokaMap(Cache<FactKey, Entry<Fact>>);
 
-impl Shelf for CacheShelf {
+impl CoherentMap for MokaMap {
     type Key = FactKey;
     type Fact = Fact;
 
@@ -122,7 +122,7 @@ impl FactRef<'_> {
 
 /// A published revision, and the catalog of it. Facts read for it are of it too.
 #[derive(Clone, Debug)]
-pub struct View {
+pub struct Snapshot {
     /// The revision.
     pub at: Revision,
     /// The catalog.
@@ -133,7 +133,7 @@ pub struct View {
 
 /// Why a fact cannot be told at a view's revision.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Missed {
+pub enum ReadError {
     /// It is younger: wait for this revision and start over with another view.
     Younger(Revision),
     /// The store cannot answer.
@@ -141,9 +141,9 @@ pub enum Missed {
 }
 
 /// The facts of a store.
-pub struct Facts {
-    admission: Arc<Admission<CacheShelf>>,
-    readers: Readers<FactKey, Entry<Fact>>,
+pub struct FactCache {
+    admission: Arc<CacheCoherence<MokaMap>>,
+    readers: LoadPool<FactKey, Entry<Fact>>,
     /// Always at hand, and admitted by the same rule: replaced before it is published.
     catalog: ArcSwap<Catalog>,
     /// Always at hand. Replaced as soon as its change is durable, which is before anybody is
@@ -166,7 +166,7 @@ pub struct Facts {
     parses: Arc<Semaphore>,
 }
 
-impl Facts {
+impl FactCache {
     /// The facts of this store, at most `entries` of them at hand.
     ///
     /// # Errors
@@ -182,10 +182,10 @@ impl Facts {
         };
         let cache = Cache::builder().max_capacity(entries).build();
         let opened_at = store.opened_at();
-        let admission = Arc::new(Admission::new(CacheShelf(cache), opened_at, MARKS));
+        let admission = Arc::new(CacheCoherence::new(MokaMap(cache), opened_at, MARKS));
         let (shelf, kept) = (Arc::clone(&admission), Arc::clone(&store));
-        let readers = Readers::start(move |key: &FactKey| {
-            shelf.fill(key, || Ok(kept.get(key)?.map(|fact| (fact.revision(), fact))))
+        let readers = LoadPool::start(move |key: &FactKey| {
+            shelf.get_or_load(key, || Ok(kept.get(key)?.map(|fact| (fact.revision(), fact))))
         });
         let scans = thread::available_parallelism().map_or(1, NonZeroUsize::get);
         let scans = scans.clamp(*SCANS.start(), *SCANS.end());
@@ -210,8 +210,8 @@ impl Facts {
     }
 
     /// A front for one core.
-    pub(super) fn front(&self) -> Front {
-        Front::new(self.front)
+    pub(super) fn front(&self) -> L1 {
+        L1::new(self.front)
     }
 
     /// The store behind the cache.
@@ -246,7 +246,7 @@ impl Facts {
 
     /// Rings with every publication.
     #[must_use]
-    pub fn bell(&self) -> watch::Receiver<Revision> {
+    pub fn subscribe_published(&self) -> watch::Receiver<Revision> {
         self.bell.subscribe()
     }
 
@@ -270,7 +270,7 @@ impl Facts {
     ///
     /// # Errors
     /// The disk failed: it never will be.
-    pub async fn reached(&self, revision: Revision) -> Result<(), StoreError> {
+    pub async fn wait_published(&self, revision: Revision) -> Result<(), StoreError> {
         let (mut bell, mut failure) = (self.bell.subscribe(), self.failure.subscribe());
         tokio::select! {
             rung = bell.wait_for(|published| *published >= revision) => {
@@ -284,7 +284,7 @@ impl Facts {
     ///
     /// # Errors
     /// The disk failed: nothing can be known of what is published elsewhere.
-    pub async fn view(&self) -> Result<View, StoreError> {
+    pub async fn view(&self) -> Result<Snapshot, StoreError> {
         loop {
             if self.failed.load(Ordering::Acquire) {
                 return Err(StoreError::Unavailable);
@@ -293,9 +293,9 @@ impl Facts {
             let at = self.published();
             let catalog = self.catalog.load_full();
             if catalog.revision <= at {
-                return Ok(View { at, catalog, keyring });
+                return Ok(Snapshot { at, catalog, keyring });
             }
-            Box::pin(self.reached(catalog.revision)).await?;
+            Box::pin(self.wait_published(catalog.revision)).await?;
         }
     }
 
@@ -307,7 +307,7 @@ impl Facts {
         self: &Arc<Self>,
         at: Revision,
         id: &CompanyId,
-    ) -> Result<Option<Arc<Company>>, Missed> {
+    ) -> Result<Option<Arc<Company>>, ReadError> {
         match self.fact(at, FactRef::Company(id)).await? {
             Some(Fact::Company(company)) => Ok(Some(company)),
             _ => Ok(None),
@@ -323,7 +323,7 @@ impl Facts {
         at: Revision,
         company: Revision,
         id: &CredentialId,
-    ) -> Result<Option<Arc<Credential>>, Missed> {
+    ) -> Result<Option<Arc<Credential>>, ReadError> {
         match self.fact(at, FactRef::Credential(company, id)).await? {
             Some(Fact::Credential(credential)) => Ok(Some(credential)),
             _ => Ok(None),
@@ -338,7 +338,7 @@ impl Facts {
         self: &Arc<Self>,
         at: Revision,
         company: Revision,
-    ) -> Result<Option<Revision>, Missed> {
+    ) -> Result<Option<Revision>, ReadError> {
         Ok(self.fact(at, FactRef::Impact(company)).await?.map(|fact| fact.revision()))
     }
 
@@ -351,7 +351,7 @@ impl Facts {
         at: Revision,
         company: Revision,
         id: &UserId,
-    ) -> Result<Option<Arc<User>>, Missed> {
+    ) -> Result<Option<Arc<User>>, ReadError> {
         match self.fact(at, FactRef::User(company, id)).await? {
             Some(Fact::User(user)) => Ok(Some(user)),
             _ => Ok(None),
@@ -366,7 +366,7 @@ impl Facts {
         self: &Arc<Self>,
         at: Revision,
         of: Parties,
-    ) -> Result<Option<Arc<Consent>>, Missed> {
+    ) -> Result<Option<Arc<Consent>>, ReadError> {
         match self.fact(at, FactRef::Consent(of)).await? {
             Some(Fact::Consent(consent)) => Ok(Some(consent)),
             _ => Ok(None),
@@ -382,7 +382,7 @@ impl Facts {
         at: Revision,
         company: Revision,
         id: &Name,
-    ) -> Result<Option<Arc<Secret>>, Missed> {
+    ) -> Result<Option<Arc<Secret>>, ReadError> {
         match self.fact(at, FactRef::Secret(company, id)).await? {
             Some(Fact::Secret(secret)) => Ok(Some(secret)),
             _ => Ok(None),
@@ -397,7 +397,7 @@ impl Facts {
         self: &Arc<Self>,
         at: Revision,
         id: &Name,
-    ) -> Result<Option<Arc<SecretOwner>>, Missed> {
+    ) -> Result<Option<Arc<SecretOwner>>, ReadError> {
         match self.fact(at, FactRef::SecretOwner(id)).await? {
             Some(Fact::SecretOwner(owner)) => Ok(Some(owner)),
             _ => Ok(None),
@@ -408,53 +408,53 @@ impl Facts {
         self: &Arc<Self>,
         at: Revision,
         key: FactRef<'_>,
-    ) -> Result<Option<Fact>, Missed> {
-        self.entry(key).await?.at(at).map_err(Missed::Younger)
+    ) -> Result<Option<Fact>, ReadError> {
+        self.entry(key).await?.at(at).map_err(ReadError::Younger)
     }
 
     /// A fact at this revision, by way of a front.
     ///
     /// # Errors
     /// It cannot be told at this revision.
-    pub(super) async fn near(
+    pub(super) async fn get_for_core(
         self: &Arc<Self>,
-        desk: &Desk,
+        desk: &CoreLocal,
         at: Revision,
         key: FactRef<'_>,
-    ) -> Result<Option<Fact>, Missed> {
+    ) -> Result<Option<Fact>, ReadError> {
         let marks = &self.admission.marks;
         let hash = marks.hash(&key);
-        if let Some(fact) = desk.front.find(marks, at, hash, &key) {
-            desk.measures.near.one();
+        if let Some(fact) = desk.front.get(marks, at, hash, &key) {
+            desk.measures.near.inc();
             return Ok(Some(fact));
         }
         let entry = match self.admission.shelf.0.get(&key) {
             Some(entry) => {
-                desk.measures.cached.one();
+                desk.measures.cached.inc();
                 entry
             }
             None => {
-                desk.measures.read.one();
+                desk.measures.read.inc();
                 self.read_entry(key).await?
             }
         };
-        let fact = entry.clone().at(at).map_err(Missed::Younger)?;
-        desk.front.keep(hash, || key.to_key(), entry, at);
+        let fact = entry.clone().at(at).map_err(ReadError::Younger)?;
+        desk.front.insert(hash, || key.to_key(), entry, at);
         Ok(fact)
     }
 
-    async fn entry(self: &Arc<Self>, key: FactRef<'_>) -> Result<Entry<Fact>, Missed> {
+    async fn entry(self: &Arc<Self>, key: FactRef<'_>) -> Result<Entry<Fact>, ReadError> {
         match self.admission.shelf.0.get(&key) {
             Some(entry) => Ok(entry),
             None => self.read_entry(key).await,
         }
     }
 
-    async fn read_entry(self: &Arc<Self>, key: FactRef<'_>) -> Result<Entry<Fact>, Missed> {
+    async fn read_entry(self: &Arc<Self>, key: FactRef<'_>) -> Result<Entry<Fact>, ReadError> {
         let hash = self.admission.marks.hash(&key);
         let read = self.readers.read(hash, key.to_key());
-        let read = Box::pin(wait_spans::step("store read", read));
-        read.await.map_err(Missed::Store)
+        let read = Box::pin(wait_spans::span("store read", read));
+        read.await.map_err(ReadError::Store)
     }
 
     /// Runs a read of the store that is no fact's, on a thread that may wait for the disk, and
@@ -487,8 +487,9 @@ impl Facts {
     ) -> Result<T, StoreError> {
         let store = Arc::clone(&self.store);
         let found = in_place(places, move || read(&*store));
-        let found = wait_spans::step("store scan", found).await.unwrap_or(Err(StoreError::Damaged))?;
-        self.reached(self.admission.seen_up_to()).await?;
+        let found =
+            wait_spans::span("store scan", found).await.unwrap_or(Err(StoreError::Damaged))?;
+        self.wait_published(self.admission.read_horizon()).await?;
         Ok(found)
     }
 
@@ -519,9 +520,9 @@ async fn in_place<T: Send + 'static>(
     tokio::task::spawn_blocking(work).await.ok()
 }
 
-impl Listener for Facts {
-    fn applying(&self, last: Revision, keys: &[FactKey]) {
-        self.admission.applying(last, keys.iter().cloned());
+impl CommitObserver for FactCache {
+    fn before_apply(&self, last: Revision, keys: &[FactKey]) {
+        self.admission.begin_batch(last, keys.iter().cloned());
     }
 
     fn durable(&self, last: Revision, outcomes: Vec<Outcome>) {
@@ -538,7 +539,7 @@ impl Listener for Facts {
         let entries = outcomes
             .into_iter()
             .map(|outcome| (outcome.key, Entry { since: outcome.since, fact: outcome.fact }));
-        self.admission.durable(last, entries);
+        self.admission.publish(last, entries);
         self.bell.send_replace(last);
     }
 
@@ -557,8 +558,8 @@ mod tests {
     use std::hash::{BuildHasher, RandomState};
 
     use super::*;
+    use crate::authority::change_stamps::ChangeStamps;
     use crate::authority::l1_cache;
-    use crate::authority::change_stamps::Marks;
 
     #[test]
     fn a_key_and_its_reference_hash_alike() {
@@ -592,15 +593,15 @@ mod tests {
 
     #[test]
     fn a_front_grows_as_it_is_filled_and_no_further() {
-        let (marks, at) = (Marks::new(1 << 10), Revision(1));
+        let (marks, at) = (ChangeStamps::new(1 << 10), Revision(1));
         let all = 0..40_000_u64;
         for (places, least) in [(1 << 16, 30_000), (1 << 12, 3_000)] {
-            let front = l1_cache::Front::<u64, u64>::new(places);
+            let front = l1_cache::L1Cache::<u64, u64>::new(places);
             for number in all.clone() {
-                front.keep(marks.hash(&number), || number, kept(number), at);
+                front.insert(marks.hash(&number), || number, kept(number), at);
             }
             let found = all.clone().filter_map(|number| {
-                let found = front.find(&marks, at, marks.hash(&number), &number)?;
+                let found = front.get(&marks, at, marks.hash(&number), &number)?;
                 assert_eq!(found, number);
                 Some(found)
             });
@@ -611,34 +612,34 @@ mod tests {
 
     #[test]
     fn what_is_asked_for_again_outlasts_what_is_not() {
-        let (marks, at) = (Marks::new(1), Revision(1));
-        let front = l1_cache::Front::<u64, u64>::new(4);
-        let ask = |number: u64| front.find(&marks, at, number << 32, &number);
+        let (marks, at) = (ChangeStamps::new(1), Revision(1));
+        let front = l1_cache::L1Cache::<u64, u64>::new(4);
+        let ask = |number: u64| front.get(&marks, at, number << 32, &number);
         // It comes last into a full set, where the next would displace it.
         for number in (0..5_u64).rev() {
-            front.keep(number << 32, || number, kept(number), at);
+            front.insert(number << 32, || number, kept(number), at);
         }
         for number in 5..1_000_u64 {
             assert_eq!(ask(0), Some(0));
-            front.keep(number << 32, || number, kept(number), at);
+            front.insert(number << 32, || number, kept(number), at);
             assert_eq!(ask(number), Some(number));
         }
         // What is kept anew of one key is in the place of the older.
-        front.keep(0, || 0, Entry { since: Revision(1), fact: Some(7) }, at);
+        front.insert(0, || 0, Entry { since: Revision(1), fact: Some(7) }, at);
         assert_eq!(ask(0), Some(7));
     }
 
     #[test]
     fn keys_of_one_hash_are_told_apart() {
-        let (marks, at) = (Marks::new(1), Revision(1));
-        let front = l1_cache::Front::<u64, u64>::new(4);
+        let (marks, at) = (ChangeStamps::new(1), Revision(1));
+        let front = l1_cache::L1Cache::<u64, u64>::new(4);
         for number in 0..3 {
-            front.keep(5, || number, kept(number), at);
+            front.insert(5, || number, kept(number), at);
         }
         for number in 0..3 {
-            assert_eq!(front.find(&marks, at, 5, &number), Some(number));
+            assert_eq!(front.get(&marks, at, 5, &number), Some(number));
         }
-        assert_eq!(front.find(&marks, at, 5, &3), None);
+        assert_eq!(front.get(&marks, at, 5, &3), None);
     }
 }
 

@@ -10,7 +10,7 @@
 
 use jiff::Timestamp;
 
-use super::error::Refusal;
+use super::error::AuthorityError;
 use super::{Authority, Interest};
 use crate::policy::change::{Change, ChangeKind};
 use crate::policy::id::{CompanyId, CredentialId};
@@ -81,7 +81,7 @@ impl Authority {
         wanted: Wanted,
         continues: Option<Revision>,
         limit: usize,
-    ) -> Result<Found, Refusal> {
+    ) -> Result<Found, AuthorityError> {
         let Interest { company, present_only } = interest.clone();
         let backwards = wanted.newest_first;
         // Of a list that goes on, what it has not reached yet must still be kept. The end of a list
@@ -106,7 +106,7 @@ impl Authority {
                 find(store, company.as_ref(), &wanted, after, up_to, limit)
             };
             match self.facts.read(read).await {
-                Err(StoreError::NoLongerKept(gone)) if named.is_none() => after = gone,
+                Err(StoreError::Compacted(gone)) if named.is_none() => after = gone,
                 found => return Ok(found?),
             }
         }

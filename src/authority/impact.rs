@@ -4,16 +4,16 @@ use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 
-use super::last_used::Seen;
+use super::last_used::LastUsed;
 use crate::policy::catalog::Catalog;
 use crate::policy::company::Company;
-use crate::policy::credential::{Credential, Ground, is_over};
+use crate::policy::credential::{Credential, GrantContext, is_over};
 use crate::policy::id::CredentialId;
 use crate::policy::scope::{Scope, ScopeId};
 use crate::store::{Fact, FactKey, Store, StoreError};
 
 /// The most credentials that a report names; the rest is read by `ListCredentials`.
-pub const NAMED: usize = 100;
+pub const MAX_LISTED: usize = 100;
 
 /// Whom a restriction takes something from.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -54,11 +54,11 @@ pub(super) fn impact(
     catalog: &Catalog,
     company: &Company,
     scopes: &[ScopeId],
-    seen: &Seen,
+    seen: &LastUsed,
     now: Timestamp,
 ) -> Result<Impact, StoreError> {
     const PAGE: usize = 1000;
-    let ground = Ground { catalog, company, now };
+    let ground = GrantContext { catalog, company, now };
     let mut holders = BTreeSet::new();
     for scope in scopes {
         let mut after = None;
@@ -84,7 +84,7 @@ pub(super) fn impact(
         }
         impact.count += 1;
         impact.any_enabled |= credential.enabled;
-        if impact.affected.len() < NAMED {
+        if impact.affected.len() < MAX_LISTED {
             impact.affected.push(Affected {
                 id: credential.id.clone(),
                 label: credential.label.clone(),
@@ -99,7 +99,7 @@ pub(super) fn impact(
 }
 
 /// `scopes` are by id. A credential has few grants where a restriction may name many scopes.
-fn lost(credential: &Credential, scopes: &[ScopeId], ground: Ground<'_>) -> Vec<ScopeId> {
+fn lost(credential: &Credential, scopes: &[ScopeId], ground: GrantContext<'_>) -> Vec<ScopeId> {
     let held = credential.grants.iter().map(|(scope, _)| scope);
     held.filter(|scope| scopes.binary_search(scope).is_ok())
         .filter(|scope| credential.active(*scope, ground).is_some())

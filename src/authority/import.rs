@@ -16,32 +16,32 @@ use std::time::Duration;
 
 use tokio::sync::SemaphorePermit;
 
-use super::import_difference::{self, Difference, LISTED};
-use super::transaction::{Subject, Terms, resolve};
-use super::error::Refusal;
+use super::error::AuthorityError;
+use super::import_difference::{self, ImportDifference, LISTED};
+use super::transaction::{Subject, WriteOptions, resolve};
 use super::{ATTEMPTS, Authority, NewCompany, NewCredential};
 use crate::policy::change::ChangeKind;
 use crate::policy::company::Company;
-use crate::policy::credential::Ground;
+use crate::policy::credential::GrantContext;
 use crate::policy::id::CompanyId;
 use crate::policy::revision::Revision;
-use crate::store::quota::Bound;
-use crate::store::{Proposal, Receipt, StoreError, Ticket};
+use crate::store::quota::Quota;
+use crate::store::{CommitHandle, Proposal, Receipt, StoreError};
 
 /// The most proposals of one import that wait for the writer. Larger batches are hardly faster,
 /// and every other change waits behind one.
 const WINDOW: usize = 512;
 /// The most proposals of all imports that wait for the writer: a quarter of what its queue
 /// holds, so that imports never turn other changes away.
-pub(super) const ROOM: usize = 1024;
+pub(super) const MAX_IN_FLIGHT: usize = 1024;
 /// How long to wait when the queue is full of others' changes.
 const BREATH: Duration = Duration::from_millis(2);
 /// The most companies that a dry run remembers, which it does not create.
-const IMAGINED: usize = 100_000;
+const MAX_DRY_RUN_COMPANIES: usize = 100_000;
 
 /// What an import creates, if it does not exist.
 #[derive(Clone, Debug)]
-pub enum New {
+pub enum ImportItem {
     /// A company.
     Company(NewCompany),
     /// A credential.
@@ -50,7 +50,7 @@ pub enum New {
 
 /// What an import did so far, all of it durable.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
+pub struct ImportSummary {
     /// Companies created.
     pub companies: u64,
     /// Credentials created.
@@ -66,32 +66,32 @@ pub struct Tally {
 /// An import under way. `P` is where an item stands, in whatever way its giver counts.
 pub struct Import<'a, P> {
     authority: &'a Authority,
-    terms: Terms,
+    terms: WriteOptions,
     window: usize,
-    waiting: VecDeque<Waiting<'a, P>>,
+    waiting: VecDeque<InFlightImport<'a, P>>,
     /// How many of those that wait are companies.
     companies: usize,
-    tally: Tally,
-    differences: Vec<Difference<P>>,
+    tally: ImportSummary,
+    differences: Vec<ImportDifference<P>>,
     /// The companies that a dry run would have created.
     imagined: HashMap<CompanyId, Company>,
-    /// How many credentials a dry run would have created in companies, of [`IMAGINED`] at most.
+    /// How many credentials a dry run would have created in companies, of [`MAX_DRY_RUN_COMPANIES`] at most.
     credentials: HashMap<CompanyId, u64>,
 }
 
 /// An item that waits for the writer.
-struct Waiting<'a, P> {
+struct InFlightImport<'a, P> {
     place: P,
-    new: New,
-    ticket: Ticket,
+    new: ImportItem,
+    ticket: CommitHandle,
     _room: SemaphorePermit<'a>,
 }
 
 impl Authority {
     /// Begins an import. Of its terms author and dry run count.
     #[must_use]
-    pub fn import<P>(&self, terms: Terms) -> Import<'_, P> {
-        let tally = Tally { revision: self.published(), ..Tally::default() };
+    pub fn import<P>(&self, terms: WriteOptions) -> Import<'_, P> {
+        let tally = ImportSummary { revision: self.published(), ..ImportSummary::default() };
         let (waiting, imagined) = (VecDeque::new(), HashMap::new());
         let (window, companies) = (WINDOW, 0);
         let (credentials, differences) = (HashMap::new(), Vec::new());
@@ -112,13 +112,13 @@ impl Authority {
 impl<P: Copy> Import<'_, P> {
     /// What was done so far.
     #[must_use]
-    pub fn tally(&self) -> Tally {
+    pub fn tally(&self) -> ImportSummary {
         self.tally
     }
 
     /// The first items that existed with other content, in order.
     #[must_use]
-    pub fn take_differences(&mut self) -> Vec<Difference<P>> {
+    pub fn take_differences(&mut self) -> Vec<ImportDifference<P>> {
         std::mem::take(&mut self.differences)
     }
 
@@ -126,18 +126,18 @@ impl<P: Copy> Import<'_, P> {
     ///
     /// # Errors
     /// This item or one before it cannot be created: its place, and why. Nothing waits any more.
-    pub async fn add(&mut self, place: P, new: New) -> Result<(), (P, Refusal)> {
+    pub async fn add(&mut self, place: P, new: ImportItem) -> Result<(), (P, AuthorityError)> {
         if self.terms.validate_only {
-            return self.rehearse(place, &new).await.map_err(|refusal| (place, refusal));
+            return self.dry_run(place, &new).await.map_err(|refusal| (place, refusal));
         }
         while self.waiting.len() >= self.window || self.waits_for_company_of(&new) {
-            self.settle_one().await?;
+            self.await_oldest().await?;
         }
         loop {
             let room = match self.authority.room.try_acquire() {
                 Ok(room) => room,
                 Err(_) if !self.waiting.is_empty() => {
-                    self.settle_one().await?;
+                    self.await_oldest().await?;
                     continue;
                 }
                 Err(_) => match self.authority.room.acquire().await {
@@ -155,8 +155,8 @@ impl<P: Copy> Import<'_, P> {
             };
             match queued {
                 Ok(ticket) => {
-                    self.companies += usize::from(matches!(new, New::Company(_)));
-                    self.waiting.push_back(Waiting { place, new, ticket, _room: room });
+                    self.companies += usize::from(matches!(new, ImportItem::Company(_)));
+                    self.waiting.push_back(InFlightImport { place, new, ticket, _room: room });
                     return Ok(());
                 }
                 // The queue is full of others' changes: they come first.
@@ -166,7 +166,7 @@ impl<P: Copy> Import<'_, P> {
                     if self.waiting.is_empty() {
                         tokio::time::sleep(BREATH).await;
                     } else {
-                        self.settle_one().await?;
+                        self.await_oldest().await?;
                     }
                 }
                 Err(error) => {
@@ -181,21 +181,21 @@ impl<P: Copy> Import<'_, P> {
     ///
     /// # Errors
     /// An item cannot be created: its place, and why. Nothing waits any more.
-    pub async fn settle(&mut self) -> Result<(), (P, Refusal)> {
+    pub async fn settle(&mut self) -> Result<(), (P, AuthorityError)> {
         while !self.waiting.is_empty() {
-            self.settle_one().await?;
+            self.await_oldest().await?;
         }
         Ok(())
     }
 
     /// A credential is kept under its company's birth, which is known when that is committed.
-    fn waits_for_company_of(&self, new: &New) -> bool {
-        let New::Credential(new) = new else { return false };
+    fn waits_for_company_of(&self, new: &ImportItem) -> bool {
+        let ImportItem::Credential(new) = new else { return false };
         self.companies > 0 && self.waiting.iter().any(|item| item.new.is_company(&new.company))
     }
 
     /// Waits for the oldest item.
-    async fn settle_one(&mut self) -> Result<(), (P, Refusal)> {
+    async fn await_oldest(&mut self) -> Result<(), (P, AuthorityError)> {
         let Some((place, new, answer)) = self.answer().await else { return Ok(()) };
         let settled = match answer {
             Ok(Some(receipt)) => {
@@ -218,39 +218,39 @@ impl<P: Copy> Import<'_, P> {
     }
 
     /// The oldest item, and what the writer says of it.
-    async fn answer(&mut self) -> Option<(P, New, Result<Option<Receipt>, StoreError>)> {
-        let Waiting { place, new, ticket, _room } = self.waiting.pop_front()?;
-        if matches!(new, New::Company(_)) {
+    async fn answer(&mut self) -> Option<(P, ImportItem, Result<Option<Receipt>, StoreError>)> {
+        let InFlightImport { place, new, ticket, _room } = self.waiting.pop_front()?;
+        if matches!(new, ImportItem::Company(_)) {
             self.companies -= 1;
         }
         Some((place, new, self.authority.answered(ticket).await))
     }
 
     /// The change that creates an item, and that rests on there being none.
-    async fn proposal(&self, new: &New) -> Result<Proposal, Refusal> {
+    async fn proposal(&self, new: &ImportItem) -> Result<Proposal, AuthorityError> {
         let Self { authority, terms, .. } = self;
         for _ in 0..ATTEMPTS {
             let view = authority.facts.view().await?;
             // The change of each item rests on the key that is found here (revoked at once).
-            if !authority.stands(&terms.caller) {
-                return Err(Refusal::CallerGone);
+            if !authority.is_current(&terms.caller) {
+                return Err(AuthorityError::CallerRevoked);
             }
             let proposal = match new {
-                New::Company(new) => {
+                ImportItem::Company(new) => {
                     let now = authority.clock.now();
                     let plan = NewCompany::plan(&view, new.edit(&view.catalog, now)?, None);
                     let subject = Subject::of(ChangeKind::CreateCompany, &new.id);
                     authority.propose(&view, plan, subject, terms, now).0
                 }
-                New::Credential(new) => {
+                ImportItem::Credential(new) => {
                     let found = authority.facts.company(view.at, &new.company).await;
-                    let Some(company) = authority.told(found).await? else { continue };
+                    let Some(company) = authority.or_retry(found).await? else { continue };
                     let Some(company) = company else {
                         resolve(&view.catalog, "scopes", &new.scopes)?;
-                        return Err(Refusal::CompanyNotFound(new.company.clone()));
+                        return Err(AuthorityError::CompanyNotFound(new.company.clone()));
                     };
                     let now = authority.clock.now();
-                    let ground = Ground { catalog: &view.catalog, company: &company, now };
+                    let ground = GrantContext { catalog: &view.catalog, company: &company, now };
                     let plan = NewCredential::plan(&view, &company, new.edit(ground)?, None);
                     let kind = ChangeKind::CreateCredential;
                     let subject = Subject::of(kind, &new.company);
@@ -260,28 +260,28 @@ impl<P: Copy> Import<'_, P> {
             };
             return Ok(proposal);
         }
-        Err(Refusal::Contended)
+        Err(AuthorityError::Conflict)
     }
 
     /// Creates an item as any caller would, and waits; what exists is skipped.
-    async fn create(&mut self, place: P, new: &New) -> Result<(), Refusal> {
+    async fn create(&mut self, place: P, new: &ImportItem) -> Result<(), AuthorityError> {
         loop {
             let Self { authority, terms, .. } = self;
             let created = match new {
-                New::Company(new) => {
+                ImportItem::Company(new) => {
                     authority.create_company(new, terms, |done| done.revision.0).await
                 }
-                New::Credential(new) => {
+                ImportItem::Credential(new) => {
                     authority.create_credential(new, terms, |done| done.revision.0).await
                 }
             };
             match created {
                 Ok(revision) => self.count(new, Revision(revision)),
-                Err(Refusal::CompanyExists(_) | Refusal::CredentialExists(..)) => {
+                Err(AuthorityError::CompanyExists(_) | AuthorityError::CredentialExists(..)) => {
                     let fields = authority.import_difference(new).await?;
                     self.skip(place, new, fields);
                 }
-                Err(Refusal::Store(StoreError::Busy)) => {
+                Err(AuthorityError::Store(StoreError::Busy)) => {
                     tokio::time::sleep(BREATH).await;
                     continue;
                 }
@@ -293,10 +293,10 @@ impl<P: Copy> Import<'_, P> {
 
     /// Does as `create` would, and changes nothing. A credential's company may be one that would
     /// have been created before it.
-    async fn rehearse(&mut self, place: P, new: &New) -> Result<(), Refusal> {
+    async fn dry_run(&mut self, place: P, new: &ImportItem) -> Result<(), AuthorityError> {
         let authority = self.authority;
         match new {
-            New::Company(company) if self.imagined.contains_key(&company.id) => {
+            ImportItem::Company(company) if self.imagined.contains_key(&company.id) => {
                 let view = authority.facts.view().await?;
                 let wanted = company.edit(&view.catalog, authority.clock.now())?.after;
                 let fields = self.imagined.get(&company.id).map_or_else(Vec::new, |imagined| {
@@ -305,22 +305,23 @@ impl<P: Copy> Import<'_, P> {
                 self.skip(place, new, fields);
                 return Ok(());
             }
-            New::Company(company) => {
+            ImportItem::Company(company) => {
                 let before = self.tally.companies;
                 self.create(place, new).await?;
                 if self.tally.companies > before {
-                    if self.imagined.len() == IMAGINED {
-                        return Err(Refusal::TooManyImagined(IMAGINED));
+                    if self.imagined.len() == MAX_DRY_RUN_COMPANIES {
+                        return Err(AuthorityError::DryRunTooLarge(MAX_DRY_RUN_COMPANIES));
                     }
                     let view = authority.facts.view().await?;
                     let edit = company.edit(&view.catalog, authority.clock.now())?;
                     self.imagined.insert(company.id.clone(), edit.after);
                 }
             }
-            New::Credential(credential) => match self.imagined.get(&credential.company) {
+            ImportItem::Credential(credential) => match self.imagined.get(&credential.company) {
                 Some(company) => {
                     let (view, now) = (authority.facts.view().await?, authority.clock.now());
-                    let edit = credential.edit(Ground { catalog: &view.catalog, company, now })?;
+                    let edit =
+                        credential.edit(GrantContext { catalog: &view.catalog, company, now })?;
                     self.imagine_credential(&credential.company, edit.after.company)?;
                     self.count(new, self.tally.revision);
                 }
@@ -349,36 +350,38 @@ impl<P: Copy> Import<'_, P> {
         company: &CompanyId,
         created_at: Revision,
     ) -> Result<(), StoreError> {
-        if self.credentials.len() >= IMAGINED && !self.credentials.contains_key(company) {
+        if self.credentials.len() >= MAX_DRY_RUN_COMPANIES
+            && !self.credentials.contains_key(company)
+        {
             return Ok(());
         }
         let count = self.credentials.entry(company.clone()).or_default();
         *count += 1;
-        self.authority.facts.store().has_room(created_at, Bound::Credentials, *count)
+        self.authority.facts.store().has_room(created_at, Quota::Credentials, *count)
     }
 
     /// Counts what exists, and keeps where it differs from the import.
-    fn skip(&mut self, place: P, new: &New, fields: Vec<&'static str>) {
+    fn skip(&mut self, place: P, new: &ImportItem, fields: Vec<&'static str>) {
         self.tally.skipped += 1;
         if fields.is_empty() {
             return;
         }
         self.tally.differing += 1;
         if self.differences.len() < LISTED {
-            self.differences.push(Difference { place, new: new.clone(), fields });
+            self.differences.push(ImportDifference { place, new: new.clone(), fields });
         }
     }
 
-    fn count(&mut self, new: &New, revision: Revision) {
+    fn count(&mut self, new: &ImportItem, revision: Revision) {
         match new {
-            New::Company(_) => self.tally.companies += 1,
-            New::Credential(_) => self.tally.credentials += 1,
+            ImportItem::Company(_) => self.tally.companies += 1,
+            ImportItem::Credential(_) => self.tally.credentials += 1,
         }
         self.tally.revision = self.tally.revision.max(revision);
     }
 }
 
-impl New {
+impl ImportItem {
     fn is_company(&self, id: &CompanyId) -> bool {
         matches!(self, Self::Company(new) if new.id == *id)
     }

@@ -4,38 +4,41 @@
 
 use std::collections::BTreeSet;
 
-use super::import::New;
+use super::error::AuthorityError;
+use super::import::ImportItem;
 use super::transaction::resolve;
-use super::error::Refusal;
 use super::{ATTEMPTS, Authority, NewCredential};
 use crate::policy::catalog::Catalog;
 use crate::policy::company::Company;
-use crate::policy::credential::{Credential, Ground};
+use crate::policy::credential::{Credential, GrantContext};
 
 /// How many differences of one import are listed. All are counted.
 pub const LISTED: usize = 20;
 
 /// Something that exists with other content than an import has.
 #[derive(Clone, Debug)]
-pub struct Difference<P> {
+pub struct ImportDifference<P> {
     /// Where the item stands.
     pub place: P,
     /// The item.
-    pub new: New,
+    pub new: ImportItem,
     /// The fields that differ, by their names in the contract.
     pub fields: Vec<&'static str>,
 }
 
 impl Authority {
     /// In what the item that exists differs from this one. Nothing if it was deleted since.
-    pub(super) async fn import_difference(&self, new: &New) -> Result<Vec<&'static str>, Refusal> {
+    pub(super) async fn import_difference(
+        &self,
+        new: &ImportItem,
+    ) -> Result<Vec<&'static str>, AuthorityError> {
         for _ in 0..ATTEMPTS {
             let view = self.facts.view().await?;
             let now = self.clock.now();
             match new {
-                New::Company(new) => {
+                ImportItem::Company(new) => {
                     let found = self.facts.company(view.at, &new.id).await;
-                    let Some(found) = self.told(found).await? else { continue };
+                    let Some(found) = self.or_retry(found).await? else { continue };
                     return match found {
                         Some(found) => {
                             let wanted = new.edit(&view.catalog, now)?.after;
@@ -44,16 +47,16 @@ impl Authority {
                         None => Ok(vec![]),
                     };
                 }
-                New::Credential(new) => {
+                ImportItem::Credential(new) => {
                     let found = self.credential_of(&view, &new.company, &new.id).await;
-                    let Some((company, found)) = self.told(found).await? else { continue };
+                    let Some((company, found)) = self.or_retry(found).await? else { continue };
                     let (Some(company), Some(found)) = (company, found) else { return Ok(vec![]) };
-                    let ground = Ground { catalog: &view.catalog, company: &company, now };
+                    let ground = GrantContext { catalog: &view.catalog, company: &company, now };
                     return of_credential(&found, new, ground);
                 }
             }
         }
-        Err(Refusal::Contended)
+        Err(AuthorityError::Conflict)
     }
 }
 
@@ -79,8 +82,8 @@ pub(super) fn of_company(
 fn of_credential(
     found: &Credential,
     new: &NewCredential,
-    ground: Ground<'_>,
-) -> Result<Vec<&'static str>, Refusal> {
+    ground: GrantContext<'_>,
+) -> Result<Vec<&'static str>, AuthorityError> {
     let wanted = resolve(ground.catalog, "scopes", &new.scopes)?;
     let wanted: BTreeSet<_> = ground.catalog.closure(&wanted).into_iter().collect();
     let all = ground.catalog.scope_ids();

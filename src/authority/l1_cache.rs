@@ -17,8 +17,8 @@
 
 use equivalent::Equivalent;
 
+use super::change_stamps::ChangeStamps;
 use super::coherence::Entry;
-use super::change_stamps::Marks;
 use super::sync::{Mutex, lock};
 use crate::policy::revision::Revision;
 
@@ -32,7 +32,7 @@ const GROWTH: usize = 2;
 const BLOCK: usize = 1 << 8;
 
 /// A fact that was right at a published revision.
-struct Kept<K, F> {
+struct CachedAt<K, F> {
     key: K,
     entry: Entry<F>,
     at: Revision,
@@ -41,7 +41,7 @@ struct Kept<K, F> {
 /// The facts whose hashes meet, those that are asked for more often in front.
 struct Set<K, F> {
     hashes: [u64; WAYS],
-    kept: [Option<Kept<K, F>>; WAYS],
+    kept: [Option<CachedAt<K, F>>; WAYS],
 }
 
 impl<K, F> Set<K, F> {
@@ -51,12 +51,12 @@ impl<K, F> Set<K, F> {
 
     /// Puts a fact in the place of an older one of its key, in a free place, or in the last.
     /// What it displaces, if anything.
-    fn put(&mut self, hash: u64, kept: Kept<K, F>) -> Option<Kept<K, F>>
+    fn put(&mut self, hash: u64, kept: CachedAt<K, F>) -> Option<CachedAt<K, F>>
     where
         K: Eq,
     {
         let mut places = self.hashes.iter_mut().zip(&mut self.kept);
-        let is_its = |(of, there): &(&mut u64, &mut Option<Kept<K, F>>)| match there {
+        let is_its = |(of, there): &(&mut u64, &mut Option<CachedAt<K, F>>)| match there {
             Some(there) => **of == hash && there.key == kept.key,
             None => true,
         };
@@ -76,14 +76,14 @@ impl<K, F> Set<K, F> {
 }
 
 /// Sets, added one by one: whoever asks never waits for all to be moved (linear hashing).
-struct Sets<K, F> {
+struct Buckets<K, F> {
     /// Each but the last is full.
     blocks: Vec<Vec<Set<K, F>>>,
     count: usize,
     most: usize,
 }
 
-impl<K: Eq, F> Sets<K, F> {
+impl<K: Eq, F> Buckets<K, F> {
     fn new(most: usize) -> Self {
         let mut sets = Self { blocks: Vec::new(), count: 0, most };
         for _ in 0..FIRST.min(most) {
@@ -106,7 +106,7 @@ impl<K: Eq, F> Sets<K, F> {
 
     /// Where a hash belongs: by as many of its bits as the sets need, or one less while the set
     /// of all of them is not there yet.
-    fn place(&self, hash: u64) -> usize {
+    fn bucket_index(&self, hash: u64) -> usize {
         let above = self.count.next_power_of_two();
         let place = usize::try_from(hash).unwrap_or(0) & (above - 1);
         if place < self.count { place } else { place - above / 2 }
@@ -127,7 +127,7 @@ impl<K: Eq, F> Sets<K, F> {
         let Some(set) = self.get_mut(old) else { return };
         let all = std::mem::replace(set, Set::empty());
         for (hash, kept) in all.hashes.into_iter().zip(all.kept) {
-            let place = self.place(hash);
+            let place = self.bucket_index(hash);
             if let (Some(kept), Some(set)) = (kept, self.get_mut(place)) {
                 set.put(hash, kept);
             }
@@ -136,34 +136,34 @@ impl<K: Eq, F> Sets<K, F> {
 }
 
 /// One core's facts, each in the set of its hash. It grows as it is filled.
-pub struct Front<K, F> {
+pub struct L1Cache<K, F> {
     /// Locked by its own core, so hardly ever waited for.
-    sets: Mutex<Sets<K, F>>,
+    sets: Mutex<Buckets<K, F>>,
 }
 
-impl<K: Eq, F: Clone> Front<K, F> {
+impl<K: Eq, F: Clone> L1Cache<K, F> {
     /// An empty front of at most so many places.
     pub fn new(places: usize) -> Self {
-        Self { sets: Mutex::new(Sets::new(places.div_ceil(WAYS).max(1))) }
+        Self { sets: Mutex::new(Buckets::new(places.div_ceil(WAYS).max(1))) }
     }
 
     /// The fact at a published revision that was loaded before, if it is here and still so.
-    pub fn find(
+    pub fn get(
         &self,
-        marks: &Marks,
+        marks: &ChangeStamps,
         at: Revision,
         hash: u64,
         key: &impl Equivalent<K>,
     ) -> Option<F> {
         let mut sets = lock(&self.sets);
-        let place = sets.place(hash);
+        let place = sets.bucket_index(hash);
         let set = sets.get_mut(place)?;
-        let is_its = |(of, kept): (&u64, &Option<Kept<K, F>>)| {
+        let is_its = |(of, kept): (&u64, &Option<CachedAt<K, F>>)| {
             *of == hash && kept.as_ref().is_some_and(|kept| key.equivalent(&kept.key))
         };
         let way = set.hashes.iter().zip(&set.kept).position(is_its)?;
         let kept = set.kept.get(way)?.as_ref()?;
-        let still_so = kept.entry.since <= at && marks.changed(hash) <= kept.at;
+        let still_so = kept.entry.since <= at && marks.last_changed(hash) <= kept.at;
         let fact = if still_so { kept.entry.fact.clone() } else { None };
         if let Some(before) = way.checked_sub(1) {
             set.hashes.swap(before, way);
@@ -173,14 +173,14 @@ impl<K: Eq, F: Clone> Front<K, F> {
     }
 
     /// Keeps a fact that is right at this published revision.
-    pub fn keep(&self, hash: u64, key: impl FnOnce() -> K, entry: Entry<F>, at: Revision) {
+    pub fn insert(&self, hash: u64, key: impl FnOnce() -> K, entry: Entry<F>, at: Revision) {
         if entry.fact.is_none() || entry.since > at {
             return;
         }
         let mut sets = lock(&self.sets);
-        let place = sets.place(hash);
+        let place = sets.bucket_index(hash);
         let Some(set) = sets.get_mut(place) else { return };
-        if set.put(hash, Kept { key: key(), entry, at }).is_some() {
+        if set.put(hash, CachedAt { key: key(), entry, at }).is_some() {
             for _ in 0..GROWTH {
                 sets.grow();
             }

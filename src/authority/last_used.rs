@@ -21,14 +21,14 @@ const PLACES: usize = 1 << 16;
 const MINUTE_BITS: u32 = 25;
 
 /// What was seen since it was last taken.
-pub(super) struct Seen {
+pub(super) struct LastUsed {
     /// Who was noted last in each place, and in which minute: that one need not be noted again.
     just_now: Vec<AtomicU64>,
     /// By a credential's birth, which no two share.
     shards: Vec<Mutex<HashMap<Revision, Minute>>>,
 }
 
-impl Seen {
+impl LastUsed {
     pub(super) fn new() -> Self {
         Self {
             just_now: (0..PLACES).map(|_| AtomicU64::new(0)).collect(),
@@ -42,7 +42,7 @@ impl Seen {
     }
 
     /// Notes that a credential was asked for now.
-    pub(super) fn note(&self, credential: Revision, now: Timestamp) {
+    pub(super) fn touch(&self, credential: Revision, now: Timestamp) {
         let minute = Minute::try_from(now.as_second() / 60).unwrap_or(0);
         let place = usize::try_from(credential.0).unwrap_or(0) % PLACES;
         let Some(just_now) = self.just_now.get(place) else { return };
@@ -108,11 +108,11 @@ mod tests {
 
     #[test]
     fn what_is_seen_is_kept_by_the_minute_until_it_is_taken() {
-        let seen = Seen::new();
+        let seen = LastUsed::new();
         let at = |second| Timestamp::from_second(second).expect("a time");
-        seen.note(Revision(7), at(125));
-        seen.note(Revision(7), at(61));
-        seen.note(Revision(71), at(600));
+        seen.touch(Revision(7), at(125));
+        seen.touch(Revision(7), at(61));
+        seen.touch(Revision(71), at(600));
         assert_eq!((seen.last(Revision(7)), seen.last(Revision(8))), (Some(2), None));
         let mut taken = seen.take(at(600));
         taken.sort_unstable();
@@ -120,7 +120,7 @@ mod tests {
         assert_eq!(seen.last(Revision(7)), None);
         // Two in one place displace each other, and both are noted.
         for birth in [9, 9 + PLACES as u64, 9] {
-            seen.note(Revision(birth), at(900));
+            seen.touch(Revision(birth), at(900));
         }
         assert_eq!(
             seen.take(at(899)).iter().map(|(_, minute)| *minute).collect::<Vec<_>>(),

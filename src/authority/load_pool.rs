@@ -19,20 +19,20 @@ const READERS: usize = 8;
 const AT_ONCE: usize = 64;
 
 /// A key, and where what is read goes.
-type Wanted<K, T> = (K, oneshot::Sender<Result<T, StoreError>>);
+type LoadRequest<K, T> = (K, oneshot::Sender<Result<T, StoreError>>);
 
 /// The readers of keys `K`, who find `T`.
-pub(super) struct Readers<K, T> {
-    queues: Vec<mpsc::UnboundedSender<Wanted<K, T>>>,
+pub(super) struct LoadPool<K, T> {
+    queues: Vec<mpsc::UnboundedSender<LoadRequest<K, T>>>,
 }
 
-impl<K: Send + 'static, T: Send + 'static> Readers<K, T> {
+impl<K: Send + 'static, T: Send + 'static> LoadPool<K, T> {
     /// Starts readers. They end when this is dropped.
     pub(super) fn start(
         read: impl Fn(&K) -> Result<T, StoreError> + Clone + Send + 'static,
     ) -> io::Result<Self> {
         let start = |number: usize| {
-            let (queue, mut wanted) = mpsc::unbounded_channel::<Wanted<K, T>>();
+            let (queue, mut wanted) = mpsc::unbounded_channel::<LoadRequest<K, T>>();
             let read = read.clone();
             let thread = std::thread::Builder::new().name(format!("reader-{number}"));
             thread.spawn(move || {

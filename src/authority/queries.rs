@@ -7,13 +7,13 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::fact_cache::View;
+use super::error::AuthorityError;
+use super::fact_cache::Snapshot;
 use super::transaction::resolve;
-use super::error::Refusal;
 use super::{ATTEMPTS, Authority, etag};
 use crate::policy::catalog::Catalog;
 use crate::policy::company::{Company, CompanyView};
-use crate::policy::credential::{Credential, CredentialView, GrantState, Ground};
+use crate::policy::credential::{Credential, CredentialView, GrantContext, GrantState};
 use crate::policy::id::{CompanyId, CredentialId};
 use crate::policy::revision::Revision;
 use crate::policy::scope::{Scope, ScopeId};
@@ -43,7 +43,7 @@ pub struct Page<T> {
 
 /// Which of a company's credentials to list: those with a grant of a scope.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Holding {
+pub struct ScopeFilter {
     /// The scope.
     pub scope: Scope,
     /// Also those whose grant is dormant.
@@ -55,8 +55,8 @@ impl Authority {
     ///
     /// # Errors
     /// The store cannot answer.
-    pub async fn catalog(&self) -> Result<Read<Arc<Catalog>>, Refusal> {
-        let View { at, catalog, .. } = self.facts.view().await?;
+    pub async fn catalog(&self) -> Result<Read<Arc<Catalog>>, AuthorityError> {
+        let Snapshot { at, catalog, .. } = self.facts.view().await?;
         // A catalog that nobody has applied yet has no etag.
         let exists = catalog.revision > Revision::ZERO;
         let etag = if exists { self.etag(catalog.revision) } else { String::new() };
@@ -67,7 +67,7 @@ impl Authority {
     ///
     /// # Errors
     /// There is none, or the store cannot answer.
-    pub async fn company(&self, id: &CompanyId) -> Result<Read<CompanyView>, Refusal> {
+    pub async fn company(&self, id: &CompanyId) -> Result<Read<CompanyView>, AuthorityError> {
         let (view, company) = self.existing_company(id).await?;
         let etag = self.etag(company.revision);
         Ok(Read { resource: company.view(&view.catalog), etag, revision: view.at })
@@ -81,18 +81,20 @@ impl Authority {
         &self,
         company_id: &CompanyId,
         id: &CredentialId,
-    ) -> Result<Read<CredentialView>, Refusal> {
+    ) -> Result<Read<CredentialView>, AuthorityError> {
         for _ in 0..ATTEMPTS {
             let view = self.facts.view().await?;
             let found = self.credential_of(&view, company_id, id).await;
-            let Some((company, credential)) = self.told(found).await? else {
+            let Some((company, credential)) = self.or_retry(found).await? else {
                 continue;
             };
-            let company = company.ok_or_else(|| Refusal::CompanyNotFound(company_id.clone()))?;
-            let credential = credential
-                .ok_or_else(|| Refusal::CredentialNotFound(company_id.clone(), id.clone()))?;
+            let company =
+                company.ok_or_else(|| AuthorityError::CompanyNotFound(company_id.clone()))?;
+            let credential = credential.ok_or_else(|| {
+                AuthorityError::CredentialNotFound(company_id.clone(), id.clone())
+            })?;
             let now = self.clock.now();
-            let ground = Ground { catalog: &view.catalog, company: &company, now };
+            let ground = GrantContext { catalog: &view.catalog, company: &company, now };
             let ended = |_| credential.ends().filter(|end| *end <= now).max();
             self.keep_told(now, ended).await?;
             let etag = self.etag(credential.revision);
@@ -111,12 +113,12 @@ impl Authority {
         &self,
         after: Option<CompanyId>,
         limit: usize,
-    ) -> Result<Page<CompanyView>, Refusal> {
+    ) -> Result<Page<CompanyView>, AuthorityError> {
         for _ in 0..ATTEMPTS {
-            let View { at, catalog, .. } = self.facts.view().await?;
+            let Snapshot { at, catalog, .. } = self.facts.view().await?;
             let (of, after) = (Arc::clone(&catalog), after.clone());
             let read = move |store: &dyn Store| {
-                let mut page = Filling::new(limit);
+                let mut page = PageBuilder::new(limit);
                 let mut after = after;
                 while page.wants_more() {
                     let step = store.companies(after.as_ref(), page.step())?;
@@ -132,7 +134,7 @@ impl Authority {
                 return Ok(page(found, more, at, etag));
             }
         }
-        Err(Refusal::Contended)
+        Err(AuthorityError::Conflict)
     }
 
     /// A company's credentials behind this id, by id: all, or those that hold a scope.
@@ -142,10 +144,10 @@ impl Authority {
     pub async fn credentials(
         &self,
         company_id: &CompanyId,
-        holding: Option<&Holding>,
+        holding: Option<&ScopeFilter>,
         after: Option<CredentialId>,
         limit: usize,
-    ) -> Result<Page<CredentialView>, Refusal> {
+    ) -> Result<Page<CredentialView>, AuthorityError> {
         for _ in 0..ATTEMPTS {
             let view = self.facts.view().await?;
             let holding = match holding {
@@ -162,7 +164,7 @@ impl Authority {
             let asked = now;
             let seen = Arc::clone(&self.seen);
             let read = move |store: &dyn Store| {
-                let ground = Ground { catalog: &catalog, company: &of, now };
+                let ground = GrantContext { catalog: &catalog, company: &of, now };
                 let found = credentials(store, ground, holding, after, limit)?;
                 let (mut views, more) = found.map(|credential| credential.view(ground));
                 for view in &mut views {
@@ -180,7 +182,7 @@ impl Authority {
                 return Ok(page(found, more, view.at, etag));
             }
         }
-        Err(Refusal::Contended)
+        Err(AuthorityError::Conflict)
     }
 
     /// When the credential was last asked for. Nothing fails for the lack of that.
@@ -197,14 +199,14 @@ impl Authority {
     pub(super) async fn existing_company(
         &self,
         id: &CompanyId,
-    ) -> Result<(View, Arc<Company>), Refusal> {
+    ) -> Result<(Snapshot, Arc<Company>), AuthorityError> {
         for _ in 0..ATTEMPTS {
             let view = self.facts.view().await?;
             let found = self.facts.company(view.at, id).await;
-            let Some(found) = self.told(found).await? else {
+            let Some(found) = self.or_retry(found).await? else {
                 continue;
             };
-            let company = found.ok_or_else(|| Refusal::CompanyNotFound(id.clone()))?;
+            let company = found.ok_or_else(|| AuthorityError::CompanyNotFound(id.clone()))?;
             return Ok((view, company));
         }
         Err(StoreError::Unavailable.into())
@@ -213,14 +215,14 @@ impl Authority {
 
 /// A page being filled: bounded by its number of items and by what they weigh, since one item
 /// may name a whole catalog.
-pub(super) struct Filling<T> {
+pub(super) struct PageBuilder<T> {
     items: Vec<T>,
     limit: usize,
     weight: usize,
     ended: bool,
 }
 
-impl<T> Filling<T> {
+impl<T> PageBuilder<T> {
     /// The most scopes that the items of a page name together.
     const MOST: usize = 20_000;
     /// The most items that are read from the store at once.
@@ -268,15 +270,15 @@ impl<T> Filling<T> {
 /// Credentials of a company: all, or those with a grant of a scope that is active, or dormant.
 fn credentials(
     store: &dyn Store,
-    ground: Ground<'_>,
+    ground: GrantContext<'_>,
     holding: Option<(ScopeId, bool)>,
     mut after: Option<CredentialId>,
     limit: usize,
-) -> Result<Filling<Credential>, StoreError> {
+) -> Result<PageBuilder<Credential>, StoreError> {
     const STEP: usize = 1000;
     let company = ground.company;
     let weight = |credential: &Credential| credential.grants.len();
-    let mut page = Filling::new(limit);
+    let mut page = PageBuilder::new(limit);
     while page.wants_more() {
         let Some((scope, include_dormant)) = holding else {
             let step = store.credentials(company.created_at, after.as_ref(), page.step())?;

@@ -5,14 +5,16 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::transaction::{Attempt, Done, Plan, Subject, Terms, on_catalog, resolve};
-use super::error::Refusal;
-use super::idempotency::{Begun, Reply};
+use super::error::AuthorityError;
+use super::idempotency::{IdempotencyStart, StorableReply};
+use super::transaction::{
+    Attempt, Subject, WriteOptions, WritePlan, Written, require_catalog, resolve,
+};
 use super::{ATTEMPTS, Authority};
 use crate::policy::catalog::Catalog;
 use crate::policy::change::{ChangeKind, Edit, FieldChange};
 use crate::policy::company::Company;
-use crate::policy::credential::Ground;
+use crate::policy::credential::GrantContext;
 use crate::policy::id::CompanyId;
 use crate::policy::revision::Revision;
 use crate::policy::scope::{Scope, ScopeId};
@@ -20,7 +22,7 @@ use crate::store::{Fact, FactKey, Store, StoreError};
 
 /// A restriction to undo for the grants that it made dormant.
 #[derive(Clone, Debug)]
-pub struct Restoration {
+pub struct RestoreGrants {
     /// The company.
     pub company: CompanyId,
     /// The scopes to wake, with those that they imply.
@@ -36,40 +38,40 @@ impl Authority {
     /// # Errors
     /// A scope or the company is unknown, the etag is not current, the revision is no
     /// restriction of this company that took the scopes, or a scope is not back in the ceiling.
-    pub async fn restore_grants<R: Reply>(
+    pub async fn restore_grants<R: StorableReply>(
         &self,
-        restoration: &Restoration,
-        terms: &Terms,
+        restoration: &RestoreGrants,
+        terms: &WriteOptions,
         render: impl Fn(u64, Revision) -> R + Clone + Send + 'static,
-    ) -> Result<R, Refusal> {
+    ) -> Result<R, AuthorityError> {
         let kind = ChangeKind::RestoreGrants;
         let (id, at) = (&restoration.company, restoration.restricted_at);
         for _ in 0..ATTEMPTS {
             let view = match self.begin(terms, kind).await? {
-                Begun::Now(view) => view,
-                Begun::Before(reply) => return Ok(reply),
+                IdempotencyStart::Now(view) => view,
+                IdempotencyStart::Before(reply) => return Ok(reply),
             };
             let named = resolve(&view.catalog, "scopes", &restoration.scopes)?;
             let found = self.facts.company(view.at, id).await;
-            let Some(found) = self.told(found).await? else { continue };
-            let company = found.ok_or_else(|| Refusal::CompanyNotFound(id.clone()))?;
+            let Some(found) = self.or_retry(found).await? else { continue };
+            let company = found.ok_or_else(|| AuthorityError::CompanyNotFound(id.clone()))?;
             self.check_etag(terms, Some(company.revision))?;
             let of = id.clone();
             let before = Revision(at.0.saturating_sub(1));
             let read = move |store: &dyn Store| store.changes(Some(&of), before, at, 1);
             let change = match self.facts.read_for_change(read).await {
-                Err(StoreError::NoLongerKept(_)) => None,
+                Err(StoreError::Compacted(_)) => None,
                 found => found?.pop(),
             };
             // A company of an earlier life of the id was another one.
             let restriction = change.filter(|change| {
                 change.kind == ChangeKind::RestrictCompanyScopes && at > company.created_at
             });
-            let taken = restriction.ok_or(Refusal::NoSuchRestriction(at))?.displaced;
+            let taken = restriction.ok_or(AuthorityError::NoSuchRestriction(at))?.displaced;
             let was_taken = |scope: &ScopeId| taken.iter().any(|place| place.scope == *scope);
             let strangers: Vec<_> = named.iter().copied().filter(|s| !was_taken(s)).collect();
             if !strangers.is_empty() {
-                return Err(Refusal::NotTaken(at, view.catalog.names(&strangers)));
+                return Err(AuthorityError::NotTaken(at, view.catalog.names(&strangers)));
             }
             let wanted = view.catalog.closure(&named);
             let places: Vec<_> =
@@ -77,11 +79,11 @@ impl Authority {
             let absent = places.iter().map(|place| place.scope);
             let absent: Vec<_> = absent.filter(|s| !company.ceiling.contains(*s)).collect();
             if !absent.is_empty() {
-                return Err(Refusal::NotInCeiling(view.catalog.names(&absent)));
+                return Err(AuthorityError::NotInCeiling(view.catalog.names(&absent)));
             }
-            let asleep = company.asleep_below(&view.catalog, &places, at);
+            let asleep = company.blocked_by_later_restriction(&view.catalog, &places, at);
             if !asleep.is_empty() {
-                return Err(Refusal::AsleepBelow(view.catalog.names(&asleep)));
+                return Err(AuthorityError::LaterRestrictionFirst(view.catalog.names(&asleep)));
             }
             let mut edit = company.restore(&places, at);
             if !edit.added.is_empty() {
@@ -92,7 +94,7 @@ impl Authority {
             let (old, new) = (Arc::clone(&company), edit.after.clone());
             let (catalog, woken) = (Arc::clone(&view.catalog), edit.added.clone());
             let count = move |store: &dyn Store| {
-                woken_credentials(store, &catalog, &old, &new, &woken, now)
+                reactivated_credentials(store, &catalog, &old, &new, &woken, now)
             };
             let count = self.facts.read_for_change(count).await?;
             // Nobody sleeps there, and nobody will: later grants are not older than that. But the
@@ -100,24 +102,27 @@ impl Authority {
             if count == 0 && view.catalog.implying_closure(&edit.added) == edit.added {
                 edit = Edit::none(&company);
             }
-            let rests_on = vec![on_catalog(&view)];
+            let preconditions = vec![require_catalog(&view)];
             let render = render.clone();
-            let answer = move |done: Done<Company>| render(count, done.revision);
+            let answer = move |done: Written<Company>| render(count, done.revision);
             let keep = terms.keep(answer.clone());
             let before = Some(company);
-            let plan = Plan { before, edit, delete: false, rests_on, beside: vec![], keep };
+            let plan =
+                WritePlan { before, edit, delete: false, preconditions, beside: vec![], keep };
             let subject = Subject::of(kind, id);
-            if let Attempt::Done(done) = self.carry_out(&view, plan, subject, terms, now).await? {
+            if let Attempt::Written(done) =
+                self.commit_plan(&view, plan, subject, terms, now).await?
+            {
                 return Ok(answer(done));
             }
         }
-        Err(Refusal::Contended)
+        Err(AuthorityError::Conflict)
     }
 }
 
 /// How many credentials hold one of these scopes in the new state of a company, and not in the
 /// old one.
-fn woken_credentials(
+fn reactivated_credentials(
     store: &dyn Store,
     catalog: &Catalog,
     old: &Company,
@@ -127,7 +132,7 @@ fn woken_credentials(
 ) -> Result<u64, StoreError> {
     const PAGE: usize = 1000;
     let (before, after) =
-        (Ground { catalog, company: old, now }, Ground { catalog, company: new, now });
+        (GrantContext { catalog, company: old, now }, GrantContext { catalog, company: new, now });
     let mut woken = BTreeSet::new();
     for scope in scopes {
         let mut last = None;

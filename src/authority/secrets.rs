@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use super::credentials::Under;
-use super::fact_cache::{Missed, View};
-use super::transaction::{Attempt, Done, Plan, Subject, Terms, on_company};
-use super::error::Refusal;
-use super::idempotency::{Begun, Keep, Reply};
+use super::credentials::ViewContext;
+use super::error::AuthorityError;
+use super::fact_cache::{ReadError, Snapshot};
+use super::idempotency::{IdempotencyStart, ReplyToStore, StorableReply};
+use super::transaction::{Attempt, Subject, WriteOptions, WritePlan, Written, require_company};
 use super::{ATTEMPTS, Authority};
 use crate::policy::caller::Caller;
 use crate::policy::change::{ChangeKind, Edit, FieldChange};
@@ -15,16 +15,16 @@ use crate::policy::credential::{Credential, CredentialView, is_over};
 use crate::policy::id::{CompanyId, CredentialId, Name};
 use crate::policy::reason::Reason;
 use crate::policy::revision::Revision;
-use crate::policy::secret::{MAX_LIVE, Mark, Presented, Secret, SecretOwner};
-use crate::store::{Fact, FactKey, Step, StoreError};
+use crate::policy::secret::{MAX_LIVE, Secret, SecretKind, SecretOwner, SecretText};
+use crate::store::{Fact, FactKey, FactWrite, StoreError};
 
 /// A secret that was made.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Made {
+pub struct NewSecret {
     /// Its public id; none in a dry run.
     pub id: Option<Name>,
     /// Its text, once.
-    pub secret: Option<Presented>,
+    pub secret: Option<SecretText>,
     /// The revision of the change, or the current one in a dry run.
     pub revision: Revision,
 }
@@ -53,27 +53,27 @@ impl Authority {
     /// # Errors
     /// The company or the credential is unknown, the etag is not current, or the credential has
     /// two live secrets.
-    pub async fn create_secret<R: Reply>(
+    pub async fn create_secret<R: StorableReply>(
         &self,
         company_id: &CompanyId,
         id: &CredentialId,
-        terms: &Terms,
-        render: impl Fn(Made) -> R + Clone + Send + 'static,
-    ) -> Result<R, Refusal> {
+        terms: &WriteOptions,
+        render: impl Fn(NewSecret) -> R + Clone + Send + 'static,
+    ) -> Result<R, AuthorityError> {
         let kind = ChangeKind::CreateSecret;
         for _ in 0..ATTEMPTS {
             let view = match self.begin(terms, kind).await? {
-                Begun::Now(view) => view,
-                Begun::Before(reply) => return Ok(reply),
+                IdempotencyStart::Now(view) => view,
+                IdempotencyStart::Before(reply) => return Ok(reply),
             };
             let found = self.credential_of(&view, company_id, id).await;
-            let Some(found) = self.told(found).await? else { continue };
+            let Some(found) = self.or_retry(found).await? else { continue };
             let (company, before) = existing(found, company_id, id)?;
             self.check_etag(terms, Some(before.revision))?;
             if before.secrets.len() >= MAX_LIVE {
-                return Err(Refusal::TooManySecrets(id.clone()));
+                return Err(AuthorityError::TooManySecrets(id.clone()));
             }
-            let (presented, secret_id) = mint(Mark::Credential)?;
+            let (presented, secret_id) = generate(SecretKind::Credential)?;
             let secret = Secret {
                 id: secret_id.clone(),
                 company: company.created_at,
@@ -92,63 +92,65 @@ impl Authority {
                 revision: Revision::NEXT,
             };
             // Both rest on there being none: no two secrets have one public id.
-            let indexed = Step {
+            let indexed = FactWrite {
                 key: FactKey::SecretOwner(secret_id.clone()),
                 before: None,
                 after: Some(Fact::SecretOwner(Arc::new(owner))),
             };
-            let step = Step {
+            let step = FactWrite {
                 key: FactKey::Secret(secret.company, secret.id.clone()),
                 before: None,
                 after: Some(Fact::Secret(Arc::new(secret))),
             };
             // Of the secret itself only a hash is kept, so a repeat tells the id alone.
             let (keep, kept_id) = (render.clone(), secret_id.clone());
-            let keep = terms.keep(move |done: Done<Credential>| {
-                keep(Made { id: Some(kept_id), secret: None, revision: done.revision })
+            let keep = terms.keep(move |done: Written<Credential>| {
+                keep(NewSecret { id: Some(kept_id), secret: None, revision: done.revision })
             });
             let plan = with_secrets(&company, before, secrets, vec![step, indexed], keep);
             let subject = Subject { credential: Some(id), ..Subject::of(kind, company_id) };
             let now = self.clock.now();
-            if let Attempt::Done(done) = self.carry_out(&view, plan, subject, terms, now).await? {
+            if let Attempt::Written(done) =
+                self.commit_plan(&view, plan, subject, terms, now).await?
+            {
                 let (id, revision) = (Some(secret_id), done.revision);
-                let made = Made { id, secret: Some(presented), revision };
-                let dry = Made { id: None, secret: None, revision };
+                let made = NewSecret { id, secret: Some(presented), revision };
+                let dry = NewSecret { id: None, secret: None, revision };
                 return Ok(render(if terms.validate_only { dry } else { made }));
             }
         }
-        Err(Refusal::Contended)
+        Err(AuthorityError::Conflict)
     }
 
     /// Ends a secret.
     ///
     /// # Errors
     /// The company, the credential or the secret is unknown, or the etag is not current.
-    pub async fn delete_secret<R: Reply>(
+    pub async fn delete_secret<R: StorableReply>(
         &self,
         company_id: &CompanyId,
         id: &CredentialId,
         secret_id: &Name,
-        terms: &Terms,
-        render: impl Fn(Done<CredentialView>) -> R + Clone + Send + 'static,
-    ) -> Result<R, Refusal> {
+        terms: &WriteOptions,
+        render: impl Fn(Written<CredentialView>) -> R + Clone + Send + 'static,
+    ) -> Result<R, AuthorityError> {
         let kind = ChangeKind::DeleteSecret;
         for _ in 0..ATTEMPTS {
             let view = match self.begin(terms, kind).await? {
-                Begun::Now(view) => view,
-                Begun::Before(reply) => return Ok(reply),
+                IdempotencyStart::Now(view) => view,
+                IdempotencyStart::Before(reply) => return Ok(reply),
             };
             let found = self.credential_of(&view, company_id, id).await;
-            let Some(found) = self.told(found).await? else { continue };
+            let Some(found) = self.or_retry(found).await? else { continue };
             let (company, before) = existing(found, company_id, id)?;
             let found = self.facts.secret(view.at, company.created_at, secret_id).await;
-            let Some(secret) = self.told(found).await? else { continue };
+            let Some(secret) = self.or_retry(found).await? else { continue };
             let held = before.secrets.contains(secret_id);
-            let unknown = || Refusal::SecretNotFound(id.clone(), secret_id.clone());
+            let unknown = || AuthorityError::SecretNotFound(id.clone(), secret_id.clone());
             let secret = secret.filter(|_| held).ok_or_else(unknown)?;
             self.check_etag(terms, Some(before.revision))?;
             let secrets = before.secrets.iter().filter(|other| *other != secret_id).cloned();
-            let step = Step {
+            let step = FactWrite {
                 key: FactKey::Secret(company.created_at, secret_id.clone()),
                 before: Some(Fact::Secret(secret)),
                 after: None,
@@ -156,16 +158,18 @@ impl Authority {
             let secrets = secrets.collect();
             let (now, last_seen) = (self.clock.now(), self.last_seen(&before));
             let (catalog, under) = (Arc::clone(&view.catalog), Arc::clone(&company));
-            let under = Under { catalog, company: under, now, last_seen };
+            let under = ViewContext { catalog, company: under, now, last_seen };
             let answer = under.answer(render.clone());
             let keep = terms.keep(answer.clone());
             let plan = with_secrets(&company, before, secrets, vec![step], keep);
             let subject = Subject { credential: Some(id), ..Subject::of(kind, company_id) };
-            if let Attempt::Done(done) = self.carry_out(&view, plan, subject, terms, now).await? {
+            if let Attempt::Written(done) =
+                self.commit_plan(&view, plan, subject, terms, now).await?
+            {
                 return Ok(answer(done));
             }
         }
-        Err(Refusal::Contended)
+        Err(AuthorityError::Conflict)
     }
 
     /// Says whose secret this is, and whether it is good now, at one revision. A client without a
@@ -177,14 +181,14 @@ impl Authority {
         &self,
         caller: &Caller,
         named: &SecretOf,
-        presented: &Presented,
-    ) -> Result<Verification, Refusal> {
+        presented: &SecretText,
+    ) -> Result<Verification, AuthorityError> {
         let Some(secret_id) = presented.id() else { return Ok(Verification::Wrong) };
         let hash = presented.hash();
         for _ in 0..ATTEMPTS {
             let view = self.facts.view().await?;
             let found = self.find_secret(&view, named, &secret_id).await;
-            let Some(found) = self.told(found).await? else { continue };
+            let Some(found) = self.or_retry(found).await? else { continue };
             let reached = |found: &FoundSecret| {
                 found.secret.hash == hash && caller.reaches(found.company.id.as_str())
             };
@@ -208,17 +212,17 @@ impl Authority {
                 against,
             });
         }
-        Err(Refusal::Contended)
+        Err(AuthorityError::Conflict)
     }
 
     /// The secret of this public id with its company and credential, all as they are at a view's
     /// revision; none if one of them does not exist, or is of an earlier one of the same id (D3).
     async fn find_secret(
         &self,
-        view: &View,
+        view: &Snapshot,
         named: &SecretOf,
         id: &Name,
-    ) -> Result<Option<FoundSecret>, Missed> {
+    ) -> Result<Option<FoundSecret>, ReadError> {
         let owner = match &named.company {
             Some(_) => None,
             None => match self.facts.secret_owner(view.at, id).await? {
@@ -263,10 +267,10 @@ struct FoundSecret {
 }
 
 /// A new secret, and its public id.
-pub(super) fn mint(mark: Mark) -> Result<(Presented, Name), StoreError> {
+pub(super) fn generate(mark: SecretKind) -> Result<(SecretText, Name), StoreError> {
     let mut random = [0; 44];
     getrandom::fill(&mut random).map_err(|_| StoreError::Unavailable)?;
-    let presented = Presented::mint(mark, &random);
+    let presented = SecretText::mint(mark, &random);
     let id = presented.id().ok_or(StoreError::Unavailable)?;
     Ok((presented, id))
 }
@@ -275,9 +279,9 @@ fn existing(
     (company, credential): (Option<Arc<Company>>, Option<Arc<Credential>>),
     company_id: &CompanyId,
     id: &CredentialId,
-) -> Result<(Arc<Company>, Arc<Credential>), Refusal> {
-    let company = company.ok_or_else(|| Refusal::CompanyNotFound(company_id.clone()))?;
-    let missing = || Refusal::CredentialNotFound(company_id.clone(), id.clone());
+) -> Result<(Arc<Company>, Arc<Credential>), AuthorityError> {
+    let company = company.ok_or_else(|| AuthorityError::CompanyNotFound(company_id.clone()))?;
+    let missing = || AuthorityError::CredentialNotFound(company_id.clone(), id.clone());
     Ok((company, credential.ok_or_else(missing)?))
 }
 
@@ -286,13 +290,13 @@ fn with_secrets(
     company: &Company,
     before: Arc<Credential>,
     secrets: Vec<Name>,
-    beside: Vec<Step>,
-    keep: Option<Keep<Done<Credential>>>,
-) -> Plan<Credential> {
+    beside: Vec<FactWrite>,
+    keep: Option<ReplyToStore<Written<Credential>>>,
+) -> WritePlan<Credential> {
     let moved = FieldChange::list("secret_ids", Some(&before.secrets), &secrets);
     let mut edit = Edit::none(&*before);
     edit.fields.extend(moved);
     edit.after.secrets = secrets;
-    let rests_on = vec![on_company(company)];
-    Plan { before: Some(before), edit, delete: false, rests_on, beside, keep }
+    let preconditions = vec![require_company(company)];
+    WritePlan { before: Some(before), edit, delete: false, preconditions, beside, keep }
 }

@@ -8,9 +8,9 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::fact_cache::{Missed, View};
-use super::error::Refusal;
-use super::idempotency::{Keep, RequestId};
+use super::error::AuthorityError;
+use super::fact_cache::{ReadError, Snapshot};
+use super::idempotency::{IdempotencyKey, ReplyToStore};
 use super::{Authority, etag, shown_end};
 use crate::metrics::wait_spans;
 use crate::policy::caller::Caller;
@@ -22,12 +22,12 @@ use crate::policy::id::{CompanyId, CredentialId, Name, UserId};
 use crate::policy::revision::Revision;
 use crate::policy::scope::{Scope, ScopeId};
 use crate::store::{
-    CommitError, Fact, FactKey, Incarnation, Proposal, Receipt, Step, StoreError, Ticket,
+    CommitError, CommitHandle, Fact, FactKey, FactWrite, Incarnation, Proposal, Receipt, StoreError,
 };
 
 /// The terms of a change: what its request says beside what to change.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Terms {
+pub struct WriteOptions {
     /// Who makes it. The change is committed only if that is still so.
     pub caller: Caller,
     /// What the audit record says of who makes it, and why.
@@ -37,12 +37,12 @@ pub struct Terms {
     /// Only answer as the change would.
     pub validate_only: bool,
     /// Which request it is, if its caller may send it again.
-    pub request: Option<RequestId>,
+    pub request: Option<IdempotencyKey>,
 }
 
 /// What a change did.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Done<T> {
+pub struct Written<T> {
     /// The resource as it is after the change, or as it was last.
     pub resource: T,
     /// Its etag.
@@ -56,15 +56,15 @@ pub struct Done<T> {
 }
 
 /// One fact's change, planned.
-pub(super) struct Plan<T> {
+pub(super) struct WritePlan<T> {
     pub(super) before: Option<Arc<T>>,
     pub(super) edit: Edit<T>,
     pub(super) delete: bool,
-    pub(super) rests_on: Vec<(FactKey, Option<Revision>)>,
+    pub(super) preconditions: Vec<(FactKey, Option<Revision>)>,
     /// Other facts that change with it.
-    pub(super) beside: Vec<Step>,
+    pub(super) beside: Vec<FactWrite>,
     /// What is kept of the request.
-    pub(super) keep: Option<Keep<Done<T>>>,
+    pub(super) keep: Option<ReplyToStore<Written<T>>>,
 }
 
 /// What a change is about: the subject of its audit record.
@@ -83,10 +83,10 @@ impl<'a> Subject<'a> {
     }
 }
 
-impl<T> Done<T> {
-    pub(super) fn map<U>(self, view: impl FnOnce(T) -> U) -> Done<U> {
+impl<T> Written<T> {
+    pub(super) fn map<U>(self, view: impl FnOnce(T) -> U) -> Written<U> {
         let Self { resource, etag, added, removed, revision } = self;
-        Done { resource: view(resource), etag, added, removed, revision }
+        Written { resource: view(resource), etag, added, removed, revision }
     }
 }
 
@@ -99,7 +99,7 @@ pub(super) trait Resource: Stamped + Clone + Send + 'static {
 
 /// The end of one attempt.
 pub(super) enum Attempt<T> {
-    Done(T),
+    Written(T),
     Again,
 }
 
@@ -107,10 +107,10 @@ impl Authority {
     /// A company and its credential at a view's revision.
     pub(super) async fn credential_of(
         &self,
-        view: &View,
+        view: &Snapshot,
         company: &CompanyId,
         id: &CredentialId,
-    ) -> Result<(Option<Arc<Company>>, Option<Arc<Credential>>), Missed> {
+    ) -> Result<(Option<Arc<Company>>, Option<Arc<Credential>>), ReadError> {
         let Some(company) = self.facts.company(view.at, company).await? else {
             return Ok((None, None));
         };
@@ -119,30 +119,39 @@ impl Authority {
     }
 
     /// What was told, or none after waiting for what was missed.
-    pub(super) async fn told<T>(&self, told: Result<T, Missed>) -> Result<Option<T>, Refusal> {
+    pub(super) async fn or_retry<T>(
+        &self,
+        told: Result<T, ReadError>,
+    ) -> Result<Option<T>, AuthorityError> {
         match told {
             Ok(told) => Ok(Some(told)),
-            Err(missed) => self.again(missed).await.map(|()| None),
+            Err(missed) => self.wait_and_retry(missed).await.map(|()| None),
         }
     }
 
     /// Refuses an etag that is not the resource's; what does not exist has none.
-    pub(super) fn check_etag(&self, terms: &Terms, at: Option<Revision>) -> Result<(), Refusal> {
+    pub(super) fn check_etag(
+        &self,
+        terms: &WriteOptions,
+        at: Option<Revision>,
+    ) -> Result<(), AuthorityError> {
         match &terms.etag {
-            Some(etag) if at.is_none_or(|at| *etag != self.etag(at)) => Err(Refusal::EtagStale),
+            Some(etag) if at.is_none_or(|at| *etag != self.etag(at)) => {
+                Err(AuthorityError::EtagStale)
+            }
             _ => Ok(()),
         }
     }
 
     /// Commits a plan, unless it is only to be validated or changes nothing.
-    pub(super) async fn carry_out<T: Resource>(
+    pub(super) async fn commit_plan<T: Resource>(
         &self,
-        view: &View,
-        plan: Plan<T>,
+        view: &Snapshot,
+        plan: WritePlan<T>,
         subject: Subject<'_>,
-        terms: &Terms,
+        terms: &WriteOptions,
         now: Timestamp,
-    ) -> Result<Attempt<Done<T>>, Refusal> {
+    ) -> Result<Attempt<Written<T>>, AuthorityError> {
         let nothing = plan.before.is_some() && !plan.delete && plan.edit.is_none();
         let seen_at = plan.before.as_ref().map(|before| before.revision());
         let (proposal, made) = self.propose(view, plan, subject, terms, now);
@@ -161,31 +170,32 @@ impl Authority {
             let next = Receipt { revision: view.at.next(), ..nowhere };
             let etag = seen_at.map(|seen| self.etag(seen)).unwrap_or_default();
             let revision = view.at;
-            return Ok(Attempt::Done(Done { etag, revision, ..made.done(next) }));
+            return Ok(Attempt::Written(Written { etag, revision, ..made.done(next) }));
         }
         if nothing {
-            return Ok(Attempt::Done(made.done(nowhere)));
+            return Ok(Attempt::Written(made.done(nowhere)));
         }
         let committed = self.commit(proposal).await?;
-        Ok(committed.map_or(Attempt::Again, |receipt| Attempt::Done(made.done(receipt))))
+        Ok(committed.map_or(Attempt::Again, |receipt| Attempt::Written(made.done(receipt))))
     }
 
     /// What a plan proposes to the store, and what it makes of its resource.
     pub(super) fn propose<T: Resource>(
         &self,
-        view: &View,
-        plan: Plan<T>,
+        view: &Snapshot,
+        plan: WritePlan<T>,
         subject: Subject<'_>,
-        terms: &Terms,
+        terms: &WriteOptions,
         now: Timestamp,
-    ) -> (Proposal, Made<T>) {
-        let Plan { before, edit, delete, mut rests_on, beside, keep } = plan;
-        rests_on.extend(on_keyring(view, &terms.caller));
+    ) -> (Proposal, PendingWrite<T>) {
+        let WritePlan { before, edit, delete, mut preconditions, beside, keep } = plan;
+        preconditions.extend(require_keyring(view, &terms.caller));
         let nothing = before.is_some() && !delete && edit.is_none();
         let Edit { after, added, removed, displaced, fields } = edit;
         let (added, removed) = (view.catalog.names(&added), view.catalog.names(&removed));
         let incarnation = self.incarnation();
-        let made = Made { after, added, removed, lives_on: !nothing && !delete, incarnation };
+        let made =
+            PendingWrite { after, added, removed, lives_on: !nothing && !delete, incarnation };
         let change = Change {
             revision: Revision::NEXT,
             time: now,
@@ -199,7 +209,7 @@ impl Authority {
             displaced,
             fields,
         };
-        let step = Step {
+        let step = FactWrite {
             key: made.after.key(),
             before: before.map(Resource::fact),
             after: (!delete).then(|| Arc::new(made.after.clone()).fact()),
@@ -210,18 +220,21 @@ impl Authority {
             keep.remember(terms, subject.kind, |receipt| made.done(receipt))
         });
         let caller = key_of(&terms.caller);
-        (Proposal { rests_on, caller, steps, change, remember }, made)
+        (Proposal { preconditions, caller, steps, change, remember }, made)
     }
 
     /// Commits a proposal; none if what it rests on has changed.
-    pub(super) async fn commit(&self, proposal: Proposal) -> Result<Option<Receipt>, Refusal> {
+    pub(super) async fn commit(
+        &self,
+        proposal: Proposal,
+    ) -> Result<Option<Receipt>, AuthorityError> {
         let ticket = self.queue(proposal)?;
         Ok(self.answered(ticket).await?)
     }
 }
 
 /// The answer to a queued proposal; none if what it rests on has changed.
-pub(super) async fn answered(ticket: Ticket) -> Result<Option<Receipt>, StoreError> {
+pub(super) async fn await_commit(ticket: CommitHandle) -> Result<Option<Receipt>, StoreError> {
     let revision = |answer: &Result<Result<Receipt, _>, _>| {
         let receipt = answer.as_ref().ok()?.as_ref().ok()?;
         Some(receipt.revision.0)
@@ -236,7 +249,7 @@ pub(super) async fn answered(ticket: Ticket) -> Result<Option<Receipt>, StoreErr
 
 /// What a plan made of its resource.
 #[derive(Clone)]
-pub(super) struct Made<T> {
+pub(super) struct PendingWrite<T> {
     after: T,
     added: Vec<Scope>,
     removed: Vec<Scope>,
@@ -245,21 +258,21 @@ pub(super) struct Made<T> {
     incarnation: Incarnation,
 }
 
-impl<T: Resource> Made<T> {
+impl<T: Resource> PendingWrite<T> {
     /// What a commit with this receipt did.
-    fn done(self, receipt: Receipt) -> Done<T> {
+    fn done(self, receipt: Receipt) -> Written<T> {
         let Self { mut after, added, removed, lives_on, incarnation } = self;
         let Receipt { revision, time } = receipt;
         if lives_on {
             after.stamp(revision, time);
         }
         let etag = etag::of(incarnation, after.revision());
-        Done { resource: after, etag, added, removed, revision }
+        Written { resource: after, etag, added, removed, revision }
     }
 }
 
 /// A change means the scopes of this catalog.
-pub(super) fn on_catalog(view: &View) -> (FactKey, Option<Revision>) {
+pub(super) fn require_catalog(view: &Snapshot) -> (FactKey, Option<Revision>) {
     let revision = view.catalog.revision;
     (FactKey::Catalog, (revision > Revision::ZERO).then_some(revision))
 }
@@ -268,22 +281,25 @@ pub(super) fn on_catalog(view: &View) -> (FactKey, Option<Revision>) {
 pub(super) fn key_of(caller: &Caller) -> Option<(Name, Revision)> {
     match caller {
         Caller::Key(key) => Some((key.id.clone(), key.created_at)),
-        Caller::Itself | Caller::Anonymous => None,
+        Caller::Internal | Caller::Anonymous => None,
     }
 }
 
 /// A change without a key stands only as long as the keyring is the one that let it in: from the
 /// first key on, no such change is committed.
-pub(super) fn on_keyring(view: &View, caller: &Caller) -> Option<(FactKey, Option<Revision>)> {
+pub(super) fn require_keyring(
+    view: &Snapshot,
+    caller: &Caller,
+) -> Option<(FactKey, Option<Revision>)> {
     let at = (view.keyring > Revision::ZERO).then_some(view.keyring);
     match caller {
         Caller::Anonymous => Some((FactKey::Keyring, at)),
-        Caller::Itself | Caller::Key(_) => None,
+        Caller::Internal | Caller::Key(_) => None,
     }
 }
 
 /// A change of a credential stands only under the ceiling that it was planned under.
-pub(super) fn on_company(company: &Company) -> (FactKey, Option<Revision>) {
+pub(super) fn require_company(company: &Company) -> (FactKey, Option<Revision>) {
     (FactKey::Company(company.id.clone()), Some(company.revision))
 }
 
@@ -295,7 +311,7 @@ pub(super) fn resolve(
     catalog: &Catalog,
     field: &'static str,
     scopes: &[Scope],
-) -> Result<Vec<ScopeId>, Refusal> {
+) -> Result<Vec<ScopeId>, AuthorityError> {
     let mut found = Vec::with_capacity(scopes.len());
     let (mut seen, mut unknown) = (HashSet::new(), Vec::new());
     for (place, scope) in scopes.iter().enumerate() {
@@ -311,5 +327,5 @@ pub(super) fn resolve(
         catalog.nearest_scope(scope).map(|near| (scope.clone(), near.clone()))
     });
     let near = near.collect();
-    Err(Refusal::ScopesUnknown { field, unknown, near })
+    Err(AuthorityError::ScopesUnknown { field, unknown, near })
 }

@@ -14,9 +14,9 @@ use tokio::runtime::Handle;
 use tokio::time::Instant;
 
 use super::change_feed::{Look, Subscription, weight};
+use super::error::AuthorityError;
 use super::history::length;
-use super::queries::Filling;
-use super::error::Refusal;
+use super::queries::PageBuilder;
 use super::{ATTEMPTS, Authority};
 use crate::metrics::memory_budget::{Account, Reservation};
 use crate::policy::caller::Caller;
@@ -107,7 +107,7 @@ impl Authority {
         interest: Interest,
         after: Revision,
         account: Account,
-    ) -> Result<Watcher, Refusal> {
+    ) -> Result<Watcher, AuthorityError> {
         let Interest { company, present_only } = interest;
         let runtime = Handle::current();
         let place = self.facts.feed().subscribe(company, after, &runtime);
@@ -136,7 +136,7 @@ impl Authority {
         &self,
         watcher: &mut Watcher,
         until: Instant,
-    ) -> Result<Event, Refusal> {
+    ) -> Result<Event, AuthorityError> {
         loop {
             let change = match watcher.take_ahead() {
                 Some(change) => Arc::new(change),
@@ -164,7 +164,11 @@ impl Authority {
     }
 
     /// Whether a watcher may see a change, which is the next one of its company.
-    async fn is_shown(&self, watcher: &mut Watcher, change: &Change) -> Result<bool, Refusal> {
+    async fn is_shown(
+        &self,
+        watcher: &mut Watcher,
+        change: &Change,
+    ) -> Result<bool, AuthorityError> {
         let Some(company) = watcher.place.company().filter(|_| watcher.present_only) else {
             return Ok(true);
         };
@@ -185,7 +189,7 @@ impl Authority {
     }
 
     /// Reads what comes next from the store.
-    async fn read_ahead(&self, watcher: &mut Watcher) -> Result<(), Refusal> {
+    async fn read_ahead(&self, watcher: &mut Watcher) -> Result<(), AuthorityError> {
         let (company, mut after) = (watcher.place.company().cloned(), watcher.place.after());
         let up_to = match company.as_ref().filter(|_| watcher.present_only) {
             None => self.facts.view().await?.at,
@@ -245,11 +249,11 @@ impl Authority {
     pub(super) async fn present(
         &self,
         company: &CompanyId,
-    ) -> Result<(Revision, Option<Revision>), Refusal> {
+    ) -> Result<(Revision, Option<Revision>), AuthorityError> {
         for _ in 0..ATTEMPTS {
             let at = self.facts.view().await?.at;
             let found = self.facts.company(at, company).await;
-            let Some(found) = self.told(found).await? else { continue };
+            let Some(found) = self.or_retry(found).await? else { continue };
             return Ok((at, found.map(|company| company.created_at)));
         }
         Err(StoreError::Unavailable.into())
@@ -264,7 +268,7 @@ fn page(
     up_to: Revision,
     limit: usize,
 ) -> Result<(Vec<Change>, bool), StoreError> {
-    let mut page = Filling::new(limit);
+    let mut page = PageBuilder::new(limit);
     while page.wants_more() {
         let step = store.changes(company, after, up_to, page.step())?;
         after = step.last().map_or(after, |change| change.revision);

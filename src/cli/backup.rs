@@ -1,9 +1,9 @@
 //! `scopegate backup`: a server's store as a file, which is checked while it is written.
 
-use std::path::PathBuf;
-use clap::Args;
 use super::endpoint_args::EndpointArgs;
+use clap::Args;
 use std::io::{self, IsTerminal, Write};
+use std::path::PathBuf;
 
 use anyhow::{Context, anyhow, bail};
 

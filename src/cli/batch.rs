@@ -6,13 +6,13 @@ use anyhow::{anyhow, bail};
 use clap::Args;
 use tonic_types::StatusExt;
 
-use super::client::{Asking, Desk};
 use super::check::word;
 use super::check_file::{Checks, Listed};
+use super::client::{Client, ServerArgs};
 use super::printer::count;
 use super::said;
-use crate::proto::{BatchCheckRequest, CheckRequest, CheckResponse, Decision};
 use crate::observe::log;
+use crate::proto::{BatchCheckRequest, CheckRequest, CheckResponse, Decision};
 
 /// How many checks are asked for at once.
 const AT_ONCE: usize = 100;
@@ -29,7 +29,7 @@ pub struct BatchArgs {
 
     /// Whom to ask, and how to write the answers.
     #[command(flatten)]
-    asking: Asking,
+    asking: ServerArgs,
 }
 
 /// What came of them.
@@ -81,7 +81,7 @@ pub async fn batch(args: BatchArgs) -> anyhow::Result<bool> {
 
 /// Each check with its answer, all of one revision.
 async fn decide(
-    desk: &mut Desk,
+    desk: &mut Client,
     asked: Vec<Listed>,
 ) -> anyhow::Result<Vec<(Listed, CheckResponse)>> {
     if asked.is_empty() {
@@ -113,7 +113,7 @@ impl Tally {
     fn take(
         &mut self,
         args: &BatchArgs,
-        desk: &Desk,
+        desk: &Client,
         listed: &Listed,
         answer: &CheckResponse,
     ) -> anyhow::Result<()> {

@@ -9,14 +9,14 @@ use anyhow::{Context, anyhow, bail};
 use clap::Subcommand;
 use serde_json::json;
 
-use super::client::{Asking, Desk, Terms, answer, on_terms};
 use super::catalog_change::CatalogChange;
 use super::catalog_schema;
-use super::prompt;
-use super::printer::{Printer, Sheet, count};
-use super::text_file;
 use super::catalog_test::{TestArgs, test};
+use super::client::{Client, ServerArgs, WriteArgs, on_terms, unwrap_response};
 use super::output_format::OutputFormat;
+use super::printer::{Printer, Report, count};
+use super::prompt;
+use super::text_file;
 use crate::policy::catalog::file::{CatalogErrors, CatalogFile};
 use crate::proto::{
     ApplyCatalogRequest, ApplyCatalogResponse, GetCatalogRequest, GetCatalogResponse,
@@ -32,7 +32,7 @@ pub enum CatalogCommand {
     Get {
         /// Whom to ask.
         #[command(flatten)]
-        asking: Asking,
+        asking: ServerArgs,
     },
     /// Apply a catalog file. On a terminal it asks before it takes something away.
     Apply {
@@ -43,7 +43,7 @@ pub enum CatalogCommand {
         yes: bool,
         /// How.
         #[command(flatten)]
-        terms: Terms,
+        terms: WriteArgs,
     },
     /// Check a catalog file without a server. Every problem has its line and column.
     Validate {
@@ -59,7 +59,7 @@ pub enum CatalogCommand {
         file: PathBuf,
         /// Whom to ask.
         #[command(flatten)]
-        asking: Asking,
+        asking: ServerArgs,
     },
     /// Write the JSON Schema of catalog files, for editors. No server is needed.
     Schema,
@@ -81,7 +81,7 @@ pub async fn catalog(command: CatalogCommand) -> anyhow::Result<bool> {
     match command {
         CatalogCommand::Get { asking } => {
             let mut desk = asking.open().await?;
-            let said = answer(desk.catalog.get_catalog(GetCatalogRequest {}).await)?;
+            let said = unwrap_response(desk.catalog.get_catalog(GetCatalogRequest {}).await)?;
             // As it is, so that it can be kept in a file.
             desk.printer.print_text(&said, &said.yaml)?;
             Ok(true)
@@ -91,11 +91,11 @@ pub async fn catalog(command: CatalogCommand) -> anyhow::Result<bool> {
         CatalogCommand::Diff { file, asking } => {
             let yaml = local(&file)?;
             let mut desk = asking.open().await?;
-            let current = answer(desk.catalog.get_catalog(GetCatalogRequest {}).await)?;
+            let current = unwrap_response(desk.catalog.get_catalog(GetCatalogRequest {}).await)?;
             let change = CatalogChange::of(&file, &current.yaml, &yaml)?;
             let request =
                 ApplyCatalogRequest { yaml, validate_only: true, ..ApplyCatalogRequest::default() };
-            let said = answer(desk.catalog.apply_catalog(request).await)?;
+            let said = unwrap_response(desk.catalog.apply_catalog(request).await)?;
             desk.printer.print(&said, change.sheet(&said))?;
             Ok(true)
         }
@@ -104,16 +104,16 @@ pub async fn catalog(command: CatalogCommand) -> anyhow::Result<bool> {
     }
 }
 
-async fn apply(file: &Path, yes: bool, terms: &Terms) -> anyhow::Result<bool> {
+async fn apply(file: &Path, yes: bool, terms: &WriteArgs) -> anyhow::Result<bool> {
     let yaml = local(file)?;
     let mut desk = terms.asking.open().await?;
-    let current = answer(desk.catalog.get_catalog(GetCatalogRequest {}).await)?;
+    let current = unwrap_response(desk.catalog.get_catalog(GetCatalogRequest {}).await)?;
     let change = CatalogChange::of(file, &current.yaml, &yaml)?;
     let request = on_terms!(terms, ApplyCatalogRequest { yaml: yaml });
     if terms.dry_run {
-        let said = answer(desk.catalog.apply_catalog(request).await)?;
+        let said = unwrap_response(desk.catalog.apply_catalog(request).await)?;
         let line = format!("at revision {}, nothing was changed", said.revision);
-        let sheet = Sheet::default().line(line).then(change.sheet(&said));
+        let sheet = Report::default().line(line).then(change.sheet(&said));
         desk.printer.print(&said, sheet)?;
         return Ok(true);
     }
@@ -122,7 +122,7 @@ async fn apply(file: &Path, yes: bool, terms: &Terms) -> anyhow::Result<bool> {
         true => request,
         false => agreed(request, current, &change, &mut desk).await?,
     };
-    let done = answer(desk.catalog.apply_catalog(request).await)?;
+    let done = unwrap_response(desk.catalog.apply_catalog(request).await)?;
     desk.printer.print(&done, change.done(&done))?;
     Ok(true)
 }
@@ -133,20 +133,20 @@ async fn agreed(
     request: ApplyCatalogRequest,
     current: GetCatalogResponse,
     change: &CatalogChange,
-    desk: &mut Desk,
+    desk: &mut Client,
 ) -> anyhow::Result<ApplyCatalogRequest> {
     let etag = if request.etag.is_empty() { current.etag } else { request.etag.clone() };
     let request = ApplyCatalogRequest { etag, ..request };
     let ask = ApplyCatalogRequest { validate_only: true, ..request.clone() };
-    let preview = answer(desk.catalog.apply_catalog(ask.clone()).await)?;
+    let preview = unwrap_response(desk.catalog.apply_catalog(ask.clone()).await)?;
     let taken = change.taken(&preview);
     if taken.is_empty() {
         return Ok(request);
     }
-    let is_answered = prompt::somebody_is_there();
+    let is_answered = prompt::is_interactive();
     // A program reads one line of JSON on standard error.
     if is_answered || desk.printer.is_for_people() {
-        desk.printer.tell(change.sheet(&preview))?;
+        desk.printer.print_stderr(change.sheet(&preview))?;
     }
     let taken = taken.join("; ");
     if !is_answered {
@@ -159,11 +159,11 @@ async fn agreed(
         true => format!("Apply it? It would {taken}."),
         false => format!("Take {} from everybody?", preview.removed_scopes.join(" ")),
     };
-    if !prompt::ask(&question).await? {
+    if !prompt::confirm(&question).await? {
         bail!("nothing was applied");
     }
     // The etag covers the catalog, and not who loses by it.
-    let again = answer(desk.catalog.apply_catalog(ask).await)?;
+    let again = unwrap_response(desk.catalog.apply_catalog(ask).await)?;
     if losers(&preview) != losers(&again) {
         bail!(
             "nothing was applied: others lose a scope by it than when the question was asked: run \
@@ -233,11 +233,11 @@ fn validate(file: &Path, output: OutputFormat) -> anyhow::Result<bool> {
                 count(read.endpoints_by_name.len() as u64, "endpoint", "endpoints"),
             ];
             let good = format!("{} is a good catalog: {}", file.display(), parts.join(", "));
-            let sheet = Sheet::default().line(good);
+            let sheet = Report::default().line(good);
             (vec![], sheet)
         }
         Err(problems) => {
-            let sheet = Sheet::default().line(listed(file, &problems));
+            let sheet = Report::default().line(listed(file, &problems));
             (problems.0, sheet)
         }
     };

@@ -10,8 +10,8 @@ use std::path::Path;
 use anyhow::bail;
 
 use super::catalog::listed;
+use super::printer::{self, Cell, Report};
 use super::time;
-use super::printer::{self, Sheet, Words};
 use crate::policy::catalog::Catalog;
 use crate::policy::catalog::difference::{
     CatalogDifference, DifferenceDetails, DifferenceKind, PartChange,
@@ -47,16 +47,16 @@ impl CatalogChange {
     }
 
     /// What the server would do, for people.
-    pub(super) fn sheet(&self, said: &ApplyCatalogResponse) -> Sheet {
+    pub(super) fn sheet(&self, said: &ApplyCatalogResponse) -> Report {
         self.sheet_with(said, "".into())
     }
 
     /// What the server did, for people.
-    pub(super) fn done(&self, said: &ApplyCatalogResponse) -> Sheet {
+    pub(super) fn done(&self, said: &ApplyCatalogResponse) -> Report {
         self.sheet_with(said, said.revision.into())
     }
 
-    fn sheet_with(&self, said: &ApplyCatalogResponse, revision: Words) -> Sheet {
+    fn sheet_with(&self, said: &ApplyCatalogResponse, revision: Cell) -> Report {
         let changes_nothing = [
             &said.added_scopes,
             &said.removed_scopes,
@@ -79,17 +79,17 @@ impl CatalogChange {
                      written"
                 }
             };
-            return Sheet::default().line(why).fact("revision", revision);
+            return Report::default().line(why).fact("revision", revision);
         }
         let name = name.map(|name| format!("{} -> {}", name.before, name.after));
         let renamed = said.renamed_scopes.iter();
         let renamed: Vec<_> =
             renamed.map(|scope| format!("{} -> {}", scope.old_name, scope.new_name)).collect();
-        let sheet = Sheet::default()
+        let sheet = Report::default()
             .fact("name", name.unwrap_or_default())
             .fact("renamed scopes", renamed.join(", "))
             .fact("added scopes", said.added_scopes.join(" "))
-            .fact("removed scopes", Words::news(false, said.removed_scopes.join(" ")));
+            .fact("removed scopes", Cell::colored(false, said.removed_scopes.join(" ")));
         let sheet = match details {
             Some(_) => sheet,
             None => names_of_parts(sheet, said),
@@ -159,7 +159,7 @@ impl CatalogChange {
 }
 
 /// The parts by name, where no more is known.
-fn names_of_parts(sheet: Sheet, said: &ApplyCatalogResponse) -> Sheet {
+fn names_of_parts(sheet: Report, said: &ApplyCatalogResponse) -> Report {
     let is_other = |name: &&String| {
         !said.added_endpoints.contains(name) && !said.removed_endpoints.contains(name)
     };
@@ -175,9 +175,9 @@ fn names_of_parts(sheet: Sheet, said: &ApplyCatalogResponse) -> Sheet {
 }
 
 /// The companies and credentials that lose a scope.
-fn losers(sheet: Sheet, said: &ApplyCatalogResponse, revision: Words) -> Sheet {
+fn losers(sheet: Report, said: &ApplyCatalogResponse, revision: Cell) -> Report {
     let (companies, credentials) = (said.affected_company_count, said.affected_credential_count);
-    let company = |loser: &AffectedCompany| -> [Words; 4] {
+    let company = |loser: &AffectedCompany| -> [Cell; 4] {
         [
             loser.company_id.clone().into(),
             loser.display_name.clone().into(),
@@ -185,14 +185,14 @@ fn losers(sheet: Sheet, said: &ApplyCatalogResponse, revision: Words) -> Sheet {
             loser.scopes.join(" ").into(),
         ]
     };
-    let credential = |loser: &LosingCredential| -> [Words; 6] {
+    let credential = |loser: &LosingCredential| -> [Cell; 6] {
         let affected = loser.credential.clone().unwrap_or_default();
         let seen = time::text(affected.last_seen_time.as_ref());
         [
             loser.company_id.clone().into(),
             affected.credential_id.into(),
             affected.label.into(),
-            Words::enabled(affected.enabled),
+            Cell::enabled(affected.enabled),
             if seen.is_empty() { "never".into() } else { seen.into() },
             affected.scopes.join(" ").into(),
         ]
@@ -219,7 +219,7 @@ fn losers(sheet: Sheet, said: &ApplyCatalogResponse, revision: Words) -> Sheet {
 }
 
 /// What is not shown of a list.
-fn more(sheet: Sheet, all: u64, shown: usize, one: &str, many: &str) -> Sheet {
+fn more(sheet: Report, all: u64, shown: usize, one: &str, many: &str) -> Report {
     match all.saturating_sub(shown as u64) {
         0 => sheet,
         1 => sheet.line(format!("and 1 more {one}")),
@@ -228,23 +228,23 @@ fn more(sheet: Sheet, all: u64, shown: usize, one: &str, many: &str) -> Sheet {
 }
 
 /// Every part that is otherwise: what it said, and what it says.
-fn parts(sheet: Sheet, details: &DifferenceDetails) -> Sheet {
+fn parts(sheet: Report, details: &DifferenceDetails) -> Report {
     let DifferenceDetails { name: _, titles, scopes, audiences, roles, endpoints } = details;
     let kind = |moved: &PartChange| match moved.kind {
-        DifferenceKind::Added => Words::news(true, "added"),
-        DifferenceKind::Removed => Words::news(false, "removed"),
+        DifferenceKind::Added => Cell::colored(true, "added"),
+        DifferenceKind::Removed => Cell::colored(false, "removed"),
         DifferenceKind::Changed => "changed".into(),
     };
     // A line each, and nothing left out: for `grep`.
     let most = if printer::is_on_a_terminal() { ROWS } else { usize::MAX };
-    let three = |moved: &PartChange| -> [Words; 3] {
+    let three = |moved: &PartChange| -> [Cell; 3] {
         [moved.name.clone().into(), moved.before.clone().into(), moved.after.clone().into()]
     };
     let four = |moved: &PartChange| {
         let [name, before, after] = three(moved);
         [name, kind(moved), before, after]
     };
-    let left = |sheet: Sheet, all: &[PartChange]| {
+    let left = |sheet: Report, all: &[PartChange]| {
         more(
             sheet,
             all.len() as u64,

@@ -14,17 +14,17 @@ use clap::Args;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use self::fixture::{Tenant, Town};
+use self::fixture::{CompanyYaml, Fixture};
 use super::catalog::{listed, text};
-use super::time;
-use super::printer::{Printer, Sheet, Words};
-use crate::wire::convert;
 use super::output_format::OutputFormat;
+use super::printer::{Cell, Printer, Report};
+use super::time;
 use crate::policy::catalog::{Catalog, Reach};
-use crate::policy::decision::{Verdict, decide};
 use crate::policy::cause::Cause;
+use crate::policy::decision::{Verdict, decide};
 use crate::policy::reason::Reason;
 use crate::proto::{CheckRequest, Endpoint, Token};
+use crate::wire::convert;
 
 /// Which tests to run.
 #[derive(Debug, Args)]
@@ -44,13 +44,13 @@ pub struct TestArgs {
 /// The file.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Trial {
+struct CatalogTest {
     /// The catalog's file, as seen from this one.
     catalog: PathBuf,
     /// The time at which all is decided; the present, if not given.
     now: Option<String>,
     #[serde(default)]
-    companies: BTreeMap<String, Tenant>,
+    companies: BTreeMap<String, CompanyYaml>,
     tests: Vec<Test>,
 }
 
@@ -58,13 +58,13 @@ struct Trial {
 #[serde(deny_unknown_fields)]
 struct Test {
     name: String,
-    check: Asked,
+    check: CheckYaml,
     expect: Expected,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Asked {
+struct CheckYaml {
     company: String,
     credential: String,
     scopes: Option<Vec<String>>,
@@ -146,7 +146,7 @@ struct Answer {
 }
 
 #[derive(Debug, Serialize)]
-struct Report {
+struct TestReport {
     passed: usize,
     failed: usize,
     tests: Vec<Outcome>,
@@ -166,7 +166,7 @@ pub(super) fn test(args: &TestArgs) -> anyhow::Result<bool> {
         .map_err(|problems| anyhow!("{}", listed(&path, &problems)))?;
     let now = trial.now.as_deref().map(time::read).transpose();
     let now = now.map_err(|error| anyhow!("now: {error}"))?.unwrap_or_else(Timestamp::now);
-    let town = Town::build(catalog, &trial.companies, now)
+    let town = Fixture::build(catalog, &trial.companies, now)
         .with_context(|| args.file.display().to_string())?;
     let mut tests = Vec::new();
     for test in trial.tests {
@@ -180,12 +180,12 @@ pub(super) fn test(args: &TestArgs) -> anyhow::Result<bool> {
         bail!("{} has no tests: add some under `tests`", args.file.display());
     }
     let failed = tests.iter().filter(|test| !test.passed).count();
-    let report = Report { passed: tests.len() - failed, failed, tests };
+    let report = TestReport { passed: tests.len() - failed, failed, tests };
     printer.print_value(&report, sheet(&report))?;
     Ok(failed == 0)
 }
 
-fn read(file: &Path) -> anyhow::Result<Trial> {
+fn read(file: &Path) -> anyhow::Result<CatalogTest> {
     let options = serde_saphyr::options! { with_snippet: false, strict_booleans: true };
     serde_saphyr::from_str_with_options(&text(file)?, options).map_err(|error| {
         let message = error.to_string();
@@ -197,11 +197,11 @@ fn read(file: &Path) -> anyhow::Result<Trial> {
     })
 }
 
-fn sheet(report: &Report) -> Sheet {
-    let mut sheet = Sheet::default();
+fn sheet(report: &TestReport) -> Report {
+    let mut sheet = Report::default();
     let rows = report.tests.iter().map(|test| {
         let word = if test.passed { "ok" } else { "FAILED" };
-        [Words::news(test.passed, word), test.name.clone().into()]
+        [Cell::colored(test.passed, word), test.name.clone().into()]
     });
     sheet = sheet.rows(&["OUTCOME", "TEST"], rows);
     for test in report.tests.iter().filter(|test| !test.passed) {
@@ -217,7 +217,7 @@ fn sheet(report: &Report) -> Sheet {
 impl Expected {
     fn answer(&self) -> anyhow::Result<Answer> {
         let reason = self.reason.as_deref().map(|word| {
-            let known = Reason::ALL.iter().map(|reason| convert::word(*reason));
+            let known = Reason::ALL.iter().map(|reason| convert::reason_name(*reason));
             let known: Vec<_> = known.chain(["ALLOWED".to_owned()]).collect();
             let plain = word.strip_prefix("REASON_").unwrap_or(word).to_ascii_uppercase();
             match known.contains(&plain) {
@@ -269,10 +269,10 @@ impl Answer {
     }
 }
 
-impl Asked {
+impl CheckYaml {
     /// What is answered to it.
-    fn answer(self, town: &Town) -> anyhow::Result<Answer> {
-        let query = convert::query(&self.request()?)?;
+    fn answer(self, town: &Fixture) -> anyhow::Result<Answer> {
+        let query = convert::query_from_proto(&self.request()?)?;
         let facts = town.facts(&query);
         Ok(match decide(&query, facts) {
             Ok(Verdict::Allowed { reach }) => Answer {
@@ -287,7 +287,7 @@ impl Asked {
             },
             Ok(Verdict::Denied { reason, fault, missing }) => Answer {
                 decision: Decision::Denied,
-                reason: Some(convert::word(reason)),
+                reason: Some(convert::reason_name(reason)),
                 missing_scopes: Some(missing.iter().map(ToString::to_string).collect()),
                 reach: None,
                 message: fault.map(|fault| Cause::from(fault).detail().to_owned()),

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use clap::Subcommand;
 
-use super::client::Asking;
+use super::client::ServerArgs;
 use super::history::{ListArgs, list};
-use super::time;
 use super::printer;
+use super::time;
 use super::watch::watch;
 use crate::proto::Change;
 
@@ -39,7 +39,7 @@ pub enum ChangesCommand {
         reconnect: Duration,
         /// Whom to ask.
         #[command(flatten)]
-        asking: Asking,
+        asking: ServerArgs,
     },
 }
 

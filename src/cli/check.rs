@@ -2,11 +2,11 @@
 
 use clap::Args;
 
-use super::client::{Asking, answer};
+use super::check_args::CheckQueryArgs;
+use super::client::{ServerArgs, unwrap_response};
 use super::failure;
+use super::printer::{Cell, Report};
 use super::suggestion;
-use super::printer::{Sheet, Words};
-use super::check_args::Question;
 use crate::proto::{CheckResponse, Decision, Reason};
 
 /// A check to ask for.
@@ -14,11 +14,11 @@ use crate::proto::{CheckResponse, Decision, Reason};
 pub struct CheckArgs {
     /// What is asked.
     #[command(flatten)]
-    question: Question,
+    question: CheckQueryArgs,
 
     /// Whom to ask, and how to write the answer.
     #[command(flatten)]
-    asking: Asking,
+    asking: ServerArgs,
 }
 
 /// Asks, and prints the answer. True if allowed.
@@ -30,7 +30,7 @@ pub async fn check(args: CheckArgs) -> anyhow::Result<bool> {
     let request = args.question.request();
     let asked = request.scopes.clone();
     let has_list = request.scopes.iter().any(|scope| scope.contains(','));
-    let said = answer(desk.authorization.check(request).await)?;
+    let said = unwrap_response(desk.authorization.check(request).await)?;
     desk.printer.print(&said, sheet(&said))?;
     if has_list && said.reason() == Reason::ScopeUnknown {
         failure::warn("separate scopes by spaces: a comma is a part of a scope's name");
@@ -42,10 +42,10 @@ pub async fn check(args: CheckArgs) -> anyhow::Result<bool> {
 }
 
 /// A decision as people read it.
-pub(super) fn sheet(answer: &CheckResponse) -> Sheet {
+pub(super) fn sheet(answer: &CheckResponse) -> Report {
     let allowed = answer.decision() == Decision::Allowed;
     let decision = word(answer.decision().as_str_name(), "DECISION_");
-    let sheet = Sheet::default().fact("decision", Words::news(allowed, decision));
+    let sheet = Report::default().fact("decision", Cell::colored(allowed, decision));
     let sheet = if allowed {
         sheet.fact("reach", word(answer.reach().as_str_name(), "REACH_"))
     } else {

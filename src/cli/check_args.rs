@@ -3,16 +3,16 @@
 use clap::Args;
 use prost_types::Timestamp;
 
+use super::credential_args::CredentialArgs;
 use super::time;
-use super::credential_args::Which;
 use crate::proto::{CheckRequest, Endpoint, ListEffectiveScopesRequest, Token};
 
 /// On whose part is asked.
 #[derive(Debug, Args)]
-pub struct Caller {
+pub struct SubjectArgs {
     /// Whose call it is.
     #[command(flatten)]
-    which: Which,
+    which: CredentialArgs,
 
     /// The audience, where the catalog has several.
     #[arg(long, default_value = "", hide_default_value = true, value_name = "NAME")]
@@ -50,10 +50,10 @@ pub struct Caller {
 
 /// What is asked.
 #[derive(Debug, Args)]
-pub struct Question {
+pub struct CheckQueryArgs {
     /// On whose part is asked.
     #[command(flatten)]
-    caller: Caller,
+    caller: SubjectArgs,
 
     /// The scopes, all of which are needed.
     #[arg(required_unless_present = "path", conflicts_with = "path", value_name = "SCOPE")]
@@ -76,7 +76,7 @@ pub struct Question {
     at_least_revision: u64,
 }
 
-impl Caller {
+impl SubjectArgs {
     fn bearer(&self) -> Option<Token> {
         let present = self.token
             || !self.token_scope.is_empty()
@@ -105,7 +105,7 @@ impl Caller {
     }
 }
 
-impl Question {
+impl CheckQueryArgs {
     /// The request that asks it.
     pub(super) fn request(self) -> CheckRequest {
         let Self { caller, scopes, method, path, resource_owner, at_least_revision } = self;

@@ -10,7 +10,7 @@ use anyhow::{Context, anyhow, bail};
 use clap::ValueEnum;
 use serde::Deserialize;
 
-use super::{time, text_file};
+use super::{text_file, time};
 use crate::proto::{CheckRequest, Decision, Endpoint, Token};
 
 /// The most bytes of a line.
@@ -190,7 +190,7 @@ fn of_json(text: &str, line: u64) -> anyhow::Result<Listed> {
 /// The columns that a first line names.
 fn head(text: &str) -> anyhow::Result<Columns> {
     let mut columns = Columns::new();
-    for name in cells(text)? {
+    for name in split_csv_row(text)? {
         let column = Column::from_str(&name, false).map_err(|_| {
             let all = Column::value_variants().iter().filter_map(ValueEnum::to_possible_value);
             let all: Vec<_> = all.map(|value| value.get_name().to_owned()).collect();
@@ -213,7 +213,7 @@ fn head(text: &str) -> anyhow::Result<Columns> {
 }
 
 fn of_cells(text: &str, columns: &Columns, line: u64) -> anyhow::Result<Listed> {
-    let cells = cells(text)?;
+    let cells = split_csv_row(text)?;
     if cells.len() != columns.len() {
         bail!("has {} cells, the first line has {}", cells.len(), columns.len());
     }
@@ -242,7 +242,7 @@ fn of_cells(text: &str, columns: &Columns, line: u64) -> anyhow::Result<Listed> 
 }
 
 /// The cells of a line (RFC 4180), none of which goes on in the next.
-fn cells(text: &str) -> anyhow::Result<Vec<String>> {
+fn split_csv_row(text: &str) -> anyhow::Result<Vec<String>> {
     let (mut cells, mut cell, mut quoted) = (vec![], String::new(), false);
     let mut rest = text.chars().peekable();
     while let Some(c) = rest.next() {
@@ -275,10 +275,10 @@ mod tests {
 
     #[test]
     fn cells_are_those_of_rfc_4180() {
-        let read = |text: &str| cells(text).expect(text);
+        let read = |text: &str| split_csv_row(text).expect(text);
         assert_eq!(read("a,b,,"), ["a", "b", "", ""]);
         assert_eq!(read(r#""a,b","say ""no""",c"#), ["a,b", "say \"no\"", "c"]);
         assert_eq!(read(r#""",x"#), ["", "x"]);
-        assert!(cells("\"a").is_err());
+        assert!(split_csv_row("\"a").is_err());
     }
 }

@@ -4,9 +4,9 @@ use clap::Args;
 use tonic::{Response, Status};
 
 use super::connection::{Connection, connect};
-use super::printer::{Printer, Sheet};
 use super::endpoint_args::EndpointArgs;
 use super::output_format::OutputFormat;
+use super::printer::{Printer, Report};
 use crate::proto::authorization_service_client::AuthorizationServiceClient;
 use crate::proto::catalog_service_client::CatalogServiceClient;
 use crate::proto::change_service_client::ChangeServiceClient;
@@ -18,7 +18,7 @@ const MAX_ANSWER: usize = 256 << 20;
 
 /// Whom to ask, and how to write the answer.
 #[derive(Debug, Args)]
-pub struct Asking {
+pub struct ServerArgs {
     /// How to write the answer: for people, or as the contract's JSON for programs.
     #[arg(long, default_value = "table", value_name = "FORMAT")]
     pub output: OutputFormat,
@@ -29,7 +29,7 @@ pub struct Asking {
 }
 
 /// A server's services, and the printer beside them.
-pub(super) struct Desk {
+pub(super) struct Client {
     /// Decisions and scopes.
     pub authorization: AuthorizationServiceClient<Connection>,
     /// Who exists.
@@ -44,12 +44,12 @@ pub(super) struct Desk {
     pub printer: Printer,
 }
 
-impl Asking {
+impl ServerArgs {
     /// Connects.
     ///
     /// # Errors
     /// No server answers.
-    pub(super) async fn open(&self) -> anyhow::Result<Desk> {
+    pub(super) async fn open(&self) -> anyhow::Result<Client> {
         self.open_on(connect(&self.server).await?)
     }
 
@@ -57,9 +57,9 @@ impl Asking {
     ///
     /// # Errors
     /// None that an operator can mend.
-    pub(super) fn open_on(&self, channel: Connection) -> anyhow::Result<Desk> {
+    pub(super) fn open_on(&self, channel: Connection) -> anyhow::Result<Client> {
         let printer = Printer::new(self.output)?;
-        Ok(Desk {
+        Ok(Client {
             authorization: AuthorizationServiceClient::new(channel.clone())
                 .max_decoding_message_size(MAX_ANSWER),
             directory: DirectoryServiceClient::new(channel.clone())
@@ -78,7 +78,7 @@ impl Asking {
 ///
 /// # Errors
 /// The server refused.
-pub fn answer<T>(answer: Result<Response<T>, Status>) -> anyhow::Result<T> {
+pub fn unwrap_response<T>(answer: Result<Response<T>, Status>) -> anyhow::Result<T> {
     answer.map(Response::into_inner).map_err(|status| super::said(&status))
 }
 
@@ -86,7 +86,7 @@ pub fn answer<T>(answer: Result<Response<T>, Status>) -> anyhow::Result<T> {
 ///
 /// # Errors
 /// The answer has none: it is no answer of this contract.
-pub fn whole<T>(resource: &Option<T>) -> anyhow::Result<&T> {
+pub fn require<T>(resource: &Option<T>) -> anyhow::Result<&T> {
     resource.as_ref().ok_or_else(|| {
         anyhow::anyhow!("the answer is empty: is that a scopegate server of this version?")
     })
@@ -107,7 +107,7 @@ pub fn free_text(text: &str) -> Result<String, String> {
 
 /// How a change is made, and what is kept of why.
 #[derive(Debug, Args)]
-pub struct Terms {
+pub struct WriteArgs {
     /// Why, for the audit record.
     #[arg(long, allow_hyphen_values = true, value_parser = free_text, default_value = "", hide_default_value = true, value_name = "TEXT")]
     pub reason: String,
@@ -130,15 +130,15 @@ pub struct Terms {
 
     /// Whom to ask, and how to write the answer.
     #[command(flatten)]
-    pub asking: Asking,
+    pub asking: ServerArgs,
 }
 
-impl Terms {
+impl WriteArgs {
     /// The sheet that an answer to the change begins with, of the revision that it was answered at:
     /// whether anything was changed, or would be.
     #[must_use]
-    pub fn sheet(&self, revision: u64, is_same: bool) -> Sheet {
-        let sheet = Sheet::default();
+    pub fn sheet(&self, revision: u64, is_same: bool) -> Report {
+        let sheet = Report::default();
         match (self.dry_run, is_same) {
             (true, true) => sheet.line(format!(
                 "at revision {revision}, nothing was changed; there is nothing to change, it stays:"
@@ -155,8 +155,8 @@ impl Terms {
 
     /// The sheet that an answer to a deletion begins with, of the revision that it was answered at.
     #[must_use]
-    pub fn gone(&self, revision: u64, would: &str, did: &str) -> Sheet {
-        Sheet::default().line(match self.dry_run {
+    pub fn gone(&self, revision: u64, would: &str, did: &str) -> Report {
+        Report::default().line(match self.dry_run {
             true => format!("at revision {revision}, nothing was changed; would {would}:"),
             false => format!("{did}:"),
         })
@@ -245,7 +245,7 @@ impl Pages {
 
 /// What stands under a list that was cut, or instead of one that is empty.
 #[must_use]
-pub fn cut(sheet: Sheet, next: &str) -> Sheet {
+pub fn truncated(sheet: Report, next: &str) -> Report {
     if !next.is_empty() {
         return sheet.line("there are more: raise --limit");
     }
@@ -254,6 +254,6 @@ pub fn cut(sheet: Sheet, next: &str) -> Sheet {
 
 /// What moved in a set of scopes, as facts.
 #[must_use]
-pub fn moved(sheet: Sheet, added: &[String], removed: &[String]) -> Sheet {
+pub fn moved(sheet: Report, added: &[String], removed: &[String]) -> Report {
     sheet.fact("added", added.join(" ")).fact("removed", removed.join(" "))
 }

@@ -5,14 +5,17 @@
 use clap::Subcommand;
 use prost_types::FieldMask;
 
-use super::confirmation::{Agreement, rest_on, still_so};
-use super::client::{Asking, Desk, Limit, Pages, Terms, answer, cut, free_text, moved, on_terms, whole};
+use super::client::{
+    Client, Limit, Pages, ServerArgs, WriteArgs, free_text, moved, on_terms, require, truncated,
+    unwrap_response,
+};
 use super::company_impact;
+use super::company_restrict::{RestrictArgs, restrict};
+use super::confirmation::{Confirmation, rest_on, still_so};
 use super::failure;
 use super::lookup::Lookup;
+use super::printer::{Cell, Report, count};
 use super::time;
-use super::printer::{Sheet, Words, count};
-use super::company_restrict::{RestrictArgs, restrict};
 use super::undo::{self, Made, Undo};
 use crate::proto::{
     AddCompanyScopesRequest, Company, CreateCompanyRequest, DeleteCompanyRequest,
@@ -38,7 +41,7 @@ pub enum CompanyCommand {
         display_name: String,
         /// How.
         #[command(flatten)]
-        terms: Terms,
+        terms: WriteArgs,
     },
     /// Show a company and its ceiling.
     Get {
@@ -46,7 +49,7 @@ pub enum CompanyCommand {
         company: String,
         /// Whom to ask.
         #[command(flatten)]
-        asking: Asking,
+        asking: ServerArgs,
     },
     /// List companies, all or those with a credential that holds a scope.
     List {
@@ -58,7 +61,7 @@ pub enum CompanyCommand {
         limit: Limit,
         /// Whom to ask.
         #[command(flatten)]
-        asking: Asking,
+        asking: ServerArgs,
     },
     /// Change a company's name.
     Update {
@@ -69,7 +72,7 @@ pub enum CompanyCommand {
         display_name: String,
         /// How.
         #[command(flatten)]
-        terms: Terms,
+        terms: WriteArgs,
     },
     /// Let checks of a company be decided by its scopes again.
     Enable {
@@ -77,7 +80,7 @@ pub enum CompanyCommand {
         company: String,
         /// How.
         #[command(flatten)]
-        terms: Terms,
+        terms: WriteArgs,
     },
     /// Suspend a company: deny every check of it, at once, until it is enabled.
     Disable {
@@ -85,10 +88,10 @@ pub enum CompanyCommand {
         company: String,
         /// Whether to ask first.
         #[command(flatten)]
-        agreement: Agreement,
+        agreement: Confirmation,
         /// How.
         #[command(flatten)]
-        terms: Terms,
+        terms: WriteArgs,
     },
     /// Delete a company and all that is in it, for good.
     Delete {
@@ -96,10 +99,10 @@ pub enum CompanyCommand {
         company: String,
         /// Whether to ask first.
         #[command(flatten)]
-        agreement: Agreement,
+        agreement: Confirmation,
         /// How.
         #[command(flatten)]
-        terms: Terms,
+        terms: WriteArgs,
     },
     /// Add scopes to a company's ceiling. Its credentials receive nothing by it.
     AddScopes {
@@ -110,7 +113,7 @@ pub enum CompanyCommand {
         scopes: Vec<String>,
         /// How.
         #[command(flatten)]
-        terms: Terms,
+        terms: WriteArgs,
     },
     /// Take scopes from a company, and so at once from all of its credentials.
     ///
@@ -130,7 +133,7 @@ pub enum CompanyCommand {
         restricted_at: u64,
         /// How.
         #[command(flatten)]
-        terms: Terms,
+        terms: WriteArgs,
     },
 }
 
@@ -151,23 +154,23 @@ pub async fn company(command: CompanyCommand) -> anyhow::Result<bool> {
                     scopes: named.then_some(Scopes { names: scopes }),
                 }
             );
-            let said = answer(desk.directory.create_company(request).await)?;
-            let sheet = shown(&desk, &terms, None, whole(&said.company)?, said.revision).await;
+            let said = unwrap_response(desk.directory.create_company(request).await)?;
+            let sheet = shown(&desk, &terms, None, require(&said.company)?, said.revision).await;
             desk.printer.print(&said, sheet)?;
         }
         CompanyCommand::Get { company, asking } => {
             let mut desk = asking.open().await?;
             let request = GetCompanyRequest { company_id: company };
-            let said = answer(desk.directory.get_company(request).await)?;
-            let company = whole(&said.company)?;
+            let said = unwrap_response(desk.directory.get_company(request).await)?;
+            let company = require(&said.company)?;
             let lookup = lookup(&desk, company, None).await;
             desk.printer.print(&said, sheet(company, &lookup))?;
         }
         CompanyCommand::List { holding: None, limit, asking } => {
             let mut desk = asking.open().await?;
             let all = list(&mut desk, limit).await?;
-            let sheet = Sheet::default().rows(HEAD, all.companies.iter().map(row));
-            desk.printer.print(&all, cut(sheet, &all.next_page_token))?;
+            let sheet = Report::default().rows(HEAD, all.companies.iter().map(row));
+            desk.printer.print(&all, truncated(sheet, &all.next_page_token))?;
         }
         CompanyCommand::List { holding: Some(scope), limit, asking } => {
             holding(&mut asking.open().await?, &scope, limit).await?;
@@ -199,8 +202,8 @@ pub async fn company(command: CompanyCommand) -> anyhow::Result<bool> {
                 still_so(&all, &company_impact::impact(&mut desk, &now).await?.2)?;
                 rest_on(&mut request.etag, &now.etag);
             }
-            let said = answer(desk.directory.delete_company(request).await)?;
-            let company = whole(&said.company)?;
+            let said = unwrap_response(desk.directory.delete_company(request).await)?;
+            let company = require(&said.company)?;
             let sheet = terms
                 .gone(said.revision, "delete", "deleted")
                 .then(facts(company))
@@ -212,8 +215,8 @@ pub async fn company(command: CompanyCommand) -> anyhow::Result<bool> {
             let before = etag(&desk, &terms, &company).await;
             let request =
                 on_terms!(terms, AddCompanyScopesRequest { company_id: company, scopes: scopes });
-            let said = answer(desk.authorization.add_company_scopes(request).await)?;
-            let sheet = shown(&desk, &terms, before, whole(&said.company)?, said.revision).await;
+            let said = unwrap_response(desk.authorization.add_company_scopes(request).await)?;
+            let sheet = shown(&desk, &terms, before, require(&said.company)?, said.revision).await;
             let sheet = moved(sheet, &said.added_scopes, &[]);
             let undo = company_impact::undo_of_addition(&mut desk, &terms, &said).await;
             desk.printer.print_undoable(&said, sheet, undo)?;
@@ -229,7 +232,7 @@ pub async fn company(command: CompanyCommand) -> anyhow::Result<bool> {
                     restricted_at_revision: restricted_at,
                 }
             );
-            let said = answer(desk.authorization.restore_grants(request).await)?;
+            let said = unwrap_response(desk.authorization.restore_grants(request).await)?;
             let sheet = terms
                 .sheet(said.revision, said.restored_credential_count == 0)
                 .fact("restored credentials", said.restored_credential_count)
@@ -242,25 +245,25 @@ pub async fn company(command: CompanyCommand) -> anyhow::Result<bool> {
 
 const HEAD: &[&str; 5] = &["COMPANY", "NAME", "STATE", "SCOPES", "UPDATED"];
 
-fn row(company: &Company) -> [Words; 5] {
+fn row(company: &Company) -> [Cell; 5] {
     [
         company.company_id.clone().into(),
         company.display_name.clone().into(),
-        Words::enabled(company.enabled),
+        Cell::enabled(company.enabled),
         (company.scopes.len() as u64).into(),
         time::text(company.update_time.as_ref()).into(),
     ]
 }
 
-pub(super) fn facts(company: &Company) -> Sheet {
-    Sheet::default()
+pub(super) fn facts(company: &Company) -> Report {
+    Report::default()
         .fact("company", company.company_id.clone())
         .fact("name", company.display_name.clone())
-        .fact("state", Words::enabled(company.enabled))
+        .fact("state", Cell::enabled(company.enabled))
 }
 
 /// A company as people read it.
-fn sheet(company: &Company, lookup: &Lookup) -> Sheet {
+fn sheet(company: &Company, lookup: &Lookup) -> Report {
     let scopes = company.scopes.iter();
     facts(company)
         .fact("created", time::text(company.create_time.as_ref()))
@@ -277,7 +280,7 @@ fn sheet(company: &Company, lookup: &Lookup) -> Sheet {
 }
 
 /// The etag of a company before it is changed, if that is of use.
-async fn etag(desk: &Desk, terms: &Terms, company: &str) -> Option<String> {
+async fn etag(desk: &Client, terms: &WriteArgs, company: &str) -> Option<String> {
     if !terms.compares() {
         return None;
     }
@@ -288,12 +291,12 @@ async fn etag(desk: &Desk, terms: &Terms, company: &str) -> Option<String> {
 
 /// A company as a change left it, or would leave it.
 async fn shown(
-    desk: &Desk,
-    terms: &Terms,
+    desk: &Client,
+    terms: &WriteArgs,
     before: Option<String>,
     company: &Company,
     answered: u64,
-) -> Sheet {
+) -> Report {
     let is_same = terms.is_same(before.as_deref(), &company.etag, company.revision, answered);
     let would = terms.dry_run && !is_same;
     let lookup = lookup(desk, company, would.then_some(answered)).await;
@@ -309,7 +312,7 @@ async fn shown(
     terms.sheet(answered, is_same).then(sheet(&company, &lookup))
 }
 
-async fn lookup(desk: &Desk, company: &Company, last: Option<u64>) -> Lookup {
+async fn lookup(desk: &Client, company: &Company, last: Option<u64>) -> Lookup {
     let known = (company.revision, company.update_time.as_ref());
     let revisions = company.scopes.iter().map(|place| place.added_at_revision);
     Lookup::of(desk, &company.company_id, known, last, revisions).await
@@ -322,8 +325,8 @@ pub(super) fn mask(path: &str) -> Option<FieldMask> {
 async fn able(
     company: String,
     enabled: bool,
-    terms: &Terms,
-    agreement: Option<Agreement>,
+    terms: &WriteArgs,
+    agreement: Option<Confirmation>,
 ) -> anyhow::Result<()> {
     let request = on_terms!(
         terms,
@@ -340,8 +343,8 @@ async fn able(
 /// Updates. With an agreement it asks before checks are denied.
 async fn update(
     mut request: UpdateCompanyRequest,
-    terms: &Terms,
-    agreement: Option<Agreement>,
+    terms: &WriteArgs,
+    agreement: Option<Confirmation>,
 ) -> anyhow::Result<()> {
     let mut desk = terms.asking.open().await?;
     let (before, since) = company_impact::read_at(&mut desk, &request.company_id).await;
@@ -356,8 +359,8 @@ async fn update(
         }
     }
     let mask = request.update_mask.clone().unwrap_or_default().paths;
-    let said = answer(desk.directory.update_company(request).await)?;
-    let after = whole(&said.company)?;
+    let said = unwrap_response(desk.directory.update_company(request).await)?;
+    let after = require(&said.company)?;
     let before = before.ok();
     let etag = terms.compared(before.as_ref().map(|before| &before.etag));
     let sheet = shown(&desk, terms, etag, after, said.revision).await;
@@ -369,12 +372,12 @@ async fn update(
     desk.printer.print_undoable(&said, sheet, undo)
 }
 
-async fn list(desk: &mut Desk, limit: Limit) -> anyhow::Result<ListCompaniesResponse> {
+async fn list(desk: &mut Client, limit: Limit) -> anyhow::Result<ListCompaniesResponse> {
     let (mut all, mut pages) = (ListCompaniesResponse::default(), Pages::of(limit));
     loop {
         let request =
             ListCompaniesRequest { page_size: pages.size(), page_token: pages.token.clone() };
-        let page = answer(desk.directory.list_companies(request).await)?;
+        let page = unwrap_response(desk.directory.list_companies(request).await)?;
         let more = pages.turn(page.companies.len(), &page.next_page_token);
         all.companies.extend(page.companies);
         (all.next_page_token, all.revision) = (page.next_page_token, page.revision);
@@ -387,14 +390,14 @@ async fn list(desk: &mut Desk, limit: Limit) -> anyhow::Result<ListCompaniesResp
 /// Lists the companies with credentials that hold a scope, each with their number.
 ///
 /// Every company is asked for, one after another: there is no index of holders across companies.
-async fn holding(desk: &mut Desk, scope: &str, limit: Limit) -> anyhow::Result<()> {
+async fn holding(desk: &mut Client, scope: &str, limit: Limit) -> anyhow::Result<()> {
     let mut found = Vec::new();
     let mut wanted = Pages::of(limit);
     let (mut pages, mut credentials) = (Pages::of(Limit::default()), 0_u64);
     'all: loop {
         let request =
             ListCompaniesRequest { page_size: pages.size(), page_token: pages.token.clone() };
-        let page = answer(desk.directory.list_companies(request).await)?;
+        let page = unwrap_response(desk.directory.list_companies(request).await)?;
         for company in page.companies {
             let count = holders(desk, &company.company_id, scope).await?;
             if count > 0 {
@@ -411,11 +414,11 @@ async fn holding(desk: &mut Desk, scope: &str, limit: Limit) -> anyhow::Result<(
     }
     let rows = found.iter().map(|(company, count)| {
         let name = company.display_name.clone();
-        let state = Words::enabled(company.enabled);
+        let state = Cell::enabled(company.enabled);
         [company.company_id.clone().into(), name.into(), state, (*count).into()]
     });
     let sheet =
-        Sheet::default().rows(&["COMPANY", "NAME", "STATE", "CREDENTIALS"], rows).line(format!(
+        Report::default().rows(&["COMPANY", "NAME", "STATE", "CREDENTIALS"], rows).line(format!(
             "{} of {} hold {scope}",
             count(credentials, "credential", "credentials"),
             count(found.len() as u64, "company", "companies")
@@ -441,7 +444,7 @@ async fn holding(desk: &mut Desk, scope: &str, limit: Limit) -> anyhow::Result<(
 }
 
 /// How many credentials of a company hold a scope.
-async fn holders(desk: &mut Desk, company: &str, scope: &str) -> anyhow::Result<u64> {
+async fn holders(desk: &mut Client, company: &str, scope: &str) -> anyhow::Result<u64> {
     let (mut count, mut pages) = (0, Pages::of(Limit::default()));
     loop {
         let request = ListCredentialsRequest {
@@ -454,7 +457,7 @@ async fn holders(desk: &mut Desk, company: &str, scope: &str) -> anyhow::Result<
         let page = match desk.directory.list_credentials(request).await {
             // Deleted since it was listed.
             Err(status) if status.code() == tonic::Code::NotFound => return Ok(count),
-            page => answer(page)?,
+            page => unwrap_response(page)?,
         };
         count += page.credentials.len() as u64;
         if !pages.turn(page.credentials.len(), &page.next_page_token) {

@@ -1,9 +1,9 @@
 //! Company impact: what goes with a company, and how a change of one is undone.
 
-use super::client::{Desk, Terms, answer, whole};
+use super::client::{Client, WriteArgs, require, unwrap_response};
 use super::company::facts;
+use super::printer::{Report, count};
 use super::time;
-use super::printer::{Sheet, count};
 use super::undo::Undo;
 use crate::proto::{
     AddCompanyScopesResponse, Company, GetCompanyRequest, ListCredentialsRequest, ListUsersRequest,
@@ -19,15 +19,15 @@ const PAGE: i32 = 1_000;
 ///
 /// # Errors
 /// There is none, or the server refused.
-pub(super) async fn read(desk: &mut Desk, company: &str) -> anyhow::Result<Company> {
+pub(super) async fn read(desk: &mut Client, company: &str) -> anyhow::Result<Company> {
     read_at(desk, company).await.0
 }
 
 /// A company as it is now, and the revision at which it was read.
-pub(super) async fn read_at(desk: &mut Desk, company: &str) -> (anyhow::Result<Company>, u64) {
+pub(super) async fn read_at(desk: &mut Client, company: &str) -> (anyhow::Result<Company>, u64) {
     let request = GetCompanyRequest { company_id: company.to_owned() };
-    match answer(desk.directory.get_company(request).await) {
-        Ok(read) => (whole(&read.company).cloned(), read.revision),
+    match unwrap_response(desk.directory.get_company(request).await) {
+        Ok(read) => (require(&read.company).cloned(), read.revision),
         Err(error) => (Err(error), 0),
     }
 }
@@ -38,9 +38,9 @@ pub(super) async fn read_at(desk: &mut Desk, company: &str) -> (anyhow::Result<C
 /// # Errors
 /// The server refused.
 pub(super) async fn impact(
-    desk: &mut Desk,
+    desk: &mut Client,
     company: &Company,
-) -> anyhow::Result<(Sheet, String, Vec<String>)> {
+) -> anyhow::Result<(Report, String, Vec<String>)> {
     let mut all = Vec::new();
     let (credentials, enabled, seen) = credentials(desk, &company.company_id, &mut all).await?;
     let users = users(desk, &company.company_id, &mut all).await?;
@@ -74,7 +74,7 @@ impl Counted {
 
 /// How many credentials, how many of them enabled, and when one of them was last seen.
 async fn credentials(
-    desk: &mut Desk,
+    desk: &mut Client,
     company: &str,
     all: &mut Vec<String>,
 ) -> anyhow::Result<(Counted, Counted, String)> {
@@ -86,7 +86,7 @@ async fn credentials(
             page_token: token,
             ..ListCredentialsRequest::default()
         };
-        let page = answer(desk.directory.list_credentials(request).await)?;
+        let page = unwrap_response(desk.directory.list_credentials(request).await)?;
         number += page.credentials.len() as u64;
         // An etag stands for all that was changed in one, and not for when it was seen.
         let each = page.credentials.iter();
@@ -104,12 +104,12 @@ async fn credentials(
     Ok((Counted { number, has_more }, Counted { number: enabled, has_more }, seen))
 }
 
-async fn users(desk: &mut Desk, company: &str, all: &mut Vec<String>) -> anyhow::Result<Counted> {
+async fn users(desk: &mut Client, company: &str, all: &mut Vec<String>) -> anyhow::Result<Counted> {
     let (mut number, mut token) = (0, String::new());
     for _ in 0..PAGES {
         let request =
             ListUsersRequest { company_id: company.to_owned(), page_size: PAGE, page_token: token };
-        let page = answer(desk.directory.list_users(request).await)?;
+        let page = unwrap_response(desk.directory.list_users(request).await)?;
         number += page.users.len() as u64;
         all.extend(page.users.iter().map(|user| format!("user {}", user.user_id)));
         token = page.next_page_token;
@@ -122,7 +122,7 @@ async fn users(desk: &mut Desk, company: &str, all: &mut Vec<String>) -> anyhow:
 
 /// How an update of these fields is undone, if it changed one.
 pub(super) fn undo(
-    terms: &Terms,
+    terms: &WriteArgs,
     mask: &[String],
     before: &Company,
     after: &Company,
@@ -146,8 +146,8 @@ pub(super) fn undo(
 /// How an addition to a ceiling is undone: by a restriction of exactly these scopes, as long as no
 /// credential holds one of them.
 pub(super) async fn undo_of_addition(
-    desk: &mut Desk,
-    terms: &Terms,
+    desk: &mut Client,
+    terms: &WriteArgs,
     done: &AddCompanyScopesResponse,
 ) -> Option<Undo> {
     let (undo, company) = (Undo::of(terms)?, done.company.as_ref()?);

@@ -4,11 +4,11 @@
 use anyhow::bail;
 use clap::Args;
 
-use super::client::{Desk, Terms, answer, on_terms, whole};
-use super::prompt;
+use super::client::{Client, WriteArgs, on_terms, require, unwrap_response};
 use super::lookup::Lookup;
+use super::printer::{self, Cell, Report};
+use super::prompt;
 use super::time;
-use super::printer::{self, Sheet, Words};
 use super::undo::Undo;
 use crate::proto::{
     AddCompanyScopesRequest, RestrictCompanyScopesRequest, RestrictCompanyScopesResponse,
@@ -34,7 +34,7 @@ pub struct RestrictArgs {
 
     /// How.
     #[command(flatten)]
-    terms: Terms,
+    terms: WriteArgs,
 }
 
 /// Restricts, if whoever decides has seen what it does.
@@ -53,15 +53,15 @@ pub(super) async fn restrict(args: RestrictArgs) -> anyhow::Result<bool> {
         }
     );
     let audit = RestrictCompanyScopesRequest { validate_only: true, ..request.clone() };
-    let audit = answer(desk.authorization.restrict_company_scopes(audit).await)?;
+    let audit = unwrap_response(desk.authorization.restrict_company_scopes(audit).await)?;
     if terms.dry_run {
         let mut line = format!("at revision {}, nothing was changed", audit.revision);
         let sheet = if audit.restricted_scopes.is_empty() {
             line.push_str("; nothing to change: the company has none of these scopes");
-            Sheet::default().line(line)
+            Report::default().line(line)
         } else {
             let titles = Lookup::titles(&desk).await;
-            Sheet::default().line(line).then(report(&company, &audit, &titles))
+            Report::default().line(line).then(impact_report(&company, &audit, &titles))
         };
         desk.printer.print(&audit, sheet.fact("etag", audit.etag.clone()))?;
         return Ok(true);
@@ -70,14 +70,18 @@ pub(super) async fn restrict(args: RestrictArgs) -> anyhow::Result<bool> {
     if audit.restricted_scopes.is_empty() {
         desk.printer.print(
             &audit,
-            Sheet::default().line("nothing to change: the company has none of these scopes"),
+            Report::default().line("nothing to change: the company has none of these scopes"),
         )?;
         return Ok(true);
     }
     if let Some(expected) = affected {
         if expected != count {
             if desk.printer.is_for_people() {
-                desk.printer.tell(report(&company, &audit, &Lookup::titles(&desk).await))?;
+                desk.printer.print_stderr(impact_report(
+                    &company,
+                    &audit,
+                    &Lookup::titles(&desk).await,
+                ))?;
             }
             bail!(
                 "nothing was restricted, since not {expected} but {count} would lose a scope: look \
@@ -86,10 +90,14 @@ pub(super) async fn restrict(args: RestrictArgs) -> anyhow::Result<bool> {
         }
     } else if terms.etag.is_empty() {
         // With the etag of an audit, what it saw is agreed to.
-        let is_answered = prompt::somebody_is_there();
+        let is_answered = prompt::is_interactive();
         // A program reads one line of JSON on standard error.
         if is_answered || desk.printer.is_for_people() {
-            desk.printer.tell(report(&company, &audit, &Lookup::titles(&desk).await))?;
+            desk.printer.print_stderr(impact_report(
+                &company,
+                &audit,
+                &Lookup::titles(&desk).await,
+            ))?;
         }
         if !is_answered {
             bail!(
@@ -98,15 +106,15 @@ pub(super) async fn restrict(args: RestrictArgs) -> anyhow::Result<bool> {
             );
         }
         let question = format!("Take {} from {company}?", audit.restricted_scopes.join(" "));
-        if !prompt::ask(&question).await? {
+        if !prompt::confirm(&question).await? {
             bail!("nothing was restricted");
         }
     }
     let etag = if terms.etag.is_empty() { audit.etag } else { terms.etag.clone() };
     let request = RestrictCompanyScopesRequest { etag, ..request };
-    let done = answer(desk.authorization.restrict_company_scopes(request).await)?;
-    let sheet = Sheet::default()
-        .fact("company", whole(&done.company)?.company_id.clone())
+    let done = unwrap_response(desk.authorization.restrict_company_scopes(request).await)?;
+    let sheet = Report::default()
+        .fact("company", require(&done.company)?.company_id.clone())
         .fact("restricted", done.restricted_scopes.join(" "))
         .fact("affected credentials", done.affected_credential_count)
         .fact("revision", done.revision);
@@ -118,8 +126,8 @@ pub(super) async fn restrict(args: RestrictArgs) -> anyhow::Result<bool> {
 /// How a restriction that was wrong is undone: if the scopes come back alone, as a dry run says. By
 /// the present catalog they may imply what the company did not have.
 async fn undo(
-    desk: &mut Desk,
-    terms: &Terms,
+    desk: &mut Client,
+    terms: &WriteArgs,
     company: &str,
     done: &RestrictCompanyScopesResponse,
 ) -> Option<Undo> {
@@ -148,7 +156,7 @@ async fn undo(
 }
 
 /// Who would break.
-fn report(company: &str, audit: &RestrictCompanyScopesResponse, titles: &Lookup) -> Sheet {
+fn impact_report(company: &str, audit: &RestrictCompanyScopesResponse, titles: &Lookup) -> Report {
     let scopes = audit.restricted_scopes.join(" ");
     let count = audit.affected_credential_count;
     let credentials = printer::count(count, "credential", "credentials");
@@ -158,13 +166,13 @@ fn report(company: &str, audit: &RestrictCompanyScopesResponse, titles: &Lookup)
         [
             affected.credential_id.clone().into(),
             affected.label.clone().into(),
-            Words::state(affected.enabled, affected.expired),
+            Cell::state(affected.enabled, affected.expired),
             if seen.is_empty() { "never".into() } else { seen.into() },
             affected.scopes.join(" ").into(),
         ]
     });
     let shown = audit.affected_credentials.len() as u64;
-    let sheet = Sheet::default()
+    let sheet = Report::default()
         .line(format!("{credentials} of {company} would lose {scopes}{colon}"))
         .then(titles.table(audit.restricted_scopes.iter().map(String::as_str)))
         .rows(&["CREDENTIAL", "LABEL", "STATE", "LAST SEEN", "LOSES"], rows);

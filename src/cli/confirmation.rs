@@ -1,4 +1,4 @@
-//! Agreement: the question before a change that takes something away.
+//! Confirmation: the question before a change that takes something away.
 //!
 //! INVARIANT (what was shown is what goes): a change that was agreed to on a terminal carries the
 //! etag of the resource that was shown, unless the operator gave one. With `--yes` nothing is
@@ -9,21 +9,21 @@
 use anyhow::bail;
 use clap::Args;
 
-use super::client::Terms;
+use super::client::WriteArgs;
+use super::printer::{Printer, Report};
 use super::prompt;
-use super::printer::{Printer, Sheet};
 
 /// Whether a change that takes something away has been agreed to.
 #[derive(Clone, Copy, Debug, Args)]
-pub struct Agreement {
+pub struct Confirmation {
     /// Do not ask before something is taken away. Needed where no terminal can answer.
     #[arg(long)]
     yes: bool,
 }
 
-impl Agreement {
+impl Confirmation {
     /// Whether the change is asked about, if it takes something away.
-    pub(super) fn is_asked(self, terms: &Terms) -> bool {
+    pub(super) fn is_asked(self, terms: &WriteArgs) -> bool {
         !self.yes && !terms.dry_run
     }
 
@@ -34,10 +34,10 @@ impl Agreement {
     pub(super) async fn ask(
         self,
         printer: &Printer,
-        goes: Sheet,
+        goes: Report,
         question: &str,
     ) -> anyhow::Result<()> {
-        let is_answered = prompt::somebody_is_there();
+        let is_answered = prompt::is_interactive();
         // A program reads one line of JSON there.
         if is_answered || printer.is_for_people() {
             printer.show(goes)?;
@@ -48,7 +48,7 @@ impl Agreement {
                  or add --yes if this is what you want"
             );
         }
-        if !prompt::ask(question).await? {
+        if !prompt::confirm(question).await? {
             bail!("nothing was changed");
         }
         Ok(())

@@ -13,12 +13,12 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
 use tonic::{Request, Status};
 
-use super::context::{self, Way};
+use super::context::{self, ServerProfile};
 use super::diagnosis::{self, Unreachable};
+use super::endpoint_args::EndpointArgs;
 use super::text_file;
 use super::timeout::Timeout;
 use super::{address, api_key, failure};
-use super::endpoint_args::EndpointArgs;
 use crate::transport::{key_file, pem};
 
 /// How much of a stream may be on its way. The usual window would be waited for all the time.
@@ -36,7 +36,7 @@ const UPLOAD: u32 = 10;
 
 /// A connection on which every call presents the caller's key, if there is one, and ends when the
 /// server makes no progress.
-pub(super) type Connection = InterceptedService<Timeout, Presents>;
+pub(super) type Connection = InterceptedService<Timeout, BearerInterceptor>;
 
 /// What a connection is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,9 +53,9 @@ pub(super) enum Purpose {
 
 /// What a call presents.
 #[derive(Clone)]
-pub(super) struct Presents(Option<MetadataValue<Ascii>>);
+pub(super) struct BearerInterceptor(Option<MetadataValue<Ascii>>);
 
-impl Interceptor for Presents {
+impl Interceptor for BearerInterceptor {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
         if let Some(key) = &self.0 {
             request.metadata_mut().insert("authorization", key.clone());
@@ -75,8 +75,8 @@ pub(super) async fn connect_for(
     args: &EndpointArgs,
 ) -> anyhow::Result<Connection> {
     let limit = Duration::from_secs(args.timeout_seconds);
-    let way = context::way(args)?;
-    let presents = Presents(key(&way)?);
+    let way = context::resolve_profile(args)?;
+    let presents = BearerInterceptor(key(&way)?);
     let endpoint = endpoint(&way)?.connect_timeout(limit);
     let endpoint = match purpose {
         Purpose::Calls => endpoint,
@@ -109,7 +109,7 @@ pub(super) async fn connect_for(
     Ok(InterceptedService::new(timed, presents))
 }
 
-fn endpoint(way: &Way) -> anyhow::Result<Endpoint> {
+fn endpoint(way: &ServerProfile) -> anyhow::Result<Endpoint> {
     let url = address::url(&way.endpoint, way.ca.is_some() || way.client_cert.is_some())?;
     let endpoint = Endpoint::from_shared(url)
         .map_err(|_| anyhow!("the endpoint `{}` is no HOST:PORT and no URL", way.endpoint))?;
@@ -143,7 +143,7 @@ fn endpoint(way: &Way) -> anyhow::Result<Endpoint> {
 
 /// The key to present: of the environment, else of a file. It is no flag: those are shown to
 /// everybody on the machine.
-fn key(way: &Way) -> anyhow::Result<Option<MetadataValue<Ascii>>> {
+fn key(way: &ServerProfile) -> anyhow::Result<Option<MetadataValue<Ascii>>> {
     let set = std::env::var("SCOPEGATE_KEY").ok().filter(|key| !key.is_empty());
     let (from, key) = match (set, &way.key_file) {
         (Some(key), _) => ("SCOPEGATE_KEY".to_owned(), key),

@@ -3,11 +3,11 @@
 use clap::Subcommand;
 use tonic::Code;
 
-use super::confirmation::{Agreement, rest_on};
-use super::client::{Asking, Desk, Terms, answer, on_terms, whole};
-use super::printer::{Sheet, Words};
+use super::client::{Client, ServerArgs, WriteArgs, on_terms, require, unwrap_response};
+use super::confirmation::{Confirmation, rest_on};
+use super::credential_args::CredentialArgs;
+use super::printer::{Cell, Report};
 use super::undo::{self, Made, Undo};
-use super::credential_args::Which;
 use crate::proto::{Consent, DeleteConsentRequest, GetConsentRequest, PutConsentRequest};
 
 /// Commands of consents.
@@ -17,7 +17,7 @@ pub enum ConsentCommand {
     Put {
         /// Which.
         #[command(flatten)]
-        which: Which,
+        which: CredentialArgs,
         /// The user's id.
         user: String,
         /// The scopes asked for; none refuses everything.
@@ -25,35 +25,35 @@ pub enum ConsentCommand {
         scopes: Vec<String>,
         /// Whether to ask first.
         #[command(flatten)]
-        agreement: Agreement,
+        agreement: Confirmation,
         /// How.
         #[command(flatten)]
-        terms: Terms,
+        terms: WriteArgs,
     },
     /// Show a consent.
     Get {
         /// Which.
         #[command(flatten)]
-        which: Which,
+        which: CredentialArgs,
         /// The user's id.
         user: String,
         /// Whom to ask.
         #[command(flatten)]
-        asking: Asking,
+        asking: ServerArgs,
     },
     /// Withdraw a consent.
     Delete {
         /// Which.
         #[command(flatten)]
-        which: Which,
+        which: CredentialArgs,
         /// The user's id.
         user: String,
         /// Whether to ask first.
         #[command(flatten)]
-        agreement: Agreement,
+        agreement: Confirmation,
         /// How.
         #[command(flatten)]
-        terms: Terms,
+        terms: WriteArgs,
     },
 }
 
@@ -66,7 +66,7 @@ pub async fn consent(command: ConsentCommand) -> anyhow::Result<bool> {
         ConsentCommand::Put { which, user, scopes, agreement, terms } => {
             let mut desk = terms.asking.open().await?;
             let (before, since) = read(&mut desk, &which, &user).await?;
-            let Which { company, credential } = which.clone();
+            let CredentialArgs { company, credential } = which.clone();
             let mut request = on_terms!(
                 terms,
                 PutConsentRequest {
@@ -78,8 +78,8 @@ pub async fn consent(command: ConsentCommand) -> anyhow::Result<bool> {
             );
             if let Some(now) = before.as_ref().filter(|_| agreement.is_asked(&terms)) {
                 let trial = PutConsentRequest { validate_only: true, ..request.clone() };
-                let trial = answer(desk.directory.put_consent(trial).await)?;
-                let left = &whole(&trial.consent)?.scopes;
+                let trial = unwrap_response(desk.directory.put_consent(trial).await)?;
+                let left = &require(&trial.consent)?.scopes;
                 let goes = now.scopes.iter().filter(|scope| !left.contains(scope));
                 let goes: Vec<_> = goes.map(String::as_str).collect();
                 if !goes.is_empty() {
@@ -90,8 +90,8 @@ pub async fn consent(command: ConsentCommand) -> anyhow::Result<bool> {
                 }
             }
             let etag = terms.compared(before.as_ref().map(|before| &before.etag));
-            let said = answer(desk.directory.put_consent(request).await)?;
-            let given = whole(&said.consent)?;
+            let said = unwrap_response(desk.directory.put_consent(request).await)?;
+            let given = require(&said.consent)?;
             let is_same =
                 terms.is_same(etag.as_deref(), &given.etag, given.revision, said.revision);
             let refused: Vec<_> =
@@ -102,22 +102,22 @@ pub async fn consent(command: ConsentCommand) -> anyhow::Result<bool> {
             }
             let sheet = terms.sheet(said.revision, is_same).then(sheet(&shown));
             // The user cannot give what they may not do themselves.
-            let sheet = sheet.fact("not given", Words::news(false, refused.join(" ")));
+            let sheet = sheet.fact("not given", Cell::colored(false, refused.join(" ")));
             let made = Made { company: &which.company, read: since, answered: said.revision };
             let undo = undo(&mut desk, &terms, made, before.as_ref(), Some(given)).await;
             desk.printer.print_undoable(&said, sheet, undo)?;
         }
-        ConsentCommand::Get { which: Which { company, credential }, user, asking } => {
+        ConsentCommand::Get { which: CredentialArgs { company, credential }, user, asking } => {
             let mut desk = asking.open().await?;
             let request =
                 GetConsentRequest { company_id: company, credential_id: credential, user_id: user };
-            let said = answer(desk.directory.get_consent(request).await)?;
-            desk.printer.print(&said, sheet(whole(&said.consent)?))?;
+            let said = unwrap_response(desk.directory.get_consent(request).await)?;
+            desk.printer.print(&said, sheet(require(&said.consent)?))?;
         }
         ConsentCommand::Delete { which, user, agreement, terms } => {
             let mut desk = terms.asking.open().await?;
             let (before, since) = read(&mut desk, &which, &user).await?;
-            let Which { company, credential } = which.clone();
+            let CredentialArgs { company, credential } = which.clone();
             let mut request = on_terms!(
                 terms,
                 DeleteConsentRequest {
@@ -131,11 +131,11 @@ pub async fn consent(command: ConsentCommand) -> anyhow::Result<bool> {
                 agreement.ask(&desk.printer, sheet(now), &question).await?;
                 rest_on(&mut request.etag, &now.etag);
             }
-            let said = answer(desk.directory.delete_consent(request).await)?;
+            let said = unwrap_response(desk.directory.delete_consent(request).await)?;
             let made = Made { company: &which.company, read: since, answered: said.revision };
             let undo = undo(&mut desk, &terms, made, before.as_ref(), None).await;
             let sheet =
-                terms.gone(said.revision, "delete", "deleted").then(sheet(whole(&said.consent)?));
+                terms.gone(said.revision, "delete", "deleted").then(sheet(require(&said.consent)?));
             desk.printer.print_undoable(&said, sheet, undo)?;
         }
     }
@@ -144,25 +144,25 @@ pub async fn consent(command: ConsentCommand) -> anyhow::Result<bool> {
 
 /// A consent as it is now, none if there is none, and the revision at which it was read.
 async fn read(
-    desk: &mut Desk,
-    which: &Which,
+    desk: &mut Client,
+    which: &CredentialArgs,
     user: &str,
 ) -> anyhow::Result<(Option<Consent>, u64)> {
-    let Which { company, credential } = which.clone();
+    let CredentialArgs { company, credential } = which.clone();
     let user = user.to_owned();
     let request =
         GetConsentRequest { company_id: company, credential_id: credential, user_id: user };
     match desk.directory.get_consent(request).await {
         Err(status) if status.code() == Code::NotFound => Ok((None, 0)),
-        read => answer(read).map(|read| (read.consent, read.revision)),
+        read => unwrap_response(read).map(|read| (read.consent, read.revision)),
     }
 }
 
 /// How a consent becomes what it was. The user may have lost a role since it was given, so that it
 /// cannot be given again as it was: that is tried first.
 async fn undo(
-    desk: &mut Desk,
-    terms: &Terms,
+    desk: &mut Client,
+    terms: &WriteArgs,
     made: Made<'_>,
     before: Option<&Consent>,
     after: Option<&Consent>,
@@ -199,9 +199,9 @@ async fn undo(
     Some(undo.then(&["consent", "put"], places, &["--yes"]))
 }
 
-fn sheet(consent: &Consent) -> Sheet {
+fn sheet(consent: &Consent) -> Report {
     let none = consent.scopes.is_empty();
-    Sheet::default()
+    Report::default()
         .fact("company", consent.company_id.clone())
         .fact("credential", consent.credential_id.clone())
         .fact("user", consent.user_id.clone())

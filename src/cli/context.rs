@@ -18,10 +18,10 @@ use anyhow::{Context as _, anyhow, bail};
 use clap::{Args, Subcommand};
 use serde::{Deserialize, Serialize};
 
-use super::printer::{Printer, Sheet, Words};
-use super::text_file;
 use super::endpoint_args::{EndpointArgs, TlsArgs};
 use super::output_format::OutputFormat;
+use super::printer::{Cell, Printer, Report};
+use super::text_file;
 
 /// Where a server is looked for that nobody says the address of.
 const HERE: &str = "http://127.0.0.1:50051";
@@ -65,13 +65,13 @@ pub struct UseArgs {
 struct Contexts {
     current: Option<String>,
     #[serde(default)]
-    contexts: BTreeMap<String, Way>,
+    contexts: BTreeMap<String, ServerProfile>,
 }
 
 /// How a server is reached.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Way {
+pub(super) struct ServerProfile {
     /// Its address.
     pub endpoint: String,
     /// Who vouches for it.
@@ -104,11 +104,11 @@ fn list(args: &ListArgs) -> anyhow::Result<bool> {
     let printer = Printer::new(args.output)?;
     let rows = contexts.contexts.iter().map(|(name, way)| {
         let current = contexts.current.as_ref() == Some(name);
-        [Words::news(true, if current { "*" } else { "" }), name.clone().into(), {
+        [Cell::colored(true, if current { "*" } else { "" }), name.clone().into(), {
             way.endpoint.clone().into()
         }]
     });
-    let mut sheet = Sheet::default().rows(&["CURRENT", "NAME", "ENDPOINT"], rows);
+    let mut sheet = Report::default().rows(&["CURRENT", "NAME", "ENDPOINT"], rows);
     if contexts.contexts.is_empty() {
         sheet = sheet.line(format!("no contexts in {}", path.display()));
     }
@@ -136,14 +136,15 @@ fn choose(name: &str) -> anyhow::Result<bool> {
     let fresh = path.with_extension("yaml.new");
     let wrote = std::fs::write(&fresh, text).and_then(|()| std::fs::rename(&fresh, &path));
     wrote.with_context(|| format!("cannot write {}", path.display()))?;
-    Printer::new(OutputFormat::Table)?.tell(Sheet::default().line(format!("current: {name}")))?;
+    Printer::new(OutputFormat::Table)?
+        .print_stderr(Report::default().line(format!("current: {name}")))?;
     Ok(true)
 }
 
 /// How the server is reached that the flags, the environment or the config file name.
-pub(super) fn way(args: &EndpointArgs) -> anyhow::Result<Way> {
+pub(super) fn resolve_profile(args: &EndpointArgs) -> anyhow::Result<ServerProfile> {
     let TlsArgs { ca, client_cert, client_key } = args.tls.clone();
-    let flags = |endpoint: &str| Way {
+    let flags = |endpoint: &str| ServerProfile {
         endpoint: endpoint.to_owned(),
         ca: ca.clone(),
         client_cert: client_cert.clone(),
@@ -156,7 +157,7 @@ pub(super) fn way(args: &EndpointArgs) -> anyhow::Result<Way> {
             let (path, contexts) = read()?;
             let way = of(&contexts, &path, name)?.clone();
             match endpoint {
-                Some(endpoint) => Way { endpoint: endpoint.clone(), ..way },
+                Some(endpoint) => ServerProfile { endpoint: endpoint.clone(), ..way },
                 None => way,
             }
         }
@@ -176,7 +177,7 @@ pub(super) fn way(args: &EndpointArgs) -> anyhow::Result<Way> {
     if client_cert.is_some() != client_key.is_some() {
         bail!("the context has a `client_cert` without a `client_key`, or the reverse");
     }
-    Ok(Way {
+    Ok(ServerProfile {
         endpoint: way.endpoint,
         ca: ca.or(way.ca),
         client_cert,
@@ -190,7 +191,7 @@ pub(super) fn current() -> Option<String> {
     read().ok().and_then(|(_, contexts)| contexts.current)
 }
 
-fn of<'a>(contexts: &'a Contexts, path: &Path, name: &str) -> anyhow::Result<&'a Way> {
+fn of<'a>(contexts: &'a Contexts, path: &Path, name: &str) -> anyhow::Result<&'a ServerProfile> {
     contexts.contexts.get(name).ok_or_else(|| {
         let all: Vec<_> = contexts.contexts.keys().map(String::as_str).collect();
         let all = match all.is_empty() {

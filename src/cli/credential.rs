@@ -5,19 +5,22 @@
 use clap::Subcommand;
 use prost_types::{FieldMask, Timestamp};
 
-use super::confirmation::{Agreement, rest_on, still_so};
-use super::client::{Asking, Desk, Limit, Pages, Terms, answer, cut, free_text, moved, on_terms, whole};
 use super::check::word;
+use super::client::{
+    Client, Limit, Pages, ServerArgs, WriteArgs, free_text, moved, on_terms, require, truncated,
+    unwrap_response,
+};
 use super::company::mask;
+use super::confirmation::{Confirmation, rest_on, still_so};
+use super::credential_args::CredentialArgs;
 use super::failure;
 use super::lookup::Lookup;
-use super::time;
-use super::printer::{Sheet, Words};
+use super::printer::{Cell, Report};
 use super::scope_holders::{Given, to_holders};
 use super::scope_undo::{self, Change};
 use super::secret::{self, SecretCommand};
+use super::time;
 use super::undo::{self, Made, Undo};
-use super::credential_args::Which;
 use crate::proto::{
     CreateCredentialRequest, Credential, DeleteCredentialRequest, GetCredentialRequest,
     GrantScopesRequest, GrantState, ListCredentialsRequest, ListCredentialsResponse,
@@ -31,7 +34,7 @@ pub enum CredentialCommand {
     Create {
         /// Which.
         #[command(flatten)]
-        which: Which,
+        which: CredentialArgs,
         /// The scopes to grant, with all that they imply.
         #[arg(value_name = "SCOPE")]
         scopes: Vec<String>,
@@ -43,16 +46,16 @@ pub enum CredentialCommand {
         expires_at: Option<Timestamp>,
         /// How.
         #[command(flatten)]
-        terms: Terms,
+        terms: WriteArgs,
     },
     /// Show a credential and its grants.
     Get {
         /// Which.
         #[command(flatten)]
-        which: Which,
+        which: CredentialArgs,
         /// Whom to ask.
         #[command(flatten)]
-        asking: Asking,
+        asking: ServerArgs,
     },
     /// List a company's credentials, all or those that hold a scope.
     List {
@@ -69,14 +72,14 @@ pub enum CredentialCommand {
         limit: Limit,
         /// Whom to ask.
         #[command(flatten)]
-        asking: Asking,
+        asking: ServerArgs,
     },
     /// Change a credential's label or end.
     #[command(group(clap::ArgGroup::new("what").required(true).multiple(true)))]
     Update {
         /// Which.
         #[command(flatten)]
-        which: Which,
+        which: CredentialArgs,
         /// What it is for, for people.
         #[arg(long, allow_hyphen_values = true, value_parser = free_text, value_name = "TEXT", group = "what")]
         label: Option<String>,
@@ -88,43 +91,43 @@ pub enum CredentialCommand {
         never_expires: bool,
         /// Whether to ask first.
         #[command(flatten)]
-        agreement: Agreement,
+        agreement: Confirmation,
         /// How.
         #[command(flatten)]
-        terms: Terms,
+        terms: WriteArgs,
     },
     /// Let checks of a credential be decided by its scopes again.
     Enable {
         /// Which.
         #[command(flatten)]
-        which: Which,
+        which: CredentialArgs,
         /// How.
         #[command(flatten)]
-        terms: Terms,
+        terms: WriteArgs,
     },
     /// Suspend a credential: deny every check of it, at once, until it is enabled.
     Disable {
         /// Which.
         #[command(flatten)]
-        which: Which,
+        which: CredentialArgs,
         /// Whether to ask first.
         #[command(flatten)]
-        agreement: Agreement,
+        agreement: Confirmation,
         /// How.
         #[command(flatten)]
-        terms: Terms,
+        terms: WriteArgs,
     },
     /// Delete a credential, for good.
     Delete {
         /// Which.
         #[command(flatten)]
-        which: Which,
+        which: CredentialArgs,
         /// Whether to ask first.
         #[command(flatten)]
-        agreement: Agreement,
+        agreement: Confirmation,
         /// How.
         #[command(flatten)]
-        terms: Terms,
+        terms: WriteArgs,
     },
     /// Give scopes to a credential, with all that they imply; or to all that hold a scope.
     ///
@@ -164,28 +167,28 @@ pub enum CredentialCommand {
         expires_at: Option<Timestamp>,
         /// How.
         #[command(flatten)]
-        terms: Terms,
+        terms: WriteArgs,
     },
     /// Take scopes from a credential, with those that imply them.
     Revoke {
         /// Which.
         #[command(flatten)]
-        which: Which,
+        which: CredentialArgs,
         /// The scopes.
         #[arg(required = true, value_name = "SCOPE")]
         scopes: Vec<String>,
         /// Whether to ask first.
         #[command(flatten)]
-        agreement: Agreement,
+        agreement: Confirmation,
         /// How.
         #[command(flatten)]
-        terms: Terms,
+        terms: WriteArgs,
     },
     /// Make a credential's scopes exactly these, with all that they imply.
     Replace {
         /// Which.
         #[command(flatten)]
-        which: Which,
+        which: CredentialArgs,
         /// The scopes.
         #[arg(required_unless_present = "allow_empty", value_name = "SCOPE")]
         scopes: Vec<String>,
@@ -194,23 +197,23 @@ pub enum CredentialCommand {
         allow_empty: bool,
         /// Whether to ask first.
         #[command(flatten)]
-        agreement: Agreement,
+        agreement: Confirmation,
         /// How.
         #[command(flatten)]
-        terms: Terms,
+        terms: WriteArgs,
     },
     /// Set a credential's scopes to all of the company's scopes: it gains every scope of the
     /// company that it lacks, and loses every other.
     Reset {
         /// Which.
         #[command(flatten)]
-        which: Which,
+        which: CredentialArgs,
         /// Whether to ask first.
         #[command(flatten)]
-        agreement: Agreement,
+        agreement: Confirmation,
         /// How.
         #[command(flatten)]
-        terms: Terms,
+        terms: WriteArgs,
     },
     /// The credential's secrets.
     #[command(subcommand)]
@@ -224,7 +227,7 @@ pub enum CredentialCommand {
 pub async fn credential(command: CredentialCommand) -> anyhow::Result<bool> {
     match command {
         CredentialCommand::Create {
-            which: Which { company, credential },
+            which: CredentialArgs { company, credential },
             scopes,
             label,
             expires_at,
@@ -241,15 +244,15 @@ pub async fn credential(command: CredentialCommand) -> anyhow::Result<bool> {
                     expires_at: expires_at,
                 }
             );
-            let said = answer(desk.directory.create_credential(request).await)?;
-            let sheet = shown(&desk, &terms, None, whole(&said.credential)?, said.revision).await;
+            let said = unwrap_response(desk.directory.create_credential(request).await)?;
+            let sheet = shown(&desk, &terms, None, require(&said.credential)?, said.revision).await;
             desk.printer.print(&said, sheet)?;
         }
-        CredentialCommand::Get { which: Which { company, credential }, asking } => {
+        CredentialCommand::Get { which: CredentialArgs { company, credential }, asking } => {
             let mut desk = asking.open().await?;
             let request = GetCredentialRequest { company_id: company, credential_id: credential };
-            let said = answer(desk.directory.get_credential(request).await)?;
-            let credential = whole(&said.credential)?;
+            let said = unwrap_response(desk.directory.get_credential(request).await)?;
+            let credential = require(&said.credential)?;
             let lookup = lookup(&desk, credential, None).await;
             desk.printer.print(&said, sheet(credential, &lookup))?;
         }
@@ -257,7 +260,7 @@ pub async fn credential(command: CredentialCommand) -> anyhow::Result<bool> {
             list(company, scope, include_dormant, limit, &asking).await?;
         }
         CredentialCommand::Update {
-            which: Which { company, credential },
+            which: CredentialArgs { company, credential },
             label,
             expires_at,
             never_expires,
@@ -279,15 +282,19 @@ pub async fn credential(command: CredentialCommand) -> anyhow::Result<bool> {
             );
             update(request, &terms, Some(agreement)).await?;
         }
-        CredentialCommand::Enable { which: Which { company, credential }, terms } => {
+        CredentialCommand::Enable { which: CredentialArgs { company, credential }, terms } => {
             able(company, credential, true, &terms, None).await?;
         }
-        CredentialCommand::Disable { which: Which { company, credential }, agreement, terms } => {
+        CredentialCommand::Disable {
+            which: CredentialArgs { company, credential },
+            agreement,
+            terms,
+        } => {
             able(company, credential, false, &terms, Some(agreement)).await?;
         }
         CredentialCommand::Delete { which, agreement, terms } => {
             let mut desk = terms.asking.open().await?;
-            let Which { company, credential } = which.clone();
+            let CredentialArgs { company, credential } = which.clone();
             let mut request = on_terms!(
                 terms,
                 DeleteCredentialRequest { company_id: company, credential_id: credential }
@@ -298,10 +305,10 @@ pub async fn credential(command: CredentialCommand) -> anyhow::Result<bool> {
                 agreement.ask(&desk.printer, at_stake(&now), &question).await?;
                 rest_on(&mut request.etag, &now.etag);
             }
-            let said = answer(desk.directory.delete_credential(request).await)?;
+            let said = unwrap_response(desk.directory.delete_credential(request).await)?;
             let sheet = terms
                 .gone(said.revision, "delete", "deleted")
-                .then(facts(whole(&said.credential)?))
+                .then(facts(require(&said.credential)?))
                 .revision(terms.made(said.revision));
             desk.printer.print(&said, sheet)?;
         }
@@ -323,11 +330,11 @@ pub async fn credential(command: CredentialCommand) -> anyhow::Result<bool> {
         CredentialCommand::Grant { company, credential, scopes, expires_at, terms, .. } => {
             let (company, credential) =
                 (company.unwrap_or_default(), credential.unwrap_or_default());
-            let which = Which { company, credential };
+            let which = CredentialArgs { company, credential };
             let mut desk = terms.asking.open().await?;
             let (before, since) = read_at(&mut desk, &which).await;
             let before = before.ok();
-            let Which { company, credential } = which.clone();
+            let CredentialArgs { company, credential } = which.clone();
             let request = on_terms!(
                 terms,
                 GrantScopesRequest {
@@ -337,14 +344,14 @@ pub async fn credential(command: CredentialCommand) -> anyhow::Result<bool> {
                     expires_at: expires_at,
                 }
             );
-            let said = answer(desk.authorization.grant_scopes(request).await)?;
+            let said = unwrap_response(desk.authorization.grant_scopes(request).await)?;
             let moved = (said.added_scopes.as_slice(), [].as_slice());
             let ends = before.as_ref().zip(said.credential.as_ref());
             let ends = ends.map(|(before, after)| scope_undo::moved_ends(before, after));
             let etag = terms.compared(before.as_ref().map(|before| &before.etag));
             let made = Made { company: &which.company, read: since, answered: said.revision };
             let undo = undo(&mut desk, &terms, &which, made, before, &said.credential, moved).await;
-            let sheet = shown(&desk, &terms, etag, whole(&said.credential)?, said.revision).await;
+            let sheet = shown(&desk, &terms, etag, require(&said.credential)?, said.revision).await;
             let (no_longer, later) = ends.unwrap_or_default();
             let sheet = moved_scopes(sheet, moved)
                 .fact("no longer ends", no_longer.join(" "))
@@ -354,7 +361,7 @@ pub async fn credential(command: CredentialCommand) -> anyhow::Result<bool> {
         CredentialCommand::Revoke { which, scopes, agreement, terms } => {
             let mut desk = terms.asking.open().await?;
             let (before, since) = read_at(&mut desk, &which).await;
-            let Which { company, credential } = which.clone();
+            let CredentialArgs { company, credential } = which.clone();
             let mut request = on_terms!(
                 terms,
                 RevokeScopesRequest {
@@ -366,7 +373,7 @@ pub async fn credential(command: CredentialCommand) -> anyhow::Result<bool> {
             if agreement.is_asked(&terms) {
                 let now = before.as_ref().map_err(failure::again)?;
                 let ask = RevokeScopesRequest { validate_only: true, ..request.clone() };
-                let trial = answer(desk.authorization.revoke_scopes(ask.clone()).await)?;
+                let trial = unwrap_response(desk.authorization.revoke_scopes(ask.clone()).await)?;
                 let besides = without(&trial.removed_scopes, &scopes);
                 // What is named goes by its name.
                 if !besides.is_empty() {
@@ -376,23 +383,23 @@ pub async fn credential(command: CredentialCommand) -> anyhow::Result<bool> {
                     agreement.ask(&desk.printer, goes, &question).await?;
                     rest_on(&mut request.etag, &now.etag);
                     // The catalog has a say, too.
-                    let again = answer(desk.authorization.revoke_scopes(ask).await)?;
+                    let again = unwrap_response(desk.authorization.revoke_scopes(ask).await)?;
                     still_so(&trial.removed_scopes, &again.removed_scopes)?;
                 }
             }
-            let said = answer(desk.authorization.revoke_scopes(request).await)?;
+            let said = unwrap_response(desk.authorization.revoke_scopes(request).await)?;
             let moved = ([].as_slice(), said.removed_scopes.as_slice());
             let before = before.ok();
             let etag = terms.compared(before.as_ref().map(|before| &before.etag));
             let made = Made { company: &which.company, read: since, answered: said.revision };
             let undo = undo(&mut desk, &terms, &which, made, before, &said.credential, moved).await;
-            let sheet = shown(&desk, &terms, etag, whole(&said.credential)?, said.revision).await;
+            let sheet = shown(&desk, &terms, etag, require(&said.credential)?, said.revision).await;
             desk.printer.print_undoable(&said, moved_scopes(sheet, moved), undo)?;
         }
         CredentialCommand::Replace { which, scopes, allow_empty, agreement, terms } => {
             let mut desk = terms.asking.open().await?;
             let (before, since) = read_at(&mut desk, &which).await;
-            let Which { company, credential } = which.clone();
+            let CredentialArgs { company, credential } = which.clone();
             let mut request = on_terms!(
                 terms,
                 ReplaceScopesRequest {
@@ -405,7 +412,7 @@ pub async fn credential(command: CredentialCommand) -> anyhow::Result<bool> {
             if agreement.is_asked(&terms) {
                 let now = before.as_ref().map_err(failure::again)?;
                 let ask = ReplaceScopesRequest { validate_only: true, ..request.clone() };
-                let trial = answer(desk.authorization.replace_scopes(ask.clone()).await)?;
+                let trial = unwrap_response(desk.authorization.replace_scopes(ask.clone()).await)?;
                 if !trial.removed_scopes.is_empty() {
                     let goes = moved(at_stake(now), &trial.added_scopes, &trial.removed_scopes);
                     let removed = trial.removed_scopes.join(" ");
@@ -413,24 +420,24 @@ pub async fn credential(command: CredentialCommand) -> anyhow::Result<bool> {
                     agreement.ask(&desk.printer, goes, &question).await?;
                     rest_on(&mut request.etag, &now.etag);
                     // The company's ceiling and the catalog have a say, too.
-                    let again = answer(desk.authorization.replace_scopes(ask).await)?;
+                    let again = unwrap_response(desk.authorization.replace_scopes(ask).await)?;
                     let moves = (&again.added_scopes, &again.removed_scopes);
                     still_so(&(&trial.added_scopes, &trial.removed_scopes), &moves)?;
                 }
             }
-            let said = answer(desk.authorization.replace_scopes(request).await)?;
+            let said = unwrap_response(desk.authorization.replace_scopes(request).await)?;
             let moved = (said.added_scopes.as_slice(), said.removed_scopes.as_slice());
             let before = before.ok();
             let etag = terms.compared(before.as_ref().map(|before| &before.etag));
             let made = Made { company: &which.company, read: since, answered: said.revision };
             let undo = undo(&mut desk, &terms, &which, made, before, &said.credential, moved).await;
-            let sheet = shown(&desk, &terms, etag, whole(&said.credential)?, said.revision).await;
+            let sheet = shown(&desk, &terms, etag, require(&said.credential)?, said.revision).await;
             desk.printer.print_undoable(&said, moved_scopes(sheet, moved), undo)?;
         }
         CredentialCommand::Reset { which, agreement, terms } => {
             let mut desk = terms.asking.open().await?;
             let (before, since) = read_at(&mut desk, &which).await;
-            let Which { company, credential } = which.clone();
+            let CredentialArgs { company, credential } = which.clone();
             let mut request = on_terms!(
                 terms,
                 ResetScopesRequest { company_id: company, credential_id: credential }
@@ -438,7 +445,7 @@ pub async fn credential(command: CredentialCommand) -> anyhow::Result<bool> {
             if agreement.is_asked(&terms) {
                 let now = before.as_ref().map_err(failure::again)?;
                 let ask = ResetScopesRequest { validate_only: true, ..request.clone() };
-                let trial = answer(desk.authorization.reset_scopes(ask.clone()).await)?;
+                let trial = unwrap_response(desk.authorization.reset_scopes(ask.clone()).await)?;
                 // A reset mostly widens, so it is asked about as soon as it changes anything.
                 if !trial.added_scopes.is_empty() || !trial.removed_scopes.is_empty() {
                     let goes = moved(at_stake(now), &trial.added_scopes, &trial.removed_scopes);
@@ -450,21 +457,21 @@ pub async fn credential(command: CredentialCommand) -> anyhow::Result<bool> {
                     agreement.ask(&desk.printer, goes, &question).await?;
                     rest_on(&mut request.etag, &now.etag);
                     // The company's ceiling and the catalog have a say, too.
-                    let again = answer(desk.authorization.reset_scopes(ask).await)?;
+                    let again = unwrap_response(desk.authorization.reset_scopes(ask).await)?;
                     let moves = (&again.added_scopes, &again.removed_scopes);
                     still_so(&(&trial.added_scopes, &trial.removed_scopes), &moves)?;
                 }
             }
-            let said = answer(desk.authorization.reset_scopes(request).await)?;
+            let said = unwrap_response(desk.authorization.reset_scopes(request).await)?;
             let moved = (said.added_scopes.as_slice(), said.removed_scopes.as_slice());
             let before = before.ok();
             let etag = terms.compared(before.as_ref().map(|before| &before.etag));
             let made = Made { company: &which.company, read: since, answered: said.revision };
             let undo = undo(&mut desk, &terms, &which, made, before, &said.credential, moved).await;
-            let sheet = shown(&desk, &terms, etag, whole(&said.credential)?, said.revision).await;
+            let sheet = shown(&desk, &terms, etag, require(&said.credential)?, said.revision).await;
             let set = if terms.dry_run { "would be set" } else { "is set" };
             let set = format!("{which} {set} to all of the company's scopes");
-            let sheet = Sheet::default().line(set).then(sheet);
+            let sheet = Report::default().line(set).then(sheet);
             desk.printer.print_undoable(&said, moved_scopes(sheet, moved), undo)?;
         }
         CredentialCommand::Secret(command) => return secret::secret(command).await,
@@ -477,7 +484,7 @@ async fn list(
     scope: String,
     include_dormant: bool,
     limit: Limit,
-    asking: &Asking,
+    asking: &ServerArgs,
 ) -> anyhow::Result<()> {
     let mut desk = asking.open().await?;
     let (mut all, mut pages) = (ListCredentialsResponse::default(), Pages::of(limit));
@@ -489,7 +496,7 @@ async fn list(
             page_size: pages.size(),
             page_token: pages.token.clone(),
         };
-        let page = answer(desk.directory.list_credentials(request).await)?;
+        let page = unwrap_response(desk.directory.list_credentials(request).await)?;
         let more = pages.turn(page.credentials.len(), &page.next_page_token);
         all.credentials.extend(page.credentials);
         (all.next_page_token, all.revision) = (page.next_page_token, page.revision);
@@ -502,39 +509,39 @@ async fn list(
         [
             credential.credential_id.clone().into(),
             credential.label.clone().into(),
-            Words::state(credential.enabled, credential.expired),
-            Words::end_short(credential.expires_at.as_ref(), credential.expired),
+            Cell::state(credential.enabled, credential.expired),
+            Cell::end_short(credential.expires_at.as_ref(), credential.expired),
             if seen.is_empty() { "never".into() } else { seen.into() },
-            Words::list(&credential.effective_scopes),
+            Cell::list(&credential.effective_scopes),
         ]
     });
     let head = &["CREDENTIAL", "LABEL", "STATE", "EXPIRES", "LAST SEEN", "SCOPES"];
-    let sheet = Sheet::default().rows(head, rows);
-    desk.printer.print(&all, cut(sheet, &all.next_page_token))
+    let sheet = Report::default().rows(head, rows);
+    desk.printer.print(&all, truncated(sheet, &all.next_page_token))
 }
 
-fn facts(credential: &Credential) -> Sheet {
-    Sheet::default()
+fn facts(credential: &Credential) -> Report {
+    Report::default()
         .fact("company", credential.company_id.clone())
         .fact("credential", credential.credential_id.clone())
         .fact("label", credential.label.clone())
-        .fact("state", Words::state(credential.enabled, credential.expired))
+        .fact("state", Cell::state(credential.enabled, credential.expired))
 }
 
 /// A credential as people read it.
-fn sheet(credential: &Credential, lookup: &Lookup) -> Sheet {
+fn sheet(credential: &Credential, lookup: &Lookup) -> Report {
     let grants = credential.grants.iter().map(|grant| {
         let state = word(grant.state().as_str_name(), "GRANT_STATE_").to_ascii_lowercase();
         [
             grant.scope.clone().into(),
-            Words::news(grant.state() == GrantState::Active, state),
+            Cell::colored(grant.state() == GrantState::Active, state),
             lookup.since(grant.granted_at_revision).into(),
-            Words::end(grant.expires_at.as_ref(), grant.state() == GrantState::Expired),
+            Cell::end(grant.expires_at.as_ref(), grant.state() == GrantState::Expired),
             lookup.title(&grant.scope).into(),
         ]
     });
     facts(credential)
-        .fact("expires", Words::end(credential.expires_at.as_ref(), credential.expired))
+        .fact("expires", Cell::end(credential.expires_at.as_ref(), credential.expired))
         .fact("last seen", time::text(credential.last_seen_time.as_ref()))
         .fact("secrets", credential.secret_ids.join(" "))
         .fact("created", time::text(credential.create_time.as_ref()))
@@ -548,8 +555,8 @@ async fn able(
     company: String,
     credential: String,
     enabled: bool,
-    terms: &Terms,
-    agreement: Option<Agreement>,
+    terms: &WriteArgs,
+    agreement: Option<Confirmation>,
 ) -> anyhow::Result<()> {
     let request = on_terms!(
         terms,
@@ -568,12 +575,12 @@ async fn able(
 /// Updates. With an agreement it asks before a credential that works is disabled or ended.
 async fn update(
     mut request: UpdateCredentialRequest,
-    terms: &Terms,
-    agreement: Option<Agreement>,
+    terms: &WriteArgs,
+    agreement: Option<Confirmation>,
 ) -> anyhow::Result<()> {
     let mut desk = terms.asking.open().await?;
     let (company, credential) = (request.company_id.clone(), request.credential_id.clone());
-    let which = Which { company, credential };
+    let which = CredentialArgs { company, credential };
     let (before, since) = read_at(&mut desk, &which).await;
     if let Some(agreement) = agreement.filter(|agreement| agreement.is_asked(terms)) {
         let now = before.as_ref().map_err(failure::again)?;
@@ -604,8 +611,8 @@ async fn update(
         }
     }
     let mask = request.update_mask.clone().unwrap_or_default().paths;
-    let said = answer(desk.directory.update_credential(request).await)?;
-    let after = whole(&said.credential)?;
+    let said = unwrap_response(desk.directory.update_credential(request).await)?;
+    let after = require(&said.credential)?;
     let before = before.ok();
     let etag = terms.compared(before.as_ref().map(|before| &before.etag));
     let sheet = shown(&desk, terms, etag, after, said.revision).await;
@@ -620,8 +627,8 @@ async fn update(
 
 /// How an update of these fields is undone, if it changed one.
 fn undo_of_update(
-    terms: &Terms,
-    which: &Which,
+    terms: &WriteArgs,
+    which: &CredentialArgs,
     mask: &[String],
     before: &Credential,
     after: &Credential,
@@ -660,22 +667,22 @@ fn undo_of_update(
 ///
 /// # Errors
 /// There is none, or the server refused.
-pub(super) async fn read(desk: &mut Desk, which: &Which) -> anyhow::Result<Credential> {
+pub(super) async fn read(desk: &mut Client, which: &CredentialArgs) -> anyhow::Result<Credential> {
     read_at(desk, which).await.0
 }
 
 /// A credential as it is now, and the revision at which it was read.
-async fn read_at(desk: &mut Desk, which: &Which) -> (anyhow::Result<Credential>, u64) {
-    let Which { company, credential } = which.clone();
+async fn read_at(desk: &mut Client, which: &CredentialArgs) -> (anyhow::Result<Credential>, u64) {
+    let CredentialArgs { company, credential } = which.clone();
     let request = GetCredentialRequest { company_id: company, credential_id: credential };
-    match answer(desk.directory.get_credential(request).await) {
-        Ok(read) => (whole(&read.credential).cloned(), read.revision),
+    match unwrap_response(desk.directory.get_credential(request).await) {
+        Ok(read) => (require(&read.credential).cloned(), read.revision),
         Err(error) => (Err(error), 0),
     }
 }
 
 /// What an operator looks at before something is taken from a credential.
-pub(super) fn at_stake(credential: &Credential) -> Sheet {
+pub(super) fn at_stake(credential: &Credential) -> Report {
     let seen = time::text(credential.last_seen_time.as_ref());
     let scopes = credential.effective_scopes.join(" ");
     facts(credential)
@@ -688,15 +695,15 @@ fn without(scopes: &[String], named: &[String]) -> Vec<String> {
     scopes.iter().filter(|scope| !named.contains(scope)).cloned().collect()
 }
 
-fn moved_scopes(sheet: Sheet, (added, removed): (&[String], &[String])) -> Sheet {
+fn moved_scopes(sheet: Report, (added, removed): (&[String], &[String])) -> Report {
     moved(sheet, added, removed)
 }
 
 /// How a change of scopes is undone, if what was there before is known.
 async fn undo(
-    desk: &mut Desk,
-    terms: &Terms,
-    which: &Which,
+    desk: &mut Client,
+    terms: &WriteArgs,
+    which: &CredentialArgs,
     made: Made<'_>,
     before: Option<Credential>,
     after: &Option<Credential>,
@@ -711,12 +718,12 @@ async fn undo(
 
 /// A credential as a change left it, or would leave it.
 pub(super) async fn shown(
-    desk: &Desk,
-    terms: &Terms,
+    desk: &Client,
+    terms: &WriteArgs,
     before: Option<String>,
     credential: &Credential,
     answered: u64,
-) -> Sheet {
+) -> Report {
     let is_same = terms.is_same(before.as_deref(), &credential.etag, credential.revision, answered);
     let would = terms.dry_run && !is_same;
     let lookup = lookup(desk, credential, would.then_some(answered)).await;
@@ -732,7 +739,7 @@ pub(super) async fn shown(
     terms.sheet(answered, is_same).then(sheet(&credential, &lookup))
 }
 
-async fn lookup(desk: &Desk, credential: &Credential, last: Option<u64>) -> Lookup {
+async fn lookup(desk: &Client, credential: &Credential, last: Option<u64>) -> Lookup {
     let known = (credential.revision, credential.update_time.as_ref());
     let revisions = credential.grants.iter().map(|grant| grant.granted_at_revision);
     Lookup::of(desk, &credential.company_id, known, last, revisions).await

@@ -6,7 +6,7 @@ use clap::Args;
 
 /// Which credential.
 #[derive(Clone, Debug, Args)]
-pub struct Which {
+pub struct CredentialArgs {
     /// The company's id.
     pub company: String,
 
@@ -14,7 +14,7 @@ pub struct Which {
     pub credential: String,
 }
 
-impl fmt::Display for Which {
+impl fmt::Display for CredentialArgs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} of {}", self.credential, self.company)
     }

@@ -12,8 +12,8 @@ use jiff::Timestamp;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::time::Span;
 use super::text_file;
+use super::time::TimeRange;
 use crate::proto::{CheckRequest, Endpoint};
 
 /// The longest line that is read.
@@ -21,7 +21,7 @@ const LONGEST: u64 = 1 << 20;
 
 /// One decision of the log.
 #[derive(Clone, Debug, Deserialize, Serialize)]
-pub(super) struct Decided {
+pub(super) struct LoggedDecision {
     /// When it was decided.
     #[serde(deserialize_with = "read_time", serialize_with = "write_time")]
     pub time: Timestamp,
@@ -61,15 +61,15 @@ pub(super) struct Decided {
 
 /// What a log says of a check.
 #[derive(Debug, Default)]
-pub(super) struct Found {
+pub(super) struct LogMatch {
     /// How many lines of the time asked for are of it.
     pub count: u64,
     /// How many of these are denials.
     pub denied: u64,
     /// The last of them, denials before others.
-    pub last: Option<Decided>,
+    pub last: Option<LoggedDecision>,
     /// The denial of it that is nearest to that time, if none is within.
-    pub nearest: Option<Decided>,
+    pub nearest: Option<LoggedDecision>,
     /// How many lines are none of a decision log.
     pub foreign: u64,
 }
@@ -82,7 +82,7 @@ fn write_time<S: Serializer>(time: &Timestamp, output: S) -> Result<S::Ok, S::Er
     output.collect_str(time)
 }
 
-impl Decided {
+impl LoggedDecision {
     /// Whether it was denied.
     pub(super) fn is_denied(&self) -> bool {
         self.decision == "DENIED"
@@ -136,14 +136,14 @@ pub(super) fn find(
     log: &Path,
     asked: &CheckRequest,
     revision: Option<u64>,
-    span: Option<Span>,
-) -> anyhow::Result<Found> {
+    span: Option<TimeRange>,
+) -> anyhow::Result<LogMatch> {
     let cannot = || format!("cannot read --decision-log {}", log.display());
     let input: Box<dyn Read> = match log.as_os_str().to_str() {
         Some("-") => Box::new(io::stdin()),
         _ => Box::new(File::open(log).with_context(cannot)?),
     };
-    let (mut input, mut line, mut found) = (BufReader::new(input), Vec::new(), Found::default());
+    let (mut input, mut line, mut found) = (BufReader::new(input), Vec::new(), LogMatch::default());
     let unusable = |error| anyhow!("--decision-log {} {error}", log.display());
     text_file::skip_mark(&mut input).map_err(unusable)?;
     let mut is_empty = true;
@@ -159,7 +159,7 @@ pub(super) fn find(
             continue;
         }
         is_empty = false;
-        match serde_json::from_slice::<Decided>(&line) {
+        match serde_json::from_slice::<LoggedDecision>(&line) {
             Ok(decided) if decided.is_of(asked) => found.take(decided, revision, span),
             Ok(_) => {}
             Err(_) => found.foreign += 1,
@@ -167,8 +167,8 @@ pub(super) fn find(
     }
 }
 
-impl Found {
-    fn take(&mut self, decided: Decided, revision: Option<u64>, span: Option<Span>) {
+impl LogMatch {
+    fn take(&mut self, decided: LoggedDecision, revision: Option<u64>, span: Option<TimeRange>) {
         let far = |time: Timestamp| {
             span.map_or(0, |span| time.duration_since(span.from).as_millis().abs())
         };
@@ -177,13 +177,13 @@ impl Found {
         if within {
             self.count += 1;
             self.denied += u64::from(decided.is_denied());
-            let before = self.last.as_ref().is_some_and(Decided::is_denied);
+            let before = self.last.as_ref().is_some_and(LoggedDecision::is_denied);
             if decided.is_denied() || !before {
                 self.last = Some(decided);
             }
         } else if decided.is_denied() {
             let nearer =
-                |nearest: &Decided| span.is_none() || far(decided.time) <= far(nearest.time);
+                |nearest: &LoggedDecision| span.is_none() || far(decided.time) <= far(nearest.time);
             if self.nearest.as_ref().is_none_or(nearer) {
                 self.nearest = Some(decided);
             }

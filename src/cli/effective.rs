@@ -2,23 +2,23 @@
 
 use clap::Args;
 
-use super::client::{Asking, answer};
 use super::check::word;
+use super::check_args::SubjectArgs;
+use super::client::{ServerArgs, unwrap_response};
 use super::lookup::Lookup;
+use super::printer::Report;
 use super::suggestion;
-use super::printer::Sheet;
-use super::check_args::Caller;
 
 /// For whom to list it.
 #[derive(Debug, Args)]
 pub struct EffectiveArgs {
     /// On whose part is asked.
     #[command(flatten)]
-    caller: Caller,
+    caller: SubjectArgs,
 
     /// Whom to ask, and how to write the answer.
     #[command(flatten)]
-    asking: Asking,
+    asking: ServerArgs,
 }
 
 /// Asks, and prints the scopes.
@@ -29,7 +29,7 @@ pub async fn effective(args: EffectiveArgs) -> anyhow::Result<bool> {
     let mut desk = args.asking.open().await?;
     let request = args.caller.everything();
     let (company, credential) = (request.company_id.clone(), request.credential_id.clone());
-    let said = answer(desk.authorization.list_effective_scopes(request).await)?;
+    let said = unwrap_response(desk.authorization.list_effective_scopes(request).await)?;
     let lookup = Lookup::titles(&desk).await;
     let rows = said.scopes.iter().map(|effective| {
         let reach = word(effective.reach().as_str_name(), "REACH_");
@@ -37,7 +37,7 @@ pub async fn effective(args: EffectiveArgs) -> anyhow::Result<bool> {
     });
     let rows: Vec<_> = rows.collect();
     let none = rows.is_empty();
-    let mut sheet = Sheet::default().titled(&["SCOPE", "REACH", "TITLE"], rows);
+    let mut sheet = Report::default().titled(&["SCOPE", "REACH", "TITLE"], rows);
     if none {
         sheet = sheet.line("nothing is allowed; `scopegate explain` with a scope says why");
     }

@@ -2,13 +2,13 @@
 
 use clap::Args;
 
-use super::client::{Asking, answer, whole};
 use super::check::{sheet, word};
+use super::check_args::CheckQueryArgs;
+use super::client::{ServerArgs, require, unwrap_response};
+use super::explain_at::{self, AtArgs};
 use super::lookup::Lookup;
+use super::printer::Cell;
 use super::suggestion;
-use super::explain_at::{self, PastArgs};
-use super::printer::Words;
-use super::check_args::Question;
 use crate::proto::{ExplainCheckRequest, Reason};
 
 /// A check to explain.
@@ -17,15 +17,15 @@ use crate::proto::{ExplainCheckRequest, Reason};
 pub struct ExplainArgs {
     /// What is asked.
     #[command(flatten)]
-    question: Question,
+    question: CheckQueryArgs,
 
     /// Which moment of the past; now, if none is given.
     #[command(flatten)]
-    past: PastArgs,
+    past: AtArgs,
 
     /// Whom to ask, and how to write the answer.
     #[command(flatten)]
-    asking: Asking,
+    asking: ServerArgs,
 }
 
 /// Asks, and prints what every layer said.
@@ -40,14 +40,14 @@ pub async fn explain(args: ExplainArgs) -> anyhow::Result<bool> {
     let check = args.question.request();
     let asked = check.scopes.clone();
     let request = ExplainCheckRequest { check: Some(check) };
-    let said = answer(desk.authorization.explain_check(request).await)?;
+    let said = unwrap_response(desk.authorization.explain_check(request).await)?;
     let rows = said.scopes.iter().flat_map(|scope| {
         scope.layers.iter().map(|verdict| {
             let reason = word(verdict.reason().as_str_name(), "REASON_");
             [
                 scope.scope.clone().into(),
                 word(verdict.layer().as_str_name(), "LAYER_").to_ascii_lowercase().into(),
-                Words::news(verdict.passed, if verdict.passed { "passed" } else { &*reason }),
+                Cell::colored(verdict.passed, if verdict.passed { "passed" } else { &*reason }),
                 verdict.detail.clone().into(),
             ]
         })
@@ -55,7 +55,7 @@ pub async fn explain(args: ExplainArgs) -> anyhow::Result<bool> {
     let rows: Vec<_> = rows.collect();
     let titles = Lookup::titles(&desk).await;
     let titles = titles.table(said.scopes.iter().map(|scope| scope.scope.as_str()));
-    let sheet = sheet(whole(&said.decision)?).then(titles);
+    let sheet = sheet(require(&said.decision)?).then(titles);
     let sheet = sheet.rows(&["SCOPE", "LAYER", "VERDICT", "DETAIL"], rows);
     desk.printer.print(&said, sheet)?;
     if said.decision.is_some_and(|decision| decision.reason() == Reason::ScopeUnknown) {

@@ -14,26 +14,26 @@ use anyhow::{Context, anyhow, bail};
 use clap::Args;
 use jiff::Timestamp;
 
-use self::report::Report;
-use super::client::{Asking, Desk, answer, whole};
+use self::report::PastExplanation;
 use super::catalog::{listed, text};
+use super::client::{Client, ServerArgs, require, unwrap_response};
 use super::decision_log;
-use super::time::{self, Span};
-use crate::wire::convert;
+use super::time::{self, TimeRange};
 use crate::policy::catalog::AudienceError;
 use crate::policy::change::{Change, ChangeKind};
 use crate::policy::decision::{Explanation, Verdict, decide, explain};
-use crate::policy::replay::{Past, asks_otherwise};
 use crate::policy::query::Query;
+use crate::policy::replay::{Replay, requirement_changed};
 use crate::proto::{self, CheckRequest, ExplainCheckRequest, ListChangesRequest};
+use crate::wire::convert;
 
 /// Which moment.
 #[derive(Debug, Args)]
-pub struct PastArgs {
+pub struct AtArgs {
     /// As it was then: an RFC 3339 time, a date (its start in UTC), or a time of day in UTC, the
     /// last that there was.
     #[arg(long, value_name = "TIME", value_parser = time::past)]
-    at: Option<Span>,
+    at: Option<TimeRange>,
 
     /// As it was at this revision.
     #[arg(long, value_name = "REVISION", conflicts_with = "at")]
@@ -49,7 +49,7 @@ pub struct PastArgs {
     catalog: Option<PathBuf>,
 }
 
-impl PastArgs {
+impl AtArgs {
     /// Whether a moment of the past is asked for.
     ///
     /// # Errors
@@ -65,9 +65,9 @@ impl PastArgs {
 
 /// A moment as far as it is known before the audit log is read.
 #[derive(Clone, Copy, Debug)]
-struct When {
+struct Moment {
     revision: Option<u64>,
-    span: Option<Span>,
+    span: Option<TimeRange>,
 }
 
 /// What the server's audit log says of a check.
@@ -112,11 +112,11 @@ struct Then {
 /// # Errors
 /// Could not ask, or the logs do not reach back.
 pub(super) async fn at(
-    args: PastArgs,
+    args: AtArgs,
     mut check: CheckRequest,
-    asking: &Asking,
+    asking: &ServerArgs,
 ) -> anyhow::Result<bool> {
-    let mut when = When { revision: args.at_revision, span: args.at };
+    let mut when = Moment { revision: args.at_revision, span: args.at };
     let found = match &args.decision_log {
         Some(log) => Some(decision_log::find(log, &check, when.revision, when.span)?),
         None => None,
@@ -125,7 +125,7 @@ pub(super) async fn at(
     if let Some(logged) = &logged {
         check = logged.check(&check);
         let (from, until) = (logged.time, logged.time);
-        when = When { revision: Some(logged.revision), span: Some(Span { from, until }) };
+        when = Moment { revision: Some(logged.revision), span: Some(TimeRange { from, until }) };
     }
     if check.scopes.is_empty()
         && let Some(count) = logged.as_ref().and_then(|logged| logged.scopes_count)
@@ -142,23 +142,24 @@ pub(super) async fn at(
         );
     }
     check.at_least_revision = 0;
-    let query = convert::query(&check)?;
+    let query = convert::query_from_proto(&check)?;
     let mut desk = asking.open().await?;
     let log = read(&mut desk, &query, when).await?;
     let file = args.catalog.as_deref().map(|path| Ok::<_, anyhow::Error>((path, text(path)?)));
     let (then, steps) = replay(&log, &query, file.transpose()?)?;
     let now = ExplainCheckRequest { check: Some(check.clone()) };
-    let now = answer(desk.authorization.explain_check(now).await)?;
-    let now = whole(&now.decision)?;
-    let report = Report { check: &check, found, logged, when, log: &log, then, steps, now };
+    let now = unwrap_response(desk.authorization.explain_check(now).await)?;
+    let now = require(&now.decision)?;
+    let report =
+        PastExplanation { check: &check, found, logged, when, log: &log, then, steps, now };
     desk.printer.print_value(&report.json(), report.sheet())?;
     Ok(true)
 }
 
 /// Reads the whole audit log: changes of the catalog are among all others.
-async fn read(desk: &mut Desk, query: &Query, when: When) -> anyhow::Result<Log> {
+async fn read(desk: &mut Client, query: &Query, when: Moment) -> anyhow::Result<Log> {
     let request = proto::GetCatalogRequest {};
-    let catalog = answer(desk.catalog.get_catalog(request).await)?;
+    let catalog = unwrap_response(desk.catalog.get_catalog(request).await)?;
     let mut log = Log {
         changes: vec![],
         kept: None,
@@ -170,7 +171,7 @@ async fn read(desk: &mut Desk, query: &Query, when: When) -> anyhow::Result<Log>
     let mut request = ListChangesRequest { page_size: 1_000, ..Default::default() };
     let asked = when.span.map(|span| span.from);
     loop {
-        let page = answer(desk.changes.list_changes(request.clone()).await)
+        let page = unwrap_response(desk.changes.list_changes(request.clone()).await)
             .context("the past is read from the audit log of all companies")?;
         for told in page.changes {
             let change = convert::change(&told)?;
@@ -197,7 +198,7 @@ async fn read(desk: &mut Desk, query: &Query, when: When) -> anyhow::Result<Log>
             if change.kind == ChangeKind::ApplyCatalog && told.revision > catalog.revision {
                 bail!("the catalog was changed just now: run it again");
             }
-            if Past::is_concerned(query, &change) {
+            if Replay::is_concerned(query, &change) {
                 log.changes.push((told, change));
             }
         }
@@ -233,7 +234,8 @@ fn replay<'a>(
     query: &Query,
     file: Option<(&Path, String)>,
 ) -> anyhow::Result<(Then, Vec<Step<'a>>)> {
-    let otherwise: Vec<_> = log.changes.iter().filter(|(_, c)| asks_otherwise(query, c)).collect();
+    let otherwise: Vec<_> =
+        log.changes.iter().filter(|(_, c)| requirement_changed(query, c)).collect();
     let life = |at: u64| otherwise.iter().filter(|(change, _)| change.revision <= at).count();
     let yaml = |at: u64| match (life(at) == otherwise.len(), &file) {
         (true, _) => Some(log.yaml.as_str()),
@@ -241,7 +243,7 @@ fn replay<'a>(
         (false, _) => None,
     };
     let first = log.kept.map_or(0, |(first, _)| first);
-    let mut past = Past::of(query, first <= 1);
+    let mut past = Replay::of(query, first <= 1);
     let mut steps: Vec<Step<'_>> = Vec::new();
     let (mut of_then, end) = (past.clone(), Timestamp::now());
     for (n, (told, change)) in log.changes.iter().enumerate() {
@@ -272,7 +274,7 @@ fn replay<'a>(
 }
 
 fn decide_then(
-    past: &Past,
+    past: &Replay,
     log: &Log,
     query: &Query,
     yaml: Option<&str>,

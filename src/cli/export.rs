@@ -5,10 +5,10 @@
 //!
 //! Not here: secrets, the audit log, and one revision for all of it; a backup has these.
 
-use std::path::PathBuf;
-use clap::Args;
 use super::endpoint_args::EndpointArgs;
+use clap::Args;
 use std::io::{BufWriter, Write};
+use std::path::PathBuf;
 
 use anyhow::Context;
 use jiff::Timestamp;

@@ -15,8 +15,8 @@ use tonic_types::{ErrorDetails, StatusExt};
 
 use super::diagnosis::Unreachable;
 use super::{connection, field_words};
-use crate::policy::text;
 use crate::observe::log;
+use crate::policy::text;
 
 /// The code of words that make no command, and of a failure that is none of a server's.
 const USAGE: &str = "USAGE";
@@ -27,7 +27,7 @@ const UNREACHABLE: &str = "UNREACHABLE";
 /// What a server answered instead, or that it did not answer.
 #[derive(Clone, Debug, Serialize, thiserror::Error)]
 #[error("{text}")]
-pub(super) struct Failure {
+pub(super) struct CommandError {
     /// The code of gRPC, by name.
     code: &'static str,
     /// The reason of `ErrorInfo`.
@@ -58,7 +58,7 @@ struct Shown<'a> {
     violations: &'a [Violation],
 }
 
-impl Failure {
+impl CommandError {
     pub(super) fn of(status: &Status) -> Self {
         let details = status.get_error_details();
         let reason = details.error_info().map(|info| info.reason.clone());
@@ -93,9 +93,9 @@ pub(super) fn again(error: &anyhow::Error) -> anyhow::Error {
 
 /// An error in other words: that of a server keeps its code, its reason and its violations.
 pub(super) fn reworded(error: &anyhow::Error, text: String) -> anyhow::Error {
-    match error.downcast_ref::<Failure>() {
+    match error.downcast_ref::<CommandError>() {
         Some(failure) if failure.text == text => failure.clone().into(),
-        Some(failure) => Failure { message: text.clone(), text, ..failure.clone() }.into(),
+        Some(failure) => CommandError { message: text.clone(), text, ..failure.clone() }.into(),
         None => anyhow!(text),
     }
 }
@@ -180,7 +180,7 @@ pub fn line(error: &anyhow::Error) -> String {
         return format!("scopegate: {}", text::escaped_lines(&whole));
     }
     let of = |code, reason, message, violations| Shown { code, reason, message, violations };
-    json(&match (error.downcast_ref::<Failure>(), error.downcast_ref::<Unreachable>()) {
+    json(&match (error.downcast_ref::<CommandError>(), error.downcast_ref::<Unreachable>()) {
         (Some(failure), _) => {
             let is_alone = whole == failure.text;
             let message = if is_alone { &failure.message } else { &whole };

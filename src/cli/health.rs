@@ -1,7 +1,7 @@
 //! `scopegate health`: for probes and for people.
 
-use clap::Args;
 use super::endpoint_args::EndpointArgs;
+use clap::Args;
 use std::io::{self, Write};
 
 use tonic_health::pb::HealthCheckRequest;
@@ -9,7 +9,6 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
 use super::{connect, said};
-
 
 /// Whose health to ask for.
 #[derive(Debug, Args)]

@@ -4,11 +4,11 @@ use clap::Args;
 use clap::builder::PossibleValuesParser;
 use prost_types::Timestamp;
 
-use super::client::{Asking, Desk, Limit, Pages, answer};
 use super::changes::{of_whom, what, what_whole, who};
+use super::client::{Client, Limit, Pages, ServerArgs, unwrap_response};
+use super::printer::{self, Cell, Report};
 use super::suggestion;
 use super::time;
-use super::printer::{self, Sheet, Words};
 use crate::policy::change::ChangeKind;
 use crate::proto::{Change, ListChangesRequest, ListChangesResponse};
 
@@ -60,7 +60,7 @@ pub struct ListArgs {
 
     /// Whom to ask.
     #[command(flatten)]
-    asking: Asking,
+    asking: ServerArgs,
 }
 
 /// Asks, and prints the changes.
@@ -89,7 +89,7 @@ pub(super) async fn list(args: ListArgs) -> anyhow::Result<()> {
     loop {
         let (page_size, page_token) = (pages.size(), pages.token.clone());
         let request = ListChangesRequest { page_size, page_token, ..all.clone() };
-        let page = answer(desk.changes.list_changes(request).await)?;
+        let page = unwrap_response(desk.changes.list_changes(request).await)?;
         let more = pages.turn(page.changes.len(), &page.next_page_token);
         found.changes.extend(page.changes);
         found.next_page_token = page.next_page_token;
@@ -105,7 +105,7 @@ pub(super) async fn list(args: ListArgs) -> anyhow::Result<()> {
         };
         sheet(&found, oldest.as_ref())
     } else {
-        Sheet::default()
+        Report::default()
     };
     desk.printer.print(&found, sheet)?;
     match all.company_id {
@@ -120,7 +120,7 @@ pub(super) async fn list(args: ListArgs) -> anyhow::Result<()> {
 
 /// The oldest change that is kept of those that the list would go back to, if older ones were
 /// removed.
-async fn oldest_kept(desk: &mut Desk, list: &ListChangesRequest) -> Option<Change> {
+async fn oldest_kept(desk: &mut Client, list: &ListChangesRequest) -> Option<Change> {
     if list.after_revision > 0 {
         return None;
     }
@@ -139,7 +139,7 @@ async fn oldest_kept(desk: &mut Desk, list: &ListChangesRequest) -> Option<Chang
     Some(oldest).filter(|_| !is_first && reaches)
 }
 
-fn sheet(found: &ListChangesResponse, oldest: Option<&Change>) -> Sheet {
+fn sheet(found: &ListChangesResponse, oldest: Option<&Change>) -> Report {
     let row = |change: &Change| {
         [
             change.revision.into(),
@@ -159,16 +159,16 @@ fn sheet(found: &ListChangesResponse, oldest: Option<&Change>) -> Sheet {
             [what(change), reason].into_iter().filter(|line| !line.is_empty()).collect()
         });
         let head = &["REVISION", "TIME", "ACTOR", "CHANGE", "OF"];
-        Sheet::default().rows_with(head, changes.map(row), below)
+        Report::default().rows_with(head, changes.map(row), below)
     } else {
         // A line each, and nothing cut: for `grep`.
         let head = &["REVISION", "TIME", "ACTOR", "CHANGE", "OF", "WHAT", "REASON"];
         let rows = changes.map(|change| {
-            let [revision, time, actor, kind, of]: [Words; 5] = row(change);
+            let [revision, time, actor, kind, of]: [Cell; 5] = row(change);
             let (what, reason) = (what_whole(change), change.reason.clone());
             [revision, time, actor, kind, of, what.into(), reason.into()]
         });
-        Sheet::default().rows(head, rows)
+        Report::default().rows(head, rows)
     };
     if !found.next_page_token.is_empty() {
         return sheet.line("there are more: raise --limit");

@@ -4,13 +4,13 @@
 //! server is. Lines of an export that are neither a company nor a credential have a `record`, and
 //! are skipped. Not here: what a line's words may be, beyond its form; the server says that.
 
-use std::path::PathBuf;
-use clap::Args;
 use super::endpoint_args::EndpointArgs;
 use super::output_format::OutputFormat;
+use clap::Args;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, IsTerminal, Read};
 use std::path::Path;
+use std::path::PathBuf;
 
 use anyhow::{Context, anyhow, bail};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -21,9 +21,9 @@ use tonic::Status;
 use tonic_types::StatusExt;
 
 use super::failure;
-use super::printer::{Printer, Sheet, Words, count};
+use super::printer::{Cell, Printer, Report, count};
 use super::repeated::Repeated;
-use super::{Purpose, connect_for, time, said, text_file};
+use super::{Purpose, connect_for, said, text_file, time};
 
 use crate::proto::directory_service_client::DirectoryServiceClient;
 use crate::proto::{
@@ -126,7 +126,7 @@ pub async fn import(args: ImportArgs) -> anyhow::Result<bool> {
         0 => String::new(),
         many => format!(", {many} of them with other content, which was left as it is"),
     };
-    let mut sheet = Sheet::default().line(format!(
+    let mut sheet = Report::default().line(format!(
         "{done} {counts}; {skipped_count} existed already{differ}; revision {revision}{nothing}"
     ));
     if records > 0 {
@@ -143,7 +143,7 @@ pub async fn import(args: ImportArgs) -> anyhow::Result<bool> {
 }
 
 /// What exists with other content.
-fn rows(answer: &ImportCredentialsResponse) -> impl Iterator<Item = [Words; 4]> {
+fn rows(answer: &ImportCredentialsResponse) -> impl Iterator<Item = [Cell; 4]> {
     answer.differing.iter().map(|difference| {
         let ImportDifference { company_id, credential_id, line, fields } = difference.clone();
         [line.into(), company_id.into(), credential_id.into(), fields.join(" ").into()]

@@ -5,14 +5,16 @@
 use clap::{Args, Subcommand, ValueEnum};
 use prost_types::Timestamp;
 
-use super::confirmation::{Agreement, rest_on};
-use super::client::{Asking, Limit, Pages, Terms, answer, cut, on_terms, whole};
-use super::printer::{Sheet, Words};
+use super::client::{
+    Limit, Pages, ServerArgs, WriteArgs, on_terms, require, truncated, unwrap_response,
+};
+use super::confirmation::{Confirmation, rest_on};
+use super::printer::{Cell, Report};
 use super::{failure, time};
-use crate::server::bootstrap::BootstrapArgs;
 use crate::proto::{
     CreateKeyRequest, DeleteKeyRequest, GetKeyRequest, Key, ListKeysRequest, ListKeysResponse, Role,
 };
+use crate::server::bootstrap::BootstrapArgs;
 
 /// Commands of keys.
 #[derive(Debug, Subcommand)]
@@ -29,7 +31,7 @@ pub enum KeysCommand {
         key: String,
         /// Whom to ask.
         #[command(flatten)]
-        asking: Asking,
+        asking: ServerArgs,
     },
     /// List all keys.
     List {
@@ -38,7 +40,7 @@ pub enum KeysCommand {
         limit: Limit,
         /// Whom to ask.
         #[command(flatten)]
-        asking: Asking,
+        asking: ServerArgs,
     },
     /// Revoke a key. It is refused from now on, and streams that it opened end.
     Delete {
@@ -46,10 +48,10 @@ pub enum KeysCommand {
         key: String,
         /// Whether to ask first.
         #[command(flatten)]
-        agreement: Agreement,
+        agreement: Confirmation,
         /// How.
         #[command(flatten)]
-        terms: Terms,
+        terms: WriteArgs,
     },
 }
 
@@ -81,7 +83,7 @@ pub struct CreateArgs {
 
     /// How.
     #[command(flatten)]
-    terms: Terms,
+    terms: WriteArgs,
 }
 
 /// What a caller may do.
@@ -121,16 +123,16 @@ pub async fn keys(command: KeysCommand) -> anyhow::Result<bool> {
         KeysCommand::Create(args) => create(args).await?,
         KeysCommand::Get { key, asking } => {
             let mut desk = asking.open().await?;
-            let said = answer(desk.keys.get_key(GetKeyRequest { key_id: key }).await)?;
-            desk.printer.print(&said, sheet(whole(&said.key)?))?;
+            let said = unwrap_response(desk.keys.get_key(GetKeyRequest { key_id: key }).await)?;
+            desk.printer.print(&said, sheet(require(&said.key)?))?;
         }
         KeysCommand::List { limit, asking } => list(limit, &asking).await?,
         KeysCommand::Delete { key, agreement, terms } => {
             let mut desk = terms.asking.open().await?;
             let mut request = on_terms!(terms, DeleteKeyRequest { key_id: key.clone() });
             if agreement.is_asked(&terms) {
-                let now = answer(desk.keys.get_key(GetKeyRequest { key_id: key }).await)?;
-                let now = whole(&now.key)?;
+                let now = unwrap_response(desk.keys.get_key(GetKeyRequest { key_id: key }).await)?;
+                let now = require(&now.key)?;
                 let used = time::text(now.last_used_time.as_ref());
                 let goes = sheet(now);
                 let goes = if used.is_empty() { goes.fact("last used", "never") } else { goes };
@@ -138,8 +140,8 @@ pub async fn keys(command: KeysCommand) -> anyhow::Result<bool> {
                 agreement.ask(&desk.printer, goes, &question).await?;
                 rest_on(&mut request.etag, &now.etag);
             }
-            let said = answer(desk.keys.delete_key(request).await)?;
-            let key = whole(&said.key)?;
+            let said = unwrap_response(desk.keys.delete_key(request).await)?;
+            let key = require(&said.key)?;
             let sheet = terms
                 .gone(said.revision, "revoke", "revoked")
                 .fact("key", key.key_id.clone())
@@ -165,9 +167,9 @@ async fn create(args: CreateArgs) -> anyhow::Result<()> {
             expires_at: expires_at,
         }
     );
-    let said = answer(desk.keys.create_key(request).await)?;
+    let said = unwrap_response(desk.keys.create_key(request).await)?;
     said.warnings.iter().for_each(|warning| failure::warn(warning));
-    let mut key = whole(&said.key)?.clone();
+    let mut key = require(&said.key)?.clone();
     if terms.dry_run {
         // The key that is made has others.
         key.key_id.clear();
@@ -182,12 +184,12 @@ async fn create(args: CreateArgs) -> anyhow::Result<()> {
     desk.printer.print(&said, sheet)
 }
 
-async fn list(limit: Limit, asking: &Asking) -> anyhow::Result<()> {
+async fn list(limit: Limit, asking: &ServerArgs) -> anyhow::Result<()> {
     let mut desk = asking.open().await?;
     let (mut all, mut pages) = (ListKeysResponse::default(), Pages::of(limit));
     loop {
         let request = ListKeysRequest { page_size: pages.size(), page_token: pages.token.clone() };
-        let page = answer(desk.keys.list_keys(request).await)?;
+        let page = unwrap_response(desk.keys.list_keys(request).await)?;
         let more = pages.turn(page.keys.len(), &page.next_page_token);
         all.keys.extend(page.keys);
         (all.next_page_token, all.revision) = (page.next_page_token, page.revision);
@@ -200,16 +202,16 @@ async fn list(limit: Limit, asking: &Asking) -> anyhow::Result<()> {
         [
             key.key_id.clone().into(),
             key.name.clone().into(),
-            Words::state(true, key.expired),
+            Cell::state(true, key.expired),
             roles(key).into(),
             companies(key),
-            Words::end_short(key.expires_at.as_ref(), key.expired),
+            Cell::end_short(key.expires_at.as_ref(), key.expired),
             if used.is_empty() { "never".into() } else { used.into() },
         ]
     });
     const HEADS: [&str; 7] = ["KEY", "NAME", "STATE", "ROLES", "COMPANIES", "EXPIRES", "LAST USED"];
-    let sheet = Sheet::default().rows(&HEADS, rows);
-    desk.printer.print(&all, cut(sheet, &all.next_page_token))
+    let sheet = Report::default().rows(&HEADS, rows);
+    desk.printer.print(&all, truncated(sheet, &all.next_page_token))
 }
 
 fn roles(key: &Key) -> String {
@@ -221,22 +223,22 @@ fn roles(key: &Key) -> String {
 }
 
 /// The companies that it may name.
-fn companies(key: &Key) -> Words {
+fn companies(key: &Key) -> Cell {
     match key.company_ids.is_empty() {
         true => "all".into(),
-        false => Words::list(&key.company_ids),
+        false => Cell::list(&key.company_ids),
     }
 }
 
-fn sheet(key: &Key) -> Sheet {
-    Sheet::default()
+fn sheet(key: &Key) -> Report {
+    Report::default()
         .fact("key", key.key_id.clone())
         .fact("name", key.name.clone())
         .fact("roles", roles(key))
         .fact("companies", companies(key))
-        .fact("state", Words::state(true, key.expired))
+        .fact("state", Cell::state(true, key.expired))
         .fact("certificate", key.certificate.clone())
-        .fact("expires", Words::end(key.expires_at.as_ref(), key.expired))
+        .fact("expires", Cell::end(key.expires_at.as_ref(), key.expired))
         .fact("last used", time::text(key.last_used_time.as_ref()))
         .fact("etag", key.etag.clone())
         .revision(key.revision)

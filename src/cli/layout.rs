@@ -6,7 +6,7 @@
 
 use unicode_width::UnicodeWidthStr;
 
-use super::printer::Words;
+use super::printer::Cell;
 
 /// Between two columns.
 pub(super) const GAP: usize = 2;
@@ -27,7 +27,7 @@ pub(super) struct Layout {
     /// Which column of the table each of them is.
     places: Vec<usize>,
     /// A cell for each of them.
-    pub rows: Vec<Vec<Words>>,
+    pub rows: Vec<Vec<Cell>>,
     /// The lines below each row, which are indented.
     pub below: Vec<Vec<String>>,
     /// What was moved there, by the column that it was in.
@@ -38,7 +38,7 @@ impl Layout {
     /// A table, with lines below its rows.
     pub(super) fn of(
         head: &[&'static str],
-        rows: Vec<Vec<Words>>,
+        rows: Vec<Vec<Cell>>,
         mut below: Vec<Vec<String>>,
     ) -> Self {
         below.resize(rows.len(), Vec::new());
@@ -49,7 +49,7 @@ impl Layout {
     /// Leaves the last column out if it is empty, or would have no room in this width.
     pub(super) fn without_title(mut self, width: Option<usize>) -> Self {
         let last = self.head.len().saturating_sub(1);
-        let is_empty = |row: &Vec<Words>| row.get(last).is_none_or(|cell| cell.text.is_empty());
+        let is_empty = |row: &Vec<Cell>| row.get(last).is_none_or(|cell| cell.text.is_empty());
         let fits = width.is_none_or(|width| sum(&self.least()) <= width);
         if !fits || self.rows.iter().all(is_empty) {
             self.remove(last);
@@ -159,7 +159,7 @@ impl Layout {
                 moved = true;
             }
         }
-        let is_gone = |row: &Vec<Words>| row.get(column).is_none_or(|cell| is_nothing(&cell.text));
+        let is_gone = |row: &Vec<Cell>| row.get(column).is_none_or(|cell| is_nothing(&cell.text));
         if moved && column > 0 && self.rows.iter().all(is_gone) {
             self.remove(column);
         }
@@ -216,7 +216,7 @@ fn label(head: &[&str], column: usize) -> String {
 }
 
 /// A list is marked, and may be cut; see [`wrap_below`].
-fn line_below(name: &str, cell: &Words) -> String {
+fn line_below(name: &str, cell: &Cell) -> String {
     let mark = if cell.is_list { LIST } else { "" };
     format!("{mark}{name}: {}", cell.text)
 }

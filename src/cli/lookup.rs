@@ -9,9 +9,9 @@ use std::collections::{BTreeSet, HashMap};
 use prost_types::Timestamp;
 use tokio::task::JoinSet;
 
-use super::client::Desk;
+use super::client::Client;
+use super::printer::Report;
 use super::time;
-use super::printer::Sheet;
 use crate::policy::catalog::file::CatalogFile;
 use crate::proto::{GetCatalogRequest, ListChangesRequest};
 
@@ -29,7 +29,7 @@ pub(super) struct Lookup {
 
 impl Lookup {
     /// Looks up what the caller may see, if people read the answer.
-    pub(super) async fn titles(desk: &Desk) -> Self {
+    pub(super) async fn titles(desk: &Client) -> Self {
         let mut lookup = Self::default();
         if desk.printer.is_for_people()
             && let Ok(catalog) = desk.catalog.clone().get_catalog(GetCatalogRequest {}).await
@@ -55,7 +55,7 @@ impl Lookup {
     /// As [`Self::titles`], with the times of revisions of changes of a company. That of one is
     /// known. If a dry run shows what would be, `last` is the revision that it was made at.
     pub(super) async fn of(
-        desk: &Desk,
+        desk: &Client,
         company: &str,
         known: (u64, Option<&Timestamp>),
         last: Option<u64>,
@@ -97,13 +97,13 @@ impl Lookup {
     }
 
     /// The titles of these scopes, as a table; nothing if none has one.
-    pub(super) fn table<'a>(&self, scopes: impl IntoIterator<Item = &'a str>) -> Sheet {
+    pub(super) fn table<'a>(&self, scopes: impl IntoIterator<Item = &'a str>) -> Report {
         let mut scopes: Vec<_> = scopes.into_iter().collect();
         scopes.dedup();
         let titled = scopes.into_iter().map(|scope| (scope, self.title(scope)));
         let titled = titled.filter(|(_, title)| !title.is_empty());
         let rows = titled.map(|(scope, title)| [scope.into(), title.into()]);
-        Sheet::default().rows(&["SCOPE", "TITLE"], rows)
+        Report::default().rows(&["SCOPE", "TITLE"], rows)
     }
 
     /// Since when something is as it is: the time of the revision, or else the revision.

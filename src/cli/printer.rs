@@ -2,22 +2,22 @@
 //!
 //! For programs it is the answer's message in the JSON of the contract, whatever the message: the
 //! names are read from its descriptors, as reflection shows them. Not here: what people are shown
-//! of which message; each noun says that, as a [`Sheet`].
+//! of which message; each noun says that, as a [`Report`].
 
 use std::io::{self, IsTerminal, Write};
 
 use anyhow::{Context, anyhow};
 use comfy_table::presets::NOTHING;
-use comfy_table::{Attribute, Cell, Color, ContentArrangement, Table};
+use comfy_table::{Attribute, Cell as TableCell, Color, ContentArrangement, Table};
 use prost::{Message, Name};
 use prost_reflect::{DescriptorPool, DynamicMessage, SerializeOptions};
 use prost_types::Timestamp;
 use serde::{Serialize, Serializer};
 
 use super::layout::{GAP, Layout, wrapped};
+use super::output_format::OutputFormat;
 use super::time;
 use super::undo::Undo;
-use super::output_format::OutputFormat;
 use crate::policy::text;
 
 /// Writes answers to standard output.
@@ -47,7 +47,7 @@ impl Printer {
     ///
     /// # Errors
     /// Nobody reads.
-    pub fn print<M: Message + Name>(&self, answer: &M, sheet: Sheet) -> anyhow::Result<()> {
+    pub fn print<M: Message + Name>(&self, answer: &M, sheet: Report) -> anyhow::Result<()> {
         match self.output {
             OutputFormat::Table => write(&sheet.text(self.colours)),
             OutputFormat::Json => self.json(answer, true),
@@ -84,10 +84,12 @@ impl Printer {
     ///
     /// # Errors
     /// Nobody reads.
-    pub fn print_value(&self, answer: &impl Serialize, sheet: Sheet) -> anyhow::Result<()> {
+    pub fn print_value(&self, answer: &impl Serialize, sheet: Report) -> anyhow::Result<()> {
         match self.output {
             OutputFormat::Table => write(&sheet.text(self.colours)),
-            OutputFormat::Json => write(&text::escaped_json(&serde_json::to_string_pretty(answer)?)),
+            OutputFormat::Json => {
+                write(&text::escaped_json(&serde_json::to_string_pretty(answer)?))
+            }
         }
     }
 
@@ -95,7 +97,7 @@ impl Printer {
     ///
     /// # Errors
     /// Nobody reads.
-    pub fn tell(&self, sheet: Sheet) -> anyhow::Result<()> {
+    pub fn print_stderr(&self, sheet: Report) -> anyhow::Result<()> {
         match self.output {
             OutputFormat::Table => write(&sheet.text(self.colours)),
             OutputFormat::Json => Ok(writeln!(io::stderr(), "{}", sheet.text(false))?),
@@ -110,7 +112,7 @@ impl Printer {
     pub fn print_undoable<M: Message + Name>(
         &self,
         answer: &M,
-        sheet: Sheet,
+        sheet: Report,
         undo: Option<Undo>,
     ) -> anyhow::Result<()> {
         let (line, notes) = undo.map(Undo::shown).unwrap_or_default();
@@ -120,8 +122,8 @@ impl Printer {
         match self.output {
             OutputFormat::Table => {
                 let line = line.map(|line| Part::Verbatim(format!("undo  {line}")));
-                let sheet = sheet.then(Sheet(line.into_iter().collect()));
-                let sheet = notes.into_iter().fold(sheet, Sheet::line);
+                let sheet = sheet.then(Report(line.into_iter().collect()));
+                let sheet = notes.into_iter().fold(sheet, Report::line);
                 write(&sheet.text(self.colours))
             }
             OutputFormat::Json => {
@@ -136,7 +138,7 @@ impl Printer {
     ///
     /// # Errors
     /// The output is closed.
-    pub fn show(&self, sheet: Sheet) -> anyhow::Result<()> {
+    pub fn show(&self, sheet: Report) -> anyhow::Result<()> {
         Ok(writeln!(io::stderr(), "{}", sheet.text(false))?)
     }
 
@@ -219,7 +221,7 @@ pub fn count(number: u64, one: &str, many: &str) -> String {
 
 /// How words are meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Mood {
+enum Style {
     Plain,
     Good,
     Bad,
@@ -227,18 +229,18 @@ enum Mood {
 
 /// Words of a sheet.
 #[derive(Clone, Debug)]
-pub struct Words {
+pub struct Cell {
     /// The text.
     pub(super) text: String,
-    mood: Mood,
+    mood: Style,
     /// Whether it is a list that a table of a terminal may cut.
     pub(super) is_list: bool,
 }
 
-impl Words {
+impl Cell {
     /// Words of good news if so, else of bad.
-    pub fn news(good: bool, text: impl Into<String>) -> Self {
-        let mood = if good { Mood::Good } else { Mood::Bad };
+    pub fn colored(good: bool, text: impl Into<String>) -> Self {
+        let mood = if good { Style::Good } else { Style::Bad };
         Self { text: text.into(), mood, is_list: false }
     }
 
@@ -246,7 +248,7 @@ impl Words {
     /// only where another command shows all.
     #[must_use]
     pub fn list(names: &[String]) -> Self {
-        Self { text: names.join(" "), mood: Mood::Plain, is_list: true }
+        Self { text: names.join(" "), mood: Style::Plain, is_list: true }
     }
 
     /// Whether something is in use.
@@ -254,7 +256,7 @@ impl Words {
     pub fn enabled(enabled: bool) -> Self {
         match enabled {
             true => "enabled".into(),
-            false => Self::news(false, "disabled"),
+            false => Self::colored(false, "disabled"),
         }
     }
 
@@ -262,7 +264,7 @@ impl Words {
     #[must_use]
     pub fn state(enabled: bool, expired: bool) -> Self {
         match (enabled, expired) {
-            (true, true) => Self::news(false, "expired"),
+            (true, true) => Self::colored(false, "expired"),
             // When it ended is beside it.
             (enabled, _) => Self::enabled(enabled),
         }
@@ -274,8 +276,8 @@ impl Words {
         let text = time::text(time);
         match (is_over, time::since(time)) {
             (false, _) => text.into(),
-            (true, since) if since.is_empty() => Self::news(false, format!("{text} (over)")),
-            (true, since) => Self::news(false, format!("{text} ({since})")),
+            (true, since) if since.is_empty() => Self::colored(false, format!("{text} (over)")),
+            (true, since) => Self::colored(false, format!("{text} ({since})")),
         }
     }
 
@@ -283,8 +285,8 @@ impl Words {
     #[must_use]
     pub fn end_short(time: Option<&Timestamp>, is_over: bool) -> Self {
         match (is_over, time::since(time)) {
-            (true, since) if !since.is_empty() => Self::news(false, since),
-            (true, _) => Self::news(false, time::text(time)),
+            (true, since) if !since.is_empty() => Self::colored(false, since),
+            (true, _) => Self::colored(false, time::text(time)),
             (false, _) => time::text(time).into(),
         }
     }
@@ -295,29 +297,29 @@ impl Words {
     }
 
     /// Of plain text, in which a line break is one.
-    fn cell(&self, colours: bool) -> Cell {
-        let cell = Cell::new(&self.text);
+    fn cell(&self, colours: bool) -> TableCell {
+        let cell = TableCell::new(&self.text);
         match self.mood {
-            Mood::Good if colours => cell.fg(Color::Green),
-            Mood::Bad if colours => cell.fg(Color::Red),
+            Style::Good if colours => cell.fg(Color::Green),
+            Style::Bad if colours => cell.fg(Color::Red),
             _ => cell,
         }
     }
 }
 
-impl From<&str> for Words {
+impl From<&str> for Cell {
     fn from(text: &str) -> Self {
         text.to_owned().into()
     }
 }
 
-impl From<String> for Words {
+impl From<String> for Cell {
     fn from(text: String) -> Self {
-        Self { text, mood: Mood::Plain, is_list: false }
+        Self { text, mood: Style::Plain, is_list: false }
     }
 }
 
-impl From<u64> for Words {
+impl From<u64> for Cell {
     fn from(number: u64) -> Self {
         number.to_string().into()
     }
@@ -325,22 +327,22 @@ impl From<u64> for Words {
 
 /// What people are shown: parts, one below the other.
 #[derive(Clone, Debug, Default)]
-pub struct Sheet(Vec<Part>);
+pub struct Report(Vec<Part>);
 
 #[derive(Clone, Debug)]
 enum Part {
     Line(String),
     /// A line as it is, which is never broken.
     Verbatim(String),
-    Facts(Vec<(&'static str, Words)>),
-    Rows(&'static [&'static str], Vec<Vec<Words>>),
+    Facts(Vec<(&'static str, Cell)>),
+    Rows(&'static [&'static str], Vec<Vec<Cell>>),
     /// Rows whose last column may be left out.
-    Titled(&'static [&'static str], Vec<Vec<Words>>),
+    Titled(&'static [&'static str], Vec<Vec<Cell>>),
     /// Rows, each with lines below it.
-    Detailed(&'static [&'static str], Vec<Vec<Words>>, Vec<Vec<String>>),
+    Detailed(&'static [&'static str], Vec<Vec<Cell>>, Vec<Vec<String>>),
 }
 
-impl Sheet {
+impl Report {
     /// Adds a line.
     #[must_use]
     pub fn line(mut self, text: impl Into<String>) -> Self {
@@ -350,7 +352,7 @@ impl Sheet {
 
     /// Adds a named value; an empty one is left out.
     #[must_use]
-    pub fn fact(mut self, name: &'static str, value: impl Into<Words>) -> Self {
+    pub fn fact(mut self, name: &'static str, value: impl Into<Cell>) -> Self {
         let value = value.into();
         if value.text.is_empty() {
             return self;
@@ -378,7 +380,7 @@ impl Sheet {
     pub fn titled<const N: usize>(
         mut self,
         head: &'static [&'static str; N],
-        rows: impl IntoIterator<Item = [Words; N]>,
+        rows: impl IntoIterator<Item = [Cell; N]>,
     ) -> Self {
         let rows: Vec<_> = rows.into_iter().map(Vec::from).collect();
         if !rows.is_empty() {
@@ -392,7 +394,7 @@ impl Sheet {
     pub fn rows<const N: usize>(
         mut self,
         head: &'static [&'static str; N],
-        rows: impl IntoIterator<Item = [Words; N]>,
+        rows: impl IntoIterator<Item = [Cell; N]>,
     ) -> Self {
         let rows: Vec<_> = rows.into_iter().map(Vec::from).collect();
         if !rows.is_empty() {
@@ -407,7 +409,7 @@ impl Sheet {
     pub fn rows_with<const N: usize>(
         mut self,
         head: &'static [&'static str; N],
-        rows: impl IntoIterator<Item = [Words; N]>,
+        rows: impl IntoIterator<Item = [Cell; N]>,
         below: impl IntoIterator<Item = Vec<String>>,
     ) -> Self {
         let rows: Vec<_> = rows.into_iter().map(Vec::from).collect();
@@ -469,7 +471,7 @@ impl Part {
                     if let Some(room) = room {
                         value.text = wrapped(&value.text, room, 0).join("\n");
                     }
-                    table.add_row([Cell::new(name), value.cell(colours)]);
+                    table.add_row([TableCell::new(name), value.cell(colours)]);
                 }
                 lines(table).join("\n")
             }
@@ -482,12 +484,12 @@ impl Part {
 
 fn table_of(
     head: &[&'static str],
-    rows: Vec<Vec<Words>>,
+    rows: Vec<Vec<Cell>>,
     below: Vec<Vec<String>>,
     titled: bool,
     colours: bool,
 ) -> String {
-    let rows = rows.into_iter().map(|row| row.into_iter().map(Words::plain).collect());
+    let rows = rows.into_iter().map(|row| row.into_iter().map(Cell::plain).collect());
     let below = below.iter().map(|lines| lines.iter().map(|line| plain(line)).collect());
     let layout = Layout::of(head, rows.collect(), below.collect());
     let layout = if titled { layout.without_title(width()) } else { layout };
@@ -497,7 +499,7 @@ fn table_of(
     };
     let mut table = table();
     let title = |title: &&str| {
-        let cell = Cell::new(title);
+        let cell = TableCell::new(title);
         if colours { cell.add_attribute(Attribute::Bold) } else { cell }
     };
     table.set_header(head.iter().map(title));
@@ -505,7 +507,7 @@ fn table_of(
     for row in rows {
         heights.push(row.iter().map(|cell| cell.text.split('\n').count()).max().unwrap_or(1));
         // Never empty: a column stays a column for who cuts them.
-        let full = |words: Words| match words.text.is_empty() {
+        let full = |words: Cell| match words.text.is_empty() {
             true => "-".into(),
             false => words,
         };
@@ -566,14 +568,14 @@ mod tests {
 
     #[test]
     fn what_others_wrote_steers_no_screen() {
-        let sheet = Sheet::default().fact("label", "a\u{1b}[2Jb\nc").line("\u{7}d\ne\u{202e}");
+        let sheet = Report::default().fact("label", "a\u{1b}[2Jb\nc").line("\u{7}d\ne\u{202e}");
         assert_eq!(sheet.text(false), "label  a\\u{1b}[2Jb\\nc\n\\u{7}d\ne\\u{202e}");
     }
 
     #[test]
     fn a_column_stays_a_column() {
         let rows = [["a".into(), "".into(), 3_u64.into()], ["bb".into(), "x y".into(), "".into()]];
-        let sheet = Sheet::default().rows(&["ID", "NAME", "N"], rows);
+        let sheet = Report::default().rows(&["ID", "NAME", "N"], rows);
         assert_eq!(sheet.text(false), "ID  NAME  N\na   -     3\nbb  x y   -");
     }
 }

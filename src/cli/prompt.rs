@@ -12,7 +12,7 @@ use crate::policy::text;
 
 /// Whether somebody can be asked.
 #[must_use]
-pub fn somebody_is_there() -> bool {
+pub fn is_interactive() -> bool {
     io::stdin().is_terminal() && io::stderr().is_terminal()
 }
 
@@ -20,7 +20,7 @@ pub fn somebody_is_there() -> bool {
 ///
 /// # Errors
 /// The terminal is gone.
-pub async fn ask(question: &str) -> anyhow::Result<bool> {
+pub async fn confirm(question: &str) -> anyhow::Result<bool> {
     // Before the question is shown: an interrupt that answers it is not lost.
     let mut interrupts = signal(SignalKind::interrupt())?;
     let mut terminal = io::stderr();

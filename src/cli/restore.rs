@@ -1,17 +1,16 @@
 //! `scopegate restore`: a new store of a backup. The one command that touches a store itself:
 //! where it is needed there is no server.
 
-use std::path::PathBuf;
 use clap::Args;
 use std::fs::File;
 use std::io::{self, Cursor, Read, Write};
+use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use jiff::Timestamp;
-
 
 use crate::policy::change::Author;
 use crate::policy::text;

@@ -6,12 +6,12 @@ use anyhow::{Context, anyhow, bail};
 use clap::Subcommand;
 use serde_json::json;
 
-use super::client::{Asking, answer};
-use super::printer::Sheet;
+use super::client::{ServerArgs, unwrap_response};
+use super::printer::Report;
 use crate::policy::catalog::Reach;
 use crate::policy::catalog::file::{CatalogFile, ScopeEntry};
-use crate::policy::suggestion::nearest;
 use crate::policy::scope::Scope;
+use crate::policy::suggestion::nearest;
 use crate::proto::GetCatalogRequest;
 
 /// Commands of scopes.
@@ -21,7 +21,7 @@ pub enum ScopeCommand {
     List {
         /// Whom to ask.
         #[command(flatten)]
-        asking: Asking,
+        asking: ServerArgs,
     },
     /// Show a scope: what it implies, and which scopes, roles and endpoints name it.
     Get {
@@ -29,7 +29,7 @@ pub enum ScopeCommand {
         scope: String,
         /// Whom to ask.
         #[command(flatten)]
-        asking: Asking,
+        asking: ServerArgs,
     },
 }
 
@@ -42,7 +42,7 @@ pub async fn scope(command: ScopeCommand) -> anyhow::Result<bool> {
         ScopeCommand::List { asking } | ScopeCommand::Get { asking, .. } => asking,
     };
     let mut desk = asking.open().await?;
-    let catalog = answer(desk.catalog.get_catalog(GetCatalogRequest {}).await)?;
+    let catalog = unwrap_response(desk.catalog.get_catalog(GetCatalogRequest {}).await)?;
     let file = match catalog.yaml.as_str() {
         "" => CatalogFile::default(),
         yaml => CatalogFile::parse_stored(yaml).context(
@@ -100,7 +100,7 @@ fn audiences(entry: &ScopeEntry) -> String {
     }
 }
 
-fn list(file: &CatalogFile) -> Sheet {
+fn list(file: &CatalogFile) -> Report {
     let rows = file.scopes.iter().map(|(name, entry)| {
         [
             name.to_string().into(),
@@ -109,7 +109,7 @@ fn list(file: &CatalogFile) -> Sheet {
             audiences(entry).into(),
         ]
     });
-    let sheet = Sheet::default().rows(&["SCOPE", "TITLE", "IMPLIES", "AUDIENCES"], rows);
+    let sheet = Report::default().rows(&["SCOPE", "TITLE", "IMPLIES", "AUDIENCES"], rows);
     if sheet.is_empty() { sheet.line("none") } else { sheet }
 }
 
@@ -145,12 +145,12 @@ impl Uses {
     }
 }
 
-fn get(name: &Scope, entry: &ScopeEntry, uses: &Uses) -> Sheet {
+fn get(name: &Scope, entry: &ScopeEntry, uses: &Uses) -> Report {
     let none = |names: Vec<String>, between: &str| match names.is_empty() {
         true => "none".to_owned(),
         false => names.join(between),
     };
-    Sheet::default()
+    Report::default()
         .fact("scope", name.to_string())
         .fact("title", entry.title.clone())
         .fact("implies", none(names(&entry.implies), " "))

@@ -13,10 +13,10 @@ use serde::Serialize;
 use tokio::task::JoinSet;
 use tonic::{Code, Status};
 
-use super::client::{Desk, Limit, Pages, Terms, answer};
+use super::client::{Client, Limit, Pages, WriteArgs, unwrap_response};
+use super::failure::{self, CommandError};
+use super::printer::{Cell, Report, count};
 use super::prompt;
-use super::failure::{self, Failure};
-use super::printer::{Sheet, Words, count};
 use super::said;
 use crate::proto::{
     Credential, Grant, GrantScopesRequest, ListCompaniesRequest, ListCredentialsRequest,
@@ -46,7 +46,7 @@ struct Refused {
     message: String,
     /// The server's answer.
     #[serde(skip)]
-    why: Option<Failure>,
+    why: Option<CommandError>,
 }
 
 /// What came of it.
@@ -74,7 +74,7 @@ pub(super) async fn to_holders(
     scope: &str,
     companies: Vec<String>,
     given: Given,
-    terms: &Terms,
+    terms: &WriteArgs,
 ) -> anyhow::Result<bool> {
     if given.scopes.is_empty() {
         bail!("name the scopes to grant to the holders of {scope}");
@@ -92,7 +92,7 @@ pub(super) async fn to_holders(
             Some(total) => Some(total),
             None => {
                 let none = format!("no credential holds {scope}: nothing to grant");
-                return finish(&desk, terms, &Tally::default(), Sheet::default().line(none));
+                return finish(&desk, terms, &Tally::default(), Report::default().line(none));
             }
         },
     };
@@ -109,12 +109,12 @@ pub(super) async fn to_holders(
         );
         return Err(failure::reworded(&error, text));
     }
-    finish(&desk, terms, &tally, Sheet::default())
+    finish(&desk, terms, &tally, Report::default())
 }
 
 /// How many credentials there are, once the operator has agreed. None if there are none.
 async fn agreed(
-    desk: &mut Desk,
+    desk: &mut Client,
     scope: &str,
     companies: &[String],
     given: &Given,
@@ -145,24 +145,24 @@ async fn agreed(
         count(of, "company", "companies")
     );
     let scopes = given.scopes.join(" ");
-    if !prompt::somebody_is_there() {
+    if !prompt::is_interactive() {
         bail!(
             "nothing was granted: {whom} would be given {scopes}, and there is no terminal to ask \
              on; run it on a terminal, or add --yes if this is what you want"
         );
     }
-    if !prompt::ask(&format!("Grant {scopes} to {whom}, all that hold {scope}?")).await? {
+    if !prompt::confirm(&format!("Grant {scopes} to {whom}, all that hold {scope}?")).await? {
         bail!("nothing was granted");
     }
     Ok(Some(credentials))
 }
 
 async fn grant(
-    desk: &mut Desk,
+    desk: &mut Client,
     scope: &str,
     companies: Vec<String>,
     given: &Given,
-    terms: &Terms,
+    terms: &WriteArgs,
     tally: &mut Tally,
     progress: &ProgressBar,
 ) -> anyhow::Result<()> {
@@ -272,9 +272,9 @@ fn differ(before: &[Grant], after: &[Grant]) -> bool {
     !before.iter().map(what).eq(after.iter().map(what))
 }
 
-fn finish(desk: &Desk, terms: &Terms, tally: &Tally, sheet: Sheet) -> anyhow::Result<bool> {
+fn finish(desk: &Client, terms: &WriteArgs, tally: &Tally, sheet: Report) -> anyhow::Result<bool> {
     let rows = tally.listed.iter().map(|refused| {
-        let company: Words = refused.company_id.clone().into();
+        let company: Cell = refused.company_id.clone().into();
         [company, refused.credential_id.clone().into(), refused.message.clone().into()]
     });
     let sheet = match terms.dry_run {
@@ -287,7 +287,7 @@ fn finish(desk: &Desk, terms: &Terms, tally: &Tally, sheet: Sheet) -> anyhow::Re
     let sheet = sheet
         .fact("granted", tally.granted)
         .fact("unchanged, since they held it", tally.unchanged)
-        .fact("refused", Words::news(tally.refused == 0, tally.refused.to_string()))
+        .fact("refused", Cell::colored(tally.refused == 0, tally.refused.to_string()))
         .rows(&["COMPANY", "CREDENTIAL", "REFUSED, SINCE"], rows);
     let sheet = match tally.refused.saturating_sub(tally.listed.len() as u64) {
         0 => sheet,
@@ -344,7 +344,7 @@ impl Holders {
     }
 
     /// The next page; none at the end.
-    async fn next(&mut self, desk: &mut Desk) -> anyhow::Result<Option<Step>> {
+    async fn next(&mut self, desk: &mut Client) -> anyhow::Result<Option<Step>> {
         loop {
             if self.now.is_none() {
                 self.now = self.companies.pop().map(|id| (id, Pages::of(Limit::default())));
@@ -355,7 +355,7 @@ impl Holders {
                     page_size: pages.size(),
                     page_token: pages.token.clone(),
                 };
-                let page = answer(desk.directory.list_companies(request).await)?;
+                let page = unwrap_response(desk.directory.list_companies(request).await)?;
                 self.revision = page.revision;
                 let more = pages.turn(0, &page.next_page_token);
                 let ids = page.companies.into_iter().map(|company| company.company_id);
@@ -382,7 +382,7 @@ impl Holders {
                         continue;
                     }
                     let (credential_id, message) = (String::new(), status.message().to_owned());
-                    let why = Some(Failure::of(&status));
+                    let why = Some(CommandError::of(&status));
                     return Ok(Some(Step::Refused(Refused {
                         company_id,
                         credential_id,

@@ -8,10 +8,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use prost_types::Timestamp;
 
-use super::client::{Desk, Terms};
+use super::client::{Client, WriteArgs};
+use super::credential_args::CredentialArgs;
 use super::time;
 use super::undo::{self, Made, Undo};
-use super::credential_args::Which;
 use crate::proto::{
     Credential, GrantScopesRequest, GrantState, ReplaceScopesRequest, RevokeScopesRequest,
 };
@@ -55,9 +55,9 @@ pub(super) fn moved_ends(before: &Credential, after: &Credential) -> (Vec<String
 
 /// How the change is undone. None if nothing that acts was changed; no line if none is exact.
 pub(super) async fn undo(
-    desk: &mut Desk,
-    terms: &Terms,
-    which: &Which,
+    desk: &mut Client,
+    terms: &WriteArgs,
+    which: &CredentialArgs,
     change: Change<'_>,
 ) -> Option<Undo> {
     let Change { made, before, after, added, removed } = change;
@@ -132,8 +132,8 @@ pub(super) async fn undo(
 
 /// Whether a replacement by these scopes leaves exactly these active.
 async fn leaves<'a>(
-    desk: &mut Desk,
-    which: &Which,
+    desk: &mut Client,
+    which: &CredentialArgs,
     scopes: impl Iterator<Item = &'a String>,
 ) -> bool {
     let scopes: Vec<_> = scopes.cloned().collect();
@@ -151,7 +151,7 @@ async fn leaves<'a>(
 }
 
 /// Whether a revocation of these scopes takes exactly these, and leaves only what was there.
-async fn takes(desk: &mut Desk, which: &Which, scopes: &[String], was: &Ends) -> bool {
+async fn takes(desk: &mut Client, which: &CredentialArgs, scopes: &[String], was: &Ends) -> bool {
     if scopes.is_empty() {
         return true;
     }
@@ -171,8 +171,8 @@ async fn takes(desk: &mut Desk, which: &Which, scopes: &[String], was: &Ends) ->
 
 /// Whether a grant of these scopes with this end gives exactly these, and moves no other end.
 async fn gives(
-    desk: &mut Desk,
-    which: &Which,
+    desk: &mut Client,
+    which: &CredentialArgs,
     scopes: &[&str],
     end: Option<Timestamp>,
     was: &Ends,

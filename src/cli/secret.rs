@@ -3,13 +3,13 @@
 use anyhow::bail;
 use clap::Subcommand;
 
-use super::confirmation::{Agreement, rest_on};
-use super::client::{Asking, Terms, answer, on_terms, whole};
 use super::check::word;
-use super::prompt;
+use super::client::{ServerArgs, WriteArgs, on_terms, require, unwrap_response};
+use super::confirmation::{Confirmation, rest_on};
 use super::credential::{at_stake, read, shown};
-use super::printer::{Sheet, Words};
-use super::credential_args::Which;
+use super::credential_args::CredentialArgs;
+use super::printer::{Cell, Report};
+use super::prompt;
 use crate::proto::{CreateSecretRequest, DeleteSecretRequest, VerifySecretRequest};
 
 /// Commands of secrets.
@@ -19,24 +19,24 @@ pub enum SecretCommand {
     Create {
         /// Which.
         #[command(flatten)]
-        which: Which,
+        which: CredentialArgs,
         /// How.
         #[command(flatten)]
-        terms: Terms,
+        terms: WriteArgs,
     },
     /// End a secret.
     Delete {
         /// Which.
         #[command(flatten)]
-        which: Which,
+        which: CredentialArgs,
         /// The secret's id, which is no secret.
         secret_id: String,
         /// Whether to ask first.
         #[command(flatten)]
-        agreement: Agreement,
+        agreement: Confirmation,
         /// How.
         #[command(flatten)]
-        terms: Terms,
+        terms: WriteArgs,
     },
     /// Say whether a secret, read from standard input, is a live one: exit code 0 if so, 2 if not.
     /// The secret alone is enough.
@@ -47,7 +47,7 @@ pub enum SecretCommand {
         credential: Option<String>,
         /// Whom to ask.
         #[command(flatten)]
-        asking: Asking,
+        asking: ServerArgs,
     },
 }
 
@@ -57,13 +57,13 @@ pub enum SecretCommand {
 /// Could not ask, or the server refused.
 pub(super) async fn secret(command: SecretCommand) -> anyhow::Result<bool> {
     match command {
-        SecretCommand::Create { which: Which { company, credential }, terms } => {
+        SecretCommand::Create { which: CredentialArgs { company, credential }, terms } => {
             let mut desk = terms.asking.open().await?;
             let request = on_terms!(
                 terms,
                 CreateSecretRequest { company_id: company, credential_id: credential }
             );
-            let said = answer(desk.directory.create_secret(request).await)?;
+            let said = unwrap_response(desk.directory.create_secret(request).await)?;
             let told = match (terms.dry_run, said.secret.is_empty()) {
                 (true, _) => format!(
                     "at revision {}, nothing was changed; the change would make a secret",
@@ -72,7 +72,7 @@ pub(super) async fn secret(command: SecretCommand) -> anyhow::Result<bool> {
                 (false, true) => "it was shown when this request was first made".to_owned(),
                 (false, false) => "keep the secret now: it is shown once".to_owned(),
             };
-            let sheet = Sheet::default()
+            let sheet = Report::default()
                 .fact("secret id", said.secret_id.clone())
                 .fact("secret", said.secret.clone())
                 .revision(terms.made(said.revision))
@@ -81,7 +81,7 @@ pub(super) async fn secret(command: SecretCommand) -> anyhow::Result<bool> {
         }
         SecretCommand::Delete { which, secret_id, agreement, terms } => {
             let mut desk = terms.asking.open().await?;
-            let Which { company, credential } = which.clone();
+            let CredentialArgs { company, credential } = which.clone();
             let mut request = on_terms!(
                 terms,
                 DeleteSecretRequest {
@@ -101,8 +101,8 @@ pub(super) async fn secret(command: SecretCommand) -> anyhow::Result<bool> {
                     rest_on(&mut request.etag, &now.etag);
                 }
             }
-            let said = answer(desk.directory.delete_secret(request).await)?;
-            let sheet = shown(&desk, &terms, None, whole(&said.credential)?, said.revision).await;
+            let said = unwrap_response(desk.directory.delete_secret(request).await)?;
+            let sheet = shown(&desk, &terms, None, require(&said.credential)?, said.revision).await;
             desk.printer.print(&said, sheet)?;
         }
         SecretCommand::Verify { company, credential, asking } => {
@@ -119,11 +119,11 @@ pub(super) async fn secret(command: SecretCommand) -> anyhow::Result<bool> {
                 credential_id: credential.unwrap_or_default(),
                 secret,
             };
-            let said = answer(desk.directory.verify_secret(request).await)?;
+            let said = unwrap_response(desk.directory.verify_secret(request).await)?;
             let verified = if said.verified { "yes" } else { "no" };
             let reason = word(said.reason().as_str_name(), "REASON_");
-            let sheet = Sheet::default()
-                .fact("verified", Words::news(said.verified, verified))
+            let sheet = Report::default()
+                .fact("verified", Cell::colored(said.verified, verified))
                 .fact("company", said.company_id.clone())
                 .fact("credential", said.credential_id.clone())
                 .fact("secret id", said.secret_id.clone())

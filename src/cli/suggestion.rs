@@ -5,11 +5,11 @@
 
 use tonic::Code;
 
-use super::client::Desk;
+use super::client::Client;
 use super::failure;
 use crate::policy::catalog::file::CatalogFile;
-use crate::policy::suggestion::nearest;
 use crate::policy::scope::Scope;
+use crate::policy::suggestion::nearest;
 use crate::policy::text;
 use crate::proto::{GetCatalogRequest, GetCompanyRequest, GetCredentialRequest};
 
@@ -17,7 +17,7 @@ use crate::proto::{GetCatalogRequest, GetCompanyRequest, GetCredentialRequest};
 const MAX_WARNINGS: usize = 10;
 
 /// Warns of scopes that the catalog does not have, where it has one of nearly that name.
-pub(super) async fn warn_of_scopes(desk: &mut Desk, scopes: &[String]) {
+pub(super) async fn warn_of_scopes(desk: &mut Client, scopes: &[String]) {
     let Ok(catalog) = desk.catalog.get_catalog(GetCatalogRequest {}).await else { return };
     let Ok(file) = CatalogFile::parse_stored(&catalog.into_inner().yaml) else { return };
     let names = || file.scopes.keys().map(Scope::as_str);
@@ -31,7 +31,7 @@ pub(super) async fn warn_of_scopes(desk: &mut Desk, scopes: &[String]) {
 }
 
 /// Warns if there is no such company.
-pub(super) async fn warn_of_company(desk: &mut Desk, company: &str) {
+pub(super) async fn warn_of_company(desk: &mut Client, company: &str) {
     let request = GetCompanyRequest { company_id: company.to_owned() };
     if let Err(status) = desk.directory.get_company(request).await
         && status.code() == Code::NotFound
@@ -41,7 +41,7 @@ pub(super) async fn warn_of_company(desk: &mut Desk, company: &str) {
 }
 
 /// Warns if there is no such credential.
-pub(super) async fn warn_of_credential(desk: &mut Desk, company: &str, credential: &str) {
+pub(super) async fn warn_of_credential(desk: &mut Client, company: &str, credential: &str) {
     let (company_id, credential_id) = (company.to_owned(), credential.to_owned());
     let request = GetCredentialRequest { company_id, credential_id };
     if let Err(status) = desk.directory.get_credential(request).await

@@ -54,14 +54,14 @@ pub fn ago(text: &str) -> Result<Wire, String> {
 
 /// A stretch of time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Span {
+pub struct TimeRange {
     /// Where it begins.
     pub from: Timestamp,
     /// Where it is over; for a single moment, where it begins.
     pub until: Timestamp,
 }
 
-impl Span {
+impl TimeRange {
     /// Whether this moment is in it.
     #[must_use]
     pub fn has(self, time: Timestamp) -> bool {
@@ -74,7 +74,7 @@ impl Span {
 ///
 /// # Errors
 /// It is neither, or has not come yet.
-pub fn past(text: &str) -> Result<Span, String> {
+pub fn past(text: &str) -> Result<TimeRange, String> {
     let neither = || {
         format!(
             "`{text}` is neither a time such as `2030-01-31T14:03:20Z`, nor a date such as \
@@ -86,7 +86,7 @@ pub fn past(text: &str) -> Result<Span, String> {
         let from = read(text)?;
         return match from > now {
             true => Err(format!("`{text}` has not come yet")),
-            false => Ok(Span { from, until: from }),
+            false => Ok(TimeRange { from, until: from }),
         };
     }
     // Without colons it is read as something, and may be meant as something else.
@@ -117,7 +117,7 @@ pub fn past(text: &str) -> Result<Span, String> {
         _ => 1,
     };
     let until = from.checked_add(SignedDuration::from_secs(length)).map_err(|_| neither())?;
-    Ok(Span { from, until })
+    Ok(TimeRange { from, until })
 }
 
 /// Reads when something ends: a time, or how long from now.

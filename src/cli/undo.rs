@@ -10,7 +10,7 @@
 
 use std::path::Path;
 
-use super::client::{Desk, Terms};
+use super::client::{Client, WriteArgs};
 use super::context;
 use super::endpoint_args::EndpointArgs;
 use crate::policy::text;
@@ -37,7 +37,7 @@ pub(super) struct Made<'a> {
 /// Whether a change is the only one of its company since the resource was read, so that what was
 /// read is what it changed. False if that cannot be known, and for the answer to a change that was
 /// made earlier by the same request id.
-pub(super) async fn is_alone(desk: &mut Desk, made: Made<'_>) -> bool {
+pub(super) async fn is_alone(desk: &mut Client, made: Made<'_>) -> bool {
     let mut token = String::new();
     if made.answered <= made.read {
         return false;
@@ -74,7 +74,7 @@ pub struct Undo {
 
 impl Undo {
     /// The undo of a change that was made on these terms. None for a dry run.
-    pub(super) fn of(terms: &Terms) -> Option<Self> {
+    pub(super) fn of(terms: &WriteArgs) -> Option<Self> {
         if terms.dry_run {
             return None;
         }
@@ -84,13 +84,13 @@ impl Undo {
     }
 
     /// No line, and why.
-    pub(super) fn none(terms: &Terms, why: &str) -> Option<Self> {
+    pub(super) fn none(terms: &WriteArgs, why: &str) -> Option<Self> {
         let no = Self { commands: Some(vec![]), connection: None, notes: vec![] };
         (!terms.dry_run).then(|| no.note(format!("no undo line: {why}")))
     }
 
     /// No line, since another change may have come between.
-    pub(super) fn of_several(terms: &Terms) -> Option<Self> {
+    pub(super) fn of_several(terms: &WriteArgs) -> Option<Self> {
         Self::none(
             terms,
             "something else was changed meanwhile, or this request was sent before; see `scopegate changes list`",
@@ -153,7 +153,7 @@ impl Undo {
 /// The flags that reach the same server. None if a path cannot be written, or if the config file
 /// is no longer what it was.
 fn connection(server: &EndpointArgs) -> Option<Vec<String>> {
-    let mut flags = vec!["--endpoint".to_owned(), context::way(server).ok()?.endpoint];
+    let mut flags = vec!["--endpoint".to_owned(), context::resolve_profile(server).ok()?.endpoint];
     if let Some(context) = context_of(server) {
         flags.extend(["--context".to_owned(), context]);
     }

@@ -3,10 +3,12 @@
 use clap::Subcommand;
 use tonic::Code;
 
-use super::confirmation::{Agreement, rest_on};
-use super::client::{Asking, Desk, Limit, Pages, Terms, answer, cut, on_terms, whole};
+use super::client::{
+    Client, Limit, Pages, ServerArgs, WriteArgs, on_terms, require, truncated, unwrap_response,
+};
+use super::confirmation::{Confirmation, rest_on};
 use super::failure;
-use super::printer::{Sheet, Words};
+use super::printer::{Cell, Report};
 use super::undo::{self, Made, Undo};
 use crate::proto::{
     DeleteUserRequest, GetUserRequest, ListUsersRequest, ListUsersResponse, PutUserRequest, User,
@@ -26,10 +28,10 @@ pub enum UserCommand {
         roles: Vec<String>,
         /// Whether to ask first.
         #[command(flatten)]
-        agreement: Agreement,
+        agreement: Confirmation,
         /// How.
         #[command(flatten)]
-        terms: Terms,
+        terms: WriteArgs,
     },
     /// Show a user.
     Get {
@@ -39,7 +41,7 @@ pub enum UserCommand {
         user: String,
         /// Whom to ask.
         #[command(flatten)]
-        asking: Asking,
+        asking: ServerArgs,
     },
     /// List a company's users.
     List {
@@ -50,7 +52,7 @@ pub enum UserCommand {
         limit: Limit,
         /// Whom to ask.
         #[command(flatten)]
-        asking: Asking,
+        asking: ServerArgs,
     },
     /// Delete a user with its consents.
     Delete {
@@ -60,10 +62,10 @@ pub enum UserCommand {
         user: String,
         /// Whether to ask first.
         #[command(flatten)]
-        agreement: Agreement,
+        agreement: Confirmation,
         /// How.
         #[command(flatten)]
-        terms: Terms,
+        terms: WriteArgs,
     },
 }
 
@@ -92,9 +94,9 @@ pub async fn user(command: UserCommand) -> anyhow::Result<bool> {
                 }
             }
             let etag = terms.compared(before.as_ref().map(|before| &before.etag));
-            let said = answer(desk.directory.put_user(request).await)?;
+            let said = unwrap_response(desk.directory.put_user(request).await)?;
             said.warnings.iter().for_each(|warning| failure::warn(warning));
-            let after = whole(&said.user)?;
+            let after = require(&said.user)?;
             let made = Made { company: &after.company_id, read: since, answered: said.revision };
             let undo = match undo(&terms, before.as_ref(), after) {
                 Some(_) if !undo::is_alone(&mut desk, made).await => Undo::of_several(&terms),
@@ -112,8 +114,8 @@ pub async fn user(command: UserCommand) -> anyhow::Result<bool> {
         UserCommand::Get { company, user, asking } => {
             let mut desk = asking.open().await?;
             let request = GetUserRequest { company_id: company, user_id: user };
-            let said = answer(desk.directory.get_user(request).await)?;
-            desk.printer.print(&said, sheet(whole(&said.user)?))?;
+            let said = unwrap_response(desk.directory.get_user(request).await)?;
+            desk.printer.print(&said, sheet(require(&said.user)?))?;
         }
         UserCommand::List { company, limit, asking } => list(company, limit, &asking).await?,
         UserCommand::Delete { company, user, agreement, terms } => {
@@ -130,8 +132,8 @@ pub async fn user(command: UserCommand) -> anyhow::Result<bool> {
                 agreement.ask(&desk.printer, sheet(&now), &question).await?;
                 rest_on(&mut request.etag, &now.etag);
             }
-            let said = answer(desk.directory.delete_user(request).await)?;
-            let user = whole(&said.user)?;
+            let said = unwrap_response(desk.directory.delete_user(request).await)?;
+            let user = require(&said.user)?;
             let sheet = terms
                 .gone(said.revision, "delete", "deleted")
                 .fact("company", user.company_id.clone())
@@ -143,7 +145,7 @@ pub async fn user(command: UserCommand) -> anyhow::Result<bool> {
     Ok(true)
 }
 
-async fn list(company: String, limit: Limit, asking: &Asking) -> anyhow::Result<()> {
+async fn list(company: String, limit: Limit, asking: &ServerArgs) -> anyhow::Result<()> {
     let mut desk = asking.open().await?;
     let (mut all, mut pages) = (ListUsersResponse::default(), Pages::of(limit));
     loop {
@@ -152,7 +154,7 @@ async fn list(company: String, limit: Limit, asking: &Asking) -> anyhow::Result<
             page_size: pages.size(),
             page_token: pages.token.clone(),
         };
-        let page = answer(desk.directory.list_users(request).await)?;
+        let page = unwrap_response(desk.directory.list_users(request).await)?;
         let more = pages.turn(page.users.len(), &page.next_page_token);
         all.users.extend(page.users);
         (all.next_page_token, all.revision) = (page.next_page_token, page.revision);
@@ -160,31 +162,31 @@ async fn list(company: String, limit: Limit, asking: &Asking) -> anyhow::Result<
             break;
         }
     }
-    let rows = all.users.iter().map(|user| [user.user_id.clone().into(), Words::list(&user.roles)]);
-    let sheet = Sheet::default().rows(&["USER", "ROLES"], rows);
-    desk.printer.print(&all, cut(sheet, &all.next_page_token))
+    let rows = all.users.iter().map(|user| [user.user_id.clone().into(), Cell::list(&user.roles)]);
+    let sheet = Report::default().rows(&["USER", "ROLES"], rows);
+    desk.printer.print(&all, truncated(sheet, &all.next_page_token))
 }
 
 /// A user as it is now; none if there is none.
-async fn read(desk: &mut Desk, company: &str, user: &str) -> anyhow::Result<Option<User>> {
+async fn read(desk: &mut Client, company: &str, user: &str) -> anyhow::Result<Option<User>> {
     Ok(read_at(desk, company, user).await?.0)
 }
 
 /// A user as it is now, and the revision at which it was read; 0 if there is none.
 async fn read_at(
-    desk: &mut Desk,
+    desk: &mut Client,
     company: &str,
     user: &str,
 ) -> anyhow::Result<(Option<User>, u64)> {
     let request = GetUserRequest { company_id: company.to_owned(), user_id: user.to_owned() };
     match desk.directory.get_user(request).await {
         Err(status) if status.code() == Code::NotFound => Ok((None, 0)),
-        read => answer(read).map(|read| (read.user, read.revision)),
+        read => unwrap_response(read).map(|read| (read.user, read.revision)),
     }
 }
 
 /// How a user's roles become what they were.
-fn undo(terms: &Terms, before: Option<&User>, after: &User) -> Option<Undo> {
+fn undo(terms: &WriteArgs, before: Option<&User>, after: &User) -> Option<Undo> {
     let ids = [after.company_id.as_str(), after.user_id.as_str()];
     // A user that was created is not undone by a line: its name was just typed.
     let before = before?;
@@ -196,8 +198,8 @@ fn undo(terms: &Terms, before: Option<&User>, after: &User) -> Option<Undo> {
     Some(Undo::of(terms)?.then(&["user", "put"], places, &["--yes"]))
 }
 
-fn sheet(user: &User) -> Sheet {
-    Sheet::default()
+fn sheet(user: &User) -> Report {
+    Report::default()
         .fact("company", user.company_id.clone())
         .fact("user", user.user_id.clone())
         .fact("roles", if user.roles.is_empty() { "none".to_owned() } else { user.roles.join(" ") })

@@ -14,13 +14,13 @@ use tokio::time::{Instant, sleep, timeout};
 use tonic::{Code, Status, Streaming};
 use tonic_types::StatusExt;
 
-use super::client::{Asking, Desk, answer};
 use super::changes::line;
+use super::client::{Client, ServerArgs, unwrap_response};
 use super::suggestion;
 use super::{Purpose, connect_for, said};
+use crate::observe::log;
 use crate::policy::text;
 use crate::proto::{ListCompaniesRequest, WatchChangesRequest, WatchChangesResponse};
-use crate::observe::log;
 
 /// How long to wait before the first attempt to connect again, and at most between two.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -41,7 +41,7 @@ pub(super) async fn watch(
     after: Option<u64>,
     cursor: String,
     reconnect: Duration,
-    asking: &Asking,
+    asking: &ServerArgs,
 ) -> anyhow::Result<()> {
     let mut desk = open(asking).await?;
     let after_revision = match after {
@@ -55,7 +55,7 @@ pub(super) async fn watch(
         suggestion::warn_of_company(&mut desk, company).await;
     }
     let next = WatchChangesRequest { company_id: company, after_revision, cursor };
-    let stream = answer(desk.changes.watch_changes(next.clone()).await)?;
+    let stream = unwrap_response(desk.changes.watch_changes(next.clone()).await)?;
     let mut watch = Watch { next, reconnect, stop, lost: None };
     watch.run(desk, stream, asking).await?;
     let cursor = &watch.next.cursor;
@@ -66,14 +66,14 @@ pub(super) async fn watch(
     Ok(())
 }
 
-async fn open(asking: &Asking) -> anyhow::Result<Desk> {
+async fn open(asking: &ServerArgs) -> anyhow::Result<Client> {
     asking.open_on(connect_for(Purpose::Events, &asking.server).await?)
 }
 
 /// The revision that the server is at.
-async fn head(desk: &mut Desk) -> anyhow::Result<u64> {
+async fn head(desk: &mut Client) -> anyhow::Result<u64> {
     let one = ListCompaniesRequest { page_size: 1, page_token: String::new() };
-    Ok(answer(desk.directory.list_companies(one).await)?.revision)
+    Ok(unwrap_response(desk.directory.list_companies(one).await)?.revision)
 }
 
 fn resume(cursor: &str) -> String {
@@ -143,9 +143,9 @@ struct Watch {
 impl Watch {
     async fn run(
         &mut self,
-        mut desk: Desk,
+        mut desk: Client,
         mut stream: Streaming<WatchChangesResponse>,
-        asking: &Asking,
+        asking: &ServerArgs,
     ) -> anyhow::Result<()> {
         loop {
             let opened = Instant::now();
@@ -166,7 +166,7 @@ impl Watch {
     }
 
     /// Prints a stream up to its end.
-    async fn print(&mut self, desk: &Desk, stream: &mut Streaming<WatchChangesResponse>) -> End {
+    async fn print(&mut self, desk: &Client, stream: &mut Streaming<WatchChangesResponse>) -> End {
         let (mut patience, mut last) = (NEVER, Instant::now());
         loop {
             let next = tokio::select! {
@@ -204,10 +204,10 @@ impl Watch {
     /// it was stopped.
     async fn again(
         &mut self,
-        asking: &Asking,
+        asking: &ServerArgs,
         lost: Instant,
         mut why: anyhow::Error,
-    ) -> anyhow::Result<Option<(Desk, Streaming<WatchChangesResponse>)>> {
+    ) -> anyhow::Result<Option<(Client, Streaming<WatchChangesResponse>)>> {
         let mut pause = FIRST_PAUSE;
         loop {
             let left = self.reconnect.saturating_sub(lost.elapsed());

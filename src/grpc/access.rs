@@ -1,7 +1,7 @@
 //! Access: which caller may make which call (D8), in one table of all of them.
 //!
 //! A call that is not in the table is not answered, and a request whose type is not in it has no
-//! way to a handler: [`Asked`] is made here alone, and only of a call in the table.
+//! way to a handler: [`Authorized`] is made here alone, and only of a call in the table.
 //!
 //! Who is refused learns that it may not call this for the company that it names, and the same
 //! whether there is such a company or not.
@@ -10,30 +10,31 @@
 
 use tonic::{Request, Status, Streaming};
 
-use crate::observe::rejection::{Refused, Why};
-use super::{Doors, status};
+use super::{Api, status};
+use crate::observe::rejection::{RejectedCaller, RejectionReason};
 use crate::policy::caller::{Caller, Role, Roles};
 use crate::proto;
 
 /// Asks for decisions.
-const ASKS: Roles = Roles::NONE.with(Role::Operator).with(Role::Service);
+const CHECK_ROLES: Roles = Roles::NONE.with(Role::Operator).with(Role::Service);
 /// Asks why a decision is as it is.
-const EXPLAINS: Roles = ASKS.with(Role::CompanyAdmin).with(Role::Auditor);
+const EXPLAINS: Roles = CHECK_ROLES.with(Role::CompanyAdmin).with(Role::Auditor);
 /// Reads what concerns one company.
-const VIEWS: Roles = Roles::NONE.with(Role::Operator).with(Role::CompanyAdmin).with(Role::Auditor);
+const VIEW_ROLES: Roles =
+    Roles::NONE.with(Role::Operator).with(Role::CompanyAdmin).with(Role::Auditor);
 /// Reads what concerns the users of one company.
-const VIEWS_USERS: Roles = VIEWS.with(Role::Identity);
+const VIEWS_USERS: Roles = VIEW_ROLES.with(Role::Identity);
 /// Edits the credentials of one company.
-const EDITS: Roles = Roles::NONE.with(Role::Operator).with(Role::CompanyAdmin);
+const EDIT_ROLES: Roles = Roles::NONE.with(Role::Operator).with(Role::CompanyAdmin);
 /// Maintains users and consents.
-const MAINTAINS: Roles = Roles::NONE.with(Role::Operator).with(Role::Identity);
+const IDENTITY_ROLES: Roles = Roles::NONE.with(Role::Operator).with(Role::Identity);
 /// Reads what concerns all.
 const AUDITS: Roles = Roles::NONE.with(Role::Operator).with(Role::Auditor);
 /// Does everything else.
-const OPERATES: Roles = Roles::NONE.with(Role::Operator);
+const OPERATOR_ONLY: Roles = Roles::NONE.with(Role::Operator);
 
 /// A request of a call in the table.
-pub trait Concerns {
+pub trait CompanyScoped {
     /// Whether the caller can name all companies that the request names.
     fn is_reached_by(&self, caller: &Caller) -> bool;
 }
@@ -80,7 +81,7 @@ macro_rules! calls {
             }
         }
 
-        $(impl Concerns for $request {
+        $(impl CompanyScoped for $request {
             fn is_reached_by(&self, caller: &Caller) -> bool {
                 let request = self;
                 reached!(request, caller, $of)
@@ -93,52 +94,52 @@ macro_rules! calls {
 }
 
 calls! {
-    "/scopegate.v1.AuthorizationService/Check" proto::CheckRequest: ASKS of company;
-    "/scopegate.v1.AuthorizationService/BatchCheck" proto::BatchCheckRequest: ASKS of checks;
+    "/scopegate.v1.AuthorizationService/Check" proto::CheckRequest: CHECK_ROLES of company;
+    "/scopegate.v1.AuthorizationService/BatchCheck" proto::BatchCheckRequest: CHECK_ROLES of checks;
     "/scopegate.v1.AuthorizationService/ExplainCheck" proto::ExplainCheckRequest: EXPLAINS of check;
     "/scopegate.v1.AuthorizationService/ListEffectiveScopes" proto::ListEffectiveScopesRequest: EXPLAINS of company;
-    "/scopegate.v1.AuthorizationService/GrantScopes" proto::GrantScopesRequest: EDITS of company;
-    "/scopegate.v1.AuthorizationService/RevokeScopes" proto::RevokeScopesRequest: EDITS of company;
-    "/scopegate.v1.AuthorizationService/ReplaceScopes" proto::ReplaceScopesRequest: EDITS of company;
-    "/scopegate.v1.AuthorizationService/ResetScopes" proto::ResetScopesRequest: EDITS of company;
-    "/scopegate.v1.AuthorizationService/RestoreGrants" proto::RestoreGrantsRequest: OPERATES of company;
-    "/scopegate.v1.AuthorizationService/AddCompanyScopes" proto::AddCompanyScopesRequest: OPERATES of company;
-    "/scopegate.v1.AuthorizationService/RestrictCompanyScopes" proto::RestrictCompanyScopesRequest: OPERATES of company;
+    "/scopegate.v1.AuthorizationService/GrantScopes" proto::GrantScopesRequest: EDIT_ROLES of company;
+    "/scopegate.v1.AuthorizationService/RevokeScopes" proto::RevokeScopesRequest: EDIT_ROLES of company;
+    "/scopegate.v1.AuthorizationService/ReplaceScopes" proto::ReplaceScopesRequest: EDIT_ROLES of company;
+    "/scopegate.v1.AuthorizationService/ResetScopes" proto::ResetScopesRequest: EDIT_ROLES of company;
+    "/scopegate.v1.AuthorizationService/RestoreGrants" proto::RestoreGrantsRequest: OPERATOR_ONLY of company;
+    "/scopegate.v1.AuthorizationService/AddCompanyScopes" proto::AddCompanyScopesRequest: OPERATOR_ONLY of company;
+    "/scopegate.v1.AuthorizationService/RestrictCompanyScopes" proto::RestrictCompanyScopesRequest: OPERATOR_ONLY of company;
 
-    "/scopegate.v1.DirectoryService/CreateCompany" proto::CreateCompanyRequest: OPERATES of company;
-    "/scopegate.v1.DirectoryService/GetCompany" proto::GetCompanyRequest: VIEWS of company;
+    "/scopegate.v1.DirectoryService/CreateCompany" proto::CreateCompanyRequest: OPERATOR_ONLY of company;
+    "/scopegate.v1.DirectoryService/GetCompany" proto::GetCompanyRequest: VIEW_ROLES of company;
     "/scopegate.v1.DirectoryService/ListCompanies" proto::ListCompaniesRequest: AUDITS of all;
-    "/scopegate.v1.DirectoryService/UpdateCompany" proto::UpdateCompanyRequest: OPERATES of company;
-    "/scopegate.v1.DirectoryService/DeleteCompany" proto::DeleteCompanyRequest: OPERATES of company;
-    "/scopegate.v1.DirectoryService/CreateCredential" proto::CreateCredentialRequest: EDITS of company;
-    "/scopegate.v1.DirectoryService/GetCredential" proto::GetCredentialRequest: VIEWS of company;
-    "/scopegate.v1.DirectoryService/ListCredentials" proto::ListCredentialsRequest: VIEWS of company;
-    "/scopegate.v1.DirectoryService/UpdateCredential" proto::UpdateCredentialRequest: EDITS of company;
-    "/scopegate.v1.DirectoryService/DeleteCredential" proto::DeleteCredentialRequest: EDITS of company;
-    "/scopegate.v1.DirectoryService/ImportCredentials" Streaming<proto::ImportCredentialsRequest>: OPERATES of all;
-    "/scopegate.v1.DirectoryService/CreateSecret" proto::CreateSecretRequest: EDITS of company;
-    "/scopegate.v1.DirectoryService/DeleteSecret" proto::DeleteSecretRequest: EDITS of company;
-    "/scopegate.v1.DirectoryService/VerifySecret" proto::VerifySecretRequest: ASKS of company_of_secret;
-    "/scopegate.v1.DirectoryService/PutUser" proto::PutUserRequest: MAINTAINS of company;
+    "/scopegate.v1.DirectoryService/UpdateCompany" proto::UpdateCompanyRequest: OPERATOR_ONLY of company;
+    "/scopegate.v1.DirectoryService/DeleteCompany" proto::DeleteCompanyRequest: OPERATOR_ONLY of company;
+    "/scopegate.v1.DirectoryService/CreateCredential" proto::CreateCredentialRequest: EDIT_ROLES of company;
+    "/scopegate.v1.DirectoryService/GetCredential" proto::GetCredentialRequest: VIEW_ROLES of company;
+    "/scopegate.v1.DirectoryService/ListCredentials" proto::ListCredentialsRequest: VIEW_ROLES of company;
+    "/scopegate.v1.DirectoryService/UpdateCredential" proto::UpdateCredentialRequest: EDIT_ROLES of company;
+    "/scopegate.v1.DirectoryService/DeleteCredential" proto::DeleteCredentialRequest: EDIT_ROLES of company;
+    "/scopegate.v1.DirectoryService/ImportCredentials" Streaming<proto::ImportCredentialsRequest>: OPERATOR_ONLY of all;
+    "/scopegate.v1.DirectoryService/CreateSecret" proto::CreateSecretRequest: EDIT_ROLES of company;
+    "/scopegate.v1.DirectoryService/DeleteSecret" proto::DeleteSecretRequest: EDIT_ROLES of company;
+    "/scopegate.v1.DirectoryService/VerifySecret" proto::VerifySecretRequest: CHECK_ROLES of company_of_secret;
+    "/scopegate.v1.DirectoryService/PutUser" proto::PutUserRequest: IDENTITY_ROLES of company;
     "/scopegate.v1.DirectoryService/GetUser" proto::GetUserRequest: VIEWS_USERS of company;
     "/scopegate.v1.DirectoryService/ListUsers" proto::ListUsersRequest: VIEWS_USERS of company;
-    "/scopegate.v1.DirectoryService/DeleteUser" proto::DeleteUserRequest: MAINTAINS of company;
-    "/scopegate.v1.DirectoryService/PutConsent" proto::PutConsentRequest: MAINTAINS of company;
+    "/scopegate.v1.DirectoryService/DeleteUser" proto::DeleteUserRequest: IDENTITY_ROLES of company;
+    "/scopegate.v1.DirectoryService/PutConsent" proto::PutConsentRequest: IDENTITY_ROLES of company;
     "/scopegate.v1.DirectoryService/GetConsent" proto::GetConsentRequest: VIEWS_USERS of company;
-    "/scopegate.v1.DirectoryService/DeleteConsent" proto::DeleteConsentRequest: MAINTAINS of company;
+    "/scopegate.v1.DirectoryService/DeleteConsent" proto::DeleteConsentRequest: IDENTITY_ROLES of company;
 
-    "/scopegate.v1.CatalogService/ApplyCatalog" proto::ApplyCatalogRequest: OPERATES of all;
+    "/scopegate.v1.CatalogService/ApplyCatalog" proto::ApplyCatalogRequest: OPERATOR_ONLY of all;
     "/scopegate.v1.CatalogService/GetCatalog" proto::GetCatalogRequest: AUDITS of all;
 
-    "/scopegate.v1.ChangeService/ListChanges" proto::ListChangesRequest: VIEWS of some_company;
-    "/scopegate.v1.ChangeService/WatchChanges" proto::WatchChangesRequest: VIEWS of some_company;
+    "/scopegate.v1.ChangeService/ListChanges" proto::ListChangesRequest: VIEW_ROLES of some_company;
+    "/scopegate.v1.ChangeService/WatchChanges" proto::WatchChangesRequest: VIEW_ROLES of some_company;
 
-    "/scopegate.v1.KeyService/CreateKey" proto::CreateKeyRequest: OPERATES of all;
+    "/scopegate.v1.KeyService/CreateKey" proto::CreateKeyRequest: OPERATOR_ONLY of all;
     "/scopegate.v1.KeyService/GetKey" proto::GetKeyRequest: AUDITS of all;
     "/scopegate.v1.KeyService/ListKeys" proto::ListKeysRequest: AUDITS of all;
-    "/scopegate.v1.KeyService/DeleteKey" proto::DeleteKeyRequest: OPERATES of all;
+    "/scopegate.v1.KeyService/DeleteKey" proto::DeleteKeyRequest: OPERATOR_ONLY of all;
 
-    "/scopegate.v1.BackupService/Backup" proto::BackupRequest: OPERATES of all;
+    "/scopegate.v1.BackupService/Backup" proto::BackupRequest: OPERATOR_ONLY of all;
 }
 
 /// Whether a call takes rights away, or can: a caller that revokes a stolen key must not have to
@@ -178,14 +179,14 @@ pub fn is_rated(path: &str) -> bool {
 }
 
 /// A request, and who makes it: one that may make it.
-pub struct Asked<R> {
+pub struct Authorized<R> {
     /// Who asks.
     pub caller: Caller,
     /// What it asks for.
     pub request: R,
 }
 
-impl<R: Concerns> Asked<R> {
+impl<R: CompanyScoped> Authorized<R> {
     /// What this caller asks for. Its role was looked at before the request was read.
     ///
     /// # Errors
@@ -194,28 +195,39 @@ impl<R: Concerns> Asked<R> {
         if request.is_reached_by(&caller) {
             Ok(Self { caller, request })
         } else {
-            Err(Refused::caller(status::not_permitted(), Why::Company, &caller))
+            Err(RejectedCaller::caller(status::not_permitted(), RejectionReason::Company, &caller))
         }
     }
 }
 
-impl Doors {
+impl Api {
     /// What a caller asks for, whose message has come.
     ///
     /// # Errors
     /// It is not for the companies that the request names, or its key was revoked meanwhile.
-    pub fn asked_by<R: Concerns>(&self, caller: Caller, request: R) -> Result<Asked<R>, Status> {
-        if !self.ask()?.stands(&caller) {
-            return Err(Refused::caller(status::no_longer_known(), Why::RevokedKey, &caller));
+    pub fn asked_by<R: CompanyScoped>(
+        &self,
+        caller: Caller,
+        request: R,
+    ) -> Result<Authorized<R>, Status> {
+        if !self.ready()?.is_current(&caller) {
+            return Err(RejectedCaller::caller(
+                status::caller_revoked(),
+                RejectionReason::RevokedKey,
+                &caller,
+            ));
         }
-        Asked::by(caller, request)
+        Authorized::by(caller, request)
     }
 
     /// What a generated service was asked for.
     ///
     /// # Errors
     /// As for [`Self::asked_by`]; and nobody has said who asks.
-    pub(super) fn asked<R: Concerns>(&self, request: Request<R>) -> Result<Asked<R>, Status> {
+    pub(super) fn asked<R: CompanyScoped>(
+        &self,
+        request: Request<R>,
+    ) -> Result<Authorized<R>, Status> {
         let caller = request.extensions().get::<Caller>().cloned();
         self.asked_by(caller.ok_or_else(status::not_permitted)?, request.into_inner())
     }

@@ -5,26 +5,26 @@ use std::time::Instant;
 
 use tonic::{Request, Response, Status};
 
-use super::access::Asked;
-use crate::observe::trace_context::Origin;
-use super::{Doors, reply};
-use crate::wire::{parse, render};
+use super::access::Authorized;
+use super::{Api, reply};
 use crate::authority::Answer;
+use crate::observe::trace_context::RequestContext;
 use crate::proto::authorization_service_server::AuthorizationService;
 use crate::proto::*;
+use crate::wire::{parse, render};
 
-impl Doors {
+impl Api {
     /// Answers a check of this origin, if that is known.
     ///
     /// # Errors
     /// The request is malformed, or cannot be answered.
     pub async fn decide(
         &self,
-        asked: Asked<CheckRequest>,
-        origin: Option<&Arc<Origin>>,
+        asked: Authorized<CheckRequest>,
+        origin: Option<&Arc<RequestContext>>,
     ) -> Result<CheckResponse, Status> {
         let start = Instant::now();
-        let authority = self.ask()?;
+        let authority = self.ready()?;
         let (query, at_least) = parse::check(asked.request, &|aud| authority.audience_by_aud(aud))?;
         let answer = authority.check(&query, at_least).await?;
         if let Some(log) = &self.decisions {
@@ -41,11 +41,11 @@ impl Doors {
     /// As for a check: one item fails all.
     pub async fn decide_all(
         &self,
-        asked: Asked<BatchCheckRequest>,
-        origin: Option<&Arc<Origin>>,
+        asked: Authorized<BatchCheckRequest>,
+        origin: Option<&Arc<RequestContext>>,
     ) -> Result<BatchCheckResponse, Status> {
         let start = Instant::now();
-        let authority = self.ask()?;
+        let authority = self.ready()?;
         let (queries, at_least) =
             parse::batch(asked.request, &|aud| authority.audience_by_aud(aud))?;
         let (verdicts, revision) = authority.batch_check(&queries, at_least).await?;
@@ -62,7 +62,7 @@ impl Doors {
 }
 
 #[tonic::async_trait]
-impl AuthorizationService for Doors {
+impl AuthorizationService for Api {
     async fn check(
         &self,
         request: Request<CheckRequest>,
@@ -83,7 +83,7 @@ impl AuthorizationService for Doors {
         &self,
         request: Request<ExplainCheckRequest>,
     ) -> Result<Response<ExplainCheckResponse>, Status> {
-        let (request, authority) = (self.asked(request)?.request, self.ask()?);
+        let (request, authority) = (self.asked(request)?.request, self.ready()?);
         let (query, at_least) = parse::explain(request, &|aud| authority.audience_by_aud(aud))?;
         let (answer, scopes) = authority.explain(&query, at_least).await?;
         let scopes = scopes.into_iter().map(render::explanation).collect();
@@ -94,7 +94,7 @@ impl AuthorizationService for Doors {
         &self,
         request: Request<ListEffectiveScopesRequest>,
     ) -> Result<Response<ListEffectiveScopesResponse>, Status> {
-        let (request, authority) = (self.asked(request)?.request, self.ask()?);
+        let (request, authority) = (self.asked(request)?.request, self.ready()?);
         let query = parse::effective(request, &|aud| authority.audience_by_aud(aud))?;
         let (scopes, revision) = authority.effective_scopes(&query).await?;
         let scopes = scopes.into_iter().map(render::effective).collect();
@@ -107,7 +107,7 @@ impl AuthorizationService for Doors {
     ) -> Result<Response<GrantScopesResponse>, Status> {
         let (company, id, change, terms) = parse::grant(self.asked(request)?)?;
         let render = reply::granted;
-        self.renewed(self.ask()?.change_credential(&company, &id, &change, &terms, render).await?)
+        self.renewed(self.ready()?.change_credential(&company, &id, &change, &terms, render).await?)
             .await
     }
 
@@ -117,7 +117,7 @@ impl AuthorizationService for Doors {
     ) -> Result<Response<RevokeScopesResponse>, Status> {
         let (company, id, change, terms) = parse::revoke(self.asked(request)?)?;
         let render = reply::revoked;
-        self.renewed(self.ask()?.change_credential(&company, &id, &change, &terms, render).await?)
+        self.renewed(self.ready()?.change_credential(&company, &id, &change, &terms, render).await?)
             .await
     }
 
@@ -127,7 +127,7 @@ impl AuthorizationService for Doors {
     ) -> Result<Response<ReplaceScopesResponse>, Status> {
         let (company, id, change, terms) = parse::replace(self.asked(request)?)?;
         let render = reply::replaced;
-        self.renewed(self.ask()?.change_credential(&company, &id, &change, &terms, render).await?)
+        self.renewed(self.ready()?.change_credential(&company, &id, &change, &terms, render).await?)
             .await
     }
 
@@ -137,7 +137,7 @@ impl AuthorizationService for Doors {
     ) -> Result<Response<ResetScopesResponse>, Status> {
         let (company, id, change, terms) = parse::reset(self.asked(request)?)?;
         let render = reply::reset;
-        self.renewed(self.ask()?.change_credential(&company, &id, &change, &terms, render).await?)
+        self.renewed(self.ready()?.change_credential(&company, &id, &change, &terms, render).await?)
             .await
     }
 
@@ -147,7 +147,7 @@ impl AuthorizationService for Doors {
     ) -> Result<Response<RestoreGrantsResponse>, Status> {
         let (restoration, terms) = parse::restore(self.asked(request)?)?;
         let render = reply::restored;
-        self.renewed(self.ask()?.restore_grants(&restoration, &terms, render).await?).await
+        self.renewed(self.ready()?.restore_grants(&restoration, &terms, render).await?).await
     }
 
     async fn add_company_scopes(
@@ -156,7 +156,7 @@ impl AuthorizationService for Doors {
     ) -> Result<Response<AddCompanyScopesResponse>, Status> {
         let (id, change, terms) = parse::add_company_scopes(self.asked(request)?)?;
         let render = reply::scopes_added;
-        self.renewed(self.ask()?.change_company(&id, &change, &terms, render).await?).await
+        self.renewed(self.ready()?.change_company(&id, &change, &terms, render).await?).await
     }
 
     async fn restrict_company_scopes(
@@ -165,6 +165,6 @@ impl AuthorizationService for Doors {
     ) -> Result<Response<RestrictCompanyScopesResponse>, Status> {
         let (restriction, terms) = parse::restrict(self.asked(request)?)?;
         let render = reply::restricted;
-        self.renewed(self.ask()?.restrict_company(&restriction, &terms, render).await?).await
+        self.renewed(self.ready()?.restrict_company(&restriction, &terms, render).await?).await
     }
 }

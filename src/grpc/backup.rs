@@ -9,9 +9,9 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt};
 use tonic::{Request, Response, Status};
 
-use super::access::Asked;
-use super::{Doors, status};
-use crate::authority::error::Refusal;
+use super::access::Authorized;
+use super::{Api, status};
+use crate::authority::error::AuthorityError;
 use crate::policy::caller::Caller;
 use crate::proto::backup_service_server::BackupService;
 use crate::proto::{BackupRequest, BackupResponse};
@@ -22,18 +22,20 @@ use crate::store::backup::Backup;
 const AHEAD: usize = 4;
 
 #[tonic::async_trait]
-impl BackupService for Doors {
+impl BackupService for Api {
     type BackupStream = Pin<Box<dyn Stream<Item = Result<BackupResponse, Status>> + Send>>;
 
     async fn backup(
         &self,
         request: Request<BackupRequest>,
     ) -> Result<Response<Self::BackupStream>, Status> {
-        let Asked { caller, .. } = self.asked(request)?;
+        let Authorized { caller, .. } = self.asked(request)?;
         // Also counted while what was made waits for the client.
-        let place =
-            self.backups.take(&caller).map_err(|_| Refusal::Store(StoreError::BackingUp))?;
-        let backup = self.ask()?.backup().await?;
+        let place = self
+            .backups
+            .take(&caller)
+            .map_err(|_| AuthorityError::Store(StoreError::TooManyBackups))?;
+        let backup = self.ready()?.backup().await?;
         let (send, parts) = mpsc::channel(AHEAD);
         // It waits for the disk, and for the client.
         tokio::task::spawn_blocking(move || make(backup, &send));
@@ -65,7 +67,7 @@ fn make(mut backup: Box<dyn Backup>, send: &mpsc::Sender<Part>) {
             }
             Err(error) => {
                 tracing::warn!(bytes, %error, "a backup was not made");
-                Err(Refusal::Store(error).into())
+                Err(AuthorityError::Store(error).into())
             }
         };
         let last = part.is_err();
@@ -79,7 +81,7 @@ fn make(mut backup: Box<dyn Backup>, send: &mpsc::Sender<Part>) {
 /// Hands parts on until their end, or that of the client, its key or the server. A backup that is
 /// cut off says so: one that merely stopped could pass for a whole one.
 async fn hand_on(
-    doors: Doors,
+    doors: Api,
     caller: Caller,
     mut parts: mpsc::Receiver<Part>,
     send: mpsc::Sender<Part>,
@@ -101,7 +103,7 @@ async fn hand_on(
             }
             // Also while the client takes nothing: its place is another's.
             () = authority.no_longer_stands(&caller) => {
-                send.try_send(Err(status::no_longer_known())).ok();
+                send.try_send(Err(status::caller_revoked())).ok();
                 return;
             }
         }

@@ -1,4 +1,4 @@
-//! Timely: a request's body that must have come as a whole within a time.
+//! BodyTimeout: a request's body that must have come as a whole within a time.
 //!
 //! A caller who opens a call and never ends its message would otherwise keep the call for ever:
 //! a deadline is the caller's to give. Not here: calls whose messages come one after another for
@@ -21,20 +21,20 @@ pub type Error = Box<dyn std::error::Error + Send + Sync>;
 ///
 /// The time begins when the body is first waited for. One that is there already, as that of a
 /// check is as a rule, costs neither a timer nor a look at the clock.
-pub struct Timely<B> {
+pub struct BodyTimeout<B> {
     body: B,
     time: Duration,
     end: Option<Pin<Box<Sleep>>>,
 }
 
-impl<B> Timely<B> {
+impl<B> BodyTimeout<B> {
     /// The body, which may take so long.
     pub const fn new(body: B, time: Duration) -> Self {
         Self { body, time, end: None }
     }
 }
 
-impl<B: Body<Error: Into<Error>> + Unpin> Body for Timely<B> {
+impl<B: Body<Error: Into<Error>> + Unpin> Body for BodyTimeout<B> {
     type Data = B::Data;
     type Error = Error;
 
@@ -47,7 +47,7 @@ impl<B: Body<Error: Into<Error>> + Unpin> Body for Timely<B> {
         }
         let time = self.time;
         let end = self.end.get_or_insert_with(|| Box::pin(tokio::time::sleep(time)));
-        end.as_mut().poll(context).map(|()| Some(Err(status::too_slow(time).into())))
+        end.as_mut().poll(context).map(|()| Some(Err(status::body_timeout(time).into())))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -60,6 +60,6 @@ impl<B: Body<Error: Into<Error>> + Unpin> Body for Timely<B> {
 }
 
 /// What is said about a body that could not be read to its end.
-pub(super) fn said(error: Error) -> Status {
-    error.downcast::<Status>().map_or_else(|_| status::cut_off(), |status| *status)
+pub(super) fn into_status(error: Error) -> Status {
+    error.downcast::<Status>().map_or_else(|_| status::truncated(), |status| *status)
 }

@@ -2,21 +2,21 @@
 
 use tonic::{Request, Response, Status};
 
-use super::{Doors, reply};
-use crate::wire::parse;
+use super::{Api, reply};
 use crate::proto::catalog_service_server::CatalogService;
 use crate::proto::{
     ApplyCatalogRequest, ApplyCatalogResponse, GetCatalogRequest, GetCatalogResponse,
 };
+use crate::wire::parse;
 
 #[tonic::async_trait]
-impl CatalogService for Doors {
+impl CatalogService for Api {
     async fn apply_catalog(
         &self,
         request: Request<ApplyCatalogRequest>,
     ) -> Result<Response<ApplyCatalogResponse>, Status> {
         let (yaml, terms) = parse::apply_catalog(self.asked(request)?)?;
-        Ok(Response::new(self.ask()?.apply_catalog(&yaml, &terms, reply::applied).await?))
+        Ok(Response::new(self.ready()?.apply_catalog(&yaml, &terms, reply::applied).await?))
     }
 
     async fn get_catalog(
@@ -24,7 +24,7 @@ impl CatalogService for Doors {
         request: Request<GetCatalogRequest>,
     ) -> Result<Response<GetCatalogResponse>, Status> {
         self.asked(request)?;
-        let read = self.ask()?.catalog().await?;
+        let read = self.ready()?.catalog().await?;
         let (yaml, etag, revision) = (read.resource.yaml.clone(), read.etag, read.revision.0);
         Ok(Response::new(GetCatalogResponse { yaml, etag, revision }))
     }

@@ -12,11 +12,10 @@ use tokio::time::Instant;
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status};
 
-use super::access::Asked;
-use super::pagination::{self, List};
+use super::access::Authorized;
+use super::pagination::{self, PageTokens};
 use super::stream_limit::StreamPlace;
-use super::{Doors, status};
-use crate::wire::{validate, parse, render};
+use super::{Api, status};
 use crate::authority::{Event, Interest, Watcher};
 use crate::policy::caller::Caller;
 use crate::policy::id::CompanyId;
@@ -26,9 +25,10 @@ use crate::proto::{
     ListChangesRequest, ListChangesResponse, WatchChangesRequest, WatchChangesResponse,
 };
 use crate::store::Incarnation;
+use crate::wire::{parse, render, validate};
 
 #[tonic::async_trait]
-impl ChangeService for Doors {
+impl ChangeService for Api {
     type WatchChangesStream =
         Pin<Box<dyn Stream<Item = Result<WatchChangesResponse, Status>> + Send>>;
 
@@ -36,16 +36,16 @@ impl ChangeService for Doors {
         &self,
         request: Request<ListChangesRequest>,
     ) -> Result<Response<ListChangesResponse>, Status> {
-        let Asked { caller, request } = self.asked(request)?;
+        let Authorized { caller, request } = self.asked(request)?;
         let size = pagination::size(request.page_size)?;
-        let list = listed(self.ask()?.incarnation(), &request);
+        let list = listed(self.ready()?.incarnation(), &request);
         let continues = match list.after(&request.page_token)? {
             Some(last) => Some(Revision(last.parse().map_err(|_| pagination::foreign_token())?)),
             None => None,
         };
         let (company, wanted) = parse::wanted_changes(request)?;
         let interest = Interest::of(&caller, company);
-        let found = self.ask()?.history(&interest, wanted, continues, size).await?;
+        let found = self.ready()?.history(&interest, wanted, continues, size).await?;
         let next_page_token =
             found.next.map(|next| list.token(&next.0.to_string())).unwrap_or_default();
         let changes = found.changes.into_iter().map(render::change).collect();
@@ -56,17 +56,17 @@ impl ChangeService for Doors {
         &self,
         request: Request<WatchChangesRequest>,
     ) -> Result<Response<Self::WatchChangesStream>, Status> {
-        let Asked { caller, request } = self.asked(request)?;
+        let Authorized { caller, request } = self.asked(request)?;
         let company = parse::optional_company(request.company_id)?;
         let of = company.as_ref().map_or("", CompanyId::as_str);
-        let cursors = List::new(self.ask()?.incarnation(), "WatchChanges", &[of]);
+        let cursors = PageTokens::new(self.ready()?.incarnation(), "WatchChanges", &[of]);
         let after = match cursors.after(&request.cursor).map_err(|_| foreign_cursor())? {
             Some(last) => last.parse().map_err(|_| foreign_cursor())?,
             None => request.after_revision,
         };
         let place = self.watchers.take(&caller).map_err(status::too_many_watchers)?;
         let interest = Interest::of(&caller, company);
-        let watcher = self.ask()?.watch(interest, Revision(after), self.memory.shared()).await?;
+        let watcher = self.ready()?.watch(interest, Revision(after), self.memory.shared()).await?;
         let closing = self.closing();
         let watch = Watch { doors: self.clone(), caller, watcher, cursors, closing, _place: place };
         Ok(Response::new(Box::pin(Steps::of(watch))))
@@ -74,7 +74,7 @@ impl ChangeService for Doors {
 }
 
 /// The list that a request asks for, but for the page.
-fn listed(incarnation: Incarnation, request: &ListChangesRequest) -> List {
+fn listed(incarnation: Incarnation, request: &ListChangesRequest) -> PageTokens {
     let company = request.company_id.as_deref().unwrap_or_default();
     let after = request.after_revision.to_string();
     // Parameters that were not there before are of no digest where they are not given: the token of
@@ -89,17 +89,17 @@ fn listed(incarnation: Incarnation, request: &ListChangesRequest) -> List {
     let others = BASE64.encode(others.encode_to_vec());
     let parameters = [company, after.as_str(), others.as_str()];
     let given = if others.is_empty() { 2 } else { 3 };
-    List::new(incarnation, "ListChanges", parameters.get(..given).unwrap_or(&parameters))
+    PageTokens::new(incarnation, "ListChanges", parameters.get(..given).unwrap_or(&parameters))
 }
 
 type Step = Result<WatchChangesResponse, Status>;
 
 /// One stream of changes, step by step.
 struct Watch {
-    doors: Doors,
+    doors: Api,
     caller: Caller,
     watcher: Watcher,
-    cursors: List,
+    cursors: PageTokens,
     closing: watch::Receiver<bool>,
     _place: StreamPlace,
 }
@@ -118,13 +118,13 @@ impl Watch {
             event = authority.next_change(&mut self.watcher, until) => event,
             _ = self.closing.wait_for(|closing| *closing) => return None,
             () = authority.no_longer_stands(&self.caller) => {
-                return Some(Err(status::no_longer_known()));
+                return Some(Err(status::caller_revoked()));
             }
         };
         // To revoke a key is a change, and what comes behind it is not for who had it. Asked when
         // the change is there: it cannot be younger than the keyring that is asked.
-        if !authority.stands(&self.caller) {
-            return Some(Err(status::no_longer_known()));
+        if !authority.is_current(&self.caller) {
+            return Some(Err(status::caller_revoked()));
         }
         Some(match event {
             Ok(Event::Change(change)) => {
@@ -170,6 +170,6 @@ impl Stream for Steps {
     }
 }
 
-fn foreign_cursor() -> validate::Rejection {
+fn foreign_cursor() -> validate::InvalidRequest {
     validate::malformed("cursor", "is not a cursor of this stream: start again by `after_revision`")
 }

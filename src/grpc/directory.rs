@@ -2,23 +2,23 @@
 
 use tonic::{Request, Response, Status, Streaming};
 
-use super::pagination::{self, List, after, next};
-use super::{Doors, import, reply, warnings};
-use crate::wire::{parse, render};
+use super::pagination::{self, PageTokens, after, next};
+use super::{Api, import, reply, warnings};
 use crate::authority::secrets::Verification;
 use crate::policy::id::{CompanyId, CredentialId, UserId};
 use crate::proto::directory_service_server::DirectoryService;
 use crate::proto::*;
+use crate::wire::{parse, render};
 
 #[tonic::async_trait]
-impl DirectoryService for Doors {
+impl DirectoryService for Api {
     async fn create_company(
         &self,
         request: Request<CreateCompanyRequest>,
     ) -> Result<Response<CreateCompanyResponse>, Status> {
         let (new, terms) = parse::create_company(self.asked(request)?)?;
         let render = reply::company_created;
-        self.renewed(self.ask()?.create_company(&new, &terms, render).await?).await
+        self.renewed(self.ready()?.create_company(&new, &terms, render).await?).await
     }
 
     async fn get_company(
@@ -26,7 +26,7 @@ impl DirectoryService for Doors {
         request: Request<GetCompanyRequest>,
     ) -> Result<Response<GetCompanyResponse>, Status> {
         let id = parse::company(self.asked(request)?.request.company_id)?;
-        let read = self.ask()?.company(&id).await?;
+        let read = self.ready()?.company(&id).await?;
         let (company, revision) = (render::company(read.resource, read.etag), read.revision.0);
         Ok(Response::new(GetCompanyResponse { company: Some(company), revision }))
     }
@@ -37,9 +37,9 @@ impl DirectoryService for Doors {
     ) -> Result<Response<ListCompaniesResponse>, Status> {
         let request = self.asked(request)?.request;
         let size = pagination::size(request.page_size)?;
-        let list = List::new(self.ask()?.incarnation(), "ListCompanies", &[]);
+        let list = PageTokens::new(self.ready()?.incarnation(), "ListCompanies", &[]);
         let after = after(&list, &request.page_token, CompanyId::parse)?;
-        let page = self.ask()?.companies(after, size).await?;
+        let page = self.ready()?.companies(after, size).await?;
         Ok(Response::new(ListCompaniesResponse {
             next_page_token: next(&list, &page, |item| item.company.id.as_str()),
             revision: page.revision.0,
@@ -57,7 +57,7 @@ impl DirectoryService for Doors {
     ) -> Result<Response<UpdateCompanyResponse>, Status> {
         let (id, change, terms) = parse::update_company(self.asked(request)?)?;
         let render = reply::company_updated;
-        self.renewed(self.ask()?.change_company(&id, &change, &terms, render).await?).await
+        self.renewed(self.ready()?.change_company(&id, &change, &terms, render).await?).await
     }
 
     async fn delete_company(
@@ -66,7 +66,7 @@ impl DirectoryService for Doors {
     ) -> Result<Response<DeleteCompanyResponse>, Status> {
         let (id, change, terms) = parse::delete_company(self.asked(request)?)?;
         let render = reply::company_deleted;
-        self.renewed(self.ask()?.change_company(&id, &change, &terms, render).await?).await
+        self.renewed(self.ready()?.change_company(&id, &change, &terms, render).await?).await
     }
 
     async fn create_credential(
@@ -75,7 +75,7 @@ impl DirectoryService for Doors {
     ) -> Result<Response<CreateCredentialResponse>, Status> {
         let (new, terms) = parse::create_credential(self.asked(request)?)?;
         let render = reply::credential_created;
-        self.renewed(self.ask()?.create_credential(&new, &terms, render).await?).await
+        self.renewed(self.ready()?.create_credential(&new, &terms, render).await?).await
     }
 
     async fn get_credential(
@@ -84,7 +84,7 @@ impl DirectoryService for Doors {
     ) -> Result<Response<GetCredentialResponse>, Status> {
         let request = self.asked(request)?.request;
         let (company, id) = parse::credential(request.company_id, request.credential_id)?;
-        let read = self.ask()?.credential(&company, &id).await?;
+        let read = self.ready()?.credential(&company, &id).await?;
         let (credential, revision) =
             (render::credential(read.resource, read.etag), read.revision.0);
         Ok(Response::new(GetCredentialResponse { credential: Some(credential), revision }))
@@ -98,11 +98,11 @@ impl DirectoryService for Doors {
         let size = pagination::size(request.page_size)?;
         let dormant = if request.include_dormant { "dormant" } else { "" };
         let parameters = [&request.company_id, &request.scope, dormant];
-        let list = List::new(self.ask()?.incarnation(), "ListCredentials", &parameters);
+        let list = PageTokens::new(self.ready()?.incarnation(), "ListCredentials", &parameters);
         let after = after(&list, &request.page_token, CredentialId::parse)?;
         let company = parse::company(request.company_id)?;
         let holding = parse::holding(request.scope, request.include_dormant)?;
-        let page = self.ask()?.credentials(&company, holding.as_ref(), after, size).await?;
+        let page = self.ready()?.credentials(&company, holding.as_ref(), after, size).await?;
         Ok(Response::new(ListCredentialsResponse {
             next_page_token: next(&list, &page, |item| item.credential.id.as_str()),
             revision: page.revision.0,
@@ -120,7 +120,7 @@ impl DirectoryService for Doors {
     ) -> Result<Response<UpdateCredentialResponse>, Status> {
         let (company, id, change, terms) = parse::update_credential(self.asked(request)?)?;
         let render = reply::credential_updated;
-        self.renewed(self.ask()?.change_credential(&company, &id, &change, &terms, render).await?)
+        self.renewed(self.ready()?.change_credential(&company, &id, &change, &terms, render).await?)
             .await
     }
 
@@ -130,7 +130,7 @@ impl DirectoryService for Doors {
     ) -> Result<Response<DeleteCredentialResponse>, Status> {
         let (company, id, change, terms) = parse::delete_credential(self.asked(request)?)?;
         let render = reply::credential_deleted;
-        self.renewed(self.ask()?.change_credential(&company, &id, &change, &terms, render).await?)
+        self.renewed(self.ready()?.change_credential(&company, &id, &change, &terms, render).await?)
             .await
     }
 
@@ -147,7 +147,7 @@ impl DirectoryService for Doors {
     ) -> Result<Response<CreateSecretResponse>, Status> {
         let (company, id, terms) = parse::create_secret(self.asked(request)?)?;
         let render = reply::secret_created;
-        self.renewed(self.ask()?.create_secret(&company, &id, &terms, render).await?).await
+        self.renewed(self.ready()?.create_secret(&company, &id, &terms, render).await?).await
     }
 
     async fn delete_secret(
@@ -156,7 +156,8 @@ impl DirectoryService for Doors {
     ) -> Result<Response<DeleteSecretResponse>, Status> {
         let (company, id, secret, terms) = parse::delete_secret(self.asked(request)?)?;
         let render = reply::secret_deleted;
-        self.renewed(self.ask()?.delete_secret(&company, &id, &secret, &terms, render).await?).await
+        self.renewed(self.ready()?.delete_secret(&company, &id, &secret, &terms, render).await?)
+            .await
     }
 
     async fn verify_secret(
@@ -166,7 +167,7 @@ impl DirectoryService for Doors {
         let asked = self.asked(request)?;
         let (named, presented) = parse::verify_secret(asked.request)?;
         let found = match presented {
-            Some(secret) => self.ask()?.verify_secret(&asked.caller, &named, &secret).await?,
+            Some(secret) => self.ready()?.verify_secret(&asked.caller, &named, &secret).await?,
             None => Verification::Wrong,
         };
         Ok(Response::new(render::verification(found)))
@@ -179,8 +180,8 @@ impl DirectoryService for Doors {
         let (company, id, roles, terms) = parse::put_user(self.asked(request)?)?;
         let of = company.clone();
         let render = move |done| reply::user_put(&of, done);
-        let done = self.ask()?.put_user(&company, &id, &roles, &terms, render).await?;
-        let warnings = warnings::of_roles(self.ask()?, &roles).await;
+        let done = self.ready()?.put_user(&company, &id, &roles, &terms, render).await?;
+        let warnings = warnings::of_roles(self.ready()?, &roles).await;
         let reply = self.renewed(done).await?.map(|reply| PutUserResponse { warnings, ..reply });
         Ok(reply)
     }
@@ -191,7 +192,7 @@ impl DirectoryService for Doors {
     ) -> Result<Response<GetUserResponse>, Status> {
         let request = self.asked(request)?.request;
         let (company, id) = parse::user(request.company_id, request.user_id)?;
-        let read = self.ask()?.user(&company, &id).await?;
+        let read = self.ready()?.user(&company, &id).await?;
         let user = Some(render::user(read.resource, &company, read.etag));
         Ok(Response::new(GetUserResponse { user, revision: read.revision.0 }))
     }
@@ -202,10 +203,11 @@ impl DirectoryService for Doors {
     ) -> Result<Response<ListUsersResponse>, Status> {
         let request = self.asked(request)?.request;
         let size = pagination::size(request.page_size)?;
-        let list = List::new(self.ask()?.incarnation(), "ListUsers", &[&request.company_id]);
+        let list =
+            PageTokens::new(self.ready()?.incarnation(), "ListUsers", &[&request.company_id]);
         let after = after(&list, &request.page_token, UserId::parse)?;
         let company = parse::company(request.company_id)?;
-        let page = self.ask()?.users(&company, after, size).await?;
+        let page = self.ready()?.users(&company, after, size).await?;
         Ok(Response::new(ListUsersResponse {
             next_page_token: next(&list, &page, |user| user.id.as_str()),
             revision: page.revision.0,
@@ -224,7 +226,7 @@ impl DirectoryService for Doors {
         let (company, id, terms) = parse::delete_user(self.asked(request)?)?;
         let of = company.clone();
         let render = move |done| reply::user_deleted(&of, done);
-        self.renewed(self.ask()?.delete_user(&company, &id, &terms, render).await?).await
+        self.renewed(self.ready()?.delete_user(&company, &id, &terms, render).await?).await
     }
 
     async fn put_consent(
@@ -234,7 +236,7 @@ impl DirectoryService for Doors {
         let (id, scopes, terms) = parse::put_consent(self.asked(request)?)?;
         let of = id.clone();
         let render = move |done| reply::consent_put(&of, done);
-        self.renewed(self.ask()?.put_consent(&id, &scopes, &terms, render).await?).await
+        self.renewed(self.ready()?.put_consent(&id, &scopes, &terms, render).await?).await
     }
 
     async fn get_consent(
@@ -242,7 +244,7 @@ impl DirectoryService for Doors {
         request: Request<GetConsentRequest>,
     ) -> Result<Response<GetConsentResponse>, Status> {
         let id = parse::consent(self.asked(request)?.request)?;
-        let read = self.ask()?.consent(&id).await?;
+        let read = self.ready()?.consent(&id).await?;
         let consent = Some(render::consent(read.resource, &id, read.etag));
         Ok(Response::new(GetConsentResponse { consent, revision: read.revision.0 }))
     }
@@ -254,6 +256,6 @@ impl DirectoryService for Doors {
         let (id, terms) = parse::delete_consent(self.asked(request)?)?;
         let of = id.clone();
         let render = move |done| reply::consent_deleted(&of, done);
-        self.renewed(self.ask()?.delete_consent(&id, &terms, render).await?).await
+        self.renewed(self.ready()?.delete_consent(&id, &terms, render).await?).await
     }
 }

@@ -13,15 +13,15 @@ use http_body_util::StreamBody;
 use prost::Message;
 use tonic::Status;
 
-use super::access::{Asked, Concerns};
-use super::pagination::{self, List};
-use super::{unary, list_limits};
-use crate::wire::parse;
+use super::access::{Authorized, CompanyScoped};
+use super::pagination::{self, PageTokens};
+use super::{list_limits, unary};
 use crate::metrics::memory_budget::MemoryBudget;
 use crate::policy::caller::Caller;
 use crate::policy::query::Query;
 use crate::proto;
 use crate::store::Incarnation;
+use crate::wire::parse;
 
 /// How many kinds of request [`request`] knows.
 pub const KINDS: u8 = 33;
@@ -36,11 +36,11 @@ pub fn request(kind: u8, bytes: &[u8]) -> Option<Result<(), Status>> {
         let request = Q::decode(bytes).ok()?;
         Some(parse(request).map(drop).map_err(Into::into))
     }
-    fn asked<Q: Message + Default + Concerns, T, E: Into<Status>>(
+    fn asked<Q: Message + Default + CompanyScoped, T, E: Into<Status>>(
         bytes: &[u8],
-        parse: impl FnOnce(Asked<Q>) -> Result<T, E>,
+        parse: impl FnOnce(Authorized<Q>) -> Result<T, E>,
     ) -> Option<Result<(), Status>> {
-        let request = Asked::by(Caller::Anonymous, Q::decode(bytes).ok()?);
+        let request = Authorized::by(Caller::Anonymous, Q::decode(bytes).ok()?);
         Some(request.and_then(|asked| parse(asked).map(drop).map_err(Into::into)))
     }
     match kind % KINDS {
@@ -112,7 +112,7 @@ pub fn check(bytes: &[u8]) -> Option<Query> {
 /// The token of the page of a list behind this place.
 #[must_use]
 pub fn token(of: Incarnation, rpc: &str, parameters: &[&str], last: &str) -> String {
-    List::new(of, rpc, parameters).token(last)
+    PageTokens::new(of, rpc, parameters).token(last)
 }
 
 /// The place that a page of a list starts behind.
@@ -125,7 +125,7 @@ pub fn place(
     parameters: &[&str],
     token: &str,
 ) -> Result<Option<String>, Status> {
-    Ok(List::new(of, rpc, parameters).after(token)?)
+    Ok(PageTokens::new(of, rpc, parameters).after(token)?)
 }
 
 /// Reads one message from the pieces in which its request came.

@@ -7,13 +7,13 @@ use std::fmt;
 
 use tonic::{Status, Streaming};
 
-use super::access::Asked;
-use crate::wire::validate::Rejection;
-use super::{Doors, reply};
-use crate::wire::parse;
-use crate::authority::import::{Import, New, Tally};
-use crate::authority::error::Refusal;
+use super::access::Authorized;
+use super::{Api, reply};
+use crate::authority::error::AuthorityError;
+use crate::authority::import::{Import, ImportItem, ImportSummary};
 use crate::proto::{ImportCredentialsRequest, ImportCredentialsResponse};
+use crate::wire::parse;
+use crate::wire::validate::InvalidRequest;
 
 /// Where an item stands in an import.
 #[derive(Clone, Copy, Debug, Default)]
@@ -35,11 +35,11 @@ impl fmt::Display for Place {
 }
 
 /// Why an import ended before its end.
-pub(super) enum Why {
+pub(super) enum ImportErrorCause {
     /// Something in a message cannot be read.
-    Rejected(Rejection),
+    Rejected(InvalidRequest),
     /// An item cannot be created.
-    Refused(Refusal),
+    Refused(AuthorityError),
     /// The server is ending.
     Closing,
     /// The caller's key was revoked, or is over.
@@ -47,20 +47,20 @@ pub(super) enum Why {
 }
 
 /// An import that ended before its end: where, and what was done all the same.
-pub(super) struct Ended {
+pub(super) struct ImportError {
     pub(super) place: Place,
-    pub(super) tally: Tally,
-    pub(super) why: Why,
+    pub(super) tally: ImportSummary,
+    pub(super) why: ImportErrorCause,
 }
 
 /// Takes an import to its end. The next message is read only when all of the last is under way:
 /// a caller who sends faster than the store commits is held up by the connection's windows.
 pub(super) async fn import(
-    doors: &Doors,
-    asked: Asked<Streaming<ImportCredentialsRequest>>,
+    doors: &Api,
+    asked: Authorized<Streaming<ImportCredentialsRequest>>,
 ) -> Result<ImportCredentialsResponse, Status> {
-    let Asked { caller, request: mut messages } = asked;
-    let authority = doors.ask()?;
+    let Authorized { caller, request: mut messages } = asked;
+    let authority = doors.ready()?;
     let mut closing = doors.closing();
     let mut message = messages.message().await?.unwrap_or_default();
     let terms = parse::import_terms(&caller, &message)?;
@@ -68,9 +68,11 @@ pub(super) async fn import(
     let mut place = Place::default();
     loop {
         let done = match parse::import_message(&message, &terms) {
-            Ok(()) if !authority.stands(&caller) => Err((place, Why::NoLongerKnown)),
+            Ok(()) if !authority.is_current(&caller) => {
+                Err((place, ImportErrorCause::NoLongerKnown))
+            }
             Ok(()) => add(&mut import, place.message, message).await,
-            Err(rejection) => Err((place, Why::Rejected(rejection))),
+            Err(rejection) => Err((place, ImportErrorCause::Rejected(rejection))),
         };
         if let Err((place, why)) = done {
             return Err(ended(import, place, why).await.into());
@@ -83,7 +85,7 @@ pub(super) async fn import(
         match next {
             Some(Ok(Some(next))) => message = next,
             Some(Ok(None)) => break,
-            None => return Err(ended(import, place, Why::Closing).await.into()),
+            None => return Err(ended(import, place, ImportErrorCause::Closing).await.into()),
             Some(Err(status)) => {
                 // The caller is gone, or sent no message: what it sent before stands.
                 import.settle().await.ok();
@@ -93,7 +95,9 @@ pub(super) async fn import(
     }
     match import.settle().await {
         Ok(()) => Ok(reply::imported(import.tally(), import.take_differences())),
-        Err((place, refusal)) => Err(ended(import, place, Why::Refused(refusal)).await.into()),
+        Err((place, refusal)) => {
+            Err(ended(import, place, ImportErrorCause::Refused(refusal)).await.into())
+        }
     }
 }
 
@@ -102,28 +106,30 @@ async fn add(
     import: &mut Import<'_, Place>,
     message: u64,
     request: ImportCredentialsRequest,
-) -> Result<(), (Place, Why)> {
+) -> Result<(), (Place, ImportErrorCause)> {
     for (index, item) in request.companies.into_iter().enumerate() {
         let place = Place { message, list: "companies", index, line: item.line };
         let new = parse::imported_company(index, item);
-        let new = new.map_err(|rejection| (place, Why::Rejected(rejection)))?;
-        let added = import.add(place, New::Company(new)).await;
-        added.map_err(|(place, refusal)| (place, Why::Refused(refusal)))?;
+        let new = new.map_err(|rejection| (place, ImportErrorCause::Rejected(rejection)))?;
+        let added = import.add(place, ImportItem::Company(new)).await;
+        added.map_err(|(place, refusal)| (place, ImportErrorCause::Refused(refusal)))?;
     }
     for (index, item) in request.credentials.into_iter().enumerate() {
         let place = Place { message, list: "credentials", index, line: item.line };
         let new = parse::imported_credential(index, item);
-        let new = new.map_err(|rejection| (place, Why::Rejected(rejection)))?;
-        let added = import.add(place, New::Credential(new)).await;
-        added.map_err(|(place, refusal)| (place, Why::Refused(refusal)))?;
+        let new = new.map_err(|rejection| (place, ImportErrorCause::Rejected(rejection)))?;
+        let added = import.add(place, ImportItem::Credential(new)).await;
+        added.map_err(|(place, refusal)| (place, ImportErrorCause::Refused(refusal)))?;
     }
     Ok(())
 }
 
 /// Waits for what stands before the place where an import ends, and may end it earlier.
-async fn ended(mut import: Import<'_, Place>, place: Place, why: Why) -> Ended {
+async fn ended(mut import: Import<'_, Place>, place: Place, why: ImportErrorCause) -> ImportError {
     match import.settle().await {
-        Ok(()) => Ended { place, tally: import.tally(), why },
-        Err((place, refusal)) => Ended { place, tally: import.tally(), why: Why::Refused(refusal) },
+        Ok(()) => ImportError { place, tally: import.tally(), why },
+        Err((place, refusal)) => {
+            ImportError { place, tally: import.tally(), why: ImportErrorCause::Refused(refusal) }
+        }
     }
 }

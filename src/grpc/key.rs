@@ -2,22 +2,22 @@
 
 use tonic::{Request, Response, Status};
 
-use super::pagination::{self, List};
-use super::{Doors, reply, warnings};
-use crate::wire::{parse, render};
+use super::pagination::{self, PageTokens};
+use super::{Api, reply, warnings};
 use crate::policy::id::Name;
 use crate::proto::key_service_server::KeyService;
 use crate::proto::*;
+use crate::wire::{parse, render};
 
 #[tonic::async_trait]
-impl KeyService for Doors {
+impl KeyService for Api {
     async fn create_key(
         &self,
         request: Request<CreateKeyRequest>,
     ) -> Result<Response<CreateKeyResponse>, Status> {
         let (new, terms) = parse::create_key(self.asked(request)?)?;
-        let done = self.ask()?.create_key(&new, &terms, reply::key_created).await?;
-        let warnings = warnings::of_companies(self.ask()?, &new.companies).await;
+        let done = self.ready()?.create_key(&new, &terms, reply::key_created).await?;
+        let warnings = warnings::of_companies(self.ready()?, &new.companies).await;
         let reply = self.renewed(done).await?.map(|reply| CreateKeyResponse { warnings, ..reply });
         Ok(reply)
     }
@@ -27,7 +27,7 @@ impl KeyService for Doors {
         request: Request<GetKeyRequest>,
     ) -> Result<Response<GetKeyResponse>, Status> {
         let id = parse::key(self.asked(request)?.request.key_id)?;
-        let read = self.ask()?.key(&id).await?;
+        let read = self.ready()?.key(&id).await?;
         let key = Some(render::key(read.resource, read.etag));
         Ok(Response::new(GetKeyResponse { key, revision: read.revision.0 }))
     }
@@ -38,9 +38,9 @@ impl KeyService for Doors {
     ) -> Result<Response<ListKeysResponse>, Status> {
         let request = self.asked(request)?.request;
         let size = pagination::size(request.page_size)?;
-        let list = List::new(self.ask()?.incarnation(), "ListKeys", &[]);
+        let list = PageTokens::new(self.ready()?.incarnation(), "ListKeys", &[]);
         let after = pagination::after(&list, &request.page_token, Name::parse)?;
-        let page = self.ask()?.keys(after, size).await?;
+        let page = self.ready()?.keys(after, size).await?;
         Ok(Response::new(ListKeysResponse {
             next_page_token: pagination::next(&list, &page, |view| view.key.id.as_str()),
             revision: page.revision.0,
@@ -53,6 +53,6 @@ impl KeyService for Doors {
         request: Request<DeleteKeyRequest>,
     ) -> Result<Response<DeleteKeyResponse>, Status> {
         let (id, terms) = parse::delete_key(self.asked(request)?)?;
-        self.renewed(self.ask()?.delete_key(&id, &terms, reply::key_deleted).await?).await
+        self.renewed(self.ready()?.delete_key(&id, &terms, reply::key_deleted).await?).await
     }
 }

@@ -16,8 +16,11 @@ use prost::Message;
 use prost_types::field_descriptor_proto::{Label, Type};
 use prost_types::{DescriptorProto, FileDescriptorSet};
 
-use crate::wire::validate::{MAX_CHANGE_SCOPES, MAX_CHECK_SCOPES, MAX_CHECKS, MAX_IMPORTED, MAX_ROLES, Rejection, Violation};
 use crate::proto;
+use crate::wire::validate::{
+    InvalidRequest, MAX_CHANGE_SCOPES, MAX_CHECK_SCOPES, MAX_CHECKS, MAX_IMPORTED, MAX_ROLES,
+    Violation,
+};
 
 /// Shorter messages are decoded as they are: they have no room for much.
 pub(super) const COUNTED_FROM: usize = 1 << 10;
@@ -98,7 +101,7 @@ fn add(shapes: &mut HashMap<String, Shape>, parent: &str, message: &DescriptorPr
 /// # Errors
 /// A list is longer than its limit. Bytes that are no message are left to the decoder, which
 /// stops where this does.
-pub(super) fn count(full_name: &str, bytes: &[u8]) -> Result<(), Rejection> {
+pub(super) fn count(full_name: &str, bytes: &[u8]) -> Result<(), InvalidRequest> {
     if bytes.len() < COUNTED_FROM {
         return Ok(());
     }
@@ -145,7 +148,7 @@ impl Counting {
         mut bytes: &[u8],
         path: &Path<'_>,
         depth: usize,
-    ) -> Result<(), Rejection> {
+    ) -> Result<(), InvalidRequest> {
         while let Some((number, content)) = next_field(&mut bytes) {
             let Some(field) = shape.get(&number) else { continue };
             match field {
@@ -180,7 +183,7 @@ impl Counting {
         bytes: &[u8],
         path: &Path<'_>,
         depth: usize,
-    ) -> Result<(), Rejection> {
+    ) -> Result<(), InvalidRequest> {
         match SHAPES.get(shape) {
             Some(shape) if depth < MAX_DEPTH => self.message(shape, counts, bytes, path, depth + 1),
             _ => Ok(()),
@@ -195,11 +198,11 @@ impl Counting {
         limit: usize,
         path: &Path<'_>,
         name: &str,
-    ) -> Result<(), Rejection> {
+    ) -> Result<(), InvalidRequest> {
         *count += more;
         self.items += more;
         let too_many = |description: String| {
-            Err(Rejection::TooMany(Violation { field: format!("{path}{name}"), description }))
+            Err(InvalidRequest::TooMany(Violation { field: format!("{path}{name}"), description }))
         };
         if *count > limit {
             return too_many(format!("has more items than the limit of {limit}: send fewer"));
@@ -278,7 +281,7 @@ mod tests {
     fn refused<M: Message + prost::Name>(bytes: &[u8]) -> Option<String> {
         match count(&M::full_name(), bytes) {
             Ok(()) => None,
-            Err(Rejection::TooMany(violation)) => Some(violation.field),
+            Err(InvalidRequest::TooMany(violation)) => Some(violation.field),
             Err(other) => panic!("{other:?}"),
         }
     }

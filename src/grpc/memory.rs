@@ -15,7 +15,7 @@ use http_body::{Body, Frame, SizeHint};
 use tonic::Status;
 
 use super::unary::{InFlight, Reply};
-use super::{status, body_timeout};
+use super::{body_timeout, status};
 use crate::metrics::memory_budget::{Account, Exhausted, Reservation};
 
 /// Messages up to so many bytes are not counted.

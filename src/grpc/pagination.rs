@@ -8,9 +8,9 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 
 use tonic::Status;
 
-use crate::wire::validate::{Rejection, malformed};
 use crate::authority::queries::Page;
 use crate::store::Incarnation;
+use crate::wire::validate::{InvalidRequest, malformed};
 
 /// The size of a page that asks for none.
 const DEFAULT: usize = 100;
@@ -20,11 +20,11 @@ const MAX: usize = 1000;
 const MAX_TOKEN: usize = 384;
 
 /// A list, as far as its tokens depend on it.
-pub(super) struct List {
+pub(super) struct PageTokens {
     digest: blake3::Hasher,
 }
 
-impl List {
+impl PageTokens {
     /// The list that this RPC gives for these parameters.
     pub(super) fn new(incarnation: Incarnation, rpc: &str, parameters: &[&str]) -> Self {
         let mut digest = blake3::Hasher::new();
@@ -49,7 +49,7 @@ impl List {
     }
 
     /// The id that a page starts behind; none for the first page.
-    pub(super) fn after(&self, token: &str) -> Result<Option<String>, Rejection> {
+    pub(super) fn after(&self, token: &str) -> Result<Option<String>, InvalidRequest> {
         if token.is_empty() {
             return Ok(None);
         }
@@ -62,12 +62,12 @@ impl List {
 }
 
 /// The rejection of a token that continues another list, or none.
-pub(super) fn foreign_token() -> Rejection {
+pub(super) fn foreign_token() -> InvalidRequest {
     malformed("page_token", "is not a token of this list: start again without one")
 }
 
 /// How many to return.
-pub(super) fn size(asked: i32) -> Result<usize, Rejection> {
+pub(super) fn size(asked: i32) -> Result<usize, InvalidRequest> {
     match usize::try_from(asked) {
         Ok(0) => Ok(DEFAULT),
         Ok(size) => Ok(size.min(MAX)),
@@ -77,7 +77,7 @@ pub(super) fn size(asked: i32) -> Result<usize, Rejection> {
 
 /// The id that a page starts behind.
 pub(super) fn after<T, E>(
-    list: &List,
+    list: &PageTokens,
     token: &str,
     parse: impl FnOnce(String) -> Result<T, E>,
 ) -> Result<Option<T>, Status> {
@@ -88,7 +88,7 @@ pub(super) fn after<T, E>(
 }
 
 /// The token of the page behind this one; empty if there is none.
-pub(super) fn next<T>(list: &List, page: &Page<T>, id: impl FnOnce(&T) -> &str) -> String {
+pub(super) fn next<T>(list: &PageTokens, page: &Page<T>, id: impl FnOnce(&T) -> &str) -> String {
     let last = page.items.last().filter(|_| page.more);
     last.map(|(item, _)| list.token(id(item))).unwrap_or_default()
 }

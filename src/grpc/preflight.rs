@@ -9,8 +9,8 @@
 use http::header::{ACCEPT, ALLOW, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 
-use super::unary::Reply;
 use super::status;
+use super::unary::Reply;
 
 /// The content type of a call and its reply, without a format.
 pub(super) const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");

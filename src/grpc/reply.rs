@@ -4,26 +4,26 @@
 //! for who asks again: see [`super::stored_reply`].
 
 use super::import::Place;
-use crate::wire::render::{self, names};
-use crate::authority::impact::Impact;
-use crate::authority::import::{New, Tally};
-use crate::authority::import_difference::Difference;
 use crate::authority::api_keys::KeyChanged;
+use crate::authority::impact::Impact;
+use crate::authority::import::{ImportItem, ImportSummary};
+use crate::authority::import_difference::ImportDifference;
+use crate::authority::secrets::NewSecret;
 use crate::authority::users::{ConsentId, ConsentView};
-use crate::authority::secrets::Made;
-use crate::authority::{Applied, Done};
+use crate::authority::{Applied, Written};
 use crate::policy::company::CompanyView;
 use crate::policy::credential::CredentialView;
 use crate::policy::id::CompanyId;
 use crate::policy::revision::Revision;
-use crate::policy::secret::Presented;
+use crate::policy::secret::SecretText;
 use crate::policy::user::User;
 use crate::proto;
+use crate::wire::render::{self, names};
 
 /// Replies that are a resource and a revision.
 macro_rules! resources {
     ($($name:ident: $view:ty => $message:ident { $field:ident })*) => {$(
-        pub(super) fn $name(done: Done<$view>) -> proto::$message {
+        pub(super) fn $name(done: Written<$view>) -> proto::$message {
             let revision = done.revision.0;
             proto::$message { $field: Some(render::$field(done.resource, done.etag)), revision }
         }
@@ -40,7 +40,7 @@ resources! {
     secret_deleted: CredentialView => DeleteSecretResponse { credential }
 }
 
-pub(super) fn granted(done: Done<CredentialView>) -> proto::GrantScopesResponse {
+pub(super) fn granted(done: Written<CredentialView>) -> proto::GrantScopesResponse {
     proto::GrantScopesResponse {
         added_scopes: names(&done.added),
         revision: done.revision.0,
@@ -48,7 +48,7 @@ pub(super) fn granted(done: Done<CredentialView>) -> proto::GrantScopesResponse 
     }
 }
 
-pub(super) fn revoked(done: Done<CredentialView>) -> proto::RevokeScopesResponse {
+pub(super) fn revoked(done: Written<CredentialView>) -> proto::RevokeScopesResponse {
     proto::RevokeScopesResponse {
         removed_scopes: names(&done.removed),
         revision: done.revision.0,
@@ -56,7 +56,7 @@ pub(super) fn revoked(done: Done<CredentialView>) -> proto::RevokeScopesResponse
     }
 }
 
-pub(super) fn replaced(done: Done<CredentialView>) -> proto::ReplaceScopesResponse {
+pub(super) fn replaced(done: Written<CredentialView>) -> proto::ReplaceScopesResponse {
     proto::ReplaceScopesResponse {
         added_scopes: names(&done.added),
         removed_scopes: names(&done.removed),
@@ -65,7 +65,7 @@ pub(super) fn replaced(done: Done<CredentialView>) -> proto::ReplaceScopesRespon
     }
 }
 
-pub(super) fn reset(done: Done<CredentialView>) -> proto::ResetScopesResponse {
+pub(super) fn reset(done: Written<CredentialView>) -> proto::ResetScopesResponse {
     proto::ResetScopesResponse {
         added_scopes: names(&done.added),
         removed_scopes: names(&done.removed),
@@ -78,7 +78,7 @@ pub(super) fn restored(count: u64, revision: Revision) -> proto::RestoreGrantsRe
     proto::RestoreGrantsResponse { restored_credential_count: count, revision: revision.0 }
 }
 
-pub(super) fn scopes_added(done: Done<CompanyView>) -> proto::AddCompanyScopesResponse {
+pub(super) fn scopes_added(done: Written<CompanyView>) -> proto::AddCompanyScopesResponse {
     proto::AddCompanyScopesResponse {
         added_scopes: names(&done.added),
         revision: done.revision.0,
@@ -87,7 +87,7 @@ pub(super) fn scopes_added(done: Done<CompanyView>) -> proto::AddCompanyScopesRe
 }
 
 pub(super) fn restricted(
-    done: Done<CompanyView>,
+    done: Written<CompanyView>,
     impact: Impact,
 ) -> proto::RestrictCompanyScopesResponse {
     proto::RestrictCompanyScopesResponse {
@@ -101,8 +101,8 @@ pub(super) fn restricted(
 }
 
 pub(super) fn imported(
-    tally: Tally,
-    differences: Vec<Difference<Place>>,
+    tally: ImportSummary,
+    differences: Vec<ImportDifference<Place>>,
 ) -> proto::ImportCredentialsResponse {
     proto::ImportCredentialsResponse {
         created_company_count: tally.companies,
@@ -114,20 +114,20 @@ pub(super) fn imported(
     }
 }
 
-fn differing(difference: Difference<Place>) -> proto::ImportDifference {
-    let Difference { place, new, fields } = difference;
+fn differing(difference: ImportDifference<Place>) -> proto::ImportDifference {
+    let ImportDifference { place, new, fields } = difference;
     let (company_id, credential_id) = match new {
-        New::Company(new) => (new.id.to_string(), String::new()),
-        New::Credential(new) => (new.company.to_string(), new.id.to_string()),
+        ImportItem::Company(new) => (new.id.to_string(), String::new()),
+        ImportItem::Credential(new) => (new.company.to_string(), new.id.to_string()),
     };
     let fields = fields.into_iter().map(str::to_owned).collect();
     proto::ImportDifference { company_id, credential_id, line: place.line, fields }
 }
 
-pub(super) fn secret_created(made: Made) -> proto::CreateSecretResponse {
+pub(super) fn secret_created(made: NewSecret) -> proto::CreateSecretResponse {
     proto::CreateSecretResponse {
         secret_id: made.id.map(|id| id.to_string()).unwrap_or_default(),
-        secret: made.secret.map(Presented::reveal).unwrap_or_default(),
+        secret: made.secret.map(SecretText::reveal).unwrap_or_default(),
         revision: made.revision.0,
     }
 }
@@ -135,7 +135,7 @@ pub(super) fn secret_created(made: Made) -> proto::CreateSecretResponse {
 pub(crate) fn key_created(made: KeyChanged) -> proto::CreateKeyResponse {
     proto::CreateKeyResponse {
         key: Some(render::key(made.key, made.etag)),
-        secret: made.secret.map(Presented::reveal).unwrap_or_default(),
+        secret: made.secret.map(SecretText::reveal).unwrap_or_default(),
         revision: made.revision.0,
         warnings: vec![],
     }
@@ -146,24 +146,24 @@ pub(super) fn key_deleted(gone: KeyChanged) -> proto::DeleteKeyResponse {
     proto::DeleteKeyResponse { key, revision: gone.revision.0 }
 }
 
-pub(super) fn user_put(company: &CompanyId, done: Done<User>) -> proto::PutUserResponse {
+pub(super) fn user_put(company: &CompanyId, done: Written<User>) -> proto::PutUserResponse {
     let user = Some(render::user(done.resource, company, done.etag));
     proto::PutUserResponse { user, revision: done.revision.0, warnings: vec![] }
 }
 
-pub(super) fn user_deleted(company: &CompanyId, done: Done<User>) -> proto::DeleteUserResponse {
+pub(super) fn user_deleted(company: &CompanyId, done: Written<User>) -> proto::DeleteUserResponse {
     let user = Some(render::user(done.resource, company, done.etag));
     proto::DeleteUserResponse { user, revision: done.revision.0 }
 }
 
-pub(super) fn consent_put(id: &ConsentId, done: Done<ConsentView>) -> proto::PutConsentResponse {
+pub(super) fn consent_put(id: &ConsentId, done: Written<ConsentView>) -> proto::PutConsentResponse {
     let consent = Some(render::consent(done.resource, id, done.etag));
     proto::PutConsentResponse { consent, revision: done.revision.0 }
 }
 
 pub(super) fn consent_deleted(
     id: &ConsentId,
-    done: Done<ConsentView>,
+    done: Written<ConsentView>,
 ) -> proto::DeleteConsentResponse {
     let consent = Some(render::consent(done.resource, id, done.etag));
     proto::DeleteConsentResponse { consent, revision: done.revision.0 }

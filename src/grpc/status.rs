@@ -10,25 +10,25 @@ use http::{HeaderMap, Response};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
-use crate::wire::validate::{MAX_VIOLATIONS, Rejection, Violation};
-use super::import::{Ended, Why};
+use super::import::{ImportError, ImportErrorCause};
 use super::stream_limit::NoPlace;
 use crate::authority::ApplyError;
+use crate::authority::error::AuthorityError;
 use crate::authority::impact::{Affected, Impact};
-use crate::authority::error::Refusal;
 use crate::metrics::memory_budget::Exhausted;
 use crate::policy::catalog::file::CatalogErrors;
-use crate::policy::keyring::Unproven;
+use crate::policy::keyring::AuthenticationError;
 use crate::policy::scope::Scope;
 use crate::policy::text;
 use crate::store::StoreError;
+use crate::wire::validate::{InvalidRequest, MAX_VIOLATIONS, Violation};
 
 const DOMAIN: &str = "scopegate";
 /// Details travel in a trailer, which peers bound: this many violations, and this many bytes.
 const MAX_BYTES: usize = 2_000;
 
 /// A status in the making.
-struct Draft {
+struct StatusBuilder {
     code: Code,
     message: String,
     reason: &'static str,
@@ -36,7 +36,7 @@ struct Draft {
     details: ErrorDetails,
 }
 
-impl Draft {
+impl StatusBuilder {
     fn new(code: Code, reason: &'static str, message: impl Into<String>) -> Self {
         let message = message.into();
         Self { code, message, reason, metadata: HashMap::new(), details: ErrorDetails::new() }
@@ -115,47 +115,49 @@ impl Draft {
     }
 }
 
-impl From<Rejection> for Status {
-    fn from(rejection: Rejection) -> Self {
-        Draft::from(rejection).finish()
+impl From<InvalidRequest> for Status {
+    fn from(rejection: InvalidRequest) -> Self {
+        StatusBuilder::from(rejection).finish()
     }
 }
 
-impl From<Rejection> for Draft {
-    fn from(rejection: Rejection) -> Self {
+impl From<InvalidRequest> for StatusBuilder {
+    fn from(rejection: InvalidRequest) -> Self {
         match rejection {
-            Rejection::Malformed(violations, count) => {
+            InvalidRequest::Malformed(violations, count) => {
                 let message = match violations.as_slice() {
                     [one] => format!("`{}` {}", one.field, one.description),
                     _ => format!("{count} fields are malformed; see the details"),
                 };
-                Draft::new(Code::InvalidArgument, "MALFORMED_REQUEST", message)
+                StatusBuilder::new(Code::InvalidArgument, "MALFORMED_REQUEST", message)
                     .malformed(violations)
                     .with("violation_count", count)
             }
-            Rejection::TooMany(Violation { field, description }) => limit(&field, &description),
+            InvalidRequest::TooMany(Violation { field, description }) => {
+                limit(&field, &description)
+            }
         }
     }
 }
 
-fn limit(subject: &str, description: &str) -> Draft {
+fn limit(subject: &str, description: &str) -> StatusBuilder {
     let message = format!("`{subject}` {description}");
-    let mut draft = Draft::new(Code::ResourceExhausted, "LIMIT_EXCEEDED", message);
+    let mut draft = StatusBuilder::new(Code::ResourceExhausted, "LIMIT_EXCEEDED", message);
     draft.details.add_quota_failure_violation(subject, description);
     draft
 }
 
-impl From<Refusal> for Status {
-    fn from(refusal: Refusal) -> Self {
-        Draft::from(refusal).finish()
+impl From<AuthorityError> for Status {
+    fn from(refusal: AuthorityError) -> Self {
+        StatusBuilder::from(refusal).finish()
     }
 }
 
-impl From<Refusal> for Draft {
-    fn from(refusal: Refusal) -> Self {
+impl From<AuthorityError> for StatusBuilder {
+    fn from(refusal: AuthorityError) -> Self {
         let message = refusal.to_string();
         match refusal {
-            Refusal::ScopesUnknown { field, unknown, near } => {
+            AuthorityError::ScopesUnknown { field, unknown, near } => {
                 let proposal = |scope: &Scope| {
                     let near = near.iter().find(|(unknown, _)| unknown == scope);
                     near.map(|(_, near)| format!("; did you mean `{near}`?")).unwrap_or_default()
@@ -172,175 +174,190 @@ impl From<Refusal> for Draft {
                         proposal(&scope)
                     ),
                 });
-                Draft::new(Code::InvalidArgument, "SCOPE_UNKNOWN", message).malformed(violations)
+                StatusBuilder::new(Code::InvalidArgument, "SCOPE_UNKNOWN", message)
+                    .malformed(violations)
             }
-            Refusal::AudienceToExplain(_) => {
+            AuthorityError::AudienceToExplain(_) => {
                 let field = "check.audience".to_owned();
                 let text = format!("`{field}` {message}");
-                Draft::new(Code::InvalidArgument, "AUDIENCE_UNCLEAR", text)
+                StatusBuilder::new(Code::InvalidArgument, "AUDIENCE_UNCLEAR", text)
                     .malformed([Violation { field, description: message }])
             }
-            Refusal::Audience(_) => Draft::new(
+            AuthorityError::Audience(_) => StatusBuilder::new(
                 Code::InvalidArgument,
                 "AUDIENCE_UNCLEAR",
                 format!("`audience` {message}"),
             )
             .malformed([Violation { field: "audience".to_owned(), description: message }]),
-            Refusal::AudienceOf(place, _) => {
+            AuthorityError::AudienceOf(place, _) => {
                 let field = format!("checks[{place}].audience");
-                Draft::new(
+                StatusBuilder::new(
                     Code::InvalidArgument,
                     "AUDIENCE_UNCLEAR",
                     format!("`{field}` {message}"),
                 )
                 .malformed([Violation { field, description: message }])
             }
-            Refusal::UserNotFound(_, id) => {
+            AuthorityError::UserNotFound(_, id) => {
                 resource(Code::NotFound, "USER_NOT_FOUND", message, "User", id.as_str())
             }
-            Refusal::SecretNotFound(_, id) => {
+            AuthorityError::SecretNotFound(_, id) => {
                 resource(Code::NotFound, "SECRET_NOT_FOUND", message, "Secret", id.as_str())
             }
-            Refusal::TooManySecrets(id) => {
-                let mut draft = Draft::new(Code::FailedPrecondition, "SECRET_LIMIT", message);
+            AuthorityError::TooManySecrets(id) => {
+                let mut draft =
+                    StatusBuilder::new(Code::FailedPrecondition, "SECRET_LIMIT", message);
                 let what = "has two live secrets: end one first";
                 let failure = ("SECRET_LIMIT", id.as_str(), what);
                 draft.details.add_precondition_failure_violation(failure.0, failure.1, failure.2);
                 draft
             }
-            Refusal::ConsentNotFound(id, _) => {
+            AuthorityError::ConsentNotFound(id, _) => {
                 resource(Code::NotFound, "CONSENT_NOT_FOUND", message, "Consent", id.as_str())
             }
-            Refusal::CallerGone => Draft::new(Code::Unauthenticated, REVOKED.0, message),
-            Refusal::KeyNotFound(id) => {
+            AuthorityError::CallerRevoked => {
+                StatusBuilder::new(Code::Unauthenticated, REVOKED.0, message)
+            }
+            AuthorityError::KeyNotFound(id) => {
                 resource(Code::NotFound, "KEY_NOT_FOUND", message, "Key", id.as_str())
             }
-            Refusal::FirstKeyNotOperator => {
+            AuthorityError::FirstKeyNotOperator => {
                 let mut draft =
-                    Draft::new(Code::FailedPrecondition, "FIRST_KEY_NOT_OPERATOR", message);
+                    StatusBuilder::new(Code::FailedPrecondition, "FIRST_KEY_NOT_OPERATOR", message);
                 let what =
                     "must have ROLE_OPERATOR, a secret, no company_ids and no end in the past";
                 let kind = "FIRST_KEY_NOT_OPERATOR";
                 draft.details.add_precondition_failure_violation(kind, "roles", what);
                 draft
             }
-            Refusal::LastOperatorKey(id) => {
-                let mut draft = Draft::new(Code::FailedPrecondition, "LAST_OPERATOR_KEY", message);
+            AuthorityError::LastOperatorKey(id) => {
+                let mut draft =
+                    StatusBuilder::new(Code::FailedPrecondition, "LAST_OPERATOR_KEY", message);
                 let what = "is the last of an operator: make another one first";
                 let kind = "LAST_OPERATOR_KEY";
                 draft.details.add_precondition_failure_violation(kind, id.as_str(), what);
                 draft
             }
-            Refusal::TooManyKeys(most) => {
+            AuthorityError::TooManyKeys(most) => {
                 limit("keys", &format!("are {most}, which is the limit: delete some first"))
             }
-            Refusal::CertificateTaken(id) => {
+            AuthorityError::CertificateTaken(id) => {
                 resource(Code::AlreadyExists, "CERTIFICATE_TAKEN", message, "Key", id.as_str())
             }
-            Refusal::CompanyNotFound(id) => {
+            AuthorityError::CompanyNotFound(id) => {
                 resource(Code::NotFound, "COMPANY_NOT_FOUND", message, "Company", id.as_str())
             }
-            Refusal::CredentialNotFound(_, id) => {
+            AuthorityError::CredentialNotFound(_, id) => {
                 resource(Code::NotFound, "CREDENTIAL_NOT_FOUND", message, "Credential", id.as_str())
             }
-            Refusal::CompanyExists(id) => {
+            AuthorityError::CompanyExists(id) => {
                 resource(Code::AlreadyExists, "COMPANY_EXISTS", message, "Company", id.as_str())
             }
-            Refusal::CredentialExists(_, id) => resource(
+            AuthorityError::CredentialExists(_, id) => resource(
                 Code::AlreadyExists,
                 "CREDENTIAL_EXISTS",
                 message,
                 "Credential",
                 id.as_str(),
             ),
-            Refusal::EtagStale => Draft::new(Code::Aborted, "ETAG_STALE", message),
-            Refusal::RequestReused(_) => {
+            AuthorityError::EtagStale => StatusBuilder::new(Code::Aborted, "ETAG_STALE", message),
+            AuthorityError::RequestReused(_) => {
                 let field = "request_id".to_owned();
                 let text = format!("`{field}` {message}");
-                Draft::new(Code::InvalidArgument, "REQUEST_ID_REUSED", text)
+                StatusBuilder::new(Code::InvalidArgument, "REQUEST_ID_REUSED", text)
                     .malformed([Violation { field, description: message }])
             }
-            Refusal::Contended => Draft::new(Code::Aborted, "CONTENDED", message).retry(),
-            Refusal::AboveCeiling(above) => {
+            AuthorityError::Conflict => {
+                StatusBuilder::new(Code::Aborted, "CONTENDED", message).retry()
+            }
+            AuthorityError::AboveCeiling(above) => {
                 let what = "not in the company's ceiling: ask the operator to add it";
                 scopes("SCOPE_NOT_IN_COMPANY", message, above.scopes, what)
             }
-            Refusal::NotInCeiling(missing) => {
+            AuthorityError::NotInCeiling(missing) => {
                 let what = "not back in the company's ceiling: add it first";
                 scopes("SCOPE_NOT_IN_COMPANY", message, missing, what)
             }
-            Refusal::AsleepBelow(asleep) => {
+            AuthorityError::LaterRestrictionFirst(asleep) => {
                 let what = "implied, and taken by a later restriction: restore that one first";
                 scopes("RESTORE_LATER_FIRST", message, asleep, what)
             }
-            Refusal::NotTaken(_, strangers) => {
+            AuthorityError::NotTaken(_, strangers) => {
                 let what = "not among the scopes that the restriction took";
                 scopes("NOT_RESTRICTED", message, strangers, what)
             }
-            Refusal::NoSuchRestriction(at) => {
+            AuthorityError::NoSuchRestriction(at) => {
                 let subject = at.to_string();
                 let what = "is no restriction of this company that is still kept";
                 let kind = "NO_SUCH_RESTRICTION";
-                let mut draft = Draft::new(Code::FailedPrecondition, kind, message);
+                let mut draft = StatusBuilder::new(Code::FailedPrecondition, kind, message);
                 draft.details.add_precondition_failure_violation(kind, subject, what);
                 draft
             }
-            Refusal::ImpactNotAcknowledged(impact) => unacknowledged(message, *impact),
-            Refusal::RevisionNotReached { .. } => {
-                Draft::new(Code::Unavailable, "REVISION_NOT_REACHED", message).retry()
+            AuthorityError::ImpactNotAcknowledged(impact) => unacknowledged(message, *impact),
+            AuthorityError::RevisionNotReached { .. } => {
+                StatusBuilder::new(Code::Unavailable, "REVISION_NOT_REACHED", message).retry()
             }
-            Refusal::TooManyImagined(most) => {
+            AuthorityError::DryRunTooLarge(most) => {
                 limit("companies", &format!("are more than the {most} that a dry run remembers"))
             }
-            Refusal::RemovesScopes(_) => {
-                Draft::new(Code::FailedPrecondition, "REMOVES_SCOPES", message)
+            AuthorityError::RemovesScopes(_) => {
+                StatusBuilder::new(Code::FailedPrecondition, "REMOVES_SCOPES", message)
             }
-            Refusal::Store(StoreError::Busy) => {
+            AuthorityError::Store(StoreError::Busy) => {
                 let mut draft = limit("changes", "wait in greater number than the queue holds");
                 draft.details.set_retry_info(Some(Duration::from_secs(1)));
                 draft
             }
-            Refusal::Store(StoreError::BackingUp) => {
+            AuthorityError::Store(StoreError::TooManyBackups) => {
                 let mut draft = limit("backups", "under way are two, which is the most");
                 draft.details.set_retry_info(Some(Duration::from_secs(1)));
                 draft
             }
-            Refusal::Store(StoreError::Overtaken) => {
-                let mut draft = Draft::new(Code::ResourceExhausted, "BACKUP_OVERTAKEN", message);
+            AuthorityError::Store(StoreError::BackupTooSlow) => {
+                let mut draft =
+                    StatusBuilder::new(Code::ResourceExhausted, "BACKUP_OVERTAKEN", message);
                 let what = "was not taken as fast as changes were made";
                 draft.details.add_quota_failure_violation("backup", what);
                 draft
             }
-            Refusal::Store(StoreError::AtBound(reached)) => {
+            AuthorityError::Store(StoreError::AtBound(reached)) => {
                 limit(reached.bound.name(), &reached.to_string())
             }
-            Refusal::Store(StoreError::NearlyFull | StoreError::KeysOnly | StoreError::Full) => {
-                let mut draft = Draft::new(Code::ResourceExhausted, "DISK_FULL", message).retry();
+            AuthorityError::Store(
+                StoreError::NearlyFull | StoreError::KeysOnly | StoreError::Full,
+            ) => {
+                let mut draft =
+                    StatusBuilder::new(Code::ResourceExhausted, "DISK_FULL", message).retry();
                 draft.details.add_quota_failure_violation("disk", "has too little space left");
                 draft
             }
-            Refusal::Store(StoreError::NoLongerKept(gone)) => {
-                Draft::new(Code::OutOfRange, "NO_LONGER_KEPT", message)
+            AuthorityError::Store(StoreError::Compacted(gone)) => {
+                StatusBuilder::new(Code::OutOfRange, "NO_LONGER_KEPT", message)
                     .with("oldest_after_revision", gone)
             }
-            Refusal::Store(StoreError::Unavailable | StoreError::Damaged) => {
-                Draft::new(Code::Unavailable, "STORE_UNAVAILABLE", message).retry()
+            AuthorityError::Store(StoreError::Unavailable | StoreError::Damaged) => {
+                StatusBuilder::new(Code::Unavailable, "STORE_UNAVAILABLE", message).retry()
             }
         }
     }
 }
 
-impl From<Ended> for Status {
-    fn from(ended: Ended) -> Self {
-        let Ended { place, tally, why } = ended;
+impl From<ImportError> for Status {
+    fn from(ended: ImportError) -> Self {
+        let ImportError { place, tally, why } = ended;
         let mut draft = match why {
-            Why::Rejected(rejection) => Draft::from(rejection),
-            Why::Refused(refusal) => Draft::from(refusal).at(&place.to_string()),
-            Why::Closing => {
-                let message = "the server is ending: import again, and go on where this ended";
-                Draft::new(Code::Unavailable, "SERVER_ENDING", message).retry()
+            ImportErrorCause::Rejected(rejection) => StatusBuilder::from(rejection),
+            ImportErrorCause::Refused(refusal) => {
+                StatusBuilder::from(refusal).at(&place.to_string())
             }
-            Why::NoLongerKnown => Draft::new(Code::Unauthenticated, REVOKED.0, REVOKED.1),
+            ImportErrorCause::Closing => {
+                let message = "the server is ending: import again, and go on where this ended";
+                StatusBuilder::new(Code::Unavailable, "SERVER_ENDING", message).retry()
+            }
+            ImportErrorCause::NoLongerKnown => {
+                StatusBuilder::new(Code::Unauthenticated, REVOKED.0, REVOKED.1)
+            }
         };
         if !place.list.is_empty() {
             draft = draft.with("item", place);
@@ -360,9 +377,9 @@ impl From<Ended> for Status {
 }
 
 /// A precondition that scopes do not meet.
-fn scopes(reason: &'static str, message: String, scopes: Vec<Scope>, what: &str) -> Draft {
+fn scopes(reason: &'static str, message: String, scopes: Vec<Scope>, what: &str) -> StatusBuilder {
     let size = |scope: &Scope| scope.as_str().len() + what.len() + reason.len();
-    Draft::new(Code::FailedPrecondition, reason, message).violations(
+    StatusBuilder::new(Code::FailedPrecondition, reason, message).violations(
         scopes.len(),
         scopes,
         size,
@@ -385,7 +402,7 @@ impl From<ApplyError> for Status {
                     field: "yaml".to_owned(),
                     description: problem.to_string(),
                 });
-                Draft::new(Code::InvalidArgument, "CATALOG_MALFORMED", message)
+                StatusBuilder::new(Code::InvalidArgument, "CATALOG_MALFORMED", message)
                     .malformed(violations)
                     .finish()
             }
@@ -393,14 +410,20 @@ impl From<ApplyError> for Status {
     }
 }
 
-fn resource(code: Code, reason: &'static str, message: String, kind: &str, name: &str) -> Draft {
-    let mut draft = Draft::new(code, reason, message.clone());
+fn resource(
+    code: Code,
+    reason: &'static str,
+    message: String,
+    kind: &str,
+    name: &str,
+) -> StatusBuilder {
+    let mut draft = StatusBuilder::new(code, reason, message.clone());
     draft.details.set_resource_info(format!("scopegate.v1.{kind}"), name, "", message);
     draft
 }
 
 /// The report of an audit, as far as it fits.
-fn unacknowledged(message: String, impact: Impact) -> Draft {
+fn unacknowledged(message: String, impact: Impact) -> StatusBuilder {
     let count = usize::try_from(impact.count).unwrap_or(usize::MAX);
     let describe = |affected: &Affected| {
         let scopes: Vec<_> = affected.scopes.iter().take(5).map(|s| format!("`{s}`")).collect();
@@ -413,7 +436,7 @@ fn unacknowledged(message: String, impact: Impact) -> Draft {
     let scopes: Vec<_> = impact.scopes.iter().take(5).map(|scope| scope.as_str()).collect();
     let scopes = scopes.join(" ");
     let size = |affected: &Affected| affected.id.as_str().len() + describe(affected).len() + 40;
-    Draft::new(Code::FailedPrecondition, "IMPACT_NOT_ACKNOWLEDGED", message)
+    StatusBuilder::new(Code::FailedPrecondition, "IMPACT_NOT_ACKNOWLEDGED", message)
         .with("etag", &impact.etag)
         .with("affected_credential_count", impact.count)
         .with("restricted_scopes", scopes)
@@ -426,24 +449,26 @@ fn unacknowledged(message: String, impact: Impact) -> Draft {
 }
 
 /// It is not known who calls.
-pub fn unproven(why: Unproven) -> Status {
+pub fn unproven(why: AuthenticationError) -> Status {
     let reason = match why {
-        Unproven::Unsettled => {
+        AuthenticationError::Unsettled => {
             let text = why.to_string();
-            return Draft::new(Code::Unavailable, "STORE_UNAVAILABLE", text).retry().finish();
+            return StatusBuilder::new(Code::Unavailable, "STORE_UNAVAILABLE", text)
+                .retry()
+                .finish();
         }
-        Unproven::Nothing => "KEY_REQUIRED",
-        Unproven::Unknown => "KEY_UNKNOWN",
-        Unproven::Expired => "KEY_EXPIRED",
-        Unproven::Certificate => "CERTIFICATE_REQUIRED",
+        AuthenticationError::Nothing => "KEY_REQUIRED",
+        AuthenticationError::Unknown => "KEY_UNKNOWN",
+        AuthenticationError::Expired => "KEY_EXPIRED",
+        AuthenticationError::Certificate => "CERTIFICATE_REQUIRED",
     };
-    Draft::new(Code::Unauthenticated, reason, why.to_string()).finish()
+    StatusBuilder::new(Code::Unauthenticated, reason, why.to_string()).finish()
 }
 
 /// The caller may not make this call, or not for the company that it names.
 pub fn not_permitted() -> Status {
     let text = "the key does not permit this call, or not for this company: ask an operator";
-    Draft::new(Code::PermissionDenied, "NOT_PERMITTED", text).finish()
+    StatusBuilder::new(Code::PermissionDenied, "NOT_PERMITTED", text).finish()
 }
 
 /// What is said to a caller whose key ended while its call went on.
@@ -451,14 +476,18 @@ const REVOKED: (&str, &str) =
     ("KEY_UNKNOWN", "the API key was revoked, or has expired: ask an operator for another");
 
 /// The caller's key ended while its call went on.
-pub(super) fn no_longer_known() -> Status {
-    Draft::new(Code::Unauthenticated, REVOKED.0, REVOKED.1).finish()
+pub(super) fn caller_revoked() -> Status {
+    StatusBuilder::new(Code::Unauthenticated, REVOKED.0, REVOKED.1).finish()
 }
 
 /// There is no such call.
-pub fn no_such_call() -> Status {
-    Draft::new(Code::Unimplemented, "NO_SUCH_CALL", "there is no such call: see the reflection")
-        .finish()
+pub fn unknown_method() -> Status {
+    StatusBuilder::new(
+        Code::Unimplemented,
+        "NO_SUCH_CALL",
+        "there is no such call: see the reflection",
+    )
+    .finish()
 }
 
 /// There are as many streams of changes as there may be.
@@ -475,7 +504,7 @@ pub(super) fn too_many_watchers(full: NoPlace) -> Status {
 }
 
 /// The caller makes more calls a second than it may.
-pub fn too_often(limit: u32) -> Status {
+pub fn rate_limited(limit: u32) -> Status {
     let what = format!(
         "of one API key are at most {limit} a second, beside Check, BatchCheck and VerifySecret"
     );
@@ -485,21 +514,23 @@ pub fn too_often(limit: u32) -> Status {
 }
 
 /// The store is still being opened.
-pub fn not_open() -> Status {
-    Draft::new(Code::Unavailable, "STORE_UNAVAILABLE", "the store is being opened").retry().finish()
+pub fn not_ready() -> Status {
+    StatusBuilder::new(Code::Unavailable, "STORE_UNAVAILABLE", "the store is being opened")
+        .retry()
+        .finish()
 }
 
 /// The server ends in the middle of a stream that has an end of its own.
 pub(super) fn ending() -> Status {
     let text = "the server is ending: ask again when it is back";
-    Draft::new(Code::Unavailable, "SERVER_ENDING", text).retry().finish()
+    StatusBuilder::new(Code::Unavailable, "SERVER_ENDING", text).retry().finish()
 }
 
 /// The server ends, and with it a call that is still open.
 #[must_use]
 pub fn server_ending() -> Status {
     let text = "the server is ending: call again; resume a stream of changes behind its cursor";
-    Draft::new(Code::Unavailable, "SERVER_ENDING", text).retry().finish()
+    StatusBuilder::new(Code::Unavailable, "SERVER_ENDING", text).retry().finish()
 }
 
 /// A connection ends, and with it a call that is still open.
@@ -507,7 +538,7 @@ pub fn server_ending() -> Status {
 pub fn connection_ending() -> Status {
     let text = "the connection was asked to end and its grace is over: call again on another one; \
                 resume a stream of changes behind its cursor";
-    Draft::new(Code::Unavailable, "CONNECTION_ENDING", text).retry().finish()
+    StatusBuilder::new(Code::Unavailable, "CONNECTION_ENDING", text).retry().finish()
 }
 
 /// The trailers that end a stream with this status.
@@ -531,22 +562,22 @@ pub fn is_success(trailers: &HeaderMap) -> bool {
 pub fn bad_deadline() -> Status {
     let text =
         "the header `grpc-timeout` is at most eight digits and one of `H`, `M`, `S`, `m`, `u`, `n`";
-    Draft::new(Code::InvalidArgument, "MALFORMED_DEADLINE", text).finish()
+    StatusBuilder::new(Code::InvalidArgument, "MALFORMED_DEADLINE", text).finish()
 }
 
 /// The deadline passed.
-pub fn too_late() -> Status {
-    Draft::new(Code::DeadlineExceeded, "DEADLINE_EXCEEDED", "the deadline passed").finish()
+pub fn deadline_exceeded() -> Status {
+    StatusBuilder::new(Code::DeadlineExceeded, "DEADLINE_EXCEEDED", "the deadline passed").finish()
 }
 
 /// The request did not come as a whole in time.
-pub(super) fn too_slow(time: Duration) -> Status {
+pub(super) fn body_timeout(time: Duration) -> Status {
     let text = format!("the request did not come as a whole within {} s", time.as_secs());
-    Draft::new(Code::DeadlineExceeded, "REQUEST_TOO_SLOW", text).finish()
+    StatusBuilder::new(Code::DeadlineExceeded, "REQUEST_TOO_SLOW", text).finish()
 }
 
 /// More calls are under way than a core takes on. Nothing of this one was begun.
-pub fn too_much(limit: usize) -> Status {
+pub fn overloaded(limit: usize) -> Status {
     let what = format!("under way on this core are as many as it takes on: {limit}");
     let mut draft = self::limit("calls", &what);
     draft.details.set_retry_info(Some(Duration::from_secs(1)));
@@ -608,21 +639,21 @@ pub(super) fn no_memory(exhausted: Exhausted) -> Status {
 /// Nobody knows the health of a service of this name.
 pub fn no_such_service() -> Status {
     let text = "there is no service of this name: see the reflection";
-    Draft::new(Code::NotFound, "NO_SUCH_SERVICE", text).finish()
+    StatusBuilder::new(Code::NotFound, "NO_SUCH_SERVICE", text).finish()
 }
 
 /// The call ended without an answer.
-pub fn broken() -> Status {
-    Draft::new(Code::Internal, "BROKEN", "the call ended without an answer").finish()
+pub fn internal() -> Status {
+    StatusBuilder::new(Code::Internal, "BROKEN", "the call ended without an answer").finish()
 }
 
 /// The message did not come as a whole.
-pub(super) fn cut_off() -> Status {
+pub(super) fn truncated() -> Status {
     malformed_message("the request is not one whole message: send exactly one, complete")
 }
 
 /// The bytes are no message of this call.
-pub(super) fn not_a_message() -> Status {
+pub(super) fn undecodable() -> Status {
     malformed_message(
         "the request is no message of this call: compare with its .proto; texts are UTF-8",
     )
@@ -631,7 +662,7 @@ pub(super) fn not_a_message() -> Status {
 /// The message is compressed, or may be.
 pub fn compressed() -> Status {
     let text = "compressed messages are not read: send them as they are";
-    Draft::new(Code::Unimplemented, "COMPRESSED_MESSAGE", text).finish()
+    StatusBuilder::new(Code::Unimplemented, "COMPRESSED_MESSAGE", text).finish()
 }
 
 /// The message is longer than what is read.
@@ -640,14 +671,14 @@ pub(super) fn too_long(length: usize, limit: usize) -> Status {
 }
 
 fn malformed_message(text: &str) -> Status {
-    let mut draft = Draft::new(Code::InvalidArgument, "MALFORMED_MESSAGE", text.to_owned());
+    let mut draft = StatusBuilder::new(Code::InvalidArgument, "MALFORMED_MESSAGE", text.to_owned());
     draft.details.add_bad_request_violation("message", text);
     draft.finish()
 }
 
 /// What tonic says of a message that never reached a service, in the words of the contract: its
 /// refusals have no details, and ours all have.
-pub fn in_our_words<B: Default>(response: Response<B>) -> Response<B> {
+pub fn with_details<B: Default>(response: Response<B>) -> Response<B> {
     let headers = response.headers();
     if headers.contains_key("grpc-status-details-bin") || !headers.contains_key("grpc-status") {
         return response;
@@ -665,7 +696,7 @@ pub fn in_our_words<B: Default>(response: Response<B>) -> Response<B> {
         Code::Unimplemented if status.message().contains("compressed") => compressed().into_http(),
         // Without a word of how.
         Code::Internal if status.message().contains("compressed-flag") => compressed().into_http(),
-        Code::Internal => not_a_message().into_http(),
+        Code::Internal => undecodable().into_http(),
         _ => response,
     }
 }

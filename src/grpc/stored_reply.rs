@@ -1,4 +1,4 @@
-//! Remembered: what is kept of a reply for a request that is sent again.
+//! StoredResponse: what is kept of a reply for a request that is sent again.
 //!
 //! A reply's resource may be large, and old by the time of the repeat. So only its ids are kept,
 //! beside the revision and what was added and removed; a repeat reads the resource as it is now.
@@ -6,23 +6,23 @@
 
 use tonic::{Response, Status};
 
-use super::Doors;
-use crate::wire::{parse, render};
-use crate::authority::error::Refusal;
+use super::Api;
+use crate::authority::error::AuthorityError;
 use crate::proto::*;
+use crate::wire::{parse, render};
 
 /// A reply to a change.
-pub trait Remembered: prost::Message + Default + 'static {
+pub trait StoredResponse: prost::Message + Default + 'static {
     /// What is kept of it.
     #[must_use]
     fn to_keep(self) -> Self;
 
     /// The reply with its resource as it is now, if this is what was kept.
-    fn renewed(self, doors: &Doors) -> impl Future<Output = Result<Self, Status>> + Send;
+    fn renewed(self, doors: &Api) -> impl Future<Output = Result<Self, Status>> + Send;
 }
 
 /// A resource that a reply has.
-trait Kept: Sized {
+trait KeptIds: Sized {
     /// Its ids, and nothing more.
     fn ids(self) -> Self;
 
@@ -30,25 +30,25 @@ trait Kept: Sized {
     fn is_ids(&self) -> bool;
 
     /// As it is now, if it still exists.
-    fn now(&self, doors: &Doors) -> impl Future<Output = Result<Option<Self>, Status>> + Send;
+    fn now(&self, doors: &Api) -> impl Future<Output = Result<Option<Self>, Status>> + Send;
 }
 
 /// What was read, or none if it no longer exists.
-fn existing<T>(read: Result<T, Refusal>) -> Result<Option<T>, Status> {
+fn existing<T>(read: Result<T, AuthorityError>) -> Result<Option<T>, Status> {
     match read {
         Ok(read) => Ok(Some(read)),
         Err(
-            Refusal::CompanyNotFound(..)
-            | Refusal::CredentialNotFound(..)
-            | Refusal::UserNotFound(..)
-            | Refusal::ConsentNotFound(..)
-            | Refusal::KeyNotFound(..),
+            AuthorityError::CompanyNotFound(..)
+            | AuthorityError::CredentialNotFound(..)
+            | AuthorityError::UserNotFound(..)
+            | AuthorityError::ConsentNotFound(..)
+            | AuthorityError::KeyNotFound(..),
         ) => Ok(None),
         Err(other) => Err(other.into()),
     }
 }
 
-impl Kept for Company {
+impl KeptIds for Company {
     fn ids(self) -> Self {
         Self { company_id: self.company_id, ..Self::default() }
     }
@@ -57,14 +57,14 @@ impl Kept for Company {
         self.revision == 0
     }
 
-    async fn now(&self, doors: &Doors) -> Result<Option<Self>, Status> {
+    async fn now(&self, doors: &Api) -> Result<Option<Self>, Status> {
         let id = parse::company(self.company_id.clone())?;
-        let read = existing(doors.ask()?.company(&id).await)?;
+        let read = existing(doors.ready()?.company(&id).await)?;
         Ok(read.map(|read| render::company(read.resource, read.etag)))
     }
 }
 
-impl Kept for Credential {
+impl KeptIds for Credential {
     fn ids(self) -> Self {
         let Self { company_id, credential_id, .. } = self;
         Self { company_id, credential_id, ..Self::default() }
@@ -74,14 +74,14 @@ impl Kept for Credential {
         self.revision == 0
     }
 
-    async fn now(&self, doors: &Doors) -> Result<Option<Self>, Status> {
+    async fn now(&self, doors: &Api) -> Result<Option<Self>, Status> {
         let (company, id) = parse::credential(self.company_id.clone(), self.credential_id.clone())?;
-        let read = existing(doors.ask()?.credential(&company, &id).await)?;
+        let read = existing(doors.ready()?.credential(&company, &id).await)?;
         Ok(read.map(|read| render::credential(read.resource, read.etag)))
     }
 }
 
-impl Kept for User {
+impl KeptIds for User {
     fn ids(self) -> Self {
         let Self { company_id, user_id, .. } = self;
         Self { company_id, user_id, ..Self::default() }
@@ -91,14 +91,14 @@ impl Kept for User {
         self.revision == 0
     }
 
-    async fn now(&self, doors: &Doors) -> Result<Option<Self>, Status> {
+    async fn now(&self, doors: &Api) -> Result<Option<Self>, Status> {
         let (company, id) = parse::user(self.company_id.clone(), self.user_id.clone())?;
-        let read = existing(doors.ask()?.user(&company, &id).await)?;
+        let read = existing(doors.ready()?.user(&company, &id).await)?;
         Ok(read.map(|read| render::user(read.resource, &company, read.etag)))
     }
 }
 
-impl Kept for Consent {
+impl KeptIds for Consent {
     fn ids(self) -> Self {
         let Self { company_id, credential_id, user_id, .. } = self;
         Self { company_id, credential_id, user_id, ..Self::default() }
@@ -108,18 +108,18 @@ impl Kept for Consent {
         self.revision == 0
     }
 
-    async fn now(&self, doors: &Doors) -> Result<Option<Self>, Status> {
+    async fn now(&self, doors: &Api) -> Result<Option<Self>, Status> {
         let id = parse::consent(GetConsentRequest {
             company_id: self.company_id.clone(),
             credential_id: self.credential_id.clone(),
             user_id: self.user_id.clone(),
         })?;
-        let read = existing(doors.ask()?.consent(&id).await)?;
+        let read = existing(doors.ready()?.consent(&id).await)?;
         Ok(read.map(|read| render::consent(read.resource, &id, read.etag)))
     }
 }
 
-impl Kept for Key {
+impl KeptIds for Key {
     fn ids(self) -> Self {
         Self { key_id: self.key_id, ..Self::default() }
     }
@@ -128,9 +128,9 @@ impl Kept for Key {
         self.name.is_empty()
     }
 
-    async fn now(&self, doors: &Doors) -> Result<Option<Self>, Status> {
+    async fn now(&self, doors: &Api) -> Result<Option<Self>, Status> {
         let id = parse::key(self.key_id.clone())?;
-        let read = existing(doors.ask()?.key(&id).await)?;
+        let read = existing(doors.ready()?.key(&id).await)?;
         Ok(read.map(|read| render::key(read.resource, read.etag)))
     }
 }
@@ -138,12 +138,12 @@ impl Kept for Key {
 /// Replies with a resource that lives on.
 macro_rules! with_a_resource {
     ($($reply:ident { $resource:ident })*) => {$(
-        impl Remembered for $reply {
+        impl StoredResponse for $reply {
             fn to_keep(self) -> Self {
-                Self { $resource: self.$resource.map(Kept::ids), ..self }
+                Self { $resource: self.$resource.map(KeptIds::ids), ..self }
             }
 
-            async fn renewed(mut self, doors: &Doors) -> Result<Self, Status> {
+            async fn renewed(mut self, doors: &Api) -> Result<Self, Status> {
                 if let Some(kept) = self.$resource.as_ref().filter(|kept| kept.is_ids())
                     && let Some(now) = kept.now(doors).await?
                 {
@@ -158,12 +158,12 @@ macro_rules! with_a_resource {
 /// Replies with a resource that is deleted.
 macro_rules! with_what_is_gone {
     ($($reply:ident { $resource:ident })*) => {$(
-        impl Remembered for $reply {
+        impl StoredResponse for $reply {
             fn to_keep(self) -> Self {
-                Self { $resource: self.$resource.map(Kept::ids), ..self }
+                Self { $resource: self.$resource.map(KeptIds::ids), ..self }
             }
 
-            async fn renewed(self, _: &Doors) -> Result<Self, Status> {
+            async fn renewed(self, _: &Api) -> Result<Self, Status> {
                 Ok(self)
             }
         }
@@ -173,12 +173,12 @@ macro_rules! with_what_is_gone {
 /// Replies without a resource.
 macro_rules! without_a_resource {
     ($($reply:ty,)*) => {$(
-        impl Remembered for $reply {
+        impl StoredResponse for $reply {
             fn to_keep(self) -> Self {
                 self
             }
 
-            async fn renewed(self, _: &Doors) -> Result<Self, Status> {
+            async fn renewed(self, _: &Api) -> Result<Self, Status> {
                 Ok(self)
             }
         }
@@ -217,25 +217,25 @@ without_a_resource! {
     (),
 }
 
-impl Remembered for ApplyCatalogResponse {
+impl StoredResponse for ApplyCatalogResponse {
     fn to_keep(self) -> Self {
         // How many were affected says enough: what they lost no list names any more.
         Self { affected_companies: vec![], affected_credentials: vec![], ..self }
     }
 
-    async fn renewed(self, _: &Doors) -> Result<Self, Status> {
+    async fn renewed(self, _: &Api) -> Result<Self, Status> {
         Ok(self)
     }
 }
 
-impl Remembered for RestrictCompanyScopesResponse {
+impl StoredResponse for RestrictCompanyScopesResponse {
     fn to_keep(self) -> Self {
         // How many were affected says enough; `ListCredentials` says who they are.
         let affected_credentials = vec![];
-        Self { company: self.company.map(Kept::ids), affected_credentials, ..self }
+        Self { company: self.company.map(KeptIds::ids), affected_credentials, ..self }
     }
 
-    async fn renewed(mut self, doors: &Doors) -> Result<Self, Status> {
+    async fn renewed(mut self, doors: &Api) -> Result<Self, Status> {
         if let Some(kept) = self.company.as_ref().filter(|kept| kept.is_ids())
             && let Some(now) = kept.now(doors).await?
         {
@@ -245,9 +245,9 @@ impl Remembered for RestrictCompanyScopesResponse {
     }
 }
 
-impl Doors {
+impl Api {
     /// Answers a change, or one that was carried out before.
-    pub(super) async fn renewed<M: Remembered>(&self, reply: M) -> Result<Response<M>, Status> {
+    pub(super) async fn renewed<M: StoredResponse>(&self, reply: M) -> Result<Response<M>, Status> {
         Ok(Response::new(reply.renewed(self).await?))
     }
 }

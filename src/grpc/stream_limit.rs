@@ -10,7 +10,7 @@ use crate::policy::revision::Revision;
 
 /// The places of one kind of stream.
 #[derive(Debug)]
-pub struct StreamPlaces {
+pub struct StreamLimit {
     limit: usize,
     limit_of_key: usize,
     open: Mutex<Open>,
@@ -35,11 +35,11 @@ pub(super) enum NoPlace {
 /// One place, until it is dropped.
 #[derive(Debug)]
 pub(super) struct StreamPlace {
-    places: Arc<StreamPlaces>,
+    places: Arc<StreamLimit>,
     key: Option<Revision>,
 }
 
-impl StreamPlaces {
+impl StreamLimit {
     /// So many places in all, and so many for one key.
     #[must_use]
     pub fn new(limit: usize, limit_of_key: usize) -> Arc<Self> {
@@ -57,7 +57,7 @@ impl StreamPlaces {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let key = match caller {
             Caller::Key(key) => Some(key.created_at),
-            Caller::Itself | Caller::Anonymous => None,
+            Caller::Internal | Caller::Anonymous => None,
         };
         if let Some(key) = key
             && open.keys.get(&key).is_some_and(|taken| *taken >= self.limit_of_key)
@@ -96,7 +96,7 @@ mod tests {
 
     #[test]
     fn no_more_are_open_than_there_are_places_and_what_ends_is_free_again() {
-        let places = StreamPlaces::new(2, 1);
+        let places = StreamLimit::new(2, 1);
         let one = places.take(&Caller::Anonymous).expect("a place");
         let two = places.take(&Caller::Anonymous).expect("a place");
         assert_eq!(places.take(&Caller::Anonymous).map(drop), Err(NoPlace::All(2)));

@@ -21,7 +21,7 @@ use prost::{Message, Name};
 use tonic::Status;
 
 use super::preflight::GRPC;
-use super::{list_limits, memory, status, body_timeout};
+use super::{body_timeout, list_limits, memory, status};
 use crate::metrics::Counted;
 use crate::metrics::memory_budget::{Account, Reservation};
 
@@ -111,7 +111,7 @@ impl Body for Reply {
 
 /// Whether a gRPC call can go this way: its messages are not compressed.
 #[must_use]
-pub fn takes(headers: &HeaderMap) -> bool {
+pub fn is_supported(headers: &HeaderMap) -> bool {
     headers.get(GRPC_ENCODING).is_none_or(|encoding| encoding == "identity")
 }
 
@@ -149,7 +149,7 @@ where
         Some(time) => {
             // Apart, so that a call without a deadline carries no timer about.
             let answered = Box::pin(tokio::time::timeout(time, answered)).await;
-            answered.unwrap_or_else(|_| Err(status::too_late()))
+            answered.unwrap_or_else(|_| Err(status::deadline_exceeded()))
         }
     };
     match answered {
@@ -185,7 +185,7 @@ where
         None => message.await,
         Some(time) => {
             let message = Box::pin(tokio::time::timeout(time, message)).await;
-            message.unwrap_or_else(|_| Err(status::too_late()))
+            message.unwrap_or_else(|_| Err(status::deadline_exceeded()))
         }
     };
     read.map(|(message, _)| message)
@@ -221,7 +221,8 @@ where
     let mut all = BytesMut::new();
     let most = limit.saturating_add(PREFIX);
     while let Some(frame) = body.frame().await {
-        let Ok(data) = frame.map_err(|error| body_timeout::said(error.into()))?.into_data() else {
+        let Ok(data) = frame.map_err(|error| body_timeout::into_status(error.into()))?.into_data()
+        else {
             continue;
         };
         if all.is_empty() && first.is_empty() {
@@ -241,7 +242,7 @@ where
             held.resize(length as u64).map_err(status::no_memory)?;
         }
         let whole: &[u8] = if all.is_empty() { &first } else { &all };
-        if let Some(length) = announced(whole)?
+        if let Some(length) = declared_len(whole)?
             && length > limit
         {
             return Err(status::too_long(length, limit));
@@ -251,9 +252,9 @@ where
         }
     }
     let whole = if all.is_empty() { first } else { all.freeze() };
-    let length = announced(&whole)?.ok_or_else(status::cut_off)?;
+    let length = declared_len(&whole)?.ok_or_else(status::truncated)?;
     if whole.len() != PREFIX + length {
-        return Err(status::cut_off());
+        return Err(status::truncated());
     }
     Ok((decode(whole.slice(PREFIX..))?, held))
 }
@@ -263,7 +264,7 @@ where
 /// # Errors
 /// They are none.
 pub fn decode<Q: Message + Default>(bytes: Bytes) -> Result<Q, Status> {
-    Q::decode(bytes).map_err(|_| status::not_a_message())
+    Q::decode(bytes).map_err(|_| status::undecodable())
 }
 
 /// The message of the contract that these bytes are, whose lists are counted first.
@@ -278,7 +279,7 @@ pub fn count_and_decode<Q: Message + Name + Default>(bytes: Bytes) -> Result<Q, 
 }
 
 /// The length of the message that begins here, if its prefix is complete.
-fn announced(bytes: &[u8]) -> Result<Option<usize>, Status> {
+fn declared_len(bytes: &[u8]) -> Result<Option<usize>, Status> {
     let Some((prefix, _)) = bytes.split_first_chunk::<PREFIX>() else { return Ok(None) };
     let [compressed, length @ ..] = *prefix;
     if compressed != 0 {
@@ -381,9 +382,9 @@ mod tests {
     fn what_may_be_compressed_goes_the_other_way() {
         let takes = |encoding: &'static str| {
             let headers = [(GRPC_ENCODING, HeaderValue::from_static(encoding))];
-            super::takes(&headers.into_iter().collect())
+            super::is_supported(&headers.into_iter().collect())
         };
-        assert!(super::takes(&HeaderMap::new()) && takes("identity"));
+        assert!(super::is_supported(&HeaderMap::new()) && takes("identity"));
         assert!(!takes("gzip") && !takes("") && !takes("identity,gzip"));
     }
 

@@ -5,7 +5,7 @@
 //! stands.
 
 use crate::authority::Authority;
-use crate::authority::error::Refusal;
+use crate::authority::error::AuthorityError;
 use crate::policy::id::{CompanyId, Name};
 
 /// The most warnings of a response.
@@ -26,7 +26,7 @@ pub(super) async fn of_roles(authority: &Authority, roles: &[Name]) -> Vec<Strin
 pub(super) async fn of_companies(authority: &Authority, companies: &[CompanyId]) -> Vec<String> {
     let mut warnings = Vec::new();
     for id in companies {
-        if let Err(Refusal::CompanyNotFound(_)) = authority.company(id).await {
+        if let Err(AuthorityError::CompanyNotFound(_)) = authority.company(id).await {
             warnings.push(format!(
                 "there is no company `{id}`: the key is of use in it once it is created"
             ));

@@ -9,14 +9,14 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::Count;
+use super::Counter;
 
 /// How much memory callers may hold together.
 #[derive(Debug)]
 pub struct MemoryBudget {
     limit: u64,
     held: AtomicU64,
-    refused: Count,
+    refused: Counter,
 }
 
 /// What was asked for would take the process, or one caller, above a limit. It says which limit,
@@ -48,7 +48,7 @@ impl MemoryBudget {
     /// A budget of so many bytes.
     #[must_use]
     pub fn new(limit: u64) -> Arc<Self> {
-        Arc::new(Self { limit, held: AtomicU64::new(0), refused: Count::default() })
+        Arc::new(Self { limit, held: AtomicU64::new(0), refused: Counter::default() })
     }
 
     /// The most bytes that are held at once.
@@ -110,14 +110,14 @@ impl Reservation {
         if let Some(own) = own
             && !add(own, bytes, budget.limit / 2)
         {
-            budget.refused.one();
+            budget.refused.inc();
             return Err(Exhausted::Account(budget.limit / 2));
         }
         if !add(&budget.held, bytes, budget.limit) {
             if let Some(own) = own {
                 own.fetch_sub(bytes, Ordering::Relaxed);
             }
-            budget.refused.one();
+            budget.refused.inc();
             return Err(Exhausted::All(budget.limit));
         }
         self.bytes += bytes;

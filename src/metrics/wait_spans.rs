@@ -55,12 +55,12 @@ pub async fn noted<T>(steps: Option<Steps>, work: impl Future<Output = T>) -> T 
 }
 
 /// The work, to be done by another task, with its steps noted where those of this one are.
-pub fn carried<T>(work: impl Future<Output = T>) -> impl Future<Output = T> {
+pub fn propagate<T>(work: impl Future<Output = T>) -> impl Future<Output = T> {
     STEPS.scope(here(), work)
 }
 
 /// Does some work that is a step of its call.
-pub async fn step<T>(name: &'static str, work: impl Future<Output = T>) -> T {
+pub async fn span<T>(name: &'static str, work: impl Future<Output = T>) -> T {
     step_to(name, work, |_| None).await
 }
 
@@ -93,7 +93,7 @@ mod tests {
     #[tokio::test]
     async fn steps_are_noted_for_the_call_that_they_are_of() {
         let (one, other) = (Steps::default(), Steps::default());
-        let work = async |name| step(name, tokio::task::yield_now()).await;
+        let work = async |name| span(name, tokio::task::yield_now()).await;
         tokio::join!(
             noted(Some(one.clone()), work("one")),
             noted(Some(other.clone()), work("other")),
@@ -102,7 +102,7 @@ mod tests {
         );
         assert_eq!((names(&one), names(&other)), (vec!["one"], vec!["other"]));
         // Another task notes for this one only if it is told to.
-        let carry = async { tokio::spawn(carried(work("carried"))).await };
+        let carry = async { tokio::spawn(propagate(work("carried"))).await };
         noted(Some(one.clone()), carry).await.expect("ended");
         let leave = async { tokio::spawn(work("left")).await };
         noted(Some(one.clone()), leave).await.expect("ended");

@@ -21,15 +21,15 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 pub use self::output::Output;
-use super::trace_context::{Origin, Parent};
-use crate::grpc::reason_word;
+use super::trace_context::{Parent, RequestContext};
+use crate::grpc::reason_name;
 use crate::metrics::supervise::Supervisor;
-use crate::metrics::{Count, Level};
+use crate::metrics::{Counter, Gauge};
 use crate::policy::caller::Caller;
+use crate::policy::cause::DenialCause;
 use crate::policy::decision::Verdict;
-use crate::policy::cause::Fault;
 use crate::policy::id::{CompanyId, CredentialId, Name, UserId};
-use crate::policy::query::{Needs, Query};
+use crate::policy::query::{Query, Requirement};
 use crate::policy::reason::Reason;
 use crate::policy::revision::Revision;
 use crate::policy::scope::Scope;
@@ -48,19 +48,19 @@ const SAY_AGAIN: Duration = Duration::from_secs(60);
 /// What the thread that writes is sent.
 enum Message {
     /// Write this.
-    Decided(Box<Decided>),
+    DecisionLogEntry(Box<DecisionLogEntry>),
     /// Look whether the file is to be opened again.
     Wake,
 }
 
 /// A decision that waits to be written: no more of it than its line has.
-struct Decided {
+struct DecisionLogEntry {
     time: Timestamp,
     caller: Caller,
-    origin: Option<Arc<Origin>>,
+    origin: Option<Arc<RequestContext>>,
     company: CompanyId,
     credential: CredentialId,
-    needs: Needs,
+    needs: Requirement,
     /// How many scopes were asked for, if these are not all.
     scopes_count: Option<usize>,
     audience: Option<Name>,
@@ -69,19 +69,19 @@ struct Decided {
     /// None if it was allowed.
     denied: Option<Reason>,
     /// Which cause of the reason it was, where that has several.
-    fault: Option<Fault>,
+    fault: Option<DenialCause>,
     missing: Vec<Scope>,
     missing_count: Option<usize>,
     revision: Revision,
 }
 
-impl Decided {
+impl DecisionLogEntry {
     /// About how many bytes it holds.
     fn bytes(&self) -> u64 {
         let names = |scopes: &[Scope]| scopes.iter().map(|s| s.as_str().len() + 16).sum::<usize>();
         let needs = match &self.needs {
-            Needs::Scopes(scopes) => names(scopes),
-            Needs::Endpoint { method, path } => method.len() + path.as_str().len(),
+            Requirement::Scopes(scopes) => names(scopes),
+            Requirement::Endpoint { method, path } => method.len() + path.as_str().len(),
         };
         let users = [&self.user, &self.owner].into_iter().flatten();
         let users = users.map(|user| user.as_str().len()).sum::<usize>();
@@ -91,7 +91,7 @@ impl Decided {
 }
 
 /// The log.
-pub struct Decisions {
+pub struct DecisionLog {
     queue: SyncSender<Message>,
     /// Of so many allowed decisions one is written.
     sample: u64,
@@ -103,16 +103,16 @@ pub struct Decisions {
 /// What became of decisions.
 #[derive(Default)]
 pub struct Counts {
-    waiting: Level,
+    waiting: Gauge,
     waiting_bytes: AtomicU64,
     /// Written: the system has their lines.
-    pub written: Count,
+    pub written: Counter,
     /// Not written, because too many waited, they had too many bytes, or the file could not be
     /// written.
-    pub dropped: Count,
+    pub dropped: Counter,
 }
 
-impl Decisions {
+impl DecisionLog {
     /// Starts a log on this output: every denial, and one of `sample` allowed decisions, of at
     /// most so many bytes a second.
     ///
@@ -153,7 +153,7 @@ impl Decisions {
     pub(crate) fn note(
         &self,
         caller: &Caller,
-        origin: Option<&Arc<Origin>>,
+        origin: Option<&Arc<RequestContext>>,
         query: &Query,
         verdict: &Verdict,
         revision: Revision,
@@ -163,22 +163,22 @@ impl Decisions {
                 return;
             }
             if self.counts.waiting.read() > QUEUE as u64 / 2 {
-                self.counts.dropped.one();
+                self.counts.dropped.inc();
                 return;
             }
         }
         let (needs, scopes_count) = match &query.needs {
-            Needs::Scopes(scopes) => {
+            Requirement::Scopes(scopes) => {
                 let (scopes, count) = cut(scopes);
-                (Needs::Scopes(scopes), count)
+                (Requirement::Scopes(scopes), count)
             }
-            endpoint @ Needs::Endpoint { .. } => (endpoint.clone(), None),
+            endpoint @ Requirement::Endpoint { .. } => (endpoint.clone(), None),
         };
         let (denied, fault, (missing, missing_count)) = match verdict {
             Verdict::Allowed { .. } => (None, None, (vec![], None)),
             Verdict::Denied { reason, fault, missing } => (Some(*reason), *fault, cut(missing)),
         };
-        let decided = Box::new(Decided {
+        let decided = Box::new(DecisionLogEntry {
             time: crate::metrics::machine_time(),
             caller: caller.clone(),
             origin: origin.cloned(),
@@ -198,14 +198,14 @@ impl Decisions {
         let bytes = decided.bytes();
         if self.counts.waiting_bytes.fetch_add(bytes, Ordering::Relaxed) > QUEUE_BYTES {
             self.counts.waiting_bytes.fetch_sub(bytes, Ordering::Relaxed);
-            self.counts.dropped.one();
+            self.counts.dropped.inc();
             return;
         }
         self.counts.waiting.up();
-        if self.queue.try_send(Message::Decided(decided)).is_err() {
+        if self.queue.try_send(Message::DecisionLogEntry(decided)).is_err() {
             self.counts.waiting_bytes.fetch_sub(bytes, Ordering::Relaxed);
             self.counts.waiting.down();
-            self.counts.dropped.one();
+            self.counts.dropped.inc();
         }
     }
 
@@ -216,7 +216,7 @@ impl Decisions {
     }
 
     /// Waits until what was decided before is written, but not for long.
-    pub fn settle(&self) {
+    pub fn flush(&self) {
         for _ in 0..100 {
             if self.counts.waiting.read() == 0 {
                 return;
@@ -267,12 +267,12 @@ struct Line<'a> {
 }
 
 impl<'a> Line<'a> {
-    fn of(decided: &'a Decided) -> Self {
+    fn of(decided: &'a DecisionLogEntry) -> Self {
         let origin = decided.origin.as_deref();
         let names = |scopes: &'a [Scope]| scopes.iter().map(|scope| scope.as_str()).collect();
         let (scopes, method, path) = match &decided.needs {
-            Needs::Scopes(scopes) => (Some(names(scopes)), None, None),
-            Needs::Endpoint { method, path } => (None, Some(&**method), Some(path.as_str())),
+            Requirement::Scopes(scopes) => (Some(names(scopes)), None, None),
+            Requirement::Endpoint { method, path } => (None, Some(&**method), Some(path.as_str())),
         };
         Self {
             time: decided.time.to_string(),
@@ -294,8 +294,8 @@ impl<'a> Line<'a> {
             user_id: decided.user.as_ref().map(|user| user.as_str()),
             resource_owner_id: decided.owner.as_ref().map(|user| user.as_str()),
             decision: if decided.denied.is_some() { "DENIED" } else { "ALLOWED" },
-            reason: decided.denied.map_or("ALLOWED", reason_word),
-            cause: decided.fault.map(Fault::word),
+            reason: decided.denied.map_or("ALLOWED", reason_name),
+            cause: decided.fault.map(DenialCause::word),
             missing_scopes: names(&decided.missing),
             missing_scopes_count: decided.missing_count,
         }
@@ -371,7 +371,7 @@ impl Writer {
                     }
                 }
             };
-            if let Message::Decided(decided) = message {
+            if let Message::DecisionLogEntry(decided) = message {
                 self.counts.waiting_bytes.fetch_sub(decided.bytes(), Ordering::Relaxed);
                 self.add(&decided);
             }
@@ -381,7 +381,7 @@ impl Writer {
         }
     }
 
-    fn add(&mut self, decided: &Decided) {
+    fn add(&mut self, decided: &DecisionLogEntry) {
         let begin = self.lines.len();
         let line = serde_json::to_writer(&mut self.lines, &Line::of(decided));
         self.lines.push(b'\n');
@@ -392,7 +392,7 @@ impl Writer {
             return;
         }
         self.lines.truncate(begin);
-        self.counts.dropped.one();
+        self.counts.dropped.inc();
         self.counts.waiting.down();
         if self.said_too_much.is_none_or(|said| now.duration_since(said) > SAY_AGAIN) {
             self.said_too_much = Some(now);
@@ -410,8 +410,8 @@ impl Writer {
         let Self { output, lines, ends, counts, reopen, .. } = self;
         let (bytes, result) = output.write(lines, || reopen.load(Ordering::Relaxed));
         let written = ends.iter().filter(|end| **end <= bytes).count();
-        counts.written.many(written as u64);
-        counts.dropped.many((ends.len() - written) as u64);
+        counts.written.inc_by(written as u64);
+        counts.dropped.inc_by((ends.len() - written) as u64);
         for _ in ends.drain(..) {
             counts.waiting.down();
         }

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use crate::transport::activity::Cause;
-use crate::metrics::Count;
+use crate::metrics::Counter;
+use crate::transport::activity::EndReason;
 
 /// How long the first of a burst waits for others, to be counted with them.
 const GATHER: Duration = Duration::from_millis(200);
@@ -26,22 +26,22 @@ pub(crate) struct Incidents {
     /// Not accepted by the system, on the metrics port.
     not_scraped: Noted,
     /// TLS handshakes that failed or took too long. Not logged: any peer can cause them.
-    pub(crate) handshakes: Count,
-    aged: Count,
-    idle: Count,
-    unused: Count,
+    pub(crate) handshakes: Counter,
+    aged: Counter,
+    idle: Counter,
+    unused: Counter,
 }
 
 /// Incidents of a kind that is logged.
 #[derive(Default)]
 struct Noted {
-    count: Count,
+    count: Counter,
     news: Notify,
 }
 
 impl Noted {
     fn one(&self) {
-        self.count.one();
+        self.count.inc();
         self.news.notify_one();
     }
 
@@ -78,12 +78,12 @@ impl Incidents {
     }
 
     /// A connection was asked to end.
-    pub(crate) fn ended(&self, cause: Cause) {
+    pub(crate) fn ended(&self, cause: EndReason) {
         match cause {
-            Cause::Drain => {}
-            Cause::Age => self.aged.one(),
-            Cause::Idle => self.idle.one(),
-            Cause::NoCall => self.unused.one(),
+            EndReason::Drain => {}
+            EndReason::Age => self.aged.inc(),
+            EndReason::Idle => self.idle.inc(),
+            EndReason::NoCall => self.unused.inc(),
         }
     }
 

@@ -35,7 +35,7 @@ pub enum LogFormat {
 }
 
 /// How long the end of the process waits for lines that are still to be written.
-const PATIENCE: Duration = Duration::from_secs(1);
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The log of the process: as with the events of `tracing`, there is one.
 static LOG: OnceLock<Arc<Queue>> = OnceLock::new();
@@ -120,7 +120,7 @@ pub fn end(format: LogFormat, why: &str, exit_code: u8) -> ExitCode {
 /// Waits for the lines that are still to be written, but not for long.
 pub fn flush() {
     if let Some(log) = LOG.get() {
-        log.flush(PATIENCE);
+        log.flush(FLUSH_TIMEOUT);
     }
 }
 

@@ -30,13 +30,13 @@ use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanExporter as _, SpanLinks};
 use tokio::sync::{Notify, mpsc};
 
-use crate::server::Failure;
-use crate::observe::trace_context::Origin;
-use crate::metrics::wait_spans::{Step, Steps};
 use crate::metrics::supervise::Supervisor;
-use crate::metrics::{Count, Level};
+use crate::metrics::wait_spans::{Step, Steps};
+use crate::metrics::{Counter, Gauge};
+use crate::observe::trace_context::RequestContext;
 use crate::policy::caller::Caller;
 use crate::proto::{BatchCheckResponse, CheckRequest, CheckResponse, Decision};
+use crate::server::StartupError;
 
 /// How many calls may wait to be sent.
 const QUEUE: usize = 1 << 12;
@@ -45,9 +45,9 @@ const CALLS: usize = 256;
 /// How many spans go in one message: far from the 4 MiB that collectors take as a rule.
 const SPANS: usize = 512;
 /// How long a call waits for others to be sent with.
-const LINGER: Duration = Duration::from_secs(1);
+const MAX_BATCH_DELAY: Duration = Duration::from_secs(1);
 /// How long the collector may take for a message, whatever the exporter thinks.
-const PATIENCE: Duration = Duration::from_secs(30);
+const EXPORT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The codes that are a server's fault by OpenTelemetry's conventions: UNKNOWN,
 /// DEADLINE_EXCEEDED, UNIMPLEMENTED, INTERNAL, UNAVAILABLE and DATA_LOSS.
@@ -77,11 +77,11 @@ struct Shared {
 #[derive(Default)]
 pub(crate) struct Counts {
     /// Calls whose spans are not sent yet.
-    waiting: Level,
+    waiting: Gauge,
     /// Taken by the collector.
-    pub(crate) sent: Count,
+    pub(crate) sent: Counter,
     /// Not sent for want of room, or not taken.
-    pub(crate) dropped: Count,
+    pub(crate) dropped: Counter,
 }
 
 impl Traces {
@@ -90,8 +90,8 @@ impl Traces {
         endpoint: &str,
         one_of: u64,
         supervisor: &Arc<Supervisor>,
-    ) -> Result<Self, Failure> {
-        let wrong = |what: String| Failure::Config(format!("--traces-endpoint: {what}"));
+    ) -> Result<Self, StartupError> {
+        let wrong = |what: String| StartupError::Config(format!("--traces-endpoint: {what}"));
         check(endpoint).map_err(|what| wrong(what.to_owned()))?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| wrong(error.kind().to_string()))?;
@@ -117,7 +117,7 @@ impl Traces {
     }
 
     /// Whether a call that is part of no trace begins one.
-    pub(crate) fn takes_one(&self) -> bool {
+    pub(crate) fn should_sample(&self) -> bool {
         let dice = || foldhash::quality::RandomState::default().hash_one(());
         self.one_of > 0 && dice().is_multiple_of(self.one_of)
     }
@@ -129,7 +129,7 @@ impl Traces {
 
     /// Has what waits sent, and waits for it, but not for long, and hardly at all for a
     /// collector that takes nothing.
-    pub(crate) fn settle(&self) {
+    pub(crate) fn flush(&self) {
         self.shared.hurry.notify_one();
         for look in 0..500 {
             let is_in_vain = look > 50 && self.shared.failing.load(Ordering::Relaxed);
@@ -179,12 +179,12 @@ pub(crate) fn code<B>(response: &Response<B>) -> i32 {
 }
 
 /// Whom a check is about, as it was asked.
-pub(crate) struct Asked {
+pub(crate) struct TracedRequest {
     company: String,
     credential: String,
 }
 
-impl Asked {
+impl TracedRequest {
     /// Whom this check is about.
     pub(crate) fn of(check: &CheckRequest) -> Self {
         Self { company: check.company_id.clone(), credential: check.credential_id.clone() }
@@ -193,7 +193,7 @@ impl Asked {
 
 /// What was decided.
 enum Decided {
-    One { asked: Asked, denied: bool, reason: &'static str, revision: u64 },
+    One { asked: TracedRequest, denied: bool, reason: &'static str, revision: u64 },
     Many { checks: usize, denied: usize, revision: u64 },
 }
 
@@ -207,7 +207,7 @@ pub(crate) struct Trace {
 struct Call {
     /// The service and the method.
     name: String,
-    origin: Arc<Origin>,
+    origin: Arc<RequestContext>,
     caller: Caller,
     trace_id: u128,
     span_id: u64,
@@ -223,13 +223,13 @@ impl Trace {
     /// Begins the span of a call; none if there is no dice for its ids.
     pub(crate) fn begin(
         traces: Arc<Traces>,
-        origin: Arc<Origin>,
+        origin: Arc<RequestContext>,
         path: &str,
         caller: &Caller,
     ) -> Option<Self> {
         let trace_id = match &origin.parent {
             Some(parent) => parent.trace_id,
-            None => u128::from(some_id()?) << 64 | u128::from(some_id()?),
+            None => u128::from(random_id()?) << 64 | u128::from(random_id()?),
         };
         let began = SystemTime::now();
         let call = Call {
@@ -237,7 +237,7 @@ impl Trace {
             origin,
             caller: caller.clone(),
             trace_id,
-            span_id: some_id()?,
+            span_id: random_id()?,
             began,
             ended: began,
             steps: Steps::default(),
@@ -253,7 +253,7 @@ impl Trace {
     }
 
     /// A check was decided so. Only now are its ids known to be ids.
-    pub(crate) fn decided(&self, asked: Asked, answer: &CheckResponse) {
+    pub(crate) fn decided(&self, asked: TracedRequest, answer: &CheckResponse) {
         let denied = answer.decision() == Decision::Denied;
         let reason = answer.reason().as_str_name();
         let reason = reason.strip_prefix("REASON_").unwrap_or(reason);
@@ -289,13 +289,13 @@ impl Drop for Trace {
         counts.waiting.up();
         if let Err(unsent) = self.traces.queue.try_send(call) {
             counts.waiting.down();
-            counts.dropped.many(1 + unsent.into_inner().steps.take().len() as u64);
+            counts.dropped.inc_by(1 + unsent.into_inner().steps.take().len() as u64);
         }
     }
 }
 
 /// An id of 64 bits by the system's dice, which is not 0.
-fn some_id() -> Option<u64> {
+fn random_id() -> Option<u64> {
     getrandom::u64().ok().map(|id| id.max(1))
 }
 
@@ -338,7 +338,7 @@ impl Call {
             instrumentation_scope: scope,
         };
         let of_step = |step: &Step| SpanData {
-            span_context: context(some_id().unwrap_or(1)),
+            span_context: context(random_id().unwrap_or(1)),
             parent_span_id: self.span_id.into(),
             parent_span_is_remote: false,
             span_kind: SpanKind::Internal,
@@ -404,7 +404,7 @@ async fn send_all(queue: &mut mpsc::Receiver<Box<Call>>, exporter: &SpanExporter
             }
         };
         tokio::select! {
-            _ = tokio::time::timeout(LINGER, more) => {}
+            _ = tokio::time::timeout(MAX_BATCH_DELAY, more) => {}
             () = hurry.notified() => {}
         }
         let _taken: Vec<_> = calls.iter().map(|_| Taken(&counts.waiting)).collect();
@@ -412,17 +412,17 @@ async fn send_all(queue: &mut mpsc::Receiver<Box<Call>>, exporter: &SpanExporter
         while spans.peek().is_some() {
             let some: Vec<_> = spans.by_ref().take(SPANS).collect();
             let count = some.len() as u64;
-            let sent = tokio::time::timeout(PATIENCE, exporter.export(some)).await;
+            let sent = tokio::time::timeout(EXPORT_TIMEOUT, exporter.export(some)).await;
             let sent = sent.map_err(|_| "no answer in time".to_owned());
             match sent.and_then(|sent| sent.map_err(|error| error.to_string())) {
                 Ok(()) => {
-                    counts.sent.many(count);
+                    counts.sent.inc_by(count);
                     if failing.swap(false, Ordering::Relaxed) {
                         tracing::info!("traces are sent again");
                     }
                 }
                 Err(error) => {
-                    counts.dropped.many(count);
+                    counts.dropped.inc_by(count);
                     if !failing.swap(true, Ordering::Relaxed) {
                         tracing::warn!(%error, "traces cannot be sent: spans are dropped");
                     }
@@ -433,7 +433,7 @@ async fn send_all(queue: &mut mpsc::Receiver<Box<Call>>, exporter: &SpanExporter
 }
 
 /// A call that waits no more once this is dropped, whatever became of its spans.
-struct Taken<'a>(&'a Level);
+struct Taken<'a>(&'a Gauge);
 
 impl Drop for Taken<'_> {
     fn drop(&mut self) {

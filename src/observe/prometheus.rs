@@ -27,17 +27,17 @@ use prometheus_client::registry::{Registry, Unit};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::transport::call_counters::Calls;
 use super::incidents::Incidents;
-use crate::transport::call_slots::Places;
-use super::rejected_callers::RefusedCallers;
-use crate::transport::tls::Tls;
 use super::otlp::Traces;
+use super::rejected_callers::RejectedCallers;
 use crate::authority::Authority;
-use crate::grpc::{self, Doors};
+use crate::grpc::{self, Api};
 use crate::metrics::supervise::Supervisor;
-use crate::metrics::{Times, TimesRead};
+use crate::metrics::{Histogram, HistogramSnapshot};
 use crate::observe::log;
+use crate::transport::call_counters::CallCounters;
+use crate::transport::call_slots::CallSlots;
+use crate::transport::tls::Tls;
 
 /// The most connections at once. Beyond it the oldest is closed: a scrape is answered in less time
 /// than it takes to fill the others.
@@ -53,14 +53,14 @@ const BREATH: Duration = Duration::from_millis(100);
 
 /// Where everything is counted.
 pub(crate) struct Metrics {
-    pub(crate) doors: Doors,
-    pub(crate) cores: Vec<Arc<Calls>>,
+    pub(crate) doors: Api,
+    pub(crate) cores: Vec<Arc<CallCounters>>,
     pub(crate) started: SystemTime,
     pub(crate) tls: Option<Tls>,
     pub(crate) traces: Option<Arc<Traces>>,
     pub(crate) incidents: Arc<Incidents>,
-    pub(crate) places: Arc<Places>,
-    pub(crate) refused: Arc<RefusedCallers>,
+    pub(crate) places: Arc<CallSlots>,
+    pub(crate) refused: Arc<RejectedCallers>,
     pub(crate) supervisor: Arc<Supervisor>,
 }
 
@@ -186,7 +186,7 @@ impl Page<'_> {
         Ok(())
     }
 
-    fn times(&mut self, name: &str, help: &str, times: &TimesRead) -> fmt::Result {
+    fn times(&mut self, name: &str, help: &str, times: &HistogramSnapshot) -> fmt::Result {
         let unit = Some(&Unit::Seconds);
         let mut histogram = self.0.encode_descriptor(name, help, unit, MetricType::Histogram)?;
         let classes: Vec<_> = times.classes().collect();
@@ -194,8 +194,8 @@ impl Page<'_> {
     }
 }
 
-fn read(times: &Times) -> TimesRead {
-    let mut read = TimesRead::default();
+fn read(times: &Histogram) -> HistogramSnapshot {
+    let mut read = HistogramSnapshot::default();
     times.add_to(&mut read);
     read
 }
@@ -214,13 +214,13 @@ impl Collector for Metrics {
         let started = self.started.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let what = "When the process was started, in seconds since 1970";
         page.level("start_time", what, Some(&Unit::Seconds), started)?;
-        let calls = Calls::read(&self.cores);
+        let calls = CallCounters::read(&self.cores);
         let codes = calls.iter().map(|(path, code, count)| {
             let method = path.rsplit('/').next().unwrap_or(path);
-            ([("method", method), ("code", grpc::code_word(*code))], *count)
+            ([("method", method), ("code", grpc::code_name(*code))], *count)
         });
         page.counts("calls", "Calls answered, by method and gRPC status", codes)?;
-        let (under_way, connections) = Calls::now(&self.cores);
+        let (under_way, connections) = CallCounters::in_flight(&self.cores);
         page.level("calls_under_way", "Calls under way", None, under_way as u64)?;
         page.level("connections", "Connections open", None, connections as u64)?;
         let of = |counts: [(&'static str, u64); 3]| {
@@ -245,7 +245,7 @@ impl Collector for Metrics {
         let what = "Health calls and reflection streams that were one too many";
         page.counts("streams_refused", what, self.places.refused().map(by_kind))?;
         let what = "Requests that were no gRPC calls (HTTP 405 and 415)";
-        page.count("requests_not_grpc", what, Calls::not_grpc(&self.cores))?;
+        page.count("requests_not_grpc", what, CallCounters::not_grpc(&self.cores))?;
         if let Some(end) = self.tls.as_ref().and_then(Tls::not_after) {
             let what = "When the server's certificate ends, in seconds since 1970";
             let end = u64::try_from(end.as_second()).unwrap_or(0);
@@ -290,7 +290,7 @@ fn authority_page(page: &mut Page<'_>, authority: &Authority) -> fmt::Result {
     let sum = authority.sum();
     let allowed = ([("decision", "ALLOWED"), ("reason", "ALLOWED")], sum.allowed);
     let denied = sum.denied.iter().map(|(reason, count)| {
-        ([("decision", "DENIED"), ("reason", grpc::reason_word(*reason))], *count)
+        ([("decision", "DENIED"), ("reason", grpc::reason_name(*reason))], *count)
     });
     let what = "Checks decided, those of batches included";
     page.counts("decisions", what, [allowed].into_iter().chain(denied))?;

@@ -12,8 +12,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::grpc::access;
-use crate::observe::rejection::{Refused, Why};
-use crate::metrics::Count;
+use crate::metrics::Counter;
+use crate::observe::rejection::{RejectedCaller, RejectionReason};
 
 /// Where the lines come from, for the filter of the log: `info,scopegate::access=off`.
 const TARGET: &str = "scopegate::access";
@@ -25,9 +25,9 @@ const SUMMARY: Duration = Duration::from_secs(1);
 const MAX_PEERS: usize = 1_000;
 
 /// What of refusals was told, and what is still to be told.
-pub(crate) struct RefusedCallers {
+pub(crate) struct RejectedCallers {
     /// By reason.
-    counts: [Count; Why::ALL.len()],
+    counts: [Counter; RejectionReason::ALL.len()],
     state: Mutex<State>,
 }
 
@@ -37,7 +37,7 @@ struct State {
     at: Instant,
     /// Those that have a line since the last summary.
     told: HashSet<Refusal>,
-    untold: BTreeMap<Why, Untold>,
+    untold: BTreeMap<RejectionReason, Untold>,
     /// Whether a summary will be written by itself.
     is_due: bool,
 }
@@ -45,7 +45,7 @@ struct State {
 /// One refusal: of which, where all is the same, one line tells.
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct Refusal {
-    why: Why,
+    why: RejectionReason,
     key_id: Option<Box<str>>,
     method: &'static str,
     peer: Option<IpAddr>,
@@ -58,7 +58,7 @@ struct Untold {
     last: Refusal,
 }
 
-impl Default for RefusedCallers {
+impl Default for RejectedCallers {
     fn default() -> Self {
         let (told, untold) = (HashSet::new(), BTreeMap::new());
         let state = State { lines: LINES, at: Instant::now(), told, untold, is_due: false };
@@ -66,15 +66,15 @@ impl Default for RefusedCallers {
     }
 }
 
-impl RefusedCallers {
+impl RejectedCallers {
     /// A call of this place in [`access::PATHS`] was refused to a peer.
     pub(crate) fn call(
         self: &Arc<Self>,
         peer: Option<SocketAddr>,
         place: usize,
-        refused: Option<Refused>,
+        refused: Option<RejectedCaller>,
     ) {
-        if let Some(Refused { why, key_id }) = refused {
+        if let Some(RejectedCaller { why, key_id }) = refused {
             let method =
                 access::PATHS.get(place).map_or("other", |path| path.trim_start_matches('/'));
             self.note(peer, method, why, key_id);
@@ -82,24 +82,24 @@ impl RefusedCallers {
     }
 
     /// A TLS handshake was refused to a peer.
-    pub(crate) fn handshake(self: &Arc<Self>, peer: Option<SocketAddr>, why: Why) {
+    pub(crate) fn handshake(self: &Arc<Self>, peer: Option<SocketAddr>, why: RejectionReason) {
         self.note(peer, "", why, None);
     }
 
     /// How many were refused, by reason.
-    pub(crate) fn counts(&self) -> impl Iterator<Item = (Why, u64)> {
-        Why::ALL.into_iter().zip(&self.counts).map(|(why, count)| (why, count.read()))
+    pub(crate) fn counts(&self) -> impl Iterator<Item = (RejectionReason, u64)> {
+        RejectionReason::ALL.into_iter().zip(&self.counts).map(|(why, count)| (why, count.read()))
     }
 
     fn note(
         self: &Arc<Self>,
         address: Option<SocketAddr>,
         method: &'static str,
-        why: Why,
+        why: RejectionReason,
         key_id: Option<Box<str>>,
     ) {
         if let Some(count) = self.counts.get(why as usize) {
-            count.one();
+            count.inc();
         }
         let peer = address.map(|address| address.ip());
         let refusal = Refusal { why, key_id, method, peer };

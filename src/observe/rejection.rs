@@ -8,11 +8,11 @@ use http::Response;
 use tonic::{Code, Status};
 
 use crate::policy::caller::Caller;
-use crate::policy::keyring::Unproven;
+use crate::policy::keyring::AuthenticationError;
 
 /// Why a caller was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Why {
+pub enum RejectionReason {
     /// It presents neither a key nor a certificate that is known.
     NoKey,
     /// Its key is not known: never was, or was deleted.
@@ -33,7 +33,7 @@ pub enum Why {
     ClientCertificate,
 }
 
-impl Why {
+impl RejectionReason {
     /// Every reason.
     pub const ALL: [Self; 9] = [
         Self::NoKey,
@@ -64,13 +64,13 @@ impl Why {
     }
 }
 
-impl From<Unproven> for Why {
-    fn from(why: Unproven) -> Self {
+impl From<AuthenticationError> for RejectionReason {
+    fn from(why: AuthenticationError) -> Self {
         match why {
-            Unproven::Nothing => Self::NoKey,
-            Unproven::Unknown => Self::UnknownKey,
-            Unproven::Expired | Unproven::Unsettled => Self::ExpiredKey,
-            Unproven::Certificate => Self::KeyCertificate,
+            AuthenticationError::Nothing => Self::NoKey,
+            AuthenticationError::Unknown => Self::UnknownKey,
+            AuthenticationError::Expired | AuthenticationError::Unsettled => Self::ExpiredKey,
+            AuthenticationError::Certificate => Self::KeyCertificate,
         }
     }
 }
@@ -78,26 +78,26 @@ impl From<Unproven> for Why {
 /// A refused caller.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("refused: {}", why.name())]
-pub struct Refused {
+pub struct RejectedCaller {
     /// Why.
-    pub why: Why,
+    pub why: RejectionReason,
     /// The public id of its key, if it presented one.
     pub key_id: Option<Box<str>>,
 }
 
-impl Refused {
+impl RejectedCaller {
     /// Keeps it beside the status that the caller gets.
-    pub(crate) fn beside(mut status: Status, why: Why, key_id: Option<&str>) -> Status {
+    pub(crate) fn beside(mut status: Status, why: RejectionReason, key_id: Option<&str>) -> Status {
         status.set_source(std::sync::Arc::new(Self { why, key_id: key_id.map(Into::into) }));
         status
     }
 
     /// Keeps who it is beside the status that a caller gets.
     #[must_use]
-    pub fn caller(status: Status, why: Why, caller: &Caller) -> Status {
+    pub fn caller(status: Status, why: RejectionReason, caller: &Caller) -> Status {
         let key_id = match caller {
             Caller::Key(key) => Some(key.id.as_str()),
-            Caller::Itself | Caller::Anonymous => None,
+            Caller::Internal | Caller::Anonymous => None,
         };
         Self::beside(status, why, key_id)
     }
@@ -115,8 +115,8 @@ impl Refused {
     #[must_use]
     pub fn of<B>(code: Code, response: &Response<B>) -> Option<Self> {
         let why = match code {
-            Code::Unauthenticated => Why::RevokedKey,
-            Code::PermissionDenied => Why::Role,
+            Code::Unauthenticated => RejectionReason::RevokedKey,
+            Code::PermissionDenied => RejectionReason::Role,
             _ => return None,
         };
         let source = response.extensions().get::<Status>().and_then(std::error::Error::source);

@@ -12,29 +12,29 @@ use std::time::Instant;
 use http::{HeaderMap, Request, Response};
 use tracing::Level;
 
-use crate::transport::service::{BATCH_CHECK, CHECK, HEALTH};
 use super::otlp::{self, Trace, Traces};
 use crate::grpc;
-use crate::observe::trace_context::{self, Origin, Parent};
+use crate::observe::trace_context::{self, Parent, RequestContext};
 use crate::policy::caller::Caller;
+use crate::transport::service::{BATCH_CHECK, CHECK, HEALTH};
 
 /// Where the lines of calls come from, for the filter of the log: `info,scopegate::calls=debug`.
 const TARGET: &str = "scopegate::calls";
 
 /// Who wants to know of single calls.
-pub(crate) struct Follow {
+pub(crate) struct RequestObserver {
     traces: Option<Arc<Traces>>,
     /// Whether some log is to say where calls come from.
     logs: bool,
 }
 
 /// A call that somebody wants to know of.
-pub(crate) struct Followed {
-    pub(crate) origin: Arc<Origin>,
+pub(crate) struct ObservedRequest {
+    pub(crate) origin: Arc<RequestContext>,
     traces: Option<Arc<Traces>>,
 }
 
-impl Follow {
+impl RequestObserver {
     /// Follows calls for traces and for the decision log, where there are such; none if nobody
     /// wants to know of any.
     pub(crate) fn new(traces: Option<Arc<Traces>>, decisions: bool) -> Option<Self> {
@@ -44,12 +44,12 @@ impl Follow {
 
     /// Whether somebody wants to know of a call with these headers. For traces alone one header
     /// is read.
-    pub(crate) fn look(&self, headers: &HeaderMap) -> Option<Followed> {
+    pub(crate) fn observe(&self, headers: &HeaderMap) -> Option<ObservedRequest> {
         let parent = Parent::of(headers);
         let traces = self.traces.as_ref().filter(|traces| match &parent {
             // A trace is recorded by all or by none.
             Some(parent) => parent.is_sampled,
-            None => traces.takes_one(),
+            None => traces.should_sample(),
         });
         if traces.is_none() && !self.logs {
             return None;
@@ -58,12 +58,12 @@ impl Follow {
         if traces.is_none() && parent.is_none() && request_id.is_none() {
             return None;
         }
-        let origin = Arc::new(Origin { request_id, parent });
-        Some(Followed { origin, traces: traces.cloned() })
+        let origin = Arc::new(RequestContext { request_id, parent });
+        Some(ObservedRequest { origin, traces: traces.cloned() })
     }
 }
 
-impl Followed {
+impl ObservedRequest {
     /// Begins the call's trace, if it is to have one.
     pub(crate) fn trace(&self, path: &str, caller: &Caller) -> Option<Trace> {
         let (traces, origin) = (Arc::clone(self.traces.as_ref()?), Arc::clone(&self.origin));
@@ -72,19 +72,19 @@ impl Followed {
 }
 
 /// The line of a call in the log.
-pub(crate) struct Line {
+pub(crate) struct AccessLogLine {
     method: Box<str>,
     caller: Caller,
-    origin: Option<Arc<Origin>>,
+    origin: Option<Arc<RequestContext>>,
     began: Instant,
 }
 
-impl Line {
+impl AccessLogLine {
     /// Begins a line, if this call is to have one.
     pub(crate) fn begin<B>(
         request: &Request<B>,
         caller: &Caller,
-        followed: Option<&Followed>,
+        followed: Option<&ObservedRequest>,
     ) -> Option<Self> {
         if !tracing::enabled!(target: TARGET, Level::DEBUG) {
             return None;
@@ -106,7 +106,7 @@ impl Line {
         tracing::debug!(
             target: TARGET,
             %method,
-            code = grpc::code_word(otlp::code(response).into()),
+            code = grpc::code_name(otlp::code(response).into()),
             caller = caller.name(),
             x_request_id = origin.and_then(|origin| origin.request_id.as_deref()),
             trace_id = origin.and_then(|origin| origin.parent.as_ref()).map(Parent::trace),

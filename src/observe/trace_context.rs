@@ -1,4 +1,4 @@
-//! Origin: where a call comes from, as its caller tells in two headers: an id of the request that
+//! RequestContext: where a call comes from, as its caller tells in two headers: an id of the request that
 //! it serves (`x-request-id`), and the trace that it is part of (`traceparent` and `tracestate`,
 //! W3C Trace Context).
 //!
@@ -21,7 +21,7 @@ const MAX_STATE: usize = 512;
 
 /// Where a call comes from.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Origin {
+pub struct RequestContext {
     /// The id of the request that the call serves.
     pub request_id: Option<Box<str>>,
     /// The span that the call is part of.
@@ -45,7 +45,7 @@ impl Parent {
     /// The caller's span, if these headers name one.
     #[must_use]
     pub fn of(headers: &HeaderMap) -> Option<Self> {
-        let mut parts = only(headers, &TRACEPARENT)?.split('-');
+        let mut parts = single_value(headers, &TRACEPARENT)?.split('-');
         let mut part = |digits| hex(parts.next()?, digits);
         let (version, trace_id, span_id, flags) = (part(2)?, part(32)?, part(16)?, part(2)?);
         let has_more = parts.next().is_some();
@@ -69,13 +69,13 @@ impl Parent {
 /// visible ASCII characters.
 #[must_use]
 pub fn request_id(headers: &HeaderMap) -> Option<Box<str>> {
-    let id = only(headers, &REQUEST_ID)?;
+    let id = single_value(headers, &REQUEST_ID)?;
     let well_formed = id.len() <= MAX_REQUEST_ID && id.bytes().all(|b| b.is_ascii_graphic());
     (well_formed && !id.is_empty()).then(|| id.into())
 }
 
 /// The header's text, if it stands there once.
-fn only<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h str> {
+fn single_value<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h str> {
     let mut all = headers.get_all(name).iter();
     let first = all.next()?;
     // Of two it would be anybody's guess which one counts.

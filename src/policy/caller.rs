@@ -81,7 +81,7 @@ impl Roles {
 
     /// Whether one of these is among those.
     #[must_use]
-    pub const fn meets(self, those: Self) -> bool {
+    pub const fn intersects(self, those: Self) -> bool {
         self.0 & those.0 != 0
     }
 
@@ -111,7 +111,7 @@ pub const ANONYMOUS: &str = "anonymous";
 pub enum Caller {
     /// Nobody: the program itself, as when it applies a catalog file. May do everything.
     #[default]
-    Itself,
+    Internal,
     /// Anybody, where callers are not authenticated. May do everything.
     Anonymous,
     /// Who proved to have this key.
@@ -123,7 +123,7 @@ impl Caller {
     #[must_use]
     pub fn name(&self) -> &str {
         match self {
-            Self::Itself => "scopegate",
+            Self::Internal => "scopegate",
             Self::Anonymous => ANONYMOUS,
             Self::Key(key) => key.name.as_str(),
         }
@@ -133,7 +133,7 @@ impl Caller {
     #[must_use]
     pub fn key(&self) -> Option<Revision> {
         match self {
-            Self::Itself | Self::Anonymous => None,
+            Self::Internal | Self::Anonymous => None,
             Self::Key(key) => Some(key.created_at),
         }
     }
@@ -142,7 +142,7 @@ impl Caller {
     #[must_use]
     pub fn roles(&self) -> Roles {
         match self {
-            Self::Itself | Self::Anonymous => Roles::ALL,
+            Self::Internal | Self::Anonymous => Roles::ALL,
             Self::Key(key) => key.roles,
         }
     }
@@ -151,7 +151,7 @@ impl Caller {
     #[must_use]
     pub fn reaches(&self, company: &str) -> bool {
         match self {
-            Self::Itself | Self::Anonymous => true,
+            Self::Internal | Self::Anonymous => true,
             Self::Key(key) => {
                 !key.is_bound() || key.companies.iter().any(|c| c.as_str() == company)
             }
@@ -162,7 +162,7 @@ impl Caller {
     #[must_use]
     pub fn reaches_all(&self) -> bool {
         match self {
-            Self::Itself | Self::Anonymous => true,
+            Self::Internal | Self::Anonymous => true,
             Self::Key(key) => !key.is_bound(),
         }
     }
@@ -182,11 +182,11 @@ mod tests {
         for role in Role::ALL {
             let one = Roles::NONE.with(role);
             assert_eq!(one.iter().collect::<Vec<_>>(), [role]);
-            assert!(one.meets(Roles::ALL) && !one.meets(Roles::NONE));
+            assert!(one.intersects(Roles::ALL) && !one.intersects(Roles::NONE));
         }
         let two: Roles = [Role::Auditor, Role::Service].into_iter().collect();
         assert!(two.has(Role::Service) && !two.has(Role::Operator));
-        assert!(!two.meets(Roles::NONE.with(Role::Operator)));
+        assert!(!two.intersects(Roles::NONE.with(Role::Operator)));
         assert_eq!(two.with(Role::Service), two, "to put in what is there takes nothing out");
     }
 
@@ -198,11 +198,11 @@ mod tests {
 
     #[test]
     fn d8_a_key_reaches_what_it_is_bound_to_and_everybody_reaches_all_where_nobody_is_asked() {
-        for caller in [Caller::Itself, Caller::Anonymous] {
+        for caller in [Caller::Internal, Caller::Anonymous] {
             assert!(caller.reaches("acme") && caller.reaches_all());
             assert_eq!(caller.roles(), Roles::ALL);
         }
-        assert_eq!([Caller::Itself.name(), Caller::Anonymous.name()], ["scopegate", "anonymous"]);
+        assert_eq!([Caller::Internal.name(), Caller::Anonymous.name()], ["scopegate", "anonymous"]);
         let roles = Roles::NONE.with(Role::CompanyAdmin);
         let key = |companies: &[&str]| {
             Caller::Key(Arc::new(ApiKey {

@@ -21,9 +21,9 @@ pub use self::audience::{Audience, AudienceError, ResolvedAudience};
 use self::endpoint::RequestPath;
 use self::file::CatalogFile;
 use super::id::Name;
-use super::suggestion;
 use super::revision::Revision;
 use super::scope::{Scope, ScopeId, ScopeMap};
+use super::suggestion;
 
 /// The number of each scope. Only an operator puts names in, so a fast hash will do.
 pub type ScopeIdMap = HashMap<Scope, ScopeId, RandomState>;

@@ -12,11 +12,11 @@ macro_rules! faults {
     ($($(#[$doc:meta])* $fault:ident, $reason:ident, $word:literal, $message:expr, $detail:literal;)*) => {
         /// Which of its causes a reason has.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub enum Fault {
+        pub enum DenialCause {
             $($(#[$doc])* $fault,)*
         }
 
-        impl Fault {
+        impl DenialCause {
             /// Every fault.
             pub const ALL: &[Self] = &[$(Self::$fault),*];
 
@@ -104,20 +104,20 @@ pub struct Cause {
     /// The reason.
     pub reason: Reason,
     /// Which cause of it.
-    pub fault: Option<Fault>,
+    pub fault: Option<DenialCause>,
 }
 
 impl Cause {
     /// What is wrong and who can mend it, in a sentence fit for an end user.
     #[must_use]
     pub fn message(self) -> &'static str {
-        self.fault.and_then(Fault::message).unwrap_or_else(|| self.reason.remedy())
+        self.fault.and_then(DenialCause::message).unwrap_or_else(|| self.reason.remedy())
     }
 
     /// The same for a developer, who may learn which field or key it is.
     #[must_use]
     pub fn detail(self) -> &'static str {
-        self.fault.map_or_else(|| self.reason.remedy(), Fault::detail)
+        self.fault.map_or_else(|| self.reason.remedy(), DenialCause::detail)
     }
 
     /// The one of two that D15 has first; this one, if both have one reason.
@@ -139,8 +139,8 @@ impl From<Reason> for Cause {
     }
 }
 
-impl From<Fault> for Cause {
-    fn from(fault: Fault) -> Self {
+impl From<DenialCause> for Cause {
+    fn from(fault: DenialCause) -> Self {
         Self { reason: fault.reason(), fault: Some(fault) }
     }
 }
@@ -153,10 +153,10 @@ mod tests {
 
     #[test]
     fn every_fault_has_a_word_and_sentences_of_its_own() {
-        let words: BTreeSet<_> = Fault::ALL.iter().map(|fault| fault.word()).collect();
-        let details: BTreeSet<_> = Fault::ALL.iter().map(|fault| fault.detail()).collect();
-        assert_eq!((words.len(), details.len()), (Fault::ALL.len(), Fault::ALL.len()));
-        for fault in Fault::ALL {
+        let words: BTreeSet<_> = DenialCause::ALL.iter().map(|fault| fault.word()).collect();
+        let details: BTreeSet<_> = DenialCause::ALL.iter().map(|fault| fault.detail()).collect();
+        assert_eq!((words.len(), details.len()), (DenialCause::ALL.len(), DenialCause::ALL.len()));
+        for fault in DenialCause::ALL {
             let cause = Cause::from(*fault);
             assert!(cause.message().ends_with('.') && cause.detail().ends_with('.'), "{fault:?}");
             // A field or a key is no word for an end user.
@@ -166,8 +166,9 @@ mod tests {
 
     #[test]
     fn causes_are_in_the_order_of_their_reasons_and_the_first_of_equals_stays() {
-        let (old, missing) = (Cause::from(Fault::TooOld), Cause::from(Fault::IssueTimeMissing));
-        let invalid = Cause::from(Fault::OtherUser);
+        let (old, missing) =
+            (Cause::from(DenialCause::TooOld), Cause::from(DenialCause::IssueTimeMissing));
+        let invalid = Cause::from(DenialCause::OtherUser);
         assert_eq!((old.first(missing), old.last(missing)), (old, old));
         assert_eq!((old.first(invalid), old.last(invalid)), (invalid, old));
         assert_eq!(Cause::from(Reason::TokenExpired).detail(), Reason::TokenExpired.remedy());

@@ -9,7 +9,7 @@ pub type Ceiling = ScopeMap<Revision>;
 /// The grants of one scope that an operator woke: those made from one revision on, until the
 /// restriction at another (D3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Window {
+pub struct RestoredRange {
     /// The scope's place in the ceiling when the restriction came.
     pub from: Revision,
     /// The restriction.
@@ -18,11 +18,11 @@ pub struct Window {
 
 /// A scope's place in a ceiling that a restriction took: what an operator needs to undo it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Displaced {
+pub struct RemovedEntry {
     /// The scope.
     pub scope: ScopeId,
     /// When it had entered.
     pub added_at: Revision,
     /// The older grants of it that had been woken.
-    pub restored: Vec<Window>,
+    pub restored: Vec<RestoredRange>,
 }

@@ -6,7 +6,7 @@ use std::fmt;
 
 use jiff::Timestamp;
 
-use super::ceiling::Displaced;
+use super::ceiling::RemovedEntry;
 use super::id::{CompanyId, CredentialId, Name, UserId};
 use super::revision::Revision;
 use super::scope::{Scope, ScopeId};
@@ -20,8 +20,8 @@ pub struct Edit<T> {
     pub added: Vec<ScopeId>,
     /// Scopes that left the set, by id.
     pub removed: Vec<ScopeId>,
-    /// Places in a ceiling that were taken, so that it can be undone.
-    pub displaced: Vec<Displaced>,
+    /// CallSlots in a ceiling that were taken, so that it can be undone.
+    pub displaced: Vec<RemovedEntry>,
     /// Other fields that changed.
     pub fields: Vec<FieldChange>,
 }
@@ -174,8 +174,8 @@ pub struct Change {
     pub added: Vec<Scope>,
     /// Scopes that left the set, sorted.
     pub removed: Vec<Scope>,
-    /// Places in a ceiling that it took.
-    pub displaced: Vec<Displaced>,
+    /// CallSlots in a ceiling that it took.
+    pub displaced: Vec<RemovedEntry>,
     /// Other fields that changed.
     pub fields: Vec<FieldChange>,
 }

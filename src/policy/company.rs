@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use super::catalog::Catalog;
-use super::ceiling::{Ceiling, Displaced, Window};
+use super::ceiling::{Ceiling, RemovedEntry, RestoredRange};
 use super::change::{Edit, FieldChange, Stamped};
 use super::id::CompanyId;
 use super::revision::Revision;
@@ -22,7 +22,7 @@ pub struct Company {
     pub ceiling: Ceiling,
     /// Grants older than their scope's place that count all the same. One entry a scope, so that
     /// waking a million grants is one small write.
-    pub restored: ScopeMap<Vec<Window>>,
+    pub restored: ScopeMap<Vec<RestoredRange>>,
     /// Its birth. Everything that belongs to it is kept under this number and not under its
     /// id, so that a later company of the same id finds nothing (D3).
     pub created_at: Revision,
@@ -98,7 +98,7 @@ impl Company {
         let restored = restored.map(|(scope, windows)| (scope, windows.clone())).collect();
         let place = |scope: &ScopeId| {
             let restored = self.restored.get(*scope).cloned().unwrap_or_default();
-            Some(Displaced { scope: *scope, added_at: *self.ceiling.get(*scope)?, restored })
+            Some(RemovedEntry { scope: *scope, added_at: *self.ceiling.get(*scope)?, restored })
         };
         let displaced = removed.iter().filter_map(place).collect();
         let after = Self { ceiling, restored, ..self.clone() };
@@ -109,10 +109,10 @@ impl Company {
     /// that a later restriction took, unless that one was undone. Whoever lost what a scope
     /// implies has lost the scope (D1).
     #[must_use]
-    pub fn asleep_below(
+    pub fn blocked_by_later_restriction(
         &self,
         catalog: &Catalog,
-        taken: &[Displaced],
+        taken: &[RemovedEntry],
         at: Revision,
     ) -> Vec<ScopeId> {
         let scopes: Vec<_> = taken.iter().map(|place| place.scope).collect();
@@ -121,7 +121,7 @@ impl Company {
             let woken = scopes.contains(scope);
             let stayed = self.ceiling.get(*scope).is_some_and(|added_at| *added_at <= at);
             // No two changes share a revision: `from`, where a scope was added, is never `at`.
-            let covers = |window: &Window| window.from < at && at <= window.to;
+            let covers = |window: &RestoredRange| window.from < at && at <= window.to;
             let undone = self.restored.get(*scope).is_some_and(|all| all.iter().any(covers));
             !woken && !stayed && !undone
         });
@@ -131,12 +131,12 @@ impl Company {
     /// Wakes the grants that were active when these places were taken from the ceiling, at that
     /// revision (D3). Their scopes must be in it again.
     #[must_use]
-    pub fn restore(&self, taken: &[Displaced], at: Revision) -> Edit<Self> {
+    pub fn restore(&self, taken: &[RemovedEntry], at: Revision) -> Edit<Self> {
         let mut edit = Edit::none(self);
         let mut all: Vec<_> = self.restored.iter().map(|(s, w)| (s, w.clone())).collect();
         for place in taken {
             let mut windows = self.restored.get(place.scope).cloned().unwrap_or_default();
-            let last = Window { from: place.added_at, to: at };
+            let last = RestoredRange { from: place.added_at, to: at };
             let before = windows.len();
             for window in place.restored.iter().copied().chain([last]) {
                 if !windows.contains(&window) {
@@ -160,7 +160,7 @@ impl Company {
     pub fn admits(&self, scope: ScopeId, granted_at: Revision) -> bool {
         let Some(added_at) = self.ceiling.get(scope) else { return false };
         // `to` is a restriction's revision, and so no grant's.
-        let woken = |window: &Window| window.from <= granted_at && granted_at < window.to;
+        let woken = |window: &RestoredRange| window.from <= granted_at && granted_at < window.to;
         granted_at >= *added_at || self.restored.get(scope).is_some_and(|w| w.iter().any(woken))
     }
 

@@ -115,7 +115,7 @@ impl Grant {
 
 /// What a change of grants rests on.
 #[derive(Clone, Copy, Debug)]
-pub struct Ground<'a> {
+pub struct GrantContext<'a> {
     /// The catalog in force.
     pub catalog: &'a Catalog,
     /// The credential's company.
@@ -124,7 +124,7 @@ pub struct Ground<'a> {
     pub now: Timestamp,
 }
 
-impl Ground<'_> {
+impl GrantContext<'_> {
     /// These scopes with all that they imply, if the ceiling has all of them (D1, D9).
     fn within_ceiling(&self, scopes: &[ScopeId]) -> Result<Vec<ScopeId>, AboveCeiling> {
         let wanted = self.catalog.closure(scopes);
@@ -152,7 +152,7 @@ impl Credential {
         label: String,
         expires_at: Option<Timestamp>,
         scopes: &[ScopeId],
-        ground: Ground<'_>,
+        ground: GrantContext<'_>,
     ) -> Result<Edit<Self>, AboveCeiling> {
         let empty = Self {
             id,
@@ -179,7 +179,7 @@ impl Credential {
         &self,
         scopes: &[ScopeId],
         expires_at: Option<Timestamp>,
-        ground: Ground<'_>,
+        ground: GrantContext<'_>,
     ) -> Result<Edit<Self>, AboveCeiling> {
         let wanted = ground.within_ceiling(scopes)?;
         let mut edit = Edit::none(self);
@@ -213,7 +213,7 @@ impl Credential {
 
     /// Takes scopes, and all that imply them, in whatever state (D1).
     #[must_use]
-    pub fn revoke(&self, scopes: &[ScopeId], ground: Ground<'_>) -> Edit<Self> {
+    pub fn revoke(&self, scopes: &[ScopeId], ground: GrantContext<'_>) -> Edit<Self> {
         let gone = ground.catalog.implying_closure(scopes);
         self.keep_only(|scope| gone.binary_search(&scope).is_err(), ground)
     }
@@ -225,14 +225,14 @@ impl Credential {
     pub fn replace(
         &self,
         scopes: &[ScopeId],
-        ground: Ground<'_>,
+        ground: GrantContext<'_>,
     ) -> Result<Edit<Self>, AboveCeiling> {
-        Ok(self.become_exactly(&ground.within_ceiling(scopes)?, ground))
+        Ok(self.set_grants(&ground.within_ceiling(scopes)?, ground))
     }
 
     /// Makes the grants a copy of the ceiling as it is (D10).
     #[must_use]
-    pub fn reset(&self, ground: Ground<'_>) -> Edit<Self> {
+    pub fn reset(&self, ground: GrantContext<'_>) -> Edit<Self> {
         let ceiling: Vec<_> = ground
             .company
             .ceiling
@@ -240,7 +240,7 @@ impl Credential {
             .map(|(scope, _)| scope)
             .filter(|scope| ground.catalog.name(*scope).is_some())
             .collect();
-        self.become_exactly(&ceiling, ground)
+        self.set_grants(&ceiling, ground)
     }
 
     /// Changes what is `Some`.
@@ -284,7 +284,7 @@ impl Credential {
 
     /// The credential with its scopes by name and state.
     #[must_use]
-    pub fn view(&self, ground: Ground<'_>) -> CredentialView {
+    pub fn view(&self, ground: GrantContext<'_>) -> CredentialView {
         let mut grants: Vec<_> = self
             .grants
             .iter()
@@ -306,13 +306,13 @@ impl Credential {
     /// The scope's grant, if it counts: the catalog has the scope, the ceiling has it since
     /// before the grant, and its time is not over.
     #[must_use]
-    pub fn active(&self, scope: ScopeId, ground: Ground<'_>) -> Option<&Grant> {
+    pub fn active(&self, scope: ScopeId, ground: GrantContext<'_>) -> Option<&Grant> {
         ground.catalog.name(scope)?;
         let grant = self.grants.get(scope)?;
         (grant.state(scope, ground.company, ground.now) == GrantState::Active).then_some(grant)
     }
 
-    fn become_exactly(&self, wanted: &[ScopeId], ground: Ground<'_>) -> Edit<Self> {
+    fn set_grants(&self, wanted: &[ScopeId], ground: GrantContext<'_>) -> Edit<Self> {
         let mut edit = self.keep_only(|scope| wanted.binary_search(&scope).is_ok(), ground);
         let fresh = Grant { granted_at: Revision::NEXT, expires_at: None };
         edit.after.grants = wanted
@@ -330,7 +330,7 @@ impl Credential {
         edit
     }
 
-    fn keep_only(&self, keep: impl Fn(ScopeId) -> bool, ground: Ground<'_>) -> Edit<Self> {
+    fn keep_only(&self, keep: impl Fn(ScopeId) -> bool, ground: GrantContext<'_>) -> Edit<Self> {
         let mut edit = Edit::none(self);
         let (kept, gone): (Vec<_>, Vec<_>) =
             self.known(ground.catalog).partition(|(scope, _)| keep(*scope));

@@ -8,11 +8,11 @@
 use jiff::Timestamp;
 
 use super::catalog::{AudienceError, Catalog, Reach, ResolvedAudience};
+use super::cause::{Cause, DenialCause};
 use super::company::Company;
 use super::consent::Consent;
 use super::credential::{Credential, GrantState, is_over};
-use super::cause::{Cause, Fault};
-use super::query::{Needs, Query};
+use super::query::{Query, Requirement};
 use super::reason::Reason;
 use super::scope::{Scope, ScopeId, ScopeMap};
 use super::user::User;
@@ -68,7 +68,7 @@ pub enum Verdict {
         /// The first reason in the order of D15.
         reason: Reason,
         /// Which of its causes it has, where it has several.
-        fault: Option<Fault>,
+        fault: Option<DenialCause>,
         /// The needed scopes that are not effective, in the order asked.
         missing: Vec<Scope>,
     },
@@ -202,11 +202,11 @@ fn needs<'a>(
 ) -> Result<Option<(Needed<'a>, ResolvedAudience<'a>)>, AudienceError> {
     let named = query.audience.as_ref();
     Ok(match &query.needs {
-        Needs::Scopes(scopes) => {
+        Requirement::Scopes(scopes) => {
             let needed = Needed { scopes, any_of: &[], no_scope: false };
             Some((needed, catalog.resolve_audience(None, named)?))
         }
-        Needs::Endpoint { method, path } => match catalog.endpoint(method, path) {
+        Requirement::Endpoint { method, path } => match catalog.endpoint(method, path) {
             Some(endpoint) => {
                 let resolved_audience =
                     catalog.resolve_audience(endpoint.audience.as_ref(), named)?;
@@ -234,7 +234,7 @@ struct Evaluator<'a> {
     facts: Facts<'a>,
     resolved_audience: ResolvedAudience<'a>,
     /// Why the token admits no call at all, if it does not.
-    token_fault: Option<Fault>,
+    token_fault: Option<DenialCause>,
     /// The token's scopes, sorted, closed under implication (D1); those that the catalog lacks are
     /// ignored (D16).
     token_scopes: Vec<ScopeId>,
@@ -361,7 +361,7 @@ impl<'a> Evaluator<'a> {
         // Of another audience is as unknown here as of no catalog.
         let scope = scope.ok_or(Reason::ScopeUnknown)?;
         if !self.facts.catalog.in_audience(scope, self.resolved_audience) {
-            return Err(Fault::ScopeOfOtherAudience.into());
+            return Err(DenialCause::ScopeOfOtherAudience.into());
         }
         let within = company.ceiling.contains(scope);
         if within { Ok(Reach::All) } else { Err(Reason::ScopeNotInCompany.into()) }

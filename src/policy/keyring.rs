@@ -16,7 +16,7 @@ use super::change::Stamped;
 use super::credential::is_over;
 use super::id::{CompanyId, Name};
 use super::revision::Revision;
-use super::secret::{Mark, Presented};
+use super::secret::{SecretKind, SecretText};
 
 /// The most keys that there can be.
 pub const MAX_KEYS: usize = 1_000;
@@ -55,7 +55,7 @@ impl ApiKey {
 
 /// Why it is not known who calls. Only who has a right secret learns more than that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Unproven {
+pub enum AuthenticationError {
     /// Neither a key nor a certificate that is known.
     #[error("no API key: send it as `authorization: Bearer <key>`")]
     Nothing,
@@ -158,38 +158,39 @@ impl Keyring {
     ///
     /// # Errors
     /// It is not proven.
-    pub fn prove(
+    pub fn authenticate(
         &self,
         presented: Option<&str>,
         certificate: &[String],
         now: impl FnOnce() -> Timestamp,
-    ) -> Result<&Arc<ApiKey>, Unproven> {
+    ) -> Result<&Arc<ApiKey>, AuthenticationError> {
         let key = match presented {
             Some(text) => {
-                let id = Presented::id_in(Mark::Key, text).ok_or(Unproven::Unknown)?;
-                let key = self.keys.get(id).ok_or(Unproven::Unknown)?;
+                let id =
+                    SecretText::id_in(SecretKind::Key, text).ok_or(AuthenticationError::Unknown)?;
+                let key = self.keys.get(id).ok_or(AuthenticationError::Unknown)?;
                 if key.hash != Some(blake3::hash(text.as_bytes())) {
-                    return Err(Unproven::Unknown);
+                    return Err(AuthenticationError::Unknown);
                 }
                 if let Some(needed) = &key.certificate
                     && !certificate.iter().any(|name| **name == **needed)
                 {
-                    return Err(Unproven::Certificate);
+                    return Err(AuthenticationError::Certificate);
                 }
                 key
             }
             None => {
                 let mut known = certificate.iter().filter_map(|name| self.of_certificate(name));
-                let key = known.next().ok_or(Unproven::Nothing)?;
+                let key = known.next().ok_or(AuthenticationError::Nothing)?;
                 // Of a certificate with two known names it cannot be told who calls.
                 if known.any(|other| other.id != key.id) {
-                    return Err(Unproven::Unknown);
+                    return Err(AuthenticationError::Unknown);
                 }
                 key
             }
         };
         if key.expires_at.is_some() && is_over(key.expires_at, now()) {
-            return Err(Unproven::Expired);
+            return Err(AuthenticationError::Expired);
         }
         Ok(key)
     }
@@ -212,7 +213,7 @@ mod tests {
     const NOON: Timestamp = Timestamp::UNIX_EPOCH;
 
     fn key(n: u8, certificate: Option<&str>, secret: bool) -> (ApiKey, String) {
-        let presented = Presented::mint(Mark::Key, &[n; 44]);
+        let presented = SecretText::mint(SecretKind::Key, &[n; 44]);
         let text = presented.clone().reveal();
         let key = ApiKey {
             id: presented.id().expect("an id"),
@@ -228,7 +229,7 @@ mod tests {
         (key, text)
     }
 
-    fn id(found: Result<&Arc<ApiKey>, Unproven>) -> Result<u64, Unproven> {
+    fn id(found: Result<&Arc<ApiKey>, AuthenticationError>) -> Result<u64, AuthenticationError> {
         found.map(|key| key.created_at.0)
     }
 
@@ -241,18 +242,25 @@ mod tests {
         let keyring = Keyring::new([plain, bound, alone, other], Revision(4));
         let prove = |text: Option<&str>, names: &[&str]| {
             let names: Vec<_> = names.iter().map(ToString::to_string).collect();
-            id(keyring.prove(text, &names, || NOON))
+            id(keyring.authenticate(text, &names, || NOON))
         };
         assert_eq!(prove(Some(&plain_text), &[]), Ok(1));
         assert_eq!(prove(Some(&plain_text), &["spiffe://c"]), Ok(1), "the key names the caller");
         assert_eq!(prove(Some(&bound_text), &["x", "spiffe://b"]), Ok(2));
-        assert_eq!(prove(Some(&bound_text), &["spiffe://c"]), Err(Unproven::Certificate));
-        assert_eq!(prove(Some(&bound_text), &[]), Err(Unproven::Certificate));
+        assert_eq!(
+            prove(Some(&bound_text), &["spiffe://c"]),
+            Err(AuthenticationError::Certificate)
+        );
+        assert_eq!(prove(Some(&bound_text), &[]), Err(AuthenticationError::Certificate));
         assert_eq!(prove(None, &["spiffe://c"]), Ok(3));
-        assert_eq!(prove(None, &["spiffe://b"]), Err(Unproven::Nothing), "its key is needed too");
-        assert_eq!(prove(None, &["spiffe://c", "d.example"]), Err(Unproven::Unknown));
-        assert_eq!(prove(None, &[]), Err(Unproven::Nothing));
-        assert_eq!(prove(Some(&alone_text), &["spiffe://c"]), Err(Unproven::Unknown));
+        assert_eq!(
+            prove(None, &["spiffe://b"]),
+            Err(AuthenticationError::Nothing),
+            "its key is needed too"
+        );
+        assert_eq!(prove(None, &["spiffe://c", "d.example"]), Err(AuthenticationError::Unknown));
+        assert_eq!(prove(None, &[]), Err(AuthenticationError::Nothing));
+        assert_eq!(prove(Some(&alone_text), &["spiffe://c"]), Err(AuthenticationError::Unknown));
         for wrong in [
             "",
             "sgk_",
@@ -260,12 +268,16 @@ mod tests {
             &plain_text[..plain_text.len() - 1],
             &plain_text.replace("sgk_", "sgs_"),
         ] {
-            assert_eq!(prove(Some(wrong), &["spiffe://c"]), Err(Unproven::Unknown), "{wrong}");
+            assert_eq!(
+                prove(Some(wrong), &["spiffe://c"]),
+                Err(AuthenticationError::Unknown),
+                "{wrong}"
+            );
         }
         let mut last = plain_text.clone();
         last.pop();
         last.push('2');
-        assert_eq!(prove(Some(&last), &[]), Err(Unproven::Unknown));
+        assert_eq!(prove(Some(&last), &[]), Err(AuthenticationError::Unknown));
     }
 
     #[test]
@@ -275,16 +287,25 @@ mod tests {
         let id_of = ending.id.clone();
         let mut keyring = Keyring::new([ending], Revision(1));
         let before = NOON - jiff::SignedDuration::from_nanos(1);
-        assert_eq!(id(keyring.prove(Some(&text), &[], || before)), Ok(1));
-        assert_eq!(id(keyring.prove(Some(&text), &[], || NOON)), Err(Unproven::Expired));
+        assert_eq!(id(keyring.authenticate(Some(&text), &[], || before)), Ok(1));
+        assert_eq!(
+            id(keyring.authenticate(Some(&text), &[], || NOON)),
+            Err(AuthenticationError::Expired)
+        );
         keyring.remove(&id_of);
-        assert_eq!(id(keyring.prove(Some(&text), &[], || before)), Err(Unproven::Unknown));
+        assert_eq!(
+            id(keyring.authenticate(Some(&text), &[], || before)),
+            Err(AuthenticationError::Unknown)
+        );
         let (alone, _) = key(3, Some("spiffe://c"), false);
         let id_of = alone.id.clone();
         let mut keyring = Keyring::new([alone], Revision(3));
         keyring.remove(&id_of);
         let names = ["spiffe://c".to_owned()];
-        assert_eq!(id(keyring.prove(None, &names, || NOON)), Err(Unproven::Nothing));
+        assert_eq!(
+            id(keyring.authenticate(None, &names, || NOON)),
+            Err(AuthenticationError::Nothing)
+        );
         assert!(keyring.is_used(), "and remains closed");
     }
 
@@ -360,9 +381,13 @@ mod tests {
         let id_of = both.id.clone();
         let mut keyring = Keyring::new([alone, both], Revision(2));
         let names = ["spiffe://c".to_owned()];
-        assert_eq!(id(keyring.prove(None, &names, || NOON)), Ok(1));
-        assert_eq!(id(keyring.prove(Some(&text), &names, || NOON)), Ok(2));
+        assert_eq!(id(keyring.authenticate(None, &names, || NOON)), Ok(1));
+        assert_eq!(id(keyring.authenticate(Some(&text), &names, || NOON)), Ok(2));
         keyring.remove(&id_of);
-        assert_eq!(id(keyring.prove(None, &names, || NOON)), Ok(1), "it stays when the other goes");
+        assert_eq!(
+            id(keyring.authenticate(None, &names, || NOON)),
+            Ok(1),
+            "it stays when the other goes"
+        );
     }
 }

@@ -13,7 +13,7 @@ pub struct Query {
     /// Its API client.
     pub credential: CredentialId,
     /// What is needed.
-    pub needs: Needs,
+    pub needs: Requirement,
     /// The audience named, if any.
     pub audience: Option<Name>,
     /// The token presented, if any.
@@ -27,7 +27,7 @@ pub struct Query {
 impl Query {
     /// Whether another query concerns the same company, credential and user.
     #[must_use]
-    pub fn has_parties_of(&self, other: &Self) -> bool {
+    pub fn same_subject_as(&self, other: &Self) -> bool {
         self.company == other.company
             && self.credential == other.credential
             && self.on_behalf_of() == other.on_behalf_of()
@@ -42,7 +42,7 @@ impl Query {
 
 /// What a check asks for: at least one scope, or an endpoint (D13).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Needs {
+pub enum Requirement {
     /// All of these scopes, without repetition, in the order asked.
     Scopes(Vec<Scope>),
     /// Whatever the matching endpoint needs.

@@ -14,13 +14,13 @@ use jiff::Timestamp;
 use super::catalog::file::{CatalogErrors, CatalogFile};
 use super::catalog::rename::RenamedScope;
 use super::catalog::{Catalog, ScopeIdMap};
-use super::ceiling::Displaced;
+use super::ceiling::RemovedEntry;
 use super::change::{Change, ChangeKind, FieldChange};
 use super::company::Company;
 use super::consent::{Consent, Parties};
 use super::credential::{Credential, Grant};
 use super::decision::Facts;
-use super::query::{Needs, Query};
+use super::query::{Query, Requirement};
 use super::revision::Revision;
 use super::scope::{Scope, ScopeId, ScopeMap};
 use super::user::User;
@@ -37,7 +37,7 @@ pub struct Unreadable {
 
 /// The facts that one check rests on, at the revision of the last change read.
 #[derive(Clone, Debug)]
-pub struct Past {
+pub struct Replay {
     query: Query,
     /// Scopes of the catalog. A scope that comes back gets another number, as in a store (D2).
     numbers: ScopeIdMap,
@@ -47,12 +47,12 @@ pub struct Past {
     user: Option<User>,
     consent: Option<Consent>,
     /// What each restriction of the company took, by its revision.
-    taken: BTreeMap<Revision, Vec<Displaced>>,
+    taken: BTreeMap<Revision, Vec<RemovedEntry>>,
     /// Whether all that there was of the company was read.
     whole: bool,
 }
 
-impl Past {
+impl Replay {
     /// Before the first change that is kept, for a check of this kind. `from_the_first` says that
     /// none was made before that one.
     #[must_use]
@@ -254,7 +254,7 @@ impl Past {
         }
         let place = |scope: &ScopeId| {
             let restored = company.restored.get(*scope).cloned().unwrap_or_default();
-            Some(Displaced { scope: *scope, added_at: *company.ceiling.get(*scope)?, restored })
+            Some(RemovedEntry { scope: *scope, added_at: *company.ceiling.get(*scope)?, restored })
         };
         self.taken.insert(change.revision, removed.iter().filter_map(place).collect());
         let fresh = added.into_iter().map(|scope| (scope, change.revision));
@@ -361,7 +361,7 @@ impl Past {
 /// Whether a change of the catalog may have it say another thing of this check than before. What
 /// it does to other scopes, endpoints and roles cannot.
 #[must_use]
-pub fn asks_otherwise(query: &Query, change: &Change) -> bool {
+pub fn requirement_changed(query: &Query, change: &Change) -> bool {
     if change.kind != ChangeKind::ApplyCatalog {
         return false;
     }
@@ -379,9 +379,9 @@ pub fn asks_otherwise(query: &Query, change: &Change) -> bool {
     };
     let in_token = query.token.iter().flat_map(|token| &token.scopes).any(moved);
     let needs = match &query.needs {
-        Needs::Scopes(scopes) => scopes.iter().any(moved),
+        Requirement::Scopes(scopes) => scopes.iter().any(moved),
         // Its scopes are the endpoint's; which those were, the log does not say.
-        Needs::Endpoint { .. } => {
+        Requirement::Endpoint { .. } => {
             says("endpoints")
                 || !named.is_empty()
                 || !change.removed.is_empty()

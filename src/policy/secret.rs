@@ -18,14 +18,14 @@ const RANDOM_BYTES: usize = 32;
 /// What a secret is good for, which its first letters say: to people, and to those who look for
 /// secrets where none should be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mark {
+pub enum SecretKind {
     /// For an API client of a company.
     Credential,
     /// For a caller of scopegate itself.
     Key,
 }
 
-impl Mark {
+impl SecretKind {
     fn text(self) -> &'static str {
         match self {
             Self::Credential => "sgs_",
@@ -69,18 +69,18 @@ pub struct SecretOwner {
 
 /// A secret as its client has it. It is never written to a log: it has no `Debug` of its text.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Presented(String);
+pub struct SecretText(String);
 
-impl fmt::Debug for Presented {
+impl fmt::Debug for SecretText {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Presented(…)")
     }
 }
 
-impl Presented {
+impl SecretText {
     /// The secret that these random bytes make.
     #[must_use]
-    pub fn mint(mark: Mark, random: &[u8; ID_BYTES + RANDOM_BYTES]) -> Self {
+    pub fn mint(mark: SecretKind, random: &[u8; ID_BYTES + RANDOM_BYTES]) -> Self {
         let hex: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
         let (id, rest) = hex.split_at(ID_BYTES * 2);
         Self(format!("{}{id}_{rest}", mark.text()))
@@ -88,14 +88,14 @@ impl Presented {
 
     /// Reads what a client presented; none if it is no secret of this kind at all.
     #[must_use]
-    pub fn parse(mark: Mark, text: String) -> Option<Self> {
+    pub fn parse(mark: SecretKind, text: String) -> Option<Self> {
         Self::id_in(mark, &text)?;
         Some(Self(text))
     }
 
     /// The public id in a text, if that is a secret of this kind.
     #[must_use]
-    pub fn id_in(mark: Mark, text: &str) -> Option<&str> {
+    pub fn id_in(mark: SecretKind, text: &str) -> Option<&str> {
         let (id, rest) = text.strip_prefix(mark.text())?.split_once('_')?;
         (id.len() == ID_BYTES * 2 && rest.len() == RANDOM_BYTES * 2).then_some(id)
     }
@@ -103,7 +103,7 @@ impl Presented {
     /// The public id.
     #[must_use]
     pub fn id(&self) -> Option<Name> {
-        let known = [Mark::Credential, Mark::Key];
+        let known = [SecretKind::Credential, SecretKind::Key];
         let id = known.into_iter().find_map(|mark| Self::id_in(mark, &self.0))?;
         Name::parse(id).ok()
     }
@@ -127,11 +127,13 @@ mod tests {
 
     #[test]
     fn a_secret_is_read_as_it_was_minted_and_never_printed() {
-        for (mark, other) in [(Mark::Credential, Mark::Key), (Mark::Key, Mark::Credential)] {
-            let secret = Presented::mint(mark, &[0xab; 44]);
+        for (mark, other) in
+            [(SecretKind::Credential, SecretKind::Key), (SecretKind::Key, SecretKind::Credential)]
+        {
+            let secret = SecretText::mint(mark, &[0xab; 44]);
             assert_eq!(secret.id().map(|id| id.to_string()), Some("ab".repeat(12)));
-            assert_eq!(Presented::parse(mark, secret.clone().reveal()), Some(secret.clone()));
-            assert_eq!(Presented::parse(other, secret.clone().reveal()), None);
+            assert_eq!(SecretText::parse(mark, secret.clone().reveal()), Some(secret.clone()));
+            assert_eq!(SecretText::parse(other, secret.clone().reveal()), None);
             assert!(!format!("{secret:?}").contains("abab"));
             let text = secret.clone().reveal();
             let short = &text[..text.len() - 1];
@@ -139,7 +141,7 @@ mod tests {
             let (short_id, no_mark) = (text.replacen(id, &id[1..], 1), format!("{id}_{rest}"));
             let long = format!("{text}0");
             for bad in ["", &text[..4], short, &long, &short_id, &no_mark, "sgs_ab_cd", "hello"] {
-                assert_eq!(Presented::parse(mark, bad.to_owned()), None);
+                assert_eq!(SecretText::parse(mark, bad.to_owned()), None);
             }
         }
     }

@@ -3,7 +3,7 @@
 use jiff::{SignedDuration, Timestamp};
 
 use super::catalog::{Catalog, ResolvedAudience};
-use super::cause::Fault;
+use super::cause::DenialCause;
 use super::id::UserId;
 use super::scope::Scope;
 
@@ -49,35 +49,35 @@ impl Token {
         resolved_audience: ResolvedAudience<'_>,
         user: Option<&UserId>,
         now: Timestamp,
-    ) -> Option<Fault> {
+    ) -> Option<DenialCause> {
         // What time never changes comes first; of two ends, the token's own.
         if self.user.as_ref().zip(user).is_some_and(|(own, asked)| own != asked) {
-            return Some(Fault::OtherUser);
+            return Some(DenialCause::OtherUser);
         }
         if self.issued_at.zip(self.expires_at).is_some_and(|(from, to)| to < from) {
-            return Some(Fault::EndsBeforeIssue);
+            return Some(DenialCause::EndsBeforeIssue);
         }
         let skew = SignedDuration::from_secs(resolved_audience.audience.clock_skew.into());
         if self.issued_at.is_some_and(|issued| issued.duration_since(now) > skew) {
-            return Some(Fault::IssuedAhead);
+            return Some(DenialCause::IssuedAhead);
         }
         if self.expires_at.is_some_and(|end| now >= end) {
-            return Some(Fault::Ended);
+            return Some(DenialCause::Ended);
         }
         if let Some(age) = resolved_audience.audience.max_token_age {
             // A token that does not say when it was issued may have any age.
-            let Some(issued) = self.issued_at else { return Some(Fault::IssueTimeMissing) };
+            let Some(issued) = self.issued_at else { return Some(DenialCause::IssueTimeMissing) };
             if now.duration_since(issued).as_secs() >= i64::from(age) {
-                return Some(Fault::TooOld);
+                return Some(DenialCause::TooOld);
             }
         }
         if resolved_audience.accepts_token_audience(&self.audience) {
             return None;
         }
         Some(match (resolved_audience.name, self.audience.as_str()) {
-            (None, _) => Fault::AudienceUndeclared,
-            (Some(_), "") => Fault::AudienceMissing,
-            (Some(_), _) => Fault::OtherAudience,
+            (None, _) => DenialCause::AudienceUndeclared,
+            (Some(_), "") => DenialCause::AudienceMissing,
+            (Some(_), _) => DenialCause::OtherAudience,
         })
     }
 }

@@ -11,7 +11,7 @@ use clap::Args;
 use super::listen_address;
 use crate::observe::log::LogFormat;
 use crate::policy::catalog::file::duration;
-use crate::store::quota::Bounds;
+use crate::store::quota::Quotas;
 
 /// As many threads as this process may run at once.
 fn every_core() -> NonZeroUsize {
@@ -325,8 +325,8 @@ pub struct ServeArgs {
 impl ServeArgs {
     /// How much one company may have in the store.
     #[must_use]
-    pub fn company_bounds(&self) -> Bounds {
-        Bounds {
+    pub fn company_bounds(&self) -> Quotas {
+        Quotas {
             credentials: self.max_credentials_per_company,
             users: self.max_users_per_company,
             consents: self.max_consents_per_company,

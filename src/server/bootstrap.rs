@@ -3,24 +3,24 @@
 //! Whoever can write to the store's directory can do everything anyway, so this is also the way
 //! back when all keys are lost. It is logged like any other change.
 
-use std::path::PathBuf;
 use clap::Args;
 use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::Failure;
+use super::StartupError;
 use crate::authority::api_keys::NewKey;
-use crate::authority::{Authority, Terms};
+use crate::authority::{Authority, WriteOptions};
 
 use crate::grpc::reply;
+use crate::observe::log;
 use crate::policy::caller::{Role, Roles};
 use crate::policy::change::Author;
 use crate::policy::id::Name;
 use crate::store::sled::{OpenError, SledStore};
-use crate::observe::log;
 
 /// A key to make without a server.
 #[derive(Debug, Args)]
@@ -52,9 +52,9 @@ pub struct BootstrapArgs {
 ///
 /// # Errors
 /// The store cannot be opened, the name is none, or the key could not be written.
-pub async fn bootstrap(args: &BootstrapArgs) -> Result<(), Failure> {
+pub async fn bootstrap(args: &BootstrapArgs) -> Result<(), StartupError> {
     let name = Name::parse(args.name.as_str());
-    let name = name.map_err(|error| Failure::Config(format!("--name {error}")))?;
+    let name = name.map_err(|error| StartupError::Config(format!("--name {error}")))?;
     // The way back must be open on a full disk too.
     let store = SledStore::open(&args.data_dir)?.using_the_reserve();
     let upgraded_from = store.upgraded_from();
@@ -66,7 +66,7 @@ pub async fn bootstrap(args: &BootstrapArgs) -> Result<(), Failure> {
             log::tell(&format!("scopegate: {sentence}"));
         }
     }
-    if args.if_none && authority.asks_for_keys() {
+    if args.if_none && authority.requires_keys() {
         authority.close();
         return Ok(());
     }
@@ -84,21 +84,25 @@ pub async fn bootstrap(args: &BootstrapArgs) -> Result<(), Failure> {
         expires_at: None,
     };
     let author = Author { actor: "scopegate keys bootstrap".to_owned(), ..Author::default() };
-    let terms = Terms { author, ..Terms::default() };
+    let terms = WriteOptions { author, ..WriteOptions::default() };
     let made = authority.create_key(&new, &terms, reply::key_created).await;
     authority.close();
-    let made = made.map_err(|refusal| Failure::Config(refusal.to_string()))?;
+    let made = made.map_err(|refusal| StartupError::Config(refusal.to_string()))?;
     let written = writeln!(output, "{}", made.secret).and_then(|()| output.flush());
     written.map_err(|error| {
         let id = made.key.unwrap_or_default().key_id;
-        Failure::Config(format!("the key `{id}` was made and could not be written: {error}"))
+        StartupError::Config(format!("the key `{id}` was made and could not be written: {error}"))
     })
 }
 
 /// A file that nobody else can read.
-fn new_file(path: &Path) -> Result<impl Write + use<>, Failure> {
+fn new_file(path: &Path) -> Result<impl Write + use<>, StartupError> {
     let opened = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
     opened.map_err(|error| {
-        Failure::Config(format!("--to-file {} cannot be made: {}", path.display(), error.kind()))
+        StartupError::Config(format!(
+            "--to-file {} cannot be made: {}",
+            path.display(),
+            error.kind()
+        ))
     })
 }

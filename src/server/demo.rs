@@ -2,8 +2,8 @@
 
 use std::net::SocketAddr;
 
-use crate::authority::error::Refusal;
-use crate::authority::{Authority, NewCompany, NewCredential, Terms};
+use crate::authority::error::AuthorityError;
+use crate::authority::{Authority, NewCompany, NewCredential, WriteOptions};
 use crate::policy::change::Author;
 use crate::policy::id::{CompanyId, CredentialId, IdError};
 use crate::policy::scope::{Scope, ScopeError};
@@ -16,17 +16,17 @@ pub(super) enum DemoError {
     #[error("the demo's scope {0}")]
     Scope(#[from] ScopeError),
     #[error("the demo cannot be made in this store: {0}; choose an empty --data-dir")]
-    Refused(#[from] Refusal),
+    Refused(#[from] AuthorityError),
 }
 
 /// The company of the document's example and its two credentials, if they do not exist yet.
-pub(super) async fn furnish(authority: &Authority) -> Result<(), DemoError> {
+pub(super) async fn seed(authority: &Authority) -> Result<(), DemoError> {
     let author = Author {
         actor: "scopegate serve".to_owned(),
         on_behalf_of: String::new(),
         reason: "the demo".to_owned(),
     };
-    let terms = Terms { author, ..Terms::default() };
+    let terms = WriteOptions { author, ..WriteOptions::default() };
     let company = CompanyId::parse("demo")?;
     let ceiling = scopes(&["users:read", "users:write", "groups:read"])?;
     let new = NewCompany {
@@ -37,7 +37,7 @@ pub(super) async fn furnish(authority: &Authority) -> Result<(), DemoError> {
     match authority.create_company(&new, &terms, |_| ()).await {
         Ok(()) => {}
         // Made by an earlier start, and perhaps changed since: left as it is.
-        Err(Refusal::CompanyExists(_)) => return Ok(()),
+        Err(AuthorityError::CompanyExists(_)) => return Ok(()),
         Err(refusal) => return Err(refusal.into()),
     }
     for (id, label, scopes) in

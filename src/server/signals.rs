@@ -6,9 +6,9 @@ use std::io;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// SIGHUPs, from the beginning of the process on.
-pub(super) struct Hangups(Signal);
+pub(super) struct ReloadSignals(Signal);
 
-impl Hangups {
+impl ReloadSignals {
     /// Takes the signals. From here on none of them ends the process, even while no task waits for it.
     pub(super) fn listen() -> io::Result<Self> {
         for ignored in [SignalKind::user_defined1(), SignalKind::user_defined2()] {

@@ -7,7 +7,7 @@ use crate::policy::id::{CompanyId, CredentialId, Name};
 use crate::policy::revision::Revision;
 use crate::policy::scope::ScopeId;
 
-use super::quota::Bound;
+use super::quota::Quota;
 use super::{FactKey, RequestKey};
 
 const CATALOG: u8 = b'G';
@@ -58,12 +58,12 @@ pub(super) fn is_written_once(place: &[u8]) -> bool {
 }
 
 /// Whose what lies here, if it is bounded: of each company, by its creation.
-pub(super) fn bounded(place: &[u8]) -> Option<(Revision, Bound)> {
+pub(super) fn bounded(place: &[u8]) -> Option<(Revision, Quota)> {
     let (table, rest) = place.split_first()?;
     let bound = match *table {
-        CREDENTIAL => Bound::Credentials,
-        USER => Bound::Users,
-        CONSENT => Bound::Consents,
+        CREDENTIAL => Quota::Credentials,
+        USER => Quota::Users,
+        CONSENT => Quota::Consents,
         _ => return None,
     };
     let (company, _) = rest.split_first_chunk::<8>()?;

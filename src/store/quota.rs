@@ -5,12 +5,12 @@
 
 use std::fmt;
 
-use super::{Fact, FactKey, Proposal, Step};
+use super::{Fact, FactKey, FactWrite, Proposal};
 use crate::policy::revision::Revision;
 
 /// What is bounded, of each company.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Bound {
+pub enum Quota {
     /// Its credentials.
     Credentials,
     /// Its users.
@@ -21,7 +21,7 @@ pub enum Bound {
     Bytes,
 }
 
-impl Bound {
+impl Quota {
     /// All of them.
     pub const ALL: [Self; 4] = [Self::Credentials, Self::Users, Self::Consents, Self::Bytes];
 
@@ -51,7 +51,7 @@ impl Bound {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reached {
     /// Which one.
-    pub bound: Bound,
+    pub bound: Quota,
     /// How many there may be.
     pub limit: u64,
 }
@@ -62,7 +62,7 @@ impl fmt::Display for Reached {
         let Self { bound, limit } = self;
         let flag = bound.flag();
         match bound {
-            Bound::Bytes => write!(
+            Quota::Bytes => write!(
                 f,
                 "that changes of this company wrote today are {} MiB, which is the limit \
                  ({flag}): try again after 00:00 UTC, or have the server's operator raise the \
@@ -80,7 +80,7 @@ impl fmt::Display for Reached {
 
 /// The bounds of every company.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Bounds {
+pub struct Quotas {
     /// The most credentials.
     pub credentials: u32,
     /// The most users.
@@ -92,7 +92,7 @@ pub struct Bounds {
     pub bytes_per_day: u64,
 }
 
-impl Bounds {
+impl Quotas {
     /// No bounds.
     pub const NONE: Self = Self {
         credentials: u32::MAX,
@@ -103,23 +103,23 @@ impl Bounds {
 
     /// How much there may be of this.
     #[must_use]
-    pub fn of(&self, bound: Bound) -> u64 {
+    pub fn of(&self, bound: Quota) -> u64 {
         match bound {
-            Bound::Credentials => self.credentials.into(),
-            Bound::Users => self.users.into(),
-            Bound::Consents => self.consents.into(),
-            Bound::Bytes => self.bytes_per_day,
+            Quota::Credentials => self.credentials.into(),
+            Quota::Users => self.users.into(),
+            Quota::Consents => self.consents.into(),
+            Quota::Bytes => self.bytes_per_day,
         }
     }
 }
 
-impl Step {
+impl FactWrite {
     /// Which company's count it moves, of what, and by how much.
-    pub(super) fn moves(&self) -> Option<(Revision, Bound, i64)> {
+    pub(super) fn moves(&self) -> Option<(Revision, Quota, i64)> {
         let (company, bound) = match &self.key {
-            FactKey::Credential(company, _) => (*company, Bound::Credentials),
-            FactKey::User(company, _) => (*company, Bound::Users),
-            FactKey::Consent(of) => (of.company, Bound::Consents),
+            FactKey::Credential(company, _) => (*company, Quota::Credentials),
+            FactKey::User(company, _) => (*company, Quota::Users),
+            FactKey::Consent(of) => (of.company, Quota::Consents),
             FactKey::Catalog
             | FactKey::Keyring
             | FactKey::Company(_)
@@ -155,6 +155,6 @@ impl Proposal {
     /// The creation of the company that it changes; none for one that it creates, and for what
     /// belongs to no company.
     pub(super) fn company(&self) -> Option<Revision> {
-        self.steps.iter().find_map(Step::company)
+        self.steps.iter().find_map(FactWrite::company)
     }
 }

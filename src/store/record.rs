@@ -6,10 +6,10 @@ use jiff::Timestamp;
 use prost::Message;
 use prost_types::Timestamp as Stamp;
 
-use super::{Answered, Damage, Fact, FactKey};
+use super::{Corrupt, Fact, FactKey, StoredReply};
 use crate::policy::caller::Role;
 use crate::policy::catalog::{Catalog, ScopeIdMap};
-use crate::policy::ceiling::{Displaced, Window};
+use crate::policy::ceiling::{RemovedEntry, RestoredRange};
 use crate::policy::change::{Author, Change, ChangeKind, FieldChange};
 use crate::policy::company::Company;
 use crate::policy::consent::Consent;
@@ -109,24 +109,24 @@ pub(super) fn encode(fact: &Fact) -> Vec<u8> {
 }
 
 /// The fact that these bytes are under this key, last changed at this revision.
-pub(super) fn decode(key: &FactKey, revision: Revision, bytes: &[u8]) -> Result<Fact, Damage> {
+pub(super) fn decode(key: &FactKey, revision: Revision, bytes: &[u8]) -> Result<Fact, Corrupt> {
     Ok(match key {
         FactKey::Catalog => {
             let record = CatalogRecord::decode(bytes)?;
             let mut ids = ScopeIdMap::default();
             for (name, id) in record.scope_names.into_iter().zip(record.scope_ids) {
-                ids.insert(Scope::parse(name).map_err(|_| Damage)?, ScopeId(id));
+                ids.insert(Scope::parse(name).map_err(|_| Corrupt)?, ScopeId(id));
             }
             let mut catalog =
                 Catalog::from_stored(&record.yaml, ids, record.last_scope_id, revision)
-                    .map_err(|_| Damage)?;
+                    .map_err(|_| Corrupt)?;
             catalog.file_digest = record.file_digest.try_into().ok();
             Fact::Catalog(catalog.into())
         }
         FactKey::Keyring => {
             let record = KeyringRecord::decode(bytes)?;
             let keys = record.keys.into_iter().map(decode_key);
-            let keys: Vec<_> = keys.collect::<Result<_, Damage>>()?;
+            let keys: Vec<_> = keys.collect::<Result<_, Corrupt>>()?;
             Fact::Keyring(Keyring::new(keys, revision).into())
         }
         FactKey::Company(id) => {
@@ -163,7 +163,7 @@ pub(super) fn decode(key: &FactKey, revision: Revision, bytes: &[u8]) -> Result<
                 label: record.label,
                 enabled: !record.disabled,
                 expires_at: record.expires_at.map(|end| moment(Some(end))).transpose()?,
-                grants: grants.collect::<Result<_, Damage>>()?,
+                grants: grants.collect::<Result<_, Corrupt>>()?,
                 secrets: names(record.secret_ids)?,
                 created_at: Revision(record.created_at_revision),
                 revision,
@@ -189,9 +189,9 @@ pub(super) fn decode(key: &FactKey, revision: Revision, bytes: &[u8]) -> Result<
             let secret = Secret {
                 id: id.clone(),
                 company: *company,
-                credential: CredentialId::parse(record.credential_id).map_err(|_| Damage)?,
+                credential: CredentialId::parse(record.credential_id).map_err(|_| Corrupt)?,
                 credential_birth: Revision(record.credential_created_at_revision),
-                hash: blake3::Hash::from_slice(&record.hash).map_err(|_| Damage)?,
+                hash: blake3::Hash::from_slice(&record.hash).map_err(|_| Corrupt)?,
                 revision,
             };
             Fact::Secret(secret.into())
@@ -200,7 +200,7 @@ pub(super) fn decode(key: &FactKey, revision: Revision, bytes: &[u8]) -> Result<
             let record = SecretOwnerRecord::decode(bytes)?;
             let owner = SecretOwner {
                 secret: id.clone(),
-                company: CompanyId::parse(record.company_id).map_err(|_| Damage)?,
+                company: CompanyId::parse(record.company_id).map_err(|_| Corrupt)?,
                 company_created_at: Revision(record.company_created_at_revision),
                 credential_created_at: Revision(record.credential_created_at_revision),
                 revision,
@@ -229,18 +229,18 @@ fn encode_key(key: &ApiKey) -> KeyRecord {
     }
 }
 
-fn decode_key(record: KeyRecord) -> Result<ApiKey, Damage> {
+fn decode_key(record: KeyRecord) -> Result<ApiKey, Corrupt> {
     // A role that this program does not know permits nothing, so none may be passed over.
-    let role = |name: String| Role::ALL.into_iter().find(|role| role.name() == name).ok_or(Damage);
+    let role = |name: String| Role::ALL.into_iter().find(|role| role.name() == name).ok_or(Corrupt);
     let hash = match record.hash.as_slice() {
         [] => None,
-        hash => Some(blake3::Hash::from_slice(hash).map_err(|_| Damage)?),
+        hash => Some(blake3::Hash::from_slice(hash).map_err(|_| Corrupt)?),
     };
     let companies =
-        record.company_ids.into_iter().map(|id| CompanyId::parse(id).map_err(|_| Damage));
+        record.company_ids.into_iter().map(|id| CompanyId::parse(id).map_err(|_| Corrupt));
     Ok(ApiKey {
-        id: Name::parse(record.key_id).map_err(|_| Damage)?,
-        name: Name::parse(record.name).map_err(|_| Damage)?,
+        id: Name::parse(record.key_id).map_err(|_| Corrupt)?,
+        name: Name::parse(record.name).map_err(|_| Corrupt)?,
         roles: record.roles.into_iter().map(role).collect::<Result<_, _>>()?,
         companies: companies.collect::<Result<_, _>>()?,
         certificate: (!record.certificate.is_empty()).then(|| record.certificate.into()),
@@ -252,15 +252,15 @@ fn decode_key(record: KeyRecord) -> Result<ApiKey, Damage> {
 }
 
 /// What is kept of a request, as bytes.
-pub(super) fn encode_answered(answered: Answered) -> Vec<u8> {
-    let Answered { body, reply } = answered;
+pub(super) fn encode_answered(answered: StoredReply) -> Vec<u8> {
+    let StoredReply { body, reply } = answered;
     AnsweredRecord { body: body.to_vec(), reply }.encode_to_vec()
 }
 
 /// What is kept of a request.
-pub(super) fn decode_answered(bytes: &[u8]) -> Result<Answered, Damage> {
+pub(super) fn decode_answered(bytes: &[u8]) -> Result<StoredReply, Corrupt> {
     let AnsweredRecord { body, reply } = AnsweredRecord::decode(bytes)?;
-    Ok(Answered { body: body.try_into().map_err(|_| Damage)?, reply })
+    Ok(StoredReply { body: body.try_into().map_err(|_| Corrupt)?, reply })
 }
 
 /// A change as bytes.
@@ -296,15 +296,15 @@ pub(super) fn encode_change(change: &Change) -> Vec<u8> {
 }
 
 /// The change that these bytes are.
-pub(super) fn decode_change(revision: Revision, bytes: &[u8]) -> Result<Change, Damage> {
-    fn id<T, E>(text: String, parse: fn(String) -> Result<T, E>) -> Result<Option<T>, Damage> {
-        if text.is_empty() { Ok(None) } else { parse(text).map(Some).map_err(|_| Damage) }
+pub(super) fn decode_change(revision: Revision, bytes: &[u8]) -> Result<Change, Corrupt> {
+    fn id<T, E>(text: String, parse: fn(String) -> Result<T, E>) -> Result<Option<T>, Corrupt> {
+        if text.is_empty() { Ok(None) } else { parse(text).map(Some).map_err(|_| Corrupt) }
     }
     let record = ChangeRecord::decode(bytes)?;
     let scopes = |names: Vec<String>| {
         names
             .into_iter()
-            .map(|name| Scope::parse(name).map_err(|_| Damage))
+            .map(|name| Scope::parse(name).map_err(|_| Corrupt))
             .collect::<Result<_, _>>()
     };
     Ok(Change {
@@ -315,7 +315,7 @@ pub(super) fn decode_change(revision: Revision, bytes: &[u8]) -> Result<Change, 
             on_behalf_of: record.on_behalf_of,
             reason: record.reason,
         },
-        kind: ChangeKind::of(&record.kind).ok_or(Damage)?,
+        kind: ChangeKind::of(&record.kind).ok_or(Corrupt)?,
         company: id(record.company_id, CompanyId::parse)?,
         credential: id(record.credential_id, CredentialId::parse)?,
         user: id(record.user_id, UserId::parse)?,
@@ -324,7 +324,7 @@ pub(super) fn decode_change(revision: Revision, bytes: &[u8]) -> Result<Change, 
         displaced: record
             .displaced
             .iter()
-            .map(|place| Displaced {
+            .map(|place| RemovedEntry {
                 scope: ScopeId(place.scope_id),
                 added_at: Revision(place.added_at_revision),
                 restored: windows(place),
@@ -338,11 +338,11 @@ pub(super) fn decode_change(revision: Revision, bytes: &[u8]) -> Result<Change, 
     })
 }
 
-fn names(texts: Vec<String>) -> Result<Vec<Name>, Damage> {
-    texts.into_iter().map(|text| Name::parse(text).map_err(|_| Damage)).collect()
+fn names(texts: Vec<String>) -> Result<Vec<Name>, Corrupt> {
+    texts.into_iter().map(|text| Name::parse(text).map_err(|_| Corrupt)).collect()
 }
 
-fn place(scope: ScopeId, added_at: Revision, windows: &[Window]) -> PlaceRecord {
+fn place(scope: ScopeId, added_at: Revision, windows: &[RestoredRange]) -> PlaceRecord {
     PlaceRecord {
         scope_id: scope.0,
         added_at_revision: added_at.0,
@@ -351,9 +351,9 @@ fn place(scope: ScopeId, added_at: Revision, windows: &[Window]) -> PlaceRecord 
     }
 }
 
-fn windows(place: &PlaceRecord) -> Vec<Window> {
+fn windows(place: &PlaceRecord) -> Vec<RestoredRange> {
     let ends = place.from_revisions.iter().zip(&place.to_revisions);
-    ends.map(|(from, to)| Window { from: Revision(*from), to: Revision(*to) }).collect()
+    ends.map(|(from, to)| RestoredRange { from: Revision(*from), to: Revision(*to) }).collect()
 }
 
 pub(super) fn stamp(time: Timestamp) -> Stamp {
@@ -365,7 +365,7 @@ pub(super) fn stamp(time: Timestamp) -> Stamp {
     Stamp { seconds, nanos }
 }
 
-pub(super) fn moment(stamp: Option<Stamp>) -> Result<Timestamp, Damage> {
-    let stamp = stamp.ok_or(Damage)?;
-    Timestamp::new(stamp.seconds, stamp.nanos).map_err(|_| Damage)
+pub(super) fn moment(stamp: Option<Stamp>) -> Result<Timestamp, Corrupt> {
+    let stamp = stamp.ok_or(Corrupt)?;
+    Timestamp::new(stamp.seconds, stamp.nanos).map_err(|_| Corrupt)
 }

@@ -10,19 +10,19 @@
 //! parts under keys of their own: sled would put a page above 128 KiB into a file beside its
 //! log, which it does not sync.
 //!
-//! Not here: what a change means, and who is told of it beyond the [`Listener`].
+//! Not here: what a change means, and who is told of it beyond the [`CommitObserver`].
 
 mod backup;
-mod permissions;
-mod group_commit;
-mod restore;
+mod checksum;
+mod chunked;
 mod disk_space;
 mod gc;
-mod checksum;
+mod group_commit;
+mod high_water_mark;
+mod permissions;
+mod restore;
 mod upgrade;
 mod usage;
-mod chunked;
-mod high_water_mark;
 mod writer;
 
 use std::fs::{self, DirBuilder, File, TryLockError};
@@ -42,10 +42,10 @@ use sled::Tree;
 use tokio::sync::oneshot;
 
 use super::backup::Backup;
-use super::quota::{Bound, Bounds};
+use super::quota::{Quota, Quotas};
 use super::{
-    Answered, Damage, Fact, FactKey, Incarnation, LEAD, Listener, Measures, Minute, Proposal,
-    RequestKey, Store, StoreError, Ticket, key, record,
+    CLOCK_LEAD, CommitHandle, CommitObserver, Corrupt, Fact, FactKey, Incarnation, Minute,
+    Proposal, RequestKey, Store, StoreError, StoreMetrics, StoredReply, key, record,
 };
 use crate::metrics::shortage;
 use crate::policy::change::{Author, Change, ChangeKind, FieldChange};
@@ -55,13 +55,13 @@ use crate::policy::id::{CompanyId, CredentialId, UserId};
 use crate::policy::revision::Revision;
 use crate::policy::scope::ScopeId;
 use crate::policy::user::User;
-use backup::{SledBackup, UnderWay};
+use backup::{ActiveBackups, SledBackup};
+use checksum::{StoreChecksum, WriteBatch};
+use disk_space::DiskSpace;
+use high_water_mark::{HighWaterMark, MarkState};
 pub use restore::{RestoreError, Restored, restore};
-use disk_space::Room;
-use checksum::{Entries, Tally};
 use usage::{Pending, SharedUsage};
-use high_water_mark::{Said, Witness};
-use writer::{Order, Writer};
+use writer::{Writer, WriterCommand};
 
 /// The version of what this program writes. A store of a later one is not opened.
 const SCHEMA_VERSION: u64 = 2;
@@ -71,7 +71,7 @@ const SETTINGS: &str = "conf";
 /// How much of the tree sled keeps in memory unless told otherwise, in bytes.
 const PAGE_CACHE: u64 = 64 << 20;
 /// How long to wait for another process that is about to let go of the store.
-const PATIENCE: Duration = Duration::from_secs(2);
+const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long to wait before another look.
 const PAUSE: Duration = Duration::from_millis(20);
 /// How many threads a store needs: those of sled, and the writer.
@@ -153,12 +153,12 @@ pub struct SledStore {
     upgraded_from: Option<u64>,
     /// The time mark that is on the disk, in milliseconds.
     time_kept: Arc<AtomicI64>,
-    measures: Arc<Measures>,
+    measures: Arc<StoreMetrics>,
     usage: SharedUsage,
     /// What the writer is made of, until it is started.
     parts: Mutex<Option<Parts>>,
-    orders: Orders,
-    backups: UnderWay,
+    orders: CommandQueue,
+    backups: ActiveBackups,
     thread: Mutex<Option<JoinHandle<()>>>,
     /// The last to go: until then the directory is this process's.
     _held: File,
@@ -174,26 +174,26 @@ enum OlderSchema {
 }
 
 /// The writer, its queue, and the way to its thread.
-type Parts = (Writer, mpsc::Receiver<Order>, mpsc::Sender<Start>);
+type Parts = (Writer, mpsc::Receiver<WriterCommand>, mpsc::Sender<Start>);
 
 /// What the writer's thread waits for.
-type Start = (Writer, mpsc::Receiver<Order>, Arc<dyn Listener>);
+type Start = (Writer, mpsc::Receiver<WriterCommand>, Arc<dyn CommitObserver>);
 
 /// The way to the writer, until the engine is closed.
 #[derive(Clone)]
-struct Orders {
-    sender: Arc<Mutex<Option<mpsc::SyncSender<Order>>>>,
-    measures: Arc<Measures>,
+struct CommandQueue {
+    sender: Arc<Mutex<Option<mpsc::SyncSender<WriterCommand>>>>,
+    measures: Arc<StoreMetrics>,
 }
 
-impl Orders {
-    fn sender(&self) -> Result<mpsc::SyncSender<Order>, StoreError> {
+impl CommandQueue {
+    fn sender(&self) -> Result<mpsc::SyncSender<WriterCommand>, StoreError> {
         let sender = self.sender.lock().unwrap_or_else(PoisonError::into_inner).clone();
         sender.ok_or(StoreError::Unavailable)
     }
 
     /// Queues an order, if there is room for it.
-    fn queue(&self, order: Order) -> Result<(), StoreError> {
+    fn queue(&self, order: WriterCommand) -> Result<(), StoreError> {
         let sender = self.sender()?;
         // Before the writer may count it down.
         self.measures.waiting.up();
@@ -207,7 +207,7 @@ impl Orders {
     }
 
     /// Queues an order that must not take the places of what takes away.
-    fn queue_behind(&self, order: Order) -> Result<(), StoreError> {
+    fn queue_behind(&self, order: WriterCommand) -> Result<(), StoreError> {
         if self.measures.waiting.read() >= QUEUE as u64 {
             return Err(StoreError::Busy);
         }
@@ -215,7 +215,7 @@ impl Orders {
     }
 
     /// Queues an order as soon as there is room for it.
-    fn wait_for(&self, order: Order) -> Result<(), StoreError> {
+    fn wait_for(&self, order: WriterCommand) -> Result<(), StoreError> {
         let sender = self.sender()?;
         self.measures.waiting.up();
         sender.send(order).map_err(|_| {
@@ -250,7 +250,7 @@ impl SledStore {
     /// # Errors
     /// As for [`Self::open`].
     pub fn open_with_page_cache(dir: &Path, bytes: u64) -> Result<Self, OpenError> {
-        let patience = Instant::now() + PATIENCE;
+        let patience = Instant::now() + LOCK_TIMEOUT;
         loop {
             match Self::open_now(dir, bytes) {
                 // Whoever has it may be about to let go.
@@ -264,7 +264,7 @@ impl SledStore {
         let name = dir.display().to_string();
         let io_error = |error: &io::Error| refused(dir, error);
         create(dir).map_err(|error| io_error(&error))?;
-        let held = match hold(dir) {
+        let held = match lock_dir(dir) {
             Ok(held) => held,
             Err(TryLockError::WouldBlock) => return Err(OpenError::Locked(name)),
             Err(TryLockError::Error(error)) => return Err(io_error(&error)),
@@ -281,10 +281,10 @@ impl SledStore {
                 permissions::warn(dir);
                 Ok(store)
             }
-            Some(Err(Trouble::Newer(found))) => Err(OpenError::Newer { dir: name, found }),
-            Some(Err(Trouble::Sled(error))) => Err(open_error(dir, &error, &said)),
-            Some(Err(Trouble::Damage)) => Err(OpenError::Damaged(name)),
-            Some(Err(Trouble::Store(error))) => Err(OpenError::of(dir, &error)),
+            Some(Err(EngineError::Newer(found))) => Err(OpenError::Newer { dir: name, found }),
+            Some(Err(EngineError::Sled(error))) => Err(open_error(dir, &error, &said)),
+            Some(Err(EngineError::Damage)) => Err(OpenError::Damaged(name)),
+            Some(Err(EngineError::Store(error))) => Err(OpenError::of(dir, &error)),
             None => Err(OpenError::of_panic(dir, &said)),
         }
     }
@@ -304,7 +304,7 @@ impl SledStore {
     /// Keeps every company within these bounds; to be said before the writer is started. Without
     /// it there are none.
     #[must_use]
-    pub fn bounding_companies(self, bounds: Bounds) -> Self {
+    pub fn bounding_companies(self, bounds: Quotas) -> Self {
         self.usage.bound_by(bounds);
         self
     }
@@ -337,7 +337,7 @@ impl SledStore {
         let (_, before) = writer.reached();
         // Whole milliseconds, as all times.
         let now = Timestamp::from_millisecond(now.as_millisecond()).unwrap_or(now);
-        if before <= now.checked_add(LEAD).unwrap_or(Timestamp::MAX) {
+        if before <= now.checked_add(CLOCK_LEAD).unwrap_or(Timestamp::MAX) {
             return Ok(None);
         }
         writer.accept_clock(Change {
@@ -363,53 +363,58 @@ impl SledStore {
         self.upgraded_from
     }
 
-    fn read(dir: &Path, page_cache: u64, held: File, older: OlderSchema) -> Result<Self, Trouble> {
+    fn read(
+        dir: &Path,
+        page_cache: u64,
+        held: File,
+        older: OlderSchema,
+    ) -> Result<Self, EngineError> {
         disk_space::release(dir)?;
-        settle(dir)?;
+        recover_files(dir)?;
         let db = config(dir, page_cache).open()?;
         let tree: Tree = (*db).clone();
         let log = File::open(dir.join(LOG))?;
         // The names of the log and of the snapshot that was just made: sled does not sync them.
         File::open(dir)?.sync_all()?;
-        let witness = Witness::ask(dir)?;
+        let witness = HighWaterMark::ask(dir)?;
         if tree.get(key::SCHEMA)?.is_none() {
             // sled opens a log that it cannot follow as an empty one: a store that was made here
             // before must not come back as a new one.
-            if !tree.is_empty() || !matches!(witness, Said::Nothing) {
-                return Err(Trouble::Damage);
+            if !tree.is_empty() || !matches!(witness, MarkState::Nothing) {
+                return Err(EngineError::Damage);
             }
-            let mut first = Entries::default();
+            let mut first = WriteBatch::default();
             first.insert(key::SCHEMA, SCHEMA_VERSION.to_be_bytes());
             first.insert(key::INCARNATION, *Incarnation::new_v4().as_bytes());
             first.insert(key::HEAD, 0_u64.to_be_bytes());
-            first.apply(&tree, &mut Tally::default())?;
+            first.apply(&tree, &mut StoreChecksum::default())?;
             tree.flush()?;
         }
         // What a killed process had only handed to the kernel is durable before it is known.
         log.sync_all()?;
-        let schema = number(&tree, key::SCHEMA)?.ok_or(Trouble::Damage)?;
+        let schema = number(&tree, key::SCHEMA)?.ok_or(EngineError::Damage)?;
         if schema > SCHEMA_VERSION {
-            return Err(Trouble::Newer(schema));
+            return Err(EngineError::Newer(schema));
         }
-        let (mut tally, usage) = Tally::of(&tree)?;
-        if Tally::kept(&tree)? != Some(tally) {
-            return Err(Trouble::Damage);
+        let (mut tally, usage) = StoreChecksum::of(&tree)?;
+        if StoreChecksum::kept(&tree)? != Some(tally) {
+            return Err(EngineError::Damage);
         }
-        let incarnation = tree.get(key::INCARNATION)?.ok_or(Trouble::Damage)?;
-        let incarnation = Incarnation::from_slice(&incarnation).map_err(|_| Trouble::Damage)?;
-        let opened_at = Revision(number(&tree, key::HEAD)?.ok_or(Trouble::Damage)?);
+        let incarnation = tree.get(key::INCARNATION)?.ok_or(EngineError::Damage)?;
+        let incarnation = Incarnation::from_slice(&incarnation).map_err(|_| EngineError::Damage)?;
+        let opened_at = Revision(number(&tree, key::HEAD)?.ok_or(EngineError::Damage)?);
         if let Some((last, _)) = tree.scan_prefix(key::changes()).next_back().transpose()?
             && key::revision_at_end(&last) != Some(opened_at)
         {
-            return Err(Trouble::Damage);
+            return Err(EngineError::Damage);
         }
         let time_mark = number(&tree, key::TIME)?.map(i64::try_from).transpose();
-        let time_mark = time_mark.map_err(|_| Trouble::Damage)?;
+        let time_mark = time_mark.map_err(|_| EngineError::Damage)?;
         let time_mark = time_mark.map(Timestamp::from_millisecond).transpose();
-        let mut time_mark = time_mark.map_err(|_| Trouble::Damage)?;
+        let mut time_mark = time_mark.map_err(|_| EngineError::Damage)?;
         let accepted = gc::clock_accepted(&tree)?.map_or(Revision::ZERO, |(at, _)| at);
         match witness {
-            Said::Nothing => {
+            MarkState::Nothing => {
                 if opened_at > Revision::ZERO {
                     tracing::warn!(
                         dir = %dir.display(), revision = %opened_at,
@@ -419,14 +424,16 @@ impl SledStore {
                     );
                 }
             }
-            Said::Reached(life, reached, mark) if life == incarnation && reached <= opened_at => {
+            MarkState::Reached(life, reached, mark)
+                if life == incarnation && reached <= opened_at =>
+            {
                 // Its time is the later one if the log had no room for it, or has lost its end.
                 // It does not count if an operator brought time back since.
                 if reached >= accepted {
                     time_mark = time_mark.max(Some(mark));
                 }
             }
-            Said::Reached(..) | Said::Nonsense => return Err(Trouble::Damage),
+            MarkState::Reached(..) | MarkState::Nonsense => return Err(EngineError::Damage),
         }
         let upgraded_from = match older {
             OlderSchema::Upgrade if schema < SCHEMA_VERSION => {
@@ -436,7 +443,7 @@ impl SledStore {
             _ => None,
         };
         let mark = time_mark.unwrap_or(Timestamp::UNIX_EPOCH);
-        let witness = Witness::take(dir, incarnation, opened_at, mark)?;
+        let witness = HighWaterMark::take(dir, incarnation, opened_at, mark)?;
         let (send, receive) = mpsc::sync_channel(QUEUE + URGENT);
         // Now, so that a store which could not change anything is not opened.
         let (begin, begins) = mpsc::channel::<Start>();
@@ -445,9 +452,9 @@ impl SledStore {
                 writer.run(&orders, listener);
             }
         })?;
-        let measures = Arc::<Measures>::default();
+        let measures = Arc::<StoreMetrics>::default();
         let counted = Arc::clone(&measures);
-        let mut room = Room::on(dir, Arc::clone(&measures))?;
+        let mut room = DiskSpace::on(dir, Arc::clone(&measures))?;
         // From the start, not only from the first change on.
         room.look();
         let of_tree = (tally, usage.clone());
@@ -463,8 +470,8 @@ impl SledStore {
             measures,
             usage,
             parts: Mutex::new(Some((writer, receive, begin))),
-            orders: Orders { sender: Arc::new(Mutex::new(Some(send))), measures: counted },
-            backups: UnderWay::default(),
+            orders: CommandQueue { sender: Arc::new(Mutex::new(Some(send))), measures: counted },
+            backups: ActiveBackups::default(),
             thread: Mutex::new(Some(thread)),
             _held: held,
         })
@@ -503,7 +510,7 @@ impl SledStore {
         match stored {
             Some((_, bytes)) => Ok(record::decode_change(revision, &bytes)?),
             None => match self.trimmed()? {
-                trimmed if trimmed >= revision => Err(StoreError::NoLongerKept(trimmed)),
+                trimmed if trimmed >= revision => Err(StoreError::Compacted(trimmed)),
                 _ => Err(StoreError::Damaged),
             },
         }
@@ -523,7 +530,7 @@ impl SledStore {
         }
         // Read after the changes (no silent gap).
         let trimmed = self.trimmed()?;
-        if trimmed > after { Err(StoreError::NoLongerKept(trimmed)) } else { Ok(found) }
+        if trimmed > after { Err(StoreError::Compacted(trimmed)) } else { Ok(found) }
     }
 
     /// The last revision whose change is no longer kept.
@@ -556,11 +563,11 @@ impl Store for SledStore {
         self.time_mark
     }
 
-    fn measures(&self) -> &Measures {
+    fn measures(&self) -> &StoreMetrics {
         &self.measures
     }
 
-    fn start(&self, listener: Arc<dyn Listener>) {
+    fn start(&self, listener: Arc<dyn CommitObserver>) {
         let parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some((writer, orders, begin)) = parts
             && let Err(mpsc::SendError((.., listener))) = begin.send((writer, orders, listener))
@@ -679,7 +686,7 @@ impl Store for SledStore {
         self.changes_at(self.tree.range(range).rev().take(limit), after)
     }
 
-    fn answered(&self, request: &RequestKey) -> Result<Option<Answered>, StoreError> {
+    fn answered(&self, request: &RequestKey) -> Result<Option<StoredReply>, StoreError> {
         let stored = self.tree.get(key::answered(request)).map_err(|error| unavailable(&error))?;
         // Forgotten between two reads, it is forgotten.
         let Some(stored) = stored else { return Ok(None) };
@@ -687,7 +694,7 @@ impl Store for SledStore {
         Ok(Some(record::decode_answered(&bytes)?))
     }
 
-    fn commit(&self, proposal: Proposal) -> Result<Ticket, StoreError> {
+    fn commit(&self, proposal: Proposal) -> Result<CommitHandle, StoreError> {
         let (answer, ticket) = oneshot::channel();
         // What comes at this moment may go a little above; the channel has the last word.
         let waiting = self.measures.waiting.read();
@@ -695,7 +702,7 @@ impl Store for SledStore {
         if is_full || (waiting >= (QUEUE + URGENT - KEYS) as u64 && !proposal.deletes_keys()) {
             return Err(StoreError::Busy);
         }
-        self.orders.queue(Order::Commit(Box::new(proposal), answer))?;
+        self.orders.queue(WriterCommand::Commit(Box::new(proposal), answer))?;
         Ok(ticket)
     }
 
@@ -704,7 +711,7 @@ impl Store for SledStore {
         self.usage.admits(&Pending::default(), proposal, time).map_err(StoreError::AtBound)
     }
 
-    fn has_room(&self, company: Revision, bound: Bound, more: u64) -> Result<(), StoreError> {
+    fn has_room(&self, company: Revision, bound: Quota, more: u64) -> Result<(), StoreError> {
         self.usage.has_room(company, bound, more).map_err(StoreError::AtBound)
     }
 
@@ -716,13 +723,13 @@ impl Store for SledStore {
 
     fn note_seen(&self, seen: Vec<(Revision, Minute)>) {
         if !seen.is_empty() {
-            self.orders.queue_behind(Order::Seen(seen)).ok();
+            self.orders.queue_behind(WriterCommand::Seen(seen)).ok();
         }
     }
 
     fn mark_time(&self, time: Timestamp, believed: Timestamp) {
         // With the queue full, the commits that fill it carry the time.
-        self.orders.queue_behind(Order::MarkTime { time, believed }).ok();
+        self.orders.queue_behind(WriterCommand::MarkTime { time, believed }).ok();
     }
 
     fn time_kept(&self) -> Timestamp {
@@ -732,7 +739,7 @@ impl Store for SledStore {
 
     fn keep_time(&self, time: Timestamp) -> Result<oneshot::Receiver<()>, StoreError> {
         let (told, kept) = oneshot::channel();
-        self.orders.queue_behind(Order::KeepTime(time, told))?;
+        self.orders.queue_behind(WriterCommand::KeepTime(time, told))?;
         Ok(kept)
     }
 
@@ -829,7 +836,7 @@ fn create(dir: &Path) -> io::Result<()> {
 }
 
 /// Takes the directory for this process alone.
-fn hold(dir: &Path) -> Result<File, TryLockError> {
+fn lock_dir(dir: &Path) -> Result<File, TryLockError> {
     let path = dir.join("lock");
     let lock = File::options().create(true).truncate(false).write(true).open(path);
     let lock = lock.map_err(TryLockError::Error)?;
@@ -842,7 +849,7 @@ fn config(dir: &Path, page_cache: u64) -> sled::Config {
 }
 
 /// Puts right what sled does not survive if the power goes while it is written.
-fn settle(dir: &Path) -> Result<(), Trouble> {
+fn recover_files(dir: &Path) -> Result<(), EngineError> {
     // A snapshot gets its name when it is whole, but sled looks for one under its first name too,
     // and refuses a store with half of one. What it is made from is still there.
     for entry in fs::read_dir(dir)? {
@@ -868,14 +875,14 @@ fn settle(dir: &Path) -> Result<(), Trouble> {
 }
 
 /// Why a store does not open.
-enum Trouble {
+enum EngineError {
     Sled(sled::Error),
     Newer(u64),
     Damage,
     Store(StoreError),
 }
 
-impl From<StoreError> for Trouble {
+impl From<StoreError> for EngineError {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Damaged => Self::Damage,
@@ -884,20 +891,20 @@ impl From<StoreError> for Trouble {
     }
 }
 
-impl From<sled::Error> for Trouble {
+impl From<sled::Error> for EngineError {
     fn from(error: sled::Error) -> Self {
         Self::Sled(error)
     }
 }
 
-impl From<io::Error> for Trouble {
+impl From<io::Error> for EngineError {
     fn from(error: io::Error) -> Self {
         Self::Sled(sled::Error::Io(error))
     }
 }
 
-impl From<Damage> for Trouble {
-    fn from(_: Damage) -> Self {
+impl From<Corrupt> for EngineError {
+    fn from(_: Corrupt) -> Self {
         Self::Damage
     }
 }
@@ -914,11 +921,11 @@ fn changes_between(
     }
 }
 
-fn number(tree: &Tree, key: &[u8]) -> Result<Option<u64>, Trouble> {
+fn number(tree: &Tree, key: &[u8]) -> Result<Option<u64>, EngineError> {
     let Some(bytes) = tree.get(key)? else {
         return Ok(None);
     };
-    let bytes = <[u8; 8]>::try_from(&*bytes).map_err(|_| Trouble::Damage)?;
+    let bytes = <[u8; 8]>::try_from(&*bytes).map_err(|_| EngineError::Damage)?;
     Ok(Some(u64::from_be_bytes(bytes)))
 }
 

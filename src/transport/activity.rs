@@ -22,7 +22,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::call_counters::Calls;
+use super::call_counters::CallCounters;
 use super::connection::Phase;
 
 /// How often a connection's use is read within an idle timeout.
@@ -48,7 +48,7 @@ pub(crate) struct Limits {
 
 /// Why a connection ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Cause {
+pub(crate) enum EndReason {
     /// The server ends.
     Drain,
     /// It is as old as a connection may get.
@@ -82,7 +82,7 @@ pub(crate) struct Activity {
     over: CancellationToken,
     phase: watch::Receiver<Phase>,
     /// Those of its core.
-    pub(crate) calls: Arc<Calls>,
+    pub(crate) calls: Arc<CallCounters>,
 }
 
 /// An open call, until it is dropped.
@@ -90,7 +90,7 @@ pub(crate) struct OpenCall(Arc<Activity>);
 
 impl Activity {
     /// Of a connection that was not used yet.
-    pub(crate) fn new(calls: Arc<Calls>, phase: watch::Receiver<Phase>) -> Arc<Self> {
+    pub(crate) fn new(calls: Arc<CallCounters>, phase: watch::Receiver<Phase>) -> Arc<Self> {
         let (accepted, is_probed, open) = (AtomicU64::new(0), AtomicBool::new(false), 0.into());
         Arc::new(Self { accepted, is_probed, open, over: CancellationToken::new(), phase, calls })
     }
@@ -118,7 +118,7 @@ impl Activity {
     }
 
     /// Waits until the connection is to be asked to end.
-    pub(crate) async fn ended(&self, limits: Limits) -> Cause {
+    pub(crate) async fn ended(&self, limits: Limits) -> EndReason {
         let mut phase = self.phase.clone();
         let aged = async {
             match limits.age {
@@ -127,21 +127,21 @@ impl Activity {
             }
         };
         tokio::select! {
-            _ = phase.wait_for(|phase| *phase >= Phase::Draining) => Cause::Drain,
-            () = aged => Cause::Age,
+            _ = phase.wait_for(|phase| *phase >= Phase::Draining) => EndReason::Drain,
+            () = aged => EndReason::Age,
             cause = self.unused(limits) => cause,
         }
     }
 
     /// Waits until the connection is unused.
-    async fn unused(&self, Limits { first_call, idle, .. }: Limits) -> Cause {
+    async fn unused(&self, Limits { first_call, idle, .. }: Limits) -> EndReason {
         let begin = Instant::now();
         tokio::time::sleep(first_call.min(idle)).await;
         if self.accepted() == 0 && self.is_probed.load(Ordering::Relaxed) {
             tokio::time::sleep_until(begin + idle).await;
         }
         if self.accepted() == 0 {
-            return Cause::NoCall;
+            return EndReason::NoCall;
         }
         let (mut seen, mut since) = (self.accepted(), Instant::now());
         while since.elapsed() < idle {
@@ -151,18 +151,18 @@ impl Activity {
                 (seen, since) = (accepted, Instant::now());
             }
         }
-        Cause::Idle
+        EndReason::Idle
     }
 
     /// Waits, after the connection was asked to end, as long as its calls may still be open, and
     /// then interrupts them.
-    pub(crate) async fn interrupt(&self, cause: Cause, grace: Duration) {
+    pub(crate) async fn interrupt(&self, cause: EndReason, grace: Duration) {
         let mut phase = self.phase.clone();
         let grace = async {
             match cause {
                 // That of all connections together.
-                Cause::Drain => std::future::pending().await,
-                Cause::NoCall => {
+                EndReason::Drain => std::future::pending().await,
+                EndReason::NoCall => {
                     let first = grace.min(ACKNOWLEDGE);
                     tokio::time::sleep(first).await;
                     if self.accepted() > 0 {
@@ -170,11 +170,11 @@ impl Activity {
                         tokio::time::sleep(grace - first).await;
                     }
                 }
-                Cause::Age | Cause::Idle => tokio::time::sleep(grace).await,
+                EndReason::Age | EndReason::Idle => tokio::time::sleep(grace).await,
             }
         };
         tokio::select! {
-            _ = phase.wait_for(|phase| *phase == Phase::Over) => {}
+            _ = phase.wait_for(|phase| *phase == Phase::Terminate) => {}
             () = grace => {}
         }
         self.over.cancel();
@@ -182,7 +182,7 @@ impl Activity {
 
     /// Whether the time to drain is over.
     pub(crate) fn is_over(&self) -> bool {
-        *self.phase.borrow() == Phase::Over
+        *self.phase.borrow() == Phase::Terminate
     }
 
     /// Waits until a call that is still open is to be interrupted. One that is endless gets no
@@ -193,14 +193,14 @@ impl Activity {
     ) -> impl Future<Output = Interruption> + Send + use<> {
         let (over, mut phase) = (self.over.clone(), self.phase.clone());
         async move {
-            let least = if is_endless { Phase::Draining } else { Phase::Over };
+            let least = if is_endless { Phase::Draining } else { Phase::Terminate };
             tokio::select! {
                 _ = phase.wait_for(|phase| *phase >= least) => {}
                 () = over.cancelled() => {}
             }
             // When the server ends, either can be the first.
             match *phase.borrow() {
-                Phase::Over => Interruption::Cut,
+                Phase::Terminate => Interruption::Cut,
                 Phase::Draining if is_endless => Interruption::Drain,
                 Phase::Serving | Phase::Draining => Interruption::Connection,
             }

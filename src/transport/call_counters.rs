@@ -8,7 +8,7 @@ use http::{Response, StatusCode};
 use tonic::Code;
 
 use crate::grpc::access;
-use crate::metrics::{Count, Counted};
+use crate::metrics::{Counted, Counter};
 use crate::policy::keyring::MAX_KEYS;
 use crate::policy::revision::Revision;
 
@@ -16,41 +16,41 @@ use crate::policy::revision::Revision;
 const CODES: usize = 17;
 
 /// One core's calls.
-pub(crate) struct Calls {
+pub(crate) struct CallCounters {
     /// By the place of the path in [`access::PATHS`], all others last, then by code.
-    answered: Vec<[Count; CODES]>,
+    answered: Vec<[Counter; CODES]>,
     /// How many are under way.
     pub(crate) under_way: Arc<AtomicUsize>,
     /// How many of each key are, by its creation revision.
     of_keys: Mutex<HashMap<Revision, Arc<AtomicUsize>, foldhash::fast::RandomState>>,
     /// How many requests were no gRPC calls.
-    not_grpc: Count,
+    not_grpc: Counter,
     /// How many connections it has.
     pub(crate) open: Arc<AtomicUsize>,
     /// How many calls were still open when the time to drain was over.
-    pub(crate) cut: Count,
+    pub(crate) cut: Counter,
 }
 
-impl Default for Calls {
+impl Default for CallCounters {
     fn default() -> Self {
         let answered = (0..=access::PATHS.len()).map(|_| Default::default()).collect();
         let (under_way, open) = (Arc::default(), Arc::default());
-        let (of_keys, not_grpc, cut) = (Mutex::default(), Count::default(), Count::default());
+        let (of_keys, not_grpc, cut) = (Mutex::default(), Counter::default(), Counter::default());
         Self { answered, under_way, of_keys, not_grpc, open, cut }
     }
 }
 
-impl Calls {
+impl CallCounters {
     /// Counts a call that was answered so, and says with which code. A stream counts as it begins.
     pub(crate) fn answered<B>(&self, path: usize, response: &Response<B>) -> Code {
         if response.status() != StatusCode::OK {
-            self.not_grpc.one();
+            self.not_grpc.inc();
             return Code::Ok;
         }
         let status = response.headers().get("grpc-status");
         let code = status.map_or(Code::Ok, |status| Code::from_bytes(status.as_bytes()));
         if let Some(count) = self.answered.get(path).and_then(|codes| codes.get(code as usize)) {
-            count.one();
+            count.inc();
         }
         code
     }
@@ -71,7 +71,7 @@ impl Calls {
         let codes = || (0..).take(CODES).map(Code::from_i32).enumerate();
         let of = |path: usize, code: usize| -> u64 {
             let counts = all.iter().filter_map(|core| core.answered.get(path)?.get(code));
-            counts.map(Count::read).sum()
+            counts.map(Counter::read).sum()
         };
         paths
             .flat_map(|(n, path)| codes().map(move |(m, code)| (n, path, m, code)))
@@ -91,7 +91,7 @@ impl Calls {
     }
 
     /// How many calls are under way, and how many connections there are.
-    pub(crate) fn now(all: &[Arc<Self>]) -> (usize, usize) {
+    pub(crate) fn in_flight(all: &[Arc<Self>]) -> (usize, usize) {
         let sum = |of: fn(&Self) -> &AtomicUsize| {
             all.iter().map(|core| of(core).load(Ordering::Relaxed)).sum()
         };

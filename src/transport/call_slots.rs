@@ -1,4 +1,4 @@
-//! Places: how many calls of a kind may be open at once, on one connection and in all.
+//! CallSlots: how many calls of a kind may be open at once, on one connection and in all.
 //!
 //! They are for calls that anybody can make, or that stay open for as long as the caller likes. A
 //! call has its place until its HTTP/2 stream ends: also while its reply waits to be read.
@@ -15,13 +15,13 @@ use http::Response;
 use http_body::{Body, Frame, SizeHint};
 use tonic::Status;
 
-use crate::grpc::unary::Reply;
 use crate::grpc::status;
-use crate::metrics::{Count, Counted};
+use crate::grpc::unary::Reply;
+use crate::metrics::{Counted, Counter};
 
 /// The kinds of calls that have places.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum CallKind {
     /// `grpc.health.v1.Health/Check`.
     HealthCheck,
     /// `grpc.health.v1.Health/Watch`.
@@ -30,7 +30,7 @@ pub(crate) enum Kind {
     Reflection,
 }
 
-impl Kind {
+impl CallKind {
     const ALL: [Self; 3] = [Self::HealthCheck, Self::HealthWatch, Self::Reflection];
 
     /// Its name as a label of metrics.
@@ -75,47 +75,47 @@ impl Kind {
 struct Each<T>([T; 3]);
 
 impl<T> Each<T> {
-    fn of(&self, kind: Kind) -> &T {
+    fn of(&self, kind: CallKind) -> &T {
         let Self([check, watch, reflection]) = self;
         match kind {
-            Kind::HealthCheck => check,
-            Kind::HealthWatch => watch,
-            Kind::Reflection => reflection,
+            CallKind::HealthCheck => check,
+            CallKind::HealthWatch => watch,
+            CallKind::Reflection => reflection,
         }
     }
 }
 
 /// The places of all connections together.
 #[derive(Default)]
-pub(crate) struct Places {
+pub(crate) struct CallSlots {
     open: Each<Arc<AtomicUsize>>,
-    refused: Each<Count>,
+    refused: Each<Counter>,
 }
 
 /// The places of one connection.
 #[derive(Default)]
-pub(crate) struct OwnPlaces(Each<Arc<AtomicUsize>>);
+pub(crate) struct ConnectionSlots(Each<Arc<AtomicUsize>>);
 
 /// A place, until it is dropped.
-pub(crate) struct Place {
+pub(crate) struct CallSlot {
     _of_connection: Counted,
     _in_all: Counted,
 }
 
-impl Places {
+impl CallSlots {
     /// Takes a place.
     ///
     /// # Errors
     /// There is none.
-    pub(crate) fn take(&self, kind: Kind, own: &OwnPlaces) -> Result<Place, Status> {
+    pub(crate) fn take(&self, kind: CallKind, own: &ConnectionSlots) -> Result<CallSlot, Status> {
         let taken = self.try_take(kind, own);
         if taken.is_err() {
-            self.refused.of(kind).one();
+            self.refused.of(kind).inc();
         }
         taken
     }
 
-    fn try_take(&self, kind: Kind, own: &OwnPlaces) -> Result<Place, Status> {
+    fn try_take(&self, kind: CallKind, own: &ConnectionSlots) -> Result<CallSlot, Status> {
         let bounded = |all: &Arc<AtomicUsize>, most, where_| {
             let (counted, open) = Counted::one_more(all);
             if open > most {
@@ -123,7 +123,7 @@ impl Places {
             }
             Ok(counted)
         };
-        Ok(Place {
+        Ok(CallSlot {
             _of_connection: bounded(own.0.of(kind), kind.of_connection(), "on this connection")?,
             _in_all: bounded(self.open.of(kind), kind.in_all(), "on this server")?,
         })
@@ -131,16 +131,16 @@ impl Places {
 
     /// How many calls of each kind are open, by its name.
     pub(crate) fn open(&self) -> [(&'static str, u64); 3] {
-        Kind::ALL.map(|kind| (kind.label(), self.open.of(kind).load(Ordering::Relaxed) as u64))
+        CallKind::ALL.map(|kind| (kind.label(), self.open.of(kind).load(Ordering::Relaxed) as u64))
     }
 
     /// How many calls of each kind found no place, by its name.
     pub(crate) fn refused(&self) -> [(&'static str, u64); 3] {
-        Kind::ALL.map(|kind| (kind.label(), self.refused.of(kind).read()))
+        CallKind::ALL.map(|kind| (kind.label(), self.refused.of(kind).read()))
     }
 }
 
-impl Place {
+impl CallSlot {
     /// Keeps the place until the reply was sent, or is given up.
     pub(crate) fn kept_by(self, response: Response<Reply>) -> Response<Reply> {
         if response.body().is_end_stream() {
@@ -153,7 +153,7 @@ impl Place {
 /// A reply that has a place.
 struct Kept {
     reply: Reply,
-    _place: Place,
+    _place: CallSlot,
 }
 
 impl Body for Kept {
@@ -182,8 +182,8 @@ mod tests {
 
     #[test]
     fn a_place_that_is_refused_or_dropped_is_free_again() {
-        let (all, own) = (Places::default(), OwnPlaces::default());
-        let take = |own: &OwnPlaces| all.take(Kind::HealthWatch, own);
+        let (all, own) = (CallSlots::default(), ConnectionSlots::default());
+        let take = |own: &ConnectionSlots| all.take(CallKind::HealthWatch, own);
         let mut taken: Vec<_> = (0..16).map(|_| take(&own).expect("a place")).collect();
         for _ in 0..3 {
             assert!(take(&own).is_err());
@@ -192,12 +192,12 @@ mod tests {
         taken.push(take(&own).expect("a place"));
         let more: Vec<_> = (0..100)
             .flat_map(|_| {
-                let own = OwnPlaces::default();
+                let own = ConnectionSlots::default();
                 (0..16).map(|_| take(&own)).collect::<Vec<_>>()
             })
             .collect();
         assert_eq!(more.iter().filter(|taken| taken.is_ok()).count(), 1_000 - 16);
-        assert!(all.take(Kind::HealthCheck, &own).is_ok(), "of another kind");
+        assert!(all.take(CallKind::HealthCheck, &own).is_ok(), "of another kind");
         drop((taken, more));
         assert_eq!(all.open().map(|(_, open)| open), [0; 3]);
         assert!(take(&own).is_ok());

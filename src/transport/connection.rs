@@ -21,12 +21,12 @@ use tokio::sync::watch;
 use tokio::time::Sleep;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::activity::{Activity, Cause, Limits};
-use super::frame_progress::{Pace, Paced};
-use super::call_slots::OwnPlaces;
+use super::activity::{Activity, EndReason, Limits};
+use super::call_slots::ConnectionSlots;
+use super::frame_progress::{Progress, ProgressStream};
+use super::inline_executor::{self, InlineExecutor};
 use super::service::{self, Service};
 use super::tls;
-use super::inline_executor::{self, Turn};
 use crate::grpc::peer::Peer;
 
 /// How many calls of a connection may wait to be begun although their caller took them back.
@@ -51,7 +51,7 @@ const MAX_STREAMS: u32 = 256;
 const MAX_HEADER_LIST: u32 = 272 << 10;
 
 /// How long it may take to send a peer the end of its calls, or of its connection.
-pub(crate) const PARTING: Duration = Duration::from_secs(1);
+pub(crate) const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How far the end has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -61,11 +61,11 @@ pub(crate) enum Phase {
     /// Open calls may end, and no new one begins.
     Draining,
     /// What is still open is cut off.
-    Over,
+    Terminate,
 }
 
 /// Shakes hands with who connects, if that is asked for, and serves the connection to its end.
-pub(crate) async fn welcome(
+pub(crate) async fn accept(
     connection: tokio::net::TcpStream,
     service: Arc<Service>,
     mut phase: watch::Receiver<Phase>,
@@ -73,7 +73,7 @@ pub(crate) async fn welcome(
     let address = connection.peer_addr().ok();
     let Some(tls) = &service.tls else {
         let peer = Arc::new(Peer { address, ..Peer::default() });
-        return attend(connection, peer, service, phase).await;
+        return serve(connection, peer, service, phase).await;
     };
     let handshake = tokio::time::timeout(service.handshake, tls.accept(connection));
     let shaken = tokio::select! {
@@ -82,42 +82,42 @@ pub(crate) async fn welcome(
     };
     match shaken {
         Ok(Ok((connection, peer))) => {
-            attend(connection, Arc::new(Peer { address, ..peer }), service, phase).await;
+            serve(connection, Arc::new(Peer { address, ..peer }), service, phase).await;
         }
         // Anybody can cause these, so they are no warnings.
         Ok(Err(error)) => {
-            service.incidents.handshakes.one();
+            service.incidents.handshakes.inc();
             if let Some(why) = tls::refusal(&error) {
                 service.refused.handshake(address, why);
             }
             tracing::debug!(%error, "a TLS handshake failed");
         }
         Err(_) => {
-            service.incidents.handshakes.one();
+            service.incidents.handshakes.inc();
             tracing::debug!("a TLS handshake took too long");
         }
     }
 }
 
 /// Serves one connection to its end.
-async fn attend<I: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+async fn serve<I: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     connection: I,
     peer: Arc<Peer>,
     service: Arc<Service>,
     phase: watch::Receiver<Phase>,
 ) {
-    let limits = Limits { age: service.limits.age.map(give_or_take), ..service.limits };
+    let limits = Limits { age: service.limits.age.map(jitter), ..service.limits };
     let incidents = Arc::clone(&service.incidents);
-    let mut patience = Patience { time: service.handshake, waiting: None };
+    let mut patience = StallTimer { time: service.handshake, waiting: None };
     let activity = Activity::new(Arc::clone(&service.calls), phase);
     let used = Arc::clone(&activity);
-    let places = OwnPlaces::default();
+    let places = ConnectionSlots::default();
     let service = service_fn(move |request| {
-        service::answer(Arc::clone(&service), &peer, &used, &places, request)
+        service::handle(Arc::clone(&service), &peer, &used, &places, request)
     });
-    let (connection, pace) = Paced::new(connection);
-    let calls = inline_executor::Calls::default();
-    let turn = Turn::of(calls.clone());
+    let (connection, pace) = ProgressStream::new(connection);
+    let calls = inline_executor::PendingCalls::default();
+    let turn = InlineExecutor::of(calls.clone());
     let mut connection = Box::pin(
         http2::Builder::new(calls)
             .timer(TokioTimer::new())
@@ -139,13 +139,13 @@ async fn attend<I: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         if last.is_none()
             && let Poll::Ready(cause) = Pin::new(&mut ended).poll(context)
         {
-            let cause = cause.unwrap_or(Cause::Drain);
+            let cause = cause.unwrap_or(EndReason::Drain);
             incidents.ended(cause);
             connection.as_mut().graceful_shutdown();
             let activity = Arc::clone(&activity);
             last = Some(Box::pin(async move {
                 activity.interrupt(cause, limits.grace).await;
-                tokio::time::sleep(PARTING).await;
+                tokio::time::sleep(LINGER_TIMEOUT).await;
             }));
         }
         if let Some(last) = &mut last
@@ -181,30 +181,30 @@ async fn attend<I: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     if last.is_some()
         && let Some(connection) = pace.into_connection()
     {
-        part(connection).await;
+        linger(connection).await;
     }
 }
 
 /// Reads what is still on its way from a peer that was told that this is the end, until it has
 /// heard that. To close before would reset the connection, and what it was told would be lost:
 /// which of its calls were never begun, and can be made again.
-async fn part(mut connection: impl AsyncRead + Unpin) {
+async fn linger(mut connection: impl AsyncRead + Unpin) {
     let mut unread = [0; 4096];
     let read = async { while connection.read(&mut unread).await.is_ok_and(|count| count > 0) {} };
-    tokio::time::timeout(PARTING, read).await.ok();
+    tokio::time::timeout(LINGER_TIMEOUT, read).await.ok();
 }
 
 /// Waits for what a peer has begun and not ended.
-struct Patience {
+struct StallTimer {
     time: Duration,
     /// Which frame is waited for, and until when.
     waiting: Option<(u64, Pin<Box<Sleep>>)>,
 }
 
-impl Patience {
+impl StallTimer {
     /// Ready when it took too long.
-    fn poll<I>(&mut self, pace: &Pace<I>, context: &mut Context<'_>) -> Poll<()> {
-        let Some(begun) = pace.begun() else {
+    fn poll<I>(&mut self, pace: &Progress<I>, context: &mut Context<'_>) -> Poll<()> {
+        let Some(begun) = pace.stalled_frame() else {
             self.waiting = None;
             return Poll::Pending;
         };
@@ -219,7 +219,7 @@ impl Patience {
 }
 
 /// A time, give or take a tenth: connections made together do not all end together.
-fn give_or_take(time: Duration) -> Duration {
+fn jitter(time: Duration) -> Duration {
     let dice = foldhash::quality::RandomState::default().hash_one(());
     time.mul_f64(0.9 + (dice % 1_000) as f64 / 5_000.0)
 }

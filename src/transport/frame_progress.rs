@@ -31,17 +31,17 @@ const END_HEADERS: u8 = 4;
 const BLOCKS: usize = 64 << 10;
 
 /// A connection whose incoming frames are followed.
-pub(crate) struct Paced<I> {
+pub(crate) struct ProgressStream<I> {
     /// Until it is given back.
     io: Option<I>,
-    place: Place,
-    told: Arc<Told<I>>,
+    place: FrameParser,
+    told: Arc<SharedProgress<I>>,
 }
 
 /// What is told of a connection to who holds it no more.
-pub(crate) struct Pace<I>(Arc<Told<I>>);
+pub(crate) struct Progress<I>(Arc<SharedProgress<I>>);
 
-struct Told<I> {
+struct SharedProgress<I> {
     place: AtomicU64,
     /// Whether no more is read before the calls that have come are looked at.
     rests: AtomicBool,
@@ -51,33 +51,33 @@ struct Told<I> {
     back: Mutex<Option<I>>,
 }
 
-impl<I> Paced<I> {
-    pub(crate) fn new(io: I) -> (Self, Pace<I>) {
-        let place = Place::default();
+impl<I> ProgressStream<I> {
+    pub(crate) fn new(io: I) -> (Self, Progress<I>) {
+        let place = FrameParser::default();
         let (tell, rests) = (AtomicU64::new(place.tell()), AtomicBool::new(false));
         let is_blocked = AtomicBool::new(false);
-        let told = Told { place: tell, rests, is_blocked, back: Mutex::new(None) };
+        let told = SharedProgress { place: tell, rests, is_blocked, back: Mutex::new(None) };
         let told = Arc::new(told);
-        (Self { io: Some(io), place, told: Arc::clone(&told) }, Pace(told))
+        (Self { io: Some(io), place, told: Arc::clone(&told) }, Progress(told))
     }
 }
 
-impl<I: Unpin> Paced<I> {
+impl<I: Unpin> ProgressStream<I> {
     fn io(&mut self) -> io::Result<Pin<&mut I>> {
         self.io.as_mut().map(Pin::new).ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
 }
 
-impl<I> Drop for Paced<I> {
+impl<I> Drop for ProgressStream<I> {
     fn drop(&mut self) {
         *self.told.back.lock().unwrap_or_else(PoisonError::into_inner) = self.io.take();
     }
 }
 
-impl<I> Pace<I> {
+impl<I> Progress<I> {
     /// What the peer has begun and not ended: the number of frames and header blocks before it.
     /// The preface is one with the first frame.
-    pub(crate) fn begun(&self) -> Option<u64> {
+    pub(crate) fn stalled_frame(&self) -> Option<u64> {
         let told = self.0.place.load(Ordering::Relaxed);
         (told & 1 == 1).then_some(told >> 1)
     }
@@ -99,7 +99,7 @@ impl<I> Pace<I> {
 }
 
 /// Where a peer is in what it sends.
-struct Place {
+struct FrameParser {
     /// Bytes still to come of the preface or of a frame's content.
     left: usize,
     /// As much as has come of a frame's header.
@@ -113,13 +113,13 @@ struct Place {
     ended: u64,
 }
 
-impl Default for Place {
+impl Default for FrameParser {
     fn default() -> Self {
         Self { left: PREFACE, header: [0; HEADER], held: 0, block: false, blocks: 0, ended: 0 }
     }
 }
 
-impl Place {
+impl FrameParser {
     fn read(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             if self.left == 0 {
@@ -162,7 +162,7 @@ impl Place {
     }
 }
 
-impl<I: AsyncRead + Unpin> AsyncRead for Paced<I> {
+impl<I: AsyncRead + Unpin> AsyncRead for ProgressStream<I> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -188,7 +188,7 @@ impl<I: AsyncRead + Unpin> AsyncRead for Paced<I> {
     }
 }
 
-impl<I: AsyncWrite + Unpin> AsyncWrite for Paced<I> {
+impl<I: AsyncWrite + Unpin> AsyncWrite for ProgressStream<I> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -234,8 +234,8 @@ mod tests {
 
     /// The place after each byte, by what it tells: how much has ended, and whether more began.
     fn told(bytes: &[u8]) -> Vec<(u64, bool)> {
-        let mut place = Place::default();
-        let tell = |place: &Place| (place.tell() >> 1, place.tell() & 1 == 1);
+        let mut place = FrameParser::default();
+        let tell = |place: &FrameParser| (place.tell() >> 1, place.tell() & 1 == 1);
         bytes
             .iter()
             .map(|byte| {
@@ -270,7 +270,7 @@ mod tests {
         }
         let last = *told(&bytes).last().expect("bytes");
         for size in 1..=bytes.len() {
-            let mut place = Place::default();
+            let mut place = FrameParser::default();
             bytes.chunks(size).for_each(|piece| place.read(piece));
             assert_eq!((place.tell() >> 1, place.tell() & 1 == 1), last, "{size}");
         }

@@ -21,10 +21,10 @@ use tonic::Status;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
-use super::call_slots::{Kind, Place};
-use crate::grpc::unary::{self, Reply};
+use super::call_slots::{CallKind, CallSlot};
+use crate::grpc::body_timeout::{self, BodyTimeout};
 use crate::grpc::status;
-use crate::grpc::body_timeout::{self, Timely};
+use crate::grpc::unary::{self, Reply};
 use crate::metrics::memory_budget::MemoryBudget;
 
 /// The most bytes of a message.
@@ -65,10 +65,10 @@ impl Health {
     }
 
     /// Which kind of call has this method, if there is one.
-    pub(crate) fn kind(method: &str) -> Option<Kind> {
+    pub(crate) fn kind(method: &str) -> Option<CallKind> {
         match method {
-            "Check" => Some(Kind::HealthCheck),
-            "Watch" => Some(Kind::HealthWatch),
+            "Check" => Some(CallKind::HealthCheck),
+            "Watch" => Some(CallKind::HealthWatch),
             _ => None,
         }
     }
@@ -76,17 +76,17 @@ impl Health {
     /// Answers a call that has a place.
     pub(crate) async fn answer<B>(
         self: Arc<Self>,
-        kind: Kind,
-        place: Place,
+        kind: CallKind,
+        place: CallSlot,
         deadline: Option<Duration>,
         body: B,
     ) -> Response<Reply>
     where
         B: Body<Data = Bytes, Error: Into<body_timeout::Error>> + Unpin,
     {
-        let body = Timely::new(body, REQUEST_TIME);
+        let body = BodyTimeout::new(body, REQUEST_TIME);
         let account = || self.memory.shared();
-        let response = if kind == Kind::HealthWatch {
+        let response = if kind == CallKind::HealthWatch {
             match unary::message(deadline, body, MAX_MESSAGE, &account, unary::decode).await {
                 Ok(request) => {
                     let watch = self.watch(&request);

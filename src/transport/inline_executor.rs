@@ -18,15 +18,15 @@ use hyper::rt::Executor;
 type Call = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// The most calls that are begun at once: other connections wait for their turn.
-const MOST: usize = 128;
+const MAX_INLINE_CALLS: usize = 128;
 /// How often a connection is looked at in one turn, while there is something new.
-const LOOKS: usize = 4;
+const MAX_POLLS: usize = 4;
 
 /// A connection's calls that nobody has begun.
 #[derive(Clone, Default)]
-pub(crate) struct Calls(Arc<Mutex<Vec<Call>>>);
+pub(crate) struct PendingCalls(Arc<Mutex<Vec<Call>>>);
 
-impl Calls {
+impl PendingCalls {
     /// Begins what calls there are. Those that have to wait go on as tasks.
     fn begin(&self, context: &mut Context<'_>) {
         let mut calls = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
@@ -34,7 +34,7 @@ impl Calls {
             return;
         }
         for (number, mut call) in calls.drain(..).enumerate() {
-            if number >= MOST || waits(&mut call, context) {
+            if number >= MAX_INLINE_CALLS || poll_once(&mut call, context) {
                 tokio::spawn(call);
             }
         }
@@ -46,23 +46,23 @@ impl Calls {
     }
 }
 
-impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Calls {
+impl<F: Future<Output = ()> + Send + 'static> Executor<F> for PendingCalls {
     fn execute(&self, call: F) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(Box::pin(call));
     }
 }
 
 /// A connection's turns.
-pub(crate) struct Turn {
-    calls: Calls,
-    nudge: Arc<Nudge>,
+pub(crate) struct InlineExecutor {
+    calls: PendingCalls,
+    nudge: Arc<LoopWaker>,
     waker: Waker,
 }
 
-impl Turn {
+impl InlineExecutor {
     /// The turns of a connection that leaves its calls here.
-    pub(crate) fn of(calls: Calls) -> Self {
-        let nudge = Arc::new(Nudge::default());
+    pub(crate) fn of(calls: PendingCalls) -> Self {
+        let nudge = Arc::new(LoopWaker::default());
         Self { calls, waker: Waker::from(Arc::clone(&nudge)), nudge }
     }
 
@@ -76,7 +76,7 @@ impl Turn {
         // A task has one waker all its life.
         let task = self.nudge.task.get_or_init(|| context.waker().clone());
         let context = &mut Context::from_waker(&self.waker);
-        for _ in 0..LOOKS {
+        for _ in 0..MAX_POLLS {
             self.nudge.begin();
             if connection(context).is_ready() {
                 return Poll::Ready(());
@@ -96,7 +96,7 @@ impl Turn {
 /// INVARIANT (no wake is lost): a wake either finds that there is a turn, and the end of that
 /// turn finds the wake; or it finds none, and wakes the task.
 #[derive(Default)]
-struct Nudge {
+struct LoopWaker {
     state: AtomicU8,
     task: OnceLock<Waker>,
 }
@@ -105,7 +105,7 @@ const RESTING: u8 = 0;
 const IN_TURN: u8 = 1;
 const NUDGED: u8 = 2;
 
-impl Nudge {
+impl LoopWaker {
     fn begin(&self) {
         self.state.store(IN_TURN, Ordering::Release);
     }
@@ -116,7 +116,7 @@ impl Nudge {
     }
 }
 
-impl Wake for Nudge {
+impl Wake for LoopWaker {
     fn wake(self: Arc<Self>) {
         self.wake_by_ref();
     }
@@ -133,7 +133,7 @@ impl Wake for Nudge {
 
 /// Polls a call once, and says whether it is to be polled again. One that panics has ended, and
 /// takes nothing else with it, as if it were a task.
-fn waits(call: &mut Call, context: &mut Context<'_>) -> bool {
+fn poll_once(call: &mut Call, context: &mut Context<'_>) -> bool {
     let polled = catch_unwind(AssertUnwindSafe(|| call.as_mut().poll(context)));
     matches!(polled, Ok(Poll::Pending))
 }
@@ -152,8 +152,8 @@ mod tests {
 
     #[tokio::test]
     async fn every_call_is_answered_whether_it_waits_panics_or_neither() {
-        let (calls, answered) = (Calls::default(), Arc::new(AtomicUsize::new(0)));
-        let count = 3 * MOST;
+        let (calls, answered) = (PendingCalls::default(), Arc::new(AtomicUsize::new(0)));
+        let count = 3 * MAX_INLINE_CALLS;
         for number in 0..count {
             let answered = Arc::clone(&answered);
             calls.execute(async move {
@@ -168,7 +168,7 @@ mod tests {
         calls.execute(pending());
         calls.begin(&mut Context::from_waker(Waker::noop()));
         let now = answered.load(Ordering::Relaxed);
-        assert!((1..=MOST).contains(&now), "{now}: at once, those that need not wait");
+        assert!((1..=MAX_INLINE_CALLS).contains(&now), "{now}: at once, those that need not wait");
         until(|context| {
             context.waker().wake_by_ref();
             answered.load(Ordering::Relaxed) == count / 3 * 2
@@ -178,7 +178,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_a_call_begins_is_begun_in_the_same_turn() {
-        let (calls, answered) = (Calls::default(), Arc::new(AtomicUsize::new(0)));
+        let (calls, answered) = (PendingCalls::default(), Arc::new(AtomicUsize::new(0)));
         let (others, count) = (calls.clone(), Arc::clone(&answered));
         calls.execute(poll_fn(move |context| {
             let count = Arc::clone(&count);
@@ -189,7 +189,7 @@ mod tests {
             context.waker().wake_by_ref();
             Poll::Ready(())
         }));
-        let (turn, mut looks) = (Turn::of(calls), 0);
+        let (turn, mut looks) = (InlineExecutor::of(calls), 0);
         let taken = turn.take(&Context::from_waker(Waker::noop()), |_| {
             looks += 1;
             Poll::Pending
@@ -200,7 +200,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_always_finds_something_new_lets_others_have_their_turn() {
-        let (turn, mut looks) = (Turn::of(Calls::default()), 0);
+        let (turn, mut looks) = (InlineExecutor::of(PendingCalls::default()), 0);
         let mut turns = 0;
         until(|context| {
             turns += 1;
@@ -213,14 +213,14 @@ mod tests {
             turns == 3
         })
         .await;
-        assert_eq!(looks, 3 * LOOKS, "and has another");
+        assert_eq!(looks, 3 * MAX_POLLS, "and has another");
     }
 
     /// Under races, each wake is followed by a look.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn no_wake_is_lost() {
         const WAKES: usize = 20_000;
-        let turn = Turn::of(Calls::default());
+        let turn = InlineExecutor::of(PendingCalls::default());
         let made = Arc::new(AtomicUsize::new(0));
         let (seen, waker) = (Arc::new(AtomicUsize::new(0)), Arc::new(OnceLock::<Waker>::new()));
         let other = tokio::task::spawn_blocking({

@@ -13,8 +13,8 @@ use http_body::{Body, Frame, SizeHint};
 use tonic::Status;
 
 use super::activity::{Activity, Interruption, OpenCall};
-use crate::grpc::unary::{InFlight, Reply};
 use crate::grpc::status;
+use crate::grpc::unary::{InFlight, Reply};
 
 /// The streams that have no end of their own: when one ends without an error, the server ended it.
 const ENDLESS: [&str; 2] =
@@ -82,7 +82,7 @@ impl Interruptible {
 
     fn note(&self, why: Interruption) {
         if why == Interruption::Cut {
-            self.activity.calls.cut.one();
+            self.activity.calls.cut.inc();
         }
     }
 }

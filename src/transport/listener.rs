@@ -17,27 +17,24 @@ use tokio_util::task::AbortOnDropHandle;
 use tonic::server::NamedService;
 use tonic::service::Routes;
 
-use crate::server::Failure;
 use super::activity::Limits;
+use super::call_counters::CallCounters;
 use super::caller_limits::CallerLimits;
-use super::call_counters::Calls;
 use super::connection::Phase;
-use super::worker::Core;
 use super::file_descriptors;
-use crate::observe::request_log::Follow;
 use super::health::Health;
-use crate::observe::incidents::Incidents;
-use crate::observe::prometheus::{self, Metrics};
-use crate::observe::rejected_callers::RefusedCallers;
 use super::service::Service;
 use super::tls::{Tls, Watch};
-use crate::observe::otlp::Traces;
-use crate::transport::memory_share::Share;
-use crate::server::args::{Retention, ServeArgs};
-use crate::grpc::Doors;
-use crate::observe::decision_log::{Decisions, Output};
+use super::worker::Worker;
+use crate::grpc::Api;
 use crate::metrics::memory_budget::MemoryBudget;
 use crate::metrics::supervise::Supervisor;
+use crate::observe::decision_log::{DecisionLog, Output};
+use crate::observe::incidents::Incidents;
+use crate::observe::otlp::Traces;
+use crate::observe::prometheus::{self, Metrics};
+use crate::observe::rejected_callers::RejectedCallers;
+use crate::observe::request_log::RequestObserver;
 use crate::policy::catalog::file;
 use crate::proto;
 use crate::proto::authorization_service_server::AuthorizationServiceServer;
@@ -46,12 +43,15 @@ use crate::proto::catalog_service_server::CatalogServiceServer;
 use crate::proto::change_service_server::ChangeServiceServer;
 use crate::proto::directory_service_server::DirectoryServiceServer;
 use crate::proto::key_service_server::KeyServiceServer;
+use crate::server::StartupError;
+use crate::server::args::{Retention, ServeArgs};
+use crate::transport::memory_share::MemoryShare;
 
 /// How long to wait when no connection can be accepted, as when all file handles are taken.
-const BREATH: Duration = Duration::from_millis(20);
+const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(20);
 
 /// After how long a silent peer is looked for. One that is gone is given up after twice as long.
-const SILENCE: Duration = Duration::from_secs(30);
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
 
 /// How many connections from loopback addresses may be open beyond the others, so that probes and
 /// the commands on this machine reach a server that other peers have filled.
@@ -61,16 +61,16 @@ const FOR_LOOPBACK: usize = 8;
 const MAX_REFLECTION: usize = 4 << 10;
 
 /// The port and what answers there.
-pub(crate) struct Frame {
+pub(crate) struct Listener {
     pub(crate) address: SocketAddr,
-    pub(crate) doors: Doors,
+    pub(crate) doors: Api,
     health: Arc<Health>,
     phase: watch::Sender<Phase>,
-    accepting: JoinHandle<Vec<Core>>,
-    calls: Vec<Arc<Calls>>,
+    accepting: JoinHandle<Vec<Worker>>,
+    calls: Vec<Arc<CallCounters>>,
     traces: Option<Arc<Traces>>,
     tls: Option<Tls>,
-    refused: Arc<RefusedCallers>,
+    refused: Arc<RejectedCallers>,
     /// Starts what runs for as long as the process.
     pub(crate) supervisor: Arc<Supervisor>,
     _watch: Option<Watch>,
@@ -79,10 +79,10 @@ pub(crate) struct Frame {
     _log: AbortOnDropHandle<()>,
 }
 
-impl Frame {
+impl Listener {
     /// Takes the port and starts the cores. Until the doors are opened every call but those of
     /// health is UNAVAILABLE.
-    pub(crate) async fn listen(args: &ServeArgs) -> Result<Self, Failure> {
+    pub(crate) async fn listen(args: &ServeArgs) -> Result<Self, StartupError> {
         let supervisor: Arc<Supervisor> = Arc::default();
         let tls = Tls::load(args)?;
         let traces = match &args.traces_endpoint {
@@ -92,15 +92,15 @@ impl Frame {
             None => None,
         };
         let cannot = |error: io::Error| {
-            Failure::of_system(&format!("cannot listen on {}", args.listen), &error)
+            StartupError::of_system(&format!("cannot listen on {}", args.listen), &error)
         };
         let listener = TcpListener::bind(args.listen).await.map_err(cannot)?;
         let address = listener.local_addr().map_err(cannot)?;
         let memory = args.call_memory_mib.map(|mib| u64::from(mib) << 20);
-        let memory = memory.unwrap_or_else(|| Share::fitting(args.cores).call_memory);
+        let memory = memory.unwrap_or_else(|| MemoryShare::for_cores(args.cores).call_memory);
         let memory = MemoryBudget::new(memory);
         let heartbeat = Duration::from_secs(args.watch_heartbeat.into());
-        let doors = Doors::new(decision_log(args, &supervisor)?, memory, heartbeat);
+        let doors = Api::new(decision_log(args, &supervisor)?, memory, heartbeat);
         let health = Health::of(services(), Arc::clone(&doors.memory));
         let limit = usize::try_from(args.max_message_bytes).unwrap_or(usize::MAX);
         let mut routes = Routes::new(
@@ -132,7 +132,7 @@ impl Frame {
         let watch = tls.as_ref().map(|tls| tls.watch(&supervisor));
         let rate = args.max_admin_calls_per_second;
         let caller_limits = Arc::new(CallerLimits::new(rate, Arc::clone(&doors.memory)));
-        let refused: Arc<RefusedCallers> = Arc::default();
+        let refused: Arc<RejectedCallers> = Arc::default();
         let service = Service {
             doors: doors.clone(),
             routes,
@@ -150,14 +150,14 @@ impl Frame {
             caller_limits,
             refused: Arc::clone(&refused),
             calls: Arc::default(),
-            follow: Follow::new(traces.clone(), doors.decisions.is_some()).map(Arc::new),
+            follow: RequestObserver::new(traces.clone(), doors.decisions.is_some()).map(Arc::new),
         };
         let phase = watch::Sender::new(Phase::Serving);
-        let calls: Vec<Arc<Calls>> = (0..args.cores.get()).map(|_| Arc::default()).collect();
+        let calls: Vec<Arc<CallCounters>> = (0..args.cores.get()).map(|_| Arc::default()).collect();
         let (own, mut serving_metrics) = (Arc::clone(&supervisor), None);
         if let Some(address) = args.metrics {
             let listener = TcpListener::bind(address).await.map_err(|error| {
-                Failure::of_system(&format!("cannot serve metrics on {address}"), &error)
+                StartupError::of_system(&format!("cannot serve metrics on {address}"), &error)
             })?;
             let started = SystemTime::now();
             let tls = service.tls.clone();
@@ -187,12 +187,12 @@ impl Frame {
             .enumerate()
             .map(|(number, calls)| {
                 let calls = Arc::clone(calls);
-                let service = Service { doors: doors.elsewhere(), calls, ..service.clone() };
-                Core::start(number, service, phase.subscribe(), supervisor.vital("core"))
+                let service = Service { doors: doors.for_core(), calls, ..service.clone() };
+                Worker::start(number, service, phase.subscribe(), supervisor.vital("core"))
             })
             .collect::<io::Result<Vec<_>>>();
         let cores = cores.map_err(|error| {
-            Failure::of_system(&format!("cannot start {} cores", args.cores), &error)
+            StartupError::of_system(&format!("cannot start {} cores", args.cores), &error)
         })?;
         let logged = Arc::clone(&incidents);
         let log = supervisor.task("connection_log", move || {
@@ -246,24 +246,24 @@ impl Frame {
         self.doors.close();
         self.phase.send_replace(Phase::Draining);
         let cores = self.accepting.await.unwrap_or_default();
-        let mut ended = tokio::task::spawn_blocking(|| cores.into_iter().for_each(Core::join));
+        let mut ended = tokio::task::spawn_blocking(|| cores.into_iter().for_each(Worker::join));
         if tokio::time::timeout(grace, &mut ended).await.is_err() {
             tracing::warn!("calls were still open after the time to drain: they are cut off");
-            self.phase.send_replace(Phase::Over);
+            self.phase.send_replace(Phase::Terminate);
             ended.await.ok();
         }
         self.refused.summarize();
         if let Some(log) = &self.doors.decisions {
-            tokio::task::block_in_place(|| log.settle());
+            tokio::task::block_in_place(|| log.flush());
         }
         if let Some(traces) = &self.traces {
-            tokio::task::block_in_place(|| traces.settle());
+            tokio::task::block_in_place(|| traces.flush());
         }
         if let Some(authority) = self.doors.authority() {
             // Joins the writer, which may wait for the disk.
             tokio::task::block_in_place(|| authority.close());
         }
-        Calls::cut(&self.calls)
+        CallCounters::cut(&self.calls)
     }
 }
 
@@ -271,14 +271,14 @@ impl Frame {
 fn decision_log(
     args: &ServeArgs,
     supervisor: &Arc<Supervisor>,
-) -> Result<Option<Arc<Decisions>>, Failure> {
+) -> Result<Option<Arc<DecisionLog>>, StartupError> {
     let Some(path) = &args.decision_log else { return Ok(None) };
     let cannot = |error: io::Error| {
-        Failure::of_system(&format!("--decision-log {}", path.display()), &error)
+        StartupError::of_system(&format!("--decision-log {}", path.display()), &error)
     };
     let (output, sample) = (Output::open(path).map_err(cannot)?, args.decision_log_sample);
     let rate = args.decision_log_bytes_per_second;
-    let log = Decisions::start(output, sample, rate, supervisor).map_err(cannot)?;
+    let log = DecisionLog::start(output, sample, rate, supervisor).map_err(cannot)?;
     Ok(Some(Arc::new(log)))
 }
 
@@ -317,17 +317,17 @@ fn most_connections(args: &ServeArgs) -> usize {
 /// Hands connections to the cores until the end begins.
 async fn accept(
     listener: TcpListener,
-    cores: Vec<Core>,
+    cores: Vec<Worker>,
     most: usize,
     incidents: Arc<Incidents>,
     mut phase: watch::Receiver<Phase>,
-) -> Vec<Core> {
+) -> Vec<Worker> {
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             _ = phase.wait_for(|phase| *phase >= Phase::Draining) => return cores,
         };
-        let open: usize = cores.iter().map(Core::open).sum();
+        let open: usize = cores.iter().map(Worker::open).sum();
         let connection = accepted.and_then(|(connection, peer)| {
             // Of a small limit, a third: it is meant to be one.
             let kept = if is_local(peer) { FOR_LOOPBACK.min(most / 3) } else { 0 };
@@ -335,7 +335,7 @@ async fn accept(
             if open >= most {
                 return Ok(None);
             }
-            tune(&connection)?;
+            set_socket_options(&connection)?;
             connection.into_std().map(Some)
         });
         match (connection, cores.iter().min_by_key(|core| core.open())) {
@@ -346,7 +346,7 @@ async fn accept(
             (Err(error), _) => {
                 tracing::debug!(%error, "a connection could not be accepted");
                 incidents.not_accepted();
-                tokio::time::sleep(BREATH).await;
+                tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
             }
             (Ok(_), None) => {}
         }
@@ -364,13 +364,13 @@ fn is_local(peer: SocketAddr) -> bool {
 ///
 /// The user timeout ends a connection, too, whose peer is there and reads nothing: Linux counts
 /// the time for which the peer's window stays shut as it does that of what is not acknowledged.
-fn tune(connection: &TcpStream) -> io::Result<()> {
+fn set_socket_options(connection: &TcpStream) -> io::Result<()> {
     connection.set_nodelay(true)?;
     let socket = SockRef::from(connection);
-    let keepalive = TcpKeepalive::new().with_time(SILENCE).with_interval(SILENCE / 3);
+    let keepalive = TcpKeepalive::new().with_time(KEEPALIVE_IDLE).with_interval(KEEPALIVE_IDLE / 3);
     socket.set_tcp_keepalive(&keepalive.with_retries(3))?;
     #[cfg(target_os = "linux")]
-    socket.set_tcp_user_timeout(Some(SILENCE * 2))?;
+    socket.set_tcp_user_timeout(Some(KEEPALIVE_IDLE * 2))?;
     Ok(())
 }
 
@@ -378,12 +378,12 @@ fn tune(connection: &TcpStream) -> io::Result<()> {
 fn services() -> Vec<&'static str> {
     vec![
         "",
-        <AuthorizationServiceServer<Doors> as NamedService>::NAME,
-        <DirectoryServiceServer<Doors> as NamedService>::NAME,
-        <CatalogServiceServer<Doors> as NamedService>::NAME,
-        <ChangeServiceServer<Doors> as NamedService>::NAME,
-        <KeyServiceServer<Doors> as NamedService>::NAME,
-        <BackupServiceServer<Doors> as NamedService>::NAME,
+        <AuthorizationServiceServer<Api> as NamedService>::NAME,
+        <DirectoryServiceServer<Api> as NamedService>::NAME,
+        <CatalogServiceServer<Api> as NamedService>::NAME,
+        <ChangeServiceServer<Api> as NamedService>::NAME,
+        <KeyServiceServer<Api> as NamedService>::NAME,
+        <BackupServiceServer<Api> as NamedService>::NAME,
     ]
 }
 

@@ -12,7 +12,7 @@ const CALL_MEMORY_MIN: u64 = 32 << 20;
 
 /// What is kept in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Share {
+pub struct MemoryShare {
     /// How many facts.
     pub cache_entries: u64,
     /// How much of the store's pages, in MiB as they are on disk.
@@ -21,12 +21,12 @@ pub struct Share {
     pub call_memory: u64,
 }
 
-impl Share {
+impl MemoryShare {
     /// What befits a process of so many cores: a quarter of its memory for facts, and a
     /// thirty-second for pages, which take twice as much in memory as on disk; neither less nor
     /// more than what is of use. A sixteenth is for what is held for callers.
     #[must_use]
-    pub fn fitting(cores: NonZeroUsize) -> Self {
+    pub fn for_cores(cores: NonZeroUsize) -> Self {
         Self::of(allowed(), cores)
     }
 
@@ -64,7 +64,8 @@ mod tests {
     fn what_is_kept_grows_with_the_memory_between_bounds() {
         let of = |mib: u64, cores| {
             let cores = NonZeroUsize::new(cores).expect("some");
-            let Share { cache_entries, page_cache_mib, .. } = Share::of(mib << 20, cores);
+            let MemoryShare { cache_entries, page_cache_mib, .. } =
+                MemoryShare::of(mib << 20, cores);
             (cache_entries, page_cache_mib)
         };
         assert_eq!(of(0, 1), (50_000, 64));

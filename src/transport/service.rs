@@ -16,26 +16,26 @@ use tonic::service::Routes;
 use tower::ServiceExt;
 
 use super::activity::{Activity, Limits};
+use super::call_counters::CallCounters;
+use super::call_slots::{CallKind, CallSlot, CallSlots, ConnectionSlots};
 use super::caller_limits::{self, CallerLimits};
-use super::call_counters::Calls;
-use crate::observe::request_log::{Follow, Followed, Line};
 use super::health::Health;
-use crate::observe::incidents::Incidents;
 use super::interruption::Interruptible;
-use super::call_slots::{Kind, OwnPlaces, Place, Places};
-use crate::observe::rejected_callers::RefusedCallers;
 use super::tls::Tls;
-use crate::observe::otlp::{Asked, Trace};
 use crate::grpc::access;
-use crate::grpc::unary::{self, InFlight, Reply};
-use crate::grpc::preflight::Unfit;
+use crate::grpc::body_timeout::BodyTimeout;
 use crate::grpc::memory::{self, CountedBody, RequestMemory, Urgency};
-use crate::observe::trace_context::Origin;
 use crate::grpc::peer::Peer;
-use crate::observe::rejection::{Refused, Why};
-use crate::grpc::body_timeout::Timely;
-use crate::grpc::{Doors, status};
+use crate::grpc::preflight::Unfit;
+use crate::grpc::unary::{self, InFlight, Reply};
+use crate::grpc::{Api, status};
 use crate::metrics::{Counted, wait_spans};
+use crate::observe::incidents::Incidents;
+use crate::observe::otlp::{Trace, TracedRequest};
+use crate::observe::rejected_callers::RejectedCallers;
+use crate::observe::rejection::{RejectedCaller, RejectionReason};
+use crate::observe::request_log::{AccessLogLine, ObservedRequest, RequestObserver};
+use crate::observe::trace_context::RequestContext;
 use crate::policy::caller::Caller;
 use crate::policy::revision::Revision;
 use crate::proto::CheckRequest;
@@ -58,7 +58,7 @@ const STREAMS: [&str; 2] =
 /// What every core answers with.
 #[derive(Clone)]
 pub(crate) struct Service {
-    pub(crate) doors: Doors,
+    pub(crate) doors: Api,
     /// Every call, by the generated services.
     pub(crate) routes: Routes,
     /// What connections begin with, if it is not plain text.
@@ -72,7 +72,7 @@ pub(crate) struct Service {
     /// What is said of health.
     pub(crate) health: Arc<Health>,
     /// The places of calls that have some.
-    pub(crate) places: Arc<Places>,
+    pub(crate) places: Arc<CallSlots>,
     /// The most calls under way on a core.
     pub(crate) in_flight: usize,
     /// How long a connection lives.
@@ -86,11 +86,11 @@ pub(crate) struct Service {
     /// How much of the server one key may take.
     pub(crate) caller_limits: Arc<CallerLimits>,
     /// Logs the callers that are refused.
-    pub(crate) refused: Arc<RefusedCallers>,
+    pub(crate) refused: Arc<RejectedCallers>,
     /// What is counted on this core.
-    pub(crate) calls: Arc<Calls>,
+    pub(crate) calls: Arc<CallCounters>,
     /// Who wants to know of single calls, if anybody does.
-    pub(crate) follow: Option<Arc<Follow>>,
+    pub(crate) follow: Option<Arc<RequestObserver>>,
 }
 
 /// A call that may be made: its caller, and the places in flight that it takes.
@@ -112,17 +112,21 @@ impl Service {
     ) -> Result<Admitted, Status> {
         let path = request.uri().path();
         if in_flight > self.in_flight + URGENT {
-            return Err(status::too_much(self.in_flight));
+            return Err(status::overloaded(self.in_flight));
         }
         let caller = self.doors.caller(request.headers(), peer)?;
         let urgent = caller_limits::is_urgent(&caller, path);
         let more = if urgent { URGENT } else { 0 };
         if in_flight > self.in_flight + more {
-            return Err(status::too_much(self.in_flight));
+            return Err(status::overloaded(self.in_flight));
         }
-        let roles = access::roles(path).ok_or_else(status::no_such_call)?;
-        if !caller.roles().meets(roles) {
-            return Err(Refused::caller(status::not_permitted(), Why::Role, &caller));
+        let roles = access::roles(path).ok_or_else(status::unknown_method)?;
+        if !caller.roles().intersects(roles) {
+            return Err(RejectedCaller::caller(
+                status::not_permitted(),
+                RejectionReason::Role,
+                &caller,
+            ));
         }
         let urgency = match access::is_change(path) {
             true if urgent => Urgency::Urgent,
@@ -138,7 +142,7 @@ impl Service {
             return Err(status::too_many_of_key(most));
         }
         if access::is_rated(path) {
-            self.caller_limits.count(key, urgent, Instant::now()).map_err(status::too_often)?;
+            self.caller_limits.count(key, urgent, Instant::now()).map_err(status::rate_limited)?;
         }
         Ok(Admitted { caller, urgency, place: Some(place) })
     }
@@ -148,11 +152,11 @@ impl Service {
         &self,
         method: &str,
         headers: &HeaderMap,
-        own: &OwnPlaces,
-    ) -> Result<(Kind, Place, Option<Duration>), Status> {
-        let kind = Health::kind(method).ok_or_else(status::no_such_call)?;
+        own: &ConnectionSlots,
+    ) -> Result<(CallKind, CallSlot, Option<Duration>), Status> {
+        let kind = Health::kind(method).ok_or_else(status::unknown_method)?;
         let deadline = unary::deadline(headers)?;
-        if !unary::takes(headers) {
+        if !unary::is_supported(headers) {
             return Err(status::compressed());
         }
         Ok((kind, self.places.take(kind, own)?, deadline))
@@ -163,11 +167,11 @@ impl Service {
 ///
 /// The future of a check is moved about by whoever runs it, so it holds no more of the request
 /// than its body; what is not a check is boxed.
-pub(crate) fn answer(
+pub(crate) fn handle(
     service: Arc<Service>,
     peer: &Peer,
     activity: &Arc<Activity>,
-    own_places: &OwnPlaces,
+    own_places: &ConnectionSlots,
     request: Request<Incoming>,
 ) -> impl Future<Output = Result<Response<Reply>, Infallible>> + use<> {
     enum Call<H, F> {
@@ -175,7 +179,7 @@ pub(crate) fn answer(
         Refused(Box<Status>),
         Check(Option<Duration>, Admitted, Incoming),
         Health(Pin<Box<H>>),
-        Other(Pin<Box<F>>, Option<Place>),
+        Other(Pin<Box<F>>, Option<CallSlot>),
     }
     let path = request.uri().path();
     // Checks come first there.
@@ -203,7 +207,7 @@ pub(crate) fn answer(
         let (one, in_flight) = Counted::one_more(&service.calls.under_way);
         counted = Some(one);
         let follow = service.follow.as_ref();
-        let followed = follow.and_then(|follow| follow.look(request.headers()));
+        let followed = follow.and_then(|follow| follow.observe(request.headers()));
         match (service.admit(&request, peer, in_flight), unary::deadline(request.headers())) {
             (Err(status), _) => {
                 // It takes no place from others while it waits for its turn to be told so.
@@ -211,7 +215,9 @@ pub(crate) fn answer(
                 Call::Refused(Box::new(status))
             }
             (Ok(mut admitted), Ok(deadline))
-                if path == CHECK && followed.is_none() && unary::takes(request.headers()) =>
+                if path == CHECK
+                    && followed.is_none()
+                    && unary::is_supported(request.headers()) =>
             {
                 activity.accept();
                 of_key = admitted.place.take();
@@ -222,7 +228,7 @@ pub(crate) fn answer(
                 // What may be called and is not of this program is the reflection.
                 let place = match place < access::PATHS.len() {
                     true => Ok(None),
-                    false => service.places.take(Kind::Reflection, own_places).map(Some),
+                    false => service.places.take(CallKind::Reflection, own_places).map(Some),
                 };
                 match place {
                     Ok(place) => {
@@ -248,7 +254,7 @@ pub(crate) fn answer(
                 let decide = async |check| {
                     service.doors.decide(service.doors.asked_by(caller, check)?, None).await
                 };
-                let body = Timely::new(body, service.request);
+                let body = BodyTimeout::new(body, service.request);
                 let read = unary::count_and_decode;
                 let answer = unary::unary(deadline, body, service.limit, account, read, decide);
                 interruptible.answer(answer).await
@@ -260,7 +266,8 @@ pub(crate) fn answer(
             Call::Refused(status) => status.into_http(),
         };
         let code = service.calls.answered(place, &response);
-        let refused = Refused::of(code, &response).map(|refused| refused.of_caller(known.as_ref()));
+        let refused =
+            RejectedCaller::of(code, &response).map(|refused| refused.of_caller(known.as_ref()));
         service.refused.call(address, place, refused);
         Ok(match open {
             // A stream is open until its last word. The others are whole messages.
@@ -279,13 +286,13 @@ async fn call(
     request: Request<Incoming>,
     deadline: Result<Option<Duration>, Status>,
     Admitted { caller, urgency, .. }: Admitted,
-    followed: Option<Followed>,
+    followed: Option<ObservedRequest>,
 ) -> Response<Reply> {
     let deadline = match deadline {
         Ok(deadline) => deadline,
         Err(status) => return status.into_http(),
     };
-    let line = Line::begin(&request, &caller, followed.as_ref());
+    let line = AccessLogLine::begin(&request, &caller, followed.as_ref());
     let trace =
         followed.as_ref().and_then(|followed| followed.trace(request.uri().path(), &caller));
     let origin = followed.map(|followed| followed.origin);
@@ -314,27 +321,27 @@ async fn run(
     mut request: Request<Incoming>,
     deadline: Option<Duration>,
     Asker { caller, urgency }: Asker,
-    origin: Option<Arc<Origin>>,
+    origin: Option<Arc<RequestContext>>,
     trace: Option<&Trace>,
 ) -> Response<Reply> {
     let doors = &service.doors;
     let path = request.uri().path();
     let key = caller.key();
     let account = || service.caller_limits.account(key);
-    if path == CHECK && unary::takes(request.headers()) {
+    if path == CHECK && unary::is_supported(request.headers()) {
         let decide = async |check: CheckRequest| {
-            let asked = trace.map(|_| Asked::of(&check));
+            let asked = trace.map(|_| TracedRequest::of(&check));
             let answer = doors.decide(doors.asked_by(caller, check)?, origin.as_ref()).await?;
             if let (Some(trace), Some(asked)) = (trace, asked) {
                 trace.decided(asked, &answer);
             }
             Ok(answer)
         };
-        let body = Timely::new(request.into_body(), service.request);
+        let body = BodyTimeout::new(request.into_body(), service.request);
         let read = unary::count_and_decode;
         return unary::unary(deadline, body, service.limit, account, read, decide).await;
     }
-    if path == BATCH_CHECK && unary::takes(request.headers()) {
+    if path == BATCH_CHECK && unary::is_supported(request.headers()) {
         let decide = async |batch| {
             let answer = doors.decide_all(doors.asked_by(caller, batch)?, origin.as_ref()).await?;
             if let Some(trace) = trace {
@@ -342,7 +349,7 @@ async fn run(
             }
             Ok(answer)
         };
-        let body = Timely::new(request.into_body(), service.request);
+        let body = BodyTimeout::new(request.into_body(), service.request);
         let read = unary::count_and_decode;
         return unary::unary(deadline, body, service.limit, account, read, decide).await;
     }
@@ -351,11 +358,11 @@ async fn run(
     if let Some(origin) = origin {
         request.extensions_mut().insert(origin);
     }
-    run_elsewhere(service, request, deadline, key, urgency).await
+    dispatch_routes(service, request, deadline, key, urgency).await
 }
 
 /// Has the generated services answer.
-async fn run_elsewhere(
+async fn dispatch_routes(
     service: &Service,
     request: Request<Incoming>,
     deadline: Option<Duration>,
@@ -365,39 +372,41 @@ async fn run_elsewhere(
     let (routes, time) = (service.routes.clone(), service.request);
     let (limits, account) =
         (Arc::clone(&service.caller_limits), service.caller_limits.account(key));
-    let running = AbortOnDropHandle::new(service.elsewhere.spawn(wait_spans::carried(async move {
-        let memory = RequestMemory::of(&account);
-        let held = memory.clone();
-        let request = if STREAMS.iter().any(|path| request.uri().path().starts_with(path)) {
-            request.map(|body| tonic::body::Body::new(CountedBody::stream(body, memory)))
-        } else {
-            let timely = |body| CountedBody::unary(Timely::new(body, time), memory, urgency);
-            request.map(|body| tonic::body::Body::new(timely(body)))
-        };
-        let answered = async {
-            let turn = limits.turn_to_list(key, request.uri().path()).await;
-            match turn.map_err(status::too_many_lists) {
-                Ok(_turn) => routes.oneshot(request).await,
-                Err(status) => Ok(status.into_http()),
+    let running =
+        AbortOnDropHandle::new(service.elsewhere.spawn(wait_spans::propagate(async move {
+            let memory = RequestMemory::of(&account);
+            let held = memory.clone();
+            let request = if STREAMS.iter().any(|path| request.uri().path().starts_with(path)) {
+                request.map(|body| tonic::body::Body::new(CountedBody::stream(body, memory)))
+            } else {
+                let timely =
+                    |body| CountedBody::unary(BodyTimeout::new(body, time), memory, urgency);
+                request.map(|body| tonic::body::Body::new(timely(body)))
+            };
+            let answered = async {
+                let turn = limits.turn_to_list(key, request.uri().path()).await;
+                match turn.map_err(status::too_many_lists) {
+                    Ok(_turn) => routes.oneshot(request).await,
+                    Err(status) => Ok(status.into_http()),
+                }
+            };
+            let answered = match deadline {
+                None => answered.await,
+                Some(time) => match tokio::time::timeout(time, answered).await {
+                    Ok(answered) => answered,
+                    Err(_) => Ok(status::deadline_exceeded().into_http()),
+                },
+            };
+            drop(held);
+            match answered {
+                Ok(response) => Ok(memory::held(response, account, urgency).await),
+                Err(never) => Err(never),
             }
-        };
-        let answered = match deadline {
-            None => answered.await,
-            Some(time) => match tokio::time::timeout(time, answered).await {
-                Ok(answered) => answered,
-                Err(_) => Ok(status::too_late().into_http()),
-            },
-        };
-        drop(held);
-        match answered {
-            Ok(response) => Ok(memory::held(response, account, urgency).await),
-            Err(never) => Err(never),
-        }
-    })));
+        })));
     match running.await {
-        Ok(Ok(response)) => status::in_our_words(response).map(Reply::Other),
+        Ok(Ok(response)) => status::with_details(response).map(Reply::Other),
         Ok(Err(never)) => match never {},
         // The call panicked, or the runtime ends.
-        Err(_) => status::broken().into_http(),
+        Err(_) => status::internal().into_http(),
     }
 }

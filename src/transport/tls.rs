@@ -35,15 +35,15 @@ use x509_cert::der::Decode;
 use x509_cert::ext::pkix::SubjectAltName;
 use x509_cert::ext::pkix::name::GeneralName;
 
-use crate::server::Failure;
+use crate::grpc::peer::Peer;
+use crate::metrics::supervise::Supervisor;
+use crate::observe::rejection::RejectionReason;
+use crate::server::StartupError;
 use crate::server::args::ServeArgs;
 use crate::transport::{key_file, pem};
-use crate::grpc::peer::Peer;
-use crate::observe::rejection::Why;
-use crate::metrics::supervise::Supervisor;
 
 /// How often the files are looked at.
-const LOOK: Duration = Duration::from_millis(500);
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
 /// The name of the task that looks at them.
 const WATCH: &str = "tls_watch";
 /// The most bytes of a file.
@@ -85,12 +85,12 @@ struct Contents {
 
 impl Tls {
     /// Reads the files that the flags name, if they do.
-    pub(crate) fn load(args: &ServeArgs) -> Result<Option<Self>, Failure> {
+    pub(crate) fn load(args: &ServeArgs) -> Result<Option<Self>, StartupError> {
         let (Some(cert), Some(key)) = (&args.tls_cert, &args.tls_key) else { return Ok(None) };
         let client_ca = args.tls_client_ca.clone();
         let files = Files { cert: cert.clone(), key: key.clone(), client_ca };
-        let contents = files.read().map_err(Failure::Config)?;
-        let identity = files.understand(&contents).map_err(Failure::Config)?;
+        let contents = files.read().map_err(StartupError::Config)?;
+        let identity = files.parse(&contents).map_err(StartupError::Config)?;
         let client_certificates = if files.client_ca.is_some() { "required" } else { "not asked" };
         tracing::info!(not_after = until(&identity), client_certificates, "TLS is on");
         warn_if_over(&identity);
@@ -129,11 +129,11 @@ impl Tls {
     /// Looks at the files for as long as what is returned is kept.
     pub(crate) fn watch(&self, supervisor: &Arc<Supervisor>) -> Watch {
         let (tls, own) = (self.clone(), Arc::clone(supervisor));
-        supervisor.task(WATCH, move || tls.clone().keep_looking(Arc::clone(&own)))
+        supervisor.task(WATCH, move || tls.clone().watch_files(Arc::clone(&own)))
     }
 
-    async fn keep_looking(self, supervisor: Arc<Supervisor>) {
-        let mut tick = tokio::time::interval(LOOK);
+    async fn watch_files(self, supervisor: Arc<Supervisor>) {
+        let mut tick = tokio::time::interval(POLL_INTERVAL);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         // What was wrong when the files were last looked at, and what of it was said.
         let (mut wrong, mut said) = (None, None);
@@ -146,7 +146,8 @@ impl Tls {
                 said = None;
             }
             let tls = self.clone();
-            let Ok(looked) = tokio::task::spawn_blocking(move || tls.look()).await else {
+            let Ok(looked) = tokio::task::spawn_blocking(move || tls.reload_if_changed()).await
+            else {
                 supervisor.restarted(WATCH);
                 continue;
             };
@@ -176,12 +177,12 @@ impl Tls {
     }
 
     /// What the files hold now, if it is not what is in force.
-    fn look(&self) -> Result<Option<Identity>, String> {
+    fn reload_if_changed(&self) -> Result<Option<Identity>, String> {
         let contents = self.files.read()?;
         if contents.mark() == self.in_force.load().mark {
             return Ok(None);
         }
-        self.files.understand(&contents).map(Some)
+        self.files.parse(&contents).map(Some)
     }
 }
 
@@ -216,7 +217,7 @@ impl Files {
     }
 
     /// Makes of the contents what connections begin with, or says in a sentence what is wrong.
-    fn understand(&self, contents: &Contents) -> Result<Identity, String> {
+    fn parse(&self, contents: &Contents) -> Result<Identity, String> {
         let provider = Arc::new(ring::default_provider());
         let wrong = |flag, path: &Path, what: &str| format!("{flag} {}: {what}", path.display());
         let wrong_cert = |what: &str| wrong("--tls-cert", &self.cert, what);
@@ -301,10 +302,10 @@ fn verifier(
 }
 
 /// Why a handshake failed, if it did for the certificate that a client shows or does not show.
-pub(crate) fn refusal(error: &io::Error) -> Option<Why> {
+pub(crate) fn refusal(error: &io::Error) -> Option<RejectionReason> {
     match error.get_ref()?.downcast_ref::<Error>()? {
-        Error::NoCertificatesPresented => Some(Why::NoClientCertificate),
-        Error::InvalidCertificate(_) => Some(Why::ClientCertificate),
+        Error::NoCertificatesPresented => Some(RejectionReason::NoClientCertificate),
+        Error::InvalidCertificate(_) => Some(RejectionReason::ClientCertificate),
         _ => None,
     }
 }
@@ -376,6 +377,6 @@ mod tests {
     #[test]
     fn what_cannot_be_read_names_nobody_and_is_refused() {
         let error = names(&CertificateDer::from_slice(b"no certificate")).expect_err("unread");
-        assert_eq!(refusal(&error), Some(Why::ClientCertificate), "and it is told of");
+        assert_eq!(refusal(&error), Some(RejectionReason::ClientCertificate), "and it is told of");
     }
 }

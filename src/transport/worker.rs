@@ -15,23 +15,23 @@ use std::thread::JoinHandle;
 
 use tokio::sync::{mpsc, watch};
 
-use super::call_counters::Calls;
-use super::connection::{self, PARTING, Phase};
+use super::call_counters::CallCounters;
+use super::connection::{self, LINGER_TIMEOUT, Phase};
 use super::service::Service;
 use crate::metrics::Counted;
 use crate::metrics::supervise::Vital;
 
 /// How many threads of a core may wait for the disk.
-const WAITING: usize = 64;
+const MAX_BLOCKING_THREADS: usize = 64;
 
 /// A core, as the one who hands it connections sees it.
-pub(crate) struct Core {
+pub(crate) struct Worker {
     hand_over: mpsc::UnboundedSender<(TcpStream, Counted)>,
-    calls: Arc<Calls>,
+    calls: Arc<CallCounters>,
     thread: JoinHandle<()>,
 }
 
-impl Core {
+impl Worker {
     /// Starts a core.
     pub(crate) fn start(
         number: usize,
@@ -41,7 +41,7 @@ impl Core {
     ) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
-            .max_blocking_threads(WAITING)
+            .max_blocking_threads(MAX_BLOCKING_THREADS)
             .thread_name(format!("core-{number}-disk"))
             .build()?;
         let (hand_over, connections) = mpsc::unbounded_channel();
@@ -67,7 +67,7 @@ impl Core {
         self.hand_over.send((connection, counted)).ok();
     }
 
-    /// Waits for the end, which [`Phase::Draining`] begins and [`Phase::Over`] enforces.
+    /// Waits for the end, which [`Phase::Draining`] begins and [`Phase::Terminate`] enforces.
     pub(crate) fn join(self) {
         drop(self.hand_over);
         self.thread.join().ok();
@@ -88,14 +88,14 @@ async fn serve(
         let (phase, ended) = (phase.clone(), ended.clone());
         tokio::spawn(async move {
             let _counted = (counted, ended);
-            connection::welcome(connection, service, phase).await;
+            connection::accept(connection, service, phase).await;
         });
     }
     drop(ended);
     let over = async {
-        let _ = phase.wait_for(|phase| *phase == Phase::Over).await;
+        let _ = phase.wait_for(|phase| *phase == Phase::Terminate).await;
         // Calls are told so, and connections closed: each takes no longer than this.
-        tokio::time::sleep(PARTING * 2).await;
+        tokio::time::sleep(LINGER_TIMEOUT * 2).await;
     };
     tokio::select! {
         _ = all_ended.recv() => {}

@@ -9,7 +9,7 @@ use prost_types::Timestamp as Wire;
 use crate::policy::catalog::endpoint::RequestPath;
 use crate::policy::change::{Author, Change, ChangeKind, FieldChange};
 use crate::policy::id::{CompanyId, CredentialId, IdError, Name, UserId};
-use crate::policy::query::{Needs, Query};
+use crate::policy::query::{Query, Requirement};
 use crate::policy::reason::Reason;
 use crate::policy::revision::Revision;
 use crate::policy::scope::Scope;
@@ -20,9 +20,9 @@ use crate::proto;
 ///
 /// # Errors
 /// A part of it is malformed.
-pub(crate) fn query(check: &proto::CheckRequest) -> anyhow::Result<Query> {
+pub(crate) fn query_from_proto(check: &proto::CheckRequest) -> anyhow::Result<Query> {
     let needs = match &check.endpoint {
-        Some(call) => Needs::Endpoint {
+        Some(call) => Requirement::Endpoint {
             method: call.method.as_str().into(),
             path: RequestPath::parse(call.path.as_str())
                 .map_err(|error| anyhow!("the path {error}"))?,
@@ -34,7 +34,7 @@ pub(crate) fn query(check: &proto::CheckRequest) -> anyhow::Result<Query> {
                     once.push(scope);
                 }
             }
-            Needs::Scopes(once)
+            Requirement::Scopes(once)
         }
     };
     let token = check.token.as_ref().map(|token| {
@@ -118,7 +118,7 @@ fn some<T>(
 }
 
 /// The contract's word for a reason.
-pub(crate) fn word(reason: Reason) -> String {
+pub(crate) fn reason_name(reason: Reason) -> String {
     let mut word = String::new();
     for c in format!("{reason:?}").chars() {
         if c.is_ascii_uppercase() && !word.is_empty() {

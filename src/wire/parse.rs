@@ -7,29 +7,33 @@ use std::mem;
 
 use prost::Message;
 
-use crate::grpc::access::Asked;
-use super::validate::{Auds, Fields, MAX_CERTIFICATE_NAME, MAX_CHANGE_SCOPES, MAX_CHECKS, MAX_IMPORTED, MAX_LABEL, MAX_QUOTED, MAX_ROLES, Place, RawTerms, Rejection};
-use crate::authority::history::Wanted;
-use crate::authority::api_keys::NewKey;
-use crate::authority::queries::Holding;
-use crate::authority::users::ConsentId;
-use crate::authority::secrets::SecretOf;
-use crate::authority::{
-    CompanyChange, CredentialChange, NewCompany, NewCredential, Restoration, Restriction, Terms,
+use super::validate::{
+    Auds, FieldValidator, InvalidRequest, MAX_CERTIFICATE_NAME, MAX_CHANGE_SCOPES, MAX_CHECKS,
+    MAX_IMPORTED, MAX_LABEL, MAX_QUOTED, MAX_ROLES, Place, RawWriteOptions,
 };
+use crate::authority::api_keys::NewKey;
+use crate::authority::history::Wanted;
+use crate::authority::queries::ScopeFilter;
+use crate::authority::secrets::SecretOf;
+use crate::authority::users::ConsentId;
+use crate::authority::{
+    CompanyChange, CredentialChange, NewCompany, NewCredential, RestoreGrants, Restriction,
+    WriteOptions,
+};
+use crate::grpc::access::Authorized;
 use crate::policy::caller::{ANONYMOUS, Caller, Role, Roles};
 use crate::policy::change::ChangeKind;
 use crate::policy::id::{CompanyId, CredentialId, Name, UserId};
-use crate::policy::query::{Needs, Query};
+use crate::policy::query::{Query, Requirement};
 use crate::policy::revision::Revision;
 use crate::policy::scope::Scope;
-use crate::policy::secret::{Mark, Presented};
+use crate::policy::secret::{SecretKind, SecretText};
 use crate::policy::text;
 use crate::proto;
 
 macro_rules! terms {
     ($caller:ident, $request:ident) => {
-        RawTerms {
+        RawWriteOptions {
             caller: $caller,
             body: digest(&$request.request_id, &$request),
             etag: mem::take(&mut $request.etag),
@@ -53,8 +57,8 @@ fn digest(request_id: &str, request: &impl Message) -> [u8; 32] {
 pub(crate) fn check(
     request: proto::CheckRequest,
     auds: Auds<'_>,
-) -> Result<(Query, Revision), Rejection> {
-    let mut fields = Fields::default();
+) -> Result<(Query, Revision), InvalidRequest> {
+    let mut fields = FieldValidator::default();
     let query = fields.check(request, auds);
     fields.finish(query)
 }
@@ -63,8 +67,8 @@ pub(crate) fn check(
 pub(crate) fn batch(
     request: proto::BatchCheckRequest,
     auds: Auds<'_>,
-) -> Result<(Vec<Query>, Revision), Rejection> {
-    let mut fields = Fields::default();
+) -> Result<(Vec<Query>, Revision), InvalidRequest> {
+    let mut fields = FieldValidator::default();
     let count = request.checks.len();
     if count == 0 {
         fields.wrong("checks", "must have at least one check");
@@ -89,8 +93,8 @@ pub(crate) fn batch(
 pub(crate) fn explain(
     request: proto::ExplainCheckRequest,
     auds: Auds<'_>,
-) -> Result<(Query, Revision), Rejection> {
-    let mut fields = Fields::default();
+) -> Result<(Query, Revision), InvalidRequest> {
+    let mut fields = FieldValidator::default();
     let Some(check) = request.check else {
         fields.wrong("check", "must be given");
         return fields.finish(None);
@@ -104,36 +108,36 @@ pub(crate) fn explain(
 pub(crate) fn effective(
     request: proto::ListEffectiveScopesRequest,
     auds: Auds<'_>,
-) -> Result<Query, Rejection> {
-    let mut fields = Fields::default();
+) -> Result<Query, InvalidRequest> {
+    let mut fields = FieldValidator::default();
     let ids = fields.company(request.company_id).zip(fields.credential(request.credential_id));
     let audience = fields.audience(&request.audience, auds);
     let token = request.token.map(|token| fields.token(token));
     let user = fields.user("user_id", request.user_id);
     fields.finish(ids.map(|(company, credential)| {
-        let needs = Needs::Scopes(vec![]);
+        let needs = Requirement::Scopes(vec![]);
         Query { company, credential, needs, audience, token, user, owner: None }
     }))
 }
 
-type CredentialCall = (CompanyId, CredentialId, CredentialChange, Terms);
+type CredentialCall = (CompanyId, CredentialId, CredentialChange, WriteOptions);
 
 fn credential_call(
-    mut fields: Fields,
+    mut fields: FieldValidator,
     company: String,
     credential: String,
     change: CredentialChange,
-    terms: RawTerms,
-) -> Result<CredentialCall, Rejection> {
+    terms: RawWriteOptions,
+) -> Result<CredentialCall, InvalidRequest> {
     let ids = fields.company(company).zip(fields.credential(credential));
     let terms = fields.terms(terms);
     fields.finish(ids.map(|(company, credential)| (company, credential, change, terms)))
 }
 
 pub(crate) fn grant(
-    Asked { caller, mut request }: Asked<proto::GrantScopesRequest>,
-) -> Result<CredentialCall, Rejection> {
-    let mut fields = Fields::default();
+    Authorized { caller, mut request }: Authorized<proto::GrantScopesRequest>,
+) -> Result<CredentialCall, InvalidRequest> {
+    let mut fields = FieldValidator::default();
     let terms = terms!(caller, request);
     let scopes = fields.some_scopes(request.scopes);
     let expires_at = fields.moment("expires_at", request.expires_at);
@@ -142,18 +146,18 @@ pub(crate) fn grant(
 }
 
 pub(crate) fn revoke(
-    Asked { caller, mut request }: Asked<proto::RevokeScopesRequest>,
-) -> Result<CredentialCall, Rejection> {
-    let mut fields = Fields::default();
+    Authorized { caller, mut request }: Authorized<proto::RevokeScopesRequest>,
+) -> Result<CredentialCall, InvalidRequest> {
+    let mut fields = FieldValidator::default();
     let terms = terms!(caller, request);
     let change = CredentialChange::Revoke(fields.some_scopes(request.scopes));
     credential_call(fields, request.company_id, request.credential_id, change, terms)
 }
 
 pub(crate) fn replace(
-    Asked { caller, mut request }: Asked<proto::ReplaceScopesRequest>,
-) -> Result<CredentialCall, Rejection> {
-    let mut fields = Fields::default();
+    Authorized { caller, mut request }: Authorized<proto::ReplaceScopesRequest>,
+) -> Result<CredentialCall, InvalidRequest> {
+    let mut fields = FieldValidator::default();
     let terms = terms!(caller, request);
     if request.scopes.is_empty() && !request.allow_empty {
         fields.wrong(
@@ -167,17 +171,23 @@ pub(crate) fn replace(
 }
 
 pub(crate) fn reset(
-    Asked { caller, mut request }: Asked<proto::ResetScopesRequest>,
-) -> Result<CredentialCall, Rejection> {
+    Authorized { caller, mut request }: Authorized<proto::ResetScopesRequest>,
+) -> Result<CredentialCall, InvalidRequest> {
     let terms = terms!(caller, request);
     let change = CredentialChange::Reset;
-    credential_call(Fields::default(), request.company_id, request.credential_id, change, terms)
+    credential_call(
+        FieldValidator::default(),
+        request.company_id,
+        request.credential_id,
+        change,
+        terms,
+    )
 }
 
 pub(crate) fn update_credential(
-    Asked { caller, mut request }: Asked<proto::UpdateCredentialRequest>,
-) -> Result<CredentialCall, Rejection> {
-    let mut fields = Fields::default();
+    Authorized { caller, mut request }: Authorized<proto::UpdateCredentialRequest>,
+) -> Result<CredentialCall, InvalidRequest> {
+    let mut fields = FieldValidator::default();
     let terms = terms!(caller, request);
     let paths = fields.mask(request.update_mask, &["label", "enabled", "expires_at"]);
     let masked = |path: &str| paths.iter().any(|p| p == path);
@@ -192,39 +202,45 @@ pub(crate) fn update_credential(
 }
 
 pub(crate) fn delete_credential(
-    Asked { caller, mut request }: Asked<proto::DeleteCredentialRequest>,
-) -> Result<CredentialCall, Rejection> {
+    Authorized { caller, mut request }: Authorized<proto::DeleteCredentialRequest>,
+) -> Result<CredentialCall, InvalidRequest> {
     let terms = terms!(caller, request);
     let change = CredentialChange::Delete;
-    credential_call(Fields::default(), request.company_id, request.credential_id, change, terms)
+    credential_call(
+        FieldValidator::default(),
+        request.company_id,
+        request.credential_id,
+        change,
+        terms,
+    )
 }
 
-type CompanyCall = (CompanyId, CompanyChange, Terms);
+type CompanyCall = (CompanyId, CompanyChange, WriteOptions);
 
 fn company_call(
-    mut fields: Fields,
+    mut fields: FieldValidator,
     company: String,
     change: CompanyChange,
-    terms: RawTerms,
-) -> Result<CompanyCall, Rejection> {
+    terms: RawWriteOptions,
+) -> Result<CompanyCall, InvalidRequest> {
     let company = fields.company(company);
     let terms = fields.terms(terms);
     fields.finish(company.map(|company| (company, change, terms)))
 }
 
 pub(crate) fn add_company_scopes(
-    Asked { caller, mut request }: Asked<proto::AddCompanyScopesRequest>,
-) -> Result<CompanyCall, Rejection> {
-    let mut fields = Fields::default();
+    Authorized { caller, mut request }: Authorized<proto::AddCompanyScopesRequest>,
+) -> Result<CompanyCall, InvalidRequest> {
+    let mut fields = FieldValidator::default();
     let terms = terms!(caller, request);
     let change = CompanyChange::AddScopes(fields.some_scopes(request.scopes));
     company_call(fields, request.company_id, change, terms)
 }
 
 pub(crate) fn update_company(
-    Asked { caller, mut request }: Asked<proto::UpdateCompanyRequest>,
-) -> Result<CompanyCall, Rejection> {
-    let mut fields = Fields::default();
+    Authorized { caller, mut request }: Authorized<proto::UpdateCompanyRequest>,
+) -> Result<CompanyCall, InvalidRequest> {
+    let mut fields = FieldValidator::default();
     let terms = terms!(caller, request);
     let paths = fields.mask(request.update_mask, &["display_name", "enabled"]);
     let masked = |path: &str| paths.iter().any(|p| p == path);
@@ -237,16 +253,16 @@ pub(crate) fn update_company(
 }
 
 pub(crate) fn delete_company(
-    Asked { caller, mut request }: Asked<proto::DeleteCompanyRequest>,
-) -> Result<CompanyCall, Rejection> {
+    Authorized { caller, mut request }: Authorized<proto::DeleteCompanyRequest>,
+) -> Result<CompanyCall, InvalidRequest> {
     let terms = terms!(caller, request);
-    company_call(Fields::default(), request.company_id, CompanyChange::Delete, terms)
+    company_call(FieldValidator::default(), request.company_id, CompanyChange::Delete, terms)
 }
 
 pub(crate) fn restrict(
-    Asked { caller, mut request }: Asked<proto::RestrictCompanyScopesRequest>,
-) -> Result<(Restriction, Terms), Rejection> {
-    let mut fields = Fields::default();
+    Authorized { caller, mut request }: Authorized<proto::RestrictCompanyScopesRequest>,
+) -> Result<(Restriction, WriteOptions), InvalidRequest> {
+    let mut fields = FieldValidator::default();
     let terms = terms!(caller, request);
     let terms = fields.terms(terms);
     let company = fields.company(request.company_id);
@@ -257,9 +273,9 @@ pub(crate) fn restrict(
 }
 
 pub(crate) fn restore(
-    Asked { caller, mut request }: Asked<proto::RestoreGrantsRequest>,
-) -> Result<(Restoration, Terms), Rejection> {
-    let mut fields = Fields::default();
+    Authorized { caller, mut request }: Authorized<proto::RestoreGrantsRequest>,
+) -> Result<(RestoreGrants, WriteOptions), InvalidRequest> {
+    let mut fields = FieldValidator::default();
     let terms = terms!(caller, request);
     let terms = fields.terms(terms);
     let company = fields.company(request.company_id);
@@ -268,14 +284,14 @@ pub(crate) fn restore(
     if restricted_at == Revision::ZERO {
         fields.wrong("restricted_at_revision", "must be the revision of the restriction");
     }
-    let restoration = company.map(|company| Restoration { company, scopes, restricted_at });
+    let restoration = company.map(|company| RestoreGrants { company, scopes, restricted_at });
     fields.finish(restoration.map(|restoration| (restoration, terms)))
 }
 
 pub(crate) fn create_company(
-    Asked { caller, mut request }: Asked<proto::CreateCompanyRequest>,
-) -> Result<(NewCompany, Terms), Rejection> {
-    let mut fields = Fields::default();
+    Authorized { caller, mut request }: Authorized<proto::CreateCompanyRequest>,
+) -> Result<(NewCompany, WriteOptions), InvalidRequest> {
+    let mut fields = FieldValidator::default();
     let terms = terms!(caller, request);
     let terms = fields.terms(terms);
     let new = new_company(&mut fields, request.company_id, request.display_name, request.scopes);
@@ -283,7 +299,7 @@ pub(crate) fn create_company(
 }
 
 fn new_company(
-    fields: &mut Fields,
+    fields: &mut FieldValidator,
     id: String,
     display_name: String,
     scopes: Option<proto::Scopes>,
@@ -295,9 +311,9 @@ fn new_company(
 }
 
 pub(crate) fn create_credential(
-    Asked { caller, mut request }: Asked<proto::CreateCredentialRequest>,
-) -> Result<(NewCredential, Terms), Rejection> {
-    let mut fields = Fields::default();
+    Authorized { caller, mut request }: Authorized<proto::CreateCredentialRequest>,
+) -> Result<(NewCredential, WriteOptions), InvalidRequest> {
+    let mut fields = FieldValidator::default();
     let terms = terms!(caller, request);
     let terms = fields.terms(terms);
     let new = proto::ImportedCredential {
@@ -312,7 +328,10 @@ pub(crate) fn create_credential(
     fields.finish(new.map(|new| (new, terms)))
 }
 
-fn new_credential(fields: &mut Fields, new: proto::ImportedCredential) -> Option<NewCredential> {
+fn new_credential(
+    fields: &mut FieldValidator,
+    new: proto::ImportedCredential,
+) -> Option<NewCredential> {
     let ids = fields.company(new.company_id).zip(fields.new_credential(new.credential_id));
     let label = fields.line("label", new.label, MAX_LABEL);
     let scopes = fields.scopes("scopes", new.scopes, MAX_CHANGE_SCOPES);
@@ -326,9 +345,9 @@ fn new_credential(fields: &mut Fields, new: proto::ImportedCredential) -> Option
 pub(crate) fn import_terms(
     caller: &Caller,
     first: &proto::ImportCredentialsRequest,
-) -> Result<Terms, Rejection> {
-    let mut fields = Fields::default();
-    let terms = fields.terms(RawTerms {
+) -> Result<WriteOptions, InvalidRequest> {
+    let mut fields = FieldValidator::default();
+    let terms = fields.terms(RawWriteOptions {
         caller: caller.clone(),
         body: [0; 32],
         etag: String::new(),
@@ -343,9 +362,9 @@ pub(crate) fn import_terms(
 /// Refuses a message of an import that is too large, or that has other terms than the first.
 pub(crate) fn import_message(
     message: &proto::ImportCredentialsRequest,
-    terms: &Terms,
-) -> Result<(), Rejection> {
-    let mut fields = Fields::default();
+    terms: &WriteOptions,
+) -> Result<(), InvalidRequest> {
+    let mut fields = FieldValidator::default();
     let count = message.companies.len() + message.credentials.len();
     if count > MAX_IMPORTED {
         let description = format!("has {count} items, the limit is {MAX_IMPORTED}");
@@ -370,8 +389,8 @@ pub(crate) fn import_message(
 pub(crate) fn imported_company(
     index: usize,
     new: proto::ImportedCompany,
-) -> Result<NewCompany, Rejection> {
-    let mut fields = Fields::default();
+) -> Result<NewCompany, InvalidRequest> {
+    let mut fields = FieldValidator::default();
     fields.place = Place::Companies(index);
     let new = new_company(&mut fields, new.company_id, new.display_name, new.scopes);
     fields.finish(new)
@@ -381,17 +400,17 @@ pub(crate) fn imported_company(
 pub(crate) fn imported_credential(
     index: usize,
     new: proto::ImportedCredential,
-) -> Result<NewCredential, Rejection> {
-    let mut fields = Fields::default();
+) -> Result<NewCredential, InvalidRequest> {
+    let mut fields = FieldValidator::default();
     fields.place = Place::Credentials(index);
     let new = new_credential(&mut fields, new);
     fields.finish(new)
 }
 
 pub(crate) fn apply_catalog(
-    Asked { caller, mut request }: Asked<proto::ApplyCatalogRequest>,
-) -> Result<(String, Terms), Rejection> {
-    let mut fields = Fields::default();
+    Authorized { caller, mut request }: Authorized<proto::ApplyCatalogRequest>,
+) -> Result<(String, WriteOptions), InvalidRequest> {
+    let mut fields = FieldValidator::default();
     let terms = terms!(caller, request);
     let terms = fields.terms(terms);
     if request.yaml.trim().is_empty() {
@@ -401,9 +420,9 @@ pub(crate) fn apply_catalog(
 }
 
 pub(crate) fn create_secret(
-    Asked { caller, mut request }: Asked<proto::CreateSecretRequest>,
-) -> Result<(CompanyId, CredentialId, Terms), Rejection> {
-    let mut fields = Fields::default();
+    Authorized { caller, mut request }: Authorized<proto::CreateSecretRequest>,
+) -> Result<(CompanyId, CredentialId, WriteOptions), InvalidRequest> {
+    let mut fields = FieldValidator::default();
     let terms = terms!(caller, request);
     let terms = fields.terms(terms);
     let ids = fields.company(request.company_id).zip(fields.credential(request.credential_id));
@@ -411,9 +430,9 @@ pub(crate) fn create_secret(
 }
 
 pub(crate) fn delete_secret(
-    Asked { caller, mut request }: Asked<proto::DeleteSecretRequest>,
-) -> Result<(CompanyId, CredentialId, Name, Terms), Rejection> {
-    let mut fields = Fields::default();
+    Authorized { caller, mut request }: Authorized<proto::DeleteSecretRequest>,
+) -> Result<(CompanyId, CredentialId, Name, WriteOptions), InvalidRequest> {
+    let mut fields = FieldValidator::default();
     let terms = terms!(caller, request);
     let terms = fields.terms(terms);
     let ids = fields.company(request.company_id).zip(fields.credential(request.credential_id));
@@ -425,8 +444,8 @@ pub(crate) fn delete_secret(
 /// Whose secret to verify; the secret is none if it does not read as one.
 pub(crate) fn verify_secret(
     request: proto::VerifySecretRequest,
-) -> Result<(SecretOf, Option<Presented>), Rejection> {
-    let mut fields = Fields::default();
+) -> Result<(SecretOf, Option<SecretText>), InvalidRequest> {
+    let mut fields = FieldValidator::default();
     let company = match request.company_id.as_str() {
         "" => None,
         text => fields.take("company_id", CompanyId::parse(text)),
@@ -435,14 +454,14 @@ pub(crate) fn verify_secret(
         "" => None,
         text => fields.take("credential_id", CredentialId::parse(text)),
     };
-    let presented = Presented::parse(Mark::Credential, request.secret);
+    let presented = SecretText::parse(SecretKind::Credential, request.secret);
     fields.finish(Some((SecretOf { company, credential }, presented)))
 }
 
 pub(crate) fn put_user(
-    Asked { caller, mut request }: Asked<proto::PutUserRequest>,
-) -> Result<(CompanyId, UserId, Vec<Name>, Terms), Rejection> {
-    let mut fields = Fields::default();
+    Authorized { caller, mut request }: Authorized<proto::PutUserRequest>,
+) -> Result<(CompanyId, UserId, Vec<Name>, WriteOptions), InvalidRequest> {
+    let mut fields = FieldValidator::default();
     let terms = terms!(caller, request);
     let terms = fields.terms(terms);
     let ids = fields.company(request.company_id).zip(fields.named_user(request.user_id));
@@ -458,25 +477,25 @@ pub(crate) fn put_user(
 }
 
 pub(crate) fn delete_user(
-    Asked { caller, mut request }: Asked<proto::DeleteUserRequest>,
-) -> Result<(CompanyId, UserId, Terms), Rejection> {
-    let mut fields = Fields::default();
+    Authorized { caller, mut request }: Authorized<proto::DeleteUserRequest>,
+) -> Result<(CompanyId, UserId, WriteOptions), InvalidRequest> {
+    let mut fields = FieldValidator::default();
     let terms = terms!(caller, request);
     let terms = fields.terms(terms);
     let ids = fields.company(request.company_id).zip(fields.named_user(request.user_id));
     fields.finish(ids.map(|(company, user)| (company, user, terms)))
 }
 
-pub(crate) fn user(company: String, user: String) -> Result<(CompanyId, UserId), Rejection> {
-    let mut fields = Fields::default();
+pub(crate) fn user(company: String, user: String) -> Result<(CompanyId, UserId), InvalidRequest> {
+    let mut fields = FieldValidator::default();
     let ids = fields.company(company).zip(fields.named_user(user));
     fields.finish(ids)
 }
 
 pub(crate) fn put_consent(
-    Asked { caller, mut request }: Asked<proto::PutConsentRequest>,
-) -> Result<(ConsentId, Vec<Scope>, Terms), Rejection> {
-    let mut fields = Fields::default();
+    Authorized { caller, mut request }: Authorized<proto::PutConsentRequest>,
+) -> Result<(ConsentId, Vec<Scope>, WriteOptions), InvalidRequest> {
+    let mut fields = FieldValidator::default();
     let terms = terms!(caller, request);
     let terms = fields.terms(terms);
     let id = fields.consent(request.company_id, request.credential_id, request.user_id);
@@ -485,23 +504,23 @@ pub(crate) fn put_consent(
 }
 
 pub(crate) fn delete_consent(
-    Asked { caller, mut request }: Asked<proto::DeleteConsentRequest>,
-) -> Result<(ConsentId, Terms), Rejection> {
-    let mut fields = Fields::default();
+    Authorized { caller, mut request }: Authorized<proto::DeleteConsentRequest>,
+) -> Result<(ConsentId, WriteOptions), InvalidRequest> {
+    let mut fields = FieldValidator::default();
     let terms = terms!(caller, request);
     let terms = fields.terms(terms);
     let id = fields.consent(request.company_id, request.credential_id, request.user_id);
     fields.finish(id.map(|id| (id, terms)))
 }
 
-pub(crate) fn consent(request: proto::GetConsentRequest) -> Result<ConsentId, Rejection> {
-    let mut fields = Fields::default();
+pub(crate) fn consent(request: proto::GetConsentRequest) -> Result<ConsentId, InvalidRequest> {
+    let mut fields = FieldValidator::default();
     let id = fields.consent(request.company_id, request.credential_id, request.user_id);
     fields.finish(id)
 }
 
-pub(crate) fn company(text: String) -> Result<CompanyId, Rejection> {
-    let mut fields = Fields::default();
+pub(crate) fn company(text: String) -> Result<CompanyId, InvalidRequest> {
+    let mut fields = FieldValidator::default();
     let id = fields.company(text);
     fields.finish(id)
 }
@@ -509,14 +528,17 @@ pub(crate) fn company(text: String) -> Result<CompanyId, Rejection> {
 pub(crate) fn credential(
     company: String,
     credential: String,
-) -> Result<(CompanyId, CredentialId), Rejection> {
-    let mut fields = Fields::default();
+) -> Result<(CompanyId, CredentialId), InvalidRequest> {
+    let mut fields = FieldValidator::default();
     let ids = fields.company(company).zip(fields.credential(credential));
     fields.finish(ids)
 }
 
-pub(crate) fn holding(scope: String, include_dormant: bool) -> Result<Option<Holding>, Rejection> {
-    let mut fields = Fields::default();
+pub(crate) fn holding(
+    scope: String,
+    include_dormant: bool,
+) -> Result<Option<ScopeFilter>, InvalidRequest> {
+    let mut fields = FieldValidator::default();
     if scope.is_empty() {
         if include_dormant {
             fields.wrong("include_dormant", "needs a `scope` whose grants may be dormant");
@@ -524,10 +546,10 @@ pub(crate) fn holding(scope: String, include_dormant: bool) -> Result<Option<Hol
         return fields.finish(Some(None));
     }
     let scope = fields.take("scope", Scope::parse(scope));
-    fields.finish(scope.map(|scope| Some(Holding { scope, include_dormant })))
+    fields.finish(scope.map(|scope| Some(ScopeFilter { scope, include_dormant })))
 }
 
-pub(crate) fn optional_company(text: Option<String>) -> Result<Option<CompanyId>, Rejection> {
+pub(crate) fn optional_company(text: Option<String>) -> Result<Option<CompanyId>, InvalidRequest> {
     match text.filter(|text| !text.is_empty()) {
         Some(text) => company(text).map(Some),
         None => Ok(None),
@@ -537,8 +559,8 @@ pub(crate) fn optional_company(text: Option<String>) -> Result<Option<CompanyId>
 /// Which changes are wanted, and of which company.
 pub(crate) fn wanted_changes(
     request: proto::ListChangesRequest,
-) -> Result<(Option<CompanyId>, Wanted), Rejection> {
-    let mut fields = Fields::default();
+) -> Result<(Option<CompanyId>, Wanted), InvalidRequest> {
+    let mut fields = FieldValidator::default();
     let company = request.company_id.filter(|id| !id.is_empty());
     let company = company.and_then(|id| fields.company(id));
     let credential = (!request.credential_id.is_empty()).then_some(request.credential_id);
@@ -578,9 +600,9 @@ pub(crate) fn wanted_changes(
 }
 
 pub(crate) fn create_key(
-    Asked { caller, mut request }: Asked<proto::CreateKeyRequest>,
-) -> Result<(NewKey, Terms), Rejection> {
-    let mut fields = Fields::default();
+    Authorized { caller, mut request }: Authorized<proto::CreateKeyRequest>,
+) -> Result<(NewKey, WriteOptions), InvalidRequest> {
+    let mut fields = FieldValidator::default();
     let terms = terms!(caller, request);
     let terms = fields.terms(terms);
     let name = fields.take("name", Name::parse(request.name));
@@ -641,17 +663,17 @@ fn role_of(role: proto::Role) -> Option<Role> {
 }
 
 pub(crate) fn delete_key(
-    Asked { caller, mut request }: Asked<proto::DeleteKeyRequest>,
-) -> Result<(Name, Terms), Rejection> {
-    let mut fields = Fields::default();
+    Authorized { caller, mut request }: Authorized<proto::DeleteKeyRequest>,
+) -> Result<(Name, WriteOptions), InvalidRequest> {
+    let mut fields = FieldValidator::default();
     let terms = terms!(caller, request);
     let terms = fields.terms(terms);
     let id = fields.take("key_id", Name::parse(request.key_id));
     fields.finish(id.map(|id| (id, terms)))
 }
 
-pub(crate) fn key(id: String) -> Result<Name, Rejection> {
-    let mut fields = Fields::default();
+pub(crate) fn key(id: String) -> Result<Name, InvalidRequest> {
+    let mut fields = FieldValidator::default();
     let id = fields.take("key_id", Name::parse(id));
     fields.finish(id)
 }

@@ -3,17 +3,17 @@
 use jiff::Timestamp;
 
 use crate::authority::Answer;
-use crate::authority::impact::Affected;
 use crate::authority::api_keys::KeyView;
-use crate::authority::users::{ConsentId, ConsentView};
+use crate::authority::impact::Affected;
 use crate::authority::secrets::Verification;
+use crate::authority::users::{ConsentId, ConsentView};
 use crate::policy::caller::Role;
 use crate::policy::catalog::Reach;
+use crate::policy::cause::Cause;
 use crate::policy::change::Change;
 use crate::policy::company::CompanyView;
 use crate::policy::credential::{CredentialView, GrantState};
 use crate::policy::decision::{Explanation, Layer, Verdict};
-use crate::policy::cause::Cause;
 use crate::policy::id::CompanyId;
 use crate::policy::reason::Reason;
 use crate::policy::scope::Scope;

@@ -9,14 +9,14 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use crate::authority::users::ConsentId;
-use crate::authority::{RequestId, Terms};
+use crate::authority::{IdempotencyKey, WriteOptions};
 use crate::policy::caller::Caller;
 use crate::policy::catalog::AudienceError;
 use crate::policy::catalog::endpoint::RequestPath;
 use crate::policy::catalog::file::is_method;
 use crate::policy::change::Author;
 use crate::policy::id::{CompanyId, CredentialId, Name, UserId};
-use crate::policy::query::{Needs, Query};
+use crate::policy::query::{Query, Requirement};
 use crate::policy::revision::Revision;
 use crate::policy::scope::Scope;
 use crate::policy::text;
@@ -57,7 +57,7 @@ pub struct Violation {
 
 /// Why a request cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Rejection {
+pub enum InvalidRequest {
     /// Fields are malformed: the first of them, and how many there are in all.
     Malformed(Vec<Violation>, usize),
     /// A list is longer than its limit.
@@ -94,7 +94,7 @@ impl Display for Place {
 
 /// Reads fields one by one, and remembers what is wrong.
 #[derive(Default)]
-pub(crate) struct Fields {
+pub(crate) struct FieldValidator {
     /// Where in the request the fields stand.
     pub(crate) place: Place,
     wrong: Vec<Violation>,
@@ -102,7 +102,7 @@ pub(crate) struct Fields {
     too_many: Option<Violation>,
 }
 
-impl Fields {
+impl FieldValidator {
     pub(crate) fn wrong(&mut self, field: impl Into<String>, description: impl Display) {
         self.wrong_count += 1;
         if self.wrong.len() == MAX_VIOLATIONS {
@@ -213,19 +213,19 @@ impl Fields {
         Some(Timestamp::new(stamp.seconds, stamp.nanos).unwrap_or(Timestamp::MAX))
     }
 
-    pub(crate) fn terms(&mut self, raw: RawTerms) -> Terms {
+    pub(crate) fn terms(&mut self, raw: RawWriteOptions) -> WriteOptions {
         let request = match raw.request_id.as_str() {
             "" => None,
             text => self.take("request_id", request_id(text)),
         };
-        let request = request.map(|id| RequestId { id, body: raw.body });
+        let request = request.map(|id| IdempotencyKey { id, body: raw.body });
         let author = Author {
             actor: raw.caller.name().to_owned(),
             on_behalf_of: self.line("on_behalf_of", raw.on_behalf_of, MAX_LABEL),
             reason: self.line("reason", raw.reason, MAX_REASON),
         };
         let etag = (!raw.etag.is_empty()).then_some(raw.etag);
-        Terms { caller: raw.caller, author, etag, validate_only: raw.validate_only, request }
+        WriteOptions { caller: raw.caller, author, etag, validate_only: raw.validate_only, request }
     }
 
     /// Which of the allowed fields the mask names.
@@ -247,13 +247,13 @@ impl Fields {
     }
 
     /// The value, if no field was wrong.
-    pub(crate) fn finish<T>(self, value: Option<T>) -> Result<T, Rejection> {
+    pub(crate) fn finish<T>(self, value: Option<T>) -> Result<T, InvalidRequest> {
         if let Some(violation) = self.too_many {
-            return Err(Rejection::TooMany(violation));
+            return Err(InvalidRequest::TooMany(violation));
         }
         match value {
             Some(value) if self.wrong.is_empty() => Ok(value),
-            _ => Err(Rejection::Malformed(self.wrong, self.wrong_count)),
+            _ => Err(InvalidRequest::Malformed(self.wrong, self.wrong_count)),
         }
     }
 }
@@ -274,7 +274,7 @@ fn fresh(seen: &mut Option<HashSet<Scope>>, before: &[Scope], scope: &Scope) -> 
 }
 
 /// The fields that every change has.
-pub(crate) struct RawTerms {
+pub(crate) struct RawWriteOptions {
     pub(crate) caller: Caller,
     pub(crate) etag: String,
     pub(crate) validate_only: bool,
@@ -288,7 +288,7 @@ pub(crate) struct RawTerms {
 /// The audience that tokens name by a string, if there is one.
 pub(crate) type Auds<'a> = &'a dyn Fn(&str) -> Option<Name>;
 
-impl Fields {
+impl FieldValidator {
     pub(crate) fn check(
         &mut self,
         request: proto::CheckRequest,
@@ -308,7 +308,7 @@ impl Fields {
                     self.wrong("endpoint.method", wrong);
                 }
                 let path = self.take("endpoint.path", RequestPath::parse(endpoint.path));
-                path.map(|path| Needs::Endpoint { method: endpoint.method.into(), path })
+                path.map(|path| Requirement::Endpoint { method: endpoint.method.into(), path })
             }
             None => {
                 if request.scopes.is_empty() {
@@ -317,7 +317,7 @@ impl Fields {
                         "must name at least one scope, or `endpoint` one endpoint",
                     );
                 }
-                Some(Needs::Scopes(self.scopes_once("scopes", request.scopes)))
+                Some(Requirement::Scopes(self.scopes_once("scopes", request.scopes)))
             }
         };
         let audience = self.audience(&request.audience, auds);
@@ -361,7 +361,7 @@ impl Fields {
     }
 }
 
-impl Fields {
+impl FieldValidator {
     pub(crate) fn named_user(&mut self, text: String) -> Option<UserId> {
         self.take("user_id", UserId::parse(text))
     }
@@ -379,8 +379,8 @@ impl Fields {
 }
 
 /// The rejection of one field.
-pub(crate) fn malformed(field: &str, description: &str) -> Rejection {
-    let mut fields = Fields::default();
+pub(crate) fn malformed(field: &str, description: &str) -> InvalidRequest {
+    let mut fields = FieldValidator::default();
     fields.wrong(field, description);
-    Rejection::Malformed(fields.wrong, 1)
+    InvalidRequest::Malformed(fields.wrong, 1)
 }

@@ -138,12 +138,12 @@ impl Drop for Server {
 }
 
 /// A connection on which every call presents this key, if any.
-pub type Wire = InterceptedService<Channel, Presents>;
+pub type Wire = InterceptedService<Channel, BearerInterceptor>;
 
 #[derive(Clone)]
-pub struct Presents(pub Option<MetadataValue<Ascii>>);
+pub struct BearerInterceptor(pub Option<MetadataValue<Ascii>>);
 
-impl Interceptor for Presents {
+impl Interceptor for BearerInterceptor {
     fn call(&mut self, mut request: tonic::Request<()>) -> Result<tonic::Request<()>, Status> {
         if let Some(key) = &self.0 {
             request.metadata_mut().insert("authorization", key.clone());
@@ -183,7 +183,7 @@ impl Client {
 
     pub fn over_as(channel: Channel, key: Option<&str>) -> Self {
         let key = key.map(|key| format!("Bearer {key}").parse().expect("a header"));
-        let channel = InterceptedService::new(channel, Presents(key));
+        let channel = InterceptedService::new(channel, BearerInterceptor(key));
         let limit = 64 << 20;
         Self {
             authorization: AuthorizationServiceClient::new(channel.clone())

@@ -10,7 +10,7 @@ use super::{Server, scopes_of};
 
 pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// How long anything may take that must happen: far longer than it takes.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const LOCK_TIMEOUT: Duration = Duration::from_secs(30);
 
 // Frames, flags and errors by RFC 9113 sections 6 and 7.
 pub const DATA: u8 = 0;
@@ -86,7 +86,7 @@ impl Raw {
     /// Connects, without a word.
     pub fn silent(server: &Server) -> Self {
         let tcp = TcpStream::connect(&server.address).expect("accepted");
-        tcp.set_read_timeout(Some(PATIENCE)).expect("set");
+        tcp.set_read_timeout(Some(LOCK_TIMEOUT)).expect("set");
         tcp.set_nodelay(true).expect("set");
         SockRef::from(&tcp).set_recv_buffer_size(1 << 16).expect("set");
         Self(tcp)

@@ -18,7 +18,7 @@ use scopegate::store::{Fact, FactKey, Store};
 use serde_json::{Value, json};
 
 /// Named values, as JSON has them. What is empty is not there.
-type Fields = BTreeMap<String, Value>;
+type FieldValidator = BTreeMap<String, Value>;
 type Windows = Vec<(u64, u64)>;
 
 /// All facts, by the names that people know them by; scopes as far as the catalog has them (D2).
@@ -56,7 +56,7 @@ pub struct ConsentState {
 /// What every resource has.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct About {
-    pub fields: Fields,
+    pub fields: FieldValidator,
     pub born: u64,
     pub revision: u64,
     pub times: Option<(Timestamp, Timestamp)>,
@@ -203,7 +203,11 @@ impl Replay {
                 let mut company = companies.remove(&company_id()).expect("it existed");
                 company.about.touch(change);
                 let left: Vec<_> = company.ceiling.into_keys().collect();
-                assert_eq!((company.about.fields, left), (Fields::new(), removed), "all that ends");
+                assert_eq!(
+                    (company.about.fields, left),
+                    (FieldValidator::new(), removed),
+                    "all that ends"
+                );
             }
             CreateCredential => {
                 let company = companies.get_mut(&company_id()).expect("it exists");
@@ -231,7 +235,11 @@ impl Replay {
                 let mut gone = company.credentials.remove(&credential_id()).expect("it existed");
                 gone.about.touch(change);
                 let left: Vec<_> = gone.grants.into_keys().collect();
-                assert_eq!((gone.about.fields, left), (Fields::new(), removed), "all that ends");
+                assert_eq!(
+                    (gone.about.fields, left),
+                    (FieldValidator::new(), removed),
+                    "all that ends"
+                );
                 company.consents.retain(|(_, credential), _| *credential != credential_id());
             }
             PutUser => {
@@ -244,7 +252,7 @@ impl Replay {
                 let company = companies.get_mut(&company_id()).expect("it exists");
                 let mut gone = company.users.remove(&user_id()).expect("it existed");
                 gone.touch(change);
-                assert_eq!(gone.fields, Fields::new(), "all that ends");
+                assert_eq!(gone.fields, FieldValidator::new(), "all that ends");
                 company.consents.retain(|(user, _), _| *user != user_id());
             }
             PutConsent => {

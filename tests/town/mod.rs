@@ -22,7 +22,9 @@ use scopegate::policy::id::{CompanyId, CredentialId};
 use scopegate::policy::revision::Revision;
 use scopegate::policy::scope::ScopeId;
 use scopegate::store::sled::{OpenError, SledStore};
-use scopegate::store::{Fact, FactKey, Listener, Outcome, Proposal, Step, Store, StoreError};
+use scopegate::store::{
+    CommitObserver, Fact, FactKey, FactWrite, Outcome, Proposal, Store, StoreError,
+};
 
 /// How many companies there can be at once, and credentials of each.
 const COMPANIES: u64 = 12;
@@ -70,7 +72,7 @@ struct Held {
 }
 
 #[derive(Clone, Debug)]
-struct House {
+struct CompanyFixture {
     born: u64,
     label: Label,
     /// The last change of any of its credentials.
@@ -98,12 +100,12 @@ pub enum Wrong {
 
 /// What the store holds at a revision.
 #[derive(Clone, Debug, Default)]
-pub struct Town {
+pub struct Fixture {
     pub revision: u64,
-    houses: BTreeMap<u64, House>,
+    houses: BTreeMap<u64, CompanyFixture>,
 }
 
-impl Town {
+impl Fixture {
     /// The town of this revision.
     pub fn at(revision: u64) -> Self {
         let mut town = Self::default();
@@ -140,7 +142,8 @@ impl Town {
         self.revision = n;
         let Some(house) = self.houses.get_mut(&company) else {
             let Deed::Name(label) = deed else { panic!("a company begins with its name") };
-            let house = House { born: n, label, impact: None, credentials: BTreeMap::new() };
+            let house =
+                CompanyFixture { born: n, label, impact: None, credentials: BTreeMap::new() };
             self.houses.insert(company, house);
             return;
         };
@@ -254,7 +257,7 @@ impl Town {
         let mut after = 0;
         let log = loop {
             match store.changes(None, Revision(after), Revision(u64::MAX), usize::MAX) {
-                Err(StoreError::NoLongerKept(gone)) if gone.0 > after => after = gone.0,
+                Err(StoreError::Compacted(gone)) if gone.0 > after => after = gone.0,
                 found => break found.map_err(readable)?,
             }
         };
@@ -279,7 +282,7 @@ fn moment(n: u64) -> Timestamp {
 
 fn propose(
     store: &dyn Store,
-    house: Option<&House>,
+    house: Option<&CompanyFixture>,
     company: u64,
     deed: Deed,
     revision: u64,
@@ -342,9 +345,9 @@ fn propose(
         fields: vec![],
     };
     Proposal {
-        rests_on: vec![],
+        preconditions: vec![],
         caller: None,
-        steps: vec![Step { key, before, after }],
+        steps: vec![FactWrite { key, before, after }],
         change,
         remember: None,
     }
@@ -358,8 +361,8 @@ pub fn open(dir: &Path) -> Result<SledStore, OpenError> {
 /// Listens to nothing in particular.
 pub struct Deaf;
 
-impl Listener for Deaf {
-    fn applying(&self, _: Revision, _: &[FactKey]) {}
+impl CommitObserver for Deaf {
+    fn before_apply(&self, _: Revision, _: &[FactKey]) {}
     fn durable(&self, _: Revision, _: Vec<Outcome>) {}
     fn failed(&self) {}
 }

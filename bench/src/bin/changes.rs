@@ -24,12 +24,12 @@ const USAGE: &str = "usage: changes --endpoint URL --company ID --scope NAME --r
                      --milliseconds N --lanes N";
 
 /// A connection on which every call presents this key, if any: that of `SCOPEGATE_KEY`.
-type Wire = InterceptedService<Channel, Presents>;
+type Wire = InterceptedService<Channel, BearerInterceptor>;
 
 #[derive(Clone)]
-struct Presents(Option<MetadataValue<Ascii>>);
+struct BearerInterceptor(Option<MetadataValue<Ascii>>);
 
-impl Interceptor for Presents {
+impl Interceptor for BearerInterceptor {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
         if let Some(key) = &self.0 {
             request.metadata_mut().insert("authorization", key.clone());
@@ -112,7 +112,7 @@ async fn main() -> Result<(), Failure> {
     let channel = Channel::from_shared(endpoint)?.connect().await?;
     let key = std::env::var("SCOPEGATE_KEY").ok().filter(|key| !key.is_empty());
     let key = key.map(|key| format!("Bearer {key}").parse()).transpose()?;
-    let channel = InterceptedService::new(channel, Presents(key));
+    let channel = InterceptedService::new(channel, BearerInterceptor(key));
     let start = Instant::now();
     let lanes: Vec<_> = (0..plan.lanes)
         .map(|number| tokio::spawn(lane(plan.clone(), number, channel.clone())))

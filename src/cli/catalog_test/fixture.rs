@@ -11,7 +11,7 @@ use crate::policy::catalog::Catalog;
 use crate::policy::change::Stamped;
 use crate::policy::company::Company;
 use crate::policy::consent::{Consent, Parties};
-use crate::policy::credential::{Credential, Ground};
+use crate::policy::credential::{Credential, GrantContext};
 use crate::policy::decision::Facts;
 use crate::policy::id::{CompanyId, CredentialId, Name, UserId};
 use crate::policy::query::Query;
@@ -22,7 +22,7 @@ use crate::policy::user::User;
 /// A company as a test file has it.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Tenant {
+pub(super) struct CompanyYaml {
     /// The ceiling; the whole catalog, if not given.
     scopes: Option<Vec<String>>,
     /// What is taken from the ceiling once the credentials have their grants.
@@ -32,9 +32,9 @@ pub(super) struct Tenant {
     #[serde(default)]
     credentials: BTreeMap<String, Client>,
     #[serde(default)]
-    users: BTreeMap<String, Member>,
+    users: BTreeMap<String, UserYaml>,
     #[serde(default)]
-    consents: Vec<Given>,
+    consents: Vec<ConsentYaml>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -51,14 +51,14 @@ struct Client {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Member {
+struct UserYaml {
     #[serde(default)]
     roles: Vec<String>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Given {
+struct ConsentYaml {
     credential: String,
     user: String,
     #[serde(default)]
@@ -66,14 +66,14 @@ struct Given {
 }
 
 /// All facts of a test file.
-pub(super) struct Town {
+pub(super) struct Fixture {
     catalog: Catalog,
-    companies: HashMap<String, House>,
+    companies: HashMap<String, CompanyFixture>,
     now: Timestamp,
 }
 
 /// A company with all that is in it.
-struct House {
+struct CompanyFixture {
     company: Company,
     credentials: HashMap<String, Credential>,
     users: HashMap<String, User>,
@@ -82,12 +82,12 @@ struct House {
 }
 
 /// Gives each change the next revision, as a store does.
-struct Clerk {
+struct RevisionCounter {
     last: Revision,
     now: Timestamp,
 }
 
-impl Clerk {
+impl RevisionCounter {
     fn commit<T: Stamped>(&mut self, mut fact: T) -> T {
         self.last = self.last.next();
         fact.stamp(self.last, self.now);
@@ -95,20 +95,20 @@ impl Clerk {
     }
 }
 
-impl Town {
+impl Fixture {
     /// Makes them as a server would.
     ///
     /// # Errors
     /// A server would refuse one.
     pub(super) fn build(
         catalog: Catalog,
-        tenants: &BTreeMap<String, Tenant>,
+        tenants: &BTreeMap<String, CompanyYaml>,
         now: Timestamp,
     ) -> anyhow::Result<Self> {
-        let mut clerk = Clerk { last: Revision::ZERO, now };
+        let mut clerk = RevisionCounter { last: Revision::ZERO, now };
         let mut companies = HashMap::new();
         for (id, tenant) in tenants {
-            let house = House::build(id, tenant, &catalog, &mut clerk);
+            let house = CompanyFixture::build(id, tenant, &catalog, &mut clerk);
             companies.insert(id.clone(), house.with_context(|| format!("company `{id}`"))?);
         }
         Ok(Self { catalog, companies, now })
@@ -131,12 +131,12 @@ impl Town {
     }
 }
 
-impl House {
+impl CompanyFixture {
     fn build(
         id: &str,
-        tenant: &Tenant,
+        tenant: &CompanyYaml,
         catalog: &Catalog,
-        clerk: &mut Clerk,
+        clerk: &mut RevisionCounter,
     ) -> anyhow::Result<Self> {
         let id = CompanyId::parse(id).map_err(|error| anyhow!("the id {error}"))?;
         let ceiling = tenant.scopes.as_deref().map(|names| numbers(names, catalog)).transpose()?;
@@ -145,7 +145,7 @@ impl House {
         let mut company = clerk.commit(new.after);
         let mut credentials = HashMap::new();
         for (id, client) in &tenant.credentials {
-            let made = client.build(id, Ground { catalog, company: &company, now }, clerk);
+            let made = client.build(id, GrantContext { catalog, company: &company, now }, clerk);
             credentials.insert(id.clone(), made.with_context(|| format!("credential `{id}`"))?);
         }
         let mut users = HashMap::new();
@@ -186,7 +186,12 @@ impl House {
 }
 
 impl Client {
-    fn build(&self, id: &str, ground: Ground<'_>, clerk: &mut Clerk) -> anyhow::Result<Credential> {
+    fn build(
+        &self,
+        id: &str,
+        ground: GrantContext<'_>,
+        clerk: &mut RevisionCounter,
+    ) -> anyhow::Result<Credential> {
         let id = CredentialId::parse(id).map_err(|error| anyhow!("the id {error}"))?;
         let scopes = numbers(&self.scopes, ground.catalog)?;
         let ends = when(self.expires_at.as_deref())?;

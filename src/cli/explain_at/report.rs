@@ -3,32 +3,32 @@
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::{Answer, Log, Step, Then, When};
+use super::{Answer, Log, Moment, Step, Then};
 use crate::cli::changes::{of_whom, what, what_whole, who};
 use crate::cli::check::{sheet, word};
-use crate::cli::decision_log::{Decided, Found};
+use crate::cli::decision_log::{LogMatch, LoggedDecision};
 use crate::cli::lookup::Lookup;
-use crate::cli::printer::{self, Sheet, Words, count};
+use crate::cli::printer::{self, Cell, Report, count};
 use crate::cli::time;
-use crate::wire::convert;
 use crate::policy::catalog::Reach;
-use crate::policy::decision::Verdict;
 use crate::policy::cause::Cause;
+use crate::policy::decision::Verdict;
 use crate::proto::{self, CheckRequest, CheckResponse};
+use crate::wire::convert;
 
 /// How many changes up to the moment are shown, and how many since.
 const SHOWN: (usize, usize) = (5, 20);
 
 /// What there is to tell.
-pub(super) struct Report<'a> {
+pub(super) struct PastExplanation<'a> {
     /// What was asked.
     pub check: &'a CheckRequest,
     /// What the decision log says, if one was read.
-    pub found: Option<Found>,
+    pub found: Option<LogMatch>,
     /// The decision of it that is explained.
-    pub logged: Option<Decided>,
+    pub logged: Option<LoggedDecision>,
     /// The moment as it was asked for.
-    pub when: When,
+    pub when: Moment,
     /// What the audit log says.
     pub log: &'a Log,
     /// What was decided.
@@ -39,16 +39,16 @@ pub(super) struct Report<'a> {
     pub now: &'a CheckResponse,
 }
 
-impl Report<'_> {
+impl PastExplanation<'_> {
     /// For people.
-    pub(super) fn sheet(&self) -> Sheet {
-        let mut all = Sheet::default()
+    pub(super) fn sheet(&self) -> Report {
+        let mut all = Report::default()
             .fact("at", self.log.time.to_string())
             .fact("needed", needs(self.check));
         if let Some(logged) = &self.logged {
             all = all
                 .fact("asked by", logged.caller.clone())
-                .fact("logged", Words::news(!logged.is_denied(), logged_text(logged)));
+                .fact("logged", Cell::colored(!logged.is_denied(), logged_text(logged)));
         }
         match (&self.then.answer, &self.then.unknown) {
             (Some(Ok(verdict)), _) => {
@@ -60,16 +60,16 @@ impl Report<'_> {
                 all = all.line(why.clone().unwrap_or_default());
             }
         }
-        all = self.notes().into_iter().fold(all, Sheet::line);
+        all = self.notes().into_iter().fold(all, Report::line);
         let rows = self.then.layers.iter().flat_map(|explained| {
             explained.layers.iter().map(|(layer, said)| {
                 let (said_so, detail) = match said {
                     Ok(Reach::All) => ("passed".to_owned(), ""),
                     Ok(Reach::Own) => ("passed".to_owned(), "for the user's own records"),
-                    Err(cause) => (convert::word(cause.reason), cause.detail()),
+                    Err(cause) => (convert::reason_name(cause.reason), cause.detail()),
                 };
                 let layer = format!("{layer:?}").to_ascii_lowercase();
-                let said = Words::news(said.is_ok(), said_so);
+                let said = Cell::colored(said.is_ok(), said_so);
                 [explained.scope.to_string().into(), layer.into(), said, detail.into()]
             })
         });
@@ -214,7 +214,7 @@ impl Report<'_> {
                     "scope": explained.scope.as_str(),
                     "layer": format!("{layer:?}").to_ascii_uppercase(),
                     "passed": said.is_ok(),
-                    "reason": said.err().map(|cause| convert::word(cause.reason)),
+                    "reason": said.err().map(|cause| convert::reason_name(cause.reason)),
                     "detail": said.err().map(Cause::detail),
                 })
             })
@@ -236,11 +236,11 @@ impl Report<'_> {
     }
 }
 
-fn row(step: &Step<'_>) -> [Words; 8] {
+fn row(step: &Step<'_>) -> [Cell; 8] {
     let answer = answer_text(&step.answer);
     let allowed = matches!(step.answer, Some(Ok(Verdict::Allowed { .. })));
     let answer = if step.turned && step.answer.is_some() {
-        Words::news(allowed, answer)
+        Cell::colored(allowed, answer)
     } else {
         answer.into()
     };
@@ -274,7 +274,7 @@ fn needs(check: &CheckRequest) -> String {
     }
 }
 
-fn logged_answer(logged: &Decided) -> String {
+fn logged_answer(logged: &LoggedDecision) -> String {
     match logged.is_denied() {
         true => format!("DENIED {}", logged.reason),
         false => "ALLOWED".to_owned(),
@@ -282,7 +282,7 @@ fn logged_answer(logged: &Decided) -> String {
 }
 
 /// The same with its cause, where the reason has several.
-fn logged_text(logged: &Decided) -> String {
+fn logged_text(logged: &LoggedDecision) -> String {
     match logged.cause.as_str() {
         "" => logged_answer(logged),
         cause => format!("{} ({cause})", logged_answer(logged)),
@@ -292,7 +292,7 @@ fn logged_text(logged: &Decided) -> String {
 fn verdict_text(verdict: &Verdict) -> String {
     match verdict {
         Verdict::Allowed { .. } => "ALLOWED".to_owned(),
-        Verdict::Denied { reason, .. } => format!("DENIED {}", convert::word(*reason)),
+        Verdict::Denied { reason, .. } => format!("DENIED {}", convert::reason_name(*reason)),
     }
 }
 
@@ -334,7 +334,7 @@ fn response(verdict: &Verdict, revision: u64) -> CheckResponse {
             ..CheckResponse::default()
         },
         Verdict::Denied { reason, fault, missing } => {
-            let name = format!("REASON_{}", convert::word(*reason));
+            let name = format!("REASON_{}", convert::reason_name(*reason));
             let known = proto::Reason::from_str_name(&name).unwrap_or_default();
             CheckResponse {
                 decision: proto::Decision::Denied.into(),
@@ -351,7 +351,7 @@ fn response(verdict: &Verdict, revision: u64) -> CheckResponse {
 }
 
 /// What a decision log does not say.
-pub(super) fn missing(found: &Found) -> String {
+pub(super) fn missing(found: &LogMatch) -> String {
     let mut text = "the decision log has no such decision of this credential at that time: every \
                     denial is in it unless the server counted it as dropped, and a sample of what \
                     was allowed"

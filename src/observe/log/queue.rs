@@ -15,7 +15,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::metrics::Count;
+use crate::metrics::Counter;
 
 /// The most bytes that wait to be written.
 const MAX_BYTES: usize = 4 << 20;
@@ -31,7 +31,7 @@ type LossLine = Box<dyn Fn(u64) -> String + Send>;
 pub(super) struct Queue {
     state: Mutex<State>,
     changed: Condvar,
-    dropped: Count,
+    dropped: Counter,
     has_thread: AtomicBool,
 }
 
@@ -50,7 +50,7 @@ impl Queue {
         let queue = Arc::new(Self {
             state: Mutex::default(),
             changed: Condvar::new(),
-            dropped: Count::default(),
+            dropped: Counter::default(),
             has_thread: AtomicBool::new(true),
         });
         let mut writer = Writer { queue: Arc::clone(&queue), output, loss_line, is_torn: false };
@@ -103,7 +103,7 @@ impl Queue {
 
     fn lose(&self, state: &mut State, lines: u64) {
         state.unreported += lines;
-        self.dropped.many(lines);
+        self.dropped.inc_by(lines);
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

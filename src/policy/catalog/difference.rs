@@ -1,4 +1,4 @@
-//! Difference: what one catalog has otherwise than the one before it.
+//! ImportDifference: what one catalog has otherwise than the one before it.
 //!
 //! A scope is the same by its number, whatever its name: what names a renamed scope by its new name
 //! says nothing new. Not here: who loses by it; facts say that, and no catalog has those.

@@ -29,9 +29,9 @@ use std::sync::{Arc, mpsc};
 use jiff::Timestamp;
 use sled::Tree;
 
-use super::checksum::{Entries, Tally};
-use super::writer::Order;
-use super::{Orders, SCHEMA_VERSION, unavailable};
+use super::checksum::{StoreChecksum, WriteBatch};
+use super::writer::WriterCommand;
+use super::{CommandQueue, SCHEMA_VERSION, unavailable};
 use crate::policy::revision::Revision;
 use crate::store::backup::{self, Begin, End, Writing};
 use crate::store::{Incarnation, StoreError, key};
@@ -46,11 +46,11 @@ const WAITING: u64 = 64 << 20;
 const ENTRY: usize = 100;
 
 /// What the writer hands over.
-enum Handed {
+enum FeedItem {
     /// From here on everything.
     Begun,
     /// What was written as one.
-    Written(Arc<Entries>, u64),
+    Written(Arc<WriteBatch>, u64),
     /// There is no more: this is the state behind it.
     Ended(State),
 }
@@ -59,7 +59,7 @@ enum Handed {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct State {
     pub(super) head: Revision,
-    pub(super) tally: Tally,
+    pub(super) tally: StoreChecksum,
     pub(super) mark: Timestamp,
 }
 
@@ -72,8 +72,8 @@ struct Queue {
 }
 
 /// The writer's end of a backup's queue.
-pub(super) struct Tap {
-    send: mpsc::Sender<Handed>,
+pub(super) struct BackupFeed {
+    send: mpsc::Sender<FeedItem>,
     queue: Arc<Queue>,
     most: u64,
 }
@@ -81,7 +81,7 @@ pub(super) struct Tap {
 /// Which backup is to end.
 pub(super) struct Which(Arc<Queue>);
 
-impl Tap {
+impl BackupFeed {
     /// A queue of at most so many bytes.
     fn new(most: u64) -> (Self, Source) {
         let (send, handed) = mpsc::channel();
@@ -90,30 +90,30 @@ impl Tap {
     }
 
     /// Hands over, and says whether there is still a use in it.
-    fn hand_over(&self, entries: &Arc<Entries>, bytes: u64) -> bool {
+    fn hand_over(&self, entries: &Arc<WriteBatch>, bytes: u64) -> bool {
         if self.queue.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes > self.most {
             self.queue.overtaken.store(true, Ordering::Release);
             return false;
         }
         self.queue.batches.fetch_add(1, Ordering::Release);
-        self.send.send(Handed::Written(Arc::clone(entries), bytes)).is_ok()
+        self.send.send(FeedItem::Written(Arc::clone(entries), bytes)).is_ok()
     }
 }
 
 /// Those to whom the writer hands over what it writes.
 #[derive(Default)]
-pub(super) struct Taps(Vec<Tap>);
+pub(super) struct BackupFeeds(Vec<BackupFeed>);
 
-impl Taps {
+impl BackupFeeds {
     /// From here on this one, too.
-    pub(super) fn add(&mut self, tap: Tap) {
-        if tap.send.send(Handed::Begun).is_ok() {
+    pub(super) fn add(&mut self, tap: BackupFeed) {
+        if tap.send.send(FeedItem::Begun).is_ok() {
             self.0.push(tap);
         }
     }
 
     /// These were applied to the tree.
-    pub(super) fn hand_over(&mut self, entries: Entries) {
+    pub(super) fn hand_over(&mut self, entries: WriteBatch) {
         if self.0.is_empty() {
             return;
         }
@@ -126,28 +126,30 @@ impl Taps {
     /// This one has what it needs.
     pub(super) fn end(&mut self, which: &Which, state: State) {
         if let Some(place) = self.0.iter().position(|tap| Arc::ptr_eq(&tap.queue, &which.0)) {
-            self.0.swap_remove(place).send.send(Handed::Ended(state)).ok();
+            self.0.swap_remove(place).send.send(FeedItem::Ended(state)).ok();
         }
     }
 }
 
 /// The backup's end of its queue.
 struct Source {
-    handed: mpsc::Receiver<Handed>,
+    handed: mpsc::Receiver<FeedItem>,
     queue: Arc<Queue>,
 }
 
 impl Source {
-    fn next(&self) -> Result<Handed, StoreError> {
+    fn next(&self) -> Result<FeedItem, StoreError> {
         match self.handed.recv() {
             Ok(handed) => {
-                if let Handed::Written(_, bytes) = &handed {
+                if let FeedItem::Written(_, bytes) = &handed {
                     self.queue.bytes.fetch_sub(*bytes, Ordering::Relaxed);
                     self.queue.batches.fetch_sub(1, Ordering::Relaxed);
                 }
                 Ok(handed)
             }
-            Err(_) if self.queue.overtaken.load(Ordering::Acquire) => Err(StoreError::Overtaken),
+            Err(_) if self.queue.overtaken.load(Ordering::Acquire) => {
+                Err(StoreError::BackupTooSlow)
+            }
             // The writer has ended.
             Err(_) => Err(StoreError::Unavailable),
         }
@@ -188,7 +190,7 @@ impl Scan {
 }
 
 /// Entries that were written as one, in as many records as they need.
-fn records(written: &Entries) -> VecDeque<backup::Entries> {
+fn records(written: &WriteBatch) -> VecDeque<backup::Entries> {
     let (mut all, mut record, mut bytes) = (VecDeque::new(), backup::Entries::default(), 0);
     for (place, value) in written.iter() {
         bytes += place.len() + value.map_or(0, <[u8]>::len);
@@ -207,16 +209,16 @@ fn records(written: &Entries) -> VecDeque<backup::Entries> {
 
 /// How many backups are under way.
 #[derive(Clone, Default)]
-pub(super) struct UnderWay(Arc<AtomicUsize>);
+pub(super) struct ActiveBackups(Arc<AtomicUsize>);
 
 /// One of them, until it is dropped.
-struct Place(UnderWay);
+struct Place(ActiveBackups);
 
-impl UnderWay {
+impl ActiveBackups {
     fn one_more(&self) -> Result<Place, StoreError> {
         let place = Place(self.clone());
         let before = self.0.fetch_add(1, Ordering::Relaxed);
-        if before < AT_ONCE { Ok(place) } else { Err(StoreError::BackingUp) }
+        if before < AT_ONCE { Ok(place) } else { Err(StoreError::TooManyBackups) }
     }
 }
 
@@ -230,7 +232,7 @@ impl Drop for Place {
 pub(super) struct SledBackup {
     scan: Scan,
     source: Source,
-    orders: Orders,
+    orders: CommandQueue,
     /// Until its last part is made.
     file: Option<Writing>,
     /// How many batches waited when the last chunk was read, and are still to be taken.
@@ -246,13 +248,13 @@ impl SledBackup {
     pub(super) fn begin(
         tree: Tree,
         incarnation: Incarnation,
-        orders: Orders,
-        under_way: &UnderWay,
+        orders: CommandQueue,
+        under_way: &ActiveBackups,
     ) -> Result<Self, StoreError> {
         let place = under_way.one_more()?;
-        let (tap, source) = Tap::new(WAITING);
-        orders.wait_for(Order::Backup(tap))?;
-        let Handed::Begun = source.next()? else { return Err(StoreError::Unavailable) };
+        let (tap, source) = BackupFeed::new(WAITING);
+        orders.wait_for(WriterCommand::Backup(tap))?;
+        let FeedItem::Begun = source.next()? else { return Err(StoreError::Unavailable) };
         let (file, first) = Writing::begin(Begin { schema: SCHEMA_VERSION, incarnation });
         Ok(Self {
             scan: Scan::new(tree),
@@ -272,7 +274,7 @@ impl SledBackup {
         }
         let Some(file) = &mut self.file else { return Ok(None) };
         if self.source.queue.overtaken.load(Ordering::Acquire) {
-            return Err(StoreError::Overtaken);
+            return Err(StoreError::BackupTooSlow);
         }
         if self.waiting == 0 && !self.scan.ended {
             let mut chunk = backup::Entries::default();
@@ -282,17 +284,18 @@ impl SledBackup {
             return Ok(Some(file.entries(chunk)));
         }
         if self.waiting == 0 && !self.asked_to_end {
-            self.orders.wait_for(Order::EndBackup(Which(Arc::clone(&self.source.queue))))?;
+            self.orders
+                .wait_for(WriterCommand::EndBackup(Which(Arc::clone(&self.source.queue))))?;
             self.asked_to_end = true;
         }
         self.waiting = self.waiting.saturating_sub(1);
         match self.source.next()? {
-            Handed::Begun => Err(StoreError::Unavailable),
-            Handed::Written(entries, _) => {
+            FeedItem::Begun => Err(StoreError::Unavailable),
+            FeedItem::Written(entries, _) => {
                 self.made = records(&entries).into_iter().map(|part| file.entries(part)).collect();
                 Ok(self.made.pop_front())
             }
-            Handed::Ended(State { head, tally, mark }) => {
+            FeedItem::Ended(State { head, tally, mark }) => {
                 let end = End { revision: head, tally: tally.number(), time_mark: mark };
                 Ok(self.file.take().map(|file| file.end(end)))
             }
@@ -366,12 +369,12 @@ mod tests {
 
     struct Stage {
         tree: Tree,
-        tally: Tally,
-        taps: Taps,
+        tally: StoreChecksum,
+        taps: BackupFeeds,
         source: Source,
         scan: Scan,
         /// Applied and not handed over yet.
-        applied: VecDeque<Entries>,
+        applied: VecDeque<WriteBatch>,
         chunk: backup::Entries,
         /// How many batches may be taken since the last chunk.
         waiting: usize,
@@ -382,12 +385,12 @@ mod tests {
         fn new(db: &sled::Db) -> Self {
             let tree: Tree = (**db).clone();
             tree.clear().expect("cleared");
-            let (tap, source) = Tap::new(u64::MAX / 2);
+            let (tap, source) = BackupFeed::new(u64::MAX / 2);
             let mut stage = Self {
                 scan: Scan::new(tree.clone()),
                 tree,
-                tally: Tally::default(),
-                taps: Taps::default(),
+                tally: StoreChecksum::default(),
+                taps: BackupFeeds::default(),
                 source,
                 applied: VecDeque::new(),
                 chunk: backup::Entries::default(),
@@ -398,14 +401,14 @@ mod tests {
             stage.act(&Act::Apply((0..24).step_by(2).map(|n| (n, Some(n))).collect()));
             stage.act(&Act::HandOver);
             stage.taps.add(tap);
-            assert!(matches!(stage.source.next(), Ok(Handed::Begun)));
+            assert!(matches!(stage.source.next(), Ok(FeedItem::Begun)));
             stage
         }
 
         fn act(&mut self, act: &Act) {
             match act {
                 Act::Apply(batch) => {
-                    let mut entries = Entries::default();
+                    let mut entries = WriteBatch::default();
                     for (number, value) in batch {
                         match value {
                             Some(value) => entries.insert(place(*number), [*value]),
@@ -438,12 +441,12 @@ mod tests {
 
         fn take_one(&mut self) -> Option<State> {
             match self.source.next().expect("handed over") {
-                Handed::Written(entries, _) => {
+                FeedItem::Written(entries, _) => {
                     records(&entries).into_iter().for_each(|part| take(&mut self.file, part));
                     None
                 }
-                Handed::Ended(state) => Some(state),
-                Handed::Begun => panic!("begun twice"),
+                FeedItem::Ended(state) => Some(state),
+                FeedItem::Begun => panic!("begun twice"),
             }
         }
 
@@ -484,18 +487,18 @@ mod tests {
             for (place, value) in &stage.file {
                 copy.insert(place, value.as_slice()).expect("inserted");
             }
-            let adds_up = Tally::of(&copy).is_ok_and(|(tally, _)| tally == state.tally);
+            let adds_up = StoreChecksum::of(&copy).is_ok_and(|(tally, _)| tally == state.tally);
             prop_assert!(adds_up, "the tally");
         }
     }
 
     #[test]
     fn who_does_not_take_what_is_written_is_overtaken_and_the_writer_goes_on() {
-        let (tap, source) = Tap::new(10_000);
-        let mut taps = Taps::default();
+        let (tap, source) = BackupFeed::new(10_000);
+        let mut taps = BackupFeeds::default();
         taps.add(tap);
         for number in 0..200_u8 {
-            let mut entries = Entries::default();
+            let mut entries = WriteBatch::default();
             entries.insert(place(number), [0; 100]);
             taps.hand_over(entries);
         }
@@ -509,12 +512,12 @@ mod tests {
             }
         };
         assert!((10..100).contains(&taken), "{taken}");
-        assert_eq!(ended, StoreError::Overtaken);
+        assert_eq!(ended, StoreError::BackupTooSlow);
     }
 
     #[test]
     fn what_is_written_at_once_is_divided_among_records() {
-        let mut entries = Entries::default();
+        let mut entries = WriteBatch::default();
         for number in 0..1_000_u32 {
             let value = (number % 3 > 0).then(|| vec![7; 4_096]);
             match value {

@@ -6,7 +6,7 @@
 //! and a store whose entries do not add up to it is damaged. Whoever opens a store reads all of
 //! it for that.
 //!
-//! INVARIANT (nothing beside the tally): the tree is changed by [`Entries::apply`] only. A tree
+//! INVARIANT (nothing beside the tally): the tree is changed by [`WriteBatch::apply`] only. A tree
 //! that is still being restored is no store yet; it is told its tally at the end.
 //!
 //! When credentials were last seen is not in it: a crash may forget that.
@@ -16,16 +16,16 @@ use std::collections::HashMap;
 use sled::{Batch, Tree};
 
 use super::usage::{Moves, SharedUsage};
-use super::{Trouble, unavailable};
+use super::{EngineError, unavailable};
 use crate::store::{StoreError, key};
 
 /// The sum of the hashes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Tally(u128);
+pub(super) struct StoreChecksum(u128);
 
-impl Tally {
+impl StoreChecksum {
     /// The tally of what is in the tree, and how much of it each company has.
-    pub(super) fn of(tree: &Tree) -> Result<(Self, SharedUsage), Trouble> {
+    pub(super) fn of(tree: &Tree) -> Result<(Self, SharedUsage), EngineError> {
         let (mut tally, mut moves) = (Self::default(), Moves::default());
         for entry in tree.iter() {
             let (place, value) = entry?;
@@ -36,14 +36,14 @@ impl Tally {
     }
 
     /// What the tree says that its tally is.
-    pub(super) fn kept(tree: &Tree) -> Result<Option<Self>, Trouble> {
+    pub(super) fn kept(tree: &Tree) -> Result<Option<Self>, EngineError> {
         let Some(bytes) = tree.get(key::TALLY)? else { return Ok(None) };
-        let bytes = <[u8; 16]>::try_from(&*bytes).map_err(|_| Trouble::Damage)?;
+        let bytes = <[u8; 16]>::try_from(&*bytes).map_err(|_| EngineError::Damage)?;
         Ok(Some(Self(u128::from_be_bytes(bytes))))
     }
 
     /// The tally that a backup says its entries add up to.
-    pub(super) fn told(number: u128) -> Self {
+    pub(super) fn from_number(number: u128) -> Self {
         Self(number)
     }
 
@@ -75,9 +75,9 @@ fn hash(place: &[u8], value: &[u8]) -> u128 {
 
 /// What is written as one.
 #[derive(Default)]
-pub(super) struct Entries(HashMap<Vec<u8>, Option<Vec<u8>>>);
+pub(super) struct WriteBatch(HashMap<Vec<u8>, Option<Vec<u8>>>);
 
-impl Entries {
+impl WriteBatch {
     pub(super) fn insert(&mut self, place: impl Into<Vec<u8>>, value: impl Into<Vec<u8>>) {
         self.0.insert(place.into(), Some(value.into()));
     }
@@ -92,7 +92,7 @@ impl Entries {
     }
 
     /// Writes them with the tally that comes of it. What companies have is not counted.
-    pub(super) fn apply(&self, tree: &Tree, tally: &mut Tally) -> Result<(), StoreError> {
+    pub(super) fn apply(&self, tree: &Tree, tally: &mut StoreChecksum) -> Result<(), StoreError> {
         self.write(tree, tally).map(drop)
     }
 
@@ -100,14 +100,14 @@ impl Entries {
     pub(super) fn apply_counted(
         &self,
         tree: &Tree,
-        tally: &mut Tally,
+        tally: &mut StoreChecksum,
         usage: &SharedUsage,
     ) -> Result<(), StoreError> {
         usage.apply(self.write(tree, tally)?);
         Ok(())
     }
 
-    fn write(&self, tree: &Tree, tally: &mut Tally) -> Result<Moves, StoreError> {
+    fn write(&self, tree: &Tree, tally: &mut StoreChecksum) -> Result<Moves, StoreError> {
         let (mut batch, mut next) = (Batch::default(), *tally);
         let mut moves = Moves::default();
         for (place, value) in self.iter() {

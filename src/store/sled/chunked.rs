@@ -3,9 +3,9 @@
 use sled::Tree;
 
 use crate::policy::revision::Revision;
-use crate::store::{Damage, StoreError, key};
+use crate::store::{Corrupt, StoreError, key};
 
-use super::checksum::Entries;
+use super::checksum::WriteBatch;
 use super::unavailable;
 
 /// The most bytes that a value has in its place. sled keeps up to some twenty values in a page,
@@ -20,7 +20,7 @@ const IN_PARTS: u8 = 1;
 
 /// Puts a value in its place. `number` tells values of one revision apart.
 pub(super) fn put(
-    batch: &mut Entries,
+    batch: &mut WriteBatch,
     place: Vec<u8>,
     revision: Revision,
     number: u32,
@@ -46,7 +46,7 @@ pub(super) fn put(
 }
 
 /// The keys of the parts of a value that is to be replaced or removed.
-pub(super) fn parts(value: &[u8]) -> Result<Vec<Vec<u8>>, Damage> {
+pub(super) fn chunks(value: &[u8]) -> Result<Vec<Vec<u8>>, Corrupt> {
     let (revision, place) = open(value)?;
     Ok(match place {
         Place::Here(_) => Vec::new(),
@@ -57,7 +57,7 @@ pub(super) fn parts(value: &[u8]) -> Result<Vec<Vec<u8>>, Damage> {
 }
 
 /// The revision that wrote a value.
-pub(super) fn revision(value: &[u8]) -> Result<Revision, Damage> {
+pub(super) fn revision(value: &[u8]) -> Result<Revision, Corrupt> {
     open(value).map(|(revision, _)| revision)
 }
 
@@ -85,22 +85,22 @@ enum Place<'a> {
     InParts { number: u32, parts: u32 },
 }
 
-fn open(value: &[u8]) -> Result<(Revision, Place<'_>), Damage> {
-    let (tag, rest) = value.split_first().ok_or(Damage)?;
-    let (revision, rest) = rest.split_first_chunk::<8>().ok_or(Damage)?;
+fn open(value: &[u8]) -> Result<(Revision, Place<'_>), Corrupt> {
+    let (tag, rest) = value.split_first().ok_or(Corrupt)?;
+    let (revision, rest) = rest.split_first_chunk::<8>().ok_or(Corrupt)?;
     let revision = Revision(u64::from_be_bytes(*revision));
     let place = match *tag {
         HERE => Place::Here(rest),
         IN_PARTS => {
-            let (number, rest) = rest.split_first_chunk::<4>().ok_or(Damage)?;
-            let parts = <[u8; 4]>::try_from(rest).map_err(|_| Damage)?;
+            let (number, rest) = rest.split_first_chunk::<4>().ok_or(Corrupt)?;
+            let parts = <[u8; 4]>::try_from(rest).map_err(|_| Corrupt)?;
             let (number, parts) = (u32::from_be_bytes(*number), u32::from_be_bytes(parts));
             if parts > MOST {
-                return Err(Damage);
+                return Err(Corrupt);
             }
             Place::InParts { number, parts }
         }
-        _ => return Err(Damage),
+        _ => return Err(Corrupt),
     };
     Ok((revision, place))
 }
@@ -112,7 +112,7 @@ mod tests {
     /// What lies there afterwards.
     fn kept(bytes: &[u8]) -> (sled::Db, Vec<u8>) {
         let store = sled::Config::new().temporary(true).open().expect("a store");
-        let (mut batch, place) = (Entries::default(), b"place".to_vec());
+        let (mut batch, place) = (WriteBatch::default(), b"place".to_vec());
         put(&mut batch, place.clone(), Revision(7), 3, bytes);
         for (place, value) in batch.iter() {
             store.insert(place, value.expect("nothing is removed")).expect("kept");
@@ -128,7 +128,7 @@ mod tests {
             let (store, value) = kept(&bytes);
             let found = read(&value, &store).expect("no damage");
             assert_eq!(found, Some((Revision(7), bytes)), "{length}");
-            let parts = parts(&value).expect("no damage");
+            let parts = chunks(&value).expect("no damage");
             assert_eq!(store.len(), 1 + parts.len(), "{length}: every part can be found again");
             if let Some(part) = parts.last() {
                 store.remove(part).expect("removed");
@@ -144,7 +144,7 @@ mod tests {
         for value in [&here, &in_parts] {
             let whole = if value.first() == Some(&HERE) { 9 } else { value.len() };
             for length in 0..whole {
-                assert!(parts(&value[..length]).is_err(), "{length} bytes of it");
+                assert!(chunks(&value[..length]).is_err(), "{length} bytes of it");
             }
         }
         let mut longer = in_parts.clone();
@@ -153,7 +153,7 @@ mod tests {
         let count = many.len() - 4;
         many[count..].copy_from_slice(&u32::MAX.to_be_bytes());
         for damaged in [&longer, &many, &vec![9; 20]] {
-            assert!(parts(damaged).is_err(), "{damaged:?}");
+            assert!(chunks(damaged).is_err(), "{damaged:?}");
         }
     }
 }

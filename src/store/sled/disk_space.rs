@@ -21,7 +21,7 @@ use std::sync::Arc;
 use rustix::fs::FallocateFlags;
 
 use super::LOG;
-use crate::store::{Measures, Proposal};
+use crate::store::{Proposal, StoreMetrics};
 
 /// With less than this left, only changes are accepted that take away. It is for what is written
 /// without a change being accepted: the rest of a batch, what is swept, and above all the pages
@@ -46,11 +46,11 @@ pub(super) const SCARCE: u64 = LITTLE / 2;
 const GROWTH: u64 = 4;
 
 /// The disk that a store is on.
-pub(super) struct Room {
+pub(super) struct DiskSpace {
     dir: File,
     /// The log, to allocate blocks behind its end.
     log: File,
-    measures: Arc<Measures>,
+    measures: Arc<StoreMetrics>,
     /// Whether every change may use the reserve.
     for_all: bool,
     /// Whether there was little left at the last look.
@@ -130,15 +130,15 @@ impl Space {
     }
 }
 
-impl Room {
-    pub(super) fn on(dir: &Path, measures: Arc<Measures>) -> io::Result<Self> {
+impl DiskSpace {
+    pub(super) fn on(dir: &Path, measures: Arc<StoreMetrics>) -> io::Result<Self> {
         let log = File::options().write(true).open(dir.join(LOG))?;
         let (for_all, little, said) = (false, false, false);
         Ok(Self { dir: File::open(dir)?, log, measures, for_all, little, said })
     }
 
     /// Where it tells what is left.
-    pub(super) fn measures(&self) -> Arc<Measures> {
+    pub(super) fn measures(&self) -> Arc<StoreMetrics> {
         Arc::clone(&self.measures)
     }
 

@@ -14,20 +14,20 @@
 use jiff::{SignedDuration, Timestamp};
 use sled::{IVec, Tree};
 
-use super::backup::Taps;
-use super::checksum::{Entries, Tally};
+use super::backup::BackupFeeds;
+use super::checksum::{StoreChecksum, WriteBatch};
 use super::usage::SharedUsage;
-use super::{Trouble, unavailable, chunked};
+use super::{EngineError, chunked, unavailable};
 use crate::policy::id::Name;
 use crate::policy::revision::Revision;
 use crate::store::key::Dead;
-use crate::store::{Fact, FactKey, REMEMBERED, StoreError, key, record};
+use crate::store::{Fact, FactKey, IDEMPOTENCY_TTL, StoreError, key, record};
 
 /// The most keys that one step looks at.
 const STEP: usize = 500;
 
 /// What is still to be removed.
-pub(super) struct Sweep {
+pub(super) struct GarbageCollector {
     dead: Vec<Dead>,
     /// How far the consents of the last of the dead have been looked through.
     looked_at: Option<IVec>,
@@ -39,12 +39,12 @@ pub(super) struct Sweep {
     failed: bool,
 }
 
-impl Sweep {
-    pub(super) fn of(tree: &Tree) -> Result<Self, Trouble> {
-        let dead: Result<Vec<_>, Trouble> = tree
+impl GarbageCollector {
+    pub(super) fn of(tree: &Tree) -> Result<Self, EngineError> {
+        let dead: Result<Vec<_>, EngineError> = tree
             .scan_prefix(key::all_dead())
             .keys()
-            .map(|place| key::dead_of(&place?).ok_or(Trouble::Damage))
+            .map(|place| key::dead_of(&place?).ok_or(EngineError::Damage))
             .collect();
         let clock_accepted = clock_accepted(tree)?;
         let (dead, keep_changes, failed) = (dead?, None, false);
@@ -62,8 +62,8 @@ impl Sweep {
     pub(super) fn step(
         &mut self,
         tree: &Tree,
-        (tally, usage): (&mut Tally, &SharedUsage),
-        taps: &mut Taps,
+        (tally, usage): (&mut StoreChecksum, &SharedUsage),
+        taps: &mut BackupFeeds,
         times: (Timestamp, Timestamp),
         head: Revision,
     ) -> bool {
@@ -80,15 +80,15 @@ impl Sweep {
     fn try_step(
         &mut self,
         tree: &Tree,
-        (tally, usage): (&mut Tally, &SharedUsage),
-        taps: &mut Taps,
+        (tally, usage): (&mut StoreChecksum, &SharedUsage),
+        taps: &mut BackupFeeds,
         (now, mark): (Timestamp, Timestamp),
         head: Revision,
     ) -> Result<bool, StoreError> {
-        let mut batch = Entries::default();
+        let mut batch = WriteBatch::default();
         let more = match self.dead.last().copied() {
             Some(dead) => {
-                if self.bury(dead, tree, &mut batch)? {
+                if self.collect(dead, tree, &mut batch)? {
                     batch.remove(key::dead(dead));
                     self.dead.pop();
                     self.looked_at = None;
@@ -96,8 +96,9 @@ impl Sweep {
                 true
             }
             None => {
-                let forgotten = forget(tree, (now, mark), self.clock_accepted, &mut batch)?;
-                let trimmed = self.trim(tree, now, head, &mut batch)?;
+                let forgotten =
+                    expire_requests(tree, (now, mark), self.clock_accepted, &mut batch)?;
+                let trimmed = self.compact_log(tree, now, head, &mut batch)?;
                 if forgotten + trimmed == 0 {
                     return Ok(false);
                 }
@@ -110,7 +111,12 @@ impl Sweep {
     }
 
     /// Removes some of what someone left, and says whether that was the last of it.
-    fn bury(&mut self, dead: Dead, tree: &Tree, batch: &mut Entries) -> Result<bool, StoreError> {
+    fn collect(
+        &mut self,
+        dead: Dead,
+        tree: &Tree,
+        batch: &mut WriteBatch,
+    ) -> Result<bool, StoreError> {
         let (company, prefixes) = match dead {
             Dead::Credential(company, birth) => {
                 return self.bury_consents(company, birth, tree, batch);
@@ -149,7 +155,7 @@ impl Sweep {
         company: Revision,
         credential: Revision,
         tree: &Tree,
-        batch: &mut Entries,
+        batch: &mut WriteBatch,
     ) -> Result<bool, StoreError> {
         let prefix = key::consents(company);
         let start = self.looked_at.take().unwrap_or_else(|| IVec::from(prefix.clone()));
@@ -170,12 +176,12 @@ impl Sweep {
 
     /// Removes some of the changes that have been kept long enough. The last change stays: it
     /// says where the log ends.
-    fn trim(
+    fn compact_log(
         &self,
         tree: &Tree,
         now: Timestamp,
         head: Revision,
-        batch: &mut Entries,
+        batch: &mut WriteBatch,
     ) -> Result<usize, StoreError> {
         let Some(keep) = self.keep_changes else { return Ok(0) };
         let oldest = now.saturating_sub(keep).unwrap_or(Timestamp::MIN);
@@ -203,13 +209,13 @@ impl Sweep {
 }
 
 /// Forgets some of the requests that have been remembered for their time.
-fn forget(
+fn expire_requests(
     tree: &Tree,
     (now, mark): (Timestamp, Timestamp),
     clock_accepted: Option<(Revision, Timestamp)>,
-    batch: &mut Entries,
+    batch: &mut WriteBatch,
 ) -> Result<usize, StoreError> {
-    let oldest = now.saturating_sub(REMEMBERED).unwrap_or(Timestamp::MIN);
+    let oldest = now.saturating_sub(IDEMPOTENCY_TTL).unwrap_or(Timestamp::MIN);
     // No time since an operator brought time back is later than the mark: what is, is from before
     // that.
     let is_over = clock_accepted.is_some_and(|(_, accepted)| accepted < oldest);
@@ -227,7 +233,7 @@ fn forget_while(
     tree: &Tree,
     entries: impl Iterator<Item = sled::Result<(IVec, IVec)>>,
     is_over: impl Fn(i64) -> bool,
-    batch: &mut Entries,
+    batch: &mut WriteBatch,
 ) -> Result<usize, StoreError> {
     let mut forgotten = 0;
     for entry in entries {
@@ -247,7 +253,7 @@ fn forget_while(
 }
 
 /// The change by which an operator last brought time back, and the time from then on.
-pub(super) fn clock_accepted(tree: &Tree) -> Result<Option<(Revision, Timestamp)>, Trouble> {
+pub(super) fn clock_accepted(tree: &Tree) -> Result<Option<(Revision, Timestamp)>, EngineError> {
     let Some(bytes) = tree.get(key::CLOCK_ACCEPTED)? else { return Ok(None) };
     let read = || {
         let (revision, time) = bytes.split_first_chunk::<8>()?;
@@ -255,7 +261,7 @@ pub(super) fn clock_accepted(tree: &Tree) -> Result<Option<(Revision, Timestamp)
         let revision = Revision(u64::from_be_bytes(*revision));
         Some((revision, Timestamp::from_millisecond(time).ok()?))
     };
-    read().map(Some).ok_or(Trouble::Damage)
+    read().map(Some).ok_or(EngineError::Damage)
 }
 
 /// Removes the index entry of a secret, if it is the one of this company.
@@ -263,7 +269,7 @@ fn remove_owner(
     tree: &Tree,
     company: Revision,
     secret: Name,
-    batch: &mut Entries,
+    batch: &mut WriteBatch,
 ) -> Result<(), StoreError> {
     let key = FactKey::SecretOwner(secret);
     let place = key::fact(&key);
@@ -280,10 +286,10 @@ fn remove_owner(
 }
 
 /// Removes a key with its value, and the value's parts.
-fn remove(batch: &mut Entries, place: IVec, value: &[u8]) -> Result<(), StoreError> {
+fn remove(batch: &mut WriteBatch, place: IVec, value: &[u8]) -> Result<(), StoreError> {
     // What is only a mark has no value.
     if !value.is_empty() {
-        chunked::parts(value)?.into_iter().for_each(|part| batch.remove(part));
+        chunked::chunks(value)?.into_iter().for_each(|part| batch.remove(part));
     }
     batch.remove(&*place);
     Ok(())

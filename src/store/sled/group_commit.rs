@@ -9,30 +9,30 @@
 use std::time::Duration;
 
 /// How many batches of one change each it takes to believe that changes come one by one.
-const ALONE: u32 = 8;
+const SOLO_STREAK: u32 = 8;
 /// With so many at hand there is no need for more.
-const ENOUGH: usize = 64;
+const TARGET_BATCH: usize = 64;
 /// The longest wait, however slow the disk.
-const LONGEST: Duration = Duration::from_millis(2);
+const MAX_WAIT: Duration = Duration::from_millis(2);
 
 /// What is known of the last batches.
 #[derive(Debug, Default)]
-pub(super) struct Gather {
+pub(super) struct GroupCommit {
     /// How many more batches to wait for others, if none comes.
     hope: u32,
     /// How long the last commit took.
     took: Duration,
 }
 
-impl Gather {
+impl GroupCommit {
     /// How long to wait for more changes, with so many at hand.
     pub(super) fn wait(&self, at_hand: usize) -> Option<Duration> {
-        (self.hope > 0 && at_hand < ENOUGH).then(|| self.took.min(LONGEST))
+        (self.hope > 0 && at_hand < TARGET_BATCH).then(|| self.took.min(MAX_WAIT))
     }
 
     /// So many changes were committed together, which took so long.
     pub(super) fn committed(&mut self, changes: usize, took: Duration) {
-        self.hope = if changes > 1 { ALONE } else { self.hope.saturating_sub(1) };
+        self.hope = if changes > 1 { SOLO_STREAK } else { self.hope.saturating_sub(1) };
         self.took = took;
     }
 }
@@ -44,14 +44,14 @@ mod tests {
     #[test]
     fn only_changes_that_come_together_wait_for_each_other() {
         let took = Duration::from_micros(300);
-        let mut gather = Gather::default();
+        let mut gather = GroupCommit::default();
         assert_eq!(gather.wait(1), None);
         gather.committed(1, took);
         assert_eq!(gather.wait(1), None, "one after the other");
         gather.committed(2, took);
         assert_eq!(gather.wait(1), Some(took));
-        assert_eq!(gather.wait(ENOUGH), None, "enough are here");
-        for _ in 1..ALONE {
+        assert_eq!(gather.wait(TARGET_BATCH), None, "enough are here");
+        for _ in 1..SOLO_STREAK {
             gather.committed(1, took);
             assert_eq!(gather.wait(1), Some(took), "the next may not be alone");
         }
@@ -61,8 +61,8 @@ mod tests {
 
     #[test]
     fn a_slow_disk_makes_nobody_wait_longer_than_the_longest() {
-        let mut gather = Gather::default();
+        let mut gather = GroupCommit::default();
         gather.committed(3, Duration::from_secs(1));
-        assert_eq!(gather.wait(1), Some(LONGEST));
+        assert_eq!(gather.wait(1), Some(MAX_WAIT));
     }
 }

@@ -22,13 +22,13 @@ const NAME: &str = "witness";
 const LEN: usize = 40;
 
 /// The file, open.
-pub(super) struct Witness {
+pub(super) struct HighWaterMark {
     file: File,
     incarnation: Incarnation,
 }
 
 /// What a witness says.
-pub(super) enum Said {
+pub(super) enum MarkState {
     /// There is none: the store was never opened by this program.
     Nothing,
     /// This life of the store reached this revision, and relied on this time.
@@ -37,12 +37,12 @@ pub(super) enum Said {
     Nonsense,
 }
 
-impl Witness {
+impl HighWaterMark {
     /// What the witness of this directory says.
-    pub(super) fn ask(dir: &Path) -> io::Result<Said> {
+    pub(super) fn ask(dir: &Path) -> io::Result<MarkState> {
         let bytes = match fs::read(dir.join(NAME)) {
             Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Said::Nothing),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(MarkState::Nothing),
             Err(error) => return Err(error),
         };
         let read = || {
@@ -52,13 +52,13 @@ impl Witness {
             let incarnation = Incarnation::from_bytes(*incarnation);
             let revision = Revision(u64::from_be_bytes(*revision));
             let mark = Timestamp::from_millisecond(i64::from_be_bytes(*mark)).ok()?;
-            (bytes == note(incarnation, revision, mark)).then_some(Said::Reached(
+            (bytes == note(incarnation, revision, mark)).then_some(MarkState::Reached(
                 incarnation,
                 revision,
                 mark,
             ))
         };
-        Ok(read().unwrap_or(Said::Nonsense))
+        Ok(read().unwrap_or(MarkState::Nonsense))
     }
 
     /// Takes the witness of this directory, or calls a new one.

@@ -22,9 +22,12 @@ use std::time::Instant;
 use jiff::Timestamp;
 use sled::Batch;
 
-use super::checksum::{Entries, Tally};
-use super::high_water_mark::Witness;
-use super::{LOG, OlderSchema, PAGE_CACHE, PATIENCE, PAUSE, SCHEMA_VERSION, SledStore, THREADS, Trouble, config, create, hold, number, quietly, settle, chunked};
+use super::checksum::{StoreChecksum, WriteBatch};
+use super::high_water_mark::HighWaterMark;
+use super::{
+    EngineError, LOCK_TIMEOUT, LOG, OlderSchema, PAGE_CACHE, PAUSE, SCHEMA_VERSION, SledStore,
+    THREADS, chunked, config, create, lock_dir, number, quietly, recover_files,
+};
 use crate::metrics::shortage;
 use crate::policy::change::{Author, Change, ChangeKind, FieldChange};
 use crate::policy::revision::Revision;
@@ -113,7 +116,7 @@ pub fn restore(
         return Err(RestoreError::NotEmpty(name));
     }
     create(dir).map_err(io_error)?;
-    let held = match hold(dir) {
+    let held = match lock_dir(dir) {
         Ok(held) => held,
         Err(TryLockError::WouldBlock) => return Err(RestoreError::Locked(name)),
         Err(TryLockError::Error(error)) => return Err(io_error(error)),
@@ -177,14 +180,14 @@ impl From<sled::Error> for Failure {
     }
 }
 
-impl From<Trouble> for Failure {
-    fn from(trouble: Trouble) -> Self {
+impl From<EngineError> for Failure {
+    fn from(trouble: EngineError) -> Self {
         match trouble {
-            Trouble::Sled(error) => error.into(),
+            EngineError::Sled(error) => error.into(),
             // What lies there is what the backup said.
-            Trouble::Newer(_) => Unusable::Newer.into(),
-            Trouble::Damage => Unusable::Damaged.into(),
-            Trouble::Store(error) => Self::Io(io::Error::other(error)),
+            EngineError::Newer(_) => Unusable::Newer.into(),
+            EngineError::Damage => Unusable::Damaged.into(),
+            EngineError::Store(error) => Self::Io(io::Error::other(error)),
         }
     }
 }
@@ -245,7 +248,7 @@ fn make(
     now: Timestamp,
     held: &File,
 ) -> Result<Restored, Failure> {
-    settle(dir)?;
+    recover_files(dir)?;
     let (incarnation, backup, revision, time) = {
         let tree = (*config(dir, PAGE_CACHE).open()?).clone();
         let end = fill(&tree, backup)?;
@@ -255,7 +258,7 @@ fn make(
         (incarnation, end.revision, revision, time)
     };
     File::open(dir.join(LOG))?.sync_all()?;
-    Witness::take(dir, incarnation, revision, time)?.sync()?;
+    HighWaterMark::take(dir, incarnation, revision, time)?.sync()?;
     // As every start does, from the disk: it adds up, or the backup did not.
     let store = read_again(dir, held)?;
     if store.incarnation() != incarnation || store.opened_at() != revision {
@@ -266,10 +269,10 @@ fn make(
 
 /// Opens the store that was just made, with the schema that its backup has, as soon as sled's threads have let go of its files.
 fn read_again(dir: &Path, held: &File) -> Result<SledStore, Failure> {
-    let patience = Instant::now() + PATIENCE;
+    let patience = Instant::now() + LOCK_TIMEOUT;
     loop {
         match SledStore::read(dir, PAGE_CACHE, held.try_clone()?, OlderSchema::Keep) {
-            Err(Trouble::Sled(sled::Error::Io(error)))
+            Err(EngineError::Sled(sled::Error::Io(error)))
                 if error.to_string().contains("could not acquire lock")
                     && Instant::now() < patience =>
             {
@@ -340,13 +343,14 @@ fn finish(
         displaced: vec![],
         fields: from.into_iter().collect(),
     };
-    let mut last = Entries::default();
+    let mut last = WriteBatch::default();
     let change = record::encode_change(&change);
     chunked::put(&mut last, key::change(revision), revision, 1, &change);
     last.insert(key::INCARNATION, *incarnation.as_bytes());
     last.insert(key::HEAD, revision.0.to_be_bytes());
     let mark = u64::try_from(time.as_millisecond()).unwrap_or(0);
     last.insert(key::TIME, mark.to_be_bytes());
-    last.apply(tree, &mut Tally::told(end.tally)).map_err(|_| io::Error::other("sled"))?;
+    last.apply(tree, &mut StoreChecksum::from_number(end.tally))
+        .map_err(|_| io::Error::other("sled"))?;
     Ok((revision, time))
 }

@@ -14,8 +14,8 @@ use std::fs::File;
 
 use sled::Tree;
 
-use super::checksum::{Entries, Tally};
-use super::{SCHEMA_VERSION, Trouble, chunked};
+use super::checksum::{StoreChecksum, WriteBatch};
+use super::{EngineError, SCHEMA_VERSION, chunked};
 use crate::policy::id::CompanyId;
 use crate::policy::revision::Revision;
 use crate::policy::secret::SecretOwner;
@@ -27,15 +27,15 @@ const BATCH: usize = 500;
 /// Brings a store of schema 1 to schema 2, and says so in the log, once.
 pub(super) fn upgrade(
     tree: &Tree,
-    tally: &mut Tally,
+    tally: &mut StoreChecksum,
     log: &File,
     from: u64,
-) -> Result<(), Trouble> {
+) -> Result<(), EngineError> {
     clear(tree, tally)?;
     let secrets = index(tree, tally)?;
     tree.flush()?;
     log.sync_all()?;
-    let mut last = Entries::default();
+    let mut last = WriteBatch::default();
     last.insert(key::SCHEMA, SCHEMA_VERSION.to_be_bytes());
     last.apply(tree, tally)?;
     tree.flush()?;
@@ -50,9 +50,9 @@ pub(super) fn upgrade(
 }
 
 /// Removes what an upgrade left that was cut off.
-fn clear(tree: &Tree, tally: &mut Tally) -> Result<(), Trouble> {
+fn clear(tree: &Tree, tally: &mut StoreChecksum) -> Result<(), EngineError> {
     loop {
-        let mut batch = Entries::default();
+        let mut batch = WriteBatch::default();
         let mut removed = 0;
         for place in tree.scan_prefix(key::all_secret_owners()).keys().take(BATCH) {
             batch.remove(&*place?);
@@ -66,16 +66,18 @@ fn clear(tree: &Tree, tally: &mut Tally) -> Result<(), Trouble> {
 }
 
 /// Writes an entry for each secret of a company that exists, and says how many these are.
-fn index(tree: &Tree, tally: &mut Tally) -> Result<u64, Trouble> {
+fn index(tree: &Tree, tally: &mut StoreChecksum) -> Result<u64, EngineError> {
     let companies = companies(tree)?;
-    let (mut batch, mut waiting, mut all) = (Entries::default(), 0, 0);
+    let (mut batch, mut waiting, mut all) = (WriteBatch::default(), 0, 0);
     for entry in tree.scan_prefix(key::all_secrets()) {
         let (place, stored) = entry?;
-        let (company_created_at, secret) = key::secret_of(&place).ok_or(Trouble::Damage)?;
+        let (company_created_at, secret) = key::secret_of(&place).ok_or(EngineError::Damage)?;
         // Of a company that was deleted, and is still to be swept.
         let Some(company) = companies.get(&company_created_at) else { continue };
         let key = FactKey::Secret(company_created_at, secret.clone());
-        let Fact::Secret(found) = read(tree, &key, &stored)? else { return Err(Trouble::Damage) };
+        let Fact::Secret(found) = read(tree, &key, &stored)? else {
+            return Err(EngineError::Damage);
+        };
         let owner = SecretOwner {
             secret: secret.clone(),
             company: company.clone(),
@@ -98,24 +100,24 @@ fn index(tree: &Tree, tally: &mut Tally) -> Result<u64, Trouble> {
 }
 
 /// The ids of all companies, by the revisions that created them.
-fn companies(tree: &Tree) -> Result<HashMap<Revision, CompanyId>, Trouble> {
+fn companies(tree: &Tree) -> Result<HashMap<Revision, CompanyId>, EngineError> {
     let prefix = key::companies();
     let mut companies = HashMap::new();
     for entry in tree.scan_prefix(prefix.bytes()) {
         let (place, stored) = entry?;
-        let id = prefix.id(&place).ok_or(Trouble::Damage)?;
-        let id = CompanyId::parse(id).map_err(|_| Trouble::Damage)?;
+        let id = prefix.id(&place).ok_or(EngineError::Damage)?;
+        let id = CompanyId::parse(id).map_err(|_| EngineError::Damage)?;
         let key = FactKey::Company(id.clone());
         let Fact::Company(company) = read(tree, &key, &stored)? else {
-            return Err(Trouble::Damage);
+            return Err(EngineError::Damage);
         };
         companies.insert(company.created_at, id);
     }
     Ok(companies)
 }
 
-fn read(tree: &Tree, key: &FactKey, stored: &[u8]) -> Result<Fact, Trouble> {
-    let (revision, bytes) = chunked::read(stored, tree)?.ok_or(Trouble::Damage)?;
+fn read(tree: &Tree, key: &FactKey, stored: &[u8]) -> Result<Fact, EngineError> {
+    let (revision, bytes) = chunked::read(stored, tree)?.ok_or(EngineError::Damage)?;
     Ok(record::decode(key, revision, &bytes)?)
 }
 
@@ -159,8 +161,8 @@ mod tests {
             restored(&name);
             {
                 let tree = tree(&at(&name));
-                let mut tally = Tally::kept(&tree).ok().flatten().expect("a tally");
-                let mut batch = Entries::default();
+                let mut tally = StoreChecksum::kept(&tree).ok().flatten().expect("a tally");
+                let mut batch = WriteBatch::default();
                 for (place, value) in whole.iter().take(done) {
                     batch.insert(place.clone(), value.clone());
                 }

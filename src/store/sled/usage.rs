@@ -4,7 +4,7 @@
 //! Everything is kept under a company's creation: another company of the same id begins at zero.
 //!
 //! INVARIANT (counts are keys): the counts are the numbers of keys in the tree. Opening a store
-//! counts the keys, and [`Entries::apply`](super::checksum::Entries::apply) counts what it adds and
+//! counts the keys, and [`Entries::apply`](super::checksum::WriteBatch::apply) counts what it adds and
 //! removes. So they are right after a crash and after a restore. A consent whose user or
 //! credential was deleted counts until the sweep has removed it.
 //!
@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use jiff::Timestamp;
 
 use crate::policy::revision::Revision;
-use crate::store::quota::{Bound, Bounds, Reached};
+use crate::store::quota::{Quota, Quotas, Reached};
 use crate::store::{Proposal, key};
 
 /// Seconds of a day.
@@ -27,7 +27,7 @@ type Counts = [u32; 3];
 
 /// What each company has and wrote, and how much it may.
 struct Usage {
-    bounds: Bounds,
+    bounds: Quotas,
     /// Only companies that have something.
     counts: HashMap<Revision, Counts>,
     written: Written,
@@ -56,7 +56,7 @@ pub(super) struct Pending {
     written: Written,
 }
 
-impl Bound {
+impl Quota {
     /// Its place among the counts.
     fn place(self) -> Option<usize> {
         match self {
@@ -69,7 +69,7 @@ impl Bound {
 }
 
 impl Moves {
-    fn by(&mut self, company: Revision, bound: Bound, by: i64) {
+    fn by(&mut self, company: Revision, bound: Quota, by: i64) {
         let counts = self.0.entry(company).or_default();
         if let Some(count) = bound.place().and_then(|place| counts.get_mut(place)) {
             *count += by;
@@ -85,7 +85,7 @@ impl Moves {
         }
     }
 
-    fn of(&self, company: Revision, bound: Bound) -> i64 {
+    fn of(&self, company: Revision, bound: Quota) -> i64 {
         let counts = self.0.get(&company);
         bound.place().and_then(|place| counts?.get(place).copied()).unwrap_or(0)
     }
@@ -123,7 +123,7 @@ impl Pending {
 
 impl Usage {
     /// How much there is of a kind; of bytes, those of the last day on which any were written.
-    fn count(&self, company: Revision, bound: Bound) -> u64 {
+    fn count(&self, company: Revision, bound: Quota) -> u64 {
         let Some(place) = bound.place() else {
             return self.written.bytes.get(&company).copied().unwrap_or(0);
         };
@@ -136,7 +136,7 @@ impl Usage {
         &self,
         pending: &Pending,
         company: Revision,
-        bound: Bound,
+        bound: Quota,
         more: u64,
     ) -> Result<(), Reached> {
         let limit = self.bounds.of(bound);
@@ -151,7 +151,7 @@ impl Usage {
         proposal: &Proposal,
         time: Timestamp,
     ) -> Result<(), Reached> {
-        let mut moves: Vec<(Revision, Bound, i64)> = Vec::new();
+        let mut moves: Vec<(Revision, Quota, i64)> = Vec::new();
         for (company, bound, by) in proposal.steps.iter().filter_map(|step| step.moves()) {
             match moves.iter_mut().find(|(c, b, _)| (*c, *b) == (company, bound)) {
                 Some((.., sum)) => *sum += by,
@@ -168,7 +168,7 @@ impl Usage {
         let written = self.written.on(day, company);
         let written = written.saturating_add(pending.written.on(day, company));
         if written >= limit && !proposal.takes_away() {
-            return Err(Reached { bound: Bound::Bytes, limit });
+            return Err(Reached { bound: Quota::Bytes, limit });
         }
         Ok(())
     }
@@ -191,7 +191,7 @@ impl SharedUsage {
     /// What is in a tree, by the moves that all of its keys make. Without bounds.
     pub(super) fn of(moves: Moves) -> Self {
         let (counts, written) = (HashMap::new(), Written::default());
-        let mut usage = Usage { bounds: Bounds::NONE, counts, written };
+        let mut usage = Usage { bounds: Quotas::NONE, counts, written };
         usage.apply(moves);
         Self(Arc::new(Mutex::new(usage)))
     }
@@ -201,7 +201,7 @@ impl SharedUsage {
     }
 
     /// From now on these are the bounds of every company.
-    pub(super) fn bound_by(&self, bounds: Bounds) {
+    pub(super) fn bound_by(&self, bounds: Quotas) {
         self.lock().bounds = bounds;
     }
 
@@ -219,7 +219,7 @@ impl SharedUsage {
     pub(super) fn has_room(
         &self,
         company: Revision,
-        bound: Bound,
+        bound: Quota,
         more: u64,
     ) -> Result<(), Reached> {
         self.lock().has_room(&Pending::default(), company, bound, more)

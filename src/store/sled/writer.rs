@@ -28,18 +28,18 @@ use crate::policy::keyring::Keyring;
 use crate::policy::revision::Revision;
 use crate::store::key::Dead;
 use crate::store::{
-    Answered, CommitError, Fact, FactKey, Listener, Measures, Minute, Outcome, Proposal, Receipt,
-    RequestKey, Step, StoreError, key, record,
+    CommitError, CommitObserver, Fact, FactKey, FactWrite, Minute, Outcome, Proposal, Receipt,
+    RequestKey, StoreError, StoreMetrics, StoredReply, key, record,
 };
 
-use super::backup::{State, Tap, Taps, Which};
-use super::group_commit::Gather;
-use super::disk_space::{Kind, Lack, Room, SCARCE, Space};
-use super::gc::Sweep;
-use super::checksum::{Entries, Tally};
+use super::backup::{BackupFeed, BackupFeeds, State, Which};
+use super::checksum::{StoreChecksum, WriteBatch};
+use super::disk_space::{DiskSpace, Kind, Lack, SCARCE, Space};
+use super::gc::GarbageCollector;
+use super::group_commit::GroupCommit;
+use super::high_water_mark::HighWaterMark;
 use super::usage::{Pending, SharedUsage};
-use super::high_water_mark::Witness;
-use super::{Trouble, unavailable, chunked};
+use super::{EngineError, chunked, unavailable};
 
 /// The most changes in one batch.
 const BATCH: usize = 1000;
@@ -49,10 +49,10 @@ const SEEN: usize = 1000;
 /// About how many bytes a key has with what sled adds to it.
 const ENTRY: u64 = 100;
 /// After how many batches without a pause a step of the sweep is due all the same.
-const UNSWEPT: u32 = 64;
+const GC_INTERVAL_BATCHES: u32 = 64;
 
 /// What the writer is asked to do.
-pub(super) enum Order {
+pub(super) enum WriterCommand {
     /// Commit this.
     Commit(Box<Proposal>, Answer),
     /// Never rely on a time before this one again; and what is believed to be the time.
@@ -62,12 +62,12 @@ pub(super) enum Order {
     /// Note when credentials were last seen.
     Seen(Vec<(Revision, Minute)>),
     /// Hand over to this backup what is written from here on.
-    Backup(Tap),
+    Backup(BackupFeed),
     /// Hand over no more to this one, and say where it ends.
     EndBackup(Which),
 }
 
-impl Order {
+impl WriterCommand {
     /// The time that it wants kept.
     fn time(&self) -> Option<Timestamp> {
         match self {
@@ -82,12 +82,12 @@ type Answer = oneshot::Sender<Result<Receipt, CommitError>>;
 /// The writer's own state.
 pub(super) struct Writer {
     tree: Tree,
-    tally: Tally,
+    tally: StoreChecksum,
     usage: SharedUsage,
     log: File,
-    witness: Witness,
-    room: Room,
-    measures: Arc<Measures>,
+    witness: HighWaterMark,
+    room: DiskSpace,
+    measures: Arc<StoreMetrics>,
     head: Revision,
     /// The time of the last change: none is earlier (D19).
     time: Timestamp,
@@ -99,10 +99,10 @@ pub(super) struct Writer {
     kept: Arc<AtomicI64>,
     /// Which credentials are still to be noted as seen, earlier minutes first.
     seen: VecDeque<(Revision, Minute)>,
-    sweep: Sweep,
-    gather: Gather,
+    sweep: GarbageCollector,
+    gather: GroupCommit,
     /// Who is handed what is written.
-    taps: Taps,
+    taps: BackupFeeds,
     /// How many batches were committed since the last step of the sweep.
     unswept: u32,
     /// The keyring as it was last committed.
@@ -111,8 +111,8 @@ pub(super) struct Writer {
 
 /// One batch in the making.
 #[derive(Default)]
-struct Draft {
-    batch: Entries,
+struct BatchBuilder {
+    batch: WriteBatch,
     head: Revision,
     time: Timestamp,
     mark: Timestamp,
@@ -136,22 +136,22 @@ struct Draft {
 impl Writer {
     pub(super) fn new(
         tree: Tree,
-        (tally, usage): (Tally, SharedUsage),
+        (tally, usage): (StoreChecksum, SharedUsage),
         log: File,
-        witness: Witness,
-        room: Room,
+        witness: HighWaterMark,
+        room: DiskSpace,
         head: Revision,
         time: Option<Timestamp>,
-    ) -> Result<Self, Trouble> {
-        let sweep = Sweep::of(&tree)?;
+    ) -> Result<Self, EngineError> {
+        let sweep = GarbageCollector::of(&tree)?;
         let keyring = match tree.get(key::fact(&FactKey::Keyring))? {
             Some(stored) => {
                 let (revision, bytes) = chunked::read(&stored, &tree)
-                    .map_err(|_| Trouble::Damage)?
-                    .ok_or(Trouble::Damage)?;
+                    .map_err(|_| EngineError::Damage)?
+                    .ok_or(EngineError::Damage)?;
                 match record::decode(&FactKey::Keyring, revision, &bytes)? {
                     Fact::Keyring(keyring) => Some(keyring),
-                    _ => return Err(Trouble::Damage),
+                    _ => return Err(EngineError::Damage),
                 }
             }
             None => None,
@@ -159,7 +159,7 @@ impl Writer {
         let time = time.unwrap_or(Timestamp::UNIX_EPOCH);
         let measures = room.measures();
         let (seen, taps, gather, mark) =
-            (VecDeque::new(), Taps::default(), Gather::default(), time);
+            (VecDeque::new(), BackupFeeds::default(), GroupCommit::default(), time);
         Ok(Self {
             tree,
             tally,
@@ -198,7 +198,11 @@ impl Writer {
     }
 
     /// Commits until the queue is closed or the disk fails.
-    pub(super) fn run(mut self, orders: &Receiver<Order>, listener: Arc<dyn Listener>) {
+    pub(super) fn run(
+        mut self,
+        orders: &Receiver<WriterCommand>,
+        listener: Arc<dyn CommitObserver>,
+    ) {
         let done = panic::catch_unwind(AssertUnwindSafe(|| {
             while let Some(batch) = self.next(orders) {
                 if self.commit(batch, &*listener).is_err() {
@@ -218,9 +222,9 @@ impl Writer {
     }
 
     /// Waits for orders; notes who was seen, and sweeps, while there are none.
-    fn next(&mut self, orders: &Receiver<Order>) -> Option<Vec<Order>> {
+    fn next(&mut self, orders: &Receiver<WriterCommand>) -> Option<Vec<WriterCommand>> {
         self.unswept += 1;
-        if self.unswept > UNSWEPT {
+        if self.unswept > GC_INTERVAL_BATCHES {
             self.sweep();
         }
         let first = loop {
@@ -245,38 +249,46 @@ impl Writer {
         Some(batch)
     }
 
-    fn commit(&mut self, orders: Vec<Order>, listener: &dyn Listener) -> Result<(), StoreError> {
+    fn commit(
+        &mut self,
+        orders: Vec<WriterCommand>,
+        listener: &dyn CommitObserver,
+    ) -> Result<(), StoreError> {
         let mut answers = Vec::with_capacity(orders.len());
         let (mut ended, mut kept) = (Vec::new(), Vec::new());
         let start = Instant::now();
         let space = self.room.look();
         if space.is_little() {
             // Once for all of the batch.
-            self.note_time(orders.iter().filter_map(Order::time).max());
+            self.note_time(orders.iter().filter_map(WriterCommand::time).max());
         }
-        let mut draft =
-            Draft { head: self.head, time: self.time, mark: self.mark, ..Draft::default() };
+        let mut draft = BatchBuilder {
+            head: self.head,
+            time: self.time,
+            mark: self.mark,
+            ..BatchBuilder::default()
+        };
         for order in orders {
             self.measures.waiting.down();
             match order {
-                Order::MarkTime { time, believed } => {
+                WriterCommand::MarkTime { time, believed } => {
                     self.believed = self.believed.max(believed);
                     if !space.is_little() {
                         draft.mark = draft.mark.max(time);
                     }
                 }
                 // It could not be noted, and is not answered: nothing may rest on it.
-                Order::KeepTime(time, _) if space.is_little() && time > self.mark => {}
-                Order::KeepTime(time, told) => {
+                WriterCommand::KeepTime(time, _) if space.is_little() && time > self.mark => {}
+                WriterCommand::KeepTime(time, told) => {
                     (draft.time, draft.mark) = (draft.time.max(time), draft.mark.max(time));
                     kept.push(told);
                 }
                 // Not worth the room that is left.
-                Order::Seen(_) if space.is_little() => {}
-                Order::Seen(seen) => self.seen.extend(seen),
-                Order::Backup(tap) => self.taps.add(tap),
-                Order::EndBackup(which) => ended.push(which),
-                Order::Commit(proposal, answer) => {
+                WriterCommand::Seen(_) if space.is_little() => {}
+                WriterCommand::Seen(seen) => self.seen.extend(seen),
+                WriterCommand::Backup(tap) => self.taps.add(tap),
+                WriterCommand::EndBackup(which) => ended.push(which),
+                WriterCommand::Commit(proposal, answer) => {
                     let receipt = self.add_if_room(&mut draft, *proposal, space);
                     answers.push((answer, receipt));
                 }
@@ -312,9 +324,9 @@ impl Writer {
         // A conflict is answered only now, when what it lost against can be read by everybody.
         for (answer, receipt) in answers {
             match &receipt {
-                Ok(_) => self.measures.committed.one(),
+                Ok(_) => self.measures.committed.inc(),
                 Err(error) => {
-                    self.measures.refused.one();
+                    self.measures.refused.inc();
                     if let CommitError::Store(StoreError::AtBound(reached)) = error {
                         self.measures.refused_at(reached.bound);
                     }
@@ -325,14 +337,18 @@ impl Writer {
         Ok(())
     }
 
-    fn write(&mut self, mut draft: Draft, listener: &dyn Listener) -> Result<(), StoreError> {
+    fn write(
+        &mut self,
+        mut draft: BatchBuilder,
+        listener: &dyn CommitObserver,
+    ) -> Result<(), StoreError> {
         draft.batch.insert(key::HEAD, draft.head.0.to_be_bytes());
         let mark = u64::try_from(draft.mark.as_millisecond()).unwrap_or(0);
         draft.batch.insert(key::TIME, mark.to_be_bytes());
         let changed = draft.head > self.head;
         if changed {
             let keys: Vec<_> = draft.outcomes.keys().cloned().collect();
-            listener.applying(draft.head, &keys);
+            listener.before_apply(draft.head, &keys);
         }
         draft.batch.apply_counted(&self.tree, &mut self.tally, &self.usage)?;
         self.usage.wrote(draft.usage);
@@ -382,7 +398,7 @@ impl Writer {
         if self.room.look().admits(0, || Kind::DeletesKeys).is_err() {
             return Err(StoreError::Full);
         }
-        let mut draft = Draft { head: self.head.next(), ..Draft::default() };
+        let mut draft = BatchBuilder { head: self.head.next(), ..BatchBuilder::default() };
         (draft.time, draft.mark) = (change.time, change.time);
         change.revision = draft.head;
         draft.value(key::change(draft.head), draft.head, &record::encode_change(&change));
@@ -402,7 +418,7 @@ impl Writer {
     /// Adds a proposal to the draft, if the disk has room for it and what it rests on stands.
     fn add_if_room(
         &self,
-        draft: &mut Draft,
+        draft: &mut BatchBuilder,
         proposal: Proposal,
         space: Space,
     ) -> Result<Receipt, CommitError> {
@@ -415,8 +431,8 @@ impl Writer {
     }
 
     /// Refuses a proposal if something that it rests on has changed.
-    fn stands(&self, draft: &Draft, proposal: &Proposal) -> Result<(), CommitError> {
-        let Proposal { rests_on, caller, steps, remember, .. } = proposal;
+    fn stands(&self, draft: &BatchBuilder, proposal: &Proposal) -> Result<(), CommitError> {
+        let Proposal { preconditions, caller, steps, remember, .. } = proposal;
         if let Some(remember) = remember {
             let place = key::answered(&remember.key);
             if draft.answered.contains(&remember.key) || self.stored(&place)?.is_some() {
@@ -425,7 +441,8 @@ impl Writer {
         }
         let steps_rest_on =
             steps.iter().map(|step| (&step.key, step.before.as_ref().map(Fact::revision)));
-        for (key, revision) in rests_on.iter().map(|(key, at)| (key, *at)).chain(steps_rest_on) {
+        for (key, revision) in preconditions.iter().map(|(key, at)| (key, *at)).chain(steps_rest_on)
+        {
             if self.current(draft, key)? != revision {
                 return Err(CommitError::Conflict);
             }
@@ -440,7 +457,7 @@ impl Writer {
     }
 
     /// The keyring in front of the next proposal.
-    fn keyring<'a>(&'a self, draft: &'a Draft) -> Option<&'a Keyring> {
+    fn keyring<'a>(&'a self, draft: &'a BatchBuilder) -> Option<&'a Keyring> {
         match draft.outcomes.get(&FactKey::Keyring) {
             Some(Outcome { fact: Some(Fact::Keyring(keyring)), .. }) => Some(keyring),
             Some(_) => None,
@@ -450,7 +467,7 @@ impl Writer {
 
     /// Adds a proposal to the draft, if what it rests on stands and its company is below its
     /// bounds.
-    fn add(&self, draft: &mut Draft, proposal: Proposal) -> Result<Receipt, CommitError> {
+    fn add(&self, draft: &mut BatchBuilder, proposal: Proposal) -> Result<Receipt, CommitError> {
         // First: what exists already is said to exist, whatever the bounds are.
         self.stands(draft, &proposal)?;
         let time = draft.time.max(proposal.change.time);
@@ -481,7 +498,7 @@ impl Writer {
         }
         let receipt = Receipt { revision, time: change.time };
         if let Some(remember) = remember {
-            let answered = Answered { body: remember.body, reply: (remember.reply)(receipt) };
+            let answered = StoredReply { body: remember.body, reply: (remember.reply)(receipt) };
             let bytes = record::encode_answered(answered);
             draft.value(key::answered(&remember.key), revision, &bytes);
             let millisecond = u64::try_from(change.time.as_millisecond()).unwrap_or(0);
@@ -496,7 +513,7 @@ impl Writer {
     }
 
     /// The revision that a fact has in front of the next proposal.
-    fn current(&self, draft: &Draft, key: &FactKey) -> Result<Option<Revision>, StoreError> {
+    fn current(&self, draft: &BatchBuilder, key: &FactKey) -> Result<Option<Revision>, StoreError> {
         if let Some(outcome) = draft.outcomes.get(key) {
             return Ok(outcome.fact.is_some().then_some(outcome.since));
         }
@@ -507,13 +524,13 @@ impl Writer {
     }
 
     /// The parts of the value that a fact has in front of the next proposal.
-    fn parts(&self, draft: &Draft, key: &FactKey) -> Result<Vec<Vec<u8>>, StoreError> {
+    fn parts(&self, draft: &BatchBuilder, key: &FactKey) -> Result<Vec<Vec<u8>>, StoreError> {
         let place = key::fact(key);
         if let Some(parts) = draft.written.get(&place) {
             return Ok(parts.clone());
         }
         Ok(match self.stored(&place)? {
-            Some(value) => chunked::parts(&value)?,
+            Some(value) => chunked::chunks(&value)?,
             None => vec![],
         })
     }
@@ -540,13 +557,13 @@ impl Writer {
 /// Listens to what is written before anybody can.
 struct Nobody;
 
-impl Listener for Nobody {
-    fn applying(&self, _: Revision, _: &[FactKey]) {}
+impl CommitObserver for Nobody {
+    fn before_apply(&self, _: Revision, _: &[FactKey]) {}
     fn durable(&self, _: Revision, _: Vec<Outcome>) {}
     fn failed(&self) {}
 }
 
-impl Draft {
+impl BatchBuilder {
     fn seen(&mut self, seen: impl Iterator<Item = (Revision, Minute)>) {
         for (credential, minute) in seen {
             self.batch.insert(key::seen(credential), minute.to_be_bytes());
@@ -560,8 +577,8 @@ impl Draft {
         chunked::put(&mut self.batch, place, revision, self.values, bytes);
     }
 
-    fn step(&mut self, step: Step, revision: Revision) {
-        let Step { key, before, mut after } = step;
+    fn step(&mut self, step: FactWrite, revision: Revision) {
+        let FactWrite { key, before, mut after } = step;
         if let Some(fact) = &mut after {
             fact.stamp(revision, self.time);
         }
