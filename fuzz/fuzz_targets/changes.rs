@@ -1,11 +1,11 @@
 //! Changes: after any sequence of them, what is allowed is what plain sets say. The bytes choose
-//! the changes; the sets are those of `tests/laws.rs`.
+//! the changes; the sets are those of `tests/integration/laws.rs`.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 
 #[allow(dead_code, unused_imports, reason = "the laws are tests; only their sets are used here")]
-#[path = "../../tests/laws.rs"]
+#[path = "../../tests/integration/laws.rs"]
 mod laws;
 
 use laws::{Act, NAMES};
