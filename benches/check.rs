@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, Throughput};
 use scopegate::authority::{
-    Authority, CompanyChange, CredentialChange, NewCompany, NewCredential, Restriction, Terms,
+    Authority, CompanyChange, CredentialChange, NewCompany, NewCredential, Restriction,
+    WriteOptions,
 };
 use scopegate::policy::change::Author;
 use scopegate::policy::decision::Verdict;
@@ -61,7 +62,7 @@ async fn authority(dir: &Path, entries: u64, credentials: u64) -> Arc<Authority>
     let author = Author::default();
     authority.apply_catalog_file("scopes: { a: , b: }", false, &author).await.expect("applied");
     let new = NewCompany { id: company(), display_name: String::new(), scopes: None };
-    authority.create_company(&new, &Terms::default(), |_| ()).await.expect("created");
+    authority.create_company(&new, &WriteOptions::default(), |_| ()).await.expect("created");
     let mut tasks = JoinSet::new();
     // The store's command queue is bounded.
     for worker in 0..WRITERS {
@@ -77,7 +78,7 @@ async fn authority(dir: &Path, entries: u64, credentials: u64) -> Arc<Authority>
                     enabled: true,
                 };
                 authority
-                    .create_credential(&new, &Terms::default(), |_| ())
+                    .create_credential(&new, &WriteOptions::default(), |_| ())
                     .await
                     .expect("created");
             }
@@ -128,9 +129,13 @@ async fn change(authority: &Authority, number: u64, turn: u64) {
     };
     let before = authority.published();
     let done = authority
-        .change_credential(&company(), &credential(number), &change, &Terms::default(), |done| {
-            done.revision.0
-        })
+        .change_credential(
+            &company(),
+            &credential(number),
+            &change,
+            &WriteOptions::default(),
+            |done| done.revision.0,
+        )
         .await
         .expect("changed");
     assert!(done > before.0, "a call that changes nothing measures nothing");
@@ -141,12 +146,15 @@ async fn restrict(authority: &Authority) -> Duration {
         Restriction { company: company(), scopes: scopes("a"), acknowledge_impact: true };
     let start = Instant::now();
     authority
-        .restrict_company(&restriction, &Terms::default(), |_, _| ())
+        .restrict_company(&restriction, &WriteOptions::default(), |_, _| ())
         .await
         .expect("restricted");
     let taken = start.elapsed();
     let back = CompanyChange::AddScopes(scopes("a"));
-    authority.change_company(&company(), &back, &Terms::default(), |_| ()).await.expect("put back");
+    authority
+        .change_company(&company(), &back, &WriteOptions::default(), |_| ())
+        .await
+        .expect("put back");
     taken
 }
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use scopegate::authority::{
-    Authority, CompanyChange, NewCompany, NewCredential, Restriction, Terms,
+    Authority, CompanyChange, NewCompany, NewCredential, Restriction, WriteOptions,
 };
 use scopegate::policy::change::Author;
 use scopegate::policy::id::{CompanyId, CredentialId};
@@ -28,7 +28,7 @@ fn scopes() -> Vec<Scope> {
 async fn company(authority: &Arc<Authority>, name: &str, credentials: usize) -> CompanyId {
     let id = CompanyId::parse(name).expect("an id");
     let new = NewCompany { id: id.clone(), display_name: String::new(), scopes: None };
-    authority.create_company(&new, &Terms::default(), |_| ()).await.expect("created");
+    authority.create_company(&new, &WriteOptions::default(), |_| ()).await.expect("created");
     let mut tasks = tokio::task::JoinSet::new();
     for worker in 0..256 {
         let (authority, company) = (Arc::clone(authority), id.clone());
@@ -43,7 +43,7 @@ async fn company(authority: &Arc<Authority>, name: &str, credentials: usize) -> 
                     enabled: true,
                 };
                 authority
-                    .create_credential(&new, &Terms::default(), |_| ())
+                    .create_credential(&new, &WriteOptions::default(), |_| ())
                     .await
                     .expect("created");
             }
@@ -64,13 +64,15 @@ async fn restrict(authority: &Arc<Authority>, id: &CompanyId) -> Duration {
     let start = Instant::now();
     let call = tokio::spawn({
         let authority = Arc::clone(authority);
-        async move { authority.restrict_company(&restriction, &Terms::default(), |_, _| ()).await }
+        async move {
+            authority.restrict_company(&restriction, &WriteOptions::default(), |_, _| ()).await
+        }
     });
     bell.wait_for(|published| *published >= next).await.expect("published");
     let taken = start.elapsed();
     call.await.expect("ended").expect("restricted");
     let add = CompanyChange::AddScopes(scopes());
-    authority.change_company(id, &add, &Terms::default(), |_| ()).await.expect("put back");
+    authority.change_company(id, &add, &WriteOptions::default(), |_| ()).await.expect("put back");
     taken
 }
 

@@ -1,16 +1,16 @@
-//! Changes: after any sequence of changes, a check agrees with a reference model of plain sets. The
-//! input bytes choose the changes; the model is that of `tests/laws.rs`.
+//! Changes: after any sequence of them, what is allowed is what plain sets say. The bytes choose
+//! the changes; the sets are those of `tests/integration/laws.rs`.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 
-#[allow(dead_code, unused_imports, reason = "only the reference model of these tests is used")]
-#[path = "../../tests/laws.rs"]
+#[allow(dead_code, unused_imports, reason = "the laws are tests; only their sets are used here")]
+#[path = "../../tests/integration/laws.rs"]
 mod laws;
 
 use laws::{Act, NAMES};
 
-/// The change that the next three input bytes choose.
+/// The change that the next three bytes choose.
 fn act(bytes: &[u8; 3]) -> Act {
     let [kind, a, b] = bytes.map(usize::from);
     let some = || match a / NAMES.len() % 2 {

@@ -1,0 +1,62 @@
+//! The integration tests: one program, so that the library is linked once and the harness is
+//! compiled once. A module is a subject; `cargo test --test integration tls::` runs one.
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
+mod architecture;
+mod authentication;
+mod backup;
+mod cli;
+mod cli_confirmations;
+mod cli_connection;
+mod cli_failures;
+mod cli_output;
+mod cli_previews;
+mod clock;
+mod company_limits;
+mod connections;
+mod consistency;
+mod corruption;
+mod crash;
+mod disk_full;
+mod edge;
+mod endpoints;
+mod fixture;
+mod harness;
+mod idempotency;
+mod import;
+mod import_files;
+mod interleavings;
+mod key_limits;
+mod large_company;
+mod laws;
+mod logs;
+mod metrics;
+mod model;
+mod opaque_tokens;
+mod open_errors;
+mod platforms;
+mod power_loss;
+mod replay;
+mod requirements;
+mod resilience;
+mod restarts;
+mod scope_renames;
+mod secret_index;
+mod server_limits;
+mod service;
+mod slow_clients;
+mod startup_catalog;
+mod store;
+mod tls;
+mod traces;
+mod user_ids;
+mod watch;
+mod watch_streams;
+
+// The server's files that `interleavings` compiles find the policy at `crate::policy`.
+use scopegate::policy;

@@ -1,0 +1,171 @@
+//! A power cut loses nothing that was acknowledged: what the engine writes and syncs is recorded,
+//! and opened again from everything that a disk may hold of it after a cut at any moment.
+mod disk_model;
+mod syscall_trace;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::fixture;
+use crate::fixture::{Fixture, NoListener, Rng};
+use crate::harness::process::alone;
+use disk_model::{DiskModel, OUTCOMES};
+use scopegate::store::Store;
+use scopegate::store::sled::SledStore;
+use syscall_trace::{Moment, Op};
+
+/// The process to record: the same binary, told so by its environment.
+const PART: &str = "SCOPEGATE_POWER_PART";
+/// How many lives the store has, each going on from what a cut left of the one before.
+const LIVES: u64 = 8;
+/// How many changes are made in a life.
+const CHANGES: u64 = 500;
+
+/// From how many cuts to open the store.
+fn cuts() -> usize {
+    std::env::var("SCOPEGATE_CUTS").ok().and_then(|n| n.parse().ok()).unwrap_or(520)
+}
+
+/// The recorded life: opens the store, makes changes, and writes down what is acknowledged.
+#[test]
+fn a_life() {
+    let Ok(part) = std::env::var(PART) else { return };
+    let (root, life) = part.split_once(' ').expect("a directory and a number");
+    let (root, mut rng) = (Path::new(root), Rng(life.parse().expect("a number")));
+    let store = fixture::open(&root.join("store")).expect("opened");
+    let mut fixture = Fixture::at(store.opened_at().0);
+    // What was opened is told to whoever asks, so it has to stay.
+    let mut told = fs::File::create(root.join("told")).expect("made");
+    let mut tell = |revision: u64| {
+        told.write_all(format!("{revision}\n").as_bytes()).expect("written");
+    };
+    tell(fixture.revision);
+    store.start(Arc::new(NoListener));
+    fixture.live(&store, fixture.revision + CHANGES, &mut rng, &mut tell);
+    if rng.below(2) == 0 {
+        store.close();
+        drop(store);
+    }
+    std::process::exit(0);
+}
+
+/// A directory in memory, where syncing costs nothing.
+fn memory() -> tempfile::TempDir {
+    let memory = Path::new("/dev/shm");
+    if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }
+        .expect("a directory")
+}
+
+#[test]
+fn what_is_acknowledged_survives_a_power_cut_at_any_moment() {
+    if !syscall_trace::at_hand() {
+        println!("skipped: no strace, or it may not trace (apt-get install strace)");
+        return;
+    }
+    let dir = memory();
+    let dir = dir.path().canonicalize().expect("a path");
+    let root = dir.join("disk");
+    fs::create_dir(&root).expect("made");
+    let (mut images, mut behind, mut ahead, mut most) = (0, 0, 0, 0);
+    let mut refused = BTreeMap::<String, usize>::new();
+    // What an earlier life was told holds for ever.
+    let mut promised = 0;
+    for life in 0..LIVES {
+        let log = dir.join("trace");
+        let mut disk = DiskModel::of(&root);
+        let recorded = syscall_trace::recorder(&log);
+        let recorded: Vec<_> = recorded.iter().map(String::as_str).collect();
+        let status = alone("power_loss::a_life", &recorded)
+            .env(PART, format!("{} {life}", root.display()))
+            .stdout(std::process::Stdio::null())
+            .status();
+        assert!(status.expect("recorded").success(), "the life ended well");
+        let trace = syscall_trace::read(&fs::read_to_string(&log).expect("readable"), &root);
+        let mut rng = Rng(life);
+        let mut cuts: Vec<_> = (0..cuts().div_ceil(LIVES as usize))
+            .map(|n| match n % 4 {
+                // The beginning of a life is a recovery: few moments, all of them delicate.
+                0 => rng.below((trace.moments.len() as u64).min(120)),
+                _ => rng.below(trace.moments.len() as u64),
+            } as usize)
+            .collect();
+        cuts.sort_unstable();
+        let heir = cuts[cuts.len() / 2 + rng.below(cuts.len() as u64 / 2) as usize];
+        let (mut told, mut next) = (promised, PathBuf::new());
+        let mut cuts = cuts.into_iter().enumerate().peekable();
+        for (at, moment) in trace.moments.iter().enumerate() {
+            disk.play(&trace, *moment);
+            if let Moment::Begun(op) = moment
+                && let Op::Write { path, bytes, .. } = &trace.ops[*op]
+                && path.ends_with("told")
+            {
+                let line = String::from_utf8_lossy(bytes);
+                told = told.max(line.trim().parse().expect("a revision"));
+            }
+            while let Some((n, _)) = cuts.next_if(|(_, cut)| *cut == at) {
+                let outcome = OUTCOMES[n % OUTCOMES.len()];
+                let image = dir.join(format!("image-{life}-{n}"));
+                let seed = Rng(rng.roll());
+                disk.cut(&trace, outcome, &mut seed.clone(), &image);
+                if at == heir {
+                    next = dir.join("heir");
+                    fs::remove_dir_all(&next).ok();
+                    disk.cut(&trace, outcome, &mut seed.clone(), &next);
+                    promised = told;
+                }
+                most = most.max(disk.afloat());
+                images += 1;
+                let what = format!("life {life}, moment {at}, {outcome:?}, {told} was told");
+                match opened(&image.join("store"), told) {
+                    Ok(revision) if revision == told => behind += 1,
+                    Ok(_) => ahead += 1,
+                    Err(Trouble::Refused(error)) => {
+                        println!("{what}: {error}");
+                        *refused.entry(format!("{outcome:?}")).or_default() += 1;
+                        if let Some(keep) = std::env::var_os("SCOPEGATE_KEEP") {
+                            let keep = Path::new(&keep).join(format!("{life}-{n}"));
+                            fs::create_dir_all(&keep).expect("made");
+                            disk.cut(&trace, outcome, &mut seed.clone(), &keep);
+                        }
+                    }
+                    Err(Trouble::Wrong(wrong)) => panic!("{what}: {wrong}"),
+                }
+                fs::remove_dir_all(&image).expect("removed");
+            }
+        }
+        fs::remove_dir_all(&root).expect("removed");
+        fs::rename(&next, &root).expect("moved");
+    }
+    println!(
+        "{images} images: {behind} at what was told, {ahead} ahead of it, refused {refused:?}; \
+         up to {most} writes afloat; {promised} revisions"
+    );
+    assert!(refused.is_empty(), "a power cut alone never damages a store");
+}
+
+enum Trouble {
+    Refused(String),
+    Wrong(String),
+}
+
+/// Opens the store, finds the fixture of its revision, and goes on with it.
+fn opened(dir: &Path, told: u64) -> Result<u64, Trouble> {
+    let store = fixture::open(dir).map_err(|error| Trouble::Refused(error.to_string()))?;
+    let revision = store.opened_at().0;
+    if revision < told {
+        return Err(Trouble::Wrong(format!("opened at {revision}")));
+    }
+    let mut fixture = Fixture::at(revision);
+    let wrong = |what: fixture::Wrong| Trouble::Wrong(format!("opened at {revision}: {what:?}"));
+    fixture.verify(&store).map_err(wrong)?;
+    store.start(Arc::new(NoListener));
+    fixture.live(&store, revision + 3, &mut Rng(revision), |_| ());
+    store.close();
+    drop(store);
+    let store = SledStore::open(dir).map_err(|error| Trouble::Refused(error.to_string()))?;
+    fixture.verify(&store).map_err(wrong)?;
+    Ok(revision)
+}
