@@ -1,8 +1,8 @@
 //! Catalog: all that exists on the platform. Scopes and what they imply, audiences, roles,
 //! endpoints. Versioned, applied as one.
 //!
-//! Not here: who holds what. A catalog change widens nobody's set (D2), since sets hold
-//! [`ScopeId`]s that are given to names here and never used again.
+//! Not here: ceilings, grants and consents. A catalog change never widens them (D2): they hold
+//! [`ScopeId`]s, and an id that has been assigned to a scope is never assigned to another.
 
 mod audience;
 pub mod difference;
@@ -25,7 +25,8 @@ use super::revision::Revision;
 use super::scope::{Scope, ScopeId, ScopeMap};
 use super::suggestion;
 
-/// The number of each scope. Only an operator puts names in, so a fast hash will do.
+/// The id of each scope. Only an operator adds names, so a hash without protection against
+/// collisions by an attacker is enough.
 pub type ScopeIdMap = HashMap<Scope, ScopeId, RandomState>;
 
 /// A catalog in force, or about to be.
@@ -41,7 +42,7 @@ pub struct Catalog {
     file: CatalogFile,
     ids: ScopeIdMap,
     scopes: HashMap<ScopeId, ScopeNode, RandomState>,
-    /// What each role permits, closed under implication (D1).
+    /// The permissions of each role, closed under implication (D1).
     roles: HashMap<Name, ScopeMap<Reach>>,
     last_id: u32,
 }
@@ -52,7 +53,7 @@ struct ScopeNode {
     name: Scope,
     implies: Vec<ScopeId>,
     implied_by: Vec<ScopeId>,
-    /// None: it belongs to every audience (D16).
+    /// `None`: the scope belongs to every audience (D16).
     audiences: Option<BTreeSet<Name>>,
 }
 
@@ -65,7 +66,7 @@ pub enum Reach {
     All,
 }
 
-/// What a role permits, by scope.
+/// The permissions of a role, as the file lists them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RoleEntry {
     /// The scopes and how far each reaches.
@@ -73,14 +74,14 @@ pub struct RoleEntry {
 }
 
 impl Catalog {
-    /// The catalog of a store that has none yet: nothing exists.
+    /// The catalog of a new store: it has no scopes, audiences, roles or endpoints.
     #[must_use]
     pub fn empty() -> Self {
         Self::build(String::new(), CatalogFile::default(), ScopeIdMap::default(), 0, Revision::ZERO)
     }
 
-    /// Reads a catalog file that shall follow this catalog. Names that stay keep their numbers, a
-    /// renamed scope takes that of its old name, new ones get numbers never used before (D2).
+    /// Parses a catalog file that is to replace this catalog. A scope that stays keeps its id, a
+    /// renamed scope keeps the id of its old name, and a new scope gets an unused id (D2).
     ///
     /// # Errors
     /// Every problem of the file, each with line and column.
@@ -107,11 +108,11 @@ impl Catalog {
         Ok(Self { file_digest: self.file_digest, ..next })
     }
 
-    /// A catalog as the store kept it: the file, the numbers of its scopes, and the last number
-    /// ever given.
+    /// A catalog from the store: the file, the ids of its scopes, and the last id that was ever
+    /// assigned.
     ///
     /// # Errors
-    /// Every problem of the file; a file that was applied once has none.
+    /// Every problem of the file. A file that was applied has none.
     pub fn from_stored(
         yaml: &str,
         ids: ScopeIdMap,
@@ -121,10 +122,10 @@ impl Catalog {
         Ok(Self::build(yaml.to_owned(), CatalogFile::parse_stored(yaml)?, ids, last_id, revision))
     }
 
-    /// A catalog of a text that a server has in force. Its numbers are not the server's.
+    /// A catalog from the text that a server has in force. Its scope ids differ from the server's.
     ///
     /// # Errors
-    /// Every problem of the text; one that was applied has none.
+    /// Every problem of the text. A text that was applied has none.
     pub fn parse_stored(yaml: &str) -> Result<Self, file::CatalogErrors> {
         if yaml.is_empty() {
             return Ok(Self::empty());
@@ -182,7 +183,7 @@ impl Catalog {
         catalog
     }
 
-    /// What a role permits, with all that it implies, each as far as the role reaches with it.
+    /// The permissions of a role with all implied scopes, each with the reach of the role's scope.
     fn expand_role(&self, role: &RoleEntry) -> ScopeMap<Reach> {
         let reaching = |reach| {
             let scopes = role.scopes.iter().filter(move |(_, r)| **r == reach);
@@ -193,7 +194,7 @@ impl Catalog {
         reaching(Reach::All).chain(reaching(Reach::Own)).collect()
     }
 
-    /// What each of these roles permits, closed under implication. A role that the catalog lacks
+    /// The permissions of each of these roles, closed under implication. A role that the catalog lacks
     /// permits nothing (D2).
     #[must_use]
     pub fn role_permissions(&self, roles: &[Name]) -> Vec<&ScopeMap<Reach>> {
@@ -222,7 +223,7 @@ impl Catalog {
         &self.file.name
     }
 
-    /// The number of a scope, if the catalog has it.
+    /// The id of a scope, if the catalog has it.
     #[must_use]
     pub fn id(&self, scope: &Scope) -> Option<ScopeId> {
         self.ids.get(scope).copied()
@@ -249,7 +250,7 @@ impl Catalog {
         missing.map(sentence).collect()
     }
 
-    /// The name behind a number, if the catalog still has it.
+    /// The name of a scope id, if the catalog still has the scope.
     #[must_use]
     pub fn name(&self, scope: ScopeId) -> Option<&Scope> {
         self.scopes.get(&scope).map(|entry| &entry.name)
@@ -268,7 +269,7 @@ impl Catalog {
         self.scopes.keys().copied()
     }
 
-    /// Every scope's name and number, and the last number ever given: what the store keeps.
+    /// The id of every scope, and the last id that was ever assigned. The store keeps both.
     #[must_use]
     pub fn scope_id_map(&self) -> (&ScopeIdMap, u32) {
         (&self.ids, self.last_id)

@@ -519,7 +519,7 @@ async fn a_token_names_an_audience_by_its_aud_and_a_request_by_its_name() {
             (authorization.list_effective_scopes(list).await.err(), "audience"),
         ] {
             let status = refusal.expect("a refusal");
-            assert!(status.message().contains("name `plain` here"), "{aud}: {status:?}");
+            assert!(status.message().contains("write `plain` here"), "{aud}: {status:?}");
             let (code, details) = refused(Err::<(), _>(status));
             assert_eq!((code, fields(&details)), (Code::InvalidArgument, vec![field]), "{aud}");
         }
@@ -538,7 +538,7 @@ async fn a_token_names_an_audience_by_its_aud_and_a_request_by_its_name() {
     assert_eq!(with("urn:acme:other").0, Some(1));
     let (code, said) = check(&["--audience", "https://api.acme.com/v1/"]);
     assert_eq!(code, Some(2));
-    assert!(said.contains("name `plain` here"), "{said}");
+    assert!(said.contains("write `plain` here"), "{said}");
     let strict = ["--audience", "strict", "--token-scope", "a"];
     let (code, said) = check(&strict);
     assert_eq!(code, Some(1));

@@ -3,7 +3,7 @@
 use super::{Catalog, suggestion};
 use crate::policy::id::Name;
 
-/// What an audience asks of a call (D16).
+/// The requirements of an audience for a request (D16).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Audience {
     /// For people.
@@ -22,17 +22,17 @@ pub struct Audience {
     pub aud: Vec<Box<str>>,
 }
 
-/// Which audience a call goes to, and what that asks of it.
+/// The audience of a request.
 #[derive(Clone, Copy, Debug)]
 pub struct ResolvedAudience<'a> {
     /// The audience's name; none where the catalog declares none.
     pub name: Option<&'a Name>,
-    /// What it asks.
+    /// Its requirements.
     pub audience: &'a Audience,
 }
 
 impl ResolvedAudience<'_> {
-    /// Whether a token that says this of its audience was minted for this one (D16).
+    /// Whether a token with this `audience` was issued for this audience (D16).
     #[must_use]
     pub fn accepts_token_audience(&self, aud: &str) -> bool {
         match self.name {
@@ -42,7 +42,7 @@ impl ResolvedAudience<'_> {
     }
 }
 
-/// Why a call's audience cannot be told (D16). A malformed request, not a denial.
+/// Why the audience of a request cannot be resolved (D16). The request is malformed, not denied.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AudienceError {
     /// The catalog has several and the request names none.
@@ -57,7 +57,9 @@ pub enum AudienceError {
         near: Option<Name>,
     },
     /// The request names an audience as tokens do.
-    #[error("`{aud}` is what tokens call the audience `{audience}`: name `{audience}` here")]
+    #[error(
+        "`{aud}` is an `aud` value of tokens, not the name of an audience: write `{audience}` here"
+    )]
     NamedByAud {
         /// The string of the audience's `aud`.
         aud: String,
@@ -96,7 +98,7 @@ impl Catalog {
         all.find(|(_, audience)| audience.aud.iter().any(|own| **own == *aud)).map(|(name, _)| name)
     }
 
-    /// Why a name is none of an audience.
+    /// The error for a name that is not an audience.
     fn unknown_audience(&self, name: &Name) -> AudienceError {
         match self.audience_by_aud(name.as_str()) {
             Some(audience) => {
@@ -116,7 +118,8 @@ impl Catalog {
     /// The audience of a call: the endpoint's, else the one named, else the only one (D16).
     ///
     /// # Errors
-    /// Says why it cannot be told.
+    /// The catalog has several audiences and none is named, or the named one is unknown or not the
+    /// endpoint's.
     pub fn resolve_audience<'a>(
         &'a self,
         endpoint: Option<&'a Name>,

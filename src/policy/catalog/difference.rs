@@ -1,7 +1,7 @@
-//! ImportDifference: what one catalog has otherwise than the one before it.
+//! Difference: the changes from one catalog to the next.
 //!
-//! A scope is the same by its number, whatever its name: what names a renamed scope by its new name
-//! says nothing new. Not here: who loses by it; facts say that, and no catalog has those.
+//! A scope is identified by its id, so a reference to a renamed scope by its new name is not a
+//! change. Not here: the credentials that lose a scope; that depends on facts outside the catalog.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,12 +12,12 @@ use super::{Audience, Catalog, Reach};
 use crate::policy::change::FieldChange;
 use crate::policy::scope::{Scope, ScopeId, ScopeMap};
 
-/// What one catalog has otherwise than another.
+/// The changes from one catalog to another, by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CatalogDifference {
     /// Scopes that are new, sorted.
     pub added: Vec<Scope>,
-    /// Scopes that are gone, by the id that they had.
+    /// Ids of the removed scopes.
     pub removed: Vec<ScopeId>,
     /// The names that they had, sorted.
     pub removed_names: Vec<Scope>,
@@ -25,32 +25,32 @@ pub struct CatalogDifference {
     pub renamed: Vec<RenamedScope>,
     /// Scopes that stay and imply, or belong to, something else.
     pub changed_scopes: Vec<Scope>,
-    /// Audiences that are new, gone, or ask something else.
+    /// Audiences that were added or removed, or whose requirements changed.
     pub changed_audiences: Vec<String>,
-    /// Those of them that are gone: what they asked, nothing asks any more.
+    /// The removed audiences among them: their requirements no longer apply.
     pub removed_audiences: Vec<String>,
-    /// Roles that are new, gone, or permit something else.
+    /// Roles that were added or removed, or whose permissions changed.
     pub changed_roles: Vec<String>,
-    /// Those of them that are gone.
+    /// The removed ones among them.
     pub removed_roles: Vec<String>,
-    /// Endpoints that are new, gone, or need something else.
+    /// Endpoints that were added or removed, or whose needed scopes changed.
     pub changed_endpoints: Vec<String>,
     /// Those of them that are new.
     pub added_endpoints: Vec<String>,
-    /// Those of them that are gone.
+    /// The removed ones among them.
     pub removed_endpoints: Vec<String>,
     /// Scopes, then audiences, of which the title alone changed.
     pub changed_titles: Vec<String>,
 }
 
-/// What has become of a part of a catalog.
+/// The kind of a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DifferenceKind {
     /// It is new.
     Added,
-    /// It is gone.
+    /// It was removed.
     Removed,
-    /// It is otherwise.
+    /// It changed.
     Changed,
 }
 
@@ -64,20 +64,20 @@ impl DifferenceKind {
     }
 }
 
-/// What a part of a catalog says, before and after, in words for people. Empty where there is none.
+/// A change of one part of a catalog, as text for people. A missing side is empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PartChange {
     /// Its name: of a renamed scope the new one.
     pub name: String,
-    /// What has become of it.
+    /// The kind of the change.
     pub kind: DifferenceKind,
-    /// What it said.
+    /// The text before.
     pub before: String,
-    /// What it says.
+    /// The text after.
     pub after: String,
 }
 
-/// Everything that one catalog has otherwise than another, part by part, for people.
+/// All changes from one catalog to another, part by part, as text for people.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DifferenceDetails {
     /// The platform's name.
@@ -86,22 +86,22 @@ pub struct DifferenceDetails {
     pub titles: Vec<PartChange>,
     /// What scopes that stay imply and belong to: only what they no longer have, and now have.
     pub scopes: Vec<PartChange>,
-    /// What audiences ask: only what is otherwise.
+    /// Requirements of audiences: the changed ones only.
     pub audiences: Vec<PartChange>,
-    /// What roles lose, and gain.
+    /// Permissions that roles lose and gain.
     pub roles: Vec<PartChange>,
-    /// What endpoints needed, and need.
+    /// Scopes that endpoints need.
     pub endpoints: Vec<PartChange>,
 }
 
 impl CatalogDifference {
-    /// Whether nothing is decided or shown otherwise.
+    /// Whether there is no change.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 
-    /// What the audit log has of it besides the scopes that came and went.
+    /// The fields for the audit log, without the added and removed scopes.
     #[must_use]
     pub fn fields(&self) -> Vec<FieldChange> {
         fn joined(items: &[impl ToString]) -> String {
@@ -154,7 +154,7 @@ fn joined_words<T: ToString>(items: impl IntoIterator<Item = T>) -> String {
     items.into_iter().map(|item| item.to_string()).collect::<Vec<_>>().join(" ")
 }
 
-/// What an audience asks, without the title, which asks nothing.
+/// The audience without its title, which requires nothing.
 fn without_title(audience: &Audience) -> Audience {
     Audience { title: String::new(), ..audience.clone() }
 }
@@ -184,7 +184,7 @@ impl RenameMap {
 }
 
 impl Catalog {
-    /// What this catalog has otherwise than the one before it.
+    /// The changes from the catalog before to this one.
     #[must_use]
     pub fn difference(&self, before: &Self) -> CatalogDifference {
         let (old, new) = (&before.file, &self.file);
@@ -241,7 +241,7 @@ impl Catalog {
         }
     }
 
-    /// The same, part by part and in words. It is for people and may be long.
+    /// The same changes part by part, as text for people. The text can be long.
     #[must_use]
     pub fn details(&self, before: &Self) -> DifferenceDetails {
         let (old, new) = (&before.file, &self.file);
@@ -380,7 +380,7 @@ fn clause<'a>(verb: &str, scopes: impl Iterator<Item = &'a Scope>) -> Vec<String
     if scopes.is_empty() { vec![] } else { vec![format!("{verb} {scopes}")] }
 }
 
-/// What a call to an endpoint needs, and in which parameters it may have a `:`, in words.
+/// The scopes that an endpoint needs and its `colon_in`, as text.
 fn needs(endpoint: &Endpoint, colon_in: Option<&BTreeSet<String>>) -> String {
     let mut parts = Vec::new();
     if !endpoint.scopes.is_empty() {
@@ -402,7 +402,7 @@ fn needs(endpoint: &Endpoint, colon_in: Option<&BTreeSet<String>>) -> String {
     text
 }
 
-/// What an audience asks, in words.
+/// The requirements of an audience, as text.
 fn requirements(audience: &Audience) -> Vec<String> {
     let need = |what: &str, required| match required {
         true => format!("{what} required"),

@@ -1,7 +1,7 @@
 //! EndpointTree: from a call's method and path to the scopes that it needs (D20).
 //!
-//! Not here: any normalising of a path. What a proxy and a server could read in two ways is
-//! refused, since a guess here would be a hole.
+//! Not here: normalization. A path that a proxy and a server could read in two ways is refused,
+//! because a guess would open a way around the check.
 
 mod foreign_syntax;
 mod method;
@@ -21,16 +21,16 @@ pub use self::tree::{EndpointTree, MAX_NODES};
 use crate::policy::id::Name;
 use crate::policy::scope::Scope;
 
-/// What a call to an endpoint needs.
+/// An endpoint: the audience and the scopes of a request to it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Endpoint {
-    /// The audience that it belongs to, if it says so.
+    /// The audience that it belongs to, if it names one.
     pub audience: Option<Name>,
     /// The scopes that a call needs, all of them.
     pub scopes: Vec<Scope>,
     /// The scopes of which a call needs at least one; empty if it needs none of this kind.
     pub any_of: Vec<Scope>,
-    /// The file says `scopes: none`. Without that word an endpoint without scopes allows nothing.
+    /// The file has `scopes: none`. Without it, an endpoint without scopes allows nothing.
     pub needs_no_scope: bool,
 }
 

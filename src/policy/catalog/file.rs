@@ -53,14 +53,15 @@ pub struct CatalogFile {
 pub struct ScopeEntry {
     /// For people.
     pub title: String,
-    /// What it implies directly.
+    /// The scopes that it implies directly.
     pub implies: Vec<Scope>,
     /// The audiences that it belongs to; none named, all.
     pub audiences: Option<BTreeSet<Name>>,
 }
 
 impl CatalogFile {
-    /// Reads a new catalog file. Nothing in it deceives a person who reads it, comments included.
+    /// Parses a new catalog file. It must not have characters that mislead a reader, not even in
+    /// comments.
     ///
     /// # Errors
     /// Every problem, each with line and column. A file that is not YAML of the right shape has
@@ -126,13 +127,13 @@ impl CatalogFile {
     }
 }
 
-/// The library's sentence without the place that it repeats.
+/// The message of the YAML library without the location, which is reported separately.
 fn without_location(message: &str) -> String {
     let message = message.split(" at line ").next().unwrap_or(message);
     text::quoted(message.trim_end_matches(['.', ',', ' ']), 400)
 }
 
-/// The most of its problems of one kind that a file is told.
+/// The most deceptive characters that are reported of one file.
 const MAX_DECEPTIVE: usize = 20;
 
 /// The first deceptive characters of a file, apart from its line ends, its tabs, and the mark that

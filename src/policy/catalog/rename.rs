@@ -1,7 +1,7 @@
 //! Rename: a scope that is the same as before under another name (`renamed_from`, D2).
 //!
-//! A scope is a number, and a name stands for it. The new name takes the number of the old one, so
-//! every ceiling, grant and consent stays as it is. What could make two scopes one is refused: the
+//! Facts refer to a scope by its id. The new name takes the id of the old one, so every ceiling,
+//! grant and consent stays as it is. A rename that would merge two scopes is refused: the
 //! holders of one would gain the other.
 
 use std::collections::BTreeMap;
@@ -10,10 +10,10 @@ use super::ScopeIdMap;
 use super::file::{CatalogError, CatalogErrors, ScopeEntry};
 use crate::policy::scope::Scope;
 
-/// What scopes were called before, by their new names.
+/// The renames of a file, by new name.
 pub type Renames = BTreeMap<Scope, Rename>;
 
-/// What a scope was called before, and where the file says so.
+/// The old name of a scope, with its location in the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rename {
     /// The old name.
@@ -27,9 +27,9 @@ pub struct Rename {
 /// A scope that has another name than in the catalog before.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RenamedScope {
-    /// What it was called.
+    /// The old name.
     pub old: Scope,
-    /// What it is called now.
+    /// The new name.
     pub new: Scope,
 }
 
@@ -37,7 +37,7 @@ pub struct RenamedScope {
 const ARROW: &str = " -> ";
 
 impl RenamedScope {
-    /// Reads what the audit log has of it.
+    /// Parses the text of the audit log.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let (old, new) = text.split_once(ARROW)?;
@@ -55,7 +55,7 @@ impl Rename {
     /// Whether the file itself speaks against this rename of `new`.
     ///
     /// # Errors
-    /// Says what does, and what to do.
+    /// The conflict, and how to resolve it.
     pub(super) fn check(
         &self,
         new: &Scope,
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn what_would_make_two_scopes_one_is_refused_where_it_stands() {
+    fn a_rename_that_merges_scopes_is_refused_at_its_location() {
         let both = "scopes: { a: , b: }";
         for (before, yaml, why) in [
             (both, "scopes:\n  b: { renamed_from: b }\n", "line 2, column 22: `b` cannot be"),
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn d2_a_new_name_is_the_old_number() {
+    fn d2_a_new_name_keeps_the_old_id() {
         let scope = |name: &str| Scope::parse(name).expect("a scope");
         let first =
             Catalog::empty().replaced_by("scopes: { a: , b: { implies: [a] } }").expect("one");
@@ -226,7 +226,7 @@ endpoints: [ { method: GET, path: /a, audience: p, scopes: [a, c] } ]";
     }
 
     #[test]
-    fn parts_are_told_by_what_they_do() {
+    fn differences_are_reported_part_by_part() {
         let old = "
 name: n
 audiences: { p: { title: P }, q: { token: required }, gone: }

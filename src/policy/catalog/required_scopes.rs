@@ -1,22 +1,22 @@
-//! Needs: what an endpoint of the file says that a call needs.
+//! Required scopes: the keys `scopes` and `any_of` of an endpoint.
 //!
-//! `scopes` lists scopes, all of which are needed, or is the word `none`; `any_of` lists scopes of
-//! which one is enough. What an endpoint leaves out is never guessed: without either it is refused.
+//! `scopes` lists scopes that are all needed, or is `none`. `any_of` lists scopes of which one is
+//! enough. An endpoint without both keys is refused: nothing is assumed.
 
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, SeqAccess, Visitor};
 use serde_saphyr::{Location, Spanned};
 
-/// The value of `scopes` or `any_of` as it is written, with its place.
+/// The value of `scopes` or `any_of`, with its location.
 pub(super) type RawScopeList = Spanned<RawValue>;
 
-/// What may be written there.
+/// A YAML value of these keys.
 #[derive(Debug)]
 pub(super) enum RawValue {
     /// A list of scopes.
     List(Vec<Spanned<String>>),
-    /// A word, or a number.
+    /// A scalar.
     Word(String),
     /// Nothing, as in `scopes:`.
     Nothing,
@@ -75,21 +75,21 @@ pub(super) fn present_key<'de, D: Deserializer<'de>>(
     RawScopeList::deserialize(reader).map(Some)
 }
 
-/// What an endpoint needs, as written.
+/// The scopes that an endpoint needs, before they are parsed.
 #[derive(Default)]
 pub(super) struct RequiredScopes<'a> {
     /// All of these.
     pub(super) scopes: &'a [Spanned<String>],
     /// At least one of these, if there are any.
     pub(super) any_of: &'a [Spanned<String>],
-    /// It says that it needs no scope.
+    /// The endpoint has `scopes: none`.
     pub(super) no_scope: bool,
 }
 
-/// A problem, and its place if that is not the endpoint's.
+/// A problem, with its location if that is not the endpoint's.
 type LocatedMessage = (Option<Location>, String);
 
-/// What an endpoint needs by these values of its keys.
+/// The scopes that an endpoint needs, from the values of both keys.
 pub(super) fn read<'a>(
     scopes: Option<&'a RawScopeList>,
     any_of: Option<&'a RawScopeList>,
@@ -99,8 +99,7 @@ pub(super) fn read<'a>(
         None => {}
         Some((RawValue::Word(word), at)) if word == "none" => {
             if let Some(any_of) = any_of {
-                let message =
-                    "`any_of` must not stand beside `scopes: none`: leave one of them out";
+                let message = "`any_of` cannot be combined with `scopes: none`: remove one of them";
                 return Err((Some(any_of.referenced).or(Some(at)), message.to_owned()));
             }
             required.no_scope = true;
@@ -175,15 +174,15 @@ mod tests {
     }
 
     #[test]
-    fn d20_what_leaves_open_what_is_needed_is_refused_at_its_place() {
+    fn d20_an_endpoint_with_unclear_scopes_is_refused_at_its_location() {
         for (needs, place, part) in [
             ("", "34: ", "an endpoint must have `scopes`, `any_of` or both"),
             ("scopes: [], ", "59: ", "`scopes` is an empty list"),
             ("any_of: [], ", "59: ", "`any_of` is an empty list"),
             ("scopes: [a], any_of: []", "72: ", "`any_of` is an empty list"),
             ("scopes: [], any_of: [a]", "59: ", "`scopes` is an empty list"),
-            ("scopes: none, any_of: [a]", "73: ", "must not stand beside `scopes: none`"),
-            ("scopes: none, any_of: []", "73: ", "must not stand beside `scopes: none`"),
+            ("scopes: none, any_of: [a]", "73: ", "cannot be combined with `scopes: none`"),
+            ("scopes: none, any_of: []", "73: ", "cannot be combined with `scopes: none`"),
             ("scopes: other", "59: ", "`scopes` must be a list such as `[other]`, and is `other`"),
             ("scopes: None", "59: ", "`scopes` must be a list such as `[None]`"),
             ("any_of: none", "59: ", "`any_of` must be a list such as `[none]`"),

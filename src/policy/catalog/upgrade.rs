@@ -1,4 +1,5 @@
-//! Upgrade: what a catalog in force decides otherwise than in the version that applied it.
+//! Upgrade: notices about a catalog in force whose endpoints match differently than in the version
+//! that applied it.
 
 use super::endpoint::{Template, TemplateErrorKind, check_method};
 use super::file::CatalogFile;
@@ -144,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_said_is_bounded() {
+    fn notices_are_bounded() {
         let many: Vec<_> =
             (0..1_000).map(|n| format!("POST \"/{n}/{{{}}}\"", "x".repeat(2_000))).collect();
         let many: Vec<_> = many.iter().map(String::as_str).collect();

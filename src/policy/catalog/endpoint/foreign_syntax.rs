@@ -8,7 +8,7 @@ pub(super) const OPTIONAL: &str =
     "every segment is needed: write two endpoints, one with `{name}` and one without";
 pub(super) const END: &str = "a path that ends in a slash is written with `/` at its end";
 
-/// What to write for a segment that another tool reads as more than a literal, if one does.
+/// The advice for a segment that another tool reads as more than a literal.
 pub(super) fn foreign_syntax(segment: &str) -> Option<&'static str> {
     let inner = segment.strip_prefix('{').map(|s| s.strip_suffix('}').unwrap_or(s));
     match inner {

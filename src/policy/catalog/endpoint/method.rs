@@ -1,4 +1,4 @@
-//! Method: which words a new catalog can have for one.
+//! Method: the methods that a new catalog can have.
 
 /// Methods that are compared as they are written, so that another case would match no call: those
 /// that IANA lists, a few that servers know besides, and `GRPC`.
@@ -60,7 +60,7 @@ pub enum MethodError {
     /// A standard method in another case.
     #[error("matches no call, since methods match exactly: write `{0}`")]
     Case(&'static str),
-    /// A word for every method.
+    /// A wildcard for all methods.
     #[error("stands for no method: write one endpoint for each method, such as `GET` and `POST`")]
     Every,
 }
@@ -68,7 +68,7 @@ pub enum MethodError {
 /// Whether a call can have this method.
 ///
 /// # Errors
-/// Says what to write instead.
+/// The method would match no request; the error says what to write instead.
 pub fn check_method(text: &str) -> Result<(), MethodError> {
     if EVERY.iter().any(|every| every.eq_ignore_ascii_case(text)) {
         return Err(MethodError::Every);
@@ -79,7 +79,7 @@ pub fn check_method(text: &str) -> Result<(), MethodError> {
     }
 }
 
-/// Whether a text is an HTTP method, or the word `GRPC` (D20).
+/// Whether a text has the form of an HTTP method, or is `GRPC` (D20).
 #[must_use]
 pub fn is_method(text: &str) -> bool {
     let letters = text.bytes().all(|b| b.is_ascii_alphabetic() || b == b'-' || b == b'_');

@@ -8,17 +8,17 @@ use super::segment::{fold, without_parameters};
 use super::template::{SegmentPattern, Template};
 use super::template_error::{TemplateError, TemplateErrorKind};
 
-/// A place in the list of nodes.
+/// An index into the list of nodes.
 pub(super) type NodeId = usize;
 
 #[derive(Clone, Debug, Default)]
 pub(super) struct Node {
     pub(super) leaf: Option<Leaf>,
     pub(super) literals: HashMap<Box<str>, NodeId>,
-    /// What servers may take the literals for, and whether that is said of several; see
+    /// The lenient keys of the literals, each with whether several literals share it; see
     /// [`lenient_key`].
     pub(super) folded: HashMap<Box<[u8]>, bool>,
-    /// Whether it is said of several of any.
+    /// Whether any lenient key is shared.
     pub(super) has_ambiguous_literals: bool,
     pub(super) verbs: Option<Box<VerbTable>>,
     pub(super) parameter: Option<NodeId>,
@@ -26,7 +26,7 @@ pub(super) struct Node {
     pub(super) rest: Option<Leaf>,
 }
 
-/// The `{x}:verb` of one place, by the verb without its `:`.
+/// The `{x}:verb` patterns at one node, by the verb without its `:`.
 #[derive(Clone, Debug, Default)]
 pub(super) struct VerbTable {
     pub(super) exact: HashMap<Box<str>, NodeId>,
@@ -41,7 +41,7 @@ pub(super) struct Leaf {
     pub(super) shape: Box<[ShapeSegment]>,
 }
 
-/// A segment of a template, as far as it says which of two templates is the more specific one.
+/// The kind of one segment of a template, for comparing how specific two templates are.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ShapeSegment {
     kind: SegmentKind,
@@ -101,19 +101,18 @@ pub(super) fn set_leaf(place: &mut Option<Leaf>, leaf: Leaf) -> Result<(), Templ
     Ok(())
 }
 
-/// The segment as the most lenient server reads it: two literals are alike if this is the same.
+/// The segment as the most lenient server reads it. Two literals with one key are ambiguous.
 pub(super) fn lenient_key(folded: &[u8]) -> &[u8] {
     without_parameters(folded)
 }
 
 impl Node {
-    /// Whether the segment looks like a literal here, and like several of them.
+    /// `Some` if the segment resembles a literal of this node; true if it resembles several.
     pub(super) fn lookalike(&self, segment: &str) -> Option<bool> {
         self.folded.get(lenient_key(&fold(segment))).copied()
     }
 
-    /// Notes a literal; the other one that some servers take it for, if there is one and the
-    /// catalog is new.
+    /// Registers a literal. In a new catalog, returns a literal that some servers confuse with it.
     pub(super) fn find_ambiguous(&mut self, literal: &str, is_new: bool) -> Option<String> {
         if self.literals.contains_key(literal) {
             return None;
@@ -150,8 +149,8 @@ impl VerbTable {
         others.find(|other: &&str| fold(other) == own).map(str::to_owned)
     }
 
-    /// Whether some server sees a verb at the end of the segment. Behind a `;` too, since what
-    /// stands there is dropped by some servers and by others is not.
+    /// Whether some server sees a verb at the end of the segment. The text after a `;` counts,
+    /// because only some servers drop it.
     pub(super) fn is_alike(&self, segment: &str) -> bool {
         fold(segment).split(|b| *b == b';').any(|part| {
             let verb = part.rsplit(|b| *b == b':').next().unwrap_or_default();

@@ -67,8 +67,7 @@ impl RequestPath {
         Ok(Self(text))
     }
 
-    /// What stands behind each slash: nothing for the root, and an empty segment last for a
-    /// trailing slash.
+    /// The segments of the path: none for the root, and an empty last one for a trailing slash.
     pub(super) fn segments(&self) -> impl Iterator<Item = &str> {
         let inner = self.0.strip_prefix('/').filter(|inner| !inner.is_empty());
         inner.into_iter().flat_map(|inner| inner.split('/'))
@@ -90,7 +89,7 @@ pub(super) fn check_segment(segment: &str) -> Result<(), PathError> {
     Ok(())
 }
 
-/// The same of a literal in a catalog that may be older than the rule for what is encoded twice.
+/// The same check for a literal of a stored catalog, without the rule for double encoding.
 pub(super) fn check_stored_segment(segment: &str) -> Result<(), PathError> {
     // `..;x` climbs where a server drops what follows a `;`, and `;x` is nothing there.
     if segment.bytes().any(|b| matches!(b, b'.' | b';' | b'%')) {
@@ -139,7 +138,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_that_could_be_read_twice_is_refused() {
+    fn an_ambiguous_path_is_refused() {
         for bad in [
             "",
             "users",
@@ -196,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_may_be_so_long_and_no_longer() {
+    fn a_path_has_a_maximum_length() {
         for len in [MAX_PATH_LEN, MAX_PATH_LEN + 1] {
             let path = format!("/{}", "a".repeat(len - 1));
             let good = len == MAX_PATH_LEN;

@@ -3,21 +3,21 @@
 use super::node::{Leaf, Node, NodeId};
 use super::segment::fold;
 
-/// A segment or template that some servers read otherwise: no other way may answer.
+/// Some servers would match another template. The search ends without an endpoint.
 #[derive(Debug)]
 pub(super) struct AmbiguousMatch;
 
-/// What is still to be tried, the next one last.
+/// Candidates that are still to be tried; the next one is last in the list.
 enum SearchTask<'t> {
-    /// All ways from a node, that many segments behind it.
+    /// All patterns at a node, for the segment with this index.
     Node(&'t Node, usize),
-    /// Those that are no literal.
+    /// All but literals.
     Verbs(&'t Node, usize),
-    /// Those that are no literal and no verb.
+    /// Only parameters.
     Parameters(&'t Node, usize),
     /// A last `{x+}`.
     Rest(&'t Leaf, usize),
-    /// There is nothing to be tried behind this.
+    /// The end: later candidates must not be tried.
     End,
 }
 
@@ -97,11 +97,11 @@ impl<'t, 's> Search<'t, 's> {
         let split = segment.rsplit_once(':').filter(|(name, _)| !name.is_empty());
         let exact = split.and_then(|(name, verb)| Some((name, verbs.exact.get(verb)?)));
         match exact {
-            // Some servers drop the verb with what stands before it.
+            // Some servers drop everything after a `;`, so also the verb.
             Some(_) if fold(segment).contains(&b';') => return Err(AmbiguousMatch),
             Some((name, verb)) => {
                 self.tasks.push(match name.contains(':') {
-                    // To some servers it is no match, but looks like one.
+                    // Some servers do not match a name with a colon here.
                     true => SearchTask::End,
                     false => SearchTask::Parameters(node, at),
                 });
@@ -127,7 +127,7 @@ impl<'t, 's> Search<'t, 's> {
 
     fn rest(&mut self, leaf: &'t Leaf, at: usize) -> Result<Option<&'t Leaf>, AmbiguousMatch> {
         self.visits += 1;
-        // Some servers match what ends in a slash.
+        // Some servers match a path that ends in a slash.
         let has_slash = self.segments.last().is_some_and(|last| last.is_empty());
         if has_slash || at >= self.segments.len() {
             return Err(AmbiguousMatch);
@@ -135,7 +135,7 @@ impl<'t, 's> Search<'t, 's> {
         self.check_colons(leaf).map(Some)
     }
 
-    /// A template that would match but for a raw `:` matches on servers that do not mind it.
+    /// The endpoint, unless an unencoded `:` is not allowed: some servers would match it anyway.
     fn check_colons(&self, leaf: &'t Leaf) -> Result<&'t Leaf, AmbiguousMatch> {
         if leaf.permits(self.segments) { Ok(leaf) } else { Err(AmbiguousMatch) }
     }

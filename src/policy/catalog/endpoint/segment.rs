@@ -1,4 +1,4 @@
-//! Segment: what servers may read a segment of a path as.
+//! Segment: the ways in which servers can read a segment of a path.
 //!
 //! Servers differ: some decode percent-encoding once, some twice, some drop what follows a `;`,
 //! some ignore case. The readings here are the most lenient ones. They only ever refuse: nothing is
@@ -31,16 +31,16 @@ pub(super) fn fold(segment: &str) -> Cow<'_, [u8]> {
     Cow::Owned(folded)
 }
 
-/// What a server sees that drops what follows a `;`.
+/// The segment as read by a server that drops the text after a `;`.
 pub(super) fn without_parameters(folded: &[u8]) -> &[u8] {
     folded.split(|b| *b == b';').next().unwrap_or_default()
 }
 
 /// The segment decoded until decoding changes nothing.
 ///
-/// One pass: a `%HH` is replaced as soon as it stands at the end of what was read. Two of them never
-/// overlap, so the order in which they are replaced does not matter, and each replacement takes two
-/// bytes away, so the whole takes time in proportion to the segment.
+/// One pass: a `%HH` is replaced as soon as the output ends in it. Two of them never overlap, so
+/// the order of replacement does not matter. Each replacement removes two bytes, so the time is
+/// linear in the length of the segment.
 pub(super) fn decode_fully(segment: &str) -> Vec<u8> {
     let mut decoded: Vec<u8> = Vec::with_capacity(segment.len());
     for byte in segment.bytes() {
@@ -55,8 +55,7 @@ pub(super) fn decode_fully(segment: &str) -> Vec<u8> {
     decoded
 }
 
-/// The segment decoded once, without what follows a `;`: what catalogs were checked by that older
-/// versions applied.
+/// The segment decoded once, without the text after a `;`. Older versions checked catalogs by it.
 pub(super) fn decode_once(segment: &str) -> Vec<u8> {
     let mut bytes = segment.bytes();
     let mut plain = Vec::with_capacity(segment.len());
@@ -104,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn what_some_server_reads_as_the_same_is_one() {
+    fn segments_that_some_server_reads_alike_are_equal() {
         for (one, other) in [
             ("export", "EXPORT"),
             ("export", "%65xport"),

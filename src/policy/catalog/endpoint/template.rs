@@ -18,7 +18,7 @@ pub struct Template {
 /// A segment of a template.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum SegmentPattern {
-    /// It stands for itself; the empty one is a trailing slash.
+    /// It matches itself; the empty one is a trailing slash.
     Literal(Box<str>),
     /// `{name}:verb`.
     Verb { name: Box<str>, verb: Box<str> },
@@ -41,7 +41,7 @@ impl Template {
     /// Reads a template of a new catalog.
     ///
     /// # Errors
-    /// Says what is wrong, where, and what to write instead.
+    /// The problem, its offset, and what to write instead.
     pub fn parse(text: &str) -> Result<Self, TemplateError> {
         let template = Self::read(text, new_part)?;
         let mut names = HashSet::new();
@@ -132,7 +132,7 @@ impl Template {
     }
 }
 
-/// What stands behind each slash; nothing for the root.
+/// The segments of a template; none for the root.
 fn segments(text: &str) -> impl Iterator<Item = &str> {
     let inner = text.strip_prefix('/').filter(|inner| !inner.is_empty());
     inner.into_iter().flat_map(|inner| inner.split('/'))
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn what_other_tools_write_is_refused_where_it_stands() {
+    fn syntax_of_other_tools_is_refused_at_its_offset() {
         for (segment, instead) in [
             ("*", PARAMETER),
             ("**", PARAMETER),
@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_template_is_refused() {
+    fn malformed_templates_are_refused() {
         for bad in [
             "",
             "users",
@@ -331,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn a_catalog_in_force_keeps_what_older_versions_took() {
+    fn a_catalog_in_force_keeps_templates_of_older_versions() {
         for old in ["/*", "/:id/(x)", "/{*x}/{x...}/{x?}", "/{x:int}/{x=a}", "/{a}/{a}", "/{a+}/b"]
         {
             let template = Template::parse_stored(old).expect(old);

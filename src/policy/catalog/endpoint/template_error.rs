@@ -7,7 +7,7 @@ use crate::policy::text;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{kind}")]
 pub struct TemplateError {
-    /// How many bytes of the template stand before the segment that is refused; 0 if it is the
+    /// The offset in bytes of the refused segment in the template; 0 if the problem is the
     /// template as a whole.
     pub offset: usize,
     /// Why.
@@ -35,12 +35,12 @@ pub enum TemplateErrorKind {
         short(.0)
     )]
     InvalidSegment(String),
-    /// Another tool's way to write a parameter.
-    #[error("`{}` is how other tools write it; here {instead}", short(.segment))]
+    /// The parameter syntax of another tool.
+    #[error("`{}` is the syntax of another tool; here {instead}", short(.segment))]
     ForeignSyntax {
         /// The segment.
         segment: String,
-        /// What to write.
+        /// The advice.
         instead: &'static str,
     },
     /// A parameter's name has other characters.
@@ -49,23 +49,23 @@ pub enum TemplateErrorKind {
     )]
     InvalidName(String),
     /// Two parameters of the template have one name.
-    #[error("the parameter `{}` stands here twice; give each its own name", short(.0))]
+    #[error("duplicate parameter `{}`: give each parameter its own name", short(.0))]
     DuplicateName(String),
-    /// A parameter for the rest of the path has something behind it.
+    /// A parameter for the rest of the path is not the last segment.
     #[error(
-        "`{}` takes the rest of the path, so nothing can follow it, nor a `/`; write `{{name}}` for one segment",
+        "`{}` matches the rest of the path, so it must be the last segment, without a `/` after it; write `{{name}}` for one segment",
         short(.0)
     )]
     RestNotLast(String),
     /// A segment before the last one has a `;`.
     #[error("`{}` has a `;`, where some servers end the path: only the last segment can have one", short(.0))]
     Semicolon(String),
-    /// What follows a parameter is not a verb.
+    /// The text after a parameter is not a verb.
     #[error("`:{}` is not a verb: write `:` and letters, digits, `-`, `.`, `_` or `~`", short(.0))]
     InvalidVerb(String),
     /// Some servers take it for a literal or verb of another template.
     #[error(
-        "`{}` is to some servers another endpoint's segment at the same place, `{}`; write both in one way, or take one out",
+        "ambiguous segment `{}`: some servers match it as another endpoint's segment `{}`; write both the same way, or remove one",
         short(.segment), short(.other)
     )]
     AmbiguousSegment {
@@ -75,7 +75,7 @@ pub enum TemplateErrorKind {
         other: String,
     },
     /// All templates together have too many segments.
-    #[error("the paths of the catalog have more than {0} segments: take some out")]
+    #[error("the paths of the catalog have more than {0} segments: remove some endpoints")]
     TooManySegments(usize),
     /// Another template has the same shape.
     #[error("another endpoint has the same method and the same shape of path")]

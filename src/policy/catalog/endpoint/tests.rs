@@ -1,3 +1,6 @@
+//! Longer than other files: the tree is compared with two independent models, a list of templates
+//! and the behavior of real servers, and both share their generators with the examples above them.
+
 use std::collections::BTreeSet;
 
 use proptest::prelude::*;
@@ -79,7 +82,7 @@ fn literals_win_from_left_to_right_among_all_that_match() {
 }
 
 #[test]
-fn what_some_server_takes_for_a_literal_matches_nothing() {
+fn a_segment_that_some_server_reads_as_a_literal_matches_nothing() {
     let templates =
         ["/users/{id}", "/users/export", "/users/{id}:x", "/users/me:purge", "/users/%C3%A9"];
     for path in [
@@ -200,7 +203,7 @@ fn a_verb_wins_over_a_parameter_and_its_look_alikes_match_nothing() {
 }
 
 #[test]
-fn the_rest_of_a_path_is_matched_last_and_not_by_what_looks_like_a_literal() {
+fn the_rest_of_a_path_is_matched_last_and_never_by_a_lookalike() {
     assert_found(
         &[
             "/files/{path+}",
@@ -294,7 +297,7 @@ fn head_is_answered_by_the_endpoint_of_get() {
 }
 
 #[test]
-fn templates_that_cannot_be_told_apart_are_refused() {
+fn ambiguous_templates_are_refused() {
     for (first, second) in [
         ("/u/{id}", "/u/{name}"),
         ("/u/{id}", "/u/{id}|id"),
@@ -356,7 +359,7 @@ fn a_catalog_in_force_keeps_literals_that_differ_by_case() {
 }
 
 /// Every way through `depth` segments of a literal and a parameter each.
-fn thicket(depth: usize) -> (EndpointTree, usize) {
+fn all_combinations(depth: usize) -> (EndpointTree, usize) {
     let mut all = EndpointTree::default();
     for way in 0..1_usize << depth {
         let segments = (0..depth).map(|n| match way >> n & 1 {
@@ -372,7 +375,7 @@ fn thicket(depth: usize) -> (EndpointTree, usize) {
 
 #[test]
 fn a_search_visits_each_node_once_at_most_whatever_the_path_is() {
-    let (all, nodes) = thicket(10);
+    let (all, nodes) = all_combinations(10);
     for len in [0, 1, 10, 11, 12, 2_040] {
         let path = "/a".repeat(len) + "/other";
         let path = RequestPath::parse(path).expect("a path");
@@ -402,14 +405,14 @@ fn a_template_of_two_thousand_segments_is_kept_and_found() {
     assert!(all.clone().find("GET", &path).is_some());
 }
 
-/// What one template says of a path, and where it stands in the order of D20.
+/// The result of one template for a path, with its position in the order of D20.
 struct Candidate<'a> {
     order: Vec<u8>,
     template: Option<&'a str>,
 }
 
-/// All that the templates of one method say, each by itself; the first one in the order counts.
-fn claims<'a>(templates: &'a [String], path: &str) -> Vec<Candidate<'a>> {
+/// The results of all templates of one method; the first one in the order counts.
+fn candidates<'a>(templates: &'a [String], path: &str) -> Vec<Candidate<'a>> {
     let segments = split(path);
     let mut all = Vec::new();
     for text in templates {
@@ -589,7 +592,7 @@ fn decode(text: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-fn readings() -> Vec<ServerBehavior> {
+fn server_behaviors() -> Vec<ServerBehavior> {
     let bit = |n: u32, at: u32| n >> at & 1 == 1;
     let all = (0..32_u32).flat_map(|n| {
         (0..3).map(move |decodes| ServerBehavior {
@@ -611,7 +614,7 @@ fn handlers<'a>(
     path: &str,
 ) -> BTreeSet<(&'static str, &'a str)> {
     let mut ran = BTreeSet::new();
-    for reading in readings() {
+    for reading in server_behaviors() {
         let best = |own: &str| {
             let (method, all) = templates.iter().find(|(name, _)| *name == own)?;
             let matching = all.iter().filter_map(|text| {
@@ -735,9 +738,9 @@ proptest! {
             for method in ["GET", "HEAD"] {
                 let found = parsed.as_ref().ok().and_then(|path| all.find(method, path));
                 let found = found.map(|endpoint| endpoint.scopes[0].as_str().replacen('_', " ", 1));
-                let own = claims(&kept[0].1, path);
+                let own = candidates(&kept[0].1, path);
                 let get = own.first();
-                let head = claims(&kept[1].1, path);
+                let head = candidates(&kept[1].1, path);
                 let kinds = |order: &[u8]| order.to_vec();
                 let read = decode(&decode(&decode(path)));
                 let is_cut = read.split_once(';').is_some_and(|(_, rest)| rest.contains('/'));

@@ -1,16 +1,16 @@
-//! Tree: all endpoints of a catalog by method and template, and how a call's path is matched.
+//! Tree: all endpoints of a catalog by method and template.
 //!
-//! A path is matched from the root, segment by segment, and the ways are tried in the order of
-//! D20: a literal, then `{x}:verb`, then `{x}`, then `{x+}`. The first template that matches is the
-//! answer. A search ends without an answer as soon as it meets something that some servers take for
-//! a template that comes before all those that are still to be tried: a segment that looks like a
-//! sibling literal or verb, a template that would match but for a raw `:` or a trailing slash.
+//! A path is matched from the root, segment by segment. Patterns are tried in the order of D20: a
+//! literal, then `{x}:verb`, then `{x}`, then `{x+}`. The first template that matches wins. The
+//! search ends without an endpoint if some servers would match a template that comes before all
+//! remaining candidates: a segment that resembles a sibling literal or verb, or a template that
+//! fails only because of an unencoded `:` or a trailing slash.
 //!
-//! What a match costs: each edge of the tree takes one segment and each node has one parent, so a
-//! node is reached by one way only, with one count of segments behind it. A search visits each node
-//! once at most, no deeper than the path, and keeps what is still to be tried in a list: whatever a
-//! caller sends, the work is bounded by the catalog and the path. Nothing here calls itself, and the
-//! nodes lie in one list, so a deep template is cloned and dropped as any other.
+//! Cost: each edge of the tree consumes one segment and each node has one parent, so a node is
+//! reached by one path only, at one depth. A search visits each node at most once, no deeper than
+//! the path, and keeps its candidates in a list. The work is bounded by the catalog and the path,
+//! whatever a client sends. Nothing recurses, and the nodes are in one list, so that deep templates
+//! cannot overflow the stack when they are searched, cloned or dropped.
 
 use std::collections::HashMap;
 
@@ -49,7 +49,7 @@ impl EndpointTree {
     }
 
     /// Adds an endpoint of a catalog in force. It may be older than the rule that no two segments
-    /// look alike; what looks like both matches neither.
+    /// are ambiguous; a segment that resembles both matches neither.
     ///
     /// # Errors
     /// Another template has this shape.
@@ -195,7 +195,7 @@ impl EndpointTree {
         self.nodes.get(*self.methods.get(method)?)
     }
 
-    /// The node behind a segment of a template.
+    /// The child of a node for a segment of a template.
     fn child(&self, node: &Node, part: &SegmentPattern) -> Option<&Node> {
         let id = match part {
             SegmentPattern::Literal(literal) => node.literals.get(literal).copied(),

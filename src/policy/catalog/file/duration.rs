@@ -11,7 +11,7 @@ pub(super) fn clock_skew(text: &str) -> Result<u32, &'static str> {
 /// The seconds of a duration: an integer with `s`, `m`, `h` or `d`.
 ///
 /// # Errors
-/// It is none, or none of this length can be told.
+/// The text is not a duration, is zero, or has more seconds than 32 bits hold.
 pub fn duration(text: &str) -> Result<u32, &'static str> {
     seconds(text)?.filter(|age| *age > 0).ok_or(NO_DURATION)
 }

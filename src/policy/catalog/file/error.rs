@@ -9,7 +9,7 @@ pub struct CatalogError {
     pub line: u64,
     /// The column, from 1.
     pub column: u64,
-    /// What is wrong.
+    /// The problem.
     pub message: String,
 }
 
@@ -27,7 +27,7 @@ pub struct CatalogErrors(pub Vec<CatalogError>);
 impl CatalogErrors {
     /// The store has given out every scope id, and no id is used twice.
     pub(in crate::policy::catalog) fn ids_exhausted() -> Self {
-        let message = "this store has numbered 4294967295 scopes and can number no more".to_owned();
+        let message = "this store has used all 4294967295 scope ids: create a new store".to_owned();
         Self(vec![CatalogError { line: 1, column: 1, message }])
     }
 }

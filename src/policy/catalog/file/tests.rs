@@ -38,7 +38,7 @@ endpoints:
 }
 
 #[test]
-fn what_is_not_the_shape_of_a_catalog_is_refused_where_it_stands() {
+fn a_file_of_the_wrong_shape_is_refused_at_its_location() {
     for (yaml, place) in [
         ("scopes:\n  a: {}\n  a: {}\n", "line 3, column 3: "),
         ("scopes: {}\nscops: {}\n", "line 2, column 1: "),
@@ -71,7 +71,7 @@ fn a_chain_of_twenty_thousand_implications_is_read_and_its_cycle_found() {
 }
 
 #[test]
-fn a_file_says_what_it_says() {
+fn a_file_is_parsed_into_its_parts() {
     let file = CatalogFile::parse(
         "
 name: Acme
@@ -110,20 +110,20 @@ fn consent_needs_a_user_and_a_token_needs_none() {
 }
 
 #[test]
-fn what_a_file_says_twice_or_of_another_audience_is_refused() {
+fn duplicates_and_scopes_of_another_audience_are_refused() {
     for (yaml, said) in [
         ("scopes: [a]\n", "line 1, column 9: expected mapping start"),
         (
             "scopes: {}\nroles: { 1: , \"1\": }\n",
-            "line 2, column 15: `1` stands here a second time",
+            "line 2, column 15: `1` is a duplicate key: remove one of the two",
         ),
         (
             "scopes: {}\naudiences: { 1: , \"1\": }\n",
-            "line 2, column 19: `1` stands here a second time",
+            "line 2, column 19: `1` is a duplicate key: remove one of the two",
         ),
         (
             "scopes: { 1: }\nroles: { r: { scopes: { 1: all, \"1\": own } } }\n",
-            "line 2, column 33: `1` stands here a second time",
+            "line 2, column 33: `1` is a duplicate key: remove one of the two",
         ),
         (
             "scopes: { a: { audiences: [] } }\n",
@@ -144,7 +144,7 @@ fn what_a_file_says_twice_or_of_another_audience_is_refused() {
 }
 
 #[test]
-fn a_file_may_be_so_long_and_no_longer() {
+fn a_file_has_a_maximum_length() {
     let mut yaml = String::from("scopes: {}\n#");
     yaml.push_str(&"x".repeat(MAX_LEN - yaml.len()));
     assert!(CatalogFile::parse(&yaml).is_ok());

@@ -27,14 +27,14 @@ use crate::policy::token::MAX_AUDIENCE_LEN;
 /// The most strings in the `aud` of one audience.
 pub const MAX_AUDS: usize = 32;
 
-/// A text of the file in a sentence.
+/// A text of the file, shortened and escaped for an error.
 fn quoted(text: &str) -> String {
     text::quoted(text, 160)
 }
 
 pub(super) struct FileValidator {
     pub(super) problems: Vec<CatalogError>,
-    /// Whether nothing may deceive its readers.
+    /// Whether the rules for new files apply, or the file is in force already.
     pub(super) is_new: bool,
 }
 
@@ -47,7 +47,7 @@ impl FileValidator {
         });
     }
 
-    /// The value, or a problem at its place.
+    /// The parsed value, or a problem at its location.
     fn parse_value<T, E: fmt::Display>(
         &mut self,
         text: &Spanned<String>,
@@ -98,12 +98,12 @@ impl FileValidator {
         None
     }
 
-    /// YAML's `1` and `"1"` are two keys, and one name.
+    /// To YAML, `1` and `"1"` are different keys. Here they are the same name.
     fn check_duplicate(&mut self, key: &Spanned<String>, earlier: bool) {
         if earlier {
             self.problem(
                 key.referenced,
-                format!("`{}` stands here a second time", quoted(&key.value)),
+                format!("`{}` is a duplicate key: remove one of the two", quoted(&key.value)),
             );
         }
     }
@@ -147,7 +147,7 @@ impl FileValidator {
         Audience {
             title: raw.title,
             token_required: raw.token == Presence::Required,
-            // Consent is a user's: without a user there is none (D16).
+            // Only a user can consent (D16).
             user_required: raw.user == Presence::Required || consent_required,
             consent_required,
             max_token_age,
@@ -160,7 +160,7 @@ impl FileValidator {
     fn auds(&mut self, auds: Vec<(String, Vec<Spanned<String>>)>, file: &mut CatalogFile) {
         let mut owners: HashMap<String, Name> = HashMap::new();
         for (key, texts) in auds {
-            // Otherwise the name is a problem already.
+            // An invalid name is reported already.
             let Ok(name) = Name::parse(key) else { continue };
             if let Some(first_above) = texts.get(MAX_AUDS) {
                 let count = texts.len();
@@ -243,7 +243,7 @@ impl FileValidator {
         }
     }
 
-    /// What the scopes were called before, each once and nothing that is there.
+    /// The old names of scopes: each once, and none that is still a scope.
     fn renames(&mut self, named: Vec<(Scope, Spanned<String>)>, file: &mut CatalogFile) {
         for (new, text) in named {
             let Some(old) = self.scope(&text) else { continue };
@@ -347,7 +347,7 @@ impl FileValidator {
         scopes
     }
 
-    /// The template of an endpoint, and what is wrong with it and with its method.
+    /// The template of an endpoint, if it is valid.
     fn template(&mut self, raw: &RawEndpoint) -> Option<Template> {
         let read = match self.is_new {
             true => Template::parse(&raw.path.value),
@@ -373,11 +373,11 @@ impl FileValidator {
         Some(template)
     }
 
-    /// At the segment that is wrong, if the path is written as it reads.
+    /// Reports an error at its segment, or at the path if escapes hide the column of the segment.
     fn template_problem(&mut self, raw: &RawEndpoint, error: &TemplateError) {
         let (path, at) = (&raw.path, raw.path.referenced);
         let before = path.value.get(..error.offset).unwrap_or_default().chars().count() as u64;
-        // A scalar in quotes is longer than its text by two, one with escapes by more.
+        // Quotes make a scalar longer than its text by two, and escapes by more.
         let quotes = at.span().len().checked_sub(path.value.chars().count() as u64);
         let column = match quotes {
             Some(quotes @ (0 | 2)) if before > 0 => at.column() + before + quotes / 2,
