@@ -1,0 +1,97 @@
+//! The library in process: decisions without a server.
+//!
+//! ```sh
+//! cargo run --example embed
+//! ```
+//! ```text
+//! granted:    Allowed { reach: All } at revision 4
+//! restricted: Denied { reason: ScopeNotInCompany, .. } at revision 5
+//! ```
+//!
+//! There is one process for a store: it holds a lock on the folder. A service that runs in several
+//! processes asks a server instead.
+#![allow(clippy::print_stdout, reason = "an example shows what it does")]
+
+use std::error::Error;
+use std::sync::Arc;
+
+use scopegate::authority::{
+    Authority, CredentialChange, NewCompany, NewCredential, Restriction, Terms,
+};
+use scopegate::policy::change::Author;
+use scopegate::policy::decision::Verdict;
+use scopegate::policy::id::{CompanyId, CredentialId};
+use scopegate::policy::query::{Needs, Query};
+use scopegate::policy::revision::Revision;
+use scopegate::policy::scope::Scope;
+use scopegate::store::sled::SledStore;
+
+const CATALOG: &str = "
+name: example
+scopes:
+  docs:read: { title: Read documents }
+  docs:write: { title: Change documents }
+";
+/// How many facts the cache may hold.
+const CACHE_ENTRIES: u64 = 10_000;
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let folder = tempfile::tempdir()?;
+    let store = SledStore::open(folder.path())?;
+    let authority = Authority::new(Arc::new(store), CACHE_ENTRIES)?;
+
+    // The audit log has this of each change.
+    let author = Author {
+        actor: "embed".to_owned(),
+        on_behalf_of: String::new(),
+        reason: "an example".to_owned(),
+    };
+    let terms = Terms { author, ..Terms::default() };
+
+    let (acme, app) = (CompanyId::parse("acme")?, CredentialId::parse("app")?);
+    let write = Scope::parse("docs:write")?;
+    authority.apply_catalog(CATALOG, &terms, |_| ()).await?;
+    // With no scopes named, the company has the whole catalog.
+    let company = NewCompany { id: acme.clone(), display_name: "Acme".to_owned(), scopes: None };
+    authority.create_company(&company, &terms, |_| ()).await?;
+    let credential = NewCredential {
+        company: acme.clone(),
+        id: app.clone(),
+        label: "The app".to_owned(),
+        scopes: vec![],
+        expires_at: None,
+        enabled: true,
+    };
+    authority.create_credential(&credential, &terms, |_| ()).await?;
+    let grant = CredentialChange::Grant { scopes: vec![write.clone()], expires_at: None };
+    authority.change_credential(&acme, &app, &grant, &terms, |_| ()).await?;
+
+    let query = Query {
+        company: acme.clone(),
+        credential: app,
+        needs: Needs::Scopes(vec![write.clone()]),
+        audience: None,
+        token: None,
+        user: None,
+        owner: None,
+    };
+    // A change is in force once its call has returned, so no revision needs to be waited for.
+    let answer = authority.check(&query, Revision::ZERO).await?;
+    println!("granted:    {} at revision {}", shown(&answer.verdict), answer.revision.0);
+
+    let restriction = Restriction { company: acme, scopes: vec![write], acknowledge_impact: true };
+    authority.restrict_company(&restriction, &terms, |_, _| ()).await?;
+    let answer = authority.check(&query, Revision::ZERO).await?;
+    println!("restricted: {} at revision {}", shown(&answer.verdict), answer.revision.0);
+
+    authority.close();
+    Ok(())
+}
+
+fn shown(verdict: &Verdict) -> String {
+    match verdict {
+        Verdict::Allowed { reach } => format!("Allowed {{ reach: {reach:?} }}"),
+        Verdict::Denied { reason, .. } => format!("Denied {{ reason: {reason:?}, .. }}"),
+    }
+}
