@@ -63,7 +63,7 @@ def manifests(name, text):
             if "readinessProbe" not in container:
                 continue
             grace = pod["terminationGracePeriodSeconds"]
-            assert grace > int(env["SCOPEGATE_DRAIN_SECONDS"]), name
+            assert grace > int(env["SCOPEGATE_DRAIN_TIMEOUT"].removesuffix("s")), name
             for probe in ["startupProbe", "readinessProbe", "livenessProbe"]:
                 how = "exec" if "SCOPEGATE_TLS_CERT" in env else "grpc"
                 assert how in container[probe], f"{name}: {probe}"
@@ -236,7 +236,7 @@ def metrics():
             return answer.get("data", {}).get("result")
 
         with program(prometheus, "prometheus.log"):
-            until("prometheus", lambda: value("scopegate_store_open"))
+            until("prometheus", lambda: value("scopegate_ready"))
             for _ in range(20):
                 ask("users:read"), ask("users:write")
                 time.sleep(0.1)

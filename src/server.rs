@@ -102,7 +102,7 @@ pub async fn run(args: ServeArgs) -> Result<Drained, StartupError> {
     let outcome = serve(&args, &catalog, &mut frame, &mut reloads).await;
     // Without an open store there is no call to wait for, and nothing to close.
     let calls_cut = match frame.doors.authority() {
-        Some(_) => frame.drain(Duration::from_secs(args.drain_seconds)).await,
+        Some(_) => frame.drain(Duration::from_secs(args.drain_timeout.into())).await,
         None => 0,
     };
     outcome.map(|()| Drained { calls_cut })
@@ -167,12 +167,12 @@ async fn open<'a>(
     let entries = args.cache_entries.unwrap_or(share.cache_entries);
     let page_cache = args.page_cache_mib.unwrap_or(share.page_cache_mib);
     tracing::info!(cache_entries = entries, page_cache_mib = page_cache, "opening the store");
-    let (page_cache, keep_changes) = (u64::from(page_cache) << 20, args.keep_changes);
+    let (page_cache, audit_log_retention) = (u64::from(page_cache) << 20, args.audit_log_retention);
     let (accepts_clock, bounds) = (args.accept_clock, args.company_bounds());
     let opened = tokio::task::spawn_blocking(move || {
         let store = SledStore::open_with_page_cache(&data_dir, page_cache)?;
         let mut store = store.bounding_companies(bounds);
-        if let Retention::Seconds(kept) = keep_changes {
+        if let Retention::Seconds(kept) = audit_log_retention {
             store = store.keeping_changes_for(SignedDuration::from_secs(kept.into()));
         }
         if accepts_clock {

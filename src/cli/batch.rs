@@ -25,7 +25,7 @@ pub struct BatchArgs {
 
     /// Print only what is decided otherwise than expected.
     #[arg(long)]
-    unexpected: bool,
+    mismatches_only: bool,
 
     /// Whom to ask, and how to write the answers.
     #[command(flatten)]
@@ -124,7 +124,7 @@ impl Tally {
         }
         let as_expected = decision == listed.expected.unwrap_or(Decision::Allowed);
         self.unexpected += u64::from(!as_expected);
-        if args.unexpected && as_expected {
+        if args.mismatches_only && as_expected {
             return Ok(());
         }
         desk.printer.print_line(answer, &line(listed, answer))

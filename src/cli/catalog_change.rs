@@ -213,7 +213,7 @@ fn losers(sheet: Report, said: &ApplyCatalogResponse, revision: Cell) -> Report 
     let shown = said.affected_credentials.len();
     let sheet = more(sheet, credentials, shown, "credential", "credentials");
     match credentials > shown as u64 {
-        true => sheet.line("scopegate company list --holding SCOPE lists all companies"),
+        true => sheet.line("scopegate company list --scope SCOPE lists all companies"),
         false => sheet,
     }
 }

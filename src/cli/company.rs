@@ -55,7 +55,7 @@ pub enum CompanyCommand {
     List {
         /// Only companies with credentials that hold this scope now; says how many do.
         #[arg(long, value_name = "SCOPE")]
-        holding: Option<String>,
+        scope: Option<String>,
         /// How many.
         #[command(flatten)]
         limit: Limit,
@@ -166,13 +166,13 @@ pub async fn company(command: CompanyCommand) -> anyhow::Result<bool> {
             let lookup = lookup(&desk, company, None).await;
             desk.printer.print(&said, sheet(company, &lookup))?;
         }
-        CompanyCommand::List { holding: None, limit, asking } => {
+        CompanyCommand::List { scope: None, limit, asking } => {
             let mut desk = asking.open().await?;
             let all = list(&mut desk, limit).await?;
             let sheet = Report::default().rows(HEAD, all.companies.iter().map(row));
             desk.printer.print(&all, truncated(sheet, &all.next_page_token))?;
         }
-        CompanyCommand::List { holding: Some(scope), limit, asking } => {
+        CompanyCommand::List { scope: Some(scope), limit, asking } => {
             holding(&mut asking.open().await?, &scope, limit).await?;
         }
         CompanyCommand::Update { company, display_name, terms } => {

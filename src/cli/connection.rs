@@ -74,7 +74,7 @@ pub(super) async fn connect_for(
     purpose: Purpose,
     args: &EndpointArgs,
 ) -> anyhow::Result<Connection> {
-    let limit = Duration::from_secs(args.timeout_seconds);
+    let limit = Duration::from_secs(args.timeout.into());
     let way = context::resolve_profile(args)?;
     let presents = BearerInterceptor(key(&way)?);
     let endpoint = endpoint(&way)?.connect_timeout(limit);

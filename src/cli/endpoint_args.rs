@@ -6,6 +6,16 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use crate::policy::catalog::file::duration;
+
+/// The seconds of a timeout of the command line.
+pub(super) fn timeout(text: &str) -> Result<u32, &'static str> {
+    match duration(text)? {
+        seconds @ ..=86_400 => Ok(seconds),
+        _ => Err("is longer than `1d`"),
+    }
+}
+
 /// How to reach a server that speaks TLS.
 #[derive(Clone, Debug, Args)]
 pub struct TlsArgs {
@@ -37,16 +47,16 @@ pub struct EndpointArgs {
     #[arg(long, env = "SCOPEGATE_CONTEXT", value_name = "NAME")]
     pub context: Option<String>,
 
-    /// How long to wait for a connection, for each reply, and for each part of a long one, in
-    /// seconds.
+    /// How long to wait for a connection, for each reply, and for each part of a long reply: an
+    /// integer with `s`, `m`, `h` or `d`, at most `1d`.
     #[arg(
         long,
-        env = "SCOPEGATE_TIMEOUT_SECONDS",
-        default_value_t = 5,
-        value_name = "N",
-        value_parser = clap::value_parser!(u64).range(1..=86_400)
+        env = "SCOPEGATE_TIMEOUT",
+        default_value = "5s",
+        value_name = "DURATION",
+        value_parser = timeout
     )]
-    pub timeout_seconds: u64,
+    pub timeout: u32,
 
     /// The file of the API key to present. SCOPEGATE_KEY, if it is set, is the key itself.
     #[arg(long, env = "SCOPEGATE_KEY_FILE", value_name = "FILE")]

@@ -210,7 +210,7 @@ async fn read(desk: &mut Client, query: &Query, when: Moment) -> anyhow::Result<
     log.time = asked.unwrap_or(log.time);
     let Some((first, last)) = log.kept else {
         bail!(
-            "the audit log has no change, or none any more (--keep-changes): restore a backup to \
+            "the audit log has no change, or none any more (--audit-log-retention): restore a backup to \
              another directory, and ask there"
         );
     };
@@ -292,7 +292,7 @@ fn decide_then(
                 .to_owned(),
             false => format!(
                 "what was decided then cannot be said: the audit log begins at revision {first}, \
-                 after the company did (--keep-changes); restore a backup of before to another \
+                 after the company did (--audit-log-retention); restore a backup of before to another \
                  directory, and ask there"
             ),
         }));

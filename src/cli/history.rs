@@ -158,11 +158,11 @@ fn sheet(found: &ListChangesResponse, oldest: Option<&Change>) -> Report {
             };
             [what(change), reason].into_iter().filter(|line| !line.is_empty()).collect()
         });
-        let head = &["REVISION", "TIME", "ACTOR", "CHANGE", "OF"];
+        let head = &["REVISION", "TIME", "ACTOR", "KIND", "RESOURCE"];
         Report::default().rows_with(head, changes.map(row), below)
     } else {
         // A line each, and nothing cut: for `grep`.
-        let head = &["REVISION", "TIME", "ACTOR", "CHANGE", "OF", "WHAT", "REASON"];
+        let head = &["REVISION", "TIME", "ACTOR", "KIND", "RESOURCE", "CHANGE", "REASON"];
         let rows = changes.map(|change| {
             let [revision, time, actor, kind, of]: [Cell; 5] = row(change);
             let (what, reason) = (what_whole(change), change.reason.clone());
@@ -178,7 +178,7 @@ fn sheet(found: &ListChangesResponse, oldest: Option<&Change>) -> Report {
     }
     match oldest {
         Some(oldest) => sheet.line(format!(
-            "changes before revision {} ({}) are no longer kept (serve --keep-changes)",
+            "changes before revision {} ({}) are no longer kept (serve --audit-log-retention)",
             oldest.revision,
             time::text(oldest.time.as_ref())
         )),

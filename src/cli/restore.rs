@@ -26,11 +26,11 @@ pub struct RestoreArgs {
     /// if not given.
     #[arg(
         long,
-        env = "SCOPEGATE_TIMEOUT_SECONDS",
-        value_name = "N",
-        value_parser = clap::value_parser!(u64).range(1..=86_400)
+        env = "SCOPEGATE_TIMEOUT",
+        value_name = "DURATION",
+        value_parser = super::endpoint_args::timeout
     )]
-    pub timeout_seconds: Option<u64>,
+    pub timeout: Option<u32>,
 
     /// The directory of the new store. It must be empty but for `lost+found`, or not exist.
     #[arg(long, env = "SCOPEGATE_DATA_DIR", value_name = "DIR")]
@@ -50,13 +50,13 @@ pub struct RestoreArgs {
 /// # Errors
 /// Nothing was restored, and why.
 pub fn restore(args: RestoreArgs) -> anyhow::Result<bool> {
-    let RestoreArgs { file, timeout_seconds, data_dir, reason, on_behalf_of } = args;
+    let RestoreArgs { file, timeout, data_dir, reason, on_behalf_of } = args;
     for (flag, text) in [("--reason", &reason), ("--on-behalf-of", &on_behalf_of)] {
         text::check_line(text).map_err(|error| anyhow!("{flag} {error}"))?;
     }
     let backup: Box<dyn Read> = if file.as_os_str() == "-" {
-        match timeout_seconds {
-            Some(seconds) => Box::new(TimedInput::new(Duration::from_secs(seconds))),
+        match timeout {
+            Some(seconds) => Box::new(TimedInput::new(Duration::from_secs(seconds.into()))),
             None => Box::new(io::stdin()),
         }
     } else {

@@ -121,7 +121,7 @@ fn unreachable(found: Unreachable) -> Status {
 
 fn silent(limit: Duration) -> Status {
     Status::deadline_exceeded(format!(
-        "the server has been silent for {} s: see whether it runs, or raise --timeout-seconds",
+        "the server has been silent for {} s: see whether it runs, or raise --timeout",
         limit.as_secs()
     ))
 }

@@ -18,8 +18,8 @@ use crate::proto::ListChangesRequest;
 
 /// How long a line may be. Beyond that terminals and shells do not take it in one piece.
 const LONGEST: usize = 64 << 10;
-/// What --timeout-seconds is if it is not given.
-const USUAL_TIMEOUT: u64 = 5;
+/// What --timeout is if it is not given.
+const USUAL_TIMEOUT: u32 = 5;
 /// How many pages are read to find the first change of a company. A page may be empty.
 const PAGES: usize = 8;
 
@@ -157,8 +157,8 @@ fn connection(server: &EndpointArgs) -> Option<Vec<String>> {
     if let Some(context) = context_of(server) {
         flags.extend(["--context".to_owned(), context]);
     }
-    if server.timeout_seconds != USUAL_TIMEOUT {
-        flags.extend(["--timeout-seconds".to_owned(), server.timeout_seconds.to_string()]);
+    if server.timeout != USUAL_TIMEOUT {
+        flags.extend(["--timeout".to_owned(), format!("{}s", server.timeout)]);
     }
     let files = [
         ("--key-file", &server.key_file),

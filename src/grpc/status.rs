@@ -180,12 +180,12 @@ impl From<AuthorityError> for StatusBuilder {
             AuthorityError::AudienceToExplain(_) => {
                 let field = "check.audience".to_owned();
                 let text = format!("`{field}` {message}");
-                StatusBuilder::new(Code::InvalidArgument, "AUDIENCE_UNCLEAR", text)
+                StatusBuilder::new(Code::InvalidArgument, "AUDIENCE_AMBIGUOUS", text)
                     .malformed([Violation { field, description: message }])
             }
             AuthorityError::Audience(_) => StatusBuilder::new(
                 Code::InvalidArgument,
-                "AUDIENCE_UNCLEAR",
+                "AUDIENCE_AMBIGUOUS",
                 format!("`audience` {message}"),
             )
             .malformed([Violation { field: "audience".to_owned(), description: message }]),
@@ -193,7 +193,7 @@ impl From<AuthorityError> for StatusBuilder {
                 let field = format!("checks[{place}].audience");
                 StatusBuilder::new(
                     Code::InvalidArgument,
-                    "AUDIENCE_UNCLEAR",
+                    "AUDIENCE_AMBIGUOUS",
                     format!("`{field}` {message}"),
                 )
                 .malformed([Violation { field, description: message }])
@@ -268,7 +268,7 @@ impl From<AuthorityError> for StatusBuilder {
                     .malformed([Violation { field, description: message }])
             }
             AuthorityError::Conflict => {
-                StatusBuilder::new(Code::Aborted, "CONTENDED", message).retry()
+                StatusBuilder::new(Code::Aborted, "CONFLICT", message).retry()
             }
             AuthorityError::AboveCeiling(above) => {
                 let what = "not in the company's ceiling: ask the operator to add it";
@@ -280,7 +280,7 @@ impl From<AuthorityError> for StatusBuilder {
             }
             AuthorityError::LaterRestrictionFirst(asleep) => {
                 let what = "implied, and taken by a later restriction: restore that one first";
-                scopes("RESTORE_LATER_FIRST", message, asleep, what)
+                scopes("LATER_RESTRICTION_ACTIVE", message, asleep, what)
             }
             AuthorityError::NotTaken(_, strangers) => {
                 let what = "not among the scopes that the restriction took";
@@ -302,7 +302,7 @@ impl From<AuthorityError> for StatusBuilder {
                 limit("companies", &format!("are more than the {most} that a dry run remembers"))
             }
             AuthorityError::RemovesScopes(_) => {
-                StatusBuilder::new(Code::FailedPrecondition, "REMOVES_SCOPES", message)
+                StatusBuilder::new(Code::FailedPrecondition, "CATALOG_REMOVES_SCOPES", message)
             }
             AuthorityError::Store(StoreError::Busy) => {
                 let mut draft = limit("changes", "wait in greater number than the queue holds");
@@ -316,7 +316,7 @@ impl From<AuthorityError> for StatusBuilder {
             }
             AuthorityError::Store(StoreError::BackupTooSlow) => {
                 let mut draft =
-                    StatusBuilder::new(Code::ResourceExhausted, "BACKUP_OVERTAKEN", message);
+                    StatusBuilder::new(Code::ResourceExhausted, "BACKUP_TOO_SLOW", message);
                 let what = "was not taken as fast as changes were made";
                 draft.details.add_quota_failure_violation("backup", what);
                 draft
@@ -333,7 +333,7 @@ impl From<AuthorityError> for StatusBuilder {
                 draft
             }
             AuthorityError::Store(StoreError::Compacted(gone)) => {
-                StatusBuilder::new(Code::OutOfRange, "NO_LONGER_KEPT", message)
+                StatusBuilder::new(Code::OutOfRange, "REVISION_COMPACTED", message)
                     .with("oldest_after_revision", gone)
             }
             AuthorityError::Store(StoreError::Unavailable | StoreError::Damaged) => {
@@ -353,7 +353,7 @@ impl From<ImportError> for Status {
             }
             ImportErrorCause::Closing => {
                 let message = "the server is ending: import again, and go on where this ended";
-                StatusBuilder::new(Code::Unavailable, "SERVER_ENDING", message).retry()
+                StatusBuilder::new(Code::Unavailable, "SHUTTING_DOWN", message).retry()
             }
             ImportErrorCause::NoLongerKnown => {
                 StatusBuilder::new(Code::Unauthenticated, REVOKED.0, REVOKED.1)
@@ -484,7 +484,7 @@ pub(super) fn caller_revoked() -> Status {
 pub fn unknown_method() -> Status {
     StatusBuilder::new(
         Code::Unimplemented,
-        "NO_SUCH_CALL",
+        "METHOD_NOT_FOUND",
         "there is no such call: see the reflection",
     )
     .finish()
@@ -523,14 +523,14 @@ pub fn not_ready() -> Status {
 /// The server ends in the middle of a stream that has an end of its own.
 pub(super) fn ending() -> Status {
     let text = "the server is ending: ask again when it is back";
-    StatusBuilder::new(Code::Unavailable, "SERVER_ENDING", text).retry().finish()
+    StatusBuilder::new(Code::Unavailable, "SHUTTING_DOWN", text).retry().finish()
 }
 
 /// The server ends, and with it a call that is still open.
 #[must_use]
 pub fn server_ending() -> Status {
     let text = "the server is ending: call again; resume a stream of changes behind its cursor";
-    StatusBuilder::new(Code::Unavailable, "SERVER_ENDING", text).retry().finish()
+    StatusBuilder::new(Code::Unavailable, "SHUTTING_DOWN", text).retry().finish()
 }
 
 /// A connection ends, and with it a call that is still open.
@@ -644,7 +644,7 @@ pub fn no_such_service() -> Status {
 
 /// The call ended without an answer.
 pub fn internal() -> Status {
-    StatusBuilder::new(Code::Internal, "BROKEN", "the call ended without an answer").finish()
+    StatusBuilder::new(Code::Internal, "INTERNAL", "the call ended without an answer").finish()
 }
 
 /// The message did not come as a whole.

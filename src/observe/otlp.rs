@@ -91,7 +91,7 @@ impl Traces {
         one_of: u64,
         supervisor: &Arc<Supervisor>,
     ) -> Result<Self, StartupError> {
-        let wrong = |what: String| StartupError::Config(format!("--traces-endpoint: {what}"));
+        let wrong = |what: String| StartupError::Config(format!("--otlp-endpoint: {what}"));
         check(endpoint).map_err(|what| wrong(what.to_owned()))?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| wrong(error.kind().to_string()))?;

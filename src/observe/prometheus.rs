@@ -72,8 +72,9 @@ impl fmt::Debug for Metrics {
 
 /// What is answered.
 pub(crate) fn registry(metrics: Metrics) -> Arc<Registry> {
-    let mut registry = Registry::with_prefix("scopegate");
-    registry.register_collector(Box::new(metrics));
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(ProcessMetrics { started: metrics.started }));
+    registry.sub_registry_with_prefix("scopegate").register_collector(Box::new(metrics));
     Arc::new(registry)
 }
 
@@ -200,6 +201,20 @@ fn read(times: &Histogram) -> HistogramSnapshot {
     read
 }
 
+/// The metrics of the process, which have Prometheus' own names.
+#[derive(Debug)]
+struct ProcessMetrics {
+    started: SystemTime,
+}
+
+impl Collector for ProcessMetrics {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let started = self.started.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let help = "Start time of the process, in seconds since 1970";
+        Page(encoder).level("process_start_time", help, Some(&Unit::Seconds), started)
+    }
+}
+
 impl Collector for Metrics {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let mut page = Page(encoder);
@@ -211,17 +226,14 @@ impl Collector for Metrics {
             MetricType::Gauge,
         )?;
         ConstGauge::new(1_i64).encode(family.encode_family(&version)?)?;
-        let started = self.started.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        let what = "When the process was started, in seconds since 1970";
-        page.level("start_time", what, Some(&Unit::Seconds), started)?;
         let calls = CallCounters::read(&self.cores);
         let codes = calls.iter().map(|(path, code, count)| {
             let method = path.rsplit('/').next().unwrap_or(path);
             ([("method", method), ("code", grpc::code_name(*code))], *count)
         });
-        page.counts("calls", "Calls answered, by method and gRPC status", codes)?;
+        page.counts("grpc_requests", "Calls answered, by method and gRPC status", codes)?;
         let (under_way, connections) = CallCounters::in_flight(&self.cores);
-        page.level("calls_under_way", "Calls under way", None, under_way as u64)?;
+        page.level("grpc_requests_in_flight", "Calls under way", None, under_way as u64)?;
         page.level("connections", "Connections open", None, connections as u64)?;
         let of = |counts: [(&'static str, u64); 3]| {
             counts.map(|(reason, count)| ([("reason", reason)], count))
@@ -231,7 +243,7 @@ impl Collector for Metrics {
         let what =
             "Connections that the server asked to end: of age, idle, or with no call accepted";
         page.counts("connections_ended", what, of(self.incidents.ends()))?;
-        page.level("watchers", "Streams of changes open", None, self.doors.watchers.read())?;
+        page.level("watch_streams", "Streams of changes open", None, self.doors.watchers.read())?;
         let memory = &self.doors.memory;
         let what = "Memory held for requests that are read and replies that are sent";
         page.level("call_memory", what, Some(&Unit::Bytes), memory.held())?;
@@ -249,7 +261,7 @@ impl Collector for Metrics {
         if let Some(end) = self.tls.as_ref().and_then(Tls::not_after) {
             let what = "When the server's certificate ends, in seconds since 1970";
             let end = u64::try_from(end.as_second()).unwrap_or(0);
-            page.level("tls_certificate_end", what, Some(&Unit::Seconds), end)?;
+            page.level("tls_certificate_not_after_timestamp", what, Some(&Unit::Seconds), end)?;
         }
         if let Some(log) = &self.doors.decisions {
             let counts = log.counts();
@@ -260,9 +272,9 @@ impl Collector for Metrics {
         }
         if let Some(traces) = &self.traces {
             let counts = traces.counts();
-            page.count("spans_sent", "Spans sent to the collector", counts.sent.read())?;
+            page.count("otlp_spans_sent", "Spans sent to the collector", counts.sent.read())?;
             let what = "Spans that there was no room for, or that the collector did not take";
-            page.count("spans_dropped", what, counts.dropped.read())?;
+            page.count("otlp_spans_dropped", what, counts.dropped.read())?;
         }
         let serving = self.doors.authority();
         let what = "Callers that were refused, by why";
@@ -275,7 +287,7 @@ impl Collector for Metrics {
         let restarts = restarts.iter().map(|(name, count)| ([("task", *name)], *count));
         page.counts("task_restarts", what, restarts)?;
         let what = "Whether the store is open: 1 if so";
-        page.level("store_open", what, None, serving.is_some().into())?;
+        page.level("ready", what, None, serving.is_some().into())?;
         let Some(authority) = serving else { return Ok(()) };
         let what = "Whether the catalog file of the start was rejected: 1 if so";
         page.level("catalog_file_rejected", what, None, self.doors.catalog_rejected.read())?;
@@ -298,9 +310,9 @@ fn authority_page(page: &mut Page<'_>, authority: &Authority) -> fmt::Result {
     page.times("check_duration", what, &sum.checks)?;
     let what = "How long a batch of checks took, from its message to its answer";
     page.times("batch_check_duration", what, &sum.batches)?;
-    let places = [("core", sum.near), ("cache", sum.cached), ("store", sum.read)];
-    let places = places.map(|(place, count)| ([("from", place)], count));
-    page.counts("fact_reads", "Facts that checks needed, by where they were found", places)?;
+    let places = [("l1", sum.near), ("l2", sum.cached), ("store", sum.read)];
+    let places = places.map(|(place, count)| ([("tier", place)], count));
+    page.counts("cache_lookups", "Facts that checks needed, by where they were found", places)?;
     page.level("cache_entries", "Facts in the cache", None, authority.cached())?;
     let what = "Streams of changes that read the store, because they are behind";
     page.level("watchers_lagging", what, None, authority.lagging_watchers())?;
@@ -310,11 +322,16 @@ fn authority_page(page: &mut Page<'_>, authority: &Authority) -> fmt::Result {
     let store = authority.store_measures();
     page.count("changes_committed", "Changes committed", store.committed.read())?;
     let what = "Proposals of changes that were not committed, as when facts had changed meanwhile";
-    page.count("proposals_refused", what, store.refused.read())?;
+    page.count("commit_conflicts", what, store.refused.read())?;
     let what = "Proposals of changes that were refused by a bound of their company";
     let at_bounds = store.at_bounds().map(|(bound, count)| ([("bound", bound.name())], count));
     page.counts("company_bounds_met", what, at_bounds)?;
-    page.level("commit_queue", "Orders that wait for the writer", None, store.waiting.read())?;
+    page.level(
+        "commit_queue_depth",
+        "Orders that wait for the writer",
+        None,
+        store.waiting.read(),
+    )?;
     page.times("commit_duration", "How long a batch of changes took", &read(&store.batches))?;
     let what = "How long the disk took to have a batch safe";
     page.times("commit_sync_duration", what, &read(&store.syncs))?;

@@ -118,10 +118,10 @@ pub struct ServeArgs {
 
     /// Of so many allowed decisions, log one.
     #[arg(
-        long, env = "SCOPEGATE_DECISION_LOG_SAMPLE", default_value_t = 1, value_name = "N",
+        long, env = "SCOPEGATE_DECISION_LOG_ALLOWED_ONE_IN", default_value_t = 1, value_name = "N",
         value_parser = clap::value_parser!(u64).range(1..)
     )]
-    pub decision_log_sample: u64,
+    pub decision_log_allowed_one_in: u64,
 
     /// How many bytes a second the decision log may have; as many at once. What is above is
     /// dropped and counted, allowed decisions before denials.
@@ -134,18 +134,18 @@ pub struct ServeArgs {
     /// Send traces by OTLP over gRPC to this http:// or https:// address. A call is traced if its
     /// caller records a trace and says so (`traceparent`). Spans that come faster than they can be
     /// sent are dropped.
-    #[arg(long, env = "SCOPEGATE_TRACES_ENDPOINT", value_name = "URL")]
-    pub traces_endpoint: Option<String>,
+    #[arg(long, env = "SCOPEGATE_OTLP_ENDPOINT", value_name = "URL")]
+    pub otlp_endpoint: Option<String>,
 
     /// Of so many calls whose callers say nothing of a trace, trace one; 0 for none.
     #[arg(
         long,
-        env = "SCOPEGATE_TRACES_SAMPLE",
+        env = "SCOPEGATE_TRACES_ONE_IN",
         default_value_t = 0,
         value_name = "N",
-        requires = "traces_endpoint"
+        requires = "otlp_endpoint"
     )]
-    pub traces_sample: u64,
+    pub traces_one_in: u64,
 
     /// How much of the store's pages to keep in memory, in MiB. What is not among the
     /// --cache-entries is read from these pages, and what is not among these from the disk. By
@@ -157,7 +157,7 @@ pub struct ServeArgs {
     pub page_cache_mib: Option<u32>,
 
     /// How many threads answer. Each has its own connections.
-    #[arg(long, env = "SCOPEGATE_CORES", default_value_t = every_core(), value_name = "N")]
+    #[arg(long, env = "SCOPEGATE_WORKER_THREADS", default_value_t = every_core(), value_name = "N")]
     pub cores: NonZeroUsize,
 
     /// How many connections may be open; more are closed at once, but for a few (up to eight)
@@ -180,10 +180,10 @@ pub struct ServeArgs {
     /// How many calls a second one API key may make, and as many at once. Check, BatchCheck and
     /// VerifySecret do not count.
     #[arg(
-        long, env = "SCOPEGATE_MAX_ADMIN_CALLS_PER_SECOND", default_value_t = 1_000,
+        long, env = "SCOPEGATE_KEY_RATE_LIMIT", default_value_t = 1_000,
         value_name = "N", value_parser = clap::value_parser!(u32).range(1..)
     )]
-    pub max_admin_calls_per_second: u32,
+    pub key_rate_limit: u32,
 
     /// After how long a connection is asked to end and be made anew, so that clients spread over
     /// new servers: a number with `s`, `m`, `h` or `d`, or `forever`. Give or take a tenth.
@@ -220,10 +220,10 @@ pub struct ServeArgs {
     /// How long a peer may take for what holds up a connection: the TLS handshake, the first
     /// bytes of HTTP/2, and any frame that it has begun.
     #[arg(
-        long, env = "SCOPEGATE_HANDSHAKE_TIMEOUT", default_value = "10s",
+        long, env = "SCOPEGATE_STALL_TIMEOUT", default_value = "10s",
         value_name = "DURATION", value_parser = duration
     )]
-    pub handshake_timeout: u32,
+    pub stall_timeout: u32,
 
     /// How long a request may take to come as a whole, once its call has begun. Imports, whose
     /// messages come one after another, may take as long as they like.
@@ -300,14 +300,17 @@ pub struct ServeArgs {
     /// `400d`, or `forever`. A restriction can be undone by RestoreGrants only while its change is
     /// kept.
     #[arg(
-        long, env = "SCOPEGATE_KEEP_CHANGES", default_value = "forever", value_name = "DURATION",
+        long, env = "SCOPEGATE_AUDIT_LOG_RETENTION", default_value = "forever", value_name = "DURATION",
         value_parser = retention
     )]
-    pub keep_changes: Retention,
+    pub audit_log_retention: Retention,
 
-    /// How long open calls may go on after a SIGTERM, in seconds.
-    #[arg(long, env = "SCOPEGATE_DRAIN_SECONDS", default_value_t = 10, value_name = "N")]
-    pub drain_seconds: u64,
+    /// How long open calls may continue after a SIGTERM.
+    #[arg(
+        long, env = "SCOPEGATE_DRAIN_TIMEOUT", default_value = "10s", value_name = "DURATION",
+        value_parser = duration_or_zero
+    )]
+    pub drain_timeout: u32,
 
     /// Start with the 360Learning catalog, a company `demo` and two credentials to try.
     #[arg(long, env = "SCOPEGATE_DEMO", conflicts_with = "catalog")]

@@ -41,7 +41,7 @@ pub struct BootstrapArgs {
     /// Make one only if there never was a key, and do nothing otherwise: for what runs before every
     /// start of a server.
     #[arg(long)]
-    pub if_none: bool,
+    pub if_no_keys: bool,
 
     /// Write the key to this file, which must not exist, instead of to standard output.
     #[arg(long, value_name = "FILE")]
@@ -66,7 +66,7 @@ pub async fn bootstrap(args: &BootstrapArgs) -> Result<(), StartupError> {
             log::tell(&format!("scopegate: {sentence}"));
         }
     }
-    if args.if_none && authority.requires_keys() {
+    if args.if_no_keys && authority.requires_keys() {
         authority.close();
         return Ok(());
     }

@@ -295,7 +295,7 @@ impl SledStore {
     pub fn keeping_changes_for(self, retention: SignedDuration) -> Self {
         let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((writer, ..)) = &mut *parts {
-            writer.keep_changes(retention);
+            writer.audit_log_retention(retention);
         }
         drop(parts);
         self

@@ -85,9 +85,9 @@ impl Listener {
     pub(crate) async fn listen(args: &ServeArgs) -> Result<Self, StartupError> {
         let supervisor: Arc<Supervisor> = Arc::default();
         let tls = Tls::load(args)?;
-        let traces = match &args.traces_endpoint {
+        let traces = match &args.otlp_endpoint {
             Some(endpoint) => {
-                Some(Arc::new(Traces::start(endpoint, args.traces_sample, &supervisor)?))
+                Some(Arc::new(Traces::start(endpoint, args.traces_one_in, &supervisor)?))
             }
             None => None,
         };
@@ -130,7 +130,7 @@ impl Listener {
         let incidents = Arc::new(Incidents::default());
         let most = most_connections(args);
         let watch = tls.as_ref().map(|tls| tls.watch(&supervisor));
-        let rate = args.max_admin_calls_per_second;
+        let rate = args.key_rate_limit;
         let caller_limits = Arc::new(CallerLimits::new(rate, Arc::clone(&doors.memory)));
         let refused: Arc<RejectedCallers> = Arc::default();
         let service = Service {
@@ -145,7 +145,7 @@ impl Listener {
             in_flight,
             limits,
             incidents: Arc::clone(&incidents),
-            handshake: Duration::from_secs(args.handshake_timeout.into()),
+            handshake: Duration::from_secs(args.stall_timeout.into()),
             request: Duration::from_secs(args.request_timeout.into()),
             caller_limits,
             refused: Arc::clone(&refused),
@@ -276,7 +276,7 @@ fn decision_log(
     let cannot = |error: io::Error| {
         StartupError::of_system(&format!("--decision-log {}", path.display()), &error)
     };
-    let (output, sample) = (Output::open(path).map_err(cannot)?, args.decision_log_sample);
+    let (output, sample) = (Output::open(path).map_err(cannot)?, args.decision_log_allowed_one_in);
     let rate = args.decision_log_bytes_per_second;
     let log = DecisionLog::start(output, sample, rate, supervisor).map_err(cannot)?;
     Ok(Some(Arc::new(log)))

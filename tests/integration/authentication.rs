@@ -565,8 +565,7 @@ async fn one_key_that_runs_wild_is_held_up_and_checks_are_not() {
     let dir = tempfile::tempdir().expect("a directory");
     let key = bootstrap(dir.path());
     let catalog = harness::catalog("360learning.yaml");
-    let args =
-        ["--catalog", catalog.to_str().expect("a path"), "--max-admin-calls-per-second", "5"];
+    let args = ["--catalog", catalog.to_str().expect("a path"), "--key-rate-limit", "5"];
     let server = Server::start(dir.path(), &args);
     let operator = Client::connect_as(&server.url(), Some(&key)).await;
     let other = create(&operator, new_key("other", &[Role::Operator], &[])).await.expect("made");
@@ -605,7 +604,7 @@ fn a_bootstrapped_key_goes_to_a_file_that_nobody_else_reads() {
     assert_eq!(mode & 0o777, 0o600);
     assert!(fs::read_to_string(&file).expect("a text").starts_with("sgk_"));
     let mut none = scopegate();
-    none.args(["keys", "bootstrap", "--if-none", "--to-file"]).arg(dir.path().join("other"));
+    none.args(["keys", "bootstrap", "--if-no-keys", "--to-file"]).arg(dir.path().join("other"));
     let none = none.arg("--data-dir").arg(dir.path().join("store")).output().expect("it runs");
     assert!(none.status.success() && none.stdout.is_empty());
     assert!(!dir.path().join("other").exists(), "there is one already");
@@ -863,7 +862,7 @@ async fn a_server_that_will_refuse_to_start_serves_nobody_before() {
     drop(port);
     let listen = format!("0.0.0.0:{}", address.port());
     let mut child = scopegate();
-    child.args(["serve", "--demo", "--drain-seconds", "2", "--listen", &listen, "--data-dir"]);
+    child.args(["serve", "--demo", "--drain-timeout", "2s", "--listen", &listen, "--data-dir"]);
     let mut child = child.arg(&store).stderr(std::process::Stdio::null()).spawn().expect("it runs");
     let mut asked = 0;
     let status = loop {

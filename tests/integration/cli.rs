@@ -400,7 +400,7 @@ fn a_file_of_checks() {
     let csv = "company_id,credential_id,method,path,expect\n\
                demo,analytics,GET,/api/v2/users/7,allowed\n\
                demo,analytics,PATCH,\"/api/v2/users/7\",\n";
-    let said = batch(csv, "--unexpected --output json");
+    let said = batch(csv, "--mismatches-only --output json");
     assert_eq!((said.code, said.err.as_str()), (1, ""));
     let only: Value = serde_json::from_str(&said.out).expect("one line");
     assert_eq!(only["reason"], "REASON_SCOPE_NOT_GRANTED");
@@ -534,7 +534,7 @@ fn why_it_was_denied_then() {
 #[test]
 fn what_is_no_longer_kept_is_not_made_up() {
     let dir = tempfile::tempdir().expect("a directory");
-    let server = Server::start(dir.path(), &["--demo", "--keep-changes", "1s"]);
+    let server = Server::start(dir.path(), &["--demo", "--audit-log-retention", "1s"]);
     let operator = Operator::of(&server);
     for n in 0.. {
         operator.run(&format!("company create n{n}")).good();
@@ -695,14 +695,14 @@ fn who_holds_a_scope() {
     run("company create idle").good();
     run("credential create acme k users:read").good();
     assert_eq!(
-        plain(&run("company list --holding users:read").good()),
+        plain(&run("company list --scope users:read").good()),
         "COMPANY NAME STATE CREDENTIALS\nacme - enabled 1\ndemo Demo company enabled 2\n\
          3 credentials of 2 companies hold users:read"
     );
-    let found = run("company list --holding users:write --output json").json();
+    let found = run("company list --scope users:write --output json").json();
     assert_eq!(found["credentialCount"], "1");
     assert_eq!(found["companies"][0]["companyId"], "demo");
-    assert!(run("company list --holding users:wrote").bad().contains("no scope `users:wrote`"));
+    assert!(run("company list --scope users:wrote").bad().contains("no scope `users:wrote`"));
 }
 
 #[test]

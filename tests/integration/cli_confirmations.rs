@@ -274,11 +274,11 @@ fn keys_are_asked_about() {
     let file = stage.dir.path().join("my key");
     fs::write(&file, &root).expect("written");
     fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).expect("set");
-    let mut enable = stage.command("company enable acme --timeout-seconds 9");
+    let mut enable = stage.command("company enable acme --timeout 9s");
     let (code, out, err) = read(enable.arg("--key-file").arg(&file).output().expect("it runs"));
     assert_eq!(code, 0, "{err}");
     let line = undo(&out).expect("an undo");
-    assert!(line.contains("--timeout-seconds 9") && line.contains("my key"), "{line}");
+    assert!(line.contains("--timeout 9s") && line.contains("my key"), "{line}");
     stage.paste(line);
 }
 

@@ -65,7 +65,7 @@ fn refuses_to_serve(command: &mut Command, says: &str) {
 }
 
 fn health(home: &Path, endpoint: &str) -> Command {
-    let mut health = command(home, "health --timeout-seconds 5");
+    let mut health = command(home, "health --timeout 5s");
     health.args(["--endpoint", endpoint]);
     health
 }
@@ -367,7 +367,7 @@ fn an_empty_variable_is_not_set_and_a_switch_takes_the_usual_words() {
     serve.arg(data.path()).env("SCOPEGATE_DEMO", "0").env("SCOPEGATE_CATALOG", empty);
     refuses_to_serve(&mut serve, "the file is empty");
     let mut asked = health(home.path(), "localhost");
-    let ended = run(asked.env_clear().env("SCOPEGATE_CONTEXT", "").arg("--timeout-seconds=x"));
+    let ended = run(asked.env_clear().env("SCOPEGATE_CONTEXT", "").arg("--timeout=x"));
     assert!(!ended.err.contains("variable"), "it was written on the line: {}", ended.err);
 }
 

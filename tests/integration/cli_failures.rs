@@ -98,7 +98,7 @@ fn all_commands(files: &Path) -> Vec<Vec<String>> {
             walk(child, &path, files, all);
             let has = |id: &str| child.get_arguments().any(|arg| arg.get_id() == id);
             if has("endpoint") {
-                assert!(has("timeout_seconds"), "{path:?}");
+                assert!(has("timeout"), "{path:?}");
                 all.push([path.clone(), arguments(child, &path, files)].concat());
             }
         }
@@ -201,7 +201,7 @@ fn every_command_ends_when_the_server_is_silent() {
         for (url, commands) in [(silent, &streams), (server.url(), &commands)] {
             let home = home.path();
             scope.spawn(move || {
-                let more = ["--endpoint", &url, "--timeout-seconds", "1"];
+                let more = ["--endpoint", &url, "--timeout", "1s"];
                 for (command, output) in commands.iter().zip(run_all(home, commands, &more)) {
                     let (code, text) = said(&output);
                     assert_eq!(code, Some(2), "{command:?}: {text}");
@@ -220,7 +220,7 @@ fn every_command_ends_when_the_server_is_silent() {
     }
     // TLS begins with words of the server's, too.
     let url = url.replace("http:", "https:");
-    let health = words(&format!("health --endpoint {url} --timeout-seconds 1"));
+    let health = words(&format!("health --endpoint {url} --timeout 1s"));
     let (code, text) = said(&command(home.path(), &health).output().expect("it runs"));
     assert_eq!((code, text.contains("within 1 s")), (Some(2), true), "{text}");
 }
@@ -241,7 +241,7 @@ fn a_server_that_stops_in_the_middle_is_noticed() {
     fs::write(files.path().join("import.jsonl"), &lines).expect("written");
     let import = |url: &str| {
         let file = files.path().join("import.jsonl").display().to_string();
-        let more = words(&format!("--endpoint {url} --timeout-seconds 1"));
+        let more = words(&format!("--endpoint {url} --timeout 1s"));
         [vec!["import".to_owned(), file], more].concat()
     };
     let done = command(home.path(), &import(&server.url())).output().expect("it runs");
@@ -250,7 +250,7 @@ fn a_server_that_stops_in_the_middle_is_noticed() {
     let mut commands = Vec::new();
     for bytes in [0, 60, 200, 20_000, 200_000] {
         let url = relay(&server, bytes);
-        let more = format!("--endpoint {url} --timeout-seconds 1");
+        let more = format!("--endpoint {url} --timeout 1s");
         let out = format!("{}-{bytes}", output.display());
         commands.push(words(&format!("backup --output {out}-backup {more}")));
         commands.push(words(&format!("export --output {out}-export {more}")));
@@ -402,12 +402,12 @@ fn a_restore_gives_up_a_silent_input() {
         (child.expect("it runs"), end)
     };
     for part in [0, 100, whole.len() - 1] {
-        let (child, _end) = restore(&whole[..part], "--timeout-seconds 1");
+        let (child, _end) = restore(&whole[..part], "--timeout 1s");
         let (code, text) = said(&ended(child));
         assert_eq!((code, text.contains("timed out")), (Some(2), true), "{text}");
         assert!(!new.exists());
     }
-    let (child, end) = restore(&whole, "--timeout-seconds 60");
+    let (child, end) = restore(&whole, "--timeout 60s");
     drop(end);
     let (code, text) = said(&ended(child));
     assert_eq!(code, Some(0), "{text}");
@@ -422,7 +422,7 @@ struct Watcher {
 
 impl Watcher {
     fn start(home: &Path, url: &str, more: &str) -> Self {
-        let words = words(&format!("changes watch --endpoint {url} --timeout-seconds 1 {more}"));
+        let words = words(&format!("changes watch --endpoint {url} --timeout 1s {more}"));
         let mut command = command(home, &words);
         let mut child =
             command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it runs");

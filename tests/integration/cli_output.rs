@@ -446,7 +446,7 @@ fn a_terminal_shows_whole_words_and_a_pipe_whole_rows() {
         .expect("written");
     for words in [
         "company list".to_owned(),
-        "company list --holding users:read".to_owned(),
+        "company list --scope users:read".to_owned(),
         "company get demo".to_owned(),
         format!("company get {}", "d".repeat(128)),
         "company restrict demo library:section-01:manage library:section-02:manage --dry-run"

@@ -64,7 +64,7 @@ impl Machine {
             .env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
         let catalog = harness::catalog("360learning.yaml");
         let mut args = vec!["--catalog", catalog.to_str().expect("a path")];
-        args.extend(["--metrics", &self.metrics, "--drain-seconds", "1"]);
+        args.extend(["--metrics", &self.metrics, "--drain-timeout", "1s"]);
         args.extend(more);
         Server::start_by(command, &self.store(), &args)
     }

@@ -24,7 +24,10 @@ fn start(dir: &Path, args: &[&str]) -> Server {
     let catalog = dir.join("catalog.yaml");
     std::fs::write(&catalog, CATALOG).expect("written");
     let catalog = catalog.to_str().expect("a path");
-    Server::start(&dir.join("data"), &[&["--cores", "1", "--catalog", catalog], args].concat())
+    Server::start(
+        &dir.join("data"),
+        &[&["--worker-threads", "1", "--catalog", catalog], args].concat(),
+    )
 }
 
 fn free() -> String {

@@ -98,7 +98,7 @@ fn a_connection_is_kept_by_calls_that_are_accepted_and_by_nothing_else() {
     let server = Server::start(
         dir.path(),
         &[
-            &["--cores", "1", "--metrics", &metrics, "--first-call-timeout", "1s"][..],
+            &["--worker-threads", "1", "--metrics", &metrics, "--first-call-timeout", "1s"][..],
             &["--idle-timeout", "4s", "--max-connection-age-grace", "1s"],
         ]
         .concat(),
@@ -198,7 +198,7 @@ fn files(server: &Server) -> (String, String) {
 async fn a_small_limit_of_files_bounds_connections_and_nothing_else() {
     let dir = tempfile::tempdir().expect("a directory");
     let metrics = free();
-    let args = ["--demo", "--cores", "2", "--metrics", &metrics];
+    let args = ["--demo", "--worker-threads", "2", "--metrics", &metrics];
     let server = Server::start_by(with_files("-n 300"), dir.path(), &args);
     assert_eq!(server.logged("--max-connections was lowered"), 1);
     let client = server.client().await;
@@ -321,7 +321,7 @@ fn slow_peers_of_the_metrics_port_do_not_keep_a_scraper_out() {
         }
     });
     for _ in 0..10 {
-        assert_eq!(scraped(&metrics, "scopegate_store_open"), 1);
+        assert_eq!(scraped(&metrics, "scopegate_ready"), 1);
     }
     drop(stop);
     flood.join().expect("it ends");
@@ -349,7 +349,7 @@ fn slow_peers_of_the_metrics_port_do_not_keep_a_scraper_out() {
     if tcp.read_exact(&mut said).is_ok() {
         assert_eq!(&said, b"HTTP/1.1 431");
     }
-    assert_eq!(scraped(&metrics, "scopegate_store_open"), 1);
+    assert_eq!(scraped(&metrics, "scopegate_ready"), 1);
 }
 
 #[tokio::test]
@@ -469,8 +469,8 @@ impl Endless {
     /// answered.
     async fn have_begun(&self, metrics: &str) {
         let waiting = if self.calls.len() > 3 { 4 } else { 0 };
-        while scraped(metrics, "scopegate_watchers") == 0
-            || scraped(metrics, "scopegate_calls_under_way") < waiting
+        while scraped(metrics, "scopegate_watch_streams") == 0
+            || scraped(metrics, "scopegate_grpc_requests_in_flight") < waiting
         {
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;
         }
@@ -517,7 +517,7 @@ async fn calls_that_are_open_after_the_grace_are_told_so() {
 async fn a_drain_tells_open_calls_and_counts_those_that_it_cuts() {
     let dir = tempfile::tempdir().expect("a directory");
     let metrics = free();
-    let args = ["--demo", "--drain-seconds", "1", "--metrics", &metrics];
+    let args = ["--demo", "--drain-timeout", "1s", "--metrics", &metrics];
     let server = Server::start(dir.path(), &args);
     let all = Endless::begin(&connected(&server).await, false).await;
     let mut health = HealthClient::new(connected(&server).await);
@@ -530,7 +530,7 @@ async fn a_drain_tells_open_calls_and_counts_those_that_it_cuts() {
     let ended = tokio::time::timeout(WAIT_LIMIT, all.ended()).await.expect("in time");
     assert_eq!(ended.len(), 7);
     for (path, code, reason) in ended {
-        assert_eq!((code, reason.as_str()), (Code::Unavailable, "SERVER_ENDING"), "{path}");
+        assert_eq!((code, reason.as_str()), (Code::Unavailable, "SHUTTING_DOWN"), "{path}");
     }
     let said = watched.message().await.expect("said").expect("one");
     assert_eq!(said.status(), ServingStatus::NotServing);
@@ -545,7 +545,7 @@ async fn a_drain_tells_open_calls_and_counts_those_that_it_cuts() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn streams_do_not_hold_up_a_drain() {
     let dir = tempfile::tempdir().expect("a directory");
-    let args = ["serve", "--demo", "--listen", "127.0.0.1:0", "--drain-seconds", "600"];
+    let args = ["serve", "--demo", "--listen", "127.0.0.1:0", "--drain-timeout", "600s"];
     let metrics = free();
     let mut child = scopegate()
         .args(args)
@@ -618,9 +618,8 @@ fn a_peer_that_takes_nothing_before_its_first_accepted_call_is_cut() {
     bootstrap(dir.path());
     let metrics = free();
     // Nothing else cuts it.
-    let long =
-        ["--first-call-timeout", "10m", "--idle-timeout", "10m", "--handshake-timeout", "10m"];
-    let args = [&["--demo", "--cores", "1", "--metrics", &metrics][..], &long].concat();
+    let long = ["--first-call-timeout", "10m", "--idle-timeout", "10m", "--stall-timeout", "10m"];
+    let args = [&["--demo", "--worker-threads", "1", "--metrics", &metrics][..], &long].concat();
     let server = Server::start(dir.path(), &args);
     // A small socket, and no table of headers: the refusals fill it.
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);

@@ -40,7 +40,7 @@ const REFLECTION: [&str; 2] = [
 ];
 
 fn start(dir: &Path, args: &[&str]) -> Server {
-    Server::start(dir, &[&["--cores", "1", "--demo"], args].concat())
+    Server::start(dir, &[&["--worker-threads", "1", "--demo"], args].concat())
 }
 
 async fn connect(server: &Server) -> Channel {

@@ -459,7 +459,7 @@ async fn a_server_that_ends_tells_its_importer_and_keeps_what_it_has() {
     let ending = tokio::task::spawn_blocking(move || server.terminate());
     let (code, details) = refused(importing.await.expect("ended"));
     assert_eq!(code, Code::Unavailable);
-    assert_eq!(details.error_info().expect("info").reason, "SERVER_ENDING");
+    assert_eq!(details.error_info().expect("info").reason, "SHUTTING_DOWN");
     assert_eq!(counted(&details), (1, 1, 0));
     assert!(ending.await.expect("ended").success());
     let server = Server::start(dir.path(), &[]);

@@ -25,7 +25,8 @@ async fn start(dir: &Path, args: &[&str]) -> (Server, Client) {
     let key = bootstrap(dir);
     let catalog = harness::catalog("360learning.yaml");
     let catalog = catalog.to_str().expect("a path");
-    let server = Server::start(dir, &[&["--cores", "1", "--catalog", catalog], args].concat());
+    let server =
+        Server::start(dir, &[&["--worker-threads", "1", "--catalog", catalog], args].concat());
     let operator = Client::connect_as(&server.url(), Some(&key)).await;
     operator.create_company("acme", None).await;
     operator.create_credential("acme", "hr", &["users:read"]).await;
@@ -159,7 +160,7 @@ async fn without_memory_rights_are_taken_away_and_a_change_that_was_made_is_told
     std::fs::write(&catalog, format!("scopes: {{ {}: }}", scopes.join(": , "))).expect("written");
     let data = dir.path().join("data");
     let key = bootstrap(&data);
-    let args = ["--cores", "1", "--call-memory-mib", "1", "--catalog"];
+    let args = ["--worker-threads", "1", "--call-memory-mib", "1", "--catalog"];
     let server = Server::start(&data, &[&args[..], &[catalog.to_str().expect("a path")]].concat());
     let operator = Client::connect_as(&server.url(), Some(&key)).await;
     operator.create_company("acme", None).await;
@@ -317,7 +318,7 @@ async fn a_reply_that_is_not_taken_keeps_its_place_in_flight() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_call_but_those_made_with_every_request_counts_in_its_keys_rate() {
     let dir = tempfile::tempdir().expect("a directory");
-    let (server, operator) = start(dir.path(), &["--max-admin-calls-per-second", "12"]).await;
+    let (server, operator) = start(dir.path(), &["--key-rate-limit", "12"]).await;
     let check = scopes_of("acme", "hr", &["users:read"]);
     for call in ["explain", "effective", "list", "changes", "delete"] {
         let made = loop {

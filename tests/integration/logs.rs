@@ -197,7 +197,7 @@ async fn live_with(broken: Broken, format: &str) {
         format,
         "--log",
         "debug",
-        "--cores",
+        "--worker-threads",
         "1",
         "--data-dir",
         text(&data),
@@ -211,7 +211,7 @@ async fn live_with(broken: Broken, format: &str) {
         text(&key),
     ]);
     wait_for(&metrics, &mut running);
-    wait_metric(&metrics, "scopegate_store_open", |open| open == 1.0);
+    wait_metric(&metrics, "scopegate_ready", |open| open == 1.0);
     let channel = tls_channel(&address, &first).await;
     let client = Client::over(channel.clone());
     assert_eq!(client.reason("demo", "hr-sync", &["users:write"]).await, Reason::Allowed);
@@ -219,9 +219,10 @@ async fn live_with(broken: Broken, format: &str) {
     let mut backup = BackupServiceClient::new(channel);
     let mut parts = backup.backup(BackupRequest::default()).await.expect("begun").into_inner();
     while parts.message().await.expect("a part").is_some() {}
-    let end = metric(&metrics, "scopegate_tls_certificate_end_seconds").expect("an end");
+    let end =
+        metric(&metrics, "scopegate_tls_certificate_not_after_timestamp_seconds").expect("an end");
     let second = certify(dir.path(), 2091);
-    wait_metric(&metrics, "scopegate_tls_certificate_end_seconds", |now| now > end);
+    wait_metric(&metrics, "scopegate_tls_certificate_not_after_timestamp_seconds", |now| now > end);
     let client = Client::over(tls_channel(&address, &second).await);
     assert_eq!(client.reason("demo", "hr-sync", &["users:write"]).await, Reason::Allowed);
     drop(client);

@@ -26,6 +26,7 @@ mod disk_full;
 mod edge;
 mod endpoints;
 mod fixture;
+mod golden;
 mod harness;
 mod idempotency;
 mod import;

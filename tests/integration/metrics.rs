@@ -93,7 +93,7 @@ async fn what_was_answered_is_counted_once_and_by_its_words() {
     }
     assert_eq!(after["scopegate_published_revision"], 3.0);
     assert_eq!(after["scopegate_changes_committed_total"], 3.0);
-    assert_eq!(after["scopegate_commit_queue"], 0.0);
+    assert_eq!(after["scopegate_commit_queue_depth"], 0.0);
     assert_eq!(after["scopegate_connections"], 1.0);
     // No id of the platform is in any series.
     assert!(after.keys().all(|series| !series.contains("acme") && !series.contains("\"hr\"")));
@@ -105,7 +105,7 @@ async fn what_was_answered_is_counted_once_and_by_its_words() {
 async fn a_flood_of_unknown_credentials_displaces_nobodys_facts() {
     let dir = tempfile::tempdir().expect("a directory");
     let (_server, client, metrics) =
-        served(dir.path(), &["--cache-entries", "500", "--cores", "1"]).await;
+        served(dir.path(), &["--cache-entries", "500", "--worker-threads", "1"]).await;
     client.create_company("acme", None).await;
     let known: Vec<_> = (0..100).map(|n| format!("known-{n}")).collect();
     for credential in &known {
@@ -123,7 +123,7 @@ async fn a_flood_of_unknown_credentials_displaces_nobodys_facts() {
     }
     let unknown: Vec<_> = (0..20_000).map(|n| format!("unknown-{n}")).collect();
     ask_all(&unknown).await;
-    let read = || scrape(&metrics)["scopegate_fact_reads_total{from=\"store\"}"];
+    let read = || scrape(&metrics)["scopegate_cache_lookups_total{from=\"store\"}"];
     let before = read();
     assert!(before >= 20_000.0, "the flood was one: {before}");
     ask_all(&known).await;
@@ -149,7 +149,7 @@ async fn the_decision_log_has_every_denial_a_sample_of_the_rest_and_no_token() {
     let dir = tempfile::tempdir().expect("a directory");
     let log = dir.path().join("decisions.jsonl");
     let path = log.to_str().expect("a path");
-    let args = ["--decision-log", path, "--decision-log-sample", "4"];
+    let args = ["--decision-log", path, "--decision-log-allowed-one-in", "4"];
     let (server, client, metrics) = served(&dir.path().join("store"), &args).await;
     client.create_company("acme", None).await;
     client.create_credential("acme", "hr", &["users:read"]).await;

@@ -14,7 +14,7 @@ use tonic_health::pb::health_client::HealthClient;
 fn start(dir: &std::path::Path, args: &[&str]) -> Server {
     let catalog = harness::catalog("360learning.yaml");
     let catalog = catalog.to_str().expect("a path");
-    Server::start(dir, &[&["--cores", "1", "--catalog", catalog], args].concat())
+    Server::start(dir, &[&["--worker-threads", "1", "--catalog", catalog], args].concat())
 }
 
 /// A check that waits for a revision which does not come, for half a second.

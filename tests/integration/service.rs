@@ -769,7 +769,7 @@ async fn an_undo_that_another_waits_for_counts_although_it_wakes_nobody() {
     };
     let (code, details) = refused(restore("api/all", all).await);
     assert_eq!(code, Code::FailedPrecondition);
-    assert_eq!(details.error_info().expect("it").reason, "RESTORE_LATER_FIRST");
+    assert_eq!(details.error_info().expect("it").reason, "LATER_RESTRICTION_ACTIVE");
     assert_eq!(restore("api/read", read).await.expect("undone").restored_credential_count, 0);
     assert_eq!(restore("api/all", all).await.expect("undone").restored_credential_count, 1);
     let held = client.credential("acme", "hr").await.expect("there").effective_scopes;

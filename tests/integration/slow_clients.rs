@@ -17,7 +17,7 @@ use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 use tonic_prost::ProstCodec;
 
 fn start(dir: &std::path::Path, args: &[&str]) -> Server {
-    Server::start(dir, &[&["--cores", "1", "--demo"], args].concat())
+    Server::start(dir, &[&["--worker-threads", "1", "--demo"], args].concat())
 }
 
 async fn assert_served(client: &Client) {
@@ -28,7 +28,7 @@ async fn assert_served(client: &Client) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whoever_begins_something_and_does_not_end_it_is_cut_off() {
     let dir = tempfile::tempdir().expect("a directory");
-    let server = start(dir.path(), &["--handshake-timeout", "1s"]);
+    let server = start(dir.path(), &["--stall-timeout", "1s"]);
     let client = server.client().await;
     let mut idle = Raw::begun(&server, &[]);
     let begun = [PREFACE, &frame(SETTINGS, 0, 0, &[])].concat();
@@ -67,7 +67,7 @@ async fn whoever_begins_something_and_does_not_end_it_is_cut_off() {
 #[test]
 fn a_frame_in_drops_is_cut_off_although_there_is_always_something() {
     let dir = tempfile::tempdir().expect("a directory");
-    let server = start(dir.path(), &["--handshake-timeout", "1s"]);
+    let server = start(dir.path(), &["--stall-timeout", "1s"]);
     let mut raw = Raw::begun(&server, &[]);
     let frame = frame(HEADERS, END_HEADERS, 1, &[0; 16_000]);
     raw.0.set_nonblocking(true).expect("set");

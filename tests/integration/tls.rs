@@ -343,7 +343,7 @@ async fn another_client_ca_is_taken_up() {
 async fn a_handshake_that_does_not_come_is_cut_and_the_others_are_served() {
     let ca = Ca::new();
     let files = Files::new(&ca.pair(1));
-    let server = files.serve(&["--cores", "1", "--handshake-timeout", "1s"]);
+    let server = files.serve(&["--worker-threads", "1", "--stall-timeout", "1s"]);
     let open = client(&server, &ca, None).await;
     let silent: Vec<_> =
         (0..50).map(|_| TcpStream::connect(&server.address).expect("accepted")).collect();

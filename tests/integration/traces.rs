@@ -134,7 +134,7 @@ async fn check(client: &Client, scope: &str, headers: &[(&str, &str)]) -> CheckR
 fn start(dir: &Path, args: &[&str]) -> Server {
     let catalog = catalog("360learning.yaml");
     let catalog = catalog.to_str().expect("a path");
-    Server::start(dir, &[&["--cores", "1", "--catalog", catalog], args].concat())
+    Server::start(dir, &[&["--worker-threads", "1", "--catalog", catalog], args].concat())
 }
 
 /// A store with a company and a credential, whose server has ended: the next one has no fact at
@@ -152,7 +152,7 @@ async fn a_call_of_a_recorded_trace_has_a_span_there_and_no_other_has_one() {
     let dir = tempfile::tempdir().expect("a directory");
     furnished(dir.path()).await;
     let (collector, endpoint) = Collector::start().await;
-    let server = start(dir.path(), &["--traces-endpoint", &endpoint]);
+    let server = start(dir.path(), &["--otlp-endpoint", &endpoint]);
     let client = server.client().await;
     let traced = [
         ("traceparent", context(true)),
@@ -208,7 +208,7 @@ async fn a_call_of_a_recorded_trace_has_a_span_there_and_no_other_has_one() {
 async fn spans_say_how_calls_ended_and_where_changes_are_in_the_audit_log() {
     let dir = tempfile::tempdir().expect("a directory");
     let (collector, endpoint) = Collector::start().await;
-    let server = start(dir.path(), &["--traces-endpoint", &endpoint]);
+    let server = start(dir.path(), &["--otlp-endpoint", &endpoint]);
     let client = server.client().await;
     client.create_company("acme", None).await;
     client.create_credential("acme", "hr", &["users:read"]).await;
@@ -266,7 +266,7 @@ async fn of_calls_without_a_trace_a_sample_begins_one() {
     let dir = tempfile::tempdir().expect("a directory");
     furnished(dir.path()).await;
     let (collector, endpoint) = Collector::start().await;
-    let server = start(dir.path(), &["--traces-endpoint", &endpoint, "--traces-sample", "1"]);
+    let server = start(dir.path(), &["--otlp-endpoint", &endpoint, "--traces-one-in", "1"]);
     let client = server.client().await;
     for _ in 0..2 {
         check(&client, "users:read", &[]).await;
@@ -279,7 +279,7 @@ async fn of_calls_without_a_trace_a_sample_begins_one() {
     assert!(one.parent_span_id.is_empty() || one.parent_span_id == [0; 8]);
     // One of many is few of some.
     let (collector, endpoint) = Collector::start().await;
-    let server = start(dir.path(), &["--traces-endpoint", &endpoint, "--traces-sample", "10"]);
+    let server = start(dir.path(), &["--otlp-endpoint", &endpoint, "--traces-one-in", "10"]);
     let client = server.client().await;
     for _ in 0..500 {
         check(&client, "users:read", &[]).await;
@@ -308,7 +308,7 @@ async fn a_collector_that_speaks_tls_is_verified() {
         if trusts {
             command.env("SSL_CERT_FILE", &ca);
         }
-        let args = ["--cores", "1", "--traces-endpoint", &endpoint];
+        let args = ["--worker-threads", "1", "--otlp-endpoint", &endpoint];
         let server = Server::start_by(command, &dir.path().join("store"), &args);
         check(&server.client().await, "users:read", &[("traceparent", &context(true))]).await;
         assert!(server.terminate().success());
@@ -347,9 +347,9 @@ async fn without_a_collector_all_is_answered_and_what_is_lost_is_counted() {
     let dir = tempfile::tempdir().expect("a directory");
     furnished(dir.path()).await;
     let (endpoint, metrics) = (format!("http://{}", nowhere()), nowhere());
-    let server = start(dir.path(), &["--traces-endpoint", &endpoint, "--metrics", &metrics]);
+    let server = start(dir.path(), &["--otlp-endpoint", &endpoint, "--metrics", &metrics]);
     let client = server.client().await;
-    let dropped = || read(&metrics, "scopegate_spans_dropped_total");
+    let dropped = || read(&metrics, "scopegate_otlp_spans_dropped_total");
     for round in 1..=2 {
         for _ in 0..10 {
             check(&client, "users:read", &[("traceparent", &context(true))]).await;
@@ -357,7 +357,7 @@ async fn without_a_collector_all_is_answered_and_what_is_lost_is_counted() {
         // The two facts were read once.
         until(|| dropped() == round * 10 + 2).await;
     }
-    assert_eq!(read(&metrics, "scopegate_spans_sent_total"), 0);
+    assert_eq!(read(&metrics, "scopegate_otlp_spans_sent_total"), 0);
     let (status, log) = server.end();
     assert!(status.success());
     let warned = log.iter().filter(|line| line.contains("traces cannot be sent")).count();
@@ -372,7 +372,7 @@ async fn a_collector_that_hangs_holds_up_nothing() {
     let deaf = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = deaf.local_addr().expect("an address");
     let (endpoint, metrics) = (format!("http://{address}"), nowhere());
-    let server = start(dir.path(), &["--traces-endpoint", &endpoint, "--metrics", &metrics]);
+    let server = start(dir.path(), &["--otlp-endpoint", &endpoint, "--metrics", &metrics]);
     let client = server.client().await;
     let mut asking: JoinSet<_> = (0..8)
         .map(|_| {
@@ -387,7 +387,7 @@ async fn a_collector_that_hangs_holds_up_nothing() {
     while let Some(asked) = asking.join_next().await {
         asked.expect("all were answered");
     }
-    let dropped = read(&metrics, "scopegate_spans_dropped_total");
+    let dropped = read(&metrics, "scopegate_otlp_spans_dropped_total");
     assert!(dropped > 1_000, "the queue has its bound: {dropped}");
     assert!(server.terminate().success());
 }
@@ -441,10 +441,10 @@ fn also_a_server_that_does_not_start_says_so_in_one_event() {
     let taken = taken.to_str().expect("a path");
     let secret = "http://me:hunter2@collector:4317";
     for (args, code, what) in [
-        (&["--traces-endpoint", secret][..], 64, "--traces-endpoint"),
-        (&["--traces-endpoint", "collector"], 64, "--traces-endpoint"),
+        (&["--otlp-endpoint", secret][..], 64, "--otlp-endpoint"),
+        (&["--otlp-endpoint", "collector"], 64, "--otlp-endpoint"),
         (&["--log", "nonsense=["], 64, "--log"),
-        (&["--cores", "none"], 64, "--cores"),
+        (&["--worker-threads", "none"], 64, "--worker-threads"),
         (&["--catalog", "nowhere.yaml"], 64, "nowhere.yaml"),
         (&["--listen", "0.0.0.0:0"], 64, "--listen"),
         (&["--log", "off", "--data-dir", taken], 74, "cannot be opened"),
@@ -485,8 +485,8 @@ async fn no_secret_is_in_any_log_or_span_and_every_line_is_an_event() {
     let args = [
         ["--catalog", catalog.to_str().expect("a path")],
         ["--decision-log", decisions.to_str().expect("a path")],
-        ["--traces-endpoint", &endpoint],
-        ["--traces-sample", "1"],
+        ["--otlp-endpoint", &endpoint],
+        ["--traces-one-in", "1"],
         ["--log", "debug"],
     ];
     let server = Server::start_by(command, &store, args.as_flattened());

@@ -147,14 +147,14 @@ async fn the_stream_has_every_change_once_in_order_and_resumes() {
     assert_eq!(status.code(), Some(0));
     let (code, details) = refused(ended.await.expect("ended"));
     assert_eq!(code, Code::Unavailable);
-    assert_eq!(details.error_info().expect("why").reason, "SERVER_ENDING");
+    assert_eq!(details.error_info().expect("why").reason, "SHUTTING_DOWN");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn changes_past_their_retention_are_out_of_range_and_never_a_gap() {
     let dir = tempfile::tempdir().expect("a directory");
     let path = harness::catalog("360learning.yaml");
-    let args = ["--keep-changes", "5s", "--catalog", path.to_str().expect("a path")];
+    let args = ["--audit-log-retention", "5s", "--catalog", path.to_str().expect("a path")];
     let server = Server::start(dir.path(), &args);
     let client = server.client().await;
     client.create_company("acme", None).await;
@@ -185,7 +185,7 @@ async fn changes_past_their_retention_are_out_of_range_and_never_a_gap() {
     let gone = |status: Status| {
         let (code, details) = refused(Err::<(), _>(status));
         let info = details.error_info().expect("info").clone();
-        assert_eq!((code, info.reason.as_str()), (Code::OutOfRange, "NO_LONGER_KEPT"));
+        assert_eq!((code, info.reason.as_str()), (Code::OutOfRange, "REVISION_COMPACTED"));
         info.metadata["oldest_after_revision"].parse::<u64>().expect("a number")
     };
     assert!(gone(list(1, "").await.expect_err("gone")) >= oldest - 1);

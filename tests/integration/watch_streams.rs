@@ -191,7 +191,7 @@ async fn an_idle_stream_sends_its_cursor_which_outlasts_the_changes_of_others() 
     let dir = tempfile::tempdir().expect("a directory");
     let path = harness::catalog("360learning.yaml");
     let catalog = path.to_str().expect("a path");
-    let args = ["--keep-changes", "2s", "--watch-heartbeat", "1s", "--catalog", catalog];
+    let args = ["--audit-log-retention", "2s", "--watch-heartbeat", "1s", "--catalog", catalog];
     let server = Server::start(dir.path(), &args);
     let client = server.client().await;
     let created = client.create_company("acme", None).await.revision;

@@ -2,7 +2,7 @@
 
 use axum::{Router, extract::Path, routing::patch};
 use http::{header::AUTHORIZATION, request::Parts};
-use scopegate_client::{Caller, Guard, Scopegate};
+use scopegate_client::{Caller, Client, Guard};
 
 /// Who calls, or `None`. Verify your tokens here, or read what a layer before this one verified.
 fn caller(parts: &Parts) -> Option<Caller> {
@@ -19,10 +19,10 @@ async fn change(Path(id): Path<String>) -> String {
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let gate = Scopegate::at("http://127.0.0.1:50051").open()?;
+    let client = Client::builder("http://127.0.0.1:50051").connect()?;
     let app = Router::new()
         .route("/api/v2/users/{id}", patch(change))
-        .layer(Guard::endpoint(&gate, caller));
+        .layer(Guard::endpoint(&client, caller));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:8080").await?;
     Ok(axum::serve(listener, app).await?)
 }

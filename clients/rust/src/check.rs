@@ -56,7 +56,7 @@ impl Check {
     /// By facts at least as new as this revision, for which the server waits up to 500 ms (within
     /// the deadline). Who has just changed something gives the change's revision.
     #[must_use]
-    pub fn at_least(mut self, revision: u64) -> Self {
+    pub fn at_least_revision(mut self, revision: u64) -> Self {
         self.request.at_least_revision = revision;
         self
     }

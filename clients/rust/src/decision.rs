@@ -61,24 +61,24 @@ pub struct Denied {
 
 /// Why there is no yes.
 #[derive(Clone, Debug)]
-pub enum Refused {
+pub enum NotAllowed {
     /// Because the answer is no.
     Denied(Denied),
     /// Because there is no answer.
-    Unanswered(Unanswered),
+    Failed(CheckError),
 }
 
 /// A question without an answer: nobody could be asked, nobody answered in time, the question was
 /// refused, or what came back is no decision. Never an allow.
 #[derive(Clone, Debug)]
-pub struct Unanswered {
+pub struct CheckError {
     status: Status,
 }
 
 impl Decision {
     /// Reads the answer to a request. Only a message that says yes in every field that could say
     /// otherwise is a yes, and a no stays one whatever else is in it.
-    pub(crate) fn read(request: &CheckRequest, answer: CheckResponse) -> Result<Self, Unanswered> {
+    pub(crate) fn read(request: &CheckRequest, answer: CheckResponse) -> Result<Self, CheckError> {
         let reason = answer.reason();
         match answer.decision() {
             proto::Decision::Denied => Ok(Self::Denied(Denied {
@@ -102,14 +102,16 @@ impl Decision {
                     proto::Reach::All => Reach::All,
                     proto::Reach::Own => Reach::Own,
                     proto::Reach::Unspecified => {
-                        return Err(Unanswered::nonsense("a yes without a reach"));
+                        return Err(CheckError::invalid_response("a yes without a reach"));
                     }
                 };
                 if reason != Reason::Allowed || !answer.missing_scopes.is_empty() {
-                    return Err(Unanswered::nonsense("a yes that contradicts itself"));
+                    return Err(CheckError::invalid_response("a yes that contradicts itself"));
                 }
                 if answer.revision < request.at_least_revision {
-                    return Err(Unanswered::nonsense("a yes of an older revision than asked for"));
+                    return Err(CheckError::invalid_response(
+                        "a yes of an older revision than asked for",
+                    ));
                 }
                 let allowed = Allowed { reach, revision: answer.revision };
                 Ok(match reach {
@@ -117,7 +119,7 @@ impl Decision {
                     Reach::All | Reach::Own => Self::Allowed(allowed),
                 })
             }
-            proto::Decision::Unspecified => Err(Unanswered::nonsense("no decision")),
+            proto::Decision::Unspecified => Err(CheckError::invalid_response("no decision")),
         }
     }
 
@@ -154,12 +156,12 @@ impl Denied {
     }
 }
 
-impl Unanswered {
+impl CheckError {
     pub(crate) fn new(status: Status) -> Self {
         Self { status }
     }
 
-    pub(crate) fn nonsense(what: &str) -> Self {
+    pub(crate) fn invalid_response(what: &str) -> Self {
         Self::new(Status::internal(format!("the server's answer is {what}")))
     }
 
@@ -178,15 +180,15 @@ impl Unanswered {
     }
 }
 
-impl From<Denied> for Refused {
+impl From<Denied> for NotAllowed {
     fn from(denied: Denied) -> Self {
         Self::Denied(denied)
     }
 }
 
-impl From<Unanswered> for Refused {
-    fn from(unanswered: Unanswered) -> Self {
-        Self::Unanswered(unanswered)
+impl From<CheckError> for NotAllowed {
+    fn from(unanswered: CheckError) -> Self {
+        Self::Failed(unanswered)
     }
 }
 
@@ -197,34 +199,34 @@ impl fmt::Display for Denied {
     }
 }
 
-impl fmt::Display for Unanswered {
+impl fmt::Display for CheckError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "no answer ({:?}): {}", self.status.code(), self.status.message())
     }
 }
 
-impl fmt::Display for Refused {
+impl fmt::Display for NotAllowed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Denied(denied) => denied.fmt(f),
-            Self::Unanswered(unanswered) => unanswered.fmt(f),
+            Self::Failed(unanswered) => unanswered.fmt(f),
         }
     }
 }
 
 impl Error for Denied {}
 
-impl Error for Unanswered {
+impl Error for CheckError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         Some(&self.status)
     }
 }
 
-impl Error for Refused {
+impl Error for NotAllowed {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
             Self::Denied(denied) => Some(denied),
-            Self::Unanswered(unanswered) => Some(unanswered),
+            Self::Failed(unanswered) => Some(unanswered),
         }
     }
 }

@@ -10,14 +10,14 @@ use tonic::{Code, ConnectError, Status, TimeoutExpired};
 pub(crate) enum Failure {
     /// Nobody listened, or the connection ended before the question was sent: no server has seen
     /// it, and one that is being restarted is back in a moment.
-    Unreached,
+    NotSent,
     /// The server cannot answer now, or the connection was lost before it did. A check changes
     /// nothing, so it may be asked again; the budget says whether.
     Lost,
     /// Another attempt would come to the same, or would add to what is too much already.
-    Final,
+    Permanent,
     /// The deadline is over.
-    Late,
+    DeadlineExceeded,
 }
 
 impl Failure {
@@ -26,23 +26,23 @@ impl Failure {
         let Some(source) = status.source() else {
             return match status.code() {
                 Code::Unavailable => Self::Lost,
-                Code::DeadlineExceeded => Self::Late,
-                _ => Self::Final,
+                Code::DeadlineExceeded => Self::DeadlineExceeded,
+                _ => Self::Permanent,
             };
         };
         if causes(source).any(|error| error.is::<TimeoutExpired>()) {
-            return Self::Late;
+            return Self::DeadlineExceeded;
         }
         if let Some(connect) = causes(source).find_map(|error| error.downcast_ref::<ConnectError>())
         {
-            return if passes(connect) { Self::Unreached } else { Self::Final };
+            return if passes(connect) { Self::NotSent } else { Self::Permanent };
         }
         if causes(source).filter_map(|error| error.downcast_ref()).any(hyper::Error::is_canceled) {
-            return Self::Unreached;
+            return Self::NotSent;
         }
         match status.code() {
             // A peer that calls it too much (`ENHANCE_YOUR_CALM`), or TLS too weak.
-            Code::ResourceExhausted | Code::PermissionDenied => Self::Final,
+            Code::ResourceExhausted | Code::PermissionDenied => Self::Permanent,
             _ => Self::Lost,
         }
     }
@@ -50,7 +50,7 @@ impl Failure {
 
 /// A failed attempt as the application is told of it: what the server said, or what the connection
 /// came to, with its first cause, as `UNAVAILABLE` unless it has a better word.
-pub(crate) fn told(status: Status) -> Status {
+pub(crate) fn to_client_status(status: Status) -> Status {
     let Some(cause) = status.source().and_then(|source| causes(source).last()) else {
         return status;
     };
@@ -102,8 +102,8 @@ mod tests {
             let failure = Failure::of(&Status::new(code, "said"));
             match code {
                 Code::Unavailable => assert_eq!(failure, Failure::Lost),
-                Code::DeadlineExceeded => assert_eq!(failure, Failure::Late),
-                _ => assert_eq!(failure, Failure::Final, "{code:?}"),
+                Code::DeadlineExceeded => assert_eq!(failure, Failure::DeadlineExceeded),
+                _ => assert_eq!(failure, Failure::Permanent, "{code:?}"),
             }
         }
     }
@@ -111,21 +111,21 @@ mod tests {
     #[test]
     fn a_refused_connection_passes_and_a_bad_certificate_does_not() {
         let io = |kind| ConnectError(Box::new(std::io::Error::from(kind)));
-        assert_eq!(of(io(ErrorKind::ConnectionRefused)), Failure::Unreached);
-        assert_eq!(of(io(ErrorKind::InvalidData)), Failure::Final);
+        assert_eq!(of(io(ErrorKind::ConnectionRefused)), Failure::NotSent);
+        assert_eq!(of(io(ErrorKind::InvalidData)), Failure::Permanent);
     }
 
     #[test]
     fn a_timeout_is_late_and_a_cut_connection_is_lost() {
-        assert_eq!(of(TimeoutExpired(())), Failure::Late);
+        assert_eq!(of(TimeoutExpired(())), Failure::DeadlineExceeded);
         assert_eq!(of(std::io::Error::from(ErrorKind::BrokenPipe)), Failure::Lost);
     }
 
     #[test]
     fn a_lost_connection_is_told_as_unavailable_and_a_server_as_it_said() {
         let cut = std::io::Error::from(ErrorKind::BrokenPipe);
-        assert_eq!(told(Status::from_error(Box::new(cut))).code(), Code::Unavailable);
-        let said = told(Status::cancelled("said"));
+        assert_eq!(to_client_status(Status::from_error(Box::new(cut))).code(), Code::Unavailable);
+        let said = to_client_status(Status::cancelled("said"));
         assert_eq!((said.code(), said.message()), (Code::Cancelled, "said"));
     }
 }

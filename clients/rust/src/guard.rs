@@ -18,9 +18,9 @@ use tower_service::Service;
 
 use crate::caller::Caller;
 use crate::check::Check;
-use crate::decision::{Allowed, Refused};
-use crate::refusal::Rendering;
-use crate::scopegate::Scopegate;
+use crate::client::Client;
+use crate::decision::{Allowed, NotAllowed};
+use crate::response::ErrorFormat;
 
 /// Guards a service: for each of its calls scopegate is asked whether the caller may make it.
 ///
@@ -29,14 +29,14 @@ use crate::scopegate::Scopegate;
 /// section 3) and `{"error": …, "message": …}`. So is a caller whom the application does not know.
 /// A question without an answer is 503 with `Retry-After`, a malformed one 400; neither goes on.
 /// gRPC calls (by their content type) get `UNAUTHENTICATED`, `PERMISSION_DENIED`, `UNIMPLEMENTED`,
-/// `UNAVAILABLE` and `INVALID_ARGUMENT` instead. The response's extensions have the [`Refused`],
+/// `UNAVAILABLE` and `INVALID_ARGUMENT` instead. The response's extensions have the [`NotAllowed`],
 /// for an outer layer to log.
 #[derive(Clone)]
 pub struct Guard {
-    gate: Scopegate,
-    needs: Needs,
-    identify: Reads<Caller>,
-    owner: Option<Reads<String>>,
+    client: Client,
+    needs: Requirement,
+    identify: Extract<Caller>,
+    owner: Option<Extract<String>>,
     audience: String,
     prefix: String,
     own_records: bool,
@@ -44,11 +44,11 @@ pub struct Guard {
 }
 
 /// What the application reads from a request.
-type Reads<T> = Arc<dyn Fn(&Parts) -> Option<T> + Send + Sync>;
+type Extract<T> = Arc<dyn Fn(&Parts) -> Option<T> + Send + Sync>;
 
 /// What a call needs.
 #[derive(Clone)]
-enum Needs {
+enum Requirement {
     Scopes(Vec<String>),
     Endpoint,
     Grpc,
@@ -57,46 +57,50 @@ enum Needs {
 impl Guard {
     /// Every call needs this scope.
     pub fn scope(
-        gate: &Scopegate,
+        client: &Client,
         scope: impl Into<String>,
         identify: impl Fn(&Parts) -> Option<Caller> + Send + Sync + 'static,
     ) -> Self {
-        Self::scopes(gate, [scope], identify)
+        Self::scopes(client, [scope], identify)
     }
 
     /// Every call needs all of these scopes.
     pub fn scopes(
-        gate: &Scopegate,
+        client: &Client,
         scopes: impl IntoIterator<Item = impl Into<String>>,
         identify: impl Fn(&Parts) -> Option<Caller> + Send + Sync + 'static,
     ) -> Self {
-        Self::new(gate, Needs::Scopes(scopes.into_iter().map(Into::into).collect()), identify)
+        Self::new(
+            client,
+            Requirement::Scopes(scopes.into_iter().map(Into::into).collect()),
+            identify,
+        )
     }
 
     /// A call needs what the catalog's endpoint of its method and path needs. The path is asked
     /// for as it came, not decoded and without its query (D20).
     pub fn endpoint(
-        gate: &Scopegate,
+        client: &Client,
         identify: impl Fn(&Parts) -> Option<Caller> + Send + Sync + 'static,
     ) -> Self {
-        Self::new(gate, Needs::Endpoint, identify)
+        Self::new(client, Requirement::Endpoint, identify)
     }
 
     /// A call needs what the catalog's `GRPC` endpoint of its path needs.
     pub fn grpc(
-        gate: &Scopegate,
+        client: &Client,
         identify: impl Fn(&Parts) -> Option<Caller> + Send + Sync + 'static,
     ) -> Self {
-        Self::new(gate, Needs::Grpc, identify)
+        Self::new(client, Requirement::Grpc, identify)
     }
 
     fn new(
-        gate: &Scopegate,
-        needs: Needs,
+        client: &Client,
+        needs: Requirement,
         identify: impl Fn(&Parts) -> Option<Caller> + Send + Sync + 'static,
     ) -> Self {
         Self {
-            gate: gate.clone(),
+            client: client.clone(),
             needs,
             identify: Arc::new(identify),
             owner: None,
@@ -117,7 +121,7 @@ impl Guard {
     /// Puts this before the path that is asked for: behind a router that takes a prefix off
     /// (axum's `nest`), what came is no longer there to be seen.
     #[must_use]
-    pub fn under(mut self, prefix: impl Into<String>) -> Self {
+    pub fn path_prefix(mut self, prefix: impl Into<String>) -> Self {
         self.prefix = prefix.into();
         self
     }
@@ -149,18 +153,18 @@ impl Guard {
     }
 
     /// Who calls and may, or the answer for who may not.
-    async fn judge<B: Default + From<String>>(
+    async fn authorize<B: Default + From<String>>(
         &self,
         parts: &Parts,
     ) -> Result<(Caller, Allowed), Response<B>> {
-        let rendering = Rendering::of(parts, self.challenge.clone());
+        let rendering = ErrorFormat::of(parts, self.challenge.clone());
         let Some(caller) = (self.identify)(parts) else {
-            return Err(rendering.stranger());
+            return Err(rendering.unauthenticated());
         };
         let check = self.question(parts, &caller);
-        let allowed = match self.gate.check(&check).await {
-            Ok(decision) if self.own_records => decision.at_least_own().map_err(Refused::from),
-            Ok(decision) => decision.allowed().map_err(Refused::from),
+        let allowed = match self.client.check(&check).await {
+            Ok(decision) if self.own_records => decision.at_least_own().map_err(NotAllowed::from),
+            Ok(decision) => decision.allowed().map_err(NotAllowed::from),
             Err(unanswered) => Err(unanswered.into()),
         };
         allowed.map(|allowed| (caller, allowed)).map_err(|refused| rendering.refused(refused))
@@ -169,9 +173,9 @@ impl Guard {
     fn question(&self, parts: &Parts, caller: &Caller) -> Check {
         let path = || format!("{}{}", self.prefix, parts.uri.path());
         let mut check = match &self.needs {
-            Needs::Scopes(scopes) => Check::scopes(caller, scopes),
-            Needs::Endpoint => Check::endpoint(caller, parts.method.as_str(), path()),
-            Needs::Grpc => Check::grpc(caller, path()),
+            Requirement::Scopes(scopes) => Check::scopes(caller, scopes),
+            Requirement::Endpoint => Check::endpoint(caller, parts.method.as_str(), path()),
+            Requirement::Grpc => Check::grpc(caller, path()),
         };
         if let Some(owner) = self.owner.as_ref().and_then(|owner| owner(parts)) {
             check = check.owned_by(owner);
@@ -217,7 +221,7 @@ where
         let guard = self.guard.clone();
         Box::pin(async move {
             let (mut parts, body) = request.into_parts();
-            match guard.judge(&parts).await {
+            match guard.authorize(&parts).await {
                 Ok((caller, allowed)) => {
                     parts.extensions.insert(caller);
                     parts.extensions.insert(allowed);

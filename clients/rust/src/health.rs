@@ -12,24 +12,24 @@ use tonic::client::Grpc;
 use tonic::{Request, Status};
 use tonic_prost::ProstCodec;
 
+use crate::backoff::Backoff;
+use crate::connection::Connection;
 use crate::failure::Failure;
-use crate::pauses::Pauses;
-use crate::setup::Connection;
 
 /// How long one question may take: the connection may be one on which nobody answers any more.
-const PATIENCE: Duration = Duration::from_secs(1);
+const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What is known of the server's health.
 pub(crate) struct Health {
     /// How often it was found serving.
     found: AtomicU64,
     /// What it was before it was found serving last. Whoever holds this asks.
-    before: Mutex<Before>,
+    before: Mutex<PriorState>,
 }
 
 /// What a server was before it served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Before {
+pub(crate) enum PriorState {
     /// It was away, or not ready: an outage has ended.
     Down,
     /// It served when it was first asked, or says nothing of its health.
@@ -38,7 +38,7 @@ pub(crate) enum Before {
 
 impl Health {
     pub(crate) fn new() -> Self {
-        Self { found: AtomicU64::new(0), before: Mutex::new(Before::Serving) }
+        Self { found: AtomicU64::new(0), before: Mutex::new(PriorState::Serving) }
     }
 
     /// How often the server was found serving until now.
@@ -52,14 +52,14 @@ impl Health {
         &self,
         found: u64,
         connection: &Connection,
-        mut pauses: Pauses,
-    ) -> Before {
+        mut backoff: Backoff,
+    ) -> PriorState {
         let mut before = self.before.lock().await;
         if self.found() == found {
-            *before = Before::Serving;
+            *before = PriorState::Serving;
             while !serves(ask(connection.clone()).await) {
-                *before = Before::Down;
-                sleep(pauses.next()).await;
+                *before = PriorState::Down;
+                sleep(backoff.next()).await;
             }
             self.found.fetch_add(1, Ordering::SeqCst);
         }
@@ -69,11 +69,11 @@ impl Health {
 
 /// `grpc.health.v1.HealthCheckRequest`, for the server as a whole.
 #[derive(Clone, PartialEq, prost::Message)]
-struct Question {}
+struct HealthCheckRequest {}
 
 /// `grpc.health.v1.HealthCheckResponse`.
 #[derive(Clone, PartialEq, prost::Message)]
-struct Answer {
+struct HealthCheckResponse {
     #[prost(int32, tag = "1")]
     status: i32,
 }
@@ -81,19 +81,19 @@ struct Answer {
 /// `SERVING`.
 const SERVING: i32 = 1;
 
-fn serves(answer: Result<Answer, Status>) -> bool {
+fn serves(answer: Result<HealthCheckResponse, Status>) -> bool {
     match answer {
         Ok(answer) => answer.status == SERVING,
         // Whatever it is that answers, of its health it says nothing.
-        Err(status) => Failure::of(&status) == Failure::Final,
+        Err(status) => Failure::of(&status) == Failure::Permanent,
     }
 }
 
-async fn ask(connection: Connection) -> Result<Answer, Status> {
+async fn ask(connection: Connection) -> Result<HealthCheckResponse, Status> {
     let mut grpc = Grpc::new(connection);
     grpc.ready().await.map_err(|error| Status::from_error(error.into()))?;
-    let mut request = Request::new(Question {});
-    request.set_timeout(PATIENCE);
+    let mut request = Request::new(HealthCheckRequest {});
+    request.set_timeout(PROBE_TIMEOUT);
     let path = PathAndQuery::from_static("/grpc.health.v1.Health/Check");
     Ok(grpc.unary(request, path, ProstCodec::default()).await?.into_inner())
 }

@@ -1,40 +1,42 @@
 #![doc = include_str!("../README.md")]
 //!
-//! # The house
+//! # Modules
 //!
-//! | room | what it is for |
+//! | type | purpose |
 //! | --- | --- |
-//! | [`Setup`] | which server, how it is reached, as whom |
-//! | [`Caller`], [`Check`] | who calls, and the question |
-//! | [`Scopegate`] | asks within a deadline; attempts, failures and the budget of retries |
-//! | [`Decision`] | the one place where a message is read as a yes |
-//! | [`Guard`] | the layer, and how it refuses |
-//! | [`proto`] | the contract, for what is not wrapped here |
+//! | [`Builder`] | server address, TLS, API key, deadlines |
+//! | [`Caller`], [`Check`] | the caller, and the request to check |
+//! | [`Client`] | deadlines, retries and the retry budget |
+//! | [`Decision`] | the only place that reads a response as an allow |
+//! | [`Guard`] | the tower layer, and its error responses |
+//! | [`proto`] | the generated contract, for the other RPCs |
 //!
-//! # Deliberately absent
+//! # Not included
 //!
-//! A cache: a restriction is in force when it is acknowledged, and here too. A bool for an answer.
-//! A setting that lets through what could not be asked. Verifying tokens.
+//! There is no cache: a restriction applies as soon as it is acknowledged. A decision is not a
+//! bool. No setting allows a call without a decision. The client does not verify tokens.
 
-mod budget;
+mod backoff;
+mod builder;
 mod caller;
 mod check;
+mod client;
+mod connection;
 mod decision;
 mod failure;
 mod guard;
 mod health;
-mod pauses;
-mod refusal;
-mod scopegate;
-mod setup;
+mod response;
+mod retry_budget;
 
+pub use builder::{Builder, ConfigError};
 pub use caller::{Caller, Token};
 pub use check::Check;
-pub use decision::{Allowed, Decision, Denied, Reach, Refused, Unanswered};
+pub use client::Client;
+pub use connection::{BearerInterceptor, Connection};
+pub use decision::{Allowed, CheckError, Decision, Denied, NotAllowed, Reach};
 pub use guard::{Guard, Guarded};
 pub use proto::Reason;
-pub use scopegate::Scopegate;
-pub use setup::{Connection, Misconfigured, Presents, Setup};
 
 /// The wire contract, generated from `proto/scopegate/v1`, whose comments describe it.
 pub mod proto {

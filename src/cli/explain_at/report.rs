@@ -47,7 +47,7 @@ impl PastExplanation<'_> {
             .fact("needed", needs(self.check));
         if let Some(logged) = &self.logged {
             all = all
-                .fact("asked by", logged.caller.clone())
+                .fact("caller", logged.caller.clone())
                 .fact("logged", Cell::colored(!logged.is_denied(), logged_text(logged)));
         }
         match (&self.then.answer, &self.then.unknown) {
@@ -83,12 +83,23 @@ impl PastExplanation<'_> {
         let cause = before.iter().rposition(|step| step.turned).filter(|at| *at < skipped);
         let cause = cause.and_then(|at| before.get(at));
         let shown = cause.into_iter().chain(before.iter().skip(skipped));
-        let head = &["REVISION", "TIME", "CHANGE", "BY", "OF", "WHAT", "REASON", "FROM THEN ON"];
-        all = all.line("\nuntil then").rows(head, shown.map(|step| row(step)));
+        let head = &[
+            "REVISION",
+            "TIME",
+            "KIND",
+            "ACTOR",
+            "RESOURCE",
+            "CHANGE",
+            "REASON",
+            "DECISION AFTER",
+        ];
+        all = all.line("\nchanges before").rows(head, shown.map(|step| row(step)));
         if before.is_empty() {
             all = all.line("nothing");
         }
-        all = all.line("\nsince then").rows(head, since.iter().take(SHOWN.1).map(|step| row(step)));
+        all = all
+            .line("\nchanges after")
+            .rows(head, since.iter().take(SHOWN.1).map(|step| row(step)));
         if since.is_empty() {
             all = all.line("nothing");
         }

@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_saphyr::Location;
 
-pub use self::duration::{MAX_CLOCK_SKEW, duration};
+pub use self::duration::{MAX_CLOCK_SKEW, duration, duration_or_zero};
 pub use self::error::{CatalogError, CatalogErrors};
 use self::raw::RawFile;
 use self::validator::FileValidator;

@@ -32,7 +32,7 @@ pub(super) struct GarbageCollector {
     /// How far the consents of the last of the dead have been looked through.
     looked_at: Option<IVec>,
     /// How long changes are kept; none: for ever.
-    pub(super) keep_changes: Option<SignedDuration>,
+    pub(super) audit_log_retention: Option<SignedDuration>,
     /// The change by which an operator last brought time back, and the time from then on.
     pub(super) clock_accepted: Option<(Revision, Timestamp)>,
     /// It failed, and is left alone until the next start.
@@ -47,8 +47,8 @@ impl GarbageCollector {
             .map(|place| key::dead_of(&place?).ok_or(EngineError::Damage))
             .collect();
         let clock_accepted = clock_accepted(tree)?;
-        let (dead, keep_changes, failed) = (dead?, None, false);
-        Ok(Self { dead, looked_at: None, keep_changes, clock_accepted, failed })
+        let (dead, audit_log_retention, failed) = (dead?, None, false);
+        Ok(Self { dead, looked_at: None, audit_log_retention, clock_accepted, failed })
     }
 
     /// These were deleted, and that is durable.
@@ -183,7 +183,7 @@ impl GarbageCollector {
         head: Revision,
         batch: &mut WriteBatch,
     ) -> Result<usize, StoreError> {
-        let Some(keep) = self.keep_changes else { return Ok(0) };
+        let Some(keep) = self.audit_log_retention else { return Ok(0) };
         let oldest = now.saturating_sub(keep).unwrap_or(Timestamp::MIN);
         let mut trimmed = 0;
         for entry in tree.scan_prefix(key::changes()).take(STEP) {

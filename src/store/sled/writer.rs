@@ -193,8 +193,8 @@ impl Writer {
     }
 
     /// Changes older than this are no longer kept.
-    pub(super) fn keep_changes(&mut self, retention: SignedDuration) {
-        self.sweep.keep_changes = Some(retention);
+    pub(super) fn audit_log_retention(&mut self, retention: SignedDuration) {
+        self.sweep.audit_log_retention = Some(retention);
     }
 
     /// Commits until the queue is closed or the disk fails.

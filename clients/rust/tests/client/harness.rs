@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::mpsc;
 use std::time::Duration;
 
-use scopegate_client::{Caller, Scopegate};
+use scopegate_client::{Caller, Client};
 use tempfile::TempDir;
 
 /// The built binary.
@@ -40,7 +40,7 @@ impl Server {
 
     pub fn start_at(address: &str, dir: &Path, args: &[&str]) -> Self {
         let mut child = scopegate()
-            .args(["serve", "--cores", "1", "--log-format", "json", "--listen", address])
+            .args(["serve", "--worker-threads", "1", "--log-format", "json", "--listen", address])
             .arg("--data-dir")
             .arg(dir)
             .args(args)
@@ -98,15 +98,15 @@ impl Drop for Server {
 }
 
 /// The demo in a directory of its own, and a client of it that is patient: the machine may be busy.
-pub fn demo() -> (TempDir, Server, Scopegate) {
+pub fn demo() -> (TempDir, Server, Client) {
     let dir = TempDir::new().expect("a directory");
     let server = Server::start(dir.path(), &["--demo"]);
-    let gate = patient(&server.url());
-    (dir, server, gate)
+    let client = patient(&server.url());
+    (dir, server, client)
 }
 
-pub fn patient(url: &str) -> Scopegate {
-    Scopegate::at(url).deadline(Duration::from_secs(30)).open().expect("a client")
+pub fn patient(url: &str) -> Client {
+    Client::builder(url).deadline(Duration::from_secs(30)).connect().expect("a client")
 }
 
 /// The demo's two.

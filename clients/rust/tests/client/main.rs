@@ -6,10 +6,9 @@
     reason = "a test fails by panicking"
 )]
 
-mod asking;
-mod guarding;
+mod checks;
+mod doc_examples;
+mod guards;
 mod harness;
-mod liar;
-mod lies;
+mod misbehaving_server;
 mod outages;
-mod pages;

@@ -40,7 +40,7 @@ capabilities: { drop: [ALL] }
 {{- /* Kubernetes' own gRPC probe speaks no TLS: with TLS it is `scopegate health`. */ -}}
 {{- define "scopegate.probe" -}}
 {{- if .Values.tls.secretName -}}
-exec: { command: [/scopegate, health, --timeout-seconds, "2"] }
+exec: { command: [/scopegate, health, --timeout, "2s"] }
 {{- else -}}
 grpc: { port: 50051 }
 {{- end -}}

@@ -16,6 +16,14 @@ pub fn duration(text: &str) -> Result<u32, &'static str> {
     seconds(text)?.filter(|age| *age > 0).ok_or(NO_DURATION)
 }
 
+/// The seconds of a duration that may be zero.
+///
+/// # Errors
+/// The text is not a duration, or has more seconds than 32 bits hold.
+pub fn duration_or_zero(text: &str) -> Result<u32, &'static str> {
+    seconds(text)?.ok_or(NO_DURATION)
+}
+
 const NO_DURATION: &str = "is not a duration: an integer with `s`, `m`, `h` or `d`";
 
 /// The seconds of an integer with `s`, `m`, `h` or `d`; none if they are too many.

@@ -1,19 +1,19 @@
-//! Pauses: how long to wait before another attempt.
+//! Backoff: how long to wait before another attempt.
 
 use std::time::Duration;
 
 const LONGEST: Duration = Duration::from_millis(100);
 
-/// Pauses that double from 10 ms to 100 ms. Each is cut by up to a half, so that calls that failed
+/// Backoff that double from 10 ms to 100 ms. Each is cut by up to a half, so that calls that failed
 /// together do not come back together.
 #[derive(Clone)]
-pub(crate) struct Pauses {
+pub(crate) struct Backoff {
     next: Duration,
     /// Differs from call to call.
     dice: usize,
 }
 
-impl Pauses {
+impl Backoff {
     pub(crate) fn new(dice: usize) -> Self {
         Self { next: Duration::from_millis(10), dice }
     }
@@ -33,8 +33,8 @@ mod tests {
     #[test]
     fn no_pause_is_longer_than_the_longest_or_none() {
         for dice in [0, 3, 4, usize::MAX] {
-            let mut pauses = Pauses::new(dice);
-            let all = Vec::from_iter((0..10).map(|_| pauses.next()));
+            let mut backoff = Backoff::new(dice);
+            let all = Vec::from_iter((0..10).map(|_| backoff.next()));
             assert!(all.iter().all(|pause| (Duration::from_millis(5)..=LONGEST).contains(pause)));
             assert!(all.is_sorted());
         }

@@ -14,7 +14,7 @@ use axum::response::Response;
 use axum::routing::{any, get};
 use http::header::AUTHORIZATION;
 use http::request::Parts;
-use scopegate_client::{Allowed, Caller, Check, Guard, Reach, Refused, Scopegate};
+use scopegate_client::{Allowed, Caller, Check, Client, Guard, NotAllowed, Reach};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -23,7 +23,7 @@ use tonic::{Code, Status};
 use tower_service::Service;
 
 use crate::harness::{Server, catalog, demo, patient, run};
-use crate::liar::{Liar, Says};
+use crate::misbehaving_server::{MisbehavingServer, Scripted};
 
 /// The credential's id is its token.
 fn caller(parts: &Parts) -> Option<Caller> {
@@ -89,10 +89,10 @@ const INVALID: Option<&str> = Some(r#"Bearer error="invalid_token""#);
 const LACKS_WRITE: Option<&str> = Some(r#"Bearer error="insufficient_scope", scope="users:write""#);
 
 #[tokio::test]
-async fn a_call_goes_on_if_allowed_and_else_is_answered_as_its_reason_says() {
-    let (_dir, _server, gate) = demo();
+async fn guard_forwards_allowed_calls_and_renders_denials() {
+    let (_dir, _server, client) = demo();
     let (app, served) = counted();
-    let address = serve(app.layer(Guard::endpoint(&gate, caller))).await;
+    let address = serve(app.layer(Guard::endpoint(&client, caller))).await;
     let reply = send(address, "PATCH /api/v2/users/7?force=1", Some("hr-sync")).await;
     assert_eq!((reply.status, reply.body.as_str()), (200, "hr-sync"));
     assert_eq!(served.load(Ordering::SeqCst), 1);
@@ -115,11 +115,11 @@ async fn a_call_goes_on_if_allowed_and_else_is_answered_as_its_reason_says() {
 }
 
 #[tokio::test]
-async fn a_route_can_say_its_scopes_itself() {
-    let (_dir, server, gate) = demo();
+async fn route_can_name_its_scopes() {
+    let (_dir, server, client) = demo();
     let (app, served) = counted();
     let address =
-        serve(app.layer(Guard::scopes(&gate, ["users:read", "users:write"], caller))).await;
+        serve(app.layer(Guard::scopes(&client, ["users:read", "users:write"], caller))).await;
     assert_eq!(send(address, "GET /any", Some("hr-sync")).await.status, 200);
     send(address, "GET /any", Some("analytics")).await.has(403, LACKS_WRITE, "invalid_scope");
     run(&server, &["company", "restrict", "demo", "users:write", "--yes", "--affected", "1"]);
@@ -132,12 +132,12 @@ async fn a_route_can_say_its_scopes_itself() {
 }
 
 #[tokio::test]
-async fn a_router_that_takes_a_prefix_off_gives_it_back() {
-    let (_dir, _server, gate) = demo();
-    let guard = Guard::endpoint(&gate, caller);
+async fn path_prefix_restores_a_nested_path() {
+    let (_dir, _server, client) = demo();
+    let guard = Guard::endpoint(&client, caller);
     let inner = |guard: Guard| counted().0.layer(guard);
     let app = Router::new()
-        .nest("/api/v2", inner(guard.clone().under("/api/v2")))
+        .nest("/api/v2", inner(guard.clone().path_prefix("/api/v2")))
         .nest("/forgotten", inner(guard));
     let address = serve(app).await;
     assert_eq!(send(address, "GET /api/v2/users/7", Some("analytics")).await.status, 200);
@@ -146,8 +146,8 @@ async fn a_router_that_takes_a_prefix_off_gives_it_back() {
 }
 
 #[tokio::test]
-async fn the_layers_outside_see_why_and_those_inside_see_nothing() {
-    let (_dir, _server, gate) = demo();
+async fn outer_layers_see_the_error_and_inner_layers_do_not_run() {
+    let (_dir, _server, client) = demo();
     let seen = Arc::new(AtomicUsize::new(0));
     let inside = {
         let seen = Arc::clone(&seen);
@@ -158,7 +158,7 @@ async fn the_layers_outside_see_why_and_those_inside_see_nothing() {
     };
     let outside = middleware::from_fn(async |request: Request, next: Next| -> Response {
         let mut response = next.run(request).await;
-        if let Some(Refused::Denied(denied)) = response.extensions().get::<Refused>() {
+        if let Some(NotAllowed::Denied(denied)) = response.extensions().get::<NotAllowed>() {
             let reason = denied.reason.as_str_name().parse().expect("a header");
             response.headers_mut().insert("x-reason", reason);
         }
@@ -166,7 +166,7 @@ async fn the_layers_outside_see_why_and_those_inside_see_nothing() {
     });
     let (app, _) = counted();
     // The last layer is the outermost.
-    let app = app.layer(inside).layer(Guard::scope(&gate, "users:write", caller)).layer(outside);
+    let app = app.layer(inside).layer(Guard::scope(&client, "users:write", caller)).layer(outside);
     let address = serve(app).await;
     let reply = send(address, "GET /", Some("analytics")).await;
     assert_eq!(reply.header("x-reason"), Some("REASON_SCOPE_NOT_GRANTED"));
@@ -176,11 +176,11 @@ async fn the_layers_outside_see_why_and_those_inside_see_nothing() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_asked_does_not_go_on() {
+async fn handler_is_not_called_without_a_decision() {
     let (dir, server, _) = demo();
-    let gate = Scopegate::at(server.url()).open().expect("a client");
+    let client = Client::builder(server.url()).connect().expect("a client");
     let (app, served) = counted();
-    let address = serve(app.layer(Guard::scope(&gate, "users:write", caller))).await;
+    let address = serve(app.layer(Guard::scope(&client, "users:write", caller))).await;
     server.kill();
     let reply = send(address, "GET /", Some("hr-sync")).await;
     reply.has(503, None, "temporarily_unavailable");
@@ -188,27 +188,27 @@ async fn what_cannot_be_asked_does_not_go_on() {
     // Of whom nothing is known, nothing is asked.
     send(address, "GET /", None).await.has(401, Some("Bearer"), "invalid_token");
     for code in [Code::Unauthenticated, Code::PermissionDenied, Code::ResourceExhausted] {
-        let liar = Liar::saying(move |_| Says::No(code)).await;
-        let (app, liar_served) = counted();
-        let guard = Guard::scope(&patient(&liar.url), "users:write", caller);
+        let server = MisbehavingServer::replying(move |_| Scripted::Error(code)).await;
+        let (app, misbehaving_served) = counted();
+        let guard = Guard::scope(&patient(&server.url), "users:write", caller);
         let address = serve(app.layer(guard)).await;
         let reply = send(address, "GET /", Some("hr-sync")).await;
         reply.has(503, None, "temporarily_unavailable");
-        assert_eq!(liar_served.load(Ordering::SeqCst), 0);
+        assert_eq!(misbehaving_served.load(Ordering::SeqCst), 0);
     }
     assert_eq!(served.load(Ordering::SeqCst), 0);
     drop(dir);
 }
 
 #[tokio::test]
-async fn own_records_go_on_only_where_somebody_looks_whose_they_are() {
+async fn own_reach_is_forwarded_only_with_an_owner_or_a_filter() {
     let dir = TempDir::new().expect("a directory");
     let server = Server::start(dir.path(), &["--catalog", &catalog("humaans")]);
     run(&server, &["company", "create", "acme"]);
     run(&server, &["credential", "create", "acme", "crm", "private:read"]);
     run(&server, &["user", "put", "acme", "ada", "member"]);
     run(&server, &["user", "put", "acme", "olga", "owner"]);
-    let gate = patient(&server.url());
+    let client = patient(&server.url());
     let person = |parts: &Parts| {
         let user = parts.headers.get(AUTHORIZATION)?.to_str().ok()?.strip_prefix("Bearer ")?;
         let token = scopegate_client::Token::new(["private:read"]).audience("api").user(user);
@@ -223,7 +223,7 @@ async fn own_records_go_on_only_where_somebody_looks_whose_they_are() {
         serve(Router::new().route("/api/people/{id}", get(reach)).layer(guard)).await
     };
     let lacks = Some(r#"Bearer error="insufficient_scope""#);
-    let guard = Guard::endpoint(&gate, person);
+    let guard = Guard::endpoint(&client, person);
     let strict = guarded(guard.clone()).await;
     send(strict, "GET /api/people/ada", Some("ada")).await.has(403, lacks, "access_denied");
     assert_eq!(send(strict, "GET /api/people/ada", Some("olga")).await.body, "all");
@@ -235,38 +235,38 @@ async fn own_records_go_on_only_where_somebody_looks_whose_they_are() {
 }
 
 #[tokio::test]
-async fn an_api_without_bearer_tokens_has_its_own_challenge() {
-    let (_dir, _server, gate) = demo();
+async fn challenge_can_be_replaced() {
+    let (_dir, _server, client) = demo();
     let basic = http::HeaderValue::from_static(r#"Basic realm="api""#);
-    let guard = Guard::scope(&gate, "users:write", caller).challenge(basic);
+    let guard = Guard::scope(&client, "users:write", caller).challenge(basic);
     let address = serve(counted().0.layer(guard)).await;
     send(address, "GET /", None).await.has(401, Some(r#"Basic realm="api""#), "invalid_token");
     send(address, "GET /", Some("analytics")).await.has(403, LACKS_WRITE, "invalid_scope");
 }
 
 #[tokio::test]
-async fn who_asks_by_hand_answers_the_same() {
-    let (_dir, _server, gate) = demo();
-    let by_hand = async |gate: Scopegate, scope: &str, token: &str| {
+async fn manual_check_renders_the_same_response() {
+    let (_dir, _server, client) = demo();
+    let by_hand = async |client: Client, scope: &str, token: &str| {
         let check = Check::scope(&Caller::new("demo", token), scope);
-        gate.require(&check).await.expect_err("refused")
+        client.require(&check).await.expect_err("refused")
     };
-    let http = |refused: Refused| refused.into_http::<String>();
-    let denied = by_hand(gate.clone(), "users:write", "analytics").await;
+    let http = |refused: NotAllowed| refused.into_http::<String>();
+    let denied = by_hand(client.clone(), "users:write", "analytics").await;
     assert_eq!(Status::from(denied.clone()).code(), Code::PermissionDenied);
     let denied = http(denied);
     assert_eq!(
         (denied.status().as_u16(), denied.headers()["www-authenticate"].to_str().ok()),
         (403, LACKS_WRITE)
     );
-    let unknown = by_hand(gate.clone(), "users:write", "gone").await;
+    let unknown = by_hand(client.clone(), "users:write", "gone").await;
     assert_eq!(Status::from(unknown.clone()).code(), Code::Unauthenticated);
     assert_eq!(http(unknown).headers()["www-authenticate"].to_str().ok(), INVALID);
-    let malformed = by_hand(gate.clone(), "two words", "hr-sync").await;
+    let malformed = by_hand(client.clone(), "two words", "hr-sync").await;
     assert_eq!(Status::from(malformed.clone()).code(), Code::InvalidArgument);
     assert_eq!(http(malformed).status().as_u16(), 400);
-    let liar = Liar::saying(|_| Says::No(Code::DeadlineExceeded)).await;
-    let late = by_hand(patient(&liar.url), "users:write", "hr-sync").await;
+    let server = MisbehavingServer::replying(|_| Scripted::Error(Code::DeadlineExceeded)).await;
+    let late = by_hand(patient(&server.url), "users:write", "hr-sync").await;
     assert_eq!(Status::from(late.clone()).code(), Code::Unavailable);
     let late = http(late);
     assert_eq!(
@@ -301,7 +301,7 @@ impl Service<http::Request<tonic::body::Body>> for Answers {
 }
 
 #[tokio::test]
-async fn a_tonic_service_refuses_with_statuses() {
+async fn grpc_guard_returns_statuses() {
     use tower_layer::Layer;
 
     let dir = TempDir::new().expect("a directory");
@@ -314,17 +314,17 @@ async fn a_tonic_service_refuses_with_statuses() {
     run(&server, &["company", "create", "demo"]);
     run(&server, &["credential", "create", "demo", "may", "orders:write"]);
     run(&server, &["credential", "create", "demo", "lacks"]);
-    let gate = Scopegate::at(server.url()).deadline(Duration::from_secs(30));
-    let gate = gate.open().expect("a client");
+    let client = Client::builder(server.url()).deadline(Duration::from_secs(30));
+    let client = client.connect().expect("a client");
 
     // Around one service, and around all of a server.
-    let one = tonic::service::Routes::new(Guard::grpc(&gate, caller).layer(Answers));
+    let one = tonic::service::Routes::new(Guard::grpc(&client, caller).layer(Answers));
     let one = serve(one.into_axum_router()).await;
     let all = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let of_all = all.local_addr().expect("an address");
     let incoming = tonic::transport::server::TcpIncoming::from(all);
     let guarded = tonic::transport::Server::builder()
-        .layer(Guard::grpc(&gate, caller))
+        .layer(Guard::grpc(&client, caller))
         .add_service(Answers)
         .serve_with_incoming(incoming);
     tokio::spawn(guarded);
@@ -359,8 +359,8 @@ async fn a_tonic_service_refuses_with_statuses() {
         assert_eq!(malformed.code(), Code::InvalidArgument);
     }
     server.kill();
-    let gate = gate.within(Duration::from_millis(250));
-    let away = tonic::service::Routes::new(Guard::grpc(&gate, caller).layer(Answers));
+    let client = client.with_deadline(Duration::from_millis(250));
+    let away = tonic::service::Routes::new(Guard::grpc(&client, caller).layer(Answers));
     let away = serve(away.into_axum_router()).await;
     let unanswered = call(away, "/shop.Orders/Change", Some("may")).await;
     assert_eq!(unanswered.code(), Code::Unavailable);

@@ -1,4 +1,4 @@
-//! Refusal: how a call is answered that does not go on. RFC 6750 section 3 for the challenge; the
+//! ErrorBody: how a call is answered that does not go on. RFC 6750 section 3 for the challenge; the
 //! word and the sentence of the body are the server's (D15).
 
 use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
@@ -6,11 +6,11 @@ use http::request::Parts;
 use http::{HeaderValue, Response, StatusCode};
 use tonic::{Code, Status};
 
-use crate::decision::{Denied, Refused, Unanswered};
+use crate::decision::{CheckError, Denied, NotAllowed};
 use crate::proto::Reason;
 
 /// How refusals of one call are to be written.
-pub(crate) struct Rendering {
+pub(crate) struct ErrorFormat {
     grpc: bool,
     /// Whether the call says who makes it, rightly or not.
     authorized: bool,
@@ -18,29 +18,29 @@ pub(crate) struct Rendering {
 }
 
 /// A refusal, whatever it is written as.
-struct Refusal<'a> {
+struct ErrorBody<'a> {
     status: StatusCode,
     error: &'a str,
     message: &'a str,
 }
 
-const UNKNOWN: Refusal<'static> = Refusal {
+const UNAUTHENTICATED: ErrorBody<'static> = ErrorBody {
     status: StatusCode::UNAUTHORIZED,
     error: "invalid_token",
     message: "The call does not say who makes it in a way that is known here. Send valid credentials with it.",
 };
-const MALFORMED: Refusal<'static> = Refusal {
+const INVALID_REQUEST: ErrorBody<'static> = ErrorBody {
     status: StatusCode::BAD_REQUEST,
     error: "invalid_request",
     message: "The call cannot be judged as it is written. Check its path.",
 };
-const UNANSWERED: Refusal<'static> = Refusal {
+const UNAVAILABLE: ErrorBody<'static> = ErrorBody {
     status: StatusCode::SERVICE_UNAVAILABLE,
     error: "temporarily_unavailable",
     message: "Whether the call is allowed cannot be found out now. Try again in a moment.",
 };
 
-impl Rendering {
+impl ErrorFormat {
     pub(crate) fn of(parts: &Parts, challenge: Option<HeaderValue>) -> Self {
         let content = parts.headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
         let grpc = content.is_some_and(|content| content.starts_with(b"application/grpc"));
@@ -48,14 +48,14 @@ impl Rendering {
     }
 
     /// For a caller whom the application does not know.
-    pub(crate) fn stranger<B: Default + From<String>>(&self) -> Response<B> {
-        self.write(&UNKNOWN, self.unauthorized())
+    pub(crate) fn unauthenticated<B: Default + From<String>>(&self) -> Response<B> {
+        self.write(&UNAUTHENTICATED, self.unauthorized())
     }
 
-    pub(crate) fn refused<B: Default + From<String>>(&self, refused: Refused) -> Response<B> {
+    pub(crate) fn refused<B: Default + From<String>>(&self, refused: NotAllowed) -> Response<B> {
         let mut response = match &refused {
-            Refused::Denied(denied) => self.denied(denied),
-            Refused::Unanswered(unanswered) => self.unanswered(unanswered),
+            NotAllowed::Denied(denied) => self.denied(denied),
+            NotAllowed::Failed(unanswered) => self.unanswered(unanswered),
         };
         response.extensions_mut().insert(refused);
         response
@@ -68,11 +68,11 @@ impl Rendering {
             StatusCode::FORBIDDEN => Some(insufficient(denied)),
             _ => None,
         };
-        let refusal = Refusal { status, error: &denied.error, message: &denied.message };
+        let refusal = ErrorBody { status, error: &denied.error, message: &denied.message };
         self.write(&refusal, challenge)
     }
 
-    fn unanswered<B: Default + From<String>>(&self, unanswered: &Unanswered) -> Response<B> {
+    fn unanswered<B: Default + From<String>>(&self, unanswered: &CheckError) -> Response<B> {
         let refusal = unanswered.refusal();
         let mut response = self.write(refusal, None);
         if refusal.status == StatusCode::SERVICE_UNAVAILABLE {
@@ -92,7 +92,7 @@ impl Rendering {
 
     fn write<B: Default + From<String>>(
         &self,
-        refusal: &Refusal<'_>,
+        refusal: &ErrorBody<'_>,
         challenge: Option<HeaderValue>,
     ) -> Response<B> {
         if self.grpc {
@@ -113,23 +113,23 @@ impl Rendering {
     }
 }
 
-impl Refused {
+impl NotAllowed {
     /// This as the answer of an HTTP handler that has asked by hand: what a
     /// [`Guard`](crate::Guard) answers.
     #[must_use]
     pub fn into_http<B: Default + From<String>>(self) -> Response<B> {
         let bare = matches!(&self, Self::Denied(denied) if denied.reason == Reason::TokenRequired);
-        Rendering { grpc: false, authorized: !bare, challenge: None }.refused(self)
+        ErrorFormat { grpc: false, authorized: !bare, challenge: None }.refused(self)
     }
 }
 
 /// This as the answer of a gRPC handler that has asked by hand: what a [`Guard`](crate::Guard)
 /// answers.
-impl From<Refused> for Status {
-    fn from(refused: Refused) -> Self {
+impl From<NotAllowed> for Status {
+    fn from(refused: NotAllowed) -> Self {
         let (status, message) = match &refused {
-            Refused::Denied(denied) => (denied.status(), denied.message.as_str()),
-            Refused::Unanswered(unanswered) => {
+            NotAllowed::Denied(denied) => (denied.status(), denied.message.as_str()),
+            NotAllowed::Failed(unanswered) => {
                 let refusal = unanswered.refusal();
                 (refusal.status, refusal.message)
             }
@@ -144,10 +144,10 @@ impl Denied {
     }
 }
 
-impl Unanswered {
+impl CheckError {
     /// A path that is no path (D20), or an id that is none, is the caller's, and no outage.
-    fn refusal(&self) -> &'static Refusal<'static> {
-        if self.code() == Code::InvalidArgument { &MALFORMED } else { &UNANSWERED }
+    fn refusal(&self) -> &'static ErrorBody<'static> {
+        if self.code() == Code::InvalidArgument { &INVALID_REQUEST } else { &UNAVAILABLE }
     }
 }
 

@@ -1,4 +1,4 @@
-//! Setup: which server is asked, how it is reached, as whom, and how long that may take.
+//! Builder: which server is asked, how it is reached, as whom, and how long that may take.
 
 use std::error::Error;
 use std::fmt;
@@ -8,32 +8,14 @@ use std::time::Duration;
 
 use hyper_util::client::legacy::connect::HttpConnector;
 use tokio::runtime::Handle;
-use tonic::metadata::{Ascii, MetadataValue};
-use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
-use tonic::{Request, Status};
+use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
 
-use crate::scopegate::Scopegate;
+use crate::client::Client;
+use crate::connection::BearerInterceptor;
 
-/// A connection on which every call presents the client's key.
-pub type Connection = InterceptedService<Channel, Presents>;
-
-/// What a call presents.
-#[derive(Clone)]
-pub struct Presents(Option<MetadataValue<Ascii>>);
-
-impl Interceptor for Presents {
-    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        if let Some(key) = &self.0 {
-            request.metadata_mut().insert("authorization", key.clone());
-        }
-        Ok(request)
-    }
-}
-
-/// What a client is made of. Nothing is looked at before [`open`](Self::open).
-pub struct Setup {
+/// Configures a [`Client`]. [`connect`](Self::connect) validates the values.
+pub struct Builder {
     endpoint: String,
     key: Option<String>,
     ca: Option<Pem>,
@@ -50,8 +32,16 @@ enum Pem {
     File(PathBuf),
 }
 
-impl Setup {
-    pub(crate) fn new(endpoint: String) -> Self {
+impl Client {
+    /// Starts to configure a client of the server at this URL: `https://…`, or `http://…` without
+    /// TLS.
+    pub fn builder(endpoint: impl Into<String>) -> Builder {
+        Builder::new(endpoint.into())
+    }
+}
+
+impl Builder {
+    fn new(endpoint: String) -> Self {
         Self {
             endpoint,
             key: None,
@@ -137,16 +127,16 @@ impl Setup {
         self
     }
 
-    /// A client of this setup. It connects when it is first asked something, and whenever it has
-    /// to again. Needs a tokio runtime with time and I/O, on which the connections live.
-    pub fn open(self) -> Result<Scopegate, Misconfigured> {
+    /// Creates the client. It connects on the first call, and reconnects when a connection is
+    /// lost. Requires a tokio runtime with time and I/O enabled.
+    pub fn connect(self) -> Result<Client, ConfigError> {
         if Handle::try_current().is_err() {
-            return Err(Misconfigured::NoRuntime);
+            return Err(ConfigError::NoRuntime);
         }
         if self.connections == 0 {
-            return Err(Misconfigured::NoConnections);
+            return Err(ConfigError::NoConnections);
         }
-        let presents = Presents(self.key.as_deref().map(header).transpose()?);
+        let bearer = BearerInterceptor::new(self.key.as_deref()).ok_or(ConfigError::Key)?;
         let endpoint = self.endpoint()?;
         let connections = (0..self.connections).map(|_| {
             // As a connector of our own: the transport's would bound no TLS handshake.
@@ -154,13 +144,13 @@ impl Setup {
             tcp.enforce_http(false);
             tcp.set_nodelay(true);
             let channel = endpoint.connect_with_connector_lazy(tcp);
-            InterceptedService::new(channel, presents.clone())
+            InterceptedService::new(channel, bearer.clone())
         });
-        Ok(Scopegate::new(connections.collect(), self.deadline, self.retry_budget))
+        Ok(Client::new(connections.collect(), self.deadline, self.retry_budget))
     }
 
-    fn endpoint(&self) -> Result<Endpoint, Misconfigured> {
-        let url = || Misconfigured::Endpoint(self.endpoint.clone());
+    fn endpoint(&self) -> Result<Endpoint, ConfigError> {
+        let url = || ConfigError::Endpoint(self.endpoint.clone());
         let endpoint = Endpoint::from_shared(self.endpoint.clone()).map_err(|_| url())?;
         let (interval, timeout) = self.keepalive;
         let endpoint = endpoint
@@ -173,14 +163,14 @@ impl Setup {
         match endpoint.uri().scheme_str() {
             Some("https") => {}
             Some("http") if self.ca.is_none() && self.identity.is_none() => return Ok(endpoint),
-            Some("http") => return Err(Misconfigured::TlsWithoutHttps),
+            Some("http") => return Err(ConfigError::TlsWithoutHttps),
             _ => return Err(url()),
         }
         let mut tls = ClientTlsConfig::new();
         tls = match &self.ca {
             Some(Pem::Text(pem)) => tls.ca_certificate(Certificate::from_pem(pem)),
             Some(Pem::File(path)) => {
-                let pem = fs::read(path).map_err(|error| Misconfigured::Ca(path.clone(), error))?;
+                let pem = fs::read(path).map_err(|error| ConfigError::Ca(path.clone(), error))?;
                 tls.ca_certificate(Certificate::from_pem(pem))
             }
             None => tls.with_native_roots(),
@@ -188,24 +178,14 @@ impl Setup {
         if let Some((cert, key)) = &self.identity {
             tls = tls.identity(Identity::from_pem(cert, key));
         }
-        endpoint.tls_config(tls).map_err(Misconfigured::Tls)
+        endpoint.tls_config(tls).map_err(ConfigError::Tls)
     }
 }
 
-/// RFC 6750 section 2.1.
-fn header(key: &str) -> Result<MetadataValue<Ascii>, Misconfigured> {
-    let key = key.trim();
-    let fit = !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_graphic());
-    let header = if fit { format!("Bearer {key}").parse().ok() } else { None };
-    let mut header: MetadataValue<Ascii> = header.ok_or(Misconfigured::Key)?;
-    header.set_sensitive(true);
-    Ok(header)
-}
-
-impl fmt::Debug for Setup {
+impl fmt::Debug for Builder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Neither keys nor certificates.
-        f.debug_struct("Setup")
+        f.debug_struct("Builder")
             .field("endpoint", &self.endpoint)
             .field("deadline", &self.deadline)
             .field("connections", &self.connections)
@@ -213,16 +193,10 @@ impl fmt::Debug for Setup {
     }
 }
 
-impl fmt::Debug for Presents {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.0.is_some() { "Presents(a key)" } else { "Presents(nothing)" })
-    }
-}
-
-/// Why there is no client.
+/// A configuration error.
 #[derive(Debug)]
 #[non_exhaustive]
-pub enum Misconfigured {
+pub enum ConfigError {
     /// The endpoint is no URL that begins with `http://` or `https://`.
     Endpoint(String),
     /// The key is empty, or not printable.
@@ -239,7 +213,7 @@ pub enum Misconfigured {
     NoRuntime,
 }
 
-impl fmt::Display for Misconfigured {
+impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Endpoint(endpoint) => {
@@ -257,7 +231,7 @@ impl fmt::Display for Misconfigured {
     }
 }
 
-impl Error for Misconfigured {
+impl Error for ConfigError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
             Self::Ca(_, error) => Some(error),

@@ -19,14 +19,6 @@
 //!
 //! Values that differ from run to run have a name instead: `SERVER`, `TIME`, `UUID`, and `ETAG-1`,
 //! `ID-1`, `KEY-1`, `SECRET-1` with a number for each value. A command can use these names.
-#![allow(
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test fails by panicking"
-)]
-
-mod harness;
 
 use std::fmt::Write as _;
 use std::fs;
@@ -35,7 +27,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
 
-use harness::{Server, scopegate};
+use crate::harness::{Server, scopegate};
 use jiff::{SignedDuration, Timestamp};
 use tempfile::TempDir;
 

@@ -1,4 +1,4 @@
-//! Budget: how many retries a client can afford. A retry takes a whole token and an answer brings
+//! RetryBudget: how many retries a client can afford. A retry takes a whole token and an answer brings
 //! back a tenth, so that of many calls that fail few are asked twice, and an outage is not doubled.
 
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -6,12 +6,12 @@ use std::sync::atomic::{AtomicU32, Ordering};
 /// A retry, in tenths of a token.
 const RETRY: u32 = 10;
 
-pub(crate) struct Budget {
+pub(crate) struct RetryBudget {
     full: u32,
     tenths: AtomicU32,
 }
 
-impl Budget {
+impl RetryBudget {
     /// A full one, of so many retries.
     pub(crate) fn of(retries: u32) -> Self {
         let full = retries.saturating_mul(RETRY);
@@ -41,7 +41,7 @@ mod tests {
 
     #[test]
     fn ten_answers_are_worth_a_retry() {
-        let budget = Budget::of(2);
+        let budget = RetryBudget::of(2);
         assert!(budget.take() && budget.take() && !budget.take());
         (0..9).for_each(|_| budget.refill());
         assert!(!budget.take());
@@ -51,14 +51,14 @@ mod tests {
 
     #[test]
     fn answers_save_up_no_more_than_a_full_budget() {
-        let budget = Budget::of(1);
+        let budget = RetryBudget::of(1);
         (0..100).for_each(|_| budget.refill());
         assert!(budget.take() && !budget.take());
     }
 
     #[test]
     fn a_budget_of_none_has_none() {
-        let budget = Budget::of(0);
+        let budget = RetryBudget::of(0);
         (0..100).for_each(|_| budget.refill());
         assert!(!budget.take());
     }

@@ -1,4 +1,4 @@
-//! Scopegate: asks, within a deadline, and gives an answer or none.
+//! Client: sends checks within a deadline, with retries and reconnection.
 
 use std::fmt;
 use std::future::Future;
@@ -9,22 +9,22 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout_at};
 use tonic::{Request, Response, Status};
 
-use crate::budget::Budget;
+use crate::backoff::Backoff;
 use crate::check::Check;
-use crate::decision::{Allowed, Decision, Reach, Refused, Unanswered};
-use crate::failure::{Failure, told};
-use crate::health::{Before, Health};
-use crate::pauses::Pauses;
+use crate::connection::Connection;
+use crate::decision::{Allowed, CheckError, Decision, NotAllowed, Reach};
+use crate::failure::{Failure, to_client_status};
+use crate::health::{Health, PriorState};
 use crate::proto::BatchCheckRequest;
 use crate::proto::authorization_service_client::AuthorizationServiceClient;
-use crate::setup::{Connection, Setup};
+use crate::retry_budget::RetryBudget;
 
 /// The longest deadline: a clock can count so far.
 const LONGEST: Duration = Duration::from_hours(24);
 
 /// A client. Its clones share its connections and its budget.
 #[derive(Clone)]
-pub struct Scopegate {
+pub struct Client {
     shared: Arc<Shared>,
     deadline: Duration,
 }
@@ -32,31 +32,26 @@ pub struct Scopegate {
 struct Shared {
     connections: Vec<Connection>,
     next: AtomicUsize,
-    budget: Budget,
+    budget: RetryBudget,
     health: Health,
 }
 
-impl Scopegate {
-    /// Begins a client of the server at this URL: `https://…`, or `http://…` without TLS.
-    pub fn at(endpoint: impl Into<String>) -> Setup {
-        Setup::new(endpoint.into())
-    }
-
+impl Client {
     pub(crate) fn new(connections: Vec<Connection>, deadline: Duration, retries: u32) -> Self {
-        let (next, budget) = (AtomicUsize::new(0), Budget::of(retries));
+        let (next, budget) = (AtomicUsize::new(0), RetryBudget::of(retries));
         let shared = Arc::new(Shared { connections, next, budget, health: Health::new() });
         Self { shared, deadline: deadline.min(LONGEST) }
     }
 
     /// The same client with another deadline.
     #[must_use]
-    pub fn within(&self, deadline: Duration) -> Self {
+    pub fn with_deadline(&self, deadline: Duration) -> Self {
         Self { deadline: deadline.min(LONGEST), ..self.clone() }
     }
 
     /// Asks. A denial is an answer; see [`require`](Self::require) for one that cannot be
     /// overlooked.
-    pub async fn check(&self, check: &Check) -> Result<Decision, Unanswered> {
+    pub async fn check(&self, check: &Check) -> Result<Decision, CheckError> {
         let answer = self
             .ask(&check.request, |mut client, request| async move { client.check(request).await });
         Decision::read(&check.request, answer.await?)
@@ -66,19 +61,19 @@ impl Scopegate {
     /// records only is refused as well ([`Reason::NotRecordOwner`](crate::Reason::NotRecordOwner)),
     /// unless the check says whose record it is ([`Check::owned_by`]): then the server has
     /// compared (D17).
-    pub async fn require(&self, check: &Check) -> Result<Allowed, Refused> {
+    pub async fn require(&self, check: &Check) -> Result<Allowed, NotAllowed> {
         Ok(self.check(check).await?.allowed()?)
     }
 
     /// Asks, and is an error unless the call is allowed at least for the user's own records; on
     /// [`Reach::Own`] the application filters by its owner. For lists and searches.
-    pub async fn require_reach(&self, check: &Check) -> Result<Reach, Refused> {
+    pub async fn require_reach(&self, check: &Check) -> Result<Reach, NotAllowed> {
         Ok(self.check(check).await?.at_least_own()?.reach)
     }
 
     /// Asks up to 1000 questions, all decided at one revision, answered in the order asked. One
     /// malformed question fails all of them (D13).
-    pub async fn check_all(&self, checks: &[Check]) -> Result<Vec<Decision>, Unanswered> {
+    pub async fn batch_check(&self, checks: &[Check]) -> Result<Vec<Decision>, CheckError> {
         let checks = checks.iter().map(|check| check.request.clone()).collect();
         let batch = BatchCheckRequest { checks };
         let answer = self
@@ -86,7 +81,7 @@ impl Scopegate {
         let results = answer.await?.results;
         if results.len() != batch.checks.len() {
             // Which answer is whose is not known any more.
-            return Err(Unanswered::nonsense("not one decision for each question"));
+            return Err(CheckError::invalid_response("not one decision for each question"));
         }
         batch
             .checks
@@ -114,7 +109,7 @@ impl Scopegate {
         &self,
         question: &Q,
         send: impl Fn(AuthorizationServiceClient<Connection>, Request<Q>) -> F,
-    ) -> Result<A, Unanswered>
+    ) -> Result<A, CheckError>
     where
         Q: Clone,
         F: Future<Output = Result<Response<A>, Status>>,
@@ -123,7 +118,7 @@ impl Scopegate {
         let end = Instant::now() + self.deadline;
         let mut last = None;
         let attempts = async {
-            let mut pauses = Pauses::new(next.load(Ordering::Relaxed));
+            let mut backoff = Backoff::new(next.load(Ordering::Relaxed));
             let mut retried = false;
             let mut connection = self.connection();
             loop {
@@ -140,17 +135,19 @@ impl Scopegate {
                 };
                 let failure = Failure::of(&status);
                 match failure {
-                    Failure::Unreached => {}
+                    Failure::NotSent => {}
                     Failure::Lost if !retried => retried = true,
-                    Failure::Lost | Failure::Final => return Err(told(status)),
-                    Failure::Late => return Err(Status::deadline_exceeded(status.message())),
+                    Failure::Lost | Failure::Permanent => return Err(to_client_status(status)),
+                    Failure::DeadlineExceeded => {
+                        return Err(Status::deadline_exceeded(status.message()));
+                    }
                 }
-                let lost = last.insert(told(status));
-                sleep(pauses.next()).await;
+                let lost = last.insert(to_client_status(status));
+                sleep(backoff.next()).await;
                 // Another one, if there are several: this one may be all that is wrong.
                 connection = self.connection();
-                let before = health.serving(found, &connection, pauses.clone()).await;
-                if failure == Failure::Lost && before == Before::Serving && !budget.take() {
+                let before = health.serving(found, &connection, backoff.clone()).await;
+                if failure == Failure::Lost && before == PriorState::Serving && !budget.take() {
                     return Err(lost.clone());
                 }
             }
@@ -163,13 +160,13 @@ impl Scopegate {
                 None => Status::deadline_exceeded("no answer within the deadline"),
             })
         });
-        answer.map_err(Unanswered::new)
+        answer.map_err(CheckError::new)
     }
 }
 
-impl fmt::Debug for Scopegate {
+impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Scopegate")
+        f.debug_struct("Client")
             .field("connections", &self.shared.connections.len())
             .field("deadline", &self.deadline)
             .finish_non_exhaustive()

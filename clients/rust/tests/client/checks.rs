@@ -6,7 +6,7 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair}
 use scopegate_client::proto::VerifySecretRequest;
 use scopegate_client::proto::directory_service_client::DirectoryServiceClient;
 use scopegate_client::{
-    Caller, Check, Decision, Misconfigured, Reach, Reason, Refused, Scopegate, Token,
+    Caller, Check, Client, ConfigError, Decision, NotAllowed, Reach, Reason, Token,
 };
 use tempfile::TempDir;
 use tonic::Code;
@@ -14,14 +14,14 @@ use tonic::Code;
 use crate::harness::{Server, analytics, catalog, demo, hr_sync, patient, run, scopegate};
 
 #[tokio::test]
-async fn an_allowed_call_is_allowed_and_a_denied_one_an_error_that_says_why() {
-    let (_dir, _server, gate) = demo();
-    let allowed = gate.require(&Check::scope(&hr_sync(), "users:write")).await.expect("allowed");
+async fn require_returns_the_allow_or_the_denial() {
+    let (_dir, _server, client) = demo();
+    let allowed = client.require(&Check::scope(&hr_sync(), "users:write")).await.expect("allowed");
     assert_eq!((allowed.reach, allowed.revision), (Reach::All, 4));
     let patch = |caller: Caller| Check::endpoint(&caller, "PATCH", "/api/v2/users/7");
-    gate.require(&patch(hr_sync())).await.expect("allowed");
-    match gate.require(&patch(analytics())).await {
-        Err(Refused::Denied(denied)) => {
+    client.require(&patch(hr_sync())).await.expect("allowed");
+    match client.require(&patch(analytics())).await {
+        Err(NotAllowed::Denied(denied)) => {
             assert_eq!(denied.reason, Reason::ScopeNotGranted);
             assert_eq!((denied.http_status, denied.error.as_str()), (403, "invalid_scope"));
             assert_eq!((denied.missing_scopes, denied.revision), (vec!["users:write".into()], 4));
@@ -32,28 +32,28 @@ async fn an_allowed_call_is_allowed_and_a_denied_one_an_error_that_says_why() {
 }
 
 #[tokio::test]
-async fn a_malformed_question_is_no_answer() {
-    let (_dir, _server, gate) = demo();
+async fn malformed_request_is_an_error() {
+    let (_dir, _server, client) = demo();
     let none: [&str; 0] = [];
     for check in [
         Check::scopes(&hr_sync(), none),
         Check::scope(&Caller::new("", ""), "users:read"),
         Check::endpoint(&hr_sync(), "GET", "/api/v2/users/../users"),
     ] {
-        let none = gate.check(&check).await.expect_err("no answer");
+        let none = client.check(&check).await.expect_err("no answer");
         assert_eq!(none.code(), Code::InvalidArgument, "{check:?}");
     }
 }
 
 #[tokio::test]
-async fn a_batch_is_answered_in_the_order_asked() {
-    let (_dir, _server, gate) = demo();
+async fn batch_results_keep_the_request_order() {
+    let (_dir, _server, client) = demo();
     let scopes = ["users:read", "users:write", "groups:read"];
     let checks = scopes.map(|scope| Check::scope(&analytics(), scope));
-    let decisions = gate.check_all(&checks).await.expect("answers");
+    let decisions = client.batch_check(&checks).await.expect("answers");
     let yes = decisions.iter().map(|decision| matches!(decision, Decision::Allowed(_)));
     assert_eq!(Vec::from_iter(yes), [true, false, false]);
-    assert!(gate.check_all(&[]).await.is_err());
+    assert!(client.batch_check(&[]).await.is_err());
 }
 
 #[tokio::test]
@@ -64,16 +64,16 @@ async fn users_and_tokens_narrow_as_the_catalog_says() {
     let scopes = ["private:read", "public:read"];
     run(&server, &[&["credential", "create", "acme", "crm"], &scopes[..]].concat());
     run(&server, &["user", "put", "acme", "ada", "member"]);
-    let gate = patient(&server.url());
+    let client = patient(&server.url());
     let token = Token::new(["private:read", "public:read"]).audience("api").user("ada");
     let ada = Caller::new("acme", "crm").token(token.clone());
     assert_eq!(ada.user_id(), Some("ada"));
     let person = Check::endpoint(&ada, "GET", "/api/people/ada");
-    assert_eq!(gate.require_reach(&person).await.expect("allowed"), Reach::Own);
-    let reason = async |check: &Check| match gate.require(check).await {
+    assert_eq!(client.require_reach(&person).await.expect("allowed"), Reach::Own);
+    let reason = async |check: &Check| match client.require(check).await {
         Ok(_) => Reason::Allowed,
-        Err(Refused::Denied(denied)) => denied.reason,
-        Err(Refused::Unanswered(none)) => panic!("{none}"),
+        Err(NotAllowed::Denied(denied)) => denied.reason,
+        Err(NotAllowed::Failed(none)) => panic!("{none}"),
     };
     assert_eq!(reason(&person).await, Reason::NotRecordOwner);
     assert_eq!(reason(&person.clone().owned_by("ada")).await, Reason::Allowed);
@@ -92,17 +92,17 @@ async fn users_and_tokens_narrow_as_the_catalog_says() {
 }
 
 #[tokio::test]
-async fn a_revision_is_waited_for() {
-    let (_dir, server, gate) = demo();
+async fn check_waits_for_a_revision() {
+    let (_dir, server, client) = demo();
     run(&server, &["credential", "grant", "demo", "analytics", "users:write"]);
-    let check = Check::scope(&analytics(), "users:write").at_least(5);
-    assert_eq!(gate.require(&check).await.expect("allowed").revision, 5);
-    let none = gate.check(&check.at_least(1000)).await.expect_err("no answer");
+    let check = Check::scope(&analytics(), "users:write").at_least_revision(5);
+    assert_eq!(client.require(&check).await.expect("allowed").revision, 5);
+    let none = client.check(&check.at_least_revision(1000)).await.expect_err("no answer");
     assert_eq!(none.code(), Code::Unavailable);
 }
 
 #[tokio::test]
-async fn a_server_with_keys_answers_whoever_presents_one() {
+async fn server_with_keys_requires_a_key() {
     let dir = TempDir::new().expect("a directory");
     let file = dir.path().join("operator.key");
     let made = scopegate()
@@ -120,11 +120,12 @@ async fn a_server_with_keys_answers_whoever_presents_one() {
     run(&server, &["credential", "create", "demo", "hr-sync", "users:read", "--key-file", file]);
 
     let check = Check::scope(&hr_sync(), "users:read");
-    let setup = || Scopegate::at(server.url()).deadline(Duration::from_secs(30));
-    let gate = setup().key(key).open().expect("a client");
-    gate.require(&check).await.expect("allowed");
+    let setup = || Client::builder(server.url()).deadline(Duration::from_secs(30));
+    let client = setup().key(key).connect().expect("a client");
+    client.require(&check).await.expect("allowed");
     for stranger in [setup(), setup().key(format!("sgk_{}", "0".repeat(64)))] {
-        let none = stranger.open().expect("a client").check(&check).await.expect_err("no answer");
+        let none =
+            stranger.connect().expect("a client").check(&check).await.expect_err("no answer");
         assert_eq!(none.code(), Code::Unauthenticated);
     }
     // The contract's other calls go as the same caller.
@@ -133,7 +134,7 @@ async fn a_server_with_keys_answers_whoever_presents_one() {
         secret: "sgs_no".to_owned(),
         ..VerifySecretRequest::default()
     };
-    let mut directory = DirectoryServiceClient::new(gate.connection());
+    let mut directory = DirectoryServiceClient::new(client.connection());
     let answer = directory.verify_secret(question.clone()).await.expect("an answer");
     assert!(!answer.into_inner().verified);
     let mut directory = DirectoryServiceClient::new(patient(&server.url()).connection());
@@ -165,19 +166,19 @@ async fn over_tls_only_the_ca_that_was_given_is_trusted() {
     let check = Check::scope(&hr_sync(), "users:write");
     let setup = || {
         let (cert, key) = pair("client");
-        Scopegate::at(format!("https://{}", server.address))
+        Client::builder(format!("https://{}", server.address))
             .deadline(Duration::from_secs(30))
             .identity_pem(cert, key)
     };
-    let gate = setup().ca_file(&roots).open().expect("a client");
-    gate.require(&check).await.expect("allowed");
+    let client = setup().ca_file(&roots).connect().expect("a client");
+    client.require(&check).await.expect("allowed");
     // At once, and not when the deadline is over: this does not mend itself.
     for other in [setup().ca_pem(self::ca().pem()), setup()] {
-        let none = other.open().expect("a client").check(&check).await.expect_err("no answer");
+        let none = other.connect().expect("a client").check(&check).await.expect_err("no answer");
         assert_eq!(none.code(), Code::Unavailable);
         assert!(none.to_string().contains("certificate"), "{none}");
     }
-    let plain = Scopegate::at(server.url()).open().expect("a client");
+    let plain = Client::builder(server.url()).connect().expect("a client");
     assert!(plain.check(&check).await.is_err());
 }
 
@@ -188,31 +189,31 @@ fn ca() -> CertifiedIssuer<'static, KeyPair> {
 }
 
 #[tokio::test]
-async fn a_wrong_setup_is_said_when_it_is_opened() {
-    let opened = |setup: scopegate_client::Setup| setup.open().map(|_| ());
-    let at = Scopegate::at;
-    assert!(matches!(opened(at("127.0.0.1:50051")), Err(Misconfigured::Endpoint(_))));
-    assert!(matches!(opened(at("ftp://127.0.0.1")), Err(Misconfigured::Endpoint(_))));
+async fn invalid_configuration_is_reported_by_connect() {
+    let opened = |setup: scopegate_client::Builder| setup.connect().map(|_| ());
+    let builder = Client::builder;
+    assert!(matches!(opened(builder("127.0.0.1:50051")), Err(ConfigError::Endpoint(_))));
+    assert!(matches!(opened(builder("ftp://127.0.0.1")), Err(ConfigError::Endpoint(_))));
     for key in ["", "  \n", "sgk_a b", "sgk_\u{e9}"] {
-        assert!(matches!(opened(at("http://a").key(key)), Err(Misconfigured::Key)), "{key}");
+        assert!(matches!(opened(builder("http://a").key(key)), Err(ConfigError::Key)), "{key}");
     }
-    assert!(matches!(opened(at("http://a").ca_pem("")), Err(Misconfigured::TlsWithoutHttps)));
-    assert!(matches!(opened(at("https://a").ca_file("/no")), Err(Misconfigured::Ca(..))));
-    assert!(matches!(opened(at("https://a").identity_pem("", "")), Err(Misconfigured::Tls(_))));
-    assert!(matches!(opened(at("http://a").connections(0)), Err(Misconfigured::NoConnections)));
-    assert!(opened(at("http://a").key("sgk_1\n")).is_ok());
+    assert!(matches!(opened(builder("http://a").ca_pem("")), Err(ConfigError::TlsWithoutHttps)));
+    assert!(matches!(opened(builder("https://a").ca_file("/no")), Err(ConfigError::Ca(..))));
+    assert!(matches!(opened(builder("https://a").identity_pem("", "")), Err(ConfigError::Tls(_))));
+    assert!(matches!(opened(builder("http://a").connections(0)), Err(ConfigError::NoConnections)));
+    assert!(opened(builder("http://a").key("sgk_1\n")).is_ok());
 }
 
 #[test]
-fn a_client_is_opened_within_a_runtime() {
-    assert!(matches!(Scopegate::at("http://a").open(), Err(Misconfigured::NoRuntime)));
+fn connect_requires_a_runtime() {
+    assert!(matches!(Client::builder("http://a").connect(), Err(ConfigError::NoRuntime)));
 }
 
 #[tokio::test]
 async fn no_debug_shows_a_key() {
-    let setup = Scopegate::at("http://a").key("sgk_hidden");
+    let setup = Client::builder("http://a").key("sgk_hidden");
     let shown = format!("{setup:?}");
-    let gate = setup.open().expect("a client");
-    let shown = format!("{shown} {gate:?} {:?}", gate.connection());
+    let client = setup.connect().expect("a client");
+    let shown = format!("{shown} {client:?} {:?}", client.connection());
     assert!(!shown.contains("hidden"), "{shown}");
 }

@@ -17,14 +17,14 @@ fn flat(code: &str) -> String {
 }
 
 #[test]
-fn the_page_shows_the_example() {
+fn readme_shows_the_example() {
     let (_, code) = EXAMPLE.split_once("\n\n").expect("what it is, then the code");
     assert_eq!(block(PAGE, "# scopegate-client"), flat(code));
     assert!(EXAMPLE.lines().count() < 40);
 }
 
 #[test]
-fn the_front_page_shows_a_part_of_it() {
+fn main_readme_shows_an_excerpt() {
     let shown = block(FRONT, "## Guard an endpoint");
     assert!(flat(EXAMPLE).contains(&shown), "{shown}");
 }
