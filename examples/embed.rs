@@ -21,7 +21,7 @@ use scopegate::authority::{
 use scopegate::policy::change::Author;
 use scopegate::policy::decision::Verdict;
 use scopegate::policy::id::{CompanyId, CredentialId};
-use scopegate::policy::query::{Needs, Query};
+use scopegate::policy::query::{Query, Requirement};
 use scopegate::policy::revision::Revision;
 use scopegate::policy::scope::Scope;
 use scopegate::store::sled::SledStore;
@@ -70,7 +70,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let query = Query {
         company: acme.clone(),
         credential: app,
-        needs: Needs::Scopes(vec![write.clone()]),
+        needs: Requirement::Scopes(vec![write.clone()]),
         audience: None,
         token: None,
         user: None,

@@ -11,6 +11,7 @@ use clap::Args;
 use super::listen_address;
 use crate::observe::log::LogFormat;
 use crate::policy::catalog::file::duration;
+use crate::policy::catalog::file::duration_or_zero;
 use crate::store::quota::Quotas;
 
 /// As many threads as this process may run at once.
