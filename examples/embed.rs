@@ -16,7 +16,7 @@ use std::error::Error;
 use std::sync::Arc;
 
 use scopegate::authority::{
-    Authority, CredentialChange, NewCompany, NewCredential, Restriction, Terms,
+    Authority, CredentialChange, NewCompany, NewCredential, Restriction, WriteOptions,
 };
 use scopegate::policy::change::Author;
 use scopegate::policy::decision::Verdict;
@@ -47,7 +47,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         on_behalf_of: String::new(),
         reason: "an example".to_owned(),
     };
-    let terms = Terms { author, ..Terms::default() };
+    let terms = WriteOptions { author, ..WriteOptions::default() };
 
     let (acme, app) = (CompanyId::parse("acme")?, CredentialId::parse("app")?);
     let write = Scope::parse("docs:write")?;

@@ -121,11 +121,11 @@ fn serve(args: ServeArgs) -> ExitCode {
     }
     keep_to_oneself();
     let started = shortage::memory()
-        .and_then(|()| shortage::files(FILES + 4 * args.cores.get()))
+        .and_then(|()| shortage::files(FILES + 4 * args.worker_threads.get()))
         // The runtime panics where it gets no thread.
         .and_then(|()| {
             let workers = std::thread::available_parallelism().map_or(1, |many| many.get());
-            shortage::threads(THREADS + workers + args.cores.get())
+            shortage::threads(THREADS + workers + args.worker_threads.get())
         })
         .and_then(|()| tokio::runtime::Runtime::new());
     let runtime = match started {

@@ -163,7 +163,7 @@ async fn open<'a>(
     doors: &'a Api,
 ) -> Result<&'a Authority, StartupError> {
     let data_dir = args.data_dir.clone();
-    let share = MemoryShare::for_cores(args.cores);
+    let share = MemoryShare::for_cores(args.worker_threads);
     let entries = args.cache_entries.unwrap_or(share.cache_entries);
     let page_cache = args.page_cache_mib.unwrap_or(share.page_cache_mib);
     tracing::info!(cache_entries = entries, page_cache_mib = page_cache, "opening the store");

@@ -159,7 +159,7 @@ pub struct ServeArgs {
 
     /// How many threads answer. Each has its own connections.
     #[arg(long, env = "SCOPEGATE_WORKER_THREADS", default_value_t = every_core(), value_name = "N")]
-    pub cores: NonZeroUsize,
+    pub worker_threads: NonZeroUsize,
 
     /// How many connections may be open; more are closed at once, but for a few (up to eight)
     /// from loopback addresses: probes and the commands on this machine. Lowered to what the limit of open files

@@ -97,7 +97,7 @@ impl Listener {
         let listener = TcpListener::bind(args.listen).await.map_err(cannot)?;
         let address = listener.local_addr().map_err(cannot)?;
         let memory = args.call_memory_mib.map(|mib| u64::from(mib) << 20);
-        let memory = memory.unwrap_or_else(|| MemoryShare::for_cores(args.cores).call_memory);
+        let memory = memory.unwrap_or_else(|| MemoryShare::for_cores(args.worker_threads).call_memory);
         let memory = MemoryBudget::new(memory);
         let heartbeat = Duration::from_secs(args.watch_heartbeat.into());
         let doors = Api::new(decision_log(args, &supervisor)?, memory, heartbeat);
@@ -153,7 +153,7 @@ impl Listener {
             follow: RequestObserver::new(traces.clone(), doors.decisions.is_some()).map(Arc::new),
         };
         let phase = watch::Sender::new(Phase::Serving);
-        let calls: Vec<Arc<CallCounters>> = (0..args.cores.get()).map(|_| Arc::default()).collect();
+        let calls: Vec<Arc<CallCounters>> = (0..args.worker_threads.get()).map(|_| Arc::default()).collect();
         let (own, mut serving_metrics) = (Arc::clone(&supervisor), None);
         if let Some(address) = args.metrics {
             let listener = TcpListener::bind(address).await.map_err(|error| {
@@ -192,7 +192,7 @@ impl Listener {
             })
             .collect::<io::Result<Vec<_>>>();
         let cores = cores.map_err(|error| {
-            StartupError::of_system(&format!("cannot start {} cores", args.cores), &error)
+            StartupError::of_system(&format!("cannot start {} cores", args.worker_threads), &error)
         })?;
         let logged = Arc::clone(&incidents);
         let log = supervisor.task("connection_log", move || {
@@ -301,7 +301,7 @@ fn limits(args: &ServeArgs) -> Limits {
 fn most_connections(args: &ServeArgs) -> usize {
     let asked = usize::try_from(args.max_connections).unwrap_or(usize::MAX);
     let limit = file_descriptors::raise();
-    let most = file_descriptors::connections(asked, limit, args.cores.get());
+    let most = file_descriptors::connections(asked, limit, args.worker_threads.get());
     if most < asked {
         tracing::warn!(
             max_connections = most,
