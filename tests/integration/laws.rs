@@ -1066,7 +1066,7 @@ impl World {
 
 /// How many random cases each law is tried on.
 fn cases() -> u32 {
-    std::env::var("SCOPEGATE_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(10_000)
+    std::env::var("SCOPEGATE_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(4_000)
 }
 
 /// After any sequence of changes, what is allowed is what plain sets say. `fuzz/` chooses the

@@ -26,7 +26,7 @@ const CHANGES: u64 = 500;
 
 /// From how many cuts to open the store.
 fn cuts() -> usize {
-    std::env::var("SCOPEGATE_CUTS").ok().and_then(|n| n.parse().ok()).unwrap_or(520)
+    std::env::var("SCOPEGATE_CUTS").ok().and_then(|n| n.parse().ok()).unwrap_or(240)
 }
 
 /// The recorded life: opens the store, makes changes, and writes down what is acknowledged.
