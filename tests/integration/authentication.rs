@@ -220,7 +220,7 @@ fn is_refused(answer: &Result<(), Status>) -> bool {
 }
 
 #[tokio::test]
-async fn every_call_is_made_by_whom_it_is_for_and_nobody_else() {
+async fn every_call_is_open_only_to_its_roles() {
     let dir = tempfile::tempdir().expect("a directory");
     let key = bootstrap(dir.path());
     let server = Server::with_catalog(dir.path(), "360learning.yaml");
@@ -268,7 +268,7 @@ async fn every_call_is_made_by_whom_it_is_for_and_nobody_else() {
 }
 
 #[tokio::test]
-async fn without_a_good_key_nobody_gets_anywhere() {
+async fn calls_without_a_valid_key_are_refused() {
     let dir = tempfile::tempdir().expect("a directory");
     let (server, operator) = served(dir.path()).await;
     let calls = reflected(
@@ -390,7 +390,7 @@ async fn a_refusal_says_the_same_of_what_exists_and_what_does_not() {
 }
 
 #[tokio::test]
-async fn the_first_key_closes_the_door_and_the_last_operator_stays() {
+async fn the_first_key_makes_keys_required_and_the_last_operator_stays() {
     let dir = tempfile::tempdir().expect("a directory");
     let server = Server::with_catalog(dir.path(), "360learning.yaml");
     let anybody = server.client().await;
@@ -558,7 +558,7 @@ async fn a_stream_ends_with_the_key_that_opened_it() {
 }
 
 #[tokio::test]
-async fn one_key_that_runs_wild_is_held_up_and_checks_are_not() {
+async fn one_keys_request_flood_is_rate_limited_and_checks_are_not() {
     let dir = tempfile::tempdir().expect("a directory");
     let key = bootstrap(dir.path());
     let catalog = harness::catalog("360learning.yaml");
@@ -665,7 +665,7 @@ async fn held(
 }
 
 #[tokio::test]
-async fn what_a_call_says_after_its_key_was_revoked_is_not_heard() {
+async fn call_whose_key_was_revoked_is_ignored() {
     let dir = tempfile::tempdir().expect("a directory");
     let (server, operator) = served(dir.path()).await;
     let stolen = create(&operator, new_key("stolen", &[Role::Operator], &[])).await.expect("made");
@@ -827,7 +827,7 @@ async fn revoked_in_the_midst(rounds: usize) {
 }
 
 #[tokio::test]
-async fn the_first_key_ends_what_anybody_had_begun() {
+async fn the_first_key_ends_calls_that_began_without_a_key() {
     let dir = tempfile::tempdir().expect("a directory");
     let server = Server::with_catalog(dir.path(), "360learning.yaml");
     let anybody = wire(&server, None).await;
@@ -851,7 +851,7 @@ async fn the_first_key_ends_what_anybody_had_begun() {
 }
 
 #[tokio::test]
-async fn a_server_that_will_refuse_to_start_serves_nobody_before() {
+async fn a_server_that_will_refuse_to_start_answers_no_call_before() {
     let dir = tempfile::tempdir().expect("a directory");
     let store = dir.path().join("store");
     drop(Server::with_catalog(&store, "360learning.yaml"));

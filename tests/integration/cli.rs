@@ -434,7 +434,7 @@ fn history(said: &str, heading: &str) -> Vec<String> {
 }
 
 #[test]
-fn why_it_was_denied_then() {
+fn past_denials_are_explained() {
     let dir = tempfile::tempdir().expect("a directory");
     let log = dir.path().join("decisions.jsonl");
     let log = log.to_str().expect("a path");
@@ -532,7 +532,7 @@ fn why_it_was_denied_then() {
 }
 
 #[test]
-fn what_is_no_longer_kept_is_not_made_up() {
+fn compacted_history_gives_no_answer() {
     let dir = tempfile::tempdir().expect("a directory");
     let server = Server::start(dir.path(), &["--demo", "--keep-changes", "1s"]);
     let operator = Operator::of(&server);
@@ -650,7 +650,7 @@ fn on_a_terminal(mut command: Command, typed: &str) -> (i32, String) {
 }
 
 #[test]
-fn on_a_terminal_it_asks() {
+fn restrict_asks_for_confirmation_on_a_terminal() {
     let (_dir, _server, operator) = demo();
     let restrict = || operator.command("company restrict demo users:write");
     for no in ["n\n", "\n", "of course\n"] {
@@ -688,7 +688,7 @@ fn on_a_terminal_it_asks() {
 }
 
 #[test]
-fn who_holds_a_scope() {
+fn holders_of_a_scope_are_listed() {
     let (_dir, _server, operator) = demo();
     let run = |words: &str| operator.run(words);
     run("company create acme").good();
@@ -957,7 +957,7 @@ fn bash_reads_its_completions() {
 }
 
 #[test]
-fn everything_explains_itself() {
+fn every_command_has_help() {
     fn walk(command: &clap::Command, path: &str, found: &mut Vec<String>) {
         assert!(command.get_about().is_some(), "{path} says nothing of itself");
         for arg in command.get_arguments() {

@@ -116,7 +116,7 @@ fn pty_pair() -> (fs::File, fs::File) {
 }
 
 #[test]
-fn what_has_changed_while_a_question_was_open_is_not_done() {
+fn change_is_dropped_if_its_impact_changed_during_the_prompt() {
     let stage = Stage::new();
     let less = stage.file("less.yaml", &CATALOG.replace("  users:read: {}\n", ""));
     for (command, meanwhile) in [
@@ -314,7 +314,7 @@ fn text_may_begin_with_a_hyphen_and_swallows_no_flag() {
 }
 
 #[test]
-fn what_is_read_has_a_bound() {
+fn input_files_are_bounded() {
     let stage = Stage::new();
     let long = stage.file("long", &"x".repeat(5_000));
     let mut verify = stage.command("credential secret verify");

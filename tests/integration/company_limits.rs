@@ -186,7 +186,7 @@ async fn is_full(client: &Client, company: &str) {
 }
 
 #[tokio::test]
-async fn a_company_has_no_more_than_its_bounds_in_any_life_of_the_store() {
+async fn a_company_never_exceeds_its_limits_in_any_incarnation() {
     let dir = tempfile::tempdir().expect("a directory");
     let metrics = free();
     let server = start(dir.path(), &[&FEW[..], &["--metrics", &metrics]].concat());
@@ -395,7 +395,7 @@ async fn gifts(client: &Client, dry: bool) -> Vec<(&'static str, Result<(), Stat
 }
 
 #[tokio::test]
-async fn a_company_that_wrote_its_bytes_of_a_day_still_takes_away() {
+async fn a_company_at_its_daily_write_limit_can_still_revoke() {
     let dir = tempfile::tempdir().expect("a directory");
     let metrics = free();
     let args = ["--max-company-mib-per-day", "1", "--metrics", &metrics];

@@ -353,7 +353,7 @@ fn slow_peers_of_the_metrics_port_do_not_keep_a_scraper_out() {
 }
 
 #[tokio::test]
-async fn signals_that_are_not_for_its_end_do_not_end_a_server() {
+async fn other_signals_do_not_stop_a_server() {
     let dir = tempfile::tempdir().expect("a directory");
     let mut child = scopegate()
         .args(["serve", "--demo", "--listen", "127.0.0.1:0", "--log-format", "json", "--data-dir"])
@@ -495,7 +495,7 @@ async fn connected(server: &Server) -> Channel {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn calls_that_are_open_after_the_grace_are_told_so() {
+async fn open_calls_get_a_status_when_the_grace_period_ends() {
     let dir = tempfile::tempdir().expect("a directory");
     let args = ["--max-connection-age", "1s", "--max-connection-age-grace", "1s", "--demo"];
     let server = Server::start(dir.path(), &args);

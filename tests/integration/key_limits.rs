@@ -126,7 +126,7 @@ const PATHS: [&str; 5] = [
 ];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn requests_that_are_not_whole_hold_a_bounded_amount_of_memory_and_a_key_half_of_it() {
+async fn incomplete_requests_hold_bounded_memory_and_one_key_half_of_it() {
     let dir = tempfile::tempdir().expect("a directory");
     let (server, operator) = start(dir.path(), &["--call-memory-mib", "1"]).await;
     let (first, second) =
@@ -152,7 +152,7 @@ async fn requests_that_are_not_whole_hold_a_bounded_amount_of_memory_and_a_key_h
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn without_memory_rights_are_taken_away_and_a_change_that_was_made_is_told() {
+async fn revocations_and_committed_changes_are_answered_without_free_memory() {
     let dir = tempfile::tempdir().expect("a directory");
     let scopes: Vec<_> = (0..3_000).map(|n| format!("s{n:04}")).collect();
     let catalog = dir.path().join("catalog.yaml");
@@ -189,7 +189,7 @@ async fn without_memory_rights_are_taken_away_and_a_change_that_was_made_is_told
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn replies_that_are_not_read_hold_a_bounded_amount_of_memory() {
+async fn unread_responses_hold_bounded_memory() {
     let dir = tempfile::tempdir().expect("a directory");
     let (server, operator) = start(dir.path(), &["--call-memory-mib", "1"]).await;
     let key = new_key(&operator, Role::Operator).await;

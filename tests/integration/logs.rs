@@ -407,7 +407,7 @@ async fn a_rotation_by_sighup_loses_nothing_and_leaves_the_old_file_alone() {
 }
 
 #[tokio::test]
-async fn losses_of_the_decision_log_are_counted_at_the_write() {
+async fn lost_decision_log_entries_are_counted_at_the_write() {
     let dir = tempfile::tempdir().expect("a directory");
     let (server, metrics) = deciding(dir.path(), "/dev/full", &[]);
     let client = server.client().await;
@@ -469,7 +469,7 @@ async fn a_named_pipe_without_a_reader_holds_up_nothing() {
 }
 
 #[test]
-fn standard_output_that_nobody_reads_holds_up_nothing() {
+fn unread_standard_output_blocks_nothing() {
     std::thread::scope(|scope| {
         for broken in [Broken::Gone, Broken::Stuck, Broken::StuckNonBlocking, Broken::Full] {
             scope.spawn(move || {
@@ -535,7 +535,7 @@ fn refusals(log: &[String]) -> Vec<serde_json::Value> {
 }
 
 #[tokio::test]
-async fn refused_callers_are_logged_and_no_secret_is() {
+async fn refused_callers_are_logged_without_secrets() {
     let dir = tempfile::tempdir().expect("a directory");
     let data = dir.path().join("data");
     let operator = bootstrap(&data);
@@ -688,7 +688,7 @@ async fn clients_without_a_good_certificate_are_logged() {
 }
 
 #[test]
-fn what_h2_warns_of_does_not_fill_the_log() {
+fn h2_warnings_do_not_fill_the_log() {
     let attack = |server: &Server| {
         for _ in 0..5 {
             let mut raw = Raw::begun(server, &[]);

@@ -51,7 +51,7 @@ async fn served(dir: &std::path::Path, more: &[&str]) -> (Server, Client, String
 }
 
 #[tokio::test]
-async fn what_was_answered_is_counted_once_and_by_its_words() {
+async fn requests_are_counted_once_by_their_labels() {
     let dir = tempfile::tempdir().expect("a directory");
     let (_server, client, metrics) = served(dir.path(), &[]).await;
     client.create_company("acme", None).await;

@@ -262,7 +262,7 @@ async fn spans_say_how_calls_ended_and_where_changes_are_in_the_audit_log() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_calls_without_a_trace_a_sample_begins_one() {
+async fn calls_without_a_trace_are_sampled() {
     let dir = tempfile::tempdir().expect("a directory");
     furnished(dir.path()).await;
     let (collector, endpoint) = Collector::start().await;
@@ -343,7 +343,7 @@ async fn until(what: impl Fn() -> bool) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn without_a_collector_all_is_answered_and_what_is_lost_is_counted() {
+async fn missing_collector_delays_no_call_and_lost_spans_are_counted() {
     let dir = tempfile::tempdir().expect("a directory");
     furnished(dir.path()).await;
     let (endpoint, metrics) = (format!("http://{}", nowhere()), nowhere());
@@ -434,7 +434,7 @@ fn event(line: &str) -> serde_json::Map<String, serde_json::Value> {
 }
 
 #[test]
-fn also_a_server_that_does_not_start_says_so_in_one_event() {
+fn server_that_fails_to_start_logs_one_event() {
     let dir = tempfile::tempdir().expect("a directory");
     std::fs::write(dir.path().join("taken"), "").expect("a file");
     let taken = dir.path().join("taken");

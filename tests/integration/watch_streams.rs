@@ -302,7 +302,7 @@ async fn one_key_has_sixteen_streams_and_others_have_theirs() {
 }
 
 #[tokio::test]
-async fn nothing_behind_the_revocation_of_its_key_is_sent_to_a_watcher() {
+async fn watcher_gets_no_change_after_its_key_is_revoked() {
     let dir = tempfile::tempdir().expect("a directory");
     let (server, operator) = guarded(dir.path()).await;
     operator.create_company("acme", None).await;
@@ -342,7 +342,7 @@ async fn delete_company(operator: &Client, company: &str) -> u64 {
 }
 
 #[tokio::test]
-async fn who_is_bound_to_a_company_sees_nothing_of_an_earlier_one_of_its_id() {
+async fn key_bound_to_a_company_sees_nothing_of_an_earlier_company_with_its_id() {
     let dir = tempfile::tempdir().expect("a directory");
     let (server, operator) = guarded(dir.path()).await;
     let mut bound = Vec::new();
