@@ -17,7 +17,7 @@
 //!
 //! Not here: what facts are, where they are kept, how one waits; and what a core keeps for
 //! itself, which is in [`super::front`]. Both files, and [`super::marks`], are also compiled into
-//! `tests/interleavings.rs` over scheduled locks and atomics, by way of `super::sync`.
+//! `tests/integration/interleavings.rs` over scheduled locks and atomics, by way of `super::sync`.
 
 use std::collections::HashSet;
 use std::hash::Hash;

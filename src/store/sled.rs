@@ -6,7 +6,7 @@
 //! sled's own `flush` hands pages to the kernel and no further, so the writer also syncs the
 //! log through a file handle of its own. What sled leaves unsynced beside the log, or half
 //! written, is put right while the store is opened: a power cut at any moment then leaves a store
-//! that opens (`tests/power.rs`). A value longer than `value::INLINE` is cut into
+//! that opens (`tests/integration/power_loss.rs`). A value longer than `value::INLINE` is cut into
 //! parts under keys of their own: sled would put a page above 128 KiB into a file beside its
 //! log, which it does not sync.
 //!
