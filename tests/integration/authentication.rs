@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::harness;
 use crate::harness::bytes_codec::BytesCodec;
-use crate::harness::{Client, Presents, Server, owned, refused, scopegate};
+use crate::harness::{Client, Presents, Server, bootstrap, owned, refused, scopegate};
 use bytes::Bytes;
 use prost::Message;
 use prost_types::{DescriptorProto, FileDescriptorProto, Timestamp};
@@ -20,14 +20,6 @@ use tonic_reflection::pb::v1::ServerReflectionRequest;
 use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
 use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
 use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
-
-/// The first operator's key.
-fn bootstrap(dir: &Path) -> String {
-    let made = scopegate().args(["keys", "bootstrap", "--data-dir"]).arg(dir).output();
-    let made = made.expect("it runs");
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-    String::from_utf8(made.stdout).expect("a text").trim().to_owned()
-}
 
 /// A server with a catalog, two companies, and an operator.
 async fn served(dir: &Path) -> (Server, Client) {

@@ -1,10 +1,10 @@
 //! Bounds of one company, over the real wire: none has more credentials, users or consents than
 //! it may, or writes more in a day, and what takes away is never refused.
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::Path;
 
-use crate::harness::{Client, Server, owned, refused, scopegate};
+use crate::harness::{Client, Server, free_address, owned, refused, scopegate};
 use scopegate::proto::*;
 use tokio::task::JoinSet;
 use tonic::{Code, Response, Status};
@@ -25,11 +25,6 @@ fn start(dir: &Path, args: &[&str]) -> Server {
     std::fs::write(&catalog, CATALOG).expect("written");
     let catalog = catalog.to_str().expect("a path");
     Server::start(&dir.join("data"), &[&["--cores", "1", "--catalog", catalog], args].concat())
-}
-
-fn free() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    listener.local_addr().expect("an address").to_string()
 }
 
 /// How many changes were refused by this bound.
@@ -188,7 +183,7 @@ async fn is_full(client: &Client, company: &str) {
 #[tokio::test]
 async fn a_company_never_exceeds_its_limits_in_any_incarnation() {
     let dir = tempfile::tempdir().expect("a directory");
-    let metrics = free();
+    let metrics = free_address();
     let server = start(dir.path(), &[&FEW[..], &["--metrics", &metrics]].concat());
     let client = server.client().await;
     fill(&client, "acme").await;
@@ -397,7 +392,7 @@ async fn gifts(client: &Client, dry: bool) -> Vec<(&'static str, Result<(), Stat
 #[tokio::test]
 async fn a_company_at_its_daily_write_limit_can_still_revoke() {
     let dir = tempfile::tempdir().expect("a directory");
-    let metrics = free();
+    let metrics = free_address();
     let args = ["--max-company-mib-per-day", "1", "--metrics", &metrics];
     let server = start(dir.path(), &args);
     let client = server.client().await;

@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::harness;
 use crate::harness::bytes_codec::BytesCodec;
 use crate::harness::raw::*;
-use crate::harness::{Client, Server, owned, refused, scopegate, scopes_of};
+use crate::harness::{Client, Server, bootstrap, owned, refused, scopes_of};
 use bytes::Bytes;
 use prost::Message;
 use scopegate::proto::*;
@@ -13,12 +13,6 @@ use tokio::task::JoinSet;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 use tonic_types::ErrorDetails;
-
-fn bootstrap(dir: &Path) -> String {
-    let made = scopegate().args(["keys", "bootstrap", "--data-dir"]).arg(dir).output();
-    let made = made.expect("it runs");
-    String::from_utf8(made.stdout).expect("a text").trim().to_owned()
-}
 
 /// A server on one core with a company, a credential and an operator's key.
 async fn start(dir: &Path, args: &[&str]) -> (Server, Client) {
