@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Output, Stdio};
 
-use crate::harness::{Server, catalog, scopegate};
+use crate::harness::{Server, catalog, scopegate, terminal};
 use clap::CommandFactory;
 use scopegate::config::Config;
 use serde_json::{Value, json};
@@ -629,18 +629,11 @@ fn a_restriction_is_seen_before_it_is_made() {
 
 /// A terminal of a usual size, and what was shown on it by a command to which this was typed.
 fn on_a_terminal(mut command: Command, typed: &str) -> (i32, String) {
-    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-    let keys = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");
-    grantpt(&keys).and_then(|()| unlockpt(&keys)).expect("ours");
-    let size = rustix::termios::Winsize { ws_row: 50, ws_col: 120, ws_xpixel: 0, ws_ypixel: 0 };
-    rustix::termios::tcsetwinsize(&keys, size).expect("a size");
-    let name = ptsname(&keys, Vec::new()).expect("a name").into_string().expect("text");
-    let screen = fs::OpenOptions::new().read(true).write(true).open(name).expect("a screen");
+    let (screen, mut keys) = terminal::open(120);
     let copy = || Stdio::from(screen.try_clone().expect("a copy"));
     command.stdin(copy()).stdout(copy()).stderr(copy());
     let mut child = command.spawn().expect("it runs");
     drop((command, screen));
-    let mut keys = fs::File::from(keys);
     keys.write_all(typed.as_bytes()).expect("typed");
     let mut shown = Vec::new();
     // A terminal without a program ends with an error.

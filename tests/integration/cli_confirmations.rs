@@ -6,7 +6,7 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Output, Stdio};
 
-use crate::harness::{Server, scopegate};
+use crate::harness::{Server, scopegate, terminal};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -151,7 +151,7 @@ enum Answer<'a> {
 
 /// What was shown on a terminal, on which the question was answered so.
 fn on_a_terminal(mut command: Command, answer: Answer<'_>) -> (i32, String) {
-    let (screen, mut keys) = pty_pair();
+    let (screen, mut keys) = terminal::open(40);
     let copy = || Stdio::from(screen.try_clone().expect("a copy"));
     command.stdin(copy()).stdout(copy()).stderr(copy());
     let mut child = command.spawn().expect("it runs");
@@ -317,7 +317,7 @@ fn a_terminal_is_asked_and_only_a_yes_is_one() {
 fn confirmed_removal_is_exactly_the_previewed_one() {
     let stage = Stage::new();
     let mut command = stage.command("credential delete acme app");
-    let (input, mut keys) = pty_pair();
+    let (input, mut keys) = terminal::open(40);
     let copy = || Stdio::from(input.try_clone().expect("a copy"));
     command.stdin(copy()).stdout(copy()).stderr(copy());
     let mut child = command.spawn().expect("it runs");
@@ -338,18 +338,6 @@ fn confirmed_removal_is_exactly_the_previewed_one() {
     let shown = String::from_utf8(shown).expect("text");
     assert!(shown.contains("etag"), "{shown}");
     stage.good("credential get acme app");
-}
-
-/// A terminal of 40 columns: its screen, and its keyboard.
-fn pty_pair() -> (fs::File, fs::File) {
-    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-    let keys = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");
-    grantpt(&keys).and_then(|()| unlockpt(&keys)).expect("ours");
-    let size = rustix::termios::Winsize { ws_row: 50, ws_col: 40, ws_xpixel: 0, ws_ypixel: 0 };
-    rustix::termios::tcsetwinsize(&keys, size).expect("a size");
-    let name = ptsname(&keys, Vec::new()).expect("a name").into_string().expect("text");
-    let screen = fs::OpenOptions::new().read(true).write(true).open(name).expect("a screen");
-    (screen, fs::File::from(keys))
 }
 
 #[test]

@@ -369,10 +369,7 @@ async fn request_without_effect_is_not_remembered() {
 #[tokio::test]
 async fn a_request_is_known_by_the_key_that_sent_it_and_not_by_its_name() {
     let dir = tempfile::tempdir().expect("a directory");
-    let made =
-        harness::scopegate().args(["keys", "bootstrap", "--data-dir"]).arg(dir.path()).output();
-    let made = made.expect("it runs").stdout;
-    let root = String::from_utf8(made).expect("text").trim().to_owned();
+    let root = harness::bootstrap(dir.path());
     let server = Server::with_catalog(dir.path(), "horizonwebref.yaml");
     let operator = Client::connect_as(&server.url(), Some(&root)).await;
     operator.create_company("acme", None).await;

@@ -8,7 +8,7 @@ use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crate::harness::{Client, Server, catalog, scopegate, scopes_of};
+use crate::harness::{Client, Server, bootstrap, catalog, scopegate, scopes_of};
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{
     TraceService, TraceServiceServer,
 };
@@ -473,9 +473,8 @@ fn server_that_fails_to_start_logs_one_event() {
 async fn no_secret_is_in_any_log_or_span_and_every_line_is_an_event() {
     let dir = tempfile::tempdir().expect("a directory");
     let store = dir.path().join("store");
-    let made = scopegate().args(["keys", "bootstrap", "--data-dir"]).arg(&store).output();
-    let key = String::from_utf8(made.expect("it runs").stdout).expect("a text");
-    let key = key.trim();
+    let key = bootstrap(&store);
+    let key = key.as_str();
     let (collector, endpoint) = Collector::start().await;
     let decisions = dir.path().join("decisions.jsonl");
     let catalog = catalog("360learning.yaml");

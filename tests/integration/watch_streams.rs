@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::harness;
 use crate::harness::raw::*;
-use crate::harness::{Client, Server, owned, refused, scopegate};
+use crate::harness::{Client, Server, owned, refused};
 use scopegate::proto::backup_service_client::BackupServiceClient;
 use scopegate::proto::*;
 use tonic::metadata::{Ascii, MetadataValue};
@@ -240,8 +240,7 @@ async fn guarded(dir: &Path) -> (Server, Client) {
 
 /// The same with more arguments, and the operator's key.
 fn guarded_with(dir: &Path, args: &[&str]) -> (Server, String) {
-    let made = scopegate().args(["keys", "bootstrap", "--data-dir"]).arg(dir).output();
-    let key = String::from_utf8(made.expect("it runs").stdout).expect("text").trim().to_owned();
+    let key = harness::bootstrap(dir);
     assert!(key.starts_with("sgk_"), "{key}");
     let catalog = harness::catalog("360learning.yaml");
     let catalog = ["--catalog", catalog.to_str().expect("a path")];

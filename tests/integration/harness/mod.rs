@@ -3,6 +3,7 @@
 pub mod bytes_codec;
 pub mod process;
 pub mod raw;
+pub mod terminal;
 
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
