@@ -1,4 +1,4 @@
-//! The locks and atomics of the admission protocol. `tests/interleavings.rs` has a room of the
+//! The locks and atomics of the admission protocol. `tests/integration/interleavings.rs` has a room of the
 //! same name with scheduled ones.
 
 pub(super) use std::sync::Mutex;

@@ -97,7 +97,8 @@ impl Listener {
         let listener = TcpListener::bind(args.listen).await.map_err(cannot)?;
         let address = listener.local_addr().map_err(cannot)?;
         let memory = args.call_memory_mib.map(|mib| u64::from(mib) << 20);
-        let memory = memory.unwrap_or_else(|| MemoryShare::for_cores(args.worker_threads).call_memory);
+        let memory =
+            memory.unwrap_or_else(|| MemoryShare::for_cores(args.worker_threads).call_memory);
         let memory = MemoryBudget::new(memory);
         let heartbeat = Duration::from_secs(args.watch_heartbeat.into());
         let doors = Api::new(decision_log(args, &supervisor)?, memory, heartbeat);
@@ -153,7 +154,8 @@ impl Listener {
             follow: RequestObserver::new(traces.clone(), doors.decisions.is_some()).map(Arc::new),
         };
         let phase = watch::Sender::new(Phase::Serving);
-        let calls: Vec<Arc<CallCounters>> = (0..args.worker_threads.get()).map(|_| Arc::default()).collect();
+        let calls: Vec<Arc<CallCounters>> =
+            (0..args.worker_threads.get()).map(|_| Arc::default()).collect();
         let (own, mut serving_metrics) = (Arc::clone(&supervisor), None);
         if let Some(address) = args.metrics {
             let listener = TcpListener::bind(address).await.map_err(|error| {

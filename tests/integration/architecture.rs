@@ -168,7 +168,7 @@ fn commands_are_clients() {
 }
 
 #[test]
-fn floor_0_is_pure() {
+fn layer_0_is_pure() {
     for (file, text) in files("src/policy", "rs") {
         for impure in ["async ", "std::fs", "std::net", "SystemTime", "Instant", "tracing", "tokio"]
         {

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::harness;
 use crate::harness::bytes_codec::BytesCodec;
-use crate::harness::{BearerInterceptor, Client, Server, owned, refused, scopegate};
+use crate::harness::{BearerInterceptor, Client, Server, bootstrap, owned, refused, scopegate};
 use bytes::Bytes;
 use prost::Message;
 use prost_types::{DescriptorProto, FileDescriptorProto, Timestamp};
@@ -20,14 +20,6 @@ use tonic_reflection::pb::v1::ServerReflectionRequest;
 use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
 use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
 use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
-
-/// The first operator's key.
-fn bootstrap(dir: &Path) -> String {
-    let made = scopegate().args(["keys", "bootstrap", "--data-dir"]).arg(dir).output();
-    let made = made.expect("it runs");
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-    String::from_utf8(made.stdout).expect("a text").trim().to_owned()
-}
 
 /// A server with a catalog, two companies, and an operator.
 async fn served(dir: &Path) -> (Server, Client) {
@@ -223,7 +215,7 @@ fn is_refused(answer: &Result<(), Status>) -> bool {
 }
 
 #[tokio::test]
-async fn every_call_is_made_by_whom_it_is_for_and_nobody_else() {
+async fn every_call_is_open_only_to_its_roles() {
     let dir = tempfile::tempdir().expect("a directory");
     let key = bootstrap(dir.path());
     let server = Server::with_catalog(dir.path(), "360learning.yaml");
@@ -271,7 +263,7 @@ async fn every_call_is_made_by_whom_it_is_for_and_nobody_else() {
 }
 
 #[tokio::test]
-async fn without_a_good_key_nobody_gets_anywhere() {
+async fn calls_without_a_valid_key_are_refused() {
     let dir = tempfile::tempdir().expect("a directory");
     let (server, operator) = served(dir.path()).await;
     let calls = reflected(
@@ -393,7 +385,7 @@ async fn a_refusal_says_the_same_of_what_exists_and_what_does_not() {
 }
 
 #[tokio::test]
-async fn the_first_key_closes_the_door_and_the_last_operator_stays() {
+async fn the_first_key_makes_keys_required_and_the_last_operator_stays() {
     let dir = tempfile::tempdir().expect("a directory");
     let server = Server::with_catalog(dir.path(), "360learning.yaml");
     let anybody = server.client().await;
@@ -561,7 +553,7 @@ async fn a_stream_ends_with_the_key_that_opened_it() {
 }
 
 #[tokio::test]
-async fn one_key_that_runs_wild_is_held_up_and_checks_are_not() {
+async fn one_keys_request_flood_is_rate_limited_and_checks_are_not() {
     let dir = tempfile::tempdir().expect("a directory");
     let key = bootstrap(dir.path());
     let catalog = harness::catalog("360learning.yaml");
@@ -667,7 +659,7 @@ async fn held(
 }
 
 #[tokio::test]
-async fn what_a_call_says_after_its_key_was_revoked_is_not_heard() {
+async fn call_whose_key_was_revoked_is_ignored() {
     let dir = tempfile::tempdir().expect("a directory");
     let (server, operator) = served(dir.path()).await;
     let stolen = create(&operator, new_key("stolen", &[Role::Operator], &[])).await.expect("made");
@@ -829,7 +821,7 @@ async fn revoked_in_the_midst(rounds: usize) {
 }
 
 #[tokio::test]
-async fn the_first_key_ends_what_anybody_had_begun() {
+async fn the_first_key_ends_calls_that_began_without_a_key() {
     let dir = tempfile::tempdir().expect("a directory");
     let server = Server::with_catalog(dir.path(), "360learning.yaml");
     let anybody = wire(&server, None).await;
@@ -853,7 +845,7 @@ async fn the_first_key_ends_what_anybody_had_begun() {
 }
 
 #[tokio::test]
-async fn a_server_that_will_refuse_to_start_serves_nobody_before() {
+async fn a_server_that_will_refuse_to_start_answers_no_call_before() {
     let dir = tempfile::tempdir().expect("a directory");
     let store = dir.path().join("store");
     drop(Server::with_catalog(&store, "360learning.yaml"));

@@ -290,7 +290,7 @@ async fn small(dir: &Path) -> Server {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_restored_store_is_another_life() {
+async fn a_restored_store_is_a_new_incarnation() {
     let dir = tempfile::tempdir().expect("a directory");
     let path = |name: &str| dir.path().join(name);
     let server = small(&path("data")).await;
@@ -378,7 +378,7 @@ async fn two_backups_of_a_quiet_store_are_of_equal_facts() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_file_that_is_not_whole_is_refused_and_leaves_nothing() {
+async fn a_truncated_file_is_refused_and_leaves_nothing() {
     let dir = tempfile::tempdir().expect("a directory");
     let path = |name: &str| dir.path().join(name);
     let server = small(&path("data")).await;
@@ -645,7 +645,7 @@ async fn an_export_is_read_back_by_an_import() {
 }
 
 #[test]
-fn nobody_to_back_up_is_one_sentence() {
+fn backup_without_a_server_prints_one_sentence() {
     let dir = tempfile::tempdir().expect("a directory");
     let file: PathBuf = dir.path().join("file");
     let mut command = scopegate();

@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Output, Stdio};
 
-use crate::harness::{Server, catalog, scopegate};
+use crate::harness::{Server, catalog, scopegate, terminal};
 use clap::CommandFactory;
 use scopegate::cli::command::Cli;
 use serde_json::{Value, json};
@@ -434,7 +434,7 @@ fn history(said: &str, heading: &str) -> Vec<String> {
 }
 
 #[test]
-fn why_it_was_denied_then() {
+fn past_denials_are_explained() {
     let dir = tempfile::tempdir().expect("a directory");
     let log = dir.path().join("decisions.jsonl");
     let log = log.to_str().expect("a path");
@@ -532,7 +532,7 @@ fn why_it_was_denied_then() {
 }
 
 #[test]
-fn what_is_no_longer_kept_is_not_made_up() {
+fn compacted_history_gives_no_answer() {
     let dir = tempfile::tempdir().expect("a directory");
     let server = Server::start(dir.path(), &["--demo", "--audit-log-retention", "1s"]);
     let operator = Operator::of(&server);
@@ -629,18 +629,11 @@ fn a_restriction_is_seen_before_it_is_made() {
 
 /// A terminal of a usual size, and what was shown on it by a command to which this was typed.
 fn on_a_terminal(mut command: Command, typed: &str) -> (i32, String) {
-    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-    let keys = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");
-    grantpt(&keys).and_then(|()| unlockpt(&keys)).expect("ours");
-    let size = rustix::termios::Winsize { ws_row: 50, ws_col: 120, ws_xpixel: 0, ws_ypixel: 0 };
-    rustix::termios::tcsetwinsize(&keys, size).expect("a size");
-    let name = ptsname(&keys, Vec::new()).expect("a name").into_string().expect("text");
-    let screen = fs::OpenOptions::new().read(true).write(true).open(name).expect("a screen");
+    let (screen, mut keys) = terminal::open(120);
     let copy = || Stdio::from(screen.try_clone().expect("a copy"));
     command.stdin(copy()).stdout(copy()).stderr(copy());
     let mut child = command.spawn().expect("it runs");
     drop((command, screen));
-    let mut keys = fs::File::from(keys);
     keys.write_all(typed.as_bytes()).expect("typed");
     let mut shown = Vec::new();
     // A terminal without a program ends with an error.
@@ -650,7 +643,7 @@ fn on_a_terminal(mut command: Command, typed: &str) -> (i32, String) {
 }
 
 #[test]
-fn on_a_terminal_it_asks() {
+fn restrict_asks_for_confirmation_on_a_terminal() {
     let (_dir, _server, operator) = demo();
     let restrict = || operator.command("company restrict demo users:write");
     for no in ["n\n", "\n", "of course\n"] {
@@ -688,7 +681,7 @@ fn on_a_terminal_it_asks() {
 }
 
 #[test]
-fn who_holds_a_scope() {
+fn holders_of_a_scope_are_listed() {
     let (_dir, _server, operator) = demo();
     let run = |words: &str| operator.run(words);
     run("company create acme").good();
@@ -957,7 +950,7 @@ fn bash_reads_its_completions() {
 }
 
 #[test]
-fn everything_explains_itself() {
+fn every_command_has_help() {
     fn walk(command: &clap::Command, path: &str, found: &mut Vec<String>) {
         assert!(command.get_about().is_some(), "{path} says nothing of itself");
         for arg in command.get_arguments() {

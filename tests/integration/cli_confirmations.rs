@@ -6,7 +6,7 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Output, Stdio};
 
-use crate::harness::{Server, scopegate};
+use crate::harness::{Server, scopegate, terminal};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -151,7 +151,7 @@ enum Answer<'a> {
 
 /// What was shown on a terminal, on which the question was answered so.
 fn on_a_terminal(mut command: Command, answer: Answer<'_>) -> (i32, String) {
-    let (screen, mut keys) = pty_pair();
+    let (screen, mut keys) = terminal::open(40);
     let copy = || Stdio::from(screen.try_clone().expect("a copy"));
     command.stdin(copy()).stdout(copy()).stderr(copy());
     let mut child = command.spawn().expect("it runs");
@@ -176,7 +176,7 @@ fn on_a_terminal(mut command: Command, answer: Answer<'_>) -> (i32, String) {
 }
 
 #[test]
-fn what_takes_away_is_refused_where_no_terminal_can_answer() {
+fn removals_without_a_terminal_are_refused() {
     let stage = Stage::new();
     let secret = stage.json("credential secret create acme app");
     let secret = secret["secretId"].as_str().expect("an id");
@@ -221,7 +221,7 @@ fn what_takes_away_is_refused_where_no_terminal_can_answer() {
 }
 
 #[test]
-fn what_takes_nothing_away_is_not_asked_about() {
+fn additions_ask_for_no_confirmation() {
     let stage = Stage::new();
     for command in [
         "credential replace acme app write it's",
@@ -248,7 +248,7 @@ fn what_takes_nothing_away_is_not_asked_about() {
 }
 
 #[test]
-fn keys_are_asked_about() {
+fn key_changes_ask_for_confirmation() {
     let stage = Stage::new();
     let root = stage.json("keys create root --role operator");
     let root = root["secret"].as_str().expect("a secret").to_owned();
@@ -314,10 +314,10 @@ fn a_terminal_is_asked_and_only_a_yes_is_one() {
 }
 
 #[test]
-fn what_was_shown_is_what_goes() {
+fn confirmed_removal_is_exactly_the_previewed_one() {
     let stage = Stage::new();
     let mut command = stage.command("credential delete acme app");
-    let (input, mut keys) = pty_pair();
+    let (input, mut keys) = terminal::open(40);
     let copy = || Stdio::from(input.try_clone().expect("a copy"));
     command.stdin(copy()).stdout(copy()).stderr(copy());
     let mut child = command.spawn().expect("it runs");
@@ -340,20 +340,8 @@ fn what_was_shown_is_what_goes() {
     stage.good("credential get acme app");
 }
 
-/// A terminal of 40 columns: its screen, and its keyboard.
-fn pty_pair() -> (fs::File, fs::File) {
-    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-    let keys = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");
-    grantpt(&keys).and_then(|()| unlockpt(&keys)).expect("ours");
-    let size = rustix::termios::Winsize { ws_row: 50, ws_col: 40, ws_xpixel: 0, ws_ypixel: 0 };
-    rustix::termios::tcsetwinsize(&keys, size).expect("a size");
-    let name = ptsname(&keys, Vec::new()).expect("a name").into_string().expect("text");
-    let screen = fs::OpenOptions::new().read(true).write(true).open(name).expect("a screen");
-    (screen, fs::File::from(keys))
-}
-
 #[test]
-fn an_undo_that_is_pasted_brings_back_what_was_there() {
+fn a_pasted_undo_restores_the_earlier_state() {
     let stage = Stage::new();
     stage.good("credential create acme short");
     stage.good("credential grant acme short write --expires-at 2090-01-01T00:00:00Z");
@@ -486,7 +474,7 @@ fn an_undo_makes_no_grant_longer_than_it_was() {
 }
 
 #[test]
-fn an_undo_does_not_take_back_what_somebody_else_changed() {
+fn an_undo_keeps_changes_of_other_callers() {
     let stage = Stage::new();
     for (change, others, format) in [
         ("credential update acme app --label One", "credential disable acme app --yes", "table"),

@@ -185,7 +185,7 @@ fn an_address_is_a_host_and_a_port_or_a_url_wherever_it_is_written() {
 }
 
 #[test]
-fn what_answers_instead_of_the_server_is_told_in_a_sentence() {
+fn foreign_server_at_the_address_is_reported_in_one_sentence() {
     let (home, data) = (dir(), dir());
     let server = Server::start(data.path(), &["--demo", "--metrics", "127.0.0.1:0"]);
     let at = &server.address;
@@ -244,7 +244,7 @@ async fn a_proxy_that_cannot_reach_its_server_is_told_of() {
 }
 
 #[test]
-fn what_is_wrong_with_tls_is_told_with_what_to_do() {
+fn tls_failures_are_reported_with_a_remedy() {
     let (home, files) = (dir(), dir());
     let (files, ca) = (files.path(), Ca::new());
     let root = ca.file(files, "ca.pem");
@@ -412,7 +412,7 @@ fn a_server_listens_where_a_name_says_and_is_as_strict_there() {
 }
 
 #[test]
-fn names_that_do_not_exist_are_told_of_with_what_was_meant() {
+fn unknown_names_are_reported_with_a_suggestion() {
     let (home, data) = (dir(), dir());
     let catalog = write(
         home.path(),

@@ -475,7 +475,7 @@ fn change(home: &Path, url: &str, names: std::ops::Range<u32>) {
 }
 
 #[test]
-fn a_watch_goes_on_behind_its_last_change_when_the_server_was_killed() {
+fn a_watch_resumes_after_its_last_change_when_the_server_was_killed() {
     let (home, data) = (dir(), dir());
     let server = demo(data.path());
     let (url, address) = (server.url(), server.address.clone());
@@ -609,7 +609,7 @@ const READ: [&str; 7] =
     ["label", "display_name", "reason", "on_behalf_of", "name", "title", "certificate"];
 
 #[tokio::test]
-async fn no_text_that_people_read_is_taken_with_a_deceptive_character() {
+async fn deceptive_characters_are_refused_in_every_text_field() {
     let data = dir();
     let server = demo(data.path());
     let channel = tonic::transport::Channel::from_shared(server.url()).expect("a URL");
@@ -672,7 +672,7 @@ async fn no_text_that_people_read_is_taken_with_a_deceptive_character() {
 }
 
 #[tokio::test]
-async fn a_catalog_deceives_nobody() {
+async fn deceptive_characters_are_refused_in_catalogs() {
     let data = dir();
     let server = demo(data.path());
     let client = server.client().await;
@@ -712,7 +712,7 @@ async fn a_catalog_deceives_nobody() {
 }
 
 #[tokio::test]
-async fn what_a_request_quotes_is_escaped_and_cut() {
+async fn quoted_request_text_is_escaped_and_truncated() {
     let data = dir();
     let server = demo(data.path());
     let client: Client = server.client().await;
@@ -732,7 +732,7 @@ async fn what_a_request_quotes_is_escaped_and_cut() {
 }
 
 #[tokio::test]
-async fn what_is_stored_is_shown_as_it_is_stored() {
+async fn stored_text_is_returned_unchanged() {
     // As a server stored it that did not refuse it yet.
     const LABEL: &str = "Payroll \u{202e}nimda\u{200b}\u{e0041}\u{1b}[2J";
     let (home, data) = (dir(), dir());

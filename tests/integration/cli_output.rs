@@ -67,7 +67,7 @@ fn line<'a>(text: &'a str, word: &str) -> &'a str {
 }
 
 #[test]
-fn what_has_ended_is_shown_as_ended() {
+fn expired_resources_are_shown_as_expired() {
     let demo = Demo::start();
     let ended = "2026-01-31";
     demo.run(&format!("credential create demo old users:read --expires-at {ended}"));
@@ -111,7 +111,7 @@ fn what_has_ended_is_shown_as_ended() {
 }
 
 #[tokio::test]
-async fn nothing_was_seen_before_it_was_made() {
+async fn last_use_is_never_before_creation() {
     let demo = Demo::start();
     let client = demo.server.client().await;
     client.create_credential("demo", "new", &["users:read"]).await;

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{Read, Write};
 use std::process::{Command, Output, Stdio};
 
-use crate::harness::{Server, scopegate};
+use crate::harness::{Server, scopegate, terminal};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -79,7 +79,7 @@ impl Stage {
     /// Runs a command on a terminal and says yes, once this was done.
     fn asked(&self, words: &str, meanwhile: impl FnOnce()) -> (i32, String) {
         let mut command = self.command(words);
-        let (screen, mut keys) = pty_pair();
+        let (screen, mut keys) = terminal::open(120);
         let copy = || Stdio::from(screen.try_clone().expect("a copy"));
         command.stdin(copy()).stdout(copy()).stderr(copy());
         let mut child = command.spawn().expect("it runs");
@@ -105,18 +105,8 @@ fn read(output: Output) -> (i32, String, String) {
     (output.status.code().expect("an exit code"), text(output.stdout), text(output.stderr))
 }
 
-/// A terminal: its screen, and its keyboard.
-fn pty_pair() -> (fs::File, fs::File) {
-    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-    let keys = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");
-    grantpt(&keys).and_then(|()| unlockpt(&keys)).expect("ours");
-    let name = ptsname(&keys, Vec::new()).expect("a name").into_string().expect("text");
-    let screen = fs::OpenOptions::new().read(true).write(true).open(name).expect("a screen");
-    (screen, fs::File::from(keys))
-}
-
 #[test]
-fn what_has_changed_while_a_question_was_open_is_not_done() {
+fn change_is_dropped_if_its_impact_changed_during_the_prompt() {
     let stage = Stage::new();
     let less = stage.file("less.yaml", &CATALOG.replace("  users:read: {}\n", ""));
     for (command, meanwhile) in [
@@ -314,7 +304,7 @@ fn text_may_begin_with_a_hyphen_and_swallows_no_flag() {
 }
 
 #[test]
-fn what_is_read_has_a_bound() {
+fn input_files_are_bounded() {
     let stage = Stage::new();
     let long = stage.file("long", &"x".repeat(5_000));
     let mut verify = stage.command("credential secret verify");
@@ -339,7 +329,7 @@ fn an_interrupted_prompt_shows_again_what_is_typed() {
     use rustix::termios::{LocalModes, tcgetattr};
     let stage = Stage::new();
     let mut command = stage.command("credential secret verify");
-    let (screen, mut keys) = pty_pair();
+    let (screen, mut keys) = terminal::open(120);
     let copy = || Stdio::from(screen.try_clone().expect("a copy"));
     command.stdin(copy()).stdout(copy()).stderr(copy());
     let mut child = command.spawn().expect("it runs");

@@ -119,7 +119,7 @@ async fn until(what: &str, condition: impl AsyncFn() -> bool) {
 }
 
 #[tokio::test]
-async fn of_a_jump_that_does_not_last_the_store_keeps_what_was_told_until_the_clock_is_accepted() {
+async fn store_keeps_reported_expiries_of_a_short_clock_jump_until_the_clock_is_accepted() {
     let Some(machine) = Machine::new() else { return };
     let server = machine.start(&[]);
     let client = server.client().await;
@@ -440,7 +440,7 @@ fn an_accepted_clock_outlives_a_crash_before_the_witness_knows() {
 }
 
 #[test]
-fn what_was_noted_at_a_time_that_was_taken_back_is_not_kept_for_longer() {
+fn entries_of_a_rejected_clock_are_not_kept_longer() {
     let dir = tempfile::tempdir().expect("a directory");
     let store = Arc::new(open(dir.path()));
     store.start(Arc::new(Nobody));
@@ -491,7 +491,7 @@ fn wait_until_forgotten(store: &dyn Store, request: u8) {
 }
 
 #[test]
-fn what_is_kept_for_a_time_is_not_removed_by_an_end_that_was_told() {
+fn reported_expiry_does_not_shorten_retention() {
     let dir = tempfile::tempdir().expect("a directory");
     let store = Arc::new(open(dir.path()));
     store.start(Arc::new(Nobody));

@@ -1,10 +1,10 @@
 //! Bounds of one company, over the real wire: none has more credentials, users or consents than
 //! it may, or writes more in a day, and what takes away is never refused.
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::Path;
 
-use crate::harness::{Client, Server, owned, refused, scopegate};
+use crate::harness::{Client, Server, free_address, owned, refused, scopegate};
 use scopegate::proto::*;
 use tokio::task::JoinSet;
 use tonic::{Code, Response, Status};
@@ -28,11 +28,6 @@ fn start(dir: &Path, args: &[&str]) -> Server {
         &dir.join("data"),
         &[&["--worker-threads", "1", "--catalog", catalog], args].concat(),
     )
-}
-
-fn free() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    listener.local_addr().expect("an address").to_string()
 }
 
 /// How many changes were refused by this bound.
@@ -189,9 +184,9 @@ async fn is_full(client: &Client, company: &str) {
 }
 
 #[tokio::test]
-async fn a_company_has_no_more_than_its_bounds_in_any_life_of_the_store() {
+async fn a_company_never_exceeds_its_limits_in_any_incarnation() {
     let dir = tempfile::tempdir().expect("a directory");
-    let metrics = free();
+    let metrics = free_address();
     let server = start(dir.path(), &[&FEW[..], &["--metrics", &metrics]].concat());
     let client = server.client().await;
     fill(&client, "acme").await;
@@ -398,9 +393,9 @@ async fn gifts(client: &Client, dry: bool) -> Vec<(&'static str, Result<(), Stat
 }
 
 #[tokio::test]
-async fn a_company_that_wrote_its_bytes_of_a_day_still_takes_away() {
+async fn a_company_at_its_daily_write_limit_can_still_revoke() {
     let dir = tempfile::tempdir().expect("a directory");
-    let metrics = free();
+    let metrics = free_address();
     let args = ["--max-company-mib-per-day", "1", "--metrics", &metrics];
     let server = start(dir.path(), &args);
     let client = server.client().await;

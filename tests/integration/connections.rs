@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::sync::mpsc::RecvTimeoutError;
 
 use crate::harness::raw::*;
-use crate::harness::{Client, Server, refused, scopegate};
+use crate::harness::{Client, Server, bootstrap, free_address, refused, scopegate};
 use http::uri::PathAndQuery;
 use scopegate::proto::*;
 use tokio::sync::mpsc;
@@ -19,20 +19,6 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 use tonic_prost::ProstCodec;
-
-/// A port that is free just now.
-fn free() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    listener.local_addr().expect("an address").to_string()
-}
-
-/// The first key of a store.
-fn bootstrap(dir: &Path) -> String {
-    let made = scopegate().args(["keys", "bootstrap", "--data-dir"]).arg(dir).output();
-    let made = made.expect("it runs");
-    assert!(made.status.success());
-    String::from_utf8(made.stdout).expect("a key").trim().to_owned()
-}
 
 /// What the metrics port answers to these bytes.
 fn ask(address: &str, request: &str) -> String {
@@ -94,7 +80,7 @@ const KEYS: &str = "/scopegate.v1.KeyService/ListKeys";
 fn a_connection_is_kept_by_calls_that_are_accepted_and_by_nothing_else() {
     let dir = tempfile::tempdir().expect("a directory");
     let key = format!("Bearer {}", bootstrap(dir.path()));
-    let metrics = free();
+    let metrics = free_address();
     let server = Server::start(
         dir.path(),
         &[
@@ -160,7 +146,7 @@ fn a_connection_is_kept_by_calls_that_are_accepted_and_by_nothing_else() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_whose_connection_was_idle_does_not_notice() {
     let dir = tempfile::tempdir().expect("a directory");
-    let metrics = free();
+    let metrics = free_address();
     let args = ["--demo", "--metrics", &metrics, "--idle-timeout", "1s"];
     let server = Server::start(dir.path(), &args);
     let client = server.client().await;
@@ -197,7 +183,7 @@ fn files(server: &Server) -> (String, String) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_small_limit_of_files_bounds_connections_and_nothing_else() {
     let dir = tempfile::tempdir().expect("a directory");
-    let metrics = free();
+    let metrics = free_address();
     let args = ["--demo", "--worker-threads", "2", "--metrics", &metrics];
     let server = Server::start_by(with_files("-n 300"), dir.path(), &args);
     assert_eq!(server.logged("--max-connections was lowered"), 1);
@@ -299,7 +285,7 @@ async fn peers_of_other_machines_do_not_keep_out_loopback_ones() {
 #[test]
 fn slow_peers_of_the_metrics_port_do_not_keep_a_scraper_out() {
     let dir = tempfile::tempdir().expect("a directory");
-    let metrics = free();
+    let metrics = free_address();
     let _server = Server::start(dir.path(), &["--demo", "--metrics", &metrics]);
     let silent: Vec<_> = (0..100).map(|_| TcpStream::connect(&metrics).expect("queued")).collect();
     let half: Vec<_> = (0..50)
@@ -353,7 +339,7 @@ fn slow_peers_of_the_metrics_port_do_not_keep_a_scraper_out() {
 }
 
 #[tokio::test]
-async fn signals_that_are_not_for_its_end_do_not_end_a_server() {
+async fn other_signals_do_not_stop_a_server() {
     let dir = tempfile::tempdir().expect("a directory");
     let mut child = scopegate()
         .args(["serve", "--demo", "--listen", "127.0.0.1:0", "--log-format", "json", "--data-dir"])
@@ -495,7 +481,7 @@ async fn connected(server: &Server) -> Channel {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn calls_that_are_open_after_the_grace_are_told_so() {
+async fn open_calls_get_a_status_when_the_grace_period_ends() {
     let dir = tempfile::tempdir().expect("a directory");
     let args = ["--max-connection-age", "1s", "--max-connection-age-grace", "1s", "--demo"];
     let server = Server::start(dir.path(), &args);
@@ -516,7 +502,7 @@ async fn calls_that_are_open_after_the_grace_are_told_so() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_drain_tells_open_calls_and_counts_those_that_it_cuts() {
     let dir = tempfile::tempdir().expect("a directory");
-    let metrics = free();
+    let metrics = free_address();
     let args = ["--demo", "--drain-timeout", "1s", "--metrics", &metrics];
     let server = Server::start(dir.path(), &args);
     let all = Endless::begin(&connected(&server).await, false).await;
@@ -546,7 +532,7 @@ async fn a_drain_tells_open_calls_and_counts_those_that_it_cuts() {
 async fn streams_do_not_hold_up_a_drain() {
     let dir = tempfile::tempdir().expect("a directory");
     let args = ["serve", "--demo", "--listen", "127.0.0.1:0", "--drain-timeout", "600s"];
-    let metrics = free();
+    let metrics = free_address();
     let mut child = scopegate()
         .args(args)
         .args(["--metrics", &metrics, "--data-dir"])
@@ -589,7 +575,7 @@ fn a_hangup_has_the_certificates_looked_at_and_says_what_is_wrong() {
     let dir = tempfile::tempdir().expect("a directory");
     let (cert, key) = (dir.path().join("cert.pem"), dir.path().join("key.pem"));
     certify(&cert, &key);
-    let metrics = free();
+    let metrics = free_address();
     let mut args = vec!["--demo", "--metrics", &metrics];
     args.extend(["--tls-cert", cert.to_str().expect("a path")]);
     args.extend(["--tls-key", key.to_str().expect("a path")]);
@@ -616,7 +602,7 @@ fn a_hangup_has_the_certificates_looked_at_and_says_what_is_wrong() {
 fn a_peer_that_takes_nothing_before_its_first_accepted_call_is_cut() {
     let dir = tempfile::tempdir().expect("a directory");
     bootstrap(dir.path());
-    let metrics = free();
+    let metrics = free_address();
     // Nothing else cuts it.
     let long = ["--first-call-timeout", "10m", "--idle-timeout", "10m", "--stall-timeout", "10m"];
     let args = [&["--demo", "--worker-threads", "1", "--metrics", &metrics][..], &long].concat();

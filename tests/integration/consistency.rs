@@ -418,7 +418,7 @@ impl Rng {
 /// How many checks with one right answer to see.
 fn settled_checks() -> u64 {
     let asked = std::env::var("SCOPEGATE_SETTLED_CHECKS").ok();
-    asked.and_then(|n| n.parse().ok()).unwrap_or(1_000_000)
+    asked.and_then(|n| n.parse().ok()).unwrap_or(500_000)
 }
 
 /// What to ask for. Half of it goes to a few, so that the small cache is hit and missed.

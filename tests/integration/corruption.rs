@@ -15,7 +15,7 @@ use scopegate::store::Store;
 
 /// How many bytes to damage in each file.
 fn bytes() -> u64 {
-    std::env::var("SCOPEGATE_FLIPS").ok().and_then(|n| n.parse().ok()).unwrap_or(150)
+    std::env::var("SCOPEGATE_FLIPS").ok().and_then(|n| n.parse().ok()).unwrap_or(100)
 }
 
 #[test]

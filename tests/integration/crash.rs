@@ -151,7 +151,7 @@ async fn every_acknowledged_change_survives_kill_9_under_64_writers() {
 /// Killed as soon as a change is acknowledged, and again while the store is being opened, at any
 /// moment and as often as it comes: the change stands, and is in force.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_was_acknowledged_a_moment_before_a_kill_stands_however_often_opening_is_cut_off() {
+async fn acknowledged_changes_survive_repeatedly_interrupted_recovery() {
     let dir = tempfile::tempdir().expect("a directory");
     let mut server = Server::with_catalog(dir.path(), "360learning.yaml");
     let client = server.client().await;
@@ -224,7 +224,7 @@ async fn what_was_acknowledged_a_moment_before_a_kill_stands_however_often_openi
 }
 
 #[tokio::test]
-async fn what_expired_stays_expired_when_the_process_dies_and_the_clock_steps_back() {
+async fn expired_grants_stay_expired_when_the_process_dies_and_the_clock_steps_back() {
     // faketime is not at hand everywhere: the store's own mark is read instead of the clock.
     let dir = tempfile::tempdir().expect("a directory");
     let server = Server::with_catalog(dir.path(), "360learning.yaml");
@@ -257,7 +257,7 @@ fn faketime() -> Option<std::path::PathBuf> {
 }
 
 #[tokio::test]
-async fn nothing_expired_revives_when_the_clock_of_a_running_process_steps_back() {
+async fn expired_grants_stay_expired_when_the_clock_of_a_running_process_steps_back() {
     let Some(library) = faketime() else {
         println!("skipped: no libfaketime (apt-get install faketime)");
         return;

@@ -226,7 +226,7 @@ macro_rules! accepted {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_takes_away_is_committed_on_a_full_disk() {
+async fn removals_are_committed_on_a_full_disk() {
     let Some(disk) = Disk::of(128) else { return };
     let store = disk.path.join("store");
     // A path through another process's root cannot be made canonical.

@@ -269,7 +269,7 @@ async fn a_health_message_has_at_most_1_kib() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn watches_of_health_are_bounded_for_as_long_as_they_live() {
+async fn health_watches_are_bounded() {
     let dir = tempfile::tempdir().expect("a directory");
     let (server, metrics) = measured(dir.path(), &[]);
     let open = || metric(&metrics, "scopegate_streams_open{kind=\"health_watch\"}");
@@ -356,7 +356,7 @@ fn unread_health_replies_keep_their_places() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn reflection_is_bounded_for_as_long_as_it_lives() {
+async fn reflection_streams_are_bounded() {
     let dir = tempfile::tempdir().expect("a directory");
     let (server, metrics) = measured(dir.path(), &[]);
     let open = || metric(&metrics, "scopegate_streams_open{kind=\"reflection\"}");
@@ -521,7 +521,7 @@ async fn only_grpc_posts_are_answered_and_nothing_else_changes_anything() {
 
 /// HTTP would make a tunnel of the stream.
 #[test]
-fn connect_is_refused_as_any_other_method() {
+fn connect_method_is_refused_like_any_other() {
     let dir = tempfile::tempdir().expect("a directory");
     let (server, metrics) = measured(dir.path(), &[]);
     let mut raw = Raw::begun(&server, &[]);

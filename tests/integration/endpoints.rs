@@ -135,7 +135,7 @@ async fn refused(client: &Client, endpoint: &str) -> String {
 }
 
 #[tokio::test]
-async fn what_a_new_catalog_cannot_have_is_refused_with_line_and_column() {
+async fn invalid_catalogs_are_refused_with_line_and_column() {
     let dir = tempfile::tempdir().expect("a directory");
     let server = Server::start(dir.path(), &[]);
     let client = &server.client().await;

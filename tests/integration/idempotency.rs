@@ -195,7 +195,7 @@ roles: { reader: { scopes: { read_organization: all } } }";
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn of_many_that_send_it_at_once_one_changes_and_all_are_answered_alike() {
+async fn concurrent_duplicates_change_once_and_get_equal_responses() {
     let dir = tempfile::tempdir().expect("a directory");
     let (_server, client) = served(dir.path()).await;
     for round in 0..20 {
@@ -319,7 +319,7 @@ async fn a_repeat_tells_what_was_done_then_of_a_resource_as_it_is_now() {
 }
 
 #[tokio::test]
-async fn what_changed_nothing_is_not_remembered() {
+async fn request_without_effect_is_not_remembered() {
     let dir = tempfile::tempdir().expect("a directory");
     let (_server, client) = served(dir.path()).await;
     client.create_company("acme", None).await;
@@ -369,10 +369,7 @@ async fn what_changed_nothing_is_not_remembered() {
 #[tokio::test]
 async fn a_request_is_known_by_the_key_that_sent_it_and_not_by_its_name() {
     let dir = tempfile::tempdir().expect("a directory");
-    let made =
-        harness::scopegate().args(["keys", "bootstrap", "--data-dir"]).arg(dir.path()).output();
-    let made = made.expect("it runs").stdout;
-    let root = String::from_utf8(made).expect("text").trim().to_owned();
+    let root = harness::bootstrap(dir.path());
     let server = Server::with_catalog(dir.path(), "horizonwebref.yaml");
     let operator = Client::connect_as(&server.url(), Some(&root)).await;
     operator.create_company("acme", None).await;

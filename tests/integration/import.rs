@@ -160,7 +160,7 @@ async fn all_are_there(client: &Client, count: usize) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_an_import_answered_survives_kill_9() {
+async fn acknowledged_import_survives_kill_9() {
     const COUNT: usize = 20_000;
     let dir = tempfile::tempdir().expect("a directory");
     let server = start(dir.path());
@@ -255,7 +255,7 @@ async fn credentials_of(client: &Client) -> usize {
 }
 
 #[tokio::test]
-async fn what_exists_is_skipped_and_left_as_it_is() {
+async fn existing_items_are_skipped_and_unchanged() {
     let dir = tempfile::tempdir().expect("a directory");
     let server = start(dir.path());
     let client = &server.client().await;

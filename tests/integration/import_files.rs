@@ -82,7 +82,7 @@ async fn an_id_that_comes_twice_with_other_content_ends_the_import() {
 }
 
 #[tokio::test]
-async fn what_exists_with_other_content_is_counted_and_listed() {
+async fn existing_items_with_other_content_are_counted_and_listed() {
     let (dir, server) = demo();
     let path = dir.path();
     let file = |name: &str, lines: &[String]| {

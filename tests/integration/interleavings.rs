@@ -201,7 +201,7 @@ fn explore(history: History, batches: Batches, schedules: usize) {
 
 /// How many schedules of each kind to try.
 fn schedules() -> usize {
-    std::env::var("SCOPEGATE_SCHEDULES").ok().and_then(|n| n.parse().ok()).unwrap_or(20_000)
+    std::env::var("SCOPEGATE_SCHEDULES").ok().and_then(|n| n.parse().ok()).unwrap_or(8_000)
 }
 
 #[test]

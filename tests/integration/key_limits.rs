@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::harness;
 use crate::harness::bytes_codec::BytesCodec;
 use crate::harness::raw::*;
-use crate::harness::{Client, Server, owned, refused, scopegate, scopes_of};
+use crate::harness::{Client, Server, bootstrap, owned, refused, scopes_of};
 use bytes::Bytes;
 use prost::Message;
 use scopegate::proto::*;
@@ -13,12 +13,6 @@ use tokio::task::JoinSet;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 use tonic_types::ErrorDetails;
-
-fn bootstrap(dir: &Path) -> String {
-    let made = scopegate().args(["keys", "bootstrap", "--data-dir"]).arg(dir).output();
-    let made = made.expect("it runs");
-    String::from_utf8(made.stdout).expect("a text").trim().to_owned()
-}
 
 /// A server on one core with a company, a credential and an operator's key.
 async fn start(dir: &Path, args: &[&str]) -> (Server, Client) {
@@ -127,7 +121,7 @@ const PATHS: [&str; 5] = [
 ];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn requests_that_are_not_whole_hold_a_bounded_amount_of_memory_and_a_key_half_of_it() {
+async fn incomplete_requests_hold_bounded_memory_and_one_key_half_of_it() {
     let dir = tempfile::tempdir().expect("a directory");
     let (server, operator) = start(dir.path(), &["--call-memory-mib", "1"]).await;
     let (first, second) =
@@ -153,7 +147,7 @@ async fn requests_that_are_not_whole_hold_a_bounded_amount_of_memory_and_a_key_h
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn without_memory_rights_are_taken_away_and_a_change_that_was_made_is_told() {
+async fn revocations_and_committed_changes_are_answered_without_free_memory() {
     let dir = tempfile::tempdir().expect("a directory");
     let scopes: Vec<_> = (0..3_000).map(|n| format!("s{n:04}")).collect();
     let catalog = dir.path().join("catalog.yaml");
@@ -190,7 +184,7 @@ async fn without_memory_rights_are_taken_away_and_a_change_that_was_made_is_told
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn replies_that_are_not_read_hold_a_bounded_amount_of_memory() {
+async fn unread_responses_hold_bounded_memory() {
     let dir = tempfile::tempdir().expect("a directory");
     let (server, operator) = start(dir.path(), &["--call-memory-mib", "1"]).await;
     let key = new_key(&operator, Role::Operator).await;

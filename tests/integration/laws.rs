@@ -245,7 +245,7 @@ fn d3_readmission_revives_nothing_until_granted_again() {
 }
 
 #[test]
-fn d3_a_restoration_wakes_what_was_active_right_before_and_nothing_else() {
+fn d3_a_restore_reactivates_only_grants_active_right_before_the_restriction() {
     let mut world = World::new(PLAIN, None);
     world.grant_until(&["a"], Some(at(100)));
     world.restrict(&["a"]);
@@ -285,7 +285,7 @@ fn d4_a_new_company_receives_the_whole_catalog_unless_fewer_are_named() {
 }
 
 #[test]
-fn d5_what_is_added_to_the_ceiling_is_available_and_not_applied() {
+fn d5_scopes_added_to_the_ceiling_are_available_and_not_granted() {
     let mut world = World::new(PLAIN, Some(&["a"]));
     assert_eq!(world.add(&["a", "top"]), ["low", "mid", "top"]);
     assert_eq!(world.reason(&["top"]), Some(Reason::ScopeNotGranted));
@@ -333,7 +333,7 @@ fn d10_replace_and_reset_keep_stamp_and_end_of_what_stays() {
 }
 
 #[test]
-fn d10_what_replace_and_reset_make_anew_lengthens_nothing_below_it() {
+fn d10_new_grants_of_replace_and_reset_extend_no_implied_grant() {
     let mut world = World::new(PLAIN, None);
     world.grant_until(&["low"], Some(at(100)));
     let low = world.credential.clone();
@@ -771,7 +771,7 @@ fn d9_the_refusal_names_twenty_scopes_and_counts_the_rest() {
 }
 
 #[test]
-fn d3_a_restriction_is_undone_only_above_what_still_stands() {
+fn d3_a_restriction_is_undone_only_after_later_ones() {
     let mut world = World::new(PLAIN, None);
     world.grant(&["top"]);
     let first = world.restrict_noting(&["top"]);
@@ -796,7 +796,7 @@ fn d3_a_restriction_is_undone_only_above_what_still_stands() {
 }
 
 #[test]
-fn d13_checks_share_their_facts_only_if_all_their_parties_are_one() {
+fn d13_checks_share_facts_only_with_equal_subjects() {
     let one = Query { user: Some(ada()), ..query(&["a"], None) };
     let by_token = Token { user: Some(ada()), ..token(&[]) };
     assert!(one.same_subject_as(&Query { needs: query(&["b"], None).needs, ..one.clone() }));
@@ -809,7 +809,7 @@ fn d13_checks_share_their_facts_only_if_all_their_parties_are_one() {
 }
 
 #[test]
-fn d2_a_catalog_says_what_it_has_otherwise() {
+fn d2_a_catalog_reports_its_differences() {
     let world = World::new(PEOPLE, None);
     let next = PEOPLE.replace("d: }", "e: { implies: [b] } }").replace("a: own", "a: all");
     let next = world.catalog.replaced_by(&next.replace("1m", "2m")).expect("a catalog");
@@ -825,7 +825,7 @@ fn d2_a_catalog_says_what_it_has_otherwise() {
 }
 
 #[test]
-fn d19_what_expires_now_is_over_and_dormant_is_reported_first() {
+fn d19_a_grant_that_ends_now_is_expired_and_dormant_is_reported_first() {
     let mut world = World::new(PLAIN, None);
     world.grant_until(&["a"], Some(at(5)));
     world.now = Timestamp::new(4, 999_999_999).expect("a time");
@@ -1068,7 +1068,7 @@ impl World {
 
 /// How many random cases each law is tried on.
 fn cases() -> u32 {
-    std::env::var("SCOPEGATE_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(10_000)
+    std::env::var("SCOPEGATE_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(4_000)
 }
 
 /// After any sequence of changes, what is allowed is what plain sets say. `fuzz/` chooses the
@@ -1184,7 +1184,7 @@ proptest! {
     /// given (D3), whatever wakes above it. And what Replace and Reset make anew has no end,
     /// while what stays below it keeps its own (D10): that alone ends before what is above it.
     #[test]
-    fn closed_sets_stay_closed_also_in_time(
+    fn closed_sets_stay_closed_over_time(
         catalog in drawn(),
         acts in prop::collection::vec(act(), 1..30),
     ) {

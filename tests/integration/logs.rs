@@ -1,14 +1,14 @@
 //! Logs: what they say, and that no state of them hurts the server.
 use std::fs::{self, File};
 use std::io::{PipeReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::harness;
 use crate::harness::raw::{self, Raw, WAIT_LIMIT};
-use crate::harness::{Client, Server, scopegate, scopes_of};
+use crate::harness::{Client, Server, bootstrap, free_address, scopegate, scopes_of};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use scopegate::proto::backup_service_client::BackupServiceClient;
 use scopegate::proto::*;
@@ -104,12 +104,6 @@ impl Drop for Running {
     }
 }
 
-/// An address that is free now.
-fn free() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    listener.local_addr().expect("an address").to_string()
-}
-
 /// Waits until something listens there.
 fn wait_for(address: &str, running: &mut Running) {
     let patience = Instant::now() + WAIT_LIMIT;
@@ -186,7 +180,7 @@ async fn tls_channel(address: &str, cert: &str) -> Channel {
 /// standard error like this.
 async fn live_with(broken: Broken, format: &str) {
     let dir = tempfile::tempdir().expect("a directory");
-    let (address, metrics) = (free(), free());
+    let (address, metrics) = (free_address(), free_address());
     let first = certify(dir.path(), 2090);
     let (cert, key) = (dir.path().join("cert.pem"), dir.path().join("key.pem"));
     let data = dir.path().join("data");
@@ -254,7 +248,7 @@ fn exit_codes_are_the_same_without_a_log() {
     let dir = tempfile::tempdir().expect("a directory");
     let file = dir.path().join("file");
     fs::write(&file, "not a directory").expect("written");
-    let (file, none) = (text(&file), format!("http://{}", free()));
+    let (file, none) = (text(&file), format!("http://{}", free_address()));
     let none = none.as_str();
     let run = |broken: Broken| {
         for format in ["text", "json"] {
@@ -286,7 +280,7 @@ fn exit_codes_are_the_same_without_a_log() {
 
 /// A server with the demo's store and this decision log, and where its metrics are.
 fn deciding(dir: &Path, log: &str, more: &[&str]) -> (Server, String) {
-    let metrics = free();
+    let metrics = free_address();
     let args = ["--demo", "--decision-log", log, "--metrics", &metrics];
     (Server::start(&dir.join("data"), &[&args[..], more].concat()), metrics)
 }
@@ -408,7 +402,7 @@ async fn a_rotation_by_sighup_loses_nothing_and_leaves_the_old_file_alone() {
 }
 
 #[tokio::test]
-async fn losses_of_the_decision_log_are_counted_at_the_write() {
+async fn lost_decision_log_entries_are_counted_at_the_write() {
     let dir = tempfile::tempdir().expect("a directory");
     let (server, metrics) = deciding(dir.path(), "/dev/full", &[]);
     let client = server.client().await;
@@ -470,12 +464,12 @@ async fn a_named_pipe_without_a_reader_holds_up_nothing() {
 }
 
 #[test]
-fn standard_output_that_nobody_reads_holds_up_nothing() {
+fn unread_standard_output_blocks_nothing() {
     std::thread::scope(|scope| {
         for broken in [Broken::Gone, Broken::Stuck, Broken::StuckNonBlocking, Broken::Full] {
             scope.spawn(move || {
                 let dir = tempfile::tempdir().expect("a directory");
-                let (address, data) = (free(), dir.path().join("data"));
+                let (address, data) = (free_address(), dir.path().join("data"));
                 let (stdout, _reader) = broken.output();
                 let mut command = scopegate();
                 command.args(["serve", "--demo", "--decision-log", "-", "--listen", &address]);
@@ -503,14 +497,6 @@ fn standard_output_that_nobody_reads_holds_up_nothing() {
     });
 }
 
-/// The first key of a store: an operator's.
-fn bootstrap(data: &Path) -> String {
-    let made = scopegate().args(["keys", "bootstrap", "--data-dir"]).arg(data).output();
-    let made = made.expect("run");
-    assert!(made.status.success(), "{made:?}");
-    String::from_utf8(made.stdout).expect("text").trim().to_owned()
-}
-
 /// Makes a key: its text, and its id.
 async fn key_of(
     operator: &Client,
@@ -536,11 +522,11 @@ fn refusals(log: &[String]) -> Vec<serde_json::Value> {
 }
 
 #[tokio::test]
-async fn refused_callers_are_logged_and_no_secret_is() {
+async fn refused_callers_are_logged_without_secrets() {
     let dir = tempfile::tempdir().expect("a directory");
     let data = dir.path().join("data");
     let operator = bootstrap(&data);
-    let metrics = free();
+    let metrics = free_address();
     let server = Server::start(&data, &["--demo", "--metrics", &metrics]);
     let url = server.url();
     let all = Client::connect_as(&url, Some(&operator)).await;
@@ -660,7 +646,7 @@ async fn clients_without_a_good_certificate_are_logged() {
     let dir = tempfile::tempdir().expect("a directory");
     let server_cert = certify(dir.path(), 2090);
     let path = |name: &str| dir.path().join(name).display().to_string();
-    let (cert, key, metrics) = (path("cert.pem"), path("key.pem"), free());
+    let (cert, key, metrics) = (path("cert.pem"), path("key.pem"), free_address());
     let args = ["--tls-cert", &cert, "--tls-key", &key, "--tls-client-ca", &cert];
     let args = [&args[..], &["--metrics", &metrics]].concat();
     let server = Server::start(&dir.path().join("data"), &args);
@@ -689,7 +675,7 @@ async fn clients_without_a_good_certificate_are_logged() {
 }
 
 #[test]
-fn what_h2_warns_of_does_not_fill_the_log() {
+fn h2_warnings_do_not_fill_the_log() {
     let attack = |server: &Server| {
         for _ in 0..5 {
             let mut raw = Raw::begun(server, &[]);

@@ -1,18 +1,12 @@
 //! Metrics, as Prometheus reads them from a real process.
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 
 use crate::harness;
-use crate::harness::{Client, Server, scopes_of};
+use crate::harness::{Client, Server, free_address, scopes_of};
 use scopegate::proto::*;
 use tonic::Code;
-
-/// A port that nobody has just now.
-fn free() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    listener.local_addr().expect("an address").to_string()
-}
 
 /// What a GET of a path says: its status line, and its body.
 fn get(address: &str, path: &str) -> (String, String) {
@@ -41,7 +35,7 @@ fn scrape(address: &str) -> BTreeMap<String, f64> {
 }
 
 async fn served(dir: &std::path::Path, more: &[&str]) -> (Server, Client, String) {
-    let metrics = free();
+    let metrics = free_address();
     let catalog = harness::catalog("360learning.yaml");
     let mut args = vec!["--catalog", catalog.to_str().expect("a path"), "--metrics", &metrics];
     args.extend(more);
@@ -51,7 +45,7 @@ async fn served(dir: &std::path::Path, more: &[&str]) -> (Server, Client, String
 }
 
 #[tokio::test]
-async fn what_was_answered_is_counted_once_and_by_its_words() {
+async fn requests_are_counted_once_by_their_labels() {
     let dir = tempfile::tempdir().expect("a directory");
     let (_server, client, metrics) = served(dir.path(), &[]).await;
     client.create_company("acme", None).await;

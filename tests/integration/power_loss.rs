@@ -26,12 +26,12 @@ const CHANGES: u64 = 500;
 
 /// From how many cuts to open the store.
 fn cuts() -> usize {
-    std::env::var("SCOPEGATE_CUTS").ok().and_then(|n| n.parse().ok()).unwrap_or(520)
+    std::env::var("SCOPEGATE_CUTS").ok().and_then(|n| n.parse().ok()).unwrap_or(240)
 }
 
 /// The recorded life: opens the store, makes changes, and writes down what is acknowledged.
 #[test]
-fn a_life() {
+fn recorded_process() {
     let Ok(part) = std::env::var(PART) else { return };
     let (root, life) = part.split_once(' ').expect("a directory and a number");
     let (root, mut rng) = (Path::new(root), Rng(life.parse().expect("a number")));
@@ -60,7 +60,7 @@ fn memory() -> tempfile::TempDir {
 }
 
 #[test]
-fn what_is_acknowledged_survives_a_power_cut_at_any_moment() {
+fn acknowledged_changes_survive_a_power_cut_at_any_moment() {
     if !syscall_trace::at_hand() {
         println!("skipped: no strace, or it may not trace (apt-get install strace)");
         return;
@@ -78,7 +78,7 @@ fn what_is_acknowledged_survives_a_power_cut_at_any_moment() {
         let mut disk = DiskModel::of(&root);
         let recorded = syscall_trace::recorder(&log);
         let recorded: Vec<_> = recorded.iter().map(String::as_str).collect();
-        let status = alone("power_loss::a_life", &recorded)
+        let status = alone("power_loss::recorded_process", &recorded)
             .env(PART, format!("{} {life}", root.display()))
             .stdout(std::process::Stdio::null())
             .status();

@@ -447,7 +447,7 @@ fn is_decided_as_then(acts: &[Act]) {
 
 /// What the random histories rarely have.
 #[test]
-fn what_wakes_a_grant_and_what_it_keeps() {
+fn reactivated_grants_keep_their_end() {
     let restrict = || Act::Restrict(vec!["d"]);
     let add = || Act::Add(vec!["d"]);
     let grant = |end| Act::Grant(vec!["d"], end);

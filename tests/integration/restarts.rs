@@ -181,7 +181,7 @@ fn start(dir: &Path, address: &str) -> Server {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_retries_sees_no_restart() {
+async fn client_that_retries_sees_no_restart() {
     let dir = tempfile::tempdir().expect("a directory");
     let drill = Drill {
         address: format!("127.0.0.1:{}", free_port()),
@@ -244,7 +244,7 @@ async fn who_retries_sees_no_restart() {
 /// Who watches health hears of the end from the server itself, and then the end of the stream: as a
 /// stream that never ends it would hold up the drain until it is cut off.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn health_says_so_before_a_drain_and_does_not_hold_it_up() {
+async fn health_reports_a_drain_before_it_begins_and_does_not_delay_it() {
     let dir = tempfile::tempdir().expect("a directory");
     let server = Server::start(dir.path(), &["--demo"]);
     let channel = Channel::from_shared(server.url()).expect("a URL").connect().await;

@@ -100,7 +100,7 @@ const BOTH: [(&str, &str); 2] =
     [("people:read", "members:read"), ("people:write", "members:write")];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_holds_a_renamed_scope_keeps_it_under_its_new_name() {
+async fn holders_of_a_renamed_scope_keep_it_under_its_new_name() {
     let (data, home) = (dir(), dir());
     let path = file(home.path(), "catalog.yaml", FIRST);
     let server = Server::start(data.path(), &["--catalog", &path]);
@@ -285,7 +285,7 @@ async fn a_rename_in_the_file_of_a_start_is_no_removal() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_would_merge_two_scopes_is_refused_with_its_place() {
+async fn merging_two_scopes_is_refused_with_its_position() {
     let (data, home) = (dir(), dir());
     let server = Server::start(data.path(), &[]);
     let client = &server.client().await;

@@ -6,7 +6,7 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::harness::{Client, Server, owned, scopegate};
+use crate::harness::{Client, Server, bootstrap, owned, scopegate};
 use scopegate::authority::secrets::{NewSecret, SecretOf, Verification};
 use scopegate::authority::{
     Authority, CompanyChange, CredentialChange, NewCompany, NewCredential, WriteOptions, Written,
@@ -187,12 +187,9 @@ async fn a_secret_alone_finds_its_company_and_its_credential() {
 #[tokio::test]
 async fn a_caller_bound_to_companies_learns_nothing_of_other_companies_secrets() {
     let dir = dir();
-    let mut command = scopegate();
-    command.args(["keys", "bootstrap", "--data-dir"]).arg(dir.path());
-    let output = command.output().expect("it runs");
-    let key = String::from_utf8(output.stdout).expect("text");
+    let key = bootstrap(dir.path());
     let server = Server::with_catalog(dir.path(), "360learning.yaml");
-    let operator = Client::connect_as(&server.url(), Some(key.trim())).await;
+    let operator = Client::connect_as(&server.url(), Some(&key)).await;
     for company in ["acme", "other"] {
         operator.create_company(company, None).await;
         operator.create_credential(company, "hr", &["users:read"]).await;

@@ -63,7 +63,7 @@ async fn connections_above_the_bound_are_closed_and_the_others_stay() {
 }
 
 #[tokio::test]
-async fn a_connection_of_age_is_asked_to_end() {
+async fn an_old_connection_gets_goaway() {
     let dir = tempfile::tempdir().expect("a directory");
     let server = start(dir.path(), &["--max-connection-age", "1s"]);
     let mut raw = TcpStream::connect(&server.address).expect("accepted");
@@ -81,7 +81,7 @@ async fn a_connection_of_age_is_asked_to_end() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn probes_that_never_end_take_no_place_from_calls() {
+async fn unfinished_health_probes_take_no_capacity_from_calls() {
     let dir = tempfile::tempdir().expect("a directory");
     let server = start(dir.path(), &["--max-in-flight", "4"]);
     let channel = Channel::from_shared(server.url()).expect("a URL");

@@ -219,7 +219,7 @@ async fn an_id_created_again_has_nothing_of_its_earlier_life() {
 }
 
 #[tokio::test]
-async fn disabled_and_expired_ones_are_denied_at_once_and_come_back() {
+async fn disabled_and_expired_credentials_are_denied_at_once_and_come_back() {
     let Served { client, .. } = &served().await;
     client.create_company("acme", None).await;
     client.create_credential("acme", "hr", &["users:read"]).await;
@@ -490,7 +490,7 @@ async fn errors_have_the_contracts_codes_and_details() {
 }
 
 #[tokio::test]
-async fn limits_are_said_with_their_numbers() {
+async fn errors_name_the_limit_and_its_value() {
     let Served { client, .. } = &served().await;
     client.create_company("acme", None).await;
     let names: Vec<_> = (0..1_001).map(|n| format!("s{n}")).collect();
@@ -623,7 +623,7 @@ mod process {
     }
 
     #[test]
-    fn bad_configuration_is_one_sentence_and_64() {
+    fn bad_configuration_prints_one_sentence_and_exits_64() {
         let dir = tempfile::tempdir().expect("a directory");
         let data = dir.path().join("never-made");
         let data = data.to_str().expect("a path");
@@ -663,7 +663,7 @@ mod process {
     }
 
     #[tokio::test]
-    async fn check_and_health_say_it_by_their_exit_codes() {
+    async fn check_and_health_report_by_exit_code() {
         let Served { server, client, .. } = &served().await;
         client.create_company("acme", None).await;
         client.create_credential("acme", "hr", &["users:read"]).await;
@@ -879,7 +879,7 @@ async fn a_secret_is_shown_once_and_good_only_while_everything_is_live() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn audits_show_when_a_credential_was_last_seen_also_after_a_restart() {
+async fn impact_previews_show_the_last_use_of_a_credential_after_a_restart() {
     let Served { server, client, _dir } = served().await;
     client.create_company("acme", None).await;
     let made = client.create_credential("acme", "hr", &["users:read"]).await;

@@ -26,7 +26,7 @@ async fn assert_served(client: &Client) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whoever_begins_something_and_does_not_end_it_is_cut_off() {
+async fn client_that_stalls_is_disconnected() {
     let dir = tempfile::tempdir().expect("a directory");
     let server = start(dir.path(), &["--stall-timeout", "1s"]);
     let client = server.client().await;
@@ -182,7 +182,7 @@ fn memory(server: &Server) -> u64 {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whoever_does_not_read_costs_a_bounded_amount_and_is_read_no_more() {
+async fn client_that_never_reads_is_bounded_then_disconnected() {
     let dir = tempfile::tempdir().expect("a directory");
     let server = start(dir.path(), &[]);
     let client = server.client().await;
@@ -217,7 +217,7 @@ async fn whoever_does_not_read_costs_a_bounded_amount_and_is_read_no_more() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whoever_begins_calls_only_to_take_them_back_is_cut_off() {
+async fn client_that_only_resets_calls_is_disconnected() {
     let dir = tempfile::tempdir().expect("a directory");
     let server = start(dir.path(), &[]);
     let client = server.client().await;
@@ -280,7 +280,7 @@ async fn too_many_headers_are_refused_and_the_connection_goes_on() {
 /// Who is told that the connection ends, while calls of theirs are on the way, hears it: from
 /// what they are told they know which calls were never begun, and make them again elsewhere.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whoever_is_sending_still_hears_that_this_is_the_end() {
+async fn client_that_is_sending_still_gets_goaway() {
     let dir = tempfile::tempdir().expect("a directory");
     let server = start(dir.path(), &[]);
     let mut raw = Raw::begun(&server, &[]);

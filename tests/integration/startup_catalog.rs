@@ -1,20 +1,14 @@
 //! What a server is started with: a catalog file that cannot be used stops the first start of a
 //! store, and no later one.
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::Stdio;
 
-use crate::harness::{Server, scopegate};
+use crate::harness::{Server, free_address, scopegate};
 use scopegate::proto::*;
 
 const GOOD: &str = "scopes: { a: , b: }";
-
-/// A port that nobody has just now.
-fn free() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    listener.local_addr().expect("an address").to_string()
-}
 
 /// A gauge of the metrics at this address.
 fn gauge(address: &str, name: &str) -> Option<f64> {
@@ -70,7 +64,7 @@ async fn a_catalog_file_that_cannot_be_used_stops_no_restart() {
         assert!(why.contains(said), "{file}: {why}");
         assert!(!data.exists(), "{file}: nothing was opened");
     }
-    let metrics = free();
+    let metrics = free_address();
     let server = Server::start(&data, &["--catalog", good, "--metrics", &metrics]);
     assert_eq!(gauge(&metrics, "scopegate_catalog_file_rejected"), Some(0.0));
     let client = server.client().await;

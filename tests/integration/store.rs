@@ -119,7 +119,7 @@ fn credential(company: &Company, text: &str, catalog: &Catalog, scopes: &[ScopeI
     Credential::create(id, String::new(), None, scopes, ground).expect("within").after
 }
 
-fn what_is_committed_is_read_back_also_by_the_next_process(open: &dyn Fn(&Path) -> Arc<dyn Store>) {
+fn committed_facts_are_read_back_by_the_next_process(open: &dyn Fn(&Path) -> Arc<dyn Store>) {
     let dir = tempfile::tempdir().expect("a directory");
     let catalog = catalog(3);
     let store = started(open(dir.path()));
@@ -187,7 +187,7 @@ fn a_proposal_stands_only_on_what_it_read(open: &dyn Fn(&Path) -> Arc<dyn Store>
     assert_eq!(done.count(), 1);
 }
 
-fn a_full_queue_still_takes_what_takes_away(open: &dyn Fn(&Path) -> Arc<dyn Store>) {
+fn a_full_queue_still_accepts_removals(open: &dyn Fn(&Path) -> Arc<dyn Store>) {
     let dir = tempfile::tempdir().expect("a directory");
     let catalog = catalog(1);
     // Without a writer nothing leaves the queue.
@@ -237,7 +237,7 @@ fn a_full_queue_still_takes_what_takes_away(open: &dyn Fn(&Path) -> Arc<dyn Stor
     assert_eq!(queue(put(Some(keys()), keys())), Err(StoreError::Busy), "there is an end");
 }
 
-fn a_change_rests_on_the_key_of_its_caller_and_on_no_other(open: &dyn Fn(&Path) -> Arc<dyn Store>) {
+fn a_change_depends_on_its_callers_key_and_on_no_other(open: &dyn Fn(&Path) -> Arc<dyn Store>) {
     let dir = tempfile::tempdir().expect("a directory");
     let catalog = catalog(1);
     let store = started(open(dir.path()));
@@ -527,7 +527,7 @@ fn a_request_is_answered_once_and_remembered_for_a_day(open: &dyn Fn(&Path) -> A
     propose(&*store, proposal("c")).expect("a request of its own");
 }
 
-fn what_people_and_credentials_leave_is_swept(open: &dyn Fn(&Path) -> Arc<dyn Store>) {
+fn tombstones_of_users_and_credentials_are_collected(open: &dyn Fn(&Path) -> Arc<dyn Store>) {
     let dir = tempfile::tempdir().expect("a directory");
     let catalog = catalog(1);
     let store = started(open(dir.path()));
@@ -595,7 +595,7 @@ fn what_people_and_credentials_leave_is_swept(open: &dyn Fn(&Path) -> Arc<dyn St
     }
 }
 
-fn who_was_seen_is_kept_however_many_they_are(open: &dyn Fn(&Path) -> Arc<dyn Store>) {
+fn every_last_use_is_kept(open: &dyn Fn(&Path) -> Arc<dyn Store>) {
     const MANY: u64 = 5_500;
     let dir = tempfile::tempdir().expect("a directory");
     let store = started(open(dir.path()));
@@ -614,7 +614,7 @@ fn who_was_seen_is_kept_however_many_they_are(open: &dyn Fn(&Path) -> Arc<dyn St
     assert_eq!(store.last_seen(Revision(MANY + 1)), Ok(None));
 }
 
-fn a_batch_is_told_before_it_is_applied_and_when_it_is_durable(
+fn a_batch_is_announced_before_it_is_applied_and_when_it_is_durable(
     open: &dyn Fn(&Path) -> Arc<dyn Store>,
 ) {
     let dir = tempfile::tempdir().expect("a directory");
@@ -646,19 +646,19 @@ macro_rules! suite {
         mod $engine {
             use super::*;
             suite! { @ $open,
-                what_is_committed_is_read_back_also_by_the_next_process
-                a_full_queue_still_takes_what_takes_away
+                committed_facts_are_read_back_by_the_next_process
+                a_full_queue_still_accepts_removals
                 a_proposal_stands_only_on_what_it_read
-                a_change_rests_on_the_key_of_its_caller_and_on_no_other
+                a_change_depends_on_its_callers_key_and_on_no_other
                 revisions_and_times_only_go_forward
                 holders_and_impact_follow_every_change_of_credentials
                 a_deleted_companys_id_starts_empty
                 values_of_any_size_are_kept_whole
                 the_log_has_every_change_once_in_order
                 a_request_is_answered_once_and_remembered_for_a_day
-                what_people_and_credentials_leave_is_swept
-                who_was_seen_is_kept_however_many_they_are
-                a_batch_is_told_before_it_is_applied_and_when_it_is_durable
+                tombstones_of_users_and_credentials_are_collected
+                every_last_use_is_kept
+                a_batch_is_announced_before_it_is_applied_and_when_it_is_durable
             }
         }
     };

@@ -236,7 +236,7 @@ async fn other_protocols_and_old_versions_are_refused() {
 }
 
 #[tokio::test]
-async fn with_a_client_ca_only_its_clients_are_served() {
+async fn only_clients_of_the_client_ca_are_served() {
     let (ca, clients) = (Ca::new(), Ca::new());
     let files = Files::new(&ca.pair(1));
     let client_ca = files.write("clients.pem", &clients.pem());
@@ -301,7 +301,7 @@ async fn the_certificate_changes_with_the_link_that_names_its_directory() {
 }
 
 #[tokio::test]
-async fn files_that_cannot_be_used_leave_the_old_ones_in_force() {
+async fn unusable_files_leave_the_old_ones_in_force() {
     let ca = Ca::new();
     let files = Files::new(&ca.pair(1));
     let server = files.serve(&[]);
@@ -323,7 +323,7 @@ async fn files_that_cannot_be_used_leave_the_old_ones_in_force() {
 }
 
 #[tokio::test]
-async fn another_client_ca_is_taken_up() {
+async fn changed_client_ca_is_reloaded() {
     let (ca, first, second) = (Ca::new(), Ca::new(), Ca::new());
     let files = Files::new(&ca.pair(1));
     let client_ca = files.write("clients.pem", &first.pem());
@@ -381,7 +381,7 @@ fn fails(files: &Files, args: &[&str]) -> String {
 }
 
 #[test]
-fn files_that_cannot_be_used_are_told_of_at_the_start_in_a_sentence() {
+fn unusable_files_are_reported_in_one_sentence_at_start() {
     let ca = Ca::new();
     let (pair, other) = (ca.pair(1), ca.pair(2));
     let files = Files::new(&pair);

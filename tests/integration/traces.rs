@@ -8,7 +8,7 @@ use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crate::harness::{Client, Server, catalog, scopegate, scopes_of};
+use crate::harness::{Client, Server, bootstrap, catalog, scopegate, scopes_of};
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{
     TraceService, TraceServiceServer,
 };
@@ -262,7 +262,7 @@ async fn spans_say_how_calls_ended_and_where_changes_are_in_the_audit_log() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_calls_without_a_trace_a_sample_begins_one() {
+async fn calls_without_a_trace_are_sampled() {
     let dir = tempfile::tempdir().expect("a directory");
     furnished(dir.path()).await;
     let (collector, endpoint) = Collector::start().await;
@@ -343,7 +343,7 @@ async fn until(what: impl Fn() -> bool) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn without_a_collector_all_is_answered_and_what_is_lost_is_counted() {
+async fn missing_collector_delays_no_call_and_lost_spans_are_counted() {
     let dir = tempfile::tempdir().expect("a directory");
     furnished(dir.path()).await;
     let (endpoint, metrics) = (format!("http://{}", nowhere()), nowhere());
@@ -434,7 +434,7 @@ fn event(line: &str) -> serde_json::Map<String, serde_json::Value> {
 }
 
 #[test]
-fn also_a_server_that_does_not_start_says_so_in_one_event() {
+fn server_that_fails_to_start_logs_one_event() {
     let dir = tempfile::tempdir().expect("a directory");
     std::fs::write(dir.path().join("taken"), "").expect("a file");
     let taken = dir.path().join("taken");
@@ -473,9 +473,8 @@ fn also_a_server_that_does_not_start_says_so_in_one_event() {
 async fn no_secret_is_in_any_log_or_span_and_every_line_is_an_event() {
     let dir = tempfile::tempdir().expect("a directory");
     let store = dir.path().join("store");
-    let made = scopegate().args(["keys", "bootstrap", "--data-dir"]).arg(&store).output();
-    let key = String::from_utf8(made.expect("it runs").stdout).expect("a text");
-    let key = key.trim();
+    let key = bootstrap(&store);
+    let key = key.as_str();
     let (collector, endpoint) = Collector::start().await;
     let decisions = dir.path().join("decisions.jsonl");
     let catalog = catalog("360learning.yaml");

@@ -194,7 +194,7 @@ fn named<T: std::fmt::Debug>(answer: Result<T, Status>) -> (String, String) {
 }
 
 #[tokio::test]
-async fn what_is_no_user_id_is_refused_by_its_field() {
+async fn invalid_user_ids_are_refused_by_field() {
     let dir = tempfile::tempdir().expect("a directory");
     let (_server, client) = served(&dir).await;
     let alphabet = "user ids are made of letters, digits and \

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::harness;
 use crate::harness::raw::*;
-use crate::harness::{Client, Server, owned, refused, scopegate};
+use crate::harness::{Client, Server, owned, refused};
 use scopegate::proto::backup_service_client::BackupServiceClient;
 use scopegate::proto::*;
 use tonic::metadata::{Ascii, MetadataValue};
@@ -240,8 +240,7 @@ async fn guarded(dir: &Path) -> (Server, Client) {
 
 /// The same with more arguments, and the operator's key.
 fn guarded_with(dir: &Path, args: &[&str]) -> (Server, String) {
-    let made = scopegate().args(["keys", "bootstrap", "--data-dir"]).arg(dir).output();
-    let key = String::from_utf8(made.expect("it runs").stdout).expect("text").trim().to_owned();
+    let key = harness::bootstrap(dir);
     assert!(key.starts_with("sgk_"), "{key}");
     let catalog = harness::catalog("360learning.yaml");
     let catalog = ["--catalog", catalog.to_str().expect("a path")];
@@ -302,7 +301,7 @@ async fn one_key_has_sixteen_streams_and_others_have_theirs() {
 }
 
 #[tokio::test]
-async fn nothing_behind_the_revocation_of_its_key_is_sent_to_a_watcher() {
+async fn watcher_gets_no_change_after_its_key_is_revoked() {
     let dir = tempfile::tempdir().expect("a directory");
     let (server, operator) = guarded(dir.path()).await;
     operator.create_company("acme", None).await;
@@ -342,7 +341,7 @@ async fn delete_company(operator: &Client, company: &str) -> u64 {
 }
 
 #[tokio::test]
-async fn who_is_bound_to_a_company_sees_nothing_of_an_earlier_one_of_its_id() {
+async fn key_bound_to_a_company_sees_nothing_of_an_earlier_company_with_its_id() {
     let dir = tempfile::tempdir().expect("a directory");
     let (server, operator) = guarded(dir.path()).await;
     let mut bound = Vec::new();

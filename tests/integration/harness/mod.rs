@@ -3,8 +3,10 @@
 pub mod bytes_codec;
 pub mod process;
 pub mod raw;
+pub mod terminal;
 
 use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, mpsc};
@@ -36,6 +38,20 @@ pub fn scopegate() -> Command {
 /// A catalog of this repository.
 pub fn catalog(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("catalogs").join(name)
+}
+
+/// The first key of a store, with which an operator begins.
+pub fn bootstrap(dir: &Path) -> String {
+    let made = scopegate().args(["keys", "bootstrap", "--data-dir"]).arg(dir).output();
+    let made = made.expect("it runs");
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    String::from_utf8(made.stdout).expect("a text").trim().to_owned()
+}
+
+/// An address of this machine whose port no process uses now.
+pub fn free_address() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    listener.local_addr().expect("an address").to_string()
 }
 
 /// A served store.
