@@ -458,7 +458,7 @@ fn past_denials_are_explained() {
     assert!(flat.contains("\nlogged DENIED SCOPE_NOT_IN_COMPANY\ndecision DENIED\n"), "{said}");
     assert!(flat.contains("\nusers:write company SCOPE_NOT_IN_COMPANY "), "{said}");
     assert_eq!(
-        history(&said, "until then"),
+        history(&said, "changes before"),
         [
             "1 DENIED COMPANY_UNKNOWN",
             "2 DENIED CREDENTIAL_UNKNOWN",
@@ -466,7 +466,7 @@ fn past_denials_are_explained() {
             "5 DENIED SCOPE_NOT_IN_COMPANY"
         ]
     );
-    assert_eq!(history(&said, "since then"), ["6 DENIED GRANT_DORMANT", "7 ALLOWED"]);
+    assert_eq!(history(&said, "changes after"), ["6 DENIED GRANT_DORMANT", "7 ALLOWED"]);
     let last = said.lines().last().expect("a line");
     assert!(last.starts_with("now ALLOWED, since revision 7 of 20"), "{last}");
     assert!(last.ends_with("Z: GrantScopes by anonymous for alice (ticket-12)"), "{last}");
@@ -859,7 +859,7 @@ fn changes_are_listed_and_watched() {
     run("company restrict demo users:write --yes --affected 1 --reason quiet").good();
     assert_eq!(
         plain(&run("changes list --company demo --after 3 --oldest-first").good()),
-        "REVISION TIME ACTOR CHANGE OF WHAT REASON\n\
+        "REVISION TIME ACTOR KIND RESOURCE CHANGE REASON\n\
          4 TIME scopegate serve CreateCredential demo/hr-sync +groups:read +users:read +users:write \
          label: none -> \"HR sync\" the demo\n\
          5 TIME anonymous RestrictCompanyScopes demo -users:write quiet"
