@@ -166,6 +166,8 @@ fn retired_words_are_not_used() {
         for (n, line) in text.lines().enumerate() {
             let line = line.to_lowercase();
             for (word, standard) in RETIRED {
+                // The high-water mark is in a file of this name.
+                let line = line.replace("`witness`", "").replace("\"witness\"", "");
                 let used = line.match_indices(word).any(|(at, _)| {
                     let part = |c: char| c.is_ascii_alphanumeric();
                     !line[..at].ends_with(part) && !line[at + word.len()..].starts_with(part)
@@ -209,5 +211,56 @@ fn every_fields_comment_begins_with_its_name() {
             let named = rest.is_some_and(|rest| rest.starts_with([' ', ',']));
             assert!(named, "{file}: {}", line.trim());
         }
+    }
+}
+
+/// The pages for people, with the text of each.
+fn pages() -> Vec<(String, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let top = ["README.md", "SECURITY.md", "CONTRIBUTING.md", "CHANGELOG.md"];
+    let top = top.map(|name| (name.to_owned(), fs::read_to_string(root.join(name)).expect("text")));
+    top.into_iter().chain(files("docs", "md")).collect()
+}
+
+#[test]
+fn pages_link_to_files_that_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut links = 0;
+    for (page, text) in pages() {
+        let dir = Path::new(&page).parent().expect("a directory");
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            let file = link.split('#').next().expect("a part");
+            if file.is_empty() || file.starts_with("http") || file.contains(' ') {
+                continue;
+            }
+            links += 1;
+            assert!(root.join(dir).join(file).exists(), "{page} links to {file}");
+        }
+        for name in text.split('`').filter(|name| name.ends_with(".rs")) {
+            if name.starts_with("src/") || name.starts_with("tests/") {
+                assert!(name.contains('*') || root.join(name).exists(), "{page} names {name}");
+            }
+        }
+    }
+    assert!(links > 100, "only {links} links");
+}
+
+/// Every rule that code, contract or pages cite is stated in `docs/rules.md`.
+#[test]
+fn cited_rules_are_defined() {
+    let all = [("src", "rs"), ("proto", "proto"), ("docs", "md"), ("tests/integration", "rs")];
+    let all = all.map(|(dir, ending)| files(dir, ending)).concat();
+    let rules = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/rules.md"));
+    let rules = rules.expect("the rules");
+    let mut cited = std::collections::BTreeSet::new();
+    for (_, text) in &all {
+        for (at, _) in text.match_indices("(D") {
+            let digits: String = text[at + 2..].chars().take_while(char::is_ascii_digit).collect();
+            cited.extend(digits.parse::<u32>());
+        }
+    }
+    assert!(cited.len() >= 15, "only {cited:?}");
+    for rule in cited {
+        assert!(rules.contains(&format!("<a id=\"d{rule}\"></a>")), "D{rule} is not defined");
     }
 }
