@@ -30,9 +30,9 @@ const LONGEST: u64 = 16 << 20;
 pub enum CatalogCommand {
     /// Write the catalog in force, as the file that it was applied from.
     Get {
-        /// Whom to ask.
+        /// The server to call.
         #[command(flatten)]
-        asking: ServerArgs,
+        server: ServerArgs,
     },
     /// Apply a catalog file. On a terminal it asks before it takes something away.
     Apply {
@@ -41,9 +41,9 @@ pub enum CatalogCommand {
         /// Do not ask before something is taken away. Needed where no terminal can answer.
         #[arg(long)]
         yes: bool,
-        /// How.
+        /// Options of the change.
         #[command(flatten)]
-        terms: WriteArgs,
+        write: WriteArgs,
     },
     /// Check a catalog file without a server. Every problem has its line and column.
     Validate {
@@ -57,9 +57,9 @@ pub enum CatalogCommand {
     Diff {
         /// The file; `-` for standard input.
         file: PathBuf,
-        /// Whom to ask.
+        /// The server to call.
         #[command(flatten)]
-        asking: ServerArgs,
+        server: ServerArgs,
     },
     /// Write the JSON Schema of catalog files, for editors. No server is needed.
     Schema,
@@ -73,30 +73,30 @@ pub enum CatalogCommand {
     Test(TestArgs),
 }
 
-/// Does what the command says.
+/// Runs the command.
 ///
 /// # Errors
 /// Could not ask, the server refused, or the file is wrong.
 pub async fn catalog(command: CatalogCommand) -> anyhow::Result<bool> {
     match command {
-        CatalogCommand::Get { asking } => {
-            let mut desk = asking.open().await?;
-            let said = unwrap_response(desk.catalog.get_catalog(GetCatalogRequest {}).await)?;
+        CatalogCommand::Get { server } => {
+            let mut client = server.open().await?;
+            let response = unwrap_response(client.catalog.get_catalog(GetCatalogRequest {}).await)?;
             // As it is, so that it can be kept in a file.
-            desk.printer.print_text(&said, &said.yaml)?;
+            client.printer.print_text(&response, &response.yaml)?;
             Ok(true)
         }
-        CatalogCommand::Apply { file, yes, terms } => apply(&file, yes, &terms).await,
+        CatalogCommand::Apply { file, yes, write } => apply(&file, yes, &write).await,
         CatalogCommand::Validate { file, output } => validate(&file, output),
-        CatalogCommand::Diff { file, asking } => {
+        CatalogCommand::Diff { file, server } => {
             let yaml = local(&file)?;
-            let mut desk = asking.open().await?;
-            let current = unwrap_response(desk.catalog.get_catalog(GetCatalogRequest {}).await)?;
+            let mut client = server.open().await?;
+            let current = unwrap_response(client.catalog.get_catalog(GetCatalogRequest {}).await)?;
             let change = CatalogChange::of(&file, &current.yaml, &yaml)?;
             let request =
                 ApplyCatalogRequest { yaml, validate_only: true, ..ApplyCatalogRequest::default() };
-            let said = unwrap_response(desk.catalog.apply_catalog(request).await)?;
-            desk.printer.print(&said, change.sheet(&said))?;
+            let response = unwrap_response(client.catalog.apply_catalog(request).await)?;
+            client.printer.print(&response, change.report(&response))?;
             Ok(true)
         }
         CatalogCommand::Schema => catalog_schema::print(),
@@ -104,26 +104,26 @@ pub async fn catalog(command: CatalogCommand) -> anyhow::Result<bool> {
     }
 }
 
-async fn apply(file: &Path, yes: bool, terms: &WriteArgs) -> anyhow::Result<bool> {
+async fn apply(file: &Path, yes: bool, write: &WriteArgs) -> anyhow::Result<bool> {
     let yaml = local(file)?;
-    let mut desk = terms.asking.open().await?;
-    let current = unwrap_response(desk.catalog.get_catalog(GetCatalogRequest {}).await)?;
+    let mut client = write.asking.open().await?;
+    let current = unwrap_response(client.catalog.get_catalog(GetCatalogRequest {}).await)?;
     let change = CatalogChange::of(file, &current.yaml, &yaml)?;
-    let request = on_terms!(terms, ApplyCatalogRequest { yaml: yaml });
-    if terms.dry_run {
-        let said = unwrap_response(desk.catalog.apply_catalog(request).await)?;
-        let line = format!("at revision {}, nothing was changed", said.revision);
-        let sheet = Report::default().line(line).then(change.sheet(&said));
-        desk.printer.print(&said, sheet)?;
+    let request = on_terms!(write, ApplyCatalogRequest { yaml: yaml });
+    if write.dry_run {
+        let response = unwrap_response(client.catalog.apply_catalog(request).await)?;
+        let line = format!("at revision {}, nothing was changed", response.revision);
+        let report = Report::default().line(line).then(change.report(&response));
+        client.printer.print(&response, report)?;
         return Ok(true);
     }
     // What changes nothing needs no yes; and a request that is sent again must be what it was.
     let request = match yes || current.yaml == request.yaml {
         true => request,
-        false => agreed(request, current, &change, &mut desk).await?,
+        false => agreed(request, current, &change, &mut client).await?,
     };
-    let done = unwrap_response(desk.catalog.apply_catalog(request).await)?;
-    desk.printer.print(&done, change.done(&done))?;
+    let done = unwrap_response(client.catalog.apply_catalog(request).await)?;
+    client.printer.print(&done, change.done(&done))?;
     Ok(true)
 }
 
@@ -133,20 +133,20 @@ async fn agreed(
     request: ApplyCatalogRequest,
     current: GetCatalogResponse,
     change: &CatalogChange,
-    desk: &mut Client,
+    client: &mut Client,
 ) -> anyhow::Result<ApplyCatalogRequest> {
     let etag = if request.etag.is_empty() { current.etag } else { request.etag.clone() };
     let request = ApplyCatalogRequest { etag, ..request };
     let ask = ApplyCatalogRequest { validate_only: true, ..request.clone() };
-    let preview = unwrap_response(desk.catalog.apply_catalog(ask.clone()).await)?;
+    let preview = unwrap_response(client.catalog.apply_catalog(ask.clone()).await)?;
     let taken = change.taken(&preview);
     if taken.is_empty() {
         return Ok(request);
     }
     let is_answered = prompt::is_interactive();
     // A program reads one line of JSON on standard error.
-    if is_answered || desk.printer.is_for_people() {
-        desk.printer.print_stderr(change.sheet(&preview))?;
+    if is_answered || client.printer.is_for_people() {
+        client.printer.print_stderr(change.report(&preview))?;
     }
     let taken = taken.join("; ");
     if !is_answered {
@@ -163,7 +163,7 @@ async fn agreed(
         bail!("nothing was applied");
     }
     // The etag covers the catalog, and not who loses by it.
-    let again = unwrap_response(desk.catalog.apply_catalog(ask).await)?;
+    let again = unwrap_response(client.catalog.apply_catalog(ask).await)?;
     if losers(&preview) != losers(&again) {
         bail!(
             "nothing was applied: others lose a scope by it than when the question was asked: run \
@@ -174,15 +174,15 @@ async fn agreed(
 }
 
 /// Who loses by a catalog, and what. When somebody was last seen says nothing of that.
-fn losers(said: &ApplyCatalogResponse) -> impl PartialEq {
-    let companies = said.affected_companies.iter();
+fn losers(response: &ApplyCatalogResponse) -> impl PartialEq {
+    let companies = response.affected_companies.iter();
     let companies = companies.map(|one| (one.company_id.clone(), one.scopes.clone()));
-    let credentials = said.affected_credentials.iter().map(|one| {
+    let credentials = response.affected_credentials.iter().map(|one| {
         let losing = one.credential.clone().unwrap_or_default();
         (one.company_id.clone(), losing.credential_id, losing.scopes, losing.enabled)
     });
     (
-        (said.affected_company_count, said.affected_credential_count),
+        (response.affected_company_count, response.affected_credential_count),
         companies.collect::<Vec<_>>(),
         credentials.collect::<Vec<_>>(),
     )
@@ -224,7 +224,7 @@ pub(super) fn listed(file: &Path, problems: &CatalogErrors) -> String {
 fn validate(file: &Path, output: OutputFormat) -> anyhow::Result<bool> {
     let yaml = text(file)?;
     let printer = Printer::new(output)?;
-    let (problems, sheet) = match CatalogFile::parse(&yaml) {
+    let (problems, report) = match CatalogFile::parse(&yaml) {
         Ok(read) => {
             let parts = [
                 count(read.scopes.len() as u64, "scope", "scopes"),
@@ -233,12 +233,12 @@ fn validate(file: &Path, output: OutputFormat) -> anyhow::Result<bool> {
                 count(read.endpoints_by_name.len() as u64, "endpoint", "endpoints"),
             ];
             let good = format!("{} is a good catalog: {}", file.display(), parts.join(", "));
-            let sheet = Report::default().line(good);
-            (vec![], sheet)
+            let report = Report::default().line(good);
+            (vec![], report)
         }
         Err(problems) => {
-            let sheet = Report::default().line(listed(file, &problems));
-            (problems.0, sheet)
+            let report = Report::default().line(listed(file, &problems));
+            (problems.0, report)
         }
     };
     let good = problems.is_empty();
@@ -246,6 +246,6 @@ fn validate(file: &Path, output: OutputFormat) -> anyhow::Result<bool> {
         .into_iter()
         .map(|p| json!({ "line": p.line, "column": p.column, "message": p.message }))
         .collect();
-    printer.print_value(&json!({ "valid": good, "problems": problems }), sheet)?;
+    printer.print_value(&json!({ "valid": good, "problems": problems }), report)?;
     Ok(good)
 }

@@ -47,29 +47,29 @@ impl CatalogChange {
     }
 
     /// What the server would do, for people.
-    pub(super) fn sheet(&self, said: &ApplyCatalogResponse) -> Report {
-        self.sheet_with(said, "".into())
+    pub(super) fn report(&self, response: &ApplyCatalogResponse) -> Report {
+        self.sheet_with(response, "".into())
     }
 
     /// What the server did, for people.
-    pub(super) fn done(&self, said: &ApplyCatalogResponse) -> Report {
-        self.sheet_with(said, said.revision.into())
+    pub(super) fn done(&self, response: &ApplyCatalogResponse) -> Report {
+        self.sheet_with(response, response.revision.into())
     }
 
-    fn sheet_with(&self, said: &ApplyCatalogResponse, revision: Cell) -> Report {
+    fn sheet_with(&self, response: &ApplyCatalogResponse, revision: Cell) -> Report {
         let changes_nothing = [
-            &said.added_scopes,
-            &said.removed_scopes,
-            &said.changed_scopes,
-            &said.changed_audiences,
-            &said.changed_roles,
-            &said.changed_endpoints,
-            &said.changed_titles,
+            &response.added_scopes,
+            &response.removed_scopes,
+            &response.changed_scopes,
+            &response.changed_audiences,
+            &response.changed_roles,
+            &response.changed_endpoints,
+            &response.changed_titles,
         ];
-        let details = self.agrees(said).then_some(&self.details);
+        let details = self.agrees(response).then_some(&self.details);
         let name = details.and_then(|details| details.name.as_ref());
         if changes_nothing.iter().all(|list| list.is_empty())
-            && said.renamed_scopes.is_empty()
+            && response.renamed_scopes.is_empty()
             && name.is_none()
         {
             let why = match self.is_same {
@@ -82,45 +82,45 @@ impl CatalogChange {
             return Report::default().line(why).fact("revision", revision);
         }
         let name = name.map(|name| format!("{} -> {}", name.before, name.after));
-        let renamed = said.renamed_scopes.iter();
+        let renamed = response.renamed_scopes.iter();
         let renamed: Vec<_> =
             renamed.map(|scope| format!("{} -> {}", scope.old_name, scope.new_name)).collect();
-        let sheet = Report::default()
+        let report = Report::default()
             .fact("name", name.unwrap_or_default())
             .fact("renamed scopes", renamed.join(", "))
-            .fact("added scopes", said.added_scopes.join(" "))
-            .fact("removed scopes", Cell::colored(false, said.removed_scopes.join(" ")));
-        let sheet = match details {
-            Some(_) => sheet,
-            None => names_of_parts(sheet, said),
+            .fact("added scopes", response.added_scopes.join(" "))
+            .fact("removed scopes", Cell::colored(false, response.removed_scopes.join(" ")));
+        let report = match details {
+            Some(_) => report,
+            None => names_of_parts(report, response),
         };
-        let sheet = match said.removed_scopes.is_empty() {
-            true => sheet.fact("revision", revision),
-            false => losers(sheet, said, revision),
+        let report = match response.removed_scopes.is_empty() {
+            true => report.fact("revision", revision),
+            false => losers(report, response, revision),
         };
         match details {
-            Some(details) => parts(sheet, details),
-            None => sheet,
+            Some(details) => parts(report, details),
+            None => report,
         }
     }
 
     /// What the change takes away, each in words that follow `would`: scopes, audiences, roles and
     /// endpoints that go, what an audience asked, what a role permits.
-    pub(super) fn taken(&self, said: &ApplyCatalogResponse) -> Vec<String> {
+    pub(super) fn taken(&self, response: &ApplyCatalogResponse) -> Vec<String> {
         let mut taken = Vec::new();
         let mut add = |what: &str, names: Vec<&str>| {
             if !names.is_empty() {
                 taken.push(format!("{what} {}", names.join(", ")));
             }
         };
-        add("remove", said.removed_scopes.iter().map(String::as_str).collect());
-        if !self.agrees(said) {
+        add("remove", response.removed_scopes.iter().map(String::as_str).collect());
+        if !self.agrees(response) {
             // Another catalog was applied meanwhile: only which parts differ is known.
             let of = |names: &'_ [String]| names.to_vec();
-            let (audiences, roles) = (of(&said.changed_audiences), of(&said.changed_roles));
+            let (audiences, roles) = (of(&response.changed_audiences), of(&response.changed_roles));
             add("change the audiences", audiences.iter().map(String::as_str).collect());
             add("change the roles", roles.iter().map(String::as_str).collect());
-            let endpoints = said.removed_endpoints.iter().map(String::as_str);
+            let endpoints = response.removed_endpoints.iter().map(String::as_str);
             add("remove the endpoints", endpoints.collect());
             return taken;
         }
@@ -140,43 +140,44 @@ impl CatalogChange {
     }
 
     /// Whether the texts say what the server says.
-    fn agrees(&self, said: &ApplyCatalogResponse) -> bool {
+    fn agrees(&self, response: &ApplyCatalogResponse) -> bool {
         let own = &self.difference;
         let same = |scopes: &[Scope], names: &[String]| {
             scopes.iter().map(Scope::as_str).eq(names.iter().map(String::as_str))
         };
         let renamed = own.renamed.iter().map(|scope| (scope.old.as_str(), scope.new.as_str()));
-        let told = said.renamed_scopes.iter();
-        same(&own.added, &said.added_scopes)
-            && same(&own.removed_names, &said.removed_scopes)
-            && same(&own.changed_scopes, &said.changed_scopes)
+        let told = response.renamed_scopes.iter();
+        same(&own.added, &response.added_scopes)
+            && same(&own.removed_names, &response.removed_scopes)
+            && same(&own.changed_scopes, &response.changed_scopes)
             && renamed.eq(told.map(|scope| (scope.old_name.as_str(), scope.new_name.as_str())))
-            && own.changed_audiences == said.changed_audiences
-            && own.changed_roles == said.changed_roles
-            && own.changed_endpoints == said.changed_endpoints
-            && own.changed_titles.starts_with(&said.changed_titles)
+            && own.changed_audiences == response.changed_audiences
+            && own.changed_roles == response.changed_roles
+            && own.changed_endpoints == response.changed_endpoints
+            && own.changed_titles.starts_with(&response.changed_titles)
     }
 }
 
 /// The parts by name, where no more is known.
-fn names_of_parts(sheet: Report, said: &ApplyCatalogResponse) -> Report {
+fn names_of_parts(report: Report, response: &ApplyCatalogResponse) -> Report {
     let is_other = |name: &&String| {
-        !said.added_endpoints.contains(name) && !said.removed_endpoints.contains(name)
+        !response.added_endpoints.contains(name) && !response.removed_endpoints.contains(name)
     };
-    let changed: Vec<_> = said.changed_endpoints.iter().filter(is_other).cloned().collect();
-    sheet
-        .fact("changed scopes", said.changed_scopes.join(" "))
-        .fact("changed audiences", said.changed_audiences.join(" "))
-        .fact("changed roles", said.changed_roles.join(" "))
-        .fact("added endpoints", said.added_endpoints.join(", "))
-        .fact("removed endpoints", said.removed_endpoints.join(", "))
+    let changed: Vec<_> = response.changed_endpoints.iter().filter(is_other).cloned().collect();
+    report
+        .fact("changed scopes", response.changed_scopes.join(" "))
+        .fact("changed audiences", response.changed_audiences.join(" "))
+        .fact("changed roles", response.changed_roles.join(" "))
+        .fact("added endpoints", response.added_endpoints.join(", "))
+        .fact("removed endpoints", response.removed_endpoints.join(", "))
         .fact("changed endpoints", changed.join(", "))
-        .fact("changed titles", said.changed_titles.join(" "))
+        .fact("changed titles", response.changed_titles.join(" "))
 }
 
 /// The companies and credentials that lose a scope.
-fn losers(sheet: Report, said: &ApplyCatalogResponse, revision: Cell) -> Report {
-    let (companies, credentials) = (said.affected_company_count, said.affected_credential_count);
+fn losers(report: Report, response: &ApplyCatalogResponse, revision: Cell) -> Report {
+    let (companies, credentials) =
+        (response.affected_company_count, response.affected_credential_count);
     let company = |loser: &AffectedCompany| -> [Cell; 4] {
         [
             loser.company_id.clone().into(),
@@ -197,38 +198,38 @@ fn losers(sheet: Report, said: &ApplyCatalogResponse, revision: Cell) -> Report 
             affected.scopes.join(" ").into(),
         ]
     };
-    let sheet = sheet
+    let report = report
         .fact("companies that lose a scope", companies)
         .fact("credentials that lose a scope", credentials)
         .fact("revision", revision)
         .rows(
             &["COMPANY", "NAME", "CREDENTIALS", "LOSES"],
-            said.affected_companies.iter().map(company),
+            response.affected_companies.iter().map(company),
         );
-    let sheet = more(sheet, companies, said.affected_companies.len(), "company", "companies");
-    let sheet = sheet.rows(
+    let report = more(report, companies, response.affected_companies.len(), "company", "companies");
+    let report = report.rows(
         &["COMPANY", "CREDENTIAL", "LABEL", "STATE", "LAST SEEN", "LOSES"],
-        said.affected_credentials.iter().map(credential),
+        response.affected_credentials.iter().map(credential),
     );
-    let shown = said.affected_credentials.len();
-    let sheet = more(sheet, credentials, shown, "credential", "credentials");
+    let shown = response.affected_credentials.len();
+    let report = more(report, credentials, shown, "credential", "credentials");
     match credentials > shown as u64 {
-        true => sheet.line("scopegate company list --scope SCOPE lists all companies"),
-        false => sheet,
+        true => report.line("scopegate company list --scope SCOPE lists all companies"),
+        false => report,
     }
 }
 
 /// What is not shown of a list.
-fn more(sheet: Report, all: u64, shown: usize, one: &str, many: &str) -> Report {
+fn more(report: Report, all: u64, shown: usize, one: &str, many: &str) -> Report {
     match all.saturating_sub(shown as u64) {
-        0 => sheet,
-        1 => sheet.line(format!("and 1 more {one}")),
-        left => sheet.line(format!("and {left} more {many}")),
+        0 => report,
+        1 => report.line(format!("and 1 more {one}")),
+        left => report.line(format!("and {left} more {many}")),
     }
 }
 
 /// Every part that is otherwise: what it said, and what it says.
-fn parts(sheet: Report, details: &DifferenceDetails) -> Report {
+fn parts(report: Report, details: &DifferenceDetails) -> Report {
     let DifferenceDetails { name: _, titles, scopes, audiences, roles, endpoints } = details;
     let kind = |moved: &PartChange| match moved.kind {
         DifferenceKind::Added => Cell::colored(true, "added"),
@@ -244,23 +245,23 @@ fn parts(sheet: Report, details: &DifferenceDetails) -> Report {
         let [name, before, after] = three(moved);
         [name, kind(moved), before, after]
     };
-    let left = |sheet: Report, all: &[PartChange]| {
+    let left = |report: Report, all: &[PartChange]| {
         more(
-            sheet,
+            report,
             all.len() as u64,
             all.len().min(most),
             "row",
             "rows: --output json has the names",
         )
     };
-    let sheet = sheet.rows(&["SCOPE", "NO LONGER", "NOW"], scopes.iter().take(most).map(three));
-    let sheet = left(sheet, scopes)
+    let report = report.rows(&["SCOPE", "NO LONGER", "NOW"], scopes.iter().take(most).map(three));
+    let report = left(report, scopes)
         .rows(&["AUDIENCE", "CHANGE", "ASKED", "ASKS"], audiences.iter().take(most).map(four));
-    let sheet = left(sheet, audiences)
+    let report = left(report, audiences)
         .rows(&["ROLE", "CHANGE", "LOSES", "GAINS"], roles.iter().take(most).map(four));
-    let sheet = left(sheet, roles)
+    let report = left(report, roles)
         .rows(&["ENDPOINT", "CHANGE", "NEEDED", "NEEDS"], endpoints.iter().take(most).map(four));
-    let sheet = left(sheet, endpoints)
+    let report = left(report, endpoints)
         .rows(&["TITLE OF", "WAS", "IS"], titles.iter().take(most).map(three));
-    left(sheet, titles)
+    left(report, titles)
 }

@@ -158,18 +158,18 @@ struct TestReport {
 /// The file or its catalog is wrong.
 pub(super) fn test(args: &TestArgs) -> anyhow::Result<bool> {
     let printer = Printer::new(args.output)?;
-    let trial = read(&args.file)?;
-    let beside = args.file.parent().unwrap_or(Path::new("")).join(&trial.catalog);
+    let file = read(&args.file)?;
+    let beside = args.file.parent().unwrap_or(Path::new("")).join(&file.catalog);
     let path = args.catalog.clone().unwrap_or(beside);
     let catalog = Catalog::empty()
         .replaced_by(&text(&path)?)
         .map_err(|problems| anyhow!("{}", listed(&path, &problems)))?;
-    let now = trial.now.as_deref().map(time::read).transpose();
+    let now = file.now.as_deref().map(time::read).transpose();
     let now = now.map_err(|error| anyhow!("now: {error}"))?.unwrap_or_else(Timestamp::now);
-    let town = Fixture::build(catalog, &trial.companies, now)
+    let town = Fixture::build(catalog, &file.companies, now)
         .with_context(|| args.file.display().to_string())?;
     let mut tests = Vec::new();
-    for test in trial.tests {
+    for test in file.tests {
         let place = || format!("{}: test `{}`", args.file.display(), test.name);
         let actual = test.check.answer(&town).with_context(place)?;
         let expected = test.expect.answer().with_context(place)?;
@@ -180,8 +180,8 @@ pub(super) fn test(args: &TestArgs) -> anyhow::Result<bool> {
         bail!("{} has no tests: add some under `tests`", args.file.display());
     }
     let failed = tests.iter().filter(|test| !test.passed).count();
-    let report = TestReport { passed: tests.len() - failed, failed, tests };
-    printer.print_value(&report, sheet(&report))?;
+    let results = TestReport { passed: tests.len() - failed, failed, tests };
+    printer.print_value(&results, report(&results))?;
     Ok(failed == 0)
 }
 
@@ -197,21 +197,21 @@ fn read(file: &Path) -> anyhow::Result<CatalogTest> {
     })
 }
 
-fn sheet(report: &TestReport) -> Report {
-    let mut sheet = Report::default();
-    let rows = report.tests.iter().map(|test| {
+fn report(results: &TestReport) -> Report {
+    let mut report = Report::default();
+    let rows = results.tests.iter().map(|test| {
         let word = if test.passed { "ok" } else { "FAILED" };
         [Cell::colored(test.passed, word), test.name.clone().into()]
     });
-    sheet = sheet.rows(&["OUTCOME", "TEST"], rows);
-    for test in report.tests.iter().filter(|test| !test.passed) {
-        sheet = sheet
+    report = report.rows(&["OUTCOME", "TEST"], rows);
+    for test in results.tests.iter().filter(|test| !test.passed) {
+        report = report
             .line(format!("\n{}", test.name))
             .fact("  expected", test.expected.text())
             .fact("  came", test.actual.text());
     }
-    let (passed, failed) = (report.passed, report.failed);
-    sheet.line(format!("\n{passed} passed, {failed} failed"))
+    let (passed, failed) = (results.passed, results.failed);
+    report.line(format!("\n{passed} passed, {failed} failed"))
 }
 
 impl Expected {

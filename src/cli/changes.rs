@@ -37,21 +37,21 @@ pub enum ChangesCommand {
             value_parser = time::window
         )]
         reconnect: Duration,
-        /// Whom to ask.
+        /// The server to call.
         #[command(flatten)]
-        asking: ServerArgs,
+        server: ServerArgs,
     },
 }
 
-/// Does what the command says.
+/// Runs the command.
 ///
 /// # Errors
-/// Could not ask, or the server refused.
+/// The server cannot be reached, or returns an error.
 pub async fn changes(command: ChangesCommand) -> anyhow::Result<bool> {
     match command {
         ChangesCommand::List(args) => list(args).await?,
-        ChangesCommand::Watch { company, after, cursor, reconnect, asking } => {
-            watch(company, after, cursor, reconnect, &asking).await?;
+        ChangesCommand::Watch { company, after, cursor, reconnect, server } => {
+            watch(company, after, cursor, reconnect, &server).await?;
         }
     }
     Ok(true)

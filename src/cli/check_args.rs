@@ -12,7 +12,7 @@ use crate::proto::{CheckRequest, Endpoint, ListEffectiveScopesRequest, Token};
 pub struct SubjectArgs {
     /// Whose call it is.
     #[command(flatten)]
-    which: CredentialArgs,
+    target: CredentialArgs,
 
     /// The audience, where the catalog has several.
     #[arg(long, default_value = "", hide_default_value = true, value_name = "NAME")]
@@ -97,8 +97,8 @@ impl SubjectArgs {
     pub(super) fn everything(self) -> ListEffectiveScopesRequest {
         ListEffectiveScopesRequest {
             token: self.bearer(),
-            company_id: self.which.company,
-            credential_id: self.which.credential,
+            company_id: self.target.company,
+            credential_id: self.target.credential,
             audience: self.audience,
             user_id: self.user,
         }
@@ -111,8 +111,8 @@ impl CheckQueryArgs {
         let Self { caller, scopes, method, path, resource_owner, at_least_revision } = self;
         CheckRequest {
             token: caller.bearer(),
-            company_id: caller.which.company,
-            credential_id: caller.which.credential,
+            company_id: caller.target.company,
+            credential_id: caller.target.credential,
             scopes,
             endpoint: method.zip(path).map(|(method, path)| Endpoint { method, path }),
             audience: caller.audience,

@@ -32,9 +32,9 @@ use crate::proto::{
 pub enum CredentialCommand {
     /// Create a credential, with scopes if some are named.
     Create {
-        /// Which.
+        /// The credential.
         #[command(flatten)]
-        which: CredentialArgs,
+        target: CredentialArgs,
         /// The scopes to grant, with all that they imply.
         #[arg(value_name = "SCOPE")]
         scopes: Vec<String>,
@@ -44,18 +44,18 @@ pub enum CredentialCommand {
         /// When the credential ends: an RFC 3339 time, a date (its start in UTC), or a duration such as `90d`.
         #[arg(long, value_name = "WHEN", value_parser = time::expiry)]
         expires_at: Option<Timestamp>,
-        /// How.
+        /// Options of the change.
         #[command(flatten)]
-        terms: WriteArgs,
+        write: WriteArgs,
     },
     /// Show a credential and its grants.
     Get {
-        /// Which.
+        /// The credential.
         #[command(flatten)]
-        which: CredentialArgs,
-        /// Whom to ask.
+        target: CredentialArgs,
+        /// The server to call.
         #[command(flatten)]
-        asking: ServerArgs,
+        server: ServerArgs,
     },
     /// List a company's credentials, all or those that hold a scope.
     List {
@@ -67,19 +67,19 @@ pub enum CredentialCommand {
         /// Also those whose grant of the --scope is dormant.
         #[arg(long, requires = "scope")]
         include_dormant: bool,
-        /// How many.
+        /// The maximum number to list.
         #[command(flatten)]
         limit: Limit,
-        /// Whom to ask.
+        /// The server to call.
         #[command(flatten)]
-        asking: ServerArgs,
+        server: ServerArgs,
     },
     /// Change a credential's label or end.
     #[command(group(clap::ArgGroup::new("what").required(true).multiple(true)))]
     Update {
-        /// Which.
+        /// The credential.
         #[command(flatten)]
-        which: CredentialArgs,
+        target: CredentialArgs,
         /// What it is for, for people.
         #[arg(long, allow_hyphen_values = true, value_parser = free_text, value_name = "TEXT", group = "what")]
         label: Option<String>,
@@ -89,45 +89,45 @@ pub enum CredentialCommand {
         /// Let it never end.
         #[arg(long, conflicts_with = "expires_at", group = "what")]
         never_expires: bool,
-        /// Whether to ask first.
+        /// Whether to ask for confirmation.
         #[command(flatten)]
-        agreement: Confirmation,
-        /// How.
+        confirmation: Confirmation,
+        /// Options of the change.
         #[command(flatten)]
-        terms: WriteArgs,
+        write: WriteArgs,
     },
     /// Let checks of a credential be decided by its scopes again.
     Enable {
-        /// Which.
+        /// The credential.
         #[command(flatten)]
-        which: CredentialArgs,
-        /// How.
+        target: CredentialArgs,
+        /// Options of the change.
         #[command(flatten)]
-        terms: WriteArgs,
+        write: WriteArgs,
     },
     /// Suspend a credential: deny every check of it, at once, until it is enabled.
     Disable {
-        /// Which.
+        /// The credential.
         #[command(flatten)]
-        which: CredentialArgs,
-        /// Whether to ask first.
+        target: CredentialArgs,
+        /// Whether to ask for confirmation.
         #[command(flatten)]
-        agreement: Confirmation,
-        /// How.
+        confirmation: Confirmation,
+        /// Options of the change.
         #[command(flatten)]
-        terms: WriteArgs,
+        write: WriteArgs,
     },
     /// Delete a credential, for good.
     Delete {
-        /// Which.
+        /// The credential.
         #[command(flatten)]
-        which: CredentialArgs,
-        /// Whether to ask first.
+        target: CredentialArgs,
+        /// Whether to ask for confirmation.
         #[command(flatten)]
-        agreement: Confirmation,
-        /// How.
+        confirmation: Confirmation,
+        /// Options of the change.
         #[command(flatten)]
-        terms: WriteArgs,
+        write: WriteArgs,
     },
     /// Give scopes to a credential, with all that they imply; or to all that hold a scope.
     ///
@@ -165,77 +165,77 @@ pub enum CredentialCommand {
         /// When the grants end: an RFC 3339 time, a date (its start in UTC), or a duration such as `90d`.
         #[arg(long, value_name = "WHEN", value_parser = time::expiry)]
         expires_at: Option<Timestamp>,
-        /// How.
+        /// Options of the change.
         #[command(flatten)]
-        terms: WriteArgs,
+        write: WriteArgs,
     },
     /// Take scopes from a credential, with those that imply them.
     Revoke {
-        /// Which.
+        /// The credential.
         #[command(flatten)]
-        which: CredentialArgs,
+        target: CredentialArgs,
         /// The scopes.
         #[arg(required = true, value_name = "SCOPE")]
         scopes: Vec<String>,
-        /// Whether to ask first.
+        /// Whether to ask for confirmation.
         #[command(flatten)]
-        agreement: Confirmation,
-        /// How.
+        confirmation: Confirmation,
+        /// Options of the change.
         #[command(flatten)]
-        terms: WriteArgs,
+        write: WriteArgs,
     },
     /// Make a credential's scopes exactly these, with all that they imply.
     Replace {
-        /// Which.
+        /// The credential.
         #[command(flatten)]
-        which: CredentialArgs,
+        target: CredentialArgs,
         /// The scopes.
         #[arg(required_unless_present = "allow_empty", value_name = "SCOPE")]
         scopes: Vec<String>,
         /// Name no scopes, and leave it without any.
         #[arg(long, conflicts_with = "scopes")]
         allow_empty: bool,
-        /// Whether to ask first.
+        /// Whether to ask for confirmation.
         #[command(flatten)]
-        agreement: Confirmation,
-        /// How.
+        confirmation: Confirmation,
+        /// Options of the change.
         #[command(flatten)]
-        terms: WriteArgs,
+        write: WriteArgs,
     },
     /// Set a credential's scopes to all of the company's scopes: it gains every scope of the
     /// company that it lacks, and loses every other.
     Reset {
-        /// Which.
+        /// The credential.
         #[command(flatten)]
-        which: CredentialArgs,
-        /// Whether to ask first.
+        target: CredentialArgs,
+        /// Whether to ask for confirmation.
         #[command(flatten)]
-        agreement: Confirmation,
-        /// How.
+        confirmation: Confirmation,
+        /// Options of the change.
         #[command(flatten)]
-        terms: WriteArgs,
+        write: WriteArgs,
     },
     /// The credential's secrets.
     #[command(subcommand)]
     Secret(SecretCommand),
 }
 
-/// Does what the command says.
+/// Runs the command.
 ///
 /// # Errors
-/// Could not ask, or the server refused.
+/// The server cannot be reached, or returns an error.
 pub async fn credential(command: CredentialCommand) -> anyhow::Result<bool> {
     match command {
         CredentialCommand::Create {
-            which: CredentialArgs { company, credential },
+            target: CredentialArgs { company, credential },
             scopes,
             label,
             expires_at,
-            terms,
+            write,
         } => {
-            let mut desk = terms.asking.open().await?;
+            let mut client = write.asking.open().await?;
             let request = on_terms!(
-                terms,
+                write,
                 CreateCredentialRequest {
                     company_id: company,
                     credential_id: credential,
@@ -244,33 +244,35 @@ pub async fn credential(command: CredentialCommand) -> anyhow::Result<bool> {
                     expires_at: expires_at,
                 }
             );
-            let said = unwrap_response(desk.directory.create_credential(request).await)?;
-            let sheet = shown(&desk, &terms, None, require(&said.credential)?, said.revision).await;
-            desk.printer.print(&said, sheet)?;
+            let response = unwrap_response(client.directory.create_credential(request).await)?;
+            let report =
+                shown(&client, &write, None, require(&response.credential)?, response.revision)
+                    .await;
+            client.printer.print(&response, report)?;
         }
-        CredentialCommand::Get { which: CredentialArgs { company, credential }, asking } => {
-            let mut desk = asking.open().await?;
+        CredentialCommand::Get { target: CredentialArgs { company, credential }, server } => {
+            let mut client = server.open().await?;
             let request = GetCredentialRequest { company_id: company, credential_id: credential };
-            let said = unwrap_response(desk.directory.get_credential(request).await)?;
-            let credential = require(&said.credential)?;
-            let lookup = lookup(&desk, credential, None).await;
-            desk.printer.print(&said, sheet(credential, &lookup))?;
+            let response = unwrap_response(client.directory.get_credential(request).await)?;
+            let credential = require(&response.credential)?;
+            let lookup = lookup(&client, credential, None).await;
+            client.printer.print(&response, report(credential, &lookup))?;
         }
-        CredentialCommand::List { company, scope, include_dormant, limit, asking } => {
-            list(company, scope, include_dormant, limit, &asking).await?;
+        CredentialCommand::List { company, scope, include_dormant, limit, server } => {
+            list(company, scope, include_dormant, limit, &server).await?;
         }
         CredentialCommand::Update {
-            which: CredentialArgs { company, credential },
+            target: CredentialArgs { company, credential },
             label,
             expires_at,
             never_expires,
-            agreement,
-            terms,
+            confirmation,
+            write,
         } => {
             let ends = (expires_at.is_some() || never_expires).then_some("expires_at");
             let paths = label.iter().map(|_| "label").chain(ends).map(ToOwned::to_owned);
             let request = on_terms!(
-                terms,
+                write,
                 UpdateCredentialRequest {
                     company_id: company,
                     credential_id: credential,
@@ -280,37 +282,37 @@ pub async fn credential(command: CredentialCommand) -> anyhow::Result<bool> {
                     expires_at: expires_at,
                 }
             );
-            update(request, &terms, Some(agreement)).await?;
+            update(request, &write, Some(confirmation)).await?;
         }
-        CredentialCommand::Enable { which: CredentialArgs { company, credential }, terms } => {
-            able(company, credential, true, &terms, None).await?;
+        CredentialCommand::Enable { target: CredentialArgs { company, credential }, write } => {
+            able(company, credential, true, &write, None).await?;
         }
         CredentialCommand::Disable {
-            which: CredentialArgs { company, credential },
-            agreement,
-            terms,
+            target: CredentialArgs { company, credential },
+            confirmation,
+            write,
         } => {
-            able(company, credential, false, &terms, Some(agreement)).await?;
+            able(company, credential, false, &write, Some(confirmation)).await?;
         }
-        CredentialCommand::Delete { which, agreement, terms } => {
-            let mut desk = terms.asking.open().await?;
-            let CredentialArgs { company, credential } = which.clone();
+        CredentialCommand::Delete { target, confirmation, write } => {
+            let mut client = write.asking.open().await?;
+            let CredentialArgs { company, credential } = target.clone();
             let mut request = on_terms!(
-                terms,
+                write,
                 DeleteCredentialRequest { company_id: company, credential_id: credential }
             );
-            if agreement.is_asked(&terms) {
-                let now = read(&mut desk, &which).await?;
-                let question = format!("Delete {which}, for good?");
-                agreement.ask(&desk.printer, at_stake(&now), &question).await?;
+            if confirmation.is_asked(&write) {
+                let now = read(&mut client, &target).await?;
+                let question = format!("Delete {target}, for good?");
+                confirmation.ask(&client.printer, at_stake(&now), &question).await?;
                 rest_on(&mut request.etag, &now.etag);
             }
-            let said = unwrap_response(desk.directory.delete_credential(request).await)?;
-            let sheet = terms
-                .gone(said.revision, "delete", "deleted")
-                .then(facts(require(&said.credential)?))
-                .revision(terms.made(said.revision));
-            desk.printer.print(&said, sheet)?;
+            let response = unwrap_response(client.directory.delete_credential(request).await)?;
+            let report = write
+                .gone(response.revision, "delete", "deleted")
+                .then(facts(require(&response.credential)?))
+                .revision(write.made(response.revision));
+            client.printer.print(&response, report)?;
         }
         CredentialCommand::Grant {
             company,
@@ -320,23 +322,23 @@ pub async fn credential(command: CredentialCommand) -> anyhow::Result<bool> {
             of_companies,
             yes_to_all,
             expires_at,
-            terms,
+            write,
         } => {
             // With the holders of a scope for a credential, all words are scopes.
             let words = company.into_iter().chain(credential).chain(scopes).collect();
             let given = Given { scopes: words, expires_at, yes: yes_to_all };
-            return to_holders(&scope, of_companies, given, &terms).await;
+            return to_holders(&scope, of_companies, given, &write).await;
         }
-        CredentialCommand::Grant { company, credential, scopes, expires_at, terms, .. } => {
+        CredentialCommand::Grant { company, credential, scopes, expires_at, write, .. } => {
             let (company, credential) =
                 (company.unwrap_or_default(), credential.unwrap_or_default());
-            let which = CredentialArgs { company, credential };
-            let mut desk = terms.asking.open().await?;
-            let (before, since) = read_at(&mut desk, &which).await;
+            let target = CredentialArgs { company, credential };
+            let mut client = write.asking.open().await?;
+            let (before, since) = read_at(&mut client, &target).await;
             let before = before.ok();
-            let CredentialArgs { company, credential } = which.clone();
+            let CredentialArgs { company, credential } = target.clone();
             let request = on_terms!(
-                terms,
+                write,
                 GrantScopesRequest {
                     company_id: company,
                     credential_id: credential,
@@ -344,64 +346,73 @@ pub async fn credential(command: CredentialCommand) -> anyhow::Result<bool> {
                     expires_at: expires_at,
                 }
             );
-            let said = unwrap_response(desk.authorization.grant_scopes(request).await)?;
-            let moved = (said.added_scopes.as_slice(), [].as_slice());
-            let ends = before.as_ref().zip(said.credential.as_ref());
+            let response = unwrap_response(client.authorization.grant_scopes(request).await)?;
+            let moved = (response.added_scopes.as_slice(), [].as_slice());
+            let ends = before.as_ref().zip(response.credential.as_ref());
             let ends = ends.map(|(before, after)| scope_undo::moved_ends(before, after));
-            let etag = terms.compared(before.as_ref().map(|before| &before.etag));
-            let made = Made { company: &which.company, read: since, answered: said.revision };
-            let undo = undo(&mut desk, &terms, &which, made, before, &said.credential, moved).await;
-            let sheet = shown(&desk, &terms, etag, require(&said.credential)?, said.revision).await;
+            let etag = write.compared(before.as_ref().map(|before| &before.etag));
+            let made = Made { company: &target.company, read: since, answered: response.revision };
+            let undo =
+                undo(&mut client, &write, &target, made, before, &response.credential, moved).await;
+            let report =
+                shown(&client, &write, etag, require(&response.credential)?, response.revision)
+                    .await;
             let (no_longer, later) = ends.unwrap_or_default();
-            let sheet = moved_scopes(sheet, moved)
+            let report = moved_scopes(report, moved)
                 .fact("no longer ends", no_longer.join(" "))
                 .fact("ends later", later.join(" "));
-            desk.printer.print_undoable(&said, sheet, undo)?;
+            client.printer.print_undoable(&response, report, undo)?;
         }
-        CredentialCommand::Revoke { which, scopes, agreement, terms } => {
-            let mut desk = terms.asking.open().await?;
-            let (before, since) = read_at(&mut desk, &which).await;
-            let CredentialArgs { company, credential } = which.clone();
+        CredentialCommand::Revoke { target, scopes, confirmation, write } => {
+            let mut client = write.asking.open().await?;
+            let (before, since) = read_at(&mut client, &target).await;
+            let CredentialArgs { company, credential } = target.clone();
             let mut request = on_terms!(
-                terms,
+                write,
                 RevokeScopesRequest {
                     company_id: company,
                     credential_id: credential,
                     scopes: scopes.clone(),
                 }
             );
-            if agreement.is_asked(&terms) {
+            if confirmation.is_asked(&write) {
                 let now = before.as_ref().map_err(failure::again)?;
                 let ask = RevokeScopesRequest { validate_only: true, ..request.clone() };
-                let trial = unwrap_response(desk.authorization.revoke_scopes(ask.clone()).await)?;
-                let besides = without(&trial.removed_scopes, &scopes);
+                let preview =
+                    unwrap_response(client.authorization.revoke_scopes(ask.clone()).await)?;
+                let besides = without(&preview.removed_scopes, &scopes);
                 // What is named goes by its name.
                 if !besides.is_empty() {
-                    let goes = at_stake(now).fact("removed", trial.removed_scopes.join(" "));
-                    let question =
-                        format!("Take {} from {which}, too, which imply these?", besides.join(" "));
-                    agreement.ask(&desk.printer, goes, &question).await?;
+                    let goes = at_stake(now).fact("removed", preview.removed_scopes.join(" "));
+                    let question = format!(
+                        "Take {} from {target}, too, which imply these?",
+                        besides.join(" ")
+                    );
+                    confirmation.ask(&client.printer, goes, &question).await?;
                     rest_on(&mut request.etag, &now.etag);
                     // The catalog has a say, too.
-                    let again = unwrap_response(desk.authorization.revoke_scopes(ask).await)?;
-                    still_so(&trial.removed_scopes, &again.removed_scopes)?;
+                    let again = unwrap_response(client.authorization.revoke_scopes(ask).await)?;
+                    still_so(&preview.removed_scopes, &again.removed_scopes)?;
                 }
             }
-            let said = unwrap_response(desk.authorization.revoke_scopes(request).await)?;
-            let moved = ([].as_slice(), said.removed_scopes.as_slice());
+            let response = unwrap_response(client.authorization.revoke_scopes(request).await)?;
+            let moved = ([].as_slice(), response.removed_scopes.as_slice());
             let before = before.ok();
-            let etag = terms.compared(before.as_ref().map(|before| &before.etag));
-            let made = Made { company: &which.company, read: since, answered: said.revision };
-            let undo = undo(&mut desk, &terms, &which, made, before, &said.credential, moved).await;
-            let sheet = shown(&desk, &terms, etag, require(&said.credential)?, said.revision).await;
-            desk.printer.print_undoable(&said, moved_scopes(sheet, moved), undo)?;
+            let etag = write.compared(before.as_ref().map(|before| &before.etag));
+            let made = Made { company: &target.company, read: since, answered: response.revision };
+            let undo =
+                undo(&mut client, &write, &target, made, before, &response.credential, moved).await;
+            let report =
+                shown(&client, &write, etag, require(&response.credential)?, response.revision)
+                    .await;
+            client.printer.print_undoable(&response, moved_scopes(report, moved), undo)?;
         }
-        CredentialCommand::Replace { which, scopes, allow_empty, agreement, terms } => {
-            let mut desk = terms.asking.open().await?;
-            let (before, since) = read_at(&mut desk, &which).await;
-            let CredentialArgs { company, credential } = which.clone();
+        CredentialCommand::Replace { target, scopes, allow_empty, confirmation, write } => {
+            let mut client = write.asking.open().await?;
+            let (before, since) = read_at(&mut client, &target).await;
+            let CredentialArgs { company, credential } = target.clone();
             let mut request = on_terms!(
-                terms,
+                write,
                 ReplaceScopesRequest {
                     company_id: company,
                     credential_id: credential,
@@ -409,70 +420,78 @@ pub async fn credential(command: CredentialCommand) -> anyhow::Result<bool> {
                     allow_empty: allow_empty,
                 }
             );
-            if agreement.is_asked(&terms) {
+            if confirmation.is_asked(&write) {
                 let now = before.as_ref().map_err(failure::again)?;
                 let ask = ReplaceScopesRequest { validate_only: true, ..request.clone() };
-                let trial = unwrap_response(desk.authorization.replace_scopes(ask.clone()).await)?;
-                if !trial.removed_scopes.is_empty() {
-                    let goes = moved(at_stake(now), &trial.added_scopes, &trial.removed_scopes);
-                    let removed = trial.removed_scopes.join(" ");
-                    let question = format!("Take {removed} from {which}?");
-                    agreement.ask(&desk.printer, goes, &question).await?;
+                let preview =
+                    unwrap_response(client.authorization.replace_scopes(ask.clone()).await)?;
+                if !preview.removed_scopes.is_empty() {
+                    let goes = moved(at_stake(now), &preview.added_scopes, &preview.removed_scopes);
+                    let removed = preview.removed_scopes.join(" ");
+                    let question = format!("Take {removed} from {target}?");
+                    confirmation.ask(&client.printer, goes, &question).await?;
                     rest_on(&mut request.etag, &now.etag);
                     // The company's ceiling and the catalog have a say, too.
-                    let again = unwrap_response(desk.authorization.replace_scopes(ask).await)?;
+                    let again = unwrap_response(client.authorization.replace_scopes(ask).await)?;
                     let moves = (&again.added_scopes, &again.removed_scopes);
-                    still_so(&(&trial.added_scopes, &trial.removed_scopes), &moves)?;
+                    still_so(&(&preview.added_scopes, &preview.removed_scopes), &moves)?;
                 }
             }
-            let said = unwrap_response(desk.authorization.replace_scopes(request).await)?;
-            let moved = (said.added_scopes.as_slice(), said.removed_scopes.as_slice());
+            let response = unwrap_response(client.authorization.replace_scopes(request).await)?;
+            let moved = (response.added_scopes.as_slice(), response.removed_scopes.as_slice());
             let before = before.ok();
-            let etag = terms.compared(before.as_ref().map(|before| &before.etag));
-            let made = Made { company: &which.company, read: since, answered: said.revision };
-            let undo = undo(&mut desk, &terms, &which, made, before, &said.credential, moved).await;
-            let sheet = shown(&desk, &terms, etag, require(&said.credential)?, said.revision).await;
-            desk.printer.print_undoable(&said, moved_scopes(sheet, moved), undo)?;
+            let etag = write.compared(before.as_ref().map(|before| &before.etag));
+            let made = Made { company: &target.company, read: since, answered: response.revision };
+            let undo =
+                undo(&mut client, &write, &target, made, before, &response.credential, moved).await;
+            let report =
+                shown(&client, &write, etag, require(&response.credential)?, response.revision)
+                    .await;
+            client.printer.print_undoable(&response, moved_scopes(report, moved), undo)?;
         }
-        CredentialCommand::Reset { which, agreement, terms } => {
-            let mut desk = terms.asking.open().await?;
-            let (before, since) = read_at(&mut desk, &which).await;
-            let CredentialArgs { company, credential } = which.clone();
+        CredentialCommand::Reset { target, confirmation, write } => {
+            let mut client = write.asking.open().await?;
+            let (before, since) = read_at(&mut client, &target).await;
+            let CredentialArgs { company, credential } = target.clone();
             let mut request = on_terms!(
-                terms,
+                write,
                 ResetScopesRequest { company_id: company, credential_id: credential }
             );
-            if agreement.is_asked(&terms) {
+            if confirmation.is_asked(&write) {
                 let now = before.as_ref().map_err(failure::again)?;
                 let ask = ResetScopesRequest { validate_only: true, ..request.clone() };
-                let trial = unwrap_response(desk.authorization.reset_scopes(ask.clone()).await)?;
+                let preview =
+                    unwrap_response(client.authorization.reset_scopes(ask.clone()).await)?;
                 // A reset mostly widens, so it is asked about as soon as it changes anything.
-                if !trial.added_scopes.is_empty() || !trial.removed_scopes.is_empty() {
-                    let goes = moved(at_stake(now), &trial.added_scopes, &trial.removed_scopes);
-                    let (gains, loses) = (trial.added_scopes.len(), trial.removed_scopes.len());
+                if !preview.added_scopes.is_empty() || !preview.removed_scopes.is_empty() {
+                    let goes = moved(at_stake(now), &preview.added_scopes, &preview.removed_scopes);
+                    let (gains, loses) = (preview.added_scopes.len(), preview.removed_scopes.len());
                     let question = format!(
-                        "Set {which} to all of the company's scopes? It gains {gains} and loses \
+                        "Set {target} to all of the company's scopes? It gains {gains} and loses \
                          {loses}."
                     );
-                    agreement.ask(&desk.printer, goes, &question).await?;
+                    confirmation.ask(&client.printer, goes, &question).await?;
                     rest_on(&mut request.etag, &now.etag);
                     // The company's ceiling and the catalog have a say, too.
-                    let again = unwrap_response(desk.authorization.reset_scopes(ask).await)?;
+                    let again = unwrap_response(client.authorization.reset_scopes(ask).await)?;
                     let moves = (&again.added_scopes, &again.removed_scopes);
-                    still_so(&(&trial.added_scopes, &trial.removed_scopes), &moves)?;
+                    still_so(&(&preview.added_scopes, &preview.removed_scopes), &moves)?;
                 }
             }
-            let said = unwrap_response(desk.authorization.reset_scopes(request).await)?;
-            let moved = (said.added_scopes.as_slice(), said.removed_scopes.as_slice());
+            let response = unwrap_response(client.authorization.reset_scopes(request).await)?;
+            let moved = (response.added_scopes.as_slice(), response.removed_scopes.as_slice());
             let before = before.ok();
-            let etag = terms.compared(before.as_ref().map(|before| &before.etag));
-            let made = Made { company: &which.company, read: since, answered: said.revision };
-            let undo = undo(&mut desk, &terms, &which, made, before, &said.credential, moved).await;
-            let sheet = shown(&desk, &terms, etag, require(&said.credential)?, said.revision).await;
-            let set = if terms.dry_run { "would be set" } else { "is set" };
-            let set = format!("{which} {set} to all of the company's scopes");
-            let sheet = Report::default().line(set).then(sheet);
-            desk.printer.print_undoable(&said, moved_scopes(sheet, moved), undo)?;
+            let etag = write.compared(before.as_ref().map(|before| &before.etag));
+            let made = Made { company: &target.company, read: since, answered: response.revision };
+            let undo =
+                undo(&mut client, &write, &target, made, before, &response.credential, moved).await;
+            let report =
+                shown(&client, &write, etag, require(&response.credential)?, response.revision)
+                    .await;
+            let set = if write.dry_run { "would be set" } else { "is set" };
+            let set = format!("{target} {set} to all of the company's scopes");
+            let report = Report::default().line(set).then(report);
+            client.printer.print_undoable(&response, moved_scopes(report, moved), undo)?;
         }
         CredentialCommand::Secret(command) => return secret::secret(command).await,
     }
@@ -484,9 +503,9 @@ async fn list(
     scope: String,
     include_dormant: bool,
     limit: Limit,
-    asking: &ServerArgs,
+    server: &ServerArgs,
 ) -> anyhow::Result<()> {
-    let mut desk = asking.open().await?;
+    let mut client = server.open().await?;
     let (mut all, mut pages) = (ListCredentialsResponse::default(), Pages::of(limit));
     loop {
         let request = ListCredentialsRequest {
@@ -496,7 +515,7 @@ async fn list(
             page_size: pages.size(),
             page_token: pages.token.clone(),
         };
-        let page = unwrap_response(desk.directory.list_credentials(request).await)?;
+        let page = unwrap_response(client.directory.list_credentials(request).await)?;
         let more = pages.turn(page.credentials.len(), &page.next_page_token);
         all.credentials.extend(page.credentials);
         (all.next_page_token, all.revision) = (page.next_page_token, page.revision);
@@ -516,8 +535,8 @@ async fn list(
         ]
     });
     let head = &["CREDENTIAL", "LABEL", "STATE", "EXPIRES", "LAST SEEN", "SCOPES"];
-    let sheet = Report::default().rows(head, rows);
-    desk.printer.print(&all, truncated(sheet, &all.next_page_token))
+    let report = Report::default().rows(head, rows);
+    client.printer.print(&all, truncated(report, &all.next_page_token))
 }
 
 fn facts(credential: &Credential) -> Report {
@@ -529,7 +548,7 @@ fn facts(credential: &Credential) -> Report {
 }
 
 /// A credential as people read it.
-fn sheet(credential: &Credential, lookup: &Lookup) -> Report {
+fn report(credential: &Credential, lookup: &Lookup) -> Report {
     let grants = credential.grants.iter().map(|grant| {
         let state = word(grant.state().as_str_name(), "GRANT_STATE_").to_ascii_lowercase();
         [
@@ -555,11 +574,11 @@ async fn able(
     company: String,
     credential: String,
     enabled: bool,
-    terms: &WriteArgs,
-    agreement: Option<Confirmation>,
+    write: &WriteArgs,
+    confirmation: Option<Confirmation>,
 ) -> anyhow::Result<()> {
     let request = on_terms!(
-        terms,
+        write,
         UpdateCredentialRequest {
             company_id: company,
             credential_id: credential,
@@ -569,20 +588,20 @@ async fn able(
             update_mask: mask("enabled"),
         }
     );
-    update(request, terms, agreement).await
+    update(request, write, confirmation).await
 }
 
 /// Updates. With an agreement it asks before a credential that works is disabled or ended.
 async fn update(
     mut request: UpdateCredentialRequest,
-    terms: &WriteArgs,
-    agreement: Option<Confirmation>,
+    write: &WriteArgs,
+    confirmation: Option<Confirmation>,
 ) -> anyhow::Result<()> {
-    let mut desk = terms.asking.open().await?;
+    let mut client = write.asking.open().await?;
     let (company, credential) = (request.company_id.clone(), request.credential_id.clone());
-    let which = CredentialArgs { company, credential };
-    let (before, since) = read_at(&mut desk, &which).await;
-    if let Some(agreement) = agreement.filter(|agreement| agreement.is_asked(terms)) {
+    let target = CredentialArgs { company, credential };
+    let (before, since) = read_at(&mut client, &target).await;
+    if let Some(confirmation) = confirmation.filter(|confirmation| confirmation.is_asked(write)) {
         let now = before.as_ref().map_err(failure::again)?;
         let names = |path: &str| {
             request.update_mask.iter().flat_map(|mask| &mask.paths).any(|name| name == path)
@@ -599,44 +618,44 @@ async fn update(
                 Some(end) if !is_over(Some(end)) && !disables => {
                     let (end, then) = (time::text(Some(end)), now.expires_at.as_ref());
                     let then = then.map_or("never".to_owned(), |then| time::text(Some(then)));
-                    format!("Deny every check of {which} from {end} on? So far it ends {then}.")
+                    format!("Deny every check of {target} from {end} on? So far it ends {then}.")
                 }
                 _ => {
                     let until = if disables { "enabled" } else { "given a later end" };
-                    format!("Deny every check of {which}, until it is {until}?")
+                    format!("Deny every check of {target}, until it is {until}?")
                 }
             };
-            agreement.ask(&desk.printer, at_stake(now), &question).await?;
+            confirmation.ask(&client.printer, at_stake(now), &question).await?;
             rest_on(&mut request.etag, &now.etag);
         }
     }
     let mask = request.update_mask.clone().unwrap_or_default().paths;
-    let said = unwrap_response(desk.directory.update_credential(request).await)?;
-    let after = require(&said.credential)?;
+    let response = unwrap_response(client.directory.update_credential(request).await)?;
+    let after = require(&response.credential)?;
     let before = before.ok();
-    let etag = terms.compared(before.as_ref().map(|before| &before.etag));
-    let sheet = shown(&desk, terms, etag, after, said.revision).await;
-    let made = Made { company: &which.company, read: since, answered: said.revision };
-    let undo = match before.and_then(|before| undo_of_update(terms, &which, &mask, &before, after))
+    let etag = write.compared(before.as_ref().map(|before| &before.etag));
+    let report = shown(&client, write, etag, after, response.revision).await;
+    let made = Made { company: &target.company, read: since, answered: response.revision };
+    let undo = match before.and_then(|before| undo_of_update(write, &target, &mask, &before, after))
     {
-        Some(_) if !undo::is_alone(&mut desk, made).await => Undo::of_several(terms),
+        Some(_) if !undo::is_alone(&mut client, made).await => Undo::of_several(write),
         undo => undo,
     };
-    desk.printer.print_undoable(&said, sheet, undo)
+    client.printer.print_undoable(&response, report, undo)
 }
 
 /// How an update of these fields is undone, if it changed one.
 fn undo_of_update(
-    terms: &WriteArgs,
-    which: &CredentialArgs,
+    write: &WriteArgs,
+    target: &CredentialArgs,
     mask: &[String],
     before: &Credential,
     after: &Credential,
 ) -> Option<Undo> {
-    let ids = [which.company.as_str(), which.credential.as_str()];
+    let ids = [target.company.as_str(), target.credential.as_str()];
     let names = |path: &str| mask.iter().any(|name| name == path);
     if names("enabled") && before.enabled != after.enabled {
-        let undo = Undo::of(terms)?;
+        let undo = Undo::of(write)?;
         return Some(match before.enabled {
             true => undo.then(&["credential", "enable"], ids, &[]),
             false => undo.then(&["credential", "disable"], ids, &["--yes"]),
@@ -660,22 +679,28 @@ fn undo_of_update(
         return None;
     }
     let flags: Vec<_> = flags.iter().map(String::as_str).collect();
-    Some(Undo::of(terms)?.then(&["credential", "update"], ids, &flags))
+    Some(Undo::of(write)?.then(&["credential", "update"], ids, &flags))
 }
 
 /// A credential as it is now.
 ///
 /// # Errors
 /// There is none, or the server refused.
-pub(super) async fn read(desk: &mut Client, which: &CredentialArgs) -> anyhow::Result<Credential> {
-    read_at(desk, which).await.0
+pub(super) async fn read(
+    client: &mut Client,
+    target: &CredentialArgs,
+) -> anyhow::Result<Credential> {
+    read_at(client, target).await.0
 }
 
 /// A credential as it is now, and the revision at which it was read.
-async fn read_at(desk: &mut Client, which: &CredentialArgs) -> (anyhow::Result<Credential>, u64) {
-    let CredentialArgs { company, credential } = which.clone();
+async fn read_at(
+    client: &mut Client,
+    target: &CredentialArgs,
+) -> (anyhow::Result<Credential>, u64) {
+    let CredentialArgs { company, credential } = target.clone();
     let request = GetCredentialRequest { company_id: company, credential_id: credential };
-    match unwrap_response(desk.directory.get_credential(request).await) {
+    match unwrap_response(client.directory.get_credential(request).await) {
         Ok(read) => (require(&read.credential).cloned(), read.revision),
         Err(error) => (Err(error), 0),
     }
@@ -695,38 +720,38 @@ fn without(scopes: &[String], named: &[String]) -> Vec<String> {
     scopes.iter().filter(|scope| !named.contains(scope)).cloned().collect()
 }
 
-fn moved_scopes(sheet: Report, (added, removed): (&[String], &[String])) -> Report {
-    moved(sheet, added, removed)
+fn moved_scopes(report: Report, (added, removed): (&[String], &[String])) -> Report {
+    moved(report, added, removed)
 }
 
 /// How a change of scopes is undone, if what was there before is known.
 async fn undo(
-    desk: &mut Client,
-    terms: &WriteArgs,
-    which: &CredentialArgs,
+    client: &mut Client,
+    write: &WriteArgs,
+    target: &CredentialArgs,
     made: Made<'_>,
     before: Option<Credential>,
     after: &Option<Credential>,
     (added, removed): (&[String], &[String]),
 ) -> Option<Undo> {
-    if terms.dry_run {
+    if write.dry_run {
         return None;
     }
     let (before, after) = (&before?, after.as_ref()?);
-    scope_undo::undo(desk, terms, which, Change { made, before, after, added, removed }).await
+    scope_undo::undo(client, write, target, Change { made, before, after, added, removed }).await
 }
 
 /// A credential as a change left it, or would leave it.
 pub(super) async fn shown(
-    desk: &Client,
-    terms: &WriteArgs,
+    client: &Client,
+    write: &WriteArgs,
     before: Option<String>,
     credential: &Credential,
     answered: u64,
 ) -> Report {
-    let is_same = terms.is_same(before.as_deref(), &credential.etag, credential.revision, answered);
-    let would = terms.dry_run && !is_same;
-    let lookup = lookup(desk, credential, would.then_some(answered)).await;
+    let is_same = write.is_same(before.as_deref(), &credential.etag, credential.revision, answered);
+    let would = write.dry_run && !is_same;
+    let lookup = lookup(client, credential, would.then_some(answered)).await;
     let mut credential = credential.clone();
     if would {
         credential.revision = 0;
@@ -736,11 +761,11 @@ pub(super) async fn shown(
         }
         credential.update_time = None;
     }
-    terms.sheet(answered, is_same).then(sheet(&credential, &lookup))
+    write.sheet(answered, is_same).then(report(&credential, &lookup))
 }
 
-async fn lookup(desk: &Client, credential: &Credential, last: Option<u64>) -> Lookup {
+async fn lookup(client: &Client, credential: &Credential, last: Option<u64>) -> Lookup {
     let known = (credential.revision, credential.update_time.as_ref());
     let revisions = credential.grants.iter().map(|grant| grant.granted_at_revision);
-    Lookup::of(desk, &credential.company_id, known, last, revisions).await
+    Lookup::of(client, &credential.company_id, known, last, revisions).await
 }

@@ -16,34 +16,34 @@ pub struct EffectiveArgs {
     #[command(flatten)]
     caller: SubjectArgs,
 
-    /// Whom to ask, and how to write the answer.
+    /// The server to call, and the output format.
     #[command(flatten)]
-    asking: ServerArgs,
+    server: ServerArgs,
 }
 
 /// Asks, and prints the scopes.
 ///
 /// # Errors
-/// Could not ask.
+/// The server cannot be reached, or returns an error.
 pub async fn effective(args: EffectiveArgs) -> anyhow::Result<bool> {
-    let mut desk = args.asking.open().await?;
+    let mut client = args.server.open().await?;
     let request = args.caller.everything();
     let (company, credential) = (request.company_id.clone(), request.credential_id.clone());
-    let said = unwrap_response(desk.authorization.list_effective_scopes(request).await)?;
-    let lookup = Lookup::titles(&desk).await;
-    let rows = said.scopes.iter().map(|effective| {
+    let response = unwrap_response(client.authorization.list_effective_scopes(request).await)?;
+    let lookup = Lookup::titles(&client).await;
+    let rows = response.scopes.iter().map(|effective| {
         let reach = word(effective.reach().as_str_name(), "REACH_");
         [effective.scope.clone().into(), reach.into(), lookup.title(&effective.scope).into()]
     });
     let rows: Vec<_> = rows.collect();
     let none = rows.is_empty();
-    let mut sheet = Report::default().titled(&["SCOPE", "REACH", "TITLE"], rows);
+    let mut report = Report::default().titled(&["SCOPE", "REACH", "TITLE"], rows);
     if none {
-        sheet = sheet.line("nothing is allowed; `scopegate explain` with a scope says why");
+        report = report.line("nothing is allowed; `scopegate explain` with a scope says why");
     }
-    desk.printer.print(&said, sheet)?;
+    client.printer.print(&response, report)?;
     if none {
-        suggestion::warn_of_credential(&mut desk, &company, &credential).await;
+        suggestion::warn_of_credential(&mut client, &company, &credential).await;
     }
     Ok(true)
 }

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::check::{sheet, word};
+use super::check::{report, word};
 use super::check_args::CheckQueryArgs;
 use super::client::{ServerArgs, require, unwrap_response};
 use super::explain_at::{self, AtArgs};
@@ -23,25 +23,25 @@ pub struct ExplainArgs {
     #[command(flatten)]
     past: AtArgs,
 
-    /// Whom to ask, and how to write the answer.
+    /// The server to call, and the output format.
     #[command(flatten)]
-    asking: ServerArgs,
+    server: ServerArgs,
 }
 
 /// Asks, and prints what every layer said.
 ///
 /// # Errors
-/// Could not ask.
+/// The server cannot be reached, or returns an error.
 pub async fn explain(args: ExplainArgs) -> anyhow::Result<bool> {
     if args.past.is_given()? {
-        return explain_at::at(args.past, args.question.request(), &args.asking).await;
+        return explain_at::at(args.past, args.question.request(), &args.server).await;
     }
-    let mut desk = args.asking.open().await?;
+    let mut client = args.server.open().await?;
     let check = args.question.request();
     let asked = check.scopes.clone();
     let request = ExplainCheckRequest { check: Some(check) };
-    let said = unwrap_response(desk.authorization.explain_check(request).await)?;
-    let rows = said.scopes.iter().flat_map(|scope| {
+    let response = unwrap_response(client.authorization.explain_check(request).await)?;
+    let rows = response.scopes.iter().flat_map(|scope| {
         scope.layers.iter().map(|verdict| {
             let reason = word(verdict.reason().as_str_name(), "REASON_");
             [
@@ -53,13 +53,13 @@ pub async fn explain(args: ExplainArgs) -> anyhow::Result<bool> {
         })
     });
     let rows: Vec<_> = rows.collect();
-    let titles = Lookup::titles(&desk).await;
-    let titles = titles.table(said.scopes.iter().map(|scope| scope.scope.as_str()));
-    let sheet = sheet(require(&said.decision)?).then(titles);
-    let sheet = sheet.rows(&["SCOPE", "LAYER", "VERDICT", "DETAIL"], rows);
-    desk.printer.print(&said, sheet)?;
-    if said.decision.is_some_and(|decision| decision.reason() == Reason::ScopeUnknown) {
-        suggestion::warn_of_scopes(&mut desk, &asked).await;
+    let titles = Lookup::titles(&client).await;
+    let titles = titles.table(response.scopes.iter().map(|scope| scope.scope.as_str()));
+    let report = report(require(&response.decision)?).then(titles);
+    let report = report.rows(&["SCOPE", "LAYER", "VERDICT", "DETAIL"], rows);
+    client.printer.print(&response, report)?;
+    if response.decision.is_some_and(|decision| decision.reason() == Reason::ScopeUnknown) {
+        suggestion::warn_of_scopes(&mut client, &asked).await;
     }
     Ok(true)
 }

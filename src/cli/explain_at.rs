@@ -114,7 +114,7 @@ struct Then {
 pub(super) async fn at(
     args: AtArgs,
     mut check: CheckRequest,
-    asking: &ServerArgs,
+    server: &ServerArgs,
 ) -> anyhow::Result<bool> {
     let mut when = Moment { revision: args.at_revision, span: args.at };
     let found = match &args.decision_log {
@@ -143,23 +143,23 @@ pub(super) async fn at(
     }
     check.at_least_revision = 0;
     let query = convert::query_from_proto(&check)?;
-    let mut desk = asking.open().await?;
-    let log = read(&mut desk, &query, when).await?;
+    let mut client = server.open().await?;
+    let log = read(&mut client, &query, when).await?;
     let file = args.catalog.as_deref().map(|path| Ok::<_, anyhow::Error>((path, text(path)?)));
     let (then, steps) = replay(&log, &query, file.transpose()?)?;
     let now = ExplainCheckRequest { check: Some(check.clone()) };
-    let now = unwrap_response(desk.authorization.explain_check(now).await)?;
+    let now = unwrap_response(client.authorization.explain_check(now).await)?;
     let now = require(&now.decision)?;
-    let report =
+    let explanation =
         PastExplanation { check: &check, found, logged, when, log: &log, then, steps, now };
-    desk.printer.print_value(&report.json(), report.sheet())?;
+    client.printer.print_value(&explanation.json(), explanation.report())?;
     Ok(true)
 }
 
 /// Reads the whole audit log: changes of the catalog are among all others.
-async fn read(desk: &mut Client, query: &Query, when: Moment) -> anyhow::Result<Log> {
+async fn read(client: &mut Client, query: &Query, when: Moment) -> anyhow::Result<Log> {
     let request = proto::GetCatalogRequest {};
-    let catalog = unwrap_response(desk.catalog.get_catalog(request).await)?;
+    let catalog = unwrap_response(client.catalog.get_catalog(request).await)?;
     let mut log = Log {
         changes: vec![],
         kept: None,
@@ -171,7 +171,7 @@ async fn read(desk: &mut Client, query: &Query, when: Moment) -> anyhow::Result<
     let mut request = ListChangesRequest { page_size: 1_000, ..Default::default() };
     let asked = when.span.map(|span| span.from);
     loop {
-        let page = unwrap_response(desk.changes.list_changes(request.clone()).await)
+        let page = unwrap_response(client.changes.list_changes(request.clone()).await)
             .context("the past is read from the audit log of all companies")?;
         for told in page.changes {
             let change = convert::change(&told)?;

@@ -54,21 +54,21 @@ pub struct ListArgs {
     #[arg(long)]
     oldest_first: bool,
 
-    /// How many.
+    /// The maximum number to list.
     #[command(flatten)]
     limit: Limit,
 
-    /// Whom to ask.
+    /// The server to call.
     #[command(flatten)]
-    asking: ServerArgs,
+    server: ServerArgs,
 }
 
 /// Asks, and prints the changes.
 ///
 /// # Errors
-/// Could not ask, or the server refused.
+/// The server cannot be reached, or returns an error.
 pub(super) async fn list(args: ListArgs) -> anyhow::Result<()> {
-    let mut desk = args.asking.open().await?;
+    let mut client = args.server.open().await?;
     // The spelling of the contract, whatever was typed.
     let kind = |typed: &String| {
         let same = |kind: &&ChangeKind| kind.name().eq_ignore_ascii_case(typed);
@@ -89,7 +89,7 @@ pub(super) async fn list(args: ListArgs) -> anyhow::Result<()> {
     loop {
         let (page_size, page_token) = (pages.size(), pages.token.clone());
         let request = ListChangesRequest { page_size, page_token, ..all.clone() };
-        let page = unwrap_response(desk.changes.list_changes(request).await)?;
+        let page = unwrap_response(client.changes.list_changes(request).await)?;
         let more = pages.turn(page.changes.len(), &page.next_page_token);
         found.changes.extend(page.changes);
         found.next_page_token = page.next_page_token;
@@ -97,21 +97,21 @@ pub(super) async fn list(args: ListArgs) -> anyhow::Result<()> {
             break;
         }
     }
-    let sheet = if desk.printer.is_for_people() {
+    let report = if client.printer.is_for_people() {
         let oldest = if found.next_page_token.is_empty() {
-            oldest_kept(&mut desk, &all).await
+            oldest_kept(&mut client, &all).await
         } else {
             None
         };
-        sheet(&found, oldest.as_ref())
+        report(&found, oldest.as_ref())
     } else {
         Report::default()
     };
-    desk.printer.print(&found, sheet)?;
+    client.printer.print(&found, report)?;
     match all.company_id {
         Some(company) if found.changes.is_empty() => match all.credential_id.as_str() {
-            "" => suggestion::warn_of_company(&mut desk, &company).await,
-            credential => suggestion::warn_of_credential(&mut desk, &company, credential).await,
+            "" => suggestion::warn_of_company(&mut client, &company).await,
+            credential => suggestion::warn_of_credential(&mut client, &company, credential).await,
         },
         _ => {}
     }
@@ -120,14 +120,14 @@ pub(super) async fn list(args: ListArgs) -> anyhow::Result<()> {
 
 /// The oldest change that is kept of those that the list would go back to, if older ones were
 /// removed.
-async fn oldest_kept(desk: &mut Client, list: &ListChangesRequest) -> Option<Change> {
+async fn oldest_kept(client: &mut Client, list: &ListChangesRequest) -> Option<Change> {
     if list.after_revision > 0 {
         return None;
     }
     let company_id = list.company_id.clone();
     let request = ListChangesRequest { company_id, page_size: 1, ..Default::default() };
     // It is a note. Nothing fails for the lack of it.
-    let page = desk.changes.list_changes(request).await.ok()?.into_inner();
+    let page = client.changes.list_changes(request).await.ok()?.into_inner();
     let oldest = page.changes.into_iter().next()?;
     let is_first = match list.company_id {
         Some(_) => oldest.kind == ChangeKind::CreateCompany.name(),
@@ -139,7 +139,7 @@ async fn oldest_kept(desk: &mut Client, list: &ListChangesRequest) -> Option<Cha
     Some(oldest).filter(|_| !is_first && reaches)
 }
 
-fn sheet(found: &ListChangesResponse, oldest: Option<&Change>) -> Report {
+fn report(found: &ListChangesResponse, oldest: Option<&Change>) -> Report {
     let row = |change: &Change| {
         [
             change.revision.into(),
@@ -150,7 +150,7 @@ fn sheet(found: &ListChangesResponse, oldest: Option<&Change>) -> Report {
         ]
     };
     let changes = found.changes.iter();
-    let mut sheet = if printer::is_on_a_terminal() {
+    let mut report = if printer::is_on_a_terminal() {
         let below = found.changes.iter().map(|change| {
             let reason = match change.reason.as_str() {
                 "" => String::new(),
@@ -171,17 +171,17 @@ fn sheet(found: &ListChangesResponse, oldest: Option<&Change>) -> Report {
         Report::default().rows(head, rows)
     };
     if !found.next_page_token.is_empty() {
-        return sheet.line("there are more: raise --limit");
+        return report.line("there are more: raise --limit");
     }
     if found.changes.is_empty() {
-        sheet = sheet.line("none");
+        report = report.line("none");
     }
     match oldest {
-        Some(oldest) => sheet.line(format!(
+        Some(oldest) => report.line(format!(
             "changes before revision {} ({}) are no longer kept (serve --audit-log-retention)",
             oldest.revision,
             time::text(oldest.time.as_ref())
         )),
-        None => sheet,
+        None => report,
     }
 }

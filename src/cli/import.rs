@@ -126,19 +126,19 @@ pub async fn import(args: ImportArgs) -> anyhow::Result<bool> {
         0 => String::new(),
         many => format!(", {many} of them with other content, which was left as it is"),
     };
-    let mut sheet = Report::default().line(format!(
+    let mut report = Report::default().line(format!(
         "{done} {counts}; {skipped_count} existed already{differ}; revision {revision}{nothing}"
     ));
     if records > 0 {
-        sheet =
-            sheet.line(format!("skipped {records} lines with a `record`, which are not imported"));
+        report =
+            report.line(format!("skipped {records} lines with a `record`, which are not imported"));
     }
-    sheet = sheet.rows(&["LINE", "COMPANY", "CREDENTIAL", "DIFFERS IN"], rows(&answer));
+    report = report.rows(&["LINE", "COMPANY", "CREDENTIAL", "DIFFERS IN"], rows(&answer));
     let more = differing_count.saturating_sub(answer.differing.len() as u64);
     if more > 0 {
-        sheet = sheet.line(format!("and {more} more with other content"));
+        report = report.line(format!("and {more} more with other content"));
     }
-    printer.print(&answer, sheet)?;
+    printer.print(&answer, report)?;
     Ok(true)
 }
 

@@ -29,29 +29,29 @@ pub enum KeysCommand {
     Get {
         /// The key's id.
         key: String,
-        /// Whom to ask.
+        /// The server to call.
         #[command(flatten)]
-        asking: ServerArgs,
+        server: ServerArgs,
     },
     /// List all keys.
     List {
-        /// How many.
+        /// The maximum number to list.
         #[command(flatten)]
         limit: Limit,
-        /// Whom to ask.
+        /// The server to call.
         #[command(flatten)]
-        asking: ServerArgs,
+        server: ServerArgs,
     },
     /// Revoke a key. It is refused from now on, and streams that it opened end.
     Delete {
         /// The key's id.
         key: String,
-        /// Whether to ask first.
+        /// Whether to ask for confirmation.
         #[command(flatten)]
-        agreement: Confirmation,
-        /// How.
+        confirmation: Confirmation,
+        /// Options of the change.
         #[command(flatten)]
-        terms: WriteArgs,
+        write: WriteArgs,
     },
 }
 
@@ -81,9 +81,9 @@ pub struct CreateArgs {
     #[arg(long, value_name = "WHEN", value_parser = time::expiry)]
     expires_at: Option<Timestamp>,
 
-    /// How.
+    /// Options of the change.
     #[command(flatten)]
-    terms: WriteArgs,
+    write: WriteArgs,
 }
 
 /// What a caller may do.
@@ -116,48 +116,50 @@ impl RoleName {
 /// Does what the command says, if it asks a server.
 ///
 /// # Errors
-/// Could not ask, or the server refused.
+/// The server cannot be reached, or returns an error.
 pub async fn keys(command: KeysCommand) -> anyhow::Result<bool> {
     match command {
         KeysCommand::Bootstrap(_) => anyhow::bail!("a store is no server"),
         KeysCommand::Create(args) => create(args).await?,
-        KeysCommand::Get { key, asking } => {
-            let mut desk = asking.open().await?;
-            let said = unwrap_response(desk.keys.get_key(GetKeyRequest { key_id: key }).await)?;
-            desk.printer.print(&said, sheet(require(&said.key)?))?;
+        KeysCommand::Get { key, server } => {
+            let mut client = server.open().await?;
+            let response =
+                unwrap_response(client.keys.get_key(GetKeyRequest { key_id: key }).await)?;
+            client.printer.print(&response, report(require(&response.key)?))?;
         }
-        KeysCommand::List { limit, asking } => list(limit, &asking).await?,
-        KeysCommand::Delete { key, agreement, terms } => {
-            let mut desk = terms.asking.open().await?;
-            let mut request = on_terms!(terms, DeleteKeyRequest { key_id: key.clone() });
-            if agreement.is_asked(&terms) {
-                let now = unwrap_response(desk.keys.get_key(GetKeyRequest { key_id: key }).await)?;
+        KeysCommand::List { limit, server } => list(limit, &server).await?,
+        KeysCommand::Delete { key, confirmation, write } => {
+            let mut client = write.asking.open().await?;
+            let mut request = on_terms!(write, DeleteKeyRequest { key_id: key.clone() });
+            if confirmation.is_asked(&write) {
+                let now =
+                    unwrap_response(client.keys.get_key(GetKeyRequest { key_id: key }).await)?;
                 let now = require(&now.key)?;
                 let used = time::text(now.last_used_time.as_ref());
-                let goes = sheet(now);
+                let goes = report(now);
                 let goes = if used.is_empty() { goes.fact("last used", "never") } else { goes };
                 let question = format!("Revoke the key {} of {}?", now.key_id, now.name);
-                agreement.ask(&desk.printer, goes, &question).await?;
+                confirmation.ask(&client.printer, goes, &question).await?;
                 rest_on(&mut request.etag, &now.etag);
             }
-            let said = unwrap_response(desk.keys.delete_key(request).await)?;
-            let key = require(&said.key)?;
-            let sheet = terms
-                .gone(said.revision, "revoke", "revoked")
+            let response = unwrap_response(client.keys.delete_key(request).await)?;
+            let key = require(&response.key)?;
+            let report = write
+                .gone(response.revision, "revoke", "revoked")
                 .fact("key", key.key_id.clone())
                 .fact("name", key.name.clone())
-                .revision(terms.made(said.revision));
-            desk.printer.print(&said, sheet)?;
+                .revision(write.made(response.revision));
+            client.printer.print(&response, report)?;
         }
     }
     Ok(true)
 }
 
 async fn create(args: CreateArgs) -> anyhow::Result<()> {
-    let CreateArgs { name, role, company, certificate, certificate_only, expires_at, terms } = args;
-    let mut desk = terms.asking.open().await?;
+    let CreateArgs { name, role, company, certificate, certificate_only, expires_at, write } = args;
+    let mut client = write.asking.open().await?;
     let request = on_terms!(
-        terms,
+        write,
         CreateKeyRequest {
             name: name,
             roles: role.into_iter().map(|role| role.role().into()).collect(),
@@ -167,29 +169,30 @@ async fn create(args: CreateArgs) -> anyhow::Result<()> {
             expires_at: expires_at,
         }
     );
-    let said = unwrap_response(desk.keys.create_key(request).await)?;
-    said.warnings.iter().for_each(|warning| failure::warn(warning));
-    let mut key = require(&said.key)?.clone();
-    if terms.dry_run {
+    let response = unwrap_response(client.keys.create_key(request).await)?;
+    response.warnings.iter().for_each(|warning| failure::warn(warning));
+    let mut key = require(&response.key)?.clone();
+    if write.dry_run {
         // The key that is made has others.
         key.key_id.clear();
         key.etag.clear();
         key.revision = 0;
     }
-    let mut sheet = terms.sheet(said.revision, false).then(sheet(&key));
-    if !said.secret.is_empty() {
-        sheet =
-            sheet.fact("secret", said.secret.clone()).line("keep the secret now: it is shown once");
+    let mut report = write.sheet(response.revision, false).then(report(&key));
+    if !response.secret.is_empty() {
+        report = report
+            .fact("secret", response.secret.clone())
+            .line("keep the secret now: it is shown once");
     }
-    desk.printer.print(&said, sheet)
+    client.printer.print(&response, report)
 }
 
-async fn list(limit: Limit, asking: &ServerArgs) -> anyhow::Result<()> {
-    let mut desk = asking.open().await?;
+async fn list(limit: Limit, server: &ServerArgs) -> anyhow::Result<()> {
+    let mut client = server.open().await?;
     let (mut all, mut pages) = (ListKeysResponse::default(), Pages::of(limit));
     loop {
         let request = ListKeysRequest { page_size: pages.size(), page_token: pages.token.clone() };
-        let page = unwrap_response(desk.keys.list_keys(request).await)?;
+        let page = unwrap_response(client.keys.list_keys(request).await)?;
         let more = pages.turn(page.keys.len(), &page.next_page_token);
         all.keys.extend(page.keys);
         (all.next_page_token, all.revision) = (page.next_page_token, page.revision);
@@ -210,8 +213,8 @@ async fn list(limit: Limit, asking: &ServerArgs) -> anyhow::Result<()> {
         ]
     });
     const HEADS: [&str; 7] = ["KEY", "NAME", "STATE", "ROLES", "COMPANIES", "EXPIRES", "LAST USED"];
-    let sheet = Report::default().rows(&HEADS, rows);
-    desk.printer.print(&all, truncated(sheet, &all.next_page_token))
+    let report = Report::default().rows(&HEADS, rows);
+    client.printer.print(&all, truncated(report, &all.next_page_token))
 }
 
 fn roles(key: &Key) -> String {
@@ -230,7 +233,7 @@ fn companies(key: &Key) -> Cell {
     }
 }
 
-fn sheet(key: &Key) -> Report {
+fn report(key: &Key) -> Report {
     Report::default()
         .fact("key", key.key_id.clone())
         .fact("name", key.name.clone())

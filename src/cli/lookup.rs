@@ -29,10 +29,10 @@ pub(super) struct Lookup {
 
 impl Lookup {
     /// Looks up what the caller may see, if people read the answer.
-    pub(super) async fn titles(desk: &Client) -> Self {
+    pub(super) async fn titles(client: &Client) -> Self {
         let mut lookup = Self::default();
-        if desk.printer.is_for_people()
-            && let Ok(catalog) = desk.catalog.clone().get_catalog(GetCatalogRequest {}).await
+        if client.printer.is_for_people()
+            && let Ok(catalog) = client.catalog.clone().get_catalog(GetCatalogRequest {}).await
         {
             lookup = Self::of_catalog(&catalog.into_inner().yaml);
         }
@@ -55,14 +55,14 @@ impl Lookup {
     /// As [`Self::titles`], with the times of revisions of changes of a company. That of one is
     /// known. If a dry run shows what would be, `last` is the revision that it was made at.
     pub(super) async fn of(
-        desk: &Client,
+        client: &Client,
         company: &str,
         known: (u64, Option<&Timestamp>),
         last: Option<u64>,
         revisions: impl IntoIterator<Item = u64>,
     ) -> Self {
-        let mut lookup = Self { last, ..Self::titles(desk).await };
-        if !desk.printer.is_for_people() {
+        let mut lookup = Self { last, ..Self::titles(client).await };
+        if !client.printer.is_for_people() {
             return lookup;
         }
         let exists = |revision: &u64| last.is_none_or(|last| *revision <= last);
@@ -73,7 +73,7 @@ impl Lookup {
         }
         let mut calls = JoinSet::new();
         for revision in wanted.into_iter().rev().take(MOST).filter(|revision| *revision > 0) {
-            let mut changes = desk.changes.clone();
+            let mut changes = client.changes.clone();
             let request = ListChangesRequest {
                 company_id: Some(company.to_owned()),
                 after_revision: revision - 1,

@@ -19,30 +19,30 @@ use crate::proto::GetCatalogRequest;
 pub enum ScopeCommand {
     /// List the scopes of the catalog in force. Operators and auditors may.
     List {
-        /// Whom to ask.
+        /// The server to call.
         #[command(flatten)]
-        asking: ServerArgs,
+        server: ServerArgs,
     },
     /// Show a scope: what it implies, and which scopes, roles and endpoints name it.
     Get {
         /// The scope.
         scope: String,
-        /// Whom to ask.
+        /// The server to call.
         #[command(flatten)]
-        asking: ServerArgs,
+        server: ServerArgs,
     },
 }
 
-/// Does what the command says.
+/// Runs the command.
 ///
 /// # Errors
 /// Could not ask, the server refused, or there is no such scope.
 pub async fn scope(command: ScopeCommand) -> anyhow::Result<bool> {
-    let asking = match &command {
-        ScopeCommand::List { asking } | ScopeCommand::Get { asking, .. } => asking,
+    let server = match &command {
+        ScopeCommand::List { server } | ScopeCommand::Get { server, .. } => server,
     };
-    let mut desk = asking.open().await?;
-    let catalog = unwrap_response(desk.catalog.get_catalog(GetCatalogRequest {}).await)?;
+    let mut client = server.open().await?;
+    let catalog = unwrap_response(client.catalog.get_catalog(GetCatalogRequest {}).await)?;
     let file = match catalog.yaml.as_str() {
         "" => CatalogFile::default(),
         yaml => CatalogFile::parse_stored(yaml).context(
@@ -53,7 +53,7 @@ pub async fn scope(command: ScopeCommand) -> anyhow::Result<bool> {
         ScopeCommand::List { .. } => {
             let all: Vec<_> = file.scopes.iter().map(|(name, entry)| json(name, entry)).collect();
             let answer = json!({ "scopes": all, "revision": catalog.revision.to_string() });
-            desk.printer.print_value(&answer, list(&file))?;
+            client.printer.print_value(&answer, list(&file))?;
         }
         ScopeCommand::Get { scope, .. } => {
             let found = file.scopes.iter().find(|(name, _)| name.as_str() == scope);
@@ -72,7 +72,7 @@ pub async fn scope(command: ScopeCommand) -> anyhow::Result<bool> {
             about.insert("roles".to_owned(), json!(uses.roles));
             about.insert("endpoints".to_owned(), json!(uses.endpoints));
             about.insert("revision".to_owned(), json!(catalog.revision.to_string()));
-            desk.printer.print_value(&answer, get(name, entry, &uses))?;
+            client.printer.print_value(&answer, get(name, entry, &uses))?;
         }
     }
     Ok(true)
@@ -109,8 +109,8 @@ fn list(file: &CatalogFile) -> Report {
             audiences(entry).into(),
         ]
     });
-    let sheet = Report::default().rows(&["SCOPE", "TITLE", "IMPLIES", "AUDIENCES"], rows);
-    if sheet.is_empty() { sheet.line("none") } else { sheet }
+    let report = Report::default().rows(&["SCOPE", "TITLE", "IMPLIES", "AUDIENCES"], rows);
+    if report.is_empty() { report.line("none") } else { report }
 }
 
 /// Who names a scope.

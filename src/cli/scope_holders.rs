@@ -74,54 +74,54 @@ pub(super) async fn to_holders(
     scope: &str,
     companies: Vec<String>,
     given: Given,
-    terms: &WriteArgs,
+    write: &WriteArgs,
 ) -> anyhow::Result<bool> {
     if given.scopes.is_empty() {
         bail!("name the scopes to grant to the holders of {scope}");
     }
-    if !terms.etag.is_empty() || !terms.request_id.is_empty() {
+    if !write.etag.is_empty() || !write.request_id.is_empty() {
         bail!(
             "--etag and --request-id are of one change, and --scope-holders makes many: leave them \
              out; run again, it changes nothing of what is done"
         );
     }
-    let mut desk = terms.asking.open().await?;
-    let total = match given.yes || terms.dry_run {
+    let mut client = write.asking.open().await?;
+    let total = match given.yes || write.dry_run {
         true => None,
-        false => match agreed(&mut desk, scope, &companies, &given).await? {
+        false => match agreed(&mut client, scope, &companies, &given).await? {
             Some(total) => Some(total),
             None => {
                 let none = format!("no credential holds {scope}: nothing to grant");
-                return finish(&desk, terms, &Tally::default(), Report::default().line(none));
+                return finish(&client, write, &Tally::default(), Report::default().line(none));
             }
         },
     };
     let progress = progress(total);
     let mut tally = Tally::default();
-    let granted = grant(&mut desk, scope, companies, &given, terms, &mut tally, &progress).await;
+    let granted = grant(&mut client, scope, companies, &given, write, &mut tally, &progress).await;
     progress.finish_and_clear();
     if let Err(error) = granted {
         let text = format!(
             "{error:#}; before that {} {} granted the scopes: run it again, it changes nothing of \
              what is done",
             count(tally.granted, "credential", "credentials"),
-            if terms.dry_run { "would be" } else { "were" }
+            if write.dry_run { "would be" } else { "were" }
         );
         return Err(failure::reworded(&error, text));
     }
-    finish(&desk, terms, &tally, Report::default())
+    finish(&client, write, &tally, Report::default())
 }
 
 /// How many credentials there are, once the operator has agreed. None if there are none.
 async fn agreed(
-    desk: &mut Client,
+    client: &mut Client,
     scope: &str,
     companies: &[String],
     given: &Given,
 ) -> anyhow::Result<Option<u64>> {
     let mut holders = Holders::of(scope, companies.to_vec());
     let (mut credentials, mut of, mut last) = (0_u64, 0_u64, String::new());
-    while let Some(step) = holders.next(desk).await? {
+    while let Some(step) = holders.next(client).await? {
         let found = match step {
             Step::Holders(found) => found,
             Step::Refused(refused) => {
@@ -158,11 +158,11 @@ async fn agreed(
 }
 
 async fn grant(
-    desk: &mut Client,
+    client: &mut Client,
     scope: &str,
     companies: Vec<String>,
     given: &Given,
-    terms: &WriteArgs,
+    write: &WriteArgs,
     tally: &mut Tally,
     progress: &ProgressBar,
 ) -> anyhow::Result<()> {
@@ -170,7 +170,7 @@ async fn grant(
     let mut flight = JoinSet::new();
     let mut ended = Ok(());
     'all: loop {
-        let next = holders.next(desk).await;
+        let next = holders.next(client).await;
         tally.revision = tally.revision.max(holders.revision);
         let found = match next {
             Ok(Some(Step::Holders(found))) => found,
@@ -200,15 +200,15 @@ async fn grant(
                 scopes: given.scopes.clone(),
                 expires_at: given.expires_at,
                 etag: String::new(),
-                validate_only: terms.dry_run,
+                validate_only: write.dry_run,
                 request_id: String::new(),
-                reason: terms.reason.clone(),
-                on_behalf_of: terms.on_behalf_of.clone(),
+                reason: write.reason.clone(),
+                on_behalf_of: write.on_behalf_of.clone(),
             };
-            let mut client = desk.authorization.clone();
+            let mut service = client.authorization.clone();
             flight.spawn(async move {
-                let said = client.grant_scopes(request).await;
-                (credential, said.map(|said| said.into_inner().credential))
+                let response = service.grant_scopes(request).await;
+                (credential, response.map(|response| response.into_inner().credential))
             });
         }
     }
@@ -228,9 +228,9 @@ impl Tally {
     /// It is one that every other credential would get too.
     fn take(
         &mut self,
-        (before, said): (Credential, Result<Option<Credential>, Status>),
+        (before, response): (Credential, Result<Option<Credential>, Status>),
     ) -> anyhow::Result<()> {
-        match said {
+        match response {
             Ok(after) => {
                 let is_other = after.is_some_and(|after| differ(&before.grants, &after.grants));
                 match is_other {
@@ -272,36 +272,41 @@ fn differ(before: &[Grant], after: &[Grant]) -> bool {
     !before.iter().map(what).eq(after.iter().map(what))
 }
 
-fn finish(desk: &Client, terms: &WriteArgs, tally: &Tally, sheet: Report) -> anyhow::Result<bool> {
+fn finish(
+    client: &Client,
+    write: &WriteArgs,
+    tally: &Tally,
+    report: Report,
+) -> anyhow::Result<bool> {
     let rows = tally.listed.iter().map(|refused| {
         let company: Cell = refused.company_id.clone().into();
         [company, refused.credential_id.clone().into(), refused.message.clone().into()]
     });
-    let sheet = match terms.dry_run {
+    let report = match write.dry_run {
         true => {
             let revision = tally.revision;
-            sheet.line(format!("at revision {revision}, nothing was changed; it would be:"))
+            report.line(format!("at revision {revision}, nothing was changed; it would be:"))
         }
-        false => sheet,
+        false => report,
     };
-    let sheet = sheet
+    let report = report
         .fact("granted", tally.granted)
         .fact("unchanged, since they held it", tally.unchanged)
         .fact("refused", Cell::colored(tally.refused == 0, tally.refused.to_string()))
         .rows(&["COMPANY", "CREDENTIAL", "REFUSED, SINCE"], rows);
-    let sheet = match tally.refused.saturating_sub(tally.listed.len() as u64) {
-        0 => sheet,
-        more => sheet.line(format!("and {more} more: put these right, and run it again")),
+    let report = match tally.refused.saturating_sub(tally.listed.len() as u64) {
+        0 => report,
+        more => report.line(format!("and {more} more: put these right, and run it again")),
     };
     // Of the contract's style, though no message of it: numbers of 64 bits are strings there.
     let value = serde_json::json!({
-        "validateOnly": terms.dry_run,
+        "validateOnly": write.dry_run,
         "grantedCredentialCount": tally.granted.to_string(),
         "unchangedCredentialCount": tally.unchanged.to_string(),
         "refusedCredentialCount": tally.refused.to_string(),
         "refused": tally.listed,
     });
-    desk.printer.print_value(&value, sheet)?;
+    client.printer.print_value(&value, report)?;
     Ok(tally.refused == 0)
 }
 
@@ -344,7 +349,7 @@ impl Holders {
     }
 
     /// The next page; none at the end.
-    async fn next(&mut self, desk: &mut Client) -> anyhow::Result<Option<Step>> {
+    async fn next(&mut self, client: &mut Client) -> anyhow::Result<Option<Step>> {
         loop {
             if self.now.is_none() {
                 self.now = self.companies.pop().map(|id| (id, Pages::of(Limit::default())));
@@ -355,7 +360,7 @@ impl Holders {
                     page_size: pages.size(),
                     page_token: pages.token.clone(),
                 };
-                let page = unwrap_response(desk.directory.list_companies(request).await)?;
+                let page = unwrap_response(client.directory.list_companies(request).await)?;
                 self.revision = page.revision;
                 let more = pages.turn(0, &page.next_page_token);
                 let ids = page.companies.into_iter().map(|company| company.company_id);
@@ -372,7 +377,7 @@ impl Holders {
                 page_size: pages.size(),
                 page_token: pages.token.clone(),
             };
-            let page = match desk.directory.list_credentials(request).await {
+            let page = match client.directory.list_credentials(request).await {
                 Ok(page) => page.into_inner(),
                 Err(status) if status.code() == Code::NotFound => {
                     let company_id = company.clone();

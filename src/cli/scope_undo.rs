@@ -55,13 +55,13 @@ pub(super) fn moved_ends(before: &Credential, after: &Credential) -> (Vec<String
 
 /// How the change is undone. None if nothing that acts was changed; no line if none is exact.
 pub(super) async fn undo(
-    desk: &mut Client,
-    terms: &WriteArgs,
-    which: &CredentialArgs,
+    client: &mut Client,
+    write: &WriteArgs,
+    target: &CredentialArgs,
     change: Change<'_>,
 ) -> Option<Undo> {
     let Change { made, before, after, added, removed } = change;
-    let undo = Undo::of(terms)?;
+    let undo = Undo::of(write)?;
     let (was, is) = (active(before), active(after));
     let known: BTreeSet<_> = before.grants.iter().map(|grant| grant.scope.as_str()).collect();
     let lost: Ends = removed.iter().filter_map(|s| Some((s.clone(), *was.get(s)?))).collect();
@@ -70,16 +70,16 @@ pub(super) async fn undo(
     if added.is_empty() && lost.is_empty() && moved.is_empty() {
         return None;
     }
-    if !undo::is_alone(desk, made).await {
-        return Undo::of_several(terms);
+    if !undo::is_alone(client, made).await {
+        return Undo::of_several(write);
     }
     let not_moved = format!("the undo does not bring back the earlier end of {}", moved.join(" "));
     if added.is_empty() && lost.is_empty() {
-        return Undo::none(terms, &not_moved.replace("the undo does", "a line would"));
+        return Undo::none(write, &not_moved.replace("the undo does", "a line would"));
     }
-    let inexact = || Undo::none(terms, "no command brings back exactly what was there");
+    let inexact = || Undo::none(write, "no command brings back exactly what was there");
     // By the present catalog and the company's scopes, the set of before can be, and is whole.
-    if !leaves(desk, which, was.keys()).await || !takes(desk, which, added, &was).await {
+    if !leaves(client, target, was.keys()).await || !takes(client, target, added, &was).await {
         return inexact();
     }
     let mut by_end: BTreeMap<Option<(i64, i32)>, Vec<&str>> = BTreeMap::new();
@@ -90,7 +90,7 @@ pub(super) async fn undo(
         return inexact();
     }
     let places = |scopes: &[&str]| -> Vec<String> {
-        let ids = [which.company.as_str(), which.credential.as_str()];
+        let ids = [target.company.as_str(), target.credential.as_str()];
         ids.iter().chain(scopes).map(|word| (*word).to_owned()).collect()
     };
     let mut undo = undo;
@@ -105,7 +105,7 @@ pub(super) async fn undo(
     let ends = by_end.into_iter().rev();
     for (end, scopes) in never.into_iter().chain(ends) {
         let end = end.map(|(seconds, nanos)| Timestamp { seconds, nanos });
-        if !gives(desk, which, &scopes, end, &was).await {
+        if !gives(client, target, &scopes, end, &was).await {
             return inexact();
         }
         let places = places(&scopes);
@@ -132,37 +132,42 @@ pub(super) async fn undo(
 
 /// Whether a replacement by these scopes leaves exactly these active.
 async fn leaves<'a>(
-    desk: &mut Client,
-    which: &CredentialArgs,
+    client: &mut Client,
+    target: &CredentialArgs,
     scopes: impl Iterator<Item = &'a String>,
 ) -> bool {
     let scopes: Vec<_> = scopes.cloned().collect();
     let request = ReplaceScopesRequest {
-        company_id: which.company.clone(),
-        credential_id: which.credential.clone(),
+        company_id: target.company.clone(),
+        credential_id: target.credential.clone(),
         allow_empty: scopes.is_empty(),
         scopes: scopes.clone(),
         validate_only: true,
         ..ReplaceScopesRequest::default()
     };
-    let tried = desk.authorization.replace_scopes(request).await.ok();
+    let tried = client.authorization.replace_scopes(request).await.ok();
     let left = tried.and_then(|tried| tried.into_inner().credential);
     left.is_some_and(|left| active(&left).into_keys().eq(scopes))
 }
 
 /// Whether a revocation of these scopes takes exactly these, and leaves only what was there.
-async fn takes(desk: &mut Client, which: &CredentialArgs, scopes: &[String], was: &Ends) -> bool {
+async fn takes(
+    client: &mut Client,
+    target: &CredentialArgs,
+    scopes: &[String],
+    was: &Ends,
+) -> bool {
     if scopes.is_empty() {
         return true;
     }
     let request = RevokeScopesRequest {
-        company_id: which.company.clone(),
-        credential_id: which.credential.clone(),
+        company_id: target.company.clone(),
+        credential_id: target.credential.clone(),
         scopes: scopes.to_vec(),
         validate_only: true,
         ..RevokeScopesRequest::default()
     };
-    let Ok(tried) = desk.authorization.revoke_scopes(request).await else { return false };
+    let Ok(tried) = client.authorization.revoke_scopes(request).await else { return false };
     let tried = tried.into_inner();
     let goes: BTreeSet<_> = tried.removed_scopes.iter().collect();
     let left = tried.credential.as_ref().map(active).unwrap_or_default();
@@ -171,21 +176,21 @@ async fn takes(desk: &mut Client, which: &CredentialArgs, scopes: &[String], was
 
 /// Whether a grant of these scopes with this end gives exactly these, and moves no other end.
 async fn gives(
-    desk: &mut Client,
-    which: &CredentialArgs,
+    client: &mut Client,
+    target: &CredentialArgs,
     scopes: &[&str],
     end: Option<Timestamp>,
     was: &Ends,
 ) -> bool {
     let request = GrantScopesRequest {
-        company_id: which.company.clone(),
-        credential_id: which.credential.clone(),
+        company_id: target.company.clone(),
+        credential_id: target.credential.clone(),
         scopes: scopes.iter().map(|scope| (*scope).to_owned()).collect(),
         expires_at: end,
         validate_only: true,
         ..GrantScopesRequest::default()
     };
-    let Ok(tried) = desk.authorization.grant_scopes(request).await else { return false };
+    let Ok(tried) = client.authorization.grant_scopes(request).await else { return false };
     let tried = tried.into_inner();
     let added: BTreeSet<_> = tried.added_scopes.iter().map(String::as_str).collect();
     let left = tried.credential.as_ref().map(active).unwrap_or_default();

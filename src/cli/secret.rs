@@ -17,26 +17,26 @@ use crate::proto::{CreateSecretRequest, DeleteSecretRequest, VerifySecretRequest
 pub enum SecretCommand {
     /// Make a secret and show it, once. A credential has two at most.
     Create {
-        /// Which.
+        /// The credential.
         #[command(flatten)]
-        which: CredentialArgs,
-        /// How.
+        target: CredentialArgs,
+        /// Options of the change.
         #[command(flatten)]
-        terms: WriteArgs,
+        write: WriteArgs,
     },
     /// End a secret.
     Delete {
-        /// Which.
+        /// The credential.
         #[command(flatten)]
-        which: CredentialArgs,
+        target: CredentialArgs,
         /// The secret's id, which is no secret.
         secret_id: String,
-        /// Whether to ask first.
+        /// Whether to ask for confirmation.
         #[command(flatten)]
-        agreement: Confirmation,
-        /// How.
+        confirmation: Confirmation,
+        /// Options of the change.
         #[command(flatten)]
-        terms: WriteArgs,
+        write: WriteArgs,
     },
     /// Say whether a secret, read from standard input, is a live one: exit code 0 if so, 2 if not.
     /// The secret alone is enough.
@@ -45,67 +45,69 @@ pub enum SecretCommand {
         company: Option<String>,
         /// The credential's id; found by the secret if not given.
         credential: Option<String>,
-        /// Whom to ask.
+        /// The server to call.
         #[command(flatten)]
-        asking: ServerArgs,
+        server: ServerArgs,
     },
 }
 
-/// Does what the command says.
+/// Runs the command.
 ///
 /// # Errors
-/// Could not ask, or the server refused.
+/// The server cannot be reached, or returns an error.
 pub(super) async fn secret(command: SecretCommand) -> anyhow::Result<bool> {
     match command {
-        SecretCommand::Create { which: CredentialArgs { company, credential }, terms } => {
-            let mut desk = terms.asking.open().await?;
+        SecretCommand::Create { target: CredentialArgs { company, credential }, write } => {
+            let mut client = write.asking.open().await?;
             let request = on_terms!(
-                terms,
+                write,
                 CreateSecretRequest { company_id: company, credential_id: credential }
             );
-            let said = unwrap_response(desk.directory.create_secret(request).await)?;
-            let told = match (terms.dry_run, said.secret.is_empty()) {
+            let response = unwrap_response(client.directory.create_secret(request).await)?;
+            let told = match (write.dry_run, response.secret.is_empty()) {
                 (true, _) => format!(
                     "at revision {}, nothing was changed; the change would make a secret",
-                    said.revision
+                    response.revision
                 ),
                 (false, true) => "it was shown when this request was first made".to_owned(),
                 (false, false) => "keep the secret now: it is shown once".to_owned(),
             };
-            let sheet = Report::default()
-                .fact("secret id", said.secret_id.clone())
-                .fact("secret", said.secret.clone())
-                .revision(terms.made(said.revision))
+            let report = Report::default()
+                .fact("secret id", response.secret_id.clone())
+                .fact("secret", response.secret.clone())
+                .revision(write.made(response.revision))
                 .line(told);
-            desk.printer.print(&said, sheet)?;
+            client.printer.print(&response, report)?;
         }
-        SecretCommand::Delete { which, secret_id, agreement, terms } => {
-            let mut desk = terms.asking.open().await?;
-            let CredentialArgs { company, credential } = which.clone();
+        SecretCommand::Delete { target, secret_id, confirmation, write } => {
+            let mut client = write.asking.open().await?;
+            let CredentialArgs { company, credential } = target.clone();
             let mut request = on_terms!(
-                terms,
+                write,
                 DeleteSecretRequest {
                     company_id: company,
                     credential_id: credential,
                     secret_id: secret_id.clone(),
                 }
             );
-            if agreement.is_asked(&terms) {
-                let now = read(&mut desk, &which).await?;
+            if confirmation.is_asked(&write) {
+                let now = read(&mut client, &target).await?;
                 // The server says of another id that there is none.
                 if now.secret_ids.contains(&secret_id) {
                     let goes = at_stake(&now).fact("secrets", now.secret_ids.join(" "));
                     let last = if now.secret_ids.len() == 1 { ", its last one" } else { "" };
-                    let question = format!("End the secret {secret_id} of {which}{last}?");
-                    agreement.ask(&desk.printer, goes, &question).await?;
+                    let question = format!("End the secret {secret_id} of {target}{last}?");
+                    confirmation.ask(&client.printer, goes, &question).await?;
                     rest_on(&mut request.etag, &now.etag);
                 }
             }
-            let said = unwrap_response(desk.directory.delete_secret(request).await)?;
-            let sheet = shown(&desk, &terms, None, require(&said.credential)?, said.revision).await;
-            desk.printer.print(&said, sheet)?;
+            let response = unwrap_response(client.directory.delete_secret(request).await)?;
+            let report =
+                shown(&client, &write, None, require(&response.credential)?, response.revision)
+                    .await;
+            client.printer.print(&response, report)?;
         }
-        SecretCommand::Verify { company, credential, asking } => {
+        SecretCommand::Verify { company, credential, server } => {
             // Not a flag: every user of the machine sees those.
             let secret = prompt::secret("The secret:").await?;
             let secret = secret.trim_end_matches(['\r', '\n']);
@@ -113,23 +115,23 @@ pub(super) async fn secret(command: SecretCommand) -> anyhow::Result<bool> {
             if secret.is_empty() {
                 bail!("no secret came on standard input: put it there on a line");
             }
-            let mut desk = asking.open().await?;
+            let mut client = server.open().await?;
             let request = VerifySecretRequest {
                 company_id: company.unwrap_or_default(),
                 credential_id: credential.unwrap_or_default(),
                 secret,
             };
-            let said = unwrap_response(desk.directory.verify_secret(request).await)?;
-            let verified = if said.verified { "yes" } else { "no" };
-            let reason = word(said.reason().as_str_name(), "REASON_");
-            let sheet = Report::default()
-                .fact("verified", Cell::colored(said.verified, verified))
-                .fact("company", said.company_id.clone())
-                .fact("credential", said.credential_id.clone())
-                .fact("secret id", said.secret_id.clone())
-                .fact("reason", if said.verified { String::new() } else { reason });
-            desk.printer.print(&said, sheet)?;
-            return Ok(said.verified);
+            let response = unwrap_response(client.directory.verify_secret(request).await)?;
+            let verified = if response.verified { "yes" } else { "no" };
+            let reason = word(response.reason().as_str_name(), "REASON_");
+            let report = Report::default()
+                .fact("verified", Cell::colored(response.verified, verified))
+                .fact("company", response.company_id.clone())
+                .fact("credential", response.credential_id.clone())
+                .fact("secret id", response.secret_id.clone())
+                .fact("reason", if response.verified { String::new() } else { reason });
+            client.printer.print(&response, report)?;
+            return Ok(response.verified);
         }
     }
     Ok(true)

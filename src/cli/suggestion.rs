@@ -17,8 +17,8 @@ use crate::proto::{GetCatalogRequest, GetCompanyRequest, GetCredentialRequest};
 const MAX_WARNINGS: usize = 10;
 
 /// Warns of scopes that the catalog does not have, where it has one of nearly that name.
-pub(super) async fn warn_of_scopes(desk: &mut Client, scopes: &[String]) {
-    let Ok(catalog) = desk.catalog.get_catalog(GetCatalogRequest {}).await else { return };
+pub(super) async fn warn_of_scopes(client: &mut Client, scopes: &[String]) {
+    let Ok(catalog) = client.catalog.get_catalog(GetCatalogRequest {}).await else { return };
     let Ok(file) = CatalogFile::parse_stored(&catalog.into_inner().yaml) else { return };
     let names = || file.scopes.keys().map(Scope::as_str);
     let unknown = scopes.iter().filter(|scope| names().all(|name| name != scope.as_str()));
@@ -31,9 +31,9 @@ pub(super) async fn warn_of_scopes(desk: &mut Client, scopes: &[String]) {
 }
 
 /// Warns if there is no such company.
-pub(super) async fn warn_of_company(desk: &mut Client, company: &str) {
+pub(super) async fn warn_of_company(client: &mut Client, company: &str) {
     let request = GetCompanyRequest { company_id: company.to_owned() };
-    if let Err(status) = desk.directory.get_company(request).await
+    if let Err(status) = client.directory.get_company(request).await
         && status.code() == Code::NotFound
     {
         failure::warn(status.message());
@@ -41,10 +41,10 @@ pub(super) async fn warn_of_company(desk: &mut Client, company: &str) {
 }
 
 /// Warns if there is no such credential.
-pub(super) async fn warn_of_credential(desk: &mut Client, company: &str, credential: &str) {
+pub(super) async fn warn_of_credential(client: &mut Client, company: &str, credential: &str) {
     let (company_id, credential_id) = (company.to_owned(), credential.to_owned());
     let request = GetCredentialRequest { company_id, credential_id };
-    if let Err(status) = desk.directory.get_credential(request).await
+    if let Err(status) = client.directory.get_credential(request).await
         && status.code() == Code::NotFound
     {
         failure::warn(status.message());

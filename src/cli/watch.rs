@@ -41,39 +41,39 @@ pub(super) async fn watch(
     after: Option<u64>,
     cursor: String,
     reconnect: Duration,
-    asking: &ServerArgs,
+    server: &ServerArgs,
 ) -> anyhow::Result<()> {
-    let mut desk = open(asking).await?;
+    let mut client = open(server).await?;
     let after_revision = match after {
         Some(after) => after,
-        None if cursor.is_empty() => head(&mut desk).await?,
+        None if cursor.is_empty() => head(&mut client).await?,
         None => 0,
     };
     // Before the first change is shown: whoever has seen it may stop this.
     let stop = signal(SignalKind::interrupt())?;
     if let Some(company) = &company {
-        suggestion::warn_of_company(&mut desk, company).await;
+        suggestion::warn_of_company(&mut client, company).await;
     }
     let next = WatchChangesRequest { company_id: company, after_revision, cursor };
-    let stream = unwrap_response(desk.changes.watch_changes(next.clone()).await)?;
+    let stream = unwrap_response(client.changes.watch_changes(next.clone()).await)?;
     let mut watch = Watch { next, reconnect, stop, lost: None };
-    watch.run(desk, stream, asking).await?;
+    watch.run(client, stream, server).await?;
     let cursor = &watch.next.cursor;
-    let is_for_people = asking.output == super::output_format::OutputFormat::Table;
+    let is_for_people = server.output == super::output_format::OutputFormat::Table;
     if is_for_people && !cursor.is_empty() {
         log::tell(&resume(cursor));
     }
     Ok(())
 }
 
-async fn open(asking: &ServerArgs) -> anyhow::Result<Client> {
-    asking.open_on(connect_for(Purpose::Events, &asking.server).await?)
+async fn open(server: &ServerArgs) -> anyhow::Result<Client> {
+    server.open_on(connect_for(Purpose::Events, &server.server).await?)
 }
 
 /// The revision that the server is at.
-async fn head(desk: &mut Client) -> anyhow::Result<u64> {
+async fn head(client: &mut Client) -> anyhow::Result<u64> {
     let one = ListCompaniesRequest { page_size: 1, page_token: String::new() };
-    Ok(unwrap_response(desk.directory.list_companies(one).await)?.revision)
+    Ok(unwrap_response(client.directory.list_companies(one).await)?.revision)
 }
 
 fn resume(cursor: &str) -> String {
@@ -143,13 +143,13 @@ struct Watch {
 impl Watch {
     async fn run(
         &mut self,
-        mut desk: Client,
+        mut client: Client,
         mut stream: Streaming<WatchChangesResponse>,
-        asking: &ServerArgs,
+        server: &ServerArgs,
     ) -> anyhow::Result<()> {
         loop {
             let opened = Instant::now();
-            let why = match self.print(&desk, &mut stream).await {
+            let why = match self.print(&client, &mut stream).await {
                 End::Stopped => return Ok(()),
                 End::Refused(error) | End::Failed(error) => return Err(error),
                 End::Broken(error) => error,
@@ -158,15 +158,19 @@ impl Watch {
                 self.lost = None;
             }
             let lost = *self.lost.get_or_insert_with(Instant::now);
-            match self.again(asking, lost, why).await? {
-                Some(opened) => (desk, stream) = opened,
+            match self.again(server, lost, why).await? {
+                Some(opened) => (client, stream) = opened,
                 None => return Ok(()),
             }
         }
     }
 
     /// Prints a stream up to its end.
-    async fn print(&mut self, desk: &Client, stream: &mut Streaming<WatchChangesResponse>) -> End {
+    async fn print(
+        &mut self,
+        client: &Client,
+        stream: &mut Streaming<WatchChangesResponse>,
+    ) -> End {
         let (mut patience, mut last) = (NEVER, Instant::now());
         loop {
             let next = tokio::select! {
@@ -187,7 +191,7 @@ impl Watch {
                 // A server may have been told to send them more rarely.
                 None => patience = SILENCE.max(last.elapsed() * 5 / 2),
                 Some(change) => {
-                    if let Err(error) = desk.printer.print_line(&step, &line(change)) {
+                    if let Err(error) = client.printer.print_line(&step, &line(change)) {
                         return End::Failed(error);
                     }
                 }
@@ -204,7 +208,7 @@ impl Watch {
     /// it was stopped.
     async fn again(
         &mut self,
-        asking: &ServerArgs,
+        server: &ServerArgs,
         lost: Instant,
         mut why: anyhow::Error,
     ) -> anyhow::Result<Option<(Client, Streaming<WatchChangesResponse>)>> {
@@ -221,10 +225,10 @@ impl Watch {
             let (request, cursor) = (self.next.clone(), self.next.cursor.clone());
             let attempt = async {
                 sleep(pause).await;
-                let mut desk = open(asking).await.map_err(End::Broken)?;
-                let stream = desk.changes.watch_changes(request).await;
+                let mut client = open(server).await.map_err(End::Broken)?;
+                let stream = client.changes.watch_changes(request).await;
                 let stream = stream.map_err(|status| End::of(&status, &cursor))?.into_inner();
-                Ok((desk, stream))
+                Ok((client, stream))
             };
             let attempt = tokio::select! {
                 attempt = timeout(left, attempt) => attempt,

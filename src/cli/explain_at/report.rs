@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::{Answer, Log, Moment, Step, Then};
 use crate::cli::changes::{of_whom, what, what_whole, who};
-use crate::cli::check::{sheet, word};
+use crate::cli::check::{report, word};
 use crate::cli::decision_log::{LogMatch, LoggedDecision};
 use crate::cli::lookup::Lookup;
 use crate::cli::printer::{self, Cell, Report, count};
@@ -41,7 +41,7 @@ pub(super) struct PastExplanation<'a> {
 
 impl PastExplanation<'_> {
     /// For people.
-    pub(super) fn sheet(&self) -> Report {
+    pub(super) fn report(&self) -> Report {
         let mut all = Report::default()
             .fact("at", self.log.time.to_string())
             .fact("needed", needs(self.check));
@@ -52,7 +52,7 @@ impl PastExplanation<'_> {
         }
         match (&self.then.answer, &self.then.unknown) {
             (Some(Ok(verdict)), _) => {
-                all = all.then(sheet(&response(verdict, self.log.revision)));
+                all = all.then(report(&response(verdict, self.log.revision)));
             }
             (Some(Err(error)), _) => all = all.fact("invalid", format!("`audience` {error}")),
             (None, why) => {
