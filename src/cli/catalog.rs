@@ -2,28 +2,24 @@
 //!
 //! Not here: a catalog's tests, which have a file and a form of their own; see [`super::catalog_test`].
 
-use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::bail;
 use clap::Subcommand;
 use serde_json::json;
 
 use super::catalog_change::CatalogChange;
+use super::catalog_file::{format_errors, read_text, read_valid};
 use super::catalog_schema;
 use super::catalog_test::{TestArgs, test};
 use super::client::{Client, ServerArgs, WriteArgs, on_terms, unwrap_response};
 use super::output_format::OutputFormat;
 use super::printer::{Printer, Report, count};
 use super::prompt;
-use super::text_file;
-use crate::policy::catalog::file::{CatalogErrors, CatalogFile};
+use crate::policy::catalog::file::CatalogFile;
 use crate::proto::{
     ApplyCatalogRequest, ApplyCatalogResponse, GetCatalogRequest, GetCatalogResponse,
 };
-
-/// The most bytes that are read of a catalog file.
-const LONGEST: u64 = 16 << 20;
 
 /// Commands of the catalog.
 #[derive(Debug, Subcommand)]
@@ -89,7 +85,7 @@ pub async fn catalog(command: CatalogCommand) -> anyhow::Result<bool> {
         CatalogCommand::Apply { file, yes, write } => apply(&file, yes, &write).await,
         CatalogCommand::Validate { file, output } => validate(&file, output),
         CatalogCommand::Diff { file, server } => {
-            let yaml = local(&file)?;
+            let yaml = read_valid(&file)?;
             let mut client = server.open().await?;
             let current = unwrap_response(client.catalog.get_catalog(GetCatalogRequest {}).await)?;
             let change = CatalogChange::of(&file, &current.yaml, &yaml)?;
@@ -105,7 +101,7 @@ pub async fn catalog(command: CatalogCommand) -> anyhow::Result<bool> {
 }
 
 async fn apply(file: &Path, yes: bool, write: &WriteArgs) -> anyhow::Result<bool> {
-    let yaml = local(file)?;
+    let yaml = read_valid(file)?;
     let mut client = write.asking.open().await?;
     let current = unwrap_response(client.catalog.get_catalog(GetCatalogRequest {}).await)?;
     let change = CatalogChange::of(file, &current.yaml, &yaml)?;
@@ -188,41 +184,8 @@ fn losers(response: &ApplyCatalogResponse) -> impl PartialEq {
     )
 }
 
-/// The text of a file, without a byte order mark.
-pub(super) fn text(file: &Path) -> anyhow::Result<String> {
-    let unreadable = || format!("cannot read {}", file.display());
-    let mut bytes = Vec::new();
-    let input: Box<dyn Read> = match file.as_os_str() == "-" {
-        true => Box::new(io::stdin()),
-        false => Box::new(std::fs::File::open(file).with_context(unreadable)?),
-    };
-    input.take(LONGEST + 1).read_to_end(&mut bytes).with_context(unreadable)?;
-    if bytes.len() as u64 > LONGEST {
-        bail!("{} has more than {LONGEST} bytes: is it the right file?", file.display());
-    }
-    text_file::filled(&bytes).map_err(|error| anyhow!("{} {error}", file.display()))
-}
-
-/// A catalog file that holds together.
-fn local(file: &Path) -> anyhow::Result<String> {
-    let yaml = text(file)?;
-    match CatalogFile::parse(&yaml) {
-        Ok(_) => Ok(yaml),
-        Err(problems) => bail!("{}", listed(file, &problems)),
-    }
-}
-
-/// Every problem on a line of its own, as editors find them.
-pub(super) fn listed(file: &Path, problems: &CatalogErrors) -> String {
-    let line = |problem: &crate::policy::catalog::file::CatalogError| {
-        let (line, column) = (problem.line, problem.column);
-        format!("{}:{line}:{column}: {}", file.display(), problem.message)
-    };
-    problems.0.iter().map(line).collect::<Vec<_>>().join("\n")
-}
-
 fn validate(file: &Path, output: OutputFormat) -> anyhow::Result<bool> {
-    let yaml = text(file)?;
+    let yaml = read_text(file)?;
     let printer = Printer::new(output)?;
     let (problems, report) = match CatalogFile::parse(&yaml) {
         Ok(read) => {
@@ -237,7 +200,7 @@ fn validate(file: &Path, output: OutputFormat) -> anyhow::Result<bool> {
             (vec![], report)
         }
         Err(problems) => {
-            let report = Report::default().line(listed(file, &problems));
+            let report = Report::default().line(format_errors(file, &problems));
             (problems.0, report)
         }
     };

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use anyhow::bail;
 
-use super::catalog::listed;
+use super::catalog_file::format_errors;
 use super::printer::{self, Cell, Report};
 use super::time;
 use crate::policy::catalog::Catalog;
@@ -42,7 +42,7 @@ impl CatalogChange {
                 let (difference, details) = (after.difference(&before), after.details(&before));
                 Ok(Self { is_same, difference, details })
             }
-            Err(problems) => bail!("{}", listed(file, &problems)),
+            Err(problems) => bail!("{}", format_errors(file, &problems)),
         }
     }
 

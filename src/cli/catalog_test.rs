@@ -15,7 +15,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use self::fixture::{CompanyYaml, Fixture};
-use super::catalog::{listed, text};
+use super::catalog_file::{format_errors, read_text};
+use super::endpoint_input::EndpointInput;
 use super::output_format::OutputFormat;
 use super::printer::{Cell, Printer, Report};
 use super::time;
@@ -68,23 +69,16 @@ struct CheckYaml {
     company: String,
     credential: String,
     scopes: Option<Vec<String>>,
-    endpoint: Option<Call>,
+    endpoint: Option<EndpointInput>,
     audience: Option<String>,
-    token: Option<Bearer>,
+    token: Option<TokenYaml>,
     user: Option<String>,
     resource_owner: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Call {
-    method: String,
-    path: String,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Bearer {
+struct TokenYaml {
     #[serde(default)]
     audience: String,
     #[serde(default)]
@@ -162,8 +156,8 @@ pub(super) fn test(args: &TestArgs) -> anyhow::Result<bool> {
     let beside = args.file.parent().unwrap_or(Path::new("")).join(&file.catalog);
     let path = args.catalog.clone().unwrap_or(beside);
     let catalog = Catalog::empty()
-        .replaced_by(&text(&path)?)
-        .map_err(|problems| anyhow!("{}", listed(&path, &problems)))?;
+        .replaced_by(&read_text(&path)?)
+        .map_err(|problems| anyhow!("{}", format_errors(&path, &problems)))?;
     let now = file.now.as_deref().map(time::read).transpose();
     let now = now.map_err(|error| anyhow!("now: {error}"))?.unwrap_or_else(Timestamp::now);
     let town = Fixture::build(catalog, &file.companies, now)
@@ -187,7 +181,7 @@ pub(super) fn test(args: &TestArgs) -> anyhow::Result<bool> {
 
 fn read(file: &Path) -> anyhow::Result<CatalogTest> {
     let options = serde_saphyr::options! { with_snippet: false, strict_booleans: true };
-    serde_saphyr::from_str_with_options(&text(file)?, options).map_err(|error| {
+    serde_saphyr::from_str_with_options(&read_text(file)?, options).map_err(|error| {
         let message = error.to_string();
         let message = message.split(" at line ").next().unwrap_or(&message).to_owned();
         match error.location() {
@@ -321,7 +315,7 @@ impl CheckYaml {
             company_id: self.company,
             credential_id: self.credential,
             scopes: self.scopes.unwrap_or_default(),
-            endpoint: self.endpoint.map(|Call { method, path }| Endpoint { method, path }),
+            endpoint: self.endpoint.map(Endpoint::from),
             audience: self.audience.unwrap_or_default(),
             token: token.transpose().map_err(|error| anyhow!(error))?,
             user_id: self.user.unwrap_or_default(),

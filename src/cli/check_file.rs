@@ -10,6 +10,7 @@ use anyhow::{Context, anyhow, bail};
 use clap::ValueEnum;
 use serde::Deserialize;
 
+use super::endpoint_input::EndpointInput;
 use super::{text_file, time};
 use crate::proto::{CheckRequest, Decision, Endpoint, Token};
 
@@ -36,27 +37,20 @@ struct Row {
     credential_id: String,
     #[serde(default)]
     scopes: Vec<String>,
-    endpoint: Option<Call>,
+    endpoint: Option<EndpointInput>,
     #[serde(default)]
     audience: String,
     #[serde(default)]
     user_id: String,
     #[serde(default)]
     resource_owner_id: String,
-    token: Option<Bearer>,
+    token: Option<TokenInput>,
     expect: Option<Expected>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Call {
-    method: String,
-    path: String,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Bearer {
+struct TokenInput {
     #[serde(default)]
     audience: String,
     #[serde(default)]
@@ -169,7 +163,7 @@ fn of_json(text: &str, line: u64) -> anyhow::Result<Listed> {
     })?;
     let time = |text: Option<String>| text.as_deref().map(time::exact).transpose();
     let token = row.token.map(|token| {
-        let Bearer { audience, scopes, issued_at, expires_at, user_id } = token;
+        let TokenInput { audience, scopes, issued_at, expires_at, user_id } = token;
         let (issued_at, expires_at) = (time(issued_at)?, time(expires_at)?);
         Ok::<_, String>(Token { audience, scopes, issued_at, expires_at, user_id })
     });
@@ -177,7 +171,7 @@ fn of_json(text: &str, line: u64) -> anyhow::Result<Listed> {
         company_id: row.company_id,
         credential_id: row.credential_id,
         scopes: row.scopes,
-        endpoint: row.endpoint.map(|Call { method, path }| Endpoint { method, path }),
+        endpoint: row.endpoint.map(Endpoint::from),
         audience: row.audience,
         user_id: row.user_id,
         resource_owner_id: row.resource_owner_id,

@@ -15,7 +15,7 @@ use clap::Args;
 use jiff::Timestamp;
 
 use self::report::PastExplanation;
-use super::catalog::{listed, text};
+use super::catalog_file::{format_errors, read_text};
 use super::client::{Client, ServerArgs, require, unwrap_response};
 use super::decision_log;
 use super::time::{self, TimeRange};
@@ -145,7 +145,7 @@ pub(super) async fn at(
     let query = convert::query_from_proto(&check)?;
     let mut client = server.open().await?;
     let log = read(&mut client, &query, when).await?;
-    let file = args.catalog.as_deref().map(|path| Ok::<_, anyhow::Error>((path, text(path)?)));
+    let file = args.catalog.as_deref().map(|path| Ok::<_, anyhow::Error>((path, read_text(path)?)));
     let (then, steps) = replay(&log, &query, file.transpose()?)?;
     let now = ExplainCheckRequest { check: Some(check.clone()) };
     let now = unwrap_response(client.authorization.explain_check(now).await)?;
@@ -312,7 +312,8 @@ fn decide_then(
     let catalog = past.catalog(yaml);
     let catalog = match file {
         Some((path, file)) if file.as_str() == yaml => {
-            let catalog = catalog.map_err(|problems| anyhow!("{}", listed(path, &problems)))?;
+            let catalog =
+                catalog.map_err(|problems| anyhow!("{}", format_errors(path, &problems)))?;
             let own: Vec<_> = catalog.scope_ids().collect();
             let (own, kept) = (catalog.names(&own), past.scopes());
             if log.kept.is_some_and(|(first, _)| first <= 1) && !own.iter().eq(kept) {

@@ -4,7 +4,7 @@ use clap::Args;
 use clap::builder::PossibleValuesParser;
 use prost_types::Timestamp;
 
-use super::changes::{of_whom, what, what_whole, who};
+use super::change_row::{actor, full, resource, summary};
 use super::client::{Client, Limit, Pages, ServerArgs, unwrap_response};
 use super::printer::{self, Cell, Report};
 use super::suggestion;
@@ -144,9 +144,9 @@ fn report(found: &ListChangesResponse, oldest: Option<&Change>) -> Report {
         [
             change.revision.into(),
             time::text(change.time.as_ref()).into(),
-            who(change).into(),
+            actor(change).into(),
             change.kind.clone().into(),
-            of_whom(change).into(),
+            resource(change).into(),
         ]
     };
     let changes = found.changes.iter();
@@ -156,7 +156,7 @@ fn report(found: &ListChangesResponse, oldest: Option<&Change>) -> Report {
                 "" => String::new(),
                 reason => format!("reason: {reason}"),
             };
-            [what(change), reason].into_iter().filter(|line| !line.is_empty()).collect()
+            [summary(change), reason].into_iter().filter(|line| !line.is_empty()).collect()
         });
         let head = &["REVISION", "TIME", "ACTOR", "KIND", "RESOURCE"];
         Report::default().rows_with(head, changes.map(row), below)
@@ -164,9 +164,9 @@ fn report(found: &ListChangesResponse, oldest: Option<&Change>) -> Report {
         // A line each, and nothing cut: for `grep`.
         let head = &["REVISION", "TIME", "ACTOR", "KIND", "RESOURCE", "CHANGE", "REASON"];
         let rows = changes.map(|change| {
-            let [revision, time, actor, kind, of]: [Cell; 5] = row(change);
-            let (what, reason) = (what_whole(change), change.reason.clone());
-            [revision, time, actor, kind, of, what.into(), reason.into()]
+            let [revision, time, actor, kind, resource]: [Cell; 5] = row(change);
+            let (fields, reason) = (full(change), change.reason.clone());
+            [revision, time, actor, kind, resource, fields.into(), reason.into()]
         });
         Report::default().rows(head, rows)
     };

@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tonic::{Code, Status, Streaming};
 use tonic_types::StatusExt;
 
-use super::changes::line;
+use super::change_row::line;
 use super::client::{Client, ServerArgs, unwrap_response};
 use super::suggestion;
 use super::{Purpose, connect_for, said};

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::{Answer, Log, Moment, Step, Then};
-use crate::cli::changes::{of_whom, what, what_whole, who};
+use crate::cli::change_row::{actor, full, resource, summary};
 use crate::cli::check::{report, word};
 use crate::cli::decision_log::{LogMatch, LoggedDecision};
 use crate::cli::lookup::Lookup;
@@ -195,7 +195,7 @@ impl PastExplanation<'_> {
                     change.revision,
                     seconds(*time),
                     change.kind,
-                    who(change)
+                    actor(change)
                 )
             }
             Some(Step { time, .. }) => format!("now {now}, since {}, by time", seconds(*time)),
@@ -261,9 +261,9 @@ fn row(step: &Step<'_>) -> [Cell; 8] {
             change.revision.into(),
             time,
             change.kind.clone().into(),
-            who(change).into(),
-            of_whom(change).into(),
-            if printer::is_on_a_terminal() { what(change) } else { what_whole(change) }.into(),
+            actor(change).into(),
+            resource(change).into(),
+            if printer::is_on_a_terminal() { summary(change) } else { full(change) }.into(),
             change.reason.clone().into(),
             answer,
         ],
