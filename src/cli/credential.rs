@@ -5,26 +5,21 @@
 use clap::Subcommand;
 use prost_types::{FieldMask, Timestamp};
 
-use super::check::word;
 use super::client::{
-    Client, Limit, Pages, ServerArgs, WriteArgs, free_text, moved, on_terms, require, truncated,
-    unwrap_response,
+    Limit, Pages, ServerArgs, WriteArgs, free_text, on_terms, require, truncated, unwrap_response,
 };
-use super::company::mask;
-use super::confirmation::{Confirmation, rest_on, still_so};
+use super::confirmation::{Confirmation, rest_on};
 use super::credential_args::CredentialArgs;
-use super::failure;
-use super::lookup::Lookup;
+use super::credential_report::{at_stake, facts, lookup, read, report, shown};
+use super::credential_scopes;
+use super::credential_update::{able, update};
 use super::printer::{Cell, Report};
 use super::scope_holders::{Given, to_holders};
-use super::scope_undo::{self, Change};
 use super::secret::{self, SecretCommand};
 use super::time;
-use super::undo::{self, Made, Undo};
 use crate::proto::{
-    CreateCredentialRequest, Credential, DeleteCredentialRequest, GetCredentialRequest,
-    GrantScopesRequest, GrantState, ListCredentialsRequest, ListCredentialsResponse,
-    ReplaceScopesRequest, ResetScopesRequest, RevokeScopesRequest, UpdateCredentialRequest,
+    CreateCredentialRequest, DeleteCredentialRequest, GetCredentialRequest, ListCredentialsRequest,
+    ListCredentialsResponse, UpdateCredentialRequest,
 };
 
 /// Commands of credentials.
@@ -333,165 +328,16 @@ pub async fn credential(command: CredentialCommand) -> anyhow::Result<bool> {
             let (company, credential) =
                 (company.unwrap_or_default(), credential.unwrap_or_default());
             let target = CredentialArgs { company, credential };
-            let mut client = write.asking.open().await?;
-            let (before, since) = read_at(&mut client, &target).await;
-            let before = before.ok();
-            let CredentialArgs { company, credential } = target.clone();
-            let request = on_terms!(
-                write,
-                GrantScopesRequest {
-                    company_id: company,
-                    credential_id: credential,
-                    scopes: scopes,
-                    expires_at: expires_at,
-                }
-            );
-            let response = unwrap_response(client.authorization.grant_scopes(request).await)?;
-            let moved = (response.added_scopes.as_slice(), [].as_slice());
-            let ends = before.as_ref().zip(response.credential.as_ref());
-            let ends = ends.map(|(before, after)| scope_undo::moved_ends(before, after));
-            let etag = write.compared(before.as_ref().map(|before| &before.etag));
-            let made = Made { company: &target.company, read: since, answered: response.revision };
-            let undo =
-                undo(&mut client, &write, &target, made, before, &response.credential, moved).await;
-            let report =
-                shown(&client, &write, etag, require(&response.credential)?, response.revision)
-                    .await;
-            let (no_longer, later) = ends.unwrap_or_default();
-            let report = moved_scopes(report, moved)
-                .fact("no longer ends", no_longer.join(" "))
-                .fact("ends later", later.join(" "));
-            client.printer.print_undoable(&response, report, undo)?;
+            credential_scopes::grant(&target, scopes, expires_at, &write).await?;
         }
         CredentialCommand::Revoke { target, scopes, confirmation, write } => {
-            let mut client = write.asking.open().await?;
-            let (before, since) = read_at(&mut client, &target).await;
-            let CredentialArgs { company, credential } = target.clone();
-            let mut request = on_terms!(
-                write,
-                RevokeScopesRequest {
-                    company_id: company,
-                    credential_id: credential,
-                    scopes: scopes.clone(),
-                }
-            );
-            if confirmation.is_asked(&write) {
-                let now = before.as_ref().map_err(failure::again)?;
-                let ask = RevokeScopesRequest { validate_only: true, ..request.clone() };
-                let preview =
-                    unwrap_response(client.authorization.revoke_scopes(ask.clone()).await)?;
-                let besides = without(&preview.removed_scopes, &scopes);
-                // What is named goes by its name.
-                if !besides.is_empty() {
-                    let goes = at_stake(now).fact("removed", preview.removed_scopes.join(" "));
-                    let question = format!(
-                        "Take {} from {target}, too, which imply these?",
-                        besides.join(" ")
-                    );
-                    confirmation.ask(&client.printer, goes, &question).await?;
-                    rest_on(&mut request.etag, &now.etag);
-                    // The catalog has a say, too.
-                    let again = unwrap_response(client.authorization.revoke_scopes(ask).await)?;
-                    still_so(&preview.removed_scopes, &again.removed_scopes)?;
-                }
-            }
-            let response = unwrap_response(client.authorization.revoke_scopes(request).await)?;
-            let moved = ([].as_slice(), response.removed_scopes.as_slice());
-            let before = before.ok();
-            let etag = write.compared(before.as_ref().map(|before| &before.etag));
-            let made = Made { company: &target.company, read: since, answered: response.revision };
-            let undo =
-                undo(&mut client, &write, &target, made, before, &response.credential, moved).await;
-            let report =
-                shown(&client, &write, etag, require(&response.credential)?, response.revision)
-                    .await;
-            client.printer.print_undoable(&response, moved_scopes(report, moved), undo)?;
+            credential_scopes::revoke(&target, scopes, confirmation, &write).await?;
         }
         CredentialCommand::Replace { target, scopes, allow_empty, confirmation, write } => {
-            let mut client = write.asking.open().await?;
-            let (before, since) = read_at(&mut client, &target).await;
-            let CredentialArgs { company, credential } = target.clone();
-            let mut request = on_terms!(
-                write,
-                ReplaceScopesRequest {
-                    company_id: company,
-                    credential_id: credential,
-                    scopes: scopes,
-                    allow_empty: allow_empty,
-                }
-            );
-            if confirmation.is_asked(&write) {
-                let now = before.as_ref().map_err(failure::again)?;
-                let ask = ReplaceScopesRequest { validate_only: true, ..request.clone() };
-                let preview =
-                    unwrap_response(client.authorization.replace_scopes(ask.clone()).await)?;
-                if !preview.removed_scopes.is_empty() {
-                    let goes = moved(at_stake(now), &preview.added_scopes, &preview.removed_scopes);
-                    let removed = preview.removed_scopes.join(" ");
-                    let question = format!("Take {removed} from {target}?");
-                    confirmation.ask(&client.printer, goes, &question).await?;
-                    rest_on(&mut request.etag, &now.etag);
-                    // The company's ceiling and the catalog have a say, too.
-                    let again = unwrap_response(client.authorization.replace_scopes(ask).await)?;
-                    let moves = (&again.added_scopes, &again.removed_scopes);
-                    still_so(&(&preview.added_scopes, &preview.removed_scopes), &moves)?;
-                }
-            }
-            let response = unwrap_response(client.authorization.replace_scopes(request).await)?;
-            let moved = (response.added_scopes.as_slice(), response.removed_scopes.as_slice());
-            let before = before.ok();
-            let etag = write.compared(before.as_ref().map(|before| &before.etag));
-            let made = Made { company: &target.company, read: since, answered: response.revision };
-            let undo =
-                undo(&mut client, &write, &target, made, before, &response.credential, moved).await;
-            let report =
-                shown(&client, &write, etag, require(&response.credential)?, response.revision)
-                    .await;
-            client.printer.print_undoable(&response, moved_scopes(report, moved), undo)?;
+            credential_scopes::replace(&target, scopes, allow_empty, confirmation, &write).await?;
         }
         CredentialCommand::Reset { target, confirmation, write } => {
-            let mut client = write.asking.open().await?;
-            let (before, since) = read_at(&mut client, &target).await;
-            let CredentialArgs { company, credential } = target.clone();
-            let mut request = on_terms!(
-                write,
-                ResetScopesRequest { company_id: company, credential_id: credential }
-            );
-            if confirmation.is_asked(&write) {
-                let now = before.as_ref().map_err(failure::again)?;
-                let ask = ResetScopesRequest { validate_only: true, ..request.clone() };
-                let preview =
-                    unwrap_response(client.authorization.reset_scopes(ask.clone()).await)?;
-                // A reset mostly widens, so it is asked about as soon as it changes anything.
-                if !preview.added_scopes.is_empty() || !preview.removed_scopes.is_empty() {
-                    let goes = moved(at_stake(now), &preview.added_scopes, &preview.removed_scopes);
-                    let (gains, loses) = (preview.added_scopes.len(), preview.removed_scopes.len());
-                    let question = format!(
-                        "Set {target} to all of the company's scopes? It gains {gains} and loses \
-                         {loses}."
-                    );
-                    confirmation.ask(&client.printer, goes, &question).await?;
-                    rest_on(&mut request.etag, &now.etag);
-                    // The company's ceiling and the catalog have a say, too.
-                    let again = unwrap_response(client.authorization.reset_scopes(ask).await)?;
-                    let moves = (&again.added_scopes, &again.removed_scopes);
-                    still_so(&(&preview.added_scopes, &preview.removed_scopes), &moves)?;
-                }
-            }
-            let response = unwrap_response(client.authorization.reset_scopes(request).await)?;
-            let moved = (response.added_scopes.as_slice(), response.removed_scopes.as_slice());
-            let before = before.ok();
-            let etag = write.compared(before.as_ref().map(|before| &before.etag));
-            let made = Made { company: &target.company, read: since, answered: response.revision };
-            let undo =
-                undo(&mut client, &write, &target, made, before, &response.credential, moved).await;
-            let report =
-                shown(&client, &write, etag, require(&response.credential)?, response.revision)
-                    .await;
-            let set = if write.dry_run { "would be set" } else { "is set" };
-            let set = format!("{target} {set} to all of the company's scopes");
-            let report = Report::default().line(set).then(report);
-            client.printer.print_undoable(&response, moved_scopes(report, moved), undo)?;
+            credential_scopes::reset(&target, confirmation, &write).await?;
         }
         CredentialCommand::Secret(command) => return secret::secret(command).await,
     }
@@ -537,235 +383,4 @@ async fn list(
     let head = &["CREDENTIAL", "LABEL", "STATE", "EXPIRES", "LAST SEEN", "SCOPES"];
     let report = Report::default().rows(head, rows);
     client.printer.print(&all, truncated(report, &all.next_page_token))
-}
-
-fn facts(credential: &Credential) -> Report {
-    Report::default()
-        .fact("company", credential.company_id.clone())
-        .fact("credential", credential.credential_id.clone())
-        .fact("label", credential.label.clone())
-        .fact("state", Cell::state(credential.enabled, credential.expired))
-}
-
-/// A credential as people read it.
-fn report(credential: &Credential, lookup: &Lookup) -> Report {
-    let grants = credential.grants.iter().map(|grant| {
-        let state = word(grant.state().as_str_name(), "GRANT_STATE_").to_ascii_lowercase();
-        [
-            grant.scope.clone().into(),
-            Cell::colored(grant.state() == GrantState::Active, state),
-            lookup.since(grant.granted_at_revision).into(),
-            Cell::end(grant.expires_at.as_ref(), grant.state() == GrantState::Expired),
-            lookup.title(&grant.scope).into(),
-        ]
-    });
-    facts(credential)
-        .fact("expires", Cell::end(credential.expires_at.as_ref(), credential.expired))
-        .fact("last seen", time::text(credential.last_seen_time.as_ref()))
-        .fact("secrets", credential.secret_ids.join(" "))
-        .fact("created", time::text(credential.create_time.as_ref()))
-        .fact("updated", time::text(credential.update_time.as_ref()))
-        .fact("etag", credential.etag.clone())
-        .revision(credential.revision)
-        .titled(&["SCOPE", "GRANT", "SINCE", "EXPIRES", "TITLE"], grants)
-}
-
-async fn able(
-    company: String,
-    credential: String,
-    enabled: bool,
-    write: &WriteArgs,
-    confirmation: Option<Confirmation>,
-) -> anyhow::Result<()> {
-    let request = on_terms!(
-        write,
-        UpdateCredentialRequest {
-            company_id: company,
-            credential_id: credential,
-            label: String::new(),
-            enabled: enabled,
-            expires_at: None,
-            update_mask: mask("enabled"),
-        }
-    );
-    update(request, write, confirmation).await
-}
-
-/// Updates. With an agreement it asks before a credential that works is disabled or ended.
-async fn update(
-    mut request: UpdateCredentialRequest,
-    write: &WriteArgs,
-    confirmation: Option<Confirmation>,
-) -> anyhow::Result<()> {
-    let mut client = write.asking.open().await?;
-    let (company, credential) = (request.company_id.clone(), request.credential_id.clone());
-    let target = CredentialArgs { company, credential };
-    let (before, since) = read_at(&mut client, &target).await;
-    if let Some(confirmation) = confirmation.filter(|confirmation| confirmation.is_asked(write)) {
-        let now = before.as_ref().map_err(failure::again)?;
-        let names = |path: &str| {
-            request.update_mask.iter().flat_map(|mask| &mask.paths).any(|name| name == path)
-        };
-        let is_over = |end: Option<&Timestamp>| end.is_some_and(time::is_past);
-        let disables = names("enabled") && !request.enabled && now.enabled;
-        let end = request.expires_at.as_ref().filter(|_| names("expires_at"));
-        let is_sooner = |end: &&Timestamp| {
-            now.expires_at.is_none_or(|then| (end.seconds, end.nanos) < (then.seconds, then.nanos))
-        };
-        let sooner = end.filter(|_| !is_over(now.expires_at.as_ref())).filter(is_sooner);
-        if disables || sooner.is_some() {
-            let question = match sooner {
-                Some(end) if !is_over(Some(end)) && !disables => {
-                    let (end, then) = (time::text(Some(end)), now.expires_at.as_ref());
-                    let then = then.map_or("never".to_owned(), |then| time::text(Some(then)));
-                    format!("Deny every check of {target} from {end} on? So far it ends {then}.")
-                }
-                _ => {
-                    let until = if disables { "enabled" } else { "given a later end" };
-                    format!("Deny every check of {target}, until it is {until}?")
-                }
-            };
-            confirmation.ask(&client.printer, at_stake(now), &question).await?;
-            rest_on(&mut request.etag, &now.etag);
-        }
-    }
-    let mask = request.update_mask.clone().unwrap_or_default().paths;
-    let response = unwrap_response(client.directory.update_credential(request).await)?;
-    let after = require(&response.credential)?;
-    let before = before.ok();
-    let etag = write.compared(before.as_ref().map(|before| &before.etag));
-    let report = shown(&client, write, etag, after, response.revision).await;
-    let made = Made { company: &target.company, read: since, answered: response.revision };
-    let undo = match before.and_then(|before| undo_of_update(write, &target, &mask, &before, after))
-    {
-        Some(_) if !undo::is_alone(&mut client, made).await => Undo::of_several(write),
-        undo => undo,
-    };
-    client.printer.print_undoable(&response, report, undo)
-}
-
-/// How an update of these fields is undone, if it changed one.
-fn undo_of_update(
-    write: &WriteArgs,
-    target: &CredentialArgs,
-    mask: &[String],
-    before: &Credential,
-    after: &Credential,
-) -> Option<Undo> {
-    let ids = [target.company.as_str(), target.credential.as_str()];
-    let names = |path: &str| mask.iter().any(|name| name == path);
-    if names("enabled") && before.enabled != after.enabled {
-        let undo = Undo::of(write)?;
-        return Some(match before.enabled {
-            true => undo.then(&["credential", "enable"], ids, &[]),
-            false => undo.then(&["credential", "disable"], ids, &["--yes"]),
-        });
-    }
-    let mut flags = Vec::new();
-    if names("label") && before.label != after.label {
-        flags.push(format!("--label={}", before.label));
-    }
-    if names("expires_at") && before.expires_at != after.expires_at {
-        match &before.expires_at {
-            Some(end) => flags.push(format!("--expires-at={}", time::to_the_nanosecond(end)?)),
-            None => flags.push("--never-expires".to_owned()),
-        }
-        // It may be a sooner end than the one now.
-        if before.expires_at.is_some() {
-            flags.push("--yes".to_owned());
-        }
-    }
-    if flags.is_empty() {
-        return None;
-    }
-    let flags: Vec<_> = flags.iter().map(String::as_str).collect();
-    Some(Undo::of(write)?.then(&["credential", "update"], ids, &flags))
-}
-
-/// A credential as it is now.
-///
-/// # Errors
-/// There is none, or the server refused.
-pub(super) async fn read(
-    client: &mut Client,
-    target: &CredentialArgs,
-) -> anyhow::Result<Credential> {
-    read_at(client, target).await.0
-}
-
-/// A credential as it is now, and the revision at which it was read.
-async fn read_at(
-    client: &mut Client,
-    target: &CredentialArgs,
-) -> (anyhow::Result<Credential>, u64) {
-    let CredentialArgs { company, credential } = target.clone();
-    let request = GetCredentialRequest { company_id: company, credential_id: credential };
-    match unwrap_response(client.directory.get_credential(request).await) {
-        Ok(read) => (require(&read.credential).cloned(), read.revision),
-        Err(error) => (Err(error), 0),
-    }
-}
-
-/// What an operator looks at before something is taken from a credential.
-pub(super) fn at_stake(credential: &Credential) -> Report {
-    let seen = time::text(credential.last_seen_time.as_ref());
-    let scopes = credential.effective_scopes.join(" ");
-    facts(credential)
-        .fact("expires", time::text(credential.expires_at.as_ref()))
-        .fact("last seen", if seen.is_empty() { "never".to_owned() } else { seen })
-        .fact("active scopes", if scopes.is_empty() { "none".to_owned() } else { scopes })
-}
-
-fn without(scopes: &[String], named: &[String]) -> Vec<String> {
-    scopes.iter().filter(|scope| !named.contains(scope)).cloned().collect()
-}
-
-fn moved_scopes(report: Report, (added, removed): (&[String], &[String])) -> Report {
-    moved(report, added, removed)
-}
-
-/// How a change of scopes is undone, if what was there before is known.
-async fn undo(
-    client: &mut Client,
-    write: &WriteArgs,
-    target: &CredentialArgs,
-    made: Made<'_>,
-    before: Option<Credential>,
-    after: &Option<Credential>,
-    (added, removed): (&[String], &[String]),
-) -> Option<Undo> {
-    if write.dry_run {
-        return None;
-    }
-    let (before, after) = (&before?, after.as_ref()?);
-    scope_undo::undo(client, write, target, Change { made, before, after, added, removed }).await
-}
-
-/// A credential as a change left it, or would leave it.
-pub(super) async fn shown(
-    client: &Client,
-    write: &WriteArgs,
-    before: Option<String>,
-    credential: &Credential,
-    answered: u64,
-) -> Report {
-    let is_same = write.is_same(before.as_deref(), &credential.etag, credential.revision, answered);
-    let would = write.dry_run && !is_same;
-    let lookup = lookup(client, credential, would.then_some(answered)).await;
-    let mut credential = credential.clone();
-    if would {
-        credential.revision = 0;
-        if credential.create_time == credential.update_time {
-            // It is not there yet.
-            credential.create_time = None;
-        }
-        credential.update_time = None;
-    }
-    write.sheet(answered, is_same).then(report(&credential, &lookup))
-}
-
-async fn lookup(client: &Client, credential: &Credential, last: Option<u64>) -> Lookup {
-    let known = (credential.revision, credential.update_time.as_ref());
-    let revisions = credential.grants.iter().map(|grant| grant.granted_at_revision);
-    Lookup::of(client, &credential.company_id, known, last, revisions).await
 }
