@@ -1,6 +1,6 @@
-//! `scopegate catalog`: what exists on the platform, from a file to a server and back.
+//! `scopegate catalog`: reads, validates, compares and applies the catalog.
 //!
-//! Not here: a catalog's tests, which have a file and a form of their own; see [`super::catalog_test`].
+//! Not here: catalog tests, which have a file format of their own; see [`super::catalog_test`].
 
 use std::path::{Path, PathBuf};
 
@@ -24,32 +24,32 @@ use crate::proto::{
 /// Commands of the catalog.
 #[derive(Debug, Subcommand)]
 pub enum CatalogCommand {
-    /// Write the catalog in force, as the file that it was applied from.
+    /// Print the current catalog, as the YAML file that was applied.
     Get {
         /// The server to call.
         #[command(flatten)]
         server: ServerArgs,
     },
-    /// Apply a catalog file. On a terminal it asks before it takes something away.
+    /// Apply a catalog file. Asks for confirmation before it removes something.
     Apply {
         /// The file; `-` for standard input.
         file: PathBuf,
-        /// Do not ask before something is taken away. Needed where no terminal can answer.
+        /// Do not ask for confirmation. Required where there is no terminal.
         #[arg(long)]
         yes: bool,
         /// Options of the change.
         #[command(flatten)]
         write: WriteArgs,
     },
-    /// Check a catalog file without a server. Every problem has its line and column.
+    /// Validate a catalog file without a server. Every error is printed with its line and column.
     Validate {
         /// The file; `-` for standard input.
         file: PathBuf,
-        /// How to write what is found.
+        /// The output format.
         #[arg(long, default_value = "table", value_name = "FORMAT")]
         output: OutputFormat,
     },
-    /// Show what applying a catalog file would change, and change nothing.
+    /// Show the changes that a catalog file would make, without applying it.
     Diff {
         /// The file; `-` for standard input.
         file: PathBuf,
@@ -57,28 +57,28 @@ pub enum CatalogCommand {
         #[command(flatten)]
         server: ServerArgs,
     },
-    /// Write the JSON Schema of catalog files, for editors. No server is needed.
+    /// Print the JSON Schema of catalog files, for editors. No server is needed.
     Schema,
-    /// Run the tests of a catalog without a server: expected decisions, in a file.
+    /// Run the tests of a catalog without a server: a file of expected decisions.
     ///
-    /// The file is YAML. `catalog` is the catalog file, beside it. `companies` are the facts: by
-    /// name `scopes` (the whole catalog if not given), `credentials` and `users` by name, and
-    /// `consents`. `tests` are a list of `name`, `check` and `expect`. The example that comes with
-    /// scopegate, catalogs/360learning.test.yaml, shows the rest. Exit code 0 if all are as
-    /// expected, 2 if not.
+    /// The test file is YAML. `catalog` is the path of the catalog file, relative to the test file.
+    /// `companies` maps each company id to its `scopes` (by default all scopes of the catalog),
+    /// `credentials`, `users` and `consents`. `tests` is a list of objects with `name`, `check` and
+    /// `expect`. catalogs/360learning.test.yaml, which comes with scopegate, is a complete example.
+    /// The exit code is 0 if all tests pass, and 2 if not.
     Test(TestArgs),
 }
 
 /// Runs the command.
 ///
 /// # Errors
-/// Could not ask, the server refused, or the file is wrong.
+/// The server cannot be reached or returns an error, or the file is invalid.
 pub async fn catalog(command: CatalogCommand) -> anyhow::Result<bool> {
     match command {
         CatalogCommand::Get { server } => {
             let mut client = server.open().await?;
             let response = unwrap_response(client.catalog.get_catalog(GetCatalogRequest {}).await)?;
-            // As it is, so that it can be kept in a file.
+            // The exact text, so that it can be saved as a file.
             client.printer.print_text(&response, &response.yaml)?;
             Ok(true)
         }
@@ -113,19 +113,20 @@ async fn apply(file: &Path, yes: bool, write: &WriteArgs) -> anyhow::Result<bool
         client.printer.print(&response, report)?;
         return Ok(true);
     }
-    // What changes nothing needs no yes; and a request that is sent again must be what it was.
+    // A file that changes nothing needs no confirmation. A request that is repeated with the same
+    // request id must be identical, so it gets no etag here.
     let request = match yes || current.yaml == request.yaml {
         true => request,
-        false => agreed(request, current, &change, &mut client).await?,
+        false => confirm_removals(request, current, &change, &mut client).await?,
     };
-    let done = unwrap_response(client.catalog.apply_catalog(request).await)?;
-    client.printer.print(&done, change.done(&done))?;
+    let applied = unwrap_response(client.catalog.apply_catalog(request).await)?;
+    client.printer.print(&applied, change.applied_report(&applied))?;
     Ok(true)
 }
 
-/// The request, once it takes no scopes away or somebody has agreed to that. It carries an etag:
-/// what was seen is what is replaced.
-async fn agreed(
+/// Returns the request if it removes nothing, or after the operator confirmed it. The request
+/// carries the etag of the catalog that the preview was compared with.
+async fn confirm_removals(
     request: ApplyCatalogRequest,
     current: GetCatalogResponse,
     change: &CatalogChange,
@@ -133,49 +134,52 @@ async fn agreed(
 ) -> anyhow::Result<ApplyCatalogRequest> {
     let etag = if request.etag.is_empty() { current.etag } else { request.etag.clone() };
     let request = ApplyCatalogRequest { etag, ..request };
-    let ask = ApplyCatalogRequest { validate_only: true, ..request.clone() };
-    let preview = unwrap_response(client.catalog.apply_catalog(ask.clone()).await)?;
-    let taken = change.taken(&preview);
-    if taken.is_empty() {
+    let preview_request = ApplyCatalogRequest { validate_only: true, ..request.clone() };
+    let preview = unwrap_response(client.catalog.apply_catalog(preview_request.clone()).await)?;
+    let removals = change.removals(&preview);
+    if removals.is_empty() {
         return Ok(request);
     }
-    let is_answered = prompt::is_interactive();
-    // A program reads one line of JSON on standard error.
-    if is_answered || client.printer.is_for_people() {
+    let is_interactive = prompt::is_interactive();
+    // With JSON output and no terminal, standard error holds one line of JSON.
+    if is_interactive || client.printer.is_for_people() {
         client.printer.print_stderr(change.report(&preview))?;
     }
-    let taken = taken.join("; ");
-    if !is_answered {
+    let removals = removals.join("; ");
+    if !is_interactive {
         bail!(
-            "nothing was applied: the file would {taken}, and no terminal can answer whether it \
-             shall: run it on a terminal, or add --yes if this is what you want"
+            "nothing was applied: the file would {removals}, and there is no terminal to confirm \
+             it on: run it on a terminal, or add --yes to apply it"
         );
     }
     let question = match preview.removed_scopes.is_empty() {
-        true => format!("Apply it? It would {taken}."),
-        false => format!("Take {} from everybody?", preview.removed_scopes.join(" ")),
+        true => format!("Apply it? It would {removals}."),
+        false => format!(
+            "Remove {} from all companies and credentials?",
+            preview.removed_scopes.join(" ")
+        ),
     };
     if !prompt::confirm(&question).await? {
         bail!("nothing was applied");
     }
-    // The etag covers the catalog, and not who loses by it.
-    let again = unwrap_response(client.catalog.apply_catalog(ask).await)?;
-    if losers(&preview) != losers(&again) {
+    // The etag covers the catalog, not the companies and credentials that lose a scope.
+    let current_preview = unwrap_response(client.catalog.apply_catalog(preview_request).await)?;
+    if affected(&preview) != affected(&current_preview) {
         bail!(
-            "nothing was applied: others lose a scope by it than when the question was asked: run \
-             it again to see who"
+            "nothing was applied: the affected companies or credentials changed while the question \
+             was open: run the command again to see them"
         );
     }
     Ok(request)
 }
 
-/// Who loses by a catalog, and what. When somebody was last seen says nothing of that.
-fn losers(response: &ApplyCatalogResponse) -> impl PartialEq {
+/// The companies and credentials that lose scopes, and which. Last-seen times are left out.
+fn affected(response: &ApplyCatalogResponse) -> impl PartialEq {
     let companies = response.affected_companies.iter();
     let companies = companies.map(|one| (one.company_id.clone(), one.scopes.clone()));
     let credentials = response.affected_credentials.iter().map(|one| {
-        let losing = one.credential.clone().unwrap_or_default();
-        (one.company_id.clone(), losing.credential_id, losing.scopes, losing.enabled)
+        let credential = one.credential.clone().unwrap_or_default();
+        (one.company_id.clone(), credential.credential_id, credential.scopes, credential.enabled)
     });
     (
         (response.affected_company_count, response.affected_credential_count),
@@ -187,7 +191,7 @@ fn losers(response: &ApplyCatalogResponse) -> impl PartialEq {
 fn validate(file: &Path, output: OutputFormat) -> anyhow::Result<bool> {
     let yaml = read_text(file)?;
     let printer = Printer::new(output)?;
-    let (problems, report) = match CatalogFile::parse(&yaml) {
+    let (errors, report) = match CatalogFile::parse(&yaml) {
         Ok(read) => {
             let parts = [
                 count(read.scopes.len() as u64, "scope", "scopes"),
@@ -195,20 +199,20 @@ fn validate(file: &Path, output: OutputFormat) -> anyhow::Result<bool> {
                 count(read.roles.len() as u64, "role", "roles"),
                 count(read.endpoints_by_name.len() as u64, "endpoint", "endpoints"),
             ];
-            let good = format!("{} is a good catalog: {}", file.display(), parts.join(", "));
-            let report = Report::default().line(good);
+            let summary = format!("{} is a valid catalog: {}", file.display(), parts.join(", "));
+            let report = Report::default().line(summary);
             (vec![], report)
         }
-        Err(problems) => {
-            let report = Report::default().line(format_errors(file, &problems));
-            (problems.0, report)
+        Err(errors) => {
+            let report = Report::default().line(format_errors(file, &errors));
+            (errors.0, report)
         }
     };
-    let good = problems.is_empty();
-    let problems: Vec<_> = problems
+    let is_valid = errors.is_empty();
+    let errors: Vec<_> = errors
         .into_iter()
         .map(|p| json!({ "line": p.line, "column": p.column, "message": p.message }))
         .collect();
-    printer.print_value(&json!({ "valid": good, "problems": problems }), report)?;
-    Ok(good)
+    printer.print_value(&json!({ "valid": is_valid, "problems": errors }), report)?;
+    Ok(is_valid)
 }

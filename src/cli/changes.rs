@@ -1,4 +1,4 @@
-//! `scopegate changes`: the audit log, and the stream of it.
+//! `scopegate changes`: the commands of the audit log.
 
 use std::time::Duration;
 
@@ -19,14 +19,15 @@ pub enum ChangesCommand {
         /// Only changes of this company.
         #[arg(long)]
         company: Option<String>,
-        /// Begin behind this revision, 0 for all that is kept; if not given, with the next change.
+        /// Start after this revision; 0 starts with the oldest change that is retained. The default
+        /// is the next change.
         #[arg(long, value_name = "REVISION")]
         after: Option<u64>,
-        /// Begin behind the change that came with this cursor.
+        /// Start after the change that was printed with this cursor.
         #[arg(long, conflicts_with = "after", default_value = "", hide_default_value = true)]
         cursor: String,
-        /// For how long to try to connect again when the server is gone, such as `30s` or `5m`. The
-        /// stream goes on behind the last change. `0s`: end at once.
+        /// How long to retry when the connection is lost, such as `30s` or `5m`. The stream
+        /// continues after the last printed change. `0s` disables retries.
         #[arg(
             long,
             env = "SCOPEGATE_RECONNECT",

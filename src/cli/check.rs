@@ -1,4 +1,4 @@
-//! `scopegate check`: one decision.
+//! `scopegate check`: asks the server for one decision.
 
 use clap::Args;
 
@@ -9,26 +9,26 @@ use super::printer::{Cell, Report};
 use super::suggestion;
 use crate::proto::{CheckResponse, Decision, Reason};
 
-/// A check to ask for.
+/// Arguments of `check`.
 #[derive(Debug, Args)]
 pub struct CheckArgs {
-    /// What is asked.
+    /// The check.
     #[command(flatten)]
-    question: CheckQueryArgs,
+    query: CheckQueryArgs,
 
     /// The server to call, and the output format.
     #[command(flatten)]
     server: ServerArgs,
 }
 
-/// Asks, and prints the answer. True if allowed.
+/// Runs the check, and prints the decision. True if it is allowed.
 ///
 /// # Errors
 /// The server cannot be reached, or returns an error.
 pub async fn check(args: CheckArgs) -> anyhow::Result<bool> {
     let mut client = args.server.open().await?;
-    let request = args.question.request();
-    let asked = request.scopes.clone();
+    let request = args.query.request();
+    let scopes = request.scopes.clone();
     let has_list = request.scopes.iter().any(|scope| scope.contains(','));
     let response = unwrap_response(client.authorization.check(request).await)?;
     client.printer.print(&response, report(&response))?;
@@ -36,12 +36,12 @@ pub async fn check(args: CheckArgs) -> anyhow::Result<bool> {
         failure::warn("separate scopes by spaces: a comma is a part of a scope's name");
     }
     if response.reason() == Reason::ScopeUnknown {
-        suggestion::warn_of_scopes(&mut client, &asked).await;
+        suggestion::warn_of_scopes(&mut client, &scopes).await;
     }
     Ok(response.decision() == Decision::Allowed)
 }
 
-/// A decision as people read it.
+/// The report of a decision.
 pub(super) fn report(answer: &CheckResponse) -> Report {
     let allowed = answer.decision() == Decision::Allowed;
     let decision = word(answer.decision().as_str_name(), "DECISION_");
@@ -58,7 +58,7 @@ pub(super) fn report(answer: &CheckResponse) -> Report {
     report.fact("revision", answer.revision)
 }
 
-/// An enum's name without the enum's.
+/// The name of an enum value without its prefix.
 pub(super) fn word(name: &str, prefix: &str) -> String {
     name.strip_prefix(prefix).unwrap_or(name).to_owned()
 }

@@ -1,4 +1,4 @@
-//! `scopegate consent`: what one user has allowed one credential to do in their name.
+//! `scopegate consent`: the scopes that a user lets a credential use on the user's behalf.
 
 use clap::Subcommand;
 use tonic::Code;
@@ -13,14 +13,15 @@ use crate::proto::{Consent, DeleteConsentRequest, GetConsentRequest, PutConsentR
 /// Commands of consents.
 #[derive(Debug, Subcommand)]
 pub enum ConsentCommand {
-    /// Replace what a user allows a credential, as far as the user could do it.
+    /// Set the scopes that a user allows a credential. Scopes that the user's roles do not permit
+    /// are left out.
     Put {
         /// The credential.
         #[command(flatten)]
         target: CredentialArgs,
         /// The user's id.
         user: String,
-        /// The scopes asked for; none refuses everything.
+        /// The scopes. Without any, the consent allows nothing.
         #[arg(value_name = "SCOPE")]
         scopes: Vec<String>,
         /// Whether to ask for confirmation.
@@ -65,7 +66,7 @@ pub async fn consent(command: ConsentCommand) -> anyhow::Result<bool> {
     match command {
         ConsentCommand::Put { target, user, scopes, confirmation, write } => {
             let mut client = write.asking.open().await?;
-            let (before, since) = read(&mut client, &target, &user).await?;
+            let (before, read_revision) = read(&mut client, &target, &user).await?;
             let CredentialArgs { company, credential } = target.clone();
             let mut request = on_terms!(
                 write,
@@ -76,35 +77,37 @@ pub async fn consent(command: ConsentCommand) -> anyhow::Result<bool> {
                     scopes: scopes.clone(),
                 }
             );
-            if let Some(now) = before.as_ref().filter(|_| confirmation.is_asked(&write)) {
+            if let Some(current) = before.as_ref().filter(|_| confirmation.is_asked(&write)) {
                 let preview = PutConsentRequest { validate_only: true, ..request.clone() };
                 let preview = unwrap_response(client.directory.put_consent(preview).await)?;
-                let left = &require(&preview.consent)?.scopes;
-                let goes = now.scopes.iter().filter(|scope| !left.contains(scope));
-                let goes: Vec<_> = goes.map(String::as_str).collect();
-                if !goes.is_empty() {
-                    let (goes, user) = (goes.join(" "), &now.user_id);
-                    let question = format!("Take {goes} from what {user} allows {target}?");
-                    confirmation.ask(&client.printer, report(now), &question).await?;
-                    rest_on(&mut request.etag, &now.etag);
+                let kept = &require(&preview.consent)?.scopes;
+                let removed = current.scopes.iter().filter(|scope| !kept.contains(scope));
+                let removed: Vec<_> = removed.map(String::as_str).collect();
+                if !removed.is_empty() {
+                    let (removed, user) = (removed.join(" "), &current.user_id);
+                    let question =
+                        format!("Remove {removed} from the consent of {user} for {target}?");
+                    confirmation.ask(&client.printer, report(current), &question).await?;
+                    rest_on(&mut request.etag, &current.etag);
                 }
             }
             let etag = write.compared(before.as_ref().map(|before| &before.etag));
             let response = unwrap_response(client.directory.put_consent(request).await)?;
-            let given = require(&response.consent)?;
+            let after = require(&response.consent)?;
             let is_same =
-                write.is_same(etag.as_deref(), &given.etag, given.revision, response.revision);
-            let refused: Vec<_> =
-                scopes.into_iter().filter(|scope| !given.scopes.contains(scope)).collect();
-            let mut shown = given.clone();
+                write.is_same(etag.as_deref(), &after.etag, after.revision, response.revision);
+            let left_out: Vec<_> =
+                scopes.into_iter().filter(|scope| !after.scopes.contains(scope)).collect();
+            let mut displayed = after.clone();
             if write.dry_run && !is_same {
-                shown.revision = 0;
+                displayed.revision = 0;
             }
-            let report = write.sheet(response.revision, is_same).then(report(&shown));
-            // The user cannot give what they may not do themselves.
-            let report = report.fact("not given", Cell::colored(false, refused.join(" ")));
-            let made = Made { company: &target.company, read: since, answered: response.revision };
-            let undo = undo(&mut client, &write, made, before.as_ref(), Some(given)).await;
+            let report = write.sheet(response.revision, is_same).then(report(&displayed));
+            // A user cannot consent to scopes that the user's roles do not permit.
+            let report = report.fact("not given", Cell::colored(false, left_out.join(" ")));
+            let change =
+                Made { company: &target.company, read: read_revision, answered: response.revision };
+            let undo = undo(&mut client, &write, change, before.as_ref(), Some(after)).await;
             client.printer.print_undoable(&response, report, undo)?;
         }
         ConsentCommand::Get { target: CredentialArgs { company, credential }, user, server } => {
@@ -116,7 +119,7 @@ pub async fn consent(command: ConsentCommand) -> anyhow::Result<bool> {
         }
         ConsentCommand::Delete { target, user, confirmation, write } => {
             let mut client = write.asking.open().await?;
-            let (before, since) = read(&mut client, &target, &user).await?;
+            let (before, read_revision) = read(&mut client, &target, &user).await?;
             let CredentialArgs { company, credential } = target.clone();
             let mut request = on_terms!(
                 write,
@@ -126,14 +129,15 @@ pub async fn consent(command: ConsentCommand) -> anyhow::Result<bool> {
                     user_id: user,
                 }
             );
-            if let Some(now) = before.as_ref().filter(|_| confirmation.is_asked(&write)) {
-                let question = format!("Withdraw what {} allows {target}?", now.user_id);
-                confirmation.ask(&client.printer, report(now), &question).await?;
-                rest_on(&mut request.etag, &now.etag);
+            if let Some(current) = before.as_ref().filter(|_| confirmation.is_asked(&write)) {
+                let question = format!("Withdraw the consent of {} for {target}?", current.user_id);
+                confirmation.ask(&client.printer, report(current), &question).await?;
+                rest_on(&mut request.etag, &current.etag);
             }
             let response = unwrap_response(client.directory.delete_consent(request).await)?;
-            let made = Made { company: &target.company, read: since, answered: response.revision };
-            let undo = undo(&mut client, &write, made, before.as_ref(), None).await;
+            let change =
+                Made { company: &target.company, read: read_revision, answered: response.revision };
+            let undo = undo(&mut client, &write, change, before.as_ref(), None).await;
             let report = write
                 .gone(response.revision, "delete", "deleted")
                 .then(report(require(&response.consent)?));
@@ -143,7 +147,7 @@ pub async fn consent(command: ConsentCommand) -> anyhow::Result<bool> {
     Ok(true)
 }
 
-/// A consent as it is now, none if there is none, and the revision at which it was read.
+/// The current consent, if there is one, and the revision at which it was read.
 async fn read(
     client: &mut Client,
     target: &CredentialArgs,
@@ -159,27 +163,27 @@ async fn read(
     }
 }
 
-/// How a consent becomes what it was. The user may have lost a role since it was given, so that it
-/// cannot be given again as it was: that is tried first.
+/// The command that restores the previous consent. The user may have lost a role since, so that the
+/// same consent is not possible any more: a dry run tests that first.
 async fn undo(
     client: &mut Client,
     write: &WriteArgs,
-    made: Made<'_>,
+    change: Made<'_>,
     before: Option<&Consent>,
     after: Option<&Consent>,
 ) -> Option<Undo> {
     let undo = Undo::of(write)?;
-    // A consent that was created is not undone by a line: its names were just typed.
+    // A new consent gets no undo command: the operator has just typed its ids.
     let before = before?;
-    let sorted = |consent: &Consent| {
+    let sorted_scopes = |consent: &Consent| {
         let mut scopes = consent.scopes.clone();
         scopes.sort();
         scopes
     };
-    if after.is_some_and(|after| sorted(after) == sorted(before)) {
+    if after.is_some_and(|after| sorted_scopes(after) == sorted_scopes(before)) {
         return None;
     }
-    if !undo::is_alone(client, made).await {
+    if !undo::is_alone(client, change).await {
         return Undo::of_several(write);
     }
     let preview = PutConsentRequest {
@@ -190,14 +194,14 @@ async fn undo(
         validate_only: true,
         ..PutConsentRequest::default()
     };
-    let tried = client.directory.put_consent(preview).await.ok();
-    let tried = tried.and_then(|tried| tried.into_inner().consent);
-    if tried.is_none_or(|tried| sorted(&tried) != sorted(before)) {
-        return Undo::none(write, "the user could not give the same consent now");
+    let preview = client.directory.put_consent(preview).await.ok();
+    let preview = preview.and_then(|preview| preview.into_inner().consent);
+    if preview.is_none_or(|preview| sorted_scopes(&preview) != sorted_scopes(before)) {
+        return Undo::none(write, "the roles of the user do not permit the same consent now");
     }
     let ids = [&before.company_id, &before.credential_id, &before.user_id];
-    let places = ids.into_iter().chain(&before.scopes).map(String::as_str);
-    Some(undo.then(&["consent", "put"], places, &["--yes"]))
+    let arguments = ids.into_iter().chain(&before.scopes).map(String::as_str);
+    Some(undo.then(&["consent", "put"], arguments, &["--yes"]))
 }
 
 fn report(consent: &Consent) -> Report {

@@ -1,4 +1,4 @@
-//! `scopegate effective`: everything that a check would allow.
+//! `scopegate effective`: lists all scopes that a check would allow.
 
 use clap::Args;
 
@@ -9,25 +9,25 @@ use super::lookup::Lookup;
 use super::printer::Report;
 use super::suggestion;
 
-/// For whom to list it.
+/// Arguments of `effective`.
 #[derive(Debug, Args)]
 pub struct EffectiveArgs {
-    /// On whose part is asked.
+    /// The subject of the checks.
     #[command(flatten)]
-    caller: SubjectArgs,
+    subject: SubjectArgs,
 
     /// The server to call, and the output format.
     #[command(flatten)]
     server: ServerArgs,
 }
 
-/// Asks, and prints the scopes.
+/// Lists the scopes, and prints them.
 ///
 /// # Errors
 /// The server cannot be reached, or returns an error.
 pub async fn effective(args: EffectiveArgs) -> anyhow::Result<bool> {
     let mut client = args.server.open().await?;
-    let request = args.caller.everything();
+    let request = args.subject.effective_scopes_request();
     let (company, credential) = (request.company_id.clone(), request.credential_id.clone());
     let response = unwrap_response(client.authorization.list_effective_scopes(request).await)?;
     let lookup = Lookup::titles(&client).await;
@@ -36,13 +36,14 @@ pub async fn effective(args: EffectiveArgs) -> anyhow::Result<bool> {
         [effective.scope.clone().into(), reach.into(), lookup.title(&effective.scope).into()]
     });
     let rows: Vec<_> = rows.collect();
-    let none = rows.is_empty();
+    let is_empty = rows.is_empty();
     let mut report = Report::default().titled(&["SCOPE", "REACH", "TITLE"], rows);
-    if none {
-        report = report.line("nothing is allowed; `scopegate explain` with a scope says why");
+    if is_empty {
+        report =
+            report.line("no scope is allowed: run `scopegate explain` with a scope to see why");
     }
     client.printer.print(&response, report)?;
-    if none {
+    if is_empty {
         suggestion::warn_of_credential(&mut client, &company, &credential).await;
     }
     Ok(true)

@@ -661,7 +661,12 @@ fn restrict_asks_for_confirmation_on_a_terminal() {
     let apply = || operator.command(&format!("catalog apply {less}"));
     let (code, shown) = on_a_terminal(apply(), "n\n");
     assert_eq!(code, 2, "{shown}");
-    assert!(shown.ends_with(" from everybody? [y/N] scopegate: nothing was applied\n"), "{shown}");
+    assert!(
+        shown.ends_with(
+            " from all companies and credentials? [y/N] scopegate: nothing was applied\n"
+        ),
+        "{shown}"
+    );
     assert_eq!(on_a_terminal(apply(), "yes\n").0, 0);
     // Ctrl-D instead of a secret.
     let (code, shown) = on_a_terminal(operator.command("credential secret verify demo"), "\u{4}");
@@ -708,7 +713,7 @@ fn a_catalog_from_file_to_server() {
     assert!(
         run(&format!("catalog validate {}", file.display()))
             .good()
-            .contains("is a good catalog: 12 scopes")
+            .contains("is a valid catalog: 12 scopes")
     );
 
     let bad = operator.file("bad.yaml", "scopes:\n  a: { implies: [b] }\n  a b: {}\n");
@@ -780,7 +785,7 @@ fn a_catalogs_tests() {
     assert!(
         plain(&failed.out).ends_with(
             "\n\na grant ends when it says\nexpected DENIED, GRANT_DORMANT\n\
-             came DENIED, GRANT_EXPIRED, missing users:read\n\n10 passed, 1 failed"
+             actual DENIED, GRANT_EXPIRED, missing users:read\n\n10 passed, 1 failed"
         ),
         "{}",
         failed.out
@@ -801,7 +806,7 @@ fn a_catalogs_tests() {
         (
             "reason: GRANT_EXPIRED",
             "reason: GRANT_OVER",
-            "`GRANT_OVER` is no reason; the reasons are",
+            "`GRANT_OVER` is not a reason; the reasons are",
         ),
     ] {
         let file = operator.file("t.yaml", &text.replacen(from, to, 1));
