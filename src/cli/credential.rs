@@ -1,6 +1,7 @@
-//! `scopegate credential`: API clients of companies, and their scopes.
+//! `scopegate credential`: the commands of API credentials, which belong to companies.
 //!
-//! Not here: their secrets; see `secret`.
+//! Not here: how scopes and other fields are changed; see `credential_scopes` and
+//! `credential_update`. Secrets; see `secret`.
 
 use clap::Subcommand;
 use prost_types::{FieldMask, Timestamp};
@@ -10,11 +11,11 @@ use super::client::{
 };
 use super::confirmation::{Confirmation, rest_on};
 use super::credential_args::CredentialArgs;
-use super::credential_report::{at_stake, facts, lookup, read, report, shown};
+use super::credential_report::{after_change, before_removal, facts, lookup, read, report};
 use super::credential_scopes;
-use super::credential_update::{able, update};
+use super::credential_update::{set_enabled, update};
 use super::printer::{Cell, Report};
-use super::scope_holders::{Given, to_holders};
+use super::scope_holders::{HolderGrant, grant_to_holders};
 use super::secret::{self, SecretCommand};
 use super::time;
 use crate::proto::{
@@ -25,18 +26,19 @@ use crate::proto::{
 /// Commands of credentials.
 #[derive(Debug, Subcommand)]
 pub enum CredentialCommand {
-    /// Create a credential, with scopes if some are named.
+    /// Create a credential, optionally with scopes.
     Create {
         /// The credential.
         #[command(flatten)]
         target: CredentialArgs,
-        /// The scopes to grant, with all that they imply.
+        /// The scopes to grant, including all scopes that they imply.
         #[arg(value_name = "SCOPE")]
         scopes: Vec<String>,
-        /// What it is for, for people.
+        /// A description for people.
         #[arg(long, allow_hyphen_values = true, value_parser = free_text, default_value = "", hide_default_value = true, value_name = "TEXT")]
         label: String,
-        /// When the credential ends: an RFC 3339 time, a date (its start in UTC), or a duration such as `90d`.
+        /// When the credential expires: an RFC 3339 time, a date (its start in UTC), or a duration
+        /// from now such as `90d`.
         #[arg(long, value_name = "WHEN", value_parser = time::expiry)]
         expires_at: Option<Timestamp>,
         /// Options of the change.
@@ -52,14 +54,14 @@ pub enum CredentialCommand {
         #[command(flatten)]
         server: ServerArgs,
     },
-    /// List a company's credentials, all or those that hold a scope.
+    /// List the credentials of a company, all or those that hold a scope.
     List {
         /// The company's id.
         company: String,
-        /// Only those that hold this scope now.
+        /// Only credentials that hold this scope now.
         #[arg(long, default_value = "", hide_default_value = true)]
         scope: String,
-        /// Also those whose grant of the --scope is dormant.
+        /// Include credentials whose grant of --scope is dormant.
         #[arg(long, requires = "scope")]
         include_dormant: bool,
         /// The maximum number to list.
@@ -69,19 +71,20 @@ pub enum CredentialCommand {
         #[command(flatten)]
         server: ServerArgs,
     },
-    /// Change a credential's label or end.
+    /// Change the label or the expiry of a credential.
     #[command(group(clap::ArgGroup::new("what").required(true).multiple(true)))]
     Update {
         /// The credential.
         #[command(flatten)]
         target: CredentialArgs,
-        /// What it is for, for people.
+        /// A description for people.
         #[arg(long, allow_hyphen_values = true, value_parser = free_text, value_name = "TEXT", group = "what")]
         label: Option<String>,
-        /// When the credential ends: an RFC 3339 time, a date (its start in UTC), or a duration such as `90d`.
+        /// When the credential expires: an RFC 3339 time, a date (its start in UTC), or a duration
+        /// from now such as `90d`.
         #[arg(long, value_name = "WHEN", value_parser = time::expiry, group = "what")]
         expires_at: Option<Timestamp>,
-        /// Let it never end.
+        /// Remove the expiry.
         #[arg(long, conflicts_with = "expires_at", group = "what")]
         never_expires: bool,
         /// Whether to ask for confirmation.
@@ -91,7 +94,7 @@ pub enum CredentialCommand {
         #[command(flatten)]
         write: WriteArgs,
     },
-    /// Let checks of a credential be decided by its scopes again.
+    /// Enable a disabled credential: checks use its scopes again.
     Enable {
         /// The credential.
         #[command(flatten)]
@@ -100,7 +103,7 @@ pub enum CredentialCommand {
         #[command(flatten)]
         write: WriteArgs,
     },
-    /// Suspend a credential: deny every check of it, at once, until it is enabled.
+    /// Disable a credential: every check of it is denied until it is enabled again.
     Disable {
         /// The credential.
         #[command(flatten)]
@@ -112,7 +115,7 @@ pub enum CredentialCommand {
         #[command(flatten)]
         write: WriteArgs,
     },
-    /// Delete a credential, for good.
+    /// Delete a credential permanently.
     Delete {
         /// The credential.
         #[command(flatten)]
@@ -124,13 +127,15 @@ pub enum CredentialCommand {
         #[command(flatten)]
         write: WriteArgs,
     },
-    /// Give scopes to a credential, with all that they imply; or to all that hold a scope.
+    /// Grant scopes to a credential, or to all credentials that hold a scope. Implied scopes are
+    /// granted too.
     ///
-    /// After the catalog has split `users:write` into two scopes, and companies have the new one:
+    /// For example, after the catalog split `users:write` into two scopes and companies have the
+    /// new one:
     /// scopegate credential grant --scope-holders users:write users:delete
     #[command(
-        override_usage = "scopegate credential grant [OPTIONS] COMPANY CREDENTIAL SCOPE...\n       \
-                                scopegate credential grant [OPTIONS] --scope-holders SCOPE NEW_SCOPE..."
+        override_usage = "scopegate credential grant [OPTIONS] COMPANY CREDENTIAL SCOPE...\n       scopegate \
+             credential grant [OPTIONS] --scope-holders SCOPE NEW_SCOPE..."
     )]
     Grant {
         /// The company's id.
@@ -139,14 +144,15 @@ pub enum CredentialCommand {
         /// The credential's id.
         #[arg(required_unless_present = "scope_holders")]
         credential: Option<String>,
-        /// The scopes, all within the company's ceiling.
+        /// The scopes. All must be in the ceiling of the company.
         #[arg(required_unless_present = "scope_holders", value_name = "SCOPE")]
         scopes: Vec<String>,
-        /// Instead of one credential, all that hold this scope now. Each is a change of its own; run
-        /// again, it changes nothing of what is done. It asks first.
+        /// Grant to all credentials that hold this scope now, instead of to one credential. Each
+        /// grant is a change of its own, and a repeated run leaves finished grants unchanged. Asks
+        /// for confirmation first.
         #[arg(long, value_name = "SCOPE")]
         scope_holders: Option<String>,
-        /// Only holders of this company; may be given several times.
+        /// Only credentials of this company; repeat the flag for several companies.
         #[arg(
             long = "company",
             id = "of_companies",
@@ -154,17 +160,18 @@ pub enum CredentialCommand {
             requires = "scope_holders"
         )]
         of_companies: Vec<String>,
-        /// Grant to all holders without being asked.
+        /// Grant to all holders without a confirmation.
         #[arg(long = "yes", id = "yes_to_all", requires = "scope_holders")]
         yes_to_all: bool,
-        /// When the grants end: an RFC 3339 time, a date (its start in UTC), or a duration such as `90d`.
+        /// When the grants expire: an RFC 3339 time, a date (its start in UTC), or a duration from
+        /// now such as `90d`.
         #[arg(long, value_name = "WHEN", value_parser = time::expiry)]
         expires_at: Option<Timestamp>,
         /// Options of the change.
         #[command(flatten)]
         write: WriteArgs,
     },
-    /// Take scopes from a credential, with those that imply them.
+    /// Revoke scopes of a credential. Scopes that imply them are revoked too.
     Revoke {
         /// The credential.
         #[command(flatten)]
@@ -179,7 +186,7 @@ pub enum CredentialCommand {
         #[command(flatten)]
         write: WriteArgs,
     },
-    /// Make a credential's scopes exactly these, with all that they imply.
+    /// Replace the scopes of a credential by these and all scopes that they imply.
     Replace {
         /// The credential.
         #[command(flatten)]
@@ -187,7 +194,7 @@ pub enum CredentialCommand {
         /// The scopes.
         #[arg(required_unless_present = "allow_empty", value_name = "SCOPE")]
         scopes: Vec<String>,
-        /// Name no scopes, and leave it without any.
+        /// Allow an empty list, which removes all scopes.
         #[arg(long, conflicts_with = "scopes")]
         allow_empty: bool,
         /// Whether to ask for confirmation.
@@ -197,8 +204,8 @@ pub enum CredentialCommand {
         #[command(flatten)]
         write: WriteArgs,
     },
-    /// Set a credential's scopes to all of the company's scopes: it gains every scope of the
-    /// company that it lacks, and loses every other.
+    /// Set the scopes of a credential to those of its company: missing scopes are granted, and all
+    /// others are revoked.
     Reset {
         /// The credential.
         #[command(flatten)]
@@ -210,7 +217,7 @@ pub enum CredentialCommand {
         #[command(flatten)]
         write: WriteArgs,
     },
-    /// The credential's secrets.
+    /// Manage the secrets of a credential.
     #[command(subcommand)]
     Secret(SecretCommand),
 }
@@ -240,9 +247,14 @@ pub async fn credential(command: CredentialCommand) -> anyhow::Result<bool> {
                 }
             );
             let response = unwrap_response(client.directory.create_credential(request).await)?;
-            let report =
-                shown(&client, &write, None, require(&response.credential)?, response.revision)
-                    .await;
+            let report = after_change(
+                &client,
+                &write,
+                None,
+                require(&response.credential)?,
+                response.revision,
+            )
+            .await;
             client.printer.print(&response, report)?;
         }
         CredentialCommand::Get { target: CredentialArgs { company, credential }, server } => {
@@ -264,8 +276,8 @@ pub async fn credential(command: CredentialCommand) -> anyhow::Result<bool> {
             confirmation,
             write,
         } => {
-            let ends = (expires_at.is_some() || never_expires).then_some("expires_at");
-            let paths = label.iter().map(|_| "label").chain(ends).map(ToOwned::to_owned);
+            let expiry_path = (expires_at.is_some() || never_expires).then_some("expires_at");
+            let paths = label.iter().map(|_| "label").chain(expiry_path).map(ToOwned::to_owned);
             let request = on_terms!(
                 write,
                 UpdateCredentialRequest {
@@ -280,14 +292,14 @@ pub async fn credential(command: CredentialCommand) -> anyhow::Result<bool> {
             update(request, &write, Some(confirmation)).await?;
         }
         CredentialCommand::Enable { target: CredentialArgs { company, credential }, write } => {
-            able(company, credential, true, &write, None).await?;
+            set_enabled(company, credential, true, &write, None).await?;
         }
         CredentialCommand::Disable {
             target: CredentialArgs { company, credential },
             confirmation,
             write,
         } => {
-            able(company, credential, false, &write, Some(confirmation)).await?;
+            set_enabled(company, credential, false, &write, Some(confirmation)).await?;
         }
         CredentialCommand::Delete { target, confirmation, write } => {
             let mut client = write.asking.open().await?;
@@ -297,10 +309,10 @@ pub async fn credential(command: CredentialCommand) -> anyhow::Result<bool> {
                 DeleteCredentialRequest { company_id: company, credential_id: credential }
             );
             if confirmation.is_asked(&write) {
-                let now = read(&mut client, &target).await?;
-                let question = format!("Delete {target}, for good?");
-                confirmation.ask(&client.printer, at_stake(&now), &question).await?;
-                rest_on(&mut request.etag, &now.etag);
+                let current = read(&mut client, &target).await?;
+                let question = format!("Delete {target} permanently?");
+                confirmation.ask(&client.printer, before_removal(&current), &question).await?;
+                rest_on(&mut request.etag, &current.etag);
             }
             let response = unwrap_response(client.directory.delete_credential(request).await)?;
             let report = write
@@ -319,10 +331,10 @@ pub async fn credential(command: CredentialCommand) -> anyhow::Result<bool> {
             expires_at,
             write,
         } => {
-            // With the holders of a scope for a credential, all words are scopes.
-            let words = company.into_iter().chain(credential).chain(scopes).collect();
-            let given = Given { scopes: words, expires_at, yes: yes_to_all };
-            return to_holders(&scope, of_companies, given, &write).await;
+            // With --scope-holders, all positional arguments are scopes.
+            let new_scopes = company.into_iter().chain(credential).chain(scopes).collect();
+            let grant = HolderGrant { scopes: new_scopes, expires_at, yes: yes_to_all };
+            return grant_to_holders(&scope, of_companies, grant, &write).await;
         }
         CredentialCommand::Grant { company, credential, scopes, expires_at, write, .. } => {
             let (company, credential) =

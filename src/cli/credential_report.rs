@@ -18,7 +18,7 @@ pub(super) fn facts(credential: &Credential) -> Report {
         .fact("state", Cell::state(credential.enabled, credential.expired))
 }
 
-/// A credential as people read it.
+/// The report of a credential with its grants.
 pub(super) fn report(credential: &Credential, lookup: &Lookup) -> Report {
     let grants = credential.grants.iter().map(|grant| {
         let state = word(grant.state().as_str_name(), "GRANT_STATE_").to_ascii_lowercase();
@@ -41,10 +41,10 @@ pub(super) fn report(credential: &Credential, lookup: &Lookup) -> Report {
         .titled(&["SCOPE", "GRANT", "SINCE", "EXPIRES", "TITLE"], grants)
 }
 
-/// A credential as it is now.
+/// Reads a credential.
 ///
 /// # Errors
-/// There is none, or the server refused.
+/// There is no such credential, or the server returns an error.
 pub(super) async fn read(
     client: &mut Client,
     target: &CredentialArgs,
@@ -52,7 +52,7 @@ pub(super) async fn read(
     read_at(client, target).await.0
 }
 
-/// A credential as it is now, and the revision at which it was read.
+/// Reads a credential, and the revision at which it was read; 0 with an error.
 pub(super) async fn read_at(
     client: &mut Client,
     target: &CredentialArgs,
@@ -65,8 +65,8 @@ pub(super) async fn read_at(
     }
 }
 
-/// What an operator looks at before something is taken from a credential.
-pub(super) fn at_stake(credential: &Credential) -> Report {
+/// The report that the operator sees before something is removed from a credential.
+pub(super) fn before_removal(credential: &Credential) -> Report {
     let seen = time::text(credential.last_seen_time.as_ref());
     let scopes = credential.effective_scopes.join(" ");
     facts(credential)
@@ -75,8 +75,8 @@ pub(super) fn at_stake(credential: &Credential) -> Report {
         .fact("active scopes", if scopes.is_empty() { "none".to_owned() } else { scopes })
 }
 
-/// A credential as a change left it, or would leave it.
-pub(super) async fn shown(
+/// The report of a credential after a change, or as a dry run would leave it.
+pub(super) async fn after_change(
     client: &Client,
     write: &WriteArgs,
     before: Option<String>,
@@ -84,13 +84,13 @@ pub(super) async fn shown(
     answered: u64,
 ) -> Report {
     let is_same = write.is_same(before.as_deref(), &credential.etag, credential.revision, answered);
-    let would = write.dry_run && !is_same;
-    let lookup = lookup(client, credential, would.then_some(answered)).await;
+    let is_preview = write.dry_run && !is_same;
+    let lookup = lookup(client, credential, is_preview.then_some(answered)).await;
     let mut credential = credential.clone();
-    if would {
+    if is_preview {
         credential.revision = 0;
         if credential.create_time == credential.update_time {
-            // It is not there yet.
+            // The credential does not exist yet.
             credential.create_time = None;
         }
         credential.update_time = None;

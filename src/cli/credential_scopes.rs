@@ -8,10 +8,10 @@ use prost_types::Timestamp;
 use super::client::{Client, WriteArgs, moved, on_terms, require, unwrap_response};
 use super::confirmation::{Confirmation, rest_on, still_so};
 use super::credential_args::CredentialArgs;
-use super::credential_report::{at_stake, read_at, shown};
+use super::credential_report::{after_change, before_removal, read_at};
 use super::failure;
 use super::printer::Report;
-use super::scope_undo::{self, Change};
+use super::scope_undo::{self, ScopeChange};
 use super::undo::{Made, Undo};
 use crate::proto::{
     Credential, GrantScopesRequest, ReplaceScopesRequest, ResetScopesRequest, RevokeScopesRequest,
@@ -28,7 +28,7 @@ pub(super) async fn grant(
     write: &WriteArgs,
 ) -> anyhow::Result<()> {
     let mut client = write.asking.open().await?;
-    let (before, since) = read_at(&mut client, target).await;
+    let (before, read_revision) = read_at(&mut client, target).await;
     let before = before.ok();
     let CredentialArgs { company, credential } = target.clone();
     let request = on_terms!(
@@ -42,17 +42,19 @@ pub(super) async fn grant(
     );
     let response = unwrap_response(client.authorization.grant_scopes(request).await)?;
     let moved = (response.added_scopes.as_slice(), [].as_slice());
-    let ends = before.as_ref().zip(response.credential.as_ref());
-    let ends = ends.map(|(before, after)| scope_undo::moved_ends(before, after));
+    let later_expiries = before.as_ref().zip(response.credential.as_ref());
+    let later_expiries =
+        later_expiries.map(|(before, after)| scope_undo::later_expiries(before, after));
     let etag = write.compared(before.as_ref().map(|before| &before.etag));
-    let made = Made { company: &target.company, read: since, answered: response.revision };
-    let undo = undo(&mut client, write, target, made, before, &response.credential, moved).await;
+    let change =
+        Made { company: &target.company, read: read_revision, answered: response.revision };
+    let undo = undo(&mut client, write, target, change, before, &response.credential, moved).await;
     let report =
-        shown(&client, write, etag, require(&response.credential)?, response.revision).await;
-    let (no_longer, later) = ends.unwrap_or_default();
-    let report = moved_scopes(report, moved)
-        .fact("no longer ends", no_longer.join(" "))
-        .fact("ends later", later.join(" "));
+        after_change(&client, write, etag, require(&response.credential)?, response.revision).await;
+    let (never, later) = later_expiries.unwrap_or_default();
+    let report = with_moved(report, moved)
+        .fact("no longer expires", never.join(" "))
+        .fact("expires later", later.join(" "));
     client.printer.print_undoable(&response, report, undo)
 }
 
@@ -67,7 +69,7 @@ pub(super) async fn revoke(
     write: &WriteArgs,
 ) -> anyhow::Result<()> {
     let mut client = write.asking.open().await?;
-    let (before, since) = read_at(&mut client, target).await;
+    let (before, read_revision) = read_at(&mut client, target).await;
     let CredentialArgs { company, credential } = target.clone();
     let mut request = on_terms!(
         write,
@@ -78,19 +80,23 @@ pub(super) async fn revoke(
         }
     );
     if confirmation.is_asked(write) {
-        let now = before.as_ref().map_err(failure::again)?;
-        let ask = RevokeScopesRequest { validate_only: true, ..request.clone() };
-        let preview = unwrap_response(client.authorization.revoke_scopes(ask.clone()).await)?;
-        let besides = without(&preview.removed_scopes, &scopes);
-        // What is named goes by its name.
-        if !besides.is_empty() {
-            let goes = at_stake(now).fact("removed", preview.removed_scopes.join(" "));
-            let question =
-                format!("Take {} from {target}, too, which imply these?", besides.join(" "));
-            confirmation.ask(&client.printer, goes, &question).await?;
-            rest_on(&mut request.etag, &now.etag);
-            // The catalog has a say, too.
-            let again = unwrap_response(client.authorization.revoke_scopes(ask).await)?;
+        let current = before.as_ref().map_err(failure::again)?;
+        let preview_request = RevokeScopesRequest { validate_only: true, ..request.clone() };
+        let preview =
+            unwrap_response(client.authorization.revoke_scopes(preview_request.clone()).await)?;
+        let implying = without(&preview.removed_scopes, &scopes);
+        // Scopes that were named need no confirmation.
+        if !implying.is_empty() {
+            let removal_report =
+                before_removal(current).fact("removed", preview.removed_scopes.join(" "));
+            let question = format!(
+                "Also remove {} from {target}, which imply the named scopes?",
+                implying.join(" ")
+            );
+            confirmation.ask(&client.printer, removal_report, &question).await?;
+            rest_on(&mut request.etag, &current.etag);
+            // The result also depends on the catalog, which the etag does not cover.
+            let again = unwrap_response(client.authorization.revoke_scopes(preview_request).await)?;
             still_so(&preview.removed_scopes, &again.removed_scopes)?;
         }
     }
@@ -98,11 +104,12 @@ pub(super) async fn revoke(
     let moved = ([].as_slice(), response.removed_scopes.as_slice());
     let before = before.ok();
     let etag = write.compared(before.as_ref().map(|before| &before.etag));
-    let made = Made { company: &target.company, read: since, answered: response.revision };
-    let undo = undo(&mut client, write, target, made, before, &response.credential, moved).await;
+    let change =
+        Made { company: &target.company, read: read_revision, answered: response.revision };
+    let undo = undo(&mut client, write, target, change, before, &response.credential, moved).await;
     let report =
-        shown(&client, write, etag, require(&response.credential)?, response.revision).await;
-    client.printer.print_undoable(&response, moved_scopes(report, moved), undo)
+        after_change(&client, write, etag, require(&response.credential)?, response.revision).await;
+    client.printer.print_undoable(&response, with_moved(report, moved), undo)
 }
 
 /// Replaces the scopes of a credential. Asks before any are removed.
@@ -117,7 +124,7 @@ pub(super) async fn replace(
     write: &WriteArgs,
 ) -> anyhow::Result<()> {
     let mut client = write.asking.open().await?;
-    let (before, since) = read_at(&mut client, target).await;
+    let (before, read_revision) = read_at(&mut client, target).await;
     let CredentialArgs { company, credential } = target.clone();
     let mut request = on_terms!(
         write,
@@ -129,30 +136,35 @@ pub(super) async fn replace(
         }
     );
     if confirmation.is_asked(write) {
-        let now = before.as_ref().map_err(failure::again)?;
-        let ask = ReplaceScopesRequest { validate_only: true, ..request.clone() };
-        let preview = unwrap_response(client.authorization.replace_scopes(ask.clone()).await)?;
+        let current = before.as_ref().map_err(failure::again)?;
+        let preview_request = ReplaceScopesRequest { validate_only: true, ..request.clone() };
+        let preview =
+            unwrap_response(client.authorization.replace_scopes(preview_request.clone()).await)?;
         if !preview.removed_scopes.is_empty() {
-            let goes = moved(at_stake(now), &preview.added_scopes, &preview.removed_scopes);
+            let removal_report =
+                moved(before_removal(current), &preview.added_scopes, &preview.removed_scopes);
             let removed = preview.removed_scopes.join(" ");
-            let question = format!("Take {removed} from {target}?");
-            confirmation.ask(&client.printer, goes, &question).await?;
-            rest_on(&mut request.etag, &now.etag);
-            // The company's ceiling and the catalog have a say, too.
-            let again = unwrap_response(client.authorization.replace_scopes(ask).await)?;
-            let moves = (&again.added_scopes, &again.removed_scopes);
-            still_so(&(&preview.added_scopes, &preview.removed_scopes), &moves)?;
+            let question = format!("Remove {removed} from {target}?");
+            confirmation.ask(&client.printer, removal_report, &question).await?;
+            rest_on(&mut request.etag, &current.etag);
+            // The result also depends on the catalog and the ceiling of the company, which the etag
+            // does not cover.
+            let again =
+                unwrap_response(client.authorization.replace_scopes(preview_request).await)?;
+            let changed_now = (&again.added_scopes, &again.removed_scopes);
+            still_so(&(&preview.added_scopes, &preview.removed_scopes), &changed_now)?;
         }
     }
     let response = unwrap_response(client.authorization.replace_scopes(request).await)?;
     let moved = (response.added_scopes.as_slice(), response.removed_scopes.as_slice());
     let before = before.ok();
     let etag = write.compared(before.as_ref().map(|before| &before.etag));
-    let made = Made { company: &target.company, read: since, answered: response.revision };
-    let undo = undo(&mut client, write, target, made, before, &response.credential, moved).await;
+    let change =
+        Made { company: &target.company, read: read_revision, answered: response.revision };
+    let undo = undo(&mut client, write, target, change, before, &response.credential, moved).await;
     let report =
-        shown(&client, write, etag, require(&response.credential)?, response.revision).await;
-    client.printer.print_undoable(&response, moved_scopes(report, moved), undo)
+        after_change(&client, write, etag, require(&response.credential)?, response.revision).await;
+    client.printer.print_undoable(&response, with_moved(report, moved), undo)
 }
 
 /// Sets the scopes of a credential to those of its company. Asks before any are added or removed.
@@ -165,58 +177,62 @@ pub(super) async fn reset(
     write: &WriteArgs,
 ) -> anyhow::Result<()> {
     let mut client = write.asking.open().await?;
-    let (before, since) = read_at(&mut client, target).await;
+    let (before, read_revision) = read_at(&mut client, target).await;
     let CredentialArgs { company, credential } = target.clone();
     let mut request =
         on_terms!(write, ResetScopesRequest { company_id: company, credential_id: credential });
     if confirmation.is_asked(write) {
-        let now = before.as_ref().map_err(failure::again)?;
-        let ask = ResetScopesRequest { validate_only: true, ..request.clone() };
-        let preview = unwrap_response(client.authorization.reset_scopes(ask.clone()).await)?;
-        // A reset mostly widens, so it is asked about as soon as it changes anything.
+        let current = before.as_ref().map_err(failure::again)?;
+        let preview_request = ResetScopesRequest { validate_only: true, ..request.clone() };
+        let preview =
+            unwrap_response(client.authorization.reset_scopes(preview_request.clone()).await)?;
+        // A reset usually adds scopes, so any change needs a confirmation.
         if !preview.added_scopes.is_empty() || !preview.removed_scopes.is_empty() {
-            let goes = moved(at_stake(now), &preview.added_scopes, &preview.removed_scopes);
+            let removal_report =
+                moved(before_removal(current), &preview.added_scopes, &preview.removed_scopes);
             let (gains, loses) = (preview.added_scopes.len(), preview.removed_scopes.len());
             let question = format!(
-                "Set {target} to all of the company's scopes? It gains {gains} and loses \
-                 {loses}."
+                "Set {target} to all of the company's scopes? It gains {gains} and loses {loses}."
             );
-            confirmation.ask(&client.printer, goes, &question).await?;
-            rest_on(&mut request.etag, &now.etag);
-            // The company's ceiling and the catalog have a say, too.
-            let again = unwrap_response(client.authorization.reset_scopes(ask).await)?;
-            let moves = (&again.added_scopes, &again.removed_scopes);
-            still_so(&(&preview.added_scopes, &preview.removed_scopes), &moves)?;
+            confirmation.ask(&client.printer, removal_report, &question).await?;
+            rest_on(&mut request.etag, &current.etag);
+            // The result also depends on the catalog and the ceiling of the company, which the etag
+            // does not cover.
+            let again = unwrap_response(client.authorization.reset_scopes(preview_request).await)?;
+            let changed_now = (&again.added_scopes, &again.removed_scopes);
+            still_so(&(&preview.added_scopes, &preview.removed_scopes), &changed_now)?;
         }
     }
     let response = unwrap_response(client.authorization.reset_scopes(request).await)?;
     let moved = (response.added_scopes.as_slice(), response.removed_scopes.as_slice());
     let before = before.ok();
     let etag = write.compared(before.as_ref().map(|before| &before.etag));
-    let made = Made { company: &target.company, read: since, answered: response.revision };
-    let undo = undo(&mut client, write, target, made, before, &response.credential, moved).await;
+    let change =
+        Made { company: &target.company, read: read_revision, answered: response.revision };
+    let undo = undo(&mut client, write, target, change, before, &response.credential, moved).await;
     let report =
-        shown(&client, write, etag, require(&response.credential)?, response.revision).await;
-    let set = if write.dry_run { "would be set" } else { "is set" };
-    let set = format!("{target} {set} to all of the company's scopes");
-    let report = Report::default().line(set).then(report);
-    client.printer.print_undoable(&response, moved_scopes(report, moved), undo)
+        after_change(&client, write, etag, require(&response.credential)?, response.revision).await;
+    let summary = if write.dry_run { "would be set" } else { "is set" };
+    let summary = format!("{target} {summary} to all of the company's scopes");
+    let report = Report::default().line(summary).then(report);
+    client.printer.print_undoable(&response, with_moved(report, moved), undo)
 }
 
 fn without(scopes: &[String], named: &[String]) -> Vec<String> {
     scopes.iter().filter(|scope| !named.contains(scope)).cloned().collect()
 }
 
-fn moved_scopes(report: Report, (added, removed): (&[String], &[String])) -> Report {
+fn with_moved(report: Report, (added, removed): (&[String], &[String])) -> Report {
     moved(report, added, removed)
 }
 
-/// How a change of scopes is undone, if what was there before is known.
+/// The undo command of a change of scopes. `None` for a dry run, or if the state before is not
+/// known.
 async fn undo(
     client: &mut Client,
     write: &WriteArgs,
     target: &CredentialArgs,
-    made: Made<'_>,
+    change: Made<'_>,
     before: Option<Credential>,
     after: &Option<Credential>,
     (added, removed): (&[String], &[String]),
@@ -225,5 +241,11 @@ async fn undo(
         return None;
     }
     let (before, after) = (&before?, after.as_ref()?);
-    scope_undo::undo(client, write, target, Change { made, before, after, added, removed }).await
+    scope_undo::undo(
+        client,
+        write,
+        target,
+        ScopeChange { made: change, before, after, added, removed },
+    )
+    .await
 }

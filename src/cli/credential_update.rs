@@ -8,13 +8,13 @@ use super::client::{WriteArgs, on_terms, require, unwrap_response};
 use super::company::mask;
 use super::confirmation::{Confirmation, rest_on};
 use super::credential_args::CredentialArgs;
-use super::credential_report::{at_stake, read_at, shown};
+use super::credential_report::{after_change, before_removal, read_at};
 use super::failure;
 use super::time;
 use super::undo::{self, Made, Undo};
 use crate::proto::{Credential, UpdateCredentialRequest};
 
-pub(super) async fn able(
+pub(super) async fn set_enabled(
     company: String,
     credential: String,
     enabled: bool,
@@ -35,7 +35,8 @@ pub(super) async fn able(
     update(request, write, confirmation).await
 }
 
-/// Updates. With an agreement it asks before a credential that works is disabled or ended.
+/// Updates a credential. With `confirmation`, it asks before an active credential is disabled or
+/// gets an earlier expiry.
 pub(super) async fn update(
     mut request: UpdateCredentialRequest,
     write: &WriteArgs,
@@ -44,33 +45,37 @@ pub(super) async fn update(
     let mut client = write.asking.open().await?;
     let (company, credential) = (request.company_id.clone(), request.credential_id.clone());
     let target = CredentialArgs { company, credential };
-    let (before, since) = read_at(&mut client, &target).await;
+    let (before, read_revision) = read_at(&mut client, &target).await;
     if let Some(confirmation) = confirmation.filter(|confirmation| confirmation.is_asked(write)) {
-        let now = before.as_ref().map_err(failure::again)?;
+        let current = before.as_ref().map_err(failure::again)?;
         let names = |path: &str| {
             request.update_mask.iter().flat_map(|mask| &mask.paths).any(|name| name == path)
         };
-        let is_over = |end: Option<&Timestamp>| end.is_some_and(time::is_past);
-        let disables = names("enabled") && !request.enabled && now.enabled;
+        let is_expired = |end: Option<&Timestamp>| end.is_some_and(time::is_past);
+        let disables = names("enabled") && !request.enabled && current.enabled;
         let end = request.expires_at.as_ref().filter(|_| names("expires_at"));
-        let is_sooner = |end: &&Timestamp| {
-            now.expires_at.is_none_or(|then| (end.seconds, end.nanos) < (then.seconds, then.nanos))
+        let is_earlier = |end: &&Timestamp| {
+            current
+                .expires_at
+                .is_none_or(|then| (end.seconds, end.nanos) < (then.seconds, then.nanos))
         };
-        let sooner = end.filter(|_| !is_over(now.expires_at.as_ref())).filter(is_sooner);
-        if disables || sooner.is_some() {
-            let question = match sooner {
-                Some(end) if !is_over(Some(end)) && !disables => {
-                    let (end, then) = (time::text(Some(end)), now.expires_at.as_ref());
+        let earlier = end.filter(|_| !is_expired(current.expires_at.as_ref())).filter(is_earlier);
+        if disables || earlier.is_some() {
+            let question = match earlier {
+                Some(end) if !is_expired(Some(end)) && !disables => {
+                    let (end, then) = (time::text(Some(end)), current.expires_at.as_ref());
                     let then = then.map_or("never".to_owned(), |then| time::text(Some(then)));
-                    format!("Deny every check of {target} from {end} on? So far it ends {then}.")
+                    format!(
+                        "Deny every check of {target} from {end} on? The current expiry is {then}."
+                    )
                 }
                 _ => {
-                    let until = if disables { "enabled" } else { "given a later end" };
+                    let until = if disables { "enabled" } else { "given a later expiry" };
                     format!("Deny every check of {target}, until it is {until}?")
                 }
             };
-            confirmation.ask(&client.printer, at_stake(now), &question).await?;
-            rest_on(&mut request.etag, &now.etag);
+            confirmation.ask(&client.printer, before_removal(current), &question).await?;
+            rest_on(&mut request.etag, &current.etag);
         }
     }
     let mask = request.update_mask.clone().unwrap_or_default().paths;
@@ -78,17 +83,18 @@ pub(super) async fn update(
     let after = require(&response.credential)?;
     let before = before.ok();
     let etag = write.compared(before.as_ref().map(|before| &before.etag));
-    let report = shown(&client, write, etag, after, response.revision).await;
-    let made = Made { company: &target.company, read: since, answered: response.revision };
+    let report = after_change(&client, write, etag, after, response.revision).await;
+    let change =
+        Made { company: &target.company, read: read_revision, answered: response.revision };
     let undo = match before.and_then(|before| undo_of_update(write, &target, &mask, &before, after))
     {
-        Some(_) if !undo::is_alone(&mut client, made).await => Undo::of_several(write),
+        Some(_) if !undo::is_alone(&mut client, change).await => Undo::of_several(write),
         undo => undo,
     };
     client.printer.print_undoable(&response, report, undo)
 }
 
-/// How an update of these fields is undone, if it changed one.
+/// The undo command of an update of the fields in `mask`. `None` if none of them changed.
 fn undo_of_update(
     write: &WriteArgs,
     target: &CredentialArgs,

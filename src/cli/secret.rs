@@ -7,7 +7,7 @@ use super::check::word;
 use super::client::{ServerArgs, WriteArgs, on_terms, require, unwrap_response};
 use super::confirmation::{Confirmation, rest_on};
 use super::credential_args::CredentialArgs;
-use super::credential_report::{at_stake, read, shown};
+use super::credential_report::{after_change, before_removal, read};
 use super::printer::{Cell, Report};
 use super::prompt;
 use crate::proto::{CreateSecretRequest, DeleteSecretRequest, VerifySecretRequest};
@@ -94,7 +94,7 @@ pub(super) async fn secret(command: SecretCommand) -> anyhow::Result<bool> {
                 let now = read(&mut client, &target).await?;
                 // The server says of another id that there is none.
                 if now.secret_ids.contains(&secret_id) {
-                    let goes = at_stake(&now).fact("secrets", now.secret_ids.join(" "));
+                    let goes = before_removal(&now).fact("secrets", now.secret_ids.join(" "));
                     let last = if now.secret_ids.len() == 1 { ", its last one" } else { "" };
                     let question = format!("End the secret {secret_id} of {target}{last}?");
                     confirmation.ask(&client.printer, goes, &question).await?;
@@ -102,9 +102,14 @@ pub(super) async fn secret(command: SecretCommand) -> anyhow::Result<bool> {
                 }
             }
             let response = unwrap_response(client.directory.delete_secret(request).await)?;
-            let report =
-                shown(&client, &write, None, require(&response.credential)?, response.revision)
-                    .await;
+            let report = after_change(
+                &client,
+                &write,
+                None,
+                require(&response.credential)?,
+                response.revision,
+            )
+            .await;
             client.printer.print(&response, report)?;
         }
         SecretCommand::Verify { company, credential, server } => {

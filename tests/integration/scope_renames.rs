@@ -526,7 +526,7 @@ async fn the_holders_of_a_scope_are_given_what_it_was_split_into() {
     let (code, out, _) = command("credential grant --scope-holders write delete --yes");
     let out = plain(&out);
     assert_eq!(code, 2);
-    assert!(out.starts_with("granted 8\nunchanged, since they held it 8\nrefused 8\n"), "{out}");
+    assert!(out.starts_with("granted 8\nunchanged (already held) 8\nrejected 8\n"), "{out}");
     assert!(
         out.contains("\nlate k0 ") && out.contains("\nlate k7 ") && !out.contains("late k8"),
         "{out}"
@@ -543,7 +543,7 @@ async fn the_holders_of_a_scope_are_given_what_it_was_split_into() {
         ("--scope-holders write --yes", "name the scopes to grant"),
         (
             "--scope-holders write delete --yes --etag x",
-            "--etag and --request-id are of one change",
+            "--etag and --request-id are for one change",
         ),
         ("acme k0", "SCOPE"),
         ("acme k0 delete --yes", "--scope-holders"),
