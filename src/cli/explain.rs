@@ -1,4 +1,4 @@
-//! `scopegate explain`: a decision with its evidence, now or as it was.
+//! `scopegate explain`: shows the verdict of every layer for a check, now or in the past.
 
 use clap::Args;
 
@@ -11,34 +11,34 @@ use super::printer::Cell;
 use super::suggestion;
 use crate::proto::{ExplainCheckRequest, Reason};
 
-/// A check to explain.
+/// Arguments of `explain`.
 #[derive(Debug, Args)]
 #[command(mut_arg("scopes", |scopes| scopes.required_unless_present_any(["path", "decision_log"])))]
 pub struct ExplainArgs {
-    /// What is asked.
+    /// The check.
     #[command(flatten)]
-    question: CheckQueryArgs,
+    query: CheckQueryArgs,
 
-    /// Which moment of the past; now, if none is given.
+    /// The time in the past. The default is now.
     #[command(flatten)]
-    past: AtArgs,
+    at: AtArgs,
 
     /// The server to call, and the output format.
     #[command(flatten)]
     server: ServerArgs,
 }
 
-/// Asks, and prints what every layer said.
+/// Explains the check, and prints the verdict of every layer.
 ///
 /// # Errors
 /// The server cannot be reached, or returns an error.
 pub async fn explain(args: ExplainArgs) -> anyhow::Result<bool> {
-    if args.past.is_given()? {
-        return explain_at::at(args.past, args.question.request(), &args.server).await;
+    if args.at.is_given()? {
+        return explain_at::explain_at(args.at, args.query.request(), &args.server).await;
     }
     let mut client = args.server.open().await?;
-    let check = args.question.request();
-    let asked = check.scopes.clone();
+    let check = args.query.request();
+    let scopes = check.scopes.clone();
     let request = ExplainCheckRequest { check: Some(check) };
     let response = unwrap_response(client.authorization.explain_check(request).await)?;
     let rows = response.scopes.iter().flat_map(|scope| {
@@ -59,7 +59,7 @@ pub async fn explain(args: ExplainArgs) -> anyhow::Result<bool> {
     let report = report.rows(&["SCOPE", "LAYER", "VERDICT", "DETAIL"], rows);
     client.printer.print(&response, report)?;
     if response.decision.is_some_and(|decision| decision.reason() == Reason::ScopeUnknown) {
-        suggestion::warn_of_scopes(&mut client, &asked).await;
+        suggestion::warn_of_scopes(&mut client, &scopes).await;
     }
     Ok(true)
 }
