@@ -505,7 +505,7 @@ async fn the_holders_of_a_scope_are_given_what_it_was_split_into() {
                 .parse::<u64>()
                 .expect("a number")
         };
-        (count("granted"), count("unchanged"), count("rejected"))
+        (count("granted"), count("unchanged"), count("refused"))
     };
     let (code, out, _) = command(&format!("{grant} --dry-run"));
     assert_eq!((code, counts(&out)), (2, (16, 0, 8)));
