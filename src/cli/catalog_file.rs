@@ -28,7 +28,7 @@ pub(super) fn read_text(file: &Path) -> anyhow::Result<String> {
     if bytes.len() as u64 > MAX_BYTES {
         bail!("{} has more than {MAX_BYTES} bytes: is it the right file?", file.display());
     }
-    text_file::filled(&bytes).map_err(|error| anyhow!("{} {error}", file.display()))
+    text_file::decode_non_blank(&bytes).map_err(|error| anyhow!("{} {error}", file.display()))
 }
 
 /// Reads a catalog file that parses without an error.

@@ -134,8 +134,8 @@ pub enum CredentialCommand {
     /// new one:
     /// scopegate credential grant --scope-holders users:write users:delete
     #[command(
-        override_usage = "scopegate credential grant [OPTIONS] COMPANY CREDENTIAL SCOPE...\n       scopegate \
-             credential grant [OPTIONS] --scope-holders SCOPE NEW_SCOPE..."
+        override_usage = "scopegate credential grant [OPTIONS] COMPANY CREDENTIAL SCOPE...\n       \
+            scopegate credential grant [OPTIONS] --scope-holders SCOPE NEW_SCOPE..."
     )]
     Grant {
         /// The company's id.

@@ -1,4 +1,4 @@
-//! `scopegate credential secret`: what a credential proves itself with.
+//! `scopegate credential secret`: the commands of the secrets that authenticate a credential.
 
 use anyhow::bail;
 use clap::Subcommand;
@@ -15,7 +15,7 @@ use crate::proto::{CreateSecretRequest, DeleteSecretRequest, VerifySecretRequest
 /// Commands of secrets.
 #[derive(Debug, Subcommand)]
 pub enum SecretCommand {
-    /// Make a secret and show it, once. A credential has two at most.
+    /// Create a secret, and show it once. A credential has at most two.
     Create {
         /// The credential.
         #[command(flatten)]
@@ -24,12 +24,12 @@ pub enum SecretCommand {
         #[command(flatten)]
         write: WriteArgs,
     },
-    /// End a secret.
+    /// Delete a secret.
     Delete {
         /// The credential.
         #[command(flatten)]
         target: CredentialArgs,
-        /// The secret's id, which is no secret.
+        /// The id of the secret. It is not confidential.
         secret_id: String,
         /// Whether to ask for confirmation.
         #[command(flatten)]
@@ -38,12 +38,12 @@ pub enum SecretCommand {
         #[command(flatten)]
         write: WriteArgs,
     },
-    /// Say whether a secret, read from standard input, is a live one: exit code 0 if so, 2 if not.
-    /// The secret alone is enough.
+    /// Verify a secret from standard input. The exit code is 0 if it is valid, and 2 if not. The
+    /// ids are optional.
     Verify {
-        /// The company's id; found by the secret if not given.
+        /// The id of the company. By default the secret identifies it.
         company: Option<String>,
-        /// The credential's id; found by the secret if not given.
+        /// The id of the credential. By default the secret identifies it.
         credential: Option<String>,
         /// The server to call.
         #[command(flatten)]
@@ -64,19 +64,21 @@ pub(super) async fn secret(command: SecretCommand) -> anyhow::Result<bool> {
                 CreateSecretRequest { company_id: company, credential_id: credential }
             );
             let response = unwrap_response(client.directory.create_secret(request).await)?;
-            let told = match (write.dry_run, response.secret.is_empty()) {
+            let note = match (write.dry_run, response.secret.is_empty()) {
                 (true, _) => format!(
-                    "at revision {}, nothing was changed; the change would make a secret",
+                    "at revision {}, nothing was changed; the change would create a secret",
                     response.revision
                 ),
-                (false, true) => "it was shown when this request was first made".to_owned(),
+                (false, true) => {
+                    "the secret was shown with the first response to this request id".to_owned()
+                }
                 (false, false) => "keep the secret now: it is shown once".to_owned(),
             };
             let report = Report::default()
                 .fact("secret id", response.secret_id.clone())
                 .fact("secret", response.secret.clone())
                 .revision(write.made(response.revision))
-                .line(told);
+                .line(note);
             client.printer.print(&response, report)?;
         }
         SecretCommand::Delete { target, secret_id, confirmation, write } => {
@@ -91,14 +93,15 @@ pub(super) async fn secret(command: SecretCommand) -> anyhow::Result<bool> {
                 }
             );
             if confirmation.is_asked(&write) {
-                let now = read(&mut client, &target).await?;
-                // The server says of another id that there is none.
-                if now.secret_ids.contains(&secret_id) {
-                    let goes = before_removal(&now).fact("secrets", now.secret_ids.join(" "));
-                    let last = if now.secret_ids.len() == 1 { ", its last one" } else { "" };
-                    let question = format!("End the secret {secret_id} of {target}{last}?");
-                    confirmation.ask(&client.printer, goes, &question).await?;
-                    rest_on(&mut request.etag, &now.etag);
+                let current = read(&mut client, &target).await?;
+                // For an unknown id, the request below returns the error.
+                if current.secret_ids.contains(&secret_id) {
+                    let removal_report =
+                        before_removal(&current).fact("secrets", current.secret_ids.join(" "));
+                    let last = if current.secret_ids.len() == 1 { ", its last one" } else { "" };
+                    let question = format!("Delete the secret {secret_id} of {target}{last}?");
+                    confirmation.ask(&client.printer, removal_report, &question).await?;
+                    rest_on(&mut request.etag, &current.etag);
                 }
             }
             let response = unwrap_response(client.directory.delete_secret(request).await)?;
@@ -113,12 +116,13 @@ pub(super) async fn secret(command: SecretCommand) -> anyhow::Result<bool> {
             client.printer.print(&response, report)?;
         }
         SecretCommand::Verify { company, credential, server } => {
-            // Not a flag: every user of the machine sees those.
+            // The secret is not a flag, because all users of the machine can see the flags of a
+            // process.
             let secret = prompt::secret("The secret:").await?;
             let secret = secret.trim_end_matches(['\r', '\n']);
             let secret = secret.trim_start_matches('\u{feff}').to_owned();
             if secret.is_empty() {
-                bail!("no secret came on standard input: put it there on a line");
+                bail!("no secret came on standard input: write it there on one line");
             }
             let mut client = server.open().await?;
             let request = VerifySecretRequest {

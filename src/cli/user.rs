@@ -1,4 +1,4 @@
-//! `scopegate user`: somebody of a company, and the roles that they hold there.
+//! `scopegate user`: the users of a company and their roles.
 
 use clap::Subcommand;
 use tonic::Code;
@@ -17,13 +17,13 @@ use crate::proto::{
 /// Commands of users.
 #[derive(Debug, Subcommand)]
 pub enum UserCommand {
-    /// Create a user with exactly these roles, or replace the roles of one.
+    /// Create a user with these roles, or replace the roles of an existing user.
     Put {
         /// The company's id.
         company: String,
         /// The user's id.
         user: String,
-        /// Names of the catalog's roles, with spaces or commas between; none leaves the user without any.
+        /// Roles of the catalog, separated by spaces or commas. Without any, the user has no roles.
         #[arg(value_name = "ROLE", value_delimiter = ',')]
         roles: Vec<String>,
         /// Whether to ask for confirmation.
@@ -43,7 +43,7 @@ pub enum UserCommand {
         #[command(flatten)]
         server: ServerArgs,
     },
-    /// List a company's users.
+    /// List the users of a company.
     List {
         /// The company's id.
         company: String,
@@ -54,7 +54,7 @@ pub enum UserCommand {
         #[command(flatten)]
         server: ServerArgs,
     },
-    /// Delete a user with its consents.
+    /// Delete a user and all consents of the user.
     Delete {
         /// The company's id.
         company: String,
@@ -77,30 +77,33 @@ pub async fn user(command: UserCommand) -> anyhow::Result<bool> {
     match command {
         UserCommand::Put { company, user, roles, confirmation, write } => {
             let mut client = write.asking.open().await?;
-            let (before, since) = read_at(&mut client, &company, &user).await?;
+            let (before, read_revision) = read_at(&mut client, &company, &user).await?;
             let mut request = on_terms!(
                 write,
                 PutUserRequest { company_id: company, user_id: user, roles: roles }
             );
-            if let Some(now) = before.as_ref().filter(|_| confirmation.is_asked(&write)) {
-                let goes = now.roles.iter().filter(|role| !request.roles.contains(role));
-                let goes: Vec<_> = goes.map(String::as_str).collect();
-                if !goes.is_empty() {
-                    let (goes, user) = (goes.join(" "), &now.user_id);
+            if let Some(current) = before.as_ref().filter(|_| confirmation.is_asked(&write)) {
+                let removed = current.roles.iter().filter(|role| !request.roles.contains(role));
+                let removed: Vec<_> = removed.map(String::as_str).collect();
+                if !removed.is_empty() {
+                    let (removed, user) = (removed.join(" "), &current.user_id);
                     let question =
-                        format!("Take the roles {goes} from {user} of {}?", now.company_id);
-                    confirmation.ask(&client.printer, report(now), &question).await?;
-                    rest_on(&mut request.etag, &now.etag);
+                        format!("Take the roles {removed} from {user} of {}?", current.company_id);
+                    confirmation.ask(&client.printer, report(current), &question).await?;
+                    rest_on(&mut request.etag, &current.etag);
                 }
             }
             let etag = write.compared(before.as_ref().map(|before| &before.etag));
             let response = unwrap_response(client.directory.put_user(request).await)?;
             response.warnings.iter().for_each(|warning| failure::warn(warning));
             let after = require(&response.user)?;
-            let made =
-                Made { company: &after.company_id, read: since, answered: response.revision };
+            let change = Made {
+                company: &after.company_id,
+                read: read_revision,
+                answered: response.revision,
+            };
             let undo = match undo(&write, before.as_ref(), after) {
-                Some(_) if !undo::is_alone(&mut client, made).await => Undo::of_several(&write),
+                Some(_) if !undo::is_alone(&mut client, change).await => Undo::of_several(&write),
                 undo => undo,
             };
             let is_same =
@@ -121,17 +124,17 @@ pub async fn user(command: UserCommand) -> anyhow::Result<bool> {
         UserCommand::List { company, limit, server } => list(company, limit, &server).await?,
         UserCommand::Delete { company, user, confirmation, write } => {
             let mut client = write.asking.open().await?;
-            let now = match confirmation.is_asked(&write) {
+            let current = match confirmation.is_asked(&write) {
                 true => read(&mut client, &company, &user).await?,
                 false => None,
             };
             let mut request =
                 on_terms!(write, DeleteUserRequest { company_id: company, user_id: user });
-            if let Some(now) = now {
-                let (user, company) = (&now.user_id, &now.company_id);
-                let question = format!("Delete {user} of {company} with all consents, for good?");
-                confirmation.ask(&client.printer, report(&now), &question).await?;
-                rest_on(&mut request.etag, &now.etag);
+            if let Some(current) = current {
+                let (user, company) = (&current.user_id, &current.company_id);
+                let question = format!("Delete {user} of {company} and all consents permanently?");
+                confirmation.ask(&client.printer, report(&current), &question).await?;
+                rest_on(&mut request.etag, &current.etag);
             }
             let response = unwrap_response(client.directory.delete_user(request).await)?;
             let user = require(&response.user)?;
@@ -168,12 +171,12 @@ async fn list(company: String, limit: Limit, server: &ServerArgs) -> anyhow::Res
     client.printer.print(&all, truncated(report, &all.next_page_token))
 }
 
-/// A user as it is now; none if there is none.
+/// Reads a user, if it exists.
 async fn read(client: &mut Client, company: &str, user: &str) -> anyhow::Result<Option<User>> {
     Ok(read_at(client, company, user).await?.0)
 }
 
-/// A user as it is now, and the revision at which it was read; 0 if there is none.
+/// Reads a user, if it exists, and the revision at which it was read; 0 if there is none.
 async fn read_at(
     client: &mut Client,
     company: &str,
@@ -186,17 +189,17 @@ async fn read_at(
     }
 }
 
-/// How a user's roles become what they were.
+/// The undo command of a change of roles. `None` if the roles are the same.
 fn undo(write: &WriteArgs, before: Option<&User>, after: &User) -> Option<Undo> {
     let ids = [after.company_id.as_str(), after.user_id.as_str()];
-    // A user that was created is not undone by a line: its name was just typed.
+    // A new user gets no undo command: the operator has just typed its id.
     let before = before?;
-    let same = |a: &[String], b: &[String]| a.iter().all(|role| b.contains(role));
-    if same(&before.roles, &after.roles) && same(&after.roles, &before.roles) {
+    let contains_all = |a: &[String], b: &[String]| a.iter().all(|role| b.contains(role));
+    if contains_all(&before.roles, &after.roles) && contains_all(&after.roles, &before.roles) {
         return None;
     }
-    let places = ids.into_iter().chain(before.roles.iter().map(String::as_str));
-    Some(Undo::of(write)?.then(&["user", "put"], places, &["--yes"]))
+    let arguments = ids.into_iter().chain(before.roles.iter().map(String::as_str));
+    Some(Undo::of(write)?.then(&["user", "put"], arguments, &["--yes"]))
 }
 
 fn report(user: &User) -> Report {
