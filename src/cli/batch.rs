@@ -7,7 +7,7 @@ use clap::Args;
 use tonic_types::StatusExt;
 
 use super::check::word;
-use super::check_file::{Checks, Listed};
+use super::check_file::{Checks, FileCheck};
 use super::client::{Client, ServerArgs};
 use super::printer::count;
 use super::said;
@@ -82,8 +82,8 @@ pub async fn batch(args: BatchArgs) -> anyhow::Result<bool> {
 /// Each check with its answer, all of one revision.
 async fn decide(
     desk: &mut Client,
-    asked: Vec<Listed>,
-) -> anyhow::Result<Vec<(Listed, CheckResponse)>> {
+    asked: Vec<FileCheck>,
+) -> anyhow::Result<Vec<(FileCheck, CheckResponse)>> {
     if asked.is_empty() {
         return Ok(vec![]);
     }
@@ -97,7 +97,7 @@ async fn decide(
 }
 
 /// What the server said, by line: it counts the checks of a batch.
-fn refused(status: &tonic::Status, asked: &[Listed]) -> anyhow::Error {
+fn refused(status: &tonic::Status, asked: &[FileCheck]) -> anyhow::Error {
     let details = status.get_error_details();
     let fields = details.bad_request().map(|bad| bad.field_violations.as_slice());
     let wrong = fields.unwrap_or_default().iter().find_map(|violation| {
@@ -114,7 +114,7 @@ impl Tally {
         &mut self,
         args: &BatchArgs,
         desk: &Client,
-        listed: &Listed,
+        listed: &FileCheck,
         answer: &CheckResponse,
     ) -> anyhow::Result<()> {
         let decision = answer.decision();
@@ -137,7 +137,7 @@ impl Tally {
     }
 }
 
-fn line(listed: &Listed, answer: &CheckResponse) -> String {
+fn line(listed: &FileCheck, answer: &CheckResponse) -> String {
     let CheckRequest { company_id, credential_id, scopes, endpoint, user_id, .. } = &listed.check;
     let mut parts = vec![
         listed.line.to_string(),
