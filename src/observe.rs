@@ -3,8 +3,8 @@
 //!
 //! Not here: the counters themselves; see [`crate::metrics`].
 
+pub(crate) mod connection_events;
 pub mod decision_log;
-pub(crate) mod incidents;
 pub mod log;
 pub mod otlp;
 pub mod prometheus;

@@ -3,13 +3,15 @@
 //! The port answers before the store is open, so that health can say NOT_SERVING; every other
 //! call is UNAVAILABLE until then.
 //!
-//! Not here: how calls are answered; see `frame`, `core` and `service`.
+//! Not here: how calls are answered; see `listener`, `core` and `service`.
 
 pub mod args;
 pub mod bootstrap;
 mod catalog_file;
 mod demo;
 mod listen_address;
+mod memory_share;
+mod settings;
 mod signals;
 
 use std::io::{self, Write};
@@ -21,18 +23,19 @@ use tokio::signal::unix::{SignalKind, signal};
 
 pub use self::bootstrap::bootstrap;
 use self::catalog_file::CatalogAtStart;
+use self::memory_share::MemoryShare;
+use self::settings::settings;
 use self::signals::ReloadSignals;
 use crate::authority::error::AuthorityError;
 use crate::authority::{ApplyError, Authority};
 use crate::grpc::Api;
-use crate::metrics::shortage;
 use crate::policy::change::Author;
 use crate::policy::revision::Revision;
 use crate::server::args::{Retention, ServeArgs};
 use crate::store::sled::{OpenError, SledStore};
 use crate::store::{CLOCK_LEAD, StoreError};
+use crate::transport::error::TransportError;
 use crate::transport::listener::Listener;
-use crate::transport::memory_share::MemoryShare;
 
 /// The catalog of the demo.
 pub const DEMO_CATALOG: &str = include_str!("../catalogs/360learning.yaml");
@@ -61,16 +64,6 @@ pub enum StartupError {
 }
 
 impl StartupError {
-    /// What cannot be done, and what the system said of it. A process that gets no thread, file
-    /// or memory is not configured wrongly.
-    pub(crate) fn of_system(what: &str, error: &io::Error) -> Self {
-        if shortage::is_one(error) {
-            Self::Shortage(format!("{what}: {}", shortage::told(error)))
-        } else {
-            Self::Config(format!("{what}: {}", error.kind()))
-        }
-    }
-
     /// The exit code, by `sysexits.h`.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
@@ -78,6 +71,15 @@ impl StartupError {
             Self::Config(_) => 64,
             Self::Shortage(_) | Self::Open(_) | Self::Store(_) => 74,
             Self::Broken(_) => 70,
+        }
+    }
+}
+
+impl From<TransportError> for StartupError {
+    fn from(error: TransportError) -> Self {
+        match error {
+            TransportError::Config(what) => Self::Config(what),
+            TransportError::Shortage(what) => Self::Shortage(what),
         }
     }
 }
@@ -98,11 +100,11 @@ pub async fn run(args: ServeArgs) -> Result<Drained, StartupError> {
     let mut reloads = ReloadSignals::listen()
         .map_err(|error| StartupError::Config(format!("cannot wait for signals: {error}")))?;
     let catalog = catalog_of(&args)?;
-    let mut frame = Listener::listen(&args).await?;
-    let outcome = serve(&args, &catalog, &mut frame, &mut reloads).await;
+    let mut listener = Listener::listen(settings(&args)).await?;
+    let outcome = serve(&args, &catalog, &mut listener, &mut reloads).await;
     // Without an open store there is no call to wait for, and nothing to close.
-    let calls_cut = match frame.doors.authority() {
-        Some(_) => frame.drain(Duration::from_secs(args.drain_timeout.into())).await,
+    let calls_cut = match listener.api.authority() {
+        Some(_) => listener.drain(Duration::from_secs(args.drain_timeout.into())).await,
         None => 0,
     };
     outcome.map(|()| Drained { calls_cut })
@@ -111,12 +113,12 @@ pub async fn run(args: ServeArgs) -> Result<Drained, StartupError> {
 async fn serve(
     args: &ServeArgs,
     catalog: &CatalogAtStart,
-    frame: &mut Listener,
+    listener: &mut Listener,
     reloads: &mut ReloadSignals,
 ) -> Result<(), StartupError> {
     let mut end = TerminationSignals::new()?;
     let authority = tokio::select! {
-        opened = open(args, catalog, &frame.doors) => opened?,
+        opened = open(args, catalog, &listener.api) => opened?,
         name = end.next() => {
             tracing::info!(signal = name, "ending before the store was open");
             return Ok(());
@@ -128,13 +130,13 @@ async fn serve(
             "callers are not authenticated: anybody who reaches this address can change everything"
         );
     }
-    frame.say_serving();
+    listener.set_serving();
     let (data_dir, revision) = (args.data_dir.display(), authority.published());
     let callers = if asks_for_keys { "by key" } else { "not authenticated" };
-    tracing::info!(address = %frame.address, %data_dir, %revision, callers, "serving");
+    tracing::info!(address = %listener.address, %data_dir, %revision, callers, "serving");
     if args.demo {
         // On a thread of its own: nobody may be reading, now or any more.
-        let lines = demo::lines(frame.address, args.tls_cert.is_some());
+        let lines = demo::lines(listener.address, args.tls_cert.is_some());
         let print = move || io::stdout().write_all(lines.as_bytes()).ok();
         std::thread::Builder::new().name("demo".to_owned()).spawn(print).ok();
     }
@@ -148,19 +150,19 @@ async fn serve(
                 return Ok(());
             }
             _ = failure.wait_for(|failed| *failed) => return Err(StoreError::Unavailable.into()),
-            name = frame.supervisor.failed() => return Err(StartupError::Broken(name)),
-            () = reloads.next() => frame.reload(),
+            name = listener.supervisor.failed() => return Err(StartupError::Broken(name)),
+            () = reloads.next() => listener.reload(),
             _ = tick.tick() => authority.keep_time(),
             _ = minute.tick() => authority.keep_seen(),
         }
     }
 }
 
-/// Opens the store and the doors.
+/// Opens the store and the api.
 async fn open<'a>(
     args: &ServeArgs,
     catalog: &CatalogAtStart,
-    doors: &'a Api,
+    api: &'a Api,
 ) -> Result<&'a Authority, StartupError> {
     let data_dir = args.data_dir.clone();
     let share = MemoryShare::for_cores(args.worker_threads);
@@ -200,9 +202,9 @@ async fn open<'a>(
     if prepared.is_err() {
         tokio::task::block_in_place(|| authority.close());
     }
-    doors.catalog_rejected.set(prepared?.into());
+    api.catalog_rejected.set(prepared?.into());
     // Only now: whoever comes before would be served by what is not settled yet.
-    Ok(doors.open(authority))
+    Ok(api.open(authority))
 }
 
 /// What the catalog in force decides otherwise since an upgrade of the store.

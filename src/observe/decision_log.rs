@@ -22,7 +22,6 @@ use serde::Serialize;
 
 pub use self::output::Output;
 use super::trace_context::{Parent, RequestContext};
-use crate::grpc::reason_name;
 use crate::metrics::supervise::Supervisor;
 use crate::metrics::{Counter, Gauge};
 use crate::policy::caller::Caller;
@@ -33,6 +32,7 @@ use crate::policy::query::{Query, Requirement};
 use crate::policy::reason::Reason;
 use crate::policy::revision::Revision;
 use crate::policy::scope::Scope;
+use crate::wire::render;
 
 /// How many decisions may wait to be written.
 const QUEUE: usize = 1 << 14;
@@ -300,6 +300,12 @@ impl<'a> Line<'a> {
             missing_scopes_count: decided.missing_count,
         }
     }
+}
+
+/// The name of a reason without the prefix of the protobuf enum.
+fn reason_name(reason: Reason) -> &'static str {
+    let name = render::reason(reason).as_str_name();
+    name.strip_prefix("REASON_").unwrap_or(name)
 }
 
 /// The first scopes, and how many there are if these are not all.

@@ -36,7 +36,6 @@ use crate::metrics::{Counter, Gauge};
 use crate::observe::trace_context::RequestContext;
 use crate::policy::caller::Caller;
 use crate::proto::{BatchCheckResponse, CheckRequest, CheckResponse, Decision};
-use crate::server::StartupError;
 
 /// How many calls may wait to be sent.
 const QUEUE: usize = 1 << 12;
@@ -54,6 +53,11 @@ const EXPORT_TIMEOUT: Duration = Duration::from_secs(30);
 const FAULTS: [i32; 6] = [2, 4, 12, 13, 14, 15];
 /// The code of a call that its caller took back.
 const CANCELLED: i32 = 1;
+
+/// Why traces cannot be sent.
+#[derive(Debug, thiserror::Error)]
+#[error("--otlp-endpoint: {0}")]
+pub(crate) struct OtlpError(String);
 
 /// Where traces go.
 pub(crate) struct Traces {
@@ -90,8 +94,8 @@ impl Traces {
         endpoint: &str,
         one_of: u64,
         supervisor: &Arc<Supervisor>,
-    ) -> Result<Self, StartupError> {
-        let wrong = |what: String| StartupError::Config(format!("--otlp-endpoint: {what}"));
+    ) -> Result<Self, OtlpError> {
+        let wrong = OtlpError;
         check(endpoint).map_err(|what| wrong(what.to_owned()))?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| wrong(error.kind().to_string()))?;

@@ -11,7 +11,6 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::grpc::access;
 use crate::metrics::Counter;
 use crate::observe::rejection::{RejectedCaller, RejectionReason};
 
@@ -67,17 +66,16 @@ impl Default for RejectedCallers {
 }
 
 impl RejectedCallers {
-    /// A call of this place in [`access::PATHS`] was refused to a peer.
+    /// Records that a call of a peer was rejected, if it was. `path` is `other` for a path that the
+    /// server does not know.
     pub(crate) fn call(
         self: &Arc<Self>,
         peer: Option<SocketAddr>,
-        place: usize,
+        path: &'static str,
         refused: Option<RejectedCaller>,
     ) {
         if let Some(RejectedCaller { why, key_id }) = refused {
-            let method =
-                access::PATHS.get(place).map_or("other", |path| path.trim_start_matches('/'));
-            self.note(peer, method, why, key_id);
+            self.note(peer, path.trim_start_matches('/'), why, key_id);
         }
     }
 

@@ -9,14 +9,12 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use http::{HeaderMap, Request, Response};
+use http::{HeaderMap, Request};
 use tracing::Level;
 
-use super::otlp::{self, Trace, Traces};
-use crate::grpc;
+use super::otlp::{Trace, Traces};
 use crate::observe::trace_context::{self, Parent, RequestContext};
 use crate::policy::caller::Caller;
-use crate::transport::service::{BATCH_CHECK, CHECK, HEALTH};
 
 /// Where the lines of calls come from, for the filter of the log: `info,scopegate::calls=debug`.
 const TARGET: &str = "scopegate::calls";
@@ -90,23 +88,19 @@ impl AccessLogLine {
             return None;
         }
         let path = request.uri().path();
-        // Probes and checks are too many, and decisions have a log of their own.
-        if path.starts_with(HEALTH) || [CHECK, BATCH_CHECK].contains(&path) {
-            return None;
-        }
         let method = path.trim_start_matches('/').into();
         let origin = followed.map(|followed| Arc::clone(&followed.origin));
         Some(Self { method, caller: caller.clone(), origin, began: Instant::now() })
     }
 
     /// Writes the line of a call that was answered so.
-    pub(crate) fn write<B>(self, response: &Response<B>) {
+    pub(crate) fn write(self, code: &str) {
         let Self { method, caller, origin, began } = self;
         let origin = origin.as_deref();
         tracing::debug!(
             target: TARGET,
             %method,
-            code = grpc::code_name(otlp::code(response).into()),
+            code,
             caller = caller.name(),
             x_request_id = origin.and_then(|origin| origin.request_id.as_deref()),
             trace_id = origin.and_then(|origin| origin.parent.as_ref()).map(Parent::trace),

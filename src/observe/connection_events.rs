@@ -9,7 +9,19 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use crate::metrics::Counter;
-use crate::transport::activity::EndReason;
+
+/// Why the server ends a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum EndReason {
+    /// The server shuts down.
+    Drain,
+    /// The connection has reached its maximum age.
+    Age,
+    /// The connection has no open call, and had none for the idle timeout.
+    Idle,
+    /// No call was accepted on the connection.
+    NoCall,
+}
 
 /// How long the first of a burst waits for others, to be counted with them.
 const GATHER: Duration = Duration::from_millis(200);
@@ -18,7 +30,7 @@ const APART: Duration = Duration::from_secs(10);
 
 /// What happened to connections.
 #[derive(Default)]
-pub(crate) struct Incidents {
+pub(crate) struct ConnectionEvents {
     /// Turned away because there were as many as there may be.
     at_limit: Noted,
     /// Not accepted by the system.
@@ -61,7 +73,7 @@ impl Noted {
     }
 }
 
-impl Incidents {
+impl ConnectionEvents {
     /// A connection was turned away: there were as many as there may be.
     pub(crate) fn at_limit(&self) {
         self.at_limit.one();
