@@ -34,7 +34,7 @@ use crate::grpc::Api;
 use crate::metrics::memory_budget::MemoryBudget;
 use crate::metrics::supervise::Supervisor;
 use crate::observe::connection_events::ConnectionEvents;
-use crate::observe::decision_log::{DecisionLog, Output};
+use crate::observe::decision_log::{DecisionLog, DecisionLogOutput};
 use crate::observe::otlp::Traces;
 use crate::observe::prometheus;
 use crate::observe::rejected_callers::RejectedCallers;
@@ -251,7 +251,7 @@ fn decision_log(
     let cannot = |error: io::Error| {
         TransportError::of_system(&format!("--decision-log {}", path.display()), &error)
     };
-    let output = Output::open(path).map_err(cannot)?;
+    let output = DecisionLogOutput::open(path).map_err(cannot)?;
     let log = DecisionLog::start(output, *allowed_one_in, *bytes_per_second, supervisor);
     log.map(Arc::new).map_err(cannot)
 }

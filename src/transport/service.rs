@@ -308,7 +308,7 @@ async fn call(
     let answered = run(&service, request, deadline, asker, origin, trace.as_ref());
     let response = wait_spans::noted(steps, answered).await;
     if let Some(trace) = trace {
-        trace.answered(&response);
+        trace.finish(&response);
     }
     if let Some(line) = line {
         line.write(grpc::code_name(otlp::code(&response).into()));
@@ -337,12 +337,12 @@ async fn run(
     let account = || service.caller_limits.account(key);
     if path == CHECK && unary::is_supported(request.headers()) {
         let decide = async |check: CheckRequest| {
-            let asked = trace.map(|_| TracedRequest::of(&check));
-            let answer = api.decide(api.asked_by(caller, check)?, origin.as_ref()).await?;
-            if let (Some(trace), Some(asked)) = (trace, asked) {
-                trace.decided(asked, &answer);
+            let request = trace.map(|_| TracedRequest::of(&check));
+            let response = api.decide(api.asked_by(caller, check)?, origin.as_ref()).await?;
+            if let (Some(trace), Some(request)) = (trace, request) {
+                trace.record_decision(request, &response);
             }
-            Ok(answer)
+            Ok(response)
         };
         let body = BodyTimeout::new(request.into_body(), service.request_timeout);
         let read = unary::count_and_decode;
@@ -351,11 +351,11 @@ async fn run(
     }
     if path == BATCH_CHECK && unary::is_supported(request.headers()) {
         let decide = async |batch| {
-            let answer = api.decide_all(api.asked_by(caller, batch)?, origin.as_ref()).await?;
+            let response = api.decide_all(api.asked_by(caller, batch)?, origin.as_ref()).await?;
             if let Some(trace) = trace {
-                trace.decided_all(&answer);
+                trace.record_batch(&response);
             }
-            Ok(answer)
+            Ok(response)
         };
         let body = BodyTimeout::new(request.into_body(), service.request_timeout);
         let read = unary::count_and_decode;
