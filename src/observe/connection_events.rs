@@ -1,8 +1,10 @@
-//! Incidents: connections that were turned away, failed, or were ended by the server. Each is
-//! counted; what an operator can do something about is also logged, by one line per burst.
+//! Connection events: counts the connections that were rejected, failed, or were ended by the
+//! server. Events that an operator can act on are also logged, with one line per burst.
 //!
-//! A burst is logged when it begins, and again every ten seconds with the number of what came
-//! meanwhile: a flood of connections does not fill the log.
+//! A burst is logged when it begins, and again every ten seconds with the number of events since
+//! the last line. A flood of connections therefore does not fill the log.
+//!
+//! Not here: when a connection ends; see `transport::activity`.
 
 use std::time::Duration;
 
@@ -23,75 +25,79 @@ pub(crate) enum EndReason {
     NoCall,
 }
 
-/// How long the first of a burst waits for others, to be counted with them.
-const GATHER: Duration = Duration::from_millis(200);
+/// How long the first event of a burst waits for others of the same line.
+const BURST_DELAY: Duration = Duration::from_millis(200);
 /// The shortest time between two lines of one kind.
-const APART: Duration = Duration::from_secs(10);
+const LINE_INTERVAL: Duration = Duration::from_secs(10);
 
-/// What happened to connections.
+/// The counts of events, by kind.
 #[derive(Default)]
 pub(crate) struct ConnectionEvents {
-    /// Turned away because there were as many as there may be.
-    at_limit: Noted,
-    /// Not accepted by the system.
-    not_accepted: Noted,
-    /// Not accepted by the system, on the metrics port.
-    not_scraped: Noted,
-    /// TLS handshakes that failed or took too long. Not logged: any peer can cause them.
+    /// Rejected because the limit of connections was reached.
+    at_limit: LoggedEvent,
+    /// Not accepted by the operating system.
+    not_accepted: LoggedEvent,
+    /// Not accepted by the operating system, on the metrics port.
+    not_scraped: LoggedEvent,
+    /// TLS handshakes that failed or took too long. They are not logged: any peer can cause them.
     pub(crate) handshakes: Counter,
+    /// Ended for their age.
     aged: Counter,
+    /// Ended because they were idle.
     idle: Counter,
+    /// Ended without an accepted call.
     unused: Counter,
 }
 
-/// Incidents of a kind that is logged.
+/// The events of a kind that is logged.
 #[derive(Default)]
-struct Noted {
+struct LoggedEvent {
     count: Counter,
-    news: Notify,
+    /// Wakes the task that logs.
+    changed: Notify,
 }
 
-impl Noted {
-    fn one(&self) {
+impl LoggedEvent {
+    fn record(&self) {
         self.count.inc();
-        self.news.notify_one();
+        self.changed.notify_one();
     }
 
     /// Writes at most one line per burst, for as long as this is polled.
     async fn log(&self, mut line: impl FnMut(u64)) {
         let mut logged = 0;
         loop {
-            self.news.notified().await;
-            tokio::time::sleep(GATHER).await;
+            self.changed.notified().await;
+            tokio::time::sleep(BURST_DELAY).await;
             let count = self.count.read();
             if count > logged {
                 line(count - logged);
                 logged = count;
-                tokio::time::sleep(APART).await;
+                tokio::time::sleep(LINE_INTERVAL).await;
             }
         }
     }
 }
 
 impl ConnectionEvents {
-    /// A connection was turned away: there were as many as there may be.
+    /// Records that a connection was rejected at the limit of connections.
     pub(crate) fn at_limit(&self) {
-        self.at_limit.one();
+        self.at_limit.record();
     }
 
-    /// The system did not hand a connection over.
+    /// Records that the operating system did not accept a connection.
     pub(crate) fn not_accepted(&self) {
-        self.not_accepted.one();
+        self.not_accepted.record();
     }
 
-    /// The system did not hand over a connection of the metrics port.
+    /// Records that the operating system did not accept a connection of the metrics port.
     pub(crate) fn not_scraped(&self) {
-        self.not_scraped.one();
+        self.not_scraped.record();
     }
 
-    /// A connection was asked to end.
-    pub(crate) fn ended(&self, cause: EndReason) {
-        match cause {
+    /// Records that the server asked a connection to end.
+    pub(crate) fn ended(&self, reason: EndReason) {
+        match reason {
             EndReason::Drain => {}
             EndReason::Age => self.aged.inc(),
             EndReason::Idle => self.idle.inc(),
@@ -99,7 +105,7 @@ impl ConnectionEvents {
         }
     }
 
-    /// How many connections were refused, by reason.
+    /// The number of rejected connections, by reason.
     pub(crate) fn refused(&self) -> [(&'static str, u64); 3] {
         [
             ("limit", self.at_limit.count.read()),
@@ -108,18 +114,19 @@ impl ConnectionEvents {
         ]
     }
 
-    /// How many connections the server asked to end, by reason.
+    /// The number of connections that the server asked to end, by reason.
     pub(crate) fn ends(&self) -> [(&'static str, u64); 3] {
         let (age, idle, no_call) = (self.aged.read(), self.idle.read(), self.unused.read());
         [("age", age), ("idle", idle), ("no_call", no_call)]
     }
 
-    /// Logs them, for as long as this is polled.
-    pub(crate) async fn log(&self, most: usize) {
+    /// Logs the events for as long as this is polled. `max_connections` is the limit that the line
+    /// names.
+    pub(crate) async fn log(&self, max_connections: usize) {
         let at_limit = self.at_limit.log(|count| {
             tracing::warn!(
                 count,
-                max_connections = most,
+                max_connections,
                 "connections were turned away: as many are open as --max-connections allows"
             );
         });

@@ -302,7 +302,7 @@ async fn call(
         if has_line { AccessLogLine::begin(&request, &caller, observed.as_ref()) } else { None };
     let trace =
         observed.as_ref().and_then(|observed| observed.trace(request.uri().path(), &caller));
-    let origin = observed.map(|observed| observed.origin);
+    let origin = observed.map(|observed| observed.context);
     let steps = trace.as_ref().map(Trace::steps);
     let asker = Asker { caller, urgency };
     let answered = run(&service, request, deadline, asker, origin, trace.as_ref());

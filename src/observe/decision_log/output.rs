@@ -1,8 +1,8 @@
 //! Output: the file, named pipe or standard output that the decision log is written to.
 //!
-//! Each line starts on a new line, even if a crash or a full disk truncated the line before it. The
-//! server waits for the reader of a named pipe neither when it opens the pipe nor, for ever, when
-//! the pipe is full.
+//! Each line starts on a new line, even if a crash or a full disk truncated the line before it. A
+//! named pipe is opened without waiting for its reader. A write to a full pipe is tried again until
+//! the file is to be opened again.
 //!
 //! Not here: which lines are written; see [`super::writer`].
 
