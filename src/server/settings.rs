@@ -26,7 +26,7 @@ pub(super) fn settings(args: &ServeArgs) -> Settings {
         max_message_bytes: count(args.max_message_bytes),
         max_header_bytes: count(args.max_header_bytes),
         call_memory: call_memory
-            .unwrap_or_else(|| MemoryShare::for_cores(args.worker_threads).call_memory),
+            .unwrap_or_else(|| MemoryShare::for_workers(args.worker_threads).call_memory),
         watch_heartbeat: seconds(args.watch_heartbeat),
         metrics: args.metrics,
         decision_log: args.decision_log.clone().map(|path| DecisionLogSettings {

@@ -156,7 +156,7 @@ impl Tls {
                     let still = is_asked || wrong.as_ref() == Some(&fault);
                     if still && said.as_ref() != Some(&fault) {
                         tracing::warn!(
-                            "{fault}; the TLS files of before stay in force until this is mended"
+                            "{fault}; the previous TLS files stay in use until this is fixed"
                         );
                         said = Some(fault.clone());
                     }
