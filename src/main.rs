@@ -5,8 +5,9 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
+use clap::CommandFactory;
 use clap::error::ErrorKind;
-use scopegate::cli::command::Command;
+use scopegate::cli::command::{Cli, Command};
 use scopegate::cli::environment;
 use scopegate::metrics::shortage;
 use scopegate::observe::log;
@@ -42,7 +43,9 @@ fn main() -> ExitCode {
         Command::Scope(command) => ask(cli::scope(command), cli::COULD_NOT_ASK),
         Command::Changes(command) => ask(cli::changes(command), cli::COULD_NOT_ASK),
         Command::Context(command) => ask(cli::context(command), cli::COULD_NOT_ASK),
-        Command::Completions(args) => ask(cli::completions(args), cli::COULD_NOT_ASK),
+        Command::Completions(args) => {
+            ask(cli::completions(args, Cli::command()), cli::COULD_NOT_ASK)
+        }
         Command::Health(args) => ask(cli::health(args), cli::COULD_NOT_ASK),
         Command::Keys(cli::KeysCommand::Bootstrap(args)) => bootstrap(&args),
         Command::Keys(command) => ask(cli::keys(command), cli::COULD_NOT_ASK),

@@ -5,8 +5,10 @@ use tonic::{Response, Status};
 
 use super::connection::{Connection, connect};
 use super::endpoint_args::EndpointArgs;
+use super::failure::server_error;
 use super::output_format::OutputFormat;
-use super::printer::{Printer, Report};
+use super::printer::Printer;
+use super::report::Report;
 use crate::proto::authorization_service_client::AuthorizationServiceClient;
 use crate::proto::catalog_service_client::CatalogServiceClient;
 use crate::proto::change_service_client::ChangeServiceClient;
@@ -79,7 +81,7 @@ impl ServerArgs {
 /// # Errors
 /// The server refused.
 pub fn unwrap_response<T>(answer: Result<Response<T>, Status>) -> anyhow::Result<T> {
-    answer.map(Response::into_inner).map_err(|status| super::said(&status))
+    answer.map(Response::into_inner).map_err(|status| server_error(&status))
 }
 
 /// A resource that an answer must have.

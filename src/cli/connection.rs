@@ -133,7 +133,7 @@ fn endpoint(way: &ServerProfile) -> anyhow::Result<Endpoint> {
             .map_err(|what| anyhow!("--client-key {} {what}", key.display()))?;
         config = config.identity(Identity::from_pem(chain, secret));
     }
-    endpoint.tls_config(config).map_err(|error| match cause(&error) {
+    endpoint.tls_config(config).map_err(|error| match diagnosis::cause(&error) {
         text if text.contains("KeyMismatch") => {
             anyhow!("--client-key is not the key of --client-cert: give the two of one pair")
         }
@@ -194,10 +194,4 @@ fn read_secret(flag: &str, path: &Path) -> anyhow::Result<Vec<u8>> {
         failure::warn(&exposure);
     }
     Ok(bytes)
-}
-
-/// The first cause of an error.
-pub(super) fn cause(error: &(dyn std::error::Error + 'static)) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.last().map(ToString::to_string).unwrap_or_default()
 }

@@ -18,9 +18,11 @@ use anyhow::{Context as _, anyhow, bail};
 use clap::{Args, Subcommand};
 use serde::{Deserialize, Serialize};
 
+use super::cell::Cell;
 use super::endpoint_args::{EndpointArgs, TlsArgs};
 use super::output_format::OutputFormat;
-use super::printer::{Cell, Printer, Report};
+use super::printer::Printer;
+use super::report::Report;
 use super::text_file;
 
 /// Where a server is looked for that nobody says the address of.

@@ -50,7 +50,7 @@ pub(super) async fn of_connect(uri: &Uri, error: tonic::transport::Error) -> Unr
         Ok(stream) => of_protocol(uri, speaks(uri, stream).await, false),
     };
     found.unwrap_or_else(|| {
-        let cause = super::connection::cause(&error);
+        let cause = cause(&error);
         Unreachable(format!("cannot reach {uri} ({cause}): is --endpoint right?"))
     })
 }
@@ -123,7 +123,7 @@ fn of_tls(uri: &Uri, error: &(dyn Error + 'static)) -> Option<Unreachable> {
         _ => {}
     }
     // HTTP/2 keeps the text of what ended its connection, and not the error itself.
-    let text = super::connection::cause(error);
+    let text = cause(error);
     let name = text.strip_prefix("received fatal alert: ")?;
     let alerts = [
         AlertDescription::CertificateRequired,
@@ -174,6 +174,12 @@ fn tls_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> 
         Some(carried) => tls_error(carried),
         None => tls_error(error.source()?),
     }
+}
+
+/// The first cause of an error.
+pub(super) fn cause(error: &(dyn std::error::Error + 'static)) -> String {
+    let causes = std::iter::successors(Some(error), |error| (*error).source());
+    causes.last().map(ToString::to_string).unwrap_or_default()
 }
 
 /// A connection of TCP, or why there is none.

@@ -13,6 +13,7 @@ use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command, CommandFactory, FromArgMatches};
 
 use super::command::Cli;
+use super::field_words;
 
 /// What every variable of this program begins with.
 const PREFIX: &str = "SCOPEGATE_";
@@ -28,6 +29,7 @@ const NEAR: usize = 2;
 /// # Errors
 /// They make no command.
 pub fn parse() -> Result<Cli, clap::Error> {
+    field_words::set_commands(Cli::command);
     let mut command = command();
     let mut matches = command.try_get_matches_from_mut(std::env::args_os())?;
     if is_overruled(&matches) {

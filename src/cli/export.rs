@@ -15,8 +15,9 @@ use jiff::Timestamp;
 use serde::Serialize;
 use tonic::Code;
 
+use super::connection::{Connection, connect};
+use super::failure::server_error;
 use super::output::Output;
-use super::{Connection, connect, said};
 
 use crate::policy::text;
 use crate::proto::catalog_service_client::CatalogServiceClient;
@@ -80,7 +81,7 @@ macro_rules! pages {
             let page = match $client.$list(request.clone()).await {
                 Ok(page) => page.into_inner(),
                 Err(status) if status.code() == Code::NotFound => break,
-                Err(status) => return Err(said(&status)),
+                Err(status) => return Err(server_error(&status)),
             };
             for $item in page.$items {
                 $each;
@@ -96,7 +97,7 @@ macro_rules! pages {
 impl Export {
     async fn all(&mut self) -> anyhow::Result<()> {
         let catalog = self.catalog.get_catalog(GetCatalogRequest {}).await;
-        let catalog = catalog.map_err(|status| said(&status))?.into_inner();
+        let catalog = catalog.map_err(|status| server_error(&status))?.into_inner();
         self.line(&Record::Catalog { yaml: &catalog.yaml })?;
         let companies = ListCompaniesRequest { page_size: PAGE, ..Default::default() };
         pages!(self.directory, list_companies, companies, companies, |company| {
@@ -137,7 +138,7 @@ impl Export {
             let consent = match self.directory.get_consent(asked).await {
                 Ok(read) => read.into_inner().consent,
                 Err(status) if status.code() == Code::NotFound => None,
-                Err(status) => return Err(said(&status)),
+                Err(status) => return Err(server_error(&status)),
             };
             if let Some(consent) = consent {
                 self.line(&Record::Consent {

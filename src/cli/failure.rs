@@ -13,8 +13,8 @@ use serde::Serialize;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
-use super::diagnosis::Unreachable;
-use super::{connection, field_words};
+use super::diagnosis::{self, Unreachable};
+use super::field_words;
 use crate::observe::log;
 use crate::policy::text;
 
@@ -68,7 +68,7 @@ impl CommandError {
             // A sentence of this program, or of a proxy.
             _ if status.code() == Code::DeadlineExceeded => status.message().to_owned(),
             // No sentence of the server's: it did not come to that.
-            _ => match status.source().map(connection::cause) {
+            _ => match status.source().map(diagnosis::cause) {
                 Some(cause) => format!(
                     "the connection to the server broke ({cause}): see whether it runs, and try \
                      again"
@@ -84,6 +84,11 @@ impl CommandError {
         let text = for_people(&message, &reason, &violations, &details);
         Self { code: name(status.code()), reason, message, violations, text }
     }
+}
+
+/// The error of a command to which a server returned an error.
+pub(super) fn server_error(status: &Status) -> anyhow::Error {
+    CommandError::of(status).into()
 }
 
 /// An error that is needed once more: that of a server stays one.

@@ -2,10 +2,18 @@
 //! and arguments.
 
 use std::ffi::OsString;
+use std::sync::OnceLock;
 
-use clap::{Arg, Command, CommandFactory};
+use clap::{Arg, Command};
 
-use super::command::Cli;
+/// The commands that the names are looked up in. `environment::parse` sets them: this file cannot
+/// import them, because every command reports its errors through this file.
+static COMMANDS: OnceLock<fn() -> Command> = OnceLock::new();
+
+/// Sets the commands that names are looked up in. A second call has no effect.
+pub(super) fn set_commands(commands: fn() -> Command) {
+    COMMANDS.set(commands).ok();
+}
 
 /// Fields, and the ids of the arguments that fill them: the first that the command has counts.
 const WORDS: &[(&str, &[&str])] = &[
@@ -86,12 +94,12 @@ pub(super) fn in_sentence(sentence: &str) -> String {
 
 /// The word for a field in the command that this process was started with, if it has one.
 pub(super) fn of(field: &str) -> Option<String> {
-    word(&invoked(std::env::args_os()), field)
+    let commands = COMMANDS.get()?();
+    word(&invoked(commands, std::env::args_os()), field)
 }
 
 /// The command of these words.
-fn invoked(words: impl IntoIterator<Item = OsString>) -> Command {
-    let mut command = Cli::command();
+fn invoked(mut command: Command, words: impl IntoIterator<Item = OsString>) -> Command {
     command.build();
     for word in words.into_iter().skip(1) {
         match word.to_str().and_then(|word| command.find_subcommand(word)) {
@@ -137,9 +145,11 @@ fn shown(arg: &Arg) -> String {
 mod tests {
     use std::collections::BTreeSet;
 
+    use clap::CommandFactory;
     use prost_reflect::{DescriptorPool, Kind, MessageDescriptor};
 
     use super::*;
+    use crate::cli::command::Cli;
 
     /// What the commands fill by themselves, or what is a line of a file and is named by that.
     const OF_NO_WORD: &[&str] = &[
@@ -155,7 +165,7 @@ mod tests {
     ];
 
     fn named(line: &str, field: &str) -> Option<String> {
-        word(&invoked(line.split(' ').map(OsString::from)), field)
+        word(&invoked(Cli::command(), line.split(' ').map(OsString::from)), field)
     }
 
     #[test]

@@ -20,10 +20,11 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 use tonic_types::StatusExt;
 
-use super::failure;
+use super::connection::{Purpose, connect_for};
+use super::failure::{self, server_error};
 use super::printer::{Cell, Printer, Report, count};
 use super::repeated::Repeated;
-use super::{Purpose, connect_for, said, text_file, time};
+use super::{text_file, time};
 
 use crate::proto::directory_service_client::DirectoryServiceClient;
 use crate::proto::{
@@ -340,7 +341,7 @@ fn in_the_file(sentence: &str) -> String {
 fn ended(status: &Status, dry_run: bool) -> anyhow::Error {
     let details = status.get_error_details();
     let Some(info) = details.error_info() else {
-        let error = said(status);
+        let error = server_error(status);
         let text = format!("{error}; then import the whole file again: what exists is skipped");
         return failure::reworded(&error, text);
     };
@@ -358,8 +359,8 @@ fn ended(status: &Status, dry_run: bool) -> anyhow::Error {
         Some(line) => {
             let said = in_the_file(status.message());
             let text = format!("line {line}: {said}; {}", kept(&done, dry_run));
-            failure::reworded(&super::said(status), text)
+            failure::reworded(&server_error(status), text)
         }
-        None => said(status),
+        None => server_error(status),
     }
 }

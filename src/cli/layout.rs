@@ -6,7 +6,7 @@
 
 use unicode_width::UnicodeWidthStr;
 
-use super::printer::Cell;
+use super::cell::Cell;
 
 /// Between two columns.
 pub(super) const GAP: usize = 2;

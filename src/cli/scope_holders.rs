@@ -14,10 +14,9 @@ use tokio::task::JoinSet;
 use tonic::{Code, Status};
 
 use super::client::{Client, Limit, Pages, WriteArgs, unwrap_response};
-use super::failure::{self, CommandError};
+use super::failure::{self, CommandError, server_error};
 use super::printer::{Cell, Report, count};
 use super::prompt;
-use super::said;
 use crate::proto::{
     Credential, Grant, GrantScopesRequest, ListCompaniesRequest, ListCredentialsRequest,
 };
@@ -253,7 +252,7 @@ impl Tally {
                     });
                     Ok(())
                 }
-                _ => Err(self::said(&status)),
+                _ => Err(server_error(&status)),
             },
         }
     }
@@ -390,7 +389,7 @@ impl Holders {
                         why,
                     })));
                 }
-                Err(status) => return Err(said(&status)),
+                Err(status) => return Err(server_error(&status)),
             };
             self.revision = page.revision;
             if !pages.turn(0, &page.next_page_token) {

@@ -16,8 +16,9 @@ use tonic_types::StatusExt;
 
 use super::changes::line;
 use super::client::{Client, ServerArgs, unwrap_response};
+use super::connection::{Purpose, connect_for};
+use super::failure::server_error;
 use super::suggestion;
-use super::{Purpose, connect_for, said};
 use crate::observe::log;
 use crate::policy::text;
 use crate::proto::{ListCompaniesRequest, WatchChangesRequest, WatchChangesResponse};
@@ -100,15 +101,15 @@ enum End {
 impl End {
     fn of(status: &Status, cursor: &str) -> Self {
         if is_passing(status) {
-            return Self::Broken(said(status));
+            return Self::Broken(server_error(status));
         }
         Self::Refused(match status.code() {
             // With another key it goes on.
             Code::Unauthenticated | Code::PermissionDenied => {
-                anyhow!("{}; {}", said(status), resume(cursor))
+                anyhow!("{}; {}", server_error(status), resume(cursor))
             }
             // It is about the cursor, or about the request.
-            _ => said(status),
+            _ => server_error(status),
         })
     }
 }
