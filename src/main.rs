@@ -119,7 +119,7 @@ fn serve(args: ServeArgs) -> ExitCode {
     if let Err(error) = log::start(format, &args.log) {
         return log::end(format, &error, 64);
     }
-    for stranger in environment::strangers() {
+    for stranger in environment::unknown() {
         tracing::warn!("{stranger}");
     }
     keep_to_oneself();
