@@ -1,9 +1,10 @@
-//! The operator's commands, by noun and verb. A command's file has its flags and what it does.
+//! The commands of the `scopegate` program, one file for each command.
 //!
-//! They speak gRPC like any other client, and know no floor below it. What needs no server, a
-//! catalog file's check and its tests, asks the policy, which is what a server would ask; so does
-//! the past, of which servers keep the changes alone. Backups are of the store's own form, and a
-//! restore has no server to ask.
+//! They are gRPC clients like any other, and use no layer below that. Three need no server: the check
+//! and the tests of a catalog file ask the policy; `explain --at` replays changes with the policy,
+//! because a server keeps only the changes; a restore writes the store itself.
+//!
+//! Not here: the flags of a server; see [`crate::server::args`].
 
 mod address;
 mod api_key;
@@ -14,6 +15,7 @@ mod catalog_change;
 mod catalog_file;
 mod catalog_schema;
 mod catalog_test;
+mod cell;
 mod change_row;
 mod changes;
 mod check;
@@ -23,7 +25,9 @@ mod client;
 pub mod command;
 mod company;
 mod company_impact;
+mod company_list;
 mod company_restrict;
+mod company_view;
 mod completions;
 mod confirmation;
 mod connection;
@@ -56,16 +60,19 @@ mod output_format;
 mod printer;
 mod prompt;
 mod repeated;
+mod report;
 mod restore;
 mod scope;
 mod scope_holders;
 mod scope_undo;
 mod secret;
 mod suggestion;
+mod table;
 mod text_file;
 mod time;
 mod timeout;
 mod undo;
+mod undo_line;
 mod user;
 mod watch;
 
@@ -80,7 +87,6 @@ pub use self::company::{CompanyCommand, company};
 pub use self::company_restrict::RestrictArgs;
 pub use self::completions::{CompletionsArgs, completions};
 pub use self::confirmation::Confirmation;
-use self::connection::{Connection, Purpose, connect, connect_for};
 pub use self::consent::{ConsentCommand, consent};
 pub use self::context::{ContextCommand, context};
 pub use self::credential::{CredentialCommand, credential};
@@ -95,11 +101,5 @@ pub use self::scope::{ScopeCommand, scope};
 pub use self::secret::SecretCommand;
 pub use self::user::{UserCommand, user};
 
-/// The exit code of a command that could not ask.
+/// The exit code of a command that has no result: the server cannot be reached or returns an error.
 pub const COULD_NOT_ASK: u8 = 2;
-
-/// What a server said, in a sentence, and below it what is wrong with what, where it says that
-/// of several things.
-fn said(status: &tonic::Status) -> anyhow::Error {
-    failure::CommandError::of(status).into()
-}

@@ -7,8 +7,9 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
+use clap::CommandFactory;
 use clap::error::ErrorKind;
-use scopegate::cli::command::Command;
+use scopegate::cli::command::{Cli, Command};
 use scopegate::cli::environment;
 use scopegate::metrics::shortage;
 use scopegate::observe::log;
@@ -44,7 +45,9 @@ fn main() -> ExitCode {
         Command::Scope(command) => run(cli::scope(command), cli::COULD_NOT_ASK),
         Command::Changes(command) => run(cli::changes(command), cli::COULD_NOT_ASK),
         Command::Context(command) => run(cli::context(command), cli::COULD_NOT_ASK),
-        Command::Completions(args) => run(cli::completions(args), cli::COULD_NOT_ASK),
+        Command::Completions(args) => {
+            run(cli::completions(args, Cli::command()), cli::COULD_NOT_ASK)
+        }
         Command::Health(args) => run(cli::health(args), cli::COULD_NOT_ASK),
         Command::Keys(cli::KeysCommand::Bootstrap(args)) => bootstrap(&args),
         Command::Keys(command) => run(cli::keys(command), cli::COULD_NOT_ASK),
@@ -118,7 +121,7 @@ fn serve(args: ServeArgs) -> ExitCode {
     if let Err(error) = log::start(format, &args.log) {
         return log::end(format, &error, 64);
     }
-    for warning in environment::strangers() {
+    for warning in environment::unknown() {
         tracing::warn!("{warning}");
     }
     set_private_umask();

@@ -7,8 +7,9 @@ use std::path::PathBuf;
 
 use anyhow::{Context, anyhow, bail};
 
+use super::connection::{Connection, Purpose, connect_for};
+use super::failure::server_error;
 use super::output::Output;
-use super::{Connection, Purpose, connect_for, said};
 
 use crate::policy::revision::Revision;
 use crate::proto::BackupRequest;
@@ -64,9 +65,9 @@ async fn receive(
     output: &mut Output,
 ) -> anyhow::Result<(Revision, u64)> {
     let mut parts =
-        client.backup(BackupRequest {}).await.map_err(|status| said(&status))?.into_inner();
+        client.backup(BackupRequest {}).await.map_err(|status| server_error(&status))?.into_inner();
     let (mut reading, mut bytes) = (Reading::default(), 0);
-    while let Some(part) = parts.message().await.map_err(|status| said(&status))? {
+    while let Some(part) = parts.message().await.map_err(|status| server_error(&status))? {
         let wrong = |error| anyhow!("what the server sent {error}");
         reading.check(&part.data).map_err(wrong)?;
         output.write_all(&part.data).context("cannot write the file")?;

@@ -9,8 +9,8 @@ use tonic_types::StatusExt;
 use super::check::word;
 use super::check_file::{Checks, FileCheck};
 use super::client::{Client, ServerArgs};
-use super::printer::count;
-use super::said;
+use super::failure::server_error;
+use super::report::count;
 use crate::observe::log;
 use crate::proto::{BatchCheckRequest, CheckRequest, CheckResponse, Decision};
 
@@ -106,7 +106,7 @@ fn refused(status: &tonic::Status, asked: &[FileCheck]) -> anyhow::Error {
         let field = field.trim_start_matches('.');
         Some(anyhow!("line {line}: `{field}` {}", violation.description))
     });
-    wrong.unwrap_or_else(|| said(status))
+    wrong.unwrap_or_else(|| server_error(status))
 }
 
 impl Tally {

@@ -1,102 +1,107 @@
-//! Asking: what every command of a server has in common, from its flags to its answer.
+//! Client: what the commands that call a server share: their flags, the services, the options of a
+//! change, and pages of a list.
+//!
+//! Not here: how the connection is made; see [`super::connection`].
 
 use clap::Args;
 use tonic::{Response, Status};
 
 use super::connection::{Connection, connect};
 use super::endpoint_args::EndpointArgs;
+use super::failure::server_error;
 use super::output_format::OutputFormat;
-use super::printer::{Printer, Report};
+use super::printer::Printer;
+use super::report::Report;
 use crate::proto::authorization_service_client::AuthorizationServiceClient;
 use crate::proto::catalog_service_client::CatalogServiceClient;
 use crate::proto::change_service_client::ChangeServiceClient;
 use crate::proto::directory_service_client::DirectoryServiceClient;
 use crate::proto::key_service_client::KeyServiceClient;
 
-/// The most bytes to read of an answer: a page of credentials with all of their grants.
-const MAX_ANSWER: usize = 256 << 20;
+/// The maximum size of a response in bytes: a page of credentials with all of their grants.
+const MAX_RESPONSE: usize = 256 << 20;
 
-/// Whom to ask, and how to write the answer.
+/// The server to call, and the output format.
 #[derive(Debug, Args)]
 pub struct ServerArgs {
-    /// How to write the answer: for people, or as the contract's JSON for programs.
+    /// The output format: a table for people, or the JSON of the API for programs.
     #[arg(long, default_value = "table", value_name = "FORMAT")]
     pub output: OutputFormat,
 
-    /// Which server to ask.
+    /// The server to connect to.
     #[command(flatten)]
     pub server: EndpointArgs,
 }
 
-/// A server's services, and the printer beside them.
+/// The services of a server, and the printer for their responses.
 pub(super) struct Client {
     /// Decisions and scopes.
     pub authorization: AuthorizationServiceClient<Connection>,
-    /// Who exists.
+    /// Companies, credentials and users.
     pub directory: DirectoryServiceClient<Connection>,
-    /// What exists.
+    /// The catalog.
     pub catalog: CatalogServiceClient<Connection>,
-    /// What was done.
+    /// The audit log.
     pub changes: ChangeServiceClient<Connection>,
-    /// Who may ask.
+    /// API keys.
     pub keys: KeyServiceClient<Connection>,
-    /// How it is written down.
+    /// The printer.
     pub printer: Printer,
 }
 
 impl ServerArgs {
-    /// Connects.
+    /// Connects to the server.
     ///
     /// # Errors
-    /// No server answers.
+    /// The server cannot be reached.
     pub(super) async fn open(&self) -> anyhow::Result<Client> {
         self.open_on(connect(&self.server).await?)
     }
 
-    /// Uses a connection.
+    /// A client on an open connection.
     ///
     /// # Errors
-    /// None that an operator can mend.
+    /// The protobuf descriptors of this program cannot be decoded.
     pub(super) fn open_on(&self, channel: Connection) -> anyhow::Result<Client> {
         let printer = Printer::new(self.output)?;
         Ok(Client {
             authorization: AuthorizationServiceClient::new(channel.clone())
-                .max_decoding_message_size(MAX_ANSWER),
+                .max_decoding_message_size(MAX_RESPONSE),
             directory: DirectoryServiceClient::new(channel.clone())
-                .max_decoding_message_size(MAX_ANSWER),
+                .max_decoding_message_size(MAX_RESPONSE),
             catalog: CatalogServiceClient::new(channel.clone())
-                .max_decoding_message_size(MAX_ANSWER),
+                .max_decoding_message_size(MAX_RESPONSE),
             changes: ChangeServiceClient::new(channel.clone())
-                .max_decoding_message_size(MAX_ANSWER),
+                .max_decoding_message_size(MAX_RESPONSE),
             keys: KeyServiceClient::new(channel),
             printer,
         })
     }
 }
 
-/// The answer, or what the server said instead.
+/// The message of a response.
 ///
 /// # Errors
-/// The server refused.
-pub fn unwrap_response<T>(answer: Result<Response<T>, Status>) -> anyhow::Result<T> {
-    answer.map(Response::into_inner).map_err(|status| super::said(&status))
+/// The server returned an error.
+pub fn unwrap_response<T>(response: Result<Response<T>, Status>) -> anyhow::Result<T> {
+    response.map(Response::into_inner).map_err(|status| server_error(&status))
 }
 
-/// A resource that an answer must have.
+/// A resource that a response must have.
 ///
 /// # Errors
-/// The answer has none: it is no answer of this contract.
+/// The response does not have it: the server does not follow the API.
 pub fn require<T>(resource: &Option<T>) -> anyhow::Result<&T> {
     resource.as_ref().ok_or_else(|| {
-        anyhow::anyhow!("the answer is empty: is that a scopegate server of this version?")
+        anyhow::anyhow!("the response is empty: is this a scopegate server of the same version?")
     })
 }
 
-/// Text for people, which may begin with a hyphen. A flag that stands where the text is missing is
-/// none: it must not be swallowed.
+/// Parses free text, which may begin with a hyphen. If the text was forgotten, the flag behind it must
+/// not be taken as the text.
 ///
 /// # Errors
-/// It looks like a flag.
+/// The text looks like a flag.
 pub fn free_text(text: &str) -> Result<String, String> {
     let is_word = text.starts_with("--") && std::env::args_os().any(|word| word == text);
     if is_word {
@@ -105,55 +110,55 @@ pub fn free_text(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-/// How a change is made, and what is kept of why.
+/// The options of a change, and its entry in the audit log.
 #[derive(Debug, Args)]
 pub struct WriteArgs {
-    /// Why, for the audit record.
+    /// The reason, for the audit log.
     #[arg(long, allow_hyphen_values = true, value_parser = free_text, default_value = "", hide_default_value = true, value_name = "TEXT")]
     pub reason: String,
 
-    /// The person for whom you act, for the audit record.
-    #[arg(long, allow_hyphen_values = true, value_parser = free_text, default_value = "", hide_default_value = true, value_name = "WHO")]
+    /// The person for whom you act, for the audit log.
+    #[arg(long, allow_hyphen_values = true, value_parser = free_text, default_value = "", hide_default_value = true, value_name = "PERSON")]
     pub on_behalf_of: String,
 
-    /// Only if this is still the current etag of what is changed.
+    /// Make the change only if this is still the etag of the resource.
     #[arg(long, default_value = "", hide_default_value = true)]
     pub etag: String,
 
-    /// A UUID that makes the change safe to send again for a day.
+    /// A UUID that makes the change idempotent: within a day it can be sent again.
     #[arg(long, default_value = "", hide_default_value = true, value_name = "UUID")]
     pub request_id: String,
 
-    /// Run every check and show what the change would do, and change nothing.
+    /// Validate the change and show its effect, but change nothing.
     #[arg(long)]
     pub dry_run: bool,
 
-    /// Whom to ask, and how to write the answer.
+    /// The server to call, and the output format.
     #[command(flatten)]
     pub asking: ServerArgs,
 }
 
 impl WriteArgs {
-    /// The sheet that an answer to the change begins with, of the revision that it was answered at:
-    /// whether anything was changed, or would be.
+    /// The first lines of the report of a change: whether it changed anything, or would, and at which
+    /// revision.
     #[must_use]
     pub fn sheet(&self, revision: u64, is_same: bool) -> Report {
-        let sheet = Report::default();
+        let report = Report::default();
         match (self.dry_run, is_same) {
-            (true, true) => sheet.line(format!(
+            (true, true) => report.line(format!(
                 "at revision {revision}, nothing was changed; there is nothing to change, it stays:"
             )),
-            (true, false) => sheet.line(format!(
+            (true, false) => report.line(format!(
                 "at revision {revision}, nothing was changed; the change would leave:"
             )),
             (false, true) => {
-                sheet.line(format!("nothing to change: at revision {revision} it was so already:"))
+                report.line(format!("nothing to change: at revision {revision} it was so already:"))
             }
-            (false, false) => sheet,
+            (false, false) => report,
         }
     }
 
-    /// The sheet that an answer to a deletion begins with, of the revision that it was answered at.
+    /// The first line of the report of a deletion.
     #[must_use]
     pub fn gone(&self, revision: u64, would: &str, did: &str) -> Report {
         Report::default().line(match self.dry_run {
@@ -162,98 +167,100 @@ impl WriteArgs {
         })
     }
 
-    /// The revision of a change that was made; none of a dry run.
+    /// The revision of a change; 0 for a dry run.
     #[must_use]
     pub fn made(&self, revision: u64) -> u64 {
         if self.dry_run { 0 } else { revision }
     }
 
-    /// Whether what is changed should be read before, to tell whether anything was.
+    /// Whether to read the resource before the change, to report whether the change had an effect.
     #[must_use]
     pub fn compares(&self) -> bool {
         !self.dry_run && self.request_id.is_empty() && self.asking.output == OutputFormat::Table
     }
 
-    /// The etag of a resource before a change, if it is compared with the one after it.
+    /// The etag of a resource before a change, if the report compares it with the etag after.
     #[must_use]
     pub fn compared(&self, etag: Option<&String>) -> Option<String> {
         etag.filter(|_| self.compares()).cloned()
     }
 
-    /// Whether a change left a resource as it was. `before` is its etag before, if it was read.
+    /// Whether a change had no effect on a resource. `before` is its etag before the change, if it was
+    /// read.
     #[must_use]
-    pub fn is_same(&self, before: Option<&str>, etag: &str, own: u64, answered: u64) -> bool {
+    pub fn is_same(&self, before: Option<&str>, etag: &str, own: u64, responded: u64) -> bool {
         match self.dry_run {
-            // What would be changed has the revision that would come next.
-            true => own <= answered,
+            // A resource that a dry run would change has the next revision.
+            true => own <= responded,
             false => !etag.is_empty() && before == Some(etag),
         }
     }
 }
 
-/// A request that makes a change on these terms.
+/// Builds the request of a change with these options.
 macro_rules! on_terms {
-    ($terms:expr, $request:ident { $($field:ident: $value:expr),* $(,)? }) => {
+    ($write:expr, $request:ident { $($field:ident: $value:expr),* $(,)? }) => {
         $request {
             $($field: $value,)*
-            etag: $terms.etag.clone(),
-            validate_only: $terms.dry_run,
-            request_id: $terms.request_id.clone(),
-            reason: $terms.reason.clone(),
-            on_behalf_of: $terms.on_behalf_of.clone(),
+            etag: $write.etag.clone(),
+            validate_only: $write.dry_run,
+            request_id: $write.request_id.clone(),
+            reason: $write.reason.clone(),
+            on_behalf_of: $write.on_behalf_of.clone(),
         }
     };
 }
 pub(super) use on_terms;
 
-/// How much of a list is wanted.
+/// The maximum length of a list.
 #[derive(Clone, Copy, Debug, Default, Args)]
 pub struct Limit {
-    /// The most to list; all, if not given.
+    /// The maximum number to list. By default the whole list.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     limit: Option<u64>,
 }
 
-/// Where a list is.
+/// The position in a list that is read page by page.
 #[derive(Debug)]
 pub struct Pages {
-    left: u64,
-    /// What continues the list.
+    remaining: u64,
+    /// The token of the next page.
     pub token: String,
 }
 
 impl Pages {
-    /// At its beginning.
+    /// The first page.
     #[must_use]
     pub fn of(limit: Limit) -> Self {
-        Self { left: limit.limit.unwrap_or(u64::MAX), token: String::new() }
+        Self { remaining: limit.limit.unwrap_or(u64::MAX), token: String::new() }
     }
 
-    /// How much to ask for next.
+    /// The size of the next page.
     #[must_use]
     pub fn size(&self) -> i32 {
-        i32::try_from(self.left).unwrap_or(i32::MAX).min(1_000)
+        i32::try_from(self.remaining).unwrap_or(i32::MAX).min(1_000)
     }
 
-    /// Whether there is more and it is wanted.
-    pub fn turn(&mut self, got: usize, next: &str) -> bool {
-        self.left = self.left.saturating_sub(got as u64);
+    /// Moves to the next page after `received` entries. True if there is one and the limit is not
+    /// reached.
+    pub fn turn(&mut self, received: usize, next: &str) -> bool {
+        self.remaining = self.remaining.saturating_sub(received as u64);
         next.clone_into(&mut self.token);
-        self.left > 0 && !next.is_empty()
+        self.remaining > 0 && !next.is_empty()
     }
 }
 
-/// What stands under a list that was cut, or instead of one that is empty.
+/// Adds the last line of a list, if the list was cut or is empty.
 #[must_use]
-pub fn truncated(sheet: Report, next: &str) -> Report {
+pub fn truncated(report: Report, next: &str) -> Report {
     if !next.is_empty() {
-        return sheet.line("there are more: raise --limit");
+        return report.line("there are more: raise --limit");
     }
-    if sheet.is_empty() { sheet.line("none") } else { sheet }
+    if report.is_empty() { report.line("none") } else { report }
 }
 
-/// What moved in a set of scopes, as facts.
+/// Adds the scopes that a change added and removed.
 #[must_use]
-pub fn moved(sheet: Report, added: &[String], removed: &[String]) -> Report {
-    sheet.fact("added", added.join(" ")).fact("removed", removed.join(" "))
+pub fn moved(report: Report, added: &[String], removed: &[String]) -> Report {
+    report.fact("added", added.join(" ")).fact("removed", removed.join(" "))
 }

@@ -1,7 +1,7 @@
 //! Command: the root of the command line, and one variant for each command.
 //!
-//! Not here: the arguments of a command, which stand with the command; the flags of a server, which
-//! are [`crate::server::args`].
+//! Not here: the arguments of a command, which are in the file of the command; the flags of a server,
+//! which are in [`crate::server::args`].
 
 use clap::{Parser, Subcommand};
 
@@ -28,98 +28,102 @@ use crate::server::args::ServeArgs;
 
 /// May this API credential of this company use these scopes now?
 #[derive(Debug, Parser)]
-#[command(name = "scopegate", version, about, propagate_version = true)]
+#[command(
+    name = "scopegate",
+    version,
+    about,
+    propagate_version = true,
+    after_help = "Terms: docs/glossary.md"
+)]
 pub struct Cli {
-    /// What to do.
+    /// The command to run.
     #[command(subcommand)]
     pub command: Command,
 }
 
-/// What to do.
+/// A command.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Serve decisions and changes over gRPC.
+    /// Run a server.
     Serve(Box<ServeArgs>),
-    /// Ask a server for a decision: exit code 0 allowed, 1 denied, 2 could not ask.
+    /// Get a decision from a server. Exit code 0: allowed, 1: denied, 2: error.
     Check(CheckArgs),
-    /// Ask for the decisions of a file of checks: exit code 0 all as expected, 1 one is not, 2 could
-    /// not ask.
+    /// Get the decisions for a file of checks. Exit code 0: all as expected, 1: a mismatch, 2: error.
     ///
     /// The file has one JSON object a line: {"company_id", "credential_id", "scopes" or "endpoint":
     /// {"method", "path"}, "audience", "user_id", "resource_owner_id", "token": {"audience", "scopes",
     /// "issued_at", "expires_at", "user_id"}, "expect": "allowed" or "denied"}. Or it is CSV, with a
-    /// first line of columns: company_id, credential_id, scopes (with spaces between), method, path,
-    /// audience, user_id, resource_owner_id, expect. Where nothing is expected, it is that a check is
-    /// allowed. A hundred are asked for at once, and these are decided at one revision. With
-    /// --output json each line is the contract's answer, in the order of the file.
+    /// first line of columns: company_id, credential_id, scopes (separated by spaces), method, path,
+    /// audience, user_id, resource_owner_id, expect. Without `expect` a check is expected to be
+    /// allowed. A hundred checks are sent in one request and decided at one revision. With
+    /// --output json each line is a response of the API, in the order of the file.
     Batch(BatchArgs),
-    /// Ask what every layer says of every scope of a check, now or at a moment of the past.
+    /// Explain a check: the result of every layer for every scope, now or at an earlier time.
     ///
-    /// The past is replayed from the audit log: which facts there were at that revision, what was
-    /// decided of them at that time, which changes had led to it, and which came since. A decision
-    /// log adds what was answered to whom. All times are UTC.
+    /// An earlier state is replayed from the audit log. The report has the facts at that revision,
+    /// the decision at that time, the changes before it and the changes after it. A decision log adds
+    /// the responses that callers received. All times are UTC.
     Explain(Box<ExplainArgs>),
-    /// List everything that a check would allow.
+    /// List every scope that a check would allow.
     Effective(EffectiveArgs),
-    /// Companies, and the ceiling of scopes that each has.
+    /// Companies and their ceilings of scopes.
     #[command(subcommand)]
     Company(CompanyCommand),
-    /// Credentials, their scopes and secrets.
+    /// Credentials, their grants and secrets.
     #[command(subcommand)]
     Credential(CredentialCommand),
-    /// Users and the roles that they hold.
+    /// Users and their roles.
     #[command(subcommand)]
     User(UserCommand),
-    /// What users have allowed credentials to do in their name.
+    /// Consents: the scopes that a user allows a credential to use in the name of the user.
     #[command(subcommand)]
     Consent(ConsentCommand),
-    /// The catalog: scopes, audiences, roles, endpoints.
+    /// The catalog: scopes, audiences, roles and endpoints.
     #[command(subcommand)]
     Catalog(CatalogCommand),
-    /// The scopes of the catalog: titles, what implies what, and who names them.
+    /// The scopes of the catalog: titles, implications and holders.
     #[command(subcommand)]
     Scope(ScopeCommand),
-    /// The audit log, and the stream of it.
+    /// The audit log, as a list or as a stream.
     #[command(subcommand)]
     Changes(ChangesCommand),
-    /// Ask a server whether it is serving: exit code 0 if so, 2 if not.
+    /// Get the health of a server. Exit code 0: serving, 2: not serving.
     Health(HealthArgs),
-    /// The keys by which callers of a server prove who they are.
+    /// API keys, by which a server authenticates its callers.
     #[command(subcommand)]
     Keys(KeysCommand),
-    /// Create companies and credentials from a file: exit code 0 if all exist now, 2 if not.
+    /// Create companies and credentials from a file. Exit code 0: all of them exist, 2: error.
     ///
     /// The file has one JSON object a line. With a `credential_id` it is a credential:
     /// {"company_id", "credential_id", "label", "scopes", "expires_at" (RFC 3339), "enabled"};
-    /// without, a company: {"company_id", "display_name", "scopes"}, which stands before its
-    /// credentials and has the whole catalog unless it names scopes. What exists already is left
-    /// as it is: an import that was interrupted is run again.
+    /// without, a company: {"company_id", "display_name", "scopes"}. A company comes before its
+    /// credentials; without "scopes" its ceiling is the whole catalog. An import does not change
+    /// existing companies and credentials, so an interrupted import can be run again.
     Import(ImportArgs),
-    /// Back up a server's store while it serves: exit code 0 if the file is whole, 2 if there is
+    /// Back up the store of a running server. Exit code 0: the backup is complete, 2: there is none.
+    ///
+    /// The file has the state at exactly one revision, and a checksum. It gets its name only when it
+    /// is complete and on disk. Protect it like the store: it has the hashes of all secrets.
+    Backup(BackupArgs),
+    /// Create a store from a backup, without a server. Exit code 0: the store is complete, 2: there is
     /// none.
     ///
-    /// The file is exactly the state at one revision, and has a checksum. It gets its name only
-    /// when it is whole and on the disk. Keep it as you keep the store: it has the hashes of all
-    /// secrets.
-    Backup(BackupArgs),
-    /// Make a new store of a backup, with no server: exit code 0 if it is there, 2 if nothing is.
-    ///
-    /// What was changed after the backup is lost, restrictions and ended secrets among it. The
-    /// store begins another life: etags, page tokens and cursors of the lost one are refused, and
-    /// revisions jump ahead by 4294967296, so that none of the lost ones is used again.
+    /// Changes after the backup are lost, including restrictions and revoked secrets. The store is a
+    /// new incarnation: it rejects etags, page tokens and cursors of the lost store, and its
+    /// revisions start 4294967296 higher, so that no lost revision is used again.
     Restore(RestoreArgs),
-    /// Write everything down for people and programs: exit code 0 if all is written, 2 if not.
+    /// Export all data as text. Exit code 0: the export is complete, 2: it is not.
     ///
-    /// The file has one JSON object a line. Companies and credentials are as `scopegate import`
-    /// reads them; it skips the lines that have a `record`: the catalog, grants that are dormant,
-    /// expired, or end before their credential, users, consents. It refuses a disabled company,
-    /// which it could only enable. What is changed meanwhile may or may not be in the file: only a
-    /// backup is of one revision.
+    /// The file has one JSON object a line. `scopegate import` reads the companies and credentials.
+    /// It skips the lines with a `record`: the catalog, users, consents, and grants that are dormant,
+    /// expired, or end before their credential. It rejects a disabled company, which it could only
+    /// create enabled. An export is not a snapshot: a change during the export may or may not be in
+    /// the file. Only a backup has the state at one revision.
     Export(ExportArgs),
-    /// The servers that the commands can go to, by name.
+    /// Contexts: named servers for the commands.
     #[command(subcommand)]
     Context(ContextCommand),
-    /// Write what a shell needs to complete the commands.
+    /// Print a completion script for a shell.
     Completions(CompletionsArgs),
 }
 
@@ -130,7 +134,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_knob_of_a_server_has_an_environment_variable_of_its_name() {
+    fn every_serve_flag_has_an_environment_variable_of_its_name() {
         let command = Cli::command();
         command.clone().debug_assert();
         let serve = command.find_subcommand("serve").expect("serve");

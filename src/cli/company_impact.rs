@@ -1,8 +1,11 @@
-//! Company impact: what goes with a company, and how a change of one is undone.
+//! Company impact: the credentials and users that a change of a company affects, and the undo of such
+//! a change.
+//!
+//! Not here: the impact preview of a restriction; see [`super::company_restrict`].
 
 use super::client::{Client, WriteArgs, require, unwrap_response};
-use super::company::facts;
-use super::printer::{Report, count};
+use super::company_view::facts;
+use super::report::{Report, count};
 use super::time;
 use super::undo::Undo;
 use crate::proto::{
@@ -10,41 +13,41 @@ use crate::proto::{
     RestrictCompanyScopesRequest,
 };
 
-/// How many pages of credentials, and of users, are counted before a question.
-const PAGES: usize = 10;
-/// How many of a page.
-const PAGE: i32 = 1_000;
+/// The maximum number of pages of credentials, and of users, to count before a confirmation.
+const MAX_PAGES: usize = 10;
+/// The size of a page.
+const PAGE_SIZE: i32 = 1_000;
 
-/// A company as it is now.
+/// The current state of a company.
 ///
 /// # Errors
-/// There is none, or the server refused.
-pub(super) async fn read(desk: &mut Client, company: &str) -> anyhow::Result<Company> {
-    read_at(desk, company).await.0
+/// The company does not exist, or the server returns another error.
+pub(super) async fn read(client: &mut Client, company: &str) -> anyhow::Result<Company> {
+    read_at(client, company).await.0
 }
 
-/// A company as it is now, and the revision at which it was read.
-pub(super) async fn read_at(desk: &mut Client, company: &str) -> (anyhow::Result<Company>, u64) {
+/// The current state of a company, and the revision at which it was read.
+pub(super) async fn read_at(client: &mut Client, company: &str) -> (anyhow::Result<Company>, u64) {
     let request = GetCompanyRequest { company_id: company.to_owned() };
-    match unwrap_response(desk.directory.get_company(request).await) {
+    match unwrap_response(client.directory.get_company(request).await) {
         Ok(read) => (require(&read.company).cloned(), read.revision),
         Err(error) => (Err(error), 0),
     }
 }
 
-/// What goes with a company, and the company in words; and everything that is counted, to be
-/// compared with what there is later.
+/// The impact of a change of a company: a report, a phrase for a question, and an entry for each
+/// credential and user. The caller compares the entries with later ones.
 ///
 /// # Errors
-/// The server refused.
+/// The server returns an error.
 pub(super) async fn impact(
-    desk: &mut Client,
+    client: &mut Client,
     company: &Company,
 ) -> anyhow::Result<(Report, String, Vec<String>)> {
     let mut all = Vec::new();
-    let (credentials, enabled, seen) = credentials(desk, &company.company_id, &mut all).await?;
-    let users = users(desk, &company.company_id, &mut all).await?;
-    let sheet = facts(company)
+    let (credentials, enabled, seen) = credentials(client, &company.company_id, &mut all).await?;
+    let users = users(client, &company.company_id, &mut all).await?;
+    let report = facts(company)
         .fact("scopes", company.scopes.len() as u64)
         .fact("credentials", credentials.text("credential", "credentials"))
         .fact("of these enabled", enabled.text("credential", "credentials"))
@@ -56,10 +59,10 @@ pub(super) async fn impact(
         credentials.text("credential", "credentials"),
         users.text("user", "users")
     );
-    Ok((sheet, what, all))
+    Ok((report, what, all))
 }
 
-/// How many, as far as it was counted.
+/// A number, and whether counting stopped before the end.
 struct Counted {
     number: u64,
     has_more: bool,
@@ -72,23 +75,23 @@ impl Counted {
     }
 }
 
-/// How many credentials, how many of them enabled, and when one of them was last seen.
+/// The number of credentials, the number of enabled ones, and the last-seen time of the latest.
 async fn credentials(
-    desk: &mut Client,
+    client: &mut Client,
     company: &str,
     all: &mut Vec<String>,
 ) -> anyhow::Result<(Counted, Counted, String)> {
     let (mut number, mut enabled, mut seen, mut token) = (0, 0, None, String::new());
-    for _ in 0..PAGES {
+    for _ in 0..MAX_PAGES {
         let request = ListCredentialsRequest {
             company_id: company.to_owned(),
-            page_size: PAGE,
+            page_size: PAGE_SIZE,
             page_token: token,
             ..ListCredentialsRequest::default()
         };
-        let page = unwrap_response(desk.directory.list_credentials(request).await)?;
+        let page = unwrap_response(client.directory.list_credentials(request).await)?;
         number += page.credentials.len() as u64;
-        // An etag stands for all that was changed in one, and not for when it was seen.
+        // The etag changes with the credential, but not with its last-seen time.
         let each = page.credentials.iter();
         all.extend(each.map(|one| format!("credential {} {}", one.credential_id, one.etag)));
         enabled += page.credentials.iter().filter(|credential| credential.enabled).count() as u64;
@@ -104,12 +107,19 @@ async fn credentials(
     Ok((Counted { number, has_more }, Counted { number: enabled, has_more }, seen))
 }
 
-async fn users(desk: &mut Client, company: &str, all: &mut Vec<String>) -> anyhow::Result<Counted> {
+async fn users(
+    client: &mut Client,
+    company: &str,
+    all: &mut Vec<String>,
+) -> anyhow::Result<Counted> {
     let (mut number, mut token) = (0, String::new());
-    for _ in 0..PAGES {
-        let request =
-            ListUsersRequest { company_id: company.to_owned(), page_size: PAGE, page_token: token };
-        let page = unwrap_response(desk.directory.list_users(request).await)?;
+    for _ in 0..MAX_PAGES {
+        let request = ListUsersRequest {
+            company_id: company.to_owned(),
+            page_size: PAGE_SIZE,
+            page_token: token,
+        };
+        let page = unwrap_response(client.directory.list_users(request).await)?;
         number += page.users.len() as u64;
         all.extend(page.users.iter().map(|user| format!("user {}", user.user_id)));
         token = page.next_page_token;
@@ -120,9 +130,9 @@ async fn users(desk: &mut Client, company: &str, all: &mut Vec<String>) -> anyho
     Ok(Counted { number, has_more: !token.is_empty() })
 }
 
-/// How an update of these fields is undone, if it changed one.
+/// The undo of an update of these fields; None if it changed none of them.
 pub(super) fn undo(
-    terms: &WriteArgs,
+    write: &WriteArgs,
     mask: &[String],
     before: &Company,
     after: &Company,
@@ -130,7 +140,7 @@ pub(super) fn undo(
     let id = [before.company_id.as_str()];
     let names = |path: &str| mask.iter().any(|name| name == path);
     if names("enabled") && before.enabled != after.enabled {
-        let undo = Undo::of(terms)?;
+        let undo = Undo::of(write)?;
         return Some(match before.enabled {
             true => undo.then(&["company", "enable"], id, &[]),
             false => undo.then(&["company", "disable"], id, &["--yes"]),
@@ -138,36 +148,36 @@ pub(super) fn undo(
     }
     if names("display_name") && before.display_name != after.display_name {
         let name = format!("--display-name={}", before.display_name);
-        return Some(Undo::of(terms)?.then(&["company", "update"], id, &[&name]));
+        return Some(Undo::of(write)?.then(&["company", "update"], id, &[&name]));
     }
     None
 }
 
-/// How an addition to a ceiling is undone: by a restriction of exactly these scopes, as long as no
-/// credential holds one of them.
+/// The undo of an addition to a ceiling: a restriction of exactly these scopes, if no credential holds
+/// one of them.
 pub(super) async fn undo_of_addition(
-    desk: &mut Client,
-    terms: &WriteArgs,
-    done: &AddCompanyScopesResponse,
+    client: &mut Client,
+    write: &WriteArgs,
+    response: &AddCompanyScopesResponse,
 ) -> Option<Undo> {
-    let (undo, company) = (Undo::of(terms)?, done.company.as_ref()?);
-    if done.added_scopes.is_empty() {
+    let (undo, company) = (Undo::of(write)?, response.company.as_ref()?);
+    if response.added_scopes.is_empty() {
         return None;
     }
     let request = RestrictCompanyScopesRequest {
         company_id: company.company_id.clone(),
-        scopes: done.added_scopes.clone(),
+        scopes: response.added_scopes.clone(),
         validate_only: true,
         ..RestrictCompanyScopesRequest::default()
     };
-    let tried = desk.authorization.restrict_company_scopes(request).await.ok()?.into_inner();
-    let (mut goes, mut came) = (tried.restricted_scopes, done.added_scopes.clone());
-    goes.sort();
-    came.sort();
-    if goes != came || tried.affected_credential_count > 0 {
-        return Undo::none(terms, "credentials use these scopes, or more would go with them");
+    let preview = client.authorization.restrict_company_scopes(request).await.ok()?.into_inner();
+    let (mut removed, mut added) = (preview.restricted_scopes, response.added_scopes.clone());
+    removed.sort();
+    added.sort();
+    if removed != added || preview.affected_credential_count > 0 {
+        return Undo::none(write, "credentials use these scopes, or more would go with them");
     }
-    let places = std::iter::once(company.company_id.as_str());
-    let places = places.chain(done.added_scopes.iter().map(String::as_str));
-    Some(undo.then(&["company", "restrict"], places, &["--yes", "--affected", "0"]))
+    let arguments = std::iter::once(company.company_id.as_str());
+    let arguments = arguments.chain(response.added_scopes.iter().map(String::as_str));
+    Some(undo.then(&["company", "restrict"], arguments, &["--yes", "--affected", "0"]))
 }

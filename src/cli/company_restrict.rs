@@ -1,86 +1,88 @@
-//! `scopegate company restrict`: the audit first, then the question, then the restriction with
-//! the audit's etag, so that what is restricted is what was seen.
+//! `scopegate company restrict`: the impact preview, the confirmation, and the restriction.
+//!
+//! The restriction carries the etag of the preview, so that it does exactly what the preview showed.
 
 use anyhow::bail;
 use clap::Args;
 
+use super::cell::Cell;
 use super::client::{Client, WriteArgs, on_terms, require, unwrap_response};
 use super::lookup::Lookup;
-use super::printer::{self, Cell, Report};
 use super::prompt;
+use super::report::{self, Report};
 use super::time;
 use super::undo::Undo;
 use crate::proto::{
     AddCompanyScopesRequest, RestrictCompanyScopesRequest, RestrictCompanyScopesResponse,
 };
 
-/// What to restrict.
+/// The arguments of a restriction.
 #[derive(Debug, Args)]
 pub struct RestrictArgs {
     /// The company's id.
     company: String,
 
-    /// The scopes; those that imply them go too.
+    /// The scopes. The scopes that imply them are removed, too.
     #[arg(required = true, value_name = "SCOPE")]
     scopes: Vec<String>,
 
-    /// Do not ask. Needs --affected.
+    /// Do not ask for confirmation. Needs --affected.
     #[arg(long, requires = "affected")]
     yes: bool,
 
-    /// How many credentials may lose a scope by it, exactly.
+    /// The exact number of credentials that may lose a scope.
     #[arg(long, requires = "yes", value_name = "N")]
     affected: Option<u64>,
 
-    /// How.
+    /// Options of the change.
     #[command(flatten)]
-    terms: WriteArgs,
+    write: WriteArgs,
 }
 
-/// Restricts, if whoever decides has seen what it does.
+/// Restricts, after the operator has confirmed the impact.
 ///
 /// # Errors
-/// Could not ask, or nobody agreed.
+/// The server cannot be reached or returns an error, or the operator has not confirmed.
 pub(super) async fn restrict(args: RestrictArgs) -> anyhow::Result<bool> {
-    let RestrictArgs { company, scopes, yes: _, affected, terms } = args;
-    let mut desk = terms.asking.open().await?;
+    let RestrictArgs { company, scopes, yes: _, affected, write } = args;
+    let mut client = write.asking.open().await?;
     let request = on_terms!(
-        terms,
+        write,
         RestrictCompanyScopesRequest {
             company_id: company.clone(),
             scopes: scopes,
             acknowledge_impact: false,
         }
     );
-    let audit = RestrictCompanyScopesRequest { validate_only: true, ..request.clone() };
-    let audit = unwrap_response(desk.authorization.restrict_company_scopes(audit).await)?;
-    if terms.dry_run {
-        let mut line = format!("at revision {}, nothing was changed", audit.revision);
-        let sheet = if audit.restricted_scopes.is_empty() {
+    let preview = RestrictCompanyScopesRequest { validate_only: true, ..request.clone() };
+    let preview = unwrap_response(client.authorization.restrict_company_scopes(preview).await)?;
+    if write.dry_run {
+        let mut line = format!("at revision {}, nothing was changed", preview.revision);
+        let report = if preview.restricted_scopes.is_empty() {
             line.push_str("; nothing to change: the company has none of these scopes");
             Report::default().line(line)
         } else {
-            let titles = Lookup::titles(&desk).await;
-            Report::default().line(line).then(impact_report(&company, &audit, &titles))
+            let titles = Lookup::titles(&client).await;
+            Report::default().line(line).then(impact_report(&company, &preview, &titles))
         };
-        desk.printer.print(&audit, sheet.fact("etag", audit.etag.clone()))?;
+        client.printer.print(&preview, report.fact("etag", preview.etag.clone()))?;
         return Ok(true);
     }
-    let count = audit.affected_credential_count;
-    if audit.restricted_scopes.is_empty() {
-        desk.printer.print(
-            &audit,
+    let count = preview.affected_credential_count;
+    if preview.restricted_scopes.is_empty() {
+        client.printer.print(
+            &preview,
             Report::default().line("nothing to change: the company has none of these scopes"),
         )?;
         return Ok(true);
     }
     if let Some(expected) = affected {
         if expected != count {
-            if desk.printer.is_for_people() {
-                desk.printer.print_stderr(impact_report(
+            if client.printer.is_for_people() {
+                client.printer.print_stderr(impact_report(
                     &company,
-                    &audit,
-                    &Lookup::titles(&desk).await,
+                    &preview,
+                    &Lookup::titles(&client).await,
                 ))?;
             }
             bail!(
@@ -88,15 +90,15 @@ pub(super) async fn restrict(args: RestrictArgs) -> anyhow::Result<bool> {
                  at who they are, and say --affected {count} if that is right"
             );
         }
-    } else if terms.etag.is_empty() {
-        // With the etag of an audit, what it saw is agreed to.
+    } else if write.etag.is_empty() {
+        // An --etag is that of an earlier preview, which the operator has seen.
         let is_answered = prompt::is_interactive();
-        // A program reads one line of JSON on standard error.
-        if is_answered || desk.printer.is_for_people() {
-            desk.printer.print_stderr(impact_report(
+        // With `--output json` standard error has only the line of the error.
+        if is_answered || client.printer.is_for_people() {
+            client.printer.print_stderr(impact_report(
                 &company,
-                &audit,
-                &Lookup::titles(&desk).await,
+                &preview,
+                &Lookup::titles(&client).await,
             ))?;
         }
         if !is_answered {
@@ -105,63 +107,67 @@ pub(super) async fn restrict(args: RestrictArgs) -> anyhow::Result<bool> {
                  say --yes --affected {count} if this is what you want"
             );
         }
-        let question = format!("Take {} from {company}?", audit.restricted_scopes.join(" "));
+        let question = format!("Take {} from {company}?", preview.restricted_scopes.join(" "));
         if !prompt::confirm(&question).await? {
             bail!("nothing was restricted");
         }
     }
-    let etag = if terms.etag.is_empty() { audit.etag } else { terms.etag.clone() };
+    let etag = if write.etag.is_empty() { preview.etag } else { write.etag.clone() };
     let request = RestrictCompanyScopesRequest { etag, ..request };
-    let done = unwrap_response(desk.authorization.restrict_company_scopes(request).await)?;
-    let sheet = Report::default()
-        .fact("company", require(&done.company)?.company_id.clone())
-        .fact("restricted", done.restricted_scopes.join(" "))
-        .fact("affected credentials", done.affected_credential_count)
-        .fact("revision", done.revision);
-    let undo = undo(&mut desk, &terms, &company, &done).await;
-    desk.printer.print_undoable(&done, sheet, undo)?;
+    let response = unwrap_response(client.authorization.restrict_company_scopes(request).await)?;
+    let report = Report::default()
+        .fact("company", require(&response.company)?.company_id.clone())
+        .fact("restricted", response.restricted_scopes.join(" "))
+        .fact("affected credentials", response.affected_credential_count)
+        .fact("revision", response.revision);
+    let undo = undo(&mut client, &write, &company, &response).await;
+    client.printer.print_undoable(&response, report, undo)?;
     Ok(true)
 }
 
-/// How a restriction that was wrong is undone: if the scopes come back alone, as a dry run says. By
-/// the present catalog they may imply what the company did not have.
+/// The undo of a restriction, if a dry run shows that adding the scopes back adds exactly these. By the
+/// current catalog they may imply scopes that the company did not have.
 async fn undo(
-    desk: &mut Client,
-    terms: &WriteArgs,
+    client: &mut Client,
+    write: &WriteArgs,
     company: &str,
-    done: &RestrictCompanyScopesResponse,
+    response: &RestrictCompanyScopesResponse,
 ) -> Option<Undo> {
-    if done.restricted_scopes.is_empty() {
+    if response.restricted_scopes.is_empty() {
         return None;
     }
-    let trial = AddCompanyScopesRequest {
+    let dry_run = AddCompanyScopesRequest {
         company_id: company.to_owned(),
-        scopes: done.restricted_scopes.clone(),
+        scopes: response.restricted_scopes.clone(),
         validate_only: true,
         ..AddCompanyScopesRequest::default()
     };
-    let tried = desk.authorization.add_company_scopes(trial).await.ok();
-    let mut comes = tried.map(|tried| tried.into_inner().added_scopes).unwrap_or_default();
-    let mut went = done.restricted_scopes.clone();
-    comes.sort();
-    went.sort();
-    if comes != went {
-        return Undo::none(terms, "the company would not get exactly these scopes back");
+    let would = client.authorization.add_company_scopes(dry_run).await.ok();
+    let mut added = would.map(|would| would.into_inner().added_scopes).unwrap_or_default();
+    let mut removed = response.restricted_scopes.clone();
+    added.sort();
+    removed.sort();
+    if added != removed {
+        return Undo::none(write, "the company would not get exactly these scopes back");
     }
-    let revision = done.revision.to_string();
-    let places =
-        || std::iter::once(company).chain(done.restricted_scopes.iter().map(String::as_str));
-    let undo = Undo::of(terms)?.then(&["company", "add-scopes"], places(), &[]);
-    Some(undo.then(&["company", "restore-grants"], places(), &["--restricted-at", &revision]))
+    let revision = response.revision.to_string();
+    let arguments =
+        || std::iter::once(company).chain(response.restricted_scopes.iter().map(String::as_str));
+    let undo = Undo::of(write)?.then(&["company", "add-scopes"], arguments(), &[]);
+    Some(undo.then(&["company", "restore-grants"], arguments(), &["--restricted-at", &revision]))
 }
 
-/// Who would break.
-fn impact_report(company: &str, audit: &RestrictCompanyScopesResponse, titles: &Lookup) -> Report {
-    let scopes = audit.restricted_scopes.join(" ");
-    let count = audit.affected_credential_count;
-    let credentials = printer::count(count, "credential", "credentials");
+/// The credentials that would lose a scope.
+fn impact_report(
+    company: &str,
+    preview: &RestrictCompanyScopesResponse,
+    titles: &Lookup,
+) -> Report {
+    let scopes = preview.restricted_scopes.join(" ");
+    let count = preview.affected_credential_count;
+    let credentials = report::count(count, "credential", "credentials");
     let colon = if count > 0 { ":" } else { "" };
-    let rows = audit.affected_credentials.iter().map(|affected| {
+    let rows = preview.affected_credentials.iter().map(|affected| {
         let seen = time::text(affected.last_seen_time.as_ref());
         [
             affected.credential_id.clone().into(),
@@ -171,16 +177,16 @@ fn impact_report(company: &str, audit: &RestrictCompanyScopesResponse, titles: &
             affected.scopes.join(" ").into(),
         ]
     });
-    let shown = audit.affected_credentials.len() as u64;
-    let sheet = Report::default()
+    let shown = preview.affected_credentials.len() as u64;
+    let report = Report::default()
         .line(format!("{credentials} of {company} would lose {scopes}{colon}"))
-        .then(titles.table(audit.restricted_scopes.iter().map(String::as_str)))
+        .then(titles.table(preview.restricted_scopes.iter().map(String::as_str)))
         .rows(&["CREDENTIAL", "LABEL", "STATE", "LAST SEEN", "LOSES"], rows);
     if count <= shown {
-        return sheet;
+        return report;
     }
     let more = count - shown;
-    sheet.line(format!(
+    report.line(format!(
         "and {more} more: scopegate credential list {company} --scope SCOPE lists all"
     ))
 }

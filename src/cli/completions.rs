@@ -2,10 +2,8 @@
 
 use std::io::{self, Write};
 
-use clap::{Args, CommandFactory};
+use clap::{Args, Command};
 use clap_complete::Shell;
-
-use super::command::Cli;
 
 /// For which shell.
 #[derive(Debug, Args)]
@@ -18,9 +16,9 @@ pub struct CompletionsArgs {
 ///
 /// # Errors
 /// Nobody reads.
-pub async fn completions(args: CompletionsArgs) -> anyhow::Result<bool> {
+pub async fn completions(args: CompletionsArgs, mut commands: Command) -> anyhow::Result<bool> {
     let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut Cli::command(), "scopegate", &mut script);
+    clap_complete::generate(args.shell, &mut commands, "scopegate", &mut script);
     io::stdout().write_all(&script)?;
     Ok(true)
 }

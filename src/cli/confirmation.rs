@@ -10,8 +10,9 @@ use anyhow::bail;
 use clap::Args;
 
 use super::client::WriteArgs;
-use super::printer::{Printer, Report};
+use super::printer::Printer;
 use super::prompt;
+use super::report::Report;
 
 /// Whether a change that takes something away has been agreed to.
 #[derive(Clone, Copy, Debug, Args)]

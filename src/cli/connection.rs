@@ -1,5 +1,7 @@
-//! Connection: the one place where it is settled which server is asked, how it is reached, and as
-//! whom.
+//! Connection: connects a command to its server, with the TLS files and the API key of its profile.
+//!
+//! Not here: which server that is, see [`super::context`]; why a connection failed, see
+//! [`super::diagnosis`].
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -21,37 +23,39 @@ use super::timeout::Timeout;
 use super::{address, api_key, failure};
 use crate::transport::{key_file, pem};
 
-/// How much of a stream may be on its way. The usual window would be waited for all the time.
+/// The HTTP/2 window of a download in bytes. With the default window the server waits for every
+/// window update.
 const STREAM_WINDOW: u32 = 4 << 20;
-/// How long a connection may be silent before a ping is sent, and how long the ping's answer may
-/// take: a stopped server is noticed within 15 seconds.
+/// The interval of keepalive pings, and the time to wait for their acknowledgement: a stopped server
+/// is detected within 15 seconds.
 const PING_INTERVAL: Duration = Duration::from_secs(10);
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The most bytes of a key's file, and of one of certificates.
+/// The maximum size in bytes of a key file and of a file of certificates.
 const MAX_FILE: u64 = 1 << 20;
 
-/// How many times as long as any other call an upload may make no progress while pings are answered.
-const UPLOAD: u32 = 10;
+/// The factor by which an upload may make no progress for longer than another call, while the server
+/// acknowledges pings.
+const UPLOAD_FACTOR: u32 = 10;
 
-/// A connection on which every call presents the caller's key, if there is one, and ends when the
-/// server makes no progress.
+/// A connection whose calls carry the API key, if there is one, and end with an error when the server
+/// makes no progress.
 pub(super) type Connection = InterceptedService<Timeout, BearerInterceptor>;
 
-/// What a connection is for.
+/// The purpose of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Purpose {
-    /// For calls that are answered.
+    /// Unary calls.
     Calls,
-    /// For a stream of the server's that goes on to its end.
+    /// A server stream that is read to its end.
     Download,
-    /// For a stream of the client's, whose input may be slow.
+    /// A client stream, whose input may be slow.
     Upload,
-    /// For a stream of events, which may be far apart.
+    /// A stream of events, between which much time may pass.
     Events,
 }
 
-/// What a call presents.
+/// Adds the API key to every call.
 #[derive(Clone)]
 pub(super) struct BearerInterceptor(Option<MetadataValue<Ascii>>);
 
@@ -75,9 +79,9 @@ pub(super) async fn connect_for(
     args: &EndpointArgs,
 ) -> anyhow::Result<Connection> {
     let limit = Duration::from_secs(args.timeout.into());
-    let way = context::resolve_profile(args)?;
-    let presents = BearerInterceptor(key(&way)?);
-    let endpoint = endpoint(&way)?.connect_timeout(limit);
+    let profile = context::resolve_profile(args)?;
+    let interceptor = BearerInterceptor(key(&profile)?);
+    let endpoint = endpoint(&profile)?.connect_timeout(limit);
     let endpoint = match purpose {
         Purpose::Calls => endpoint,
         Purpose::Download => endpoint
@@ -91,61 +95,64 @@ pub(super) async fn connect_for(
             .keep_alive_timeout(PING_TIMEOUT.min(limit)),
     };
     let uri = endpoint.uri().clone();
-    // The connector's own limit is that of TCP: names and TLS have silent servers, too.
-    let reached = tokio::time::timeout(limit, endpoint.connect()).await.map_err(|_| {
+    // The connector's own timeout covers only TCP. A name server or a TLS server may be silent, too.
+    let connected = tokio::time::timeout(limit, endpoint.connect()).await.map_err(|_| {
         Unreachable(format!(
             "no server answers at {uri} within {} s: is it running, and is --endpoint right?",
             limit.as_secs()
         ))
     })?;
-    let channel = match reached {
+    let channel = match connected {
         Ok(channel) => channel,
         Err(error) => return Err(diagnosis::of_connect(&uri, error).await.into()),
     };
-    // What a server has taken of an upload it works through, and says nothing meanwhile: that it is
-    // there, its answers to pings say.
-    let silence = if purpose == Purpose::Upload { limit.saturating_mul(UPLOAD) } else { limit };
-    let timed = Timeout::new(channel, uri, silence, purpose != Purpose::Events);
-    Ok(InterceptedService::new(timed, presents))
+    // A server sends nothing while it processes an upload. It still acknowledges pings, which shows
+    // that it runs.
+    let stall_limit =
+        if purpose == Purpose::Upload { limit.saturating_mul(UPLOAD_FACTOR) } else { limit };
+    let timed = Timeout::new(channel, uri, stall_limit, purpose != Purpose::Events);
+    Ok(InterceptedService::new(timed, interceptor))
 }
 
-fn endpoint(way: &ServerProfile) -> anyhow::Result<Endpoint> {
-    let url = address::url(&way.endpoint, way.ca.is_some() || way.client_cert.is_some())?;
-    let endpoint = Endpoint::from_shared(url)
-        .map_err(|_| anyhow!("the endpoint `{}` is no HOST:PORT and no URL", way.endpoint))?;
+fn endpoint(profile: &ServerProfile) -> anyhow::Result<Endpoint> {
+    let url =
+        address::url(&profile.endpoint, profile.ca.is_some() || profile.client_cert.is_some())?;
+    let endpoint = Endpoint::from_shared(url).map_err(|_| {
+        anyhow!("the endpoint `{}` is neither HOST:PORT nor a URL", profile.endpoint)
+    })?;
     if endpoint.uri().scheme_str() != Some("https") {
-        if way.ca.is_some() || way.client_cert.is_some() {
-            bail!(
-                "--ca and --client-cert are for TLS: give an --endpoint that begins with https://"
-            );
+        if profile.ca.is_some() || profile.client_cert.is_some() {
+            bail!("--ca and --client-cert need TLS: use an --endpoint that begins with https://");
         }
         return Ok(endpoint);
     }
     let mut config = ClientTlsConfig::new();
-    config = match &way.ca {
+    config = match &profile.ca {
         Some(path) => config.ca_certificate(Certificate::from_pem(certificates("--ca", path)?)),
         None => config.with_native_roots(),
     };
-    if let (Some(cert), Some(key)) = (&way.client_cert, &way.client_key) {
+    if let (Some(cert), Some(key)) = (&profile.client_cert, &profile.client_key) {
         let chain = certificates("--client-cert", cert)?;
         let secret = read_secret("--client-key", key)?;
         pem::check_private_key(&secret)
-            .map_err(|what| anyhow!("--client-key {} {what}", key.display()))?;
+            .map_err(|problem| anyhow!("--client-key {} {problem}", key.display()))?;
         config = config.identity(Identity::from_pem(chain, secret));
     }
-    endpoint.tls_config(config).map_err(|error| match cause(&error) {
+    endpoint.tls_config(config).map_err(|error| match diagnosis::cause(&error) {
         text if text.contains("KeyMismatch") => {
-            anyhow!("--client-key is not the key of --client-cert: give the two of one pair")
+            anyhow!(
+                "--client-key is not the key of --client-cert: use a certificate and its own key"
+            )
         }
-        text => anyhow!("cannot begin TLS: {text}"),
+        text => anyhow!("cannot set up TLS: {text}"),
     })
 }
 
-/// The key to present: of the environment, else of a file. It is no flag: those are shown to
-/// everybody on the machine.
-fn key(way: &ServerProfile) -> anyhow::Result<Option<MetadataValue<Ascii>>> {
+/// The API key: from the environment, else from a file. There is no flag for the key itself, because
+/// every user of the machine can see flags.
+fn key(profile: &ServerProfile) -> anyhow::Result<Option<MetadataValue<Ascii>>> {
     let set = std::env::var("SCOPEGATE_KEY").ok().filter(|key| !key.is_empty());
-    let (from, key) = match (set, &way.key_file) {
+    let (from, key) = match (set, &profile.key_file) {
         (Some(key), _) => ("SCOPEGATE_KEY".to_owned(), key),
         (None, Some(path)) => {
             let bytes = read_secret("--key-file", path)?;
@@ -155,14 +162,14 @@ fn key(way: &ServerProfile) -> anyhow::Result<Option<MetadataValue<Ascii>>> {
         }
         (None, None) => return Ok(None),
     };
-    api_key::header(&key).map(Some).map_err(|what| anyhow!("{from} {what}"))
+    api_key::header(&key).map(Some).map_err(|problem| anyhow!("{from} {problem}"))
 }
 
-/// A file of certificates, at least one.
+/// Reads a file with at least one certificate.
 fn certificates(flag: &str, path: &Path) -> anyhow::Result<Vec<u8>> {
     let contents = read(flag, path)?;
     pem::check_certificates(&contents)
-        .map_err(|what| anyhow!("{flag} {} {what}", path.display()))?;
+        .map_err(|problem| anyhow!("{flag} {} {problem}", path.display()))?;
     Ok(contents)
 }
 
@@ -176,7 +183,7 @@ fn read(flag: &str, path: &Path) -> anyhow::Result<Vec<u8>> {
     read.map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => anyhow!("{flag} {shown} does not exist"),
         io::ErrorKind::PermissionDenied => anyhow!(
-            "{flag} {shown} may not be read by this user: see its owner and its mode by `ls -l`"
+            "{flag} {shown} cannot be read by this user: see its owner and mode with `ls -l`"
         ),
         kind => anyhow!("{flag} {shown} cannot be read: {kind}"),
     })?;
@@ -188,17 +195,11 @@ fn read(flag: &str, path: &Path) -> anyhow::Result<Vec<u8>> {
     Ok(text.to_vec())
 }
 
-/// Reads a file that only its owner should be able to read, and warns if others are.
+/// Reads a file that only its owner should be able to read. Warns if others can read it, too.
 fn read_secret(flag: &str, path: &Path) -> anyhow::Result<Vec<u8>> {
     let bytes = read(flag, path)?;
     if let Some(exposure) = key_file::exposure(flag, path) {
         failure::warn(&exposure);
     }
     Ok(bytes)
-}
-
-/// The first cause of an error.
-pub(super) fn cause(error: &(dyn std::error::Error + 'static)) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.last().map(ToString::to_string).unwrap_or_default()
 }

@@ -1,4 +1,4 @@
-//! Context: a server by name. `~/.config/scopegate/config.yaml` has them:
+//! Context: named servers in `~/.config/scopegate/config.yaml`, and which server a command uses:
 //!
 //! ```yaml
 //! current: staging
@@ -6,9 +6,12 @@
 //!   staging: { endpoint: http://scopegate.staging:50051 }
 //! ```
 //!
-//! Flags and environment win over a context, except that a --context that is typed wins over the
-//! variable SCOPEGATE_ENDPOINT. Files are named as seen from the config file's directory. An --endpoint alone leaves the current context out
-//! altogether: what one server is to be shown must not be shown to another.
+//! Flags and environment variables take precedence over a context, except that the flag --context
+//! takes precedence over the variable SCOPEGATE_ENDPOINT. File names are relative to the directory of
+//! the config file. An --endpoint without --context ignores the current context, so that the key and
+//! the certificate for one server are not sent to another.
+//!
+//! Not here: the connection; see [`super::connection`].
 
 use std::collections::BTreeMap;
 use std::io::Read as _;
@@ -18,43 +21,45 @@ use anyhow::{Context as _, anyhow, bail};
 use clap::{Args, Subcommand};
 use serde::{Deserialize, Serialize};
 
+use super::cell::Cell;
 use super::endpoint_args::{EndpointArgs, TlsArgs};
 use super::output_format::OutputFormat;
-use super::printer::{Cell, Printer, Report};
+use super::printer::Printer;
+use super::report::Report;
 use super::text_file;
 
-/// Where a server is looked for that nobody says the address of.
-const HERE: &str = "http://127.0.0.1:50051";
+/// The endpoint if neither a flag, a variable nor the config file names one.
+const DEFAULT_ENDPOINT: &str = "http://127.0.0.1:50051";
 
-/// The most bytes that are read of the config file.
-const LONGEST: u64 = 1 << 20;
+/// The maximum size of the config file in bytes.
+const MAX_FILE: u64 = 1 << 20;
 
-/// Commands of contexts.
+/// The commands for contexts.
 #[derive(Debug, Subcommand)]
 pub enum ContextCommand {
     /// List the contexts of the config file: $SCOPEGATE_CONFIG, else
     /// $XDG_CONFIG_HOME/scopegate/config.yaml, else ~/.config/scopegate/config.yaml.
     ///
-    /// The file is YAML: `contexts:` has, by name, an `endpoint` and, where the server asks for
-    /// them, `ca`, `client_cert`, `client_key` and `key_file`, each as seen from the directory of the
-    /// config file; `current:` names one of them.
+    /// The file is YAML. `contexts:` has for each name an `endpoint` and, if the server needs them,
+    /// `ca`, `client_cert`, `client_key` and `key_file`, relative to the directory of the config file.
+    /// `current:` has the name of the current context.
     List(ListArgs),
-    /// Make a context the current one.
+    /// Set the current context.
     Use(UseArgs),
 }
 
-/// How to list contexts.
+/// The arguments of the list of contexts.
 #[derive(Debug, Args)]
 pub struct ListArgs {
-    /// How to write the list.
+    /// The output format.
     #[arg(long, default_value = "table", value_name = "FORMAT")]
     output: OutputFormat,
 }
 
-/// Which context to use.
+/// The arguments of `context use`.
 #[derive(Debug, Args)]
 pub struct UseArgs {
-    /// The context's name.
+    /// The name of the context.
     #[arg(value_name = "CONTEXT")]
     name: String,
 }
@@ -68,80 +73,80 @@ struct Contexts {
     contexts: BTreeMap<String, ServerProfile>,
 }
 
-/// How a server is reached.
+/// The address of a server, and the files to connect to it.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ServerProfile {
-    /// Its address.
+    /// The address.
     pub endpoint: String,
-    /// Who vouches for it.
+    /// The CA certificates to trust for it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ca: Option<PathBuf>,
-    /// The certificate to show to it.
+    /// The client certificate.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub client_cert: Option<PathBuf>,
-    /// The certificate's key.
+    /// The private key of the client certificate.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub client_key: Option<PathBuf>,
-    /// The file of the key that says who asks.
+    /// The file with the API key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key_file: Option<PathBuf>,
 }
 
-/// Lists contexts, or chooses one.
+/// Lists contexts, or sets the current one.
 ///
 /// # Errors
-/// The config file cannot be read, or not be written, or lacks the context.
+/// The config file cannot be read or written, or does not have the context.
 pub async fn context(command: ContextCommand) -> anyhow::Result<bool> {
     match command {
         ContextCommand::List(args) => list(&args),
-        ContextCommand::Use(args) => choose(&args.name),
+        ContextCommand::Use(args) => set_current(&args.name),
     }
 }
 
 fn list(args: &ListArgs) -> anyhow::Result<bool> {
     let (path, contexts) = read()?;
     let printer = Printer::new(args.output)?;
-    let rows = contexts.contexts.iter().map(|(name, way)| {
+    let rows = contexts.contexts.iter().map(|(name, profile)| {
         let current = contexts.current.as_ref() == Some(name);
         [Cell::colored(true, if current { "*" } else { "" }), name.clone().into(), {
-            way.endpoint.clone().into()
+            profile.endpoint.clone().into()
         }]
     });
-    let mut sheet = Report::default().rows(&["CURRENT", "NAME", "ENDPOINT"], rows);
+    let mut report = Report::default().rows(&["CURRENT", "NAME", "ENDPOINT"], rows);
     if contexts.contexts.is_empty() {
-        sheet = sheet.line(format!("no contexts in {}", path.display()));
+        report = report.line(format!("no contexts in {}", path.display()));
     }
-    printer.print_value(&contexts, sheet)?;
+    printer.print_value(&contexts, report)?;
     Ok(true)
 }
 
-/// Changes the one line that says it, so that comments stay.
-fn choose(name: &str) -> anyhow::Result<bool> {
+/// Sets the current context. Replaces only the line `current:`, to keep the comments of the file.
+fn set_current(name: &str) -> anyhow::Result<bool> {
     let (path, contexts) = read()?;
-    of(&contexts, &path, name)?;
+    find(&contexts, &path, name)?;
     let file = std::fs::read(&path).with_context(|| unreadable(&path))?;
     let file = text_file::text(&file).map_err(|error| anyhow!("{} {error}", path.display()))?;
-    // JSON is YAML: a quoted name is read as it is.
+    // A JSON string is a YAML string.
     let line = format!("current: {}", serde_json::to_string(name)?);
-    let stands = |line: &&str| line.starts_with("current:");
-    let text = match file.lines().find(stands) {
+    let is_current = |line: &&str| line.starts_with("current:");
+    let text = match file.lines().find(is_current) {
         Some(old) => file.replacen(old, &line, 1),
         None if contexts.current.is_some() => {
             bail!("in {} `current` does not begin a line: change it there", path.display())
         }
         None => format!("{line}\n{file}"),
     };
-    // Whoever reads meanwhile reads the old file or the new one.
-    let fresh = path.with_extension("yaml.new");
-    let wrote = std::fs::write(&fresh, text).and_then(|()| std::fs::rename(&fresh, &path));
+    // The rename replaces the file atomically for concurrent readers.
+    let temporary = path.with_extension("yaml.new");
+    let wrote = std::fs::write(&temporary, text).and_then(|()| std::fs::rename(&temporary, &path));
     wrote.with_context(|| format!("cannot write {}", path.display()))?;
     Printer::new(OutputFormat::Table)?
         .print_stderr(Report::default().line(format!("current: {name}")))?;
     Ok(true)
 }
 
-/// How the server is reached that the flags, the environment or the config file name.
+/// The profile of the server that the flags, the environment and the config file select.
 pub(super) fn resolve_profile(args: &EndpointArgs) -> anyhow::Result<ServerProfile> {
     let TlsArgs { ca, client_cert, client_key } = args.tls.clone();
     let flags = |endpoint: &str| ServerProfile {
@@ -151,38 +156,38 @@ pub(super) fn resolve_profile(args: &EndpointArgs) -> anyhow::Result<ServerProfi
         client_key: client_key.clone(),
         key_file: args.key_file.clone(),
     };
-    let way = match (&args.endpoint, &args.context) {
+    let profile = match (&args.endpoint, &args.context) {
         (Some(endpoint), None) => return Ok(flags(endpoint)),
         (endpoint, Some(name)) => {
             let (path, contexts) = read()?;
-            let way = of(&contexts, &path, name)?.clone();
+            let profile = find(&contexts, &path, name)?.clone();
             match endpoint {
-                Some(endpoint) => ServerProfile { endpoint: endpoint.clone(), ..way },
-                None => way,
+                Some(endpoint) => ServerProfile { endpoint: endpoint.clone(), ..profile },
+                None => profile,
             }
         }
         (None, None) => {
             let (path, contexts) = read()?;
             match &contexts.current {
-                Some(name) => of(&contexts, &path, name)?.clone(),
-                None => return Ok(flags(HERE)),
+                Some(name) => find(&contexts, &path, name)?.clone(),
+                None => return Ok(flags(DEFAULT_ENDPOINT)),
             }
         }
     };
-    // A certificate and its key go together, so both come from one place.
+    // A certificate and its key belong together, so both come from the same source.
     let (client_cert, client_key) = match client_cert {
         Some(_) => (client_cert, client_key),
-        None => (way.client_cert, way.client_key),
+        None => (profile.client_cert, profile.client_key),
     };
     if client_cert.is_some() != client_key.is_some() {
-        bail!("the context has a `client_cert` without a `client_key`, or the reverse");
+        bail!("the context has only one of `client_cert` and `client_key`: set both or none");
     }
     Ok(ServerProfile {
-        endpoint: way.endpoint,
-        ca: ca.or(way.ca),
+        endpoint: profile.endpoint,
+        ca: ca.or(profile.ca),
         client_cert,
         client_key,
-        key_file: args.key_file.clone().or(way.key_file),
+        key_file: args.key_file.clone().or(profile.key_file),
     })
 }
 
@@ -191,7 +196,7 @@ pub(super) fn current() -> Option<String> {
     read().ok().and_then(|(_, contexts)| contexts.current)
 }
 
-fn of<'a>(contexts: &'a Contexts, path: &Path, name: &str) -> anyhow::Result<&'a ServerProfile> {
+fn find<'a>(contexts: &'a Contexts, path: &Path, name: &str) -> anyhow::Result<&'a ServerProfile> {
     contexts.contexts.get(name).ok_or_else(|| {
         let all: Vec<_> = contexts.contexts.keys().map(String::as_str).collect();
         let all = match all.is_empty() {
@@ -202,10 +207,10 @@ fn of<'a>(contexts: &'a Contexts, path: &Path, name: &str) -> anyhow::Result<&'a
     })
 }
 
-/// The bytes of a file, and no more of them than one above the most.
-fn bounded(path: &Path) -> std::io::Result<Vec<u8>> {
+/// Reads at most one byte more than the maximum size of the config file.
+fn read_bounded(path: &Path) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    std::fs::File::open(path)?.take(LONGEST + 1).read_to_end(&mut bytes)?;
+    std::fs::File::open(path)?.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
@@ -213,19 +218,20 @@ fn unreadable(path: &Path) -> String {
     format!("cannot read {}", path.display())
 }
 
-/// The config file's path and contexts; none of these if nobody wrote the file.
+/// The path of the config file, and its contexts. A missing file has none, unless SCOPEGATE_CONFIG
+/// names it.
 fn read() -> anyhow::Result<(PathBuf, Contexts)> {
     let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let named = set("SCOPEGATE_CONFIG");
     let home = || set("HOME").map(|home| home.join(".config"));
-    let usual =
+    let default =
         || set("XDG_CONFIG_HOME").or_else(home).map(|dir| dir.join("scopegate/config.yaml"));
-    let Some(path) = named.clone().or_else(usual) else {
+    let Some(path) = named.clone().or_else(default) else {
         return Ok((PathBuf::from("~/.config/scopegate/config.yaml"), Contexts::default()));
     };
-    let text = match bounded(&path) {
-        Ok(bytes) if bytes.len() as u64 > LONGEST => {
-            bail!("{} has more than {LONGEST} bytes: is it the right file?", path.display())
+    let text = match read_bounded(&path) {
+        Ok(bytes) if bytes.len() as u64 > MAX_FILE => {
+            bail!("{} has more than {MAX_FILE} bytes: is it the right file?", path.display())
         }
         Ok(bytes) => text_file::text(&bytes).map_err(|e| anyhow!("{} {e}", path.display()))?,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound && named.is_none() => {
@@ -236,13 +242,18 @@ fn read() -> anyhow::Result<(PathBuf, Contexts)> {
     let options = serde_saphyr::options! { with_snippet: false };
     let mut contexts: Contexts = serde_saphyr::from_str_with_options(&text, options)
         .map_err(|error| anyhow!("{}: {error}", path.display()))?;
-    // A file of the config is found from every directory: it is named as seen from the config file.
-    let beside = std::path::absolute(&path).with_context(|| unreadable(&path))?;
-    let beside = beside.parent().unwrap_or(Path::new("/"));
-    for way in contexts.contexts.values_mut() {
-        let files = [&mut way.ca, &mut way.client_cert, &mut way.client_key, &mut way.key_file];
+    // File names are relative to the directory of the config file, whatever the current directory.
+    let base = std::path::absolute(&path).with_context(|| unreadable(&path))?;
+    let base = base.parent().unwrap_or(Path::new("/"));
+    for profile in contexts.contexts.values_mut() {
+        let files = [
+            &mut profile.ca,
+            &mut profile.client_cert,
+            &mut profile.client_key,
+            &mut profile.key_file,
+        ];
         for file in files.into_iter().flatten() {
-            *file = beside.join(&*file);
+            *file = base.join(&*file);
         }
     }
     Ok((path, contexts))

@@ -1,7 +1,8 @@
 //! Diagnosis: why a server could not be reached, in a sentence that says what to do.
 //!
-//! It is made after a failure only. TLS names its reasons; what else went wrong shows a connection
-//! of its own, on which nothing but the beginning of HTTP/2 or TLS is sent: no call is repeated.
+//! It runs only after a failure. An error of TLS names its reason. For other errors the diagnosis
+//! opens a connection of its own and sends only the first bytes of HTTP/2 or TLS. It never repeats a
+//! call.
 
 use std::error::Error;
 use std::io;
@@ -17,70 +18,70 @@ use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_rustls::rustls::{self, AlertDescription, CertificateError, ClientConfig, RootCertStore};
 
-/// The preface of HTTP/2 and empty settings (RFC 9113, section 3.4).
+/// The connection preface of HTTP/2 and an empty SETTINGS frame (RFC 9113, section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
-/// How long each step may take.
-const LIMIT: Duration = Duration::from_secs(2);
+/// The timeout of each step.
+const STEP_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Why a server could not be reached.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{0}")]
 pub(super) struct Unreachable(pub String);
 
-/// What a server speaks.
+/// The protocol of a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Protocol {
     Http2,
-    /// Text, as servers of HTTP/1.1 and others send it.
+    /// Text, such as an HTTP/1.1 response.
     Text,
     Tls,
-    /// It ended the connection, and sent nothing.
+    /// The server closed the connection without data.
     Nothing,
-    /// It sent nothing in time, or what is none of these.
+    /// The server sent nothing in time, or something else.
     Unknown,
 }
 
-/// Why no connection came about.
+/// The reason why connecting failed.
 pub(super) async fn of_connect(uri: &Uri, error: tonic::transport::Error) -> Unreachable {
     if let Some(found) = of_tls(uri, &error) {
         return found;
     }
     let found = match reach(uri).await {
         Err(found) => return found,
-        Ok(stream) => of_protocol(uri, speaks(uri, stream).await, false),
+        Ok(stream) => of_protocol(uri, detect_protocol(uri, stream).await, false),
     };
     found.unwrap_or_else(|| {
-        let cause = super::connection::cause(&error);
+        let cause = cause(&error);
         Unreachable(format!("cannot reach {uri} ({cause}): is --endpoint right?"))
     })
 }
 
-/// Why the first call of a connection failed before it was answered, if the next one would fail
-/// for the same.
+/// The reason why the first call of a connection failed without a response; None if the next call may
+/// succeed.
 pub(super) async fn of_call(uri: &Uri, error: &tonic::transport::Error) -> Option<Unreachable> {
     if let Some(found) = of_tls(uri, error) {
         return Some(found);
     }
     let stream = reach(uri).await.ok()?;
-    of_protocol(uri, speaks(uri, stream).await, true)
+    of_protocol(uri, detect_protocol(uri, stream).await, true)
 }
 
-/// What an answer says that is none of gRPC.
+/// The meaning of an HTTP response that is not a gRPC response.
 pub(super) fn of_http_status(uri: &Uri, status: http::StatusCode) -> Unreachable {
     let at = address(uri);
     Unreachable(match status.as_u16() {
         502..=504 => format!(
-            "a proxy at {at} answered with HTTP status {status}: it cannot reach the server \
-             behind it; see whether that runs, and whether the proxy speaks HTTP/2 with it"
+            "a proxy at {at} answered with HTTP status {status}: it cannot reach its \
+             server; check that the server runs, and that the proxy uses HTTP/2 to it"
         ),
         _ => format!(
-            "what answers at {at} is no gRPC server: it answered with HTTP status {status}; \
-             give --endpoint the address of `scopegate serve --listen`"
+            "the server at {at} is not a gRPC server: it answered with HTTP status {status}; \
+             set --endpoint to the address of `scopegate serve --listen`"
         ),
     })
 }
 
-/// The host and the port.
+/// The host and port of a URI.
 fn address(uri: &Uri) -> String {
     let (host, port) = host_and_port(uri);
     format!("{host}:{port}")
@@ -95,7 +96,7 @@ fn of_tls(uri: &Uri, error: &(dyn Error + 'static)) -> Option<Unreachable> {
     let at = address(uri);
     let sentence = |text: String| Some(Unreachable(text));
     let certificate = |error: &CertificateError| match error {
-        // The signature is wrong where a CA of the same name has another key.
+        // A CA of the same name with another key gives a wrong signature.
         CertificateError::UnknownIssuer | CertificateError::BadSignature => format!(
             "cannot reach {uri}: its certificate is of a CA that is not trusted here; give the \
              right one by --ca"
@@ -122,8 +123,8 @@ fn of_tls(uri: &Uri, error: &(dyn Error + 'static)) -> Option<Unreachable> {
         Some(rustls::Error::AlertReceived(alert)) => return sentence(of_alert(&at, *alert)),
         _ => {}
     }
-    // HTTP/2 keeps the text of what ended its connection, and not the error itself.
-    let text = super::connection::cause(error);
+    // The HTTP/2 client keeps the text of the error that ended the connection, but not the error.
+    let text = cause(error);
     let name = text.strip_prefix("received fatal alert: ")?;
     let alerts = [
         AlertDescription::CertificateRequired,
@@ -148,7 +149,7 @@ fn of_alert(at: &str, alert: AlertDescription) -> String {
         ),
         AlertDescription::NoApplicationProtocol => {
             format!(
-                "the server at {at} speaks TLS without HTTP/2, so it is no gRPC server: see --endpoint"
+                "the server at {at} speaks TLS without HTTP/2, so it is not a gRPC server: see --endpoint"
             )
         }
         AlertDescription::HandshakeFailure | AlertDescription::ProtocolVersion => {
@@ -164,23 +165,29 @@ fn of_alert(at: &str, alert: AlertDescription) -> String {
     }
 }
 
-/// The error of TLS among the causes of one.
+/// The TLS error among the causes of an error.
 fn tls_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> {
     if let Some(found) = error.downcast_ref::<rustls::Error>() {
         return Some(found);
     }
-    // What an I/O error carries is not among its sources.
+    // The inner error of an I/O error is not among its sources.
     match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
         Some(carried) => tls_error(carried),
         None => tls_error(error.source()?),
     }
 }
 
-/// A connection of TCP, or why there is none.
+/// The text of the innermost cause of an error.
+pub(super) fn cause(error: &(dyn std::error::Error + 'static)) -> String {
+    let causes = std::iter::successors(Some(error), |error| (*error).source());
+    causes.last().map(ToString::to_string).unwrap_or_default()
+}
+
+/// Opens a TCP connection.
 async fn reach(uri: &Uri) -> Result<TcpStream, Unreachable> {
     let (host, port) = host_and_port(uri);
     let bare = host.trim_start_matches('[').trim_end_matches(']');
-    let resolved = timeout(LIMIT, lookup_host((bare, port))).await;
+    let resolved = timeout(STEP_TIMEOUT, lookup_host((bare, port))).await;
     let addresses = match resolved {
         Ok(Ok(addresses)) => addresses.collect::<Vec<_>>(),
         _ => {
@@ -190,7 +197,7 @@ async fn reach(uri: &Uri) -> Result<TcpStream, Unreachable> {
             )));
         }
     };
-    let connected = timeout(LIMIT, TcpStream::connect(addresses.as_slice())).await;
+    let connected = timeout(STEP_TIMEOUT, TcpStream::connect(addresses.as_slice())).await;
     connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())).map_err(|error| {
         let kind = error.kind();
         Unreachable(format!(
@@ -211,17 +218,17 @@ fn of_protocol(uri: &Uri, protocol: Protocol, is_call: bool) -> Option<Unreachab
              too, can then be read on the way"
         ),
         Protocol::Text => format!(
-            "what answers at {at} speaks no HTTP/2, so it is no gRPC server: give \
-             --endpoint the address of `scopegate serve --listen`, which is neither that of \
-             --metrics nor of a web server"
+            "the server at {at} does not speak HTTP/2, so it is not a gRPC server: set \
+             --endpoint to the address of `scopegate serve --listen`, not of --metrics or of a \
+             web server"
         ),
         Protocol::Nothing => format!(
             "the server at {at} closed the connection and sent nothing: is that the address of \
              `scopegate serve --listen`, and not of --metrics? A server that has as many \
              connections as --max-connections allows closes more, too"
         ),
-        // The handshake went well before, and then it ended: that is what a server of TLS 1.3 does
-        // to a client without the certificate that it asks for.
+        // A TLS 1.3 server that requires a client certificate completes the handshake without one and
+        // then closes the connection.
         Protocol::Tls if is_call => format!(
             "the server at {at} ended the connection after the TLS handshake: if it asks for a \
              client certificate, give one that it accepts by --client-cert and --client-key"
@@ -231,35 +238,36 @@ fn of_protocol(uri: &Uri, protocol: Protocol, is_call: bool) -> Option<Unreachab
     Some(Unreachable(sentence))
 }
 
-/// What the server speaks to which this connection is.
-async fn speaks(uri: &Uri, stream: TcpStream) -> Protocol {
-    let plain = timeout(LIMIT, first_bytes(stream)).await.ok().map(|bytes| plain(&bytes));
+/// The protocol of the server of this connection.
+async fn detect_protocol(uri: &Uri, stream: TcpStream) -> Protocol {
+    let plain =
+        timeout(STEP_TIMEOUT, first_bytes(stream)).await.ok().map(|bytes| plain_protocol(&bytes));
     if plain == Some(Protocol::Http2) {
         return Protocol::Http2;
     }
-    // A server of TLS may answer in plain text, or not at all.
+    // A TLS server may answer plain HTTP/2 in plain text, or not at all.
     let is_tls = match reach(uri).await {
-        Ok(stream) => speaks_tls(uri, stream).await,
+        Ok(stream) => has_tls(uri, stream).await,
         Err(_) => false,
     };
     if is_tls { Protocol::Tls } else { plain.unwrap_or(Protocol::Unknown) }
 }
 
-/// The first bytes that a server sends who is asked for HTTP/2: a frame's head, or fewer.
+/// The first bytes that a server sends in response to an HTTP/2 preface: at most a frame header.
 async fn first_bytes(mut stream: TcpStream) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(9);
     if stream.write_all(PREFACE).await.is_ok() {
-        // What came before an error counts.
+        // Bytes before an error count.
         (&mut stream).take(9).read_to_end(&mut bytes).await.ok();
     }
     bytes
 }
 
-fn plain(bytes: &[u8]) -> Protocol {
+fn plain_protocol(bytes: &[u8]) -> Protocol {
     match bytes {
-        // A frame of settings, of the connection as a whole.
+        // A SETTINGS frame on stream 0.
         [_, _, _, 4, _, 0, 0, 0, 0] => Protocol::Http2,
-        // An alert.
+        // A TLS alert.
         [0x15, 3, ..] => Protocol::Tls,
         [] => Protocol::Nothing,
         bytes if bytes.iter().all(|byte| byte.is_ascii_graphic() || b" \r\n\t".contains(byte)) => {
@@ -269,8 +277,8 @@ fn plain(bytes: &[u8]) -> Protocol {
     }
 }
 
-/// Whether a server begins TLS. Nobody is trusted, and nothing is sent.
-async fn speaks_tls(uri: &Uri, stream: TcpStream) -> bool {
+/// Whether a server speaks TLS. It trusts no certificate and sends no data.
+async fn has_tls(uri: &Uri, stream: TcpStream) -> bool {
     let host = uri.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
     let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
     let (Ok(builder), Ok(name)) =
@@ -280,8 +288,9 @@ async fn speaks_tls(uri: &Uri, stream: TcpStream) -> bool {
     };
     let mut config = builder.with_root_certificates(RootCertStore::empty()).with_no_client_auth();
     config.alpn_protocols = vec![b"h2".to_vec()];
-    let shaken = timeout(LIMIT, TlsConnector::from(Arc::new(config)).connect(name, stream)).await;
-    match shaken {
+    let handshake =
+        timeout(STEP_TIMEOUT, TlsConnector::from(Arc::new(config)).connect(name, stream)).await;
+    match handshake {
         Ok(Ok(_)) => true,
         Ok(Err(error)) => matches!(
             tls_error(&error),

@@ -1,4 +1,4 @@
-//! Endpoint arguments: the flags that name a server, and say how it is reached.
+//! Endpoint arguments: the flags for the address, the key and the TLS files of a server.
 //!
 //! Not here: the connection; see [`super::connection`].
 
@@ -8,7 +8,7 @@ use clap::Args;
 
 use crate::policy::catalog::file::duration;
 
-/// The seconds of a timeout of the command line.
+/// Parses a timeout into seconds.
 pub(super) fn timeout(text: &str) -> Result<u32, &'static str> {
     match duration(text)? {
         seconds @ ..=86_400 => Ok(seconds),
@@ -16,14 +16,14 @@ pub(super) fn timeout(text: &str) -> Result<u32, &'static str> {
     }
 }
 
-/// How to reach a server that speaks TLS.
+/// The TLS files of a client.
 #[derive(Clone, Debug, Args)]
 pub struct TlsArgs {
-    /// The CA of a server with an https:// address, in PEM. Without it, those of this machine.
+    /// The CA certificates to trust for an https:// server, in PEM. By default those of this machine.
     #[arg(long, env = "SCOPEGATE_CA", value_name = "FILE")]
     pub ca: Option<PathBuf>,
 
-    /// The certificate to show to the server, in PEM.
+    /// The client certificate, in PEM.
     #[arg(long, env = "SCOPEGATE_CLIENT_CERT", value_name = "FILE", requires = "client_key")]
     pub client_cert: Option<PathBuf>,
 
@@ -32,22 +32,22 @@ pub struct TlsArgs {
     pub client_key: Option<PathBuf>,
 }
 
-/// Which server to ask.
+/// The server to connect to.
 #[derive(Debug, Args)]
 pub struct EndpointArgs {
-    /// The server's address: HOST:PORT, or a URL that begins with http:// or https://. HOST:PORT is
-    /// asked by TLS if --ca or --client-cert is given. By default that of the context, else
+    /// Server to connect to: HOST:PORT, or a URL that begins with http:// or https://. HOST:PORT uses
+    /// TLS if --ca or --client-cert is given. By default the endpoint of the context, else
     /// http://127.0.0.1:50051.
     #[arg(long, env = "SCOPEGATE_ENDPOINT", value_name = "ADDRESS")]
     pub endpoint: Option<String>,
 
-    /// The name of a context of the config file; if neither this nor --endpoint is given, the
-    /// current one. --context wins over the variable SCOPEGATE_ENDPOINT; beside --endpoint it gives
-    /// all but the address.
+    /// The context of the config file to use. By default the current context, unless --endpoint is
+    /// given. --context takes precedence over the variable SCOPEGATE_ENDPOINT. Together with
+    /// --endpoint, the context supplies everything but the address.
     #[arg(long, env = "SCOPEGATE_CONTEXT", value_name = "NAME")]
     pub context: Option<String>,
 
-    /// How long to wait for a connection, for each reply, and for each part of a long reply: an
+    /// The maximum wait for a connection, for each response, and for each part of a long response: an
     /// integer with `s`, `m`, `h` or `d`, at most `1d`.
     #[arg(
         long,
@@ -58,11 +58,11 @@ pub struct EndpointArgs {
     )]
     pub timeout: u32,
 
-    /// The file of the API key to present. SCOPEGATE_KEY, if it is set, is the key itself.
+    /// The file with the API key. The variable SCOPEGATE_KEY has the key itself and takes precedence.
     #[arg(long, env = "SCOPEGATE_KEY_FILE", value_name = "FILE")]
     pub key_file: Option<PathBuf>,
 
-    /// How to reach it by TLS.
+    /// The TLS files.
     #[command(flatten)]
     pub tls: TlsArgs,
 }

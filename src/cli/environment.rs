@@ -1,8 +1,9 @@
-//! Environment: the variables of flags, and those that look like one and are none.
+//! Environment: parses the command line with the environment variables of flags, and warns of
+//! mistyped variables.
 //!
-//! An empty variable counts as not set. A switch takes the words that other programs take.
-//! Kubernetes sets variables of its own for a Service that is named `scopegate`: these are neither
-//! read nor warned of.
+//! An empty variable counts as not set. The variable of a switch accepts `true`, `yes`, `1` and the
+//! like. Kubernetes sets variables for a Service that is named `scopegate`; they are neither read nor
+//! reported.
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
@@ -13,21 +14,23 @@ use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command, CommandFactory, FromArgMatches};
 
 use super::command::Cli;
+use super::field_words;
 
-/// What every variable of this program begins with.
+/// The prefix of every variable of this program.
 const PREFIX: &str = "SCOPEGATE_";
 /// Variables that belong to no flag.
 const OTHERS: [&str; 2] = ["SCOPEGATE_KEY", "SCOPEGATE_CONFIG"];
-/// The most variables to warn of.
+/// The maximum number of variables to report.
 const MAX_WARNINGS: usize = 10;
-/// In how many places a mistyped variable differs from the one that is meant.
-const NEAR: usize = 2;
+/// The maximum edit distance between a mistyped variable and a known one.
+const MAX_DISTANCE: usize = 2;
 
 /// Parses the command line and the environment.
 ///
 /// # Errors
-/// They make no command.
+/// The command line or a variable is invalid.
 pub fn parse() -> Result<Cli, clap::Error> {
+    field_words::set_commands(Cli::command);
     let mut command = command();
     let mut matches = command.try_get_matches_from_mut(std::env::args_os())?;
     if is_overruled(&matches) {
@@ -37,7 +40,8 @@ pub fn parse() -> Result<Cli, clap::Error> {
     Cli::from_arg_matches_mut(&mut matches)
 }
 
-/// Whether a context was typed, and the address is that of a variable: it is of another server.
+/// Whether --context is on the command line and the endpoint comes from a variable. The variable then
+/// names another server and is ignored.
 fn is_overruled(matches: &ArgMatches) -> bool {
     if let Some((_, inner)) = matches.subcommand() {
         return is_overruled(inner);
@@ -48,28 +52,28 @@ fn is_overruled(matches: &ArgMatches) -> bool {
     is_from("context", ValueSource::CommandLine) && is_from("endpoint", ValueSource::EnvVariable)
 }
 
-/// The commands, in which a flag does not read its variable.
+/// The commands, with one flag that does not read its variable.
 fn without(command: Command, id: &'static str) -> Command {
     let reset = |arg: Arg| if arg.get_id() == id { arg.env(Resettable::Reset) } else { arg };
     command.mut_args(reset).mut_subcommands(|inner| without(inner, id))
 }
 
-/// The commands, with the environment as it is read.
+/// The commands, with the rules of this file for variables.
 fn command() -> Command {
-    settled(Cli::command())
+    with_rules(Cli::command())
 }
 
-fn settled(command: Command) -> Command {
-    command.mut_args(settled_arg).mut_subcommands(settled)
+fn with_rules(command: Command) -> Command {
+    command.mut_args(arg_with_rules).mut_subcommands(with_rules)
 }
 
-fn settled_arg(arg: Arg) -> Arg {
+fn arg_with_rules(arg: Arg) -> Arg {
     let Some(name) = arg.get_env().map(OsStr::to_owned) else { return arg };
     let is_switch = matches!(arg.get_action(), ArgAction::SetTrue);
     let arg = if is_switch { arg.value_parser(switch) } else { arg };
     match std::env::var_os(&name) {
         Some(value) if value.is_empty() => arg.env(Resettable::Reset),
-        // A switch that is off conflicts with nothing.
+        // A switch that is off must not conflict with another flag.
         Some(value) if is_switch && value.to_str().map(switch) == Some(Ok(false)) => {
             arg.env(Resettable::Reset)
         }
@@ -77,7 +81,7 @@ fn settled_arg(arg: Arg) -> Arg {
     }
 }
 
-/// A switch's value.
+/// Parses the value of a switch.
 fn switch(text: &str) -> Result<bool, &'static str> {
     match text.trim().to_ascii_lowercase().as_str() {
         "1" | "true" | "yes" | "on" => Ok(true),
@@ -86,7 +90,7 @@ fn switch(text: &str) -> Result<bool, &'static str> {
     }
 }
 
-/// The variable that a value which was refused is of, if it is of one.
+/// The variable of a rejected value; None if the value is on the command line.
 #[must_use]
 pub fn origin(error: &clap::Error) -> Option<String> {
     let Some(ContextValue::String(shown)) = error.get(ContextKind::InvalidArg) else {
@@ -110,32 +114,32 @@ pub fn origin(error: &clap::Error) -> Option<String> {
     names.into_iter().find(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()))
 }
 
-/// A sentence for each variable that is probably a mistyped one of this program's. Scripts around
-/// the commands have variables of their own, so others are not told of.
+/// A sentence for each variable that is probably mistyped. Other unknown variables are not reported,
+/// because scripts around the commands have variables of their own.
 #[must_use]
 pub fn mistyped() -> Vec<String> {
-    strangers().into_iter().filter(|sentence| sentence.contains(MEANT)).collect()
+    unknown().into_iter().filter(|sentence| sentence.contains(MEANT)).collect()
 }
 
-/// A sentence for each variable that looks like one of this program's and is none.
+/// A sentence for each unknown variable with the prefix of this program.
 #[must_use]
-pub fn strangers() -> Vec<String> {
+pub fn unknown() -> Vec<String> {
     let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
-    strangers_among(names)
+    unknown_among(names)
 }
 
-/// What stands before the variable that was probably meant.
+/// The text before a suggested variable.
 const MEANT: &str = "did you mean `";
 
-fn strangers_among(names: impl Iterator<Item = String>) -> Vec<String> {
+fn unknown_among(names: impl Iterator<Item = String>) -> Vec<String> {
     let known = known();
-    let mut strangers: Vec<_> = names
+    let mut unknown: Vec<_> = names
         .filter(|name| name.starts_with(PREFIX))
         .filter(|name| !known.contains(name) && !is_of_kubernetes(name))
         .collect();
-    strangers.sort();
-    let more = strangers.len().saturating_sub(MAX_WARNINGS);
-    let mut sentences: Vec<_> = strangers
+    unknown.sort();
+    let more = unknown.len().saturating_sub(MAX_WARNINGS);
+    let mut sentences: Vec<_> = unknown
         .iter()
         .take(MAX_WARNINGS)
         .map(|name| {
@@ -143,7 +147,7 @@ fn strangers_among(names: impl Iterator<Item = String>) -> Vec<String> {
             let near = known
                 .iter()
                 .map(|known| (strsim::osa_distance(known, name), known))
-                .filter(|(distance, _)| *distance <= NEAR)
+                .filter(|(distance, _)| *distance <= MAX_DISTANCE)
                 .min();
             match near {
                 Some((_, near)) => {
@@ -162,7 +166,7 @@ fn strangers_among(names: impl Iterator<Item = String>) -> Vec<String> {
     sentences
 }
 
-/// Every variable that is read.
+/// Every variable that the program reads.
 fn known() -> BTreeSet<String> {
     let mut known: BTreeSet<_> = OTHERS.map(str::to_owned).into();
     collect(&Cli::command(), &mut |_, name| {
@@ -221,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn variables_of_kubernetes_are_no_flags_and_no_strangers() {
+    fn variables_of_kubernetes_are_neither_flags_nor_reported() {
         let service = [
             "SCOPEGATE_PORT",
             "SCOPEGATE_PORT_50051_TCP",
@@ -236,23 +240,23 @@ mod tests {
             "SCOPEGATE_METRICS_PORT_9464_TCP_ADDR",
             "SCOPEGATE_METRICS_SERVICE_HOST",
         ];
-        assert_eq!(strangers_among(service.into_iter().map(str::to_owned)), [""; 0]);
+        assert_eq!(unknown_among(service.into_iter().map(str::to_owned)), [""; 0]);
         // The other way round: no flag has a name that a Service could set.
         assert_eq!(known().into_iter().find(|name| is_of_kubernetes(name)), None);
     }
 
     #[test]
-    fn a_mistyped_variable_is_told_what_was_meant() {
-        let of = |name: &str| strangers_among([name.to_owned()].into_iter()).join("\n");
+    fn mistyped_variable_gets_a_suggestion() {
+        let of = |name: &str| unknown_among([name.to_owned()].into_iter()).join("\n");
         assert!(of("SCOPEGATE_LISTN").contains("did you mean `SCOPEGATE_LISTEN`?"));
         assert!(of("SCOPEGATE_TLS_CRET").contains("did you mean `SCOPEGATE_TLS_CERT`?"));
         assert!(of("SCOPEGATE_FOO_BAR").contains("scopegate serve --help"));
-        assert!(of("SCOPEGATE_PORT_X").contains("is not read"), "no port of a Service");
+        assert!(of("SCOPEGATE_PORT_X").contains("is not read"), "not a port of a Service");
         for known in known() {
             assert_eq!(of(&known), "", "{known}");
         }
         assert_eq!(of("SCOPEGATES_LISTEN"), "", "another program's");
         let many = (0..30).map(|n| format!("SCOPEGATE_ZZZZ_{n}"));
-        assert_eq!(strangers_among(many).len(), MAX_WARNINGS + 1);
+        assert_eq!(unknown_among(many).len(), MAX_WARNINGS + 1);
     }
 }

@@ -17,8 +17,9 @@ use jiff::Timestamp;
 use serde::Serialize;
 use tonic::Code;
 
+use super::connection::{Connection, connect};
+use super::failure::server_error;
 use super::output::Output;
-use super::{Connection, connect, said};
 
 use crate::policy::text;
 use crate::proto::catalog_service_client::CatalogServiceClient;
@@ -85,7 +86,7 @@ macro_rules! pages {
             let page = match $client.$list(request.clone()).await {
                 Ok(page) => page.into_inner(),
                 Err(status) if status.code() == Code::NotFound => break,
-                Err(status) => return Err(said(&status)),
+                Err(status) => return Err(server_error(&status)),
             };
             for $item in page.$items {
                 $each;
@@ -101,7 +102,7 @@ macro_rules! pages {
 impl Export {
     async fn all(&mut self) -> anyhow::Result<()> {
         let catalog = self.catalog.get_catalog(GetCatalogRequest {}).await;
-        let catalog = catalog.map_err(|status| said(&status))?.into_inner();
+        let catalog = catalog.map_err(|status| server_error(&status))?.into_inner();
         self.line(&Record::Catalog { yaml: &catalog.yaml })?;
         let companies = ListCompaniesRequest { page_size: PAGE_SIZE, ..Default::default() };
         pages!(self.directory, list_companies, companies, companies, |company| {
@@ -143,7 +144,7 @@ impl Export {
             let consent = match self.directory.get_consent(request).await {
                 Ok(read) => read.into_inner().consent,
                 Err(status) if status.code() == Code::NotFound => None,
-                Err(status) => return Err(said(&status)),
+                Err(status) => return Err(server_error(&status)),
             };
             if let Some(consent) = consent {
                 self.line(&Record::Consent {

@@ -1,9 +1,9 @@
-//! Failure: why a command has no answer, as people read it, and as programs do.
+//! Failure: the error of a command, as text for people and as JSON for programs.
 //!
 //! With `--output json` it is one line of JSON on standard error:
 //! `{"error": {"code", "reason", "message", "violations": [{"field", "description"}]}}`.
 //!
-//! Not here: a denial, which is an answer.
+//! Not here: a denial, which is a response and not an error.
 
 use std::error::Error as _;
 use std::ffi::OsString;
@@ -13,28 +13,29 @@ use serde::Serialize;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
-use super::diagnosis::Unreachable;
-use super::{connection, field_words};
+use super::diagnosis::{self, Unreachable};
+use super::field_words;
 use crate::observe::log;
 use crate::policy::text;
 
-/// The code of words that make no command, and of a failure that is none of a server's.
+/// The code of a command line that cannot be parsed.
 const USAGE: &str = "USAGE";
+/// The code of an error that no server returned.
 const LOCAL: &str = "LOCAL";
-/// The reason of a server that could not be asked.
+/// The reason if the server cannot be reached.
 const UNREACHABLE: &str = "UNREACHABLE";
 
-/// What a server answered instead, or that it did not answer.
+/// An error that a server returned, or that the server cannot be reached.
 #[derive(Clone, Debug, Serialize, thiserror::Error)]
 #[error("{text}")]
 pub(super) struct CommandError {
-    /// The code of gRPC, by name.
+    /// The name of the gRPC code.
     code: &'static str,
     /// The reason of `ErrorInfo`.
     reason: String,
     message: String,
     violations: Vec<Violation>,
-    /// All of it, for people.
+    /// The whole error as text for people.
     #[serde(skip)]
     text: String,
 }
@@ -65,13 +66,13 @@ impl CommandError {
         let unreachable = status.source().and_then(|why| why.downcast_ref::<Unreachable>());
         let message = match (details.error_info(), unreachable) {
             (Some(_), _) | (_, Some(_)) => status.message().to_owned(),
-            // A sentence of this program, or of a proxy.
+            // The message is of this program, or of a proxy.
             _ if status.code() == Code::DeadlineExceeded => status.message().to_owned(),
-            // No sentence of the server's: it did not come to that.
-            _ => match status.source().map(connection::cause) {
+            // The message is not of the server: the connection failed.
+            _ => match status.source().map(diagnosis::cause) {
                 Some(cause) => format!(
-                    "the connection to the server broke ({cause}): see whether it runs, and try \
-                     again"
+                    "the connection to the server broke ({cause}): check that the server runs, and \
+                     try again"
                 ),
                 None => format!("{}: {}", status.code().description(), status.message()),
             },
@@ -82,25 +83,30 @@ impl CommandError {
         };
         let violations = violations(&details);
         let text = for_people(&message, &reason, &violations, &details);
-        Self { code: name(status.code()), reason, message, violations, text }
+        Self { code: code_name(status.code()), reason, message, violations, text }
     }
 }
 
-/// An error that is needed once more: that of a server stays one.
+/// The error of a command to which a server returned an error.
+pub(super) fn server_error(status: &Status) -> anyhow::Error {
+    CommandError::of(status).into()
+}
+
+/// A copy of an error. A copy of a server error is a server error, too.
 pub(super) fn again(error: &anyhow::Error) -> anyhow::Error {
     reworded(error, format!("{error:#}"))
 }
 
-/// An error in other words: that of a server keeps its code, its reason and its violations.
+/// An error with another text. A server error keeps its code, its reason and its violations.
 pub(super) fn reworded(error: &anyhow::Error, text: String) -> anyhow::Error {
     match error.downcast_ref::<CommandError>() {
-        Some(failure) if failure.text == text => failure.clone().into(),
-        Some(failure) => CommandError { message: text.clone(), text, ..failure.clone() }.into(),
+        Some(error) if error.text == text => error.clone().into(),
+        Some(error) => CommandError { message: text.clone(), text, ..error.clone() }.into(),
         None => anyhow!(text),
     }
 }
 
-/// All that is wrong with something, as the server lists it.
+/// The violations in the details of a server error.
 fn violations(details: &ErrorDetails) -> Vec<Violation> {
     let violation = |field: &str, description: &str| Violation {
         field: field.to_owned(),
@@ -122,8 +128,8 @@ fn violations(details: &ErrorDetails) -> Vec<Violation> {
     all
 }
 
-/// A sentence in the words of the command, and below it what is wrong with what, where the server
-/// says that of several things, or has a proposal.
+/// The message with the names of flags and arguments for fields. Below it are the violations, if there
+/// are several, or if one has a suggestion.
 fn for_people(
     message: &str,
     reason: &str,
@@ -136,7 +142,7 @@ fn for_people(
         None => field_words::in_sentence(&text::escaped(message)),
     };
     for violation in violations {
-        // Only where the sentence begins with the field: elsewhere it may be a name of the user's.
+        // Replace the field only at the beginning: elsewhere it may be a name from the user's input.
         let field = format!("`{}`", violation.field);
         if let Some(word) = field_words::of(&violation.field)
             && let Some(rest) = text.strip_prefix(&field)
@@ -144,16 +150,16 @@ fn for_people(
             text = format!("`{word}`{rest}");
         }
     }
-    for (place, Violation { field, description }) in violations.iter().enumerate() {
+    for (index, Violation { field, description }) in violations.iter().enumerate() {
         let (field, wrong) = (text::escaped(field), text::escaped(description));
-        if place >= fields {
-            // Quotas are in the message.
-            let is_said = reason == "FIRST_KEY_NOT_OPERATOR";
-            if details.precondition_failure().is_some() && !is_said {
+        if index >= fields {
+            // The message has the quotas already.
+            let is_in_message = reason == "FIRST_KEY_NOT_OPERATOR";
+            if details.precondition_failure().is_some() && !is_in_message {
                 text.push_str(&format!("\n  {field}: {wrong}"));
             }
         } else if wrong.starts_with('`') && (fields > 1 || wrong.contains("did you mean")) {
-            // It says itself of what it is.
+            // The description names its subject itself.
             text.push_str(&format!("\n  {wrong}"));
         } else if fields > 1 {
             let word = field_words::of(&field).unwrap_or_else(|| field.into_owned());
@@ -171,40 +177,40 @@ fn for_people(
     text
 }
 
-/// What stands on standard error for a command that failed.
+/// The line on standard error for a command that failed.
 #[must_use]
 pub fn line(error: &anyhow::Error) -> String {
-    let whole = format!("{error:#}");
+    let full = format!("{error:#}");
     if !is_json(std::env::args_os()) {
-        // It may quote a server, or a file.
-        return format!("scopegate: {}", text::escaped_lines(&whole));
+        // It may quote text from a server or a file.
+        return format!("scopegate: {}", text::escaped_lines(&full));
     }
     let of = |code, reason, message, violations| Shown { code, reason, message, violations };
     json(&match (error.downcast_ref::<CommandError>(), error.downcast_ref::<Unreachable>()) {
-        (Some(failure), _) => {
-            let is_alone = whole == failure.text;
-            let message = if is_alone { &failure.message } else { &whole };
-            of(failure.code, &failure.reason, message, &failure.violations)
+        (Some(error), _) => {
+            let is_alone = full == error.text;
+            let message = if is_alone { &error.message } else { &full };
+            of(error.code, &error.reason, message, &error.violations)
         }
-        (None, Some(_)) => of("UNAVAILABLE", UNREACHABLE, &whole, &[]),
-        (None, None) => of(LOCAL, "", &whole, &[]),
+        (None, Some(_)) => of("UNAVAILABLE", UNREACHABLE, &full, &[]),
+        (None, None) => of(LOCAL, "", &full, &[]),
     })
 }
 
-/// The line for words that make no command, if a program reads it.
+/// The line of JSON for a command line that cannot be parsed; None without `--output json`.
 #[must_use]
 pub fn usage(message: &str) -> Option<String> {
     let shown = Shown { code: USAGE, reason: "", message, violations: &[] };
     is_json(std::env::args_os()).then(|| json(&shown))
 }
 
-/// Warns the person who runs a command, or the program.
-pub fn warn(what: &str) {
+/// Writes a warning to standard error.
+pub fn warn(message: &str) {
     if is_json(std::env::args_os()) {
-        let line = serde_json::json!({ "warning": what }).to_string();
+        let line = serde_json::json!({ "warning": message }).to_string();
         log::tell(&text::escaped_json(&line));
     } else {
-        log::tell(&format!("scopegate: warning: {}", text::escaped(what)));
+        log::tell(&format!("scopegate: warning: {}", text::escaped(message)));
     }
 }
 
@@ -214,8 +220,8 @@ fn json(error: &Shown<'_>) -> String {
     text::escaped_json(&line).into_owned()
 }
 
-/// Whether answers were asked for as JSON, among words that may make no sense as a whole. The
-/// output of a backup and of an export is a file.
+/// Whether the command line has `--output json`. It may not be valid as a whole. The --output of a
+/// backup and of an export is a file.
 fn is_json(words: impl IntoIterator<Item = OsString>) -> bool {
     let words: Vec<_> = words.into_iter().skip(1).take_while(|word| word != "--").collect();
     if words.first().is_some_and(|word| word == "backup" || word == "export") {
@@ -225,8 +231,8 @@ fn is_json(words: impl IntoIterator<Item = OsString>) -> bool {
         || words.windows(2).any(|two| two == ["--output", "json"])
 }
 
-/// The name of a code, as the contract writes it.
-fn name(code: Code) -> &'static str {
+/// The name of a gRPC code.
+fn code_name(code: Code) -> &'static str {
     match code {
         Code::Ok => "OK",
         Code::Cancelled => "CANCELLED",
@@ -253,7 +259,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn json_is_asked_for_anywhere_on_the_line() {
+    fn output_json_is_found_anywhere_on_the_line() {
         let is = |line: &str| is_json(line.split(' ').map(OsString::from));
         assert!(is("scopegate check a b c --output json"));
         assert!(is("scopegate check --output=json --nonsense"));

@@ -1,13 +1,21 @@
-//! Field words: what a field of a request is called on the command line, where people type flags
-//! and arguments.
+//! Field words: translates the fields of requests in server errors into flags and arguments of the
+//! command.
 
 use std::ffi::OsString;
+use std::sync::OnceLock;
 
-use clap::{Arg, Command, CommandFactory};
+use clap::{Arg, Command};
 
-use super::command::Cli;
+/// The commands that the names are looked up in. `environment::parse` sets them: this file cannot
+/// import them, because every command reports its errors through this file.
+static COMMANDS: OnceLock<fn() -> Command> = OnceLock::new();
 
-/// Fields, and the ids of the arguments that fill them: the first that the command has counts.
+/// Sets the commands that names are looked up in. A second call has no effect.
+pub(super) fn set_commands(commands: fn() -> Command) {
+    COMMANDS.set(commands).ok();
+}
+
+/// Fields, and the ids of the arguments that set them. The first id that the command has is used.
 const WORDS: &[(&str, &[&str])] = &[
     ("acknowledge_impact", &["affected", "yes"]),
     ("actor", &["actor"]),
@@ -58,8 +66,8 @@ const WORDS: &[(&str, &[&str])] = &[
     ("yaml", &["file"]),
 ];
 
-/// What sentences of a server propose, and the words of the commands for it.
-const PROPOSALS: &[(&str, &str)] = &[
+/// Suggestions in server errors, and the same suggestions in terms of the commands.
+const SUGGESTIONS: &[(&str, &str)] = &[
     ("set `allow_empty` to", "give `--allow-empty` to"),
     ("start again by `after_revision`", "start again by `--after`"),
     ("start again without one", "list again"),
@@ -75,23 +83,23 @@ const PROPOSALS: &[(&str, &str)] = &[
     ),
 ];
 
-/// A server's sentence, with its proposals in the words of the commands.
+/// The message of a server, with its suggestions in terms of the commands.
 pub(super) fn in_sentence(sentence: &str) -> String {
     let mut text = sentence.to_owned();
-    for (theirs, ours) in PROPOSALS {
+    for (theirs, ours) in SUGGESTIONS {
         text = text.replace(theirs, ours);
     }
     text
 }
 
-/// The word for a field in the command that this process was started with, if it has one.
+/// The flag or argument for a field in the command of this process, if it has one.
 pub(super) fn of(field: &str) -> Option<String> {
-    word(&invoked(std::env::args_os()), field)
+    let commands = COMMANDS.get()?();
+    word(&invoked(commands, std::env::args_os()), field)
 }
 
-/// The command of these words.
-fn invoked(words: impl IntoIterator<Item = OsString>) -> Command {
-    let mut command = Cli::command();
+/// The command that a command line names.
+fn invoked(mut command: Command, words: impl IntoIterator<Item = OsString>) -> Command {
     command.build();
     for word in words.into_iter().skip(1) {
         match word.to_str().and_then(|word| command.find_subcommand(word)) {
@@ -103,13 +111,13 @@ fn invoked(words: impl IntoIterator<Item = OsString>) -> Command {
 }
 
 fn word(command: &Command, field: &str) -> Option<String> {
-    let field = plain(field);
+    let field = without_indices(field);
     let (_, ids) = WORDS.iter().find(|(name, _)| *name == field)?;
     ids.iter().find_map(|id| command.get_arguments().find(|arg| arg.get_id() == id).map(shown))
 }
 
-/// A field without the places in lists, and without the check that it is of.
-fn plain(field: &str) -> String {
+/// A field without list indices, and without the prefix of a check.
+fn without_indices(field: &str) -> String {
     let mut plain = String::new();
     let mut rest = field;
     while let Some((before, behind)) = rest.split_once('[') {
@@ -137,12 +145,14 @@ fn shown(arg: &Arg) -> String {
 mod tests {
     use std::collections::BTreeSet;
 
+    use clap::CommandFactory;
     use prost_reflect::{DescriptorPool, Kind, MessageDescriptor};
 
     use super::*;
+    use crate::cli::command::Cli;
 
-    /// What the commands fill by themselves, or what is a line of a file and is named by that.
-    const OF_NO_WORD: &[&str] = &[
+    /// Fields that the commands set by themselves, or that are lines of a file.
+    const WITHOUT_ARGUMENT: &[&str] = &[
         "checks",
         "check",
         "page_token",
@@ -155,11 +165,11 @@ mod tests {
     ];
 
     fn named(line: &str, field: &str) -> Option<String> {
-        word(&invoked(line.split(' ').map(OsString::from)), field)
+        word(&invoked(Cli::command(), line.split(' ').map(OsString::from)), field)
     }
 
     #[test]
-    fn fields_are_named_by_what_was_typed() {
+    fn fields_are_named_by_flags_and_arguments() {
         for (line, field, expected) in [
             ("scopegate company list", "page_size", "--limit"),
             ("scopegate check", "token.issued_at", "--token-issued-at"),
@@ -174,10 +184,14 @@ mod tests {
         ] {
             assert_eq!(named(line, field).as_deref(), Some(expected), "{line} {field}");
         }
-        assert_eq!(named("scopegate company list", "roles"), None, "it has no such word");
+        assert_eq!(
+            named("scopegate company list", "roles"),
+            None,
+            "the command has no such argument"
+        );
     }
 
-    /// The fields of a message, those of messages in it behind a dot.
+    /// The fields of a message; those of nested messages with a dot.
     fn fields(message: &MessageDescriptor, before: &str, all: &mut BTreeSet<String>) {
         for field in message.fields() {
             let name = format!("{before}{}", field.name());
@@ -195,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn every_field_that_a_command_sends_has_a_word() {
+    fn every_request_field_has_a_flag_or_argument() {
         let pool = DescriptorPool::decode(crate::proto::DESCRIPTORS).expect("descriptors");
         let mut all = BTreeSet::new();
         let requests = pool.all_messages().filter(|message| {
@@ -206,8 +220,8 @@ mod tests {
         }
         let is_known = |field: &&String| {
             WORDS.iter().any(|(name, _)| name == field)
-                || OF_NO_WORD.contains(&field.as_str())
-                // Of an import, which names lines.
+                || WITHOUT_ARGUMENT.contains(&field.as_str())
+                // An import reports lines of its file.
                 || field.starts_with("companies.")
                 || field.starts_with("credentials.")
         };

@@ -8,7 +8,8 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
-use super::{connect, said};
+use super::connection::connect;
+use super::failure::server_error;
 
 /// Whose health to ask for.
 #[derive(Debug, Args)]
@@ -29,7 +30,7 @@ pub struct HealthArgs {
 pub async fn health(args: HealthArgs) -> anyhow::Result<bool> {
     let mut client = HealthClient::new(connect(&args.server).await?);
     let request = HealthCheckRequest { service: args.service };
-    let answer = client.check(request).await.map_err(|status| said(&status))?.into_inner();
+    let answer = client.check(request).await.map_err(|status| server_error(&status))?.into_inner();
     writeln!(io::stdout(), "{}", answer.status().as_str_name())?;
     Ok(answer.status() == ServingStatus::Serving)
 }

@@ -20,10 +20,11 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 use tonic_types::StatusExt;
 
-use super::failure;
+use super::connection::{Purpose, connect_for};
+use super::failure::{self, server_error};
 use super::printer::{Cell, Printer, Report, count};
 use super::repeated::RepeatedIds;
-use super::{Purpose, connect_for, said, text_file, time};
+use super::{text_file, time};
 
 use crate::proto::directory_service_client::DirectoryServiceClient;
 use crate::proto::{
@@ -350,7 +351,7 @@ fn without_field_paths(sentence: &str) -> String {
 fn import_error(status: &Status, dry_run: bool) -> anyhow::Error {
     let details = status.get_error_details();
     let Some(info) = details.error_info() else {
-        let error = said(status);
+        let error = server_error(status);
         let text = format!("{error}; then import the whole file again: existing items are skipped");
         return failure::reworded(&error, text);
     };
@@ -368,8 +369,8 @@ fn import_error(status: &Status, dry_run: bool) -> anyhow::Error {
         Some(line) => {
             let reason = without_field_paths(status.message());
             let text = format!("line {line}: {reason}; {}", failure_summary(&done, dry_run));
-            failure::reworded(&super::said(status), text)
+            failure::reworded(&server_error(status), text)
         }
-        None => said(status),
+        None => server_error(status),
     }
 }

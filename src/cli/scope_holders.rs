@@ -14,10 +14,9 @@ use tokio::task::JoinSet;
 use tonic::{Code, Status};
 
 use super::client::{Client, Limit, Pages, WriteArgs, unwrap_response};
-use super::failure::{self, CommandError};
+use super::failure::{self, CommandError, server_error};
 use super::printer::{Cell, Report, count};
 use super::prompt;
-use super::said;
 use crate::proto::{
     Credential, Grant, GrantScopesRequest, ListCompaniesRequest, ListCredentialsRequest,
 };
@@ -254,7 +253,7 @@ impl Counts {
                     });
                     Ok(())
                 }
-                _ => Err(self::said(&status)),
+                _ => Err(server_error(&status)),
             },
         }
     }
@@ -398,7 +397,7 @@ impl Holders {
                         error,
                     })));
                 }
-                Err(status) => return Err(said(&status)),
+                Err(status) => return Err(server_error(&status)),
             };
             self.revision = page.revision;
             if !pages.turn(0, &page.next_page_token) {

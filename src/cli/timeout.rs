@@ -1,12 +1,12 @@
-//! Timeout: how long a command waits for a server that says nothing.
+//! Timeout: ends a call when the server makes no progress.
 //!
-//! Each call has one limit, between two signs of progress and not for the whole: the server takes a
-//! part of the request, begins its reply, or sends a part of it. A large backup takes its time, and
-//! a server that was stopped in the middle of one is noticed.
+//! The limit applies between two signs of progress, not to the whole call. A sign of progress is that
+//! the server accepts a part of the request, begins its response, or sends a part of it. So a large
+//! backup may take any time, and a server that stops during the backup is detected.
 //!
-//! Time in which the command itself waits, for its input or for whoever reads its output, is not
-//! counted. Not here: pings, which notice a stopped server where a call may be silent for long; see
-//! [`super::connection`].
+//! Time in which the command itself waits for its input or for the reader of its output is not
+//! counted. Not here: pings, which detect a stopped server on a stream that may be silent for long;
+//! see [`super::connection`].
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -30,14 +30,14 @@ use super::diagnosis::{self, Unreachable};
 #[derive(Clone)]
 pub(super) struct Timeout {
     channel: Channel,
-    /// Where the server is.
+    /// The address of the server.
     uri: Uri,
-    /// Whether it has answered a call: then it is no other server than was meant.
+    /// Whether the server has responded to a call. Then a later failure needs no diagnosis of the address.
     has_answered: Arc<AtomicBool>,
     limit: Duration,
-    /// Whether it counts between the messages of a reply, too. A stream of events is silent for as
-    /// long as nothing happens.
-    counts_in_replies: bool,
+    /// Whether the limit applies between the messages of a response, too. A stream of events is silent
+    /// while no event happens.
+    applies_to_responses: bool,
 }
 
 impl Timeout {
@@ -45,9 +45,9 @@ impl Timeout {
         channel: Channel,
         uri: Uri,
         limit: Duration,
-        counts_in_replies: bool,
+        applies_to_responses: bool,
     ) -> Self {
-        Self { channel, uri, has_answered: Arc::default(), limit, counts_in_replies }
+        Self { channel, uri, has_answered: Arc::default(), limit, applies_to_responses }
     }
 }
 
@@ -64,15 +64,15 @@ impl Service<Request<TonicBody>> for Timeout {
         let (limit, sent) = (self.limit, Progress::new());
         let progress = sent.clone();
         let request = request.map(|body| TonicBody::new(RequestBody { body, progress }));
-        let limit_in_reply = self.counts_in_replies.then_some(limit);
-        let reply = self.channel.call(request);
+        let limit_in_response = self.applies_to_responses.then_some(limit);
+        let response = self.channel.call(request);
         let (uri, has_answered) = (self.uri.clone(), Arc::clone(&self.has_answered));
         Box::pin(async move {
-            tokio::pin!(reply);
+            tokio::pin!(response);
             let mut deadline = Instant::now() + limit;
             loop {
                 let response = tokio::select! {
-                    response = &mut reply => match response {
+                    result = &mut response => match result {
                         Ok(response) => response,
                         Err(error) if has_answered.load(Ordering::Relaxed) => {
                             return Err(error.into());
@@ -99,14 +99,18 @@ impl Service<Request<TonicBody>> for Timeout {
                 }
                 has_answered.store(true, Ordering::Relaxed);
                 return Ok(response.map(|body| {
-                    TonicBody::new(ReplyBody { body, limit: limit_in_reply, silence: None })
+                    TonicBody::new(ResponseBody {
+                        body,
+                        limit: limit_in_response,
+                        stall_timer: None,
+                    })
                 }));
             }
         })
     }
 }
 
-/// Whether an answer is one of gRPC: others are of a proxy, or of another server.
+/// Whether a response is a gRPC response. Otherwise a proxy or another server sent it.
 fn is_of_grpc<B>(response: &Response<B>) -> bool {
     let kind = response.headers().get(CONTENT_TYPE);
     kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
@@ -121,12 +125,12 @@ fn unreachable(found: Unreachable) -> Status {
 
 fn silent(limit: Duration) -> Status {
     Status::deadline_exceeded(format!(
-        "the server has been silent for {} s: see whether it runs, or raise --timeout",
+        "the server has been silent for {} s: check that it runs, or raise --timeout",
         limit.as_secs()
     ))
 }
 
-/// When the server last took a part of a request; nothing while the next part is not there yet.
+/// When the server last accepted a part of a request; None while the command has no next part.
 #[derive(Clone)]
 struct Progress(Arc<Mutex<Option<Instant>>>);
 
@@ -145,7 +149,7 @@ impl Progress {
     }
 }
 
-/// A request's body, whose parts are asked for as the server takes them.
+/// The body of a request. The transport polls its next part when the server accepts data.
 struct RequestBody {
     body: TonicBody,
     progress: Progress,
@@ -174,15 +178,15 @@ impl Body for RequestBody {
     }
 }
 
-/// A reply's body.
-struct ReplyBody {
+/// The body of a response.
+struct ResponseBody {
     body: TonicBody,
     limit: Option<Duration>,
-    /// Runs while a part is waited for.
-    silence: Option<Pin<Box<Sleep>>>,
+    /// The timer of the wait for the next part.
+    stall_timer: Option<Pin<Box<Sleep>>>,
 }
 
-impl Body for ReplyBody {
+impl Body for ResponseBody {
     type Data = Bytes;
     type Error = Status;
 
@@ -192,13 +196,15 @@ impl Body for ReplyBody {
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let this = self.get_mut();
         if let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(context) {
-            this.silence = None;
+            this.stall_timer = None;
             return Poll::Ready(frame);
         }
         let Some(limit) = this.limit else {
             return Poll::Pending;
         };
-        ready!(this.silence.get_or_insert_with(|| Box::pin(sleep(limit))).as_mut().poll(context));
+        ready!(
+            this.stall_timer.get_or_insert_with(|| Box::pin(sleep(limit))).as_mut().poll(context)
+        );
         Poll::Ready(Some(Err(silent(limit))))
     }
 

@@ -1,48 +1,46 @@
-//! Undo: the commands that take a change back, as one line that can be pasted into a shell.
+//! Undo: how the commands name the server for an undo line, and when such a line is safe to show.
 //!
-//! The line names the server by its address, and by its context if there was one, so that it works
-//! in another directory and reaches the same server whatever the context says by then. Keys stay where they are: a file is named, a
-//! variable of the environment is mentioned, a value is never repeated.
+//! The line names the server by its address, and by its context if there was one. So it works in
+//! another directory, and reaches the same server after the config file has changed. It never has a
+//! key: it names the file of the key, or a note mentions the variable that has it.
 //!
-//! INVARIANT (exact or not at all): a line is shown only if a shell reads it back to the byte.
-//! Whether its commands bring back what was there is for the caller to know; that nothing else was
-//! changed since it was read, [`is_alone`] says.
+//! Each command decides whether its undo restores the previous state. [`is_alone`] tells it whether
+//! the resource was changed by nobody else since it was read. Not here: how commands become a line;
+//! see [`super::undo_line`].
 
 use std::path::Path;
 
 use super::client::{Client, WriteArgs};
 use super::context;
 use super::endpoint_args::EndpointArgs;
-use crate::policy::text;
+pub(super) use super::undo_line::Undo;
 use crate::proto::ListChangesRequest;
 
-/// How long a line may be. Beyond that terminals and shells do not take it in one piece.
-const LONGEST: usize = 64 << 10;
-/// What --timeout is if it is not given.
-const USUAL_TIMEOUT: u32 = 5;
-/// How many pages are read to find the first change of a company. A page may be empty.
-const PAGES: usize = 8;
+/// The default of --timeout, in seconds.
+const DEFAULT_TIMEOUT: u32 = 5;
+/// The maximum number of pages to read until the first change of a company. A page may be empty.
+const MAX_PAGES: usize = 8;
 
-/// What a change was of, and when.
+/// A change that was made, and when its resource was read before.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Made<'a> {
-    /// The company that it is part of.
+    /// The company of the resource.
     pub(super) company: &'a str,
-    /// The revision at which the resource was read before.
+    /// The revision at which the resource was read before the change.
     pub(super) read: u64,
-    /// The revision that the answer to the change says.
+    /// The revision in the response to the change.
     pub(super) answered: u64,
 }
 
-/// Whether a change is the only one of its company since the resource was read, so that what was
-/// read is what it changed. False if that cannot be known, and for the answer to a change that was
-/// made earlier by the same request id.
-pub(super) async fn is_alone(desk: &mut Client, made: Made<'_>) -> bool {
+/// Whether the change is the only one of its company since the resource was read. Then the change
+/// replaced exactly the state that was read. False if this cannot be determined, and for a response
+/// that is a replay of an earlier request with the same request id.
+pub(super) async fn is_alone(client: &mut Client, made: Made<'_>) -> bool {
     let mut token = String::new();
     if made.answered <= made.read {
         return false;
     }
-    for _ in 0..PAGES {
+    for _ in 0..MAX_PAGES {
         let request = ListChangesRequest {
             company_id: Some(made.company.to_owned()),
             after_revision: made.read,
@@ -50,7 +48,7 @@ pub(super) async fn is_alone(desk: &mut Client, made: Made<'_>) -> bool {
             page_token: token,
             ..ListChangesRequest::default()
         };
-        let Ok(page) = desk.changes.list_changes(request).await else { return false };
+        let Ok(page) = client.changes.list_changes(request).await else { return false };
         let page = page.into_inner();
         if let Some(first) = page.changes.first() {
             return first.revision == made.answered;
@@ -63,101 +61,40 @@ pub(super) async fn is_alone(desk: &mut Client, made: Made<'_>) -> bool {
     false
 }
 
-/// Commands, one after the other, and what they do not bring back.
-#[derive(Clone, Debug)]
-pub struct Undo {
-    /// None if one of them cannot be written.
-    commands: Option<Vec<String>>,
-    connection: Option<Vec<String>>,
-    notes: Vec<String>,
-}
-
 impl Undo {
-    /// The undo of a change that was made on these terms. None for a dry run.
-    pub(super) fn of(terms: &WriteArgs) -> Option<Self> {
-        if terms.dry_run {
+    /// The undo of a change that was made with these options. None for a dry run.
+    pub(super) fn of(write: &WriteArgs) -> Option<Self> {
+        if write.dry_run {
             return None;
         }
-        let server = &terms.asking.server;
+        let server = &write.asking.server;
         let notes = variables(server).into_iter().collect();
-        Some(Self { commands: Some(vec![]), connection: connection(server), notes })
+        Some(Self::new(connection(server), notes))
     }
 
-    /// No line, and why.
-    pub(super) fn none(terms: &WriteArgs, why: &str) -> Option<Self> {
-        let no = Self { commands: Some(vec![]), connection: None, notes: vec![] };
-        (!terms.dry_run).then(|| no.note(format!("no undo line: {why}")))
+    /// A note that there is no line, with the reason. None for a dry run.
+    pub(super) fn none(write: &WriteArgs, reason: &str) -> Option<Self> {
+        let empty = Self::new(None, vec![]);
+        (!write.dry_run).then(|| empty.note(format!("no undo line: {reason}")))
     }
 
-    /// No line, since another change may have come between.
-    pub(super) fn of_several(terms: &WriteArgs) -> Option<Self> {
+    /// A note that there is no line, because another change may have come between.
+    pub(super) fn of_several(write: &WriteArgs) -> Option<Self> {
         Self::none(
-            terms,
+            write,
             "something else was changed meanwhile, or this request was sent before; see `scopegate changes list`",
         )
     }
-
-    /// Adds a command: its name, its arguments by place, and its flags.
-    #[must_use]
-    pub(super) fn then<'a>(
-        mut self,
-        name: &[&str],
-        places: impl IntoIterator<Item = &'a str>,
-        flags: &[&str],
-    ) -> Self {
-        let places: Vec<_> = places.into_iter().map(str::to_owned).collect();
-        let command = self.connection.clone().and_then(|connection| {
-            let mut words: Vec<String> = vec!["scopegate".to_owned()];
-            words.extend(name.iter().map(|word| (*word).to_owned()));
-            let flags = flags.iter().map(|flag| (*flag).to_owned()).chain(connection);
-            // A scope may begin with `-`, and is no flag.
-            if places.iter().any(|place| place.starts_with('-')) {
-                words.extend(flags);
-                words.push("--".to_owned());
-                words.extend(places);
-            } else {
-                words.extend(places);
-                words.extend(flags);
-            }
-            shlex::try_join(words.iter().map(String::as_str)).ok()
-        });
-        match (&mut self.commands, command) {
-            (Some(commands), Some(command)) => commands.push(command),
-            (commands, _) => *commands = None,
-        }
-        self
-    }
-
-    /// Adds what the commands do not bring back.
-    #[must_use]
-    pub(super) fn note(mut self, text: impl Into<String>) -> Self {
-        self.notes.push(text.into());
-        self
-    }
-
-    /// The line, if there is one that a shell would read back, and the notes.
-    pub(super) fn shown(self) -> (Option<String>, Vec<String>) {
-        let unwritten = || vec!["no undo line: no shell would read it back as it is".to_owned()];
-        let Some(commands) = self.commands else { return (None, unwritten()) };
-        if commands.is_empty() {
-            return (None, self.notes);
-        }
-        let line = commands.join(" && ");
-        if text::first_deceptive(&line).is_some() || line.len() > LONGEST {
-            return (None, unwritten());
-        }
-        (Some(line), self.notes)
-    }
 }
 
-/// The flags that reach the same server. None if a path cannot be written, or if the config file
-/// is no longer what it was.
+/// The flags that reach the same server. None if a path is not UTF-8, or if the profile can no
+/// longer be read from the config file.
 fn connection(server: &EndpointArgs) -> Option<Vec<String>> {
     let mut flags = vec!["--endpoint".to_owned(), context::resolve_profile(server).ok()?.endpoint];
     if let Some(context) = context_of(server) {
         flags.extend(["--context".to_owned(), context]);
     }
-    if server.timeout != USUAL_TIMEOUT {
+    if server.timeout != DEFAULT_TIMEOUT {
         flags.extend(["--timeout".to_owned(), format!("{}s", server.timeout)]);
     }
     let files = [
@@ -182,13 +119,13 @@ fn context_of(server: &EndpointArgs) -> Option<String> {
     }
 }
 
-/// A path that means the same in every directory.
+/// The absolute form of a path, if it is UTF-8.
 fn absolute(path: &Path) -> Option<String> {
     std::path::absolute(path).ok()?.into_os_string().into_string().ok()
 }
 
-/// Which variables of the environment the command rests on that no flag repeats. A key's value is
-/// not repeated; a file is named by its whole path.
+/// A note on the environment variables that the undo needs and that no flag replaces. It names
+/// SCOPEGATE_KEY without its value, and SCOPEGATE_CONFIG with an absolute path.
 fn variables(server: &EndpointArgs) -> Option<String> {
     let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
     let key = set("SCOPEGATE_KEY").map(|_| "SCOPEGATE_KEY".to_owned());

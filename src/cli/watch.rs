@@ -17,8 +17,9 @@ use tonic_types::StatusExt;
 
 use super::change_row::line;
 use super::client::{Client, ServerArgs, unwrap_response};
+use super::connection::{Purpose, connect_for};
+use super::failure::server_error;
 use super::suggestion;
-use super::{Purpose, connect_for, said};
 use crate::observe::log;
 use crate::policy::text;
 use crate::proto::{ListCompaniesRequest, WatchChangesRequest, WatchChangesResponse};
@@ -104,15 +105,15 @@ enum End {
 impl End {
     fn of(status: &Status, cursor: &str) -> Self {
         if is_transient(status) {
-            return Self::Broken(said(status));
+            return Self::Broken(server_error(status));
         }
         Self::Refused(match status.code() {
             // With another key the stream can be continued.
             Code::Unauthenticated | Code::PermissionDenied => {
-                anyhow!("{}; {}", said(status), resume(cursor))
+                anyhow!("{}; {}", server_error(status), resume(cursor))
             }
             // The error is about the cursor or the request.
-            _ => said(status),
+            _ => server_error(status),
         })
     }
 }

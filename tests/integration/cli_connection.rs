@@ -201,8 +201,8 @@ fn foreign_server_at_the_address_is_reported_in_one_sentence() {
         (format!("https://{at}"), plain.as_str()),
         (closed, &gone),
         ("nowhere.invalid:1".to_owned(), "the name `nowhere.invalid` cannot be resolved"),
-        (http1.clone(), "speaks no HTTP/2, so it is no gRPC server"),
-        (format!("https://{http1}"), "speaks no HTTP/2, so it is no gRPC server"),
+        (http1.clone(), "does not speak HTTP/2, so it is not a gRPC server"),
+        (format!("https://{http1}"), "does not speak HTTP/2, so it is not a gRPC server"),
         (html, "speaks no HTTP/2"),
         (ssh, "speaks no HTTP/2"),
         (silent, "closed the connection and sent nothing"),
@@ -222,7 +222,7 @@ async fn a_proxy_that_cannot_reach_its_server_is_told_of() {
     use hyper::service::service_fn;
     use hyper_util::rt::{TokioExecutor, TokioIo};
     let home = dir();
-    for (status, says) in [(502, "a proxy at"), (404, "is no gRPC server")] {
+    for (status, says) in [(502, "a proxy at"), (404, "is not a gRPC server")] {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address").to_string();
         tokio::spawn(async move {
