@@ -17,7 +17,7 @@ use super::error::AuthorityError;
 use super::idempotency::{IdempotencyStart, StorableReply};
 use super::queries::{Page, Read};
 use super::secrets::generate;
-use super::transaction::WriteOptions;
+use super::write_options::WriteOptions;
 use super::{ATTEMPTS, Authority, etag};
 use crate::policy::caller::{Caller, Role, Roles};
 use crate::policy::change::{Change, ChangeKind, FieldChange};

@@ -9,8 +9,9 @@ use super::fact_cache::Snapshot;
 use super::idempotency::{IdempotencyStart, ReplyToStore, StorableReply};
 use super::impact::{self, Impact};
 use super::transaction::{
-    Attempt, Resource, Subject, WriteOptions, WritePlan, Written, require_catalog, resolve,
+    Attempt, Resource, Subject, WritePlan, Written, require_catalog, resolve,
 };
+use super::write_options::WriteOptions;
 use super::{ATTEMPTS, Authority, etag};
 use crate::policy::catalog::Catalog;
 use crate::policy::change::{ChangeKind, Edit, FieldChange};

@@ -8,9 +8,9 @@ use super::error::AuthorityError;
 use super::fact_cache::Snapshot;
 use super::idempotency::{IdempotencyStart, ReplyToStore, StorableReply};
 use super::transaction::{
-    Attempt, Resource, Subject, WriteOptions, WritePlan, Written, require_catalog, require_company,
-    resolve,
+    Attempt, Resource, Subject, WritePlan, Written, require_catalog, require_company, resolve,
 };
+use super::write_options::WriteOptions;
 use super::{ATTEMPTS, Authority};
 use crate::policy::catalog::Catalog;
 use crate::policy::change::{ChangeKind, Edit, FieldChange};

@@ -6,7 +6,10 @@
 //! Not here: the order in which facts become known; see [`super::coherence`]. And what a core
 //! keeps for itself; see [`super::l1_cache`].
 
-use std::hash::Hash;
+mod blocking_reads;
+mod fact_ref;
+mod typed_reads;
+
 use std::num::NonZeroUsize;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -14,11 +17,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use arc_swap::{ArcSwap, Guard};
-use equivalent::Equivalent;
 use moka::ops::compute::Op;
 use moka::sync::Cache;
 use tokio::sync::{Semaphore, watch};
 
+pub(super) use self::fact_ref::FactRef;
 use super::change_feed::ChangeFeed;
 use super::coherence::{CacheCoherence, CoherentMap, Entry};
 use super::core_local::{CoreLocal, L1};
@@ -26,14 +29,9 @@ use super::load_pool::LoadPool;
 use crate::metrics::wait_spans;
 use crate::policy::catalog::Catalog;
 use crate::policy::change::Change;
-use crate::policy::company::Company;
-use crate::policy::consent::{Consent, Parties};
-use crate::policy::credential::Credential;
-use crate::policy::id::{CompanyId, CredentialId, Name, UserId};
+use crate::policy::id::Name;
 use crate::policy::keyring::Keyring;
 use crate::policy::revision::Revision;
-use crate::policy::secret::{Secret, SecretOwner};
-use crate::policy::user::User;
 use crate::store::{CommitObserver, Fact, FactKey, Outcome, Store, StoreError};
 
 /// The fewest and the most scans at once, one for each core between: more would take the time of
@@ -70,55 +68,6 @@ impl CoherentMap for MokaMap {
 const FRONT: RangeInclusive<usize> = 1 << 12..=1 << 20;
 /// How many marks say what was changed when.
 const MARKS: usize = 1 << 18;
-
-/// A key without ownership, to look up by.
-#[derive(Clone, Copy, Debug, Hash)]
-pub(super) enum FactRef<'a> {
-    // In the order of `FactKey`, so that both hash alike.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the catalog is kept beside the cache"))]
-    Catalog,
-    #[cfg_attr(not(test), expect(dead_code, reason = "the keyring is kept beside the cache"))]
-    Keyring,
-    Company(&'a CompanyId),
-    Credential(Revision, &'a CredentialId),
-    Impact(Revision),
-    User(Revision, &'a UserId),
-    Consent(Parties),
-    Secret(Revision, &'a Name),
-    SecretOwner(&'a Name),
-}
-
-impl Equivalent<FactKey> for FactRef<'_> {
-    fn equivalent(&self, key: &FactKey) -> bool {
-        match (self, key) {
-            (Self::Catalog, FactKey::Catalog) | (Self::Keyring, FactKey::Keyring) => true,
-            (Self::Company(a), FactKey::Company(b)) => *a == b,
-            (Self::Credential(a, x), FactKey::Credential(b, y)) => a == b && *x == y,
-            (Self::Impact(a), FactKey::Impact(b)) => a == b,
-            (Self::User(a, x), FactKey::User(b, y)) => a == b && *x == y,
-            (Self::Consent(a), FactKey::Consent(b)) => a == b,
-            (Self::Secret(a, x), FactKey::Secret(b, y)) => a == b && *x == y,
-            (Self::SecretOwner(a), FactKey::SecretOwner(b)) => *a == b,
-            _ => false,
-        }
-    }
-}
-
-impl FactRef<'_> {
-    fn to_key(self) -> FactKey {
-        match self {
-            Self::Catalog => FactKey::Catalog,
-            Self::Keyring => FactKey::Keyring,
-            Self::Company(id) => FactKey::Company(id.clone()),
-            Self::Credential(company, id) => FactKey::Credential(company, id.clone()),
-            Self::Impact(company) => FactKey::Impact(company),
-            Self::User(company, id) => FactKey::User(company, id.clone()),
-            Self::Consent(of) => FactKey::Consent(of),
-            Self::Secret(company, id) => FactKey::Secret(company, id.clone()),
-            Self::SecretOwner(id) => FactKey::SecretOwner(id.clone()),
-        }
-    }
-}
 
 /// A published revision, and the catalog of it. Facts read for it are of it too.
 #[derive(Clone, Debug)]
@@ -299,111 +248,6 @@ impl FactCache {
         }
     }
 
-    /// A company at this revision.
-    ///
-    /// # Errors
-    /// It cannot be told at this revision.
-    pub async fn company(
-        self: &Arc<Self>,
-        at: Revision,
-        id: &CompanyId,
-    ) -> Result<Option<Arc<Company>>, ReadError> {
-        match self.fact(at, FactRef::Company(id)).await? {
-            Some(Fact::Company(company)) => Ok(Some(company)),
-            _ => Ok(None),
-        }
-    }
-
-    /// A credential of the company of this birth, at this revision.
-    ///
-    /// # Errors
-    /// It cannot be told at this revision.
-    pub async fn credential(
-        self: &Arc<Self>,
-        at: Revision,
-        company: Revision,
-        id: &CredentialId,
-    ) -> Result<Option<Arc<Credential>>, ReadError> {
-        match self.fact(at, FactRef::Credential(company, id)).await? {
-            Some(Fact::Credential(credential)) => Ok(Some(credential)),
-            _ => Ok(None),
-        }
-    }
-
-    /// A company's impact revision at this revision; none if it never had a credential (D7).
-    ///
-    /// # Errors
-    /// It cannot be told at this revision.
-    pub async fn impact(
-        self: &Arc<Self>,
-        at: Revision,
-        company: Revision,
-    ) -> Result<Option<Revision>, ReadError> {
-        Ok(self.fact(at, FactRef::Impact(company)).await?.map(|fact| fact.revision()))
-    }
-
-    /// A user of the company of this birth, at this revision.
-    ///
-    /// # Errors
-    /// It cannot be told at this revision.
-    pub async fn user(
-        self: &Arc<Self>,
-        at: Revision,
-        company: Revision,
-        id: &UserId,
-    ) -> Result<Option<Arc<User>>, ReadError> {
-        match self.fact(at, FactRef::User(company, id)).await? {
-            Some(Fact::User(user)) => Ok(Some(user)),
-            _ => Ok(None),
-        }
-    }
-
-    /// A consent at this revision.
-    ///
-    /// # Errors
-    /// It cannot be told at this revision.
-    pub async fn consent(
-        self: &Arc<Self>,
-        at: Revision,
-        of: Parties,
-    ) -> Result<Option<Arc<Consent>>, ReadError> {
-        match self.fact(at, FactRef::Consent(of)).await? {
-            Some(Fact::Consent(consent)) => Ok(Some(consent)),
-            _ => Ok(None),
-        }
-    }
-
-    /// A secret of the company of this birth, at this revision.
-    ///
-    /// # Errors
-    /// It cannot be told at this revision.
-    pub async fn secret(
-        self: &Arc<Self>,
-        at: Revision,
-        company: Revision,
-        id: &Name,
-    ) -> Result<Option<Arc<Secret>>, ReadError> {
-        match self.fact(at, FactRef::Secret(company, id)).await? {
-            Some(Fact::Secret(secret)) => Ok(Some(secret)),
-            _ => Ok(None),
-        }
-    }
-
-    /// Whose the secret of this public id is, at this revision.
-    ///
-    /// # Errors
-    /// It cannot be told at this revision.
-    pub async fn secret_owner(
-        self: &Arc<Self>,
-        at: Revision,
-        id: &Name,
-    ) -> Result<Option<Arc<SecretOwner>>, ReadError> {
-        match self.fact(at, FactRef::SecretOwner(id)).await? {
-            Some(Fact::SecretOwner(owner)) => Ok(Some(owner)),
-            _ => Ok(None),
-        }
-    }
-
     async fn fact(
         self: &Arc<Self>,
         at: Revision,
@@ -456,68 +300,6 @@ impl FactCache {
         let read = Box::pin(wait_spans::span("store read", read));
         read.await.map_err(ReadError::Store)
     }
-
-    /// Runs a read of the store that is no fact's, on a thread that may wait for the disk, and
-    /// waits until everything that it may have seen is published.
-    ///
-    /// # Errors
-    /// Those of the read.
-    pub async fn read<T: Send + 'static>(
-        &self,
-        read: impl FnOnce(&dyn Store) -> Result<T, StoreError> + Send + 'static,
-    ) -> Result<T, StoreError> {
-        self.read_by(&self.scans, read).await
-    }
-
-    /// The same for a change: it does not wait behind lists.
-    ///
-    /// # Errors
-    /// Those of the read.
-    pub async fn read_for_change<T: Send + 'static>(
-        &self,
-        read: impl FnOnce(&dyn Store) -> Result<T, StoreError> + Send + 'static,
-    ) -> Result<T, StoreError> {
-        self.read_by(&self.reads_for_changes, read).await
-    }
-
-    async fn read_by<T: Send + 'static>(
-        &self,
-        places: &Arc<Semaphore>,
-        read: impl FnOnce(&dyn Store) -> Result<T, StoreError> + Send + 'static,
-    ) -> Result<T, StoreError> {
-        let store = Arc::clone(&self.store);
-        let found = in_place(places, move || read(&*store));
-        let found =
-            wait_spans::span("store scan", found).await.unwrap_or(Err(StoreError::Damaged))?;
-        self.wait_published(self.admission.read_horizon()).await?;
-        Ok(found)
-    }
-
-    /// Runs the parsing of a catalog, on a thread of its own and one at a time.
-    ///
-    /// # Errors
-    /// It panicked.
-    pub async fn parse<T: Send + 'static>(
-        &self,
-        parse: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<T, StoreError> {
-        in_place(&self.parses, parse).await.ok_or(StoreError::Unavailable)
-    }
-}
-
-/// Runs work on a thread that may wait, in one of these places. The place is taken until the work
-/// is done, also when nothing waits for it any more: a caller that cancels and calls again gets
-/// no second one. None if the work panicked.
-async fn in_place<T: Send + 'static>(
-    places: &Arc<Semaphore>,
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Option<T> {
-    let place = Arc::clone(places).acquire_owned().await.ok()?;
-    let work = move || {
-        let _place = place;
-        work()
-    };
-    tokio::task::spawn_blocking(work).await.ok()
 }
 
 impl CommitObserver for FactCache {
@@ -554,122 +336,4 @@ impl CommitObserver for FactCache {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::hash::{BuildHasher, RandomState};
-
-    use super::*;
-    use crate::authority::change_stamps::ChangeStamps;
-    use crate::authority::l1_cache;
-
-    #[test]
-    fn a_key_and_its_reference_hash_alike() {
-        let company = CompanyId::parse("acme").expect("an id");
-        let credential = CredentialId::parse("hr").expect("an id");
-        let user = UserId::parse("ada").expect("an id");
-        let secret = Name::parse("0123").expect("a name");
-        let of = Parties { company: Revision(7), user: Revision(8), credential: Revision(9) };
-        let state = RandomState::new();
-        for key in [
-            FactRef::Catalog,
-            FactRef::Keyring,
-            FactRef::Company(&company),
-            FactRef::Credential(Revision(7), &credential),
-            FactRef::Impact(Revision(7)),
-            FactRef::User(Revision(7), &user),
-            FactRef::Consent(of),
-            FactRef::Secret(Revision(7), &secret),
-            FactRef::SecretOwner(&secret),
-        ] {
-            assert_eq!(state.hash_one(key), state.hash_one(key.to_key()), "{key:?}");
-            assert!(key.equivalent(&key.to_key()));
-        }
-    }
-
-    // Of the front, whose own file is also compiled over scheduled locks.
-
-    fn kept(number: u64) -> Entry<u64> {
-        Entry { since: Revision(1), fact: Some(number) }
-    }
-
-    #[test]
-    fn a_front_grows_as_it_is_filled_and_no_further() {
-        let (marks, at) = (ChangeStamps::new(1 << 10), Revision(1));
-        let all = 0..40_000_u64;
-        for (places, least) in [(1 << 16, 30_000), (1 << 12, 3_000)] {
-            let front = l1_cache::L1Cache::<u64, u64>::new(places);
-            for number in all.clone() {
-                front.insert(marks.hash(&number), || number, kept(number), at);
-            }
-            let found = all.clone().filter_map(|number| {
-                let found = front.get(&marks, at, marks.hash(&number), &number)?;
-                assert_eq!(found, number);
-                Some(found)
-            });
-            let found = found.count();
-            assert!((least..=places).contains(&found), "{found} of {places}");
-        }
-    }
-
-    #[test]
-    fn what_is_asked_for_again_outlasts_what_is_not() {
-        let (marks, at) = (ChangeStamps::new(1), Revision(1));
-        let front = l1_cache::L1Cache::<u64, u64>::new(4);
-        let ask = |number: u64| front.get(&marks, at, number << 32, &number);
-        // It comes last into a full set, where the next would displace it.
-        for number in (0..5_u64).rev() {
-            front.insert(number << 32, || number, kept(number), at);
-        }
-        for number in 5..1_000_u64 {
-            assert_eq!(ask(0), Some(0));
-            front.insert(number << 32, || number, kept(number), at);
-            assert_eq!(ask(number), Some(number));
-        }
-        // What is kept anew of one key is in the place of the older.
-        front.insert(0, || 0, Entry { since: Revision(1), fact: Some(7) }, at);
-        assert_eq!(ask(0), Some(7));
-    }
-
-    #[test]
-    fn keys_of_one_hash_are_told_apart() {
-        let (marks, at) = (ChangeStamps::new(1), Revision(1));
-        let front = l1_cache::L1Cache::<u64, u64>::new(4);
-        for number in 0..3 {
-            front.insert(5, || number, kept(number), at);
-        }
-        for number in 0..3 {
-            assert_eq!(front.get(&marks, at, 5, &number), Some(number));
-        }
-        assert_eq!(front.get(&marks, at, 5, &3), None);
-    }
-}
-
-#[cfg(test)]
-mod places {
-    use std::sync::mpsc;
-
-    use super::*;
-
-    #[tokio::test]
-    async fn work_that_nothing_waits_for_any_more_keeps_its_place() {
-        let places = Arc::new(Semaphore::new(1));
-        let (begun, has_begun) = mpsc::channel();
-        let (end, ended) = mpsc::channel::<()>();
-        let work = tokio::spawn({
-            let places = Arc::clone(&places);
-            async move {
-                let work = move || {
-                    begun.send(()).ok();
-                    ended.recv().ok();
-                };
-                in_place(&places, work).await
-            }
-        });
-        let begun = tokio::task::spawn_blocking(move || has_begun.recv());
-        begun.await.expect("no panic").expect("begun");
-        work.abort();
-        assert!(work.await.is_err(), "cancelled");
-        assert_eq!(places.available_permits(), 0);
-        end.send(()).expect("it still runs");
-        assert_eq!(in_place(&places, || 7).await, Some(7));
-    }
-}
+mod tests;

@@ -7,24 +7,13 @@
 //! race one conflicts and starts over. What was carried out is looked up after the view is taken,
 //! so whatever the view's facts show of the first, the look-up shows too.
 
-use uuid::Uuid;
-
 use super::Authority;
 use super::error::AuthorityError;
 use super::fact_cache::Snapshot;
-use super::transaction::WriteOptions;
+use super::write_options::{IdempotencyKey, WriteOptions};
 use crate::policy::caller::Caller;
 use crate::policy::change::ChangeKind;
 use crate::store::{IdempotencyRecord, Receipt, RequestKey, Store, StoreError, StoredReply};
-
-/// Which request this is, if its caller may send it again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct IdempotencyKey {
-    /// The caller's name for it.
-    pub id: Uuid,
-    /// A digest of all that it asks for.
-    pub body: [u8; 32],
-}
 
 /// What a change is answered with, in a form that can be kept.
 pub trait StorableReply: Send + Sized + 'static {

@@ -18,7 +18,9 @@ use tokio::sync::SemaphorePermit;
 
 use super::error::AuthorityError;
 use super::import_difference::{self, ImportDifference, LISTED};
-use super::transaction::{Subject, WriteOptions, resolve};
+use super::import_item::ImportItem;
+use super::transaction::{Subject, resolve};
+use super::write_options::WriteOptions;
 use super::{ATTEMPTS, Authority, NewCompany, NewCredential};
 use crate::policy::change::ChangeKind;
 use crate::policy::company::Company;
@@ -38,15 +40,6 @@ pub(super) const MAX_IN_FLIGHT: usize = 1024;
 const BREATH: Duration = Duration::from_millis(2);
 /// The most companies that a dry run remembers, which it does not create.
 const MAX_DRY_RUN_COMPANIES: usize = 100_000;
-
-/// What an import creates, if it does not exist.
-#[derive(Clone, Debug)]
-pub enum ImportItem {
-    /// A company.
-    Company(NewCompany),
-    /// A credential.
-    Credential(NewCredential),
-}
 
 /// What an import did so far, all of it durable.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -378,11 +371,5 @@ impl<P: Copy> Import<'_, P> {
             ImportItem::Credential(_) => self.tally.credentials += 1,
         }
         self.tally.revision = self.tally.revision.max(revision);
-    }
-}
-
-impl ImportItem {
-    fn is_company(&self, id: &CompanyId) -> bool {
-        matches!(self, Self::Company(new) if new.id == *id)
     }
 }

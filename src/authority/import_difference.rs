@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 
 use super::error::AuthorityError;
-use super::import::ImportItem;
+use super::import_item::ImportItem;
 use super::transaction::resolve;
 use super::{ATTEMPTS, Authority, NewCredential};
 use crate::policy::catalog::Catalog;

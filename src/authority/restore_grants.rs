@@ -7,9 +7,8 @@ use jiff::Timestamp;
 
 use super::error::AuthorityError;
 use super::idempotency::{IdempotencyStart, StorableReply};
-use super::transaction::{
-    Attempt, Subject, WriteOptions, WritePlan, Written, require_catalog, resolve,
-};
+use super::transaction::{Attempt, Subject, WritePlan, Written, require_catalog, resolve};
+use super::write_options::WriteOptions;
 use super::{ATTEMPTS, Authority};
 use crate::policy::catalog::Catalog;
 use crate::policy::change::{ChangeKind, Edit, FieldChange};

@@ -8,14 +8,16 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
+use super::durable_time::shown_end;
 use super::error::AuthorityError;
 use super::fact_cache::{ReadError, Snapshot};
-use super::idempotency::{IdempotencyKey, ReplyToStore};
-use super::{Authority, etag, shown_end};
+use super::idempotency::ReplyToStore;
+use super::write_options::WriteOptions;
+use super::{Authority, etag};
 use crate::metrics::wait_spans;
 use crate::policy::caller::Caller;
 use crate::policy::catalog::Catalog;
-use crate::policy::change::{Author, Change, ChangeKind, Edit, Stamped};
+use crate::policy::change::{Change, ChangeKind, Edit, Stamped};
 use crate::policy::company::Company;
 use crate::policy::credential::Credential;
 use crate::policy::id::{CompanyId, CredentialId, Name, UserId};
@@ -24,21 +26,6 @@ use crate::policy::scope::{Scope, ScopeId};
 use crate::store::{
     CommitError, CommitHandle, Fact, FactKey, FactWrite, Incarnation, Proposal, Receipt, StoreError,
 };
-
-/// The terms of a change: what its request says beside what to change.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct WriteOptions {
-    /// Who makes it. The change is committed only if that is still so.
-    pub caller: Caller,
-    /// What the audit record says of who makes it, and why.
-    pub author: Author,
-    /// The state that the caller has seen, if it says so.
-    pub etag: Option<String>,
-    /// Only answer as the change would.
-    pub validate_only: bool,
-    /// Which request it is, if its caller may send it again.
-    pub request: Option<IdempotencyKey>,
-}
 
 /// What a change did.
 #[derive(Clone, Debug, PartialEq)]

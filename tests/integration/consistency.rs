@@ -13,8 +13,8 @@ use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use scopegate::authority::consents::ConsentId;
 use scopegate::authority::impact::Impact;
-use scopegate::authority::users::ConsentId;
 use scopegate::authority::{
     Authority, CompanyChange, CredentialChange, NewCompany, NewCredential, Restriction,
     WriteOptions, Written,
