@@ -1,7 +1,7 @@
-//! Floor 2, who answers: checks from the facts at hand, and every change of them.
+//! Authority: decides checks from the cached facts, and carries out every change of them.
 //!
-//! Not here: how a question is parsed or an answer rendered (floor 3), and what is true (floor
-//! 0): this floor only brings the two together at one revision.
+//! Not here: how a request is parsed and a reply is rendered; see `wire` and `grpc`. The rules of a
+//! decision are in [`crate::policy`]. This layer combines the two at one published revision.
 
 pub mod api_keys;
 mod catalogs;
@@ -63,80 +63,81 @@ pub use self::transaction::Written;
 pub use self::watch::{Event, Interest, Watcher};
 pub use self::write_options::{IdempotencyKey, WriteOptions};
 
-/// How often a check or a change may find its facts changing under it before it gives up.
+/// How many times a check or a change is tried when its facts change meanwhile.
 const ATTEMPTS: usize = 1000;
 
-/// Who answers: one per process, with a desk on each core ([`Authority::desk`]).
+/// Answers checks and carries out changes. There is one for each process, with state for each core
+/// ([`Authority::for_core`]).
 pub struct Authority {
     facts: Arc<FactCache>,
     clock: Arc<Clock>,
-    seen: Arc<LastUsed>,
-    /// What is this core's own.
-    desk: Arc<CoreLocal>,
-    desks: Arc<CoreLocals>,
-    /// How many more proposals of imports may wait for the writer.
-    room: Arc<Semaphore>,
-    /// Held by a change of the keyring, which is one fact: changes of it made side by side would
-    /// conflict, and one of them could start over again and again. A creation holds both, so a
+    last_used: Arc<LastUsed>,
+    /// The state of this core.
+    core: Arc<CoreLocal>,
+    cores: Arc<CoreLocals>,
+    /// Limits the proposals of all imports that wait for the writer.
+    import_slots: Arc<Semaphore>,
+    /// Held by a change of the keyring. The keyring is one fact: concurrent changes of it would
+    /// conflict, and one of them could start over again and again. A creation holds both locks, so a
     /// deletion waits for one creation at most.
     key_changes: Arc<tokio::sync::Mutex<()>>,
     key_creations: Arc<tokio::sync::Mutex<()>>,
-    /// Whether who presents no key may do everything, also when there are keys.
-    admits_anybody: bool,
+    /// Whether a caller without a key may do everything, also when there are keys.
+    allow_unauthenticated: bool,
 }
 
 impl Authority {
-    /// Takes charge of a store: from here on it alone changes it. At most `cache_entries` facts
-    /// are kept at hand.
+    /// Starts an authority on a store. From then on, nothing else may change the store. At most
+    /// `cache_entries` facts are cached.
     ///
     /// # Errors
     /// The catalog cannot be read.
     pub fn new(store: Arc<dyn Store>, cache_entries: u64) -> Result<Self, StoreError> {
         let clock = Clock::starting_at(store.time_mark());
         let facts = Arc::new(FactCache::new(store, cache_entries)?);
-        let listener: Arc<dyn CommitObserver> = Arc::clone(&facts) as _;
-        facts.store().start(listener);
-        let (clock, seen) = (Arc::new(clock), Arc::new(LastUsed::new()));
-        let room = Arc::new(Semaphore::new(import::MAX_IN_FLIGHT));
-        let desks: Arc<CoreLocals> = Arc::default();
-        let desk = desks.register(facts.front());
+        let observer: Arc<dyn CommitObserver> = Arc::clone(&facts) as _;
+        facts.store().start(observer);
+        let (clock, last_used) = (Arc::new(clock), Arc::new(LastUsed::new()));
+        let import_slots = Arc::new(Semaphore::new(import::MAX_IN_FLIGHT));
+        let cores: Arc<CoreLocals> = Arc::default();
+        let core = cores.register(facts.new_l1());
         let (key_changes, key_creations) = (Arc::default(), Arc::default());
         Ok(Self {
             facts,
             clock,
-            seen,
-            desk,
-            desks,
-            room,
+            last_used,
+            core,
+            cores,
+            import_slots,
             key_changes,
             key_creations,
-            admits_anybody: false,
+            allow_unauthenticated: false,
         })
     }
 
-    /// The same, for everybody: who presents no key may do everything, also when there are keys.
+    /// The same authority, but a caller without a key may do everything, also when there are keys.
     #[must_use]
-    pub fn allow_unauthenticated(self, admits_anybody: bool) -> Self {
-        Self { admits_anybody, ..self }
+    pub fn allow_unauthenticated(self, allow_unauthenticated: bool) -> Self {
+        Self { allow_unauthenticated, ..self }
     }
 
-    /// The same authority, for one core: what it was just asked for there it has at hand.
+    /// The same authority for one core, with an L1 cache and counters of its own.
     #[must_use]
     pub fn for_core(&self) -> Self {
         Self {
             facts: Arc::clone(&self.facts),
             clock: Arc::clone(&self.clock),
-            seen: Arc::clone(&self.seen),
-            desk: self.desks.register(self.facts.front()),
-            desks: Arc::clone(&self.desks),
-            room: Arc::clone(&self.room),
+            last_used: Arc::clone(&self.last_used),
+            core: self.cores.register(self.facts.new_l1()),
+            cores: Arc::clone(&self.cores),
+            import_slots: Arc::clone(&self.import_slots),
             key_changes: Arc::clone(&self.key_changes),
             key_creations: Arc::clone(&self.key_creations),
-            admits_anybody: self.admits_anybody,
+            allow_unauthenticated: self.allow_unauthenticated,
         }
     }
 
-    /// The audience that tokens name by this string, besides its name.
+    /// The audience whose `aud` list has this string.
     #[must_use]
     pub fn audience_by_aud(&self, aud: &str) -> Option<Name> {
         self.facts.audience_by_aud(aud)
@@ -148,79 +149,79 @@ impl Authority {
         self.facts.published()
     }
 
-    /// The store's incarnation, which every etag and page token carries.
+    /// The store's incarnation. Every etag and page token carries it.
     #[must_use]
     pub fn incarnation(&self) -> Incarnation {
         self.facts.store().incarnation()
     }
 
-    /// What is counted at this desk.
+    /// The counters of this core.
     #[must_use]
     pub fn measures(&self) -> &CheckMetrics {
-        &self.desk.measures
+        &self.core.measures
     }
 
-    /// What was counted at all desks.
+    /// The sum of the counters of all cores.
     #[must_use]
     pub fn sum(&self) -> MetricsTotals {
-        self.desks.sum()
+        self.cores.sum()
     }
 
-    /// What the store tells of its work.
+    /// The metrics of the store.
     #[must_use]
     pub fn store_measures(&self) -> &store::StoreMetrics {
         self.facts.store().measures()
     }
 
-    /// About how many facts the cache of all desks has.
+    /// The approximate number of facts in the shared (L2) cache.
     #[must_use]
     pub fn cached(&self) -> u64 {
         self.facts.cached()
     }
 
-    /// Begins a backup of everything, which goes on beside changes.
+    /// Begins a backup of the whole store. Changes go on meanwhile.
     ///
     /// # Errors
-    /// The store cannot answer, or enough backups are under way.
+    /// The store cannot answer, or the limit of concurrent backups is reached.
     pub async fn backup(&self) -> Result<Box<dyn Backup>, AuthorityError> {
         Ok(self.facts.read(|store| store.backup()).await?)
     }
 
-    /// Rings with every publication.
+    /// A receiver of each published revision.
     #[must_use]
     pub fn bell(&self) -> watched::Receiver<Revision> {
         self.facts.subscribe_published()
     }
 
-    /// How many watchers read the store, because they are behind.
+    /// The number of watchers that read the store because they are behind the window.
     #[must_use]
     pub fn lagging_watchers(&self) -> u64 {
         self.facts.feed().lagging.read()
     }
 
-    /// How many bytes of changes are kept for watchers: the recent ones, and those read ahead.
+    /// The bytes of changes that are held for watchers: the recent changes, and those read ahead.
     #[must_use]
     pub fn bytes_for_watchers(&self) -> u64 {
         self.facts.feed().bytes() + self.facts.feed().read_ahead.held()
     }
 
-    /// Becomes true when the disk has failed: the process is to end.
+    /// Becomes true when the disk has failed. The process must then end.
     #[must_use]
     pub fn failure(&self) -> watched::Receiver<bool> {
         self.facts.failure()
     }
 
-    /// Has the store remember which credentials were asked for since the last time; to be called
-    /// every minute or so.
+    /// Writes to the store which credentials were used since the last call. Call it about every
+    /// minute.
     pub fn keep_seen(&self) {
-        self.facts.store().note_seen(self.seen.take(self.clock.kept()));
+        self.facts.store().note_seen(self.last_used.take(self.clock.persisted()));
     }
 
-    /// Commits what is queued and lets go of the store. Changes are refused from now on.
+    /// Commits the queued changes and closes the store. From then on, changes are rejected.
     pub fn close(&self) {
         self.keep_seen();
-        // A clean end needs no lead.
-        self.facts.store().mark_time(self.clock.kept(), self.clock.believed());
+        // A clean shutdown needs no lead.
+        self.facts.store().mark_time(self.clock.persisted(), self.clock.believed());
         self.facts.store().close();
     }
 }

@@ -89,7 +89,7 @@ impl Authority {
                 AuthenticationError::Expired => self.expired(&keyring, presented, certificate),
                 why => why,
             })?;
-        self.seen.touch(key.created_at, now);
+        self.last_used.touch(key.created_at, now);
         Ok(Caller::Key(Arc::clone(key)))
     }
 
@@ -122,7 +122,7 @@ impl Authority {
     /// Whether callers need a key: once there was one, for ever.
     #[must_use]
     pub fn requires_keys(&self) -> bool {
-        !self.admits_anybody && self.facts.keyring().is_used()
+        !self.allow_unauthenticated && self.facts.keyring().is_used()
     }
 
     /// Whether a caller is still who it was when its call began. To be asked when its message has
@@ -184,24 +184,24 @@ impl Authority {
     pub async fn create_key<R: StorableReply>(
         &self,
         new: &NewKey,
-        terms: &WriteOptions,
+        options: &WriteOptions,
         render: impl Fn(KeyChanged) -> R + Clone + Send + 'static,
     ) -> Result<R, AuthorityError> {
         let kind = ChangeKind::CreateKey;
         // One after the other, and one at a time before a deletion: see `Authority::key_changes`.
         let (_first, _turn) = (self.key_creations.lock().await, self.key_changes.lock().await);
         for _ in 0..ATTEMPTS {
-            let view = match self.begin(terms, kind).await? {
+            let view = match self.begin(options, kind).await? {
                 IdempotencyStart::Now(view) => view,
                 IdempotencyStart::Before(reply) => return Ok(reply),
             };
             let before = Arc::clone(&self.facts.keyring());
             // By this keyring or a younger one, which would be a conflict (revoked at once).
-            if !self.is_current(&terms.caller) {
+            if !self.is_current(&options.caller) {
                 return Err(AuthorityError::CallerRevoked);
             }
             // What does not exist has no etag.
-            self.check_etag(terms, None)?;
+            self.check_etag(options, None)?;
             let ended = is_over(new.expires_at, self.clock.now());
             let lasts = !new.certificate_only && !ended && new.companies.is_empty();
             let can_be_first = lasts && new.roles.has(Role::Operator);
@@ -230,27 +230,27 @@ impl Authority {
                 create_time: now,
             };
             let ended = is_over(new.expires_at, now);
-            self.keep_told(now, |_| new.expires_at.filter(|_| ended)).await?;
+            self.persist_reported(now, |_| new.expires_at.filter(|_| ended)).await?;
             let incarnation = self.incarnation();
             let answer = move |key: ApiKey, secret, Receipt { revision, time }| {
                 let key = ApiKey { created_at: revision, create_time: time, ..key };
                 let key = KeyView { key: Arc::new(key), last_used: None, expired: ended };
                 KeyChanged { key, secret, etag: etag::of(incarnation, revision), revision }
             };
-            if terms.validate_only {
+            if options.validate_only {
                 let dry = answer(key, None, Receipt { revision: Revision::ZERO, time: now });
                 return Ok(render(KeyChanged { etag: String::new(), revision: view.at, ..dry }));
             }
             // Of the key itself only a hash is kept, so a repeat tells the rest alone.
             let (keep, kept) = (render.clone(), key.clone());
-            let keep = terms.keep(move |receipt| keep(answer(kept, None, receipt)));
-            let remember = keep.map(|keep| keep.remember(terms, kind, |receipt| receipt));
+            let keep = options.keep(move |receipt| keep(answer(kept, None, receipt)));
+            let remember = keep.map(|keep| keep.remember(options, kind, |receipt| receipt));
             let secret = key.hash.map(|_| presented);
             let mut after = Keyring::clone(&before);
             after.insert(key.clone());
             let fields = described(&key, FieldChange::new_text);
             if let Some(receipt) =
-                self.put_keyring(before, after, terms, kind, fields, remember).await?
+                self.put_keyring(before, after, options, kind, fields, remember).await?
             {
                 return Ok(render(answer(key, secret, receipt)));
             }
@@ -265,24 +265,24 @@ impl Authority {
     pub async fn delete_key<R: StorableReply>(
         &self,
         id: &Name,
-        terms: &WriteOptions,
+        options: &WriteOptions,
         render: impl Fn(KeyChanged) -> R + Clone + Send + 'static,
     ) -> Result<R, AuthorityError> {
         let kind = ChangeKind::DeleteKey;
         let _turn = self.key_changes.lock().await;
         for _ in 0..ATTEMPTS {
-            let view = match self.begin(terms, kind).await? {
+            let view = match self.begin(options, kind).await? {
                 IdempotencyStart::Now(view) => view,
                 IdempotencyStart::Before(reply) => return Ok(reply),
             };
             let before = Arc::clone(&self.facts.keyring());
             // By this keyring or a younger one, which would be a conflict (revoked at once).
-            if !self.is_current(&terms.caller) {
+            if !self.is_current(&options.caller) {
                 return Err(AuthorityError::CallerRevoked);
             }
             let found = before.get(id.as_str()).map(Arc::clone);
             let key = found.ok_or_else(|| AuthorityError::KeyNotFound(id.clone()))?;
-            self.check_etag(terms, Some(key.created_at))?;
+            self.check_etag(options, Some(key.created_at))?;
             let is_operator = key.roles.has(Role::Operator) && !key.is_bound();
             if is_operator && !before.has_operator_beside(id, self.clock.now()) {
                 return Err(AuthorityError::LastOperatorKey(id.clone()));
@@ -295,18 +295,18 @@ impl Authority {
             let answer = move |revision| {
                 render(KeyChanged { key: key.clone(), secret: None, etag: etag.clone(), revision })
             };
-            if terms.validate_only {
+            if options.validate_only {
                 return Ok(answer(view.at));
             }
             let mut after = Keyring::clone(&before);
             after.remove(id);
-            let remember = terms
+            let remember = options
                 .keep(answer.clone())
-                .map(|keep| keep.remember(terms, kind, |receipt| receipt.revision));
+                .map(|keep| keep.remember(options, kind, |receipt| receipt.revision));
             let fields = before.get(id.as_str()).map(|key| described(key, FieldChange::gone_text));
             let fields = fields.unwrap_or_default();
             if let Some(receipt) =
-                self.put_keyring(before, after, terms, kind, fields, remember).await?
+                self.put_keyring(before, after, options, kind, fields, remember).await?
             {
                 return Ok(answer(receipt.revision));
             }
@@ -360,7 +360,7 @@ impl Authority {
 
     fn key_view(&self, key: Arc<ApiKey>, now: Timestamp) -> Result<KeyView, StoreError> {
         let last_used =
-            self.seen.last_since(&**self.facts.store(), key.created_at, key.create_time)?;
+            self.last_used.last_since(&**self.facts.store(), key.created_at, key.create_time)?;
         let expired = is_over(key.expires_at, now);
         Ok(KeyView { key, last_used, expired })
     }
@@ -373,7 +373,7 @@ impl Authority {
     ) -> Result<(), StoreError> {
         let ended = keys.into_iter().filter(|view| view.expired);
         let last = ended.filter_map(|view| view.key.expires_at).max();
-        self.keep_told(now, |_| last).await
+        self.persist_reported(now, |_| last).await
     }
 
     /// Commits a keyring; none if another one came first.
@@ -381,7 +381,7 @@ impl Authority {
         &self,
         before: Arc<Keyring>,
         after: Keyring,
-        terms: &WriteOptions,
+        options: &WriteOptions,
         kind: ChangeKind,
         fields: Vec<FieldChange>,
         remember: Option<IdempotencyRecord>,
@@ -389,7 +389,7 @@ impl Authority {
         let change = Change {
             revision: Revision::NEXT,
             time: self.clock.now(),
-            author: terms.author.clone(),
+            author: options.author.clone(),
             kind,
             company: None,
             credential: None,

@@ -89,12 +89,12 @@ impl Authority {
     pub async fn apply_catalog<R: StorableReply>(
         &self,
         yaml: &str,
-        terms: &WriteOptions,
+        options: &WriteOptions,
         render: impl Fn(Applied) -> R + Clone + Send + 'static,
     ) -> Result<R, ApplyError> {
         let kind = ChangeKind::ApplyCatalog;
         for _ in 0..ATTEMPTS {
-            let view = match self.begin(terms, kind).await? {
+            let view = match self.begin(options, kind).await? {
                 IdempotencyStart::Now(view) => view,
                 IdempotencyStart::Before(reply) => return Ok(reply),
             };
@@ -107,14 +107,14 @@ impl Authority {
             });
             let (next, difference) = parsed.await??;
             let exists = view.catalog.revision > Revision::ZERO;
-            self.check_etag(terms, exists.then_some(view.catalog.revision))?;
+            self.check_etag(options, exists.then_some(view.catalog.revision))?;
             let losers = self.losers(&view, &difference).await?;
             let (etag, revision) = match exists {
                 true => (self.etag(view.catalog.revision), view.at),
                 false => (String::new(), view.at),
             };
             let applied = Applied { difference, losers, etag, revision };
-            if view.catalog.yaml == yaml || terms.validate_only {
+            if view.catalog.yaml == yaml || options.validate_only {
                 return Ok(render(applied));
             }
             let (incarnation, render) = (self.incarnation(), render.clone());
@@ -123,10 +123,10 @@ impl Authority {
                 let etag = etag::of(incarnation, revision);
                 render(Applied { etag, revision, ..applied.clone() })
             };
-            let remember = terms
+            let remember = options
                 .keep(answer.clone())
-                .map(|keep| keep.remember(terms, kind, |receipt| receipt.revision));
-            let by = (&terms.caller, &terms.author);
+                .map(|keep| keep.remember(options, kind, |receipt| receipt.revision));
+            let by = (&options.caller, &options.author);
             let put = self.put_catalog(&view, next, &difference, by, remember);
             if let Some(revision) = put.await? {
                 return Ok(answer(revision));
@@ -231,7 +231,7 @@ impl Authority {
             return Ok(Losers::default());
         }
         let (catalog, removed) = (Arc::clone(&view.catalog), difference.removed.clone());
-        let (now, seen) = (self.clock.now(), Arc::clone(&self.seen));
+        let (now, seen) = (self.clock.now(), Arc::clone(&self.last_used));
         let count = move |store: &dyn Store| {
             let mut losers = Losers::default();
             let mut after = None;
@@ -254,7 +254,7 @@ impl Authority {
             }
         };
         let losers = self.facts.read_for_change(count).await?;
-        self.keep_told(now, |_| losers.ended).await?;
+        self.persist_reported(now, |_| losers.ended).await?;
         Ok(losers)
     }
 }

@@ -57,7 +57,7 @@ impl NewCompany {
         keep: Option<ReplyToStore<Written<Company>>>,
     ) -> WritePlan<Company> {
         let preconditions = vec![require_catalog(view)];
-        WritePlan { before: None, edit, delete: false, preconditions, beside: vec![], keep }
+        WritePlan { before: None, edit, delete: false, preconditions, other_writes: vec![], keep }
     }
 }
 
@@ -106,12 +106,12 @@ impl Authority {
     pub async fn create_company<R: StorableReply>(
         &self,
         new: &NewCompany,
-        terms: &WriteOptions,
+        options: &WriteOptions,
         render: impl Fn(Written<CompanyView>) -> R + Clone + Send + 'static,
     ) -> Result<R, AuthorityError> {
         let kind = ChangeKind::CreateCompany;
         for _ in 0..ATTEMPTS {
-            let view = match self.begin(terms, kind).await? {
+            let view = match self.begin(options, kind).await? {
                 IdempotencyStart::Now(view) => view,
                 IdempotencyStart::Before(reply) => return Ok(reply),
             };
@@ -123,16 +123,16 @@ impl Authority {
                 Some(None) => {}
                 None => continue,
             }
-            self.check_etag(terms, None)?;
+            self.check_etag(options, None)?;
             let now = self.clock.now();
             let edit = new.edit(&view.catalog, now)?;
             let answer = answer(&view.catalog, render.clone());
-            let plan = NewCompany::plan(&view, edit, terms.keep(answer.clone()));
+            let plan = NewCompany::plan(&view, edit, options.keep(answer.clone()));
             let subject = Subject::of(kind, &new.id);
-            if let Attempt::Written(done) =
-                self.commit_plan(&view, plan, subject, terms, now).await?
+            if let Attempt::Written(written) =
+                self.commit_plan(&view, plan, subject, options, now).await?
             {
-                return Ok(answer(done));
+                return Ok(answer(written));
             }
         }
         Err(AuthorityError::Conflict)
@@ -146,11 +146,11 @@ impl Authority {
         &self,
         id: &CompanyId,
         change: &CompanyChange,
-        terms: &WriteOptions,
+        options: &WriteOptions,
         render: impl Fn(Written<CompanyView>) -> R + Clone + Send + 'static,
     ) -> Result<R, AuthorityError> {
         for _ in 0..ATTEMPTS {
-            let view = match self.begin(terms, change.kind()).await? {
+            let view = match self.begin(options, change.kind()).await? {
                 IdempotencyStart::Now(view) => view,
                 IdempotencyStart::Before(reply) => return Ok(reply),
             };
@@ -163,7 +163,7 @@ impl Authority {
                 continue;
             };
             let company = found.ok_or_else(|| AuthorityError::CompanyNotFound(id.clone()))?;
-            self.check_etag(terms, Some(company.revision))?;
+            self.check_etag(options, Some(company.revision))?;
             let now = self.clock.now();
             let edit = match change {
                 CompanyChange::Update { display_name, enabled } => {
@@ -175,20 +175,20 @@ impl Authority {
             let delete = matches!(change, CompanyChange::Delete);
             let preconditions = vec![require_catalog(&view)];
             let answer = answer(&view.catalog, render.clone());
-            let keep = terms.keep(answer.clone());
+            let keep = options.keep(answer.clone());
             let plan = WritePlan {
                 before: Some(company),
                 edit,
                 delete,
                 preconditions,
-                beside: vec![],
+                other_writes: vec![],
                 keep,
             };
             let subject = Subject::of(change.kind(), id);
-            if let Attempt::Written(done) =
-                self.commit_plan(&view, plan, subject, terms, now).await?
+            if let Attempt::Written(written) =
+                self.commit_plan(&view, plan, subject, options, now).await?
             {
-                return Ok(answer(done));
+                return Ok(answer(written));
             }
         }
         Err(AuthorityError::Conflict)
@@ -202,12 +202,12 @@ impl Authority {
     pub async fn restrict_company<R: StorableReply>(
         &self,
         restriction: &Restriction,
-        terms: &WriteOptions,
+        options: &WriteOptions,
         render: impl Fn(Written<CompanyView>, Impact) -> R + Clone + Send + 'static,
     ) -> Result<R, AuthorityError> {
         let kind = ChangeKind::RestrictCompanyScopes;
         for _ in 0..ATTEMPTS {
-            let view = match self.begin(terms, kind).await? {
+            let view = match self.begin(options, kind).await? {
                 IdempotencyStart::Now(view) => view,
                 IdempotencyStart::Before(reply) => return Ok(reply),
             };
@@ -229,35 +229,35 @@ impl Authority {
                 view.catalog.revision,
                 &restriction.scopes,
             );
-            if terms.etag.as_ref().is_some_and(|etag| *etag != audited) {
+            if options.etag.as_ref().is_some_and(|etag| *etag != audited) {
                 return Err(AuthorityError::EtagStale);
             }
             let now = self.clock.now();
             let edit = company.restrict(&view.catalog, &scopes);
             let gone = edit.removed.clone();
-            let agreed = terms.etag.is_some() || restriction.acknowledge_impact;
+            let agreed = options.etag.is_some() || restriction.acknowledge_impact;
             let mut preconditions = vec![require_catalog(&view)];
-            if terms.etag.is_some() || !restriction.acknowledge_impact {
+            if options.etag.is_some() || !restriction.acknowledge_impact {
                 // What the audit said of the credentials must still be so at the commit (D7).
                 preconditions.push((FactKey::Impact(company.created_at), impact_at));
             }
             // Whoever acknowledged without an audit is not made to wait for the count: the
             // restriction comes first. An audit's count stands with the commit, and so does one
             // that is kept with its request.
-            let kept = terms.to_remember().is_some();
-            let counted_first = terms.validate_only || kept || !restriction.acknowledge_impact;
+            let kept = options.to_remember().is_some();
+            let counted_first = options.validate_only || kept || !restriction.acknowledge_impact;
             let mut impact = Impact::default();
             if counted_first {
                 impact = self.impact(&view, &company, &gone, now).await?;
-                if !terms.validate_only && !agreed && impact.any_enabled {
+                if !options.validate_only && !agreed && impact.any_enabled {
                     let refused = Impact { etag: audited, ..impact };
                     return Err(AuthorityError::ImpactNotAcknowledged(Box::new(refused)));
                 }
             }
             let catalog = Arc::clone(&view.catalog);
             let render = render.clone();
-            let answer = move |done: Written<Company>, impact: Impact| {
-                render(done.map(|company| company.view(&catalog)), impact)
+            let answer = move |written: Written<Company>, impact: Impact| {
+                render(written.map(|company| company.view(&catalog)), impact)
             };
             let (keep, counted) =
                 (answer.clone(), Impact { etag: audited.clone(), ..impact.clone() });
@@ -266,12 +266,12 @@ impl Authority {
                 edit,
                 delete: false,
                 preconditions,
-                beside: vec![],
-                keep: terms.keep(move |done| keep(done, counted)),
+                other_writes: vec![],
+                keep: options.keep(move |written| keep(written, counted)),
             };
             let subject = Subject::of(kind, &restriction.company);
-            let done = match self.commit_plan(&view, plan, subject, terms, now).await? {
-                Attempt::Written(done) => done,
+            let written = match self.commit_plan(&view, plan, subject, options, now).await? {
+                Attempt::Written(written) => written,
                 Attempt::Again => continue,
             };
             if !counted_first {
@@ -281,7 +281,7 @@ impl Authority {
                     Err(error) => tracing::warn!(%error, "who a restriction affected is not known"),
                 }
             }
-            return Ok(answer(done, Impact { etag: audited, ..impact }));
+            return Ok(answer(written, Impact { etag: audited, ..impact }));
         }
         Err(AuthorityError::Conflict)
     }
@@ -294,7 +294,7 @@ impl Authority {
         now: Timestamp,
     ) -> Result<Impact, StoreError> {
         let (catalog, company) = (Arc::clone(&view.catalog), Arc::clone(company));
-        let (scopes, seen) = (scopes.to_vec(), Arc::clone(&self.seen));
+        let (scopes, seen) = (scopes.to_vec(), Arc::clone(&self.last_used));
         let impact = self
             .facts
             .read_for_change(move |store| {
@@ -302,7 +302,7 @@ impl Authority {
             })
             .await?;
         let ended = |_| impact.affected.iter().filter_map(|affected| affected.ended).max();
-        self.keep_told(now, ended).await?;
+        self.persist_reported(now, ended).await?;
         Ok(impact)
     }
 }
@@ -313,7 +313,7 @@ fn answer<R, F: Fn(Written<CompanyView>) -> R + Clone>(
     render: F,
 ) -> impl Fn(Written<Company>) -> R + Clone + use<R, F> {
     let catalog = Arc::clone(catalog);
-    move |done| render(done.map(|company| company.view(&catalog)))
+    move |written| render(written.map(|company| company.view(&catalog)))
 }
 
 impl Resource for Company {

@@ -69,33 +69,33 @@ impl Authority {
         &self,
         id: &ConsentId,
         asked: &[Scope],
-        terms: &WriteOptions,
+        options: &WriteOptions,
         render: impl Fn(Written<ConsentView>) -> R + Clone + Send + 'static,
     ) -> Result<R, AuthorityError> {
         let kind = ChangeKind::PutConsent;
         for _ in 0..ATTEMPTS {
-            let view = match self.begin(terms, kind).await? {
+            let view = match self.begin(options, kind).await? {
                 IdempotencyStart::Now(view) => view,
                 IdempotencyStart::Before(reply) => return Ok(reply),
             };
             let asked = resolve(&view.catalog, "scopes", asked)?;
             let Some(found) = self.consent_of(&view, id).await? else { continue };
             let before = found.consent.as_ref();
-            self.check_etag(terms, before.map(|consent| consent.revision))?;
+            self.check_etag(options, before.map(|consent| consent.revision))?;
             let (of, user) = (found.parties(), &found.user);
             let edit = Consent::put(before.map(|c| &**c), of, &view.catalog, user, &asked);
             let subject = consent_subject(kind, id);
             let catalog = Arc::clone(&view.catalog);
             let render = render.clone();
-            let answer = move |done: Written<Consent>| {
-                render(done.map(|consent| consent_view(consent, &catalog)))
+            let answer = move |written: Written<Consent>| {
+                render(written.map(|consent| consent_view(consent, &catalog)))
             };
-            let plan = plan(&view, &found, kind, edit, id, terms.keep(answer.clone()));
+            let plan = plan(&view, &found, kind, edit, id, options.keep(answer.clone()));
             let now = self.clock.now();
-            if let Attempt::Written(done) =
-                self.commit_plan(&view, plan, subject, terms, now).await?
+            if let Attempt::Written(written) =
+                self.commit_plan(&view, plan, subject, options, now).await?
             {
-                return Ok(answer(done));
+                return Ok(answer(written));
             }
         }
         Err(AuthorityError::Conflict)
@@ -108,32 +108,32 @@ impl Authority {
     pub async fn delete_consent<R: StorableReply>(
         &self,
         id: &ConsentId,
-        terms: &WriteOptions,
+        options: &WriteOptions,
         render: impl Fn(Written<ConsentView>) -> R + Clone + Send + 'static,
     ) -> Result<R, AuthorityError> {
         let kind = ChangeKind::DeleteConsent;
         for _ in 0..ATTEMPTS {
-            let view = match self.begin(terms, kind).await? {
+            let view = match self.begin(options, kind).await? {
                 IdempotencyStart::Now(view) => view,
                 IdempotencyStart::Before(reply) => return Ok(reply),
             };
             let Some(found) = self.consent_of(&view, id).await? else { continue };
             let consent = existing(&found, id)?;
-            self.check_etag(terms, Some(consent.revision))?;
+            self.check_etag(options, Some(consent.revision))?;
             let removed = consent.scopes.iter().map(|(scope, ())| scope).collect();
             let edit = Edit { removed, ..Edit::none(&**consent) };
             let subject = consent_subject(kind, id);
             let catalog = Arc::clone(&view.catalog);
             let render = render.clone();
-            let answer = move |done: Written<Consent>| {
-                render(done.map(|consent| consent_view(consent, &catalog)))
+            let answer = move |written: Written<Consent>| {
+                render(written.map(|consent| consent_view(consent, &catalog)))
             };
-            let plan = plan(&view, &found, kind, edit, id, terms.keep(answer.clone()));
+            let plan = plan(&view, &found, kind, edit, id, options.keep(answer.clone()));
             let now = self.clock.now();
-            if let Attempt::Written(done) =
-                self.commit_plan(&view, plan, subject, terms, now).await?
+            if let Attempt::Written(written) =
+                self.commit_plan(&view, plan, subject, options, now).await?
             {
-                return Ok(answer(done));
+                return Ok(answer(written));
             }
         }
         Err(AuthorityError::Conflict)
@@ -211,7 +211,14 @@ fn plan(
         (user, Some(found.user.revision)),
     ];
     let delete = kind == ChangeKind::DeleteConsent;
-    WritePlan { before: found.consent.clone(), edit, delete, preconditions, beside: vec![], keep }
+    WritePlan {
+        before: found.consent.clone(),
+        edit,
+        delete,
+        preconditions,
+        other_writes: vec![],
+        keep,
+    }
 }
 
 fn consent_view(consent: Consent, catalog: &Catalog) -> ConsentView {

@@ -39,17 +39,17 @@ pub struct NewCredential {
 }
 
 impl NewCredential {
-    /// What creating it does, on this ground.
+    /// What creating it does, on this context.
     ///
     /// # Errors
     /// A scope is unknown, or above the ceiling (D9).
     pub(super) fn edit(
         &self,
-        ground: GrantContext<'_>,
+        context: GrantContext<'_>,
     ) -> Result<Edit<Credential>, AuthorityError> {
-        let scopes = resolve(ground.catalog, "scopes", &self.scopes)?;
+        let scopes = resolve(context.catalog, "scopes", &self.scopes)?;
         let (id, label, ends) = (self.id.clone(), self.label.clone(), self.expires_at);
-        let mut edit = Credential::create(id, label, ends, &scopes, ground)?;
+        let mut edit = Credential::create(id, label, ends, &scopes, context)?;
         edit.fields.extend(FieldChange::new_text("label", &self.label));
         edit.fields.extend(FieldChange::time("expires_at", None, ends));
         if !self.enabled {
@@ -67,7 +67,7 @@ impl NewCredential {
         keep: Option<ReplyToStore<Written<Credential>>>,
     ) -> WritePlan<Credential> {
         let preconditions = vec![require_catalog(view), require_company(company)];
-        WritePlan { before: None, edit, delete: false, preconditions, beside: vec![], keep }
+        WritePlan { before: None, edit, delete: false, preconditions, other_writes: vec![], keep }
     }
 }
 
@@ -128,12 +128,12 @@ impl Authority {
     pub async fn create_credential<R: StorableReply>(
         &self,
         new: &NewCredential,
-        terms: &WriteOptions,
+        options: &WriteOptions,
         render: impl Fn(Written<CredentialView>) -> R + Clone + Send + 'static,
     ) -> Result<R, AuthorityError> {
         let kind = ChangeKind::CreateCredential;
         for _ in 0..ATTEMPTS {
-            let view = match self.begin(terms, kind).await? {
+            let view = match self.begin(options, kind).await? {
                 IdempotencyStart::Now(view) => view,
                 IdempotencyStart::Before(reply) => return Ok(reply),
             };
@@ -148,20 +148,20 @@ impl Authority {
             if found.is_some() {
                 return Err(AuthorityError::CredentialExists(new.company.clone(), new.id.clone()));
             }
-            self.check_etag(terms, None)?;
+            self.check_etag(options, None)?;
             let now = self.clock.now();
-            let ground = GrantContext { catalog: &view.catalog, company: &company, now };
-            let edit = new.edit(ground)?;
+            let context = GrantContext { catalog: &view.catalog, company: &company, now };
+            let edit = new.edit(context)?;
             let catalog = Arc::clone(&view.catalog);
             let under =
                 ViewContext { catalog, company: Arc::clone(&company), now, last_seen: None };
             let answer = under.answer(render.clone());
-            let plan = NewCredential::plan(&view, &company, edit, terms.keep(answer.clone()));
+            let plan = NewCredential::plan(&view, &company, edit, options.keep(answer.clone()));
             let subject = Subject { credential: Some(&new.id), ..Subject::of(kind, &new.company) };
-            if let Attempt::Written(done) =
-                self.commit_plan(&view, plan, subject, terms, now).await?
+            if let Attempt::Written(written) =
+                self.commit_plan(&view, plan, subject, options, now).await?
             {
-                return Ok(answer(done));
+                return Ok(answer(written));
             }
         }
         Err(AuthorityError::Conflict)
@@ -177,11 +177,11 @@ impl Authority {
         company_id: &CompanyId,
         id: &CredentialId,
         change: &CredentialChange,
-        terms: &WriteOptions,
+        options: &WriteOptions,
         render: impl Fn(Written<CredentialView>) -> R + Clone + Send + 'static,
     ) -> Result<R, AuthorityError> {
         for _ in 0..ATTEMPTS {
-            let view = match self.begin(terms, change.kind()).await? {
+            let view = match self.begin(options, change.kind()).await? {
                 IdempotencyStart::Now(view) => view,
                 IdempotencyStart::Before(reply) => return Ok(reply),
             };
@@ -195,24 +195,25 @@ impl Authority {
             let credential = found.ok_or_else(|| {
                 AuthorityError::CredentialNotFound(company_id.clone(), id.clone())
             })?;
-            self.check_etag(terms, Some(credential.revision))?;
+            self.check_etag(options, Some(credential.revision))?;
             let now = self.clock.now();
-            let ground = GrantContext { catalog: &view.catalog, company: &company, now };
-            let edit = edit_credential(&credential, change, &scopes, ground)?;
+            let context = GrantContext { catalog: &view.catalog, company: &company, now };
+            let edit = edit_credential(&credential, change, &scopes, context)?;
             let delete = matches!(change, CredentialChange::Delete);
             let preconditions = vec![require_catalog(&view), require_company(&company)];
             let last_seen = self.last_seen(&credential);
             let under = ViewContext { catalog: Arc::clone(&view.catalog), company, now, last_seen };
             let answer = under.answer(render.clone());
-            let keep = terms.keep(answer.clone());
+            let keep = options.keep(answer.clone());
             let before = Some(credential);
-            let plan = WritePlan { before, edit, delete, preconditions, beside: vec![], keep };
+            let plan =
+                WritePlan { before, edit, delete, preconditions, other_writes: vec![], keep };
             let subject =
                 Subject { credential: Some(id), ..Subject::of(change.kind(), company_id) };
-            if let Attempt::Written(done) =
-                self.commit_plan(&view, plan, subject, terms, now).await?
+            if let Attempt::Written(written) =
+                self.commit_plan(&view, plan, subject, options, now).await?
             {
-                return Ok(answer(done));
+                return Ok(answer(written));
             }
         }
         Err(AuthorityError::Conflict)
@@ -230,8 +231,9 @@ pub(super) struct ViewContext {
 
 impl ViewContext {
     fn view(&self, credential: Credential) -> CredentialView {
-        let ground = GrantContext { catalog: &self.catalog, company: &self.company, now: self.now };
-        CredentialView { last_seen: self.last_seen, ..credential.view(ground) }
+        let context =
+            GrantContext { catalog: &self.catalog, company: &self.company, now: self.now };
+        CredentialView { last_seen: self.last_seen, ..credential.view(context) }
     }
 
     /// How a change of a credential is answered.
@@ -239,7 +241,7 @@ impl ViewContext {
         self,
         render: impl Fn(Written<CredentialView>) -> R + Clone,
     ) -> impl Fn(Written<Credential>) -> R + Clone {
-        move |done| render(done.map(|credential| self.view(credential)))
+        move |written| render(written.map(|credential| self.view(credential)))
     }
 }
 
@@ -261,16 +263,18 @@ fn edit_credential(
     credential: &Credential,
     change: &CredentialChange,
     scopes: &[ScopeId],
-    ground: GrantContext<'_>,
+    context: GrantContext<'_>,
 ) -> Result<Edit<Credential>, AboveCeiling> {
     match change {
-        CredentialChange::Grant { expires_at, .. } => credential.grant(scopes, *expires_at, ground),
-        CredentialChange::Revoke(_) => Ok(credential.revoke(scopes, ground)),
-        CredentialChange::Replace(_) => credential.replace(scopes, ground),
-        CredentialChange::Reset => Ok(credential.reset(ground)),
+        CredentialChange::Grant { expires_at, .. } => {
+            credential.grant(scopes, *expires_at, context)
+        }
+        CredentialChange::Revoke(_) => Ok(credential.revoke(scopes, context)),
+        CredentialChange::Replace(_) => credential.replace(scopes, context),
+        CredentialChange::Reset => Ok(credential.reset(context)),
         CredentialChange::Update { label, enabled, expires_at } => {
             Ok(credential.update(label.clone(), *enabled, *expires_at))
         }
-        CredentialChange::Delete => Ok(credential.delete(ground.catalog)),
+        CredentialChange::Delete => Ok(credential.delete(context.catalog)),
     }
 }

@@ -1,10 +1,10 @@
-//! Facts: those at hand in the cache, and the way to the store for those that are not.
+//! Fact cache: the shared (L2) cache of facts, and the way to the store for facts that it lacks.
 //!
-//! Facts are cached, never decisions: a restriction touches one entry whatever the number of
-//! credentials, and no field of a request can be forgotten in a key.
+//! It caches facts, never decisions. A restriction therefore replaces one entry, whatever the number
+//! of credentials, and a cache key cannot omit a field of a request.
 //!
-//! Not here: the order in which facts become known; see [`super::coherence`]. And what a core
-//! keeps for itself; see [`super::l1_cache`].
+//! Not here: the order in which a change becomes visible; see [`super::coherence`]. The cache of one
+//! core is in [`super::l1_cache`].
 
 mod blocking_reads;
 mod fact_ref;
@@ -34,14 +34,14 @@ use crate::policy::keyring::Keyring;
 use crate::policy::revision::Revision;
 use crate::store::{CommitObserver, Fact, FactKey, Outcome, Store, StoreError};
 
-/// The fewest and the most scans at once, one for each core between: more would take the time of
-/// the cores from checks.
+/// The bounds for the number of concurrent scans, which is one for each core. More scans would
+/// take CPU time from checks.
 const SCANS: RangeInclusive<usize> = 4..=64;
-/// The most reads for changes at once.
+/// The most concurrent reads for changes.
 const READS_FOR_CHANGES: usize = 64;
 
-/// The cache as the protocol's shelf. Every path that puts or replaces goes through moka's
-/// per-key computation: its other verbs take another lock.
+/// The cache map of the protocol. Every insertion and replacement uses moka's per-key computation:
+/// the other methods of moka take another lock.
 struct MokaMap(Cache<FactKey, Entry<Fact>>);
 
 impl CoherentMap for MokaMap {
@@ -54,9 +54,9 @@ impl CoherentMap for MokaMap {
         step: impl FnOnce(Option<Entry<Fact>>) -> (Option<Entry<Fact>>, R),
     ) -> R {
         let mut result = None;
-        self.0.entry_by_ref(key).and_compute_with(|shelved| {
-            let (put, told) = step(shelved.map(moka::Entry::into_value));
-            result = Some(told);
+        self.0.entry_by_ref(key).and_compute_with(|cached| {
+            let (put, output) = step(cached.map(moka::Entry::into_value));
+            result = Some(output);
             put.map_or(Op::Nop, Op::Put)
         });
         #[expect(clippy::expect_used, reason = "moka runs the closure exactly once")]
@@ -64,59 +64,61 @@ impl CoherentMap for MokaMap {
     }
 }
 
-/// How many facts a core keeps for itself: half as many as all share, between these.
-const FRONT: RangeInclusive<usize> = 1 << 12..=1 << 20;
-/// How many marks say what was changed when.
-const MARKS: usize = 1 << 18;
+/// The bounds for the number of facts in an L1 cache, which is half of that of the L2 cache.
+const L1_FACTS: RangeInclusive<usize> = 1 << 12..=1 << 20;
+/// How many change stamps there are.
+const STAMPS: usize = 1 << 18;
 
-/// A published revision, and the catalog of it. Facts read for it are of it too.
+/// A published revision and its catalog. Facts that are read for it are of the same revision.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
     /// The revision.
     pub at: Revision,
     /// The catalog.
     pub catalog: Arc<Catalog>,
-    /// The last change of the keyring, which may be younger.
+    /// The revision of the last change of the keyring, which may be younger than `at`.
     pub keyring: Revision,
 }
 
-/// Why a fact cannot be told at a view's revision.
+/// Why a fact cannot be read at the revision of a snapshot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ReadError {
-    /// It is younger: wait for this revision and start over with another view.
+    /// The fact is younger: wait for this revision and start over with a new snapshot.
     Younger(Revision),
     /// The store cannot answer.
     Store(StoreError),
 }
 
-/// The facts of a store.
+/// The cached facts of a store.
 pub struct FactCache {
-    admission: Arc<CacheCoherence<MokaMap>>,
-    readers: LoadPool<FactKey, Entry<Fact>>,
-    /// Always at hand, and admitted by the same rule: replaced before it is published.
+    coherence: Arc<CacheCoherence<MokaMap>>,
+    loads: LoadPool<FactKey, Entry<Fact>>,
+    /// Always in memory. It follows the same protocol: it is replaced before its revision is
+    /// published.
     catalog: ArcSwap<Catalog>,
-    /// Always at hand. Replaced as soon as its change is durable, which is before anybody is
-    /// told of it: a revoked key is refused from the acknowledgement on.
+    /// Always in memory. It is replaced as soon as its change is durable, which is before the change
+    /// is acknowledged. A revoked key is therefore rejected from the acknowledgement on.
     keyring: ArcSwap<Keyring>,
-    /// How many facts a core keeps for itself.
-    front: usize,
+    /// How many facts an L1 cache holds.
+    l1_facts: usize,
     store: Arc<dyn Store>,
-    bell: watch::Sender<Revision>,
-    /// The last change of the keyring, for whoever waits for one.
+    published: watch::Sender<Revision>,
+    /// The revision of the last change of the keyring, for tasks that wait for a change.
     keyring_changed: watch::Sender<Revision>,
     feed: Arc<ChangeFeed>,
     failed: AtomicBool,
     failure: watch::Sender<bool>,
-    /// How many reads beside those of facts may go on at once: scans leave threads for checks.
+    /// Limits the concurrent reads that are no reads of single facts, so that scans leave threads
+    /// for checks.
     scans: Arc<Semaphore>,
-    /// The same for reads that changes need, which do not wait behind lists.
+    /// The same for reads that a change needs, so that a change does not wait for lists.
     reads_for_changes: Arc<Semaphore>,
-    /// A catalog is parsed at a time: a large one takes much memory.
+    /// Allows one catalog to be parsed at a time: a large catalog takes much memory.
     parses: Arc<Semaphore>,
 }
 
 impl FactCache {
-    /// The facts of this store, at most `entries` of them at hand.
+    /// A cache of at most `entries` facts of this store.
     ///
     /// # Errors
     /// The catalog or the keyring cannot be read.
@@ -131,24 +133,24 @@ impl FactCache {
         };
         let cache = Cache::builder().max_capacity(entries).build();
         let opened_at = store.opened_at();
-        let admission = Arc::new(CacheCoherence::new(MokaMap(cache), opened_at, MARKS));
-        let (shelf, kept) = (Arc::clone(&admission), Arc::clone(&store));
-        let readers = LoadPool::start(move |key: &FactKey| {
-            shelf.get_or_load(key, || Ok(kept.get(key)?.map(|fact| (fact.revision(), fact))))
+        let coherence = Arc::new(CacheCoherence::new(MokaMap(cache), opened_at, STAMPS));
+        let (cache, source) = (Arc::clone(&coherence), Arc::clone(&store));
+        let loads = LoadPool::start(move |key: &FactKey| {
+            cache.get_or_load(key, || Ok(source.get(key)?.map(|fact| (fact.revision(), fact))))
         });
         let scans = thread::available_parallelism().map_or(1, NonZeroUsize::get);
         let scans = scans.clamp(*SCANS.start(), *SCANS.end());
         Ok(Self {
-            admission,
-            readers: readers.map_err(|_| StoreError::Unavailable)?,
+            coherence,
+            loads: loads.map_err(|_| StoreError::Unavailable)?,
             catalog: ArcSwap::new(catalog),
             keyring_changed: watch::Sender::new(keyring.revision),
             keyring: ArcSwap::new(keyring),
-            front: usize::try_from(entries / 2)
+            l1_facts: usize::try_from(entries / 2)
                 .unwrap_or(usize::MAX)
-                .clamp(*FRONT.start(), *FRONT.end()),
+                .clamp(*L1_FACTS.start(), *L1_FACTS.end()),
             store,
-            bell: watch::Sender::new(opened_at),
+            published: watch::Sender::new(opened_at),
             feed: ChangeFeed::new(opened_at),
             failed: AtomicBool::new(false),
             failure: watch::Sender::new(false),
@@ -158,9 +160,9 @@ impl FactCache {
         })
     }
 
-    /// A front for one core.
-    pub(super) fn front(&self) -> L1 {
-        L1::new(self.front)
+    /// A new L1 cache for one core.
+    pub(super) fn new_l1(&self) -> L1 {
+        L1::new(self.l1_facts)
     }
 
     /// The store behind the cache.
@@ -169,19 +171,19 @@ impl FactCache {
         &self.store
     }
 
-    /// The keyring, as new as the last change that was acknowledged.
+    /// The keyring, which is at least as new as the last acknowledged change.
     pub(super) fn keyring(&self) -> Guard<Arc<Keyring>> {
         self.keyring.load()
     }
 
-    /// About how many facts are in the cache.
+    /// The approximate number of cached facts.
     #[must_use]
     pub fn cached(&self) -> u64 {
-        self.admission.shelf.0.entry_count()
+        self.coherence.map.0.entry_count()
     }
 
-    /// The audience that tokens name by this string, for a sentence that says so: the catalog is the
-    /// latest, whatever is published.
+    /// The audience whose `aud` list has this string. For messages only: it reads the latest catalog,
+    /// which may not be published yet.
     #[must_use]
     pub fn audience_by_aud(&self, aud: &str) -> Option<Name> {
         self.catalog.load().audience_by_aud(aud).cloned()
@@ -190,26 +192,26 @@ impl FactCache {
     /// The last published revision.
     #[must_use]
     pub fn published(&self) -> Revision {
-        self.admission.published()
+        self.coherence.published()
     }
 
-    /// Rings with every publication.
+    /// A receiver of each published revision.
     #[must_use]
     pub fn subscribe_published(&self) -> watch::Receiver<Revision> {
-        self.bell.subscribe()
+        self.published.subscribe()
     }
 
-    /// Tells of every change of the keyring.
+    /// A receiver of the revision of each change of the keyring.
     pub(super) fn keyring_changed(&self) -> watch::Receiver<Revision> {
         self.keyring_changed.subscribe()
     }
 
-    /// Hands changes to watchers.
+    /// The feed that passes changes to watchers.
     pub(super) fn feed(&self) -> &Arc<ChangeFeed> {
         &self.feed
     }
 
-    /// Becomes true when the disk has failed and nothing more can be relied on.
+    /// Becomes true when the disk has failed. From then on no answer is reliable.
     #[must_use]
     pub fn failure(&self) -> watch::Receiver<bool> {
         self.failure.subscribe()
@@ -218,21 +220,21 @@ impl FactCache {
     /// Waits until this revision is published.
     ///
     /// # Errors
-    /// The disk failed: it never will be.
+    /// The disk failed: the revision will never be published.
     pub async fn wait_published(&self, revision: Revision) -> Result<(), StoreError> {
-        let (mut bell, mut failure) = (self.bell.subscribe(), self.failure.subscribe());
+        let (mut published, mut failure) = (self.published.subscribe(), self.failure.subscribe());
         tokio::select! {
-            rung = bell.wait_for(|published| *published >= revision) => {
-                rung.map(|_| ()).map_err(|_| StoreError::Unavailable)
+            reached = published.wait_for(|published| *published >= revision) => {
+                reached.map(|_| ()).map_err(|_| StoreError::Unavailable)
             }
             _ = failure.wait_for(|failed| *failed) => Err(StoreError::Unavailable),
         }
     }
 
-    /// A view of the last published revision.
+    /// A snapshot of the last published revision.
     ///
     /// # Errors
-    /// The disk failed: nothing can be known of what is published elsewhere.
+    /// The disk failed.
     pub async fn view(&self) -> Result<Snapshot, StoreError> {
         loop {
             if self.failed.load(Ordering::Acquire) {
@@ -256,47 +258,47 @@ impl FactCache {
         self.entry(key).await?.at(at).map_err(ReadError::Younger)
     }
 
-    /// A fact at this revision, by way of a front.
+    /// A fact at this revision, from the L1 cache of a core if it is there.
     ///
     /// # Errors
-    /// It cannot be told at this revision.
+    /// The fact cannot be read at this revision.
     pub(super) async fn get_for_core(
         self: &Arc<Self>,
-        desk: &CoreLocal,
+        core: &CoreLocal,
         at: Revision,
         key: FactRef<'_>,
     ) -> Result<Option<Fact>, ReadError> {
-        let marks = &self.admission.marks;
-        let hash = marks.hash(&key);
-        if let Some(fact) = desk.front.get(marks, at, hash, &key) {
-            desk.measures.near.inc();
+        let stamps = &self.coherence.stamps;
+        let hash = stamps.hash(&key);
+        if let Some(fact) = core.l1.get(stamps, at, hash, &key) {
+            core.measures.near.inc();
             return Ok(Some(fact));
         }
-        let entry = match self.admission.shelf.0.get(&key) {
+        let entry = match self.coherence.map.0.get(&key) {
             Some(entry) => {
-                desk.measures.cached.inc();
+                core.measures.cached.inc();
                 entry
             }
             None => {
-                desk.measures.read.inc();
+                core.measures.read.inc();
                 self.read_entry(key).await?
             }
         };
         let fact = entry.clone().at(at).map_err(ReadError::Younger)?;
-        desk.front.insert(hash, || key.to_key(), entry, at);
+        core.l1.insert(hash, || key.to_key(), entry, at);
         Ok(fact)
     }
 
     async fn entry(self: &Arc<Self>, key: FactRef<'_>) -> Result<Entry<Fact>, ReadError> {
-        match self.admission.shelf.0.get(&key) {
+        match self.coherence.map.0.get(&key) {
             Some(entry) => Ok(entry),
             None => self.read_entry(key).await,
         }
     }
 
     async fn read_entry(self: &Arc<Self>, key: FactRef<'_>) -> Result<Entry<Fact>, ReadError> {
-        let hash = self.admission.marks.hash(&key);
-        let read = self.readers.read(hash, key.to_key());
+        let hash = self.coherence.stamps.hash(&key);
+        let read = self.loads.read(hash, key.to_key());
         let read = Box::pin(wait_spans::span("store read", read));
         read.await.map_err(ReadError::Store)
     }
@@ -304,7 +306,7 @@ impl FactCache {
 
 impl CommitObserver for FactCache {
     fn before_apply(&self, last: Revision, keys: &[FactKey]) {
-        self.admission.begin_batch(last, keys.iter().cloned());
+        self.coherence.begin_batch(last, keys.iter().cloned());
     }
 
     fn durable(&self, last: Revision, outcomes: Vec<Outcome>) {
@@ -321,8 +323,8 @@ impl CommitObserver for FactCache {
         let entries = outcomes
             .into_iter()
             .map(|outcome| (outcome.key, Entry { since: outcome.since, fact: outcome.fact }));
-        self.admission.publish(last, entries);
-        self.bell.send_replace(last);
+        self.coherence.publish(last, entries);
+        self.published.send_replace(last);
     }
 
     fn published(&self, changes: Vec<Change>) {

@@ -58,7 +58,7 @@ pub(super) fn impact(
     now: Timestamp,
 ) -> Result<Impact, StoreError> {
     const PAGE: usize = 1000;
-    let ground = GrantContext { catalog, company, now };
+    let context = GrantContext { catalog, company, now };
     let mut holders = BTreeSet::new();
     for scope in scopes {
         let mut after = None;
@@ -78,7 +78,7 @@ pub(super) fn impact(
         let Some(Fact::Credential(credential)) = store.get(&key)? else {
             continue;
         };
-        let lost = lost(&credential, scopes, ground);
+        let lost = lost(&credential, scopes, context);
         if lost.is_empty() {
             continue;
         }
@@ -99,9 +99,9 @@ pub(super) fn impact(
 }
 
 /// `scopes` are by id. A credential has few grants where a restriction may name many scopes.
-fn lost(credential: &Credential, scopes: &[ScopeId], ground: GrantContext<'_>) -> Vec<ScopeId> {
+fn lost(credential: &Credential, scopes: &[ScopeId], context: GrantContext<'_>) -> Vec<ScopeId> {
     let held = credential.grants.iter().map(|(scope, _)| scope);
     held.filter(|scope| scopes.binary_search(scope).is_ok())
-        .filter(|scope| credential.active(*scope, ground).is_some())
+        .filter(|scope| credential.active(*scope, context).is_some())
         .collect()
 }

@@ -3,7 +3,7 @@
 use super::{NewCompany, NewCredential};
 use crate::policy::id::CompanyId;
 
-/// What an import creates, if it does not exist.
+/// A company or credential that an import creates, if it does not exist.
 #[derive(Clone, Debug)]
 pub enum ImportItem {
     /// A company.

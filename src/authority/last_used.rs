@@ -24,7 +24,7 @@ const MINUTE_BITS: u32 = 25;
 pub(super) struct LastUsed {
     /// Who was noted last in each place, and in which minute: that one need not be noted again.
     just_now: Vec<AtomicU64>,
-    /// By a credential's birth, which no two share.
+    /// By a credential's created_at, which no two share.
     shards: Vec<Mutex<HashMap<Revision, Minute>>>,
 }
 
@@ -76,12 +76,12 @@ impl LastUsed {
     pub(super) fn last_since(
         &self,
         store: &dyn Store,
-        birth: Revision,
+        created_at: Revision,
         create_time: Timestamp,
     ) -> Result<Option<Timestamp>, StoreError> {
-        let last = match self.last(birth) {
+        let last = match self.last(created_at) {
             Some(minute) => Some(minute),
-            None => store.last_seen(birth)?,
+            None => store.last_seen(created_at)?,
         };
         Ok(last.and_then(time).map(|time| time.max(create_time)))
     }
@@ -119,8 +119,8 @@ mod tests {
         assert_eq!(taken, [(Revision(7), 2), (Revision(71), 10)]);
         assert_eq!(seen.last(Revision(7)), None);
         // Two in one place displace each other, and both are noted.
-        for birth in [9, 9 + PLACES as u64, 9] {
-            seen.touch(Revision(birth), at(900));
+        for revision in [9, 9 + PLACES as u64, 9] {
+            seen.touch(Revision(revision), at(900));
         }
         assert_eq!(
             seen.take(at(899)).iter().map(|(_, minute)| *minute).collect::<Vec<_>>(),

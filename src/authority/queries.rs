@@ -94,12 +94,12 @@ impl Authority {
                 AuthorityError::CredentialNotFound(company_id.clone(), id.clone())
             })?;
             let now = self.clock.now();
-            let ground = GrantContext { catalog: &view.catalog, company: &company, now };
+            let context = GrantContext { catalog: &view.catalog, company: &company, now };
             let ended = |_| credential.ends().filter(|end| *end <= now).max();
-            self.keep_told(now, ended).await?;
+            self.persist_reported(now, ended).await?;
             let etag = self.etag(credential.revision);
             let last_seen = self.last_seen(&credential);
-            let resource = CredentialView { last_seen, ..credential.view(ground) };
+            let resource = CredentialView { last_seen, ..credential.view(context) };
             return Ok(Read { resource, etag, revision: view.at });
         }
         Err(StoreError::Unavailable.into())
@@ -162,11 +162,11 @@ impl Authority {
             let (catalog, of) = (Arc::clone(&view.catalog), Arc::clone(&company));
             let (now, after) = (self.clock.now(), after.clone());
             let asked = now;
-            let seen = Arc::clone(&self.seen);
+            let seen = Arc::clone(&self.last_used);
             let read = move |store: &dyn Store| {
-                let ground = GrantContext { catalog: &catalog, company: &of, now };
-                let found = credentials(store, ground, holding, after, limit)?;
-                let (mut views, more) = found.map(|credential| credential.view(ground));
+                let context = GrantContext { catalog: &catalog, company: &of, now };
+                let found = credentials(store, context, holding, after, limit)?;
+                let (mut views, more) = found.map(|credential| credential.view(context));
                 for view in &mut views {
                     view.last_seen = seen.last_of(store, &view.credential)?;
                 }
@@ -174,7 +174,7 @@ impl Authority {
             };
             let (found, more) = self.facts.read(read).await?;
             let ends = || found.iter().flat_map(|view| view.credential.ends());
-            self.keep_told(asked, |_| ends().filter(|end| *end <= asked).max()).await?;
+            self.persist_reported(asked, |_| ends().filter(|end| *end <= asked).max()).await?;
             // Grants under another ceiling, or of a company that is gone, are of no revision.
             let (now, same) = self.existing_company(company_id).await?;
             if same.revision == company.revision && now.catalog.revision == view.catalog.revision {
@@ -189,7 +189,7 @@ impl Authority {
     pub(super) fn last_seen(&self, credential: &Credential) -> Option<Timestamp> {
         // No revision has it, so nothing has to be published first. Read where we stand: one
         // small value, which a change has no use for another thread for.
-        self.seen.last_of(&**self.facts.store(), credential).ok().flatten()
+        self.last_used.last_of(&**self.facts.store(), credential).ok().flatten()
     }
 
     pub(super) fn etag(&self, revision: Revision) -> String {
@@ -270,13 +270,13 @@ impl<T> PageBuilder<T> {
 /// Credentials of a company: all, or those with a grant of a scope that is active, or dormant.
 fn credentials(
     store: &dyn Store,
-    ground: GrantContext<'_>,
+    context: GrantContext<'_>,
     holding: Option<(ScopeId, bool)>,
     mut after: Option<CredentialId>,
     limit: usize,
 ) -> Result<PageBuilder<Credential>, StoreError> {
     const STEP: usize = 1000;
-    let company = ground.company;
+    let company = context.company;
     let weight = |credential: &Credential| credential.grants.len();
     let mut page = PageBuilder::new(limit);
     while page.wants_more() {
@@ -296,7 +296,7 @@ fn credentials(
             after = Some(id);
             let Some(Fact::Credential(credential)) = store.get(&key)? else { continue };
             let Some(grant) = credential.grants.get(scope) else { continue };
-            let wanted = match grant.state(scope, company, ground.now) {
+            let wanted = match grant.state(scope, company, context.now) {
                 GrantState::Active => true,
                 GrantState::Dormant => include_dormant,
                 GrantState::Expired => false,

@@ -40,13 +40,13 @@ impl Authority {
     pub async fn restore_grants<R: StorableReply>(
         &self,
         restoration: &RestoreGrants,
-        terms: &WriteOptions,
+        options: &WriteOptions,
         render: impl Fn(u64, Revision) -> R + Clone + Send + 'static,
     ) -> Result<R, AuthorityError> {
         let kind = ChangeKind::RestoreGrants;
         let (id, at) = (&restoration.company, restoration.restricted_at);
         for _ in 0..ATTEMPTS {
-            let view = match self.begin(terms, kind).await? {
+            let view = match self.begin(options, kind).await? {
                 IdempotencyStart::Now(view) => view,
                 IdempotencyStart::Before(reply) => return Ok(reply),
             };
@@ -54,7 +54,7 @@ impl Authority {
             let found = self.facts.company(view.at, id).await;
             let Some(found) = self.or_retry(found).await? else { continue };
             let company = found.ok_or_else(|| AuthorityError::CompanyNotFound(id.clone()))?;
-            self.check_etag(terms, Some(company.revision))?;
+            self.check_etag(options, Some(company.revision))?;
             let of = id.clone();
             let before = Revision(at.0.saturating_sub(1));
             let read = move |store: &dyn Store| store.changes(Some(&of), before, at, 1);
@@ -103,16 +103,22 @@ impl Authority {
             }
             let preconditions = vec![require_catalog(&view)];
             let render = render.clone();
-            let answer = move |done: Written<Company>| render(count, done.revision);
-            let keep = terms.keep(answer.clone());
+            let answer = move |written: Written<Company>| render(count, written.revision);
+            let keep = options.keep(answer.clone());
             let before = Some(company);
-            let plan =
-                WritePlan { before, edit, delete: false, preconditions, beside: vec![], keep };
+            let plan = WritePlan {
+                before,
+                edit,
+                delete: false,
+                preconditions,
+                other_writes: vec![],
+                keep,
+            };
             let subject = Subject::of(kind, id);
-            if let Attempt::Written(done) =
-                self.commit_plan(&view, plan, subject, terms, now).await?
+            if let Attempt::Written(written) =
+                self.commit_plan(&view, plan, subject, options, now).await?
             {
-                return Ok(answer(done));
+                return Ok(answer(written));
             }
         }
         Err(AuthorityError::Conflict)
@@ -142,7 +148,7 @@ fn reactivated_credentials(
             for id in page {
                 let key = FactKey::Credential(old.created_at, id);
                 let Some(Fact::Credential(credential)) = store.get(&key)? else { continue };
-                let active = |ground| credential.active(*scope, ground).is_some();
+                let active = |context| credential.active(*scope, context).is_some();
                 if active(after) && !active(before) {
                     woken.insert(credential.id.clone());
                 }

@@ -12,17 +12,24 @@ use crate::policy::revision::Revision;
 const REVISION_WAIT: Duration = Duration::from_millis(500);
 
 impl Authority {
-    /// Waits for what was missed, so that another attempt can succeed.
-    pub(super) async fn wait_and_retry(&self, missed: ReadError) -> Result<(), AuthorityError> {
-        match missed {
+    /// Waits for the revision that a read needs, so that another attempt can succeed.
+    ///
+    /// # Errors
+    /// The store cannot answer.
+    pub(super) async fn wait_and_retry(&self, error: ReadError) -> Result<(), AuthorityError> {
+        match error {
             ReadError::Younger(revision) => {
                 let reached = self.facts.wait_published(revision);
                 Ok(Box::pin(wait_spans::span("revision wait", reached)).await?)
             }
-            ReadError::Store(error) => Err(error.into()),
+            ReadError::Store(store_error) => Err(store_error.into()),
         }
     }
 
+    /// Waits up to 500 ms for a revision.
+    ///
+    /// # Errors
+    /// The revision was not published in time, or the store cannot answer.
     pub(super) async fn wait_for(&self, at_least: Revision) -> Result<(), AuthorityError> {
         if at_least <= self.facts.published() {
             return Ok(());

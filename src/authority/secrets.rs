@@ -58,19 +58,19 @@ impl Authority {
         &self,
         company_id: &CompanyId,
         id: &CredentialId,
-        terms: &WriteOptions,
+        options: &WriteOptions,
         render: impl Fn(NewSecret) -> R + Clone + Send + 'static,
     ) -> Result<R, AuthorityError> {
         let kind = ChangeKind::CreateSecret;
         for _ in 0..ATTEMPTS {
-            let view = match self.begin(terms, kind).await? {
+            let view = match self.begin(options, kind).await? {
                 IdempotencyStart::Now(view) => view,
                 IdempotencyStart::Before(reply) => return Ok(reply),
             };
             let found = self.credential_of(&view, company_id, id).await;
             let Some(found) = self.or_retry(found).await? else { continue };
             let (company, before) = existing(found, company_id, id)?;
-            self.check_etag(terms, Some(before.revision))?;
+            self.check_etag(options, Some(before.revision))?;
             if before.secrets.len() >= MAX_LIVE {
                 return Err(AuthorityError::TooManySecrets(id.clone()));
             }
@@ -105,19 +105,19 @@ impl Authority {
             };
             // Of the secret itself only a hash is kept, so a repeat tells the id alone.
             let (keep, kept_id) = (render.clone(), secret_id.clone());
-            let keep = terms.keep(move |done: Written<Credential>| {
-                keep(NewSecret { id: Some(kept_id), secret: None, revision: done.revision })
+            let keep = options.keep(move |written: Written<Credential>| {
+                keep(NewSecret { id: Some(kept_id), secret: None, revision: written.revision })
             });
             let plan = with_secrets(&company, before, secrets, vec![step, indexed], keep);
             let subject = Subject { credential: Some(id), ..Subject::of(kind, company_id) };
             let now = self.clock.now();
-            if let Attempt::Written(done) =
-                self.commit_plan(&view, plan, subject, terms, now).await?
+            if let Attempt::Written(written) =
+                self.commit_plan(&view, plan, subject, options, now).await?
             {
-                let (id, revision) = (Some(secret_id), done.revision);
+                let (id, revision) = (Some(secret_id), written.revision);
                 let made = NewSecret { id, secret: Some(presented), revision };
                 let dry = NewSecret { id: None, secret: None, revision };
-                return Ok(render(if terms.validate_only { dry } else { made }));
+                return Ok(render(if options.validate_only { dry } else { made }));
             }
         }
         Err(AuthorityError::Conflict)
@@ -132,12 +132,12 @@ impl Authority {
         company_id: &CompanyId,
         id: &CredentialId,
         secret_id: &Name,
-        terms: &WriteOptions,
+        options: &WriteOptions,
         render: impl Fn(Written<CredentialView>) -> R + Clone + Send + 'static,
     ) -> Result<R, AuthorityError> {
         let kind = ChangeKind::DeleteSecret;
         for _ in 0..ATTEMPTS {
-            let view = match self.begin(terms, kind).await? {
+            let view = match self.begin(options, kind).await? {
                 IdempotencyStart::Now(view) => view,
                 IdempotencyStart::Before(reply) => return Ok(reply),
             };
@@ -149,7 +149,7 @@ impl Authority {
             let held = before.secrets.contains(secret_id);
             let unknown = || AuthorityError::SecretNotFound(id.clone(), secret_id.clone());
             let secret = secret.filter(|_| held).ok_or_else(unknown)?;
-            self.check_etag(terms, Some(before.revision))?;
+            self.check_etag(options, Some(before.revision))?;
             let secrets = before.secrets.iter().filter(|other| *other != secret_id).cloned();
             let step = FactWrite {
                 key: FactKey::Secret(company.created_at, secret_id.clone()),
@@ -161,13 +161,13 @@ impl Authority {
             let (catalog, under) = (Arc::clone(&view.catalog), Arc::clone(&company));
             let under = ViewContext { catalog, company: under, now, last_seen };
             let answer = under.answer(render.clone());
-            let keep = terms.keep(answer.clone());
+            let keep = options.keep(answer.clone());
             let plan = with_secrets(&company, before, secrets, vec![step], keep);
             let subject = Subject { credential: Some(id), ..Subject::of(kind, company_id) };
-            if let Attempt::Written(done) =
-                self.commit_plan(&view, plan, subject, terms, now).await?
+            if let Attempt::Written(written) =
+                self.commit_plan(&view, plan, subject, options, now).await?
             {
-                return Ok(answer(done));
+                return Ok(answer(written));
             }
         }
         Err(AuthorityError::Conflict)
@@ -201,7 +201,7 @@ impl Authority {
             } else if !credential.enabled {
                 Some(Reason::CredentialDisabled)
             } else if is_over(credential.expires_at, now) {
-                self.keep_told(now, |_| credential.expires_at).await?;
+                self.persist_reported(now, |_| credential.expires_at).await?;
                 Some(Reason::CredentialExpired)
             } else {
                 None
@@ -291,7 +291,7 @@ fn with_secrets(
     company: &Company,
     before: Arc<Credential>,
     secrets: Vec<Name>,
-    beside: Vec<FactWrite>,
+    other_writes: Vec<FactWrite>,
     keep: Option<ReplyToStore<Written<Credential>>>,
 ) -> WritePlan<Credential> {
     let moved = FieldChange::list("secret_ids", Some(&before.secrets), &secrets);
@@ -299,5 +299,5 @@ fn with_secrets(
     edit.fields.extend(moved);
     edit.after.secrets = secrets;
     let preconditions = vec![require_company(company)];
-    WritePlan { before: Some(before), edit, delete: false, preconditions, beside, keep }
+    WritePlan { before: Some(before), edit, delete: false, preconditions, other_writes, keep }
 }

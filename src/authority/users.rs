@@ -25,14 +25,14 @@ impl Authority {
         company_id: &CompanyId,
         id: &UserId,
         roles: &[Name],
-        terms: &WriteOptions,
+        options: &WriteOptions,
         render: impl Fn(Written<User>) -> R + Clone + Send + 'static,
     ) -> Result<R, AuthorityError> {
         let subject = Subject { user: Some(id), ..Subject::of(ChangeKind::PutUser, company_id) };
         let put = |company: &Company, before: Option<&User>| {
             Ok(User::put(before, id, company.created_at, roles))
         };
-        self.change_user(id, subject, terms, put, render).await
+        self.change_user(id, subject, options, put, render).await
     }
 
     /// Deletes a user; the user's consents go along.
@@ -43,7 +43,7 @@ impl Authority {
         &self,
         company_id: &CompanyId,
         id: &UserId,
-        terms: &WriteOptions,
+        options: &WriteOptions,
         render: impl Fn(Written<User>) -> R + Clone + Send + 'static,
     ) -> Result<R, AuthorityError> {
         let subject = Subject { user: Some(id), ..Subject::of(ChangeKind::DeleteUser, company_id) };
@@ -53,20 +53,20 @@ impl Authority {
             let roles = FieldChange::list("roles", Some(&user.roles), &[]);
             Ok(Edit { fields: roles.into_iter().collect(), ..Edit::none(user) })
         };
-        self.change_user(id, subject, terms, delete, render).await
+        self.change_user(id, subject, options, delete, render).await
     }
 
     async fn change_user<R: StorableReply>(
         &self,
         id: &UserId,
         subject: Subject<'_>,
-        terms: &WriteOptions,
+        options: &WriteOptions,
         edit: impl Fn(&Company, Option<&User>) -> Result<Edit<User>, AuthorityError>,
         render: impl Fn(Written<User>) -> R + Clone + Send + 'static,
     ) -> Result<R, AuthorityError> {
         let company_id = subject.company;
         for _ in 0..ATTEMPTS {
-            let view = match self.begin(terms, subject.kind).await? {
+            let view = match self.begin(options, subject.kind).await? {
                 IdempotencyStart::Now(view) => view,
                 IdempotencyStart::Before(reply) => return Ok(reply),
             };
@@ -77,16 +77,17 @@ impl Authority {
             let found = self.facts.user(view.at, company.created_at, id).await;
             let Some(before) = self.or_retry(found).await? else { continue };
             let edit = edit(&company, before.as_deref())?;
-            self.check_etag(terms, before.as_ref().map(|user| user.revision))?;
+            self.check_etag(options, before.as_ref().map(|user| user.revision))?;
             let delete = subject.kind == ChangeKind::DeleteUser;
             let (preconditions, keep) =
-                (vec![require_company(&company)], terms.keep(render.clone()));
-            let plan = WritePlan { before, edit, delete, preconditions, beside: vec![], keep };
+                (vec![require_company(&company)], options.keep(render.clone()));
+            let plan =
+                WritePlan { before, edit, delete, preconditions, other_writes: vec![], keep };
             let now = self.clock.now();
-            if let Attempt::Written(done) =
-                self.commit_plan(&view, plan, subject, terms, now).await?
+            if let Attempt::Written(written) =
+                self.commit_plan(&view, plan, subject, options, now).await?
             {
-                return Ok(render(done));
+                return Ok(render(written));
             }
         }
         Err(AuthorityError::Conflict)
@@ -124,11 +125,11 @@ impl Authority {
         limit: usize,
     ) -> Result<Page<User>, AuthorityError> {
         let (view, company) = self.existing_company(company_id).await?;
-        let birth = company.created_at;
+        let created_at = company.created_at;
         let read = move |store: &dyn Store| {
             let (mut page, mut after) = (PageBuilder::new(limit), after);
             while page.wants_more() {
-                let step = store.users(birth, after.as_ref(), page.step())?;
+                let step = store.users(created_at, after.as_ref(), page.step())?;
                 after = step.last().map(|user| user.id.clone());
                 page.add(step, |user| user.roles.len());
             }

@@ -5,26 +5,26 @@ use uuid::Uuid;
 use crate::policy::caller::Caller;
 use crate::policy::change::Author;
 
-/// The terms of a change: what its request says beside what to change.
+/// The options of a change: the fields that every change request has.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct WriteOptions {
-    /// Who makes it. The change is committed only if that is still so.
+    /// The caller. The change is committed only if the caller is still valid at the commit.
     pub caller: Caller,
-    /// What the audit record says of who makes it, and why.
+    /// The actor and the reason for the audit record.
     pub author: Author,
-    /// The state that the caller has seen, if it says so.
+    /// The etag of the state that the caller has read, if it sends one.
     pub etag: Option<String>,
-    /// Only answer as the change would.
+    /// Dry run: validate and answer, and change nothing.
     pub validate_only: bool,
-    /// Which request it is, if its caller may send it again.
+    /// The idempotency key, if the caller may send the request again.
     pub request: Option<IdempotencyKey>,
 }
 
-/// Which request this is, if its caller may send it again.
+/// Identifies a request that its caller may send again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IdempotencyKey {
-    /// The caller's name for it.
+    /// The `request_id`.
     pub id: Uuid,
-    /// A digest of all that it asks for.
+    /// A digest of the content of the request.
     pub body: [u8; 32],
 }

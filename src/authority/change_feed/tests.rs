@@ -32,24 +32,24 @@ impl Random {
 }
 
 /// One round of the tail.
-fn tell(feed: &ChangeFeed) {
-    feed.fan_out().iter().for_each(|mailbox| mailbox.wake.notify_one());
+fn run_tail_once(feed: &ChangeFeed) {
+    feed.fan_out().iter().for_each(|mailbox| mailbox.notify.notify_one());
 }
 
-/// A watcher, and what it should and does see.
-struct Seen {
-    place: Subscription,
+/// A watcher, and the changes that it has seen.
+struct TestWatcher {
+    subscription: Subscription,
     of: Option<&'static str>,
     from: u64,
     seen: Vec<u64>,
-    /// What it read ahead from the store, and how far that reaches.
+    /// The revisions that it read ahead from the store.
     ahead: VecDeque<u64>,
-    asleep: bool,
+    is_waiting: bool,
 }
 
 const COMPANIES: [Option<&str>; 4] = [None, Some("a"), Some("b"), Some("c")];
 
-/// The store: every change that is published.
+/// The store: every published change.
 #[derive(Default)]
 struct Log(Vec<Option<&'static str>>);
 
@@ -60,40 +60,40 @@ impl Log {
     }
 }
 
-impl Seen {
+impl TestWatcher {
     fn new(feed: &Arc<ChangeFeed>, of: Option<&'static str>, from: u64) -> Self {
         let company = of.map(|id| CompanyId::parse(id).expect("an id"));
-        let place = feed.place(company, Revision(from));
-        Self { place, of, from, seen: vec![], ahead: VecDeque::new(), asleep: false }
+        let subscription = feed.add_subscription(company, Revision(from));
+        Self { subscription, of, from, seen: vec![], ahead: VecDeque::new(), is_waiting: false }
     }
 
-    /// One step, as `super::super::watch` makes them. False if there is nothing to do.
+    /// One step, as in `super::super::watch`. False if there is nothing to do.
     fn step(&mut self, log: &Log) -> bool {
-        if self.asleep {
-            let woken = self.place.mailbox.wake.notified();
-            let mut woken = std::pin::pin!(woken);
-            if !woken.as_mut().enable() {
+        if self.is_waiting {
+            let notified = self.subscription.mailbox.notify.notified();
+            let mut notified = std::pin::pin!(notified);
+            if !notified.as_mut().enable() {
                 return false;
             }
-            self.asleep = false;
+            self.is_waiting = false;
         }
         if let Some(revision) = self.ahead.pop_front() {
-            self.place.took(Revision(revision), false);
+            self.subscription.advance(Revision(revision), false);
             self.seen.push(revision);
             return true;
         }
-        match self.place.look() {
-            Look::Change(change) => self.seen.push(change.revision.0),
-            Look::Behind => {
-                let found = log.concerning(self.of, self.place.after().0);
+        match self.subscription.next() {
+            NextChange::Change(change) => self.seen.push(change.revision.0),
+            NextChange::Behind => {
+                let found = log.concerning(self.of, self.subscription.after().0);
                 let is_all = found.len() <= 2;
                 self.ahead = found.into_iter().take(2).collect();
                 if self.ahead.is_empty() {
-                    self.place.took(Revision(log.0.len() as u64), is_all);
+                    self.subscription.advance(Revision(log.0.len() as u64), is_all);
                 }
             }
-            Look::Nothing => {
-                self.asleep = true;
+            NextChange::None => {
+                self.is_waiting = true;
                 return false;
             }
         }
@@ -102,36 +102,40 @@ impl Seen {
 }
 
 #[test]
-fn watchers_that_come_go_and_lag_beside_commits_see_exactly_the_log() {
+fn watchers_that_join_leave_and_lag_see_exactly_the_log() {
     for seed in 1..=200 {
         let mut random = Random(u64::wrapping_mul(seed, 0x9E37_79B9_7F4A_7C15));
         // A window of a few changes, so that watchers fall behind it.
         let feed = ChangeFeed::with_window(Revision::ZERO, weight(&change(1, None)) * 5);
-        let (mut log, mut watchers) = (Log::default(), Vec::<Seen>::new());
+        let (mut log, mut watchers) = (Log::default(), Vec::<TestWatcher>::new());
         let mut unoffered = Vec::<Change>::new();
-        let mut gone = 0;
+        let mut left_count = 0;
         for _ in 0..600 {
             match random.below(10) {
                 0 | 1 => {
-                    let most = if random.below(8) == 0 { 12 } else { 3 };
-                    for _ in 0..=random.below(most) {
+                    let limit = if random.below(8) == 0 { 12 } else { 3 };
+                    for _ in 0..=random.below(limit) {
                         let company = COMPANIES[random.below(4) as usize];
                         log.0.push(company);
                         unoffered.push(change(log.0.len() as u64, company));
                     }
                 }
                 2 => feed.offer(std::mem::take(&mut unoffered)),
-                3 => tell(&feed),
+                3 => run_tail_once(&feed),
                 4 if watchers.len() < 6 => {
-                    // Also from beyond the head.
+                    // The start may also lie after the head.
                     let from = random.below(log.0.len() as u64 + 4);
-                    watchers.push(Seen::new(&feed, COMPANIES[random.below(4) as usize], from));
+                    watchers.push(TestWatcher::new(
+                        &feed,
+                        COMPANIES[random.below(4) as usize],
+                        from,
+                    ));
                 }
                 5 if random.below(4) == 0 && !watchers.is_empty() => {
                     let left = watchers.swap_remove(random.below(watchers.len() as u64) as usize);
                     let should = log.concerning(left.of, left.from);
                     assert!(should.starts_with(&left.seen), "seed {seed}: {:?}", left.seen);
-                    gone += 1;
+                    left_count += 1;
                 }
                 _ if !watchers.is_empty() => {
                     let which = random.below(watchers.len() as u64) as usize;
@@ -141,45 +145,49 @@ fn watchers_that_come_go_and_lag_beside_commits_see_exactly_the_log() {
             }
         }
         feed.offer(unoffered);
-        tell(&feed);
+        run_tail_once(&feed);
         for watcher in &mut watchers {
             while watcher.step(&log) {}
             assert_eq!(watcher.seen, log.concerning(watcher.of, watcher.from), "seed {seed}");
-            // A resume from here misses nothing and repeats nothing.
-            assert!(watcher.place.after().0 >= log.0.len() as u64, "seed {seed}");
+            // A resume from this revision misses no change and repeats none.
+            assert!(watcher.subscription.after().0 >= log.0.len() as u64, "seed {seed}");
         }
-        assert!(gone > 0 || seed > 1);
+        assert!(left_count > 0 || seed > 1);
         drop(watchers);
-        assert_eq!((feed.bytes(), feed.lagging.read()), (0, 0), "nothing is kept for nobody");
+        assert_eq!(
+            (feed.bytes(), feed.lagging.read()),
+            (0, 0),
+            "without watchers, nothing is held"
+        );
     }
 }
 
 #[test]
-fn a_change_of_another_company_wakes_nobody() {
+fn change_of_another_company_notifies_no_watcher() {
     let feed = ChangeFeed::new(Revision::ZERO);
     let log = Log(vec![Some("a"), Some("b")]);
-    let mut a = Seen::new(&feed, Some("a"), 0);
-    let mut b = Seen::new(&feed, Some("b"), 0);
+    let mut a = TestWatcher::new(&feed, Some("a"), 0);
+    let mut b = TestWatcher::new(&feed, Some("b"), 0);
     assert!(!a.step(&log) && !b.step(&log));
     feed.offer(vec![change(1, Some("a"))]);
-    tell(&feed);
-    assert!(a.step(&log), "it was woken");
-    assert!(!b.step(&log), "it sleeps");
-    assert!(b.asleep);
+    run_tail_once(&feed);
+    assert!(a.step(&log), "it was notified");
+    assert!(!b.step(&log), "it still waits");
+    assert!(b.is_waiting);
     // The cursor goes on all the same.
-    assert!(matches!(b.place.look(), Look::Nothing));
-    assert_eq!(b.place.after(), Revision(1));
+    assert!(matches!(b.subscription.next(), NextChange::None));
+    assert_eq!(b.subscription.after(), Revision(1));
 }
 
 #[test]
-fn the_window_is_bounded_by_bytes() {
+fn window_is_bounded_by_bytes() {
     let large = || {
         let mut large = change(1, None);
         large.author.reason = "x".repeat(1 << 20);
         large
     };
     let feed = ChangeFeed::new(Revision::ZERO);
-    let watcher = feed.place(None, Revision::ZERO);
+    let watcher = feed.add_subscription(None, Revision::ZERO);
     for revision in 1..=50 {
         feed.offer(vec![Change { revision: Revision(revision), ..large() }]);
         assert!(feed.bytes() <= WINDOW_BYTES);

@@ -10,11 +10,11 @@ use crate::metrics::wait_spans;
 use crate::store::{Store, StoreError};
 
 impl FactCache {
-    /// Runs a read of the store that is no fact's, on a thread that may wait for the disk, and
-    /// waits until everything that it may have seen is published.
+    /// Runs a scan of the store on a thread that may block, then waits until every revision that the
+    /// scan may have seen is published.
     ///
     /// # Errors
-    /// Those of the read.
+    /// The errors of `read`.
     pub async fn read<T: Send + 'static>(
         &self,
         read: impl FnOnce(&dyn Store) -> Result<T, StoreError> + Send + 'static,
@@ -22,10 +22,10 @@ impl FactCache {
         self.read_by(&self.scans, read).await
     }
 
-    /// The same for a change: it does not wait behind lists.
+    /// The same for a change, which does not wait for the scans of lists.
     ///
     /// # Errors
-    /// Those of the read.
+    /// The errors of `read`.
     pub async fn read_for_change<T: Send + 'static>(
         &self,
         read: impl FnOnce(&dyn Store) -> Result<T, StoreError> + Send + 'static,
@@ -35,39 +35,39 @@ impl FactCache {
 
     async fn read_by<T: Send + 'static>(
         &self,
-        places: &Arc<Semaphore>,
+        permits: &Arc<Semaphore>,
         read: impl FnOnce(&dyn Store) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let store = Arc::clone(&self.store);
-        let found = in_place(places, move || read(&*store));
-        let found =
-            wait_spans::span("store scan", found).await.unwrap_or(Err(StoreError::Damaged))?;
-        self.wait_published(self.admission.read_horizon()).await?;
-        Ok(found)
+        let result = run_blocking(permits, move || read(&*store));
+        let result =
+            wait_spans::span("store scan", result).await.unwrap_or(Err(StoreError::Damaged))?;
+        self.wait_published(self.coherence.read_horizon()).await?;
+        Ok(result)
     }
 
-    /// Runs the parsing of a catalog, on a thread of its own and one at a time.
+    /// Parses a catalog on a thread that may block, one at a time.
     ///
     /// # Errors
-    /// It panicked.
+    /// `parse` panicked.
     pub async fn parse<T: Send + 'static>(
         &self,
         parse: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, StoreError> {
-        in_place(&self.parses, parse).await.ok_or(StoreError::Unavailable)
+        run_blocking(&self.parses, parse).await.ok_or(StoreError::Unavailable)
     }
 }
 
-/// Runs work on a thread that may wait, in one of these places. The place is taken until the work
-/// is done, also when nothing waits for it any more: a caller that cancels and calls again gets
-/// no second one. None if the work panicked.
-async fn in_place<T: Send + 'static>(
-    places: &Arc<Semaphore>,
+/// Runs work with a permit on a thread that may block. The work keeps its permit until it returns,
+/// also if its caller was cancelled, so a caller that cancels and calls again gets no second
+/// permit. None if the work panicked.
+async fn run_blocking<T: Send + 'static>(
+    permits: &Arc<Semaphore>,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Option<T> {
-    let place = Arc::clone(places).acquire_owned().await.ok()?;
+    let permit = Arc::clone(permits).acquire_owned().await.ok()?;
     let work = move || {
-        let _place = place;
+        let _permit = permit;
         work()
     };
     tokio::task::spawn_blocking(work).await.ok()
@@ -80,26 +80,26 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn work_that_nothing_waits_for_any_more_keeps_its_place() {
-        let places = Arc::new(Semaphore::new(1));
+    async fn cancelled_work_keeps_its_permit() {
+        let permits = Arc::new(Semaphore::new(1));
         let (begun, has_begun) = mpsc::channel();
         let (end, ended) = mpsc::channel::<()>();
         let work = tokio::spawn({
-            let places = Arc::clone(&places);
+            let permits = Arc::clone(&permits);
             async move {
                 let work = move || {
                     begun.send(()).ok();
                     ended.recv().ok();
                 };
-                in_place(&places, work).await
+                run_blocking(&permits, work).await
             }
         });
         let begun = tokio::task::spawn_blocking(move || has_begun.recv());
         begun.await.expect("no panic").expect("begun");
         work.abort();
         assert!(work.await.is_err(), "cancelled");
-        assert_eq!(places.available_permits(), 0);
+        assert_eq!(permits.available_permits(), 0);
         end.send(()).expect("it still runs");
-        assert_eq!(in_place(&places, || 7).await, Some(7));
+        assert_eq!(run_blocking(&permits, || 7).await, Some(7));
     }
 }

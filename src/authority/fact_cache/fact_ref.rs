@@ -7,13 +7,13 @@ use crate::policy::id::{CompanyId, CredentialId, Name, UserId};
 use crate::policy::revision::Revision;
 use crate::store::FactKey;
 
-/// A key without ownership, to look up by.
+/// A borrowed key.
 #[derive(Clone, Copy, Debug, Hash)]
 pub(in crate::authority) enum FactRef<'a> {
-    // In the order of `FactKey`, so that both hash alike.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the catalog is kept beside the cache"))]
+    // In the order of `FactKey`, so that both have the same hash.
+    #[cfg_attr(not(test), expect(dead_code, reason = "the catalog is always in memory"))]
     Catalog,
-    #[cfg_attr(not(test), expect(dead_code, reason = "the keyring is kept beside the cache"))]
+    #[cfg_attr(not(test), expect(dead_code, reason = "the keyring is always in memory"))]
     Keyring,
     Company(&'a CompanyId),
     Credential(Revision, &'a CredentialId),

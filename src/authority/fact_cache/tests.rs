@@ -9,7 +9,7 @@ use crate::policy::consent::Parties;
 use crate::policy::id::{CompanyId, CredentialId, Name, UserId};
 
 #[test]
-fn a_key_and_its_reference_hash_alike() {
+fn key_and_reference_have_the_same_hash() {
     let company = CompanyId::parse("acme").expect("an id");
     let credential = CredentialId::parse("hr").expect("an id");
     let user = UserId::parse("ada").expect("an id");
@@ -32,59 +32,60 @@ fn a_key_and_its_reference_hash_alike() {
     }
 }
 
-// Of the front, whose own file is also compiled over scheduled locks.
+// Tests of the L1 cache. They are here because `l1_cache.rs` is also compiled into a test that uses
+// the locks of a test scheduler.
 
-fn kept(number: u64) -> Entry<u64> {
+fn entry(number: u64) -> Entry<u64> {
     Entry { since: Revision(1), fact: Some(number) }
 }
 
 #[test]
-fn a_front_grows_as_it_is_filled_and_no_further() {
-    let (marks, at) = (ChangeStamps::new(1 << 10), Revision(1));
+fn l1_cache_grows_up_to_its_capacity() {
+    let (stamps, at) = (ChangeStamps::new(1 << 10), Revision(1));
     let all = 0..40_000_u64;
-    for (places, least) in [(1 << 16, 30_000), (1 << 12, 3_000)] {
-        let front = l1_cache::L1Cache::<u64, u64>::new(places);
+    for (capacity, least) in [(1 << 16, 30_000), (1 << 12, 3_000)] {
+        let l1 = l1_cache::L1Cache::<u64, u64>::new(capacity);
         for number in all.clone() {
-            front.insert(marks.hash(&number), || number, kept(number), at);
+            l1.insert(stamps.hash(&number), || number, entry(number), at);
         }
         let found = all.clone().filter_map(|number| {
-            let found = front.get(&marks, at, marks.hash(&number), &number)?;
+            let found = l1.get(&stamps, at, stamps.hash(&number), &number)?;
             assert_eq!(found, number);
             Some(found)
         });
         let found = found.count();
-        assert!((least..=places).contains(&found), "{found} of {places}");
+        assert!((least..=capacity).contains(&found), "{found} of {capacity}");
     }
 }
 
 #[test]
-fn what_is_asked_for_again_outlasts_what_is_not() {
-    let (marks, at) = (ChangeStamps::new(1), Revision(1));
-    let front = l1_cache::L1Cache::<u64, u64>::new(4);
-    let ask = |number: u64| front.get(&marks, at, number << 32, &number);
-    // It comes last into a full set, where the next would displace it.
+fn facts_that_are_used_again_stay_longer() {
+    let (stamps, at) = (ChangeStamps::new(1), Revision(1));
+    let l1 = l1_cache::L1Cache::<u64, u64>::new(4);
+    let get = |number: u64| l1.get(&stamps, at, number << 32, &number);
+    // Fact 0 is inserted last into a full bucket, where the next insertion would displace it.
     for number in (0..5_u64).rev() {
-        front.insert(number << 32, || number, kept(number), at);
+        l1.insert(number << 32, || number, entry(number), at);
     }
     for number in 5..1_000_u64 {
-        assert_eq!(ask(0), Some(0));
-        front.insert(number << 32, || number, kept(number), at);
-        assert_eq!(ask(number), Some(number));
+        assert_eq!(get(0), Some(0));
+        l1.insert(number << 32, || number, entry(number), at);
+        assert_eq!(get(number), Some(number));
     }
-    // What is kept anew of one key is in the place of the older.
-    front.insert(0, || 0, Entry { since: Revision(1), fact: Some(7) }, at);
-    assert_eq!(ask(0), Some(7));
+    // A new entry of a key replaces the older one.
+    l1.insert(0, || 0, Entry { since: Revision(1), fact: Some(7) }, at);
+    assert_eq!(get(0), Some(7));
 }
 
 #[test]
-fn keys_of_one_hash_are_told_apart() {
-    let (marks, at) = (ChangeStamps::new(1), Revision(1));
-    let front = l1_cache::L1Cache::<u64, u64>::new(4);
+fn keys_with_equal_hashes_are_distinguished() {
+    let (stamps, at) = (ChangeStamps::new(1), Revision(1));
+    let l1 = l1_cache::L1Cache::<u64, u64>::new(4);
     for number in 0..3 {
-        front.insert(5, || number, kept(number), at);
+        l1.insert(5, || number, entry(number), at);
     }
     for number in 0..3 {
-        assert_eq!(front.get(&marks, at, 5, &number), Some(number));
+        assert_eq!(l1.get(&stamps, at, 5, &number), Some(number));
     }
-    assert_eq!(front.get(&marks, at, 5, &3), None);
+    assert_eq!(l1.get(&stamps, at, 5, &3), None);
 }

@@ -13,10 +13,10 @@ use crate::policy::user::User;
 use crate::store::Fact;
 
 impl FactCache {
-    /// A company at this revision.
+    /// A company at revision `at`.
     ///
     /// # Errors
-    /// It cannot be told at this revision.
+    /// The fact cannot be read at this revision.
     pub async fn company(
         self: &Arc<Self>,
         at: Revision,
@@ -28,10 +28,10 @@ impl FactCache {
         }
     }
 
-    /// A credential of the company of this birth, at this revision.
+    /// A credential of the company that was created at this revision, at revision `at`.
     ///
     /// # Errors
-    /// It cannot be told at this revision.
+    /// The fact cannot be read at this revision.
     pub async fn credential(
         self: &Arc<Self>,
         at: Revision,
@@ -44,10 +44,10 @@ impl FactCache {
         }
     }
 
-    /// A company's impact revision at this revision; none if it never had a credential (D7).
+    /// A company's impact revision at revision `at`; none if it never had a credential (D7).
     ///
     /// # Errors
-    /// It cannot be told at this revision.
+    /// The fact cannot be read at this revision.
     pub async fn impact(
         self: &Arc<Self>,
         at: Revision,
@@ -56,10 +56,10 @@ impl FactCache {
         Ok(self.fact(at, FactRef::Impact(company)).await?.map(|fact| fact.revision()))
     }
 
-    /// A user of the company of this birth, at this revision.
+    /// A user of the company that was created at this revision, at revision `at`.
     ///
     /// # Errors
-    /// It cannot be told at this revision.
+    /// The fact cannot be read at this revision.
     pub async fn user(
         self: &Arc<Self>,
         at: Revision,
@@ -72,10 +72,10 @@ impl FactCache {
         }
     }
 
-    /// A consent at this revision.
+    /// A consent at revision `at`.
     ///
     /// # Errors
-    /// It cannot be told at this revision.
+    /// The fact cannot be read at this revision.
     pub async fn consent(
         self: &Arc<Self>,
         at: Revision,
@@ -87,10 +87,10 @@ impl FactCache {
         }
     }
 
-    /// A secret of the company of this birth, at this revision.
+    /// A secret of the company that was created at this revision, at revision `at`.
     ///
     /// # Errors
-    /// It cannot be told at this revision.
+    /// The fact cannot be read at this revision.
     pub async fn secret(
         self: &Arc<Self>,
         at: Revision,
@@ -103,10 +103,10 @@ impl FactCache {
         }
     }
 
-    /// Whose the secret of this public id is, at this revision.
+    /// The owner of the secret with this public id, at revision `at`.
     ///
     /// # Errors
-    /// It cannot be told at this revision.
+    /// The fact cannot be read at this revision.
     pub async fn secret_owner(
         self: &Arc<Self>,
         at: Revision,
