@@ -1,4 +1,5 @@
-//! Catalogs: applying one, by file at a start or by an operator, and what that takes from whom.
+//! Catalogs: applies a catalog, from a file at startup or by an operator, and reports which companies
+//! and credentials lose scopes.
 
 use std::sync::Arc;
 
@@ -22,12 +23,12 @@ use crate::policy::revision::Revision;
 use crate::policy::scope::Scope;
 use crate::store::{Fact, FactKey, FactWrite, IdempotencyRecord, Proposal, Store, StoreError};
 
-/// What a catalog did, or would do.
+/// The result of applying a catalog, or of its dry run.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Applied {
-    /// What is otherwise than before.
+    /// The difference from the catalog before.
     pub difference: CatalogDifference,
-    /// Whom it takes scopes from.
+    /// The companies and credentials that lose scopes.
     pub losers: Losers,
     /// The etag of the catalog in force.
     pub etag: String,
@@ -35,11 +36,11 @@ pub struct Applied {
     pub revision: Revision,
 }
 
-/// Whom a catalog takes scopes from. All are counted, and the first are named: as many as an audit
-/// of a restriction names, each with as many of its scopes.
+/// The companies and credentials that lose scopes by a catalog. All are counted. The first
+/// [`MAX_LISTED`] are listed, each with at most that many scopes.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Losers {
-    /// How many companies' ceilings lose a scope.
+    /// How many companies lose a scope of their ceiling.
     pub company_count: u64,
     /// How many credentials lose a scope that they hold.
     pub credential_count: u64,
@@ -47,7 +48,7 @@ pub struct Losers {
     pub companies: Vec<LosingCompany>,
     /// The first credentials, by company and id.
     pub credentials: Vec<(CompanyId, Affected)>,
-    /// The latest end that is over of those that were found.
+    /// The latest expiry that has passed, of the listed credentials.
     ended: Option<Timestamp>,
 }
 
@@ -56,9 +57,9 @@ pub struct Losers {
 pub struct LosingCompany {
     /// Its id.
     pub id: CompanyId,
-    /// Its name, for people.
+    /// Its display name.
     pub display_name: String,
-    /// What it loses, sorted.
+    /// The scopes that it loses, sorted.
     pub scopes: Vec<Scope>,
     /// How many of its credentials lose a scope that they hold.
     pub credential_count: u64,
@@ -67,10 +68,10 @@ pub struct LosingCompany {
 /// Why a catalog is not applied.
 #[derive(Debug, thiserror::Error)]
 pub enum ApplyError {
-    /// It is no catalog.
+    /// The text is not a valid catalog.
     #[error(transparent)]
     Catalog(#[from] CatalogErrors),
-    /// It is refused.
+    /// The change is rejected.
     #[error(transparent)]
     Refused(#[from] AuthorityError),
 }
@@ -85,7 +86,7 @@ impl Authority {
     /// Replaces the catalog as a whole (D2).
     ///
     /// # Errors
-    /// It is no catalog, or the etag is not current.
+    /// The text is not a valid catalog, or the etag is not current.
     pub async fn apply_catalog<R: StorableReply>(
         &self,
         yaml: &str,
@@ -99,7 +100,7 @@ impl Authority {
                 IdempotencyStart::Before(reply) => return Ok(reply),
             };
             let (current, text) = (Arc::clone(&view.catalog), yaml.to_owned());
-            // A large file takes its time, and not that of the checks.
+            // Parsing a large file takes long, so it runs on a thread of its own.
             let parsed = self.facts.parse(move || {
                 let next = current.replaced_by(&text)?;
                 let difference = next.difference(&current);
@@ -135,12 +136,12 @@ impl Authority {
         Err(AuthorityError::Conflict.into())
     }
 
-    /// Applies a catalog file at a start: the first one seeds the store; a later one is applied
-    /// if its digest differs from that of the last file applied, so that what an operator
-    /// applied meanwhile stays. None if nothing was to do.
+    /// Applies a catalog file at startup. The first file seeds the store. A later file is applied if
+    /// its digest differs from that of the last applied file, so that a catalog which an operator
+    /// applied meanwhile stays. None if there was nothing to apply.
     ///
     /// # Errors
-    /// The file is no catalog, or takes scopes away and that is not allowed.
+    /// The file is not a valid catalog, or it removes scopes and removals are not allowed.
     pub async fn apply_catalog_file(
         &self,
         yaml: &str,
@@ -149,17 +150,17 @@ impl Authority {
     ) -> Result<Option<Revision>, ApplyError> {
         let digest = *blake3::hash(yaml.as_bytes()).as_bytes();
         // Earlier versions took the digest of a file with its byte order mark.
-        let marked =
+        let with_bom =
             blake3::Hasher::new().update("\u{feff}".as_bytes()).update(yaml.as_bytes()).finalize();
         for _ in 0..ATTEMPTS {
             let view = self.facts.view().await?;
-            if view.catalog.file_digest.is_some_and(|last| last == digest || marked == last) {
+            if view.catalog.file_digest.is_some_and(|last| last == digest || with_bom == last) {
                 return Ok(None);
             }
             let mut next = view.catalog.replaced_by(yaml)?;
             next.file_digest = Some(digest);
             let difference = next.difference(&view.catalog);
-            // Where an audience was, a call may need nothing any more: that is a removal, too.
+            // Without an audience a call may require less, so its removal counts as a removal too.
             let removed: Vec<_> = difference
                 .removed_names
                 .iter()
@@ -179,7 +180,7 @@ impl Authority {
         Err(AuthorityError::Conflict.into())
     }
 
-    /// Commits a catalog; none if another one came first.
+    /// Commits a catalog; none if another change came first.
     async fn put_catalog(
         &self,
         view: &Snapshot,
@@ -189,7 +190,7 @@ impl Authority {
         remember: Option<IdempotencyRecord>,
     ) -> Result<Option<Revision>, AuthorityError> {
         let name = FieldChange::text("name", view.catalog.platform(), next.platform());
-        // Of the texts, which may have megabytes, only digests: whoever keeps the files finds them.
+        // The texts may have megabytes, so the log has only their digests.
         let exists = view.catalog.revision > Revision::ZERO;
         let yaml = match exists {
             true => FieldChange::text("yaml_digest", &digest(&view.catalog), &digest(&next)),
@@ -220,7 +221,8 @@ impl Authority {
         Ok(committed.map(|receipt| receipt.revision))
     }
 
-    /// Who loses something. Its cost grows with the number of companies, and of holders.
+    /// The companies and credentials that lose scopes. The cost grows with the number of companies and
+    /// of credentials that hold the scopes.
     async fn losers(
         &self,
         view: &Snapshot,
@@ -231,7 +233,7 @@ impl Authority {
             return Ok(Losers::default());
         }
         let (catalog, removed) = (Arc::clone(&view.catalog), difference.removed.clone());
-        let (now, seen) = (self.clock.now(), Arc::clone(&self.last_used));
+        let (now, last_used) = (self.clock.now(), Arc::clone(&self.last_used));
         let count = move |store: &dyn Store| {
             let mut losers = Losers::default();
             let mut after = None;
@@ -244,7 +246,7 @@ impl Authority {
                     let lost: Vec<_> = lost.filter(|s| company.ceiling.contains(*s)).collect();
                     if !lost.is_empty() {
                         let impact =
-                            impact::impact(store, &catalog, &company, &removed, &seen, now)?;
+                            impact::impact(store, &catalog, &company, &removed, &last_used, now)?;
                         losers.take(&company, catalog.names(&lost), impact);
                     }
                 }
@@ -274,15 +276,15 @@ impl Losers {
                 credential_count: impact.count,
             });
         }
-        let places = MAX_LISTED.saturating_sub(self.credentials.len());
-        for mut affected in impact.affected.into_iter().take(places) {
+        let remaining = MAX_LISTED.saturating_sub(self.credentials.len());
+        for mut affected in impact.affected.into_iter().take(remaining) {
             affected.scopes.truncate(MAX_LISTED);
             self.credentials.push((id.clone(), affected));
         }
     }
 }
 
-/// What tells a catalog's text from any other.
+/// The digest of a catalog's text.
 fn digest(catalog: &Catalog) -> String {
     format!("blake3:{}", blake3::hash(catalog.yaml.as_bytes()).to_hex())
 }

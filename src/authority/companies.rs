@@ -1,4 +1,4 @@
-//! Companies: created, changed, restricted.
+//! Companies: creates, changes, restricts and deletes companies.
 
 use std::sync::Arc;
 
@@ -26,14 +26,14 @@ use crate::store::{Fact, FactKey, StoreError};
 pub struct NewCompany {
     /// Its id.
     pub id: CompanyId,
-    /// For people.
+    /// The display name.
     pub display_name: String,
-    /// Its ceiling; none named, the whole catalog (D4).
+    /// Its ceiling; without scopes, the whole catalog (D4).
     pub scopes: Option<Vec<Scope>>,
 }
 
 impl NewCompany {
-    /// What creating it does.
+    /// The edit that creates the company.
     ///
     /// # Errors
     /// A scope is unknown.
@@ -50,7 +50,7 @@ impl NewCompany {
         Ok(edit)
     }
 
-    /// The change that creates it, and that rests on there being none.
+    /// The plan that creates the company, with the precondition that it does not exist.
     pub(super) fn plan(
         view: &Snapshot,
         edit: Edit<Company>,
@@ -66,14 +66,14 @@ impl NewCompany {
 pub enum CompanyChange {
     /// Change the fields that are `Some`.
     Update {
-        /// For people.
+        /// The display name.
         display_name: Option<String>,
         /// False denies every check.
         enabled: Option<bool>,
     },
     /// Add scopes to the ceiling (D5).
     AddScopes(Vec<Scope>),
-    /// Delete it, with all that is in it (D3).
+    /// Delete the company and everything in it (D3).
     Delete,
 }
 
@@ -82,9 +82,9 @@ pub enum CompanyChange {
 pub struct Restriction {
     /// The company.
     pub company: CompanyId,
-    /// The scopes to take.
+    /// The scopes to remove.
     pub scopes: Vec<Scope>,
-    /// Restrict whoever is affected, without an audit.
+    /// Restrict without an impact preview, whatever credentials are affected.
     pub acknowledge_impact: bool,
 }
 
@@ -115,7 +115,7 @@ impl Authority {
                 IdempotencyStart::Now(view) => view,
                 IdempotencyStart::Before(reply) => return Ok(reply),
             };
-            // A scope that does not exist is said before a company that does.
+            // An unknown scope is reported before a company that exists.
             new.edit(&view.catalog, self.clock.now())?;
             let found = self.facts.company(view.at, &new.id).await;
             match self.or_retry(found).await? {
@@ -194,11 +194,11 @@ impl Authority {
         Err(AuthorityError::Conflict)
     }
 
-    /// Takes scopes from a company's ceiling, or reports what that would do (D6, D7).
+    /// Removes scopes from a company's ceiling, or reports the impact of that (D6, D7).
     ///
     /// # Errors
-    /// A scope or the company is unknown, the audit's etag is not current, or an enabled
-    /// credential is affected and nobody has acknowledged it.
+    /// A scope or the company is unknown, the etag of the impact preview is not current, or an
+    /// enabled credential is affected and the impact was not acknowledged.
     pub async fn restrict_company<R: StorableReply>(
         &self,
         restriction: &Restriction,
@@ -222,35 +222,36 @@ impl Authority {
             let Some(impact_at) = self.or_retry(found).await? else {
                 continue;
             };
-            let audited = etag::of_audit(
+            let preview_etag = etag::of_impact(
                 self.incarnation(),
                 &company,
                 impact_at,
                 view.catalog.revision,
                 &restriction.scopes,
             );
-            if options.etag.as_ref().is_some_and(|etag| *etag != audited) {
+            if options.etag.as_ref().is_some_and(|etag| *etag != preview_etag) {
                 return Err(AuthorityError::EtagStale);
             }
             let now = self.clock.now();
             let edit = company.restrict(&view.catalog, &scopes);
             let gone = edit.removed.clone();
-            let agreed = options.etag.is_some() || restriction.acknowledge_impact;
+            let is_acknowledged = options.etag.is_some() || restriction.acknowledge_impact;
             let mut preconditions = vec![require_catalog(&view)];
             if options.etag.is_some() || !restriction.acknowledge_impact {
-                // What the audit said of the credentials must still be so at the commit (D7).
+                // The impact preview must still be correct at the commit (D7).
                 preconditions.push((FactKey::Impact(company.created_at), impact_at));
             }
-            // Whoever acknowledged without an audit is not made to wait for the count: the
-            // restriction comes first. An audit's count stands with the commit, and so does one
-            // that is kept with its request.
-            let kept = options.to_remember().is_some();
-            let counted_first = options.validate_only || kept || !restriction.acknowledge_impact;
+            // A caller that acknowledged without a preview does not wait for the count: the
+            // restriction comes first. With an etag, the count is valid at the commit. A count that
+            // is stored for an idempotent request must exist before the commit.
+            let is_stored = options.to_remember().is_some();
+            let counted_first =
+                options.validate_only || is_stored || !restriction.acknowledge_impact;
             let mut impact = Impact::default();
             if counted_first {
                 impact = self.impact(&view, &company, &gone, now).await?;
-                if !options.validate_only && !agreed && impact.any_enabled {
-                    let refused = Impact { etag: audited, ..impact };
+                if !options.validate_only && !is_acknowledged && impact.any_enabled {
+                    let refused = Impact { etag: preview_etag, ..impact };
                     return Err(AuthorityError::ImpactNotAcknowledged(Box::new(refused)));
                 }
             }
@@ -260,7 +261,7 @@ impl Authority {
                 render(written.map(|company| company.view(&catalog)), impact)
             };
             let (keep, counted) =
-                (answer.clone(), Impact { etag: audited.clone(), ..impact.clone() });
+                (answer.clone(), Impact { etag: preview_etag.clone(), ..impact.clone() });
             let plan = WritePlan {
                 before: Some(Arc::clone(&company)),
                 edit,
@@ -277,11 +278,13 @@ impl Authority {
             if !counted_first {
                 match self.impact(&view, &company, &gone, now).await {
                     Ok(counted) => impact = counted,
-                    // The restriction is in force: that is the answer, with or without a count.
-                    Err(error) => tracing::warn!(%error, "who a restriction affected is not known"),
+                    // The restriction is in force, so the call succeeds without a count.
+                    Err(error) => {
+                        tracing::warn!(%error, "the number of credentials that a restriction affected is unknown")
+                    }
                 }
             }
-            return Ok(answer(written, Impact { etag: audited, ..impact }));
+            return Ok(answer(written, Impact { etag: preview_etag, ..impact }));
         }
         Err(AuthorityError::Conflict)
     }
@@ -307,7 +310,7 @@ impl Authority {
     }
 }
 
-/// How a change of a company is answered.
+/// The reply to a change of a company.
 fn answer<R, F: Fn(Written<CompanyView>) -> R + Clone>(
     catalog: &Arc<Catalog>,
     render: F,

@@ -22,7 +22,7 @@ use crate::policy::scope::Scope;
 use crate::policy::user::User;
 use crate::store::{Fact, FactKey};
 
-/// Whose consent, for which credential.
+/// Identifies a consent: its user and its credential.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConsentId {
     /// The company.
@@ -38,11 +38,11 @@ pub struct ConsentId {
 pub struct ConsentView {
     /// The consent.
     pub consent: Consent,
-    /// What it allows, as far as the catalog still has it.
+    /// The scopes that it allows, if the catalog still has them.
     pub scopes: Vec<Scope>,
 }
 
-/// Those whom a consent is between, and the consent.
+/// The parties of a consent, and the consent.
 struct ConsentContext {
     company: Arc<Company>,
     credential: Arc<Credential>,
@@ -61,14 +61,15 @@ impl ConsentContext {
 }
 
 impl Authority {
-    /// Replaces a consent by what is asked for, as far as the user could do it now (D21).
+    /// Replaces a consent by the requested scopes, limited to those that the user's roles permit now
+    /// (D21).
     ///
     /// # Errors
     /// A scope, the company, the credential or the user is unknown, or the etag is not current.
     pub async fn put_consent<R: StorableReply>(
         &self,
         id: &ConsentId,
-        asked: &[Scope],
+        requested: &[Scope],
         options: &WriteOptions,
         render: impl Fn(Written<ConsentView>) -> R + Clone + Send + 'static,
     ) -> Result<R, AuthorityError> {
@@ -78,12 +79,12 @@ impl Authority {
                 IdempotencyStart::Now(view) => view,
                 IdempotencyStart::Before(reply) => return Ok(reply),
             };
-            let asked = resolve(&view.catalog, "scopes", asked)?;
+            let requested = resolve(&view.catalog, "scopes", requested)?;
             let Some(found) = self.consent_of(&view, id).await? else { continue };
             let before = found.consent.as_ref();
             self.check_etag(options, before.map(|consent| consent.revision))?;
             let (of, user) = (found.parties(), &found.user);
-            let edit = Consent::put(before.map(|c| &**c), of, &view.catalog, user, &asked);
+            let edit = Consent::put(before.map(|c| &**c), of, &view.catalog, user, &requested);
             let subject = consent_subject(kind, id);
             let catalog = Arc::clone(&view.catalog);
             let render = render.clone();
@@ -155,8 +156,8 @@ impl Authority {
         Err(AuthorityError::Conflict)
     }
 
-    /// Those whom a consent is between, at a view's revision; none after waiting for what was
-    /// missed.
+    /// The parties of a consent at the snapshot's revision. None after a wait for a newer revision:
+    /// then start over.
     async fn consent_of(
         &self,
         view: &Snapshot,
@@ -193,7 +194,7 @@ fn consent_subject(kind: ChangeKind, id: &ConsentId) -> Subject<'_> {
     Subject { credential, user, ..Subject::of(kind, &id.company) }
 }
 
-/// A consent rests on all whom it is between, and on what the user could do.
+/// The plan of a consent. Its preconditions are its parties and the catalog.
 fn plan(
     view: &Snapshot,
     found: &ConsentContext,

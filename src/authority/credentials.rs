@@ -1,4 +1,4 @@
-//! Credentials: created, given and deprived of scopes, changed, deleted.
+//! Credentials: creates, changes and deletes credentials, and adds and removes their grants.
 
 use std::sync::Arc;
 
@@ -28,18 +28,18 @@ pub struct NewCredential {
     pub company: CompanyId,
     /// Its id.
     pub id: CredentialId,
-    /// For people.
+    /// The label.
     pub label: String,
-    /// What it is given.
+    /// Its grants.
     pub scopes: Vec<Scope>,
-    /// When it ends.
+    /// Its expiry.
     pub expires_at: Option<Timestamp>,
-    /// False denies every check of it.
+    /// False denies every check of the credential.
     pub enabled: bool,
 }
 
 impl NewCredential {
-    /// What creating it does, on this context.
+    /// The edit that creates the credential.
     ///
     /// # Errors
     /// A scope is unknown, or above the ceiling (D9).
@@ -59,7 +59,7 @@ impl NewCredential {
         Ok(edit)
     }
 
-    /// The change that creates it, and that rests on there being none.
+    /// The plan that creates the credential, with the precondition that it does not exist.
     pub(super) fn plan(
         view: &Snapshot,
         company: &Company,
@@ -74,29 +74,29 @@ impl NewCredential {
 /// A change of an existing credential (D10).
 #[derive(Clone, Debug)]
 pub enum CredentialChange {
-    /// Give scopes.
+    /// Add grants.
     Grant {
         /// The scopes.
         scopes: Vec<Scope>,
-        /// When the grants end.
+        /// The expiry of the grants.
         expires_at: Option<Timestamp>,
     },
-    /// Take scopes.
+    /// Revoke grants.
     Revoke(Vec<Scope>),
-    /// Make it exactly these scopes.
+    /// Replace all grants by these scopes.
     Replace(Vec<Scope>),
-    /// Make it the company's ceiling.
+    /// Replace all grants by the company's ceiling.
     Reset,
     /// Change the fields that are `Some`.
     Update {
-        /// For people.
+        /// The label.
         label: Option<String>,
         /// False denies every check.
         enabled: Option<bool>,
-        /// When the credential ends; `Some(None)`: never.
+        /// The expiry of the credential; `Some(None)` removes it.
         expires_at: Option<Option<Timestamp>>,
     },
-    /// Delete it.
+    /// Delete the credential.
     Delete,
 }
 
@@ -137,7 +137,7 @@ impl Authority {
                 IdempotencyStart::Now(view) => view,
                 IdempotencyStart::Before(reply) => return Ok(reply),
             };
-            // A scope that does not exist is said before a company that does not.
+            // An unknown scope is reported before an unknown company.
             resolve(&view.catalog, "scopes", &new.scopes)?;
             let found = self.credential_of(&view, &new.company, &new.id).await;
             let Some((company, found)) = self.or_retry(found).await? else {
@@ -153,9 +153,9 @@ impl Authority {
             let context = GrantContext { catalog: &view.catalog, company: &company, now };
             let edit = new.edit(context)?;
             let catalog = Arc::clone(&view.catalog);
-            let under =
+            let view_context =
                 ViewContext { catalog, company: Arc::clone(&company), now, last_seen: None };
-            let answer = under.answer(render.clone());
+            let answer = view_context.answer(render.clone());
             let plan = NewCredential::plan(&view, &company, edit, options.keep(answer.clone()));
             let subject = Subject { credential: Some(&new.id), ..Subject::of(kind, &new.company) };
             if let Attempt::Written(written) =
@@ -202,8 +202,9 @@ impl Authority {
             let delete = matches!(change, CredentialChange::Delete);
             let preconditions = vec![require_catalog(&view), require_company(&company)];
             let last_seen = self.last_seen(&credential);
-            let under = ViewContext { catalog: Arc::clone(&view.catalog), company, now, last_seen };
-            let answer = under.answer(render.clone());
+            let view_context =
+                ViewContext { catalog: Arc::clone(&view.catalog), company, now, last_seen };
+            let answer = view_context.answer(render.clone());
             let keep = options.keep(answer.clone());
             let before = Some(credential);
             let plan =
@@ -220,7 +221,7 @@ impl Authority {
     }
 }
 
-/// What a credential is shown under.
+/// The facts and the time that the view of a credential depends on.
 #[derive(Clone)]
 pub(super) struct ViewContext {
     pub(super) catalog: Arc<Catalog>,
@@ -236,7 +237,7 @@ impl ViewContext {
         CredentialView { last_seen: self.last_seen, ..credential.view(context) }
     }
 
-    /// How a change of a credential is answered.
+    /// The reply to a change of a credential.
     pub(super) fn answer<R>(
         self,
         render: impl Fn(Written<CredentialView>) -> R + Clone,

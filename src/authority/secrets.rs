@@ -1,4 +1,4 @@
-//! Secrets: made, ended and verified (D11).
+//! Secrets: creates, deletes and verifies the secrets of credentials (D11).
 
 use std::sync::Arc;
 
@@ -19,23 +19,23 @@ use crate::policy::revision::Revision;
 use crate::policy::secret::{MAX_LIVE, Secret, SecretKind, SecretOwner, SecretText};
 use crate::store::{Fact, FactKey, FactWrite, StoreError};
 
-/// A secret that was made.
+/// A new secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewSecret {
     /// Its public id; none in a dry run.
     pub id: Option<Name>,
-    /// Its text, once.
+    /// Its text, which is shown once.
     pub secret: Option<SecretText>,
     /// The revision of the change, or the current one in a dry run.
     pub revision: Revision,
 }
 
-/// What verifying a secret found.
+/// The result of a verification.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verification {
-    /// It is no live secret, or not of the company or the credential named.
+    /// It is not a live secret of the named company or credential.
     Wrong,
-    /// It is a right one; it is good only if there is no reason against it.
+    /// It is a live secret. It is valid only if `against` has no reason.
     Right {
         /// The company.
         company: CompanyId,
@@ -43,13 +43,13 @@ pub enum Verification {
         credential: CredentialId,
         /// The secret.
         secret: Name,
-        /// Why it is not good now, if it is not.
+        /// The reason why it is not valid now, if there is one.
         against: Option<Reason>,
     },
 }
 
 impl Authority {
-    /// Makes a secret. The text is in the answer and nowhere else; a dry run makes none.
+    /// Creates a secret. Only the reply has its text. A dry run creates none.
     ///
     /// # Errors
     /// The company or the credential is unknown, the etag is not current, or the credential has
@@ -92,7 +92,7 @@ impl Authority {
                 credential_created_at: before.created_at,
                 revision: Revision::NEXT,
             };
-            // Both rest on there being none: no two secrets have one public id.
+            // Both have the precondition that the key is new, so no two secrets have one public id.
             let indexed = FactWrite {
                 key: FactKey::SecretOwner(secret_id.clone()),
                 before: None,
@@ -103,7 +103,7 @@ impl Authority {
                 before: None,
                 after: Some(Fact::Secret(Arc::new(secret))),
             };
-            // Of the secret itself only a hash is kept, so a repeat tells the id alone.
+            // Only a hash of the secret is stored, so a repeated request gets the id alone.
             let (keep, kept_id) = (render.clone(), secret_id.clone());
             let keep = options.keep(move |written: Written<Credential>| {
                 keep(NewSecret { id: Some(kept_id), secret: None, revision: written.revision })
@@ -123,7 +123,7 @@ impl Authority {
         Err(AuthorityError::Conflict)
     }
 
-    /// Ends a secret.
+    /// Deletes a secret.
     ///
     /// # Errors
     /// The company, the credential or the secret is unknown, or the etag is not current.
@@ -173,8 +173,8 @@ impl Authority {
         Err(AuthorityError::Conflict)
     }
 
-    /// Says whose secret this is, and whether it is good now, at one revision. A client without a
-    /// right secret learns nothing, and neither does a caller that is bound to other companies.
+    /// Finds the owner of a secret, and whether the secret is valid now, at one revision. Without a
+    /// live secret, or with a key that is bound to other companies, a caller learns nothing.
     ///
     /// # Errors
     /// The store cannot answer.
@@ -190,10 +190,10 @@ impl Authority {
             let view = self.facts.view().await?;
             let found = self.find_secret(&view, named, &secret_id).await;
             let Some(found) = self.or_retry(found).await? else { continue };
-            let reached = |found: &FoundSecret| {
+            let is_visible = |found: &FoundSecret| {
                 found.secret.hash == hash && caller.reaches(found.company.id.as_str())
             };
-            let Some(found) = found.filter(reached) else { return Ok(Verification::Wrong) };
+            let Some(found) = found.filter(is_visible) else { return Ok(Verification::Wrong) };
             let FoundSecret { company, credential, .. } = found;
             let now = self.clock.now();
             let against = if !company.enabled {
@@ -216,8 +216,9 @@ impl Authority {
         Err(AuthorityError::Conflict)
     }
 
-    /// The secret of this public id with its company and credential, all as they are at a view's
-    /// revision; none if one of them does not exist, or is of an earlier one of the same id (D3).
+    /// The secret with this public id, its company and its credential, at the snapshot's revision.
+    /// None if one of them does not exist, or if the secret belongs to an earlier incarnation of the
+    /// company or the credential (D3).
     async fn find_secret(
         &self,
         view: &Snapshot,
@@ -244,14 +245,18 @@ impl Authority {
             owner.company_created_at == company.created_at
                 && owner.credential_created_at == credential.created_at
         });
-        let is_its = credential.created_at == secret.credential_birth
+        let is_same_credential = credential.created_at == secret.credential_birth
             && credential.secrets.contains(id)
             && named.credential.as_ref().is_none_or(|named| *named == credential.id);
-        Ok((is_present && is_its).then_some(FoundSecret { company, credential, secret }))
+        Ok((is_present && is_same_credential).then_some(FoundSecret {
+            company,
+            credential,
+            secret,
+        }))
     }
 }
 
-/// Whose a secret is said to be. What is not said is found by the secret's public id.
+/// The owner that a request names. A missing part is found by the secret's public id.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SecretOf {
     /// The company.
@@ -260,7 +265,7 @@ pub struct SecretOf {
     pub credential: Option<CredentialId>,
 }
 
-/// A secret, and whose it is.
+/// A secret and its owner.
 struct FoundSecret {
     company: Arc<Company>,
     credential: Arc<Credential>,
@@ -268,10 +273,10 @@ struct FoundSecret {
 }
 
 /// A new secret, and its public id.
-pub(super) fn generate(mark: SecretKind) -> Result<(SecretText, Name), StoreError> {
+pub(super) fn generate(kind: SecretKind) -> Result<(SecretText, Name), StoreError> {
     let mut random = [0; 44];
     getrandom::fill(&mut random).map_err(|_| StoreError::Unavailable)?;
-    let presented = SecretText::mint(mark, &random);
+    let presented = SecretText::mint(kind, &random);
     let id = presented.id().ok_or(StoreError::Unavailable)?;
     Ok((presented, id))
 }
@@ -286,7 +291,7 @@ fn existing(
     Ok((company, credential.ok_or_else(missing)?))
 }
 
-/// A credential's change to these secrets, and the secret's own.
+/// The plan that gives a credential these secrets, and writes the secret itself.
 fn with_secrets(
     company: &Company,
     before: Arc<Credential>,

@@ -35,7 +35,7 @@ impl Authority {
         self.change_user(id, subject, options, put, render).await
     }
 
-    /// Deletes a user; the user's consents go along.
+    /// Deletes a user, with the user's consents.
     ///
     /// # Errors
     /// The company or the user is unknown, or the etag is not current.
@@ -114,7 +114,7 @@ impl Authority {
         Err(AuthorityError::Conflict)
     }
 
-    /// A company's users behind this id, by id.
+    /// A company's users after this id, by id.
     ///
     /// # Errors
     /// The company is unknown, or the store cannot answer.
