@@ -1,8 +1,8 @@
-//! Measure: counts and times, noted by whoever does the work and read by whoever looks.
+//! Metrics: counters, gauges and histograms, which any thread may update and read.
 //!
-//! To note one costs a few nanoseconds and waits for nobody. What is read is of about one moment.
+//! An update takes a few nanoseconds and never blocks. A read of several values is not atomic.
 //!
-//! Not here: names and formats; see `observe::prometheus`.
+//! Not here: names and formats of the metrics; see `observe::prometheus`.
 
 pub mod memory_budget;
 pub mod shortage;
@@ -15,40 +15,40 @@ use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
 
-/// What the machine's clock shows; the last time that there is if it shows a later one.
+/// The time of the machine's clock, at most the latest time that [`Timestamp`] can hold.
 #[must_use]
 pub fn machine_time() -> Timestamp {
     Timestamp::try_from(SystemTime::now()).unwrap_or(Timestamp::MAX)
 }
 
-/// How often something happened.
+/// A number that only increases.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
 
 impl Counter {
-    /// Once more.
+    /// Adds one.
     pub fn inc(&self) {
         self.inc_by(1);
     }
 
-    /// So many times more.
+    /// Adds `more`.
     pub fn inc_by(&self, more: u64) {
         self.0.fetch_add(more, Ordering::Relaxed);
     }
 
-    /// How often so far.
+    /// The present value.
     #[must_use]
     pub fn read(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }
 
-/// One of those that are counted, until it is dropped.
+/// One unit of a shared count, until it is dropped.
 #[derive(Debug)]
 pub struct Counted(Arc<AtomicUsize>);
 
 impl Counted {
-    /// One more, and how many there are with it.
+    /// Adds one. Also returns the new number.
     #[must_use]
     pub fn one_more(all: &Arc<AtomicUsize>) -> (Self, usize) {
         let number = all.fetch_add(1, Ordering::Relaxed) + 1;
@@ -62,41 +62,41 @@ impl Drop for Counted {
     }
 }
 
-/// How many there are of something now.
+/// A number that increases and decreases.
 #[derive(Debug, Default)]
 pub struct Gauge(AtomicU64);
 
 impl Gauge {
-    /// One more, until what is returned is dropped.
+    /// Adds one, until the guard is dropped.
     #[must_use]
     pub fn inc(&self) -> GaugeGuard<'_> {
         self.up();
         GaugeGuard(self)
     }
 
-    /// One more.
+    /// Adds one.
     pub fn up(&self) {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// One less.
+    /// Subtracts one.
     pub fn down(&self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// So many.
-    pub fn set(&self, level: u64) {
-        self.0.store(level, Ordering::Relaxed);
+    /// Sets the value.
+    pub fn set(&self, value: u64) {
+        self.0.store(value, Ordering::Relaxed);
     }
 
-    /// How many now.
+    /// The present value.
     #[must_use]
     pub fn read(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }
 
-/// One of those that a level counts.
+/// One unit of a gauge.
 #[derive(Debug)]
 pub struct GaugeGuard<'a>(&'a Gauge);
 
@@ -106,66 +106,66 @@ impl Drop for GaugeGuard<'_> {
     }
 }
 
-/// The longest times of each class but the last, in microseconds.
+/// The upper bounds of the buckets, in microseconds. The last bucket has none.
 const BOUNDS: [u64; 20] = [
     1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000,
     200_000, 500_000, 1_000_000, 5_000_000,
 ];
 
-/// How long something took, time after time.
+/// A distribution of durations.
 #[derive(Debug, Default)]
 pub struct Histogram {
-    /// How many were within each bound, and in none shorter; the last were longer than all.
-    classes: [Counter; BOUNDS.len() + 1],
+    /// The durations of each bucket alone; the last bucket has those above all bounds.
+    buckets: [Counter; BOUNDS.len() + 1],
     nanoseconds: Counter,
 }
 
-/// What a [`Histogram`] has, summed with others.
+/// The values of a [`Histogram`], or the sum of several.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct HistogramSnapshot {
-    /// How many of each class.
-    classes: [u64; BOUNDS.len() + 1],
-    /// All together.
+    /// The number of durations in each bucket.
+    buckets: [u64; BOUNDS.len() + 1],
+    /// The sum of all durations.
     nanoseconds: u64,
 }
 
 impl Histogram {
-    /// It took this long.
+    /// Records a duration.
     pub fn note(&self, time: Duration) {
         let microseconds = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
         let exact = time.subsec_nanos().is_multiple_of(1_000);
         let longer = |bound: &&u64| microseconds > **bound || (microseconds == **bound && !exact);
-        // Most are short: looked for from the front.
-        let class = BOUNDS.iter().take_while(longer).count();
-        if let Some(class) = self.classes.get(class) {
-            class.inc();
+        // Most durations are short, so the search starts at the smallest bound.
+        let bucket = BOUNDS.iter().take_while(longer).count();
+        if let Some(bucket) = self.buckets.get(bucket) {
+            bucket.inc();
         }
         self.nanoseconds.inc_by(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
     }
 
-    /// Adds what there is so far.
+    /// Adds the present values to a snapshot.
     pub fn add_to(&self, read: &mut HistogramSnapshot) {
-        for (class, all) in self.classes.iter().zip(&mut read.classes) {
-            *all += class.read();
+        for (bucket, all) in self.buckets.iter().zip(&mut read.buckets) {
+            *all += bucket.read();
         }
         read.nanoseconds += self.nanoseconds.read();
     }
 }
 
 impl HistogramSnapshot {
-    /// Each bound in seconds, and how many were in its class alone; infinity last.
+    /// Each bound in seconds with the number of durations in its bucket alone; infinity is last.
     pub fn classes(&self) -> impl Iterator<Item = (f64, u64)> {
         let bounds = BOUNDS.iter().map(|bound| *bound as f64 / 1e6);
-        bounds.chain([f64::INFINITY]).zip(self.classes)
+        bounds.chain([f64::INFINITY]).zip(self.buckets)
     }
 
-    /// How many.
+    /// The number of durations.
     #[must_use]
     pub fn count(&self) -> u64 {
-        self.classes.iter().sum()
+        self.buckets.iter().sum()
     }
 
-    /// All together, in seconds.
+    /// The sum of all durations, in seconds.
     #[must_use]
     pub fn seconds(&self) -> f64 {
         self.nanoseconds as f64 / 1e9
@@ -177,7 +177,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_time_is_counted_in_the_class_of_the_least_bound_that_it_keeps() {
+    fn duration_counts_in_the_bucket_of_its_least_bound() {
         let times = Histogram::default();
         for nanoseconds in [0, 1_000, 1_001, 7_000, 5_000_000_000, 5_000_000_001] {
             times.note(Duration::from_nanos(nanoseconds));
@@ -189,15 +189,15 @@ mod tests {
         assert_eq!(read.count(), 6);
         assert!((read.seconds() - 10.000_009_002).abs() < 1e-12);
         times.add_to(&mut read);
-        assert_eq!(read.count(), 12, "of two, the sum");
+        assert_eq!(read.count(), 12, "the sum of two");
     }
 
     #[test]
-    fn a_level_goes_down_again() {
-        let level = Gauge::default();
-        let (one, two) = (level.inc(), level.inc());
-        assert_eq!(level.read(), 2);
+    fn gauge_decreases_when_guards_are_dropped() {
+        let gauge = Gauge::default();
+        let (one, two) = (gauge.inc(), gauge.inc());
+        assert_eq!(gauge.read(), 2);
         drop((one, two));
-        assert_eq!(level.read(), 0);
+        assert_eq!(gauge.read(), 0);
     }
 }

@@ -1,11 +1,12 @@
-//! Keys: who calls scopegate, and the keys by which that is known (D8).
+//! API keys: authenticates callers, and creates, reads and revokes the keys (D8).
 //!
-//! INVARIANT (revoked at once): the keyring is replaced when its change is durable and before
-//! that is acknowledged. A message that is read after the acknowledgement is judged by it, whenever
-//! its call began; and a change rests on its caller's key (a change of the keyring, and one without
-//! a key, on the whole keyring), so none is committed after the revocation of the key that makes it.
+//! INVARIANT (revoked at once): the keyring is replaced when its change is durable, and before the change
+//! is acknowledged. A message that is read after the acknowledgement is checked against the new keyring,
+//! whenever its call began. A change has its caller's key as a precondition, so no change commits after
+//! the revocation of that key. A change of the keyring, and a change without a key, have the whole
+//! keyring as a precondition.
 //!
-//! Not here: what a role may do; `grpc::access` has the table of all calls.
+//! Not here: the permissions of a role; `grpc::access` has the table of all methods.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +18,7 @@ use super::error::AuthorityError;
 use super::idempotency::{IdempotencyStart, StorableReply};
 use super::queries::{Page, Read};
 use super::secrets::generate;
-use super::transaction::WriteOptions;
+use super::write_options::WriteOptions;
 use super::{ATTEMPTS, Authority, etag};
 use crate::policy::caller::{Caller, Role, Roles};
 use crate::policy::change::{Change, ChangeKind, FieldChange};
@@ -28,55 +29,55 @@ use crate::policy::revision::Revision;
 use crate::policy::secret::{SecretKind, SecretText};
 use crate::store::{Fact, FactKey, FactWrite, IdempotencyRecord, Proposal, Receipt, StoreError};
 
-/// How often the clock is looked at for a stream whose key has an end.
-const CLOCK_LOOK: Duration = Duration::from_secs(10);
+/// How often the clock is read for a stream whose key has an expiry.
+const EXPIRY_POLL: Duration = Duration::from_secs(10);
 
-/// A key to make.
+/// A key to create.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewKey {
-    /// Who will have it.
+    /// The name of its holder.
     pub name: Name,
     /// Its roles.
     pub roles: Roles,
     /// The companies that it is bound to, if it is bound.
     pub companies: Vec<CompanyId>,
-    /// The name that the client certificate must have, if one is needed.
+    /// The name that the client certificate must have, if a certificate is required.
     pub certificate: Option<Box<str>>,
-    /// Whether the certificate is enough, so that there is no secret.
+    /// Whether the certificate alone is sufficient. Then the key has no secret.
     pub certificate_only: bool,
-    /// When it ends.
+    /// Its expiry.
     pub expires_at: Option<Timestamp>,
 }
 
-/// A key as it is shown.
+/// A key with its state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyView {
     /// The key.
     pub key: Arc<ApiKey>,
     /// When it was last used, in steps of minutes.
     pub last_used: Option<Timestamp>,
-    /// Whether its time is over.
+    /// Whether it has expired.
     pub expired: bool,
 }
 
-/// A key that was made or revoked.
+/// A key that was created or revoked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyChanged {
-    /// The key. In a dry run it has neither revision nor secret, and its id leads nowhere.
+    /// The key. In a dry run it has no revision and no secret, and its id does not exist.
     pub key: KeyView,
-    /// Its text, once, if it was made and has one.
+    /// Its text, if the key is new and has a secret.
     pub secret: Option<SecretText>,
-    /// Its etag; empty in a dry run of making one.
+    /// Its etag; empty in a dry run of a creation.
     pub etag: String,
     /// The revision of the change, or the current one in a dry run.
     pub revision: Revision,
 }
 
 impl Authority {
-    /// Who calls, by the key and the names of the certificate that they present.
+    /// The caller, by its key and the names of its client certificate.
     ///
     /// # Errors
-    /// It is not proven.
+    /// The caller is unauthenticated.
     pub fn authenticate(
         &self,
         presented: Option<&str>,
@@ -89,12 +90,12 @@ impl Authority {
                 AuthenticationError::Expired => self.expired(&keyring, presented, certificate),
                 why => why,
             })?;
-        self.seen.touch(key.created_at, now);
+        self.last_used.touch(key.created_at, now);
         Ok(Caller::Key(Arc::clone(key)))
     }
 
-    /// What to say of a key that is over: nothing is told before it is kept (D19). A call must not
-    /// wait here, so the first callers of such a key are to try again.
+    /// The error for an expired key. An expiry is not reported before it is durable (D19). A call must
+    /// not wait here, so the first callers with such a key are asked to try again.
     fn expired(
         &self,
         keyring: &Keyring,
@@ -102,31 +103,32 @@ impl Authority {
         certificate: &[String],
     ) -> AuthenticationError {
         let key = keyring.authenticate(presented, certificate, || Timestamp::MIN);
-        let is_kept = self.is_kept(key.ok().and_then(|key| key.expires_at));
-        if is_kept { AuthenticationError::Expired } else { AuthenticationError::Unsettled }
+        let is_durable = self.is_durable(key.ok().and_then(|key| key.expires_at));
+        if is_durable { AuthenticationError::Expired } else { AuthenticationError::Unsettled }
     }
 
-    /// Whether an end that has passed lies at or before the mark on the disk. If not, it soon does.
-    fn is_kept(&self, end: Option<Timestamp>) -> bool {
+    /// Whether an expiry that has passed lies at or before the durable time mark. If not, starts the
+    /// write that makes it so.
+    fn is_durable(&self, end: Option<Timestamp>) -> bool {
         let store = self.facts.store();
         let Some(end) = end.map(rounded_up) else { return true };
-        let is_kept = end <= store.time_kept();
-        if is_kept {
+        let is_durable = end <= store.time_kept();
+        if is_durable {
             self.clock.raise(end);
         } else {
             store.keep_time(end).ok();
         }
-        is_kept
+        is_durable
     }
 
-    /// Whether callers need a key: once there was one, for ever.
+    /// Whether callers need a key. They do from the first key on, also after its deletion.
     #[must_use]
     pub fn requires_keys(&self) -> bool {
-        !self.admits_anybody && self.facts.keyring().is_used()
+        !self.allow_unauthenticated && self.facts.keyring().is_used()
     }
 
-    /// Whether a caller is still who it was when its call began. To be asked when its message has
-    /// come, and again and again while the call goes on.
+    /// Whether a caller is still authenticated as it was when its call began. Check this when the
+    /// request message has arrived, and repeatedly during a stream.
     #[must_use]
     pub fn is_current(&self, caller: &Caller) -> bool {
         match caller {
@@ -135,23 +137,23 @@ impl Authority {
             Caller::Key(key) => {
                 let keyring = self.facts.keyring();
                 let same = keyring.get(key.id.as_str()).is_some_and(|kept| kept == key);
-                // Asked of every check: without an end nobody looks at the clock.
+                // This runs for every check, so the clock is read only if the key has an expiry.
                 let over = || is_over(key.expires_at, self.clock.now());
                 let ended = same && key.expires_at.is_some() && over();
                 if ended {
-                    // The call ends now; the next one that presents the key waits for the disk.
-                    self.is_kept(key.expires_at);
+                    // The call ends now. The next call with this key depends on the durable mark.
+                    self.is_durable(key.expires_at);
                 }
                 same && !ended
             }
         }
     }
 
-    /// Waits until a caller is no longer who it was when its call began.
-    pub async fn no_longer_stands(&self, caller: &Caller) {
+    /// Waits until a caller is no longer authenticated as it was when its call began.
+    pub async fn wait_revoked(&self, caller: &Caller) {
         let mut changed = self.facts.keyring_changed();
         loop {
-            // Before the look: a change during it is noticed behind it.
+            // Before the comparison, so that a change during it is noticed after it.
             changed.borrow_and_update();
             if !self.is_current(caller) {
                 return;
@@ -166,42 +168,43 @@ impl Authority {
                 }
                 continue;
             };
-            let left = end.duration_since(self.clock.now()).unsigned_abs();
-            // Looked at again now and then: the clock may be set.
-            let left = left.clamp(Duration::from_millis(1), CLOCK_LOOK);
+            let remaining = end.duration_since(self.clock.now()).unsigned_abs();
+            // Compared again now and then, because the clock may be set.
+            let remaining = remaining.clamp(Duration::from_millis(1), EXPIRY_POLL);
             tokio::select! {
                 _ = changed.changed() => {}
-                () = tokio::time::sleep(left) => {}
+                () = tokio::time::sleep(remaining) => {}
             }
         }
     }
 
-    /// Makes a key. Its text is in the answer and nowhere else; a dry run makes none.
+    /// Creates a key. Only the reply has its text. A dry run creates none.
     ///
     /// # Errors
-    /// It is the first and no operator's, there are too many, or another key needs the same
-    /// certificate and nothing else.
+    /// The first key is not an operator's, there are too many keys, or another key requires the same
+    /// certificate alone.
     pub async fn create_key<R: StorableReply>(
         &self,
         new: &NewKey,
-        terms: &WriteOptions,
+        options: &WriteOptions,
         render: impl Fn(KeyChanged) -> R + Clone + Send + 'static,
     ) -> Result<R, AuthorityError> {
         let kind = ChangeKind::CreateKey;
-        // One after the other, and one at a time before a deletion: see `Authority::key_changes`.
-        let (_first, _turn) = (self.key_creations.lock().await, self.key_changes.lock().await);
+        // One creation at a time, so that a deletion waits for one at most: see
+        // `Authority::key_changes`.
+        let (_creation, _change) = (self.key_creations.lock().await, self.key_changes.lock().await);
         for _ in 0..ATTEMPTS {
-            let view = match self.begin(terms, kind).await? {
+            let view = match self.begin(options, kind).await? {
                 IdempotencyStart::Now(view) => view,
                 IdempotencyStart::Before(reply) => return Ok(reply),
             };
             let before = Arc::clone(&self.facts.keyring());
-            // By this keyring or a younger one, which would be a conflict (revoked at once).
-            if !self.is_current(&terms.caller) {
+            // Checked against this keyring or a newer one, which would conflict (revoked at once).
+            if !self.is_current(&options.caller) {
                 return Err(AuthorityError::CallerRevoked);
             }
-            // What does not exist has no etag.
-            self.check_etag(terms, None)?;
+            // A key that does not exist has no etag.
+            self.check_etag(options, None)?;
             let ended = is_over(new.expires_at, self.clock.now());
             let lasts = !new.certificate_only && !ended && new.companies.is_empty();
             let can_be_first = lasts && new.roles.has(Role::Operator);
@@ -230,27 +233,27 @@ impl Authority {
                 create_time: now,
             };
             let ended = is_over(new.expires_at, now);
-            self.keep_told(now, |_| new.expires_at.filter(|_| ended)).await?;
+            self.persist_reported(now, |_| new.expires_at.filter(|_| ended)).await?;
             let incarnation = self.incarnation();
             let answer = move |key: ApiKey, secret, Receipt { revision, time }| {
                 let key = ApiKey { created_at: revision, create_time: time, ..key };
                 let key = KeyView { key: Arc::new(key), last_used: None, expired: ended };
                 KeyChanged { key, secret, etag: etag::of(incarnation, revision), revision }
             };
-            if terms.validate_only {
+            if options.validate_only {
                 let dry = answer(key, None, Receipt { revision: Revision::ZERO, time: now });
                 return Ok(render(KeyChanged { etag: String::new(), revision: view.at, ..dry }));
             }
-            // Of the key itself only a hash is kept, so a repeat tells the rest alone.
+            // Only a hash of the key is stored, so a repeated request gets the reply without the text.
             let (keep, kept) = (render.clone(), key.clone());
-            let keep = terms.keep(move |receipt| keep(answer(kept, None, receipt)));
-            let remember = keep.map(|keep| keep.remember(terms, kind, |receipt| receipt));
+            let keep = options.keep(move |receipt| keep(answer(kept, None, receipt)));
+            let remember = keep.map(|keep| keep.remember(options, kind, |receipt| receipt));
             let secret = key.hash.map(|_| presented);
             let mut after = Keyring::clone(&before);
             after.insert(key.clone());
-            let fields = described(&key, FieldChange::new_text);
+            let fields = logged_fields(&key, FieldChange::new_text);
             if let Some(receipt) =
-                self.put_keyring(before, after, terms, kind, fields, remember).await?
+                self.put_keyring(before, after, options, kind, fields, remember).await?
             {
                 return Ok(render(answer(key, secret, receipt)));
             }
@@ -261,28 +264,28 @@ impl Authority {
     /// Revokes a key.
     ///
     /// # Errors
-    /// There is none of this id, the etag is not current, or it is the last of an operator.
+    /// The key is unknown, the etag is not current, or it is the last key of an operator.
     pub async fn delete_key<R: StorableReply>(
         &self,
         id: &Name,
-        terms: &WriteOptions,
+        options: &WriteOptions,
         render: impl Fn(KeyChanged) -> R + Clone + Send + 'static,
     ) -> Result<R, AuthorityError> {
         let kind = ChangeKind::DeleteKey;
-        let _turn = self.key_changes.lock().await;
+        let _change = self.key_changes.lock().await;
         for _ in 0..ATTEMPTS {
-            let view = match self.begin(terms, kind).await? {
+            let view = match self.begin(options, kind).await? {
                 IdempotencyStart::Now(view) => view,
                 IdempotencyStart::Before(reply) => return Ok(reply),
             };
             let before = Arc::clone(&self.facts.keyring());
-            // By this keyring or a younger one, which would be a conflict (revoked at once).
-            if !self.is_current(&terms.caller) {
+            // Checked against this keyring or a newer one, which would conflict (revoked at once).
+            if !self.is_current(&options.caller) {
                 return Err(AuthorityError::CallerRevoked);
             }
             let found = before.get(id.as_str()).map(Arc::clone);
             let key = found.ok_or_else(|| AuthorityError::KeyNotFound(id.clone()))?;
-            self.check_etag(terms, Some(key.created_at))?;
+            self.check_etag(options, Some(key.created_at))?;
             let is_operator = key.roles.has(Role::Operator) && !key.is_bound();
             if is_operator && !before.has_operator_beside(id, self.clock.now()) {
                 return Err(AuthorityError::LastOperatorKey(id.clone()));
@@ -290,23 +293,24 @@ impl Authority {
             let etag = self.etag(key.created_at);
             let now = self.clock.now();
             let key = self.key_view(Arc::clone(&key), now)?;
-            self.keep_ends_told([&key], now).await?;
+            self.persist_reported_expiries([&key], now).await?;
             let render = render.clone();
             let answer = move |revision| {
                 render(KeyChanged { key: key.clone(), secret: None, etag: etag.clone(), revision })
             };
-            if terms.validate_only {
+            if options.validate_only {
                 return Ok(answer(view.at));
             }
             let mut after = Keyring::clone(&before);
             after.remove(id);
-            let remember = terms
+            let remember = options
                 .keep(answer.clone())
-                .map(|keep| keep.remember(terms, kind, |receipt| receipt.revision));
-            let fields = before.get(id.as_str()).map(|key| described(key, FieldChange::gone_text));
+                .map(|keep| keep.remember(options, kind, |receipt| receipt.revision));
+            let fields =
+                before.get(id.as_str()).map(|key| logged_fields(key, FieldChange::gone_text));
             let fields = fields.unwrap_or_default();
             if let Some(receipt) =
-                self.put_keyring(before, after, terms, kind, fields, remember).await?
+                self.put_keyring(before, after, options, kind, fields, remember).await?
             {
                 return Ok(answer(receipt.revision));
             }
@@ -325,7 +329,7 @@ impl Authority {
         let etag = self.etag(key.created_at);
         let now = self.clock.now();
         let resource = self.key_view(Arc::clone(key), now)?;
-        self.keep_ends_told([&resource], now).await?;
+        self.persist_reported_expiries([&resource], now).await?;
         Ok(Read { resource, etag, revision })
     }
 
@@ -347,11 +351,11 @@ impl Authority {
         });
         let items = page.collect::<Result<Vec<_>, StoreError>>()?;
         let more = behind.next().is_some();
-        self.keep_ends_told(items.iter().map(|(view, _)| view), now).await?;
+        self.persist_reported_expiries(items.iter().map(|(view, _)| view), now).await?;
         Ok(Page { items, more, revision })
     }
 
-    /// The keyring, and a published revision that is no earlier than its last change.
+    /// The keyring, and a published revision that is not older than its last change.
     async fn published_keyring(&self) -> Result<(Arc<Keyring>, Revision), AuthorityError> {
         let keyring = Arc::clone(&self.facts.keyring());
         self.facts.wait_published(keyring.revision).await?;
@@ -360,28 +364,28 @@ impl Authority {
 
     fn key_view(&self, key: Arc<ApiKey>, now: Timestamp) -> Result<KeyView, StoreError> {
         let last_used =
-            self.seen.last_since(&**self.facts.store(), key.created_at, key.create_time)?;
+            self.last_used.last_since(&**self.facts.store(), key.created_at, key.create_time)?;
         let expired = is_over(key.expires_at, now);
         Ok(KeyView { key, last_used, expired })
     }
 
-    /// Keeps the time at which these keys are shown as expired.
-    async fn keep_ends_told(
+    /// Makes the expiries of the keys that are shown as expired durable.
+    async fn persist_reported_expiries(
         &self,
         keys: impl IntoIterator<Item = &KeyView>,
         now: Timestamp,
     ) -> Result<(), StoreError> {
         let ended = keys.into_iter().filter(|view| view.expired);
         let last = ended.filter_map(|view| view.key.expires_at).max();
-        self.keep_told(now, |_| last).await
+        self.persist_reported(now, |_| last).await
     }
 
-    /// Commits a keyring; none if another one came first.
+    /// Commits a keyring; none if another change came first.
     async fn put_keyring(
         &self,
         before: Arc<Keyring>,
         after: Keyring,
-        terms: &WriteOptions,
+        options: &WriteOptions,
         kind: ChangeKind,
         fields: Vec<FieldChange>,
         remember: Option<IdempotencyRecord>,
@@ -389,7 +393,7 @@ impl Authority {
         let change = Change {
             revision: Revision::NEXT,
             time: self.clock.now(),
-            author: terms.author.clone(),
+            author: options.author.clone(),
             kind,
             company: None,
             credential: None,
@@ -404,14 +408,17 @@ impl Authority {
             before: before.is_used().then_some(Fact::Keyring(before)),
             after: Some(Fact::Keyring(Arc::new(after))),
         };
-        // The step itself rests on the keyring, and so on the caller's key.
+        // The write itself has the keyring, and so the caller's key, as a precondition.
         let (preconditions, caller, steps) = (vec![], None, vec![step]);
         self.commit(Proposal { preconditions, caller, steps, change, remember }).await
     }
 }
 
-/// What the log says of a key.
-fn described(key: &ApiKey, field: impl Fn(&str, &str) -> Option<FieldChange>) -> Vec<FieldChange> {
+/// The fields of a key in the audit log.
+fn logged_fields(
+    key: &ApiKey,
+    field: impl Fn(&str, &str) -> Option<FieldChange>,
+) -> Vec<FieldChange> {
     let list = |items: &mut dyn Iterator<Item = String>| items.collect::<Vec<_>>().join(", ");
     let roles = list(&mut key.roles.iter().map(|role| role.to_string()));
     let companies = list(&mut key.companies.iter().map(ToString::to_string));

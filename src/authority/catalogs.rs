@@ -1,4 +1,5 @@
-//! Catalogs: applying one, by file at a start or by an operator, and what that takes from whom.
+//! Catalogs: applies a catalog, from a file at startup or by an operator, and reports which companies
+//! and credentials lose scopes.
 
 use std::sync::Arc;
 
@@ -8,7 +9,8 @@ use super::error::AuthorityError;
 use super::fact_cache::Snapshot;
 use super::idempotency::{IdempotencyStart, StorableReply};
 use super::impact::{self, Affected, Impact, MAX_LISTED};
-use super::transaction::{WriteOptions, key_of, require_keyring};
+use super::transaction::{key_of, require_keyring};
+use super::write_options::WriteOptions;
 use super::{ATTEMPTS, Authority, etag};
 use crate::policy::caller::Caller;
 use crate::policy::catalog::Catalog;
@@ -21,12 +23,12 @@ use crate::policy::revision::Revision;
 use crate::policy::scope::Scope;
 use crate::store::{Fact, FactKey, FactWrite, IdempotencyRecord, Proposal, Store, StoreError};
 
-/// What a catalog did, or would do.
+/// The result of applying a catalog, or of its dry run.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Applied {
-    /// What is otherwise than before.
+    /// The difference from the catalog before.
     pub difference: CatalogDifference,
-    /// Whom it takes scopes from.
+    /// The companies and credentials that lose scopes.
     pub losers: Losers,
     /// The etag of the catalog in force.
     pub etag: String,
@@ -34,11 +36,11 @@ pub struct Applied {
     pub revision: Revision,
 }
 
-/// Whom a catalog takes scopes from. All are counted, and the first are named: as many as an audit
-/// of a restriction names, each with as many of its scopes.
+/// The companies and credentials that lose scopes by a catalog. All are counted. The first
+/// [`MAX_LISTED`] are listed, each with at most that many scopes.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Losers {
-    /// How many companies' ceilings lose a scope.
+    /// How many companies lose a scope of their ceiling.
     pub company_count: u64,
     /// How many credentials lose a scope that they hold.
     pub credential_count: u64,
@@ -46,7 +48,7 @@ pub struct Losers {
     pub companies: Vec<LosingCompany>,
     /// The first credentials, by company and id.
     pub credentials: Vec<(CompanyId, Affected)>,
-    /// The latest end that is over of those that were found.
+    /// The latest expiry that has passed, of the listed credentials.
     ended: Option<Timestamp>,
 }
 
@@ -55,9 +57,9 @@ pub struct Losers {
 pub struct LosingCompany {
     /// Its id.
     pub id: CompanyId,
-    /// Its name, for people.
+    /// Its display name.
     pub display_name: String,
-    /// What it loses, sorted.
+    /// The scopes that it loses, sorted.
     pub scopes: Vec<Scope>,
     /// How many of its credentials lose a scope that they hold.
     pub credential_count: u64,
@@ -66,10 +68,10 @@ pub struct LosingCompany {
 /// Why a catalog is not applied.
 #[derive(Debug, thiserror::Error)]
 pub enum ApplyError {
-    /// It is no catalog.
+    /// The text is not a valid catalog.
     #[error(transparent)]
     Catalog(#[from] CatalogErrors),
-    /// It is refused.
+    /// The change is rejected.
     #[error(transparent)]
     Refused(#[from] AuthorityError),
 }
@@ -84,21 +86,21 @@ impl Authority {
     /// Replaces the catalog as a whole (D2).
     ///
     /// # Errors
-    /// It is no catalog, or the etag is not current.
+    /// The text is not a valid catalog, or the etag is not current.
     pub async fn apply_catalog<R: StorableReply>(
         &self,
         yaml: &str,
-        terms: &WriteOptions,
+        options: &WriteOptions,
         render: impl Fn(Applied) -> R + Clone + Send + 'static,
     ) -> Result<R, ApplyError> {
         let kind = ChangeKind::ApplyCatalog;
         for _ in 0..ATTEMPTS {
-            let view = match self.begin(terms, kind).await? {
+            let view = match self.begin(options, kind).await? {
                 IdempotencyStart::Now(view) => view,
                 IdempotencyStart::Before(reply) => return Ok(reply),
             };
             let (current, text) = (Arc::clone(&view.catalog), yaml.to_owned());
-            // A large file takes its time, and not that of the checks.
+            // Parsing a large file takes long, so it runs on a thread of its own.
             let parsed = self.facts.parse(move || {
                 let next = current.replaced_by(&text)?;
                 let difference = next.difference(&current);
@@ -106,14 +108,14 @@ impl Authority {
             });
             let (next, difference) = parsed.await??;
             let exists = view.catalog.revision > Revision::ZERO;
-            self.check_etag(terms, exists.then_some(view.catalog.revision))?;
+            self.check_etag(options, exists.then_some(view.catalog.revision))?;
             let losers = self.losers(&view, &difference).await?;
             let (etag, revision) = match exists {
                 true => (self.etag(view.catalog.revision), view.at),
                 false => (String::new(), view.at),
             };
             let applied = Applied { difference, losers, etag, revision };
-            if view.catalog.yaml == yaml || terms.validate_only {
+            if view.catalog.yaml == yaml || options.validate_only {
                 return Ok(render(applied));
             }
             let (incarnation, render) = (self.incarnation(), render.clone());
@@ -122,10 +124,10 @@ impl Authority {
                 let etag = etag::of(incarnation, revision);
                 render(Applied { etag, revision, ..applied.clone() })
             };
-            let remember = terms
+            let remember = options
                 .keep(answer.clone())
-                .map(|keep| keep.remember(terms, kind, |receipt| receipt.revision));
-            let by = (&terms.caller, &terms.author);
+                .map(|keep| keep.remember(options, kind, |receipt| receipt.revision));
+            let by = (&options.caller, &options.author);
             let put = self.put_catalog(&view, next, &difference, by, remember);
             if let Some(revision) = put.await? {
                 return Ok(answer(revision));
@@ -134,12 +136,12 @@ impl Authority {
         Err(AuthorityError::Conflict.into())
     }
 
-    /// Applies a catalog file at a start: the first one seeds the store; a later one is applied
-    /// if its digest differs from that of the last file applied, so that what an operator
-    /// applied meanwhile stays. None if nothing was to do.
+    /// Applies a catalog file at startup. The first file seeds the store. A later file is applied if
+    /// its digest differs from that of the last applied file, so that a catalog which an operator
+    /// applied meanwhile stays. None if there was nothing to apply.
     ///
     /// # Errors
-    /// The file is no catalog, or takes scopes away and that is not allowed.
+    /// The file is not a valid catalog, or it removes scopes and removals are not allowed.
     pub async fn apply_catalog_file(
         &self,
         yaml: &str,
@@ -148,17 +150,17 @@ impl Authority {
     ) -> Result<Option<Revision>, ApplyError> {
         let digest = *blake3::hash(yaml.as_bytes()).as_bytes();
         // Earlier versions took the digest of a file with its byte order mark.
-        let marked =
+        let with_bom =
             blake3::Hasher::new().update("\u{feff}".as_bytes()).update(yaml.as_bytes()).finalize();
         for _ in 0..ATTEMPTS {
             let view = self.facts.view().await?;
-            if view.catalog.file_digest.is_some_and(|last| last == digest || marked == last) {
+            if view.catalog.file_digest.is_some_and(|last| last == digest || with_bom == last) {
                 return Ok(None);
             }
             let mut next = view.catalog.replaced_by(yaml)?;
             next.file_digest = Some(digest);
             let difference = next.difference(&view.catalog);
-            // Where an audience was, a call may need nothing any more: that is a removal, too.
+            // Without an audience a call may require less, so its removal counts as a removal too.
             let removed: Vec<_> = difference
                 .removed_names
                 .iter()
@@ -178,7 +180,7 @@ impl Authority {
         Err(AuthorityError::Conflict.into())
     }
 
-    /// Commits a catalog; none if another one came first.
+    /// Commits a catalog; none if another change came first.
     async fn put_catalog(
         &self,
         view: &Snapshot,
@@ -188,7 +190,7 @@ impl Authority {
         remember: Option<IdempotencyRecord>,
     ) -> Result<Option<Revision>, AuthorityError> {
         let name = FieldChange::text("name", view.catalog.platform(), next.platform());
-        // Of the texts, which may have megabytes, only digests: whoever keeps the files finds them.
+        // The texts may have megabytes, so the log has only their digests.
         let exists = view.catalog.revision > Revision::ZERO;
         let yaml = match exists {
             true => FieldChange::text("yaml_digest", &digest(&view.catalog), &digest(&next)),
@@ -219,7 +221,8 @@ impl Authority {
         Ok(committed.map(|receipt| receipt.revision))
     }
 
-    /// Who loses something. Its cost grows with the number of companies, and of holders.
+    /// The companies and credentials that lose scopes. The cost grows with the number of companies and
+    /// of credentials that hold the scopes.
     async fn losers(
         &self,
         view: &Snapshot,
@@ -230,7 +233,7 @@ impl Authority {
             return Ok(Losers::default());
         }
         let (catalog, removed) = (Arc::clone(&view.catalog), difference.removed.clone());
-        let (now, seen) = (self.clock.now(), Arc::clone(&self.seen));
+        let (now, last_used) = (self.clock.now(), Arc::clone(&self.last_used));
         let count = move |store: &dyn Store| {
             let mut losers = Losers::default();
             let mut after = None;
@@ -243,7 +246,7 @@ impl Authority {
                     let lost: Vec<_> = lost.filter(|s| company.ceiling.contains(*s)).collect();
                     if !lost.is_empty() {
                         let impact =
-                            impact::impact(store, &catalog, &company, &removed, &seen, now)?;
+                            impact::impact(store, &catalog, &company, &removed, &last_used, now)?;
                         losers.take(&company, catalog.names(&lost), impact);
                     }
                 }
@@ -253,7 +256,7 @@ impl Authority {
             }
         };
         let losers = self.facts.read_for_change(count).await?;
-        self.keep_told(now, |_| losers.ended).await?;
+        self.persist_reported(now, |_| losers.ended).await?;
         Ok(losers)
     }
 }
@@ -273,15 +276,15 @@ impl Losers {
                 credential_count: impact.count,
             });
         }
-        let places = MAX_LISTED.saturating_sub(self.credentials.len());
-        for mut affected in impact.affected.into_iter().take(places) {
+        let remaining = MAX_LISTED.saturating_sub(self.credentials.len());
+        for mut affected in impact.affected.into_iter().take(remaining) {
             affected.scopes.truncate(MAX_LISTED);
             self.credentials.push((id.clone(), affected));
         }
     }
 }
 
-/// What tells a catalog's text from any other.
+/// The digest of a catalog's text.
 fn digest(catalog: &Catalog) -> String {
     format!("blake3:{}", blake3::hash(catalog.yaml.as_bytes()).to_hex())
 }

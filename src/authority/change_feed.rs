@@ -1,18 +1,18 @@
-//! Change feed: hands each committed change to the watchers that it concerns, once it is durable.
+//! Change feed: passes each committed change to the watchers that it concerns, once it is durable.
 //!
-//! The store's writer offers every batch here. The most recent changes are kept in one window that
-//! all watchers share, bounded by bytes. One task (the tail) marks the watchers that a batch
-//! concerns, and wakes those that were waiting: a commit of another company wakes nobody. A watcher
-//! takes changes one at a time, when its client wants the next one, so a slow client holds nothing
-//! and holds up nobody. A watcher that is behind the window reads the store by itself.
+//! The store's writer offers every batch to the feed. The feed holds the most recent changes in one
+//! window that all watchers share, bounded by bytes. One task (the tail) marks the watchers that a
+//! batch concerns, and notifies those without an earlier mark. A commit notifies only the watchers of
+//! its company and of all companies. A watcher takes one change at a time, when its client requests
+//! the next one. A slow client therefore holds no memory, and delays no other watcher. A watcher that
+//! is behind the window reads the store by itself.
 //!
-//! INVARIANT (no gap, none twice): under the lock, no change behind `after` and up to `told`
-//! concerns a watcher whose mailbox is empty; and if the mailbox has a revision, none of those
-//! changes is older than it. A watcher empties its mailbox under the same lock, and only after it
-//! has looked at everything up to the head. It never takes a change that is not behind `after`,
-//! which only grows.
+//! INVARIANT (no gap, none twice): under the lock, if the mailbox of a watcher is empty, no change after
+//! `after` and up to `notified` concerns the watcher. If the mailbox has a revision, none of those
+//! changes is older than it. A watcher empties its mailbox under the same lock, and only after it has
+//! looked at every change up to the head. It takes only changes after `after`, which never decreases.
 //!
-//! Not here: who may see a change; see [`super::watch`]. And what is sent; see `grpc::change`.
+//! Not here: which changes a caller may see; see [`super::watch`]. The messages are in `grpc::change`.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -30,43 +30,44 @@ use crate::policy::change::Change;
 use crate::policy::id::CompanyId;
 use crate::policy::revision::Revision;
 
-/// The most bytes of recent changes that are kept for all watchers.
+/// The most bytes of recent changes in the window.
 const WINDOW_BYTES: u64 = 8 << 20;
 /// The most bytes of changes that all watchers have read ahead from the store.
 const READ_AHEAD_BYTES: u64 = 16 << 20;
-/// How many watchers may read the store at once. The others wait for their turn.
-const READS: usize = 4;
-/// How many watchers are woken at once. Other calls are answered before the next ones are woken.
-const CROWD: usize = 32;
-/// How long the tail waits between them. Changes that come meanwhile go out with the first one.
-const PAUSE: Duration = Duration::from_millis(1);
+/// How many watchers may read the store at once. The others wait.
+const MAX_STORE_READS: usize = 4;
+/// How many watchers are notified at once. Other calls run before the next ones are notified.
+const NOTIFY_BATCH: usize = 32;
+/// How long the tail waits between two of these batches. Watchers receive changes that are committed
+/// meanwhile together with the first one.
+const NOTIFY_INTERVAL: Duration = Duration::from_millis(1);
 
 /// The feed of one process.
 pub(super) struct ChangeFeed {
     state: Mutex<State>,
-    /// Wakes the tail.
+    /// Notifies the tail.
     offered: Arc<Notify>,
     tail: Mutex<Option<JoinHandle<()>>>,
     window_bytes: u64,
-    /// Who may read the store.
+    /// Limits the watchers that read the store.
     pub(super) reads: Semaphore,
-    /// The memory for changes that were read ahead.
+    /// The memory budget for changes that were read ahead.
     pub(super) read_ahead: Arc<MemoryBudget>,
-    /// How many watchers are behind the window.
+    /// The number of watchers that are behind the window.
     pub(super) lagging: Gauge,
 }
 
 struct State {
-    /// The last revision that was offered.
+    /// The last offered revision.
     head: Revision,
-    /// Up to which revision watchers were marked.
-    told: Revision,
-    /// The window has every change behind this revision, up to the head.
-    floor: Revision,
+    /// The revision up to which watchers were marked.
+    notified: Revision,
+    /// The window has every change after this revision, up to the head.
+    window_start: Revision,
     recent: VecDeque<Recent>,
     bytes: u64,
     next_id: u64,
-    everything: HashMap<u64, Arc<Mailbox>>,
+    all_companies: HashMap<u64, Arc<Mailbox>>,
     companies: HashMap<CompanyId, HashMap<u64, Arc<Mailbox>>>,
 }
 
@@ -75,41 +76,41 @@ struct Recent {
     bytes: u64,
 }
 
-/// What the tail tells one watcher.
+/// The mark of the tail for one watcher.
 #[derive(Default)]
 struct Mailbox {
-    /// The first change that concerns it since it last looked at everything; 0 for none. Written
-    /// under the lock of the state.
+    /// The revision of the first change that concerns the watcher since it last looked at every change;
+    /// 0 for none. Written under the lock of the state.
     first: AtomicU64,
-    wake: Notify,
+    notify: Notify,
 }
 
-/// What a watcher finds.
-pub(super) enum Look {
-    /// The next change that concerns it.
+/// The next change for a watcher.
+pub(super) enum NextChange {
+    /// A change that concerns the watcher.
     Change(Arc<Change>),
-    /// The next one may be in the store, behind the window.
+    /// The watcher is behind the window: the next change may be in the store.
     Behind,
-    /// None up to the head.
-    Nothing,
+    /// There is no change up to the head.
+    None,
 }
 
-/// A watcher's place in the feed, until it is dropped.
+/// The subscription of one watcher, until it is dropped.
 pub(super) struct Subscription {
     feed: Arc<ChangeFeed>,
     mailbox: Arc<Mailbox>,
     id: u64,
     company: Option<CompanyId>,
-    /// Everything up to here that concerns the watcher was taken.
+    /// The watcher has taken every change up to this revision that concerns it.
     after: Revision,
-    /// Whether it has come up to the window by way of the store, which alone knows what is no
-    /// longer kept.
-    joined: bool,
+    /// Whether the watcher has reached the window by reading the store. Only the store knows which
+    /// changes were compacted.
+    caught_up: bool,
     is_lagging: bool,
 }
 
 impl ChangeFeed {
-    /// A feed of what is committed behind this revision.
+    /// A feed of the changes after this revision.
     pub(super) fn new(head: Revision) -> Arc<Self> {
         Self::with_window(head, WINDOW_BYTES)
     }
@@ -117,12 +118,12 @@ impl ChangeFeed {
     fn with_window(head: Revision, window_bytes: u64) -> Arc<Self> {
         let state = State {
             head,
-            told: head,
-            floor: head,
+            notified: head,
+            window_start: head,
             recent: VecDeque::new(),
             bytes: 0,
             next_id: 0,
-            everything: HashMap::new(),
+            all_companies: HashMap::new(),
             companies: HashMap::new(),
         };
         Arc::new(Self {
@@ -130,13 +131,13 @@ impl ChangeFeed {
             offered: Arc::default(),
             tail: Mutex::default(),
             window_bytes,
-            reads: Semaphore::new(READS),
+            reads: Semaphore::new(MAX_STORE_READS),
             read_ahead: MemoryBudget::new(READ_AHEAD_BYTES),
             lagging: Gauge::default(),
         })
     }
 
-    /// Takes a batch that is durable and published. Called by the store's writer, in order.
+    /// Takes a batch that is durable and published. The store's writer calls this in order.
     pub(super) fn offer(&self, changes: Vec<Change>) {
         let Some(last) = changes.last().map(|change| change.revision) else { return };
         let mut state = lock(&self.state);
@@ -154,44 +155,44 @@ impl ChangeFeed {
             && let Some(oldest) = state.recent.pop_front()
         {
             state.bytes -= oldest.bytes;
-            state.floor = oldest.change.revision;
+            state.window_start = oldest.change.revision;
         }
         drop(state);
         self.offered.notify_one();
     }
 
-    /// Marks the watchers that new changes concern, and returns those that are to be woken.
+    /// Marks the watchers that new changes concern, and returns those to notify.
     fn fan_out(&self) -> Vec<Arc<Mailbox>> {
-        let mut waiting = Vec::new();
+        let mut to_notify = Vec::new();
         let mut state = lock(&self.state);
-        let from = state.told.next();
+        let from = state.notified.next();
         let mut mark = |mailbox: &Arc<Mailbox>, revision: Revision| {
             if mailbox.first.load(Ordering::Relaxed) == 0 {
                 mailbox.first.store(revision.0, Ordering::Relaxed);
-                waiting.push(Arc::clone(mailbox));
+                to_notify.push(Arc::clone(mailbox));
             }
         };
-        if state.floor >= from {
-            // More was committed at once than the window has: every watcher looks for itself.
-            let all = state.everything.values();
+        if state.window_start >= from {
+            // The commit was larger than the window: every watcher must look for itself.
+            let all = state.all_companies.values();
             all.chain(state.companies.values().flat_map(HashMap::values))
                 .for_each(|mailbox| mark(mailbox, from));
         } else {
             let mut is_first = true;
             for change in state.recent_from(from).map(|recent| &recent.change) {
                 if std::mem::take(&mut is_first) {
-                    state.everything.values().for_each(|to| mark(to, change.revision));
+                    state.all_companies.values().for_each(|to| mark(to, change.revision));
                 }
                 let of = change.company.as_ref().and_then(|id| state.companies.get(id));
                 of.into_iter().flat_map(HashMap::values).for_each(|to| mark(to, change.revision));
             }
         }
-        state.told = state.head;
+        state.notified = state.head;
         drop(state);
-        waiting
+        to_notify
     }
 
-    /// A place for a watcher of one company or of all, behind this revision.
+    /// Subscribes a watcher to the changes of one company, or of all, after this revision.
     pub(super) fn subscribe(
         self: &Arc<Self>,
         company: Option<CompanyId>,
@@ -199,33 +200,37 @@ impl ChangeFeed {
         runtime: &Handle,
     ) -> Subscription {
         self.keep_tail(runtime);
-        self.place(company, after)
+        self.add_subscription(company, after)
     }
 
-    fn place(self: &Arc<Self>, company: Option<CompanyId>, after: Revision) -> Subscription {
+    fn add_subscription(
+        self: &Arc<Self>,
+        company: Option<CompanyId>,
+        after: Revision,
+    ) -> Subscription {
         let mailbox = Arc::<Mailbox>::default();
         let mut state = lock(&self.state);
         if !state.has_watchers() {
             let head = state.head;
             state.skip_to(head);
         }
-        let joined = after >= state.head;
-        if !joined {
+        let caught_up = after >= state.head;
+        if !caught_up {
             mailbox.first.store(after.next().0, Ordering::Relaxed);
         }
         state.next_id += 1;
         let id = state.next_id;
-        let places = match &company {
-            None => &mut state.everything,
+        let subscribers = match &company {
+            None => &mut state.all_companies,
             Some(company) => state.companies.entry(company.clone()).or_default(),
         };
-        places.insert(id, Arc::clone(&mailbox));
+        subscribers.insert(id, Arc::clone(&mailbox));
         drop(state);
         let feed = Arc::clone(self);
-        Subscription { feed, mailbox, id, company, after, joined, is_lagging: false }
+        Subscription { feed, mailbox, id, company, after, caught_up, is_lagging: false }
     }
 
-    /// Starts the tail, if it does not run: there is one for as long as there is this feed.
+    /// Starts the tail, if it does not run. It runs for as long as the feed exists.
     fn keep_tail(self: &Arc<Self>, runtime: &Handle) {
         let mut tail = lock(&self.tail);
         if tail.as_ref().is_none_or(JoinHandle::is_finished) {
@@ -234,7 +239,7 @@ impl ChangeFeed {
         }
     }
 
-    /// How many bytes of recent changes are kept.
+    /// The bytes of recent changes in the window.
     pub(super) fn bytes(&self) -> u64 {
         lock(&self.state).bytes
     }
@@ -248,14 +253,14 @@ impl Drop for ChangeFeed {
 
 async fn run_tail(feed: Weak<ChangeFeed>, offered: Arc<Notify>) {
     while let Some(feed) = feed.upgrade() {
-        // Also what was offered while there was no tail.
-        let waiting = feed.fan_out();
+        // This includes batches that were offered while there was no tail.
+        let to_notify = feed.fan_out();
         drop(feed);
-        for (number, crowd) in waiting.chunks(CROWD).enumerate() {
+        for (number, batch) in to_notify.chunks(NOTIFY_BATCH).enumerate() {
             if number > 0 {
-                tokio::time::sleep(PAUSE).await;
+                tokio::time::sleep(NOTIFY_INTERVAL).await;
             }
-            crowd.iter().for_each(|mailbox| mailbox.wake.notify_one());
+            batch.iter().for_each(|mailbox| mailbox.notify.notify_one());
         }
         offered.notified().await;
     }
@@ -263,74 +268,75 @@ async fn run_tail(feed: Weak<ChangeFeed>, offered: Arc<Notify>) {
 
 impl State {
     fn has_watchers(&self) -> bool {
-        !self.everything.is_empty() || !self.companies.is_empty()
+        !self.all_companies.is_empty() || !self.companies.is_empty()
     }
 
-    /// Forgets everything up to this revision, which becomes the head.
+    /// Drops every change up to this revision, which becomes the head.
     fn skip_to(&mut self, head: Revision) {
-        (self.head, self.told, self.floor) = (head, head, head);
+        (self.head, self.notified, self.window_start) = (head, head, head);
         self.recent.clear();
         self.bytes = 0;
     }
 
     fn recent_from(&self, from: Revision) -> impl Iterator<Item = &Recent> {
-        let place = self.recent.partition_point(|recent| recent.change.revision < from);
-        self.recent.range(place..)
+        let index = self.recent.partition_point(|recent| recent.change.revision < from);
+        self.recent.range(index..)
     }
 }
 
 impl Subscription {
     /// The next change that concerns the watcher, if there is one.
-    pub(super) fn look(&mut self) -> Look {
-        let (found, after) = self.find();
+    pub(super) fn next(&mut self) -> NextChange {
+        let (found, after) = self.find_next();
         self.after = self.after.max(after);
-        self.joined |= !matches!(found, Look::Behind);
-        self.lags(matches!(found, Look::Behind));
+        self.caught_up |= !matches!(found, NextChange::Behind);
+        self.lags(matches!(found, NextChange::Behind));
         found
     }
 
-    /// What a look finds, and up to where everything is taken with it.
-    fn find(&self) -> (Look, Revision) {
+    /// The next change, and the revision up to which every change is taken with it.
+    fn find_next(&self) -> (NextChange, Revision) {
         let state = lock(&self.feed.state);
-        if !self.joined && self.after < state.head {
-            return (Look::Behind, self.after);
+        if !self.caught_up && self.after < state.head {
+            return (NextChange::Behind, self.after);
         }
         let first = Revision(self.mailbox.first.load(Ordering::Relaxed));
         if first == Revision::ZERO {
-            // By the invariant.
-            return (Look::Nothing, state.told);
+            // By the invariant, no change up to `notified` concerns the watcher.
+            return (NextChange::None, state.notified);
         }
         let from = first.max(self.after.next());
-        if from <= state.floor {
-            return (Look::Behind, self.after);
+        if from <= state.window_start {
+            return (NextChange::Behind, self.after);
         }
         let concerns = |change: &Change| self.company.is_none() || change.company == self.company;
         for Recent { change, .. } in state.recent_from(from) {
             if concerns(change) {
-                return (Look::Change(Arc::clone(change)), change.revision);
+                return (NextChange::Change(Arc::clone(change)), change.revision);
             }
         }
         self.mailbox.first.store(0, Ordering::Relaxed);
-        (Look::Nothing, state.head)
+        (NextChange::None, state.head)
     }
 
-    /// Waits until there may be something to look at.
-    pub(super) async fn woken(&self) {
-        self.mailbox.wake.notified().await;
+    /// Waits until there may be a next change.
+    pub(super) async fn notified(&self) {
+        self.mailbox.notify.notified().await;
     }
 
-    /// Everything up to here that concerns the watcher was taken.
+    /// The watcher has taken every change up to this revision that concerns it.
     pub(super) fn after(&self) -> Revision {
         self.after
     }
 
-    /// Everything up to here was taken from the store; `is_all` if nothing was left there.
-    pub(super) fn took(&mut self, up_to: Revision, is_all: bool) {
+    /// Records that the watcher has read the store up to this revision; `is_all` if the store has no
+    /// further change.
+    pub(super) fn advance(&mut self, up_to: Revision, is_all: bool) {
         self.after = self.after.max(up_to);
-        self.joined |= is_all;
+        self.caught_up |= is_all;
     }
 
-    /// The company that is watched, if it is one.
+    /// The watched company; none for all companies.
     pub(super) fn company(&self) -> Option<&CompanyId> {
         self.company.as_ref()
     }
@@ -349,12 +355,12 @@ impl Drop for Subscription {
         let mut state = lock(&self.feed.state);
         match &self.company {
             None => {
-                state.everything.remove(&self.id);
+                state.all_companies.remove(&self.id);
             }
             Some(company) => {
-                if let Some(places) = state.companies.get_mut(company) {
-                    places.remove(&self.id);
-                    if places.is_empty() {
+                if let Some(subscribers) = state.companies.get_mut(company) {
+                    subscribers.remove(&self.id);
+                    if subscribers.is_empty() {
                         state.companies.remove(company);
                     }
                 }
@@ -367,7 +373,7 @@ impl Drop for Subscription {
     }
 }
 
-/// About how many bytes a change has in memory.
+/// The approximate size of a change in memory, in bytes.
 pub(super) fn weight(change: &Change) -> u64 {
     let ids = [
         change.company.as_ref().map(|id| id.as_str().len()),
@@ -387,196 +393,4 @@ pub(super) fn weight(change: &Change) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use jiff::Timestamp;
-
-    use super::*;
-    use crate::policy::change::{Author, ChangeKind};
-
-    fn change(revision: u64, company: Option<&str>) -> Change {
-        Change {
-            revision: Revision(revision),
-            time: Timestamp::UNIX_EPOCH,
-            author: Author::default(),
-            kind: ChangeKind::UpdateCompany,
-            company: company.map(|id| CompanyId::parse(id).expect("an id")),
-            credential: None,
-            user: None,
-            added: vec![],
-            removed: vec![],
-            displaced: vec![],
-            fields: vec![],
-        }
-    }
-
-    /// Numbers that look random, the same in every run (xorshift64).
-    struct Random(u64);
-
-    impl Random {
-        fn below(&mut self, limit: u64) -> u64 {
-            self.0 ^= self.0 << 13;
-            self.0 ^= self.0 >> 7;
-            self.0 ^= self.0 << 17;
-            self.0 % limit
-        }
-    }
-
-    /// One round of the tail.
-    fn tell(feed: &ChangeFeed) {
-        feed.fan_out().iter().for_each(|mailbox| mailbox.wake.notify_one());
-    }
-
-    /// A watcher, and what it should and does see.
-    struct Seen {
-        place: Subscription,
-        of: Option<&'static str>,
-        from: u64,
-        seen: Vec<u64>,
-        /// What it read ahead from the store, and how far that reaches.
-        ahead: VecDeque<u64>,
-        asleep: bool,
-    }
-
-    const COMPANIES: [Option<&str>; 4] = [None, Some("a"), Some("b"), Some("c")];
-
-    /// The store: every change that is published.
-    #[derive(Default)]
-    struct Log(Vec<Option<&'static str>>);
-
-    impl Log {
-        fn concerning(&self, of: Option<&str>, after: u64) -> Vec<u64> {
-            let all = (1..).zip(&self.0).filter(|(revision, _)| *revision > after);
-            all.filter(|(_, company)| of.is_none() || **company == of).map(|(r, _)| r).collect()
-        }
-    }
-
-    impl Seen {
-        fn new(feed: &Arc<ChangeFeed>, of: Option<&'static str>, from: u64) -> Self {
-            let company = of.map(|id| CompanyId::parse(id).expect("an id"));
-            let place = feed.place(company, Revision(from));
-            Self { place, of, from, seen: vec![], ahead: VecDeque::new(), asleep: false }
-        }
-
-        /// One step, as `super::super::watch` makes them. False if there is nothing to do.
-        fn step(&mut self, log: &Log) -> bool {
-            if self.asleep {
-                let woken = self.place.mailbox.wake.notified();
-                let mut woken = std::pin::pin!(woken);
-                if !woken.as_mut().enable() {
-                    return false;
-                }
-                self.asleep = false;
-            }
-            if let Some(revision) = self.ahead.pop_front() {
-                self.place.took(Revision(revision), false);
-                self.seen.push(revision);
-                return true;
-            }
-            match self.place.look() {
-                Look::Change(change) => self.seen.push(change.revision.0),
-                Look::Behind => {
-                    let found = log.concerning(self.of, self.place.after().0);
-                    let is_all = found.len() <= 2;
-                    self.ahead = found.into_iter().take(2).collect();
-                    if self.ahead.is_empty() {
-                        self.place.took(Revision(log.0.len() as u64), is_all);
-                    }
-                }
-                Look::Nothing => {
-                    self.asleep = true;
-                    return false;
-                }
-            }
-            true
-        }
-    }
-
-    #[test]
-    fn watchers_that_come_go_and_lag_beside_commits_see_exactly_the_log() {
-        for seed in 1..=200 {
-            let mut random = Random(u64::wrapping_mul(seed, 0x9E37_79B9_7F4A_7C15));
-            // A window of a few changes, so that watchers fall behind it.
-            let feed = ChangeFeed::with_window(Revision::ZERO, weight(&change(1, None)) * 5);
-            let (mut log, mut watchers) = (Log::default(), Vec::<Seen>::new());
-            let mut unoffered = Vec::<Change>::new();
-            let mut gone = 0;
-            for _ in 0..600 {
-                match random.below(10) {
-                    0 | 1 => {
-                        let most = if random.below(8) == 0 { 12 } else { 3 };
-                        for _ in 0..=random.below(most) {
-                            let company = COMPANIES[random.below(4) as usize];
-                            log.0.push(company);
-                            unoffered.push(change(log.0.len() as u64, company));
-                        }
-                    }
-                    2 => feed.offer(std::mem::take(&mut unoffered)),
-                    3 => tell(&feed),
-                    4 if watchers.len() < 6 => {
-                        // Also from beyond the head.
-                        let from = random.below(log.0.len() as u64 + 4);
-                        watchers.push(Seen::new(&feed, COMPANIES[random.below(4) as usize], from));
-                    }
-                    5 if random.below(4) == 0 && !watchers.is_empty() => {
-                        let left =
-                            watchers.swap_remove(random.below(watchers.len() as u64) as usize);
-                        let should = log.concerning(left.of, left.from);
-                        assert!(should.starts_with(&left.seen), "seed {seed}: {:?}", left.seen);
-                        gone += 1;
-                    }
-                    _ if !watchers.is_empty() => {
-                        let which = random.below(watchers.len() as u64) as usize;
-                        watchers[which].step(&log);
-                    }
-                    _ => {}
-                }
-            }
-            feed.offer(unoffered);
-            tell(&feed);
-            for watcher in &mut watchers {
-                while watcher.step(&log) {}
-                assert_eq!(watcher.seen, log.concerning(watcher.of, watcher.from), "seed {seed}");
-                // A resume from here misses nothing and repeats nothing.
-                assert!(watcher.place.after().0 >= log.0.len() as u64, "seed {seed}");
-            }
-            assert!(gone > 0 || seed > 1);
-            drop(watchers);
-            assert_eq!((feed.bytes(), feed.lagging.read()), (0, 0), "nothing is kept for nobody");
-        }
-    }
-
-    #[test]
-    fn a_change_of_another_company_wakes_nobody() {
-        let feed = ChangeFeed::new(Revision::ZERO);
-        let log = Log(vec![Some("a"), Some("b")]);
-        let mut a = Seen::new(&feed, Some("a"), 0);
-        let mut b = Seen::new(&feed, Some("b"), 0);
-        assert!(!a.step(&log) && !b.step(&log));
-        feed.offer(vec![change(1, Some("a"))]);
-        tell(&feed);
-        assert!(a.step(&log), "it was woken");
-        assert!(!b.step(&log), "it sleeps");
-        assert!(b.asleep);
-        // The cursor goes on all the same.
-        assert!(matches!(b.place.look(), Look::Nothing));
-        assert_eq!(b.place.after(), Revision(1));
-    }
-
-    #[test]
-    fn the_window_is_bounded_by_bytes() {
-        let large = || {
-            let mut large = change(1, None);
-            large.author.reason = "x".repeat(1 << 20);
-            large
-        };
-        let feed = ChangeFeed::new(Revision::ZERO);
-        let watcher = feed.place(None, Revision::ZERO);
-        for revision in 1..=50 {
-            feed.offer(vec![Change { revision: Revision(revision), ..large() }]);
-            assert!(feed.bytes() <= WINDOW_BYTES);
-        }
-        assert!(feed.bytes() > WINDOW_BYTES / 2);
-        drop(watcher);
-        assert_eq!(feed.bytes(), 0);
-    }
-}
+mod tests;

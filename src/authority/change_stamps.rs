@@ -1,7 +1,6 @@
-//! Marks: when anything of a hash was last changed, for those who keep facts of their own.
+//! Change stamps: the revision of the last change of each bucket of keys.
 //!
-//! Not here: how they are relied on; see [`super::l1_cache`]. And when they are moved; see
-//! [`super::coherence`].
+//! Not here: how the L1 cache uses them; see [`super::l1_cache`]. [`super::coherence`] moves them.
 
 use std::hash::{BuildHasher, Hash};
 
@@ -10,40 +9,40 @@ use foldhash::quality::RandomState;
 use super::sync::{AtomicU64, Ordering};
 use crate::policy::revision::Revision;
 
-/// When anything of a hash was last changed, as far as this process knows.
+/// The revision of the last change of each bucket of keys, since this process started.
 pub struct ChangeStamps {
-    /// Seeded for this process: nobody outside can choose what meets in a place.
+    /// Has a random seed, so that no client can choose keys that share a bucket.
     hasher: RandomState,
-    places: Vec<AtomicU64>,
+    stamps: Vec<AtomicU64>,
 }
 
 impl ChangeStamps {
-    /// So many marks.
-    pub fn new(places: usize) -> Self {
-        let places = (0..places).map(|_| AtomicU64::new(0)).collect();
-        Self { hasher: RandomState::default(), places }
+    /// A table of `count` stamps.
+    pub fn new(count: usize) -> Self {
+        let stamps = (0..count).map(|_| AtomicU64::new(0)).collect();
+        Self { hasher: RandomState::default(), stamps }
     }
 
-    /// The hash of a key, which is that of every way to write it.
+    /// The hash of a key. It is the same for the owned and the borrowed form.
     pub fn hash(&self, key: &impl Hash) -> u64 {
         self.hasher.hash_one(key)
     }
 
-    /// A key of this hash is changed in this revision, which is not published yet.
+    /// Records that a revision, which is not published yet, changes a key of this hash.
     pub fn bump(&self, hash: u64, revision: Revision) {
-        if let Some(place) = self.places.get(place(hash, self.places.len())) {
-            place.store(revision.0, Ordering::Release);
+        if let Some(stamp) = self.stamp(hash) {
+            stamp.store(revision.0, Ordering::Release);
         }
     }
 
-    /// The last change of any key of this hash. Ask after loading the published revision.
+    /// The revision of the last change of any key of this bucket. Call this after the published
+    /// revision was loaded.
     pub fn last_changed(&self, hash: u64) -> Revision {
-        let place = self.places.get(place(hash, self.places.len()));
-        // Without a mark nothing can be known to be still so.
-        Revision(place.map_or(u64::MAX, |place| place.load(Ordering::Acquire)))
+        // Without a stamp, no entry counts as current.
+        Revision(self.stamp(hash).map_or(u64::MAX, |stamp| stamp.load(Ordering::Acquire)))
     }
-}
 
-fn place(hash: u64, places: usize) -> usize {
-    usize::try_from(hash).unwrap_or(0) % places.max(1)
+    fn stamp(&self, hash: u64) -> Option<&AtomicU64> {
+        self.stamps.get(usize::try_from(hash).unwrap_or(0) % self.stamps.len().max(1))
+    }
 }

@@ -1,23 +1,23 @@
-//! CacheCoherence: which facts may be relied on, and at which revision. The protocol that keeps
-//! every answer right while facts are filled, changed and evicted at once.
+//! Cache coherence: the protocol that decides which cached facts a check may use, and at which
+//! revision. It stays correct while facts are loaded, changed and evicted concurrently.
 //!
-//! INVARIANT (newest wins): a fact is read from the store and put on the shelf inside one
-//! computation under its key's lock, and so is its replacement after a commit. Hence a slow
-//! reader can never put an old fact over a newer one.
+//! INVARIANT (newest wins): a fact is read from the store and inserted into the cache map inside one
+//! computation under its key's lock. Its replacement after a commit takes the same lock. A slow
+//! reader therefore cannot overwrite a newer fact with an older one.
 //!
-//! INVARIANT (one published revision): a reader loads the published revision P first, then its
-//! facts. It decides at P only if no fact of its is younger than P; else it waits for that
-//! younger revision to be published and starts over. A committed fact replaces the shelved one
-//! before its revision is published, so a fact that is not younger than P is the one of P.
+//! INVARIANT (one published revision): a check loads the published revision P first, then its facts.
+//! It decides at P only if none of its facts is younger than P. Otherwise it waits until the younger
+//! revision is published, and starts over. The writer replaces a cached fact before it publishes the
+//! fact's revision. A fact that is not younger than P is therefore the fact at P.
 //!
-//! INVARIANT (absence has a date): what does not exist has no record that could say since when.
-//! A batch therefore announces its keys before it touches the store. An absence that is read
-//! while its key is announced dates from that batch; any other dates from the latest
-//! publication, which is no earlier than the deletion that may have caused it.
+//! INVARIANT (absence has a revision): a missing record carries no revision. The writer therefore
+//! announces the keys of a batch before it changes the store. An absence that is read while its key
+//! is announced dates from that batch. Any other absence dates from the latest published revision,
+//! which is not older than the deletion that may have caused the absence.
 //!
-//! Not here: what facts are, where they are kept, how one waits; and what a core keeps for
-//! itself, which is in [`super::l1_cache`]. Both files, and [`super::change_stamps`], are also compiled into
-//! `tests/interleavings.rs` over scheduled locks and atomics, by way of `super::sync`.
+//! Not here: the types of the facts, where they are stored, and how a check waits. The cache of one
+//! core is in [`super::l1_cache`]. `tests/integration/interleavings.rs` also compiles these two files
+//! and [`super::change_stamps`], with locks and atomics of a test scheduler, by way of `super::sync`.
 
 use std::collections::HashSet;
 use std::hash::Hash;
@@ -26,7 +26,7 @@ use super::change_stamps::ChangeStamps;
 use super::sync::{AtomicU64, Mutex, Ordering, lock};
 use crate::policy::revision::Revision;
 
-/// A fact, or its absence, as it has been since a revision.
+/// A fact or its absence, and the revision since which it has been so.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry<F> {
     /// The revision that last changed it.
@@ -39,7 +39,8 @@ impl<F> Entry<F> {
     /// The fact at a published revision that was loaded before the fact was read.
     ///
     /// # Errors
-    /// It is younger: wait for this revision, then start over (one published revision).
+    /// The fact is younger: wait for the returned revision, then start over (one published
+    /// revision).
     pub fn at(self, published: Revision) -> Result<Option<F>, Revision> {
         if self.since > published { Err(self.since) } else { Ok(self.fact) }
     }
@@ -47,12 +48,13 @@ impl<F> Entry<F> {
 
 /// A bounded map that may drop entries at any time, with one lock per key.
 pub trait CoherentMap {
-    /// What facts are found by.
+    /// The key of a fact.
     type Key: Clone + Eq + Hash;
     /// A fact.
     type Fact: Clone;
 
-    /// Runs `step` under the key's lock, with what is there; puts what it returns, if any.
+    /// Runs `step` with the present entry, under the key's lock. Inserts the entry that `step`
+    /// returns, if it returns one.
     fn compute<R>(
         &self,
         key: &Self::Key,
@@ -66,39 +68,39 @@ struct InFlightBatch<K> {
     keys: HashSet<K>,
 }
 
-/// The protocol's state, around a shelf.
-pub struct CacheCoherence<S: CoherentMap> {
+/// The state of the protocol, around a cache map.
+pub struct CacheCoherence<M: CoherentMap> {
     published: AtomicU64,
-    announced: Mutex<Option<InFlightBatch<S::Key>>>,
-    /// The facts at hand.
-    pub shelf: S,
-    /// What was changed when, for those who keep facts of their own.
-    pub marks: ChangeStamps,
+    announced: Mutex<Option<InFlightBatch<M::Key>>>,
+    /// The cached facts.
+    pub map: M,
+    /// When each key was last changed, for the L1 caches.
+    pub stamps: ChangeStamps,
 }
 
-impl<S: CoherentMap> CacheCoherence<S> {
-    /// Nothing is younger than `published` yet.
-    pub fn new(shelf: S, published: Revision, marks: usize) -> Self {
-        let marks = ChangeStamps::new(marks);
-        Self { published: AtomicU64::new(published.0), announced: Mutex::new(None), shelf, marks }
+impl<M: CoherentMap> CacheCoherence<M> {
+    /// The state at the start: no fact is younger than `published`.
+    pub fn new(map: M, published: Revision, stamp_count: usize) -> Self {
+        let stamps = ChangeStamps::new(stamp_count);
+        Self { published: AtomicU64::new(published.0), announced: Mutex::new(None), map, stamps }
     }
 
-    /// The revision to decide at. Load it before any fact.
+    /// The revision to decide at. Load it before the first fact.
     pub fn published(&self) -> Revision {
         Revision(self.published.load(Ordering::Acquire))
     }
 
-    /// The shelved fact, or, under the key's lock, the store's.
+    /// The cached fact. If there is none, loads it from the store under the key's lock.
     ///
     /// # Errors
-    /// Those of the read; then nothing is shelved.
+    /// The errors of `read`. Then nothing is inserted.
     pub fn get_or_load<E>(
         &self,
-        key: &S::Key,
-        read: impl FnOnce() -> Result<Option<(Revision, S::Fact)>, E>,
-    ) -> Result<Entry<S::Fact>, E> {
-        self.shelf.compute(key, |shelved| {
-            if let Some(entry) = shelved {
+        key: &M::Key,
+        read: impl FnOnce() -> Result<Option<(Revision, M::Fact)>, E>,
+    ) -> Result<Entry<M::Fact>, E> {
+        self.map.compute(key, |cached| {
+            if let Some(entry) = cached {
                 return (None, Ok(entry));
             }
             let entry = match read() {
@@ -110,39 +112,40 @@ impl<S: CoherentMap> CacheCoherence<S> {
         })
     }
 
-    /// From when an absence dates that the store has just shown. Call it after that read.
-    fn absence_revision(&self, key: &S::Key) -> Revision {
+    /// The revision from which an absence dates. Call this after the read that found nothing.
+    fn absence_revision(&self, key: &M::Key) -> Revision {
         match &*lock(&self.announced) {
             Some(batch) if batch.keys.contains(key) => batch.last,
-            // Under the lock: a batch that ends now publishes before it is withdrawn.
+            // Under the lock: a batch that ends now is published before it is withdrawn.
             _ => self.published(),
         }
     }
 
-    /// The revision that covers everything which a read of the store may have seen. Call it
-    /// after that read, and wait for its publication before relying on what was read.
+    /// The newest revision that a read of the store may have seen. Call this after the read, and
+    /// wait until the revision is published before the result is used.
     pub fn read_horizon(&self) -> Revision {
         let announced = lock(&self.announced);
         announced.as_ref().map_or_else(|| self.published(), |batch| batch.last)
     }
 
-    /// A batch is about to touch the store.
-    pub fn begin_batch(&self, last: Revision, keys: impl IntoIterator<Item = S::Key>) {
+    /// Announces a batch. The writer calls this before it changes the store.
+    pub fn begin_batch(&self, last: Revision, keys: impl IntoIterator<Item = M::Key>) {
         let keys = keys.into_iter().collect();
         *lock(&self.announced) = Some(InFlightBatch { last, keys });
     }
 
-    /// The batch is durable: marks what it changed, replaces the shelved facts, then publishes it.
+    /// Publishes a durable batch: moves the change stamps, replaces the cached facts, then
+    /// publishes the revision.
     pub fn publish(
         &self,
         last: Revision,
-        outcomes: impl IntoIterator<Item = (S::Key, Entry<S::Fact>)>,
+        outcomes: impl IntoIterator<Item = (M::Key, Entry<M::Fact>)>,
     ) {
         for (key, entry) in outcomes {
-            // By the batch's end: keys that share a mark come in no order of their revisions.
-            self.marks.bump(self.marks.hash(&key), last);
-            // What nobody has asked for is not shelved: a flood of changes evicts nothing.
-            self.shelf.compute(&key, |shelved| (shelved.map(|_| entry), ()));
+            // The last revision of the batch: keys that share a stamp come in any order.
+            self.stamps.bump(self.stamps.hash(&key), last);
+            // A fact that is not cached is not inserted, so a flood of changes evicts nothing.
+            self.map.compute(&key, |cached| (cached.map(|_| entry), ()));
         }
         let mut announced = lock(&self.announced);
         self.published.store(last.0, Ordering::Release);

@@ -1,4 +1,4 @@
-//! Companies: created, changed, restricted.
+//! Companies: creates, changes, restricts and deletes companies.
 
 use std::sync::Arc;
 
@@ -9,8 +9,9 @@ use super::fact_cache::Snapshot;
 use super::idempotency::{IdempotencyStart, ReplyToStore, StorableReply};
 use super::impact::{self, Impact};
 use super::transaction::{
-    Attempt, Resource, Subject, WriteOptions, WritePlan, Written, require_catalog, resolve,
+    Attempt, Resource, Subject, WritePlan, Written, require_catalog, resolve,
 };
+use super::write_options::WriteOptions;
 use super::{ATTEMPTS, Authority, etag};
 use crate::policy::catalog::Catalog;
 use crate::policy::change::{ChangeKind, Edit, FieldChange};
@@ -25,14 +26,14 @@ use crate::store::{Fact, FactKey, StoreError};
 pub struct NewCompany {
     /// Its id.
     pub id: CompanyId,
-    /// For people.
+    /// The display name.
     pub display_name: String,
-    /// Its ceiling; none named, the whole catalog (D4).
+    /// Its ceiling; without scopes, the whole catalog (D4).
     pub scopes: Option<Vec<Scope>>,
 }
 
 impl NewCompany {
-    /// What creating it does.
+    /// The edit that creates the company.
     ///
     /// # Errors
     /// A scope is unknown.
@@ -49,14 +50,14 @@ impl NewCompany {
         Ok(edit)
     }
 
-    /// The change that creates it, and that rests on there being none.
+    /// The plan that creates the company, with the precondition that it does not exist.
     pub(super) fn plan(
         view: &Snapshot,
         edit: Edit<Company>,
         keep: Option<ReplyToStore<Written<Company>>>,
     ) -> WritePlan<Company> {
         let preconditions = vec![require_catalog(view)];
-        WritePlan { before: None, edit, delete: false, preconditions, beside: vec![], keep }
+        WritePlan { before: None, edit, delete: false, preconditions, other_writes: vec![], keep }
     }
 }
 
@@ -65,14 +66,14 @@ impl NewCompany {
 pub enum CompanyChange {
     /// Change the fields that are `Some`.
     Update {
-        /// For people.
+        /// The display name.
         display_name: Option<String>,
         /// False denies every check.
         enabled: Option<bool>,
     },
     /// Add scopes to the ceiling (D5).
     AddScopes(Vec<Scope>),
-    /// Delete it, with all that is in it (D3).
+    /// Delete the company and everything in it (D3).
     Delete,
 }
 
@@ -81,9 +82,9 @@ pub enum CompanyChange {
 pub struct Restriction {
     /// The company.
     pub company: CompanyId,
-    /// The scopes to take.
+    /// The scopes to remove.
     pub scopes: Vec<Scope>,
-    /// Restrict whoever is affected, without an audit.
+    /// Restrict without an impact preview, whatever credentials are affected.
     pub acknowledge_impact: bool,
 }
 
@@ -105,16 +106,16 @@ impl Authority {
     pub async fn create_company<R: StorableReply>(
         &self,
         new: &NewCompany,
-        terms: &WriteOptions,
+        options: &WriteOptions,
         render: impl Fn(Written<CompanyView>) -> R + Clone + Send + 'static,
     ) -> Result<R, AuthorityError> {
         let kind = ChangeKind::CreateCompany;
         for _ in 0..ATTEMPTS {
-            let view = match self.begin(terms, kind).await? {
+            let view = match self.begin(options, kind).await? {
                 IdempotencyStart::Now(view) => view,
                 IdempotencyStart::Before(reply) => return Ok(reply),
             };
-            // A scope that does not exist is said before a company that does.
+            // An unknown scope is reported before a company that exists.
             new.edit(&view.catalog, self.clock.now())?;
             let found = self.facts.company(view.at, &new.id).await;
             match self.or_retry(found).await? {
@@ -122,16 +123,16 @@ impl Authority {
                 Some(None) => {}
                 None => continue,
             }
-            self.check_etag(terms, None)?;
+            self.check_etag(options, None)?;
             let now = self.clock.now();
             let edit = new.edit(&view.catalog, now)?;
             let answer = answer(&view.catalog, render.clone());
-            let plan = NewCompany::plan(&view, edit, terms.keep(answer.clone()));
+            let plan = NewCompany::plan(&view, edit, options.keep(answer.clone()));
             let subject = Subject::of(kind, &new.id);
-            if let Attempt::Written(done) =
-                self.commit_plan(&view, plan, subject, terms, now).await?
+            if let Attempt::Written(written) =
+                self.commit_plan(&view, plan, subject, options, now).await?
             {
-                return Ok(answer(done));
+                return Ok(answer(written));
             }
         }
         Err(AuthorityError::Conflict)
@@ -145,11 +146,11 @@ impl Authority {
         &self,
         id: &CompanyId,
         change: &CompanyChange,
-        terms: &WriteOptions,
+        options: &WriteOptions,
         render: impl Fn(Written<CompanyView>) -> R + Clone + Send + 'static,
     ) -> Result<R, AuthorityError> {
         for _ in 0..ATTEMPTS {
-            let view = match self.begin(terms, change.kind()).await? {
+            let view = match self.begin(options, change.kind()).await? {
                 IdempotencyStart::Now(view) => view,
                 IdempotencyStart::Before(reply) => return Ok(reply),
             };
@@ -162,7 +163,7 @@ impl Authority {
                 continue;
             };
             let company = found.ok_or_else(|| AuthorityError::CompanyNotFound(id.clone()))?;
-            self.check_etag(terms, Some(company.revision))?;
+            self.check_etag(options, Some(company.revision))?;
             let now = self.clock.now();
             let edit = match change {
                 CompanyChange::Update { display_name, enabled } => {
@@ -174,39 +175,39 @@ impl Authority {
             let delete = matches!(change, CompanyChange::Delete);
             let preconditions = vec![require_catalog(&view)];
             let answer = answer(&view.catalog, render.clone());
-            let keep = terms.keep(answer.clone());
+            let keep = options.keep(answer.clone());
             let plan = WritePlan {
                 before: Some(company),
                 edit,
                 delete,
                 preconditions,
-                beside: vec![],
+                other_writes: vec![],
                 keep,
             };
             let subject = Subject::of(change.kind(), id);
-            if let Attempt::Written(done) =
-                self.commit_plan(&view, plan, subject, terms, now).await?
+            if let Attempt::Written(written) =
+                self.commit_plan(&view, plan, subject, options, now).await?
             {
-                return Ok(answer(done));
+                return Ok(answer(written));
             }
         }
         Err(AuthorityError::Conflict)
     }
 
-    /// Takes scopes from a company's ceiling, or reports what that would do (D6, D7).
+    /// Removes scopes from a company's ceiling, or reports the impact of that (D6, D7).
     ///
     /// # Errors
-    /// A scope or the company is unknown, the audit's etag is not current, or an enabled
-    /// credential is affected and nobody has acknowledged it.
+    /// A scope or the company is unknown, the etag of the impact preview is not current, or an
+    /// enabled credential is affected and the impact was not acknowledged.
     pub async fn restrict_company<R: StorableReply>(
         &self,
         restriction: &Restriction,
-        terms: &WriteOptions,
+        options: &WriteOptions,
         render: impl Fn(Written<CompanyView>, Impact) -> R + Clone + Send + 'static,
     ) -> Result<R, AuthorityError> {
         let kind = ChangeKind::RestrictCompanyScopes;
         for _ in 0..ATTEMPTS {
-            let view = match self.begin(terms, kind).await? {
+            let view = match self.begin(options, kind).await? {
                 IdempotencyStart::Now(view) => view,
                 IdempotencyStart::Before(reply) => return Ok(reply),
             };
@@ -221,66 +222,69 @@ impl Authority {
             let Some(impact_at) = self.or_retry(found).await? else {
                 continue;
             };
-            let audited = etag::of_audit(
+            let preview_etag = etag::of_impact(
                 self.incarnation(),
                 &company,
                 impact_at,
                 view.catalog.revision,
                 &restriction.scopes,
             );
-            if terms.etag.as_ref().is_some_and(|etag| *etag != audited) {
+            if options.etag.as_ref().is_some_and(|etag| *etag != preview_etag) {
                 return Err(AuthorityError::EtagStale);
             }
             let now = self.clock.now();
             let edit = company.restrict(&view.catalog, &scopes);
             let gone = edit.removed.clone();
-            let agreed = terms.etag.is_some() || restriction.acknowledge_impact;
+            let is_acknowledged = options.etag.is_some() || restriction.acknowledge_impact;
             let mut preconditions = vec![require_catalog(&view)];
-            if terms.etag.is_some() || !restriction.acknowledge_impact {
-                // What the audit said of the credentials must still be so at the commit (D7).
+            if options.etag.is_some() || !restriction.acknowledge_impact {
+                // The impact preview must still be correct at the commit (D7).
                 preconditions.push((FactKey::Impact(company.created_at), impact_at));
             }
-            // Whoever acknowledged without an audit is not made to wait for the count: the
-            // restriction comes first. An audit's count stands with the commit, and so does one
-            // that is kept with its request.
-            let kept = terms.to_remember().is_some();
-            let counted_first = terms.validate_only || kept || !restriction.acknowledge_impact;
+            // A caller that acknowledged without a preview does not wait for the count: the
+            // restriction comes first. With an etag, the count is valid at the commit. A count that
+            // is stored for an idempotent request must exist before the commit.
+            let is_stored = options.to_remember().is_some();
+            let counted_first =
+                options.validate_only || is_stored || !restriction.acknowledge_impact;
             let mut impact = Impact::default();
             if counted_first {
                 impact = self.impact(&view, &company, &gone, now).await?;
-                if !terms.validate_only && !agreed && impact.any_enabled {
-                    let refused = Impact { etag: audited, ..impact };
+                if !options.validate_only && !is_acknowledged && impact.any_enabled {
+                    let refused = Impact { etag: preview_etag, ..impact };
                     return Err(AuthorityError::ImpactNotAcknowledged(Box::new(refused)));
                 }
             }
             let catalog = Arc::clone(&view.catalog);
             let render = render.clone();
-            let answer = move |done: Written<Company>, impact: Impact| {
-                render(done.map(|company| company.view(&catalog)), impact)
+            let answer = move |written: Written<Company>, impact: Impact| {
+                render(written.map(|company| company.view(&catalog)), impact)
             };
             let (keep, counted) =
-                (answer.clone(), Impact { etag: audited.clone(), ..impact.clone() });
+                (answer.clone(), Impact { etag: preview_etag.clone(), ..impact.clone() });
             let plan = WritePlan {
                 before: Some(Arc::clone(&company)),
                 edit,
                 delete: false,
                 preconditions,
-                beside: vec![],
-                keep: terms.keep(move |done| keep(done, counted)),
+                other_writes: vec![],
+                keep: options.keep(move |written| keep(written, counted)),
             };
             let subject = Subject::of(kind, &restriction.company);
-            let done = match self.commit_plan(&view, plan, subject, terms, now).await? {
-                Attempt::Written(done) => done,
+            let written = match self.commit_plan(&view, plan, subject, options, now).await? {
+                Attempt::Written(written) => written,
                 Attempt::Again => continue,
             };
             if !counted_first {
                 match self.impact(&view, &company, &gone, now).await {
                     Ok(counted) => impact = counted,
-                    // The restriction is in force: that is the answer, with or without a count.
-                    Err(error) => tracing::warn!(%error, "who a restriction affected is not known"),
+                    // The restriction is in force, so the call succeeds without a count.
+                    Err(error) => {
+                        tracing::warn!(%error, "the number of credentials that a restriction affected is unknown")
+                    }
                 }
             }
-            return Ok(answer(done, Impact { etag: audited, ..impact }));
+            return Ok(answer(written, Impact { etag: preview_etag, ..impact }));
         }
         Err(AuthorityError::Conflict)
     }
@@ -293,7 +297,7 @@ impl Authority {
         now: Timestamp,
     ) -> Result<Impact, StoreError> {
         let (catalog, company) = (Arc::clone(&view.catalog), Arc::clone(company));
-        let (scopes, seen) = (scopes.to_vec(), Arc::clone(&self.seen));
+        let (scopes, seen) = (scopes.to_vec(), Arc::clone(&self.last_used));
         let impact = self
             .facts
             .read_for_change(move |store| {
@@ -301,18 +305,18 @@ impl Authority {
             })
             .await?;
         let ended = |_| impact.affected.iter().filter_map(|affected| affected.ended).max();
-        self.keep_told(now, ended).await?;
+        self.persist_reported(now, ended).await?;
         Ok(impact)
     }
 }
 
-/// How a change of a company is answered.
+/// The reply to a change of a company.
 fn answer<R, F: Fn(Written<CompanyView>) -> R + Clone>(
     catalog: &Arc<Catalog>,
     render: F,
 ) -> impl Fn(Written<Company>) -> R + Clone + use<R, F> {
     let catalog = Arc::clone(catalog);
-    move |done| render(done.map(|company| company.view(&catalog)))
+    move |written| render(written.map(|company| company.view(&catalog)))
 }
 
 impl Resource for Company {

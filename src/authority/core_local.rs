@@ -1,5 +1,5 @@
-//! Desk: what one core has for itself: the facts that it was just asked for, and its own counts,
-//! so that no two cores write to one place.
+//! Core-local state: the L1 cache and the counters of one core, so that no two cores write to the
+//! same memory.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -9,28 +9,28 @@ use crate::policy::decision::Verdict;
 use crate::policy::reason::Reason;
 use crate::store::{Fact, FactKey};
 
-/// What one core was just asked for.
+/// The L1 cache of facts.
 pub(super) type L1 = l1_cache::L1Cache<FactKey, Fact>;
 
-/// One core's desk.
+/// The state of one core.
 pub(super) struct CoreLocal {
-    pub(super) front: L1,
+    pub(super) l1: L1,
     pub(super) measures: CheckMetrics,
 }
 
-/// What is counted at a desk.
+/// The counters of one core.
 #[derive(Debug, Default)]
 pub struct CheckMetrics {
     allowed: Counter,
     /// By reason, in the order of [`Reason::ALL`].
     denied: [Counter; Reason::ALL.len()],
-    /// How long checks took, from the message to the answer.
+    /// How long checks took, from the request message to the response.
     pub checks: Histogram,
     /// How long batches took.
     pub batches: Histogram,
-    /// Facts that were on the desk.
+    /// Facts that were in the L1 cache.
     pub(super) near: Counter,
-    /// Facts that were in the cache of all.
+    /// Facts that were in the shared (L2) cache.
     pub(super) cached: Counter,
     /// Facts that had to be read from the store.
     pub(super) read: Counter,
@@ -49,10 +49,10 @@ impl CheckMetrics {
     }
 }
 
-/// The sum of all desks.
+/// The sum of the counters of all cores.
 #[derive(Clone, Debug)]
 pub struct MetricsTotals {
-    /// Checks that were allowed, those of batches included.
+    /// Checks that were allowed, including those of batches.
     pub allowed: u64,
     /// Checks that were denied, by reason.
     pub denied: Vec<(Reason, u64)>,
@@ -60,9 +60,9 @@ pub struct MetricsTotals {
     pub checks: HistogramSnapshot,
     /// How long batches took.
     pub batches: HistogramSnapshot,
-    /// Facts that were on a desk.
+    /// Facts that were in an L1 cache.
     pub near: u64,
-    /// Facts that were in the cache of all.
+    /// Facts that were in the shared (L2) cache.
     pub cached: u64,
     /// Facts that had to be read from the store.
     pub read: u64,
@@ -96,40 +96,40 @@ impl MetricsTotals {
     }
 }
 
-/// All desks, to be read from.
+/// The state of all cores.
 #[derive(Default)]
-pub(super) struct CoreLocals(Mutex<Kept>);
+pub(super) struct CoreLocals(Mutex<Registered>);
 
 #[derive(Default)]
-struct Kept {
-    desks: Vec<Arc<CoreLocal>>,
-    /// What was counted at those that nobody sits at any more: a count never goes back.
-    left: MetricsTotals,
+struct Registered {
+    cores: Vec<Arc<CoreLocal>>,
+    /// The counts of the cores that were dropped: a counter never decreases.
+    dropped: MetricsTotals,
 }
 
 impl CoreLocals {
-    /// Sets up a desk with this front, and clears those that were left.
-    pub(super) fn register(&self, front: L1) -> Arc<CoreLocal> {
-        let desk = Arc::new(CoreLocal { front, measures: CheckMetrics::default() });
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let Kept { desks, left } = &mut *kept;
-        desks.retain_mut(|desk| match Arc::get_mut(desk) {
-            Some(desk) => {
-                left.add(&desk.measures);
+    /// Registers a core with this L1 cache, and removes the cores that were dropped.
+    pub(super) fn register(&self, l1: L1) -> Arc<CoreLocal> {
+        let core = Arc::new(CoreLocal { l1, measures: CheckMetrics::default() });
+        let mut registered = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Registered { cores, dropped } = &mut *registered;
+        cores.retain_mut(|core| match Arc::get_mut(core) {
+            Some(core) => {
+                dropped.add(&core.measures);
                 false
             }
             None => true,
         });
-        desks.push(Arc::clone(&desk));
-        desk
+        cores.push(Arc::clone(&core));
+        core
     }
 
     /// The sum of all.
     pub(super) fn sum(&self) -> MetricsTotals {
-        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut sum = kept.left.clone();
-        for desk in &kept.desks {
-            sum.add(&desk.measures);
+        let registered = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut sum = registered.dropped.clone();
+        for core in &registered.cores {
+            sum.add(&core.measures);
         }
         sum
     }
@@ -140,21 +140,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_desk_that_was_left_is_cleared_and_what_it_counted_stays() {
-        let desks = CoreLocals::default();
+    fn dropped_core_keeps_its_counts() {
+        let cores = CoreLocals::default();
         for _ in 0..3 {
-            let desk = desks.register(L1::new(1));
-            desk.measures.near.inc();
-            desk.measures.decided(&Verdict::Denied {
+            let core = cores.register(L1::new(1));
+            core.measures.near.inc();
+            core.measures.decided(&Verdict::Denied {
                 reason: Reason::ALL[0],
                 fault: None,
                 missing: Vec::new(),
             });
         }
-        let last = desks.register(L1::new(1));
+        let last = cores.register(L1::new(1));
         last.measures.near.inc();
-        assert_eq!(desks.0.lock().expect("whole").desks.len(), 1);
-        let sum = desks.sum();
+        assert_eq!(cores.0.lock().expect("no panic").cores.len(), 1);
+        let sum = cores.sum();
         assert_eq!((sum.near, sum.denied[0]), (4, (Reason::ALL[0], 3)));
     }
 }

@@ -1,4 +1,4 @@
-//! Credentials: created, given and deprived of scopes, changed, deleted.
+//! Credentials: creates, changes and deletes credentials, and adds and removes their grants.
 
 use std::sync::Arc;
 
@@ -8,9 +8,9 @@ use super::error::AuthorityError;
 use super::fact_cache::Snapshot;
 use super::idempotency::{IdempotencyStart, ReplyToStore, StorableReply};
 use super::transaction::{
-    Attempt, Resource, Subject, WriteOptions, WritePlan, Written, require_catalog, require_company,
-    resolve,
+    Attempt, Resource, Subject, WritePlan, Written, require_catalog, require_company, resolve,
 };
+use super::write_options::WriteOptions;
 use super::{ATTEMPTS, Authority};
 use crate::policy::catalog::Catalog;
 use crate::policy::change::{ChangeKind, Edit, FieldChange};
@@ -28,28 +28,28 @@ pub struct NewCredential {
     pub company: CompanyId,
     /// Its id.
     pub id: CredentialId,
-    /// For people.
+    /// The label.
     pub label: String,
-    /// What it is given.
+    /// Its grants.
     pub scopes: Vec<Scope>,
-    /// When it ends.
+    /// Its expiry.
     pub expires_at: Option<Timestamp>,
-    /// False denies every check of it.
+    /// False denies every check of the credential.
     pub enabled: bool,
 }
 
 impl NewCredential {
-    /// What creating it does, on this ground.
+    /// The edit that creates the credential.
     ///
     /// # Errors
     /// A scope is unknown, or above the ceiling (D9).
     pub(super) fn edit(
         &self,
-        ground: GrantContext<'_>,
+        context: GrantContext<'_>,
     ) -> Result<Edit<Credential>, AuthorityError> {
-        let scopes = resolve(ground.catalog, "scopes", &self.scopes)?;
+        let scopes = resolve(context.catalog, "scopes", &self.scopes)?;
         let (id, label, ends) = (self.id.clone(), self.label.clone(), self.expires_at);
-        let mut edit = Credential::create(id, label, ends, &scopes, ground)?;
+        let mut edit = Credential::create(id, label, ends, &scopes, context)?;
         edit.fields.extend(FieldChange::new_text("label", &self.label));
         edit.fields.extend(FieldChange::time("expires_at", None, ends));
         if !self.enabled {
@@ -59,7 +59,7 @@ impl NewCredential {
         Ok(edit)
     }
 
-    /// The change that creates it, and that rests on there being none.
+    /// The plan that creates the credential, with the precondition that it does not exist.
     pub(super) fn plan(
         view: &Snapshot,
         company: &Company,
@@ -67,36 +67,36 @@ impl NewCredential {
         keep: Option<ReplyToStore<Written<Credential>>>,
     ) -> WritePlan<Credential> {
         let preconditions = vec![require_catalog(view), require_company(company)];
-        WritePlan { before: None, edit, delete: false, preconditions, beside: vec![], keep }
+        WritePlan { before: None, edit, delete: false, preconditions, other_writes: vec![], keep }
     }
 }
 
 /// A change of an existing credential (D10).
 #[derive(Clone, Debug)]
 pub enum CredentialChange {
-    /// Give scopes.
+    /// Add grants.
     Grant {
         /// The scopes.
         scopes: Vec<Scope>,
-        /// When the grants end.
+        /// The expiry of the grants.
         expires_at: Option<Timestamp>,
     },
-    /// Take scopes.
+    /// Revoke grants.
     Revoke(Vec<Scope>),
-    /// Make it exactly these scopes.
+    /// Replace all grants by these scopes.
     Replace(Vec<Scope>),
-    /// Make it the company's ceiling.
+    /// Replace all grants by the company's ceiling.
     Reset,
     /// Change the fields that are `Some`.
     Update {
-        /// For people.
+        /// The label.
         label: Option<String>,
         /// False denies every check.
         enabled: Option<bool>,
-        /// When the credential ends; `Some(None)`: never.
+        /// The expiry of the credential; `Some(None)` removes it.
         expires_at: Option<Option<Timestamp>>,
     },
-    /// Delete it.
+    /// Delete the credential.
     Delete,
 }
 
@@ -128,16 +128,16 @@ impl Authority {
     pub async fn create_credential<R: StorableReply>(
         &self,
         new: &NewCredential,
-        terms: &WriteOptions,
+        options: &WriteOptions,
         render: impl Fn(Written<CredentialView>) -> R + Clone + Send + 'static,
     ) -> Result<R, AuthorityError> {
         let kind = ChangeKind::CreateCredential;
         for _ in 0..ATTEMPTS {
-            let view = match self.begin(terms, kind).await? {
+            let view = match self.begin(options, kind).await? {
                 IdempotencyStart::Now(view) => view,
                 IdempotencyStart::Before(reply) => return Ok(reply),
             };
-            // A scope that does not exist is said before a company that does not.
+            // An unknown scope is reported before an unknown company.
             resolve(&view.catalog, "scopes", &new.scopes)?;
             let found = self.credential_of(&view, &new.company, &new.id).await;
             let Some((company, found)) = self.or_retry(found).await? else {
@@ -148,20 +148,20 @@ impl Authority {
             if found.is_some() {
                 return Err(AuthorityError::CredentialExists(new.company.clone(), new.id.clone()));
             }
-            self.check_etag(terms, None)?;
+            self.check_etag(options, None)?;
             let now = self.clock.now();
-            let ground = GrantContext { catalog: &view.catalog, company: &company, now };
-            let edit = new.edit(ground)?;
+            let context = GrantContext { catalog: &view.catalog, company: &company, now };
+            let edit = new.edit(context)?;
             let catalog = Arc::clone(&view.catalog);
-            let under =
+            let view_context =
                 ViewContext { catalog, company: Arc::clone(&company), now, last_seen: None };
-            let answer = under.answer(render.clone());
-            let plan = NewCredential::plan(&view, &company, edit, terms.keep(answer.clone()));
+            let answer = view_context.answer(render.clone());
+            let plan = NewCredential::plan(&view, &company, edit, options.keep(answer.clone()));
             let subject = Subject { credential: Some(&new.id), ..Subject::of(kind, &new.company) };
-            if let Attempt::Written(done) =
-                self.commit_plan(&view, plan, subject, terms, now).await?
+            if let Attempt::Written(written) =
+                self.commit_plan(&view, plan, subject, options, now).await?
             {
-                return Ok(answer(done));
+                return Ok(answer(written));
             }
         }
         Err(AuthorityError::Conflict)
@@ -177,11 +177,11 @@ impl Authority {
         company_id: &CompanyId,
         id: &CredentialId,
         change: &CredentialChange,
-        terms: &WriteOptions,
+        options: &WriteOptions,
         render: impl Fn(Written<CredentialView>) -> R + Clone + Send + 'static,
     ) -> Result<R, AuthorityError> {
         for _ in 0..ATTEMPTS {
-            let view = match self.begin(terms, change.kind()).await? {
+            let view = match self.begin(options, change.kind()).await? {
                 IdempotencyStart::Now(view) => view,
                 IdempotencyStart::Before(reply) => return Ok(reply),
             };
@@ -195,31 +195,33 @@ impl Authority {
             let credential = found.ok_or_else(|| {
                 AuthorityError::CredentialNotFound(company_id.clone(), id.clone())
             })?;
-            self.check_etag(terms, Some(credential.revision))?;
+            self.check_etag(options, Some(credential.revision))?;
             let now = self.clock.now();
-            let ground = GrantContext { catalog: &view.catalog, company: &company, now };
-            let edit = edit_credential(&credential, change, &scopes, ground)?;
+            let context = GrantContext { catalog: &view.catalog, company: &company, now };
+            let edit = edit_credential(&credential, change, &scopes, context)?;
             let delete = matches!(change, CredentialChange::Delete);
             let preconditions = vec![require_catalog(&view), require_company(&company)];
             let last_seen = self.last_seen(&credential);
-            let under = ViewContext { catalog: Arc::clone(&view.catalog), company, now, last_seen };
-            let answer = under.answer(render.clone());
-            let keep = terms.keep(answer.clone());
+            let view_context =
+                ViewContext { catalog: Arc::clone(&view.catalog), company, now, last_seen };
+            let answer = view_context.answer(render.clone());
+            let keep = options.keep(answer.clone());
             let before = Some(credential);
-            let plan = WritePlan { before, edit, delete, preconditions, beside: vec![], keep };
+            let plan =
+                WritePlan { before, edit, delete, preconditions, other_writes: vec![], keep };
             let subject =
                 Subject { credential: Some(id), ..Subject::of(change.kind(), company_id) };
-            if let Attempt::Written(done) =
-                self.commit_plan(&view, plan, subject, terms, now).await?
+            if let Attempt::Written(written) =
+                self.commit_plan(&view, plan, subject, options, now).await?
             {
-                return Ok(answer(done));
+                return Ok(answer(written));
             }
         }
         Err(AuthorityError::Conflict)
     }
 }
 
-/// What a credential is shown under.
+/// The facts and the time that the view of a credential depends on.
 #[derive(Clone)]
 pub(super) struct ViewContext {
     pub(super) catalog: Arc<Catalog>,
@@ -230,16 +232,17 @@ pub(super) struct ViewContext {
 
 impl ViewContext {
     fn view(&self, credential: Credential) -> CredentialView {
-        let ground = GrantContext { catalog: &self.catalog, company: &self.company, now: self.now };
-        CredentialView { last_seen: self.last_seen, ..credential.view(ground) }
+        let context =
+            GrantContext { catalog: &self.catalog, company: &self.company, now: self.now };
+        CredentialView { last_seen: self.last_seen, ..credential.view(context) }
     }
 
-    /// How a change of a credential is answered.
+    /// The reply to a change of a credential.
     pub(super) fn answer<R>(
         self,
         render: impl Fn(Written<CredentialView>) -> R + Clone,
     ) -> impl Fn(Written<Credential>) -> R + Clone {
-        move |done| render(done.map(|credential| self.view(credential)))
+        move |written| render(written.map(|credential| self.view(credential)))
     }
 }
 
@@ -261,16 +264,18 @@ fn edit_credential(
     credential: &Credential,
     change: &CredentialChange,
     scopes: &[ScopeId],
-    ground: GrantContext<'_>,
+    context: GrantContext<'_>,
 ) -> Result<Edit<Credential>, AboveCeiling> {
     match change {
-        CredentialChange::Grant { expires_at, .. } => credential.grant(scopes, *expires_at, ground),
-        CredentialChange::Revoke(_) => Ok(credential.revoke(scopes, ground)),
-        CredentialChange::Replace(_) => credential.replace(scopes, ground),
-        CredentialChange::Reset => Ok(credential.reset(ground)),
+        CredentialChange::Grant { expires_at, .. } => {
+            credential.grant(scopes, *expires_at, context)
+        }
+        CredentialChange::Revoke(_) => Ok(credential.revoke(scopes, context)),
+        CredentialChange::Replace(_) => credential.replace(scopes, context),
+        CredentialChange::Reset => Ok(credential.reset(context)),
         CredentialChange::Update { label, enabled, expires_at } => {
             Ok(credential.update(label.clone(), *enabled, *expires_at))
         }
-        CredentialChange::Delete => Ok(credential.delete(ground.catalog)),
+        CredentialChange::Delete => Ok(credential.delete(context.catalog)),
     }
 }

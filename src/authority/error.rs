@@ -1,7 +1,7 @@
-//! Refusal: why a call of scopegate itself is not carried out. A denial is not one: that is an
-//! answer (D14).
+//! Error: why a call to scopegate itself is not carried out. A denial is not an error: it is a reply
+//! (D14).
 //!
-//! Not here: how it looks on the wire; `grpc::status` has every variant's code and details.
+//! Not here: the wire format; `grpc::status` has the code and the details of every variant.
 
 use uuid::Uuid;
 
@@ -13,26 +13,26 @@ use crate::policy::revision::Revision;
 use crate::policy::scope::Scope;
 use crate::store::StoreError;
 
-/// Why a call is refused. Nothing was changed.
+/// Why a call is rejected. Nothing was changed.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum AuthorityError {
     /// The call names scopes that the catalog lacks.
     #[error("the catalog has no scope {}", names(.unknown))]
     ScopesUnknown {
-        /// The field that names them.
+        /// The field with the scopes.
         field: &'static str,
-        /// Each with its place in the field's list.
+        /// The unknown scopes, each with its index in the field's list.
         unknown: Vec<(usize, Scope)>,
-        /// Of the first of them, those for which the catalog has a name that was probably meant.
+        /// The first of them for which the catalog has a similar name, with that name.
         near: Vec<(Scope, Scope)>,
     },
-    /// The audience of a check cannot be told (D16).
+    /// The audience of a check is ambiguous (D16).
     #[error(transparent)]
     Audience(#[from] AudienceError),
-    /// The audience of the check to explain cannot be told.
+    /// The audience of the check to explain is ambiguous.
     #[error("{0}")]
     AudienceToExplain(AudienceError),
-    /// The audience of one check of a batch cannot be told; with its place.
+    /// The audience of one check of a batch is ambiguous; with the index of the check.
     #[error("{1}")]
     AudienceOf(usize, AudienceError),
     /// No such company.
@@ -50,25 +50,25 @@ pub enum AuthorityError {
     /// The credential has as many secrets as it can have.
     #[error("the credential `{0}` has two live secrets: end one first")]
     TooManySecrets(CredentialId),
-    /// The caller's key was revoked, or is over.
+    /// The caller's key was revoked, or has expired.
     #[error("the API key was revoked, or has expired")]
     CallerRevoked,
     /// No such key.
     #[error("there is no key `{0}`")]
     KeyNotFound(Name),
-    /// The first key would lock out whoever makes it.
+    /// The first key would lock out its creator.
     #[error(
-        "the first key must be an operator's, with a secret, bound to no company and not over: from then on every call needs a key"
+        "the first key must have role `operator`, a secret, no company binding and no past expiry: from then on every call needs a key"
     )]
     FirstKeyNotOperator,
-    /// Nobody could make another key.
+    /// Without this key, no caller could create another one.
     #[error("the key `{0}` is the last of an operator: make another one first")]
     LastOperatorKey(Name),
-    /// There are as many keys as there can be.
-    #[error("there are {0} keys, which is the limit: delete some that are no longer used")]
+    /// The limit of keys is reached.
+    #[error("there are {0} keys, which is the limit: delete unused keys")]
     TooManyKeys(usize),
-    /// Two callers could not be told apart.
-    #[error("the key `{0}` needs this certificate and nothing else: delete that one first")]
+    /// Two callers could not be distinguished.
+    #[error("the key `{0}` already requires this certificate alone: delete that key first")]
     CertificateTaken(Name),
     /// No such consent.
     #[error("the user `{0}` has no consent for the credential `{1}`")]
@@ -81,51 +81,51 @@ pub enum AuthorityError {
     CredentialExists(CompanyId, CredentialId),
     /// The etag is not the current one.
     #[error(
-        "the etag is not the current one: read again, and decide again; what does not exist yet has none"
+        "etag mismatch: read the resource again and retry with its current etag; a resource that does not exist has none"
     )]
     EtagStale,
     /// The request's id was used for another request.
-    #[error("{0} was used for another request: give every new request an id of its own")]
+    #[error("`request_id` {0} was used for another request: use a new id for every new request")]
     RequestReused(Uuid),
-    /// Other changes of the same facts came first, time after time.
+    /// Concurrent changes of the same facts were committed first, in every attempt.
     #[error("too many concurrent changes of the same resource: try again")]
     Conflict,
     /// A grant reaches above the ceiling (D9).
     #[error(transparent)]
     AboveCeiling(#[from] AboveCeiling),
-    /// A restriction would break enabled credentials and nobody has acknowledged it (D7).
+    /// A restriction would affect enabled credentials, and the impact was not acknowledged (D7).
     #[error(
         "{} would lose a scope: send the `etag` of an audit, or `acknowledge_impact`",
         if .0.count == 1 { "1 credential".to_owned() } else { format!("{} credentials", .0.count) }
     )]
     ImpactNotAcknowledged(Box<Impact>),
-    /// The revision is no restriction of the company, or its record is no longer kept.
+    /// The revision is not a restriction of the company, or its record was compacted.
     #[error(
-        "revision {0} is not a restriction of this company that is still kept: see ListChanges for its restrictions"
+        "revision {0} is not a retained restriction of this company: see ListChanges for its restrictions"
     )]
     NoSuchRestriction(Revision),
-    /// The restriction did not take these scopes.
-    #[error("the restriction at revision {0} did not take {names}", names = list(.1))]
+    /// The restriction did not remove these scopes.
+    #[error("the restriction at revision {0} did not remove {names}", names = list(.1))]
     NotTaken(Revision, Vec<Scope>),
     /// The scopes are not back in the ceiling.
     #[error("not back in the company's ceiling: {}; add to the ceiling first", list(.0))]
     NotInCeiling(Vec<Scope>),
-    /// A later restriction took what the scopes to restore imply.
-    #[error("implied, and taken by a later restriction: {}; restore that one first", list(.0))]
+    /// A later restriction removed scopes that the scopes to restore imply.
+    #[error("implied, and removed by a later restriction: {}; restore that one first", list(.0))]
     LaterRestrictionFirst(Vec<Scope>),
-    /// The revision asked for did not come in time.
+    /// The requested revision was not published in time.
     #[error("revision {asked} is not reached; the current one is {current}")]
     RevisionNotReached {
-        /// The one asked for.
+        /// The requested revision.
         asked: Revision,
-        /// The last one published.
+        /// The last published revision.
         current: Revision,
     },
-    /// A new catalog would take scopes or audiences away, and removals are not allowed.
+    /// A new catalog would remove scopes or audiences, and removals are not allowed.
     #[error("the catalog file would remove {}", .0.iter().map(|s| format!("`{s}`")).collect::<Vec<_>>().join(", "))]
     RemovesScopes(Vec<String>),
-    /// A dry run of an import would have to remember more companies than it does.
-    #[error("a dry run remembers {0} new companies at most: try a part of them at a time")]
+    /// The dry run of an import exceeds the limit of new companies.
+    #[error("a dry run has a limit of {0} new companies: split the import")]
     DryRunTooLarge(usize),
     /// The store cannot answer.
     #[error(transparent)]

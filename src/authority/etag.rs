@@ -1,7 +1,7 @@
-//! Etag: which state of a resource a caller has seen.
+//! Etag: identifies the state of a resource that a caller has read.
 //!
-//! Opaque to clients. Each carries the store's incarnation, so that a restored backup refuses
-//! those of another life.
+//! An etag is opaque to clients. It includes the incarnation of the store, so a restored store rejects
+//! the etags of an earlier incarnation.
 
 use crate::policy::company::Company;
 use crate::policy::revision::Revision;
@@ -19,10 +19,10 @@ pub fn of(incarnation: Incarnation, revision: Revision) -> String {
     short(&digest)
 }
 
-/// The etag of an audit: of the ceiling, the scopes asked for, and all that could change who is
-/// affected (D7).
+/// The etag of an impact preview. It covers the ceiling, the requested scopes, and every fact that
+/// could change the affected credentials (D7).
 #[must_use]
-pub fn of_audit(
+pub fn of_impact(
     incarnation: Incarnation,
     company: &Company,
     impact: Option<Revision>,

@@ -1,12 +1,15 @@
-//! Facts: those at hand in the cache, and the way to the store for those that are not.
+//! Fact cache: the shared (L2) cache of facts, and the way to the store for facts that it lacks.
 //!
-//! Facts are cached, never decisions: a restriction touches one entry whatever the number of
-//! credentials, and no field of a request can be forgotten in a key.
+//! It caches facts, never decisions. A restriction therefore replaces one entry, whatever the number
+//! of credentials, and a cache key cannot omit a field of a request.
 //!
-//! Not here: the order in which facts become known; see [`super::coherence`]. And what a core
-//! keeps for itself; see [`super::l1_cache`].
+//! Not here: the order in which a change becomes visible; see [`super::coherence`]. The cache of one
+//! core is in [`super::l1_cache`].
 
-use std::hash::Hash;
+mod blocking_reads;
+mod fact_ref;
+mod typed_reads;
+
 use std::num::NonZeroUsize;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -14,11 +17,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use arc_swap::{ArcSwap, Guard};
-use equivalent::Equivalent;
 use moka::ops::compute::Op;
 use moka::sync::Cache;
 use tokio::sync::{Semaphore, watch};
 
+pub(super) use self::fact_ref::FactRef;
 use super::change_feed::ChangeFeed;
 use super::coherence::{CacheCoherence, CoherentMap, Entry};
 use super::core_local::{CoreLocal, L1};
@@ -26,24 +29,19 @@ use super::load_pool::LoadPool;
 use crate::metrics::wait_spans;
 use crate::policy::catalog::Catalog;
 use crate::policy::change::Change;
-use crate::policy::company::Company;
-use crate::policy::consent::{Consent, Parties};
-use crate::policy::credential::Credential;
-use crate::policy::id::{CompanyId, CredentialId, Name, UserId};
+use crate::policy::id::Name;
 use crate::policy::keyring::Keyring;
 use crate::policy::revision::Revision;
-use crate::policy::secret::{Secret, SecretOwner};
-use crate::policy::user::User;
 use crate::store::{CommitObserver, Fact, FactKey, Outcome, Store, StoreError};
 
-/// The fewest and the most scans at once, one for each core between: more would take the time of
-/// the cores from checks.
+/// The bounds for the number of concurrent scans, which is one for each core. More scans would
+/// take CPU time from checks.
 const SCANS: RangeInclusive<usize> = 4..=64;
-/// The most reads for changes at once.
+/// The most concurrent reads for changes.
 const READS_FOR_CHANGES: usize = 64;
 
-/// The cache as the protocol's shelf. Every path that puts or replaces goes through moka's
-/// per-key computation: its other verbs take another lock.
+/// The cache map of the protocol. Every insertion and replacement uses moka's per-key computation:
+/// the other methods of moka take another lock.
 struct MokaMap(Cache<FactKey, Entry<Fact>>);
 
 impl CoherentMap for MokaMap {
@@ -56,9 +54,9 @@ impl CoherentMap for MokaMap {
         step: impl FnOnce(Option<Entry<Fact>>) -> (Option<Entry<Fact>>, R),
     ) -> R {
         let mut result = None;
-        self.0.entry_by_ref(key).and_compute_with(|shelved| {
-            let (put, told) = step(shelved.map(moka::Entry::into_value));
-            result = Some(told);
+        self.0.entry_by_ref(key).and_compute_with(|cached| {
+            let (put, output) = step(cached.map(moka::Entry::into_value));
+            result = Some(output);
             put.map_or(Op::Nop, Op::Put)
         });
         #[expect(clippy::expect_used, reason = "moka runs the closure exactly once")]
@@ -66,108 +64,61 @@ impl CoherentMap for MokaMap {
     }
 }
 
-/// How many facts a core keeps for itself: half as many as all share, between these.
-const FRONT: RangeInclusive<usize> = 1 << 12..=1 << 20;
-/// How many marks say what was changed when.
-const MARKS: usize = 1 << 18;
+/// The bounds for the number of facts in an L1 cache, which is half of that of the L2 cache.
+const L1_FACTS: RangeInclusive<usize> = 1 << 12..=1 << 20;
+/// How many change stamps there are.
+const STAMPS: usize = 1 << 18;
 
-/// A key without ownership, to look up by.
-#[derive(Clone, Copy, Debug, Hash)]
-pub(super) enum FactRef<'a> {
-    // In the order of `FactKey`, so that both hash alike.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the catalog is kept beside the cache"))]
-    Catalog,
-    #[cfg_attr(not(test), expect(dead_code, reason = "the keyring is kept beside the cache"))]
-    Keyring,
-    Company(&'a CompanyId),
-    Credential(Revision, &'a CredentialId),
-    Impact(Revision),
-    User(Revision, &'a UserId),
-    Consent(Parties),
-    Secret(Revision, &'a Name),
-    SecretOwner(&'a Name),
-}
-
-impl Equivalent<FactKey> for FactRef<'_> {
-    fn equivalent(&self, key: &FactKey) -> bool {
-        match (self, key) {
-            (Self::Catalog, FactKey::Catalog) | (Self::Keyring, FactKey::Keyring) => true,
-            (Self::Company(a), FactKey::Company(b)) => *a == b,
-            (Self::Credential(a, x), FactKey::Credential(b, y)) => a == b && *x == y,
-            (Self::Impact(a), FactKey::Impact(b)) => a == b,
-            (Self::User(a, x), FactKey::User(b, y)) => a == b && *x == y,
-            (Self::Consent(a), FactKey::Consent(b)) => a == b,
-            (Self::Secret(a, x), FactKey::Secret(b, y)) => a == b && *x == y,
-            (Self::SecretOwner(a), FactKey::SecretOwner(b)) => *a == b,
-            _ => false,
-        }
-    }
-}
-
-impl FactRef<'_> {
-    fn to_key(self) -> FactKey {
-        match self {
-            Self::Catalog => FactKey::Catalog,
-            Self::Keyring => FactKey::Keyring,
-            Self::Company(id) => FactKey::Company(id.clone()),
-            Self::Credential(company, id) => FactKey::Credential(company, id.clone()),
-            Self::Impact(company) => FactKey::Impact(company),
-            Self::User(company, id) => FactKey::User(company, id.clone()),
-            Self::Consent(of) => FactKey::Consent(of),
-            Self::Secret(company, id) => FactKey::Secret(company, id.clone()),
-            Self::SecretOwner(id) => FactKey::SecretOwner(id.clone()),
-        }
-    }
-}
-
-/// A published revision, and the catalog of it. Facts read for it are of it too.
+/// A published revision and its catalog. Facts that are read for it are of the same revision.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
     /// The revision.
     pub at: Revision,
     /// The catalog.
     pub catalog: Arc<Catalog>,
-    /// The last change of the keyring, which may be younger.
+    /// The revision of the last change of the keyring, which may be younger than `at`.
     pub keyring: Revision,
 }
 
-/// Why a fact cannot be told at a view's revision.
+/// Why a fact cannot be read at the revision of a snapshot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ReadError {
-    /// It is younger: wait for this revision and start over with another view.
+    /// The fact is younger: wait for this revision and start over with a new snapshot.
     Younger(Revision),
     /// The store cannot answer.
     Store(StoreError),
 }
 
-/// The facts of a store.
+/// The cached facts of a store.
 pub struct FactCache {
-    admission: Arc<CacheCoherence<MokaMap>>,
-    readers: LoadPool<FactKey, Entry<Fact>>,
-    /// Always at hand, and admitted by the same rule: replaced before it is published.
+    coherence: Arc<CacheCoherence<MokaMap>>,
+    loads: LoadPool<FactKey, Entry<Fact>>,
+    /// Always in memory. It follows the same protocol: it is replaced before its revision is
+    /// published.
     catalog: ArcSwap<Catalog>,
-    /// Always at hand. Replaced as soon as its change is durable, which is before anybody is
-    /// told of it: a revoked key is refused from the acknowledgement on.
+    /// Always in memory. It is replaced as soon as its change is durable, which is before the change
+    /// is acknowledged. A revoked key is therefore rejected from the acknowledgement on.
     keyring: ArcSwap<Keyring>,
-    /// How many facts a core keeps for itself.
-    front: usize,
+    /// How many facts an L1 cache holds.
+    l1_facts: usize,
     store: Arc<dyn Store>,
-    bell: watch::Sender<Revision>,
-    /// The last change of the keyring, for whoever waits for one.
+    published: watch::Sender<Revision>,
+    /// The revision of the last change of the keyring, for tasks that wait for a change.
     keyring_changed: watch::Sender<Revision>,
     feed: Arc<ChangeFeed>,
     failed: AtomicBool,
     failure: watch::Sender<bool>,
-    /// How many reads beside those of facts may go on at once: scans leave threads for checks.
+    /// Limits the concurrent reads that are no reads of single facts, so that scans leave threads
+    /// for checks.
     scans: Arc<Semaphore>,
-    /// The same for reads that changes need, which do not wait behind lists.
+    /// The same for reads that a change needs, so that a change does not wait for lists.
     reads_for_changes: Arc<Semaphore>,
-    /// A catalog is parsed at a time: a large one takes much memory.
+    /// Allows one catalog to be parsed at a time: a large catalog takes much memory.
     parses: Arc<Semaphore>,
 }
 
 impl FactCache {
-    /// The facts of this store, at most `entries` of them at hand.
+    /// A cache of at most `entries` facts of this store.
     ///
     /// # Errors
     /// The catalog or the keyring cannot be read.
@@ -182,24 +133,24 @@ impl FactCache {
         };
         let cache = Cache::builder().max_capacity(entries).build();
         let opened_at = store.opened_at();
-        let admission = Arc::new(CacheCoherence::new(MokaMap(cache), opened_at, MARKS));
-        let (shelf, kept) = (Arc::clone(&admission), Arc::clone(&store));
-        let readers = LoadPool::start(move |key: &FactKey| {
-            shelf.get_or_load(key, || Ok(kept.get(key)?.map(|fact| (fact.revision(), fact))))
+        let coherence = Arc::new(CacheCoherence::new(MokaMap(cache), opened_at, STAMPS));
+        let (cache, source) = (Arc::clone(&coherence), Arc::clone(&store));
+        let loads = LoadPool::start(move |key: &FactKey| {
+            cache.get_or_load(key, || Ok(source.get(key)?.map(|fact| (fact.revision(), fact))))
         });
         let scans = thread::available_parallelism().map_or(1, NonZeroUsize::get);
         let scans = scans.clamp(*SCANS.start(), *SCANS.end());
         Ok(Self {
-            admission,
-            readers: readers.map_err(|_| StoreError::Unavailable)?,
+            coherence,
+            loads: loads.map_err(|_| StoreError::Unavailable)?,
             catalog: ArcSwap::new(catalog),
             keyring_changed: watch::Sender::new(keyring.revision),
             keyring: ArcSwap::new(keyring),
-            front: usize::try_from(entries / 2)
+            l1_facts: usize::try_from(entries / 2)
                 .unwrap_or(usize::MAX)
-                .clamp(*FRONT.start(), *FRONT.end()),
+                .clamp(*L1_FACTS.start(), *L1_FACTS.end()),
             store,
-            bell: watch::Sender::new(opened_at),
+            published: watch::Sender::new(opened_at),
             feed: ChangeFeed::new(opened_at),
             failed: AtomicBool::new(false),
             failure: watch::Sender::new(false),
@@ -209,9 +160,9 @@ impl FactCache {
         })
     }
 
-    /// A front for one core.
-    pub(super) fn front(&self) -> L1 {
-        L1::new(self.front)
+    /// A new L1 cache for one core.
+    pub(super) fn new_l1(&self) -> L1 {
+        L1::new(self.l1_facts)
     }
 
     /// The store behind the cache.
@@ -220,19 +171,19 @@ impl FactCache {
         &self.store
     }
 
-    /// The keyring, as new as the last change that was acknowledged.
+    /// The keyring, which is at least as new as the last acknowledged change.
     pub(super) fn keyring(&self) -> Guard<Arc<Keyring>> {
         self.keyring.load()
     }
 
-    /// About how many facts are in the cache.
+    /// The approximate number of cached facts.
     #[must_use]
     pub fn cached(&self) -> u64 {
-        self.admission.shelf.0.entry_count()
+        self.coherence.map.0.entry_count()
     }
 
-    /// The audience that tokens name by this string, for a sentence that says so: the catalog is the
-    /// latest, whatever is published.
+    /// The audience whose `aud` list has this string. For messages only: it reads the latest catalog,
+    /// which may not be published yet.
     #[must_use]
     pub fn audience_by_aud(&self, aud: &str) -> Option<Name> {
         self.catalog.load().audience_by_aud(aud).cloned()
@@ -241,26 +192,26 @@ impl FactCache {
     /// The last published revision.
     #[must_use]
     pub fn published(&self) -> Revision {
-        self.admission.published()
+        self.coherence.published()
     }
 
-    /// Rings with every publication.
+    /// A receiver of each published revision.
     #[must_use]
     pub fn subscribe_published(&self) -> watch::Receiver<Revision> {
-        self.bell.subscribe()
+        self.published.subscribe()
     }
 
-    /// Tells of every change of the keyring.
+    /// A receiver of the revision of each change of the keyring.
     pub(super) fn keyring_changed(&self) -> watch::Receiver<Revision> {
         self.keyring_changed.subscribe()
     }
 
-    /// Hands changes to watchers.
+    /// The feed that passes changes to watchers.
     pub(super) fn feed(&self) -> &Arc<ChangeFeed> {
         &self.feed
     }
 
-    /// Becomes true when the disk has failed and nothing more can be relied on.
+    /// Becomes true when the disk has failed. From then on no answer is reliable.
     #[must_use]
     pub fn failure(&self) -> watch::Receiver<bool> {
         self.failure.subscribe()
@@ -269,21 +220,21 @@ impl FactCache {
     /// Waits until this revision is published.
     ///
     /// # Errors
-    /// The disk failed: it never will be.
+    /// The disk failed: the revision will never be published.
     pub async fn wait_published(&self, revision: Revision) -> Result<(), StoreError> {
-        let (mut bell, mut failure) = (self.bell.subscribe(), self.failure.subscribe());
+        let (mut published, mut failure) = (self.published.subscribe(), self.failure.subscribe());
         tokio::select! {
-            rung = bell.wait_for(|published| *published >= revision) => {
-                rung.map(|_| ()).map_err(|_| StoreError::Unavailable)
+            reached = published.wait_for(|published| *published >= revision) => {
+                reached.map(|_| ()).map_err(|_| StoreError::Unavailable)
             }
             _ = failure.wait_for(|failed| *failed) => Err(StoreError::Unavailable),
         }
     }
 
-    /// A view of the last published revision.
+    /// A snapshot of the last published revision.
     ///
     /// # Errors
-    /// The disk failed: nothing can be known of what is published elsewhere.
+    /// The disk failed.
     pub async fn view(&self) -> Result<Snapshot, StoreError> {
         loop {
             if self.failed.load(Ordering::Acquire) {
@@ -299,111 +250,6 @@ impl FactCache {
         }
     }
 
-    /// A company at this revision.
-    ///
-    /// # Errors
-    /// It cannot be told at this revision.
-    pub async fn company(
-        self: &Arc<Self>,
-        at: Revision,
-        id: &CompanyId,
-    ) -> Result<Option<Arc<Company>>, ReadError> {
-        match self.fact(at, FactRef::Company(id)).await? {
-            Some(Fact::Company(company)) => Ok(Some(company)),
-            _ => Ok(None),
-        }
-    }
-
-    /// A credential of the company of this birth, at this revision.
-    ///
-    /// # Errors
-    /// It cannot be told at this revision.
-    pub async fn credential(
-        self: &Arc<Self>,
-        at: Revision,
-        company: Revision,
-        id: &CredentialId,
-    ) -> Result<Option<Arc<Credential>>, ReadError> {
-        match self.fact(at, FactRef::Credential(company, id)).await? {
-            Some(Fact::Credential(credential)) => Ok(Some(credential)),
-            _ => Ok(None),
-        }
-    }
-
-    /// A company's impact revision at this revision; none if it never had a credential (D7).
-    ///
-    /// # Errors
-    /// It cannot be told at this revision.
-    pub async fn impact(
-        self: &Arc<Self>,
-        at: Revision,
-        company: Revision,
-    ) -> Result<Option<Revision>, ReadError> {
-        Ok(self.fact(at, FactRef::Impact(company)).await?.map(|fact| fact.revision()))
-    }
-
-    /// A user of the company of this birth, at this revision.
-    ///
-    /// # Errors
-    /// It cannot be told at this revision.
-    pub async fn user(
-        self: &Arc<Self>,
-        at: Revision,
-        company: Revision,
-        id: &UserId,
-    ) -> Result<Option<Arc<User>>, ReadError> {
-        match self.fact(at, FactRef::User(company, id)).await? {
-            Some(Fact::User(user)) => Ok(Some(user)),
-            _ => Ok(None),
-        }
-    }
-
-    /// A consent at this revision.
-    ///
-    /// # Errors
-    /// It cannot be told at this revision.
-    pub async fn consent(
-        self: &Arc<Self>,
-        at: Revision,
-        of: Parties,
-    ) -> Result<Option<Arc<Consent>>, ReadError> {
-        match self.fact(at, FactRef::Consent(of)).await? {
-            Some(Fact::Consent(consent)) => Ok(Some(consent)),
-            _ => Ok(None),
-        }
-    }
-
-    /// A secret of the company of this birth, at this revision.
-    ///
-    /// # Errors
-    /// It cannot be told at this revision.
-    pub async fn secret(
-        self: &Arc<Self>,
-        at: Revision,
-        company: Revision,
-        id: &Name,
-    ) -> Result<Option<Arc<Secret>>, ReadError> {
-        match self.fact(at, FactRef::Secret(company, id)).await? {
-            Some(Fact::Secret(secret)) => Ok(Some(secret)),
-            _ => Ok(None),
-        }
-    }
-
-    /// Whose the secret of this public id is, at this revision.
-    ///
-    /// # Errors
-    /// It cannot be told at this revision.
-    pub async fn secret_owner(
-        self: &Arc<Self>,
-        at: Revision,
-        id: &Name,
-    ) -> Result<Option<Arc<SecretOwner>>, ReadError> {
-        match self.fact(at, FactRef::SecretOwner(id)).await? {
-            Some(Fact::SecretOwner(owner)) => Ok(Some(owner)),
-            _ => Ok(None),
-        }
-    }
-
     async fn fact(
         self: &Arc<Self>,
         at: Revision,
@@ -412,117 +258,55 @@ impl FactCache {
         self.entry(key).await?.at(at).map_err(ReadError::Younger)
     }
 
-    /// A fact at this revision, by way of a front.
+    /// A fact at this revision, from the L1 cache of a core if it is there.
     ///
     /// # Errors
-    /// It cannot be told at this revision.
+    /// The fact cannot be read at this revision.
     pub(super) async fn get_for_core(
         self: &Arc<Self>,
-        desk: &CoreLocal,
+        core: &CoreLocal,
         at: Revision,
         key: FactRef<'_>,
     ) -> Result<Option<Fact>, ReadError> {
-        let marks = &self.admission.marks;
-        let hash = marks.hash(&key);
-        if let Some(fact) = desk.front.get(marks, at, hash, &key) {
-            desk.measures.near.inc();
+        let stamps = &self.coherence.stamps;
+        let hash = stamps.hash(&key);
+        if let Some(fact) = core.l1.get(stamps, at, hash, &key) {
+            core.measures.near.inc();
             return Ok(Some(fact));
         }
-        let entry = match self.admission.shelf.0.get(&key) {
+        let entry = match self.coherence.map.0.get(&key) {
             Some(entry) => {
-                desk.measures.cached.inc();
+                core.measures.cached.inc();
                 entry
             }
             None => {
-                desk.measures.read.inc();
+                core.measures.read.inc();
                 self.read_entry(key).await?
             }
         };
         let fact = entry.clone().at(at).map_err(ReadError::Younger)?;
-        desk.front.insert(hash, || key.to_key(), entry, at);
+        core.l1.insert(hash, || key.to_key(), entry, at);
         Ok(fact)
     }
 
     async fn entry(self: &Arc<Self>, key: FactRef<'_>) -> Result<Entry<Fact>, ReadError> {
-        match self.admission.shelf.0.get(&key) {
+        match self.coherence.map.0.get(&key) {
             Some(entry) => Ok(entry),
             None => self.read_entry(key).await,
         }
     }
 
     async fn read_entry(self: &Arc<Self>, key: FactRef<'_>) -> Result<Entry<Fact>, ReadError> {
-        let hash = self.admission.marks.hash(&key);
-        let read = self.readers.read(hash, key.to_key());
+        let hash = self.coherence.stamps.hash(&key);
+        let read = self.loads.read(hash, key.to_key());
         let read = Box::pin(wait_spans::span("store read", read));
         read.await.map_err(ReadError::Store)
     }
-
-    /// Runs a read of the store that is no fact's, on a thread that may wait for the disk, and
-    /// waits until everything that it may have seen is published.
-    ///
-    /// # Errors
-    /// Those of the read.
-    pub async fn read<T: Send + 'static>(
-        &self,
-        read: impl FnOnce(&dyn Store) -> Result<T, StoreError> + Send + 'static,
-    ) -> Result<T, StoreError> {
-        self.read_by(&self.scans, read).await
-    }
-
-    /// The same for a change: it does not wait behind lists.
-    ///
-    /// # Errors
-    /// Those of the read.
-    pub async fn read_for_change<T: Send + 'static>(
-        &self,
-        read: impl FnOnce(&dyn Store) -> Result<T, StoreError> + Send + 'static,
-    ) -> Result<T, StoreError> {
-        self.read_by(&self.reads_for_changes, read).await
-    }
-
-    async fn read_by<T: Send + 'static>(
-        &self,
-        places: &Arc<Semaphore>,
-        read: impl FnOnce(&dyn Store) -> Result<T, StoreError> + Send + 'static,
-    ) -> Result<T, StoreError> {
-        let store = Arc::clone(&self.store);
-        let found = in_place(places, move || read(&*store));
-        let found =
-            wait_spans::span("store scan", found).await.unwrap_or(Err(StoreError::Damaged))?;
-        self.wait_published(self.admission.read_horizon()).await?;
-        Ok(found)
-    }
-
-    /// Runs the parsing of a catalog, on a thread of its own and one at a time.
-    ///
-    /// # Errors
-    /// It panicked.
-    pub async fn parse<T: Send + 'static>(
-        &self,
-        parse: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<T, StoreError> {
-        in_place(&self.parses, parse).await.ok_or(StoreError::Unavailable)
-    }
-}
-
-/// Runs work on a thread that may wait, in one of these places. The place is taken until the work
-/// is done, also when nothing waits for it any more: a caller that cancels and calls again gets
-/// no second one. None if the work panicked.
-async fn in_place<T: Send + 'static>(
-    places: &Arc<Semaphore>,
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Option<T> {
-    let place = Arc::clone(places).acquire_owned().await.ok()?;
-    let work = move || {
-        let _place = place;
-        work()
-    };
-    tokio::task::spawn_blocking(work).await.ok()
 }
 
 impl CommitObserver for FactCache {
     fn before_apply(&self, last: Revision, keys: &[FactKey]) {
-        self.admission.begin_batch(last, keys.iter().cloned());
+        self.coherence.begin_batch(last, keys.iter().cloned());
     }
 
     fn durable(&self, last: Revision, outcomes: Vec<Outcome>) {
@@ -539,8 +323,8 @@ impl CommitObserver for FactCache {
         let entries = outcomes
             .into_iter()
             .map(|outcome| (outcome.key, Entry { since: outcome.since, fact: outcome.fact }));
-        self.admission.publish(last, entries);
-        self.bell.send_replace(last);
+        self.coherence.publish(last, entries);
+        self.published.send_replace(last);
     }
 
     fn published(&self, changes: Vec<Change>) {
@@ -554,122 +338,4 @@ impl CommitObserver for FactCache {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::hash::{BuildHasher, RandomState};
-
-    use super::*;
-    use crate::authority::change_stamps::ChangeStamps;
-    use crate::authority::l1_cache;
-
-    #[test]
-    fn a_key_and_its_reference_hash_alike() {
-        let company = CompanyId::parse("acme").expect("an id");
-        let credential = CredentialId::parse("hr").expect("an id");
-        let user = UserId::parse("ada").expect("an id");
-        let secret = Name::parse("0123").expect("a name");
-        let of = Parties { company: Revision(7), user: Revision(8), credential: Revision(9) };
-        let state = RandomState::new();
-        for key in [
-            FactRef::Catalog,
-            FactRef::Keyring,
-            FactRef::Company(&company),
-            FactRef::Credential(Revision(7), &credential),
-            FactRef::Impact(Revision(7)),
-            FactRef::User(Revision(7), &user),
-            FactRef::Consent(of),
-            FactRef::Secret(Revision(7), &secret),
-            FactRef::SecretOwner(&secret),
-        ] {
-            assert_eq!(state.hash_one(key), state.hash_one(key.to_key()), "{key:?}");
-            assert!(key.equivalent(&key.to_key()));
-        }
-    }
-
-    // Of the front, whose own file is also compiled over scheduled locks.
-
-    fn kept(number: u64) -> Entry<u64> {
-        Entry { since: Revision(1), fact: Some(number) }
-    }
-
-    #[test]
-    fn a_front_grows_as_it_is_filled_and_no_further() {
-        let (marks, at) = (ChangeStamps::new(1 << 10), Revision(1));
-        let all = 0..40_000_u64;
-        for (places, least) in [(1 << 16, 30_000), (1 << 12, 3_000)] {
-            let front = l1_cache::L1Cache::<u64, u64>::new(places);
-            for number in all.clone() {
-                front.insert(marks.hash(&number), || number, kept(number), at);
-            }
-            let found = all.clone().filter_map(|number| {
-                let found = front.get(&marks, at, marks.hash(&number), &number)?;
-                assert_eq!(found, number);
-                Some(found)
-            });
-            let found = found.count();
-            assert!((least..=places).contains(&found), "{found} of {places}");
-        }
-    }
-
-    #[test]
-    fn what_is_asked_for_again_outlasts_what_is_not() {
-        let (marks, at) = (ChangeStamps::new(1), Revision(1));
-        let front = l1_cache::L1Cache::<u64, u64>::new(4);
-        let ask = |number: u64| front.get(&marks, at, number << 32, &number);
-        // It comes last into a full set, where the next would displace it.
-        for number in (0..5_u64).rev() {
-            front.insert(number << 32, || number, kept(number), at);
-        }
-        for number in 5..1_000_u64 {
-            assert_eq!(ask(0), Some(0));
-            front.insert(number << 32, || number, kept(number), at);
-            assert_eq!(ask(number), Some(number));
-        }
-        // What is kept anew of one key is in the place of the older.
-        front.insert(0, || 0, Entry { since: Revision(1), fact: Some(7) }, at);
-        assert_eq!(ask(0), Some(7));
-    }
-
-    #[test]
-    fn keys_of_one_hash_are_told_apart() {
-        let (marks, at) = (ChangeStamps::new(1), Revision(1));
-        let front = l1_cache::L1Cache::<u64, u64>::new(4);
-        for number in 0..3 {
-            front.insert(5, || number, kept(number), at);
-        }
-        for number in 0..3 {
-            assert_eq!(front.get(&marks, at, 5, &number), Some(number));
-        }
-        assert_eq!(front.get(&marks, at, 5, &3), None);
-    }
-}
-
-#[cfg(test)]
-mod places {
-    use std::sync::mpsc;
-
-    use super::*;
-
-    #[tokio::test]
-    async fn work_that_nothing_waits_for_any_more_keeps_its_place() {
-        let places = Arc::new(Semaphore::new(1));
-        let (begun, has_begun) = mpsc::channel();
-        let (end, ended) = mpsc::channel::<()>();
-        let work = tokio::spawn({
-            let places = Arc::clone(&places);
-            async move {
-                let work = move || {
-                    begun.send(()).ok();
-                    ended.recv().ok();
-                };
-                in_place(&places, work).await
-            }
-        });
-        let begun = tokio::task::spawn_blocking(move || has_begun.recv());
-        begun.await.expect("no panic").expect("begun");
-        work.abort();
-        assert!(work.await.is_err(), "cancelled");
-        assert_eq!(places.available_permits(), 0);
-        end.send(()).expect("it still runs");
-        assert_eq!(in_place(&places, || 7).await, Some(7));
-    }
-}
+mod tests;

@@ -1,12 +1,13 @@
-//! History: the audit log as a list, from either end, all of it or what is asked for.
+//! History: the audit log as a list, from either end, with filters.
 //!
-//! Changes are kept by revision, and those of a company have an index. By time, kind, actor and
-//! credential there is none: those are compared one by one. So a call looks at [`SCAN`] changes at
-//! most, and says where the next one goes on. Times are no order to search by: an operator may have
-//! brought the store's time back between two changes.
+//! Changes are stored by revision, and the changes of a company have an index. Time, kind, actor and
+//! credential have no index: those filters compare the changes one by one. A call therefore reads at
+//! most [`SCAN`] changes, and returns the revision at which the next call continues. The times are not
+//! sorted, because an operator may have set the store's time back between two changes. So there is no
+//! search by time.
 //!
-//! Who may see what: a caller that is bound to companies sees the changes of the present company
-//! only, from its creation on, from whichever end it reads; see `watch`.
+//! A caller that is bound to companies sees only the changes of the present company, from its creation
+//! on, from whichever end it reads; see `watch`.
 
 use jiff::Timestamp;
 
@@ -17,46 +18,48 @@ use crate::policy::id::{CompanyId, CredentialId};
 use crate::policy::revision::Revision;
 use crate::store::{Store, StoreError};
 
-/// The most changes that a call looks at.
+/// The most changes that a call reads.
 pub const SCAN: usize = 10_000;
-/// The most that are read from the store at once.
+/// The most changes that are read from the store at once.
 const STEP: usize = 64;
-/// The most that the changes of a page name together.
-const MOST: usize = 20_000;
+/// The most names and texts that the changes of a page have together.
+const MAX_PAGE_WEIGHT: usize = 20_000;
 
-/// Which changes are wanted.
+/// A filter of changes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Wanted {
-    /// From the newest back.
+    /// Newest first.
     pub newest_first: bool,
-    /// Only those behind this revision; all that are kept, if none is given.
+    /// Only changes after this revision; without it, all that are retained.
     pub after: Option<Revision>,
-    /// Only those of this time or later.
+    /// Only changes at this time or later.
     pub start: Option<Timestamp>,
-    /// Only those of before this time.
+    /// Only changes before this time.
     pub end: Option<Timestamp>,
-    /// Only those made by this caller, or on behalf of this person.
+    /// Only changes by this actor, or on behalf of it.
     pub actor: Option<String>,
-    /// Only those of these kinds; of all, if empty.
+    /// Only changes of these kinds; of all, if empty.
     pub kinds: Vec<ChangeKind>,
-    /// Only those of this credential.
+    /// Only changes of this credential.
     pub credential: Option<CredentialId>,
 }
 
 impl Wanted {
-    /// Whether every change behind the revision is wanted.
+    /// Whether the filter selects every change after the revision.
     fn is_all(&self) -> bool {
         let &Self { newest_first, after, .. } = self;
         *self == Self { newest_first, after, ..Self::default() }
     }
 
-    fn has(&self, change: &Change) -> bool {
+    fn selects(&self, change: &Change) -> bool {
         let Self { newest_first: _, after: _, start, end, actor, kinds, credential } = self;
         let author = &change.author;
         start.is_none_or(|start| start <= change.time)
             && end.is_none_or(|end| change.time < end)
             && (kinds.is_empty() || kinds.contains(&change.kind))
-            && actor.as_ref().is_none_or(|who| *who == author.actor || *who == author.on_behalf_of)
+            && actor
+                .as_ref()
+                .is_none_or(|actor| *actor == author.actor || *actor == author.on_behalf_of)
             && credential.as_ref().is_none_or(|id| change.credential.as_ref() == Some(id))
     }
 }
@@ -64,17 +67,17 @@ impl Wanted {
 /// A page of changes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Found {
-    /// The changes, in the order asked for. There may be none though the list goes on.
+    /// The changes, in the requested order. A page may be empty although the list goes on.
     pub changes: Vec<Change>,
-    /// The revision that the next page goes on from, in the same direction; none at the end.
+    /// The revision from which the next page continues, in the same direction; none at the end.
     pub next: Option<Revision>,
 }
 
 impl Authority {
-    /// A page of changes, from the beginning of the list or from where a page before it ended.
+    /// A page of changes, from the start of the list or from the end of an earlier page.
     ///
     /// # Errors
-    /// The store cannot answer, or what is behind the revision asked for is no longer kept.
+    /// The store cannot answer, or the changes after the requested revision were compacted.
     pub async fn history(
         &self,
         interest: &Interest,
@@ -84,8 +87,8 @@ impl Authority {
     ) -> Result<Found, AuthorityError> {
         let Interest { company, present_only } = interest.clone();
         let backwards = wanted.newest_first;
-        // Of a list that goes on, what it has not reached yet must still be kept. The end of a list
-        // that goes back is wherever the log begins.
+        // The changes that a list has not reached yet must still be retained. A list that goes
+        // backwards ends where the log begins.
         let named = if backwards { wanted.after } else { continues.or(wanted.after) };
         let mut after = named.unwrap_or(Revision::ZERO);
         let mut up_to = match company.as_ref().filter(|_| present_only) {
@@ -113,7 +116,7 @@ impl Authority {
     }
 }
 
-/// What is wanted of the changes behind one revision and up to another.
+/// The selected changes after one revision and up to another.
 fn find(
     store: &dyn Store,
     company: Option<&CompanyId>,
@@ -126,19 +129,19 @@ fn find(
     let (mut looked_at, mut total) = (0, 0);
     let is_all = wanted.is_all();
     loop {
-        // Where all are wanted, one more than fits.
-        let most = if is_all { (limit + 1 - found.changes.len()).min(STEP) } else { STEP };
+        // Without a filter, one more than fits.
+        let step_limit = if is_all { (limit + 1 - found.changes.len()).min(STEP) } else { STEP };
         let step = match wanted.newest_first {
-            false => store.changes(company, after, up_to, most)?,
-            true => store.changes_back(company, after, up_to, most)?,
+            false => store.changes(company, after, up_to, step_limit)?,
+            true => store.changes_back(company, after, up_to, step_limit)?,
         };
-        let is_last = step.len() < most;
+        let is_last = step.len() < step_limit;
         looked_at += step.len();
         for change in step {
             let revision = change.revision;
-            if wanted.has(&change) {
-                // What does not fit any more is on the next page; the first always fits.
-                if found.changes.len() == limit || total > MOST {
+            if wanted.selects(&change) {
+                // A change that does not fit is on the next page. The first change always fits.
+                if found.changes.len() == limit || total > MAX_PAGE_WEIGHT {
                     found.next = reached;
                     return Ok(found);
                 }
@@ -161,7 +164,7 @@ fn find(
     }
 }
 
-/// What a change adds to a page: one may name a whole catalog.
+/// The weight of a change on a page: one change may name a whole catalog.
 pub(super) fn length(change: &Change) -> usize {
     let texts = change.fields.iter().map(|f| f.before.len() + f.after.len());
     change.added.len() + change.removed.len() + change.fields.len() + texts.sum::<usize>() / 32

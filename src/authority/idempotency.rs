@@ -1,77 +1,67 @@
-//! Repeat: a request that its caller may send again, because it did not hear the answer.
+//! Idempotency: requests that a caller may send again, because it did not receive the reply.
 //!
-//! A change that carries a `request_id` is remembered in the very commit that makes it. Whoever
-//! sends it again gets the first answer, with the resource as it is now, and nothing changes.
+//! A change with a `request_id` is recorded in the same commit. If the caller sends the request again,
+//! it gets the first reply, and nothing changes.
 //!
-//! INVARIANT (once): a proposal rests on its request not having been carried out, so of two that
-//! race one conflicts and starts over. What was carried out is looked up after the view is taken,
-//! so whatever the view's facts show of the first, the look-up shows too.
-
-use uuid::Uuid;
+//! INVARIANT (once): a proposal has the precondition that its request was not carried out. If two
+//! equal requests race, one of them conflicts and starts over. The record is looked up after the
+//! snapshot is taken. If the facts of the snapshot include the first change, the look-up finds its
+//! record too.
 
 use super::Authority;
 use super::error::AuthorityError;
 use super::fact_cache::Snapshot;
-use super::transaction::WriteOptions;
+use super::write_options::{IdempotencyKey, WriteOptions};
 use crate::policy::caller::Caller;
 use crate::policy::change::ChangeKind;
 use crate::store::{IdempotencyRecord, Receipt, RequestKey, Store, StoreError, StoredReply};
 
-/// Which request this is, if its caller may send it again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct IdempotencyKey {
-    /// The caller's name for it.
-    pub id: Uuid,
-    /// A digest of all that it asks for.
-    pub body: [u8; 32],
-}
-
-/// What a change is answered with, in a form that can be kept.
+/// The reply to a change, in a form that can be stored.
 pub trait StorableReply: Send + Sized + 'static {
-    /// What is kept of the reply, as bytes.
+    /// The stored form of the reply.
     fn into_bytes(self) -> Vec<u8>;
-    /// The reply that these bytes are: what was kept of it.
+    /// The reply from its stored form.
     fn from_bytes(bytes: &[u8]) -> Option<Self>;
 }
 
-/// How a change begins.
+/// The start of a change.
 pub(super) enum IdempotencyStart<R> {
-    /// It was carried out before, with this answer.
+    /// The request was carried out before, with this reply.
     Before(R),
-    /// It is to be carried out, on the facts of this view.
+    /// The request is new: carry it out on the facts of this snapshot.
     Now(Snapshot),
 }
 
-/// What is to be kept of a change's request: how it is answered, by what it does.
+/// The reply to store for a request, as a function of the result of the change.
 pub(super) struct ReplyToStore<T> {
     request: IdempotencyKey,
     answer: Box<dyn FnOnce(T) -> Vec<u8> + Send>,
 }
 
 impl<T: 'static> ReplyToStore<T> {
-    /// What the commit is to remember, if `done` says what a commit with its receipt did.
+    /// The idempotency record of the commit. `written` is the result for a receipt.
     pub(super) fn remember(
         self,
-        terms: &WriteOptions,
+        options: &WriteOptions,
         kind: ChangeKind,
-        done: impl FnOnce(Receipt) -> T + Send + 'static,
+        written: impl FnOnce(Receipt) -> T + Send + 'static,
     ) -> IdempotencyRecord {
         let Self { request, answer } = self;
         IdempotencyRecord {
-            key: key(terms, kind, request),
+            key: key(options, kind, request),
             body: request.body,
-            reply: Box::new(move |receipt| answer(done(receipt))),
+            reply: Box::new(move |receipt| answer(written(receipt))),
         }
     }
 }
 
-/// What a request is kept under.
-fn key(terms: &WriteOptions, kind: ChangeKind, request: IdempotencyKey) -> RequestKey {
+/// The key of the stored reply.
+fn key(options: &WriteOptions, kind: ChangeKind, request: IdempotencyKey) -> RequestKey {
     let mut digest = blake3::Hasher::new();
-    // The id has a fixed length and a kind's name has no zero: nothing runs into its neighbour.
+    // The id has a fixed length and the name of a kind has no zero byte, so the encoding is unique.
     digest.update(request.id.as_bytes()).update(kind.name().as_bytes()).update(&[0]);
-    // Not by a name, which another caller may have, or come to have.
-    match &terms.caller {
+    // Not the name of the caller: another caller may have the same name.
+    match &options.caller {
         Caller::Internal => digest.update(&[0]),
         Caller::Anonymous => digest.update(&[1]),
         Caller::Key(key) => digest.update(&[2]).update(&key.created_at.0.to_be_bytes()),
@@ -80,36 +70,42 @@ fn key(terms: &WriteOptions, kind: ChangeKind, request: IdempotencyKey) -> Reque
 }
 
 impl WriteOptions {
-    /// The request, if this change is to be remembered: a dry run is not.
+    /// The idempotency key, if the change must be recorded. A dry run is not recorded.
     pub(super) fn to_remember(&self) -> Option<IdempotencyKey> {
         self.request.filter(|_| !self.validate_only)
     }
 
-    /// What to keep of the request, if anything: this answer.
+    /// The reply to store for this request, if it has an idempotency key.
     pub(super) fn keep<T, R: StorableReply>(
         &self,
         answer: impl FnOnce(T) -> R + Send + 'static,
     ) -> Option<ReplyToStore<T>> {
         let request = self.to_remember()?;
-        Some(ReplyToStore { request, answer: Box::new(move |done| answer(done).into_bytes()) })
+        Some(ReplyToStore {
+            request,
+            answer: Box::new(move |written| answer(written).into_bytes()),
+        })
     }
 }
 
 impl Authority {
-    /// Begins a change, or finds that it was carried out before.
+    /// Begins a change, or returns the reply of the same request that was carried out before.
+    ///
+    /// # Errors
+    /// The caller's key was revoked, or the `request_id` belongs to another request.
     pub(super) async fn begin<R: StorableReply>(
         &self,
-        terms: &WriteOptions,
+        options: &WriteOptions,
         kind: ChangeKind,
     ) -> Result<IdempotencyStart<R>, AuthorityError> {
         let view = self.facts.view().await?;
-        // The change will rest on the key that is found here (revoked at once).
-        if !self.is_current(&terms.caller) {
+        // The key that is found here becomes a precondition of the change (revoked at once).
+        if !self.is_current(&options.caller) {
             return Err(AuthorityError::CallerRevoked);
         }
-        let Some(request) = terms.to_remember() else { return Ok(IdempotencyStart::Now(view)) };
-        // After the view (once).
-        let key = key(terms, kind, request);
+        let Some(request) = options.to_remember() else { return Ok(IdempotencyStart::Now(view)) };
+        // After the snapshot (once).
+        let key = key(options, kind, request);
         let read = move |store: &dyn Store| store.answered(&key);
         match self.facts.read_for_change(read).await? {
             None => Ok(IdempotencyStart::Now(view)),

@@ -1,4 +1,4 @@
-//! Audit: whom a restriction would break, before it is made (D7).
+//! Impact: the credentials that a restriction would take scopes from, before it is made (D7).
 
 use std::collections::BTreeSet;
 
@@ -12,10 +12,10 @@ use crate::policy::id::CredentialId;
 use crate::policy::scope::{Scope, ScopeId};
 use crate::store::{Fact, FactKey, Store, StoreError};
 
-/// The most credentials that a report names; the rest is read by `ListCredentials`.
+/// The most credentials that a report lists. `ListCredentials` lists all.
 pub const MAX_LISTED: usize = 100;
 
-/// Whom a restriction takes something from.
+/// The impact of a restriction.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Impact {
     /// How many credentials hold one of the scopes.
@@ -24,7 +24,7 @@ pub struct Impact {
     pub any_enabled: bool,
     /// The first of them, by id.
     pub affected: Vec<Affected>,
-    /// What to send with the restriction that this report is of.
+    /// The etag to send with the restriction that this report describes.
     pub etag: String,
     /// The scopes that would leave the ceiling, sorted.
     pub scopes: Vec<Scope>,
@@ -37,28 +37,28 @@ pub struct Affected {
     pub id: CredentialId,
     /// Its label.
     pub label: String,
-    /// Whether it is in use at all.
+    /// Whether it is enabled.
     pub enabled: bool,
-    /// What it loses, sorted.
+    /// The scopes that it loses, sorted.
     pub scopes: Vec<Scope>,
-    /// When it was last asked for, in steps of minutes, as far as it is known.
+    /// When it was last used, to the minute, if that is known.
     pub last_seen: Option<Timestamp>,
-    /// Its expiry, if that is over.
+    /// Its expiry, if it has passed.
     pub ended: Option<Timestamp>,
 }
 
-/// Counts and names the credentials that hold one of these scopes under this ceiling.
-/// Its cost grows with the number of credentials that have a grant of them.
+/// Counts and lists the credentials that hold one of these scopes under this ceiling. The cost grows
+/// with the number of credentials that have a grant of them.
 pub(super) fn impact(
     store: &dyn Store,
     catalog: &Catalog,
     company: &Company,
     scopes: &[ScopeId],
-    seen: &LastUsed,
+    last_used: &LastUsed,
     now: Timestamp,
 ) -> Result<Impact, StoreError> {
     const PAGE: usize = 1000;
-    let ground = GrantContext { catalog, company, now };
+    let context = GrantContext { catalog, company, now };
     let mut holders = BTreeSet::new();
     for scope in scopes {
         let mut after = None;
@@ -78,7 +78,7 @@ pub(super) fn impact(
         let Some(Fact::Credential(credential)) = store.get(&key)? else {
             continue;
         };
-        let lost = lost(&credential, scopes, ground);
+        let lost = lost(&credential, scopes, context);
         if lost.is_empty() {
             continue;
         }
@@ -90,7 +90,7 @@ pub(super) fn impact(
                 label: credential.label.clone(),
                 enabled: credential.enabled,
                 scopes: catalog.names(&lost),
-                last_seen: seen.last_of(store, &credential)?,
+                last_seen: last_used.last_of(store, &credential)?,
                 ended: credential.expires_at.filter(|_| is_over(credential.expires_at, now)),
             });
         }
@@ -98,10 +98,11 @@ pub(super) fn impact(
     Ok(impact)
 }
 
-/// `scopes` are by id. A credential has few grants where a restriction may name many scopes.
-fn lost(credential: &Credential, scopes: &[ScopeId], ground: GrantContext<'_>) -> Vec<ScopeId> {
+/// The scopes that a credential loses. `scopes` are sorted by id. A credential has few grants, and a
+/// restriction may name many scopes.
+fn lost(credential: &Credential, scopes: &[ScopeId], context: GrantContext<'_>) -> Vec<ScopeId> {
     let held = credential.grants.iter().map(|(scope, _)| scope);
     held.filter(|scope| scopes.binary_search(scope).is_ok())
-        .filter(|scope| credential.active(*scope, ground).is_some())
+        .filter(|scope| credential.active(*scope, context).is_some())
         .collect()
 }

@@ -1,33 +1,35 @@
-//! Import difference: in what something that exists differs from what an import would create.
+//! Import difference: the fields in which an existing company or credential differs from the one that
+//! an import would create.
 //!
-//! Not here: what becomes of it. An import leaves what exists as it is, and reports it.
+//! Not here: the reaction to a difference. An import leaves existing resources as they are, and
+//! reports the difference.
 
 use std::collections::BTreeSet;
 
 use super::error::AuthorityError;
-use super::import::ImportItem;
+use super::import_item::ImportItem;
 use super::transaction::resolve;
 use super::{ATTEMPTS, Authority, NewCredential};
 use crate::policy::catalog::Catalog;
 use crate::policy::company::Company;
 use crate::policy::credential::{Credential, GrantContext};
 
-/// How many differences of one import are listed. All are counted.
+/// The most differences of one import that are listed. All are counted.
 pub const LISTED: usize = 20;
 
-/// Something that exists with other content than an import has.
+/// An existing resource whose content differs from the import.
 #[derive(Clone, Debug)]
 pub struct ImportDifference<P> {
-    /// Where the item stands.
+    /// The position of the item in the import.
     pub place: P,
     /// The item.
     pub new: ImportItem,
-    /// The fields that differ, by their names in the contract.
+    /// The names of the fields that differ, as in the API.
     pub fields: Vec<&'static str>,
 }
 
 impl Authority {
-    /// In what the item that exists differs from this one. Nothing if it was deleted since.
+    /// The fields in which the existing item differs from this one; none if it was deleted meanwhile.
     pub(super) async fn import_difference(
         &self,
         new: &ImportItem,
@@ -51,8 +53,8 @@ impl Authority {
                     let found = self.credential_of(&view, &new.company, &new.id).await;
                     let Some((company, found)) = self.or_retry(found).await? else { continue };
                     let (Some(company), Some(found)) = (company, found) else { return Ok(vec![]) };
-                    let ground = GrantContext { catalog: &view.catalog, company: &company, now };
-                    return of_credential(&found, new, ground);
+                    let context = GrantContext { catalog: &view.catalog, company: &company, now };
+                    return of_credential(&found, new, context);
                 }
             }
         }
@@ -60,7 +62,7 @@ impl Authority {
     }
 }
 
-/// In what a company differs from one that would be created.
+/// The fields in which a company differs from the one that would be created.
 pub(super) fn of_company(
     found: &Company,
     wanted: &Company,
@@ -77,17 +79,17 @@ pub(super) fn of_company(
     ])
 }
 
-/// In what a credential differs from one that would be created; of its grants, those count that
-/// are active.
+/// The fields in which a credential differs from the one that would be created. Only active grants
+/// count.
 fn of_credential(
     found: &Credential,
     new: &NewCredential,
-    ground: GrantContext<'_>,
+    context: GrantContext<'_>,
 ) -> Result<Vec<&'static str>, AuthorityError> {
-    let wanted = resolve(ground.catalog, "scopes", &new.scopes)?;
-    let wanted: BTreeSet<_> = ground.catalog.closure(&wanted).into_iter().collect();
-    let all = ground.catalog.scope_ids();
-    let active: BTreeSet<_> = all.filter(|scope| found.active(*scope, ground).is_some()).collect();
+    let wanted = resolve(context.catalog, "scopes", &new.scopes)?;
+    let wanted: BTreeSet<_> = context.catalog.closure(&wanted).into_iter().collect();
+    let all = context.catalog.scope_ids();
+    let active: BTreeSet<_> = all.filter(|scope| found.active(*scope, context).is_some()).collect();
     Ok(differing([
         ("label", found.label != new.label),
         ("scopes", active != wanted),

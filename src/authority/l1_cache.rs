@@ -1,19 +1,19 @@
-//! Front: the facts that one core was just asked for, before the cache that all cores share.
+//! L1 cache: the facts that one core used recently, in front of the L2 cache that all cores share.
 //!
-//! Nobody else writes to a front, so it can only be told that it is out of date. For that there
-//! is one table of marks: when anything of a hash was last changed. A fact in a front is relied
-//! on only if its mark has not moved since.
+//! Only its own core inserts entries, so no other core can replace an entry that a commit has made
+//! stale. The change stamps tell when a key was last changed. A cached fact is used only if the stamp
+//! of its key has not moved since.
 //!
-//! INVARIANT (still so): a fact is kept here with a published revision at which it was right. A
-//! batch moves the marks of the keys it changed before it is published. So a reader that has
-//! loaded the published revision P and then finds a mark that is not younger than the kept
-//! revision knows that nothing changed the fact up to P. A fact that is younger than P itself, as
-//! when a reader was held up between the two, is not relied on either.
+//! INVARIANT (is current): an entry is stored with a published revision at which its fact was right.
+//! The writer moves the stamps of the keys that a batch changes before it publishes the batch. A
+//! reader first loads the published revision P, then the stamp. If the stamp is not younger than the
+//! stored revision, no change up to P touched the fact. A fact that is younger than P itself is not
+//! used either; that can happen when the reader was delayed between the two loads.
 //!
-//! Facts that meet are up to four to a set, and one that is asked for again moves a place forward
-//! in it: what is asked for once displaces what was asked for once.
+//! A bucket holds up to four facts. A fact moves one way forward in its bucket each time it is used,
+//! so a fact that was used once displaces another fact that was used once.
 //!
-//! Not here: absences, so that asking for what does not exist displaces nothing.
+//! Not here: absences. Requests for facts that do not exist displace nothing.
 
 use equivalent::Equivalent;
 
@@ -22,13 +22,13 @@ use super::coherence::Entry;
 use super::sync::{Mutex, lock};
 use crate::policy::revision::Revision;
 
-/// How many facts may meet in one set.
+/// How many facts a bucket holds.
 const WAYS: usize = 4;
-/// How many sets there are at first.
-const FIRST: usize = 1 << 10;
-/// How many sets are added for one that overflows.
+/// How many buckets there are at first.
+const INITIAL_BUCKETS: usize = 1 << 10;
+/// How many buckets are added when one overflows.
 const GROWTH: usize = 2;
-/// How many sets are allocated at once.
+/// How many buckets are allocated at once.
 const BLOCK: usize = 1 << 8;
 
 /// A fact that was right at a published revision.
@@ -38,151 +38,152 @@ struct CachedAt<K, F> {
     at: Revision,
 }
 
-/// The facts whose hashes meet, those that are asked for more often in front.
-struct Set<K, F> {
+/// Facts of one bucket, those that are used more often first.
+struct Bucket<K, F> {
     hashes: [u64; WAYS],
-    kept: [Option<CachedAt<K, F>>; WAYS],
+    entries: [Option<CachedAt<K, F>>; WAYS],
 }
 
-impl<K, F> Set<K, F> {
+impl<K, F> Bucket<K, F> {
     fn empty() -> Self {
-        Self { hashes: [0; WAYS], kept: [const { None }; WAYS] }
+        Self { hashes: [0; WAYS], entries: [const { None }; WAYS] }
     }
 
-    /// Puts a fact in the place of an older one of its key, in a free place, or in the last.
-    /// What it displaces, if anything.
-    fn put(&mut self, hash: u64, kept: CachedAt<K, F>) -> Option<CachedAt<K, F>>
+    /// Inserts a fact: replaces an older fact of the same key, else takes a free way, else
+    /// replaces the last way. Returns the fact of another key that it displaced, if any.
+    fn insert(&mut self, hash: u64, cached: CachedAt<K, F>) -> Option<CachedAt<K, F>>
     where
         K: Eq,
     {
-        let mut places = self.hashes.iter_mut().zip(&mut self.kept);
-        let is_its = |(of, there): &(&mut u64, &mut Option<CachedAt<K, F>>)| match there {
-            Some(there) => **of == hash && there.key == kept.key,
+        let mut ways = self.hashes.iter_mut().zip(&mut self.entries);
+        let is_same_key = |(of, entry): &(&mut u64, &mut Option<CachedAt<K, F>>)| match entry {
+            Some(entry) => **of == hash && entry.key == cached.key,
             None => true,
         };
-        match places.find(is_its) {
-            Some((of, place)) => {
+        match ways.find(is_same_key) {
+            Some((of, entry)) => {
                 *of = hash;
-                *place = Some(kept);
+                *entry = Some(cached);
                 None
             }
             None => {
-                let (of, place) = (self.hashes.last_mut()?, self.kept.last_mut()?);
+                let (of, entry) = (self.hashes.last_mut()?, self.entries.last_mut()?);
                 *of = hash;
-                place.replace(kept)
+                entry.replace(cached)
             }
         }
     }
 }
 
-/// Sets, added one by one: whoever asks never waits for all to be moved (linear hashing).
+/// Buckets that grow one by one (linear hashing), so that no lookup waits for a full rehash.
 struct Buckets<K, F> {
     /// Each but the last is full.
-    blocks: Vec<Vec<Set<K, F>>>,
+    blocks: Vec<Vec<Bucket<K, F>>>,
     count: usize,
-    most: usize,
+    limit: usize,
 }
 
 impl<K: Eq, F> Buckets<K, F> {
-    fn new(most: usize) -> Self {
-        let mut sets = Self { blocks: Vec::new(), count: 0, most };
-        for _ in 0..FIRST.min(most) {
-            sets.push();
+    fn new(limit: usize) -> Self {
+        let mut buckets = Self { blocks: Vec::new(), count: 0, limit };
+        for _ in 0..INITIAL_BUCKETS.min(limit) {
+            buckets.push();
         }
-        sets
+        buckets
     }
 
     fn push(&mut self) {
         match self.blocks.last_mut() {
-            Some(block) if block.len() < BLOCK => block.push(Set::empty()),
+            Some(block) if block.len() < BLOCK => block.push(Bucket::empty()),
             _ => {
                 let mut block = Vec::with_capacity(BLOCK);
-                block.push(Set::empty());
+                block.push(Bucket::empty());
                 self.blocks.push(block);
             }
         }
         self.count += 1;
     }
 
-    /// Where a hash belongs: by as many of its bits as the sets need, or one less while the set
-    /// of all of them is not there yet.
+    /// The bucket of a hash: the low bits of the hash, as many as the number of buckets needs. It
+    /// uses one bit less while the bucket of all of the bits does not exist yet.
     fn bucket_index(&self, hash: u64) -> usize {
-        let above = self.count.next_power_of_two();
-        let place = usize::try_from(hash).unwrap_or(0) & (above - 1);
-        if place < self.count { place } else { place - above / 2 }
+        let mask_end = self.count.next_power_of_two();
+        let index = usize::try_from(hash).unwrap_or(0) & (mask_end - 1);
+        if index < self.count { index } else { index - mask_end / 2 }
     }
 
-    fn get_mut(&mut self, place: usize) -> Option<&mut Set<K, F>> {
-        self.blocks.get_mut(place / BLOCK)?.get_mut(place % BLOCK)
+    fn get_mut(&mut self, index: usize) -> Option<&mut Bucket<K, F>> {
+        self.blocks.get_mut(index / BLOCK)?.get_mut(index % BLOCK)
     }
 
-    /// Adds a set, and moves there what belongs there from the one that had its place.
+    /// Adds a bucket, and moves the facts that belong to it from the bucket that held them.
     fn grow(&mut self) {
-        if self.count == self.most {
+        if self.count == self.limit {
             return;
         }
         let new = self.count;
         self.push();
         let old = new - self.count.next_power_of_two() / 2;
-        let Some(set) = self.get_mut(old) else { return };
-        let all = std::mem::replace(set, Set::empty());
-        for (hash, kept) in all.hashes.into_iter().zip(all.kept) {
-            let place = self.bucket_index(hash);
-            if let (Some(kept), Some(set)) = (kept, self.get_mut(place)) {
-                set.put(hash, kept);
+        let Some(bucket) = self.get_mut(old) else { return };
+        let all = std::mem::replace(bucket, Bucket::empty());
+        for (hash, entry) in all.hashes.into_iter().zip(all.entries) {
+            let index = self.bucket_index(hash);
+            if let (Some(cached), Some(bucket)) = (entry, self.get_mut(index)) {
+                bucket.insert(hash, cached);
             }
         }
     }
 }
 
-/// One core's facts, each in the set of its hash. It grows as it is filled.
+/// The cached facts of one core, each in the bucket of its hash. It grows as it is filled.
 pub struct L1Cache<K, F> {
-    /// Locked by its own core, so hardly ever waited for.
-    sets: Mutex<Buckets<K, F>>,
+    /// Only its own core takes the lock, so a wait is rare.
+    buckets: Mutex<Buckets<K, F>>,
 }
 
 impl<K: Eq, F: Clone> L1Cache<K, F> {
-    /// An empty front of at most so many places.
-    pub fn new(places: usize) -> Self {
-        Self { sets: Mutex::new(Buckets::new(places.div_ceil(WAYS).max(1))) }
+    /// An empty cache of at limit about `capacity` facts.
+    pub fn new(capacity: usize) -> Self {
+        Self { buckets: Mutex::new(Buckets::new(capacity.div_ceil(WAYS).max(1))) }
     }
 
-    /// The fact at a published revision that was loaded before, if it is here and still so.
+    /// The fact at the published revision `at`, if it is cached and is current. Load `at` before
+    /// this call.
     pub fn get(
         &self,
-        marks: &ChangeStamps,
+        stamps: &ChangeStamps,
         at: Revision,
         hash: u64,
         key: &impl Equivalent<K>,
     ) -> Option<F> {
-        let mut sets = lock(&self.sets);
-        let place = sets.bucket_index(hash);
-        let set = sets.get_mut(place)?;
-        let is_its = |(of, kept): (&u64, &Option<CachedAt<K, F>>)| {
-            *of == hash && kept.as_ref().is_some_and(|kept| key.equivalent(&kept.key))
+        let mut buckets = lock(&self.buckets);
+        let index = buckets.bucket_index(hash);
+        let bucket = buckets.get_mut(index)?;
+        let is_same_key = |(of, entry): (&u64, &Option<CachedAt<K, F>>)| {
+            *of == hash && entry.as_ref().is_some_and(|cached| key.equivalent(&cached.key))
         };
-        let way = set.hashes.iter().zip(&set.kept).position(is_its)?;
-        let kept = set.kept.get(way)?.as_ref()?;
-        let still_so = kept.entry.since <= at && marks.last_changed(hash) <= kept.at;
-        let fact = if still_so { kept.entry.fact.clone() } else { None };
+        let way = bucket.hashes.iter().zip(&bucket.entries).position(is_same_key)?;
+        let cached = bucket.entries.get(way)?.as_ref()?;
+        let is_current = cached.entry.since <= at && stamps.last_changed(hash) <= cached.at;
+        let fact = if is_current { cached.entry.fact.clone() } else { None };
         if let Some(before) = way.checked_sub(1) {
-            set.hashes.swap(before, way);
-            set.kept.swap(before, way);
+            bucket.hashes.swap(before, way);
+            bucket.entries.swap(before, way);
         }
         fact
     }
 
-    /// Keeps a fact that is right at this published revision.
+    /// Inserts a fact that is right at the published revision `at`.
     pub fn insert(&self, hash: u64, key: impl FnOnce() -> K, entry: Entry<F>, at: Revision) {
         if entry.fact.is_none() || entry.since > at {
             return;
         }
-        let mut sets = lock(&self.sets);
-        let place = sets.bucket_index(hash);
-        let Some(set) = sets.get_mut(place) else { return };
-        if set.put(hash, CachedAt { key: key(), entry, at }).is_some() {
+        let mut buckets = lock(&self.buckets);
+        let index = buckets.bucket_index(hash);
+        let Some(bucket) = buckets.get_mut(index) else { return };
+        if bucket.insert(hash, CachedAt { key: key(), entry, at }).is_some() {
             for _ in 0..GROWTH {
-                sets.grow();
+                buckets.grow();
             }
         }
     }

@@ -1,7 +1,7 @@
-//! Seen: when a credential was last asked for, in steps of minutes.
+//! Last used: when a credential or a key was last used, to the minute.
 //!
-//! Checks note it in memory; the store learns of it in the background, and a crash may forget
-//! the last of it: it is for people who audit, and no decision rests on it.
+//! Checks record uses in memory, and a background task writes them to the store. A crash may lose the
+//! latest uses. They inform operators, and no decision depends on them.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,54 +15,54 @@ use crate::store::{Minute, Store, StoreError};
 
 const SHARDS: usize = 64;
 
-/// How many places there are for what was noted just now.
-const PLACES: usize = 1 << 16;
-/// The bits of a place that hold a minute: enough until the year 2033, and then again.
+/// How many slots remember the latest use.
+const SLOTS: usize = 1 << 16;
+/// The bits of a slot that hold a minute. They wrap in the year 2033, which is harmless.
 const MINUTE_BITS: u32 = 25;
 
-/// What was seen since it was last taken.
+/// The uses since the last write to the store.
 pub(super) struct LastUsed {
-    /// Who was noted last in each place, and in which minute: that one need not be noted again.
-    just_now: Vec<AtomicU64>,
-    /// By a credential's birth, which no two share.
+    /// The latest credential of each slot, with its minute. The same use need not be recorded again.
+    latest: Vec<AtomicU64>,
+    /// By the creation revision of a credential, which is unique.
     shards: Vec<Mutex<HashMap<Revision, Minute>>>,
 }
 
 impl LastUsed {
     pub(super) fn new() -> Self {
         Self {
-            just_now: (0..PLACES).map(|_| AtomicU64::new(0)).collect(),
+            latest: (0..SLOTS).map(|_| AtomicU64::new(0)).collect(),
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
         }
     }
 
     fn shard(&self, credential: Revision) -> Option<&Mutex<HashMap<Revision, Minute>>> {
-        let place = credential.0 % SHARDS as u64;
-        self.shards.get(usize::try_from(place).unwrap_or(0))
+        let index = credential.0 % SHARDS as u64;
+        self.shards.get(usize::try_from(index).unwrap_or(0))
     }
 
-    /// Notes that a credential was asked for now.
+    /// Records that a credential is used now.
     pub(super) fn touch(&self, credential: Revision, now: Timestamp) {
         let minute = Minute::try_from(now.as_second() / 60).unwrap_or(0);
-        let place = usize::try_from(credential.0).unwrap_or(0) % PLACES;
-        let Some(just_now) = self.just_now.get(place) else { return };
-        let noted = credential.0 << MINUTE_BITS | u64::from(minute) & ((1 << MINUTE_BITS) - 1);
-        if just_now.load(Ordering::Relaxed) == noted {
+        let index = usize::try_from(credential.0).unwrap_or(0) % SLOTS;
+        let Some(latest) = self.latest.get(index) else { return };
+        let entry = credential.0 << MINUTE_BITS | u64::from(minute) & ((1 << MINUTE_BITS) - 1);
+        if latest.load(Ordering::Relaxed) == entry {
             return;
         }
-        just_now.store(noted, Ordering::Relaxed);
+        latest.store(entry, Ordering::Relaxed);
         let Some(shard) = self.shard(credential) else { return };
         let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
         shard.entry(credential).and_modify(|last| *last = minute.max(*last)).or_insert(minute);
     }
 
-    /// When a credential was last asked for, as far as it is still here.
+    /// When a credential was last used, if that is not in the store yet.
     fn last(&self, credential: Revision) -> Option<Minute> {
         let shard = self.shard(credential)?.lock().unwrap_or_else(PoisonError::into_inner);
         shard.get(&credential).copied()
     }
 
-    /// When a credential was last asked for: here, or as the store was told.
+    /// When a credential was last used, from memory or from the store.
     pub(super) fn last_of(
         &self,
         store: &dyn Store,
@@ -71,29 +71,33 @@ impl LastUsed {
         self.last_since(store, credential.created_at, credential.create_time)
     }
 
-    /// When what was made in this revision was last asked for. A minute is rounded down, and a
-    /// clock may be brought back: never earlier than it was made.
+    /// When the credential or key of this creation revision was last used. It is never earlier than
+    /// the creation, although a minute is rounded down and the clock may be set back.
     pub(super) fn last_since(
         &self,
         store: &dyn Store,
-        birth: Revision,
+        created_at: Revision,
         create_time: Timestamp,
     ) -> Result<Option<Timestamp>, StoreError> {
-        let last = match self.last(birth) {
+        let last = match self.last(created_at) {
             Some(minute) => Some(minute),
-            None => store.last_seen(birth)?,
+            None => store.last_seen(created_at)?,
         };
         Ok(last.and_then(time).map(|time| time.max(create_time)))
     }
 
-    /// Takes everything, for the store. What is asked for meanwhile is noted anew. A later time
-    /// than the one that is kept is doubted, and noted as that.
-    pub(super) fn take(&self, kept: Timestamp) -> Vec<(Revision, Minute)> {
-        let kept = Minute::try_from(kept.as_second() / 60).unwrap_or(Minute::MAX);
+    /// Takes all uses, for the store. Later uses are recorded anew. A time after the persisted time is
+    /// doubted, and is replaced by the persisted time.
+    pub(super) fn take(&self, persisted: Timestamp) -> Vec<(Revision, Minute)> {
+        let persisted = Minute::try_from(persisted.as_second() / 60).unwrap_or(Minute::MAX);
         let take = |shard: &Mutex<HashMap<_, _>>| {
             std::mem::take(&mut *shard.lock().unwrap_or_else(PoisonError::into_inner))
         };
-        self.shards.iter().flat_map(take).map(|(who, minute)| (who, minute.min(kept))).collect()
+        self.shards
+            .iter()
+            .flat_map(take)
+            .map(|(credential, minute)| (credential, minute.min(persisted)))
+            .collect()
     }
 }
 
@@ -107,23 +111,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_seen_is_kept_by_the_minute_until_it_is_taken() {
-        let seen = LastUsed::new();
+    fn uses_are_recorded_by_the_minute_until_they_are_taken() {
+        let last_used = LastUsed::new();
         let at = |second| Timestamp::from_second(second).expect("a time");
-        seen.touch(Revision(7), at(125));
-        seen.touch(Revision(7), at(61));
-        seen.touch(Revision(71), at(600));
-        assert_eq!((seen.last(Revision(7)), seen.last(Revision(8))), (Some(2), None));
-        let mut taken = seen.take(at(600));
+        last_used.touch(Revision(7), at(125));
+        last_used.touch(Revision(7), at(61));
+        last_used.touch(Revision(71), at(600));
+        assert_eq!((last_used.last(Revision(7)), last_used.last(Revision(8))), (Some(2), None));
+        let mut taken = last_used.take(at(600));
         taken.sort_unstable();
         assert_eq!(taken, [(Revision(7), 2), (Revision(71), 10)]);
-        assert_eq!(seen.last(Revision(7)), None);
-        // Two in one place displace each other, and both are noted.
-        for birth in [9, 9 + PLACES as u64, 9] {
-            seen.touch(Revision(birth), at(900));
+        assert_eq!(last_used.last(Revision(7)), None);
+        // Two credentials of one slot displace each other, and both are recorded.
+        for revision in [9, 9 + SLOTS as u64, 9] {
+            last_used.touch(Revision(revision), at(900));
         }
         assert_eq!(
-            seen.take(at(899)).iter().map(|(_, minute)| *minute).collect::<Vec<_>>(),
+            last_used.take(at(899)).iter().map(|(_, minute)| *minute).collect::<Vec<_>>(),
             [14; 2]
         );
     }

@@ -1,7 +1,7 @@
-//! Listing: reads of companies and credentials, one or a page of them.
+//! Queries: reads of the catalog, companies and credentials, as one resource or a page of them.
 //!
-//! A page is read from the store and shown when everything that it may have seen is published:
-//! nobody reads what a crash could still erase.
+//! A page is read from the store, and returned once every revision that the read may have seen is
+//! published. No caller reads a change that a crash could still erase.
 
 use std::sync::Arc;
 
@@ -35,18 +35,18 @@ pub struct Read<T> {
 pub struct Page<T> {
     /// The resources, each with its etag.
     pub items: Vec<(T, String)>,
-    /// Whether there are more behind the last one.
+    /// Whether there are more after the last one.
     pub more: bool,
     /// The revision that the page is at least as new as.
     pub revision: Revision,
 }
 
-/// Which of a company's credentials to list: those with a grant of a scope.
+/// Selects the credentials of a company that have a grant of a scope.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ScopeFilter {
     /// The scope.
     pub scope: Scope,
-    /// Also those whose grant is dormant.
+    /// Include credentials whose grant is dormant.
     pub include_dormant: bool,
 }
 
@@ -57,7 +57,7 @@ impl Authority {
     /// The store cannot answer.
     pub async fn catalog(&self) -> Result<Read<Arc<Catalog>>, AuthorityError> {
         let Snapshot { at, catalog, .. } = self.facts.view().await?;
-        // A catalog that nobody has applied yet has no etag.
+        // Before the first catalog is applied, there is no etag.
         let exists = catalog.revision > Revision::ZERO;
         let etag = if exists { self.etag(catalog.revision) } else { String::new() };
         Ok(Read { resource: catalog, etag, revision: at })
@@ -94,18 +94,18 @@ impl Authority {
                 AuthorityError::CredentialNotFound(company_id.clone(), id.clone())
             })?;
             let now = self.clock.now();
-            let ground = GrantContext { catalog: &view.catalog, company: &company, now };
+            let context = GrantContext { catalog: &view.catalog, company: &company, now };
             let ended = |_| credential.ends().filter(|end| *end <= now).max();
-            self.keep_told(now, ended).await?;
+            self.persist_reported(now, ended).await?;
             let etag = self.etag(credential.revision);
             let last_seen = self.last_seen(&credential);
-            let resource = CredentialView { last_seen, ..credential.view(ground) };
+            let resource = CredentialView { last_seen, ..credential.view(context) };
             return Ok(Read { resource, etag, revision: view.at });
         }
         Err(StoreError::Unavailable.into())
     }
 
-    /// Companies behind this id, by id.
+    /// The companies after this id, by id.
     ///
     /// # Errors
     /// The store cannot answer.
@@ -128,7 +128,7 @@ impl Authority {
                 Ok(page.map(|company: Company| company.view(&of)))
             };
             let (found, more) = self.facts.read(read).await?;
-            // Names of another catalog would belong to no revision.
+            // Scope names of another catalog would belong to no revision.
             if self.facts.view().await?.catalog.revision == catalog.revision {
                 let etag = |view: &CompanyView| self.etag(view.company.revision);
                 return Ok(page(found, more, at, etag));
@@ -137,47 +137,49 @@ impl Authority {
         Err(AuthorityError::Conflict)
     }
 
-    /// A company's credentials behind this id, by id: all, or those that hold a scope.
+    /// A company's credentials after this id, by id: all, or those that hold a scope.
     ///
     /// # Errors
     /// The scope or the company is unknown, or the store cannot answer.
     pub async fn credentials(
         &self,
         company_id: &CompanyId,
-        holding: Option<&ScopeFilter>,
+        filter: Option<&ScopeFilter>,
         after: Option<CredentialId>,
         limit: usize,
     ) -> Result<Page<CredentialView>, AuthorityError> {
         for _ in 0..ATTEMPTS {
             let view = self.facts.view().await?;
-            let holding = match holding {
-                Some(holding) => {
-                    let named = std::slice::from_ref(&holding.scope);
+            let filter = match filter {
+                Some(filter) => {
+                    let named = std::slice::from_ref(&filter.scope);
                     let scope = resolve(&view.catalog, "scope", named)?;
-                    scope.first().map(|scope| (*scope, holding.include_dormant))
+                    scope.first().map(|scope| (*scope, filter.include_dormant))
                 }
                 None => None,
             };
             let (view, company) = self.existing_company(company_id).await?;
             let (catalog, of) = (Arc::clone(&view.catalog), Arc::clone(&company));
             let (now, after) = (self.clock.now(), after.clone());
-            let asked = now;
-            let seen = Arc::clone(&self.seen);
+            let reported_at = now;
+            let last_used = Arc::clone(&self.last_used);
             let read = move |store: &dyn Store| {
-                let ground = GrantContext { catalog: &catalog, company: &of, now };
-                let found = credentials(store, ground, holding, after, limit)?;
-                let (mut views, more) = found.map(|credential| credential.view(ground));
+                let context = GrantContext { catalog: &catalog, company: &of, now };
+                let found = credentials(store, context, filter, after, limit)?;
+                let (mut views, more) = found.map(|credential| credential.view(context));
                 for view in &mut views {
-                    view.last_seen = seen.last_of(store, &view.credential)?;
+                    view.last_seen = last_used.last_of(store, &view.credential)?;
                 }
                 Ok((views, more))
             };
             let (found, more) = self.facts.read(read).await?;
             let ends = || found.iter().flat_map(|view| view.credential.ends());
-            self.keep_told(asked, |_| ends().filter(|end| *end <= asked).max()).await?;
-            // Grants under another ceiling, or of a company that is gone, are of no revision.
-            let (now, same) = self.existing_company(company_id).await?;
-            if same.revision == company.revision && now.catalog.revision == view.catalog.revision {
+            self.persist_reported(reported_at, |_| ends().filter(|end| *end <= reported_at).max())
+                .await?;
+            // Grants under another ceiling, or of a deleted company, would belong to no revision.
+            let (now, present) = self.existing_company(company_id).await?;
+            if present.revision == company.revision && now.catalog.revision == view.catalog.revision
+            {
                 let etag = |view: &CredentialView| self.etag(view.credential.revision);
                 return Ok(page(found, more, view.at, etag));
             }
@@ -185,11 +187,11 @@ impl Authority {
         Err(AuthorityError::Conflict)
     }
 
-    /// When the credential was last asked for. Nothing fails for the lack of that.
+    /// When the credential was last used, if the store can answer.
     pub(super) fn last_seen(&self, credential: &Credential) -> Option<Timestamp> {
-        // No revision has it, so nothing has to be published first. Read where we stand: one
-        // small value, which a change has no use for another thread for.
-        self.seen.last_of(&**self.facts.store(), credential).ok().flatten()
+        // It belongs to no revision, so the read need not wait for one. It is one small value, so it
+        // is read on this thread.
+        self.last_used.last_of(&**self.facts.store(), credential).ok().flatten()
     }
 
     pub(super) fn etag(&self, revision: Revision) -> String {
@@ -213,8 +215,8 @@ impl Authority {
     }
 }
 
-/// A page being filled: bounded by its number of items and by what they weigh, since one item
-/// may name a whole catalog.
+/// A page that is being built. It is bounded by the number of its items and by their weight, since
+/// one item may name a whole catalog.
 pub(super) struct PageBuilder<T> {
     items: Vec<T>,
     limit: usize,
@@ -224,7 +226,7 @@ pub(super) struct PageBuilder<T> {
 
 impl<T> PageBuilder<T> {
     /// The most scopes that the items of a page name together.
-    const MOST: usize = 20_000;
+    const MAX_WEIGHT: usize = 20_000;
     /// The most items that are read from the store at once.
     const STEP: usize = 64;
 
@@ -232,12 +234,12 @@ impl<T> PageBuilder<T> {
         Self { items: Vec::new(), limit, weight: 0, ended: false }
     }
 
-    /// Until it has one item more than it shows.
+    /// Whether to read more: the page needs one item more than it returns.
     pub(super) fn wants_more(&self) -> bool {
-        !self.ended && self.items.len() <= self.limit && self.weight <= Self::MOST
+        !self.ended && self.items.len() <= self.limit && self.weight <= Self::MAX_WEIGHT
     }
 
-    /// How many to read next.
+    /// How many items to read next.
     pub(super) fn step(&self) -> usize {
         (self.limit + 1 - self.items.len()).min(Self::STEP)
     }
@@ -250,8 +252,8 @@ impl<T> PageBuilder<T> {
     }
 
     fn add_one(&mut self, item: T, weight: impl Fn(&T) -> usize) {
-        // What does not fit any more is on the next page; the first item always fits.
-        if self.weight > Self::MOST {
+        // An item that does not fit is on the next page. The first item always fits.
+        if self.weight > Self::MAX_WEIGHT {
             self.ended = false;
             return;
         }
@@ -259,7 +261,7 @@ impl<T> PageBuilder<T> {
         self.items.push(item);
     }
 
-    /// The items to show, and whether there are more.
+    /// The items of the page, and whether there are more.
     pub(super) fn map<U>(mut self, view: impl Fn(T) -> U) -> (Vec<U>, bool) {
         let more = self.items.len() > self.limit || !self.ended;
         self.items.truncate(self.limit);
@@ -267,20 +269,20 @@ impl<T> PageBuilder<T> {
     }
 }
 
-/// Credentials of a company: all, or those with a grant of a scope that is active, or dormant.
+/// Credentials of a company: all, or those with an active grant of a scope, or also a dormant one.
 fn credentials(
     store: &dyn Store,
-    ground: GrantContext<'_>,
-    holding: Option<(ScopeId, bool)>,
+    context: GrantContext<'_>,
+    filter: Option<(ScopeId, bool)>,
     mut after: Option<CredentialId>,
     limit: usize,
 ) -> Result<PageBuilder<Credential>, StoreError> {
     const STEP: usize = 1000;
-    let company = ground.company;
+    let company = context.company;
     let weight = |credential: &Credential| credential.grants.len();
     let mut page = PageBuilder::new(limit);
     while page.wants_more() {
-        let Some((scope, include_dormant)) = holding else {
+        let Some((scope, include_dormant)) = filter else {
             let step = store.credentials(company.created_at, after.as_ref(), page.step())?;
             after = step.last().map(|credential| credential.id.clone());
             page.add(step, weight);
@@ -296,7 +298,7 @@ fn credentials(
             after = Some(id);
             let Some(Fact::Credential(credential)) = store.get(&key)? else { continue };
             let Some(grant) = credential.grants.get(scope) else { continue };
-            let wanted = match grant.state(scope, company, ground.now) {
+            let wanted = match grant.state(scope, company, context.now) {
                 GrantState::Active => true,
                 GrantState::Dormant => include_dormant,
                 GrantState::Expired => false,

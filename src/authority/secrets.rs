@@ -1,4 +1,4 @@
-//! Secrets: made, ended and verified (D11).
+//! Secrets: creates, deletes and verifies the secrets of credentials (D11).
 
 use std::sync::Arc;
 
@@ -6,7 +6,8 @@ use super::credentials::ViewContext;
 use super::error::AuthorityError;
 use super::fact_cache::{ReadError, Snapshot};
 use super::idempotency::{IdempotencyStart, ReplyToStore, StorableReply};
-use super::transaction::{Attempt, Subject, WriteOptions, WritePlan, Written, require_company};
+use super::transaction::{Attempt, Subject, WritePlan, Written, require_company};
+use super::write_options::WriteOptions;
 use super::{ATTEMPTS, Authority};
 use crate::policy::caller::Caller;
 use crate::policy::change::{ChangeKind, Edit, FieldChange};
@@ -18,23 +19,23 @@ use crate::policy::revision::Revision;
 use crate::policy::secret::{MAX_LIVE, Secret, SecretKind, SecretOwner, SecretText};
 use crate::store::{Fact, FactKey, FactWrite, StoreError};
 
-/// A secret that was made.
+/// A new secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewSecret {
     /// Its public id; none in a dry run.
     pub id: Option<Name>,
-    /// Its text, once.
+    /// Its text, which is shown once.
     pub secret: Option<SecretText>,
     /// The revision of the change, or the current one in a dry run.
     pub revision: Revision,
 }
 
-/// What verifying a secret found.
+/// The result of a verification.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verification {
-    /// It is no live secret, or not of the company or the credential named.
+    /// It is not a live secret of the named company or credential.
     Wrong,
-    /// It is a right one; it is good only if there is no reason against it.
+    /// It is a live secret. It is valid only if `against` has no reason.
     Right {
         /// The company.
         company: CompanyId,
@@ -42,13 +43,13 @@ pub enum Verification {
         credential: CredentialId,
         /// The secret.
         secret: Name,
-        /// Why it is not good now, if it is not.
+        /// The reason why it is not valid now, if there is one.
         against: Option<Reason>,
     },
 }
 
 impl Authority {
-    /// Makes a secret. The text is in the answer and nowhere else; a dry run makes none.
+    /// Creates a secret. Only the reply has its text. A dry run creates none.
     ///
     /// # Errors
     /// The company or the credential is unknown, the etag is not current, or the credential has
@@ -57,19 +58,19 @@ impl Authority {
         &self,
         company_id: &CompanyId,
         id: &CredentialId,
-        terms: &WriteOptions,
+        options: &WriteOptions,
         render: impl Fn(NewSecret) -> R + Clone + Send + 'static,
     ) -> Result<R, AuthorityError> {
         let kind = ChangeKind::CreateSecret;
         for _ in 0..ATTEMPTS {
-            let view = match self.begin(terms, kind).await? {
+            let view = match self.begin(options, kind).await? {
                 IdempotencyStart::Now(view) => view,
                 IdempotencyStart::Before(reply) => return Ok(reply),
             };
             let found = self.credential_of(&view, company_id, id).await;
             let Some(found) = self.or_retry(found).await? else { continue };
             let (company, before) = existing(found, company_id, id)?;
-            self.check_etag(terms, Some(before.revision))?;
+            self.check_etag(options, Some(before.revision))?;
             if before.secrets.len() >= MAX_LIVE {
                 return Err(AuthorityError::TooManySecrets(id.clone()));
             }
@@ -91,7 +92,7 @@ impl Authority {
                 credential_created_at: before.created_at,
                 revision: Revision::NEXT,
             };
-            // Both rest on there being none: no two secrets have one public id.
+            // Both have the precondition that the key is new, so no two secrets have one public id.
             let indexed = FactWrite {
                 key: FactKey::SecretOwner(secret_id.clone()),
                 before: None,
@@ -102,27 +103,27 @@ impl Authority {
                 before: None,
                 after: Some(Fact::Secret(Arc::new(secret))),
             };
-            // Of the secret itself only a hash is kept, so a repeat tells the id alone.
+            // Only a hash of the secret is stored, so a repeated request gets the id alone.
             let (keep, kept_id) = (render.clone(), secret_id.clone());
-            let keep = terms.keep(move |done: Written<Credential>| {
-                keep(NewSecret { id: Some(kept_id), secret: None, revision: done.revision })
+            let keep = options.keep(move |written: Written<Credential>| {
+                keep(NewSecret { id: Some(kept_id), secret: None, revision: written.revision })
             });
             let plan = with_secrets(&company, before, secrets, vec![step, indexed], keep);
             let subject = Subject { credential: Some(id), ..Subject::of(kind, company_id) };
             let now = self.clock.now();
-            if let Attempt::Written(done) =
-                self.commit_plan(&view, plan, subject, terms, now).await?
+            if let Attempt::Written(written) =
+                self.commit_plan(&view, plan, subject, options, now).await?
             {
-                let (id, revision) = (Some(secret_id), done.revision);
+                let (id, revision) = (Some(secret_id), written.revision);
                 let made = NewSecret { id, secret: Some(presented), revision };
                 let dry = NewSecret { id: None, secret: None, revision };
-                return Ok(render(if terms.validate_only { dry } else { made }));
+                return Ok(render(if options.validate_only { dry } else { made }));
             }
         }
         Err(AuthorityError::Conflict)
     }
 
-    /// Ends a secret.
+    /// Deletes a secret.
     ///
     /// # Errors
     /// The company, the credential or the secret is unknown, or the etag is not current.
@@ -131,12 +132,12 @@ impl Authority {
         company_id: &CompanyId,
         id: &CredentialId,
         secret_id: &Name,
-        terms: &WriteOptions,
+        options: &WriteOptions,
         render: impl Fn(Written<CredentialView>) -> R + Clone + Send + 'static,
     ) -> Result<R, AuthorityError> {
         let kind = ChangeKind::DeleteSecret;
         for _ in 0..ATTEMPTS {
-            let view = match self.begin(terms, kind).await? {
+            let view = match self.begin(options, kind).await? {
                 IdempotencyStart::Now(view) => view,
                 IdempotencyStart::Before(reply) => return Ok(reply),
             };
@@ -148,7 +149,7 @@ impl Authority {
             let held = before.secrets.contains(secret_id);
             let unknown = || AuthorityError::SecretNotFound(id.clone(), secret_id.clone());
             let secret = secret.filter(|_| held).ok_or_else(unknown)?;
-            self.check_etag(terms, Some(before.revision))?;
+            self.check_etag(options, Some(before.revision))?;
             let secrets = before.secrets.iter().filter(|other| *other != secret_id).cloned();
             let step = FactWrite {
                 key: FactKey::Secret(company.created_at, secret_id.clone()),
@@ -160,20 +161,20 @@ impl Authority {
             let (catalog, under) = (Arc::clone(&view.catalog), Arc::clone(&company));
             let under = ViewContext { catalog, company: under, now, last_seen };
             let answer = under.answer(render.clone());
-            let keep = terms.keep(answer.clone());
+            let keep = options.keep(answer.clone());
             let plan = with_secrets(&company, before, secrets, vec![step], keep);
             let subject = Subject { credential: Some(id), ..Subject::of(kind, company_id) };
-            if let Attempt::Written(done) =
-                self.commit_plan(&view, plan, subject, terms, now).await?
+            if let Attempt::Written(written) =
+                self.commit_plan(&view, plan, subject, options, now).await?
             {
-                return Ok(answer(done));
+                return Ok(answer(written));
             }
         }
         Err(AuthorityError::Conflict)
     }
 
-    /// Says whose secret this is, and whether it is good now, at one revision. A client without a
-    /// right secret learns nothing, and neither does a caller that is bound to other companies.
+    /// Finds the owner of a secret, and whether the secret is valid now, at one revision. Without a
+    /// live secret, or with a key that is bound to other companies, a caller learns nothing.
     ///
     /// # Errors
     /// The store cannot answer.
@@ -189,10 +190,10 @@ impl Authority {
             let view = self.facts.view().await?;
             let found = self.find_secret(&view, named, &secret_id).await;
             let Some(found) = self.or_retry(found).await? else { continue };
-            let reached = |found: &FoundSecret| {
+            let is_visible = |found: &FoundSecret| {
                 found.secret.hash == hash && caller.reaches(found.company.id.as_str())
             };
-            let Some(found) = found.filter(reached) else { return Ok(Verification::Wrong) };
+            let Some(found) = found.filter(is_visible) else { return Ok(Verification::Wrong) };
             let FoundSecret { company, credential, .. } = found;
             let now = self.clock.now();
             let against = if !company.enabled {
@@ -200,7 +201,7 @@ impl Authority {
             } else if !credential.enabled {
                 Some(Reason::CredentialDisabled)
             } else if is_over(credential.expires_at, now) {
-                self.keep_told(now, |_| credential.expires_at).await?;
+                self.persist_reported(now, |_| credential.expires_at).await?;
                 Some(Reason::CredentialExpired)
             } else {
                 None
@@ -215,8 +216,9 @@ impl Authority {
         Err(AuthorityError::Conflict)
     }
 
-    /// The secret of this public id with its company and credential, all as they are at a view's
-    /// revision; none if one of them does not exist, or is of an earlier one of the same id (D3).
+    /// The secret with this public id, its company and its credential, at the snapshot's revision.
+    /// None if one of them does not exist, or if the secret belongs to an earlier incarnation of the
+    /// company or the credential (D3).
     async fn find_secret(
         &self,
         view: &Snapshot,
@@ -243,14 +245,18 @@ impl Authority {
             owner.company_created_at == company.created_at
                 && owner.credential_created_at == credential.created_at
         });
-        let is_its = credential.created_at == secret.credential_birth
+        let is_same_credential = credential.created_at == secret.credential_birth
             && credential.secrets.contains(id)
             && named.credential.as_ref().is_none_or(|named| *named == credential.id);
-        Ok((is_present && is_its).then_some(FoundSecret { company, credential, secret }))
+        Ok((is_present && is_same_credential).then_some(FoundSecret {
+            company,
+            credential,
+            secret,
+        }))
     }
 }
 
-/// Whose a secret is said to be. What is not said is found by the secret's public id.
+/// The owner that a request names. A missing part is found by the secret's public id.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SecretOf {
     /// The company.
@@ -259,7 +265,7 @@ pub struct SecretOf {
     pub credential: Option<CredentialId>,
 }
 
-/// A secret, and whose it is.
+/// A secret and its owner.
 struct FoundSecret {
     company: Arc<Company>,
     credential: Arc<Credential>,
@@ -267,10 +273,10 @@ struct FoundSecret {
 }
 
 /// A new secret, and its public id.
-pub(super) fn generate(mark: SecretKind) -> Result<(SecretText, Name), StoreError> {
+pub(super) fn generate(kind: SecretKind) -> Result<(SecretText, Name), StoreError> {
     let mut random = [0; 44];
     getrandom::fill(&mut random).map_err(|_| StoreError::Unavailable)?;
-    let presented = SecretText::mint(mark, &random);
+    let presented = SecretText::mint(kind, &random);
     let id = presented.id().ok_or(StoreError::Unavailable)?;
     Ok((presented, id))
 }
@@ -285,12 +291,12 @@ fn existing(
     Ok((company, credential.ok_or_else(missing)?))
 }
 
-/// A credential's change to these secrets, and the secret's own.
+/// The plan that gives a credential these secrets, and writes the secret itself.
 fn with_secrets(
     company: &Company,
     before: Arc<Credential>,
     secrets: Vec<Name>,
-    beside: Vec<FactWrite>,
+    other_writes: Vec<FactWrite>,
     keep: Option<ReplyToStore<Written<Credential>>>,
 ) -> WritePlan<Credential> {
     let moved = FieldChange::list("secret_ids", Some(&before.secrets), &secrets);
@@ -298,5 +304,5 @@ fn with_secrets(
     edit.fields.extend(moved);
     edit.after.secrets = secrets;
     let preconditions = vec![require_company(company)];
-    WritePlan { before: Some(before), edit, delete: false, preconditions, beside, keep }
+    WritePlan { before: Some(before), edit, delete: false, preconditions, other_writes, keep }
 }

@@ -1,21 +1,24 @@
-//! Ledger: every change. Read the facts at one revision, plan, commit if they still stand.
+//! Transaction: how every change is committed. It reads the facts at one revision, plans the change,
+//! and commits the plan if its preconditions still hold.
 //!
-//! A plan is pure; a commit is optimistic. When the facts that a plan rests on have changed,
-//! it is made again from the newer ones, until it stands or is refused.
+//! A plan is a pure function of the facts. A commit is optimistic: if a precondition has changed, the
+//! change is planned again from the newer facts, until it is committed or rejected.
 
 use std::collections::HashSet;
 use std::sync::Arc;
 
 use jiff::Timestamp;
 
+use super::durable_time::shown_end;
 use super::error::AuthorityError;
 use super::fact_cache::{ReadError, Snapshot};
-use super::idempotency::{IdempotencyKey, ReplyToStore};
-use super::{Authority, etag, shown_end};
+use super::idempotency::ReplyToStore;
+use super::write_options::WriteOptions;
+use super::{Authority, etag};
 use crate::metrics::wait_spans;
 use crate::policy::caller::Caller;
 use crate::policy::catalog::Catalog;
-use crate::policy::change::{Author, Change, ChangeKind, Edit, Stamped};
+use crate::policy::change::{Change, ChangeKind, Edit, Stamped};
 use crate::policy::company::Company;
 use crate::policy::credential::Credential;
 use crate::policy::id::{CompanyId, CredentialId, Name, UserId};
@@ -25,25 +28,10 @@ use crate::store::{
     CommitError, CommitHandle, Fact, FactKey, FactWrite, Incarnation, Proposal, Receipt, StoreError,
 };
 
-/// The terms of a change: what its request says beside what to change.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct WriteOptions {
-    /// Who makes it. The change is committed only if that is still so.
-    pub caller: Caller,
-    /// What the audit record says of who makes it, and why.
-    pub author: Author,
-    /// The state that the caller has seen, if it says so.
-    pub etag: Option<String>,
-    /// Only answer as the change would.
-    pub validate_only: bool,
-    /// Which request it is, if its caller may send it again.
-    pub request: Option<IdempotencyKey>,
-}
-
-/// What a change did.
+/// The result of a change.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Written<T> {
-    /// The resource as it is after the change, or as it was last.
+    /// The resource after the change. After a deletion, the resource as it was before.
     pub resource: T,
     /// Its etag.
     pub etag: String,
@@ -61,13 +49,13 @@ pub(super) struct WritePlan<T> {
     pub(super) edit: Edit<T>,
     pub(super) delete: bool,
     pub(super) preconditions: Vec<(FactKey, Option<Revision>)>,
-    /// Other facts that change with it.
-    pub(super) beside: Vec<FactWrite>,
-    /// What is kept of the request.
+    /// Other facts that change in the same commit.
+    pub(super) other_writes: Vec<FactWrite>,
+    /// The reply to store for a repetition of the request.
     pub(super) keep: Option<ReplyToStore<Written<T>>>,
 }
 
-/// What a change is about: the subject of its audit record.
+/// The subject of a change in its audit record.
 #[derive(Clone, Copy)]
 pub(super) struct Subject<'a> {
     pub(super) kind: ChangeKind,
@@ -77,7 +65,7 @@ pub(super) struct Subject<'a> {
 }
 
 impl<'a> Subject<'a> {
-    /// A company as a whole.
+    /// The company as a whole.
     pub(super) fn of(kind: ChangeKind, company: &'a CompanyId) -> Self {
         Self { kind, company, credential: None, user: None }
     }
@@ -90,21 +78,21 @@ impl<T> Written<T> {
     }
 }
 
-/// A fact that a change is made of.
+/// A fact that a change can write.
 pub(super) trait Resource: Stamped + Clone + Send + 'static {
     fn key(&self) -> FactKey;
     fn revision(&self) -> Revision;
     fn fact(self: Arc<Self>) -> Fact;
 }
 
-/// The end of one attempt.
+/// The result of one attempt to commit.
 pub(super) enum Attempt<T> {
     Written(T),
     Again,
 }
 
 impl Authority {
-    /// A company and its credential at a view's revision.
+    /// A company and its credential at the snapshot's revision.
     pub(super) async fn credential_of(
         &self,
         view: &Snapshot,
@@ -118,24 +106,24 @@ impl Authority {
         Ok((Some(company), credential))
     }
 
-    /// What was told, or none after waiting for what was missed.
+    /// The value of a read. None after a wait for the revision that the read needs: then start over.
     pub(super) async fn or_retry<T>(
         &self,
-        told: Result<T, ReadError>,
+        read: Result<T, ReadError>,
     ) -> Result<Option<T>, AuthorityError> {
-        match told {
-            Ok(told) => Ok(Some(told)),
-            Err(missed) => self.wait_and_retry(missed).await.map(|()| None),
+        match read {
+            Ok(value) => Ok(Some(value)),
+            Err(error) => self.wait_and_retry(error).await.map(|()| None),
         }
     }
 
-    /// Refuses an etag that is not the resource's; what does not exist has none.
+    /// Rejects an etag that is not the resource's. A resource that does not exist has no etag.
     pub(super) fn check_etag(
         &self,
-        terms: &WriteOptions,
+        options: &WriteOptions,
         at: Option<Revision>,
     ) -> Result<(), AuthorityError> {
-        match &terms.etag {
+        match &options.etag {
             Some(etag) if at.is_none_or(|at| *etag != self.etag(at)) => {
                 Err(AuthorityError::EtagStale)
             }
@@ -143,103 +131,104 @@ impl Authority {
         }
     }
 
-    /// Commits a plan, unless it is only to be validated or changes nothing.
+    /// Commits a plan, unless the request is a dry run or the plan changes nothing.
     pub(super) async fn commit_plan<T: Resource>(
         &self,
         view: &Snapshot,
         plan: WritePlan<T>,
         subject: Subject<'_>,
-        terms: &WriteOptions,
+        options: &WriteOptions,
         now: Timestamp,
     ) -> Result<Attempt<Written<T>>, AuthorityError> {
         let nothing = plan.before.is_some() && !plan.delete && plan.edit.is_none();
         let seen_at = plan.before.as_ref().map(|before| before.revision());
-        let (proposal, made) = self.propose(view, plan, subject, terms, now);
-        let nowhere = Receipt { revision: view.at, time: now };
-        if terms.validate_only || nothing {
-            // No commit keeps the time of what is told.
+        let (proposal, pending) = self.propose(view, plan, subject, options, now);
+        let unchanged = Receipt { revision: view.at, time: now };
+        if options.validate_only || nothing {
+            // Without a commit, the reported expiry must be persisted here.
             let end = shown_end(&proposal, now);
-            self.keep_told(now, |_| end).await?;
+            self.persist_reported(now, |_| end).await?;
         }
-        if terms.validate_only {
+        if options.validate_only {
             if !nothing {
                 self.facts.store().admits(&proposal)?;
             }
-            // A dry run has no revision of its own: it shows the one that would come next. What
-            // it shows does not exist: its etag is that of what does.
-            let next = Receipt { revision: view.at.next(), ..nowhere };
+            // A dry run has no revision of its own: the resource has the one that would come next.
+            // That resource does not exist, so the etag is the one of the present resource.
+            let next = Receipt { revision: view.at.next(), ..unchanged };
             let etag = seen_at.map(|seen| self.etag(seen)).unwrap_or_default();
             let revision = view.at;
-            return Ok(Attempt::Written(Written { etag, revision, ..made.done(next) }));
+            return Ok(Attempt::Written(Written { etag, revision, ..pending.into_written(next) }));
         }
         if nothing {
-            return Ok(Attempt::Written(made.done(nowhere)));
+            return Ok(Attempt::Written(pending.into_written(unchanged)));
         }
         let committed = self.commit(proposal).await?;
-        Ok(committed.map_or(Attempt::Again, |receipt| Attempt::Written(made.done(receipt))))
+        Ok(committed
+            .map_or(Attempt::Again, |receipt| Attempt::Written(pending.into_written(receipt))))
     }
 
-    /// What a plan proposes to the store, and what it makes of its resource.
+    /// The proposal of a plan to the store, and the resource that the plan makes.
     pub(super) fn propose<T: Resource>(
         &self,
         view: &Snapshot,
         plan: WritePlan<T>,
         subject: Subject<'_>,
-        terms: &WriteOptions,
+        options: &WriteOptions,
         now: Timestamp,
     ) -> (Proposal, PendingWrite<T>) {
-        let WritePlan { before, edit, delete, mut preconditions, beside, keep } = plan;
-        preconditions.extend(require_keyring(view, &terms.caller));
+        let WritePlan { before, edit, delete, mut preconditions, other_writes, keep } = plan;
+        preconditions.extend(require_keyring(view, &options.caller));
         let nothing = before.is_some() && !delete && edit.is_none();
         let Edit { after, added, removed, displaced, fields } = edit;
         let (added, removed) = (view.catalog.names(&added), view.catalog.names(&removed));
         let incarnation = self.incarnation();
-        let made =
-            PendingWrite { after, added, removed, lives_on: !nothing && !delete, incarnation };
+        let pending =
+            PendingWrite { after, added, removed, still_exists: !nothing && !delete, incarnation };
         let change = Change {
             revision: Revision::NEXT,
             time: now,
-            author: terms.author.clone(),
+            author: options.author.clone(),
             kind: subject.kind,
             company: Some(subject.company.clone()),
             credential: subject.credential.cloned(),
             user: subject.user.cloned(),
-            added: made.added.clone(),
-            removed: made.removed.clone(),
+            added: pending.added.clone(),
+            removed: pending.removed.clone(),
             displaced,
             fields,
         };
         let step = FactWrite {
-            key: made.after.key(),
+            key: pending.after.key(),
             before: before.map(Resource::fact),
-            after: (!delete).then(|| Arc::new(made.after.clone()).fact()),
+            after: (!delete).then(|| Arc::new(pending.after.clone()).fact()),
         };
-        let steps = [step].into_iter().chain(beside).collect();
+        let steps = [step].into_iter().chain(other_writes).collect();
         let remember = keep.map(|keep| {
-            let made = made.clone();
-            keep.remember(terms, subject.kind, |receipt| made.done(receipt))
+            let pending = pending.clone();
+            keep.remember(options, subject.kind, |receipt| pending.into_written(receipt))
         });
-        let caller = key_of(&terms.caller);
-        (Proposal { preconditions, caller, steps, change, remember }, made)
+        let caller = key_of(&options.caller);
+        (Proposal { preconditions, caller, steps, change, remember }, pending)
     }
 
-    /// Commits a proposal; none if what it rests on has changed.
+    /// Commits a proposal; none if a precondition failed.
     pub(super) async fn commit(
         &self,
         proposal: Proposal,
     ) -> Result<Option<Receipt>, AuthorityError> {
-        let ticket = self.queue(proposal)?;
-        Ok(self.answered(ticket).await?)
+        let handle = self.queue(proposal)?;
+        Ok(self.await_receipt(handle).await?)
     }
 }
 
-/// The answer to a queued proposal; none if what it rests on has changed.
-pub(super) async fn await_commit(ticket: CommitHandle) -> Result<Option<Receipt>, StoreError> {
+/// Waits for the receipt of a queued proposal; none if a precondition failed.
+pub(super) async fn await_commit(handle: CommitHandle) -> Result<Option<Receipt>, StoreError> {
     let revision = |answer: &Result<Result<Receipt, _>, _>| {
         let receipt = answer.as_ref().ok()?.as_ref().ok()?;
         Some(receipt.revision.0)
     };
-    match wait_spans::step_to("commit", ticket, revision).await {
+    match wait_spans::step_to("commit", handle, revision).await {
         Ok(Ok(receipt)) => Ok(Some(receipt)),
         Ok(Err(CommitError::Conflict)) => Ok(None),
         Ok(Err(CommitError::Store(error))) => Err(error),
@@ -247,23 +236,23 @@ pub(super) async fn await_commit(ticket: CommitHandle) -> Result<Option<Receipt>
     }
 }
 
-/// What a plan made of its resource.
+/// The resource that a plan makes, before its commit.
 #[derive(Clone)]
 pub(super) struct PendingWrite<T> {
     after: T,
     added: Vec<Scope>,
     removed: Vec<Scope>,
-    /// It was changed, and still exists.
-    lives_on: bool,
+    /// The resource changes, and exists after the commit.
+    still_exists: bool,
     incarnation: Incarnation,
 }
 
 impl<T: Resource> PendingWrite<T> {
-    /// What a commit with this receipt did.
-    fn done(self, receipt: Receipt) -> Written<T> {
-        let Self { mut after, added, removed, lives_on, incarnation } = self;
+    /// The result of a commit with this receipt.
+    fn into_written(self, receipt: Receipt) -> Written<T> {
+        let Self { mut after, added, removed, still_exists, incarnation } = self;
         let Receipt { revision, time } = receipt;
-        if lives_on {
+        if still_exists {
             after.stamp(revision, time);
         }
         let etag = etag::of(incarnation, after.revision());
@@ -271,13 +260,13 @@ impl<T: Resource> PendingWrite<T> {
     }
 }
 
-/// A change means the scopes of this catalog.
+/// The precondition that the catalog is the one whose scopes the change names.
 pub(super) fn require_catalog(view: &Snapshot) -> (FactKey, Option<Revision>) {
     let revision = view.catalog.revision;
     (FactKey::Catalog, (revision > Revision::ZERO).then_some(revision))
 }
 
-/// The key that a change's caller must still have at the commit (revoked at once).
+/// The key of the caller, which must still exist at the commit (revoked at once).
 pub(super) fn key_of(caller: &Caller) -> Option<(Name, Revision)> {
     match caller {
         Caller::Key(key) => Some((key.id.clone(), key.created_at)),
@@ -285,8 +274,8 @@ pub(super) fn key_of(caller: &Caller) -> Option<(Name, Revision)> {
     }
 }
 
-/// A change without a key stands only as long as the keyring is the one that let it in: from the
-/// first key on, no such change is committed.
+/// The precondition of a change without a key: the keyring has not changed since the caller was
+/// accepted. After the first key was created, no such change is committed.
 pub(super) fn require_keyring(
     view: &Snapshot,
     caller: &Caller,
@@ -298,15 +287,18 @@ pub(super) fn require_keyring(
     }
 }
 
-/// A change of a credential stands only under the ceiling that it was planned under.
+/// The precondition that the company, with its ceiling, is the one that the change was planned for.
 pub(super) fn require_company(company: &Company) -> (FactKey, Option<Revision>) {
     (FactKey::Company(company.id.clone()), Some(company.revision))
 }
 
-/// For how many unknown scopes the catalog is searched for the one that was meant.
+/// For how many unknown scopes the error proposes a similar scope.
 const MAX_PROPOSALS: usize = 5;
 
-/// The numbers of these scopes, once each, in the order named.
+/// The ids of these scopes, once each, in the order of the request.
+///
+/// # Errors
+/// The catalog lacks a scope.
 pub(super) fn resolve(
     catalog: &Catalog,
     field: &'static str,
@@ -314,10 +306,10 @@ pub(super) fn resolve(
 ) -> Result<Vec<ScopeId>, AuthorityError> {
     let mut found = Vec::with_capacity(scopes.len());
     let (mut seen, mut unknown) = (HashSet::new(), Vec::new());
-    for (place, scope) in scopes.iter().enumerate() {
+    for (index, scope) in scopes.iter().enumerate() {
         match catalog.id(scope) {
             Some(id) => found.extend(seen.insert(id).then_some(id)),
-            None => unknown.push((place, scope.clone())),
+            None => unknown.push((index, scope.clone())),
         }
     }
     if unknown.is_empty() {

@@ -1,9 +1,9 @@
-//! Watch: the changes that one caller may see, as a stream. As a list: [`super::history`].
+//! Watch: a stream of the changes that one caller may see. [`super::history`] has them as a list.
 //!
-//! A key that is bound to companies is bound by their ids. When a company is deleted and another is
-//! created under its id, the key sees the changes of the present one only, from its creation on. A
-//! stream that was open when the company was deleted gets that deletion as the last change of the
-//! company it watched; nobody who asks later gets it.
+//! A key that is bound to companies is bound by their ids. If a company is deleted and another is
+//! created under its id, the key sees only the changes of the present company, from its creation on. A
+//! stream that was open at the deletion gets the deletion as the last change of its company. A stream
+//! that is opened later does not get it.
 //!
 //! Not here: how changes reach the watchers; see [`super::change_feed`].
 
@@ -13,7 +13,7 @@ use std::sync::Arc;
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
-use super::change_feed::{Look, Subscription, weight};
+use super::change_feed::{NextChange, Subscription, weight};
 use super::error::AuthorityError;
 use super::history::length;
 use super::queries::PageBuilder;
@@ -25,22 +25,22 @@ use crate::policy::id::CompanyId;
 use crate::policy::revision::Revision;
 use crate::store::{Store, StoreError};
 
-/// The most changes that a watcher reads ahead from the store,
+/// The most changes that a watcher reads ahead from the store.
 const PAGE: usize = 64;
-/// and the most bytes of them.
+/// The most bytes of changes that a watcher reads ahead from the store.
 const PAGE_BYTES: u64 = 64 << 10;
 
-/// What a caller wants to see of the log.
+/// The part of the change log that a caller watches.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Interest {
     /// The company, or all.
     pub company: Option<CompanyId>,
-    /// Only what was changed since the present company of this id was created.
+    /// Only changes since the present company of this id was created.
     pub present_only: bool,
 }
 
 impl Interest {
-    /// What this caller may see of a company, or of all.
+    /// The changes that this caller may see, of one company or of all.
     #[must_use]
     pub fn of(caller: &Caller, company: Option<CompanyId>) -> Self {
         let present_only = company.is_some() && !caller.reaches_all();
@@ -50,35 +50,35 @@ impl Interest {
 
 /// One watcher of changes, until it is dropped.
 pub struct Watcher {
-    place: Subscription,
+    subscription: Subscription,
     present_only: bool,
-    /// The creation of the company that it last knew to exist, if it is to see no other.
+    /// The creation revision of the company that the watcher last knew, if it may see no other.
     creation: Option<Revision>,
-    /// What was read from the store and is not taken yet.
+    /// Changes that were read from the store and are not taken yet.
     ahead: VecDeque<Change>,
-    /// Up to where the store was read, and whether nothing is left there.
+    /// The revision up to which the store was read, and whether the store has no further change.
     read: (Revision, bool),
     held: Vec<Reservation>,
-    /// How many to read from the store the next time.
+    /// How many changes to read from the store the next time.
     page: usize,
     account: Account,
     runtime: Handle,
 }
 
-/// What a watcher waited for.
+/// The result of a wait.
 #[derive(Clone, Debug)]
 pub enum Event {
     /// The next change.
     Change(Arc<Change>),
-    /// The time is up, and there is none.
+    /// The deadline has passed without a change.
     Idle,
 }
 
 impl Watcher {
-    /// Everything up to here that the watcher may see was handed to it.
+    /// The watcher has received every change up to this revision that it may see.
     #[must_use]
     pub fn after(&self) -> Revision {
-        self.place.after()
+        self.subscription.after()
     }
 
     /// The next change that was read from the store.
@@ -88,7 +88,7 @@ impl Watcher {
             let is_last = self.ahead.is_empty();
             let (up_to, is_all) = self.read;
             let up_to = if is_last && is_all { up_to } else { change.revision };
-            self.place.took(up_to, is_last && is_all);
+            self.subscription.advance(up_to, is_last && is_all);
             if is_last {
                 self.held.clear();
             }
@@ -98,7 +98,7 @@ impl Watcher {
 }
 
 impl Authority {
-    /// Begins to watch changes behind this revision. What is read ahead counts on the account.
+    /// Begins to watch the changes after this revision. Changes that are read ahead count on `account`.
     ///
     /// # Errors
     /// The store cannot answer.
@@ -110,9 +110,9 @@ impl Authority {
     ) -> Result<Watcher, AuthorityError> {
         let Interest { company, present_only } = interest;
         let runtime = Handle::current();
-        let place = self.facts.feed().subscribe(company, after, &runtime);
+        let subscription = self.facts.feed().subscribe(company, after, &runtime);
         let mut watcher = Watcher {
-            place,
+            subscription,
             present_only,
             creation: None,
             ahead: VecDeque::new(),
@@ -122,34 +122,34 @@ impl Authority {
             account,
             runtime,
         };
-        if let Some(company) = watcher.place.company().cloned().filter(|_| present_only) {
+        if let Some(company) = watcher.subscription.company().cloned().filter(|_| present_only) {
             watcher.creation = self.present(&company).await?.1;
         }
         Ok(watcher)
     }
 
-    /// Waits for the next change that a watcher may see, or until this moment.
+    /// Waits for the next change that a watcher may see, or until a deadline.
     ///
     /// # Errors
-    /// The store cannot answer, or what is to come next is no longer kept.
+    /// The store cannot answer, or the next changes were compacted.
     pub async fn next_change(
         &self,
         watcher: &mut Watcher,
-        until: Instant,
+        deadline: Instant,
     ) -> Result<Event, AuthorityError> {
         loop {
             let change = match watcher.take_ahead() {
                 Some(change) => Arc::new(change),
-                None => match watcher.place.look() {
-                    Look::Change(change) => change,
-                    Look::Behind => {
+                None => match watcher.subscription.next() {
+                    NextChange::Change(change) => change,
+                    NextChange::Behind => {
                         self.read_ahead(watcher).await?;
                         continue;
                     }
-                    Look::Nothing => {
+                    NextChange::None => {
                         tokio::select! {
-                            () = watcher.place.woken() => continue,
-                            () = tokio::time::sleep_until(until) => return Ok(Event::Idle),
+                            () = watcher.subscription.notified() => continue,
+                            () = tokio::time::sleep_until(deadline) => return Ok(Event::Idle),
                         }
                     }
                 },
@@ -157,7 +157,7 @@ impl Authority {
             if self.is_shown(watcher, &change).await? {
                 return Ok(Event::Change(change));
             }
-            if Instant::now() >= until {
+            if Instant::now() >= deadline {
                 return Ok(Event::Idle);
             }
         }
@@ -169,17 +169,17 @@ impl Authority {
         watcher: &mut Watcher,
         change: &Change,
     ) -> Result<bool, AuthorityError> {
-        let Some(company) = watcher.place.company().filter(|_| watcher.present_only) else {
+        let Some(company) = watcher.subscription.company().filter(|_| watcher.present_only) else {
             return Ok(true);
         };
-        // Not older than the change, which is published.
+        // The read is not older than the change, which is published.
         if let (_, Some(present)) = self.present(company).await?
             && change.revision >= present
         {
             watcher.creation = Some(present);
             return Ok(true);
         }
-        // It was watched until then.
+        // The watcher has watched the company until its deletion.
         let watched = watcher.creation.is_some_and(|creation| creation < change.revision);
         let is_end = watched && change.kind == ChangeKind::DeleteCompany;
         if is_end {
@@ -188,34 +188,35 @@ impl Authority {
         Ok(is_end)
     }
 
-    /// Reads what comes next from the store.
+    /// Reads the next changes from the store.
     async fn read_ahead(&self, watcher: &mut Watcher) -> Result<(), AuthorityError> {
-        let (company, mut after) = (watcher.place.company().cloned(), watcher.place.after());
+        let (company, mut after) =
+            (watcher.subscription.company().cloned(), watcher.subscription.after());
         let up_to = match company.as_ref().filter(|_| watcher.present_only) {
             None => self.facts.view().await?.at,
             Some(company) => {
                 let (at, present) = self.present(company).await?;
                 match (present, watcher.creation) {
-                    // Nothing of another company of this id.
+                    // Skip the changes of an earlier company of this id.
                     (Some(present), known) if known.is_none_or(|known| known == present) => {
                         after = after.max(Revision(present.0.saturating_sub(1)));
                     }
                     (None, None) => {
-                        watcher.place.took(at, true);
+                        watcher.subscription.advance(at, true);
                         return Ok(());
                     }
-                    // The company that it watched was deleted, which it has not seen yet.
+                    // The watched company was deleted, and the watcher has not seen that yet.
                     _ => {}
                 }
                 at
             }
         };
         let (facts, limit) = (Arc::clone(&self.facts), watcher.page);
-        // Not on a core that answers checks. And by a task of its own: a client that takes nothing
-        // can leave this future alone, which then must not hold the turn of the others.
+        // Not on a worker that answers checks. And in a task of its own: a client that stops reading
+        // leaves this future unpolled, which must not hold a permit that other watchers need.
         let read = watcher.runtime.spawn(async move {
-            let turn = facts.feed().reads.acquire().await;
-            let _turn = turn.map_err(|_| StoreError::Unavailable)?;
+            let permit = facts.feed().reads.acquire().await;
+            let _permit = permit.map_err(|_| StoreError::Unavailable)?;
             facts.read(move |store| page(store, company.as_ref(), after, up_to, limit)).await
         });
         let (mut changes, more) = read.await.unwrap_or(Err(StoreError::Unavailable))?;
@@ -230,7 +231,7 @@ impl Authority {
         for account in [&self.facts.feed().read_ahead.shared(), &watcher.account] {
             match account.reserve(bytes) {
                 Ok(held) => watcher.held.push(held),
-                // It goes on one by one.
+                // Without memory for more, continue with one change at a time.
                 Err(_) => fits = 1,
             }
         }
@@ -238,14 +239,14 @@ impl Authority {
         watcher.page = if changes.len() > fits { fits } else { (watcher.page * 2).min(PAGE) };
         changes.truncate(fits);
         if changes.is_empty() {
-            watcher.place.took(up_to, is_all);
+            watcher.subscription.advance(up_to, is_all);
         }
         watcher.read = (up_to, is_all);
         watcher.ahead = changes.into();
         Ok(())
     }
 
-    /// A published revision, and when the company that exists at it was created.
+    /// A published revision, and the creation revision of the company that exists at it.
     pub(super) async fn present(
         &self,
         company: &CompanyId,
@@ -260,7 +261,7 @@ impl Authority {
     }
 }
 
-/// Changes behind one revision and up to another, and whether there are more.
+/// Changes after one revision and up to another, and whether there are more.
 fn page(
     store: &dyn Store,
     company: Option<&CompanyId>,

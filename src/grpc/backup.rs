@@ -102,7 +102,7 @@ async fn hand_on(
                 return;
             }
             // Also while the client takes nothing: its place is another's.
-            () = authority.no_longer_stands(&caller) => {
+            () = authority.wait_revoked(&caller) => {
                 send.try_send(Err(status::caller_revoked())).ok();
                 return;
             }

@@ -117,7 +117,7 @@ impl Watch {
             // First: nobody waits for the others while there are changes.
             event = authority.next_change(&mut self.watcher, until) => event,
             _ = self.closing.wait_for(|closing| *closing) => return None,
-            () = authority.no_longer_stands(&self.caller) => {
+            () = authority.wait_revoked(&self.caller) => {
                 return Some(Err(status::caller_revoked()));
             }
         };

@@ -5,11 +5,12 @@
 
 use super::import::Place;
 use crate::authority::api_keys::KeyChanged;
+use crate::authority::consents::{ConsentId, ConsentView};
 use crate::authority::impact::Impact;
-use crate::authority::import::{ImportItem, ImportSummary};
+use crate::authority::import::ImportSummary;
 use crate::authority::import_difference::ImportDifference;
+use crate::authority::import_item::ImportItem;
 use crate::authority::secrets::NewSecret;
-use crate::authority::users::{ConsentId, ConsentView};
 use crate::authority::{Applied, Written};
 use crate::policy::company::CompanyView;
 use crate::policy::credential::CredentialView;

@@ -1,17 +1,17 @@
-//! Memory: the bytes that the process holds on behalf of its callers (requests that are being
-//! read, replies and changes that are still to be sent), counted in one place and bounded.
+//! Memory budget: bounds the bytes that the process holds on behalf of its callers: requests that are
+//! being read, and replies and changes that are not sent yet.
 //!
-//! A caller that would take the process above the limit gets an error: the process never runs out
-//! of memory for it. A caller that has an account holds at most half of all.
+//! A request that would exceed the limit gets an error, so the process does not run out of memory for
+//! it. A caller with an account holds at most half of the budget.
 //!
-//! Not here: the caches, which have bounds of their own.
+//! Not here: the caches, which have their own limits.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::Counter;
 
-/// How much memory callers may hold together.
+/// The memory that all callers may hold together.
 #[derive(Debug)]
 pub struct MemoryBudget {
     limit: u64,
@@ -19,25 +19,25 @@ pub struct MemoryBudget {
     refused: Counter,
 }
 
-/// What was asked for would take the process, or one caller, above a limit. It says which limit,
-/// in bytes.
+/// The request would exceed the limit of the process or of one caller. The value is that limit, in
+/// bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exhausted {
-    /// That of all callers together.
+    /// The limit of all callers together.
     All(u64),
-    /// That of one caller.
+    /// The limit of one caller.
     Account(u64),
 }
 
-/// On whose behalf memory is held.
+/// The caller on whose behalf memory is held.
 #[derive(Clone, Debug)]
 pub struct Account {
     budget: Arc<MemoryBudget>,
-    /// What this caller holds; none for a caller without a share of its own.
+    /// The bytes that this caller holds; none for a caller without an own limit.
     own: Option<Arc<AtomicU64>>,
 }
 
-/// Bytes that are held until this is dropped.
+/// Bytes that are held until the reservation is dropped.
 #[derive(Debug)]
 pub struct Reservation {
     account: Account,
@@ -45,37 +45,37 @@ pub struct Reservation {
 }
 
 impl MemoryBudget {
-    /// A budget of so many bytes.
+    /// A budget of `limit` bytes.
     #[must_use]
     pub fn new(limit: u64) -> Arc<Self> {
         Arc::new(Self { limit, held: AtomicU64::new(0), refused: Counter::default() })
     }
 
-    /// The most bytes that are held at once.
+    /// The limit, in bytes.
     #[must_use]
     pub fn limit(&self) -> u64 {
         self.limit
     }
 
-    /// How many bytes are held now.
+    /// The bytes that are held now.
     #[must_use]
     pub fn held(&self) -> u64 {
         self.held.load(Ordering::Relaxed)
     }
 
-    /// How often a caller asked for more than there was.
+    /// How many reservations were rejected.
     #[must_use]
     pub fn refused(&self) -> u64 {
         self.refused.read()
     }
 
-    /// For callers without a share of their own: probes, and those of a server without keys.
+    /// The account of callers without an own limit: probes, and callers of a server without keys.
     #[must_use]
     pub fn shared(self: &Arc<Self>) -> Account {
         Account { budget: Arc::clone(self), own: None }
     }
 
-    /// For one caller, whose reservations are summed in `own`: at most half of all.
+    /// The account of one caller, whose bytes are summed in `own`: at most half of the budget.
     #[must_use]
     pub fn account(self: &Arc<Self>, own: Arc<AtomicU64>) -> Account {
         Account { budget: Arc::clone(self), own: Some(own) }
@@ -83,16 +83,16 @@ impl MemoryBudget {
 }
 
 impl Account {
-    /// Nothing yet, to grow.
+    /// An empty reservation.
     #[must_use]
     pub fn empty(&self) -> Reservation {
         Reservation { account: self.clone(), bytes: 0 }
     }
 
-    /// Holds so many bytes.
+    /// Reserves `bytes`.
     ///
     /// # Errors
-    /// There is no room for them. Nothing is held.
+    /// A limit would be exceeded. Nothing is reserved.
     pub fn reserve(&self, bytes: u64) -> Result<Reservation, Exhausted> {
         let mut reservation = self.empty();
         reservation.grow(bytes)?;
@@ -101,10 +101,10 @@ impl Account {
 }
 
 impl Reservation {
-    /// Holds so many bytes more.
+    /// Reserves `bytes` more.
     ///
     /// # Errors
-    /// There is no room for them. What was held before is still held.
+    /// A limit would be exceeded. The reservation stays as it was.
     pub fn grow(&mut self, bytes: u64) -> Result<(), Exhausted> {
         let Account { budget, own } = &self.account;
         if let Some(own) = own
@@ -124,8 +124,8 @@ impl Reservation {
         Ok(())
     }
 
-    /// Holds so many bytes more, also above the limits: what others ask for is refused until there
-    /// is room again.
+    /// Reserves `bytes` more, also above the limits. Other reservations are rejected until the sum is
+    /// below the limit again.
     pub fn grow_anyway(&mut self, bytes: u64) {
         self.account.budget.held.fetch_add(bytes, Ordering::Relaxed);
         if let Some(own) = &self.account.own {
@@ -134,10 +134,10 @@ impl Reservation {
         self.bytes += bytes;
     }
 
-    /// Holds so many bytes from now on.
+    /// Changes the reservation to `bytes`.
     ///
     /// # Errors
-    /// There is no room for so many. What was held before is still held.
+    /// A limit would be exceeded. The reservation stays as it was.
     pub fn resize(&mut self, bytes: u64) -> Result<(), Exhausted> {
         match bytes.checked_sub(self.bytes) {
             Some(more) => self.grow(more),
@@ -156,7 +156,7 @@ impl Reservation {
         self.bytes -= bytes;
     }
 
-    /// How many bytes are held.
+    /// The reserved bytes.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.bytes
@@ -169,7 +169,7 @@ impl Drop for Reservation {
     }
 }
 
-/// Adds, unless the sum would be above the limit.
+/// Adds, unless the sum would exceed the limit.
 fn add(sum: &AtomicU64, bytes: u64, limit: u64) -> bool {
     let add = |held: u64| held.checked_add(bytes).filter(|sum| *sum <= limit);
     sum.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add).is_ok()
@@ -180,11 +180,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_more_is_held_than_the_limit_and_what_is_dropped_is_free_again() {
+    fn reservations_stay_within_the_limit_and_dropped_ones_are_free_again() {
         let budget = MemoryBudget::new(100);
         let all = budget.shared();
-        let first = all.reserve(60).expect("room");
-        let mut second = all.reserve(30).expect("room");
+        let first = all.reserve(60).expect("within the limit");
+        let mut second = all.reserve(30).expect("within the limit");
         assert_eq!(all.reserve(11).map(drop), Err(Exhausted::All(100)));
         assert_eq!(second.grow(11), Err(Exhausted::All(100)));
         assert_eq!(second.grow(10), Ok(()));
@@ -205,21 +205,21 @@ mod tests {
         let budget = MemoryBudget::new(100);
         let own = Arc::new(AtomicU64::new(0));
         let one = budget.account(Arc::clone(&own));
-        let held = one.reserve(50).expect("room");
+        let held = one.reserve(50).expect("within the limit");
         assert_eq!(one.reserve(1).map(drop), Err(Exhausted::Account(50)));
-        let others = budget.shared().reserve(50).expect("room");
+        let others = budget.shared().reserve(50).expect("within the limit");
         drop(held);
-        let again = one.reserve(10).expect("room");
+        let again = one.reserve(10).expect("within the limit");
         assert_eq!(one.reserve(50).map(drop), Err(Exhausted::Account(50)), "nothing leaks");
         drop((others, again));
         assert_eq!((budget.held(), own.load(Ordering::Relaxed)), (0, 0));
     }
 
     #[test]
-    fn what_all_have_no_room_for_is_not_held_by_one() {
+    fn rejected_reservation_does_not_count_for_its_caller() {
         let budget = MemoryBudget::new(100);
         let own = Arc::new(AtomicU64::new(0));
-        let _others = budget.shared().reserve(80).expect("room");
+        let _others = budget.shared().reserve(80).expect("within the limit");
         let one = budget.account(Arc::clone(&own));
         assert_eq!(one.reserve(30).map(drop), Err(Exhausted::All(100)));
         assert_eq!(own.load(Ordering::Relaxed), 0);

@@ -1,6 +1,6 @@
-//! Shortage: what the system refused, in its own words with their number, and what to do.
+//! Shortage: describes errors of the operating system, with their number and with a remedy.
 //!
-//! A thread, a file or memory that a process does not get says nothing of its data.
+//! A failure to start a thread, open a file or get memory does not mean that data is damaged.
 
 use std::fs::File;
 use std::io;
@@ -9,11 +9,11 @@ use std::thread;
 
 use rustix::io::Errno;
 
-/// How much memory a process must get before it starts anything. Without so little it would be
-/// aborted under way, and nobody would be told why.
-const MEMORY: usize = 48 << 20;
+/// The memory that must be available at the start, in bytes. With less, the process would be aborted
+/// later without an explanation.
+const MIN_MEMORY: usize = 48 << 20;
 
-/// What the system said, with its number, and what to do about it.
+/// Describes an error of the system, with its number and a remedy.
 #[must_use]
 pub fn told(error: &io::Error) -> String {
     match error.raw_os_error().or_else(|| number_in(&format!("{error:?}"))) {
@@ -22,7 +22,7 @@ pub fn told(error: &io::Error) -> String {
     }
 }
 
-/// The same, of an error by its number.
+/// The same for the number of an error.
 #[must_use]
 pub fn told_by_number(number: i32) -> String {
     let remedy = match Errno::from_raw_os_error(number) {
@@ -47,14 +47,14 @@ pub fn told_by_number(number: i32) -> String {
     format!("{} ({remedy})", io::Error::from_raw_os_error(number))
 }
 
-/// Whether the system has no more of something, as opposed to a wrong request.
+/// Whether the error means that a resource of the system is exhausted.
 #[must_use]
 pub fn is_one(error: &io::Error) -> bool {
     let number = error.raw_os_error().map(Errno::from_raw_os_error);
     matches!(number, Some(Errno::AGAIN | Errno::NOMEM | Errno::MFILE | Errno::NFILE))
 }
 
-/// The number of a system's error that a text names, as errors and panics print it.
+/// The number of a system error in a text, as errors and panics print it.
 #[must_use]
 pub fn number_in(text: &str) -> Option<i32> {
     ["code: ", "os error "].iter().find_map(|before| {
@@ -64,14 +64,14 @@ pub fn number_in(text: &str) -> Option<i32> {
     })
 }
 
-/// Finds out whether so many more threads can be started: they are, and they end.
+/// Checks that `many` more threads can be started, by starting them. They end at once.
 ///
 /// # Errors
-/// The system refuses one of them.
+/// The system cannot provide one of them.
 pub fn threads(many: usize) -> io::Result<()> {
-    // Each holds its place until all were started.
+    // Each thread stays until all were started.
     let gate = Arc::new(RwLock::new(()));
-    let shut = gate.write();
+    let closed = gate.write();
     let mut started = Vec::with_capacity(many);
     let mut refused = None;
     for _ in 0..many {
@@ -85,29 +85,29 @@ pub fn threads(many: usize) -> io::Result<()> {
             }
         }
     }
-    drop(shut);
+    drop(closed);
     for thread in started {
         thread.join().ok();
     }
     refused.map_or(Ok(()), Err)
 }
 
-/// Finds out whether so many more files can be opened.
+/// Checks that `many` more files can be opened.
 ///
 /// # Errors
-/// The system refuses one of them.
+/// The system cannot provide one of them.
 pub fn files(many: usize) -> io::Result<()> {
     let opened: io::Result<Vec<_>> = (0..many).map(|_| File::open("/")).collect();
     opened.map(drop)
 }
 
-/// Finds out whether there is memory to start with.
+/// Checks that there is enough memory to start.
 ///
 /// # Errors
-/// The system refuses it.
+/// The system cannot provide it.
 pub fn memory() -> io::Result<()> {
     let mut some = Vec::<u8>::new();
-    some.try_reserve_exact(MEMORY)
+    some.try_reserve_exact(MIN_MEMORY)
         .map_err(|_| io::Error::from_raw_os_error(Errno::NOMEM.raw_os_error()))
 }
 
@@ -116,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_errors_number_is_found_where_it_is_printed() {
+    fn number_of_an_error_is_found_in_its_text() {
         let error = io::Error::from_raw_os_error(11);
         assert_eq!(number_in(&format!("panicked: {error:?}")), Some(11));
         assert_eq!(number_in(&error.to_string()), Some(11));

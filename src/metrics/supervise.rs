@@ -1,7 +1,7 @@
-//! Supervise: threads and tasks that run for as long as the process. One that panics is started
-//! again and counted; one that nobody can do without ends the process. None is missing unnoticed.
+//! Supervisor: runs the threads and tasks that live as long as the process. It restarts one that panics,
+//! and counts the restarts. If a vital one panics, the process ends.
 //!
-//! Not here: tasks of a call or of a connection, whose caller hears of it.
+//! Not here: tasks of a call or of a connection, whose caller handles their errors.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -13,33 +13,33 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
-/// How long to wait before what panicked is started again.
-const PAUSE: Duration = Duration::from_secs(1);
+/// How long to wait before a restart.
+const RESTART_DELAY: Duration = Duration::from_secs(1);
 
-/// Who starts them, and counts.
+/// Starts threads and tasks, and counts their restarts.
 #[derive(Debug, Default)]
 pub struct Supervisor {
-    /// How often each was started again, by name.
+    /// The number of restarts, by name.
     restarts: Mutex<BTreeMap<&'static str, u64>>,
-    /// The first of those that nobody can do without that panicked.
+    /// The first vital thread or task that panicked.
     failed: watch::Sender<Option<&'static str>>,
 }
 
 impl Supervisor {
-    /// How often each thread and task was started again because it had panicked.
+    /// The number of restarts of each thread and task, after panics.
     #[must_use]
     pub fn restarts(&self) -> Vec<(&'static str, u64)> {
         let restarts = self.restarts.lock().unwrap_or_else(PoisonError::into_inner);
         restarts.iter().map(|(name, count)| (*name, *count)).collect()
     }
 
-    /// Notes that something panicked and is done again.
+    /// Records the restart of a thread or task that panicked.
     pub fn restarted(&self, name: &'static str) {
         self.count(name, 1);
         tracing::error!(name, "a task of the server panicked, and is started again");
     }
 
-    /// Runs a task again and again, until it returns or what is returned is dropped.
+    /// Runs a task, and restarts it after a panic, until it returns or the handle is dropped.
     pub fn task<F>(
         self: &Arc<Self>,
         name: &'static str,
@@ -51,21 +51,21 @@ impl Supervisor {
         self.count(name, 0);
         let own = Arc::clone(self);
         AbortOnDropHandle::new(tokio::spawn(async move {
-            // A task of its own each time: its panic ends that alone.
+            // Each run is a task of its own, so that a panic ends only that run.
             while let Err(ended) = AbortOnDropHandle::new(tokio::spawn(make())).await {
                 if ended.is_cancelled() {
                     return;
                 }
                 own.restarted(name);
-                tokio::time::sleep(PAUSE).await;
+                tokio::time::sleep(RESTART_DELAY).await;
             }
         }))
     }
 
-    /// Runs a thread again and again until it returns.
+    /// Runs a thread, and restarts it after a panic, until it returns.
     ///
     /// # Errors
-    /// There is no thread for it.
+    /// The thread cannot be started.
     pub fn thread(
         self: &Arc<Self>,
         name: &'static str,
@@ -76,19 +76,19 @@ impl Supervisor {
         let run = move || {
             while panic::catch_unwind(AssertUnwindSafe(&mut run)).is_err() {
                 own.restarted(name);
-                thread::sleep(PAUSE);
+                thread::sleep(RESTART_DELAY);
             }
         };
         thread::Builder::new().name(name.to_owned()).spawn(run).map(drop)
     }
 
-    /// To be kept by a thread or task that nobody can do without, for as long as it runs.
+    /// A guard that a vital thread or task holds for as long as it runs.
     #[must_use]
     pub fn vital(self: &Arc<Self>, name: &'static str) -> Vital {
         Vital { name, supervisor: Arc::clone(self) }
     }
 
-    /// Waits until something panicked that nobody can do without; its name.
+    /// Waits until a vital thread or task has panicked, and returns its name.
     pub async fn failed(&self) -> &'static str {
         let mut failed = self.failed.subscribe();
         match failed.wait_for(Option::is_some).await.map(|name| *name) {
@@ -104,7 +104,7 @@ impl Supervisor {
     }
 }
 
-/// Something that nobody can do without.
+/// The guard of a vital thread or task.
 #[derive(Debug)]
 pub struct Vital {
     name: &'static str,
@@ -131,7 +131,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_task_that_panics_is_started_again_and_counted() {
+    async fn panicked_task_is_restarted_and_counted() {
         let supervisor: Arc<Supervisor> = Arc::default();
         let runs = Arc::new(AtomicU64::new(0));
         let task = supervisor.task("a_task", move || {
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_task_ends_when_its_handle_is_dropped() {
+    async fn task_ends_when_its_handle_is_dropped() {
         struct Held(Option<tokio::sync::oneshot::Sender<()>>);
         impl Drop for Held {
             fn drop(&mut self) {
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn a_thread_that_panics_is_started_again_with_what_it_had() {
+    fn panicked_thread_is_restarted_with_its_state() {
         let supervisor: Arc<Supervisor> = Arc::default();
         let (send, receive) = mpsc::channel();
         let mut runs = 0;
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_nobody_can_do_without_is_told_of_when_it_panics_and_only_then() {
+    async fn vital_task_is_reported_only_if_it_panics() {
         let supervisor: Arc<Supervisor> = Arc::default();
         drop(supervisor.vital("one that ends"));
         let vital = supervisor.vital("accept");

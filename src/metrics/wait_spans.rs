@@ -1,41 +1,41 @@
-//! Steps: where the time of one call went, for whoever traces it.
+//! Wait spans: where the time of one traced call went.
 //!
-//! Whoever traces a call opens a list for it ([`noted`]), and whoever waits on its behalf (for
-//! the disk, for a commit) writes there ([`step`]). The list goes with the task and not by
-//! argument: a change passes a dozen functions between the two, none of which has to know.
-//! Without a list, as for every call that nobody traces, nothing is written and no clock is read.
+//! A tracer opens a list for a call ([`noted`]). Code that waits on behalf of the call, for the disk or
+//! for a commit, adds a span to it ([`span`]). The list is task-local and not an argument: a change
+//! passes a dozen functions between the two, and none of them has to know the list. Without a list, as
+//! for every call that is not traced, nothing is written and no clock is read.
 //!
-//! Not here: what is quick. A fact at hand is no step.
+//! Not here: work that does not wait. A read of a cached fact has no span.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
-/// How many steps of a call are kept. An import has as many as it has items.
-const MOST: usize = 32;
+/// The most spans of a call that are kept. An import has as many as it has items.
+const MAX_SPANS: usize = 32;
 
 tokio::task_local! {
     static STEPS: Option<Steps>;
 }
 
-/// One step.
+/// One wait.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Step {
-    /// What was waited for.
+    /// The name of the wait.
     pub name: &'static str,
-    /// Since when.
+    /// The start.
     pub began: SystemTime,
-    /// Until when.
+    /// The end.
     pub ended: SystemTime,
-    /// The revision that came of it, if one did.
+    /// The resulting revision, if there is one.
     pub revision: Option<u64>,
 }
 
-/// The steps of one call.
+/// The waits of one call.
 #[derive(Clone, Debug, Default)]
 pub struct Steps(Arc<Mutex<Vec<Step>>>);
 
 impl Steps {
-    /// Those so far, the first of them if there were too many. They are here no more.
+    /// Takes the waits so far; the first [`MAX_SPANS`] if there were more.
     #[must_use]
     pub fn take(&self) -> Vec<Step> {
         std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
@@ -43,28 +43,28 @@ impl Steps {
 
     fn note(&self, step: Step) {
         let mut steps = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if steps.len() < MOST {
+        if steps.len() < MAX_SPANS {
             steps.push(step);
         }
     }
 }
 
-/// Does some work whose steps are noted here, if anywhere.
+/// Runs `work`, and records its waits in `steps`, if there is a list.
 pub async fn noted<T>(steps: Option<Steps>, work: impl Future<Output = T>) -> T {
     STEPS.scope(steps, work).await
 }
 
-/// The work, to be done by another task, with its steps noted where those of this one are.
+/// Prepares `work` for another task, so that its waits are recorded in the list of this task.
 pub fn propagate<T>(work: impl Future<Output = T>) -> impl Future<Output = T> {
     STEPS.scope(here(), work)
 }
 
-/// Does some work that is a step of its call.
+/// Runs `work`, and records it as a wait of the call.
 pub async fn span<T>(name: &'static str, work: impl Future<Output = T>) -> T {
     step_to(name, work, |_| None).await
 }
 
-/// Does some work that is a step of its call, and of which a revision can come.
+/// Runs `work`, and records it as a wait of the call, with the revision that `revision` finds.
 pub async fn step_to<T>(
     name: &'static str,
     work: impl Future<Output = T>,
@@ -72,10 +72,10 @@ pub async fn step_to<T>(
 ) -> T {
     let Some(steps) = here() else { return work.await };
     let began = SystemTime::now();
-    let done = work.await;
-    let revision = revision(&done);
+    let output = work.await;
+    let revision = revision(&output);
     steps.note(Step { name, began, ended: SystemTime::now(), revision });
-    done
+    output
 }
 
 fn here() -> Option<Steps> {
@@ -91,17 +91,17 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn steps_are_noted_for_the_call_that_they_are_of() {
+    async fn waits_are_recorded_for_their_own_call() {
         let (one, other) = (Steps::default(), Steps::default());
         let work = async |name| span(name, tokio::task::yield_now()).await;
         tokio::join!(
             noted(Some(one.clone()), work("one")),
             noted(Some(other.clone()), work("other")),
-            noted(None, work("of nobody")),
+            noted(None, work("not traced")),
             work("without a list"),
         );
         assert_eq!((names(&one), names(&other)), (vec!["one"], vec!["other"]));
-        // Another task notes for this one only if it is told to.
+        // Another task records for this one only after `propagate`.
         let carry = async { tokio::spawn(propagate(work("carried"))).await };
         noted(Some(one.clone()), carry).await.expect("ended");
         let leave = async { tokio::spawn(work("left")).await };
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_first_of_too_many_are_kept_and_what_came_of_them() {
+    async fn first_waits_are_kept_with_their_revisions() {
         let steps = Steps::default();
         let work = async {
             for n in 0..1_000 {
@@ -119,7 +119,7 @@ mod tests {
         };
         noted(Some(steps.clone()), work).await;
         let revisions: Vec<_> = steps.take().into_iter().filter_map(|step| step.revision).collect();
-        assert_eq!(revisions, (0..MOST as u64).collect::<Vec<_>>());
+        assert_eq!(revisions, (0..MAX_SPANS as u64).collect::<Vec<_>>());
         assert!(steps.take().is_empty());
     }
 }

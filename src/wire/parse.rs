@@ -12,10 +12,10 @@ use super::validate::{
     MAX_IMPORTED, MAX_LABEL, MAX_QUOTED, MAX_ROLES, Place, RawWriteOptions,
 };
 use crate::authority::api_keys::NewKey;
+use crate::authority::consents::ConsentId;
 use crate::authority::history::Wanted;
 use crate::authority::queries::ScopeFilter;
 use crate::authority::secrets::SecretOf;
-use crate::authority::users::ConsentId;
 use crate::authority::{
     CompanyChange, CredentialChange, NewCompany, NewCredential, RestoreGrants, Restriction,
     WriteOptions,

@@ -4,9 +4,9 @@ use jiff::Timestamp;
 
 use crate::authority::Answer;
 use crate::authority::api_keys::KeyView;
+use crate::authority::consents::{ConsentId, ConsentView};
 use crate::authority::impact::Affected;
 use crate::authority::secrets::Verification;
-use crate::authority::users::{ConsentId, ConsentView};
 use crate::policy::caller::Role;
 use crate::policy::catalog::Reach;
 use crate::policy::cause::Cause;

@@ -8,7 +8,7 @@ use std::fmt::{self, Display};
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use crate::authority::users::ConsentId;
+use crate::authority::consents::ConsentId;
 use crate::authority::{IdempotencyKey, WriteOptions};
 use crate::policy::caller::Caller;
 use crate::policy::catalog::AudienceError;

@@ -1,20 +1,20 @@
-//! No stale answer: checks at full speed against changes, with a cache far too small.
+//! Consistency: checks at full speed during changes, with a cache that is far too small.
 //!
-//! Everything that can be asked has an epoch, which the writers move before a change is sent
-//! and after it is acknowledged. A check whose epochs did not move from before it to after it
-//! has one right answer, an allow or a denial; and its revision is none that was passed before
-//! it began. Companies are restricted, disabled, deleted and made again; so are credentials;
-//! users lose their roles, or themselves; consents are withdrawn. Checks go alone and in batches,
-//! at desks that keep what they were asked for, and at fresh ones.
+//! Everything that a check depends on has an epoch. The writers move it before a change is sent and
+//! after the change is acknowledged. If no epoch of a check moves during the check, there is one right
+//! answer, an allow or a denial. Its revision is not older than any revision that was acknowledged
+//! before the check began. The writers restrict, disable, delete and recreate companies and
+//! credentials. They remove roles and users, and they withdraw consents. Checks run alone and in
+//! batches, with L1 caches that are filled and with new ones.
 //!
-//! Facts of two revisions in one answer move no epoch; the second test is about those.
+//! Facts of two revisions in one answer do not move an epoch. The second test covers them.
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use scopegate::authority::consents::ConsentId;
 use scopegate::authority::impact::Impact;
-use scopegate::authority::users::ConsentId;
 use scopegate::authority::{
     Authority, CompanyChange, CredentialChange, NewCompany, NewCredential, Restriction,
     WriteOptions, Written,
@@ -37,9 +37,9 @@ const CHECKERS: usize = 4;
 const CONSENTED: usize = 3;
 /// How many checks a batch has.
 const BATCH: usize = 50;
-/// How many settled checks there are to a turn of a writer.
+/// How many settled checks allow a writer one more change.
 const CHECKS_A_TURN: u64 = 200;
-/// How many facts are at hand for all: far fewer than are asked for.
+/// The capacity of the L2 cache: far fewer facts than the checks need.
 const CACHE: u64 = 4;
 
 const CATALOG: &str = "
@@ -70,10 +70,10 @@ struct World {
     users: Vec<Epoch>,
     /// Of that user's consents.
     consents: Vec<Vec<Epoch>>,
-    /// The last revision that anybody was told of.
+    /// The last acknowledged revision.
     acknowledged: AtomicU64,
-    /// Turns of the writers. The checks give them, so that on a busy machine too there are many
-    /// changes, and many checks of what is settled between them.
+    /// Permits of the writers. The checks add them, so that also on a busy machine there are many
+    /// changes, and many settled checks between them.
     turns: Semaphore,
 }
 
@@ -104,7 +104,7 @@ fn role() -> Name {
     Name::parse("r").expect("a name")
 }
 
-/// What one check rests on beside company and credential.
+/// What a check depends on besides company and credential.
 #[derive(Clone, Copy, PartialEq)]
 enum Kind {
     Alone,
@@ -165,7 +165,7 @@ impl World {
         world
     }
 
-    /// Makes a company with all that is in it.
+    /// Creates a company and everything in it.
     async fn create_company(self: &Arc<Self>, n: usize) {
         let new = NewCompany { id: company(n), display_name: String::new(), scopes: None };
         let done = self.authority.create_company(&new, &terms(), at).await;
@@ -193,7 +193,7 @@ impl World {
         Revision(self.authority.create_credential(&new, &terms(), at).await.expect("created"))
     }
 
-    /// Gives a company's user their role, or takes it.
+    /// Gives a company's user the role, or removes it.
     async fn put_user(&self, n: usize, able: bool) {
         let roles = if able { vec![role()] } else { vec![] };
         let done = self.authority.put_user(&company(n), &ada(), &roles, &terms(), at).await;
@@ -207,7 +207,7 @@ impl World {
         self.acknowledge(Revision(done.expect("put")));
     }
 
-    /// Waits for a writer's turn; false when there are no more.
+    /// Waits for a writer's permit; false when there are no more.
     async fn turn(&self) -> bool {
         self.turns.acquire().await.map(SemaphorePermit::forget).is_ok()
     }
@@ -235,7 +235,7 @@ impl World {
         Revision(done.expect("changed"))
     }
 
-    /// Restricts a company, and some time later gives everything back.
+    /// Restricts a company, and later adds the scopes to the ceiling and grants them again.
     async fn restrict(self: &Arc<Self>, n: usize) {
         let epoch = &self.companies[n];
         let id = company(n);
@@ -275,7 +275,7 @@ impl World {
         }
     }
 
-    /// Deletes a company with all that is in it, and makes it again.
+    /// Deletes a company and everything in it, and creates it again.
     async fn recreate(self: &Arc<Self>, n: usize) {
         let epoch = &self.companies[n];
         let (id, terms) = (company(n), terms());
@@ -312,7 +312,7 @@ impl World {
         match way {
             0 => self.put_user(n, true).await,
             1 => {
-                // Somebody else of the same name, who has consented to nothing yet.
+                // A new user of the same id, without consents.
                 self.put_user(n, true).await;
                 for k in 0..CONSENTED {
                     self.consent(n, k, true).await;
@@ -354,26 +354,25 @@ impl World {
         epoch.step();
     }
 
-    /// All epochs that a check rests on; those that it does not, never move.
+    /// The epochs that a check depends on. The others in the list never move.
     fn epochs(&self, (n, k, kind): Asked) -> [u64; 4] {
         let user = if kind == Kind::Alone { 0 } else { self.users[n].now() };
         let consent = if kind == Kind::WithConsent { self.consents[n][k].now() } else { 0 };
         [self.companies[n].now(), self.credentials[n][k].now(), user, consent]
     }
 
-    /// Some checks at once, at this desk. Each that had one right answer is counted; that it had
-    /// it is asserted.
-    async fn check(&self, desk: &Authority, asked: &[Asked], settled: &Settled) {
+    /// Runs some checks on this core. Counts each that has one right answer, and asserts that answer.
+    async fn check(&self, core: &Authority, asked: &[Asked], settled: &Settled) {
         let before: Vec<_> = asked.iter().map(|one| self.epochs(*one)).collect();
         let passed = self.acknowledged.load(Ordering::SeqCst);
         let (verdicts, revision) = match asked {
             [one] => {
-                let answer = desk.check(&query(*one), Revision::ZERO).await.expect("an answer");
+                let answer = core.check(&query(*one), Revision::ZERO).await.expect("an answer");
                 (vec![answer.verdict], answer.revision)
             }
             _ => {
                 let queries: Vec<_> = asked.iter().map(|one| query(*one)).collect();
-                desk.batch_check(&queries, Revision::ZERO).await.expect("answers")
+                core.batch_check(&queries, Revision::ZERO).await.expect("answers")
             }
         };
         assert!(revision.0 >= passed, "{revision} after {passed}");
@@ -421,7 +420,8 @@ fn settled_checks() -> u64 {
     asked.and_then(|n| n.parse().ok()).unwrap_or(500_000)
 }
 
-/// What to ask for. Half of it goes to a few, so that the small cache is hit and missed.
+/// The next check. Half of the checks go to a few credentials, so that the small cache has both hits
+/// and misses.
 fn ask(rng: &mut Rng) -> Asked {
     let kind = KINDS[rng.roll(KINDS.len())];
     let few = rng.roll(2) == 0;
@@ -431,7 +431,7 @@ fn ask(rng: &mut Rng) -> Asked {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_check_after_an_acknowledgement_never_answers_as_before_it() {
+async fn check_after_an_acknowledgement_sees_the_change() {
     let dir = tempfile::tempdir().expect("a directory");
     let world = World::new(dir.path(), CACHE).await;
     let mut writers = Vec::new();
@@ -480,14 +480,14 @@ async fn a_check_after_an_acknowledgement_never_answers_as_before_it() {
         checkers.push(tokio::spawn(async move {
             let mut rng = Rng::new(300 + checker as u64);
             let goal = settled_checks();
-            let mut desk = world.authority.for_core();
+            let mut core = world.authority.for_core();
             while settled.all.load(Ordering::Relaxed) < goal {
-                // What one desk keeps it may keep to the end; another asks the cache of all.
+                // One core keeps its L1 cache to the end; another starts with an empty one.
                 if checker % 2 == 0 && rng.roll(50) == 0 {
-                    desk = world.authority.for_core();
+                    core = world.authority.for_core();
                 }
                 let count = if rng.roll(4) == 0 { BATCH } else { 1 };
-                // Checks in a row often concern the same parties.
+                // Consecutive checks often have the same subject.
                 let mut one = ask(&mut rng);
                 let mut next = || {
                     if rng.roll(4) == 0 {
@@ -496,7 +496,7 @@ async fn a_check_after_an_acknowledgement_never_answers_as_before_it() {
                     one
                 };
                 let asked: Vec<_> = (0..count).map(|_| next()).collect();
-                world.check(&desk, &asked, &settled).await;
+                world.check(&core, &asked, &settled).await;
             }
         }));
     }
@@ -513,7 +513,7 @@ async fn a_check_after_an_acknowledgement_never_answers_as_before_it() {
     for of_kind in &settled.by_kind {
         for seen in of_kind {
             let seen = seen.load(Ordering::Relaxed);
-            assert!(seen > settled_checks() / 1_000, "of every kind and answer some, not {seen}");
+            assert!(seen > settled_checks() / 1_000, "some of every kind and answer, not {seen}");
         }
     }
     assert!(world.authority.published().0 > 1_000, "there was something to go stale");
@@ -529,8 +529,9 @@ fn torn_checks() -> u64 {
     std::env::var("SCOPEGATE_TORN_CHECKS").ok().and_then(|n| n.parse().ok()).unwrap_or(200_000)
 }
 
-/// "Role taken, then scope granted" and "scope revoked, then role given", in turn: no revision
-/// allows, so no check may, and none that pairs facts of two revisions would be denied.
+/// A writer alternates "role removed, then scope granted" and "scope revoked, then role given". No
+/// revision allows the check, so no check may be allowed. A check that pairs facts of two revisions
+/// would be allowed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn no_check_pairs_a_users_roles_with_grants_of_another_revision() {
     let dir = tempfile::tempdir().expect("a directory");

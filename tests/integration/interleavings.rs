@@ -1,28 +1,28 @@
-//! The admission protocol under every interleaving that shuttle tries: the very file that the
-//! server runs, compiled here over scheduled locks and atomics.
+//! Interleavings: the cache protocol under the interleavings that shuttle explores. The test compiles
+//! the same files that the server runs, with locks and atomics of the test scheduler.
 //!
-//! A store of two facts is changed by a writer that applies, replaces and publishes as the
-//! engine does, while readers take both facts and a chaos thread evicts. The changes are such
-//! that no single revision has both facts open; a reader that ever sees both open, or that sees
-//! less than what was published before it began, has found a hole.
+//! A writer changes a store of two facts: it applies, replaces and publishes as the storage engine
+//! does. Readers read both facts meanwhile, and another thread evicts entries. No single revision has
+//! both facts open. The test fails if a reader sees both open, or a revision older than the one that
+//! was published before it began.
 use std::collections::HashMap;
 
 use shuttle::sync::Arc;
 use shuttle::thread;
 
-#[allow(dead_code, unused_imports, reason = "the server's file")]
+#[allow(dead_code, unused_imports, reason = "a file of the server")]
 #[path = "../../src/authority/coherence.rs"]
 mod coherence;
 
-#[allow(dead_code, reason = "the server's file")]
+#[allow(dead_code, reason = "a file of the server")]
 #[path = "../../src/authority/l1_cache.rs"]
 mod l1_cache;
 
-#[allow(dead_code, reason = "the server's file")]
+#[allow(dead_code, reason = "a file of the server")]
 #[path = "../../src/authority/change_stamps.rs"]
 mod change_stamps;
 
-/// What `admission` finds under `super::sync`.
+/// The module that `coherence` imports as `super::sync`.
 mod sync {
     pub(super) use shuttle::sync::atomic::{AtomicU64, Ordering};
     pub(super) use shuttle::sync::{Mutex, MutexGuard};
@@ -41,13 +41,13 @@ type Key = usize;
 /// A fact: whether it is open, and the revision that changed it.
 type Fact = (Revision, bool);
 
-/// A shelf that evicts when told to, with one lock per key.
-struct TestShelf {
+/// A cache map with one lock per key, which evicts on request.
+struct TestMap {
     entries: Mutex<HashMap<Key, Entry<Fact>>>,
     locks: [Mutex<()>; 2],
 }
 
-impl TestShelf {
+impl TestMap {
     fn new() -> Self {
         Self { entries: Mutex::new(HashMap::new()), locks: [Mutex::new(()), Mutex::new(())] }
     }
@@ -57,12 +57,12 @@ impl TestShelf {
     }
 
     fn evict(&self, key: Key) {
-        // As moka does: without the key's lock.
+        // Without the key's lock, as moka does.
         lock(&self.entries).remove(&key);
     }
 }
 
-impl CoherentMap for TestShelf {
+impl CoherentMap for TestMap {
     type Key = Key;
     type Fact = Fact;
 
@@ -72,18 +72,18 @@ impl CoherentMap for TestShelf {
         step: impl FnOnce(Option<Entry<Fact>>) -> (Option<Entry<Fact>>, R),
     ) -> R {
         let _held = lock(&self.locks[*key]);
-        let shelved = self.get(*key);
-        let (put, told) = step(shelved);
+        let cached = self.get(*key);
+        let (put, output) = step(cached);
         if let Some(entry) = put {
             lock(&self.entries).insert(*key, entry);
         }
-        told
+        output
     }
 }
 
-/// The store: a fact that is not there does not exist.
+/// The cache and the store. A fact that is not in the store does not exist.
 struct World {
-    admission: CacheCoherence<TestShelf>,
+    coherence: CacheCoherence<TestMap>,
     store: [Mutex<Option<Fact>>; 2],
 }
 
@@ -91,14 +91,14 @@ impl World {
     fn new(first: [Option<bool>; 2]) -> Self {
         let fact = |open: Option<bool>| Mutex::new(open.map(|open| (Revision(1), open)));
         Self {
-            admission: CacheCoherence::new(TestShelf::new(), Revision(1), 2),
+            coherence: CacheCoherence::new(TestMap::new(), Revision(1), 2),
             store: first.map(fact),
         }
     }
 
-    /// One batch, in the order of the engine's writer.
+    /// Commits one batch, in the order of the storage engine's writer.
     fn commit(&self, last: u64, changes: &[(Key, u64, Option<bool>)]) {
-        self.admission.begin_batch(Revision(last), changes.iter().map(|(key, ..)| *key));
+        self.coherence.begin_batch(Revision(last), changes.iter().map(|(key, ..)| *key));
         for (key, revision, open) in changes {
             *lock(&self.store[*key]) = open.map(|open| (Revision(*revision), open));
         }
@@ -106,54 +106,54 @@ impl World {
             let since = Revision(*revision);
             (*key, Entry { since, fact: open.map(|open| (since, open)) })
         });
-        self.admission.publish(Revision(last), outcomes);
+        self.coherence.publish(Revision(last), outcomes);
     }
 
     fn read(&self, key: Key) -> Entry<Fact> {
-        let at_hand = self.admission.shelf.get(key);
-        at_hand.unwrap_or_else(|| {
+        let cached = self.coherence.map.get(key);
+        cached.unwrap_or_else(|| {
             let read = || Ok::<_, ()>(lock(&self.store[key]).map(|fact| (fact.0, fact)));
-            let fill = self.admission.get_or_load(&key, read);
+            let fill = self.coherence.get_or_load(&key, read);
             fill.expect("the store answers")
         })
     }
 
-    /// A fact at a published revision, by way of a front.
-    fn near(
+    /// A fact at a published revision, from the L1 cache if it is there.
+    fn get_for_core(
         &self,
-        front: &L1Cache<Key, Fact>,
+        l1: &L1Cache<Key, Fact>,
         at: Revision,
         key: Key,
     ) -> Result<Option<Fact>, Revision> {
-        let marks = &self.admission.marks;
-        let hash = marks.hash(&key);
-        if let Some(fact) = front.get(marks, at, hash, &key) {
+        let stamps = &self.coherence.stamps;
+        let hash = stamps.hash(&key);
+        if let Some(fact) = l1.get(stamps, at, hash, &key) {
             return Ok(Some(fact));
         }
         let entry = self.read(key);
         let fact = entry.clone().at(at)?;
-        front.insert(hash, || key, entry, at);
+        l1.insert(hash, || key, entry, at);
         Ok(fact)
     }
 
-    /// Both facts at one published revision, as a check takes them.
-    fn check(&self, front: &L1Cache<Key, Fact>) -> (Revision, [Option<bool>; 2]) {
+    /// Reads both facts at one published revision, as a check does.
+    fn check(&self, l1: &L1Cache<Key, Fact>) -> (Revision, [Option<bool>; 2]) {
         loop {
-            let at = self.admission.published();
-            let facts = [self.near(front, at, 0), self.near(front, at, 1)];
+            let at = self.coherence.published();
+            let facts = [self.get_for_core(l1, at, 0), self.get_for_core(l1, at, 1)];
             let youngest = match facts {
                 [Ok(a), Ok(b)] => return (at, [a, b].map(|fact| fact.map(|(_, open)| open))),
                 [Err(a), Err(b)] => a.max(b),
                 [Err(younger), _] | [_, Err(younger)] => younger,
             };
-            while self.admission.published() < youngest {
+            while self.coherence.published() < youngest {
                 thread::yield_now();
             }
         }
     }
 }
 
-/// What each revision says of the two facts.
+/// The state of the two facts at each revision.
 type History = &'static [[Option<bool>; 2]];
 
 const OPEN: Option<bool> = Some(true);
@@ -166,8 +166,8 @@ type Batches = &'static [(u64, &'static [(Key, u64, Option<bool>)])];
 fn explore(history: History, batches: Batches, schedules: usize) {
     let scenario = move || {
         let world = Arc::new(World::new(history[1]));
-        // Both readers have one front, which is worse for it than one each.
-        let front = Arc::new(L1Cache::new(2));
+        // Both readers share one L1 cache, which is harder than one for each.
+        let l1 = Arc::new(L1Cache::new(2));
         let mut threads = Vec::new();
         threads.push(thread::spawn({
             let world = Arc::clone(&world);
@@ -175,31 +175,31 @@ fn explore(history: History, batches: Batches, schedules: usize) {
         }));
         threads.push(thread::spawn({
             let world = Arc::clone(&world);
-            move || [0, 1, 0, 1].into_iter().for_each(|key| world.admission.shelf.evict(key))
+            move || [0, 1, 0, 1].into_iter().for_each(|key| world.coherence.map.evict(key))
         }));
         for _ in 0..2 {
-            let (world, front) = (Arc::clone(&world), Arc::clone(&front));
+            let (world, l1) = (Arc::clone(&world), Arc::clone(&l1));
             threads.push(thread::spawn(move || {
                 let mut last = Revision::ZERO;
                 for _ in 0..2 {
-                    let before = world.admission.published();
-                    let (at, facts) = world.check(&front);
-                    let said = history[usize::try_from(at.0).expect("small")];
-                    assert_eq!(facts, said, "the facts of revision {at}");
-                    assert!(at >= before && at >= last, "nothing acknowledged is missed");
+                    let before = world.coherence.published();
+                    let (at, facts) = world.check(&l1);
+                    let expected = history[usize::try_from(at.0).expect("small")];
+                    assert_eq!(facts, expected, "the facts of revision {at}");
+                    assert!(at >= before && at >= last, "every acknowledged change is seen");
                     last = at;
                 }
             }));
         }
-        threads.into_iter().for_each(|thread| thread.join().expect("no hole"));
-        let (_, facts) = world.check(&front);
-        assert_eq!(facts, *history.last().expect("an end"), "the end is seen");
+        threads.into_iter().for_each(|thread| thread.join().expect("no thread panicked"));
+        let (_, facts) = world.check(&l1);
+        assert_eq!(facts, *history.last().expect("an end"), "the last revision is seen");
     };
     shuttle::check_random(scenario, schedules);
     shuttle::check_pct(scenario, schedules, 3);
 }
 
-/// How many schedules of each kind to try.
+/// How many schedules of each kind to explore.
 fn schedules() -> usize {
     std::env::var("SCOPEGATE_SCHEDULES").ok().and_then(|n| n.parse().ok()).unwrap_or(8_000)
 }
@@ -213,7 +213,7 @@ fn no_check_pairs_facts_of_two_revisions() {
         &[
             (2, &[(0, 2, SHUT)]),
             (3, &[(1, 3, OPEN)]),
-            // Two changes in one batch: neither is seen without the other.
+            // Two changes in one batch: no reader sees one without the other.
             (5, &[(1, 4, SHUT), (0, 5, OPEN)]),
         ],
         schedules(),
@@ -221,7 +221,7 @@ fn no_check_pairs_facts_of_two_revisions() {
 }
 
 #[test]
-fn an_absence_is_seen_at_the_revision_that_made_it() {
+fn absence_is_seen_at_the_revision_that_caused_it() {
     const HISTORY: History =
         &[[GONE, GONE], [OPEN, GONE], [GONE, GONE], [GONE, OPEN], [GONE, GONE], [OPEN, GONE]];
     explore(

@@ -1,0 +1,267 @@
+//! Check: decides checks from the facts of one published revision (D12).
+//!
+//! Not here: how a request is parsed and a reply is rendered; see `wire`. The rules of a decision
+//! are in [`crate::policy::decision`].
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::error::AuthorityError;
+use super::fact_cache::{FactRef, ReadError, Snapshot};
+use super::{ATTEMPTS, Authority, clock};
+use crate::policy::catalog::{AudienceError, Reach};
+use crate::policy::company::Company;
+use crate::policy::consent::{Consent, Parties};
+use crate::policy::credential::Credential;
+use crate::policy::decision::{self, Explanation, Verdict};
+use crate::policy::query::Query;
+use crate::policy::revision::Revision;
+use crate::policy::scope::Scope;
+use crate::policy::user::User;
+use crate::store::{Fact, StoreError};
+
+/// A decision, and the published revision at which it is right (D12).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// The decision.
+    pub verdict: Verdict,
+    /// The revision.
+    pub revision: Revision,
+}
+
+/// The facts of one query, all of one revision.
+#[derive(Default)]
+struct CheckFacts {
+    company: Option<Arc<Company>>,
+    credential: Option<Arc<Credential>>,
+    user: Option<Arc<User>>,
+    consent: Option<Arc<Consent>>,
+}
+
+impl CheckFacts {
+    fn facts<'a>(&'a self, view: &'a Snapshot, now: Timestamp) -> decision::Facts<'a> {
+        decision::Facts {
+            catalog: &view.catalog,
+            company: self.company.as_deref(),
+            credential: self.credential.as_deref(),
+            user: self.user.as_deref(),
+            consent: self.consent.as_deref(),
+            now,
+        }
+    }
+
+    /// The expiry in the interval from `mark` to `now` that makes the answer what it is; none if the
+    /// answer at `mark` is the same.
+    fn decided_since<T: PartialEq>(
+        &self,
+        query: &Query,
+        view: &Snapshot,
+        (mark, now): (Timestamp, Timestamp),
+        answer: &T,
+        question: impl Fn(&Query, decision::Facts<'_>) -> Result<T, AudienceError>,
+    ) -> Option<Timestamp> {
+        let ends = decision::ends(query, self.facts(view, now)).map(clock::rounded_up);
+        let mut ends: Vec<_> = ends.filter(|end| mark < *end && *end <= now).collect();
+        ends.sort_unstable();
+        let last = ends.last().copied()?;
+        let same = |time| question(query, self.facts(view, time)).is_ok_and(|at| at == *answer);
+        if same(mark) {
+            return None;
+        }
+        // From one expiry to the next, an answer only gets stricter.
+        let first = ends.partition_point(|end| !same(*end));
+        Some(ends.get(first).copied().unwrap_or(last))
+    }
+}
+
+impl Authority {
+    /// Decides a check at one published revision, no earlier than `at_least` (D12).
+    ///
+    /// # Errors
+    /// The audience is ambiguous, the revision was not published in time, or the store cannot
+    /// answer. None of these is an allow (D14).
+    pub async fn check(&self, query: &Query, at_least: Revision) -> Result<Answer, AuthorityError> {
+        let touch = |facts: decision::Facts<'_>| self.touch(facts);
+        let (verdict, revision) = self.evaluate(query, at_least, touch, decision::decide).await?;
+        self.core.measures.decided(&verdict);
+        Ok(Answer { verdict, revision })
+    }
+
+    /// Decides many checks at one published revision, in the order of the request (D13).
+    ///
+    /// # Errors
+    /// As for a check. The first query whose audience is ambiguous fails all, and the error has its
+    /// index.
+    pub async fn batch_check(
+        &self,
+        queries: &[Query],
+        at_least: Revision,
+    ) -> Result<(Vec<Verdict>, Revision), AuthorityError> {
+        self.wait_for(at_least).await?;
+        const YIELD_EVERY: usize = 50;
+        'attempts: for _ in 0..ATTEMPTS {
+            let view = self.facts.view().await?;
+            // Consecutive checks often have the same subject: their facts are loaded once.
+            let mut all: Vec<(CheckFacts, usize)> = Vec::new();
+            for (index, query) in queries.iter().enumerate() {
+                let before = index.checked_sub(1).and_then(|before| queries.get(before));
+                if let (Some(before), Some((_, end))) = (before, all.last_mut())
+                    && query.same_subject_as(before)
+                {
+                    *end = index + 1;
+                    continue;
+                }
+                match self.load_facts(&view, query).await {
+                    Ok(loaded) => all.push((loaded, index + 1)),
+                    Err(error) => {
+                        self.wait_and_retry(error).await?;
+                        continue 'attempts;
+                    }
+                }
+            }
+            // Read after all facts, once for all checks (D19).
+            let now = self.clock.now();
+            let mut verdicts = Vec::with_capacity(queries.len());
+            let mut subjects = all.iter();
+            let mut current = subjects.next();
+            for (index, query) in queries.iter().enumerate() {
+                if current.is_some_and(|(_, end)| *end <= index) {
+                    current = subjects.next();
+                }
+                let Some((loaded, _)) = current else {
+                    return Err(StoreError::Unavailable.into());
+                };
+                let facts = loaded.facts(&view, now);
+                self.touch(facts);
+                let verdict = decision::decide(query, facts);
+                verdicts.push(verdict.map_err(|error| AuthorityError::AudienceOf(index, error))?);
+                if index % YIELD_EVERY == YIELD_EVERY - 1 {
+                    // A large batch yields to other tasks. Its facts and time are fixed already.
+                    tokio::task::yield_now().await;
+                }
+            }
+            let decided_since = |mark| {
+                let (mut from, mut last) = (0, None);
+                for (loaded, end) in &all {
+                    let own = queries.iter().zip(&verdicts).take(*end).skip(from);
+                    let since = own.filter_map(|(query, verdict)| {
+                        let question = decision::decide;
+                        loaded.decided_since(query, &view, (mark, now), verdict, question)
+                    });
+                    last = since.max().max(last);
+                    from = *end;
+                }
+                last
+            };
+            self.persist_reported(now, decided_since).await?;
+            verdicts.iter().for_each(|verdict| self.core.measures.decided(verdict));
+            return Ok((verdicts, view.at));
+        }
+        Err(StoreError::Unavailable.into())
+    }
+
+    /// Decides a check, and explains the verdict of every applied layer for every scope (D15).
+    ///
+    /// # Errors
+    /// As for a check.
+    pub async fn explain(
+        &self,
+        query: &Query,
+        at_least: Revision,
+    ) -> Result<(Answer, Vec<Explanation>), AuthorityError> {
+        let both = |query: &Query, facts: decision::Facts<'_>| {
+            Ok((decision::decide(query, facts)?, decision::explain(query, facts)?))
+        };
+        let explained = self.evaluate(query, at_least, |_| (), both).await;
+        let ((verdict, layers), revision) = explained.map_err(|error| match error {
+            AuthorityError::Audience(error) => AuthorityError::AudienceToExplain(error),
+            other => other,
+        })?;
+        Ok((Answer { verdict, revision }, layers))
+    }
+
+    /// The scopes for which a check of that scope alone is allowed, sorted by name (D22).
+    ///
+    /// # Errors
+    /// As for a check.
+    pub async fn effective_scopes(
+        &self,
+        query: &Query,
+    ) -> Result<(Vec<(Scope, Reach)>, Revision), AuthorityError> {
+        self.evaluate(query, Revision::ZERO, |_| (), decision::effective).await
+    }
+
+    /// Records a use of the credential. Explanations and lists record none: an operator who inspects
+    /// a credential must not make it look used.
+    fn touch(&self, facts: decision::Facts<'_>) {
+        if let Some(credential) = facts.credential {
+            self.last_used.touch(credential.created_at, facts.now);
+        }
+    }
+
+    /// Evaluates `question` on the facts of one published revision. `touch` gets the facts first.
+    async fn evaluate<T: PartialEq>(
+        &self,
+        query: &Query,
+        at_least: Revision,
+        touch: impl Fn(decision::Facts<'_>),
+        question: impl Fn(&Query, decision::Facts<'_>) -> Result<T, AudienceError>,
+    ) -> Result<(T, Revision), AuthorityError> {
+        self.wait_for(at_least).await?;
+        for _ in 0..ATTEMPTS {
+            let view = self.facts.view().await?;
+            match self.load_facts(&view, query).await {
+                Ok(loaded) => {
+                    // Read after the facts (D19).
+                    let now = self.clock.now();
+                    let facts = loaded.facts(&view, now);
+                    touch(facts);
+                    let answer = question(query, facts)?;
+                    let decided_since =
+                        |mark| loaded.decided_since(query, &view, (mark, now), &answer, &question);
+                    self.persist_reported(now, decided_since).await?;
+                    return Ok((answer, view.at));
+                }
+                Err(error) => self.wait_and_retry(error).await?,
+            }
+        }
+        Err(StoreError::Unavailable.into())
+    }
+
+    /// Loads the facts of a query at the snapshot's revision.
+    async fn load_facts(&self, view: &Snapshot, query: &Query) -> Result<CheckFacts, ReadError> {
+        let mut loaded = CheckFacts::default();
+        let Some(Fact::Company(company)) =
+            self.read(view, FactRef::Company(&query.company)).await?
+        else {
+            return Ok(loaded);
+        };
+        let created_at = company.created_at;
+        loaded.company = Some(company);
+        let key = FactRef::Credential(created_at, &query.credential);
+        if let Some(Fact::Credential(credential)) = self.read(view, key).await? {
+            loaded.credential = Some(credential);
+        }
+        if let Some(user) = query.on_behalf_of()
+            && let Some(Fact::User(user)) = self.read(view, FactRef::User(created_at, user)).await?
+        {
+            loaded.user = Some(user);
+        }
+        if let (Some(credential), Some(user)) = (&loaded.credential, &loaded.user)
+            && view.catalog.requires_consent()
+        {
+            let (user, credential) = (user.created_at, credential.created_at);
+            let of = Parties { company: created_at, user, credential };
+            if let Some(Fact::Consent(consent)) = self.read(view, FactRef::Consent(of)).await? {
+                loaded.consent = Some(consent);
+            }
+        }
+        Ok(loaded)
+    }
+
+    /// A fact at the snapshot's revision, from the L1 cache if it is there.
+    async fn read(&self, view: &Snapshot, key: FactRef<'_>) -> Result<Option<Fact>, ReadError> {
+        self.facts.get_for_core(&self.core, view.at, key).await
+    }
+}

@@ -1,0 +1,98 @@
+//! Durable time: the time mark in the store, and the times of changes in the audit log (D19).
+//!
+//! Not here: the clock itself; see [`super::clock`].
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::{Authority, clock, transaction};
+use crate::metrics::wait_spans;
+use crate::store::{CommitHandle, Fact, Proposal, Receipt, StoreError};
+
+impl Authority {
+    /// Writes the time mark to the store, ahead of the time by
+    /// [`CLOCK_LEAD`](crate::store::CLOCK_LEAD). Call it more often than that.
+    pub fn keep_time(&self) {
+        self.facts.store().mark_time(self.clock.mark(), self.clock.believed());
+        self.clock.warn_if_ahead();
+    }
+
+    /// By how much the deciding time is ahead of the machine's clock.
+    #[must_use]
+    pub fn clock_ahead(&self) -> Duration {
+        self.clock.ahead()
+    }
+
+    /// Makes the last expiry that an answer reports durable, before the answer is sent, if it lies
+    /// beyond the durable time mark. After a crash it must not lie in the future again (D19).
+    /// `reported` gets the durable mark and returns that expiry.
+    ///
+    /// # Errors
+    /// The store cannot write the mark.
+    pub(super) async fn persist_reported(
+        &self,
+        now: Timestamp,
+        reported: impl FnOnce(Timestamp) -> Option<Timestamp>,
+    ) -> Result<(), StoreError> {
+        let store = self.facts.store();
+        // This is nearly always so: the mark is ahead of the time.
+        let on_disk = store.time_kept();
+        if now <= on_disk {
+            return Ok(());
+        }
+        let Some(end) = reported(on_disk).map(clock::rounded_up) else { return Ok(()) };
+        if end <= on_disk {
+            return Ok(());
+        }
+        let written = store.keep_time(end)?;
+        Box::pin(wait_spans::span("time mark", written))
+            .await
+            .map_err(|_| StoreError::Unavailable)?;
+        self.clock.raise(end);
+        Ok(())
+    }
+
+    /// The time of a change in the audit log: the time at which it was planned. While that time is
+    /// doubted, it is the persisted time, and no earlier than an expiry that the facts of the change
+    /// show to have passed.
+    pub(super) fn time_of(&self, proposal: &Proposal) -> Timestamp {
+        let planned = proposal.change.time;
+        let persisted = self.clock.of_change(planned);
+        if persisted >= planned {
+            return planned;
+        }
+        let end = shown_end(proposal, planned).map(clock::rounded_up);
+        end.map_or(persisted, |end| persisted.max(end))
+    }
+
+    /// Queues a proposal with the time of its change. Pass the handle to [`Self::await_receipt`], which
+    /// raises the clock.
+    pub(super) fn queue(&self, mut proposal: Proposal) -> Result<CommitHandle, StoreError> {
+        proposal.change.time = self.time_of(&proposal);
+        self.facts.store().commit(proposal)
+    }
+
+    /// Waits for the receipt of a queued proposal; none if a precondition failed. The time of the
+    /// change is durable then, whatever the machine's clock shows.
+    pub(super) async fn await_receipt(
+        &self,
+        handle: CommitHandle,
+    ) -> Result<Option<Receipt>, StoreError> {
+        let receipt = transaction::await_commit(handle).await?;
+        if let Some(receipt) = &receipt {
+            self.clock.raise(receipt.time);
+        }
+        Ok(receipt)
+    }
+}
+
+/// The last expiry that has passed at this time, of those that the facts of a proposal show.
+pub(super) fn shown_end(proposal: &Proposal, now: Timestamp) -> Option<Timestamp> {
+    let facts = proposal.steps.iter().flat_map(|step| [&step.before, &step.after]);
+    let ends = facts.flatten().filter_map(|fact| match fact {
+        Fact::Credential(credential) => credential.ends().filter(|end| *end <= now).max(),
+        _ => None,
+    });
+    ends.max()
+}
