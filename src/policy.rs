@@ -12,6 +12,7 @@ pub mod company;
 pub mod consent;
 pub mod credential;
 pub mod decision;
+pub mod edit;
 pub mod id;
 pub mod keyring;
 pub mod narrowing;

@@ -1,20 +1,26 @@
-//! Floor 1, what is kept: facts, their index, and the log of changes, committed as one.
+//! Store: the facts, their indexes and the change log, committed together.
 //!
-//! An engine implements [`Store`]; there is one, embedded, in [`sled`]. A change reaches it as
-//! a [`Proposal`]: the facts that it rests on, and those that it leaves behind. The engine
-//! commits it only if what it rests on still stands, earlier changes of the same batch included.
+//! An engine implements [`Store`]. There is one, embedded, in [`sled`]. A change reaches it as
+//! a [`Proposal`]: the facts that it read (its preconditions) and the facts that it writes. The
+//! engine commits a proposal only if its preconditions hold after all earlier changes, those of
+//! the same batch included.
 //!
-//! INVARIANT (durable before known): a revision is told to the [`CommitObserver`] as durable, and to
-//! whoever proposed it, only when a crash can no longer erase it.
+//! INVARIANT (durable before known): the engine reports a revision to the [`CommitObserver`] and
+//! to the caller of [`Store::commit`] only when a crash can no longer erase it.
 //!
-//! Not here: caches and decisions (floor 2), and any knowledge of what a change means.
+//! Not here: caches and decisions (`authority`, `policy`), and the meaning of a change.
 
 pub mod backup;
+mod error;
+mod fact;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzz;
+mod idempotency;
 mod key;
 mod metrics;
+mod observer;
+mod proposal;
 pub mod quota;
 mod record;
 pub mod sled;
@@ -22,22 +28,23 @@ pub mod sled;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use tokio::sync::oneshot;
 
+pub use self::error::{CommitError, StoreError};
+pub use self::fact::{Fact, FactKey};
+pub use self::idempotency::{IDEMPOTENCY_TTL, IdempotencyRecord, RequestKey, StoredReply};
 pub use self::metrics::StoreMetrics;
-use crate::policy::catalog::Catalog;
-use crate::policy::change::{Change, Stamped};
+pub use self::observer::{CommitObserver, Outcome};
+pub use self::proposal::{FactWrite, Proposal, Receipt};
+use crate::policy::change::Change;
 use crate::policy::company::Company;
-use crate::policy::consent::{Consent, Parties};
 use crate::policy::credential::Credential;
-use crate::policy::id::{CompanyId, CredentialId, Name, UserId};
-use crate::policy::keyring::Keyring;
+use crate::policy::id::{CompanyId, CredentialId, UserId};
 use crate::policy::revision::Revision;
 use crate::policy::scope::ScopeId;
-use crate::policy::secret::{Secret, SecretOwner};
 use crate::policy::user::User;
-use quota::{Quota, Reached};
+use quota::Quota;
 
 /// Which life of the store this is: a restored backup is another one. Etags and page tokens
 /// carry it, so that those of another life are refused.
@@ -46,282 +53,12 @@ pub type Incarnation = uuid::Uuid;
 /// A minute, counted from 1970.
 pub type Minute = u32;
 
-/// What a fact is kept and cached under.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum FactKey {
-    /// The catalog.
-    Catalog,
-    /// The keyring.
-    Keyring,
-    /// A company, by id.
-    Company(CompanyId),
-    /// A credential, by its company's birth and its id: nothing of an earlier company of the
-    /// same id can answer (D3).
-    Credential(Revision, CredentialId),
-    /// A company's impact revision, by its birth: the last change of any of its credentials (D7).
-    Impact(Revision),
-    /// A user, by the company's birth and the user's id.
-    User(Revision, UserId),
-    /// A user's consent to a credential, by their births.
-    Consent(Parties),
-    /// A secret, by the company's birth and its public id.
-    Secret(Revision, Name),
-    /// Whose a secret is, by its public id.
-    SecretOwner(Name),
-}
-
-/// A fact.
-#[derive(Clone, Debug)]
-pub enum Fact {
-    /// The catalog.
-    Catalog(Arc<Catalog>),
-    /// The keyring.
-    Keyring(Arc<Keyring>),
-    /// A company.
-    Company(Arc<Company>),
-    /// A credential.
-    Credential(Arc<Credential>),
-    /// A company's impact revision.
-    Impact(Revision),
-    /// A user.
-    User(Arc<User>),
-    /// A user's consent to a credential.
-    Consent(Arc<Consent>),
-    /// A secret.
-    Secret(Arc<Secret>),
-    /// Whose a secret is.
-    SecretOwner(Arc<SecretOwner>),
-}
-
-impl Fact {
-    /// The revision that last changed it.
-    #[must_use]
-    pub fn revision(&self) -> Revision {
-        match self {
-            Self::Catalog(catalog) => catalog.revision,
-            Self::Keyring(keyring) => keyring.revision,
-            Self::Company(company) => company.revision,
-            Self::Credential(credential) => credential.revision,
-            Self::Impact(revision) => *revision,
-            Self::User(user) => user.revision,
-            Self::Consent(consent) => consent.revision,
-            Self::Secret(secret) => secret.revision,
-            Self::SecretOwner(owner) => owner.revision,
-        }
-    }
-
-    /// Gives it the revision and time of its commit.
-    fn stamp(&mut self, revision: Revision, time: Timestamp) {
-        match self {
-            Self::Catalog(catalog) => Arc::make_mut(catalog).revision = revision,
-            Self::Keyring(keyring) => Arc::make_mut(keyring).stamp(revision, time),
-            Self::Company(company) => Arc::make_mut(company).stamp(revision, time),
-            Self::Credential(credential) => Arc::make_mut(credential).stamp(revision, time),
-            Self::Impact(at) => *at = revision,
-            Self::User(user) => Arc::make_mut(user).stamp(revision, time),
-            Self::Consent(consent) => Arc::make_mut(consent).stamp(revision, time),
-            Self::Secret(secret) => Arc::make_mut(secret).revision = revision,
-            Self::SecretOwner(owner) => Arc::make_mut(owner).revision = revision,
-        }
-    }
-}
-
-/// One fact's step in a proposal. The proposal rests on `before`.
-#[derive(Clone, Debug)]
-pub struct FactWrite {
-    /// Which fact.
-    pub key: FactKey,
-    /// As it was read; none if it does not exist.
-    pub before: Option<Fact>,
-    /// As it shall be; none if it shall not exist.
-    pub after: Option<Fact>,
-}
-
-/// Which request a caller may send again: a digest of the caller, the method and the id.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct RequestKey(pub [u8; 32]);
-
-/// What is kept of a request that was carried out, for [`IDEMPOTENCY_TTL`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StoredReply {
-    /// A digest of what was asked for.
-    pub body: [u8; 32],
-    /// How it was answered.
-    pub reply: Vec<u8>,
-}
-
-/// What a commit remembers of its request.
-pub struct IdempotencyRecord {
-    /// Which request. The proposal rests on its not having been carried out.
-    pub key: RequestKey,
-    /// A digest of what it asks for.
-    pub body: [u8; 32],
-    /// Makes the answer, once the commit has its revision. Called by the writer: it must be
-    /// quick, and must not wait.
-    pub reply: Box<dyn FnOnce(Receipt) -> Vec<u8> + Send>,
-}
-
 /// How far ahead of the time the store's mark is kept. After a crash the clock starts at the
 /// mark: what expires within this lead may end that much early, and never late (D19).
 pub const CLOCK_LEAD: Duration = Duration::from_secs(2);
 
-/// How long a request is remembered that may be sent again.
-pub const IDEMPOTENCY_TTL: SignedDuration = SignedDuration::from_hours(24);
-
-/// A change to commit. Revision and time of the change are the engine's to fill in.
-pub struct Proposal {
-    /// The facts that it only rests on, each at the revision that was read; none for a fact
-    /// that does not exist.
-    pub preconditions: Vec<(FactKey, Option<Revision>)>,
-    /// The key of its caller, by its id and creation revision, which must still be in the keyring.
-    /// Other keys may have come and gone: a change does not wait for a quiet keyring.
-    pub caller: Option<(Name, Revision)>,
-    /// The facts that it changes.
-    pub steps: Vec<FactWrite>,
-    /// What the log will say. Its time is the earliest that the commit may have.
-    pub change: Change,
-    /// What to remember of the request, if it may be sent again.
-    pub remember: Option<IdempotencyRecord>,
-}
-
-impl FactWrite {
-    /// Whether it gives nothing to anybody: what it leaves behind is less than there was.
-    fn takes_away(&self, now: Timestamp) -> bool {
-        match (&self.before, &self.after) {
-            (Some(_), None) => true,
-            (Some(Fact::Company(before)), Some(Fact::Company(after))) => after.narrows(before),
-            (Some(Fact::Credential(before)), Some(Fact::Credential(after))) => {
-                after.narrows(before, now)
-            }
-            (Some(Fact::User(before)), Some(Fact::User(after))) => after.narrows(before),
-            (Some(Fact::Consent(before)), Some(Fact::Consent(after))) => after.narrows(before),
-            (Some(Fact::Keyring(before)), Some(Fact::Keyring(after))) => after.narrows(before),
-            _ => false,
-        }
-    }
-}
-
-impl Proposal {
-    /// Whether it gives nothing to anybody. Such a change is accepted on a disk that has no space
-    /// for others: a stolen key can be revoked there.
-    #[must_use]
-    pub fn takes_away(&self) -> bool {
-        !self.steps.is_empty() && self.steps.iter().all(|step| step.takes_away(self.change.time))
-    }
-
-    /// Whether it only deletes keys. The last of the space and of the queue is for these: whatever
-    /// a stolen key did with the rest, it can be deleted.
-    #[must_use]
-    pub fn deletes_keys(&self) -> bool {
-        self.takes_away() && self.steps.iter().all(|step| step.key == FactKey::Keyring)
-    }
-}
-
-/// A committed change.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Receipt {
-    /// The revision that it made.
-    pub revision: Revision,
-    /// When it was committed; no earlier than any commit before it (D19).
-    pub time: Timestamp,
-}
-
-/// Why a proposal was not committed.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum CommitError {
-    /// A fact that it rests on has changed: read again and propose again.
-    #[error("a fact that the change rests on has changed")]
-    Conflict,
-    /// The engine cannot commit.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
-
-/// Why the engine cannot answer.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum StoreError {
-    /// More changes wait than the engine's queue holds.
-    #[error("too many changes wait to be committed")]
-    Busy,
-    /// There is too little space left for a change that gives something to somebody.
-    #[error(
-        "the disk is nearly full: until space is freed, only changes that take away are accepted \
-         (revoke, restrict, disable, delete)"
-    )]
-    NearlyFull,
-    /// There is too little space left for any change but the deletion of keys.
-    #[error("the disk is nearly full: until space is freed, nothing but keys can be deleted")]
-    KeysOnly,
-    /// There is too little space left to change anything. What is kept can be read.
-    #[error("the disk is full: nothing is changed until space is freed")]
-    Full,
-    /// The company has as much as it may have.
-    #[error("`{name}` {0}", name = .0.bound.name())]
-    AtBound(Reached),
-    /// The disk failed, or the engine is closed. Nothing more will be acknowledged.
-    #[error("the store cannot answer")]
-    Unavailable,
-    /// What is kept does not read as what was written.
-    #[error("the store is damaged")]
-    Damaged,
-    /// As many backups are under way as there may be.
-    #[error("two backups are under way: wait for the end of one")]
-    TooManyBackups,
-    /// More was changed while a backup was made than its client has taken in time.
-    #[error(
-        "changes have overtaken the backup: make it again, nearer to the server or to a faster disk"
-    )]
-    BackupTooSlow,
-    /// Changes up to this revision were asked for and are no longer kept.
-    #[error(
-        "changes up to revision {0} are no longer kept: read the state anew, and go on after it"
-    )]
-    Compacted(Revision),
-}
-
-/// Bytes that are not what was written.
-#[derive(Debug)]
-struct Corrupt;
-
-impl From<prost::DecodeError> for Corrupt {
-    fn from(_: prost::DecodeError) -> Self {
-        Self
-    }
-}
-
-impl From<Corrupt> for StoreError {
-    fn from(_: Corrupt) -> Self {
-        Self::Damaged
-    }
-}
-
 /// The answer to a proposal, when it comes.
 pub type CommitHandle = oneshot::Receiver<Result<Receipt, CommitError>>;
-
-/// A fact that a batch of changes left behind.
-#[derive(Clone, Debug)]
-pub struct Outcome {
-    /// Which fact.
-    pub key: FactKey,
-    /// The revision that last changed it.
-    pub since: Revision,
-    /// The fact; none if it no longer exists.
-    pub fact: Option<Fact>,
-}
-
-/// Who is told of commits, on the engine's writer thread, batch by batch.
-pub trait CommitObserver: Send + Sync {
-    /// These facts are about to change, at the latest in this revision. Reads of the store may
-    /// see them from now on; nobody may rely on them yet.
-    fn before_apply(&self, last: Revision, keys: &[FactKey]);
-    /// The batch is durable: these are the facts that it left behind.
-    fn durable(&self, last: Revision, outcomes: Vec<Outcome>);
-    /// The changes of the batch, in order, once the listener has been told that it is durable and
-    /// before anybody else is.
-    fn published(&self, _changes: Vec<Change>) {}
-    /// The disk failed. Whether the batch survives is unknown, and the engine stops for good.
-    fn failed(&self);
-}
 
 /// An engine.
 pub trait Store: Send + Sync {

@@ -11,10 +11,11 @@ use super::transaction::{
 };
 use super::{ATTEMPTS, Authority};
 use crate::policy::catalog::Catalog;
-use crate::policy::change::{ChangeKind, Edit, FieldChange};
+use crate::policy::change::{ChangeKind, FieldChange};
 use crate::policy::company::Company;
 use crate::policy::consent::{Consent, Parties};
 use crate::policy::credential::Credential;
+use crate::policy::edit::Edit;
 use crate::policy::id::{CompanyId, CredentialId, Name, UserId};
 use crate::policy::scope::Scope;
 use crate::policy::user::User;

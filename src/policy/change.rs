@@ -1,6 +1,7 @@
-//! Change: what one commit did, for whom and why. The audit log and the stream are made of it.
+//! Change: what one commit changed, who made it and why. The audit log and the change stream
+//! consist of changes.
 //!
-//! Not here: the facts that a change leaves behind; an [`Edit`] holds those until the commit.
+//! Not here: the facts after the change; an [`Edit`](super::edit::Edit) holds them until the commit.
 
 use std::fmt;
 
@@ -9,50 +10,7 @@ use jiff::Timestamp;
 use super::ceiling::RemovedEntry;
 use super::id::{CompanyId, CredentialId, Name, UserId};
 use super::revision::Revision;
-use super::scope::{Scope, ScopeId};
-
-/// A fact before and after, and what moved between.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Edit<T> {
-    /// The fact as it would be.
-    pub after: T,
-    /// Scopes that entered the set, or became active in it, by id.
-    pub added: Vec<ScopeId>,
-    /// Scopes that left the set, by id.
-    pub removed: Vec<ScopeId>,
-    /// CallSlots in a ceiling that were taken, so that it can be undone.
-    pub displaced: Vec<RemovedEntry>,
-    /// Other fields that changed.
-    pub fields: Vec<FieldChange>,
-}
-
-impl<T: Clone> Edit<T> {
-    /// An edit that leaves the fact as it is.
-    #[must_use]
-    pub fn none(before: &T) -> Self {
-        Self::to(before.clone())
-    }
-}
-
-impl<T> Edit<T> {
-    /// An edit that leads to this fact, and moves nothing that is counted here.
-    #[must_use]
-    pub fn to(after: T) -> Self {
-        Self { after, added: vec![], removed: vec![], displaced: vec![], fields: vec![] }
-    }
-
-    /// Whether nothing would change: such an edit is not committed (D18).
-    #[must_use]
-    pub fn is_none(&self) -> bool {
-        self.added.is_empty() && self.removed.is_empty() && self.fields.is_empty()
-    }
-}
-
-/// Facts that learn their revision and time only when they are committed.
-pub trait Stamped {
-    /// Replaces [`Revision::NEXT`] everywhere by the revision assigned, and notes the time.
-    fn stamp(&mut self, revision: Revision, time: Timestamp);
-}
+use super::scope::Scope;
 
 macro_rules! kinds {
     ($($(#[$doc:meta])* $kind:ident,)*) => {

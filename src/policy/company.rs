@@ -4,7 +4,8 @@ use jiff::Timestamp;
 
 use super::catalog::Catalog;
 use super::ceiling::{Ceiling, RemovedEntry, RestoredRange};
-use super::change::{Edit, FieldChange, Stamped};
+use super::change::FieldChange;
+use super::edit::{Edit, Stamped};
 use super::id::CompanyId;
 use super::revision::Revision;
 use super::scope::{Scope, ScopeId, ScopeMap};

@@ -3,7 +3,8 @@
 use jiff::Timestamp;
 
 use super::catalog::Catalog;
-use super::change::{Edit, FieldChange, Stamped};
+use super::change::FieldChange;
+use super::edit::{Edit, Stamped};
 use super::revision::Revision;
 use super::scope::{ScopeId, ScopeMap};
 use super::user::User;

@@ -3,8 +3,9 @@
 use jiff::Timestamp;
 
 use super::catalog::Catalog;
-use super::change::{Edit, FieldChange, Stamped};
+use super::change::FieldChange;
 use super::company::Company;
+use super::edit::{Edit, Stamped};
 use super::id::{CredentialId, Name};
 use super::revision::Revision;
 use super::scope::{Scope, ScopeId, ScopeMap};

@@ -12,8 +12,8 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::caller::{Role, Roles};
-use super::change::Stamped;
 use super::credential::is_over;
+use super::edit::Stamped;
 use super::id::{CompanyId, Name};
 use super::revision::Revision;
 use super::secret::{SecretKind, SecretText};

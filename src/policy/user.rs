@@ -2,7 +2,8 @@
 
 use jiff::Timestamp;
 
-use super::change::{Edit, FieldChange, Stamped};
+use super::change::FieldChange;
+use super::edit::{Edit, Stamped};
 use super::id::{Name, UserId};
 use super::revision::Revision;
 

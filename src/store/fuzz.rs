@@ -1,6 +1,6 @@
 //! Fuzz: a door to what is read from disk, for `fuzz/` alone. No other build has it.
 
-use super::{Answered, Fact, FactKey, key, record};
+use super::{Fact, FactKey, StoredReply, key, record};
 use crate::policy::change::Change;
 use crate::policy::revision::Revision;
 
@@ -30,13 +30,13 @@ pub fn change_bytes(change: &Change) -> Vec<u8> {
 
 /// What these bytes keep of a request.
 #[must_use]
-pub fn answered(bytes: &[u8]) -> Option<Answered> {
+pub fn answered(bytes: &[u8]) -> Option<StoredReply> {
     record::decode_answered(bytes).ok()
 }
 
 /// What is kept of a request, as bytes.
 #[must_use]
-pub fn answered_bytes(answered: Answered) -> Vec<u8> {
+pub fn answered_bytes(answered: StoredReply) -> Vec<u8> {
     record::encode_answered(answered)
 }
 

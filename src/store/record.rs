@@ -6,7 +6,8 @@ use jiff::Timestamp;
 use prost::Message;
 use prost_types::Timestamp as Stamp;
 
-use super::{Corrupt, Fact, FactKey, StoredReply};
+use super::error::Corrupt;
+use super::{Fact, FactKey, StoredReply};
 use crate::policy::caller::Role;
 use crate::policy::catalog::{Catalog, ScopeIdMap};
 use crate::policy::ceiling::{RemovedEntry, RestoredRange};

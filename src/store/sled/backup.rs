@@ -23,16 +23,16 @@
 
 use std::collections::VecDeque;
 use std::panic::{self, AssertUnwindSafe};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use jiff::Timestamp;
 use sled::Tree;
 
-use super::checksum::{StoreChecksum, WriteBatch};
-use super::writer::WriterCommand;
-use super::{CommandQueue, SCHEMA_VERSION, unavailable};
-use crate::policy::revision::Revision;
+use super::SCHEMA_VERSION;
+use super::backup_feed::{BackupFeed, FeedEnd, FeedId, FeedItem, Source};
+use super::checksum::WriteBatch;
+use super::command_queue::{CommandQueue, WriterCommand};
+use super::engine_error::unavailable;
 use crate::store::backup::{self, Begin, End, Writing};
 use crate::store::{Incarnation, StoreError, key};
 
@@ -42,120 +42,6 @@ const AT_ONCE: usize = 2;
 const CHUNK: usize = 256 << 10;
 /// The most bytes of what was written and has not been taken yet.
 const WAITING: u64 = 64 << 20;
-/// About how many bytes an entry takes in memory beside its own.
-const ENTRY: usize = 100;
-
-/// What the writer hands over.
-enum FeedItem {
-    /// From here on everything.
-    Begun,
-    /// What was written as one.
-    Written(Arc<WriteBatch>, u64),
-    /// There is no more: this is the state behind it.
-    Ended(State),
-}
-
-/// Where the writer stands.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct State {
-    pub(super) head: Revision,
-    pub(super) tally: StoreChecksum,
-    pub(super) mark: Timestamp,
-}
-
-/// What both ends of the queue see.
-#[derive(Default)]
-struct Queue {
-    batches: AtomicUsize,
-    bytes: AtomicU64,
-    overtaken: AtomicBool,
-}
-
-/// The writer's end of a backup's queue.
-pub(super) struct BackupFeed {
-    send: mpsc::Sender<FeedItem>,
-    queue: Arc<Queue>,
-    most: u64,
-}
-
-/// Which backup is to end.
-pub(super) struct Which(Arc<Queue>);
-
-impl BackupFeed {
-    /// A queue of at most so many bytes.
-    fn new(most: u64) -> (Self, Source) {
-        let (send, handed) = mpsc::channel();
-        let queue = Arc::<Queue>::default();
-        (Self { send, queue: Arc::clone(&queue), most }, Source { handed, queue })
-    }
-
-    /// Hands over, and says whether there is still a use in it.
-    fn hand_over(&self, entries: &Arc<WriteBatch>, bytes: u64) -> bool {
-        if self.queue.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes > self.most {
-            self.queue.overtaken.store(true, Ordering::Release);
-            return false;
-        }
-        self.queue.batches.fetch_add(1, Ordering::Release);
-        self.send.send(FeedItem::Written(Arc::clone(entries), bytes)).is_ok()
-    }
-}
-
-/// Those to whom the writer hands over what it writes.
-#[derive(Default)]
-pub(super) struct BackupFeeds(Vec<BackupFeed>);
-
-impl BackupFeeds {
-    /// From here on this one, too.
-    pub(super) fn add(&mut self, tap: BackupFeed) {
-        if tap.send.send(FeedItem::Begun).is_ok() {
-            self.0.push(tap);
-        }
-    }
-
-    /// These were applied to the tree.
-    pub(super) fn hand_over(&mut self, entries: WriteBatch) {
-        if self.0.is_empty() {
-            return;
-        }
-        let bytes =
-            entries.iter().map(|(place, value)| ENTRY + place.len() + value.map_or(0, <[u8]>::len));
-        let (bytes, entries) = (bytes.sum::<usize>() as u64, Arc::new(entries));
-        self.0.retain(|tap| tap.hand_over(&entries, bytes));
-    }
-
-    /// This one has what it needs.
-    pub(super) fn end(&mut self, which: &Which, state: State) {
-        if let Some(place) = self.0.iter().position(|tap| Arc::ptr_eq(&tap.queue, &which.0)) {
-            self.0.swap_remove(place).send.send(FeedItem::Ended(state)).ok();
-        }
-    }
-}
-
-/// The backup's end of its queue.
-struct Source {
-    handed: mpsc::Receiver<FeedItem>,
-    queue: Arc<Queue>,
-}
-
-impl Source {
-    fn next(&self) -> Result<FeedItem, StoreError> {
-        match self.handed.recv() {
-            Ok(handed) => {
-                if let FeedItem::Written(_, bytes) = &handed {
-                    self.queue.bytes.fetch_sub(*bytes, Ordering::Relaxed);
-                    self.queue.batches.fetch_sub(1, Ordering::Relaxed);
-                }
-                Ok(handed)
-            }
-            Err(_) if self.queue.overtaken.load(Ordering::Acquire) => {
-                Err(StoreError::BackupTooSlow)
-            }
-            // The writer has ended.
-            Err(_) => Err(StoreError::Unavailable),
-        }
-    }
-}
-
 /// Reads the tree in the order of its keys.
 struct Scan {
     tree: Tree,
@@ -285,7 +171,7 @@ impl SledBackup {
         }
         if self.waiting == 0 && !self.asked_to_end {
             self.orders
-                .wait_for(WriterCommand::EndBackup(Which(Arc::clone(&self.source.queue))))?;
+                .wait_for(WriterCommand::EndBackup(FeedId(Arc::clone(&self.source.queue))))?;
             self.asked_to_end = true;
         }
         self.waiting = self.waiting.saturating_sub(1);
@@ -295,7 +181,7 @@ impl SledBackup {
                 self.made = records(&entries).into_iter().map(|part| file.entries(part)).collect();
                 Ok(self.made.pop_front())
             }
-            FeedItem::Ended(State { head, tally, mark }) => {
+            FeedItem::Ended(FeedEnd { head, tally, mark }) => {
                 let end = End { revision: head, tally: tally.number(), time_mark: mark };
                 Ok(self.file.take().map(|file| file.end(end)))
             }
@@ -315,9 +201,13 @@ impl backup::Backup for SledBackup {
 mod tests {
     use std::collections::BTreeMap;
 
+    use jiff::Timestamp;
     use proptest::prelude::*;
 
+    use super::super::backup_feed::BackupFeeds;
+    use super::super::checksum::StoreChecksum;
     use super::*;
+    use crate::policy::revision::Revision;
 
     type Kept = BTreeMap<Vec<u8>, Vec<u8>>;
 
@@ -439,7 +329,7 @@ mod tests {
             }
         }
 
-        fn take_one(&mut self) -> Option<State> {
+        fn take_one(&mut self) -> Option<FeedEnd> {
             match self.source.next().expect("handed over") {
                 FeedItem::Written(entries, _) => {
                     records(&entries).into_iter().for_each(|part| take(&mut self.file, part));
@@ -451,7 +341,7 @@ mod tests {
         }
 
         /// Reads and takes the rest, as the backup does; and says where it ended.
-        fn end(&mut self) -> State {
+        fn end(&mut self) -> FeedEnd {
             (0..self.waiting).for_each(|_| assert!(self.take_one().is_none()));
             while !self.scan.ended {
                 self.scan.read(&mut self.chunk, CHUNK).expect("read");
@@ -460,8 +350,9 @@ mod tests {
             while !self.applied.is_empty() {
                 self.act(&Act::HandOver);
             }
-            let state = State { head: Revision(7), tally: self.tally, mark: Timestamp::UNIX_EPOCH };
-            self.taps.end(&Which(Arc::clone(&self.source.queue)), state);
+            let state =
+                FeedEnd { head: Revision(7), tally: self.tally, mark: Timestamp::UNIX_EPOCH };
+            self.taps.end(&FeedId(Arc::clone(&self.source.queue)), state);
             loop {
                 if let Some(state) = self.take_one() {
                     return state;

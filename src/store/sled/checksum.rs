@@ -15,8 +15,8 @@ use std::collections::HashMap;
 
 use sled::{Batch, Tree};
 
+use super::engine_error::{EngineError, unavailable};
 use super::usage::{Moves, SharedUsage};
-use super::{EngineError, unavailable};
 use crate::store::{StoreError, key};
 
 /// The sum of the hashes.

@@ -3,10 +3,11 @@
 use sled::Tree;
 
 use crate::policy::revision::Revision;
-use crate::store::{Corrupt, StoreError, key};
+use crate::store::error::Corrupt;
+use crate::store::{StoreError, key};
 
 use super::checksum::WriteBatch;
-use super::unavailable;
+use super::engine_error::unavailable;
 
 /// The most bytes that a value has in its place. sled keeps up to some twenty values in a page,
 /// and a page must stay below 128 KiB.

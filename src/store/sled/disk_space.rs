@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use rustix::fs::FallocateFlags;
 
-use super::LOG;
+use super::data_dir::LOG;
 use crate::store::{Proposal, StoreMetrics};
 
 /// With less than this left, only changes are accepted that take away. It is for what is written

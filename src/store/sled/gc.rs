@@ -14,10 +14,11 @@
 use jiff::{SignedDuration, Timestamp};
 use sled::{IVec, Tree};
 
-use super::backup::BackupFeeds;
+use super::backup_feed::BackupFeeds;
 use super::checksum::{StoreChecksum, WriteBatch};
+use super::chunked;
+use super::engine_error::{EngineError, unavailable};
 use super::usage::SharedUsage;
-use super::{EngineError, chunked, unavailable};
 use crate::policy::id::Name;
 use crate::policy::revision::Revision;
 use crate::store::key::Dead;

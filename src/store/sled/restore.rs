@@ -23,11 +23,11 @@ use jiff::Timestamp;
 use sled::Batch;
 
 use super::checksum::{StoreChecksum, WriteBatch};
+use super::data_dir::{LOG, PAGE_CACHE, config, create, lock_dir, quietly, recover_files};
+use super::engine_error::EngineError;
 use super::high_water_mark::HighWaterMark;
-use super::{
-    EngineError, LOCK_TIMEOUT, LOG, OlderSchema, PAGE_CACHE, PAUSE, SCHEMA_VERSION, SledStore,
-    THREADS, chunked, config, create, lock_dir, number, quietly, recover_files,
-};
+use super::open::{LOCK_TIMEOUT, OlderSchema, PAUSE, THREADS, number};
+use super::{SCHEMA_VERSION, SledStore, chunked};
 use crate::metrics::shortage;
 use crate::policy::change::{Author, Change, ChangeKind, FieldChange};
 use crate::policy::revision::Revision;

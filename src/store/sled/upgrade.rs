@@ -15,7 +15,8 @@ use std::fs::File;
 use sled::Tree;
 
 use super::checksum::{StoreChecksum, WriteBatch};
-use super::{EngineError, SCHEMA_VERSION, chunked};
+use super::engine_error::EngineError;
+use super::{SCHEMA_VERSION, chunked};
 use crate::policy::id::CompanyId;
 use crate::policy::revision::Revision;
 use crate::policy::secret::SecretOwner;
@@ -131,7 +132,8 @@ mod tests {
     use crate::policy::change::Author;
     use crate::policy::id::Name;
     use crate::store::Store;
-    use crate::store::sled::{PAGE_CACHE, SledStore, config, restore};
+    use crate::store::sled::data_dir::{PAGE_CACHE, config};
+    use crate::store::sled::{SledStore, restore};
 
     const SCHEMA_1: &[u8] = include_bytes!("../../../tests/schema1.store");
 

@@ -10,7 +10,9 @@
 //! INVARIANT (one order): revisions are assigned here and nowhere else, one step up each, in
 //! the order of the batch; a proposal is checked against everything before it.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+mod proposals;
+
+use std::collections::VecDeque;
 use std::fs::File;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
@@ -19,65 +21,34 @@ use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::Instant;
 
 use jiff::{SignedDuration, Timestamp};
-use sled::{IVec, Tree};
-use tokio::sync::oneshot;
+use sled::Tree;
 
-use crate::policy::change::Change;
-use crate::policy::credential::Credential;
-use crate::policy::keyring::Keyring;
-use crate::policy::revision::Revision;
-use crate::store::key::Dead;
-use crate::store::{
-    CommitError, CommitObserver, Fact, FactKey, FactWrite, Minute, Outcome, Proposal, Receipt,
-    RequestKey, StoreError, StoreMetrics, StoredReply, key, record,
-};
-
-use super::backup::{BackupFeed, BackupFeeds, State, Which};
-use super::checksum::{StoreChecksum, WriteBatch};
-use super::disk_space::{DiskSpace, Kind, Lack, SCARCE, Space};
+use super::backup_feed::{BackupFeeds, FeedEnd};
+use super::batch_builder::BatchBuilder;
+use super::checksum::StoreChecksum;
+use super::chunked;
+use super::command_queue::WriterCommand;
+use super::disk_space::{DiskSpace, Kind, SCARCE};
+use super::engine_error::{EngineError, unavailable};
 use super::gc::GarbageCollector;
 use super::group_commit::GroupCommit;
 use super::high_water_mark::HighWaterMark;
-use super::usage::{Pending, SharedUsage};
-use super::{EngineError, chunked, unavailable};
+use super::usage::SharedUsage;
+use crate::policy::change::Change;
+use crate::policy::keyring::Keyring;
+use crate::policy::revision::Revision;
+use crate::store::{
+    CommitError, CommitObserver, Fact, FactKey, Minute, Outcome, StoreError, StoreMetrics, key,
+    record,
+};
 
 /// The most changes in one batch.
 const BATCH: usize = 1000;
 /// How many credentials a batch notes as seen. While sled applies a batch no read gets through, so
 /// a minute's worth of a large platform must not be one.
 const SEEN: usize = 1000;
-/// About how many bytes a key has with what sled adds to it.
-const ENTRY: u64 = 100;
 /// After how many batches without a pause a step of the sweep is due all the same.
 const GC_INTERVAL_BATCHES: u32 = 64;
-
-/// What the writer is asked to do.
-pub(super) enum WriterCommand {
-    /// Commit this.
-    Commit(Box<Proposal>, Answer),
-    /// Never rely on a time before this one again; and what is believed to be the time.
-    MarkTime { time: Timestamp, believed: Timestamp },
-    /// The same, and say when that is on the disk.
-    KeepTime(Timestamp, oneshot::Sender<()>),
-    /// Note when credentials were last seen.
-    Seen(Vec<(Revision, Minute)>),
-    /// Hand over to this backup what is written from here on.
-    Backup(BackupFeed),
-    /// Hand over no more to this one, and say where it ends.
-    EndBackup(Which),
-}
-
-impl WriterCommand {
-    /// The time that it wants kept.
-    fn time(&self) -> Option<Timestamp> {
-        match self {
-            Self::MarkTime { time, .. } | Self::KeepTime(time, _) => Some(*time),
-            _ => None,
-        }
-    }
-}
-
-type Answer = oneshot::Sender<Result<Receipt, CommitError>>;
 
 /// The writer's own state.
 pub(super) struct Writer {
@@ -107,30 +78,6 @@ pub(super) struct Writer {
     unswept: u32,
     /// The keyring as it was last committed.
     keyring: Option<Arc<Keyring>>,
-}
-
-/// One batch in the making.
-#[derive(Default)]
-struct BatchBuilder {
-    batch: WriteBatch,
-    head: Revision,
-    time: Timestamp,
-    mark: Timestamp,
-    values: u32,
-    /// About how many bytes it has.
-    bytes: u64,
-    outcomes: HashMap<FactKey, Outcome>,
-    /// The parts of the values that this batch wrote, by their place.
-    written: HashMap<Vec<u8>, Vec<Vec<u8>>>,
-    dead: Vec<Dead>,
-    /// How much it moves of what companies have, and writes of theirs.
-    usage: Pending,
-    /// The changes of this batch, in order.
-    changes: Vec<Change>,
-    /// The requests that this batch answers.
-    answered: HashSet<RequestKey>,
-    /// Whether there is something to write that moves neither head nor mark.
-    other: bool,
 }
 
 impl Writer {
@@ -317,7 +264,7 @@ impl Writer {
             self.measures.batches.note(took);
             self.gather.committed(answers.len(), took);
         }
-        let state = State { head: self.head, tally: self.tally, mark: self.mark };
+        let state = FeedEnd { head: self.head, tally: self.tally, mark: self.mark };
         // One whose caller is gone needs no answer.
         kept.into_iter().for_each(|told| told.send(()).unwrap_or(()));
         ended.iter().for_each(|which| self.taps.end(which, state));
@@ -415,130 +362,6 @@ impl Writer {
         (self.head, self.mark)
     }
 
-    /// Adds a proposal to the draft, if the disk has room for it and what it rests on stands.
-    fn add_if_room(
-        &self,
-        draft: &mut BatchBuilder,
-        proposal: Proposal,
-        space: Space,
-    ) -> Result<Receipt, CommitError> {
-        match space.admits(draft.bytes, || Kind::of(&proposal)) {
-            Ok(()) => self.add(draft, proposal),
-            Err(Lack::ToGive) => Err(StoreError::NearlyFull.into()),
-            Err(Lack::ButKeys) => Err(StoreError::KeysOnly.into()),
-            Err(Lack::Any) => Err(StoreError::Full.into()),
-        }
-    }
-
-    /// Refuses a proposal if something that it rests on has changed.
-    fn stands(&self, draft: &BatchBuilder, proposal: &Proposal) -> Result<(), CommitError> {
-        let Proposal { preconditions, caller, steps, remember, .. } = proposal;
-        if let Some(remember) = remember {
-            let place = key::answered(&remember.key);
-            if draft.answered.contains(&remember.key) || self.stored(&place)?.is_some() {
-                return Err(CommitError::Conflict);
-            }
-        }
-        let steps_rest_on =
-            steps.iter().map(|step| (&step.key, step.before.as_ref().map(Fact::revision)));
-        for (key, revision) in preconditions.iter().map(|(key, at)| (key, *at)).chain(steps_rest_on)
-        {
-            if self.current(draft, key)? != revision {
-                return Err(CommitError::Conflict);
-            }
-        }
-        if let Some((id, created_at)) = caller {
-            let key = self.keyring(draft).and_then(|keyring| keyring.get(id.as_str()));
-            if key.is_none_or(|key| key.created_at != *created_at) {
-                return Err(CommitError::Conflict);
-            }
-        }
-        Ok(())
-    }
-
-    /// The keyring in front of the next proposal.
-    fn keyring<'a>(&'a self, draft: &'a BatchBuilder) -> Option<&'a Keyring> {
-        match draft.outcomes.get(&FactKey::Keyring) {
-            Some(Outcome { fact: Some(Fact::Keyring(keyring)), .. }) => Some(keyring),
-            Some(_) => None,
-            None => self.keyring.as_deref(),
-        }
-    }
-
-    /// Adds a proposal to the draft, if what it rests on stands and its company is below its
-    /// bounds.
-    fn add(&self, draft: &mut BatchBuilder, proposal: Proposal) -> Result<Receipt, CommitError> {
-        // First: what exists already is said to exist, whatever the bounds are.
-        self.stands(draft, &proposal)?;
-        let time = draft.time.max(proposal.change.time);
-        let admitted = self.usage.admits(&draft.usage, &proposal, time);
-        admitted.map_err(StoreError::AtBound)?;
-        // What can fail comes first: a proposal that is refused leaves nothing in the draft.
-        let mut replaced = Vec::new();
-        for step in &proposal.steps {
-            replaced.extend(self.parts(draft, &step.key)?);
-        }
-        replaced.into_iter().for_each(|part| draft.batch.remove(part));
-        let (company, before) = (proposal.company(), draft.bytes);
-        draft.usage.add_steps(&proposal);
-        let Proposal { steps, mut change, remember, .. } = proposal;
-        let revision = draft.head.next();
-        draft.head = revision;
-        draft.time = time;
-        draft.mark = draft.mark.max(draft.time);
-        change.revision = revision;
-        change.time = draft.time;
-        for step in steps {
-            draft.step(step, revision);
-        }
-        draft.value(key::change(revision), revision, &record::encode_change(&change));
-        if let Some(company) = &change.company {
-            draft.bytes += ENTRY;
-            draft.batch.insert(key::change_of(company, revision), []);
-        }
-        let receipt = Receipt { revision, time: change.time };
-        if let Some(remember) = remember {
-            let answered = StoredReply { body: remember.body, reply: (remember.reply)(receipt) };
-            let bytes = record::encode_answered(answered);
-            draft.value(key::answered(&remember.key), revision, &bytes);
-            let millisecond = u64::try_from(change.time.as_millisecond()).unwrap_or(0);
-            draft.bytes += ENTRY;
-            draft.batch.insert(key::answered_at(millisecond, &remember.key), []);
-            draft.answered.insert(remember.key);
-        }
-        draft.changes.push(change);
-        let bytes = draft.bytes.saturating_sub(before);
-        draft.usage.add_bytes(company, time, bytes);
-        Ok(receipt)
-    }
-
-    /// The revision that a fact has in front of the next proposal.
-    fn current(&self, draft: &BatchBuilder, key: &FactKey) -> Result<Option<Revision>, StoreError> {
-        if let Some(outcome) = draft.outcomes.get(key) {
-            return Ok(outcome.fact.is_some().then_some(outcome.since));
-        }
-        Ok(match self.stored(&key::fact(key))? {
-            Some(value) => Some(chunked::revision(&value)?),
-            None => None,
-        })
-    }
-
-    /// The parts of the value that a fact has in front of the next proposal.
-    fn parts(&self, draft: &BatchBuilder, key: &FactKey) -> Result<Vec<Vec<u8>>, StoreError> {
-        let place = key::fact(key);
-        if let Some(parts) = draft.written.get(&place) {
-            return Ok(parts.clone());
-        }
-        Ok(match self.stored(&place)? {
-            Some(value) => chunked::chunks(&value)?,
-            None => vec![],
-        })
-    }
-
-    fn stored(&self, place: &[u8]) -> Result<Option<IVec>, StoreError> {
-        self.tree.get(place).map_err(|error| unavailable(&error))
-    }
-
     /// Does a step of the sweep, and says whether there may be more to do at once.
     fn sweep(&mut self) -> bool {
         self.unswept = 0;
@@ -561,108 +384,4 @@ impl CommitObserver for Nobody {
     fn before_apply(&self, _: Revision, _: &[FactKey]) {}
     fn durable(&self, _: Revision, _: Vec<Outcome>) {}
     fn failed(&self) {}
-}
-
-impl BatchBuilder {
-    fn seen(&mut self, seen: impl Iterator<Item = (Revision, Minute)>) {
-        for (credential, minute) in seen {
-            self.batch.insert(key::seen(credential), minute.to_be_bytes());
-            self.other = true;
-        }
-    }
-
-    fn value(&mut self, place: Vec<u8>, revision: Revision, bytes: &[u8]) {
-        self.values += 1;
-        self.bytes += ENTRY + bytes.len() as u64;
-        chunked::put(&mut self.batch, place, revision, self.values, bytes);
-    }
-
-    fn step(&mut self, step: FactWrite, revision: Revision) {
-        let FactWrite { key, before, mut after } = step;
-        if let Some(fact) = &mut after {
-            fact.stamp(revision, self.time);
-        }
-        self.index(before.as_ref(), after.as_ref());
-        if let (Some(Fact::Company(company)), None) = (&before, &after) {
-            self.bury(Dead::Company(company.created_at));
-        }
-        if let (Some(Fact::User(user)), None) = (&before, &after) {
-            self.bury(Dead::User(user.company, user.created_at));
-        }
-        if let (Some(Fact::Credential(credential)), None) = (&before, &after) {
-            self.batch.remove(key::seen(credential.created_at));
-            for secret in &credential.secrets {
-                // Small enough to have no parts.
-                self.put(FactKey::Secret(credential.company, secret.clone()), None, revision);
-                self.put(FactKey::SecretOwner(secret.clone()), None, revision);
-            }
-            self.bury(Dead::Credential(credential.company, credential.created_at));
-        }
-        if let (FactKey::Secret(_, id), None) = (&key, &after) {
-            self.put(FactKey::SecretOwner(id.clone()), None, revision);
-        }
-        let company = match &key {
-            FactKey::Credential(company, _) => Some(*company),
-            _ => None,
-        };
-        self.put(key, after, revision);
-        if let Some(company) = company {
-            self.put(FactKey::Impact(company), Some(Fact::Impact(revision)), revision);
-        }
-    }
-
-    fn bury(&mut self, dead: Dead) {
-        self.batch.insert(key::dead(dead), []);
-        self.dead.push(dead);
-    }
-
-    fn put(&mut self, key: FactKey, fact: Option<Fact>, revision: Revision) {
-        let place = key::fact(&key);
-        match &fact {
-            Some(fact) => {
-                let bytes = record::encode(fact);
-                self.value(place.clone(), revision, &bytes);
-                let parts = bytes.len().div_ceil(chunked::INLINE);
-                if parts > 1 {
-                    let parts = u32::try_from(parts).unwrap_or(u32::MAX);
-                    let parts = (0..parts).map(|part| key::part(revision, self.values, part));
-                    self.written.insert(place, parts.collect());
-                } else {
-                    self.written.insert(place, Vec::new());
-                }
-            }
-            None => {
-                self.batch.remove(place.clone());
-                self.written.insert(place, Vec::new());
-            }
-        }
-        self.outcomes.insert(key.clone(), Outcome { key, since: revision, fact });
-    }
-
-    /// Keeps the index of holders in step with a credential's grants.
-    fn index(&mut self, before: Option<&Fact>, after: Option<&Fact>) {
-        fn credential(fact: Option<&Fact>) -> Option<&Credential> {
-            match fact {
-                Some(Fact::Credential(credential)) => Some(credential),
-                _ => None,
-            }
-        }
-        let (before, after) = (credential(before), credential(after));
-        if let Some(old) = before {
-            for (scope, _) in old.grants.iter() {
-                if !after.is_some_and(|new| new.grants.contains(scope)) {
-                    self.bytes += ENTRY;
-                    self.batch.remove(key::holder(old.company, scope, &old.id));
-                }
-            }
-        }
-        if let Some(new) = after {
-            for (scope, _) in new.grants.iter() {
-                if !before.is_some_and(|old| old.grants.contains(scope)) {
-                    self.bytes += ENTRY;
-                    self.batch.insert(key::holder(new.company, scope, &new.id), []);
-                }
-            }
-        }
-    }
 }
