@@ -444,7 +444,7 @@ impl Authority {
     /// What the store tells of its work.
     #[must_use]
     pub fn store_measures(&self) -> &store::StoreMetrics {
-        self.facts.store().measures()
+        self.facts.store().metrics()
     }
 
     /// About how many facts the cache of all desks has.
@@ -571,7 +571,7 @@ impl Authority {
 
 /// The last end that the facts of a proposal show to have passed at this time.
 fn shown_end(proposal: &Proposal, now: Timestamp) -> Option<Timestamp> {
-    let facts = proposal.steps.iter().flat_map(|step| [&step.before, &step.after]);
+    let facts = proposal.writes.iter().flat_map(|write| [&write.before, &write.after]);
     let ends = facts.flatten().filter_map(|fact| match fact {
         Fact::Credential(credential) => credential.ends().filter(|end| *end <= now).max(),
         _ => None,

@@ -46,44 +46,44 @@ use crate::policy::scope::ScopeId;
 use crate::policy::user::User;
 use quota::Quota;
 
-/// Which life of the store this is: a restored backup is another one. Etags and page tokens
-/// carry it, so that those of another life are refused.
+/// The incarnation of a store; a restored backup has a new one. Etags and page tokens carry it, so
+/// that those of another incarnation are rejected.
 pub type Incarnation = uuid::Uuid;
 
 /// A minute, counted from 1970.
 pub type Minute = u32;
 
-/// How far ahead of the time the store's mark is kept. After a crash the clock starts at the
-/// mark: what expires within this lead may end that much early, and never late (D19).
+/// How far the durable time mark is ahead of the time. After a crash the clock starts at the mark:
+/// an expiry within this lead may come that much early, and never late (D19).
 pub const CLOCK_LEAD: Duration = Duration::from_secs(2);
 
-/// The answer to a proposal, when it comes.
+/// Resolves to the result of a proposal.
 pub type CommitHandle = oneshot::Receiver<Result<Receipt, CommitError>>;
 
-/// An engine.
+/// A storage engine.
 pub trait Store: Send + Sync {
-    /// Which life of the store this is.
+    /// The incarnation of the store.
     fn incarnation(&self) -> Incarnation;
 
     /// The last revision that was committed before the engine was opened.
     fn opened_at(&self) -> Revision;
 
-    /// The latest time that was ever relied on before the engine was opened (D19).
+    /// The durable time mark when the engine was opened (D19).
     fn time_mark(&self) -> Option<Timestamp>;
 
-    /// What it tells of its work.
-    fn measures(&self) -> &StoreMetrics;
+    /// The metrics of the engine.
+    fn metrics(&self) -> &StoreMetrics;
 
-    /// Starts the writer. Before it, nothing can be committed.
-    fn start(&self, listener: Arc<dyn CommitObserver>);
+    /// Starts the writer. Before that, nothing can be committed.
+    fn start(&self, observer: Arc<dyn CommitObserver>);
 
-    /// Reads one fact. What it sees may not be durable yet; see [`CommitObserver::before_apply`].
+    /// Reads one fact. The fact may not be durable yet; see [`CommitObserver::before_apply`].
     ///
     /// # Errors
     /// The engine cannot answer.
     fn get(&self, key: &FactKey) -> Result<Option<Fact>, StoreError>;
 
-    /// Companies behind this id, by id.
+    /// Companies after this id, by id.
     ///
     /// # Errors
     /// The engine cannot answer.
@@ -93,7 +93,7 @@ pub trait Store: Send + Sync {
         limit: usize,
     ) -> Result<Vec<Company>, StoreError>;
 
-    /// Credentials of a company behind this id, by id.
+    /// Credentials of a company after this id, by id.
     ///
     /// # Errors
     /// The engine cannot answer.
@@ -104,7 +104,7 @@ pub trait Store: Send + Sync {
         limit: usize,
     ) -> Result<Vec<Credential>, StoreError>;
 
-    /// Credentials of a company that have a grant of this scope in whatever state, behind this
+    /// The ids of credentials of a company that have a grant of this scope in any state, after this
     /// id, by id.
     ///
     /// # Errors
@@ -117,7 +117,7 @@ pub trait Store: Send + Sync {
         limit: usize,
     ) -> Result<Vec<CredentialId>, StoreError>;
 
-    /// Users of a company behind this id, by id.
+    /// Users of a company after this id, by id.
     ///
     /// # Errors
     /// The engine cannot answer.
@@ -128,11 +128,11 @@ pub trait Store: Send + Sync {
         limit: usize,
     ) -> Result<Vec<User>, StoreError>;
 
-    /// Changes behind this revision up to that one, of one company or of all, in order and
-    /// without a gap.
+    /// Changes after one revision up to another, of one company or of all, in order and without a
+    /// gap.
     ///
     /// # Errors
-    /// The engine cannot answer, or one of them may no longer be kept.
+    /// The engine cannot answer, or garbage collection may have removed one of the changes.
     fn changes(
         &self,
         company: Option<&CompanyId>,
@@ -141,10 +141,10 @@ pub trait Store: Send + Sync {
         limit: usize,
     ) -> Result<Vec<Change>, StoreError>;
 
-    /// As [`Self::changes`], from the last of them back.
+    /// As [`Self::changes`], in descending order.
     ///
     /// # Errors
-    /// The engine cannot answer, or one of them may no longer be kept.
+    /// The engine cannot answer, or garbage collection may have removed one of the changes.
     fn changes_back(
         &self,
         company: Option<&CompanyId>,
@@ -153,64 +153,65 @@ pub trait Store: Send + Sync {
         limit: usize,
     ) -> Result<Vec<Change>, StoreError>;
 
-    /// What is kept of a request, if it was carried out. What it sees may not be durable yet; see
+    /// The stored reply to a request, if it was committed. It may not be durable yet; see
     /// [`CommitObserver::before_apply`].
     ///
     /// # Errors
     /// The engine cannot answer.
     fn answered(&self, request: &RequestKey) -> Result<Option<StoredReply>, StoreError>;
 
-    /// Queues a change. The ticket is answered when it is durable, or refused.
+    /// Queues a change. The handle resolves when the change is durable, or rejected.
     ///
     /// # Errors
-    /// The queue is full, or the engine stopped.
+    /// The queue is full, or the engine has stopped.
     fn commit(&self, proposal: Proposal) -> Result<CommitHandle, StoreError>;
 
-    /// Refuses a change that [`Self::commit`] would refuse by a bound of its company
-    /// ([`bounds`]), if nothing else was committed before it.
+    /// Rejects a change that [`Self::commit`] would reject by a quota of its company ([`quota`]),
+    /// if nothing else was committed before it.
     ///
     /// # Errors
-    /// The company is at a bound.
+    /// The company has reached a quota.
     fn admits(&self, proposal: &Proposal) -> Result<(), StoreError>;
 
-    /// Refuses so many more of a kind for the company of this creation; of a company that does
-    /// not exist yet, [`Revision::NEXT`].
+    /// Rejects `more` of a quota for the company of this creation revision; [`Revision::NEXT`]
+    /// stands for a company that does not exist yet.
     ///
     /// # Errors
-    /// The company would be above the bound.
+    /// The company would exceed the quota.
     fn has_room(&self, company: Revision, bound: Quota, more: u64) -> Result<(), StoreError>;
 
-    /// The minute in which the credential of this birth was last asked for, as far as it was noted.
+    /// The minute in which the credential of this creation revision was last used, as far as it was
+    /// stored.
     ///
     /// # Errors
     /// The engine cannot answer.
     fn last_seen(&self, credential: Revision) -> Result<Option<Minute>, StoreError>;
 
-    /// Notes in which minute credentials were asked for, by their births. Returns at once; a
-    /// crash may forget it.
+    /// Stores in which minute credentials were last used, by their creation revisions. Returns at
+    /// once; a crash may lose it.
     fn note_seen(&self, seen: Vec<(Revision, Minute)>);
 
-    /// Notes that no time before this one may be relied on again (D19), and the time that is
-    /// believed. What is kept for a time ends by the believed time alone: the mark may be an end
-    /// that was told while the machine's clock was wrong. Returns at once.
+    /// Raises the time mark: no time before `time` may be relied on again (D19). Also sets the
+    /// believed time. Retention follows the believed time alone, because the mark may be an expiry
+    /// that was reported while the machine's clock was wrong. Returns at once.
     fn mark_time(&self, time: Timestamp, believed: Timestamp);
 
-    /// The time mark that is on the disk now: a crash brings back no time before it (D19).
+    /// The durable time mark: after a crash the time is no earlier (D19).
     fn time_kept(&self) -> Timestamp;
 
-    /// As [`Self::mark_time`] for a time that may not be believed, with a receiver that is answered
-    /// when the mark is on the disk. No later change has an earlier time.
+    /// As [`Self::mark_time`], for a time that may not be believed. The receiver resolves when the
+    /// mark is durable. No later change has an earlier time.
     ///
     /// # Errors
-    /// The queue is full, or the engine stopped.
+    /// The queue is full, or the engine has stopped.
     fn keep_time(&self, time: Timestamp) -> Result<oneshot::Receiver<()>, StoreError>;
 
-    /// Begins a backup, which goes on beside changes. It may wait for the disk.
+    /// Begins a backup, while changes continue. It may wait for the disk.
     ///
     /// # Errors
-    /// The engine cannot answer, or enough backups are under way.
+    /// The engine cannot answer, or too many backups are in progress.
     fn backup(&self) -> Result<Box<dyn backup::Backup>, StoreError>;
 
-    /// Commits what is queued, stops the writer, and lets go of the files.
+    /// Commits the queued changes, stops the writer, and closes the files.
     fn close(&self);
 }

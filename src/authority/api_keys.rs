@@ -406,7 +406,14 @@ impl Authority {
         };
         // The step itself rests on the keyring, and so on the caller's key.
         let (preconditions, caller, steps) = (vec![], None, vec![step]);
-        self.commit(Proposal { preconditions, caller, steps, change, remember }).await
+        self.commit(Proposal {
+            preconditions,
+            caller,
+            writes: steps,
+            change,
+            idempotency: remember,
+        })
+        .await
     }
 }
 

@@ -221,7 +221,7 @@ impl Authority {
             keep.remember(terms, subject.kind, |receipt| made.done(receipt))
         });
         let caller = key_of(&terms.caller);
-        (Proposal { preconditions, caller, steps, change, remember }, made)
+        (Proposal { preconditions, caller, writes: steps, change, idempotency: remember }, made)
     }
 
     /// Commits a proposal; none if what it rests on has changed.

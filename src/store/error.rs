@@ -6,7 +6,7 @@ use crate::policy::revision::Revision;
 /// Why a proposal was not committed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CommitError {
-    /// A fact that it rests on has changed: read again and propose again.
+    /// A precondition no longer holds: read again and propose again.
     #[error("a fact that the change rests on has changed")]
     Conflict,
     /// The engine cannot commit.
@@ -17,46 +17,46 @@ pub enum CommitError {
 /// Why the engine cannot answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
-    /// More changes wait than the engine's queue holds.
+    /// The command queue is full.
     #[error("too many changes wait to be committed")]
     Busy,
-    /// There is too little space left for a change that gives something to somebody.
+    /// The disk has too little space for a change that grants anything.
     #[error(
         "the disk is nearly full: until space is freed, only changes that take away are accepted \
          (revoke, restrict, disable, delete)"
     )]
     NearlyFull,
-    /// There is too little space left for any change but the deletion of keys.
+    /// The disk has too little space for any change except the deletion of keys.
     #[error("the disk is nearly full: until space is freed, nothing but keys can be deleted")]
     KeysOnly,
-    /// There is too little space left to change anything. What is kept can be read.
+    /// The disk has too little space for any change. Reads work.
     #[error("the disk is full: nothing is changed until space is freed")]
     Full,
-    /// The company has as much as it may have.
+    /// The company has reached a quota.
     #[error("`{name}` {0}", name = .0.bound.name())]
     AtBound(Reached),
-    /// The disk failed, or the engine is closed. Nothing more will be acknowledged.
+    /// The disk failed, or the engine is closed. No more changes are acknowledged.
     #[error("the store cannot answer")]
     Unavailable,
-    /// What is kept does not read as what was written.
+    /// The stored data is corrupt.
     #[error("the store is damaged")]
     Damaged,
-    /// As many backups are under way as there may be.
+    /// The limit of concurrent backups is reached.
     #[error("two backups are under way: wait for the end of one")]
     TooManyBackups,
-    /// More was changed while a backup was made than its client has taken in time.
+    /// The client of a backup was too slow: the queue of batches for it is full.
     #[error(
         "changes have overtaken the backup: make it again, nearer to the server or to a faster disk"
     )]
     BackupTooSlow,
-    /// Changes up to this revision were asked for and are no longer kept.
+    /// The caller requested changes up to this revision, and garbage collection has removed them.
     #[error(
         "changes up to revision {0} are no longer kept: read the state anew, and go on after it"
     )]
     Compacted(Revision),
 }
 
-/// Bytes that are not what was written.
+/// Bytes that do not decode.
 #[derive(Debug)]
 pub(super) struct Corrupt;
 

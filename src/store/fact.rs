@@ -1,6 +1,6 @@
 //! Fact: a record that the store keeps and the caches hold, and its key.
 //!
-//! Not here: how a fact is encoded; see `record` and `key`.
+//! Not here: the encoding; see `record` and `key`.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use crate::policy::revision::Revision;
 use crate::policy::secret::{Secret, SecretOwner};
 use crate::policy::user::User;
 
-/// What a fact is kept and cached under.
+/// The key of a fact, in the store and in the caches.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum FactKey {
     /// The catalog.
@@ -26,18 +26,19 @@ pub enum FactKey {
     Keyring,
     /// A company, by id.
     Company(CompanyId),
-    /// A credential, by its company's birth and its id: nothing of an earlier company of the
-    /// same id can answer (D3).
+    /// A credential, by the creation revision of its company and by its id. A fact of an earlier
+    /// company with the same id has another key (D3).
     Credential(Revision, CredentialId),
-    /// A company's impact revision, by its birth: the last change of any of its credentials (D7).
+    /// A company's impact revision, by the creation revision of the company: the last change of any
+    /// of its credentials (D7).
     Impact(Revision),
-    /// A user, by the company's birth and the user's id.
+    /// A user, by the creation revision of the company and by the user's id.
     User(Revision, UserId),
-    /// A user's consent to a credential, by their births.
+    /// A user's consent to a credential, by the creation revisions of company, user and credential.
     Consent(Parties),
-    /// A secret, by the company's birth and its public id.
+    /// A secret, by the creation revision of the company and by its public id.
     Secret(Revision, Name),
-    /// Whose a secret is, by its public id.
+    /// The owner of a secret, by the secret's public id.
     SecretOwner(Name),
 }
 
@@ -60,7 +61,7 @@ pub enum Fact {
     Consent(Arc<Consent>),
     /// A secret.
     Secret(Arc<Secret>),
-    /// Whose a secret is.
+    /// The owner of a secret, by the secret's public id.
     SecretOwner(Arc<SecretOwner>),
 }
 
@@ -81,7 +82,7 @@ impl Fact {
         }
     }
 
-    /// Gives it the revision and time of its commit.
+    /// Sets the revision and the time of its commit.
     pub(super) fn stamp(&mut self, revision: Revision, time: Timestamp) {
         match self {
             Self::Catalog(catalog) => Arc::make_mut(catalog).revision = revision,

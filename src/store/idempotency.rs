@@ -6,29 +6,30 @@ use jiff::SignedDuration;
 
 use super::proposal::Receipt;
 
-/// How long a request is remembered that may be sent again.
+/// How long the store keeps the reply to a request that the caller may send again.
 pub const IDEMPOTENCY_TTL: SignedDuration = SignedDuration::from_hours(24);
 
-/// Which request a caller may send again: a digest of the caller, the method and the id.
+/// The key of a request that a caller may send again: a digest of the caller, the method and the
+/// request id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct RequestKey(pub [u8; 32]);
 
-/// What is kept of a request that was carried out, for [`IDEMPOTENCY_TTL`].
+/// The stored reply to a committed request. The store keeps it for [`IDEMPOTENCY_TTL`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredReply {
-    /// A digest of what was asked for.
+    /// A digest of the request.
     pub body: [u8; 32],
-    /// How it was answered.
+    /// The reply.
     pub reply: Vec<u8>,
 }
 
-/// What a commit remembers of its request.
+/// The request of a proposal, for which the commit stores a reply.
 pub struct IdempotencyRecord {
-    /// Which request. The proposal rests on its not having been carried out.
+    /// The key of the request. It is a precondition that no reply is stored for it.
     pub key: RequestKey,
-    /// A digest of what it asks for.
+    /// A digest of the request.
     pub body: [u8; 32],
-    /// Makes the answer, once the commit has its revision. Called by the writer: it must be
-    /// quick, and must not wait.
+    /// Makes the reply from the receipt of the commit. The writer calls it: it must be quick and
+    /// must not block.
     pub reply: Box<dyn FnOnce(Receipt) -> Vec<u8> + Send>,
 }

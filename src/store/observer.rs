@@ -4,10 +4,10 @@ use super::fact::{Fact, FactKey};
 use crate::policy::change::Change;
 use crate::policy::revision::Revision;
 
-/// A fact that a batch of changes left behind.
+/// A fact after a batch of changes.
 #[derive(Clone, Debug)]
 pub struct Outcome {
-    /// Which fact.
+    /// The key of the fact.
     pub key: FactKey,
     /// The revision that last changed it.
     pub since: Revision,
@@ -15,16 +15,17 @@ pub struct Outcome {
     pub fact: Option<Fact>,
 }
 
-/// Who is told of commits, on the engine's writer thread, batch by batch.
+/// An observer of commits. The writer thread calls it, once or more per batch.
 pub trait CommitObserver: Send + Sync {
-    /// These facts are about to change, at the latest in this revision. Reads of the store may
-    /// see them from now on; nobody may rely on them yet.
+    /// The facts of these keys are about to change, at the latest in revision `last`. A read of the
+    /// store may return the new facts from now on. They are not durable yet, so no decision may use
+    /// them.
     fn before_apply(&self, last: Revision, keys: &[FactKey]);
-    /// The batch is durable: these are the facts that it left behind.
+    /// The batch is durable. `outcomes` are its facts.
     fn durable(&self, last: Revision, outcomes: Vec<Outcome>);
-    /// The changes of the batch, in order, once the listener has been told that it is durable and
-    /// before anybody else is.
+    /// The changes of the batch, in order. It is called after [`Self::durable`] and before the
+    /// writer replies to any caller.
     fn published(&self, _changes: Vec<Change>) {}
-    /// The disk failed. Whether the batch survives is unknown, and the engine stops for good.
+    /// The disk failed. It is unknown whether the batch survives, and the engine stops for good.
     fn failed(&self);
 }

@@ -10,35 +10,35 @@ use crate::policy::change::Change;
 use crate::policy::id::Name;
 use crate::policy::revision::Revision;
 
-/// One fact's step in a proposal. The proposal rests on `before`.
+/// The write of one fact. It is a precondition that the fact is still `before`.
 #[derive(Clone, Debug)]
 pub struct FactWrite {
-    /// Which fact.
+    /// The key of the fact.
     pub key: FactKey,
-    /// As it was read; none if it does not exist.
+    /// The fact as it was read; `None` if it did not exist.
     pub before: Option<Fact>,
-    /// As it shall be; none if it shall not exist.
+    /// The fact after the commit; `None` if the commit removes it.
     pub after: Option<Fact>,
 }
 
-/// A change to commit. Revision and time of the change are the engine's to fill in.
+/// A change to commit. The engine sets the revision and the time of the change.
 pub struct Proposal {
-    /// The facts that it only rests on, each at the revision that was read; none for a fact
-    /// that does not exist.
+    /// Facts that the plan read and does not write, each with the revision that was read; `None`
+    /// for a fact that does not exist.
     pub preconditions: Vec<(FactKey, Option<Revision>)>,
-    /// The key of its caller, by its id and creation revision, which must still be in the keyring.
-    /// Other keys may have come and gone: a change does not wait for a quiet keyring.
+    /// The API key of the caller, by its id and creation revision. It must still be in the keyring.
+    /// Changes of other keys do not matter, so a change does not wait for the keyring to be quiet.
     pub caller: Option<(Name, Revision)>,
-    /// The facts that it changes.
-    pub steps: Vec<FactWrite>,
-    /// What the log will say. Its time is the earliest that the commit may have.
+    /// The facts that it writes.
+    pub writes: Vec<FactWrite>,
+    /// The change for the change log. Its time is the earliest that the commit may have.
     pub change: Change,
-    /// What to remember of the request, if it may be sent again.
-    pub remember: Option<IdempotencyRecord>,
+    /// The request whose reply the commit stores, if the caller may send it again.
+    pub idempotency: Option<IdempotencyRecord>,
 }
 
 impl FactWrite {
-    /// Whether it gives nothing to anybody: what it leaves behind is less than there was.
+    /// Whether the write only removes access: the new fact grants no more than the old one.
     fn takes_away(&self, now: Timestamp) -> bool {
         match (&self.before, &self.after) {
             (Some(_), None) => true,
@@ -55,18 +55,19 @@ impl FactWrite {
 }
 
 impl Proposal {
-    /// Whether it gives nothing to anybody. Such a change is accepted on a disk that has no space
-    /// for others: a stolen key can be revoked there.
+    /// Whether the proposal only removes access. Such a change is accepted when the disk has no
+    /// space for others, so that a stolen key can be revoked then.
     #[must_use]
     pub fn takes_away(&self) -> bool {
-        !self.steps.is_empty() && self.steps.iter().all(|step| step.takes_away(self.change.time))
+        !self.writes.is_empty()
+            && self.writes.iter().all(|write| write.takes_away(self.change.time))
     }
 
-    /// Whether it only deletes keys. The last of the space and of the queue is for these: whatever
-    /// a stolen key did with the rest, it can be deleted.
+    /// Whether the proposal only deletes API keys. The last part of the space and of the queue is
+    /// reserved for these: a stolen key can be deleted after it has used up the rest.
     #[must_use]
     pub fn deletes_keys(&self) -> bool {
-        self.takes_away() && self.steps.iter().all(|step| step.key == FactKey::Keyring)
+        self.takes_away() && self.writes.iter().all(|write| write.key == FactKey::Keyring)
     }
 }
 
@@ -75,6 +76,6 @@ impl Proposal {
 pub struct Receipt {
     /// The revision that it made.
     pub revision: Revision,
-    /// When it was committed; no earlier than any commit before it (D19).
+    /// The time of the commit; no earlier than any commit before it (D19).
     pub time: Timestamp,
 }

@@ -1,6 +1,7 @@
-//! Record: facts and changes as bytes, by the schema in `proto/scopegate/store/v1`.
+//! Record: encodes and decodes facts and changes, by the schema in `proto/scopegate/store/v1`.
 //!
-//! Not here: keys, and how long values are cut into parts. What does not decode is damage.
+//! Not here: keys, and the division of long values into chunks. Bytes that do not decode are
+//! corrupt.
 
 use jiff::Timestamp;
 use prost::Message;
@@ -32,7 +33,7 @@ pub(super) mod proto {
     include!(concat!(env!("OUT_DIR"), "/scopegate.store.v1.rs"));
 }
 
-/// A fact as bytes. Its key and revision are kept beside it.
+/// Encodes a fact. Its key and its revision are stored next to it.
 pub(super) fn encode(fact: &Fact) -> Vec<u8> {
     match fact {
         Fact::Catalog(catalog) => {
@@ -109,7 +110,7 @@ pub(super) fn encode(fact: &Fact) -> Vec<u8> {
     }
 }
 
-/// The fact that these bytes are under this key, last changed at this revision.
+/// Decodes the fact of this key, which this revision changed last.
 pub(super) fn decode(key: &FactKey, revision: Revision, bytes: &[u8]) -> Result<Fact, Corrupt> {
     Ok(match key {
         FactKey::Catalog => {
@@ -231,7 +232,8 @@ fn encode_key(key: &ApiKey) -> KeyRecord {
 }
 
 fn decode_key(record: KeyRecord) -> Result<ApiKey, Corrupt> {
-    // A role that this program does not know permits nothing, so none may be passed over.
+    // An unknown role permits nothing. Skipping it would change what the key permits, so it is an
+    // error.
     let role = |name: String| Role::ALL.into_iter().find(|role| role.name() == name).ok_or(Corrupt);
     let hash = match record.hash.as_slice() {
         [] => None,
@@ -252,19 +254,19 @@ fn decode_key(record: KeyRecord) -> Result<ApiKey, Corrupt> {
     })
 }
 
-/// What is kept of a request, as bytes.
-pub(super) fn encode_answered(answered: StoredReply) -> Vec<u8> {
-    let StoredReply { body, reply } = answered;
+/// Encodes a stored reply.
+pub(super) fn encode_reply(stored: StoredReply) -> Vec<u8> {
+    let StoredReply { body, reply } = stored;
     AnsweredRecord { body: body.to_vec(), reply }.encode_to_vec()
 }
 
-/// What is kept of a request.
-pub(super) fn decode_answered(bytes: &[u8]) -> Result<StoredReply, Corrupt> {
+/// Decodes a stored reply.
+pub(super) fn decode_reply(bytes: &[u8]) -> Result<StoredReply, Corrupt> {
     let AnsweredRecord { body, reply } = AnsweredRecord::decode(bytes)?;
     Ok(StoredReply { body: body.try_into().map_err(|_| Corrupt)?, reply })
 }
 
-/// A change as bytes.
+/// Encodes a change.
 pub(super) fn encode_change(change: &Change) -> Vec<u8> {
     let text = |id: Option<&str>| id.unwrap_or_default().to_owned();
     ChangeRecord {
@@ -296,7 +298,7 @@ pub(super) fn encode_change(change: &Change) -> Vec<u8> {
     .encode_to_vec()
 }
 
-/// The change that these bytes are.
+/// Decodes a change.
 pub(super) fn decode_change(revision: Revision, bytes: &[u8]) -> Result<Change, Corrupt> {
     fn id<T, E>(text: String, parse: fn(String) -> Result<T, E>) -> Result<Option<T>, Corrupt> {
         if text.is_empty() { Ok(None) } else { parse(text).map(Some).map_err(|_| Corrupt) }

@@ -63,7 +63,7 @@ pub use restore::{RestoreError, Restored, restore};
 use usage::{Pending, SharedUsage};
 use writer::Writer;
 
-/// The version of what this program writes. A store of a later one is not opened.
+/// The schema version that this program writes. It does not open a store of a later version.
 const SCHEMA_VERSION: u64 = 2;
 
 /// The embedded engine.
@@ -73,34 +73,34 @@ pub struct SledStore {
     opened_at: Revision,
     time_mark: Option<Timestamp>,
     upgraded_from: Option<u64>,
-    /// The time mark that is on the disk, in milliseconds.
-    time_kept: Arc<AtomicI64>,
-    measures: Arc<StoreMetrics>,
+    /// The durable time mark, in milliseconds.
+    durable_time: Arc<AtomicI64>,
+    metrics: Arc<StoreMetrics>,
     usage: SharedUsage,
-    /// What the writer is made of, until it is started.
-    parts: Mutex<Option<Parts>>,
-    orders: CommandQueue,
+    /// The parts of the writer, until it is started.
+    setup: Mutex<Option<Setup>>,
+    commands: CommandQueue,
     backups: ActiveBackups,
     thread: Mutex<Option<JoinHandle<()>>>,
-    /// The last to go: until then the directory is this process's.
-    _held: File,
+    /// Locks the directory for this process. It is the last field, so it is dropped last.
+    _lock: File,
 }
 
-/// The writer, its queue, and the way to its thread.
-type Parts = (Writer, mpsc::Receiver<WriterCommand>, mpsc::Sender<Start>);
+/// The writer, the receiver of its commands, and the sender that starts its thread.
+type Setup = (Writer, mpsc::Receiver<WriterCommand>, mpsc::Sender<Start>);
 
-/// What the writer's thread waits for.
+/// The message that starts the writer's thread.
 type Start = (Writer, mpsc::Receiver<WriterCommand>, Arc<dyn CommitObserver>);
 
 impl SledStore {
-    /// The ids behind `after` under a prefix, with their values.
+    /// The ids after `after` under a prefix, with their values.
     fn scan(
         &self,
         prefix: &key::Prefix,
         after: Option<&str>,
         limit: usize,
     ) -> Result<Vec<(Box<str>, sled::IVec)>, StoreError> {
-        let mut found = Vec::new();
+        let mut results = Vec::new();
         // The key after `x` is `x\0`: no id has that byte.
         let start = match after {
             Some(id) => [&prefix.last_of(id), "\0".as_bytes()].concat(),
@@ -111,12 +111,12 @@ impl SledStore {
             let Some(id) = key.starts_with(prefix.bytes()).then(|| prefix.id(&key)) else {
                 break;
             };
-            if found.len() == limit {
+            if results.len() == limit {
                 break;
             }
-            found.push((id.ok_or(StoreError::Damaged)?.into(), value));
+            results.push((id.ok_or(StoreError::Damaged)?.into(), value));
         }
-        Ok(found)
+        Ok(results)
     }
 
     /// The change of this revision.
@@ -125,42 +125,42 @@ impl SledStore {
         let stored = stored.map(|stored| chunked::read(&stored, &self.tree)).transpose()?.flatten();
         match stored {
             Some((_, bytes)) => Ok(record::decode_change(revision, &bytes)?),
-            None => match self.trimmed()? {
-                trimmed if trimmed >= revision => Err(StoreError::Compacted(trimmed)),
+            None => match self.compacted_to()? {
+                compacted if compacted >= revision => Err(StoreError::Compacted(compacted)),
                 _ => Err(StoreError::Damaged),
             },
         }
     }
 
-    /// The changes of these entries, all of which are behind a revision.
+    /// The changes of these index entries, all of which are after a revision.
     fn changes_at(
         &self,
         entries: impl Iterator<Item = sled::Result<(sled::IVec, sled::IVec)>>,
         after: Revision,
     ) -> Result<Vec<Change>, StoreError> {
-        let mut found = Vec::new();
+        let mut results = Vec::new();
         for entry in entries {
-            let (place, _) = entry.map_err(|error| unavailable(&error))?;
-            let revision = key::revision_at_end(&place).ok_or(StoreError::Damaged)?;
-            found.push(self.change(revision)?);
+            let (tree_key, _) = entry.map_err(|error| unavailable(&error))?;
+            let revision = key::revision_at_end(&tree_key).ok_or(StoreError::Damaged)?;
+            results.push(self.change(revision)?);
         }
         // Read after the changes (no silent gap).
-        let trimmed = self.trimmed()?;
-        if trimmed > after { Err(StoreError::Compacted(trimmed)) } else { Ok(found) }
+        let compacted = self.compacted_to()?;
+        if compacted > after { Err(StoreError::Compacted(compacted)) } else { Ok(results) }
     }
 
-    /// The last revision whose change is no longer kept.
-    fn trimmed(&self) -> Result<Revision, StoreError> {
-        let stored = self.tree.get(key::TRIMMED).map_err(|error| unavailable(&error))?;
+    /// The last revision whose change garbage collection removed.
+    fn compacted_to(&self) -> Result<Revision, StoreError> {
+        let stored = self.tree.get(key::COMPACTED).map_err(|error| unavailable(&error))?;
         let number = |bytes: sled::IVec| <[u8; 8]>::try_from(&*bytes).map(u64::from_be_bytes);
-        let trimmed = stored.map(number).transpose().map_err(|_| StoreError::Damaged)?;
-        Ok(Revision(trimmed.unwrap_or(0)))
+        let compacted = stored.map(number).transpose().map_err(|_| StoreError::Damaged)?;
+        Ok(Revision(compacted.unwrap_or(0)))
     }
 
     fn fact(&self, key: &FactKey, stored: &[u8]) -> Result<Option<Fact>, StoreError> {
         match chunked::read(stored, &self.tree)? {
             Some((revision, bytes)) => Ok(Some(record::decode(key, revision, &bytes)?)),
-            // A part is gone since: the value was replaced after `stored` was read.
+            // A chunk is missing: the value was replaced after `stored` was read.
             None => self.get(key),
         }
     }
@@ -179,31 +179,34 @@ impl Store for SledStore {
         self.time_mark
     }
 
-    fn measures(&self) -> &StoreMetrics {
-        &self.measures
+    fn metrics(&self) -> &StoreMetrics {
+        &self.metrics
     }
 
-    fn start(&self, listener: Arc<dyn CommitObserver>) {
-        let parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some((writer, orders, begin)) = parts
-            && let Err(mpsc::SendError((.., listener))) = begin.send((writer, orders, listener))
+    fn start(&self, observer: Arc<dyn CommitObserver>) {
+        let setup = self.setup.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some((writer, commands, start_sender)) = setup
+            && let Err(mpsc::SendError((.., observer))) =
+                start_sender.send((writer, commands, observer))
         {
-            // There is no thread that could commit anything.
-            listener.failed();
+            // The writer thread is gone, so nothing can be committed.
+            observer.failed();
         }
     }
 
     fn get(&self, key: &FactKey) -> Result<Option<Fact>, StoreError> {
-        let place = key::fact(key);
+        let tree_key = key::fact(key);
         loop {
-            let Some(stored) = self.tree.get(&place).map_err(|error| unavailable(&error))? else {
+            let Some(stored) = self.tree.get(&tree_key).map_err(|error| unavailable(&error))?
+            else {
                 return Ok(None);
             };
             if let Some((revision, bytes)) = chunked::read(&stored, &self.tree)? {
                 return Ok(Some(record::decode(key, revision, &bytes)?));
             }
-            // A part is gone: either the value has been replaced meanwhile, or it is damaged.
-            if self.tree.get(&place).map_err(|error| unavailable(&error))?.as_ref() == Some(&stored)
+            // A chunk is missing: the value was replaced meanwhile, or it is corrupt.
+            if self.tree.get(&tree_key).map_err(|error| unavailable(&error))?.as_ref()
+                == Some(&stored)
             {
                 return Err(StoreError::Damaged);
             }
@@ -215,14 +218,14 @@ impl Store for SledStore {
         after: Option<&CompanyId>,
         limit: usize,
     ) -> Result<Vec<Company>, StoreError> {
-        let mut found = Vec::new();
+        let mut results = Vec::new();
         for (id, stored) in self.scan(&key::companies(), after.map(CompanyId::as_str), limit)? {
             let id = CompanyId::parse(id).map_err(|_| StoreError::Damaged)?;
             if let Some(Fact::Company(company)) = self.fact(&FactKey::Company(id), &stored)? {
-                found.push(Arc::unwrap_or_clone(company));
+                results.push(Arc::unwrap_or_clone(company));
             }
         }
-        Ok(found)
+        Ok(results)
     }
 
     fn credentials(
@@ -231,16 +234,16 @@ impl Store for SledStore {
         after: Option<&CredentialId>,
         limit: usize,
     ) -> Result<Vec<Credential>, StoreError> {
-        let mut found = Vec::new();
+        let mut results = Vec::new();
         let prefix = key::credentials(company);
         for (id, stored) in self.scan(&prefix, after.map(CredentialId::as_str), limit)? {
             let id = CredentialId::parse(id).map_err(|_| StoreError::Damaged)?;
             let fact = self.fact(&FactKey::Credential(company, id), &stored)?;
             if let Some(Fact::Credential(credential)) = fact {
-                found.push(Arc::unwrap_or_clone(credential));
+                results.push(Arc::unwrap_or_clone(credential));
             }
         }
-        Ok(found)
+        Ok(results)
     }
 
     fn holders(
@@ -250,9 +253,9 @@ impl Store for SledStore {
         after: Option<&CredentialId>,
         limit: usize,
     ) -> Result<Vec<CredentialId>, StoreError> {
-        let found =
+        let results =
             self.scan(&key::holders(company, scope), after.map(CredentialId::as_str), limit)?;
-        found
+        results
             .into_iter()
             .map(|(id, _)| CredentialId::parse(id).map_err(|_| StoreError::Damaged))
             .collect()
@@ -264,14 +267,14 @@ impl Store for SledStore {
         after: Option<&UserId>,
         limit: usize,
     ) -> Result<Vec<User>, StoreError> {
-        let mut found = Vec::new();
+        let mut results = Vec::new();
         for (id, stored) in self.scan(&key::users(company), after.map(UserId::as_str), limit)? {
             let id = UserId::parse(id).map_err(|_| StoreError::Damaged)?;
             if let Some(Fact::User(user)) = self.fact(&FactKey::User(company, id), &stored)? {
-                found.push(Arc::unwrap_or_clone(user));
+                results.push(Arc::unwrap_or_clone(user));
             }
         }
-        Ok(found)
+        Ok(results)
     }
 
     fn changes(
@@ -303,32 +306,32 @@ impl Store for SledStore {
     }
 
     fn answered(&self, request: &RequestKey) -> Result<Option<StoredReply>, StoreError> {
-        let stored = self.tree.get(key::answered(request)).map_err(|error| unavailable(&error))?;
-        // Forgotten between two reads, it is forgotten.
+        let stored = self.tree.get(key::reply(request)).map_err(|error| unavailable(&error))?;
+        // If the reply expires between the two reads, it is not found.
         let Some(stored) = stored else { return Ok(None) };
         let Some((_, bytes)) = chunked::read(&stored, &self.tree)? else { return Ok(None) };
-        Ok(Some(record::decode_answered(&bytes)?))
+        Ok(Some(record::decode_reply(&bytes)?))
     }
 
     fn commit(&self, proposal: Proposal) -> Result<CommitHandle, StoreError> {
-        let (answer, ticket) = oneshot::channel();
-        // What comes at this moment may go a little above; the channel has the last word.
-        let waiting = self.measures.waiting.read();
+        let (reply, handle) = oneshot::channel();
+        // Concurrent callers may exceed this limit by a few; the bound of the channel is exact.
+        let waiting = self.metrics.waiting.read();
         let is_full = waiting >= QUEUE as u64 && !proposal.takes_away();
         if is_full || (waiting >= (QUEUE + URGENT - KEYS) as u64 && !proposal.deletes_keys()) {
             return Err(StoreError::Busy);
         }
-        self.orders.queue(WriterCommand::Commit(Box::new(proposal), answer))?;
-        Ok(ticket)
+        self.commands.queue(WriterCommand::Commit(Box::new(proposal), reply))?;
+        Ok(handle)
     }
 
     fn admits(&self, proposal: &Proposal) -> Result<(), StoreError> {
         let time = proposal.change.time;
-        self.usage.admits(&Pending::default(), proposal, time).map_err(StoreError::AtBound)
+        self.usage.check(&Pending::default(), proposal, time).map_err(StoreError::AtBound)
     }
 
     fn has_room(&self, company: Revision, bound: Quota, more: u64) -> Result<(), StoreError> {
-        self.usage.has_room(company, bound, more).map_err(StoreError::AtBound)
+        self.usage.check_more(company, bound, more).map_err(StoreError::AtBound)
     }
 
     fn last_seen(&self, credential: Revision) -> Result<Option<Minute>, StoreError> {
@@ -339,40 +342,40 @@ impl Store for SledStore {
 
     fn note_seen(&self, seen: Vec<(Revision, Minute)>) {
         if !seen.is_empty() {
-            self.orders.queue_behind(WriterCommand::Seen(seen)).ok();
+            self.commands.queue_behind(WriterCommand::Seen(seen)).ok();
         }
     }
 
     fn mark_time(&self, time: Timestamp, believed: Timestamp) {
-        // With the queue full, the commits that fill it carry the time.
-        self.orders.queue_behind(WriterCommand::MarkTime { time, believed }).ok();
+        // If the queue is full, the commits in it carry the time.
+        self.commands.queue_behind(WriterCommand::MarkTime { time, believed }).ok();
     }
 
     fn time_kept(&self) -> Timestamp {
-        let kept = self.time_kept.load(Ordering::Acquire);
-        Timestamp::from_millisecond(kept).unwrap_or(Timestamp::MAX)
+        let millisecond = self.durable_time.load(Ordering::Acquire);
+        Timestamp::from_millisecond(millisecond).unwrap_or(Timestamp::MAX)
     }
 
     fn keep_time(&self, time: Timestamp) -> Result<oneshot::Receiver<()>, StoreError> {
-        let (told, kept) = oneshot::channel();
-        self.orders.queue_behind(WriterCommand::KeepTime(time, told))?;
-        Ok(kept)
+        let (reply, durable) = oneshot::channel();
+        self.commands.queue_behind(WriterCommand::KeepTime(time, reply))?;
+        Ok(durable)
     }
 
     fn backup(&self) -> Result<Box<dyn Backup>, StoreError> {
-        if self.parts.lock().unwrap_or_else(PoisonError::into_inner).is_some() {
-            // There is nobody yet to hand anything over.
+        if self.setup.lock().unwrap_or_else(PoisonError::into_inner).is_some() {
+            // The writer is not started, so no feed can be registered.
             return Err(StoreError::Unavailable);
         }
-        let (tree, orders) = (self.tree.clone(), self.orders.clone());
-        Ok(Box::new(SledBackup::begin(tree, self.incarnation, orders, &self.backups)?))
+        let (tree, commands) = (self.tree.clone(), self.commands.clone());
+        Ok(Box::new(SledBackup::begin(tree, self.incarnation, commands, &self.backups)?))
     }
 
     fn close(&self) {
-        self.orders.close();
-        self.parts.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.commands.close();
+        self.setup.lock().unwrap_or_else(PoisonError::into_inner).take();
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
-        // The writer has told its listener if it panicked.
+        // If the writer panicked, it has reported that to its observer.
         thread.map(JoinHandle::join);
     }
 }
@@ -383,7 +386,7 @@ impl Drop for SledStore {
     }
 }
 
-/// Where changes behind a revision and up to another lie.
+/// The keys of the changes after one revision and up to another.
 fn changes_between(
     company: Option<&CompanyId>,
     after: Revision,

@@ -12,115 +12,116 @@ use super::checksum::{StoreChecksum, WriteBatch};
 use crate::policy::revision::Revision;
 use crate::store::StoreError;
 
-/// About how many bytes an entry takes in memory beside its own.
+/// The approximate overhead of an entry in memory, in bytes.
 const ENTRY: usize = 100;
 
-/// What the writer hands over.
+/// A message from the writer to a backup.
 pub(super) enum FeedItem {
-    /// From here on everything.
+    /// The feed is registered: every later batch follows.
     Begun,
-    /// What was written as one.
+    /// One batch, and its size in bytes.
     Written(Arc<WriteBatch>, u64),
-    /// There is no more: this is the state behind it.
+    /// No more batches follow. This is the state after the last one.
     Ended(FeedEnd),
 }
 
-/// Where the writer stands.
+/// The state of the store at the end of a feed.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct FeedEnd {
     pub(super) head: Revision,
-    pub(super) tally: StoreChecksum,
+    pub(super) checksum: StoreChecksum,
     pub(super) mark: Timestamp,
 }
 
-/// What both ends of the queue see.
+/// The state that both ends of the queue share.
 #[derive(Default)]
 pub(super) struct Queue {
     pub(super) batches: AtomicUsize,
     pub(super) bytes: AtomicU64,
-    pub(super) overtaken: AtomicBool,
+    pub(super) overflowed: AtomicBool,
 }
 
-/// The writer's end of a backup's queue.
+/// The writer's end of the queue to a backup.
 pub(super) struct BackupFeed {
-    send: mpsc::Sender<FeedItem>,
+    sender: mpsc::Sender<FeedItem>,
     queue: Arc<Queue>,
-    most: u64,
+    limit: u64,
 }
 
-/// FeedId backup is to end.
+/// Identifies the feed that is to end.
 pub(super) struct FeedId(pub(super) Arc<Queue>);
 
 impl BackupFeed {
-    /// A queue of at most so many bytes.
-    pub(super) fn new(most: u64) -> (Self, Source) {
-        let (send, handed) = mpsc::channel();
+    /// A queue of at most `limit` bytes.
+    pub(super) fn new(limit: u64) -> (Self, Source) {
+        let (sender, items) = mpsc::channel();
         let queue = Arc::<Queue>::default();
-        (Self { send, queue: Arc::clone(&queue), most }, Source { handed, queue })
+        (Self { sender, queue: Arc::clone(&queue), limit }, Source { items, queue })
     }
 
-    /// Hands over, and says whether there is still a use in it.
-    fn hand_over(&self, entries: &Arc<WriteBatch>, bytes: u64) -> bool {
-        if self.queue.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes > self.most {
-            self.queue.overtaken.store(true, Ordering::Release);
+    /// Sends a batch. Returns false if the feed has ended.
+    fn send(&self, entries: &Arc<WriteBatch>, bytes: u64) -> bool {
+        if self.queue.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes > self.limit {
+            self.queue.overflowed.store(true, Ordering::Release);
             return false;
         }
         self.queue.batches.fetch_add(1, Ordering::Release);
-        self.send.send(FeedItem::Written(Arc::clone(entries), bytes)).is_ok()
+        self.sender.send(FeedItem::Written(Arc::clone(entries), bytes)).is_ok()
     }
 }
 
-/// Those to whom the writer hands over what it writes.
+/// All feeds that the writer sends batches to.
 #[derive(Default)]
 pub(super) struct BackupFeeds(pub(super) Vec<BackupFeed>);
 
 impl BackupFeeds {
-    /// From here on this one, too.
-    pub(super) fn add(&mut self, tap: BackupFeed) {
-        if tap.send.send(FeedItem::Begun).is_ok() {
-            self.0.push(tap);
+    /// Registers a feed.
+    pub(super) fn add(&mut self, feed: BackupFeed) {
+        if feed.sender.send(FeedItem::Begun).is_ok() {
+            self.0.push(feed);
         }
     }
 
-    /// These were applied to the tree.
-    pub(super) fn hand_over(&mut self, entries: WriteBatch) {
+    /// Sends a batch that was applied to the tree.
+    pub(super) fn send(&mut self, entries: WriteBatch) {
         if self.0.is_empty() {
             return;
         }
-        let bytes =
-            entries.iter().map(|(place, value)| ENTRY + place.len() + value.map_or(0, <[u8]>::len));
+        let bytes = entries
+            .iter()
+            .map(|(tree_key, value)| ENTRY + tree_key.len() + value.map_or(0, <[u8]>::len));
         let (bytes, entries) = (bytes.sum::<usize>() as u64, Arc::new(entries));
-        self.0.retain(|tap| tap.hand_over(&entries, bytes));
+        self.0.retain(|feed| feed.send(&entries, bytes));
     }
 
-    /// This one has what it needs.
-    pub(super) fn end(&mut self, which: &FeedId, state: FeedEnd) {
-        if let Some(place) = self.0.iter().position(|tap| Arc::ptr_eq(&tap.queue, &which.0)) {
-            self.0.swap_remove(place).send.send(FeedItem::Ended(state)).ok();
+    /// Ends this feed.
+    pub(super) fn end(&mut self, id: &FeedId, state: FeedEnd) {
+        if let Some(index) = self.0.iter().position(|feed| Arc::ptr_eq(&feed.queue, &id.0)) {
+            self.0.swap_remove(index).sender.send(FeedItem::Ended(state)).ok();
         }
     }
 }
 
 /// The backup's end of its queue.
 pub(super) struct Source {
-    handed: mpsc::Receiver<FeedItem>,
+    items: mpsc::Receiver<FeedItem>,
     pub(super) queue: Arc<Queue>,
 }
 
 impl Source {
     pub(super) fn next(&self) -> Result<FeedItem, StoreError> {
-        match self.handed.recv() {
-            Ok(handed) => {
-                if let FeedItem::Written(_, bytes) = &handed {
+        match self.items.recv() {
+            Ok(item) => {
+                if let FeedItem::Written(_, bytes) = &item {
                     self.queue.bytes.fetch_sub(*bytes, Ordering::Relaxed);
                     self.queue.batches.fetch_sub(1, Ordering::Relaxed);
                 }
-                Ok(handed)
+                Ok(item)
             }
-            Err(_) if self.queue.overtaken.load(Ordering::Acquire) => {
+            Err(_) if self.queue.overflowed.load(Ordering::Acquire) => {
                 Err(StoreError::BackupTooSlow)
             }
-            // The writer has ended.
+            // The writer has stopped.
             Err(_) => Err(StoreError::Unavailable),
         }
     }

@@ -12,13 +12,13 @@ use super::usage::Pending;
 use crate::policy::change::Change;
 use crate::policy::credential::Credential;
 use crate::policy::revision::Revision;
-use crate::store::key::Dead;
+use crate::store::key::Tombstone;
 use crate::store::{Fact, FactKey, FactWrite, Minute, Outcome, RequestKey, key, record};
 
-/// About how many bytes a key has with what sled adds to it.
+/// The approximate size of a key with sled's overhead, in bytes.
 pub(super) const ENTRY: u64 = 100;
 
-/// One batch in the making.
+/// A batch that is not applied yet.
 #[derive(Default)]
 pub(super) struct BatchBuilder {
     pub(super) batch: WriteBatch,
@@ -26,56 +26,56 @@ pub(super) struct BatchBuilder {
     pub(super) time: Timestamp,
     pub(super) mark: Timestamp,
     pub(super) values: u32,
-    /// About how many bytes it has.
+    /// Its approximate size in bytes.
     pub(super) bytes: u64,
     pub(super) outcomes: HashMap<FactKey, Outcome>,
-    /// The parts of the values that this batch wrote, by their place.
-    pub(super) written: HashMap<Vec<u8>, Vec<Vec<u8>>>,
-    pub(super) dead: Vec<Dead>,
-    /// How much it moves of what companies have, and writes of theirs.
+    /// The chunks of the values that this batch writes, by their keys in the tree.
+    pub(super) chunks: HashMap<Vec<u8>, Vec<Vec<u8>>>,
+    pub(super) tombstones: Vec<Tombstone>,
+    /// How the batch changes the counts and the written bytes of companies.
     pub(super) usage: Pending,
     /// The changes of this batch, in order.
     pub(super) changes: Vec<Change>,
-    /// The requests that this batch answers.
-    pub(super) answered: HashSet<RequestKey>,
-    /// Whether there is something to write that moves neither head nor mark.
+    /// The requests whose replies this batch stores.
+    pub(super) replies: HashSet<RequestKey>,
+    /// Whether the batch writes something that moves neither head nor time mark.
     pub(super) other: bool,
 }
 
 impl BatchBuilder {
-    pub(super) fn seen(&mut self, seen: impl Iterator<Item = (Revision, Minute)>) {
+    pub(super) fn last_seen(&mut self, seen: impl Iterator<Item = (Revision, Minute)>) {
         for (credential, minute) in seen {
             self.batch.insert(key::seen(credential), minute.to_be_bytes());
             self.other = true;
         }
     }
 
-    pub(super) fn value(&mut self, place: Vec<u8>, revision: Revision, bytes: &[u8]) {
+    pub(super) fn value(&mut self, tree_key: Vec<u8>, revision: Revision, bytes: &[u8]) {
         self.values += 1;
         self.bytes += ENTRY + bytes.len() as u64;
-        chunked::put(&mut self.batch, place, revision, self.values, bytes);
+        chunked::put(&mut self.batch, tree_key, revision, self.values, bytes);
     }
 
-    pub(super) fn step(&mut self, step: FactWrite, revision: Revision) {
-        let FactWrite { key, before, mut after } = step;
+    pub(super) fn write(&mut self, write: FactWrite, revision: Revision) {
+        let FactWrite { key, before, mut after } = write;
         if let Some(fact) = &mut after {
             fact.stamp(revision, self.time);
         }
         self.index(before.as_ref(), after.as_ref());
         if let (Some(Fact::Company(company)), None) = (&before, &after) {
-            self.bury(Dead::Company(company.created_at));
+            self.add_tombstone(Tombstone::Company(company.created_at));
         }
         if let (Some(Fact::User(user)), None) = (&before, &after) {
-            self.bury(Dead::User(user.company, user.created_at));
+            self.add_tombstone(Tombstone::User(user.company, user.created_at));
         }
         if let (Some(Fact::Credential(credential)), None) = (&before, &after) {
             self.batch.remove(key::seen(credential.created_at));
             for secret in &credential.secrets {
-                // Small enough to have no parts.
+                // A secret is small enough to have no chunks.
                 self.put(FactKey::Secret(credential.company, secret.clone()), None, revision);
                 self.put(FactKey::SecretOwner(secret.clone()), None, revision);
             }
-            self.bury(Dead::Credential(credential.company, credential.created_at));
+            self.add_tombstone(Tombstone::Credential(credential.company, credential.created_at));
         }
         if let (FactKey::Secret(_, id), None) = (&key, &after) {
             self.put(FactKey::SecretOwner(id.clone()), None, revision);
@@ -90,35 +90,35 @@ impl BatchBuilder {
         }
     }
 
-    fn bury(&mut self, dead: Dead) {
-        self.batch.insert(key::dead(dead), []);
-        self.dead.push(dead);
+    fn add_tombstone(&mut self, tombstone: Tombstone) {
+        self.batch.insert(key::tombstone(tombstone), []);
+        self.tombstones.push(tombstone);
     }
 
     fn put(&mut self, key: FactKey, fact: Option<Fact>, revision: Revision) {
-        let place = key::fact(&key);
+        let tree_key = key::fact(&key);
         match &fact {
             Some(fact) => {
                 let bytes = record::encode(fact);
-                self.value(place.clone(), revision, &bytes);
-                let parts = bytes.len().div_ceil(chunked::INLINE);
-                if parts > 1 {
-                    let parts = u32::try_from(parts).unwrap_or(u32::MAX);
-                    let parts = (0..parts).map(|part| key::part(revision, self.values, part));
-                    self.written.insert(place, parts.collect());
+                self.value(tree_key.clone(), revision, &bytes);
+                let chunks = bytes.len().div_ceil(chunked::INLINE);
+                if chunks > 1 {
+                    let chunks = u32::try_from(chunks).unwrap_or(u32::MAX);
+                    let chunks = (0..chunks).map(|index| key::chunk(revision, self.values, index));
+                    self.chunks.insert(tree_key, chunks.collect());
                 } else {
-                    self.written.insert(place, Vec::new());
+                    self.chunks.insert(tree_key, Vec::new());
                 }
             }
             None => {
-                self.batch.remove(place.clone());
-                self.written.insert(place, Vec::new());
+                self.batch.remove(tree_key.clone());
+                self.chunks.insert(tree_key, Vec::new());
             }
         }
         self.outcomes.insert(key.clone(), Outcome { key, since: revision, fact });
     }
 
-    /// Keeps the index of holders in step with a credential's grants.
+    /// Updates the index of holders for a credential's grants.
     fn index(&mut self, before: Option<&Fact>, after: Option<&Fact>) {
         fn credential(fact: Option<&Fact>) -> Option<&Credential> {
             match fact {

@@ -11,31 +11,32 @@ use super::backup_feed::{BackupFeed, FeedId};
 use crate::policy::revision::Revision;
 use crate::store::{CommitError, Minute, Proposal, Receipt, StoreError, StoreMetrics};
 
-/// How many changes may wait for the writer.
+/// The limit of changes that wait for the writer.
 pub(super) const QUEUE: usize = 4096;
-/// How many more of those that take away: they do not have to wait until others make room.
+/// Additional places for changes that only remove access. They do not wait until the queue has a
+/// free place for others.
 pub(super) const URGENT: usize = 256;
-/// How many of these are only for changes that delete keys.
+/// How many of the additional places are only for changes that delete keys.
 pub(super) const KEYS: usize = 64;
 
-/// What the writer is asked to do.
+/// A command for the writer.
 pub(super) enum WriterCommand {
-    /// Commit this.
+    /// Commit a proposal.
     Commit(Box<Proposal>, Answer),
-    /// Never rely on a time before this one again; and what is believed to be the time.
+    /// Raise the time mark to `time`; and take `believed` as the believed time.
     MarkTime { time: Timestamp, believed: Timestamp },
-    /// The same, and say when that is on the disk.
+    /// Raise the time mark, and reply when it is durable.
     KeepTime(Timestamp, oneshot::Sender<()>),
-    /// Note when credentials were last seen.
+    /// Write last-seen minutes of credentials.
     Seen(Vec<(Revision, Minute)>),
-    /// Hand over to this backup what is written from here on.
+    /// Register a backup feed.
     Backup(BackupFeed),
-    /// Hand over no more to this one, and say where it ends.
+    /// End a backup feed.
     EndBackup(FeedId),
 }
 
 impl WriterCommand {
-    /// The time that it wants kept.
+    /// The time to which the command raises the mark.
     pub(super) fn time(&self) -> Option<Timestamp> {
         match self {
             Self::MarkTime { time, .. } | Self::KeepTime(time, _) => Some(*time),
@@ -46,19 +47,16 @@ impl WriterCommand {
 
 pub(super) type Answer = oneshot::Sender<Result<Receipt, CommitError>>;
 
-/// The way to the writer, until the engine is closed.
+/// Sends commands to the writer, until the engine is closed.
 #[derive(Clone)]
 pub(super) struct CommandQueue {
     sender: Arc<Mutex<Option<mpsc::SyncSender<WriterCommand>>>>,
-    measures: Arc<StoreMetrics>,
+    metrics: Arc<StoreMetrics>,
 }
 
 impl CommandQueue {
-    pub(super) fn new(
-        sender: mpsc::SyncSender<WriterCommand>,
-        measures: Arc<StoreMetrics>,
-    ) -> Self {
-        Self { sender: Arc::new(Mutex::new(Some(sender))), measures }
+    pub(super) fn new(sender: mpsc::SyncSender<WriterCommand>, metrics: Arc<StoreMetrics>) -> Self {
+        Self { sender: Arc::new(Mutex::new(Some(sender))), metrics }
     }
 
     fn sender(&self) -> Result<mpsc::SyncSender<WriterCommand>, StoreError> {
@@ -66,13 +64,13 @@ impl CommandQueue {
         sender.ok_or(StoreError::Unavailable)
     }
 
-    /// Queues an order, if there is room for it.
-    pub(super) fn queue(&self, order: WriterCommand) -> Result<(), StoreError> {
+    /// Queues a command, if the queue has a free place.
+    pub(super) fn queue(&self, command: WriterCommand) -> Result<(), StoreError> {
         let sender = self.sender()?;
-        // Before the writer may count it down.
-        self.measures.waiting.up();
-        sender.try_send(order).map_err(|error| {
-            self.measures.waiting.down();
+        // Counted before sending, so that the writer cannot count it down first.
+        self.metrics.waiting.up();
+        sender.try_send(command).map_err(|error| {
+            self.metrics.waiting.down();
             match error {
                 mpsc::TrySendError::Full(_) => StoreError::Busy,
                 mpsc::TrySendError::Disconnected(_) => StoreError::Unavailable,
@@ -80,20 +78,20 @@ impl CommandQueue {
         })
     }
 
-    /// Queues an order that must not take the places of what takes away.
-    pub(super) fn queue_behind(&self, order: WriterCommand) -> Result<(), StoreError> {
-        if self.measures.waiting.read() >= QUEUE as u64 {
+    /// Queues a command that must not use the places of changes that only remove access.
+    pub(super) fn queue_behind(&self, command: WriterCommand) -> Result<(), StoreError> {
+        if self.metrics.waiting.read() >= QUEUE as u64 {
             return Err(StoreError::Busy);
         }
-        self.queue(order)
+        self.queue(command)
     }
 
-    /// Queues an order as soon as there is room for it.
-    pub(super) fn wait_for(&self, order: WriterCommand) -> Result<(), StoreError> {
+    /// Queues a command, and waits for a free place.
+    pub(super) fn wait_for(&self, command: WriterCommand) -> Result<(), StoreError> {
         let sender = self.sender()?;
-        self.measures.waiting.up();
-        sender.send(order).map_err(|_| {
-            self.measures.waiting.down();
+        self.metrics.waiting.up();
+        sender.send(command).map_err(|_| {
+            self.metrics.waiting.down();
             StoreError::Unavailable
         })
     }

@@ -12,29 +12,29 @@ use super::engine_error::EngineError;
 /// sled's log, and its settings.
 pub(super) const LOG: &str = "db";
 pub(super) const SETTINGS: &str = "conf";
-/// How much of the tree sled keeps in memory unless told otherwise, in bytes.
+/// sled's default page cache, in bytes.
 pub(super) const PAGE_CACHE: u64 = 64 << 20;
 
-/// Runs something that may panic, and says what was said of it instead of printing it.
+/// Runs something that may panic, and returns the panic message instead of printing it.
 pub(super) fn quietly<T>(work: impl FnOnce() -> T) -> (Option<T>, String) {
-    let said = Arc::new(Mutex::new(String::new()));
+    let message = Arc::new(Mutex::new(String::new()));
     let hook = panic::take_hook();
-    let heard = Arc::clone(&said);
-    panic::set_hook(Box::new(move |what| {
-        heard.lock().unwrap_or_else(PoisonError::into_inner).push_str(&what.to_string());
+    let hook_message = Arc::clone(&message);
+    panic::set_hook(Box::new(move |panic| {
+        hook_message.lock().unwrap_or_else(PoisonError::into_inner).push_str(&panic.to_string());
     }));
-    let done = panic::catch_unwind(AssertUnwindSafe(work));
+    let result = panic::catch_unwind(AssertUnwindSafe(work));
     panic::set_hook(hook);
-    let said = said.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    (done.ok(), said)
+    let message = message.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    (result.ok(), message)
 }
 
-/// Makes the directory, so that it is found again after a crash.
+/// Creates the directory durably.
 pub(super) fn create(dir: &Path) -> io::Result<()> {
     if dir.is_dir() {
         return Ok(());
     }
-    // What is in it is nobody else's to read: all facts, and the hashes of all secrets.
+    // The directory holds all facts and the hashes of all secrets, so only its owner may read it.
     DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
     match dir.canonicalize()?.parent() {
         Some(parent) => File::open(parent)?.sync_all(),
@@ -42,7 +42,7 @@ pub(super) fn create(dir: &Path) -> io::Result<()> {
     }
 }
 
-/// Takes the directory for this process alone.
+/// Locks the directory for this process.
 pub(super) fn lock_dir(dir: &Path) -> Result<File, TryLockError> {
     let path = dir.join("lock");
     let lock = File::options().create(true).truncate(false).write(true).open(path);
@@ -55,18 +55,20 @@ pub(super) fn config(dir: &Path, page_cache: u64) -> sled::Config {
     sled::Config::new().path(dir).cache_capacity(page_cache)
 }
 
-/// Puts right what sled does not survive if the power goes while it is written.
+/// Repairs files that sled cannot read after a power cut during their write.
 pub(super) fn recover_files(dir: &Path) -> Result<(), EngineError> {
-    // A snapshot gets its name when it is whole, but sled looks for one under its first name too,
-    // and refuses a store with half of one. What it is made from is still there.
+    // sled renames a snapshot when it is complete, but it also looks for the temporary name, and
+    // rejects a store with a partial snapshot. Removing it is safe: sled makes a new one from the
+    // log.
     for entry in fs::read_dir(dir)? {
         let path = entry?.path();
         if path.extension().is_some_and(|end| end == "generating") {
             fs::remove_file(path)?;
         }
     }
-    // sled never syncs the settings that it writes into a new store, and opens nothing with half
-    // of them. They are made elsewhere and put in place whole, before there is a log.
+    // sled never syncs the settings that it writes into a new store, and cannot open a store with
+    // partial settings. They are therefore written elsewhere, synced, and renamed into the
+    // directory before a log exists.
     let draft = dir.join("draft");
     if draft.exists() {
         fs::remove_dir_all(&draft)?;

@@ -5,7 +5,7 @@ use std::io;
 use crate::store::StoreError;
 use crate::store::error::Corrupt;
 
-/// Why a store does not open.
+/// Why a store cannot be opened.
 pub(super) enum EngineError {
     Sled(sled::Error),
     Newer(u64),
@@ -40,7 +40,7 @@ impl From<Corrupt> for EngineError {
     }
 }
 
-/// What sled says stays in the log: no driver's words reach a client.
+/// Logs sled's error and returns one without its text, so that no driver message reaches a client.
 pub(super) fn unavailable(error: &sled::Error) -> StoreError {
     tracing::error!(%error, "reading the store failed");
     match error {

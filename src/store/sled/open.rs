@@ -28,48 +28,48 @@ use crate::policy::revision::Revision;
 use crate::store::quota::Quotas;
 use crate::store::{CLOCK_LEAD, Incarnation, StoreError, StoreMetrics, key};
 
-/// How long to wait for another process that is about to let go of the store.
+/// How long to wait for another process that is about to close the store.
 pub(super) const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long to wait before another look.
+/// The delay between two attempts.
 pub(super) const PAUSE: Duration = Duration::from_millis(20);
-/// How many threads a store needs: those of sled, and the writer.
+/// The number of threads of a store: sled's and the writer.
 pub(super) const THREADS: usize = 10;
 
-/// What is done with a store of an older schema.
+/// How to open a store of an older schema.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum OlderSchema {
-    /// It is brought to that of this program.
+    /// Upgrade it to the schema of this program.
     Upgrade,
-    /// It is only read, as it is.
+    /// Leave it as it is, for reading only.
     Keep,
 }
 
 impl SledStore {
-    /// Whether there is something in this directory that could be a store.
+    /// Whether the directory contains a store.
     #[must_use]
     pub fn exists(dir: &Path) -> bool {
         dir.join(LOG).exists()
     }
 
-    /// Opens the store in this directory, or makes an empty one.
+    /// Opens the store in this directory, or creates an empty one.
     ///
     /// # Errors
-    /// Says why not, and what to do.
+    /// Why the store cannot be opened, and what to do.
     pub fn open(dir: &Path) -> Result<Self, OpenError> {
         Self::open_with_page_cache(dir, PAGE_CACHE)
     }
 
-    /// As [`Self::open`], with so many bytes of pages kept in memory. What sled counts is the
-    /// pages as they are on disk: in memory they take about twice as much.
+    /// As [`Self::open`], with a page cache of this many bytes. sled counts pages by their size on
+    /// disk; in memory they take about twice as much.
     ///
     /// # Errors
     /// As for [`Self::open`].
     pub fn open_with_page_cache(dir: &Path, bytes: u64) -> Result<Self, OpenError> {
-        let patience = Instant::now() + LOCK_TIMEOUT;
+        let deadline = Instant::now() + LOCK_TIMEOUT;
         loop {
             match Self::open_now(dir, bytes) {
-                // Whoever has it may be about to let go.
-                Err(OpenError::Locked(_)) if Instant::now() < patience => thread::sleep(PAUSE),
+                // The other process may be about to close it.
+                Err(OpenError::Locked(_)) if Instant::now() < deadline => thread::sleep(PAUSE),
                 opened => return opened,
             }
         }
@@ -79,66 +79,68 @@ impl SledStore {
         let name = dir.display().to_string();
         let io_error = |error: &io::Error| refused(dir, error);
         create(dir).map_err(|error| io_error(&error))?;
-        let held = match lock_dir(dir) {
-            Ok(held) => held,
+        let lock = match lock_dir(dir) {
+            Ok(lock) => lock,
             Err(TryLockError::WouldBlock) => return Err(OpenError::Locked(name)),
             Err(TryLockError::Error(error)) => return Err(io_error(&error)),
         };
         if restore::is_unfinished(dir) {
             return Err(OpenError::HalfRestored(name));
         }
-        // Without its own threads sled waits for them for ever.
+        // sled would wait for its threads for ever.
         shortage::threads(THREADS).map_err(|error| io_error(&error))?;
-        // sled panics on what it cannot read, and prints it: here it becomes one sentence.
-        let (opened, said) = quietly(|| Self::read(dir, page_cache, held, OlderSchema::Upgrade));
+        // sled panics on data that it cannot read, and prints the message. Here it becomes part of
+        // the error.
+        let (opened, panic_message) =
+            quietly(|| Self::read(dir, page_cache, lock, OlderSchema::Upgrade));
         match opened {
             Some(Ok(store)) => {
                 permissions::warn(dir);
                 Ok(store)
             }
             Some(Err(EngineError::Newer(found))) => Err(OpenError::Newer { dir: name, found }),
-            Some(Err(EngineError::Sled(error))) => Err(open_error(dir, &error, &said)),
+            Some(Err(EngineError::Sled(error))) => Err(open_error(dir, &error, &panic_message)),
             Some(Err(EngineError::Damage)) => Err(OpenError::Damaged(name)),
             Some(Err(EngineError::Store(error))) => Err(OpenError::of(dir, &error)),
-            None => Err(OpenError::of_panic(dir, &said)),
+            None => Err(OpenError::of_panic(dir, &panic_message)),
         }
     }
 
-    /// Keeps changes for this long, and no longer; to be said before the writer is started. The
-    /// last change always stays.
+    /// Sets the retention of changes. Call it before the writer is started. The last change always
+    /// stays.
     #[must_use]
     pub fn keeping_changes_for(self, retention: SignedDuration) -> Self {
-        let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((writer, ..)) = &mut *parts {
-            writer.audit_log_retention(retention);
+        let mut setup = self.setup.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((writer, ..)) = &mut *setup {
+            writer.set_audit_log_retention(retention);
         }
-        drop(parts);
+        drop(setup);
         self
     }
 
-    /// Keeps every company within these bounds; to be said before the writer is started. Without
-    /// it there are none.
+    /// Sets the quotas of every company. Call it before the writer is started. The default is no
+    /// limits.
     #[must_use]
     pub fn bounding_companies(self, bounds: Quotas) -> Self {
-        self.usage.bound_by(bounds);
+        self.usage.set_quotas(bounds);
         self
     }
 
-    /// Lets every change use the space that is reserved for those that take away; to be said
-    /// before the writer is started. It is for the way back, when nobody has a key any more.
+    /// Lets every change use the space that is reserved for changes that remove access. Call it
+    /// before the writer is started. It serves recovery, when all operators have lost their keys.
     #[must_use]
     pub fn using_the_reserve(self) -> Self {
-        let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((writer, ..)) = &mut *parts {
+        let mut setup = self.setup.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((writer, ..)) = &mut *setup {
             writer.use_the_reserve();
         }
-        drop(parts);
+        drop(setup);
         self
     }
 
-    /// Brings the store's time back to the machine's clock, by an audited change, if it is ahead
-    /// of it by more than the mark always is; to be called before the writer is started. Says
-    /// from which time, if so (D19).
+    /// Sets the store's time back to the machine's clock, by an audited change, if it is ahead by
+    /// more than [`CLOCK_LEAD`]. Call it before the writer is started. Returns the time from which
+    /// it was set back, if so (D19).
     ///
     /// # Errors
     /// The disk failed.
@@ -147,10 +149,10 @@ impl SledStore {
         now: Timestamp,
         author: Author,
     ) -> Result<Option<Timestamp>, StoreError> {
-        let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some((writer, ..)) = &mut *parts else { return Err(StoreError::Unavailable) };
+        let mut setup = self.setup.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some((writer, ..)) = &mut *setup else { return Err(StoreError::Unavailable) };
         let (_, before) = writer.reached();
-        // Whole milliseconds, as all times.
+        // All times are whole milliseconds.
         let now = Timestamp::from_millisecond(now.as_millisecond()).unwrap_or(now);
         if before <= now.checked_add(CLOCK_LEAD).unwrap_or(Timestamp::MAX) {
             return Ok(None);
@@ -181,7 +183,7 @@ impl SledStore {
     pub(super) fn read(
         dir: &Path,
         page_cache: u64,
-        held: File,
+        lock: File,
         older: OlderSchema,
     ) -> Result<Self, EngineError> {
         disk_space::release(dir)?;
@@ -189,13 +191,13 @@ impl SledStore {
         let db = config(dir, page_cache).open()?;
         let tree: Tree = (*db).clone();
         let log = File::open(dir.join(LOG))?;
-        // The names of the log and of the snapshot that was just made: sled does not sync them.
+        // Makes the names of the log and of the new snapshot durable: sled does not sync them.
         File::open(dir)?.sync_all()?;
-        let witness = HighWaterMark::ask(dir)?;
+        let high_water_mark = HighWaterMark::read(dir)?;
         if tree.get(key::SCHEMA)?.is_none() {
-            // sled opens a log that it cannot follow as an empty one: a store that was made here
-            // before must not come back as a new one.
-            if !tree.is_empty() || !matches!(witness, MarkState::Nothing) {
+            // sled opens a log that it cannot follow as an empty one. If this program has created a
+            // store here before, an empty one is corrupt.
+            if !tree.is_empty() || !matches!(high_water_mark, MarkState::Missing) {
                 return Err(EngineError::Damage);
             }
             let mut first = WriteBatch::default();
@@ -205,14 +207,15 @@ impl SledStore {
             first.apply(&tree, &mut StoreChecksum::default())?;
             tree.flush()?;
         }
-        // What a killed process had only handed to the kernel is durable before it is known.
+        // A killed process may have left data that is only in the kernel's cache. It must be
+        // durable before it is visible.
         log.sync_all()?;
         let schema = number(&tree, key::SCHEMA)?.ok_or(EngineError::Damage)?;
         if schema > SCHEMA_VERSION {
             return Err(EngineError::Newer(schema));
         }
-        let (mut tally, usage) = StoreChecksum::of(&tree)?;
-        if StoreChecksum::kept(&tree)? != Some(tally) {
+        let (mut checksum, usage) = StoreChecksum::of(&tree)?;
+        if StoreChecksum::kept(&tree)? != Some(checksum) {
             return Err(EngineError::Damage);
         }
         let incarnation = tree.get(key::INCARNATION)?.ok_or(EngineError::Damage)?;
@@ -228,8 +231,8 @@ impl SledStore {
         let time_mark = time_mark.map(Timestamp::from_millisecond).transpose();
         let mut time_mark = time_mark.map_err(|_| EngineError::Damage)?;
         let accepted = gc::clock_accepted(&tree)?.map_or(Revision::ZERO, |(at, _)| at);
-        match witness {
-            MarkState::Nothing => {
+        match high_water_mark {
+            MarkState::Missing => {
                 if opened_at > Revision::ZERO {
                     tracing::warn!(
                         dir = %dir.display(), revision = %opened_at,
@@ -239,56 +242,62 @@ impl SledStore {
                     );
                 }
             }
-            MarkState::Reached(life, reached, mark)
-                if life == incarnation && reached <= opened_at =>
-            {
-                // Its time is the later one if the log had no room for it, or has lost its end.
-                // It does not count if an operator brought time back since.
+            MarkState::Reached(of, reached, mark) if of == incarnation && reached <= opened_at => {
+                // The file's time is later if the disk had no space for the log, or if the log lost
+                // its end. It does not count if an operator set the time back since.
                 if reached >= accepted {
                     time_mark = time_mark.max(Some(mark));
                 }
             }
-            MarkState::Reached(..) | MarkState::Nonsense => return Err(EngineError::Damage),
+            MarkState::Reached(..) | MarkState::Unreadable => return Err(EngineError::Damage),
         }
         let upgraded_from = match older {
             OlderSchema::Upgrade if schema < SCHEMA_VERSION => {
-                upgrade::upgrade(&tree, &mut tally, &log, schema)?;
+                upgrade::upgrade(&tree, &mut checksum, &log, schema)?;
                 Some(schema)
             }
             _ => None,
         };
         let mark = time_mark.unwrap_or(Timestamp::UNIX_EPOCH);
-        let witness = HighWaterMark::take(dir, incarnation, opened_at, mark)?;
-        let (send, receive) = mpsc::sync_channel(QUEUE + URGENT);
-        // Now, so that a store which could not change anything is not opened.
-        let (begin, begins) = mpsc::channel::<Start>();
+        let high_water_mark = HighWaterMark::open(dir, incarnation, opened_at, mark)?;
+        let (sender, receiver) = mpsc::sync_channel(QUEUE + URGENT);
+        // The thread is created here, so that opening fails if the store could not accept changes.
+        let (start_sender, started) = mpsc::channel::<Start>();
         let thread = thread::Builder::new().name("store-writer".to_owned()).spawn(move || {
-            if let Ok((writer, orders, listener)) = begins.recv() {
-                writer.run(&orders, listener);
+            if let Ok((writer, commands, observer)) = started.recv() {
+                writer.run(&commands, observer);
             }
         })?;
-        let measures = Arc::<StoreMetrics>::default();
-        let counted = Arc::clone(&measures);
-        let mut room = DiskSpace::on(dir, Arc::clone(&measures))?;
-        // From the start, not only from the first change on.
-        room.look();
-        let of_tree = (tally, usage.clone());
-        let writer = Writer::new(tree.clone(), of_tree, log, witness, room, opened_at, time_mark)?;
-        let time_kept = writer.kept();
+        let metrics = Arc::<StoreMetrics>::default();
+        let queue_metrics = Arc::clone(&metrics);
+        let mut disk_space = DiskSpace::open(dir, Arc::clone(&metrics))?;
+        // Measure the space at the start, not only from the first change on.
+        disk_space.measure();
+        let tree_state = (checksum, usage.clone());
+        let writer = Writer::new(
+            tree.clone(),
+            tree_state,
+            log,
+            high_water_mark,
+            disk_space,
+            opened_at,
+            time_mark,
+        )?;
+        let durable_time = writer.durable_mark();
         Ok(Self {
             tree,
             incarnation,
             opened_at,
             time_mark,
             upgraded_from,
-            time_kept,
-            measures,
+            durable_time,
+            metrics,
             usage,
-            parts: Mutex::new(Some((writer, receive, begin))),
-            orders: CommandQueue::new(send, counted),
+            setup: Mutex::new(Some((writer, receiver, start_sender))),
+            commands: CommandQueue::new(sender, queue_metrics),
             backups: ActiveBackups::default(),
             thread: Mutex::new(Some(thread)),
-            _held: held,
+            _lock: lock,
         })
     }
 }

@@ -8,20 +8,20 @@ use super::SCHEMA_VERSION;
 use crate::metrics::shortage;
 use crate::store::StoreError;
 
-/// Why a store cannot be opened, in a sentence that says what to do.
+/// Why a store cannot be opened, and what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// Another process has it.
+    /// Another process has it open.
     #[error(
         "another process has the store in `{0}` open; stop that one, or choose another --data-dir"
     )]
     Locked(String),
-    /// It does not read as what was written.
+    /// It is corrupt.
     #[error(
         "the store in `{0}` is damaged; restore it from a backup, or move the directory away to start an empty one"
     )]
     Damaged(String),
-    /// It is being restored, or a restore was cut off there.
+    /// A restore is in progress there, or was interrupted.
     #[error(
         "the store in `{0}` is only half restored; run `scopegate restore` again with this --data-dir"
     )]
@@ -36,19 +36,19 @@ pub enum OpenError {
         /// Its schema version.
         found: u64,
     },
-    /// The system refused something: a permission, a file, a thread, memory. What is kept is whole
-    /// as far as is known.
+    /// The operating system refused something: a permission, a file, a thread, memory. As far as is
+    /// known the data is intact.
     #[error("the store in `{dir}` cannot be opened: {told}")]
     Refused {
-        /// The data directory, or what is in it that cannot be used.
+        /// The data directory, or the path in it that cannot be used.
         dir: String,
-        /// What the system said, and what to do.
+        /// The system's error, and what to do.
         told: String,
     },
 }
 
 impl OpenError {
-    /// Why a store that was opened cannot be used.
+    /// Why an open store cannot be used.
     #[must_use]
     pub fn of(dir: &Path, error: &StoreError) -> Self {
         let dir = dir.display().to_string();
@@ -58,21 +58,21 @@ impl OpenError {
         }
     }
 
-    /// The same, by what a panic said while it was read.
+    /// The same, from the message of a panic during a read.
     #[must_use]
-    pub fn of_panic(dir: &Path, said: &str) -> Self {
+    pub fn of_panic(dir: &Path, panic_message: &str) -> Self {
         let dir = dir.display().to_string();
-        match shortage::number_in(said) {
+        match shortage::number_in(panic_message) {
             Some(number) => Self::Refused { dir, told: shortage::told_by_number(number) },
             None => Self::Damaged(dir),
         }
     }
 }
 
-/// Why sled does not open a store. It often panics on what the system refused, or wraps it.
-pub(super) fn open_error(dir: &Path, error: &sled::Error, said: &str) -> OpenError {
+/// Translates sled's error. sled often panics on an error of the system, or wraps it.
+pub(super) fn open_error(dir: &Path, error: &sled::Error, panic_message: &str) -> OpenError {
     let name = dir.display().to_string();
-    let text = format!("{error:?} {said}");
+    let text = format!("{error:?} {panic_message}");
     if text.contains("could not acquire lock") {
         return OpenError::Locked(name);
     }
@@ -80,7 +80,7 @@ pub(super) fn open_error(dir: &Path, error: &sled::Error, said: &str) -> OpenErr
         sled::Error::Io(error) if error.raw_os_error().is_some() => refused(dir, error),
         _ if shortage::number_in(&text).is_some() => OpenError::of_panic(dir, &text),
         sled::Error::Io(error) => match error.kind() {
-            // What sled says of a log that it cannot follow.
+            // sled's errors for a log that it cannot follow.
             io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof | io::ErrorKind::Other => {
                 OpenError::Damaged(name)
             }
@@ -90,15 +90,15 @@ pub(super) fn open_error(dir: &Path, error: &sled::Error, said: &str) -> OpenErr
     }
 }
 
-/// What the system refused, and for which path where that can be told.
+/// An error of the system, with the path that caused it if that is known.
 pub(super) fn refused(dir: &Path, error: &io::Error) -> OpenError {
-    let of_permission = error.kind() == io::ErrorKind::PermissionDenied;
-    let culprit = of_permission.then(|| not_permitted(dir)).flatten();
+    let is_permission = error.kind() == io::ErrorKind::PermissionDenied;
+    let culprit = is_permission.then(|| not_permitted(dir)).flatten();
     let dir = culprit.as_deref().unwrap_or(dir).display().to_string();
     OpenError::Refused { dir, told: shortage::told(error) }
 }
 
-/// The first path of a store that this process may not read and write.
+/// The first path of a store that this process cannot read and write.
 fn not_permitted(dir: &Path) -> Option<PathBuf> {
     let refused = |error: &io::Error| error.kind() == io::ErrorKind::PermissionDenied;
     let files = match fs::read_dir(dir) {
