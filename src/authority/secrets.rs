@@ -11,7 +11,7 @@ use super::{ATTEMPTS, Authority};
 use crate::policy::caller::Caller;
 use crate::policy::change::{ChangeKind, FieldChange};
 use crate::policy::company::Company;
-use crate::policy::credential::{Credential, CredentialView, is_over};
+use crate::policy::credential::{Credential, CredentialView, is_expired};
 use crate::policy::edit::Edit;
 use crate::policy::id::{CompanyId, CredentialId, Name};
 use crate::policy::reason::Reason;
@@ -79,7 +79,7 @@ impl Authority {
                 id: secret_id.clone(),
                 company: company.created_at,
                 credential: id.clone(),
-                credential_birth: before.created_at,
+                credential_created_at: before.created_at,
                 hash: presented.hash(),
                 revision: Revision::NEXT,
             };
@@ -200,7 +200,7 @@ impl Authority {
                 Some(Reason::CompanyDisabled)
             } else if !credential.enabled {
                 Some(Reason::CredentialDisabled)
-            } else if is_over(credential.expires_at, now) {
+            } else if is_expired(credential.expires_at, now) {
                 self.keep_told(now, |_| credential.expires_at).await?;
                 Some(Reason::CredentialExpired)
             } else {
@@ -244,7 +244,7 @@ impl Authority {
             owner.company_created_at == company.created_at
                 && owner.credential_created_at == credential.created_at
         });
-        let is_its = credential.created_at == secret.credential_birth
+        let is_its = credential.created_at == secret.credential_created_at
             && credential.secrets.contains(id)
             && named.credential.as_ref().is_none_or(|named| *named == credential.id);
         Ok((is_present && is_its).then_some(FoundSecret { company, credential, secret }))

@@ -9,16 +9,16 @@ use super::change::FieldChange;
 use super::revision::Revision;
 use super::scope::ScopeId;
 
-/// A fact before and after, and what moved between.
+/// A planned change of a fact: the fact after it, and the differences.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Edit<T> {
-    /// The fact as it would be.
+    /// The fact after the change.
     pub after: T,
     /// Scopes that entered the set, or became active in it, by id.
     pub added: Vec<ScopeId>,
     /// Scopes that left the set, by id.
     pub removed: Vec<ScopeId>,
-    /// CallSlots in a ceiling that were taken, so that it can be undone.
+    /// Entries that are removed from a ceiling, so that the restriction can be undone.
     pub displaced: Vec<RemovedEntry>,
     /// Other fields that changed.
     pub fields: Vec<FieldChange>,
@@ -33,21 +33,21 @@ impl<T: Clone> Edit<T> {
 }
 
 impl<T> Edit<T> {
-    /// An edit that leads to this fact, and moves nothing that is counted here.
+    /// An edit with this fact after it and no differences.
     #[must_use]
     pub fn to(after: T) -> Self {
         Self { after, added: vec![], removed: vec![], displaced: vec![], fields: vec![] }
     }
 
-    /// Whether nothing would change: such an edit is not committed (D18).
+    /// Whether nothing changes: such an edit is not committed (D18).
     #[must_use]
     pub fn is_none(&self) -> bool {
         self.added.is_empty() && self.removed.is_empty() && self.fields.is_empty()
     }
 }
 
-/// Facts that learn their revision and time only when they are committed.
+/// A fact that gets its revision and time when it is committed.
 pub trait Stamped {
-    /// Replaces [`Revision::NEXT`] everywhere by the revision assigned, and notes the time.
+    /// Replaces [`Revision::NEXT`] by the assigned revision, and sets the time.
     fn stamp(&mut self, revision: Revision, time: Timestamp);
 }

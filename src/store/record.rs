@@ -62,7 +62,7 @@ pub(super) fn encode(fact: &Fact) -> Vec<u8> {
             restored: company
                 .restored
                 .iter()
-                .map(|(scope, windows)| place(scope, Revision::ZERO, windows))
+                .map(|(scope, ranges)| place(scope, Revision::ZERO, ranges))
                 .collect(),
         }
         .encode_to_vec(),
@@ -93,7 +93,7 @@ pub(super) fn encode(fact: &Fact) -> Vec<u8> {
         .encode_to_vec(),
         Fact::Secret(secret) => SecretRecord {
             credential_id: secret.credential.to_string(),
-            credential_created_at_revision: secret.credential_birth.0,
+            credential_created_at_revision: secret.credential_created_at.0,
             hash: secret.hash.as_bytes().to_vec(),
         }
         .encode_to_vec(),
@@ -143,7 +143,7 @@ pub(super) fn decode(key: &FactKey, revision: Revision, bytes: &[u8]) -> Result<
                 restored: record
                     .restored
                     .into_iter()
-                    .map(|place| (ScopeId(place.scope_id), windows(&place)))
+                    .map(|place| (ScopeId(place.scope_id), ranges(&place)))
                     .collect(),
                 created_at: Revision(record.created_at_revision),
                 revision,
@@ -192,7 +192,7 @@ pub(super) fn decode(key: &FactKey, revision: Revision, bytes: &[u8]) -> Result<
                 id: id.clone(),
                 company: *company,
                 credential: CredentialId::parse(record.credential_id).map_err(|_| Corrupt)?,
-                credential_birth: Revision(record.credential_created_at_revision),
+                credential_created_at: Revision(record.credential_created_at_revision),
                 hash: blake3::Hash::from_slice(&record.hash).map_err(|_| Corrupt)?,
                 revision,
             };
@@ -283,7 +283,7 @@ pub(super) fn encode_change(change: &Change) -> Vec<u8> {
         displaced: change
             .displaced
             .iter()
-            .map(|taken| place(taken.scope, taken.added_at, &taken.restored))
+            .map(|removed| place(removed.scope, removed.added_at, &removed.restored))
             .collect(),
         fields: change
             .fields
@@ -330,7 +330,7 @@ pub(super) fn decode_change(revision: Revision, bytes: &[u8]) -> Result<Change, 
             .map(|place| RemovedEntry {
                 scope: ScopeId(place.scope_id),
                 added_at: Revision(place.added_at_revision),
-                restored: windows(place),
+                restored: ranges(place),
             })
             .collect(),
         fields: record
@@ -345,16 +345,16 @@ fn names(texts: Vec<String>) -> Result<Vec<Name>, Corrupt> {
     texts.into_iter().map(|text| Name::parse(text).map_err(|_| Corrupt)).collect()
 }
 
-fn place(scope: ScopeId, added_at: Revision, windows: &[RestoredRange]) -> PlaceRecord {
+fn place(scope: ScopeId, added_at: Revision, ranges: &[RestoredRange]) -> PlaceRecord {
     PlaceRecord {
         scope_id: scope.0,
         added_at_revision: added_at.0,
-        from_revisions: windows.iter().map(|window| window.from.0).collect(),
-        to_revisions: windows.iter().map(|window| window.to.0).collect(),
+        from_revisions: ranges.iter().map(|range| range.from.0).collect(),
+        to_revisions: ranges.iter().map(|range| range.to.0).collect(),
     }
 }
 
-fn windows(place: &PlaceRecord) -> Vec<RestoredRange> {
+fn ranges(place: &PlaceRecord) -> Vec<RestoredRange> {
     let ends = place.from_revisions.iter().zip(&place.to_revisions);
     ends.map(|(from, to)| RestoredRange { from: Revision(*from), to: Revision(*to) }).collect()
 }

@@ -553,7 +553,7 @@ fn tombstones_of_users_and_credentials_are_collected(open: &dyn Fn(&Path) -> Arc
             id: Name::parse(format!("s{n}")).expect("a name"),
             company: birth,
             credential: made.id.clone(),
-            credential_birth: Revision::NEXT,
+            credential_created_at: Revision::NEXT,
             hash: blake3::hash(b"x"),
             revision: Revision::NEXT,
         };

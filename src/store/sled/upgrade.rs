@@ -83,7 +83,7 @@ fn index(tree: &Tree, checksum: &mut StoreChecksum) -> Result<u64, EngineError> 
             secret: secret.clone(),
             company: company.clone(),
             company_created_at,
-            credential_created_at: found.credential_birth,
+            credential_created_at: found.credential_created_at,
             revision: found.revision,
         };
         let bytes = record::encode(&Fact::SecretOwner(owner.into()));
