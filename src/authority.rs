@@ -170,7 +170,7 @@ impl Authority {
     /// The metrics of the store.
     #[must_use]
     pub fn store_measures(&self) -> &store::StoreMetrics {
-        self.facts.store().measures()
+        self.facts.store().metrics()
     }
 
     /// The approximate number of facts in the shared (L2) cache.

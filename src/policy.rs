@@ -1,7 +1,8 @@
-//! Floor 0, what is true: scopes, catalog, companies, credentials, changes, and the decision.
+//! Policy: the domain. It contains scopes, the catalog, companies, credentials, changes and the
+//! decision.
 //!
-//! Pure: no I/O, no async, no clock, no tracing. Time and facts come in as values. The rules
-//! `D…` cited here are those of the domain's contract.
+//! It is pure: no I/O, no async, no clock, no logging. Time and facts are parameters.
+//! `docs/rules.md` defines the rules `D1` to `D22` that are cited here.
 
 pub mod caller;
 pub mod catalog;
@@ -12,6 +13,7 @@ pub mod company;
 pub mod consent;
 pub mod credential;
 pub mod decision;
+pub mod edit;
 pub mod id;
 pub mod keyring;
 pub mod narrowing;

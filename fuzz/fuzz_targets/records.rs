@@ -36,9 +36,9 @@ fuzz_target!(|bytes: &[u8]| {
             return;
         }
         9 => {
-            let Some(answered) = fuzz::answered(bytes) else { return };
-            let again = fuzz::answered(&fuzz::answered_bytes(answered.clone()));
-            assert_eq!(again, Some(answered));
+            let Some(reply) = fuzz::reply(bytes) else { return };
+            let again = fuzz::reply(&fuzz::reply_bytes(reply.clone()));
+            assert_eq!(again, Some(reply));
             return;
         }
         _ => {

@@ -22,7 +22,7 @@ use super::write_options::WriteOptions;
 use super::{ATTEMPTS, Authority, etag};
 use crate::policy::caller::{Caller, Role, Roles};
 use crate::policy::change::{Change, ChangeKind, FieldChange};
-use crate::policy::credential::is_over;
+use crate::policy::credential::is_expired;
 use crate::policy::id::{CompanyId, Name};
 use crate::policy::keyring::{ApiKey, AuthenticationError, Keyring, MAX_KEYS};
 use crate::policy::revision::Revision;
@@ -138,7 +138,7 @@ impl Authority {
                 let keyring = self.facts.keyring();
                 let same = keyring.get(key.id.as_str()).is_some_and(|kept| kept == key);
                 // This runs for every check, so the clock is read only if the key has an expiry.
-                let over = || is_over(key.expires_at, self.clock.now());
+                let over = || is_expired(key.expires_at, self.clock.now());
                 let ended = same && key.expires_at.is_some() && over();
                 if ended {
                     // The call ends now. The next call with this key depends on the durable mark.
@@ -205,7 +205,7 @@ impl Authority {
             }
             // A key that does not exist has no etag.
             self.check_etag(options, None)?;
-            let ended = is_over(new.expires_at, self.clock.now());
+            let ended = is_expired(new.expires_at, self.clock.now());
             let lasts = !new.certificate_only && !ended && new.companies.is_empty();
             let can_be_first = lasts && new.roles.has(Role::Operator);
             if !before.is_used() && !can_be_first {
@@ -215,7 +215,7 @@ impl Authority {
                 return Err(AuthorityError::TooManyKeys(MAX_KEYS));
             }
             if let Some(name) = new.certificate.as_deref().filter(|_| new.certificate_only)
-                && let Some(other) = before.of_certificate(name)
+                && let Some(other) = before.key_for_certificate(name)
             {
                 return Err(AuthorityError::CertificateTaken(other.id.clone()));
             }
@@ -232,7 +232,7 @@ impl Authority {
                 created_at: Revision::NEXT,
                 create_time: now,
             };
-            let ended = is_over(new.expires_at, now);
+            let ended = is_expired(new.expires_at, now);
             self.persist_reported(now, |_| new.expires_at.filter(|_| ended)).await?;
             let incarnation = self.incarnation();
             let answer = move |key: ApiKey, secret, Receipt { revision, time }| {
@@ -287,7 +287,7 @@ impl Authority {
             let key = found.ok_or_else(|| AuthorityError::KeyNotFound(id.clone()))?;
             self.check_etag(options, Some(key.created_at))?;
             let is_operator = key.roles.has(Role::Operator) && !key.is_bound();
-            if is_operator && !before.has_operator_beside(id, self.clock.now()) {
+            if is_operator && !before.has_other_operator(id, self.clock.now()) {
                 return Err(AuthorityError::LastOperatorKey(id.clone()));
             }
             let etag = self.etag(key.created_at);
@@ -365,7 +365,7 @@ impl Authority {
     fn key_view(&self, key: Arc<ApiKey>, now: Timestamp) -> Result<KeyView, StoreError> {
         let last_used =
             self.last_used.last_since(&**self.facts.store(), key.created_at, key.create_time)?;
-        let expired = is_over(key.expires_at, now);
+        let expired = is_expired(key.expires_at, now);
         Ok(KeyView { key, last_used, expired })
     }
 
@@ -410,7 +410,14 @@ impl Authority {
         };
         // The write itself has the keyring, and so the caller's key, as a precondition.
         let (preconditions, caller, steps) = (vec![], None, vec![step]);
-        self.commit(Proposal { preconditions, caller, steps, change, remember }).await
+        self.commit(Proposal {
+            preconditions,
+            caller,
+            writes: steps,
+            change,
+            idempotency: remember,
+        })
+        .await
     }
 }
 

@@ -216,7 +216,8 @@ impl Authority {
         };
         let preconditions = require_keyring(view, caller).into_iter().collect();
         let (caller, steps) = (key_of(caller), vec![step]);
-        let proposal = Proposal { preconditions, caller, steps, change, remember };
+        let proposal =
+            Proposal { preconditions, caller, writes: steps, change, idempotency: remember };
         let committed = self.commit(proposal).await?;
         Ok(committed.map(|receipt| receipt.revision))
     }

@@ -14,8 +14,9 @@ use super::transaction::{
 use super::write_options::WriteOptions;
 use super::{ATTEMPTS, Authority, etag};
 use crate::policy::catalog::Catalog;
-use crate::policy::change::{ChangeKind, Edit, FieldChange};
+use crate::policy::change::{ChangeKind, FieldChange};
 use crate::policy::company::{Company, CompanyView};
+use crate::policy::edit::Edit;
 use crate::policy::id::CompanyId;
 use crate::policy::revision::Revision;
 use crate::policy::scope::{Scope, ScopeId};

@@ -12,10 +12,11 @@ use super::transaction::{
 use super::write_options::WriteOptions;
 use super::{ATTEMPTS, Authority};
 use crate::policy::catalog::Catalog;
-use crate::policy::change::{ChangeKind, Edit};
+use crate::policy::change::ChangeKind;
 use crate::policy::company::Company;
 use crate::policy::consent::{Consent, Parties};
 use crate::policy::credential::Credential;
+use crate::policy::edit::Edit;
 use crate::policy::id::{CompanyId, CredentialId, UserId};
 use crate::policy::revision::Revision;
 use crate::policy::scope::Scope;

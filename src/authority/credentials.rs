@@ -13,9 +13,10 @@ use super::transaction::{
 use super::write_options::WriteOptions;
 use super::{ATTEMPTS, Authority};
 use crate::policy::catalog::Catalog;
-use crate::policy::change::{ChangeKind, Edit, FieldChange};
+use crate::policy::change::{ChangeKind, FieldChange};
 use crate::policy::company::Company;
 use crate::policy::credential::{AboveCeiling, Credential, CredentialView, GrantContext};
+use crate::policy::edit::Edit;
 use crate::policy::id::{CompanyId, CredentialId};
 use crate::policy::revision::Revision;
 use crate::policy::scope::{Scope, ScopeId};

@@ -89,7 +89,7 @@ impl Authority {
 
 /// The last expiry that has passed at this time, of those that the facts of a proposal show.
 pub(super) fn shown_end(proposal: &Proposal, now: Timestamp) -> Option<Timestamp> {
-    let facts = proposal.steps.iter().flat_map(|step| [&step.before, &step.after]);
+    let facts = proposal.writes.iter().flat_map(|step| [&step.before, &step.after]);
     let ends = facts.flatten().filter_map(|fact| match fact {
         Fact::Credential(credential) => credential.ends().filter(|end| *end <= now).max(),
         _ => None,

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use super::last_used::LastUsed;
 use crate::policy::catalog::Catalog;
 use crate::policy::company::Company;
-use crate::policy::credential::{Credential, GrantContext, is_over};
+use crate::policy::credential::{Credential, GrantContext, is_expired};
 use crate::policy::id::CredentialId;
 use crate::policy::scope::{Scope, ScopeId};
 use crate::store::{Fact, FactKey, Store, StoreError};
@@ -91,7 +91,7 @@ pub(super) fn impact(
                 enabled: credential.enabled,
                 scopes: catalog.names(&lost),
                 last_seen: last_used.last_of(store, &credential)?,
-                ended: credential.expires_at.filter(|_| is_over(credential.expires_at, now)),
+                ended: credential.expires_at.filter(|_| is_expired(credential.expires_at, now)),
             });
         }
     }

@@ -11,9 +11,10 @@ use super::transaction::{Attempt, Subject, WritePlan, Written, require_catalog, 
 use super::write_options::WriteOptions;
 use super::{ATTEMPTS, Authority};
 use crate::policy::catalog::Catalog;
-use crate::policy::change::{ChangeKind, Edit, FieldChange};
+use crate::policy::change::{ChangeKind, FieldChange};
 use crate::policy::company::Company;
 use crate::policy::credential::GrantContext;
+use crate::policy::edit::Edit;
 use crate::policy::id::CompanyId;
 use crate::policy::revision::Revision;
 use crate::policy::scope::{Scope, ScopeId};

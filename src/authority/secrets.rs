@@ -10,9 +10,10 @@ use super::transaction::{Attempt, Subject, WritePlan, Written, require_company};
 use super::write_options::WriteOptions;
 use super::{ATTEMPTS, Authority};
 use crate::policy::caller::Caller;
-use crate::policy::change::{ChangeKind, Edit, FieldChange};
+use crate::policy::change::{ChangeKind, FieldChange};
 use crate::policy::company::Company;
-use crate::policy::credential::{Credential, CredentialView, is_over};
+use crate::policy::credential::{Credential, CredentialView, is_expired};
+use crate::policy::edit::Edit;
 use crate::policy::id::{CompanyId, CredentialId, Name};
 use crate::policy::reason::Reason;
 use crate::policy::revision::Revision;
@@ -79,7 +80,7 @@ impl Authority {
                 id: secret_id.clone(),
                 company: company.created_at,
                 credential: id.clone(),
-                credential_birth: before.created_at,
+                credential_created_at: before.created_at,
                 hash: presented.hash(),
                 revision: Revision::NEXT,
             };
@@ -200,7 +201,7 @@ impl Authority {
                 Some(Reason::CompanyDisabled)
             } else if !credential.enabled {
                 Some(Reason::CredentialDisabled)
-            } else if is_over(credential.expires_at, now) {
+            } else if is_expired(credential.expires_at, now) {
                 self.persist_reported(now, |_| credential.expires_at).await?;
                 Some(Reason::CredentialExpired)
             } else {
@@ -245,7 +246,7 @@ impl Authority {
             owner.company_created_at == company.created_at
                 && owner.credential_created_at == credential.created_at
         });
-        let is_same_credential = credential.created_at == secret.credential_birth
+        let is_same_credential = credential.created_at == secret.credential_created_at
             && credential.secrets.contains(id)
             && named.credential.as_ref().is_none_or(|named| *named == credential.id);
         Ok((is_present && is_same_credential).then_some(FoundSecret {

@@ -18,9 +18,11 @@ use super::{Authority, etag};
 use crate::metrics::wait_spans;
 use crate::policy::caller::Caller;
 use crate::policy::catalog::Catalog;
-use crate::policy::change::{Change, ChangeKind, Edit, Stamped};
+use crate::policy::change::{Change, ChangeKind};
 use crate::policy::company::Company;
 use crate::policy::credential::Credential;
+use crate::policy::edit::{Edit, Stamped};
+use crate::policy::edit::{Edit, Stamped};
 use crate::policy::id::{CompanyId, CredentialId, Name, UserId};
 use crate::policy::revision::Revision;
 use crate::policy::scope::{Scope, ScopeId};
@@ -209,7 +211,7 @@ impl Authority {
             keep.remember(options, subject.kind, |receipt| pending.into_written(receipt))
         });
         let caller = key_of(&options.caller);
-        (Proposal { preconditions, caller, steps, change, remember }, pending)
+        (Proposal { preconditions, caller, writes: steps, change, idempotency: remember }, pending)
     }
 
     /// Commits a proposal; none if a precondition failed.

@@ -1,7 +1,7 @@
-//! Caller: who calls scopegate itself, and what of it they may use (D8).
+//! Caller: the caller of scopegate itself, and the companies and calls that it may use (D8).
 //!
-//! Not here: which role a call needs; see `grpc::access`. And how a caller proves who it is; see
-//! [`super::keyring`].
+//! Not here: which role a call needs (`grpc::access`), and how a caller authenticates
+//! ([`super::keyring`]).
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,10 +9,10 @@ use std::sync::Arc;
 use super::keyring::ApiKey;
 use super::revision::Revision;
 
-/// What a caller is to the platform (D8).
+/// The role of a caller (D8).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Role {
-    /// Asks, and changes nothing.
+    /// Makes checks, and changes nothing.
     Service,
     /// Views its companies, and edits their credentials.
     CompanyAdmin,
@@ -67,25 +67,25 @@ impl Roles {
         .with(Role::Operator)
         .with(Role::Auditor);
 
-    /// These and one more.
+    /// The set with one more role.
     #[must_use]
     pub const fn with(self, role: Role) -> Self {
         Self(self.0 | role.bit())
     }
 
-    /// Whether this one is among them.
+    /// Whether the set contains the role.
     #[must_use]
     pub const fn has(self, role: Role) -> bool {
         self.0 & role.bit() != 0
     }
 
-    /// Whether one of these is among those.
+    /// Whether the two sets have a role in common.
     #[must_use]
     pub const fn intersects(self, those: Self) -> bool {
         self.0 & those.0 != 0
     }
 
-    /// One by one, in the order of [`Role::ALL`].
+    /// The roles, in the order of [`Role::ALL`].
     pub fn iter(self) -> impl Iterator<Item = Role> {
         Role::ALL.into_iter().filter(move |role| self.has(*role))
     }
@@ -103,23 +103,23 @@ impl fmt::Debug for Roles {
     }
 }
 
-/// The name under which changes are logged whose callers are not authenticated.
+/// The actor of a change by a caller that is not authenticated.
 pub const ANONYMOUS: &str = "anonymous";
 
-/// Who calls.
+/// The caller.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Caller {
-    /// Nobody: the program itself, as when it applies a catalog file. May do everything.
+    /// The program itself, for example when it applies a catalog file. It may do everything.
     #[default]
     Internal,
-    /// Anybody, where callers are not authenticated. May do everything.
+    /// Any caller, while callers are not authenticated. It may do everything.
     Anonymous,
-    /// Who proved to have this key.
+    /// A caller that authenticated with this key.
     Key(Arc<ApiKey>),
 }
 
 impl Caller {
-    /// Under which name its changes are logged (D18).
+    /// The actor of its changes (D18).
     #[must_use]
     pub fn name(&self) -> &str {
         match self {
@@ -129,7 +129,7 @@ impl Caller {
         }
     }
 
-    /// The creation revision of its key, which no other key has; none without a key.
+    /// The creation revision of its key, which identifies the key; `None` without a key.
     #[must_use]
     pub fn key(&self) -> Option<Revision> {
         match self {
@@ -147,7 +147,7 @@ impl Caller {
         }
     }
 
-    /// Whether it can name this company. What it is bound to says nothing of what exists.
+    /// Whether it may name this company. This does not depend on whether the company exists.
     #[must_use]
     pub fn reaches(&self, company: &str) -> bool {
         match self {
@@ -158,7 +158,7 @@ impl Caller {
         }
     }
 
-    /// Whether it can make calls that concern all companies.
+    /// Whether it may make calls that concern all companies.
     #[must_use]
     pub fn reaches_all(&self) -> bool {
         match self {
@@ -177,7 +177,7 @@ mod tests {
     use crate::policy::revision::Revision;
 
     #[test]
-    fn a_set_of_roles_has_what_was_put_in() {
+    fn a_set_of_roles_contains_its_roles() {
         assert_eq!(Roles::ALL.iter().collect::<Vec<_>>(), Role::ALL);
         for role in Role::ALL {
             let one = Roles::NONE.with(role);
@@ -187,7 +187,7 @@ mod tests {
         let two: Roles = [Role::Auditor, Role::Service].into_iter().collect();
         assert!(two.has(Role::Service) && !two.has(Role::Operator));
         assert!(!two.intersects(Roles::NONE.with(Role::Operator)));
-        assert_eq!(two.with(Role::Service), two, "to put in what is there takes nothing out");
+        assert_eq!(two.with(Role::Service), two, "adding a role twice changes nothing");
     }
 
     #[test]
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn d8_a_key_reaches_what_it_is_bound_to_and_everybody_reaches_all_where_nobody_is_asked() {
+    fn d8_a_bound_key_reaches_its_companies_and_an_unauthenticated_caller_all() {
         for caller in [Caller::Internal, Caller::Anonymous] {
             assert!(caller.reaches("acme") && caller.reaches_all());
             assert_eq!(caller.roles(), Roles::ALL);

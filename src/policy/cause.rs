@@ -1,23 +1,23 @@
-//! Fault: which of several causes a reason has.
+//! DenialCause: the cause of a denial, for reasons with several causes.
 //!
-//! D15 fixes the reasons, and clients rely on them. Some have more than one cause, and what mends one
-//! does not mend another: a token that has ended is replaced, one without its issue time is not. The
-//! fault says which it is. It changes neither the reason nor what follows from it.
+//! D15 fixes the reasons, and clients rely on them. Some reasons have several causes with different
+//! fixes: an expired token is replaced, but a token without an issue time must be sent with one. A
+//! cause says which one applies. It changes neither the reason nor the status.
 
 use super::reason::Reason;
 
-/// Declares the faults: the reason, the sentence for an end user, which names no grants, and the
-/// sentence for a developer, which names fields and keys.
+/// Declares the causes: the reason, the code, the sentence for an end user, which names no grants,
+/// and the sentence for a developer, which names fields and keys.
 macro_rules! faults {
     ($($(#[$doc:meta])* $fault:ident, $reason:ident, $word:literal, $message:expr, $detail:literal;)*) => {
-        /// Which of its causes a reason has.
+        /// The cause of a reason.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum DenialCause {
             $($(#[$doc])* $fault,)*
         }
 
         impl DenialCause {
-            /// Every fault.
+            /// Every cause.
             pub const ALL: &[Self] = &[$(Self::$fault),*];
 
             /// The reason that it is a cause of.
@@ -28,7 +28,7 @@ macro_rules! faults {
                 }
             }
 
-            /// Its word in the decision log.
+            /// Its code in the decision log.
             #[must_use]
             pub fn word(self) -> &'static str {
                 match self {
@@ -36,16 +36,16 @@ macro_rules! faults {
                 }
             }
 
-            /// What is wrong and who can mend it, in words fit for an end user; none if the
-            /// reason's are right.
+            /// What is wrong and who can fix it, for an end user; `None` if the sentence of the
+            /// reason applies.
             fn message(self) -> Option<&'static str> {
                 match self {
                     $(Self::$fault => $message,)*
                 }
             }
 
-            /// What is wrong, for a developer: it names the field of the request, or the key of
-            /// the catalog.
+            /// What is wrong, for a developer. It names the field of the request or the key of the
+            /// catalog.
             fn detail(self) -> &'static str {
                 match self {
                     $(Self::$fault => $detail,)*
@@ -68,7 +68,7 @@ faults! {
     IssuedAhead, TokenInvalid, "ISSUED_AHEAD",
         Some("The access token was issued in the future. Request a new one; if that does not help, ask the API's operator to check its clock."),
         "`token.issued_at` is ahead of the time now by more than the audience's `clock_skew`.";
-    /// The token's own end has come.
+    /// The token has expired.
     Ended, TokenExpired, "ENDED",
         None,
         "`token.expires_at` has passed.";
@@ -80,11 +80,11 @@ faults! {
     IssueTimeMissing, TokenExpired, "ISSUE_TIME_MISSING",
         Some("The access token's issue time is missing, and this API limits the age of tokens. Request a new one, or have the API pass the token's issue time."),
         "`token.issued_at` is missing, and the audience has a `max_token_age`: pass the time at which the token was issued.";
-    /// The token was minted for another audience.
+    /// The token was issued for another audience.
     OtherAudience, TokenAudienceMismatch, "OTHER_AUDIENCE",
         None,
         "`token.audience` is neither the name of the call's audience nor one of its `aud`.";
-    /// The token does not say what it was minted for.
+    /// The token does not name an audience.
     AudienceMissing, TokenAudienceMismatch, "AUDIENCE_MISSING",
         Some("The access token does not say which API it was issued for. Request one for this API, or have the API pass the token's audience."),
         "`token.audience` is missing, and the catalog declares audiences: pass what the token was minted for.";
@@ -98,35 +98,36 @@ faults! {
         "The catalog has this scope, and it does not belong to the call's audience.";
 }
 
-/// Why something is not let through: the reason, and which of its causes, where it has several.
+/// Why a layer denies: the reason, and its cause if the reason has several.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cause {
     /// The reason.
     pub reason: Reason,
-    /// Which cause of it.
+    /// The cause, if the reason has several.
     pub fault: Option<DenialCause>,
 }
 
 impl Cause {
-    /// What is wrong and who can mend it, in a sentence fit for an end user.
+    /// What is wrong and who can fix it, in a sentence for an end user.
     #[must_use]
     pub fn message(self) -> &'static str {
         self.fault.and_then(DenialCause::message).unwrap_or_else(|| self.reason.remedy())
     }
 
-    /// The same for a developer, who may learn which field or key it is.
+    /// The same for a developer. It may name a field or a key.
     #[must_use]
     pub fn detail(self) -> &'static str {
         self.fault.map_or_else(|| self.reason.remedy(), DenialCause::detail)
     }
 
-    /// The one of two that D15 has first; this one, if both have one reason.
+    /// Of two, the one that is first in D15; `self` if the reasons are the same.
     #[must_use]
     pub fn first(self, other: Self) -> Self {
         if other.reason < self.reason { other } else { self }
     }
 
-    /// The one of two that D15 has last, nearest to a yes; this one, if both have one reason.
+    /// Of two, the one that is last in D15, so closest to an allow; `self` if the reasons are the
+    /// same.
     #[must_use]
     pub fn last(self, other: Self) -> Self {
         if other.reason > self.reason { other } else { self }
@@ -159,7 +160,7 @@ mod tests {
         for fault in DenialCause::ALL {
             let cause = Cause::from(*fault);
             assert!(cause.message().ends_with('.') && cause.detail().ends_with('.'), "{fault:?}");
-            // A field or a key is no word for an end user.
+            // A text for an end user names no field and no key.
             assert!(!cause.message().contains(['`', '_']), "{fault:?}");
         }
     }

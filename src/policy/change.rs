@@ -1,6 +1,7 @@
-//! Change: what one commit did, for whom and why. The audit log and the stream are made of it.
+//! Change: what one commit changed, who made it and why. The audit log and the change stream
+//! consist of changes.
 //!
-//! Not here: the facts that a change leaves behind; an [`Edit`] holds those until the commit.
+//! Not here: the facts after the change; an [`Edit`](super::edit::Edit) holds them until the commit.
 
 use std::fmt;
 
@@ -9,50 +10,7 @@ use jiff::Timestamp;
 use super::ceiling::RemovedEntry;
 use super::id::{CompanyId, CredentialId, Name, UserId};
 use super::revision::Revision;
-use super::scope::{Scope, ScopeId};
-
-/// A fact before and after, and what moved between.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Edit<T> {
-    /// The fact as it would be.
-    pub after: T,
-    /// Scopes that entered the set, or became active in it, by id.
-    pub added: Vec<ScopeId>,
-    /// Scopes that left the set, by id.
-    pub removed: Vec<ScopeId>,
-    /// CallSlots in a ceiling that were taken, so that it can be undone.
-    pub displaced: Vec<RemovedEntry>,
-    /// Other fields that changed.
-    pub fields: Vec<FieldChange>,
-}
-
-impl<T: Clone> Edit<T> {
-    /// An edit that leaves the fact as it is.
-    #[must_use]
-    pub fn none(before: &T) -> Self {
-        Self::to(before.clone())
-    }
-}
-
-impl<T> Edit<T> {
-    /// An edit that leads to this fact, and moves nothing that is counted here.
-    #[must_use]
-    pub fn to(after: T) -> Self {
-        Self { after, added: vec![], removed: vec![], displaced: vec![], fields: vec![] }
-    }
-
-    /// Whether nothing would change: such an edit is not committed (D18).
-    #[must_use]
-    pub fn is_none(&self) -> bool {
-        self.added.is_empty() && self.removed.is_empty() && self.fields.is_empty()
-    }
-}
-
-/// Facts that learn their revision and time only when they are committed.
-pub trait Stamped {
-    /// Replaces [`Revision::NEXT`] everywhere by the revision assigned, and notes the time.
-    fn stamp(&mut self, revision: Revision, time: Timestamp);
-}
+use super::scope::Scope;
 
 macro_rules! kinds {
     ($($(#[$doc:meta])* $kind:ident,)*) => {
@@ -71,7 +29,7 @@ macro_rules! kinds {
                 }
             }
 
-            /// All kinds there are.
+            /// Every kind.
             pub const ALL: &[Self] = &[$(Self::$kind),*];
 
             /// The kind of this name.
@@ -118,21 +76,21 @@ kinds! {
     PutConsent,
     /// A consent was withdrawn.
     DeleteConsent,
-    /// Grants that a restriction had made dormant were woken.
+    /// Grants that a restriction had made dormant were reactivated.
     RestoreGrants,
-    /// A secret was made.
+    /// A secret was created.
     CreateSecret,
-    /// A secret was ended.
+    /// A secret was deleted.
     DeleteSecret,
     /// A caller of scopegate was given a key.
     CreateKey,
     /// A caller's key was revoked.
     DeleteKey,
-    /// The store was restored from a backup, by no RPC: what came after the backup is lost, and
+    /// The store was restored from a backup, by no RPC. Changes after the backup are lost, and
     /// revisions jump to this one.
     RestoreBackup,
-    /// An operator brought the store's time back to the machine's clock, by no RPC: what the store
-    /// held for ended may be in force again.
+    /// An operator set the store's time back to the machine's clock, by no RPC. Grants and keys
+    /// that had expired by the store's time may be valid again.
     AcceptClock,
 }
 
@@ -142,14 +100,14 @@ impl fmt::Display for ChangeKind {
     }
 }
 
-/// Who makes a change, and why (D18).
+/// The author of a change (D18).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Author {
     /// The caller of scopegate.
     pub actor: String,
-    /// For whom the caller says to act.
+    /// The person or system on whose behalf the caller says to act.
     pub on_behalf_of: String,
-    /// Why.
+    /// The reason that the caller gives.
     pub reason: String,
 }
 
@@ -160,9 +118,9 @@ pub struct Change {
     pub revision: Revision,
     /// When it was committed.
     pub time: Timestamp,
-    /// Who made it.
+    /// The author.
     pub author: Author,
-    /// What kind of change it is.
+    /// The kind of the change.
     pub kind: ChangeKind,
     /// The company that it concerns; none for the catalog.
     pub company: Option<CompanyId>,
@@ -174,13 +132,13 @@ pub struct Change {
     pub added: Vec<Scope>,
     /// Scopes that left the set, sorted.
     pub removed: Vec<Scope>,
-    /// CallSlots in a ceiling that it took.
+    /// Entries that it removed from a ceiling.
     pub displaced: Vec<RemovedEntry>,
     /// Other fields that changed.
     pub fields: Vec<FieldChange>,
 }
 
-/// A field's value before and after, as JSON would write it; empty where there is none.
+/// A field's value before and after, as JSON; empty if there is none.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FieldChange {
     /// Its path in the resource.
@@ -192,72 +150,72 @@ pub struct FieldChange {
 }
 
 impl FieldChange {
-    fn when_moved(field: &str, before: String, after: String) -> Option<Self> {
+    fn if_changed(field: &str, before: String, after: String) -> Option<Self> {
         (before != after).then(|| Self { field: field.to_owned(), before, after })
     }
 
-    /// A text that a new resource has, if it has one.
+    /// A text of a new resource, if it has one.
     #[must_use]
     pub fn new_text(field: &str, after: &str) -> Option<Self> {
         let after = if after.is_empty() { String::new() } else { json(after) };
-        Self::when_moved(field, String::new(), after)
+        Self::if_changed(field, String::new(), after)
     }
 
-    /// Names that are gone, and names that are new or changed; none if there are neither.
+    /// Removed names, and new or changed names; `None` if there are neither.
     #[must_use]
-    pub fn names(field: &str, gone: &str, now: &str) -> Option<Self> {
+    pub fn names(field: &str, removed: &str, now: &str) -> Option<Self> {
         let text = |names: &str| if names.is_empty() { String::new() } else { json(names) };
-        Self::when_moved(field, text(gone), text(now))
+        Self::if_changed(field, text(removed), text(now))
     }
 
-    /// A flag that a new resource has otherwise than most.
+    /// A flag of a new resource that differs from the default.
     #[must_use]
     pub fn new_flag(field: &str, after: bool) -> Self {
         Self { field: field.to_owned(), before: String::new(), after: after.to_string() }
     }
 
-    /// A text that goes with its resource, if it has one.
+    /// A text of a deleted resource, if it has one.
     #[must_use]
     pub fn gone_text(field: &str, before: &str) -> Option<Self> {
         let before = if before.is_empty() { String::new() } else { json(before) };
-        Self::when_moved(field, before, String::new())
+        Self::if_changed(field, before, String::new())
     }
 
-    /// A flag that goes with its resource.
+    /// A flag of a deleted resource.
     #[must_use]
     pub fn gone_flag(field: &str, before: bool) -> Self {
         Self { field: field.to_owned(), before: before.to_string(), after: String::new() }
     }
 
-    /// A text's change, if it is one.
+    /// The change of a text, if it changed.
     #[must_use]
     pub fn text(field: &str, before: &str, after: &str) -> Option<Self> {
-        Self::when_moved(field, json(before), json(after))
+        Self::if_changed(field, json(before), json(after))
     }
 
-    /// A list's change, if it is one; before a new resource there is none.
+    /// The change of a list, if it changed; a new resource has no list before.
     #[must_use]
     pub fn list(field: &str, before: Option<&[Name]>, after: &[Name]) -> Option<Self> {
         let json = |names: &[Name]| {
             let names: Vec<_> = names.iter().map(|name| self::json(name.as_str())).collect();
             format!("[{}]", names.join(","))
         };
-        Self::when_moved(field, before.map(json).unwrap_or_default(), json(after))
+        Self::if_changed(field, before.map(json).unwrap_or_default(), json(after))
     }
 
-    /// A flag's change, if it is one.
+    /// The change of a flag, if it changed.
     #[must_use]
     pub fn flag(field: &str, before: bool, after: bool) -> Option<Self> {
-        Self::when_moved(field, before.to_string(), after.to_string())
+        Self::if_changed(field, before.to_string(), after.to_string())
     }
 
-    /// A moment's change, if it is one.
+    /// The change of a time, if it changed.
     #[must_use]
     pub fn time(field: &str, before: Option<Timestamp>, after: Option<Timestamp>) -> Option<Self> {
-        Self::when_moved(field, Self::moment(before), Self::moment(after))
+        Self::if_changed(field, Self::moment(before), Self::moment(after))
     }
 
-    /// A moment as JSON would write it.
+    /// A time as JSON.
     #[must_use]
     pub fn moment(time: Option<Timestamp>) -> String {
         time.map(|time| format!("\"{time}\"")).unwrap_or_default()
@@ -290,29 +248,29 @@ mod tests {
     }
 
     #[test]
-    fn d18_a_field_is_told_before_and_after_if_it_moved() {
-        let told = |change: Option<FieldChange>| change.map(|c| (c.field, c.before, c.after));
-        let moved = |before: &str, after: &str| {
+    fn d18_a_changed_field_has_its_value_before_and_after() {
+        let values = |change: Option<FieldChange>| change.map(|c| (c.field, c.before, c.after));
+        let change = |before: &str, after: &str| {
             Some(("label".to_owned(), before.to_owned(), after.to_owned()))
         };
-        assert_eq!(told(FieldChange::text("label", "a", "")), moved("\"a\"", "\"\""));
-        assert_eq!(told(FieldChange::text("label", "a", "a")), None);
-        assert_eq!(told(FieldChange::new_text("label", "a")), moved("", "\"a\""));
-        assert_eq!(told(FieldChange::new_text("label", "")), None);
-        assert_eq!(told(FieldChange::gone_text("label", "a")), moved("\"a\"", ""));
-        assert_eq!(told(FieldChange::gone_text("label", "")), None);
-        assert_eq!(told(FieldChange::flag("label", true, false)), moved("true", "false"));
-        assert_eq!(told(FieldChange::flag("label", true, true)), None);
-        assert_eq!(told(Some(FieldChange::new_flag("label", false))), moved("", "false"));
-        assert_eq!(told(Some(FieldChange::gone_flag("label", true))), moved("true", ""));
+        assert_eq!(values(FieldChange::text("label", "a", "")), change("\"a\"", "\"\""));
+        assert_eq!(values(FieldChange::text("label", "a", "a")), None);
+        assert_eq!(values(FieldChange::new_text("label", "a")), change("", "\"a\""));
+        assert_eq!(values(FieldChange::new_text("label", "")), None);
+        assert_eq!(values(FieldChange::gone_text("label", "a")), change("\"a\"", ""));
+        assert_eq!(values(FieldChange::gone_text("label", "")), None);
+        assert_eq!(values(FieldChange::flag("label", true, false)), change("true", "false"));
+        assert_eq!(values(FieldChange::flag("label", true, true)), None);
+        assert_eq!(values(Some(FieldChange::new_flag("label", false))), change("", "false"));
+        assert_eq!(values(Some(FieldChange::gone_flag("label", true))), change("true", ""));
         let names = ["b", "a"].map(|name| Name::parse(name).expect("a name"));
         let listed = "[\"b\",\"a\"]";
-        assert_eq!(told(FieldChange::list("label", None, &names)), moved("", listed));
-        assert_eq!(told(FieldChange::list("label", Some(&names), &[])), moved(listed, "[]"));
-        assert_eq!(told(FieldChange::list("label", Some(&names), &names)), None);
+        assert_eq!(values(FieldChange::list("label", None, &names)), change("", listed));
+        assert_eq!(values(FieldChange::list("label", Some(&names), &[])), change(listed, "[]"));
+        assert_eq!(values(FieldChange::list("label", Some(&names), &names)), None);
         let end = Some(Timestamp::UNIX_EPOCH);
         let written = "\"1970-01-01T00:00:00Z\"";
-        assert_eq!(told(FieldChange::time("label", None, end)), moved("", written));
-        assert_eq!(told(FieldChange::time("label", end, end)), None);
+        assert_eq!(values(FieldChange::time("label", None, end)), change("", written));
+        assert_eq!(values(FieldChange::time("label", end, end)), None);
     }
 }

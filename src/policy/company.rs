@@ -1,10 +1,11 @@
-//! Company: a tenant, and the ceiling of what its credentials can have at all.
+//! Company: a tenant, and the ceiling of its credentials' scopes.
 
 use jiff::Timestamp;
 
 use super::catalog::Catalog;
 use super::ceiling::{Ceiling, RemovedEntry, RestoredRange};
-use super::change::{Edit, FieldChange, Stamped};
+use super::change::FieldChange;
+use super::edit::{Edit, Stamped};
 use super::id::CompanyId;
 use super::revision::Revision;
 use super::scope::{Scope, ScopeId, ScopeMap};
@@ -14,17 +15,17 @@ use super::scope::{Scope, ScopeId, ScopeMap};
 pub struct Company {
     /// Its id.
     pub id: CompanyId,
-    /// For people.
+    /// The display name.
     pub display_name: String,
     /// False denies every check of the company.
     pub enabled: bool,
-    /// What its credentials can have at all.
+    /// The scopes that its credentials can have.
     pub ceiling: Ceiling,
-    /// Grants older than their scope's place that count all the same. One entry a scope, so that
-    /// waking a million grants is one small write.
+    /// Ranges of grants that count although they are older than their scope's entry in the ceiling.
+    /// One entry per scope, so that reactivating a million grants is one small write.
     pub restored: ScopeMap<Vec<RestoredRange>>,
-    /// Its birth. Everything that belongs to it is kept under this number and not under its
-    /// id, so that a later company of the same id finds nothing (D3).
+    /// Its creation revision. Everything that belongs to the company is stored under this number
+    /// and not under its id, so that a later company of the same id does not find it (D3).
     pub created_at: Revision,
     /// Its last change.
     pub revision: Revision,
@@ -34,7 +35,7 @@ pub struct Company {
     pub update_time: Timestamp,
 }
 
-/// A company as people and clients see it: scopes by name, those of the catalog only.
+/// A company as clients see it: scopes by name, only those of the catalog.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CompanyView {
     /// The company.
@@ -44,8 +45,8 @@ pub struct CompanyView {
 }
 
 impl Company {
-    /// A new company with these scopes and all that they imply, or, if none are named, with
-    /// every scope of the catalog (D4).
+    /// A new company with these scopes and all that they imply; without a list, with every scope of
+    /// the catalog (D4).
     #[must_use]
     pub fn create(
         id: CompanyId,
@@ -74,7 +75,8 @@ impl Company {
         }
     }
 
-    /// Adds scopes, and all that they imply, to the ceiling. What is there keeps its stamp (D3).
+    /// Adds scopes, and all that they imply, to the ceiling. A scope that is in it keeps its
+    /// revision (D3).
     #[must_use]
     pub fn add_scopes(&self, catalog: &Catalog, scopes: &[ScopeId]) -> Edit<Self> {
         let mut added = catalog.closure(scopes);
@@ -84,7 +86,7 @@ impl Company {
         Edit { after: Self { ceiling, ..self.clone() }, added, ..Edit::none(self) }
     }
 
-    /// Takes scopes, and all that imply them, from the ceiling (D1, D6).
+    /// Removes scopes, and all that imply them, from the ceiling (D1, D6).
     #[must_use]
     pub fn restrict(&self, catalog: &Catalog, scopes: &[ScopeId]) -> Edit<Self> {
         let mut removed = catalog.implying_closure(scopes);
@@ -95,76 +97,77 @@ impl Company {
             .collect();
         let stays = |scope: &ScopeId| removed.binary_search(scope).is_err();
         let restored = self.restored.iter().filter(|(scope, _)| stays(scope));
-        let restored = restored.map(|(scope, windows)| (scope, windows.clone())).collect();
-        let place = |scope: &ScopeId| {
+        let restored = restored.map(|(scope, ranges)| (scope, ranges.clone())).collect();
+        let entry = |scope: &ScopeId| {
             let restored = self.restored.get(*scope).cloned().unwrap_or_default();
             Some(RemovedEntry { scope: *scope, added_at: *self.ceiling.get(*scope)?, restored })
         };
-        let displaced = removed.iter().filter_map(place).collect();
+        let displaced = removed.iter().filter_map(entry).collect();
         let after = Self { ceiling, restored, ..self.clone() };
         Edit { after, removed, displaced, ..Edit::none(self) }
     }
 
-    /// The scopes without which none of these places may be restored: those that they imply and
-    /// that a later restriction took, unless that one was undone. Whoever lost what a scope
-    /// implies has lost the scope (D1).
+    /// The scopes that block the undo of a restriction: scopes that the removed ones imply and that
+    /// a later restriction removed, unless that one was undone. Without an implied scope, the
+    /// implying scope cannot be in the ceiling (D1).
     #[must_use]
     pub fn blocked_by_later_restriction(
         &self,
         catalog: &Catalog,
-        taken: &[RemovedEntry],
+        removed_entries: &[RemovedEntry],
         at: Revision,
     ) -> Vec<ScopeId> {
-        let scopes: Vec<_> = taken.iter().map(|place| place.scope).collect();
+        let scopes: Vec<_> = removed_entries.iter().map(|entry| entry.scope).collect();
         let mut below = catalog.closure(&scopes);
         below.retain(|scope| {
-            let woken = scopes.contains(scope);
+            let reactivated = scopes.contains(scope);
             let stayed = self.ceiling.get(*scope).is_some_and(|added_at| *added_at <= at);
             // No two changes share a revision: `from`, where a scope was added, is never `at`.
-            let covers = |window: &RestoredRange| window.from < at && at <= window.to;
+            let covers = |range: &RestoredRange| range.from < at && at <= range.to;
             let undone = self.restored.get(*scope).is_some_and(|all| all.iter().any(covers));
-            !woken && !stayed && !undone
+            !reactivated && !stayed && !undone
         });
         below
     }
 
-    /// Wakes the grants that were active when these places were taken from the ceiling, at that
-    /// revision (D3). Their scopes must be in it again.
+    /// Reactivates the grants that were active when a restriction removed these entries at that
+    /// revision (D3). Their scopes must be in the ceiling again.
     #[must_use]
-    pub fn restore(&self, taken: &[RemovedEntry], at: Revision) -> Edit<Self> {
+    pub fn restore(&self, removed_entries: &[RemovedEntry], at: Revision) -> Edit<Self> {
         let mut edit = Edit::none(self);
         let mut all: Vec<_> = self.restored.iter().map(|(s, w)| (s, w.clone())).collect();
-        for place in taken {
-            let mut windows = self.restored.get(place.scope).cloned().unwrap_or_default();
-            let last = RestoredRange { from: place.added_at, to: at };
-            let before = windows.len();
-            for window in place.restored.iter().copied().chain([last]) {
-                if !windows.contains(&window) {
-                    windows.push(window);
+        for entry in removed_entries {
+            let mut ranges = self.restored.get(entry.scope).cloned().unwrap_or_default();
+            let last = RestoredRange { from: entry.added_at, to: at };
+            let before = ranges.len();
+            for range in entry.restored.iter().copied().chain([last]) {
+                if !ranges.contains(&range) {
+                    ranges.push(range);
                 }
             }
-            if windows.len() > before {
-                edit.added.push(place.scope);
-                all.insert(0, (place.scope, windows));
+            if ranges.len() > before {
+                edit.added.push(entry.scope);
+                all.insert(0, (entry.scope, ranges));
             }
         }
         edit.added.sort();
-        // The first entry of a scope stays: the longer one.
+        // The first entry of a scope wins: the longer one.
         edit.after.restored = all.into_iter().collect();
         edit
     }
 
-    /// Whether a grant of a scope, made at this revision, is under the ceiling: the scope is in
-    /// it since before the grant, or the grant was woken.
+    /// Whether a grant of a scope, made at this revision, counts under the ceiling: the scope has
+    /// been in it since before the grant, or the grant was reactivated.
     #[must_use]
     pub fn admits(&self, scope: ScopeId, granted_at: Revision) -> bool {
         let Some(added_at) = self.ceiling.get(scope) else { return false };
-        // `to` is a restriction's revision, and so no grant's.
-        let woken = |window: &RestoredRange| window.from <= granted_at && granted_at < window.to;
-        granted_at >= *added_at || self.restored.get(scope).is_some_and(|w| w.iter().any(woken))
+        // `to` is the revision of a restriction, so no grant has it.
+        let reactivated = |range: &RestoredRange| range.from <= granted_at && granted_at < range.to;
+        granted_at >= *added_at
+            || self.restored.get(scope).is_some_and(|w| w.iter().any(reactivated))
     }
 
-    /// Changes what is `Some`.
+    /// Changes the fields that are `Some`.
     #[must_use]
     pub fn update(&self, display_name: Option<String>, enabled: Option<bool>) -> Edit<Self> {
         let mut edit = Edit::none(self);
@@ -179,7 +182,7 @@ impl Company {
         edit
     }
 
-    /// Everything of it that ends with its deletion.
+    /// The edit of its deletion: everything that the company had.
     #[must_use]
     pub fn delete(&self, catalog: &Catalog) -> Edit<Self> {
         let mut edit = Edit::none(self);
@@ -201,7 +204,7 @@ impl Company {
         CompanyView { company: self.clone(), ceiling }
     }
 
-    /// The ceiling as far as the catalog still has it (D2).
+    /// The entries of the ceiling whose scopes are in the catalog (D2).
     fn known<'a>(&'a self, catalog: &'a Catalog) -> impl Iterator<Item = (ScopeId, Revision)> + 'a {
         self.ceiling
             .iter()

@@ -1,23 +1,24 @@
-//! Credential: an API client of one company, and the scopes given to it.
+//! Credential: an API client of one company, and its grants.
 
 use jiff::Timestamp;
 
 use super::catalog::Catalog;
-use super::change::{Edit, FieldChange, Stamped};
+use super::change::FieldChange;
 use super::company::Company;
+use super::edit::{Edit, Stamped};
 use super::id::{CredentialId, Name};
 use super::revision::Revision;
 use super::scope::{Scope, ScopeId, ScopeMap};
 
-/// The scopes given to a credential.
+/// The grants of a credential, by scope.
 pub type Grants = ScopeMap<Grant>;
 
-/// One scope's grant.
+/// The grant of one scope.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Grant {
-    /// When it was given.
+    /// The revision at which it was granted.
     pub granted_at: Revision,
-    /// When it ends; never, if absent.
+    /// When it expires; never, if absent.
     pub expires_at: Option<Timestamp>,
 }
 
@@ -26,9 +27,9 @@ pub struct Grant {
 pub enum GrantState {
     /// It counts.
     Active,
-    /// Its scope is not in the ceiling, or came back to it after the grant was made (D3).
+    /// Its scope is not in the ceiling, or entered it again after the grant (D3).
     Dormant,
-    /// Its time is over. Dormant is reported before expired (D19).
+    /// It has expired. Dormant is reported before expired (D19).
     Expired,
 }
 
@@ -37,19 +38,19 @@ pub enum GrantState {
 pub struct Credential {
     /// Its id, unique in its company.
     pub id: CredentialId,
-    /// The birth of the company that it belongs to.
+    /// The creation revision of its company.
     pub company: Revision,
-    /// For people.
+    /// The display name.
     pub label: String,
     /// False denies every check of the credential.
     pub enabled: bool,
-    /// When the credential itself ends; never, if absent.
+    /// When the credential expires; never, if absent.
     pub expires_at: Option<Timestamp>,
-    /// What was given to it.
+    /// Its grants.
     pub grants: Grants,
     /// The public ids of its live secrets, oldest first (D11).
     pub secrets: Vec<Name>,
-    /// Its birth: what belongs to an earlier credential of its id is not its own (D3).
+    /// Its creation revision: nothing of an earlier credential with the same id belongs to it (D3).
     pub created_at: Revision,
     /// Its last change.
     pub revision: Revision,
@@ -59,7 +60,7 @@ pub struct Credential {
     pub update_time: Timestamp,
 }
 
-/// A credential as people and clients see it at one moment.
+/// A credential as clients see it at one time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CredentialView {
     /// The credential.
@@ -68,13 +69,13 @@ pub struct CredentialView {
     pub company: super::id::CompanyId,
     /// Its grants by name, sorted.
     pub grants: Vec<(Scope, GrantState, Grant)>,
-    /// When it was last asked for, in steps of minutes, as far as it is known.
+    /// When it was last used, rounded to a minute, as far as it is known.
     pub last_seen: Option<Timestamp>,
-    /// Whether its own expiry is over.
+    /// Whether the credential has expired.
     pub expired: bool,
 }
 
-/// A grant reaches above the ceiling (D9).
+/// A grant exceeds the ceiling (D9).
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{} not in the company's ceiling; the operator can add to it", list(.scopes))]
 pub struct AboveCeiling {
@@ -96,9 +97,9 @@ fn list(scopes: &[Scope]) -> String {
     text
 }
 
-/// Whether `expires_at` has come: `now >= expires_at` (D19).
+/// Whether `expires_at` has passed: `now >= expires_at` (D19).
 #[must_use]
-pub fn is_over(expires_at: Option<Timestamp>, now: Timestamp) -> bool {
+pub fn is_expired(expires_at: Option<Timestamp>, now: Timestamp) -> bool {
     expires_at.is_some_and(|end| now >= end)
 }
 
@@ -109,11 +110,11 @@ impl Grant {
         if !company.admits(scope, self.granted_at) {
             return GrantState::Dormant;
         }
-        if is_over(self.expires_at, now) { GrantState::Expired } else { GrantState::Active }
+        if is_expired(self.expires_at, now) { GrantState::Expired } else { GrantState::Active }
     }
 }
 
-/// What a change of grants rests on.
+/// The facts that a change of grants depends on.
 #[derive(Clone, Copy, Debug)]
 pub struct GrantContext<'a> {
     /// The catalog in force.
@@ -127,18 +128,18 @@ pub struct GrantContext<'a> {
 impl GrantContext<'_> {
     /// These scopes with all that they imply, if the ceiling has all of them (D1, D9).
     fn within_ceiling(&self, scopes: &[ScopeId]) -> Result<Vec<ScopeId>, AboveCeiling> {
-        let wanted = self.catalog.closure(scopes);
+        let requested = self.catalog.closure(scopes);
         let above: Vec<_> =
-            wanted.iter().copied().filter(|s| !self.company.ceiling.contains(*s)).collect();
+            requested.iter().copied().filter(|s| !self.company.ceiling.contains(*s)).collect();
         if above.is_empty() {
-            return Ok(wanted);
+            return Ok(requested);
         }
         Err(AboveCeiling { scopes: self.catalog.names(&above) })
     }
 }
 
 impl Credential {
-    /// When it ends, and when each of its grants does.
+    /// The expiry of the credential and of each grant.
     pub fn ends(&self) -> impl Iterator<Item = Timestamp> {
         self.grants.iter().filter_map(|(_, grant)| grant.expires_at).chain(self.expires_at)
     }
@@ -146,17 +147,17 @@ impl Credential {
     /// A new credential with these scopes and all that they imply.
     ///
     /// # Errors
-    /// Names every scope that the ceiling lacks (D9).
+    /// Every scope that the ceiling lacks (D9).
     pub fn create(
         id: CredentialId,
         label: String,
         expires_at: Option<Timestamp>,
         scopes: &[ScopeId],
-        ground: GrantContext<'_>,
+        context: GrantContext<'_>,
     ) -> Result<Edit<Self>, AboveCeiling> {
         let empty = Self {
             id,
-            company: ground.company.created_at,
+            company: context.company.created_at,
             label,
             enabled: true,
             expires_at,
@@ -164,28 +165,28 @@ impl Credential {
             secrets: vec![],
             created_at: Revision::NEXT,
             revision: Revision::NEXT,
-            create_time: ground.now,
-            update_time: ground.now,
+            create_time: context.now,
+            update_time: context.now,
         };
-        empty.grant(scopes, None, ground)
+        empty.grant(scopes, None, context)
     }
 
-    /// Gives scopes and all that they imply. What is not active now is made anew with this
-    /// expiry; what is active keeps its stamp and the later end (D10).
+    /// Grants scopes and all that they imply. A grant that is not active now is made new, with this
+    /// expiry. An active grant keeps its revision and gets the later expiry (D10).
     ///
     /// # Errors
-    /// Names every scope that the ceiling lacks (D9).
+    /// Every scope that the ceiling lacks (D9).
     pub fn grant(
         &self,
         scopes: &[ScopeId],
         expires_at: Option<Timestamp>,
-        ground: GrantContext<'_>,
+        context: GrantContext<'_>,
     ) -> Result<Edit<Self>, AboveCeiling> {
-        let wanted = ground.within_ceiling(scopes)?;
+        let requested = context.within_ceiling(scopes)?;
         let mut edit = Edit::none(self);
-        let mut made = Vec::with_capacity(wanted.len());
-        for scope in wanted {
-            match self.active(scope, ground) {
+        let mut changed = Vec::with_capacity(requested.len());
+        for scope in requested {
+            match self.active(scope, context) {
                 Some(grant) => {
                     // No expiry is the latest end.
                     let end = match (grant.expires_at, expires_at) {
@@ -194,56 +195,56 @@ impl Credential {
                     };
                     if end != grant.expires_at {
                         let old = grant.expires_at;
-                        edit.fields.extend(expiry_change(ground.catalog, scope, old, end));
-                        made.push((scope, Grant { expires_at: end, ..*grant }));
+                        edit.fields.extend(expiry_change(context.catalog, scope, old, end));
+                        changed.push((scope, Grant { expires_at: end, ..*grant }));
                     }
                 }
                 None => {
                     let old = self.grants.get(scope).and_then(|grant| grant.expires_at);
-                    edit.fields.extend(expiry_change(ground.catalog, scope, old, expires_at));
+                    edit.fields.extend(expiry_change(context.catalog, scope, old, expires_at));
                     edit.added.push(scope);
-                    made.push((scope, Grant { granted_at: Revision::NEXT, expires_at }));
+                    changed.push((scope, Grant { granted_at: Revision::NEXT, expires_at }));
                 }
             }
         }
-        // The first entry of a scope stays: what was made now goes before what was there.
-        edit.after.grants = made.into_iter().chain(self.known(ground.catalog)).collect();
+        // The first entry of a scope wins, so the changed grants come first.
+        edit.after.grants = changed.into_iter().chain(self.known(context.catalog)).collect();
         Ok(edit)
     }
 
-    /// Takes scopes, and all that imply them, in whatever state (D1).
+    /// Revokes scopes, and all that imply them, in any state (D1).
     #[must_use]
-    pub fn revoke(&self, scopes: &[ScopeId], ground: GrantContext<'_>) -> Edit<Self> {
-        let gone = ground.catalog.implying_closure(scopes);
-        self.keep_only(|scope| gone.binary_search(&scope).is_err(), ground)
+    pub fn revoke(&self, scopes: &[ScopeId], context: GrantContext<'_>) -> Edit<Self> {
+        let revoked = context.catalog.implying_closure(scopes);
+        self.keep_only(|scope| revoked.binary_search(&scope).is_err(), context)
     }
 
     /// Makes the grants exactly these scopes and what they imply: the Save button (D10).
     ///
     /// # Errors
-    /// Names every scope that the ceiling lacks (D9).
+    /// Every scope that the ceiling lacks (D9).
     pub fn replace(
         &self,
         scopes: &[ScopeId],
-        ground: GrantContext<'_>,
+        context: GrantContext<'_>,
     ) -> Result<Edit<Self>, AboveCeiling> {
-        Ok(self.set_grants(&ground.within_ceiling(scopes)?, ground))
+        Ok(self.set_grants(&context.within_ceiling(scopes)?, context))
     }
 
     /// Makes the grants a copy of the ceiling as it is (D10).
     #[must_use]
-    pub fn reset(&self, ground: GrantContext<'_>) -> Edit<Self> {
-        let ceiling: Vec<_> = ground
+    pub fn reset(&self, context: GrantContext<'_>) -> Edit<Self> {
+        let ceiling: Vec<_> = context
             .company
             .ceiling
             .iter()
             .map(|(scope, _)| scope)
-            .filter(|scope| ground.catalog.name(*scope).is_some())
+            .filter(|scope| context.catalog.name(*scope).is_some())
             .collect();
-        self.set_grants(&ceiling, ground)
+        self.set_grants(&ceiling, context)
     }
 
-    /// Changes what is `Some`.
+    /// Changes the fields that are `Some`.
     #[must_use]
     pub fn update(
         &self,
@@ -267,7 +268,7 @@ impl Credential {
         edit
     }
 
-    /// Everything of it that ends with its deletion.
+    /// The edit of its deletion: everything that the credential had.
     #[must_use]
     pub fn delete(&self, catalog: &Catalog) -> Edit<Self> {
         let mut edit = Edit::none(self);
@@ -284,44 +285,44 @@ impl Credential {
 
     /// The credential with its scopes by name and state.
     #[must_use]
-    pub fn view(&self, ground: GrantContext<'_>) -> CredentialView {
+    pub fn view(&self, context: GrantContext<'_>) -> CredentialView {
         let mut grants: Vec<_> = self
             .grants
             .iter()
             .filter_map(|(scope, grant)| {
-                let state = grant.state(scope, ground.company, ground.now);
-                Some((ground.catalog.name(scope)?.clone(), state, *grant))
+                let state = grant.state(scope, context.company, context.now);
+                Some((context.catalog.name(scope)?.clone(), state, *grant))
             })
             .collect();
         grants.sort_by(|a, b| a.0.cmp(&b.0));
         CredentialView {
             credential: self.clone(),
-            company: ground.company.id.clone(),
+            company: context.company.id.clone(),
             grants,
             last_seen: None,
-            expired: is_over(self.expires_at, ground.now),
+            expired: is_expired(self.expires_at, context.now),
         }
     }
 
-    /// The scope's grant, if it counts: the catalog has the scope, the ceiling has it since
-    /// before the grant, and its time is not over.
+    /// The scope's grant, if it counts: the scope is in the catalog, has been in the ceiling since
+    /// before the grant, and the grant has not expired.
     #[must_use]
-    pub fn active(&self, scope: ScopeId, ground: GrantContext<'_>) -> Option<&Grant> {
-        ground.catalog.name(scope)?;
+    pub fn active(&self, scope: ScopeId, context: GrantContext<'_>) -> Option<&Grant> {
+        context.catalog.name(scope)?;
         let grant = self.grants.get(scope)?;
-        (grant.state(scope, ground.company, ground.now) == GrantState::Active).then_some(grant)
+        (grant.state(scope, context.company, context.now) == GrantState::Active).then_some(grant)
     }
 
-    fn set_grants(&self, wanted: &[ScopeId], ground: GrantContext<'_>) -> Edit<Self> {
-        let mut edit = self.keep_only(|scope| wanted.binary_search(&scope).is_ok(), ground);
+    fn set_grants(&self, requested: &[ScopeId], context: GrantContext<'_>) -> Edit<Self> {
+        let mut edit = self.keep_only(|scope| requested.binary_search(&scope).is_ok(), context);
         let fresh = Grant { granted_at: Revision::NEXT, expires_at: None };
-        edit.after.grants = wanted
+        edit.after.grants = requested
             .iter()
-            .map(|scope| match self.active(*scope, ground) {
+            .map(|scope| match self.active(*scope, context) {
                 Some(grant) => (*scope, *grant),
                 None => {
                     let old = self.grants.get(*scope).and_then(|grant| grant.expires_at);
-                    edit.fields.extend(expiry_change(ground.catalog, *scope, old, None));
+                    edit.fields.extend(expiry_change(context.catalog, *scope, old, None));
                     edit.added.push(*scope);
                     (*scope, fresh)
                 }
@@ -330,19 +331,19 @@ impl Credential {
         edit
     }
 
-    fn keep_only(&self, keep: impl Fn(ScopeId) -> bool, ground: GrantContext<'_>) -> Edit<Self> {
+    fn keep_only(&self, keep: impl Fn(ScopeId) -> bool, context: GrantContext<'_>) -> Edit<Self> {
         let mut edit = Edit::none(self);
         let (kept, gone): (Vec<_>, Vec<_>) =
-            self.known(ground.catalog).partition(|(scope, _)| keep(*scope));
+            self.known(context.catalog).partition(|(scope, _)| keep(*scope));
         for (scope, grant) in gone {
-            edit.fields.extend(expiry_change(ground.catalog, scope, grant.expires_at, None));
+            edit.fields.extend(expiry_change(context.catalog, scope, grant.expires_at, None));
             edit.removed.push(scope);
         }
         edit.after.grants = kept.into_iter().collect();
         edit
     }
 
-    /// The grants as far as the catalog still has their scopes (D2).
+    /// The grants whose scopes are in the catalog (D2).
     fn known<'a>(&'a self, catalog: &'a Catalog) -> impl Iterator<Item = (ScopeId, Grant)> + 'a {
         self.grants
             .iter()

@@ -1,9 +1,8 @@
-//! The decision: from facts of one revision to an answer. Pure and total.
+//! Decision: computes the answer to a check from the facts of one revision. It is pure and total.
 //!
-//! Every door asks one evaluator, and none decides by itself (D22): [`decide`], [`explain`] and
-//! [`effective`] are three ways to read what its layers say. A layer says of one scope how far
-//! it lets a call reach, or why it does not let it through; the least reason is the reason,
-//! since reasons are ordered as D15 orders them.
+//! All calls use one evaluator (D22): [`decide`], [`explain`] and [`effective`] read the results of
+//! the same layers. For one scope, a layer returns how far the call reaches, or why it denies. The
+//! reason of a denial is the first one in the order of D15.
 
 use jiff::Timestamp;
 
@@ -11,7 +10,7 @@ use super::catalog::{AudienceError, Catalog, Reach, ResolvedAudience};
 use super::cause::{Cause, DenialCause};
 use super::company::Company;
 use super::consent::Consent;
-use super::credential::{Credential, GrantState, is_over};
+use super::credential::{Credential, GrantState, is_expired};
 use super::query::{Query, Requirement};
 use super::reason::Reason;
 use super::scope::{Scope, ScopeId, ScopeMap};
@@ -38,7 +37,7 @@ impl Layer {
         [Self::Company, Self::Credential, Self::Token, Self::Consent, Self::User];
 }
 
-/// What a decision rests on, all of one revision.
+/// The facts of a decision, all of one revision.
 #[derive(Clone, Copy, Debug)]
 pub struct Facts<'a> {
     /// The catalog in force.
@@ -47,7 +46,7 @@ pub struct Facts<'a> {
     pub company: Option<&'a Company>,
     /// The company's credential, if it exists.
     pub credential: Option<&'a Credential>,
-    /// The user on whose behalf the call is made, if there is one and they exist.
+    /// The user on whose behalf the call is made, if there is one and the user exists.
     pub user: Option<&'a User>,
     /// The user's consent to the credential, if there is one.
     pub consent: Option<&'a Consent>,
@@ -58,37 +57,37 @@ pub struct Facts<'a> {
 /// The answer to a check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Every needed scope is effective, and one of those of which one is enough.
+    /// Every required scope is effective, and at least one of those of which one suffices.
     Allowed {
         /// How far the call reaches.
         reach: Reach,
     },
-    /// At least one is not.
+    /// A required scope is not effective.
     Denied {
         /// The first reason in the order of D15.
         reason: Reason,
-        /// Which of its causes it has, where it has several.
+        /// Its cause, if the reason has several.
         fault: Option<DenialCause>,
-        /// The needed scopes that are not effective, in the order asked.
+        /// The required scopes that are not effective, in the order of the request.
         missing: Vec<Scope>,
     },
 }
 
-/// What every applied layer says of one scope.
+/// The result of every applied layer for one scope.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Explanation {
     /// The scope.
     pub scope: Scope,
-    /// How far each applied layer lets it reach, or why it does not; outermost first.
+    /// For each applied layer, how far the scope reaches, or why the layer denies; outermost first.
     pub layers: Vec<(Layer, Result<Reach, Cause>)>,
 }
 
 /// Decides one check.
 ///
 /// # Errors
-/// The request's audience cannot be told (D16): it is malformed for this catalog.
+/// The audience of the request cannot be resolved (D16): the request is malformed for this catalog.
 pub fn decide(query: &Query, facts: Facts<'_>) -> Result<Verdict, AudienceError> {
-    let Some((needed, resolved_audience)) = needs(query, facts.catalog)? else {
+    let Some((needed, resolved_audience)) = requirements(query, facts.catalog)? else {
         return Ok(denied(Reason::EndpointUnknown.into(), vec![]));
     };
     let evaluator = Evaluator::new(query, facts, resolved_audience);
@@ -108,8 +107,8 @@ pub fn decide(query: &Query, facts: Facts<'_>) -> Result<Verdict, AudienceError>
     match evaluator.any(needed.any_of) {
         None => {}
         Some(Ok(widest)) => reach = reach.min(widest),
-        Some(Err(nearest)) => {
-            cause = Some(first(cause, nearest));
+        Some(Err(last)) => {
+            cause = Some(first(cause, last));
             for scope in needed.any_of {
                 if !missing.contains(scope) {
                     missing.push(scope.clone());
@@ -118,9 +117,9 @@ pub fn decide(query: &Query, facts: Facts<'_>) -> Result<Verdict, AudienceError>
         }
     }
     if needed.is_empty() {
-        // No scope is asked for: the call as a whole is.
+        // Nothing is required, so the layers decide about the call itself.
         match evaluator.call() {
-            // Nothing needed without the word for it is no yes (D13).
+            // Only an endpoint that is declared to need no scope is allowed without one (D13).
             Ok(()) if needed.no_scope => {}
             Ok(()) => cause = Some(Reason::ScopeUnknown.into()),
             Err(failed) => cause = Some(failed),
@@ -136,13 +135,15 @@ fn denied(Cause { reason, fault }: Cause, missing: Vec<Scope>) -> Verdict {
     Verdict::Denied { reason, fault, missing }
 }
 
-/// What every applied layer says of every scope that a check needs, once each, also of a call that
-/// no layer admits, and of scopes of which another one is enough.
+/// The result of every applied layer for every scope that a check requires, each once. This
+/// includes calls that every layer denies, and alternatives of which one suffices.
 ///
 /// # Errors
 /// As for [`decide`].
 pub fn explain(query: &Query, facts: Facts<'_>) -> Result<Vec<Explanation>, AudienceError> {
-    let Some((needed, resolved_audience)) = needs(query, facts.catalog)? else { return Ok(vec![]) };
+    let Some((needed, resolved_audience)) = requirements(query, facts.catalog)? else {
+        return Ok(vec![]);
+    };
     let evaluator = Evaluator::new(query, facts, resolved_audience);
     let explain = |scope: &Scope| Explanation {
         scope: scope.clone(),
@@ -152,8 +153,8 @@ pub fn explain(query: &Query, facts: Facts<'_>) -> Result<Vec<Explanation>, Audi
     Ok(needed.scopes.iter().chain(others).map(explain).collect())
 }
 
-/// Exactly the scopes for which a check of that scope alone is allowed, with the same reach,
-/// sorted by name (D22). What the query needs is not looked at, and neither is an owner.
+/// The scopes for which a check of that scope alone is allowed, with the same reach, sorted by name
+/// (D22). The requirement and the owner of the query are ignored.
 ///
 /// # Errors
 /// As for [`decide`].
@@ -171,21 +172,21 @@ pub fn effective(query: &Query, facts: Facts<'_>) -> Result<Vec<(Scope, Reach)>,
     Ok(allowed)
 }
 
-/// When something ends that a decision may rest on: only there can time alone change the answer,
-/// and only to a stricter one.
+/// When a fact of the decision expires. Only then can time alone change the answer, and only to a
+/// stricter one.
 pub fn ends<'a>(query: &'a Query, facts: Facts<'a>) -> impl Iterator<Item = Timestamp> + 'a {
     let credential = facts.credential.into_iter().flat_map(Credential::ends);
     credential.chain(query.token.iter().flat_map(move |token| token.ends(facts.catalog)))
 }
 
-/// What a call needs.
+/// The requirement of a call.
 #[derive(Clone, Copy)]
 struct Needed<'a> {
     /// All of these scopes.
     scopes: &'a [Scope],
-    /// At least one of these, if there are any.
+    /// At least one of these, if the list is not empty.
     any_of: &'a [Scope],
-    /// No scope, as the catalog says.
+    /// Whether the catalog declares that no scope is needed.
     no_scope: bool,
 }
 
@@ -195,8 +196,8 @@ impl Needed<'_> {
     }
 }
 
-/// What a query needs, and its audience; none if no endpoint matches.
-fn needs<'a>(
+/// The requirement of a query, and its audience; `None` if no endpoint matches.
+fn requirements<'a>(
     query: &'a Query,
     catalog: &'a Catalog,
 ) -> Result<Option<(Needed<'a>, ResolvedAudience<'a>)>, AudienceError> {
@@ -218,7 +219,7 @@ fn needs<'a>(
                 Some((needed, resolved_audience))
             }
             None => {
-                // An unknown endpoint needs no audience, but one that is named must exist.
+                // An unknown endpoint has no audience, but a named audience must exist.
                 if named.is_some() {
                     catalog.resolve_audience(None, named)?;
                 }
@@ -228,17 +229,17 @@ fn needs<'a>(
     })
 }
 
-/// The layers of one call.
+/// Evaluates the layers of one call.
 struct Evaluator<'a> {
     query: &'a Query,
     facts: Facts<'a>,
     resolved_audience: ResolvedAudience<'a>,
-    /// Why the token admits no call at all, if it does not.
+    /// Why the token is not valid for the call, if so.
     token_fault: Option<DenialCause>,
     /// The token's scopes, sorted, closed under implication (D1); those that the catalog lacks are
     /// ignored (D16).
     token_scopes: Vec<ScopeId>,
-    /// What each of the user's roles permits.
+    /// The permissions of each of the user's roles.
     roles: Vec<&'a ScopeMap<Reach>>,
 }
 
@@ -258,18 +259,18 @@ impl<'a> Evaluator<'a> {
         Self { query, facts, resolved_audience, token_fault, token_scopes, roles }
     }
 
-    /// How far all applied layers together let a scope reach, or the first cause why not.
+    /// How far a scope reaches through all applied layers, or the first cause of a denial.
     fn scope(&self, scope: &Scope) -> Result<Reach, Cause> {
-        let least = |all: Result<Reach, Cause>, one| match (all, one) {
+        let intersect = |all: Result<Reach, Cause>, one| match (all, one) {
             (Ok(a), Ok(b)) => Ok(a.min(b)),
             (Err(a), Err(b)) => Err(a.first(b)),
             (Err(cause), Ok(_)) | (Ok(_), Err(cause)) => Err(cause),
         };
-        self.layers(scope).map(|(_, said)| said).fold(Ok(Reach::All), least)
+        self.layers(scope).map(|(_, result)| result).fold(Ok(Reach::All), intersect)
     }
 
-    /// How far the widest of these scopes reaches, or the cause that is nearest to a yes if none is
-    /// effective (D20); none where there are no scopes.
+    /// The widest reach of these scopes, or, if none is effective, the cause that is last in D15
+    /// (D20). `None` for an empty list.
     fn any(&self, scopes: &[Scope]) -> Option<Result<Reach, Cause>> {
         let better = |best: Result<Reach, Cause>, next| match (best, next) {
             (Ok(a), Ok(b)) => Ok(a.max(b)),
@@ -279,24 +280,24 @@ impl<'a> Evaluator<'a> {
         scopes.iter().map(|scope| self.scope(scope)).reduce(better)
     }
 
-    /// Whether every applied layer admits the call, whatever it needs, or the first cause why not.
+    /// Whether every applied layer admits the call, whatever it requires; else the first cause.
     fn call(&self) -> Result<(), Cause> {
         let failed = self.applied().filter_map(|layer| self.admits(layer).err());
         failed.reduce(Cause::first).map_or(Ok(()), Err)
     }
 
-    /// What each applied layer says of a scope.
+    /// The result of each applied layer for a scope.
     fn layers(&self, scope: &Scope) -> impl Iterator<Item = (Layer, Result<Reach, Cause>)> {
         let known = self.facts.catalog.id(scope);
         self.applied().map(move |layer| (layer, self.layer(layer, known)))
     }
 
-    /// The layers that the call has, outermost first.
+    /// The applied layers, outermost first.
     fn applied(&self) -> impl Iterator<Item = Layer> {
         Layer::ALL.into_iter().filter(|layer| self.applies(*layer))
     }
 
-    /// Which layers a call has (D16).
+    /// Whether a layer applies to the call (D16).
     fn applies(&self, layer: Layer) -> bool {
         let audience = self.resolved_audience.audience;
         match layer {
@@ -322,7 +323,7 @@ impl<'a> Evaluator<'a> {
                 if !credential.enabled {
                     return Err(Reason::CredentialDisabled.into());
                 }
-                if is_over(credential.expires_at, self.facts.now) {
+                if is_expired(credential.expires_at, self.facts.now) {
                     return Err(Reason::CredentialExpired.into());
                 }
             }
@@ -334,7 +335,7 @@ impl<'a> Evaluator<'a> {
                     return Err(fault.into());
                 }
             }
-            // It is of scopes; the user whose consent it is, is asked for by their own layer.
+            // A consent is about scopes. The user layer reports a missing user.
             Layer::Consent => {}
             Layer::User => {
                 self.query.on_behalf_of().ok_or(Reason::UserRequired)?;
@@ -344,7 +345,7 @@ impl<'a> Evaluator<'a> {
         Ok(())
     }
 
-    /// What one layer says of a scope: first of the call as a whole, then of the scope.
+    /// The result of one layer for a scope: first for the call as a whole, then for the scope.
     fn layer(&self, layer: Layer, scope: Option<ScopeId>) -> Result<Reach, Cause> {
         self.admits(layer)?;
         match layer {
@@ -358,7 +359,7 @@ impl<'a> Evaluator<'a> {
 
     fn company(&self, scope: Option<ScopeId>) -> Result<Reach, Cause> {
         let company = self.facts.company.ok_or(Reason::CompanyUnknown)?;
-        // Of another audience is as unknown here as of no catalog.
+        // Outside the audience, a scope is unknown, as if the catalog lacked it.
         let scope = scope.ok_or(Reason::ScopeUnknown)?;
         if !self.facts.catalog.in_audience(scope, self.resolved_audience) {
             return Err(DenialCause::ScopeOfOtherAudience.into());
@@ -371,8 +372,8 @@ impl<'a> Evaluator<'a> {
         let (Some(company), Some(credential)) = (self.facts.company, self.facts.credential) else {
             return Err(Reason::CredentialUnknown.into());
         };
-        let held = scope.and_then(|scope| Some((scope, credential.grants.get(scope)?)));
-        let (scope, grant) = held.ok_or(Reason::ScopeNotGranted)?;
+        let granted = scope.and_then(|scope| Some((scope, credential.grants.get(scope)?)));
+        let (scope, grant) = granted.ok_or(Reason::ScopeNotGranted)?;
         match grant.state(scope, company, self.facts.now) {
             GrantState::Active => Ok(Reach::All),
             GrantState::Dormant => Err(Reason::GrantDormant.into()),

@@ -1,30 +1,30 @@
-//! Ids of companies, credentials and users, and names of a catalog: types that do not mix, each
-//! with its own grammar.
+//! Id: ids of companies, credentials and users, and names of a catalog. They are distinct types,
+//! each with its own grammar.
 
 use std::borrow::Borrow;
 use std::fmt;
 
-/// What an id may look like.
+/// The grammar of an id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Grammar {
-    /// What is meant, in the plural: the subject of a sentence.
+    /// The subject of an error message, in the plural.
     of: &'static str,
-    /// The most bytes.
+    /// The limit of bytes.
     max_len: usize,
-    /// The characters beside ASCII letters and digits.
-    marks: &'static [u8],
+    /// The allowed characters besides ASCII letters and digits.
+    punctuation: &'static [u8],
 }
 
 /// Ids of companies and credentials.
-const IDS: Grammar = Grammar { of: "ids", max_len: 128, marks: b"._:@-" };
-/// Ids of users, as identity providers make them: `auth0|5f7c`, `o'brien+test@example.org`.
-const USER_IDS: Grammar = Grammar { of: "user ids", max_len: 255, marks: b"._:@|+=~'-" };
+const IDS: Grammar = Grammar { of: "ids", max_len: 128, punctuation: b"._:@-" };
+/// Ids of users, as identity providers issue them: `auth0|5f7c`, `o'brien+test@example.org`.
+const USER_IDS: Grammar = Grammar { of: "user ids", max_len: 255, punctuation: b"._:@|+=~'-" };
 /// Names of a catalog.
 const NAMES: Grammar = Grammar { of: "names", ..IDS };
 
 impl Grammar {
     fn has(&self, byte: u8) -> bool {
-        byte.is_ascii_alphanumeric() || self.marks.contains(&byte)
+        byte.is_ascii_alphanumeric() || self.punctuation.contains(&byte)
     }
 
     fn check(&'static self, text: &str) -> Result<(), IdError> {
@@ -41,9 +41,9 @@ impl Grammar {
         Err(foreign.map_or(IdError::Empty, |foreign| IdError::Character(foreign, self)))
     }
 
-    /// The characters beside letters and digits, each quoted.
+    /// The characters besides letters and digits, each quoted.
     fn list(&self) -> String {
-        let quoted = self.marks.iter().map(|mark| format!("`{}`", char::from(*mark)));
+        let quoted = self.punctuation.iter().map(|byte| format!("`{}`", char::from(*byte)));
         quoted.collect::<Vec<_>>().join(" ")
     }
 }
@@ -58,14 +58,14 @@ pub enum IdError {
     #[error("has {0} bytes, the limit is {limit}", limit = .1.max_len)]
     TooLong(usize, &'static Grammar),
     /// It has a character that its grammar lacks.
-    #[error("has the character {0:?}; {of} are made of letters, digits and {marks}", of = .1.of, marks = .1.list())]
+    #[error("has the character {0:?}; {of} are made of letters, digits and {punctuation}", of = .1.of, punctuation = .1.list())]
     Character(char, &'static Grammar),
-    /// It is a path segment that no URL can carry.
+    /// It is a path segment that a URL cannot carry.
     #[error("must not be `.` or `..`: no URL can name that; choose another id")]
     Dots,
 }
 
-/// Refuses an id that cannot be given to anything new.
+/// Rejects an id that no new resource may have.
 fn check_new(id: &str) -> Result<(), IdError> {
     if matches!(id, "." | "..") { Err(IdError::Dots) } else { Ok(()) }
 }
@@ -80,7 +80,7 @@ macro_rules! id {
             #[doc = concat!("Reads one: ", $form, ", compared byte for byte.")]
             ///
             /// # Errors
-            /// Says which rule the text breaks.
+            /// The rule that the text breaks.
             pub fn parse(text: impl Into<Box<str>>) -> Result<Self, IdError> {
                 let text = text.into();
                 $grammar.check(&text).map(|()| Self(text))
@@ -110,11 +110,11 @@ macro_rules! id {
 macro_rules! new_id {
     ($name:ident) => {
         impl $name {
-            /// Reads the id of something that is to be created: `.` and `..` are refused. What has
-            /// such an id from before keeps it.
+            /// Parses the id of a new resource: `.` and `..` are rejected. An existing resource
+            /// keeps such an id.
             ///
             /// # Errors
-            /// Says which rule the text breaks.
+            /// The rule that the text breaks.
             pub fn parse_new(text: impl Into<Box<str>>) -> Result<Self, IdError> {
                 let id = Self::parse(text)?;
                 check_new(id.as_str()).map(|()| id)
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn a_user_id_is_what_identity_providers_make() {
+    fn a_user_id_allows_what_identity_providers_issue() {
         let long = "x".repeat(255);
         for good in ["auth0|5f7c", "o'brien+test@x.org", "uid=ada", "~ada", ".", "..", &long] {
             assert_eq!(UserId::parse(good).map(|id| id.to_string()).as_deref(), Ok(good));
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_new_is_named_by_dots_alone() {
+    fn a_new_id_is_not_a_dot_segment() {
         for dots in [".", ".."] {
             assert!(CompanyId::parse(dots).is_ok());
             assert_eq!(CompanyId::parse_new(dots), Err(IdError::Dots));

@@ -1,8 +1,8 @@
-//! Keyring: the API keys and client certificates by which callers of scopegate prove who they
-//! are (D8). Of a key's secret only a hash is kept.
+//! Keyring: the API keys and client certificates by which callers of scopegate authenticate (D8).
+//! It contains only a hash of a key's secret.
 //!
-//! All of them are one fact, always at hand: to find a caller never waits for the disk, and no
-//! flood of wrong keys displaces anything.
+//! All keys are one fact that is always in memory. Authentication therefore never waits for the
+//! disk, and many wrong keys cannot evict anything from a cache.
 //!
 //! Not here: the secrets of the platform's own API clients; see [`super::secret`].
 
@@ -12,32 +12,32 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::caller::{Role, Roles};
-use super::change::Stamped;
-use super::credential::is_over;
+use super::credential::is_expired;
+use super::edit::Stamped;
 use super::id::{CompanyId, Name};
 use super::revision::Revision;
 use super::secret::{SecretKind, SecretText};
 
-/// The most keys that there can be.
+/// The limit of keys.
 pub const MAX_KEYS: usize = 1_000;
 
-/// One key: a proof, and what it is good for. It never changes; another one follows it.
+/// An API key. It never changes; rotation creates another one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ApiKey {
     /// Its public id.
     pub id: Name,
-    /// Who has it. A key and the one that follows it have the same name.
+    /// The name of the caller. A key and its successor have the same name.
     pub name: Name,
     /// Its roles.
     pub roles: Roles,
-    /// The companies that it is bound to, sorted; with none, it is not bound.
+    /// The companies that it is bound to, sorted; if empty, it is not bound.
     pub companies: Vec<CompanyId>,
-    /// The name (SAN) that the client certificate must have, if one is needed.
+    /// The name (SAN) of the required client certificate, if one is required.
     pub certificate: Option<Box<str>>,
-    /// The hash of the secret; none if the certificate is enough. Comparing two takes the same
-    /// time wherever they differ.
+    /// The hash of the secret; `None` if the certificate suffices. The comparison of two hashes
+    /// takes constant time.
     pub hash: Option<blake3::Hash>,
-    /// When it ends.
+    /// When it expires.
     pub expires_at: Option<Timestamp>,
     /// The revision that made it.
     pub created_at: Revision,
@@ -46,31 +46,32 @@ pub struct ApiKey {
 }
 
 impl ApiKey {
-    /// Whether it is good for some companies only.
+    /// Whether it is valid for some companies only.
     #[must_use]
     pub fn is_bound(&self) -> bool {
         !self.companies.is_empty()
     }
 }
 
-/// Why it is not known who calls. Only who has a right secret learns more than that.
+/// Why authentication failed. Only a caller with a right secret learns more than that it failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AuthenticationError {
-    /// Neither a key nor a certificate that is known.
+    /// There is neither a key nor a known certificate.
     #[error("no API key: send it as `authorization: Bearer <key>`")]
     Nothing,
-    /// A key that is none, or is no longer.
+    /// The key is unknown, or was deleted.
     #[error(
         "the API key is not known: send one that an operator has made, alone, as `authorization: Bearer <key>`"
     )]
     Unknown,
-    /// A right one, after its end.
+    /// The key is right and has expired.
     #[error("the API key has expired: ask an operator for another")]
     Expired,
-    /// A right one, whose end has not been put down yet: what was told of it must not be forgotten.
+    /// The key is right and has just expired, and its expiry is not durable yet. A reported expiry
+    /// must survive a crash.
     #[error("the API key's end is not on the disk yet: try again")]
     Unsettled,
-    /// A right one that also needs its own client certificate.
+    /// The key is right and also requires its client certificate.
     #[error("the API key is good only together with its client certificate")]
     Certificate,
 }
@@ -81,7 +82,7 @@ pub struct Keyring {
     keys: BTreeMap<Name, Arc<ApiKey>>,
     /// Keys that need no secret, by their certificate's name.
     certificates: BTreeMap<Box<str>, Name>,
-    /// Its last change. From the first on callers are authenticated, and remain so.
+    /// Its last change. After the first change, callers are always authenticated.
     pub revision: Revision,
 }
 
@@ -94,7 +95,7 @@ impl Keyring {
         keyring
     }
 
-    /// Whether there ever was a key.
+    /// Whether there has ever been a key.
     #[must_use]
     pub fn is_used(&self) -> bool {
         self.revision > Revision::ZERO
@@ -106,37 +107,37 @@ impl Keyring {
         self.keys.get(id)
     }
 
-    /// The keys behind this id, by id.
+    /// The keys after this id, by id.
     pub fn after(&self, id: Option<&Name>) -> impl Iterator<Item = &Arc<ApiKey>> {
         use std::ops::Bound::{Excluded, Unbounded};
         let from = id.map_or(Unbounded, Excluded);
         self.keys.range::<Name, _>((from, Unbounded)).map(|(_, key)| key)
     }
 
-    /// Whether another key can be made.
+    /// Whether the limit of keys is reached.
     #[must_use]
     pub fn is_full(&self) -> bool {
         self.keys.len() >= MAX_KEYS
     }
 
-    /// The key that this certificate is enough for.
+    /// The key for which this certificate suffices.
     #[must_use]
-    pub fn of_certificate(&self, name: &str) -> Option<&Arc<ApiKey>> {
+    pub fn key_for_certificate(&self, name: &str) -> Option<&Arc<ApiKey>> {
         self.keys.get(self.certificates.get(name)?)
     }
 
-    /// Whether an operator other than this one remains.
+    /// Whether another valid, unbound operator key remains.
     #[must_use]
-    pub fn has_operator_beside(&self, id: &Name, now: Timestamp) -> bool {
+    pub fn has_other_operator(&self, id: &Name, now: Timestamp) -> bool {
         self.keys.values().any(|key| {
             key.id != *id
                 && key.roles.has(Role::Operator)
                 && !key.is_bound()
-                && !is_over(key.expires_at, now)
+                && !is_expired(key.expires_at, now)
         })
     }
 
-    /// Puts a key on it.
+    /// Adds a key.
     pub fn insert(&mut self, key: ApiKey) {
         if let (Some(certificate), None) = (&key.certificate, &key.hash) {
             self.certificates.insert(certificate.clone(), key.id.clone());
@@ -144,7 +145,7 @@ impl Keyring {
         self.keys.insert(key.id.clone(), Arc::new(key));
     }
 
-    /// Takes a key off it.
+    /// Removes a key.
     pub fn remove(&mut self, id: &Name) {
         if let Some(key) = self.keys.remove(id)
             && let (Some(certificate), None) = (&key.certificate, &key.hash)
@@ -153,11 +154,11 @@ impl Keyring {
         }
     }
 
-    /// Who calls, by the key that it presents, if any, and the names of its client certificate.
-    /// A wrong key is wrong whatever the certificate.
+    /// Authenticates a caller by its key, if it sends one, and by the names of its client
+    /// certificate. A wrong key fails whatever the certificate is.
     ///
     /// # Errors
-    /// It is not proven.
+    /// Authentication failed.
     pub fn authenticate(
         &self,
         presented: Option<&str>,
@@ -180,16 +181,17 @@ impl Keyring {
                 key
             }
             None => {
-                let mut known = certificate.iter().filter_map(|name| self.of_certificate(name));
+                let mut known =
+                    certificate.iter().filter_map(|name| self.key_for_certificate(name));
                 let key = known.next().ok_or(AuthenticationError::Nothing)?;
-                // Of a certificate with two known names it cannot be told who calls.
+                // A certificate with the names of two keys is ambiguous.
                 if known.any(|other| other.id != key.id) {
                     return Err(AuthenticationError::Unknown);
                 }
                 key
             }
         };
-        if key.expires_at.is_some() && is_over(key.expires_at, now()) {
+        if key.expires_at.is_some() && is_expired(key.expires_at, now()) {
             return Err(AuthenticationError::Expired);
         }
         Ok(key)
@@ -234,33 +236,43 @@ mod tests {
     }
 
     #[test]
-    fn who_calls_is_told_by_a_right_key_a_certificate_or_both_where_both_are_needed() {
+    fn a_caller_authenticates_by_key_by_certificate_or_by_both() {
         let (plain, plain_text) = key(1, None, true);
         let (bound, bound_text) = key(2, Some("spiffe://b"), true);
         let (alone, alone_text) = key(3, Some("spiffe://c"), false);
         let (other, _) = key(4, Some("d.example"), false);
         let keyring = Keyring::new([plain, bound, alone, other], Revision(4));
-        let prove = |text: Option<&str>, names: &[&str]| {
+        let authenticate = |text: Option<&str>, names: &[&str]| {
             let names: Vec<_> = names.iter().map(ToString::to_string).collect();
             id(keyring.authenticate(text, &names, || NOON))
         };
-        assert_eq!(prove(Some(&plain_text), &[]), Ok(1));
-        assert_eq!(prove(Some(&plain_text), &["spiffe://c"]), Ok(1), "the key names the caller");
-        assert_eq!(prove(Some(&bound_text), &["x", "spiffe://b"]), Ok(2));
+        assert_eq!(authenticate(Some(&plain_text), &[]), Ok(1));
         assert_eq!(
-            prove(Some(&bound_text), &["spiffe://c"]),
+            authenticate(Some(&plain_text), &["spiffe://c"]),
+            Ok(1),
+            "the key names the caller"
+        );
+        assert_eq!(authenticate(Some(&bound_text), &["x", "spiffe://b"]), Ok(2));
+        assert_eq!(
+            authenticate(Some(&bound_text), &["spiffe://c"]),
             Err(AuthenticationError::Certificate)
         );
-        assert_eq!(prove(Some(&bound_text), &[]), Err(AuthenticationError::Certificate));
-        assert_eq!(prove(None, &["spiffe://c"]), Ok(3));
+        assert_eq!(authenticate(Some(&bound_text), &[]), Err(AuthenticationError::Certificate));
+        assert_eq!(authenticate(None, &["spiffe://c"]), Ok(3));
         assert_eq!(
-            prove(None, &["spiffe://b"]),
+            authenticate(None, &["spiffe://b"]),
             Err(AuthenticationError::Nothing),
             "its key is needed too"
         );
-        assert_eq!(prove(None, &["spiffe://c", "d.example"]), Err(AuthenticationError::Unknown));
-        assert_eq!(prove(None, &[]), Err(AuthenticationError::Nothing));
-        assert_eq!(prove(Some(&alone_text), &["spiffe://c"]), Err(AuthenticationError::Unknown));
+        assert_eq!(
+            authenticate(None, &["spiffe://c", "d.example"]),
+            Err(AuthenticationError::Unknown)
+        );
+        assert_eq!(authenticate(None, &[]), Err(AuthenticationError::Nothing));
+        assert_eq!(
+            authenticate(Some(&alone_text), &["spiffe://c"]),
+            Err(AuthenticationError::Unknown)
+        );
         for wrong in [
             "",
             "sgk_",
@@ -269,7 +281,7 @@ mod tests {
             &plain_text.replace("sgk_", "sgs_"),
         ] {
             assert_eq!(
-                prove(Some(wrong), &["spiffe://c"]),
+                authenticate(Some(wrong), &["spiffe://c"]),
                 Err(AuthenticationError::Unknown),
                 "{wrong}"
             );
@@ -277,11 +289,11 @@ mod tests {
         let mut last = plain_text.clone();
         last.pop();
         last.push('2');
-        assert_eq!(prove(Some(&last), &[]), Err(AuthenticationError::Unknown));
+        assert_eq!(authenticate(Some(&last), &[]), Err(AuthenticationError::Unknown));
     }
 
     #[test]
-    fn a_key_that_is_over_or_gone_proves_nothing() {
+    fn an_expired_or_deleted_key_does_not_authenticate() {
         let (mut ending, text) = key(1, None, true);
         ending.expires_at = Some(NOON);
         let id_of = ending.id.clone();
@@ -306,7 +318,7 @@ mod tests {
             id(keyring.authenticate(None, &names, || NOON)),
             Err(AuthenticationError::Nothing)
         );
-        assert!(keyring.is_used(), "and remains closed");
+        assert!(keyring.is_used(), "authentication stays required");
     }
 
     #[test]
@@ -314,7 +326,7 @@ mod tests {
         let (one, _) = key(1, None, true);
         let (two, _) = key(2, None, true);
         let ids = [one.id.clone(), two.id.clone()];
-        assert!(!Keyring::default().is_used(), "open until there is a first key");
+        assert!(!Keyring::default().is_used(), "no authentication before the first key");
         let keyring = Keyring::new([two, one], Revision(2));
         assert!(keyring.is_used());
         assert_eq!(keyring.get(ids[1].as_str()).map(|key| key.created_at.0), Some(2));
@@ -327,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn another_key_can_be_made_until_there_are_as_many_as_can_be() {
+    fn the_number_of_keys_is_limited() {
         let (one, _) = key(1, None, true);
         let numbered =
             |n: usize| ApiKey { id: Name::parse(format!("k{n}")).expect("a name"), ..one.clone() };
@@ -340,13 +352,13 @@ mod tests {
     }
 
     #[test]
-    fn the_last_operator_is_one_who_can_do_everything_and_is_not_over() {
+    fn the_last_operator_is_unbound_and_not_expired() {
         let (service, _) = key(1, None, true);
         let (mut operator, _) = key(2, None, true);
         operator.roles = Roles::NONE.with(Role::Operator).with(Role::Auditor);
         let beside = |operator: &ApiKey, id: &Name| {
             let keyring = Keyring::new([service.clone(), operator.clone()], Revision(2));
-            keyring.has_operator_beside(id, NOON)
+            keyring.has_other_operator(id, NOON)
         };
         assert!(beside(&operator, &service.id));
         assert!(!beside(&operator, &operator.id), "it is no other than itself");
@@ -360,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stamp_dates_the_keys_that_are_new_and_no_others() {
+    fn a_stamp_dates_new_keys_only() {
         let (old, _) = key(1, None, true);
         let (new, _) = key(2, None, true);
         let new = ApiKey { created_at: Revision::NEXT, ..new };
@@ -375,7 +387,7 @@ mod tests {
     }
 
     #[test]
-    fn of_two_keys_with_one_certificates_name_only_the_one_without_a_secret_rests_on_it() {
+    fn a_certificate_authenticates_only_the_key_without_a_secret() {
         let (alone, _) = key(1, Some("spiffe://c"), false);
         let (both, text) = key(2, Some("spiffe://c"), true);
         let id_of = both.id.clone();

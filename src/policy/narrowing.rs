@@ -1,7 +1,7 @@
-//! Narrowing: whether a change of a fact only takes away.
+//! Narrowing: whether a change of a fact only removes access.
 //!
-//! Such a change gives no scope, role, key or time to anybody, so it is accepted where others are
-//! refused for want of disk space. What is not listed here does not count as one.
+//! Such a change grants no scope, role, key or time. It is therefore accepted when others are
+//! rejected for lack of disk space. A change that is not listed here does not count as one.
 
 use jiff::Timestamp;
 
@@ -12,8 +12,8 @@ use super::keyring::Keyring;
 use super::scope::ScopeMap;
 use super::user::User;
 
-/// Whether an end is what it was, or lay ahead (none does) and has passed at this time. An end that
-/// only comes nearer takes nothing away yet, and could come nearer for ever.
+/// Whether an expiry is unchanged, or was in the future (or absent) and has passed now. An expiry
+/// that only comes nearer removes nothing yet, and such changes could be repeated without limit.
 fn same_or_ended(before: Option<Timestamp>, after: Option<Timestamp>, now: Timestamp) -> bool {
     let has_passed = |end: Option<Timestamp>| end.is_some_and(|end| end <= now);
     before == after || (!has_passed(before) && has_passed(after))
@@ -33,7 +33,7 @@ impl Company {
             && self.enabled <= before.enabled
             && within(&before.ceiling, &self.ceiling, |was, is| was == is)
             && within(&before.restored, &self.restored, |was, is| {
-                is.iter().all(|window| was.contains(window))
+                is.iter().all(|range| was.contains(range))
             })
     }
 }

@@ -1,18 +1,18 @@
-//! Query: one check, as asked.
+//! Query: the request of one check.
 
 use super::catalog::endpoint::RequestPath;
 use super::id::{CompanyId, CredentialId, Name, UserId};
 use super::scope::Scope;
 use super::token::Token;
 
-/// One check, as asked. Its parts are well formed; whether they exist is the decision's matter.
+/// The request of one check. Its parts are well formed; the decision finds out whether they exist.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Query {
     /// The tenant.
     pub company: CompanyId,
     /// Its API client.
     pub credential: CredentialId,
-    /// What is needed.
+    /// The scopes or the endpoint.
     pub needs: Requirement,
     /// The audience named, if any.
     pub audience: Option<Name>,
@@ -20,7 +20,7 @@ pub struct Query {
     pub token: Option<Token>,
     /// The user that the request names, if any.
     pub user: Option<UserId>,
-    /// Whose record is asked for, if it says so.
+    /// The owner of the record, if the request names one.
     pub owner: Option<UserId>,
 }
 
@@ -40,12 +40,12 @@ impl Query {
     }
 }
 
-/// What a check asks for: at least one scope, or an endpoint (D13).
+/// The requirement of a check: scopes, at least one, or an endpoint (D13).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Requirement {
-    /// All of these scopes, without repetition, in the order asked.
+    /// All of these scopes, without repetition, in the order of the request.
     Scopes(Vec<Scope>),
-    /// Whatever the matching endpoint needs.
+    /// The requirement of the matching endpoint.
     Endpoint {
         /// The HTTP method, or `GRPC`.
         method: Box<str>,

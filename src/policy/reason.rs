@@ -1,9 +1,9 @@
 //! Reason: why a check was decided as it was (D15).
 
-/// Declares the reasons in the order of D15, so that the least of several is the reason, each
-/// with the HTTP status that an API should answer with, the word for its error body (RFC 6749
-/// section 5.2, RFC 6750 section 3.1), and a sentence for an end user that says who can mend it
-/// and where, and names no grants.
+/// Declares the reasons in the order of D15, so that the least of several is the reason. Each has
+/// the HTTP status that an API should answer with, the error code for its body (RFC 6749 section
+/// 5.2, RFC 6750 section 3.1), and a sentence for an end user. The sentence says who can fix it and
+/// where, and names no grants.
 macro_rules! reasons {
     ($($reason:ident, $status:literal, $error:literal, $remedy:literal;)*) => {
         /// Why a check was decided as it was; ordered as D15 orders them.
@@ -25,7 +25,7 @@ macro_rules! reasons {
                 }
             }
 
-            /// The word for an API's error body (D15).
+            /// The error code for an API's error body (D15).
             #[must_use]
             pub fn error(self) -> &'static str {
                 match self {
@@ -33,7 +33,7 @@ macro_rules! reasons {
                 }
             }
 
-            /// Who can mend it and where, in a sentence fit for an end user (D15).
+            /// Who can fix it and where, in a sentence for an end user (D15).
             #[must_use]
             pub fn remedy(self) -> &'static str {
                 match self {

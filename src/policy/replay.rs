@@ -1,11 +1,11 @@
-//! Past: the facts of one check as they were, from the changes that led to them (D18).
+//! Replay: the facts of one check at a past revision, computed from the changes up to it (D18).
 //!
-//! The log says what every commit did, so reading it in order up to a revision gives what was kept
-//! at that revision, and the evaluator that decides now decides what was decided then. Only the
-//! catalog's text is not in the log; whoever asks brings it, and [`asks_otherwise`] says whether a
-//! change of it since then matters to the check.
+//! The change log contains every commit. Applying it in order up to a revision yields the facts at
+//! that revision, and the evaluator then decides as it decided at that time. The log does not
+//! contain the text of a catalog; the caller supplies it, and [`requirement_changed`] tells whether
+//! a later change of the catalog matters to the check.
 //!
-//! Not here: where the changes come from, and which of them are no longer kept.
+//! Not here: how the changes are read, and which of them were removed.
 
 use std::collections::BTreeMap;
 
@@ -25,60 +25,60 @@ use super::revision::Revision;
 use super::scope::{Scope, ScopeId, ScopeMap};
 use super::user::User;
 
-/// A change says what this version cannot read.
+/// A change has a field that this version cannot read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("revision {revision} says of `{field}` what cannot be read")]
 pub struct Unreadable {
     /// The change's revision.
     pub revision: Revision,
-    /// What it says that of.
+    /// The field.
     pub field: String,
 }
 
-/// The facts that one check rests on, at the revision of the last change read.
+/// The facts of one check, at the revision of the last applied change.
 #[derive(Clone, Debug)]
 pub struct Replay {
     query: Query,
-    /// Scopes of the catalog. A scope that comes back gets another number, as in a store (D2).
-    numbers: ScopeIdMap,
-    last_number: u32,
+    /// The ids of the catalog's scopes. A scope that returns gets another id, as in a store (D2).
+    scope_ids: ScopeIdMap,
+    last_id: u32,
     company: Option<Company>,
     credential: Option<Credential>,
     user: Option<User>,
     consent: Option<Consent>,
-    /// What each restriction of the company took, by its revision.
-    taken: BTreeMap<Revision, Vec<RemovedEntry>>,
-    /// Whether all that there was of the company was read.
-    whole: bool,
+    /// The entries that each restriction of the company removed, by its revision.
+    removed_entries: BTreeMap<Revision, Vec<RemovedEntry>>,
+    /// Whether all changes of the company were read.
+    complete: bool,
 }
 
 impl Replay {
-    /// Before the first change that is kept, for a check of this kind. `from_the_first` says that
-    /// none was made before that one.
+    /// The state before the first change, for this check. `from_first_change` tells that the log is
+    /// complete from its first change.
     #[must_use]
-    pub fn of(query: &Query, from_the_first: bool) -> Self {
+    pub fn of(query: &Query, from_first_change: bool) -> Self {
         Self {
             query: query.clone(),
-            numbers: ScopeIdMap::default(),
-            last_number: 0,
+            scope_ids: ScopeIdMap::default(),
+            last_id: 0,
             company: None,
             credential: None,
             user: None,
             consent: None,
-            taken: BTreeMap::new(),
-            whole: from_the_first,
+            removed_entries: BTreeMap::new(),
+            complete: from_first_change,
         }
     }
 
-    /// Whether a change concerns what the check rests on: its company, credential, user or consent,
-    /// or the catalog. Secrets and keys decide nothing.
+    /// Whether a change concerns the facts of the check: its company, credential, user or consent,
+    /// or the catalog. Decisions do not depend on secrets and keys.
     #[must_use]
     pub fn is_concerned(query: &Query, change: &Change) -> bool {
         use ChangeKind::*;
         let company = change.company.as_ref() == Some(&query.company);
         let credential = company && change.credential.as_ref() == Some(&query.credential);
-        let asked = query.on_behalf_of();
-        let user = company && asked.is_some() && change.user.as_ref() == asked;
+        let user_id = query.on_behalf_of();
+        let user = company && user_id.is_some() && change.user.as_ref() == user_id;
         match change.kind {
             ApplyCatalog => true,
             CreateCompany
@@ -97,18 +97,18 @@ impl Replay {
         }
     }
 
-    /// Whether the facts are those of the store. They are not while what is read begins after
-    /// the company did.
+    /// Whether the facts are those of the store. They are not if the log begins after the company
+    /// was created.
     #[must_use]
     pub fn is_whole(&self) -> bool {
-        self.whole
+        self.complete
     }
 
-    /// Reads the next change. Those must come in order; of others than are concerned nothing is
-    /// taken.
+    /// Applies the next change. Changes must come in order; other changes than the concerned ones
+    /// have no effect.
     ///
     /// # Errors
-    /// It says what this version cannot read.
+    /// The change has a field that this version cannot read.
     pub fn take(&mut self, change: &Change) -> Result<(), Unreadable> {
         if !Self::is_concerned(&self.query, change) {
             return Ok(());
@@ -117,11 +117,11 @@ impl Replay {
         match change.kind {
             ApplyCatalog => {
                 for scope in &change.removed {
-                    self.numbers.remove(scope);
+                    self.scope_ids.remove(scope);
                 }
                 self.rename(change)?;
                 change.added.iter().for_each(|scope| {
-                    self.number(scope);
+                    self.scope_id(scope);
                 });
             }
             CreateCompany => self.create_company(change)?,
@@ -131,8 +131,8 @@ impl Replay {
             RestoreGrants => self.restore(change)?,
             DeleteCompany => {
                 (self.company, self.credential, self.user, self.consent) = (None, None, None, None);
-                self.taken.clear();
-                self.whole = true;
+                self.removed_entries.clear();
+                self.complete = true;
             }
             CreateCredential => self.create_credential(change)?,
             UpdateCredential | GrantScopes | RevokeScopes | ReplaceScopes | ResetScopes => {
@@ -143,38 +143,38 @@ impl Replay {
             DeleteUser => (self.user, self.consent) = (None, None),
             PutConsent => self.put_consent(change),
             DeleteConsent => self.consent = None,
-            // Nothing that decisions rest on.
+            // Decisions do not depend on these.
             CreateSecret | DeleteSecret | CreateKey | DeleteKey | RestoreBackup | AcceptClock => {}
         }
         Ok(())
     }
 
-    /// A catalog of this text, with the numbers that the facts know its scopes by.
+    /// The catalog of this text, with the scope ids of the facts.
     ///
     /// # Errors
-    /// It is no catalog.
+    /// The text is not a catalog.
     pub fn catalog(&self, yaml: &str) -> Result<Catalog, CatalogErrors> {
         let file = CatalogFile::parse_stored(yaml)?;
-        let (mut numbers, mut last) = (ScopeIdMap::default(), self.last_number);
+        let (mut scope_ids, mut last) = (ScopeIdMap::default(), self.last_id);
         for scope in file.scopes.keys() {
-            let number = self.numbers.get(scope).copied().unwrap_or_else(|| {
+            let id = self.scope_ids.get(scope).copied().unwrap_or_else(|| {
                 last = last.saturating_add(1);
                 ScopeId(last)
             });
-            numbers.insert(scope.clone(), number);
+            scope_ids.insert(scope.clone(), id);
         }
-        Catalog::from_stored(yaml, numbers, last, Revision::ZERO)
+        Catalog::from_stored(yaml, scope_ids, last, Revision::ZERO)
     }
 
-    /// The scopes of the catalog, as far as changes have named them; sorted.
+    /// The scopes of the catalog that changes have named; sorted.
     #[must_use]
     pub fn scopes(&self) -> Vec<&Scope> {
-        let mut scopes: Vec<_> = self.numbers.keys().collect();
+        let mut scopes: Vec<_> = self.scope_ids.keys().collect();
         scopes.sort();
         scopes
     }
 
-    /// What a decision at this time rested on.
+    /// The facts of a decision at this time.
     #[must_use]
     pub fn facts<'a>(&'a self, catalog: &'a Catalog, now: Timestamp) -> Facts<'a> {
         Facts {
@@ -187,49 +187,50 @@ impl Replay {
         }
     }
 
-    /// When the check may be decided otherwise without a change: something ends, or begins.
+    /// The times at which the decision may change without a change of facts: something expires, or
+    /// becomes valid.
     #[must_use]
     pub fn turns(&self, catalog: &Catalog) -> Vec<Timestamp> {
         let credential = self.credential.iter();
-        let mut turns: Vec<_> = credential.flat_map(Credential::ends).collect();
+        let mut times: Vec<_> = credential.flat_map(Credential::ends).collect();
         if let Some(token) = &self.query.token {
-            turns.extend(token.begins(catalog));
-            turns.extend(token.ends(catalog));
+            times.extend(token.begins(catalog));
+            times.extend(token.ends(catalog));
         }
-        turns.sort();
-        turns.dedup();
-        turns
+        times.sort();
+        times.dedup();
+        times
     }
 
-    /// The scope's number; a new one if nothing has named it yet.
-    fn number(&mut self, scope: &Scope) -> ScopeId {
-        if let Some(number) = self.numbers.get(scope) {
-            return *number;
+    /// The scope's id; a new one if no change has named the scope yet.
+    fn scope_id(&mut self, scope: &Scope) -> ScopeId {
+        if let Some(id) = self.scope_ids.get(scope) {
+            return *id;
         }
-        self.last_number = self.last_number.saturating_add(1);
-        let number = ScopeId(self.last_number);
-        self.numbers.insert(scope.clone(), number);
-        number
+        self.last_id = self.last_id.saturating_add(1);
+        let id = ScopeId(self.last_id);
+        self.scope_ids.insert(scope.clone(), id);
+        id
     }
 
-    /// A renamed scope is the one that it was (D2).
+    /// A renamed scope keeps its id (D2).
     fn rename(&mut self, change: &Change) -> Result<(), Unreadable> {
         let mut kept = Vec::new();
         for scope in renamed(change)? {
-            if let Some(number) = self.numbers.remove(&scope.old) {
-                kept.push((scope.new, number));
+            if let Some(id) = self.scope_ids.remove(&scope.old) {
+                kept.push((scope.new, id));
             }
         }
-        self.numbers.extend(kept);
+        self.scope_ids.extend(kept);
         Ok(())
     }
 
-    fn all_numbers(&mut self, scopes: &[Scope]) -> Vec<ScopeId> {
-        scopes.iter().map(|scope| self.number(scope)).collect()
+    fn all_scope_ids(&mut self, scopes: &[Scope]) -> Vec<ScopeId> {
+        scopes.iter().map(|scope| self.scope_id(scope)).collect()
     }
 
     fn create_company(&mut self, change: &Change) -> Result<(), Unreadable> {
-        let added = self.all_numbers(&change.added);
+        let added = self.all_scope_ids(&change.added);
         let company = Company {
             id: self.query.company.clone(),
             display_name: String::new(),
@@ -241,22 +242,23 @@ impl Replay {
             create_time: change.time,
             update_time: change.time,
         };
-        (self.company, self.whole) = (Some(company), true);
+        (self.company, self.complete) = (Some(company), true);
         (self.credential, self.user, self.consent) = (None, None, None);
         self.change_company(&Change { added: vec![], ..change.clone() })
     }
 
     fn change_company(&mut self, change: &Change) -> Result<(), Unreadable> {
-        let (added, removed) = (self.all_numbers(&change.added), self.all_numbers(&change.removed));
+        let (added, removed) =
+            (self.all_scope_ids(&change.added), self.all_scope_ids(&change.removed));
         let Some(company) = &mut self.company else { return Ok(()) };
         for field in fields(change, "enabled") {
             company.enabled = flag(change, field)?;
         }
-        let place = |scope: &ScopeId| {
+        let entry = |scope: &ScopeId| {
             let restored = company.restored.get(*scope).cloned().unwrap_or_default();
             Some(RemovedEntry { scope: *scope, added_at: *company.ceiling.get(*scope)?, restored })
         };
-        self.taken.insert(change.revision, removed.iter().filter_map(place).collect());
+        self.removed_entries.insert(change.revision, removed.iter().filter_map(entry).collect());
         let fresh = added.into_iter().map(|scope| (scope, change.revision));
         company.ceiling = without(&company.ceiling, &removed).chain(fresh).collect();
         company.restored = without(&company.restored, &removed).collect();
@@ -264,14 +266,15 @@ impl Replay {
     }
 
     fn restore(&mut self, change: &Change) -> Result<(), Unreadable> {
-        let woken = self.all_numbers(&change.added);
+        let reactivated = self.all_scope_ids(&change.added);
         let Some(company) = &mut self.company else { return Ok(()) };
         for field in fields(change, "restricted_at_revision") {
             let at = field.after.trim_matches('"').parse().map(Revision);
             let at = at.map_err(|_| unreadable(change, field))?;
-            let taken = self.taken.get(&at).into_iter().flatten();
-            let taken: Vec<_> = taken.filter(|p| woken.contains(&p.scope)).cloned().collect();
-            *company = company.restore(&taken, at).after;
+            let removed_entries = self.removed_entries.get(&at).into_iter().flatten();
+            let removed_entries: Vec<_> =
+                removed_entries.filter(|p| reactivated.contains(&p.scope)).cloned().collect();
+            *company = company.restore(&removed_entries, at).after;
         }
         Ok(())
     }
@@ -296,7 +299,8 @@ impl Replay {
     }
 
     fn change_credential(&mut self, change: &Change) -> Result<(), Unreadable> {
-        let (added, removed) = (self.all_numbers(&change.added), self.all_numbers(&change.removed));
+        let (added, removed) =
+            (self.all_scope_ids(&change.added), self.all_scope_ids(&change.removed));
         let Some(credential) = &mut self.credential else { return Ok(()) };
         for field in fields(change, "enabled") {
             credential.enabled = flag(change, field)?;
@@ -304,12 +308,12 @@ impl Replay {
         for field in fields(change, "expires_at") {
             credential.expires_at = moment(change, field)?;
         }
-        // What was there and is made anew ends when it did, unless the change says otherwise.
-        let anew = |scope: ScopeId| {
+        // A grant that is made new keeps its expiry, unless the change has another.
+        let regranted = |scope: ScopeId| {
             let expires_at = credential.grants.get(scope).and_then(|grant| grant.expires_at);
             (scope, Grant { granted_at: change.revision, expires_at })
         };
-        let made: Vec<_> = added.into_iter().map(anew).collect();
+        let made: Vec<_> = added.into_iter().map(regranted).collect();
         // The first entry of a scope stays.
         let kept = without(&credential.grants, &removed);
         let mut grants: ScopeMap<Grant> = made.into_iter().chain(kept).collect();
@@ -318,8 +322,8 @@ impl Replay {
             let scope = scope.and_then(|rest| rest.strip_suffix("].expires_at"));
             let Some(scope) = scope else { continue };
             let end = moment(change, field)?;
-            let number = self.numbers.get(scope).copied();
-            let moved = grants.iter().map(|(id, grant)| match Some(id) == number {
+            let changed = self.scope_ids.get(scope).copied();
+            let moved = grants.iter().map(|(id, grant)| match Some(id) == changed {
                 true => (id, Grant { expires_at: end, ..*grant }),
                 false => (id, *grant),
             });
@@ -344,7 +348,8 @@ impl Replay {
     }
 
     fn put_consent(&mut self, change: &Change) {
-        let (added, removed) = (self.all_numbers(&change.added), self.all_numbers(&change.removed));
+        let (added, removed) =
+            (self.all_scope_ids(&change.added), self.all_scope_ids(&change.removed));
         let parties = self.company.as_ref().zip(self.credential.as_ref()).zip(self.user.as_ref());
         let Some(((company, credential), user)) = parties else { return };
         let of = Parties {
@@ -358,18 +363,19 @@ impl Replay {
     }
 }
 
-/// Whether a change of the catalog may have it say another thing of this check than before. What
-/// it does to other scopes, endpoints and roles cannot.
+/// Whether a change of the catalog may change the requirement of this check. Changes of other
+/// scopes, endpoints and roles cannot.
 #[must_use]
 pub fn requirement_changed(query: &Query, change: &Change) -> bool {
     if change.kind != ChangeKind::ApplyCatalog {
         return false;
     }
-    let says = |field: &str| fields(change, field).next().is_some();
-    // An implication acts through other scopes, where roles or a token are closed under it.
+    let has_field = |field: &str| fields(change, field).next().is_some();
+    // An implication acts through other scopes, if roles or a token are closed under it.
     let is_closed = query.token.is_some() || query.on_behalf_of().is_some();
-    let named: Vec<_> = fields(change, "scopes").flat_map(|field| words(&field.after)).collect();
-    // Both names of a renamed scope: one of them is none of today's.
+    let named: Vec<_> =
+        fields(change, "scopes").flat_map(|field| scope_names(&field.after)).collect();
+    // Both names of a renamed scope count: one of them is not in today's catalog.
     let Ok(renamed) = renamed(change) else { return true };
     let moved = |scope: &Scope| {
         change.added.contains(scope)
@@ -380,37 +386,40 @@ pub fn requirement_changed(query: &Query, change: &Change) -> bool {
     let in_token = query.token.iter().flat_map(|token| &token.scopes).any(moved);
     let needs = match &query.needs {
         Requirement::Scopes(scopes) => scopes.iter().any(moved),
-        // Its scopes are the endpoint's; which those were, the log does not say.
+        // The requirement is the endpoint's, and the log does not contain its scopes at that time.
         Requirement::Endpoint { .. } => {
-            says("endpoints")
+            has_field("endpoints")
                 || !named.is_empty()
                 || !change.removed.is_empty()
                 || !renamed.is_empty()
         }
     };
-    needs || in_token || says("audiences") || (is_closed && (says("roles") || !named.is_empty()))
+    needs
+        || in_token
+        || has_field("audiences")
+        || (is_closed && (has_field("roles") || !named.is_empty()))
 }
 
-/// The scopes that a change of the catalog has given other names.
+/// The scopes that a change of the catalog renamed.
 fn renamed(change: &Change) -> Result<Vec<RenamedScope>, Unreadable> {
     let mut all = Vec::new();
     for field in fields(change, "renamed_scopes") {
-        for pair in words(&field.after) {
+        for pair in scope_names(&field.after) {
             all.push(RenamedScope::parse(pair).ok_or_else(|| unreadable(change, field))?);
         }
     }
     Ok(all)
 }
 
-/// The names of a JSON list; none of them has a quote, a comma or a backslash.
+/// The names of a JSON list. No name has a quote, a comma or a backslash.
 fn list(text: &str) -> Option<impl Iterator<Item = &str>> {
     let inside = text.strip_prefix('[')?.strip_suffix(']')?;
     Some(inside.split(',').filter(|name| !name.is_empty()).map(|name| name.trim_matches('"')))
 }
 
-/// The scopes of a list as the log of catalogs has them: a JSON text of names with commas and
-/// spaces between. No scope has a space, a quote or a backslash.
-fn words(text: &str) -> Vec<&str> {
+/// The scopes of a list in a change of the catalog: a JSON text of names, separated by commas and
+/// spaces. No scope has a space, a quote or a backslash.
+fn scope_names(text: &str) -> Vec<&str> {
     text.trim_matches('"').split(", ").collect()
 }
 

@@ -1,22 +1,22 @@
 //! Revision: the number of a committed change.
 //!
-//! Not here: who assigns it. The engine's writer does, inside the commit.
+//! Not here: the assignment. The engine's writer assigns revisions, inside the commit.
 
 use std::fmt;
 
-/// The number of a committed change; each commit is one step up, and only a restored store begins
-/// further ahead. Zero is the empty store.
+/// The number of a committed change. Each commit adds one; only a restored store jumps further
+/// ahead. Zero is the empty store.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Revision(pub u64);
 
 impl Revision {
-    /// Before the first change.
+    /// The revision before the first change.
     pub const ZERO: Self = Self(0);
-    /// The one that the commit in the making will get. It is later than any other, so that a
-    /// planned fact already behaves as it will; the engine's commit replaces it.
+    /// A placeholder for the revision of the next commit. It is greater than any other, so that a
+    /// planned fact already behaves as it will after the commit, which replaces it.
     pub const NEXT: Self = Self(u64::MAX);
 
-    /// The step after this one.
+    /// The revision after this one.
     #[must_use]
     pub fn next(self) -> Self {
         Self(self.0.saturating_add(1))

@@ -1,9 +1,9 @@
-//! Scope: a permission's name, and the number that stands for it in every set.
+//! Scope: the name of a permission, and the number that stands for it in every set.
 
 use std::borrow::Borrow;
 use std::fmt;
 
-/// The most bytes that a scope's name can have.
+/// The limit of bytes of a scope's name.
 pub const MAX_LEN: usize = 128;
 
 /// A permission's name: an RFC 6749 `scope-token` of 1 to 128 bytes.
@@ -30,7 +30,7 @@ impl Scope {
     /// Reads a scope's name: `1*( %x21 / %x23-5B / %x5D-7E )`, RFC 6749 section 3.3.
     ///
     /// # Errors
-    /// Says which rule the text breaks.
+    /// The rule that the text breaks.
     pub fn parse(text: impl Into<Box<str>>) -> Result<Self, ScopeError> {
         let text = text.into();
         if text.is_empty() {
@@ -66,12 +66,12 @@ impl fmt::Display for Scope {
     }
 }
 
-/// The number of a scope in this store. Never used again once its scope has left the catalog
-/// (D2): what still holds the number then holds nothing.
+/// The number of a scope in this store. It is never assigned again after its scope has left the
+/// catalog (D2), so a leftover number means nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ScopeId(pub u32);
 
-/// A set of scopes, each with what is known of its place in the set; ordered by id.
+/// A map from scopes to values, ordered by id.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ScopeMap<V>(Vec<(ScopeId, V)>);
 
@@ -82,7 +82,7 @@ impl<V> Default for ScopeMap<V> {
 }
 
 impl<V> ScopeMap<V> {
-    /// What the set says of this scope.
+    /// The value of this scope.
     #[must_use]
     pub fn get(&self, scope: ScopeId) -> Option<&V> {
         let at = self.0.binary_search_by_key(&scope, |(id, _)| *id).ok()?;
@@ -100,7 +100,7 @@ impl<V> ScopeMap<V> {
         self.0.iter().map(|(id, value)| (*id, value))
     }
 
-    /// All values of the set, to be changed in place.
+    /// All values, mutable.
     pub fn values_mut(&mut self) -> impl Iterator<Item = &mut V> {
         self.0.iter_mut().map(|(_, value)| value)
     }
@@ -119,7 +119,7 @@ impl<V> ScopeMap<V> {
 }
 
 impl<V> FromIterator<(ScopeId, V)> for ScopeMap<V> {
-    /// Of two entries for one scope the first stays.
+    /// Of two entries for one scope the first wins.
     fn from_iter<I: IntoIterator<Item = (ScopeId, V)>>(entries: I) -> Self {
         let mut entries: Vec<_> = entries.into_iter().collect();
         entries.sort_by_key(|(id, _)| *id);

@@ -1,22 +1,22 @@
-//! Secret: what an API client proves itself with (D11). Only its hash is kept.
+//! Secret: the secret by which an API client authenticates (D11). The store has only its hash.
 //!
-//! A secret reads `sgs_<id>_<random>`, and the key of a caller of scopegate itself (D8)
-//! `sgk_<id>_<random>`: the id is public and finds whose it is; the rest is 256 bits from the
-//! system, which need no slow hash.
+//! A secret has the form `sgs_<id>_<random>`, and the key of a caller of scopegate itself (D8) the
+//! form `sgk_<id>_<random>`. The id is public and identifies the owner. The rest is 256 random bits
+//! from the operating system, which need no slow hash.
 
 use std::fmt;
 
 use super::id::{CompanyId, CredentialId, Name};
 use super::revision::Revision;
 
-/// The most live secrets of a credential: two, so that one can follow the other.
+/// The limit of live secrets of a credential: two, so that one can replace the other.
 pub const MAX_LIVE: usize = 2;
 
 const ID_BYTES: usize = 12;
 const RANDOM_BYTES: usize = 32;
 
-/// What a secret is good for, which its first letters say: to people, and to those who look for
-/// secrets where none should be.
+/// The kind of a secret, which its prefix shows: to people, and to tools that scan for leaked
+/// secrets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SecretKind {
     /// For an API client of a company.
@@ -26,7 +26,7 @@ pub enum SecretKind {
 }
 
 impl SecretKind {
-    fn text(self) -> &'static str {
+    fn prefix(self) -> &'static str {
         match self {
             Self::Credential => "sgs_",
             Self::Key => "sgk_",
@@ -34,25 +34,25 @@ impl SecretKind {
     }
 }
 
-/// A secret as it is kept.
+/// A secret as the store has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Secret {
     /// Its public id.
     pub id: Name,
-    /// The birth of the company.
+    /// The creation revision of the company.
     pub company: Revision,
     /// The credential that it belongs to.
     pub credential: CredentialId,
-    /// The birth of that credential: a later one of the same id is another (D3).
-    pub credential_birth: Revision,
-    /// The hash of the whole secret. Comparing two takes the same time wherever they differ.
+    /// The creation revision of that credential: a later one of the same id is another (D3).
+    pub credential_created_at: Revision,
+    /// The hash of the whole secret. The comparison of two hashes takes constant time.
     pub hash: blake3::Hash,
     /// Its last change.
     pub revision: Revision,
 }
 
-/// Whose a secret is, found by its public id alone (D11). It holds for one company and one
-/// credential: a later one of the same id is another (D3).
+/// The owner of a secret, found by its public id alone (D11). It is valid for one company and one
+/// credential: later ones of the same ids are others (D3).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SecretOwner {
     /// The public id of the secret.
@@ -67,36 +67,36 @@ pub struct SecretOwner {
     pub revision: Revision,
 }
 
-/// A secret as its client has it. It is never written to a log: it has no `Debug` of its text.
+/// A secret as its client has it. It never appears in a log: `Debug` does not print its text.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SecretText(String);
 
 impl fmt::Debug for SecretText {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Presented(…)")
+        f.write_str("SecretText(…)")
     }
 }
 
 impl SecretText {
-    /// The secret that these random bytes make.
+    /// The secret from these random bytes.
     #[must_use]
-    pub fn mint(mark: SecretKind, random: &[u8; ID_BYTES + RANDOM_BYTES]) -> Self {
+    pub fn mint(kind: SecretKind, random: &[u8; ID_BYTES + RANDOM_BYTES]) -> Self {
         let hex: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
         let (id, rest) = hex.split_at(ID_BYTES * 2);
-        Self(format!("{}{id}_{rest}", mark.text()))
+        Self(format!("{}{id}_{rest}", kind.prefix()))
     }
 
-    /// Reads what a client presented; none if it is no secret of this kind at all.
+    /// Parses a secret that a client presents; `None` if it is not a secret of this kind.
     #[must_use]
-    pub fn parse(mark: SecretKind, text: String) -> Option<Self> {
-        Self::id_in(mark, &text)?;
+    pub fn parse(kind: SecretKind, text: String) -> Option<Self> {
+        Self::id_in(kind, &text)?;
         Some(Self(text))
     }
 
-    /// The public id in a text, if that is a secret of this kind.
+    /// The public id in a text, if the text is a secret of this kind.
     #[must_use]
-    pub fn id_in(mark: SecretKind, text: &str) -> Option<&str> {
-        let (id, rest) = text.strip_prefix(mark.text())?.split_once('_')?;
+    pub fn id_in(kind: SecretKind, text: &str) -> Option<&str> {
+        let (id, rest) = text.strip_prefix(kind.prefix())?.split_once('_')?;
         (id.len() == ID_BYTES * 2 && rest.len() == RANDOM_BYTES * 2).then_some(id)
     }
 
@@ -104,7 +104,7 @@ impl SecretText {
     #[must_use]
     pub fn id(&self) -> Option<Name> {
         let known = [SecretKind::Credential, SecretKind::Key];
-        let id = known.into_iter().find_map(|mark| Self::id_in(mark, &self.0))?;
+        let id = known.into_iter().find_map(|kind| Self::id_in(kind, &self.0))?;
         Name::parse(id).ok()
     }
 
@@ -127,21 +127,21 @@ mod tests {
 
     #[test]
     fn a_secret_is_read_as_it_was_minted_and_never_printed() {
-        for (mark, other) in
+        for (kind, other) in
             [(SecretKind::Credential, SecretKind::Key), (SecretKind::Key, SecretKind::Credential)]
         {
-            let secret = SecretText::mint(mark, &[0xab; 44]);
+            let secret = SecretText::mint(kind, &[0xab; 44]);
             assert_eq!(secret.id().map(|id| id.to_string()), Some("ab".repeat(12)));
-            assert_eq!(SecretText::parse(mark, secret.clone().reveal()), Some(secret.clone()));
+            assert_eq!(SecretText::parse(kind, secret.clone().reveal()), Some(secret.clone()));
             assert_eq!(SecretText::parse(other, secret.clone().reveal()), None);
             assert!(!format!("{secret:?}").contains("abab"));
             let text = secret.clone().reveal();
             let short = &text[..text.len() - 1];
             let (id, rest) = (&text[4..28], &text[29..]);
-            let (short_id, no_mark) = (text.replacen(id, &id[1..], 1), format!("{id}_{rest}"));
+            let (short_id, no_prefix) = (text.replacen(id, &id[1..], 1), format!("{id}_{rest}"));
             let long = format!("{text}0");
-            for bad in ["", &text[..4], short, &long, &short_id, &no_mark, "sgs_ab_cd", "hello"] {
-                assert_eq!(SecretText::parse(mark, bad.to_owned()), None);
+            for bad in ["", &text[..4], short, &long, &short_id, &no_prefix, "sgs_ab_cd", "hello"] {
+                assert_eq!(SecretText::parse(kind, bad.to_owned()), None);
             }
         }
     }

@@ -1,32 +1,32 @@
-//! Near: the name that was probably meant by one that does not exist.
+//! Suggestion: the name that a user probably meant by an unknown one.
 //!
-//! The work is bounded: long names are not compared, and neither is more than a number of names.
+//! The work is bounded: long names are not compared, and the number of compared names is limited.
 
-/// In how many places (insertions, deletions, exchanges of neighbours) two names may differ.
+/// The limit of differences (insertions, deletions, exchanges of neighbours) between two names.
 const MAX_DISTANCE: usize = 2;
 /// The longest name that is compared, in bytes.
 const MAX_LEN: usize = 64;
-/// How many names of about the same length are compared.
+/// The limit of names of about the same length that are compared.
 const MAX_COMPARED: usize = 20_000;
 
-/// The nearest of these names, the first of several in their order by bytes. Upper and lower case
-/// count only between names that are otherwise as near.
+/// The most similar of these names; of several, the first in byte order. Case counts only between
+/// names that are otherwise equally similar.
 pub fn nearest<'a>(wanted: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     if wanted.len() > MAX_LEN {
         return None;
     }
-    // Of a short name any other differs in few places.
-    let most = MAX_DISTANCE.min(wanted.len() / 3);
+    // Any other short name differs in few places.
+    let limit = MAX_DISTANCE.min(wanted.len() / 3);
     let lower = wanted.to_ascii_lowercase();
     let letters = letters(&lower);
-    let about_as_long = |name: &&str| name.len().abs_diff(wanted.len()) <= most;
+    let about_as_long = |name: &&str| name.len().abs_diff(wanted.len()) <= limit;
     names
         .into_iter()
         .filter(about_as_long)
         .take(MAX_COMPARED)
-        .filter(|name| may_be_within(&letters, name, most))
+        .filter(|name| may_be_within(&letters, name, limit))
         .map(|name| (strsim::osa_distance(&lower, &name.to_ascii_lowercase()), name))
-        .filter(|(distance, _)| *distance <= most)
+        .filter(|(distance, _)| *distance <= limit)
         .min_by_key(|(distance, name)| (*distance, strsim::osa_distance(wanted, name), *name))
         .map(|(_, name)| name)
 }
@@ -42,16 +42,16 @@ fn letters(name: &str) -> [i16; 64] {
     counts
 }
 
-/// Whether the letters of two names differ by few enough: a place that differs is two letters at
-/// most. It costs far less than the distance.
-fn may_be_within(letters: &[i16; 64], name: &str, most: usize) -> bool {
+/// Whether the letters of two names differ by few enough: a difference changes at most two letters.
+/// This is far cheaper than the distance.
+fn may_be_within(letters: &[i16; 64], name: &str, limit: usize) -> bool {
     let mut counts = *letters;
     for byte in name.bytes().map(|byte| byte.to_ascii_lowercase()) {
         if let Some(count) = counts.get_mut(usize::from(byte & 63)) {
             *count -= 1;
         }
     }
-    counts.iter().map(|count| usize::from(count.unsigned_abs())).sum::<usize>() <= 2 * most
+    counts.iter().map(|count| usize::from(count.unsigned_abs())).sum::<usize>() <= 2 * limit
 }
 
 #[cfg(test)]

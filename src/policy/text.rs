@@ -1,14 +1,14 @@
-//! Text: which characters deceive a person who reads a name, a reason or a log line, and how such
-//! a character is written so that it is seen.
+//! Text: characters that can deceive a reader of a name, a reason or a log line, and their escaped
+//! form.
 //!
-//! Deceptive are control characters and line breaks, bidirectional controls (text that is shown in
+//! Deceptive are control characters and line breaks, bidirectional controls (the text is shown in
 //! another order than it is stored), and characters that are not shown at all (Unicode's
 //! `Default_Ignorable_Code_Point`, and the format characters without a shape). New text with one of
-//! them is refused; text that is stored or comes from elsewhere is shown with them escaped.
+//! them is rejected. Text that is stored, or comes from elsewhere, is shown with them escaped.
 //!
 //! Joiners (U+200C, U+200D) and variation selectors (U+FE00 to U+FE0F) are needed by Persian, by
-//! the scripts of India and by emoji. They are deceptive except right behind a visible character
-//! that is not ASCII, which is where these scripts have them.
+//! the scripts of India and by emoji. They are deceptive except directly after a visible character
+//! that is not ASCII, where these scripts use them.
 //!
 //! Not here: letters that look like other letters (`а` of Cyrillic and `a`). Names of people and
 //! companies need all letters.
@@ -16,8 +16,8 @@
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
-/// Whether nobody sees the character, or sees the text around it otherwise than it is stored.
-/// Joiners and variation selectors are not among these: see [`Deceptive`].
+/// Whether the character is invisible, or changes how the text around it is shown. Joiners and
+/// variation selectors are not included: see [`Deceptive`].
 fn is_deceptive(c: char) -> bool {
     c.is_control()
         || matches!(
@@ -48,7 +48,7 @@ fn is_selector(c: char) -> bool {
     matches!(c, '\u{fe00}'..='\u{fe0f}')
 }
 
-/// The deceptive characters of a text, each with its place in bytes.
+/// The deceptive characters of a text, each with its offset in bytes.
 #[derive(Clone)]
 struct Deceptive<'a> {
     characters: std::iter::Peekable<std::str::CharIndices<'a>>,
@@ -90,7 +90,7 @@ fn is_keycap(before: Option<char>, next: Option<char>) -> bool {
     before.is_some_and(|b| b.is_ascii_digit() || matches!(b, '#' | '*')) && next == Some('\u{20e3}')
 }
 
-/// Where a text has its first deceptive character, in bytes, and which it is.
+/// The first deceptive character of a text, with its offset in bytes.
 #[must_use]
 pub fn first_deceptive(text: &str) -> Option<(usize, char)> {
     if is_plain(text) { None } else { Deceptive::of(text).next() }
@@ -101,44 +101,44 @@ fn is_plain(text: &str) -> bool {
     text.bytes().all(|b| matches!(b, b' '..=b'~'))
 }
 
-/// Why a text is refused that people read.
+/// Why a text for people is rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TextError {
     /// A control character or a line break.
     #[error(
-        "has the control character U+{:04X} behind {behind} bytes: leave it out, and write the \
+        "has the control character U+{:04X} at byte {offset}: remove it, and write the \
          text on one line", u32::from(*.character)
     )]
     Control {
         /// The character.
         character: char,
-        /// How many bytes stand before it.
-        behind: usize,
+        /// Its offset in bytes.
+        offset: usize,
     },
     /// A character that is not shown, or changes the order in which the text is shown.
     #[error(
-        "has the character U+{:04X} behind {behind} bytes, which is invisible or changes how the \
-         text is shown: leave it out", u32::from(*.character)
+        "has the character U+{:04X} at byte {offset}, which is invisible or changes how the \
+         text is shown: remove it", u32::from(*.character)
     )]
     Hidden {
         /// The character.
         character: char,
-        /// How many bytes stand before it.
-        behind: usize,
+        /// Its offset in bytes.
+        offset: usize,
     },
 }
 
-/// Checks a text of one line that people read.
+/// Checks a text of one line for people.
 ///
 /// # Errors
 /// Its first deceptive character.
 pub fn check_line(text: &str) -> Result<(), TextError> {
     match first_deceptive(text) {
         None => Ok(()),
-        Some((behind, character)) if character.is_control() => {
-            Err(TextError::Control { character, behind })
+        Some((offset, character)) if character.is_control() => {
+            Err(TextError::Control { character, offset })
         }
-        Some((behind, character)) => Err(TextError::Hidden { character, behind }),
+        Some((offset, character)) => Err(TextError::Hidden { character, offset }),
     }
 }
 
@@ -148,13 +148,14 @@ pub fn escaped(text: &str) -> Cow<'_, str> {
     replaced(text, |_| false, |c, out| out.extend(c.escape_default()))
 }
 
-/// The same, for text of several lines: tabs and line feeds stay.
+/// As [`escaped`], for text of several lines: tabs and line feeds stay.
 #[must_use]
 pub fn escaped_lines(text: &str) -> Cow<'_, str> {
     replaced(text, is_layout, |c, out| out.extend(c.escape_default()))
 }
 
-/// The same, for text whose control characters are escaped already but for those that colour it.
+/// As [`escaped`], for text whose control characters are already escaped, except those that color
+/// it.
 #[must_use]
 pub fn escaped_colours(text: &str) -> Cow<'_, str> {
     replaced(text, |c| c.is_ascii(), |c, out| out.extend(c.escape_default()))
@@ -332,9 +333,9 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_names_the_code_point() {
+    fn an_error_names_the_code_point() {
         let error = check_line("ab\u{202e}").expect_err("deceptive");
-        assert!(error.to_string().contains("U+202E behind 2 bytes"), "{error}");
+        assert!(error.to_string().contains("U+202E at byte 2"), "{error}");
         let error = check_line("a\n").expect_err("deceptive");
         assert!(error.to_string().contains("control character U+000A"), "{error}");
     }

@@ -1,4 +1,5 @@
-//! Token: the facts of an access token that the caller has verified. It never widens anything.
+//! Token: the claims of an access token that the caller of scopegate has verified. A token never
+//! widens access.
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -7,33 +8,33 @@ use super::cause::DenialCause;
 use super::id::UserId;
 use super::scope::Scope;
 
-/// The most bytes of what a token says it was minted for.
+/// The limit of bytes of a token's audience.
 pub const MAX_AUDIENCE_LEN: usize = 512;
 
-/// The facts of a token.
+/// The claims of a token.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Token {
-    /// What it was minted for: an audience's name or one of its `aud`; empty if it does not say.
+    /// Its audience: the name of an audience or one of its `aud`; empty if the token has none.
     pub audience: String,
-    /// What it allows; without scopes, nothing.
+    /// Its scopes; without scopes it allows nothing.
     pub scopes: Vec<Scope>,
     /// When it was issued.
     pub issued_at: Option<Timestamp>,
-    /// When it ends.
+    /// When it expires.
     pub expires_at: Option<Timestamp>,
-    /// In whose name it was minted.
+    /// The user that it was issued for.
     pub user: Option<UserId>,
 }
 
 impl Token {
-    /// When it ends, and when it is too old for each of the catalog's audiences.
+    /// When it expires, and when it becomes too old for each of the catalog's audiences.
     pub fn ends(&self, catalog: &Catalog) -> impl Iterator<Item = Timestamp> {
         let ages = catalog.max_token_ages().map(|age| SignedDuration::from_secs(age.into()));
         let aged = self.issued_at.map(|issued| ages.map(move |age| issued.checked_add(age)));
         aged.into_iter().flatten().filter_map(Result::ok).chain(self.expires_at)
     }
 
-    /// When each of the catalog's audiences begins to take it for issued.
+    /// When each of the catalog's audiences begins to accept its issue time.
     pub fn begins(&self, catalog: &Catalog) -> impl Iterator<Item = Timestamp> {
         let skews = catalog.clock_skews().chain([0]);
         let skews = skews.map(|skew| SignedDuration::from_secs(skew.into()));
@@ -41,8 +42,8 @@ impl Token {
         skews.filter_map(move |skew| issued?.checked_sub(skew).ok())
     }
 
-    /// Why this token does not admit a call, if it does not (D15, D16). The audience's clock skew
-    /// is of its issue time alone.
+    /// Why this token is not valid for a call, if so (D15, D16). The audience's clock skew applies
+    /// to the issue time only.
     #[must_use]
     pub fn fault(
         &self,
@@ -50,7 +51,7 @@ impl Token {
         user: Option<&UserId>,
         now: Timestamp,
     ) -> Option<DenialCause> {
-        // What time never changes comes first; of two ends, the token's own.
+        // Causes that do not depend on the time come first; of two expiries, the token's own.
         if self.user.as_ref().zip(user).is_some_and(|(own, asked)| own != asked) {
             return Some(DenialCause::OtherUser);
         }
@@ -65,7 +66,7 @@ impl Token {
             return Some(DenialCause::Ended);
         }
         if let Some(age) = resolved_audience.audience.max_token_age {
-            // A token that does not say when it was issued may have any age.
+            // A token without an issue time may have any age.
             let Some(issued) = self.issued_at else { return Some(DenialCause::IssueTimeMissing) };
             if now.duration_since(issued).as_secs() >= i64::from(age) {
                 return Some(DenialCause::TooOld);

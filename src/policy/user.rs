@@ -1,8 +1,9 @@
-//! User: somebody of a company, and the roles that they hold there.
+//! User: a user of a company, and the user's roles there.
 
 use jiff::Timestamp;
 
-use super::change::{Edit, FieldChange, Stamped};
+use super::change::FieldChange;
+use super::edit::{Edit, Stamped};
 use super::id::{Name, UserId};
 use super::revision::Revision;
 
@@ -11,18 +12,19 @@ use super::revision::Revision;
 pub struct User {
     /// The id, unique in the company.
     pub id: UserId,
-    /// The birth of the company.
+    /// The creation revision of the company.
     pub company: Revision,
-    /// The roles held, sorted, once each. One that the catalog lacks permits nothing (D2).
+    /// The roles, sorted, each once. A role that the catalog lacks permits nothing (D2).
     pub roles: Vec<Name>,
-    /// The user's birth: what belongs to an earlier user of the id is not theirs (D3).
+    /// The user's creation revision: nothing of an earlier user with the same id belongs to this
+    /// one (D3).
     pub created_at: Revision,
     /// The last change.
     pub revision: Revision,
 }
 
 impl User {
-    /// The user with exactly these roles; a new one if there is none yet.
+    /// The user with exactly these roles; a new user if there is none yet.
     #[must_use]
     pub fn put(
         before: Option<&Self>,

@@ -1,11 +1,13 @@
-//! Backup: a file that has all that a store kept at one revision.
+//! Backup: the format of a backup file, which holds all keys and values of a store at one revision.
 //!
-//! A line with the version, then records, each behind its length, then a checksum of everything
-//! before it. The first record says what the file is of; those between have entries, each in
-//! force over the ones before; the last says which state they add up to.
+//! The file is a line with the format version, then records with a length prefix, then a checksum
+//! of everything before it. The first record names the schema and the incarnation. The records
+//! between hold entries; a later entry replaces an earlier one of the same key. The last record
+//! holds the revision and the store checksum.
 //!
-//! Not here: how entries are read from a store that goes on changing, and how they become a
-//! store again; the engine does both. What an entry means is not known here.
+//! Not here: how the engine reads entries while changes go on, how it restores them, and the
+//! meaning of an entry. Writer and reader of the format stay in one file, so that a change of one
+//! is seen next to the other.
 
 use jiff::Timestamp;
 use prost::Message;
@@ -15,38 +17,38 @@ use super::record::{moment, stamp};
 use super::{Incarnation, StoreError};
 use crate::policy::revision::Revision;
 
-/// A backup under way.
+/// A backup in progress.
 pub trait Backup: Send {
-    /// The next part of the file; none behind its end. It may wait for the disk.
+    /// The next part of the file; `None` after the last one. It may wait for the disk.
     ///
     /// # Errors
-    /// The engine cannot answer, or its changes have overtaken the backup.
+    /// The engine cannot answer, or the client was too slow.
     fn next(&mut self) -> Result<Option<Vec<u8>>, StoreError>;
 }
 
-/// What every file begins with; the version and a line's end follow.
+/// The start of every file. The format version and a line feed follow.
 const MAGIC: &str = "scopegate-backup ";
-/// The version of the files written here. Of a later one nothing more is known.
+/// The format version that this program writes. It cannot read a later one.
 const VERSION: u32 = 1;
-/// The most digits of a version.
+/// The largest number of digits of a format version.
 const DIGITS: usize = 9;
-/// The most bytes of a record: far more than any has that is written here.
+/// The largest record that is accepted, in bytes. It is far above the largest one that is written.
 const MAX_RECORD: usize = 16 << 20;
 const CHECKSUM: usize = blake3::OUT_LEN;
 
-/// Why a file is no backup, in words that follow its name.
+/// Why a file cannot be used as a backup. The text follows the name of the file.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unusable {
-    /// It is something else.
+    /// It is not a backup file.
     #[error("is not a backup of scopegate: give a file that `scopegate backup` wrote")]
     Foreign,
-    /// A newer version wrote it.
+    /// A newer version of scopegate wrote it.
     #[error("was written by a newer version of scopegate: restore it with that version or later")]
     Newer,
-    /// It ends before its end.
+    /// It is truncated.
     #[error("is not whole, it breaks off before its end: use another backup")]
     BrokenOff,
-    /// It is not what was written.
+    /// It is corrupt.
     #[error("is damaged: use another backup")]
     Damaged,
 }
@@ -57,40 +59,40 @@ impl From<prost::DecodeError> for Unusable {
     }
 }
 
-/// Entries of a store.
+/// Keys and values of a store.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Entries {
-    /// What lies in which places.
+    /// Keys with their values.
     pub(super) puts: Vec<(Vec<u8>, Vec<u8>)>,
-    /// The places where nothing lies any more.
+    /// Keys that are removed.
     pub(super) removals: Vec<Vec<u8>>,
 }
 
-/// What a file is of.
+/// The first record: which store the file is from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Begin {
-    /// The version of the schema of what is kept.
+    /// The schema version of the store.
     pub(super) schema: u64,
-    /// The life of the store that was backed up.
+    /// The incarnation of the store.
     pub(super) incarnation: Incarnation,
 }
 
-/// The state that a file adds up to.
+/// The last record: the state that the entries make up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct End {
-    /// The last revision that it has.
+    /// The revision of the backup.
     pub(super) revision: Revision,
-    /// The sum of all entries.
-    pub(super) tally: u128,
-    /// The latest time that was relied on (D19).
+    /// The store checksum of all entries.
+    pub(super) checksum: u128,
+    /// The durable time mark (D19).
     pub(super) time_mark: Timestamp,
 }
 
-/// A file in the making.
+/// Writes a backup file.
 pub(super) struct Writing(blake3::Hasher);
 
 impl Writing {
-    /// A new file, and how it begins.
+    /// A new file, and its first bytes.
     pub(super) fn begin(begin: Begin) -> (Self, Vec<u8>) {
         let mut file = Self(blake3::Hasher::new());
         let mut bytes = format!("{MAGIC}{VERSION}\n").into_bytes();
@@ -102,17 +104,17 @@ impl Writing {
         (file, bytes)
     }
 
-    /// More entries.
+    /// The bytes of a record of entries.
     pub(super) fn entries(&mut self, entries: Entries) -> Vec<u8> {
         let puts = entries.puts.into_iter().map(|(place, value)| BackupEntry { place, value });
         let entries = BackupEntries { puts: puts.collect(), removals: entries.removals };
         self.record(&BackupRecord { entries: Some(entries), ..BackupRecord::default() })
     }
 
-    /// How it ends.
+    /// The last bytes: the end record and the checksum of the file.
     pub(super) fn end(mut self, end: End) -> Vec<u8> {
-        let End { revision, tally, time_mark } = end;
-        let tally = tally.to_be_bytes().to_vec();
+        let End { revision, checksum, time_mark } = end;
+        let tally = checksum.to_be_bytes().to_vec();
         let end = BackupEnd { revision: revision.0, tally, time_mark: Some(stamp(time_mark)) };
         let mut bytes = self.record(&BackupRecord { end: Some(end), ..BackupRecord::default() });
         bytes.extend(self.0.finalize().as_bytes());
@@ -129,10 +131,10 @@ impl Writing {
     }
 }
 
-/// A file that is read from its beginning, in pieces of any size. Nothing that it says is to be
-/// relied on before its end was found right.
+/// Reads a backup file from its beginning, in pieces of any size. The content may be used only
+/// after the checksum at the end was verified.
 pub struct Reading {
-    /// Read, and not understood yet.
+    /// Bytes that were read and not parsed yet.
     rest: Vec<u8>,
     hash: blake3::Hasher,
     next: Expected,
@@ -140,7 +142,7 @@ pub struct Reading {
     end: Option<End>,
 }
 
-/// What comes next.
+/// What the reader expects next.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Expected {
     Line,
@@ -158,15 +160,15 @@ impl Default for Reading {
 }
 
 impl Reading {
-    /// Reads on, and only checks.
+    /// Reads the next bytes and only checks them.
     ///
     /// # Errors
-    /// It is no backup, or not a whole one.
+    /// The bytes are not a backup, or they are corrupt.
     pub fn check(&mut self, bytes: &[u8]) -> Result<(), Unusable> {
         self.read(bytes, |_| Ok(()))
     }
 
-    /// Reads on, and hands the entries over.
+    /// Reads the next bytes and passes the entries to `take`.
     pub(super) fn read<E: From<Unusable>>(
         &mut self,
         bytes: &[u8],
@@ -190,20 +192,20 @@ impl Reading {
         Ok(())
     }
 
-    /// What the file is of, once that was read.
+    /// The first record, once it was read.
     pub(super) fn begin(&self) -> Option<Begin> {
         self.begin
     }
 
-    /// The revision that a whole file is of: there is no more of it.
+    /// The revision of a complete file, after its last byte was read.
     ///
     /// # Errors
-    /// It is not whole.
+    /// The file is truncated.
     pub fn revision(self) -> Result<Revision, Unusable> {
         self.finish().map(|end| end.revision)
     }
 
-    /// The state that a whole file adds up to: there is no more of it.
+    /// The end record of a complete file, after its last byte was read.
     pub(super) fn finish(self) -> Result<End, Unusable> {
         match (self.next, self.end) {
             (Expected::Nothing, Some(end)) => Ok(end),
@@ -211,7 +213,7 @@ impl Reading {
         }
     }
 
-    /// Understands the next thing, and says how long it is; 0 if it is not all there.
+    /// Parses the next element and returns its length; 0 if it is incomplete.
     fn step(&mut self, unread: &[u8]) -> Result<(usize, Option<Entries>), Unusable> {
         match self.next {
             Expected::Line => {
@@ -262,10 +264,10 @@ impl Reading {
                 Some(Entries { puts: puts.collect(), removals: entries.removals })
             }
             (Expected::Entries, None, None, Some(end)) => {
-                let tally = end.tally.try_into().map_err(|_| Unusable::Damaged)?;
+                let checksum = end.tally.try_into().map_err(|_| Unusable::Damaged)?;
                 let time_mark = moment(end.time_mark).map_err(|_| Unusable::Damaged)?;
-                let (revision, tally) = (Revision(end.revision), u128::from_be_bytes(tally));
-                self.end = Some(End { revision, tally, time_mark });
+                let (revision, checksum) = (Revision(end.revision), u128::from_be_bytes(checksum));
+                self.end = Some(End { revision, checksum, time_mark });
                 self.next = Expected::Checksum;
                 None
             }
@@ -275,7 +277,7 @@ impl Reading {
     }
 }
 
-/// How long the first line is; 0 if it is not all there.
+/// The length of the first line; 0 if it is incomplete.
 fn line(unread: &[u8]) -> Result<usize, Unusable> {
     let known = unread.len().min(MAGIC.len());
     if unread.get(..known) != MAGIC.as_bytes().get(..known) {
@@ -307,7 +309,7 @@ mod tests {
         ];
         entries.iter().for_each(|entries| bytes.extend(file.entries(entries.clone())));
         let time_mark = Timestamp::from_millisecond(7).expect("a time");
-        let end = End { revision: Revision(9), tally: u128::MAX - 3, time_mark };
+        let end = End { revision: Revision(9), checksum: u128::MAX - 3, time_mark };
         bytes.extend(file.end(end));
         (bytes, entries, end)
     }

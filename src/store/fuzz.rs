@@ -1,49 +1,51 @@
-//! Fuzz: a door to what is read from disk, for `fuzz/` alone. No other build has it.
+//! Fuzz: access to the decoders of stored data, for the targets in `fuzz/`. No other build includes
+//! it.
 
-use super::{Answered, Fact, FactKey, key, record};
+use super::{Fact, FactKey, StoredReply, key, record};
 use crate::policy::change::Change;
 use crate::policy::revision::Revision;
 
-/// The fact that these bytes are; none if they are damage.
+/// Decodes a fact; `None` if the bytes are corrupt.
 #[must_use]
 pub fn fact(key: &FactKey, revision: Revision, bytes: &[u8]) -> Option<Fact> {
     record::decode(key, revision, bytes).ok()
 }
 
-/// A fact as bytes.
+/// Encodes a fact.
 #[must_use]
 pub fn fact_bytes(fact: &Fact) -> Vec<u8> {
     record::encode(fact)
 }
 
-/// The change that these bytes are.
+/// Decodes a change.
 #[must_use]
 pub fn change(revision: Revision, bytes: &[u8]) -> Option<Change> {
     record::decode_change(revision, bytes).ok()
 }
 
-/// A change as bytes.
+/// Encodes a change.
 #[must_use]
 pub fn change_bytes(change: &Change) -> Vec<u8> {
     record::encode_change(change)
 }
 
-/// What these bytes keep of a request.
+/// Decodes a stored reply.
 #[must_use]
-pub fn answered(bytes: &[u8]) -> Option<Answered> {
-    record::decode_answered(bytes).ok()
+pub fn reply(bytes: &[u8]) -> Option<StoredReply> {
+    record::decode_reply(bytes).ok()
 }
 
-/// What is kept of a request, as bytes.
+/// Encodes a stored reply.
 #[must_use]
-pub fn answered_bytes(answered: Answered) -> Vec<u8> {
-    record::encode_answered(answered)
+pub fn reply_bytes(reply: StoredReply) -> Vec<u8> {
+    record::encode_reply(reply)
 }
 
-/// Whether a key that reads as one of the dead, or of the answered, is written the same way.
+/// Whether a key that decodes as a tombstone or as the time of a reply is encoded to the same
+/// bytes.
 #[must_use]
-pub fn keys_are_read_as_written(place: &[u8]) -> bool {
-    let dead = key::dead_of(place).is_none_or(|dead| key::dead(dead) == place);
-    let answered = key::answered_of(place);
-    dead && answered.is_none_or(|(at, request)| key::answered_at(at, &request) == place)
+pub fn keys_are_read_as_written(tree_key: &[u8]) -> bool {
+    let tombstone = key::tombstone_of(tree_key).is_none_or(|of| key::tombstone(of) == tree_key);
+    let reply_time = key::reply_time_of(tree_key);
+    tombstone && reply_time.is_none_or(|(at, request)| key::reply_time(at, &request) == tree_key)
 }

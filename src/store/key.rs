@@ -1,7 +1,8 @@
-//! Key: where a thing lies in the one ordered space of the embedded engine.
+//! Key: the keys of the tree in the embedded engine.
 //!
-//! A table byte, then numbers big-endian, then an id that runs to the end of the key. Where
-//! something follows an id its length goes before it. So no id can reach into another's place.
+//! A key is a table byte, then numbers in big-endian order, then an id that runs to the end of the
+//! key. If something follows an id, the length of the id precedes it. An id therefore cannot extend
+//! into the range of another id.
 
 use crate::policy::id::{CompanyId, CredentialId, Name};
 use crate::policy::revision::Revision;
@@ -17,49 +18,49 @@ const IMPACT: u8 = b'X';
 const HOLDER: u8 = b'H';
 const CHANGE: u8 = b'L';
 const CHANGE_OF: u8 = b'J';
-const DEAD: u8 = b'D';
-const PART: u8 = b'O';
+const TOMBSTONE: u8 = b'D';
+const CHUNK: u8 = b'O';
 const USER: u8 = b'U';
 const CONSENT: u8 = b'T';
 const SECRET: u8 = b'S';
 const SECRET_OWNER: u8 = b'P';
 const SEEN: u8 = b'N';
-const ANSWERED: u8 = b'R';
-const ANSWERED_AT: u8 = b'E';
+const REPLY: u8 = b'R';
+const REPLY_TIME: u8 = b'E';
 const KEYRING: u8 = b'A';
 
-/// The version of the schema of what is kept.
+/// The schema version of the store.
 pub(super) const SCHEMA: &[u8] = b"Mschema";
 /// The store's incarnation.
 pub(super) const INCARNATION: &[u8] = b"Mincarnation";
 /// The last revision committed.
 pub(super) const HEAD: &[u8] = b"Mhead";
-/// The latest time that was relied on (D19), unless an operator brought time back since.
+/// The durable time mark (D19), unless an operator has set the time back since.
 pub(super) const TIME: &[u8] = b"Mtime";
 
-/// The last time an operator brought the store's time back to the clock: the revision of that
-/// change, and the time from which the store went on.
+/// The last time an operator set the store's time back to the clock: the revision of that change,
+/// and the time from which the store continued.
 pub(super) const CLOCK_ACCEPTED: &[u8] = b"Mclock";
 
-/// The sum of all that is kept.
-pub(super) const TALLY: &[u8] = b"Mtally";
-/// The last revision whose change is no longer kept.
-pub(super) const TRIMMED: &[u8] = b"Mtrimmed";
+/// The store checksum.
+pub(super) const CHECKSUM: &[u8] = b"Mtally";
+/// The last revision whose change garbage collection removed.
+pub(super) const COMPACTED: &[u8] = b"Mtrimmed";
 
-/// Whether what lies here is part of the tally.
-pub(super) fn is_tallied(place: &[u8]) -> bool {
-    place != TALLY && place.first() != Some(&SEEN)
+/// Whether the store checksum covers this key.
+pub(super) fn is_in_checksum(tree_key: &[u8]) -> bool {
+    tree_key != CHECKSUM && tree_key.first() != Some(&SEEN)
 }
 
-/// Whether nothing can lie here when something is put here: the key has the revision that makes
-/// it.
-pub(super) fn is_written_once(place: &[u8]) -> bool {
-    matches!(place.first(), Some(&(CHANGE | CHANGE_OF | PART)))
+/// Whether a key is written at most once: it contains the revision that writes it.
+pub(super) fn is_written_once(tree_key: &[u8]) -> bool {
+    matches!(tree_key.first(), Some(&(CHANGE | CHANGE_OF | CHUNK)))
 }
 
-/// Whose what lies here, if it is bounded: of each company, by its creation.
-pub(super) fn bounded(place: &[u8]) -> Option<(Revision, Quota)> {
-    let (table, rest) = place.split_first()?;
+/// The company and the quota that a key counts for, if any. The company is given by its creation
+/// revision.
+pub(super) fn quota_of(tree_key: &[u8]) -> Option<(Revision, Quota)> {
+    let (table, rest) = tree_key.split_first()?;
     let bound = match *table {
         CREDENTIAL => Quota::Credentials,
         USER => Quota::Users,
@@ -70,7 +71,7 @@ pub(super) fn bounded(place: &[u8]) -> Option<(Revision, Quota)> {
     Some((Revision(u64::from_be_bytes(*company)), bound))
 }
 
-/// Builds keys piece by piece.
+/// Builds a key part by part.
 struct Key(Vec<u8>);
 
 impl Key {
@@ -94,7 +95,7 @@ impl Key {
     }
 }
 
-/// Where a fact lies.
+/// The key of a fact in the tree.
 pub(super) fn fact(key: &FactKey) -> Vec<u8> {
     match key {
         FactKey::Catalog => vec![CATALOG],
@@ -111,11 +112,11 @@ pub(super) fn fact(key: &FactKey) -> Vec<u8> {
     }
 }
 
-/// A prefix of keys that an id ends.
+/// A prefix of keys that end with an id.
 pub(super) struct Prefix(Vec<u8>);
 
 impl Prefix {
-    /// The key that this id ends.
+    /// The key with this id at its end.
     pub(super) fn last_of(&self, id: &str) -> Vec<u8> {
         let mut key = self.0.clone();
         key.extend(id.as_bytes());
@@ -138,17 +139,17 @@ pub(super) fn companies() -> Prefix {
     Prefix(vec![COMPANY])
 }
 
-/// All credentials of a company, by its birth.
+/// All credentials of a company, by its creation revision.
 pub(super) fn credentials(company: Revision) -> Prefix {
     Prefix(Key::table(CREDENTIAL).number(company.0).0)
 }
 
-/// All users of a company, by its birth.
+/// All users of a company, by its creation revision.
 pub(super) fn users(company: Revision) -> Prefix {
     Prefix(Key::table(USER).number(company.0).0)
 }
 
-/// All secrets of a company, by its birth.
+/// All secrets of a company, by its creation revision.
 pub(super) fn secrets(company: Revision) -> Vec<u8> {
     Key::table(SECRET).number(company.0).0
 }
@@ -170,22 +171,22 @@ pub(super) fn all_secret_owners() -> Vec<u8> {
     vec![SECRET_OWNER]
 }
 
-/// All consents of a company, by its birth.
+/// All consents of a company, by its creation revision.
 pub(super) fn consents(company: Revision) -> Vec<u8> {
     Key::table(CONSENT).number(company.0).0
 }
 
-/// All consents of a user of a company, by their births.
+/// All consents of a user, by the creation revisions of company and user.
 pub(super) fn consents_of(company: Revision, user: Revision) -> Vec<u8> {
     Key(consents(company)).number(user.0).0
 }
 
-/// When a credential was last seen, by its birth.
+/// The last-seen minute of a credential, by its creation revision.
 pub(super) fn seen(credential: Revision) -> Vec<u8> {
     Key::table(SEEN).number(credential.0).0
 }
 
-/// All credentials of a company that have a grant of a scope, in whatever state.
+/// All credentials of a company that have a grant of a scope, in any state.
 pub(super) fn holders(company: Revision, scope: ScopeId) -> Prefix {
     Prefix(Key::table(HOLDER).number(company.0).short(scope.0).0)
 }
@@ -229,9 +230,10 @@ pub(super) fn revision_at_end(key: &[u8]) -> Option<Revision> {
     Some(Revision(u64::from_be_bytes(*number)))
 }
 
-/// Who was deleted and left something that is still to be swept. By births, which never recur.
+/// A deleted resource whose keys garbage collection has still to remove. Creation revisions never
+/// recur.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Dead {
+pub(super) enum Tombstone {
     /// A company.
     Company(Revision),
     /// A user of a company.
@@ -240,71 +242,73 @@ pub(super) enum Dead {
     Credential(Revision, Revision),
 }
 
-const DEAD_USER: u8 = b'U';
-const DEAD_CREDENTIAL: u8 = b'K';
+const TOMBSTONE_USER: u8 = b'U';
+const TOMBSTONE_CREDENTIAL: u8 = b'K';
 
-/// Where it is noted that someone is still to be swept.
-pub(super) fn dead(dead: Dead) -> Vec<u8> {
-    let member = |company: Revision, kind: u8, birth: Revision| {
-        let mut key = Key::table(DEAD).number(company.0);
+/// The key of a tombstone.
+pub(super) fn tombstone(of: Tombstone) -> Vec<u8> {
+    let member = |company: Revision, kind: u8, created_at: Revision| {
+        let mut key = Key::table(TOMBSTONE).number(company.0);
         key.0.push(kind);
-        key.number(birth.0).0
+        key.number(created_at.0).0
     };
-    match dead {
-        Dead::Company(company) => Key::table(DEAD).number(company.0).0,
-        Dead::User(company, user) => member(company, DEAD_USER, user),
-        Dead::Credential(company, credential) => member(company, DEAD_CREDENTIAL, credential),
+    match of {
+        Tombstone::Company(company) => Key::table(TOMBSTONE).number(company.0).0,
+        Tombstone::User(company, user) => member(company, TOMBSTONE_USER, user),
+        Tombstone::Credential(company, credential) => {
+            member(company, TOMBSTONE_CREDENTIAL, credential)
+        }
     }
 }
 
-/// All who are still to be swept.
-pub(super) fn all_dead() -> Vec<u8> {
-    vec![DEAD]
+/// All tombstones.
+pub(super) fn all_tombstones() -> Vec<u8> {
+    vec![TOMBSTONE]
 }
 
-/// Who is to be swept by this key.
-pub(super) fn dead_of(key: &[u8]) -> Option<Dead> {
-    let (company, member) = key.strip_prefix(&[DEAD])?.split_first_chunk::<8>()?;
+/// The tombstone of this key.
+pub(super) fn tombstone_of(key: &[u8]) -> Option<Tombstone> {
+    let (company, member) = key.strip_prefix(&[TOMBSTONE])?.split_first_chunk::<8>()?;
     let company = Revision(u64::from_be_bytes(*company));
-    let Some((kind, birth)) = member.split_first() else {
-        return Some(Dead::Company(company));
+    let Some((kind, created_at)) = member.split_first() else {
+        return Some(Tombstone::Company(company));
     };
-    let birth = Revision(u64::from_be_bytes(birth.try_into().ok()?));
+    let created_at = Revision(u64::from_be_bytes(created_at.try_into().ok()?));
     match *kind {
-        DEAD_USER => Some(Dead::User(company, birth)),
-        DEAD_CREDENTIAL => Some(Dead::Credential(company, birth)),
+        TOMBSTONE_USER => Some(Tombstone::User(company, created_at)),
+        TOMBSTONE_CREDENTIAL => Some(Tombstone::Credential(company, created_at)),
         _ => None,
     }
 }
 
-/// What is kept of a request that was carried out.
-pub(super) fn answered(request: &RequestKey) -> Vec<u8> {
-    let mut key = vec![ANSWERED];
+/// The key of the stored reply to a request.
+pub(super) fn reply(request: &RequestKey) -> Vec<u8> {
+    let mut key = vec![REPLY];
     key.extend(request.0);
     key
 }
 
-/// That a request was carried out in this millisecond.
-pub(super) fn answered_at(millisecond: u64, request: &RequestKey) -> Vec<u8> {
-    let mut key = Key::table(ANSWERED_AT).number(millisecond);
+/// The key that notes in which millisecond the reply was stored.
+pub(super) fn reply_time(millisecond: u64, request: &RequestKey) -> Vec<u8> {
+    let mut key = Key::table(REPLY_TIME).number(millisecond);
     key.0.extend(request.0);
     key.0
 }
 
-/// All requests that were carried out, by time.
-pub(super) fn all_answered_at() -> Vec<u8> {
-    vec![ANSWERED_AT]
+/// All times of stored replies, in order.
+pub(super) fn all_reply_times() -> Vec<u8> {
+    vec![REPLY_TIME]
 }
 
-/// When which request was carried out, by this key.
-pub(super) fn answered_of(key: &[u8]) -> Option<(u64, RequestKey)> {
-    let (millisecond, request) = key.strip_prefix(&[ANSWERED_AT])?.split_first_chunk::<8>()?;
+/// The millisecond and the request of this key.
+pub(super) fn reply_time_of(key: &[u8]) -> Option<(u64, RequestKey)> {
+    let (millisecond, request) = key.strip_prefix(&[REPLY_TIME])?.split_first_chunk::<8>()?;
     Some((u64::from_be_bytes(*millisecond), RequestKey(request.try_into().ok()?)))
 }
 
-/// One part of a value too long for its place.
-pub(super) fn part(revision: Revision, value: u32, part: u32) -> Vec<u8> {
-    Key::table(PART).number(revision.0).short(value).short(part).0
+/// One chunk of a value that is too long for its key.
+pub(super) fn chunk(revision: Revision, value: u32, index: u32) -> Vec<u8> {
+    Key::table(CHUNK).number(revision.0).short(value).short(index).0
 }
 
 /// The table bytes, which must differ.
@@ -318,15 +322,15 @@ const TABLES: [u8; 18] = [
     HOLDER,
     CHANGE,
     CHANGE_OF,
-    DEAD,
-    PART,
+    TOMBSTONE,
+    CHUNK,
     USER,
     CONSENT,
     SECRET,
     SECRET_OWNER,
     SEEN,
-    ANSWERED,
-    ANSWERED_AT,
+    REPLY,
+    REPLY_TIME,
     KEYRING,
 ];
 
@@ -340,23 +344,23 @@ mod tests {
         tables.sort_unstable();
         tables.dedup();
         assert_eq!(tables.len(), TABLES.len());
-        for meta in [INCARNATION, HEAD, TIME, TRIMMED] {
+        for meta in [INCARNATION, HEAD, TIME, COMPACTED] {
             assert_eq!(meta[0], SCHEMA[0]);
         }
     }
 
     #[test]
-    fn the_dead_and_the_answered_are_read_back_from_their_keys() {
-        let births = (Revision(7), Revision(8));
-        for someone in [
-            Dead::Company(births.0),
-            Dead::User(births.0, births.1),
-            Dead::Credential(births.0, births.1),
+    fn tombstones_and_reply_times_are_read_back_from_their_keys() {
+        let created = (Revision(7), Revision(8));
+        for of in [
+            Tombstone::Company(created.0),
+            Tombstone::User(created.0, created.1),
+            Tombstone::Credential(created.0, created.1),
         ] {
-            assert_eq!(dead_of(&dead(someone)), Some(someone));
+            assert_eq!(tombstone_of(&tombstone(of)), Some(of));
         }
         let request = RequestKey([7; 32]);
-        assert_eq!(answered_of(&answered_at(9, &request)), Some((9, request)));
+        assert_eq!(reply_time_of(&reply_time(9, &request)), Some((9, request)));
     }
 
     #[test]
@@ -368,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn no_company_reads_anothers_changes() {
+    fn the_changes_of_a_company_have_a_prefix_of_their_own() {
         let a = CompanyId::parse("a").expect("an id");
         let ab = CompanyId::parse("ab").expect("an id");
         assert!(!change_of(&ab, Revision(1)).starts_with(&changes_of(&a)));

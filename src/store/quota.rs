@@ -1,14 +1,14 @@
-//! Bounds: how much one company may have in the store, and write to it in a day, so that none
-//! takes the disk from the others.
+//! Quota: limits on how much one company may store, and write in a day, so that one company cannot
+//! use up the disk.
 //!
-//! Not here: what each company has; an engine counts that where it orders commits.
+//! Not here: how much each company has; the engine counts that where it orders commits.
 
 use std::fmt;
 
 use super::{Fact, FactKey, FactWrite, Proposal};
 use crate::policy::revision::Revision;
 
-/// What is bounded, of each company.
+/// A quantity that is limited for each company.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Quota {
     /// Its credentials.
@@ -47,17 +47,17 @@ impl Quota {
     }
 }
 
-/// A bound that a company has reached.
+/// A quota that a company has reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reached {
-    /// Which one.
+    /// The quota.
     pub bound: Quota,
-    /// How many there may be.
+    /// The limit.
     pub limit: u64,
 }
 
 impl fmt::Display for Reached {
-    /// What stands behind the name of what is bounded.
+    /// The text after the name of the quota.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { bound, limit } = self;
         let flag = bound.flag();
@@ -78,22 +78,22 @@ impl fmt::Display for Reached {
     }
 }
 
-/// The bounds of every company.
+/// The quotas of every company.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Quotas {
-    /// The most credentials.
+    /// The limit of credentials.
     pub credentials: u32,
-    /// The most users.
+    /// The limit of users.
     pub users: u32,
-    /// The most consents.
+    /// The limit of consents.
     pub consents: u32,
-    /// About how many bytes changes may write in a day (UTC). The last change of a day may
-    /// go above.
+    /// About how many bytes changes may write in a day (UTC). The last change of a day may exceed
+    /// it.
     pub bytes_per_day: u64,
 }
 
 impl Quotas {
-    /// No bounds.
+    /// No limits.
     pub const NONE: Self = Self {
         credentials: u32::MAX,
         users: u32::MAX,
@@ -101,7 +101,7 @@ impl Quotas {
         bytes_per_day: u64::MAX,
     };
 
-    /// How much there may be of this.
+    /// The limit of this quota.
     #[must_use]
     pub fn of(&self, bound: Quota) -> u64 {
         match bound {
@@ -114,7 +114,7 @@ impl Quotas {
 }
 
 impl FactWrite {
-    /// Which company's count it moves, of what, and by how much.
+    /// The company and the quota whose count the write changes, and by how much.
     pub(super) fn moves(&self) -> Option<(Revision, Quota, i64)> {
         let (company, bound) = match &self.key {
             FactKey::Credential(company, _) => (*company, Quota::Credentials),
@@ -131,7 +131,7 @@ impl FactWrite {
         (by != 0).then_some((company, bound, by))
     }
 
-    /// The creation of the company that it is about, if there is one already.
+    /// The creation revision of the company of this fact, if the company exists.
     fn company(&self) -> Option<Revision> {
         match (&self.key, &self.before) {
             (
@@ -152,9 +152,9 @@ impl FactWrite {
 }
 
 impl Proposal {
-    /// The creation of the company that it changes; none for one that it creates, and for what
-    /// belongs to no company.
+    /// The creation revision of the company that the proposal changes; `None` if it creates the
+    /// company, or if the facts belong to no company.
     pub(super) fn company(&self) -> Option<Revision> {
-        self.steps.iter().find_map(FactWrite::company)
+        self.writes.iter().find_map(FactWrite::company)
     }
 }

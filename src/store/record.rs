@@ -1,12 +1,14 @@
-//! Record: facts and changes as bytes, by the schema in `proto/scopegate/store/v1`.
+//! Record: encodes and decodes facts and changes, by the schema in `proto/scopegate/store/v1`.
 //!
-//! Not here: keys, and how long values are cut into parts. What does not decode is damage.
+//! Not here: keys, and the division of long values into chunks. Bytes that do not decode are
+//! corrupt.
 
 use jiff::Timestamp;
 use prost::Message;
 use prost_types::Timestamp as Stamp;
 
-use super::{Corrupt, Fact, FactKey, StoredReply};
+use super::error::Corrupt;
+use super::{Fact, FactKey, StoredReply};
 use crate::policy::caller::Role;
 use crate::policy::catalog::{Catalog, ScopeIdMap};
 use crate::policy::ceiling::{RemovedEntry, RestoredRange};
@@ -31,7 +33,7 @@ pub(super) mod proto {
     include!(concat!(env!("OUT_DIR"), "/scopegate.store.v1.rs"));
 }
 
-/// A fact as bytes. Its key and revision are kept beside it.
+/// Encodes a fact. Its key and its revision are stored next to it.
 pub(super) fn encode(fact: &Fact) -> Vec<u8> {
     match fact {
         Fact::Catalog(catalog) => {
@@ -60,7 +62,7 @@ pub(super) fn encode(fact: &Fact) -> Vec<u8> {
             restored: company
                 .restored
                 .iter()
-                .map(|(scope, windows)| place(scope, Revision::ZERO, windows))
+                .map(|(scope, ranges)| place(scope, Revision::ZERO, ranges))
                 .collect(),
         }
         .encode_to_vec(),
@@ -91,7 +93,7 @@ pub(super) fn encode(fact: &Fact) -> Vec<u8> {
         .encode_to_vec(),
         Fact::Secret(secret) => SecretRecord {
             credential_id: secret.credential.to_string(),
-            credential_created_at_revision: secret.credential_birth.0,
+            credential_created_at_revision: secret.credential_created_at.0,
             hash: secret.hash.as_bytes().to_vec(),
         }
         .encode_to_vec(),
@@ -108,7 +110,7 @@ pub(super) fn encode(fact: &Fact) -> Vec<u8> {
     }
 }
 
-/// The fact that these bytes are under this key, last changed at this revision.
+/// Decodes the fact of this key, which this revision changed last.
 pub(super) fn decode(key: &FactKey, revision: Revision, bytes: &[u8]) -> Result<Fact, Corrupt> {
     Ok(match key {
         FactKey::Catalog => {
@@ -141,7 +143,7 @@ pub(super) fn decode(key: &FactKey, revision: Revision, bytes: &[u8]) -> Result<
                 restored: record
                     .restored
                     .into_iter()
-                    .map(|place| (ScopeId(place.scope_id), windows(&place)))
+                    .map(|place| (ScopeId(place.scope_id), ranges(&place)))
                     .collect(),
                 created_at: Revision(record.created_at_revision),
                 revision,
@@ -190,7 +192,7 @@ pub(super) fn decode(key: &FactKey, revision: Revision, bytes: &[u8]) -> Result<
                 id: id.clone(),
                 company: *company,
                 credential: CredentialId::parse(record.credential_id).map_err(|_| Corrupt)?,
-                credential_birth: Revision(record.credential_created_at_revision),
+                credential_created_at: Revision(record.credential_created_at_revision),
                 hash: blake3::Hash::from_slice(&record.hash).map_err(|_| Corrupt)?,
                 revision,
             };
@@ -230,7 +232,8 @@ fn encode_key(key: &ApiKey) -> KeyRecord {
 }
 
 fn decode_key(record: KeyRecord) -> Result<ApiKey, Corrupt> {
-    // A role that this program does not know permits nothing, so none may be passed over.
+    // An unknown role permits nothing. Skipping it would change what the key permits, so it is an
+    // error.
     let role = |name: String| Role::ALL.into_iter().find(|role| role.name() == name).ok_or(Corrupt);
     let hash = match record.hash.as_slice() {
         [] => None,
@@ -251,19 +254,19 @@ fn decode_key(record: KeyRecord) -> Result<ApiKey, Corrupt> {
     })
 }
 
-/// What is kept of a request, as bytes.
-pub(super) fn encode_answered(answered: StoredReply) -> Vec<u8> {
-    let StoredReply { body, reply } = answered;
+/// Encodes a stored reply.
+pub(super) fn encode_reply(stored: StoredReply) -> Vec<u8> {
+    let StoredReply { body, reply } = stored;
     AnsweredRecord { body: body.to_vec(), reply }.encode_to_vec()
 }
 
-/// What is kept of a request.
-pub(super) fn decode_answered(bytes: &[u8]) -> Result<StoredReply, Corrupt> {
+/// Decodes a stored reply.
+pub(super) fn decode_reply(bytes: &[u8]) -> Result<StoredReply, Corrupt> {
     let AnsweredRecord { body, reply } = AnsweredRecord::decode(bytes)?;
     Ok(StoredReply { body: body.try_into().map_err(|_| Corrupt)?, reply })
 }
 
-/// A change as bytes.
+/// Encodes a change.
 pub(super) fn encode_change(change: &Change) -> Vec<u8> {
     let text = |id: Option<&str>| id.unwrap_or_default().to_owned();
     ChangeRecord {
@@ -280,7 +283,7 @@ pub(super) fn encode_change(change: &Change) -> Vec<u8> {
         displaced: change
             .displaced
             .iter()
-            .map(|taken| place(taken.scope, taken.added_at, &taken.restored))
+            .map(|removed| place(removed.scope, removed.added_at, &removed.restored))
             .collect(),
         fields: change
             .fields
@@ -295,7 +298,7 @@ pub(super) fn encode_change(change: &Change) -> Vec<u8> {
     .encode_to_vec()
 }
 
-/// The change that these bytes are.
+/// Decodes a change.
 pub(super) fn decode_change(revision: Revision, bytes: &[u8]) -> Result<Change, Corrupt> {
     fn id<T, E>(text: String, parse: fn(String) -> Result<T, E>) -> Result<Option<T>, Corrupt> {
         if text.is_empty() { Ok(None) } else { parse(text).map(Some).map_err(|_| Corrupt) }
@@ -327,7 +330,7 @@ pub(super) fn decode_change(revision: Revision, bytes: &[u8]) -> Result<Change, 
             .map(|place| RemovedEntry {
                 scope: ScopeId(place.scope_id),
                 added_at: Revision(place.added_at_revision),
-                restored: windows(place),
+                restored: ranges(place),
             })
             .collect(),
         fields: record
@@ -342,16 +345,16 @@ fn names(texts: Vec<String>) -> Result<Vec<Name>, Corrupt> {
     texts.into_iter().map(|text| Name::parse(text).map_err(|_| Corrupt)).collect()
 }
 
-fn place(scope: ScopeId, added_at: Revision, windows: &[RestoredRange]) -> PlaceRecord {
+fn place(scope: ScopeId, added_at: Revision, ranges: &[RestoredRange]) -> PlaceRecord {
     PlaceRecord {
         scope_id: scope.0,
         added_at_revision: added_at.0,
-        from_revisions: windows.iter().map(|window| window.from.0).collect(),
-        to_revisions: windows.iter().map(|window| window.to.0).collect(),
+        from_revisions: ranges.iter().map(|range| range.from.0).collect(),
+        to_revisions: ranges.iter().map(|range| range.to.0).collect(),
     }
 }
 
-fn windows(place: &PlaceRecord) -> Vec<RestoredRange> {
+fn ranges(place: &PlaceRecord) -> Vec<RestoredRange> {
     let ends = place.from_revisions.iter().zip(&place.to_revisions);
     ends.map(|(from, to)| RestoredRange { from: Revision(*from), to: Revision(*to) }).collect()
 }

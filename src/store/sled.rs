@@ -1,54 +1,54 @@
-//! The embedded engine: one sled tree, one writer thread.
+//! Sled: the embedded engine, one sled tree and one writer thread.
 //!
-//! Reads go to the tree directly. Everything written goes through the `writer`, which
-//! commits many changes with one flush.
+//! Reads go to the tree directly. All writes go through the `writer`, which commits many changes
+//! with one flush.
 //!
-//! sled's own `flush` hands pages to the kernel and no further, so the writer also syncs the
-//! log through a file handle of its own. What sled leaves unsynced beside the log, or half
-//! written, is put right while the store is opened: a power cut at any moment then leaves a store
-//! that opens (`tests/power.rs`). A value longer than `chunked::INLINE` is cut into
-//! parts under keys of their own: sled would put a page above 128 KiB into a file beside its
-//! log, which it does not sync.
+//! sled's own `flush` only hands pages to the kernel. The writer therefore also syncs the log
+//! through its own file handle. sled leaves some files beside the log unsynced or half written;
+//! `data_dir` repairs them before sled opens the store. A store therefore opens after a power cut
+//! at any moment (`tests/integration/power_loss.rs`). A value longer than `chunked::INLINE` is
+//! divided into chunks under their own keys, because sled puts a page above 128 KiB into a file
+//! beside its log and does not sync that file.
 //!
-//! Not here: what a change means, and who is told of it beyond the [`CommitObserver`].
+//! Not here: the meaning of a change, and the actions of the [`CommitObserver`].
 
 mod backup;
+mod backup_feed;
+mod batch_builder;
 mod checksum;
 mod chunked;
+mod command_queue;
+mod data_dir;
 mod disk_space;
+mod engine_error;
 mod gc;
 mod group_commit;
 mod high_water_mark;
+mod open;
+mod open_error;
 mod permissions;
 mod restore;
 mod upgrade;
 mod usage;
 mod writer;
 
-use std::fs::{self, DirBuilder, File, TryLockError};
-use std::io;
-use std::os::unix::fs::DirBuilderExt;
-use std::panic::{self, AssertUnwindSafe};
-use std::path::{Path, PathBuf};
+use std::fs::File;
+use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
-use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::thread::JoinHandle;
 
-use std::ops::RangeInclusive;
-
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use sled::Tree;
 use tokio::sync::oneshot;
 
 use super::backup::Backup;
-use super::quota::{Quota, Quotas};
+use super::quota::Quota;
 use super::{
-    CLOCK_LEAD, CommitHandle, CommitObserver, Corrupt, Fact, FactKey, Incarnation, Minute,
-    Proposal, RequestKey, Store, StoreError, StoreMetrics, StoredReply, key, record,
+    CommitHandle, CommitObserver, Fact, FactKey, Incarnation, Minute, Proposal, RequestKey, Store,
+    StoreError, StoreMetrics, StoredReply, key, record,
 };
-use crate::metrics::shortage;
-use crate::policy::change::{Author, Change, ChangeKind, FieldChange};
+use crate::policy::change::Change;
 use crate::policy::company::Company;
 use crate::policy::credential::Credential;
 use crate::policy::id::{CompanyId, CredentialId, UserId};
@@ -56,93 +56,15 @@ use crate::policy::revision::Revision;
 use crate::policy::scope::ScopeId;
 use crate::policy::user::User;
 use backup::{ActiveBackups, SledBackup};
-use checksum::{StoreChecksum, WriteBatch};
-use disk_space::DiskSpace;
-use high_water_mark::{HighWaterMark, MarkState};
+use command_queue::{CommandQueue, KEYS, QUEUE, URGENT, WriterCommand};
+use engine_error::unavailable;
+pub use open_error::OpenError;
 pub use restore::{RestoreError, Restored, restore};
 use usage::{Pending, SharedUsage};
-use writer::{Writer, WriterCommand};
+use writer::Writer;
 
-/// The version of what this program writes. A store of a later one is not opened.
+/// The schema version that this program writes. It does not open a store of a later version.
 const SCHEMA_VERSION: u64 = 2;
-/// sled's log, and its settings.
-const LOG: &str = "db";
-const SETTINGS: &str = "conf";
-/// How much of the tree sled keeps in memory unless told otherwise, in bytes.
-const PAGE_CACHE: u64 = 64 << 20;
-/// How long to wait for another process that is about to let go of the store.
-const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long to wait before another look.
-const PAUSE: Duration = Duration::from_millis(20);
-/// How many threads a store needs: those of sled, and the writer.
-const THREADS: usize = 10;
-/// How many changes may wait for the writer.
-const QUEUE: usize = 4096;
-/// How many more of those that take away: they do not have to wait until others make room.
-const URGENT: usize = 256;
-/// How many of these are only for changes that delete keys.
-const KEYS: usize = 64;
-
-/// Why a store cannot be opened, in a sentence that says what to do.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// Another process has it.
-    #[error(
-        "another process has the store in `{0}` open; stop that one, or choose another --data-dir"
-    )]
-    Locked(String),
-    /// It does not read as what was written.
-    #[error(
-        "the store in `{0}` is damaged; restore it from a backup, or move the directory away to start an empty one"
-    )]
-    Damaged(String),
-    /// It is being restored, or a restore was cut off there.
-    #[error(
-        "the store in `{0}` is only half restored; run `scopegate restore` again with this --data-dir"
-    )]
-    HalfRestored(String),
-    /// A newer version wrote it.
-    #[error(
-        "the store in `{dir}` was written by a newer version (schema {found}, this program knows {SCHEMA_VERSION}); run that version or a later one"
-    )]
-    Newer {
-        /// The data directory.
-        dir: String,
-        /// Its schema version.
-        found: u64,
-    },
-    /// The system refused something: a permission, a file, a thread, memory. What is kept is whole
-    /// as far as is known.
-    #[error("the store in `{dir}` cannot be opened: {told}")]
-    Refused {
-        /// The data directory, or what is in it that cannot be used.
-        dir: String,
-        /// What the system said, and what to do.
-        told: String,
-    },
-}
-
-impl OpenError {
-    /// Why a store that was opened cannot be used.
-    #[must_use]
-    pub fn of(dir: &Path, error: &StoreError) -> Self {
-        let dir = dir.display().to_string();
-        match error {
-            StoreError::Damaged => Self::Damaged(dir),
-            other => Self::Refused { dir, told: format!("{other} (the log says why)") },
-        }
-    }
-
-    /// The same, by what a panic said while it was read.
-    #[must_use]
-    pub fn of_panic(dir: &Path, said: &str) -> Self {
-        let dir = dir.display().to_string();
-        match shortage::number_in(said) {
-            Some(number) => Self::Refused { dir, told: shortage::told_by_number(number) },
-            None => Self::Damaged(dir),
-        }
-    }
-}
 
 /// The embedded engine.
 pub struct SledStore {
@@ -151,340 +73,34 @@ pub struct SledStore {
     opened_at: Revision,
     time_mark: Option<Timestamp>,
     upgraded_from: Option<u64>,
-    /// The time mark that is on the disk, in milliseconds.
-    time_kept: Arc<AtomicI64>,
-    measures: Arc<StoreMetrics>,
+    /// The durable time mark, in milliseconds.
+    durable_time: Arc<AtomicI64>,
+    metrics: Arc<StoreMetrics>,
     usage: SharedUsage,
-    /// What the writer is made of, until it is started.
-    parts: Mutex<Option<Parts>>,
-    orders: CommandQueue,
+    /// The parts of the writer, until it is started.
+    setup: Mutex<Option<Setup>>,
+    commands: CommandQueue,
     backups: ActiveBackups,
     thread: Mutex<Option<JoinHandle<()>>>,
-    /// The last to go: until then the directory is this process's.
-    _held: File,
+    /// Locks the directory for this process. It is the last field, so it is dropped last.
+    _lock: File,
 }
 
-/// What is done with a store of an older schema.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum OlderSchema {
-    /// It is brought to that of this program.
-    Upgrade,
-    /// It is only read, as it is.
-    Keep,
-}
+/// The writer, the receiver of its commands, and the sender that starts its thread.
+type Setup = (Writer, mpsc::Receiver<WriterCommand>, mpsc::Sender<Start>);
 
-/// The writer, its queue, and the way to its thread.
-type Parts = (Writer, mpsc::Receiver<WriterCommand>, mpsc::Sender<Start>);
-
-/// What the writer's thread waits for.
+/// The message that starts the writer's thread.
 type Start = (Writer, mpsc::Receiver<WriterCommand>, Arc<dyn CommitObserver>);
 
-/// The way to the writer, until the engine is closed.
-#[derive(Clone)]
-struct CommandQueue {
-    sender: Arc<Mutex<Option<mpsc::SyncSender<WriterCommand>>>>,
-    measures: Arc<StoreMetrics>,
-}
-
-impl CommandQueue {
-    fn sender(&self) -> Result<mpsc::SyncSender<WriterCommand>, StoreError> {
-        let sender = self.sender.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        sender.ok_or(StoreError::Unavailable)
-    }
-
-    /// Queues an order, if there is room for it.
-    fn queue(&self, order: WriterCommand) -> Result<(), StoreError> {
-        let sender = self.sender()?;
-        // Before the writer may count it down.
-        self.measures.waiting.up();
-        sender.try_send(order).map_err(|error| {
-            self.measures.waiting.down();
-            match error {
-                mpsc::TrySendError::Full(_) => StoreError::Busy,
-                mpsc::TrySendError::Disconnected(_) => StoreError::Unavailable,
-            }
-        })
-    }
-
-    /// Queues an order that must not take the places of what takes away.
-    fn queue_behind(&self, order: WriterCommand) -> Result<(), StoreError> {
-        if self.measures.waiting.read() >= QUEUE as u64 {
-            return Err(StoreError::Busy);
-        }
-        self.queue(order)
-    }
-
-    /// Queues an order as soon as there is room for it.
-    fn wait_for(&self, order: WriterCommand) -> Result<(), StoreError> {
-        let sender = self.sender()?;
-        self.measures.waiting.up();
-        sender.send(order).map_err(|_| {
-            self.measures.waiting.down();
-            StoreError::Unavailable
-        })
-    }
-
-    fn close(&self) {
-        self.sender.lock().unwrap_or_else(PoisonError::into_inner).take();
-    }
-}
-
 impl SledStore {
-    /// Whether there is something in this directory that could be a store.
-    #[must_use]
-    pub fn exists(dir: &Path) -> bool {
-        dir.join(LOG).exists()
-    }
-
-    /// Opens the store in this directory, or makes an empty one.
-    ///
-    /// # Errors
-    /// Says why not, and what to do.
-    pub fn open(dir: &Path) -> Result<Self, OpenError> {
-        Self::open_with_page_cache(dir, PAGE_CACHE)
-    }
-
-    /// As [`Self::open`], with so many bytes of pages kept in memory. What sled counts is the
-    /// pages as they are on disk: in memory they take about twice as much.
-    ///
-    /// # Errors
-    /// As for [`Self::open`].
-    pub fn open_with_page_cache(dir: &Path, bytes: u64) -> Result<Self, OpenError> {
-        let patience = Instant::now() + LOCK_TIMEOUT;
-        loop {
-            match Self::open_now(dir, bytes) {
-                // Whoever has it may be about to let go.
-                Err(OpenError::Locked(_)) if Instant::now() < patience => thread::sleep(PAUSE),
-                opened => return opened,
-            }
-        }
-    }
-
-    fn open_now(dir: &Path, page_cache: u64) -> Result<Self, OpenError> {
-        let name = dir.display().to_string();
-        let io_error = |error: &io::Error| refused(dir, error);
-        create(dir).map_err(|error| io_error(&error))?;
-        let held = match lock_dir(dir) {
-            Ok(held) => held,
-            Err(TryLockError::WouldBlock) => return Err(OpenError::Locked(name)),
-            Err(TryLockError::Error(error)) => return Err(io_error(&error)),
-        };
-        if restore::is_unfinished(dir) {
-            return Err(OpenError::HalfRestored(name));
-        }
-        // Without its own threads sled waits for them for ever.
-        shortage::threads(THREADS).map_err(|error| io_error(&error))?;
-        // sled panics on what it cannot read, and prints it: here it becomes one sentence.
-        let (opened, said) = quietly(|| Self::read(dir, page_cache, held, OlderSchema::Upgrade));
-        match opened {
-            Some(Ok(store)) => {
-                permissions::warn(dir);
-                Ok(store)
-            }
-            Some(Err(EngineError::Newer(found))) => Err(OpenError::Newer { dir: name, found }),
-            Some(Err(EngineError::Sled(error))) => Err(open_error(dir, &error, &said)),
-            Some(Err(EngineError::Damage)) => Err(OpenError::Damaged(name)),
-            Some(Err(EngineError::Store(error))) => Err(OpenError::of(dir, &error)),
-            None => Err(OpenError::of_panic(dir, &said)),
-        }
-    }
-
-    /// Keeps changes for this long, and no longer; to be said before the writer is started. The
-    /// last change always stays.
-    #[must_use]
-    pub fn keeping_changes_for(self, retention: SignedDuration) -> Self {
-        let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((writer, ..)) = &mut *parts {
-            writer.audit_log_retention(retention);
-        }
-        drop(parts);
-        self
-    }
-
-    /// Keeps every company within these bounds; to be said before the writer is started. Without
-    /// it there are none.
-    #[must_use]
-    pub fn bounding_companies(self, bounds: Quotas) -> Self {
-        self.usage.bound_by(bounds);
-        self
-    }
-
-    /// Lets every change use the space that is reserved for those that take away; to be said
-    /// before the writer is started. It is for the way back, when nobody has a key any more.
-    #[must_use]
-    pub fn using_the_reserve(self) -> Self {
-        let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((writer, ..)) = &mut *parts {
-            writer.use_the_reserve();
-        }
-        drop(parts);
-        self
-    }
-
-    /// Brings the store's time back to the machine's clock, by an audited change, if it is ahead
-    /// of it by more than the mark always is; to be called before the writer is started. Says
-    /// from which time, if so (D19).
-    ///
-    /// # Errors
-    /// The disk failed.
-    pub fn accept_clock(
-        &mut self,
-        now: Timestamp,
-        author: Author,
-    ) -> Result<Option<Timestamp>, StoreError> {
-        let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some((writer, ..)) = &mut *parts else { return Err(StoreError::Unavailable) };
-        let (_, before) = writer.reached();
-        // Whole milliseconds, as all times.
-        let now = Timestamp::from_millisecond(now.as_millisecond()).unwrap_or(now);
-        if before <= now.checked_add(CLOCK_LEAD).unwrap_or(Timestamp::MAX) {
-            return Ok(None);
-        }
-        writer.accept_clock(Change {
-            revision: Revision::NEXT,
-            time: now,
-            author,
-            kind: ChangeKind::AcceptClock,
-            company: None,
-            credential: None,
-            user: None,
-            added: vec![],
-            removed: vec![],
-            displaced: vec![],
-            fields: FieldChange::time("time", Some(before), Some(now)).into_iter().collect(),
-        })?;
-        (self.opened_at, self.time_mark) = (writer.reached().0, Some(now));
-        Ok(Some(before))
-    }
-
-    /// The schema that the store had before it was opened, if this program has upgraded it.
-    #[must_use]
-    pub fn upgraded_from(&self) -> Option<u64> {
-        self.upgraded_from
-    }
-
-    fn read(
-        dir: &Path,
-        page_cache: u64,
-        held: File,
-        older: OlderSchema,
-    ) -> Result<Self, EngineError> {
-        disk_space::release(dir)?;
-        recover_files(dir)?;
-        let db = config(dir, page_cache).open()?;
-        let tree: Tree = (*db).clone();
-        let log = File::open(dir.join(LOG))?;
-        // The names of the log and of the snapshot that was just made: sled does not sync them.
-        File::open(dir)?.sync_all()?;
-        let witness = HighWaterMark::ask(dir)?;
-        if tree.get(key::SCHEMA)?.is_none() {
-            // sled opens a log that it cannot follow as an empty one: a store that was made here
-            // before must not come back as a new one.
-            if !tree.is_empty() || !matches!(witness, MarkState::Nothing) {
-                return Err(EngineError::Damage);
-            }
-            let mut first = WriteBatch::default();
-            first.insert(key::SCHEMA, SCHEMA_VERSION.to_be_bytes());
-            first.insert(key::INCARNATION, *Incarnation::new_v4().as_bytes());
-            first.insert(key::HEAD, 0_u64.to_be_bytes());
-            first.apply(&tree, &mut StoreChecksum::default())?;
-            tree.flush()?;
-        }
-        // What a killed process had only handed to the kernel is durable before it is known.
-        log.sync_all()?;
-        let schema = number(&tree, key::SCHEMA)?.ok_or(EngineError::Damage)?;
-        if schema > SCHEMA_VERSION {
-            return Err(EngineError::Newer(schema));
-        }
-        let (mut tally, usage) = StoreChecksum::of(&tree)?;
-        if StoreChecksum::kept(&tree)? != Some(tally) {
-            return Err(EngineError::Damage);
-        }
-        let incarnation = tree.get(key::INCARNATION)?.ok_or(EngineError::Damage)?;
-        let incarnation = Incarnation::from_slice(&incarnation).map_err(|_| EngineError::Damage)?;
-        let opened_at = Revision(number(&tree, key::HEAD)?.ok_or(EngineError::Damage)?);
-        if let Some((last, _)) = tree.scan_prefix(key::changes()).next_back().transpose()?
-            && key::revision_at_end(&last) != Some(opened_at)
-        {
-            return Err(EngineError::Damage);
-        }
-        let time_mark = number(&tree, key::TIME)?.map(i64::try_from).transpose();
-        let time_mark = time_mark.map_err(|_| EngineError::Damage)?;
-        let time_mark = time_mark.map(Timestamp::from_millisecond).transpose();
-        let mut time_mark = time_mark.map_err(|_| EngineError::Damage)?;
-        let accepted = gc::clock_accepted(&tree)?.map_or(Revision::ZERO, |(at, _)| at);
-        match witness {
-            MarkState::Nothing => {
-                if opened_at > Revision::ZERO {
-                    tracing::warn!(
-                        dir = %dir.display(), revision = %opened_at,
-                        "the store has no `witness` file, so it cannot be told whether an older \
-                         state of it was put back: compare the revision with a backup or a log; \
-                         the file is made anew"
-                    );
-                }
-            }
-            MarkState::Reached(life, reached, mark)
-                if life == incarnation && reached <= opened_at =>
-            {
-                // Its time is the later one if the log had no room for it, or has lost its end.
-                // It does not count if an operator brought time back since.
-                if reached >= accepted {
-                    time_mark = time_mark.max(Some(mark));
-                }
-            }
-            MarkState::Reached(..) | MarkState::Nonsense => return Err(EngineError::Damage),
-        }
-        let upgraded_from = match older {
-            OlderSchema::Upgrade if schema < SCHEMA_VERSION => {
-                upgrade::upgrade(&tree, &mut tally, &log, schema)?;
-                Some(schema)
-            }
-            _ => None,
-        };
-        let mark = time_mark.unwrap_or(Timestamp::UNIX_EPOCH);
-        let witness = HighWaterMark::take(dir, incarnation, opened_at, mark)?;
-        let (send, receive) = mpsc::sync_channel(QUEUE + URGENT);
-        // Now, so that a store which could not change anything is not opened.
-        let (begin, begins) = mpsc::channel::<Start>();
-        let thread = thread::Builder::new().name("store-writer".to_owned()).spawn(move || {
-            if let Ok((writer, orders, listener)) = begins.recv() {
-                writer.run(&orders, listener);
-            }
-        })?;
-        let measures = Arc::<StoreMetrics>::default();
-        let counted = Arc::clone(&measures);
-        let mut room = DiskSpace::on(dir, Arc::clone(&measures))?;
-        // From the start, not only from the first change on.
-        room.look();
-        let of_tree = (tally, usage.clone());
-        let writer = Writer::new(tree.clone(), of_tree, log, witness, room, opened_at, time_mark)?;
-        let time_kept = writer.kept();
-        Ok(Self {
-            tree,
-            incarnation,
-            opened_at,
-            time_mark,
-            upgraded_from,
-            time_kept,
-            measures,
-            usage,
-            parts: Mutex::new(Some((writer, receive, begin))),
-            orders: CommandQueue { sender: Arc::new(Mutex::new(Some(send))), measures: counted },
-            backups: ActiveBackups::default(),
-            thread: Mutex::new(Some(thread)),
-            _held: held,
-        })
-    }
-
-    /// The ids behind `after` under a prefix, with their values.
+    /// The ids after `after` under a prefix, with their values.
     fn scan(
         &self,
         prefix: &key::Prefix,
         after: Option<&str>,
         limit: usize,
     ) -> Result<Vec<(Box<str>, sled::IVec)>, StoreError> {
-        let mut found = Vec::new();
+        let mut results = Vec::new();
         // The key after `x` is `x\0`: no id has that byte.
         let start = match after {
             Some(id) => [&prefix.last_of(id), "\0".as_bytes()].concat(),
@@ -495,12 +111,12 @@ impl SledStore {
             let Some(id) = key.starts_with(prefix.bytes()).then(|| prefix.id(&key)) else {
                 break;
             };
-            if found.len() == limit {
+            if results.len() == limit {
                 break;
             }
-            found.push((id.ok_or(StoreError::Damaged)?.into(), value));
+            results.push((id.ok_or(StoreError::Damaged)?.into(), value));
         }
-        Ok(found)
+        Ok(results)
     }
 
     /// The change of this revision.
@@ -509,42 +125,42 @@ impl SledStore {
         let stored = stored.map(|stored| chunked::read(&stored, &self.tree)).transpose()?.flatten();
         match stored {
             Some((_, bytes)) => Ok(record::decode_change(revision, &bytes)?),
-            None => match self.trimmed()? {
-                trimmed if trimmed >= revision => Err(StoreError::Compacted(trimmed)),
+            None => match self.compacted_to()? {
+                compacted if compacted >= revision => Err(StoreError::Compacted(compacted)),
                 _ => Err(StoreError::Damaged),
             },
         }
     }
 
-    /// The changes of these entries, all of which are behind a revision.
+    /// The changes of these index entries, all of which are after a revision.
     fn changes_at(
         &self,
         entries: impl Iterator<Item = sled::Result<(sled::IVec, sled::IVec)>>,
         after: Revision,
     ) -> Result<Vec<Change>, StoreError> {
-        let mut found = Vec::new();
+        let mut results = Vec::new();
         for entry in entries {
-            let (place, _) = entry.map_err(|error| unavailable(&error))?;
-            let revision = key::revision_at_end(&place).ok_or(StoreError::Damaged)?;
-            found.push(self.change(revision)?);
+            let (tree_key, _) = entry.map_err(|error| unavailable(&error))?;
+            let revision = key::revision_at_end(&tree_key).ok_or(StoreError::Damaged)?;
+            results.push(self.change(revision)?);
         }
         // Read after the changes (no silent gap).
-        let trimmed = self.trimmed()?;
-        if trimmed > after { Err(StoreError::Compacted(trimmed)) } else { Ok(found) }
+        let compacted = self.compacted_to()?;
+        if compacted > after { Err(StoreError::Compacted(compacted)) } else { Ok(results) }
     }
 
-    /// The last revision whose change is no longer kept.
-    fn trimmed(&self) -> Result<Revision, StoreError> {
-        let stored = self.tree.get(key::TRIMMED).map_err(|error| unavailable(&error))?;
+    /// The last revision whose change garbage collection removed.
+    fn compacted_to(&self) -> Result<Revision, StoreError> {
+        let stored = self.tree.get(key::COMPACTED).map_err(|error| unavailable(&error))?;
         let number = |bytes: sled::IVec| <[u8; 8]>::try_from(&*bytes).map(u64::from_be_bytes);
-        let trimmed = stored.map(number).transpose().map_err(|_| StoreError::Damaged)?;
-        Ok(Revision(trimmed.unwrap_or(0)))
+        let compacted = stored.map(number).transpose().map_err(|_| StoreError::Damaged)?;
+        Ok(Revision(compacted.unwrap_or(0)))
     }
 
     fn fact(&self, key: &FactKey, stored: &[u8]) -> Result<Option<Fact>, StoreError> {
         match chunked::read(stored, &self.tree)? {
             Some((revision, bytes)) => Ok(Some(record::decode(key, revision, &bytes)?)),
-            // A part is gone since: the value was replaced after `stored` was read.
+            // A chunk is missing: the value was replaced after `stored` was read.
             None => self.get(key),
         }
     }
@@ -563,31 +179,34 @@ impl Store for SledStore {
         self.time_mark
     }
 
-    fn measures(&self) -> &StoreMetrics {
-        &self.measures
+    fn metrics(&self) -> &StoreMetrics {
+        &self.metrics
     }
 
-    fn start(&self, listener: Arc<dyn CommitObserver>) {
-        let parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some((writer, orders, begin)) = parts
-            && let Err(mpsc::SendError((.., listener))) = begin.send((writer, orders, listener))
+    fn start(&self, observer: Arc<dyn CommitObserver>) {
+        let setup = self.setup.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some((writer, commands, start_sender)) = setup
+            && let Err(mpsc::SendError((.., observer))) =
+                start_sender.send((writer, commands, observer))
         {
-            // There is no thread that could commit anything.
-            listener.failed();
+            // The writer thread is gone, so nothing can be committed.
+            observer.failed();
         }
     }
 
     fn get(&self, key: &FactKey) -> Result<Option<Fact>, StoreError> {
-        let place = key::fact(key);
+        let tree_key = key::fact(key);
         loop {
-            let Some(stored) = self.tree.get(&place).map_err(|error| unavailable(&error))? else {
+            let Some(stored) = self.tree.get(&tree_key).map_err(|error| unavailable(&error))?
+            else {
                 return Ok(None);
             };
             if let Some((revision, bytes)) = chunked::read(&stored, &self.tree)? {
                 return Ok(Some(record::decode(key, revision, &bytes)?));
             }
-            // A part is gone: either the value has been replaced meanwhile, or it is damaged.
-            if self.tree.get(&place).map_err(|error| unavailable(&error))?.as_ref() == Some(&stored)
+            // A chunk is missing: the value was replaced meanwhile, or it is corrupt.
+            if self.tree.get(&tree_key).map_err(|error| unavailable(&error))?.as_ref()
+                == Some(&stored)
             {
                 return Err(StoreError::Damaged);
             }
@@ -599,14 +218,14 @@ impl Store for SledStore {
         after: Option<&CompanyId>,
         limit: usize,
     ) -> Result<Vec<Company>, StoreError> {
-        let mut found = Vec::new();
+        let mut results = Vec::new();
         for (id, stored) in self.scan(&key::companies(), after.map(CompanyId::as_str), limit)? {
             let id = CompanyId::parse(id).map_err(|_| StoreError::Damaged)?;
             if let Some(Fact::Company(company)) = self.fact(&FactKey::Company(id), &stored)? {
-                found.push(Arc::unwrap_or_clone(company));
+                results.push(Arc::unwrap_or_clone(company));
             }
         }
-        Ok(found)
+        Ok(results)
     }
 
     fn credentials(
@@ -615,16 +234,16 @@ impl Store for SledStore {
         after: Option<&CredentialId>,
         limit: usize,
     ) -> Result<Vec<Credential>, StoreError> {
-        let mut found = Vec::new();
+        let mut results = Vec::new();
         let prefix = key::credentials(company);
         for (id, stored) in self.scan(&prefix, after.map(CredentialId::as_str), limit)? {
             let id = CredentialId::parse(id).map_err(|_| StoreError::Damaged)?;
             let fact = self.fact(&FactKey::Credential(company, id), &stored)?;
             if let Some(Fact::Credential(credential)) = fact {
-                found.push(Arc::unwrap_or_clone(credential));
+                results.push(Arc::unwrap_or_clone(credential));
             }
         }
-        Ok(found)
+        Ok(results)
     }
 
     fn holders(
@@ -634,9 +253,9 @@ impl Store for SledStore {
         after: Option<&CredentialId>,
         limit: usize,
     ) -> Result<Vec<CredentialId>, StoreError> {
-        let found =
+        let results =
             self.scan(&key::holders(company, scope), after.map(CredentialId::as_str), limit)?;
-        found
+        results
             .into_iter()
             .map(|(id, _)| CredentialId::parse(id).map_err(|_| StoreError::Damaged))
             .collect()
@@ -648,14 +267,14 @@ impl Store for SledStore {
         after: Option<&UserId>,
         limit: usize,
     ) -> Result<Vec<User>, StoreError> {
-        let mut found = Vec::new();
+        let mut results = Vec::new();
         for (id, stored) in self.scan(&key::users(company), after.map(UserId::as_str), limit)? {
             let id = UserId::parse(id).map_err(|_| StoreError::Damaged)?;
             if let Some(Fact::User(user)) = self.fact(&FactKey::User(company, id), &stored)? {
-                found.push(Arc::unwrap_or_clone(user));
+                results.push(Arc::unwrap_or_clone(user));
             }
         }
-        Ok(found)
+        Ok(results)
     }
 
     fn changes(
@@ -687,32 +306,32 @@ impl Store for SledStore {
     }
 
     fn answered(&self, request: &RequestKey) -> Result<Option<StoredReply>, StoreError> {
-        let stored = self.tree.get(key::answered(request)).map_err(|error| unavailable(&error))?;
-        // Forgotten between two reads, it is forgotten.
+        let stored = self.tree.get(key::reply(request)).map_err(|error| unavailable(&error))?;
+        // If the reply expires between the two reads, it is not found.
         let Some(stored) = stored else { return Ok(None) };
         let Some((_, bytes)) = chunked::read(&stored, &self.tree)? else { return Ok(None) };
-        Ok(Some(record::decode_answered(&bytes)?))
+        Ok(Some(record::decode_reply(&bytes)?))
     }
 
     fn commit(&self, proposal: Proposal) -> Result<CommitHandle, StoreError> {
-        let (answer, ticket) = oneshot::channel();
-        // What comes at this moment may go a little above; the channel has the last word.
-        let waiting = self.measures.waiting.read();
+        let (reply, handle) = oneshot::channel();
+        // Concurrent callers may exceed this limit by a few; the bound of the channel is exact.
+        let waiting = self.metrics.waiting.read();
         let is_full = waiting >= QUEUE as u64 && !proposal.takes_away();
         if is_full || (waiting >= (QUEUE + URGENT - KEYS) as u64 && !proposal.deletes_keys()) {
             return Err(StoreError::Busy);
         }
-        self.orders.queue(WriterCommand::Commit(Box::new(proposal), answer))?;
-        Ok(ticket)
+        self.commands.queue(WriterCommand::Commit(Box::new(proposal), reply))?;
+        Ok(handle)
     }
 
     fn admits(&self, proposal: &Proposal) -> Result<(), StoreError> {
         let time = proposal.change.time;
-        self.usage.admits(&Pending::default(), proposal, time).map_err(StoreError::AtBound)
+        self.usage.check(&Pending::default(), proposal, time).map_err(StoreError::AtBound)
     }
 
     fn has_room(&self, company: Revision, bound: Quota, more: u64) -> Result<(), StoreError> {
-        self.usage.has_room(company, bound, more).map_err(StoreError::AtBound)
+        self.usage.check_more(company, bound, more).map_err(StoreError::AtBound)
     }
 
     fn last_seen(&self, credential: Revision) -> Result<Option<Minute>, StoreError> {
@@ -723,40 +342,40 @@ impl Store for SledStore {
 
     fn note_seen(&self, seen: Vec<(Revision, Minute)>) {
         if !seen.is_empty() {
-            self.orders.queue_behind(WriterCommand::Seen(seen)).ok();
+            self.commands.queue_behind(WriterCommand::Seen(seen)).ok();
         }
     }
 
     fn mark_time(&self, time: Timestamp, believed: Timestamp) {
-        // With the queue full, the commits that fill it carry the time.
-        self.orders.queue_behind(WriterCommand::MarkTime { time, believed }).ok();
+        // If the queue is full, the commits in it carry the time.
+        self.commands.queue_behind(WriterCommand::MarkTime { time, believed }).ok();
     }
 
     fn time_kept(&self) -> Timestamp {
-        let kept = self.time_kept.load(Ordering::Acquire);
-        Timestamp::from_millisecond(kept).unwrap_or(Timestamp::MAX)
+        let millisecond = self.durable_time.load(Ordering::Acquire);
+        Timestamp::from_millisecond(millisecond).unwrap_or(Timestamp::MAX)
     }
 
     fn keep_time(&self, time: Timestamp) -> Result<oneshot::Receiver<()>, StoreError> {
-        let (told, kept) = oneshot::channel();
-        self.orders.queue_behind(WriterCommand::KeepTime(time, told))?;
-        Ok(kept)
+        let (reply, durable) = oneshot::channel();
+        self.commands.queue_behind(WriterCommand::KeepTime(time, reply))?;
+        Ok(durable)
     }
 
     fn backup(&self) -> Result<Box<dyn Backup>, StoreError> {
-        if self.parts.lock().unwrap_or_else(PoisonError::into_inner).is_some() {
-            // There is nobody yet to hand anything over.
+        if self.setup.lock().unwrap_or_else(PoisonError::into_inner).is_some() {
+            // The writer is not started, so no feed can be registered.
             return Err(StoreError::Unavailable);
         }
-        let (tree, orders) = (self.tree.clone(), self.orders.clone());
-        Ok(Box::new(SledBackup::begin(tree, self.incarnation, orders, &self.backups)?))
+        let (tree, commands) = (self.tree.clone(), self.commands.clone());
+        Ok(Box::new(SledBackup::begin(tree, self.incarnation, commands, &self.backups)?))
     }
 
     fn close(&self) {
-        self.orders.close();
-        self.parts.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.commands.close();
+        self.setup.lock().unwrap_or_else(PoisonError::into_inner).take();
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
-        // The writer has told its listener if it panicked.
+        // If the writer panicked, it has reported that to its observer.
         thread.map(JoinHandle::join);
     }
 }
@@ -767,149 +386,7 @@ impl Drop for SledStore {
     }
 }
 
-/// Runs something that may panic, and says what was said of it instead of printing it.
-fn quietly<T>(work: impl FnOnce() -> T) -> (Option<T>, String) {
-    let said = Arc::new(Mutex::new(String::new()));
-    let hook = panic::take_hook();
-    let heard = Arc::clone(&said);
-    panic::set_hook(Box::new(move |what| {
-        heard.lock().unwrap_or_else(PoisonError::into_inner).push_str(&what.to_string());
-    }));
-    let done = panic::catch_unwind(AssertUnwindSafe(work));
-    panic::set_hook(hook);
-    let said = said.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    (done.ok(), said)
-}
-
-/// Why sled does not open a store. It often panics on what the system refused, or wraps it.
-fn open_error(dir: &Path, error: &sled::Error, said: &str) -> OpenError {
-    let name = dir.display().to_string();
-    let text = format!("{error:?} {said}");
-    if text.contains("could not acquire lock") {
-        return OpenError::Locked(name);
-    }
-    match error {
-        sled::Error::Io(error) if error.raw_os_error().is_some() => refused(dir, error),
-        _ if shortage::number_in(&text).is_some() => OpenError::of_panic(dir, &text),
-        sled::Error::Io(error) => match error.kind() {
-            // What sled says of a log that it cannot follow.
-            io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof | io::ErrorKind::Other => {
-                OpenError::Damaged(name)
-            }
-            _ => refused(dir, error),
-        },
-        _ => OpenError::Damaged(name),
-    }
-}
-
-/// What the system refused, and for which path where that can be told.
-fn refused(dir: &Path, error: &io::Error) -> OpenError {
-    let of_permission = error.kind() == io::ErrorKind::PermissionDenied;
-    let culprit = of_permission.then(|| not_permitted(dir)).flatten();
-    let dir = culprit.as_deref().unwrap_or(dir).display().to_string();
-    OpenError::Refused { dir, told: shortage::told(error) }
-}
-
-/// The first path of a store that this process may not read and write.
-fn not_permitted(dir: &Path) -> Option<PathBuf> {
-    let refused = |error: &io::Error| error.kind() == io::ErrorKind::PermissionDenied;
-    let files = match fs::read_dir(dir) {
-        Ok(files) => files,
-        Err(error) => return refused(&error).then(|| dir.to_path_buf()),
-    };
-    files.filter_map(|file| Some(file.ok()?.path())).filter(|path| path.is_file()).find(|path| {
-        File::options().read(true).write(true).open(path).is_err_and(|error| refused(&error))
-    })
-}
-
-/// Makes the directory, so that it is found again after a crash.
-fn create(dir: &Path) -> io::Result<()> {
-    if dir.is_dir() {
-        return Ok(());
-    }
-    // What is in it is nobody else's to read: all facts, and the hashes of all secrets.
-    DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
-    match dir.canonicalize()?.parent() {
-        Some(parent) => File::open(parent)?.sync_all(),
-        None => Ok(()),
-    }
-}
-
-/// Takes the directory for this process alone.
-fn lock_dir(dir: &Path) -> Result<File, TryLockError> {
-    let path = dir.join("lock");
-    let lock = File::options().create(true).truncate(false).write(true).open(path);
-    let lock = lock.map_err(TryLockError::Error)?;
-    lock.try_lock()?;
-    Ok(lock)
-}
-
-fn config(dir: &Path, page_cache: u64) -> sled::Config {
-    sled::Config::new().path(dir).cache_capacity(page_cache)
-}
-
-/// Puts right what sled does not survive if the power goes while it is written.
-fn recover_files(dir: &Path) -> Result<(), EngineError> {
-    // A snapshot gets its name when it is whole, but sled looks for one under its first name too,
-    // and refuses a store with half of one. What it is made from is still there.
-    for entry in fs::read_dir(dir)? {
-        let path = entry?.path();
-        if path.extension().is_some_and(|end| end == "generating") {
-            fs::remove_file(path)?;
-        }
-    }
-    // sled never syncs the settings that it writes into a new store, and opens nothing with half
-    // of them. They are made elsewhere and put in place whole, before there is a log.
-    let draft = dir.join("draft");
-    if draft.exists() {
-        fs::remove_dir_all(&draft)?;
-    }
-    if !dir.join(SETTINGS).exists() && !dir.join(LOG).exists() {
-        drop(config(&draft, PAGE_CACHE).open()?);
-        File::open(draft.join(SETTINGS))?.sync_all()?;
-        fs::rename(draft.join(SETTINGS), dir.join(SETTINGS))?;
-        File::open(dir)?.sync_all()?;
-        fs::remove_dir_all(&draft)?;
-    }
-    Ok(())
-}
-
-/// Why a store does not open.
-enum EngineError {
-    Sled(sled::Error),
-    Newer(u64),
-    Damage,
-    Store(StoreError),
-}
-
-impl From<StoreError> for EngineError {
-    fn from(error: StoreError) -> Self {
-        match error {
-            StoreError::Damaged => Self::Damage,
-            other => Self::Store(other),
-        }
-    }
-}
-
-impl From<sled::Error> for EngineError {
-    fn from(error: sled::Error) -> Self {
-        Self::Sled(error)
-    }
-}
-
-impl From<io::Error> for EngineError {
-    fn from(error: io::Error) -> Self {
-        Self::Sled(sled::Error::Io(error))
-    }
-}
-
-impl From<Corrupt> for EngineError {
-    fn from(_: Corrupt) -> Self {
-        Self::Damage
-    }
-}
-
-/// Where changes behind a revision and up to another lie.
+/// The keys of the changes after one revision and up to another.
 fn changes_between(
     company: Option<&CompanyId>,
     after: Revision,
@@ -918,22 +395,5 @@ fn changes_between(
     match company {
         Some(id) => key::change_of(id, after.next())..=key::change_of(id, up_to),
         None => key::change(after.next())..=key::change(up_to),
-    }
-}
-
-fn number(tree: &Tree, key: &[u8]) -> Result<Option<u64>, EngineError> {
-    let Some(bytes) = tree.get(key)? else {
-        return Ok(None);
-    };
-    let bytes = <[u8; 8]>::try_from(&*bytes).map_err(|_| EngineError::Damage)?;
-    Ok(Some(u64::from_be_bytes(bytes)))
-}
-
-/// What sled says stays in the log: no driver's words reach a client.
-fn unavailable(error: &sled::Error) -> StoreError {
-    tracing::error!(%error, "reading the store failed");
-    match error {
-        sled::Error::Corruption { .. } => StoreError::Damaged,
-        _ => StoreError::Unavailable,
     }
 }

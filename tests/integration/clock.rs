@@ -386,7 +386,7 @@ fn hour(hour: i64) -> Timestamp {
     Timestamp::from_second(hour * 3_600).expect("a time")
 }
 
-fn proposal(time: Timestamp, remember: Option<IdempotencyRecord>) -> Proposal {
+fn proposal(time: Timestamp, idempotency: Option<IdempotencyRecord>) -> Proposal {
     let change = Change {
         revision: Revision::NEXT,
         time,
@@ -400,7 +400,7 @@ fn proposal(time: Timestamp, remember: Option<IdempotencyRecord>) -> Proposal {
         displaced: vec![],
         fields: vec![],
     };
-    Proposal { preconditions: vec![], caller: None, steps: vec![], change, remember }
+    Proposal { preconditions: vec![], caller: None, writes: vec![], change, idempotency }
 }
 
 fn commit(store: &dyn Store, proposal: Proposal) -> Timestamp {
@@ -445,8 +445,8 @@ fn entries_of_a_rejected_clock_are_not_kept_longer() {
     let store = Arc::new(open(dir.path()));
     store.start(Arc::new(Nobody));
     let key = RequestKey([7; 32]);
-    let remember = IdempotencyRecord { key, body: [1; 32], reply: Box::new(|_| vec![]) };
-    commit(&*store, proposal(hour(1_000), Some(remember)));
+    let idempotency = IdempotencyRecord { key, body: [1; 32], reply: Box::new(|_| vec![]) };
+    commit(&*store, proposal(hour(1_000), Some(idempotency)));
     store.close();
     drop(store);
     let mut store = open(dir.path());
@@ -475,8 +475,8 @@ fn entries_of_a_rejected_clock_are_not_kept_longer() {
 /// Commits a change that remembers its request.
 fn commit_request(store: &dyn Store, at: Timestamp, request: u8) {
     let key = RequestKey([request; 32]);
-    let remember = IdempotencyRecord { key, body: [1; 32], reply: Box::new(|_| vec![]) };
-    commit(store, proposal(at, Some(remember)));
+    let idempotency = IdempotencyRecord { key, body: [1; 32], reply: Box::new(|_| vec![]) };
+    commit(store, proposal(at, Some(idempotency)));
 }
 
 /// Waits until a request is no longer remembered.

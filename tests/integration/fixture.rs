@@ -339,9 +339,9 @@ fn propose(
     Proposal {
         preconditions: vec![],
         caller: None,
-        steps: vec![FactWrite { key, before, after }],
+        writes: vec![FactWrite { key, before, after }],
         change,
-        remember: None,
+        idempotency: None,
     }
 }
 

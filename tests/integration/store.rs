@@ -98,7 +98,13 @@ fn commit(store: &dyn Store, step: FactWrite) -> Result<Receipt, CommitError> {
     let change = change(ChangeKind::UpdateCompany, "acme");
     propose(
         store,
-        Proposal { preconditions: vec![], caller: None, steps: vec![step], change, remember: None },
+        Proposal {
+            preconditions: vec![],
+            caller: None,
+            writes: vec![step],
+            change,
+            idempotency: None,
+        },
     )
 }
 
@@ -159,9 +165,9 @@ fn a_proposal_stands_only_on_what_it_read(open: &dyn Fn(&Path) -> Arc<dyn Store>
         let proposal = Proposal {
             preconditions: vec![(key, revision)],
             caller: None,
-            steps: vec![other()],
+            writes: vec![other()],
             change,
-            remember: None,
+            idempotency: None,
         };
         assert_eq!(propose(&*store, proposal), Err(CommitError::Conflict));
     }
@@ -170,15 +176,15 @@ fn a_proposal_stands_only_on_what_it_read(open: &dyn Fn(&Path) -> Arc<dyn Store>
     let before = Fact::Company(read_company(&*store, "acme").expect("there"));
     let tickets: Vec<_> = (0..50)
         .map(|_| {
-            let steps = vec![put(Some(before.clone()), before.clone())];
+            let writes = vec![put(Some(before.clone()), before.clone())];
             let change = change(ChangeKind::UpdateCompany, "acme");
             store
                 .commit(Proposal {
                     preconditions: vec![],
                     caller: None,
-                    steps,
+                    writes,
                     change,
-                    remember: None,
+                    idempotency: None,
                 })
                 .expect("queued")
         })
@@ -200,9 +206,9 @@ fn a_full_queue_still_accepts_removals(open: &dyn Fn(&Path) -> Arc<dyn Store>) {
         let proposal = Proposal {
             preconditions: vec![],
             caller: None,
-            steps: vec![step],
+            writes: vec![step],
             change,
-            remember: None,
+            idempotency: None,
         };
         store.commit(proposal).map(drop)
     };
@@ -271,9 +277,9 @@ fn a_change_depends_on_its_callers_key_and_on_no_other(open: &dyn Fn(&Path) -> A
         let proposal = Proposal {
             preconditions: vec![],
             caller: Some(caller),
-            steps: vec![put(None, Fact::Company(Arc::new(company)))],
+            writes: vec![put(None, Fact::Company(Arc::new(company)))],
             change: change(ChangeKind::CreateCompany, "acme"),
-            remember: None,
+            idempotency: None,
         };
         propose(&*store, proposal).map(drop)
     };
@@ -299,9 +305,9 @@ fn a_change_depends_on_its_callers_key_and_on_no_other(open: &dyn Fn(&Path) -> A
     let proposal = Proposal {
         preconditions: vec![],
         caller: Some(again),
-        steps: vec![put(None, Fact::Company(Arc::new(company)))],
+        writes: vec![put(None, Fact::Company(Arc::new(company)))],
         change: change(ChangeKind::CreateCompany, "acme"),
-        remember: None,
+        idempotency: None,
     };
     propose(&*store, proposal).expect("committed");
 }
@@ -314,10 +320,10 @@ fn revisions_and_times_only_go_forward(open: &dyn Fn(&Path) -> Arc<dyn Store>) {
     for (n, second) in [9, 3, 7, 12].into_iter().enumerate() {
         let mut change = change(ChangeKind::CreateCompany, "acme");
         change.time = Timestamp::from_second(second).expect("a time");
-        let steps = vec![put(None, Fact::Company(Arc::new(company(&format!("c{n}"), &catalog))))];
+        let writes = vec![put(None, Fact::Company(Arc::new(company(&format!("c{n}"), &catalog))))];
         let receipt = propose(
             &*store,
-            Proposal { preconditions: vec![], caller: None, steps, change, remember: None },
+            Proposal { preconditions: vec![], caller: None, writes, change, idempotency: None },
         )
         .expect("done");
         assert_eq!(receipt.revision, last.revision.next());
@@ -459,9 +465,9 @@ fn the_log_has_every_change_once_in_order(open: &dyn Fn(&Path) -> Arc<dyn Store>
             Proposal {
                 preconditions: vec![],
                 caller: None,
-                steps: vec![step],
+                writes: vec![step],
                 change,
-                remember: None,
+                idempotency: None,
             },
         )
         .expect("done");
@@ -503,9 +509,9 @@ fn a_request_is_answered_once_and_remembered_for_a_day(open: &dyn Fn(&Path) -> A
     let proposal = |name: &str| Proposal {
         preconditions: vec![],
         caller: None,
-        steps: vec![put(None, Fact::Company(Arc::new(company(name, &catalog))))],
+        writes: vec![put(None, Fact::Company(Arc::new(company(name, &catalog))))],
         change: change(ChangeKind::CreateCompany, name),
-        remember: Some(IdempotencyRecord { key, body: [1; 32], reply: Box::new(reply) }),
+        idempotency: Some(IdempotencyRecord { key, body: [1; 32], reply: Box::new(reply) }),
     };
     assert_eq!(store.answered(&key).expect("readable"), None);
     // Both may be in one batch: the second is refused all the same.
@@ -547,7 +553,7 @@ fn tombstones_of_users_and_credentials_are_collected(open: &dyn Fn(&Path) -> Arc
             id: Name::parse(format!("s{n}")).expect("a name"),
             company: birth,
             credential: made.id.clone(),
-            credential_birth: Revision::NEXT,
+            credential_created_at: Revision::NEXT,
             hash: blake3::hash(b"x"),
             revision: Revision::NEXT,
         };
@@ -632,9 +638,9 @@ fn a_batch_is_announced_before_it_is_applied_and_when_it_is_durable(
             .commit(Proposal {
                 preconditions: vec![],
                 caller: None,
-                steps: vec![],
+                writes: vec![],
                 change: change(ChangeKind::CreateCompany, "b"),
-                remember: None,
+                idempotency: None,
             })
             .is_err(),
         "nothing is accepted that nobody would commit"
@@ -792,11 +798,11 @@ mod retention {
 
     /// Commits a change of this hour.
     fn commit_at(store: &dyn Store, name: &str, hour: i64) {
-        let steps = vec![put(None, Fact::Company(Arc::new(company(name, &catalog(1)))))];
+        let writes = vec![put(None, Fact::Company(Arc::new(company(name, &catalog(1)))))];
         let change = Change { time: later(hour), ..change(ChangeKind::CreateCompany, name) };
         propose(
             store,
-            Proposal { preconditions: vec![], caller: None, steps, change, remember: None },
+            Proposal { preconditions: vec![], caller: None, writes, change, idempotency: None },
         )
         .expect("done");
     }
@@ -888,13 +894,19 @@ mod bounds {
 
     fn proposal(step: FactWrite, time: Timestamp) -> Proposal {
         let change = Change { time, ..change(ChangeKind::UpdateCompany, "acme") };
-        Proposal { preconditions: vec![], caller: None, steps: vec![step], change, remember: None }
+        Proposal {
+            preconditions: vec![],
+            caller: None,
+            writes: vec![step],
+            change,
+            idempotency: None,
+        }
     }
 
     /// Commits these as fast as the queue takes them, so that many are in one batch.
-    fn pipelined(store: &dyn Store, steps: Vec<FactWrite>) -> Vec<Result<Receipt, CommitError>> {
+    fn pipelined(store: &dyn Store, writes: Vec<FactWrite>) -> Vec<Result<Receipt, CommitError>> {
         let queue = |step| store.commit(proposal(step, later(0))).expect("queued");
-        let tickets: Vec<_> = steps.into_iter().map(queue).collect();
+        let tickets: Vec<_> = writes.into_iter().map(queue).collect();
         tickets.into_iter().map(|ticket| ticket.blocking_recv().expect("answered")).collect()
     }
 
@@ -992,7 +1004,7 @@ mod bounds {
             Quota::ALL.map(|bound| store.has_room(first, bound, FEW.of(bound)).is_ok())
         };
         assert!(in_time(|| counted(&*store) == [true; 4]));
-        assert_eq!(store.measures().at_bounds().map(|(_, n)| n).collect::<Vec<_>>(), [1, 0, 0, 0]);
+        assert_eq!(store.metrics().at_bounds().map(|(_, n)| n).collect::<Vec<_>>(), [1, 0, 0, 0]);
     }
 
     #[test]
@@ -1022,9 +1034,9 @@ mod bounds {
         let at = |step, hour| propose(&*store, proposal(step, later(hour)));
         // How many credentials a day takes, pipelined or not.
         let fill = |first: usize, hour: i64| {
-            let steps = (first..first + 300).map(|n| new_credential(&acme, n, &catalog));
+            let writes = (first..first + 300).map(|n| new_credential(&acme, n, &catalog));
             let queue = |step| store.commit(proposal(step, later(hour))).expect("queued");
-            let tickets: Vec<_> = steps.map(queue).collect();
+            let tickets: Vec<_> = writes.map(queue).collect();
             let made: Vec<_> =
                 tickets.into_iter().map(|t| t.blocking_recv().expect("answered")).collect();
             let done = made.iter().filter(|made| made.is_ok()).count();

@@ -8,11 +8,11 @@ use serde::Deserialize;
 
 use crate::cli::time;
 use crate::policy::catalog::Catalog;
-use crate::policy::change::Stamped;
 use crate::policy::company::Company;
 use crate::policy::consent::{Consent, Parties};
 use crate::policy::credential::{Credential, GrantContext};
 use crate::policy::decision::Facts;
+use crate::policy::edit::Stamped;
 use crate::policy::id::{CompanyId, CredentialId, Name, UserId};
 use crate::policy::query::Query;
 use crate::policy::revision::Revision;

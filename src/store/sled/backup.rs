@@ -1,165 +1,53 @@
-//! Backup: reads the whole tree while the writer goes on changing it.
+//! Backup: reads the whole tree while the writer continues to change it.
 //!
-//! The tree is read in the order of its keys, chunk by chunk. From before the first chunk on the
-//! writer hands over everything that it writes, and at the end says at which state it stands.
+//! The backup reads the tree in key order, chunk by chunk. Before the first chunk is read, the
+//! writer begins to pass every batch to the backup's feed. At the end the writer passes the state
+//! of the store.
 //!
-//! INVARIANT (a chunk before what it may lack): of the batches that the writer hands over, only
-//! those lie before a chunk in the file that were taken from the queue before the chunk was
-//! begun to be read; and every batch applied since the beginning is in the file, in order. So for
-//! each key: a batch before its chunk was applied before the key was read, and the chunk has its
-//! effect, or that of a later one. A batch that the chunk lacks lies behind it, as does every one
-//! after that; one that it has already does no harm there, since the last to touch the key comes
-//! last. A key that no chunk has lay nowhere when its chunk was read: what put it there since
-//! lies behind. Whoever takes records in order ends with the state behind the last batch.
+//! INVARIANT (a chunk before what it may lack): a batch is in the file before a chunk only if it
+//! was taken from the feed before the chunk was read. Every batch applied since the beginning is in
+//! the file, in order.
 //!
-//! The writer answers the end order behind everything it has applied, also what was half
-//! written when the last chunk saw it; that is durable then, but for steps of the sweep, which
-//! change no fact.
+//! It follows for each key: a batch before the key's chunk was applied before the key was read, so
+//! the chunk contains its effect or a later one. A batch that the chunk lacks is after the chunk in
+//! the file, and so is every later batch. A batch that the chunk already contains does no harm
+//! after it, because the last write of a key wins. If no chunk contains a key, the key did not
+//! exist when its range was read; the batch that created it is later in the file. A reader that
+//! applies the records in order therefore ends with the state after the last batch.
 //!
-//! INVARIANT (the writer never waits for a backup): what a client has not taken yet waits up to
-//! [`WAITING`] bytes; beyond them the backup ends, and not the change.
+//! The writer carries out the end command after every batch before it. All of these are durable
+//! then, except for steps of garbage collection, which change no fact.
 //!
-//! Not here: the file's form, and how it becomes a store again.
+//! INVARIANT (the writer never waits for a backup): batches that the client has not taken wait in
+//! the feed, up to [`QUEUE_BYTES`] bytes. Above that the backup ends, and the change is committed.
+//!
+//! Not here: the file format, and the restore.
 
 use std::collections::VecDeque;
 use std::panic::{self, AssertUnwindSafe};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use jiff::Timestamp;
 use sled::Tree;
 
-use super::checksum::{StoreChecksum, WriteBatch};
-use super::writer::WriterCommand;
-use super::{CommandQueue, SCHEMA_VERSION, unavailable};
-use crate::policy::revision::Revision;
+use super::SCHEMA_VERSION;
+use super::backup_feed::{BackupFeed, FeedEnd, FeedId, FeedItem, Source};
+use super::checksum::WriteBatch;
+use super::command_queue::{CommandQueue, WriterCommand};
+use super::engine_error::unavailable;
 use crate::store::backup::{self, Begin, End, Writing};
 use crate::store::{Incarnation, StoreError, key};
 
-/// The most backups at once: each holds up to [`WAITING`] bytes.
-const AT_ONCE: usize = 2;
-/// About how many bytes of entries a chunk has, and a record.
+/// The limit of concurrent backups. Each may hold [`QUEUE_BYTES`] bytes.
+const MAX_BACKUPS: usize = 2;
+/// The approximate size of a chunk and of a record, in bytes.
 const CHUNK: usize = 256 << 10;
-/// The most bytes of what was written and has not been taken yet.
-const WAITING: u64 = 64 << 20;
-/// About how many bytes an entry takes in memory beside its own.
-const ENTRY: usize = 100;
-
-/// What the writer hands over.
-enum FeedItem {
-    /// From here on everything.
-    Begun,
-    /// What was written as one.
-    Written(Arc<WriteBatch>, u64),
-    /// There is no more: this is the state behind it.
-    Ended(State),
-}
-
-/// Where the writer stands.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct State {
-    pub(super) head: Revision,
-    pub(super) tally: StoreChecksum,
-    pub(super) mark: Timestamp,
-}
-
-/// What both ends of the queue see.
-#[derive(Default)]
-struct Queue {
-    batches: AtomicUsize,
-    bytes: AtomicU64,
-    overtaken: AtomicBool,
-}
-
-/// The writer's end of a backup's queue.
-pub(super) struct BackupFeed {
-    send: mpsc::Sender<FeedItem>,
-    queue: Arc<Queue>,
-    most: u64,
-}
-
-/// Which backup is to end.
-pub(super) struct Which(Arc<Queue>);
-
-impl BackupFeed {
-    /// A queue of at most so many bytes.
-    fn new(most: u64) -> (Self, Source) {
-        let (send, handed) = mpsc::channel();
-        let queue = Arc::<Queue>::default();
-        (Self { send, queue: Arc::clone(&queue), most }, Source { handed, queue })
-    }
-
-    /// Hands over, and says whether there is still a use in it.
-    fn hand_over(&self, entries: &Arc<WriteBatch>, bytes: u64) -> bool {
-        if self.queue.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes > self.most {
-            self.queue.overtaken.store(true, Ordering::Release);
-            return false;
-        }
-        self.queue.batches.fetch_add(1, Ordering::Release);
-        self.send.send(FeedItem::Written(Arc::clone(entries), bytes)).is_ok()
-    }
-}
-
-/// Those to whom the writer hands over what it writes.
-#[derive(Default)]
-pub(super) struct BackupFeeds(Vec<BackupFeed>);
-
-impl BackupFeeds {
-    /// From here on this one, too.
-    pub(super) fn add(&mut self, tap: BackupFeed) {
-        if tap.send.send(FeedItem::Begun).is_ok() {
-            self.0.push(tap);
-        }
-    }
-
-    /// These were applied to the tree.
-    pub(super) fn hand_over(&mut self, entries: WriteBatch) {
-        if self.0.is_empty() {
-            return;
-        }
-        let bytes =
-            entries.iter().map(|(place, value)| ENTRY + place.len() + value.map_or(0, <[u8]>::len));
-        let (bytes, entries) = (bytes.sum::<usize>() as u64, Arc::new(entries));
-        self.0.retain(|tap| tap.hand_over(&entries, bytes));
-    }
-
-    /// This one has what it needs.
-    pub(super) fn end(&mut self, which: &Which, state: State) {
-        if let Some(place) = self.0.iter().position(|tap| Arc::ptr_eq(&tap.queue, &which.0)) {
-            self.0.swap_remove(place).send.send(FeedItem::Ended(state)).ok();
-        }
-    }
-}
-
-/// The backup's end of its queue.
-struct Source {
-    handed: mpsc::Receiver<FeedItem>,
-    queue: Arc<Queue>,
-}
-
-impl Source {
-    fn next(&self) -> Result<FeedItem, StoreError> {
-        match self.handed.recv() {
-            Ok(handed) => {
-                if let FeedItem::Written(_, bytes) = &handed {
-                    self.queue.bytes.fetch_sub(*bytes, Ordering::Relaxed);
-                    self.queue.batches.fetch_sub(1, Ordering::Relaxed);
-                }
-                Ok(handed)
-            }
-            Err(_) if self.queue.overtaken.load(Ordering::Acquire) => {
-                Err(StoreError::BackupTooSlow)
-            }
-            // The writer has ended.
-            Err(_) => Err(StoreError::Unavailable),
-        }
-    }
-}
-
+/// The limit of the feed's queue, in bytes.
+const QUEUE_BYTES: u64 = 64 << 20;
 /// Reads the tree in the order of its keys.
 struct Scan {
     tree: Tree,
-    /// Where the next chunk begins.
+    /// The first key of the next chunk.
     from: Vec<u8>,
     ended: bool,
 }
@@ -169,19 +57,19 @@ impl Scan {
         Self { tree, from: Vec::new(), ended: false }
     }
 
-    /// Reads on into a chunk that is not in the file yet.
-    fn read(&mut self, chunk: &mut backup::Entries, most: usize) -> Result<(), StoreError> {
+    /// Reads the next keys into a chunk that is not in the file yet.
+    fn read(&mut self, chunk: &mut backup::Entries, limit: usize) -> Result<(), StoreError> {
         let mut bytes = 0;
         for entry in self.tree.range(std::mem::take(&mut self.from)..) {
-            let (place, value) = entry.map_err(|error| unavailable(&error))?;
-            if bytes >= most {
-                self.from = place.to_vec();
+            let (tree_key, value) = entry.map_err(|error| unavailable(&error))?;
+            if bytes >= limit {
+                self.from = tree_key.to_vec();
                 return Ok(());
             }
-            bytes += place.len() + value.len();
-            // Counted anew for what the entries become.
-            if &*place != key::TALLY {
-                chunk.puts.push((place.to_vec(), value.to_vec()));
+            bytes += tree_key.len() + value.len();
+            // The restore computes it from the entries.
+            if &*tree_key != key::CHECKSUM {
+                chunk.puts.push((tree_key.to_vec(), value.to_vec()));
             }
         }
         self.ended = true;
@@ -189,14 +77,14 @@ impl Scan {
     }
 }
 
-/// Entries that were written as one, in as many records as they need.
+/// The entries of one batch, in as many records as needed.
 fn records(written: &WriteBatch) -> VecDeque<backup::Entries> {
     let (mut all, mut record, mut bytes) = (VecDeque::new(), backup::Entries::default(), 0);
-    for (place, value) in written.iter() {
-        bytes += place.len() + value.map_or(0, <[u8]>::len);
+    for (tree_key, value) in written.iter() {
+        bytes += tree_key.len() + value.map_or(0, <[u8]>::len);
         match value {
-            Some(value) => record.puts.push((place.to_vec(), value.to_vec())),
-            None => record.removals.push(place.to_vec()),
+            Some(value) => record.puts.push((tree_key.to_vec(), value.to_vec())),
+            None => record.removals.push(tree_key.to_vec()),
         }
         if bytes >= CHUNK {
             all.push_back(std::mem::take(&mut record));
@@ -207,40 +95,40 @@ fn records(written: &WriteBatch) -> VecDeque<backup::Entries> {
     all
 }
 
-/// How many backups are under way.
+/// The number of backups in progress.
 #[derive(Clone, Default)]
 pub(super) struct ActiveBackups(Arc<AtomicUsize>);
 
-/// One of them, until it is dropped.
-struct Place(ActiveBackups);
+/// A slot for one backup, until it is dropped.
+struct BackupSlot(ActiveBackups);
 
 impl ActiveBackups {
-    fn one_more(&self) -> Result<Place, StoreError> {
-        let place = Place(self.clone());
+    fn acquire(&self) -> Result<BackupSlot, StoreError> {
+        let slot = BackupSlot(self.clone());
         let before = self.0.fetch_add(1, Ordering::Relaxed);
-        if before < AT_ONCE { Ok(place) } else { Err(StoreError::TooManyBackups) }
+        if before < MAX_BACKUPS { Ok(slot) } else { Err(StoreError::TooManyBackups) }
     }
 }
 
-impl Drop for Place {
+impl Drop for BackupSlot {
     fn drop(&mut self) {
         self.0.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-/// A backup under way.
+/// A backup in progress.
 pub(super) struct SledBackup {
     scan: Scan,
     source: Source,
-    orders: CommandQueue,
-    /// Until its last part is made.
+    commands: CommandQueue,
+    /// `None` after the last part was made.
     file: Option<Writing>,
-    /// How many batches waited when the last chunk was read, and are still to be taken.
+    /// How many batches of the feed are still to be taken before the next chunk.
     waiting: usize,
-    asked_to_end: bool,
-    /// Parts of the file that come before anything else.
-    made: VecDeque<Vec<u8>>,
-    _place: Place,
+    end_requested: bool,
+    /// Parts of the file that are made and not returned yet.
+    ready: VecDeque<Vec<u8>>,
+    _slot: BackupSlot,
 }
 
 impl SledBackup {
@@ -248,55 +136,56 @@ impl SledBackup {
     pub(super) fn begin(
         tree: Tree,
         incarnation: Incarnation,
-        orders: CommandQueue,
-        under_way: &ActiveBackups,
+        commands: CommandQueue,
+        active: &ActiveBackups,
     ) -> Result<Self, StoreError> {
-        let place = under_way.one_more()?;
-        let (tap, source) = BackupFeed::new(WAITING);
-        orders.wait_for(WriterCommand::Backup(tap))?;
+        let slot = active.acquire()?;
+        let (feed, source) = BackupFeed::new(QUEUE_BYTES);
+        commands.wait_for(WriterCommand::Backup(feed))?;
         let FeedItem::Begun = source.next()? else { return Err(StoreError::Unavailable) };
         let (file, first) = Writing::begin(Begin { schema: SCHEMA_VERSION, incarnation });
         Ok(Self {
             scan: Scan::new(tree),
             source,
-            orders,
+            commands,
             file: Some(file),
             waiting: 0,
-            asked_to_end: false,
-            made: VecDeque::from([first]),
-            _place: place,
+            end_requested: false,
+            ready: VecDeque::from([first]),
+            _slot: slot,
         })
     }
 
-    fn make(&mut self) -> Result<Option<Vec<u8>>, StoreError> {
-        if let Some(part) = self.made.pop_front() {
+    fn next_part(&mut self) -> Result<Option<Vec<u8>>, StoreError> {
+        if let Some(part) = self.ready.pop_front() {
             return Ok(Some(part));
         }
         let Some(file) = &mut self.file else { return Ok(None) };
-        if self.source.queue.overtaken.load(Ordering::Acquire) {
+        if self.source.queue.overflowed.load(Ordering::Acquire) {
             return Err(StoreError::BackupTooSlow);
         }
         if self.waiting == 0 && !self.scan.ended {
             let mut chunk = backup::Entries::default();
             self.scan.read(&mut chunk, CHUNK)?;
-            // No more than waits now: the next chunk must come, too, where changes never end.
+            // Only as many as wait now: otherwise, with constant changes, the next chunk would
+            // never be read.
             self.waiting = self.source.queue.batches.load(Ordering::Acquire);
             return Ok(Some(file.entries(chunk)));
         }
-        if self.waiting == 0 && !self.asked_to_end {
-            self.orders
-                .wait_for(WriterCommand::EndBackup(Which(Arc::clone(&self.source.queue))))?;
-            self.asked_to_end = true;
+        if self.waiting == 0 && !self.end_requested {
+            self.commands
+                .wait_for(WriterCommand::EndBackup(FeedId(Arc::clone(&self.source.queue))))?;
+            self.end_requested = true;
         }
         self.waiting = self.waiting.saturating_sub(1);
         match self.source.next()? {
             FeedItem::Begun => Err(StoreError::Unavailable),
             FeedItem::Written(entries, _) => {
-                self.made = records(&entries).into_iter().map(|part| file.entries(part)).collect();
-                Ok(self.made.pop_front())
+                self.ready = records(&entries).into_iter().map(|part| file.entries(part)).collect();
+                Ok(self.ready.pop_front())
             }
-            FeedItem::Ended(State { head, tally, mark }) => {
-                let end = End { revision: head, tally: tally.number(), time_mark: mark };
+            FeedItem::Ended(FeedEnd { head, checksum, mark }) => {
+                let end = End { revision: head, checksum: checksum.number(), time_mark: mark };
                 Ok(self.file.take().map(|file| file.end(end)))
             }
         }
@@ -306,8 +195,8 @@ impl SledBackup {
 impl backup::Backup for SledBackup {
     fn next(&mut self) -> Result<Option<Vec<u8>>, StoreError> {
         // sled panics on a page that it cannot read.
-        let made = panic::catch_unwind(AssertUnwindSafe(|| self.make()));
-        made.unwrap_or(Err(StoreError::Damaged))
+        let part = panic::catch_unwind(AssertUnwindSafe(|| self.next_part()));
+        part.unwrap_or(Err(StoreError::Damaged))
     }
 }
 
@@ -315,19 +204,23 @@ impl backup::Backup for SledBackup {
 mod tests {
     use std::collections::BTreeMap;
 
+    use jiff::Timestamp;
     use proptest::prelude::*;
 
+    use super::super::backup_feed::BackupFeeds;
+    use super::super::checksum::StoreChecksum;
     use super::*;
+    use crate::policy::revision::Revision;
 
-    type Kept = BTreeMap<Vec<u8>, Vec<u8>>;
+    type Entries = BTreeMap<Vec<u8>, Vec<u8>>;
 
     /// One step of the writer or of the backup.
     #[derive(Clone, Debug)]
     enum Act {
         /// Applies a batch: keys, each with a value or none. Readers see it at once.
         Apply(Vec<(u8, Option<u8>)>),
-        /// Hands over what was applied, which is durable now.
-        HandOver,
+        /// Passes an applied batch, which is durable now, to the feeds.
+        Send,
         /// Reads so many bytes into the chunk.
         Read(usize),
         /// Puts the chunk into the file.
@@ -340,69 +233,69 @@ mod tests {
         let batch = prop::collection::vec((0..24_u8, any::<Option<u8>>()), 1..6);
         prop_oneof![
             4 => batch.prop_map(Act::Apply),
-            3 => Just(Act::HandOver),
+            3 => Just(Act::Send),
             3 => (1..40_usize).prop_map(Act::Read),
             2 => Just(Act::Chunk),
             3 => Just(Act::Take),
         ]
     }
 
-    /// A place of every kind that the tally treats otherwise.
-    fn place(number: u8) -> Vec<u8> {
+    /// A key of each kind that the store checksum treats differently.
+    fn tree_key(number: u8) -> Vec<u8> {
         let table = [b'C', b'K', b'N', b'H'][usize::from(number % 4)];
         vec![table, number]
     }
 
-    fn take(kept: &mut Kept, entries: backup::Entries) {
+    fn take(kept: &mut Entries, entries: backup::Entries) {
         kept.extend(entries.puts);
-        entries.removals.iter().for_each(|place| {
-            kept.remove(place);
+        entries.removals.iter().for_each(|tree_key| {
+            kept.remove(tree_key);
         });
     }
 
-    /// All of a tree but its tally.
-    fn all(tree: &Tree) -> Kept {
+    /// All of a tree except its checksum.
+    fn all(tree: &Tree) -> Entries {
         let all = tree.iter().map(|entry| entry.expect("readable"));
-        let all = all.map(|(place, value)| (place.to_vec(), value.to_vec()));
-        all.filter(|(place, _)| place != key::TALLY).collect()
+        let all = all.map(|(tree_key, value)| (tree_key.to_vec(), value.to_vec()));
+        all.filter(|(tree_key, _)| tree_key != key::CHECKSUM).collect()
     }
 
-    struct Stage {
+    struct Fixture {
         tree: Tree,
-        tally: StoreChecksum,
-        taps: BackupFeeds,
+        checksum: StoreChecksum,
+        feeds: BackupFeeds,
         source: Source,
         scan: Scan,
-        /// Applied and not handed over yet.
+        /// Applied, and not passed to the feeds yet.
         applied: VecDeque<WriteBatch>,
         chunk: backup::Entries,
         /// How many batches may be taken since the last chunk.
         waiting: usize,
-        file: Kept,
+        file: Entries,
     }
 
-    impl Stage {
+    impl Fixture {
         fn new(db: &sled::Db) -> Self {
             let tree: Tree = (**db).clone();
             tree.clear().expect("cleared");
-            let (tap, source) = BackupFeed::new(u64::MAX / 2);
-            let mut stage = Self {
+            let (feed, source) = BackupFeed::new(u64::MAX / 2);
+            let mut fixture = Self {
                 scan: Scan::new(tree.clone()),
                 tree,
-                tally: StoreChecksum::default(),
-                taps: BackupFeeds::default(),
+                checksum: StoreChecksum::default(),
+                feeds: BackupFeeds::default(),
                 source,
                 applied: VecDeque::new(),
                 chunk: backup::Entries::default(),
                 waiting: 0,
-                file: Kept::new(),
+                file: Entries::new(),
             };
-            // What was there before.
-            stage.act(&Act::Apply((0..24).step_by(2).map(|n| (n, Some(n))).collect()));
-            stage.act(&Act::HandOver);
-            stage.taps.add(tap);
-            assert!(matches!(stage.source.next(), Ok(FeedItem::Begun)));
-            stage
+            // The state before the backup.
+            fixture.act(&Act::Apply((0..24).step_by(2).map(|n| (n, Some(n))).collect()));
+            fixture.act(&Act::Send);
+            fixture.feeds.add(feed);
+            assert!(matches!(fixture.source.next(), Ok(FeedItem::Begun)));
+            fixture
         }
 
         fn act(&mut self, act: &Act) {
@@ -411,21 +304,21 @@ mod tests {
                     let mut entries = WriteBatch::default();
                     for (number, value) in batch {
                         match value {
-                            Some(value) => entries.insert(place(*number), [*value]),
-                            None => entries.remove(place(*number)),
+                            Some(value) => entries.insert(tree_key(*number), [*value]),
+                            None => entries.remove(tree_key(*number)),
                         }
                     }
-                    entries.apply(&self.tree, &mut self.tally).expect("applied");
+                    entries.apply(&self.tree, &mut self.checksum).expect("applied");
                     self.applied.push_back(entries);
                 }
-                Act::HandOver => {
+                Act::Send => {
                     if let Some(entries) = self.applied.pop_front() {
-                        self.taps.hand_over(entries);
+                        self.feeds.send(entries);
                     }
                 }
-                // A chunk is read when all that waited at the last one was taken.
-                Act::Read(most) if self.waiting == 0 && !self.scan.ended => {
-                    self.scan.read(&mut self.chunk, *most).expect("read");
+                // A chunk is read only after all batches that waited at the last chunk were taken.
+                Act::Read(limit) if self.waiting == 0 && !self.scan.ended => {
+                    self.scan.read(&mut self.chunk, *limit).expect("read");
                 }
                 Act::Chunk if self.waiting == 0 => {
                     take(&mut self.file, std::mem::take(&mut self.chunk));
@@ -439,7 +332,7 @@ mod tests {
             }
         }
 
-        fn take_one(&mut self) -> Option<State> {
+        fn take_one(&mut self) -> Option<FeedEnd> {
             match self.source.next().expect("handed over") {
                 FeedItem::Written(entries, _) => {
                     records(&entries).into_iter().for_each(|part| take(&mut self.file, part));
@@ -450,18 +343,19 @@ mod tests {
             }
         }
 
-        /// Reads and takes the rest, as the backup does; and says where it ended.
-        fn end(&mut self) -> State {
+        /// Reads and takes the rest, as the backup does, and returns the end state.
+        fn end(&mut self) -> FeedEnd {
             (0..self.waiting).for_each(|_| assert!(self.take_one().is_none()));
             while !self.scan.ended {
                 self.scan.read(&mut self.chunk, CHUNK).expect("read");
             }
             take(&mut self.file, std::mem::take(&mut self.chunk));
             while !self.applied.is_empty() {
-                self.act(&Act::HandOver);
+                self.act(&Act::Send);
             }
-            let state = State { head: Revision(7), tally: self.tally, mark: Timestamp::UNIX_EPOCH };
-            self.taps.end(&Which(Arc::clone(&self.source.queue)), state);
+            let state =
+                FeedEnd { head: Revision(7), checksum: self.checksum, mark: Timestamp::UNIX_EPOCH };
+            self.feeds.end(&FeedId(Arc::clone(&self.source.queue)), state);
             loop {
                 if let Some(state) = self.take_one() {
                     return state;
@@ -473,36 +367,36 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
 
-        /// Whatever the writer does between two steps of the backup, also in the middle of a
-        /// chunk, and with a batch applied that is not durable yet.
+        /// The writer may act between any two steps of the backup, in the middle of a chunk, and
+        /// with a batch applied that is not durable yet.
         #[test]
-        fn any_interleaving_ends_with_the_state_at_the_head(acts in prop::collection::vec(act(), 1..120)) {
+        fn every_interleaving_ends_with_the_state_at_the_head(acts in prop::collection::vec(act(), 1..120)) {
             let dir = tempfile::tempdir().expect("a directory");
             let db = sled::Config::new().path(dir.path()).temporary(true).open().expect("opened");
-            let mut stage = Stage::new(&db);
-            acts.iter().for_each(|act| stage.act(act));
-            let state = stage.end();
-            prop_assert_eq!(&stage.file, &all(&stage.tree));
+            let mut fixture = Fixture::new(&db);
+            acts.iter().for_each(|act| fixture.act(act));
+            let state = fixture.end();
+            prop_assert_eq!(&fixture.file, &all(&fixture.tree));
             let copy = db.open_tree("copy").expect("opened");
-            for (place, value) in &stage.file {
-                copy.insert(place, value.as_slice()).expect("inserted");
+            for (tree_key, value) in &fixture.file {
+                copy.insert(tree_key, value.as_slice()).expect("inserted");
             }
-            let adds_up = StoreChecksum::of(&copy).is_ok_and(|(tally, _)| tally == state.tally);
-            prop_assert!(adds_up, "the tally");
+            let matches_checksum = StoreChecksum::of(&copy).is_ok_and(|(checksum, _)| checksum == state.checksum);
+            prop_assert!(matches_checksum, "the checksum");
         }
     }
 
     #[test]
-    fn who_does_not_take_what_is_written_is_overtaken_and_the_writer_goes_on() {
-        let (tap, source) = BackupFeed::new(10_000);
-        let mut taps = BackupFeeds::default();
-        taps.add(tap);
+    fn slow_backup_client_is_dropped_and_writer_continues() {
+        let (feed, source) = BackupFeed::new(10_000);
+        let mut feeds = BackupFeeds::default();
+        feeds.add(feed);
         for number in 0..200_u8 {
             let mut entries = WriteBatch::default();
-            entries.insert(place(number), [0; 100]);
-            taps.hand_over(entries);
+            entries.insert(tree_key(number), [0; 100]);
+            feeds.send(entries);
         }
-        assert!(taps.0.is_empty(), "nothing more is kept for it");
+        assert!(feeds.0.is_empty(), "nothing more is kept for it");
         assert!(source.queue.bytes.load(Ordering::Relaxed) < 10_000 + 1_000, "nor was");
         let mut taken = 0;
         let ended = loop {
@@ -516,7 +410,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_at_once_is_divided_among_records() {
+    fn a_large_batch_is_divided_among_records() {
         let mut entries = WriteBatch::default();
         for number in 0..1_000_u32 {
             let value = (number % 3 > 0).then(|| vec![7; 4_096]);
@@ -525,7 +419,7 @@ mod tests {
                 None => entries.remove(number.to_be_bytes()),
             }
         }
-        let mut kept: Kept = [(0_u32.to_be_bytes().to_vec(), vec![])].into();
+        let mut kept: Entries = [(0_u32.to_be_bytes().to_vec(), vec![])].into();
         let records = records(&entries);
         assert!(records.len() > 5);
         records.into_iter().for_each(|record| take(&mut kept, record));

@@ -1,22 +1,22 @@
-//! Tally: one number that stands for everything in the tree.
+//! StoreChecksum: one number over everything in the tree.
 //!
-//! sled passes over what it cannot read in the middle of its log, and goes on behind it: one
-//! damaged byte would leave some facts as they were before, beside others as they are, under the
-//! right head. So every batch also writes the sum of the hashes of all keys with their values,
-//! and a store whose entries do not add up to it is damaged. Whoever opens a store reads all of
-//! it for that.
+//! sled skips records that it cannot read in the middle of its log. One corrupt byte would
+//! therefore leave some facts old and others new, under the right head revision. Every batch
+//! therefore also writes the sum of the hashes of all keys with their values. If the entries of a
+//! store do not match that sum, the store is corrupt. Opening a store reads all of it to verify the
+//! sum.
 //!
-//! INVARIANT (nothing beside the tally): the tree is changed by [`WriteBatch::apply`] only. A tree
-//! that is still being restored is no store yet; it is told its tally at the end.
+//! INVARIANT (nothing outside the checksum): only [`WriteBatch::apply`] changes the tree. A tree
+//! that is being restored is not a store yet; it gets its checksum at the end.
 //!
-//! When credentials were last seen is not in it: a crash may forget that.
+//! Last-seen times are not covered: a crash may lose them.
 
 use std::collections::HashMap;
 
 use sled::{Batch, Tree};
 
+use super::engine_error::{EngineError, unavailable};
 use super::usage::{Moves, SharedUsage};
-use super::{EngineError, unavailable};
 use crate::store::{StoreError, key};
 
 /// The sum of the hashes.
@@ -24,25 +24,25 @@ use crate::store::{StoreError, key};
 pub(super) struct StoreChecksum(u128);
 
 impl StoreChecksum {
-    /// The tally of what is in the tree, and how much of it each company has.
+    /// The checksum of the tree, and how much each company has in it.
     pub(super) fn of(tree: &Tree) -> Result<(Self, SharedUsage), EngineError> {
-        let (mut tally, mut moves) = (Self::default(), Moves::default());
+        let (mut checksum, mut moves) = (Self::default(), Moves::default());
         for entry in tree.iter() {
-            let (place, value) = entry?;
-            tally.add(&place, &value);
-            moves.note(&place, false, true);
+            let (tree_key, value) = entry?;
+            checksum.add(&tree_key, &value);
+            moves.note(&tree_key, false, true);
         }
-        Ok((tally, SharedUsage::of(moves)))
+        Ok((checksum, SharedUsage::of(moves)))
     }
 
-    /// What the tree says that its tally is.
+    /// The checksum that is stored in the tree.
     pub(super) fn kept(tree: &Tree) -> Result<Option<Self>, EngineError> {
-        let Some(bytes) = tree.get(key::TALLY)? else { return Ok(None) };
+        let Some(bytes) = tree.get(key::CHECKSUM)? else { return Ok(None) };
         let bytes = <[u8; 16]>::try_from(&*bytes).map_err(|_| EngineError::Damage)?;
         Ok(Some(Self(u128::from_be_bytes(bytes))))
     }
 
-    /// The tally that a backup says its entries add up to.
+    /// The checksum of a backup's entries.
     pub(super) fn from_number(number: u128) -> Self {
         Self(number)
     }
@@ -52,83 +52,88 @@ impl StoreChecksum {
         self.0
     }
 
-    fn add(&mut self, place: &[u8], value: &[u8]) {
-        self.0 = self.0.wrapping_add(hash(place, value));
+    fn add(&mut self, tree_key: &[u8], value: &[u8]) {
+        self.0 = self.0.wrapping_add(hash(tree_key, value));
     }
 
-    fn take(&mut self, place: &[u8], value: &[u8]) {
-        self.0 = self.0.wrapping_sub(hash(place, value));
+    fn take(&mut self, tree_key: &[u8], value: &[u8]) {
+        self.0 = self.0.wrapping_sub(hash(tree_key, value));
     }
 }
 
-fn hash(place: &[u8], value: &[u8]) -> u128 {
-    if !key::is_tallied(place) {
+fn hash(tree_key: &[u8], value: &[u8]) -> u128 {
+    if !key::is_in_checksum(tree_key) {
         return 0;
     }
     let mut hasher = blake3::Hasher::new();
-    // The length first, so that no key can pass for another with the start of its value.
-    hasher.update(&(place.len() as u64).to_be_bytes()).update(place).update(value);
+    // The length comes first, so that a key with its value never hashes like another split of the
+    // same bytes.
+    hasher.update(&(tree_key.len() as u64).to_be_bytes()).update(tree_key).update(value);
     let mut bytes = [0; 16];
     hasher.finalize_xof().fill(&mut bytes);
     u128::from_be_bytes(bytes)
 }
 
-/// What is written as one.
+/// A batch of writes that is applied atomically.
 #[derive(Default)]
 pub(super) struct WriteBatch(HashMap<Vec<u8>, Option<Vec<u8>>>);
 
 impl WriteBatch {
-    pub(super) fn insert(&mut self, place: impl Into<Vec<u8>>, value: impl Into<Vec<u8>>) {
-        self.0.insert(place.into(), Some(value.into()));
+    pub(super) fn insert(&mut self, tree_key: impl Into<Vec<u8>>, value: impl Into<Vec<u8>>) {
+        self.0.insert(tree_key.into(), Some(value.into()));
     }
 
-    pub(super) fn remove(&mut self, place: impl Into<Vec<u8>>) {
-        self.0.insert(place.into(), None);
+    pub(super) fn remove(&mut self, tree_key: impl Into<Vec<u8>>) {
+        self.0.insert(tree_key.into(), None);
     }
 
-    /// The places, with what shall lie there.
+    /// The keys, each with its new value or `None`.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&[u8], Option<&[u8]>)> {
-        self.0.iter().map(|(place, value)| (place.as_slice(), value.as_deref()))
+        self.0.iter().map(|(tree_key, value)| (tree_key.as_slice(), value.as_deref()))
     }
 
-    /// Writes them with the tally that comes of it. What companies have is not counted.
-    pub(super) fn apply(&self, tree: &Tree, tally: &mut StoreChecksum) -> Result<(), StoreError> {
-        self.write(tree, tally).map(drop)
+    /// Applies the batch and updates the checksum. It does not update the counts of companies.
+    pub(super) fn apply(
+        &self,
+        tree: &Tree,
+        checksum: &mut StoreChecksum,
+    ) -> Result<(), StoreError> {
+        self.write(tree, checksum).map(drop)
     }
 
-    /// Writes them with the tally that comes of it, and counts what companies have then.
+    /// Applies the batch, and updates the checksum and the counts of companies.
     pub(super) fn apply_counted(
         &self,
         tree: &Tree,
-        tally: &mut StoreChecksum,
+        checksum: &mut StoreChecksum,
         usage: &SharedUsage,
     ) -> Result<(), StoreError> {
-        usage.apply(self.write(tree, tally)?);
+        usage.apply(self.write(tree, checksum)?);
         Ok(())
     }
 
-    fn write(&self, tree: &Tree, tally: &mut StoreChecksum) -> Result<Moves, StoreError> {
-        let (mut batch, mut next) = (Batch::default(), *tally);
+    fn write(&self, tree: &Tree, checksum: &mut StoreChecksum) -> Result<Moves, StoreError> {
+        let (mut batch, mut next) = (Batch::default(), *checksum);
         let mut moves = Moves::default();
-        for (place, value) in self.iter() {
-            let fresh = value.is_some() && key::is_written_once(place);
+        for (tree_key, value) in self.iter() {
+            let fresh = value.is_some() && key::is_written_once(tree_key);
             let mut was = false;
-            if !fresh && let Some(old) = tree.get(place).map_err(|error| unavailable(&error))? {
-                next.take(place, &old);
+            if !fresh && let Some(old) = tree.get(tree_key).map_err(|error| unavailable(&error))? {
+                next.take(tree_key, &old);
                 was = true;
             }
-            moves.note(place, was, value.is_some());
+            moves.note(tree_key, was, value.is_some());
             match value {
                 Some(value) => {
-                    next.add(place, value);
-                    batch.insert(place, value);
+                    next.add(tree_key, value);
+                    batch.insert(tree_key, value);
                 }
-                None => batch.remove(place),
+                None => batch.remove(tree_key),
             }
         }
-        batch.insert(key::TALLY, &next.0.to_be_bytes());
+        batch.insert(key::CHECKSUM, &next.0.to_be_bytes());
         tree.apply_batch(batch).map_err(|error| unavailable(&error))?;
-        *tally = next;
+        *checksum = next;
         Ok(moves)
     }
 }

@@ -1,16 +1,16 @@
-//! Room: how much of the disk is left, and what is no longer written when it is little.
+//! DiskSpace: the free space of the disk, and which changes are rejected when it is low.
 //!
-//! sled does not go on after a write that failed, and neither may anybody else (what the kernel
-//! dropped is gone). So nothing is accepted that could be the write which meets the full disk,
-//! and checks, which write nothing, are answered all the same.
+//! sled stops after a failed write, and so must the store, because the kernel may have dropped the
+//! pages. Changes are therefore rejected before a write can meet a full disk. Checks write nothing
+//! and are always answered.
 //!
-//! A change that only takes away (a key, a grant, a secret) must be possible on a full disk too.
-//! For these the store keeps a reserve: blocks that the file system has allocated behind the end
-//! of the log, where the log grows into, and that no other file can take. It is filled up whenever
-//! it is low, as far as the disk allows: the log uses it, sled gives it back when it cuts its log,
-//! and so does a start ([`release`]). The last of it is for the deletion of keys alone. Where the
-//! file system cannot allocate in advance there is no reserve, and the space that is left to all is
-//! counted.
+//! A change that only removes access (a key, a grant, a secret) must be possible on a full disk,
+//! too. For these the store keeps a reserve: blocks that the file system has allocated after the
+//! end of the log. The log grows into them, and no other file can take them. The reserve is
+//! refilled whenever it is low, as far as the disk allows: the log uses it up, sled releases it
+//! when it truncates its log, and a start releases it, too ([`release`]). The last part of it is
+//! for the deletion of keys alone. On a file system without preallocation there is no reserve, and
+//! only the free space counts.
 
 use std::fs::File;
 use std::io;
@@ -20,29 +20,28 @@ use std::sync::Arc;
 
 use rustix::fs::FallocateFlags;
 
-use super::LOG;
+use super::data_dir::LOG;
 use crate::store::{Proposal, StoreMetrics};
 
-/// With less than this left, only changes are accepted that take away. It is for what is written
-/// without a change being accepted: the rest of a batch, what is swept, and above all the pages
-/// that sled moves on its own for up to a quarter of a second at a time.
-pub(super) const LITTLE: u64 = 64 << 20;
-/// With less than this left, the reserve included, no change is accepted.
-pub(super) const NOTHING: u64 = 8 << 20;
-/// With less than this left, the reserve included, only keys are deleted: what a stolen key takes
-/// away with what it may change cannot use up the space to delete that key.
+/// Below this many free bytes, only changes that remove access are accepted. The space is for
+/// writes that no change causes directly: the rest of a batch, garbage collection, and above all
+/// the pages that sled moves for up to a quarter of a second at a time.
+pub(super) const LOW_SPACE: u64 = 64 << 20;
+/// Below this many free bytes, the reserve included, no change is accepted.
+pub(super) const HARD_MINIMUM: u64 = 8 << 20;
+/// Below this many free bytes, the reserve included, only keys are deleted. A stolen key can
+/// therefore not use up the space that its own deletion needs.
 const KEYS_ONLY: u64 = 16 << 20;
-/// How large the reserve is, and from when on it is filled up.
+/// The size of the reserve, and the size below which it is refilled, in bytes.
 const RESERVE: u64 = 32 << 20;
-const LOW: u64 = 26 << 20;
-/// What the reserve leaves to files beside the log.
-const BESIDE: u64 = 4 << 20;
-/// The least by which the reserve is filled up.
-const STEP: u64 = 1 << 20;
-/// With less than this left nothing is swept.
-pub(super) const SCARCE: u64 = LITTLE / 2;
-/// How much the log may grow by a byte that is kept: a page is written anew for a few of its
-/// values.
+const REFILL_BELOW: u64 = 26 << 20;
+/// The free bytes that the reserve leaves to other files.
+const LEFT_FOR_OTHERS: u64 = 4 << 20;
+/// The smallest refill, in bytes.
+const MIN_REFILL: u64 = 1 << 20;
+/// Below this many free bytes there is no garbage collection.
+pub(super) const GC_MINIMUM: u64 = LOW_SPACE / 2;
+/// How many bytes the log may grow per stored byte: sled rewrites a page for a few of its values.
 const GROWTH: u64 = 4;
 
 /// The disk that a store is on.
@@ -50,96 +49,99 @@ pub(super) struct DiskSpace {
     dir: File,
     /// The log, to allocate blocks behind its end.
     log: File,
-    measures: Arc<StoreMetrics>,
+    metrics: Arc<StoreMetrics>,
     /// Whether every change may use the reserve.
     for_all: bool,
-    /// Whether there was little left at the last look.
-    little: bool,
-    /// Whether it was said that there is no reserve.
-    said: bool,
+    /// Whether the space was low at the last measurement.
+    low: bool,
+    /// Whether the log already says that there is no reserve.
+    warned: bool,
 }
 
-/// How many bytes there are to write to.
+/// The bytes that can be written.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Space {
-    /// Those that a process without privileges can still take.
+    /// Free bytes for a process without privileges.
     pub(super) free: u64,
-    /// Those that the log alone can grow into.
+    /// Reserved bytes that only the log can use.
     reserve: u64,
     for_all: bool,
 }
 
-/// What a change is for the space that is left.
+/// The effect of a change, which decides how much of the space it may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
-    /// It may give something to somebody.
-    Gives,
-    /// It only takes away.
-    TakesAway,
+pub(super) enum ChangeEffect {
+    /// It may grant something.
+    Widens,
+    /// It only removes access.
+    Narrows,
     /// It only deletes keys.
     DeletesKeys,
 }
 
-impl Kind {
+impl ChangeEffect {
     pub(super) fn of(proposal: &Proposal) -> Self {
         if proposal.deletes_keys() {
             Self::DeletesKeys
         } else if proposal.takes_away() {
-            Self::TakesAway
+            Self::Narrows
         } else {
-            Self::Gives
+            Self::Widens
         }
     }
 }
 
-/// Which changes there is no room for.
+/// The changes for which the space does not suffice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Lack {
-    /// All but those that take away.
-    ToGive,
-    /// All but those that delete keys.
-    ButKeys,
+pub(super) enum SpaceError {
+    /// All except changes that only remove access.
+    NearlyFull,
+    /// All except deletions of keys.
+    KeysOnly,
     /// All.
-    Any,
+    Full,
 }
 
 impl Space {
-    /// Whether there is little left.
-    pub(super) fn is_little(self) -> bool {
-        self.free < LITTLE
+    /// Whether the space is low.
+    pub(super) fn is_low(self) -> bool {
+        self.free < LOW_SPACE
     }
 
-    /// Whether there is room for one more change behind so many bytes, or for which kind there
-    /// is none.
-    pub(super) fn admits(self, bytes: u64, kind: impl FnOnce() -> Kind) -> Result<(), Lack> {
+    /// Checks that the space suffices for one more change after this many bytes of the batch.
+    pub(super) fn admits(
+        self,
+        bytes: u64,
+        kind: impl FnOnce() -> ChangeEffect,
+    ) -> Result<(), SpaceError> {
         let growth = bytes.saturating_mul(GROWTH);
-        if self.free >= LITTLE.saturating_add(growth) {
+        if self.free >= LOW_SPACE.saturating_add(growth) {
             return Ok(());
         }
-        let left = self.free.saturating_add(self.reserve);
-        if left < NOTHING.saturating_add(growth) {
-            return Err(Lack::Any);
+        let remaining = self.free.saturating_add(self.reserve);
+        if remaining < HARD_MINIMUM.saturating_add(growth) {
+            return Err(SpaceError::Full);
         }
         match kind() {
             _ if self.for_all => Ok(()),
-            Kind::DeletesKeys => Ok(()),
-            _ if left < KEYS_ONLY.saturating_add(growth) => Err(Lack::ButKeys),
-            Kind::TakesAway => Ok(()),
-            Kind::Gives => Err(Lack::ToGive),
+            ChangeEffect::DeletesKeys => Ok(()),
+            _ if remaining < KEYS_ONLY.saturating_add(growth) => Err(SpaceError::KeysOnly),
+            ChangeEffect::Narrows => Ok(()),
+            ChangeEffect::Widens => Err(SpaceError::NearlyFull),
         }
     }
 }
 
 impl DiskSpace {
-    pub(super) fn on(dir: &Path, measures: Arc<StoreMetrics>) -> io::Result<Self> {
+    pub(super) fn open(dir: &Path, metrics: Arc<StoreMetrics>) -> io::Result<Self> {
         let log = File::options().write(true).open(dir.join(LOG))?;
-        let (for_all, little, said) = (false, false, false);
-        Ok(Self { dir: File::open(dir)?, log, measures, for_all, little, said })
+        let (for_all, low, warned) = (false, false, false);
+        Ok(Self { dir: File::open(dir)?, log, metrics, for_all, low, warned })
     }
 
-    /// Where it tells what is left.
-    pub(super) fn measures(&self) -> Arc<StoreMetrics> {
-        Arc::clone(&self.measures)
+    /// The metrics to which the space is reported.
+    pub(super) fn metrics(&self) -> Arc<StoreMetrics> {
+        Arc::clone(&self.metrics)
     }
 
     /// Lets every change use the reserve.
@@ -147,20 +149,20 @@ impl DiskSpace {
         self.for_all = true;
     }
 
-    /// How much is left. Fills up the reserve if it can.
-    pub(super) fn look(&mut self) -> Space {
+    /// Measures the space, and refills the reserve if possible.
+    pub(super) fn measure(&mut self) -> Space {
         let mut free = free(&self.dir);
         let mut reserve = reserve_of(&self.log);
         if let Some(more) = missing(free, reserve) {
             self.fill_up(reserve.saturating_add(more));
             (free, reserve) = (self::free(&self.dir), reserve_of(&self.log));
         }
-        self.measures.room.set(free);
-        self.measures.reserve.set(reserve);
-        let little = free < LITTLE;
-        if little != self.little {
-            self.little = little;
-            if little {
+        self.metrics.room.set(free);
+        self.metrics.reserve.set(reserve);
+        let low = free < LOW_SPACE;
+        if low != self.low {
+            self.low = low;
+            if low {
                 tracing::error!(
                     left = free,
                     reserve,
@@ -173,17 +175,17 @@ impl DiskSpace {
         Space { free, reserve, for_all: self.for_all }
     }
 
-    /// Has so many bytes allocated behind the end of the log.
+    /// Allocates this many bytes after the end of the log.
     fn fill_up(&mut self, reserve: u64) {
         let allocated = self.log.metadata().and_then(|log| {
-            // Behind the end, which stays where it is: sled goes by it.
+            // The length of the file does not change: sled relies on it.
             let flags = FallocateFlags::KEEP_SIZE;
             Ok(rustix::fs::fallocate(&self.log, flags, log.len(), reserve)?)
         });
         if let Err(error) = allocated
-            && !self.said
+            && !self.warned
         {
-            self.said = true;
+            self.warned = true;
             tracing::warn!(
                 %error,
                 "no space can be reserved for the log, so a disk that others fill leaves none to \
@@ -193,39 +195,39 @@ impl DiskSpace {
     }
 }
 
-/// Gives the reserve back to all where there is little left, so that a store can be opened: that
-/// writes a file beside the log.
+/// Releases the reserve if the space is low, so that a store can be opened: opening writes a file
+/// beside the log.
 pub(super) fn release(dir: &Path) -> io::Result<()> {
     let path = dir.join(LOG);
-    if free(&File::open(dir)?) >= LITTLE || !path.exists() {
+    if free(&File::open(dir)?) >= LOW_SPACE || !path.exists() {
         return Ok(());
     }
     let log = File::options().write(true).open(path)?;
-    // To the length that it has: only what is allocated behind its end is cut off.
+    // Setting the same length cuts off only the blocks after the end.
     log.set_len(log.metadata()?.len())
 }
 
-/// How many more bytes are to be reserved, if it is worth it.
+/// How many more bytes to reserve, if a refill is worth it.
 fn missing(free: u64, reserve: u64) -> Option<u64> {
-    if reserve >= LOW {
+    if reserve >= REFILL_BELOW {
         return None;
     }
-    let more = (RESERVE - reserve).min(free.saturating_sub(BESIDE));
-    (more >= STEP).then_some(more)
+    let more = (RESERVE - reserve).min(free.saturating_sub(LEFT_FOR_OTHERS));
+    (more >= MIN_REFILL).then_some(more)
 }
 
-/// How many bytes a process without privileges can take.
+/// Free bytes for a process without privileges.
 fn free(dir: &File) -> u64 {
-    // A file system that does not say is not taken for a full one.
+    // A file system that reports no size does not count as full.
     rustix::fs::fstatvfs(dir)
         .ok()
         .filter(|disk| disk.f_blocks > 0)
         .map_or(u64::MAX, |disk| disk.f_bavail.saturating_mul(disk.f_frsize))
 }
 
-/// How many bytes are allocated behind the end of the log.
+/// The number of bytes allocated after the end of the log.
 fn reserve_of(log: &File) -> u64 {
-    /// What a block is in `st_blocks`, whatever the file system's are.
+    /// The unit of `st_blocks`, on every file system.
     const BLOCK: u64 = 512;
     log.metadata().map_or(0, |log| log.blocks().saturating_mul(BLOCK).saturating_sub(log.len()))
 }
@@ -239,7 +241,7 @@ mod tests {
     #[test]
     fn the_reserve_is_taken_back_as_far_as_the_disk_allows() {
         assert_eq!(missing(u64::MAX, 0), Some(RESERVE));
-        assert_eq!(missing(u64::MAX, LOW), None);
+        assert_eq!(missing(u64::MAX, REFILL_BELOW), None);
         assert_eq!(missing(40 * MIB, 8 * MIB), Some(RESERVE - 8 * MIB));
         assert_eq!(missing(10 * MIB, 8 * MIB), Some(6 * MIB));
         assert_eq!(missing(4 * MIB, 0), None);
@@ -251,16 +253,16 @@ mod tests {
         let admits = |free, reserve, kind, for_all| {
             Space { free: free * MIB, reserve: reserve * MIB, for_all }.admits(0, || kind)
         };
-        use Kind::{DeletesKeys, Gives, TakesAway};
-        assert_eq!(admits(64, 0, Gives, false), Ok(()));
-        assert_eq!(admits(63, 32, Gives, false), Err(Lack::ToGive));
-        assert_eq!(admits(0, 16, TakesAway, false), Ok(()));
-        for kind in [Gives, TakesAway] {
-            assert_eq!(admits(4, 11, kind, false), Err(Lack::ButKeys));
+        use ChangeEffect::{DeletesKeys, Narrows, Widens};
+        assert_eq!(admits(64, 0, Widens, false), Ok(()));
+        assert_eq!(admits(63, 32, Widens, false), Err(SpaceError::NearlyFull));
+        assert_eq!(admits(0, 16, Narrows, false), Ok(()));
+        for kind in [Widens, Narrows] {
+            assert_eq!(admits(4, 11, kind, false), Err(SpaceError::KeysOnly));
             assert_eq!(admits(4, 11, kind, true), Ok(()));
-            assert_eq!(admits(4, 3, kind, true), Err(Lack::Any));
+            assert_eq!(admits(4, 3, kind, true), Err(SpaceError::Full));
         }
         assert_eq!(admits(4, 4, DeletesKeys, false), Ok(()));
-        assert_eq!(admits(4, 3, DeletesKeys, false), Err(Lack::Any));
+        assert_eq!(admits(4, 3, DeletesKeys, false), Err(SpaceError::Full));
     }
 }

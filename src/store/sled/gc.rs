@@ -1,76 +1,77 @@
-//! Sweep: removes, a little at a time, what nobody can reach or what has been kept long enough.
+//! GarbageCollector: removes unreachable and expired data in small steps.
 //!
-//! Three things: what deleted companies, users and credentials left under their births; requests
-//! that were remembered for their time; changes older than their retention. None of it is a fact
-//! that an answer could rest on, so no step is flushed or announced: after a crash it is done
-//! again.
+//! It removes three kinds of data: keys of deleted companies, users and credentials; stored replies
+//! after their time; changes after their retention. No answer depends on any of it, so no step is
+//! flushed or announced. After a crash the step is done again.
 //!
-//! INVARIANT (believed): what is kept for a time is removed by the time that is believed, which is
-//! never an end that was told while the machine's clock was doubted.
+//! INVARIANT (removed as believed): retention follows the believed time. An expiry that was
+//! reported while the machine's clock was doubted never counts.
 //!
-//! INVARIANT (no silent gap): the step that removes changes also moves the mark up to which they
-//! are gone, in one batch. Whoever reads changes and then the mark knows if some were missing.
+//! INVARIANT (no silent gap): a step that removes changes also moves the retention mark, in the
+//! same batch. A reader that reads changes and then the mark knows whether some are missing.
 
 use jiff::{SignedDuration, Timestamp};
 use sled::{IVec, Tree};
 
-use super::backup::BackupFeeds;
+use super::backup_feed::BackupFeeds;
 use super::checksum::{StoreChecksum, WriteBatch};
+use super::chunked;
+use super::engine_error::{EngineError, unavailable};
 use super::usage::SharedUsage;
-use super::{EngineError, chunked, unavailable};
 use crate::policy::id::Name;
 use crate::policy::revision::Revision;
-use crate::store::key::Dead;
+use crate::store::key::Tombstone;
 use crate::store::{Fact, FactKey, IDEMPOTENCY_TTL, StoreError, key, record};
 
-/// The most keys that one step looks at.
+/// The limit of keys that one step reads.
 const STEP: usize = 500;
 
-/// What is still to be removed.
+/// The data that is still to be removed.
 pub(super) struct GarbageCollector {
-    dead: Vec<Dead>,
-    /// How far the consents of the last of the dead have been looked through.
-    looked_at: Option<IVec>,
-    /// How long changes are kept; none: for ever.
+    tombstones: Vec<Tombstone>,
+    /// The position in the scan of consents for the last tombstone.
+    scan_position: Option<IVec>,
+    /// The retention of changes; `None` keeps them for ever.
     pub(super) audit_log_retention: Option<SignedDuration>,
-    /// The change by which an operator last brought time back, and the time from then on.
+    /// The change by which an operator last set the time back, and the time from which the store
+    /// continued.
     pub(super) clock_accepted: Option<(Revision, Timestamp)>,
-    /// It failed, and is left alone until the next start.
+    /// A step failed; no more is done until the next start.
     failed: bool,
 }
 
 impl GarbageCollector {
     pub(super) fn of(tree: &Tree) -> Result<Self, EngineError> {
-        let dead: Result<Vec<_>, EngineError> = tree
-            .scan_prefix(key::all_dead())
+        let tombstones: Result<Vec<_>, EngineError> = tree
+            .scan_prefix(key::all_tombstones())
             .keys()
-            .map(|place| key::dead_of(&place?).ok_or(EngineError::Damage))
+            .map(|tree_key| key::tombstone_of(&tree_key?).ok_or(EngineError::Damage))
             .collect();
         let clock_accepted = clock_accepted(tree)?;
-        let (dead, audit_log_retention, failed) = (dead?, None, false);
-        Ok(Self { dead, looked_at: None, audit_log_retention, clock_accepted, failed })
+        let (tombstones, audit_log_retention, failed) = (tombstones?, None, false);
+        Ok(Self { tombstones, scan_position: None, audit_log_retention, clock_accepted, failed })
     }
 
-    /// These were deleted, and that is durable.
-    pub(super) fn add(&mut self, dead: Vec<Dead>) {
-        // Behind the one that is being swept: its place is the last.
-        self.dead.splice(0..0, dead);
+    /// Adds tombstones whose deletion is durable.
+    pub(super) fn add(&mut self, tombstones: Vec<Tombstone>) {
+        // The tombstone in progress is the last one and must stay last.
+        self.tombstones.splice(0..0, tombstones);
     }
 
-    /// Does a step at the time that is believed, with the mark that is on the disk; says whether
-    /// there may be more to do at once.
+    /// Does one step, with the believed time and the durable time mark. Returns whether there may
+    /// be more to do at once.
     pub(super) fn step(
         &mut self,
         tree: &Tree,
-        (tally, usage): (&mut StoreChecksum, &SharedUsage),
-        taps: &mut BackupFeeds,
+        (checksum, usage): (&mut StoreChecksum, &SharedUsage),
+        feeds: &mut BackupFeeds,
         times: (Timestamp, Timestamp),
         head: Revision,
     ) -> bool {
         if self.failed {
             return false;
         }
-        self.try_step(tree, (tally, usage), taps, times, head).unwrap_or_else(|error| {
+        self.try_step(tree, (checksum, usage), feeds, times, head).unwrap_or_else(|error| {
             tracing::warn!(%error, "sweeping failed; it is tried again at the next start");
             self.failed = true;
             false
@@ -80,49 +81,48 @@ impl GarbageCollector {
     fn try_step(
         &mut self,
         tree: &Tree,
-        (tally, usage): (&mut StoreChecksum, &SharedUsage),
-        taps: &mut BackupFeeds,
+        (checksum, usage): (&mut StoreChecksum, &SharedUsage),
+        feeds: &mut BackupFeeds,
         (now, mark): (Timestamp, Timestamp),
         head: Revision,
     ) -> Result<bool, StoreError> {
         let mut batch = WriteBatch::default();
-        let more = match self.dead.last().copied() {
-            Some(dead) => {
-                if self.collect(dead, tree, &mut batch)? {
-                    batch.remove(key::dead(dead));
-                    self.dead.pop();
-                    self.looked_at = None;
+        let more = match self.tombstones.last().copied() {
+            Some(tombstone) => {
+                if self.collect(tombstone, tree, &mut batch)? {
+                    batch.remove(key::tombstone(tombstone));
+                    self.tombstones.pop();
+                    self.scan_position = None;
                 }
                 true
             }
             None => {
-                let forgotten =
-                    expire_requests(tree, (now, mark), self.clock_accepted, &mut batch)?;
-                let trimmed = self.compact_log(tree, now, head, &mut batch)?;
-                if forgotten + trimmed == 0 {
+                let expired = expire_requests(tree, (now, mark), self.clock_accepted, &mut batch)?;
+                let compacted = self.compact_log(tree, now, head, &mut batch)?;
+                if expired + compacted == 0 {
                     return Ok(false);
                 }
                 true
             }
         };
-        batch.apply_counted(tree, tally, usage)?;
-        taps.hand_over(batch);
+        batch.apply_counted(tree, checksum, usage)?;
+        feeds.send(batch);
         Ok(more)
     }
 
-    /// Removes some of what someone left, and says whether that was the last of it.
+    /// Removes some keys of a tombstone, and returns whether these were the last.
     fn collect(
         &mut self,
-        dead: Dead,
+        tombstone: Tombstone,
         tree: &Tree,
         batch: &mut WriteBatch,
     ) -> Result<bool, StoreError> {
-        let (company, prefixes) = match dead {
-            Dead::Credential(company, birth) => {
-                return self.bury_consents(company, birth, tree, batch);
+        let (company, prefixes) = match tombstone {
+            Tombstone::Credential(company, created_at) => {
+                return self.collect_consents(company, created_at, tree, batch);
             }
-            Dead::User(company, user) => (None, vec![key::consents_of(company, user)]),
-            Dead::Company(company) => {
+            Tombstone::User(company, user) => (None, vec![key::consents_of(company, user)]),
+            Tombstone::Company(company) => {
                 let (credentials, users) = (key::credentials(company), key::users(company));
                 let (credentials, users) = (credentials.bytes().to_vec(), users.bytes().to_vec());
                 let (consents, secrets) = (key::consents(company), key::secrets(company));
@@ -130,27 +130,28 @@ impl GarbageCollector {
                 (Some(company), vec![credentials, users, consents, secrets, holders])
             }
         };
-        let mut left = STEP;
+        let mut remaining = STEP;
         for prefix in prefixes {
-            for entry in tree.scan_prefix(prefix).take(left) {
-                let (place, value) = entry.map_err(|error| unavailable(&error))?;
-                if let Some((company, secret)) = key::secret_of(&place) {
+            for entry in tree.scan_prefix(prefix).take(remaining) {
+                let (tree_key, value) = entry.map_err(|error| unavailable(&error))?;
+                if let Some((company, secret)) = key::secret_of(&tree_key) {
                     remove_owner(tree, company, secret, batch)?;
                 }
-                remove(batch, place, &value)?;
-                left -= 1;
+                remove(batch, tree_key, &value)?;
+                remaining -= 1;
             }
         }
-        if left > 0
+        if remaining > 0
             && let Some(company) = company
         {
             batch.remove(key::fact(&FactKey::Impact(company)));
         }
-        Ok(left > 0)
+        Ok(remaining > 0)
     }
 
-    /// Consents lie under their users: those of one credential have to be looked for.
-    fn bury_consents(
+    /// The keys of consents begin with the user, so the consents of one credential are found by a
+    /// scan.
+    fn collect_consents(
         &mut self,
         company: Revision,
         credential: Revision,
@@ -158,24 +159,24 @@ impl GarbageCollector {
         batch: &mut WriteBatch,
     ) -> Result<bool, StoreError> {
         let prefix = key::consents(company);
-        let start = self.looked_at.take().unwrap_or_else(|| IVec::from(prefix.clone()));
-        let mut looked = 0;
+        let start = self.scan_position.take().unwrap_or_else(|| IVec::from(prefix.clone()));
+        let mut scanned = 0;
         for entry in tree.range(start..).take(STEP) {
-            let (place, value) = entry.map_err(|error| unavailable(&error))?;
-            if !place.starts_with(&prefix) {
+            let (tree_key, value) = entry.map_err(|error| unavailable(&error))?;
+            if !tree_key.starts_with(&prefix) {
                 return Ok(true);
             }
-            looked += 1;
-            self.looked_at = Some(place.clone());
-            if key::revision_at_end(&place) == Some(credential) {
-                remove(batch, place, &value)?;
+            scanned += 1;
+            self.scan_position = Some(tree_key.clone());
+            if key::revision_at_end(&tree_key) == Some(credential) {
+                remove(batch, tree_key, &value)?;
             }
         }
-        Ok(looked < STEP)
+        Ok(scanned < STEP)
     }
 
-    /// Removes some of the changes that have been kept long enough. The last change stays: it
-    /// says where the log ends.
+    /// Removes some changes after their retention. The last change stays: it marks the end of the
+    /// log.
     fn compact_log(
         &self,
         tree: &Tree,
@@ -185,30 +186,30 @@ impl GarbageCollector {
     ) -> Result<usize, StoreError> {
         let Some(keep) = self.audit_log_retention else { return Ok(0) };
         let oldest = now.saturating_sub(keep).unwrap_or(Timestamp::MIN);
-        let mut trimmed = 0;
+        let mut compacted = 0;
         for entry in tree.scan_prefix(key::changes()).take(STEP) {
-            let (place, stored) = entry.map_err(|error| unavailable(&error))?;
-            let revision = key::revision_at_end(&place).ok_or(StoreError::Damaged)?;
+            let (tree_key, stored) = entry.map_err(|error| unavailable(&error))?;
+            let revision = key::revision_at_end(&tree_key).ok_or(StoreError::Damaged)?;
             let (_, bytes) = chunked::read(&stored, tree)?.ok_or(StoreError::Damaged)?;
             let change = record::decode_change(revision, &bytes)?;
-            // One of before an operator brought time back was made no later than that.
+            // A change from before an operator set the time back counts as made no later than that.
             let accepted = self.clock_accepted.filter(|(at, _)| revision < *at);
             let time = accepted.map_or(change.time, |(_, time)| change.time.min(time));
             if revision == head || time >= oldest {
                 break;
             }
-            remove(batch, place, &stored)?;
+            remove(batch, tree_key, &stored)?;
             if let Some(company) = &change.company {
                 batch.remove(key::change_of(company, revision));
             }
-            batch.insert(key::TRIMMED, revision.0.to_be_bytes());
-            trimmed += 1;
+            batch.insert(key::COMPACTED, revision.0.to_be_bytes());
+            compacted += 1;
         }
-        Ok(trimmed)
+        Ok(compacted)
     }
 }
 
-/// Forgets some of the requests that have been remembered for their time.
+/// Removes some stored replies after their time.
 fn expire_requests(
     tree: &Tree,
     (now, mark): (Timestamp, Timestamp),
@@ -216,43 +217,44 @@ fn expire_requests(
     batch: &mut WriteBatch,
 ) -> Result<usize, StoreError> {
     let oldest = now.saturating_sub(IDEMPOTENCY_TTL).unwrap_or(Timestamp::MIN);
-    // No time since an operator brought time back is later than the mark: what is, is from before
-    // that.
-    let is_over = clock_accepted.is_some_and(|(_, accepted)| accepted < oldest);
-    let scan = tree.scan_prefix(key::all_answered_at()).take(STEP);
-    let mut forgotten = forget_while(tree, scan, |at| at < oldest.as_millisecond(), batch)?;
-    if is_over {
-        let scan = tree.scan_prefix(key::all_answered_at()).rev().take(STEP);
-        forgotten += forget_while(tree, scan, |at| at > mark.as_millisecond(), batch)?;
+    // After an operator set the time back, no new time is later than the mark. A later one is from
+    // before that.
+    let is_expired = clock_accepted.is_some_and(|(_, accepted)| accepted < oldest);
+    let scan = tree.scan_prefix(key::all_reply_times()).take(STEP);
+    let mut expired = expire_while(tree, scan, |at| at < oldest.as_millisecond(), batch)?;
+    if is_expired {
+        let scan = tree.scan_prefix(key::all_reply_times()).rev().take(STEP);
+        expired += expire_while(tree, scan, |at| at > mark.as_millisecond(), batch)?;
     }
-    Ok(forgotten)
+    Ok(expired)
 }
 
-/// Forgets requests in this order, up to the first that is to be remembered.
-fn forget_while(
+/// Removes stored replies in this order, up to the first that has not expired.
+fn expire_while(
     tree: &Tree,
     entries: impl Iterator<Item = sled::Result<(IVec, IVec)>>,
-    is_over: impl Fn(i64) -> bool,
+    is_expired: impl Fn(i64) -> bool,
     batch: &mut WriteBatch,
 ) -> Result<usize, StoreError> {
-    let mut forgotten = 0;
+    let mut expired = 0;
     for entry in entries {
-        let (place, _) = entry.map_err(|error| unavailable(&error))?;
-        let (millisecond, request) = key::answered_of(&place).ok_or(StoreError::Damaged)?;
-        if !is_over(i64::try_from(millisecond).unwrap_or(i64::MAX)) {
+        let (tree_key, _) = entry.map_err(|error| unavailable(&error))?;
+        let (millisecond, request) = key::reply_time_of(&tree_key).ok_or(StoreError::Damaged)?;
+        if !is_expired(i64::try_from(millisecond).unwrap_or(i64::MAX)) {
             break;
         }
-        let answered = key::answered(&request);
-        if let Some(value) = tree.get(&answered).map_err(|error| unavailable(&error))? {
-            remove(batch, answered.into(), &value)?;
+        let reply_key = key::reply(&request);
+        if let Some(value) = tree.get(&reply_key).map_err(|error| unavailable(&error))? {
+            remove(batch, reply_key.into(), &value)?;
         }
-        batch.remove(&*place);
-        forgotten += 1;
+        batch.remove(&*tree_key);
+        expired += 1;
     }
-    Ok(forgotten)
+    Ok(expired)
 }
 
-/// The change by which an operator last brought time back, and the time from then on.
+/// The change by which an operator last set the time back, and the time from which the store
+/// continued.
 pub(super) fn clock_accepted(tree: &Tree) -> Result<Option<(Revision, Timestamp)>, EngineError> {
     let Some(bytes) = tree.get(key::CLOCK_ACCEPTED)? else { return Ok(None) };
     let read = || {
@@ -264,7 +266,7 @@ pub(super) fn clock_accepted(tree: &Tree) -> Result<Option<(Revision, Timestamp)
     read().map(Some).ok_or(EngineError::Damage)
 }
 
-/// Removes the index entry of a secret, if it is the one of this company.
+/// Removes the index entry of a secret, if it belongs to this company.
 fn remove_owner(
     tree: &Tree,
     company: Revision,
@@ -272,25 +274,25 @@ fn remove_owner(
     batch: &mut WriteBatch,
 ) -> Result<(), StoreError> {
     let key = FactKey::SecretOwner(secret);
-    let place = key::fact(&key);
-    let Some(stored) = tree.get(&place).map_err(|error| unavailable(&error))? else {
+    let tree_key = key::fact(&key);
+    let Some(stored) = tree.get(&tree_key).map_err(|error| unavailable(&error))? else {
         return Ok(());
     };
     let (revision, bytes) = chunked::read(&stored, tree)?.ok_or(StoreError::Damaged)?;
     match record::decode(&key, revision, &bytes)? {
         Fact::SecretOwner(owner) if owner.company_created_at == company => {
-            remove(batch, place.into(), &stored)
+            remove(batch, tree_key.into(), &stored)
         }
         _ => Ok(()),
     }
 }
 
-/// Removes a key with its value, and the value's parts.
-fn remove(batch: &mut WriteBatch, place: IVec, value: &[u8]) -> Result<(), StoreError> {
-    // What is only a mark has no value.
+/// Removes a key with its value and the value's chunks.
+fn remove(batch: &mut WriteBatch, tree_key: IVec, value: &[u8]) -> Result<(), StoreError> {
+    // An index entry has no value.
     if !value.is_empty() {
         chunked::chunks(value)?.into_iter().for_each(|part| batch.remove(part));
     }
-    batch.remove(&*place);
+    batch.remove(&*tree_key);
     Ok(())
 }

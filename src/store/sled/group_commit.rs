@@ -1,39 +1,39 @@
-//! Gather: whether it pays to wait for more changes before a sync.
+//! GroupCommit: decides whether the writer waits for more changes before a sync.
 //!
-//! A sync costs the same for one change as for a thousand. Changes that come at the same time are
-//! committed together if the writer waits for the rest of them; one who makes a change after the
-//! other would only be held up. So it waits when changes came together of late, and never longer
-//! than a commit takes: what a change loses by waiting for others it would have lost by waiting
-//! for theirs.
+//! A sync costs the same for one change as for a thousand, so concurrent changes should share one.
+//! A client that makes one change after another would only be delayed by waiting. The writer
+//! therefore waits only if recent changes came together, and never longer than a commit takes:
+//! without the wait, a change would lose that time waiting for the sync of others.
 
 use std::time::Duration;
 
-/// How many batches of one change each it takes to believe that changes come one by one.
+/// After this many batches of one change each, the writer no longer waits.
 const SOLO_STREAK: u32 = 8;
-/// With so many at hand there is no need for more.
+/// With this many changes in the batch, the writer does not wait for more.
 const TARGET_BATCH: usize = 64;
-/// The longest wait, however slow the disk.
+/// The limit of the wait, on a disk of any speed.
 const MAX_WAIT: Duration = Duration::from_millis(2);
 
-/// What is known of the last batches.
+/// Statistics of the last batches.
 #[derive(Debug, Default)]
 pub(super) struct GroupCommit {
-    /// How many more batches to wait for others, if none comes.
-    hope: u32,
-    /// How long the last commit took.
-    took: Duration,
+    /// For how many more batches the writer waits, if no other change comes.
+    batches_to_wait: u32,
+    /// The duration of the last commit.
+    last_commit: Duration,
 }
 
 impl GroupCommit {
-    /// How long to wait for more changes, with so many at hand.
-    pub(super) fn wait(&self, at_hand: usize) -> Option<Duration> {
-        (self.hope > 0 && at_hand < TARGET_BATCH).then(|| self.took.min(MAX_WAIT))
+    /// How long to wait for more changes, with `queued` of them in the batch.
+    pub(super) fn wait(&self, queued: usize) -> Option<Duration> {
+        (self.batches_to_wait > 0 && queued < TARGET_BATCH).then(|| self.last_commit.min(MAX_WAIT))
     }
 
-    /// So many changes were committed together, which took so long.
+    /// Notes a commit of this many changes and its duration.
     pub(super) fn committed(&mut self, changes: usize, took: Duration) {
-        self.hope = if changes > 1 { SOLO_STREAK } else { self.hope.saturating_sub(1) };
-        self.took = took;
+        self.batches_to_wait =
+            if changes > 1 { SOLO_STREAK } else { self.batches_to_wait.saturating_sub(1) };
+        self.last_commit = took;
     }
 }
 
@@ -44,25 +44,25 @@ mod tests {
     #[test]
     fn only_changes_that_come_together_wait_for_each_other() {
         let took = Duration::from_micros(300);
-        let mut gather = GroupCommit::default();
-        assert_eq!(gather.wait(1), None);
-        gather.committed(1, took);
-        assert_eq!(gather.wait(1), None, "one after the other");
-        gather.committed(2, took);
-        assert_eq!(gather.wait(1), Some(took));
-        assert_eq!(gather.wait(TARGET_BATCH), None, "enough are here");
+        let mut group_commit = GroupCommit::default();
+        assert_eq!(group_commit.wait(1), None);
+        group_commit.committed(1, took);
+        assert_eq!(group_commit.wait(1), None, "one after the other");
+        group_commit.committed(2, took);
+        assert_eq!(group_commit.wait(1), Some(took));
+        assert_eq!(group_commit.wait(TARGET_BATCH), None, "enough are here");
         for _ in 1..SOLO_STREAK {
-            gather.committed(1, took);
-            assert_eq!(gather.wait(1), Some(took), "the next may not be alone");
+            group_commit.committed(1, took);
+            assert_eq!(group_commit.wait(1), Some(took), "the next may not be alone");
         }
-        gather.committed(1, took);
-        assert_eq!(gather.wait(1), None, "alone again");
+        group_commit.committed(1, took);
+        assert_eq!(group_commit.wait(1), None, "alone again");
     }
 
     #[test]
-    fn a_slow_disk_makes_nobody_wait_longer_than_the_longest() {
-        let mut gather = GroupCommit::default();
-        gather.committed(3, Duration::from_secs(1));
-        assert_eq!(gather.wait(1), Some(MAX_WAIT));
+    fn the_wait_is_bounded_on_a_slow_disk() {
+        let mut group_commit = GroupCommit::default();
+        group_commit.committed(3, Duration::from_secs(1));
+        assert_eq!(group_commit.wait(1), Some(MAX_WAIT));
     }
 }

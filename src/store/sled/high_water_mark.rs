@@ -1,12 +1,13 @@
-//! Witness: the last durable revision and the latest time relied on, noted beside sled's files.
+//! HighWaterMark: a file with the last durable revision and the time mark, beside sled's files.
 //!
-//! sled replays its log up to the first record that it cannot read, and forgets the rest: one
-//! damaged byte would bring an earlier state back, and with it what was since forbidden. The
-//! witness is written behind every durable batch, so a store that opens below it is damaged. It
-//! is not synced with each batch: after a power cut it may be behind, which accuses nobody.
+//! sled replays its log up to the first record that it cannot read, and drops the rest. One corrupt
+//! byte would therefore bring back an earlier state, with access that was revoked since. The writer
+//! updates this file after every durable batch, so a store that opens at an earlier revision is
+//! corrupt. The file is not synced with each batch: after a power cut it may be older than the
+//! store, which is no error.
 //!
-//! It is written in place, over bytes that are on the disk already, so that the time can be kept
-//! also where there is no room for the log to grow (D19).
+//! The file is written in place, over allocated bytes. The time can therefore be stored even when
+//! the disk has no space for the log to grow (D19).
 
 use std::fs::{self, File};
 use std::io;
@@ -27,42 +28,42 @@ pub(super) struct HighWaterMark {
     incarnation: Incarnation,
 }
 
-/// What a witness says.
+/// The content of the file.
 pub(super) enum MarkState {
-    /// There is none: the store was never opened by this program.
-    Nothing,
-    /// This life of the store reached this revision, and relied on this time.
+    /// There is no file: this program never opened the store.
+    Missing,
+    /// The incarnation, its last durable revision, and its time mark.
     Reached(Incarnation, Revision, Timestamp),
-    /// It cannot be read.
-    Nonsense,
+    /// The file is corrupt.
+    Unreadable,
 }
 
 impl HighWaterMark {
-    /// What the witness of this directory says.
-    pub(super) fn ask(dir: &Path) -> io::Result<MarkState> {
+    /// Reads the file of this directory.
+    pub(super) fn read(dir: &Path) -> io::Result<MarkState> {
         let bytes = match fs::read(dir.join(NAME)) {
             Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(MarkState::Nothing),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(MarkState::Missing),
             Err(error) => return Err(error),
         };
-        let read = || {
+        let decode = || {
             let (incarnation, rest) = bytes.split_first_chunk::<16>()?;
             let (revision, rest) = rest.split_first_chunk::<8>()?;
             let (mark, _) = rest.split_first_chunk::<8>()?;
             let incarnation = Incarnation::from_bytes(*incarnation);
             let revision = Revision(u64::from_be_bytes(*revision));
             let mark = Timestamp::from_millisecond(i64::from_be_bytes(*mark)).ok()?;
-            (bytes == note(incarnation, revision, mark)).then_some(MarkState::Reached(
+            (bytes == encode(incarnation, revision, mark)).then_some(MarkState::Reached(
                 incarnation,
                 revision,
                 mark,
             ))
         };
-        Ok(read().unwrap_or(MarkState::Nonsense))
+        Ok(decode().unwrap_or(MarkState::Unreadable))
     }
 
-    /// Takes the witness of this directory, or calls a new one.
-    pub(super) fn take(
+    /// Opens the file of this directory, or creates it.
+    pub(super) fn open(
         dir: &Path,
         incarnation: Incarnation,
         revision: Revision,
@@ -70,39 +71,38 @@ impl HighWaterMark {
     ) -> io::Result<Self> {
         let path = dir.join(NAME);
         if !path.exists() {
-            // Whole or not at all, also after a crash.
+            // Renamed into place, so that a crash leaves no partial file.
             let draft = dir.join("witness.new");
-            fs::write(&draft, note(incarnation, revision, mark))?;
+            fs::write(&draft, encode(incarnation, revision, mark))?;
             File::open(&draft)?.sync_all()?;
             fs::rename(&draft, &path)?;
             File::open(dir)?.sync_all()?;
         }
         let file = File::options().write(true).open(&path)?;
-        let witness = Self { file, incarnation };
-        witness.note(revision, mark)?;
-        Ok(witness)
+        let mark_file = Self { file, incarnation };
+        mark_file.write(revision, mark)?;
+        Ok(mark_file)
     }
 
-    /// Notes a revision that is durable, and the latest time relied on. One write below a disk's
-    /// sector.
-    pub(super) fn note(&self, revision: Revision, mark: Timestamp) -> io::Result<()> {
-        self.file.write_all_at(&note(self.incarnation, revision, mark), 0)
+    /// Writes a durable revision and the time mark. It is one write, smaller than a sector.
+    pub(super) fn write(&self, revision: Revision, mark: Timestamp) -> io::Result<()> {
+        self.file.write_all_at(&encode(self.incarnation, revision, mark), 0)
     }
 
-    /// Makes what was noted last durable.
+    /// Syncs the file.
     pub(super) fn sync(&self) -> io::Result<()> {
         self.file.sync_data()
     }
 }
 
-fn note(incarnation: Incarnation, revision: Revision, mark: Timestamp) -> [u8; LEN] {
-    let mut note = [0; LEN];
+fn encode(incarnation: Incarnation, revision: Revision, mark: Timestamp) -> [u8; LEN] {
+    let mut bytes = [0; LEN];
     let (revision, mark) = (revision.0.to_be_bytes(), mark.as_millisecond().to_be_bytes());
     let parts: Vec<_> =
         incarnation.as_bytes().iter().chain(&revision).chain(&mark).copied().collect();
     let check = blake3::hash(&parts);
-    for (place, byte) in note.iter_mut().zip(parts.iter().chain(check.as_bytes())) {
-        *place = *byte;
+    for (target, byte) in bytes.iter_mut().zip(parts.iter().chain(check.as_bytes())) {
+        *target = *byte;
     }
-    note
+    bytes
 }

@@ -1,18 +1,19 @@
-//! Exposure: whether others on the machine can read or write a store.
+//! Permissions: warns if other users of the machine can read or write a store.
 //!
-//! It has all facts, and the hashes of all secrets. What is made here is for its user alone; who
-//! made it wider may have meant it, so that is said and not changed.
+//! A store holds all facts and the hashes of all secrets. Files that this program creates are
+//! accessible to their owner only. Wider permissions may be intended, so they are reported and not
+//! changed.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-/// What a group and all others may do.
+/// The permission bits of the group and of all others.
 const OTHERS: u32 = 0o077;
-/// How many files are named.
+/// The limit of files that the warning names.
 const NAMED: usize = 5;
 
-/// Warns of what in a store's directory others than its user can read or write.
+/// Warns about the paths of a store that other users can read or write.
 pub(super) fn warn(dir: &Path) {
     let exposed = exposed(dir);
     if exposed.is_empty() {

@@ -1,17 +1,18 @@
-//! Restore: makes a store of a backup, in a directory that has nothing yet.
+//! Restore: builds a store from a backup, in an empty directory.
 //!
-//! INVARIANT (whole or not at all): a mark lies in the directory before anything else of the
-//! store, and is taken away when all of it is on the disk, was read again, and adds up. No store
-//! is opened beside the mark. It is made in its place and not moved there, since a directory may
-//! be one that cannot be replaced, as that of a container's volume.
+//! INVARIANT (whole or not at all): a marker file is in the directory before any file of the store.
+//! It is removed after the store is durable, was read again, and matches its checksum. A directory
+//! with the marker is never opened as a store. The store is built in place and not renamed, because
+//! the directory may be a mount point, such as a container's volume.
 //!
-//! INVARIANT (another life): a restored store has an incarnation of its own, so that etags, page
-//! tokens and cursors of the lost one are refused. Revisions carry none: they jump ahead by
-//! [`STEP`], further than the lost store can have come since the backup. So no number stands for
-//! two changes, and who follows the log by number misses none: the record that stands behind the
-//! gap says from where it jumped, and whoever was told of a later one knows that it was lost.
+//! INVARIANT (new incarnation): a restored store has a new incarnation, so that etags, page tokens
+//! and cursors of the lost store are rejected. Revisions carry no incarnation. They jump ahead by
+//! [`STEP`], further than the lost store can have come since the backup, so that no number stands
+//! for two changes. A client that follows the log by number misses no change: the first record
+//! after the gap names the revision of the backup, and a client that knows a later one learns that
+//! its changes are lost.
 //!
-//! Not here: the file's form.
+//! Not here: the file format.
 
 use std::fs::{self, DirEntry, File, TryLockError};
 use std::io::{self, Read, Write};
@@ -23,38 +24,38 @@ use jiff::Timestamp;
 use sled::Batch;
 
 use super::checksum::{StoreChecksum, WriteBatch};
+use super::data_dir::{LOG, PAGE_CACHE, config, create, lock_dir, quietly, recover_files};
+use super::engine_error::EngineError;
 use super::high_water_mark::HighWaterMark;
-use super::{
-    EngineError, LOCK_TIMEOUT, LOG, OlderSchema, PAGE_CACHE, PAUSE, SCHEMA_VERSION, SledStore,
-    THREADS, chunked, config, create, lock_dir, number, quietly, recover_files,
-};
+use super::open::{LOCK_TIMEOUT, OlderSchema, PAUSE, THREADS, number};
+use super::{SCHEMA_VERSION, SledStore, chunked};
 use crate::metrics::shortage;
 use crate::policy::change::{Author, Change, ChangeKind, FieldChange};
 use crate::policy::revision::Revision;
 use crate::store::backup::{End, Reading, Unusable};
 use crate::store::{Incarnation, Store, key, record};
 
-/// How far revisions jump: more than a store can commit in the time for which anybody would go
-/// on with the last backup, and small enough for thousands of restores.
+/// How far revisions jump: more than a store can commit between a backup and its restore, and small
+/// enough for thousands of restores.
 const STEP: u64 = 1 << 32;
-/// Lies in a directory that is no store yet.
+/// The marker file of a directory that is not a store yet.
 const MARK: &str = "restoring";
-/// What is in it, and under which name it is written.
-const SIGN: &str = "scopegate restores a backup here; until that is done this is no store\n";
+/// Its content, and its temporary name.
+const MARK_TEXT: &str = "scopegate restores a backup here; until that is done this is no store\n";
 const NEW_MARK: &str = "restoring.new";
-/// What a directory may have that counts as empty.
+/// Names that an empty directory may contain.
 const LOCK: &str = "lock";
 const LOST_AND_FOUND: &str = "lost+found";
-/// How many bytes are read at once.
-const PIECE: usize = 1 << 20;
+/// The size of one read, in bytes.
+const READ_SIZE: usize = 1 << 20;
 
-/// Why nothing was restored, in a sentence that says what to do.
+/// Why nothing was restored, and what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum RestoreError {
-    /// There is something in the directory.
+    /// The directory is not empty.
     #[error("`{0}` is not empty: give a --data-dir that is empty or does not exist")]
     NotEmpty(String),
-    /// Another process has it.
+    /// Another process uses the directory.
     #[error("another process uses `{0}`: wait for its end, or give another --data-dir")]
     Locked(String),
     /// The directory cannot be used.
@@ -62,19 +63,19 @@ pub enum RestoreError {
     Io {
         /// The data directory.
         dir: String,
-        /// What the system said, and what to do.
+        /// The system's error, and what to do.
         told: String,
     },
     /// The backup cannot be read.
     #[error("cannot be read ({0})")]
     Unreadable(io::ErrorKind),
-    /// The backup is not to be used.
+    /// The backup is not usable.
     #[error(transparent)]
     Unusable(#[from] Unusable),
 }
 
 impl RestoreError {
-    /// Whether it is about the backup, whose name is to stand before it.
+    /// Whether the error is about the backup; the caller then puts the backup's name before it.
     #[must_use]
     pub fn is_of_the_backup(&self) -> bool {
         matches!(self, Self::Unreadable(_) | Self::Unusable(_))
@@ -84,24 +85,24 @@ impl RestoreError {
 /// A restored store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Restored {
-    /// The revision that the backup is of.
+    /// The revision of the backup.
     pub backup: Revision,
-    /// The revision at which the store goes on.
+    /// The revision at which the store continues.
     pub revision: Revision,
-    /// Which life of the store this is.
+    /// The new incarnation of the store.
     pub incarnation: Incarnation,
 }
 
-/// Whether a restore is under way in this directory, or was cut off there.
+/// Whether a restore is in progress in this directory, or was interrupted.
 pub(super) fn is_unfinished(dir: &Path) -> bool {
     dir.join(MARK).exists()
 }
 
-/// Makes a store of a backup in a directory that is empty or does not exist. What another restore
-/// left there when it was cut off is replaced.
+/// Builds a store from a backup in a directory that is empty or does not exist. It replaces the
+/// files of an interrupted restore.
 ///
 /// # Errors
-/// Nothing was restored, and nothing is left there.
+/// Nothing was restored, and the directory is as empty as before.
 pub fn restore(
     dir: &Path,
     backup: impl Read,
@@ -116,33 +117,34 @@ pub fn restore(
         return Err(RestoreError::NotEmpty(name));
     }
     create(dir).map_err(io_error)?;
-    let held = match lock_dir(dir) {
-        Ok(held) => held,
+    let lock = match lock_dir(dir) {
+        Ok(lock) => lock,
         Err(TryLockError::WouldBlock) => return Err(RestoreError::Locked(name)),
         Err(TryLockError::Error(error)) => return Err(io_error(error)),
     };
-    // Whoever had it until now may have made a store there.
+    // Another process may have created a store before the lock was taken.
     if !is_free(dir).map_err(io_error)? {
         return Err(RestoreError::NotEmpty(name));
     }
-    // Without its own threads sled waits for them for ever.
+    // sled would wait for its threads for ever.
     shortage::threads(THREADS).map_err(io_error)?;
-    // sled panics on what it cannot write, and prints it.
-    let (made, said) = quietly(|| {
+    // sled panics on data that it cannot write, and prints the message.
+    let (result, panic_message) = quietly(|| {
         mark(dir)?;
-        let restored = make(dir, backup, author, now, &held)?;
+        let restored = make(dir, backup, author, now, &lock)?;
         fs::remove_file(dir.join(MARK))?;
         File::open(dir)?.sync_all()?;
         Ok(restored)
     });
-    let failure = match made {
+    let failure = match result {
         Some(Ok(restored)) => return Ok(restored),
         Some(Err(Failure::Unusable(unusable))) => unusable.into(),
         Some(Err(Failure::Unreadable(error))) => RestoreError::Unreadable(error),
         Some(Err(Failure::Io(error))) => io_error(error),
-        None => io_error(io::Error::other(said)),
+        None => io_error(io::Error::other(panic_message)),
     };
-    // The mark goes last: what cannot be removed is no store.
+    // The marker is removed last: if another file cannot be removed, the directory must not count
+    // as a store.
     if clear(dir).and_then(|()| fs::remove_file(dir.join(MARK))).is_ok() {
         fs::remove_file(dir.join(LOCK)).ok();
         if !existed {
@@ -152,7 +154,7 @@ pub fn restore(
     Err(failure)
 }
 
-/// Why a store was not made.
+/// Why the store was not built.
 enum Failure {
     Unusable(Unusable),
     Unreadable(io::ErrorKind),
@@ -181,10 +183,10 @@ impl From<sled::Error> for Failure {
 }
 
 impl From<EngineError> for Failure {
-    fn from(trouble: EngineError) -> Self {
-        match trouble {
+    fn from(error: EngineError) -> Self {
+        match error {
             EngineError::Sled(error) => error.into(),
-            // What lies there is what the backup said.
+            // The data in the directory came from the backup.
             EngineError::Newer(_) => Unusable::Newer.into(),
             EngineError::Damage => Unusable::Damaged.into(),
             EngineError::Store(error) => Self::Io(io::Error::other(error)),
@@ -192,10 +194,10 @@ impl From<EngineError> for Failure {
     }
 }
 
-/// Whether the directory has nothing, or only what a restore left that was cut off.
+/// Whether the directory is empty, or contains only an interrupted restore.
 fn is_free(dir: &Path) -> io::Result<bool> {
-    // A file of that name alone says nothing: whatever lies beside the mark is removed.
-    if fs::read(dir.join(MARK)).is_ok_and(|text| text == SIGN.as_bytes()) {
+    // The content is compared, because all other files beside the marker are removed.
+    if fs::read(dir.join(MARK)).is_ok_and(|text| text == MARK_TEXT.as_bytes()) {
         return Ok(true);
     }
     for entry in fs::read_dir(dir)? {
@@ -208,16 +210,16 @@ fn is_free(dir: &Path) -> io::Result<bool> {
     Ok(true)
 }
 
-/// Whether it is the directory that ext4 has in the root of every file system, and that only root
+/// Whether the entry is `lost+found`, which ext4 has in the root of every file system and only root
 /// may read.
 fn is_of_the_file_system(entry: &DirEntry) -> io::Result<bool> {
     Ok(entry.file_name() == LOST_AND_FOUND && entry.file_type()?.is_dir())
 }
 
-/// Marks the directory as no store, and removes everything else.
+/// Writes the marker, and removes everything else.
 fn mark(dir: &Path) -> io::Result<()> {
     let mut file = File::create(dir.join(NEW_MARK))?;
-    file.write_all(SIGN.as_bytes())?;
+    file.write_all(MARK_TEXT.as_bytes())?;
     file.sync_all()?;
     fs::rename(dir.join(NEW_MARK), dir.join(MARK))?;
     File::open(dir)?.sync_all()?;
@@ -240,13 +242,13 @@ fn clear(dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Makes the store, and reads it again.
+/// Builds the store, and reads it again.
 fn make(
     dir: &Path,
     backup: impl Read,
     author: Author,
     now: Timestamp,
-    held: &File,
+    lock: &File,
 ) -> Result<Restored, Failure> {
     recover_files(dir)?;
     let (incarnation, backup, revision, time) = {
@@ -258,23 +260,24 @@ fn make(
         (incarnation, end.revision, revision, time)
     };
     File::open(dir.join(LOG))?.sync_all()?;
-    HighWaterMark::take(dir, incarnation, revision, time)?.sync()?;
-    // As every start does, from the disk: it adds up, or the backup did not.
-    let store = read_again(dir, held)?;
+    HighWaterMark::open(dir, incarnation, revision, time)?.sync()?;
+    // Read from the disk, as every start does: a wrong checksum means a corrupt backup.
+    let store = reopen(dir, lock)?;
     if store.incarnation() != incarnation || store.opened_at() != revision {
         return Err(Unusable::Damaged.into());
     }
     Ok(Restored { backup, revision, incarnation })
 }
 
-/// Opens the store that was just made, with the schema that its backup has, as soon as sled's threads have let go of its files.
-fn read_again(dir: &Path, held: &File) -> Result<SledStore, Failure> {
-    let patience = Instant::now() + LOCK_TIMEOUT;
+/// Opens the new store, with the schema of its backup, as soon as sled's threads have closed its
+/// files.
+fn reopen(dir: &Path, lock: &File) -> Result<SledStore, Failure> {
+    let deadline = Instant::now() + LOCK_TIMEOUT;
     loop {
-        match SledStore::read(dir, PAGE_CACHE, held.try_clone()?, OlderSchema::Keep) {
+        match SledStore::read(dir, PAGE_CACHE, lock.try_clone()?, OlderSchema::Keep) {
             Err(EngineError::Sled(sled::Error::Io(error)))
                 if error.to_string().contains("could not acquire lock")
-                    && Instant::now() < patience =>
+                    && Instant::now() < deadline =>
             {
                 thread::sleep(PAUSE);
             }
@@ -283,21 +286,21 @@ fn read_again(dir: &Path, held: &File) -> Result<SledStore, Failure> {
     }
 }
 
-/// Puts everything that a backup has into the tree.
+/// Puts all entries of a backup into the tree.
 fn fill(tree: &sled::Tree, mut backup: impl Read) -> Result<End, Failure> {
     let mut reading = Reading::default();
-    let mut piece = vec![0; PIECE];
+    let mut buffer = vec![0; READ_SIZE];
     loop {
-        let length = match backup.read(&mut piece) {
+        let length = match backup.read(&mut buffer) {
             Ok(0) => break,
             Ok(length) => length,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(error) => return Err(Failure::Unreadable(error.kind())),
         };
-        reading.read(piece.get(..length).unwrap_or_default(), |entries| {
+        reading.read(buffer.get(..length).unwrap_or_default(), |entries| {
             let mut batch = Batch::default();
-            entries.puts.into_iter().for_each(|(place, value)| batch.insert(place, value));
-            entries.removals.into_iter().for_each(|place| batch.remove(place));
+            entries.puts.into_iter().for_each(|(tree_key, value)| batch.insert(tree_key, value));
+            entries.removals.into_iter().for_each(|tree_key| batch.remove(tree_key));
             Ok::<_, Failure>(tree.apply_batch(batch)?)
         })?;
         if reading.begin().is_some_and(|begin| begin.schema > SCHEMA_VERSION) {
@@ -314,7 +317,7 @@ fn fill(tree: &sled::Tree, mut backup: impl Read) -> Result<End, Failure> {
     Ok(end)
 }
 
-/// Begins another life: a new incarnation, at a revision further ahead.
+/// Sets a new incarnation and a revision further ahead.
 fn finish(
     tree: &sled::Tree,
     end: End,
@@ -323,7 +326,7 @@ fn finish(
     now: Timestamp,
 ) -> Result<(Revision, Timestamp), Failure> {
     let revision = Revision(end.revision.0.saturating_add(STEP));
-    // Time goes on where it was (D19).
+    // The time continues from the store's time (D19).
     let kept = number(tree, key::TIME)?.and_then(|time| i64::try_from(time).ok());
     let kept = kept.and_then(|time| Timestamp::from_millisecond(time).ok());
     let time = now.max(end.time_mark).max(kept.unwrap_or(end.time_mark));
@@ -350,7 +353,7 @@ fn finish(
     last.insert(key::HEAD, revision.0.to_be_bytes());
     let mark = u64::try_from(time.as_millisecond()).unwrap_or(0);
     last.insert(key::TIME, mark.to_be_bytes());
-    last.apply(tree, &mut StoreChecksum::from_number(end.tally))
+    last.apply(tree, &mut StoreChecksum::from_number(end.checksum))
         .map_err(|_| io::Error::other("sled"))?;
     Ok((revision, time))
 }

@@ -1,13 +1,13 @@
-//! Upgrade: brings a store of an older schema to that of this program, before anything reads it.
+//! Upgrade: converts a store of an older schema to that of this program, before anything reads it.
 //!
-//! Schema 2 has an index of secrets by their public ids. It is built from the secrets in batches of
-//! a bounded size, each with the checksum that comes of it.
+//! Schema 2 has an index of secrets by their public ids. The upgrade builds it from the secrets, in
+//! batches of bounded size, each with its checksum.
 //!
-//! INVARIANT (schema last): the number of the schema is written when all else is on the disk. An
-//! upgrade that was cut off leaves a store of the old schema, and starts anew: entries that it left
-//! are removed first, since an older program may have deleted secrets meanwhile.
+//! INVARIANT (schema last): the new schema number is written after everything else is durable. An
+//! interrupted upgrade leaves a store of the old schema and starts again. It first removes the
+//! entries of the earlier attempt, because an older program may have deleted secrets meanwhile.
 //!
-//! Not here: the rules of the catalog that differ from those of an older version.
+//! Not here: changed rules for catalogs.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -15,29 +15,30 @@ use std::fs::File;
 use sled::Tree;
 
 use super::checksum::{StoreChecksum, WriteBatch};
-use super::{EngineError, SCHEMA_VERSION, chunked};
+use super::engine_error::EngineError;
+use super::{SCHEMA_VERSION, chunked};
 use crate::policy::id::CompanyId;
 use crate::policy::revision::Revision;
 use crate::policy::secret::SecretOwner;
 use crate::store::{Fact, FactKey, key, record};
 
-/// The most entries that one batch writes or removes.
+/// The limit of entries that one batch writes or removes.
 const BATCH: usize = 500;
 
-/// Brings a store of schema 1 to schema 2, and says so in the log, once.
+/// Upgrades a store of schema 1 to schema 2, and logs it once.
 pub(super) fn upgrade(
     tree: &Tree,
-    tally: &mut StoreChecksum,
+    checksum: &mut StoreChecksum,
     log: &File,
     from: u64,
 ) -> Result<(), EngineError> {
-    clear(tree, tally)?;
-    let secrets = index(tree, tally)?;
+    clear(tree, checksum)?;
+    let secrets = index(tree, checksum)?;
     tree.flush()?;
     log.sync_all()?;
     let mut last = WriteBatch::default();
     last.insert(key::SCHEMA, SCHEMA_VERSION.to_be_bytes());
-    last.apply(tree, tally)?;
+    last.apply(tree, checksum)?;
     tree.flush()?;
     log.sync_all()?;
     tracing::info!(
@@ -49,30 +50,30 @@ pub(super) fn upgrade(
     Ok(())
 }
 
-/// Removes what an upgrade left that was cut off.
-fn clear(tree: &Tree, tally: &mut StoreChecksum) -> Result<(), EngineError> {
+/// Removes the entries of an interrupted upgrade.
+fn clear(tree: &Tree, checksum: &mut StoreChecksum) -> Result<(), EngineError> {
     loop {
         let mut batch = WriteBatch::default();
         let mut removed = 0;
-        for place in tree.scan_prefix(key::all_secret_owners()).keys().take(BATCH) {
-            batch.remove(&*place?);
+        for tree_key in tree.scan_prefix(key::all_secret_owners()).keys().take(BATCH) {
+            batch.remove(&*tree_key?);
             removed += 1;
         }
         if removed == 0 {
             return Ok(());
         }
-        batch.apply(tree, tally)?;
+        batch.apply(tree, checksum)?;
     }
 }
 
-/// Writes an entry for each secret of a company that exists, and says how many these are.
-fn index(tree: &Tree, tally: &mut StoreChecksum) -> Result<u64, EngineError> {
+/// Writes an entry for each secret of an existing company, and returns their number.
+fn index(tree: &Tree, checksum: &mut StoreChecksum) -> Result<u64, EngineError> {
     let companies = companies(tree)?;
     let (mut batch, mut waiting, mut all) = (WriteBatch::default(), 0, 0);
     for entry in tree.scan_prefix(key::all_secrets()) {
-        let (place, stored) = entry?;
-        let (company_created_at, secret) = key::secret_of(&place).ok_or(EngineError::Damage)?;
-        // Of a company that was deleted, and is still to be swept.
+        let (tree_key, stored) = entry?;
+        let (company_created_at, secret) = key::secret_of(&tree_key).ok_or(EngineError::Damage)?;
+        // The company was deleted, and garbage collection has not removed the secret yet.
         let Some(company) = companies.get(&company_created_at) else { continue };
         let key = FactKey::Secret(company_created_at, secret.clone());
         let Fact::Secret(found) = read(tree, &key, &stored)? else {
@@ -82,20 +83,20 @@ fn index(tree: &Tree, tally: &mut StoreChecksum) -> Result<u64, EngineError> {
             secret: secret.clone(),
             company: company.clone(),
             company_created_at,
-            credential_created_at: found.credential_birth,
+            credential_created_at: found.credential_created_at,
             revision: found.revision,
         };
         let bytes = record::encode(&Fact::SecretOwner(owner.into()));
-        let place = key::fact(&FactKey::SecretOwner(secret));
-        // Small enough to have no parts.
-        chunked::put(&mut batch, place, found.revision, 0, &bytes);
+        let tree_key = key::fact(&FactKey::SecretOwner(secret));
+        // An owner is small enough to have no chunks.
+        chunked::put(&mut batch, tree_key, found.revision, 0, &bytes);
         (waiting, all) = (waiting + 1, all + 1);
         if waiting == BATCH {
-            std::mem::take(&mut batch).apply(tree, tally)?;
+            std::mem::take(&mut batch).apply(tree, checksum)?;
             waiting = 0;
         }
     }
-    batch.apply(tree, tally)?;
+    batch.apply(tree, checksum)?;
     Ok(all)
 }
 
@@ -104,8 +105,8 @@ fn companies(tree: &Tree) -> Result<HashMap<Revision, CompanyId>, EngineError> {
     let prefix = key::companies();
     let mut companies = HashMap::new();
     for entry in tree.scan_prefix(prefix.bytes()) {
-        let (place, stored) = entry?;
-        let id = prefix.id(&place).ok_or(EngineError::Damage)?;
+        let (tree_key, stored) = entry?;
+        let id = prefix.id(&tree_key).ok_or(EngineError::Damage)?;
         let id = CompanyId::parse(id).map_err(|_| EngineError::Damage)?;
         let key = FactKey::Company(id.clone());
         let Fact::Company(company) = read(tree, &key, &stored)? else {
@@ -131,7 +132,8 @@ mod tests {
     use crate::policy::change::Author;
     use crate::policy::id::Name;
     use crate::store::Store;
-    use crate::store::sled::{PAGE_CACHE, SledStore, config, restore};
+    use crate::store::sled::data_dir::{PAGE_CACHE, config};
+    use crate::store::sled::{SledStore, restore};
 
     const SCHEMA_1: &[u8] = include_bytes!("../../../tests/schema1.store");
 
@@ -142,7 +144,7 @@ mod tests {
     fn entries(tree: &Tree) -> Vec<(Vec<u8>, Vec<u8>)> {
         let entries = tree.scan_prefix(key::all_secret_owners());
         let entries = entries.map(|entry| entry.expect("readable"));
-        entries.map(|(place, value)| (place.to_vec(), value.to_vec())).collect()
+        entries.map(|(tree_key, value)| (tree_key.to_vec(), value.to_vec())).collect()
     }
 
     #[test]
@@ -161,15 +163,15 @@ mod tests {
             restored(&name);
             {
                 let tree = tree(&at(&name));
-                let mut tally = StoreChecksum::kept(&tree).ok().flatten().expect("a tally");
+                let mut checksum = StoreChecksum::kept(&tree).ok().flatten().expect("a checksum");
                 let mut batch = WriteBatch::default();
-                for (place, value) in whole.iter().take(done) {
-                    batch.insert(place.clone(), value.clone());
+                for (tree_key, value) in whole.iter().take(done) {
+                    batch.insert(tree_key.clone(), value.clone());
                 }
-                // Of a secret that an older program has deleted since.
+                // A secret that an older program has deleted since.
                 let gone = FactKey::SecretOwner(Name::parse("0123").expect("a name"));
                 batch.insert(key::fact(&gone), whole.last().expect("one").1.clone());
-                batch.apply(&tree, &mut tally).expect("written");
+                batch.apply(&tree, &mut checksum).expect("written");
                 tree.flush().expect("flushed");
             }
             let store = SledStore::open(&at(&name)).expect("its checksum is right");

@@ -1,14 +1,14 @@
-//! Usage: how much each company has in the store, and has written to it today, so that the
-//! writer can keep the bounds of companies.
+//! Usage: how much each company has stored, and has written today. The writer checks the quotas
+//! against it.
 //!
-//! Everything is kept under a company's creation: another company of the same id begins at zero.
+//! Counts are kept per creation revision: a new company of the same id begins at zero.
 //!
 //! INVARIANT (counts are keys): the counts are the numbers of keys in the tree. Opening a store
-//! counts the keys, and [`Entries::apply`](super::checksum::WriteBatch::apply) counts what it adds and
-//! removes. So they are right after a crash and after a restore. A consent whose user or
-//! credential was deleted counts until the sweep has removed it.
+//! counts the keys, and [`WriteBatch::apply_counted`](super::checksum::WriteBatch::apply_counted)
+//! adds and subtracts later ones. The counts are therefore right after a crash and after a restore.
+//! A consent whose user or credential was deleted counts until garbage collection has removed it.
 //!
-//! The bytes of the day are in memory only: a restart forgets them.
+//! The bytes of the day are only in memory: a restart resets them.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,16 +19,16 @@ use crate::policy::revision::Revision;
 use crate::store::quota::{Quota, Quotas, Reached};
 use crate::store::{Proposal, key};
 
-/// Seconds of a day.
+/// The seconds of a day.
 const DAY: i64 = 24 * 60 * 60;
 
-/// How many credentials, users and consents.
+/// The numbers of credentials, users and consents.
 type Counts = [u32; 3];
 
-/// What each company has and wrote, and how much it may.
+/// What each company has and wrote, and the quotas.
 struct Usage {
-    bounds: Quotas,
-    /// Only companies that have something.
+    quotas: Quotas,
+    /// Only companies with a count above zero.
     counts: HashMap<Revision, Counts>,
     written: Written,
 }
@@ -41,15 +41,15 @@ struct Written {
     bytes: HashMap<Revision, u64>,
 }
 
-/// The usage, for the writer and for those who only ask.
+/// The usage, shared by the writer and its readers.
 #[derive(Clone)]
 pub(super) struct SharedUsage(Arc<Mutex<Usage>>);
 
-/// What keys move the counts by.
+/// How keys change the counts.
 #[derive(Default)]
 pub(super) struct Moves(HashMap<Revision, [i64; 3]>);
 
-/// What a batch in the making moves.
+/// How a batch that is not applied yet changes the counts.
 #[derive(Default)]
 pub(super) struct Pending {
     moves: Moves,
@@ -57,8 +57,8 @@ pub(super) struct Pending {
 }
 
 impl Quota {
-    /// Its place among the counts.
-    fn place(self) -> Option<usize> {
+    /// Its index in the counts.
+    fn index(self) -> Option<usize> {
         match self {
             Self::Credentials => Some(0),
             Self::Users => Some(1),
@@ -69,25 +69,25 @@ impl Quota {
 }
 
 impl Moves {
-    fn by(&mut self, company: Revision, bound: Quota, by: i64) {
+    fn by(&mut self, company: Revision, quota: Quota, by: i64) {
         let counts = self.0.entry(company).or_default();
-        if let Some(count) = bound.place().and_then(|place| counts.get_mut(place)) {
+        if let Some(count) = quota.index().and_then(|index| counts.get_mut(index)) {
             *count += by;
         }
     }
 
-    /// Something is put in a place, or removed from it.
-    pub(super) fn note(&mut self, place: &[u8], was: bool, is: bool) {
+    /// Notes that a key did or did not exist before, and does or does not now.
+    pub(super) fn note(&mut self, tree_key: &[u8], was: bool, is: bool) {
         if was != is
-            && let Some((company, bound)) = key::bounded(place)
+            && let Some((company, quota)) = key::quota_of(tree_key)
         {
-            self.by(company, bound, if is { 1 } else { -1 });
+            self.by(company, quota, if is { 1 } else { -1 });
         }
     }
 
-    fn of(&self, company: Revision, bound: Quota) -> i64 {
+    fn of(&self, company: Revision, quota: Quota) -> i64 {
         let counts = self.0.get(&company);
-        bound.place().and_then(|place| counts?.get(place).copied()).unwrap_or(0)
+        quota.index().and_then(|index| counts?.get(index).copied()).unwrap_or(0)
     }
 }
 
@@ -106,14 +106,14 @@ impl Written {
 }
 
 impl Pending {
-    /// Takes in a proposal's steps.
+    /// Adds a proposal's writes.
     pub(super) fn add_steps(&mut self, proposal: &Proposal) {
-        for (company, bound, by) in proposal.steps.iter().filter_map(|step| step.moves()) {
-            self.moves.by(company, bound, by);
+        for (company, quota, by) in proposal.writes.iter().filter_map(|write| write.moves()) {
+            self.moves.by(company, quota, by);
         }
     }
 
-    /// Takes in how many bytes a change of this company writes.
+    /// Adds the bytes that a change of this company writes.
     pub(super) fn add_bytes(&mut self, company: Option<Revision>, time: Timestamp, bytes: u64) {
         if let Some(company) = company {
             self.written.add(day(time), company, bytes);
@@ -122,49 +122,53 @@ impl Pending {
 }
 
 impl Usage {
-    /// How much there is of a kind; of bytes, those of the last day on which any were written.
-    fn count(&self, company: Revision, bound: Quota) -> u64 {
-        let Some(place) = bound.place() else {
+    /// The count of a quota; of bytes, those of the last day on which any were written.
+    fn count(&self, company: Revision, quota: Quota) -> u64 {
+        let Some(index) = quota.index() else {
             return self.written.bytes.get(&company).copied().unwrap_or(0);
         };
         let counts = self.counts.get(&company);
-        counts.and_then(|counts| counts.get(place).copied()).unwrap_or(0).into()
+        counts.and_then(|counts| counts.get(index).copied()).unwrap_or(0).into()
     }
 
-    /// Refuses so many more of a kind, behind what is pending.
-    fn has_room(
+    /// Rejects `more` of a quota, on top of the pending batch.
+    fn check_more(
         &self,
         pending: &Pending,
         company: Revision,
-        bound: Quota,
+        quota: Quota,
         more: u64,
     ) -> Result<(), Reached> {
-        let limit = self.bounds.of(bound);
-        let there = self.count(company, bound);
-        let there = there.saturating_add_signed(pending.moves.of(company, bound));
-        if there.saturating_add(more) > limit { Err(Reached { bound, limit }) } else { Ok(()) }
+        let limit = self.quotas.of(quota);
+        let count = self.count(company, quota);
+        let count = count.saturating_add_signed(pending.moves.of(company, quota));
+        if count.saturating_add(more) > limit {
+            Err(Reached { bound: quota, limit })
+        } else {
+            Ok(())
+        }
     }
 
-    fn admits(
+    fn check(
         &self,
         pending: &Pending,
         proposal: &Proposal,
         time: Timestamp,
     ) -> Result<(), Reached> {
         let mut moves: Vec<(Revision, Quota, i64)> = Vec::new();
-        for (company, bound, by) in proposal.steps.iter().filter_map(|step| step.moves()) {
-            match moves.iter_mut().find(|(c, b, _)| (*c, *b) == (company, bound)) {
+        for (company, quota, by) in proposal.writes.iter().filter_map(|write| write.moves()) {
+            match moves.iter_mut().find(|(c, b, _)| (*c, *b) == (company, quota)) {
                 Some((.., sum)) => *sum += by,
-                None => moves.push((company, bound, by)),
+                None => moves.push((company, quota, by)),
             }
         }
-        for (company, bound, by) in moves {
+        for (company, quota, by) in moves {
             if let Ok(more @ 1..) = u64::try_from(by) {
-                self.has_room(pending, company, bound, more)?;
+                self.check_more(pending, company, quota, more)?;
             }
         }
         let Some(company) = proposal.company() else { return Ok(()) };
-        let (day, limit) = (day(time), self.bounds.bytes_per_day);
+        let (day, limit) = (day(time), self.quotas.bytes_per_day);
         let written = self.written.on(day, company);
         let written = written.saturating_add(pending.written.on(day, company));
         if written >= limit && !proposal.takes_away() {
@@ -188,10 +192,10 @@ impl Usage {
 }
 
 impl SharedUsage {
-    /// What is in a tree, by the moves that all of its keys make. Without bounds.
+    /// The usage of a tree, from all of its keys. Without quotas.
     pub(super) fn of(moves: Moves) -> Self {
         let (counts, written) = (HashMap::new(), Written::default());
-        let mut usage = Usage { bounds: Quotas::NONE, counts, written };
+        let mut usage = Usage { quotas: Quotas::NONE, counts, written };
         usage.apply(moves);
         Self(Arc::new(Mutex::new(usage)))
     }
@@ -200,39 +204,39 @@ impl SharedUsage {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// From now on these are the bounds of every company.
-    pub(super) fn bound_by(&self, bounds: Quotas) {
-        self.lock().bounds = bounds;
+    /// Sets the quotas of every company.
+    pub(super) fn set_quotas(&self, quotas: Quotas) {
+        self.lock().quotas = quotas;
     }
 
-    /// Refuses a proposal that would lead above a bound, behind what is pending.
-    pub(super) fn admits(
+    /// Rejects a proposal that would exceed a quota, on top of the pending batch.
+    pub(super) fn check(
         &self,
         pending: &Pending,
         proposal: &Proposal,
         time: Timestamp,
     ) -> Result<(), Reached> {
-        self.lock().admits(pending, proposal, time)
+        self.lock().check(pending, proposal, time)
     }
 
-    /// Refuses so many more of a kind.
-    pub(super) fn has_room(
+    /// Rejects `more` of a quota.
+    pub(super) fn check_more(
         &self,
         company: Revision,
-        bound: Quota,
+        quota: Quota,
         more: u64,
     ) -> Result<(), Reached> {
-        self.lock().has_room(&Pending::default(), company, bound, more)
+        self.lock().check_more(&Pending::default(), company, quota, more)
     }
 
-    /// The tree was changed so.
+    /// Applies a change of the tree to the counts.
     pub(super) fn apply(&self, moves: Moves) {
         if !moves.0.is_empty() {
             self.lock().apply(moves);
         }
     }
 
-    /// So many bytes were written. The counts know already.
+    /// Adds the written bytes of a batch. Its counts are applied already.
     pub(super) fn wrote(&self, pending: Pending) {
         let Written { day, bytes } = pending.written;
         if !bytes.is_empty() {
@@ -242,8 +246,9 @@ impl SharedUsage {
     }
 }
 
-/// The day of a change, counted from 1970. A store whose time is ahead of the machine's clock stands
-/// still until the clock has caught up; a day ends all the same.
+/// The day of a change, counted from 1970. If the store's time is ahead of the machine's clock, it
+/// does not advance until the clock has caught up. The day then follows the clock, so that it ends
+/// all the same.
 fn day(time: Timestamp) -> i64 {
     time.min(crate::metrics::machine_time()).as_second().div_euclid(DAY)
 }
@@ -256,8 +261,8 @@ mod tests {
     fn a_day_ends_also_where_the_stores_time_is_ahead() {
         let ahead = Timestamp::now() + jiff::SignedDuration::from_hours(24 * 400);
         let before = day(Timestamp::now());
-        let told = day(ahead);
-        assert!((before..=day(Timestamp::now())).contains(&told));
+        let reported = day(ahead);
+        assert!((before..=day(Timestamp::now())).contains(&reported));
         assert_eq!(
             [-1, 0, DAY - 1, DAY].map(|s| day(Timestamp::from_second(s).expect("a time"))),
             [-1, 0, 0, 1]
@@ -265,13 +270,13 @@ mod tests {
     }
 
     #[test]
-    fn counts_follow_what_is_put_and_removed_and_nothing_is_left_of_nothing() {
+    fn counts_follow_the_keys_and_a_company_without_keys_has_no_entry() {
         let (company, of) = (Revision(7), |tables: &[u8]| {
             let mut moves = Moves::default();
             for table in tables {
-                let place = [&[*table][..], &7_u64.to_be_bytes(), b"x"].concat();
-                moves.note(&place, false, true);
-                moves.note(&place, true, true);
+                let tree_key = [&[*table][..], &7_u64.to_be_bytes(), b"x"].concat();
+                moves.note(&tree_key, false, true);
+                moves.note(&tree_key, true, true);
             }
             moves
         });
@@ -280,8 +285,8 @@ mod tests {
         assert_eq!(counts(&usage), Some([2, 1, 1]));
         let mut gone = Moves::default();
         for table in *b"KKUT" {
-            let place = [&[table][..], &7_u64.to_be_bytes(), b"x"].concat();
-            gone.note(&place, true, false);
+            let tree_key = [&[table][..], &7_u64.to_be_bytes(), b"x"].concat();
+            gone.note(&tree_key, true, false);
         }
         usage.apply(gone);
         assert_eq!(counts(&usage), None);

@@ -1,0 +1,73 @@
+//! Error: why the store did not commit a proposal or answer a read.
+
+use super::quota::Reached;
+use crate::policy::revision::Revision;
+
+/// Why a proposal was not committed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CommitError {
+    /// A precondition no longer holds: read again and propose again.
+    #[error("a fact that the change rests on has changed")]
+    Conflict,
+    /// The engine cannot commit.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Why the engine cannot answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// The command queue is full.
+    #[error("too many changes wait to be committed")]
+    Busy,
+    /// The disk has too little space for a change that grants anything.
+    #[error(
+        "the disk is nearly full: until space is freed, only changes that take away are accepted \
+         (revoke, restrict, disable, delete)"
+    )]
+    NearlyFull,
+    /// The disk has too little space for any change except the deletion of keys.
+    #[error("the disk is nearly full: until space is freed, nothing but keys can be deleted")]
+    KeysOnly,
+    /// The disk has too little space for any change. Reads work.
+    #[error("the disk is full: nothing is changed until space is freed")]
+    Full,
+    /// The company has reached a quota.
+    #[error("`{name}` {0}", name = .0.bound.name())]
+    AtBound(Reached),
+    /// The disk failed, or the engine is closed. No more changes are acknowledged.
+    #[error("the store cannot answer")]
+    Unavailable,
+    /// The stored data is corrupt.
+    #[error("the store is damaged")]
+    Damaged,
+    /// The limit of concurrent backups is reached.
+    #[error("two backups are under way: wait for the end of one")]
+    TooManyBackups,
+    /// The client of a backup was too slow: the queue of batches for it is full.
+    #[error(
+        "changes have overtaken the backup: make it again, nearer to the server or to a faster disk"
+    )]
+    BackupTooSlow,
+    /// The caller requested changes up to this revision, and garbage collection has removed them.
+    #[error(
+        "changes up to revision {0} are no longer kept: read the state anew, and go on after it"
+    )]
+    Compacted(Revision),
+}
+
+/// Bytes that do not decode.
+#[derive(Debug)]
+pub(super) struct Corrupt;
+
+impl From<prost::DecodeError> for Corrupt {
+    fn from(_: prost::DecodeError) -> Self {
+        Self
+    }
+}
+
+impl From<Corrupt> for StoreError {
+    fn from(_: Corrupt) -> Self {
+        Self::Damaged
+    }
+}
