@@ -197,19 +197,19 @@ impl fmt::Debug for Builder {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum ConfigError {
-    /// The endpoint is no URL that begins with `http://` or `https://`.
+    /// The endpoint is not a URL that begins with `http://` or `https://`.
     Endpoint(String),
     /// The key is empty, or not printable.
     Key,
-    /// A CA or a certificate is for `https://`.
+    /// A CA or a client certificate requires `https://`.
     TlsWithoutHttps,
-    /// The file with the CAs cannot be read.
+    /// The client cannot read the CA file.
     Ca(PathBuf, std::io::Error),
-    /// Certificates or keys that TLS cannot use.
+    /// TLS cannot use the certificates or keys.
     Tls(tonic::transport::Error),
     /// At least one connection is needed.
     NoConnections,
-    /// There is no tokio runtime here.
+    /// There is no current tokio runtime.
     NoRuntime,
 }
 
