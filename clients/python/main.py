@@ -1,39 +1,44 @@
-"""An API that asks scopegate before it does anything. What is no answer is no."""
-import logging, os
+"""An API that calls a handler only if scopegate allows the request."""
+import logging
 import grpc
 from fastapi import Depends, FastAPI, HTTPException, Request
 from fastapi.responses import JSONResponse
+from authenticate import Unauthenticated, authenticate
+from connection import AUTHORIZATION, METADATA, TIMEOUT
 from scopegate.v1 import authorization_pb2 as pb
-from scopegate.v1.authorization_pb2_grpc import AuthorizationServiceStub
-RETRY = """{"methodConfig": [{"name": [{}], "retryPolicy": {"maxAttempts": 2, "initialBackoff": "0.02s",
-    "maxBackoff": "0.02s", "backoffMultiplier": 1, "retryableStatusCodes": ["UNAVAILABLE"]}}]}"""
-CHANNEL = grpc.insecure_channel(os.environ.get("SCOPEGATE_ADDRESS", "127.0.0.1:50051"), [  # One for the process.
-    ("grpc.service_config", RETRY), ("grpc.keepalive_time_ms", 30000), ("grpc.max_reconnect_backoff_ms", 1000)])
-SCOPEGATE, KEY = AuthorizationServiceStub(CHANNEL), os.environ.get("SCOPEGATE_KEY")
 
 def guard(call: Request):
-    head, path = call.headers, call.scope["raw_path"].decode()  # The path as it was sent, not decoded.
-    request = pb.CheckRequest(  # The gateway has authenticated the client: these are its headers, not theirs.
-        company_id=head.get("x-company"), credential_id=head.get("x-credential"), user_id=head.get("x-user"),
-        endpoint={"method": call.method, "path": path}, resource_owner_id=call.path_params.get("user"))
+    owner, path = call.path_params.get("user"), call.scope["raw_path"].decode()  # As it was sent, not decoded.
     try:
-        answer = SCOPEGATE.Check(request, timeout=0.25, metadata=KEY and [("authorization", f"Bearer {KEY}")])
-    except grpc.RpcError as error:  # Malformed is the client's concern, everything else is ours.
+        check = pb.CheckRequest(
+            **authenticate(call.headers.get("authorization")),
+            endpoint={"method": call.method, "path": path}, resource_owner_id=owner)
+        response = AUTHORIZATION.Check(check, timeout=TIMEOUT, metadata=METADATA)
+    except Unauthenticated as challenge:
+        raise refusal(401, "invalid_token", "Send valid credentials.", {"WWW-Authenticate": str(challenge)})
+    except grpc.RpcError as error:
         logging.warning("scopegate: %s: %s", error.code().name, error.details())
-        bad = error.code() == grpc.StatusCode.INVALID_ARGUMENT
-        answer = pb.CheckResponse(http_status=400 * bad, error="invalid_request" * bad, message=error.details() * bad)
-    if answer.decision == pb.DECISION_ALLOWED and (answer.reach == pb.REACH_ALL or request.resource_owner_id):
+        if error.code() == grpc.StatusCode.INVALID_ARGUMENT:  # The client's mistake. Other errors are not.
+            raise refusal(400, "invalid_request", error.details())
+        response = pb.CheckResponse()
+    if response.decision == pb.DECISION_ALLOWED and (response.reach == pb.REACH_ALL or owner):
         return
-    if answer.decision == pb.DECISION_ALLOWED:  # For the user's own records, and the call says nobody's.
-        answer = pb.CheckResponse(http_status=403, error="access_denied", message="You may touch your own records alone.")
-    status = answer.http_status if answer.http_status >= 400 else 503  # A 503 also where there was no decision.
-    word, scope = {401: "invalid_token", 403: "insufficient_scope"}.get(status), " ".join(answer.missing_scopes)
-    header = word and {"WWW-Authenticate": f'Bearer error="{word}"' + f', scope="{scope}"' * bool(scope)}
-    error, message = answer.error or "temporarily_unavailable", answer.message or "Try again in a moment."
-    raise HTTPException(status, {"error": error, "message": message}, header)
+    if response.decision == pb.DECISION_ALLOWED:  # For the user's own records, but the route names no owner.
+        response = pb.CheckResponse(http_status=403, error="access_denied", message="Only your own records.")
+    if response.http_status < 400:  # Without a decision, the request is not allowed.
+        raise refusal(503, "temporarily_unavailable", "Try again in a moment.", {"Retry-After": "1"})
+    code = {401: "invalid_token", 403: "insufficient_scope"}.get(response.http_status)
+    scopes = " ".join(response.missing_scopes) if response.error == "invalid_scope" else ""
+    challenge = f'Bearer error="{code}"' + (f', scope="{scopes}"' if scopes else "")
+    headers = {"WWW-Authenticate": challenge} if code else {}
+    raise refusal(response.http_status, response.error, response.message, headers)
 
-app = FastAPI(openapi_url=None, dependencies=[Depends(guard)], exception_handlers={  # Every route is guarded.
-    HTTPException: lambda _, no: JSONResponse(no.detail, no.status_code, no.headers)})
-@app.patch("/api/v2/users/{user}")  # Whose record it is was part of the question.
+def refusal(status, error, message, headers=None):
+    return HTTPException(status, {"error": error, "message": message}, headers)
+
+app = FastAPI(openapi_url=None, dependencies=[Depends(guard)], exception_handlers={  # For every route.
+    HTTPException: lambda _, error: JSONResponse(error.detail, error.status_code, error.headers)})
+
+@app.patch("/api/v2/users/{user}")  # The path parameter `user` names the owner of the record.
 def change(user: str, change: dict):
     return {**change, "id": user}

@@ -1,10 +1,10 @@
-//! An endpoint behind a guard: `scopegate serve --demo`, then this, then `curl -X PATCH`.
+//! An axum route behind a guard. Start `scopegate serve --demo` first.
 
 use axum::{Router, extract::Path, routing::patch};
 use http::{header::AUTHORIZATION, request::Parts};
 use scopegate_client::{Caller, Client, Guard};
 
-/// Who calls, or `None`. Verify your tokens here, or read what a layer before this one verified.
+/// Returns the caller, or `None` to answer 401. `authenticate.rs` verifies real credentials.
 fn caller(parts: &Parts) -> Option<Caller> {
     match parts.headers.get(AUTHORIZATION)?.to_str().ok()? {
         "Bearer analytics-token" => Some(Caller::new("demo", "analytics")),

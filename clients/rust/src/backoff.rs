@@ -4,8 +4,8 @@ use std::time::Duration;
 
 const LONGEST: Duration = Duration::from_millis(100);
 
-/// Backoff that double from 10 ms to 100 ms. Each is cut by up to a half, so that calls that failed
-/// together do not come back together.
+/// Delays that double from 10 ms to 100 ms. A random part of up to a half is subtracted, so that
+/// calls that failed together do not retry together.
 #[derive(Clone)]
 pub(crate) struct Backoff {
     next: Duration,

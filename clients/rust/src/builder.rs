@@ -1,4 +1,4 @@
-//! Builder: which server is asked, how it is reached, as whom, and how long that may take.
+//! Builder: the address of the server, TLS, the API key and the deadlines.
 
 use std::error::Error;
 use std::fmt;
@@ -55,72 +55,72 @@ impl Builder {
         }
     }
 
-    /// The key to present (`sgk_…`), for which the role `service` is enough. Over `http://` it
-    /// travels as it is: that is for loopback, and for meshes that encrypt.
+    /// Sets the API key (`sgk_…`). It needs the role `service`. Over `http://` the client sends it
+    /// in plain text: use that only on loopback, or in a mesh that encrypts.
     #[must_use]
     pub fn key(mut self, key: impl Into<String>) -> Self {
         self.key = Some(key.into());
         self
     }
 
-    /// The only CAs to trust, in PEM. Without any, those that this machine trusts.
+    /// Sets the only trusted CAs, in PEM. By default, the client trusts the CAs of the system.
     #[must_use]
     pub fn ca_pem(mut self, pem: impl Into<Vec<u8>>) -> Self {
         self.ca = Some(Pem::Text(pem.into()));
         self
     }
 
-    /// The only CAs to trust, from a PEM file that is read once.
+    /// Sets the only trusted CAs, from a PEM file that is read once.
     #[must_use]
     pub fn ca_file(mut self, path: impl Into<PathBuf>) -> Self {
         self.ca = Some(Pem::File(path.into()));
         self
     }
 
-    /// The client's own certificate and its key, in PEM.
+    /// Sets the client certificate and its key, in PEM.
     #[must_use]
     pub fn identity_pem(mut self, cert: impl Into<Vec<u8>>, key: impl Into<Vec<u8>>) -> Self {
         self.identity = Some((cert.into(), key.into()));
         self
     }
 
-    /// How long a check may take with all that belongs to it: connecting, the retry, the answer.
-    /// 250 ms, if not said: many times what a check takes, and less than the user of an API
-    /// notices.
+    /// Sets the deadline of a check. It includes connecting, the retry and the response. The
+    /// default is 250 ms: many times the duration of a check, and too short for the user of an API
+    /// to notice.
     #[must_use]
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
         self
     }
 
-    /// How long a connection may take to be made, TLS included, before it is given up and made
-    /// anew. 1 s, if not said. It outlives the check that began it.
+    /// Sets the timeout for connecting, TLS included. After it, the client connects again. The
+    /// default is 1 s. A check that ends does not end the attempt to connect.
     #[must_use]
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout;
         self
     }
 
-    /// After how long without a word the server is asked whether it is still there (HTTP/2 PING),
-    /// also while no check is under way, and how long it may take to say so. 5 s and 2 s, if not
-    /// said: so much later at most a server that has vanished without a word is left.
+    /// Sets the interval of HTTP/2 pings, which the client also sends on idle connections, and the
+    /// timeout for their acknowledgement. The defaults are 5 s and 2 s: the client detects a lost
+    /// server within their sum.
     #[must_use]
     pub fn keepalive(mut self, interval: Duration, timeout: Duration) -> Self {
         self.keepalive = (interval, timeout);
         self
     }
 
-    /// Over how many connections the checks go in turn. 1, if not said. The server serves a
-    /// connection on one core: a client that asks more than one core can answer uses several.
+    /// Sets the number of connections; checks use them in turn. The default is 1. The server serves
+    /// a connection on one core: use several if one core cannot serve all checks of the client.
     #[must_use]
     pub fn connections(mut self, connections: usize) -> Self {
         self.connections = connections;
         self
     }
 
-    /// How many retries may be made at once; ten answers bring back one. 100, if not said: about
-    /// as many as there are checks under way at any time, which is what a lost connection takes
-    /// with it. 0 is never.
+    /// Sets the number of tokens in the retry budget. A retry takes one token, and ten responses
+    /// return one. The default is 100, about the number of concurrent checks that fail when a
+    /// connection is lost. 0 disables retries.
     #[must_use]
     pub fn retry_budget(mut self, retries: u32) -> Self {
         self.retry_budget = retries;
@@ -139,7 +139,7 @@ impl Builder {
         let bearer = BearerInterceptor::new(self.key.as_deref()).ok_or(ConfigError::Key)?;
         let endpoint = self.endpoint()?;
         let connections = (0..self.connections).map(|_| {
-            // As a connector of our own: the transport's would bound no TLS handshake.
+            // A connector of our own: the timeout of tonic's connector does not include TLS.
             let mut tcp = HttpConnector::new();
             tcp.enforce_http(false);
             tcp.set_nodelay(true);
@@ -184,7 +184,7 @@ impl Builder {
 
 impl fmt::Debug for Builder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Neither keys nor certificates.
+        // Without keys and certificates.
         f.debug_struct("Builder")
             .field("endpoint", &self.endpoint)
             .field("deadline", &self.deadline)
@@ -197,19 +197,19 @@ impl fmt::Debug for Builder {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum ConfigError {
-    /// The endpoint is no URL that begins with `http://` or `https://`.
+    /// The endpoint is not a URL that begins with `http://` or `https://`.
     Endpoint(String),
     /// The key is empty, or not printable.
     Key,
-    /// A CA or a certificate is for `https://`.
+    /// A CA or a client certificate requires `https://`.
     TlsWithoutHttps,
-    /// The file with the CAs cannot be read.
+    /// The client cannot read the CA file.
     Ca(PathBuf, std::io::Error),
-    /// Certificates or keys that TLS cannot use.
+    /// TLS cannot use the certificates or keys.
     Tls(tonic::transport::Error),
     /// At least one connection is needed.
     NoConnections,
-    /// There is no tokio runtime here.
+    /// There is no current tokio runtime.
     NoRuntime,
 }
 

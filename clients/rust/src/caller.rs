@@ -1,11 +1,11 @@
-//! Caller: who makes the call that is to be judged. Who finds that out is the application; nothing
-//! here verifies a token or a secret.
+//! Caller: the credential, the user and the token of a check. The application authenticates the
+//! client; this module verifies neither tokens nor secrets.
 
 use std::time::SystemTime;
 
 use crate::proto;
 
-/// An API credential of a company, with the user and the token of the call, if it has any.
+/// An API credential of a company, with the user and the token of the request, if it has any.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Caller {
     pub(crate) company: String,
@@ -15,20 +15,20 @@ pub struct Caller {
 }
 
 impl Caller {
-    /// A credential of a company, by their ids.
+    /// Creates a caller from the ids of a company and of its credential.
     pub fn new(company: impl Into<String>, credential: impl Into<String>) -> Self {
         let (company, credential) = (company.into(), credential.into());
         Self { company, credential, user: String::new(), token: None }
     }
 
-    /// On behalf of this user.
+    /// Sets the user on whose behalf the call is made.
     #[must_use]
     pub fn user(mut self, user: impl Into<String>) -> Self {
         self.user = user.into();
         self
     }
 
-    /// With this token, which the application has verified.
+    /// Sets the token. The application must have verified it.
     #[must_use]
     pub fn token(mut self, token: Token) -> Self {
         self.token = Some(token);
@@ -47,8 +47,8 @@ impl Caller {
         &self.credential
     }
 
-    /// The user on whose behalf the call is made: as said by [`user`](Self::user), else by the
-    /// token.
+    /// The user on whose behalf the call is made: the one that [`user`](Self::user) has set, or
+    /// else the user of the token.
     #[must_use]
     pub fn user_id(&self) -> Option<&str> {
         let token = self.token.as_ref().map(|token| token.user.as_str());
@@ -56,7 +56,7 @@ impl Caller {
     }
 }
 
-/// Facts of an access token that the application has verified. They only ever narrow; a token
+/// Facts of an access token that the application has verified. They only narrow a decision. A token
 /// without scopes allows nothing (D16).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Token {
@@ -68,33 +68,33 @@ pub struct Token {
 }
 
 impl Token {
-    /// A token with these scopes.
+    /// Creates a token with these scopes.
     pub fn new(scopes: impl IntoIterator<Item = impl Into<String>>) -> Self {
         Self { scopes: scopes.into_iter().map(Into::into).collect(), ..Self::default() }
     }
 
-    /// Minted for this audience.
+    /// Sets the audience that the token was issued for.
     #[must_use]
     pub fn audience(mut self, audience: impl Into<String>) -> Self {
         self.audience = audience.into();
         self
     }
 
-    /// Minted in the name of this user.
+    /// Sets the user for whom the token was issued.
     #[must_use]
     pub fn user(mut self, user: impl Into<String>) -> Self {
         self.user = user.into();
         self
     }
 
-    /// When it was issued.
+    /// Sets the time at which the token was issued.
     #[must_use]
     pub fn issued_at(mut self, time: SystemTime) -> Self {
         self.issued_at = Some(time);
         self
     }
 
-    /// When it ends.
+    /// Sets the time at which the token expires.
     #[must_use]
     pub fn expires_at(mut self, time: SystemTime) -> Self {
         self.expires_at = Some(time);

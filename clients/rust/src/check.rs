@@ -1,30 +1,30 @@
-//! Check: one question. Whether it is well formed, the server says.
+//! Check: one request for a decision. The server validates it.
 
 use crate::caller::Caller;
 use crate::proto::{CheckRequest, Endpoint};
 
-/// May this caller use these scopes, or call this endpoint, now?
+/// A check: may this caller use these scopes, or call this endpoint, now?
 #[derive(Clone, Debug)]
 pub struct Check {
     pub(crate) request: CheckRequest,
 }
 
 impl Check {
-    /// May the caller use this scope?
+    /// Checks one scope.
     #[must_use]
     pub fn scope(caller: &Caller, scope: impl Into<String>) -> Self {
         Self::scopes(caller, [scope])
     }
 
-    /// May the caller use all of these scopes? None is an error, never a yes (D13).
+    /// Checks several scopes, which are all needed. A check without scopes is an error (D13).
     pub fn scopes(caller: &Caller, scopes: impl IntoIterator<Item = impl Into<String>>) -> Self {
         let mut check = Self::by(caller);
         check.request.scopes = scopes.into_iter().map(Into::into).collect();
         check
     }
 
-    /// May the caller call this endpoint of the catalog? The path is the request's as it came,
-    /// without its query, and not decoded (D20).
+    /// Checks an endpoint of the catalog. The path is the path of the request as it was sent, not
+    /// decoded and without its query (D20).
     #[must_use]
     pub fn endpoint(caller: &Caller, method: impl Into<String>, path: impl Into<String>) -> Self {
         let mut check = Self::by(caller);

@@ -49,30 +49,31 @@ impl Client {
         Self { deadline: deadline.min(LONGEST), ..self.clone() }
     }
 
-    /// Asks. A denial is an answer; see [`require`](Self::require) for one that cannot be
-    /// overlooked.
+    /// Sends a check. A denial is a decision and not an error: use [`require`](Self::require) to
+    /// get an error.
     pub async fn check(&self, check: &Check) -> Result<Decision, CheckError> {
         let answer = self
             .ask(&check.request, |mut client, request| async move { client.check(request).await });
         Decision::read(&check.request, answer.await?)
     }
 
-    /// Asks, and is an error unless the call is allowed as it is. What reaches the user's own
-    /// records only is refused as well ([`Reason::NotRecordOwner`](crate::Reason::NotRecordOwner)),
-    /// unless the check says whose record it is ([`Check::owned_by`]): then the server has
-    /// compared (D17).
+    /// Sends a check, and returns an error unless the call is allowed. If it is allowed for the
+    /// user's own records only, it is denied
+    /// ([`Reason::NotRecordOwner`](crate::Reason::NotRecordOwner)), unless the check names the
+    /// owner of the record ([`Check::owned_by`]): then the server has compared them (D17).
     pub async fn require(&self, check: &Check) -> Result<Allowed, NotAllowed> {
         Ok(self.check(check).await?.allowed()?)
     }
 
-    /// Asks, and is an error unless the call is allowed at least for the user's own records; on
-    /// [`Reach::Own`] the application filters by its owner. For lists and searches.
+    /// Sends a check, and returns an error unless the call is allowed at least for the user's own
+    /// records. With [`Reach::Own`], the application filters by the owner. This is for lists and
+    /// searches.
     pub async fn require_reach(&self, check: &Check) -> Result<Reach, NotAllowed> {
         Ok(self.check(check).await?.at_least_own()?.reach)
     }
 
-    /// Asks up to 1000 questions, all decided at one revision, answered in the order asked. One
-    /// malformed question fails all of them (D13).
+    /// Sends up to 1000 checks, which the server decides at one revision. The results have the
+    /// order of the checks. One malformed check fails the batch (D13).
     pub async fn batch_check(&self, checks: &[Check]) -> Result<Vec<Decision>, CheckError> {
         let checks = checks.iter().map(|check| check.request.clone()).collect();
         let batch = BatchCheckRequest { checks };
@@ -80,7 +81,7 @@ impl Client {
             .ask(&batch, |mut client, request| async move { client.batch_check(request).await });
         let results = answer.await?.results;
         if results.len() != batch.checks.len() {
-            // Which answer is whose is not known any more.
+            // The client cannot assign the results to the checks.
             return Err(CheckError::invalid_response("not one decision for each question"));
         }
         batch
@@ -91,8 +92,9 @@ impl Client {
             .collect()
     }
 
-    /// A connection that presents the client's key, for the contract's other calls: the clients
-    /// of [`crate::proto`] are made of one. Its calls have no deadline and no retry but their own.
+    /// A connection that sends the client's key, for the other RPCs of the contract: create the
+    /// clients of [`crate::proto`] with it. Set a deadline for each call. The client does not retry
+    /// it.
     #[must_use]
     pub fn connection(&self) -> Connection {
         // `next` picks one of them, and there is at least one.
@@ -101,10 +103,10 @@ impl Client {
         self.shared.connections[at].clone()
     }
 
-    /// Makes attempts until one brings an answer, one has failed for good, or the deadline is over:
-    /// as many as there is time for while nobody can be reached, and one more after an attempt was
-    /// lost. That is paid for, unless the server was down and serves now: then it adds nothing to
-    /// an outage.
+    /// Makes attempts until one succeeds, one fails permanently, or the deadline expires. It tries
+    /// to connect as often as the deadline allows, and repeats a lost attempt once. The repetition
+    /// takes a token of the retry budget, unless the server was down and is now serving: then it
+    /// adds no load to an outage.
     async fn ask<Q, A, F>(
         &self,
         question: &Q,
@@ -144,7 +146,7 @@ impl Client {
                 }
                 let lost = last.insert(to_client_status(status));
                 sleep(backoff.next()).await;
-                // Another one, if there are several: this one may be all that is wrong.
+                // Use another connection, if there are several: only this one may have failed.
                 connection = self.connection();
                 let before = health.serving(found, &connection, backoff.clone()).await;
                 if failure == Failure::Lost && before == PriorState::Serving && !budget.take() {

@@ -1,5 +1,5 @@
-//! Decision: what was answered. The one place where a message is read as a yes, and whatever is
-//! not plainly one is none.
+//! Decision: the only place that reads a response as an allow. Anything that is not a clear allow
+//! is an error.
 
 use std::error::Error;
 use std::fmt;
@@ -8,30 +8,30 @@ use tonic::{Code, Status};
 
 use crate::proto::{self, CheckRequest, CheckResponse, Reason};
 
-/// The answer to a check. It has no bool: what is not looked at allows nothing.
+/// The decision of a check. It is not a bool, so that the application must read it.
 #[must_use = "a decision allows or denies nothing by itself"]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
-    /// The call is allowed as it is: for all records, or for that of the owner who was named.
+    /// The call is allowed: for all records, or for the record of the named owner.
     Allowed(Allowed),
-    /// The call is allowed for the user's own records only, and no owner was named: whoever goes
-    /// on filters (D17).
+    /// The call is allowed for the user's own records only, and the check named no owner: the
+    /// application must filter (D17).
     OwnRecords(Allowed),
     /// At least one scope is not effective.
     Denied(Denied),
 }
 
-/// A yes.
+/// An allow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Allowed {
-    /// How far it reaches.
+    /// The records that the call may access.
     pub reach: Reach,
-    /// The revision at which it was decided (D12).
+    /// The revision at which the server decided (D12).
     pub revision: u64,
 }
 
-/// How far a yes reaches (D17).
+/// The records that an allowed call may access (D17).
 #[must_use = "`Own` allows the user's own records only: filter by it"]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reach {
@@ -41,43 +41,43 @@ pub enum Reach {
     Own,
 }
 
-/// A no, and all that an API needs to say so (D14).
+/// A denial, with everything that an API needs for its error response (D14).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Denied {
-    /// The first thing that failed, in the order of D15.
+    /// The first reason that applies, in the order of D15.
     pub reason: Reason,
-    /// What an HTTP API answers: 401, 403 or 404.
+    /// The status of an HTTP API: 401, 403 or 404.
     pub http_status: u16,
-    /// The word for an error body, such as `invalid_scope`.
+    /// The code for an error body, such as `invalid_scope`.
     pub error: String,
-    /// Who can mend it and where, in a sentence fit for an end user.
+    /// A sentence that says who can fix the denial, and where. It may be shown to an end user.
     pub message: String,
-    /// The needed scopes that are not effective, in the order asked.
+    /// The needed scopes that are not effective, in the order of the request.
     pub missing_scopes: Vec<String>,
-    /// The revision at which it was decided (D12).
+    /// The revision at which the server decided (D12).
     pub revision: u64,
 }
 
-/// Why there is no yes.
+/// The reason why a call is not allowed.
 #[derive(Clone, Debug)]
 pub enum NotAllowed {
-    /// Because the answer is no.
+    /// The server denied it.
     Denied(Denied),
-    /// Because there is no answer.
+    /// There is no decision.
     Failed(CheckError),
 }
 
-/// A question without an answer: nobody could be asked, nobody answered in time, the question was
-/// refused, or what came back is no decision. Never an allow.
+/// A check without a decision: the server was not reached, did not respond in time, rejected the
+/// request, or returned no valid decision. It is never an allow.
 #[derive(Clone, Debug)]
 pub struct CheckError {
     status: Status,
 }
 
 impl Decision {
-    /// Reads the answer to a request. Only a message that says yes in every field that could say
-    /// otherwise is a yes, and a no stays one whatever else is in it.
+    /// Reads the response to a request. It is an allow only if all of its fields agree, and a
+    /// denial whatever its other fields contain.
     pub(crate) fn read(request: &CheckRequest, answer: CheckResponse) -> Result<Self, CheckError> {
         let reason = answer.reason();
         match answer.decision() {
@@ -123,7 +123,7 @@ impl Decision {
         }
     }
 
-    /// The yes to the call as it is, or why there is none. [`Decision::OwnRecords`] is none.
+    /// The allow for the call, or the error. [`Decision::OwnRecords`] is an error.
     pub fn allowed(self) -> Result<Allowed, Denied> {
         match self {
             Self::Allowed(allowed) => Ok(allowed),
@@ -132,7 +132,7 @@ impl Decision {
         }
     }
 
-    /// The yes, if only to the user's own records.
+    /// The allow, also if it is for the user's own records only.
     pub(crate) fn at_least_own(self) -> Result<Allowed, Denied> {
         match self {
             Self::Allowed(allowed) | Self::OwnRecords(allowed) => Ok(allowed),
@@ -142,8 +142,8 @@ impl Decision {
 }
 
 impl Denied {
-    /// What D17 makes of a yes to the user's own records, where nobody says whose record it is and
-    /// nobody filters.
+    /// The denial for an allow of the user's own records, if no owner is named and the application
+    /// does not filter (D17).
     pub(crate) fn owner_unknown(revision: u64) -> Self {
         Self {
             reason: Reason::NotRecordOwner,
@@ -165,15 +165,15 @@ impl CheckError {
         Self::new(Status::internal(format!("the server's answer is {what}")))
     }
 
-    /// `UNAVAILABLE`, `DEADLINE_EXCEEDED` or `RESOURCE_EXHAUSTED` pass; `INVALID_ARGUMENT` is a
-    /// malformed question, `UNAUTHENTICATED` and `PERMISSION_DENIED` are about this client's own
-    /// key; `INTERNAL` is an answer that is none.
+    /// `UNAVAILABLE`, `DEADLINE_EXCEEDED` and `RESOURCE_EXHAUSTED` are temporary.
+    /// `INVALID_ARGUMENT` is a malformed check. `UNAUTHENTICATED` and `PERMISSION_DENIED` concern
+    /// the key of this client. `INTERNAL` is an invalid response.
     #[must_use]
     pub fn code(&self) -> Code {
         self.status.code()
     }
 
-    /// The status as it came, for logs. It is not for end users.
+    /// The unchanged status, for logs. It is not for end users.
     #[must_use]
     pub fn status(&self) -> &Status {
         &self.status

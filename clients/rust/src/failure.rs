@@ -1,28 +1,29 @@
-//! Failure: what a failed attempt says of whether another makes sense.
+//! Failure: classifies failed attempts by whether a retry makes sense.
 
 use std::error::Error;
 use std::io::ErrorKind;
 
 use tonic::{Code, ConnectError, Status, TimeoutExpired};
 
-/// What an attempt came to that brought no answer.
+/// The kind of a failed attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Failure {
-    /// Nobody listened, or the connection ended before the question was sent: no server has seen
-    /// it, and one that is being restarted is back in a moment.
+    /// The connection was refused, or ended before the request was sent: no server has received it.
+    /// A server that restarts is back soon.
     NotSent,
-    /// The server cannot answer now, or the connection was lost before it did. A check changes
-    /// nothing, so it may be asked again; the budget says whether.
+    /// The server is not available, or the connection was lost before the response. A check changes
+    /// nothing, so a retry is safe; the budget limits it.
     Lost,
-    /// Another attempt would come to the same, or would add to what is too much already.
+    /// Another attempt would fail in the same way, or would add to an overload.
     Permanent,
-    /// The deadline is over.
+    /// The deadline has expired.
     DeadlineExceeded,
 }
 
 impl Failure {
     pub(crate) fn of(status: &Status) -> Self {
-        // What the server says has no source; what the transport makes of an error has that error.
+        // A status from the server has no source. A status from the transport has its error as the
+        // source.
         let Some(source) = status.source() else {
             return match status.code() {
                 Code::Unavailable => Self::Lost,
@@ -41,15 +42,16 @@ impl Failure {
             return Self::NotSent;
         }
         match status.code() {
-            // A peer that calls it too much (`ENHANCE_YOUR_CALM`), or TLS too weak.
+            // The peer reports too many requests (`ENHANCE_YOUR_CALM`), or TLS is too weak.
             Code::ResourceExhausted | Code::PermissionDenied => Self::Permanent,
             _ => Self::Lost,
         }
     }
 }
 
-/// A failed attempt as the application is told of it: what the server said, or what the connection
-/// came to, with its first cause, as `UNAVAILABLE` unless it has a better word.
+/// Converts the status of a failed attempt for the application. A status from the server stays. A
+/// transport error gets its first cause, and the code `UNAVAILABLE` unless its own code is more
+/// specific.
 pub(crate) fn to_client_status(status: Status) -> Status {
     let Some(cause) = status.source().and_then(|source| causes(source).last()) else {
         return status;
@@ -61,8 +63,8 @@ pub(crate) fn to_client_status(status: Status) -> Status {
     Status::new(code, format!("{}: {cause}", status.message()))
 }
 
-/// Whether what kept a connection from being made passes by itself: a port that nobody listens on,
-/// a listener that went away. A certificate that is not trusted does not.
+/// True if the cause of a failed connect is temporary, such as a refused connection. An untrusted
+/// certificate is not.
 fn passes(connect: &ConnectError) -> bool {
     causes(connect).any(|error| {
         let kind = error.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
@@ -83,7 +85,7 @@ fn passes(connect: &ConnectError) -> bool {
     })
 }
 
-/// An error, and what caused it.
+/// An error and its causes.
 fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
     std::iter::successors(Some(error), |&error| error.source())
 }

@@ -1,7 +1,8 @@
-//! Guard: a tower layer that lets a call through to the service behind it if the caller may make
-//! it, and else answers in its place.
+//! Guard: a tower layer that calls the inner service only if scopegate allows the request, and
+//! sends an error response otherwise.
 //!
-//! Not here: finding out who calls. The application says, and what it does not know is refused.
+//! The guard does not authenticate. The application returns the caller of a request; a request
+//! without a caller gets 401.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -22,15 +23,14 @@ use crate::client::Client;
 use crate::decision::{Allowed, NotAllowed};
 use crate::response::ErrorFormat;
 
-/// Guards a service: for each of its calls scopegate is asked whether the caller may make it.
+/// Guards a service: it sends a check to scopegate for each request.
 ///
-/// Who may goes on to the service, with [`Allowed`] and [`Caller`] in the request's extensions.
-/// Who may not is answered as the reason says: 401, 403 or 404 with its challenge (RFC 6750
-/// section 3) and `{"error": …, "message": …}`. So is a caller whom the application does not know.
-/// A question without an answer is 503 with `Retry-After`, a malformed one 400; neither goes on.
-/// gRPC calls (by their content type) get `UNAUTHENTICATED`, `PERMISSION_DENIED`, `UNIMPLEMENTED`,
-/// `UNAVAILABLE` and `INVALID_ARGUMENT` instead. The response's extensions have the [`NotAllowed`],
-/// for an outer layer to log.
+/// An allowed request reaches the service, with [`Allowed`] and [`Caller`] in its extensions. A
+/// denied request gets 401, 403 or 404 with a challenge (RFC 6750 section 3) and
+/// `{"error": …, "message": …}`. A request without a caller gets 401. A failed check gets 503 with
+/// `Retry-After`, and a malformed check 400. gRPC requests, by their content type, get
+/// `UNAUTHENTICATED`, `PERMISSION_DENIED`, `UNIMPLEMENTED`, `UNAVAILABLE` and `INVALID_ARGUMENT`
+/// instead. The extensions of the response contain the [`NotAllowed`], for an outer layer to log.
 #[derive(Clone)]
 pub struct Guard {
     client: Client,
@@ -43,10 +43,10 @@ pub struct Guard {
     challenge: Option<HeaderValue>,
 }
 
-/// What the application reads from a request.
+/// A function of the application that reads a value from a request.
 type Extract<T> = Arc<dyn Fn(&Parts) -> Option<T> + Send + Sync>;
 
-/// What a call needs.
+/// The scopes or the endpoint to check.
 #[derive(Clone)]
 enum Requirement {
     Scopes(Vec<String>),
@@ -55,7 +55,7 @@ enum Requirement {
 }
 
 impl Guard {
-    /// Every call needs this scope.
+    /// Every request needs this scope.
     pub fn scope(
         client: &Client,
         scope: impl Into<String>,
@@ -64,7 +64,7 @@ impl Guard {
         Self::scopes(client, [scope], identify)
     }
 
-    /// Every call needs all of these scopes.
+    /// Every request needs all of these scopes.
     pub fn scopes(
         client: &Client,
         scopes: impl IntoIterator<Item = impl Into<String>>,
@@ -77,8 +77,8 @@ impl Guard {
         )
     }
 
-    /// A call needs what the catalog's endpoint of its method and path needs. The path is asked
-    /// for as it came, not decoded and without its query (D20).
+    /// A request needs the scopes of the catalog's endpoint for its method and path. The path is
+    /// sent unchanged: not decoded, and without its query (D20).
     pub fn endpoint(
         client: &Client,
         identify: impl Fn(&Parts) -> Option<Caller> + Send + Sync + 'static,
@@ -86,7 +86,7 @@ impl Guard {
         Self::new(client, Requirement::Endpoint, identify)
     }
 
-    /// A call needs what the catalog's `GRPC` endpoint of its path needs.
+    /// A request needs the scopes of the catalog's `GRPC` endpoint for its path.
     pub fn grpc(
         client: &Client,
         identify: impl Fn(&Parts) -> Option<Caller> + Send + Sync + 'static,
@@ -111,23 +111,23 @@ impl Guard {
         }
     }
 
-    /// Of this API: for scopes where the catalog has several audiences.
+    /// Sets the audience. Required for scopes if the catalog has several audiences.
     #[must_use]
     pub fn audience(mut self, audience: impl Into<String>) -> Self {
         self.audience = audience.into();
         self
     }
 
-    /// Puts this before the path that is asked for: behind a router that takes a prefix off
-    /// (axum's `nest`), what came is no longer there to be seen.
+    /// Adds this prefix to the path of the check. Required inside a router that removes a prefix
+    /// from the path of a request (axum's `nest`).
     #[must_use]
     pub fn path_prefix(mut self, prefix: impl Into<String>) -> Self {
         self.prefix = prefix.into();
         self
     }
 
-    /// Whose record is asked for, so that callers who reach no more than their own can have it
-    /// (D17).
+    /// Names the user who owns the requested record, so that users who may access only their own
+    /// records are allowed for these (D17).
     #[must_use]
     pub fn owned_by(
         mut self,
@@ -137,22 +137,22 @@ impl Guard {
         self
     }
 
-    /// Lets callers through who reach no more than their own records, and leaves it to the service
-    /// to filter: [`Allowed`] says so. Without this and without an owner they are refused (D17).
+    /// Allows users who may access only their own records. The service must filter, if [`Allowed`]
+    /// says so. Without this and without an owner, the guard denies their requests (D17).
     #[must_use]
     pub fn own_records(mut self) -> Self {
         self.own_records = true;
         self
     }
 
-    /// The `WWW-Authenticate` of a 401, for APIs whose callers do not come with Bearer tokens.
+    /// Sets the `WWW-Authenticate` of a 401, for APIs that do not use Bearer tokens.
     #[must_use]
     pub fn challenge(mut self, challenge: HeaderValue) -> Self {
         self.challenge = Some(challenge);
         self
     }
 
-    /// Who calls and may, or the answer for who may not.
+    /// Returns the caller of an allowed request, or the error response.
     async fn authorize<B: Default + From<String>>(
         &self,
         parts: &Parts,
@@ -192,7 +192,7 @@ impl<S> Layer<S> for Guard {
     }
 }
 
-/// A service behind a [`Guard`].
+/// A service with a [`Guard`].
 #[derive(Clone)]
 pub struct Guarded<S> {
     guard: Guard,
@@ -205,7 +205,7 @@ where
     S::Future: Send,
     In: Send + 'static,
 {
-    /// The service's own body, or that of a refusal.
+    /// The body of the service, or of an error response.
     type Response = Response<Either<Full<Bytes>, Out>>;
     type Error = S::Error;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
@@ -215,7 +215,7 @@ where
     }
 
     fn call(&mut self, request: Request<In>) -> Self::Future {
-        // The one that is ready is taken along; its clone gets ready for the next call.
+        // `poll_ready` was called on this service and not on its clone, so the call uses this one.
         let clone = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, clone);
         let guard = self.guard.clone();

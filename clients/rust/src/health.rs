@@ -1,6 +1,6 @@
-//! Health: waiting until the server says that it serves (`grpc.health.v1`). A server that is
-//! restarted is away for a moment, and then refuses checks until its store is open: asking again
-//! before that would be in vain, for each check by itself. So one of those that wait asks for all.
+//! Health: waits until the server is serving (`grpc.health.v1`). A server that restarts rejects
+//! checks until its store is open, so earlier attempts would fail. One of the waiting checks sends
+//! the health checks for all of them.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -16,23 +16,24 @@ use crate::backoff::Backoff;
 use crate::connection::Connection;
 use crate::failure::Failure;
 
-/// How long one question may take: the connection may be one on which nobody answers any more.
+/// The timeout of one health check: the connection may be lost.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What is known of the server's health.
+/// The known health of the server.
 pub(crate) struct Health {
-    /// How often it was found serving.
+    /// The number of times that the server was found serving.
     found: AtomicU64,
-    /// What it was before it was found serving last. Whoever holds this asks.
+    /// The state before the server was last found serving. The holder of this lock sends the health
+    /// checks.
     before: Mutex<PriorState>,
 }
 
-/// What a server was before it served.
+/// The state of a server before it was serving.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PriorState {
-    /// It was away, or not ready: an outage has ended.
+    /// It was not reachable or not ready: an outage has ended.
     Down,
-    /// It served when it was first asked, or says nothing of its health.
+    /// It was serving at the first health check, or does not implement health checks.
     Serving,
 }
 
@@ -41,13 +42,14 @@ impl Health {
         Self { found: AtomicU64::new(0), before: Mutex::new(PriorState::Serving) }
     }
 
-    /// How often the server was found serving until now.
+    /// The number of times that the server has been found serving.
     pub(crate) fn found(&self) -> u64 {
         self.found.load(Ordering::SeqCst)
     }
 
-    /// Waits until the server is found serving again after it was found so often. Who calls has a
-    /// deadline, and may drop this at any time: another of those that wait goes on asking.
+    /// Waits until the server has been found serving more often than this. The caller has a
+    /// deadline and may drop this future at any time: another waiting check then sends the health
+    /// checks.
     pub(crate) async fn serving(
         &self,
         found: u64,
@@ -84,7 +86,7 @@ const SERVING: i32 = 1;
 fn serves(answer: Result<HealthCheckResponse, Status>) -> bool {
     match answer {
         Ok(answer) => answer.status == SERVING,
-        // Whatever it is that answers, of its health it says nothing.
+        // The server does not implement health checks.
         Err(status) => Failure::of(&status) == Failure::Permanent,
     }
 }

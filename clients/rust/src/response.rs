@@ -1,5 +1,5 @@
-//! ErrorBody: how a call is answered that does not go on. RFC 6750 section 3 for the challenge; the
-//! word and the sentence of the body are the server's (D15).
+//! ErrorBody: the error response to a request. The challenge follows RFC 6750 section 3. The code
+//! and the message of a denial come from the server (D15).
 
 use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::request::Parts;
@@ -9,15 +9,15 @@ use tonic::{Code, Status};
 use crate::decision::{CheckError, Denied, NotAllowed};
 use crate::proto::Reason;
 
-/// How refusals of one call are to be written.
+/// The format of the error response to one request.
 pub(crate) struct ErrorFormat {
     grpc: bool,
-    /// Whether the call says who makes it, rightly or not.
+    /// True if the request has an `Authorization` header.
     authorized: bool,
     challenge: Option<HeaderValue>,
 }
 
-/// A refusal, whatever it is written as.
+/// An error response, for HTTP or gRPC.
 struct ErrorBody<'a> {
     status: StatusCode,
     error: &'a str,
@@ -47,7 +47,7 @@ impl ErrorFormat {
         Self { grpc, authorized: parts.headers.contains_key(AUTHORIZATION), challenge }
     }
 
-    /// For a caller whom the application does not know.
+    /// The response to a request without a caller.
     pub(crate) fn unauthenticated<B: Default + From<String>>(&self) -> Response<B> {
         self.write(&UNAUTHENTICATED, self.unauthorized())
     }
@@ -81,7 +81,7 @@ impl ErrorFormat {
         response
     }
 
-    /// A call that brought nothing is told what to bring, and of no error (RFC 6750 section 3.1).
+    /// Without credentials, the challenge has no error code (RFC 6750 section 3.1).
     fn unauthorized(&self) -> Option<HeaderValue> {
         Some(self.challenge.clone().unwrap_or(HeaderValue::from_static(if self.authorized {
             r#"Bearer error="invalid_token""#
@@ -104,7 +104,7 @@ impl ErrorFormat {
         *response.status_mut() = refusal.status;
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        // What is granted is in force at once: a 404 kept by a cache would not know.
+        // A grant applies immediately. A cache must not keep an earlier error.
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         if let Some(challenge) = challenge {
             headers.insert(WWW_AUTHENTICATE, challenge);
@@ -114,8 +114,8 @@ impl ErrorFormat {
 }
 
 impl NotAllowed {
-    /// This as the answer of an HTTP handler that has asked by hand: what a
-    /// [`Guard`](crate::Guard) answers.
+    /// Converts this to the HTTP response that a [`Guard`](crate::Guard) sends, for handlers that
+    /// call the client themselves.
     #[must_use]
     pub fn into_http<B: Default + From<String>>(self) -> Response<B> {
         let bare = matches!(&self, Self::Denied(denied) if denied.reason == Reason::TokenRequired);
@@ -123,8 +123,8 @@ impl NotAllowed {
     }
 }
 
-/// This as the answer of a gRPC handler that has asked by hand: what a [`Guard`](crate::Guard)
-/// answers.
+/// Converts this to the gRPC status that a [`Guard`](crate::Guard) sends, for handlers that call
+/// the client themselves.
 impl From<NotAllowed> for Status {
     fn from(refused: NotAllowed) -> Self {
         let (status, message) = match &refused {
@@ -145,13 +145,13 @@ impl Denied {
 }
 
 impl CheckError {
-    /// A path that is no path (D20), or an id that is none, is the caller's, and no outage.
+    /// An invalid path (D20) or an invalid id is the client's mistake and not an outage.
     fn refusal(&self) -> &'static ErrorBody<'static> {
         if self.code() == Code::InvalidArgument { &INVALID_REQUEST } else { &UNAVAILABLE }
     }
 }
 
-/// What gRPC calls it (the contract's own mapping of HTTP statuses).
+/// The gRPC code for an HTTP status, as in the contract.
 fn code(status: StatusCode) -> Code {
     match status {
         StatusCode::BAD_REQUEST => Code::InvalidArgument,
@@ -162,14 +162,14 @@ fn code(status: StatusCode) -> Code {
     }
 }
 
-/// The challenge of a 403. It names the scopes that are missing, unless it is the user's own
-/// permissions that are: no token with other scopes would mend that.
+/// The challenge of a 403. It names the missing scopes, unless the user lacks the permission: a
+/// token with other scopes would not help.
 fn insufficient(denied: &Denied) -> HeaderValue {
     let bare = HeaderValue::from_static(r#"Bearer error="insufficient_scope""#);
     if matches!(denied.reason, Reason::UserLacksPermission | Reason::NotRecordOwner) {
         return bare;
     }
-    // RFC 6749 section 3.3; anything else would end the quotation.
+    // RFC 6749 section 3.3. Other characters would end the quoted string.
     let fit = |scope: &&String| {
         !scope.is_empty() && scope.bytes().all(|b| b.is_ascii_graphic() && b != b'"' && b != b'\\')
     };

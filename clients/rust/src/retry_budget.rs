@@ -1,5 +1,5 @@
-//! RetryBudget: how many retries a client can afford. A retry takes a whole token and an answer brings
-//! back a tenth, so that of many calls that fail few are asked twice, and an outage is not doubled.
+//! RetryBudget: limits the retries of a client. A retry takes a whole token and a response returns
+//! a tenth, so that retries do not double the load of an outage.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -12,22 +12,22 @@ pub(crate) struct RetryBudget {
 }
 
 impl RetryBudget {
-    /// A full one, of so many retries.
+    /// Creates a full budget for this number of retries.
     pub(crate) fn of(retries: u32) -> Self {
         let full = retries.saturating_mul(RETRY);
         Self { full, tenths: AtomicU32::new(full) }
     }
 
-    /// Takes a retry, if there is one.
+    /// Takes a token, if there is one.
     pub(crate) fn take(&self) -> bool {
         self.tenths
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(RETRY))
             .is_ok()
     }
 
-    /// Notes an answer.
+    /// Returns a tenth of a token.
     pub(crate) fn refill(&self) {
-        // A load and no more, as long as nothing has been taken.
+        // Without earlier retries this is only a load.
         if self.tenths.load(Ordering::Relaxed) < self.full {
             let more = |left: u32| (left < self.full).then(|| left + 1);
             self.tenths.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok();

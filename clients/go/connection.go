@@ -1,0 +1,72 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"net/url"
+	"os"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/local"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/metadata"
+	pb "guarded/scopegate/v1"
+)
+
+const (
+	timeout = 250 * time.Millisecond // For one call, with its retry.
+	retry   = `{"methodConfig": [{"name": [{}], "retryPolicy": {"maxAttempts": 2, "initialBackoff": "0.02s",
+	"maxBackoff": "0.02s", "backoffMultiplier": 1, "retryableStatusCodes": ["UNAVAILABLE"]}}]}`
+)
+
+// scopegate is the connection to scopegate. A process needs one: it carries concurrent calls, and
+// reconnects.
+type scopegate struct {
+	authorization pb.AuthorizationServiceClient
+	directory     pb.DirectoryServiceClient
+	metadata      []string
+}
+
+func connect() (*scopegate, error) {
+	endpoint, ca, keyFile := os.Getenv("SCOPEGATE_ENDPOINT"), os.Getenv("SCOPEGATE_CA"), os.Getenv("SCOPEGATE_KEY_FILE")
+	if endpoint == "" {
+		endpoint = "http://127.0.0.1:50051"
+	}
+	server, err := url.Parse(endpoint)
+	if err != nil {
+		return nil, err
+	}
+	transport := local.NewCredentials() // Without TLS, and only on loopback.
+	if server.Scheme == "https" && ca == "" {
+		transport = credentials.NewTLS(nil) // It trusts the CAs of this machine.
+	} else if server.Scheme == "https" {
+		transport, err = credentials.NewClientTLSFromFile(ca, "")
+	} else if server.Scheme != "http" || ca != "" {
+		err = errors.New("SCOPEGATE_ENDPOINT must begin with https://, or with http:// if SCOPEGATE_CA is not set")
+	}
+	if err != nil {
+		return nil, err
+	}
+	channel, err := grpc.Dial(server.Host, grpc.WithTransportCredentials(transport),
+		grpc.WithDefaultServiceConfig(retry), grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 30 * time.Second}))
+	if err != nil {
+		return nil, err
+	}
+	s := &scopegate{authorization: pb.NewAuthorizationServiceClient(channel), directory: pb.NewDirectoryServiceClient(channel)}
+	if keyFile != "" { // A key of the role `service`.
+		key, err := os.ReadFile(keyFile)
+		if err != nil {
+			return nil, err
+		}
+		s.metadata = []string{"authorization", "Bearer " + strings.TrimSpace(string(key))}
+	}
+	return s, nil
+}
+
+// call returns the context of one call to scopegate.
+func (s *scopegate) call(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(metadata.AppendToOutgoingContext(ctx, s.metadata...), timeout)
+}
