@@ -3,8 +3,8 @@
 //! A handler parses, asks and renders. Not here: any decision, and any rule about what a
 //! request means beyond its form.
 
-pub mod access;
 mod authorization;
+mod authorize;
 mod backup;
 pub mod body_timeout;
 mod catalog;
@@ -18,7 +18,6 @@ mod import;
 mod key;
 mod list_limits;
 pub mod memory;
-mod pagination;
 pub mod peer;
 pub mod preflight;
 pub(crate) mod reply;
@@ -34,7 +33,7 @@ use std::time::Duration;
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use tokio::sync::watch;
-use tonic::{Code, Status};
+use tonic::Status;
 
 use self::peer::Peer;
 use self::stored_reply::StoredResponse;
@@ -46,7 +45,6 @@ use crate::observe::decision_log::DecisionLog;
 use crate::observe::rejection::RejectedCaller;
 use crate::policy::caller::Caller;
 use crate::policy::keyring::AuthenticationError;
-use crate::policy::reason::Reason;
 use crate::policy::secret::{SecretKind, SecretText};
 
 impl<M: StoredResponse> StorableReply for M {
@@ -134,7 +132,7 @@ impl Api {
                 let key = bearer_token(headers).ok().flatten();
                 let id = key.and_then(|key| SecretText::id_in(SecretKind::Key, key));
                 let id = id.filter(|id| id.bytes().all(|byte| byte.is_ascii_hexdigit()));
-                Err(RejectedCaller::beside(status::unproven(unproven), unproven.into(), id))
+                Err(RejectedCaller::beside(status::unauthenticated(unproven), unproven.into(), id))
             }
         }
     }
@@ -170,37 +168,6 @@ impl Api {
     fn ready(&self) -> Result<&Authority, Status> {
         let authority = self.authority().ok_or_else(status::not_ready)?;
         Ok(self.desk.get_or_init(|| authority.for_core()))
-    }
-}
-
-/// The contract's word for a reason.
-#[must_use]
-pub fn reason_name(reason: Reason) -> &'static str {
-    let name = crate::wire::render::reason(reason).as_str_name();
-    name.strip_prefix("REASON_").unwrap_or(name)
-}
-
-/// gRPC's word for a code.
-#[must_use]
-pub fn code_name(code: Code) -> &'static str {
-    match code {
-        Code::Ok => "OK",
-        Code::Cancelled => "CANCELLED",
-        Code::Unknown => "UNKNOWN",
-        Code::InvalidArgument => "INVALID_ARGUMENT",
-        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
-        Code::NotFound => "NOT_FOUND",
-        Code::AlreadyExists => "ALREADY_EXISTS",
-        Code::PermissionDenied => "PERMISSION_DENIED",
-        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
-        Code::FailedPrecondition => "FAILED_PRECONDITION",
-        Code::Aborted => "ABORTED",
-        Code::OutOfRange => "OUT_OF_RANGE",
-        Code::Unimplemented => "UNIMPLEMENTED",
-        Code::Internal => "INTERNAL",
-        Code::Unavailable => "UNAVAILABLE",
-        Code::DataLoss => "DATA_LOSS",
-        Code::Unauthenticated => "UNAUTHENTICATED",
     }
 }
 

@@ -16,7 +16,7 @@
 //! # A check, wire to wire
 //!
 //! A core is one thread with its own connections (`transport::worker`). `transport::service` finds out
-//! who calls ([`policy::keyring`]) and whether they may ([`grpc::access`]), reads the message by
+//! who calls ([`policy::keyring`]) and whether they may ([`wire::access`]), reads the message by
 //! the shortest way ([`grpc::unary`]) and never hands a check to another core. `wire::parse`
 //! makes a [`policy::query::Query`] of it. [`authority::Authority::check`] takes the facts of one
 //! published revision: from what this core was just asked for, else from the cache of all, else

@@ -2,7 +2,10 @@
 //!
 //! Not here: any decision, and anything about how a message comes or goes.
 
+pub mod access;
 pub mod convert;
+pub mod names;
+pub(crate) mod pagination;
 pub mod parse;
 pub mod render;
 pub mod validate;

@@ -5,7 +5,7 @@
 //! its call began; and a change rests on its caller's key (a change of the keyring, and one without
 //! a key, on the whole keyring), so none is committed after the revocation of the key that makes it.
 //!
-//! Not here: what a role may do; `grpc::access` has the table of all calls.
+//! Not here: what a role may do; `wire::access` has the table of all calls.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -25,6 +25,7 @@ use crate::policy::decision::{Verdict, decide};
 use crate::policy::reason::Reason;
 use crate::proto::{CheckRequest, Endpoint, Token};
 use crate::wire::convert;
+use crate::wire::names::reason_name;
 
 /// Which tests to run.
 #[derive(Debug, Args)]
@@ -217,10 +218,10 @@ fn sheet(report: &TestReport) -> Report {
 impl Expected {
     fn answer(&self) -> anyhow::Result<Answer> {
         let reason = self.reason.as_deref().map(|word| {
-            let known = Reason::ALL.iter().map(|reason| convert::reason_name(*reason));
-            let known: Vec<_> = known.chain(["ALLOWED".to_owned()]).collect();
+            let known = Reason::ALL.iter().map(|reason| reason_name(*reason));
+            let known: Vec<_> = known.chain(["ALLOWED"]).collect();
             let plain = word.strip_prefix("REASON_").unwrap_or(word).to_ascii_uppercase();
-            match known.contains(&plain) {
+            match known.contains(&plain.as_str()) {
                 true => Ok(plain),
                 false => {
                     Err(anyhow!("`{word}` is no reason; the reasons are {}", known.join(", ")))
@@ -272,7 +273,7 @@ impl Answer {
 impl CheckYaml {
     /// What is answered to it.
     fn answer(self, town: &Fixture) -> anyhow::Result<Answer> {
-        let query = convert::query_from_proto(&self.request()?)?;
+        let query = convert::query_from_proto(self.request()?)?;
         let facts = town.facts(&query);
         Ok(match decide(&query, facts) {
             Ok(Verdict::Allowed { reach }) => Answer {
@@ -287,7 +288,7 @@ impl CheckYaml {
             },
             Ok(Verdict::Denied { reason, fault, missing }) => Answer {
                 decision: Decision::Denied,
-                reason: Some(convert::reason_name(reason)),
+                reason: Some(reason_name(reason).to_owned()),
                 missing_scopes: Some(missing.iter().map(ToString::to_string).collect()),
                 reach: None,
                 message: fault.map(|fault| Cause::from(fault).detail().to_owned()),

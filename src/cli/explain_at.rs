@@ -142,7 +142,7 @@ pub(super) async fn at(
         );
     }
     check.at_least_revision = 0;
-    let query = convert::query_from_proto(&check)?;
+    let query = convert::query_from_proto(check.clone())?;
     let mut desk = asking.open().await?;
     let log = read(&mut desk, &query, when).await?;
     let file = args.catalog.as_deref().map(|path| Ok::<_, anyhow::Error>((path, text(path)?)));
@@ -174,7 +174,7 @@ async fn read(desk: &mut Client, query: &Query, when: Moment) -> anyhow::Result<
         let page = unwrap_response(desk.changes.list_changes(request.clone()).await)
             .context("the past is read from the audit log of all companies")?;
         for told in page.changes {
-            let change = convert::change(&told)?;
+            let change = convert::change(told.clone())?;
             let last = log.kept.map_or(0, |(_, last)| last);
             if let (ChangeKind::RestoreBackup, Some(asked)) = (change.kind, when.revision)
                 && (last + 1..told.revision).contains(&asked)

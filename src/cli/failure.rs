@@ -17,6 +17,7 @@ use super::diagnosis::Unreachable;
 use super::{connection, field_words};
 use crate::observe::log;
 use crate::policy::text;
+use crate::wire::names::code_name;
 
 /// The code of words that make no command, and of a failure that is none of a server's.
 const USAGE: &str = "USAGE";
@@ -82,7 +83,7 @@ impl CommandError {
         };
         let violations = violations(&details);
         let text = for_people(&message, &reason, &violations, &details);
-        Self { code: name(status.code()), reason, message, violations, text }
+        Self { code: code_name(status.code()), reason, message, violations, text }
     }
 }
 
@@ -223,29 +224,6 @@ fn is_json(words: impl IntoIterator<Item = OsString>) -> bool {
     }
     words.iter().any(|word| word == "--output=json")
         || words.windows(2).any(|two| two == ["--output", "json"])
-}
-
-/// The name of a code, as the contract writes it.
-fn name(code: Code) -> &'static str {
-    match code {
-        Code::Ok => "OK",
-        Code::Cancelled => "CANCELLED",
-        Code::Unknown => "UNKNOWN",
-        Code::InvalidArgument => "INVALID_ARGUMENT",
-        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
-        Code::NotFound => "NOT_FOUND",
-        Code::AlreadyExists => "ALREADY_EXISTS",
-        Code::PermissionDenied => "PERMISSION_DENIED",
-        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
-        Code::FailedPrecondition => "FAILED_PRECONDITION",
-        Code::Aborted => "ABORTED",
-        Code::OutOfRange => "OUT_OF_RANGE",
-        Code::Unimplemented => "UNIMPLEMENTED",
-        Code::Internal => "INTERNAL",
-        Code::Unavailable => "UNAVAILABLE",
-        Code::DataLoss => "DATA_LOSS",
-        Code::Unauthenticated => "UNAUTHENTICATED",
-    }
 }
 
 #[cfg(test)]

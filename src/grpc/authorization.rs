@@ -5,12 +5,12 @@ use std::time::Instant;
 
 use tonic::{Request, Response, Status};
 
-use super::access::Authorized;
 use super::{Api, reply};
 use crate::authority::Answer;
 use crate::observe::trace_context::RequestContext;
 use crate::proto::authorization_service_server::AuthorizationService;
 use crate::proto::*;
+use crate::wire::access::Authorized;
 use crate::wire::{parse, render};
 
 impl Api {
@@ -68,7 +68,7 @@ impl AuthorizationService for Api {
         request: Request<CheckRequest>,
     ) -> Result<Response<CheckResponse>, Status> {
         let origin = request.extensions().get().cloned();
-        self.decide(self.asked(request)?, origin.as_ref()).await.map(Response::new)
+        self.decide(self.authorize_request(request)?, origin.as_ref()).await.map(Response::new)
     }
 
     async fn batch_check(
@@ -76,14 +76,14 @@ impl AuthorizationService for Api {
         request: Request<BatchCheckRequest>,
     ) -> Result<Response<BatchCheckResponse>, Status> {
         let origin = request.extensions().get().cloned();
-        self.decide_all(self.asked(request)?, origin.as_ref()).await.map(Response::new)
+        self.decide_all(self.authorize_request(request)?, origin.as_ref()).await.map(Response::new)
     }
 
     async fn explain_check(
         &self,
         request: Request<ExplainCheckRequest>,
     ) -> Result<Response<ExplainCheckResponse>, Status> {
-        let (request, authority) = (self.asked(request)?.request, self.ready()?);
+        let (request, authority) = (self.authorize_request(request)?.request, self.ready()?);
         let (query, at_least) = parse::explain(request, &|aud| authority.audience_by_aud(aud))?;
         let (answer, scopes) = authority.explain(&query, at_least).await?;
         let scopes = scopes.into_iter().map(render::explanation).collect();
@@ -94,7 +94,7 @@ impl AuthorizationService for Api {
         &self,
         request: Request<ListEffectiveScopesRequest>,
     ) -> Result<Response<ListEffectiveScopesResponse>, Status> {
-        let (request, authority) = (self.asked(request)?.request, self.ready()?);
+        let (request, authority) = (self.authorize_request(request)?.request, self.ready()?);
         let query = parse::effective(request, &|aud| authority.audience_by_aud(aud))?;
         let (scopes, revision) = authority.effective_scopes(&query).await?;
         let scopes = scopes.into_iter().map(render::effective).collect();
@@ -105,7 +105,7 @@ impl AuthorizationService for Api {
         &self,
         request: Request<GrantScopesRequest>,
     ) -> Result<Response<GrantScopesResponse>, Status> {
-        let (company, id, change, terms) = parse::grant(self.asked(request)?)?;
+        let (company, id, change, terms) = parse::grant(self.authorize_request(request)?)?;
         let render = reply::granted;
         self.renewed(self.ready()?.change_credential(&company, &id, &change, &terms, render).await?)
             .await
@@ -115,7 +115,7 @@ impl AuthorizationService for Api {
         &self,
         request: Request<RevokeScopesRequest>,
     ) -> Result<Response<RevokeScopesResponse>, Status> {
-        let (company, id, change, terms) = parse::revoke(self.asked(request)?)?;
+        let (company, id, change, terms) = parse::revoke(self.authorize_request(request)?)?;
         let render = reply::revoked;
         self.renewed(self.ready()?.change_credential(&company, &id, &change, &terms, render).await?)
             .await
@@ -125,7 +125,7 @@ impl AuthorizationService for Api {
         &self,
         request: Request<ReplaceScopesRequest>,
     ) -> Result<Response<ReplaceScopesResponse>, Status> {
-        let (company, id, change, terms) = parse::replace(self.asked(request)?)?;
+        let (company, id, change, terms) = parse::replace(self.authorize_request(request)?)?;
         let render = reply::replaced;
         self.renewed(self.ready()?.change_credential(&company, &id, &change, &terms, render).await?)
             .await
@@ -135,7 +135,7 @@ impl AuthorizationService for Api {
         &self,
         request: Request<ResetScopesRequest>,
     ) -> Result<Response<ResetScopesResponse>, Status> {
-        let (company, id, change, terms) = parse::reset(self.asked(request)?)?;
+        let (company, id, change, terms) = parse::reset(self.authorize_request(request)?)?;
         let render = reply::reset;
         self.renewed(self.ready()?.change_credential(&company, &id, &change, &terms, render).await?)
             .await
@@ -145,7 +145,7 @@ impl AuthorizationService for Api {
         &self,
         request: Request<RestoreGrantsRequest>,
     ) -> Result<Response<RestoreGrantsResponse>, Status> {
-        let (restoration, terms) = parse::restore(self.asked(request)?)?;
+        let (restoration, terms) = parse::restore(self.authorize_request(request)?)?;
         let render = reply::restored;
         self.renewed(self.ready()?.restore_grants(&restoration, &terms, render).await?).await
     }
@@ -154,7 +154,7 @@ impl AuthorizationService for Api {
         &self,
         request: Request<AddCompanyScopesRequest>,
     ) -> Result<Response<AddCompanyScopesResponse>, Status> {
-        let (id, change, terms) = parse::add_company_scopes(self.asked(request)?)?;
+        let (id, change, terms) = parse::add_company_scopes(self.authorize_request(request)?)?;
         let render = reply::scopes_added;
         self.renewed(self.ready()?.change_company(&id, &change, &terms, render).await?).await
     }
@@ -163,7 +163,7 @@ impl AuthorizationService for Api {
         &self,
         request: Request<RestrictCompanyScopesRequest>,
     ) -> Result<Response<RestrictCompanyScopesResponse>, Status> {
-        let (restriction, terms) = parse::restrict(self.asked(request)?)?;
+        let (restriction, terms) = parse::restrict(self.authorize_request(request)?)?;
         let render = reply::restricted;
         self.renewed(self.ready()?.restrict_company(&restriction, &terms, render).await?).await
     }

@@ -9,7 +9,6 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt};
 use tonic::{Request, Response, Status};
 
-use super::access::Authorized;
 use super::{Api, status};
 use crate::authority::error::AuthorityError;
 use crate::policy::caller::Caller;
@@ -17,6 +16,7 @@ use crate::proto::backup_service_server::BackupService;
 use crate::proto::{BackupRequest, BackupResponse};
 use crate::store::StoreError;
 use crate::store::backup::Backup;
+use crate::wire::access::Authorized;
 
 /// How many parts are made ahead of the client.
 const AHEAD: usize = 4;
@@ -29,7 +29,7 @@ impl BackupService for Api {
         &self,
         request: Request<BackupRequest>,
     ) -> Result<Response<Self::BackupStream>, Status> {
-        let Authorized { caller, .. } = self.asked(request)?;
+        let Authorized { caller, .. } = self.authorize_request(request)?;
         // Also counted while what was made waits for the client.
         let place = self
             .backups

@@ -15,7 +15,7 @@ impl CatalogService for Api {
         &self,
         request: Request<ApplyCatalogRequest>,
     ) -> Result<Response<ApplyCatalogResponse>, Status> {
-        let (yaml, terms) = parse::apply_catalog(self.asked(request)?)?;
+        let (yaml, terms) = parse::apply_catalog(self.authorize_request(request)?)?;
         Ok(Response::new(self.ready()?.apply_catalog(&yaml, &terms, reply::applied).await?))
     }
 
@@ -23,7 +23,7 @@ impl CatalogService for Api {
         &self,
         request: Request<GetCatalogRequest>,
     ) -> Result<Response<GetCatalogResponse>, Status> {
-        self.asked(request)?;
+        self.authorize_request(request)?;
         let read = self.ready()?.catalog().await?;
         let (yaml, etag, revision) = (read.resource.yaml.clone(), read.etag, read.revision.0);
         Ok(Response::new(GetCatalogResponse { yaml, etag, revision }))

@@ -12,8 +12,6 @@ use tokio::time::Instant;
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status};
 
-use super::access::Authorized;
-use super::pagination::{self, PageTokens};
 use super::stream_limit::StreamPlace;
 use super::{Api, status};
 use crate::authority::{Event, Interest, Watcher};
@@ -25,6 +23,8 @@ use crate::proto::{
     ListChangesRequest, ListChangesResponse, WatchChangesRequest, WatchChangesResponse,
 };
 use crate::store::Incarnation;
+use crate::wire::access::Authorized;
+use crate::wire::pagination::{self, PageTokens};
 use crate::wire::{parse, render, validate};
 
 #[tonic::async_trait]
@@ -36,7 +36,7 @@ impl ChangeService for Api {
         &self,
         request: Request<ListChangesRequest>,
     ) -> Result<Response<ListChangesResponse>, Status> {
-        let Authorized { caller, request } = self.asked(request)?;
+        let Authorized { caller, request } = self.authorize_request(request)?;
         let size = pagination::size(request.page_size)?;
         let list = listed(self.ready()?.incarnation(), &request);
         let continues = match list.after(&request.page_token)? {
@@ -56,7 +56,7 @@ impl ChangeService for Api {
         &self,
         request: Request<WatchChangesRequest>,
     ) -> Result<Response<Self::WatchChangesStream>, Status> {
-        let Authorized { caller, request } = self.asked(request)?;
+        let Authorized { caller, request } = self.authorize_request(request)?;
         let company = parse::optional_company(request.company_id)?;
         let of = company.as_ref().map_or("", CompanyId::as_str);
         let cursors = PageTokens::new(self.ready()?.incarnation(), "WatchChanges", &[of]);

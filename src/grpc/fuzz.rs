@@ -13,14 +13,15 @@ use http_body_util::StreamBody;
 use prost::Message;
 use tonic::Status;
 
-use super::access::{Authorized, CompanyScoped};
-use super::pagination::{self, PageTokens};
+use super::authorize::authorize;
 use super::{list_limits, unary};
 use crate::metrics::memory_budget::MemoryBudget;
 use crate::policy::caller::Caller;
 use crate::policy::query::Query;
 use crate::proto;
 use crate::store::Incarnation;
+use crate::wire::access::{Authorized, CompanyScoped};
+use crate::wire::pagination::{self, PageTokens};
 use crate::wire::parse;
 
 /// How many kinds of request [`request`] knows.
@@ -40,8 +41,8 @@ pub fn request(kind: u8, bytes: &[u8]) -> Option<Result<(), Status>> {
         bytes: &[u8],
         parse: impl FnOnce(Authorized<Q>) -> Result<T, E>,
     ) -> Option<Result<(), Status>> {
-        let request = Authorized::by(Caller::Anonymous, Q::decode(bytes).ok()?);
-        Some(request.and_then(|asked| parse(asked).map(drop).map_err(Into::into)))
+        let request = authorize(Caller::Anonymous, Q::decode(bytes).ok()?);
+        Some(request.and_then(|request| parse(request).map(drop).map_err(Into::into)))
     }
     match kind % KINDS {
         0 => plain(bytes, |request| parse::check(request, &|_| None)),
@@ -91,7 +92,7 @@ pub fn request(kind: u8, bytes: &[u8]) -> Option<Result<(), Status>> {
 }
 
 fn import(message: proto::ImportCredentialsRequest) -> Result<(), Status> {
-    let terms = parse::import_terms(&Caller::Anonymous, &message)?;
+    let terms = parse::import_options(&Caller::Anonymous, &message)?;
     parse::import_message(&message, &terms)?;
     for (n, company) in message.companies.into_iter().enumerate() {
         parse::imported_company(n, company)?;

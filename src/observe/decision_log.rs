@@ -22,7 +22,6 @@ use serde::Serialize;
 
 pub use self::output::Output;
 use super::trace_context::{Parent, RequestContext};
-use crate::grpc::reason_name;
 use crate::metrics::supervise::Supervisor;
 use crate::metrics::{Counter, Gauge};
 use crate::policy::caller::Caller;
@@ -33,6 +32,7 @@ use crate::policy::query::{Query, Requirement};
 use crate::policy::reason::Reason;
 use crate::policy::revision::Revision;
 use crate::policy::scope::Scope;
+use crate::wire::names::reason_name;
 
 /// How many decisions may wait to be written.
 const QUEUE: usize = 1 << 14;

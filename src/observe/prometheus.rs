@@ -31,13 +31,14 @@ use super::incidents::Incidents;
 use super::otlp::Traces;
 use super::rejected_callers::RejectedCallers;
 use crate::authority::Authority;
-use crate::grpc::{self, Api};
+use crate::grpc::Api;
 use crate::metrics::supervise::Supervisor;
 use crate::metrics::{Histogram, HistogramSnapshot};
 use crate::observe::log;
 use crate::transport::call_counters::CallCounters;
 use crate::transport::call_slots::CallSlots;
 use crate::transport::tls::Tls;
+use crate::wire::names::{code_name, reason_name};
 
 /// The most connections at once. Beyond it the oldest is closed: a scrape is answered in less time
 /// than it takes to fill the others.
@@ -229,7 +230,7 @@ impl Collector for Metrics {
         let calls = CallCounters::read(&self.cores);
         let codes = calls.iter().map(|(path, code, count)| {
             let method = path.rsplit('/').next().unwrap_or(path);
-            ([("method", method), ("code", grpc::code_name(*code))], *count)
+            ([("method", method), ("code", code_name(*code))], *count)
         });
         page.counts("grpc_requests", "Calls answered, by method and gRPC status", codes)?;
         let (under_way, connections) = CallCounters::in_flight(&self.cores);
@@ -302,7 +303,7 @@ fn authority_page(page: &mut Page<'_>, authority: &Authority) -> fmt::Result {
     let sum = authority.sum();
     let allowed = ([("decision", "ALLOWED"), ("reason", "ALLOWED")], sum.allowed);
     let denied = sum.denied.iter().map(|(reason, count)| {
-        ([("decision", "DENIED"), ("reason", grpc::reason_name(*reason))], *count)
+        ([("decision", "DENIED"), ("reason", reason_name(*reason))], *count)
     });
     let what = "Checks decided, those of batches included";
     page.counts("decisions", what, [allowed].into_iter().chain(denied))?;

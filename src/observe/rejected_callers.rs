@@ -11,9 +11,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::grpc::access;
 use crate::metrics::Counter;
 use crate::observe::rejection::{RejectedCaller, RejectionReason};
+use crate::wire::access;
 
 /// Where the lines come from, for the filter of the log: `info,scopegate::access=off`.
 const TARGET: &str = "scopegate::access";

@@ -13,10 +13,10 @@ use http::{HeaderMap, Request, Response};
 use tracing::Level;
 
 use super::otlp::{self, Trace, Traces};
-use crate::grpc;
 use crate::observe::trace_context::{self, Parent, RequestContext};
 use crate::policy::caller::Caller;
 use crate::transport::service::{BATCH_CHECK, CHECK, HEALTH};
+use crate::wire::names::code_name;
 
 /// Where the lines of calls come from, for the filter of the log: `info,scopegate::calls=debug`.
 const TARGET: &str = "scopegate::calls";
@@ -106,7 +106,7 @@ impl AccessLogLine {
         tracing::debug!(
             target: TARGET,
             %method,
-            code = grpc::code_name(otlp::code(response).into()),
+            code = code_name(otlp::code(response).into()),
             caller = caller.name(),
             x_request_id = origin.and_then(|origin| origin.request_id.as_deref()),
             trace_id = origin.and_then(|origin| origin.parent.as_ref()).map(Parent::trace),

@@ -1,6 +1,6 @@
 //! Caller: who calls scopegate itself, and what of it they may use (D8).
 //!
-//! Not here: which role a call needs; see `grpc::access`. And how a caller proves who it is; see
+//! Not here: which role a call needs; see `wire::access`. And how a caller proves who it is; see
 //! [`super::keyring`].
 
 use std::fmt;

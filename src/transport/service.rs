@@ -22,7 +22,6 @@ use super::caller_limits::{self, CallerLimits};
 use super::health::Health;
 use super::interruption::Interruptible;
 use super::tls::Tls;
-use crate::grpc::access;
 use crate::grpc::body_timeout::BodyTimeout;
 use crate::grpc::memory::{self, CountedBody, RequestMemory, Urgency};
 use crate::grpc::peer::Peer;
@@ -39,6 +38,7 @@ use crate::observe::trace_context::RequestContext;
 use crate::policy::caller::Caller;
 use crate::policy::revision::Revision;
 use crate::proto::CheckRequest;
+use crate::wire::access;
 
 /// The paths that go by the shortest way.
 pub(crate) const CHECK: &str = "/scopegate.v1.AuthorizationService/Check";
@@ -252,7 +252,7 @@ pub(crate) fn handle(
                 let key = caller.key();
                 let account = || service.caller_limits.account(key);
                 let decide = async |check| {
-                    service.doors.decide(service.doors.asked_by(caller, check)?, None).await
+                    service.doors.decide(service.doors.authorize(caller, check)?, None).await
                 };
                 let body = BodyTimeout::new(body, service.request);
                 let read = unary::count_and_decode;
@@ -331,7 +331,7 @@ async fn run(
     if path == CHECK && unary::is_supported(request.headers()) {
         let decide = async |check: CheckRequest| {
             let asked = trace.map(|_| TracedRequest::of(&check));
-            let answer = doors.decide(doors.asked_by(caller, check)?, origin.as_ref()).await?;
+            let answer = doors.decide(doors.authorize(caller, check)?, origin.as_ref()).await?;
             if let (Some(trace), Some(asked)) = (trace, asked) {
                 trace.decided(asked, &answer);
             }
@@ -343,7 +343,7 @@ async fn run(
     }
     if path == BATCH_CHECK && unary::is_supported(request.headers()) {
         let decide = async |batch| {
-            let answer = doors.decide_all(doors.asked_by(caller, batch)?, origin.as_ref()).await?;
+            let answer = doors.decide_all(doors.authorize(caller, batch)?, origin.as_ref()).await?;
             if let Some(trace) = trace {
                 trace.decided_all(&answer);
             }

@@ -64,6 +64,26 @@ pub enum InvalidRequest {
     TooMany(Violation),
 }
 
+impl std::error::Error for InvalidRequest {}
+
+/// All violations in one line, for a caller that has no other place for them.
+impl Display for InvalidRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (violations, count) = match self {
+            Self::Malformed(violations, count) => (violations.as_slice(), *count),
+            Self::TooMany(violation) => (std::slice::from_ref(violation), 1),
+        };
+        for (n, Violation { field, description }) in violations.iter().enumerate() {
+            let separator = if n == 0 { "" } else { "; " };
+            write!(f, "{separator}`{field}` {description}")?;
+        }
+        match count.saturating_sub(violations.len()) {
+            0 => Ok(()),
+            more => write!(f, "; and {more} more"),
+        }
+    }
+}
+
 /// Where fields stand in a request. Written out only where one of them is wrong.
 #[derive(Clone, Copy, Default)]
 pub(crate) enum Place {

@@ -14,7 +14,7 @@ use crate::policy::catalog::Reach;
 use crate::policy::cause::Cause;
 use crate::policy::decision::Verdict;
 use crate::proto::{self, CheckRequest, CheckResponse};
-use crate::wire::convert;
+use crate::wire::names::reason_name;
 
 /// How many changes up to the moment are shown, and how many since.
 const SHOWN: (usize, usize) = (5, 20);
@@ -64,9 +64,9 @@ impl PastExplanation<'_> {
         let rows = self.then.layers.iter().flat_map(|explained| {
             explained.layers.iter().map(|(layer, said)| {
                 let (said_so, detail) = match said {
-                    Ok(Reach::All) => ("passed".to_owned(), ""),
-                    Ok(Reach::Own) => ("passed".to_owned(), "for the user's own records"),
-                    Err(cause) => (convert::reason_name(cause.reason), cause.detail()),
+                    Ok(Reach::All) => ("passed", ""),
+                    Ok(Reach::Own) => ("passed", "for the user's own records"),
+                    Err(cause) => (reason_name(cause.reason), cause.detail()),
                 };
                 let layer = format!("{layer:?}").to_ascii_lowercase();
                 let said = Cell::colored(said.is_ok(), said_so);
@@ -225,7 +225,7 @@ impl PastExplanation<'_> {
                     "scope": explained.scope.as_str(),
                     "layer": format!("{layer:?}").to_ascii_uppercase(),
                     "passed": said.is_ok(),
-                    "reason": said.err().map(|cause| convert::reason_name(cause.reason)),
+                    "reason": said.err().map(|cause| reason_name(cause.reason)),
                     "detail": said.err().map(Cause::detail),
                 })
             })
@@ -303,7 +303,7 @@ fn logged_text(logged: &LoggedDecision) -> String {
 fn verdict_text(verdict: &Verdict) -> String {
     match verdict {
         Verdict::Allowed { .. } => "ALLOWED".to_owned(),
-        Verdict::Denied { reason, .. } => format!("DENIED {}", convert::reason_name(*reason)),
+        Verdict::Denied { reason, .. } => format!("DENIED {}", reason_name(*reason)),
     }
 }
 
@@ -345,7 +345,7 @@ fn response(verdict: &Verdict, revision: u64) -> CheckResponse {
             ..CheckResponse::default()
         },
         Verdict::Denied { reason, fault, missing } => {
-            let name = format!("REASON_{}", convert::reason_name(*reason));
+            let name = format!("REASON_{}", reason_name(*reason));
             let known = proto::Reason::from_str_name(&name).unwrap_or_default();
             CheckResponse {
                 decision: proto::Decision::Denied.into(),

@@ -8,10 +8,8 @@
 //!
 //! Not here: how a caller proves who it is; see `policy::keyring`.
 
-use tonic::{Request, Status, Streaming};
+use tonic::Streaming;
 
-use super::{Api, status};
-use crate::observe::rejection::{RejectedCaller, RejectionReason};
 use crate::policy::caller::{Caller, Role, Roles};
 use crate::proto;
 
@@ -187,49 +185,12 @@ pub struct Authorized<R> {
 }
 
 impl<R: CompanyScoped> Authorized<R> {
-    /// What this caller asks for. Its role was looked at before the request was read.
+    /// The request of this caller, whose roles the transport has already compared with [`roles`].
     ///
     /// # Errors
-    /// It is not for the companies that the request names.
-    pub(super) fn by(caller: Caller, request: R) -> Result<Self, Status> {
-        if request.is_reached_by(&caller) {
-            Ok(Self { caller, request })
-        } else {
-            Err(RejectedCaller::caller(status::not_permitted(), RejectionReason::Company, &caller))
-        }
-    }
-}
-
-impl Api {
-    /// What a caller asks for, whose message has come.
-    ///
-    /// # Errors
-    /// It is not for the companies that the request names, or its key was revoked meanwhile.
-    pub fn asked_by<R: CompanyScoped>(
-        &self,
-        caller: Caller,
-        request: R,
-    ) -> Result<Authorized<R>, Status> {
-        if !self.ready()?.is_current(&caller) {
-            return Err(RejectedCaller::caller(
-                status::caller_revoked(),
-                RejectionReason::RevokedKey,
-                &caller,
-            ));
-        }
-        Authorized::by(caller, request)
-    }
-
-    /// What a generated service was asked for.
-    ///
-    /// # Errors
-    /// As for [`Self::asked_by`]; and nobody has said who asks.
-    pub(super) fn asked<R: CompanyScoped>(
-        &self,
-        request: Request<R>,
-    ) -> Result<Authorized<R>, Status> {
-        let caller = request.extensions().get::<Caller>().cloned();
-        self.asked_by(caller.ok_or_else(status::not_permitted)?, request.into_inner())
+    /// The caller, if its key is not bound to every company that the request names.
+    pub fn new(caller: Caller, request: R) -> Result<Self, Caller> {
+        if request.is_reached_by(&caller) { Ok(Self { caller, request }) } else { Err(caller) }
     }
 }
 

@@ -6,11 +6,9 @@
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 
-use tonic::Status;
-
+use super::validate::{InvalidRequest, malformed};
 use crate::authority::queries::Page;
 use crate::store::Incarnation;
-use crate::wire::validate::{InvalidRequest, malformed};
 
 /// The size of a page that asks for none.
 const DEFAULT: usize = 100;
@@ -20,13 +18,13 @@ const MAX: usize = 1000;
 const MAX_TOKEN: usize = 384;
 
 /// A list, as far as its tokens depend on it.
-pub(super) struct PageTokens {
+pub(crate) struct PageTokens {
     digest: blake3::Hasher,
 }
 
 impl PageTokens {
     /// The list that this RPC gives for these parameters.
-    pub(super) fn new(incarnation: Incarnation, rpc: &str, parameters: &[&str]) -> Self {
+    pub(crate) fn new(incarnation: Incarnation, rpc: &str, parameters: &[&str]) -> Self {
         let mut digest = blake3::Hasher::new();
         digest.update(incarnation.as_bytes()).update(rpc.as_bytes());
         for parameter in parameters {
@@ -43,13 +41,13 @@ impl PageTokens {
     }
 
     /// The token of the page behind this id.
-    pub(super) fn token(&self, last: &str) -> String {
+    pub(crate) fn token(&self, last: &str) -> String {
         let last = last.as_bytes();
         BASE64.encode([&self.digest(last), last].concat())
     }
 
     /// The id that a page starts behind; none for the first page.
-    pub(super) fn after(&self, token: &str) -> Result<Option<String>, InvalidRequest> {
+    pub(crate) fn after(&self, token: &str) -> Result<Option<String>, InvalidRequest> {
         if token.is_empty() {
             return Ok(None);
         }
@@ -62,12 +60,12 @@ impl PageTokens {
 }
 
 /// The rejection of a token that continues another list, or none.
-pub(super) fn foreign_token() -> InvalidRequest {
+pub(crate) fn foreign_token() -> InvalidRequest {
     malformed("page_token", "is not a token of this list: start again without one")
 }
 
 /// How many to return.
-pub(super) fn size(asked: i32) -> Result<usize, InvalidRequest> {
+pub(crate) fn size(asked: i32) -> Result<usize, InvalidRequest> {
     match usize::try_from(asked) {
         Ok(0) => Ok(DEFAULT),
         Ok(size) => Ok(size.min(MAX)),
@@ -76,19 +74,19 @@ pub(super) fn size(asked: i32) -> Result<usize, InvalidRequest> {
 }
 
 /// The id that a page starts behind.
-pub(super) fn after<T, E>(
+pub(crate) fn after<T, E>(
     list: &PageTokens,
     token: &str,
     parse: impl FnOnce(String) -> Result<T, E>,
-) -> Result<Option<T>, Status> {
+) -> Result<Option<T>, InvalidRequest> {
     let Some(last) = list.after(token)? else {
         return Ok(None);
     };
-    Ok(Some(parse(last).map_err(|_| foreign_token())?))
+    parse(last).map(Some).map_err(|_| foreign_token())
 }
 
 /// The token of the page behind this one; empty if there is none.
-pub(super) fn next<T>(list: &PageTokens, page: &Page<T>, id: impl FnOnce(&T) -> &str) -> String {
+pub(crate) fn next<T>(list: &PageTokens, page: &Page<T>, id: impl FnOnce(&T) -> &str) -> String {
     let last = page.items.last().filter(|_| page.more);
     last.map(|(item, _)| list.token(id(item))).unwrap_or_default()
 }
