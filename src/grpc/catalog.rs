@@ -1,4 +1,4 @@
-//! The CatalogService: what exists on the platform.
+//! CatalogService: the catalog of scopes, roles, audiences and endpoints.
 
 use tonic::{Request, Response, Status};
 
@@ -15,8 +15,8 @@ impl CatalogService for Api {
         &self,
         request: Request<ApplyCatalogRequest>,
     ) -> Result<Response<ApplyCatalogResponse>, Status> {
-        let (yaml, terms) = parse::apply_catalog(self.authorize_request(request)?)?;
-        Ok(Response::new(self.ready()?.apply_catalog(&yaml, &terms, reply::applied).await?))
+        let (yaml, options) = parse::apply_catalog(self.authorize_request(request)?)?;
+        Ok(Response::new(self.ready()?.apply_catalog(&yaml, &options, reply::applied).await?))
     }
 
     async fn get_catalog(

@@ -1,4 +1,4 @@
-//! The DirectoryService: who exists.
+//! DirectoryService: companies, credentials, secrets, users and consents.
 
 use tonic::{Request, Response, Status, Streaming};
 
@@ -16,9 +16,9 @@ impl DirectoryService for Api {
         &self,
         request: Request<CreateCompanyRequest>,
     ) -> Result<Response<CreateCompanyResponse>, Status> {
-        let (new, terms) = parse::create_company(self.authorize_request(request)?)?;
+        let (new, options) = parse::create_company(self.authorize_request(request)?)?;
         let render = reply::company_created;
-        self.renewed(self.ready()?.create_company(&new, &terms, render).await?).await
+        self.renewed(self.ready()?.create_company(&new, &options, render).await?).await
     }
 
     async fn get_company(
@@ -55,27 +55,27 @@ impl DirectoryService for Api {
         &self,
         request: Request<UpdateCompanyRequest>,
     ) -> Result<Response<UpdateCompanyResponse>, Status> {
-        let (id, change, terms) = parse::update_company(self.authorize_request(request)?)?;
+        let (id, change, options) = parse::update_company(self.authorize_request(request)?)?;
         let render = reply::company_updated;
-        self.renewed(self.ready()?.change_company(&id, &change, &terms, render).await?).await
+        self.renewed(self.ready()?.change_company(&id, &change, &options, render).await?).await
     }
 
     async fn delete_company(
         &self,
         request: Request<DeleteCompanyRequest>,
     ) -> Result<Response<DeleteCompanyResponse>, Status> {
-        let (id, change, terms) = parse::delete_company(self.authorize_request(request)?)?;
+        let (id, change, options) = parse::delete_company(self.authorize_request(request)?)?;
         let render = reply::company_deleted;
-        self.renewed(self.ready()?.change_company(&id, &change, &terms, render).await?).await
+        self.renewed(self.ready()?.change_company(&id, &change, &options, render).await?).await
     }
 
     async fn create_credential(
         &self,
         request: Request<CreateCredentialRequest>,
     ) -> Result<Response<CreateCredentialResponse>, Status> {
-        let (new, terms) = parse::create_credential(self.authorize_request(request)?)?;
+        let (new, options) = parse::create_credential(self.authorize_request(request)?)?;
         let render = reply::credential_created;
-        self.renewed(self.ready()?.create_credential(&new, &terms, render).await?).await
+        self.renewed(self.ready()?.create_credential(&new, &options, render).await?).await
     }
 
     async fn get_credential(
@@ -101,7 +101,7 @@ impl DirectoryService for Api {
         let list = PageTokens::new(self.ready()?.incarnation(), "ListCredentials", &parameters);
         let after = after(&list, &request.page_token, CredentialId::parse)?;
         let company = parse::company(request.company_id)?;
-        let holding = parse::holding(request.scope, request.include_dormant)?;
+        let holding = parse::scope_filter(request.scope, request.include_dormant)?;
         let page = self.ready()?.credentials(&company, holding.as_ref(), after, size).await?;
         Ok(Response::new(ListCredentialsResponse {
             next_page_token: next(&list, &page, |item| item.credential.id.as_str()),
@@ -118,22 +118,26 @@ impl DirectoryService for Api {
         &self,
         request: Request<UpdateCredentialRequest>,
     ) -> Result<Response<UpdateCredentialResponse>, Status> {
-        let (company, id, change, terms) =
+        let (company, id, change, options) =
             parse::update_credential(self.authorize_request(request)?)?;
         let render = reply::credential_updated;
-        self.renewed(self.ready()?.change_credential(&company, &id, &change, &terms, render).await?)
-            .await
+        self.renewed(
+            self.ready()?.change_credential(&company, &id, &change, &options, render).await?,
+        )
+        .await
     }
 
     async fn delete_credential(
         &self,
         request: Request<DeleteCredentialRequest>,
     ) -> Result<Response<DeleteCredentialResponse>, Status> {
-        let (company, id, change, terms) =
+        let (company, id, change, options) =
             parse::delete_credential(self.authorize_request(request)?)?;
         let render = reply::credential_deleted;
-        self.renewed(self.ready()?.change_credential(&company, &id, &change, &terms, render).await?)
-            .await
+        self.renewed(
+            self.ready()?.change_credential(&company, &id, &change, &options, render).await?,
+        )
+        .await
     }
 
     async fn import_credentials(
@@ -147,18 +151,19 @@ impl DirectoryService for Api {
         &self,
         request: Request<CreateSecretRequest>,
     ) -> Result<Response<CreateSecretResponse>, Status> {
-        let (company, id, terms) = parse::create_secret(self.authorize_request(request)?)?;
+        let (company, id, options) = parse::create_secret(self.authorize_request(request)?)?;
         let render = reply::secret_created;
-        self.renewed(self.ready()?.create_secret(&company, &id, &terms, render).await?).await
+        self.renewed(self.ready()?.create_secret(&company, &id, &options, render).await?).await
     }
 
     async fn delete_secret(
         &self,
         request: Request<DeleteSecretRequest>,
     ) -> Result<Response<DeleteSecretResponse>, Status> {
-        let (company, id, secret, terms) = parse::delete_secret(self.authorize_request(request)?)?;
+        let (company, id, secret, options) =
+            parse::delete_secret(self.authorize_request(request)?)?;
         let render = reply::secret_deleted;
-        self.renewed(self.ready()?.delete_secret(&company, &id, &secret, &terms, render).await?)
+        self.renewed(self.ready()?.delete_secret(&company, &id, &secret, &options, render).await?)
             .await
     }
 
@@ -166,10 +171,12 @@ impl DirectoryService for Api {
         &self,
         request: Request<VerifySecretRequest>,
     ) -> Result<Response<VerifySecretResponse>, Status> {
-        let asked = self.authorize_request(request)?;
-        let (named, presented) = parse::verify_secret(asked.request)?;
+        let authorized = self.authorize_request(request)?;
+        let (named, presented) = parse::verify_secret(authorized.request)?;
         let found = match presented {
-            Some(secret) => self.ready()?.verify_secret(&asked.caller, &named, &secret).await?,
+            Some(secret) => {
+                self.ready()?.verify_secret(&authorized.caller, &named, &secret).await?
+            }
             None => Verification::Wrong,
         };
         Ok(Response::new(render::verification(found)))
@@ -179,10 +186,10 @@ impl DirectoryService for Api {
         &self,
         request: Request<PutUserRequest>,
     ) -> Result<Response<PutUserResponse>, Status> {
-        let (company, id, roles, terms) = parse::put_user(self.authorize_request(request)?)?;
+        let (company, id, roles, options) = parse::put_user(self.authorize_request(request)?)?;
         let of = company.clone();
         let render = move |done| reply::user_put(&of, done);
-        let done = self.ready()?.put_user(&company, &id, &roles, &terms, render).await?;
+        let done = self.ready()?.put_user(&company, &id, &roles, &options, render).await?;
         let warnings = warnings::of_roles(self.ready()?, &roles).await;
         let reply = self.renewed(done).await?.map(|reply| PutUserResponse { warnings, ..reply });
         Ok(reply)
@@ -225,20 +232,20 @@ impl DirectoryService for Api {
         &self,
         request: Request<DeleteUserRequest>,
     ) -> Result<Response<DeleteUserResponse>, Status> {
-        let (company, id, terms) = parse::delete_user(self.authorize_request(request)?)?;
+        let (company, id, options) = parse::delete_user(self.authorize_request(request)?)?;
         let of = company.clone();
         let render = move |done| reply::user_deleted(&of, done);
-        self.renewed(self.ready()?.delete_user(&company, &id, &terms, render).await?).await
+        self.renewed(self.ready()?.delete_user(&company, &id, &options, render).await?).await
     }
 
     async fn put_consent(
         &self,
         request: Request<PutConsentRequest>,
     ) -> Result<Response<PutConsentResponse>, Status> {
-        let (id, scopes, terms) = parse::put_consent(self.authorize_request(request)?)?;
+        let (id, scopes, options) = parse::put_consent(self.authorize_request(request)?)?;
         let of = id.clone();
         let render = move |done| reply::consent_put(&of, done);
-        self.renewed(self.ready()?.put_consent(&id, &scopes, &terms, render).await?).await
+        self.renewed(self.ready()?.put_consent(&id, &scopes, &options, render).await?).await
     }
 
     async fn get_consent(
@@ -255,9 +262,9 @@ impl DirectoryService for Api {
         &self,
         request: Request<DeleteConsentRequest>,
     ) -> Result<Response<DeleteConsentResponse>, Status> {
-        let (id, terms) = parse::delete_consent(self.authorize_request(request)?)?;
+        let (id, options) = parse::delete_consent(self.authorize_request(request)?)?;
         let of = id.clone();
         let render = move |done| reply::consent_deleted(&of, done);
-        self.renewed(self.ready()?.delete_consent(&id, &terms, render).await?).await
+        self.renewed(self.ready()?.delete_consent(&id, &options, render).await?).await
     }
 }

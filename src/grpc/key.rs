@@ -1,4 +1,4 @@
-//! The KeyService: by which keys callers of scopegate prove who they are.
+//! KeyService: the API keys that authenticate callers of scopegate.
 
 use tonic::{Request, Response, Status};
 
@@ -15,8 +15,8 @@ impl KeyService for Api {
         &self,
         request: Request<CreateKeyRequest>,
     ) -> Result<Response<CreateKeyResponse>, Status> {
-        let (new, terms) = parse::create_key(self.authorize_request(request)?)?;
-        let done = self.ready()?.create_key(&new, &terms, reply::key_created).await?;
+        let (new, options) = parse::create_key(self.authorize_request(request)?)?;
+        let done = self.ready()?.create_key(&new, &options, reply::key_created).await?;
         let warnings = warnings::of_companies(self.ready()?, &new.companies).await;
         let reply = self.renewed(done).await?.map(|reply| CreateKeyResponse { warnings, ..reply });
         Ok(reply)
@@ -52,7 +52,7 @@ impl KeyService for Api {
         &self,
         request: Request<DeleteKeyRequest>,
     ) -> Result<Response<DeleteKeyResponse>, Status> {
-        let (id, terms) = parse::delete_key(self.authorize_request(request)?)?;
-        self.renewed(self.ready()?.delete_key(&id, &terms, reply::key_deleted).await?).await
+        let (id, options) = parse::delete_key(self.authorize_request(request)?)?;
+        self.renewed(self.ready()?.delete_key(&id, &options, reply::key_deleted).await?).await
     }
 }

@@ -25,7 +25,7 @@ use super::tls::Tls;
 use crate::grpc::body_timeout::BodyTimeout;
 use crate::grpc::memory::{self, CountedBody, RequestMemory, Urgency};
 use crate::grpc::peer::Peer;
-use crate::grpc::preflight::Unfit;
+use crate::grpc::preflight::RejectedHead;
 use crate::grpc::unary::{self, InFlight, Reply};
 use crate::grpc::{Api, status};
 use crate::metrics::{Counted, wait_spans};
@@ -175,7 +175,7 @@ pub(crate) fn handle(
     request: Request<Incoming>,
 ) -> impl Future<Output = Result<Response<Reply>, Infallible>> + use<> {
     enum Call<H, F> {
-        Unfit(Unfit),
+        Unfit(RejectedHead),
         Refused(Box<Status>),
         Check(Option<Duration>, Admitted, Incoming),
         Health(Pin<Box<H>>),
@@ -187,7 +187,7 @@ pub(crate) fn handle(
     let place = place.unwrap_or(access::PATHS.len());
     let interruptible = Interruptible::new(activity, path);
     let (mut counted, mut of_key, mut open, mut known) = (None, None, None, None);
-    let call = if let Some(unfit) = Unfit::of(&request, service.max_header_bytes) {
+    let call = if let Some(unfit) = RejectedHead::of(&request, service.max_header_bytes) {
         Call::Unfit(unfit)
     } else if place == access::PATHS.len()
         && let Some(method) = path.strip_prefix(HEALTH)

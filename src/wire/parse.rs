@@ -22,8 +22,8 @@ pub(crate) use self::companies::{
     restrict, update_company,
 };
 pub(crate) use self::credentials::{
-    create_credential, create_secret, credential, delete_credential, delete_secret, grant, holding,
-    replace, reset, revoke, update_credential, verify_secret,
+    create_credential, create_secret, credential, delete_credential, delete_secret, grant, replace,
+    reset, revoke, scope_filter, update_credential, verify_secret,
 };
 pub(crate) use self::imports::{
     import_message, import_options, imported_company, imported_credential,

@@ -5,7 +5,7 @@
 use tonic::{Code, Status};
 
 use super::StatusBuilder;
-use crate::grpc::stream_limit::NoPlace;
+use crate::grpc::stream_limit::StreamLimitReached;
 use crate::metrics::memory_budget::Exhausted;
 
 /// An error of the limit on this subject. The message is a whole sentence.
@@ -18,12 +18,12 @@ pub(super) fn limit(subject: &str, message: impl Into<String>) -> StatusBuilder 
 }
 
 /// The limit on open change streams is reached: that of the server or that of one key.
-pub(in crate::grpc) fn too_many_watchers(full: NoPlace) -> Status {
-    let message = match full {
-        NoPlace::All(limit) => {
+pub(in crate::grpc) fn too_many_watchers(reached: StreamLimitReached) -> Status {
+    let message = match reached {
+        StreamLimitReached::All(limit) => {
             format!("too many open change streams on this server (limit {limit})")
         }
-        NoPlace::Key(limit) => format!(
+        StreamLimitReached::Key(limit) => format!(
             "too many open change streams of this API key (limit {limit}): end one of them first"
         ),
     };

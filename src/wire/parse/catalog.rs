@@ -10,10 +10,10 @@ pub(crate) fn apply_catalog(
     Authorized { caller, mut request }: Authorized<proto::ApplyCatalogRequest>,
 ) -> Result<(String, WriteOptions), InvalidRequest> {
     let mut fields = FieldValidator::default();
-    let terms = raw_write_options!(caller, request);
-    let terms = fields.terms(terms);
+    let options = raw_write_options!(caller, request);
+    let options = fields.write_options(options);
     if request.yaml.trim().is_empty() {
         fields.wrong("yaml", "must be a catalog file");
     }
-    fields.finish(Some((request.yaml, terms)))
+    fields.finish(Some((request.yaml, options)))
 }

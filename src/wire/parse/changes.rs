@@ -8,7 +8,7 @@ use crate::policy::text;
 use crate::proto;
 use crate::wire::validate::{FieldValidator, InvalidRequest, MAX_LABEL, MAX_QUOTED};
 
-/// Which changes are wanted, and of which company.
+/// The filter of a list of changes, and its company.
 pub(crate) fn wanted_changes(
     request: proto::ListChangesRequest,
 ) -> Result<(Option<CompanyId>, Wanted), InvalidRequest> {
@@ -28,7 +28,8 @@ pub(crate) fn wanted_changes(
             None => {
                 let all: Vec<_> = ChangeKind::ALL.iter().map(|kind| kind.name()).collect();
                 let (name, all) = (text::quoted(name, MAX_QUOTED), all.join("`, `"));
-                let wrong = format!("is {name}, which is no kind of change: the kinds are `{all}`");
+                let wrong =
+                    format!("is {name}, which is not a kind of change: the kinds are `{all}`");
                 fields.wrong(format!("kinds[{n}]"), wrong);
             }
         }

@@ -5,7 +5,7 @@ use crate::policy::revision::Revision;
 use crate::proto;
 use crate::wire::validate::{Auds, FieldValidator, InvalidRequest, MAX_CHECKS, Place};
 
-/// A check as asked, and the revision that it waits for.
+/// The query of a check, and the revision that it waits for.
 pub(crate) fn check(
     request: proto::CheckRequest,
     auds: Auds<'_>,
@@ -15,7 +15,7 @@ pub(crate) fn check(
     fields.finish(query)
 }
 
-/// The checks of a batch, and the latest revision that one of them waits for.
+/// The queries of a batch, and the highest revision that one of them waits for.
 pub(crate) fn batch(
     request: proto::BatchCheckRequest,
     auds: Auds<'_>,
@@ -41,14 +41,14 @@ pub(crate) fn batch(
     fields.finish(Some((queries, at_least)))
 }
 
-/// The check to explain.
+/// The query to explain, and the revision that it waits for.
 pub(crate) fn explain(
     request: proto::ExplainCheckRequest,
     auds: Auds<'_>,
 ) -> Result<(Query, Revision), InvalidRequest> {
     let mut fields = FieldValidator::default();
     let Some(check) = request.check else {
-        fields.wrong("check", "must be given");
+        fields.wrong("check", "must be set");
         return fields.finish(None);
     };
     fields.place = Place::Check;
@@ -56,7 +56,7 @@ pub(crate) fn explain(
     fields.finish(query)
 }
 
-/// For whom to list what is allowed: a query that needs nothing.
+/// The subject whose effective scopes are listed, as a query that requires nothing.
 pub(crate) fn effective(
     request: proto::ListEffectiveScopesRequest,
     auds: Auds<'_>,

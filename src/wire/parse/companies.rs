@@ -16,27 +16,27 @@ fn company_call(
     mut fields: FieldValidator,
     company: String,
     change: CompanyChange,
-    terms: RawWriteOptions,
+    options: RawWriteOptions,
 ) -> Result<CompanyCall, InvalidRequest> {
     let company = fields.company(company);
-    let terms = fields.terms(terms);
-    fields.finish(company.map(|company| (company, change, terms)))
+    let options = fields.write_options(options);
+    fields.finish(company.map(|company| (company, change, options)))
 }
 
 pub(crate) fn add_company_scopes(
     Authorized { caller, mut request }: Authorized<proto::AddCompanyScopesRequest>,
 ) -> Result<CompanyCall, InvalidRequest> {
     let mut fields = FieldValidator::default();
-    let terms = raw_write_options!(caller, request);
+    let options = raw_write_options!(caller, request);
     let change = CompanyChange::AddScopes(fields.some_scopes(request.scopes));
-    company_call(fields, request.company_id, change, terms)
+    company_call(fields, request.company_id, change, options)
 }
 
 pub(crate) fn update_company(
     Authorized { caller, mut request }: Authorized<proto::UpdateCompanyRequest>,
 ) -> Result<CompanyCall, InvalidRequest> {
     let mut fields = FieldValidator::default();
-    let terms = raw_write_options!(caller, request);
+    let options = raw_write_options!(caller, request);
     let paths = fields.mask(request.update_mask, &["display_name", "enabled"]);
     let masked = |path: &str| paths.iter().any(|p| p == path);
     let display_name = fields.line("display_name", request.display_name, MAX_LABEL);
@@ -44,53 +44,53 @@ pub(crate) fn update_company(
         display_name: masked("display_name").then_some(display_name),
         enabled: masked("enabled").then_some(request.enabled),
     };
-    company_call(fields, request.company_id, change, terms)
+    company_call(fields, request.company_id, change, options)
 }
 
 pub(crate) fn delete_company(
     Authorized { caller, mut request }: Authorized<proto::DeleteCompanyRequest>,
 ) -> Result<CompanyCall, InvalidRequest> {
-    let terms = raw_write_options!(caller, request);
-    company_call(FieldValidator::default(), request.company_id, CompanyChange::Delete, terms)
+    let options = raw_write_options!(caller, request);
+    company_call(FieldValidator::default(), request.company_id, CompanyChange::Delete, options)
 }
 
 pub(crate) fn restrict(
     Authorized { caller, mut request }: Authorized<proto::RestrictCompanyScopesRequest>,
 ) -> Result<(Restriction, WriteOptions), InvalidRequest> {
     let mut fields = FieldValidator::default();
-    let terms = raw_write_options!(caller, request);
-    let terms = fields.terms(terms);
+    let options = raw_write_options!(caller, request);
+    let options = fields.write_options(options);
     let company = fields.company(request.company_id);
     let scopes = fields.some_scopes(request.scopes);
     let acknowledge_impact = request.acknowledge_impact;
     let restriction = company.map(|company| Restriction { company, scopes, acknowledge_impact });
-    fields.finish(restriction.map(|restriction| (restriction, terms)))
+    fields.finish(restriction.map(|restriction| (restriction, options)))
 }
 
 pub(crate) fn restore(
     Authorized { caller, mut request }: Authorized<proto::RestoreGrantsRequest>,
 ) -> Result<(RestoreGrants, WriteOptions), InvalidRequest> {
     let mut fields = FieldValidator::default();
-    let terms = raw_write_options!(caller, request);
-    let terms = fields.terms(terms);
+    let options = raw_write_options!(caller, request);
+    let options = fields.write_options(options);
     let company = fields.company(request.company_id);
     let scopes = fields.some_scopes(request.scopes);
     let restricted_at = Revision(request.restricted_at_revision);
     if restricted_at == Revision::ZERO {
         fields.wrong("restricted_at_revision", "must be the revision of the restriction");
     }
-    let restoration = company.map(|company| RestoreGrants { company, scopes, restricted_at });
-    fields.finish(restoration.map(|restoration| (restoration, terms)))
+    let restore = company.map(|company| RestoreGrants { company, scopes, restricted_at });
+    fields.finish(restore.map(|restore| (restore, options)))
 }
 
 pub(crate) fn create_company(
     Authorized { caller, mut request }: Authorized<proto::CreateCompanyRequest>,
 ) -> Result<(NewCompany, WriteOptions), InvalidRequest> {
     let mut fields = FieldValidator::default();
-    let terms = raw_write_options!(caller, request);
-    let terms = fields.terms(terms);
+    let options = raw_write_options!(caller, request);
+    let options = fields.write_options(options);
     let new = new_company(&mut fields, request.company_id, request.display_name, request.scopes);
-    fields.finish(new.map(|new| (new, terms)))
+    fields.finish(new.map(|new| (new, options)))
 }
 
 pub(super) fn new_company(

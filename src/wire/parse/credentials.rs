@@ -20,38 +20,38 @@ fn credential_call(
     company: String,
     credential: String,
     change: CredentialChange,
-    terms: RawWriteOptions,
+    options: RawWriteOptions,
 ) -> Result<CredentialCall, InvalidRequest> {
     let ids = fields.company(company).zip(fields.credential(credential));
-    let terms = fields.terms(terms);
-    fields.finish(ids.map(|(company, credential)| (company, credential, change, terms)))
+    let options = fields.write_options(options);
+    fields.finish(ids.map(|(company, credential)| (company, credential, change, options)))
 }
 
 pub(crate) fn grant(
     Authorized { caller, mut request }: Authorized<proto::GrantScopesRequest>,
 ) -> Result<CredentialCall, InvalidRequest> {
     let mut fields = FieldValidator::default();
-    let terms = raw_write_options!(caller, request);
+    let options = raw_write_options!(caller, request);
     let scopes = fields.some_scopes(request.scopes);
     let expires_at = fields.moment("expires_at", request.expires_at);
     let change = CredentialChange::Grant { scopes, expires_at };
-    credential_call(fields, request.company_id, request.credential_id, change, terms)
+    credential_call(fields, request.company_id, request.credential_id, change, options)
 }
 
 pub(crate) fn revoke(
     Authorized { caller, mut request }: Authorized<proto::RevokeScopesRequest>,
 ) -> Result<CredentialCall, InvalidRequest> {
     let mut fields = FieldValidator::default();
-    let terms = raw_write_options!(caller, request);
+    let options = raw_write_options!(caller, request);
     let change = CredentialChange::Revoke(fields.some_scopes(request.scopes));
-    credential_call(fields, request.company_id, request.credential_id, change, terms)
+    credential_call(fields, request.company_id, request.credential_id, change, options)
 }
 
 pub(crate) fn replace(
     Authorized { caller, mut request }: Authorized<proto::ReplaceScopesRequest>,
 ) -> Result<CredentialCall, InvalidRequest> {
     let mut fields = FieldValidator::default();
-    let terms = raw_write_options!(caller, request);
+    let options = raw_write_options!(caller, request);
     if request.scopes.is_empty() && !request.allow_empty {
         fields.wrong(
             "scopes",
@@ -60,20 +60,20 @@ pub(crate) fn replace(
     }
     let change =
         CredentialChange::Replace(fields.scopes("scopes", request.scopes, MAX_CHANGE_SCOPES));
-    credential_call(fields, request.company_id, request.credential_id, change, terms)
+    credential_call(fields, request.company_id, request.credential_id, change, options)
 }
 
 pub(crate) fn reset(
     Authorized { caller, mut request }: Authorized<proto::ResetScopesRequest>,
 ) -> Result<CredentialCall, InvalidRequest> {
-    let terms = raw_write_options!(caller, request);
+    let options = raw_write_options!(caller, request);
     let change = CredentialChange::Reset;
     credential_call(
         FieldValidator::default(),
         request.company_id,
         request.credential_id,
         change,
-        terms,
+        options,
     )
 }
 
@@ -81,7 +81,7 @@ pub(crate) fn update_credential(
     Authorized { caller, mut request }: Authorized<proto::UpdateCredentialRequest>,
 ) -> Result<CredentialCall, InvalidRequest> {
     let mut fields = FieldValidator::default();
-    let terms = raw_write_options!(caller, request);
+    let options = raw_write_options!(caller, request);
     let paths = fields.mask(request.update_mask, &["label", "enabled", "expires_at"]);
     let masked = |path: &str| paths.iter().any(|p| p == path);
     let label = fields.line("label", request.label, MAX_LABEL);
@@ -91,20 +91,20 @@ pub(crate) fn update_credential(
         enabled: masked("enabled").then_some(request.enabled),
         expires_at: masked("expires_at").then_some(expires_at),
     };
-    credential_call(fields, request.company_id, request.credential_id, change, terms)
+    credential_call(fields, request.company_id, request.credential_id, change, options)
 }
 
 pub(crate) fn delete_credential(
     Authorized { caller, mut request }: Authorized<proto::DeleteCredentialRequest>,
 ) -> Result<CredentialCall, InvalidRequest> {
-    let terms = raw_write_options!(caller, request);
+    let options = raw_write_options!(caller, request);
     let change = CredentialChange::Delete;
     credential_call(
         FieldValidator::default(),
         request.company_id,
         request.credential_id,
         change,
-        terms,
+        options,
     )
 }
 
@@ -112,8 +112,8 @@ pub(crate) fn create_credential(
     Authorized { caller, mut request }: Authorized<proto::CreateCredentialRequest>,
 ) -> Result<(NewCredential, WriteOptions), InvalidRequest> {
     let mut fields = FieldValidator::default();
-    let terms = raw_write_options!(caller, request);
-    let terms = fields.terms(terms);
+    let options = raw_write_options!(caller, request);
+    let options = fields.write_options(options);
     let new = proto::ImportedCredential {
         company_id: request.company_id,
         credential_id: request.credential_id,
@@ -123,7 +123,7 @@ pub(crate) fn create_credential(
         ..Default::default()
     };
     let new = new_credential(&mut fields, new);
-    fields.finish(new.map(|new| (new, terms)))
+    fields.finish(new.map(|new| (new, options)))
 }
 
 pub(super) fn new_credential(
@@ -143,25 +143,25 @@ pub(crate) fn create_secret(
     Authorized { caller, mut request }: Authorized<proto::CreateSecretRequest>,
 ) -> Result<(CompanyId, CredentialId, WriteOptions), InvalidRequest> {
     let mut fields = FieldValidator::default();
-    let terms = raw_write_options!(caller, request);
-    let terms = fields.terms(terms);
+    let options = raw_write_options!(caller, request);
+    let options = fields.write_options(options);
     let ids = fields.company(request.company_id).zip(fields.credential(request.credential_id));
-    fields.finish(ids.map(|(company, credential)| (company, credential, terms)))
+    fields.finish(ids.map(|(company, credential)| (company, credential, options)))
 }
 
 pub(crate) fn delete_secret(
     Authorized { caller, mut request }: Authorized<proto::DeleteSecretRequest>,
 ) -> Result<(CompanyId, CredentialId, Name, WriteOptions), InvalidRequest> {
     let mut fields = FieldValidator::default();
-    let terms = raw_write_options!(caller, request);
-    let terms = fields.terms(terms);
+    let options = raw_write_options!(caller, request);
+    let options = fields.write_options(options);
     let ids = fields.company(request.company_id).zip(fields.credential(request.credential_id));
     let secret = fields.take("secret_id", Name::parse(request.secret_id));
     let all = ids.zip(secret);
-    fields.finish(all.map(|((company, credential), secret)| (company, credential, secret, terms)))
+    fields.finish(all.map(|((company, credential), secret)| (company, credential, secret, options)))
 }
 
-/// Whose secret to verify; the secret is none if it does not read as one.
+/// The owner of the secret to verify, and the secret; none if the text is not a secret.
 pub(crate) fn verify_secret(
     request: proto::VerifySecretRequest,
 ) -> Result<(SecretOf, Option<SecretText>), InvalidRequest> {
@@ -187,14 +187,14 @@ pub(crate) fn credential(
     fields.finish(ids)
 }
 
-pub(crate) fn holding(
+pub(crate) fn scope_filter(
     scope: String,
     include_dormant: bool,
 ) -> Result<Option<ScopeFilter>, InvalidRequest> {
     let mut fields = FieldValidator::default();
     if scope.is_empty() {
         if include_dormant {
-            fields.wrong("include_dormant", "needs a `scope` whose grants may be dormant");
+            fields.wrong("include_dormant", "needs a `scope`");
         }
         return fields.finish(Some(None));
     }

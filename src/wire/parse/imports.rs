@@ -7,13 +7,13 @@ use crate::policy::caller::Caller;
 use crate::proto;
 use crate::wire::validate::{FieldValidator, InvalidRequest, MAX_IMPORTED, Place, RawWriteOptions};
 
-/// The terms of an import, which its first message has.
+/// The write options of an import, from its first message.
 pub(crate) fn import_options(
     caller: &Caller,
     first: &proto::ImportCredentialsRequest,
 ) -> Result<WriteOptions, InvalidRequest> {
     let mut fields = FieldValidator::default();
-    let terms = fields.terms(RawWriteOptions {
+    let options = fields.write_options(RawWriteOptions {
         caller: caller.clone(),
         body: [0; 32],
         etag: String::new(),
@@ -22,13 +22,13 @@ pub(crate) fn import_options(
         reason: first.reason.clone(),
         on_behalf_of: first.on_behalf_of.clone(),
     });
-    fields.finish(Some(terms))
+    fields.finish(Some(options))
 }
 
-/// Refuses a message of an import that is too large, or that has other terms than the first.
+/// Checks that a message of an import is not too large and has the write options of the first message.
 pub(crate) fn import_message(
     message: &proto::ImportCredentialsRequest,
-    terms: &WriteOptions,
+    options: &WriteOptions,
 ) -> Result<(), InvalidRequest> {
     let mut fields = FieldValidator::default();
     let count = message.companies.len() + message.credentials.len();
@@ -36,22 +36,22 @@ pub(crate) fn import_message(
         let description = format!("has {count} items, the limit is {MAX_IMPORTED}");
         fields.too_many("message", description);
     }
-    // Left out, they are those of the first message. A dry run that begins in the middle would
-    // be taken for one of all.
-    let otherwise = "is not that of the first message, which counts for the whole import";
-    if message.validate_only && !terms.validate_only {
-        fields.wrong("validate_only", otherwise);
+    // A later message may omit the options. It must not start a dry run, which a caller could take for a
+    // dry run of the whole import.
+    let difference = "differs from that of the first message, which holds for the whole import";
+    if message.validate_only && !options.validate_only {
+        fields.wrong("validate_only", difference);
     }
-    if !["", terms.author.reason.as_str()].contains(&message.reason.as_str()) {
-        fields.wrong("reason", otherwise);
+    if !["", options.author.reason.as_str()].contains(&message.reason.as_str()) {
+        fields.wrong("reason", difference);
     }
-    if !["", terms.author.on_behalf_of.as_str()].contains(&message.on_behalf_of.as_str()) {
-        fields.wrong("on_behalf_of", otherwise);
+    if !["", options.author.on_behalf_of.as_str()].contains(&message.on_behalf_of.as_str()) {
+        fields.wrong("on_behalf_of", difference);
     }
     fields.finish(Some(()))
 }
 
-/// A company of an import; `index` is its place in the message.
+/// A company of an import; `index` is its index in the message.
 pub(crate) fn imported_company(
     index: usize,
     new: proto::ImportedCompany,
@@ -62,7 +62,7 @@ pub(crate) fn imported_company(
     fields.finish(new)
 }
 
-/// A credential of an import; `index` is its place in the message.
+/// A credential of an import; `index` is its index in the message.
 pub(crate) fn imported_credential(
     index: usize,
     new: proto::ImportedCredential,

@@ -13,28 +13,28 @@ pub(crate) fn put_user(
     Authorized { caller, mut request }: Authorized<proto::PutUserRequest>,
 ) -> Result<(CompanyId, UserId, Vec<Name>, WriteOptions), InvalidRequest> {
     let mut fields = FieldValidator::default();
-    let terms = raw_write_options!(caller, request);
-    let terms = fields.terms(terms);
+    let options = raw_write_options!(caller, request);
+    let options = fields.write_options(options);
     let ids = fields.company(request.company_id).zip(fields.named_user(request.user_id));
     if request.roles.len() > MAX_ROLES {
         let count = request.roles.len();
-        fields.too_many("roles", format!("names {count} roles, the limit is {MAX_ROLES}"));
+        fields.too_many("roles", format!("has {count} roles, the limit is {MAX_ROLES}"));
     }
     let mut roles = Vec::new();
     for (n, role) in request.roles.into_iter().take(MAX_ROLES).enumerate() {
         roles.extend(fields.take(&format!("roles[{n}]"), Name::parse(role)));
     }
-    fields.finish(ids.map(|(company, user)| (company, user, roles, terms)))
+    fields.finish(ids.map(|(company, user)| (company, user, roles, options)))
 }
 
 pub(crate) fn delete_user(
     Authorized { caller, mut request }: Authorized<proto::DeleteUserRequest>,
 ) -> Result<(CompanyId, UserId, WriteOptions), InvalidRequest> {
     let mut fields = FieldValidator::default();
-    let terms = raw_write_options!(caller, request);
-    let terms = fields.terms(terms);
+    let options = raw_write_options!(caller, request);
+    let options = fields.write_options(options);
     let ids = fields.company(request.company_id).zip(fields.named_user(request.user_id));
-    fields.finish(ids.map(|(company, user)| (company, user, terms)))
+    fields.finish(ids.map(|(company, user)| (company, user, options)))
 }
 
 pub(crate) fn user(company: String, user: String) -> Result<(CompanyId, UserId), InvalidRequest> {
@@ -47,21 +47,21 @@ pub(crate) fn put_consent(
     Authorized { caller, mut request }: Authorized<proto::PutConsentRequest>,
 ) -> Result<(ConsentId, Vec<Scope>, WriteOptions), InvalidRequest> {
     let mut fields = FieldValidator::default();
-    let terms = raw_write_options!(caller, request);
-    let terms = fields.terms(terms);
+    let options = raw_write_options!(caller, request);
+    let options = fields.write_options(options);
     let id = fields.consent(request.company_id, request.credential_id, request.user_id);
     let scopes = fields.scopes("scopes", request.scopes, MAX_CHANGE_SCOPES);
-    fields.finish(id.map(|id| (id, scopes, terms)))
+    fields.finish(id.map(|id| (id, scopes, options)))
 }
 
 pub(crate) fn delete_consent(
     Authorized { caller, mut request }: Authorized<proto::DeleteConsentRequest>,
 ) -> Result<(ConsentId, WriteOptions), InvalidRequest> {
     let mut fields = FieldValidator::default();
-    let terms = raw_write_options!(caller, request);
-    let terms = fields.terms(terms);
+    let options = raw_write_options!(caller, request);
+    let options = fields.write_options(options);
     let id = fields.consent(request.company_id, request.credential_id, request.user_id);
-    fields.finish(id.map(|id| (id, terms)))
+    fields.finish(id.map(|id| (id, options)))
 }
 
 pub(crate) fn consent(request: proto::GetConsentRequest) -> Result<ConsentId, InvalidRequest> {
