@@ -1,10 +1,11 @@
-//! Floor 3, how it is asked: gRPC messages in, one question to the authority, a message out.
+//! gRPC: the services of the API. A handler parses a request, calls the authority and renders the
+//! response.
 //!
-//! A handler parses, asks and renders. Not here: any decision, and any rule about what a
-//! request means beyond its form.
+//! Not here: decisions and rules of the domain; see [`crate::policy`] and [`crate::authority`]. Nor how
+//! messages become values; see [`crate::wire`].
 
-pub mod access;
 mod authorization;
+mod authorize;
 mod backup;
 pub mod body_timeout;
 mod catalog;
@@ -18,7 +19,6 @@ mod import;
 mod key;
 mod list_limits;
 pub mod memory;
-mod pagination;
 pub mod peer;
 pub mod preflight;
 pub(crate) mod reply;
@@ -34,7 +34,7 @@ use std::time::Duration;
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use tokio::sync::watch;
-use tonic::{Code, Status};
+use tonic::Status;
 
 use self::peer::Peer;
 use self::stored_reply::StoredResponse;
@@ -46,7 +46,6 @@ use crate::observe::decision_log::DecisionLog;
 use crate::observe::rejection::RejectedCaller;
 use crate::policy::caller::Caller;
 use crate::policy::keyring::AuthenticationError;
-use crate::policy::reason::Reason;
 use crate::policy::secret::{SecretKind, SecretText};
 
 impl<M: StoredResponse> StorableReply for M {
@@ -59,50 +58,51 @@ impl<M: StoredResponse> StorableReply for M {
     }
 }
 
-/// How many streams of changes may be open,
-const WATCHERS: usize = 1_000;
-/// and how many of one key.
-const WATCHERS_OF_KEY: usize = 16;
-/// How many backups may be sent at once.
-const BACKUPS: usize = 2;
+/// The limit on open change streams of all callers.
+const MAX_WATCHERS: usize = 1_000;
+/// The limit on open change streams of one key.
+const MAX_WATCHERS_OF_KEY: usize = 16;
+/// The limit on backups in progress.
+const MAX_BACKUPS: usize = 2;
 
-/// What the handlers share: the authority, once the store is open, and whether the end has come.
+/// The state that all handlers share: the authority, once the store is open, and whether the server
+/// shuts down.
 #[derive(Clone)]
 pub struct Api {
     authority: Arc<OnceLock<Authority>>,
-    /// The authority's desk where these doors are.
-    desk: Arc<OnceLock<Authority>>,
+    /// The authority with the per-core state of this worker.
+    core_local: Arc<OnceLock<Authority>>,
     closing: watch::Sender<bool>,
-    /// The streams of changes that are open.
+    /// The open change streams.
     pub watchers: Arc<StreamLimit>,
-    /// The backups that are being sent.
+    /// The backups in progress.
     pub backups: Arc<StreamLimit>,
-    /// How long a stream of changes is silent before it sends its cursor.
+    /// How long a change stream sends no message before it sends its cursor.
     pub heartbeat: Duration,
-    /// Where decisions are logged, if they are.
+    /// The decision log, if it is enabled.
     pub decisions: Option<Arc<DecisionLog>>,
-    /// The memory that is held for callers.
+    /// The memory budget for requests and responses.
     pub memory: Arc<MemoryBudget>,
-    /// Whether the catalog file of the start was rejected: 1 if so.
+    /// 1 if the catalog file of the start was rejected, otherwise 0.
     pub catalog_rejected: Arc<Gauge>,
 }
 
 impl Api {
-    /// Doors that are not open yet.
+    /// The state before the store is open.
     #[must_use]
     pub fn new(
         decisions: Option<Arc<DecisionLog>>,
         memory: Arc<MemoryBudget>,
         heartbeat: Duration,
     ) -> Self {
-        let (authority, desk) = (Arc::default(), Arc::default());
+        let (authority, core_local) = (Arc::default(), Arc::default());
         let closing = watch::Sender::new(false);
-        let watchers = StreamLimit::new(WATCHERS, WATCHERS_OF_KEY);
-        let backups = StreamLimit::new(BACKUPS, BACKUPS);
+        let watchers = StreamLimit::new(MAX_WATCHERS, MAX_WATCHERS_OF_KEY);
+        let backups = StreamLimit::new(MAX_BACKUPS, MAX_BACKUPS);
         let catalog_rejected = Arc::default();
         Self {
             authority,
-            desk,
+            core_local,
             closing,
             watchers,
             backups,
@@ -113,103 +113,73 @@ impl Api {
         }
     }
 
-    /// Who makes a call with these headers on a connection of this peer (D8).
+    /// Authenticates the caller of a request with these headers on a connection of this peer (D8).
     ///
     /// # Errors
-    /// The doors are not open, or it is not proven. A wrong key is not taken for none.
+    /// The store is not open, or the caller is not authenticated. A wrong key is an error, also where
+    /// requests without a key are allowed.
     pub fn caller(&self, headers: &HeaderMap, peer: &Peer) -> Result<Caller, Status> {
         let authority = self.ready()?;
         let certificate = peer.certificate.as_deref().unwrap_or_default();
-        let proven = match bearer_token(headers) {
+        let authenticated = match bearer_token(headers) {
             Ok(None) if certificate.is_empty() => Err(AuthenticationError::Nothing),
             Ok(key) => authority.authenticate(key, certificate),
-            Err(unproven) => Err(unproven),
+            Err(error) => Err(error),
         };
-        match proven {
+        match authenticated {
             Ok(caller) => Ok(caller),
             Err(AuthenticationError::Nothing) if !authority.requires_keys() => {
                 Ok(Caller::Anonymous)
             }
-            Err(unproven) => {
+            Err(error) => {
                 let key = bearer_token(headers).ok().flatten();
                 let id = key.and_then(|key| SecretText::id_in(SecretKind::Key, key));
                 let id = id.filter(|id| id.bytes().all(|byte| byte.is_ascii_hexdigit()));
-                Err(RejectedCaller::beside(status::unproven(unproven), unproven.into(), id))
+                Err(RejectedCaller::beside(status::unauthenticated(error), error.into(), id))
             }
         }
     }
 
-    /// Opens the doors.
+    /// Sets the authority when the store is open.
     pub fn open(&self, authority: Authority) -> &Authority {
         self.authority.get_or_init(|| authority)
     }
 
-    /// The same doors on another core, with a desk of their own.
+    /// The same state for another worker, with per-core state of its own.
     #[must_use]
     pub fn for_core(&self) -> Self {
-        Self { desk: Arc::default(), ..self.clone() }
+        Self { core_local: Arc::default(), ..self.clone() }
     }
 
-    /// Ends the streams, which would not end by themselves.
+    /// Ends the open streams when the server shuts down.
     pub fn close(&self) {
         self.closing.send_replace(true);
     }
 
-    /// Becomes true when the doors close.
+    /// Becomes true when the server shuts down.
     fn closing(&self) -> watch::Receiver<bool> {
         self.closing.subscribe()
     }
 
-    /// The authority, if the doors are open.
+    /// The authority, if the store is open.
     #[must_use]
     pub fn authority(&self) -> Option<&Authority> {
         self.authority.get()
     }
 
-    /// The authority, for a handler.
+    /// The authority for a handler, with the per-core state of this worker.
     fn ready(&self) -> Result<&Authority, Status> {
         let authority = self.authority().ok_or_else(status::not_ready)?;
-        Ok(self.desk.get_or_init(|| authority.for_core()))
+        Ok(self.core_local.get_or_init(|| authority.for_core()))
     }
 }
 
-/// The contract's word for a reason.
-#[must_use]
-pub fn reason_name(reason: Reason) -> &'static str {
-    let name = crate::wire::render::reason(reason).as_str_name();
-    name.strip_prefix("REASON_").unwrap_or(name)
-}
-
-/// gRPC's word for a code.
-#[must_use]
-pub fn code_name(code: Code) -> &'static str {
-    match code {
-        Code::Ok => "OK",
-        Code::Cancelled => "CANCELLED",
-        Code::Unknown => "UNKNOWN",
-        Code::InvalidArgument => "INVALID_ARGUMENT",
-        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
-        Code::NotFound => "NOT_FOUND",
-        Code::AlreadyExists => "ALREADY_EXISTS",
-        Code::PermissionDenied => "PERMISSION_DENIED",
-        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
-        Code::FailedPrecondition => "FAILED_PRECONDITION",
-        Code::Aborted => "ABORTED",
-        Code::OutOfRange => "OUT_OF_RANGE",
-        Code::Unimplemented => "UNIMPLEMENTED",
-        Code::Internal => "INTERNAL",
-        Code::Unavailable => "UNAVAILABLE",
-        Code::DataLoss => "DATA_LOSS",
-        Code::Unauthenticated => "UNAUTHENTICATED",
-    }
-}
-
-/// The key that a call presents (RFC 6750 section 2.1), if it presents one.
+/// The key in the `authorization` header (RFC 6750 section 2.1), if there is one.
 fn bearer_token(headers: &HeaderMap) -> Result<Option<&str>, AuthenticationError> {
     const SCHEME: &str = "bearer ";
     let mut all = headers.get_all(AUTHORIZATION).iter();
     let Some(header) = all.next() else { return Ok(None) };
-    // Of two it would be anybody's guess which one counts.
+    // Two headers are ambiguous.
     if all.next().is_some() {
         return Err(AuthenticationError::Unknown);
     }

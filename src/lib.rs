@@ -24,7 +24,7 @@
 //! `docs/architecture.md` describes them step by step.
 //!
 //! - **A check** stays on the worker that owns its connection. `transport::service` authenticates the
-//!   caller ([`policy::keyring`]) and verifies its role ([`grpc::access`]) before it reads the message
+//!   caller ([`policy::keyring`]) and verifies its role ([`wire::access`]) before it reads the message
 //!   ([`grpc::unary`]). [`wire`] makes a [`policy::query::Query`] of the message.
 //!   [`authority::Authority::check`] loads the facts of one published revision: from the L1 cache of
 //!   the worker, else from the shared L2 cache, else from the store. [`policy::decision::decide`]

@@ -6,7 +6,7 @@
 //! the revocation of that key. A change of the keyring, and a change without a key, have the whole
 //! keyring as a precondition.
 //!
-//! Not here: the permissions of a role; `grpc::access` has the table of all methods.
+//! Not here: the permissions of a role; `wire::access` has the table of all methods.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -22,7 +22,6 @@ use crate::policy::change::{Change, ChangeKind};
 use crate::policy::company::Company;
 use crate::policy::credential::Credential;
 use crate::policy::edit::{Edit, Stamped};
-use crate::policy::edit::{Edit, Stamped};
 use crate::policy::id::{CompanyId, CredentialId, Name, UserId};
 use crate::policy::revision::Revision;
 use crate::policy::scope::{Scope, ScopeId};

@@ -26,6 +26,7 @@ use crate::policy::decision::{Verdict, decide};
 use crate::policy::reason::Reason;
 use crate::proto::{CheckRequest, Endpoint, Token};
 use crate::wire::convert;
+use crate::wire::names::reason_name;
 
 /// The tests to run.
 #[derive(Debug, Args)]
@@ -211,10 +212,10 @@ fn report(results: &TestReport) -> Report {
 impl Expected {
     fn answer(&self) -> anyhow::Result<Answer> {
         let reason = self.reason.as_deref().map(|name| {
-            let names = Reason::ALL.iter().map(|reason| convert::reason_name(*reason));
-            let names: Vec<_> = names.chain(["ALLOWED".to_owned()]).collect();
+            let names = Reason::ALL.iter().map(|reason| reason_name(*reason));
+            let names: Vec<_> = names.chain(["ALLOWED"]).collect();
             let upper = name.strip_prefix("REASON_").unwrap_or(name).to_ascii_uppercase();
-            match names.contains(&upper) {
+            match names.contains(&upper.as_str()) {
                 true => Ok(upper),
                 false => {
                     Err(anyhow!("`{name}` is not a reason; the reasons are {}", names.join(", ")))
@@ -266,7 +267,7 @@ impl Answer {
 impl CheckYaml {
     /// The answer of the evaluator.
     fn answer(self, fixture: &Fixture) -> anyhow::Result<Answer> {
-        let query = convert::query_from_proto(&self.request()?)?;
+        let query = convert::query_from_proto(self.request()?)?;
         let facts = fixture.facts(&query);
         Ok(match decide(&query, facts) {
             Ok(Verdict::Allowed { reach }) => Answer {
@@ -281,7 +282,7 @@ impl CheckYaml {
             },
             Ok(Verdict::Denied { reason, fault, missing }) => Answer {
                 decision: Decision::Denied,
-                reason: Some(convert::reason_name(reason)),
+                reason: Some(reason_name(reason).to_owned()),
                 missing_scopes: Some(missing.iter().map(ToString::to_string).collect()),
                 reach: None,
                 message: fault.map(|fault| Cause::from(fault).detail().to_owned()),

@@ -146,7 +146,7 @@ pub(super) async fn explain_at(
         );
     }
     check.at_least_revision = 0;
-    let query = convert::query_from_proto(&check)?;
+    let query = convert::query_from_proto(check.clone())?;
     let mut client = server.open().await?;
     let log = read(&mut client, &query, moment).await?;
     let file = args.catalog.as_deref().map(|path| Ok::<_, anyhow::Error>((path, read_text(path)?)));
@@ -178,7 +178,7 @@ async fn read(client: &mut Client, query: &Query, moment: Moment) -> anyhow::Res
         let page = unwrap_response(client.changes.list_changes(request.clone()).await)
             .context("explaining the past needs read access to the audit log of all companies")?;
         for entry in page.changes {
-            let change = convert::change(&entry)?;
+            let change = convert::change(entry.clone())?;
             let last = log.retained.map_or(0, |(_, last)| last);
             if let (ChangeKind::RestoreBackup, Some(requested)) = (change.kind, moment.revision)
                 && (last + 1..entry.revision).contains(&requested)

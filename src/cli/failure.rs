@@ -17,6 +17,7 @@ use super::diagnosis::{self, Unreachable};
 use super::field_words;
 use crate::observe::log;
 use crate::policy::text;
+use crate::wire::names::code_name;
 
 /// The code of a command line that cannot be parsed.
 const USAGE: &str = "USAGE";
@@ -229,29 +230,6 @@ fn is_json(words: impl IntoIterator<Item = OsString>) -> bool {
     }
     words.iter().any(|word| word == "--output=json")
         || words.windows(2).any(|two| two == ["--output", "json"])
-}
-
-/// The name of a gRPC code.
-fn code_name(code: Code) -> &'static str {
-    match code {
-        Code::Ok => "OK",
-        Code::Cancelled => "CANCELLED",
-        Code::Unknown => "UNKNOWN",
-        Code::InvalidArgument => "INVALID_ARGUMENT",
-        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
-        Code::NotFound => "NOT_FOUND",
-        Code::AlreadyExists => "ALREADY_EXISTS",
-        Code::PermissionDenied => "PERMISSION_DENIED",
-        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
-        Code::FailedPrecondition => "FAILED_PRECONDITION",
-        Code::Aborted => "ABORTED",
-        Code::OutOfRange => "OUT_OF_RANGE",
-        Code::Unimplemented => "UNIMPLEMENTED",
-        Code::Internal => "INTERNAL",
-        Code::Unavailable => "UNAVAILABLE",
-        Code::DataLoss => "DATA_LOSS",
-        Code::Unauthenticated => "UNAUTHENTICATED",
-    }
 }
 
 #[cfg(test)]

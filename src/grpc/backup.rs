@@ -1,6 +1,6 @@
-//! The BackupService: the store as a file, in parts.
+//! BackupService: streams a backup of the store in chunks.
 //!
-//! Not here: what the parts say, and that they are of one revision; see `store::backup`.
+//! Not here: the format of a backup, and how it is of one revision; see `store::backup`.
 
 use std::pin::Pin;
 
@@ -9,7 +9,6 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt};
 use tonic::{Request, Response, Status};
 
-use super::access::Authorized;
 use super::{Api, status};
 use crate::authority::error::AuthorityError;
 use crate::policy::caller::Caller;
@@ -17,9 +16,10 @@ use crate::proto::backup_service_server::BackupService;
 use crate::proto::{BackupRequest, BackupResponse};
 use crate::store::StoreError;
 use crate::store::backup::Backup;
+use crate::wire::access::Authorized;
 
-/// How many parts are made ahead of the client.
-const AHEAD: usize = 4;
+/// How many chunks are read from the store before the client takes them.
+const CHUNKS_AHEAD: usize = 4;
 
 #[tonic::async_trait]
 impl BackupService for Api {
@@ -29,79 +29,80 @@ impl BackupService for Api {
         &self,
         request: Request<BackupRequest>,
     ) -> Result<Response<Self::BackupStream>, Status> {
-        let Authorized { caller, .. } = self.asked(request)?;
-        // Also counted while what was made waits for the client.
+        let Authorized { caller, .. } = self.authorize_request(request)?;
+        // The place is taken until the client has received the last chunk.
         let place = self
             .backups
             .take(&caller)
             .map_err(|_| AuthorityError::Store(StoreError::TooManyBackups))?;
         let backup = self.ready()?.backup().await?;
-        let (send, parts) = mpsc::channel(AHEAD);
-        // It waits for the disk, and for the client.
-        tokio::task::spawn_blocking(move || make(backup, &send));
+        let (send, chunks) = mpsc::channel(CHUNKS_AHEAD);
+        // This blocks on the disk and on the client.
+        tokio::task::spawn_blocking(move || read(backup, &send));
         let (send, stream) = mpsc::channel(1);
-        tokio::spawn(hand_on(self.clone(), caller, parts, send));
-        let stream = ReceiverStream::new(stream).map(move |part| {
+        tokio::spawn(forward(self.clone(), caller, chunks, send));
+        let stream = ReceiverStream::new(stream).map(move |chunk| {
             let _ = &place;
-            part
+            chunk
         });
         Ok(Response::new(Box::pin(stream)))
     }
 }
 
-type Part = Result<BackupResponse, Status>;
+type Chunk = Result<BackupResponse, Status>;
 
-/// Makes parts until the end, or until nobody takes them any more.
-fn make(mut backup: Box<dyn Backup>, send: &mpsc::Sender<Part>) {
-    tracing::info!("a backup begins");
+/// Reads chunks until the end of the backup, or until the stream is dropped.
+fn read(mut backup: Box<dyn Backup>, send: &mpsc::Sender<Chunk>) {
+    tracing::info!("a backup started");
     let mut bytes = 0;
     loop {
-        let part = match backup.next() {
+        let chunk = match backup.next() {
             Ok(Some(data)) => {
                 bytes += data.len();
                 Ok(BackupResponse { data })
             }
             Ok(None) => {
-                tracing::info!(bytes, "a backup was made");
+                tracing::info!(bytes, "a backup was completed");
                 return;
             }
             Err(error) => {
-                tracing::warn!(bytes, %error, "a backup was not made");
+                tracing::warn!(bytes, %error, "a backup failed");
                 Err(AuthorityError::Store(error).into())
             }
         };
-        let last = part.is_err();
-        if send.blocking_send(part).is_err() || last {
-            // A client that is gone has no backup, and knows it.
+        let last = chunk.is_err();
+        if send.blocking_send(chunk).is_err() || last {
+            // The client disconnected.
             return;
         }
     }
 }
 
-/// Hands parts on until their end, or that of the client, its key or the server. A backup that is
-/// cut off says so: one that merely stopped could pass for a whole one.
-async fn hand_on(
-    doors: Api,
+/// Forwards chunks until the backup is complete, the client disconnects, its key is revoked or the
+/// server shuts down. A backup that is cut off ends with an error, so that no client takes it for a
+/// complete one.
+async fn forward(
+    api: Api,
     caller: Caller,
-    mut parts: mpsc::Receiver<Part>,
-    send: mpsc::Sender<Part>,
+    mut chunks: mpsc::Receiver<Chunk>,
+    send: mpsc::Sender<Chunk>,
 ) {
-    let Some(authority) = doors.authority() else { return };
-    let mut closing = doors.closing();
+    let Some(authority) = api.authority() else { return };
+    let mut closing = api.closing();
     loop {
-        let hand_on = async {
-            match parts.recv().await {
-                Some(part) => send.send(part).await.is_ok(),
+        let forward = async {
+            match chunks.recv().await {
+                Some(chunk) => send.send(chunk).await.is_ok(),
                 None => false,
             }
         };
         tokio::select! {
-            more = hand_on => if !more { return },
+            more = forward => if !more { return },
             _ = closing.wait_for(|closing| *closing) => {
                 send.try_send(Err(status::ending())).ok();
                 return;
             }
-            // Also while the client takes nothing: its place is another's.
+            // This also ends a backup whose client reads nothing, so that its place is free.
             () = authority.wait_revoked(&caller) => {
                 send.try_send(Err(status::caller_revoked())).ok();
                 return;

@@ -1,8 +1,9 @@
-//! BodyTimeout: a request's body that must have come as a whole within a time.
+//! Body timeout: a request body must be received completely within a time.
 //!
-//! A caller who opens a call and never ends its message would otherwise keep the call for ever:
-//! a deadline is the caller's to give. Not here: calls whose messages come one after another for
-//! as long as the caller likes.
+//! Only the caller can set a deadline. Without this timeout, a caller that starts a call and never
+//! completes its message would hold the call forever.
+//!
+//! Not here: calls with a stream of request messages, which has no end.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -14,13 +15,13 @@ use tonic::Status;
 
 use super::status;
 
-/// What can go wrong while a body is read: a [`Status`] if it is late.
+/// An error while a body is read: a [`Status`] if the timeout passed.
 pub type Error = Box<dyn std::error::Error + Send + Sync>;
 
-/// A body that ends with DEADLINE_EXCEEDED unless it comes in time.
+/// A body that ends with DEADLINE_EXCEEDED when the timeout passes.
 ///
-/// The time begins when the body is first waited for. One that is there already, as that of a
-/// check is as a rule, costs neither a timer nor a look at the clock.
+/// The time starts when a poll of the body is pending for the first time. A body that has already been
+/// received, as for most checks, needs no timer and does not read the clock.
 pub struct BodyTimeout<B> {
     body: B,
     time: Duration,
@@ -28,7 +29,7 @@ pub struct BodyTimeout<B> {
 }
 
 impl<B> BodyTimeout<B> {
-    /// The body, which may take so long.
+    /// The body with this timeout.
     pub const fn new(body: B, time: Duration) -> Self {
         Self { body, time, end: None }
     }
@@ -59,7 +60,7 @@ impl<B: Body<Error: Into<Error>> + Unpin> Body for BodyTimeout<B> {
     }
 }
 
-/// What is said about a body that could not be read to its end.
+/// The status for a body that could not be read to its end.
 pub(super) fn into_status(error: Error) -> Status {
     error.downcast::<Status>().map_or_else(|_| status::truncated(), |status| *status)
 }

@@ -1,4 +1,4 @@
-//! The CatalogService: what exists on the platform.
+//! CatalogService: the catalog of scopes, roles, audiences and endpoints.
 
 use tonic::{Request, Response, Status};
 
@@ -15,15 +15,15 @@ impl CatalogService for Api {
         &self,
         request: Request<ApplyCatalogRequest>,
     ) -> Result<Response<ApplyCatalogResponse>, Status> {
-        let (yaml, terms) = parse::apply_catalog(self.asked(request)?)?;
-        Ok(Response::new(self.ready()?.apply_catalog(&yaml, &terms, reply::applied).await?))
+        let (yaml, options) = parse::apply_catalog(self.authorize_request(request)?)?;
+        Ok(Response::new(self.ready()?.apply_catalog(&yaml, &options, reply::applied).await?))
     }
 
     async fn get_catalog(
         &self,
         request: Request<GetCatalogRequest>,
     ) -> Result<Response<GetCatalogResponse>, Status> {
-        self.asked(request)?;
+        self.authorize_request(request)?;
         let read = self.ready()?.catalog().await?;
         let (yaml, etag, revision) = (read.resource.yaml.clone(), read.etag, read.revision.0);
         Ok(Response::new(GetCatalogResponse { yaml, etag, revision }))

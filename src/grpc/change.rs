@@ -1,4 +1,6 @@
-//! The ChangeService: the audit log, and the stream made of it.
+//! ChangeService: the audit log, as pages and as a stream.
+//!
+//! Not here: the position of a stream in the log; see `authority::change_feed`.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -12,9 +14,7 @@ use tokio::time::Instant;
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status};
 
-use super::access::Authorized;
-use super::pagination::{self, PageTokens};
-use super::stream_limit::StreamPlace;
+use super::stream_limit::StreamGuard;
 use super::{Api, status};
 use crate::authority::{Event, Interest, Watcher};
 use crate::policy::caller::Caller;
@@ -25,6 +25,8 @@ use crate::proto::{
     ListChangesRequest, ListChangesResponse, WatchChangesRequest, WatchChangesResponse,
 };
 use crate::store::Incarnation;
+use crate::wire::access::Authorized;
+use crate::wire::pagination::{self, PageTokens};
 use crate::wire::{parse, render, validate};
 
 #[tonic::async_trait]
@@ -36,9 +38,9 @@ impl ChangeService for Api {
         &self,
         request: Request<ListChangesRequest>,
     ) -> Result<Response<ListChangesResponse>, Status> {
-        let Authorized { caller, request } = self.asked(request)?;
+        let Authorized { caller, request } = self.authorize_request(request)?;
         let size = pagination::size(request.page_size)?;
-        let list = listed(self.ready()?.incarnation(), &request);
+        let list = page_tokens(self.ready()?.incarnation(), &request);
         let continues = match list.after(&request.page_token)? {
             Some(last) => Some(Revision(last.parse().map_err(|_| pagination::foreign_token())?)),
             None => None,
@@ -56,29 +58,29 @@ impl ChangeService for Api {
         &self,
         request: Request<WatchChangesRequest>,
     ) -> Result<Response<Self::WatchChangesStream>, Status> {
-        let Authorized { caller, request } = self.asked(request)?;
+        let Authorized { caller, request } = self.authorize_request(request)?;
         let company = parse::optional_company(request.company_id)?;
-        let of = company.as_ref().map_or("", CompanyId::as_str);
-        let cursors = PageTokens::new(self.ready()?.incarnation(), "WatchChanges", &[of]);
+        let filter = company.as_ref().map_or("", CompanyId::as_str);
+        let cursors = PageTokens::new(self.ready()?.incarnation(), "WatchChanges", &[filter]);
         let after = match cursors.after(&request.cursor).map_err(|_| foreign_cursor())? {
             Some(last) => last.parse().map_err(|_| foreign_cursor())?,
             None => request.after_revision,
         };
-        let place = self.watchers.take(&caller).map_err(status::too_many_watchers)?;
+        let guard = self.watchers.take(&caller).map_err(status::too_many_watchers)?;
         let interest = Interest::of(&caller, company);
         let watcher = self.ready()?.watch(interest, Revision(after), self.memory.shared()).await?;
         let closing = self.closing();
-        let watch = Watch { doors: self.clone(), caller, watcher, cursors, closing, _place: place };
-        Ok(Response::new(Box::pin(Steps::of(watch))))
+        let watch = Watch { api: self.clone(), caller, watcher, cursors, closing, _guard: guard };
+        Ok(Response::new(Box::pin(Items::of(watch))))
     }
 }
 
-/// The list that a request asks for, but for the page.
-fn listed(incarnation: Incarnation, request: &ListChangesRequest) -> PageTokens {
+/// The page tokens of a request, which depend on all parameters except the page.
+fn page_tokens(incarnation: Incarnation, request: &ListChangesRequest) -> PageTokens {
     let company = request.company_id.as_deref().unwrap_or_default();
     let after = request.after_revision.to_string();
-    // Parameters that were not there before are of no digest where they are not given: the token of
-    // a server of another version continues the same list.
+    // A parameter that is not set is not in the digest. So a token of a server version that does not
+    // have the parameter continues the same list.
     let others = ListChangesRequest {
         company_id: None,
         after_revision: 0,
@@ -92,37 +94,37 @@ fn listed(incarnation: Incarnation, request: &ListChangesRequest) -> PageTokens 
     PageTokens::new(incarnation, "ListChanges", parameters.get(..given).unwrap_or(&parameters))
 }
 
-type Step = Result<WatchChangesResponse, Status>;
+type StreamItem = Result<WatchChangesResponse, Status>;
 
-/// One stream of changes, step by step.
+/// The state of one change stream.
 struct Watch {
-    doors: Api,
+    api: Api,
     caller: Caller,
     watcher: Watcher,
     cursors: PageTokens,
     closing: watch::Receiver<bool>,
-    _place: StreamPlace,
+    _guard: StreamGuard,
 }
 
 impl Watch {
-    /// Waits for the next step; none if the server ends.
-    async fn step(&mut self) -> Option<Step> {
-        let authority = self.doors.authority()?;
-        let until = Instant::now() + self.doors.heartbeat;
+    /// Waits for the next item; none if the server shuts down.
+    async fn next_item(&mut self) -> Option<StreamItem> {
+        let authority = self.api.authority()?;
+        let until = Instant::now() + self.api.heartbeat;
         if *self.closing.borrow() {
             return None;
         }
         let event = tokio::select! {
             biased;
-            // First: nobody waits for the others while there are changes.
+            // Changes come first: the other branches matter only while there are none.
             event = authority.next_change(&mut self.watcher, until) => event,
             _ = self.closing.wait_for(|closing| *closing) => return None,
             () = authority.wait_revoked(&self.caller) => {
                 return Some(Err(status::caller_revoked()));
             }
         };
-        // To revoke a key is a change, and what comes behind it is not for who had it. Asked when
-        // the change is there: it cannot be younger than the keyring that is asked.
+        // The revocation of a key is a change, and the caller must not get a later one. The keyring is
+        // read after the event, so it is not older than the change.
         if !authority.is_current(&self.caller) {
             return Some(Err(status::caller_revoked()));
         }
@@ -136,37 +138,37 @@ impl Watch {
                 let cursor = self.cursors.token(&self.watcher.after().to_string());
                 Ok(WatchChangesResponse { change: None, cursor })
             }
-            Err(refusal) => Err(refusal.into()),
+            Err(error) => Err(error.into()),
         })
     }
 }
 
-/// A stream that makes each step only when the client takes one: a client that takes none has
-/// nothing kept for it.
-struct Steps {
+/// A stream that produces an item only when the transport polls it: nothing is buffered for a client
+/// that does not read.
+struct Items {
     next: Option<Next>,
 }
 
-type Next = Pin<Box<dyn Future<Output = (Option<Step>, Watch)> + Send>>;
+type Next = Pin<Box<dyn Future<Output = (Option<StreamItem>, Watch)> + Send>>;
 
-impl Steps {
+impl Items {
     fn of(watch: Watch) -> Self {
         Self { next: Some(Self::next(watch)) }
     }
 
     fn next(mut watch: Watch) -> Next {
-        Box::pin(async move { (watch.step().await, watch) })
+        Box::pin(async move { (watch.next_item().await, watch) })
     }
 }
 
-impl Stream for Steps {
-    type Item = Step;
+impl Stream for Items {
+    type Item = StreamItem;
 
-    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Step>> {
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<StreamItem>> {
         let Some(next) = &mut self.next else { return Poll::Ready(None) };
-        let (step, watch) = ready!(next.as_mut().poll(context));
-        self.next = matches!(step, Some(Ok(_))).then(|| Self::next(watch));
-        Poll::Ready(step)
+        let (item, watch) = ready!(next.as_mut().poll(context));
+        self.next = matches!(item, Some(Ok(_))).then(|| Self::next(watch));
+        Poll::Ready(item)
     }
 }
 

@@ -1,5 +1,5 @@
-//! Codec: how the generated services read messages: prost's way, once the lists of a message were
-//! counted (`lists`).
+//! Codec: decodes the messages of the generated services with prost, after the lists of a message
+//! are counted ([`super::list_limits`]).
 
 use bytes::Buf;
 use prost::{Message, Name};
@@ -9,7 +9,7 @@ use tonic_prost::{ProstCodec, ProstDecoder, ProstEncoder};
 
 use super::list_limits;
 
-/// Writes messages `T` and reads messages `U`.
+/// Encodes messages `T` and decodes messages `U`.
 #[derive(Debug)]
 pub struct CountingCodec<T, U>(ProstCodec<T, U>);
 
@@ -38,7 +38,7 @@ where
     }
 }
 
-/// Reads messages `U`.
+/// Decodes messages `U`.
 #[derive(Debug)]
 pub struct CountingDecoder<U>(ProstDecoder<U>);
 
@@ -47,9 +47,9 @@ impl<U: Message + Name + Default> Decoder for CountingDecoder<U> {
     type Error = Status;
 
     fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<U>, Status> {
-        // Replies are the server's own, and may be long.
+        // A client of this crate decodes responses, which may be long.
         if U::NAME.ends_with("Request") {
-            // tonic keeps a message in one piece.
+            // tonic holds a message in one contiguous chunk.
             list_limits::count(&U::full_name(), buffer.chunk())?;
         }
         self.0.decode(buffer)

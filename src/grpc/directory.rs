@@ -1,13 +1,13 @@
-//! The DirectoryService: who exists.
+//! DirectoryService: companies, credentials, secrets, users and consents.
 
 use tonic::{Request, Response, Status, Streaming};
 
-use super::pagination::{self, PageTokens, after, next};
 use super::{Api, import, reply, warnings};
 use crate::authority::secrets::Verification;
 use crate::policy::id::{CompanyId, CredentialId, UserId};
 use crate::proto::directory_service_server::DirectoryService;
 use crate::proto::*;
+use crate::wire::pagination::{self, PageTokens, after, next};
 use crate::wire::{parse, render};
 
 #[tonic::async_trait]
@@ -16,16 +16,16 @@ impl DirectoryService for Api {
         &self,
         request: Request<CreateCompanyRequest>,
     ) -> Result<Response<CreateCompanyResponse>, Status> {
-        let (new, terms) = parse::create_company(self.asked(request)?)?;
+        let (new, options) = parse::create_company(self.authorize_request(request)?)?;
         let render = reply::company_created;
-        self.renewed(self.ready()?.create_company(&new, &terms, render).await?).await
+        self.renewed(self.ready()?.create_company(&new, &options, render).await?).await
     }
 
     async fn get_company(
         &self,
         request: Request<GetCompanyRequest>,
     ) -> Result<Response<GetCompanyResponse>, Status> {
-        let id = parse::company(self.asked(request)?.request.company_id)?;
+        let id = parse::company(self.authorize_request(request)?.request.company_id)?;
         let read = self.ready()?.company(&id).await?;
         let (company, revision) = (render::company(read.resource, read.etag), read.revision.0);
         Ok(Response::new(GetCompanyResponse { company: Some(company), revision }))
@@ -35,7 +35,7 @@ impl DirectoryService for Api {
         &self,
         request: Request<ListCompaniesRequest>,
     ) -> Result<Response<ListCompaniesResponse>, Status> {
-        let request = self.asked(request)?.request;
+        let request = self.authorize_request(request)?.request;
         let size = pagination::size(request.page_size)?;
         let list = PageTokens::new(self.ready()?.incarnation(), "ListCompanies", &[]);
         let after = after(&list, &request.page_token, CompanyId::parse)?;
@@ -55,34 +55,34 @@ impl DirectoryService for Api {
         &self,
         request: Request<UpdateCompanyRequest>,
     ) -> Result<Response<UpdateCompanyResponse>, Status> {
-        let (id, change, terms) = parse::update_company(self.asked(request)?)?;
+        let (id, change, options) = parse::update_company(self.authorize_request(request)?)?;
         let render = reply::company_updated;
-        self.renewed(self.ready()?.change_company(&id, &change, &terms, render).await?).await
+        self.renewed(self.ready()?.change_company(&id, &change, &options, render).await?).await
     }
 
     async fn delete_company(
         &self,
         request: Request<DeleteCompanyRequest>,
     ) -> Result<Response<DeleteCompanyResponse>, Status> {
-        let (id, change, terms) = parse::delete_company(self.asked(request)?)?;
+        let (id, change, options) = parse::delete_company(self.authorize_request(request)?)?;
         let render = reply::company_deleted;
-        self.renewed(self.ready()?.change_company(&id, &change, &terms, render).await?).await
+        self.renewed(self.ready()?.change_company(&id, &change, &options, render).await?).await
     }
 
     async fn create_credential(
         &self,
         request: Request<CreateCredentialRequest>,
     ) -> Result<Response<CreateCredentialResponse>, Status> {
-        let (new, terms) = parse::create_credential(self.asked(request)?)?;
+        let (new, options) = parse::create_credential(self.authorize_request(request)?)?;
         let render = reply::credential_created;
-        self.renewed(self.ready()?.create_credential(&new, &terms, render).await?).await
+        self.renewed(self.ready()?.create_credential(&new, &options, render).await?).await
     }
 
     async fn get_credential(
         &self,
         request: Request<GetCredentialRequest>,
     ) -> Result<Response<GetCredentialResponse>, Status> {
-        let request = self.asked(request)?.request;
+        let request = self.authorize_request(request)?.request;
         let (company, id) = parse::credential(request.company_id, request.credential_id)?;
         let read = self.ready()?.credential(&company, &id).await?;
         let (credential, revision) =
@@ -94,14 +94,14 @@ impl DirectoryService for Api {
         &self,
         request: Request<ListCredentialsRequest>,
     ) -> Result<Response<ListCredentialsResponse>, Status> {
-        let request = self.asked(request)?.request;
+        let request = self.authorize_request(request)?.request;
         let size = pagination::size(request.page_size)?;
         let dormant = if request.include_dormant { "dormant" } else { "" };
         let parameters = [&request.company_id, &request.scope, dormant];
         let list = PageTokens::new(self.ready()?.incarnation(), "ListCredentials", &parameters);
         let after = after(&list, &request.page_token, CredentialId::parse)?;
         let company = parse::company(request.company_id)?;
-        let holding = parse::holding(request.scope, request.include_dormant)?;
+        let holding = parse::scope_filter(request.scope, request.include_dormant)?;
         let page = self.ready()?.credentials(&company, holding.as_ref(), after, size).await?;
         Ok(Response::new(ListCredentialsResponse {
             next_page_token: next(&list, &page, |item| item.credential.id.as_str()),
@@ -118,45 +118,52 @@ impl DirectoryService for Api {
         &self,
         request: Request<UpdateCredentialRequest>,
     ) -> Result<Response<UpdateCredentialResponse>, Status> {
-        let (company, id, change, terms) = parse::update_credential(self.asked(request)?)?;
+        let (company, id, change, options) =
+            parse::update_credential(self.authorize_request(request)?)?;
         let render = reply::credential_updated;
-        self.renewed(self.ready()?.change_credential(&company, &id, &change, &terms, render).await?)
-            .await
+        self.renewed(
+            self.ready()?.change_credential(&company, &id, &change, &options, render).await?,
+        )
+        .await
     }
 
     async fn delete_credential(
         &self,
         request: Request<DeleteCredentialRequest>,
     ) -> Result<Response<DeleteCredentialResponse>, Status> {
-        let (company, id, change, terms) = parse::delete_credential(self.asked(request)?)?;
+        let (company, id, change, options) =
+            parse::delete_credential(self.authorize_request(request)?)?;
         let render = reply::credential_deleted;
-        self.renewed(self.ready()?.change_credential(&company, &id, &change, &terms, render).await?)
-            .await
+        self.renewed(
+            self.ready()?.change_credential(&company, &id, &change, &options, render).await?,
+        )
+        .await
     }
 
     async fn import_credentials(
         &self,
         request: Request<Streaming<ImportCredentialsRequest>>,
     ) -> Result<Response<ImportCredentialsResponse>, Status> {
-        Ok(Response::new(import::import(self, self.asked(request)?).await?))
+        Ok(Response::new(import::import(self, self.authorize_request(request)?).await?))
     }
 
     async fn create_secret(
         &self,
         request: Request<CreateSecretRequest>,
     ) -> Result<Response<CreateSecretResponse>, Status> {
-        let (company, id, terms) = parse::create_secret(self.asked(request)?)?;
+        let (company, id, options) = parse::create_secret(self.authorize_request(request)?)?;
         let render = reply::secret_created;
-        self.renewed(self.ready()?.create_secret(&company, &id, &terms, render).await?).await
+        self.renewed(self.ready()?.create_secret(&company, &id, &options, render).await?).await
     }
 
     async fn delete_secret(
         &self,
         request: Request<DeleteSecretRequest>,
     ) -> Result<Response<DeleteSecretResponse>, Status> {
-        let (company, id, secret, terms) = parse::delete_secret(self.asked(request)?)?;
+        let (company, id, secret, options) =
+            parse::delete_secret(self.authorize_request(request)?)?;
         let render = reply::secret_deleted;
-        self.renewed(self.ready()?.delete_secret(&company, &id, &secret, &terms, render).await?)
+        self.renewed(self.ready()?.delete_secret(&company, &id, &secret, &options, render).await?)
             .await
     }
 
@@ -164,10 +171,12 @@ impl DirectoryService for Api {
         &self,
         request: Request<VerifySecretRequest>,
     ) -> Result<Response<VerifySecretResponse>, Status> {
-        let asked = self.asked(request)?;
-        let (named, presented) = parse::verify_secret(asked.request)?;
+        let authorized = self.authorize_request(request)?;
+        let (named, presented) = parse::verify_secret(authorized.request)?;
         let found = match presented {
-            Some(secret) => self.ready()?.verify_secret(&asked.caller, &named, &secret).await?,
+            Some(secret) => {
+                self.ready()?.verify_secret(&authorized.caller, &named, &secret).await?
+            }
             None => Verification::Wrong,
         };
         Ok(Response::new(render::verification(found)))
@@ -177,10 +186,10 @@ impl DirectoryService for Api {
         &self,
         request: Request<PutUserRequest>,
     ) -> Result<Response<PutUserResponse>, Status> {
-        let (company, id, roles, terms) = parse::put_user(self.asked(request)?)?;
+        let (company, id, roles, options) = parse::put_user(self.authorize_request(request)?)?;
         let of = company.clone();
         let render = move |done| reply::user_put(&of, done);
-        let done = self.ready()?.put_user(&company, &id, &roles, &terms, render).await?;
+        let done = self.ready()?.put_user(&company, &id, &roles, &options, render).await?;
         let warnings = warnings::of_roles(self.ready()?, &roles).await;
         let reply = self.renewed(done).await?.map(|reply| PutUserResponse { warnings, ..reply });
         Ok(reply)
@@ -190,7 +199,7 @@ impl DirectoryService for Api {
         &self,
         request: Request<GetUserRequest>,
     ) -> Result<Response<GetUserResponse>, Status> {
-        let request = self.asked(request)?.request;
+        let request = self.authorize_request(request)?.request;
         let (company, id) = parse::user(request.company_id, request.user_id)?;
         let read = self.ready()?.user(&company, &id).await?;
         let user = Some(render::user(read.resource, &company, read.etag));
@@ -201,7 +210,7 @@ impl DirectoryService for Api {
         &self,
         request: Request<ListUsersRequest>,
     ) -> Result<Response<ListUsersResponse>, Status> {
-        let request = self.asked(request)?.request;
+        let request = self.authorize_request(request)?.request;
         let size = pagination::size(request.page_size)?;
         let list =
             PageTokens::new(self.ready()?.incarnation(), "ListUsers", &[&request.company_id]);
@@ -223,27 +232,27 @@ impl DirectoryService for Api {
         &self,
         request: Request<DeleteUserRequest>,
     ) -> Result<Response<DeleteUserResponse>, Status> {
-        let (company, id, terms) = parse::delete_user(self.asked(request)?)?;
+        let (company, id, options) = parse::delete_user(self.authorize_request(request)?)?;
         let of = company.clone();
         let render = move |done| reply::user_deleted(&of, done);
-        self.renewed(self.ready()?.delete_user(&company, &id, &terms, render).await?).await
+        self.renewed(self.ready()?.delete_user(&company, &id, &options, render).await?).await
     }
 
     async fn put_consent(
         &self,
         request: Request<PutConsentRequest>,
     ) -> Result<Response<PutConsentResponse>, Status> {
-        let (id, scopes, terms) = parse::put_consent(self.asked(request)?)?;
+        let (id, scopes, options) = parse::put_consent(self.authorize_request(request)?)?;
         let of = id.clone();
         let render = move |done| reply::consent_put(&of, done);
-        self.renewed(self.ready()?.put_consent(&id, &scopes, &terms, render).await?).await
+        self.renewed(self.ready()?.put_consent(&id, &scopes, &options, render).await?).await
     }
 
     async fn get_consent(
         &self,
         request: Request<GetConsentRequest>,
     ) -> Result<Response<GetConsentResponse>, Status> {
-        let id = parse::consent(self.asked(request)?.request)?;
+        let id = parse::consent(self.authorize_request(request)?.request)?;
         let read = self.ready()?.consent(&id).await?;
         let consent = Some(render::consent(read.resource, &id, read.etag));
         Ok(Response::new(GetConsentResponse { consent, revision: read.revision.0 }))
@@ -253,9 +262,9 @@ impl DirectoryService for Api {
         &self,
         request: Request<DeleteConsentRequest>,
     ) -> Result<Response<DeleteConsentResponse>, Status> {
-        let (id, terms) = parse::delete_consent(self.asked(request)?)?;
+        let (id, options) = parse::delete_consent(self.authorize_request(request)?)?;
         let of = id.clone();
         let render = move |done| reply::consent_deleted(&of, done);
-        self.renewed(self.ready()?.delete_consent(&id, &terms, render).await?).await
+        self.renewed(self.ready()?.delete_consent(&id, &options, render).await?).await
     }
 }

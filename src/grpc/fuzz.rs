@@ -13,14 +13,15 @@ use http_body_util::StreamBody;
 use prost::Message;
 use tonic::Status;
 
-use super::access::{Authorized, CompanyScoped};
-use super::pagination::{self, PageTokens};
+use super::authorize::authorize;
 use super::{list_limits, unary};
 use crate::metrics::memory_budget::MemoryBudget;
 use crate::policy::caller::Caller;
 use crate::policy::query::Query;
 use crate::proto;
 use crate::store::Incarnation;
+use crate::wire::access::{Authorized, CompanyScoped};
+use crate::wire::pagination::{self, PageTokens};
 use crate::wire::parse;
 
 /// How many kinds of request [`request`] knows.
@@ -36,43 +37,43 @@ pub fn request(kind: u8, bytes: &[u8]) -> Option<Result<(), Status>> {
         let request = Q::decode(bytes).ok()?;
         Some(parse(request).map(drop).map_err(Into::into))
     }
-    fn asked<Q: Message + Default + CompanyScoped, T, E: Into<Status>>(
+    fn authorized<Q: Message + Default + CompanyScoped, T, E: Into<Status>>(
         bytes: &[u8],
         parse: impl FnOnce(Authorized<Q>) -> Result<T, E>,
     ) -> Option<Result<(), Status>> {
-        let request = Authorized::by(Caller::Anonymous, Q::decode(bytes).ok()?);
-        Some(request.and_then(|asked| parse(asked).map(drop).map_err(Into::into)))
+        let request = authorize(Caller::Anonymous, Q::decode(bytes).ok()?);
+        Some(request.and_then(|request| parse(request).map(drop).map_err(Into::into)))
     }
     match kind % KINDS {
         0 => plain(bytes, |request| parse::check(request, &|_| None)),
         1 => plain(bytes, |request| parse::batch(request, &|_| None)),
         2 => plain(bytes, |request| parse::explain(request, &|_| None)),
         3 => plain(bytes, |request| parse::effective(request, &|_| None)),
-        4 => asked(bytes, parse::grant),
-        5 => asked(bytes, parse::revoke),
-        6 => asked(bytes, parse::replace),
-        7 => asked(bytes, parse::reset),
-        8 => asked(bytes, parse::update_credential),
-        9 => asked(bytes, parse::delete_credential),
-        10 => asked(bytes, parse::add_company_scopes),
-        11 => asked(bytes, parse::update_company),
-        12 => asked(bytes, parse::delete_company),
-        13 => asked(bytes, parse::restrict),
-        14 => asked(bytes, parse::restore),
-        15 => asked(bytes, parse::create_company),
-        16 => asked(bytes, parse::create_credential),
+        4 => authorized(bytes, parse::grant),
+        5 => authorized(bytes, parse::revoke),
+        6 => authorized(bytes, parse::replace),
+        7 => authorized(bytes, parse::reset),
+        8 => authorized(bytes, parse::update_credential),
+        9 => authorized(bytes, parse::delete_credential),
+        10 => authorized(bytes, parse::add_company_scopes),
+        11 => authorized(bytes, parse::update_company),
+        12 => authorized(bytes, parse::delete_company),
+        13 => authorized(bytes, parse::restrict),
+        14 => authorized(bytes, parse::restore),
+        15 => authorized(bytes, parse::create_company),
+        16 => authorized(bytes, parse::create_credential),
         17 => plain(bytes, import),
-        18 => asked(bytes, parse::apply_catalog),
-        19 => asked(bytes, parse::create_secret),
-        20 => asked(bytes, parse::delete_secret),
+        18 => authorized(bytes, parse::apply_catalog),
+        19 => authorized(bytes, parse::create_secret),
+        20 => authorized(bytes, parse::delete_secret),
         21 => plain(bytes, parse::verify_secret),
-        22 => asked(bytes, parse::put_user),
-        23 => asked(bytes, parse::delete_user),
+        22 => authorized(bytes, parse::put_user),
+        23 => authorized(bytes, parse::delete_user),
         24 => plain(bytes, |request: proto::GetUserRequest| {
             parse::user(request.company_id, request.user_id)
         }),
-        25 => asked(bytes, parse::put_consent),
-        26 => asked(bytes, parse::delete_consent),
+        25 => authorized(bytes, parse::put_consent),
+        26 => authorized(bytes, parse::delete_consent),
         27 => plain(bytes, parse::consent),
         28 => plain(bytes, |request: proto::GetCredentialRequest| {
             parse::credential(request.company_id, request.credential_id)
@@ -80,19 +81,19 @@ pub fn request(kind: u8, bytes: &[u8]) -> Option<Result<(), Status>> {
         29 => plain(bytes, |request: proto::ListCredentialsRequest| {
             parse::company(request.company_id)?;
             pagination::size(request.page_size)?;
-            parse::holding(request.scope, request.include_dormant)
+            parse::scope_filter(request.scope, request.include_dormant)
         }),
         30 => plain(bytes, |request: proto::ListChangesRequest| {
             parse::optional_company(request.company_id)
         }),
-        31 => asked(bytes, parse::create_key),
-        _ => asked(bytes, parse::delete_key),
+        31 => authorized(bytes, parse::create_key),
+        _ => authorized(bytes, parse::delete_key),
     }
 }
 
 fn import(message: proto::ImportCredentialsRequest) -> Result<(), Status> {
-    let terms = parse::import_terms(&Caller::Anonymous, &message)?;
-    parse::import_message(&message, &terms)?;
+    let options = parse::import_options(&Caller::Anonymous, &message)?;
+    parse::import_message(&message, &options)?;
     for (n, company) in message.companies.into_iter().enumerate() {
         parse::imported_company(n, company)?;
     }
@@ -139,7 +140,7 @@ pub fn express(pieces: Vec<Bytes>, limit: usize) -> Result<proto::CheckRequest, 
     let account = || memory.shared();
     let mut read = pin!(unary::read(body, limit, &account, unary::count_and_decode));
     let mut context = Context::from_waker(Waker::noop());
-    // All pieces are there: a stream that gives others a turn goes on when it is asked again.
+    // All frames are available: a stream that yields continues when it is polled again.
     loop {
         if let Poll::Ready(read) = read.as_mut().poll(&mut context) {
             return read.map(|(message, _)| message);

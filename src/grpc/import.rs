@@ -1,5 +1,5 @@
-//! Import: a stream of messages in, each read when there is room for what it holds, one answer
-//! out.
+//! Import: reads a stream of messages, creates their items and sends one response. It reads a message
+//! only after all items of the message before it are in flight.
 //!
 //! Not here: what is created and how; see `authority::import`.
 
@@ -7,25 +7,25 @@ use std::fmt;
 
 use tonic::{Status, Streaming};
 
-use super::access::Authorized;
 use super::{Api, reply};
 use crate::authority::error::AuthorityError;
 use crate::authority::import::{Import, ImportSummary};
 use crate::authority::import_item::ImportItem;
 use crate::proto::{ImportCredentialsRequest, ImportCredentialsResponse};
+use crate::wire::access::Authorized;
 use crate::wire::parse;
 use crate::wire::validate::InvalidRequest;
 
-/// Where an item stands in an import.
+/// The position of an item in an import.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Place {
-    /// Which message, counted from 0.
+    /// The index of the message, from 0.
     pub(super) message: u64,
-    /// Which list of it; none for the message as a whole.
+    /// The list of the message; empty for the whole message.
     pub(super) list: &'static str,
-    /// Which item of the list, counted from 0.
+    /// The index of the item in the list, from 0.
     pub(super) index: usize,
-    /// Where it stands at the caller's; 0 if the caller does not say.
+    /// The line in the caller's file; 0 if the caller does not send one.
     pub(super) line: u64,
 }
 
@@ -35,48 +35,48 @@ impl fmt::Display for Place {
     }
 }
 
-/// Why an import ended before its end.
+/// Why an import stopped early.
 pub(super) enum ImportErrorCause {
-    /// Something in a message cannot be read.
-    Rejected(InvalidRequest),
-    /// An item cannot be created.
-    Refused(AuthorityError),
-    /// The server is ending.
-    Closing,
-    /// The caller's key was revoked, or is over.
-    NoLongerKnown,
+    /// A message or an item is malformed.
+    Invalid(InvalidRequest),
+    /// The authority rejected an item.
+    Rejected(AuthorityError),
+    /// The server shuts down.
+    ShuttingDown,
+    /// The caller's key was revoked or expired.
+    CallerRevoked,
 }
 
-/// An import that ended before its end: where, and what was done all the same.
+/// An import that stopped early: the position, and what was created before.
 pub(super) struct ImportError {
     pub(super) place: Place,
-    pub(super) tally: ImportSummary,
-    pub(super) why: ImportErrorCause,
+    pub(super) summary: ImportSummary,
+    pub(super) cause: ImportErrorCause,
 }
 
-/// Takes an import to its end. The next message is read only when all of the last is under way:
-/// a caller who sends faster than the store commits is held up by the connection's windows.
+/// Runs an import. It reads the next message only when all items of the last one are in flight, so
+/// HTTP/2 flow control slows down a caller that sends faster than the store commits.
 pub(super) async fn import(
-    doors: &Api,
-    asked: Authorized<Streaming<ImportCredentialsRequest>>,
+    api: &Api,
+    authorized: Authorized<Streaming<ImportCredentialsRequest>>,
 ) -> Result<ImportCredentialsResponse, Status> {
-    let Authorized { caller, request: mut messages } = asked;
-    let authority = doors.ready()?;
-    let mut closing = doors.closing();
+    let Authorized { caller, request: mut messages } = authorized;
+    let authority = api.ready()?;
+    let mut closing = api.closing();
     let mut message = messages.message().await?.unwrap_or_default();
-    let terms = parse::import_terms(&caller, &message)?;
-    let mut import = authority.import(terms.clone());
+    let options = parse::import_options(&caller, &message)?;
+    let mut import = authority.import(options.clone());
     let mut place = Place::default();
     loop {
-        let done = match parse::import_message(&message, &terms) {
+        let added = match parse::import_message(&message, &options) {
             Ok(()) if !authority.is_current(&caller) => {
-                Err((place, ImportErrorCause::NoLongerKnown))
+                Err((place, ImportErrorCause::CallerRevoked))
             }
             Ok(()) => add(&mut import, place.message, message).await,
-            Err(rejection) => Err((place, ImportErrorCause::Rejected(rejection))),
+            Err(invalid) => Err((place, ImportErrorCause::Invalid(invalid))),
         };
-        if let Err((place, why)) = done {
-            return Err(ended(import, place, why).await.into());
+        if let Err((place, cause)) = added {
+            return Err(stop(import, place, cause).await.into());
         }
         place.message += 1;
         let next = tokio::select! {
@@ -86,9 +86,9 @@ pub(super) async fn import(
         match next {
             Some(Ok(Some(next))) => message = next,
             Some(Ok(None)) => break,
-            None => return Err(ended(import, place, ImportErrorCause::Closing).await.into()),
+            None => return Err(stop(import, place, ImportErrorCause::ShuttingDown).await.into()),
             Some(Err(status)) => {
-                // The caller is gone, or sent no message: what it sent before stands.
+                // The client disconnected or sent a malformed frame: the items before it are kept.
                 import.settle().await.ok();
                 return Err(status);
             }
@@ -96,13 +96,13 @@ pub(super) async fn import(
     }
     match import.settle().await {
         Ok(()) => Ok(reply::imported(import.tally(), import.take_differences())),
-        Err((place, refusal)) => {
-            Err(ended(import, place, ImportErrorCause::Refused(refusal)).await.into())
+        Err((place, error)) => {
+            Err(stop(import, place, ImportErrorCause::Rejected(error)).await.into())
         }
     }
 }
 
-/// Adds what a message holds, up to the first item that cannot be read or created.
+/// Adds the items of a message, up to the first one that is malformed or rejected.
 async fn add(
     import: &mut Import<'_, Place>,
     message: u64,
@@ -111,26 +111,27 @@ async fn add(
     for (index, item) in request.companies.into_iter().enumerate() {
         let place = Place { message, list: "companies", index, line: item.line };
         let new = parse::imported_company(index, item);
-        let new = new.map_err(|rejection| (place, ImportErrorCause::Rejected(rejection)))?;
+        let new = new.map_err(|invalid| (place, ImportErrorCause::Invalid(invalid)))?;
         let added = import.add(place, ImportItem::Company(new)).await;
-        added.map_err(|(place, refusal)| (place, ImportErrorCause::Refused(refusal)))?;
+        added.map_err(|(place, error)| (place, ImportErrorCause::Rejected(error)))?;
     }
     for (index, item) in request.credentials.into_iter().enumerate() {
         let place = Place { message, list: "credentials", index, line: item.line };
         let new = parse::imported_credential(index, item);
-        let new = new.map_err(|rejection| (place, ImportErrorCause::Rejected(rejection)))?;
+        let new = new.map_err(|invalid| (place, ImportErrorCause::Invalid(invalid)))?;
         let added = import.add(place, ImportItem::Credential(new)).await;
-        added.map_err(|(place, refusal)| (place, ImportErrorCause::Refused(refusal)))?;
+        added.map_err(|(place, error)| (place, ImportErrorCause::Rejected(error)))?;
     }
     Ok(())
 }
 
-/// Waits for what stands before the place where an import ends, and may end it earlier.
-async fn ended(mut import: Import<'_, Place>, place: Place, why: ImportErrorCause) -> ImportError {
+/// Waits for the items before the position where an import stops. If one of them is rejected, the import
+/// stops there.
+async fn stop(mut import: Import<'_, Place>, place: Place, cause: ImportErrorCause) -> ImportError {
     match import.settle().await {
-        Ok(()) => ImportError { place, tally: import.tally(), why },
-        Err((place, refusal)) => {
-            ImportError { place, tally: import.tally(), why: ImportErrorCause::Refused(refusal) }
+        Ok(()) => ImportError { place, summary: import.tally(), cause },
+        Err((place, error)) => {
+            ImportError { place, summary: import.tally(), cause: ImportErrorCause::Rejected(error) }
         }
     }
 }

@@ -1,12 +1,12 @@
-//! The KeyService: by which keys callers of scopegate prove who they are.
+//! KeyService: the API keys that authenticate callers of scopegate.
 
 use tonic::{Request, Response, Status};
 
-use super::pagination::{self, PageTokens};
 use super::{Api, reply, warnings};
 use crate::policy::id::Name;
 use crate::proto::key_service_server::KeyService;
 use crate::proto::*;
+use crate::wire::pagination::{self, PageTokens};
 use crate::wire::{parse, render};
 
 #[tonic::async_trait]
@@ -15,8 +15,8 @@ impl KeyService for Api {
         &self,
         request: Request<CreateKeyRequest>,
     ) -> Result<Response<CreateKeyResponse>, Status> {
-        let (new, terms) = parse::create_key(self.asked(request)?)?;
-        let done = self.ready()?.create_key(&new, &terms, reply::key_created).await?;
+        let (new, options) = parse::create_key(self.authorize_request(request)?)?;
+        let done = self.ready()?.create_key(&new, &options, reply::key_created).await?;
         let warnings = warnings::of_companies(self.ready()?, &new.companies).await;
         let reply = self.renewed(done).await?.map(|reply| CreateKeyResponse { warnings, ..reply });
         Ok(reply)
@@ -26,7 +26,7 @@ impl KeyService for Api {
         &self,
         request: Request<GetKeyRequest>,
     ) -> Result<Response<GetKeyResponse>, Status> {
-        let id = parse::key(self.asked(request)?.request.key_id)?;
+        let id = parse::key(self.authorize_request(request)?.request.key_id)?;
         let read = self.ready()?.key(&id).await?;
         let key = Some(render::key(read.resource, read.etag));
         Ok(Response::new(GetKeyResponse { key, revision: read.revision.0 }))
@@ -36,7 +36,7 @@ impl KeyService for Api {
         &self,
         request: Request<ListKeysRequest>,
     ) -> Result<Response<ListKeysResponse>, Status> {
-        let request = self.asked(request)?.request;
+        let request = self.authorize_request(request)?.request;
         let size = pagination::size(request.page_size)?;
         let list = PageTokens::new(self.ready()?.incarnation(), "ListKeys", &[]);
         let after = pagination::after(&list, &request.page_token, Name::parse)?;
@@ -52,7 +52,7 @@ impl KeyService for Api {
         &self,
         request: Request<DeleteKeyRequest>,
     ) -> Result<Response<DeleteKeyResponse>, Status> {
-        let (id, terms) = parse::delete_key(self.asked(request)?)?;
-        self.renewed(self.ready()?.delete_key(&id, &terms, reply::key_deleted).await?).await
+        let (id, options) = parse::delete_key(self.authorize_request(request)?)?;
+        self.renewed(self.ready()?.delete_key(&id, &options, reply::key_deleted).await?).await
     }
 }

@@ -1,19 +1,20 @@
-//! Peer: who is at the other end of a connection, as far as the connection itself proves it.
+//! Peer: the remote end of a connection, as far as the connection proves it. The listener makes it once
+//! for each connection.
 //!
-//! Made once per connection. Not here: what a peer may do, and how a certificate is verified and
-//! read; the server's `tls` does that.
+//! Not here: what a peer may do; see [`crate::wire::access`]. Nor how a certificate is verified; see
+//! `transport::tls`.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-/// Who is at the other end of a connection.
+/// The remote end of a connection.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Peer {
     /// The names of the client certificate that was verified: its URIs, such as
-    /// `spiffe://example.org/gateway`, and its DNS names, in the certificate's order. Empty if it
-    /// has none; none if there was no certificate, as on any connection without TLS or without
-    /// `--tls-client-ca`.
+    /// `spiffe://example.org/gateway`, and its DNS names, in the certificate's order. Empty if the
+    /// certificate has none. `None` if there was no certificate, as on any connection without TLS or
+    /// without `--tls-client-ca`.
     pub certificate: Option<Arc<[String]>>,
-    /// Where it connects from, if that is known.
+    /// The remote address, if it is known.
     pub address: Option<SocketAddr>,
 }

@@ -1,10 +1,11 @@
-//! Head: whether a request is a gRPC call at all, and one whose headers are not too large. Judged
-//! before anything else of it, for every path.
+//! Preflight: checks the head of every request before its path is read: it must be a gRPC request, and
+//! its headers must not be too large.
 //!
-//! A browser sends only a few content types to another site without asking first, and none of them
-//! is gRPC's: what is no gRPC call is refused by its HTTP status, and changes nothing.
+//! A browser sends only a few content types to another origin without a CORS preflight, and that of
+//! gRPC is not among them. A request that is not gRPC is rejected with an HTTP status and changes
+//! nothing.
 //!
-//! Not here: what a call with such a head is answered; see [`super::unary`].
+//! Not here: how a gRPC request is handled; see [`super::unary`].
 
 use http::header::{ACCEPT, ALLOW, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
@@ -12,29 +13,29 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use super::status;
 use super::unary::Reply;
 
-/// The content type of a call and its reply, without a format.
+/// The content type of a request and its response, without a message format.
 pub(super) const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
-/// What may follow it: the one format that is read.
+/// The suffix of the only supported message format.
 const PROTO: &[u8] = b"+proto";
 const ACCEPTED: HeaderValue = HeaderValue::from_static("application/grpc, application/grpc+proto");
 const POST: HeaderValue = HeaderValue::from_static("POST");
 
-/// What each header counts beside its name and value (RFC 9113 section 6.5.2).
+/// The bytes that each header adds to the sizes of its name and value (RFC 9113 section 6.5.2).
 const OVERHEAD: usize = 32;
 
-/// Why a request is not answered by its path.
+/// Why the head of a request is rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unfit {
+pub enum RejectedHead {
     /// Its method is not POST.
     Method,
     /// Its content type is not that of gRPC.
     ContentType,
-    /// Its headers have so many bytes.
+    /// Its headers have this many bytes, which is above the limit.
     TooLarge(usize),
 }
 
-impl Unfit {
-    /// What is wrong with a request's head, if anything is. Its headers may have `limit` bytes.
+impl RejectedHead {
+    /// Why the head of a request is rejected, if it is. `limit` is in bytes of headers.
     #[must_use]
     pub fn of<B>(request: &Request<B>, limit: usize) -> Option<Self> {
         if request.method() != Method::POST {
@@ -47,7 +48,7 @@ impl Unfit {
         (size > limit).then_some(Self::TooLarge(size))
     }
 
-    /// The whole reply. `limit` is what the headers may have.
+    /// The complete response. `limit` is in bytes of headers.
     #[must_use]
     pub fn into_response(self, limit: usize) -> Response<Reply> {
         let (code, name, value) = match self {
@@ -57,7 +58,7 @@ impl Unfit {
             Self::Method => (StatusCode::METHOD_NOT_ALLOWED, ALLOW, POST),
             Self::ContentType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, ACCEPT, ACCEPTED),
         };
-        // Without a body: one would wait, and be held, until its peer takes it.
+        // The response has no body, which the server would hold until the client reads it.
         let mut response = Response::new(Reply::Ended);
         *response.status_mut() = code;
         response.headers_mut().insert(name, value);
@@ -65,11 +66,11 @@ impl Unfit {
     }
 }
 
-/// Whether there is one content type, and it is that of gRPC: `application/grpc` or
+/// Whether there is exactly one content type and it is that of gRPC: `application/grpc` or
 /// `application/grpc+proto`, perhaps with parameters.
 fn is_grpc(headers: &HeaderMap) -> bool {
     let mut all = headers.get_all(CONTENT_TYPE).iter();
-    // Of two it would be open which one counts.
+    // Two headers are ambiguous.
     let (Some(kind), None) = (all.next(), all.next()) else { return false };
     let kind = kind.as_bytes();
     let essence = kind.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
@@ -78,7 +79,7 @@ fn is_grpc(headers: &HeaderMap) -> bool {
         && (format.is_empty() || format.eq_ignore_ascii_case(PROTO))
 }
 
-/// The size of a request's header list (RFC 9113 section 6.5.2), its pseudo-headers among it.
+/// The size of a request's header list (RFC 9113 section 6.5.2), with the pseudo-headers.
 fn list_size<B>(request: &Request<B>) -> usize {
     let uri = request.uri();
     let path = uri.path_and_query().map_or(0, |path| path.as_str().len());
@@ -100,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn grpc_has_two_content_types() {
+    fn only_the_two_content_types_of_grpc_are_accepted() {
         let is_grpc = |kind: &str| {
             let headers = [(CONTENT_TYPE, HeaderValue::from_str(kind).expect("a value"))];
             super::is_grpc(&headers.into_iter().collect())
@@ -138,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn the_size_of_a_header_list_is_that_of_the_rfc() {
+    fn header_list_size_follows_rfc_9113() {
         let request = |path: &str, value: &str| {
             let request = Request::post(format!("http://host{path}")).header(CONTENT_TYPE, GRPC);
             request.header("x", value).header("x", "").body(()).expect("a request")
@@ -147,7 +148,10 @@ mod tests {
         let size = 43 + 33 + 7 * 32;
         assert_eq!(list_size(&request("/a", "abc")), size);
         assert_eq!(list_size(&request("/a?b", "abc")), size + 2);
-        assert_eq!(Unfit::of(&request("/a", "abc"), size), None);
-        assert_eq!(Unfit::of(&request("/a", "abcd"), size), Some(Unfit::TooLarge(size + 1)));
+        assert_eq!(RejectedHead::of(&request("/a", "abc"), size), None);
+        assert_eq!(
+            RejectedHead::of(&request("/a", "abcd"), size),
+            Some(RejectedHead::TooLarge(size + 1))
+        );
     }
 }

@@ -1,8 +1,12 @@
-//! StoredResponse: what is kept of a reply for a request that is sent again.
+//! Stored reply: the part of a response that the idempotency record of a request keeps, for a request
+//! that is sent again.
 //!
-//! A reply's resource may be large, and old by the time of the repeat. So only its ids are kept,
-//! beside the revision and what was added and removed; a repeat reads the resource as it is now.
-//! What is gone, or was deleted by the request itself, is answered by its ids alone.
+//! The resource of a response may be large, and may have changed when the request is sent again. So
+//! only the ids of the resource are stored, with the revision and the added and removed scopes; the
+//! response to a repeated request reads the current resource. A resource that no longer exists, or that
+//! the request itself deleted, has only its ids in that response.
+//!
+//! Not here: the idempotency record; see `authority::idempotency`.
 
 use tonic::{Response, Status};
 
@@ -11,29 +15,29 @@ use crate::authority::error::AuthorityError;
 use crate::proto::*;
 use crate::wire::{parse, render};
 
-/// A reply to a change.
+/// A response to a change.
 pub trait StoredResponse: prost::Message + Default + 'static {
-    /// What is kept of it.
+    /// The part that is stored.
     #[must_use]
     fn to_keep(self) -> Self;
 
-    /// The reply with its resource as it is now, if this is what was kept.
-    fn renewed(self, doors: &Api) -> impl Future<Output = Result<Self, Status>> + Send;
+    /// The response with the current resource, if this is the stored part.
+    fn renewed(self, api: &Api) -> impl Future<Output = Result<Self, Status>> + Send;
 }
 
-/// A resource that a reply has.
-trait KeptIds: Sized {
-    /// Its ids, and nothing more.
+/// A resource of a response.
+trait ResourceIds: Sized {
+    /// The resource with its ids alone.
     fn ids(self) -> Self;
 
-    /// Whether it has ids and nothing more: what exists has a revision.
+    /// Whether the resource has its ids alone: a resource that was read has a revision.
     fn is_ids(&self) -> bool;
 
-    /// As it is now, if it still exists.
-    fn now(&self, doors: &Api) -> impl Future<Output = Result<Option<Self>, Status>> + Send;
+    /// The current resource, if it still exists.
+    fn current(&self, api: &Api) -> impl Future<Output = Result<Option<Self>, Status>> + Send;
 }
 
-/// What was read, or none if it no longer exists.
+/// The resource, or none if it no longer exists.
 fn existing<T>(read: Result<T, AuthorityError>) -> Result<Option<T>, Status> {
     match read {
         Ok(read) => Ok(Some(read)),
@@ -48,7 +52,7 @@ fn existing<T>(read: Result<T, AuthorityError>) -> Result<Option<T>, Status> {
     }
 }
 
-impl KeptIds for Company {
+impl ResourceIds for Company {
     fn ids(self) -> Self {
         Self { company_id: self.company_id, ..Self::default() }
     }
@@ -57,14 +61,14 @@ impl KeptIds for Company {
         self.revision == 0
     }
 
-    async fn now(&self, doors: &Api) -> Result<Option<Self>, Status> {
+    async fn current(&self, api: &Api) -> Result<Option<Self>, Status> {
         let id = parse::company(self.company_id.clone())?;
-        let read = existing(doors.ready()?.company(&id).await)?;
+        let read = existing(api.ready()?.company(&id).await)?;
         Ok(read.map(|read| render::company(read.resource, read.etag)))
     }
 }
 
-impl KeptIds for Credential {
+impl ResourceIds for Credential {
     fn ids(self) -> Self {
         let Self { company_id, credential_id, .. } = self;
         Self { company_id, credential_id, ..Self::default() }
@@ -74,14 +78,14 @@ impl KeptIds for Credential {
         self.revision == 0
     }
 
-    async fn now(&self, doors: &Api) -> Result<Option<Self>, Status> {
+    async fn current(&self, api: &Api) -> Result<Option<Self>, Status> {
         let (company, id) = parse::credential(self.company_id.clone(), self.credential_id.clone())?;
-        let read = existing(doors.ready()?.credential(&company, &id).await)?;
+        let read = existing(api.ready()?.credential(&company, &id).await)?;
         Ok(read.map(|read| render::credential(read.resource, read.etag)))
     }
 }
 
-impl KeptIds for User {
+impl ResourceIds for User {
     fn ids(self) -> Self {
         let Self { company_id, user_id, .. } = self;
         Self { company_id, user_id, ..Self::default() }
@@ -91,14 +95,14 @@ impl KeptIds for User {
         self.revision == 0
     }
 
-    async fn now(&self, doors: &Api) -> Result<Option<Self>, Status> {
+    async fn current(&self, api: &Api) -> Result<Option<Self>, Status> {
         let (company, id) = parse::user(self.company_id.clone(), self.user_id.clone())?;
-        let read = existing(doors.ready()?.user(&company, &id).await)?;
+        let read = existing(api.ready()?.user(&company, &id).await)?;
         Ok(read.map(|read| render::user(read.resource, &company, read.etag)))
     }
 }
 
-impl KeptIds for Consent {
+impl ResourceIds for Consent {
     fn ids(self) -> Self {
         let Self { company_id, credential_id, user_id, .. } = self;
         Self { company_id, credential_id, user_id, ..Self::default() }
@@ -108,18 +112,18 @@ impl KeptIds for Consent {
         self.revision == 0
     }
 
-    async fn now(&self, doors: &Api) -> Result<Option<Self>, Status> {
+    async fn current(&self, api: &Api) -> Result<Option<Self>, Status> {
         let id = parse::consent(GetConsentRequest {
             company_id: self.company_id.clone(),
             credential_id: self.credential_id.clone(),
             user_id: self.user_id.clone(),
         })?;
-        let read = existing(doors.ready()?.consent(&id).await)?;
+        let read = existing(api.ready()?.consent(&id).await)?;
         Ok(read.map(|read| render::consent(read.resource, &id, read.etag)))
     }
 }
 
-impl KeptIds for Key {
+impl ResourceIds for Key {
     fn ids(self) -> Self {
         Self { key_id: self.key_id, ..Self::default() }
     }
@@ -128,26 +132,26 @@ impl KeptIds for Key {
         self.name.is_empty()
     }
 
-    async fn now(&self, doors: &Api) -> Result<Option<Self>, Status> {
+    async fn current(&self, api: &Api) -> Result<Option<Self>, Status> {
         let id = parse::key(self.key_id.clone())?;
-        let read = existing(doors.ready()?.key(&id).await)?;
+        let read = existing(api.ready()?.key(&id).await)?;
         Ok(read.map(|read| render::key(read.resource, read.etag)))
     }
 }
 
-/// Replies with a resource that lives on.
+/// Responses with a resource that still exists.
 macro_rules! with_a_resource {
     ($($reply:ident { $resource:ident })*) => {$(
         impl StoredResponse for $reply {
             fn to_keep(self) -> Self {
-                Self { $resource: self.$resource.map(KeptIds::ids), ..self }
+                Self { $resource: self.$resource.map(ResourceIds::ids), ..self }
             }
 
-            async fn renewed(mut self, doors: &Api) -> Result<Self, Status> {
-                if let Some(kept) = self.$resource.as_ref().filter(|kept| kept.is_ids())
-                    && let Some(now) = kept.now(doors).await?
+            async fn renewed(mut self, api: &Api) -> Result<Self, Status> {
+                if let Some(ids) = self.$resource.as_ref().filter(|ids| ids.is_ids())
+                    && let Some(current) = ids.current(api).await?
                 {
-                    self.$resource = Some(now);
+                    self.$resource = Some(current);
                 }
                 Ok(self)
             }
@@ -155,12 +159,12 @@ macro_rules! with_a_resource {
     )*};
 }
 
-/// Replies with a resource that is deleted.
-macro_rules! with_what_is_gone {
+/// Responses with a resource that the request deleted.
+macro_rules! with_a_deleted_resource {
     ($($reply:ident { $resource:ident })*) => {$(
         impl StoredResponse for $reply {
             fn to_keep(self) -> Self {
-                Self { $resource: self.$resource.map(KeptIds::ids), ..self }
+                Self { $resource: self.$resource.map(ResourceIds::ids), ..self }
             }
 
             async fn renewed(self, _: &Api) -> Result<Self, Status> {
@@ -170,7 +174,7 @@ macro_rules! with_what_is_gone {
     )*};
 }
 
-/// Replies without a resource.
+/// Responses without a resource.
 macro_rules! without_a_resource {
     ($($reply:ty,)*) => {$(
         impl StoredResponse for $reply {
@@ -201,7 +205,7 @@ with_a_resource! {
     CreateKeyResponse { key }
 }
 
-with_what_is_gone! {
+with_a_deleted_resource! {
     DeleteCompanyResponse { company }
     DeleteCredentialResponse { credential }
     DeleteUserResponse { user }
@@ -212,14 +216,14 @@ with_what_is_gone! {
 without_a_resource! {
     CreateSecretResponse,
     RestoreGrantsResponse,
-    // A revision, and nothing: what the server asks for itself.
+    // A revision, or nothing: the responses to requests of the server itself.
     u64,
     (),
 }
 
 impl StoredResponse for ApplyCatalogResponse {
     fn to_keep(self) -> Self {
-        // How many were affected says enough: what they lost no list names any more.
+        // The counts are enough: no List request can return the removed scopes later.
         Self { affected_companies: vec![], affected_credentials: vec![], ..self }
     }
 
@@ -230,23 +234,23 @@ impl StoredResponse for ApplyCatalogResponse {
 
 impl StoredResponse for RestrictCompanyScopesResponse {
     fn to_keep(self) -> Self {
-        // How many were affected says enough; `ListCredentials` says who they are.
+        // The count is enough; ListCredentials returns the credentials.
         let affected_credentials = vec![];
-        Self { company: self.company.map(KeptIds::ids), affected_credentials, ..self }
+        Self { company: self.company.map(ResourceIds::ids), affected_credentials, ..self }
     }
 
-    async fn renewed(mut self, doors: &Api) -> Result<Self, Status> {
-        if let Some(kept) = self.company.as_ref().filter(|kept| kept.is_ids())
-            && let Some(now) = kept.now(doors).await?
+    async fn renewed(mut self, api: &Api) -> Result<Self, Status> {
+        if let Some(ids) = self.company.as_ref().filter(|ids| ids.is_ids())
+            && let Some(current) = ids.current(api).await?
         {
-            self.company = Some(now);
+            self.company = Some(current);
         }
         Ok(self)
     }
 }
 
 impl Api {
-    /// Answers a change, or one that was carried out before.
+    /// The response to a change, or to one that an earlier request made.
     pub(super) async fn renewed<M: StoredResponse>(&self, reply: M) -> Result<Response<M>, Status> {
         Ok(Response::new(reply.renewed(self).await?))
     }

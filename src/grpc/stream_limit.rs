@@ -1,6 +1,8 @@
-//! Stream places: how many long streams may be open, in all and of one key.
+//! Stream limit: how many streams of one kind may be open, of all callers and of one key.
 //!
-//! A place is counted for as long as its stream lives, also while the client reads nothing of it.
+//! A stream counts until it is dropped, also while its client reads nothing.
+//!
+//! Not here: the limits on unary calls; see `transport::caller_limits`.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::policy::caller::Caller;
 use crate::policy::revision::Revision;
 
-/// The places of one kind of stream.
+/// The limit on one kind of stream, and the open streams.
 #[derive(Debug)]
 pub struct StreamLimit {
     limit: usize,
@@ -19,71 +21,74 @@ pub struct StreamLimit {
 #[derive(Debug, Default)]
 struct Open {
     all: usize,
-    /// By the creation revision of the key: another key may have its name.
+    /// By the creation revision of the key: a later key may have the same name.
     keys: HashMap<Revision, usize>,
 }
 
-/// Which limit leaves no place.
+/// The limit that is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum NoPlace {
-    /// That of all callers.
+pub(super) enum StreamLimitReached {
+    /// The limit of all callers.
     All(usize),
-    /// That of one key.
+    /// The limit of one key.
     Key(usize),
 }
 
-/// One place, until it is dropped.
+/// The count of one open stream, until it is dropped.
 #[derive(Debug)]
-pub(super) struct StreamPlace {
-    places: Arc<StreamLimit>,
+pub(super) struct StreamGuard {
+    limit: Arc<StreamLimit>,
     key: Option<Revision>,
 }
 
 impl StreamLimit {
-    /// So many places in all, and so many for one key.
+    /// A limit for all callers and a limit for one key.
     #[must_use]
     pub fn new(limit: usize, limit_of_key: usize) -> Arc<Self> {
         Arc::new(Self { limit, limit_of_key, open: Mutex::default() })
     }
 
-    /// How many are taken.
+    /// The number of open streams.
     #[must_use]
     pub fn read(&self) -> u64 {
         self.open.lock().unwrap_or_else(PoisonError::into_inner).all as u64
     }
 
-    /// A place for a stream of this caller. Callers without a key share the places of all.
-    pub(super) fn take(self: &Arc<Self>, caller: &Caller) -> Result<StreamPlace, NoPlace> {
+    /// Counts a stream of this caller. For callers without a key, only the limit of all callers holds.
+    pub(super) fn take(
+        self: &Arc<Self>,
+        caller: &Caller,
+    ) -> Result<StreamGuard, StreamLimitReached> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let key = match caller {
             Caller::Key(key) => Some(key.created_at),
             Caller::Internal | Caller::Anonymous => None,
         };
         if let Some(key) = key
-            && open.keys.get(&key).is_some_and(|taken| *taken >= self.limit_of_key)
+            && open.keys.get(&key).is_some_and(|open| *open >= self.limit_of_key)
         {
-            return Err(NoPlace::Key(self.limit_of_key));
+            return Err(StreamLimitReached::Key(self.limit_of_key));
         }
         if open.all >= self.limit {
-            return Err(NoPlace::All(self.limit));
+            return Err(StreamLimitReached::All(self.limit));
         }
         open.all += 1;
         if let Some(key) = key {
             *open.keys.entry(key).or_default() += 1;
         }
-        Ok(StreamPlace { places: Arc::clone(self), key })
+        Ok(StreamGuard { limit: Arc::clone(self), key })
     }
 }
 
-impl Drop for StreamPlace {
+impl Drop for StreamGuard {
     fn drop(&mut self) {
-        let mut open = self.places.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut open = self.limit.open.lock().unwrap_or_else(PoisonError::into_inner);
         open.all -= 1;
         if let Some(key) = self.key
-            && let Some(taken) = open.keys.get_mut(&key)
+            && let Some(count) = open.keys.get_mut(&key)
         {
-            *taken -= 1;
-            if *taken == 0 {
+            *count -= 1;
+            if *count == 0 {
                 open.keys.remove(&key);
             }
         }
@@ -95,15 +100,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_more_are_open_than_there_are_places_and_what_ends_is_free_again() {
-        let places = StreamLimit::new(2, 1);
-        let one = places.take(&Caller::Anonymous).expect("a place");
-        let two = places.take(&Caller::Anonymous).expect("a place");
-        assert_eq!(places.take(&Caller::Anonymous).map(drop), Err(NoPlace::All(2)));
+    fn streams_above_the_limit_are_rejected_until_one_is_dropped() {
+        let streams = StreamLimit::new(2, 1);
+        let one = streams.take(&Caller::Anonymous).expect("a place");
+        let two = streams.take(&Caller::Anonymous).expect("a place");
+        assert_eq!(streams.take(&Caller::Anonymous).map(drop), Err(StreamLimitReached::All(2)));
         drop(one);
-        let again = places.take(&Caller::Anonymous).expect("a place");
-        assert_eq!(places.read(), 2);
+        let again = streams.take(&Caller::Anonymous).expect("a place");
+        assert_eq!(streams.read(), 2);
         drop((two, again));
-        assert_eq!(places.read(), 0);
+        assert_eq!(streams.read(), 0);
     }
 }

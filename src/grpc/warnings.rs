@@ -1,8 +1,7 @@
-//! Warnings: sentences of a response about names that a change took as they are, and that nothing
-//! has.
+//! Warnings: sentences of a response about names in a change that nothing has yet: roles that the
+//! catalog lacks, and companies that do not exist.
 //!
-//! They are read after the change: a warning that cannot be made up is left out, and the change
-//! stands.
+//! They are computed after the change is committed. If that fails, the response has no warning.
 
 use crate::authority::Authority;
 use crate::authority::error::AuthorityError;
@@ -11,7 +10,7 @@ use crate::policy::id::{CompanyId, Name};
 /// The most warnings of a response.
 const MAX_WARNINGS: usize = 20;
 
-/// Of roles that the catalog lacks (D2).
+/// The warnings about roles that the catalog lacks (D2).
 pub(super) async fn of_roles(authority: &Authority, roles: &[Name]) -> Vec<String> {
     if roles.is_empty() {
         return vec![];
@@ -22,13 +21,13 @@ pub(super) async fn of_roles(authority: &Authority, roles: &[Name]) -> Vec<Strin
     }
 }
 
-/// Of companies that do not exist.
+/// The warnings about companies that do not exist.
 pub(super) async fn of_companies(authority: &Authority, companies: &[CompanyId]) -> Vec<String> {
     let mut warnings = Vec::new();
     for id in companies {
         if let Err(AuthorityError::CompanyNotFound(_)) = authority.company(id).await {
             warnings.push(format!(
-                "there is no company `{id}`: the key is of use in it once it is created"
+                "there is no company `{id}`: the key works there once the company is created"
             ));
         }
     }

@@ -7,10 +7,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use http::{Response, StatusCode};
 use tonic::Code;
 
-use crate::grpc::access;
 use crate::metrics::{Counted, Counter};
 use crate::policy::keyring::MAX_KEYS;
 use crate::policy::revision::Revision;
+use crate::wire::access;
 
 /// How many codes there are (gRPC's status codes 0 to 16).
 const CODES: usize = 17;

@@ -13,11 +13,11 @@ use std::time::Instant;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::grpc::access;
 use crate::metrics::memory_budget::{Account, MemoryBudget};
 use crate::policy::caller::{Caller, Role};
 use crate::policy::keyring::{ApiKey, MAX_KEYS};
 use crate::policy::revision::Revision;
+use crate::wire::access;
 
 /// How many lists of one key are read at once.
 const LISTS: usize = 2;

@@ -21,13 +21,14 @@ use super::call_counters::CallCounters;
 use super::call_slots::CallSlots;
 use super::tls::Tls;
 use crate::authority::Authority;
-use crate::grpc::{self, Api};
+use crate::grpc::Api;
 use crate::metrics::supervise::Supervisor;
 use crate::metrics::{Histogram, HistogramSnapshot};
 use crate::observe::connection_events::ConnectionEvents;
 use crate::observe::log;
 use crate::observe::otlp::Traces;
 use crate::observe::rejected_callers::RejectedCallers;
+use crate::wire::names::{code_name, reason_name};
 
 /// The places where the server counts.
 pub(crate) struct ServerCollector {
@@ -146,7 +147,7 @@ impl Collector for ServerCollector {
         let calls = CallCounters::read(&self.workers);
         let codes = calls.iter().map(|(path, code, count)| {
             let method = path.rsplit('/').next().unwrap_or(path);
-            ([("method", method), ("code", grpc::code_name(*code))], *count)
+            ([("method", method), ("code", code_name(*code))], *count)
         });
         out.counters("grpc_requests", "Calls answered, by method and gRPC status", codes)?;
         let (in_flight, connections) = CallCounters::in_flight(&self.workers);
@@ -220,7 +221,7 @@ fn encode_authority(out: &mut ScrapeWriter<'_>, authority: &Authority) -> fmt::R
     let sum = authority.sum();
     let allowed = ([("decision", "ALLOWED"), ("reason", "ALLOWED")], sum.allowed);
     let denied = sum.denied.iter().map(|(reason, count)| {
-        ([("decision", "DENIED"), ("reason", grpc::reason_name(*reason))], *count)
+        ([("decision", "DENIED"), ("reason", reason_name(*reason))], *count)
     });
     let help = "Checks decided, those of batches included";
     out.counters("decisions", help, [allowed].into_iter().chain(denied))?;

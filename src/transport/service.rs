@@ -23,13 +23,12 @@ use super::health::Health;
 use super::interruption::Interruptible;
 use super::settings::ConnectionLimits;
 use super::tls::Tls;
-use crate::grpc::access;
 use crate::grpc::body_timeout::BodyTimeout;
 use crate::grpc::memory::{self, CountedBody, RequestMemory, Urgency};
 use crate::grpc::peer::Peer;
-use crate::grpc::preflight::Unfit;
+use crate::grpc::preflight::RejectedHead;
 use crate::grpc::unary::{self, InFlight, Reply};
-use crate::grpc::{self, Api, status};
+use crate::grpc::{Api, status};
 use crate::metrics::{Counted, wait_spans};
 use crate::observe::connection_events::ConnectionEvents;
 use crate::observe::otlp::{self, Trace, TracedRequest};
@@ -40,6 +39,8 @@ use crate::observe::trace_context::RequestContext;
 use crate::policy::caller::Caller;
 use crate::policy::revision::Revision;
 use crate::proto::CheckRequest;
+use crate::wire::access;
+use crate::wire::names::code_name;
 
 /// The paths that go by the shortest way.
 pub(crate) const CHECK: &str = "/scopegate.v1.AuthorizationService/Check";
@@ -176,7 +177,7 @@ pub(crate) fn handle(
     request: Request<Incoming>,
 ) -> impl Future<Output = Result<Response<Reply>, Infallible>> + use<> {
     enum Call<H, F> {
-        Unfit(Unfit),
+        Unfit(RejectedHead),
         Refused(Box<Status>),
         Check(Option<Duration>, Admitted, Incoming),
         Health(Pin<Box<H>>),
@@ -188,7 +189,7 @@ pub(crate) fn handle(
     let place = place.unwrap_or(access::PATHS.len());
     let interruptible = Interruptible::new(activity, path);
     let (mut counted, mut of_key, mut open, mut known) = (None, None, None, None);
-    let call = if let Some(unfit) = Unfit::of(&request, service.max_header_bytes) {
+    let call = if let Some(unfit) = RejectedHead::of(&request, service.max_header_bytes) {
         Call::Unfit(unfit)
     } else if place == access::PATHS.len()
         && let Some(method) = path.strip_prefix(HEALTH)
@@ -253,7 +254,7 @@ pub(crate) fn handle(
                 let key = caller.key();
                 let account = || service.caller_limits.account(key);
                 let decide = async |check| {
-                    service.api.decide(service.api.asked_by(caller, check)?, None).await
+                    service.api.decide(service.api.authorize(caller, check)?, None).await
                 };
                 let body = BodyTimeout::new(body, service.request_timeout);
                 let read = unary::count_and_decode;
@@ -311,7 +312,7 @@ async fn call(
         trace.finish(&response);
     }
     if let Some(line) = line {
-        line.write(grpc::code_name(otlp::code(&response).into()));
+        line.write(code_name(otlp::code(&response).into()));
     }
     response
 }
@@ -338,7 +339,7 @@ async fn run(
     if path == CHECK && unary::is_supported(request.headers()) {
         let decide = async |check: CheckRequest| {
             let request = trace.map(|_| TracedRequest::of(&check));
-            let response = api.decide(api.asked_by(caller, check)?, origin.as_ref()).await?;
+            let response = api.decide(api.authorize(caller, check)?, origin.as_ref()).await?;
             if let (Some(trace), Some(request)) = (trace, request) {
                 trace.record_decision(request, &response);
             }
@@ -351,7 +352,7 @@ async fn run(
     }
     if path == BATCH_CHECK && unary::is_supported(request.headers()) {
         let decide = async |batch| {
-            let response = api.decide_all(api.asked_by(caller, batch)?, origin.as_ref()).await?;
+            let response = api.decide_all(api.authorize(caller, batch)?, origin.as_ref()).await?;
             if let Some(trace) = trace {
                 trace.record_batch(&response);
             }

@@ -1,130 +1,67 @@
-//! Typed: messages as the policy's values, for what a command works out by itself.
+//! Convert: messages that the CLI has received or built, as values of the domain, so that a command
+//! can compute a decision or replay a change by itself.
 //!
-//! Not here: what a server refuses besides. What it has answered is well formed.
+//! Not here: another parser; every field is read by [`super::parse`] and [`super::validate`].
 
-use anyhow::anyhow;
-use jiff::Timestamp;
-use prost_types::Timestamp as Wire;
-
-use crate::policy::catalog::endpoint::RequestPath;
+use super::parse;
+use super::validate::{FieldValidator, InvalidRequest};
 use crate::policy::change::{Author, Change, ChangeKind, FieldChange};
-use crate::policy::id::{CompanyId, CredentialId, IdError, Name, UserId};
-use crate::policy::query::{Query, Requirement};
-use crate::policy::reason::Reason;
+use crate::policy::query::Query;
 use crate::policy::revision::Revision;
-use crate::policy::scope::Scope;
-use crate::policy::token::Token;
 use crate::proto;
 
-/// A check.
+/// The query of a check.
 ///
 /// # Errors
-/// A part of it is malformed.
-pub(crate) fn query_from_proto(check: &proto::CheckRequest) -> anyhow::Result<Query> {
-    let needs = match &check.endpoint {
-        Some(call) => Requirement::Endpoint {
-            method: call.method.as_str().into(),
-            path: RequestPath::parse(call.path.as_str())
-                .map_err(|error| anyhow!("the path {error}"))?,
-        },
-        None => {
-            let mut once = Vec::new();
-            for scope in scopes(&check.scopes)? {
-                if !once.contains(&scope) {
-                    once.push(scope);
-                }
-            }
-            Requirement::Scopes(once)
-        }
-    };
-    let token = check.token.as_ref().map(|token| {
-        Ok::<_, anyhow::Error>(Token {
-            audience: token.audience.clone(),
-            scopes: scopes(&token.scopes)?,
-            issued_at: token.issued_at.as_ref().map(time).transpose()?,
-            expires_at: token.expires_at.as_ref().map(time).transpose()?,
-            user: some(&token.user_id, "the token's user", UserId::parse)?,
-        })
-    });
-    Ok(Query {
-        company: id(&check.company_id, "the company's id", CompanyId::parse)?,
-        credential: id(&check.credential_id, "the credential's id", CredentialId::parse)?,
-        needs,
-        audience: some(&check.audience, "the audience", Name::parse)?,
-        token: token.transpose()?,
-        user: some(&check.user_id, "the user's id", UserId::parse)?,
-        owner: some(&check.resource_owner_id, "the owner's id", UserId::parse)?,
-    })
+/// A field is malformed.
+pub(crate) fn query_from_proto(check: proto::CheckRequest) -> Result<Query, InvalidRequest> {
+    // A command has the catalog's `aud` strings only as a part of its own facts.
+    parse::check(check, &|_| None).map(|(query, _)| query)
 }
 
-/// A change.
+/// A change of the audit log.
 ///
 /// # Errors
-/// It is of a kind that this version does not know.
-pub(crate) fn change(change: &proto::Change) -> anyhow::Result<Change> {
-    let kind = ChangeKind::of(&change.kind).ok_or_else(|| {
-        anyhow!(
-            "revision {} is a `{}`, which this version does not know: use the server's version",
-            change.revision,
-            change.kind
-        )
-    })?;
-    let fields = change.fields.iter().map(|field| FieldChange {
-        field: field.field.clone(),
-        before: field.before.clone(),
-        after: field.after.clone(),
-    });
-    Ok(Change {
+/// A field is malformed, or this version does not know the kind of the change.
+pub(crate) fn change(change: proto::Change) -> Result<Change, InvalidRequest> {
+    let mut fields = FieldValidator::default();
+    let kind = ChangeKind::of(&change.kind);
+    if kind.is_none() {
+        fields.wrong(
+            "kind",
+            format_args!(
+                "of revision {} is `{}`, which this version does not know: use the server's \
+                 version",
+                change.revision, change.kind
+            ),
+        );
+    }
+    let time = fields.moment("time", Some(change.time.unwrap_or_default()));
+    let some = |id: &String| !id.is_empty();
+    let company = Some(change.company_id).filter(some).map(|id| fields.company(id));
+    let credential = Some(change.credential_id).filter(some).map(|id| fields.credential(id));
+    let user = fields.user("user_id", change.user_id);
+    // A change of the catalog or of a ceiling has as many scopes as it needs.
+    let added = fields.scopes("added_scopes", change.added_scopes, usize::MAX);
+    let removed = fields.scopes("removed_scopes", change.removed_scopes, usize::MAX);
+    let field = |field: proto::FieldChange| FieldChange {
+        field: field.field,
+        before: field.before,
+        after: field.after,
+    };
+    let parsed = kind.zip(time).map(|(kind, time)| Change {
         revision: Revision(change.revision),
-        time: time(&change.time.unwrap_or_default())?,
-        // Who made it, people are shown as the server says it.
+        time,
+        // The CLI prints the author from the message.
         author: Author::default(),
         kind,
-        company: some(&change.company_id, "the company's id", CompanyId::parse)?,
-        credential: some(&change.credential_id, "the credential's id", CredentialId::parse)?,
-        user: some(&change.user_id, "the user's id", UserId::parse)?,
-        added: scopes(&change.added_scopes)?,
-        removed: scopes(&change.removed_scopes)?,
+        company: company.flatten(),
+        credential: credential.flatten(),
+        user,
+        added,
+        removed,
         displaced: vec![],
-        fields: fields.collect(),
-    })
-}
-
-/// A moment.
-///
-/// # Errors
-/// There is no such moment.
-pub(crate) fn time(time: &Wire) -> anyhow::Result<Timestamp> {
-    Ok(Timestamp::new(time.seconds, time.nanos)?)
-}
-
-fn scopes(names: &[String]) -> anyhow::Result<Vec<Scope>> {
-    let scope = |name: &String| {
-        Scope::parse(name.as_str()).map_err(|error| anyhow!("the scope `{name}` {error}"))
-    };
-    names.iter().map(scope).collect()
-}
-
-fn id<T>(text: &str, what: &str, parse: fn(String) -> Result<T, IdError>) -> anyhow::Result<T> {
-    parse(text.to_owned()).map_err(|error| anyhow!("{what} {error}"))
-}
-
-fn some<T>(
-    text: &str,
-    what: &str,
-    parse: fn(String) -> Result<T, IdError>,
-) -> anyhow::Result<Option<T>> {
-    if text.is_empty() { Ok(None) } else { id(text, what, parse).map(Some) }
-}
-
-/// The contract's word for a reason.
-pub(crate) fn reason_name(reason: Reason) -> String {
-    let mut word = String::new();
-    for c in format!("{reason:?}").chars() {
-        if c.is_ascii_uppercase() && !word.is_empty() {
-            word.push('_');
-        }
-        word.push(c.to_ascii_uppercase());
-    }
-    word
+        fields: change.fields.into_iter().map(field).collect(),
+    });
+    fields.finish(parsed)
 }

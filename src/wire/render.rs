@@ -1,4 +1,6 @@
-//! Render: from values to messages. What a change is answered with is in [`crate::grpc::reply`].
+//! Render: from values of the domain to messages.
+//!
+//! Not here: the responses to changes, which are made of these messages; each transport has them.
 
 use jiff::Timestamp;
 
@@ -54,7 +56,7 @@ fn reach(reach: Reach) -> proto::Reach {
 }
 
 pub(crate) fn explanation(explanation: Explanation) -> proto::ScopeExplanation {
-    let layers = explanation.layers.into_iter().map(|(layer, said)| proto::LayerVerdict {
+    let layers = explanation.layers.into_iter().map(|(layer, verdict)| proto::LayerVerdict {
         layer: match layer {
             Layer::Company => proto::Layer::Company.into(),
             Layer::Credential => proto::Layer::Credential.into(),
@@ -62,9 +64,11 @@ pub(crate) fn explanation(explanation: Explanation) -> proto::ScopeExplanation {
             Layer::Consent => proto::Layer::Consent.into(),
             Layer::User => proto::Layer::User.into(),
         },
-        passed: said.is_ok(),
-        reason: said.map_or_else(|cause| reason(cause.reason), |_| proto::Reason::Allowed).into(),
-        detail: match said {
+        passed: verdict.is_ok(),
+        reason: verdict
+            .map_or_else(|cause| reason(cause.reason), |_| proto::Reason::Allowed)
+            .into(),
+        detail: match verdict {
             Ok(Reach::All) => "This layer lets the scope through.".to_owned(),
             Ok(Reach::Own) => {
                 "This layer lets the scope through for the user's own records.".to_owned()
@@ -223,8 +227,8 @@ pub(crate) fn affected(affected: Affected) -> proto::AffectedCredential {
     }
 }
 
-pub(crate) fn verification(found: Verification) -> proto::VerifySecretResponse {
-    match found {
+pub(crate) fn verification(verification: Verification) -> proto::VerifySecretResponse {
+    match verification {
         Verification::Wrong => proto::VerifySecretResponse {
             verified: false,
             credential_id: String::new(),

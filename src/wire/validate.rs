@@ -1,6 +1,6 @@
-//! Fields: read one by one, each that is wrong remembered by its name.
+//! Validate: reads the fields of a message one by one and collects a violation for each malformed field.
 //!
-//! Not here: which fields a request has; see [`super::parse`].
+//! Not here: the fields of each request; see [`super::parse`].
 
 use std::collections::HashSet;
 use std::fmt::{self, Display};
@@ -23,7 +23,7 @@ use crate::policy::text;
 use crate::policy::token::{MAX_AUDIENCE_LEN, Token};
 use crate::proto;
 
-/// The most scopes that a check can ask for.
+/// The most scopes of a check.
 pub const MAX_CHECK_SCOPES: usize = 1_000;
 /// The most checks of a batch.
 pub const MAX_CHECKS: usize = 1_000;
@@ -31,9 +31,9 @@ pub const MAX_CHECKS: usize = 1_000;
 pub const MAX_IMPORTED: usize = 1_000;
 /// The most roles of a user.
 pub const MAX_ROLES: usize = 1_000;
-/// The most scopes that a change can name.
+/// The most scopes of a change.
 pub const MAX_CHANGE_SCOPES: usize = 100_000;
-/// The most bytes of a name or label for people.
+/// The most bytes of a display name or label.
 pub const MAX_LABEL: usize = 256;
 /// The most bytes of a reason.
 pub const MAX_REASON: usize = 1_024;
@@ -43,40 +43,60 @@ pub const MAX_CERTIFICATE_NAME: usize = 2_048;
 /// The most bytes of a request's text that an error quotes.
 pub const MAX_QUOTED: usize = 64;
 
-/// The most violations that are kept; of the rest only the number is.
+/// The most violations that are kept; the rest is only counted.
 pub const MAX_VIOLATIONS: usize = 20;
 
-/// What is wrong with one field.
+/// A malformed field.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
     /// The field's path in the request.
     pub field: String,
-    /// What is wrong, and what would be right.
+    /// Why the field is malformed, and what is valid.
     pub description: String,
 }
 
-/// Why a request cannot be read.
+/// Why a request is malformed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum InvalidRequest {
-    /// Fields are malformed: the first of them, and how many there are in all.
+    /// Fields are malformed: the first [`MAX_VIOLATIONS`] of them, and the number of all.
     Malformed(Vec<Violation>, usize),
     /// A list is longer than its limit.
     TooMany(Violation),
 }
 
-/// Where fields stand in a request. Written out only where one of them is wrong.
+impl std::error::Error for InvalidRequest {}
+
+/// All violations in one line, for a caller that has no other place for them.
+impl Display for InvalidRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (violations, count) = match self {
+            Self::Malformed(violations, count) => (violations.as_slice(), *count),
+            Self::TooMany(violation) => (std::slice::from_ref(violation), 1),
+        };
+        for (n, Violation { field, description }) in violations.iter().enumerate() {
+            let separator = if n == 0 { "" } else { "; " };
+            write!(f, "{separator}`{field}` {description}")?;
+        }
+        match count.saturating_sub(violations.len()) {
+            0 => Ok(()),
+            more => write!(f, "; and {more} more"),
+        }
+    }
+}
+
+/// The path prefix of fields in a request. It is formatted only for a violation.
 #[derive(Clone, Copy, Default)]
 pub(crate) enum Place {
-    /// In the request itself.
+    /// The request itself.
     #[default]
     Request,
-    /// In its field `check`.
+    /// The field `check`.
     Check,
-    /// In this one of its `checks`.
+    /// The item of `checks` with this index.
     Checks(usize),
-    /// In this one of its `companies`.
+    /// The item of `companies` with this index.
     Companies(usize),
-    /// In this one of its `credentials`.
+    /// The item of `credentials` with this index.
     Credentials(usize),
 }
 
@@ -92,24 +112,24 @@ impl Display for Place {
     }
 }
 
-/// Reads fields one by one, and remembers what is wrong.
+/// Reads fields one by one and collects violations.
 #[derive(Default)]
 pub(crate) struct FieldValidator {
-    /// Where in the request the fields stand.
+    /// The path prefix of the fields that are read.
     pub(crate) place: Place,
-    wrong: Vec<Violation>,
-    wrong_count: usize,
+    violations: Vec<Violation>,
+    violation_count: usize,
     too_many: Option<Violation>,
 }
 
 impl FieldValidator {
     pub(crate) fn wrong(&mut self, field: impl Into<String>, description: impl Display) {
-        self.wrong_count += 1;
-        if self.wrong.len() == MAX_VIOLATIONS {
+        self.violation_count += 1;
+        if self.violations.len() == MAX_VIOLATIONS {
             return;
         }
         let field = format!("{}{}", self.place, field.into());
-        self.wrong.push(Violation { field, description: description.to_string() });
+        self.violations.push(Violation { field, description: description.to_string() });
     }
 
     pub(crate) fn too_many(&mut self, field: &str, description: String) {
@@ -139,17 +159,17 @@ impl FieldValidator {
         self.take("credential_id", CredentialId::parse(text))
     }
 
-    /// Scopes in the order named, as often as they are named: a scope keeps its place in the
-    /// request, by which a refusal names it.
+    /// Scopes in the order of the request, with duplicates: an error names a scope by its index in the
+    /// request.
     pub(crate) fn scopes(&mut self, field: &str, texts: Vec<String>, limit: usize) -> Vec<Scope> {
         self.read_scopes(field, texts, limit, |_, _| true)
     }
 
-    /// Scopes in the order named, once each.
+    /// Scopes in the order of the request, without duplicates.
     fn scopes_once(&mut self, field: &str, texts: Vec<String>) -> Vec<Scope> {
         let mut seen = None;
         self.read_scopes(field, texts, MAX_CHECK_SCOPES, |before, scope| match before.len() {
-            // A few are compared faster than hashed.
+            // For a few scopes, comparing is faster than hashing.
             0..8 => !before.contains(scope),
             _ => fresh(&mut seen, before, scope),
         })
@@ -163,7 +183,7 @@ impl FieldValidator {
         mut keep: impl FnMut(&[Scope], &Scope) -> bool,
     ) -> Vec<Scope> {
         if texts.len() > limit {
-            self.too_many(field, format!("names {} scopes, the limit is {limit}", texts.len()));
+            self.too_many(field, format!("has {} scopes, the limit is {limit}", texts.len()));
             return vec![];
         }
         let mut scopes: Vec<Scope> = Vec::with_capacity(texts.len());
@@ -182,7 +202,7 @@ impl FieldValidator {
 
     pub(crate) fn some_scopes(&mut self, texts: Vec<String>) -> Vec<Scope> {
         if texts.is_empty() {
-            self.wrong("scopes", "must name at least one scope");
+            self.wrong("scopes", "must have at least one scope");
         }
         self.scopes("scopes", texts, MAX_CHANGE_SCOPES)
     }
@@ -209,11 +229,11 @@ impl FieldValidator {
             self.wrong(field, "is not a time between the years 1 and 9999");
             return None;
         }
-        // The library's last moment is a day before the format's: both mean never.
+        // The last time of `jiff` is a day before that of the format: both mean never.
         Some(Timestamp::new(stamp.seconds, stamp.nanos).unwrap_or(Timestamp::MAX))
     }
 
-    pub(crate) fn terms(&mut self, raw: RawWriteOptions) -> WriteOptions {
+    pub(crate) fn write_options(&mut self, raw: RawWriteOptions) -> WriteOptions {
         let request = match raw.request_id.as_str() {
             "" => None,
             text => self.take("request_id", request_id(text)),
@@ -228,7 +248,7 @@ impl FieldValidator {
         WriteOptions { caller: raw.caller, author, etag, validate_only: raw.validate_only, request }
     }
 
-    /// Which of the allowed fields the mask names.
+    /// The paths of a field mask, which must be among the allowed fields.
     pub(crate) fn mask(
         &mut self,
         mask: Option<prost_types::FieldMask>,
@@ -246,46 +266,46 @@ impl FieldValidator {
         paths
     }
 
-    /// The value, if no field was wrong.
+    /// The value, if there is no violation.
     pub(crate) fn finish<T>(self, value: Option<T>) -> Result<T, InvalidRequest> {
         if let Some(violation) = self.too_many {
             return Err(InvalidRequest::TooMany(violation));
         }
         match value {
-            Some(value) if self.wrong.is_empty() => Ok(value),
-            _ => Err(InvalidRequest::Malformed(self.wrong, self.wrong_count)),
+            Some(value) if self.violations.is_empty() => Ok(value),
+            _ => Err(InvalidRequest::Malformed(self.violations, self.violation_count)),
         }
     }
 }
 
-/// A request's id, written as RFC 9562 does.
+/// A `request_id` in the text form of RFC 9562.
 fn request_id(text: &str) -> Result<Uuid, &'static str> {
     let hyphened = text.len() == 36;
     match Uuid::try_parse(text) {
         Ok(id) if hyphened && !id.is_nil() => Ok(id),
-        Ok(id) if id.is_nil() => Err("is the UUID of nothing: make a random one for each request"),
+        Ok(id) if id.is_nil() => Err("is the nil UUID: send a random one for each request"),
         _ => Err("is not a UUID, such as `6f1c0a52-9d5e-4a6b-8f0e-2c4d1b3a7e90`"),
     }
 }
 
-/// Whether a scope is not among those before it.
+/// Whether a scope is not among the scopes before it.
 fn fresh(seen: &mut Option<HashSet<Scope>>, before: &[Scope], scope: &Scope) -> bool {
     seen.get_or_insert_with(|| before.iter().cloned().collect()).insert(scope.clone())
 }
 
-/// The fields that every change has.
+/// The fields that every request for a change has, before validation.
 pub(crate) struct RawWriteOptions {
     pub(crate) caller: Caller,
     pub(crate) etag: String,
     pub(crate) validate_only: bool,
     pub(crate) request_id: String,
-    /// A digest of the whole request, if it may be sent again.
+    /// A digest of the whole request, if it has a `request_id`.
     pub(crate) body: [u8; 32],
     pub(crate) reason: String,
     pub(crate) on_behalf_of: String,
 }
 
-/// The audience that tokens name by a string, if there is one.
+/// Finds the audience that has this `aud` string, if there is one.
 pub(crate) type Auds<'a> = &'a dyn Fn(&str) -> Option<Name>;
 
 impl FieldValidator {
@@ -298,13 +318,12 @@ impl FieldValidator {
         let credential = self.credential(request.credential_id);
         let needs = match request.endpoint {
             Some(_) if !request.scopes.is_empty() => {
-                self.wrong("endpoint", "must not stand beside `scopes`: name one of them");
+                self.wrong("endpoint", "must not be set together with `scopes`: set one of them");
                 None
             }
             Some(endpoint) => {
                 if !is_method(&endpoint.method) {
-                    let wrong =
-                        "is not a method: 1 to 32 letters, `-` and `_`, such as `GET`, or `GRPC`";
+                    let wrong = "is not a method: a method has 1 to 32 letters, `-` and `_`, such as `GET`, or is `GRPC`";
                     self.wrong("endpoint.method", wrong);
                 }
                 let path = self.take("endpoint.path", RequestPath::parse(endpoint.path));
@@ -312,10 +331,7 @@ impl FieldValidator {
             }
             None => {
                 if request.scopes.is_empty() {
-                    self.wrong(
-                        "scopes",
-                        "must name at least one scope, or `endpoint` one endpoint",
-                    );
+                    self.wrong("scopes", "must have at least one scope, or `endpoint` must be set");
                 }
                 Some(Requirement::Scopes(self.scopes_once("scopes", request.scopes)))
             }
@@ -334,7 +350,7 @@ impl FieldValidator {
             return None;
         }
         let name = Name::parse(text);
-        // A URL is no name. If tokens name an audience by it, the error says what to write instead.
+        // A URL is not a valid name. If it is an `aud` string of an audience, the error says which name to send.
         if name.is_err()
             && let Some(audience) = auds(text)
         {
@@ -344,14 +360,14 @@ impl FieldValidator {
         self.take("audience", name)
     }
 
-    /// A user that may be left out.
+    /// An optional user.
     pub(crate) fn user(&mut self, field: &str, text: String) -> Option<UserId> {
         if text.is_empty() { None } else { self.take(field, UserId::parse(text)) }
     }
 
     pub(crate) fn token(&mut self, token: proto::Token) -> Token {
         Token {
-            // Any text is the name of some audience: one of the catalog's, or a foreign one.
+            // Any text is valid: a token may be for an audience that is not in the catalog.
             audience: self.line("token.audience", token.audience, MAX_AUDIENCE_LEN),
             scopes: self.scopes_once("token.scopes", token.scopes),
             issued_at: self.moment("token.issued_at", token.issued_at),
@@ -378,9 +394,9 @@ impl FieldValidator {
     }
 }
 
-/// The rejection of one field.
+/// The error of one malformed field.
 pub(crate) fn malformed(field: &str, description: &str) -> InvalidRequest {
     let mut fields = FieldValidator::default();
     fields.wrong(field, description);
-    InvalidRequest::Malformed(fields.wrong, 1)
+    InvalidRequest::Malformed(fields.violations, 1)
 }

@@ -35,7 +35,7 @@ fn back_up(server: &Server, file: &Path) -> u64 {
     let (code, said) = loop {
         let (code, said) = printed(&command.output().expect("it runs"));
         // Those who are gone free their places as soon as the server notices.
-        if tries == 200 || !said.contains("under way are two") {
+        if tries == 200 || !said.contains("too many backups") {
             break (code, said);
         }
         tries += 1;

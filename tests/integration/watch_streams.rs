@@ -281,7 +281,7 @@ async fn one_key_has_sixteen_streams_and_others_have_theirs() {
         assert_eq!(code, Code::ResourceExhausted);
         let said = &details.quota_failure().expect("named").violations[0];
         assert_eq!(said.subject, "streams");
-        assert!(said.description.contains("one key may have: 16"), "{}", said.description);
+        assert!(said.description.contains("of this API key (limit 16)"), "{}", said.description);
         assert!(details.retry_info().is_some());
     }
     // Another key has its own, also one of the same name.

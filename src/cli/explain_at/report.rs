@@ -14,7 +14,7 @@ use crate::policy::catalog::Reach;
 use crate::policy::cause::Cause;
 use crate::policy::decision::Verdict;
 use crate::proto::{self, CheckRequest, CheckResponse};
-use crate::wire::convert;
+use crate::wire::names::reason_name;
 
 /// The maximum number of changes that are shown before and after the requested time.
 const MAX_CHANGES: (usize, usize) = (5, 20);
@@ -64,9 +64,9 @@ impl PastExplanation<'_> {
         let rows = self.then.layers.iter().flat_map(|explained| {
             explained.layers.iter().map(|(layer, verdict)| {
                 let (text, detail) = match verdict {
-                    Ok(Reach::All) => ("passed".to_owned(), ""),
-                    Ok(Reach::Own) => ("passed".to_owned(), "for the user's own records"),
-                    Err(cause) => (convert::reason_name(cause.reason), cause.detail()),
+                    Ok(Reach::All) => ("passed", ""),
+                    Ok(Reach::Own) => ("passed", "for the user's own records"),
+                    Err(cause) => (reason_name(cause.reason), cause.detail()),
                 };
                 let layer = format!("{layer:?}").to_ascii_lowercase();
                 let verdict = Cell::colored(verdict.is_ok(), text);
@@ -233,7 +233,7 @@ impl PastExplanation<'_> {
                     "scope": explained.scope.as_str(),
                     "layer": format!("{layer:?}").to_ascii_uppercase(),
                     "passed": verdict.is_ok(),
-                    "reason": verdict.err().map(|cause| convert::reason_name(cause.reason)),
+                    "reason": verdict.err().map(|cause| reason_name(cause.reason)),
                     "detail": verdict.err().map(Cause::detail),
                 })
             })
@@ -311,7 +311,7 @@ fn logged_text(logged: &LoggedDecision) -> String {
 fn verdict_text(verdict: &Verdict) -> String {
     match verdict {
         Verdict::Allowed { .. } => "ALLOWED".to_owned(),
-        Verdict::Denied { reason, .. } => format!("DENIED {}", convert::reason_name(*reason)),
+        Verdict::Denied { reason, .. } => format!("DENIED {}", reason_name(*reason)),
     }
 }
 
@@ -354,7 +354,7 @@ fn response(verdict: &Verdict, revision: u64) -> CheckResponse {
             ..CheckResponse::default()
         },
         Verdict::Denied { reason, fault, missing } => {
-            let name = format!("REASON_{}", convert::reason_name(*reason));
+            let name = format!("REASON_{}", reason_name(*reason));
             let known_reason = proto::Reason::from_str_name(&name).unwrap_or_default();
             CheckResponse {
                 decision: proto::Decision::Denied.into(),

@@ -15,7 +15,7 @@ use crate::policy::query::Requirement;
 use crate::policy::reason::Reason;
 use crate::policy::revision::Revision;
 use crate::policy::scope::Scope;
-use crate::wire::render;
+use crate::wire::names::reason_name;
 
 /// The limit of scopes in a list of a line.
 const MAX_NAMES: usize = 20;
@@ -132,12 +132,6 @@ impl<'a> DecisionLogLine<'a> {
             missing_scopes_count: entry.missing_count,
         }
     }
-}
-
-/// The name of a reason without the prefix of the protobuf enum.
-fn reason_name(reason: Reason) -> &'static str {
-    let name = render::reason(reason).as_str_name();
-    name.strip_prefix("REASON_").unwrap_or(name)
 }
 
 /// The first scopes, and the number of all of them if there are more.

@@ -1,57 +1,55 @@
-//! Access: which caller may make which call (D8), in one table of all of them.
+//! Access: the roles that each method of the API requires, and the companies that its request names (D8),
+//! in one table.
 //!
-//! A call that is not in the table is not answered, and a request whose type is not in it has no
-//! way to a handler: [`Authorized`] is made here alone, and only of a call in the table.
+//! A server rejects a method that is not in the table. A request type that is not in the table cannot
+//! reach a handler: only this module makes an [`Authorized`], and only of a request type in the table.
 //!
-//! Who is refused learns that it may not call this for the company that it names, and the same
-//! whether there is such a company or not.
+//! The error for a caller that may not name a company is the same whether the company exists or not.
 //!
-//! Not here: how a caller proves who it is; see `policy::keyring`.
+//! Not here: authentication; see `policy::keyring`.
 
-use tonic::{Request, Status, Streaming};
+use tonic::Streaming;
 
-use super::{Api, status};
-use crate::observe::rejection::{RejectedCaller, RejectionReason};
 use crate::policy::caller::{Caller, Role, Roles};
 use crate::proto;
 
-/// Asks for decisions.
+/// Requests decisions.
 const CHECK_ROLES: Roles = Roles::NONE.with(Role::Operator).with(Role::Service);
-/// Asks why a decision is as it is.
-const EXPLAINS: Roles = CHECK_ROLES.with(Role::CompanyAdmin).with(Role::Auditor);
-/// Reads what concerns one company.
+/// Explains decisions.
+const EXPLAIN_ROLES: Roles = CHECK_ROLES.with(Role::CompanyAdmin).with(Role::Auditor);
+/// Reads data of one company.
 const VIEW_ROLES: Roles =
     Roles::NONE.with(Role::Operator).with(Role::CompanyAdmin).with(Role::Auditor);
-/// Reads what concerns the users of one company.
-const VIEWS_USERS: Roles = VIEW_ROLES.with(Role::Identity);
+/// Reads the users of one company.
+const VIEW_USERS_ROLES: Roles = VIEW_ROLES.with(Role::Identity);
 /// Edits the credentials of one company.
 const EDIT_ROLES: Roles = Roles::NONE.with(Role::Operator).with(Role::CompanyAdmin);
 /// Maintains users and consents.
 const IDENTITY_ROLES: Roles = Roles::NONE.with(Role::Operator).with(Role::Identity);
-/// Reads what concerns all.
-const AUDITS: Roles = Roles::NONE.with(Role::Operator).with(Role::Auditor);
-/// Does everything else.
+/// Reads data of all companies.
+const AUDIT_ROLES: Roles = Roles::NONE.with(Role::Operator).with(Role::Auditor);
+/// Makes all other changes.
 const OPERATOR_ONLY: Roles = Roles::NONE.with(Role::Operator);
 
-/// A request of a call in the table.
+/// A request of a method in the table.
 pub trait CompanyScoped {
-    /// Whether the caller can name all companies that the request names.
+    /// Whether the caller may name every company that the request names.
     fn is_reached_by(&self, caller: &Caller) -> bool;
 }
 
-/// Which companies a request names.
+/// Whether the caller may name the companies of a request.
 macro_rules! reached {
     ($request:ident, $caller:ident, company) => {
         $caller.reaches(&$request.company_id)
     };
-    // Unnamed, it is found by the secret; whether the caller reaches it is looked at then.
+    // Without a company, the authority finds it by the secret and checks the caller then.
     ($request:ident, $caller:ident, company_of_secret) => {
         $request.company_id.is_empty() || $caller.reaches(&$request.company_id)
     };
     ($request:ident, $caller:ident, some_company) => {
         $caller.reaches($request.company_id.as_deref().unwrap_or_default())
     };
-    // None to check: the request is malformed, and will be told so.
+    // Without a check, the request is malformed; the parser rejects it.
     ($request:ident, $caller:ident, check) => {
         $request.check.as_ref().is_none_or(|check| $caller.reaches(&check.company_id))
     };
@@ -64,15 +62,15 @@ macro_rules! reached {
     }};
 }
 
-/// Calls by path, the roles one of which is needed, and the companies that the request names.
+/// The methods by path, the roles of which the caller needs one, and the companies that the request names.
 macro_rules! calls {
     ($($path:literal $request:ty: $roles:ident of $of:ident;)*) => {
-        /// The roles one of which a call needs; none if there is no such call.
+        /// The roles of which a caller of this method needs one; none if there is no such method.
         #[must_use]
         pub fn roles(path: &str) -> Option<Roles> {
             match path {
                 $($path => Some($roles),)*
-                // What there is to call is told to whoever may call something.
+                // Every caller with a role may use reflection.
                 "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
                 | "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo" => {
                     Some(Roles::ALL)
@@ -88,7 +86,7 @@ macro_rules! calls {
             }
         })*
 
-        /// The paths of all calls of this program's own services.
+        /// The paths of all methods of the services of scopegate.
         pub const PATHS: &[&str] = &[$($path),*];
     };
 }
@@ -96,8 +94,8 @@ macro_rules! calls {
 calls! {
     "/scopegate.v1.AuthorizationService/Check" proto::CheckRequest: CHECK_ROLES of company;
     "/scopegate.v1.AuthorizationService/BatchCheck" proto::BatchCheckRequest: CHECK_ROLES of checks;
-    "/scopegate.v1.AuthorizationService/ExplainCheck" proto::ExplainCheckRequest: EXPLAINS of check;
-    "/scopegate.v1.AuthorizationService/ListEffectiveScopes" proto::ListEffectiveScopesRequest: EXPLAINS of company;
+    "/scopegate.v1.AuthorizationService/ExplainCheck" proto::ExplainCheckRequest: EXPLAIN_ROLES of check;
+    "/scopegate.v1.AuthorizationService/ListEffectiveScopes" proto::ListEffectiveScopesRequest: EXPLAIN_ROLES of company;
     "/scopegate.v1.AuthorizationService/GrantScopes" proto::GrantScopesRequest: EDIT_ROLES of company;
     "/scopegate.v1.AuthorizationService/RevokeScopes" proto::RevokeScopesRequest: EDIT_ROLES of company;
     "/scopegate.v1.AuthorizationService/ReplaceScopes" proto::ReplaceScopesRequest: EDIT_ROLES of company;
@@ -108,7 +106,7 @@ calls! {
 
     "/scopegate.v1.DirectoryService/CreateCompany" proto::CreateCompanyRequest: OPERATOR_ONLY of company;
     "/scopegate.v1.DirectoryService/GetCompany" proto::GetCompanyRequest: VIEW_ROLES of company;
-    "/scopegate.v1.DirectoryService/ListCompanies" proto::ListCompaniesRequest: AUDITS of all;
+    "/scopegate.v1.DirectoryService/ListCompanies" proto::ListCompaniesRequest: AUDIT_ROLES of all;
     "/scopegate.v1.DirectoryService/UpdateCompany" proto::UpdateCompanyRequest: OPERATOR_ONLY of company;
     "/scopegate.v1.DirectoryService/DeleteCompany" proto::DeleteCompanyRequest: OPERATOR_ONLY of company;
     "/scopegate.v1.DirectoryService/CreateCredential" proto::CreateCredentialRequest: EDIT_ROLES of company;
@@ -121,29 +119,29 @@ calls! {
     "/scopegate.v1.DirectoryService/DeleteSecret" proto::DeleteSecretRequest: EDIT_ROLES of company;
     "/scopegate.v1.DirectoryService/VerifySecret" proto::VerifySecretRequest: CHECK_ROLES of company_of_secret;
     "/scopegate.v1.DirectoryService/PutUser" proto::PutUserRequest: IDENTITY_ROLES of company;
-    "/scopegate.v1.DirectoryService/GetUser" proto::GetUserRequest: VIEWS_USERS of company;
-    "/scopegate.v1.DirectoryService/ListUsers" proto::ListUsersRequest: VIEWS_USERS of company;
+    "/scopegate.v1.DirectoryService/GetUser" proto::GetUserRequest: VIEW_USERS_ROLES of company;
+    "/scopegate.v1.DirectoryService/ListUsers" proto::ListUsersRequest: VIEW_USERS_ROLES of company;
     "/scopegate.v1.DirectoryService/DeleteUser" proto::DeleteUserRequest: IDENTITY_ROLES of company;
     "/scopegate.v1.DirectoryService/PutConsent" proto::PutConsentRequest: IDENTITY_ROLES of company;
-    "/scopegate.v1.DirectoryService/GetConsent" proto::GetConsentRequest: VIEWS_USERS of company;
+    "/scopegate.v1.DirectoryService/GetConsent" proto::GetConsentRequest: VIEW_USERS_ROLES of company;
     "/scopegate.v1.DirectoryService/DeleteConsent" proto::DeleteConsentRequest: IDENTITY_ROLES of company;
 
     "/scopegate.v1.CatalogService/ApplyCatalog" proto::ApplyCatalogRequest: OPERATOR_ONLY of all;
-    "/scopegate.v1.CatalogService/GetCatalog" proto::GetCatalogRequest: AUDITS of all;
+    "/scopegate.v1.CatalogService/GetCatalog" proto::GetCatalogRequest: AUDIT_ROLES of all;
 
     "/scopegate.v1.ChangeService/ListChanges" proto::ListChangesRequest: VIEW_ROLES of some_company;
     "/scopegate.v1.ChangeService/WatchChanges" proto::WatchChangesRequest: VIEW_ROLES of some_company;
 
     "/scopegate.v1.KeyService/CreateKey" proto::CreateKeyRequest: OPERATOR_ONLY of all;
-    "/scopegate.v1.KeyService/GetKey" proto::GetKeyRequest: AUDITS of all;
-    "/scopegate.v1.KeyService/ListKeys" proto::ListKeysRequest: AUDITS of all;
+    "/scopegate.v1.KeyService/GetKey" proto::GetKeyRequest: AUDIT_ROLES of all;
+    "/scopegate.v1.KeyService/ListKeys" proto::ListKeysRequest: AUDIT_ROLES of all;
     "/scopegate.v1.KeyService/DeleteKey" proto::DeleteKeyRequest: OPERATOR_ONLY of all;
 
     "/scopegate.v1.BackupService/Backup" proto::BackupRequest: OPERATOR_ONLY of all;
 }
 
-/// Whether a call takes rights away, or can: a caller that revokes a stolen key must not have to
-/// wait for others.
+/// Whether a method can remove access. Such a request has priority: a caller that revokes a stolen key
+/// must not wait for other requests.
 #[must_use]
 pub fn takes_away(path: &str) -> bool {
     const VERBS: [&str; 4] = ["Delete", "Revoke", "Restrict", "Update"];
@@ -151,7 +149,7 @@ pub fn takes_away(path: &str) -> bool {
     method.is_some_and(|(_, method)| VERBS.iter().any(|verb| method.starts_with(verb)))
 }
 
-/// Whether a call can change anything.
+/// Whether a method can change the store.
 #[must_use]
 pub fn is_change(path: &str) -> bool {
     const READS: [&str; 8] =
@@ -160,14 +158,15 @@ pub fn is_change(path: &str) -> bool {
     method.is_some_and(|(_, method)| !READS.iter().any(|read| method.starts_with(read)))
 }
 
-/// Whether a call reads a page of the store.
+/// Whether a method reads a page of the store.
 #[must_use]
 pub fn is_list(path: &str) -> bool {
     let method = path.strip_prefix("/scopegate.v1.").and_then(|path| path.split_once('/'));
     method.is_some_and(|(_, method)| method.starts_with("List") && method != "ListEffectiveScopes")
 }
 
-/// Whether a call counts in its key's rate: not those that a service makes with every request.
+/// Whether a method counts for the rate limit of its key. The methods that a service calls for each of
+/// its own requests do not.
 #[must_use]
 pub fn is_rated(path: &str) -> bool {
     const WITH_EVERY_REQUEST: [&str; 3] = [
@@ -178,58 +177,21 @@ pub fn is_rated(path: &str) -> bool {
     !WITH_EVERY_REQUEST.contains(&path)
 }
 
-/// A request, and who makes it: one that may make it.
+/// A request and its caller, who may name every company in it.
 pub struct Authorized<R> {
-    /// Who asks.
+    /// The caller.
     pub caller: Caller,
-    /// What it asks for.
+    /// The request message.
     pub request: R,
 }
 
 impl<R: CompanyScoped> Authorized<R> {
-    /// What this caller asks for. Its role was looked at before the request was read.
+    /// The request of this caller, whose roles the transport has already compared with [`roles`].
     ///
     /// # Errors
-    /// It is not for the companies that the request names.
-    pub(super) fn by(caller: Caller, request: R) -> Result<Self, Status> {
-        if request.is_reached_by(&caller) {
-            Ok(Self { caller, request })
-        } else {
-            Err(RejectedCaller::caller(status::not_permitted(), RejectionReason::Company, &caller))
-        }
-    }
-}
-
-impl Api {
-    /// What a caller asks for, whose message has come.
-    ///
-    /// # Errors
-    /// It is not for the companies that the request names, or its key was revoked meanwhile.
-    pub fn asked_by<R: CompanyScoped>(
-        &self,
-        caller: Caller,
-        request: R,
-    ) -> Result<Authorized<R>, Status> {
-        if !self.ready()?.is_current(&caller) {
-            return Err(RejectedCaller::caller(
-                status::caller_revoked(),
-                RejectionReason::RevokedKey,
-                &caller,
-            ));
-        }
-        Authorized::by(caller, request)
-    }
-
-    /// What a generated service was asked for.
-    ///
-    /// # Errors
-    /// As for [`Self::asked_by`]; and nobody has said who asks.
-    pub(super) fn asked<R: CompanyScoped>(
-        &self,
-        request: Request<R>,
-    ) -> Result<Authorized<R>, Status> {
-        let caller = request.extensions().get::<Caller>().cloned();
-        self.asked_by(caller.ok_or_else(status::not_permitted)?, request.into_inner())
+    /// The caller, if its key is not bound to every company that the request names.
+    pub fn new(caller: Caller, request: R) -> Result<Self, Caller> {
+        if request.is_reached_by(&caller) { Ok(Self { caller, request }) } else { Err(caller) }
     }
 }
 
@@ -241,7 +203,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_call_of_every_service_is_in_the_table() {
+    fn every_method_of_every_service_is_in_the_table() {
         let all = FileDescriptorSet::decode(proto::DESCRIPTORS).expect("descriptors");
         let own = all.file.iter().filter(|file| file.package() == "scopegate.v1");
         let mut calls: Vec<_> = own
@@ -260,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_take_rights_away_is_known_by_its_verb() {
+    fn methods_that_remove_access_are_known_by_their_verb() {
         let mut all: Vec<_> = PATHS.iter().copied().filter(|path| takes_away(path)).collect();
         all.sort_unstable();
         let expected = [
@@ -279,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn every_call_that_takes_the_fields_of_a_change_is_a_change() {
+    fn every_method_with_the_fields_of_a_change_is_a_change() {
         let all = FileDescriptorSet::decode(proto::DESCRIPTORS).expect("descriptors");
         let own: Vec<_> = all.file.iter().filter(|file| file.package() == "scopegate.v1").collect();
         for file in &own {
@@ -297,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_services_call_with_every_request_has_no_rate() {
+    fn only_methods_that_services_call_for_each_request_have_no_rate_limit() {
         let unrated: Vec<_> = PATHS.iter().copied().filter(|path| !is_rated(path)).collect();
         let expected = [
             "/scopegate.v1.AuthorizationService/Check",
@@ -308,8 +270,8 @@ mod tests {
     }
 
     #[test]
-    fn what_only_operators_may_do_nobody_else_may() {
-        // D8, as the contract says it.
+    fn operator_methods_are_for_operators_alone() {
+        // D8.
         for path in [
             "/scopegate.v1.AuthorizationService/AddCompanyScopes",
             "/scopegate.v1.AuthorizationService/RestrictCompanyScopes",

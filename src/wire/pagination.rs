@@ -1,32 +1,32 @@
-//! Page: sizes and tokens of lists (AIP-158).
+//! Pagination: page sizes and page tokens of List methods (AIP-158).
 //!
-//! A token carries a digest of the store's incarnation, the list's parameters and the place
-//! where it continues: it continues that list of that store, and no other.
+//! A token has a digest of the incarnation of the store, the parameters of the list and the position
+//! after which the list continues. So it is accepted only for that list of that store.
+//!
+//! Not here: reading a page; see `authority::queries`.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 
-use tonic::Status;
-
+use super::validate::{InvalidRequest, malformed};
 use crate::authority::queries::Page;
 use crate::store::Incarnation;
-use crate::wire::validate::{InvalidRequest, malformed};
 
-/// The size of a page that asks for none.
+/// The page size of a request that sets none.
 const DEFAULT: usize = 100;
-/// The largest page; who asks for more gets this.
+/// The largest page size; a larger one in a request is reduced to it.
 const MAX: usize = 1000;
-/// The longest token: a digest and an id, which has at most 255 bytes, in base64.
+/// The longest token in bytes: a digest and an id of at most 255 bytes, in base64.
 const MAX_TOKEN: usize = 384;
 
-/// A list, as far as its tokens depend on it.
-pub(super) struct PageTokens {
+/// Makes and checks the page tokens of one list.
+pub(crate) struct PageTokens {
     digest: blake3::Hasher,
 }
 
 impl PageTokens {
-    /// The list that this RPC gives for these parameters.
-    pub(super) fn new(incarnation: Incarnation, rpc: &str, parameters: &[&str]) -> Self {
+    /// The tokens of the list that this method returns for these parameters.
+    pub(crate) fn new(incarnation: Incarnation, rpc: &str, parameters: &[&str]) -> Self {
         let mut digest = blake3::Hasher::new();
         digest.update(incarnation.as_bytes()).update(rpc.as_bytes());
         for parameter in parameters {
@@ -42,14 +42,14 @@ impl PageTokens {
         short
     }
 
-    /// The token of the page behind this id.
-    pub(super) fn token(&self, last: &str) -> String {
+    /// The token of the page after this id.
+    pub(crate) fn token(&self, last: &str) -> String {
         let last = last.as_bytes();
         BASE64.encode([&self.digest(last), last].concat())
     }
 
-    /// The id that a page starts behind; none for the first page.
-    pub(super) fn after(&self, token: &str) -> Result<Option<String>, InvalidRequest> {
+    /// The id after which a page starts; none for the first page.
+    pub(crate) fn after(&self, token: &str) -> Result<Option<String>, InvalidRequest> {
         if token.is_empty() {
             return Ok(None);
         }
@@ -61,34 +61,34 @@ impl PageTokens {
     }
 }
 
-/// The rejection of a token that continues another list, or none.
-pub(super) fn foreign_token() -> InvalidRequest {
+/// The error of a token of another list, or of a malformed one.
+pub(crate) fn foreign_token() -> InvalidRequest {
     malformed("page_token", "is not a token of this list: start again without one")
 }
 
-/// How many to return.
-pub(super) fn size(asked: i32) -> Result<usize, InvalidRequest> {
-    match usize::try_from(asked) {
+/// The page size for the one of a request.
+pub(crate) fn size(requested: i32) -> Result<usize, InvalidRequest> {
+    match usize::try_from(requested) {
         Ok(0) => Ok(DEFAULT),
         Ok(size) => Ok(size.min(MAX)),
         Err(_) => Err(malformed("page_size", "must not be negative")),
     }
 }
 
-/// The id that a page starts behind.
-pub(super) fn after<T, E>(
+/// The parsed id after which a page starts; none for the first page.
+pub(crate) fn after<T, E>(
     list: &PageTokens,
     token: &str,
     parse: impl FnOnce(String) -> Result<T, E>,
-) -> Result<Option<T>, Status> {
+) -> Result<Option<T>, InvalidRequest> {
     let Some(last) = list.after(token)? else {
         return Ok(None);
     };
-    Ok(Some(parse(last).map_err(|_| foreign_token())?))
+    parse(last).map(Some).map_err(|_| foreign_token())
 }
 
-/// The token of the page behind this one; empty if there is none.
-pub(super) fn next<T>(list: &PageTokens, page: &Page<T>, id: impl FnOnce(&T) -> &str) -> String {
+/// The token of the next page; empty if this is the last one.
+pub(crate) fn next<T>(list: &PageTokens, page: &Page<T>, id: impl FnOnce(&T) -> &str) -> String {
     let last = page.items.last().filter(|_| page.more);
     last.map(|(item, _)| list.token(id(item))).unwrap_or_default()
 }

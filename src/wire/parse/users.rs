@@ -1,0 +1,71 @@
+//! Users: the requests that read or change a user or a consent.
+
+use super::raw_write_options;
+use crate::authority::WriteOptions;
+use crate::authority::consents::ConsentId;
+use crate::policy::id::{CompanyId, Name, UserId};
+use crate::policy::scope::Scope;
+use crate::proto;
+use crate::wire::access::Authorized;
+use crate::wire::validate::{FieldValidator, InvalidRequest, MAX_CHANGE_SCOPES, MAX_ROLES};
+
+pub(crate) fn put_user(
+    Authorized { caller, mut request }: Authorized<proto::PutUserRequest>,
+) -> Result<(CompanyId, UserId, Vec<Name>, WriteOptions), InvalidRequest> {
+    let mut fields = FieldValidator::default();
+    let options = raw_write_options!(caller, request);
+    let options = fields.write_options(options);
+    let ids = fields.company(request.company_id).zip(fields.named_user(request.user_id));
+    if request.roles.len() > MAX_ROLES {
+        let count = request.roles.len();
+        fields.too_many("roles", format!("has {count} roles, the limit is {MAX_ROLES}"));
+    }
+    let mut roles = Vec::new();
+    for (n, role) in request.roles.into_iter().take(MAX_ROLES).enumerate() {
+        roles.extend(fields.take(&format!("roles[{n}]"), Name::parse(role)));
+    }
+    fields.finish(ids.map(|(company, user)| (company, user, roles, options)))
+}
+
+pub(crate) fn delete_user(
+    Authorized { caller, mut request }: Authorized<proto::DeleteUserRequest>,
+) -> Result<(CompanyId, UserId, WriteOptions), InvalidRequest> {
+    let mut fields = FieldValidator::default();
+    let options = raw_write_options!(caller, request);
+    let options = fields.write_options(options);
+    let ids = fields.company(request.company_id).zip(fields.named_user(request.user_id));
+    fields.finish(ids.map(|(company, user)| (company, user, options)))
+}
+
+pub(crate) fn user(company: String, user: String) -> Result<(CompanyId, UserId), InvalidRequest> {
+    let mut fields = FieldValidator::default();
+    let ids = fields.company(company).zip(fields.named_user(user));
+    fields.finish(ids)
+}
+
+pub(crate) fn put_consent(
+    Authorized { caller, mut request }: Authorized<proto::PutConsentRequest>,
+) -> Result<(ConsentId, Vec<Scope>, WriteOptions), InvalidRequest> {
+    let mut fields = FieldValidator::default();
+    let options = raw_write_options!(caller, request);
+    let options = fields.write_options(options);
+    let id = fields.consent(request.company_id, request.credential_id, request.user_id);
+    let scopes = fields.scopes("scopes", request.scopes, MAX_CHANGE_SCOPES);
+    fields.finish(id.map(|id| (id, scopes, options)))
+}
+
+pub(crate) fn delete_consent(
+    Authorized { caller, mut request }: Authorized<proto::DeleteConsentRequest>,
+) -> Result<(ConsentId, WriteOptions), InvalidRequest> {
+    let mut fields = FieldValidator::default();
+    let options = raw_write_options!(caller, request);
+    let options = fields.write_options(options);
+    let id = fields.consent(request.company_id, request.credential_id, request.user_id);
+    fields.finish(id.map(|id| (id, options)))
+}
+
+pub(crate) fn consent(request: proto::GetConsentRequest) -> Result<ConsentId, InvalidRequest> {
+    let mut fields = FieldValidator::default();
+    let id = fields.consent(request.company_id, request.credential_id, request.user_id);
+    fields.finish(id)
+}
