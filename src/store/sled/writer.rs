@@ -335,7 +335,7 @@ impl Writer {
                 self.mark = time;
                 self.durable_mark.store(time.as_millisecond(), Ordering::Release);
             }
-            Err(error) => tracing::warn!(%error, "the time could not be kept"),
+            Err(error) => tracing::warn!(%error, "the time could not be stored"),
         }
     }
 
