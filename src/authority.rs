@@ -511,7 +511,7 @@ impl Authority {
     ) -> Result<(), StoreError> {
         let store = self.facts.store();
         // Nearly always: the mark is kept ahead of the time.
-        let on_disk = store.time_kept();
+        let on_disk = store.durable_time();
         if now <= on_disk {
             return Ok(());
         }
@@ -519,7 +519,7 @@ impl Authority {
         if end <= on_disk {
             return Ok(());
         }
-        let kept = store.keep_time(end)?;
+        let kept = store.persist_time(end)?;
         Box::pin(wait_spans::span("time mark", kept)).await.map_err(|_| StoreError::Unavailable)?;
         self.clock.raise(end);
         Ok(())
@@ -557,7 +557,7 @@ impl Authority {
     /// Has the store remember which credentials were asked for since the last time; to be called
     /// every minute or so.
     pub fn keep_seen(&self) {
-        self.facts.store().note_seen(self.seen.take(self.clock.kept()));
+        self.facts.store().note_last_seen(self.seen.take(self.clock.kept()));
     }
 
     /// Commits what is queued and lets go of the store. Changes are refused from now on.

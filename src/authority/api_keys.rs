@@ -110,11 +110,11 @@ impl Authority {
     fn is_kept(&self, end: Option<Timestamp>) -> bool {
         let store = self.facts.store();
         let Some(end) = end.map(rounded_up) else { return true };
-        let is_kept = end <= store.time_kept();
+        let is_kept = end <= store.durable_time();
         if is_kept {
             self.clock.raise(end);
         } else {
-            store.keep_time(end).ok();
+            store.persist_time(end).ok();
         }
         is_kept
     }

@@ -357,7 +357,7 @@ impl<P: Copy> Import<'_, P> {
         }
         let count = self.credentials.entry(company.clone()).or_default();
         *count += 1;
-        self.authority.facts.store().has_room(created_at, Quota::Credentials, *count)
+        self.authority.facts.store().check_quota(created_at, Quota::Credentials, *count)
     }
 
     /// Counts what exists, and keeps where it differs from the import.

@@ -215,7 +215,7 @@ impl SledStore {
             return Err(EngineError::Newer(schema));
         }
         let (mut checksum, usage) = StoreChecksum::of(&tree)?;
-        if StoreChecksum::kept(&tree)? != Some(checksum) {
+        if StoreChecksum::stored(&tree)? != Some(checksum) {
             return Err(EngineError::Damage);
         }
         let incarnation = tree.get(key::INCARNATION)?.ok_or(EngineError::Damage)?;
