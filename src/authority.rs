@@ -214,7 +214,7 @@ impl Authority {
     /// Writes to the store which credentials were used since the last call. Call it about every
     /// minute.
     pub fn keep_seen(&self) {
-        self.facts.store().note_seen(self.last_used.take(self.clock.persisted()));
+        self.facts.store().note_last_seen(self.last_used.take(self.clock.persisted()));
     }
 
     /// Commits the queued changes and closes the store. From then on, changes are rejected.

@@ -178,7 +178,7 @@ pub trait Store: Send + Sync {
     ///
     /// # Errors
     /// The company would exceed the quota.
-    fn has_room(&self, company: Revision, bound: Quota, more: u64) -> Result<(), StoreError>;
+    fn check_quota(&self, company: Revision, bound: Quota, more: u64) -> Result<(), StoreError>;
 
     /// The minute in which the credential of this creation revision was last used, as far as it was
     /// stored.
@@ -189,7 +189,7 @@ pub trait Store: Send + Sync {
 
     /// Stores in which minute credentials were last used, by their creation revisions. Returns at
     /// once; a crash may lose it.
-    fn note_seen(&self, seen: Vec<(Revision, Minute)>);
+    fn note_last_seen(&self, seen: Vec<(Revision, Minute)>);
 
     /// Raises the time mark: no time before `time` may be relied on again (D19). Also sets the
     /// believed time. Retention follows the believed time alone, because the mark may be an expiry
@@ -197,14 +197,14 @@ pub trait Store: Send + Sync {
     fn mark_time(&self, time: Timestamp, believed: Timestamp);
 
     /// The durable time mark: after a crash the time is no earlier (D19).
-    fn time_kept(&self) -> Timestamp;
+    fn durable_time(&self) -> Timestamp;
 
     /// As [`Self::mark_time`], for a time that may not be believed. The receiver resolves when the
     /// mark is durable. No later change has an earlier time.
     ///
     /// # Errors
     /// The queue is full, or the engine has stopped.
-    fn keep_time(&self, time: Timestamp) -> Result<oneshot::Receiver<()>, StoreError>;
+    fn persist_time(&self, time: Timestamp) -> Result<oneshot::Receiver<()>, StoreError>;
 
     /// Begins a backup, while changes continue. It may wait for the disk.
     ///

@@ -112,11 +112,11 @@ impl Authority {
     fn is_durable(&self, end: Option<Timestamp>) -> bool {
         let store = self.facts.store();
         let Some(end) = end.map(rounded_up) else { return true };
-        let is_durable = end <= store.time_kept();
+        let is_durable = end <= store.durable_time();
         if is_durable {
             self.clock.raise(end);
         } else {
-            store.keep_time(end).ok();
+            store.persist_time(end).ok();
         }
         is_durable
     }

@@ -37,7 +37,7 @@ impl Authority {
     ) -> Result<(), StoreError> {
         let store = self.facts.store();
         // This is nearly always so: the mark is ahead of the time.
-        let on_disk = store.time_kept();
+        let on_disk = store.durable_time();
         if now <= on_disk {
             return Ok(());
         }
@@ -45,7 +45,7 @@ impl Authority {
         if end <= on_disk {
             return Ok(());
         }
-        let written = store.keep_time(end)?;
+        let written = store.persist_time(end)?;
         Box::pin(wait_spans::span("time mark", written))
             .await
             .map_err(|_| StoreError::Unavailable)?;

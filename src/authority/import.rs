@@ -352,7 +352,7 @@ impl<P: Copy> Import<'_, P> {
         }
         let count = self.credentials.entry(company.clone()).or_default();
         *count += 1;
-        self.authority.facts.store().has_room(created_at, Quota::Credentials, *count)
+        self.authority.facts.store().check_quota(created_at, Quota::Credentials, *count)
     }
 
     /// Counts an existing item, and records its differences from the import.

@@ -61,7 +61,7 @@ pub enum AuthenticationError {
     Nothing,
     /// The key is unknown, or was deleted.
     #[error(
-        "the API key is not known: send one that an operator has made, alone, as `authorization: Bearer <key>`"
+        "unknown API key: send one that an operator has created, alone, as `authorization: Bearer <key>`"
     )]
     Unknown,
     /// The key is right and has expired.
@@ -69,10 +69,10 @@ pub enum AuthenticationError {
     Expired,
     /// The key is right and has just expired, and its expiry is not durable yet. A reported expiry
     /// must survive a crash.
-    #[error("the API key's end is not on the disk yet: try again")]
+    #[error("the API key's expiry is not durable yet: try again")]
     Unsettled,
     /// The key is right and also requires its client certificate.
-    #[error("the API key is good only together with its client certificate")]
+    #[error("the API key is valid only together with its client certificate")]
     Certificate,
 }
 

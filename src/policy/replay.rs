@@ -27,7 +27,7 @@ use super::user::User;
 
 /// A change has a field that this version cannot read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("revision {revision} says of `{field}` what cannot be read")]
+#[error("the change of revision {revision} has a value of `{field}` that this version cannot read")]
 pub struct Unreadable {
     /// The change's revision.
     pub revision: Revision,

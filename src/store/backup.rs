@@ -46,7 +46,7 @@ pub enum Unusable {
     #[error("was written by a newer version of scopegate: restore it with that version or later")]
     Newer,
     /// It is truncated.
-    #[error("is not whole, it breaks off before its end: use another backup")]
+    #[error("is truncated: use another backup")]
     BrokenOff,
     /// It is corrupt.
     #[error("is damaged: use another backup")]

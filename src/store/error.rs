@@ -7,7 +7,7 @@ use crate::policy::revision::Revision;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CommitError {
     /// A precondition no longer holds: read again and propose again.
-    #[error("a fact that the change rests on has changed")]
+    #[error("a precondition of the change no longer holds")]
     Conflict,
     /// The engine cannot commit.
     #[error(transparent)]
@@ -22,15 +22,15 @@ pub enum StoreError {
     Busy,
     /// The disk has too little space for a change that grants anything.
     #[error(
-        "the disk is nearly full: until space is freed, only changes that take away are accepted \
+        "the disk is nearly full: until space is freed, only changes that remove access are accepted \
          (revoke, restrict, disable, delete)"
     )]
     NearlyFull,
     /// The disk has too little space for any change except the deletion of keys.
-    #[error("the disk is nearly full: until space is freed, nothing but keys can be deleted")]
+    #[error("the disk is nearly full: until space is freed, only API keys can be deleted")]
     KeysOnly,
     /// The disk has too little space for any change. Reads work.
-    #[error("the disk is full: nothing is changed until space is freed")]
+    #[error("the disk is full: no change is accepted until space is freed")]
     Full,
     /// The company has reached a quota.
     #[error("`{name}` {0}", name = .0.bound.name())]
@@ -42,16 +42,16 @@ pub enum StoreError {
     #[error("the store is damaged")]
     Damaged,
     /// The limit of concurrent backups is reached.
-    #[error("two backups are under way: wait for the end of one")]
+    #[error("two backups are in progress: wait until one of them has ended")]
     TooManyBackups,
     /// The client of a backup was too slow: the queue of batches for it is full.
     #[error(
-        "changes have overtaken the backup: make it again, nearer to the server or to a faster disk"
+        "the backup client was too slow for the rate of changes: run the backup again, nearer to the server or to a faster disk"
     )]
     BackupTooSlow,
     /// The caller requested changes up to this revision, and garbage collection has removed them.
     #[error(
-        "changes up to revision {0} are no longer kept: read the state anew, and go on after it"
+        "changes up to revision {0} are no longer stored: read the current state, and continue after it"
     )]
     Compacted(Revision),
 }

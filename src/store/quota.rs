@@ -64,15 +64,15 @@ impl fmt::Display for Reached {
         match bound {
             Quota::Bytes => write!(
                 f,
-                "that changes of this company wrote today are {} MiB, which is the limit \
-                 ({flag}): try again after 00:00 UTC, or have the server's operator raise the \
-                 limit; removing, revoking, restricting and disabling go on",
+                "written today by changes of this company have reached the limit of {} MiB \
+                 ({flag}): try again after 00:00 UTC, or ask the server's operator to raise the \
+                 limit; removing, revoking, restricting and disabling still work",
                 limit >> 20
             ),
             _ => write!(
                 f,
-                "of this company are {limit}, which is the limit ({flag}): delete some that are \
-                 no longer used, or have the server's operator raise the limit"
+                "of this company have reached the limit of {limit} ({flag}): delete some that are \
+                 no longer used, or ask the server's operator to raise the limit"
             ),
         }
     }

@@ -330,7 +330,7 @@ impl Store for SledStore {
         self.usage.check(&Pending::default(), proposal, time).map_err(StoreError::AtBound)
     }
 
-    fn has_room(&self, company: Revision, bound: Quota, more: u64) -> Result<(), StoreError> {
+    fn check_quota(&self, company: Revision, bound: Quota, more: u64) -> Result<(), StoreError> {
         self.usage.check_more(company, bound, more).map_err(StoreError::AtBound)
     }
 
@@ -340,7 +340,7 @@ impl Store for SledStore {
         stored.map(minute).transpose().map_err(|_| StoreError::Damaged)
     }
 
-    fn note_seen(&self, seen: Vec<(Revision, Minute)>) {
+    fn note_last_seen(&self, seen: Vec<(Revision, Minute)>) {
         if !seen.is_empty() {
             self.commands.queue_behind(WriterCommand::Seen(seen)).ok();
         }
@@ -351,14 +351,14 @@ impl Store for SledStore {
         self.commands.queue_behind(WriterCommand::MarkTime { time, believed }).ok();
     }
 
-    fn time_kept(&self) -> Timestamp {
+    fn durable_time(&self) -> Timestamp {
         let millisecond = self.durable_time.load(Ordering::Acquire);
         Timestamp::from_millisecond(millisecond).unwrap_or(Timestamp::MAX)
     }
 
-    fn keep_time(&self, time: Timestamp) -> Result<oneshot::Receiver<()>, StoreError> {
+    fn persist_time(&self, time: Timestamp) -> Result<oneshot::Receiver<()>, StoreError> {
         let (reply, durable) = oneshot::channel();
-        self.commands.queue_behind(WriterCommand::KeepTime(time, reply))?;
+        self.commands.queue_behind(WriterCommand::PersistTime(time, reply))?;
         Ok(durable)
     }
 

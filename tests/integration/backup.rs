@@ -402,7 +402,7 @@ async fn a_truncated_file_is_refused_and_leaves_nothing() {
         flipped[at] ^= 1 << (at % 8);
         refused(&flipped, &format!("a flipped byte at {at}"), "`");
         if at % 3 == 0 {
-            refused(&whole[..at], &format!("a cut at {at}"), "is not whole");
+            refused(&whole[..at], &format!("a cut at {at}"), "is truncated");
         }
     }
     refused(&[&whole[..], b"x"].concat(), "more than a backup", "is damaged");
@@ -483,7 +483,7 @@ async fn a_restore_that_is_killed_leaves_no_store_and_is_run_again() {
                 fs::remove_dir_all(&new).expect("removed");
             }
             Err(error) => {
-                assert!(error.to_string().contains("half restored"), "round {round}: {error}");
+                assert!(error.to_string().contains("partly restored"), "round {round}: {error}");
                 killed += 1;
                 let mut serve = scopegate();
                 serve.args(["serve", "--listen", "127.0.0.1:0", "--data-dir"]).arg(&new);

@@ -429,7 +429,7 @@ fn an_accepted_clock_outlives_a_crash_before_the_witness_knows() {
     assert_eq!((none, store.opened_at()), (None, Revision(1)), "it is not ahead");
     let accepted = store.accept_clock(hour(10), author()).expect("the disk is well");
     assert_eq!(accepted, Some(hour(1_000)));
-    assert_eq!((store.time_mark(), store.time_kept()), (Some(hour(10)), hour(10)));
+    assert_eq!((store.time_mark(), store.durable_time()), (Some(hour(10)), hour(10)));
     assert_eq!(store.opened_at(), Revision(2));
     drop(store);
     std::fs::write(&witness, before).expect("written");
@@ -498,7 +498,7 @@ fn reported_expiry_does_not_shorten_retention() {
     commit_request(&*store, hour(1_000), 1);
     commit_request(&*store, hour(1_010), 2);
     // An end that is told while the clock is doubted, and what is believed meanwhile.
-    let told = store.keep_time(hour(9_000)).expect("queued");
+    let told = store.persist_time(hour(9_000)).expect("queued");
     told.blocking_recv().expect("kept");
     store.mark_time(hour(9_000), hour(1_025));
     wait_until_forgotten(&*store, 1);

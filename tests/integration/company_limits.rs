@@ -53,7 +53,7 @@ fn by_bound<T: std::fmt::Debug>(answer: Result<T, Status>, bound: &str) -> Error
         "bytes" => "--max-company-mib-per-day".to_owned(),
         _ => format!("--max-{bound}-per-company"),
     };
-    for part in [&format!("`{bound}`"), &flag, "which is the limit", "raise the limit"] {
+    for part in [&format!("`{bound}`"), &flag, "reached the limit of", "raise the limit"] {
         assert!(status.message().contains(part), "{part}: {}", status.message());
     }
     details

@@ -183,7 +183,7 @@ impl Fixture {
             let tickets: Vec<_> =
                 proposals.into_iter().map(|p| store.commit(p).expect("queued")).collect();
             if rng.below(4) == 0 {
-                store.note_seen(vec![(Revision(self.revision), rng.roll() as u32)]);
+                store.note_last_seen(vec![(Revision(self.revision), rng.roll() as u32)]);
             }
             let mut last = 0;
             for ticket in tickets {

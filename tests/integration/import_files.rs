@@ -216,7 +216,7 @@ async fn every_file_is_read_as_other_programs_write_it() {
         for bytes in [text.as_bytes(), &windows(text)] {
             let (code, said) = tried(bytes);
             // A key is read if the server says that it does not know it.
-            let is_read = code == 0 || said.contains("the API key is not known");
+            let is_read = code == 0 || said.contains("unknown API key");
             assert!(is_read, "{command}: {said}");
         }
         let (code, said) = tried(&utf16(text));

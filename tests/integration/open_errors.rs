@@ -186,11 +186,11 @@ async fn a_store_is_for_its_user_alone_and_a_wider_one_is_warned_of() {
     };
     let server = start();
     server.client().await.create_company("acme", Some(&[])).await;
-    assert_eq!(server.logged("others than its user"), 0);
+    assert_eq!(server.logged("other users than its owner"), 0);
     assert!(server.terminate().success());
     // A second start makes a snapshot.
     let server = start();
-    assert_eq!(server.logged("others than its user"), 0);
+    assert_eq!(server.logged("other users than its owner"), 0);
     assert_eq!(server.logged("`witness`"), 0);
     let mode = |path: &Path| fs::metadata(path).expect("there").permissions().mode() & 0o7777;
     assert_eq!(mode(&store), 0o700);
@@ -205,7 +205,7 @@ async fn a_store_is_for_its_user_alone_and_a_wider_one_is_warned_of() {
     for (path, wide, narrow) in [(store.clone(), 0o750, 0o700), (store.join("db"), 0o644, 0o600)] {
         fs::set_permissions(&path, fs::Permissions::from_mode(wide)).expect("set");
         let server = start();
-        assert_eq!(server.logged("others than its user"), 1);
+        assert_eq!(server.logged("other users than its owner"), 1);
         assert_eq!(server.logged(&format!("{} ({wide:04o})", path.display())), 1);
         assert_eq!(server.logged("chmod -R go= "), 1);
         assert!(server.terminate().success());

@@ -223,9 +223,9 @@ fn a_full_queue_still_accepts_removals(open: &dyn Fn(&Path) -> Arc<dyn Store>) {
         FactWrite { key: FactKey::Company(id("acme")), before: Some(fact(&before)), after: None };
     queue(delete).expect("it takes away");
     for _ in 0..1_000 {
-        assert!(store.keep_time(later(1)).is_err(), "the places are for what takes away");
+        assert!(store.persist_time(later(1)).is_err(), "the places are for what takes away");
         store.mark_time(later(1), later(1));
-        store.note_seen(vec![(Revision(1), 1)]);
+        store.note_last_seen(vec![(Revision(1), 1)]);
     }
     queue(put(Some(fact(&before)), fact(&disabled))).expect("it takes away");
     assert_eq!(queue(put(None, fact(&before))), Err(StoreError::Busy));
@@ -606,9 +606,9 @@ fn every_last_use_is_kept(open: &dyn Fn(&Path) -> Arc<dyn Store>) {
     let dir = tempfile::tempdir().expect("a directory");
     let store = started(open(dir.path()));
     let noted = |minute: u32| (1..=MANY).map(|n| (Revision(n), minute)).collect();
-    store.note_seen(noted(7));
+    store.note_last_seen(noted(7));
     // The later minute stays, although the earlier ones are hardly written yet.
-    store.note_seen(noted(8));
+    store.note_last_seen(noted(8));
     let acme = company("acme", &catalog(1));
     commit(&*store, put(None, Fact::Company(Arc::new(acme)))).expect("changes go on meanwhile");
     store.close();
@@ -990,9 +990,9 @@ mod bounds {
             assert_eq!(commit(&*store, new_credential(&acme, 30, &catalog)), full);
             let told = store.admits(&proposal(new_credential(&acme, 30, &catalog), later(0)));
             assert_eq!(told.map_err(CommitError::Store), full.map(drop));
-            let more = |n| store.has_room(acme.created_at, Quota::Credentials, n).is_ok();
+            let more = |n| store.check_quota(acme.created_at, Quota::Credentials, n).is_ok();
             assert!(more(0) && !more(1));
-            let of_a_new_one = |n| store.has_room(Revision::NEXT, Quota::Users, n).is_ok();
+            let of_a_new_one = |n| store.check_quota(Revision::NEXT, Quota::Users, n).is_ok();
             assert!(of_a_new_one(5) && !of_a_new_one(6));
             commit(&*store, again(&*store, of_credential(&acme, 21), true)).expect("removed");
             assert!(more(1) && !more(2));
@@ -1001,7 +1001,7 @@ mod bounds {
         // Those who would be found are swept, and counted down to nothing.
         let counted = |store: &dyn Store| {
             let first = Revision(1);
-            Quota::ALL.map(|bound| store.has_room(first, bound, FEW.of(bound)).is_ok())
+            Quota::ALL.map(|bound| store.check_quota(first, bound, FEW.of(bound)).is_ok())
         };
         assert!(in_time(|| counted(&*store) == [true; 4]));
         assert_eq!(store.metrics().at_bounds().map(|(_, n)| n).collect::<Vec<_>>(), [1, 0, 0, 0]);
@@ -1020,8 +1020,8 @@ mod bounds {
             commit(&*store, new_consent(&acme, &u0, n, &catalog)).expect("put");
         }
         commit(&*store, again(&*store, key, true)).expect("removed");
-        assert!(in_time(|| store.has_room(acme.created_at, Quota::Consents, 7).is_ok()));
-        assert!(store.has_room(acme.created_at, Quota::Users, 5).is_ok());
+        assert!(in_time(|| store.check_quota(acme.created_at, Quota::Consents, 7).is_ok()));
+        assert!(store.check_quota(acme.created_at, Quota::Users, 5).is_ok());
     }
 
     #[test]

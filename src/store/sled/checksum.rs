@@ -36,7 +36,7 @@ impl StoreChecksum {
     }
 
     /// The checksum that is stored in the tree.
-    pub(super) fn kept(tree: &Tree) -> Result<Option<Self>, EngineError> {
+    pub(super) fn stored(tree: &Tree) -> Result<Option<Self>, EngineError> {
         let Some(bytes) = tree.get(key::CHECKSUM)? else { return Ok(None) };
         let bytes = <[u8; 16]>::try_from(&*bytes).map_err(|_| EngineError::Damage)?;
         Ok(Some(Self(u128::from_be_bytes(bytes))))

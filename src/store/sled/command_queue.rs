@@ -26,7 +26,7 @@ pub(super) enum WriterCommand {
     /// Raise the time mark to `time`; and take `believed` as the believed time.
     MarkTime { time: Timestamp, believed: Timestamp },
     /// Raise the time mark, and reply when it is durable.
-    KeepTime(Timestamp, oneshot::Sender<()>),
+    PersistTime(Timestamp, oneshot::Sender<()>),
     /// Write last-seen minutes of credentials.
     Seen(Vec<(Revision, Minute)>),
     /// Register a backup feed.
@@ -39,7 +39,7 @@ impl WriterCommand {
     /// The time to which the command raises the mark.
     pub(super) fn time(&self) -> Option<Timestamp> {
         match self {
-            Self::MarkTime { time, .. } | Self::KeepTime(time, _) => Some(*time),
+            Self::MarkTime { time, .. } | Self::PersistTime(time, _) => Some(*time),
             _ => None,
         }
     }

@@ -166,10 +166,10 @@ impl DiskSpace {
                 tracing::error!(
                     left = free,
                     reserve,
-                    "the disk is nearly full: only changes that take away are accepted"
+                    "the disk is nearly full: only changes that remove access are accepted"
                 );
             } else {
-                tracing::info!(left = free, "the disk has space again: changes are accepted");
+                tracing::info!(left = free, "the disk has space again: all changes are accepted");
             }
         }
         Space { free, reserve, for_all: self.for_all }
@@ -188,8 +188,8 @@ impl DiskSpace {
             self.warned = true;
             tracing::warn!(
                 %error,
-                "no space can be reserved for the log, so a disk that others fill leaves none to \
-                 revoke, disable or delete anything"
+                "no space can be reserved for the log: if other files fill the disk, nothing can \
+                 be revoked, disabled or deleted"
             );
         }
     }

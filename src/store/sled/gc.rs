@@ -72,7 +72,7 @@ impl GarbageCollector {
             return false;
         }
         self.try_step(tree, (checksum, usage), feeds, times, head).unwrap_or_else(|error| {
-            tracing::warn!(%error, "sweeping failed; it is tried again at the next start");
+            tracing::warn!(%error, "garbage collection failed; it is tried again at the next start");
             self.failed = true;
             false
         })

@@ -215,7 +215,7 @@ impl SledStore {
             return Err(EngineError::Newer(schema));
         }
         let (mut checksum, usage) = StoreChecksum::of(&tree)?;
-        if StoreChecksum::kept(&tree)? != Some(checksum) {
+        if StoreChecksum::stored(&tree)? != Some(checksum) {
             return Err(EngineError::Damage);
         }
         let incarnation = tree.get(key::INCARNATION)?.ok_or(EngineError::Damage)?;
@@ -236,9 +236,9 @@ impl SledStore {
                 if opened_at > Revision::ZERO {
                     tracing::warn!(
                         dir = %dir.display(), revision = %opened_at,
-                        "the store has no `witness` file, so it cannot be told whether an older \
-                         state of it was put back: compare the revision with a backup or a log; \
-                         the file is made anew"
+                        "the store has no `witness` file, so scopegate cannot detect whether an \
+                         older state of it was put back: compare the revision with a backup or a \
+                         log; a new file is created"
                     );
                 }
             }

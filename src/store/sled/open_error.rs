@@ -23,7 +23,7 @@ pub enum OpenError {
     Damaged(String),
     /// A restore is in progress there, or was interrupted.
     #[error(
-        "the store in `{0}` is only half restored; run `scopegate restore` again with this --data-dir"
+        "the store in `{0}` is only partly restored; run `scopegate restore` again with this --data-dir"
     )]
     HalfRestored(String),
     /// A newer version wrote it.

@@ -22,7 +22,7 @@ pub(super) fn warn(dir: &Path) {
     let named: Vec<_> = exposed.iter().take(NAMED).map(String::as_str).collect();
     let (paths, count) = (named.join(", "), exposed.len());
     let remedy = format!("chmod -R go= {}", dir.display());
-    tracing::warn!(paths, count, remedy, "others than its user can read or write the store");
+    tracing::warn!(paths, count, remedy, "other users than its owner can read or write the store");
 }
 
 /// The directory and the files in it that are wider than 0700 and 0600, with their modes.

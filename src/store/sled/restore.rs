@@ -309,8 +309,8 @@ fn fill(tree: &sled::Tree, mut backup: impl Read) -> Result<End, Failure> {
     }
     let incarnation = reading.begin().map(|begin| begin.incarnation);
     let end = reading.finish()?;
-    let kept = tree.get(key::INCARNATION)?;
-    let same = kept.as_deref() == incarnation.as_ref().map(|of| of.as_bytes().as_slice());
+    let stored = tree.get(key::INCARNATION)?;
+    let same = stored.as_deref() == incarnation.as_ref().map(|of| of.as_bytes().as_slice());
     if !same || number(tree, key::HEAD)? != Some(end.revision.0) {
         return Err(Unusable::Damaged.into());
     }
@@ -327,9 +327,9 @@ fn finish(
 ) -> Result<(Revision, Timestamp), Failure> {
     let revision = Revision(end.revision.0.saturating_add(STEP));
     // The time continues from the store's time (D19).
-    let kept = number(tree, key::TIME)?.and_then(|time| i64::try_from(time).ok());
-    let kept = kept.and_then(|time| Timestamp::from_millisecond(time).ok());
-    let time = now.max(end.time_mark).max(kept.unwrap_or(end.time_mark));
+    let stored = number(tree, key::TIME)?.and_then(|time| i64::try_from(time).ok());
+    let stored = stored.and_then(|time| Timestamp::from_millisecond(time).ok());
+    let time = now.max(end.time_mark).max(stored.unwrap_or(end.time_mark));
     // Times are whole milliseconds, rounded up.
     let time = Timestamp::from_millisecond(time.as_millisecond() + 1).unwrap_or(time);
     let from = FieldChange::new_text("backup_revision", &end.revision.to_string());

@@ -163,7 +163,7 @@ mod tests {
             restored(&name);
             {
                 let tree = tree(&at(&name));
-                let mut checksum = StoreChecksum::kept(&tree).ok().flatten().expect("a checksum");
+                let mut checksum = StoreChecksum::stored(&tree).ok().flatten().expect("a checksum");
                 let mut batch = WriteBatch::default();
                 for (tree_key, value) in whole.iter().take(done) {
                     batch.insert(tree_key.clone(), value.clone());

@@ -226,8 +226,8 @@ impl Writer {
                     }
                 }
                 // The time cannot be stored, so the command gets no reply.
-                WriterCommand::KeepTime(time, _) if space.is_low() && time > self.mark => {}
-                WriterCommand::KeepTime(time, reply) => {
+                WriterCommand::PersistTime(time, _) if space.is_low() && time > self.mark => {}
+                WriterCommand::PersistTime(time, reply) => {
                     (builder.time, builder.mark) = (builder.time.max(time), builder.mark.max(time));
                     marked.push(reply);
                 }
@@ -335,7 +335,7 @@ impl Writer {
                 self.mark = time;
                 self.durable_mark.store(time.as_millisecond(), Ordering::Release);
             }
-            Err(error) => tracing::warn!(%error, "the time could not be kept"),
+            Err(error) => tracing::warn!(%error, "the time could not be stored"),
         }
     }
 
