@@ -31,7 +31,7 @@ use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanExporter as _, SpanLink
 use tokio::sync::{Notify, mpsc};
 
 use crate::metrics::supervise::Supervisor;
-use crate::metrics::wait_spans::{Step, Steps};
+use crate::metrics::wait_spans::{WaitSpan, WaitSpans};
 use crate::metrics::{Counter, Gauge};
 use crate::observe::trace_context::RequestContext;
 use crate::policy::caller::Caller;
@@ -213,7 +213,7 @@ struct Call {
     span_id: u64,
     began: SystemTime,
     ended: SystemTime,
-    steps: Steps,
+    steps: WaitSpans,
     decided: OnceLock<Decided>,
     /// None if nobody waited for the answer.
     code: Option<i32>,
@@ -240,7 +240,7 @@ impl Trace {
             span_id: random_id()?,
             began,
             ended: began,
-            steps: Steps::default(),
+            steps: WaitSpans::default(),
             decided: OnceLock::new(),
             code: None,
         };
@@ -248,7 +248,7 @@ impl Trace {
     }
 
     /// Where its steps are to be noted.
-    pub(crate) fn steps(&self) -> Steps {
+    pub(crate) fn steps(&self) -> WaitSpans {
         self.call.as_ref().map(|call| call.steps.clone()).unwrap_or_default()
     }
 
@@ -337,7 +337,7 @@ impl Call {
             status,
             instrumentation_scope: scope,
         };
-        let of_step = |step: &Step| SpanData {
+        let of_step = |step: &WaitSpan| SpanData {
             span_context: context(random_id().unwrap_or(1)),
             parent_span_id: self.span_id.into(),
             parent_span_is_remote: false,
@@ -354,7 +354,7 @@ impl Call {
         spans
     }
 
-    fn attributes(&self, steps: &[Step]) -> Vec<KeyValue> {
+    fn attributes(&self, steps: &[WaitSpan]) -> Vec<KeyValue> {
         let (service, method) = self.name.rsplit_once('/').unwrap_or(("", &self.name));
         let mut all = vec![
             KeyValue::new("rpc.system", "grpc"),
@@ -456,7 +456,7 @@ mod tests {
             span_id: 8,
             began,
             ended: began,
-            steps: Steps::default(),
+            steps: WaitSpans::default(),
             decided: OnceLock::new(),
             code: None,
         };

@@ -13,7 +13,7 @@ use super::validate::{
 };
 use crate::authority::api_keys::NewKey;
 use crate::authority::consents::ConsentId;
-use crate::authority::history::Wanted;
+use crate::authority::history::ChangeFilter;
 use crate::authority::queries::ScopeFilter;
 use crate::authority::secrets::SecretOf;
 use crate::authority::{
@@ -559,7 +559,7 @@ pub(crate) fn optional_company(text: Option<String>) -> Result<Option<CompanyId>
 /// Which changes are wanted, and of which company.
 pub(crate) fn wanted_changes(
     request: proto::ListChangesRequest,
-) -> Result<(Option<CompanyId>, Wanted), InvalidRequest> {
+) -> Result<(Option<CompanyId>, ChangeFilter), InvalidRequest> {
     let mut fields = FieldValidator::default();
     let company = request.company_id.filter(|id| !id.is_empty());
     let company = company.and_then(|id| fields.company(id));
@@ -587,7 +587,7 @@ pub(crate) fn wanted_changes(
         fields.wrong("end_time", "must be later than `start_time`");
     }
     let actor = fields.line("actor", request.actor, MAX_LABEL);
-    let wanted = Wanted {
+    let wanted = ChangeFilter {
         newest_first: request.newest_first,
         after: Some(Revision(request.after_revision)).filter(|after| *after > Revision::ZERO),
         start,
