@@ -60,7 +60,7 @@ pub use self::credentials::{CredentialChange, NewCredential};
 pub use self::idempotency::StorableReply;
 pub use self::restore_grants::RestoreGrants;
 pub use self::transaction::Written;
-pub use self::watch::{Event, Interest, Watcher};
+pub use self::watch::{Interest, WatchEvent, Watcher};
 pub use self::write_options::{IdempotencyKey, WriteOptions};
 
 /// How many times a check or a change is tried when its facts change meanwhile.

@@ -344,13 +344,13 @@ impl Authority {
     ) -> Result<Page<KeyView>, AuthorityError> {
         let (keyring, revision) = self.published_keyring().await?;
         let now = self.clock.now();
-        let mut behind = keyring.after(after.as_ref());
-        let page = behind.by_ref().take(size).map(|key| {
+        let mut rest = keyring.after(after.as_ref());
+        let page = rest.by_ref().take(size).map(|key| {
             let etag = self.etag(key.created_at);
             Ok((self.key_view(Arc::clone(key), now)?, etag))
         });
         let items = page.collect::<Result<Vec<_>, StoreError>>()?;
-        let more = behind.next().is_some();
+        let more = rest.next().is_some();
         self.persist_reported_expiries(items.iter().map(|(view, _)| view), now).await?;
         Ok(Page { items, more, revision })
     }

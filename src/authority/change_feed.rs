@@ -44,7 +44,7 @@ const NOTIFY_INTERVAL: Duration = Duration::from_millis(1);
 
 /// The feed of one process.
 pub(super) struct ChangeFeed {
-    state: Mutex<State>,
+    state: Mutex<FeedState>,
     /// Notifies the tail.
     offered: Arc<Notify>,
     tail: Mutex<Option<JoinHandle<()>>>,
@@ -57,7 +57,7 @@ pub(super) struct ChangeFeed {
     pub(super) lagging: Gauge,
 }
 
-struct State {
+struct FeedState {
     /// The last offered revision.
     head: Revision,
     /// The revision up to which watchers were marked.
@@ -116,7 +116,7 @@ impl ChangeFeed {
     }
 
     fn with_window(head: Revision, window_bytes: u64) -> Arc<Self> {
-        let state = State {
+        let state = FeedState {
             head,
             notified: head,
             window_start: head,
@@ -266,7 +266,7 @@ async fn run_tail(feed: Weak<ChangeFeed>, offered: Arc<Notify>) {
     }
 }
 
-impl State {
+impl FeedState {
     fn has_watchers(&self) -> bool {
         !self.all_companies.is_empty() || !self.companies.is_empty()
     }

@@ -51,8 +51,8 @@ impl CheckFacts {
         }
     }
 
-    /// The expiry in the interval from `mark` to `now` that makes the answer what it is; none if the
-    /// answer at `mark` is the same.
+    /// The earliest expiry after `mark` from which on the answer is the same as at `now`. None if it is
+    /// the same at `mark` already.
     fn decided_since<T: PartialEq>(
         &self,
         query: &Query,

@@ -128,15 +128,15 @@ impl Clock {
                 ahead_seconds,
                 store_ahead_seconds,
                 "this process decides by a time ahead of the machine's clock, which has stepped \
-                 back: what ended by that time stays ended until the clock has caught up; if the \
+                 back: expiries before that time stay passed until the clock has caught up; if the \
                  clock is right, restart the server, which starts from the store's time"
             );
         } else if is_ahead && !*warned {
             tracing::warn!(
                 ahead_seconds,
                 store_ahead_seconds,
-                "the store's time is ahead of the machine's clock: what ends between the two has \
-                 ended already; put the clock right, or, if it is right, start the server once \
+                "the store's time is ahead of the machine's clock: expiries between the two have \
+                 passed already; correct the clock, or, if it is right, start the server once \
                  with --accept-clock"
             );
         }

@@ -252,8 +252,8 @@ impl Authority {
             if counted_first {
                 impact = self.impact(&view, &company, &gone, now).await?;
                 if !options.validate_only && !is_acknowledged && impact.any_enabled {
-                    let refused = Impact { etag: preview_etag, ..impact };
-                    return Err(AuthorityError::ImpactNotAcknowledged(Box::new(refused)));
+                    let report = Impact { etag: preview_etag, ..impact };
+                    return Err(AuthorityError::ImpactNotAcknowledged(Box::new(report)));
                 }
             }
             let catalog = Arc::clone(&view.catalog);

@@ -27,7 +27,7 @@ const MAX_PAGE_WEIGHT: usize = 20_000;
 
 /// A filter of changes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Wanted {
+pub struct ChangeFilter {
     /// Newest first.
     pub newest_first: bool,
     /// Only changes after this revision; without it, all that are retained.
@@ -44,7 +44,7 @@ pub struct Wanted {
     pub credential: Option<CredentialId>,
 }
 
-impl Wanted {
+impl ChangeFilter {
     /// Whether the filter selects every change after the revision.
     fn is_all(&self) -> bool {
         let &Self { newest_first, after, .. } = self;
@@ -66,7 +66,7 @@ impl Wanted {
 
 /// A page of changes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Found {
+pub struct ChangePage {
     /// The changes, in the requested order. A page may be empty although the list goes on.
     pub changes: Vec<Change>,
     /// The revision from which the next page continues, in the same direction; none at the end.
@@ -81,21 +81,21 @@ impl Authority {
     pub async fn history(
         &self,
         interest: &Interest,
-        wanted: Wanted,
+        filter: ChangeFilter,
         continues: Option<Revision>,
         limit: usize,
-    ) -> Result<Found, AuthorityError> {
+    ) -> Result<ChangePage, AuthorityError> {
         let Interest { company, present_only } = interest.clone();
-        let backwards = wanted.newest_first;
+        let backwards = filter.newest_first;
         // The changes that a list has not reached yet must still be retained. A list that goes
         // backwards ends where the log begins.
-        let named = if backwards { wanted.after } else { continues.or(wanted.after) };
+        let named = if backwards { filter.after } else { continues.or(filter.after) };
         let mut after = named.unwrap_or(Revision::ZERO);
         let mut up_to = match company.as_ref().filter(|_| present_only) {
             None => self.facts.view().await?.at,
             Some(company) => {
                 let (at, present) = self.present(company).await?;
-                let Some(present) = present else { return Ok(Found::default()) };
+                let Some(present) = present else { return Ok(ChangePage::default()) };
                 after = after.max(Revision(present.0.saturating_sub(1)));
                 at
             }
@@ -104,9 +104,9 @@ impl Authority {
             up_to = up_to.min(Revision(reached.0.saturating_sub(1)));
         }
         loop {
-            let (company, wanted) = (company.clone(), wanted.clone());
+            let (company, filter) = (company.clone(), filter.clone());
             let read = move |store: &dyn Store| {
-                find(store, company.as_ref(), &wanted, after, up_to, limit)
+                find(store, company.as_ref(), &filter, after, up_to, limit)
             };
             match self.facts.read(read).await {
                 Err(StoreError::Compacted(gone)) if named.is_none() => after = gone,
@@ -120,18 +120,18 @@ impl Authority {
 fn find(
     store: &dyn Store,
     company: Option<&CompanyId>,
-    wanted: &Wanted,
+    filter: &ChangeFilter,
     mut after: Revision,
     mut up_to: Revision,
     limit: usize,
-) -> Result<Found, StoreError> {
-    let (mut found, mut reached) = (Found::default(), None);
+) -> Result<ChangePage, StoreError> {
+    let (mut found, mut reached) = (ChangePage::default(), None);
     let (mut looked_at, mut total) = (0, 0);
-    let is_all = wanted.is_all();
+    let is_all = filter.is_all();
     loop {
         // Without a filter, one more than fits.
         let step_limit = if is_all { (limit + 1 - found.changes.len()).min(STEP) } else { STEP };
-        let step = match wanted.newest_first {
+        let step = match filter.newest_first {
             false => store.changes(company, after, up_to, step_limit)?,
             true => store.changes_back(company, after, up_to, step_limit)?,
         };
@@ -139,7 +139,7 @@ fn find(
         looked_at += step.len();
         for change in step {
             let revision = change.revision;
-            if wanted.selects(&change) {
+            if filter.selects(&change) {
                 // A change that does not fit is on the next page. The first change always fits.
                 if found.changes.len() == limit || total > MAX_PAGE_WEIGHT {
                     found.next = reached;
@@ -149,7 +149,7 @@ fn find(
                 found.changes.push(change);
             }
             reached = Some(revision);
-            match wanted.newest_first {
+            match filter.newest_first {
                 false => after = revision,
                 true => up_to = Revision(revision.0.saturating_sub(1)),
             }

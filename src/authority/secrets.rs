@@ -116,9 +116,9 @@ impl Authority {
                 self.commit_plan(&view, plan, subject, options, now).await?
             {
                 let (id, revision) = (Some(secret_id), written.revision);
-                let made = NewSecret { id, secret: Some(presented), revision };
+                let created = NewSecret { id, secret: Some(presented), revision };
                 let dry = NewSecret { id: None, secret: None, revision };
-                return Ok(render(if options.validate_only { dry } else { made }));
+                return Ok(render(if options.validate_only { dry } else { created }));
             }
         }
         Err(AuthorityError::Conflict)

@@ -229,7 +229,7 @@ pub(super) async fn await_commit(handle: CommitHandle) -> Result<Option<Receipt>
         let receipt = answer.as_ref().ok()?.as_ref().ok()?;
         Some(receipt.revision.0)
     };
-    match wait_spans::step_to("commit", handle, revision).await {
+    match wait_spans::span_to_revision("commit", handle, revision).await {
         Ok(Ok(receipt)) => Ok(Some(receipt)),
         Ok(Err(CommitError::Conflict)) => Ok(None),
         Ok(Err(CommitError::Store(error))) => Err(error),

@@ -67,7 +67,7 @@ pub struct Watcher {
 
 /// The result of a wait.
 #[derive(Clone, Debug)]
-pub enum Event {
+pub enum WatchEvent {
     /// The next change.
     Change(Arc<Change>),
     /// The deadline has passed without a change.
@@ -136,7 +136,7 @@ impl Authority {
         &self,
         watcher: &mut Watcher,
         deadline: Instant,
-    ) -> Result<Event, AuthorityError> {
+    ) -> Result<WatchEvent, AuthorityError> {
         loop {
             let change = match watcher.take_ahead() {
                 Some(change) => Arc::new(change),
@@ -149,16 +149,16 @@ impl Authority {
                     NextChange::None => {
                         tokio::select! {
                             () = watcher.subscription.notified() => continue,
-                            () = tokio::time::sleep_until(deadline) => return Ok(Event::Idle),
+                            () = tokio::time::sleep_until(deadline) => return Ok(WatchEvent::Idle),
                         }
                     }
                 },
             };
             if self.is_shown(watcher, &change).await? {
-                return Ok(Event::Change(change));
+                return Ok(WatchEvent::Change(change));
             }
             if Instant::now() >= deadline {
-                return Ok(Event::Idle);
+                return Ok(WatchEvent::Idle);
             }
         }
     }

@@ -16,7 +16,7 @@ use tonic::{Request, Response, Status};
 
 use super::stream_limit::StreamGuard;
 use super::{Api, status};
-use crate::authority::{Event, Interest, Watcher};
+use crate::authority::{Interest, WatchEvent, Watcher};
 use crate::policy::caller::Caller;
 use crate::policy::id::CompanyId;
 use crate::policy::revision::Revision;
@@ -129,12 +129,12 @@ impl Watch {
             return Some(Err(status::caller_revoked()));
         }
         Some(match event {
-            Ok(Event::Change(change)) => {
+            Ok(WatchEvent::Change(change)) => {
                 let cursor = self.cursors.token(&change.revision.to_string());
                 let change = Some(render::change(Arc::unwrap_or_clone(change)));
                 Ok(WatchChangesResponse { change, cursor })
             }
-            Ok(Event::Idle) => {
+            Ok(WatchEvent::Idle) => {
                 let cursor = self.cursors.token(&self.watcher.after().to_string());
                 Ok(WatchChangesResponse { change: None, cursor })
             }

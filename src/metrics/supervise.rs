@@ -145,8 +145,8 @@ mod tests {
 
     #[tokio::test]
     async fn task_ends_when_its_handle_is_dropped() {
-        struct Held(Option<tokio::sync::oneshot::Sender<()>>);
-        impl Drop for Held {
+        struct DropSignal(Option<tokio::sync::oneshot::Sender<()>>);
+        impl Drop for DropSignal {
             fn drop(&mut self) {
                 self.0.take().map(|ended| ended.send(()).ok());
             }
@@ -154,7 +154,7 @@ mod tests {
         let supervisor: Arc<Supervisor> = Arc::default();
         let (ended, end) = tokio::sync::oneshot::channel();
         let (begun, mut begin) = tokio::sync::mpsc::channel(1);
-        let mut held = Some(Held(Some(ended)));
+        let mut held = Some(DropSignal(Some(ended)));
         let task = supervisor.task("a_task", move || {
             let (held, begun) = (held.take(), begun.clone());
             async move {

@@ -32,7 +32,7 @@ use tokio::sync::{Notify, mpsc};
 
 use self::span::{TracedCall, TracedDecision};
 use crate::metrics::supervise::Supervisor;
-use crate::metrics::wait_spans::Steps;
+use crate::metrics::wait_spans::WaitSpans;
 use crate::metrics::{Counter, Gauge};
 use crate::observe::trace_context::RequestContext;
 use crate::policy::caller::Caller;
@@ -213,7 +213,7 @@ impl Trace {
             span_id: random_id()?,
             start,
             end: start,
-            steps: Steps::default(),
+            steps: WaitSpans::default(),
             decision: OnceLock::new(),
             code: None,
         };
@@ -221,7 +221,7 @@ impl Trace {
     }
 
     /// The list to which the call's steps are added.
-    pub(crate) fn steps(&self) -> Steps {
+    pub(crate) fn steps(&self) -> WaitSpans {
         self.call.as_ref().map(|call| call.steps.clone()).unwrap_or_default()
     }
 

@@ -307,7 +307,7 @@ async fn call(
     let steps = trace.as_ref().map(Trace::steps);
     let asker = Asker { caller, urgency };
     let answered = run(&service, request, deadline, asker, origin, trace.as_ref());
-    let response = wait_spans::noted(steps, answered).await;
+    let response = wait_spans::scope(steps, answered).await;
     if let Some(trace) = trace {
         trace.finish(&response);
     }

@@ -107,16 +107,18 @@ impl PersistedTime {
             None => {}
             Some(ClockEvent::Jumped(by)) => tracing::warn!(
                 by_seconds = by / 1_000,
-                "the machine's clock has jumped ahead: what ends before its time has ended, and \
-                 the store keeps this time only if the clock still shows it in ten minutes"
+                "the machine's clock has jumped ahead: expiries before its time have passed now; the \
+                 store persists this time only if the clock still shows it in ten minutes"
             ),
             Some(ClockEvent::Believed) => {
                 tracing::warn!(
-                    "the machine's clock has kept its jump: its time is kept from now on"
+                    "the jump of the machine's clock has lasted: the store persists its time from now on"
                 );
             }
             Some(ClockEvent::Back) => {
-                tracing::warn!("the machine's clock is back from its jump, which was not kept");
+                tracing::warn!(
+                    "the machine's clock is back from its jump, which was not persisted"
+                );
             }
         }
     }

@@ -13,7 +13,7 @@ use opentelemetry::{InstrumentationScope, KeyValue};
 use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
 
 use super::{TracedRequest, random_id};
-use crate::metrics::wait_spans::{Step, Steps};
+use crate::metrics::wait_spans::{WaitSpan, WaitSpans};
 use crate::observe::trace_context::RequestContext;
 use crate::policy::caller::Caller;
 
@@ -39,7 +39,7 @@ pub(super) struct TracedCall {
     pub(super) span_id: u64,
     pub(super) start: SystemTime,
     pub(super) end: SystemTime,
-    pub(super) steps: Steps,
+    pub(super) steps: WaitSpans,
     pub(super) decision: OnceLock<TracedDecision>,
     /// None if the caller did not wait for the response.
     pub(super) code: Option<i32>,
@@ -79,7 +79,7 @@ impl TracedCall {
             status,
             instrumentation_scope: scope,
         };
-        let step_span = |step: &Step| SpanData {
+        let step_span = |step: &WaitSpan| SpanData {
             span_context: span_context(random_id().unwrap_or(1)),
             parent_span_id: self.span_id.into(),
             parent_span_is_remote: false,
@@ -96,7 +96,7 @@ impl TracedCall {
         spans
     }
 
-    fn attributes(&self, steps: &[Step]) -> Vec<KeyValue> {
+    fn attributes(&self, steps: &[WaitSpan]) -> Vec<KeyValue> {
         let (service, method) = self.name.rsplit_once('/').unwrap_or(("", &self.name));
         let mut all = vec![
             KeyValue::new("rpc.system", "grpc"),
@@ -151,7 +151,7 @@ mod tests {
             span_id: 8,
             start,
             end: start,
-            steps: Steps::default(),
+            steps: WaitSpans::default(),
             decision: OnceLock::new(),
             code: None,
         };

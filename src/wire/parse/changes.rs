@@ -1,6 +1,6 @@
 //! Changes: the filter of ListChanges.
 
-use crate::authority::history::Wanted;
+use crate::authority::history::ChangeFilter;
 use crate::policy::change::ChangeKind;
 use crate::policy::id::CompanyId;
 use crate::policy::revision::Revision;
@@ -11,7 +11,7 @@ use crate::wire::validate::{FieldValidator, InvalidRequest, MAX_LABEL, MAX_QUOTE
 /// The filter of a list of changes, and its company.
 pub(crate) fn wanted_changes(
     request: proto::ListChangesRequest,
-) -> Result<(Option<CompanyId>, Wanted), InvalidRequest> {
+) -> Result<(Option<CompanyId>, ChangeFilter), InvalidRequest> {
     let mut fields = FieldValidator::default();
     let company = request.company_id.filter(|id| !id.is_empty());
     let company = company.and_then(|id| fields.company(id));
@@ -40,7 +40,7 @@ pub(crate) fn wanted_changes(
         fields.wrong("end_time", "must be later than `start_time`");
     }
     let actor = fields.line("actor", request.actor, MAX_LABEL);
-    let wanted = Wanted {
+    let wanted = ChangeFilter {
         newest_first: request.newest_first,
         after: Some(Revision(request.after_revision)).filter(|after| *after > Revision::ZERO),
         start,
