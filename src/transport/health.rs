@@ -98,7 +98,7 @@ impl Health {
             let check = async |request| self.check(&request);
             unary::unary(deadline, body, MAX_MESSAGE, account, unary::decode, check).await
         };
-        place.kept_by(response)
+        place.hold(response)
     }
 
     fn knows(&self, request: &HealthCheckRequest) -> bool {

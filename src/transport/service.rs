@@ -137,7 +137,7 @@ impl Service {
         let Caller::Key(key) = &caller else {
             return Ok(Admitted { caller, urgency, place: None });
         };
-        let (place, in_flight) = self.calls.one_more_of(key.created_at);
+        let (place, in_flight) = self.calls.acquire(key.created_at);
         let most = (self.max_in_flight + more).div_ceil(2);
         if in_flight > most {
             return Err(status::too_many_of_key(most));
@@ -205,7 +205,7 @@ pub(crate) fn handle(
             Err(status) => Call::Refused(Box::new(status)),
         }
     } else {
-        let (one, in_flight) = Counted::one_more(&service.calls.under_way);
+        let (one, in_flight) = Counted::one_more(&service.calls.in_flight);
         counted = Some(one);
         let observer = service.observer.as_ref();
         let observed = observer.and_then(|observer| observer.observe(request.headers()));
@@ -263,11 +263,11 @@ pub(crate) fn handle(
             }
             Call::Health(call) => interruptible.answer(call).await,
             Call::Other(call, None) => interruptible.answer(call).await,
-            Call::Other(call, Some(place)) => place.kept_by(interruptible.answer(call).await),
+            Call::Other(call, Some(place)) => place.hold(interruptible.answer(call).await),
             Call::Unfit(unfit) => unfit.into_response(service.max_header_bytes),
             Call::Refused(status) => status.into_http(),
         };
-        let code = service.calls.answered(place, &response);
+        let code = service.calls.count(place, &response);
         let refused =
             RejectedCaller::of(code, &response).map(|refused| refused.of_caller(known.as_ref()));
         let known_path = access::PATHS.get(place).copied().unwrap_or("other");
