@@ -1,4 +1,4 @@
-//! How calls come in: listeners, one worker thread per core, connections, TLS, limits and timeouts.
+//! Transport: accepts calls: the listener, workers, connections, TLS, limits and timeouts.
 //!
 //! Not here: the meaning of a call; see [`crate::grpc`].
 

@@ -1,16 +1,16 @@
-//! Activity: what a connection is used for, and so when the server ends it.
+//! Activity: records how a connection is used, and decides when the server ends it.
 //!
-//! A connection ends by its age, by a drain, or because it is not used: no call was accepted on it
-//! in the first time, or none is open and none was accepted since the idle timeout. To be accepted
-//! a call needs a caller that is known and permitted.
+//! The server ends a connection for its age, for a drain, or because the connection is unused. It is
+//! unused if no call was accepted within the first-call timeout, or if no call is open and none was
+//! accepted within the idle timeout. An accepted call has an authenticated caller that may make it.
 //!
-//! A call of health needs neither, so it is no proof of a caller: it keeps a new connection until
-//! the idle timeout, counted from the connection's begin, and no longer. A prober that keeps its
-//! connection makes another one every few minutes; a peer without a key cannot keep a place for
-//! ever, by probes or by a health watch.
+//! A health call needs no key, so it does not count as accepted. It keeps a new connection open until
+//! the idle timeout, counted from the connection's start. A prober therefore reconnects every few
+//! minutes, and a peer without a key cannot hold a connection for ever, neither by probes nor by a
+//! health watch.
 //!
-//! A call notes itself with one store to memory. A task per connection reads it a few times within
-//! an idle timeout, so a connection may end up to a quarter later than its timeout says.
+//! A call records itself with one store to memory. One task of each connection reads it several
+//! times within an idle timeout, so a connection may end up to a quarter of the timeout late.
 //!
 //! Not here: how open calls end; see [`super::interruption`].
 
@@ -27,37 +27,37 @@ use super::phase::Phase;
 use super::settings::ConnectionLimits;
 use crate::observe::connection_events::EndReason;
 
-/// How often a connection's use is read within an idle timeout.
-const READS: u32 = 4;
+/// How often the activity is read within an idle timeout.
+const READS_PER_TIMEOUT: u32 = 4;
 /// The shortest time between two reads.
-const SHORTEST: Duration = Duration::from_millis(50);
-/// How long the peer of a connection without an accepted call may take to acknowledge its end. Some
-/// never do.
-const ACKNOWLEDGE: Duration = Duration::from_secs(5);
+const MIN_READ_INTERVAL: Duration = Duration::from_millis(50);
+/// How long the peer of a connection without an accepted call may take to acknowledge the GOAWAY.
+/// Some peers never do.
+const GOAWAY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Why an open call is interrupted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Interruption {
-    /// Its connection was asked to end, and the grace is over.
+    /// Its connection was asked to end, and the grace period has passed.
     Connection,
-    /// The server ends, and the call would not end by itself.
+    /// The server shuts down, and the call would never end.
     Drain,
-    /// The server ends, and the time to drain is over.
+    /// The server shuts down, and the drain timeout has passed.
     Cut,
 }
 
-/// What one connection is used for.
+/// The activity of one connection.
 pub(crate) struct Activity {
-    /// Calls that were accepted. Written by the thread of its core alone.
+    /// The number of accepted calls. Only the worker's thread writes it.
     accepted: AtomicU64,
-    /// Whether there was a call of health.
+    /// Whether there was a health call.
     is_probed: AtomicBool,
-    /// Calls that are open, but for checks: these are too short to matter.
+    /// The number of open calls without checks, which are too short to count.
     open: AtomicU64,
-    /// Cancelled when its calls have had their grace.
-    over: CancellationToken,
+    /// Cancelled when the grace period of its calls has passed.
+    grace_over: CancellationToken,
     phase: watch::Receiver<Phase>,
-    /// Those of its core.
+    /// The counters of its worker.
     pub(crate) calls: Arc<CallCounters>,
 }
 
@@ -65,35 +65,42 @@ pub(crate) struct Activity {
 pub(crate) struct OpenCall(Arc<Activity>);
 
 impl Activity {
-    /// Of a connection that was not used yet.
+    /// The activity of a new connection.
     pub(crate) fn new(calls: Arc<CallCounters>, phase: watch::Receiver<Phase>) -> Arc<Self> {
         let (accepted, is_probed, open) = (AtomicU64::new(0), AtomicBool::new(false), 0.into());
-        Arc::new(Self { accepted, is_probed, open, over: CancellationToken::new(), phase, calls })
+        Arc::new(Self {
+            accepted,
+            is_probed,
+            open,
+            grace_over: CancellationToken::new(),
+            phase,
+            calls,
+        })
     }
 
-    /// Notes that a call was accepted.
+    /// Records an accepted call.
     pub(crate) fn accept(&self) {
-        // One thread writes, so nothing is lost between the two.
+        // Only one thread writes, so no update is lost.
         self.accepted.store(self.accepted() + 1, Ordering::Relaxed);
     }
 
-    /// Notes a call of health.
+    /// Records a health call.
     pub(crate) fn probe(&self) {
         self.is_probed.store(true, Ordering::Relaxed);
     }
 
-    /// Counts a call as open, until what is returned is dropped.
+    /// Counts a call as open until the returned value is dropped.
     pub(crate) fn open(self: &Arc<Self>) -> OpenCall {
         self.open.fetch_add(1, Ordering::Relaxed);
         OpenCall(Arc::clone(self))
     }
 
-    /// How many calls were accepted so far.
+    /// The number of accepted calls.
     pub(crate) fn accepted(&self) -> u64 {
         self.accepted.load(Ordering::Relaxed)
     }
 
-    /// Waits until the connection is to be asked to end.
+    /// Waits until the server must ask the connection to end.
     pub(crate) async fn ended(&self, limits: ConnectionLimits) -> EndReason {
         let mut phase = self.phase.clone();
         let aged = async {
@@ -105,7 +112,7 @@ impl Activity {
         tokio::select! {
             _ = phase.wait_for(|phase| *phase >= Phase::Draining) => EndReason::Drain,
             () = aged => EndReason::Age,
-            cause = self.unused(limits) => cause,
+            reason = self.unused(limits) => reason,
         }
     }
 
@@ -114,38 +121,37 @@ impl Activity {
         &self,
         ConnectionLimits { first_call, idle, .. }: ConnectionLimits,
     ) -> EndReason {
-        let begin = Instant::now();
+        let start = Instant::now();
         tokio::time::sleep(first_call.min(idle)).await;
         if self.accepted() == 0 && self.is_probed.load(Ordering::Relaxed) {
-            tokio::time::sleep_until(begin + idle).await;
+            tokio::time::sleep_until(start + idle).await;
         }
         if self.accepted() == 0 {
             return EndReason::NoCall;
         }
-        let (mut seen, mut since) = (self.accepted(), Instant::now());
+        let (mut last_accepted, mut since) = (self.accepted(), Instant::now());
         while since.elapsed() < idle {
-            tokio::time::sleep((idle / READS).max(SHORTEST)).await;
+            tokio::time::sleep((idle / READS_PER_TIMEOUT).max(MIN_READ_INTERVAL)).await;
             let accepted = self.accepted();
-            if accepted != seen || self.open.load(Ordering::Relaxed) > 0 {
-                (seen, since) = (accepted, Instant::now());
+            if accepted != last_accepted || self.open.load(Ordering::Relaxed) > 0 {
+                (last_accepted, since) = (accepted, Instant::now());
             }
         }
         EndReason::Idle
     }
 
-    /// Waits, after the connection was asked to end, as long as its calls may still be open, and
-    /// then interrupts them.
-    pub(crate) async fn interrupt(&self, cause: EndReason, grace: Duration) {
+    /// Interrupts the calls of a connection that was asked to end, after their grace period.
+    pub(crate) async fn interrupt(&self, reason: EndReason, grace: Duration) {
         let mut phase = self.phase.clone();
         let grace = async {
-            match cause {
-                // That of all connections together.
+            match reason {
+                // The drain timeout of all connections applies.
                 EndReason::Drain => std::future::pending().await,
                 EndReason::NoCall => {
-                    let first = grace.min(ACKNOWLEDGE);
+                    let first = grace.min(GOAWAY_TIMEOUT);
                     tokio::time::sleep(first).await;
                     if self.accepted() > 0 {
-                        // One was on its way.
+                        // A call arrived meanwhile. It gets the whole grace period.
                         tokio::time::sleep(grace - first).await;
                     }
                 }
@@ -156,28 +162,28 @@ impl Activity {
             _ = phase.wait_for(|phase| *phase == Phase::Terminate) => {}
             () = grace => {}
         }
-        self.over.cancel();
+        self.grace_over.cancel();
     }
 
-    /// Whether the time to drain is over.
-    pub(crate) fn is_over(&self) -> bool {
+    /// Whether the drain timeout has passed.
+    pub(crate) fn is_terminated(&self) -> bool {
         *self.phase.borrow() == Phase::Terminate
     }
 
-    /// Waits until a call that is still open is to be interrupted. One that is endless gets no
-    /// time to drain.
+    /// Waits until an open call must be interrupted. An endless call is interrupted when the drain
+    /// begins.
     pub(crate) fn interrupted(
         &self,
         is_endless: bool,
     ) -> impl Future<Output = Interruption> + Send + use<> {
-        let (over, mut phase) = (self.over.clone(), self.phase.clone());
+        let (grace_over, mut phase) = (self.grace_over.clone(), self.phase.clone());
         async move {
             let least = if is_endless { Phase::Draining } else { Phase::Terminate };
             tokio::select! {
                 _ = phase.wait_for(|phase| *phase >= least) => {}
-                () = over.cancelled() => {}
+                () = grace_over.cancelled() => {}
             }
-            // When the server ends, either can be the first.
+            // During a shutdown either of the two may come first.
             match *phase.borrow() {
                 Phase::Terminate => Interruption::Cut,
                 Phase::Draining if is_endless => Interruption::Drain,

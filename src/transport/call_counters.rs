@@ -1,4 +1,6 @@
-//! Calls: how many of each were answered, and how. Each core counts for itself.
+//! Call counters: the numbers of answered calls, calls in flight and connections, for each worker.
+//!
+//! Not here: limits; see [`super::call_slots`] and [`super::caller_limits`].
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,52 +14,55 @@ use crate::policy::keyring::MAX_KEYS;
 use crate::policy::revision::Revision;
 use crate::wire::access;
 
-/// How many codes there are (gRPC's status codes 0 to 16).
+/// The number of gRPC status codes (0 to 16).
 const CODES: usize = 17;
 
-/// One core's calls.
+/// The counters of one worker.
 pub(crate) struct CallCounters {
-    /// By the place of the path in [`access::PATHS`], all others last, then by code.
+    /// The answered calls, by the index of the path in [`access::PATHS`] (all other paths last), and by
+    /// code.
     answered: Vec<[Counter; CODES]>,
-    /// How many are under way.
-    pub(crate) under_way: Arc<AtomicUsize>,
-    /// How many of each key are, by its creation revision.
-    of_keys: Mutex<HashMap<Revision, Arc<AtomicUsize>, foldhash::fast::RandomState>>,
-    /// How many requests were no gRPC calls.
+    /// The calls in flight.
+    pub(crate) in_flight: Arc<AtomicUsize>,
+    /// The calls in flight of each key, by the key's creation revision.
+    by_key: Mutex<HashMap<Revision, Arc<AtomicUsize>, foldhash::fast::RandomState>>,
+    /// The requests that were no gRPC calls.
     not_grpc: Counter,
-    /// How many connections it has.
-    pub(crate) open: Arc<AtomicUsize>,
-    /// How many calls were still open when the time to drain was over.
+    /// The open connections.
+    pub(crate) connections: Arc<AtomicUsize>,
+    /// The calls that were still open at the drain timeout.
     pub(crate) cut: Counter,
 }
 
 impl Default for CallCounters {
     fn default() -> Self {
         let answered = (0..=access::PATHS.len()).map(|_| Default::default()).collect();
-        let (under_way, open) = (Arc::default(), Arc::default());
-        let (of_keys, not_grpc, cut) = (Mutex::default(), Counter::default(), Counter::default());
-        Self { answered, under_way, of_keys, not_grpc, open, cut }
+        let (in_flight, connections) = (Arc::default(), Arc::default());
+        let (by_key, not_grpc, cut) = (Mutex::default(), Counter::default(), Counter::default());
+        Self { answered, in_flight, by_key, not_grpc, connections, cut }
     }
 }
 
 impl CallCounters {
-    /// Counts a call that was answered so, and says with which code. A stream counts as it begins.
-    pub(crate) fn answered<B>(&self, path: usize, response: &Response<B>) -> Code {
+    /// Counts a response, and returns its code. `path` is the index in [`access::PATHS`]. A stream
+    /// counts when it begins.
+    pub(crate) fn count<B>(&self, path: usize, response: &Response<B>) -> Code {
         if response.status() != StatusCode::OK {
             self.not_grpc.inc();
             return Code::Ok;
         }
         let status = response.headers().get("grpc-status");
         let code = status.map_or(Code::Ok, |status| Code::from_bytes(status.as_bytes()));
-        if let Some(count) = self.answered.get(path).and_then(|codes| codes.get(code as usize)) {
-            count.inc();
+        if let Some(counter) = self.answered.get(path).and_then(|codes| codes.get(code as usize)) {
+            counter.inc();
         }
         code
     }
 
-    /// One more call under way of this key, and how many there are with it.
-    pub(crate) fn one_more_of(&self, key: Revision) -> (Counted, usize) {
-        let mut all = self.of_keys.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Counts a call of this key as in flight until the returned value is dropped. Also returns the
+    /// number of such calls with it.
+    pub(crate) fn acquire(&self, key: Revision) -> (Counted, usize) {
+        let mut all = self.by_key.lock().unwrap_or_else(PoisonError::into_inner);
         if all.len() >= MAX_KEYS * 2 {
             // Most of them are of keys that were deleted.
             all.retain(|_, count| Arc::strong_count(count) > 1);
@@ -65,36 +70,36 @@ impl CallCounters {
         Counted::one_more(all.entry(key).or_default())
     }
 
-    /// How many calls were answered: those of each path and code that were any.
+    /// The numbers of answered calls, by path and code, without zeros.
     pub(crate) fn read(all: &[Arc<Self>]) -> Vec<(&'static str, Code, u64)> {
         let paths = access::PATHS.iter().copied().chain(["other"]).enumerate();
         let codes = || (0..).take(CODES).map(Code::from_i32).enumerate();
-        let of = |path: usize, code: usize| -> u64 {
-            let counts = all.iter().filter_map(|core| core.answered.get(path)?.get(code));
+        let sum = |path: usize, code: usize| -> u64 {
+            let counts = all.iter().filter_map(|worker| worker.answered.get(path)?.get(code));
             counts.map(Counter::read).sum()
         };
         paths
             .flat_map(|(n, path)| codes().map(move |(m, code)| (n, path, m, code)))
-            .map(|(n, path, m, code)| (path, code, of(n, m)))
+            .map(|(n, path, m, code)| (path, code, sum(n, m)))
             .filter(|(_, _, count)| *count > 0)
             .collect()
     }
 
-    /// How many calls were still open when the time to drain was over.
+    /// The number of calls that were still open at the drain timeout.
     pub(crate) fn cut(all: &[Arc<Self>]) -> u64 {
-        all.iter().map(|core| core.cut.read()).sum()
+        all.iter().map(|worker| worker.cut.read()).sum()
     }
 
-    /// How many requests were no gRPC calls.
+    /// The number of requests that were no gRPC calls.
     pub(crate) fn not_grpc(all: &[Arc<Self>]) -> u64 {
-        all.iter().map(|core| core.not_grpc.read()).sum()
+        all.iter().map(|worker| worker.not_grpc.read()).sum()
     }
 
-    /// How many calls are under way, and how many connections there are.
+    /// The numbers of calls in flight and of open connections.
     pub(crate) fn in_flight(all: &[Arc<Self>]) -> (usize, usize) {
         let sum = |of: fn(&Self) -> &AtomicUsize| {
-            all.iter().map(|core| of(core).load(Ordering::Relaxed)).sum()
+            all.iter().map(|worker| of(worker).load(Ordering::Relaxed)).sum()
         };
-        (sum(|core| &core.under_way), sum(|core| &core.open))
+        (sum(|worker| &worker.in_flight), sum(|worker| &worker.connections))
     }
 }

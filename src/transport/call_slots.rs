@@ -1,9 +1,9 @@
-//! CallSlots: how many calls of a kind may be open at once, on one connection and in all.
+//! Call slots: limit how many calls of a kind are open at once, on one connection and in all.
 //!
-//! They are for calls that anybody can make, or that stay open for as long as the caller likes. A
-//! call has its place until its HTTP/2 stream ends: also while its reply waits to be read.
+//! They apply to calls that need no key, or that stay open as long as the caller wants. A call holds
+//! its slot until its HTTP/2 stream ends, also while its reply is not read yet.
 //!
-//! Not here: calls that are short; see [`super::call_counters`].
+//! Not here: the limits of other calls; see [`super::caller_limits`].
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::grpc::status;
 use crate::grpc::unary::Reply;
 use crate::metrics::{Counted, Counter};
 
-/// The kinds of calls that have places.
+/// The kinds of calls that need a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum CallKind {
     /// `grpc.health.v1.Health/Check`.
@@ -33,7 +33,7 @@ pub(crate) enum CallKind {
 impl CallKind {
     const ALL: [Self; 3] = [Self::HealthCheck, Self::HealthWatch, Self::Reflection];
 
-    /// Its name as a label of metrics.
+    /// The label in metrics.
     fn label(self) -> &'static str {
         match self {
             Self::HealthCheck => "health_check",
@@ -42,7 +42,7 @@ impl CallKind {
         }
     }
 
-    /// What its calls are called in an error.
+    /// The subject of an error message.
     fn subject(self) -> &'static str {
         match self {
             Self::HealthCheck => "health checks",
@@ -51,17 +51,17 @@ impl CallKind {
         }
     }
 
-    /// How many a connection has.
-    fn of_connection(self) -> usize {
+    /// The slots of one connection.
+    fn per_connection(self) -> usize {
         match self {
             Self::HealthCheck => 8,
             Self::HealthWatch | Self::Reflection => 16,
         }
     }
 
-    /// How many there are in all. Health checks have no such bound, which strangers could meet on
-    /// behalf of everybody: each ends within a second.
-    fn in_all(self) -> usize {
+    /// The slots of the whole server. Health checks have no such limit, because clients without a key
+    /// could use it up for all others. Each health check ends within a second.
+    fn in_total(self) -> usize {
         match self {
             Self::HealthCheck => usize::MAX,
             Self::HealthWatch => 1_000,
@@ -70,11 +70,11 @@ impl CallKind {
     }
 }
 
-/// One of each kind.
+/// One value for each kind.
 #[derive(Default)]
-struct Each<T>([T; 3]);
+struct PerKind<T>([T; 3]);
 
-impl<T> Each<T> {
+impl<T> PerKind<T> {
     fn of(&self, kind: CallKind) -> &T {
         let Self([check, watch, reflection]) = self;
         match kind {
@@ -85,78 +85,78 @@ impl<T> Each<T> {
     }
 }
 
-/// The places of all connections together.
+/// The slots of the whole server.
 #[derive(Default)]
 pub(crate) struct CallSlots {
-    open: Each<Arc<AtomicUsize>>,
-    refused: Each<Counter>,
+    open: PerKind<Arc<AtomicUsize>>,
+    rejected: PerKind<Counter>,
 }
 
-/// The places of one connection.
+/// The slots of one connection.
 #[derive(Default)]
-pub(crate) struct ConnectionSlots(Each<Arc<AtomicUsize>>);
+pub(crate) struct ConnectionSlots(PerKind<Arc<AtomicUsize>>);
 
-/// A place, until it is dropped.
+/// A slot. It is free again when this is dropped.
 pub(crate) struct CallSlot {
     _of_connection: Counted,
     _in_all: Counted,
 }
 
 impl CallSlots {
-    /// Takes a place.
+    /// Takes a slot.
     ///
     /// # Errors
-    /// There is none.
+    /// No slot is free.
     pub(crate) fn take(&self, kind: CallKind, own: &ConnectionSlots) -> Result<CallSlot, Status> {
         let taken = self.try_take(kind, own);
         if taken.is_err() {
-            self.refused.of(kind).inc();
+            self.rejected.of(kind).inc();
         }
         taken
     }
 
     fn try_take(&self, kind: CallKind, own: &ConnectionSlots) -> Result<CallSlot, Status> {
-        let bounded = |all: &Arc<AtomicUsize>, most, where_| {
+        let take = |all: &Arc<AtomicUsize>, limit, scope| {
             let (counted, open) = Counted::one_more(all);
-            if open > most {
-                return Err(status::too_many_open(kind.subject(), most, where_));
+            if open > limit {
+                return Err(status::too_many_open(kind.subject(), limit, scope));
             }
             Ok(counted)
         };
         Ok(CallSlot {
-            _of_connection: bounded(own.0.of(kind), kind.of_connection(), "on this connection")?,
-            _in_all: bounded(self.open.of(kind), kind.in_all(), "on this server")?,
+            _of_connection: take(own.0.of(kind), kind.per_connection(), "on this connection")?,
+            _in_all: take(self.open.of(kind), kind.in_total(), "on this server")?,
         })
     }
 
-    /// How many calls of each kind are open, by its name.
+    /// The number of open calls, by kind.
     pub(crate) fn open(&self) -> [(&'static str, u64); 3] {
         CallKind::ALL.map(|kind| (kind.label(), self.open.of(kind).load(Ordering::Relaxed) as u64))
     }
 
-    /// How many calls of each kind found no place, by its name.
-    pub(crate) fn refused(&self) -> [(&'static str, u64); 3] {
-        CallKind::ALL.map(|kind| (kind.label(), self.refused.of(kind).read()))
+    /// The number of calls that got no slot, by kind.
+    pub(crate) fn rejected(&self) -> [(&'static str, u64); 3] {
+        CallKind::ALL.map(|kind| (kind.label(), self.rejected.of(kind).read()))
     }
 }
 
 impl CallSlot {
-    /// Keeps the place until the reply was sent, or is given up.
-    pub(crate) fn kept_by(self, response: Response<Reply>) -> Response<Reply> {
+    /// Holds the slot until the reply is sent or dropped.
+    pub(crate) fn hold(self, response: Response<Reply>) -> Response<Reply> {
         if response.body().is_end_stream() {
             return response;
         }
-        response.map(|reply| Reply::Other(tonic::body::Body::new(Kept { reply, _place: self })))
+        response.map(|reply| Reply::Other(tonic::body::Body::new(SlotBody { reply, _slot: self })))
     }
 }
 
-/// A reply that has a place.
-struct Kept {
+/// A reply that holds a slot.
+struct SlotBody {
     reply: Reply,
-    _place: CallSlot,
+    _slot: CallSlot,
 }
 
-impl Body for Kept {
+impl Body for SlotBody {
     type Data = Bytes;
     type Error = Status;
 
@@ -181,15 +181,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_place_that_is_refused_or_dropped_is_free_again() {
+    fn rejected_or_dropped_slot_is_free_again() {
         let (all, own) = (CallSlots::default(), ConnectionSlots::default());
         let take = |own: &ConnectionSlots| all.take(CallKind::HealthWatch, own);
-        let mut taken: Vec<_> = (0..16).map(|_| take(&own).expect("a place")).collect();
+        let mut taken: Vec<_> = (0..16).map(|_| take(&own).expect("a slot")).collect();
         for _ in 0..3 {
             assert!(take(&own).is_err());
         }
         taken.pop();
-        taken.push(take(&own).expect("a place"));
+        taken.push(take(&own).expect("a slot"));
         let more: Vec<_> = (0..100)
             .flat_map(|_| {
                 let own = ConnectionSlots::default();

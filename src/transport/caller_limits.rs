@@ -1,10 +1,9 @@
-//! Caller limits: how much of the server one API key may take, so that the others still get
-//! theirs: calls per second, calls in flight, memory.
+//! Caller limits: bounds how much of the server one API key may use: calls a second, lists and memory.
 //!
-//! A call by which an operator takes rights away ([`access::takes_away`]) has allowances of its
-//! own: whatever other keys do, it gets through.
+//! An urgent call, by which an operator removes rights ([`access::takes_away`]), has separate limits,
+//! so that other calls never block it.
 //!
-//! Not here: how many calls may be in flight at all; see [`super::service`].
+//! Not here: how many calls may be in flight; see [`super::service`].
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,62 +19,62 @@ use crate::policy::revision::Revision;
 use crate::wire::access;
 
 /// How many lists of one key are read at once.
-const LISTS: usize = 2;
-/// How many more may wait for that. One that waits does not read its request.
-const LISTS_WAITING: usize = 256;
+const MAX_LISTS: usize = 2;
+/// How many more lists of one key may wait. A waiting call does not read its request.
+const MAX_WAITING_LISTS: usize = 256;
 
-/// The limits, and what each key uses of them.
+/// The limits, and the usage of each key.
 pub(crate) struct CallerLimits {
     calls_per_second: u32,
     memory: Arc<MemoryBudget>,
     /// By a key's creation revision, which no two keys share.
-    usage: Mutex<HashMap<Revision, Usage>>,
+    usage: Mutex<HashMap<Revision, KeyUsage>>,
 }
 
-/// What one key uses.
-struct Usage {
+/// The usage of one key.
+struct KeyUsage {
     calls: TokenBucket,
-    /// For the calls that take rights away.
+    /// For urgent calls.
     urgent: TokenBucket,
     memory: Arc<AtomicU64>,
     lists: Arc<Semaphore>,
-    /// Those that are read and those that wait.
+    /// The lists that are read and those that wait.
     all_lists: Arc<Semaphore>,
 }
 
-/// A turn to read a list, until it is dropped.
-pub(crate) struct ListTurn {
-    _turn: OwnedSemaphorePermit,
-    _place: OwnedSemaphorePermit,
+/// The permit to read a list. It is free again when this is dropped.
+pub(crate) struct ListPermit {
+    _running: OwnedSemaphorePermit,
+    _queued: OwnedSemaphorePermit,
 }
 
-impl Usage {
+impl KeyUsage {
     fn new(now: Instant, calls_per_second: f64) -> Self {
-        let full = TokenBucket { tokens: calls_per_second, at: now };
-        let lists = Arc::new(Semaphore::new(LISTS));
-        let all_lists = Arc::new(Semaphore::new(LISTS + LISTS_WAITING));
+        let full = TokenBucket { tokens: calls_per_second, updated: now };
+        let lists = Arc::new(Semaphore::new(MAX_LISTS));
+        let all_lists = Arc::new(Semaphore::new(MAX_LISTS + MAX_WAITING_LISTS));
         Self { calls: full, urgent: full, memory: Arc::default(), lists, all_lists }
     }
 
-    /// Whether it says nothing that a new one does not say.
-    fn is_unused(&self, now: Instant, most: f64) -> bool {
-        let full = |bucket: &TokenBucket| bucket.tokens_at(now, most) >= most;
-        let holds = self.memory.load(Ordering::Relaxed) > 0
+    /// Whether the usage equals that of a new key, so that it can be dropped.
+    fn is_unused(&self, now: Instant, burst: f64) -> bool {
+        let full = |bucket: &TokenBucket| bucket.tokens_at(now, burst) >= burst;
+        let is_held = self.memory.load(Ordering::Relaxed) > 0
             || Arc::strong_count(&self.memory) > 1
             || Arc::strong_count(&self.lists) > 1
             || Arc::strong_count(&self.all_lists) > 1;
-        full(&self.calls) && full(&self.urgent) && !holds
+        full(&self.calls) && full(&self.urgent) && !is_held
     }
 }
 
-/// Whether an operator takes rights away by this call: it must get through.
+/// Whether an operator removes rights by this call.
 pub(crate) fn is_urgent(caller: &Caller, path: &str) -> bool {
     access::takes_away(path) && caller.roles().has(Role::Operator)
 }
 
 impl CallerLimits {
-    /// Limits of so many calls a second (and as many at once) and half of this memory for each
-    /// key.
+    /// Limits each key to this many calls a second, with a burst of the same size, and to half of this
+    /// memory.
     pub(crate) fn new(calls_per_second: u32, memory: Arc<MemoryBudget>) -> Self {
         Self { calls_per_second, memory, usage: Mutex::default() }
     }
@@ -83,72 +82,71 @@ impl CallerLimits {
     /// Counts a call in the rate of its key.
     ///
     /// # Errors
-    /// The key has made as many calls as it may; the limit, in calls a second.
+    /// The rate is exceeded. The error is the limit, in calls a second.
     pub(crate) fn count(&self, key: &ApiKey, urgent: bool, now: Instant) -> Result<(), u32> {
-        let most = f64::from(self.calls_per_second);
+        let burst = f64::from(self.calls_per_second);
         let taken = self.with(key.created_at, now, |usage| {
             let bucket = if urgent { &mut usage.urgent } else { &mut usage.calls };
-            bucket.take(now, most)
+            bucket.take(now, burst)
         });
         if taken { Ok(()) } else { Err(self.calls_per_second) }
     }
 
-    /// The account in which memory is held for a caller of this key; none for a caller without
-    /// a key.
+    /// The memory account of this key. Callers without a key share one account.
     pub(crate) fn account(&self, key: Option<Revision>) -> Account {
         let Some(key) = key else { return self.memory.shared() };
         let own = self.with(key, Instant::now(), |usage| Arc::clone(&usage.memory));
         self.memory.account(own)
     }
 
-    /// Waits for a turn to read a list, if this call does: each key has its own turns, so that one
-    /// that lists all the time takes none from the others.
+    /// Waits for the permit to read a list, if this call reads one. Each key has its own permits, so
+    /// that a key that always lists delays no other.
     ///
     /// # Errors
-    /// As many lists of the key wait as may.
-    pub(crate) async fn turn_to_list(
+    /// Too many lists of the key wait. The error is the limit.
+    pub(crate) async fn acquire_list(
         &self,
         key: Option<Revision>,
         path: &str,
-    ) -> Result<Option<ListTurn>, usize> {
+    ) -> Result<Option<ListPermit>, usize> {
         let Some(key) = key.filter(|_| access::is_list(path)) else { return Ok(None) };
-        let of = |usage: &mut Usage| (Arc::clone(&usage.lists), Arc::clone(&usage.all_lists));
-        let (turns, places) = self.with(key, Instant::now(), of);
-        let place = places.try_acquire_owned().map_err(|_| LISTS + LISTS_WAITING)?;
+        let of = |usage: &mut KeyUsage| (Arc::clone(&usage.lists), Arc::clone(&usage.all_lists));
+        let (running, queued) = self.with(key, Instant::now(), of);
+        let queued = queued.try_acquire_owned().map_err(|_| MAX_LISTS + MAX_WAITING_LISTS)?;
         // The semaphore is never closed.
-        let turn = turns.acquire_owned().await.map_err(|_| LISTS)?;
-        Ok(Some(ListTurn { _turn: turn, _place: place }))
+        let running = running.acquire_owned().await.map_err(|_| MAX_LISTS)?;
+        Ok(Some(ListPermit { _running: running, _queued: queued }))
     }
 
-    fn with<T>(&self, key: Revision, now: Instant, work: impl FnOnce(&mut Usage) -> T) -> T {
-        let most = f64::from(self.calls_per_second);
+    fn with<T>(&self, key: Revision, now: Instant, work: impl FnOnce(&mut KeyUsage) -> T) -> T {
+        let burst = f64::from(self.calls_per_second);
         let mut all = self.usage.lock().unwrap_or_else(PoisonError::into_inner);
         if all.len() >= MAX_KEYS * 2 {
-            // Most of them are of keys that were deleted.
-            all.retain(|_, usage| !usage.is_unused(now, most));
+            // Most entries are of deleted keys.
+            all.retain(|_, usage| !usage.is_unused(now, burst));
         }
-        work(all.entry(key).or_insert_with(|| Usage::new(now, most)))
+        work(all.entry(key).or_insert_with(|| KeyUsage::new(now, burst)))
     }
 }
 
-/// A token bucket: it fills at a rate up to one second's worth, and a call takes one token.
+/// A token bucket. It holds the tokens of one second at most. A call takes one token.
 #[derive(Clone, Copy)]
 struct TokenBucket {
     tokens: f64,
-    at: Instant,
+    updated: Instant,
 }
 
 impl TokenBucket {
-    /// Takes a token, if there is one.
+    /// Takes a token if there is one.
     fn take(&mut self, now: Instant, per_second: f64) -> bool {
         let tokens = self.tokens_at(now, per_second);
-        let enough = tokens >= 1.0;
-        *self = Self { tokens: if enough { tokens - 1.0 } else { tokens }, at: now };
-        enough
+        let has_token = tokens >= 1.0;
+        *self = Self { tokens: if has_token { tokens - 1.0 } else { tokens }, updated: now };
+        has_token
     }
 
     fn tokens_at(&self, now: Instant, per_second: f64) -> f64 {
-        let passed = now.saturating_duration_since(self.at);
+        let passed = now.saturating_duration_since(self.updated);
         (self.tokens + passed.as_secs_f64() * per_second).min(per_second)
     }
 }
@@ -178,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn each_key_has_its_own_calls_per_second() {
+    fn each_key_has_its_own_rate() {
         let limits = CallerLimits::new(2, MemoryBudget::new(100));
         let start = Instant::now();
         let after = |ms| start + Duration::from_millis(ms);
@@ -193,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn what_takes_rights_away_has_a_rate_of_its_own() {
+    fn urgent_calls_have_a_separate_rate() {
         let (limits, now) = (CallerLimits::new(1, MemoryBudget::new(100)), Instant::now());
         let key = key(1, Role::Operator);
         let count = |urgent| limits.count(&key, urgent, now).is_ok();
@@ -202,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn only_an_operators_calls_that_take_away_are_urgent() {
+    fn only_operators_calls_that_remove_rights_are_urgent() {
         let delete = "/scopegate.v1.KeyService/DeleteKey";
         let grant = "/scopegate.v1.AuthorizationService/GrantScopes";
         let (operator, admin) = (key(1, Role::Operator), key(2, Role::CompanyAdmin));
@@ -212,46 +210,46 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_key_that_lists_all_the_time_keeps_no_other_from_listing() {
+    async fn key_that_always_lists_delays_no_other_key() {
         let limits = CallerLimits::new(1, MemoryBudget::new(100));
         let list = "/scopegate.v1.DirectoryService/ListCredentials";
         let turn = async |key| {
-            let turn = limits.turn_to_list(Some(Revision(key)), list);
+            let turn = limits.acquire_list(Some(Revision(key)), list);
             tokio::time::timeout(Duration::ZERO, turn)
                 .await
                 .ok()
                 .and_then(|turn| turn.ok().flatten())
         };
         let mut held = Vec::new();
-        for _ in 0..LISTS {
+        for _ in 0..MAX_LISTS {
             held.push(turn(1).await.expect("a turn"));
         }
         assert!(turn(1).await.is_none(), "it waits");
         assert!(turn(2).await.is_some(), "another key does not");
         held.pop();
         held.push(turn(1).await.expect("a turn"));
-        let none = limits.turn_to_list(None, list).await.expect("not refused");
+        let none = limits.acquire_list(None, list).await.expect("not refused");
         assert!(none.is_none(), "without a key there is no turn");
         let check = "/scopegate.v1.AuthorizationService/Check";
-        assert!(limits.turn_to_list(Some(Revision(1)), check).await.expect("it is").is_none());
-        // Those that wait are not without number.
-        let mut waiting: Vec<_> = (0..LISTS_WAITING)
-            .map(|_| Box::pin(limits.turn_to_list(Some(Revision(1)), list)))
+        assert!(limits.acquire_list(Some(Revision(1)), check).await.expect("it is").is_none());
+        // The number of waiting calls is bounded.
+        let mut waiting: Vec<_> = (0..MAX_WAITING_LISTS)
+            .map(|_| Box::pin(limits.acquire_list(Some(Revision(1)), list)))
             .collect();
         for one in &mut waiting {
             assert!(tokio::time::timeout(Duration::ZERO, one).await.is_err(), "it waits");
         }
-        assert!(limits.turn_to_list(Some(Revision(1)), list).await.is_err());
+        assert!(limits.acquire_list(Some(Revision(1)), list).await.is_err());
         assert!(turn(2).await.is_some());
         drop((held, waiting));
         assert!(turn(1).await.is_some());
     }
 
     #[test]
-    fn each_key_holds_at_most_half_of_the_memory_and_what_it_holds_is_not_forgotten() {
+    fn each_key_holds_half_of_the_memory_at_most() {
         let limits = CallerLimits::new(1, MemoryBudget::new(100));
         let held = limits.account(Some(Revision(1))).reserve(50).expect("room");
-        // More keys than there can be at once.
+        // More keys than can exist at once.
         for other in 2..10_000 {
             limits.account(Some(Revision(other)));
         }

@@ -151,33 +151,34 @@ impl Collector for ServerCollector {
         });
         out.counters("grpc_requests", "Calls answered, by method and gRPC status", codes)?;
         let (in_flight, connections) = CallCounters::in_flight(&self.workers);
-        out.gauge("grpc_requests_in_flight", "Calls under way", None, in_flight as u64)?;
+        out.gauge("grpc_requests_in_flight", "Calls in flight", None, in_flight as u64)?;
         out.gauge("connections", "Connections open", None, connections as u64)?;
         let by_reason = |counts: [(&'static str, u64); 3]| {
             counts.map(|(reason, count)| ([("reason", reason)], count))
         };
-        let help = "Connections that were not served: too many, not accepted, or no TLS handshake";
+        let help = "Connections that were rejected: too many, not accepted by the system, or no TLS handshake";
         out.counters("connections_refused", help, by_reason(self.events.refused()))?;
         let help =
-            "Connections that the server asked to end: of age, idle, or with no call accepted";
+            "Connections that the server asked to end: by age, idle, or without an accepted call";
         out.counters("connections_ended", help, by_reason(self.events.ends()))?;
         out.gauge("watch_streams", "Streams of changes open", None, self.api.watchers.read())?;
         let memory = &self.api.memory;
-        let help = "Memory held for requests that are read and replies that are sent";
+        let help = "Memory held for requests and replies";
         out.gauge("call_memory", help, Some(&Unit::Bytes), memory.held())?;
         let help = "The limit of call_memory_bytes";
         out.gauge("call_memory_limit", help, Some(&Unit::Bytes), memory.limit())?;
-        let help = "Calls refused because they would have held more memory than there is for them";
+        let help = "Calls rejected because the memory for calls was full";
         out.counter("call_memory_refused", help, memory.refused())?;
         let by_kind = |(kind, number)| ([("kind", kind)], number);
-        let help = "Health calls and reflection streams open, until their replies were sent";
+        let help = "Health calls and reflection streams open";
         out.gauges("streams_open", help, self.call_slots.open().map(by_kind))?;
-        let help = "Health calls and reflection streams that were one too many";
-        out.counters("streams_refused", help, self.call_slots.refused().map(by_kind))?;
+        let help =
+            "Health calls and reflection streams that were rejected because there were too many";
+        out.counters("streams_refused", help, self.call_slots.rejected().map(by_kind))?;
         let help = "Requests that were no gRPC calls (HTTP 405 and 415)";
         out.counter("requests_not_grpc", help, CallCounters::not_grpc(&self.workers))?;
         if let Some(end) = self.tls.as_ref().and_then(Tls::not_after) {
-            let help = "When the server's certificate ends, in seconds since 1970";
+            let help = "When the server's certificate expires, in seconds since 1970";
             let end = u64::try_from(end.as_second()).unwrap_or(0);
             out.gauge("tls_certificate_not_after_timestamp", help, Some(&Unit::Seconds), end)?;
         }
@@ -185,32 +186,32 @@ impl Collector for ServerCollector {
             let counts = log.counts();
             let help = "Decisions written to the decision log";
             out.counter("decision_log_written", help, counts.written.read())?;
-            let help = "Decisions that the decision log had no room for";
+            let help = "Decisions that the decision log dropped";
             out.counter("decision_log_dropped", help, counts.dropped.read())?;
         }
         if let Some(traces) = &self.traces {
             let counts = traces.counts();
             out.counter("otlp_spans_sent", "Spans sent to the collector", counts.sent.read())?;
-            let help = "Spans that there was no room for, or that the collector did not take";
+            let help = "Spans that did not fit the queue, or that the collector did not take";
             out.counter("otlp_spans_dropped", help, counts.dropped.read())?;
         }
         let serving = self.api.authority();
-        let help = "Callers that were refused, by why";
+        let help = "Callers that were rejected, by reason";
         let refused =
             self.rejected_callers.counts().map(|(why, count)| ([("reason", why.name())], count));
         out.counters("refused_callers", help, refused)?;
-        let help = "Lines of the log that are lost: standard error could not be written";
+        let help = "Lines of the log that were lost because standard error could not be written";
         out.counter("log_lines_dropped", help, log::dropped_lines())?;
-        let help = "Threads and tasks of the server that panicked and were started again";
+        let help = "Threads and tasks of the server that were restarted after a panic";
         let restarts = self.supervisor.restarts();
         let restarts = restarts.iter().map(|(name, count)| ([("task", *name)], *count));
         out.counters("task_restarts", help, restarts)?;
-        let help = "Whether the store is open: 1 if so";
+        let help = "1 if the store is open, else 0";
         out.gauge("ready", help, None, serving.is_some().into())?;
         let Some(authority) = serving else { return Ok(()) };
-        let help = "Whether the catalog file of the start was rejected: 1 if so";
+        let help = "1 if the catalog file was rejected at the start, else 0";
         out.gauge("catalog_file_rejected", help, None, self.api.catalog_rejected.read())?;
-        let help = "By how much the store's time is ahead of the machine's clock";
+        let help = "How far the store's time is ahead of the machine's clock";
         let ahead = authority.clock_ahead().as_secs();
         out.gauge("clock_ahead", help, Some(&Unit::Seconds), ahead)?;
         encode_authority(&mut out, authority)
@@ -223,40 +224,42 @@ fn encode_authority(out: &mut ScrapeWriter<'_>, authority: &Authority) -> fmt::R
     let denied = sum.denied.iter().map(|(reason, count)| {
         ([("decision", "DENIED"), ("reason", reason_name(*reason))], *count)
     });
-    let help = "Checks decided, those of batches included";
+    let help = "Checks decided, including those of batches";
     out.counters("decisions", help, [allowed].into_iter().chain(denied))?;
-    let help = "How long a check took, from its message to its answer";
+    let help = "Duration of a check, from its message to its reply";
     out.histogram("check_duration", help, &sum.checks)?;
-    let help = "How long a batch of checks took, from its message to its answer";
+    let help = "Duration of a batch of checks, from its message to its reply";
     out.histogram("batch_check_duration", help, &sum.batches)?;
     let places = [("l1", sum.near), ("l2", sum.cached), ("store", sum.read)];
     let places = places.map(|(place, count)| ([("tier", place)], count));
-    out.counters("cache_lookups", "Facts that checks needed, by where they were found", places)?;
-    out.gauge("cache_entries", "Facts in the cache", None, authority.cached())?;
-    let help = "Streams of changes that read the store, because they are behind";
+    out.counters("cache_lookups", "Facts that checks read, by the tier that had them", places)?;
+    out.gauge("cache_entries", "Facts in the shared cache", None, authority.cached())?;
+    let help = "Streams of changes that lag and read from the store";
     out.gauge("watchers_lagging", help, None, authority.lagging_watchers())?;
-    let help = "Changes that are kept in memory for streams of changes";
+    let help = "Memory of changes that are held for streams of changes";
     let bytes = authority.bytes_for_watchers();
     out.gauge("watchers_memory", help, Some(&Unit::Bytes), bytes)?;
     let store = authority.store_measures();
     out.counter("changes_committed", "Changes committed", store.committed.read())?;
-    let help = "Proposals of changes that were not committed, as when facts had changed meanwhile";
+    let help =
+        "Proposals of changes that were not committed, for example because facts had changed";
     out.counter("commit_conflicts", help, store.refused.read())?;
-    let help = "Proposals of changes that were refused by a bound of their company";
+    let help = "Proposals of changes that were rejected by a limit of their company";
     let at_bounds = store.at_bounds().map(|(bound, count)| ([("bound", bound.name())], count));
     out.counters("company_bounds_met", help, at_bounds)?;
-    out.gauge("commit_queue_depth", "Orders that wait for the writer", None, store.waiting.read())?;
-    out.histogram(
-        "commit_duration",
-        "How long a batch of changes took",
-        &snapshot(&store.batches),
+    out.gauge(
+        "commit_queue_depth",
+        "Commands that wait for the writer",
+        None,
+        store.waiting.read(),
     )?;
-    let help = "How long the disk took to have a batch safe";
+    out.histogram("commit_duration", "Duration of a batch of changes", &snapshot(&store.batches))?;
+    let help = "Duration of the disk sync of a batch";
     out.histogram("commit_sync_duration", help, &snapshot(&store.syncs))?;
-    let help = "What is left of the disk, as of the last batch";
+    let help = "Free disk space, as of the last batch";
     out.gauge("disk_free", help, Some(&Unit::Bytes), store.room.read())?;
-    let help = "What the store has reserved for changes that take away, as of the last batch";
+    let help = "Disk space reserved for changes that remove rights, as of the last batch";
     out.gauge("disk_reserve", help, Some(&Unit::Bytes), store.reserve.read())?;
-    let help = "The last revision that every answer may rest on";
+    let help = "The latest published revision";
     out.gauge("published_revision", help, None, authority.published().0)
 }

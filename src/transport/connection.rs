@@ -1,9 +1,9 @@
-//! Connection: a caller's, from its first byte to the end that it hears of.
+//! Connection: serves one connection, from the TLS handshake to its end.
 //!
-//! It ends by its own age, by a drain, because it is unused, or by a peer that begins what it does not
-//! end.
+//! A connection ends for its age, for a drain, because it is unused, or because the peer does not
+//! finish a frame or does not read.
 //!
-//! Not here: what its calls are answered; see [`super::service`]. And when it is not used; see
+//! Not here: how calls are answered; see [`super::service`]. And when a connection is unused; see
 //! [`super::activity`].
 
 use std::future::poll_fn;
@@ -32,31 +32,32 @@ use super::tls;
 use crate::grpc::peer::Peer;
 use crate::observe::connection_events::EndReason;
 
-/// How many calls of a connection may wait to be begun although their caller took them back.
-/// Above it a caller does nothing but begin and take back (CVE-2023-44487), and is cut off.
-const RESETS: usize = 20;
-/// How many calls of a connection may be ended for its own faults before it is cut off.
-const RESETS_FOR_ERRORS: usize = 1024;
+/// How many reset streams of a connection may wait to be accepted. A client above the limit only
+/// opens and resets streams (CVE-2023-44487), and its connection is closed.
+const MAX_PENDING_RESETS: usize = 20;
+/// How many streams of a connection the server may reset for errors of the client before it closes
+/// the connection.
+const MAX_ERROR_RESETS: usize = 1024;
 
-/// How long a peer may take nothing of what it is told, before a call of it was accepted.
-const UNREAD: Duration = Duration::from_secs(1);
+/// How long a peer without an accepted call may leave the server's data unread.
+const UNREAD_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How many bytes of a call, and of all calls of a connection, a peer may send before they are
-/// read: what is not read yet is counted by nothing else.
+/// How many unread bytes a peer may send for one stream, and for all streams of a connection. No other
+/// limit counts unread bytes.
 const STREAM_WINDOW: u32 = 256 << 10;
 const CONNECTION_WINDOW: u32 = 512 << 10;
 
-/// How many calls of a connection may be open at once.
+/// How many streams of a connection may be open at once.
 const MAX_STREAMS: u32 = 256;
 
-/// The largest header list that is read, somewhat above 256 KiB. `--max-header-bytes` bounds what
-/// is answered, by gRPC's own status: from here on a call is refused by HTTP's 431.
+/// The limit of a header list that is read, in bytes, somewhat above 256 KiB. A call above
+/// `--max-header-bytes` is rejected with a gRPC status, and a call above this limit with HTTP 431.
 const MAX_HEADER_LIST: u32 = 272 << 10;
 
 /// How long it may take to send a peer the end of its calls, or of its connection.
 pub(crate) const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Shakes hands with who connects, if that is asked for, and serves the connection to its end.
+/// Does the TLS handshake, if TLS is on, and serves the connection to its end.
 pub(crate) async fn accept(
     connection: tokio::net::TcpStream,
     service: Arc<Service>,
@@ -68,19 +69,19 @@ pub(crate) async fn accept(
         return serve(connection, peer, service, phase).await;
     };
     let handshake = tokio::time::timeout(service.stall_timeout, tls.accept(connection));
-    let shaken = tokio::select! {
-        shaken = handshake => shaken,
+    let done = tokio::select! {
+        done = handshake => done,
         _ = phase.wait_for(|phase| *phase >= Phase::Draining) => return,
     };
-    match shaken {
+    match done {
         Ok(Ok((connection, peer))) => {
             serve(connection, Arc::new(Peer { address, ..peer }), service, phase).await;
         }
-        // Anybody can cause these, so they are no warnings.
+        // Any peer can cause these failures, so they are not logged as warnings.
         Ok(Err(error)) => {
             service.connection_events.handshakes.inc();
-            if let Some(why) = tls::refusal(&error) {
-                service.rejected_callers.handshake(address, why);
+            if let Some(reason) = tls::rejection(&error) {
+                service.rejected_callers.handshake(address, reason);
             }
             tracing::debug!(%error, "a TLS handshake failed");
         }
@@ -105,14 +106,14 @@ async fn serve<I: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     let events = Arc::clone(&service.connection_events);
     let mut stall_timer = StallTimer::new(service.stall_timeout);
     let activity = Activity::new(Arc::clone(&service.calls), phase);
-    let used = Arc::clone(&activity);
-    let places = ConnectionSlots::default();
+    let call_activity = Arc::clone(&activity);
+    let slots = ConnectionSlots::default();
     let service = service_fn(move |request| {
-        service::handle(Arc::clone(&service), &peer, &used, &places, request)
+        service::handle(Arc::clone(&service), &peer, &call_activity, &slots, request)
     });
-    let (connection, pace) = ProgressStream::new(connection);
+    let (connection, progress) = ProgressStream::new(connection);
     let calls = inline_executor::PendingCalls::default();
-    let turn = InlineExecutor::of(calls.clone());
+    let executor = InlineExecutor::of(calls.clone());
     let mut connection = Box::pin(
         http2::Builder::new(calls)
             .timer(TokioTimer::new())
@@ -121,76 +122,77 @@ async fn serve<I: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_header_list_size(MAX_HEADER_LIST)
-            .max_pending_accept_reset_streams(RESETS)
-            .max_local_error_reset_streams(RESETS_FOR_ERRORS)
+            .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
+            .max_local_error_reset_streams(MAX_ERROR_RESETS)
             .serve_connection(TokioIo::new(connection), service),
     );
-    // A task of its own: to look whether it is over costs each turn next to nothing.
+    // A separate task waits for the end, so that a poll of the connection costs next to nothing.
     let watched = Arc::clone(&activity);
     let ended = async move { watched.ended(limits).await };
     let mut ended = AbortOnDropHandle::new(tokio::spawn(ended));
-    let (mut last, mut unread) = (None, None);
+    let (mut shutdown, mut unread) = (None, None);
     poll_fn(|context| {
-        if last.is_none()
-            && let Poll::Ready(cause) = Pin::new(&mut ended).poll(context)
+        if shutdown.is_none()
+            && let Poll::Ready(reason) = Pin::new(&mut ended).poll(context)
         {
-            let cause = cause.unwrap_or(EndReason::Drain);
-            events.ended(cause);
+            let reason = reason.unwrap_or(EndReason::Drain);
+            events.ended(reason);
             connection.as_mut().graceful_shutdown();
             let activity = Arc::clone(&activity);
-            last = Some(Box::pin(async move {
-                activity.interrupt(cause, limits.grace).await;
+            shutdown = Some(Box::pin(async move {
+                activity.interrupt(reason, limits.grace).await;
                 tokio::time::sleep(LINGER_TIMEOUT).await;
             }));
         }
-        if let Some(last) = &mut last
-            && last.as_mut().poll(context).is_ready()
+        if let Some(shutdown) = &mut shutdown
+            && shutdown.as_mut().poll(context).is_ready()
         {
             return Poll::Ready(());
         }
-        // Whoever is gone is gone: its error concerns nobody here.
-        let look = |context: &mut Context<'_>| {
-            pace.read_on();
+        // The error of a closed connection needs no handling.
+        let poll = |context: &mut Context<'_>| {
+            progress.resume();
             connection.as_mut().poll(context).map(drop)
         };
-        match turn.take(context, look) {
+        match executor.poll(context, poll) {
             Poll::Ready(()) => Poll::Ready(()),
-            // All that has come was read.
+            // All received data has been read.
             Poll::Pending => {
-                // Refusals that are not read are held for a peer of which nothing is known.
-                let is_unread = pace.is_blocked() && activity.accepted() == 0;
+                // The server buffers errors for a peer that reads nothing and is not authenticated.
+                let is_unread = progress.is_blocked() && activity.accepted() == 0;
                 if is_unread {
-                    let end = unread.get_or_insert_with(|| Box::pin(tokio::time::sleep(UNREAD)));
+                    let end =
+                        unread.get_or_insert_with(|| Box::pin(tokio::time::sleep(UNREAD_TIMEOUT)));
                     if end.as_mut().poll(context).is_ready() {
                         return Poll::Ready(());
                     }
                 } else {
                     unread = None;
                 }
-                stall_timer.poll(&pace, context)
+                stall_timer.poll(&progress, context)
             }
         }
     })
     .await;
     drop(connection);
-    if last.is_some()
-        && let Some(connection) = pace.into_connection()
+    if shutdown.is_some()
+        && let Some(connection) = progress.into_connection()
     {
         linger(connection).await;
     }
 }
 
-/// Reads what is still on its way from a peer that was told that this is the end, until it has
-/// heard that. To close before would reset the connection, and what it was told would be lost:
-/// which of its calls were never begun, and can be made again.
+/// Reads and drops the data that a peer still sends after the GOAWAY, until the peer closes. To close
+/// earlier would reset the connection, and the peer would lose the GOAWAY, which shows which of its
+/// calls never began and can be repeated.
 async fn linger(mut connection: impl AsyncRead + Unpin) {
     let mut unread = [0; 4096];
     let read = async { while connection.read(&mut unread).await.is_ok_and(|count| count > 0) {} };
     tokio::time::timeout(LINGER_TIMEOUT, read).await.ok();
 }
 
-/// A time, give or take a tenth: connections made together do not all end together.
+/// A time that varies by a tenth, so that connections made together do not end together.
 fn jitter(time: Duration) -> Duration {
-    let dice = foldhash::quality::RandomState::default().hash_one(());
-    time.mul_f64(0.9 + (dice % 1_000) as f64 / 5_000.0)
+    let random = foldhash::quality::RandomState::default().hash_one(());
+    time.mul_f64(0.9 + (random % 1_000) as f64 / 5_000.0)
 }

@@ -1,14 +1,15 @@
-//! Descriptors: how many files and sockets the process may have open, and how many of them may be
-//! callers' connections.
+//! File descriptors: raises the limit of open files, and computes how many connections fit below it.
+//!
+//! Not here: what happens to connections above that number; see [`super::listener`].
 
 use rustix::process::{Resource, getrlimit, setrlimit};
 
-/// Descriptors that are no callers' connections: the store, logs, metrics, the CLI's pipes.
-const OWN: u64 = 256;
-/// Those that each core needs for itself.
-const PER_CORE: u64 = 8;
+/// The descriptors of the store, logs, metrics and pipes.
+const BASE: u64 = 256;
+/// The descriptors of each worker.
+const PER_WORKER: u64 = 8;
 
-/// Raises the limit as far as the process may, and returns it. None is no limit.
+/// Raises the limit as far as the process may, and returns it. None: there is no limit.
 pub(crate) fn raise() -> Option<u64> {
     let mut limit = getrlimit(Resource::Nofile);
     let before = limit.current;
@@ -19,13 +20,13 @@ pub(crate) fn raise() -> Option<u64> {
     }
 }
 
-/// As many connections as are asked for, or as few as fit below the limit of descriptors.
-pub(crate) fn connections(asked: usize, limit: Option<u64>, cores: usize) -> usize {
-    let Some(limit) = limit else { return asked };
-    let own = OWN + PER_CORE * cores as u64;
-    // With a small limit, half of it: a server with few connections is better than none.
-    let most = limit.saturating_sub(own).max(limit / 2).max(1);
-    asked.min(usize::try_from(most).unwrap_or(usize::MAX))
+/// The requested number of connections, or fewer if they do not fit below the limit of descriptors.
+pub(crate) fn connections(requested: usize, limit: Option<u64>, workers: usize) -> usize {
+    let Some(limit) = limit else { return requested };
+    let reserved = BASE + PER_WORKER * workers as u64;
+    // With a small limit, half of it is used: a server with few connections is better than none.
+    let available = limit.saturating_sub(reserved).max(limit / 2).max(1);
+    requested.min(usize::try_from(available).unwrap_or(usize::MAX))
 }
 
 #[cfg(test)]
@@ -33,7 +34,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn connections_leave_descriptors_for_the_rest() {
+    fn connections_leave_descriptors_for_other_uses() {
         assert_eq!(connections(20_000, None, 2), 20_000);
         assert_eq!(connections(20_000, Some(1 << 20), 2), 20_000);
         assert_eq!(connections(20_000, Some(20_000), 2), 20_000 - 256 - 16);

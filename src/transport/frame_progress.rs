@@ -1,11 +1,11 @@
-//! Pace: whether a peer is in the middle of something that it must bring to its end.
+//! Frame progress: shows whether a peer has begun a frame that it has not finished.
 //!
-//! HTTP/2 has no bound on how long a preface, a frame or a header block may take (RFC 9113): a
-//! peer that sends half of one, or nothing at all, would keep its connection for ever. This
-//! follows the frames by their lengths and reads nothing else of them. And it reads no more header
-//! blocks at once than there is memory for.
+//! HTTP/2 does not limit how long a preface, a frame or a header block may take (RFC 9113). A peer
+//! that sends half of one, or nothing at all, could keep its connection for ever. This stream follows
+//! the frames by their lengths and parses nothing else. It also bounds how many bytes of header blocks
+//! are read before their calls are handled.
 //!
-//! Not here: when a connection between frames is too old, since it may be idle; and the time.
+//! Not here: the timeout; see [`super::stall_timer`]. And idle connections; see [`super::activity`].
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -15,50 +15,51 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// The length of the preface (RFC 9113 section 3.4), which the first frame follows.
+/// The length of the preface (RFC 9113, section 3.4), in bytes. The first frame follows it.
 const PREFACE: usize = 24;
-/// The bytes in front of every frame (section 4.1).
+/// The length of a frame header (section 4.1), in bytes.
 const HEADER: usize = 9;
-/// The kinds of frame that begin or prolong a header block (sections 6.2 and 6.10).
+/// The frame types that begin or continue a header block (sections 6.2 and 6.10).
 const HEADERS: u8 = 1;
 const CONTINUATION: u8 = 9;
 /// The flag of the last frame of a header block.
 const END_HEADERS: u8 = 4;
 
-/// After how many bytes of header blocks the calls that they begin are answered before more is
-/// read. One byte of a block can be a whole header (RFC 7541 section 6.1) and a hundred bytes of
-/// memory, which are held until the call is looked at.
-const BLOCKS: usize = 64 << 10;
+/// After this many bytes of header blocks the stream pauses until their calls are handled. One byte of
+/// a block can be a whole header (RFC 7541, section 6.1) and a hundred bytes of memory, which are held
+/// until the call is handled.
+const MAX_HEADER_BLOCK_BYTES: usize = 64 << 10;
 
 /// A connection whose incoming frames are followed.
 pub(crate) struct ProgressStream<I> {
-    /// Until it is given back.
+    /// None after the connection was given back.
     io: Option<I>,
-    place: FrameParser,
-    told: Arc<SharedProgress<I>>,
+    parser: FrameParser,
+    shared: Arc<SharedProgress<I>>,
 }
 
-/// What is told of a connection to who holds it no more.
+/// The progress of a connection, for the task that serves it.
 pub(crate) struct Progress<I>(Arc<SharedProgress<I>>);
 
 struct SharedProgress<I> {
-    place: AtomicU64,
-    /// Whether no more is read before the calls that have come are looked at.
-    rests: AtomicBool,
-    /// Whether the peer takes nothing of what is to be written.
+    /// The state of the parser, as [`FrameParser::state`] encodes it.
+    state: AtomicU64,
+    /// Whether reads pause until the received calls are handled.
+    is_paused: AtomicBool,
+    /// Whether the peer does not read the data that the server writes.
     is_blocked: AtomicBool,
-    /// The connection itself, after it was dropped.
-    back: Mutex<Option<I>>,
+    /// The connection, after the stream was dropped.
+    returned: Mutex<Option<I>>,
 }
 
 impl<I> ProgressStream<I> {
     pub(crate) fn new(io: I) -> (Self, Progress<I>) {
-        let place = FrameParser::default();
-        let (tell, rests) = (AtomicU64::new(place.tell()), AtomicBool::new(false));
+        let parser = FrameParser::default();
+        let (state, is_paused) = (AtomicU64::new(parser.state()), AtomicBool::new(false));
         let is_blocked = AtomicBool::new(false);
-        let told = SharedProgress { place: tell, rests, is_blocked, back: Mutex::new(None) };
-        let told = Arc::new(told);
-        (Self { io: Some(io), place, told: Arc::clone(&told) }, Progress(told))
+        let returned = Mutex::new(None);
+        let shared = Arc::new(SharedProgress { state, is_paused, is_blocked, returned });
+        (Self { io: Some(io), parser, shared: Arc::clone(&shared) }, Progress(shared))
     }
 }
 
@@ -70,95 +71,106 @@ impl<I: Unpin> ProgressStream<I> {
 
 impl<I> Drop for ProgressStream<I> {
     fn drop(&mut self) {
-        *self.told.back.lock().unwrap_or_else(PoisonError::into_inner) = self.io.take();
+        *self.shared.returned.lock().unwrap_or_else(PoisonError::into_inner) = self.io.take();
     }
 }
 
 impl<I> Progress<I> {
-    /// What the peer has begun and not ended: the number of frames and header blocks before it.
-    /// The preface is one with the first frame.
+    /// The number of complete frames and header blocks, if the peer has begun another one and not
+    /// finished it. The preface and the first frame count as one.
     pub(crate) fn stalled_frame(&self) -> Option<u64> {
-        let told = self.0.place.load(Ordering::Relaxed);
-        (told & 1 == 1).then_some(told >> 1)
+        let state = self.0.state.load(Ordering::Relaxed);
+        (state & 1 == 1).then_some(state >> 1)
     }
 
-    /// Whether the peer takes nothing of what is to be written.
+    /// Whether the peer does not read the data that the server writes.
     pub(crate) fn is_blocked(&self) -> bool {
         self.0.is_blocked.load(Ordering::Relaxed)
     }
 
-    /// Reads on: all calls that have come were looked at.
-    pub(crate) fn read_on(&self) {
-        self.0.rests.store(false, Ordering::Relaxed);
+    /// Ends a pause: all received calls were handled.
+    pub(crate) fn resume(&self) {
+        self.0.is_paused.store(false, Ordering::Relaxed);
     }
 
-    /// The connection, if nobody holds it any more.
+    /// The connection, if the stream was dropped.
     pub(crate) fn into_connection(self) -> Option<I> {
-        self.0.back.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.0.returned.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
 
-/// Where a peer is in what it sends.
+/// The position in the frames that a peer sends.
 struct FrameParser {
-    /// Bytes still to come of the preface or of a frame's content.
-    left: usize,
-    /// As much as has come of a frame's header.
+    /// The missing bytes of the preface or of a frame's payload.
+    remaining: usize,
+    /// The received part of a frame's header, and its length.
     header: [u8; HEADER],
-    held: usize,
-    /// Whether a header block goes on in the next frame.
-    block: bool,
-    /// Bytes of header blocks since the last rest.
-    blocks: usize,
-    /// Frames that have ended; those of one header block count as one.
-    ended: u64,
+    header_len: usize,
+    /// Whether the header block continues in the next frame.
+    in_block: bool,
+    /// The bytes of header blocks since the last pause.
+    block_bytes: usize,
+    /// The complete frames. Those of one header block count as one.
+    complete: u64,
 }
 
 impl Default for FrameParser {
     fn default() -> Self {
-        Self { left: PREFACE, header: [0; HEADER], held: 0, block: false, blocks: 0, ended: 0 }
+        Self {
+            remaining: PREFACE,
+            header: [0; HEADER],
+            header_len: 0,
+            in_block: false,
+            block_bytes: 0,
+            complete: 0,
+        }
     }
 }
 
 impl FrameParser {
-    fn read(&mut self, mut bytes: &[u8]) {
+    /// Advances by these bytes.
+    fn advance(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
-            if self.left == 0 {
+            if self.remaining == 0 {
                 bytes = self.read_header(bytes);
-                if self.held < HEADER {
+                if self.header_len < HEADER {
                     return;
                 }
             }
-            let (_, behind) = bytes.split_at_checked(self.left).unwrap_or((bytes, &[]));
-            self.left -= bytes.len() - behind.len();
-            bytes = behind;
-            if self.left == 0 && self.held == HEADER {
-                self.held = 0;
-                self.ended += u64::from(!self.block);
+            let (_, rest) = bytes.split_at_checked(self.remaining).unwrap_or((bytes, &[]));
+            self.remaining -= bytes.len() - rest.len();
+            bytes = rest;
+            if self.remaining == 0 && self.header_len == HEADER {
+                self.header_len = 0;
+                self.complete += u64::from(!self.in_block);
             }
         }
     }
 
-    /// Reads as much of a frame's header as is there, and returns what is behind.
+    /// Reads the frame header as far as it is received, and returns the bytes after it.
     fn read_header<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
-        let count = bytes.len().min(HEADER - self.held);
-        for (place, byte) in self.header.iter_mut().skip(self.held).zip(bytes) {
-            *place = *byte;
+        let count = bytes.len().min(HEADER - self.header_len);
+        for (target, byte) in self.header.iter_mut().skip(self.header_len).zip(bytes) {
+            *target = *byte;
         }
-        self.held += count;
-        if self.held == HEADER {
+        self.header_len += count;
+        if self.header_len == HEADER {
             let [high, middle, low, kind, flags, ..] = self.header;
-            self.left = usize::from(high) << 16 | usize::from(middle) << 8 | usize::from(low);
+            self.remaining = usize::from(high) << 16 | usize::from(middle) << 8 | usize::from(low);
             if matches!(kind, HEADERS | CONTINUATION) {
-                self.block = flags & END_HEADERS == 0;
-                self.blocks = self.blocks.saturating_add(self.left);
+                self.in_block = flags & END_HEADERS == 0;
+                self.block_bytes = self.block_bytes.saturating_add(self.remaining);
             }
         }
         bytes.get(count..).unwrap_or_default()
     }
 
-    fn tell(&self) -> u64 {
-        let midway = self.left > 0 || self.held > 0 || self.block || self.ended == 0;
-        self.ended << 1 | u64::from(midway)
+    /// The number of complete frames, shifted left by one. The lowest bit is set if a frame is
+    /// incomplete.
+    fn state(&self) -> u64 {
+        let is_incomplete =
+            self.remaining > 0 || self.header_len > 0 || self.in_block || self.complete == 0;
+        self.complete << 1 | u64::from(is_incomplete)
     }
 }
 
@@ -168,11 +180,11 @@ impl<I: AsyncRead + Unpin> AsyncRead for ProgressStream<I> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.place.blocks > BLOCKS {
-            self.place.blocks = 0;
-            self.told.rests.store(true, Ordering::Relaxed);
+        if self.parser.block_bytes > MAX_HEADER_BLOCK_BYTES {
+            self.parser.block_bytes = 0;
+            self.shared.is_paused.store(true, Ordering::Relaxed);
         }
-        if self.told.rests.load(Ordering::Relaxed) {
+        if self.shared.is_paused.load(Ordering::Relaxed) {
             context.waker().wake_by_ref();
             return Poll::Pending;
         }
@@ -181,8 +193,8 @@ impl<I: AsyncRead + Unpin> AsyncRead for ProgressStream<I> {
         if let Some(new) = buffer.filled().get(before..)
             && !new.is_empty()
         {
-            self.place.read(new);
-            self.told.place.store(self.place.tell(), Ordering::Relaxed);
+            self.parser.advance(new);
+            self.shared.state.store(self.parser.state(), Ordering::Relaxed);
         }
         polled
     }
@@ -195,7 +207,7 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for ProgressStream<I> {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let polled = self.io()?.poll_write(context, bytes);
-        self.told.is_blocked.store(polled.is_pending(), Ordering::Relaxed);
+        self.shared.is_blocked.store(polled.is_pending(), Ordering::Relaxed);
         polled
     }
 
@@ -205,7 +217,7 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for ProgressStream<I> {
         bytes: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let polled = self.io()?.poll_write_vectored(context, bytes);
-        self.told.is_blocked.store(polled.is_pending(), Ordering::Relaxed);
+        self.shared.is_blocked.store(polled.is_pending(), Ordering::Relaxed);
         polled
     }
 
@@ -232,21 +244,21 @@ mod tests {
         frame
     }
 
-    /// The place after each byte, by what it tells: how much has ended, and whether more began.
-    fn told(bytes: &[u8]) -> Vec<(u64, bool)> {
-        let mut place = FrameParser::default();
-        let tell = |place: &FrameParser| (place.tell() >> 1, place.tell() & 1 == 1);
+    /// The state after each byte: the number of complete frames, and whether one is incomplete.
+    fn states(bytes: &[u8]) -> Vec<(u64, bool)> {
+        let mut parser = FrameParser::default();
+        let state = |parser: &FrameParser| (parser.state() >> 1, parser.state() & 1 == 1);
         bytes
             .iter()
             .map(|byte| {
-                place.read(&[*byte]);
-                tell(&place)
+                parser.advance(&[*byte]);
+                state(&parser)
             })
             .collect()
     }
 
     #[test]
-    fn whatever_has_begun_and_not_ended_is_told() {
+    fn incomplete_frame_is_reported() {
         let mut bytes = vec![7; PREFACE];
         // Settings; headers in three frames; data; data without any.
         let frames = [(4, 0, 6), (1, 0, 5), (9, 0, 3), (9, 4, 2), (0, 0, 11), (0, 1, 0)];
@@ -256,23 +268,23 @@ mod tests {
             ends.push(bytes.len());
         }
         let between = [ends[0], ends[3], ends[4], ends[5]];
-        for (at, (ended, midway)) in told(&bytes).into_iter().enumerate() {
+        for (at, (ended, midway)) in states(&bytes).into_iter().enumerate() {
             let whole = between.iter().filter(|end| **end <= at + 1).count();
             assert_eq!((ended, midway), (whole as u64, !between.contains(&(at + 1))), "{at}");
         }
     }
 
     #[test]
-    fn pieces_do_not_matter() {
+    fn result_does_not_depend_on_read_sizes() {
         let mut bytes = vec![7; PREFACE];
         for (kind, flags, length) in [(4, 0, 0), (1, 4, 200), (0, 1, 100), (8, 0, 4), (1, 0, 1)] {
             bytes.extend(frame(kind, flags, length));
         }
-        let last = *told(&bytes).last().expect("bytes");
+        let last = *states(&bytes).last().expect("bytes");
         for size in 1..=bytes.len() {
-            let mut place = FrameParser::default();
-            bytes.chunks(size).for_each(|piece| place.read(piece));
-            assert_eq!((place.tell() >> 1, place.tell() & 1 == 1), last, "{size}");
+            let mut parser = FrameParser::default();
+            bytes.chunks(size).for_each(|piece| parser.advance(piece));
+            assert_eq!((parser.state() >> 1, parser.state() & 1 == 1), last, "{size}");
         }
     }
 }

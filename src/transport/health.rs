@@ -1,10 +1,13 @@
-//! Health: `grpc.health.v1`, which anybody may ask without a key.
+//! Health: the service `grpc.health.v1`, which needs no key.
 //!
-//! So a request is small, comes within a second, and has one of the few places of its connection:
-//! see [`super::call_slots`]. It is answered where it comes in, and never waits for anything else.
+//! A request must therefore be small, arrive within a second, and get one of the few slots of its
+//! connection: see [`super::call_slots`]. The worker of the connection answers it and waits for
+//! nothing else.
 //!
-//! Watches are told of the end and then end: a stream that never ends would hold up every drain
-//! for as long as it may take.
+//! At shutdown a watch sends NOT_SERVING and ends. A stream that never ends would delay every drain
+//! up to its timeout.
+//!
+//! Not here: when the server serves; see `server::run`.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -27,44 +30,44 @@ use crate::grpc::status;
 use crate::grpc::unary::{self, Reply};
 use crate::metrics::memory_budget::MemoryBudget;
 
-/// The most bytes of a message.
-const MAX_MESSAGE: usize = 1 << 10;
-/// How long a request may take to come as a whole.
-const REQUEST_TIME: Duration = Duration::from_secs(1);
+/// The limit of a message, in bytes.
+const MAX_MESSAGE_BYTES: usize = 1 << 10;
+/// How long a request may take to arrive completely.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How the services do, all alike.
+/// The state of all services.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+enum ServingState {
     NotServing,
     Serving,
-    /// Not any more, and no watch goes on.
+    /// The server shuts down, and watches end.
     Ending,
 }
 
-/// What is said of each service.
+/// The health service.
 pub(crate) struct Health {
-    state: watch::Sender<State>,
+    state: watch::Sender<ServingState>,
     services: Vec<&'static str>,
     memory: Arc<MemoryBudget>,
 }
 
 impl Health {
-    /// Of these services, none of which does its work yet.
+    /// The health of these services. None of them serves yet.
     pub(crate) fn of(services: Vec<&'static str>, memory: Arc<MemoryBudget>) -> Arc<Self> {
-        Arc::new(Self { state: watch::Sender::new(State::NotServing), services, memory })
+        Arc::new(Self { state: watch::Sender::new(ServingState::NotServing), services, memory })
     }
 
-    /// Says that every service does its work.
+    /// Reports every service as SERVING.
     pub(crate) fn set_serving(&self) {
-        self.state.send_replace(State::Serving);
+        self.state.send_replace(ServingState::Serving);
     }
 
-    /// Says that no service does its work any more, and ends the watches.
+    /// Reports every service as NOT_SERVING, and ends the watches.
     pub(crate) fn end(&self) {
-        self.state.send_replace(State::Ending);
+        self.state.send_replace(ServingState::Ending);
     }
 
-    /// Which kind of call has this method, if there is one.
+    /// The kind of call of this method. None: there is no such method.
     pub(crate) fn kind(method: &str) -> Option<CallKind> {
         match method {
             "Check" => Some(CallKind::HealthCheck),
@@ -73,21 +76,21 @@ impl Health {
         }
     }
 
-    /// Answers a call that has a place.
+    /// Answers a call that holds a slot.
     pub(crate) async fn answer<B>(
         self: Arc<Self>,
         kind: CallKind,
-        place: CallSlot,
+        slot: CallSlot,
         deadline: Option<Duration>,
         body: B,
     ) -> Response<Reply>
     where
         B: Body<Data = Bytes, Error: Into<body_timeout::Error>> + Unpin,
     {
-        let body = BodyTimeout::new(body, REQUEST_TIME);
+        let body = BodyTimeout::new(body, REQUEST_TIMEOUT);
         let account = || self.memory.shared();
         let response = if kind == CallKind::HealthWatch {
-            match unary::message(deadline, body, MAX_MESSAGE, &account, unary::decode).await {
+            match unary::message(deadline, body, MAX_MESSAGE_BYTES, &account, unary::decode).await {
                 Ok(request) => {
                     let watch = self.watch(&request);
                     unary::reply(Reply::Other(tonic::body::Body::new(watch)))
@@ -96,9 +99,9 @@ impl Health {
             }
         } else {
             let check = async |request| self.check(&request);
-            unary::unary(deadline, body, MAX_MESSAGE, account, unary::decode, check).await
+            unary::unary(deadline, body, MAX_MESSAGE_BYTES, account, unary::decode, check).await
         };
-        place.kept_by(response)
+        slot.hold(response)
     }
 
     fn knows(&self, request: &HealthCheckRequest) -> bool {
@@ -109,33 +112,35 @@ impl Health {
         if !self.knows(request) {
             return Err(status::no_such_service());
         }
-        Ok(said(match *self.state.borrow() {
-            State::Serving => ServingStatus::Serving,
-            State::NotServing | State::Ending => ServingStatus::NotServing,
+        Ok(response(match *self.state.borrow() {
+            ServingState::Serving => ServingStatus::Serving,
+            ServingState::NotServing | ServingState::Ending => ServingStatus::NotServing,
         }))
     }
 
-    fn watch(&self, request: &HealthCheckRequest) -> Watch {
+    fn watch(&self, request: &HealthCheckRequest) -> HealthWatchBody {
         let states = WatchStream::new(self.state.subscribe());
-        Watch { states, is_known: self.knows(request), told: None, ends: false }
+        HealthWatchBody { states, is_known: self.knows(request), sent: None, ends: false }
     }
 }
 
-fn said(status: ServingStatus) -> HealthCheckResponse {
+/// The response with this status.
+fn response(status: ServingStatus) -> HealthCheckResponse {
     HealthCheckResponse { status: status.into() }
 }
 
-/// The reply to one who watches a service: its status, and each other one. Only the last is kept
-/// for one who does not read, and nothing of the name of a service that is not known.
-struct Watch {
-    states: WatchStream<State>,
+/// The reply to a watch: the current status of a service, and each new one. For a client that does not
+/// read, only the latest status is kept. The name of an unknown service is not kept.
+struct HealthWatchBody {
+    states: WatchStream<ServingState>,
     is_known: bool,
-    told: Option<ServingStatus>,
-    /// Whether only the trailers are left.
+    /// The status that was sent last.
+    sent: Option<ServingStatus>,
+    /// Whether only the trailers remain to be sent.
     ends: bool,
 }
 
-impl Body for Watch {
+impl Body for HealthWatchBody {
     type Data = Bytes;
     type Error = Status;
 
@@ -145,24 +150,24 @@ impl Body for Watch {
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         while !self.ends {
             let state = ready!(Pin::new(&mut self.states).poll_next(context));
-            let state = state.unwrap_or(State::Ending);
-            self.ends = state == State::Ending;
+            let state = state.unwrap_or(ServingState::Ending);
+            self.ends = state == ServingState::Ending;
             let status = match state {
                 _ if !self.is_known => ServingStatus::ServiceUnknown,
-                State::Serving => ServingStatus::Serving,
-                State::NotServing | State::Ending => ServingStatus::NotServing,
+                ServingState::Serving => ServingStatus::Serving,
+                ServingState::NotServing | ServingState::Ending => ServingStatus::NotServing,
             };
-            if self.told.replace(status) != Some(status) {
-                return Poll::Ready(Some(Ok(Frame::data(unary::write(&said(status))))));
+            if self.sent.replace(status) != Some(status) {
+                return Poll::Ready(Some(Ok(Frame::data(unary::write(&response(status))))));
             }
         }
-        if self.told.take().is_none() {
+        if self.sent.take().is_none() {
             return Poll::Ready(None);
         }
         Poll::Ready(Some(Ok(Frame::trailers(unary::ok_trailers()))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.ends && self.told.is_none()
+        self.ends && self.sent.is_none()
     }
 }

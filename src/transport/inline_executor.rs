@@ -1,9 +1,9 @@
-//! Turn: the calls of one connection that were read together, answered together.
+//! Inline executor: answers the calls of a connection that were read together in one poll of the
+//! connection.
 //!
-//! A check that finds its facts at hand is answered without waiting for anything. To make a task
-//! of it, to be queued, run and taken down, would cost a good part of what it costs to decide it.
-//! So calls are begun in their connection's own turn, after all that has come was read and before
-//! anything is written; only one that has to wait becomes a task.
+//! A check whose facts are cached is answered without waiting. A task for it would cost a good part of
+//! the decision's own cost. Calls therefore begin in the poll of their connection, after all received
+//! data was read and before anything is written. Only a call that has to wait becomes a task.
 //!
 //! Not here: what a call does; see [`super::service`].
 
@@ -17,17 +17,17 @@ use hyper::rt::Executor;
 
 type Call = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// The most calls that are begun at once: other connections wait for their turn.
+/// The limit of calls that begin in one poll. Other connections of the worker wait meanwhile.
 const MAX_INLINE_CALLS: usize = 128;
-/// How often a connection is looked at in one turn, while there is something new.
+/// The limit of polls of a connection before its task yields.
 const MAX_POLLS: usize = 4;
 
-/// A connection's calls that nobody has begun.
+/// The calls of a connection that have not begun.
 #[derive(Clone, Default)]
 pub(crate) struct PendingCalls(Arc<Mutex<Vec<Call>>>);
 
 impl PendingCalls {
-    /// Begins what calls there are. Those that have to wait go on as tasks.
+    /// Begins all calls. Calls that have to wait continue as tasks.
     fn begin(&self, context: &mut Context<'_>) {
         let mut calls = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
         if calls.is_empty() {
@@ -38,7 +38,7 @@ impl PendingCalls {
                 tokio::spawn(call);
             }
         }
-        // The room for them is used again, unless more came meanwhile.
+        // The allocation is reused, unless more calls arrived meanwhile.
         let mut next = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if next.is_empty() {
             *next = calls;
@@ -52,37 +52,37 @@ impl<F: Future<Output = ()> + Send + 'static> Executor<F> for PendingCalls {
     }
 }
 
-/// A connection's turns.
+/// Polls one connection together with its calls.
 pub(crate) struct InlineExecutor {
     calls: PendingCalls,
-    nudge: Arc<LoopWaker>,
+    loop_waker: Arc<LoopWaker>,
     waker: Waker,
 }
 
 impl InlineExecutor {
-    /// The turns of a connection that leaves its calls here.
+    /// An executor for the connection that adds its calls here.
     pub(crate) fn of(calls: PendingCalls) -> Self {
-        let nudge = Arc::new(LoopWaker::default());
-        Self { calls, waker: Waker::from(Arc::clone(&nudge)), nudge }
+        let loop_waker = Arc::new(LoopWaker::default());
+        Self { calls, waker: Waker::from(Arc::clone(&loop_waker)), loop_waker }
     }
 
-    /// Polls the connection, begins the calls that it read, and polls it again to write what they
-    /// are answered with.
-    pub(crate) fn take(
+    /// Polls the connection, begins the calls that it read, and polls it again to write their
+    /// replies.
+    pub(crate) fn poll(
         &self,
         context: &Context<'_>,
         mut connection: impl FnMut(&mut Context<'_>) -> Poll<()>,
     ) -> Poll<()> {
-        // A task has one waker all its life.
-        let task = self.nudge.task.get_or_init(|| context.waker().clone());
+        // The waker of a task never changes.
+        let task = self.loop_waker.task.get_or_init(|| context.waker().clone());
         let context = &mut Context::from_waker(&self.waker);
         for _ in 0..MAX_POLLS {
-            self.nudge.begin();
+            self.loop_waker.begin();
             if connection(context).is_ready() {
                 return Poll::Ready(());
             }
             self.calls.begin(context);
-            if !self.nudge.end() {
+            if !self.loop_waker.end() {
                 return Poll::Pending;
             }
         }
@@ -91,28 +91,29 @@ impl InlineExecutor {
     }
 }
 
-/// Wakes a connection's task, but not from its own turn, in which it is looked at again anyway.
+/// Wakes the task of a connection, except during the loop of [`InlineExecutor::poll`], which polls the
+/// connection again anyway.
 ///
-/// INVARIANT (no wake is lost): a wake either finds that there is a turn, and the end of that
-/// turn finds the wake; or it finds none, and wakes the task.
+/// INVARIANT (no wake is lost): a wake-up that arrives during the loop is seen by the end of that
+/// iteration, and a wake-up that arrives outside of the loop wakes the task.
 #[derive(Default)]
 struct LoopWaker {
     state: AtomicU8,
     task: OnceLock<Waker>,
 }
 
-const RESTING: u8 = 0;
-const IN_TURN: u8 = 1;
-const NUDGED: u8 = 2;
+const IDLE: u8 = 0;
+const IN_LOOP: u8 = 1;
+const WOKEN: u8 = 2;
 
 impl LoopWaker {
     fn begin(&self) {
-        self.state.store(IN_TURN, Ordering::Release);
+        self.state.store(IN_LOOP, Ordering::Release);
     }
 
-    /// Whether there was a nudge since the beginning.
+    /// Whether there was a wake-up since [`Self::begin`].
     fn end(&self) -> bool {
-        self.state.swap(RESTING, Ordering::AcqRel) == NUDGED
+        self.state.swap(IDLE, Ordering::AcqRel) == WOKEN
     }
 }
 
@@ -123,7 +124,7 @@ impl Wake for LoopWaker {
 
     fn wake_by_ref(self: &Arc<Self>) {
         let (success, failure) = (Ordering::AcqRel, Ordering::Acquire);
-        if self.state.compare_exchange(IN_TURN, NUDGED, success, failure) == Err(RESTING)
+        if self.state.compare_exchange(IN_LOOP, WOKEN, success, failure) == Err(IDLE)
             && let Some(task) = self.task.get()
         {
             task.wake_by_ref();
@@ -131,8 +132,8 @@ impl Wake for LoopWaker {
     }
 }
 
-/// Polls a call once, and says whether it is to be polled again. One that panics has ended, and
-/// takes nothing else with it, as if it were a task.
+/// Polls a call once. True: it must be polled again. A call that panics has ended and affects nothing
+/// else, as if it were a task.
 fn poll_once(call: &mut Call, context: &mut Context<'_>) -> bool {
     let polled = catch_unwind(AssertUnwindSafe(|| call.as_mut().poll(context)));
     matches!(polled, Ok(Poll::Pending))
@@ -145,13 +146,13 @@ mod tests {
 
     use super::*;
 
-    /// Polls until it is ready, and is polled again only when it is woken.
+    /// Waits until `ready` is true. It is polled again only after a wake-up.
     async fn until(mut ready: impl FnMut(&mut Context<'_>) -> bool) {
         poll_fn(|context| if ready(context) { Poll::Ready(()) } else { Poll::Pending }).await;
     }
 
     #[tokio::test]
-    async fn every_call_is_answered_whether_it_waits_panics_or_neither() {
+    async fn every_call_is_answered_even_if_it_waits_or_another_panics() {
         let (calls, answered) = (PendingCalls::default(), Arc::new(AtomicUsize::new(0)));
         let count = 3 * MAX_INLINE_CALLS;
         for number in 0..count {
@@ -160,7 +161,7 @@ mod tests {
                 match number % 3 {
                     0 => {}
                     1 => tokio::task::yield_now().await,
-                    _ => panic!("a call that is broken"),
+                    _ => panic!("a call that panics"),
                 }
                 answered.fetch_add(1, Ordering::Relaxed);
             });
@@ -177,7 +178,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_a_call_begins_is_begun_in_the_same_turn() {
+    async fn call_added_by_a_call_begins_in_the_same_poll() {
         let (calls, answered) = (PendingCalls::default(), Arc::new(AtomicUsize::new(0)));
         let (others, count) = (calls.clone(), Arc::clone(&answered));
         calls.execute(poll_fn(move |context| {
@@ -185,42 +186,42 @@ mod tests {
             others.execute(async move {
                 count.fetch_add(1, Ordering::Relaxed);
             });
-            // As a reply tells its connection that there is something to write.
+            // A reply wakes its connection in the same way when there is data to write.
             context.waker().wake_by_ref();
             Poll::Ready(())
         }));
-        let (turn, mut looks) = (InlineExecutor::of(calls), 0);
-        let taken = turn.take(&Context::from_waker(Waker::noop()), |_| {
-            looks += 1;
+        let (executor, mut polls) = (InlineExecutor::of(calls), 0);
+        let polled = executor.poll(&Context::from_waker(Waker::noop()), |_| {
+            polls += 1;
             Poll::Pending
         });
-        assert_eq!((taken, looks), (Poll::Pending, 2));
+        assert_eq!((polled, polls), (Poll::Pending, 2));
         assert_eq!(answered.load(Ordering::Relaxed), 1);
     }
 
     #[tokio::test]
-    async fn who_always_finds_something_new_lets_others_have_their_turn() {
-        let (turn, mut looks) = (InlineExecutor::of(PendingCalls::default()), 0);
-        let mut turns = 0;
+    async fn connection_that_is_always_ready_yields_to_others() {
+        let (executor, mut polls) = (InlineExecutor::of(PendingCalls::default()), 0);
+        let mut rounds = 0;
         until(|context| {
-            turns += 1;
-            let taken = turn.take(context, |context| {
-                looks += 1;
+            rounds += 1;
+            let polled = executor.poll(context, |context| {
+                polls += 1;
                 context.waker().wake_by_ref();
                 Poll::Pending
             });
-            assert_eq!(taken, Poll::Pending);
-            turns == 3
+            assert_eq!(polled, Poll::Pending);
+            rounds == 3
         })
         .await;
-        assert_eq!(looks, 3 * MAX_POLLS, "and has another");
+        assert_eq!(polls, 3 * MAX_POLLS, "then the task is polled again");
     }
 
-    /// Under races, each wake is followed by a look.
+    /// Under races, each wake-up is followed by a poll.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn no_wake_is_lost() {
         const WAKES: usize = 20_000;
-        let turn = InlineExecutor::of(PendingCalls::default());
+        let executor = InlineExecutor::of(PendingCalls::default());
         let made = Arc::new(AtomicUsize::new(0));
         let (seen, waker) = (Arc::new(AtomicUsize::new(0)), Arc::new(OnceLock::<Waker>::new()));
         let other = tokio::task::spawn_blocking({
@@ -230,7 +231,7 @@ mod tests {
                     made.store(number, Ordering::Release);
                     if let Some(waker) = waker.get() {
                         waker.wake_by_ref();
-                        // A look must follow, whatever the turn was at.
+                        // A poll must follow, whatever the loop does.
                         while seen.load(Ordering::Acquire) < number {
                             std::hint::spin_loop();
                         }
@@ -240,18 +241,18 @@ mod tests {
         });
         let connection = tokio::spawn(async move {
             until(|context| {
-                let mut looked = 0;
-                let taken = turn.take(context, |context| {
+                let mut last = 0;
+                let polled = executor.poll(context, |context| {
                     waker.get_or_init(|| context.waker().clone());
-                    looked = made.load(Ordering::Acquire);
-                    seen.store(looked, Ordering::Release);
+                    last = made.load(Ordering::Acquire);
+                    seen.store(last, Ordering::Release);
                     Poll::Pending
                 });
-                taken.is_ready() || looked == WAKES
+                polled.is_ready() || last == WAKES
             })
             .await;
         });
-        other.await.expect("every wake was followed by a look");
+        other.await.expect("every wake-up was followed by a poll");
         connection.await.expect("it ends");
     }
 }

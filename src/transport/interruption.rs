@@ -1,7 +1,7 @@
-//! Interruption: a call that is still open when its connection or the server ends is told so, by
-//! `UNAVAILABLE` and a sentence, instead of being reset or ended as if it were complete.
+//! Interruption: ends an open call with `UNAVAILABLE` and a message when its connection or the server
+//! ends. Otherwise the call would be reset, or would look complete.
 //!
-//! Not here: when that is; see [`super::activity`].
+//! Not here: when a call is interrupted; see [`super::activity`].
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
@@ -16,30 +16,31 @@ use super::activity::{Activity, Interruption, OpenCall};
 use crate::grpc::status;
 use crate::grpc::unary::{InFlight, Reply};
 
-/// The streams that have no end of their own: when one ends without an error, the server ended it.
+/// The streams that never end by themselves. If one ends without an error, the server ended it.
 const ENDLESS: [&str; 2] =
     ["/scopegate.v1.ChangeService/WatchChanges", "/grpc.health.v1.Health/Watch"];
 
-/// The streams that end when their caller has sent everything, which may be never.
+/// The streams that end when their caller closes its side, which may be never.
 const REFLECTION: &str = "/grpc.reflection.";
 
-/// How a call is interrupted.
+/// A call that can be interrupted.
 pub(crate) struct Interruptible {
     activity: Arc<Activity>,
     is_endless: bool,
-    /// Whether it has no end of its own.
-    never_complete: bool,
+    /// Whether the call never ends by itself.
+    never_completes: bool,
 }
 
 impl Interruptible {
-    /// Of a call of this path on a connection.
+    /// A call of this path on a connection.
     pub(crate) fn new(activity: &Arc<Activity>, path: &str) -> Self {
-        let never_complete = ENDLESS.contains(&path);
-        let is_endless = never_complete || path.starts_with(REFLECTION);
-        Self { activity: Arc::clone(activity), is_endless, never_complete }
+        let never_completes = ENDLESS.contains(&path);
+        let is_endless = never_completes || path.starts_with(REFLECTION);
+        Self { activity: Arc::clone(activity), is_endless, never_completes }
     }
 
-    /// The answer, or the refusal if it takes too long. One that is there at once costs nothing.
+    /// The response, or an error if the call is interrupted first. A response that is ready at once
+    /// costs nothing extra.
     pub(crate) async fn answer(
         &self,
         answered: impl Future<Output = Response<Reply>>,
@@ -52,21 +53,21 @@ impl Interruptible {
             let interrupted = interrupted
                 .get_or_insert_with(|| Box::pin(self.activity.interrupted(self.is_endless)));
             interrupted.as_mut().poll(context).map(|why| {
-                self.note(why);
-                said(why).into_http()
+                self.count(why);
+                interrupted_status(why).into_http()
             })
         })
         .await
     }
 
-    /// The body of an answer, which ends in an error if it takes too long.
+    /// The body of a response. It ends with an error if the call is interrupted.
     pub(crate) fn body<B>(
         self,
         body: B,
         open: OpenCall,
         in_flight: InFlight,
     ) -> InterruptibleBody<B> {
-        // Streams without an end are bounded by their own number.
+        // Endless streams have limits of their own, so they are not calls in flight.
         let in_flight = if self.is_endless { InFlight::default() } else { in_flight };
         let interrupted = Box::pin(self.activity.interrupted(self.is_endless));
         InterruptibleBody {
@@ -80,14 +81,15 @@ impl Interruptible {
         }
     }
 
-    fn note(&self, why: Interruption) {
+    fn count(&self, why: Interruption) {
         if why == Interruption::Cut {
             self.activity.calls.cut.inc();
         }
     }
 }
 
-fn said(why: Interruption) -> Status {
+/// The status of an interrupted call.
+fn interrupted_status(why: Interruption) -> Status {
     match why {
         Interruption::Connection => status::connection_ending(),
         Interruption::Drain | Interruption::Cut => status::server_ending(),
@@ -100,7 +102,7 @@ pub(crate) struct InterruptibleBody<B> {
     interrupted: Pin<Box<dyn Future<Output = Interruption> + Send>>,
     call: Interruptible,
     has_ended: bool,
-    /// Whether it came to an end of its own.
+    /// Whether the body ended by itself.
     is_complete: bool,
     _open: OpenCall,
     _in_flight: InFlight,
@@ -108,9 +110,9 @@ pub(crate) struct InterruptibleBody<B> {
 
 impl<B> Drop for InterruptibleBody<B> {
     fn drop(&mut self) {
-        // One whose client reads nothing is not asked for more, and so does not hear of its end.
-        if !self.has_ended && !self.is_complete && self.call.activity.is_over() {
-            self.call.note(Interruption::Cut);
+        // A body whose client reads nothing is not polled, so it is interrupted only by this drop.
+        if !self.has_ended && !self.is_complete && self.call.activity.is_terminated() {
+            self.call.count(Interruption::Cut);
         }
     }
 }
@@ -126,16 +128,16 @@ impl<B: Body + Unpin> Body for InterruptibleBody<B> {
         if self.has_ended {
             return Poll::Ready(None);
         }
-        // What there is comes first: a last change, or that the server no longer serves.
+        // Frames that are ready come first: a last change, or the health status NOT_SERVING.
         let why = match Pin::new(&mut self.body).poll_frame(context) {
             Poll::Ready(Some(Ok(frame)))
-                if self.call.never_complete
+                if self.call.never_completes
                     && frame.trailers_ref().is_some_and(status::is_success) =>
             {
                 Interruption::Drain
             }
             Poll::Ready(frame) => {
-                // Behind the trailers there is nothing, and it need not be asked for.
+                // Nothing follows the trailers, so the body is complete without another poll.
                 self.is_complete = match &frame {
                     Some(Ok(frame)) => frame.is_trailers(),
                     Some(Err(_)) | None => true,
@@ -148,8 +150,8 @@ impl<B: Body + Unpin> Body for InterruptibleBody<B> {
             },
         };
         self.has_ended = true;
-        self.call.note(why);
-        Poll::Ready(Some(Ok(Frame::trailers(status::trailers(&said(why))))))
+        self.call.count(why);
+        Poll::Ready(Some(Ok(Frame::trailers(status::trailers(&interrupted_status(why))))))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -157,7 +159,7 @@ impl<B: Body + Unpin> Body for InterruptibleBody<B> {
     }
 
     fn size_hint(&self) -> SizeHint {
-        // Whether it comes to its end is not known.
+        // The body may be interrupted, so its size is unknown.
         SizeHint::default()
     }
 }

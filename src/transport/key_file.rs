@@ -1,7 +1,9 @@
-//! Key file: whether others than this process can read a file that has a secret.
+//! Key file: detects whether other users can read a file that has a secret.
 //!
-//! Links are followed, as in the volumes of Kubernetes. A group that this process is in may read,
-//! as that of `fsGroup` does. Not here: the directories above, which may keep others out.
+//! Links are followed, as the volumes of Kubernetes need. A group of this process may read the file,
+//! as with `fsGroup`.
+//!
+//! Not here: the permissions of the directories above, which may also exclude others.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -9,7 +11,7 @@ use std::path::Path;
 
 use rustix::process::{getegid, getgroups};
 
-/// A sentence about a file that others can read, if they can.
+/// A sentence for a file that other users can read. None: they cannot.
 #[must_use]
 pub fn exposure(flag: &str, path: &Path) -> Option<String> {
     let metadata = fs::metadata(path).ok().filter(fs::Metadata::is_file)?;
@@ -18,15 +20,15 @@ pub fn exposure(flag: &str, path: &Path) -> Option<String> {
         let groups = getgroups().unwrap_or_default();
         groups.into_iter().chain([getegid()]).any(|own| own.as_raw() == group)
     };
-    let who = if mode & 0o004 != 0 {
-        "everybody on this machine"
+    let reader = if mode & 0o004 != 0 {
+        "every user of this machine"
     } else if mode & 0o040 != 0 && !is_own() {
         "a group that this process is not in"
     } else {
         return None;
     };
     Some(format!(
-        "{flag} {} can be read by {who} (mode {:04o}): take that away with `chmod 600`",
+        "{flag} {} can be read by {reader} (mode {:04o}): restrict it with `chmod 600`",
         path.display(),
         mode & 0o7777
     ))
@@ -40,7 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_that_others_can_read_is_told_of_behind_a_link_too() {
+    fn exposed_file_is_reported_also_behind_a_link() {
         let dir = tempfile::tempdir().expect("a directory");
         let (file, link) = (dir.path().join("key"), dir.path().join("link"));
         fs::write(&file, "key").expect("written");
@@ -50,15 +52,18 @@ mod tests {
         {
             fs::set_permissions(&file, Permissions::from_mode(mode)).expect("set");
             for path in [&file, &link] {
-                let said = exposure("--key-file", path);
-                assert_eq!(said.is_some(), is_exposed, "{mode:o} {said:?}");
+                let sentence = exposure("--key-file", path);
+                assert_eq!(sentence.is_some(), is_exposed, "{mode:o} {sentence:?}");
             }
         }
         fs::set_permissions(&file, Permissions::from_mode(0o640)).expect("set");
         // Only root can give a file to a group that it is not in.
         if chown(&file, None, Some(54_321)).is_ok() {
-            let said = exposure("--tls-key", &file).expect("exposed");
-            assert!(said.contains("a group that this process is not in (mode 0640)"), "{said}");
+            let sentence = exposure("--tls-key", &file).expect("exposed");
+            assert!(
+                sentence.contains("a group that this process is not in (mode 0640)"),
+                "{sentence}"
+            );
         }
         assert_eq!(exposure("--key-file", Path::new("/dev/null")), None);
         assert_eq!(exposure("--key-file", &dir.path().join("none")), None);

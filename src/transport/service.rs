@@ -1,6 +1,8 @@
-//! Service: answers a call, here if it is a check, and elsewhere if it may be long.
+//! Service: admits a call and answers it: a check on its worker, any other call on the background
+//! runtime.
 //!
-//! Not here: the connection that it came by; see [`super::connection`].
+//! Not here: the connection of the call; see [`super::connection`]. And the handlers; see
+//! [`crate::grpc`].
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -42,70 +44,73 @@ use crate::proto::CheckRequest;
 use crate::wire::access;
 use crate::wire::names::code_name;
 
-/// The paths that go by the shortest way.
+/// The methods of the unary fast path, which bypasses the generated services.
 pub(crate) const CHECK: &str = "/scopegate.v1.AuthorizationService/Check";
 pub(crate) const BATCH_CHECK: &str = "/scopegate.v1.AuthorizationService/BatchCheck";
 
-/// The calls that anybody may make.
+/// The health calls, which need no key.
 pub(crate) const HEALTH: &str = "/grpc.health.v1.Health/";
 
-/// How many calls above `--max-in-flight` a core takes on of those by which operators take rights
-/// away.
-const URGENT: usize = 64;
+/// How many urgent calls above `--max-in-flight` a worker accepts. By these calls operators remove
+/// rights.
+const URGENT_RESERVE: usize = 64;
 
-/// The calls whose messages come one after another, for as long as the caller likes.
+/// The calls whose messages come one after another, without a time limit.
 const STREAMS: [&str; 2] =
     ["/scopegate.v1.DirectoryService/ImportCredentials", "/grpc.reflection."];
 
-/// What every core answers with.
+/// The parts that each worker needs to answer calls.
 #[derive(Clone)]
 pub(crate) struct Service {
     pub(crate) api: Api,
-    /// Every call, by the generated services.
+    /// The generated services.
     pub(crate) routes: Routes,
-    /// What connections begin with, if it is not plain text.
+    /// TLS. None: connections are plain text.
     pub(crate) tls: Option<Tls>,
-    /// Where calls run that are no checks.
+    /// The runtime of calls that are no checks.
     pub(crate) background: Handle,
-    /// The most bytes of a message.
+    /// The limit of a message, in bytes.
     pub(crate) max_message_bytes: usize,
-    /// The most bytes of a call's headers.
+    /// The limit of a call's headers, in bytes.
     pub(crate) max_header_bytes: usize,
-    /// What is said of health.
+    /// The health service.
     pub(crate) health: Arc<Health>,
-    /// The places of calls that have some.
+    /// The slots of the whole server.
     pub(crate) call_slots: Arc<CallSlots>,
-    /// The most calls under way on a core.
+    /// The limit of calls in flight on a worker.
     pub(crate) max_in_flight: usize,
-    /// How long a connection lives.
+    /// How long a connection may be open.
     pub(crate) connection_limits: ConnectionLimits,
-    /// What is counted of connections.
+    /// The counts of connection events.
     pub(crate) connection_events: Arc<ConnectionEvents>,
-    /// How long a peer may take for a handshake, or for a frame that it has begun.
+    /// How long a peer may take for a TLS handshake, or for a frame that it has begun.
     pub(crate) stall_timeout: Duration,
-    /// How long a request may take to come as a whole.
+    /// How long a request may take to arrive completely.
     pub(crate) request_timeout: Duration,
-    /// How much of the server one key may take.
+    /// The limits of each key.
     pub(crate) caller_limits: Arc<CallerLimits>,
-    /// Logs the callers that are refused.
+    /// Counts and logs rejected callers.
     pub(crate) rejected_callers: Arc<RejectedCallers>,
-    /// What is counted on this core.
+    /// The counters of this worker.
     pub(crate) calls: Arc<CallCounters>,
-    /// Who wants to know of single calls, if anybody does.
+    /// Selects the calls that are traced or logged.
     pub(crate) observer: Option<Arc<RequestObserver>>,
 }
 
-/// A call that may be made: its caller, and the places in flight that it takes.
+/// An admitted call.
 struct Admitted {
     caller: Caller,
     urgency: Urgency,
-    /// The place that it takes of those of its key.
-    place: Option<Counted>,
+    /// Counts the call as in flight for its key.
+    of_key: Option<Counted>,
 }
 
 impl Service {
-    /// Who makes a call, if it may make it at all: before anything of its message is read.
-    /// `in_flight` is how many calls there are with it on this core.
+    /// Authenticates the caller of a call and verifies that it may make the call, before the message is
+    /// read. `in_flight` is the number of calls on this worker, including this one.
+    ///
+    /// # Errors
+    /// The caller is not authenticated or not permitted, or a limit is reached.
     fn admit<B>(
         &self,
         request: &Request<B>,
@@ -113,13 +118,13 @@ impl Service {
         in_flight: usize,
     ) -> Result<Admitted, Status> {
         let path = request.uri().path();
-        if in_flight > self.max_in_flight + URGENT {
+        if in_flight > self.max_in_flight + URGENT_RESERVE {
             return Err(status::overloaded(self.max_in_flight));
         }
         let caller = self.api.caller(request.headers(), peer)?;
         let urgent = caller_limits::is_urgent(&caller, path);
-        let more = if urgent { URGENT } else { 0 };
-        if in_flight > self.max_in_flight + more {
+        let reserve = if urgent { URGENT_RESERVE } else { 0 };
+        if in_flight > self.max_in_flight + reserve {
             return Err(status::overloaded(self.max_in_flight));
         }
         let roles = access::roles(path).ok_or_else(status::unknown_method)?;
@@ -136,20 +141,23 @@ impl Service {
             false => Urgency::Read,
         };
         let Caller::Key(key) = &caller else {
-            return Ok(Admitted { caller, urgency, place: None });
+            return Ok(Admitted { caller, urgency, of_key: None });
         };
-        let (place, in_flight) = self.calls.one_more_of(key.created_at);
-        let most = (self.max_in_flight + more).div_ceil(2);
-        if in_flight > most {
-            return Err(status::too_many_of_key(most));
+        let (of_key, in_flight) = self.calls.acquire(key.created_at);
+        let limit = (self.max_in_flight + reserve).div_ceil(2);
+        if in_flight > limit {
+            return Err(status::too_many_of_key(limit));
         }
         if access::is_rated(path) {
             self.caller_limits.count(key, urgent, Instant::now()).map_err(status::rate_limited)?;
         }
-        Ok(Admitted { caller, urgency, place: Some(place) })
+        Ok(Admitted { caller, urgency, of_key: Some(of_key) })
     }
 
-    /// Which kind of health call it is, its place, and its deadline.
+    /// The kind of a health call, its slot and its deadline.
+    ///
+    /// # Errors
+    /// The method is unknown, the request cannot be read, or no slot is free.
     fn admit_health(
         &self,
         method: &str,
@@ -165,15 +173,15 @@ impl Service {
     }
 }
 
-/// Answers one call: a check here, anything else elsewhere.
+/// Answers one call.
 ///
-/// The future of a check is moved about by whoever runs it, so it holds no more of the request
-/// than its body; what is not a check is boxed.
+/// The executor moves the future of a check, so the future holds only the body of the request. The
+/// futures of other calls are boxed.
 pub(crate) fn handle(
     service: Arc<Service>,
     peer: &Peer,
     activity: &Arc<Activity>,
-    own_places: &ConnectionSlots,
+    own_slots: &ConnectionSlots,
     request: Request<Incoming>,
 ) -> impl Future<Output = Result<Response<Reply>, Infallible>> + use<> {
     enum Call<H, F> {
@@ -184,37 +192,37 @@ pub(crate) fn handle(
         Other(Pin<Box<F>>, Option<CallSlot>),
     }
     let path = request.uri().path();
-    // Checks come first there.
-    let place = access::PATHS.iter().position(|known| *known == path);
-    let place = place.unwrap_or(access::PATHS.len());
+    // Checks are the first paths, so this is quick for them.
+    let path_index = access::PATHS.iter().position(|known| *known == path);
+    let path_index = path_index.unwrap_or(access::PATHS.len());
     let interruptible = Interruptible::new(activity, path);
     let (mut counted, mut of_key, mut open, mut known) = (None, None, None, None);
     let call = if let Some(unfit) = RejectedHead::of(&request, service.max_header_bytes) {
         Call::Unfit(unfit)
-    } else if place == access::PATHS.len()
+    } else if path_index == access::PATHS.len()
         && let Some(method) = path.strip_prefix(HEALTH)
     {
-        match service.admit_health(method, request.headers(), own_places) {
-            // Nothing of the request is kept but its body.
-            Ok((kind, place, deadline)) => {
+        match service.admit_health(method, request.headers(), own_slots) {
+            // Only the body of the request is kept.
+            Ok((kind, slot, deadline)) => {
                 activity.probe();
                 open = Some(activity.open());
                 let health = Arc::clone(&service.health);
                 let body = request.into_body();
-                Call::Health(Box::pin(health.answer(kind, place, deadline, body)))
+                Call::Health(Box::pin(health.answer(kind, slot, deadline, body)))
             }
-            Err(status) => Call::Refused(Box::new(status)),
+            Err(status) => Call::Rejected(Box::new(status)),
         }
     } else {
-        let (one, in_flight) = Counted::one_more(&service.calls.under_way);
+        let (one, in_flight) = Counted::one_more(&service.calls.in_flight);
         counted = Some(one);
         let observer = service.observer.as_ref();
         let observed = observer.and_then(|observer| observer.observe(request.headers()));
         match (service.admit(&request, peer, in_flight), unary::deadline(request.headers())) {
             (Err(status), _) => {
-                // It takes no place from others while it waits for its turn to be told so.
+                // A rejected call is not in flight while its response waits to be sent.
                 counted = None;
-                Call::Refused(Box::new(status))
+                Call::Rejected(Box::new(status))
             }
             (Ok(mut admitted), Ok(deadline))
                 if path == CHECK
@@ -222,26 +230,26 @@ pub(crate) fn handle(
                     && unary::is_supported(request.headers()) =>
             {
                 activity.accept();
-                of_key = admitted.place.take();
+                of_key = admitted.of_key.take();
                 Call::Check(deadline, admitted, request.into_body())
             }
             (Ok(mut admitted), deadline) => {
-                of_key = admitted.place.take();
-                // What may be called and is not of this program is the reflection.
-                let place = match place < access::PATHS.len() {
+                of_key = admitted.of_key.take();
+                // A permitted path that is not in the table is one of the reflection service.
+                let slot = match path_index < access::PATHS.len() {
                     true => Ok(None),
-                    false => service.call_slots.take(CallKind::Reflection, own_places).map(Some),
+                    false => service.call_slots.take(CallKind::Reflection, own_slots).map(Some),
                 };
-                match place {
-                    Ok(place) => {
+                match slot {
+                    Ok(slot) => {
                         activity.accept();
                         open = Some(activity.open());
                         known = Some(admitted.caller.clone());
                         let service = Arc::clone(&service);
                         let call = call(service, request, deadline, admitted, observed);
-                        Call::Other(Box::pin(call), place)
+                        Call::Other(Box::pin(call), slot)
                     }
-                    Err(status) => Call::Refused(Box::new(status)),
+                    Err(status) => Call::Rejected(Box::new(status)),
                 }
             }
         }
@@ -264,17 +272,17 @@ pub(crate) fn handle(
             }
             Call::Health(call) => interruptible.answer(call).await,
             Call::Other(call, None) => interruptible.answer(call).await,
-            Call::Other(call, Some(place)) => place.kept_by(interruptible.answer(call).await),
+            Call::Other(call, Some(slot)) => slot.hold(interruptible.answer(call).await),
             Call::Unfit(unfit) => unfit.into_response(service.max_header_bytes),
-            Call::Refused(status) => status.into_http(),
+            Call::Rejected(status) => status.into_http(),
         };
-        let code = service.calls.answered(place, &response);
-        let refused =
-            RejectedCaller::of(code, &response).map(|refused| refused.of_caller(known.as_ref()));
-        let known_path = access::PATHS.get(place).copied().unwrap_or("other");
-        service.rejected_callers.call(address, known_path, refused);
+        let code = service.calls.count(path_index, &response);
+        let rejected =
+            RejectedCaller::of(code, &response).map(|rejected| rejected.of_caller(known.as_ref()));
+        let known_path = access::PATHS.get(path_index).copied().unwrap_or("other");
+        service.rejected_callers.call(address, known_path, rejected);
         Ok(match open {
-            // A stream is open until its last word. The others are whole messages.
+            // A stream is open until its last frame. Other responses are whole messages.
             Some(open) if response.body().is_stream() => response.map(|body| {
                 let body = interruptible.body(body, open, in_flight);
                 Reply::Other(tonic::body::Body::new(body))
@@ -284,7 +292,7 @@ pub(crate) fn handle(
     }
 }
 
-/// Answers a call that is no check of one thing, or one that is observed.
+/// Answers a call that is not a single check, or that is observed.
 async fn call(
     service: Arc<Service>,
     request: Request<Incoming>,
@@ -303,7 +311,7 @@ async fn call(
         if has_line { AccessLogLine::begin(&request, &caller, observed.as_ref()) } else { None };
     let trace =
         observed.as_ref().and_then(|observed| observed.trace(request.uri().path(), &caller));
-    let origin = observed.map(|observed| observed.context);
+    let context = observed.map(|observed| observed.context);
     let steps = trace.as_ref().map(Trace::steps);
     let asker = Asker { caller, urgency };
     let answered = run(&service, request, deadline, asker, origin, trace.as_ref());
@@ -317,19 +325,19 @@ async fn call(
     response
 }
 
-/// The caller of a call, and whether the call may be refused for want of memory.
-struct Asker {
+/// The caller of a call, and how urgent the call is for the memory budget.
+struct CallContext {
     caller: Caller,
     urgency: Urgency,
 }
 
-/// Answers a call, here or elsewhere.
+/// Answers a call on this worker if it is a check or a batch, else by the generated services.
 async fn run(
     service: &Service,
     mut request: Request<Incoming>,
     deadline: Option<Duration>,
-    Asker { caller, urgency }: Asker,
-    origin: Option<Arc<RequestContext>>,
+    CallContext { caller, urgency }: CallContext,
+    context: Option<Arc<RequestContext>>,
     trace: Option<&Trace>,
 ) -> Response<Reply> {
     let api = &service.api;
@@ -365,13 +373,13 @@ async fn run(
     }
     unary::keep_own(request.headers_mut());
     request.extensions_mut().insert(caller);
-    if let Some(origin) = origin {
-        request.extensions_mut().insert(origin);
+    if let Some(context) = context {
+        request.extensions_mut().insert(context);
     }
     dispatch_routes(service, request, deadline, key, urgency).await
 }
 
-/// Has the generated services answer.
+/// Answers a call by the generated services, on the background runtime.
 async fn dispatch_routes(
     service: &Service,
     request: Request<Incoming>,
@@ -389,14 +397,14 @@ async fn dispatch_routes(
             let request = if STREAMS.iter().any(|path| request.uri().path().starts_with(path)) {
                 request.map(|body| tonic::body::Body::new(CountedBody::stream(body, memory)))
             } else {
-                let timely =
+                let with_timeout =
                     |body| CountedBody::unary(BodyTimeout::new(body, time), memory, urgency);
-                request.map(|body| tonic::body::Body::new(timely(body)))
+                request.map(|body| tonic::body::Body::new(with_timeout(body)))
             };
             let answered = async {
-                let turn = limits.turn_to_list(key, request.uri().path()).await;
-                match turn.map_err(status::too_many_lists) {
-                    Ok(_turn) => routes.oneshot(request).await,
+                let permit = limits.acquire_list(key, request.uri().path()).await;
+                match permit.map_err(status::too_many_lists) {
+                    Ok(_permit) => routes.oneshot(request).await,
                     Err(status) => Ok(status.into_http()),
                 }
             };
@@ -416,7 +424,7 @@ async fn dispatch_routes(
     match running.await {
         Ok(Ok(response)) => status::with_details(response).map(Reply::Other),
         Ok(Err(never)) => match never {},
-        // The call panicked, or the runtime ends.
+        // The call panicked, or the runtime shuts down.
         Err(_) => status::internal().into_http(),
     }
 }

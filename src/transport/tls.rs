@@ -1,12 +1,13 @@
-//! TLS: the server's certificate, whose clients may connect, and both anew when their files
+//! TLS: the server's certificate, the CAs of client certificates, and their reload when the files
 //! change.
 //!
-//! The files are read twice a second and compared: that sees a file written in place, a renamed
-//! one, and the symbolic link by which Kubernetes changes all files of a volume at once. A set
-//! that cannot be used keeps the old one in force. A connection keeps what it began with.
+//! The files are read and compared twice a second. This detects a file that is written in place, a
+//! renamed file, and the symbolic link by which Kubernetes changes all files of a volume at once. If
+//! the new files cannot be used, the old ones stay in use. A connection keeps the files that it began
+//! with.
 //!
-//! Not here: what a client may do; the peer is handed on ([`crate::grpc::peer`]). And no
-//! revocation lists: a client CA should sign for hours or days.
+//! Not here: the permissions of a client; see [`crate::grpc::peer`] and [`crate::grpc::access`].
+//! Revocation lists are not supported: a client CA should issue certificates for hours or days.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -42,35 +43,35 @@ use crate::metrics::supervise::Supervisor;
 use crate::observe::rejection::RejectionReason;
 use crate::transport::{key_file, pem};
 
-/// How often the files are looked at.
+/// How often the files are read.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
-/// The name of the task that looks at them.
-const WATCH: &str = "tls_watch";
-/// The most bytes of a file.
-const MOST: u64 = 1 << 20;
-/// The only protocol that is spoken.
+/// The name of the task that reads them.
+const WATCH_TASK: &str = "tls_watch";
+/// The limit of a file, in bytes.
+const MAX_FILE_BYTES: u64 = 1 << 20;
+/// The only ALPN protocol of the server.
 const HTTP_2: &[u8] = b"h2";
 
-/// What connections begin with.
+/// The TLS of the server.
 #[derive(Clone)]
 pub(crate) struct Tls {
     files: Arc<TlsFiles>,
-    in_force: Arc<ArcSwap<Identity>>,
-    /// A request to look at the files now.
+    current: Arc<ArcSwap<TlsIdentity>>,
+    /// Wakes the task to read the files now.
     reload_now: Arc<Notify>,
 }
 
-/// A set of files that can be used.
-struct Identity {
+/// A valid set of files.
+struct TlsIdentity {
     config: Arc<ServerConfig>,
-    /// Of what it was made.
-    mark: blake3::Hash,
-    /// Until when the server's certificate is valid, if it says so in a way that is understood.
+    /// The hash of the files.
+    hash: blake3::Hash,
+    /// The expiry of the server's certificate, if it can be parsed.
     not_after: Option<Timestamp>,
 }
 
-/// What the files hold.
-struct Contents {
+/// The contents of the files.
+struct TlsContents {
     cert: Vec<u8>,
     key: Vec<u8>,
     client_ca: Option<Vec<u8>>,
@@ -78,26 +79,29 @@ struct Contents {
 
 impl Tls {
     /// Reads the files.
+    ///
+    /// # Errors
+    /// A file cannot be read, or is not valid.
     pub(crate) fn load(files: TlsFiles) -> Result<Self, TransportError> {
         let contents = files.read().map_err(TransportError::Config)?;
         let identity = files.parse(&contents).map_err(TransportError::Config)?;
         let client_certificates = if files.client_ca.is_some() { "required" } else { "not asked" };
-        tracing::info!(not_after = until(&identity), client_certificates, "TLS is on");
-        warn_if_over(&identity);
+        tracing::info!(not_after = not_after_text(&identity), client_certificates, "TLS is on");
+        warn_if_expired(&identity);
         files.warn_if_exposed();
-        let in_force = Arc::new(ArcSwap::from_pointee(identity));
-        Ok(Self { files: Arc::new(files), in_force, reload_now: Arc::default() })
+        let current = Arc::new(ArcSwap::from_pointee(identity));
+        Ok(Self { files: Arc::new(files), current, reload_now: Arc::default() })
     }
 
-    /// Shakes hands, and says who it was with.
+    /// Does the handshake, and returns the peer's certificate names.
     pub(crate) async fn accept(
         &self,
         connection: TcpStream,
     ) -> io::Result<(TlsStream<TcpStream>, Peer)> {
-        let config = Arc::clone(&self.in_force.load().config);
+        let config = Arc::clone(&self.current.load().config);
         let stream = TlsAcceptor::from(config).accept(connection).await?;
         let (_, session) = stream.get_ref();
-        // Whoever names other protocols was refused already, but not who names none.
+        // rustls has rejected a client that names only other protocols, but not one that names none.
         if session.alpn_protocol() != Some(HTTP_2) {
             return Err(io::Error::other("the client did not ask for h2 by ALPN"));
         }
@@ -106,81 +110,86 @@ impl Tls {
         Ok((stream, Peer { certificate, ..Peer::default() }))
     }
 
-    /// Until when the certificate that is in force is valid, if that is known.
+    /// The expiry of the current certificate, if it is known.
     pub(crate) fn not_after(&self) -> Option<Timestamp> {
-        self.in_force.load().not_after
+        self.current.load().not_after
     }
 
-    /// Looks at the files now, and says at once what is wrong with them.
+    /// Reads the files now, and logs at once what is wrong with them.
     pub(crate) fn reload(&self) {
         self.reload_now.notify_one();
     }
 
-    /// Looks at the files for as long as what is returned is kept.
+    /// Reads the files regularly until the returned handle is dropped.
     pub(crate) fn watch(&self, supervisor: &Arc<Supervisor>) -> TlsWatch {
         let (tls, own) = (self.clone(), Arc::clone(supervisor));
-        supervisor.task(WATCH, move || tls.clone().watch_files(Arc::clone(&own)))
+        supervisor.task(WATCH_TASK, move || tls.clone().watch_files(Arc::clone(&own)))
     }
 
     async fn watch_files(self, supervisor: Arc<Supervisor>) {
         let mut tick = tokio::time::interval(POLL_INTERVAL);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        // What was wrong when the files were last looked at, and what of it was said.
-        let (mut wrong, mut said) = (None, None);
+        // The error of the last read, and the error that was logged last.
+        let (mut last_error, mut logged_error) = (None, None);
         loop {
-            let is_asked = tokio::select! {
+            let is_requested = tokio::select! {
                 _ = tick.tick() => false,
                 () = self.reload_now.notified() => true,
             };
-            if is_asked {
-                said = None;
+            if is_requested {
+                logged_error = None;
             }
             let tls = self.clone();
-            let Ok(looked) = tokio::task::spawn_blocking(move || tls.reload_if_changed()).await
+            let Ok(outcome) = tokio::task::spawn_blocking(move || tls.reload_if_changed()).await
             else {
-                supervisor.restarted(WATCH);
+                supervisor.restarted(WATCH_TASK);
                 continue;
             };
-            match looked {
+            match outcome {
                 Ok(new) => {
                     if let Some(identity) = new {
-                        tracing::info!(not_after = until(&identity), "the TLS files were reloaded");
-                        warn_if_over(&identity);
-                        self.files.warn_if_exposed();
-                        self.in_force.store(Arc::new(identity));
-                    }
-                    (wrong, said) = (None, None);
-                }
-                Err(fault) => {
-                    // Files that are being written are wrong for a moment: nothing to be told of.
-                    let still = is_asked || wrong.as_ref() == Some(&fault);
-                    if still && said.as_ref() != Some(&fault) {
-                        tracing::warn!(
-                            "{fault}; the previous TLS files stay in use until this is fixed"
+                        tracing::info!(
+                            not_after = not_after_text(&identity),
+                            "the TLS files were reloaded"
                         );
-                        said = Some(fault.clone());
+                        warn_if_expired(&identity);
+                        self.files.warn_if_exposed();
+                        self.current.store(Arc::new(identity));
                     }
-                    wrong = Some(fault);
+                    (last_error, logged_error) = (None, None);
+                }
+                Err(error) => {
+                    // Files that are being written are invalid for a moment. Only an error that persists
+                    // is logged.
+                    let persists = is_requested || last_error.as_ref() == Some(&error);
+                    if persists && logged_error.as_ref() != Some(&error) {
+                        tracing::warn!(
+                            "{error}; the previous TLS files stay in use until this is fixed"
+                        );
+                        logged_error = Some(error.clone());
+                    }
+                    last_error = Some(error);
                 }
             }
         }
     }
 
-    /// What the files hold now, if it is not what is in force.
-    fn reload_if_changed(&self) -> Result<Option<Identity>, String> {
+    /// The identity of the files, if they have changed.
+    fn reload_if_changed(&self) -> Result<Option<TlsIdentity>, String> {
         let contents = self.files.read()?;
-        if contents.mark() == self.in_force.load().mark {
+        if contents.hash() == self.current.load().hash {
             return Ok(None);
         }
         self.files.parse(&contents).map(Some)
     }
 }
 
-/// Looks at the files until it is dropped.
+/// Reads the files until it is dropped.
 pub(crate) type TlsWatch = AbortOnDropHandle<()>;
 
-impl Contents {
-    fn mark(&self) -> blake3::Hash {
+impl TlsContents {
+    /// The hash of all files.
+    fn hash(&self) -> blake3::Hash {
         let mut all = blake3::Hasher::new();
         for part in [Some(&self.cert), Some(&self.key), self.client_ca.as_ref()] {
             let part = part.map(|part| blake3::hash(part));
@@ -191,9 +200,9 @@ impl Contents {
 }
 
 impl TlsFiles {
-    fn read(&self) -> Result<Contents, String> {
+    fn read(&self) -> Result<TlsContents, String> {
         let client_ca = self.client_ca.as_ref();
-        Ok(Contents {
+        Ok(TlsContents {
             cert: read("--tls-cert", &self.cert)?,
             key: read("--tls-key", &self.key)?,
             client_ca: client_ca.map(|path| read("--tls-client-ca", path)).transpose()?,
@@ -206,18 +215,18 @@ impl TlsFiles {
         }
     }
 
-    /// Makes of the contents what connections begin with, or says in a sentence what is wrong.
-    fn parse(&self, contents: &Contents) -> Result<Identity, String> {
+    /// Builds the TLS configuration from the files. The error is a sentence.
+    fn parse(&self, contents: &TlsContents) -> Result<TlsIdentity, String> {
         let provider = Arc::new(ring::default_provider());
         let wrong = |flag, path: &Path, what: &str| format!("{flag} {}: {what}", path.display());
         let wrong_cert = |what: &str| wrong("--tls-cert", &self.cert, what);
         let wrong_key = |what: &str| wrong("--tls-key", &self.key, what);
         let chain = certificates(&contents.cert).map_err(wrong_cert)?;
-        let not_after = chain.first().and_then(end);
+        let not_after = chain.first().and_then(not_after);
         let key = PrivateKeyDer::from_pem_slice(&contents.key)
             .map_err(|_| wrong_key(pem::no_private_key(&contents.key)))?;
         let key = provider.key_provider.load_private_key(key).map_err(|_| {
-            wrong_key("holds a key of a kind that is not known: give one of ECDSA, Ed25519 or RSA")
+            wrong_key("holds a key of an unsupported kind: give an ECDSA, Ed25519 or RSA key")
         })?;
         let certified = CertifiedKey::new(chain, key);
         match certified.keys_match() {
@@ -245,27 +254,28 @@ impl TlsFiles {
         let mut config = builder.with_cert_resolver(resolver);
         config.alpn_protocols = vec![HTTP_2.to_vec()];
         if self.client_ca.is_some() {
-            // A session that is resumed is not verified again: a client's certificate would
-            // outlive its end.
+            // A resumed session is not verified again, so a client's certificate would stay valid
+            // after its expiry.
             config.session_storage = Arc::new(NoServerSessionStorage {});
             config.send_tls13_tickets = 0;
         }
-        Ok(Identity { config: Arc::new(config), mark: contents.mark(), not_after })
+        Ok(TlsIdentity { config: Arc::new(config), hash: contents.hash(), not_after })
     }
 }
 
 fn read(flag: &str, path: &Path) -> Result<Vec<u8>, String> {
     let wrong = |what: &str| format!("{flag} {}: {what}", path.display());
     let mut contents = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(MOST + 1).read_to_end(&mut contents));
+    let read =
+        File::open(path).and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_end(&mut contents));
     read.map_err(|error| wrong(&error.kind().to_string()))?;
-    if contents.len() as u64 > MOST {
-        return Err(wrong(&format!("has more than {MOST} bytes")));
+    if contents.len() as u64 > MAX_FILE_BYTES {
+        return Err(wrong(&format!("has more than {MAX_FILE_BYTES} bytes")));
     }
     Ok(contents)
 }
 
-/// The certificates of a file, at least one.
+/// The certificates of a file.
 fn certificates(contents: &[u8]) -> Result<Vec<CertificateDer<'static>>, &'static str> {
     let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(contents).collect();
     let certificates = certificates.map_err(|_| "is not PEM from its beginning to its end")?;
@@ -291,8 +301,8 @@ fn verifier(
     built.map_err(|error| error.to_string())
 }
 
-/// Why a handshake failed, if it did for the certificate that a client shows or does not show.
-pub(crate) fn refusal(error: &io::Error) -> Option<RejectionReason> {
+/// The reason of a failed handshake, if the client's certificate caused the failure.
+pub(crate) fn rejection(error: &io::Error) -> Option<RejectionReason> {
     match error.get_ref()?.downcast_ref::<Error>()? {
         Error::NoCertificatesPresented => Some(RejectionReason::NoClientCertificate),
         Error::InvalidCertificate(_) => Some(RejectionReason::ClientCertificate),
@@ -300,16 +310,16 @@ pub(crate) fn refusal(error: &io::Error) -> Option<RejectionReason> {
     }
 }
 
-/// The names of a certificate that was verified.
+/// The names of a verified certificate: its URIs and DNS names.
 fn names(certificate: &CertificateDer<'_>) -> io::Result<Arc<[String]>> {
-    // What cannot be read could name anybody: it is refused, and not taken for nobody.
+    // A certificate that cannot be parsed is rejected, and not treated as one without names.
     let unread = |_| io::Error::other(Error::InvalidCertificate(CertificateError::BadEncoding));
     let certificate = Certificate::from_der(certificate).map_err(unread)?;
     let names = certificate.tbs_certificate.get::<SubjectAltName>().map_err(unread)?;
     let names = names.map(|(_, names)| names.0).unwrap_or_default();
     let name = |name: GeneralName| match name {
-        // Only what looks like its kind: a URI that reads as a DNS name is no such name, and a CA
-        // may be bound in which of the two it can give.
+        // A name must look like its kind, because a CA may be restricted to one of the two kinds: a
+        // URI that reads as a DNS name is dropped.
         GeneralName::UniformResourceIdentifier(name) => {
             Some(name.to_string()).filter(|name| name.contains(':'))
         }
@@ -319,18 +329,18 @@ fn names(certificate: &CertificateDer<'_>) -> io::Result<Arc<[String]>> {
     Ok(names.into_iter().filter_map(name).collect())
 }
 
-/// Until when a certificate is valid.
-fn end(certificate: &CertificateDer<'_>) -> Option<Timestamp> {
+/// The expiry of a certificate.
+fn not_after(certificate: &CertificateDer<'_>) -> Option<Timestamp> {
     let certificate = Certificate::from_der(certificate).ok()?;
     let end = certificate.tbs_certificate.validity.not_after.to_unix_duration();
     Timestamp::from_second(i64::try_from(end.as_secs()).ok()?).ok()
 }
 
-fn until(identity: &Identity) -> String {
+fn not_after_text(identity: &TlsIdentity) -> String {
     identity.not_after.map_or_else(|| "unknown".to_owned(), |end| end.to_string())
 }
 
-fn warn_if_over(identity: &Identity) {
+fn warn_if_expired(identity: &TlsIdentity) {
     if identity.not_after.is_some_and(|end| end < crate::metrics::machine_time()) {
         tracing::warn!("the certificate of --tls-cert is no longer valid: clients will refuse it");
     }
@@ -354,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn the_names_of_a_certificate_are_its_uris_and_dns_names_in_order() {
+    fn names_are_the_uris_and_dns_names_in_order() {
         let dns = |name: &str| SanType::DnsName(name.try_into().expect("ascii"));
         let uri = |name: &str| SanType::URI(name.try_into().expect("ascii"));
         let mail = SanType::Rfc822Name("a@example.org".try_into().expect("ascii"));
@@ -365,8 +375,8 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_names_nobody_and_is_refused() {
+    fn certificate_that_cannot_be_parsed_is_rejected() {
         let error = names(&CertificateDer::from_slice(b"no certificate")).expect_err("unread");
-        assert_eq!(refusal(&error), Some(RejectionReason::ClientCertificate), "and it is told of");
+        assert_eq!(rejection(&error), Some(RejectionReason::ClientCertificate), "and it is logged");
     }
 }

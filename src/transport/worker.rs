@@ -1,10 +1,10 @@
-//! Core: one thread that answers, with a runtime of its own and the connections handed to it.
+//! Worker: one thread that serves its own connections on a runtime of its own.
 //!
-//! A check never leaves its core: it is read, decided and written by the thread that polls its
-//! connection, and what is written for many streams goes out in one system call. Everything
-//! else (changes, lists, streams) may be long, and is run elsewhere: it must not stall a check.
+//! A check stays on its worker: the thread that polls the connection also reads, decides and answers
+//! the check, and the replies of many streams are written in one system call. Other calls (changes,
+//! lists, streams) may be long, so the background runtime runs them: they must not delay a check.
 //!
-//! Not here: who accepts connections; see [`super::listener`].
+//! Not here: how connections are accepted; see [`super::listener`].
 
 use std::convert::Infallible;
 use std::io;
@@ -22,18 +22,21 @@ use super::service::Service;
 use crate::metrics::Counted;
 use crate::metrics::supervise::Vital;
 
-/// How many threads of a core may wait for the disk.
+/// How many threads of a worker may wait for the disk.
 const MAX_BLOCKING_THREADS: usize = 64;
 
-/// A core, as the one who hands it connections sees it.
+/// A handle to a worker.
 pub(crate) struct Worker {
-    hand_over: mpsc::UnboundedSender<(TcpStream, Counted)>,
+    connections: mpsc::UnboundedSender<(TcpStream, Counted)>,
     calls: Arc<CallCounters>,
     thread: JoinHandle<()>,
 }
 
 impl Worker {
-    /// Starts a core.
+    /// Starts a worker.
+    ///
+    /// # Errors
+    /// The system has no thread or file for it.
     pub(crate) fn start(
         number: usize,
         service: Service,
@@ -45,37 +48,38 @@ impl Worker {
             .max_blocking_threads(MAX_BLOCKING_THREADS)
             .thread_name(format!("core-{number}-disk"))
             .build()?;
-        let (hand_over, connections) = mpsc::unbounded_channel();
+        let (sender, connections) = mpsc::unbounded_channel();
         let calls = Arc::clone(&service.calls);
         let thread = std::thread::Builder::new().name(format!("core-{number}"));
         let thread = thread.spawn(move || {
             let _vital = vital;
             runtime.block_on(serve(connections, service, phase));
-            // A read that nobody waits for any more must not hold up the end.
+            // An abandoned read of the disk must not delay the end.
             runtime.shutdown_background();
         })?;
-        Ok(Self { hand_over, calls, thread })
+        Ok(Self { connections: sender, calls, thread })
     }
 
-    /// How many connections it has.
+    /// The number of open connections.
     pub(crate) fn open(&self) -> usize {
-        self.calls.open.load(Ordering::Relaxed)
+        self.calls.connections.load(Ordering::Relaxed)
     }
 
-    /// Hands a connection over. It is closed if the core has ended.
+    /// Hands a connection to the worker. It is closed if the worker has ended.
     pub(crate) fn take(&self, connection: TcpStream) {
-        let (counted, _) = Counted::one_more(&self.calls.open);
-        self.hand_over.send((connection, counted)).ok();
+        let (counted, _) = Counted::one_more(&self.calls.connections);
+        self.connections.send((connection, counted)).ok();
     }
 
     /// Waits for the end, which [`Phase::Draining`] begins and [`Phase::Terminate`] enforces.
     pub(crate) fn join(self) {
-        drop(self.hand_over);
+        drop(self.connections);
         self.thread.join().ok();
     }
 }
 
-/// Serves connections until there are none and none will come, or the end is over.
+/// Serves connections until the last has ended and no more can arrive, or until the phase
+/// [`Phase::Terminate`] has passed.
 async fn serve(
     mut connections: mpsc::UnboundedReceiver<(TcpStream, Counted)>,
     service: Service,
@@ -93,13 +97,13 @@ async fn serve(
         });
     }
     drop(ended);
-    let over = async {
+    let terminated = async {
         let _ = phase.wait_for(|phase| *phase == Phase::Terminate).await;
-        // Calls are told so, and connections closed: each takes no longer than this.
+        // To interrupt the calls and to close the connections each takes this long at most.
         tokio::time::sleep(LINGER_TIMEOUT * 2).await;
     };
     tokio::select! {
         _ = all_ended.recv() => {}
-        () = over => {}
+        () = terminated => {}
     }
 }

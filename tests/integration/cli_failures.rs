@@ -338,7 +338,7 @@ fn a_key_is_written_to_a_new_file_alone() {
         command.args(["keys", "bootstrap", "--data-dir"]).arg(data.path().join("store"));
         command.arg("--to-file").arg(path(name)).stdout(Stdio::piped()).stderr(Stdio::piped());
         let (code, text) = said(&ended(command.spawn().expect("it runs")));
-        assert_eq!((code, text.contains("cannot be made")), (Some(64), true), "{text}");
+        assert_eq!((code, text.contains("cannot be created")), (Some(64), true), "{text}");
     }
     assert_eq!(names(place.path()), ["dangling", "fifo"]);
 }

@@ -154,7 +154,7 @@ async fn store_keeps_reported_expiries_of_a_short_clock_jump_until_the_clock_is_
     server.kill();
     // The operator's word.
     let server = machine.start(&["--accept-clock"]);
-    assert_eq!(server.logged("are in force again"), 1);
+    assert_eq!(server.logged("are valid again"), 1);
     let client = server.client().await;
     assert_eq!(client.reason("acme", "hr", &["users:read"]).await, Reason::Allowed);
     assert!(machine.ahead() <= 2);

@@ -728,8 +728,8 @@ fn a_key_file_that_others_can_read_is_warned_of() {
     // One that is reloaded, and one that is there at the start.
     open(&key, 0o644);
     certify(dir.path(), 2091);
-    wait_logged(&server, "can be read by everybody on this machine", 1);
+    wait_logged(&server, "can be read by every user of this machine", 1);
     drop(server);
     let server = Server::start(&data, &args);
-    wait_logged(&server, "can be read by everybody on this machine", 1);
+    wait_logged(&server, "can be read by every user of this machine", 1);
 }

@@ -401,7 +401,7 @@ fn unusable_files_are_reported_in_one_sentence_at_start() {
         (&nothing, &key, &cert, "--tls-cert", "holds no certificate"),
         (&cert, &nothing, &cert, "--tls-key", "holds no private key"),
         (&cert, &encrypted, &cert, "--tls-key", "not encrypted"),
-        (&cert, &unknown, &cert, "--tls-key", "kind that is not known"),
+        (&cert, &unknown, &cert, "--tls-key", "unsupported kind"),
         (&cert, &other, &cert, "--tls-key", "is not the key of --tls-cert"),
         (&cert, &key, &key, "--tls-client-ca", "holds no certificate"),
     ] {
