@@ -167,7 +167,7 @@ async fn confirm_removals(
     if affected(&preview) != affected(&current_preview) {
         bail!(
             "nothing was applied: the affected companies or credentials changed while the question \
-             was open: run the command again to see them"
+             was open: run it again to see them"
         );
     }
     Ok(request)

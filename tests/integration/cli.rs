@@ -374,7 +374,7 @@ fn decisions() {
         "SCOPE       REACH  TITLE\nusers:read  ALL    Retrieve users\n"
     );
     let nothing = run("effective demo nobody");
-    assert!(nothing.out.contains("nothing is allowed"), "{}", nothing.out);
+    assert!(nothing.out.contains("no scope is allowed"), "{}", nothing.out);
     assert!(nothing.err.contains("no credential `nobody`"), "{}", nothing.err);
 }
 
@@ -412,7 +412,7 @@ fn a_file_of_checks() {
         ),
         (format!("{allowed}\n{}\n", allowed.replace("users:write", "a b")), "line 2: `scopes"),
         ("company_id,who\n".to_owned(), "line 1: `who` is neither a JSON object nor a column"),
-        ("company_id\n".to_owned(), "line 1: there is no column `credential_id`"),
+        ("company_id\n".to_owned(), "line 1: the column `credential_id` is missing"),
         ("company_id,credential_id\ndemo\n".to_owned(), "line 2: has 1 cells"),
         ("company_id,credential_id,expect\na,b,maybe\n".to_owned(), "line 2: `maybe` is neither"),
     ] {
@@ -458,7 +458,7 @@ fn past_denials_are_explained() {
     assert!(flat.contains("\nlogged DENIED SCOPE_NOT_IN_COMPANY\ndecision DENIED\n"), "{said}");
     assert!(flat.contains("\nusers:write company SCOPE_NOT_IN_COMPANY "), "{said}");
     assert_eq!(
-        history(&said, "until then"),
+        history(&said, "changes before"),
         [
             "1 DENIED COMPANY_UNKNOWN",
             "2 DENIED CREDENTIAL_UNKNOWN",
@@ -466,7 +466,7 @@ fn past_denials_are_explained() {
             "5 DENIED SCOPE_NOT_IN_COMPANY"
         ]
     );
-    assert_eq!(history(&said, "since then"), ["6 DENIED GRANT_DORMANT", "7 ALLOWED"]);
+    assert_eq!(history(&said, "changes after"), ["6 DENIED GRANT_DORMANT", "7 ALLOWED"]);
     let last = said.lines().last().expect("a line");
     assert!(last.starts_with("now ALLOWED, since revision 7 of 20"), "{last}");
     assert!(last.ends_with("Z: GrantScopes by anonymous for alice (ticket-12)"), "{last}");
@@ -864,7 +864,7 @@ fn changes_are_listed_and_watched() {
     run("company restrict demo users:write --yes --affected 1 --reason quiet").good();
     assert_eq!(
         plain(&run("changes list --company demo --after 3 --oldest-first").good()),
-        "REVISION TIME ACTOR CHANGE OF WHAT REASON\n\
+        "REVISION TIME ACTOR KIND RESOURCE CHANGE REASON\n\
          4 TIME scopegate serve CreateCredential demo/hr-sync +groups:read +users:read +users:write \
          label: none -> \"HR sync\" the demo\n\
          5 TIME anonymous RestrictCompanyScopes demo -users:write quiet"
