@@ -501,7 +501,7 @@ fn past_denials_are_explained() {
     assert_eq!(json["then"]["reason"], "REASON_GRANT_DORMANT");
     assert_eq!(json["layers"][1]["reason"], "GRANT_DORMANT");
     assert_eq!(json["now"]["decision"], "DECISION_ALLOWED");
-    assert!(past("users:write --at-revision 99").bad().contains("no revision 99: the last is 7"));
+    assert!(past("users:write --at-revision 99").bad().contains("revision 99 does not exist: the last is 7"));
     assert!(past("users:write --at 2020-01-31T14:03Z").good().contains("there was no catalog yet"));
     assert!(past("users:write --at noon").bad().contains("nor a time of day in UTC"));
     assert!(past("").bad().contains("<SCOPE>"));
