@@ -167,7 +167,7 @@ async fn confirm_removals(
     if affected(&preview) != affected(&current_preview) {
         bail!(
             "nothing was applied: the affected companies or credentials changed while the question \
-             was open: run the command again to see them"
+             was open: run it again to see them"
         );
     }
     Ok(request)
@@ -176,10 +176,10 @@ async fn confirm_removals(
 /// The companies and credentials that lose scopes, and which. Last-seen times are left out.
 fn affected(response: &ApplyCatalogResponse) -> impl PartialEq {
     let companies = response.affected_companies.iter();
-    let companies = companies.map(|one| (one.company_id.clone(), one.scopes.clone()));
-    let credentials = response.affected_credentials.iter().map(|one| {
-        let credential = one.credential.clone().unwrap_or_default();
-        (one.company_id.clone(), credential.credential_id, credential.scopes, credential.enabled)
+    let companies = companies.map(|company| (company.company_id.clone(), company.scopes.clone()));
+    let credentials = response.affected_credentials.iter().map(|loser| {
+        let credential = loser.credential.clone().unwrap_or_default();
+        (loser.company_id.clone(), credential.credential_id, credential.scopes, credential.enabled)
     });
     (
         (response.affected_company_count, response.affected_credential_count),

@@ -117,8 +117,9 @@ impl CatalogChange {
         if !self.agrees(response) {
             // Another catalog was applied in between: only the names of the changed parts are
             // known.
-            let of = |names: &'_ [String]| names.to_vec();
-            let (audiences, roles) = (of(&response.changed_audiences), of(&response.changed_roles));
+            let owned = |names: &'_ [String]| names.to_vec();
+            let (audiences, roles) =
+                (owned(&response.changed_audiences), owned(&response.changed_roles));
             add("change the audiences", audiences.iter().map(String::as_str).collect());
             add("change the roles", roles.iter().map(String::as_str).collect());
             let endpoints = response.removed_endpoints.iter().map(String::as_str);
@@ -128,8 +129,8 @@ impl CatalogChange {
         let DifferenceDetails { audiences, roles, endpoints, .. } = &self.details;
         let parts = [("audience", audiences), ("role", roles), ("endpoint", endpoints)];
         for (kind, parts) in parts {
-            let gone = parts.iter().filter(|part| part.kind == DifferenceKind::Removed);
-            add(&format!("remove the {kind}"), gone.map(|part| part.name.as_str()).collect());
+            let removed = parts.iter().filter(|part| part.kind == DifferenceKind::Removed);
+            add(&format!("remove the {kind}"), removed.map(|part| part.name.as_str()).collect());
         }
         let loses_contents =
             |part: &&PartChange| part.kind == DifferenceKind::Changed && !part.before.is_empty();
@@ -142,21 +143,21 @@ impl CatalogChange {
 
     /// Whether the difference of the texts is the one that the server reports.
     fn agrees(&self, response: &ApplyCatalogResponse) -> bool {
-        let own = &self.difference;
+        let local = &self.difference;
         let same = |scopes: &[Scope], names: &[String]| {
             scopes.iter().map(Scope::as_str).eq(names.iter().map(String::as_str))
         };
-        let renamed = own.renamed.iter().map(|scope| (scope.old.as_str(), scope.new.as_str()));
+        let renamed = local.renamed.iter().map(|scope| (scope.old.as_str(), scope.new.as_str()));
         let server_renamed = response.renamed_scopes.iter();
-        same(&own.added, &response.added_scopes)
-            && same(&own.removed_names, &response.removed_scopes)
-            && same(&own.changed_scopes, &response.changed_scopes)
+        same(&local.added, &response.added_scopes)
+            && same(&local.removed_names, &response.removed_scopes)
+            && same(&local.changed_scopes, &response.changed_scopes)
             && renamed
                 .eq(server_renamed.map(|scope| (scope.old_name.as_str(), scope.new_name.as_str())))
-            && own.changed_audiences == response.changed_audiences
-            && own.changed_roles == response.changed_roles
-            && own.changed_endpoints == response.changed_endpoints
-            && own.changed_titles.starts_with(&response.changed_titles)
+            && local.changed_audiences == response.changed_audiences
+            && local.changed_roles == response.changed_roles
+            && local.changed_endpoints == response.changed_endpoints
+            && local.changed_titles.starts_with(&response.changed_titles)
     }
 }
 
@@ -222,11 +223,11 @@ fn affected(report: Report, response: &ApplyCatalogResponse, revision: Cell) -> 
 }
 
 /// Adds a line with the number of items that are not shown.
-fn more(report: Report, all: u64, shown: usize, one: &str, many: &str) -> Report {
+fn more(report: Report, all: u64, shown: usize, singular: &str, plural: &str) -> Report {
     match all.saturating_sub(shown as u64) {
         0 => report,
-        1 => report.line(format!("and 1 more {one}")),
-        remaining => report.line(format!("and {remaining} more {many}")),
+        1 => report.line(format!("and 1 more {singular}")),
+        remaining => report.line(format!("and {remaining} more {plural}")),
     }
 }
 

@@ -96,8 +96,9 @@ pub(super) async fn revoke(
             confirmation.ask(&client.printer, removal_report, &question).await?;
             rest_on(&mut request.etag, &current.etag);
             // The result also depends on the catalog, which the etag does not cover.
-            let again = unwrap_response(client.authorization.revoke_scopes(preview_request).await)?;
-            still_so(&preview.removed_scopes, &again.removed_scopes)?;
+            let current_preview =
+                unwrap_response(client.authorization.revoke_scopes(preview_request).await)?;
+            still_so(&preview.removed_scopes, &current_preview.removed_scopes)?;
         }
     }
     let response = unwrap_response(client.authorization.revoke_scopes(request).await)?;
@@ -149,9 +150,9 @@ pub(super) async fn replace(
             rest_on(&mut request.etag, &current.etag);
             // The result also depends on the catalog and the ceiling of the company, which the etag
             // does not cover.
-            let again =
+            let current_preview =
                 unwrap_response(client.authorization.replace_scopes(preview_request).await)?;
-            let changed_now = (&again.added_scopes, &again.removed_scopes);
+            let changed_now = (&current_preview.added_scopes, &current_preview.removed_scopes);
             still_so(&(&preview.added_scopes, &preview.removed_scopes), &changed_now)?;
         }
     }
@@ -198,8 +199,9 @@ pub(super) async fn reset(
             rest_on(&mut request.etag, &current.etag);
             // The result also depends on the catalog and the ceiling of the company, which the etag
             // does not cover.
-            let again = unwrap_response(client.authorization.reset_scopes(preview_request).await)?;
-            let changed_now = (&again.added_scopes, &again.removed_scopes);
+            let current_preview =
+                unwrap_response(client.authorization.reset_scopes(preview_request).await)?;
+            let changed_now = (&current_preview.added_scopes, &current_preview.removed_scopes);
             still_so(&(&preview.added_scopes, &preview.removed_scopes), &changed_now)?;
         }
     }

@@ -55,18 +55,20 @@ pub(super) async fn update(
         let disables = names("enabled") && !request.enabled && current.enabled;
         let end = request.expires_at.as_ref().filter(|_| names("expires_at"));
         let is_earlier = |end: &&Timestamp| {
-            current
-                .expires_at
-                .is_none_or(|then| (end.seconds, end.nanos) < (then.seconds, then.nanos))
+            current.expires_at.is_none_or(|old_expiry| {
+                (end.seconds, end.nanos) < (old_expiry.seconds, old_expiry.nanos)
+            })
         };
         let earlier = end.filter(|_| !is_expired(current.expires_at.as_ref())).filter(is_earlier);
         if disables || earlier.is_some() {
             let question = match earlier {
                 Some(end) if !is_expired(Some(end)) && !disables => {
-                    let (end, then) = (time::text(Some(end)), current.expires_at.as_ref());
-                    let then = then.map_or("never".to_owned(), |then| time::text(Some(then)));
+                    let (end, old_expiry) = (time::text(Some(end)), current.expires_at.as_ref());
+                    let old_expiry = old_expiry
+                        .map_or("never".to_owned(), |old_expiry| time::text(Some(old_expiry)));
                     format!(
-                        "Deny every check of {target} from {end} on? The current expiry is {then}."
+                        "Deny every check of {target} from {end} on? The current expiry is \
+                         {old_expiry}."
                     )
                 }
                 _ => {

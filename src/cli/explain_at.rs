@@ -90,7 +90,7 @@ struct Log {
 }
 
 /// The decision from some time on. `None` if it is not known.
-type Answer = Option<Result<Verdict, AudienceError>>;
+type PossibleDecision = Option<Result<Verdict, AudienceError>>;
 
 /// A change, or a time at which a start or an expiry changed the decision.
 struct Step<'a> {
@@ -98,14 +98,14 @@ struct Step<'a> {
     time: Timestamp,
     revision: u64,
     /// The decision from this time on.
-    answer: Answer,
+    decision: PossibleDecision,
     /// Whether the decision before was different.
     is_different: bool,
 }
 
 /// The decision at the requested time.
-struct Then {
-    answer: Answer,
+struct PastDecision {
+    decision: PossibleDecision,
     layers: Vec<Explanation>,
     /// The reason why the decision is not known.
     unknown: Option<String>,
@@ -150,12 +150,12 @@ pub(super) async fn explain_at(
     let mut client = server.open().await?;
     let log = read(&mut client, &query, moment).await?;
     let file = args.catalog.as_deref().map(|path| Ok::<_, anyhow::Error>((path, read_text(path)?)));
-    let (then, steps) = replay(&log, &query, file.transpose()?)?;
-    let now = ExplainCheckRequest { check: Some(check.clone()) };
-    let now = unwrap_response(client.authorization.explain_check(now).await)?;
-    let now = require(&now.decision)?;
+    let (past, steps) = replay(&log, &query, file.transpose()?)?;
+    let current = ExplainCheckRequest { check: Some(check.clone()) };
+    let current = unwrap_response(client.authorization.explain_check(current).await)?;
+    let current = require(&current.decision)?;
     let explanation =
-        PastExplanation { check: &check, matches, logged, moment, log: &log, then, steps, now };
+        PastExplanation { check: &check, matches, logged, moment, log: &log, past, steps, current };
     client.printer.print_value(&explanation.json(), explanation.report())?;
     Ok(true)
 }
@@ -238,7 +238,7 @@ fn replay<'a>(
     log: &'a Log,
     query: &Query,
     file: Option<(&Path, String)>,
-) -> anyhow::Result<(Then, Vec<Step<'a>>)> {
+) -> anyhow::Result<(PastDecision, Vec<Step<'a>>)> {
     let requirement_changes: Vec<_> =
         log.changes.iter().filter(|(_, c)| requirement_changed(query, c)).collect();
     let requirement_version =
@@ -268,10 +268,10 @@ fn replay<'a>(
         };
         let decide_at = |time| Some(decide(query, replay_state.facts(catalog.as_ref()?, time)));
         let mut push_step = |change: Option<&'a proto::Change>, time| {
-            let (answer, revision) = (decide_at(time), entry.revision);
-            let is_different = steps.last().is_none_or(|last| last.answer != answer);
+            let (decision, revision) = (decide_at(time), entry.revision);
+            let is_different = steps.last().is_none_or(|last| last.decision != decision);
             if change.is_some() || is_different {
-                steps.push(Step { change, time, revision, answer, is_different });
+                steps.push(Step { change, time, revision, decision, is_different });
             }
         };
         push_step(Some(entry), change.time);
@@ -279,7 +279,7 @@ fn replay<'a>(
         let time_limits = time_limits.filter(|time| change.time < *time && *time < next);
         time_limits.for_each(|time| push_step(None, time));
     }
-    let then = decide_then(
+    let past = decide_at_moment(
         &state_at_moment,
         log,
         query,
@@ -287,18 +287,18 @@ fn replay<'a>(
         file.as_ref(),
         &requirement_changes,
     )?;
-    Ok((then, steps))
+    Ok((past, steps))
 }
 
-fn decide_then(
+fn decide_at_moment(
     replay_state: &Replay,
     log: &Log,
     query: &Query,
     yaml: Option<&str>,
     file: Option<&(&Path, String)>,
     requirement_changes: &[&(proto::Change, Change)],
-) -> anyhow::Result<Then> {
-    let unknown = |why| Then { answer: None, layers: vec![], unknown: Some(why) };
+) -> anyhow::Result<PastDecision> {
+    let unknown = |why| PastDecision { decision: None, layers: vec![], unknown: Some(why) };
     if !replay_state.is_whole() {
         let first = log.retained.map_or(0, |(first, _)| first);
         let is_unchanged = log.changes.iter().all(|(change, _)| change.revision <= log.revision);
@@ -351,5 +351,5 @@ fn decide_then(
     };
     let facts = replay_state.facts(&catalog, log.time);
     let layers = explain(query, facts).unwrap_or_default();
-    Ok(Then { answer: Some(decide(query, facts)), layers, unknown: None })
+    Ok(PastDecision { decision: Some(decide(query, facts)), layers, unknown: None })
 }

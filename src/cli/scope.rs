@@ -56,8 +56,8 @@ pub async fn scope(command: ScopeCommand) -> anyhow::Result<bool> {
             client.printer.print_value(&answer, list(&file))?;
         }
         ScopeCommand::Get { scope, .. } => {
-            let found = file.scopes.iter().find(|(name, _)| name.as_str() == scope);
-            let Some((name, entry)) = found else {
+            let entry = file.scopes.iter().find(|(name, _)| name.as_str() == scope);
+            let Some((name, entry)) = entry else {
                 let suggestion = nearest(&scope, file.scopes.keys().map(Scope::as_str));
                 let suggestion =
                     suggestion.map(|name| format!("; did you mean `{name}`?")).unwrap_or_default();

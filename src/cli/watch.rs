@@ -188,7 +188,7 @@ impl Watch {
                 Ok(Err(status)) => return End::of(&status, &self.next.cursor),
                 Err(_) => {
                     let silent = message_timeout.as_secs();
-                    return End::Broken(anyhow!("the server sent nothing for {silent} s"));
+                    return End::Broken(anyhow!("the server has been silent for {silent} s"));
                 }
             };
             match &message.change {

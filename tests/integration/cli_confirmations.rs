@@ -470,7 +470,7 @@ fn an_undo_makes_no_grant_longer_than_it_was() {
     stage.good(&format!("credential grant acme bare read --expires-at {END}"));
     let out = stage.good("credential grant acme bare write");
     assert!(out.contains("no longer expires") && undo(&out).is_some(), "{out}");
-    assert!(out.contains("does not bring back the earlier end of read"), "{out}");
+    assert!(out.contains("does not restore the earlier expiry of read"), "{out}");
 }
 
 #[test]

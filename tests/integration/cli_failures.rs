@@ -206,7 +206,7 @@ fn every_command_ends_when_the_server_is_silent() {
                     let (code, text) = said(&output);
                     assert_eq!(code, Some(2), "{command:?}: {text}");
                     // An upload ends by pings that are not answered.
-                    let silent = ["the server sent nothing for 1 s", "timed out"];
+                    let silent = ["the server has been silent for 1 s", "timed out"];
                     let silent = silent.iter().any(|part| text.contains(part));
                     assert!(silent, "{command:?}: {text}");
                     assert!(output.stdout.is_empty(), "{command:?}: {text}");

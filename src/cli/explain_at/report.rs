@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::{Answer, Log, Moment, Step, Then};
+use super::{Log, Moment, PastDecision, PossibleDecision, Step};
 use crate::cli::change_row::{actor, full, resource, summary};
 use crate::cli::check::{report, word};
 use crate::cli::decision_log::{LogMatch, LoggedDecision};
@@ -32,11 +32,11 @@ pub(super) struct PastExplanation<'a> {
     /// The audit log.
     pub log: &'a Log,
     /// The decision at that time.
-    pub then: Then,
+    pub past: PastDecision,
     /// The changes, and the decision after each.
     pub steps: Vec<Step<'a>>,
     /// The current decision of the server.
-    pub now: &'a CheckResponse,
+    pub current: &'a CheckResponse,
 }
 
 impl PastExplanation<'_> {
@@ -50,7 +50,7 @@ impl PastExplanation<'_> {
                 .fact("caller", logged.caller.clone())
                 .fact("logged", Cell::colored(!logged.is_denied(), logged_text(logged)));
         }
-        match (&self.then.answer, &self.then.unknown) {
+        match (&self.past.decision, &self.past.unknown) {
             (Some(Ok(verdict)), _) => {
                 all = all.then(report(&response(verdict, self.log.revision)));
             }
@@ -61,7 +61,7 @@ impl PastExplanation<'_> {
             }
         }
         all = self.notes().into_iter().fold(all, Report::line);
-        let rows = self.then.layers.iter().flat_map(|explained| {
+        let rows = self.past.layers.iter().flat_map(|explained| {
             explained.layers.iter().map(|(layer, verdict)| {
                 let (text, detail) = match verdict {
                     Ok(Reach::All) => ("passed", ""),
@@ -73,7 +73,7 @@ impl PastExplanation<'_> {
                 [explained.scope.to_string().into(), layer.into(), verdict, detail.into()]
             })
         });
-        let scopes = self.then.layers.iter().map(|explained| explained.scope.as_str());
+        let scopes = self.past.layers.iter().map(|explained| explained.scope.as_str());
         all = all.then(Lookup::of_catalog(&self.log.yaml).table(scopes));
         all = all.rows(&["SCOPE", "LAYER", "VERDICT", "DETAIL"], rows);
         let (before, since): (Vec<_>, Vec<_>) =
@@ -151,9 +151,9 @@ impl PastExplanation<'_> {
                  you named, because the decision log does not have all of them"
             ));
         }
-        if let (Some(logged), Some(Ok(verdict))) = (&self.logged, &self.then.answer)
+        if let (Some(logged), Some(Ok(verdict))) = (&self.logged, &self.past.decision)
             && logged.scopes_count.is_none()
-            && logged_answer(logged) != verdict_text(verdict)
+            && logged_decision_text(logged) != verdict_text(verdict)
         {
             notes.push(
                 "the server decided differently, because of data that the decision log does not \
@@ -166,9 +166,9 @@ impl PastExplanation<'_> {
             !self.is_before(step) && range.is_some_and(|range| range.has(step.time))
         };
         for step in self.steps.iter().filter(is_in_range).filter(|step| step.is_different) {
-            let answer = answer_text(&step.answer);
+            let decision = decision_text(&step.decision);
             notes.push(format!(
-                "within that time, at {}, the decision became {answer}",
+                "within that time, at {}, the decision became {decision}",
                 seconds(step.time)
             ));
         }
@@ -176,15 +176,15 @@ impl PastExplanation<'_> {
     }
 
     fn now_text(&self) -> String {
-        let decision = word(self.now.decision().as_str_name(), "DECISION_");
-        let reason = word(self.now.reason().as_str_name(), "REASON_");
+        let decision = word(self.current.decision().as_str_name(), "DECISION_");
+        let reason = word(self.current.reason().as_str_name(), "REASON_");
         let now = if reason == decision { decision } else { format!("{decision} {reason}") };
         let last = self.steps.last();
-        let same = last.is_some_and(|last| answer_text(&last.answer) == now);
+        let same = last.is_some_and(|last| decision_text(&last.decision) == now);
         if !same {
             // A change that was made after the log was read is no contradiction.
-            let is_known = last.is_some_and(|last| last.answer.is_some());
-            let read = self.log.retained.is_some_and(|(_, last)| last == self.now.revision);
+            let is_known = last.is_some_and(|last| last.decision.is_some());
+            let read = self.log.retained.is_some_and(|(_, last)| last == self.current.revision);
             return match is_known && read {
                 true => format!("now {now} on the server, which the replay does not explain"),
                 false => format!("now {now}"),
@@ -224,10 +224,10 @@ impl PastExplanation<'_> {
             });
             json!({
                 "revision": step.revision.to_string(), "time": step.time.to_string(),
-                "change": change, "then": answer_json(&step.answer), "turned": step.is_different,
+                "change": change, "then": decision_json(&step.decision), "turned": step.is_different,
             })
         });
-        let layers = self.then.layers.iter().flat_map(|explained| {
+        let layers = self.past.layers.iter().flat_map(|explained| {
             explained.layers.iter().map(|(layer, verdict)| {
                 json!({
                     "scope": explained.scope.as_str(),
@@ -242,26 +242,26 @@ impl PastExplanation<'_> {
             "companyId": self.check.company_id, "credentialId": self.check.credential_id,
             "needed": requirement(self.check), "time": self.log.time.to_string(),
             "revision": self.log.revision.to_string(), "logged": self.logged,
-            "then": answer_json(&self.then.answer), "unknown": self.then.unknown,
+            "then": decision_json(&self.past.decision), "unknown": self.past.unknown,
             "layers": layers.collect::<Vec<_>>(), "notes": self.notes(),
             "history": steps.collect::<Vec<_>>(),
             "now": {
-                "decision": self.now.decision().as_str_name(),
-                "reason": self.now.reason().as_str_name(),
-                "missingScopes": self.now.missing_scopes,
-                "revision": self.now.revision.to_string(),
+                "decision": self.current.decision().as_str_name(),
+                "reason": self.current.reason().as_str_name(),
+                "missingScopes": self.current.missing_scopes,
+                "revision": self.current.revision.to_string(),
             },
         })
     }
 }
 
 fn row(step: &Step<'_>) -> [Cell; 8] {
-    let answer = answer_text(&step.answer);
-    let allowed = matches!(step.answer, Some(Ok(Verdict::Allowed { .. })));
-    let answer = if step.is_different && step.answer.is_some() {
-        Cell::colored(allowed, answer)
+    let decision = decision_text(&step.decision);
+    let allowed = matches!(step.decision, Some(Ok(Verdict::Allowed { .. })));
+    let decision = if step.is_different && step.decision.is_some() {
+        Cell::colored(allowed, decision)
     } else {
-        answer.into()
+        decision.into()
     };
     let time = seconds(step.time).into();
     match step.change {
@@ -273,11 +273,11 @@ fn row(step: &Step<'_>) -> [Cell; 8] {
             resource(change).into(),
             if printer::is_on_a_terminal() { summary(change) } else { full(change) }.into(),
             change.reason.clone().into(),
-            answer,
+            decision,
         ],
         None => {
             let time_alone = "a start or an expiry".into();
-            ["".into(), time, "".into(), "time".into(), "".into(), time_alone, "".into(), answer]
+            ["".into(), time, "".into(), "time".into(), "".into(), time_alone, "".into(), decision]
         }
     }
 }
@@ -293,7 +293,7 @@ fn requirement(check: &CheckRequest) -> String {
     }
 }
 
-fn logged_answer(logged: &LoggedDecision) -> String {
+fn logged_decision_text(logged: &LoggedDecision) -> String {
     match logged.is_denied() {
         true => format!("DENIED {}", logged.reason),
         false => "ALLOWED".to_owned(),
@@ -303,8 +303,8 @@ fn logged_answer(logged: &LoggedDecision) -> String {
 /// The logged decision with its cause, for a reason that has several.
 fn logged_text(logged: &LoggedDecision) -> String {
     match logged.cause.as_str() {
-        "" => logged_answer(logged),
-        cause => format!("{} ({cause})", logged_answer(logged)),
+        "" => logged_decision_text(logged),
+        cause => format!("{} ({cause})", logged_decision_text(logged)),
     }
 }
 
@@ -315,8 +315,8 @@ fn verdict_text(verdict: &Verdict) -> String {
     }
 }
 
-fn answer_text(answer: &Answer) -> String {
-    match answer {
+fn decision_text(decision: &PossibleDecision) -> String {
+    match decision {
         None => "unknown".to_owned(),
         Some(Ok(verdict)) => verdict_text(verdict),
         Some(Err(_)) => "INVALID".to_owned(),
@@ -324,8 +324,8 @@ fn answer_text(answer: &Answer) -> String {
 }
 
 /// A decision in the JSON style of the API.
-fn answer_json(answer: &Answer) -> Value {
-    match answer {
+fn decision_json(decision: &PossibleDecision) -> Value {
+    match decision {
         None => Value::Null,
         Some(Err(error)) => json!({ "decision": "INVALID", "message": error.to_string() }),
         Some(Ok(verdict)) => {
