@@ -316,7 +316,7 @@ fn a_key_file_that_holds_no_key_is_told_of_before_anything_is_asked() {
         (b"\xef\xbb\xbf\n", "is empty"),
         (b"sgk_a\nsgk_b\n", "has more than one line"),
         (b"sgs_a_b\n", "the secret of a credential"),
-        (b"Bearer sgk_a_b\n", "put the key there alone"),
+        (b"Bearer sgk_a_b\n", "put only the key there"),
         (b"sgk_a\0b", "has a character that no key has"),
         (b"\xff\xfe", "is UTF-16"),
     ] {
