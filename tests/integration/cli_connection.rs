@@ -203,8 +203,8 @@ fn foreign_server_at_the_address_is_reported_in_one_sentence() {
         ("nowhere.invalid:1".to_owned(), "the name `nowhere.invalid` cannot be resolved"),
         (http1.clone(), "does not speak HTTP/2, so it is not a gRPC server"),
         (format!("https://{http1}"), "does not speak HTTP/2, so it is not a gRPC server"),
-        (html, "speaks no HTTP/2"),
-        (ssh, "speaks no HTTP/2"),
+        (html, "does not speak HTTP/2"),
+        (ssh, "does not speak HTTP/2"),
         (silent, "closed the connection and sent nothing"),
     ] {
         fails(&mut health(home.path(), &endpoint), says);
