@@ -1,4 +1,4 @@
-//! Compiles the protos: the wire contract, and the schema of the store.
+//! Build script: compiles the `.proto` files of the API and of the store's records.
 
 use std::error::Error;
 use std::fs;
@@ -12,7 +12,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
     // Server reflection returns these descriptors.
     fs::write(out.join("scopegate.v1.bin"), prost_bytes(&descriptors))?;
-    // Each message type has its full name, which finds its descriptor.
+    // With its full name, a message type finds its descriptor.
     let mut messages = prost_build::Config::new();
     messages.enable_type_names();
     // The server counts the lists of a request before it decodes it.
@@ -21,11 +21,12 @@ fn main() -> Result<(), Box<dyn Error>> {
         .codec_path(codec)
         .compile_fds_with_config(descriptors, messages)?;
 
-    let kept = protox::compile(["scopegate/store/v1/store.proto"], ["proto"])?;
-    tonic_prost_build::configure().build_client(false).build_server(false).compile_fds(kept)?;
+    let records = protox::compile(["scopegate/store/v1/store.proto"], ["proto"])?;
+    tonic_prost_build::configure().build_client(false).build_server(false).compile_fds(records)?;
     Ok(())
 }
 
+/// The encoded bytes of a message.
 fn prost_bytes(message: &impl prost::Message) -> Vec<u8> {
     message.encode_to_vec()
 }

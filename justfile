@@ -13,8 +13,7 @@ check:
     # The entry points of fuzz/, which no other build has.
     cargo rustc --quiet --lib --profile check -- --cfg fuzzing -D warnings
     RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps
-    buf lint
-    .ci/reference --check
+    .ci/contract
     if command -v cargo-deny >/dev/null; then cargo deny --log-level error check licenses bans sources; fi
 
 # All tests, by the command that the README gives.
@@ -40,3 +39,7 @@ doc:
 # A server with demo data on 127.0.0.1:50051.
 demo:
     cargo run --release -- serve --demo
+
+# What a release publishes, in target/dist: a static binary, the chart, an SBOM, checksums.
+dist:
+    .ci/dist

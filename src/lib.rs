@@ -1,67 +1,81 @@
-//! scopegate answers, per request: may this API credential of this company use these scopes now?
+//! scopegate answers one question for each request of a platform: may this API credential of this
+//! company use these scopes now?
 //!
-//! # The house
+//! # Layers
 //!
-//! Four floors; a module imports only from floors below its own.
+//! A module imports only from modules above it in this table.
 //!
-//! | floor | room | what it is for |
-//! | --- | --- | --- |
-//! | frame | [`config`], [`telemetry`], [`server`], [`cli`] | knobs, the log, a process's life and traces, commands |
-//! | 3 | [`grpc`] | how it is asked: parse, ask, render; the only errors of the wire |
-//! | 2 | [`authority`] | who answers: checks from facts at hand, and every change of them |
-//! | 1 | [`store`] | what is kept: facts, index and change log, committed as one |
-//! | 0 | [`policy`] | what is true: scopes, sets, companies, credentials, the decision |
-//! | 0 | [`measure`] | counts, times, memory and restarts, for all floors above |
+//! | module | purpose |
+//! | --- | --- |
+//! | [`policy`] | the domain: scopes, companies, credentials, catalog, decision; pure, without I/O or clock |
+//! | [`metrics`] | counters, gauges, histograms, memory budgets and the supervisor of threads |
+//! | [`store`] | facts, indexes and the change log, committed as one; `store::sled` is the engine |
+//! | [`authority`] | callers, checks, caches, changes, queries and change streams |
+//! | [`wire`] | the conversion between protobuf and domain types |
+//! | [`observe`] | the log, the access log, the decision log, traces, the endpoint for Prometheus |
+//! | [`grpc`] | the handlers: parse, call the authority, render; all errors of the API are made here |
+//! | [`transport`] | the listener, workers, connections, TLS, limits and timeouts |
+//! | [`server`] | the life of the process: flags, open, serve, drain, close |
+//! | [`cli`] | the commands of an operator; most of them are clients of a server |
+//! | `main` | arguments and exit codes |
 //!
-//! # A check, wire to wire
+//! # Flows
 //!
-//! A core is one thread with its own connections (`transport::worker`). `transport::service` finds out
-//! who calls ([`policy::keyring`]) and whether they may ([`grpc::access`]), reads the message by
-//! the shortest way ([`grpc::unary`]) and never hands a check to another core. `wire::parse`
-//! makes a [`policy::query::Query`] of it. [`authority::Authority::check`] takes the facts of one
-//! published revision: from what this core was just asked for, else from the cache of all, else
-//! by one read of the store, on a thread that may wait for the disk. [`policy::decision::decide`]
-//! answers, purely. `wire::render` writes it down. Whatever is not a check runs elsewhere, and
-//! holds up none.
+//! `docs/architecture.md` describes them step by step.
 //!
-//! # A restriction, wire to wire
-//!
-//! The authority reads the company at a published revision, [`policy::company::Company::restrict`]
-//! plans, and [`store::Store::commit`] queues the plan with what it rests on. The engine's writer
-//! commits it with others in one durable batch, tells the authority, which replaces the cached
-//! fact and publishes the revision; then the reply goes out. One record and one cache entry,
-//! whatever the number of credentials: a grant counts only while its scope has been in the
-//! ceiling since before it was made.
-//!
-//! # A backup, store to file
-//!
-//! The engine reads its tree chunk by chunk, and its writer hands over what it commits meanwhile;
-//! in the right order the two are the state at one revision. [`store::backup`] is the file's form,
-//! `grpc` streams it, `cli` checks and keeps it. A restore makes a store of it, without a server.
-//!
-//! # A denial of yesterday, log to answer
-//!
-//! A change says what it did, so the log up to a revision gives the facts of then
-//! ([`policy::replay`]), and the same evaluator decides of them at the time of then. `cli` reads the
-//! log like any client and does that; the server has no part in it.
+//! - **A check** stays on the worker that owns its connection. `transport::service` authenticates the
+//!   caller ([`policy::keyring`]) and verifies its role ([`grpc::access`]) before it reads the message
+//!   ([`grpc::unary`]). [`wire`] makes a [`policy::query::Query`] of the message.
+//!   [`authority::Authority::check`] loads the facts of one published revision: from the L1 cache of
+//!   the worker, else from the shared L2 cache, else from the store. [`policy::decision::decide`]
+//!   computes the verdict, and [`wire`] renders it. All other calls run as background tasks.
+//! - **A restriction** is planned by [`policy::company::Company::restrict`] from facts of one published
+//!   revision. [`store::Store::commit`] queues the plan with its preconditions. The writer commits it
+//!   with others in one durable batch, replaces the cached fact, publishes the revision and
+//!   acknowledges. The cost does not depend on the number of credentials: a grant counts only if its
+//!   scope has been in the ceiling since before the grant.
+//! - **A backup** reads the tree chunk by chunk, and the writer passes every batch that it commits
+//!   meanwhile. Applied in order, both are the state at one revision. [`store::backup`] is the file
+//!   format, [`grpc`] streams the file, and [`cli`] verifies it. A restore needs no server.
+//! - **An explanation at a past revision** reads the audit log as a client. [`policy::replay`] computes
+//!   the facts at the revision from it, and the same evaluator decides on them.
 //!
 //! # Invariants
 //!
-//! *Newest wins*, *one published revision* and *absence has a date* are stated in
-//! `authority::coherence`, *still so* in `authority::l1_cache`, *revoked at once* in
-//! [`authority::api_keys`]; *once* in `authority::idempotency`; *no
-//! gap* in [`authority::import`]; *durable before known* in [`store`]; *one order* in the engine's
-//! writer, *no silent gap* in its sweep, *nothing beside the tally* in its tally, *a chunk before
-//! what it may lack* and *the writer never waits for a backup* in its backup, *whole or not at
-//! all* and *another life* in its restore.
+//! Each is stated, as `INVARIANT (name)`, in the file that holds it.
+//!
+//! | invariant | file |
+//! | --- | --- |
+//! | newest wins, one published revision, absence has a revision | `authority/coherence.rs` |
+//! | is current | `authority/l1_cache.rs` |
+//! | revoked at once | `authority/api_keys.rs` |
+//! | once | `authority/idempotency.rs` |
+//! | no gap | `authority/import.rs` |
+//! | no gap, none twice | `authority/change_feed.rs` |
+//! | reported is kept, removed as believed, kept ≤ decides | `authority/clock.rs` |
+//! | durable before known | `store.rs` |
+//! | one order, kept is on the disk | `store/sled/writer.rs` |
+//! | nothing outside the checksum | `store/sled/checksum.rs` |
+//! | counts are keys | `store/sled/usage.rs` |
+//! | no silent gap | `store/sled/gc.rs` |
+//! | schema last | `store/sled/upgrade.rs` |
+//! | a chunk before what it may lack, the writer never waits for a backup | `store/sled/backup.rs` |
+//! | whole or not at all, new incarnation | `store/sled/restore.rs` |
+//! | no wake is lost | `transport/inline_executor.rs` |
+//!
+//! # Rules
+//!
+//! `D1` to `D22` in comments are the rules of `docs/rules.md`.
 //!
 //! # Deliberately absent
 //!
-//! A cache of decisions: facts are cached, and a decision is made of them each time, so no field
-//! of a request can be forgotten in a key. A bool for an answer: absence must not read as one.
-//! Deciding on anything that is not durable. Normalising a path.
+//! - A cache of decisions. Facts are cached and each check decides anew, so a cache key cannot omit a
+//!   field of a request.
+//! - A boolean decision. An absent field must not read as an allow.
+//! - Decisions on facts that are not durable.
+//! - Normalisation of paths: servers differ in how they read a path.
 
-// They panic when nobody reads any more: write, and look at the result.
+// These macros panic when standard output is closed. Write, and handle the result.
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
 pub mod authority;
@@ -75,10 +89,11 @@ pub mod store;
 pub mod transport;
 pub mod wire;
 
-/// The wire contract, generated from `proto/scopegate/v1`, whose comments describe it.
+/// The messages and services of the API, generated from `proto/scopegate/v1`. The comments of the
+/// `.proto` files describe them.
 pub mod proto {
     tonic::include_proto!("scopegate.v1");
 
-    /// The contract's descriptors, for server reflection.
+    /// The descriptors of the API, for server reflection.
     pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/scopegate.v1.bin"));
 }

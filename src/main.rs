@@ -1,4 +1,6 @@
-//! The door: parse, hand over, exit code.
+//! Main: parses the arguments, runs the command or the server, and returns the exit code.
+//!
+//! Not here: the commands ([`scopegate::cli`]) and the server ([`scopegate::server`]).
 
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
@@ -16,53 +18,53 @@ use scopegate::server::args::ServeArgs;
 use scopegate::server::bootstrap::BootstrapArgs;
 use scopegate::{cli, server};
 
-/// Calls are made of small allocations, freed by the thread that made them.
+/// mimalloc is fast for the allocations of calls: small, and freed by the thread that made them.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Why a server ends that panicked; exit code 70, by `sysexits.h`.
-const BROKEN: &str = "the server failed in a way that is a fault of its own, which the line before \
-                      says: start it again, and report it";
+/// The message of a server that panicked. The exit code is 70, by `sysexits.h`.
+const PANICKED: &str = "the server failed because of a bug, which the line before shows: start it \
+                        again, and report the bug";
 
 fn main() -> ExitCode {
     let config = match environment::parse() {
         Ok(config) => config,
-        Err(error) => return explain(&error),
+        Err(error) => return report_usage(&error),
     };
     match config.command {
         Command::Serve(args) => serve(*args),
-        Command::Check(args) => ask(cli::check(args), 1),
-        Command::Batch(args) => ask(cli::batch(args), 1),
-        Command::Explain(args) => ask(cli::explain(*args), cli::COULD_NOT_ASK),
-        Command::Effective(args) => ask(cli::effective(args), cli::COULD_NOT_ASK),
-        Command::Company(command) => ask(cli::company(command), cli::COULD_NOT_ASK),
-        Command::Credential(command) => ask(cli::credential(command), cli::COULD_NOT_ASK),
-        Command::User(command) => ask(cli::user(command), cli::COULD_NOT_ASK),
-        Command::Consent(command) => ask(cli::consent(command), cli::COULD_NOT_ASK),
-        Command::Catalog(command) => ask(cli::catalog(command), cli::COULD_NOT_ASK),
-        Command::Scope(command) => ask(cli::scope(command), cli::COULD_NOT_ASK),
-        Command::Changes(command) => ask(cli::changes(command), cli::COULD_NOT_ASK),
-        Command::Context(command) => ask(cli::context(command), cli::COULD_NOT_ASK),
+        Command::Check(args) => run(cli::check(args), 1),
+        Command::Batch(args) => run(cli::batch(args), 1),
+        Command::Explain(args) => run(cli::explain(*args), cli::COULD_NOT_ASK),
+        Command::Effective(args) => run(cli::effective(args), cli::COULD_NOT_ASK),
+        Command::Company(command) => run(cli::company(command), cli::COULD_NOT_ASK),
+        Command::Credential(command) => run(cli::credential(command), cli::COULD_NOT_ASK),
+        Command::User(command) => run(cli::user(command), cli::COULD_NOT_ASK),
+        Command::Consent(command) => run(cli::consent(command), cli::COULD_NOT_ASK),
+        Command::Catalog(command) => run(cli::catalog(command), cli::COULD_NOT_ASK),
+        Command::Scope(command) => run(cli::scope(command), cli::COULD_NOT_ASK),
+        Command::Changes(command) => run(cli::changes(command), cli::COULD_NOT_ASK),
+        Command::Context(command) => run(cli::context(command), cli::COULD_NOT_ASK),
         Command::Completions(args) => {
-            ask(cli::completions(args, Cli::command()), cli::COULD_NOT_ASK)
+            run(cli::completions(args, Cli::command()), cli::COULD_NOT_ASK)
         }
-        Command::Health(args) => ask(cli::health(args), cli::COULD_NOT_ASK),
+        Command::Health(args) => run(cli::health(args), cli::COULD_NOT_ASK),
         Command::Keys(cli::KeysCommand::Bootstrap(args)) => bootstrap(&args),
-        Command::Keys(command) => ask(cli::keys(command), cli::COULD_NOT_ASK),
-        Command::Import(args) => ask(cli::import(args), cli::COULD_NOT_ASK),
-        Command::Backup(args) => ask(cli::backup(args), cli::COULD_NOT_ASK),
+        Command::Keys(command) => run(cli::keys(command), cli::COULD_NOT_ASK),
+        Command::Import(args) => run(cli::import(args), cli::COULD_NOT_ASK),
+        Command::Backup(args) => run(cli::backup(args), cli::COULD_NOT_ASK),
         Command::Restore(args) => {
-            keep_to_oneself();
-            ask(async { cli::restore(args) }, cli::COULD_NOT_ASK)
+            set_private_umask();
+            run(async { cli::restore(args) }, cli::COULD_NOT_ASK)
         }
-        Command::Export(args) => ask(cli::export(args), cli::COULD_NOT_ASK),
+        Command::Export(args) => run(cli::export(args), cli::COULD_NOT_ASK),
     }
 }
 
-/// Wrong words: 64 for a server, 2 for a command. Help is no error.
-fn explain(error: &clap::Error) -> ExitCode {
+/// Reports wrong arguments. The exit code is 64 for a server and 2 for a command. Help is no error.
+fn report_usage(error: &clap::Error) -> ExitCode {
     let is_help = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
-    let serves = std::env::args_os().nth(1).is_some_and(|word| word == "serve");
+    let serves = std::env::args_os().nth(1).is_some_and(|argument| argument == "serve");
     if serves && !is_help {
         let format = if wants_json() { LogFormat::Json } else { LogFormat::Text };
         return log::end(format, &sentence(error), 64);
@@ -80,11 +82,11 @@ fn explain(error: &clap::Error) -> ExitCode {
     if is_help { ExitCode::SUCCESS } else { ExitCode::from(cli::COULD_NOT_ASK) }
 }
 
-/// What is wrong with the words, in one line.
+/// What is wrong with the arguments, in one line.
 fn sentence(error: &clap::Error) -> String {
-    let why = error.render().to_string();
-    // "error: " what is wrong, "tip: " what was meant; how the words go, --help says.
-    let parts = why.split("\n\n").map(str::trim).enumerate();
+    let text = error.render().to_string();
+    // Only the paragraphs of "error: " and "tip: " are used. --help shows the usage.
+    let parts = text.split("\n\n").map(str::trim).enumerate();
     let parts = parts.filter(|(n, part)| *n == 0 || part.starts_with("tip: "));
     let parts = parts.map(|(_, part)| {
         let words: Vec<_> = part.split_whitespace().skip(1).collect();
@@ -95,40 +97,41 @@ fn sentence(error: &clap::Error) -> String {
     parts.chain(variable).chain(["see --help".to_owned()]).collect::<Vec<_>>().join("; ")
 }
 
-/// Whether a log in JSON was asked for, among words that make no sense as a whole.
+/// Whether the arguments request a JSON log. They may be invalid as a whole.
 fn wants_json() -> bool {
-    let words: Vec<_> = std::env::args_os().collect();
-    let asked = words.windows(2).any(|two| two == ["--log-format", "json"]);
-    let asked = asked || words.iter().any(|word| word == "--log-format=json");
-    asked || std::env::var_os("SCOPEGATE_LOG_FORMAT").is_some_and(|format| format == "json")
+    let arguments: Vec<_> = std::env::args_os().collect();
+    let is_flag = arguments.windows(2).any(|two| two == ["--log-format", "json"]);
+    let is_flag = is_flag || arguments.iter().any(|argument| argument == "--log-format=json");
+    is_flag || std::env::var_os("SCOPEGATE_LOG_FORMAT").is_some_and(|format| format == "json")
 }
 
-/// What is made in the data directory is for nobody else to read: 0700 and 0600.
-fn keep_to_oneself() {
+/// Makes the files of the data directory private to this user: modes 0700 and 0600.
+fn set_private_umask() {
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
 }
 
-/// How many threads a server needs beside its cores and the workers of its runtime, at least:
-/// the store's, and some that wait for the disk.
-const THREADS: usize = 24;
-/// How many files a server opens beside those of its cores, at least.
-const FILES: usize = 12;
+/// The least number of threads that a server needs besides its workers and the threads of its
+/// runtime: those of the store, and some that wait for the disk.
+const MIN_THREADS: usize = 24;
+/// The least number of files that a process opens besides those of workers.
+const MIN_FILES: usize = 12;
 
 fn serve(args: ServeArgs) -> ExitCode {
     let format = args.log_format;
     if let Err(error) = log::start(format, &args.log) {
         return log::end(format, &error, 64);
     }
-    for stranger in environment::unknown() {
-        tracing::warn!("{stranger}");
+    for warning in environment::unknown() {
+        tracing::warn!("{warning}");
     }
-    keep_to_oneself();
+    set_private_umask();
     let started = shortage::memory()
-        .and_then(|()| shortage::files(FILES + 4 * args.worker_threads.get()))
-        // The runtime panics where it gets no thread.
+        .and_then(|()| shortage::files(MIN_FILES + 4 * args.worker_threads.get()))
+        // The runtime panics if the system has no thread for it.
         .and_then(|()| {
-            let workers = std::thread::available_parallelism().map_or(1, |many| many.get());
-            shortage::threads(THREADS + workers + args.worker_threads.get())
+            let runtime_threads =
+                std::thread::available_parallelism().map_or(1, |threads| threads.get());
+            shortage::threads(MIN_THREADS + runtime_threads + args.worker_threads.get())
         })
         .and_then(|()| tokio::runtime::Runtime::new());
     let runtime = match started {
@@ -138,40 +141,39 @@ fn serve(args: ServeArgs) -> ExitCode {
             return log::end(format, &why, 74);
         }
     };
-    // On a thread of the runtime, where waiting for the disk at the end is allowed.
+    // The server runs on a thread of the runtime, where it may block on the disk at the end.
     let ended = runtime.block_on(async { tokio::spawn(server::run(args)).await });
-    // A read of a large store that nobody waits for any more must not hold up the end.
+    // An abandoned read of a large store must not delay the end.
     runtime.shutdown_timeout(Duration::from_secs(1));
     match ended {
         Ok(Ok(drained)) => {
-            // Here, where nothing runs any more that could write another line.
+            // Nothing runs any more, so this is the last line of the log.
             tracing::info!(calls_cut = drained.calls_cut, "drained");
             log::flush();
             ExitCode::SUCCESS
         }
         Ok(Err(failure)) => log::end(format, &failure.to_string(), failure.exit_code()),
-        Err(_) => log::end(format, BROKEN, 70),
+        Err(_) => log::end(format, PANICKED, 70),
     }
 }
 
-/// The runtime of a command without a server.
+/// The runtime of a command that uses no server.
 fn single_threaded() -> std::io::Result<tokio::runtime::Runtime> {
-    // It panics where it gets no file.
-    shortage::files(FILES)?;
+    // It panics if the system has no file for it.
+    shortage::files(MIN_FILES)?;
     tokio::runtime::Builder::new_current_thread().enable_all().build()
 }
 
-/// The runtime of a command. The connection has a thread of its own: while the command waits for
-/// a disk, a pipe or a person, the server's pings are answered and its answers to ours are read.
+/// The runtime of a command that uses a server. The connection has its own thread, so that pings are
+/// answered while the command waits for a disk, a pipe or a person.
 fn two_threaded() -> std::io::Result<tokio::runtime::Runtime> {
-    shortage::files(FILES)?;
+    shortage::files(MIN_FILES)?;
     tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()
 }
 
 fn bootstrap(args: &BootstrapArgs) -> ExitCode {
-    keep_to_oneself();
-    let runtime = single_threaded();
-    let runtime = match runtime {
+    set_private_umask();
+    let runtime = match single_threaded() {
         Ok(runtime) => runtime,
         Err(error) => {
             log::tell(&format!("scopegate: cannot start: {}", shortage::told(&error)));
@@ -187,14 +189,14 @@ fn bootstrap(args: &BootstrapArgs) -> ExitCode {
     }
 }
 
-/// Runs a command: 0 for yes, `no` for no, 2 if it could not ask.
-fn ask(command: impl Future<Output = anyhow::Result<bool>>, no: u8) -> ExitCode {
+/// Runs a command. The exit code is 0 for yes, `no` for no, and 2 if the command got no answer.
+fn run(command: impl Future<Output = anyhow::Result<bool>>, no: u8) -> ExitCode {
     for mistyped in environment::mistyped() {
         cli::failure::warn(&mistyped);
     }
     let outcome = two_threaded().map_err(anyhow::Error::from).and_then(|runtime| {
         let outcome = runtime.block_on(command);
-        // A resolver that does not answer must not hold up the end.
+        // A name resolver that does not answer must not delay the end.
         runtime.shutdown_background();
         outcome
     });
@@ -202,7 +204,7 @@ fn ask(command: impl Future<Output = anyhow::Result<bool>>, no: u8) -> ExitCode 
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(no),
         Err(error) => {
-            // Who reads no further, as `head` does, knows why.
+            // A closed pipe needs no message: its reader, such as `head`, closed it.
             let pipe = error.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
             if pipe != Some(std::io::ErrorKind::BrokenPipe) {
                 log::tell(&cli::failure::line(&error));

@@ -1,10 +1,11 @@
-//! What an operator sees of the process: the log, the access log, the decision log, traces and the
-//! endpoint for Prometheus.
+//! Observe: the output that an operator watches: the log, the access log, the decision log, traces
+//! and the endpoint for Prometheus.
 //!
-//! Not here: the counters themselves; see [`crate::metrics`].
+//! Not here: the counters; see [`crate::metrics`]. And the collector that reads them; see
+//! `transport::collector`.
 
+pub(crate) mod connection_events;
 pub mod decision_log;
-pub(crate) mod incidents;
 pub mod log;
 pub mod otlp;
 pub mod prometheus;

@@ -1,15 +1,17 @@
-//! Server: opens the store, builds the floors, serves, drains, closes.
+//! Server: the life of a server process: opens the store, serves, drains and closes.
 //!
-//! The port answers before the store is open, so that health can say NOT_SERVING; every other
-//! call is UNAVAILABLE until then.
+//! The port is open before the store is, so that health can report NOT_SERVING. Every other call is
+//! UNAVAILABLE until the store is open.
 //!
-//! Not here: how calls are answered; see `frame`, `core` and `service`.
+//! Not here: how calls are answered; see [`crate::transport`].
 
 pub mod args;
 pub mod bootstrap;
 mod catalog_file;
 mod demo;
 mod listen_address;
+mod memory_share;
+mod settings;
 mod signals;
 
 use std::io::{self, Write};
@@ -17,60 +19,50 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::SignedDuration;
-use tokio::signal::unix::{SignalKind, signal};
 
 pub use self::bootstrap::bootstrap;
 use self::catalog_file::CatalogAtStart;
-use self::signals::ReloadSignals;
+use self::memory_share::MemoryShare;
+use self::settings::settings;
+use self::signals::{ReloadSignals, TerminationSignals};
 use crate::authority::error::AuthorityError;
 use crate::authority::{ApplyError, Authority};
 use crate::grpc::Api;
-use crate::metrics::shortage;
 use crate::policy::change::Author;
 use crate::policy::revision::Revision;
 use crate::server::args::{Retention, ServeArgs};
 use crate::store::sled::{OpenError, SledStore};
 use crate::store::{CLOCK_LEAD, StoreError};
+use crate::transport::error::TransportError;
 use crate::transport::listener::Listener;
-use crate::transport::memory_share::MemoryShare;
 
 /// The catalog of the demo.
 pub const DEMO_CATALOG: &str = include_str!("../catalogs/360learning.yaml");
 
-/// Why a server did not start, or did not end well. Each is one sentence.
+/// Why a server did not start, or failed. Each message is one sentence.
 #[derive(Debug, thiserror::Error)]
 pub enum StartupError {
-    /// The configuration is wrong: exit code 64.
+    /// The configuration is wrong. Exit code 64.
     #[error("{0}")]
     Config(String),
-    /// The system refuses what a server needs to run: exit code 74.
+    /// The system has no thread, file or memory left for the server. Exit code 74.
     #[error("{0}")]
     Shortage(String),
-    /// The store cannot be opened: exit code 74.
+    /// The store cannot be opened. Exit code 74.
     #[error(transparent)]
     Open(#[from] OpenError),
-    /// The store failed under way: exit code 74.
+    /// The store failed while the server ran. Exit code 74.
     #[error("the store failed and the server stopped: {0}; check the disk, then start again")]
     Store(#[from] StoreError),
-    /// A part of the server that it cannot do without panicked: exit code 70.
+    /// A task or thread that the server needs panicked. Exit code 70.
     #[error(
-        "`{0}`, without which nothing is served, failed by a fault of the server, which the line \
-         before says: start it again, and report it"
+        "the task `{0}`, which the server needs, failed because of a bug, which the line before \
+         shows: start the server again, and report the bug"
     )]
     Broken(&'static str),
 }
 
 impl StartupError {
-    /// What cannot be done, and what the system said of it. A process that gets no thread, file
-    /// or memory is not configured wrongly.
-    pub(crate) fn of_system(what: &str, error: &io::Error) -> Self {
-        if shortage::is_one(error) {
-            Self::Shortage(format!("{what}: {}", shortage::told(error)))
-        } else {
-            Self::Config(format!("{what}: {}", error.kind()))
-        }
-    }
-
     /// The exit code, by `sysexits.h`.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
@@ -82,27 +74,36 @@ impl StartupError {
     }
 }
 
-/// How a server ended that ended well.
+impl From<TransportError> for StartupError {
+    fn from(error: TransportError) -> Self {
+        match error {
+            TransportError::Config(what) => Self::Config(what),
+            TransportError::Shortage(what) => Self::Shortage(what),
+        }
+    }
+}
+
+/// The outcome of a server that shut down normally.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Drained {
-    /// How many calls were still open when the time to drain was over.
+    /// How many calls were still open at the drain timeout.
     pub calls_cut: u64,
 }
 
-/// Serves until a SIGTERM or SIGINT, then drains.
+/// Serves until a SIGTERM or SIGINT, and then drains.
 ///
 /// # Errors
 /// The server could not start, or the store failed.
 pub async fn run(args: ServeArgs) -> Result<Drained, StartupError> {
-    // First of all: until then any of these signals ends the process.
+    // This comes first: until then each of these signals ends the process.
     let mut reloads = ReloadSignals::listen()
         .map_err(|error| StartupError::Config(format!("cannot wait for signals: {error}")))?;
     let catalog = catalog_of(&args)?;
-    let mut frame = Listener::listen(&args).await?;
-    let outcome = serve(&args, &catalog, &mut frame, &mut reloads).await;
+    let mut listener = Listener::listen(settings(&args)).await?;
+    let outcome = serve(&args, &catalog, &mut listener, &mut reloads).await;
     // Without an open store there is no call to wait for, and nothing to close.
-    let calls_cut = match frame.doors.authority() {
-        Some(_) => frame.drain(Duration::from_secs(args.drain_timeout.into())).await,
+    let calls_cut = match listener.api.authority() {
+        Some(_) => listener.drain(Duration::from_secs(args.drain_timeout.into())).await,
         None => 0,
     };
     outcome.map(|()| Drained { calls_cut })
@@ -111,30 +112,30 @@ pub async fn run(args: ServeArgs) -> Result<Drained, StartupError> {
 async fn serve(
     args: &ServeArgs,
     catalog: &CatalogAtStart,
-    frame: &mut Listener,
+    listener: &mut Listener,
     reloads: &mut ReloadSignals,
 ) -> Result<(), StartupError> {
-    let mut end = TerminationSignals::new()?;
+    let mut end = TerminationSignals::listen()?;
     let authority = tokio::select! {
-        opened = open(args, catalog, &frame.doors) => opened?,
+        opened = open(args, catalog, &listener.api) => opened?,
         name = end.next() => {
             tracing::info!(signal = name, "ending before the store was open");
             return Ok(());
         }
     };
-    let asks_for_keys = authority.requires_keys();
-    if !args.listen.ip().is_loopback() && !asks_for_keys {
+    let requires_keys = authority.requires_keys();
+    if !args.listen.ip().is_loopback() && !requires_keys {
         tracing::warn!(
-            "callers are not authenticated: anybody who reaches this address can change everything"
+            "callers are not authenticated: every client that reaches this address can change everything"
         );
     }
-    frame.say_serving();
+    listener.set_serving();
     let (data_dir, revision) = (args.data_dir.display(), authority.published());
-    let callers = if asks_for_keys { "by key" } else { "not authenticated" };
-    tracing::info!(address = %frame.address, %data_dir, %revision, callers, "serving");
+    let callers = if requires_keys { "by key" } else { "not authenticated" };
+    tracing::info!(address = %listener.address, %data_dir, %revision, callers, "serving");
     if args.demo {
-        // On a thread of its own: nobody may be reading, now or any more.
-        let lines = demo::lines(frame.address, args.tls_cert.is_some());
+        // Standard output may be blocked or closed, so a separate thread writes to it.
+        let lines = demo::lines(listener.address, args.tls_cert.is_some());
         let print = move || io::stdout().write_all(lines.as_bytes()).ok();
         std::thread::Builder::new().name("demo".to_owned()).spawn(print).ok();
     }
@@ -148,22 +149,22 @@ async fn serve(
                 return Ok(());
             }
             _ = failure.wait_for(|failed| *failed) => return Err(StoreError::Unavailable.into()),
-            name = frame.supervisor.failed() => return Err(StartupError::Broken(name)),
-            () = reloads.next() => frame.reload(),
+            name = listener.supervisor.failed() => return Err(StartupError::Broken(name)),
+            () = reloads.next() => listener.reload(),
             _ = tick.tick() => authority.keep_time(),
             _ = minute.tick() => authority.keep_seen(),
         }
     }
 }
 
-/// Opens the store and the doors.
+/// Opens the store and the API.
 async fn open<'a>(
     args: &ServeArgs,
     catalog: &CatalogAtStart,
-    doors: &'a Api,
+    api: &'a Api,
 ) -> Result<&'a Authority, StartupError> {
     let data_dir = args.data_dir.clone();
-    let share = MemoryShare::for_cores(args.worker_threads);
+    let share = MemoryShare::for_workers(args.worker_threads);
     let entries = args.cache_entries.unwrap_or(share.cache_entries);
     let page_cache = args.page_cache_mib.unwrap_or(share.page_cache_mib);
     tracing::info!(cache_entries = entries, page_cache_mib = page_cache, "opening the store");
@@ -184,15 +185,15 @@ async fn open<'a>(
         Ok::<_, StartupError>((authority, upgraded_from))
     });
     let (authority, upgraded_from) = opened.await.map_err(|error| {
-        let said = error.try_into_panic().ok().and_then(|what| {
-            let text = what.downcast_ref::<&str>().map(|text| (*text).to_owned());
-            text.or_else(|| what.downcast_ref::<String>().cloned())
+        let message = error.try_into_panic().ok().and_then(|panic| {
+            let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+            text.or_else(|| panic.downcast_ref::<String>().cloned())
         });
-        OpenError::of_panic(&args.data_dir, &said.unwrap_or_default())
+        OpenError::of_panic(&args.data_dir, &message.unwrap_or_default())
     })??;
     let authority = authority.allow_unauthenticated(args.allow_unauthenticated);
     if upgraded_from.is_some() {
-        for sentence in other_decisions(&authority).await {
+        for sentence in upgrade_notices(&authority).await {
             tracing::warn!("{sentence}");
         }
     }
@@ -200,20 +201,19 @@ async fn open<'a>(
     if prepared.is_err() {
         tokio::task::block_in_place(|| authority.close());
     }
-    doors.catalog_rejected.set(prepared?.into());
-    // Only now: whoever comes before would be served by what is not settled yet.
-    Ok(doors.open(authority))
+    api.catalog_rejected.set(prepared?.into());
+    // The API opens last: before, the catalog and the keys are not settled.
+    Ok(api.open(authority))
 }
 
-/// What the catalog in force decides otherwise since an upgrade of the store.
-async fn other_decisions(authority: &Authority) -> Vec<String> {
+/// Sentences about decisions of the current catalog that changed with an upgrade of the store.
+async fn upgrade_notices(authority: &Authority) -> Vec<String> {
     let Ok(catalog) = authority.catalog().await else { return vec![] };
     let sentences = catalog.resource.upgrade_notices().into_iter();
     sentences.map(|sentence| format!("since the upgrade: {sentence}")).collect()
 }
 
-/// Sees to it that a store can be served as it was asked for. Says whether the catalog file was
-/// rejected.
+/// Prepares a store to be served as the flags require. True: the catalog file was rejected.
 async fn prepare(
     authority: &Authority,
     catalog: &CatalogAtStart,
@@ -230,21 +230,22 @@ async fn prepare(
     Ok(rejected)
 }
 
-/// Nobody asked for a server that everybody can change.
+/// The error for an address that others reach, when no key exists and the operator has not allowed
+/// callers without one.
 fn open_to_all(args: &ServeArgs) -> StartupError {
     StartupError::Config(format!(
-        "--listen {} is not a loopback address and there is no key yet, so anybody who reaches it \
-         could change everything: make the first by `scopegate keys bootstrap --data-dir {}`, \
+        "--listen {} is not a loopback address and there is no key yet, so every client that \
+         reaches it could change everything: make the first key with `scopegate keys bootstrap --data-dir {}`, \
          listen on 127.0.0.1, or give --allow-unauthenticated",
         args.listen,
         args.data_dir.display()
     ))
 }
 
-/// The catalog to start with, read and understood before anything opens. What is wrong with it
-/// ends a server whose store has no catalog, or that is told to be strict.
+/// Reads and validates the catalog file before anything opens. An invalid file ends the start if the
+/// store has no catalog, or with `--strict-catalog`.
 fn catalog_of(args: &ServeArgs) -> Result<CatalogAtStart, StartupError> {
-    // Where there is no store there is no key: to be told before anything opens.
+    // Without a store there is no key. This is reported before anything opens.
     let exists = SledStore::exists(&args.data_dir);
     if !args.listen.ip().is_loopback() && !args.allow_unauthenticated && !exists {
         return Err(open_to_all(args));
@@ -260,7 +261,7 @@ fn catalog_of(args: &ServeArgs) -> Result<CatalogAtStart, StartupError> {
     }
 }
 
-/// Applies the catalog file. Says whether it was rejected, so that the catalog in force stays.
+/// Applies the catalog file. True: the file was rejected, and the current catalog stays.
 async fn apply_catalog(
     authority: &Authority,
     catalog: &CatalogAtStart,
@@ -270,13 +271,13 @@ async fn apply_catalog(
         AuthorityError::Store(error) => StartupError::Store(error),
         error => StartupError::Config(error.to_string()),
     })?;
-    let in_force = read.resource.revision;
-    let has_one = in_force > Revision::ZERO;
+    let current = read.resource.revision;
+    let has_catalog = current > Revision::ZERO;
     let why = match catalog {
         CatalogAtStart::None => {
             if read.resource.yaml.is_empty() {
                 tracing::warn!(
-                    "the store has no catalog, so every check is denied: give one by --catalog"
+                    "the store has no catalog, so every check is denied: give one with --catalog"
                 );
             }
             return Ok(false);
@@ -297,7 +298,7 @@ async fn apply_catalog(
                     tracing::info!("the catalog file was applied before");
                     return Ok(false);
                 }
-                // Checks need no space on the disk.
+                // A full disk does not end the start: checks need no disk space.
                 Err(ApplyError::Refused(AuthorityError::Store(error)))
                     if !matches!(
                         error,
@@ -307,7 +308,7 @@ async fn apply_catalog(
                     return Err(error.into());
                 }
                 Err(error @ ApplyError::Refused(AuthorityError::RemovesScopes(_))) => format!(
-                    "{error} from the platform; give --allow-catalog-removals if that is meant"
+                    "{error} from the platform; give --allow-catalog-removals if that is intended"
                 ),
                 Err(ApplyError::Catalog(errors)) => match &args.catalog {
                     Some(path) => format!("--catalog {}: {errors}", path.display()),
@@ -317,19 +318,19 @@ async fn apply_catalog(
             }
         }
     };
-    if !has_one || args.strict_catalog {
+    if !has_catalog || args.strict_catalog {
         return Err(StartupError::Config(why));
     }
     tracing::warn!(
         %why,
-        revision = %in_force,
-        "the catalog file is not applied, and the catalog in force stays: put the file right and \
-         start again, or apply it by `scopegate catalog apply`"
+        revision = %current,
+        "the catalog file is not applied, and the current catalog stays: fix the file and start \
+         again, or apply it with `scopegate catalog apply`"
     );
     Ok(true)
 }
 
-/// Brings the store's time back to the machine's clock, and says what that means.
+/// Sets the store's time back to the machine's clock, and logs the consequences.
 fn accept_clock(store: &mut SledStore) -> Result<(), StoreError> {
     let author = Author {
         actor: "scopegate serve".to_owned(),
@@ -340,39 +341,13 @@ fn accept_clock(store: &mut SledStore) -> Result<(), StoreError> {
     match store.accept_clock(now, author)? {
         Some(before) => tracing::warn!(
             %before, %now,
-            "the store's time was brought back to the machine's clock: grants, credentials and \
-             keys that end between the two, and had ended by the store's time, are in force again \
-             until they end by the clock; start without --accept-clock from now on"
+            "the store's time was set back to the machine's clock: grants, credentials and keys that \
+             expire between the two times, and had expired by the store's time, are valid again \
+             until they expire by the clock; start without --accept-clock from now on"
         ),
         None => tracing::info!(
             "the store's time is not ahead of the machine's clock: --accept-clock did nothing"
         ),
     }
     Ok(())
-}
-
-/// The signals that end a server.
-struct TerminationSignals {
-    terminate: tokio::signal::unix::Signal,
-    interrupt: tokio::signal::unix::Signal,
-}
-
-impl TerminationSignals {
-    fn new() -> Result<Self, StartupError> {
-        let listen = |kind| {
-            signal(kind)
-                .map_err(|error| StartupError::Config(format!("cannot wait for signals: {error}")))
-        };
-        Ok(Self {
-            terminate: listen(SignalKind::terminate())?,
-            interrupt: listen(SignalKind::interrupt())?,
-        })
-    }
-
-    async fn next(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
-        }
-    }
 }

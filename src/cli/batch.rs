@@ -9,7 +9,7 @@ use clap::Args;
 use tonic_types::StatusExt;
 
 use super::check::word;
-use super::check_file::{Checks, Listed};
+use super::check_file::{Checks, FileCheck};
 use super::client::{Client, ServerArgs};
 use super::failure::server_error;
 use super::report::count;
@@ -84,8 +84,8 @@ pub async fn batch(args: BatchArgs) -> anyhow::Result<bool> {
 /// Each check with its response, all at one revision.
 async fn decide(
     client: &mut Client,
-    batch: Vec<Listed>,
-) -> anyhow::Result<Vec<(Listed, CheckResponse)>> {
+    batch: Vec<FileCheck>,
+) -> anyhow::Result<Vec<(FileCheck, CheckResponse)>> {
     if batch.is_empty() {
         return Ok(vec![]);
     }
@@ -99,7 +99,7 @@ async fn decide(
 }
 
 /// The error of the server, with the line of the file for the index of the check.
-fn at_line(status: &tonic::Status, batch: &[Listed]) -> anyhow::Error {
+fn at_line(status: &tonic::Status, batch: &[FileCheck]) -> anyhow::Error {
     let details = status.get_error_details();
     let fields = details.bad_request().map(|bad| bad.field_violations.as_slice());
     let wrong = fields.unwrap_or_default().iter().find_map(|violation| {
@@ -116,7 +116,7 @@ impl Summary {
         &mut self,
         args: &BatchArgs,
         client: &Client,
-        listed: &Listed,
+        listed: &FileCheck,
         response: &CheckResponse,
     ) -> anyhow::Result<()> {
         let decision = response.decision();
@@ -139,7 +139,7 @@ impl Summary {
     }
 }
 
-fn line(listed: &Listed, response: &CheckResponse) -> String {
+fn line(listed: &FileCheck, response: &CheckResponse) -> String {
     let CheckRequest { company_id, credential_id, scopes, endpoint, user_id, .. } = &listed.check;
     let mut parts = vec![
         listed.line.to_string(),

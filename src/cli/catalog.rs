@@ -1,102 +1,98 @@
-//! `scopegate catalog`: what exists on the platform, from a file to a server and back.
+//! `scopegate catalog`: reads, validates, compares and applies the catalog.
 //!
-//! Not here: a catalog's tests, which have a file and a form of their own; see [`super::catalog_test`].
+//! Not here: catalog tests, which have a file format of their own; see [`super::catalog_test`].
 
-use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::bail;
 use clap::Subcommand;
 use serde_json::json;
 
 use super::catalog_change::CatalogChange;
+use super::catalog_file::{format_errors, read_text, read_valid};
 use super::catalog_schema;
 use super::catalog_test::{TestArgs, test};
 use super::client::{Client, ServerArgs, WriteArgs, on_terms, unwrap_response};
 use super::output_format::OutputFormat;
 use super::printer::{Printer, Report, count};
 use super::prompt;
-use super::text_file;
-use crate::policy::catalog::file::{CatalogErrors, CatalogFile};
+use crate::policy::catalog::file::CatalogFile;
 use crate::proto::{
     ApplyCatalogRequest, ApplyCatalogResponse, GetCatalogRequest, GetCatalogResponse,
 };
 
-/// The most bytes that are read of a catalog file.
-const LONGEST: u64 = 16 << 20;
-
 /// Commands of the catalog.
 #[derive(Debug, Subcommand)]
 pub enum CatalogCommand {
-    /// Write the catalog in force, as the file that it was applied from.
+    /// Print the current catalog, as the YAML file that was applied.
     Get {
-        /// Whom to ask.
+        /// The server to call.
         #[command(flatten)]
-        asking: ServerArgs,
+        server: ServerArgs,
     },
-    /// Apply a catalog file. On a terminal it asks before it takes something away.
+    /// Apply a catalog file. Asks for confirmation before it removes something.
     Apply {
         /// The file; `-` for standard input.
         file: PathBuf,
-        /// Do not ask before something is taken away. Needed where no terminal can answer.
+        /// Do not ask for confirmation. Required where there is no terminal.
         #[arg(long)]
         yes: bool,
-        /// How.
+        /// Options of the change.
         #[command(flatten)]
-        terms: WriteArgs,
+        write: WriteArgs,
     },
-    /// Check a catalog file without a server. Every problem has its line and column.
+    /// Validate a catalog file without a server. Every error is printed with its line and column.
     Validate {
         /// The file; `-` for standard input.
         file: PathBuf,
-        /// How to write what is found.
+        /// The output format.
         #[arg(long, default_value = "table", value_name = "FORMAT")]
         output: OutputFormat,
     },
-    /// Show what applying a catalog file would change, and change nothing.
+    /// Show the changes that a catalog file would make, without applying it.
     Diff {
         /// The file; `-` for standard input.
         file: PathBuf,
-        /// Whom to ask.
+        /// The server to call.
         #[command(flatten)]
-        asking: ServerArgs,
+        server: ServerArgs,
     },
-    /// Write the JSON Schema of catalog files, for editors. No server is needed.
+    /// Print the JSON Schema of catalog files, for editors. No server is needed.
     Schema,
-    /// Run the tests of a catalog without a server: expected decisions, in a file.
+    /// Run the tests of a catalog without a server: a file of expected decisions.
     ///
-    /// The file is YAML. `catalog` is the catalog file, beside it. `companies` are the facts: by
-    /// name `scopes` (the whole catalog if not given), `credentials` and `users` by name, and
-    /// `consents`. `tests` are a list of `name`, `check` and `expect`. The example that comes with
-    /// scopegate, catalogs/360learning.test.yaml, shows the rest. Exit code 0 if all are as
-    /// expected, 2 if not.
+    /// The test file is YAML. `catalog` is the path of the catalog file, relative to the test file.
+    /// `companies` maps each company id to its `scopes` (by default all scopes of the catalog),
+    /// `credentials`, `users` and `consents`. `tests` is a list of objects with `name`, `check` and
+    /// `expect`. catalogs/360learning.test.yaml, which comes with scopegate, is a complete example.
+    /// The exit code is 0 if all tests pass, and 2 if not.
     Test(TestArgs),
 }
 
-/// Does what the command says.
+/// Runs the command.
 ///
 /// # Errors
-/// Could not ask, the server refused, or the file is wrong.
+/// The server cannot be reached or returns an error, or the file is invalid.
 pub async fn catalog(command: CatalogCommand) -> anyhow::Result<bool> {
     match command {
-        CatalogCommand::Get { asking } => {
-            let mut desk = asking.open().await?;
-            let said = unwrap_response(desk.catalog.get_catalog(GetCatalogRequest {}).await)?;
-            // As it is, so that it can be kept in a file.
-            desk.printer.print_text(&said, &said.yaml)?;
+        CatalogCommand::Get { server } => {
+            let mut client = server.open().await?;
+            let response = unwrap_response(client.catalog.get_catalog(GetCatalogRequest {}).await)?;
+            // The exact text, so that it can be saved as a file.
+            client.printer.print_text(&response, &response.yaml)?;
             Ok(true)
         }
-        CatalogCommand::Apply { file, yes, terms } => apply(&file, yes, &terms).await,
+        CatalogCommand::Apply { file, yes, write } => apply(&file, yes, &write).await,
         CatalogCommand::Validate { file, output } => validate(&file, output),
-        CatalogCommand::Diff { file, asking } => {
-            let yaml = local(&file)?;
-            let mut desk = asking.open().await?;
-            let current = unwrap_response(desk.catalog.get_catalog(GetCatalogRequest {}).await)?;
+        CatalogCommand::Diff { file, server } => {
+            let yaml = read_valid(&file)?;
+            let mut client = server.open().await?;
+            let current = unwrap_response(client.catalog.get_catalog(GetCatalogRequest {}).await)?;
             let change = CatalogChange::of(&file, &current.yaml, &yaml)?;
             let request =
                 ApplyCatalogRequest { yaml, validate_only: true, ..ApplyCatalogRequest::default() };
-            let said = unwrap_response(desk.catalog.apply_catalog(request).await)?;
-            desk.printer.print(&said, change.sheet(&said))?;
+            let response = unwrap_response(client.catalog.apply_catalog(request).await)?;
+            client.printer.print(&response, change.report(&response))?;
             Ok(true)
         }
         CatalogCommand::Schema => catalog_schema::print(),
@@ -104,127 +100,98 @@ pub async fn catalog(command: CatalogCommand) -> anyhow::Result<bool> {
     }
 }
 
-async fn apply(file: &Path, yes: bool, terms: &WriteArgs) -> anyhow::Result<bool> {
-    let yaml = local(file)?;
-    let mut desk = terms.asking.open().await?;
-    let current = unwrap_response(desk.catalog.get_catalog(GetCatalogRequest {}).await)?;
+async fn apply(file: &Path, yes: bool, write: &WriteArgs) -> anyhow::Result<bool> {
+    let yaml = read_valid(file)?;
+    let mut client = write.asking.open().await?;
+    let current = unwrap_response(client.catalog.get_catalog(GetCatalogRequest {}).await)?;
     let change = CatalogChange::of(file, &current.yaml, &yaml)?;
-    let request = on_terms!(terms, ApplyCatalogRequest { yaml: yaml });
-    if terms.dry_run {
-        let said = unwrap_response(desk.catalog.apply_catalog(request).await)?;
-        let line = format!("at revision {}, nothing was changed", said.revision);
-        let sheet = Report::default().line(line).then(change.sheet(&said));
-        desk.printer.print(&said, sheet)?;
+    let request = on_terms!(write, ApplyCatalogRequest { yaml: yaml });
+    if write.dry_run {
+        let response = unwrap_response(client.catalog.apply_catalog(request).await)?;
+        let line = format!("at revision {}, nothing was changed", response.revision);
+        let report = Report::default().line(line).then(change.report(&response));
+        client.printer.print(&response, report)?;
         return Ok(true);
     }
-    // What changes nothing needs no yes; and a request that is sent again must be what it was.
+    // A file that changes nothing needs no confirmation. A request that is repeated with the same
+    // request id must be identical, so it gets no etag here.
     let request = match yes || current.yaml == request.yaml {
         true => request,
-        false => agreed(request, current, &change, &mut desk).await?,
+        false => confirm_removals(request, current, &change, &mut client).await?,
     };
-    let done = unwrap_response(desk.catalog.apply_catalog(request).await)?;
-    desk.printer.print(&done, change.done(&done))?;
+    let applied = unwrap_response(client.catalog.apply_catalog(request).await)?;
+    client.printer.print(&applied, change.applied_report(&applied))?;
     Ok(true)
 }
 
-/// The request, once it takes no scopes away or somebody has agreed to that. It carries an etag:
-/// what was seen is what is replaced.
-async fn agreed(
+/// Returns the request if it removes nothing, or after the operator confirmed it. The request
+/// carries the etag of the catalog that the preview was compared with.
+async fn confirm_removals(
     request: ApplyCatalogRequest,
     current: GetCatalogResponse,
     change: &CatalogChange,
-    desk: &mut Client,
+    client: &mut Client,
 ) -> anyhow::Result<ApplyCatalogRequest> {
     let etag = if request.etag.is_empty() { current.etag } else { request.etag.clone() };
     let request = ApplyCatalogRequest { etag, ..request };
-    let ask = ApplyCatalogRequest { validate_only: true, ..request.clone() };
-    let preview = unwrap_response(desk.catalog.apply_catalog(ask.clone()).await)?;
-    let taken = change.taken(&preview);
-    if taken.is_empty() {
+    let preview_request = ApplyCatalogRequest { validate_only: true, ..request.clone() };
+    let preview = unwrap_response(client.catalog.apply_catalog(preview_request.clone()).await)?;
+    let removals = change.removals(&preview);
+    if removals.is_empty() {
         return Ok(request);
     }
-    let is_answered = prompt::is_interactive();
-    // A program reads one line of JSON on standard error.
-    if is_answered || desk.printer.is_for_people() {
-        desk.printer.print_stderr(change.sheet(&preview))?;
+    let is_interactive = prompt::is_interactive();
+    // With JSON output and no terminal, standard error holds one line of JSON.
+    if is_interactive || client.printer.is_for_people() {
+        client.printer.print_stderr(change.report(&preview))?;
     }
-    let taken = taken.join("; ");
-    if !is_answered {
+    let removals = removals.join("; ");
+    if !is_interactive {
         bail!(
-            "nothing was applied: the file would {taken}, and no terminal can answer whether it \
-             shall: run it on a terminal, or add --yes if this is what you want"
+            "nothing was applied: the file would {removals}, and there is no terminal to confirm \
+             it on: run it on a terminal, or add --yes to apply it"
         );
     }
     let question = match preview.removed_scopes.is_empty() {
-        true => format!("Apply it? It would {taken}."),
-        false => format!("Take {} from everybody?", preview.removed_scopes.join(" ")),
+        true => format!("Apply it? It would {removals}."),
+        false => format!(
+            "Remove {} from all companies and credentials?",
+            preview.removed_scopes.join(" ")
+        ),
     };
     if !prompt::confirm(&question).await? {
         bail!("nothing was applied");
     }
-    // The etag covers the catalog, and not who loses by it.
-    let again = unwrap_response(desk.catalog.apply_catalog(ask).await)?;
-    if losers(&preview) != losers(&again) {
+    // The etag covers the catalog, not the companies and credentials that lose a scope.
+    let current_preview = unwrap_response(client.catalog.apply_catalog(preview_request).await)?;
+    if affected(&preview) != affected(&current_preview) {
         bail!(
-            "nothing was applied: others lose a scope by it than when the question was asked: run \
-             it again to see who"
+            "nothing was applied: the affected companies or credentials changed while the question \
+             was open: run the command again to see them"
         );
     }
     Ok(request)
 }
 
-/// Who loses by a catalog, and what. When somebody was last seen says nothing of that.
-fn losers(said: &ApplyCatalogResponse) -> impl PartialEq {
-    let companies = said.affected_companies.iter();
+/// The companies and credentials that lose scopes, and which. Last-seen times are left out.
+fn affected(response: &ApplyCatalogResponse) -> impl PartialEq {
+    let companies = response.affected_companies.iter();
     let companies = companies.map(|one| (one.company_id.clone(), one.scopes.clone()));
-    let credentials = said.affected_credentials.iter().map(|one| {
-        let losing = one.credential.clone().unwrap_or_default();
-        (one.company_id.clone(), losing.credential_id, losing.scopes, losing.enabled)
+    let credentials = response.affected_credentials.iter().map(|one| {
+        let credential = one.credential.clone().unwrap_or_default();
+        (one.company_id.clone(), credential.credential_id, credential.scopes, credential.enabled)
     });
     (
-        (said.affected_company_count, said.affected_credential_count),
+        (response.affected_company_count, response.affected_credential_count),
         companies.collect::<Vec<_>>(),
         credentials.collect::<Vec<_>>(),
     )
 }
 
-/// The text of a file, without a byte order mark.
-pub(super) fn text(file: &Path) -> anyhow::Result<String> {
-    let unreadable = || format!("cannot read {}", file.display());
-    let mut bytes = Vec::new();
-    let input: Box<dyn Read> = match file.as_os_str() == "-" {
-        true => Box::new(io::stdin()),
-        false => Box::new(std::fs::File::open(file).with_context(unreadable)?),
-    };
-    input.take(LONGEST + 1).read_to_end(&mut bytes).with_context(unreadable)?;
-    if bytes.len() as u64 > LONGEST {
-        bail!("{} has more than {LONGEST} bytes: is it the right file?", file.display());
-    }
-    text_file::filled(&bytes).map_err(|error| anyhow!("{} {error}", file.display()))
-}
-
-/// A catalog file that holds together.
-fn local(file: &Path) -> anyhow::Result<String> {
-    let yaml = text(file)?;
-    match CatalogFile::parse(&yaml) {
-        Ok(_) => Ok(yaml),
-        Err(problems) => bail!("{}", listed(file, &problems)),
-    }
-}
-
-/// Every problem on a line of its own, as editors find them.
-pub(super) fn listed(file: &Path, problems: &CatalogErrors) -> String {
-    let line = |problem: &crate::policy::catalog::file::CatalogError| {
-        let (line, column) = (problem.line, problem.column);
-        format!("{}:{line}:{column}: {}", file.display(), problem.message)
-    };
-    problems.0.iter().map(line).collect::<Vec<_>>().join("\n")
-}
-
 fn validate(file: &Path, output: OutputFormat) -> anyhow::Result<bool> {
-    let yaml = text(file)?;
+    let yaml = read_text(file)?;
     let printer = Printer::new(output)?;
-    let (problems, sheet) = match CatalogFile::parse(&yaml) {
+    let (errors, report) = match CatalogFile::parse(&yaml) {
         Ok(read) => {
             let parts = [
                 count(read.scopes.len() as u64, "scope", "scopes"),
@@ -232,20 +199,20 @@ fn validate(file: &Path, output: OutputFormat) -> anyhow::Result<bool> {
                 count(read.roles.len() as u64, "role", "roles"),
                 count(read.endpoints_by_name.len() as u64, "endpoint", "endpoints"),
             ];
-            let good = format!("{} is a good catalog: {}", file.display(), parts.join(", "));
-            let sheet = Report::default().line(good);
-            (vec![], sheet)
+            let summary = format!("{} is a valid catalog: {}", file.display(), parts.join(", "));
+            let report = Report::default().line(summary);
+            (vec![], report)
         }
-        Err(problems) => {
-            let sheet = Report::default().line(listed(file, &problems));
-            (problems.0, sheet)
+        Err(errors) => {
+            let report = Report::default().line(format_errors(file, &errors));
+            (errors.0, report)
         }
     };
-    let good = problems.is_empty();
-    let problems: Vec<_> = problems
+    let is_valid = errors.is_empty();
+    let errors: Vec<_> = errors
         .into_iter()
         .map(|p| json!({ "line": p.line, "column": p.column, "message": p.message }))
         .collect();
-    printer.print_value(&json!({ "valid": good, "problems": problems }), sheet)?;
-    Ok(good)
+    printer.print_value(&json!({ "valid": is_valid, "problems": errors }), report)?;
+    Ok(is_valid)
 }

@@ -1,15 +1,15 @@
-//! What a catalog change does, for people: each part that differs, and the companies and
-//! credentials that lose a scope.
+//! Catalog change: the report of a catalog change for people. It lists each part that differs, and
+//! the companies and credentials that lose a scope.
 //!
-//! The server says what it would do, or did. What each part said before and says now is read from
-//! the two texts, by the policy that the server asks too; it is shown only where both agree, since
-//! another catalog may have been applied meanwhile.
+//! The response of the server names the parts that change. Their contents before and after are
+//! computed here from the two texts, with the same policy code as in the server. They are shown
+//! only if both agree, because another catalog may have been applied in between.
 
 use std::path::Path;
 
 use anyhow::bail;
 
-use super::catalog::listed;
+use super::catalog_file::format_errors;
 use super::printer::{self, Cell, Report};
 use super::time;
 use crate::policy::catalog::Catalog;
@@ -19,10 +19,10 @@ use crate::policy::catalog::difference::{
 use crate::policy::scope::Scope;
 use crate::proto::{AffectedCompany, ApplyCatalogResponse, LosingCredential};
 
-/// The most rows of a table on a terminal.
-const ROWS: usize = 100;
+/// The maximum number of rows of a table on a terminal.
+const MAX_ROWS: usize = 100;
 
-/// From the text in force to another.
+/// The difference between the current catalog and a new text.
 pub(super) struct CatalogChange {
     is_same: bool,
     difference: CatalogDifference,
@@ -30,10 +30,10 @@ pub(super) struct CatalogChange {
 }
 
 impl CatalogChange {
-    /// What a file would change of a text.
+    /// Compares a file with the current text.
     ///
     /// # Errors
-    /// The file cannot follow that text: every problem with its place.
+    /// The file cannot replace that text: every error with its line and column.
     pub(super) fn of(file: &Path, before: &str, after: &str) -> anyhow::Result<Self> {
         let is_same = before == after;
         let before = Catalog::parse_stored(before)?;
@@ -42,87 +42,88 @@ impl CatalogChange {
                 let (difference, details) = (after.difference(&before), after.details(&before));
                 Ok(Self { is_same, difference, details })
             }
-            Err(problems) => bail!("{}", listed(file, &problems)),
+            Err(problems) => bail!("{}", format_errors(file, &problems)),
         }
     }
 
-    /// What the server would do, for people.
-    pub(super) fn sheet(&self, said: &ApplyCatalogResponse) -> Report {
-        self.sheet_with(said, "".into())
+    /// The report of a change that was previewed.
+    pub(super) fn report(&self, response: &ApplyCatalogResponse) -> Report {
+        self.sheet_with(response, "".into())
     }
 
-    /// What the server did, for people.
-    pub(super) fn done(&self, said: &ApplyCatalogResponse) -> Report {
-        self.sheet_with(said, said.revision.into())
+    /// The report of a change that was applied.
+    pub(super) fn applied_report(&self, response: &ApplyCatalogResponse) -> Report {
+        self.sheet_with(response, response.revision.into())
     }
 
-    fn sheet_with(&self, said: &ApplyCatalogResponse, revision: Cell) -> Report {
+    fn sheet_with(&self, response: &ApplyCatalogResponse, revision: Cell) -> Report {
         let changes_nothing = [
-            &said.added_scopes,
-            &said.removed_scopes,
-            &said.changed_scopes,
-            &said.changed_audiences,
-            &said.changed_roles,
-            &said.changed_endpoints,
-            &said.changed_titles,
+            &response.added_scopes,
+            &response.removed_scopes,
+            &response.changed_scopes,
+            &response.changed_audiences,
+            &response.changed_roles,
+            &response.changed_endpoints,
+            &response.changed_titles,
         ];
-        let details = self.agrees(said).then_some(&self.details);
+        let details = self.agrees(response).then_some(&self.details);
         let name = details.and_then(|details| details.name.as_ref());
         if changes_nothing.iter().all(|list| list.is_empty())
-            && said.renamed_scopes.is_empty()
+            && response.renamed_scopes.is_empty()
             && name.is_none()
         {
             let why = match self.is_same {
-                true => "nothing to change: this is the catalog in force",
+                true => "nothing to change: this is the current catalog",
                 false => {
-                    "no scope, audience, role, endpoint or title differs: only how the file is \
-                     written"
+                    "no scope, audience, role, endpoint or title differs: only the formatting of \
+                     the file does"
                 }
             };
             return Report::default().line(why).fact("revision", revision);
         }
         let name = name.map(|name| format!("{} -> {}", name.before, name.after));
-        let renamed = said.renamed_scopes.iter();
+        let renamed = response.renamed_scopes.iter();
         let renamed: Vec<_> =
             renamed.map(|scope| format!("{} -> {}", scope.old_name, scope.new_name)).collect();
-        let sheet = Report::default()
+        let report = Report::default()
             .fact("name", name.unwrap_or_default())
             .fact("renamed scopes", renamed.join(", "))
-            .fact("added scopes", said.added_scopes.join(" "))
-            .fact("removed scopes", Cell::colored(false, said.removed_scopes.join(" ")));
-        let sheet = match details {
-            Some(_) => sheet,
-            None => names_of_parts(sheet, said),
+            .fact("added scopes", response.added_scopes.join(" "))
+            .fact("removed scopes", Cell::colored(false, response.removed_scopes.join(" ")));
+        let report = match details {
+            Some(_) => report,
+            None => names_of_parts(report, response),
         };
-        let sheet = match said.removed_scopes.is_empty() {
-            true => sheet.fact("revision", revision),
-            false => losers(sheet, said, revision),
+        let report = match response.removed_scopes.is_empty() {
+            true => report.fact("revision", revision),
+            false => affected(report, response, revision),
         };
         match details {
-            Some(details) => parts(sheet, details),
-            None => sheet,
+            Some(details) => parts(report, details),
+            None => report,
         }
     }
 
-    /// What the change takes away, each in words that follow `would`: scopes, audiences, roles and
-    /// endpoints that go, what an audience asked, what a role permits.
-    pub(super) fn taken(&self, said: &ApplyCatalogResponse) -> Vec<String> {
-        let mut taken = Vec::new();
+    /// What the change removes, as phrases that follow `would`: removed scopes, audiences, roles
+    /// and endpoints, requirements of audiences, and scopes of roles.
+    pub(super) fn removals(&self, response: &ApplyCatalogResponse) -> Vec<String> {
+        let mut removals = Vec::new();
         let mut add = |what: &str, names: Vec<&str>| {
             if !names.is_empty() {
-                taken.push(format!("{what} {}", names.join(", ")));
+                removals.push(format!("{what} {}", names.join(", ")));
             }
         };
-        add("remove", said.removed_scopes.iter().map(String::as_str).collect());
-        if !self.agrees(said) {
-            // Another catalog was applied meanwhile: only which parts differ is known.
+        add("remove", response.removed_scopes.iter().map(String::as_str).collect());
+        if !self.agrees(response) {
+            // Another catalog was applied in between: only the names of the changed parts are
+            // known.
             let of = |names: &'_ [String]| names.to_vec();
-            let (audiences, roles) = (of(&said.changed_audiences), of(&said.changed_roles));
+            let (audiences, roles) = (of(&response.changed_audiences), of(&response.changed_roles));
             add("change the audiences", audiences.iter().map(String::as_str).collect());
             add("change the roles", roles.iter().map(String::as_str).collect());
-            let endpoints = said.removed_endpoints.iter().map(String::as_str);
+            let endpoints = response.removed_endpoints.iter().map(String::as_str);
             add("remove the endpoints", endpoints.collect());
-            return taken;
+            return removals;
         }
         let DifferenceDetails { audiences, roles, endpoints, .. } = &self.details;
         let parts = [("audience", audiences), ("role", roles), ("endpoint", endpoints)];
@@ -130,137 +131,144 @@ impl CatalogChange {
             let gone = parts.iter().filter(|part| part.kind == DifferenceKind::Removed);
             add(&format!("remove the {kind}"), gone.map(|part| part.name.as_str()).collect());
         }
-        let less =
+        let loses_contents =
             |part: &&PartChange| part.kind == DifferenceKind::Changed && !part.before.is_empty();
-        let asks = audiences.iter().filter(less).map(|part| part.name.as_str());
-        add("change what is asked by the audience", asks.collect());
-        let loses = roles.iter().filter(less).map(|part| part.name.as_str());
+        let requirements = audiences.iter().filter(loses_contents).map(|part| part.name.as_str());
+        add("change the requirement of the audience", requirements.collect());
+        let loses = roles.iter().filter(loses_contents).map(|part| part.name.as_str());
         add("take scopes from the role", loses.collect());
-        taken
+        removals
     }
 
-    /// Whether the texts say what the server says.
-    fn agrees(&self, said: &ApplyCatalogResponse) -> bool {
+    /// Whether the difference of the texts is the one that the server reports.
+    fn agrees(&self, response: &ApplyCatalogResponse) -> bool {
         let own = &self.difference;
         let same = |scopes: &[Scope], names: &[String]| {
             scopes.iter().map(Scope::as_str).eq(names.iter().map(String::as_str))
         };
         let renamed = own.renamed.iter().map(|scope| (scope.old.as_str(), scope.new.as_str()));
-        let told = said.renamed_scopes.iter();
-        same(&own.added, &said.added_scopes)
-            && same(&own.removed_names, &said.removed_scopes)
-            && same(&own.changed_scopes, &said.changed_scopes)
-            && renamed.eq(told.map(|scope| (scope.old_name.as_str(), scope.new_name.as_str())))
-            && own.changed_audiences == said.changed_audiences
-            && own.changed_roles == said.changed_roles
-            && own.changed_endpoints == said.changed_endpoints
-            && own.changed_titles.starts_with(&said.changed_titles)
+        let server_renamed = response.renamed_scopes.iter();
+        same(&own.added, &response.added_scopes)
+            && same(&own.removed_names, &response.removed_scopes)
+            && same(&own.changed_scopes, &response.changed_scopes)
+            && renamed
+                .eq(server_renamed.map(|scope| (scope.old_name.as_str(), scope.new_name.as_str())))
+            && own.changed_audiences == response.changed_audiences
+            && own.changed_roles == response.changed_roles
+            && own.changed_endpoints == response.changed_endpoints
+            && own.changed_titles.starts_with(&response.changed_titles)
     }
 }
 
-/// The parts by name, where no more is known.
-fn names_of_parts(sheet: Report, said: &ApplyCatalogResponse) -> Report {
+/// The names of the changed parts, if their contents are not known.
+fn names_of_parts(report: Report, response: &ApplyCatalogResponse) -> Report {
     let is_other = |name: &&String| {
-        !said.added_endpoints.contains(name) && !said.removed_endpoints.contains(name)
+        !response.added_endpoints.contains(name) && !response.removed_endpoints.contains(name)
     };
-    let changed: Vec<_> = said.changed_endpoints.iter().filter(is_other).cloned().collect();
-    sheet
-        .fact("changed scopes", said.changed_scopes.join(" "))
-        .fact("changed audiences", said.changed_audiences.join(" "))
-        .fact("changed roles", said.changed_roles.join(" "))
-        .fact("added endpoints", said.added_endpoints.join(", "))
-        .fact("removed endpoints", said.removed_endpoints.join(", "))
+    let changed: Vec<_> = response.changed_endpoints.iter().filter(is_other).cloned().collect();
+    report
+        .fact("changed scopes", response.changed_scopes.join(" "))
+        .fact("changed audiences", response.changed_audiences.join(" "))
+        .fact("changed roles", response.changed_roles.join(" "))
+        .fact("added endpoints", response.added_endpoints.join(", "))
+        .fact("removed endpoints", response.removed_endpoints.join(", "))
         .fact("changed endpoints", changed.join(", "))
-        .fact("changed titles", said.changed_titles.join(" "))
+        .fact("changed titles", response.changed_titles.join(" "))
 }
 
 /// The companies and credentials that lose a scope.
-fn losers(sheet: Report, said: &ApplyCatalogResponse, revision: Cell) -> Report {
-    let (companies, credentials) = (said.affected_company_count, said.affected_credential_count);
-    let company = |loser: &AffectedCompany| -> [Cell; 4] {
+fn affected(report: Report, response: &ApplyCatalogResponse, revision: Cell) -> Report {
+    let (companies, credentials) =
+        (response.affected_company_count, response.affected_credential_count);
+    let company = |affected: &AffectedCompany| -> [Cell; 4] {
         [
-            loser.company_id.clone().into(),
-            loser.display_name.clone().into(),
-            loser.affected_credential_count.into(),
-            loser.scopes.join(" ").into(),
-        ]
-    };
-    let credential = |loser: &LosingCredential| -> [Cell; 6] {
-        let affected = loser.credential.clone().unwrap_or_default();
-        let seen = time::text(affected.last_seen_time.as_ref());
-        [
-            loser.company_id.clone().into(),
-            affected.credential_id.into(),
-            affected.label.into(),
-            Cell::enabled(affected.enabled),
-            if seen.is_empty() { "never".into() } else { seen.into() },
+            affected.company_id.clone().into(),
+            affected.display_name.clone().into(),
+            affected.affected_credential_count.into(),
             affected.scopes.join(" ").into(),
         ]
     };
-    let sheet = sheet
+    let credential = |affected: &LosingCredential| -> [Cell; 6] {
+        let credential = affected.credential.clone().unwrap_or_default();
+        let seen = time::text(credential.last_seen_time.as_ref());
+        [
+            affected.company_id.clone().into(),
+            credential.credential_id.into(),
+            credential.label.into(),
+            Cell::enabled(credential.enabled),
+            if seen.is_empty() { "never".into() } else { seen.into() },
+            credential.scopes.join(" ").into(),
+        ]
+    };
+    let report = report
         .fact("companies that lose a scope", companies)
         .fact("credentials that lose a scope", credentials)
         .fact("revision", revision)
         .rows(
             &["COMPANY", "NAME", "CREDENTIALS", "LOSES"],
-            said.affected_companies.iter().map(company),
+            response.affected_companies.iter().map(company),
         );
-    let sheet = more(sheet, companies, said.affected_companies.len(), "company", "companies");
-    let sheet = sheet.rows(
+    let report = more(report, companies, response.affected_companies.len(), "company", "companies");
+    let report = report.rows(
         &["COMPANY", "CREDENTIAL", "LABEL", "STATE", "LAST SEEN", "LOSES"],
-        said.affected_credentials.iter().map(credential),
+        response.affected_credentials.iter().map(credential),
     );
-    let shown = said.affected_credentials.len();
-    let sheet = more(sheet, credentials, shown, "credential", "credentials");
+    let shown = response.affected_credentials.len();
+    let report = more(report, credentials, shown, "credential", "credentials");
     match credentials > shown as u64 {
-        true => sheet.line("scopegate company list --scope SCOPE lists all companies"),
-        false => sheet,
+        true => report.line("scopegate company list --scope SCOPE lists all companies"),
+        false => report,
     }
 }
 
-/// What is not shown of a list.
-fn more(sheet: Report, all: u64, shown: usize, one: &str, many: &str) -> Report {
+/// Adds a line with the number of items that are not shown.
+fn more(report: Report, all: u64, shown: usize, one: &str, many: &str) -> Report {
     match all.saturating_sub(shown as u64) {
-        0 => sheet,
-        1 => sheet.line(format!("and 1 more {one}")),
-        left => sheet.line(format!("and {left} more {many}")),
+        0 => report,
+        1 => report.line(format!("and 1 more {one}")),
+        remaining => report.line(format!("and {remaining} more {many}")),
     }
 }
 
-/// Every part that is otherwise: what it said, and what it says.
-fn parts(sheet: Report, details: &DifferenceDetails) -> Report {
+/// Tables of all changed parts, with their contents before and after.
+fn parts(report: Report, details: &DifferenceDetails) -> Report {
     let DifferenceDetails { name: _, titles, scopes, audiences, roles, endpoints } = details;
-    let kind = |moved: &PartChange| match moved.kind {
+    let kind = |part: &PartChange| match part.kind {
         DifferenceKind::Added => Cell::colored(true, "added"),
         DifferenceKind::Removed => Cell::colored(false, "removed"),
         DifferenceKind::Changed => "changed".into(),
     };
-    // A line each, and nothing left out: for `grep`.
-    let most = if printer::is_on_a_terminal() { ROWS } else { usize::MAX };
-    let three = |moved: &PartChange| -> [Cell; 3] {
-        [moved.name.clone().into(), moved.before.clone().into(), moved.after.clone().into()]
+    // One line for each part and none left out, for `grep`.
+    let max_rows = if printer::is_on_a_terminal() { MAX_ROWS } else { usize::MAX };
+    let three = |part: &PartChange| -> [Cell; 3] {
+        [part.name.clone().into(), part.before.clone().into(), part.after.clone().into()]
     };
-    let four = |moved: &PartChange| {
-        let [name, before, after] = three(moved);
-        [name, kind(moved), before, after]
+    let four = |part: &PartChange| {
+        let [name, before, after] = three(part);
+        [name, kind(part), before, after]
     };
-    let left = |sheet: Report, all: &[PartChange]| {
+    let with_remaining = |report: Report, all: &[PartChange]| {
         more(
-            sheet,
+            report,
             all.len() as u64,
-            all.len().min(most),
+            all.len().min(max_rows),
             "row",
             "rows: --output json has the names",
         )
     };
-    let sheet = sheet.rows(&["SCOPE", "NO LONGER", "NOW"], scopes.iter().take(most).map(three));
-    let sheet = left(sheet, scopes)
-        .rows(&["AUDIENCE", "CHANGE", "ASKED", "ASKS"], audiences.iter().take(most).map(four));
-    let sheet = left(sheet, audiences)
-        .rows(&["ROLE", "CHANGE", "LOSES", "GAINS"], roles.iter().take(most).map(four));
-    let sheet = left(sheet, roles)
-        .rows(&["ENDPOINT", "CHANGE", "NEEDED", "NEEDS"], endpoints.iter().take(most).map(four));
-    let sheet = left(sheet, endpoints)
-        .rows(&["TITLE OF", "WAS", "IS"], titles.iter().take(most).map(three));
-    left(sheet, titles)
+    let report =
+        report.rows(&["SCOPE", "NO LONGER", "NOW"], scopes.iter().take(max_rows).map(three));
+    let report = with_remaining(report, scopes).rows(
+        &["AUDIENCE", "CHANGE", "REQUIRED", "REQUIRES"],
+        audiences.iter().take(max_rows).map(four),
+    );
+    let report = with_remaining(report, audiences)
+        .rows(&["ROLE", "CHANGE", "LOSES", "GAINS"], roles.iter().take(max_rows).map(four));
+    let report = with_remaining(report, roles).rows(
+        &["ENDPOINT", "CHANGE", "NEEDED", "NEEDS"],
+        endpoints.iter().take(max_rows).map(four),
+    );
+    let report = with_remaining(report, endpoints)
+        .rows(&["TITLE OF", "WAS", "IS"], titles.iter().take(max_rows).map(three));
+    with_remaining(report, titles)
 }

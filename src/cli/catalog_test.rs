@@ -1,8 +1,8 @@
-//! `scopegate catalog test`: expected decisions, tried on a catalog without a server.
+//! `scopegate catalog test`: runs a file of expected decisions against a catalog, without a server.
 //!
-//! A test file says what is so (companies, credentials, users, consents) and which checks of that
-//! are decided how. The facts are made by the changes that a server makes them by, and the
-//! decisions by the evaluator that a server asks: what passes here is decided so there.
+//! A test file holds companies, credentials, users and consents, and the expected decisions of
+//! checks. The facts are built by the same policy changes as on a server, and decided by the same
+//! evaluator, so a server decides these checks alike.
 
 mod fixture;
 
@@ -15,7 +15,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use self::fixture::{CompanyYaml, Fixture};
-use super::catalog::{listed, text};
+use super::catalog_file::{format_errors, read_text};
+use super::endpoint_input::EndpointInput;
 use super::output_format::OutputFormat;
 use super::printer::{Cell, Printer, Report};
 use super::time;
@@ -26,28 +27,28 @@ use crate::policy::reason::Reason;
 use crate::proto::{CheckRequest, Endpoint, Token};
 use crate::wire::convert;
 
-/// Which tests to run.
+/// The tests to run.
 #[derive(Debug, Args)]
 pub struct TestArgs {
-    /// The file of tests.
+    /// The test file.
     file: PathBuf,
 
-    /// Try them on this catalog instead of the one that the file names.
+    /// Use this catalog instead of the one that the test file names.
     #[arg(long, value_name = "FILE")]
     catalog: Option<PathBuf>,
 
-    /// How to write what came of them.
+    /// The output format.
     #[arg(long, default_value = "table", value_name = "FORMAT")]
     output: OutputFormat,
 }
 
-/// The file.
+/// A test file.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct CatalogTest {
-    /// The catalog's file, as seen from this one.
+    /// The path of the catalog file, relative to the test file.
     catalog: PathBuf,
-    /// The time at which all is decided; the present, if not given.
+    /// The time of all decisions. The default is the current time.
     now: Option<String>,
     #[serde(default)]
     companies: BTreeMap<String, CompanyYaml>,
@@ -68,23 +69,16 @@ struct CheckYaml {
     company: String,
     credential: String,
     scopes: Option<Vec<String>>,
-    endpoint: Option<Call>,
+    endpoint: Option<EndpointInput>,
     audience: Option<String>,
-    token: Option<Bearer>,
+    token: Option<TokenYaml>,
     user: Option<String>,
     resource_owner: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Call {
-    method: String,
-    path: String,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Bearer {
+struct TokenYaml {
     #[serde(default)]
     audience: String,
     #[serde(default)]
@@ -94,14 +88,14 @@ struct Bearer {
     user: Option<String>,
 }
 
-/// What a test expects; what it does not name may be anything.
+/// The expected answer. A field that is absent is not compared.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Expected {
     decision: Decision,
     reason: Option<String>,
     missing_scopes: Option<Vec<String>>,
-    reach: Option<Extent>,
+    reach: Option<ReachName>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
@@ -109,18 +103,18 @@ struct Expected {
 enum Decision {
     Allowed,
     Denied,
-    /// No decision: the catalog cannot tell which audience is meant.
+    /// No decision: the audience of the check is ambiguous.
     Invalid,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
-enum Extent {
+enum ReachName {
     All,
     Own,
 }
 
-/// What came of a test.
+/// The outcome of one test.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Outcome {
@@ -130,7 +124,7 @@ struct Outcome {
     actual: Answer,
 }
 
-/// An answer, or as much of one as was expected.
+/// An answer, or the expected part of one.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Answer {
@@ -140,7 +134,7 @@ struct Answer {
     #[serde(skip_serializing_if = "Option::is_none")]
     missing_scopes: Option<Vec<String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    reach: Option<Extent>,
+    reach: Option<ReachName>,
     #[serde(skip_serializing_if = "Option::is_none")]
     message: Option<String>,
 }
@@ -152,42 +146,42 @@ struct TestReport {
     tests: Vec<Outcome>,
 }
 
-/// Runs the tests, and prints what came of them. True if all is as expected.
+/// Runs the tests, and prints their outcomes. True if all tests pass.
 ///
 /// # Errors
-/// The file or its catalog is wrong.
+/// The test file or its catalog is invalid.
 pub(super) fn test(args: &TestArgs) -> anyhow::Result<bool> {
     let printer = Printer::new(args.output)?;
-    let trial = read(&args.file)?;
-    let beside = args.file.parent().unwrap_or(Path::new("")).join(&trial.catalog);
-    let path = args.catalog.clone().unwrap_or(beside);
+    let file = read(&args.file)?;
+    let catalog_path = args.file.parent().unwrap_or(Path::new("")).join(&file.catalog);
+    let path = args.catalog.clone().unwrap_or(catalog_path);
     let catalog = Catalog::empty()
-        .replaced_by(&text(&path)?)
-        .map_err(|problems| anyhow!("{}", listed(&path, &problems)))?;
-    let now = trial.now.as_deref().map(time::read).transpose();
+        .replaced_by(&read_text(&path)?)
+        .map_err(|problems| anyhow!("{}", format_errors(&path, &problems)))?;
+    let now = file.now.as_deref().map(time::read).transpose();
     let now = now.map_err(|error| anyhow!("now: {error}"))?.unwrap_or_else(Timestamp::now);
-    let town = Fixture::build(catalog, &trial.companies, now)
+    let fixture = Fixture::build(catalog, &file.companies, now)
         .with_context(|| args.file.display().to_string())?;
     let mut tests = Vec::new();
-    for test in trial.tests {
-        let place = || format!("{}: test `{}`", args.file.display(), test.name);
-        let actual = test.check.answer(&town).with_context(place)?;
-        let expected = test.expect.answer().with_context(place)?;
-        let passed = expected.is_met_by(&actual);
+    for test in file.tests {
+        let context = || format!("{}: test `{}`", args.file.display(), test.name);
+        let actual = test.check.answer(&fixture).with_context(context)?;
+        let expected = test.expect.answer().with_context(context)?;
+        let passed = expected.matches(&actual);
         tests.push(Outcome { name: test.name, passed, expected, actual });
     }
     if tests.is_empty() {
         bail!("{} has no tests: add some under `tests`", args.file.display());
     }
     let failed = tests.iter().filter(|test| !test.passed).count();
-    let report = TestReport { passed: tests.len() - failed, failed, tests };
-    printer.print_value(&report, sheet(&report))?;
+    let results = TestReport { passed: tests.len() - failed, failed, tests };
+    printer.print_value(&results, report(&results))?;
     Ok(failed == 0)
 }
 
 fn read(file: &Path) -> anyhow::Result<CatalogTest> {
     let options = serde_saphyr::options! { with_snippet: false, strict_booleans: true };
-    serde_saphyr::from_str_with_options(&text(file)?, options).map_err(|error| {
+    serde_saphyr::from_str_with_options(&read_text(file)?, options).map_err(|error| {
         let message = error.to_string();
         let message = message.split(" at line ").next().unwrap_or(&message).to_owned();
         match error.location() {
@@ -197,33 +191,33 @@ fn read(file: &Path) -> anyhow::Result<CatalogTest> {
     })
 }
 
-fn sheet(report: &TestReport) -> Report {
-    let mut sheet = Report::default();
-    let rows = report.tests.iter().map(|test| {
-        let word = if test.passed { "ok" } else { "FAILED" };
-        [Cell::colored(test.passed, word), test.name.clone().into()]
+fn report(results: &TestReport) -> Report {
+    let mut report = Report::default();
+    let rows = results.tests.iter().map(|test| {
+        let name = if test.passed { "ok" } else { "FAILED" };
+        [Cell::colored(test.passed, name), test.name.clone().into()]
     });
-    sheet = sheet.rows(&["OUTCOME", "TEST"], rows);
-    for test in report.tests.iter().filter(|test| !test.passed) {
-        sheet = sheet
+    report = report.rows(&["OUTCOME", "TEST"], rows);
+    for test in results.tests.iter().filter(|test| !test.passed) {
+        report = report
             .line(format!("\n{}", test.name))
             .fact("  expected", test.expected.text())
-            .fact("  came", test.actual.text());
+            .fact("  actual", test.actual.text());
     }
-    let (passed, failed) = (report.passed, report.failed);
-    sheet.line(format!("\n{passed} passed, {failed} failed"))
+    let (passed, failed) = (results.passed, results.failed);
+    report.line(format!("\n{passed} passed, {failed} failed"))
 }
 
 impl Expected {
     fn answer(&self) -> anyhow::Result<Answer> {
-        let reason = self.reason.as_deref().map(|word| {
-            let known = Reason::ALL.iter().map(|reason| convert::reason_name(*reason));
-            let known: Vec<_> = known.chain(["ALLOWED".to_owned()]).collect();
-            let plain = word.strip_prefix("REASON_").unwrap_or(word).to_ascii_uppercase();
-            match known.contains(&plain) {
-                true => Ok(plain),
+        let reason = self.reason.as_deref().map(|name| {
+            let names = Reason::ALL.iter().map(|reason| convert::reason_name(*reason));
+            let names: Vec<_> = names.chain(["ALLOWED".to_owned()]).collect();
+            let upper = name.strip_prefix("REASON_").unwrap_or(name).to_ascii_uppercase();
+            match names.contains(&upper) {
+                true => Ok(upper),
                 false => {
-                    Err(anyhow!("`{word}` is no reason; the reasons are {}", known.join(", ")))
+                    Err(anyhow!("`{name}` is not a reason; the reasons are {}", names.join(", ")))
                 }
             }
         });
@@ -238,14 +232,14 @@ impl Expected {
 }
 
 impl Answer {
-    fn is_met_by(&self, actual: &Self) -> bool {
-        fn met<T: PartialEq>(expected: &Option<T>, actual: &Option<T>) -> bool {
+    fn matches(&self, actual: &Self) -> bool {
+        fn matches<T: PartialEq>(expected: &Option<T>, actual: &Option<T>) -> bool {
             expected.is_none() || expected == actual
         }
         self.decision == actual.decision
-            && met(&self.reason, &actual.reason)
-            && met(&self.missing_scopes, &actual.missing_scopes)
-            && met(&self.reach, &actual.reach)
+            && matches(&self.reason, &actual.reason)
+            && matches(&self.missing_scopes, &actual.missing_scopes)
+            && matches(&self.reach, &actual.reach)
     }
 
     fn text(&self) -> String {
@@ -255,8 +249,8 @@ impl Answer {
             Decision::Invalid => "INVALID",
         };
         let reach = self.reach.map(|reach| match reach {
-            Extent::All => "reach ALL".to_owned(),
-            Extent::Own => "reach OWN".to_owned(),
+            ReachName::All => "reach ALL".to_owned(),
+            ReachName::Own => "reach OWN".to_owned(),
         });
         let reason = self.reason.clone().filter(|_| self.decision == Decision::Denied);
         let missing = self.missing_scopes.as_ref().filter(|_| self.decision == Decision::Denied);
@@ -270,18 +264,18 @@ impl Answer {
 }
 
 impl CheckYaml {
-    /// What is answered to it.
-    fn answer(self, town: &Fixture) -> anyhow::Result<Answer> {
+    /// The answer of the evaluator.
+    fn answer(self, fixture: &Fixture) -> anyhow::Result<Answer> {
         let query = convert::query_from_proto(&self.request()?)?;
-        let facts = town.facts(&query);
+        let facts = fixture.facts(&query);
         Ok(match decide(&query, facts) {
             Ok(Verdict::Allowed { reach }) => Answer {
                 decision: Decision::Allowed,
                 reason: Some("ALLOWED".to_owned()),
                 missing_scopes: Some(vec![]),
                 reach: Some(match reach {
-                    Reach::All => Extent::All,
-                    Reach::Own => Extent::Own,
+                    Reach::All => ReachName::All,
+                    Reach::Own => ReachName::Own,
                 }),
                 message: None,
             },
@@ -303,9 +297,10 @@ impl CheckYaml {
     }
 
     fn request(self) -> anyhow::Result<CheckRequest> {
-        let named = self.scopes.as_ref().is_some_and(|scopes| !scopes.is_empty());
-        if named == self.endpoint.is_some() || self.scopes.is_some() && self.endpoint.is_some() {
-            bail!("the check must have `scopes`, at least one, or an `endpoint`");
+        let has_scopes = self.scopes.as_ref().is_some_and(|scopes| !scopes.is_empty());
+        if has_scopes == self.endpoint.is_some() || self.scopes.is_some() && self.endpoint.is_some()
+        {
+            bail!("the check must have at least one of `scopes`, or an `endpoint`");
         }
         let time = |text: Option<String>| text.as_deref().map(time::exact).transpose();
         let token = self.token.map(|token| {
@@ -321,7 +316,7 @@ impl CheckYaml {
             company_id: self.company,
             credential_id: self.credential,
             scopes: self.scopes.unwrap_or_default(),
-            endpoint: self.endpoint.map(|Call { method, path }| Endpoint { method, path }),
+            endpoint: self.endpoint.map(Endpoint::from),
             audience: self.audience.unwrap_or_default(),
             token: token.transpose().map_err(|error| anyhow!(error))?,
             user_id: self.user.unwrap_or_default(),

@@ -1,4 +1,4 @@
-//! `scopegate check`: one decision.
+//! `scopegate check`: asks the server for one decision.
 
 use clap::Args;
 
@@ -9,56 +9,56 @@ use super::printer::{Cell, Report};
 use super::suggestion;
 use crate::proto::{CheckResponse, Decision, Reason};
 
-/// A check to ask for.
+/// Arguments of `check`.
 #[derive(Debug, Args)]
 pub struct CheckArgs {
-    /// What is asked.
+    /// The check.
     #[command(flatten)]
-    question: CheckQueryArgs,
+    query: CheckQueryArgs,
 
-    /// Whom to ask, and how to write the answer.
+    /// The server to call, and the output format.
     #[command(flatten)]
-    asking: ServerArgs,
+    server: ServerArgs,
 }
 
-/// Asks, and prints the answer. True if allowed.
+/// Runs the check, and prints the decision. True if it is allowed.
 ///
 /// # Errors
-/// Could not ask.
+/// The server cannot be reached, or returns an error.
 pub async fn check(args: CheckArgs) -> anyhow::Result<bool> {
-    let mut desk = args.asking.open().await?;
-    let request = args.question.request();
-    let asked = request.scopes.clone();
+    let mut client = args.server.open().await?;
+    let request = args.query.request();
+    let scopes = request.scopes.clone();
     let has_list = request.scopes.iter().any(|scope| scope.contains(','));
-    let said = unwrap_response(desk.authorization.check(request).await)?;
-    desk.printer.print(&said, sheet(&said))?;
-    if has_list && said.reason() == Reason::ScopeUnknown {
+    let response = unwrap_response(client.authorization.check(request).await)?;
+    client.printer.print(&response, report(&response))?;
+    if has_list && response.reason() == Reason::ScopeUnknown {
         failure::warn("separate scopes by spaces: a comma is a part of a scope's name");
     }
-    if said.reason() == Reason::ScopeUnknown {
-        suggestion::warn_of_scopes(&mut desk, &asked).await;
+    if response.reason() == Reason::ScopeUnknown {
+        suggestion::warn_of_scopes(&mut client, &scopes).await;
     }
-    Ok(said.decision() == Decision::Allowed)
+    Ok(response.decision() == Decision::Allowed)
 }
 
-/// A decision as people read it.
-pub(super) fn sheet(answer: &CheckResponse) -> Report {
+/// The report of a decision.
+pub(super) fn report(answer: &CheckResponse) -> Report {
     let allowed = answer.decision() == Decision::Allowed;
     let decision = word(answer.decision().as_str_name(), "DECISION_");
-    let sheet = Report::default().fact("decision", Cell::colored(allowed, decision));
-    let sheet = if allowed {
-        sheet.fact("reach", word(answer.reach().as_str_name(), "REACH_"))
+    let report = Report::default().fact("decision", Cell::colored(allowed, decision));
+    let report = if allowed {
+        report.fact("reach", word(answer.reach().as_str_name(), "REACH_"))
     } else {
-        sheet
+        report
             .fact("reason", word(answer.reason().as_str_name(), "REASON_"))
             .fact("missing", answer.missing_scopes.join(" "))
             .fact("http", format!("{} {}", answer.http_status, answer.error))
             .fact("message", answer.message.clone())
     };
-    sheet.fact("revision", answer.revision)
+    report.fact("revision", answer.revision)
 }
 
-/// An enum's name without the enum's.
+/// The name of an enum value without its prefix.
 pub(super) fn word(name: &str, prefix: &str) -> String {
     name.strip_prefix(prefix).unwrap_or(name).to_owned()
 }

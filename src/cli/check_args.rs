@@ -1,4 +1,4 @@
-//! Question: what a check asks, in flags.
+//! Check arguments: the flags that describe a check.
 
 use clap::Args;
 use prost_types::Timestamp;
@@ -7,14 +7,14 @@ use super::credential_args::CredentialArgs;
 use super::time;
 use crate::proto::{CheckRequest, Endpoint, ListEffectiveScopesRequest, Token};
 
-/// On whose part is asked.
+/// The subject of a check: a credential, a user and a token.
 #[derive(Debug, Args)]
 pub struct SubjectArgs {
-    /// Whose call it is.
+    /// The credential that makes the call.
     #[command(flatten)]
-    which: CredentialArgs,
+    target: CredentialArgs,
 
-    /// The audience, where the catalog has several.
+    /// The audience of the call. Required if the catalog has several.
     #[arg(long, default_value = "", hide_default_value = true, value_name = "NAME")]
     audience: String,
 
@@ -22,69 +22,70 @@ pub struct SubjectArgs {
     #[arg(long, default_value = "", hide_default_value = true)]
     user: String,
 
-    /// The call comes with an access token; every other --token-… flag says so too.
+    /// The call carries an access token. Every other --token-… flag implies this one.
     #[arg(long)]
     token: bool,
 
-    /// The token's scopes, one flag for each; without any, it allows nothing.
+    /// A scope of the token; repeat the flag for each. A token without scopes allows nothing.
     #[arg(long, value_name = "SCOPE")]
     token_scope: Vec<String>,
 
-    /// What the token was minted for: an audience's name or one of its `aud` strings; the audience
-    /// that is named, if not given.
+    /// The audience that the token was issued for: the name of an audience or one of its `aud`
+    /// strings. The default is --audience.
     #[arg(long, value_name = "AUDIENCE")]
     token_audience: Option<String>,
 
-    /// When the token was issued, as RFC 3339.
+    /// The time at which the token was issued, in RFC 3339 format.
     #[arg(long, value_name = "TIME", value_parser = time::exact)]
     token_issued_at: Option<Timestamp>,
 
-    /// When the token ends, as RFC 3339.
+    /// The time at which the token expires, in RFC 3339 format.
     #[arg(long, value_name = "TIME", value_parser = time::exact)]
     token_expires_at: Option<Timestamp>,
 
-    /// The user in whose name the token was minted.
+    /// The user that the token was issued for.
     #[arg(long, value_name = "USER")]
     token_user: Option<String>,
 }
 
-/// What is asked.
+/// A check: a subject, and the scopes or the endpoint.
 #[derive(Debug, Args)]
 pub struct CheckQueryArgs {
-    /// On whose part is asked.
+    /// The subject of a check: a credential, a user and a token.
     #[command(flatten)]
-    caller: SubjectArgs,
+    subject: SubjectArgs,
 
-    /// The scopes, all of which are needed.
+    /// The scopes of the check. It is allowed only if the subject has all of them.
     #[arg(required_unless_present = "path", conflicts_with = "path", value_name = "SCOPE")]
     scopes: Vec<String>,
 
-    /// Instead of scopes: the method of the call, such as `GET`, or `GRPC`.
+    /// The method of the call, such as `GET`, or `GRPC`. Use it with --path, instead of scopes.
     #[arg(long, alias = "endpoint-method", requires = "path")]
     method: Option<String>,
 
-    /// Instead of scopes: the path of the call, such as `/users/7`, or `/pkg.Service/Method`.
+    /// The path of the call, such as `/users/7`, or `/pkg.Service/Method`. Use it with --method,
+    /// instead of scopes.
     #[arg(long, alias = "endpoint-path", requires = "method")]
     path: Option<String>,
 
-    /// The user whose record is asked for.
+    /// The user that owns the requested record.
     #[arg(long, default_value = "", hide_default_value = true, value_name = "USER")]
     resource_owner: String,
 
-    /// Wait, up to 500 ms, until this revision is in force.
+    /// Wait up to 500 ms until the server has this revision.
     #[arg(long, default_value_t = 0, hide_default_value = true, value_name = "REVISION")]
     at_least_revision: u64,
 }
 
 impl SubjectArgs {
-    fn bearer(&self) -> Option<Token> {
-        let present = self.token
+    fn to_token(&self) -> Option<Token> {
+        let is_given = self.token
             || !self.token_scope.is_empty()
             || self.token_audience.is_some()
             || self.token_issued_at.is_some()
             || self.token_expires_at.is_some()
             || self.token_user.is_some();
-        present.then(|| Token {
+        is_given.then(|| Token {
             audience: self.token_audience.clone().unwrap_or_else(|| self.audience.clone()),
             scopes: self.token_scope.clone(),
             issued_at: self.token_issued_at,
@@ -93,12 +94,12 @@ impl SubjectArgs {
         })
     }
 
-    /// A request for everything that they may do.
-    pub(super) fn everything(self) -> ListEffectiveScopesRequest {
+    /// The request for all scopes that a check of this subject would allow.
+    pub(super) fn effective_scopes_request(self) -> ListEffectiveScopesRequest {
         ListEffectiveScopesRequest {
-            token: self.bearer(),
-            company_id: self.which.company,
-            credential_id: self.which.credential,
+            token: self.to_token(),
+            company_id: self.target.company,
+            credential_id: self.target.credential,
             audience: self.audience,
             user_id: self.user,
         }
@@ -106,17 +107,17 @@ impl SubjectArgs {
 }
 
 impl CheckQueryArgs {
-    /// The request that asks it.
+    /// The request of this check.
     pub(super) fn request(self) -> CheckRequest {
-        let Self { caller, scopes, method, path, resource_owner, at_least_revision } = self;
+        let Self { subject, scopes, method, path, resource_owner, at_least_revision } = self;
         CheckRequest {
-            token: caller.bearer(),
-            company_id: caller.which.company,
-            credential_id: caller.which.credential,
+            token: subject.to_token(),
+            company_id: subject.target.company,
+            credential_id: subject.target.credential,
             scopes,
             endpoint: method.zip(path).map(|(method, path)| Endpoint { method, path }),
-            audience: caller.audience,
-            user_id: caller.user,
+            audience: subject.audience,
+            user_id: subject.user,
             resource_owner_id: resource_owner,
             at_least_revision,
         }

@@ -1,6 +1,7 @@
-//! Checks: of a file, a line each: JSON objects, or CSV under a line of column names.
+//! Check file: reads checks from a file with one check a line, as JSON objects or as CSV with a
+//! header line.
 //!
-//! Not here: what a check's words may be, beyond their form; the server says that.
+//! Not here: validation of ids and scopes, which the server does.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
@@ -10,25 +11,25 @@ use anyhow::{Context, anyhow, bail};
 use clap::ValueEnum;
 use serde::Deserialize;
 
+use super::endpoint_input::EndpointInput;
 use super::{text_file, time};
 use crate::proto::{CheckRequest, Decision, Endpoint, Token};
 
-/// The most bytes of a line.
-const LINE: u64 = 1 << 20;
+/// The maximum length of a line in bytes.
+const MAX_LINE_BYTES: u64 = 1 << 20;
 
 /// One check of a file.
 #[derive(Debug)]
-pub(super) struct Listed {
-    /// Its line, the first is 1.
+pub(super) struct FileCheck {
+    /// The line number, from 1.
     pub line: u64,
-    /// What is asked.
+    /// The check.
     pub check: CheckRequest,
-    /// How it should be decided, if the line says so.
+    /// The expected decision, if the line has one.
     pub expected: Option<Decision>,
 }
 
-/// What a line says of its check. A key that is not here is refused: a mistyped one must not be
-/// dropped.
+/// A line of JSON. Unknown keys are errors, so that a misspelled key is not silently ignored.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Row {
@@ -36,27 +37,20 @@ struct Row {
     credential_id: String,
     #[serde(default)]
     scopes: Vec<String>,
-    endpoint: Option<Call>,
+    endpoint: Option<EndpointInput>,
     #[serde(default)]
     audience: String,
     #[serde(default)]
     user_id: String,
     #[serde(default)]
     resource_owner_id: String,
-    token: Option<Bearer>,
+    token: Option<TokenInput>,
     expect: Option<Expected>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Call {
-    method: String,
-    path: String,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Bearer {
+struct TokenInput {
     #[serde(default)]
     audience: String,
     #[serde(default)]
@@ -74,7 +68,7 @@ enum Expected {
     Denied,
 }
 
-/// The columns of a CSV file, by place.
+/// The columns of a CSV file, in order.
 type Columns = Vec<Column>;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -91,7 +85,7 @@ enum Column {
     Expect,
 }
 
-/// A file of checks, read as it is needed.
+/// A file of checks, which is read line by line.
 pub(super) struct Checks {
     input: Box<dyn BufRead>,
     line: u64,
@@ -100,10 +94,10 @@ pub(super) struct Checks {
 }
 
 impl Checks {
-    /// Opens a file, or standard input for `-`.
+    /// Opens a file; `-` is standard input.
     ///
     /// # Errors
-    /// It cannot be read.
+    /// The file cannot be read.
     pub(super) fn open(file: &Path) -> anyhow::Result<Self> {
         let input: Box<dyn Read> = match file.as_os_str().to_str() {
             Some("-") => Box::new(io::stdin()),
@@ -116,60 +110,63 @@ impl Checks {
         Ok(Self { input: Box::new(input), line: 0, columns: None, is_empty: true })
     }
 
-    /// The next check; none at the end.
+    /// The next check, or `None` at the end of the file.
     ///
     /// # Errors
-    /// A line is none.
-    pub(super) fn next(&mut self) -> anyhow::Result<Option<Listed>> {
+    /// A line is not a valid check.
+    pub(super) fn next(&mut self) -> anyhow::Result<Option<FileCheck>> {
         loop {
             let mut bytes = Vec::new();
             self.line += 1;
             let line = self.line;
-            let read = self.input.by_ref().take(LINE + 1).read_until(b'\n', &mut bytes);
+            let read = self.input.by_ref().take(MAX_LINE_BYTES + 1).read_until(b'\n', &mut bytes);
             let length = read.map_err(|e| anyhow!("line {line}: cannot be read: {}", e.kind()))?;
             if length == 0 {
                 if self.is_empty {
-                    bail!("the file has no check: give a JSON object a line, or CSV");
+                    bail!(
+                        "the file has no check: write one JSON object a line, or CSV with a header \
+                         line"
+                    );
                 }
                 return Ok(None);
             }
-            if length as u64 > LINE {
-                bail!("line {line}: has more than {LINE} bytes");
+            if length as u64 > MAX_LINE_BYTES {
+                bail!("line {line}: has more than {MAX_LINE_BYTES} bytes");
             }
             let text =
-                std::str::from_utf8(&bytes).map_err(|_| anyhow!("line {line}: is no text"))?;
+                std::str::from_utf8(&bytes).map_err(|_| anyhow!("line {line}: is not UTF-8"))?;
             let text = text.trim();
             if text.is_empty() {
                 continue;
             }
             if let Some(columns) = &self.columns {
                 self.is_empty = false;
-                return of_cells(text, columns, line)
+                return parse_csv(text, columns, line)
                     .map(Some)
                     .with_context(|| format!("line {line}"));
             }
             if text.starts_with('{') {
                 self.is_empty = false;
-                return of_json(text, line).map(Some).with_context(|| format!("line {line}"));
+                return parse_json(text, line).map(Some).with_context(|| format!("line {line}"));
             }
             if line > 1 {
-                bail!("line {line}: is no JSON object");
+                bail!("line {line}: is not a JSON object");
             }
-            self.columns = Some(head(text)?);
+            self.columns = Some(parse_header(text)?);
         }
     }
 }
 
-fn of_json(text: &str, line: u64) -> anyhow::Result<Listed> {
+fn parse_json(text: &str, line: u64) -> anyhow::Result<FileCheck> {
     let row: Row = serde_json::from_str(text).map_err(|error| {
-        // The library counts lines of its own.
-        let said = error.to_string();
-        let said = said.rsplit_once(" at line ").map_or(said.as_str(), |(said, _)| said);
-        anyhow!("column {}: {said}", error.column())
+        // serde_json counts lines of its own, so its position is cut off.
+        let message = error.to_string();
+        let message = message.rsplit_once(" at line ").map_or(message.as_str(), |(text, _)| text);
+        anyhow!("column {}: {message}", error.column())
     })?;
     let time = |text: Option<String>| text.as_deref().map(time::exact).transpose();
     let token = row.token.map(|token| {
-        let Bearer { audience, scopes, issued_at, expires_at, user_id } = token;
+        let TokenInput { audience, scopes, issued_at, expires_at, user_id } = token;
         let (issued_at, expires_at) = (time(issued_at)?, time(expires_at)?);
         Ok::<_, String>(Token { audience, scopes, issued_at, expires_at, user_id })
     });
@@ -177,28 +174,30 @@ fn of_json(text: &str, line: u64) -> anyhow::Result<Listed> {
         company_id: row.company_id,
         credential_id: row.credential_id,
         scopes: row.scopes,
-        endpoint: row.endpoint.map(|Call { method, path }| Endpoint { method, path }),
+        endpoint: row.endpoint.map(Endpoint::from),
         audience: row.audience,
         user_id: row.user_id,
         resource_owner_id: row.resource_owner_id,
         token: token.transpose().map_err(|error| anyhow!("the token's {error}"))?,
         at_least_revision: 0,
     };
-    Ok(Listed { line, check, expected: row.expect.map(Expected::decision) })
+    Ok(FileCheck { line, check, expected: row.expect.map(Expected::decision) })
 }
 
-/// The columns that a first line names.
-fn head(text: &str) -> anyhow::Result<Columns> {
+/// Parses the header line.
+fn parse_header(text: &str) -> anyhow::Result<Columns> {
     let mut columns = Columns::new();
     for name in split_csv_row(text)? {
         let column = Column::from_str(&name, false).map_err(|_| {
             let all = Column::value_variants().iter().filter_map(ValueEnum::to_possible_value);
             let all: Vec<_> = all.map(|value| value.get_name().to_owned()).collect();
-            let all = all.join(", ");
-            anyhow!("line 1: `{name}` is neither a JSON object nor a column: those are {all}")
+            let names = all.join(", ");
+            anyhow!(
+                "line 1: `{name}` is neither a JSON object nor a column; the columns are {names}"
+            )
         })?;
         if columns.contains(&column) {
-            bail!("line 1: the column `{name}` is there twice");
+            bail!("line 1: duplicate column `{name}`");
         }
         columns.push(column);
     }
@@ -206,42 +205,43 @@ fn head(text: &str) -> anyhow::Result<Columns> {
         [(Column::CompanyId, "company_id"), (Column::CredentialId, "credential_id")]
     {
         if !columns.contains(&needed) {
-            bail!("line 1: there is no column `{name}`");
+            bail!("line 1: the column `{name}` is missing");
         }
     }
     Ok(columns)
 }
 
-fn of_cells(text: &str, columns: &Columns, line: u64) -> anyhow::Result<Listed> {
+fn parse_csv(text: &str, columns: &Columns, line: u64) -> anyhow::Result<FileCheck> {
     let cells = split_csv_row(text)?;
     if cells.len() != columns.len() {
-        bail!("has {} cells, the first line has {}", cells.len(), columns.len());
+        bail!("has {} cells, but the header has {}", cells.len(), columns.len());
     }
-    let (mut check, mut call, mut expected) = (CheckRequest::default(), Endpoint::default(), None);
+    let (mut check, mut endpoint, mut expected) =
+        (CheckRequest::default(), Endpoint::default(), None);
     for (column, cell) in columns.iter().zip(cells) {
         match column {
             Column::CompanyId => check.company_id = cell,
             Column::CredentialId => check.credential_id = cell,
             Column::Scopes => check.scopes = cell.split_whitespace().map(str::to_owned).collect(),
-            Column::Method => call.method = cell,
-            Column::Path => call.path = cell,
+            Column::Method => endpoint.method = cell,
+            Column::Path => endpoint.path = cell,
             Column::Audience => check.audience = cell,
             Column::UserId => check.user_id = cell,
             Column::ResourceOwnerId => check.resource_owner_id = cell,
             Column::Expect if cell.is_empty() => {}
             Column::Expect => {
-                let word = Expected::from_str(&cell, true)
+                let expected_cell = Expected::from_str(&cell, true)
                     .map_err(|_| anyhow!("`{cell}` is neither `allowed` nor `denied`"))?;
-                expected = Some(word.decision());
+                expected = Some(expected_cell.decision());
             }
         }
     }
-    let called = !call.method.is_empty() || !call.path.is_empty();
-    check.endpoint = called.then_some(call);
-    Ok(Listed { line, check, expected })
+    let has_endpoint = !endpoint.method.is_empty() || !endpoint.path.is_empty();
+    check.endpoint = has_endpoint.then_some(endpoint);
+    Ok(FileCheck { line, check, expected })
 }
 
-/// The cells of a line (RFC 4180), none of which goes on in the next.
+/// Splits a CSV row into its cells (RFC 4180). Line breaks inside of quotes are not supported.
 fn split_csv_row(text: &str) -> anyhow::Result<Vec<String>> {
     let (mut cells, mut cell, mut quoted) = (vec![], String::new(), false);
     let mut rest = text.chars().peekable();
@@ -274,7 +274,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn cells_are_those_of_rfc_4180() {
+    fn csv_rows_are_split_by_rfc_4180() {
         let read = |text: &str| split_csv_row(text).expect(text);
         assert_eq!(read("a,b,,"), ["a", "b", "", ""]);
         assert_eq!(read(r#""a,b","say ""no""",c"#), ["a,b", "say \"no\"", "c"]);

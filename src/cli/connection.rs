@@ -190,7 +190,8 @@ fn read(flag: &str, path: &Path) -> anyhow::Result<Vec<u8>> {
     if contents.len() as u64 > MAX_FILE {
         bail!("{flag} {shown} has more than {MAX_FILE} bytes: is it the right file?");
     }
-    let text = text_file::begin(&contents).map_err(|error| anyhow!("{flag} {shown} {error}"))?;
+    let text =
+        text_file::strip_mark(&contents).map_err(|error| anyhow!("{flag} {shown} {error}"))?;
     Ok(text.to_vec())
 }
 

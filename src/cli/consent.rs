@@ -1,4 +1,4 @@
-//! `scopegate consent`: what one user has allowed one credential to do in their name.
+//! `scopegate consent`: the scopes that a user lets a credential use on the user's behalf.
 
 use clap::Subcommand;
 use tonic::Code;
@@ -13,62 +13,63 @@ use crate::proto::{Consent, DeleteConsentRequest, GetConsentRequest, PutConsentR
 /// Commands of consents.
 #[derive(Debug, Subcommand)]
 pub enum ConsentCommand {
-    /// Replace what a user allows a credential, as far as the user could do it.
+    /// Set the scopes that a user allows a credential. Scopes that the user's roles do not permit
+    /// are left out.
     Put {
-        /// Which.
+        /// The credential.
         #[command(flatten)]
-        which: CredentialArgs,
+        target: CredentialArgs,
         /// The user's id.
         user: String,
-        /// The scopes asked for; none refuses everything.
+        /// The scopes. Without any, the consent allows nothing.
         #[arg(value_name = "SCOPE")]
         scopes: Vec<String>,
-        /// Whether to ask first.
+        /// Whether to ask for confirmation.
         #[command(flatten)]
-        agreement: Confirmation,
-        /// How.
+        confirmation: Confirmation,
+        /// Options of the change.
         #[command(flatten)]
-        terms: WriteArgs,
+        write: WriteArgs,
     },
     /// Show a consent.
     Get {
-        /// Which.
+        /// The credential.
         #[command(flatten)]
-        which: CredentialArgs,
+        target: CredentialArgs,
         /// The user's id.
         user: String,
-        /// Whom to ask.
+        /// The server to call.
         #[command(flatten)]
-        asking: ServerArgs,
+        server: ServerArgs,
     },
     /// Withdraw a consent.
     Delete {
-        /// Which.
+        /// The credential.
         #[command(flatten)]
-        which: CredentialArgs,
+        target: CredentialArgs,
         /// The user's id.
         user: String,
-        /// Whether to ask first.
+        /// Whether to ask for confirmation.
         #[command(flatten)]
-        agreement: Confirmation,
-        /// How.
+        confirmation: Confirmation,
+        /// Options of the change.
         #[command(flatten)]
-        terms: WriteArgs,
+        write: WriteArgs,
     },
 }
 
-/// Does what the command says.
+/// Runs the command.
 ///
 /// # Errors
-/// Could not ask, or the server refused.
+/// The server cannot be reached, or returns an error.
 pub async fn consent(command: ConsentCommand) -> anyhow::Result<bool> {
     match command {
-        ConsentCommand::Put { which, user, scopes, agreement, terms } => {
-            let mut desk = terms.asking.open().await?;
-            let (before, since) = read(&mut desk, &which, &user).await?;
-            let CredentialArgs { company, credential } = which.clone();
+        ConsentCommand::Put { target, user, scopes, confirmation, write } => {
+            let mut client = write.asking.open().await?;
+            let (before, read_revision) = read(&mut client, &target, &user).await?;
+            let CredentialArgs { company, credential } = target.clone();
             let mut request = on_terms!(
-                terms,
+                write,
                 PutConsentRequest {
                     company_id: company,
                     credential_id: credential,
@@ -76,112 +77,116 @@ pub async fn consent(command: ConsentCommand) -> anyhow::Result<bool> {
                     scopes: scopes.clone(),
                 }
             );
-            if let Some(now) = before.as_ref().filter(|_| agreement.is_asked(&terms)) {
-                let trial = PutConsentRequest { validate_only: true, ..request.clone() };
-                let trial = unwrap_response(desk.directory.put_consent(trial).await)?;
-                let left = &require(&trial.consent)?.scopes;
-                let goes = now.scopes.iter().filter(|scope| !left.contains(scope));
-                let goes: Vec<_> = goes.map(String::as_str).collect();
-                if !goes.is_empty() {
-                    let (goes, user) = (goes.join(" "), &now.user_id);
-                    let question = format!("Take {goes} from what {user} allows {which}?");
-                    agreement.ask(&desk.printer, sheet(now), &question).await?;
-                    rest_on(&mut request.etag, &now.etag);
+            if let Some(current) = before.as_ref().filter(|_| confirmation.is_asked(&write)) {
+                let preview = PutConsentRequest { validate_only: true, ..request.clone() };
+                let preview = unwrap_response(client.directory.put_consent(preview).await)?;
+                let kept = &require(&preview.consent)?.scopes;
+                let removed = current.scopes.iter().filter(|scope| !kept.contains(scope));
+                let removed: Vec<_> = removed.map(String::as_str).collect();
+                if !removed.is_empty() {
+                    let (removed, user) = (removed.join(" "), &current.user_id);
+                    let question =
+                        format!("Remove {removed} from the consent of {user} for {target}?");
+                    confirmation.ask(&client.printer, report(current), &question).await?;
+                    rest_on(&mut request.etag, &current.etag);
                 }
             }
-            let etag = terms.compared(before.as_ref().map(|before| &before.etag));
-            let said = unwrap_response(desk.directory.put_consent(request).await)?;
-            let given = require(&said.consent)?;
+            let etag = write.compared(before.as_ref().map(|before| &before.etag));
+            let response = unwrap_response(client.directory.put_consent(request).await)?;
+            let after = require(&response.consent)?;
             let is_same =
-                terms.is_same(etag.as_deref(), &given.etag, given.revision, said.revision);
-            let refused: Vec<_> =
-                scopes.into_iter().filter(|scope| !given.scopes.contains(scope)).collect();
-            let mut shown = given.clone();
-            if terms.dry_run && !is_same {
-                shown.revision = 0;
+                write.is_same(etag.as_deref(), &after.etag, after.revision, response.revision);
+            let left_out: Vec<_> =
+                scopes.into_iter().filter(|scope| !after.scopes.contains(scope)).collect();
+            let mut displayed = after.clone();
+            if write.dry_run && !is_same {
+                displayed.revision = 0;
             }
-            let sheet = terms.sheet(said.revision, is_same).then(sheet(&shown));
-            // The user cannot give what they may not do themselves.
-            let sheet = sheet.fact("not given", Cell::colored(false, refused.join(" ")));
-            let made = Made { company: &which.company, read: since, answered: said.revision };
-            let undo = undo(&mut desk, &terms, made, before.as_ref(), Some(given)).await;
-            desk.printer.print_undoable(&said, sheet, undo)?;
+            let report = write.sheet(response.revision, is_same).then(report(&displayed));
+            // A user cannot consent to scopes that the user's roles do not permit.
+            let report = report.fact("not given", Cell::colored(false, left_out.join(" ")));
+            let change =
+                Made { company: &target.company, read: read_revision, answered: response.revision };
+            let undo = undo(&mut client, &write, change, before.as_ref(), Some(after)).await;
+            client.printer.print_undoable(&response, report, undo)?;
         }
-        ConsentCommand::Get { which: CredentialArgs { company, credential }, user, asking } => {
-            let mut desk = asking.open().await?;
+        ConsentCommand::Get { target: CredentialArgs { company, credential }, user, server } => {
+            let mut client = server.open().await?;
             let request =
                 GetConsentRequest { company_id: company, credential_id: credential, user_id: user };
-            let said = unwrap_response(desk.directory.get_consent(request).await)?;
-            desk.printer.print(&said, sheet(require(&said.consent)?))?;
+            let response = unwrap_response(client.directory.get_consent(request).await)?;
+            client.printer.print(&response, report(require(&response.consent)?))?;
         }
-        ConsentCommand::Delete { which, user, agreement, terms } => {
-            let mut desk = terms.asking.open().await?;
-            let (before, since) = read(&mut desk, &which, &user).await?;
-            let CredentialArgs { company, credential } = which.clone();
+        ConsentCommand::Delete { target, user, confirmation, write } => {
+            let mut client = write.asking.open().await?;
+            let (before, read_revision) = read(&mut client, &target, &user).await?;
+            let CredentialArgs { company, credential } = target.clone();
             let mut request = on_terms!(
-                terms,
+                write,
                 DeleteConsentRequest {
                     company_id: company,
                     credential_id: credential,
                     user_id: user,
                 }
             );
-            if let Some(now) = before.as_ref().filter(|_| agreement.is_asked(&terms)) {
-                let question = format!("Withdraw what {} allows {which}?", now.user_id);
-                agreement.ask(&desk.printer, sheet(now), &question).await?;
-                rest_on(&mut request.etag, &now.etag);
+            if let Some(current) = before.as_ref().filter(|_| confirmation.is_asked(&write)) {
+                let question = format!("Withdraw the consent of {} for {target}?", current.user_id);
+                confirmation.ask(&client.printer, report(current), &question).await?;
+                rest_on(&mut request.etag, &current.etag);
             }
-            let said = unwrap_response(desk.directory.delete_consent(request).await)?;
-            let made = Made { company: &which.company, read: since, answered: said.revision };
-            let undo = undo(&mut desk, &terms, made, before.as_ref(), None).await;
-            let sheet =
-                terms.gone(said.revision, "delete", "deleted").then(sheet(require(&said.consent)?));
-            desk.printer.print_undoable(&said, sheet, undo)?;
+            let response = unwrap_response(client.directory.delete_consent(request).await)?;
+            let change =
+                Made { company: &target.company, read: read_revision, answered: response.revision };
+            let undo = undo(&mut client, &write, change, before.as_ref(), None).await;
+            let report = write
+                .gone(response.revision, "delete", "deleted")
+                .then(report(require(&response.consent)?));
+            client.printer.print_undoable(&response, report, undo)?;
         }
     }
     Ok(true)
 }
 
-/// A consent as it is now, none if there is none, and the revision at which it was read.
+/// The current consent, if there is one, and the revision at which it was read.
 async fn read(
-    desk: &mut Client,
-    which: &CredentialArgs,
+    client: &mut Client,
+    target: &CredentialArgs,
     user: &str,
 ) -> anyhow::Result<(Option<Consent>, u64)> {
-    let CredentialArgs { company, credential } = which.clone();
+    let CredentialArgs { company, credential } = target.clone();
     let user = user.to_owned();
     let request =
         GetConsentRequest { company_id: company, credential_id: credential, user_id: user };
-    match desk.directory.get_consent(request).await {
+    match client.directory.get_consent(request).await {
         Err(status) if status.code() == Code::NotFound => Ok((None, 0)),
         read => unwrap_response(read).map(|read| (read.consent, read.revision)),
     }
 }
 
-/// How a consent becomes what it was. The user may have lost a role since it was given, so that it
-/// cannot be given again as it was: that is tried first.
+/// The command that restores the previous consent. The user may have lost a role since, so that the
+/// same consent is not possible any more: a dry run tests that first.
 async fn undo(
-    desk: &mut Client,
-    terms: &WriteArgs,
-    made: Made<'_>,
+    client: &mut Client,
+    write: &WriteArgs,
+    change: Made<'_>,
     before: Option<&Consent>,
     after: Option<&Consent>,
 ) -> Option<Undo> {
-    let undo = Undo::of(terms)?;
-    // A consent that was created is not undone by a line: its names were just typed.
+    let undo = Undo::of(write)?;
+    // A new consent gets no undo command: the operator has just typed its ids.
     let before = before?;
-    let sorted = |consent: &Consent| {
+    let sorted_scopes = |consent: &Consent| {
         let mut scopes = consent.scopes.clone();
         scopes.sort();
         scopes
     };
-    if after.is_some_and(|after| sorted(after) == sorted(before)) {
+    if after.is_some_and(|after| sorted_scopes(after) == sorted_scopes(before)) {
         return None;
     }
-    if !undo::is_alone(desk, made).await {
-        return Undo::of_several(terms);
+    if !undo::is_alone(client, change).await {
+        return Undo::of_several(write);
     }
-    let trial = PutConsentRequest {
+    let preview = PutConsentRequest {
         company_id: before.company_id.clone(),
         credential_id: before.credential_id.clone(),
         user_id: before.user_id.clone(),
@@ -189,17 +194,17 @@ async fn undo(
         validate_only: true,
         ..PutConsentRequest::default()
     };
-    let tried = desk.directory.put_consent(trial).await.ok();
-    let tried = tried.and_then(|tried| tried.into_inner().consent);
-    if tried.is_none_or(|tried| sorted(&tried) != sorted(before)) {
-        return Undo::none(terms, "the user could not give the same consent now");
+    let preview = client.directory.put_consent(preview).await.ok();
+    let preview = preview.and_then(|preview| preview.into_inner().consent);
+    if preview.is_none_or(|preview| sorted_scopes(&preview) != sorted_scopes(before)) {
+        return Undo::none(write, "the roles of the user do not permit the same consent now");
     }
     let ids = [&before.company_id, &before.credential_id, &before.user_id];
-    let places = ids.into_iter().chain(&before.scopes).map(String::as_str);
-    Some(undo.then(&["consent", "put"], places, &["--yes"]))
+    let arguments = ids.into_iter().chain(&before.scopes).map(String::as_str);
+    Some(undo.then(&["consent", "put"], arguments, &["--yes"]))
 }
 
-fn sheet(consent: &Consent) -> Report {
+fn report(consent: &Consent) -> Report {
     let none = consent.scopes.is_empty();
     Report::default()
         .fact("company", consent.company_id.clone())

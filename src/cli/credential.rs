@@ -1,141 +1,141 @@
-//! `scopegate credential`: API clients of companies, and their scopes.
+//! `scopegate credential`: the commands of API credentials, which belong to companies.
 //!
-//! Not here: their secrets; see `secret`.
+//! Not here: how scopes and other fields are changed; see `credential_scopes` and
+//! `credential_update`. Secrets; see `secret`.
 
 use clap::Subcommand;
 use prost_types::{FieldMask, Timestamp};
 
-use super::check::word;
 use super::client::{
-    Client, Limit, Pages, ServerArgs, WriteArgs, free_text, moved, on_terms, require, truncated,
-    unwrap_response,
+    Limit, Pages, ServerArgs, WriteArgs, free_text, on_terms, require, truncated, unwrap_response,
 };
-use super::company::mask;
-use super::confirmation::{Confirmation, rest_on, still_so};
+use super::confirmation::{Confirmation, rest_on};
 use super::credential_args::CredentialArgs;
-use super::failure;
-use super::lookup::Lookup;
+use super::credential_report::{after_change, before_removal, facts, lookup, read, report};
+use super::credential_scopes;
+use super::credential_update::{set_enabled, update};
 use super::printer::{Cell, Report};
-use super::scope_holders::{Given, to_holders};
-use super::scope_undo::{self, Change};
+use super::scope_holders::{HolderGrant, grant_to_holders};
 use super::secret::{self, SecretCommand};
 use super::time;
-use super::undo::{self, Made, Undo};
 use crate::proto::{
-    CreateCredentialRequest, Credential, DeleteCredentialRequest, GetCredentialRequest,
-    GrantScopesRequest, GrantState, ListCredentialsRequest, ListCredentialsResponse,
-    ReplaceScopesRequest, ResetScopesRequest, RevokeScopesRequest, UpdateCredentialRequest,
+    CreateCredentialRequest, DeleteCredentialRequest, GetCredentialRequest, ListCredentialsRequest,
+    ListCredentialsResponse, UpdateCredentialRequest,
 };
 
 /// Commands of credentials.
 #[derive(Debug, Subcommand)]
 pub enum CredentialCommand {
-    /// Create a credential, with scopes if some are named.
+    /// Create a credential, optionally with scopes.
     Create {
-        /// Which.
+        /// The credential.
         #[command(flatten)]
-        which: CredentialArgs,
-        /// The scopes to grant, with all that they imply.
+        target: CredentialArgs,
+        /// The scopes to grant, including all scopes that they imply.
         #[arg(value_name = "SCOPE")]
         scopes: Vec<String>,
-        /// What it is for, for people.
+        /// A description for people.
         #[arg(long, allow_hyphen_values = true, value_parser = free_text, default_value = "", hide_default_value = true, value_name = "TEXT")]
         label: String,
-        /// When the credential ends: an RFC 3339 time, a date (its start in UTC), or a duration such as `90d`.
+        /// When the credential expires: an RFC 3339 time, a date (its start in UTC), or a duration
+        /// from now such as `90d`.
         #[arg(long, value_name = "WHEN", value_parser = time::expiry)]
         expires_at: Option<Timestamp>,
-        /// How.
+        /// Options of the change.
         #[command(flatten)]
-        terms: WriteArgs,
+        write: WriteArgs,
     },
     /// Show a credential and its grants.
     Get {
-        /// Which.
+        /// The credential.
         #[command(flatten)]
-        which: CredentialArgs,
-        /// Whom to ask.
+        target: CredentialArgs,
+        /// The server to call.
         #[command(flatten)]
-        asking: ServerArgs,
+        server: ServerArgs,
     },
-    /// List a company's credentials, all or those that hold a scope.
+    /// List the credentials of a company, all or those that hold a scope.
     List {
         /// The company's id.
         company: String,
-        /// Only those that hold this scope now.
+        /// Only credentials that hold this scope now.
         #[arg(long, default_value = "", hide_default_value = true)]
         scope: String,
-        /// Also those whose grant of the --scope is dormant.
+        /// Include credentials whose grant of --scope is dormant.
         #[arg(long, requires = "scope")]
         include_dormant: bool,
-        /// How many.
+        /// The maximum number to list.
         #[command(flatten)]
         limit: Limit,
-        /// Whom to ask.
+        /// The server to call.
         #[command(flatten)]
-        asking: ServerArgs,
+        server: ServerArgs,
     },
-    /// Change a credential's label or end.
+    /// Change the label or the expiry of a credential.
     #[command(group(clap::ArgGroup::new("what").required(true).multiple(true)))]
     Update {
-        /// Which.
+        /// The credential.
         #[command(flatten)]
-        which: CredentialArgs,
-        /// What it is for, for people.
+        target: CredentialArgs,
+        /// A description for people.
         #[arg(long, allow_hyphen_values = true, value_parser = free_text, value_name = "TEXT", group = "what")]
         label: Option<String>,
-        /// When the credential ends: an RFC 3339 time, a date (its start in UTC), or a duration such as `90d`.
+        /// When the credential expires: an RFC 3339 time, a date (its start in UTC), or a duration
+        /// from now such as `90d`.
         #[arg(long, value_name = "WHEN", value_parser = time::expiry, group = "what")]
         expires_at: Option<Timestamp>,
-        /// Let it never end.
+        /// Remove the expiry.
         #[arg(long, conflicts_with = "expires_at", group = "what")]
         never_expires: bool,
-        /// Whether to ask first.
+        /// Whether to ask for confirmation.
         #[command(flatten)]
-        agreement: Confirmation,
-        /// How.
+        confirmation: Confirmation,
+        /// Options of the change.
         #[command(flatten)]
-        terms: WriteArgs,
+        write: WriteArgs,
     },
-    /// Let checks of a credential be decided by its scopes again.
+    /// Enable a disabled credential: checks use its scopes again.
     Enable {
-        /// Which.
+        /// The credential.
         #[command(flatten)]
-        which: CredentialArgs,
-        /// How.
+        target: CredentialArgs,
+        /// Options of the change.
         #[command(flatten)]
-        terms: WriteArgs,
+        write: WriteArgs,
     },
-    /// Suspend a credential: deny every check of it, at once, until it is enabled.
+    /// Disable a credential: every check of it is denied until it is enabled again.
     Disable {
-        /// Which.
+        /// The credential.
         #[command(flatten)]
-        which: CredentialArgs,
-        /// Whether to ask first.
+        target: CredentialArgs,
+        /// Whether to ask for confirmation.
         #[command(flatten)]
-        agreement: Confirmation,
-        /// How.
+        confirmation: Confirmation,
+        /// Options of the change.
         #[command(flatten)]
-        terms: WriteArgs,
+        write: WriteArgs,
     },
-    /// Delete a credential, for good.
+    /// Delete a credential permanently.
     Delete {
-        /// Which.
+        /// The credential.
         #[command(flatten)]
-        which: CredentialArgs,
-        /// Whether to ask first.
+        target: CredentialArgs,
+        /// Whether to ask for confirmation.
         #[command(flatten)]
-        agreement: Confirmation,
-        /// How.
+        confirmation: Confirmation,
+        /// Options of the change.
         #[command(flatten)]
-        terms: WriteArgs,
+        write: WriteArgs,
     },
-    /// Give scopes to a credential, with all that they imply; or to all that hold a scope.
+    /// Grant scopes to a credential, or to all credentials that hold a scope. Implied scopes are
+    /// granted too.
     ///
-    /// After the catalog has split `users:write` into two scopes, and companies have the new one:
+    /// For example, after the catalog split `users:write` into two scopes and companies have the
+    /// new one:
     /// scopegate credential grant --scope-holders users:write users:delete
     #[command(
         override_usage = "scopegate credential grant [OPTIONS] COMPANY CREDENTIAL SCOPE...\n       \
-                                scopegate credential grant [OPTIONS] --scope-holders SCOPE NEW_SCOPE..."
+            scopegate credential grant [OPTIONS] --scope-holders SCOPE NEW_SCOPE..."
     )]
     Grant {
         /// The company's id.
@@ -144,14 +144,15 @@ pub enum CredentialCommand {
         /// The credential's id.
         #[arg(required_unless_present = "scope_holders")]
         credential: Option<String>,
-        /// The scopes, all within the company's ceiling.
+        /// The scopes. All must be in the ceiling of the company.
         #[arg(required_unless_present = "scope_holders", value_name = "SCOPE")]
         scopes: Vec<String>,
-        /// Instead of one credential, all that hold this scope now. Each is a change of its own; run
-        /// again, it changes nothing of what is done. It asks first.
+        /// Grant to all credentials that hold this scope now, instead of to one credential. Each
+        /// grant is a change of its own, and a repeated run leaves finished grants unchanged. Asks
+        /// for confirmation first.
         #[arg(long, value_name = "SCOPE")]
         scope_holders: Option<String>,
-        /// Only holders of this company; may be given several times.
+        /// Only credentials of this company; repeat the flag for several companies.
         #[arg(
             long = "company",
             id = "of_companies",
@@ -159,83 +160,84 @@ pub enum CredentialCommand {
             requires = "scope_holders"
         )]
         of_companies: Vec<String>,
-        /// Grant to all holders without being asked.
+        /// Grant to all holders without a confirmation.
         #[arg(long = "yes", id = "yes_to_all", requires = "scope_holders")]
         yes_to_all: bool,
-        /// When the grants end: an RFC 3339 time, a date (its start in UTC), or a duration such as `90d`.
+        /// When the grants expire: an RFC 3339 time, a date (its start in UTC), or a duration from
+        /// now such as `90d`.
         #[arg(long, value_name = "WHEN", value_parser = time::expiry)]
         expires_at: Option<Timestamp>,
-        /// How.
+        /// Options of the change.
         #[command(flatten)]
-        terms: WriteArgs,
+        write: WriteArgs,
     },
-    /// Take scopes from a credential, with those that imply them.
+    /// Revoke scopes of a credential. Scopes that imply them are revoked too.
     Revoke {
-        /// Which.
+        /// The credential.
         #[command(flatten)]
-        which: CredentialArgs,
+        target: CredentialArgs,
         /// The scopes.
         #[arg(required = true, value_name = "SCOPE")]
         scopes: Vec<String>,
-        /// Whether to ask first.
+        /// Whether to ask for confirmation.
         #[command(flatten)]
-        agreement: Confirmation,
-        /// How.
+        confirmation: Confirmation,
+        /// Options of the change.
         #[command(flatten)]
-        terms: WriteArgs,
+        write: WriteArgs,
     },
-    /// Make a credential's scopes exactly these, with all that they imply.
+    /// Replace the scopes of a credential by these and all scopes that they imply.
     Replace {
-        /// Which.
+        /// The credential.
         #[command(flatten)]
-        which: CredentialArgs,
+        target: CredentialArgs,
         /// The scopes.
         #[arg(required_unless_present = "allow_empty", value_name = "SCOPE")]
         scopes: Vec<String>,
-        /// Name no scopes, and leave it without any.
+        /// Allow an empty list, which removes all scopes.
         #[arg(long, conflicts_with = "scopes")]
         allow_empty: bool,
-        /// Whether to ask first.
+        /// Whether to ask for confirmation.
         #[command(flatten)]
-        agreement: Confirmation,
-        /// How.
+        confirmation: Confirmation,
+        /// Options of the change.
         #[command(flatten)]
-        terms: WriteArgs,
+        write: WriteArgs,
     },
-    /// Set a credential's scopes to all of the company's scopes: it gains every scope of the
-    /// company that it lacks, and loses every other.
+    /// Set the scopes of a credential to those of its company: missing scopes are granted, and all
+    /// others are revoked.
     Reset {
-        /// Which.
+        /// The credential.
         #[command(flatten)]
-        which: CredentialArgs,
-        /// Whether to ask first.
+        target: CredentialArgs,
+        /// Whether to ask for confirmation.
         #[command(flatten)]
-        agreement: Confirmation,
-        /// How.
+        confirmation: Confirmation,
+        /// Options of the change.
         #[command(flatten)]
-        terms: WriteArgs,
+        write: WriteArgs,
     },
-    /// The credential's secrets.
+    /// Manage the secrets of a credential.
     #[command(subcommand)]
     Secret(SecretCommand),
 }
 
-/// Does what the command says.
+/// Runs the command.
 ///
 /// # Errors
-/// Could not ask, or the server refused.
+/// The server cannot be reached, or returns an error.
 pub async fn credential(command: CredentialCommand) -> anyhow::Result<bool> {
     match command {
         CredentialCommand::Create {
-            which: CredentialArgs { company, credential },
+            target: CredentialArgs { company, credential },
             scopes,
             label,
             expires_at,
-            terms,
+            write,
         } => {
-            let mut desk = terms.asking.open().await?;
+            let mut client = write.asking.open().await?;
             let request = on_terms!(
-                terms,
+                write,
                 CreateCredentialRequest {
                     company_id: company,
                     credential_id: credential,
@@ -244,33 +246,40 @@ pub async fn credential(command: CredentialCommand) -> anyhow::Result<bool> {
                     expires_at: expires_at,
                 }
             );
-            let said = unwrap_response(desk.directory.create_credential(request).await)?;
-            let sheet = shown(&desk, &terms, None, require(&said.credential)?, said.revision).await;
-            desk.printer.print(&said, sheet)?;
+            let response = unwrap_response(client.directory.create_credential(request).await)?;
+            let report = after_change(
+                &client,
+                &write,
+                None,
+                require(&response.credential)?,
+                response.revision,
+            )
+            .await;
+            client.printer.print(&response, report)?;
         }
-        CredentialCommand::Get { which: CredentialArgs { company, credential }, asking } => {
-            let mut desk = asking.open().await?;
+        CredentialCommand::Get { target: CredentialArgs { company, credential }, server } => {
+            let mut client = server.open().await?;
             let request = GetCredentialRequest { company_id: company, credential_id: credential };
-            let said = unwrap_response(desk.directory.get_credential(request).await)?;
-            let credential = require(&said.credential)?;
-            let lookup = lookup(&desk, credential, None).await;
-            desk.printer.print(&said, sheet(credential, &lookup))?;
+            let response = unwrap_response(client.directory.get_credential(request).await)?;
+            let credential = require(&response.credential)?;
+            let lookup = lookup(&client, credential, None).await;
+            client.printer.print(&response, report(credential, &lookup))?;
         }
-        CredentialCommand::List { company, scope, include_dormant, limit, asking } => {
-            list(company, scope, include_dormant, limit, &asking).await?;
+        CredentialCommand::List { company, scope, include_dormant, limit, server } => {
+            list(company, scope, include_dormant, limit, &server).await?;
         }
         CredentialCommand::Update {
-            which: CredentialArgs { company, credential },
+            target: CredentialArgs { company, credential },
             label,
             expires_at,
             never_expires,
-            agreement,
-            terms,
+            confirmation,
+            write,
         } => {
-            let ends = (expires_at.is_some() || never_expires).then_some("expires_at");
-            let paths = label.iter().map(|_| "label").chain(ends).map(ToOwned::to_owned);
+            let expiry_path = (expires_at.is_some() || never_expires).then_some("expires_at");
+            let paths = label.iter().map(|_| "label").chain(expiry_path).map(ToOwned::to_owned);
             let request = on_terms!(
-                terms,
+                write,
                 UpdateCredentialRequest {
                     company_id: company,
                     credential_id: credential,
@@ -280,37 +289,37 @@ pub async fn credential(command: CredentialCommand) -> anyhow::Result<bool> {
                     expires_at: expires_at,
                 }
             );
-            update(request, &terms, Some(agreement)).await?;
+            update(request, &write, Some(confirmation)).await?;
         }
-        CredentialCommand::Enable { which: CredentialArgs { company, credential }, terms } => {
-            able(company, credential, true, &terms, None).await?;
+        CredentialCommand::Enable { target: CredentialArgs { company, credential }, write } => {
+            set_enabled(company, credential, true, &write, None).await?;
         }
         CredentialCommand::Disable {
-            which: CredentialArgs { company, credential },
-            agreement,
-            terms,
+            target: CredentialArgs { company, credential },
+            confirmation,
+            write,
         } => {
-            able(company, credential, false, &terms, Some(agreement)).await?;
+            set_enabled(company, credential, false, &write, Some(confirmation)).await?;
         }
-        CredentialCommand::Delete { which, agreement, terms } => {
-            let mut desk = terms.asking.open().await?;
-            let CredentialArgs { company, credential } = which.clone();
+        CredentialCommand::Delete { target, confirmation, write } => {
+            let mut client = write.asking.open().await?;
+            let CredentialArgs { company, credential } = target.clone();
             let mut request = on_terms!(
-                terms,
+                write,
                 DeleteCredentialRequest { company_id: company, credential_id: credential }
             );
-            if agreement.is_asked(&terms) {
-                let now = read(&mut desk, &which).await?;
-                let question = format!("Delete {which}, for good?");
-                agreement.ask(&desk.printer, at_stake(&now), &question).await?;
-                rest_on(&mut request.etag, &now.etag);
+            if confirmation.is_asked(&write) {
+                let current = read(&mut client, &target).await?;
+                let question = format!("Delete {target} permanently?");
+                confirmation.ask(&client.printer, before_removal(&current), &question).await?;
+                rest_on(&mut request.etag, &current.etag);
             }
-            let said = unwrap_response(desk.directory.delete_credential(request).await)?;
-            let sheet = terms
-                .gone(said.revision, "delete", "deleted")
-                .then(facts(require(&said.credential)?))
-                .revision(terms.made(said.revision));
-            desk.printer.print(&said, sheet)?;
+            let response = unwrap_response(client.directory.delete_credential(request).await)?;
+            let report = write
+                .gone(response.revision, "delete", "deleted")
+                .then(facts(require(&response.credential)?))
+                .revision(write.made(response.revision));
+            client.printer.print(&response, report)?;
         }
         CredentialCommand::Grant {
             company,
@@ -320,159 +329,27 @@ pub async fn credential(command: CredentialCommand) -> anyhow::Result<bool> {
             of_companies,
             yes_to_all,
             expires_at,
-            terms,
+            write,
         } => {
-            // With the holders of a scope for a credential, all words are scopes.
-            let words = company.into_iter().chain(credential).chain(scopes).collect();
-            let given = Given { scopes: words, expires_at, yes: yes_to_all };
-            return to_holders(&scope, of_companies, given, &terms).await;
+            // With --scope-holders, all positional arguments are scopes.
+            let new_scopes = company.into_iter().chain(credential).chain(scopes).collect();
+            let grant = HolderGrant { scopes: new_scopes, expires_at, yes: yes_to_all };
+            return grant_to_holders(&scope, of_companies, grant, &write).await;
         }
-        CredentialCommand::Grant { company, credential, scopes, expires_at, terms, .. } => {
+        CredentialCommand::Grant { company, credential, scopes, expires_at, write, .. } => {
             let (company, credential) =
                 (company.unwrap_or_default(), credential.unwrap_or_default());
-            let which = CredentialArgs { company, credential };
-            let mut desk = terms.asking.open().await?;
-            let (before, since) = read_at(&mut desk, &which).await;
-            let before = before.ok();
-            let CredentialArgs { company, credential } = which.clone();
-            let request = on_terms!(
-                terms,
-                GrantScopesRequest {
-                    company_id: company,
-                    credential_id: credential,
-                    scopes: scopes,
-                    expires_at: expires_at,
-                }
-            );
-            let said = unwrap_response(desk.authorization.grant_scopes(request).await)?;
-            let moved = (said.added_scopes.as_slice(), [].as_slice());
-            let ends = before.as_ref().zip(said.credential.as_ref());
-            let ends = ends.map(|(before, after)| scope_undo::moved_ends(before, after));
-            let etag = terms.compared(before.as_ref().map(|before| &before.etag));
-            let made = Made { company: &which.company, read: since, answered: said.revision };
-            let undo = undo(&mut desk, &terms, &which, made, before, &said.credential, moved).await;
-            let sheet = shown(&desk, &terms, etag, require(&said.credential)?, said.revision).await;
-            let (no_longer, later) = ends.unwrap_or_default();
-            let sheet = moved_scopes(sheet, moved)
-                .fact("no longer ends", no_longer.join(" "))
-                .fact("ends later", later.join(" "));
-            desk.printer.print_undoable(&said, sheet, undo)?;
+            let target = CredentialArgs { company, credential };
+            credential_scopes::grant(&target, scopes, expires_at, &write).await?;
         }
-        CredentialCommand::Revoke { which, scopes, agreement, terms } => {
-            let mut desk = terms.asking.open().await?;
-            let (before, since) = read_at(&mut desk, &which).await;
-            let CredentialArgs { company, credential } = which.clone();
-            let mut request = on_terms!(
-                terms,
-                RevokeScopesRequest {
-                    company_id: company,
-                    credential_id: credential,
-                    scopes: scopes.clone(),
-                }
-            );
-            if agreement.is_asked(&terms) {
-                let now = before.as_ref().map_err(failure::again)?;
-                let ask = RevokeScopesRequest { validate_only: true, ..request.clone() };
-                let trial = unwrap_response(desk.authorization.revoke_scopes(ask.clone()).await)?;
-                let besides = without(&trial.removed_scopes, &scopes);
-                // What is named goes by its name.
-                if !besides.is_empty() {
-                    let goes = at_stake(now).fact("removed", trial.removed_scopes.join(" "));
-                    let question =
-                        format!("Take {} from {which}, too, which imply these?", besides.join(" "));
-                    agreement.ask(&desk.printer, goes, &question).await?;
-                    rest_on(&mut request.etag, &now.etag);
-                    // The catalog has a say, too.
-                    let again = unwrap_response(desk.authorization.revoke_scopes(ask).await)?;
-                    still_so(&trial.removed_scopes, &again.removed_scopes)?;
-                }
-            }
-            let said = unwrap_response(desk.authorization.revoke_scopes(request).await)?;
-            let moved = ([].as_slice(), said.removed_scopes.as_slice());
-            let before = before.ok();
-            let etag = terms.compared(before.as_ref().map(|before| &before.etag));
-            let made = Made { company: &which.company, read: since, answered: said.revision };
-            let undo = undo(&mut desk, &terms, &which, made, before, &said.credential, moved).await;
-            let sheet = shown(&desk, &terms, etag, require(&said.credential)?, said.revision).await;
-            desk.printer.print_undoable(&said, moved_scopes(sheet, moved), undo)?;
+        CredentialCommand::Revoke { target, scopes, confirmation, write } => {
+            credential_scopes::revoke(&target, scopes, confirmation, &write).await?;
         }
-        CredentialCommand::Replace { which, scopes, allow_empty, agreement, terms } => {
-            let mut desk = terms.asking.open().await?;
-            let (before, since) = read_at(&mut desk, &which).await;
-            let CredentialArgs { company, credential } = which.clone();
-            let mut request = on_terms!(
-                terms,
-                ReplaceScopesRequest {
-                    company_id: company,
-                    credential_id: credential,
-                    scopes: scopes,
-                    allow_empty: allow_empty,
-                }
-            );
-            if agreement.is_asked(&terms) {
-                let now = before.as_ref().map_err(failure::again)?;
-                let ask = ReplaceScopesRequest { validate_only: true, ..request.clone() };
-                let trial = unwrap_response(desk.authorization.replace_scopes(ask.clone()).await)?;
-                if !trial.removed_scopes.is_empty() {
-                    let goes = moved(at_stake(now), &trial.added_scopes, &trial.removed_scopes);
-                    let removed = trial.removed_scopes.join(" ");
-                    let question = format!("Take {removed} from {which}?");
-                    agreement.ask(&desk.printer, goes, &question).await?;
-                    rest_on(&mut request.etag, &now.etag);
-                    // The company's ceiling and the catalog have a say, too.
-                    let again = unwrap_response(desk.authorization.replace_scopes(ask).await)?;
-                    let moves = (&again.added_scopes, &again.removed_scopes);
-                    still_so(&(&trial.added_scopes, &trial.removed_scopes), &moves)?;
-                }
-            }
-            let said = unwrap_response(desk.authorization.replace_scopes(request).await)?;
-            let moved = (said.added_scopes.as_slice(), said.removed_scopes.as_slice());
-            let before = before.ok();
-            let etag = terms.compared(before.as_ref().map(|before| &before.etag));
-            let made = Made { company: &which.company, read: since, answered: said.revision };
-            let undo = undo(&mut desk, &terms, &which, made, before, &said.credential, moved).await;
-            let sheet = shown(&desk, &terms, etag, require(&said.credential)?, said.revision).await;
-            desk.printer.print_undoable(&said, moved_scopes(sheet, moved), undo)?;
+        CredentialCommand::Replace { target, scopes, allow_empty, confirmation, write } => {
+            credential_scopes::replace(&target, scopes, allow_empty, confirmation, &write).await?;
         }
-        CredentialCommand::Reset { which, agreement, terms } => {
-            let mut desk = terms.asking.open().await?;
-            let (before, since) = read_at(&mut desk, &which).await;
-            let CredentialArgs { company, credential } = which.clone();
-            let mut request = on_terms!(
-                terms,
-                ResetScopesRequest { company_id: company, credential_id: credential }
-            );
-            if agreement.is_asked(&terms) {
-                let now = before.as_ref().map_err(failure::again)?;
-                let ask = ResetScopesRequest { validate_only: true, ..request.clone() };
-                let trial = unwrap_response(desk.authorization.reset_scopes(ask.clone()).await)?;
-                // A reset mostly widens, so it is asked about as soon as it changes anything.
-                if !trial.added_scopes.is_empty() || !trial.removed_scopes.is_empty() {
-                    let goes = moved(at_stake(now), &trial.added_scopes, &trial.removed_scopes);
-                    let (gains, loses) = (trial.added_scopes.len(), trial.removed_scopes.len());
-                    let question = format!(
-                        "Set {which} to all of the company's scopes? It gains {gains} and loses \
-                         {loses}."
-                    );
-                    agreement.ask(&desk.printer, goes, &question).await?;
-                    rest_on(&mut request.etag, &now.etag);
-                    // The company's ceiling and the catalog have a say, too.
-                    let again = unwrap_response(desk.authorization.reset_scopes(ask).await)?;
-                    let moves = (&again.added_scopes, &again.removed_scopes);
-                    still_so(&(&trial.added_scopes, &trial.removed_scopes), &moves)?;
-                }
-            }
-            let said = unwrap_response(desk.authorization.reset_scopes(request).await)?;
-            let moved = (said.added_scopes.as_slice(), said.removed_scopes.as_slice());
-            let before = before.ok();
-            let etag = terms.compared(before.as_ref().map(|before| &before.etag));
-            let made = Made { company: &which.company, read: since, answered: said.revision };
-            let undo = undo(&mut desk, &terms, &which, made, before, &said.credential, moved).await;
-            let sheet = shown(&desk, &terms, etag, require(&said.credential)?, said.revision).await;
-            let set = if terms.dry_run { "would be set" } else { "is set" };
-            let set = format!("{which} {set} to all of the company's scopes");
-            let sheet = Report::default().line(set).then(sheet);
-            desk.printer.print_undoable(&said, moved_scopes(sheet, moved), undo)?;
+        CredentialCommand::Reset { target, confirmation, write } => {
+            credential_scopes::reset(&target, confirmation, &write).await?;
         }
         CredentialCommand::Secret(command) => return secret::secret(command).await,
     }
@@ -484,9 +361,9 @@ async fn list(
     scope: String,
     include_dormant: bool,
     limit: Limit,
-    asking: &ServerArgs,
+    server: &ServerArgs,
 ) -> anyhow::Result<()> {
-    let mut desk = asking.open().await?;
+    let mut client = server.open().await?;
     let (mut all, mut pages) = (ListCredentialsResponse::default(), Pages::of(limit));
     loop {
         let request = ListCredentialsRequest {
@@ -496,7 +373,7 @@ async fn list(
             page_size: pages.size(),
             page_token: pages.token.clone(),
         };
-        let page = unwrap_response(desk.directory.list_credentials(request).await)?;
+        let page = unwrap_response(client.directory.list_credentials(request).await)?;
         let more = pages.turn(page.credentials.len(), &page.next_page_token);
         all.credentials.extend(page.credentials);
         (all.next_page_token, all.revision) = (page.next_page_token, page.revision);
@@ -516,231 +393,6 @@ async fn list(
         ]
     });
     let head = &["CREDENTIAL", "LABEL", "STATE", "EXPIRES", "LAST SEEN", "SCOPES"];
-    let sheet = Report::default().rows(head, rows);
-    desk.printer.print(&all, truncated(sheet, &all.next_page_token))
-}
-
-fn facts(credential: &Credential) -> Report {
-    Report::default()
-        .fact("company", credential.company_id.clone())
-        .fact("credential", credential.credential_id.clone())
-        .fact("label", credential.label.clone())
-        .fact("state", Cell::state(credential.enabled, credential.expired))
-}
-
-/// A credential as people read it.
-fn sheet(credential: &Credential, lookup: &Lookup) -> Report {
-    let grants = credential.grants.iter().map(|grant| {
-        let state = word(grant.state().as_str_name(), "GRANT_STATE_").to_ascii_lowercase();
-        [
-            grant.scope.clone().into(),
-            Cell::colored(grant.state() == GrantState::Active, state),
-            lookup.since(grant.granted_at_revision).into(),
-            Cell::end(grant.expires_at.as_ref(), grant.state() == GrantState::Expired),
-            lookup.title(&grant.scope).into(),
-        ]
-    });
-    facts(credential)
-        .fact("expires", Cell::end(credential.expires_at.as_ref(), credential.expired))
-        .fact("last seen", time::text(credential.last_seen_time.as_ref()))
-        .fact("secrets", credential.secret_ids.join(" "))
-        .fact("created", time::text(credential.create_time.as_ref()))
-        .fact("updated", time::text(credential.update_time.as_ref()))
-        .fact("etag", credential.etag.clone())
-        .revision(credential.revision)
-        .titled(&["SCOPE", "GRANT", "SINCE", "EXPIRES", "TITLE"], grants)
-}
-
-async fn able(
-    company: String,
-    credential: String,
-    enabled: bool,
-    terms: &WriteArgs,
-    agreement: Option<Confirmation>,
-) -> anyhow::Result<()> {
-    let request = on_terms!(
-        terms,
-        UpdateCredentialRequest {
-            company_id: company,
-            credential_id: credential,
-            label: String::new(),
-            enabled: enabled,
-            expires_at: None,
-            update_mask: mask("enabled"),
-        }
-    );
-    update(request, terms, agreement).await
-}
-
-/// Updates. With an agreement it asks before a credential that works is disabled or ended.
-async fn update(
-    mut request: UpdateCredentialRequest,
-    terms: &WriteArgs,
-    agreement: Option<Confirmation>,
-) -> anyhow::Result<()> {
-    let mut desk = terms.asking.open().await?;
-    let (company, credential) = (request.company_id.clone(), request.credential_id.clone());
-    let which = CredentialArgs { company, credential };
-    let (before, since) = read_at(&mut desk, &which).await;
-    if let Some(agreement) = agreement.filter(|agreement| agreement.is_asked(terms)) {
-        let now = before.as_ref().map_err(failure::again)?;
-        let names = |path: &str| {
-            request.update_mask.iter().flat_map(|mask| &mask.paths).any(|name| name == path)
-        };
-        let is_over = |end: Option<&Timestamp>| end.is_some_and(time::is_past);
-        let disables = names("enabled") && !request.enabled && now.enabled;
-        let end = request.expires_at.as_ref().filter(|_| names("expires_at"));
-        let is_sooner = |end: &&Timestamp| {
-            now.expires_at.is_none_or(|then| (end.seconds, end.nanos) < (then.seconds, then.nanos))
-        };
-        let sooner = end.filter(|_| !is_over(now.expires_at.as_ref())).filter(is_sooner);
-        if disables || sooner.is_some() {
-            let question = match sooner {
-                Some(end) if !is_over(Some(end)) && !disables => {
-                    let (end, then) = (time::text(Some(end)), now.expires_at.as_ref());
-                    let then = then.map_or("never".to_owned(), |then| time::text(Some(then)));
-                    format!("Deny every check of {which} from {end} on? So far it ends {then}.")
-                }
-                _ => {
-                    let until = if disables { "enabled" } else { "given a later end" };
-                    format!("Deny every check of {which}, until it is {until}?")
-                }
-            };
-            agreement.ask(&desk.printer, at_stake(now), &question).await?;
-            rest_on(&mut request.etag, &now.etag);
-        }
-    }
-    let mask = request.update_mask.clone().unwrap_or_default().paths;
-    let said = unwrap_response(desk.directory.update_credential(request).await)?;
-    let after = require(&said.credential)?;
-    let before = before.ok();
-    let etag = terms.compared(before.as_ref().map(|before| &before.etag));
-    let sheet = shown(&desk, terms, etag, after, said.revision).await;
-    let made = Made { company: &which.company, read: since, answered: said.revision };
-    let undo = match before.and_then(|before| undo_of_update(terms, &which, &mask, &before, after))
-    {
-        Some(_) if !undo::is_alone(&mut desk, made).await => Undo::of_several(terms),
-        undo => undo,
-    };
-    desk.printer.print_undoable(&said, sheet, undo)
-}
-
-/// How an update of these fields is undone, if it changed one.
-fn undo_of_update(
-    terms: &WriteArgs,
-    which: &CredentialArgs,
-    mask: &[String],
-    before: &Credential,
-    after: &Credential,
-) -> Option<Undo> {
-    let ids = [which.company.as_str(), which.credential.as_str()];
-    let names = |path: &str| mask.iter().any(|name| name == path);
-    if names("enabled") && before.enabled != after.enabled {
-        let undo = Undo::of(terms)?;
-        return Some(match before.enabled {
-            true => undo.then(&["credential", "enable"], ids, &[]),
-            false => undo.then(&["credential", "disable"], ids, &["--yes"]),
-        });
-    }
-    let mut flags = Vec::new();
-    if names("label") && before.label != after.label {
-        flags.push(format!("--label={}", before.label));
-    }
-    if names("expires_at") && before.expires_at != after.expires_at {
-        match &before.expires_at {
-            Some(end) => flags.push(format!("--expires-at={}", time::to_the_nanosecond(end)?)),
-            None => flags.push("--never-expires".to_owned()),
-        }
-        // It may be a sooner end than the one now.
-        if before.expires_at.is_some() {
-            flags.push("--yes".to_owned());
-        }
-    }
-    if flags.is_empty() {
-        return None;
-    }
-    let flags: Vec<_> = flags.iter().map(String::as_str).collect();
-    Some(Undo::of(terms)?.then(&["credential", "update"], ids, &flags))
-}
-
-/// A credential as it is now.
-///
-/// # Errors
-/// There is none, or the server refused.
-pub(super) async fn read(desk: &mut Client, which: &CredentialArgs) -> anyhow::Result<Credential> {
-    read_at(desk, which).await.0
-}
-
-/// A credential as it is now, and the revision at which it was read.
-async fn read_at(desk: &mut Client, which: &CredentialArgs) -> (anyhow::Result<Credential>, u64) {
-    let CredentialArgs { company, credential } = which.clone();
-    let request = GetCredentialRequest { company_id: company, credential_id: credential };
-    match unwrap_response(desk.directory.get_credential(request).await) {
-        Ok(read) => (require(&read.credential).cloned(), read.revision),
-        Err(error) => (Err(error), 0),
-    }
-}
-
-/// What an operator looks at before something is taken from a credential.
-pub(super) fn at_stake(credential: &Credential) -> Report {
-    let seen = time::text(credential.last_seen_time.as_ref());
-    let scopes = credential.effective_scopes.join(" ");
-    facts(credential)
-        .fact("expires", time::text(credential.expires_at.as_ref()))
-        .fact("last seen", if seen.is_empty() { "never".to_owned() } else { seen })
-        .fact("active scopes", if scopes.is_empty() { "none".to_owned() } else { scopes })
-}
-
-fn without(scopes: &[String], named: &[String]) -> Vec<String> {
-    scopes.iter().filter(|scope| !named.contains(scope)).cloned().collect()
-}
-
-fn moved_scopes(sheet: Report, (added, removed): (&[String], &[String])) -> Report {
-    moved(sheet, added, removed)
-}
-
-/// How a change of scopes is undone, if what was there before is known.
-async fn undo(
-    desk: &mut Client,
-    terms: &WriteArgs,
-    which: &CredentialArgs,
-    made: Made<'_>,
-    before: Option<Credential>,
-    after: &Option<Credential>,
-    (added, removed): (&[String], &[String]),
-) -> Option<Undo> {
-    if terms.dry_run {
-        return None;
-    }
-    let (before, after) = (&before?, after.as_ref()?);
-    scope_undo::undo(desk, terms, which, Change { made, before, after, added, removed }).await
-}
-
-/// A credential as a change left it, or would leave it.
-pub(super) async fn shown(
-    desk: &Client,
-    terms: &WriteArgs,
-    before: Option<String>,
-    credential: &Credential,
-    answered: u64,
-) -> Report {
-    let is_same = terms.is_same(before.as_deref(), &credential.etag, credential.revision, answered);
-    let would = terms.dry_run && !is_same;
-    let lookup = lookup(desk, credential, would.then_some(answered)).await;
-    let mut credential = credential.clone();
-    if would {
-        credential.revision = 0;
-        if credential.create_time == credential.update_time {
-            // It is not there yet.
-            credential.create_time = None;
-        }
-        credential.update_time = None;
-    }
-    terms.sheet(answered, is_same).then(sheet(&credential, &lookup))
-}
-
-async fn lookup(desk: &Client, credential: &Credential, last: Option<u64>) -> Lookup {
-    let known = (credential.revision, credential.update_time.as_ref());
-    let revisions = credential.grants.iter().map(|grant| grant.granted_at_revision);
-    Lookup::of(desk, &credential.company_id, known, last, revisions).await
+    let report = Report::default().rows(head, rows);
+    client.printer.print(&all, truncated(report, &all.next_page_token))
 }

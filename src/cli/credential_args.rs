@@ -1,10 +1,10 @@
-//! Which: a credential, by the id of its company and its own.
+//! Credential arguments: the ids of a company and of its credential.
 
 use std::fmt;
 
 use clap::Args;
 
-/// Which credential.
+/// The ids of a credential.
 #[derive(Clone, Debug, Args)]
 pub struct CredentialArgs {
     /// The company's id.

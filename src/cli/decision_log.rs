@@ -1,7 +1,8 @@
-//! Decided: lines of a server's decision log, as `serve --decision-log` writes them.
+//! Decision log: reads the file that `serve --decision-log` writes, and finds the decisions of a
+//! check.
 //!
-//! Every denial is there, unless the server counted it as dropped; of allowed decisions a sample.
-//! Of tokens nothing is. What a line has besides, this version does not look at.
+//! The log has every denial, unless the server counted it as dropped, and a sample of the allowed
+//! decisions. It has no tokens. Unknown fields of a line are ignored.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
@@ -16,25 +17,25 @@ use super::text_file;
 use super::time::TimeRange;
 use crate::proto::{CheckRequest, Endpoint};
 
-/// The longest line that is read.
-const LONGEST: u64 = 1 << 20;
+/// The maximum length of a line in bytes.
+const MAX_LINE_BYTES: u64 = 1 << 20;
 
-/// One decision of the log.
+/// One line of the log.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub(super) struct LoggedDecision {
-    /// When it was decided.
+    /// The time of the decision.
     #[serde(deserialize_with = "read_time", serialize_with = "write_time")]
     pub time: Timestamp,
-    /// At which revision.
+    /// The revision of the decision.
     pub revision: u64,
-    /// Who asked.
+    /// The name of the API key that asked for the decision.
     #[serde(default)]
     pub caller: String,
     company_id: String,
     credential_id: String,
     #[serde(default)]
     scopes: Vec<String>,
-    /// How many there are, if the line has not all.
+    /// The number of scopes of the check, if the line does not have all of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scopes_count: Option<u64>,
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -49,28 +50,28 @@ pub(super) struct LoggedDecision {
     resource_owner_id: String,
     /// `ALLOWED` or `DENIED`.
     pub decision: String,
-    /// Why.
+    /// The reason.
     pub reason: String,
-    /// Which cause of the reason it was, where that has several.
+    /// The cause, for a reason that has several.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub cause: String,
-    /// What was missing.
+    /// The scopes that were missing.
     #[serde(default)]
     pub missing_scopes: Vec<String>,
 }
 
-/// What a log says of a check.
+/// The decisions of a check that a log has.
 #[derive(Debug, Default)]
 pub(super) struct LogMatch {
-    /// How many lines of the time asked for are of it.
+    /// The number of decisions in the requested time range.
     pub count: u64,
-    /// How many of these are denials.
+    /// The number of denials among them.
     pub denied: u64,
-    /// The last of them, denials before others.
+    /// The last denial among them, or else the last decision.
     pub last: Option<LoggedDecision>,
-    /// The denial of it that is nearest to that time, if none is within.
+    /// The nearest denial outside of the time range.
     pub nearest: Option<LoggedDecision>,
-    /// How many lines are none of a decision log.
+    /// The number of lines that could not be parsed.
     pub foreign: u64,
 }
 
@@ -83,109 +84,116 @@ fn write_time<S: Serializer>(time: &Timestamp, output: S) -> Result<S::Ok, S::Er
 }
 
 impl LoggedDecision {
-    /// Whether it was denied.
+    /// Whether the decision is a denial.
     pub(super) fn is_denied(&self) -> bool {
         self.decision == "DENIED"
     }
 
-    /// The check that it decided, with the token of another: the log has none.
-    pub(super) fn check(&self, asked: &CheckRequest) -> CheckRequest {
-        let called = !self.path.is_empty();
+    /// The check of this decision, with the token of `check`, because the log has no tokens.
+    pub(super) fn check(&self, check: &CheckRequest) -> CheckRequest {
+        let has_endpoint = !self.path.is_empty();
         let endpoint =
-            called.then(|| Endpoint { method: self.method.clone(), path: self.path.clone() });
+            has_endpoint.then(|| Endpoint { method: self.method.clone(), path: self.path.clone() });
         CheckRequest {
-            // Of a line that has not all, the ones that were asked for.
+            // The line does not have all scopes, so use the requested ones.
             scopes: match self.scopes_count {
-                Some(_) => asked.scopes.clone(),
+                Some(_) => check.scopes.clone(),
                 None => self.scopes.clone(),
             },
             endpoint,
             audience: self.audience.clone(),
             user_id: self.user_id.clone(),
             resource_owner_id: self.resource_owner_id.clone(),
-            ..asked.clone()
+            ..check.clone()
         }
     }
 
-    /// Whether it decided a check like this one. What that does not name may be anything.
-    fn is_of(&self, asked: &CheckRequest) -> bool {
-        let same = |asked: &str, own: &str| asked.is_empty() || asked == own;
-        let needed = |scope: &String| {
-            // Of a line that has not all it cannot be told.
+    /// Whether this is a decision of such a check. Empty fields of `check` match any value.
+    fn matches_check(&self, check: &CheckRequest) -> bool {
+        let same = |expected: &str, logged: &str| expected.is_empty() || expected == logged;
+        let has_scope = |scope: &String| {
+            // The line does not have all scopes, so any scope may have been part of the check.
             self.scopes_count.is_some()
                 || self.scopes.contains(scope)
                 || self.missing_scopes.contains(scope)
         };
-        let call = asked.endpoint.as_ref();
-        self.company_id == asked.company_id
-            && self.credential_id == asked.credential_id
-            && asked.scopes.iter().all(needed)
+        let call = check.endpoint.as_ref();
+        self.company_id == check.company_id
+            && self.credential_id == check.credential_id
+            && check.scopes.iter().all(has_scope)
             && call.is_none_or(|call| call.method == self.method && call.path == self.path)
-            && same(&asked.audience, &self.audience)
-            && same(&asked.user_id, &self.user_id)
-            && same(&asked.resource_owner_id, &self.resource_owner_id)
+            && same(&check.audience, &self.audience)
+            && same(&check.user_id, &self.user_id)
+            && same(&check.resource_owner_id, &self.resource_owner_id)
     }
 }
 
-/// Reads a log, `-` for standard input, for what it says of a check at a time; at any, if none is
-/// given.
+/// Finds the decisions of a check in a log; `-` is standard input. Without `range`, decisions of
+/// any time match.
 ///
 /// # Errors
 /// The file cannot be read.
 pub(super) fn find(
     log: &Path,
-    asked: &CheckRequest,
+    check: &CheckRequest,
     revision: Option<u64>,
-    span: Option<TimeRange>,
+    range: Option<TimeRange>,
 ) -> anyhow::Result<LogMatch> {
-    let cannot = || format!("cannot read --decision-log {}", log.display());
+    let cannot_read = || format!("cannot read --decision-log {}", log.display());
     let input: Box<dyn Read> = match log.as_os_str().to_str() {
         Some("-") => Box::new(io::stdin()),
-        _ => Box::new(File::open(log).with_context(cannot)?),
+        _ => Box::new(File::open(log).with_context(cannot_read)?),
     };
-    let (mut input, mut line, mut found) = (BufReader::new(input), Vec::new(), LogMatch::default());
+    let (mut input, mut line, mut matches) =
+        (BufReader::new(input), Vec::new(), LogMatch::default());
     let unusable = |error| anyhow!("--decision-log {} {error}", log.display());
     text_file::skip_mark(&mut input).map_err(unusable)?;
     let mut is_empty = true;
     loop {
         line.clear();
-        if (&mut input).take(LONGEST).read_until(b'\n', &mut line).with_context(cannot)? == 0 {
+        if (&mut input)
+            .take(MAX_LINE_BYTES)
+            .read_until(b'\n', &mut line)
+            .with_context(cannot_read)?
+            == 0
+        {
             if is_empty {
-                return Err(unusable(anyhow!("is empty: give the log of the time asked for")));
+                return Err(unusable(anyhow!("is empty: use the log of the requested time")));
             }
-            return Ok(found);
+            return Ok(matches);
         }
         if line.iter().all(u8::is_ascii_whitespace) {
             continue;
         }
         is_empty = false;
         match serde_json::from_slice::<LoggedDecision>(&line) {
-            Ok(decided) if decided.is_of(asked) => found.take(decided, revision, span),
+            Ok(decision) if decision.matches_check(check) => matches.add(decision, revision, range),
             Ok(_) => {}
-            Err(_) => found.foreign += 1,
+            Err(_) => matches.foreign += 1,
         }
     }
 }
 
 impl LogMatch {
-    fn take(&mut self, decided: LoggedDecision, revision: Option<u64>, span: Option<TimeRange>) {
-        let far = |time: Timestamp| {
-            span.map_or(0, |span| time.duration_since(span.from).as_millis().abs())
+    fn add(&mut self, decision: LoggedDecision, revision: Option<u64>, range: Option<TimeRange>) {
+        let distance = |time: Timestamp| {
+            range.map_or(0, |range| time.duration_since(range.from).as_millis().abs())
         };
-        let within = span.is_none_or(|span| span.has(decided.time))
-            && revision.is_none_or(|revision| revision == decided.revision);
-        if within {
+        let is_in_range = range.is_none_or(|range| range.has(decision.time))
+            && revision.is_none_or(|revision| revision == decision.revision);
+        if is_in_range {
             self.count += 1;
-            self.denied += u64::from(decided.is_denied());
-            let before = self.last.as_ref().is_some_and(LoggedDecision::is_denied);
-            if decided.is_denied() || !before {
-                self.last = Some(decided);
+            self.denied += u64::from(decision.is_denied());
+            let has_denial = self.last.as_ref().is_some_and(LoggedDecision::is_denied);
+            if decision.is_denied() || !has_denial {
+                self.last = Some(decision);
             }
-        } else if decided.is_denied() {
-            let nearer =
-                |nearest: &LoggedDecision| span.is_none() || far(decided.time) <= far(nearest.time);
-            if self.nearest.as_ref().is_none_or(nearer) {
-                self.nearest = Some(decided);
+        } else if decision.is_denied() {
+            let is_nearer = |nearest: &LoggedDecision| {
+                range.is_none() || distance(decision.time) <= distance(nearest.time)
+            };
+            if self.nearest.as_ref().is_none_or(is_nearer) {
+                self.nearest = Some(decision);
             }
         }
     }

@@ -1,4 +1,4 @@
-//! `scopegate effective`: everything that a check would allow.
+//! `scopegate effective`: lists all scopes that a check would allow.
 
 use clap::Args;
 
@@ -9,41 +9,42 @@ use super::lookup::Lookup;
 use super::printer::Report;
 use super::suggestion;
 
-/// For whom to list it.
+/// Arguments of `effective`.
 #[derive(Debug, Args)]
 pub struct EffectiveArgs {
-    /// On whose part is asked.
+    /// The subject of the checks.
     #[command(flatten)]
-    caller: SubjectArgs,
+    subject: SubjectArgs,
 
-    /// Whom to ask, and how to write the answer.
+    /// The server to call, and the output format.
     #[command(flatten)]
-    asking: ServerArgs,
+    server: ServerArgs,
 }
 
-/// Asks, and prints the scopes.
+/// Lists the scopes, and prints them.
 ///
 /// # Errors
-/// Could not ask.
+/// The server cannot be reached, or returns an error.
 pub async fn effective(args: EffectiveArgs) -> anyhow::Result<bool> {
-    let mut desk = args.asking.open().await?;
-    let request = args.caller.everything();
+    let mut client = args.server.open().await?;
+    let request = args.subject.effective_scopes_request();
     let (company, credential) = (request.company_id.clone(), request.credential_id.clone());
-    let said = unwrap_response(desk.authorization.list_effective_scopes(request).await)?;
-    let lookup = Lookup::titles(&desk).await;
-    let rows = said.scopes.iter().map(|effective| {
+    let response = unwrap_response(client.authorization.list_effective_scopes(request).await)?;
+    let lookup = Lookup::titles(&client).await;
+    let rows = response.scopes.iter().map(|effective| {
         let reach = word(effective.reach().as_str_name(), "REACH_");
         [effective.scope.clone().into(), reach.into(), lookup.title(&effective.scope).into()]
     });
     let rows: Vec<_> = rows.collect();
-    let none = rows.is_empty();
-    let mut sheet = Report::default().titled(&["SCOPE", "REACH", "TITLE"], rows);
-    if none {
-        sheet = sheet.line("nothing is allowed; `scopegate explain` with a scope says why");
+    let is_empty = rows.is_empty();
+    let mut report = Report::default().titled(&["SCOPE", "REACH", "TITLE"], rows);
+    if is_empty {
+        report =
+            report.line("no scope is allowed: run `scopegate explain` with a scope to see why");
     }
-    desk.printer.print(&said, sheet)?;
-    if none {
-        suggestion::warn_of_credential(&mut desk, &company, &credential).await;
+    client.printer.print(&response, report)?;
+    if is_empty {
+        suggestion::warn_of_credential(&mut client, &company, &credential).await;
     }
     Ok(true)
 }

@@ -1,8 +1,8 @@
-//! `scopegate explain`: a decision with its evidence, now or as it was.
+//! `scopegate explain`: shows the verdict of every layer for a check, now or in the past.
 
 use clap::Args;
 
-use super::check::{sheet, word};
+use super::check::{report, word};
 use super::check_args::CheckQueryArgs;
 use super::client::{ServerArgs, require, unwrap_response};
 use super::explain_at::{self, AtArgs};
@@ -11,37 +11,37 @@ use super::printer::Cell;
 use super::suggestion;
 use crate::proto::{ExplainCheckRequest, Reason};
 
-/// A check to explain.
+/// Arguments of `explain`.
 #[derive(Debug, Args)]
 #[command(mut_arg("scopes", |scopes| scopes.required_unless_present_any(["path", "decision_log"])))]
 pub struct ExplainArgs {
-    /// What is asked.
+    /// The check.
     #[command(flatten)]
-    question: CheckQueryArgs,
+    query: CheckQueryArgs,
 
-    /// Which moment of the past; now, if none is given.
+    /// The time in the past. The default is now.
     #[command(flatten)]
-    past: AtArgs,
+    at: AtArgs,
 
-    /// Whom to ask, and how to write the answer.
+    /// The server to call, and the output format.
     #[command(flatten)]
-    asking: ServerArgs,
+    server: ServerArgs,
 }
 
-/// Asks, and prints what every layer said.
+/// Explains the check, and prints the verdict of every layer.
 ///
 /// # Errors
-/// Could not ask.
+/// The server cannot be reached, or returns an error.
 pub async fn explain(args: ExplainArgs) -> anyhow::Result<bool> {
-    if args.past.is_given()? {
-        return explain_at::at(args.past, args.question.request(), &args.asking).await;
+    if args.at.is_given()? {
+        return explain_at::explain_at(args.at, args.query.request(), &args.server).await;
     }
-    let mut desk = args.asking.open().await?;
-    let check = args.question.request();
-    let asked = check.scopes.clone();
+    let mut client = args.server.open().await?;
+    let check = args.query.request();
+    let scopes = check.scopes.clone();
     let request = ExplainCheckRequest { check: Some(check) };
-    let said = unwrap_response(desk.authorization.explain_check(request).await)?;
-    let rows = said.scopes.iter().flat_map(|scope| {
+    let response = unwrap_response(client.authorization.explain_check(request).await)?;
+    let rows = response.scopes.iter().flat_map(|scope| {
         scope.layers.iter().map(|verdict| {
             let reason = word(verdict.reason().as_str_name(), "REASON_");
             [
@@ -53,13 +53,13 @@ pub async fn explain(args: ExplainArgs) -> anyhow::Result<bool> {
         })
     });
     let rows: Vec<_> = rows.collect();
-    let titles = Lookup::titles(&desk).await;
-    let titles = titles.table(said.scopes.iter().map(|scope| scope.scope.as_str()));
-    let sheet = sheet(require(&said.decision)?).then(titles);
-    let sheet = sheet.rows(&["SCOPE", "LAYER", "VERDICT", "DETAIL"], rows);
-    desk.printer.print(&said, sheet)?;
-    if said.decision.is_some_and(|decision| decision.reason() == Reason::ScopeUnknown) {
-        suggestion::warn_of_scopes(&mut desk, &asked).await;
+    let titles = Lookup::titles(&client).await;
+    let titles = titles.table(response.scopes.iter().map(|scope| scope.scope.as_str()));
+    let report = report(require(&response.decision)?).then(titles);
+    let report = report.rows(&["SCOPE", "LAYER", "VERDICT", "DETAIL"], rows);
+    client.printer.print(&response, report)?;
+    if response.decision.is_some_and(|decision| decision.reason() == Reason::ScopeUnknown) {
+        suggestion::warn_of_scopes(&mut client, &scopes).await;
     }
     Ok(true)
 }

@@ -1,10 +1,10 @@
-//! `scopegate explain` at a moment of the past: what was decided then, what had led to it, and what
-//! has become of it.
+//! `scopegate explain` for a time in the past: the decision of that time, the changes that led to
+//! it, and the changes after it.
 //!
-//! The decision log says what was answered. The audit log says what every commit did, so replaying
-//! it up to that revision gives the facts of then, of which the evaluator that a server asks decides
-//! again, at that time. Where the audit log no longer reaches back, or the catalog of then is not at
-//! hand, no answer is given for one; the changes are shown all the same.
+//! The decision log has the original decision. The audit log has all changes, so a replay up to a
+//! revision restores the facts of that revision, and the evaluator of the server decides the check
+//! again. If the audit log does not reach back far enough, or the catalog of that time is not
+//! available, the decision is unknown. The changes are shown in any case.
 
 mod report;
 
@@ -15,7 +15,7 @@ use clap::Args;
 use jiff::Timestamp;
 
 use self::report::PastExplanation;
-use super::catalog::{listed, text};
+use super::catalog_file::{format_errors, read_text};
 use super::client::{Client, ServerArgs, require, unwrap_response};
 use super::decision_log;
 use super::time::{self, TimeRange};
@@ -27,179 +27,184 @@ use crate::policy::replay::{Replay, requirement_changed};
 use crate::proto::{self, CheckRequest, ExplainCheckRequest, ListChangesRequest};
 use crate::wire::convert;
 
-/// Which moment.
+/// The time in the past that is explained.
 #[derive(Debug, Args)]
 pub struct AtArgs {
-    /// As it was then: an RFC 3339 time, a date (its start in UTC), or a time of day in UTC, the
-    /// last that there was.
+    /// Explain the decision of this time: an RFC 3339 time, a date (its start in UTC), or a time of
+    /// day in UTC (its last occurrence).
     #[arg(long, value_name = "TIME", value_parser = time::past)]
     at: Option<TimeRange>,
 
-    /// As it was at this revision.
+    /// Explain the decision of this revision.
     #[arg(long, value_name = "REVISION", conflicts_with = "at")]
     at_revision: Option<u64>,
 
-    /// As a server's decision log has it, `-` for standard input: the last denial in it, or of the
-    /// time that is given. What the call needed is read there, if it is not given.
+    /// Find the decision in this decision log of a server, `-` for standard input: the last denial,
+    /// or the one of the given time. The scopes or the endpoint are read from it, if they are not
+    /// given.
     #[arg(long, value_name = "FILE")]
     decision_log: Option<PathBuf>,
 
-    /// The catalog file of then, where today's asks something else of the check.
+    /// The catalog file of that time. Needed if the current catalog requires something else for
+    /// this check.
     #[arg(long, value_name = "FILE")]
     catalog: Option<PathBuf>,
 }
 
 impl AtArgs {
-    /// Whether a moment of the past is asked for.
+    /// Whether a time in the past is given.
     ///
     /// # Errors
-    /// A catalog of then is given, and no then.
+    /// --catalog is given without a time.
     pub(super) fn is_given(&self) -> anyhow::Result<bool> {
         let given = self.at.is_some() || self.at_revision.is_some() || self.decision_log.is_some();
         if !given && self.catalog.is_some() {
-            bail!("--catalog is for the past: say when by --at, --at-revision or --decision-log");
+            bail!(
+                "--catalog is for the past: give a time with --at, --at-revision or --decision-log"
+            );
         }
         Ok(given)
     }
 }
 
-/// A moment as far as it is known before the audit log is read.
+/// The requested time, before the audit log is read.
 #[derive(Clone, Copy, Debug)]
 struct Moment {
     revision: Option<u64>,
-    span: Option<TimeRange>,
+    range: Option<TimeRange>,
 }
 
-/// What the server's audit log says of a check.
+/// The part of the server's audit log that concerns a check.
 struct Log {
-    /// The changes that concern it, in order.
+    /// The changes that concern the check, oldest first.
     changes: Vec<(proto::Change, Change)>,
-    /// The oldest revision that is kept; the last.
-    kept: Option<(u64, u64)>,
-    /// When the oldest was made.
-    begins: Timestamp,
-    /// The moment's revision, and its time.
+    /// The oldest and the newest retained revision.
+    retained: Option<(u64, u64)>,
+    /// The time of the oldest retained change.
+    begins_at: Timestamp,
+    /// The revision and the time that are explained.
     revision: u64,
     time: Timestamp,
-    /// The catalog of today.
+    /// The current catalog.
     yaml: String,
 }
 
-/// What was decided from some moment on; nothing, where that cannot be known.
+/// The decision from some time on. `None` if it is not known.
 type Answer = Option<Result<Verdict, AudienceError>>;
 
-/// A change, or a moment at which time alone changed the answer.
+/// A change, or a time at which a start or an expiry changed the decision.
 struct Step<'a> {
     change: Option<&'a proto::Change>,
     time: Timestamp,
     revision: u64,
-    /// What was decided from then on.
+    /// The decision from this time on.
     answer: Answer,
-    /// Whether that was another answer before.
-    turned: bool,
+    /// Whether the decision before was different.
+    is_different: bool,
 }
 
-/// What was decided at the moment.
+/// The decision at the requested time.
 struct Then {
     answer: Answer,
     layers: Vec<Explanation>,
-    /// Why nothing can be said, where that is so.
+    /// The reason why the decision is not known.
     unknown: Option<String>,
 }
 
-/// Explains a check as of then.
+/// Explains a check as of a time in the past.
 ///
 /// # Errors
-/// Could not ask, or the logs do not reach back.
-pub(super) async fn at(
+/// The server cannot be reached or returns an error, or the logs do not reach back far enough.
+pub(super) async fn explain_at(
     args: AtArgs,
     mut check: CheckRequest,
-    asking: &ServerArgs,
+    server: &ServerArgs,
 ) -> anyhow::Result<bool> {
-    let mut when = Moment { revision: args.at_revision, span: args.at };
-    let found = match &args.decision_log {
-        Some(log) => Some(decision_log::find(log, &check, when.revision, when.span)?),
+    let mut moment = Moment { revision: args.at_revision, range: args.at };
+    let matches = match &args.decision_log {
+        Some(log) => Some(decision_log::find(log, &check, moment.revision, moment.range)?),
         None => None,
     };
-    let logged = found.as_ref().and_then(|found| found.last.clone());
+    let logged = matches.as_ref().and_then(|matches| matches.last.clone());
     if let Some(logged) = &logged {
         check = logged.check(&check);
         let (from, until) = (logged.time, logged.time);
-        when = Moment { revision: Some(logged.revision), span: Some(TimeRange { from, until }) };
+        moment = Moment { revision: Some(logged.revision), range: Some(TimeRange { from, until }) };
     }
     if check.scopes.is_empty()
         && let Some(count) = logged.as_ref().and_then(|logged| logged.scopes_count)
     {
         bail!(
-            "the check named {count} scopes, and the decision log has not all of them: name those \
-             that you want explained"
+            "the check had {count} scopes, and the decision log does not have all of them: name \
+             the scopes to explain"
         );
     }
     if check.scopes.is_empty() && check.endpoint.is_none() {
-        let found = found.map(|found| report::missing(&found)).unwrap_or_default();
+        let matches = matches.map(|matches| report::missing(&matches)).unwrap_or_default();
         bail!(
-            "{found}; to know what would have been decided, name the scopes and the time by --at"
+            "{matches}; to compute the decision instead, name the scopes, and the time with --at"
         );
     }
     check.at_least_revision = 0;
     let query = convert::query_from_proto(&check)?;
-    let mut desk = asking.open().await?;
-    let log = read(&mut desk, &query, when).await?;
-    let file = args.catalog.as_deref().map(|path| Ok::<_, anyhow::Error>((path, text(path)?)));
+    let mut client = server.open().await?;
+    let log = read(&mut client, &query, moment).await?;
+    let file = args.catalog.as_deref().map(|path| Ok::<_, anyhow::Error>((path, read_text(path)?)));
     let (then, steps) = replay(&log, &query, file.transpose()?)?;
     let now = ExplainCheckRequest { check: Some(check.clone()) };
-    let now = unwrap_response(desk.authorization.explain_check(now).await)?;
+    let now = unwrap_response(client.authorization.explain_check(now).await)?;
     let now = require(&now.decision)?;
-    let report =
-        PastExplanation { check: &check, found, logged, when, log: &log, then, steps, now };
-    desk.printer.print_value(&report.json(), report.sheet())?;
+    let explanation =
+        PastExplanation { check: &check, matches, logged, moment, log: &log, then, steps, now };
+    client.printer.print_value(&explanation.json(), explanation.report())?;
     Ok(true)
 }
 
-/// Reads the whole audit log: changes of the catalog are among all others.
-async fn read(desk: &mut Client, query: &Query, when: Moment) -> anyhow::Result<Log> {
+/// Reads the whole audit log, because only the log of all companies has the changes of the catalog.
+async fn read(client: &mut Client, query: &Query, moment: Moment) -> anyhow::Result<Log> {
     let request = proto::GetCatalogRequest {};
-    let catalog = unwrap_response(desk.catalog.get_catalog(request).await)?;
+    let catalog = unwrap_response(client.catalog.get_catalog(request).await)?;
     let mut log = Log {
         changes: vec![],
-        kept: None,
-        begins: Timestamp::MIN,
+        retained: None,
+        begins_at: Timestamp::MIN,
         revision: 0,
         time: Timestamp::MIN,
         yaml: catalog.yaml,
     };
     let mut request = ListChangesRequest { page_size: 1_000, ..Default::default() };
-    let asked = when.span.map(|span| span.from);
+    let requested = moment.range.map(|range| range.from);
     loop {
-        let page = unwrap_response(desk.changes.list_changes(request.clone()).await)
-            .context("the past is read from the audit log of all companies")?;
-        for told in page.changes {
-            let change = convert::change(&told)?;
-            let last = log.kept.map_or(0, |(_, last)| last);
-            if let (ChangeKind::RestoreBackup, Some(asked)) = (change.kind, when.revision)
-                && (last + 1..told.revision).contains(&asked)
+        let page = unwrap_response(client.changes.list_changes(request.clone()).await)
+            .context("explaining the past needs read access to the audit log of all companies")?;
+        for entry in page.changes {
+            let change = convert::change(&entry)?;
+            let last = log.retained.map_or(0, |(_, last)| last);
+            if let (ChangeKind::RestoreBackup, Some(requested)) = (change.kind, moment.revision)
+                && (last + 1..entry.revision).contains(&requested)
             {
                 bail!(
-                    "revision {asked} is of what was lost when a backup of revision {last} was \
-                     restored: no log has it any more"
+                    "revision {requested} was lost when a backup of revision {last} was restored: \
+                     the audit log does not have it"
                 );
             }
-            if log.kept.is_none() {
-                log.begins = change.time;
+            if log.retained.is_none() {
+                log.begins_at = change.time;
             }
-            log.kept = Some((log.kept.map_or(told.revision, |(first, _)| first), told.revision));
-            let reached = match when.revision {
-                Some(revision) => told.revision <= revision,
-                None => asked.is_none_or(|time| change.time <= time),
+            log.retained =
+                Some((log.retained.map_or(entry.revision, |(first, _)| first), entry.revision));
+            let is_reached = match moment.revision {
+                Some(revision) => entry.revision <= revision,
+                None => requested.is_none_or(|time| change.time <= time),
             };
-            if reached {
-                (log.revision, log.time) = (told.revision, change.time);
+            if is_reached {
+                (log.revision, log.time) = (entry.revision, change.time);
             }
-            if change.kind == ChangeKind::ApplyCatalog && told.revision > catalog.revision {
-                bail!("the catalog was changed just now: run it again");
+            if change.kind == ChangeKind::ApplyCatalog && entry.revision > catalog.revision {
+                bail!("the catalog changed during the command: run it again");
             }
             if Replay::is_concerned(query, &change) {
-                log.changes.push((told, change));
+                log.changes.push((entry, change));
             }
         }
         request.page_token = page.next_page_token;
@@ -207,117 +212,135 @@ async fn read(desk: &mut Client, query: &Query, when: Moment) -> anyhow::Result<
             break;
         }
     }
-    log.time = asked.unwrap_or(log.time);
-    let Some((first, last)) = log.kept else {
+    log.time = requested.unwrap_or(log.time);
+    let Some((first, last)) = log.retained else {
         bail!(
-            "the audit log has no change, or none any more (--audit-log-retention): restore a backup to \
-             another directory, and ask there"
+            "the audit log is empty (--audit-log-retention): restore a backup to another \
+             directory, and run the command there"
         );
     };
-    if let Some(asked) = when.revision.filter(|asked| *asked > last) {
-        bail!("there is no revision {asked}: the last is {last}");
+    if let Some(requested) = moment.revision.filter(|requested| *requested > last) {
+        bail!("revision {requested} does not exist: the last is {last}");
     }
-    // What came before the first is empty, unless the first that is kept is another.
+    // There is nothing before the first change, unless older changes were removed.
     if log.revision == 0 && first > 1 {
         bail!(
-            "the audit log begins at revision {first}, of {}: restore a backup of before to \
-             another directory, and ask there",
-            log.begins
+            "the audit log begins at revision {first}, of {}: restore an earlier backup to another \
+             directory, and run the command there",
+            log.begins_at
         );
     }
     Ok(log)
 }
 
-/// What was decided at the moment, and from each change on.
+/// The decision at the requested time, and after each change.
 fn replay<'a>(
     log: &'a Log,
     query: &Query,
     file: Option<(&Path, String)>,
 ) -> anyhow::Result<(Then, Vec<Step<'a>>)> {
-    let otherwise: Vec<_> =
+    let requirement_changes: Vec<_> =
         log.changes.iter().filter(|(_, c)| requirement_changed(query, c)).collect();
-    let life = |at: u64| otherwise.iter().filter(|(change, _)| change.revision <= at).count();
-    let yaml = |at: u64| match (life(at) == otherwise.len(), &file) {
+    let requirement_version =
+        |at: u64| requirement_changes.iter().filter(|(change, _)| change.revision <= at).count();
+    let yaml = |at: u64| match (requirement_version(at) == requirement_changes.len(), &file) {
         (true, _) => Some(log.yaml.as_str()),
-        (false, Some((_, file))) if life(at) == life(log.revision) => Some(file.as_str()),
+        (false, Some((_, file)))
+            if requirement_version(at) == requirement_version(log.revision) =>
+        {
+            Some(file.as_str())
+        }
         (false, _) => None,
     };
-    let first = log.kept.map_or(0, |(first, _)| first);
-    let mut past = Replay::of(query, first <= 1);
+    let first = log.retained.map_or(0, |(first, _)| first);
+    let mut replay_state = Replay::of(query, first <= 1);
     let mut steps: Vec<Step<'_>> = Vec::new();
-    let (mut of_then, end) = (past.clone(), Timestamp::now());
-    for (n, (told, change)) in log.changes.iter().enumerate() {
-        past.take(change)?;
-        if told.revision <= log.revision {
-            of_then = past.clone();
+    let (mut state_at_moment, end) = (replay_state.clone(), Timestamp::now());
+    for (n, (entry, change)) in log.changes.iter().enumerate() {
+        replay_state.take(change)?;
+        if entry.revision <= log.revision {
+            state_at_moment = replay_state.clone();
         }
         let next = log.changes.get(n + 1).map_or(end, |(_, next)| next.time);
-        let catalog = match yaml(told.revision).filter(|_| past.is_whole()) {
-            Some(yaml) => Some(past.catalog(yaml).map_err(|error| anyhow!("{error}"))?),
+        let catalog = match yaml(entry.revision).filter(|_| replay_state.is_whole()) {
+            Some(yaml) => Some(replay_state.catalog(yaml).map_err(|error| anyhow!("{error}"))?),
             None => None,
         };
-        let decided = |time| Some(decide(query, past.facts(catalog.as_ref()?, time)));
-        let mut tell = |change: Option<&'a proto::Change>, time| {
-            let (answer, revision) = (decided(time), told.revision);
-            let turned = steps.last().is_none_or(|last| last.answer != answer);
-            if change.is_some() || turned {
-                steps.push(Step { change, time, revision, answer, turned });
+        let decide_at = |time| Some(decide(query, replay_state.facts(catalog.as_ref()?, time)));
+        let mut push_step = |change: Option<&'a proto::Change>, time| {
+            let (answer, revision) = (decide_at(time), entry.revision);
+            let is_different = steps.last().is_none_or(|last| last.answer != answer);
+            if change.is_some() || is_different {
+                steps.push(Step { change, time, revision, answer, is_different });
             }
         };
-        tell(Some(told), change.time);
-        let turns = catalog.iter().flat_map(|catalog| past.turns(catalog));
-        let turns = turns.filter(|turn| change.time < *turn && *turn < next);
-        turns.for_each(|turn| tell(None, turn));
+        push_step(Some(entry), change.time);
+        let time_limits = catalog.iter().flat_map(|catalog| replay_state.turns(catalog));
+        let time_limits = time_limits.filter(|time| change.time < *time && *time < next);
+        time_limits.for_each(|time| push_step(None, time));
     }
-    let then = decide_then(&of_then, log, query, yaml(log.revision), file.as_ref(), &otherwise)?;
+    let then = decide_then(
+        &state_at_moment,
+        log,
+        query,
+        yaml(log.revision),
+        file.as_ref(),
+        &requirement_changes,
+    )?;
     Ok((then, steps))
 }
 
 fn decide_then(
-    past: &Replay,
+    replay_state: &Replay,
     log: &Log,
     query: &Query,
     yaml: Option<&str>,
     file: Option<&(&Path, String)>,
-    otherwise: &[&(proto::Change, Change)],
+    requirement_changes: &[&(proto::Change, Change)],
 ) -> anyhow::Result<Then> {
     let unknown = |why| Then { answer: None, layers: vec![], unknown: Some(why) };
-    if !past.is_whole() {
-        let first = log.kept.map_or(0, |(first, _)| first);
-        let untouched = log.changes.iter().all(|(change, _)| change.revision <= log.revision);
-        return Ok(unknown(match untouched {
-            true => "the audit log begins after the company did, but nothing that the check rests \
-                     on was changed since then: what is decided now was decided then, unless \
-                     something has ended meanwhile"
-                .to_owned(),
+    if !replay_state.is_whole() {
+        let first = log.retained.map_or(0, |(first, _)| first);
+        let is_unchanged = log.changes.iter().all(|(change, _)| change.revision <= log.revision);
+        return Ok(unknown(match is_unchanged {
+            true => {
+                "the audit log begins after the company was created, but nothing that the check \
+                 depends on has changed since then: the decision was the same as now, unless \
+                 something has expired in between"
+                    .to_owned()
+            }
             false => format!(
-                "what was decided then cannot be said: the audit log begins at revision {first}, \
-                 after the company did (--audit-log-retention); restore a backup of before to another \
-                 directory, and ask there"
+                "the decision is not known: the audit log begins at revision {first}, after the \
+                 company was created (--audit-log-retention); restore an earlier backup to another \
+                 directory, and run the command there"
             ),
         }));
     }
-    let begun = log.changes.iter().any(|(change, _)| change.revision <= log.revision);
+    let has_changes = log.changes.iter().any(|(change, _)| change.revision <= log.revision);
     let Some(yaml) = yaml else {
-        if !begun {
+        if !has_changes {
             return Ok(unknown("there was no catalog yet, so every check was denied".to_owned()));
         }
-        let next = otherwise.iter().find(|(change, _)| change.revision > log.revision);
+        let next = requirement_changes.iter().find(|(change, _)| change.revision > log.revision);
         let next = next.map_or(0, |(change, _)| change.revision);
         return Ok(unknown(format!(
-            "what was decided then cannot be said: the catalog of revision {next} asks something \
-             else of this check; give the file that was in force before it by --catalog"
+            "the decision is not known: the catalog of revision {next} changed the requirement of \
+             this check; give the previous catalog file with --catalog"
         )));
     };
-    let catalog = past.catalog(yaml);
+    let catalog = replay_state.catalog(yaml);
     let catalog = match file {
         Some((path, file)) if file.as_str() == yaml => {
-            let catalog = catalog.map_err(|problems| anyhow!("{}", listed(path, &problems)))?;
-            let own: Vec<_> = catalog.scope_ids().collect();
-            let (own, kept) = (catalog.names(&own), past.scopes());
-            if log.kept.is_some_and(|(first, _)| first <= 1) && !own.iter().eq(kept) {
+            let catalog =
+                catalog.map_err(|problems| anyhow!("{}", format_errors(path, &problems)))?;
+            let catalog_scopes: Vec<_> = catalog.scope_ids().collect();
+            let (catalog_scopes, retained) =
+                (catalog.names(&catalog_scopes), replay_state.scopes());
+            if log.retained.is_some_and(|(first, _)| first <= 1)
+                && !catalog_scopes.iter().eq(retained)
+            {
                 bail!(
-                    "--catalog {} is not the catalog of revision {}: its scopes are others",
+                    "--catalog {} is not the catalog of revision {}: its scopes differ",
                     path.display(),
                     log.revision
                 );
@@ -326,7 +349,7 @@ fn decide_then(
         }
         _ => catalog.map_err(|error| anyhow!("{error}"))?,
     };
-    let facts = past.facts(&catalog, log.time);
+    let facts = replay_state.facts(&catalog, log.time);
     let layers = explain(query, facts).unwrap_or_default();
     Ok(Then { answer: Some(decide(query, facts)), layers, unknown: None })
 }

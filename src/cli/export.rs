@@ -1,9 +1,11 @@
-//! `scopegate export`: everything that people want to read, one JSON object a line.
+//! `scopegate export`: writes the catalog and all resources as JSON lines, for people and for
+//! `scopegate import`.
 //!
-//! A line without a `record` is as `scopegate import` reads it, and gives no more than there is:
-//! a grant that does not count, or ends before its credential, has a line of its own.
+//! `scopegate import` reads the lines without a `record`. Such a line never grants more than the
+//! original. A grant that is not active, or that has an expiry of its own, is written as a separate
+//! line with a `record`.
 //!
-//! Not here: secrets, the audit log, and one revision for all of it; a backup has these.
+//! Not here: secrets, the audit log, and a snapshot of one revision; use a backup for these.
 
 use super::endpoint_args::EndpointArgs;
 use clap::Args;
@@ -27,38 +29,41 @@ use crate::proto::{
     ListCompaniesRequest, ListCredentialsRequest, ListUsersRequest, User,
 };
 
-/// What to export, and where to.
+/// Arguments of `export`.
 #[derive(Debug, Args)]
 pub struct ExportArgs {
-    /// The file to write; `-` for standard output. A plain file of that name is replaced; anything
-    /// else there, such as a link or a FIFO, is refused.
+    /// The file to write; `-` for standard output. An existing regular file is replaced. Anything
+    /// else of that name, such as a link or a FIFO, is an error.
     #[arg(long, default_value = "-", value_name = "FILE")]
     pub output: PathBuf,
 
-    /// Which server to read.
+    /// The server to read.
     #[command(flatten)]
     pub server: EndpointArgs,
 }
 
-/// How many resources to ask for at once.
-const PAGE: i32 = 1_000;
-/// The most bytes of a page: a company may name a whole catalog.
-const MESSAGE: usize = 256 << 20;
+/// The page size of lists.
+const PAGE_SIZE: i32 = 1_000;
+/// The maximum size of a response in bytes: each company of a page can have all scopes of the
+/// catalog.
+const MAX_MESSAGE_BYTES: usize = 256 << 20;
 
-/// Exports. True if all is written.
+/// Writes the export. True if it is complete.
 ///
 /// # Errors
-/// Not all could be read or written.
+/// A resource could not be read or written.
 pub async fn export(args: ExportArgs) -> anyhow::Result<bool> {
     let channel = connect(&args.server).await?;
     let mut export = Export {
-        catalog: CatalogServiceClient::new(channel.clone()).max_decoding_message_size(MESSAGE),
-        directory: DirectoryServiceClient::new(channel).max_decoding_message_size(MESSAGE),
+        catalog: CatalogServiceClient::new(channel.clone())
+            .max_decoding_message_size(MAX_MESSAGE_BYTES),
+        directory: DirectoryServiceClient::new(channel)
+            .max_decoding_message_size(MAX_MESSAGE_BYTES),
         output: BufWriter::new(Output::open(&args.output)?),
     };
-    let done = export.all().await;
+    let outcome = export.all().await;
     let (output, _) = export.output.into_parts();
-    match done {
+    match outcome {
         Ok(()) => output.finish().map(|()| true),
         Err(error) => {
             output.give_up();
@@ -73,7 +78,7 @@ struct Export {
     output: BufWriter<Output>,
 }
 
-/// Reads all pages of a list. A company that is deleted meanwhile has no more.
+/// Reads all pages of a list. The list ends early if its company is deleted in between.
 macro_rules! pages {
     ($client:expr, $list:ident, $request:expr, $items:ident, |$item:ident| $each:expr) => {{
         let mut request = $request;
@@ -99,7 +104,7 @@ impl Export {
         let catalog = self.catalog.get_catalog(GetCatalogRequest {}).await;
         let catalog = catalog.map_err(|status| server_error(&status))?.into_inner();
         self.line(&Record::Catalog { yaml: &catalog.yaml })?;
-        let companies = ListCompaniesRequest { page_size: PAGE, ..Default::default() };
+        let companies = ListCompaniesRequest { page_size: PAGE_SIZE, ..Default::default() };
         pages!(self.directory, list_companies, companies, companies, |company| {
             self.company(&company).await?
         });
@@ -111,7 +116,7 @@ impl Export {
         self.line(&company_line(company))?;
         let list = ListCredentialsRequest {
             company_id: company_id.clone(),
-            page_size: PAGE,
+            page_size: PAGE_SIZE,
             ..Default::default()
         };
         let mut credentials = Vec::new();
@@ -120,22 +125,23 @@ impl Export {
             grant_lines(&credential).try_for_each(|line| self.line(&line))?;
             credentials.push(credential.credential_id)
         });
-        let list = ListUsersRequest { company_id, page_size: PAGE, ..Default::default() };
+        let list = ListUsersRequest { company_id, page_size: PAGE_SIZE, ..Default::default() };
         pages!(self.directory, list_users, list, users, |user| {
             self.user(user, &credentials).await?
         });
         Ok(())
     }
 
-    /// A user, and every consent. There is no list of those: each credential is asked for.
+    /// Writes a user and all consents of the user. There is no list of consents, so this reads one
+    /// for each credential.
     async fn user(&mut self, user: User, credentials: &[String]) -> anyhow::Result<()> {
         let User { company_id, user_id, roles, .. } = user;
         self.line(&Record::User { company_id: &company_id, user_id: &user_id, roles: &roles })?;
         for credential_id in credentials {
             let (company_id, user_id) = (company_id.clone(), user_id.clone());
             let credential_id = credential_id.clone();
-            let asked = GetConsentRequest { company_id, credential_id, user_id };
-            let consent = match self.directory.get_consent(asked).await {
+            let request = GetConsentRequest { company_id, credential_id, user_id };
+            let consent = match self.directory.get_consent(request).await {
                 Ok(read) => read.into_inner().consent,
                 Err(status) if status.code() == Code::NotFound => None,
                 Err(status) => return Err(server_error(&status)),
@@ -185,7 +191,7 @@ enum Record<'a> {
     },
 }
 
-/// A company as `scopegate import` reads it, unless it is disabled.
+/// A company. `scopegate import` reads it, unless it is disabled.
 #[derive(Serialize)]
 struct CompanyLine<'a> {
     company_id: &'a str,
@@ -211,12 +217,12 @@ fn company_line(company: &Company) -> CompanyLine<'_> {
     CompanyLine {
         company_id: &company.company_id,
         display_name: &company.display_name,
-        scopes: company.scopes.iter().map(|place| place.scope.as_str()).collect(),
+        scopes: company.scopes.iter().map(|entry| entry.scope.as_str()).collect(),
         enabled: (!company.enabled).then_some(false),
     }
 }
 
-/// Whether a credential that is given the scope has what this grant gives, and no more.
+/// Whether a new grant of the scope would give the same access as this grant.
 fn is_plain(grant: &Grant) -> bool {
     grant.state() == GrantState::Active && grant.expires_at.is_none()
 }
@@ -228,7 +234,7 @@ fn credential_line(credential: &Credential) -> CredentialLine<'_> {
         credential_id: &credential.credential_id,
         label: &credential.label,
         scopes: scopes.map(|grant| grant.scope.as_str()).collect(),
-        expires_at: credential.expires_at.as_ref().and_then(moment),
+        expires_at: credential.expires_at.as_ref().and_then(rfc3339),
         enabled: credential.enabled,
     }
 }
@@ -245,10 +251,10 @@ fn grant_lines(credential: &Credential) -> impl Iterator<Item = Record<'_>> {
             GrantState::Expired => "expired",
             GrantState::Unspecified => "unknown",
         },
-        expires_at: grant.expires_at.as_ref().and_then(moment),
+        expires_at: grant.expires_at.as_ref().and_then(rfc3339),
     })
 }
 
-fn moment(time: &prost_types::Timestamp) -> Option<String> {
+fn rfc3339(time: &prost_types::Timestamp) -> Option<String> {
     Timestamp::new(time.seconds, time.nanos).ok().map(|time| time.to_string())
 }

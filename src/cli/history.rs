@@ -1,10 +1,10 @@
-//! `scopegate changes list`: the audit log, from either end, all of it or what is asked for.
+//! `scopegate changes list`: lists the changes of the audit log, newest or oldest first.
 
 use clap::Args;
 use clap::builder::PossibleValuesParser;
 use prost_types::Timestamp;
 
-use super::changes::{of_whom, what, what_whole, who};
+use super::change_row::{actor, full, resource, summary};
 use super::client::{Client, Limit, Pages, ServerArgs, unwrap_response};
 use super::printer::{self, Cell, Report};
 use super::suggestion;
@@ -12,7 +12,7 @@ use super::time;
 use crate::policy::change::ChangeKind;
 use crate::proto::{Change, ListChangesRequest, ListChangesResponse};
 
-/// Which changes to list.
+/// Arguments of `changes list`.
 #[derive(Debug, Args)]
 pub struct ListArgs {
     /// Only changes of this company.
@@ -23,11 +23,11 @@ pub struct ListArgs {
     #[arg(long, requires = "company", default_value = "", hide_default_value = true)]
     credential: String,
 
-    /// Only changes that this caller made, or that were made on behalf of this person.
+    /// Only changes by this caller, or on behalf of this person.
     #[arg(long, default_value = "", hide_default_value = true, value_name = "NAME")]
     actor: String,
 
-    /// Only changes of these kinds: repeat it, or put commas between.
+    /// Only changes of these kinds; repeat the flag or separate kinds by commas.
     #[arg(
         long,
         value_name = "KIND",
@@ -37,44 +37,44 @@ pub struct ListArgs {
     )]
     kind: Vec<String>,
 
-    /// Only changes of this time or later: a date (its start in UTC), an RFC 3339 time, or how long
-    /// ago, such as `7d`.
+    /// Only changes at or after this time: a date (its start in UTC), an RFC 3339 time, or a
+    /// duration before now such as `7d`.
     #[arg(long, value_name = "WHEN", value_parser = time::ago)]
     since: Option<Timestamp>,
 
-    /// Only changes of before this time: as --since.
+    /// Only changes before this time, in the format of --since.
     #[arg(long, value_name = "WHEN", value_parser = time::ago)]
     until: Option<Timestamp>,
 
-    /// Only changes behind this revision.
+    /// Only changes after this revision.
     #[arg(long, default_value_t = 0, hide_default_value = true, value_name = "REVISION")]
     after: u64,
 
-    /// Begin with the oldest that is kept.
+    /// List the oldest retained change first.
     #[arg(long)]
     oldest_first: bool,
 
-    /// How many.
+    /// The maximum number to list.
     #[command(flatten)]
     limit: Limit,
 
-    /// Whom to ask.
+    /// The server to call.
     #[command(flatten)]
-    asking: ServerArgs,
+    server: ServerArgs,
 }
 
-/// Asks, and prints the changes.
+/// Lists the changes, and prints them.
 ///
 /// # Errors
-/// Could not ask, or the server refused.
+/// The server cannot be reached, or returns an error.
 pub(super) async fn list(args: ListArgs) -> anyhow::Result<()> {
-    let mut desk = args.asking.open().await?;
-    // The spelling of the contract, whatever was typed.
-    let kind = |typed: &String| {
-        let same = |kind: &&ChangeKind| kind.name().eq_ignore_ascii_case(typed);
-        ChangeKind::ALL.iter().find(same).map_or(typed.clone(), |kind| kind.name().to_owned())
+    let mut client = args.server.open().await?;
+    // Kinds are matched without case, and sent in the spelling of the API.
+    let kind = |input: &String| {
+        let same = |kind: &&ChangeKind| kind.name().eq_ignore_ascii_case(input);
+        ChangeKind::ALL.iter().find(same).map_or(input.clone(), |kind| kind.name().to_owned())
     };
-    let all = ListChangesRequest {
+    let filter = ListChangesRequest {
         company_id: args.company,
         after_revision: args.after,
         newest_first: !args.oldest_first,
@@ -85,103 +85,102 @@ pub(super) async fn list(args: ListArgs) -> anyhow::Result<()> {
         credential_id: args.credential,
         ..ListChangesRequest::default()
     };
-    let (mut found, mut pages) = (ListChangesResponse::default(), Pages::of(args.limit));
+    let (mut listed, mut pages) = (ListChangesResponse::default(), Pages::of(args.limit));
     loop {
         let (page_size, page_token) = (pages.size(), pages.token.clone());
-        let request = ListChangesRequest { page_size, page_token, ..all.clone() };
-        let page = unwrap_response(desk.changes.list_changes(request).await)?;
+        let request = ListChangesRequest { page_size, page_token, ..filter.clone() };
+        let page = unwrap_response(client.changes.list_changes(request).await)?;
         let more = pages.turn(page.changes.len(), &page.next_page_token);
-        found.changes.extend(page.changes);
-        found.next_page_token = page.next_page_token;
+        listed.changes.extend(page.changes);
+        listed.next_page_token = page.next_page_token;
         if !more {
             break;
         }
     }
-    let sheet = if desk.printer.is_for_people() {
-        let oldest = if found.next_page_token.is_empty() {
-            oldest_kept(&mut desk, &all).await
+    let report = if client.printer.is_for_people() {
+        let oldest = if listed.next_page_token.is_empty() {
+            oldest_retained(&mut client, &filter).await
         } else {
             None
         };
-        sheet(&found, oldest.as_ref())
+        report(&listed, oldest.as_ref())
     } else {
         Report::default()
     };
-    desk.printer.print(&found, sheet)?;
-    match all.company_id {
-        Some(company) if found.changes.is_empty() => match all.credential_id.as_str() {
-            "" => suggestion::warn_of_company(&mut desk, &company).await,
-            credential => suggestion::warn_of_credential(&mut desk, &company, credential).await,
+    client.printer.print(&listed, report)?;
+    match filter.company_id {
+        Some(company) if listed.changes.is_empty() => match filter.credential_id.as_str() {
+            "" => suggestion::warn_of_company(&mut client, &company).await,
+            credential => suggestion::warn_of_credential(&mut client, &company, credential).await,
         },
         _ => {}
     }
     Ok(())
 }
 
-/// The oldest change that is kept of those that the list would go back to, if older ones were
-/// removed.
-async fn oldest_kept(desk: &mut Client, list: &ListChangesRequest) -> Option<Change> {
+/// The oldest retained change in the range of the list, if older changes were removed.
+async fn oldest_retained(client: &mut Client, list: &ListChangesRequest) -> Option<Change> {
     if list.after_revision > 0 {
         return None;
     }
     let company_id = list.company_id.clone();
     let request = ListChangesRequest { company_id, page_size: 1, ..Default::default() };
-    // It is a note. Nothing fails for the lack of it.
-    let page = desk.changes.list_changes(request).await.ok()?.into_inner();
+    // This is only for a note, so an error is ignored.
+    let page = client.changes.list_changes(request).await.ok()?.into_inner();
     let oldest = page.changes.into_iter().next()?;
     let is_first = match list.company_id {
         Some(_) => oldest.kind == ChangeKind::CreateCompany.name(),
         None => oldest.revision <= 1,
     };
     let time = |time: Option<&Timestamp>| time.map(|time| (time.seconds, time.nanos));
-    let reaches = time(list.start_time.as_ref())
-        .is_none_or(|start| time(oldest.time.as_ref()).is_none_or(|kept| start < kept));
-    Some(oldest).filter(|_| !is_first && reaches)
+    let reaches_back = time(list.start_time.as_ref())
+        .is_none_or(|start| time(oldest.time.as_ref()).is_none_or(|retained| start < retained));
+    Some(oldest).filter(|_| !is_first && reaches_back)
 }
 
-fn sheet(found: &ListChangesResponse, oldest: Option<&Change>) -> Report {
+fn report(listed: &ListChangesResponse, oldest: Option<&Change>) -> Report {
     let row = |change: &Change| {
         [
             change.revision.into(),
             time::text(change.time.as_ref()).into(),
-            who(change).into(),
+            actor(change).into(),
             change.kind.clone().into(),
-            of_whom(change).into(),
+            resource(change).into(),
         ]
     };
-    let changes = found.changes.iter();
-    let mut sheet = if printer::is_on_a_terminal() {
-        let below = found.changes.iter().map(|change| {
+    let changes = listed.changes.iter();
+    let mut report = if printer::is_on_a_terminal() {
+        let details = listed.changes.iter().map(|change| {
             let reason = match change.reason.as_str() {
                 "" => String::new(),
                 reason => format!("reason: {reason}"),
             };
-            [what(change), reason].into_iter().filter(|line| !line.is_empty()).collect()
+            [summary(change), reason].into_iter().filter(|line| !line.is_empty()).collect()
         });
         let head = &["REVISION", "TIME", "ACTOR", "KIND", "RESOURCE"];
-        Report::default().rows_with(head, changes.map(row), below)
+        Report::default().rows_with(head, changes.map(row), details)
     } else {
-        // A line each, and nothing cut: for `grep`.
+        // One line for each change and nothing cut, for `grep`.
         let head = &["REVISION", "TIME", "ACTOR", "KIND", "RESOURCE", "CHANGE", "REASON"];
         let rows = changes.map(|change| {
-            let [revision, time, actor, kind, of]: [Cell; 5] = row(change);
-            let (what, reason) = (what_whole(change), change.reason.clone());
-            [revision, time, actor, kind, of, what.into(), reason.into()]
+            let [revision, time, actor, kind, resource]: [Cell; 5] = row(change);
+            let (fields, reason) = (full(change), change.reason.clone());
+            [revision, time, actor, kind, resource, fields.into(), reason.into()]
         });
         Report::default().rows(head, rows)
     };
-    if !found.next_page_token.is_empty() {
-        return sheet.line("there are more: raise --limit");
+    if !listed.next_page_token.is_empty() {
+        return report.line("there are more: raise --limit");
     }
-    if found.changes.is_empty() {
-        sheet = sheet.line("none");
+    if listed.changes.is_empty() {
+        report = report.line("none");
     }
     match oldest {
-        Some(oldest) => sheet.line(format!(
-            "changes before revision {} ({}) are no longer kept (serve --audit-log-retention)",
+        Some(oldest) => report.line(format!(
+            "changes before revision {} ({}) are no longer retained (serve --audit-log-retention)",
             oldest.revision,
             time::text(oldest.time.as_ref())
         )),
-        None => sheet,
+        None => report,
     }
 }

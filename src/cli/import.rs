@@ -1,8 +1,8 @@
-//! `scopegate import`: companies and credentials from a file of JSON lines.
+//! `scopegate import`: imports companies and credentials from a file of JSON lines.
 //!
-//! A thread reads and understands lines and hands them over in messages; it is held up while the
-//! server is. Lines of an export that are neither a company nor a credential have a `record`, and
-//! are skipped. Not here: what a line's words may be, beyond its form; the server says that.
+//! A thread reads and parses the lines, and sends them in batches. It waits while the server is
+//! busy. Lines of an export with a `record`, which are neither a company nor a credential, are
+//! skipped. Not here: validation of ids and scopes, which the server does.
 
 use super::endpoint_args::EndpointArgs;
 use super::output_format::OutputFormat;
@@ -23,7 +23,7 @@ use tonic_types::StatusExt;
 use super::connection::{Purpose, connect_for};
 use super::failure::{self, server_error};
 use super::printer::{Cell, Printer, Report, count};
-use super::repeated::Repeated;
+use super::repeated::RepeatedIds;
 use super::{text_file, time};
 
 use crate::proto::directory_service_client::DirectoryServiceClient;
@@ -32,46 +32,46 @@ use crate::proto::{
     ImportedCredential, Scopes,
 };
 
-/// What to import, and where to.
+/// Arguments of `import`.
 #[derive(Debug, Args)]
 pub struct ImportArgs {
     /// The file; `-` for standard input.
     pub file: PathBuf,
 
-    /// Only say what would be created, and what is wrong.
+    /// Validate the file and show what would be created, without importing it.
     #[arg(long)]
     pub dry_run: bool,
 
-    /// Why, for the audit record of each.
+    /// The reason, for the audit log.
     #[arg(long, default_value = "", hide_default_value = true)]
     pub reason: String,
 
-    /// For whom, for the audit record of each.
+    /// The person on whose behalf you act, for the audit log.
     #[arg(long, default_value = "", hide_default_value = true)]
     pub on_behalf_of: String,
 
-    /// How to write what came of it: for people, or as the contract's JSON for programs.
+    /// The output format: a table for people, or the JSON of the API for programs.
     #[arg(long, default_value = "table", value_name = "FORMAT")]
     pub output: OutputFormat,
 
-    /// Which server to ask. The import takes any time, as long as the server makes progress.
+    /// The server to call. An import has no time limit as long as the server makes progress.
     #[command(flatten)]
     pub server: EndpointArgs,
 }
 
-/// The most lines of a message: as many items as the contract allows.
-const LINES: usize = 1_000;
-/// The most bytes of the lines of a message: far fewer than a server reads of one, so that one
-/// long line more does no harm.
-const BYTES: usize = 1 << 20;
-/// The most bytes of a line.
-const LINE: u64 = 1 << 20;
-/// How a line begins that is for people, and not for an import.
-const RECORD: &[u8] = br#"{"record":"#;
-/// How many messages are read ahead.
-const AHEAD: usize = 4;
+/// The maximum number of items in a message, which is the limit of the API.
+const MAX_ITEMS: usize = 1_000;
+/// The maximum number of bytes of lines in a message. It is far below the limit of a server, so
+/// that one more long line still fits.
+const MAX_MESSAGE_BYTES: usize = 1 << 20;
+/// The maximum length of a line in bytes.
+const MAX_LINE_BYTES: u64 = 1 << 20;
+/// The beginning of a line that is for people and not imported.
+const RECORD_PREFIX: &[u8] = br#"{"record":"#;
+/// The number of messages that are read ahead.
+const MESSAGES_AHEAD: usize = 4;
 
-/// One line of the file. A key that is not here is refused: a mistyped one must not be dropped.
+/// One line of the file. Unknown keys are errors, so that a misspelled key is not silently ignored.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Line {
@@ -84,10 +84,10 @@ struct Line {
     enabled: Option<bool>,
 }
 
-/// Imports a file, and prints what came of it. True if all of it exists now.
+/// Imports a file, and prints the result. True if all items exist now.
 ///
 /// # Errors
-/// A line is wrong, or could not ask.
+/// A line is invalid, or the server cannot be reached or returns an error.
 pub async fn import(args: ImportArgs) -> anyhow::Result<bool> {
     let (input, bytes) = open(&args.file)?;
     let mut input = BufReader::with_capacity(1 << 16, input);
@@ -95,27 +95,26 @@ pub async fn import(args: ImportArgs) -> anyhow::Result<bool> {
     let printer = Printer::new(args.output)?;
     let mut client = DirectoryServiceClient::new(connect_for(Purpose::Upload, &args.server).await?);
     let progress = progress(bytes);
-    let (send, messages) = mpsc::channel(AHEAD);
+    let (send, messages) = mpsc::channel(MESSAGES_AHEAD);
     let first = ImportCredentialsRequest {
         validate_only: args.dry_run,
         reason: args.reason,
         on_behalf_of: args.on_behalf_of,
         ..ImportCredentialsRequest::default()
     };
-    let shown = progress.clone();
-    let reading = std::thread::spawn(move || read(input, first, &send, &shown));
+    let reader_progress = progress.clone();
+    let reading = std::thread::spawn(move || read(input, first, &send, &reader_progress));
     let answer = client.import_credentials(ReceiverStream::new(messages)).await;
     progress.finish_and_clear();
-    let answer = answer.map_err(|status| ended(&status, args.dry_run))?.into_inner();
-    let read = reading.join().map_err(|_| anyhow!("the file could not be read to its end"))?;
+    let answer = answer.map_err(|status| import_error(&status, args.dry_run))?.into_inner();
+    let read = reading.join().map_err(|_| anyhow!("the file could not be read to the end"))?;
     let Content { items, records } = match read {
         Ok(read) => read,
-        Err(error) => bail!("{error:#}; {}", kept(&answer, args.dry_run)),
+        Err(error) => bail!("{error:#}; {}", failure_summary(&answer, args.dry_run)),
     };
     if items + records == 0 {
         bail!(
-            "{} is empty: give a file with one JSON object a line, such as {{\"company_id\": \
-             \"acme\"}}",
+            "{} is empty: write one JSON object a line, such as {{\"company_id\": \"acme\"}}",
             args.file.display()
         );
     }
@@ -125,25 +124,25 @@ pub async fn import(args: ImportArgs) -> anyhow::Result<bool> {
     let counts = counts(&answer);
     let differ = match differing_count {
         0 => String::new(),
-        many => format!(", {many} of them with other content, which was left as it is"),
+        many => format!(", {many} of them with other content, which was not changed"),
     };
-    let mut sheet = Report::default().line(format!(
+    let mut report = Report::default().line(format!(
         "{done} {counts}; {skipped_count} existed already{differ}; revision {revision}{nothing}"
     ));
     if records > 0 {
-        sheet =
-            sheet.line(format!("skipped {records} lines with a `record`, which are not imported"));
+        report =
+            report.line(format!("skipped {records} lines with a `record`, which are not imported"));
     }
-    sheet = sheet.rows(&["LINE", "COMPANY", "CREDENTIAL", "DIFFERS IN"], rows(&answer));
+    report = report.rows(&["LINE", "COMPANY", "CREDENTIAL", "DIFFERS IN"], rows(&answer));
     let more = differing_count.saturating_sub(answer.differing.len() as u64);
     if more > 0 {
-        sheet = sheet.line(format!("and {more} more with other content"));
+        report = report.line(format!("and {more} more with other content"));
     }
-    printer.print(&answer, sheet)?;
+    printer.print(&answer, report)?;
     Ok(true)
 }
 
-/// What exists with other content.
+/// The rows of items that exist with different content.
 fn rows(answer: &ImportCredentialsResponse) -> impl Iterator<Item = [Cell; 4]> {
     answer.differing.iter().map(|difference| {
         let ImportDifference { company_id, credential_id, line, fields } = difference.clone();
@@ -151,7 +150,7 @@ fn rows(answer: &ImportCredentialsResponse) -> impl Iterator<Item = [Cell; 4]> {
     })
 }
 
-/// The file, and how many bytes it has if that is known.
+/// Opens the file, and returns its size if it is known.
 fn open(file: &Path) -> anyhow::Result<(Box<dyn Read + Send>, Option<u64>)> {
     if file.as_os_str() == "-" {
         return Ok((Box::new(io::stdin()), None));
@@ -161,7 +160,7 @@ fn open(file: &Path) -> anyhow::Result<(Box<dyn Read + Send>, Option<u64>)> {
     Ok((Box::new(opened), bytes))
 }
 
-/// A bar, on a terminal.
+/// A progress bar, on a terminal.
 fn progress(bytes: Option<u64>) -> ProgressBar {
     if !io::stderr().is_terminal() {
         return ProgressBar::hidden();
@@ -178,7 +177,7 @@ fn progress(bytes: Option<u64>) -> ProgressBar {
     }
 }
 
-/// How many lines a file has.
+/// The number of lines of a file.
 #[derive(Clone, Copy, Debug, Default)]
 struct Content {
     /// Lines of companies and credentials.
@@ -187,7 +186,8 @@ struct Content {
     records: u64,
 }
 
-/// Reads lines into messages until the end, the first wrong line, or nobody takes them any more.
+/// Reads lines into messages until the end of the file, the first invalid line, or the end of the
+/// call.
 fn read(
     mut input: impl BufRead,
     first: ImportCredentialsRequest,
@@ -196,17 +196,17 @@ fn read(
 ) -> anyhow::Result<Content> {
     let (mut message, mut bytes, mut number) = (first, 0, 0);
     let (mut text, mut content) = (Vec::new(), Content::default());
-    let mut repeated = Repeated::default();
+    let mut repeated = RepeatedIds::default();
     let outcome = loop {
         text.clear();
         number += 1;
-        let length = match input.by_ref().take(LINE + 1).read_until(b'\n', &mut text) {
+        let length = match input.by_ref().take(MAX_LINE_BYTES + 1).read_until(b'\n', &mut text) {
             Ok(0) => break Ok(content),
             Ok(length) => length,
             Err(error) => break Err(anyhow!("line {number}: cannot be read: {}", error.kind())),
         };
-        if text.starts_with(RECORD) {
-            // A catalog may be longer than any other line.
+        if text.starts_with(RECORD_PREFIX) {
+            // The line of a catalog can exceed the maximum length.
             if text.last() != Some(&b'\n')
                 && let Err(error) = input.skip_until(b'\n')
             {
@@ -216,44 +216,50 @@ fn read(
             content.records += 1;
             continue;
         }
-        if length as u64 > LINE {
-            break Err(anyhow!("line {number}: has more than {LINE} bytes: divide its scopes"));
+        if length as u64 > MAX_LINE_BYTES {
+            break Err(anyhow!(
+                "line {number}: has more than {MAX_LINE_BYTES} bytes: split its scopes into \
+                 several grants"
+            ));
         }
         progress.inc(length as u64);
         if text.iter().all(u8::is_ascii_whitespace) {
             continue;
         }
-        // A second line of an id is seen before it is sent, so before anything of it is written.
-        if let Err(error) = take(&text, number, &mut message, &mut repeated) {
+        // A duplicate id is found before the line is sent, so before anything of it is imported.
+        if let Err(error) = add_line(&text, number, &mut message, &mut repeated) {
             break Err(anyhow!("line {number}: {error}"));
         }
         content.items += 1;
         bytes += length;
-        if message.companies.len() + message.credentials.len() == LINES || bytes >= BYTES {
+        if message.companies.len() + message.credentials.len() == MAX_ITEMS
+            || bytes >= MAX_MESSAGE_BYTES
+        {
             bytes = 0;
             if send.blocking_send(std::mem::take(&mut message)).is_err() {
-                // The call has ended, and says why.
+                // The call has ended, and its status has the reason.
                 return Ok(content);
             }
         }
     };
-    // What stands before a wrong line is imported: it is not wrong. The terms go out in any case.
+    // The lines before an invalid line are imported. The first message is always sent, because it
+    // carries the write options.
     send.blocking_send(message).ok();
     outcome
 }
 
-/// Understands a line.
-fn take(
+/// Parses a line, and adds it to a message.
+fn add_line(
     text: &[u8],
     line: u64,
     message: &mut ImportCredentialsRequest,
-    repeated: &mut Repeated,
+    repeated: &mut RepeatedIds,
 ) -> anyhow::Result<()> {
     let read: Line = serde_json::from_slice(text).map_err(|error| {
-        // The library counts lines of its own.
-        let said = error.to_string();
-        let said = said.rsplit_once(" at line ").map_or(said.as_str(), |(said, _)| said);
-        anyhow!("column {}: {said}", error.column())
+        // serde_json counts lines of its own, so its position is cut off.
+        let text = error.to_string();
+        let text = text.rsplit_once(" at line ").map_or(text.as_str(), |(text, _)| text);
+        anyhow!("column {}: {text}", error.column())
     })?;
     let Line { company_id, credential_id, display_name, label, scopes, expires_at, enabled } = read;
     if let Some(credential_id) = credential_id {
@@ -268,7 +274,7 @@ fn take(
         let has = [expires_at.is_some().into(), enabled.unwrap_or(true).into()];
         let set = as_set(&scopes);
         let content = [&[label.as_bytes(), end.as_bytes(), &has][..], &set].concat();
-        repeated.note(line, &[&company_id, &credential_id], &content)?;
+        repeated.insert(line, &[&company_id, &credential_id], &content)?;
         message.credentials.push(ImportedCredential {
             company_id,
             credential_id,
@@ -281,7 +287,10 @@ fn take(
         return Ok(());
     }
     if label.is_none() && expires_at.is_none() && enabled == Some(false) {
-        bail!("a company is not imported disabled: take `enabled` out, and disable it afterwards");
+        bail!(
+            "a company is not imported disabled: remove `enabled`, and disable the company after \
+             the import"
+        );
     }
     if label.is_some() || expires_at.is_some() || enabled.is_some() {
         bail!("a company has no `label`, `expires_at` or `enabled`: is `credential_id` missing?");
@@ -289,14 +298,14 @@ fn take(
     let name = display_name.as_deref().unwrap_or_default().as_bytes();
     let all = [scopes.is_none().into()];
     let set = as_set(scopes.as_deref().unwrap_or_default());
-    repeated.note(line, &[&company_id], &[&[name, &all][..], &set].concat())?;
+    repeated.insert(line, &[&company_id], &[&[name, &all][..], &set].concat())?;
     let (display_name, scopes) =
         (display_name.unwrap_or_default(), scopes.map(|names| Scopes { names }));
     message.companies.push(ImportedCompany { company_id, display_name, scopes, line });
     Ok(())
 }
 
-/// Scopes as a set: their order and repetition say nothing.
+/// Scopes as a sorted set, because order and duplicates have no meaning.
 fn as_set(scopes: &[String]) -> Vec<&[u8]> {
     let mut set: Vec<_> = scopes.iter().map(String::as_bytes).collect();
     set.sort_unstable();
@@ -304,27 +313,28 @@ fn as_set(scopes: &[String]) -> Vec<&[u8]> {
     set
 }
 
-/// What was created, in words.
+/// The counts of created items, as text.
 fn counts(answer: &ImportCredentialsResponse) -> String {
     let companies = count(answer.created_company_count, "company", "companies");
     let credentials = count(answer.created_credential_count, "credential", "credentials");
     format!("{companies} and {credentials}")
 }
 
-/// What an import that did not come to its end has left, and what to do.
-fn kept(done: &ImportCredentialsResponse, dry_run: bool) -> String {
+/// The result of an import that failed, and what to do next.
+fn failure_summary(done: &ImportCredentialsResponse, dry_run: bool) -> String {
     if dry_run {
-        return "mend the line; nothing was changed".to_owned();
+        return "fix the line; nothing was changed".to_owned();
     }
     let (counts, skipped) = (counts(done), done.skipped_count);
     format!(
-        "{counts} were created before it, {skipped} existed already: mend the line and import the \
-         whole file again, what exists is skipped"
+        "{counts} were created before it, {skipped} existed already: fix the line and import the \
+         whole file again, existing items are skipped"
     )
 }
 
-/// A sentence without the places of a message: the file's line is named.
-fn in_the_file(sentence: &str) -> String {
+/// Removes field paths of the message from an error text, because the text names the line of the
+/// file instead.
+fn without_field_paths(sentence: &str) -> String {
     let mut text = sentence.to_owned();
     for list in ["credentials[", "companies["] {
         while let Some(start) = text.find(list) {
@@ -333,20 +343,20 @@ fn in_the_file(sentence: &str) -> String {
             text.replace_range(start..start + end + 1 + usize::from(dot), "");
         }
     }
-    // Of a whole line nothing is left.
+    // The error was about the whole item, so its path is empty now.
     text.strip_prefix("``: ").map(str::to_owned).unwrap_or(text)
 }
 
-/// Why the server ended an import.
-fn ended(status: &Status, dry_run: bool) -> anyhow::Error {
+/// The error of an import that the server ended.
+fn import_error(status: &Status, dry_run: bool) -> anyhow::Error {
     let details = status.get_error_details();
     let Some(info) = details.error_info() else {
         let error = server_error(status);
-        let text = format!("{error}; then import the whole file again: what exists is skipped");
+        let text = format!("{error}; then import the whole file again: existing items are skipped");
         return failure::reworded(&error, text);
     };
-    let told = |key: &str| info.metadata.get(key)?.parse::<u64>().ok();
-    let count = |key: &str| told(key).unwrap_or_default();
+    let metadata = |key: &str| info.metadata.get(key)?.parse::<u64>().ok();
+    let count = |key: &str| metadata(key).unwrap_or_default();
     let done = ImportCredentialsResponse {
         created_company_count: count("created_company_count"),
         created_credential_count: count("created_credential_count"),
@@ -355,10 +365,10 @@ fn ended(status: &Status, dry_run: bool) -> anyhow::Error {
         differing_count: count("differing_count"),
         differing: vec![],
     };
-    match told("line") {
+    match metadata("line") {
         Some(line) => {
-            let said = in_the_file(status.message());
-            let text = format!("line {line}: {said}; {}", kept(&done, dry_run));
+            let reason = without_field_paths(status.message());
+            let text = format!("line {line}: {reason}; {}", failure_summary(&done, dry_run));
             failure::reworded(&server_error(status), text)
         }
         None => server_error(status),

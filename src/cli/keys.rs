@@ -1,6 +1,6 @@
-//! `scopegate keys`: by which keys callers of a server prove who they are.
+//! `scopegate keys`: the API keys that authenticate the callers of a server.
 //!
-//! Not here: the first key, which is made without a server; see `server::bootstrap`.
+//! Not here: the first key, which is created without a server; see `server::bootstrap`.
 
 use clap::{Args, Subcommand, ValueEnum};
 use prost_types::Timestamp;
@@ -19,53 +19,55 @@ use crate::server::bootstrap::BootstrapArgs;
 /// Commands of keys.
 #[derive(Debug, Subcommand)]
 pub enum KeysCommand {
-    /// Make an operator's key in a store that no server has open: the first one, or another when
-    /// all are lost. Whoever can write to the directory can do everything anyway.
+    /// Create an operator key in a data directory that no server has open: the first key, or a new
+    /// one if all keys are lost. Write access to the directory is sufficient, because it gives full
+    /// access to the store anyway.
     Bootstrap(BootstrapArgs),
-    /// Make a key, and show it once. The first must be an operator's: from then on every call
-    /// needs a key.
+    /// Create a key, and show its secret once. The first key must have the role operator: after
+    /// that, every call needs a key.
     Create(CreateArgs),
-    /// Show a key, without its secret.
+    /// Show a key without its secret.
     Get {
         /// The key's id.
         key: String,
-        /// Whom to ask.
+        /// The server to call.
         #[command(flatten)]
-        asking: ServerArgs,
+        server: ServerArgs,
     },
     /// List all keys.
     List {
-        /// How many.
+        /// The maximum number to list.
         #[command(flatten)]
         limit: Limit,
-        /// Whom to ask.
+        /// The server to call.
         #[command(flatten)]
-        asking: ServerArgs,
+        server: ServerArgs,
     },
-    /// Revoke a key. It is refused from now on, and streams that it opened end.
+    /// Revoke a key. Calls with it are rejected from now on, and its open streams are closed.
     Delete {
         /// The key's id.
         key: String,
-        /// Whether to ask first.
+        /// Whether to ask for confirmation.
         #[command(flatten)]
-        agreement: Confirmation,
-        /// How.
+        confirmation: Confirmation,
+        /// Options of the change.
         #[command(flatten)]
-        terms: WriteArgs,
+        write: WriteArgs,
     },
 }
 
-/// A key to make.
+/// Arguments of `keys create`.
 #[derive(Debug, Args)]
 pub struct CreateArgs {
-    /// Who will have it: the actor of its changes in the audit log.
+    /// The name of the caller that will use the key. It is the actor of its changes in the audit
+    /// log.
     name: String,
 
-    /// What it may do; several by commas.
+    /// The roles of the key, separated by commas.
     #[arg(long, required = true, value_delimiter = ',', value_name = "ROLE")]
     role: Vec<RoleName>,
 
-    /// Bind it to these companies, by commas: it can name no other.
+    /// Restrict the key to these companies, separated by commas.
     #[arg(long, value_delimiter = ',', value_name = "COMPANY")]
     company: Vec<String>,
 
@@ -73,27 +75,28 @@ pub struct CreateArgs {
     #[arg(long, default_value = "", hide_default_value = true, value_name = "SAN")]
     certificate: String,
 
-    /// The certificate is enough: the key has no secret.
+    /// Create the key without a secret: the certificate is sufficient.
     #[arg(long, requires = "certificate")]
     certificate_only: bool,
 
-    /// When it ends: an RFC 3339 time, a date (its start in UTC), or a time from now such as `90d`.
+    /// When the key expires: an RFC 3339 time, a date (its start in UTC), or a duration from now
+    /// such as `90d`.
     #[arg(long, value_name = "WHEN", value_parser = time::expiry)]
     expires_at: Option<Timestamp>,
 
-    /// How.
+    /// Options of the change.
     #[command(flatten)]
-    terms: WriteArgs,
+    write: WriteArgs,
 }
 
-/// What a caller may do.
+/// The role of a key.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum RoleName {
-    /// Asks for decisions and verifies secrets, and changes nothing.
+    /// Runs checks and verifies secrets. Changes nothing.
     Service,
-    /// Views the companies that it is bound to, and edits their credentials.
+    /// Reads the companies of the key, and edits their credentials.
     CompanyAdmin,
-    /// Maintains users and consents.
+    /// Manages users and consents.
     Identity,
     /// Does everything.
     Operator,
@@ -113,51 +116,57 @@ impl RoleName {
     }
 }
 
-/// Does what the command says, if it asks a server.
+/// Runs a command that calls a server.
 ///
 /// # Errors
-/// Could not ask, or the server refused.
+/// The server cannot be reached, or returns an error.
 pub async fn keys(command: KeysCommand) -> anyhow::Result<bool> {
     match command {
-        KeysCommand::Bootstrap(_) => anyhow::bail!("a store is no server"),
+        KeysCommand::Bootstrap(_) => anyhow::bail!("`keys bootstrap` needs no server"),
         KeysCommand::Create(args) => create(args).await?,
-        KeysCommand::Get { key, asking } => {
-            let mut desk = asking.open().await?;
-            let said = unwrap_response(desk.keys.get_key(GetKeyRequest { key_id: key }).await)?;
-            desk.printer.print(&said, sheet(require(&said.key)?))?;
+        KeysCommand::Get { key, server } => {
+            let mut client = server.open().await?;
+            let response =
+                unwrap_response(client.keys.get_key(GetKeyRequest { key_id: key }).await)?;
+            client.printer.print(&response, report(require(&response.key)?))?;
         }
-        KeysCommand::List { limit, asking } => list(limit, &asking).await?,
-        KeysCommand::Delete { key, agreement, terms } => {
-            let mut desk = terms.asking.open().await?;
-            let mut request = on_terms!(terms, DeleteKeyRequest { key_id: key.clone() });
-            if agreement.is_asked(&terms) {
-                let now = unwrap_response(desk.keys.get_key(GetKeyRequest { key_id: key }).await)?;
-                let now = require(&now.key)?;
-                let used = time::text(now.last_used_time.as_ref());
-                let goes = sheet(now);
-                let goes = if used.is_empty() { goes.fact("last used", "never") } else { goes };
-                let question = format!("Revoke the key {} of {}?", now.key_id, now.name);
-                agreement.ask(&desk.printer, goes, &question).await?;
-                rest_on(&mut request.etag, &now.etag);
+        KeysCommand::List { limit, server } => list(limit, &server).await?,
+        KeysCommand::Delete { key, confirmation, write } => {
+            let mut client = write.asking.open().await?;
+            let mut request = on_terms!(write, DeleteKeyRequest { key_id: key.clone() });
+            if confirmation.is_asked(&write) {
+                let current =
+                    unwrap_response(client.keys.get_key(GetKeyRequest { key_id: key }).await)?;
+                let current = require(&current.key)?;
+                let last_used = time::text(current.last_used_time.as_ref());
+                let removal_report = report(current);
+                let removal_report = if last_used.is_empty() {
+                    removal_report.fact("last used", "never")
+                } else {
+                    removal_report
+                };
+                let question = format!("Revoke the key {} of {}?", current.key_id, current.name);
+                confirmation.ask(&client.printer, removal_report, &question).await?;
+                rest_on(&mut request.etag, &current.etag);
             }
-            let said = unwrap_response(desk.keys.delete_key(request).await)?;
-            let key = require(&said.key)?;
-            let sheet = terms
-                .gone(said.revision, "revoke", "revoked")
+            let response = unwrap_response(client.keys.delete_key(request).await)?;
+            let key = require(&response.key)?;
+            let report = write
+                .gone(response.revision, "revoke", "revoked")
                 .fact("key", key.key_id.clone())
                 .fact("name", key.name.clone())
-                .revision(terms.made(said.revision));
-            desk.printer.print(&said, sheet)?;
+                .revision(write.made(response.revision));
+            client.printer.print(&response, report)?;
         }
     }
     Ok(true)
 }
 
 async fn create(args: CreateArgs) -> anyhow::Result<()> {
-    let CreateArgs { name, role, company, certificate, certificate_only, expires_at, terms } = args;
-    let mut desk = terms.asking.open().await?;
+    let CreateArgs { name, role, company, certificate, certificate_only, expires_at, write } = args;
+    let mut client = write.asking.open().await?;
     let request = on_terms!(
-        terms,
+        write,
         CreateKeyRequest {
             name: name,
             roles: role.into_iter().map(|role| role.role().into()).collect(),
@@ -167,29 +176,30 @@ async fn create(args: CreateArgs) -> anyhow::Result<()> {
             expires_at: expires_at,
         }
     );
-    let said = unwrap_response(desk.keys.create_key(request).await)?;
-    said.warnings.iter().for_each(|warning| failure::warn(warning));
-    let mut key = require(&said.key)?.clone();
-    if terms.dry_run {
-        // The key that is made has others.
+    let response = unwrap_response(client.keys.create_key(request).await)?;
+    response.warnings.iter().for_each(|warning| failure::warn(warning));
+    let mut key = require(&response.key)?.clone();
+    if write.dry_run {
+        // The ids of a dry run are not those of the real key.
         key.key_id.clear();
         key.etag.clear();
         key.revision = 0;
     }
-    let mut sheet = terms.sheet(said.revision, false).then(sheet(&key));
-    if !said.secret.is_empty() {
-        sheet =
-            sheet.fact("secret", said.secret.clone()).line("keep the secret now: it is shown once");
+    let mut report = write.sheet(response.revision, false).then(report(&key));
+    if !response.secret.is_empty() {
+        report = report
+            .fact("secret", response.secret.clone())
+            .line("keep the secret now: it is shown once");
     }
-    desk.printer.print(&said, sheet)
+    client.printer.print(&response, report)
 }
 
-async fn list(limit: Limit, asking: &ServerArgs) -> anyhow::Result<()> {
-    let mut desk = asking.open().await?;
+async fn list(limit: Limit, server: &ServerArgs) -> anyhow::Result<()> {
+    let mut client = server.open().await?;
     let (mut all, mut pages) = (ListKeysResponse::default(), Pages::of(limit));
     loop {
         let request = ListKeysRequest { page_size: pages.size(), page_token: pages.token.clone() };
-        let page = unwrap_response(desk.keys.list_keys(request).await)?;
+        let page = unwrap_response(client.keys.list_keys(request).await)?;
         let more = pages.turn(page.keys.len(), &page.next_page_token);
         all.keys.extend(page.keys);
         (all.next_page_token, all.revision) = (page.next_page_token, page.revision);
@@ -198,7 +208,7 @@ async fn list(limit: Limit, asking: &ServerArgs) -> anyhow::Result<()> {
         }
     }
     let rows = all.keys.iter().map(|key| {
-        let used = time::text(key.last_used_time.as_ref());
+        let last_used = time::text(key.last_used_time.as_ref());
         [
             key.key_id.clone().into(),
             key.name.clone().into(),
@@ -206,12 +216,13 @@ async fn list(limit: Limit, asking: &ServerArgs) -> anyhow::Result<()> {
             roles(key).into(),
             companies(key),
             Cell::end_short(key.expires_at.as_ref(), key.expired),
-            if used.is_empty() { "never".into() } else { used.into() },
+            if last_used.is_empty() { "never".into() } else { last_used.into() },
         ]
     });
-    const HEADS: [&str; 7] = ["KEY", "NAME", "STATE", "ROLES", "COMPANIES", "EXPIRES", "LAST USED"];
-    let sheet = Report::default().rows(&HEADS, rows);
-    desk.printer.print(&all, truncated(sheet, &all.next_page_token))
+    const HEADINGS: [&str; 7] =
+        ["KEY", "NAME", "STATE", "ROLES", "COMPANIES", "EXPIRES", "LAST USED"];
+    let report = Report::default().rows(&HEADINGS, rows);
+    client.printer.print(&all, truncated(report, &all.next_page_token))
 }
 
 fn roles(key: &Key) -> String {
@@ -222,7 +233,7 @@ fn roles(key: &Key) -> String {
     key.roles().map(word).collect::<Vec<_>>().join(" ")
 }
 
-/// The companies that it may name.
+/// The companies of the key.
 fn companies(key: &Key) -> Cell {
     match key.company_ids.is_empty() {
         true => "all".into(),
@@ -230,7 +241,7 @@ fn companies(key: &Key) -> Cell {
     }
 }
 
-fn sheet(key: &Key) -> Report {
+fn report(key: &Key) -> Report {
     Report::default()
         .fact("key", key.key_id.clone())
         .fact("name", key.name.clone())

@@ -1,8 +1,7 @@
-//! Lookup: what a table shows beside an answer, for people: the titles of scopes, and when a
-//! revision was committed.
+//! Lookup: extra data for tables: the titles of scopes, and the commit times of revisions.
 //!
-//! Both are other calls. Where the caller may not make them, or the audit log no longer has the
-//! revision, the table does without, and nothing fails.
+//! Both need additional calls. If the caller has no permission for them, or the audit log no longer
+//! has the revision, the table is printed without these data. The command does not fail.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -12,68 +11,69 @@ use tokio::task::JoinSet;
 use super::client::Client;
 use super::printer::Report;
 use super::time;
-use crate::policy::catalog::file::CatalogFile;
+use crate::policy::catalog::file::{CatalogFile, ScopeEntry};
+use crate::policy::scope::Scope;
 use crate::proto::{GetCatalogRequest, ListChangesRequest};
 
-/// The most revisions whose times are looked up; the newest.
-const MOST: usize = 20;
+/// The maximum number of revisions whose times are looked up. The newest are preferred.
+const MAX_REVISIONS: usize = 20;
 
-/// What was looked up.
+/// Titles and times.
 #[derive(Debug, Default)]
 pub(super) struct Lookup {
     titles: HashMap<String, String>,
     times: HashMap<u64, Timestamp>,
-    /// The last revision that there is, if what is shown is of a later one: of a dry run.
+    /// The last committed revision, if a dry run shows a later one.
     last: Option<u64>,
 }
 
 impl Lookup {
-    /// Looks up what the caller may see, if people read the answer.
-    pub(super) async fn titles(desk: &Client) -> Self {
+    /// Looks up the titles of scopes, if the output is for people and the caller may read the
+    /// catalog.
+    pub(super) async fn titles(client: &Client) -> Self {
         let mut lookup = Self::default();
-        if desk.printer.is_for_people()
-            && let Ok(catalog) = desk.catalog.clone().get_catalog(GetCatalogRequest {}).await
+        if client.printer.is_for_people()
+            && let Ok(catalog) = client.catalog.clone().get_catalog(GetCatalogRequest {}).await
         {
             lookup = Self::of_catalog(&catalog.into_inner().yaml);
         }
         lookup
     }
 
-    /// The titles that a catalog has.
+    /// The titles of a catalog.
     pub(super) fn of_catalog(yaml: &str) -> Self {
         let mut lookup = Self::default();
         if let Ok(file) = CatalogFile::parse_stored(yaml) {
-            let title = |(scope, entry): (crate::policy::scope::Scope, _)| {
-                let entry: crate::policy::catalog::file::ScopeEntry = entry;
-                (scope.to_string(), entry.title)
-            };
+            let title = |(scope, entry): (Scope, ScopeEntry)| (scope.to_string(), entry.title);
             lookup.titles = file.scopes.into_iter().map(title).collect();
         }
         lookup
     }
 
-    /// As [`Self::titles`], with the times of revisions of changes of a company. That of one is
-    /// known. If a dry run shows what would be, `last` is the revision that it was made at.
+    /// As [`Self::titles`], with the commit times of the `revisions` of a company. `known` is a
+    /// revision whose time is known already. `last` is the last committed revision of a dry run.
     pub(super) async fn of(
-        desk: &Client,
+        client: &Client,
         company: &str,
         known: (u64, Option<&Timestamp>),
         last: Option<u64>,
         revisions: impl IntoIterator<Item = u64>,
     ) -> Self {
-        let mut lookup = Self { last, ..Self::titles(desk).await };
-        if !desk.printer.is_for_people() {
+        let mut lookup = Self { last, ..Self::titles(client).await };
+        if !client.printer.is_for_people() {
             return lookup;
         }
         let exists = |revision: &u64| last.is_none_or(|last| *revision <= last);
-        let mut wanted: BTreeSet<_> = revisions.into_iter().filter(exists).collect();
+        let mut missing: BTreeSet<_> = revisions.into_iter().filter(exists).collect();
         if let (revision, Some(time)) = known {
-            wanted.remove(&revision);
+            missing.remove(&revision);
             lookup.times.insert(revision, *time);
         }
         let mut calls = JoinSet::new();
-        for revision in wanted.into_iter().rev().take(MOST).filter(|revision| *revision > 0) {
-            let mut changes = desk.changes.clone();
+        for revision in
+            missing.into_iter().rev().take(MAX_REVISIONS).filter(|revision| *revision > 0)
+        {
+            let mut changes = client.changes.clone();
             let request = ListChangesRequest {
                 company_id: Some(company.to_owned()),
                 after_revision: revision - 1,
@@ -91,12 +91,12 @@ impl Lookup {
         lookup
     }
 
-    /// A scope's title; empty if it has none, or it is not known.
+    /// The title of a scope; empty if there is none or it is not known.
     pub(super) fn title(&self, scope: &str) -> String {
         self.titles.get(scope).cloned().unwrap_or_default()
     }
 
-    /// The titles of these scopes, as a table; nothing if none has one.
+    /// A table of the titles of these scopes; empty if none has a title.
     pub(super) fn table<'a>(&self, scopes: impl IntoIterator<Item = &'a str>) -> Report {
         let mut scopes: Vec<_> = scopes.into_iter().collect();
         scopes.dedup();
@@ -106,7 +106,7 @@ impl Lookup {
         Report::default().rows(&["SCOPE", "TITLE"], rows)
     }
 
-    /// Since when something is as it is: the time of the revision, or else the revision.
+    /// The commit time of a revision, or else its number.
     pub(super) fn since(&self, revision: u64) -> String {
         if self.last.is_some_and(|last| revision > last) {
             return "with this change".to_owned();

@@ -1,5 +1,5 @@
-//! `scopegate restore`: a new store of a backup. The one command that touches a store itself:
-//! where it is needed there is no server.
+//! `scopegate restore`: creates a new store from a backup. It works on the data directory itself,
+//! because there is no server when a restore is needed.
 
 use clap::Args;
 use std::fs::File;
@@ -14,16 +14,16 @@ use jiff::Timestamp;
 
 use crate::policy::change::Author;
 use crate::policy::text;
-use crate::store::sled::{RestoreError, Restored, restore as make};
+use crate::store::sled::{RestoreError, Restored, restore as restore_store};
 
-/// What to restore, and where to.
+/// Arguments of `restore`.
 #[derive(Debug, Args)]
 pub struct RestoreArgs {
-    /// The backup; `-` for standard input.
+    /// The backup file; `-` for standard input.
     pub file: PathBuf,
 
-    /// How long standard input may be silent, in seconds, before the restore is given up; for ever,
-    /// if not given.
+    /// The maximum time to wait for data on standard input before the restore fails. The default is
+    /// no limit.
     #[arg(
         long,
         env = "SCOPEGATE_TIMEOUT",
@@ -32,23 +32,23 @@ pub struct RestoreArgs {
     )]
     pub timeout: Option<u32>,
 
-    /// The directory of the new store. It must be empty but for `lost+found`, or not exist.
+    /// The directory of the new store. It must not exist, or be empty except for `lost+found`.
     #[arg(long, env = "SCOPEGATE_DATA_DIR", value_name = "DIR")]
     pub data_dir: PathBuf,
 
-    /// Why, for the audit record.
+    /// The reason, for the audit log.
     #[arg(long, default_value = "", hide_default_value = true)]
     pub reason: String,
 
-    /// For whom, for the audit record.
+    /// The person on whose behalf you act, for the audit log.
     #[arg(long, default_value = "", hide_default_value = true)]
     pub on_behalf_of: String,
 }
 
-/// Restores, and prints what came of it. True if the store is there.
+/// Restores a backup, and prints the result. True if the store was created.
 ///
 /// # Errors
-/// Nothing was restored, and why.
+/// Nothing was restored; the error has the reason.
 pub fn restore(args: RestoreArgs) -> anyhow::Result<bool> {
     let RestoreArgs { file, timeout, data_dir, reason, on_behalf_of } = args;
     for (flag, text) in [("--reason", &reason), ("--on-behalf-of", &on_behalf_of)] {
@@ -64,13 +64,13 @@ pub fn restore(args: RestoreArgs) -> anyhow::Result<bool> {
         Box::new(opened.with_context(|| format!("cannot read {}", file.display()))?)
     };
     let author = Author { actor: "scopegate restore".to_owned(), on_behalf_of, reason };
-    let restored = make(&data_dir, backup, author, Timestamp::now());
+    let restored = restore_store(&data_dir, backup, author, Timestamp::now());
     let restored = restored.map_err(|error| explain(&error, &file.display().to_string()))?;
     let Restored { backup, revision, .. } = restored;
     writeln!(
         io::stdout(),
-        "restored revision {backup}; the store goes on at revision {revision}, and what was \
-         changed after the backup is lost"
+        "restored revision {backup}; the store continues at revision {revision}, and changes after \
+         the backup are lost"
     )?;
     Ok(true)
 }
@@ -79,27 +79,27 @@ fn explain(error: &RestoreError, file: &str) -> anyhow::Error {
     if error.is_of_the_backup() { anyhow!("`{file}` {error}") } else { anyhow!("{error}") }
 }
 
-/// How many bytes are read at once, and how many pieces are read ahead.
-const PIECE: usize = 1 << 16;
-const AHEAD: usize = 16;
+/// The size of a chunk in bytes, and the number of chunks that are read ahead.
+const CHUNK_BYTES: usize = 1 << 16;
+const CHUNKS_AHEAD: usize = 16;
 
-/// Standard input, which may be silent for so long and no longer.
+/// Standard input with a time limit for each chunk.
 struct TimedInput {
-    pieces: Receiver<io::Result<Vec<u8>>>,
+    chunks: Receiver<io::Result<Vec<u8>>>,
     limit: Duration,
-    piece: Cursor<Vec<u8>>,
+    chunk: Cursor<Vec<u8>>,
 }
 
 impl TimedInput {
     fn new(limit: Duration) -> Self {
-        let (send, pieces) = sync_channel(AHEAD);
-        // A read that never returns ends with the process.
+        let (send, chunks) = sync_channel(CHUNKS_AHEAD);
+        // A blocked read ends only with the process.
         thread::spawn(move || {
             loop {
-                let mut piece = vec![0; PIECE];
-                let read = io::stdin().read(&mut piece).map(|length| {
-                    piece.truncate(length);
-                    piece
+                let mut chunk = vec![0; CHUNK_BYTES];
+                let read = io::stdin().read(&mut chunk).map(|length| {
+                    chunk.truncate(length);
+                    chunk
                 });
                 if read.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::Interrupted) {
                     continue;
@@ -110,21 +110,21 @@ impl TimedInput {
                 }
             }
         });
-        Self { pieces, limit, piece: Cursor::default() }
+        Self { chunks, limit, chunk: Cursor::default() }
     }
 }
 
 impl Read for TimedInput {
-    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        let read = self.piece.read(into)?;
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.chunk.read(buffer)?;
         if read > 0 {
             return Ok(read);
         }
-        match self.pieces.recv_timeout(self.limit) {
-            Ok(piece) => self.piece = Cursor::new(piece?),
+        match self.chunks.recv_timeout(self.limit) {
+            Ok(chunk) => self.chunk = Cursor::new(chunk?),
             Err(RecvTimeoutError::Timeout) => return Err(io::ErrorKind::TimedOut.into()),
             Err(RecvTimeoutError::Disconnected) => return Ok(0),
         }
-        self.piece.read(into)
+        self.chunk.read(buffer)
     }
 }

@@ -1,6 +1,6 @@
-//! `scopegate scope`: the scopes of the catalog in force, as people read them.
+//! `scopegate scope`: shows the scopes of the current catalog.
 //!
-//! Not here: the catalog as a file, with all that else is in it; see [`super::catalog`].
+//! Not here: the catalog as a file, with all of its other parts; see [`super::catalog`].
 
 use anyhow::{Context, anyhow, bail};
 use clap::Subcommand;
@@ -17,68 +17,70 @@ use crate::proto::GetCatalogRequest;
 /// Commands of scopes.
 #[derive(Debug, Subcommand)]
 pub enum ScopeCommand {
-    /// List the scopes of the catalog in force. Operators and auditors may.
+    /// List the scopes of the current catalog. Needs the role operator or auditor.
     List {
-        /// Whom to ask.
+        /// The server to call.
         #[command(flatten)]
-        asking: ServerArgs,
+        server: ServerArgs,
     },
-    /// Show a scope: what it implies, and which scopes, roles and endpoints name it.
+    /// Show a scope: the scopes that it implies, and the scopes, roles and endpoints that use it.
     Get {
         /// The scope.
         scope: String,
-        /// Whom to ask.
+        /// The server to call.
         #[command(flatten)]
-        asking: ServerArgs,
+        server: ServerArgs,
     },
 }
 
-/// Does what the command says.
+/// Runs the command.
 ///
 /// # Errors
-/// Could not ask, the server refused, or there is no such scope.
+/// The server cannot be reached or returns an error, or there is no such scope.
 pub async fn scope(command: ScopeCommand) -> anyhow::Result<bool> {
-    let asking = match &command {
-        ScopeCommand::List { asking } | ScopeCommand::Get { asking, .. } => asking,
+    let server = match &command {
+        ScopeCommand::List { server } | ScopeCommand::Get { server, .. } => server,
     };
-    let mut desk = asking.open().await?;
-    let catalog = unwrap_response(desk.catalog.get_catalog(GetCatalogRequest {}).await)?;
+    let mut client = server.open().await?;
+    let catalog = unwrap_response(client.catalog.get_catalog(GetCatalogRequest {}).await)?;
     let file = match catalog.yaml.as_str() {
         "" => CatalogFile::default(),
         yaml => CatalogFile::parse_stored(yaml).context(
-            "the server's catalog cannot be read: is this program older than the server?",
+            "the server's catalog cannot be parsed: is this program older than the server?",
         )?,
     };
     match command {
         ScopeCommand::List { .. } => {
             let all: Vec<_> = file.scopes.iter().map(|(name, entry)| json(name, entry)).collect();
             let answer = json!({ "scopes": all, "revision": catalog.revision.to_string() });
-            desk.printer.print_value(&answer, list(&file))?;
+            client.printer.print_value(&answer, list(&file))?;
         }
         ScopeCommand::Get { scope, .. } => {
             let found = file.scopes.iter().find(|(name, _)| name.as_str() == scope);
             let Some((name, entry)) = found else {
-                let near = nearest(&scope, file.scopes.keys().map(Scope::as_str));
-                let near = near.map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
+                let suggestion = nearest(&scope, file.scopes.keys().map(Scope::as_str));
+                let suggestion =
+                    suggestion.map(|name| format!("; did you mean `{name}`?")).unwrap_or_default();
                 bail!(
-                    "the catalog has no scope {}: `scopegate scope list` has all{near}",
+                    "the catalog has no scope {}: run `scopegate scope list` to see \
+                     all{suggestion}",
                     crate::policy::text::quoted(&scope, 64)
                 );
             };
             let uses = Uses::of(name, &file);
             let mut answer = json(name, entry);
-            let about = answer.as_object_mut().ok_or_else(|| anyhow!("a scope is an object"))?;
-            about.insert("impliedBy".to_owned(), json!(uses.implied_by));
-            about.insert("roles".to_owned(), json!(uses.roles));
-            about.insert("endpoints".to_owned(), json!(uses.endpoints));
-            about.insert("revision".to_owned(), json!(catalog.revision.to_string()));
-            desk.printer.print_value(&answer, get(name, entry, &uses))?;
+            let fields = answer.as_object_mut().ok_or_else(|| anyhow!("a scope is an object"))?;
+            fields.insert("impliedBy".to_owned(), json!(uses.implied_by));
+            fields.insert("roles".to_owned(), json!(uses.roles));
+            fields.insert("endpoints".to_owned(), json!(uses.endpoints));
+            fields.insert("revision".to_owned(), json!(catalog.revision.to_string()));
+            client.printer.print_value(&answer, get(name, entry, &uses))?;
         }
     }
     Ok(true)
 }
 
-/// Of the contract's style, though no message of it.
+/// A scope in the JSON style of the API, which has no message for it.
 fn json(name: &Scope, entry: &ScopeEntry) -> serde_json::Value {
     json!({
         "scope": name.as_str(),
@@ -109,11 +111,11 @@ fn list(file: &CatalogFile) -> Report {
             audiences(entry).into(),
         ]
     });
-    let sheet = Report::default().rows(&["SCOPE", "TITLE", "IMPLIES", "AUDIENCES"], rows);
-    if sheet.is_empty() { sheet.line("none") } else { sheet }
+    let report = Report::default().rows(&["SCOPE", "TITLE", "IMPLIES", "AUDIENCES"], rows);
+    if report.is_empty() { report.line("none") } else { report }
 }
 
-/// Who names a scope.
+/// The uses of a scope.
 struct Uses {
     implied_by: Vec<String>,
     roles: Vec<String>,
@@ -146,16 +148,16 @@ impl Uses {
 }
 
 fn get(name: &Scope, entry: &ScopeEntry, uses: &Uses) -> Report {
-    let none = |names: Vec<String>, between: &str| match names.is_empty() {
+    let joined = |names: Vec<String>, separator: &str| match names.is_empty() {
         true => "none".to_owned(),
-        false => names.join(between),
+        false => names.join(separator),
     };
     Report::default()
         .fact("scope", name.to_string())
         .fact("title", entry.title.clone())
-        .fact("implies", none(names(&entry.implies), " "))
-        .fact("implied by", none(uses.implied_by.clone(), " "))
+        .fact("implies", joined(names(&entry.implies), " "))
+        .fact("implied by", joined(uses.implied_by.clone(), " "))
         .fact("audiences", audiences(entry))
-        .fact("roles", none(uses.roles.clone(), ", "))
+        .fact("roles", joined(uses.roles.clone(), ", "))
         .rows(&["ENDPOINTS"], uses.endpoints.iter().map(|endpoint| [endpoint.clone().into()]))
 }

@@ -1,8 +1,8 @@
-//! `scopegate credential grant --scope-holders`: scopes for every credential that holds another,
-//! after a scope of the catalog was split.
+//! `scopegate credential grant --scope-holders`: grants scopes to every credential that holds
+//! another scope, for example after the catalog split a scope.
 //!
-//! Each credential is a change of its own, in the audit log like any other. What is refused stays as
-//! it is and is listed at the end. Companies and credentials are read a page at a time.
+//! Each grant is a separate change in the audit log. Credentials whose grant the server rejects
+//! stay as they are, and are listed at the end. Companies and credentials are read page by page.
 
 use std::io::{self, IsTerminal};
 
@@ -21,215 +21,216 @@ use crate::proto::{
     Credential, Grant, GrantScopesRequest, ListCompaniesRequest, ListCredentialsRequest,
 };
 
-/// How many grants are made at once.
-const IN_FLIGHT: usize = 8;
-/// The most refusals that are listed; all are counted.
-const LISTED: usize = 1_000;
+/// The maximum number of concurrent grants.
+const MAX_IN_FLIGHT: usize = 8;
+/// The maximum number of rejections that are listed. All are counted.
+const MAX_LISTED: usize = 1_000;
 
-/// What to grant.
-pub(super) struct Given {
+/// A grant for all holders of a scope.
+pub(super) struct HolderGrant {
     /// The scopes.
     pub(super) scopes: Vec<String>,
-    /// When the grants end.
+    /// When the grants expire.
     pub(super) expires_at: Option<Timestamp>,
-    /// Whether to grant without a question.
+    /// Whether to grant without a confirmation.
     pub(super) yes: bool,
 }
 
-/// A credential that was not given the scopes, or a company whose credentials cannot be listed.
+/// A credential whose grant was rejected, or a company whose credentials cannot be listed.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Refused {
+struct Rejected {
     company_id: String,
     credential_id: String,
     message: String,
-    /// The server's answer.
+    /// The error of the server.
     #[serde(skip)]
-    why: Option<CommandError>,
+    error: Option<CommandError>,
 }
 
-/// What came of it.
+/// The counts of all grants so far.
 #[derive(Default)]
-struct Tally {
+struct Counts {
     granted: u64,
     unchanged: u64,
-    refused: u64,
-    listed: Vec<Refused>,
-    /// The last revision that a page of credentials was read at.
+    rejected: u64,
+    rejections: Vec<Rejected>,
+    /// The revision of the last page of credentials.
     revision: u64,
 }
 
-/// A page of credentials that hold the scope, or why a company has none.
-enum Step {
+/// A page of credentials that hold the scope, or the error of a company.
+enum HolderPage {
     Holders(Vec<Credential>),
-    Refused(Refused),
+    Rejected(Rejected),
 }
 
-/// Grants scopes to all holders of a scope. False if any grant was refused.
+/// Grants scopes to all holders of a scope. False if any grant was rejected.
 ///
 /// # Errors
-/// No answer, the question was not answered with yes, or no credential can have such a grant.
-pub(super) async fn to_holders(
+/// The server cannot be reached, the operator does not confirm, or the error would be the same for
+/// every credential.
+pub(super) async fn grant_to_holders(
     scope: &str,
     companies: Vec<String>,
-    given: Given,
-    terms: &WriteArgs,
+    new: HolderGrant,
+    write: &WriteArgs,
 ) -> anyhow::Result<bool> {
-    if given.scopes.is_empty() {
+    if new.scopes.is_empty() {
         bail!("name the scopes to grant to the holders of {scope}");
     }
-    if !terms.etag.is_empty() || !terms.request_id.is_empty() {
+    if !write.etag.is_empty() || !write.request_id.is_empty() {
         bail!(
-            "--etag and --request-id are of one change, and --scope-holders makes many: leave them \
-             out; run again, it changes nothing of what is done"
+            "--etag and --request-id are for one change, but --scope-holders makes many: remove \
+             them; a repeated run leaves finished grants unchanged"
         );
     }
-    let mut desk = terms.asking.open().await?;
-    let total = match given.yes || terms.dry_run {
+    let mut client = write.asking.open().await?;
+    let total = match new.yes || write.dry_run {
         true => None,
-        false => match agreed(&mut desk, scope, &companies, &given).await? {
+        false => match confirm_grants(&mut client, scope, &companies, &new).await? {
             Some(total) => Some(total),
             None => {
                 let none = format!("no credential holds {scope}: nothing to grant");
-                return finish(&desk, terms, &Tally::default(), Report::default().line(none));
+                return finish(&client, write, &Counts::default(), Report::default().line(none));
             }
         },
     };
     let progress = progress(total);
-    let mut tally = Tally::default();
-    let granted = grant(&mut desk, scope, companies, &given, terms, &mut tally, &progress).await;
+    let mut counts = Counts::default();
+    let granted = grant(&mut client, scope, companies, &new, write, &mut counts, &progress).await;
     progress.finish_and_clear();
     if let Err(error) = granted {
         let text = format!(
-            "{error:#}; before that {} {} granted the scopes: run it again, it changes nothing of \
-             what is done",
-            count(tally.granted, "credential", "credentials"),
-            if terms.dry_run { "would be" } else { "were" }
+            "{error:#}; before that, {} {} granted the scopes: run the command again, it leaves \
+             finished grants unchanged",
+            count(counts.granted, "credential", "credentials"),
+            if write.dry_run { "would be" } else { "were" }
         );
         return Err(failure::reworded(&error, text));
     }
-    finish(&desk, terms, &tally, Report::default())
+    finish(&client, write, &counts, Report::default())
 }
 
-/// How many credentials there are, once the operator has agreed. None if there are none.
-async fn agreed(
-    desk: &mut Client,
+/// Counts the holders and asks for confirmation. `None` if there are no holders.
+async fn confirm_grants(
+    client: &mut Client,
     scope: &str,
     companies: &[String],
-    given: &Given,
+    new: &HolderGrant,
 ) -> anyhow::Result<Option<u64>> {
     let mut holders = Holders::of(scope, companies.to_vec());
-    let (mut credentials, mut of, mut last) = (0_u64, 0_u64, String::new());
-    while let Some(step) = holders.next(desk).await? {
-        let found = match step {
-            Step::Holders(found) => found,
-            Step::Refused(refused) => {
-                return Err(refused.why.map_or_else(|| anyhow!(refused.message), Into::into));
+    let (mut credentials, mut company_count, mut last) = (0_u64, 0_u64, String::new());
+    while let Some(step) = holders.next(client).await? {
+        let page = match step {
+            HolderPage::Holders(page) => page,
+            HolderPage::Rejected(rejected) => {
+                return Err(rejected.error.map_or_else(|| anyhow!(rejected.message), Into::into));
             }
         };
-        for credential in &found {
+        for credential in &page {
             if credential.company_id != last {
-                of += 1;
+                company_count += 1;
                 last.clone_from(&credential.company_id);
             }
         }
-        credentials += found.len() as u64;
+        credentials += page.len() as u64;
     }
     if credentials == 0 {
         return Ok(None);
     }
-    let whom = format!(
+    let holders_text = format!(
         "{} of {}",
         count(credentials, "credential", "credentials"),
-        count(of, "company", "companies")
+        count(company_count, "company", "companies")
     );
-    let scopes = given.scopes.join(" ");
+    let scopes = new.scopes.join(" ");
     if !prompt::is_interactive() {
         bail!(
-            "nothing was granted: {whom} would be given {scopes}, and there is no terminal to ask \
-             on; run it on a terminal, or add --yes if this is what you want"
+            "nothing was granted: {holders_text} would get {scopes}, and there is no terminal to \
+             confirm it on: run it on a terminal, or add --yes to grant them"
         );
     }
-    if !prompt::confirm(&format!("Grant {scopes} to {whom}, all that hold {scope}?")).await? {
+    if !prompt::confirm(&format!("Grant {scopes} to {holders_text}, which hold {scope}?")).await? {
         bail!("nothing was granted");
     }
     Ok(Some(credentials))
 }
 
 async fn grant(
-    desk: &mut Client,
+    client: &mut Client,
     scope: &str,
     companies: Vec<String>,
-    given: &Given,
-    terms: &WriteArgs,
-    tally: &mut Tally,
+    new: &HolderGrant,
+    write: &WriteArgs,
+    counts: &mut Counts,
     progress: &ProgressBar,
 ) -> anyhow::Result<()> {
     let mut holders = Holders::of(scope, companies);
-    let mut flight = JoinSet::new();
-    let mut ended = Ok(());
+    let mut in_flight = JoinSet::new();
+    let mut outcome = Ok(());
     'all: loop {
-        let next = holders.next(desk).await;
-        tally.revision = tally.revision.max(holders.revision);
-        let found = match next {
-            Ok(Some(Step::Holders(found))) => found,
-            Ok(Some(Step::Refused(refused))) => {
-                tally.refuse(refused);
+        let next = holders.next(client).await;
+        counts.revision = counts.revision.max(holders.revision);
+        let page = match next {
+            Ok(Some(HolderPage::Holders(page))) => page,
+            Ok(Some(HolderPage::Rejected(rejected))) => {
+                counts.reject(rejected);
                 continue;
             }
             Ok(None) => break,
             Err(error) => {
-                ended = Err(error);
+                outcome = Err(error);
                 break;
             }
         };
-        for credential in found {
-            if flight.len() >= IN_FLIGHT
-                && let Some(done) = flight.join_next().await
+        for credential in page {
+            if in_flight.len() >= MAX_IN_FLIGHT
+                && let Some(finished) = in_flight.join_next().await
             {
                 progress.inc(1);
-                ended = tally.take(done?);
-                if ended.is_err() {
+                outcome = counts.count_response(finished?);
+                if outcome.is_err() {
                     break 'all;
                 }
             }
             let request = GrantScopesRequest {
                 company_id: credential.company_id.clone(),
                 credential_id: credential.credential_id.clone(),
-                scopes: given.scopes.clone(),
-                expires_at: given.expires_at,
+                scopes: new.scopes.clone(),
+                expires_at: new.expires_at,
                 etag: String::new(),
-                validate_only: terms.dry_run,
+                validate_only: write.dry_run,
                 request_id: String::new(),
-                reason: terms.reason.clone(),
-                on_behalf_of: terms.on_behalf_of.clone(),
+                reason: write.reason.clone(),
+                on_behalf_of: write.on_behalf_of.clone(),
             };
-            let mut client = desk.authorization.clone();
-            flight.spawn(async move {
-                let said = client.grant_scopes(request).await;
-                (credential, said.map(|said| said.into_inner().credential))
+            let mut service = client.authorization.clone();
+            in_flight.spawn(async move {
+                let response = service.grant_scopes(request).await;
+                (credential, response.map(|response| response.into_inner().credential))
             });
         }
     }
-    // What is on its way is waited for, and counted.
-    while let Some(done) = flight.join_next().await {
+    // Wait for the grants in flight, and count them.
+    while let Some(finished) = in_flight.join_next().await {
         progress.inc(1);
-        let taken = tally.take(done?);
-        ended = ended.and(taken);
+        let counted = counts.count_response(finished?);
+        outcome = outcome.and(counted);
     }
-    ended
+    outcome
 }
 
-impl Tally {
-    /// Counts an answer.
+impl Counts {
+    /// Counts the response to a grant.
     ///
     /// # Errors
-    /// It is one that every other credential would get too.
-    fn take(
+    /// The error would be the same for every other credential.
+    fn count_response(
         &mut self,
-        (before, said): (Credential, Result<Option<Credential>, Status>),
+        (before, response): (Credential, Result<Option<Credential>, Status>),
     ) -> anyhow::Result<()> {
-        match said {
+        match response {
             Ok(after) => {
                 let is_other = after.is_some_and(|after| differ(&before.grants, &after.grants));
                 match is_other {
@@ -244,11 +245,11 @@ impl Tally {
                 | Code::PermissionDenied
                 | Code::Aborted
                 | Code::ResourceExhausted => {
-                    self.refuse(Refused {
+                    self.reject(Rejected {
                         company_id: before.company_id,
                         credential_id: before.credential_id,
                         message: status.message().to_owned(),
-                        why: None,
+                        error: None,
                     });
                     Ok(())
                 }
@@ -257,54 +258,61 @@ impl Tally {
         }
     }
 
-    fn refuse(&mut self, refused: Refused) {
-        self.refused += 1;
-        if self.listed.len() < LISTED {
-            self.listed.push(refused);
+    fn reject(&mut self, rejected: Rejected) {
+        self.rejected += 1;
+        if self.rejections.len() < MAX_LISTED {
+            self.rejections.push(rejected);
         }
     }
 }
 
-/// Whether grants count otherwise, or end at another time. When they were made says nothing of it.
+/// Whether the scopes, states or expiries of grants differ. Their creation revisions are not
+/// compared.
 fn differ(before: &[Grant], after: &[Grant]) -> bool {
-    let what = |grant: &Grant| (grant.scope.clone(), grant.state, grant.expires_at);
-    !before.iter().map(what).eq(after.iter().map(what))
+    let compared = |grant: &Grant| (grant.scope.clone(), grant.state, grant.expires_at);
+    !before.iter().map(compared).eq(after.iter().map(compared))
 }
 
-fn finish(desk: &Client, terms: &WriteArgs, tally: &Tally, sheet: Report) -> anyhow::Result<bool> {
-    let rows = tally.listed.iter().map(|refused| {
-        let company: Cell = refused.company_id.clone().into();
-        [company, refused.credential_id.clone().into(), refused.message.clone().into()]
+fn finish(
+    client: &Client,
+    write: &WriteArgs,
+    counts: &Counts,
+    report: Report,
+) -> anyhow::Result<bool> {
+    let rows = counts.rejections.iter().map(|rejected| {
+        let company: Cell = rejected.company_id.clone().into();
+        [company, rejected.credential_id.clone().into(), rejected.message.clone().into()]
     });
-    let sheet = match terms.dry_run {
+    let report = match write.dry_run {
         true => {
-            let revision = tally.revision;
-            sheet.line(format!("at revision {revision}, nothing was changed; it would be:"))
+            let revision = counts.revision;
+            report
+                .line(format!("at revision {revision}, nothing was changed; the grants would be:"))
         }
-        false => sheet,
+        false => report,
     };
-    let sheet = sheet
-        .fact("granted", tally.granted)
-        .fact("unchanged, since they held it", tally.unchanged)
-        .fact("refused", Cell::colored(tally.refused == 0, tally.refused.to_string()))
-        .rows(&["COMPANY", "CREDENTIAL", "REFUSED, SINCE"], rows);
-    let sheet = match tally.refused.saturating_sub(tally.listed.len() as u64) {
-        0 => sheet,
-        more => sheet.line(format!("and {more} more: put these right, and run it again")),
+    let report = report
+        .fact("granted", counts.granted)
+        .fact("unchanged (already held)", counts.unchanged)
+        .fact("rejected", Cell::colored(counts.rejected == 0, counts.rejected.to_string()))
+        .rows(&["COMPANY", "CREDENTIAL", "REASON"], rows);
+    let report = match counts.rejected.saturating_sub(counts.rejections.len() as u64) {
+        0 => report,
+        more => report.line(format!("and {more} more: fix these, and run the command again")),
     };
-    // Of the contract's style, though no message of it: numbers of 64 bits are strings there.
+    // Not a message of the API, but in its JSON style: 64-bit numbers are strings.
     let value = serde_json::json!({
-        "validateOnly": terms.dry_run,
-        "grantedCredentialCount": tally.granted.to_string(),
-        "unchangedCredentialCount": tally.unchanged.to_string(),
-        "refusedCredentialCount": tally.refused.to_string(),
-        "refused": tally.listed,
+        "validateOnly": write.dry_run,
+        "grantedCredentialCount": counts.granted.to_string(),
+        "unchangedCredentialCount": counts.unchanged.to_string(),
+        "refusedCredentialCount": counts.rejected.to_string(),
+        "refused": counts.rejections,
     });
-    desk.printer.print_value(&value, sheet)?;
-    Ok(tally.refused == 0)
+    client.printer.print_value(&value, report)?;
+    Ok(counts.rejected == 0)
 }
 
-/// A bar on a terminal, of as many as there are if that is known.
+/// A progress bar on a terminal, with a total if it is known.
 fn progress(total: Option<u64>) -> ProgressBar {
     if !io::stderr().is_terminal() {
         return ProgressBar::hidden();
@@ -319,17 +327,17 @@ fn progress(total: Option<u64>) -> ProgressBar {
     }
 }
 
-/// Where a walk over all holders is.
+/// An iterator over all holders, page by page.
 struct Holders {
     scope: String,
-    /// The companies of the page, still to be walked, last first.
+    /// The remaining companies of the page, in reverse order.
     companies: Vec<String>,
-    /// Whether they were named, and are all.
-    named: bool,
+    /// Whether the companies were given by flags.
+    are_given: bool,
     pages: Option<Pages>,
-    /// The company that is walked, and where in it.
-    now: Option<(String, Pages)>,
-    /// The revision that the last page was read at.
+    /// The current company and its page state.
+    current: Option<(String, Pages)>,
+    /// The revision of the last page.
     revision: u64,
 }
 
@@ -337,24 +345,24 @@ impl Holders {
     fn of(scope: &str, mut companies: Vec<String>) -> Self {
         companies.sort_by(|a, b| b.cmp(a));
         companies.dedup();
-        let named = !companies.is_empty();
-        let pages = (!named).then(|| Pages::of(Limit::default()));
-        Self { scope: scope.to_owned(), companies, named, pages, now: None, revision: 0 }
+        let are_given = !companies.is_empty();
+        let pages = (!are_given).then(|| Pages::of(Limit::default()));
+        Self { scope: scope.to_owned(), companies, are_given, pages, current: None, revision: 0 }
     }
 
-    /// The next page; none at the end.
-    async fn next(&mut self, desk: &mut Client) -> anyhow::Result<Option<Step>> {
+    /// The next page, or `None` at the end.
+    async fn next(&mut self, client: &mut Client) -> anyhow::Result<Option<HolderPage>> {
         loop {
-            if self.now.is_none() {
-                self.now = self.companies.pop().map(|id| (id, Pages::of(Limit::default())));
+            if self.current.is_none() {
+                self.current = self.companies.pop().map(|id| (id, Pages::of(Limit::default())));
             }
-            let Some((company, pages)) = &mut self.now else {
+            let Some((company, pages)) = &mut self.current else {
                 let Some(pages) = &mut self.pages else { return Ok(None) };
                 let request = ListCompaniesRequest {
                     page_size: pages.size(),
                     page_token: pages.token.clone(),
                 };
-                let page = unwrap_response(desk.directory.list_companies(request).await)?;
+                let page = unwrap_response(client.directory.list_companies(request).await)?;
                 self.revision = page.revision;
                 let more = pages.turn(0, &page.next_page_token);
                 let ids = page.companies.into_iter().map(|company| company.company_id);
@@ -371,31 +379,31 @@ impl Holders {
                 page_size: pages.size(),
                 page_token: pages.token.clone(),
             };
-            let page = match desk.directory.list_credentials(request).await {
+            let page = match client.directory.list_credentials(request).await {
                 Ok(page) => page.into_inner(),
                 Err(status) if status.code() == Code::NotFound => {
                     let company_id = company.clone();
-                    self.now = None;
-                    if !self.named {
-                        // Deleted since it was listed.
+                    self.current = None;
+                    if !self.are_given {
+                        // The company was deleted after it was listed.
                         continue;
                     }
                     let (credential_id, message) = (String::new(), status.message().to_owned());
-                    let why = Some(CommandError::of(&status));
-                    return Ok(Some(Step::Refused(Refused {
+                    let error = Some(CommandError::of(&status));
+                    return Ok(Some(HolderPage::Rejected(Rejected {
                         company_id,
                         credential_id,
                         message,
-                        why,
+                        error,
                     })));
                 }
                 Err(status) => return Err(server_error(&status)),
             };
             self.revision = page.revision;
             if !pages.turn(0, &page.next_page_token) {
-                self.now = None;
+                self.current = None;
             }
-            return Ok(Some(Step::Holders(page.credentials)));
+            return Ok(Some(HolderPage::Holders(page.credentials)));
         }
     }
 }

@@ -1,4 +1,4 @@
-//! `scopegate credential secret`: what a credential proves itself with.
+//! `scopegate credential secret`: the commands of the secrets that authenticate a credential.
 
 use anyhow::bail;
 use clap::Subcommand;
@@ -6,8 +6,8 @@ use clap::Subcommand;
 use super::check::word;
 use super::client::{ServerArgs, WriteArgs, on_terms, require, unwrap_response};
 use super::confirmation::{Confirmation, rest_on};
-use super::credential::{at_stake, read, shown};
 use super::credential_args::CredentialArgs;
+use super::credential_report::{after_change, before_removal, read};
 use super::printer::{Cell, Report};
 use super::prompt;
 use crate::proto::{CreateSecretRequest, DeleteSecretRequest, VerifySecretRequest};
@@ -15,121 +15,132 @@ use crate::proto::{CreateSecretRequest, DeleteSecretRequest, VerifySecretRequest
 /// Commands of secrets.
 #[derive(Debug, Subcommand)]
 pub enum SecretCommand {
-    /// Make a secret and show it, once. A credential has two at most.
+    /// Create a secret, and show it once. A credential has at most two.
     Create {
-        /// Which.
+        /// The credential.
         #[command(flatten)]
-        which: CredentialArgs,
-        /// How.
+        target: CredentialArgs,
+        /// Options of the change.
         #[command(flatten)]
-        terms: WriteArgs,
+        write: WriteArgs,
     },
-    /// End a secret.
+    /// Delete a secret.
     Delete {
-        /// Which.
+        /// The credential.
         #[command(flatten)]
-        which: CredentialArgs,
-        /// The secret's id, which is no secret.
+        target: CredentialArgs,
+        /// The id of the secret. It is not confidential.
         secret_id: String,
-        /// Whether to ask first.
+        /// Whether to ask for confirmation.
         #[command(flatten)]
-        agreement: Confirmation,
-        /// How.
+        confirmation: Confirmation,
+        /// Options of the change.
         #[command(flatten)]
-        terms: WriteArgs,
+        write: WriteArgs,
     },
-    /// Say whether a secret, read from standard input, is a live one: exit code 0 if so, 2 if not.
-    /// The secret alone is enough.
+    /// Verify a secret from standard input. The exit code is 0 if it is valid, and 2 if not. The
+    /// ids are optional.
     Verify {
-        /// The company's id; found by the secret if not given.
+        /// The id of the company. By default the secret identifies it.
         company: Option<String>,
-        /// The credential's id; found by the secret if not given.
+        /// The id of the credential. By default the secret identifies it.
         credential: Option<String>,
-        /// Whom to ask.
+        /// The server to call.
         #[command(flatten)]
-        asking: ServerArgs,
+        server: ServerArgs,
     },
 }
 
-/// Does what the command says.
+/// Runs the command.
 ///
 /// # Errors
-/// Could not ask, or the server refused.
+/// The server cannot be reached, or returns an error.
 pub(super) async fn secret(command: SecretCommand) -> anyhow::Result<bool> {
     match command {
-        SecretCommand::Create { which: CredentialArgs { company, credential }, terms } => {
-            let mut desk = terms.asking.open().await?;
+        SecretCommand::Create { target: CredentialArgs { company, credential }, write } => {
+            let mut client = write.asking.open().await?;
             let request = on_terms!(
-                terms,
+                write,
                 CreateSecretRequest { company_id: company, credential_id: credential }
             );
-            let said = unwrap_response(desk.directory.create_secret(request).await)?;
-            let told = match (terms.dry_run, said.secret.is_empty()) {
+            let response = unwrap_response(client.directory.create_secret(request).await)?;
+            let note = match (write.dry_run, response.secret.is_empty()) {
                 (true, _) => format!(
-                    "at revision {}, nothing was changed; the change would make a secret",
-                    said.revision
+                    "at revision {}, nothing was changed; the change would create a secret",
+                    response.revision
                 ),
-                (false, true) => "it was shown when this request was first made".to_owned(),
+                (false, true) => {
+                    "the secret was shown with the first response to this request id".to_owned()
+                }
                 (false, false) => "keep the secret now: it is shown once".to_owned(),
             };
-            let sheet = Report::default()
-                .fact("secret id", said.secret_id.clone())
-                .fact("secret", said.secret.clone())
-                .revision(terms.made(said.revision))
-                .line(told);
-            desk.printer.print(&said, sheet)?;
+            let report = Report::default()
+                .fact("secret id", response.secret_id.clone())
+                .fact("secret", response.secret.clone())
+                .revision(write.made(response.revision))
+                .line(note);
+            client.printer.print(&response, report)?;
         }
-        SecretCommand::Delete { which, secret_id, agreement, terms } => {
-            let mut desk = terms.asking.open().await?;
-            let CredentialArgs { company, credential } = which.clone();
+        SecretCommand::Delete { target, secret_id, confirmation, write } => {
+            let mut client = write.asking.open().await?;
+            let CredentialArgs { company, credential } = target.clone();
             let mut request = on_terms!(
-                terms,
+                write,
                 DeleteSecretRequest {
                     company_id: company,
                     credential_id: credential,
                     secret_id: secret_id.clone(),
                 }
             );
-            if agreement.is_asked(&terms) {
-                let now = read(&mut desk, &which).await?;
-                // The server says of another id that there is none.
-                if now.secret_ids.contains(&secret_id) {
-                    let goes = at_stake(&now).fact("secrets", now.secret_ids.join(" "));
-                    let last = if now.secret_ids.len() == 1 { ", its last one" } else { "" };
-                    let question = format!("End the secret {secret_id} of {which}{last}?");
-                    agreement.ask(&desk.printer, goes, &question).await?;
-                    rest_on(&mut request.etag, &now.etag);
+            if confirmation.is_asked(&write) {
+                let current = read(&mut client, &target).await?;
+                // For an unknown id, the request below returns the error.
+                if current.secret_ids.contains(&secret_id) {
+                    let removal_report =
+                        before_removal(&current).fact("secrets", current.secret_ids.join(" "));
+                    let last = if current.secret_ids.len() == 1 { ", its last one" } else { "" };
+                    let question = format!("Delete the secret {secret_id} of {target}{last}?");
+                    confirmation.ask(&client.printer, removal_report, &question).await?;
+                    rest_on(&mut request.etag, &current.etag);
                 }
             }
-            let said = unwrap_response(desk.directory.delete_secret(request).await)?;
-            let sheet = shown(&desk, &terms, None, require(&said.credential)?, said.revision).await;
-            desk.printer.print(&said, sheet)?;
+            let response = unwrap_response(client.directory.delete_secret(request).await)?;
+            let report = after_change(
+                &client,
+                &write,
+                None,
+                require(&response.credential)?,
+                response.revision,
+            )
+            .await;
+            client.printer.print(&response, report)?;
         }
-        SecretCommand::Verify { company, credential, asking } => {
-            // Not a flag: every user of the machine sees those.
+        SecretCommand::Verify { company, credential, server } => {
+            // The secret is not a flag, because all users of the machine can see the flags of a
+            // process.
             let secret = prompt::secret("The secret:").await?;
             let secret = secret.trim_end_matches(['\r', '\n']);
             let secret = secret.trim_start_matches('\u{feff}').to_owned();
             if secret.is_empty() {
-                bail!("no secret came on standard input: put it there on a line");
+                bail!("no secret came on standard input: write it there on one line");
             }
-            let mut desk = asking.open().await?;
+            let mut client = server.open().await?;
             let request = VerifySecretRequest {
                 company_id: company.unwrap_or_default(),
                 credential_id: credential.unwrap_or_default(),
                 secret,
             };
-            let said = unwrap_response(desk.directory.verify_secret(request).await)?;
-            let verified = if said.verified { "yes" } else { "no" };
-            let reason = word(said.reason().as_str_name(), "REASON_");
-            let sheet = Report::default()
-                .fact("verified", Cell::colored(said.verified, verified))
-                .fact("company", said.company_id.clone())
-                .fact("credential", said.credential_id.clone())
-                .fact("secret id", said.secret_id.clone())
-                .fact("reason", if said.verified { String::new() } else { reason });
-            desk.printer.print(&said, sheet)?;
-            return Ok(said.verified);
+            let response = unwrap_response(client.directory.verify_secret(request).await)?;
+            let verified = if response.verified { "yes" } else { "no" };
+            let reason = word(response.reason().as_str_name(), "REASON_");
+            let report = Report::default()
+                .fact("verified", Cell::colored(response.verified, verified))
+                .fact("company", response.company_id.clone())
+                .fact("credential", response.credential_id.clone())
+                .fact("secret id", response.secret_id.clone())
+                .fact("reason", if response.verified { String::new() } else { reason });
+            client.printer.print(&response, report)?;
+            return Ok(response.verified);
         }
     }
     Ok(true)

@@ -1,4 +1,4 @@
-//! Moment: times as people write and read them.
+//! Time: parses and formats the times of flags and tables.
 
 use std::time::Duration;
 
@@ -9,106 +9,108 @@ use prost_types::Timestamp as Wire;
 
 use crate::policy::catalog::file::duration;
 
-/// Reads a time, or a date: its first moment in UTC.
+/// Parses an RFC 3339 time, or a date as its start in UTC.
 ///
 /// # Errors
-/// It is neither an RFC 3339 time nor such a date.
+/// The text is neither.
 pub fn read(text: &str) -> Result<Timestamp, String> {
-    let wrong = || {
+    let invalid = || {
         format!(
-            "`{text}` is not a time such as `2030-01-31T12:00:00Z`, or a date such as \
-             `2030-01-31` (its start in UTC)"
+            "`{text}` is not a time such as `2030-01-31T12:00:00Z`, or a date such as `2030-01-31` \
+             (its start in UTC)"
         )
     };
     match date(text) {
         Some(date) => Offset::UTC.to_timestamp(date.to_datetime(Time::midnight())),
         None => text.parse(),
     }
-    .map_err(|_| wrong())
+    .map_err(|_| invalid())
 }
 
-/// A date, written as RFC 3339 writes it and with nothing behind it.
+/// Parses a date in RFC 3339 format without a time.
 fn date(text: &str) -> Option<Date> {
     let is_date = text.len() == 10 && text.bytes().all(|b| b.is_ascii_digit() || b == b'-');
     text.parse().ok().filter(|_| is_date)
 }
 
-/// Reads when something that is over began or ended: a time, a date, or how long ago.
+/// Parses a time in the past: a time, a date, or a duration before now.
 ///
 /// # Errors
-/// It is none of them.
+/// The text is none of them.
 pub fn ago(text: &str) -> Result<Wire, String> {
     if let Ok(time) = read(text) {
         return Ok(wire(time));
     }
-    let none = || {
+    let invalid = || {
         format!(
             "`{text}` is neither a date such as `2030-01-31` (its start in UTC), nor a time such \
-             as `2030-01-31T12:00:00Z`, nor how long ago, such as `7d` (s, m, h or d)"
+             as `2030-01-31T12:00:00Z`, nor a duration before now such as `7d` (s, m, h or d)"
         )
     };
-    let seconds = duration(text).map_err(|_| none())?;
+    let seconds = duration(text).map_err(|_| invalid())?;
     let start = Timestamp::now().checked_sub(SignedDuration::from_secs(seconds.into()));
-    start.map(wire).map_err(|_| none())
+    start.map(wire).map_err(|_| invalid())
 }
 
-/// A stretch of time.
+/// A range of time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TimeRange {
-    /// Where it begins.
+    /// The start.
     pub from: Timestamp,
-    /// Where it is over; for a single moment, where it begins.
+    /// The end, exclusive. Equal to the start for a single moment.
     pub until: Timestamp,
 }
 
 impl TimeRange {
-    /// Whether this moment is in it.
+    /// Whether a time is in the range.
     #[must_use]
     pub fn has(self, time: Timestamp) -> bool {
         time == self.from || (self.from <= time && time < self.until)
     }
 }
 
-/// Reads a moment of the past: a time, or a time of day in UTC, the last that there was. What is
-/// said to the minute or the second is all of it.
+/// Parses a time in the past: a time, a date, or a time of day in UTC, of which the last occurrence
+/// is meant. A time without seconds is a range of one minute, and one without fractions a range of
+/// one second.
 ///
 /// # Errors
-/// It is neither, or has not come yet.
+/// The text is none of them, or the time is in the future.
 pub fn past(text: &str) -> Result<TimeRange, String> {
-    let neither = || {
+    let invalid = || {
         format!(
             "`{text}` is neither a time such as `2030-01-31T14:03:20Z`, nor a date such as \
-             `2030-01-31` (its start in UTC), nor a time of day in UTC such as `14:03` or `14:03:20`"
+             `2030-01-31` (its start in UTC), nor a time of day in UTC such as `14:03` or \
+             `14:03:20`"
         )
     };
     let now = Timestamp::now();
     if date(text).is_some() {
         let from = read(text)?;
         return match from > now {
-            true => Err(format!("`{text}` has not come yet")),
+            true => Err(format!("`{text}` is in the future")),
             false => Ok(TimeRange { from, until: from }),
         };
     }
-    // Without colons it is read as something, and may be meant as something else.
+    // A text without a colon is ambiguous.
     if !text.contains(':') {
-        return Err(neither());
+        return Err(invalid());
     }
     let (clock, from) = match text.split_once(['T', 't', ' ']) {
-        Some((_, clock)) => (clock, text.parse::<Timestamp>().map_err(|_| neither())?),
+        Some((_, clock)) => (clock, text.parse::<Timestamp>().map_err(|_| invalid())?),
         None => {
             let day = Offset::UTC.to_datetime(now).date();
             let at = |day: Date| {
-                let time: Time = text.parse().map_err(|_| neither())?;
-                Offset::UTC.to_timestamp(day.to_datetime(time)).map_err(|_| neither())
+                let time: Time = text.parse().map_err(|_| invalid())?;
+                Offset::UTC.to_timestamp(day.to_datetime(time)).map_err(|_| invalid())
             };
             let today = at(day)?;
-            // Of a time of day that has not come, yesterday's is meant.
-            let yesterday = day.yesterday().map_err(|_| neither())?;
+            // A time of day in the future means the one of yesterday.
+            let yesterday = day.yesterday().map_err(|_| invalid())?;
             (text, if today > now { at(yesterday)? } else { today })
         }
     };
     if from > now {
-        return Err(format!("`{text}` has not come yet"));
+        return Err(format!("`{text}` is in the future"));
     }
     let clock = clock.split(['Z', 'z', '+', '-']).next().unwrap_or(clock);
     let length = match (clock.matches(':').count(), clock.contains(['.', ','])) {
@@ -116,33 +118,33 @@ pub fn past(text: &str) -> Result<TimeRange, String> {
         (1, _) => 60,
         _ => 1,
     };
-    let until = from.checked_add(SignedDuration::from_secs(length)).map_err(|_| neither())?;
+    let until = from.checked_add(SignedDuration::from_secs(length)).map_err(|_| invalid())?;
     Ok(TimeRange { from, until })
 }
 
-/// Reads when something ends: a time, or how long from now.
+/// Parses an expiry: a time, a date, or a duration from now.
 ///
 /// # Errors
-/// It is neither.
+/// The text is none of them.
 pub fn expiry(text: &str) -> Result<Wire, String> {
     if let Ok(time) = read(text) {
         return Ok(wire(time));
     }
-    let neither = || {
+    let invalid = || {
         format!(
             "`{text}` is neither a time such as `2030-01-31T12:00:00Z`, nor a date such as \
              `2030-01-31` (its start in UTC), nor a duration such as `90d` (s, m, h or d)"
         )
     };
-    let seconds = duration(text).map_err(|_| neither())?;
+    let seconds = duration(text).map_err(|_| invalid())?;
     let end = Timestamp::now().checked_add(SignedDuration::from_secs(seconds.into()));
-    end.map(wire).map_err(|_| neither())
+    end.map(wire).map_err(|_| invalid())
 }
 
-/// Reads how long something is tried, such as `30s`; `0s` for not at all.
+/// Parses a duration such as `30s`, or `0s`.
 ///
 /// # Errors
-/// It is no duration.
+/// The text is not a duration.
 pub fn window(text: &str) -> Result<Duration, String> {
     if text == "0s" {
         return Ok(Duration::ZERO);
@@ -151,19 +153,19 @@ pub fn window(text: &str) -> Result<Duration, String> {
     Ok(Duration::from_secs(seconds.into()))
 }
 
-/// Reads a time for the wire.
+/// Parses an RFC 3339 time, or a date, as a protobuf timestamp.
 ///
 /// # Errors
-/// It is no RFC 3339 time.
+/// The text is neither.
 pub fn exact(text: &str) -> Result<Wire, String> {
     read(text).map(wire)
 }
 
-/// A time as the wire has it.
+/// Converts a time to a protobuf timestamp.
 #[must_use]
 pub fn wire(time: Timestamp) -> Wire {
     let whole = time.as_second();
-    // Nanoseconds count forward, also before 1970.
+    // Protobuf nanoseconds are never negative, even before 1970.
     let (seconds, nanos) = match time.subsec_nanosecond() {
         nanos if nanos < 0 => (whole - 1, nanos + 1_000_000_000),
         nanos => (whole, nanos),
@@ -171,20 +173,20 @@ pub fn wire(time: Timestamp) -> Wire {
     Wire { seconds, nanos }
 }
 
-/// Whether a time is now or before.
+/// Whether a time is not in the future.
 #[must_use]
 pub fn is_past(time: &Wire) -> bool {
     Timestamp::new(time.seconds, time.nanos).is_ok_and(|time| time <= Timestamp::now())
 }
 
-/// A time with all of its digits, as a flag takes it back.
+/// Formats a time with all digits, so that a flag parses the same time.
 #[must_use]
 pub fn to_the_nanosecond(time: &Wire) -> Option<String> {
     Timestamp::new(time.seconds, time.nanos).ok().map(|time| time.to_string())
 }
 
-/// How long ago a time was by this machine's clock, in words that fit into a table: `3 days ago`.
-/// Nothing where this clock says that it has not come: it may be the one that is wrong.
+/// Formats the age of a time by the local clock, short enough for a table: `3 days ago`. Empty if
+/// the time is in the future by the local clock, which can be wrong.
 #[must_use]
 pub fn since(time: Option<&Wire>) -> String {
     let time = time.and_then(|time| Timestamp::new(time.seconds, 0).ok());
@@ -200,7 +202,7 @@ pub fn since(time: Option<&Wire>) -> String {
     format!("{number} {unit}{plural} ago")
 }
 
-/// A time as people read it, to the second; nothing if there is none.
+/// Formats a time to the second. Empty if there is none.
 #[must_use]
 pub fn text(time: Option<&Wire>) -> String {
     let time = time.and_then(|time| Timestamp::new(time.seconds, 0).ok());
@@ -212,10 +214,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_moment_of_the_past_is_as_long_as_it_is_said() {
+    fn past_time_range_has_the_length_of_its_precision() {
         let length = |text: &str| {
-            let span = past(text).expect(text);
-            span.until.duration_since(span.from).as_millis()
+            let range = past(text).expect(text);
+            range.until.duration_since(range.from).as_millis()
         };
         assert_eq!(length("2026-01-31T14:03Z"), 60_000);
         assert_eq!(length("2026-01-31T14:03:20Z"), 1_000);
@@ -224,12 +226,12 @@ mod tests {
         assert_eq!(length("00:00"), 60_000);
         assert_eq!(length("2026-01-31"), 0);
         assert_eq!(past("2026-01-31"), past("2026-01-31T00:00:00.0Z"));
-        let of_day = past("23:59:59").expect("yesterday's, or this second");
-        assert!(of_day.from <= Timestamp::now());
-        for wrong in
+        let time_of_day = past("23:59:59").expect("yesterday's, or this second");
+        assert!(time_of_day.from <= Timestamp::now());
+        for invalid in
             ["", "noon", "25:00", "14", "1403", "2026-02-30", "2999-01-31", "2999-01-31T14:03:20Z"]
         {
-            assert!(past(wrong).is_err(), "{wrong}");
+            assert!(past(invalid).is_err(), "{invalid}");
         }
     }
 }

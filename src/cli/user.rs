@@ -1,4 +1,4 @@
-//! `scopegate user`: somebody of a company, and the roles that they hold there.
+//! `scopegate user`: the users of a company and their roles.
 
 use clap::Subcommand;
 use tonic::Code;
@@ -17,21 +17,21 @@ use crate::proto::{
 /// Commands of users.
 #[derive(Debug, Subcommand)]
 pub enum UserCommand {
-    /// Create a user with exactly these roles, or replace the roles of one.
+    /// Create a user with these roles, or replace the roles of an existing user.
     Put {
         /// The company's id.
         company: String,
         /// The user's id.
         user: String,
-        /// Names of the catalog's roles, with spaces or commas between; none leaves the user without any.
+        /// Roles of the catalog, separated by spaces or commas. Without any, the user has no roles.
         #[arg(value_name = "ROLE", value_delimiter = ',')]
         roles: Vec<String>,
-        /// Whether to ask first.
+        /// Whether to ask for confirmation.
         #[command(flatten)]
-        agreement: Confirmation,
-        /// How.
+        confirmation: Confirmation,
+        /// Options of the change.
         #[command(flatten)]
-        terms: WriteArgs,
+        write: WriteArgs,
     },
     /// Show a user.
     Get {
@@ -39,114 +39,118 @@ pub enum UserCommand {
         company: String,
         /// The user's id.
         user: String,
-        /// Whom to ask.
+        /// The server to call.
         #[command(flatten)]
-        asking: ServerArgs,
+        server: ServerArgs,
     },
-    /// List a company's users.
+    /// List the users of a company.
     List {
         /// The company's id.
         company: String,
-        /// How many.
+        /// The maximum number to list.
         #[command(flatten)]
         limit: Limit,
-        /// Whom to ask.
+        /// The server to call.
         #[command(flatten)]
-        asking: ServerArgs,
+        server: ServerArgs,
     },
-    /// Delete a user with its consents.
+    /// Delete a user and all consents of the user.
     Delete {
         /// The company's id.
         company: String,
         /// The user's id.
         user: String,
-        /// Whether to ask first.
+        /// Whether to ask for confirmation.
         #[command(flatten)]
-        agreement: Confirmation,
-        /// How.
+        confirmation: Confirmation,
+        /// Options of the change.
         #[command(flatten)]
-        terms: WriteArgs,
+        write: WriteArgs,
     },
 }
 
-/// Does what the command says.
+/// Runs the command.
 ///
 /// # Errors
-/// Could not ask, or the server refused.
+/// The server cannot be reached, or returns an error.
 pub async fn user(command: UserCommand) -> anyhow::Result<bool> {
     match command {
-        UserCommand::Put { company, user, roles, agreement, terms } => {
-            let mut desk = terms.asking.open().await?;
-            let (before, since) = read_at(&mut desk, &company, &user).await?;
+        UserCommand::Put { company, user, roles, confirmation, write } => {
+            let mut client = write.asking.open().await?;
+            let (before, read_revision) = read_at(&mut client, &company, &user).await?;
             let mut request = on_terms!(
-                terms,
+                write,
                 PutUserRequest { company_id: company, user_id: user, roles: roles }
             );
-            if let Some(now) = before.as_ref().filter(|_| agreement.is_asked(&terms)) {
-                let goes = now.roles.iter().filter(|role| !request.roles.contains(role));
-                let goes: Vec<_> = goes.map(String::as_str).collect();
-                if !goes.is_empty() {
-                    let (goes, user) = (goes.join(" "), &now.user_id);
+            if let Some(current) = before.as_ref().filter(|_| confirmation.is_asked(&write)) {
+                let removed = current.roles.iter().filter(|role| !request.roles.contains(role));
+                let removed: Vec<_> = removed.map(String::as_str).collect();
+                if !removed.is_empty() {
+                    let (removed, user) = (removed.join(" "), &current.user_id);
                     let question =
-                        format!("Take the roles {goes} from {user} of {}?", now.company_id);
-                    agreement.ask(&desk.printer, sheet(now), &question).await?;
-                    rest_on(&mut request.etag, &now.etag);
+                        format!("Take the roles {removed} from {user} of {}?", current.company_id);
+                    confirmation.ask(&client.printer, report(current), &question).await?;
+                    rest_on(&mut request.etag, &current.etag);
                 }
             }
-            let etag = terms.compared(before.as_ref().map(|before| &before.etag));
-            let said = unwrap_response(desk.directory.put_user(request).await)?;
-            said.warnings.iter().for_each(|warning| failure::warn(warning));
-            let after = require(&said.user)?;
-            let made = Made { company: &after.company_id, read: since, answered: said.revision };
-            let undo = match undo(&terms, before.as_ref(), after) {
-                Some(_) if !undo::is_alone(&mut desk, made).await => Undo::of_several(&terms),
+            let etag = write.compared(before.as_ref().map(|before| &before.etag));
+            let response = unwrap_response(client.directory.put_user(request).await)?;
+            response.warnings.iter().for_each(|warning| failure::warn(warning));
+            let after = require(&response.user)?;
+            let change = Made {
+                company: &after.company_id,
+                read: read_revision,
+                answered: response.revision,
+            };
+            let undo = match undo(&write, before.as_ref(), after) {
+                Some(_) if !undo::is_alone(&mut client, change).await => Undo::of_several(&write),
                 undo => undo,
             };
             let is_same =
-                terms.is_same(etag.as_deref(), &after.etag, after.revision, said.revision);
+                write.is_same(etag.as_deref(), &after.etag, after.revision, response.revision);
             let mut user = after.clone();
-            if terms.dry_run && !is_same {
+            if write.dry_run && !is_same {
                 user.revision = 0;
             }
-            let sheet = terms.sheet(said.revision, is_same).then(sheet(&user));
-            desk.printer.print_undoable(&said, sheet, undo)?;
+            let report = write.sheet(response.revision, is_same).then(report(&user));
+            client.printer.print_undoable(&response, report, undo)?;
         }
-        UserCommand::Get { company, user, asking } => {
-            let mut desk = asking.open().await?;
+        UserCommand::Get { company, user, server } => {
+            let mut client = server.open().await?;
             let request = GetUserRequest { company_id: company, user_id: user };
-            let said = unwrap_response(desk.directory.get_user(request).await)?;
-            desk.printer.print(&said, sheet(require(&said.user)?))?;
+            let response = unwrap_response(client.directory.get_user(request).await)?;
+            client.printer.print(&response, report(require(&response.user)?))?;
         }
-        UserCommand::List { company, limit, asking } => list(company, limit, &asking).await?,
-        UserCommand::Delete { company, user, agreement, terms } => {
-            let mut desk = terms.asking.open().await?;
-            let now = match agreement.is_asked(&terms) {
-                true => read(&mut desk, &company, &user).await?,
+        UserCommand::List { company, limit, server } => list(company, limit, &server).await?,
+        UserCommand::Delete { company, user, confirmation, write } => {
+            let mut client = write.asking.open().await?;
+            let current = match confirmation.is_asked(&write) {
+                true => read(&mut client, &company, &user).await?,
                 false => None,
             };
             let mut request =
-                on_terms!(terms, DeleteUserRequest { company_id: company, user_id: user });
-            if let Some(now) = now {
-                let (user, company) = (&now.user_id, &now.company_id);
-                let question = format!("Delete {user} of {company} with all consents, for good?");
-                agreement.ask(&desk.printer, sheet(&now), &question).await?;
-                rest_on(&mut request.etag, &now.etag);
+                on_terms!(write, DeleteUserRequest { company_id: company, user_id: user });
+            if let Some(current) = current {
+                let (user, company) = (&current.user_id, &current.company_id);
+                let question = format!("Delete {user} of {company} and all consents permanently?");
+                confirmation.ask(&client.printer, report(&current), &question).await?;
+                rest_on(&mut request.etag, &current.etag);
             }
-            let said = unwrap_response(desk.directory.delete_user(request).await)?;
-            let user = require(&said.user)?;
-            let sheet = terms
-                .gone(said.revision, "delete", "deleted")
+            let response = unwrap_response(client.directory.delete_user(request).await)?;
+            let user = require(&response.user)?;
+            let report = write
+                .gone(response.revision, "delete", "deleted")
                 .fact("company", user.company_id.clone())
                 .fact("user", user.user_id.clone())
-                .revision(terms.made(said.revision));
-            desk.printer.print(&said, sheet)?;
+                .revision(write.made(response.revision));
+            client.printer.print(&response, report)?;
         }
     }
     Ok(true)
 }
 
-async fn list(company: String, limit: Limit, asking: &ServerArgs) -> anyhow::Result<()> {
-    let mut desk = asking.open().await?;
+async fn list(company: String, limit: Limit, server: &ServerArgs) -> anyhow::Result<()> {
+    let mut client = server.open().await?;
     let (mut all, mut pages) = (ListUsersResponse::default(), Pages::of(limit));
     loop {
         let request = ListUsersRequest {
@@ -154,7 +158,7 @@ async fn list(company: String, limit: Limit, asking: &ServerArgs) -> anyhow::Res
             page_size: pages.size(),
             page_token: pages.token.clone(),
         };
-        let page = unwrap_response(desk.directory.list_users(request).await)?;
+        let page = unwrap_response(client.directory.list_users(request).await)?;
         let more = pages.turn(page.users.len(), &page.next_page_token);
         all.users.extend(page.users);
         (all.next_page_token, all.revision) = (page.next_page_token, page.revision);
@@ -163,42 +167,42 @@ async fn list(company: String, limit: Limit, asking: &ServerArgs) -> anyhow::Res
         }
     }
     let rows = all.users.iter().map(|user| [user.user_id.clone().into(), Cell::list(&user.roles)]);
-    let sheet = Report::default().rows(&["USER", "ROLES"], rows);
-    desk.printer.print(&all, truncated(sheet, &all.next_page_token))
+    let report = Report::default().rows(&["USER", "ROLES"], rows);
+    client.printer.print(&all, truncated(report, &all.next_page_token))
 }
 
-/// A user as it is now; none if there is none.
-async fn read(desk: &mut Client, company: &str, user: &str) -> anyhow::Result<Option<User>> {
-    Ok(read_at(desk, company, user).await?.0)
+/// Reads a user, if it exists.
+async fn read(client: &mut Client, company: &str, user: &str) -> anyhow::Result<Option<User>> {
+    Ok(read_at(client, company, user).await?.0)
 }
 
-/// A user as it is now, and the revision at which it was read; 0 if there is none.
+/// Reads a user, if it exists, and the revision at which it was read; 0 if there is none.
 async fn read_at(
-    desk: &mut Client,
+    client: &mut Client,
     company: &str,
     user: &str,
 ) -> anyhow::Result<(Option<User>, u64)> {
     let request = GetUserRequest { company_id: company.to_owned(), user_id: user.to_owned() };
-    match desk.directory.get_user(request).await {
+    match client.directory.get_user(request).await {
         Err(status) if status.code() == Code::NotFound => Ok((None, 0)),
         read => unwrap_response(read).map(|read| (read.user, read.revision)),
     }
 }
 
-/// How a user's roles become what they were.
-fn undo(terms: &WriteArgs, before: Option<&User>, after: &User) -> Option<Undo> {
+/// The undo command of a change of roles. `None` if the roles are the same.
+fn undo(write: &WriteArgs, before: Option<&User>, after: &User) -> Option<Undo> {
     let ids = [after.company_id.as_str(), after.user_id.as_str()];
-    // A user that was created is not undone by a line: its name was just typed.
+    // A new user gets no undo command: the operator has just typed its id.
     let before = before?;
-    let same = |a: &[String], b: &[String]| a.iter().all(|role| b.contains(role));
-    if same(&before.roles, &after.roles) && same(&after.roles, &before.roles) {
+    let contains_all = |a: &[String], b: &[String]| a.iter().all(|role| b.contains(role));
+    if contains_all(&before.roles, &after.roles) && contains_all(&after.roles, &before.roles) {
         return None;
     }
-    let places = ids.into_iter().chain(before.roles.iter().map(String::as_str));
-    Some(Undo::of(terms)?.then(&["user", "put"], places, &["--yes"]))
+    let arguments = ids.into_iter().chain(before.roles.iter().map(String::as_str));
+    Some(Undo::of(write)?.then(&["user", "put"], arguments, &["--yes"]))
 }
 
-fn sheet(user: &User) -> Report {
+fn report(user: &User) -> Report {
     Report::default()
         .fact("company", user.company_id.clone())
         .fact("user", user.user_id.clone())

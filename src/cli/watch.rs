@@ -1,10 +1,11 @@
-//! `scopegate changes watch`: the stream of changes, which outlives a server's restart.
+//! `scopegate changes watch`: prints the stream of changes, and reconnects after a restart of the
+//! server.
 //!
-//! INVARIANT (each change once): the cursor of a change is remembered when the change was printed,
-//! and a new stream begins behind that cursor. So no change is printed twice, and none is left out.
+//! INVARIANT (each change once): the cursor of a change is stored after the change was printed, and
+//! a new stream starts after that cursor. So no change is printed twice, and none is skipped.
 //!
-//! A stream that breaks is opened again where that can help: the server ended, was killed or is
-//! silent. It is not where the server answered that it will not serve this stream.
+//! A broken stream is reopened if a retry can succeed: the server was stopped or killed, or sends
+//! nothing. It is not reopened if the server rejected the stream.
 
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tonic::{Code, Status, Streaming};
 use tonic_types::StatusExt;
 
-use super::changes::line;
+use super::change_row::line;
 use super::client::{Client, ServerArgs, unwrap_response};
 use super::connection::{Purpose, connect_for};
 use super::failure::server_error;
@@ -23,99 +24,102 @@ use crate::observe::log;
 use crate::policy::text;
 use crate::proto::{ListCompaniesRequest, WatchChangesRequest, WatchChangesResponse};
 
-/// How long to wait before the first attempt to connect again, and at most between two.
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LAST_PAUSE: Duration = Duration::from_secs(1);
-/// A stream that lived so long was a good one: its end begins a new time for attempts.
-const SETTLED: Duration = Duration::from_secs(10);
-/// How long a stream that has had a heartbeat may be silent. Servers send one every 30 seconds.
-const SILENCE: Duration = Duration::from_secs(75);
-/// For ever, as far as a timer knows.
+/// The delay before the first reconnection attempt, and the maximum delay between two attempts.
+const MIN_DELAY: Duration = Duration::from_millis(100);
+const MAX_DELAY: Duration = Duration::from_secs(1);
+/// A stream that was open for this long resets the time limit of reconnections.
+const STABLE_AFTER: Duration = Duration::from_secs(10);
+/// The maximum time without a message on a stream that has had a heartbeat. By default servers send
+/// a heartbeat every 30 seconds.
+const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(75);
+/// Practically no timeout.
 const NEVER: Duration = Duration::from_secs(1 << 30);
 
 /// Prints changes until Ctrl-C.
 ///
 /// # Errors
-/// No server could be asked, it refused, or it went and did not come back in time.
+/// The server cannot be reached or rejects the stream, or it was lost and did not come back in
+/// time.
 pub(super) async fn watch(
     company: Option<String>,
     after: Option<u64>,
     cursor: String,
     reconnect: Duration,
-    asking: &ServerArgs,
+    server_args: &ServerArgs,
 ) -> anyhow::Result<()> {
-    let mut desk = open(asking).await?;
+    let mut client = open(server_args).await?;
     let after_revision = match after {
         Some(after) => after,
-        None if cursor.is_empty() => head(&mut desk).await?,
+        None if cursor.is_empty() => current_revision(&mut client).await?,
         None => 0,
     };
-    // Before the first change is shown: whoever has seen it may stop this.
+    // Handle Ctrl-C before the first change is printed, because a reader of that change may send
+    // it.
     let stop = signal(SignalKind::interrupt())?;
     if let Some(company) = &company {
-        suggestion::warn_of_company(&mut desk, company).await;
+        suggestion::warn_of_company(&mut client, company).await;
     }
     let next = WatchChangesRequest { company_id: company, after_revision, cursor };
-    let stream = unwrap_response(desk.changes.watch_changes(next.clone()).await)?;
-    let mut watch = Watch { next, reconnect, stop, lost: None };
-    watch.run(desk, stream, asking).await?;
+    let stream = unwrap_response(client.changes.watch_changes(next.clone()).await)?;
+    let mut watch = Watch { next, reconnect, stop, lost_at: None };
+    watch.run(client, stream, server_args).await?;
     let cursor = &watch.next.cursor;
-    let is_for_people = asking.output == super::output_format::OutputFormat::Table;
+    let is_for_people = server_args.output == super::output_format::OutputFormat::Table;
     if is_for_people && !cursor.is_empty() {
         log::tell(&resume(cursor));
     }
     Ok(())
 }
 
-async fn open(asking: &ServerArgs) -> anyhow::Result<Client> {
-    asking.open_on(connect_for(Purpose::Events, &asking.server).await?)
+async fn open(server_args: &ServerArgs) -> anyhow::Result<Client> {
+    server_args.open_on(connect_for(Purpose::Events, &server_args.server).await?)
 }
 
-/// The revision that the server is at.
-async fn head(desk: &mut Client) -> anyhow::Result<u64> {
-    let one = ListCompaniesRequest { page_size: 1, page_token: String::new() };
-    Ok(unwrap_response(desk.directory.list_companies(one).await)?.revision)
+/// The current revision of the server.
+async fn current_revision(client: &mut Client) -> anyhow::Result<u64> {
+    let request = ListCompaniesRequest { page_size: 1, page_token: String::new() };
+    Ok(unwrap_response(client.directory.list_companies(request).await)?.revision)
 }
 
 fn resume(cursor: &str) -> String {
     match cursor {
-        "" => "no change was seen: run it again".to_owned(),
+        "" => "no change was printed: run the command again".to_owned(),
         cursor => {
-            format!("go on behind the last change with --cursor {}", text::escaped(cursor))
+            format!("continue after the last change with --cursor {}", text::escaped(cursor))
         }
     }
 }
 
-/// How a stream ended.
+/// The reason why a stream ended.
 enum End {
-    /// By Ctrl-C.
+    /// Ctrl-C was pressed.
     Stopped,
-    /// Another stream may go on behind it.
+    /// The connection was lost; a new stream can continue.
     Broken(anyhow::Error),
-    /// No other stream would be another.
+    /// The server rejected the stream; a retry would be rejected too.
     Refused(anyhow::Error),
-    /// Nobody reads what is printed, or it cannot be read.
+    /// Standard output is closed, or the change cannot be printed.
     Failed(anyhow::Error),
 }
 
 impl End {
     fn of(status: &Status, cursor: &str) -> Self {
-        if is_passing(status) {
+        if is_transient(status) {
             return Self::Broken(server_error(status));
         }
         Self::Refused(match status.code() {
-            // With another key it goes on.
+            // With another key the stream can be continued.
             Code::Unauthenticated | Code::PermissionDenied => {
                 anyhow!("{}; {}", server_error(status), resume(cursor))
             }
-            // It is about the cursor, or about the request.
+            // The error is about the cursor or the request.
             _ => server_error(status),
         })
     }
 }
 
-/// Whether the same request may be answered otherwise in a while.
-fn is_passing(status: &Status) -> bool {
+/// Whether a later retry of the same request can succeed.
+fn is_transient(status: &Status) -> bool {
     match status.code() {
         Code::Unavailable | Code::DeadlineExceeded | Code::ResourceExhausted | Code::Aborted => {
             true
@@ -126,130 +130,133 @@ fn is_passing(status: &Status) -> bool {
         | Code::OutOfRange
         | Code::NotFound
         | Code::Unimplemented => false,
-        // The connection's error, and not the server's answer.
+        // An error of the connection, not a response of the server.
         _ => status.get_error_details().error_info().is_none(),
     }
 }
 
 struct Watch {
-    /// What continues behind the last change that was printed.
+    /// The request that continues after the last printed change.
     next: WatchChangesRequest,
-    /// For how long to try again.
+    /// The time limit of reconnections.
     reconnect: Duration,
     stop: Signal,
-    /// Since when there is no good stream.
-    lost: Option<Instant>,
+    /// The time at which the last good stream was lost.
+    lost_at: Option<Instant>,
 }
 
 impl Watch {
     async fn run(
         &mut self,
-        mut desk: Client,
+        mut client: Client,
         mut stream: Streaming<WatchChangesResponse>,
-        asking: &ServerArgs,
+        server_args: &ServerArgs,
     ) -> anyhow::Result<()> {
         loop {
             let opened = Instant::now();
-            let why = match self.print(&desk, &mut stream).await {
+            let cause = match self.print(&client, &mut stream).await {
                 End::Stopped => return Ok(()),
                 End::Refused(error) | End::Failed(error) => return Err(error),
                 End::Broken(error) => error,
             };
-            if opened.elapsed() >= SETTLED {
-                self.lost = None;
+            if opened.elapsed() >= STABLE_AFTER {
+                self.lost_at = None;
             }
-            let lost = *self.lost.get_or_insert_with(Instant::now);
-            match self.again(asking, lost, why).await? {
-                Some(opened) => (desk, stream) = opened,
+            let lost_at = *self.lost_at.get_or_insert_with(Instant::now);
+            match self.reopen(server_args, lost_at, cause).await? {
+                Some(opened) => (client, stream) = opened,
                 None => return Ok(()),
             }
         }
     }
 
-    /// Prints a stream up to its end.
-    async fn print(&mut self, desk: &Client, stream: &mut Streaming<WatchChangesResponse>) -> End {
-        let (mut patience, mut last) = (NEVER, Instant::now());
+    /// Prints the changes of a stream until it ends.
+    async fn print(
+        &mut self,
+        client: &Client,
+        stream: &mut Streaming<WatchChangesResponse>,
+    ) -> End {
+        let (mut message_timeout, mut last) = (NEVER, Instant::now());
         loop {
             let next = tokio::select! {
-                next = timeout(patience, stream.message()) => next,
+                next = timeout(message_timeout, stream.message()) => next,
                 _ = self.stop.recv() => return End::Stopped,
             };
-            let step = match next {
-                Ok(Ok(Some(step))) => step,
-                Ok(Ok(None)) => return End::Broken(anyhow!("the server has ended the stream")),
+            let message = match next {
+                Ok(Ok(Some(message))) => message,
+                Ok(Ok(None)) => return End::Broken(anyhow!("the server closed the stream")),
                 Ok(Err(status)) => return End::of(&status, &self.next.cursor),
                 Err(_) => {
-                    let silent = patience.as_secs();
-                    return End::Broken(anyhow!("the server has been silent for {silent} s"));
+                    let silent = message_timeout.as_secs();
+                    return End::Broken(anyhow!("the server sent nothing for {silent} s"));
                 }
             };
-            match &step.change {
-                // A heartbeat.
-                // A server may have been told to send them more rarely.
-                None => patience = SILENCE.max(last.elapsed() * 5 / 2),
+            match &message.change {
+                // A heartbeat. Servers can be configured to send them less often.
+                None => message_timeout = HEARTBEAT_TIMEOUT.max(last.elapsed() * 5 / 2),
                 Some(change) => {
-                    if let Err(error) = desk.printer.print_line(&step, &line(change)) {
+                    if let Err(error) = client.printer.print_line(&message, &line(change)) {
                         return End::Failed(error);
                     }
                 }
             }
-            (self.lost, last) = (None, Instant::now());
-            if !step.cursor.is_empty() {
-                self.next.cursor = step.cursor;
+            (self.lost_at, last) = (None, Instant::now());
+            if !message.cursor.is_empty() {
+                self.next.cursor = message.cursor;
                 self.next.after_revision = 0;
             }
         }
     }
 
-    /// Opens another stream behind the last change, until that works or takes too long. None if
-    /// it was stopped.
-    async fn again(
+    /// Reopens the stream after the last printed change, until it succeeds or the time limit is
+    /// reached. `None` after Ctrl-C.
+    async fn reopen(
         &mut self,
-        asking: &ServerArgs,
-        lost: Instant,
-        mut why: anyhow::Error,
+        server_args: &ServerArgs,
+        lost_at: Instant,
+        mut cause: anyhow::Error,
     ) -> anyhow::Result<Option<(Client, Streaming<WatchChangesResponse>)>> {
-        let mut pause = FIRST_PAUSE;
+        let mut delay = MIN_DELAY;
         loop {
-            let left = self.reconnect.saturating_sub(lost.elapsed());
-            if left.is_zero() {
+            let remaining = self.reconnect.saturating_sub(lost_at.elapsed());
+            if remaining.is_zero() {
                 let tried = match self.reconnect.as_secs() {
                     0 => String::new(),
                     seconds => format!("; no stream could be opened for {seconds} s"),
                 };
-                return Err(self.explain(&anyhow!("{why:#}{tried}")));
+                return Err(self.explain(&anyhow!("{cause:#}{tried}")));
             }
             let (request, cursor) = (self.next.clone(), self.next.cursor.clone());
             let attempt = async {
-                sleep(pause).await;
-                let mut desk = open(asking).await.map_err(End::Broken)?;
-                let stream = desk.changes.watch_changes(request).await;
+                sleep(delay).await;
+                let mut client = open(server_args).await.map_err(End::Broken)?;
+                let stream = client.changes.watch_changes(request).await;
                 let stream = stream.map_err(|status| End::of(&status, &cursor))?.into_inner();
-                Ok((desk, stream))
+                Ok((client, stream))
             };
             let attempt = tokio::select! {
-                attempt = timeout(left, attempt) => attempt,
+                attempt = timeout(remaining, attempt) => attempt,
                 _ = self.stop.recv() => return Ok(None),
             };
             match attempt {
                 Ok(Ok(opened)) => {
-                    let seconds = lost.elapsed().as_secs();
-                    let why = format!("{why:#}");
-                    let why = text::escaped(&why);
+                    let seconds = lost_at.elapsed().as_secs();
+                    let cause = format!("{cause:#}");
+                    let cause = text::escaped(&cause);
                     log::tell(&format!(
-                        "reconnected after {seconds} s ({why}): no change was missed"
+                        "reconnected after {seconds} s ({cause}): no change was missed"
                     ));
                     return Ok(Some(opened));
                 }
-                Ok(Err(End::Broken(error))) => why = error,
+                Ok(Err(End::Broken(error))) => cause = error,
                 Ok(Err(End::Refused(error) | End::Failed(error))) => {
                     return Err(error);
                 }
                 Ok(Err(End::Stopped)) => return Ok(None),
-                // The time is over.
+                // The time limit is reached.
                 Err(_) => {}
             }
-            pause = (pause * 2).min(LAST_PAUSE);
+            delay = (delay * 2).min(MAX_DELAY);
         }
     }
 

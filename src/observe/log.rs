@@ -1,11 +1,12 @@
-//! Telemetry: the log. It goes to standard error, one event a line, as text or JSON; times are
-//! RFC 3339, in UTC. As JSON, everything that the process says there is such a line: why it did
-//! not start, and why it broke, too.
+//! Log: the log of the process. It goes to standard error, one event a line, as text or JSON. Times
+//! are RFC 3339, in UTC. With JSON every line on standard error is a JSON object, also the reason
+//! for a failed start and for a panic.
 //!
-//! A log that cannot be written never hurts: a thread of its own writes it, nothing else waits for
-//! standard error, and lines that are lost are counted.
+//! A separate thread writes the log, so nothing else waits for standard error. Lines that cannot be
+//! written are counted.
 //!
-//! Not here: a line per decision. A check writes nothing. Metrics and traces; see the server's.
+//! Not here: a line for each decision; a check writes nothing to this log. See
+//! [`super::decision_log`].
 
 mod queue;
 
@@ -21,36 +22,36 @@ use std::time::Duration;
 use serde::Serialize;
 use tracing_subscriber::EnvFilter;
 
-use self::queue::Queue;
+use self::queue::LogQueue;
 
 use crate::policy::text;
 
 /// How to write the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
-    /// For people.
+    /// Text for people.
     Text,
     /// One JSON object a line.
     Json,
 }
 
-/// How long the end of the process waits for lines that are still to be written.
+/// How long the end of the process waits for queued lines.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The log of the process: as with the events of `tracing`, there is one.
-static LOG: OnceLock<Arc<Queue>> = OnceLock::new();
+/// The log of the process. There is one, as `tracing` has one subscriber for all events.
+static LOG: OnceLock<Arc<LogQueue>> = OnceLock::new();
 
 /// Starts the log of this process.
 ///
 /// # Errors
-/// The filter cannot be read, in a sentence.
+/// The filter is not valid. The error is a sentence.
 pub fn start(format: LogFormat, filter: &str) -> Result<(), String> {
     let filter = EnvFilter::try_new(own_level(filter))
         .map_err(|error| format!("--log `{filter}`: {error}"))?;
     let log = tracing_subscriber::fmt().with_env_filter(filter);
-    // What it would say of errors of the log, it would say on standard error, or panic.
+    // The library would write its own errors to standard error, or panic.
     let log = log.log_internal_errors(false);
-    let log = log.with_writer(move || Shown { log: Line(log_of(format)), format });
+    let log = log.with_writer(move || EscapedOutput { log: LogLine(log_queue(format)), format });
     let log = log.with_ansi(io::stderr().is_terminal());
     let started = match format {
         LogFormat::Text => log.with_target(false).try_init(),
@@ -62,19 +63,19 @@ pub fn start(format: LogFormat, filter: &str) -> Result<(), String> {
     if started.is_ok() {
         panic::set_hook(Box::new(move |panic| report_panic(format, panic)));
     }
-    // A process that embeds the server may have a log already: that one is used.
+    // A process that embeds the server may have a log already. Then that log is used.
     started.or(Ok(()))
 }
 
-/// A log whose lines show every character that a caller put into them. The library escapes control
-/// characters, of which colours are made, and no others.
-struct Shown<W> {
+/// An output that escapes the invisible characters that a caller put into a line. The library escapes
+/// only control characters, of which colour codes consist.
+struct EscapedOutput<W> {
     log: W,
     format: LogFormat,
 }
 
-impl<W: Write> Write for Shown<W> {
-    /// Writes a line, or none of it.
+impl<W: Write> Write for EscapedOutput<W> {
+    /// Writes the whole line or nothing.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         self.write_all(line).map(|()| line.len())
     }
@@ -96,71 +97,71 @@ impl<W: Write> Write for Shown<W> {
     }
 }
 
-/// Says why the process ends, whatever the filter of the log, and ends it so.
+/// Logs why the process ends, whatever the filter of the log, and returns the exit code.
 #[must_use]
 pub fn end(format: LogFormat, why: &str, exit_code: u8) -> ExitCode {
     let line = match format {
         LogFormat::Text => format!("scopegate: {}\n", text::escaped_lines(why)),
-        LogFormat::Json => {
-            text::escaped_json(&Event { exit_code: Some(exit_code), ..Event::error(why) }.line())
-                .into()
-        }
+        LogFormat::Json => text::escaped_json(
+            &LogEvent { exit_code: Some(exit_code), ..LogEvent::error(why) }.line(),
+        )
+        .into(),
     };
-    let log = log_of(format);
+    let log = log_queue(format);
     if log.has_thread() {
         log.push(line.as_bytes());
         flush();
     } else {
-        // The process ends for want of a thread: nothing is held up by waiting for its last line.
+        // The process ends because it gets no thread, so nothing else waits while this line is written.
         io::stderr().write_all(line.as_bytes()).ok();
     }
     ExitCode::from(exit_code)
 }
 
-/// Waits for the lines that are still to be written, but not for long.
+/// Waits for queued lines, for one second at most.
 pub fn flush() {
     if let Some(log) = LOG.get() {
         log.flush(FLUSH_TIMEOUT);
     }
 }
 
-/// How many lines of the log were lost because standard error could not be written.
+/// The number of lines that were lost because standard error could not be written.
 #[must_use]
 pub fn dropped_lines() -> u64 {
     LOG.get().map_or(0, |log| log.dropped())
 }
 
-/// Says something to the person who runs a command. Nothing is wrong if nobody reads it.
+/// Prints a line for the person who runs a command. A closed standard error is no failure.
 pub fn tell(what: &str) {
     writeln!(io::stderr(), "{what}").ok();
 }
 
-fn log_of(format: LogFormat) -> &'static Queue {
-    LOG.get_or_init(|| Queue::start(io::stderr(), Box::new(move |lost| loss_line(format, lost))))
+fn log_queue(format: LogFormat) -> &'static LogQueue {
+    LOG.get_or_init(|| LogQueue::start(io::stderr(), Box::new(move |lost| loss_line(format, lost))))
 }
 
-/// The filter, with a level that is given for everything taken for this program's own events:
-/// callers have a hand in what the libraries below it warn of. Of those it says errors, and what
-/// else the filter names them for.
+/// The filter, in which a level for everything applies only to the events of this program. Callers
+/// can cause warnings of the libraries, so libraries log only errors unless the filter names
+/// them.
 fn own_level(filter: &str) -> String {
     let is_level = |part: &str| {
         !part.is_empty() && part.parse::<tracing::level_filters::LevelFilter>().is_ok()
     };
     let mut parts: Vec<_> = filter.split(',').map(str::trim).collect();
-    let Some(place) = parts.iter().rposition(|part| is_level(part)) else {
+    let Some(index) = parts.iter().rposition(|part| is_level(part)) else {
         return filter.to_owned();
     };
-    let level = parts.remove(place);
+    let level = parts.remove(index);
     let is_off = level.eq_ignore_ascii_case("off") || level == "0";
     let others = if is_off { "off" } else { "error" };
     let own = format!("scopegate={level}");
     [others, &own].into_iter().chain(parts).collect::<Vec<_>>().join(",")
 }
 
-/// One event, on its way to the queue.
-struct Line(&'static Queue);
+/// Writes one event to the queue.
+struct LogLine(&'static LogQueue);
 
-impl Write for Line {
+impl Write for LogLine {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         self.0.push(line);
         Ok(line.len())
@@ -182,28 +183,28 @@ fn report_panic(format: LogFormat, panic: &PanicHookInfo<'_>) {
         }
         LogFormat::Json => {
             let message = format!("broken: {what}");
-            Event { place: Some(&place), ..Event::error(&message) }.line()
+            LogEvent { place: Some(&place), ..LogEvent::error(&message) }.line()
         }
     };
     let trace = Backtrace::capture();
     if format == LogFormat::Text && trace.status() == BacktraceStatus::Captured {
         writeln!(line, "{trace}").ok();
     }
-    log_of(format).push(line.as_bytes());
+    log_queue(format).push(line.as_bytes());
 }
 
 fn loss_line(format: LogFormat, lost: u64) -> String {
     let message = format!("{lost} lines of this log are lost: standard error could not be written");
     match format {
         LogFormat::Text => format!("{:.6}  WARN {message}\n", crate::metrics::machine_time()),
-        LogFormat::Json => Event { level: "WARN", ..Event::error(&message) }.line(),
+        LogFormat::Json => LogEvent { level: "WARN", ..LogEvent::error(&message) }.line(),
     }
 }
 
-/// A line of a log in JSON that is written whatever the filter. Its fields are those of the
-/// others.
+/// A line of the JSON log that is written whatever the filter. It has the same fields as the other
+/// lines.
 #[derive(Serialize)]
-struct Event<'a> {
+struct LogEvent<'a> {
     timestamp: String,
     level: &'static str,
     message: &'a str,
@@ -214,7 +215,7 @@ struct Event<'a> {
     target: &'static str,
 }
 
-impl<'a> Event<'a> {
+impl<'a> LogEvent<'a> {
     fn error(message: &'a str) -> Self {
         let timestamp = format!("{:.6}", crate::metrics::machine_time());
         Self {
@@ -228,7 +229,7 @@ impl<'a> Event<'a> {
     }
 
     fn line(&self) -> String {
-        // It has nothing that JSON cannot say.
+        // All fields can be serialized.
         serde_json::to_string(self).unwrap_or_default() + "\n"
     }
 }
@@ -238,7 +239,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_level_for_everything_is_that_of_our_own_events() {
+    fn level_for_everything_applies_to_this_programs_events() {
         for (given, meant) in [
             ("info", "error,scopegate=info"),
             ("off", "off,scopegate=off"),
@@ -251,9 +252,9 @@ mod tests {
     }
 
     #[test]
-    fn a_line_of_the_log_shows_every_character() {
+    fn invisible_characters_of_a_line_are_escaped() {
         let written = |format, line: &str| {
-            let mut shown = Shown { log: Vec::new(), format };
+            let mut shown = EscapedOutput { log: Vec::new(), format };
             assert_eq!(shown.write(line.as_bytes()).expect("written"), line.len());
             String::from_utf8(shown.log).expect("text")
         };

@@ -1,9 +1,10 @@
-//! Refused callers: a line of the log for each, and of many a line that counts them.
+//! Rejected callers: logs each rejected caller with one line, and a flood of them with a line that
+//! counts them.
 //!
-//! A flood of refusals costs a lookup each, and a few lines a second. Of a presented key only its
-//! public id is told.
+//! Each rejection of a flood costs one lookup, and the flood costs a few lines a second. The log has
+//! only the public id of a presented key.
 //!
-//! Not here: why a caller is refused; see [`crate::observe::rejection`].
+//! Not here: the reasons; see [`crate::observe::rejection`].
 
 use std::collections::{BTreeMap, HashSet};
 use std::mem;
@@ -11,82 +12,86 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::grpc::access;
 use crate::metrics::Counter;
 use crate::observe::rejection::{RejectedCaller, RejectionReason};
 
-/// Where the lines come from, for the filter of the log: `info,scopegate::access=off`.
+/// The target of the lines, for the filter of the log: `info,scopegate::access=off`.
 const TARGET: &str = "scopegate::access";
-/// How many lines of single refusals there may be at once; one more each second.
-const LINES: f64 = 20.0;
-/// After how long refusals without a line of their own are told of.
-const SUMMARY: Duration = Duration::from_secs(1);
-/// How many addresses are told apart in a summary.
+/// How many rejections may have their own line at once. One more may each second.
+const MAX_LINES: f64 = 20.0;
+/// After this time a summary is logged of the rejections without a line.
+const SUMMARY_DELAY: Duration = Duration::from_secs(1);
+/// The limit of distinct addresses that a summary counts.
 const MAX_PEERS: usize = 1_000;
 
-/// What of refusals was told, and what is still to be told.
+/// The rejections: their counts, and which of them are logged.
 pub(crate) struct RejectedCallers {
     /// By reason.
     counts: [Counter; RejectionReason::ALL.len()],
-    state: Mutex<State>,
+    state: Mutex<RejectionState>,
 }
 
-struct State {
-    /// How many lines there may be now.
+struct RejectionState {
+    /// How many lines may be written now.
     lines: f64,
-    at: Instant,
-    /// Those that have a line since the last summary.
-    told: HashSet<Refusal>,
-    untold: BTreeMap<RejectionReason, Untold>,
-    /// Whether a summary will be written by itself.
+    updated: Instant,
+    /// Rejections that have a line since the last summary.
+    logged: HashSet<Rejection>,
+    unlogged: BTreeMap<RejectionReason, Unlogged>,
+    /// Whether a task will write a summary.
     is_due: bool,
 }
 
-/// One refusal: of which, where all is the same, one line tells.
+/// A rejection. Equal rejections share one line.
 #[derive(Clone, PartialEq, Eq, Hash)]
-struct Refusal {
+struct Rejection {
     why: RejectionReason,
     key_id: Option<Box<str>>,
     method: &'static str,
     peer: Option<IpAddr>,
 }
 
-/// Refusals without a line.
-struct Untold {
+/// The rejections for one reason that have no line.
+struct Unlogged {
     count: u64,
     peers: HashSet<Option<IpAddr>>,
-    last: Refusal,
+    last: Rejection,
 }
 
 impl Default for RejectedCallers {
     fn default() -> Self {
-        let (told, untold) = (HashSet::new(), BTreeMap::new());
-        let state = State { lines: LINES, at: Instant::now(), told, untold, is_due: false };
+        let (logged, unlogged) = (HashSet::new(), BTreeMap::new());
+        let state = RejectionState {
+            lines: MAX_LINES,
+            updated: Instant::now(),
+            logged,
+            unlogged,
+            is_due: false,
+        };
         Self { counts: Default::default(), state: Mutex::new(state) }
     }
 }
 
 impl RejectedCallers {
-    /// A call of this place in [`access::PATHS`] was refused to a peer.
+    /// Records that a call of a peer was rejected, if it was. `path` is `other` for a path that the
+    /// server does not know.
     pub(crate) fn call(
         self: &Arc<Self>,
         peer: Option<SocketAddr>,
-        place: usize,
-        refused: Option<RejectedCaller>,
+        path: &'static str,
+        rejected: Option<RejectedCaller>,
     ) {
-        if let Some(RejectedCaller { why, key_id }) = refused {
-            let method =
-                access::PATHS.get(place).map_or("other", |path| path.trim_start_matches('/'));
-            self.note(peer, method, why, key_id);
+        if let Some(RejectedCaller { why, key_id }) = rejected {
+            self.note(peer, path.trim_start_matches('/'), why, key_id);
         }
     }
 
-    /// A TLS handshake was refused to a peer.
+    /// Records that a TLS handshake of a peer was rejected.
     pub(crate) fn handshake(self: &Arc<Self>, peer: Option<SocketAddr>, why: RejectionReason) {
         self.note(peer, "", why, None);
     }
 
-    /// How many were refused, by reason.
+    /// The number of rejected callers, by reason.
     pub(crate) fn counts(&self) -> impl Iterator<Item = (RejectionReason, u64)> {
         RejectionReason::ALL.into_iter().zip(&self.counts).map(|(why, count)| (why, count.read()))
     }
@@ -102,40 +107,40 @@ impl RejectedCallers {
             count.inc();
         }
         let peer = address.map(|address| address.ip());
-        let refusal = Refusal { why, key_id, method, peer };
+        let rejection = Rejection { why, key_id, method, peer };
         let mut state = self.lock();
-        if state.takes_line(&refusal) {
+        if state.take_line(&rejection) {
             drop(state);
-            refusal.write(address);
+            rejection.write(address);
             return;
         }
-        let untold = state.untold.entry(why).or_insert_with(|| Untold {
+        let unlogged = state.unlogged.entry(why).or_insert_with(|| Unlogged {
             count: 0,
             peers: HashSet::new(),
-            last: refusal.clone(),
+            last: rejection.clone(),
         });
-        untold.count += 1;
-        if untold.peers.len() < MAX_PEERS {
-            untold.peers.insert(peer);
+        unlogged.count += 1;
+        if unlogged.peers.len() < MAX_PEERS {
+            unlogged.peers.insert(peer);
         }
-        untold.last = refusal;
+        unlogged.last = rejection;
         if !mem::replace(&mut state.is_due, true) {
             let own = Arc::clone(self);
             tokio::spawn(async move {
-                tokio::time::sleep(SUMMARY).await;
+                tokio::time::sleep(SUMMARY_DELAY).await;
                 own.summarize();
             });
         }
     }
 
-    /// Tells of those without a line.
+    /// Logs a summary of the rejections without a line.
     pub(crate) fn summarize(&self) {
         let mut state = self.lock();
-        let untold = mem::take(&mut state.untold);
-        state.told.clear();
+        let unlogged = mem::take(&mut state.unlogged);
+        state.logged.clear();
         state.is_due = false;
         drop(state);
-        for Untold { count, peers, last } in untold.into_values() {
+        for Unlogged { count, peers, last } in unlogged.into_values() {
             let peer = last.peer.map(tracing::field::display);
             tracing::info!(
                 target: TARGET,
@@ -150,31 +155,31 @@ impl RejectedCallers {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, RejectionState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
-    /// Whether a refusal is to have a line of its own.
-    fn takes_line(&mut self, refusal: &Refusal) -> bool {
+impl RejectionState {
+    /// Whether a rejection gets its own line.
+    fn take_line(&mut self, rejection: &Rejection) -> bool {
         let now = Instant::now();
-        let passed = now.duration_since(self.at);
-        self.lines = (self.lines + passed.as_secs_f64()).min(LINES);
-        self.at = now;
-        if passed > SUMMARY && !self.is_due {
-            self.told.clear();
+        let passed = now.duration_since(self.updated);
+        self.lines = (self.lines + passed.as_secs_f64()).min(MAX_LINES);
+        self.updated = now;
+        if passed > SUMMARY_DELAY && !self.is_due {
+            self.logged.clear();
         }
-        if self.lines < 1.0 || self.told.contains(refusal) {
+        if self.lines < 1.0 || self.logged.contains(rejection) {
             return false;
         }
         self.lines -= 1.0;
-        self.told.insert(refusal.clone());
+        self.logged.insert(rejection.clone());
         true
     }
 }
 
-impl Refusal {
+impl Rejection {
     fn write(&self, address: Option<SocketAddr>) {
         tracing::info!(
             target: TARGET,

@@ -1,8 +1,8 @@
-//! Refused: why a caller was refused, for the operator's log: more than the caller is told.
+//! Rejection: why a caller was rejected, for the operator's log. The caller gets less detail.
 //!
-//! It is kept beside the status of the answer, and is never on the wire.
+//! The reason is the source of the response's status. It is never sent.
 //!
-//! Not here: the log itself; the server writes it.
+//! Not here: the log itself; see `observe::rejected_callers`.
 
 use http::Response;
 use tonic::{Code, Status};
@@ -10,26 +10,26 @@ use tonic::{Code, Status};
 use crate::policy::caller::Caller;
 use crate::policy::keyring::AuthenticationError;
 
-/// Why a caller was refused.
+/// Why a caller was rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum RejectionReason {
-    /// It presents neither a key nor a certificate that is known.
+    /// The caller presents neither a key nor a known certificate.
     NoKey,
-    /// Its key is not known: never was, or was deleted.
+    /// The key is unknown: it never existed, or it was deleted.
     UnknownKey,
-    /// Its key has expired.
+    /// The key has expired.
     ExpiredKey,
-    /// Its key was deleted, or has expired, while its call went on.
+    /// The key was deleted or expired during the call.
     RevokedKey,
-    /// Its key is good only together with another client certificate.
+    /// The key is valid only together with another client certificate.
     KeyCertificate,
-    /// Its key has no role for this call.
+    /// The key has no role that may make this call.
     Role,
-    /// Its key is not for this company.
+    /// The key is not for this company.
     Company,
-    /// It shows no client certificate in the TLS handshake.
+    /// The client presents no certificate in the TLS handshake.
     NoClientCertificate,
-    /// It shows a client certificate that is not valid.
+    /// The client presents a certificate that is not valid.
     ClientCertificate,
 }
 
@@ -47,7 +47,7 @@ impl RejectionReason {
         Self::ClientCertificate,
     ];
 
-    /// Its name, in the log and in metrics.
+    /// The name of the reason, in the log and in metrics.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -65,8 +65,8 @@ impl RejectionReason {
 }
 
 impl From<AuthenticationError> for RejectionReason {
-    fn from(why: AuthenticationError) -> Self {
-        match why {
+    fn from(error: AuthenticationError) -> Self {
+        match error {
             AuthenticationError::Nothing => Self::NoKey,
             AuthenticationError::Unknown => Self::UnknownKey,
             AuthenticationError::Expired | AuthenticationError::Unsettled => Self::ExpiredKey,
@@ -75,24 +75,24 @@ impl From<AuthenticationError> for RejectionReason {
     }
 }
 
-/// A refused caller.
+/// A rejected caller.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("refused: {}", why.name())]
 pub struct RejectedCaller {
-    /// Why.
+    /// The reason.
     pub why: RejectionReason,
-    /// The public id of its key, if it presented one.
+    /// The public id of the caller's key, if it presented one.
     pub key_id: Option<Box<str>>,
 }
 
 impl RejectedCaller {
-    /// Keeps it beside the status that the caller gets.
+    /// Attaches a rejection to the status that the caller gets.
     pub(crate) fn beside(mut status: Status, why: RejectionReason, key_id: Option<&str>) -> Status {
         status.set_source(std::sync::Arc::new(Self { why, key_id: key_id.map(Into::into) }));
         status
     }
 
-    /// Keeps who it is beside the status that a caller gets.
+    /// Attaches the rejection of this caller to the status that the caller gets.
     #[must_use]
     pub fn caller(status: Status, why: RejectionReason, caller: &Caller) -> Status {
         let key_id = match caller {
@@ -102,7 +102,7 @@ impl RejectedCaller {
         Self::beside(status, why, key_id)
     }
 
-    /// The same, of this caller if it is not known yet.
+    /// The rejection, with the key of this caller if it has none yet.
     #[must_use]
     pub fn of_caller(mut self, caller: Option<&Caller>) -> Self {
         if let (None, Some(Caller::Key(key))) = (&self.key_id, caller) {
@@ -111,7 +111,7 @@ impl RejectedCaller {
         self
     }
 
-    /// The caller that was refused by an answer with this code, if it was.
+    /// The rejected caller, if a response with this code is a rejection.
     #[must_use]
     pub fn of<B>(code: Code, response: &Response<B>) -> Option<Self> {
         let why = match code {
@@ -120,7 +120,7 @@ impl RejectedCaller {
             _ => return None,
         };
         let source = response.extensions().get::<Status>().and_then(std::error::Error::source);
-        let refused = source.and_then(|source| source.downcast_ref::<Self>()).cloned();
-        Some(refused.unwrap_or(Self { why, key_id: None }))
+        let rejected = source.and_then(|source| source.downcast_ref::<Self>()).cloned();
+        Some(rejected.unwrap_or(Self { why, key_id: None }))
     }
 }

@@ -1,116 +1,111 @@
-//! Follow: which single calls somebody wants to know of, and the line of the log for each call
-//! that is no check.
+//! Request log: selects the calls that are traced or logged, and writes the access-log line of a
+//! call.
 //!
-//! Without traces, a decision log or debug lines nobody does, and to find that out is all that a
-//! check pays. Else each call is asked where it comes from, and told of only if it is let in.
+//! Without traces, a decision log or debug lines no call is selected, and a check pays only for
+//! that test. Otherwise the headers of each call are read for its request context. A call is traced
+//! and logged only after it is admitted.
 //!
 //! Not here: how a trace is made and sent; see [`super::otlp`].
 
 use std::sync::Arc;
 use std::time::Instant;
 
-use http::{HeaderMap, Request, Response};
+use http::{HeaderMap, Request};
 use tracing::Level;
 
-use super::otlp::{self, Trace, Traces};
-use crate::grpc;
+use super::otlp::{Trace, Traces};
 use crate::observe::trace_context::{self, Parent, RequestContext};
 use crate::policy::caller::Caller;
-use crate::transport::service::{BATCH_CHECK, CHECK, HEALTH};
 
-/// Where the lines of calls come from, for the filter of the log: `info,scopegate::calls=debug`.
+/// The target of the access log, for the filter of the log: `info,scopegate::calls=debug`.
 const TARGET: &str = "scopegate::calls";
 
-/// Who wants to know of single calls.
+/// Selects the calls that are traced or logged.
 pub(crate) struct RequestObserver {
     traces: Option<Arc<Traces>>,
-    /// Whether some log is to say where calls come from.
-    logs: bool,
+    /// Whether a log shows the request context of calls.
+    is_logged: bool,
 }
 
-/// A call that somebody wants to know of.
+/// A call that is traced or logged with its request context.
 pub(crate) struct ObservedRequest {
-    pub(crate) origin: Arc<RequestContext>,
+    pub(crate) context: Arc<RequestContext>,
     traces: Option<Arc<Traces>>,
 }
 
 impl RequestObserver {
-    /// Follows calls for traces and for the decision log, where there are such; none if nobody
-    /// wants to know of any.
+    /// Observes calls for the traces, the decision log and the access log. None if all three are
+    /// off.
     pub(crate) fn new(traces: Option<Arc<Traces>>, decisions: bool) -> Option<Self> {
-        let logs = decisions || tracing::enabled!(target: TARGET, Level::DEBUG);
-        (traces.is_some() || logs).then_some(Self { traces, logs })
+        let is_logged = decisions || tracing::enabled!(target: TARGET, Level::DEBUG);
+        (traces.is_some() || is_logged).then_some(Self { traces, is_logged })
     }
 
-    /// Whether somebody wants to know of a call with these headers. For traces alone one header
-    /// is read.
+    /// Observes a call with these headers, if it is traced or its request context is logged. If only
+    /// traces are on, one header is read.
     pub(crate) fn observe(&self, headers: &HeaderMap) -> Option<ObservedRequest> {
         let parent = Parent::of(headers);
         let traces = self.traces.as_ref().filter(|traces| match &parent {
-            // A trace is recorded by all or by none.
+            // A trace is recorded by all services or by none.
             Some(parent) => parent.is_sampled,
             None => traces.should_sample(),
         });
-        if traces.is_none() && !self.logs {
+        if traces.is_none() && !self.is_logged {
             return None;
         }
         let request_id = trace_context::request_id(headers);
         if traces.is_none() && parent.is_none() && request_id.is_none() {
             return None;
         }
-        let origin = Arc::new(RequestContext { request_id, parent });
-        Some(ObservedRequest { origin, traces: traces.cloned() })
+        let context = Arc::new(RequestContext { request_id, parent });
+        Some(ObservedRequest { context, traces: traces.cloned() })
     }
 }
 
 impl ObservedRequest {
-    /// Begins the call's trace, if it is to have one.
+    /// Begins the call's trace, if the call is traced.
     pub(crate) fn trace(&self, path: &str, caller: &Caller) -> Option<Trace> {
-        let (traces, origin) = (Arc::clone(self.traces.as_ref()?), Arc::clone(&self.origin));
-        Trace::begin(traces, origin, path, caller)
+        let (traces, context) = (Arc::clone(self.traces.as_ref()?), Arc::clone(&self.context));
+        Trace::begin(traces, context, path, caller)
     }
 }
 
-/// The line of a call in the log.
+/// The line of a call in the access log.
 pub(crate) struct AccessLogLine {
     method: Box<str>,
     caller: Caller,
-    origin: Option<Arc<RequestContext>>,
-    began: Instant,
+    context: Option<Arc<RequestContext>>,
+    start: Instant,
 }
 
 impl AccessLogLine {
-    /// Begins a line, if this call is to have one.
+    /// Begins the line of a call, if the access log is on.
     pub(crate) fn begin<B>(
         request: &Request<B>,
         caller: &Caller,
-        followed: Option<&ObservedRequest>,
+        observed: Option<&ObservedRequest>,
     ) -> Option<Self> {
         if !tracing::enabled!(target: TARGET, Level::DEBUG) {
             return None;
         }
         let path = request.uri().path();
-        // Probes and checks are too many, and decisions have a log of their own.
-        if path.starts_with(HEALTH) || [CHECK, BATCH_CHECK].contains(&path) {
-            return None;
-        }
         let method = path.trim_start_matches('/').into();
-        let origin = followed.map(|followed| Arc::clone(&followed.origin));
-        Some(Self { method, caller: caller.clone(), origin, began: Instant::now() })
+        let context = observed.map(|observed| Arc::clone(&observed.context));
+        Some(Self { method, caller: caller.clone(), context, start: Instant::now() })
     }
 
-    /// Writes the line of a call that was answered so.
-    pub(crate) fn write<B>(self, response: &Response<B>) {
-        let Self { method, caller, origin, began } = self;
-        let origin = origin.as_deref();
+    /// Writes the line of a call that was answered with this code.
+    pub(crate) fn write(self, code: &str) {
+        let Self { method, caller, context, start } = self;
+        let context = context.as_deref();
         tracing::debug!(
             target: TARGET,
             %method,
-            code = grpc::code_name(otlp::code(response).into()),
+            code,
             caller = caller.name(),
-            x_request_id = origin.and_then(|origin| origin.request_id.as_deref()),
-            trace_id = origin.and_then(|origin| origin.parent.as_ref()).map(Parent::trace),
-            microseconds = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX),
+            x_request_id = context.and_then(|context| context.request_id.as_deref()),
+            trace_id = context.and_then(|context| context.parent.as_ref()).map(Parent::trace),
+            microseconds = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX),
             "answered"
         );
     }

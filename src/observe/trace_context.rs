@@ -1,12 +1,11 @@
-//! RequestContext: where a call comes from, as its caller tells in two headers: an id of the request that
-//! it serves (`x-request-id`), and the trace that it is part of (`traceparent` and `tracestate`,
-//! W3C Trace Context).
+//! Trace context: the request id and the trace that a caller names in its headers: `x-request-id`,
+//! `traceparent` and `tracestate` (W3C Trace Context).
 //!
-//! It is told on, in logs and traces, and nothing is decided by it. What is not well-formed is
-//! ignored, as that document asks: no call is refused for it.
+//! Logs and traces show them. No decision depends on them. A header that is not well-formed is
+//! ignored, as W3C Trace Context requires: no call is rejected for it.
 //!
-//! Not here: the contract's `request_id`, by which a change is safe to send again. And who sends
-//! traces; see `observe::otlp`.
+//! Not here: the `request_id` field of the API, which makes a change safe to send again. And the
+//! export of traces; see `observe::otlp`.
 
 use http::{HeaderMap, HeaderName};
 
@@ -14,12 +13,12 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
-/// The longest request id.
+/// The limit of a request id, in bytes.
 const MAX_REQUEST_ID: usize = 128;
-/// The longest `tracestate` that anybody has to pass on.
+/// The limit of a `tracestate`, in bytes. W3C Trace Context requires no more.
 const MAX_STATE: usize = 512;
 
-/// Where a call comes from.
+/// The request id and the parent span of a call.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RequestContext {
     /// The id of the request that the call serves.
@@ -37,7 +36,7 @@ pub struct Parent {
     pub span_id: u64,
     /// Whether the caller records the trace.
     pub is_sampled: bool,
-    /// What tracing systems tell one another, as it came. None unless the trace is recorded.
+    /// The data of other tracing systems, unchanged. None unless the trace is recorded.
     pub state: Option<Box<str>>,
 }
 
@@ -49,7 +48,7 @@ impl Parent {
         let mut part = |digits| hex(parts.next()?, digits);
         let (version, trace_id, span_id, flags) = (part(2)?, part(32)?, part(16)?, part(2)?);
         let has_more = parts.next().is_some();
-        // Later versions may have more behind what this one has.
+        // Later versions may append more fields.
         if version == 0xff || (version == 0 && has_more) || trace_id == 0 || span_id == 0 {
             return None;
         }
@@ -58,7 +57,7 @@ impl Parent {
         Some(Self { trace_id, span_id: u64::try_from(span_id).ok()?, is_sampled, state })
     }
 
-    /// The trace's id as it is written everywhere.
+    /// The trace's id in hexadecimal, as W3C Trace Context writes it.
     #[must_use]
     pub fn trace(&self) -> String {
         format!("{:032x}", self.trace_id)
@@ -74,22 +73,22 @@ pub fn request_id(headers: &HeaderMap) -> Option<Box<str>> {
     (well_formed && !id.is_empty()).then(|| id.into())
 }
 
-/// The header's text, if it stands there once.
+/// The value of a header that occurs exactly once.
 fn single_value<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h str> {
     let mut all = headers.get_all(name).iter();
     let first = all.next()?;
-    // Of two it would be anybody's guess which one counts.
+    // With two values it is undefined which one is meant.
     if all.next().is_some() { None } else { first.to_str().ok() }
 }
 
-/// A number of so many lower-case hexadecimal digits.
+/// Parses a number of exactly this many lower-case hexadecimal digits.
 fn hex(text: &str, digits: usize) -> Option<u128> {
     let is_hex = |b: u8| matches!(b, b'0'..=b'9' | b'a'..=b'f');
     let well_formed = text.len() == digits && text.bytes().all(is_hex);
     if well_formed { u128::from_str_radix(text, 16).ok() } else { None }
 }
 
-/// The state, which may come in several headers.
+/// The `tracestate`, which may be split into several headers.
 fn state(headers: &HeaderMap) -> Option<Box<str>> {
     let all: Result<Vec<_>, _> =
         headers.get_all(TRACESTATE).iter().map(|header| header.to_str()).collect();
@@ -123,21 +122,21 @@ mod tests {
     }
 
     #[test]
-    fn a_parent_is_read_as_w3c_writes_it() {
+    fn traceparent_is_parsed_by_w3c_trace_context() {
         let read = parent(&format!("00-{TRACE}-00f067aa0ba902b7-01")).expect("a parent");
         assert_eq!(read.trace(), TRACE);
         assert_eq!(read.span_id, 0x00f0_67aa_0ba9_02b7);
         assert!(read.is_sampled);
-        let not = parent(&format!("00-{TRACE}-00f067aa0ba902b7-02")).expect("a parent");
-        assert!(!not.is_sampled, "another flag");
+        let unsampled = parent(&format!("00-{TRACE}-00f067aa0ba902b7-02")).expect("a parent");
+        assert!(!unsampled.is_sampled, "another flag");
         let later = parent(&format!("01-{TRACE}-00f067aa0ba902b7-03-what-comes-later"));
         assert!(later.expect("a parent").is_sampled);
     }
 
     #[test]
-    fn what_is_no_parent_is_ignored() {
+    fn malformed_traceparent_is_ignored() {
         let span = "00f067aa0ba902b7";
-        for wrong in [
+        for invalid in [
             String::new(),
             "00".to_owned(),
             format!("00-{TRACE}-{span}"),
@@ -154,7 +153,7 @@ mod tests {
             format!("00-{TRACE}-{span}-0g"),
             format!(" 00-{TRACE}-{span}-01"),
         ] {
-            assert_eq!(parent(&wrong), None, "`{wrong}`");
+            assert_eq!(parent(&invalid), None, "`{invalid}`");
         }
         let one = format!("00-{TRACE}-{span}-01");
         let two = appended(&[("traceparent", &one), ("traceparent", &one)]);
@@ -162,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn a_state_is_taken_along_in_order_and_not_too_long() {
+    fn tracestate_keeps_its_order_and_is_bounded() {
         let parent = format!("00-{TRACE}-00f067aa0ba902b7-01");
         let long = format!("a={}", "x".repeat(MAX_STATE));
         let state = |states: &[&str]| {
@@ -176,17 +175,17 @@ mod tests {
     }
 
     #[test]
-    fn a_request_id_is_visible_ascii_and_not_too_long() {
+    fn request_id_is_bounded_visible_ascii() {
         let read = |text: &str| request_id(&headers(&[("x-request-id", text)]));
         let longest = "x".repeat(MAX_REQUEST_ID);
-        for right in ["1", "a-b_c.d:e/f\"{}", &longest] {
-            assert_eq!(read(right).as_deref(), Some(right));
+        for valid in ["1", "a-b_c.d:e/f\"{}", &longest] {
+            assert_eq!(read(valid).as_deref(), Some(valid));
         }
-        for wrong in ["", "two words", "tab\tbed", &format!("{longest}x")] {
-            assert_eq!(read(wrong), None, "`{wrong}`");
+        for invalid in ["", "two words", "tab\tbed", &format!("{longest}x")] {
+            assert_eq!(read(invalid), None, "`{invalid}`");
         }
-        let beyond = HeaderValue::from_bytes("é".as_bytes()).expect("a value");
-        assert_eq!(request_id(&[(REQUEST_ID, beyond)].into_iter().collect()), None);
+        let non_ascii = HeaderValue::from_bytes("é".as_bytes()).expect("a value");
+        assert_eq!(request_id(&[(REQUEST_ID, non_ascii)].into_iter().collect()), None);
         assert_eq!(request_id(&appended(&[("x-request-id", "a"), ("x-request-id", "a")])), None);
     }
 }

@@ -1,7 +1,9 @@
-//! Bootstrap: an operator's key, made in a store that no server has open.
+//! Bootstrap: creates an operator's key in a store that no server has open.
 //!
-//! Whoever can write to the store's directory can do everything anyway, so this is also the way
-//! back when all keys are lost. It is logged like any other change.
+//! A user that can write to the store's directory can do everything anyway, so this command is also
+//! the recovery when all keys are lost. The audit log has it like any other change.
+//!
+//! Not here: keys that a running server creates; see `authority::api_keys`.
 
 use clap::Args;
 use std::fs::OpenOptions;
@@ -22,10 +24,10 @@ use crate::policy::change::Author;
 use crate::policy::id::Name;
 use crate::store::sled::{OpenError, SledStore};
 
-/// A key to make without a server.
+/// The key to create without a server.
 #[derive(Debug, Args)]
 pub struct BootstrapArgs {
-    /// The directory of the store. Made if it does not exist.
+    /// The directory of the store. It is created if it does not exist.
     #[arg(
         long,
         env = "SCOPEGATE_DATA_DIR",
@@ -34,12 +36,12 @@ pub struct BootstrapArgs {
     )]
     pub data_dir: PathBuf,
 
-    /// Who will have it: the actor of its changes in the audit log.
+    /// The name of the key's holder: the actor of its changes in the audit log.
     #[arg(long, default_value = "operator", value_name = "NAME")]
     pub name: String,
 
-    /// Make one only if there never was a key, and do nothing otherwise: for what runs before every
-    /// start of a server.
+    /// Create a key only if there never was one, and do nothing otherwise. For scripts that run before
+    /// every start of a server.
     #[arg(long)]
     pub if_no_keys: bool,
 
@@ -48,21 +50,21 @@ pub struct BootstrapArgs {
     pub to_file: Option<PathBuf>,
 }
 
-/// Makes the key, and writes it to standard output or to a new file.
+/// Creates the key and writes it to standard output or to a new file.
 ///
 /// # Errors
-/// The store cannot be opened, the name is none, or the key could not be written.
+/// The store cannot be opened, the name is not valid, or the key cannot be written.
 pub async fn bootstrap(args: &BootstrapArgs) -> Result<(), StartupError> {
     let name = Name::parse(args.name.as_str());
     let name = name.map_err(|error| StartupError::Config(format!("--name {error}")))?;
-    // The way back must be open on a full disk too.
+    // Recovery must also work on a full disk.
     let store = SledStore::open(&args.data_dir)?.using_the_reserve();
     let upgraded_from = store.upgraded_from();
     let authority = Authority::new(Arc::new(store), 1)
         .map_err(|error| OpenError::of(&args.data_dir, &error))?;
     if upgraded_from.is_some() {
-        // It is told once, and the next start of a server is no upgrade.
-        for sentence in super::other_decisions(&authority).await {
+        // The notices appear once: the next start of a server is no upgrade.
+        for sentence in super::upgrade_notices(&authority).await {
             log::tell(&format!("scopegate: {sentence}"));
         }
     }
@@ -70,7 +72,7 @@ pub async fn bootstrap(args: &BootstrapArgs) -> Result<(), StartupError> {
         authority.close();
         return Ok(());
     }
-    // Before there is a key that nobody would get to see.
+    // The output is opened first, so that no key is created that cannot be written.
     let mut output: Box<dyn Write> = match &args.to_file {
         Some(path) => Box::new(new_file(path)?),
         None => Box::new(io::stdout()),
@@ -84,23 +86,23 @@ pub async fn bootstrap(args: &BootstrapArgs) -> Result<(), StartupError> {
         expires_at: None,
     };
     let author = Author { actor: "scopegate keys bootstrap".to_owned(), ..Author::default() };
-    let terms = WriteOptions { author, ..WriteOptions::default() };
-    let made = authority.create_key(&new, &terms, reply::key_created).await;
+    let options = WriteOptions { author, ..WriteOptions::default() };
+    let created = authority.create_key(&new, &options, reply::key_created).await;
     authority.close();
-    let made = made.map_err(|refusal| StartupError::Config(refusal.to_string()))?;
-    let written = writeln!(output, "{}", made.secret).and_then(|()| output.flush());
+    let created = created.map_err(|error| StartupError::Config(error.to_string()))?;
+    let written = writeln!(output, "{}", created.secret).and_then(|()| output.flush());
     written.map_err(|error| {
-        let id = made.key.unwrap_or_default().key_id;
-        StartupError::Config(format!("the key `{id}` was made and could not be written: {error}"))
+        let id = created.key.unwrap_or_default().key_id;
+        StartupError::Config(format!("the key `{id}` was created and could not be written: {error}; delete it and create another"))
     })
 }
 
-/// A file that nobody else can read.
+/// A new file that only this user can read.
 fn new_file(path: &Path) -> Result<impl Write + use<>, StartupError> {
     let opened = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
     opened.map_err(|error| {
         StartupError::Config(format!(
-            "--to-file {} cannot be made: {}",
+            "--to-file {} cannot be created: {}",
             path.display(),
             error.kind()
         ))

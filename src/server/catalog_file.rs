@@ -1,6 +1,6 @@
-//! Catalog: the file that a server is started with.
+//! Catalog file: reads the file of `--catalog` at the start of a server.
 //!
-//! Not here: what is done with it; see [`super::apply_catalog`].
+//! Not here: how the catalog is applied; see [`super::apply_catalog`].
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -10,47 +10,47 @@ use crate::policy::catalog::file::{CatalogFile, MAX_LEN};
 
 /// The catalog file of a start.
 pub(super) enum CatalogAtStart {
-    /// None was given.
+    /// No file was given.
     None,
-    /// It reads as a catalog.
+    /// The file is a catalog, with this text.
     Text(String),
-    /// It cannot be used, for this reason.
+    /// The file cannot be used, for this reason.
     Unusable(String),
 }
 
-/// The text of a catalog file, or why it cannot be used, in a sentence. With a store it may be
-/// older than the rules for new catalogs: the store may have applied it before they were made.
+/// Reads a catalog file. The error is a sentence. If there is a store, the file may break rules for
+/// new catalogs: the store may have applied the file before these rules existed.
 pub(super) fn read(path: &Path, has_store: bool) -> Result<String, String> {
-    let wrong = |what: String| format!("--catalog {}: {what}", path.display());
-    let about = fs::metadata(path).map_err(|error| wrong(error.kind().to_string()))?;
-    if about.is_dir() {
-        return Err(wrong("is a directory".to_owned()));
+    let error_of = |what: String| format!("--catalog {}: {what}", path.display());
+    let metadata = fs::metadata(path).map_err(|error| error_of(error.kind().to_string()))?;
+    if metadata.is_dir() {
+        return Err(error_of("is a directory".to_owned()));
     }
-    if !about.is_file() {
-        // A named pipe would be waited for.
-        return Err(wrong("is no plain file".to_owned()));
+    if !metadata.is_file() {
+        // A read of a named pipe would block.
+        return Err(error_of("is not a regular file".to_owned()));
     }
-    let size = about.len();
-    let too_long = |size| wrong(format!("has {size} bytes, the limit is {MAX_LEN}"));
+    let size = metadata.len();
+    let too_long = |size| error_of(format!("has {size} bytes, the limit is {MAX_LEN}"));
     if size > MAX_LEN as u64 {
         return Err(too_long(size));
     }
-    // It may grow while it is read.
+    // The file may grow while it is read.
     let mut yaml = Vec::new();
-    let mut file =
-        File::open(path).map_err(|error| wrong(error.kind().to_string()))?.take(MAX_LEN as u64 + 1);
-    file.read_to_end(&mut yaml).map_err(|error| wrong(error.kind().to_string()))?;
+    let mut file = File::open(path)
+        .map_err(|error| error_of(error.kind().to_string()))?
+        .take(MAX_LEN as u64 + 1);
+    file.read_to_end(&mut yaml).map_err(|error| error_of(error.kind().to_string()))?;
     if yaml.len() > MAX_LEN {
         return Err(too_long(yaml.len() as u64));
     }
-    let yaml = String::from_utf8(yaml).map_err(|_| wrong("is not UTF-8".to_owned()))?;
-    // What some programs begin a text with.
+    let yaml = String::from_utf8(yaml).map_err(|_| error_of("is not UTF-8".to_owned()))?;
+    // Some programs write a byte order mark.
     let yaml = yaml.strip_prefix('\u{feff}').map(ToOwned::to_owned).unwrap_or(yaml);
     match CatalogFile::parse(&yaml) {
-        // Whether it was applied before is known when the store is open, and it is read again if
-        // it was not.
+        // Only the open store knows whether the file was applied before. If not, it is parsed again.
         Err(_) if has_store && CatalogFile::parse_stored(&yaml).is_ok() => Ok(yaml),
-        Err(errors) => Err(wrong(errors.to_string())),
+        Err(errors) => Err(error_of(errors.to_string())),
         Ok(_) => Ok(yaml),
     }
 }
@@ -60,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_that_only_new_rules_refuse_is_left_to_the_store_that_may_have_applied_it() {
+    fn file_that_breaks_only_new_rules_is_accepted_if_there_is_a_store() {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("catalog.yaml");
         let yaml = "scopes: { a: }\nendpoints:\n\

@@ -1,22 +1,24 @@
-//! Listen: the address of a listener, as `HOST:PORT`.
+//! Listen address: parses the address of a listener, `HOST:PORT`.
+//!
+//! Not here: addresses that a command connects to; see `cli::address`.
 
 use std::net::{Ipv6Addr, SocketAddr, ToSocketAddrs};
 
-/// The address to listen on. A name is resolved; it may have several addresses, of which one is
-/// listened on: if any is off loopback, one of those, so that what holds there is not evaded by a
-/// name. `localhost` is 127.0.0.1, which the commands ask by default.
+/// Parses the address to listen on. A name is resolved once. If it has several addresses, one of them
+/// is used: one that is not a loopback address if there is one, so that a name does not evade the
+/// requirement of keys there. `localhost` is 127.0.0.1, which the commands connect to by default.
 pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
     let text = text.trim();
     if let Ok(address) = text.parse() {
         return Ok(address);
     }
     if text.contains("://") || text.contains('/') {
-        return Err("is no HOST:PORT: write it without a scheme and without a path".to_owned());
+        return Err("is not HOST:PORT: write it without a scheme and without a path".to_owned());
     }
     if let Ok(address) = text.parse::<Ipv6Addr>() {
         return Err(format!("has no port: write `[{address}]:50051`"));
     }
-    let both = |port: &str| {
+    let missing_host = |port: &str| {
         format!(
             "has no host: write `127.0.0.1:{port}` for callers on this machine, or \
              `0.0.0.0:{port}` for all"
@@ -25,7 +27,7 @@ pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
     let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     let Some((host, port)) = text.rsplit_once(':') else {
         return Err(if is_number(text) {
-            both(text)
+            missing_host(text)
         } else {
             format!("has no port: write HOST:PORT, such as `{text}:50051`")
         });
@@ -34,7 +36,7 @@ pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
         format!("has the port `{port}`: write a number up to 65535, as in `127.0.0.1:50051`")
     })?;
     if host.is_empty() {
-        return Err(both(port));
+        return Err(missing_host(port));
     }
     if host == "*" {
         return Err(format!("has the host `*`: write `0.0.0.0:{port}`, or `[::]:{port}`"));
@@ -45,12 +47,13 @@ pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
         ));
     }
     let resolved = (host, number).to_socket_addrs().map(Iterator::collect).unwrap_or_default();
-    chosen(resolved).ok_or_else(|| {
+    choose(resolved).ok_or_else(|| {
         format!("has the host `{host}`, which this machine cannot resolve: write an IP address")
     })
 }
 
-fn chosen(resolved: Vec<SocketAddr>) -> Option<SocketAddr> {
+/// The address to use of those that a name has.
+fn choose(resolved: Vec<SocketAddr>) -> Option<SocketAddr> {
     let first = |is: fn(&SocketAddr) -> bool| resolved.iter().copied().find(is);
     first(|address| !address.ip().is_loopback())
         .or_else(|| first(SocketAddr::is_ipv4))
@@ -62,9 +65,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_stands_for_one_of_its_addresses_and_for_none_on_loopback_if_it_has_others() {
+    fn name_resolves_to_a_non_loopback_address_if_it_has_one() {
         let of = |all: &[&str]| {
-            chosen(all.iter().map(|text| text.parse().expect("an address")).collect())
+            choose(all.iter().map(|text| text.parse().expect("an address")).collect())
                 .map(|address| address.to_string())
         };
         assert_eq!(of(&["[::1]:1", "127.0.0.1:1"]).as_deref(), Some("127.0.0.1:1"));
@@ -72,13 +75,13 @@ mod tests {
         assert_eq!(of(&["127.0.0.1:1", "10.0.0.1:1"]).as_deref(), Some("10.0.0.1:1"));
         assert_eq!(of(&["127.0.0.1:1", "[2001:db8::1]:1"]).as_deref(), Some("[2001:db8::1]:1"));
         assert_eq!(of(&[]), None);
-        let localhost = address("localhost:50051").expect("a machine knows itself");
+        let localhost = address("localhost:50051").expect("localhost resolves");
         assert!(localhost.ip().is_loopback());
     }
 
     #[test]
-    fn what_is_no_address_is_told_what_to_write() {
-        for (text, says) in [
+    fn error_for_an_invalid_address_shows_a_valid_one() {
+        for (text, expected) in [
             (":50051", "`0.0.0.0:50051`"),
             ("50051", "`127.0.0.1:50051`"),
             ("localhost", "`localhost:50051`"),
@@ -91,8 +94,8 @@ mod tests {
             ("http://localhost:50051", "without a scheme"),
             ("nowhere.invalid:1", "cannot resolve"),
         ] {
-            let wrong = address(text).expect_err(text);
-            assert!(wrong.contains(says), "{text}: {wrong}");
+            let error = address(text).expect_err(text);
+            assert!(error.contains(expected), "{text}: {error}");
         }
     }
 }

@@ -23,7 +23,9 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::call_counters::CallCounters;
-use super::connection::Phase;
+use super::phase::Phase;
+use super::settings::ConnectionLimits;
+use crate::observe::connection_events::EndReason;
 
 /// How often a connection's use is read within an idle timeout.
 const READS: u32 = 4;
@@ -32,32 +34,6 @@ const SHORTEST: Duration = Duration::from_millis(50);
 /// How long the peer of a connection without an accepted call may take to acknowledge its end. Some
 /// never do.
 const ACKNOWLEDGE: Duration = Duration::from_secs(5);
-
-/// How long a connection may live, and how.
-#[derive(Clone, Copy)]
-pub(crate) struct Limits {
-    /// As a whole, if that is bounded.
-    pub(crate) age: Option<Duration>,
-    /// With calls still open after it was asked to end.
-    pub(crate) grace: Duration,
-    /// Before its first accepted call.
-    pub(crate) first_call: Duration,
-    /// Without an open call.
-    pub(crate) idle: Duration,
-}
-
-/// Why a connection ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum EndReason {
-    /// The server ends.
-    Drain,
-    /// It is as old as a connection may get.
-    Age,
-    /// It has no open call, and had none for the idle timeout.
-    Idle,
-    /// No call was accepted on it.
-    NoCall,
-}
 
 /// Why an open call is interrupted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,7 +94,7 @@ impl Activity {
     }
 
     /// Waits until the connection is to be asked to end.
-    pub(crate) async fn ended(&self, limits: Limits) -> EndReason {
+    pub(crate) async fn ended(&self, limits: ConnectionLimits) -> EndReason {
         let mut phase = self.phase.clone();
         let aged = async {
             match limits.age {
@@ -134,7 +110,10 @@ impl Activity {
     }
 
     /// Waits until the connection is unused.
-    async fn unused(&self, Limits { first_call, idle, .. }: Limits) -> EndReason {
+    async fn unused(
+        &self,
+        ConnectionLimits { first_call, idle, .. }: ConnectionLimits,
+    ) -> EndReason {
         let begin = Instant::now();
         tokio::time::sleep(first_call.min(idle)).await;
         if self.accepted() == 0 && self.is_probed.load(Ordering::Relaxed) {

@@ -18,16 +18,19 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::sync::watch;
-use tokio::time::Sleep;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::activity::{Activity, EndReason, Limits};
+use super::activity::Activity;
 use super::call_slots::ConnectionSlots;
-use super::frame_progress::{Progress, ProgressStream};
+use super::frame_progress::ProgressStream;
 use super::inline_executor::{self, InlineExecutor};
+use super::phase::Phase;
 use super::service::{self, Service};
+use super::settings::ConnectionLimits;
+use super::stall_timer::StallTimer;
 use super::tls;
 use crate::grpc::peer::Peer;
+use crate::observe::connection_events::EndReason;
 
 /// How many calls of a connection may wait to be begun although their caller took them back.
 /// Above it a caller does nothing but begin and take back (CVE-2023-44487), and is cut off.
@@ -53,17 +56,6 @@ const MAX_HEADER_LIST: u32 = 272 << 10;
 /// How long it may take to send a peer the end of its calls, or of its connection.
 pub(crate) const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How far the end has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Phase {
-    /// Calls are answered.
-    Serving,
-    /// Open calls may end, and no new one begins.
-    Draining,
-    /// What is still open is cut off.
-    Terminate,
-}
-
 /// Shakes hands with who connects, if that is asked for, and serves the connection to its end.
 pub(crate) async fn accept(
     connection: tokio::net::TcpStream,
@@ -75,7 +67,7 @@ pub(crate) async fn accept(
         let peer = Arc::new(Peer { address, ..Peer::default() });
         return serve(connection, peer, service, phase).await;
     };
-    let handshake = tokio::time::timeout(service.handshake, tls.accept(connection));
+    let handshake = tokio::time::timeout(service.stall_timeout, tls.accept(connection));
     let shaken = tokio::select! {
         shaken = handshake => shaken,
         _ = phase.wait_for(|phase| *phase >= Phase::Draining) => return,
@@ -86,14 +78,14 @@ pub(crate) async fn accept(
         }
         // Anybody can cause these, so they are no warnings.
         Ok(Err(error)) => {
-            service.incidents.handshakes.inc();
+            service.connection_events.handshakes.inc();
             if let Some(why) = tls::refusal(&error) {
-                service.refused.handshake(address, why);
+                service.rejected_callers.handshake(address, why);
             }
             tracing::debug!(%error, "a TLS handshake failed");
         }
         Err(_) => {
-            service.incidents.handshakes.inc();
+            service.connection_events.handshakes.inc();
             tracing::debug!("a TLS handshake took too long");
         }
     }
@@ -106,9 +98,12 @@ async fn serve<I: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     service: Arc<Service>,
     phase: watch::Receiver<Phase>,
 ) {
-    let limits = Limits { age: service.limits.age.map(jitter), ..service.limits };
-    let incidents = Arc::clone(&service.incidents);
-    let mut patience = StallTimer { time: service.handshake, waiting: None };
+    let limits = ConnectionLimits {
+        age: service.connection_limits.age.map(jitter),
+        ..service.connection_limits
+    };
+    let events = Arc::clone(&service.connection_events);
+    let mut stall_timer = StallTimer::new(service.stall_timeout);
     let activity = Activity::new(Arc::clone(&service.calls), phase);
     let used = Arc::clone(&activity);
     let places = ConnectionSlots::default();
@@ -140,7 +135,7 @@ async fn serve<I: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
             && let Poll::Ready(cause) = Pin::new(&mut ended).poll(context)
         {
             let cause = cause.unwrap_or(EndReason::Drain);
-            incidents.ended(cause);
+            events.ended(cause);
             connection.as_mut().graceful_shutdown();
             let activity = Arc::clone(&activity);
             last = Some(Box::pin(async move {
@@ -172,7 +167,7 @@ async fn serve<I: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
                 } else {
                     unread = None;
                 }
-                patience.poll(&pace, context)
+                stall_timer.poll(&pace, context)
             }
         }
     })
@@ -192,30 +187,6 @@ async fn linger(mut connection: impl AsyncRead + Unpin) {
     let mut unread = [0; 4096];
     let read = async { while connection.read(&mut unread).await.is_ok_and(|count| count > 0) {} };
     tokio::time::timeout(LINGER_TIMEOUT, read).await.ok();
-}
-
-/// Waits for what a peer has begun and not ended.
-struct StallTimer {
-    time: Duration,
-    /// Which frame is waited for, and until when.
-    waiting: Option<(u64, Pin<Box<Sleep>>)>,
-}
-
-impl StallTimer {
-    /// Ready when it took too long.
-    fn poll<I>(&mut self, pace: &Progress<I>, context: &mut Context<'_>) -> Poll<()> {
-        let Some(begun) = pace.stalled_frame() else {
-            self.waiting = None;
-            return Poll::Pending;
-        };
-        match &mut self.waiting {
-            Some((frame, end)) if *frame == begun => end.as_mut().poll(context),
-            waiting => {
-                let (_, end) = waiting.insert((begun, Box::pin(tokio::time::sleep(self.time))));
-                end.as_mut().poll(context)
-            }
-        }
-    }
 }
 
 /// A time, give or take a tenth: connections made together do not all end together.

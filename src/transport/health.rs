@@ -55,7 +55,7 @@ impl Health {
     }
 
     /// Says that every service does its work.
-    pub(crate) fn say_serving(&self) {
+    pub(crate) fn set_serving(&self) {
         self.state.send_replace(State::Serving);
     }
 

@@ -1,7 +1,9 @@
-//! Frame: the port, who accepts there, and the cores that answer.
+//! Listener: the port, the task that accepts its connections, and the workers that serve them.
 //!
-//! One task accepts and hands each connection to the core that has the fewest: a few connections
-//! spread as well as many do.
+//! One task accepts and hands each connection to the worker that has the fewest, so a few
+//! connections spread as well as many.
+//!
+//! Not here: how a worker serves a connection; see [`super::worker`].
 
 use std::io;
 use std::net::SocketAddr;
@@ -17,22 +19,24 @@ use tokio_util::task::AbortOnDropHandle;
 use tonic::server::NamedService;
 use tonic::service::Routes;
 
-use super::activity::Limits;
 use super::call_counters::CallCounters;
 use super::caller_limits::CallerLimits;
-use super::connection::Phase;
+use super::collector::{self, ServerCollector};
+use super::error::TransportError;
 use super::file_descriptors;
 use super::health::Health;
+use super::phase::Phase;
 use super::service::Service;
-use super::tls::{Tls, Watch};
+use super::settings::{DecisionLogSettings, OtlpSettings, Settings};
+use super::tls::{Tls, TlsWatch};
 use super::worker::Worker;
 use crate::grpc::Api;
 use crate::metrics::memory_budget::MemoryBudget;
 use crate::metrics::supervise::Supervisor;
-use crate::observe::decision_log::{DecisionLog, Output};
-use crate::observe::incidents::Incidents;
+use crate::observe::connection_events::ConnectionEvents;
+use crate::observe::decision_log::{DecisionLog, DecisionLogOutput};
 use crate::observe::otlp::Traces;
-use crate::observe::prometheus::{self, Metrics};
+use crate::observe::prometheus;
 use crate::observe::rejected_callers::RejectedCallers;
 use crate::observe::request_log::RequestObserver;
 use crate::policy::catalog::file;
@@ -43,311 +47,302 @@ use crate::proto::catalog_service_server::CatalogServiceServer;
 use crate::proto::change_service_server::ChangeServiceServer;
 use crate::proto::directory_service_server::DirectoryServiceServer;
 use crate::proto::key_service_server::KeyServiceServer;
-use crate::server::StartupError;
-use crate::server::args::{Retention, ServeArgs};
-use crate::transport::memory_share::MemoryShare;
 
-/// How long to wait when no connection can be accepted, as when all file handles are taken.
+/// How long to wait when no connection can be accepted, for example when all file handles are
+/// taken.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(20);
 
-/// After how long a silent peer is looked for. One that is gone is given up after twice as long.
+/// After this time without traffic the kernel probes a peer. A peer that does not answer is given
+/// up after twice this time.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
 
-/// How many connections from loopback addresses may be open beyond the others, so that probes and
-/// the commands on this machine reach a server that other peers have filled.
-const FOR_LOOPBACK: usize = 8;
+/// How many connections from loopback addresses may be open above the limit, so that probes and the
+/// commands on this machine reach a server that other peers have filled.
+const LOOPBACK_RESERVE: usize = 8;
 
-/// The most bytes of a question to the reflection: a name.
-const MAX_REFLECTION: usize = 4 << 10;
+/// The limit of a request to the reflection service, in bytes. It holds only a name.
+const MAX_REFLECTION_BYTES: usize = 4 << 10;
 
-/// The port and what answers there.
+/// The port and the workers that serve it.
 pub(crate) struct Listener {
     pub(crate) address: SocketAddr,
-    pub(crate) doors: Api,
+    pub(crate) api: Api,
     health: Arc<Health>,
     phase: watch::Sender<Phase>,
     accepting: JoinHandle<Vec<Worker>>,
+    /// The counters of each worker.
     calls: Vec<Arc<CallCounters>>,
     traces: Option<Arc<Traces>>,
     tls: Option<Tls>,
-    refused: Arc<RejectedCallers>,
-    /// Starts what runs for as long as the process.
+    rejected_callers: Arc<RejectedCallers>,
+    /// Runs the threads and tasks that live as long as the process.
     pub(crate) supervisor: Arc<Supervisor>,
-    _watch: Option<Watch>,
+    _tls_watch: Option<TlsWatch>,
     _metrics: Option<AbortOnDropHandle<()>>,
-    /// Of connections that were refused.
-    _log: AbortOnDropHandle<()>,
+    /// Logs the connections that were rejected.
+    _connection_log: AbortOnDropHandle<()>,
 }
 
 impl Listener {
-    /// Takes the port and starts the cores. Until the doors are opened every call but those of
+    /// Binds the port and starts the workers. Until the API is opened every call except those of
     /// health is UNAVAILABLE.
-    pub(crate) async fn listen(args: &ServeArgs) -> Result<Self, StartupError> {
+    ///
+    /// # Errors
+    /// A setting is wrong, or the system has no thread, file or memory for the server.
+    pub(crate) async fn listen(settings: Settings) -> Result<Self, TransportError> {
         let supervisor: Arc<Supervisor> = Arc::default();
-        let tls = Tls::load(args)?;
-        let traces = match &args.otlp_endpoint {
-            Some(endpoint) => {
-                Some(Arc::new(Traces::start(endpoint, args.traces_one_in, &supervisor)?))
-            }
-            None => None,
-        };
+        let tls = settings.tls.clone().map(Tls::load).transpose()?;
+        let traces = settings.otlp.as_ref().map(|otlp| traces(otlp, &supervisor)).transpose()?;
         let cannot = |error: io::Error| {
-            StartupError::of_system(&format!("cannot listen on {}", args.listen), &error)
+            TransportError::of_system(&format!("cannot listen on {}", settings.listen), &error)
         };
-        let listener = TcpListener::bind(args.listen).await.map_err(cannot)?;
+        let listener = TcpListener::bind(settings.listen).await.map_err(cannot)?;
         let address = listener.local_addr().map_err(cannot)?;
-        let memory = args.call_memory_mib.map(|mib| u64::from(mib) << 20);
-        let memory =
-            memory.unwrap_or_else(|| MemoryShare::for_cores(args.worker_threads).call_memory);
-        let memory = MemoryBudget::new(memory);
-        let heartbeat = Duration::from_secs(args.watch_heartbeat.into());
-        let doors = Api::new(decision_log(args, &supervisor)?, memory, heartbeat);
-        let health = Health::of(services(), Arc::clone(&doors.memory));
-        let limit = usize::try_from(args.max_message_bytes).unwrap_or(usize::MAX);
-        let mut routes = Routes::new(
-            AuthorizationServiceServer::new(doors.clone()).max_decoding_message_size(limit),
-        );
-        routes = routes
-            .add_service(
-                DirectoryServiceServer::new(doors.clone()).max_decoding_message_size(limit),
-            )
-            .add_service(
-                // A catalog may be larger than any other message.
-                CatalogServiceServer::new(doors.clone())
-                    .max_decoding_message_size(limit.max(file::MAX_LEN + 4096)),
-            )
-            .add_service(ChangeServiceServer::new(doors.clone()).max_decoding_message_size(limit))
-            .add_service(KeyServiceServer::new(doors.clone()).max_decoding_message_size(limit))
-            .add_service(BackupServiceServer::new(doors.clone()).max_decoding_message_size(limit));
-        if let (Ok(v1), Ok(v1alpha)) = (reflection().build_v1(), reflection().build_v1alpha()) {
-            routes = routes
-                .add_service(v1.max_decoding_message_size(MAX_REFLECTION))
-                .add_service(v1alpha.max_decoding_message_size(MAX_REFLECTION));
-        }
-        let routes = routes.prepare();
-        let elsewhere = Handle::current();
-        let in_flight = usize::try_from(args.max_in_flight).unwrap_or(usize::MAX);
-        let limits = limits(args);
-        let incidents = Arc::new(Incidents::default());
-        let most = most_connections(args);
-        let watch = tls.as_ref().map(|tls| tls.watch(&supervisor));
-        let rate = args.key_rate_limit;
-        let caller_limits = Arc::new(CallerLimits::new(rate, Arc::clone(&doors.memory)));
-        let refused: Arc<RejectedCallers> = Arc::default();
+        let decisions = settings.decision_log.as_ref();
+        let decisions = decisions.map(|log| decision_log(log, &supervisor)).transpose()?;
+        let memory = MemoryBudget::new(settings.call_memory);
+        let api = Api::new(decisions, memory, settings.watch_heartbeat);
+        let health = Health::of(services(), Arc::clone(&api.memory));
+        let max_connections = max_connections(&settings);
+        let tls_watch = tls.as_ref().map(|tls| tls.watch(&supervisor));
         let service = Service {
-            doors: doors.clone(),
-            routes,
+            api: api.clone(),
+            routes: routes(&api, settings.max_message_bytes),
             tls: tls.clone(),
-            elsewhere,
-            limit,
-            max_header_bytes: usize::try_from(args.max_header_bytes).unwrap_or(usize::MAX),
+            background: Handle::current(),
+            max_message_bytes: settings.max_message_bytes,
+            max_header_bytes: settings.max_header_bytes,
             health: Arc::clone(&health),
-            places: Arc::default(),
-            in_flight,
-            limits,
-            incidents: Arc::clone(&incidents),
-            handshake: Duration::from_secs(args.stall_timeout.into()),
-            request: Duration::from_secs(args.request_timeout.into()),
-            caller_limits,
-            refused: Arc::clone(&refused),
+            call_slots: Arc::default(),
+            max_in_flight: settings.max_in_flight,
+            connection_limits: settings.connection,
+            connection_events: Arc::default(),
+            stall_timeout: settings.stall_timeout,
+            request_timeout: settings.request_timeout,
+            caller_limits: Arc::new(CallerLimits::new(
+                settings.key_rate_limit,
+                Arc::clone(&api.memory),
+            )),
+            rejected_callers: Arc::default(),
             calls: Arc::default(),
-            follow: RequestObserver::new(traces.clone(), doors.decisions.is_some()).map(Arc::new),
+            observer: RequestObserver::new(traces.clone(), api.decisions.is_some()).map(Arc::new),
         };
         let phase = watch::Sender::new(Phase::Serving);
         let calls: Vec<Arc<CallCounters>> =
-            (0..args.worker_threads.get()).map(|_| Arc::default()).collect();
-        let (own, mut serving_metrics) = (Arc::clone(&supervisor), None);
-        if let Some(address) = args.metrics {
-            let listener = TcpListener::bind(address).await.map_err(|error| {
-                StartupError::of_system(&format!("cannot serve metrics on {address}"), &error)
-            })?;
-            let started = SystemTime::now();
-            let tls = service.tls.clone();
-            let (doors, cores, traces) = (doors.clone(), calls.clone(), traces.clone());
-            let (incidents, places) = (Arc::clone(&incidents), Arc::clone(&service.places));
-            let (supervisor, refused) = (Arc::clone(&supervisor), Arc::clone(&refused));
-            let metrics = Metrics {
-                doors,
-                cores,
-                started,
-                tls,
-                traces,
-                incidents: Arc::clone(&incidents),
-                places,
-                refused,
-                supervisor,
-            };
-            let (listener, registry) = (Arc::new(listener), prometheus::registry(metrics));
-            serving_metrics = Some(own.task("metrics", move || {
-                let (listener, registry) = (Arc::clone(&listener), Arc::clone(&registry));
-                prometheus::serve(listener, registry, Arc::clone(&incidents))
-            }));
-        }
-        let all_calls = calls.clone();
-        let cores = calls
+            (0..settings.worker_threads.get()).map(|_| Arc::default()).collect();
+        let metrics = match settings.metrics {
+            Some(address) => {
+                let collector = ServerCollector {
+                    api: api.clone(),
+                    workers: calls.clone(),
+                    started: SystemTime::now(),
+                    tls: tls.clone(),
+                    traces: traces.clone(),
+                    events: Arc::clone(&service.connection_events),
+                    call_slots: Arc::clone(&service.call_slots),
+                    rejected_callers: Arc::clone(&service.rejected_callers),
+                    supervisor: Arc::clone(&supervisor),
+                };
+                Some(serve_metrics(address, collector).await?)
+            }
+            None => None,
+        };
+        let workers = calls
             .iter()
             .enumerate()
             .map(|(number, calls)| {
                 let calls = Arc::clone(calls);
-                let service = Service { doors: doors.for_core(), calls, ..service.clone() };
+                let service = Service { api: api.for_core(), calls, ..service.clone() };
                 Worker::start(number, service, phase.subscribe(), supervisor.vital("core"))
             })
             .collect::<io::Result<Vec<_>>>();
-        let cores = cores.map_err(|error| {
-            StartupError::of_system(&format!("cannot start {} cores", args.worker_threads), &error)
+        let workers = workers.map_err(|error| {
+            let what = format!("cannot start {} worker threads", settings.worker_threads);
+            TransportError::of_system(&what, &error)
         })?;
-        let logged = Arc::clone(&incidents);
-        let log = supervisor.task("connection_log", move || {
-            let logged = Arc::clone(&logged);
-            async move { logged.log(most).await }
+        let events = Arc::clone(&service.connection_events);
+        let connection_log = supervisor.task("connection_log", move || {
+            let events = Arc::clone(&events);
+            async move { events.log(max_connections).await }
         });
         let vital = supervisor.vital("accept");
-        let accepting = accept(listener, cores, most, incidents, phase.subscribe());
+        let events = Arc::clone(&service.connection_events);
+        let accepting = accept(listener, workers, max_connections, events, phase.subscribe());
         let accepting = tokio::spawn(async move {
             let _vital = vital;
             accepting.await
         });
-        let refused = service.refused;
         Ok(Self {
             address,
-            doors,
+            api,
             health,
             phase,
             accepting,
-            calls: all_calls,
+            calls,
             traces,
             tls,
-            refused,
+            rejected_callers: service.rejected_callers,
             supervisor,
-            _watch: watch,
-            _metrics: serving_metrics,
-            _log: log,
+            _tls_watch: tls_watch,
+            _metrics: metrics,
+            _connection_log: connection_log,
         })
     }
 
-    /// Says that every service does its work.
-    pub(crate) fn say_serving(&self) {
-        self.health.say_serving();
+    /// Reports every service as SERVING.
+    pub(crate) fn set_serving(&self) {
+        self.health.set_serving();
     }
 
-    /// Looks again at the files that change while the server runs: a SIGHUP asks for it.
+    /// Reads the files again that may change while the server runs. A SIGHUP requests it.
     pub(crate) fn reload(&self) {
-        tracing::info!("SIGHUP: the files are looked at again");
+        tracing::info!("SIGHUP: the files are read again");
         if let Some(tls) = &self.tls {
-            tls.look_now();
+            tls.reload();
         }
-        if let Some(log) = &self.doors.decisions {
+        if let Some(log) = &self.api.decisions {
             log.reopen();
         }
     }
 
-    /// Turns new calls away, lets open ones end, and closes the store. Returns how many calls were
-    /// still open when the time was over.
-    pub(crate) async fn drain(self, grace: Duration) -> u64 {
+    /// Rejects new calls, lets open calls end, and closes the store. Returns how many calls were
+    /// still open at the drain timeout.
+    pub(crate) async fn drain(self, timeout: Duration) -> u64 {
         self.health.end();
-        self.doors.close();
+        self.api.close();
         self.phase.send_replace(Phase::Draining);
-        let cores = self.accepting.await.unwrap_or_default();
-        let mut ended = tokio::task::spawn_blocking(|| cores.into_iter().for_each(Worker::join));
-        if tokio::time::timeout(grace, &mut ended).await.is_err() {
-            tracing::warn!("calls were still open after the time to drain: they are cut off");
+        let workers = self.accepting.await.unwrap_or_default();
+        let mut ended = tokio::task::spawn_blocking(|| workers.into_iter().for_each(Worker::join));
+        if tokio::time::timeout(timeout, &mut ended).await.is_err() {
+            tracing::warn!("calls were still open at the drain timeout: they are interrupted");
             self.phase.send_replace(Phase::Terminate);
             ended.await.ok();
         }
-        self.refused.summarize();
-        if let Some(log) = &self.doors.decisions {
+        self.rejected_callers.summarize();
+        if let Some(log) = &self.api.decisions {
             tokio::task::block_in_place(|| log.flush());
         }
         if let Some(traces) = &self.traces {
             tokio::task::block_in_place(|| traces.flush());
         }
-        if let Some(authority) = self.doors.authority() {
-            // Joins the writer, which may wait for the disk.
+        if let Some(authority) = self.api.authority() {
+            // This joins the writer, which may wait for the disk.
             tokio::task::block_in_place(|| authority.close());
         }
         CallCounters::cut(&self.calls)
     }
 }
 
-/// Where decisions are logged, if they are to be.
-fn decision_log(
-    args: &ServeArgs,
+/// Starts the exporter of traces.
+fn traces(
+    settings: &OtlpSettings,
     supervisor: &Arc<Supervisor>,
-) -> Result<Option<Arc<DecisionLog>>, StartupError> {
-    let Some(path) = &args.decision_log else { return Ok(None) };
-    let cannot = |error: io::Error| {
-        StartupError::of_system(&format!("--decision-log {}", path.display()), &error)
-    };
-    let (output, sample) = (Output::open(path).map_err(cannot)?, args.decision_log_allowed_one_in);
-    let rate = args.decision_log_bytes_per_second;
-    let log = DecisionLog::start(output, sample, rate, supervisor).map_err(cannot)?;
-    Ok(Some(Arc::new(log)))
+) -> Result<Arc<Traces>, TransportError> {
+    let traces = Traces::start(&settings.endpoint, settings.one_in, supervisor);
+    traces.map(Arc::new).map_err(|error| TransportError::Config(error.to_string()))
 }
 
-/// How long connections live.
-fn limits(args: &ServeArgs) -> Limits {
-    let seconds = |count: u32| Duration::from_secs(count.into());
-    let age = match args.max_connection_age {
-        Retention::Forever => None,
-        Retention::Seconds(age) => Some(seconds(age)),
+/// Starts the decision log.
+fn decision_log(
+    settings: &DecisionLogSettings,
+    supervisor: &Arc<Supervisor>,
+) -> Result<Arc<DecisionLog>, TransportError> {
+    let DecisionLogSettings { path, allowed_one_in, bytes_per_second } = settings;
+    let cannot = |error: io::Error| {
+        TransportError::of_system(&format!("--decision-log {}", path.display()), &error)
     };
-    Limits {
-        age,
-        grace: seconds(args.max_connection_age_grace),
-        first_call: seconds(args.first_call_timeout),
-        idle: seconds(args.idle_timeout),
+    let output = DecisionLogOutput::open(path).map_err(cannot)?;
+    let log = DecisionLog::start(output, *allowed_one_in, *bytes_per_second, supervisor);
+    log.map(Arc::new).map_err(cannot)
+}
+
+/// Serves the collector's metrics until the returned handle is dropped.
+async fn serve_metrics(
+    address: SocketAddr,
+    collector: ServerCollector,
+) -> Result<AbortOnDropHandle<()>, TransportError> {
+    let listener = TcpListener::bind(address).await.map_err(|error| {
+        TransportError::of_system(&format!("cannot serve metrics on {address}"), &error)
+    })?;
+    let (supervisor, events) = (Arc::clone(&collector.supervisor), Arc::clone(&collector.events));
+    let (listener, registry) = (Arc::new(listener), collector::registry(collector));
+    Ok(supervisor.task("metrics", move || {
+        let (listener, registry) = (Arc::clone(&listener), Arc::clone(&registry));
+        prometheus::serve(listener, registry, Arc::clone(&events))
+    }))
+}
+
+/// The generated services, by path.
+fn routes(api: &Api, limit: usize) -> Routes {
+    // A catalog may be larger than any other message.
+    let catalog_limit = limit.max(file::MAX_LEN + 4096);
+    let authorization = AuthorizationServiceServer::new(api.clone());
+    let mut routes = Routes::new(authorization.max_decoding_message_size(limit))
+        .add_service(DirectoryServiceServer::new(api.clone()).max_decoding_message_size(limit))
+        .add_service(
+            CatalogServiceServer::new(api.clone()).max_decoding_message_size(catalog_limit),
+        )
+        .add_service(ChangeServiceServer::new(api.clone()).max_decoding_message_size(limit))
+        .add_service(KeyServiceServer::new(api.clone()).max_decoding_message_size(limit))
+        .add_service(BackupServiceServer::new(api.clone()).max_decoding_message_size(limit));
+    if let (Ok(v1), Ok(v1alpha)) = (reflection().build_v1(), reflection().build_v1alpha()) {
+        routes = routes
+            .add_service(v1.max_decoding_message_size(MAX_REFLECTION_BYTES))
+            .add_service(v1alpha.max_decoding_message_size(MAX_REFLECTION_BYTES));
     }
+    routes.prepare()
 }
 
 /// How many connections may be open, after the limit of open files was raised.
-fn most_connections(args: &ServeArgs) -> usize {
-    let asked = usize::try_from(args.max_connections).unwrap_or(usize::MAX);
+fn max_connections(settings: &Settings) -> usize {
+    let requested = settings.max_connections;
     let limit = file_descriptors::raise();
-    let most = file_descriptors::connections(asked, limit, args.worker_threads.get());
-    if most < asked {
+    let workers = settings.worker_threads.get();
+    let allowed = file_descriptors::connections(requested, limit, workers);
+    if allowed < requested {
         tracing::warn!(
-            max_connections = most,
-            asked,
+            max_connections = allowed,
+            asked = requested,
             open_files = limit,
             "--max-connections was lowered to fit below the limit of open files: raise that limit \
              (`ulimit -Hn`, LimitNOFILE) or give a lower --max-connections"
         );
     }
-    most
+    allowed
 }
 
-/// Hands connections to the cores until the end begins.
+/// Hands connections to the workers until the server drains.
 async fn accept(
     listener: TcpListener,
-    cores: Vec<Worker>,
-    most: usize,
-    incidents: Arc<Incidents>,
+    workers: Vec<Worker>,
+    max_connections: usize,
+    events: Arc<ConnectionEvents>,
     mut phase: watch::Receiver<Phase>,
 ) -> Vec<Worker> {
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            _ = phase.wait_for(|phase| *phase >= Phase::Draining) => return cores,
+            _ = phase.wait_for(|phase| *phase >= Phase::Draining) => return workers,
         };
-        let open: usize = cores.iter().map(Worker::open).sum();
+        let open: usize = workers.iter().map(Worker::open).sum();
         let connection = accepted.and_then(|(connection, peer)| {
-            // Of a small limit, a third: it is meant to be one.
-            let kept = if is_local(peer) { FOR_LOOPBACK.min(most / 3) } else { 0 };
-            let most = most.saturating_add(kept);
-            if open >= most {
+            // A small limit is raised by a third at most: it is meant to be small.
+            let reserve =
+                if is_local(peer) { LOOPBACK_RESERVE.min(max_connections / 3) } else { 0 };
+            if open >= max_connections.saturating_add(reserve) {
                 return Ok(None);
             }
             set_socket_options(&connection)?;
             connection.into_std().map(Some)
         });
-        match (connection, cores.iter().min_by_key(|core| core.open())) {
-            // Closed by being dropped.
-            (Ok(None), _) => incidents.at_limit(),
-            (Ok(Some(connection)), Some(core)) => core.take(connection),
+        match (connection, workers.iter().min_by_key(|worker| worker.open())) {
+            // The drop closes it.
+            (Ok(None), _) => events.at_limit(),
+            (Ok(Some(connection)), Some(worker)) => worker.take(connection),
             (Err(error), _) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             (Err(error), _) => {
                 tracing::debug!(%error, "a connection could not be accepted");
-                incidents.not_accepted();
+                events.not_accepted();
                 tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
             }
             (Ok(_), None) => {}
@@ -357,15 +352,15 @@ async fn accept(
 
 /// Whether a peer is on this machine.
 fn is_local(peer: SocketAddr) -> bool {
-    // As IPv6 an IPv4 address is mapped into it.
+    // An IPv6 socket maps IPv4 addresses into IPv6.
     peer.ip().to_canonical().is_loopback()
 }
 
-/// Finds out by the kernel whether a silent peer is still there: pings of HTTP/2 would have a
-/// clock read for every frame.
+/// Lets the kernel find out whether a silent peer is still there. HTTP/2 pings would read the clock
+/// for every frame.
 ///
-/// The user timeout ends a connection, too, whose peer is there and reads nothing: Linux counts
-/// the time for which the peer's window stays shut as it does that of what is not acknowledged.
+/// The user timeout also ends a connection whose peer is there but reads nothing: Linux counts the
+/// time for which the peer's window is closed like the time without an acknowledgement.
 fn set_socket_options(connection: &TcpStream) -> io::Result<()> {
     connection.set_nodelay(true)?;
     let socket = SockRef::from(connection);
@@ -376,7 +371,7 @@ fn set_socket_options(connection: &TcpStream) -> io::Result<()> {
     Ok(())
 }
 
-/// The services whose health is told; the first stands for all.
+/// The services that health reports. The empty name stands for the whole server.
 fn services() -> Vec<&'static str> {
     vec![
         "",
@@ -389,6 +384,7 @@ fn services() -> Vec<&'static str> {
     ]
 }
 
+/// The server reflection service, which describes all services.
 fn reflection() -> tonic_reflection::server::Builder<'static> {
     tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(proto::DESCRIPTORS)

@@ -15,12 +15,13 @@ use tonic::Status;
 use tonic::service::Routes;
 use tower::ServiceExt;
 
-use super::activity::{Activity, Limits};
+use super::activity::Activity;
 use super::call_counters::CallCounters;
 use super::call_slots::{CallKind, CallSlot, CallSlots, ConnectionSlots};
 use super::caller_limits::{self, CallerLimits};
 use super::health::Health;
 use super::interruption::Interruptible;
+use super::settings::ConnectionLimits;
 use super::tls::Tls;
 use crate::grpc::access;
 use crate::grpc::body_timeout::BodyTimeout;
@@ -28,10 +29,10 @@ use crate::grpc::memory::{self, CountedBody, RequestMemory, Urgency};
 use crate::grpc::peer::Peer;
 use crate::grpc::preflight::Unfit;
 use crate::grpc::unary::{self, InFlight, Reply};
-use crate::grpc::{Api, status};
+use crate::grpc::{self, Api, status};
 use crate::metrics::{Counted, wait_spans};
-use crate::observe::incidents::Incidents;
-use crate::observe::otlp::{Trace, TracedRequest};
+use crate::observe::connection_events::ConnectionEvents;
+use crate::observe::otlp::{self, Trace, TracedRequest};
 use crate::observe::rejected_callers::RejectedCallers;
 use crate::observe::rejection::{RejectedCaller, RejectionReason};
 use crate::observe::request_log::{AccessLogLine, ObservedRequest, RequestObserver};
@@ -58,39 +59,39 @@ const STREAMS: [&str; 2] =
 /// What every core answers with.
 #[derive(Clone)]
 pub(crate) struct Service {
-    pub(crate) doors: Api,
+    pub(crate) api: Api,
     /// Every call, by the generated services.
     pub(crate) routes: Routes,
     /// What connections begin with, if it is not plain text.
     pub(crate) tls: Option<Tls>,
     /// Where calls run that are no checks.
-    pub(crate) elsewhere: Handle,
+    pub(crate) background: Handle,
     /// The most bytes of a message.
-    pub(crate) limit: usize,
+    pub(crate) max_message_bytes: usize,
     /// The most bytes of a call's headers.
     pub(crate) max_header_bytes: usize,
     /// What is said of health.
     pub(crate) health: Arc<Health>,
     /// The places of calls that have some.
-    pub(crate) places: Arc<CallSlots>,
+    pub(crate) call_slots: Arc<CallSlots>,
     /// The most calls under way on a core.
-    pub(crate) in_flight: usize,
+    pub(crate) max_in_flight: usize,
     /// How long a connection lives.
-    pub(crate) limits: Limits,
+    pub(crate) connection_limits: ConnectionLimits,
     /// What is counted of connections.
-    pub(crate) incidents: Arc<Incidents>,
+    pub(crate) connection_events: Arc<ConnectionEvents>,
     /// How long a peer may take for a handshake, or for a frame that it has begun.
-    pub(crate) handshake: Duration,
+    pub(crate) stall_timeout: Duration,
     /// How long a request may take to come as a whole.
-    pub(crate) request: Duration,
+    pub(crate) request_timeout: Duration,
     /// How much of the server one key may take.
     pub(crate) caller_limits: Arc<CallerLimits>,
     /// Logs the callers that are refused.
-    pub(crate) refused: Arc<RejectedCallers>,
+    pub(crate) rejected_callers: Arc<RejectedCallers>,
     /// What is counted on this core.
     pub(crate) calls: Arc<CallCounters>,
     /// Who wants to know of single calls, if anybody does.
-    pub(crate) follow: Option<Arc<RequestObserver>>,
+    pub(crate) observer: Option<Arc<RequestObserver>>,
 }
 
 /// A call that may be made: its caller, and the places in flight that it takes.
@@ -111,14 +112,14 @@ impl Service {
         in_flight: usize,
     ) -> Result<Admitted, Status> {
         let path = request.uri().path();
-        if in_flight > self.in_flight + URGENT {
-            return Err(status::overloaded(self.in_flight));
+        if in_flight > self.max_in_flight + URGENT {
+            return Err(status::overloaded(self.max_in_flight));
         }
-        let caller = self.doors.caller(request.headers(), peer)?;
+        let caller = self.api.caller(request.headers(), peer)?;
         let urgent = caller_limits::is_urgent(&caller, path);
         let more = if urgent { URGENT } else { 0 };
-        if in_flight > self.in_flight + more {
-            return Err(status::overloaded(self.in_flight));
+        if in_flight > self.max_in_flight + more {
+            return Err(status::overloaded(self.max_in_flight));
         }
         let roles = access::roles(path).ok_or_else(status::unknown_method)?;
         if !caller.roles().intersects(roles) {
@@ -137,7 +138,7 @@ impl Service {
             return Ok(Admitted { caller, urgency, place: None });
         };
         let (place, in_flight) = self.calls.one_more_of(key.created_at);
-        let most = (self.in_flight + more).div_ceil(2);
+        let most = (self.max_in_flight + more).div_ceil(2);
         if in_flight > most {
             return Err(status::too_many_of_key(most));
         }
@@ -159,7 +160,7 @@ impl Service {
         if !unary::is_supported(headers) {
             return Err(status::compressed());
         }
-        Ok((kind, self.places.take(kind, own)?, deadline))
+        Ok((kind, self.call_slots.take(kind, own)?, deadline))
     }
 }
 
@@ -206,8 +207,8 @@ pub(crate) fn handle(
     } else {
         let (one, in_flight) = Counted::one_more(&service.calls.under_way);
         counted = Some(one);
-        let follow = service.follow.as_ref();
-        let followed = follow.and_then(|follow| follow.observe(request.headers()));
+        let observer = service.observer.as_ref();
+        let observed = observer.and_then(|observer| observer.observe(request.headers()));
         match (service.admit(&request, peer, in_flight), unary::deadline(request.headers())) {
             (Err(status), _) => {
                 // It takes no place from others while it waits for its turn to be told so.
@@ -216,7 +217,7 @@ pub(crate) fn handle(
             }
             (Ok(mut admitted), Ok(deadline))
                 if path == CHECK
-                    && followed.is_none()
+                    && observed.is_none()
                     && unary::is_supported(request.headers()) =>
             {
                 activity.accept();
@@ -228,7 +229,7 @@ pub(crate) fn handle(
                 // What may be called and is not of this program is the reflection.
                 let place = match place < access::PATHS.len() {
                     true => Ok(None),
-                    false => service.places.take(CallKind::Reflection, own_places).map(Some),
+                    false => service.call_slots.take(CallKind::Reflection, own_places).map(Some),
                 };
                 match place {
                     Ok(place) => {
@@ -236,7 +237,7 @@ pub(crate) fn handle(
                         open = Some(activity.open());
                         known = Some(admitted.caller.clone());
                         let service = Arc::clone(&service);
-                        let call = call(service, request, deadline, admitted, followed);
+                        let call = call(service, request, deadline, admitted, observed);
                         Call::Other(Box::pin(call), place)
                     }
                     Err(status) => Call::Refused(Box::new(status)),
@@ -252,11 +253,12 @@ pub(crate) fn handle(
                 let key = caller.key();
                 let account = || service.caller_limits.account(key);
                 let decide = async |check| {
-                    service.doors.decide(service.doors.asked_by(caller, check)?, None).await
+                    service.api.decide(service.api.asked_by(caller, check)?, None).await
                 };
-                let body = BodyTimeout::new(body, service.request);
+                let body = BodyTimeout::new(body, service.request_timeout);
                 let read = unary::count_and_decode;
-                let answer = unary::unary(deadline, body, service.limit, account, read, decide);
+                let answer =
+                    unary::unary(deadline, body, service.max_message_bytes, account, read, decide);
                 interruptible.answer(answer).await
             }
             Call::Health(call) => interruptible.answer(call).await,
@@ -268,7 +270,8 @@ pub(crate) fn handle(
         let code = service.calls.answered(place, &response);
         let refused =
             RejectedCaller::of(code, &response).map(|refused| refused.of_caller(known.as_ref()));
-        service.refused.call(address, place, refused);
+        let known_path = access::PATHS.get(place).copied().unwrap_or("other");
+        service.rejected_callers.call(address, known_path, refused);
         Ok(match open {
             // A stream is open until its last word. The others are whole messages.
             Some(open) if response.body().is_stream() => response.map(|body| {
@@ -280,31 +283,35 @@ pub(crate) fn handle(
     }
 }
 
-/// Answers a call that is no check of one thing, or one that is followed.
+/// Answers a call that is no check of one thing, or one that is observed.
 async fn call(
     service: Arc<Service>,
     request: Request<Incoming>,
     deadline: Result<Option<Duration>, Status>,
     Admitted { caller, urgency, .. }: Admitted,
-    followed: Option<ObservedRequest>,
+    observed: Option<ObservedRequest>,
 ) -> Response<Reply> {
     let deadline = match deadline {
         Ok(deadline) => deadline,
         Err(status) => return status.into_http(),
     };
-    let line = AccessLogLine::begin(&request, &caller, followed.as_ref());
+    let path = request.uri().path();
+    // Health calls and checks are too many for the access log, and decisions have their own log.
+    let has_line = !path.starts_with(HEALTH) && ![CHECK, BATCH_CHECK].contains(&path);
+    let line =
+        if has_line { AccessLogLine::begin(&request, &caller, observed.as_ref()) } else { None };
     let trace =
-        followed.as_ref().and_then(|followed| followed.trace(request.uri().path(), &caller));
-    let origin = followed.map(|followed| followed.origin);
+        observed.as_ref().and_then(|observed| observed.trace(request.uri().path(), &caller));
+    let origin = observed.map(|observed| observed.context);
     let steps = trace.as_ref().map(Trace::steps);
     let asker = Asker { caller, urgency };
     let answered = run(&service, request, deadline, asker, origin, trace.as_ref());
     let response = wait_spans::noted(steps, answered).await;
     if let Some(trace) = trace {
-        trace.answered(&response);
+        trace.finish(&response);
     }
     if let Some(line) = line {
-        line.write(&response);
+        line.write(grpc::code_name(otlp::code(&response).into()));
     }
     response
 }
@@ -324,34 +331,36 @@ async fn run(
     origin: Option<Arc<RequestContext>>,
     trace: Option<&Trace>,
 ) -> Response<Reply> {
-    let doors = &service.doors;
+    let api = &service.api;
     let path = request.uri().path();
     let key = caller.key();
     let account = || service.caller_limits.account(key);
     if path == CHECK && unary::is_supported(request.headers()) {
         let decide = async |check: CheckRequest| {
-            let asked = trace.map(|_| TracedRequest::of(&check));
-            let answer = doors.decide(doors.asked_by(caller, check)?, origin.as_ref()).await?;
-            if let (Some(trace), Some(asked)) = (trace, asked) {
-                trace.decided(asked, &answer);
+            let request = trace.map(|_| TracedRequest::of(&check));
+            let response = api.decide(api.asked_by(caller, check)?, origin.as_ref()).await?;
+            if let (Some(trace), Some(request)) = (trace, request) {
+                trace.record_decision(request, &response);
             }
-            Ok(answer)
+            Ok(response)
         };
-        let body = BodyTimeout::new(request.into_body(), service.request);
+        let body = BodyTimeout::new(request.into_body(), service.request_timeout);
         let read = unary::count_and_decode;
-        return unary::unary(deadline, body, service.limit, account, read, decide).await;
+        return unary::unary(deadline, body, service.max_message_bytes, account, read, decide)
+            .await;
     }
     if path == BATCH_CHECK && unary::is_supported(request.headers()) {
         let decide = async |batch| {
-            let answer = doors.decide_all(doors.asked_by(caller, batch)?, origin.as_ref()).await?;
+            let response = api.decide_all(api.asked_by(caller, batch)?, origin.as_ref()).await?;
             if let Some(trace) = trace {
-                trace.decided_all(&answer);
+                trace.record_batch(&response);
             }
-            Ok(answer)
+            Ok(response)
         };
-        let body = BodyTimeout::new(request.into_body(), service.request);
+        let body = BodyTimeout::new(request.into_body(), service.request_timeout);
         let read = unary::count_and_decode;
-        return unary::unary(deadline, body, service.limit, account, read, decide).await;
+        return unary::unary(deadline, body, service.max_message_bytes, account, read, decide)
+            .await;
     }
     unary::keep_own(request.headers_mut());
     request.extensions_mut().insert(caller);
@@ -369,11 +378,11 @@ async fn dispatch_routes(
     key: Option<Revision>,
     urgency: Urgency,
 ) -> Response<Reply> {
-    let (routes, time) = (service.routes.clone(), service.request);
+    let (routes, time) = (service.routes.clone(), service.request_timeout);
     let (limits, account) =
         (Arc::clone(&service.caller_limits), service.caller_limits.account(key));
     let running =
-        AbortOnDropHandle::new(service.elsewhere.spawn(wait_spans::propagate(async move {
+        AbortOnDropHandle::new(service.background.spawn(wait_spans::propagate(async move {
             let memory = RequestMemory::of(&account);
             let held = memory.clone();
             let request = if STREAMS.iter().any(|path| request.uri().path().starts_with(path)) {

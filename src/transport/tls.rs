@@ -10,7 +10,7 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,11 +35,11 @@ use x509_cert::der::Decode;
 use x509_cert::ext::pkix::SubjectAltName;
 use x509_cert::ext::pkix::name::GeneralName;
 
+use super::error::TransportError;
+use super::settings::TlsFiles;
 use crate::grpc::peer::Peer;
 use crate::metrics::supervise::Supervisor;
 use crate::observe::rejection::RejectionReason;
-use crate::server::StartupError;
-use crate::server::args::ServeArgs;
 use crate::transport::{key_file, pem};
 
 /// How often the files are looked at.
@@ -54,17 +54,10 @@ const HTTP_2: &[u8] = b"h2";
 /// What connections begin with.
 #[derive(Clone)]
 pub(crate) struct Tls {
-    files: Arc<Files>,
+    files: Arc<TlsFiles>,
     in_force: Arc<ArcSwap<Identity>>,
     /// A request to look at the files now.
-    look_now: Arc<Notify>,
-}
-
-/// The files, as the flags name them.
-struct Files {
-    cert: PathBuf,
-    key: PathBuf,
-    client_ca: Option<PathBuf>,
+    reload_now: Arc<Notify>,
 }
 
 /// A set of files that can be used.
@@ -84,19 +77,16 @@ struct Contents {
 }
 
 impl Tls {
-    /// Reads the files that the flags name, if they do.
-    pub(crate) fn load(args: &ServeArgs) -> Result<Option<Self>, StartupError> {
-        let (Some(cert), Some(key)) = (&args.tls_cert, &args.tls_key) else { return Ok(None) };
-        let client_ca = args.tls_client_ca.clone();
-        let files = Files { cert: cert.clone(), key: key.clone(), client_ca };
-        let contents = files.read().map_err(StartupError::Config)?;
-        let identity = files.parse(&contents).map_err(StartupError::Config)?;
+    /// Reads the files.
+    pub(crate) fn load(files: TlsFiles) -> Result<Self, TransportError> {
+        let contents = files.read().map_err(TransportError::Config)?;
+        let identity = files.parse(&contents).map_err(TransportError::Config)?;
         let client_certificates = if files.client_ca.is_some() { "required" } else { "not asked" };
         tracing::info!(not_after = until(&identity), client_certificates, "TLS is on");
         warn_if_over(&identity);
         files.warn_if_exposed();
         let in_force = Arc::new(ArcSwap::from_pointee(identity));
-        Ok(Some(Self { files: Arc::new(files), in_force, look_now: Arc::default() }))
+        Ok(Self { files: Arc::new(files), in_force, reload_now: Arc::default() })
     }
 
     /// Shakes hands, and says who it was with.
@@ -122,12 +112,12 @@ impl Tls {
     }
 
     /// Looks at the files now, and says at once what is wrong with them.
-    pub(crate) fn look_now(&self) {
-        self.look_now.notify_one();
+    pub(crate) fn reload(&self) {
+        self.reload_now.notify_one();
     }
 
     /// Looks at the files for as long as what is returned is kept.
-    pub(crate) fn watch(&self, supervisor: &Arc<Supervisor>) -> Watch {
+    pub(crate) fn watch(&self, supervisor: &Arc<Supervisor>) -> TlsWatch {
         let (tls, own) = (self.clone(), Arc::clone(supervisor));
         supervisor.task(WATCH, move || tls.clone().watch_files(Arc::clone(&own)))
     }
@@ -140,7 +130,7 @@ impl Tls {
         loop {
             let is_asked = tokio::select! {
                 _ = tick.tick() => false,
-                () = self.look_now.notified() => true,
+                () = self.reload_now.notified() => true,
             };
             if is_asked {
                 said = None;
@@ -166,7 +156,7 @@ impl Tls {
                     let still = is_asked || wrong.as_ref() == Some(&fault);
                     if still && said.as_ref() != Some(&fault) {
                         tracing::warn!(
-                            "{fault}; the TLS files of before stay in force until this is mended"
+                            "{fault}; the previous TLS files stay in use until this is fixed"
                         );
                         said = Some(fault.clone());
                     }
@@ -187,7 +177,7 @@ impl Tls {
 }
 
 /// Looks at the files until it is dropped.
-pub(crate) type Watch = AbortOnDropHandle<()>;
+pub(crate) type TlsWatch = AbortOnDropHandle<()>;
 
 impl Contents {
     fn mark(&self) -> blake3::Hash {
@@ -200,7 +190,7 @@ impl Contents {
     }
 }
 
-impl Files {
+impl TlsFiles {
     fn read(&self) -> Result<Contents, String> {
         let client_ca = self.client_ca.as_ref();
         Ok(Contents {

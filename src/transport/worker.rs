@@ -16,7 +16,8 @@ use std::thread::JoinHandle;
 use tokio::sync::{mpsc, watch};
 
 use super::call_counters::CallCounters;
-use super::connection::{self, LINGER_TIMEOUT, Phase};
+use super::connection::{self, LINGER_TIMEOUT};
+use super::phase::Phase;
 use super::service::Service;
 use crate::metrics::Counted;
 use crate::metrics::supervise::Vital;

@@ -1,5 +1,5 @@
-//! The house stands as its picture says: imports point down, and each heavy crate is named in
-//! one room. And the contract's comments follow its rule.
+//! The architecture of `docs/architecture.md`: the direction of imports, the place of each heavy
+//! crate, the words that are used, and the form of the comments of the contract.
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -24,100 +24,85 @@ fn files(dir: &str, ending: &str) -> Vec<(String, String)> {
         .collect()
 }
 
-/// A file's floor: that of the first part of its name.
-fn floor(file: &str) -> usize {
-    let room = file.trim_start_matches("src/").trim_end_matches(".rs");
-    match room.split('/').next().expect("a room") {
-        "policy" | "measure" => 0,
-        "store" => 1,
-        "authority" => 2,
-        "grpc" => 3,
-        "config" | "telemetry" | "server" | "cli" | "main" | "lib" => 4,
-        other => panic!("{other} stands on no floor: give it one here and in the picture"),
-    }
+/// The layers of `src`, from the lowest. A module imports only from its own layer and from those
+/// below it. A new module of `src` needs a place here and in `docs/architecture.md`.
+const LAYERS: [&[&str]; 9] = [
+    &["policy", "metrics"],
+    &["store"],
+    &["authority"],
+    &["wire"],
+    &["observe"],
+    &["grpc"],
+    &["transport"],
+    &["server"],
+    &["cli", "main", "lib"],
+];
+
+/// The layer of a file, by the first part of its path.
+fn layer(file: &str) -> usize {
+    let module = file.trim_start_matches("src/").trim_end_matches(".rs");
+    let module = module.split('/').next().expect("a module");
+    LAYERS
+        .iter()
+        .position(|modules| modules.contains(&module))
+        .unwrap_or_else(|| panic!("{module} has no layer: add it here and to the documentation"))
 }
 
 #[test]
-fn imports_point_down() {
+fn modules_import_only_from_lower_layers() {
     for (file, text) in files("src", "rs") {
-        let own = floor(&file);
-        for line in text.lines() {
-            let mut rest = line;
-            while let Some(at) = rest.find("crate::") {
-                rest = &rest[at + "crate::".len()..];
-                let room: String =
+        let own = layer(&file);
+        for line in text.lines().filter(|line| !line.trim_start().starts_with("//")) {
+            for (at, _) in line.match_indices("crate::") {
+                let rest = &line[at + "crate::".len()..];
+                let module: String =
                     rest.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect();
-                // The generated messages are no room.
-                if !["policy", "measure", "store", "authority", "grpc", "config", "server"]
-                    .contains(&room.as_str())
-                {
+                // The generated messages and the macros of the crate are no modules of a layer.
+                if !LAYERS.iter().any(|modules| modules.contains(&module.as_str())) {
                     continue;
                 }
-                let other = floor(&format!("src/{room}.rs"));
-                assert!(other <= own, "{file} imports from a floor above its own: {}", line.trim());
+                let other = layer(&format!("src/{module}.rs"));
+                assert!(other <= own, "{file} imports from a higher layer: {}", line.trim());
             }
         }
     }
 }
 
 #[test]
-fn each_heavy_crate_is_named_in_one_room() {
-    for (name, rooms) in [
-        ("sled::", &["src/store/sled", "src/server.rs"][..]),
-        ("moka::", &["src/authority/facts.rs"]),
+fn heavy_crates_are_named_in_one_place() {
+    for (name, places) in [
+        ("sled::", &["src/store/sled", "src/server"][..]),
+        ("moka::", &["src/authority/fact_cache"]),
         (
             "tonic::",
-            &[
-                "src/grpc",
-                "src/server/calls.rs",
-                "src/server/frame.rs",
-                "src/server/health.rs",
-                "src/server/interruption.rs",
-                "src/server/places.rs",
-                "src/server/service.rs",
-                "src/cli",
-                "src/lib.rs",
-            ],
+            &["src/wire", "src/grpc", "src/transport", "src/observe", "src/cli", "src/lib.rs"],
         ),
+        ("hyper::", &["src/transport", "src/observe/prometheus"]),
         (
-            "hyper::",
-            &[
-                "src/server/connection.rs",
-                "src/server/metrics.rs",
-                "src/server/service.rs",
-                "src/server/turn.rs",
-            ],
+            "prometheus_client::",
+            &["src/observe/prometheus", "src/server/collector", "src/transport/collector"],
         ),
-        ("prometheus_client::", &["src/server/metrics.rs"]),
-        ("tokio_rustls::", &["src/server/tls.rs", "src/cli/diagnosis.rs", "src/config/pem.rs"]),
-        ("opentelemetry::", &["src/server/traces.rs"]),
-        ("opentelemetry_otlp::", &["src/server/traces.rs"]),
-        ("opentelemetry_sdk::", &["src/server/traces.rs"]),
-        ("x509_cert::", &["src/server/tls.rs"]),
-        (
-            "serde_saphyr::",
-            &[
-                "src/policy/catalog/file.rs",
-                "src/policy/catalog/needs.rs",
-                "src/cli/context.rs",
-                "src/cli/trial.rs",
-            ],
-        ),
-        ("sysinfo::", &["src/config/memory.rs"]),
-        ("clap::", &["src/config", "src/main.rs", "src/cli"]),
+        ("tokio_rustls::", &["src/transport/tls", "src/cli/diagnosis", "src/transport/pem.rs"]),
+        ("opentelemetry::", &["src/observe/otlp"]),
+        ("opentelemetry_otlp::", &["src/observe/otlp"]),
+        ("opentelemetry_sdk::", &["src/observe/otlp"]),
+        ("x509_cert::", &["src/transport/tls"]),
+        ("serde_saphyr::", &["src/policy/catalog", "src/cli/context", "src/cli/catalog_test"]),
+        ("sysinfo::", &["src/transport/memory_share.rs"]),
+        ("clap::", &["src/server", "src/observe/log.rs", "src/main.rs", "src/cli"]),
         (
             "prost::",
             &[
-                "src/store/record.rs",
-                "src/store/backup.rs",
+                "src/store/record",
+                "src/store/backup",
                 "src/store.rs",
+                "src/wire",
                 "src/grpc",
-                "src/cli/printer.rs",
+                "src/cli/printer",
             ],
         ),
-        ("prost_reflect::", &["src/cli/printer.rs", "src/cli/field_words.rs"]),
-        ("comfy_table::", &["src/cli/printer.rs"]),
-        ("Status::", &["src/grpc/status.rs", "src/server", "src/cli"]),
+        ("prost_reflect::", &["src/cli/printer", "src/cli/field_words.rs"]),
+        ("comfy_table::", &["src/cli/printer"]),
     ] {
         for (file, text) in files("src", "rs") {
             let named = text.lines().any(|line| {
@@ -127,49 +112,81 @@ fn each_heavy_crate_is_named_in_one_room() {
                         .ends_with(|c: char| c.is_ascii_alphanumeric() || c == '_' || c == ':')
                 })
             });
-            let at_home = rooms.iter().any(|room| file.starts_with(room));
-            assert!(!named || at_home, "{file} names `{name}`, which belongs to {rooms:?}");
+            let allowed = places.iter().any(|place| file.starts_with(place));
+            assert!(!named || allowed, "{file} names `{name}`, which belongs to {places:?}");
         }
     }
 }
 
-/// The commands are clients: what they know of a server's inside is the catalog file, of which
-/// they say offline what a server would say, and its words.
+/// The commands are clients of the wire contract. A few commands work without a server, and use
+/// the domain directly.
 #[test]
 fn commands_are_clients() {
     for (file, text) in files("src/cli", "rs") {
-        // A backup is of the store's own form, and a restore has no server to ask.
+        // A backup has the format of the store, and a restore runs without a server.
         let is_backup = ["/backup.rs", "/restore.rs"].iter().any(|own| file.ends_with(own));
+        // The root of the command line has the flags of `serve`, too.
+        let is_root = file.ends_with("cli/command.rs") || file.ends_with("cli/keys.rs");
         for inside in ["crate::store", "crate::authority", "crate::grpc", "crate::server"] {
-            let own = is_backup && inside == "crate::store";
+            let own = is_backup && inside == "crate::store" || is_root && inside == "crate::server";
             assert!(own || !text.contains(inside), "{file} knows `{inside}`");
         }
-        // The past is replayed by whoever asks for it.
-        // So is what one catalog text has otherwise than another.
-        let offline = [
-            "catalog.rs",
-            "catalog_change.rs",
-            "trial.rs",
-            "town.rs",
-            "moment.rs",
-            "past.rs",
-            "report.rs",
-            "typed.rs",
-        ];
-        let offline = offline.iter().any(|own| file.ends_with(own));
-        // Scopes are shown from the catalog's file, and changes by the names of their kinds.
-        let words = ["scope.rs", "lookup.rs", "history.rs", "meant.rs"];
-        let offline = offline || words.iter().any(|own| file.ends_with(own));
-        let offline = offline || is_backup;
-        // How a text is shown is nobody's decision.
-        let text = text.replace("crate::policy::text", "");
-        assert!(offline || !text.contains("crate::policy"), "{file} knows what a server decides");
     }
 }
 
+/// Words that this project used for things that have a standard name, with that name.
+const RETIRED: &[(&str, &str)] = &[
+    ("admission", "cache coherence"),
+    ("anybody", "any client, any caller"),
+    ("asleep", "dormant"),
+    ("at hand", "cached"),
+    ("desk", "per-core state, client"),
+    ("doors", "API state"),
+    ("hearing", "resolved audience"),
+    ("housekeeping", "garbage collection"),
+    ("nobody", "no client, no caller"),
+    ("shelf", "cache map"),
+    ("shelved", "cached"),
+    ("whoever", "a client that, a caller that"),
+    ("witness", "high-water mark"),
+    ("woken", "reactivated"),
+];
+
+/// A stranger to the project knows the standard word, and must learn a private one.
 #[test]
-fn layer_0_is_pure() {
+fn retired_words_are_not_used() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let readme = fs::read_to_string(root.join("README.md")).expect("the README");
+    let mut all = vec![("README.md".to_owned(), readme)];
+    all.extend(
+        [("src", "rs"), ("proto", "proto"), ("docs", "md")].map(|(d, e)| files(d, e)).concat(),
+    );
+    let mut found = Vec::new();
+    for (file, text) in &all {
+        for (n, line) in text.lines().enumerate() {
+            let line = line.to_lowercase();
+            for (word, standard) in RETIRED {
+                // The high-water mark is in a file of this name.
+                let line = line.replace("`witness`", "").replace("\"witness\"", "");
+                let used = line.match_indices(word).any(|(at, _)| {
+                    let part = |c: char| c.is_ascii_alphanumeric();
+                    !line[..at].ends_with(part) && !line[at + word.len()..].starts_with(part)
+                });
+                if used {
+                    found.push(format!("{file}:{}: `{word}`: write: {standard}", n + 1));
+                }
+            }
+        }
+    }
+    assert!(found.is_empty(), "{} retired words:\n{}", found.len(), found.join("\n"));
+}
+
+#[test]
+fn policy_has_no_io_and_no_clock() {
     for (file, text) in files("src/policy", "rs") {
+        if file.ends_with("tests.rs") {
+            continue;
+        }
         for impure in ["async ", "std::fs", "std::net", "SystemTime", "Instant", "tracing", "tokio"]
         {
             assert!(!text.contains(impure), "{file} has `{impure}`");
@@ -194,5 +211,56 @@ fn every_fields_comment_begins_with_its_name() {
             let named = rest.is_some_and(|rest| rest.starts_with([' ', ',']));
             assert!(named, "{file}: {}", line.trim());
         }
+    }
+}
+
+/// The pages for people, with the text of each.
+fn pages() -> Vec<(String, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let top = ["README.md", "SECURITY.md", "CONTRIBUTING.md", "CHANGELOG.md"];
+    let top = top.map(|name| (name.to_owned(), fs::read_to_string(root.join(name)).expect("text")));
+    top.into_iter().chain(files("docs", "md")).collect()
+}
+
+#[test]
+fn pages_link_to_files_that_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut links = 0;
+    for (page, text) in pages() {
+        let dir = Path::new(&page).parent().expect("a directory");
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            let file = link.split('#').next().expect("a part");
+            if file.is_empty() || file.starts_with("http") || file.contains(' ') {
+                continue;
+            }
+            links += 1;
+            assert!(root.join(dir).join(file).exists(), "{page} links to {file}");
+        }
+        for name in text.split('`').filter(|name| name.ends_with(".rs")) {
+            if name.starts_with("src/") || name.starts_with("tests/") {
+                assert!(name.contains('*') || root.join(name).exists(), "{page} names {name}");
+            }
+        }
+    }
+    assert!(links > 100, "only {links} links");
+}
+
+/// Every rule that code, contract or pages cite is stated in `docs/rules.md`.
+#[test]
+fn cited_rules_are_defined() {
+    let all = [("src", "rs"), ("proto", "proto"), ("docs", "md"), ("tests/integration", "rs")];
+    let all = all.map(|(dir, ending)| files(dir, ending)).concat();
+    let rules = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/rules.md"));
+    let rules = rules.expect("the rules");
+    let mut cited = std::collections::BTreeSet::new();
+    for (_, text) in &all {
+        for (at, _) in text.match_indices("(D") {
+            let digits: String = text[at + 2..].chars().take_while(char::is_ascii_digit).collect();
+            cited.extend(digits.parse::<u32>());
+        }
+    }
+    assert!(cited.len() >= 15, "only {cited:?}");
+    for rule in cited {
+        assert!(rules.contains(&format!("<a id=\"d{rule}\"></a>")), "D{rule} is not defined");
     }
 }

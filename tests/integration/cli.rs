@@ -458,7 +458,7 @@ fn past_denials_are_explained() {
     assert!(flat.contains("\nlogged DENIED SCOPE_NOT_IN_COMPANY\ndecision DENIED\n"), "{said}");
     assert!(flat.contains("\nusers:write company SCOPE_NOT_IN_COMPANY "), "{said}");
     assert_eq!(
-        history(&said, "until then"),
+        history(&said, "changes before"),
         [
             "1 DENIED COMPANY_UNKNOWN",
             "2 DENIED CREDENTIAL_UNKNOWN",
@@ -466,7 +466,7 @@ fn past_denials_are_explained() {
             "5 DENIED SCOPE_NOT_IN_COMPANY"
         ]
     );
-    assert_eq!(history(&said, "since then"), ["6 DENIED GRANT_DORMANT", "7 ALLOWED"]);
+    assert_eq!(history(&said, "changes after"), ["6 DENIED GRANT_DORMANT", "7 ALLOWED"]);
     let last = said.lines().last().expect("a line");
     assert!(last.starts_with("now ALLOWED, since revision 7 of 20"), "{last}");
     assert!(last.ends_with("Z: GrantScopes by anonymous for alice (ticket-12)"), "{last}");
@@ -478,7 +478,7 @@ fn past_denials_are_explained() {
     assert!(past(&format!("--decision-log {more}")).good().contains("logged    DENIED"));
     let nothing = past(&format!("--decision-log {log} --at 2020-01-31T14:03Z")).bad();
     assert!(
-        nothing.contains("a sample of what was allowed; the nearest denial is of 20"),
+        nothing.contains("a sample of allowed decisions; the nearest denial is of 20"),
         "{nothing}"
     );
 
@@ -493,7 +493,7 @@ fn past_denials_are_explained() {
     }
     let both = operator.file("both.jsonl", &format!("{line}\n{allowed}\n"));
     let said = past(&format!("--decision-log {both} --at 2020-01-31T14:03Z")).good();
-    let hint = "nothing of that time was denied; the nearest denial is of 20";
+    let hint = "no decision of that time was a denial; the nearest denial is of 20";
     assert!(plain(&said).contains(hint), "{said}");
 
     // By revision, with no decision log.
@@ -525,7 +525,7 @@ fn past_denials_are_explained() {
     let known = past(&format!("users:write --at-revision 5 --catalog {}", file.display())).good();
     assert!(plain(&known).contains("\nreason SCOPE_NOT_IN_COMPANY\n"), "{known}");
     let other = past(&format!("users:write --at-revision 5 --catalog {less}")).bad();
-    assert!(other.contains("is not the catalog of revision 5: its scopes are others"), "{other}");
+    assert!(other.contains("is not the catalog of revision 5: its scopes differ"), "{other}");
     let same = past("users:read --at-revision 5 --output json").json();
     assert_eq!(same["then"]["decision"], "DECISION_ALLOWED");
     assert!(run("explain demo hr-sync users:read --catalog x").bad().contains("is for the past"));
@@ -554,10 +554,10 @@ fn compacted_history_gives_no_answer() {
     // Of a company that is older than the log nothing is said that could be wrong,
     let of_demo = format!("explain demo hr-sync users:write --at-revision {made}");
     let same = run(&of_demo).good();
-    assert!(same.contains("nothing that the check rests on was changed since then"), "{same}");
+    assert!(same.contains("nothing that the check depends on has changed since then"), "{same}");
     run("credential disable demo hr-sync --yes").good();
     let unknown = run(&of_demo).good();
-    assert!(unknown.contains("what was decided then cannot be said: the audit log"), "{unknown}");
+    assert!(unknown.contains("the decision is not known: the audit log"), "{unknown}");
     assert!(unknown.contains("enabled: true -> false"), "what has come since is: {unknown}");
     let gone = run("explain demo hr-sync users:write --at-revision 1").bad();
     assert!(gone.contains("the audit log begins at revision "), "{gone}");
@@ -661,7 +661,12 @@ fn restrict_asks_for_confirmation_on_a_terminal() {
     let apply = || operator.command(&format!("catalog apply {less}"));
     let (code, shown) = on_a_terminal(apply(), "n\n");
     assert_eq!(code, 2, "{shown}");
-    assert!(shown.ends_with(" from everybody? [y/N] scopegate: nothing was applied\n"), "{shown}");
+    assert!(
+        shown.ends_with(
+            " from all companies and credentials? [y/N] scopegate: nothing was applied\n"
+        ),
+        "{shown}"
+    );
     assert_eq!(on_a_terminal(apply(), "yes\n").0, 0);
     // Ctrl-D instead of a secret.
     let (code, shown) = on_a_terminal(operator.command("credential secret verify demo"), "\u{4}");
@@ -708,7 +713,7 @@ fn a_catalog_from_file_to_server() {
     assert!(
         run(&format!("catalog validate {}", file.display()))
             .good()
-            .contains("is a good catalog: 12 scopes")
+            .contains("is a valid catalog: 12 scopes")
     );
 
     let bad = operator.file("bad.yaml", "scopes:\n  a: { implies: [b] }\n  a b: {}\n");
@@ -780,7 +785,7 @@ fn a_catalogs_tests() {
     assert!(
         plain(&failed.out).ends_with(
             "\n\na grant ends when it says\nexpected DENIED, GRANT_DORMANT\n\
-             came DENIED, GRANT_EXPIRED, missing users:read\n\n10 passed, 1 failed"
+             actual DENIED, GRANT_EXPIRED, missing users:read\n\n10 passed, 1 failed"
         ),
         "{}",
         failed.out
@@ -801,7 +806,7 @@ fn a_catalogs_tests() {
         (
             "reason: GRANT_EXPIRED",
             "reason: GRANT_OVER",
-            "`GRANT_OVER` is no reason; the reasons are",
+            "`GRANT_OVER` is not a reason; the reasons are",
         ),
     ] {
         let file = operator.file("t.yaml", &text.replacen(from, to, 1));
@@ -859,7 +864,7 @@ fn changes_are_listed_and_watched() {
     run("company restrict demo users:write --yes --affected 1 --reason quiet").good();
     assert_eq!(
         plain(&run("changes list --company demo --after 3 --oldest-first").good()),
-        "REVISION TIME ACTOR CHANGE OF WHAT REASON\n\
+        "REVISION TIME ACTOR KIND RESOURCE CHANGE REASON\n\
          4 TIME scopegate serve CreateCredential demo/hr-sync +groups:read +users:read +users:write \
          label: none -> \"HR sync\" the demo\n\
          5 TIME anonymous RestrictCompanyScopes demo -users:write quiet"
@@ -899,7 +904,11 @@ fn changes_are_listed_and_watched() {
     );
     let ended = stop(child);
     assert_eq!(ended.code, 0);
-    assert!(ended.err.starts_with("go on behind the last change with --cursor "), "{}", ended.err);
+    assert!(
+        ended.err.starts_with("continue after the last change with --cursor "),
+        "{}",
+        ended.err
+    );
 }
 
 #[test]

@@ -462,14 +462,14 @@ fn an_undo_makes_no_grant_longer_than_it_was() {
     // The end that a grant takes away is said, with and without a line.
     let out = stage.good("credential grant acme bare write --expires-at 2085-01-01T00:00:00Z");
     assert_eq!(undo(&out), None, "{out}");
-    assert!(out.contains("ends later") && out.contains("no undo line"), "{out}");
+    assert!(out.contains("expires later") && out.contains("no undo line"), "{out}");
     let json = stage.json("credential grant acme bare write read");
     assert!(json.get("undo").is_none(), "{json}");
     assert!(json["undoNotes"][0].as_str().is_some_and(|note| note.contains("read write")));
     stage.good("credential replace acme bare --allow-empty --yes");
     stage.good(&format!("credential grant acme bare read --expires-at {END}"));
     let out = stage.good("credential grant acme bare write");
-    assert!(out.contains("no longer ends") && undo(&out).is_some(), "{out}");
+    assert!(out.contains("no longer expires") && undo(&out).is_some(), "{out}");
     assert!(out.contains("does not bring back the earlier end of read"), "{out}");
 }
 

@@ -206,7 +206,7 @@ fn every_command_ends_when_the_server_is_silent() {
                     let (code, text) = said(&output);
                     assert_eq!(code, Some(2), "{command:?}: {text}");
                     // An upload ends by pings that are not answered.
-                    let silent = ["the server has been silent for 1 s", "timed out"];
+                    let silent = ["the server sent nothing for 1 s", "timed out"];
                     let silent = silent.iter().any(|part| text.contains(part));
                     assert!(silent, "{command:?}: {text}");
                     assert!(output.stdout.is_empty(), "{command:?}: {text}");
@@ -500,7 +500,7 @@ fn a_watch_resumes_after_its_last_change_when_the_server_was_killed() {
     let (code, lines, errors) = watcher.interrupt();
     assert_eq!((code, lines.len()), (Some(0), 0), "{lines:?}");
     assert!(errors[0].starts_with("reconnected after "), "{errors:?}");
-    assert!(errors[1].starts_with("go on behind the last change with --cursor "), "{errors:?}");
+    assert!(errors[1].starts_with("continue after the last change with --cursor "), "{errors:?}");
     drop(server);
 }
 
@@ -518,7 +518,7 @@ fn a_watch_notices_a_stopped_server_and_goes_on_when_it_is_back() {
     for watcher in [never, brief] {
         let (code, lines, errors) = watcher.end();
         assert_eq!((code, lines.len(), errors.len()), (Some(2), 0, 1), "{errors:?}");
-        assert!(errors[0].contains("go on behind the last change with --cursor "), "{errors:?}");
+        assert!(errors[0].contains("continue after the last change with --cursor "), "{errors:?}");
     }
     server.signal("CONT");
     assert!(watcher.error().starts_with("reconnected after "));

@@ -580,7 +580,7 @@ fn a_hangup_has_the_certificates_looked_at_and_says_what_is_wrong() {
     args.extend(["--tls-cert", cert.to_str().expect("a path")]);
     args.extend(["--tls-key", key.to_str().expect("a path")]);
     let server = Server::start(&dir.path().join("store"), &args);
-    let warned = |count| until(|| server.logged("stay in force until this is mended") == count);
+    let warned = |count| until(|| server.logged("stay in use until this is fixed") == count);
     std::fs::write(&cert, "no certificate").expect("written");
     warned(1);
     // What is wrong is logged once, and again if it is asked for.

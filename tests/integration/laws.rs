@@ -527,7 +527,7 @@ fn d16_an_audience_is_named_by_its_name_and_by_its_aud() {
         assert!(matches!(ask(other, "open"), Ok(Verdict::Denied { .. })), "{other}");
     }
     let said = ask("open", "urn:acme:open").expect_err("a request names the audience");
-    assert!(said.to_string().contains("name `open` here"), "{said}");
+    assert!(said.to_string().contains("write `open` here"), "{said}");
 }
 
 #[test]

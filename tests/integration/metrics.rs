@@ -78,9 +78,9 @@ async fn requests_are_counted_once_by_their_labels() {
         ("check_duration_seconds_count", 4.0),
         ("check_duration_seconds_bucket{le=\"+Inf\"}", 4.0),
         ("batch_check_duration_seconds_count", 1.0),
-        ("calls_total{method=\"Check\",code=\"OK\"}", 4.0),
-        ("calls_total{method=\"Check\",code=\"INVALID_ARGUMENT\"}", 1.0),
-        ("calls_total{method=\"GetCredential\",code=\"NOT_FOUND\"}", 1.0),
+        ("grpc_requests_total{method=\"Check\",code=\"OK\"}", 4.0),
+        ("grpc_requests_total{method=\"Check\",code=\"INVALID_ARGUMENT\"}", 1.0),
+        ("grpc_requests_total{method=\"GetCredential\",code=\"NOT_FOUND\"}", 1.0),
         ("changes_committed_total", 0.0),
     ] {
         assert_eq!(moved(series), count, "{series}");
@@ -117,7 +117,7 @@ async fn a_flood_of_unknown_credentials_displaces_nobodys_facts() {
     }
     let unknown: Vec<_> = (0..20_000).map(|n| format!("unknown-{n}")).collect();
     ask_all(&unknown).await;
-    let read = || scrape(&metrics)["scopegate_cache_lookups_total{from=\"store\"}"];
+    let read = || scrape(&metrics)["scopegate_cache_lookups_total{tier=\"store\"}"];
     let before = read();
     assert!(before >= 20_000.0, "the flood was one: {before}");
     ask_all(&known).await;

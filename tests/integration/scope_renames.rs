@@ -398,12 +398,14 @@ async fn a_catalog_change_tells_its_parts_and_who_loses_by_name() {
         plain(&command(&format!("catalog apply {first}")).1)
             .contains("GET /people added - people:read (audience api)")
     );
-    let same = "nothing to change: this is the catalog in force\n";
+    let same = "nothing to change: this is the current catalog\n";
     assert_eq!(command(&format!("catalog diff {first}")), (0, same.to_owned(), String::new()));
     let (code, out, _) = command(&format!("catalog apply {first}"));
     assert!(code == 0 && out.starts_with(same), "{out}");
     let comment = file(home.path(), "comment.yaml", &format!("# why\n{FIRST}"));
-    assert!(command(&format!("catalog diff {comment}")).1.contains("only how the file is written"));
+    assert!(
+        command(&format!("catalog diff {comment}")).1.contains("only the formatting of the file")
+    );
     for n in 0..101 {
         client.create_company(&format!("c{n:03}"), Some(&["reports"])).await;
         client.create_credential(&format!("c{n:03}"), "bi", &["reports"]).await;
@@ -524,7 +526,7 @@ async fn the_holders_of_a_scope_are_given_what_it_was_split_into() {
     let (code, out, _) = command("credential grant --scope-holders write delete --yes");
     let out = plain(&out);
     assert_eq!(code, 2);
-    assert!(out.starts_with("granted 8\nunchanged, since they held it 8\nrefused 8\n"), "{out}");
+    assert!(out.starts_with("granted 8\nunchanged (already held) 8\nrejected 8\n"), "{out}");
     assert!(
         out.contains("\nlate k0 ") && out.contains("\nlate k7 ") && !out.contains("late k8"),
         "{out}"
@@ -541,7 +543,7 @@ async fn the_holders_of_a_scope_are_given_what_it_was_split_into() {
         ("--scope-holders write --yes", "name the scopes to grant"),
         (
             "--scope-holders write delete --yes --etag x",
-            "--etag and --request-id are of one change",
+            "--etag and --request-id are for one change",
         ),
         ("acme k0", "SCOPE"),
         ("acme k0 delete --yes", "--scope-holders"),

@@ -42,7 +42,7 @@ fn unusable(dir: &Path) -> Vec<(String, &'static str)> {
         (dir.join("none.yaml").to_str().expect("a path").to_owned(), "entity not found"),
         (dir.to_str().expect("a path").to_owned(), "is a directory"),
         (long.to_str().expect("a path").to_owned(), "the limit is"),
-        (endless, "is no plain file"),
+        (endless, "is not a regular file"),
         (write("latin1.yaml", b"scopes: { caf\xe9: }"), "is not UTF-8"),
         (write("cut.yaml", b"scopes: { a: , b"), "line 1"),
         (write("other.yaml", b"kind: ConfigMap\nscopes: { a: , b: }"), "kind"),

@@ -499,7 +499,7 @@ async fn a_stream_whose_client_takes_nothing_keeps_its_place_and_no_changes() {
         };
         operator.directory.clone().create_credential(request).await.expect("made");
     }
-    let series = ["watchers", "watchers_lagging", "watchers_memory_bytes"];
+    let series = ["watch_streams", "watchers_lagging", "watchers_memory_bytes"];
     let [watchers, _, bytes] = metrics(&address, series);
     assert_eq!(watchers, 16.0);
     assert!(bytes > 0.0 && bytes < f64::from(1 << 20), "{bytes}");

@@ -1,4 +1,4 @@
-//! Town: the facts of a test file, made by the changes that a server makes them by.
+//! Fixture: the facts of a test file, built by the same policy changes as on a server.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -19,18 +19,18 @@ use crate::policy::revision::Revision;
 use crate::policy::scope::{Scope, ScopeId};
 use crate::policy::user::User;
 
-/// A company as a test file has it.
+/// A company of a test file.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct CompanyYaml {
-    /// The ceiling; the whole catalog, if not given.
+    /// The ceiling. The default is all scopes of the catalog.
     scopes: Option<Vec<String>>,
-    /// What is taken from the ceiling once the credentials have their grants.
+    /// Scopes that are removed from the ceiling after the credentials got their grants.
     #[serde(default)]
     restricted: Vec<String>,
     enabled: Option<bool>,
     #[serde(default)]
-    credentials: BTreeMap<String, Client>,
+    credentials: BTreeMap<String, CredentialYaml>,
     #[serde(default)]
     users: BTreeMap<String, UserYaml>,
     #[serde(default)]
@@ -39,13 +39,13 @@ pub(super) struct CompanyYaml {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Client {
+struct CredentialYaml {
     #[serde(default)]
     scopes: Vec<String>,
     enabled: Option<bool>,
-    /// When the credential ends.
+    /// The time at which the credential expires.
     expires_at: Option<String>,
-    /// When its grants end.
+    /// The time at which its grants expire.
     grants_expire_at: Option<String>,
 }
 
@@ -72,16 +72,16 @@ pub(super) struct Fixture {
     now: Timestamp,
 }
 
-/// A company with all that is in it.
+/// A company with its credentials, users and consents.
 struct CompanyFixture {
     company: Company,
     credentials: HashMap<String, Credential>,
     users: HashMap<String, User>,
-    /// By credential and user.
+    /// By credential id and user id.
     consents: HashMap<(String, String), Consent>,
 }
 
-/// Gives each change the next revision, as a store does.
+/// Assigns the next revision to each change, as a store does.
 struct RevisionCounter {
     last: Revision,
     now: Timestamp,
@@ -96,36 +96,38 @@ impl RevisionCounter {
 }
 
 impl Fixture {
-    /// Makes them as a server would.
+    /// Builds the facts by the rules of a server.
     ///
     /// # Errors
-    /// A server would refuse one.
+    /// A server would reject one of the facts.
     pub(super) fn build(
         catalog: Catalog,
-        tenants: &BTreeMap<String, CompanyYaml>,
+        companies_yaml: &BTreeMap<String, CompanyYaml>,
         now: Timestamp,
     ) -> anyhow::Result<Self> {
-        let mut clerk = RevisionCounter { last: Revision::ZERO, now };
+        let mut revisions = RevisionCounter { last: Revision::ZERO, now };
         let mut companies = HashMap::new();
-        for (id, tenant) in tenants {
-            let house = CompanyFixture::build(id, tenant, &catalog, &mut clerk);
-            companies.insert(id.clone(), house.with_context(|| format!("company `{id}`"))?);
+        for (id, yaml) in companies_yaml {
+            let company = CompanyFixture::build(id, yaml, &catalog, &mut revisions);
+            companies.insert(id.clone(), company.with_context(|| format!("company `{id}`"))?);
         }
         Ok(Self { catalog, companies, now })
     }
 
     /// The facts of a query.
     pub(super) fn facts(&self, query: &Query) -> Facts<'_> {
-        let house = self.companies.get(query.company.as_str());
+        let company = self.companies.get(query.company.as_str());
         let credential = query.credential.as_str();
         let user = query.on_behalf_of().map(UserId::as_str);
         let consent = user.map(|user| (credential.to_owned(), user.to_owned()));
         Facts {
             catalog: &self.catalog,
-            company: house.map(|house| &house.company),
-            credential: house.and_then(|house| house.credentials.get(credential)),
-            user: house.zip(user).and_then(|(house, user)| house.users.get(user)),
-            consent: house.zip(consent).and_then(|(house, of)| house.consents.get(&of)),
+            company: company.map(|company| &company.company),
+            credential: company.and_then(|company| company.credentials.get(credential)),
+            user: company.zip(user).and_then(|(company, user)| company.users.get(user)),
+            consent: company
+                .zip(consent)
+                .and_then(|(company, parties)| company.consents.get(&parties)),
             now: self.now,
         }
     }
@@ -134,79 +136,80 @@ impl Fixture {
 impl CompanyFixture {
     fn build(
         id: &str,
-        tenant: &CompanyYaml,
+        yaml: &CompanyYaml,
         catalog: &Catalog,
-        clerk: &mut RevisionCounter,
+        revisions: &mut RevisionCounter,
     ) -> anyhow::Result<Self> {
         let id = CompanyId::parse(id).map_err(|error| anyhow!("the id {error}"))?;
-        let ceiling = tenant.scopes.as_deref().map(|names| numbers(names, catalog)).transpose()?;
-        let now = clerk.now;
+        let ceiling = yaml.scopes.as_deref().map(|names| scope_ids(names, catalog)).transpose()?;
+        let now = revisions.now;
         let new = Company::create(id, String::new(), catalog, ceiling.as_deref(), now);
-        let mut company = clerk.commit(new.after);
+        let mut company = revisions.commit(new.after);
         let mut credentials = HashMap::new();
-        for (id, client) in &tenant.credentials {
-            let made = client.build(id, GrantContext { catalog, company: &company, now }, clerk);
-            credentials.insert(id.clone(), made.with_context(|| format!("credential `{id}`"))?);
+        for (id, yaml) in &yaml.credentials {
+            let built = yaml.build(id, GrantContext { catalog, company: &company, now }, revisions);
+            credentials.insert(id.clone(), built.with_context(|| format!("credential `{id}`"))?);
         }
         let mut users = HashMap::new();
-        for (id, member) in &tenant.users {
-            let place = || format!("user `{id}`");
-            let user = UserId::parse(id.as_str()).with_context(place)?;
+        for (id, yaml) in &yaml.users {
+            let context = || format!("user `{id}`");
+            let user = UserId::parse(id.as_str()).with_context(context)?;
             let roles: Result<Vec<_>, _> =
-                member.roles.iter().map(|role| Name::parse(role.as_str())).collect();
-            let edit = User::put(None, &user, company.created_at, &roles.with_context(place)?);
-            users.insert(id.clone(), clerk.commit(edit.after));
+                yaml.roles.iter().map(|role| Name::parse(role.as_str())).collect();
+            let edit = User::put(None, &user, company.created_at, &roles.with_context(context)?);
+            users.insert(id.clone(), revisions.commit(edit.after));
         }
         let mut consents = HashMap::new();
-        for given in &tenant.consents {
-            let credential = credentials.get(&given.credential);
+        for yaml in &yaml.consents {
+            let credential = credentials.get(&yaml.credential);
             let credential = credential
-                .with_context(|| format!("a consent: no credential `{}`", given.credential))?;
-            let user = users.get(&given.user);
-            let user = user.with_context(|| format!("a consent: no user `{}`", given.user))?;
-            let of = Parties {
+                .with_context(|| format!("a consent: no credential `{}`", yaml.credential))?;
+            let user = users.get(&yaml.user);
+            let user = user.with_context(|| format!("a consent: no user `{}`", yaml.user))?;
+            let parties = Parties {
                 company: company.created_at,
                 user: user.created_at,
                 credential: credential.created_at,
             };
-            let asked = numbers(&given.scopes, catalog)?;
-            let edit = Consent::put(None, of, catalog, user, &asked);
-            let key = (given.credential.clone(), given.user.clone());
-            consents.insert(key, clerk.commit(edit.after));
+            let scopes = scope_ids(&yaml.scopes, catalog)?;
+            let edit = Consent::put(None, parties, catalog, user, &scopes);
+            let key = (yaml.credential.clone(), yaml.user.clone());
+            consents.insert(key, revisions.commit(edit.after));
         }
-        if !tenant.restricted.is_empty() {
-            let scopes = numbers(&tenant.restricted, catalog)?;
-            company = clerk.commit(company.restrict(catalog, &scopes).after);
+        if !yaml.restricted.is_empty() {
+            let scopes = scope_ids(&yaml.restricted, catalog)?;
+            company = revisions.commit(company.restrict(catalog, &scopes).after);
         }
-        if let Some(enabled) = tenant.enabled {
-            company = clerk.commit(company.update(None, Some(enabled)).after);
+        if let Some(enabled) = yaml.enabled {
+            company = revisions.commit(company.update(None, Some(enabled)).after);
         }
         Ok(Self { company, credentials, users, consents })
     }
 }
 
-impl Client {
+impl CredentialYaml {
     fn build(
         &self,
         id: &str,
-        ground: GrantContext<'_>,
-        clerk: &mut RevisionCounter,
+        context: GrantContext<'_>,
+        revisions: &mut RevisionCounter,
     ) -> anyhow::Result<Credential> {
         let id = CredentialId::parse(id).map_err(|error| anyhow!("the id {error}"))?;
-        let scopes = numbers(&self.scopes, ground.catalog)?;
-        let ends = when(self.expires_at.as_deref())?;
-        let new = Credential::create(id, String::new(), ends, &[], ground)?;
-        let credential = clerk.commit(new.after);
-        let granted = credential.grant(&scopes, when(self.grants_expire_at.as_deref())?, ground)?;
-        let credential = clerk.commit(granted.after);
+        let scopes = scope_ids(&self.scopes, context.catalog)?;
+        let expires_at = parse_time(self.expires_at.as_deref())?;
+        let new = Credential::create(id, String::new(), expires_at, &[], context)?;
+        let credential = revisions.commit(new.after);
+        let granted =
+            credential.grant(&scopes, parse_time(self.grants_expire_at.as_deref())?, context)?;
+        let credential = revisions.commit(granted.after);
         Ok(match self.enabled {
-            Some(enabled) => clerk.commit(credential.update(None, Some(enabled), None).after),
+            Some(enabled) => revisions.commit(credential.update(None, Some(enabled), None).after),
             None => credential,
         })
     }
 }
 
-fn when(text: Option<&str>) -> anyhow::Result<Option<Timestamp>> {
+fn parse_time(text: Option<&str>) -> anyhow::Result<Option<Timestamp>> {
     text.map(time::read).transpose().map_err(|error| anyhow!(error))
 }
 
@@ -215,10 +218,10 @@ fn scopes(names: &[String]) -> anyhow::Result<Vec<Scope>> {
     names.iter().map(scope).collect()
 }
 
-/// The numbers of scopes that the catalog must have.
-fn numbers(names: &[String], catalog: &Catalog) -> anyhow::Result<Vec<ScopeId>> {
-    let number = |scope: Scope| {
+/// The ids of scopes, all of which the catalog must have.
+fn scope_ids(names: &[String], catalog: &Catalog) -> anyhow::Result<Vec<ScopeId>> {
+    let scope_id = |scope: Scope| {
         catalog.id(&scope).ok_or_else(|| anyhow!("`{scope}` is not a scope of the catalog"))
     };
-    scopes(names)?.into_iter().map(number).collect()
+    scopes(names)?.into_iter().map(scope_id).collect()
 }

@@ -1,11 +1,11 @@
-//! Report: what is told of a moment of the past, to people and to programs.
+//! Report: the explanation of a past decision, as a report for people and as JSON for programs.
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::{Answer, Log, Moment, Step, Then};
-use crate::cli::changes::{of_whom, what, what_whole, who};
-use crate::cli::check::{sheet, word};
+use crate::cli::change_row::{actor, full, resource, summary};
+use crate::cli::check::{report, word};
 use crate::cli::decision_log::{LogMatch, LoggedDecision};
 use crate::cli::lookup::Lookup;
 use crate::cli::printer::{self, Cell, Report, count};
@@ -16,35 +16,35 @@ use crate::policy::decision::Verdict;
 use crate::proto::{self, CheckRequest, CheckResponse};
 use crate::wire::convert;
 
-/// How many changes up to the moment are shown, and how many since.
-const SHOWN: (usize, usize) = (5, 20);
+/// The maximum number of changes that are shown before and after the requested time.
+const MAX_CHANGES: (usize, usize) = (5, 20);
 
-/// What there is to tell.
+/// An explanation of a past decision.
 pub(super) struct PastExplanation<'a> {
-    /// What was asked.
+    /// The check.
     pub check: &'a CheckRequest,
-    /// What the decision log says, if one was read.
-    pub found: Option<LogMatch>,
-    /// The decision of it that is explained.
+    /// The matches in the decision log, if one was read.
+    pub matches: Option<LogMatch>,
+    /// The logged decision that is explained.
     pub logged: Option<LoggedDecision>,
-    /// The moment as it was asked for.
-    pub when: Moment,
-    /// What the audit log says.
+    /// The requested time.
+    pub moment: Moment,
+    /// The audit log.
     pub log: &'a Log,
-    /// What was decided.
+    /// The decision at that time.
     pub then: Then,
-    /// The changes, and what was decided from each on.
+    /// The changes, and the decision after each.
     pub steps: Vec<Step<'a>>,
-    /// What the server decides now.
+    /// The current decision of the server.
     pub now: &'a CheckResponse,
 }
 
 impl PastExplanation<'_> {
-    /// For people.
-    pub(super) fn sheet(&self) -> Report {
+    /// The report for people.
+    pub(super) fn report(&self) -> Report {
         let mut all = Report::default()
             .fact("at", self.log.time.to_string())
-            .fact("needed", needs(self.check));
+            .fact("needed", requirement(self.check));
         if let Some(logged) = &self.logged {
             all = all
                 .fact("caller", logged.caller.clone())
@@ -52,25 +52,25 @@ impl PastExplanation<'_> {
         }
         match (&self.then.answer, &self.then.unknown) {
             (Some(Ok(verdict)), _) => {
-                all = all.then(sheet(&response(verdict, self.log.revision)));
+                all = all.then(report(&response(verdict, self.log.revision)));
             }
             (Some(Err(error)), _) => all = all.fact("invalid", format!("`audience` {error}")),
-            (None, why) => {
+            (None, reason_text) => {
                 all = all.fact("revision", self.log.revision);
-                all = all.line(why.clone().unwrap_or_default());
+                all = all.line(reason_text.clone().unwrap_or_default());
             }
         }
         all = self.notes().into_iter().fold(all, Report::line);
         let rows = self.then.layers.iter().flat_map(|explained| {
-            explained.layers.iter().map(|(layer, said)| {
-                let (said_so, detail) = match said {
+            explained.layers.iter().map(|(layer, verdict)| {
+                let (text, detail) = match verdict {
                     Ok(Reach::All) => ("passed".to_owned(), ""),
                     Ok(Reach::Own) => ("passed".to_owned(), "for the user's own records"),
                     Err(cause) => (convert::reason_name(cause.reason), cause.detail()),
                 };
                 let layer = format!("{layer:?}").to_ascii_lowercase();
-                let said = Cell::colored(said.is_ok(), said_so);
-                [explained.scope.to_string().into(), layer.into(), said, detail.into()]
+                let verdict = Cell::colored(verdict.is_ok(), text);
+                [explained.scope.to_string().into(), layer.into(), verdict, detail.into()]
             })
         });
         let scopes = self.then.layers.iter().map(|explained| explained.scope.as_str());
@@ -78,9 +78,9 @@ impl PastExplanation<'_> {
         all = all.rows(&["SCOPE", "LAYER", "VERDICT", "DETAIL"], rows);
         let (before, since): (Vec<_>, Vec<_>) =
             self.steps.iter().partition(|step| self.is_before(step));
-        // What made the answer what it was is shown, however long ago that is.
-        let skipped = before.len().saturating_sub(SHOWN.0);
-        let cause = before.iter().rposition(|step| step.turned).filter(|at| *at < skipped);
+        // The change that led to the decision is shown even if it is older than the last few.
+        let skipped = before.len().saturating_sub(MAX_CHANGES.0);
+        let cause = before.iter().rposition(|step| step.is_different).filter(|at| *at < skipped);
         let cause = cause.and_then(|at| before.get(at));
         let shown = cause.into_iter().chain(before.iter().skip(skipped));
         let head = &[
@@ -99,53 +99,56 @@ impl PastExplanation<'_> {
         }
         all = all
             .line("\nchanges after")
-            .rows(head, since.iter().take(SHOWN.1).map(|step| row(step)));
+            .rows(head, since.iter().take(MAX_CHANGES.1).map(|step| row(step)));
         if since.is_empty() {
             all = all.line("nothing");
         }
-        if since.len() > SHOWN.1 {
-            let more = since.len() - SHOWN.1;
-            all = all.line(format!("and {more} more: scopegate changes list has them"));
+        if since.len() > MAX_CHANGES.1 {
+            let more = since.len() - MAX_CHANGES.1;
+            all = all.line(format!("and {more} more: see scopegate changes list"));
         }
         all.line(format!("\n{}", self.now_text()))
     }
 
-    /// Whether it was so already at the moment. A change of the moment's own revision was, whatever
-    /// the clocks of two machines say.
+    /// Whether a step is not after the requested time. A change of the requested revision counts as
+    /// before it, even if the clocks of two machines differ.
     fn is_before(&self, step: &Step<'_>) -> bool {
-        let came = step.change.is_some() || step.time <= self.log.time;
-        step.revision <= self.log.revision && came
+        let has_come = step.change.is_some() || step.time <= self.log.time;
+        step.revision <= self.log.revision && has_come
     }
 
-    /// What else must be known to read the answer.
+    /// Notes that are needed to interpret the decision.
     fn notes(&self) -> Vec<String> {
         let mut notes = vec![];
-        if let Some(found) = &self.found {
+        if let Some(matches) = &self.matches {
             match &self.logged {
-                None => notes.push(format!("{}; this is what the audit log gives", missing(found))),
-                Some(_) if found.count > 1 => notes.push(format!(
-                    "the decision log has {} of it in that time, {} of them denied; this is the \
-                     last{}",
-                    count(found.count, "decision", "decisions"),
-                    found.denied,
-                    if found.denied > 0 { " denial" } else { "" },
+                None => notes.push(format!(
+                    "{}; this decision is computed from the audit log",
+                    missing(matches)
+                )),
+                Some(_) if matches.count > 1 => notes.push(format!(
+                    "the decision log has {} of this check in that time, {} of them denied; this \
+                     is the last{}",
+                    count(matches.count, "decision", "decisions"),
+                    matches.denied,
+                    if matches.denied > 0 { " denial" } else { "" },
                 )),
                 Some(_) => {}
             }
             if self.logged.is_some()
-                && found.denied == 0
-                && let Some(nearest) = &found.nearest
+                && matches.denied == 0
+                && let Some(nearest) = &matches.nearest
             {
                 let time = nearest.time;
                 notes.push(format!(
-                    "nothing of that time was denied; the nearest denial is of {time}"
+                    "no decision of that time was a denial; the nearest denial is of {time}"
                 ));
             }
         }
         if let Some(count) = self.logged.as_ref().and_then(|logged| logged.scopes_count) {
             notes.push(format!(
-                "the server decided of {count} scopes: this is of the ones that you name, for the \
-                 decision log has not all of them"
+                "the server decided a check of {count} scopes: this explains only the scopes that \
+                 you named, because the decision log does not have all of them"
             ));
         }
         if let (Some(logged), Some(Ok(verdict))) = (&self.logged, &self.then.answer)
@@ -153,18 +156,21 @@ impl PastExplanation<'_> {
             && logged_answer(logged) != verdict_text(verdict)
         {
             notes.push(
-                "the server decided otherwise: it saw what the decision log does not keep, such \
-                 as the call's token; give that by the --token flags"
+                "the server decided differently, because of data that the decision log does not \
+                 have, such as the token of the call; give it with the --token flags"
                     .to_owned(),
             );
         }
-        let within = |step: &&Step<'_>| {
-            let span = self.when.span.filter(|_| self.logged.is_none());
-            !self.is_before(step) && span.is_some_and(|span| span.has(step.time))
+        let is_in_range = |step: &&Step<'_>| {
+            let range = self.moment.range.filter(|_| self.logged.is_none());
+            !self.is_before(step) && range.is_some_and(|range| range.has(step.time))
         };
-        for step in self.steps.iter().filter(within).filter(|step| step.turned) {
+        for step in self.steps.iter().filter(is_in_range).filter(|step| step.is_different) {
             let answer = answer_text(&step.answer);
-            notes.push(format!("within that time, at {}, it became {answer}", seconds(step.time)));
+            notes.push(format!(
+                "within that time, at {}, the decision became {answer}",
+                seconds(step.time)
+            ));
         }
         notes
     }
@@ -176,34 +182,36 @@ impl PastExplanation<'_> {
         let last = self.steps.last();
         let same = last.is_some_and(|last| answer_text(&last.answer) == now);
         if !same {
-            // One that was made since the log was read is no contradiction.
-            let known = last.is_some_and(|last| last.answer.is_some());
-            let read = self.log.kept.is_some_and(|(_, last)| last == self.now.revision);
-            return match known && read {
-                true => format!("now {now}, says the server, which the replay does not explain"),
+            // A change that was made after the log was read is no contradiction.
+            let is_known = last.is_some_and(|last| last.answer.is_some());
+            let read = self.log.retained.is_some_and(|(_, last)| last == self.now.revision);
+            return match is_known && read {
+                true => format!("now {now} on the server, which the replay does not explain"),
                 false => format!("now {now}"),
             };
         }
-        match self.steps.iter().rfind(|step| step.turned) {
+        match self.steps.iter().rfind(|step| step.is_different) {
             Some(Step { change: Some(change), time, .. }) => {
-                let why = match change.reason.as_str() {
+                let reason_text = match change.reason.as_str() {
                     "" => String::new(),
-                    why => format!(" ({why})"),
+                    reason_text => format!(" ({reason_text})"),
                 };
                 format!(
-                    "now {now}, since revision {} of {}: {} by {}{why}",
+                    "now {now}, since revision {} of {}: {} by {}{reason_text}",
                     change.revision,
                     seconds(*time),
                     change.kind,
-                    who(change)
+                    actor(change)
                 )
             }
-            Some(Step { time, .. }) => format!("now {now}, since {}, by time", seconds(*time)),
+            Some(Step { time, .. }) => {
+                format!("now {now}, since {}, because of a start or an expiry", seconds(*time))
+            }
             None => format!("now {now}"),
         }
     }
 
-    /// For programs.
+    /// The JSON for programs.
     pub(super) fn json(&self) -> Value {
         let steps = self.steps.iter().map(|step| {
             let change = step.change.map(|change| {
@@ -216,23 +224,23 @@ impl PastExplanation<'_> {
             });
             json!({
                 "revision": step.revision.to_string(), "time": step.time.to_string(),
-                "change": change, "then": answer_json(&step.answer), "turned": step.turned,
+                "change": change, "then": answer_json(&step.answer), "turned": step.is_different,
             })
         });
         let layers = self.then.layers.iter().flat_map(|explained| {
-            explained.layers.iter().map(|(layer, said)| {
+            explained.layers.iter().map(|(layer, verdict)| {
                 json!({
                     "scope": explained.scope.as_str(),
                     "layer": format!("{layer:?}").to_ascii_uppercase(),
-                    "passed": said.is_ok(),
-                    "reason": said.err().map(|cause| convert::reason_name(cause.reason)),
-                    "detail": said.err().map(Cause::detail),
+                    "passed": verdict.is_ok(),
+                    "reason": verdict.err().map(|cause| convert::reason_name(cause.reason)),
+                    "detail": verdict.err().map(Cause::detail),
                 })
             })
         });
         json!({
             "companyId": self.check.company_id, "credentialId": self.check.credential_id,
-            "needed": needs(self.check), "time": self.log.time.to_string(),
+            "needed": requirement(self.check), "time": self.log.time.to_string(),
             "revision": self.log.revision.to_string(), "logged": self.logged,
             "then": answer_json(&self.then.answer), "unknown": self.then.unknown,
             "layers": layers.collect::<Vec<_>>(), "notes": self.notes(),
@@ -250,7 +258,7 @@ impl PastExplanation<'_> {
 fn row(step: &Step<'_>) -> [Cell; 8] {
     let answer = answer_text(&step.answer);
     let allowed = matches!(step.answer, Some(Ok(Verdict::Allowed { .. })));
-    let answer = if step.turned && step.answer.is_some() {
+    let answer = if step.is_different && step.answer.is_some() {
         Cell::colored(allowed, answer)
     } else {
         answer.into()
@@ -261,14 +269,14 @@ fn row(step: &Step<'_>) -> [Cell; 8] {
             change.revision.into(),
             time,
             change.kind.clone().into(),
-            who(change).into(),
-            of_whom(change).into(),
-            if printer::is_on_a_terminal() { what(change) } else { what_whole(change) }.into(),
+            actor(change).into(),
+            resource(change).into(),
+            if printer::is_on_a_terminal() { summary(change) } else { full(change) }.into(),
             change.reason.clone().into(),
             answer,
         ],
         None => {
-            let time_alone = "something ends or begins".into();
+            let time_alone = "a start or an expiry".into();
             ["".into(), time, "".into(), "time".into(), "".into(), time_alone, "".into(), answer]
         }
     }
@@ -278,7 +286,7 @@ fn seconds(time: Timestamp) -> String {
     time::text(Some(&time::wire(time)))
 }
 
-fn needs(check: &CheckRequest) -> String {
+fn requirement(check: &CheckRequest) -> String {
     match &check.endpoint {
         Some(call) => format!("{} {}", call.method, call.path),
         None => check.scopes.join(" "),
@@ -292,7 +300,7 @@ fn logged_answer(logged: &LoggedDecision) -> String {
     }
 }
 
-/// The same with its cause, where the reason has several.
+/// The logged decision with its cause, for a reason that has several.
 fn logged_text(logged: &LoggedDecision) -> String {
     match logged.cause.as_str() {
         "" => logged_answer(logged),
@@ -309,28 +317,29 @@ fn verdict_text(verdict: &Verdict) -> String {
 
 fn answer_text(answer: &Answer) -> String {
     match answer {
-        None => "not known".to_owned(),
+        None => "unknown".to_owned(),
         Some(Ok(verdict)) => verdict_text(verdict),
         Some(Err(_)) => "INVALID".to_owned(),
     }
 }
 
-/// As the contract's JSON has a check's answer.
+/// A decision in the JSON style of the API.
 fn answer_json(answer: &Answer) -> Value {
     match answer {
         None => Value::Null,
         Some(Err(error)) => json!({ "decision": "INVALID", "message": error.to_string() }),
         Some(Ok(verdict)) => {
-            let said = response(verdict, 0);
+            let response = response(verdict, 0);
             json!({
-                "decision": said.decision().as_str_name(), "reason": said.reason().as_str_name(),
-                "missingScopes": said.missing_scopes, "reach": said.reach().as_str_name(),
+                "decision": response.decision().as_str_name(),
+                "reason": response.reason().as_str_name(),
+                "missingScopes": response.missing_scopes, "reach": response.reach().as_str_name(),
             })
         }
     }
 }
 
-/// A verdict as a server would answer it.
+/// The response of a server to such a verdict.
 fn response(verdict: &Verdict, revision: u64) -> CheckResponse {
     match verdict {
         Verdict::Allowed { reach } => CheckResponse {
@@ -346,10 +355,10 @@ fn response(verdict: &Verdict, revision: u64) -> CheckResponse {
         },
         Verdict::Denied { reason, fault, missing } => {
             let name = format!("REASON_{}", convert::reason_name(*reason));
-            let known = proto::Reason::from_str_name(&name).unwrap_or_default();
+            let known_reason = proto::Reason::from_str_name(&name).unwrap_or_default();
             CheckResponse {
                 decision: proto::Decision::Denied.into(),
-                reason: known.into(),
+                reason: known_reason.into(),
                 missing_scopes: missing.iter().map(ToString::to_string).collect(),
                 http_status: reason.http_status().into(),
                 error: reason.error().to_owned(),
@@ -361,18 +370,18 @@ fn response(verdict: &Verdict, revision: u64) -> CheckResponse {
     }
 }
 
-/// What a decision log does not say.
-pub(super) fn missing(found: &LogMatch) -> String {
-    let mut text = "the decision log has no such decision of this credential at that time: every \
-                    denial is in it unless the server counted it as dropped, and a sample of what \
-                    was allowed"
-        .to_owned();
-    if let Some(nearest) = &found.nearest {
+/// The note that the decision log has no matching decision.
+pub(super) fn missing(matches: &LogMatch) -> String {
+    let mut text =
+        "the decision log has no such decision of this credential at that time: it has every \
+         denial, unless the server counted it as dropped, and a sample of allowed decisions"
+            .to_owned();
+    if let Some(nearest) = &matches.nearest {
         text.push_str(&format!("; the nearest denial is of {}", nearest.time));
     }
-    if found.foreign > 0 {
-        let lines = count(found.foreign, "line", "lines");
-        text.push_str(&format!("; {lines} of the file could not be read"));
+    if matches.foreign > 0 {
+        let lines = count(matches.foreign, "line", "lines");
+        text.push_str(&format!("; {lines} of the file could not be parsed"));
     }
     text
 }

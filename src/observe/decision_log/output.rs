@@ -1,8 +1,10 @@
-//! Output: where the lines of the decision log go: a file that can be moved away, a named pipe,
-//! standard output.
+//! Output: the file, named pipe or standard output that the decision log is written to.
 //!
-//! A line begins on a line of its own, whatever a crash or a full disk made of the one before.
-//! Nothing waits for the reader of a named pipe, neither when it is opened nor when it is full.
+//! Each line starts on a new line, even if a crash or a full disk truncated the line before it. A
+//! named pipe is opened without waiting for its reader. A write to a full pipe is tried again until
+//! the file is to be opened again.
+//!
+//! Not here: which lines are written; see [`super::writer`].
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
@@ -15,27 +17,27 @@ use std::time::Duration;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
-/// How long to wait for a pipe that is full.
+/// How long to wait before a full pipe is tried again.
 const RETRY: Duration = Duration::from_millis(10);
 
-/// Where lines go.
-pub struct Output {
+/// The output of the log.
+pub struct DecisionLogOutput {
     /// None for standard output.
     path: Option<PathBuf>,
     /// None for a named pipe that had no reader yet.
     file: Option<File>,
-    /// Whether it ends within a line.
+    /// Whether the output ends within a line.
     is_torn: bool,
 }
 
-impl Output {
+impl DecisionLogOutput {
     /// Opens a file to append to it, or standard output for `-`.
     ///
     /// # Errors
-    /// It cannot be opened.
+    /// The file cannot be opened.
     pub fn open(path: &Path) -> io::Result<Self> {
         if path.as_os_str() == "-" {
-            // Without the buffer of the standard library: what was written is known.
+            // This bypasses the buffer of the standard library, so the number of written bytes is known.
             let file = io::stdout().as_fd().try_clone_to_owned()?.into();
             return Ok(Self { path: None, file: Some(file), is_torn: false });
         }
@@ -44,7 +46,8 @@ impl Output {
         Ok(Self { path: Some(path.to_owned()), file, is_torn })
     }
 
-    /// Opens the file of that name again, as after a rotation; keeps the old one if that fails.
+    /// Opens the file of the same name again, for example after a rotation. The old file stays in
+    /// use if that fails.
     pub(super) fn reopen(&mut self) -> io::Result<()> {
         if let Some(path) = &self.path {
             *self = Self::open(path)?;
@@ -52,8 +55,8 @@ impl Output {
         Ok(())
     }
 
-    /// Writes lines, and says how many bytes of them were written. A full pipe is waited for until
-    /// it is given up.
+    /// Writes lines and returns how many bytes of them were written. A full pipe is tried again
+    /// until `give_up` is true.
     pub(super) fn write(
         &mut self,
         lines: &[u8],
@@ -83,8 +86,8 @@ impl Output {
     }
 }
 
-/// Opens a file to append to it, so that it can be moved away or emptied while it is written; none
-/// if it is a named pipe without a reader.
+/// Opens a file to append to it, so that it can be moved or truncated while it is written. None: it
+/// is a named pipe without a reader.
 fn open(path: &Path) -> io::Result<Option<File>> {
     let flags = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or_default();
     let mut options = OpenOptions::new();
@@ -96,7 +99,7 @@ fn open(path: &Path) -> io::Result<Option<File>> {
     }
 }
 
-/// Whether a file ends within a line. One that cannot be read is not known to.
+/// Whether a file ends within a line. False for a file that cannot be read.
 fn ends_torn(path: &Path) -> bool {
     let last = || {
         let is_file = path.metadata()?.is_file();
@@ -138,16 +141,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_begins_on_a_line_of_its_own() {
+    fn line_after_a_truncated_line_starts_on_a_new_line() {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("decisions.jsonl");
         let text = || std::fs::read_to_string(&path).expect("text");
         std::fs::write(&path, "{\"whole\":1}\n{\"torn\":").expect("written");
-        let mut output = Output::open(&path).expect("opened");
+        let mut output = DecisionLogOutput::open(&path).expect("opened");
         let (written, result) = output.write(b"{}\n", || true);
         assert!(result.is_ok() && written == 3);
         assert_eq!(text(), "{\"whole\":1}\n{\"torn\":\n{}\n");
-        // Nothing is added to a file that ends as it should, or is empty.
+        // A file that is empty or ends with a newline gets no extra newline.
         output.reopen().expect("opened");
         output.write(b"{}\n", || true).1.expect("written");
         assert_eq!(text(), "{\"whole\":1}\n{\"torn\":\n{}\n{}\n");
@@ -158,12 +161,12 @@ mod tests {
     }
 
     #[test]
-    fn a_write_that_was_cut_short_is_ended_by_the_next() {
+    fn next_write_ends_a_truncated_write() {
         let (mut reader, writer) = io::pipe().expect("a pipe");
         let flags = rustix::fs::fcntl_getfl(&writer).expect("flags");
         rustix::fs::fcntl_setfl(&writer, flags | OFlags::NONBLOCK).expect("set");
         let file = std::os::fd::OwnedFd::from(writer).into();
-        let mut output = Output { path: None, file: Some(file), is_torn: false };
+        let mut output = DecisionLogOutput { path: None, file: Some(file), is_torn: false };
         let line = [&[b'x'; 99_999][..], b"\n"].concat();
         let (written, result) = output.write(&line, || true);
         assert!(result.is_err() && written > 0 && written < line.len(), "{written}");

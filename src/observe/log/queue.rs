@@ -1,10 +1,10 @@
-//! Queue: the lines of the log that are still to be written, and the thread that writes them.
+//! Queue: the queued lines of the log, and the thread that writes them.
 //!
-//! Only this thread touches the output. A line costs its author a copy of it, whatever becomes of
-//! the output: one that is full, gone or stuck costs lines, which are counted. The first line that
-//! can be written after a loss says how many were lost.
+//! Only this thread uses the output. To log a line costs one copy of the line, also when the output
+//! is full, closed or blocked. Then lines are lost and counted. The first line that can be written
+//! after a loss reports how many were lost.
 //!
-//! Not here: what a line looks like; see [`super`].
+//! Not here: the format of a line; see [`super`].
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Write};
@@ -17,35 +17,35 @@ use std::time::{Duration, Instant};
 
 use crate::metrics::Counter;
 
-/// The most bytes that wait to be written.
+/// The limit of queued lines, in bytes.
 const MAX_BYTES: usize = 4 << 20;
-/// About how many bytes are written at once.
+/// The approximate number of bytes that are written at once.
 const WRITE_BYTES: usize = 64 << 10;
-/// How long to wait for an output that takes nothing now and says so.
+/// How long to wait before an output that would block is tried again.
 const RETRY: Duration = Duration::from_millis(10);
 
-/// Makes the line that says how many lines were lost.
+/// Makes the line that reports how many lines were lost.
 type LossLine = Box<dyn Fn(u64) -> String + Send>;
 
-/// The lines that are still to be written.
-pub(super) struct Queue {
-    state: Mutex<State>,
+/// The queued lines.
+pub(super) struct LogQueue {
+    state: Mutex<QueueState>,
     changed: Condvar,
     dropped: Counter,
     has_thread: AtomicBool,
 }
 
 #[derive(Default)]
-struct State {
+struct QueueState {
     lines: VecDeque<Vec<u8>>,
     bytes: usize,
-    /// How many lines were lost since a line of the log last said so.
+    /// The number of lost lines that the log has not reported yet.
     unreported: u64,
     is_writing: bool,
 }
 
-impl Queue {
-    /// Starts the thread that writes. Without a thread there is none, and no log.
+impl LogQueue {
+    /// Starts the thread that writes. If the system has no thread, nothing is logged.
     pub(super) fn start(output: impl Write + Send + 'static, loss_line: LossLine) -> Arc<Self> {
         let queue = Arc::new(Self {
             state: Mutex::default(),
@@ -53,7 +53,7 @@ impl Queue {
             dropped: Counter::default(),
             has_thread: AtomicBool::new(true),
         });
-        let mut writer = Writer { queue: Arc::clone(&queue), output, loss_line, is_torn: false };
+        let mut writer = LogWriter { queue: Arc::clone(&queue), output, loss_line, is_torn: false };
         let run = move || {
             while panic::catch_unwind(AssertUnwindSafe(|| writer.run())).is_err() {
                 thread::sleep(RETRY);
@@ -70,7 +70,7 @@ impl Queue {
         self.has_thread.load(Ordering::Relaxed)
     }
 
-    /// Has a line written. It never waits for the output.
+    /// Queues a line. This never waits for the output.
     pub(super) fn push(&self, line: &[u8]) {
         let mut state = self.lock();
         if state.bytes + line.len() > MAX_BYTES {
@@ -82,35 +82,35 @@ impl Queue {
         }
     }
 
-    /// Waits until all lines are written or lost, but not longer than this.
-    pub(super) fn flush(&self, patience: Duration) {
-        let end = Instant::now() + patience;
+    /// Waits until all lines are written or lost, for this time at most.
+    pub(super) fn flush(&self, timeout: Duration) {
+        let end = Instant::now() + timeout;
         let mut state = self.lock();
         while state.is_writing || !state.lines.is_empty() {
-            let left = end.saturating_duration_since(Instant::now());
-            if left.is_zero() {
+            let remaining = end.saturating_duration_since(Instant::now());
+            if remaining.is_zero() {
                 return;
             }
-            let waited = self.changed.wait_timeout(state, left);
+            let waited = self.changed.wait_timeout(state, remaining);
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
-    /// How many lines were lost.
+    /// The number of lost lines.
     pub(super) fn dropped(&self) -> u64 {
         self.dropped.read()
     }
 
-    fn lose(&self, state: &mut State, lines: u64) {
+    fn lose(&self, state: &mut QueueState, lines: u64) {
         state.unreported += lines;
         self.dropped.inc_by(lines);
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, QueueState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The next lines, and how many were lost before. Waits until there are lines.
+    /// Waits for lines, and returns the next ones with the number of lines lost before them.
     fn take(&self) -> (Vec<Vec<u8>>, u64) {
         let mut state = self.lock();
         state.is_writing = false;
@@ -132,15 +132,15 @@ impl Queue {
 }
 
 /// The thread that writes.
-struct Writer<W> {
-    queue: Arc<Queue>,
+struct LogWriter<W> {
+    queue: Arc<LogQueue>,
     output: W,
     loss_line: LossLine,
-    /// Whether the last write ended within a line.
+    /// Whether the output ends within a line.
     is_torn: bool,
 }
 
-impl<W: Write> Writer<W> {
+impl<W: Write> LogWriter<W> {
     fn run(&mut self) {
         loop {
             let (lines, unreported) = self.queue.take();
@@ -175,7 +175,7 @@ impl<W: Write> Writer<W> {
     }
 }
 
-/// Writes bytes, and says how many were written. An output that would block is waited for.
+/// Writes bytes and returns how many were written. An output that would block is tried again.
 fn write_all(output: &mut impl Write, bytes: &[u8]) -> (usize, io::Result<()>) {
     let mut written = 0;
     while let Some(rest) = bytes.get(written..).filter(|rest| !rest.is_empty()) {
@@ -194,7 +194,7 @@ fn write_all(output: &mut impl Write, bytes: &[u8]) -> (usize, io::Result<()>) {
 mod tests {
     use super::*;
 
-    /// An output that takes so many bytes, then fails, until it may take more.
+    /// An output that takes the allowed number of bytes and then fails, until more are allowed.
     #[derive(Clone, Default)]
     struct Output(Arc<Mutex<(Vec<u8>, usize)>>);
 
@@ -210,13 +210,13 @@ mod tests {
 
     impl Write for Output {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            let (written, room) = &mut *self.0.lock().expect("a lock");
-            let count = bytes.len().min(*room);
+            let (written, allowed) = &mut *self.0.lock().expect("a lock");
+            let count = bytes.len().min(*allowed);
             if count == 0 {
                 return Err(ErrorKind::StorageFull.into());
             }
             written.extend(&bytes[..count]);
-            *room -= count;
+            *allowed -= count;
             Ok(count)
         }
 
@@ -228,9 +228,9 @@ mod tests {
     const LONG: Duration = Duration::from_secs(30);
 
     #[test]
-    fn lines_that_cannot_be_written_are_counted_and_told_when_one_can() {
+    fn lost_lines_are_counted_and_reported_with_the_next_line() {
         let output = Output::default();
-        let queue = Queue::start(output.clone(), Box::new(|lost| format!("{lost} lost\n")));
+        let queue = LogQueue::start(output.clone(), Box::new(|lost| format!("{lost} lost\n")));
         output.allow(10);
         for line in ["first\n", "second\n", "third\n"] {
             queue.push(line.as_bytes());
@@ -247,9 +247,9 @@ mod tests {
     }
 
     #[test]
-    fn a_stuck_output_costs_lines_and_no_time() {
-        struct Stuck(std::sync::mpsc::Receiver<()>, Output);
-        impl Write for Stuck {
+    fn blocked_output_loses_lines_and_delays_nothing() {
+        struct BlockedOutput(std::sync::mpsc::Receiver<()>, Output);
+        impl Write for BlockedOutput {
             fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
                 self.0.recv().ok();
                 self.1.write(bytes)
@@ -260,9 +260,9 @@ mod tests {
         }
         let output = Output::default();
         output.allow(64 << 20);
-        let (go, stuck) = std::sync::mpsc::channel();
-        let stuck = Stuck(stuck, output.clone());
-        let queue = Queue::start(stuck, Box::new(|lost| format!("{lost} lost\n")));
+        let (go, blocked) = std::sync::mpsc::channel();
+        let output_blocked = BlockedOutput(blocked, output.clone());
+        let queue = LogQueue::start(output_blocked, Box::new(|lost| format!("{lost} lost\n")));
         let line = [&[b'x'; 1023][..], b"\n"].concat();
         for _ in 0..10_000 {
             queue.push(&line);

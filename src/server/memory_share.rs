@@ -1,48 +1,50 @@
-//! Memory: how much this process may use, and what to keep of it at hand unless told otherwise.
+//! Memory share: the default sizes of caches and buffers, from the memory that this process may use.
+//!
+//! Not here: how the memory of calls is counted; see [`crate::metrics::memory_budget`].
 
 use std::num::NonZeroUsize;
 
 use sysinfo::{Process, ProcessRefreshKind, ProcessesToUpdate, System, get_current_pid};
 
-/// Bytes that a fact at hand takes, about.
-const FACT: u64 = 1 << 10;
+/// The approximate memory of a cached fact, in bytes.
+const FACT_BYTES: u64 = 1 << 10;
 
-/// Room for a few of the largest messages, however little memory there is.
+/// The lower limit of the memory for calls, in bytes: a few of the largest messages fit.
 const CALL_MEMORY_MIN: u64 = 32 << 20;
 
-/// What is kept in memory.
+/// The default sizes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MemoryShare {
-    /// How many facts.
+    /// The number of cached facts.
     pub cache_entries: u64,
-    /// How much of the store's pages, in MiB as they are on disk.
+    /// The store's page cache, in MiB of pages as they are on disk.
     pub page_cache_mib: u32,
-    /// How many bytes may be held for callers: see [`crate::metrics::memory_budget`].
+    /// The memory for requests and replies, in bytes: see [`crate::metrics::memory_budget`].
     pub call_memory: u64,
 }
 
 impl MemoryShare {
-    /// What befits a process of so many cores: a quarter of its memory for facts, and a
-    /// thirty-second for pages, which take twice as much in memory as on disk; neither less nor
-    /// more than what is of use. A sixteenth is for what is held for callers.
+    /// The sizes for a process with this many workers: a quarter of its memory for facts, a
+    /// thirty-second for pages, which take twice as much in memory as on disk, and a sixteenth for
+    /// calls. Each is kept within useful limits.
     #[must_use]
-    pub fn for_cores(cores: NonZeroUsize) -> Self {
-        Self::of(allowed(), cores)
+    pub fn for_workers(workers: NonZeroUsize) -> Self {
+        Self::of(allowed(), workers)
     }
 
-    fn of(memory: u64, cores: NonZeroUsize) -> Self {
-        // Beside what all share, each core may keep half as many for itself.
-        let halves = 2 + cores.get() as u64;
+    fn of(memory: u64, workers: NonZeroUsize) -> Self {
+        // In addition to the shared cache, each worker may cache half as many facts.
+        let halves = 2 + workers.get() as u64;
         Self {
-            cache_entries: (memory / 4 / FACT * 2 / halves).clamp(50_000, 4_000_000),
+            cache_entries: (memory / 4 / FACT_BYTES * 2 / halves).clamp(50_000, 4_000_000),
             page_cache_mib: u32::try_from(memory / (32 << 20)).unwrap_or(u32::MAX).clamp(64, 512),
             call_memory: (memory / 16).max(CALL_MEMORY_MIN),
         }
     }
 }
 
-/// The bytes of memory that this process may use: the machine's, or what its container, or the
-/// service that it is, may have of them. 0 if it cannot be known.
+/// The memory that this process may use, in bytes: the machine's memory, or the limit of its
+/// container or service. 0 if it is unknown.
 fn allowed() -> u64 {
     let Ok(mut system) = System::new() else { return 0 };
     system.refresh_memory();
@@ -61,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_kept_grows_with_the_memory_between_bounds() {
+    fn sizes_grow_with_memory_within_limits() {
         let of = |mib: u64, cores| {
             let cores = NonZeroUsize::new(cores).expect("some");
             let MemoryShare { cache_entries, page_cache_mib, .. } =
@@ -71,12 +73,12 @@ mod tests {
         assert_eq!(of(0, 1), (50_000, 64));
         assert_eq!(of(512, 2), (65_536, 64));
         assert_eq!(of(4 << 10, 2), (524_288, 128));
-        assert_eq!(of(4 << 10, 14), (131_072, 128), "more cores keep more for themselves");
+        assert_eq!(of(4 << 10, 14), (131_072, 128), "more workers cache more for themselves");
         assert_eq!(of(1 << 20, 16), (4_000_000, 512));
     }
 
     #[test]
-    fn the_memory_of_this_process_is_known() {
-        assert!(allowed() > 64 << 20, "no machine that runs this has less");
+    fn memory_of_this_process_is_known() {
+        assert!(allowed() > 64 << 20, "a machine that runs this test has more");
     }
 }

@@ -1,0 +1,261 @@
+//! Collector: reads all counters of the server when Prometheus scrapes it.
+//!
+//! Each module counts for itself. The collector sums and names the counts only during a scrape. No
+//! label has a value for each company, credential or user.
+//!
+//! Not here: the counters; see [`crate::metrics`]. And the HTTP endpoint; see
+//! [`crate::observe::prometheus`].
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, NoLabelSet};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::{Registry, Unit};
+
+use super::call_counters::CallCounters;
+use super::call_slots::CallSlots;
+use super::tls::Tls;
+use crate::authority::Authority;
+use crate::grpc::{self, Api};
+use crate::metrics::supervise::Supervisor;
+use crate::metrics::{Histogram, HistogramSnapshot};
+use crate::observe::connection_events::ConnectionEvents;
+use crate::observe::log;
+use crate::observe::otlp::Traces;
+use crate::observe::rejected_callers::RejectedCallers;
+
+/// The places where the server counts.
+pub(crate) struct ServerCollector {
+    pub(crate) api: Api,
+    pub(crate) workers: Vec<Arc<CallCounters>>,
+    pub(crate) started: SystemTime,
+    pub(crate) tls: Option<Tls>,
+    pub(crate) traces: Option<Arc<Traces>>,
+    pub(crate) events: Arc<ConnectionEvents>,
+    pub(crate) call_slots: Arc<CallSlots>,
+    pub(crate) rejected_callers: Arc<RejectedCallers>,
+    pub(crate) supervisor: Arc<Supervisor>,
+}
+
+impl fmt::Debug for ServerCollector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ServerCollector")
+    }
+}
+
+/// The registry that answers a scrape.
+pub(crate) fn registry(collector: ServerCollector) -> Arc<Registry> {
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(ProcessCollector { started: collector.started }));
+    registry.sub_registry_with_prefix("scopegate").register_collector(Box::new(collector));
+    Arc::new(registry)
+}
+
+/// The reply to one scrape, while it is written.
+struct ScrapeWriter<'a>(DescriptorEncoder<'a>);
+
+impl ScrapeWriter<'_> {
+    /// Writes counters with labels.
+    fn counters<'l, const N: usize>(
+        &mut self,
+        name: &str,
+        help: &str,
+        counts: impl IntoIterator<Item = ([(&'l str, &'l str); N], u64)>,
+    ) -> fmt::Result {
+        let mut family = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for (labels, count) in counts {
+            ConstCounter::new(count).encode(family.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+
+    fn counter(&mut self, name: &str, help: &str, count: u64) -> fmt::Result {
+        let counter = ConstCounter::new(count);
+        counter.encode(self.0.encode_descriptor(name, help, None, MetricType::Counter)?)
+    }
+
+    fn gauge(&mut self, name: &str, help: &str, unit: Option<&Unit>, value: u64) -> fmt::Result {
+        let gauge = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
+        gauge.encode(self.0.encode_descriptor(name, help, unit, MetricType::Gauge)?)
+    }
+
+    /// Writes gauges with one label.
+    fn gauges<'l>(
+        &mut self,
+        name: &str,
+        help: &str,
+        values: impl IntoIterator<Item = ([(&'l str, &'l str); 1], u64)>,
+    ) -> fmt::Result {
+        let mut family = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for (labels, value) in values {
+            let gauge = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
+            gauge.encode(family.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+
+    fn histogram(&mut self, name: &str, help: &str, snapshot: &HistogramSnapshot) -> fmt::Result {
+        let unit = Some(&Unit::Seconds);
+        let mut histogram = self.0.encode_descriptor(name, help, unit, MetricType::Histogram)?;
+        let buckets: Vec<_> = snapshot.classes().collect();
+        histogram.encode_histogram::<NoLabelSet>(
+            snapshot.seconds(),
+            snapshot.count(),
+            &buckets,
+            None,
+        )
+    }
+}
+
+fn snapshot(histogram: &Histogram) -> HistogramSnapshot {
+    let mut snapshot = HistogramSnapshot::default();
+    histogram.add_to(&mut snapshot);
+    snapshot
+}
+
+/// The metrics of the process. They have the names that Prometheus itself uses.
+#[derive(Debug)]
+struct ProcessCollector {
+    started: SystemTime,
+}
+
+impl Collector for ProcessCollector {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let started = self.started.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let help = "Start time of the process, in seconds since 1970";
+        ScrapeWriter(encoder).gauge("process_start_time", help, Some(&Unit::Seconds), started)
+    }
+}
+
+impl Collector for ServerCollector {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut out = ScrapeWriter(encoder);
+        let version = [("version", env!("CARGO_PKG_VERSION"))];
+        let mut family = out.0.encode_descriptor(
+            "build_info",
+            "The version that runs",
+            None,
+            MetricType::Gauge,
+        )?;
+        ConstGauge::new(1_i64).encode(family.encode_family(&version)?)?;
+        let calls = CallCounters::read(&self.workers);
+        let codes = calls.iter().map(|(path, code, count)| {
+            let method = path.rsplit('/').next().unwrap_or(path);
+            ([("method", method), ("code", grpc::code_name(*code))], *count)
+        });
+        out.counters("grpc_requests", "Calls answered, by method and gRPC status", codes)?;
+        let (in_flight, connections) = CallCounters::in_flight(&self.workers);
+        out.gauge("grpc_requests_in_flight", "Calls under way", None, in_flight as u64)?;
+        out.gauge("connections", "Connections open", None, connections as u64)?;
+        let by_reason = |counts: [(&'static str, u64); 3]| {
+            counts.map(|(reason, count)| ([("reason", reason)], count))
+        };
+        let help = "Connections that were not served: too many, not accepted, or no TLS handshake";
+        out.counters("connections_refused", help, by_reason(self.events.refused()))?;
+        let help =
+            "Connections that the server asked to end: of age, idle, or with no call accepted";
+        out.counters("connections_ended", help, by_reason(self.events.ends()))?;
+        out.gauge("watch_streams", "Streams of changes open", None, self.api.watchers.read())?;
+        let memory = &self.api.memory;
+        let help = "Memory held for requests that are read and replies that are sent";
+        out.gauge("call_memory", help, Some(&Unit::Bytes), memory.held())?;
+        let help = "The limit of call_memory_bytes";
+        out.gauge("call_memory_limit", help, Some(&Unit::Bytes), memory.limit())?;
+        let help = "Calls refused because they would have held more memory than there is for them";
+        out.counter("call_memory_refused", help, memory.refused())?;
+        let by_kind = |(kind, number)| ([("kind", kind)], number);
+        let help = "Health calls and reflection streams open, until their replies were sent";
+        out.gauges("streams_open", help, self.call_slots.open().map(by_kind))?;
+        let help = "Health calls and reflection streams that were one too many";
+        out.counters("streams_refused", help, self.call_slots.refused().map(by_kind))?;
+        let help = "Requests that were no gRPC calls (HTTP 405 and 415)";
+        out.counter("requests_not_grpc", help, CallCounters::not_grpc(&self.workers))?;
+        if let Some(end) = self.tls.as_ref().and_then(Tls::not_after) {
+            let help = "When the server's certificate ends, in seconds since 1970";
+            let end = u64::try_from(end.as_second()).unwrap_or(0);
+            out.gauge("tls_certificate_not_after_timestamp", help, Some(&Unit::Seconds), end)?;
+        }
+        if let Some(log) = &self.api.decisions {
+            let counts = log.counts();
+            let help = "Decisions written to the decision log";
+            out.counter("decision_log_written", help, counts.written.read())?;
+            let help = "Decisions that the decision log had no room for";
+            out.counter("decision_log_dropped", help, counts.dropped.read())?;
+        }
+        if let Some(traces) = &self.traces {
+            let counts = traces.counts();
+            out.counter("otlp_spans_sent", "Spans sent to the collector", counts.sent.read())?;
+            let help = "Spans that there was no room for, or that the collector did not take";
+            out.counter("otlp_spans_dropped", help, counts.dropped.read())?;
+        }
+        let serving = self.api.authority();
+        let help = "Callers that were refused, by why";
+        let refused =
+            self.rejected_callers.counts().map(|(why, count)| ([("reason", why.name())], count));
+        out.counters("refused_callers", help, refused)?;
+        let help = "Lines of the log that are lost: standard error could not be written";
+        out.counter("log_lines_dropped", help, log::dropped_lines())?;
+        let help = "Threads and tasks of the server that panicked and were started again";
+        let restarts = self.supervisor.restarts();
+        let restarts = restarts.iter().map(|(name, count)| ([("task", *name)], *count));
+        out.counters("task_restarts", help, restarts)?;
+        let help = "Whether the store is open: 1 if so";
+        out.gauge("ready", help, None, serving.is_some().into())?;
+        let Some(authority) = serving else { return Ok(()) };
+        let help = "Whether the catalog file of the start was rejected: 1 if so";
+        out.gauge("catalog_file_rejected", help, None, self.api.catalog_rejected.read())?;
+        let help = "By how much the store's time is ahead of the machine's clock";
+        let ahead = authority.clock_ahead().as_secs();
+        out.gauge("clock_ahead", help, Some(&Unit::Seconds), ahead)?;
+        encode_authority(&mut out, authority)
+    }
+}
+
+fn encode_authority(out: &mut ScrapeWriter<'_>, authority: &Authority) -> fmt::Result {
+    let sum = authority.sum();
+    let allowed = ([("decision", "ALLOWED"), ("reason", "ALLOWED")], sum.allowed);
+    let denied = sum.denied.iter().map(|(reason, count)| {
+        ([("decision", "DENIED"), ("reason", grpc::reason_name(*reason))], *count)
+    });
+    let help = "Checks decided, those of batches included";
+    out.counters("decisions", help, [allowed].into_iter().chain(denied))?;
+    let help = "How long a check took, from its message to its answer";
+    out.histogram("check_duration", help, &sum.checks)?;
+    let help = "How long a batch of checks took, from its message to its answer";
+    out.histogram("batch_check_duration", help, &sum.batches)?;
+    let places = [("l1", sum.near), ("l2", sum.cached), ("store", sum.read)];
+    let places = places.map(|(place, count)| ([("tier", place)], count));
+    out.counters("cache_lookups", "Facts that checks needed, by where they were found", places)?;
+    out.gauge("cache_entries", "Facts in the cache", None, authority.cached())?;
+    let help = "Streams of changes that read the store, because they are behind";
+    out.gauge("watchers_lagging", help, None, authority.lagging_watchers())?;
+    let help = "Changes that are kept in memory for streams of changes";
+    let bytes = authority.bytes_for_watchers();
+    out.gauge("watchers_memory", help, Some(&Unit::Bytes), bytes)?;
+    let store = authority.store_measures();
+    out.counter("changes_committed", "Changes committed", store.committed.read())?;
+    let help = "Proposals of changes that were not committed, as when facts had changed meanwhile";
+    out.counter("commit_conflicts", help, store.refused.read())?;
+    let help = "Proposals of changes that were refused by a bound of their company";
+    let at_bounds = store.at_bounds().map(|(bound, count)| ([("bound", bound.name())], count));
+    out.counters("company_bounds_met", help, at_bounds)?;
+    out.gauge("commit_queue_depth", "Orders that wait for the writer", None, store.waiting.read())?;
+    out.histogram(
+        "commit_duration",
+        "How long a batch of changes took",
+        &snapshot(&store.batches),
+    )?;
+    let help = "How long the disk took to have a batch safe";
+    out.histogram("commit_sync_duration", help, &snapshot(&store.syncs))?;
+    let help = "What is left of the disk, as of the last batch";
+    out.gauge("disk_free", help, Some(&Unit::Bytes), store.room.read())?;
+    let help = "What the store has reserved for changes that take away, as of the last batch";
+    out.gauge("disk_reserve", help, Some(&Unit::Bytes), store.reserve.read())?;
+    let help = "The last revision that every answer may rest on";
+    out.gauge("published_revision", help, None, authority.published().0)
+}
