@@ -1,25 +1,25 @@
-//! Address: where a server is, as an operator writes it: a URL, or `HOST:PORT`.
+//! Address: parses the address of a server, a URL or `HOST:PORT`.
 //!
-//! Not here: names are not resolved, and nothing is asked; see [`super::diagnosis`].
+//! Not here: it resolves no name and opens no connection; see [`super::connection`].
 
 use std::net::Ipv6Addr;
 
 use anyhow::{anyhow, bail};
 
-/// The port of a server whose address has neither a port nor a scheme.
+/// The default port of an address without a scheme.
 const PORT: u16 = 50051;
 
-/// Beginnings of other tools' addresses that look like a host with a port.
+/// Schemes of addresses of other tools, which would otherwise read as a host with a port.
 const SCHEMES: [&str; 8] = ["dns", "grpc", "http", "https", "ipv4", "ipv6", "unix", "xds"];
 
-/// The URL of an address. One without a scheme is https if TLS was asked for, and http otherwise.
+/// The URL of an address. Without a scheme it is https if `has_tls`, else http.
 ///
 /// # Errors
-/// It is no address of a server; the sentence says what to write.
+/// It is not an address of a server. The error says what to write.
 pub(super) fn url(text: &str, has_tls: bool) -> anyhow::Result<String> {
     let text = text.trim();
     let shown = without_user(text);
-    let wrong = |what: String| anyhow!("the endpoint `{shown}` {what}");
+    let wrong = |problem: String| anyhow!("the endpoint `{shown}` {problem}");
     if text.is_empty() {
         bail!("the endpoint is empty: write HOST:PORT, such as `localhost:{PORT}`");
     }
@@ -31,9 +31,10 @@ pub(super) fn url(text: &str, has_tls: bool) -> anyhow::Result<String> {
     let scheme = match scheme.as_deref() {
         Some(scheme @ ("http" | "https")) if text.contains("://") => scheme,
         Some(other) => {
-            let what = format!("begins with `{other}:`, which is not supported");
-            let what = format!("{what}: begin with http:// or https://, or write HOST:PORT alone");
-            return Err(wrong(what));
+            return Err(wrong(format!(
+                "begins with `{other}:`, which is not supported: begin with http:// or https://, \
+                 or write HOST:PORT alone"
+            )));
         }
         None if has_tls => "https",
         None => "http",
@@ -41,14 +42,14 @@ pub(super) fn url(text: &str, has_tls: bool) -> anyhow::Result<String> {
     let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
     let (authority, path) = rest.split_at(end);
     if !matches!(path, "" | "/") {
-        let what = match text.contains('@') {
-            true => "has a path, and a server has none: leave it out".to_owned(),
-            false => format!("has a path, and a server has none: leave `{path}` out"),
+        let problem = match text.contains('@') {
+            true => "has a path, which is not supported: leave it out".to_owned(),
+            false => format!("has a path, which is not supported: leave `{path}` out"),
         };
-        return Err(wrong(what));
+        return Err(wrong(problem));
     }
     if authority.contains('@') {
-        return Err(wrong("names a user: a key is given by --key-file or SCOPEGATE_KEY".into()));
+        return Err(wrong("has a user name: set the key by --key-file or SCOPEGATE_KEY".into()));
     }
     let (host, port) = parts(authority).map_err(wrong)?;
     if !is_url && port.is_none() && host.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -64,14 +65,14 @@ pub(super) fn url(text: &str, has_tls: bool) -> anyhow::Result<String> {
     Ok(format!("{scheme}://{host}:{port}"))
 }
 
-/// An address without what stands before its `@`, which may be a password.
+/// An address without the part before its `@`, which may be a password.
 fn without_user(text: &str) -> String {
     let Some((before, host)) = text.rsplit_once('@') else { return text.to_owned() };
     let scheme = before.split_once("://").map(|(scheme, _)| format!("{scheme}://"));
     format!("{}…@{host}", scheme.unwrap_or_default())
 }
 
-/// What stands before the first colon, if that is a scheme and no host.
+/// The part before the first colon, if it is a scheme and not a host.
 fn other_scheme(text: &str) -> Option<String> {
     let (first, rest) = text.split_once(':')?;
     let first = first.to_ascii_lowercase();
@@ -84,14 +85,14 @@ fn parts(authority: &str) -> Result<(&str, Option<&str>), String> {
     if authority.starts_with('[') {
         let is_address = |inner: &str| inner.parse::<Ipv6Addr>().is_ok();
         let inner = authority.get(1..).and_then(|rest| rest.split_once(']'));
-        let whole = inner.filter(|(inner, _)| is_address(inner));
-        let (inner, rest) = whole
+        let valid = inner.filter(|(inner, _)| is_address(inner));
+        let (inner, rest) = valid
             .ok_or_else(|| "has no IPv6 address in its brackets: write `[::1]:50051`".to_owned())?;
         let host = authority.get(..inner.len() + 2).unwrap_or(authority);
         return match rest.strip_prefix(':') {
             Some(port) => Ok((host, Some(port))),
             None if rest.is_empty() => Ok((host, None)),
-            None => Err(format!("has `{rest}` behind its brackets: write `{host}:{PORT}`")),
+            None => Err(format!("has `{rest}` after its brackets: write `{host}:{PORT}`")),
         };
     }
     let (host, port) = match authority.split_once(':') {
@@ -120,7 +121,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_host_with_a_port_is_enough_and_a_url_stays_what_it_is() {
+    fn host_with_port_becomes_a_url_and_a_url_is_kept() {
         for (text, plain) in [
             ("localhost:50051", "http://localhost:50051"),
             ("localhost", "http://localhost:50051"),
@@ -142,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_address_is_refused_with_what_to_write() {
+    fn invalid_address_is_rejected_with_what_to_write() {
         for (text, says) in [
             ("", "HOST:PORT"),
             ("grpc://a:1", "`grpc:`"),
@@ -155,7 +156,7 @@ mod tests {
             ("::1:50051", "in brackets"),
             ("http://fe80::1:1", "in brackets"),
             ("[::1:1", "`[::1]:50051`"),
-            ("[::1]1", "behind its brackets"),
+            ("[::1]1", "after its brackets"),
             (":50051", "`localhost:50051`"),
             ("50052", "`localhost:50052`"),
             ("http://", "has no host"),

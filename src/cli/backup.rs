@@ -1,4 +1,4 @@
-//! `scopegate backup`: a server's store as a file, which is checked while it is written.
+//! `scopegate backup`: writes the backup of a server to a file, and verifies it while it is received.
 
 use super::endpoint_args::EndpointArgs;
 use clap::Args;
@@ -16,50 +16,50 @@ use crate::proto::BackupRequest;
 use crate::proto::backup_service_client::BackupServiceClient;
 use crate::store::backup::Reading;
 
-/// Which server to back up, and where to.
+/// The arguments of a backup.
 #[derive(Debug, Args)]
 pub struct BackupArgs {
-    /// The file to write; `-` for standard output. A plain file of that name is replaced; anything
-    /// else there, such as a link or a FIFO, is refused.
+    /// The file to write; `-` for standard output. A regular file of that name is replaced; anything
+    /// else, such as a link or a FIFO, is rejected.
     #[arg(long, value_name = "FILE")]
     pub output: PathBuf,
 
-    /// Which server to back up. The backup takes any time, as long as the server makes progress.
+    /// The server to back up. The backup may take any time, as long as the server makes progress.
     #[command(flatten)]
     pub server: EndpointArgs,
 }
 
-/// Backs up, and prints of which revision. True if the file is whole.
+/// Writes a backup, and prints its revision and size. True if the file is complete.
 ///
 /// # Errors
-/// There is no file, and why.
+/// There is no file: the server cannot be reached, returns an error or breaks off, or the file
+/// cannot be written.
 pub async fn backup(args: BackupArgs) -> anyhow::Result<bool> {
     let to_standard = args.output.as_os_str() == "-";
     if to_standard && io::stdout().is_terminal() {
-        bail!("a backup is nothing to look at: name a file, or send standard output to one");
+        bail!("refusing to write a backup to a terminal: use `--output FILE` or redirect stdout");
     }
     let channel = connect_for(Purpose::Download, &args.server).await?;
     let mut client = BackupServiceClient::new(channel);
     let mut output = Output::open(&args.output)?;
-    let made = match receive(&mut client, &mut output).await {
-        Ok(made) => made,
+    let (revision, bytes) = match receive(&mut client, &mut output).await {
+        Ok(received) => received,
         Err(error) => {
             output.give_up();
             return Err(error.context("no backup was made"));
         }
     };
     output.finish()?;
-    let (revision, bytes) = made;
-    let told = format!("backed up revision {revision} in {bytes} bytes");
+    let summary = format!("backed up revision {revision} in {bytes} bytes");
     if to_standard {
-        writeln!(io::stderr(), "{told}")?
+        writeln!(io::stderr(), "{summary}")?
     } else {
-        writeln!(io::stdout(), "{told}")?
+        writeln!(io::stdout(), "{summary}")?
     }
     Ok(true)
 }
 
-/// Writes what comes, up to its end.
+/// Writes the stream to the output, up to its end.
 async fn receive(
     client: &mut BackupServiceClient<Connection>,
     output: &mut Output,
@@ -75,6 +75,6 @@ async fn receive(
     }
     let revision = reading
         .revision()
-        .map_err(|_| anyhow!("the server broke off before the end: back up again"))?;
+        .map_err(|_| anyhow!("the stream ended before the backup was complete: back up again"))?;
     Ok((revision, bytes))
 }

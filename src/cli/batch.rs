@@ -1,4 +1,6 @@
-//! `scopegate batch`: the decisions of a file of checks.
+//! `scopegate batch`: the decisions for a file of checks.
+//!
+//! Not here: how the file is read; see [`super::check_file`].
 
 use std::path::PathBuf;
 
@@ -14,46 +16,46 @@ use super::report::count;
 use crate::observe::log;
 use crate::proto::{BatchCheckRequest, CheckRequest, CheckResponse, Decision};
 
-/// How many checks are asked for at once.
-const AT_ONCE: usize = 100;
+/// The number of checks in one request.
+const BATCH_SIZE: usize = 100;
 
-/// Which checks.
+/// The arguments of a batch.
 #[derive(Debug, Args)]
 pub struct BatchArgs {
-    /// The file; `-` for standard input.
+    /// The file of checks; `-` for standard input.
     file: PathBuf,
 
-    /// Print only what is decided otherwise than expected.
+    /// Print only decisions that are not as expected.
     #[arg(long)]
     mismatches_only: bool,
 
-    /// Whom to ask, and how to write the answers.
+    /// The server to call, and the output format.
     #[command(flatten)]
-    asking: ServerArgs,
+    server: ServerArgs,
 }
 
-/// What came of them.
+/// The numbers of decisions.
 #[derive(Default)]
-struct Tally {
+struct Summary {
     allowed: u64,
     denied: u64,
     unexpected: u64,
 }
 
-/// Asks, and prints an answer a line. True if all are as expected, which is allowed if a line does
-/// not say.
+/// Prints a decision a line. True if all are as expected; a line without an expectation expects
+/// `allowed`.
 ///
 /// # Errors
-/// Could not ask, or a line is wrong.
+/// The server cannot be reached or returns an error, or a line is invalid.
 pub async fn batch(args: BatchArgs) -> anyhow::Result<bool> {
     let mut checks = Checks::open(&args.file)?;
-    let mut desk = args.asking.open().await?;
-    let mut tally = Tally::default();
+    let mut client = args.server.open().await?;
+    let mut summary = Summary::default();
     loop {
-        let (mut asked, mut wrong) = (Vec::with_capacity(AT_ONCE), None);
-        while asked.len() < AT_ONCE {
+        let (mut batch, mut wrong) = (Vec::with_capacity(BATCH_SIZE), None);
+        while batch.len() < BATCH_SIZE {
             match checks.next() {
-                Ok(Some(check)) => asked.push(check),
+                Ok(Some(check)) => batch.push(check),
                 Ok(None) => break,
                 Err(error) => {
                     wrong = Some(error);
@@ -61,63 +63,63 @@ pub async fn batch(args: BatchArgs) -> anyhow::Result<bool> {
                 }
             }
         }
-        let ended = asked.len() < AT_ONCE;
-        // What stands before a wrong line is asked: it is not wrong.
-        for (listed, answer) in decide(&mut desk, asked).await? {
-            tally.take(&args, &desk, &listed, &answer)?;
+        let ended = batch.len() < BATCH_SIZE;
+        // The checks before an invalid line are sent.
+        for (listed, response) in decide(&mut client, batch).await? {
+            summary.take(&args, &client, &listed, &response)?;
         }
         if let Some(error) = wrong {
-            bail!("{error:#}; {} before it", tally.text());
+            bail!("{error:#}; {} before it", summary.text());
         }
         if ended {
             break;
         }
     }
-    if desk.printer.is_for_people() {
-        log::tell(&tally.text());
+    if client.printer.is_for_people() {
+        log::tell(&summary.text());
     }
-    Ok(tally.unexpected == 0)
+    Ok(summary.unexpected == 0)
 }
 
-/// Each check with its answer, all of one revision.
+/// Each check with its response, all at one revision.
 async fn decide(
-    desk: &mut Client,
-    asked: Vec<FileCheck>,
+    client: &mut Client,
+    batch: Vec<FileCheck>,
 ) -> anyhow::Result<Vec<(FileCheck, CheckResponse)>> {
-    if asked.is_empty() {
+    if batch.is_empty() {
         return Ok(vec![]);
     }
-    let checks = asked.iter().map(|listed| listed.check.clone()).collect();
-    let answer = desk.authorization.batch_check(BatchCheckRequest { checks }).await;
-    let results = answer.map_err(|status| refused(&status, &asked))?.into_inner().results;
-    if results.len() != asked.len() {
-        bail!("{} answers came to {} checks", results.len(), asked.len());
+    let checks = batch.iter().map(|listed| listed.check.clone()).collect();
+    let response = client.authorization.batch_check(BatchCheckRequest { checks }).await;
+    let results = response.map_err(|status| at_line(&status, &batch))?.into_inner().results;
+    if results.len() != batch.len() {
+        bail!("the server returned {} results for {} checks", results.len(), batch.len());
     }
-    Ok(asked.into_iter().zip(results).collect())
+    Ok(batch.into_iter().zip(results).collect())
 }
 
-/// What the server said, by line: it counts the checks of a batch.
-fn refused(status: &tonic::Status, asked: &[FileCheck]) -> anyhow::Error {
+/// The error of the server, with the line of the file for the index of the check.
+fn at_line(status: &tonic::Status, batch: &[FileCheck]) -> anyhow::Error {
     let details = status.get_error_details();
     let fields = details.bad_request().map(|bad| bad.field_violations.as_slice());
     let wrong = fields.unwrap_or_default().iter().find_map(|violation| {
         let (number, field) = violation.field.strip_prefix("checks[")?.split_once(']')?;
-        let line = asked.get(number.parse::<usize>().ok()?)?.line;
+        let line = batch.get(number.parse::<usize>().ok()?)?.line;
         let field = field.trim_start_matches('.');
         Some(anyhow!("line {line}: `{field}` {}", violation.description))
     });
     wrong.unwrap_or_else(|| server_error(status))
 }
 
-impl Tally {
+impl Summary {
     fn take(
         &mut self,
         args: &BatchArgs,
-        desk: &Client,
+        client: &Client,
         listed: &FileCheck,
-        answer: &CheckResponse,
+        response: &CheckResponse,
     ) -> anyhow::Result<()> {
-        let decision = answer.decision();
+        let decision = response.decision();
         match decision {
             Decision::Allowed => self.allowed += 1,
             _ => self.denied += 1,
@@ -127,7 +129,7 @@ impl Tally {
         if args.mismatches_only && as_expected {
             return Ok(());
         }
-        desk.printer.print_line(answer, &line(listed, answer))
+        client.printer.print_line(response, &line(listed, response))
     }
 
     fn text(&self) -> String {
@@ -137,11 +139,11 @@ impl Tally {
     }
 }
 
-fn line(listed: &FileCheck, answer: &CheckResponse) -> String {
+fn line(listed: &FileCheck, response: &CheckResponse) -> String {
     let CheckRequest { company_id, credential_id, scopes, endpoint, user_id, .. } = &listed.check;
     let mut parts = vec![
         listed.line.to_string(),
-        word(answer.decision().as_str_name(), "DECISION_"),
+        word(response.decision().as_str_name(), "DECISION_"),
         company_id.clone(),
         credential_id.clone(),
     ];
@@ -152,9 +154,9 @@ fn line(listed: &FileCheck, answer: &CheckResponse) -> String {
     if !user_id.is_empty() {
         parts.push(format!("for {user_id}"));
     }
-    if answer.decision() != Decision::Allowed {
-        parts.push(word(answer.reason().as_str_name(), "REASON_"));
-        parts.extend(answer.missing_scopes.iter().map(|scope| format!("-{scope}")));
+    if response.decision() != Decision::Allowed {
+        parts.push(word(response.reason().as_str_name(), "REASON_"));
+        parts.extend(response.missing_scopes.iter().map(|scope| format!("-{scope}")));
     }
     parts.join(" ")
 }

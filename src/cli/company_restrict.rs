@@ -92,16 +92,16 @@ pub(super) async fn restrict(args: RestrictArgs) -> anyhow::Result<bool> {
         }
     } else if write.etag.is_empty() {
         // An --etag is that of an earlier preview, which the operator has seen.
-        let is_answered = prompt::is_interactive();
+        let is_interactive = prompt::is_interactive();
         // With `--output json` standard error has only the line of the error.
-        if is_answered || client.printer.is_for_people() {
+        if is_interactive || client.printer.is_for_people() {
             client.printer.print_stderr(impact_report(
                 &company,
                 &preview,
                 &Lookup::titles(&client).await,
             ))?;
         }
-        if !is_answered {
+        if !is_interactive {
             bail!(
                 "nothing was restricted, since nobody can be asked here: run it on a terminal, or \
                  say --yes --affected {count} if this is what you want"

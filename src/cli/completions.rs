@@ -1,21 +1,21 @@
-//! `scopegate completions`: what a shell needs to complete the commands.
+//! `scopegate completions`: the completion script for a shell.
 
 use std::io::{self, Write};
 
 use clap::{Args, Command};
 use clap_complete::Shell;
 
-/// For which shell.
+/// The arguments of `completions`.
 #[derive(Debug, Args)]
 pub struct CompletionsArgs {
     /// The shell, such as `bash`: `source <(scopegate completions bash)`.
     shell: Shell,
 }
 
-/// Writes the shell's script.
+/// Prints the script for these commands.
 ///
 /// # Errors
-/// Nobody reads.
+/// Standard output is closed.
 pub async fn completions(args: CompletionsArgs, mut commands: Command) -> anyhow::Result<bool> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut commands, "scopegate", &mut script);

@@ -1,10 +1,11 @@
-//! Confirmation: the question before a change that takes something away.
+//! Confirmation: the question before a change that removes access or data.
 //!
-//! INVARIANT (what was shown is what goes): a change that was agreed to on a terminal carries the
-//! etag of the resource that was shown, unless the operator gave one. With `--yes` nothing is
-//! shown, and the request is sent as it was given, so that a script can send it again.
+//! INVARIANT (only what was shown is removed): a change that was confirmed on a terminal carries the
+//! etag of the resource that was shown, unless the operator passed one. With `--yes` the command
+//! shows nothing and sends the request as it is, so that a script can repeat it.
 //!
-//! Not here: restrictions of a company, which have a report of their own; see `restriction`.
+//! Not here: restrictions of a company, which have an impact preview; see
+//! [`super::company_restrict`].
 
 use anyhow::bail;
 use clap::Args;
@@ -14,36 +15,36 @@ use super::printer::Printer;
 use super::prompt;
 use super::report::Report;
 
-/// Whether a change that takes something away has been agreed to.
+/// Whether to ask before a change that removes access or data.
 #[derive(Clone, Copy, Debug, Args)]
 pub struct Confirmation {
-    /// Do not ask before something is taken away. Needed where no terminal can answer.
+    /// Do not ask for confirmation. Required if standard input is not a terminal.
     #[arg(long)]
     yes: bool,
 }
 
 impl Confirmation {
-    /// Whether the change is asked about, if it takes something away.
-    pub(super) fn is_asked(self, terms: &WriteArgs) -> bool {
-        !self.yes && !terms.dry_run
+    /// Whether the command asks, if the change removes access or data.
+    pub(super) fn is_asked(self, write: &WriteArgs) -> bool {
+        !self.yes && !write.dry_run
     }
 
-    /// Shows what goes, and asks. Returns only after a yes.
+    /// Shows the impact and asks. Returns only after a yes.
     ///
     /// # Errors
-    /// The answer is no, or no terminal can answer.
+    /// The answer is no, or there is no terminal.
     pub(super) async fn ask(
         self,
         printer: &Printer,
-        goes: Report,
+        impact: Report,
         question: &str,
     ) -> anyhow::Result<()> {
-        let is_answered = prompt::is_interactive();
-        // A program reads one line of JSON there.
-        if is_answered || printer.is_for_people() {
-            printer.show(goes)?;
+        let is_interactive = prompt::is_interactive();
+        // With `--output json` standard error has only the line of the error.
+        if is_interactive || printer.is_for_people() {
+            printer.show(impact)?;
         }
-        if !is_answered {
+        if !is_interactive {
             bail!(
                 "nothing was changed: no terminal can answer `{question}`: run it on a terminal, \
                  or add --yes if this is what you want"
@@ -56,22 +57,22 @@ impl Confirmation {
     }
 }
 
-/// Refuses a change that would do something else by now than what was shown. An etag covers one
-/// resource; what a change does may depend on others, too.
+/// Checks that the impact is still the one that was shown. An etag covers one resource, but the impact
+/// may depend on others, too.
 ///
 /// # Errors
-/// It would.
+/// The impact has changed.
 pub(super) fn still_so<T: PartialEq>(shown: &T, now: &T) -> anyhow::Result<()> {
     if shown != now {
         bail!(
-            "nothing was changed: what this does has changed while the question was open: run it \
-             again to see what it does now"
+            "nothing was changed: the impact of this command has changed while the question was \
+             open: run it again to see the current impact"
         );
     }
     Ok(())
 }
 
-/// Lets a change rest on what was shown, unless the operator named an etag.
+/// Makes the shown etag the precondition of a change, unless the operator passed an etag.
 pub(super) fn rest_on(etag: &mut String, shown: &str) {
     if etag.is_empty() {
         shown.clone_into(etag);

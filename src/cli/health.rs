@@ -1,4 +1,4 @@
-//! `scopegate health`: for probes and for people.
+//! `scopegate health`: the health of a server, for probes and for people.
 
 use super::endpoint_args::EndpointArgs;
 use clap::Args;
@@ -11,26 +11,27 @@ use tonic_health::pb::health_client::HealthClient;
 use super::connection::connect;
 use super::failure::server_error;
 
-/// Whose health to ask for.
+/// The arguments of `health`.
 #[derive(Debug, Args)]
 pub struct HealthArgs {
-    /// The service's full name; empty for the server as a whole.
+    /// The full name of a gRPC service. By default the server as a whole.
     #[arg(long, default_value = "", hide_default_value = true)]
     pub service: String,
 
-    /// Which server to ask.
+    /// The server to connect to.
     #[command(flatten)]
     pub server: EndpointArgs,
 }
 
-/// Asks, and prints the status. True if serving.
+/// Prints the health status. True if the server is serving.
 ///
 /// # Errors
-/// Could not ask.
+/// The server cannot be reached, or returns an error.
 pub async fn health(args: HealthArgs) -> anyhow::Result<bool> {
     let mut client = HealthClient::new(connect(&args.server).await?);
     let request = HealthCheckRequest { service: args.service };
-    let answer = client.check(request).await.map_err(|status| server_error(&status))?.into_inner();
-    writeln!(io::stdout(), "{}", answer.status().as_str_name())?;
-    Ok(answer.status() == ServingStatus::Serving)
+    let response =
+        client.check(request).await.map_err(|status| server_error(&status))?.into_inner();
+    writeln!(io::stdout(), "{}", response.status().as_str_name())?;
+    Ok(response.status() == ServingStatus::Serving)
 }

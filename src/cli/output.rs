@@ -1,4 +1,4 @@
-//! Output: a file that has its name only when it is whole, or standard output.
+//! Output: a file that gets its name only when it is complete, or standard output.
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
@@ -8,21 +8,21 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, anyhow, bail};
 use rustix::fs::OFlags;
 
-/// Whoever owns the file reads it, and nobody else.
+/// Only the owner can read the file.
 const MODE: u32 = 0o600;
-/// A link is not followed, and a FIFO not waited for, should one be there since it was looked.
+/// If a link or a FIFO has appeared since the check, the open does not follow or wait for it.
 const FLAGS: i32 = (OFlags::NOFOLLOW.bits() | OFlags::NONBLOCK.bits()).cast_signed();
 
-/// What a command writes.
+/// The output of a command.
 pub(super) enum Output {
-    /// To standard output.
+    /// Standard output.
     Standard(io::Stdout),
-    /// To a file, under its first name.
+    /// A file, under its temporary name.
     File {
         file: File,
-        /// Its first name.
+        /// The temporary name.
         partial: PathBuf,
-        /// Its name.
+        /// The final name.
         path: PathBuf,
     },
 }
@@ -30,24 +30,25 @@ pub(super) enum Output {
 impl Output {
     /// Opens a file, or standard output for `-`.
     ///
-    /// The name is a plain file's, or nobody's yet. A device or a FIFO has nobody who could tell a
-    /// whole file from a part, and a link would be replaced, or followed to where nobody looks.
+    /// # Errors
+    /// The path is not a regular file or free. The reader of a device or a FIFO could not distinguish
+    /// a complete file from a part. A link would be replaced or followed, which may both surprise.
     pub(super) fn open(path: &Path) -> anyhow::Result<Self> {
         if path.as_os_str() == "-" {
             return Ok(Self::Standard(io::stdout()));
         }
-        check_plain("--output", path)?;
+        check_regular("--output", path)?;
         if path.file_name().is_none() {
             bail!("--output {} is a directory: name a file in it", path.display());
         }
         let mut partial = path.as_os_str().to_owned();
         partial.push(".partial");
         let partial = PathBuf::from(partial);
-        let file = first_of_its_name(&partial)?;
+        let file = create_temporary(&partial)?;
         Ok(Self::File { file, partial, path: path.to_owned() })
     }
 
-    /// Gives the file its name, for good: it is found after a crash, too.
+    /// Syncs the file and its directory and gives the file its final name, so that it survives a crash.
     pub(super) fn finish(self) -> anyhow::Result<()> {
         match self {
             Self::Standard(mut output) => output.flush().context("cannot write standard output"),
@@ -62,7 +63,7 @@ impl Output {
         }
     }
 
-    /// Leaves nothing behind.
+    /// Removes the incomplete file.
     pub(super) fn give_up(self) {
         if let Self::File { partial, .. } = self {
             fs::remove_file(partial).ok();
@@ -70,8 +71,8 @@ impl Output {
     }
 }
 
-/// Refuses a path at which something else than a plain file is.
-fn check_plain(what: &str, path: &Path) -> anyhow::Result<()> {
+/// Rejects a path that exists and is not a regular file.
+fn check_regular(what: &str, path: &Path) -> anyhow::Result<()> {
     let shown = path.display();
     let kind = match fs::symlink_metadata(path) {
         Ok(about) => about.file_type(),
@@ -93,27 +94,29 @@ fn check_plain(what: &str, path: &Path) -> anyhow::Result<()> {
         bail!("{what} {shown} is a symbolic link: name the file itself");
     }
     bail!(
-        "{what} {shown} is no plain file but a FIFO, a device or a socket: name a file, or write to \
+        "{what} {shown} is not a regular file but a FIFO, a device or a socket: name a file, or write to \
          standard output with `-`"
     )
 }
 
-/// A new file of this name, for its owner alone. One that was left behind there is replaced.
-fn first_of_its_name(path: &Path) -> anyhow::Result<File> {
+/// Creates a file of this name that only its owner can read. Replaces one that an interrupted command
+/// has left.
+fn create_temporary(path: &Path) -> anyhow::Result<File> {
     let cannot = || format!("cannot write {}", path.display());
-    let busy = || anyhow!("another process writes {}: wait for its end", path.display());
+    let busy = || anyhow!("another process writes {}: wait until it ends", path.display());
     let mut options = File::options();
     options.write(true).custom_flags(FLAGS).mode(MODE);
-    // Locked until the new one is, so that no other process takes the new one for left behind.
-    let left = match fs::symlink_metadata(path) {
+    // The old file stays locked until the new one is locked, so that no other process takes the new one
+    // for an abandoned file.
+    let abandoned = match fs::symlink_metadata(path) {
         Ok(_) => {
-            check_plain("the first name of --output,", path)?;
-            let left = options.open(path).with_context(cannot)?;
-            if is_locked(&left) {
+            check_regular("the temporary name of --output,", path)?;
+            let abandoned = options.open(path).with_context(cannot)?;
+            if is_locked(&abandoned) {
                 return Err(busy());
             }
             fs::remove_file(path).with_context(cannot)?;
-            Some(left)
+            Some(abandoned)
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
         Err(error) => return Err(error).with_context(cannot),
@@ -125,11 +128,11 @@ fn first_of_its_name(path: &Path) -> anyhow::Result<File> {
     if is_locked(&file) {
         return Err(busy());
     }
-    drop(left);
+    drop(abandoned);
     Ok(file)
 }
 
-/// Locks a file, and says whether another process has. Some file systems have no locks.
+/// Locks a file. True if another process has locked it. A file system without locks gives false.
 fn is_locked(file: &File) -> bool {
     matches!(file.try_lock(), Err(TryLockError::WouldBlock))
 }

@@ -1,12 +1,12 @@
-//! Output format: how a command writes its answer.
+//! Output format: the choice between tables and JSON.
 
 use clap::ValueEnum;
 
-/// How to write an answer.
+/// The format of a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum OutputFormat {
-    /// For people.
+    /// Tables for people.
     Table,
-    /// For programs.
+    /// JSON for programs.
     Json,
 }

@@ -1,5 +1,6 @@
-//! Confirm: a question to whoever sits at the terminal, before what cannot be taken back, or for
-//! what nobody else shall see.
+//! Prompt: asks the operator on the terminal, for a confirmation or for a secret.
+//!
+//! Not here: which changes need a confirmation; see [`super::confirmation`].
 
 use std::io::{self, BufRead, IsTerminal, Read, Write};
 
@@ -10,24 +11,24 @@ use tokio::sync::oneshot;
 
 use crate::policy::text;
 
-/// Whether somebody can be asked.
+/// Whether standard input and standard error are terminals.
 #[must_use]
 pub fn is_interactive() -> bool {
     io::stdin().is_terminal() && io::stderr().is_terminal()
 }
 
-/// Asks. Anything but a yes is a no: the end of the input and an interrupt (Ctrl-C), too.
+/// Asks a question. Every answer but `y` and `yes` is a no, as are the end of the input and Ctrl-C.
 ///
 /// # Errors
-/// The terminal is gone.
+/// The terminal cannot be read or written.
 pub async fn confirm(question: &str) -> anyhow::Result<bool> {
-    // Before the question is shown: an interrupt that answers it is not lost.
+    // Installed before the question is shown, so that no interrupt is lost.
     let mut interrupts = signal(SignalKind::interrupt())?;
     let mut terminal = io::stderr();
     write!(terminal, "{} [y/N] ", text::escaped_lines(question))?;
     terminal.flush()?;
     let (send, line) = oneshot::channel();
-    // A thread that an interrupt leaves behind: the end of the process ends it.
+    // After an interrupt this thread stays blocked in `read` until the process exits.
     std::thread::spawn(move || {
         let mut line = String::new();
         let read = io::stdin().lock().read_line(&mut line);
@@ -38,35 +39,35 @@ pub async fn confirm(question: &str) -> anyhow::Result<bool> {
         _ = interrupts.recv() => String::new(),
     };
     if !line.ends_with('\n') {
-        // The answer has not ended the question's line.
+        // Without an answer the cursor is still on the line of the question.
         writeln!(terminal)?;
     }
     Ok(matches!(line.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
 }
 
-/// The most bytes that are read of a secret.
-const LONGEST: u64 = 4 << 10;
+/// The maximum length of a secret in bytes.
+const MAX_SECRET: u64 = 4 << 10;
 
-/// Reads a line of standard input, which a terminal asks for and does not show. However it ends, by
-/// Ctrl-C, too, the terminal shows again what is typed.
+/// Reads a secret from a line of standard input. A terminal shows the prompt and does not echo the
+/// input. It echoes again afterwards, also after Ctrl-C.
 ///
 /// # Errors
-/// It cannot be read, is too long, or was interrupted.
+/// The line cannot be read or is too long, or the read was interrupted.
 pub async fn secret(prompt: &str) -> anyhow::Result<String> {
     let input = io::stdin();
     if !input.is_terminal() {
-        return bounded(&mut input.lock());
+        return read_bounded_line(&mut input.lock());
     }
     let (mut interrupts, mut ends) =
         (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     write!(io::stderr(), "{prompt} ")?;
     let before = tcgetattr(&input)?;
-    let mut silent = before.clone();
-    silent.local_modes.remove(LocalModes::ECHO);
-    tcsetattr(&input, OptionalActions::Now, &silent)?;
+    let mut without_echo = before.clone();
+    without_echo.local_modes.remove(LocalModes::ECHO);
+    tcsetattr(&input, OptionalActions::Now, &without_echo)?;
     let (send, line) = oneshot::channel();
-    // A thread that an interrupt leaves behind: the end of the process ends it.
-    std::thread::spawn(move || send.send(bounded(&mut io::stdin().lock())).ok());
+    // After an interrupt this thread stays blocked in `read` until the process exits.
+    std::thread::spawn(move || send.send(read_bounded_line(&mut io::stdin().lock())).ok());
     let line = tokio::select! {
         line = line => line.ok(),
         _ = interrupts.recv() => None,
@@ -74,15 +75,17 @@ pub async fn secret(prompt: &str) -> anyhow::Result<String> {
     };
     tcsetattr(&input, OptionalActions::Now, &before)?;
     writeln!(io::stderr()).ok();
-    line.unwrap_or_else(|| bail!("interrupted: nothing was asked"))
+    line.unwrap_or_else(|| bail!("interrupted: no request was sent"))
 }
 
-/// A line of an input, if it is no longer than a secret can be.
-fn bounded(input: &mut dyn BufRead) -> anyhow::Result<String> {
+/// Reads a line of at most [`MAX_SECRET`] bytes.
+fn read_bounded_line(input: &mut dyn BufRead) -> anyhow::Result<String> {
     let mut line = String::new();
-    input.take(LONGEST + 1).read_line(&mut line)?;
-    if line.len() as u64 > LONGEST {
-        bail!("the line on standard input has more than {LONGEST} bytes: no secret is that long");
+    input.take(MAX_SECRET + 1).read_line(&mut line)?;
+    if line.len() as u64 > MAX_SECRET {
+        bail!(
+            "the line on standard input has more than {MAX_SECRET} bytes: no secret is that long"
+        );
     }
     Ok(line)
 }

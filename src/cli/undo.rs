@@ -5,7 +5,7 @@
 //! key: it names the file of the key, or a note mentions the variable that has it.
 //!
 //! Each command decides whether its undo restores the previous state. [`is_alone`] tells it whether
-//! the resource was changed by nobody else since it was read. Not here: how commands become a line;
+//! no other change was made since the resource was read. Not here: how commands become a line;
 //! see [`super::undo_line`].
 
 use std::path::Path;

@@ -317,7 +317,7 @@ pub struct ServeArgs {
     )]
     pub drain_timeout: u32,
 
-    /// Start with the 360Learning catalog, a company `demo` and two credentials to try.
+    /// Start with the 360Learning catalog, a company `demo` and two credentials, for a trial.
     #[arg(long, env = "SCOPEGATE_DEMO", conflicts_with = "catalog")]
     pub demo: bool,
 
@@ -325,7 +325,7 @@ pub struct ServeArgs {
     #[arg(long, env = "SCOPEGATE_LOG_FORMAT", default_value = "text", value_name = "FORMAT")]
     pub log_format: LogFormat,
 
-    /// What to log: a level, or directives such as `warn,scopegate=debug`.
+    /// The log filter: a level, or directives such as `warn,scopegate=debug`.
     #[arg(long, env = "SCOPEGATE_LOG", default_value = "info", value_name = "FILTER")]
     pub log: String,
 }

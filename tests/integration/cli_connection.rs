@@ -203,8 +203,8 @@ fn foreign_server_at_the_address_is_reported_in_one_sentence() {
         ("nowhere.invalid:1".to_owned(), "the name `nowhere.invalid` cannot be resolved"),
         (http1.clone(), "does not speak HTTP/2, so it is not a gRPC server"),
         (format!("https://{http1}"), "does not speak HTTP/2, so it is not a gRPC server"),
-        (html, "speaks no HTTP/2"),
-        (ssh, "speaks no HTTP/2"),
+        (html, "does not speak HTTP/2"),
+        (ssh, "does not speak HTTP/2"),
         (silent, "closed the connection and sent nothing"),
     ] {
         fails(&mut health(home.path(), &endpoint), says);
@@ -316,7 +316,7 @@ fn a_key_file_that_holds_no_key_is_told_of_before_anything_is_asked() {
         (b"\xef\xbb\xbf\n", "is empty"),
         (b"sgk_a\nsgk_b\n", "has more than one line"),
         (b"sgs_a_b\n", "the secret of a credential"),
-        (b"Bearer sgk_a_b\n", "put the key there alone"),
+        (b"Bearer sgk_a_b\n", "put only the key there"),
         (b"sgk_a\0b", "has a character that no key has"),
         (b"\xff\xfe", "is UTF-16"),
     ] {

@@ -309,7 +309,7 @@ fn only_a_plain_file_is_written() {
     for (command, output) in commands.iter().zip(run_all(home.path(), &commands, &[])) {
         let (code, text) = said(&output);
         assert_eq!((code, text.lines().count()), (Some(2), 1), "{command:?}: {text}");
-        let kinds = ["is a directory", "symbolic link", "no plain file", "cannot write"];
+        let kinds = ["is a directory", "symbolic link", "not a regular file", "cannot write"];
         assert!(kinds.iter().any(|kind| text.contains(kind)), "{command:?}: {text}");
     }
     assert_eq!(names(place.path()), before, "nothing is made");
