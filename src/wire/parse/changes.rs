@@ -9,7 +9,7 @@ use crate::proto;
 use crate::wire::validate::{FieldValidator, InvalidRequest, MAX_LABEL, MAX_QUOTED};
 
 /// The filter of a list of changes, and its company.
-pub(crate) fn wanted_changes(
+pub(crate) fn change_filter(
     request: proto::ListChangesRequest,
 ) -> Result<(Option<CompanyId>, Wanted), InvalidRequest> {
     let mut fields = FieldValidator::default();
@@ -40,7 +40,7 @@ pub(crate) fn wanted_changes(
         fields.wrong("end_time", "must be later than `start_time`");
     }
     let actor = fields.line("actor", request.actor, MAX_LABEL);
-    let wanted = Wanted {
+    let filter = Wanted {
         newest_first: request.newest_first,
         after: Some(Revision(request.after_revision)).filter(|after| *after > Revision::ZERO),
         start,
@@ -49,5 +49,5 @@ pub(crate) fn wanted_changes(
         kinds,
         credential,
     };
-    fields.finish(Some((company, wanted)))
+    fields.finish(Some((company, filter)))
 }
