@@ -160,5 +160,5 @@ pub fn batch_counted(bytes: &[u8]) -> Result<usize, Status> {
 /// The key in these headers.
 #[must_use]
 pub fn presented(headers: &HeaderMap) -> Option<Option<&str>> {
-    super::presented(headers).ok()
+    super::bearer_token(headers).ok()
 }
