@@ -30,8 +30,8 @@ impl BackupService for Api {
         request: Request<BackupRequest>,
     ) -> Result<Response<Self::BackupStream>, Status> {
         let Authorized { caller, .. } = self.authorize_request(request)?;
-        // The place is taken until the client has received the last chunk.
-        let place = self
+        // The stream counts for the limit until the client has received the last chunk.
+        let guard = self
             .backups
             .take(&caller)
             .map_err(|_| AuthorityError::Store(StoreError::TooManyBackups))?;
@@ -42,7 +42,7 @@ impl BackupService for Api {
         let (send, stream) = mpsc::channel(1);
         tokio::spawn(forward(self.clone(), caller, chunks, send));
         let stream = ReceiverStream::new(stream).map(move |chunk| {
-            let _ = &place;
+            let _ = &guard;
             chunk
         });
         Ok(Response::new(Box::pin(stream)))

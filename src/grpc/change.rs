@@ -45,12 +45,12 @@ impl ChangeService for Api {
             Some(last) => Some(Revision(last.parse().map_err(|_| pagination::foreign_token())?)),
             None => None,
         };
-        let (company, wanted) = parse::wanted_changes(request)?;
+        let (company, filter) = parse::change_filter(request)?;
         let interest = Interest::of(&caller, company);
-        let found = self.ready()?.history(&interest, wanted, continues, size).await?;
+        let page = self.ready()?.history(&interest, filter, continues, size).await?;
         let next_page_token =
-            found.next.map(|next| list.token(&next.0.to_string())).unwrap_or_default();
-        let changes = found.changes.into_iter().map(render::change).collect();
+            page.next.map(|next| list.token(&next.0.to_string())).unwrap_or_default();
+        let changes = page.changes.into_iter().map(render::change).collect();
         Ok(Response::new(ListChangesResponse { changes, next_page_token }))
     }
 

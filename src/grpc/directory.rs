@@ -172,14 +172,14 @@ impl DirectoryService for Api {
         request: Request<VerifySecretRequest>,
     ) -> Result<Response<VerifySecretResponse>, Status> {
         let authorized = self.authorize_request(request)?;
-        let (named, presented) = parse::verify_secret(authorized.request)?;
-        let found = match presented {
+        let (owner, secret) = parse::verify_secret(authorized.request)?;
+        let verification = match secret {
             Some(secret) => {
-                self.ready()?.verify_secret(&authorized.caller, &named, &secret).await?
+                self.ready()?.verify_secret(&authorized.caller, &owner, &secret).await?
             }
             None => Verification::Wrong,
         };
-        Ok(Response::new(render::verification(found)))
+        Ok(Response::new(render::verification(verification)))
     }
 
     async fn put_user(

@@ -1,6 +1,6 @@
-//! Fuzz: a door to the readers of this floor, for `fuzz/` alone. No other build has it.
+//! Fuzz: access to the parsers of this module for the targets in `fuzz/`. No other build has it.
 //!
-//! Not here: what must hold of what was read; each target says so.
+//! Not here: the properties that are tested; each target states them.
 
 use std::convert::Infallible;
 use std::pin::pin;
@@ -24,10 +24,10 @@ use crate::wire::access::{Authorized, CompanyScoped};
 use crate::wire::pagination::{self, PageTokens};
 use crate::wire::parse;
 
-/// How many kinds of request [`request`] knows.
+/// The number of kinds of requests that [`request`] can read.
 pub const KINDS: u8 = 33;
 
-/// Reads these bytes as a request of one kind; none if they are no message.
+/// Parses these bytes as a request of one kind; none if they do not decode as a message.
 #[must_use]
 pub fn request(kind: u8, bytes: &[u8]) -> Option<Result<(), Status>> {
     fn plain<Q: Message + Default, T, E: Into<Status>>(
@@ -103,23 +103,23 @@ fn import(message: proto::ImportCredentialsRequest) -> Result<(), Status> {
     Ok(())
 }
 
-/// Reads these bytes as a check.
+/// Parses these bytes as a check.
 #[must_use]
 pub fn check(bytes: &[u8]) -> Option<Query> {
     let request = proto::CheckRequest::decode(bytes).ok()?;
     parse::check(request, &|_| None).ok().map(|(query, _)| query)
 }
 
-/// The token of the page of a list behind this place.
+/// The token of the page of a list after this position.
 #[must_use]
 pub fn token(of: Incarnation, rpc: &str, parameters: &[&str], last: &str) -> String {
     PageTokens::new(of, rpc, parameters).token(last)
 }
 
-/// The place that a page of a list starts behind.
+/// The position after which a page of a list starts.
 ///
 /// # Errors
-/// It is no token of this list.
+/// The token is not one of this list.
 pub fn place(
     of: Incarnation,
     rpc: &str,
@@ -129,10 +129,10 @@ pub fn place(
     Ok(PageTokens::new(of, rpc, parameters).after(token)?)
 }
 
-/// Reads one message from the pieces in which its request came.
+/// Reads one message from the frames of its request.
 ///
 /// # Errors
-/// There is not exactly one message.
+/// The frames are not exactly one message.
 pub fn express(pieces: Vec<Bytes>, limit: usize) -> Result<proto::CheckRequest, Status> {
     let frames = pieces.into_iter().map(|piece| Ok::<_, Infallible>(Frame::data(piece)));
     let body = StreamBody::new(tokio_stream::iter(frames));
@@ -148,7 +148,7 @@ pub fn express(pieces: Vec<Bytes>, limit: usize) -> Result<proto::CheckRequest, 
     }
 }
 
-/// Counts the lists of a batch of checks, and says how many checks it has if they are few enough.
+/// Counts the lists of a batch of checks, and returns the number of its checks.
 ///
 /// # Errors
 /// A list is too long.
@@ -157,8 +157,8 @@ pub fn batch_counted(bytes: &[u8]) -> Result<usize, Status> {
     Ok(proto::BatchCheckRequest::decode(bytes).map_or(0, |batch| batch.checks.len()))
 }
 
-/// The key that these headers present.
+/// The key in these headers.
 #[must_use]
 pub fn presented(headers: &HeaderMap) -> Option<Option<&str>> {
-    super::presented(headers).ok()
+    super::bearer_token(headers).ok()
 }

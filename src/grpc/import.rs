@@ -18,7 +18,7 @@ use crate::wire::validate::InvalidRequest;
 
 /// The position of an item in an import.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Place {
+pub(super) struct ImportPosition {
     /// The index of the message, from 0.
     pub(super) message: u64,
     /// The list of the message; empty for the whole message.
@@ -29,7 +29,7 @@ pub(super) struct Place {
     pub(super) line: u64,
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for ImportPosition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}[{}]", self.list, self.index)
     }
@@ -49,7 +49,7 @@ pub(super) enum ImportErrorCause {
 
 /// An import that stopped early: the position, and what was created before.
 pub(super) struct ImportError {
-    pub(super) place: Place,
+    pub(super) position: ImportPosition,
     pub(super) summary: ImportSummary,
     pub(super) cause: ImportErrorCause,
 }
@@ -66,19 +66,19 @@ pub(super) async fn import(
     let mut message = messages.message().await?.unwrap_or_default();
     let options = parse::import_options(&caller, &message)?;
     let mut import = authority.import(options.clone());
-    let mut place = Place::default();
+    let mut position = ImportPosition::default();
     loop {
         let added = match parse::import_message(&message, &options) {
             Ok(()) if !authority.is_current(&caller) => {
-                Err((place, ImportErrorCause::CallerRevoked))
+                Err((position, ImportErrorCause::CallerRevoked))
             }
-            Ok(()) => add(&mut import, place.message, message).await,
-            Err(invalid) => Err((place, ImportErrorCause::Invalid(invalid))),
+            Ok(()) => add(&mut import, position.message, message).await,
+            Err(invalid) => Err((position, ImportErrorCause::Invalid(invalid))),
         };
-        if let Err((place, cause)) = added {
-            return Err(stop(import, place, cause).await.into());
+        if let Err((position, cause)) = added {
+            return Err(stop(import, position, cause).await.into());
         }
-        place.message += 1;
+        position.message += 1;
         let next = tokio::select! {
             next = messages.message() => Some(next),
             _ = closing.wait_for(|closing| *closing) => None,
@@ -86,7 +86,9 @@ pub(super) async fn import(
         match next {
             Some(Ok(Some(next))) => message = next,
             Some(Ok(None)) => break,
-            None => return Err(stop(import, place, ImportErrorCause::ShuttingDown).await.into()),
+            None => {
+                return Err(stop(import, position, ImportErrorCause::ShuttingDown).await.into());
+            }
             Some(Err(status)) => {
                 // The client disconnected or sent a malformed frame: the items before it are kept.
                 import.settle().await.ok();
@@ -96,42 +98,48 @@ pub(super) async fn import(
     }
     match import.settle().await {
         Ok(()) => Ok(reply::imported(import.tally(), import.take_differences())),
-        Err((place, error)) => {
-            Err(stop(import, place, ImportErrorCause::Rejected(error)).await.into())
+        Err((position, error)) => {
+            Err(stop(import, position, ImportErrorCause::Rejected(error)).await.into())
         }
     }
 }
 
 /// Adds the items of a message, up to the first one that is malformed or rejected.
 async fn add(
-    import: &mut Import<'_, Place>,
+    import: &mut Import<'_, ImportPosition>,
     message: u64,
     request: ImportCredentialsRequest,
-) -> Result<(), (Place, ImportErrorCause)> {
+) -> Result<(), (ImportPosition, ImportErrorCause)> {
     for (index, item) in request.companies.into_iter().enumerate() {
-        let place = Place { message, list: "companies", index, line: item.line };
+        let position = ImportPosition { message, list: "companies", index, line: item.line };
         let new = parse::imported_company(index, item);
-        let new = new.map_err(|invalid| (place, ImportErrorCause::Invalid(invalid)))?;
-        let added = import.add(place, ImportItem::Company(new)).await;
-        added.map_err(|(place, error)| (place, ImportErrorCause::Rejected(error)))?;
+        let new = new.map_err(|invalid| (position, ImportErrorCause::Invalid(invalid)))?;
+        let added = import.add(position, ImportItem::Company(new)).await;
+        added.map_err(|(position, error)| (position, ImportErrorCause::Rejected(error)))?;
     }
     for (index, item) in request.credentials.into_iter().enumerate() {
-        let place = Place { message, list: "credentials", index, line: item.line };
+        let position = ImportPosition { message, list: "credentials", index, line: item.line };
         let new = parse::imported_credential(index, item);
-        let new = new.map_err(|invalid| (place, ImportErrorCause::Invalid(invalid)))?;
-        let added = import.add(place, ImportItem::Credential(new)).await;
-        added.map_err(|(place, error)| (place, ImportErrorCause::Rejected(error)))?;
+        let new = new.map_err(|invalid| (position, ImportErrorCause::Invalid(invalid)))?;
+        let added = import.add(position, ImportItem::Credential(new)).await;
+        added.map_err(|(position, error)| (position, ImportErrorCause::Rejected(error)))?;
     }
     Ok(())
 }
 
 /// Waits for the items before the position where an import stops. If one of them is rejected, the import
 /// stops there.
-async fn stop(mut import: Import<'_, Place>, place: Place, cause: ImportErrorCause) -> ImportError {
+async fn stop(
+    mut import: Import<'_, ImportPosition>,
+    position: ImportPosition,
+    cause: ImportErrorCause,
+) -> ImportError {
     match import.settle().await {
-        Ok(()) => ImportError { place, summary: import.tally(), cause },
-        Err((place, error)) => {
-            ImportError { place, summary: import.tally(), cause: ImportErrorCause::Rejected(error) }
-        }
+        Ok(()) => ImportError { position, summary: import.tally(), cause },
+        Err((position, error)) => ImportError {
+            position,
+            summary: import.tally(),
+            cause: ImportErrorCause::Rejected(error),
+        },
     }
 }

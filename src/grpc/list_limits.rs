@@ -1,12 +1,12 @@
-//! Lists: how long each list of a request may be, checked on the bytes before they are decoded.
+//! List limits: the maximum length of each list of a request, checked on the bytes before they are
+//! decoded.
 //!
-//! A message of two bytes per item decodes into hundreds of bytes per item: a few megabytes of
-//! empty checks would take a gigabyte and a second of a core before anything could refuse them.
-//! So the fields are counted first, by the contract's own descriptors (the encoding:
-//! <https://protobuf.dev/programming-guides/encoding/>), and nothing is decoded of a message that
-//! has too many.
+//! An item of two bytes can decode into hundreds of bytes. A few megabytes of empty checks would take a
+//! gigabyte of memory and a second of a core before a parser could reject them. So the items are counted
+//! first, with the descriptors of the API (the encoding:
+//! <https://protobuf.dev/programming-guides/encoding/>). A message with too many items is not decoded.
 //!
-//! Not here: what the items say; see [`crate::wire::parse`].
+//! Not here: the content of the items; see [`crate::wire::parse`].
 
 use std::collections::HashMap;
 use std::fmt::{self, Display};
@@ -22,7 +22,7 @@ use crate::wire::validate::{
     Violation,
 };
 
-/// Shorter messages are decoded as they are: they have no room for much.
+/// Messages shorter than this many bytes are not counted, since they cannot have many items.
 pub(super) const COUNTED_FROM: usize = 1 << 10;
 /// The most items of all lists of a message together.
 const MAX_ITEMS: usize = 200_000;
@@ -30,7 +30,7 @@ const MAX_ITEMS: usize = 200_000;
 const MAX_OTHER: usize = 1_000;
 /// The most paths of a field mask: no resource has as many fields.
 const MAX_PATHS: usize = 100;
-/// How deep messages may stand in each other: the decoder refuses deeper ones.
+/// The maximum depth of nested messages; the decoder rejects deeper ones.
 const MAX_DEPTH: usize = 100;
 
 /// The limit of a list: the field `field` of the message `message`.
@@ -46,11 +46,11 @@ fn limit(message: &str, field: &str) -> usize {
     }
 }
 
-/// What is known of a field.
+/// A field that can hold more than one value.
 enum Field {
-    /// A list of texts.
-    Texts { name: Box<str>, limit: usize },
-    /// A list of numbers. Several may stand in one field.
+    /// A list of strings or bytes.
+    Strings { name: Box<str>, limit: usize },
+    /// A list of numbers, which may be packed into one field.
     Numbers { name: Box<str>, limit: usize },
     /// A list of messages.
     Messages { name: Box<str>, limit: usize, shape: Arc<str> },
@@ -58,10 +58,10 @@ enum Field {
     Message { name: Box<str>, shape: Arc<str> },
 }
 
-/// The fields of a message that can hold more than one value, by number.
+/// The fields of a message that can hold more than one value, by field number.
 type Shape = HashMap<u64, Field>;
 
-/// All messages of the contract, by full name.
+/// All messages of the API, by full name.
 static SHAPES: LazyLock<HashMap<String, Shape>> = LazyLock::new(|| {
     let mut shapes = HashMap::new();
     let files = FileDescriptorSet::decode(proto::DESCRIPTORS).unwrap_or_default().file;
@@ -84,7 +84,7 @@ fn add(shapes: &mut HashMap<String, Shape>, parent: &str, message: &DescriptorPr
         let known = match (field.r#type(), is_list) {
             (Type::Message, true) => Field::Messages { name, limit, shape: of },
             (Type::Message, false) => Field::Message { name, shape: of },
-            (Type::String | Type::Bytes, true) => Field::Texts { name, limit },
+            (Type::String | Type::Bytes, true) => Field::Strings { name, limit },
             (_, true) => Field::Numbers { name, limit },
             (_, false) => continue,
         };
@@ -99,8 +99,8 @@ fn add(shapes: &mut HashMap<String, Shape>, parent: &str, message: &DescriptorPr
 /// Counts the lists of a message of this full name.
 ///
 /// # Errors
-/// A list is longer than its limit. Bytes that are no message are left to the decoder, which
-/// stops where this does.
+/// A list is longer than its limit. Malformed bytes are no error here: the decoder rejects them, and it
+/// stops at the same byte.
 pub(super) fn count(full_name: &str, bytes: &[u8]) -> Result<(), InvalidRequest> {
     if bytes.len() < COUNTED_FROM {
         return Ok(());
@@ -109,7 +109,7 @@ pub(super) fn count(full_name: &str, bytes: &[u8]) -> Result<(), InvalidRequest>
     Counting::default().message(shape, &mut Counts::default(), bytes, &Path::Top, 0)
 }
 
-/// Where a message stands in the request.
+/// The path of a message in the request.
 enum Path<'a> {
     Top,
     Field(&'a Path<'a>, &'a str),
@@ -126,15 +126,15 @@ impl Display for Path<'_> {
     }
 }
 
-/// How many items each list of a message has so far, and those of the messages in it that are
-/// merged when they occur again.
+/// The number of items so far of each list of a message, and of the lists in its message fields, whose
+/// occurrences are merged.
 #[derive(Default)]
 struct Counts {
     lists: HashMap<u64, usize>,
     merged: HashMap<u64, Counts>,
 }
 
-/// The items of all lists so far.
+/// The number of items of all lists so far.
 #[derive(Default)]
 struct Counting {
     items: usize,
@@ -152,11 +152,11 @@ impl Counting {
         while let Some((number, content)) = next_field(&mut bytes) {
             let Some(field) = shape.get(&number) else { continue };
             match field {
-                Field::Texts { name, limit } => {
+                Field::Strings { name, limit } => {
                     self.items(counts.lists.entry(number).or_default(), 1, *limit, path, name)?;
                 }
                 Field::Numbers { name, limit } => {
-                    // Each takes a byte or more.
+                    // A number has at least one byte.
                     let more = content.len().max(1);
                     self.items(counts.lists.entry(number).or_default(), more, *limit, path, name)?;
                 }
@@ -208,8 +208,10 @@ impl Counting {
             return too_many(format!("has more items than the limit of {limit}: send fewer"));
         }
         if self.items > MAX_ITEMS {
-            let all = "takes the lists of the message above the limit of";
-            return too_many(format!("{all} {MAX_ITEMS} items together: send fewer at once"));
+            return too_many(format!(
+                "has an item above the limit of {MAX_ITEMS} items in all lists of the message: send \
+                 fewer"
+            ));
         }
         Ok(())
     }
@@ -223,10 +225,10 @@ const START_GROUP: u64 = 3;
 const END_GROUP: u64 = 4;
 const FIXED_32: u64 = 5;
 
-/// The next field: its number, and its content if it has a length. None at the end, and where the
-/// bytes are no message.
+/// The next field: its number, and its content if it has a length. None at the end, and where the bytes
+/// are malformed.
 fn next_field<'a>(bytes: &mut &'a [u8]) -> Option<(u64, &'a [u8])> {
-    // No field of the contract is a group: the decoder skips them, whatever they hold.
+    // No field of the API is a group, so the decoder skips all groups.
     let mut groups = 0_usize;
     loop {
         let tag = varint(bytes)?;
@@ -262,10 +264,10 @@ fn skip<'a>(bytes: &mut &'a [u8], length: usize) -> Option<&'a [u8]> {
 
 fn varint(bytes: &mut &[u8]) -> Option<u64> {
     let mut value = 0;
-    for place in 0..10 {
+    for index in 0..10 {
         let (byte, rest) = bytes.split_first()?;
         *bytes = rest;
-        value |= u64::from(byte & 0x7f) << (7 * place);
+        value |= u64::from(byte & 0x7f) << (7 * index);
         if byte & 0x80 == 0 {
             return Some(value);
         }
@@ -278,7 +280,7 @@ mod tests {
     use super::*;
     use crate::proto::{BatchCheckRequest, CheckRequest, Token, UpdateCompanyRequest};
 
-    fn refused<M: Message + prost::Name>(bytes: &[u8]) -> Option<String> {
+    fn rejected_field<M: Message + prost::Name>(bytes: &[u8]) -> Option<String> {
         match count(&M::full_name(), bytes) {
             Ok(()) => None,
             Err(InvalidRequest::TooMany(violation)) => Some(violation.field),
@@ -300,7 +302,7 @@ mod tests {
         for (name, shape) in SHAPES.iter().filter(|(name, _)| name.ends_with("Request")) {
             for (number, known) in shape {
                 let (item, count) = match known {
-                    Field::Texts { limit, .. }
+                    Field::Strings { limit, .. }
                     | Field::Numbers { limit, .. }
                     | Field::Messages { limit, .. } => {
                         (field(u8::try_from(*number).expect("small"), b""), *limit)
@@ -318,38 +320,47 @@ mod tests {
     }
 
     #[test]
-    fn lists_in_lists_are_counted_each_for_itself() {
+    fn nested_lists_are_counted_separately() {
         let check =
             |count| CheckRequest { scopes: vec![String::new(); count], ..Default::default() };
         let batch = |checks| BatchCheckRequest { checks }.encode_to_vec();
-        assert_eq!(refused::<BatchCheckRequest>(&batch(vec![check(1_000), check(1_000)])), None);
+        assert_eq!(
+            rejected_field::<BatchCheckRequest>(&batch(vec![check(1_000), check(1_000)])),
+            None
+        );
         let bytes = batch(vec![check(1_000), check(1_001)]);
-        assert_eq!(refused::<BatchCheckRequest>(&bytes).as_deref(), Some("checks[1].scopes"));
+        assert_eq!(
+            rejected_field::<BatchCheckRequest>(&bytes).as_deref(),
+            Some("checks[1].scopes")
+        );
         let bytes = batch(vec![CheckRequest::default(); 1_001]);
-        assert_eq!(refused::<BatchCheckRequest>(&bytes).as_deref(), Some("checks"));
+        assert_eq!(rejected_field::<BatchCheckRequest>(&bytes).as_deref(), Some("checks"));
         let all = batch(vec![check(1_000); 201]);
-        assert_eq!(refused::<BatchCheckRequest>(&all).as_deref(), Some("checks[199].scopes"));
+        assert_eq!(
+            rejected_field::<BatchCheckRequest>(&all).as_deref(),
+            Some("checks[199].scopes")
+        );
     }
 
     #[test]
-    fn a_message_in_pieces_is_counted_as_a_whole() {
+    fn merged_message_fields_are_counted_together() {
         let token = Token { scopes: vec![String::new(); 600], ..Default::default() };
         let half = CheckRequest { token: Some(token), ..Default::default() }.encode_to_vec();
-        assert_eq!(refused::<CheckRequest>(&half), None);
+        assert_eq!(rejected_field::<CheckRequest>(&half), None);
         let whole = [half.clone(), half].concat();
         let merged = CheckRequest::decode(&*whole).expect("a message").token.expect("a token");
         assert_eq!(merged.scopes.len(), 1_200, "the decoder merges them");
-        assert_eq!(refused::<CheckRequest>(&whole).as_deref(), Some("token.scopes"));
+        assert_eq!(rejected_field::<CheckRequest>(&whole).as_deref(), Some("token.scopes"));
         let mask = prost_types::FieldMask { paths: vec![String::new(); 600] };
         let update = UpdateCompanyRequest { update_mask: Some(mask), ..Default::default() };
-        let found = refused::<UpdateCompanyRequest>(&update.encode_to_vec());
-        assert_eq!(found.as_deref(), Some("update_mask.paths"));
+        let field = rejected_field::<UpdateCompanyRequest>(&update.encode_to_vec());
+        assert_eq!(field.as_deref(), Some("update_mask.paths"));
     }
 
     #[test]
-    fn nothing_hides_behind_what_the_decoder_skips() {
+    fn items_after_skipped_fields_are_counted() {
         let check = field(1, b"");
-        // Unknown fields of every wire type, groups in groups among them.
+        // Unknown fields of every wire type, with nested groups.
         let skipped: [&[u8]; 5] = [
             &[0x78, 1],
             &[0x79, 0, 0, 0, 0, 0, 0, 0, 0],
@@ -361,7 +372,7 @@ mod tests {
             let bytes = [skipped, &check.repeat(1_001)].concat();
             let decoded = BatchCheckRequest::decode(&*bytes).expect("a message");
             assert_eq!(decoded.checks.len(), 1_001, "the decoder skips {skipped:?}");
-            assert_eq!(refused::<BatchCheckRequest>(&bytes).as_deref(), Some("checks"));
+            assert_eq!(rejected_field::<BatchCheckRequest>(&bytes).as_deref(), Some("checks"));
         }
     }
 }

@@ -1,7 +1,7 @@
-//! Memory: what the bodies of calls hold of the budget of all callers, while a request is read
-//! and while a reply is not yet sent.
+//! Memory: reserves the memory of request and response bodies in the memory budget, while a request is
+//! read and until a response is sent.
 //!
-//! Small messages are not counted: the number of calls in flight bounds them.
+//! Small messages are not counted: the limit on calls in flight bounds their memory.
 //!
 //! Not here: the budget; see [`crate::metrics::memory_budget`].
 
@@ -18,14 +18,14 @@ use super::unary::{InFlight, Reply};
 use super::{body_timeout, status};
 use crate::metrics::memory_budget::{Account, Exhausted, Reservation};
 
-/// Messages up to so many bytes are not counted.
+/// Messages of up to this many bytes are not counted.
 pub(super) const COUNTED_FROM: usize = 1 << 10;
-/// Nor those of calls that must get through up to so many: see [`Urgency`].
+/// Messages of urgent calls of up to this many bytes are not counted either; see [`Urgency`].
 const URGENT_COUNTED_FROM: usize = 16 << 10;
-/// The bytes in front of a message in a gRPC body.
+/// The bytes of the prefix of a message in a gRPC body.
 const PREFIX: usize = 5;
 
-/// Bytes that hold their reservation until the last of them is sent.
+/// Bytes with their reservation, which is released when the last of them is sent.
 struct Held {
     bytes: Bytes,
     _reservation: Reservation,
@@ -37,21 +37,21 @@ impl AsRef<[u8]> for Held {
     }
 }
 
-/// Whether a call may be refused for want of memory.
+/// Whether a call may be rejected when the memory budget is exhausted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Urgency {
-    /// Its request and its reply may be refused.
+    /// The request and the response may be rejected.
     Read,
-    /// Its request may be refused, and not its reply: it tells of a change that is made already.
+    /// The request may be rejected, but not the response, since the change is already committed.
     Change,
-    /// The same, and a short request may not be refused either.
+    /// As for a change, and a short request may not be rejected either.
     Urgent,
 }
 
-/// Bytes of a reply, reserved for as long as there are references to them.
+/// Bytes of a response, reserved until the last reference to them is dropped.
 ///
 /// # Errors
-/// There is no room for them, and the reply may be refused.
+/// The budget is exhausted, and the response may be rejected.
 fn hold(bytes: Bytes, account: &Account, urgency: Urgency) -> Result<Bytes, Exhausted> {
     if bytes.len() <= COUNTED_FROM {
         return Ok(bytes);
@@ -64,12 +64,12 @@ fn hold(bytes: Bytes, account: &Account, urgency: Urgency) -> Result<Bytes, Exha
     Ok(Bytes::from_owner(Held { bytes, _reservation: reservation }))
 }
 
-/// What a request holds while its call goes on.
+/// The reservation of a request during its call.
 #[derive(Clone)]
 pub struct RequestMemory(Arc<Mutex<Reservation>>);
 
 impl RequestMemory {
-    /// Nothing yet, in this account.
+    /// An empty reservation in this account.
     #[must_use]
     pub fn of(account: &Account) -> Self {
         Self(Arc::new(Mutex::new(account.empty())))
@@ -80,19 +80,19 @@ impl RequestMemory {
     }
 }
 
-/// The body of a request whose bytes are reserved as they come.
+/// The body of a request whose bytes are reserved as they are received.
 pub struct CountedBody<B> {
     body: B,
     memory: RequestMemory,
     messages: Messages,
 }
 
-/// How the messages of a body follow each other.
+/// The messages of a body.
 enum Messages {
-    /// There is one: it is held until its call ends. So many bytes of it have come, of which these
-    /// need no memory of the budget.
-    One { come: u64, free: u64 },
-    /// They come one after another: of each no more is held than what has come of it.
+    /// One message, which is held until the call ends: the bytes received so far, and the number up to
+    /// which they are not counted.
+    One { received: u64, free: u64 },
+    /// A stream of messages: only the received bytes of the current message are held.
     Stream(Boundary),
 }
 
@@ -103,10 +103,10 @@ impl<B> CountedBody<B> {
             Urgency::Read | Urgency::Change => COUNTED_FROM,
             Urgency::Urgent => URGENT_COUNTED_FROM,
         };
-        Self { body, memory, messages: Messages::One { come: 0, free: free as u64 } }
+        Self { body, memory, messages: Messages::One { received: 0, free: free as u64 } }
     }
 
-    /// The body of a call whose messages come one after another.
+    /// The body of a call with a stream of messages.
     pub fn stream(body: B, memory: RequestMemory) -> Self {
         Self { body, memory, messages: Messages::Stream(Boundary::default()) }
     }
@@ -127,16 +127,16 @@ impl<B: Body<Data = Bytes, Error: Into<body_timeout::Error>> + Unpin> Body for C
         };
         if let Some(data) = frame.data_ref() {
             let length = data.len() as u64;
-            let holds = match &mut self.messages {
-                Messages::One { come, free } => {
-                    *come += length;
-                    if *come > *free { *come } else { 0 }
+            let held = match &mut self.messages {
+                Messages::One { received, free } => {
+                    *received += length;
+                    if *received > *free { *received } else { 0 }
                 }
-                // What ended in this frame may still wait to be taken.
+                // A message that ends in this frame may still wait to be read.
                 Messages::Stream(boundary) => boundary.pass(data).max(length),
             };
-            let held = self.memory.with(|reservation| reservation.resize(holds));
-            if let Err(exhausted) = held {
+            let resized = self.memory.with(|reservation| reservation.resize(held));
+            if let Err(exhausted) = resized {
                 return Poll::Ready(Some(Err(status::no_memory(exhausted).into())));
             }
         }
@@ -152,49 +152,50 @@ impl<B: Body<Data = Bytes, Error: Into<body_timeout::Error>> + Unpin> Body for C
     }
 }
 
-/// Where one message of a body ends and the next begins.
+/// Finds the boundaries between the messages of a body.
 #[derive(Default)]
 struct Boundary {
-    /// As much as has come of a message's prefix.
+    /// The received bytes of the prefix of a message.
     prefix: Vec<u8>,
-    /// How many bytes of the message are still to come, and how many have come.
-    left: u64,
-    come: u64,
+    /// The bytes of the message that are not received yet.
+    remaining: u64,
+    /// The bytes of the message that are received.
+    received: u64,
 }
 
 impl Boundary {
-    /// Passes over bytes, and returns how many the last, unfinished message has so far.
+    /// Advances over bytes, and returns how many bytes of the last, incomplete message are received.
     fn pass(&mut self, mut bytes: &[u8]) -> u64 {
         while let Some((first, rest)) = bytes.split_first() {
-            if self.left == 0 {
+            if self.remaining == 0 {
                 self.prefix.push(*first);
                 bytes = rest;
                 if let [_, length @ ..] = self.prefix.as_slice()
                     && let Ok(length) = <[u8; PREFIX - 1]>::try_from(length)
                 {
-                    self.left = u64::from(u32::from_be_bytes(length));
-                    self.come = 0;
+                    self.remaining = u64::from(u32::from_be_bytes(length));
+                    self.received = 0;
                     self.prefix.clear();
                 }
                 continue;
             }
-            let count = self.left.min(bytes.len() as u64);
-            let behind = usize::try_from(count).ok().and_then(|count| bytes.get(count..));
-            bytes = behind.unwrap_or_default();
-            self.left -= count;
-            self.come += count;
+            let count = self.remaining.min(bytes.len() as u64);
+            let rest = usize::try_from(count).ok().and_then(|count| bytes.get(count..));
+            bytes = rest.unwrap_or_default();
+            self.remaining -= count;
+            self.received += count;
         }
-        if self.left == 0 { 0 } else { self.come }
+        if self.remaining == 0 { 0 } else { self.received }
     }
 }
 
-/// The body of a reply whose bytes are reserved until they are sent. Where there is no room for
-/// them, the call ends with an error instead.
+/// The body of a response whose bytes are reserved until they are sent. If the budget is exhausted, the
+/// call ends with an error instead.
 struct HeldReply {
     body: tonic::body::Body,
     account: Account,
     urgency: Urgency,
-    /// What was read of it ahead.
+    /// The first frame, if it was read before the body was polled.
     first: Option<Option<Result<Frame<Bytes>, Status>>>,
     ended: bool,
 }
@@ -210,7 +211,7 @@ impl HeldReply {
             Err(exhausted) => {
                 self.ended = true;
                 let mut trailers = HeaderMap::new();
-                // The only error is a header that cannot be written, and these can.
+                // The only error is an invalid header value, and these are valid.
                 status::no_memory(exhausted).add_header(&mut trailers).ok();
                 Frame::trailers(trailers)
             }
@@ -241,20 +242,20 @@ impl Body for HeldReply {
     }
 
     fn size_hint(&self) -> SizeHint {
-        // What an error would replace is not promised.
+        // An error may replace the body, so its size is not known.
         SizeHint::default()
     }
 }
 
-/// Has the bytes of a response reserved. Its first message is written at once, so that a reply is
-/// either counted or not there yet.
+/// Reserves the bytes of a response. Its first message is encoded immediately, so that no response
+/// message is in memory without a reservation.
 pub async fn held(
     response: Response<tonic::body::Body>,
     account: Account,
     urgency: Urgency,
 ) -> Response<tonic::body::Body> {
     if response.body().is_end_stream() {
-        // Its status is in its headers.
+        // The status is in the headers.
         return response;
     }
     let (head, body) = response.into_parts();
@@ -262,7 +263,7 @@ pub async fn held(
     let first = std::future::poll_fn(|context| {
         Poll::Ready(match Pin::new(&mut reply.body).poll_frame(context) {
             Poll::Ready(first) => Some(first),
-            // A stream without a message yet.
+            // A stream that has no message yet.
             Poll::Pending => None,
         })
     })
@@ -272,10 +273,10 @@ pub async fn held(
 }
 
 impl Reply {
-    /// One message, reserved until it is sent.
+    /// A response of one message, reserved until it is sent.
     ///
     /// # Errors
-    /// There is no room for it.
+    /// The budget is exhausted.
     pub(super) fn held(message: Bytes, account: impl FnOnce() -> Account) -> Result<Self, Status> {
         if message.len() <= COUNTED_FROM {
             return Ok(Self::Message(Some(message), InFlight::default()));
@@ -295,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_come_of_the_last_message_is_known_however_the_bytes_are_cut() {
+    fn received_bytes_of_the_last_message_are_counted_however_frames_are_split() {
         let wire = [message(10), message(0), message(300), message(4)].concat();
         for size in 1..wire.len() {
             let mut boundary = Boundary::default();

@@ -1,9 +1,11 @@
-//! Reply: what a change is answered with, from what it did.
+//! Reply: the responses to changes, from what the authority has written.
 //!
-//! A reply is a function of what was done and nothing else, since a commit may keep a part of it
-//! for who asks again: see [`super::stored_reply`].
+//! A response depends only on what was written, since the commit stores a part of it for a request that
+//! is sent again; see [`super::stored_reply`].
+//!
+//! Not here: the resources in the responses; see [`crate::wire::render`].
 
-use super::import::Place;
+use super::import::ImportPosition;
 use crate::authority::api_keys::KeyChanged;
 use crate::authority::consents::{ConsentId, ConsentView};
 use crate::authority::impact::Impact;
@@ -21,12 +23,12 @@ use crate::policy::user::User;
 use crate::proto;
 use crate::wire::render::{self, names};
 
-/// Replies that are a resource and a revision.
+/// Responses that are a resource and a revision.
 macro_rules! resources {
     ($($name:ident: $view:ty => $message:ident { $field:ident })*) => {$(
-        pub(super) fn $name(done: Written<$view>) -> proto::$message {
-            let revision = done.revision.0;
-            proto::$message { $field: Some(render::$field(done.resource, done.etag)), revision }
+        pub(super) fn $name(written: Written<$view>) -> proto::$message {
+            let revision = written.revision.0;
+            proto::$message { $field: Some(render::$field(written.resource, written.etag)), revision }
         }
     )*};
 }
@@ -41,37 +43,37 @@ resources! {
     secret_deleted: CredentialView => DeleteSecretResponse { credential }
 }
 
-pub(super) fn granted(done: Written<CredentialView>) -> proto::GrantScopesResponse {
+pub(super) fn granted(written: Written<CredentialView>) -> proto::GrantScopesResponse {
     proto::GrantScopesResponse {
-        added_scopes: names(&done.added),
-        revision: done.revision.0,
-        credential: Some(render::credential(done.resource, done.etag)),
+        added_scopes: names(&written.added),
+        revision: written.revision.0,
+        credential: Some(render::credential(written.resource, written.etag)),
     }
 }
 
-pub(super) fn revoked(done: Written<CredentialView>) -> proto::RevokeScopesResponse {
+pub(super) fn revoked(written: Written<CredentialView>) -> proto::RevokeScopesResponse {
     proto::RevokeScopesResponse {
-        removed_scopes: names(&done.removed),
-        revision: done.revision.0,
-        credential: Some(render::credential(done.resource, done.etag)),
+        removed_scopes: names(&written.removed),
+        revision: written.revision.0,
+        credential: Some(render::credential(written.resource, written.etag)),
     }
 }
 
-pub(super) fn replaced(done: Written<CredentialView>) -> proto::ReplaceScopesResponse {
+pub(super) fn replaced(written: Written<CredentialView>) -> proto::ReplaceScopesResponse {
     proto::ReplaceScopesResponse {
-        added_scopes: names(&done.added),
-        removed_scopes: names(&done.removed),
-        revision: done.revision.0,
-        credential: Some(render::credential(done.resource, done.etag)),
+        added_scopes: names(&written.added),
+        removed_scopes: names(&written.removed),
+        revision: written.revision.0,
+        credential: Some(render::credential(written.resource, written.etag)),
     }
 }
 
-pub(super) fn reset(done: Written<CredentialView>) -> proto::ResetScopesResponse {
+pub(super) fn reset(written: Written<CredentialView>) -> proto::ResetScopesResponse {
     proto::ResetScopesResponse {
-        added_scopes: names(&done.added),
-        removed_scopes: names(&done.removed),
-        revision: done.revision.0,
-        credential: Some(render::credential(done.resource, done.etag)),
+        added_scopes: names(&written.added),
+        removed_scopes: names(&written.removed),
+        revision: written.revision.0,
+        credential: Some(render::credential(written.resource, written.etag)),
     }
 }
 
@@ -79,95 +81,101 @@ pub(super) fn restored(count: u64, revision: Revision) -> proto::RestoreGrantsRe
     proto::RestoreGrantsResponse { restored_credential_count: count, revision: revision.0 }
 }
 
-pub(super) fn scopes_added(done: Written<CompanyView>) -> proto::AddCompanyScopesResponse {
+pub(super) fn scopes_added(written: Written<CompanyView>) -> proto::AddCompanyScopesResponse {
     proto::AddCompanyScopesResponse {
-        added_scopes: names(&done.added),
-        revision: done.revision.0,
-        company: Some(render::company(done.resource, done.etag)),
+        added_scopes: names(&written.added),
+        revision: written.revision.0,
+        company: Some(render::company(written.resource, written.etag)),
     }
 }
 
 pub(super) fn restricted(
-    done: Written<CompanyView>,
+    written: Written<CompanyView>,
     impact: Impact,
 ) -> proto::RestrictCompanyScopesResponse {
     proto::RestrictCompanyScopesResponse {
-        restricted_scopes: names(&done.removed),
+        restricted_scopes: names(&written.removed),
         affected_credential_count: impact.count,
         affected_credentials: impact.affected.into_iter().map(render::affected).collect(),
         etag: impact.etag,
-        revision: done.revision.0,
-        company: Some(render::company(done.resource, done.etag)),
+        revision: written.revision.0,
+        company: Some(render::company(written.resource, written.etag)),
     }
 }
 
 pub(super) fn imported(
-    tally: ImportSummary,
-    differences: Vec<ImportDifference<Place>>,
+    summary: ImportSummary,
+    differences: Vec<ImportDifference<ImportPosition>>,
 ) -> proto::ImportCredentialsResponse {
     proto::ImportCredentialsResponse {
-        created_company_count: tally.companies,
-        created_credential_count: tally.credentials,
-        skipped_count: tally.skipped,
-        revision: tally.revision.0,
-        differing_count: tally.differing,
+        created_company_count: summary.companies,
+        created_credential_count: summary.credentials,
+        skipped_count: summary.skipped,
+        revision: summary.revision.0,
+        differing_count: summary.differing,
         differing: differences.into_iter().map(differing).collect(),
     }
 }
 
-fn differing(difference: ImportDifference<Place>) -> proto::ImportDifference {
-    let ImportDifference { place, new, fields } = difference;
+fn differing(difference: ImportDifference<ImportPosition>) -> proto::ImportDifference {
+    let ImportDifference { place: position, new, fields } = difference;
     let (company_id, credential_id) = match new {
         ImportItem::Company(new) => (new.id.to_string(), String::new()),
         ImportItem::Credential(new) => (new.company.to_string(), new.id.to_string()),
     };
     let fields = fields.into_iter().map(str::to_owned).collect();
-    proto::ImportDifference { company_id, credential_id, line: place.line, fields }
+    proto::ImportDifference { company_id, credential_id, line: position.line, fields }
 }
 
-pub(super) fn secret_created(made: NewSecret) -> proto::CreateSecretResponse {
+pub(super) fn secret_created(created: NewSecret) -> proto::CreateSecretResponse {
     proto::CreateSecretResponse {
-        secret_id: made.id.map(|id| id.to_string()).unwrap_or_default(),
-        secret: made.secret.map(SecretText::reveal).unwrap_or_default(),
-        revision: made.revision.0,
+        secret_id: created.id.map(|id| id.to_string()).unwrap_or_default(),
+        secret: created.secret.map(SecretText::reveal).unwrap_or_default(),
+        revision: created.revision.0,
     }
 }
 
-pub(crate) fn key_created(made: KeyChanged) -> proto::CreateKeyResponse {
+pub(crate) fn key_created(created: KeyChanged) -> proto::CreateKeyResponse {
     proto::CreateKeyResponse {
-        key: Some(render::key(made.key, made.etag)),
-        secret: made.secret.map(SecretText::reveal).unwrap_or_default(),
-        revision: made.revision.0,
+        key: Some(render::key(created.key, created.etag)),
+        secret: created.secret.map(SecretText::reveal).unwrap_or_default(),
+        revision: created.revision.0,
         warnings: vec![],
     }
 }
 
-pub(super) fn key_deleted(gone: KeyChanged) -> proto::DeleteKeyResponse {
-    let key = Some(render::key(gone.key, gone.etag));
-    proto::DeleteKeyResponse { key, revision: gone.revision.0 }
+pub(super) fn key_deleted(deleted: KeyChanged) -> proto::DeleteKeyResponse {
+    let key = Some(render::key(deleted.key, deleted.etag));
+    proto::DeleteKeyResponse { key, revision: deleted.revision.0 }
 }
 
-pub(super) fn user_put(company: &CompanyId, done: Written<User>) -> proto::PutUserResponse {
-    let user = Some(render::user(done.resource, company, done.etag));
-    proto::PutUserResponse { user, revision: done.revision.0, warnings: vec![] }
+pub(super) fn user_put(company: &CompanyId, written: Written<User>) -> proto::PutUserResponse {
+    let user = Some(render::user(written.resource, company, written.etag));
+    proto::PutUserResponse { user, revision: written.revision.0, warnings: vec![] }
 }
 
-pub(super) fn user_deleted(company: &CompanyId, done: Written<User>) -> proto::DeleteUserResponse {
-    let user = Some(render::user(done.resource, company, done.etag));
-    proto::DeleteUserResponse { user, revision: done.revision.0 }
+pub(super) fn user_deleted(
+    company: &CompanyId,
+    written: Written<User>,
+) -> proto::DeleteUserResponse {
+    let user = Some(render::user(written.resource, company, written.etag));
+    proto::DeleteUserResponse { user, revision: written.revision.0 }
 }
 
-pub(super) fn consent_put(id: &ConsentId, done: Written<ConsentView>) -> proto::PutConsentResponse {
-    let consent = Some(render::consent(done.resource, id, done.etag));
-    proto::PutConsentResponse { consent, revision: done.revision.0 }
+pub(super) fn consent_put(
+    id: &ConsentId,
+    written: Written<ConsentView>,
+) -> proto::PutConsentResponse {
+    let consent = Some(render::consent(written.resource, id, written.etag));
+    proto::PutConsentResponse { consent, revision: written.revision.0 }
 }
 
 pub(super) fn consent_deleted(
     id: &ConsentId,
-    done: Written<ConsentView>,
+    written: Written<ConsentView>,
 ) -> proto::DeleteConsentResponse {
-    let consent = Some(render::consent(done.resource, id, done.etag));
-    proto::DeleteConsentResponse { consent, revision: done.revision.0 }
+    let consent = Some(render::consent(written.resource, id, written.etag));
+    proto::DeleteConsentResponse { consent, revision: written.revision.0 }
 }
 
 pub(super) fn applied(applied: Applied) -> proto::ApplyCatalogResponse {
@@ -206,10 +214,10 @@ pub(super) fn applied(applied: Applied) -> proto::ApplyCatalogResponse {
     }
 }
 
-/// The most bytes of names of a list that a reply repeats in parts.
+/// The most bytes of the names in one list of a response.
 const MAX_LISTED: usize = 512 << 10;
 
-/// The first of these names, as far as a reply has room for them.
+/// The first of these names, up to [`MAX_LISTED`] bytes.
 fn first(names: Vec<String>) -> Vec<String> {
     let mut bytes = 0;
     let fits = |name: &String| {

@@ -102,11 +102,11 @@ mod tests {
     #[test]
     fn streams_above_the_limit_are_rejected_until_one_is_dropped() {
         let streams = StreamLimit::new(2, 1);
-        let one = streams.take(&Caller::Anonymous).expect("a place");
-        let two = streams.take(&Caller::Anonymous).expect("a place");
+        let one = streams.take(&Caller::Anonymous).expect("below the limit");
+        let two = streams.take(&Caller::Anonymous).expect("below the limit");
         assert_eq!(streams.take(&Caller::Anonymous).map(drop), Err(StreamLimitReached::All(2)));
         drop(one);
-        let again = streams.take(&Caller::Anonymous).expect("a place");
+        let again = streams.take(&Caller::Anonymous).expect("below the limit");
         assert_eq!(streams.read(), 2);
         drop((two, again));
         assert_eq!(streams.read(), 0);

@@ -1,12 +1,14 @@
-//! Express: a unary call by the shortest way.
+//! Unary: the fast path of unary calls.
 //!
-//! The generated services carry any call: streams, compression, interceptors. A check is one
-//! small message in and one out, and in front of every request of a platform. This file reads
-//! and writes exactly that, on hyper's own types: no buffer beside the message, no boxed future.
-//! What it does not know (a compressed message) it leaves to the generated service.
+//! The generated services support every kind of call: streams, compression, interceptors. A check is one
+//! small request message and one small response message, in front of every request of a platform. This
+//! module reads and writes exactly that with the types of hyper: no buffer except the message, no boxed
+//! future.
 //!
-//! The gRPC wire: <https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>. A message
-//! stands behind five bytes: one that says whether it is compressed, and its length.
+//! The gRPC protocol: <https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>. Each message has
+//! a prefix of five bytes: a compressed flag and the length.
+//!
+//! Not here: compressed messages and streams, which the generated services handle.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -29,37 +31,37 @@ const GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 const OK: HeaderValue = HeaderValue::from_static("0");
-/// The bytes in front of a message.
+/// The bytes of the prefix of a message.
 const PREFIX: usize = 5;
 
-/// The body of a reply: of an express one, or of any other.
+/// The body of a response, of the fast path or of a generated service.
 pub enum Reply {
-    /// One message and the trailers behind it. Its call is in flight until the message is sent:
-    /// only then the trailers are asked for.
+    /// One message and the trailers after it. The call is in flight until the message is sent; hyper
+    /// polls for the trailers only then.
     Message(Option<Bytes>, InFlight),
-    /// Only the trailers are left.
+    /// Only the trailers remain.
     Trailers(InFlight),
-    /// Nothing is left.
+    /// The body is complete.
     Ended,
-    /// Of a generated service.
+    /// The body of a generated service.
     Other(tonic::body::Body),
 }
 
-/// The places in flight that a call takes: of all calls, and of those of its key.
+/// The counts of calls in flight that include a call: of the worker, and of its key.
 #[derive(Debug, Default)]
 pub struct InFlight(pub Option<Counted>, pub Option<Counted>);
 
 impl Reply {
-    /// Has a call stay in flight until its message is taken, if it has one.
+    /// Counts the call as in flight until its message is sent, if it has one.
     #[must_use]
-    pub fn in_flight(self, places: InFlight) -> Self {
+    pub fn in_flight(self, in_flight: InFlight) -> Self {
         match self {
-            Self::Message(message, _) => Self::Message(message, places),
+            Self::Message(message, _) => Self::Message(message, in_flight),
             other => other,
         }
     }
 
-    /// Whether more than one message may come, at any time.
+    /// Whether the body may have more than one message, at any time.
     #[must_use]
     pub fn is_stream(&self) -> bool {
         matches!(self, Self::Other(body) if !body.is_end_stream())
@@ -75,9 +77,9 @@ impl Body for Reply {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         match &mut *self {
-            Self::Message(message, places) => {
+            Self::Message(message, in_flight) => {
                 let message = message.take().unwrap_or_default();
-                *self = Self::Trailers(std::mem::take(places));
+                *self = Self::Trailers(std::mem::take(in_flight));
                 Poll::Ready(Some(Ok(Frame::data(message))))
             }
             Self::Trailers(_) => {
@@ -103,20 +105,20 @@ impl Body for Reply {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Other(body) => body.size_hint(),
-            // Trailers follow, so no length is promised.
+            // Trailers follow, so the length is not exact.
             _ => SizeHint::default(),
         }
     }
 }
 
-/// Whether a gRPC call can go this way: its messages are not compressed.
+/// Whether the fast path supports a call with these headers: its messages are not compressed.
 #[must_use]
 pub fn is_supported(headers: &HeaderMap) -> bool {
     headers.get(GRPC_ENCODING).is_none_or(|encoding| encoding == "identity")
 }
 
-/// Keeps only the headers that a generated service reads: a call may be open for long, and holds
-/// neither its key nor anything large meanwhile.
+/// Keeps only the headers that a generated service reads. A call may be open for a long time; it must
+/// not hold its key or large headers in memory.
 pub fn keep_own(headers: &mut HeaderMap) {
     let own = [CONTENT_TYPE, GRPC_ENCODING];
     *headers = own
@@ -125,51 +127,51 @@ pub fn keep_own(headers: &mut HeaderMap) {
         .collect();
 }
 
-/// Reads a message of at most `limit` bytes, has it answered, and writes the answer. Long
-/// messages are held in the caller's account.
+/// Reads a message of at most `limit` bytes, calls the handler and writes the response. The memory of
+/// long messages is reserved in the caller's account.
 pub async fn unary<B, Q, A>(
     deadline: Option<Duration>,
     body: B,
     limit: usize,
     account: impl Fn() -> Account,
     decode: fn(Bytes) -> Result<Q, Status>,
-    answer: impl AsyncFnOnce(Q) -> Result<A, Status>,
+    handler: impl AsyncFnOnce(Q) -> Result<A, Status>,
 ) -> Response<Reply>
 where
     B: Body<Data = Bytes, Error: Into<body_timeout::Error>> + Unpin,
     A: Message,
 {
-    let answered = async {
-        let (message, _held) = read(body, limit, &account, decode).await?;
-        let answer = answer(message).await?;
-        Reply::held(write(&answer), &account)
+    let result = async {
+        let (message, _reservation) = read(body, limit, &account, decode).await?;
+        let response = handler(message).await?;
+        Reply::held(write(&response), &account)
     };
-    let answered = match deadline {
-        None => answered.await,
+    let result = match deadline {
+        None => result.await,
         Some(time) => {
-            // Apart, so that a call without a deadline carries no timer about.
-            let answered = Box::pin(tokio::time::timeout(time, answered)).await;
-            answered.unwrap_or_else(|_| Err(status::deadline_exceeded()))
+            // Boxed, so that the future of a call without a deadline has no timer in it.
+            let result = Box::pin(tokio::time::timeout(time, result)).await;
+            result.unwrap_or_else(|_| Err(status::deadline_exceeded()))
         }
     };
-    match answered {
+    match result {
         Ok(message) => reply(message),
         Err(status) => status.into_http(),
     }
 }
 
-/// A reply without a body has its status among the headers.
+/// A response without a body, which has its status in the headers.
 impl Default for Reply {
     fn default() -> Self {
         Self::Ended
     }
 }
 
-/// Reads the one message of a request, within the caller's deadline. It is short: none of its
-/// memory is counted.
+/// Reads the one message of a request, within the caller's deadline. The message is short, so its memory
+/// is not reserved.
 ///
 /// # Errors
-/// It did not come as a whole, not in time, or is no such message.
+/// The message is incomplete or malformed, or the deadline passed.
 pub async fn message<B, Q>(
     deadline: Option<Duration>,
     body: B,
@@ -191,14 +193,14 @@ where
     read.map(|(message, _)| message)
 }
 
-/// The head of the reply to a call that was not refused.
+/// The response to a call that was not rejected, with this body.
 pub fn reply<B>(body: B) -> Response<B> {
     let mut response = Response::new(body);
     response.headers_mut().insert(CONTENT_TYPE, GRPC);
     response
 }
 
-/// What stands behind the last message of a call that ended well.
+/// The trailers of a call that succeeded.
 #[must_use]
 pub fn ok_trailers() -> HeaderMap {
     let mut trailers = HeaderMap::with_capacity(1);
@@ -206,7 +208,7 @@ pub fn ok_trailers() -> HeaderMap {
     trailers
 }
 
-/// The one message of a request, and what it holds if it is long.
+/// The one message of a request, and its memory reservation if it is long.
 pub(super) async fn read<B, Q>(
     mut body: B,
     limit: usize,
@@ -216,17 +218,17 @@ pub(super) async fn read<B, Q>(
 where
     B: Body<Data = Bytes, Error: Into<body_timeout::Error>> + Unpin,
 {
-    let mut held: Option<Reservation> = None;
+    let mut reservation: Option<Reservation> = None;
     let mut first = Bytes::new();
     let mut all = BytesMut::new();
-    let most = limit.saturating_add(PREFIX);
+    let max_len = limit.saturating_add(PREFIX);
     while let Some(frame) = body.frame().await {
         let Ok(data) = frame.map_err(|error| body_timeout::into_status(error.into()))?.into_data()
         else {
             continue;
         };
         if all.is_empty() && first.is_empty() {
-            // As a rule all there is: decoded where it lies.
+            // Usually the whole message, which is then decoded without a copy.
             first = data;
         } else {
             all.reserve(first.len() + data.len());
@@ -234,12 +236,12 @@ where
             all.put(data);
         }
         let length = first.len().max(all.len());
-        if length > most {
+        if length > max_len {
             return Err(status::too_long(length - PREFIX, limit));
         }
         if length > memory::COUNTED_FROM {
-            let held = held.get_or_insert_with(|| account().empty());
-            held.resize(length as u64).map_err(status::no_memory)?;
+            let reservation = reservation.get_or_insert_with(|| account().empty());
+            reservation.resize(length as u64).map_err(status::no_memory)?;
         }
         let whole: &[u8] = if all.is_empty() { &first } else { &all };
         if let Some(length) = declared_len(whole)?
@@ -256,21 +258,21 @@ where
     if whole.len() != PREFIX + length {
         return Err(status::truncated());
     }
-    Ok((decode(whole.slice(PREFIX..))?, held))
+    Ok((decode(whole.slice(PREFIX..))?, reservation))
 }
 
-/// The message that these bytes are.
+/// Decodes a message.
 ///
 /// # Errors
-/// They are none.
+/// The bytes are not a message of this type.
 pub fn decode<Q: Message + Default>(bytes: Bytes) -> Result<Q, Status> {
     Q::decode(bytes).map_err(|_| status::undecodable())
 }
 
-/// The message of the contract that these bytes are, whose lists are counted first.
+/// Counts the lists of a message and then decodes it.
 ///
 /// # Errors
-/// They are none, or a list is too long.
+/// The bytes are not a message of this type, or a list is too long.
 pub fn count_and_decode<Q: Message + Name + Default>(bytes: Bytes) -> Result<Q, Status> {
     if bytes.len() >= list_limits::COUNTED_FROM {
         list_limits::count(&Q::full_name(), &bytes)?;
@@ -278,7 +280,7 @@ pub fn count_and_decode<Q: Message + Name + Default>(bytes: Bytes) -> Result<Q, 
     decode(bytes)
 }
 
-/// The length of the message that begins here, if its prefix is complete.
+/// The length in the prefix of a message, if the prefix is complete.
 fn declared_len(bytes: &[u8]) -> Result<Option<usize>, Status> {
     let Some((prefix, _)) = bytes.split_first_chunk::<PREFIX>() else { return Ok(None) };
     let [compressed, length @ ..] = *prefix;
@@ -288,27 +290,27 @@ fn declared_len(bytes: &[u8]) -> Result<Option<usize>, Status> {
     Ok(Some(usize::try_from(u32::from_be_bytes(length)).unwrap_or(usize::MAX)))
 }
 
-/// A message behind its prefix.
-pub fn write(answer: &impl Message) -> Bytes {
-    let length = answer.encoded_len();
+/// A message with its prefix.
+pub fn write(message: &impl Message) -> Bytes {
+    let length = message.encoded_len();
     let mut bytes = BytesMut::with_capacity(PREFIX + length);
     bytes.put_u8(0);
     bytes.put_u32(u32::try_from(length).unwrap_or(u32::MAX));
-    // The only error is a lack of room, and there is room.
-    answer.encode(&mut bytes).ok();
+    // The only error is a buffer that is too small, and this one is large enough.
+    message.encode(&mut bytes).ok();
     bytes.freeze()
 }
 
-/// The time that a caller gives, if it gives one.
+/// The deadline of a call (`grpc-timeout`), if it has one.
 ///
 /// # Errors
-/// It is not written as the protocol says.
+/// The header is malformed.
 pub fn deadline(headers: &HeaderMap) -> Result<Option<Duration>, Status> {
     let Some(value) = headers.get(GRPC_TIMEOUT) else { return Ok(None) };
     duration(value).map(Some).ok_or_else(status::bad_deadline)
 }
 
-/// At most eight digits and a unit.
+/// Parses one to eight digits and a unit.
 fn duration(value: &HeaderValue) -> Option<Duration> {
     let (unit, digits) = value.as_bytes().split_last()?;
     if digits.is_empty() || digits.len() > 8 || !digits.iter().all(u8::is_ascii_digit) {
@@ -350,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_is_read_in_whatever_pieces_it_comes() {
+    fn message_is_read_however_its_bytes_are_split() {
         let endpoint = Endpoint { method: "GET".to_owned(), path: "/a".to_owned() };
         let wire = write(&endpoint);
         assert_eq!(read_now(&[&wire], 100), Ok(endpoint.clone()));
@@ -363,11 +365,11 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_message_is_refused_and_never_a_default_one() {
+    fn malformed_message_is_rejected_and_never_read_as_a_default_one() {
         let wire = write(&Endpoint { method: "GET".to_owned(), path: "/a".to_owned() });
         for at in 0..wire.len() {
-            let refused = read_now(&[&wire[..at]], 100);
-            assert!(refused.is_err(), "{at} bytes of it");
+            let result = read_now(&[&wire[..at]], 100);
+            assert!(result.is_err(), "{at} bytes of it");
         }
         assert!(read_now(&[&wire, b"x"], 100).is_err(), "something behind it");
         assert!(read_now(&[&[0, 0, 0, 0, 1, 0xff]], 100).is_err(), "no protobuf");
@@ -379,17 +381,17 @@ mod tests {
     }
 
     #[test]
-    fn what_may_be_compressed_goes_the_other_way() {
-        let takes = |encoding: &'static str| {
+    fn compressed_calls_are_not_supported_by_the_fast_path() {
+        let is_supported = |encoding: &'static str| {
             let headers = [(GRPC_ENCODING, HeaderValue::from_static(encoding))];
             super::is_supported(&headers.into_iter().collect())
         };
-        assert!(super::is_supported(&HeaderMap::new()) && takes("identity"));
-        assert!(!takes("gzip") && !takes("") && !takes("identity,gzip"));
+        assert!(super::is_supported(&HeaderMap::new()) && is_supported("identity"));
+        assert!(!is_supported("gzip") && !is_supported("") && !is_supported("identity,gzip"));
     }
 
     #[test]
-    fn a_deadline_is_read_as_the_protocol_writes_it() {
+    fn deadline_is_parsed_as_the_protocol_defines_it() {
         let read = |text: &'static str| duration(&HeaderValue::from_static(text));
         assert_eq!(read("500m"), Some(Duration::from_millis(500)));
         assert_eq!(read("99999999H"), Some(Duration::from_secs(99_999_999 * 3_600)));

@@ -15,7 +15,7 @@ mod users;
 use prost::Message;
 
 pub(crate) use self::catalog::apply_catalog;
-pub(crate) use self::changes::wanted_changes;
+pub(crate) use self::changes::change_filter;
 pub(crate) use self::checks::{batch, check, effective, explain};
 pub(crate) use self::companies::{
     add_company_scopes, company, create_company, delete_company, optional_company, restore,

@@ -66,7 +66,7 @@ pub enum InvalidRequest {
 
 impl std::error::Error for InvalidRequest {}
 
-/// All violations in one line, for a caller that has no other place for them.
+/// All violations in one line, for a caller that has no other way to show them.
 impl Display for InvalidRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (violations, count) = match self {
@@ -86,7 +86,7 @@ impl Display for InvalidRequest {
 
 /// The path prefix of fields in a request. It is formatted only for a violation.
 #[derive(Clone, Copy, Default)]
-pub(crate) enum Place {
+pub(crate) enum FieldPrefix {
     /// The request itself.
     #[default]
     Request,
@@ -100,7 +100,7 @@ pub(crate) enum Place {
     Credentials(usize),
 }
 
-impl Display for Place {
+impl Display for FieldPrefix {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Request => Ok(()),
@@ -116,7 +116,7 @@ impl Display for Place {
 #[derive(Default)]
 pub(crate) struct FieldValidator {
     /// The path prefix of the fields that are read.
-    pub(crate) place: Place,
+    pub(crate) prefix: FieldPrefix,
     violations: Vec<Violation>,
     violation_count: usize,
     too_many: Option<Violation>,
@@ -128,12 +128,12 @@ impl FieldValidator {
         if self.violations.len() == MAX_VIOLATIONS {
             return;
         }
-        let field = format!("{}{}", self.place, field.into());
+        let field = format!("{}{}", self.prefix, field.into());
         self.violations.push(Violation { field, description: description.to_string() });
     }
 
     pub(crate) fn too_many(&mut self, field: &str, description: String) {
-        let field = format!("{}{field}", self.place);
+        let field = format!("{}{field}", self.prefix);
         self.too_many = Some(Violation { field, description });
     }
 

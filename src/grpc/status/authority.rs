@@ -113,20 +113,20 @@ impl From<AuthorityError> for StatusBuilder {
                 StatusBuilder::new(Code::Aborted, "CONFLICT", message).retry()
             }
             AuthorityError::AboveCeiling(above) => {
-                let description = "is not in the company's ceiling: ask the operator to add it";
+                let description = "not in the company's ceiling: ask the operator to add it";
                 scopes("SCOPE_NOT_IN_COMPANY", message, above.scopes, description)
             }
             AuthorityError::NotInCeiling(missing) => {
-                let description = "is not in the company's ceiling: add it first";
+                let description = "not in the company's ceiling: add it first";
                 scopes("SCOPE_NOT_IN_COMPANY", message, missing, description)
             }
             AuthorityError::LaterRestrictionFirst(implied) => {
                 let description =
-                    "is implied, and a later restriction removed it: restore that one first";
+                    "implied, and removed by a later restriction: restore that one first";
                 scopes("LATER_RESTRICTION_ACTIVE", message, implied, description)
             }
             AuthorityError::NotTaken(_, others) => {
-                let description = "is not among the scopes that the restriction removed";
+                let description = "not among the scopes that the restriction removed";
                 scopes("NOT_RESTRICTED", message, others, description)
             }
             AuthorityError::NoSuchRestriction(revision) => {

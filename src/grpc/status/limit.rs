@@ -65,8 +65,8 @@ pub(in crate::grpc) fn too_large_headers(size: usize, limit: usize) -> Status {
 }
 
 /// The limit on open requests of this kind is reached, on one connection or on the whole server.
-pub fn too_many_open(kind: &str, limit: usize, place: &str) -> Status {
-    let message = format!("too many open {kind} {place} (limit {limit}): end some first");
+pub fn too_many_open(kind: &str, limit: usize, scope: &str) -> Status {
+    let message = format!("too many open {kind} {scope} (limit {limit}): end some first");
     self::limit(kind, message).retry().finish()
 }
 

@@ -9,7 +9,7 @@ use crate::proto;
 use crate::wire::validate::{FieldValidator, InvalidRequest, MAX_LABEL, MAX_QUOTED};
 
 /// The filter of a list of changes, and its company.
-pub(crate) fn wanted_changes(
+pub(crate) fn change_filter(
     request: proto::ListChangesRequest,
 ) -> Result<(Option<CompanyId>, ChangeFilter), InvalidRequest> {
     let mut fields = FieldValidator::default();
@@ -49,5 +49,5 @@ pub(crate) fn wanted_changes(
         kinds,
         credential,
     };
-    fields.finish(Some((company, wanted)))
+    fields.finish(Some((company, filter)))
 }

@@ -3,7 +3,7 @@
 use crate::policy::query::{Query, Requirement};
 use crate::policy::revision::Revision;
 use crate::proto;
-use crate::wire::validate::{Auds, FieldValidator, InvalidRequest, MAX_CHECKS, Place};
+use crate::wire::validate::{Auds, FieldPrefix, FieldValidator, InvalidRequest, MAX_CHECKS};
 
 /// The query of a check, and the revision that it waits for.
 pub(crate) fn check(
@@ -32,7 +32,7 @@ pub(crate) fn batch(
     let mut at_least = Revision::ZERO;
     let mut queries = Vec::with_capacity(count);
     for (n, check) in request.checks.into_iter().enumerate() {
-        fields.place = Place::Checks(n);
+        fields.prefix = FieldPrefix::Checks(n);
         if let Some((query, revision)) = fields.check(check, auds) {
             at_least = at_least.max(revision);
             queries.push(query);
@@ -51,7 +51,7 @@ pub(crate) fn explain(
         fields.wrong("check", "must be set");
         return fields.finish(None);
     };
-    fields.place = Place::Check;
+    fields.prefix = FieldPrefix::Check;
     let query = fields.check(check, auds);
     fields.finish(query)
 }

@@ -5,7 +5,9 @@ use super::credentials::new_credential;
 use crate::authority::{NewCompany, NewCredential, WriteOptions};
 use crate::policy::caller::Caller;
 use crate::proto;
-use crate::wire::validate::{FieldValidator, InvalidRequest, MAX_IMPORTED, Place, RawWriteOptions};
+use crate::wire::validate::{
+    FieldPrefix, FieldValidator, InvalidRequest, MAX_IMPORTED, RawWriteOptions,
+};
 
 /// The write options of an import, from its first message.
 pub(crate) fn import_options(
@@ -57,7 +59,7 @@ pub(crate) fn imported_company(
     new: proto::ImportedCompany,
 ) -> Result<NewCompany, InvalidRequest> {
     let mut fields = FieldValidator::default();
-    fields.place = Place::Companies(index);
+    fields.prefix = FieldPrefix::Companies(index);
     let new = new_company(&mut fields, new.company_id, new.display_name, new.scopes);
     fields.finish(new)
 }
@@ -68,7 +70,7 @@ pub(crate) fn imported_credential(
     new: proto::ImportedCredential,
 ) -> Result<NewCredential, InvalidRequest> {
     let mut fields = FieldValidator::default();
-    fields.place = Place::Credentials(index);
+    fields.prefix = FieldPrefix::Credentials(index);
     let new = new_credential(&mut fields, new);
     fields.finish(new)
 }
