@@ -186,7 +186,7 @@ pub(crate) fn handle(
 ) -> impl Future<Output = Result<Response<Reply>, Infallible>> + use<> {
     enum Call<H, F> {
         Unfit(RejectedHead),
-        Refused(Box<Status>),
+        Rejected(Box<Status>),
         Check(Option<Duration>, Admitted, Incoming),
         Health(Pin<Box<H>>),
         Other(Pin<Box<F>>, Option<CallSlot>),
@@ -313,8 +313,8 @@ async fn call(
         observed.as_ref().and_then(|observed| observed.trace(request.uri().path(), &caller));
     let context = observed.map(|observed| observed.context);
     let steps = trace.as_ref().map(Trace::steps);
-    let asker = Asker { caller, urgency };
-    let answered = run(&service, request, deadline, asker, origin, trace.as_ref());
+    let call_context = CallContext { caller, urgency };
+    let answered = run(&service, request, deadline, call_context, context, trace.as_ref());
     let response = wait_spans::scope(steps, answered).await;
     if let Some(trace) = trace {
         trace.finish(&response);
@@ -347,7 +347,7 @@ async fn run(
     if path == CHECK && unary::is_supported(request.headers()) {
         let decide = async |check: CheckRequest| {
             let request = trace.map(|_| TracedRequest::of(&check));
-            let response = api.decide(api.authorize(caller, check)?, origin.as_ref()).await?;
+            let response = api.decide(api.authorize(caller, check)?, context.as_ref()).await?;
             if let (Some(trace), Some(request)) = (trace, request) {
                 trace.record_decision(request, &response);
             }
@@ -360,7 +360,7 @@ async fn run(
     }
     if path == BATCH_CHECK && unary::is_supported(request.headers()) {
         let decide = async |batch| {
-            let response = api.decide_all(api.authorize(caller, batch)?, origin.as_ref()).await?;
+            let response = api.decide_all(api.authorize(caller, batch)?, context.as_ref()).await?;
             if let Some(trace) = trace {
                 trace.record_batch(&response);
             }

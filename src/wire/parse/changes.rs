@@ -40,7 +40,7 @@ pub(crate) fn change_filter(
         fields.wrong("end_time", "must be later than `start_time`");
     }
     let actor = fields.line("actor", request.actor, MAX_LABEL);
-    let wanted = ChangeFilter {
+    let filter = ChangeFilter {
         newest_first: request.newest_first,
         after: Some(Revision(request.after_revision)).filter(|after| *after > Revision::ZERO),
         start,
