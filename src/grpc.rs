@@ -16,12 +16,14 @@ mod directory;
 #[doc(hidden)]
 pub mod fuzz;
 mod import;
+mod import_position;
 mod key;
 mod list_limits;
 pub mod memory;
 pub mod peer;
 pub mod preflight;
 pub(crate) mod reply;
+pub mod response_body;
 pub mod status;
 pub mod stored_reply;
 pub mod stream_limit;

@@ -21,6 +21,7 @@ pub mod query;
 pub mod reason;
 pub mod replay;
 pub mod revision;
+pub mod role;
 pub mod scope;
 pub mod secret;
 pub mod suggestion;

@@ -22,6 +22,7 @@ mod metrics;
 mod observer;
 mod proposal;
 pub mod quota;
+mod receipt;
 mod record;
 pub mod sled;
 
@@ -36,7 +37,8 @@ pub use self::fact::{Fact, FactKey};
 pub use self::idempotency::{IDEMPOTENCY_TTL, IdempotencyRecord, RequestKey, StoredReply};
 pub use self::metrics::StoreMetrics;
 pub use self::observer::{CommitObserver, Outcome};
-pub use self::proposal::{FactWrite, Proposal, Receipt};
+pub use self::proposal::{FactWrite, Proposal};
+pub use self::receipt::Receipt;
 use crate::policy::change::Change;
 use crate::policy::company::Company;
 use crate::policy::credential::Credential;

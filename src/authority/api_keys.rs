@@ -20,12 +20,13 @@ use super::queries::{Page, Read};
 use super::secrets::generate;
 use super::write_options::WriteOptions;
 use super::{ATTEMPTS, Authority, etag};
-use crate::policy::caller::{Caller, Role, Roles};
+use crate::policy::caller::Caller;
 use crate::policy::change::{Change, ChangeKind, FieldChange};
 use crate::policy::credential::is_expired;
 use crate::policy::id::{CompanyId, Name};
 use crate::policy::keyring::{ApiKey, AuthenticationError, Keyring, MAX_KEYS};
 use crate::policy::revision::Revision;
+use crate::policy::role::{Role, Roles};
 use crate::policy::secret::{SecretKind, SecretText};
 use crate::store::{Fact, FactKey, FactWrite, IdempotencyRecord, Proposal, Receipt, StoreError};
 

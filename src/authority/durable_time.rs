@@ -8,7 +8,7 @@ use jiff::Timestamp;
 
 use super::{Authority, clock, transaction};
 use crate::metrics::wait_spans;
-use crate::store::{CommitHandle, Fact, Proposal, Receipt, StoreError};
+use crate::store::{CommitHandle, Proposal, Receipt, StoreError};
 
 impl Authority {
     /// Writes the time mark to the store, ahead of the time by
@@ -62,7 +62,7 @@ impl Authority {
         if persisted >= planned {
             return planned;
         }
-        let end = shown_end(proposal, planned).map(clock::rounded_up);
+        let end = proposal.shown_end(planned).map(clock::rounded_up);
         end.map_or(persisted, |end| persisted.max(end))
     }
 
@@ -85,14 +85,4 @@ impl Authority {
         }
         Ok(receipt)
     }
-}
-
-/// The last expiry that has passed at this time, of those that the facts of a proposal show.
-pub(super) fn shown_end(proposal: &Proposal, now: Timestamp) -> Option<Timestamp> {
-    let facts = proposal.writes.iter().flat_map(|step| [&step.before, &step.after]);
-    let ends = facts.flatten().filter_map(|fact| match fact {
-        Fact::Credential(credential) => credential.ends().filter(|end| *end <= now).max(),
-        _ => None,
-    });
-    ends.max()
 }

@@ -9,7 +9,6 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::durable_time::shown_end;
 use super::error::AuthorityError;
 use super::fact_cache::{ReadError, Snapshot};
 use super::idempotency::ReplyToStore;
@@ -147,7 +146,7 @@ impl Authority {
         let unchanged = Receipt { revision: view.at, time: now };
         if options.validate_only || nothing {
             // Without a commit, the reported expiry must be persisted here.
-            let end = shown_end(&proposal, now);
+            let end = proposal.shown_end(now);
             self.persist_reported(now, |_| end).await?;
         }
         if options.validate_only {

@@ -14,7 +14,7 @@ use http::{HeaderMap, Response};
 use http_body::{Body, Frame, SizeHint};
 use tonic::Status;
 
-use super::unary::{InFlight, Reply};
+use super::response_body::{InFlight, ResponseBody};
 use super::{body_timeout, status};
 use crate::metrics::memory_budget::{Account, Exhausted, Reservation};
 
@@ -272,7 +272,7 @@ pub async fn held(
     Response::from_parts(head, tonic::body::Body::new(reply))
 }
 
-impl Reply {
+impl ResponseBody {
     /// A response of one message, reserved until it is sent.
     ///
     /// # Errors

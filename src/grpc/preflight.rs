@@ -10,8 +10,8 @@
 use http::header::{ACCEPT, ALLOW, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 
+use super::response_body::ResponseBody;
 use super::status;
-use super::unary::Reply;
 
 /// The content type of a request and its response, without a message format.
 pub(super) const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
@@ -50,7 +50,7 @@ impl RejectedHead {
 
     /// The complete response. `limit` is in bytes of headers.
     #[must_use]
-    pub fn into_response(self, limit: usize) -> Response<Reply> {
+    pub fn into_response(self, limit: usize) -> Response<ResponseBody> {
         let (code, name, value) = match self {
             Self::TooLarge(size) => {
                 return status::too_large_headers(size, limit).into_http();
@@ -59,7 +59,7 @@ impl RejectedHead {
             Self::ContentType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, ACCEPT, ACCEPTED),
         };
         // The response has no body, which the server would hold until the client reads it.
-        let mut response = Response::new(Reply::Ended);
+        let mut response = Response::new(ResponseBody::Ended);
         *response.status_mut() = code;
         response.headers_mut().insert(name, value);
         response

@@ -5,7 +5,7 @@
 //!
 //! Not here: the resources in the responses; see [`crate::wire::render`].
 
-use super::import::ImportPosition;
+use super::import_position::ImportPosition;
 use crate::authority::api_keys::KeyChanged;
 use crate::authority::consents::{ConsentId, ConsentView};
 use crate::authority::impact::Impact;

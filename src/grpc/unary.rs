@@ -10,106 +10,25 @@
 //!
 //! Not here: compressed messages and streams, which the generated services handle.
 
-use std::pin::Pin;
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use http::header::{CONTENT_TYPE, HeaderName};
 use http::{HeaderMap, HeaderValue, Response};
-use http_body::{Body, Frame, SizeHint};
+use http_body::Body;
 use http_body_util::BodyExt;
 use prost::{Message, Name};
 use tonic::Status;
 
 use super::preflight::GRPC;
+use super::response_body::ResponseBody;
 use super::{body_timeout, list_limits, memory, status};
-use crate::metrics::Counted;
 use crate::metrics::memory_budget::{Account, Reservation};
 
 const GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
-const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
-const OK: HeaderValue = HeaderValue::from_static("0");
 /// The bytes of the prefix of a message.
 const PREFIX: usize = 5;
-
-/// The body of a response, of the fast path or of a generated service.
-pub enum Reply {
-    /// One message and the trailers after it. The call is in flight until the message is sent; hyper
-    /// polls for the trailers only then.
-    Message(Option<Bytes>, InFlight),
-    /// Only the trailers remain.
-    Trailers(InFlight),
-    /// The body is complete.
-    Ended,
-    /// The body of a generated service.
-    Other(tonic::body::Body),
-}
-
-/// The counts of calls in flight that include a call: of the worker, and of its key.
-#[derive(Debug, Default)]
-pub struct InFlight(pub Option<Counted>, pub Option<Counted>);
-
-impl Reply {
-    /// Counts the call as in flight until its message is sent, if it has one.
-    #[must_use]
-    pub fn in_flight(self, in_flight: InFlight) -> Self {
-        match self {
-            Self::Message(message, _) => Self::Message(message, in_flight),
-            other => other,
-        }
-    }
-
-    /// Whether the body may have more than one message, at any time.
-    #[must_use]
-    pub fn is_stream(&self) -> bool {
-        matches!(self, Self::Other(body) if !body.is_end_stream())
-    }
-}
-
-impl Body for Reply {
-    type Data = Bytes;
-    type Error = Status;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        match &mut *self {
-            Self::Message(message, in_flight) => {
-                let message = message.take().unwrap_or_default();
-                *self = Self::Trailers(std::mem::take(in_flight));
-                Poll::Ready(Some(Ok(Frame::data(message))))
-            }
-            Self::Trailers(_) => {
-                *self = Self::Ended;
-                Poll::Ready(Some(Ok(Frame::trailers(ok_trailers()))))
-            }
-            Self::Ended => Poll::Ready(None),
-            Self::Other(body) => {
-                let frame = ready!(Pin::new(body).poll_frame(context));
-                Poll::Ready(frame)
-            }
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        match self {
-            Self::Ended => true,
-            Self::Message(..) | Self::Trailers(_) => false,
-            Self::Other(body) => body.is_end_stream(),
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match self {
-            Self::Other(body) => body.size_hint(),
-            // Trailers follow, so the length is not exact.
-            _ => SizeHint::default(),
-        }
-    }
-}
 
 /// Whether the fast path supports a call with these headers: its messages are not compressed.
 #[must_use]
@@ -136,7 +55,7 @@ pub async fn unary<B, Q, A>(
     account: impl Fn() -> Account,
     decode: fn(Bytes) -> Result<Q, Status>,
     handler: impl AsyncFnOnce(Q) -> Result<A, Status>,
-) -> Response<Reply>
+) -> Response<ResponseBody>
 where
     B: Body<Data = Bytes, Error: Into<body_timeout::Error>> + Unpin,
     A: Message,
@@ -144,7 +63,7 @@ where
     let result = async {
         let (message, _reservation) = read(body, limit, &account, decode).await?;
         let response = handler(message).await?;
-        Reply::held(write(&response), &account)
+        ResponseBody::held(write(&response), &account)
     };
     let result = match deadline {
         None => result.await,
@@ -157,13 +76,6 @@ where
     match result {
         Ok(message) => reply(message),
         Err(status) => status.into_http(),
-    }
-}
-
-/// A response without a body, which has its status in the headers.
-impl Default for Reply {
-    fn default() -> Self {
-        Self::Ended
     }
 }
 
@@ -198,14 +110,6 @@ pub fn reply<B>(body: B) -> Response<B> {
     let mut response = Response::new(body);
     response.headers_mut().insert(CONTENT_TYPE, GRPC);
     response
-}
-
-/// The trailers of a call that succeeded.
-#[must_use]
-pub fn ok_trailers() -> HeaderMap {
-    let mut trailers = HeaderMap::with_capacity(1);
-    trailers.insert(GRPC_STATUS, OK);
-    trailers
 }
 
 /// The one message of a request, and its memory reservation if it is long.
@@ -331,6 +235,8 @@ fn duration(value: &HeaderValue) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use http_body_util::StreamBody;
+
+    use http_body::Frame;
 
     use super::*;
     use crate::metrics::memory_budget::MemoryBudget;

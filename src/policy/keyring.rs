@@ -11,11 +11,11 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::caller::{Role, Roles};
 use super::credential::is_expired;
 use super::edit::Stamped;
 use super::id::{CompanyId, Name};
 use super::revision::Revision;
+use super::role::{Role, Roles};
 use super::secret::{SecretKind, SecretText};
 
 /// The limit of keys.

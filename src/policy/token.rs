@@ -8,9 +8,6 @@ use super::cause::DenialCause;
 use super::id::UserId;
 use super::scope::Scope;
 
-/// The limit of bytes of a token's audience.
-pub const MAX_AUDIENCE_LEN: usize = 512;
-
 /// The claims of a token.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Token {

@@ -19,9 +19,9 @@ use crate::authority::{Authority, WriteOptions};
 
 use crate::grpc::reply;
 use crate::observe::log;
-use crate::policy::caller::{Role, Roles};
 use crate::policy::change::Author;
 use crate::policy::id::Name;
+use crate::policy::role::{Role, Roles};
 use crate::store::sled::{OpenError, SledStore};
 
 /// The key to create without a server.

@@ -4,7 +4,7 @@
 
 use jiff::SignedDuration;
 
-use super::proposal::Receipt;
+use super::receipt::Receipt;
 
 /// How long the store keeps the reply to a request that the caller may send again.
 pub const IDEMPOTENCY_TTL: SignedDuration = SignedDuration::from_hours(24);

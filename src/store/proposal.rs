@@ -55,6 +55,17 @@ impl FactWrite {
 }
 
 impl Proposal {
+    /// The last expiry that the facts of the proposal show to have passed at this time.
+    #[must_use]
+    pub fn shown_end(&self, now: Timestamp) -> Option<Timestamp> {
+        let facts = self.writes.iter().flat_map(|step| [&step.before, &step.after]);
+        let ends = facts.flatten().filter_map(|fact| match fact {
+            Fact::Credential(credential) => credential.ends().filter(|end| *end <= now).max(),
+            _ => None,
+        });
+        ends.max()
+    }
+
     /// Whether the proposal only removes access. Such a change is accepted when the disk has no
     /// space for others, so that a stolen key can be revoked then.
     #[must_use]
@@ -69,13 +80,4 @@ impl Proposal {
     pub fn deletes_keys(&self) -> bool {
         self.takes_away() && self.writes.iter().all(|write| write.key == FactKey::Keyring)
     }
-}
-
-/// A committed change.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Receipt {
-    /// The revision that it made.
-    pub revision: Revision,
-    /// The time of the commit; no earlier than any commit before it (D19).
-    pub time: Timestamp,
 }

@@ -9,7 +9,6 @@ use prost_types::Timestamp as Stamp;
 
 use super::error::Corrupt;
 use super::{Fact, FactKey, StoredReply};
-use crate::policy::caller::Role;
 use crate::policy::catalog::{Catalog, ScopeIdMap};
 use crate::policy::ceiling::{RemovedEntry, RestoredRange};
 use crate::policy::change::{Author, Change, ChangeKind, FieldChange};
@@ -19,6 +18,7 @@ use crate::policy::credential::{Credential, Grant};
 use crate::policy::id::{CompanyId, CredentialId, Name, UserId};
 use crate::policy::keyring::{ApiKey, Keyring};
 use crate::policy::revision::Revision;
+use crate::policy::role::Role;
 use crate::policy::scope::{Scope, ScopeId};
 use crate::policy::secret::{Secret, SecretOwner};
 use crate::policy::user::User;

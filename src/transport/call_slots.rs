@@ -15,8 +15,8 @@ use http::Response;
 use http_body::{Body, Frame, SizeHint};
 use tonic::Status;
 
+use crate::grpc::response_body::ResponseBody;
 use crate::grpc::status;
-use crate::grpc::unary::Reply;
 use crate::metrics::{Counted, Counter};
 
 /// The kinds of calls that need a slot.
@@ -142,17 +142,19 @@ impl CallSlots {
 
 impl CallSlot {
     /// Holds the slot until the reply is sent or dropped.
-    pub(crate) fn hold(self, response: Response<Reply>) -> Response<Reply> {
+    pub(crate) fn hold(self, response: Response<ResponseBody>) -> Response<ResponseBody> {
         if response.body().is_end_stream() {
             return response;
         }
-        response.map(|reply| Reply::Other(tonic::body::Body::new(SlotBody { reply, _slot: self })))
+        response.map(|reply| {
+            ResponseBody::Other(tonic::body::Body::new(SlotBody { reply, _slot: self }))
+        })
     }
 }
 
 /// A reply that holds a slot.
 struct SlotBody {
-    reply: Reply,
+    reply: ResponseBody,
     _slot: CallSlot,
 }
 

@@ -13,9 +13,10 @@ use std::time::Instant;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::metrics::memory_budget::{Account, MemoryBudget};
-use crate::policy::caller::{Caller, Role};
+use crate::policy::caller::Caller;
 use crate::policy::keyring::{ApiKey, MAX_KEYS};
 use crate::policy::revision::Revision;
+use crate::policy::role::Role;
 use crate::wire::access;
 
 /// How many lists of one key are read at once.
@@ -158,8 +159,8 @@ mod tests {
     use jiff::Timestamp;
 
     use super::*;
-    use crate::policy::caller::Roles;
     use crate::policy::id::Name;
+    use crate::policy::role::Roles;
 
     fn key(created_at: u64, role: Role) -> Arc<ApiKey> {
         Arc::new(ApiKey {

@@ -26,8 +26,9 @@ use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
 use super::call_slots::{CallKind, CallSlot};
 use crate::grpc::body_timeout::{self, BodyTimeout};
+use crate::grpc::response_body::{self, ResponseBody};
 use crate::grpc::status;
-use crate::grpc::unary::{self, Reply};
+use crate::grpc::unary;
 use crate::metrics::memory_budget::MemoryBudget;
 
 /// The limit of a message, in bytes.
@@ -83,7 +84,7 @@ impl Health {
         slot: CallSlot,
         deadline: Option<Duration>,
         body: B,
-    ) -> Response<Reply>
+    ) -> Response<ResponseBody>
     where
         B: Body<Data = Bytes, Error: Into<body_timeout::Error>> + Unpin,
     {
@@ -93,7 +94,7 @@ impl Health {
             match unary::message(deadline, body, MAX_MESSAGE_BYTES, &account, unary::decode).await {
                 Ok(request) => {
                     let watch = self.watch(&request);
-                    unary::reply(Reply::Other(tonic::body::Body::new(watch)))
+                    unary::reply(ResponseBody::Other(tonic::body::Body::new(watch)))
                 }
                 Err(status) => status.into_http(),
             }
@@ -164,7 +165,7 @@ impl Body for HealthWatchBody {
         if self.sent.take().is_none() {
             return Poll::Ready(None);
         }
-        Poll::Ready(Some(Ok(Frame::trailers(unary::ok_trailers()))))
+        Poll::Ready(Some(Ok(Frame::trailers(response_body::ok_trailers()))))
     }
 
     fn is_end_stream(&self) -> bool {

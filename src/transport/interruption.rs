@@ -13,8 +13,8 @@ use http_body::{Body, Frame, SizeHint};
 use tonic::Status;
 
 use super::activity::{Activity, Interruption, OpenCall};
+use crate::grpc::response_body::{InFlight, ResponseBody};
 use crate::grpc::status;
-use crate::grpc::unary::{InFlight, Reply};
 
 /// The streams that never end by themselves. If one ends without an error, the server ended it.
 const ENDLESS: [&str; 2] =
@@ -43,8 +43,8 @@ impl Interruptible {
     /// costs nothing extra.
     pub(crate) async fn answer(
         &self,
-        answered: impl Future<Output = Response<Reply>>,
-    ) -> Response<Reply> {
+        answered: impl Future<Output = Response<ResponseBody>>,
+    ) -> Response<ResponseBody> {
         let (mut answered, mut interrupted) = (pin!(answered), None);
         poll_fn(|context| {
             if let Poll::Ready(response) = answered.as_mut().poll(context) {

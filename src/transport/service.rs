@@ -29,7 +29,8 @@ use crate::grpc::body_timeout::BodyTimeout;
 use crate::grpc::memory::{self, CountedBody, RequestMemory, Urgency};
 use crate::grpc::peer::Peer;
 use crate::grpc::preflight::RejectedHead;
-use crate::grpc::unary::{self, InFlight, Reply};
+use crate::grpc::response_body::{InFlight, ResponseBody};
+use crate::grpc::unary;
 use crate::grpc::{Api, status};
 use crate::metrics::{Counted, wait_spans};
 use crate::observe::connection_events::ConnectionEvents;
@@ -183,7 +184,7 @@ pub(crate) fn handle(
     activity: &Arc<Activity>,
     own_slots: &ConnectionSlots,
     request: Request<Incoming>,
-) -> impl Future<Output = Result<Response<Reply>, Infallible>> + use<> {
+) -> impl Future<Output = Result<Response<ResponseBody>, Infallible>> + use<> {
     enum Call<H, F> {
         Unfit(RejectedHead),
         Rejected(Box<Status>),
@@ -285,7 +286,7 @@ pub(crate) fn handle(
             // A stream is open until its last frame. Other responses are whole messages.
             Some(open) if response.body().is_stream() => response.map(|body| {
                 let body = interruptible.body(body, open, in_flight);
-                Reply::Other(tonic::body::Body::new(body))
+                ResponseBody::Other(tonic::body::Body::new(body))
             }),
             _ => response.map(|body| body.in_flight(in_flight)),
         })
@@ -299,7 +300,7 @@ async fn call(
     deadline: Result<Option<Duration>, Status>,
     Admitted { caller, urgency, .. }: Admitted,
     observed: Option<ObservedRequest>,
-) -> Response<Reply> {
+) -> Response<ResponseBody> {
     let deadline = match deadline {
         Ok(deadline) => deadline,
         Err(status) => return status.into_http(),
@@ -339,7 +340,7 @@ async fn run(
     CallContext { caller, urgency }: CallContext,
     context: Option<Arc<RequestContext>>,
     trace: Option<&Trace>,
-) -> Response<Reply> {
+) -> Response<ResponseBody> {
     let api = &service.api;
     let path = request.uri().path();
     let key = caller.key();
@@ -386,7 +387,7 @@ async fn dispatch_routes(
     deadline: Option<Duration>,
     key: Option<Revision>,
     urgency: Urgency,
-) -> Response<Reply> {
+) -> Response<ResponseBody> {
     let (routes, time) = (service.routes.clone(), service.request_timeout);
     let (limits, account) =
         (Arc::clone(&service.caller_limits), service.caller_limits.account(key));
@@ -422,7 +423,7 @@ async fn dispatch_routes(
             }
         })));
     match running.await {
-        Ok(Ok(response)) => status::with_details(response).map(Reply::Other),
+        Ok(Ok(response)) => status::with_details(response).map(ResponseBody::Other),
         Ok(Err(never)) => match never {},
         // The call panicked, or the runtime shuts down.
         Err(_) => status::internal().into_http(),

@@ -10,7 +10,8 @@
 
 use tonic::Streaming;
 
-use crate::policy::caller::{Caller, Role, Roles};
+use crate::policy::caller::Caller;
+use crate::policy::role::{Role, Roles};
 use crate::proto;
 
 /// Requests decisions.

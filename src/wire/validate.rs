@@ -13,6 +13,7 @@ use crate::authority::{IdempotencyKey, WriteOptions};
 use crate::policy::caller::Caller;
 use crate::policy::catalog::AudienceError;
 use crate::policy::catalog::endpoint::RequestPath;
+use crate::policy::catalog::file::MAX_AUDIENCE_LEN;
 use crate::policy::catalog::file::is_method;
 use crate::policy::change::Author;
 use crate::policy::id::{CompanyId, CredentialId, Name, UserId};
@@ -20,7 +21,7 @@ use crate::policy::query::{Query, Requirement};
 use crate::policy::revision::Revision;
 use crate::policy::scope::Scope;
 use crate::policy::text;
-use crate::policy::token::{MAX_AUDIENCE_LEN, Token};
+use crate::policy::token::Token;
 use crate::proto;
 
 /// The most scopes of a check.

@@ -3,7 +3,6 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use jiff::Timestamp;
-use scopegate::policy::caller::Roles;
 use scopegate::policy::catalog::Catalog;
 use scopegate::policy::change::{Author, Change, ChangeKind};
 use scopegate::policy::company::Company;
@@ -12,6 +11,7 @@ use scopegate::policy::credential::{Credential, GrantContext};
 use scopegate::policy::id::{CompanyId, CredentialId, Name, UserId};
 use scopegate::policy::keyring::{ApiKey, Keyring};
 use scopegate::policy::revision::Revision;
+use scopegate::policy::role::Roles;
 use scopegate::policy::scope::ScopeId;
 use scopegate::policy::secret::Secret;
 use scopegate::policy::user::User;

@@ -25,6 +25,9 @@ use crate::policy::id::Name;
 use crate::policy::scope::Scope;
 use crate::policy::text;
 
+/// The limit of bytes of a token's audience.
+pub const MAX_AUDIENCE_LEN: usize = 512;
+
 /// The most bytes that a catalog file can have.
 pub const MAX_LEN: usize = 16 << 20;
 

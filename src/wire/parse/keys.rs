@@ -3,8 +3,9 @@
 use super::raw_write_options;
 use crate::authority::WriteOptions;
 use crate::authority::api_keys::NewKey;
-use crate::policy::caller::{ANONYMOUS, Role, Roles};
+use crate::policy::caller::ANONYMOUS;
 use crate::policy::id::{CompanyId, Name};
+use crate::policy::role::{Role, Roles};
 use crate::proto;
 use crate::wire::access::Authorized;
 use crate::wire::validate::{FieldValidator, InvalidRequest, MAX_CERTIFICATE_NAME, MAX_ROLES};

@@ -7,11 +7,11 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error, Visitor, value};
 use serde_json::Value;
 
+use super::MAX_AUDIENCE_LEN;
 use super::raw::{RawAudience, RawEndpoint, RawFile, RawRole, RawScope};
 use super::{CatalogFile, MAX_AUDS, MAX_CLOCK_SKEW, MAX_LEN};
 use crate::policy::catalog::endpoint::MAX_PATH_LEN;
 use crate::policy::catalog::schema::JSON_SCHEMA;
-use crate::policy::token::MAX_AUDIENCE_LEN;
 
 const REFERENCE: &str = include_str!("../../../../docs/catalog-reference.md");
 

@@ -1,9 +1,9 @@
 use std::collections::BTreeSet;
 
+use super::MAX_AUDIENCE_LEN;
 use super::validator::MAX_AUDS;
 use super::*;
 use crate::policy::catalog::Reach;
-use crate::policy::token::MAX_AUDIENCE_LEN;
 
 fn problems(yaml: &str) -> Vec<String> {
     match CatalogFile::parse(yaml) {

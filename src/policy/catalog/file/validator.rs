@@ -7,6 +7,7 @@ use std::fmt;
 
 use serde_saphyr::{Location, Spanned};
 
+use super::MAX_AUDIENCE_LEN;
 use super::cycle::find_cycle;
 use super::duration::{clock_skew, duration};
 use super::raw::{
@@ -22,7 +23,6 @@ use crate::policy::catalog::{Audience, Reach, RoleEntry};
 use crate::policy::id::Name;
 use crate::policy::scope::Scope;
 use crate::policy::text;
-use crate::policy::token::MAX_AUDIENCE_LEN;
 
 /// The most strings in the `aud` of one audience.
 pub const MAX_AUDS: usize = 32;
