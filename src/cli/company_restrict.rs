@@ -103,7 +103,7 @@ pub(super) async fn restrict(args: RestrictArgs) -> anyhow::Result<bool> {
         }
         if !is_interactive {
             bail!(
-                "nothing was restricted, since nobody can be asked here: run it on a terminal, or \
+                "nothing was restricted, because there is no terminal to confirm it on: run it on a terminal, or \
                  say --yes --affected {count} if this is what you want"
             );
         }

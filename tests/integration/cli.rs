@@ -586,7 +586,7 @@ fn a_restriction_is_seen_before_it_is_made() {
     assert_eq!(plain(&refused.out), report);
     assert_eq!(
         refused.bad(),
-        "scopegate: nothing was restricted, since nobody can be asked here: run it on a terminal, \
+        "scopegate: nothing was restricted, because there is no terminal to confirm it on: run it on a terminal, \
          or say --yes --affected 1 if this is what you want\n"
     );
     // A script says what its author saw.

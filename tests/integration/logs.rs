@@ -352,9 +352,9 @@ async fn a_line_of_the_decision_log_is_whole_and_has_a_bound() {
     };
     let (code, said) = explain(&[]);
     assert_eq!(code, Some(2), "{said}");
-    assert!(said.contains("named 21 scopes"), "{said}");
+    assert!(said.contains("the check had 21 scopes"), "{said}");
     let (_, said) = explain(&[names[20]]);
-    assert!(said.contains("decided of 21 scopes"), "{said}");
+    assert!(said.contains("decided a check of 21 scopes"), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -318,7 +318,7 @@ async fn unusable_files_leave_the_old_ones_in_force() {
     until_shown(&server, &ca, 1).await;
     files.write("key.pem", &next.key);
     until_shown(&server, &ca, 2).await;
-    assert_eq!(server.logged("stay in force"), 3, "each fault is told once");
+    assert_eq!(server.logged("stay in use"), 3, "each fault is logged once");
     assert_eq!(server.logged("PRIVATE KEY"), 0);
 }
 
