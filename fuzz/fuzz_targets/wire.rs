@@ -9,7 +9,7 @@ use http::header::{AUTHORIZATION, HeaderName};
 use http::{HeaderMap, HeaderValue};
 use libfuzzer_sys::fuzz_target;
 use prost::Message;
-use scopegate::grpc::{unary, fuzz};
+use scopegate::grpc::{fuzz, unary};
 use scopegate::proto::CheckRequest;
 
 fuzz_target!(|bytes: &[u8]| {

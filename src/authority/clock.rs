@@ -6,7 +6,7 @@
 //! becomes active again while the process runs.
 //!
 //! Not here: the time that goes to the disk, which does not follow a jump of the machine's clock at
-//! once; see [`persisted`].
+//! once; see `persisted`.
 
 mod persisted;
 

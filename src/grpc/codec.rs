@@ -1,5 +1,5 @@
 //! Codec: decodes the messages of the generated services with prost, after the lists of a message
-//! are counted ([`super::list_limits`]).
+//! are counted (`list_limits`).
 
 use bytes::Buf;
 use prost::{Message, Name};

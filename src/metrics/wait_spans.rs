@@ -35,7 +35,7 @@ pub struct WaitSpan {
 pub struct WaitSpans(Arc<Mutex<Vec<WaitSpan>>>);
 
 impl WaitSpans {
-    /// Takes the waits so far; the first [`MAX_SPANS`] if there were more.
+    /// Takes the waits so far; the first `MAX_SPANS` if there were more.
     #[must_use]
     pub fn take(&self) -> Vec<WaitSpan> {
         std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))

@@ -1,6 +1,6 @@
 //! Args: the flags of a server, their environment variables and their help.
 //!
-//! Not here: how they are used; see [`super::settings`] and [`super::run`].
+//! Not here: how they are used; see `server::settings` and [`super::run`].
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;

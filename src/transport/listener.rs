@@ -3,7 +3,7 @@
 //! One task accepts and hands each connection to the worker that has the fewest, so a few
 //! connections spread as well as many.
 //!
-//! Not here: how a worker serves a connection; see [`super::worker`].
+//! Not here: how a worker serves a connection; see `transport::worker`.
 
 use std::io;
 use std::net::SocketAddr;
