@@ -22,7 +22,7 @@ binary = os.environ.get("SCOPEGATE_BINARY", str(root / "target/release/scopegate
 deploy = root / "deploy"
 chart = deploy / "helm/scopegate"
 scratch = pathlib.Path(tempfile.mkdtemp())
-METRIC = re.compile(r"\bscopegate_[a-z_]+")
+METRIC = re.compile(r"\b(?:scopegate_[a-z_]+|process_start_time_seconds)")
 
 
 def manifests(name, text):
@@ -209,7 +209,7 @@ def metrics():
     with program(server, "server.log"):
         until("the server", lambda: ask("users:read") == 0)
         text = read(f"http://{page}/metrics")
-        names = set(re.findall(r"^(scopegate_\w+)[{ ]", text, re.M))
+        names = set(re.findall(r"^((?:scopegate|process)_\w+)[{ ]", text, re.M))
         asked = {name for expr in dashboard + alerts for name in METRIC.findall(expr)}
         assert len(asked) > 20, asked
         if asked - names:
@@ -241,7 +241,7 @@ def metrics():
                 ask("users:read"), ask("users:write")
                 time.sleep(0.1)
             # What there is only when something happens that did not.
-            rare = re.compile(r"changes\(scopegate_start")
+            rare = re.compile(r"changes\(process_start")
             empty = []
             for _ in range(10):
                 empty = [e for e in dashboard if not rare.search(e) and not value(e)]
