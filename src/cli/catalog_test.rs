@@ -61,7 +61,7 @@ struct CatalogTest {
 struct Test {
     name: String,
     check: CheckYaml,
-    expect: Expected,
+    expect: ExpectedYaml,
 }
 
 #[derive(Debug, Deserialize)]
@@ -92,7 +92,7 @@ struct TokenYaml {
 /// The expected answer. A field that is absent is not compared.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Expected {
+struct ExpectedYaml {
     decision: Decision,
     reason: Option<String>,
     missing_scopes: Option<Vec<String>>,
@@ -118,17 +118,17 @@ enum ReachName {
 /// The outcome of one test.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Outcome {
+struct TestOutcome {
     name: String,
     passed: bool,
-    expected: Answer,
-    actual: Answer,
+    expected: ActualDecision,
+    actual: ActualDecision,
 }
 
 /// An answer, or the expected part of one.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Answer {
+struct ActualDecision {
     decision: Decision,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
@@ -144,7 +144,7 @@ struct Answer {
 struct TestReport {
     passed: usize,
     failed: usize,
-    tests: Vec<Outcome>,
+    tests: Vec<TestOutcome>,
 }
 
 /// Runs the tests, and prints their outcomes. True if all tests pass.
@@ -169,7 +169,7 @@ pub(super) fn test(args: &TestArgs) -> anyhow::Result<bool> {
         let actual = test.check.answer(&fixture).with_context(context)?;
         let expected = test.expect.answer().with_context(context)?;
         let passed = expected.matches(&actual);
-        tests.push(Outcome { name: test.name, passed, expected, actual });
+        tests.push(TestOutcome { name: test.name, passed, expected, actual });
     }
     if tests.is_empty() {
         bail!("{} has no tests: add some under `tests`", args.file.display());
@@ -209,8 +209,8 @@ fn report(results: &TestReport) -> Report {
     report.line(format!("\n{passed} passed, {failed} failed"))
 }
 
-impl Expected {
-    fn answer(&self) -> anyhow::Result<Answer> {
+impl ExpectedYaml {
+    fn answer(&self) -> anyhow::Result<ActualDecision> {
         let reason = self.reason.as_deref().map(|name| {
             let names = Reason::ALL.iter().map(|reason| reason_name(*reason));
             let names: Vec<_> = names.chain(["ALLOWED"]).collect();
@@ -222,7 +222,7 @@ impl Expected {
                 }
             }
         });
-        Ok(Answer {
+        Ok(ActualDecision {
             decision: self.decision,
             reason: reason.transpose()?,
             missing_scopes: self.missing_scopes.clone(),
@@ -232,7 +232,7 @@ impl Expected {
     }
 }
 
-impl Answer {
+impl ActualDecision {
     fn matches(&self, actual: &Self) -> bool {
         fn matches<T: PartialEq>(expected: &Option<T>, actual: &Option<T>) -> bool {
             expected.is_none() || expected == actual
@@ -266,11 +266,11 @@ impl Answer {
 
 impl CheckYaml {
     /// The answer of the evaluator.
-    fn answer(self, fixture: &Fixture) -> anyhow::Result<Answer> {
+    fn answer(self, fixture: &Fixture) -> anyhow::Result<ActualDecision> {
         let query = convert::query_from_proto(self.request()?)?;
         let facts = fixture.facts(&query);
         Ok(match decide(&query, facts) {
-            Ok(Verdict::Allowed { reach }) => Answer {
+            Ok(Verdict::Allowed { reach }) => ActualDecision {
                 decision: Decision::Allowed,
                 reason: Some("ALLOWED".to_owned()),
                 missing_scopes: Some(vec![]),
@@ -280,14 +280,14 @@ impl CheckYaml {
                 }),
                 message: None,
             },
-            Ok(Verdict::Denied { reason, fault, missing }) => Answer {
+            Ok(Verdict::Denied { reason, fault, missing }) => ActualDecision {
                 decision: Decision::Denied,
                 reason: Some(reason_name(reason).to_owned()),
                 missing_scopes: Some(missing.iter().map(ToString::to_string).collect()),
                 reach: None,
                 message: fault.map(|fault| Cause::from(fault).detail().to_owned()),
             },
-            Err(error) => Answer {
+            Err(error) => ActualDecision {
                 decision: Decision::Invalid,
                 reason: None,
                 missing_scopes: None,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::Subcommand;
 
 use super::client::ServerArgs;
-use super::history::{ListArgs, list};
+use super::history::{ChangeListArgs, list};
 use super::time;
 use super::watch::watch;
 
@@ -13,7 +13,7 @@ use super::watch::watch;
 #[derive(Debug, Subcommand)]
 pub enum ChangesCommand {
     /// List changes, newest first.
-    List(ListArgs),
+    List(ChangeListArgs),
     /// Print changes as they are made, one a line, until Ctrl-C.
     Watch {
         /// Only changes of this company.

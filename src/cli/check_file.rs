@@ -45,7 +45,7 @@ struct Row {
     #[serde(default)]
     resource_owner_id: String,
     token: Option<TokenInput>,
-    expect: Option<Expected>,
+    expect: Option<ExpectedDecision>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -63,7 +63,7 @@ struct TokenInput {
 
 #[derive(Clone, Copy, Debug, Deserialize, ValueEnum)]
 #[serde(rename_all = "snake_case")]
-enum Expected {
+enum ExpectedDecision {
     Allowed,
     Denied,
 }
@@ -181,7 +181,7 @@ fn parse_json(text: &str, line: u64) -> anyhow::Result<FileCheck> {
         token: token.transpose().map_err(|error| anyhow!("the token's {error}"))?,
         at_least_revision: 0,
     };
-    Ok(FileCheck { line, check, expected: row.expect.map(Expected::decision) })
+    Ok(FileCheck { line, check, expected: row.expect.map(ExpectedDecision::decision) })
 }
 
 /// Parses the header line.
@@ -230,7 +230,7 @@ fn parse_csv(text: &str, columns: &Columns, line: u64) -> anyhow::Result<FileChe
             Column::ResourceOwnerId => check.resource_owner_id = cell,
             Column::Expect if cell.is_empty() => {}
             Column::Expect => {
-                let expected_cell = Expected::from_str(&cell, true)
+                let expected_cell = ExpectedDecision::from_str(&cell, true)
                     .map_err(|_| anyhow!("`{cell}` is neither `allowed` nor `denied`"))?;
                 expected = Some(expected_cell.decision());
             }
@@ -260,7 +260,7 @@ fn split_csv_row(text: &str) -> anyhow::Result<Vec<String>> {
     Ok(cells)
 }
 
-impl Expected {
+impl ExpectedDecision {
     fn decision(self) -> Decision {
         match self {
             Self::Allowed => Decision::Allowed,

@@ -63,12 +63,12 @@ pub(super) async fn impact(
 }
 
 /// A number, and whether counting stopped before the end.
-struct Counted {
+struct ImpactCount {
     number: u64,
     has_more: bool,
 }
 
-impl Counted {
+impl ImpactCount {
     fn text(&self, one: &str, many: &str) -> String {
         let number = count(self.number, one, many);
         if self.has_more { format!("more than {number}") } else { number }
@@ -80,7 +80,7 @@ async fn credentials(
     client: &mut Client,
     company: &str,
     all: &mut Vec<String>,
-) -> anyhow::Result<(Counted, Counted, String)> {
+) -> anyhow::Result<(ImpactCount, ImpactCount, String)> {
     let (mut number, mut enabled, mut seen, mut token) = (0, 0, None, String::new());
     for _ in 0..MAX_PAGES {
         let request = ListCredentialsRequest {
@@ -104,14 +104,14 @@ async fn credentials(
     }
     let has_more = !token.is_empty();
     let seen = time::text(seen.as_ref());
-    Ok((Counted { number, has_more }, Counted { number: enabled, has_more }, seen))
+    Ok((ImpactCount { number, has_more }, ImpactCount { number: enabled, has_more }, seen))
 }
 
 async fn users(
     client: &mut Client,
     company: &str,
     all: &mut Vec<String>,
-) -> anyhow::Result<Counted> {
+) -> anyhow::Result<ImpactCount> {
     let (mut number, mut token) = (0, String::new());
     for _ in 0..MAX_PAGES {
         let request = ListUsersRequest {
@@ -127,7 +127,7 @@ async fn users(
             break;
         }
     }
-    Ok(Counted { number, has_more: !token.is_empty() })
+    Ok(ImpactCount { number, has_more: !token.is_empty() })
 }
 
 /// The undo of an update of these fields; None if it changed none of them.

@@ -43,14 +43,14 @@ pub enum ContextCommand {
     /// The file is YAML. `contexts:` has for each name an `endpoint` and, if the server needs them,
     /// `ca`, `client_cert`, `client_key` and `key_file`, relative to the directory of the config file.
     /// `current:` has the name of the current context.
-    List(ListArgs),
+    List(ContextListArgs),
     /// Set the current context.
     Use(UseArgs),
 }
 
 /// The arguments of the list of contexts.
 #[derive(Debug, Args)]
-pub struct ListArgs {
+pub struct ContextListArgs {
     /// The output format.
     #[arg(long, default_value = "table", value_name = "FORMAT")]
     output: OutputFormat,
@@ -104,7 +104,7 @@ pub async fn context(command: ContextCommand) -> anyhow::Result<bool> {
     }
 }
 
-fn list(args: &ListArgs) -> anyhow::Result<bool> {
+fn list(args: &ContextListArgs) -> anyhow::Result<bool> {
     let (path, contexts) = read()?;
     let printer = Printer::new(args.output)?;
     let rows = contexts.contexts.iter().map(|(name, profile)| {

@@ -75,7 +75,7 @@ struct Moment {
 }
 
 /// The part of the server's audit log that concerns a check.
-struct Log {
+struct AuditLog {
     /// The changes that concern the check, oldest first.
     changes: Vec<(proto::Change, Change)>,
     /// The oldest and the newest retained revision.
@@ -161,10 +161,10 @@ pub(super) async fn explain_at(
 }
 
 /// Reads the whole audit log, because only the log of all companies has the changes of the catalog.
-async fn read(client: &mut Client, query: &Query, moment: Moment) -> anyhow::Result<Log> {
+async fn read(client: &mut Client, query: &Query, moment: Moment) -> anyhow::Result<AuditLog> {
     let request = proto::GetCatalogRequest {};
     let catalog = unwrap_response(client.catalog.get_catalog(request).await)?;
-    let mut log = Log {
+    let mut log = AuditLog {
         changes: vec![],
         retained: None,
         begins_at: Timestamp::MIN,
@@ -235,7 +235,7 @@ async fn read(client: &mut Client, query: &Query, moment: Moment) -> anyhow::Res
 
 /// The decision at the requested time, and after each change.
 fn replay<'a>(
-    log: &'a Log,
+    log: &'a AuditLog,
     query: &Query,
     file: Option<(&Path, String)>,
 ) -> anyhow::Result<(PastDecision, Vec<Step<'a>>)> {
@@ -292,7 +292,7 @@ fn replay<'a>(
 
 fn decide_at_moment(
     replay_state: &Replay,
-    log: &Log,
+    log: &AuditLog,
     query: &Query,
     yaml: Option<&str>,
     file: Option<&(&Path, String)>,

@@ -35,20 +35,20 @@ pub(super) struct CommandError {
     /// The reason of `ErrorInfo`.
     reason: String,
     message: String,
-    violations: Vec<Violation>,
+    violations: Vec<FieldViolation>,
     /// The whole error as text for people.
     #[serde(skip)]
     text: String,
 }
 
 #[derive(Clone, Debug, Serialize)]
-struct Violation {
+struct FieldViolation {
     field: String,
     description: String,
 }
 
 #[derive(Serialize)]
-struct Line<'a> {
+struct ErrorLine<'a> {
     error: Shown<'a>,
 }
 
@@ -57,7 +57,7 @@ struct Shown<'a> {
     code: &'a str,
     reason: &'a str,
     message: &'a str,
-    violations: &'a [Violation],
+    violations: &'a [FieldViolation],
 }
 
 impl CommandError {
@@ -108,8 +108,8 @@ pub(super) fn reworded(error: &anyhow::Error, text: String) -> anyhow::Error {
 }
 
 /// The violations in the details of a server error.
-fn violations(details: &ErrorDetails) -> Vec<Violation> {
-    let violation = |field: &str, description: &str| Violation {
+fn violations(details: &ErrorDetails) -> Vec<FieldViolation> {
+    let violation = |field: &str, description: &str| FieldViolation {
         field: field.to_owned(),
         description: description.to_owned(),
     };
@@ -134,7 +134,7 @@ fn violations(details: &ErrorDetails) -> Vec<Violation> {
 fn for_people(
     message: &str,
     reason: &str,
-    violations: &[Violation],
+    violations: &[FieldViolation],
     details: &ErrorDetails,
 ) -> String {
     let fields = details.bad_request().map_or(0, |bad| bad.field_violations.len());
@@ -151,7 +151,7 @@ fn for_people(
             text = format!("`{word}`{rest}");
         }
     }
-    for (index, Violation { field, description }) in violations.iter().enumerate() {
+    for (index, FieldViolation { field, description }) in violations.iter().enumerate() {
         let (field, wrong) = (text::escaped(field), text::escaped(description));
         if index >= fields {
             // The message has the quotas already.
@@ -168,7 +168,7 @@ fn for_people(
             text.push_str(&format!("\n  `{word}` {wrong}"));
         }
     }
-    let is_list = |violation: &Violation| {
+    let is_list = |violation: &FieldViolation| {
         let name = violation.description.strip_prefix('`').and_then(|text| text.split_once('`'));
         name.is_some_and(|(name, _)| name.contains(','))
     };
@@ -217,7 +217,7 @@ pub fn warn(message: &str) {
 
 fn json(error: &Shown<'_>) -> String {
     let error = Shown { ..*error };
-    let line = serde_json::to_string(&Line { error }).unwrap_or_default();
+    let line = serde_json::to_string(&ErrorLine { error }).unwrap_or_default();
     text::escaped_json(&line).into_owned()
 }
 

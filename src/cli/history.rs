@@ -14,7 +14,7 @@ use crate::proto::{Change, ListChangesRequest, ListChangesResponse};
 
 /// Arguments of `changes list`.
 #[derive(Debug, Args)]
-pub struct ListArgs {
+pub struct ChangeListArgs {
     /// Only changes of this company.
     #[arg(long)]
     company: Option<String>,
@@ -67,7 +67,7 @@ pub struct ListArgs {
 ///
 /// # Errors
 /// The server cannot be reached, or returns an error.
-pub(super) async fn list(args: ListArgs) -> anyhow::Result<()> {
+pub(super) async fn list(args: ChangeListArgs) -> anyhow::Result<()> {
     let mut client = args.server.open().await?;
     // Kinds are matched without case, and sent in the spelling of the API.
     let kind = |input: &String| {

@@ -74,7 +74,7 @@ const MESSAGES_AHEAD: usize = 4;
 /// One line of the file. Unknown keys are errors, so that a misspelled key is not silently ignored.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Line {
+struct ImportLine {
     company_id: String,
     credential_id: Option<String>,
     display_name: Option<String>,
@@ -255,13 +255,14 @@ fn add_line(
     message: &mut ImportCredentialsRequest,
     repeated: &mut RepeatedIds,
 ) -> anyhow::Result<()> {
-    let read: Line = serde_json::from_slice(text).map_err(|error| {
+    let read: ImportLine = serde_json::from_slice(text).map_err(|error| {
         // serde_json counts lines of its own, so its position is cut off.
         let text = error.to_string();
         let text = text.rsplit_once(" at line ").map_or(text.as_str(), |(text, _)| text);
         anyhow!("column {}: {text}", error.column())
     })?;
-    let Line { company_id, credential_id, display_name, label, scopes, expires_at, enabled } = read;
+    let ImportLine { company_id, credential_id, display_name, label, scopes, expires_at, enabled } =
+        read;
     if let Some(credential_id) = credential_id {
         if display_name.is_some() {
             bail!("a credential has no `display_name`: give it a `label`");

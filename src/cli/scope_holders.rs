@@ -50,7 +50,7 @@ struct Rejected {
 
 /// The counts of all grants so far.
 #[derive(Default)]
-struct Counts {
+struct HolderCounts {
     granted: u64,
     unchanged: u64,
     rejected: u64,
@@ -92,12 +92,17 @@ pub(super) async fn grant_to_holders(
             Some(total) => Some(total),
             None => {
                 let none = format!("no credential holds {scope}: nothing to grant");
-                return finish(&client, write, &Counts::default(), Report::default().line(none));
+                return finish(
+                    &client,
+                    write,
+                    &HolderCounts::default(),
+                    Report::default().line(none),
+                );
             }
         },
     };
     let progress = progress(total);
-    let mut counts = Counts::default();
+    let mut counts = HolderCounts::default();
     let granted = grant(&mut client, scope, companies, &new, write, &mut counts, &progress).await;
     progress.finish_and_clear();
     if let Err(error) = granted {
@@ -163,7 +168,7 @@ async fn grant(
     companies: Vec<String>,
     new: &HolderGrant,
     write: &WriteArgs,
-    counts: &mut Counts,
+    counts: &mut HolderCounts,
     progress: &ProgressBar,
 ) -> anyhow::Result<()> {
     let mut holders = Holders::of(scope, companies);
@@ -221,7 +226,7 @@ async fn grant(
     outcome
 }
 
-impl Counts {
+impl HolderCounts {
     /// Counts the response to a grant.
     ///
     /// # Errors
@@ -276,7 +281,7 @@ fn differ(before: &[Grant], after: &[Grant]) -> bool {
 fn finish(
     client: &Client,
     write: &WriteArgs,
-    counts: &Counts,
+    counts: &HolderCounts,
     report: Report,
 ) -> anyhow::Result<bool> {
     let rows = counts.rejections.iter().map(|rejected| {

@@ -61,7 +61,7 @@ impl Service<Request<TonicBody>> for Timeout {
     }
 
     fn call(&mut self, request: Request<TonicBody>) -> Self::Future {
-        let (limit, sent) = (self.limit, Progress::new());
+        let (limit, sent) = (self.limit, CallProgress::new());
         let progress = sent.clone();
         let request = request.map(|body| TonicBody::new(RequestBody { body, progress }));
         let limit_in_response = self.applies_to_responses.then_some(limit);
@@ -132,9 +132,9 @@ fn silent(limit: Duration) -> Status {
 
 /// When the server last accepted a part of a request; None while the command has no next part.
 #[derive(Clone)]
-struct Progress(Arc<Mutex<Option<Instant>>>);
+struct CallProgress(Arc<Mutex<Option<Instant>>>);
 
-impl Progress {
+impl CallProgress {
     fn new() -> Self {
         Self(Arc::new(Mutex::new(Some(Instant::now()))))
     }
@@ -152,7 +152,7 @@ impl Progress {
 /// The body of a request. The transport polls its next part when the server accepts data.
 struct RequestBody {
     body: TonicBody,
-    progress: Progress,
+    progress: CallProgress,
 }
 
 impl Body for RequestBody {

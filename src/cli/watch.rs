@@ -61,7 +61,7 @@ pub(super) async fn watch(
     }
     let next = WatchChangesRequest { company_id: company, after_revision, cursor };
     let stream = unwrap_response(client.changes.watch_changes(next.clone()).await)?;
-    let mut watch = Watch { next, reconnect, stop, lost_at: None };
+    let mut watch = WatchState { next, reconnect, stop, lost_at: None };
     watch.run(client, stream, server_args).await?;
     let cursor = &watch.next.cursor;
     let is_for_people = server_args.output == super::output_format::OutputFormat::Table;
@@ -91,7 +91,7 @@ fn resume(cursor: &str) -> String {
 }
 
 /// The reason why a stream ended.
-enum End {
+enum WatchEnd {
     /// Ctrl-C was pressed.
     Stopped,
     /// The connection was lost; a new stream can continue.
@@ -102,7 +102,7 @@ enum End {
     Failed(anyhow::Error),
 }
 
-impl End {
+impl WatchEnd {
     fn of(status: &Status, cursor: &str) -> Self {
         if is_transient(status) {
             return Self::Broken(server_error(status));
@@ -135,7 +135,7 @@ fn is_transient(status: &Status) -> bool {
     }
 }
 
-struct Watch {
+struct WatchState {
     /// The request that continues after the last printed change.
     next: WatchChangesRequest,
     /// The time limit of reconnections.
@@ -145,7 +145,7 @@ struct Watch {
     lost_at: Option<Instant>,
 }
 
-impl Watch {
+impl WatchState {
     async fn run(
         &mut self,
         mut client: Client,
@@ -155,9 +155,9 @@ impl Watch {
         loop {
             let opened = Instant::now();
             let cause = match self.print(&client, &mut stream).await {
-                End::Stopped => return Ok(()),
-                End::Refused(error) | End::Failed(error) => return Err(error),
-                End::Broken(error) => error,
+                WatchEnd::Stopped => return Ok(()),
+                WatchEnd::Refused(error) | WatchEnd::Failed(error) => return Err(error),
+                WatchEnd::Broken(error) => error,
             };
             if opened.elapsed() >= STABLE_AFTER {
                 self.lost_at = None;
@@ -175,20 +175,20 @@ impl Watch {
         &mut self,
         client: &Client,
         stream: &mut Streaming<WatchChangesResponse>,
-    ) -> End {
+    ) -> WatchEnd {
         let (mut message_timeout, mut last) = (NEVER, Instant::now());
         loop {
             let next = tokio::select! {
                 next = timeout(message_timeout, stream.message()) => next,
-                _ = self.stop.recv() => return End::Stopped,
+                _ = self.stop.recv() => return WatchEnd::Stopped,
             };
             let message = match next {
                 Ok(Ok(Some(message))) => message,
-                Ok(Ok(None)) => return End::Broken(anyhow!("the server closed the stream")),
-                Ok(Err(status)) => return End::of(&status, &self.next.cursor),
+                Ok(Ok(None)) => return WatchEnd::Broken(anyhow!("the server closed the stream")),
+                Ok(Err(status)) => return WatchEnd::of(&status, &self.next.cursor),
                 Err(_) => {
                     let silent = message_timeout.as_secs();
-                    return End::Broken(anyhow!("the server has been silent for {silent} s"));
+                    return WatchEnd::Broken(anyhow!("the server has been silent for {silent} s"));
                 }
             };
             match &message.change {
@@ -196,7 +196,7 @@ impl Watch {
                 None => message_timeout = HEARTBEAT_TIMEOUT.max(last.elapsed() * 5 / 2),
                 Some(change) => {
                     if let Err(error) = client.printer.print_line(&message, &line(change)) {
-                        return End::Failed(error);
+                        return WatchEnd::Failed(error);
                     }
                 }
             }
@@ -229,9 +229,9 @@ impl Watch {
             let (request, cursor) = (self.next.clone(), self.next.cursor.clone());
             let attempt = async {
                 sleep(delay).await;
-                let mut client = open(server_args).await.map_err(End::Broken)?;
+                let mut client = open(server_args).await.map_err(WatchEnd::Broken)?;
                 let stream = client.changes.watch_changes(request).await;
-                let stream = stream.map_err(|status| End::of(&status, &cursor))?.into_inner();
+                let stream = stream.map_err(|status| WatchEnd::of(&status, &cursor))?.into_inner();
                 Ok((client, stream))
             };
             let attempt = tokio::select! {
@@ -248,11 +248,11 @@ impl Watch {
                     ));
                     return Ok(Some(opened));
                 }
-                Ok(Err(End::Broken(error))) => cause = error,
-                Ok(Err(End::Refused(error) | End::Failed(error))) => {
+                Ok(Err(WatchEnd::Broken(error))) => cause = error,
+                Ok(Err(WatchEnd::Refused(error) | WatchEnd::Failed(error))) => {
                     return Err(error);
                 }
-                Ok(Err(End::Stopped)) => return Ok(None),
+                Ok(Err(WatchEnd::Stopped)) => return Ok(None),
                 // The time limit is reached.
                 Err(_) => {}
             }

@@ -106,7 +106,7 @@ pub(super) fn count(full_name: &str, bytes: &[u8]) -> Result<(), InvalidRequest>
         return Ok(());
     }
     let Some(shape) = SHAPES.get(full_name) else { return Ok(()) };
-    Counting::default().message(shape, &mut Counts::default(), bytes, &Path::Top, 0)
+    Counting::default().message(shape, &mut ListCounts::default(), bytes, &Path::Top, 0)
 }
 
 /// The path of a message in the request.
@@ -129,9 +129,9 @@ impl Display for Path<'_> {
 /// The number of items so far of each list of a message, and of the lists in its message fields, whose
 /// occurrences are merged.
 #[derive(Default)]
-struct Counts {
+struct ListCounts {
     lists: HashMap<u64, usize>,
-    merged: HashMap<u64, Counts>,
+    merged: HashMap<u64, ListCounts>,
 }
 
 /// The number of items of all lists so far.
@@ -144,7 +144,7 @@ impl Counting {
     fn message(
         &mut self,
         shape: &Shape,
-        counts: &mut Counts,
+        counts: &mut ListCounts,
         mut bytes: &[u8],
         path: &Path<'_>,
         depth: usize,
@@ -164,7 +164,7 @@ impl Counting {
                     let count = counts.lists.entry(number).or_default();
                     self.items(count, 1, *limit, path, name)?;
                     let path = Path::Item(path, name, *count - 1);
-                    self.inner(shape, &mut Counts::default(), content, &path, depth)?;
+                    self.inner(shape, &mut ListCounts::default(), content, &path, depth)?;
                 }
                 Field::Message { name, shape } => {
                     self.items(&mut 0, 1, usize::MAX, path, name)?;
@@ -179,7 +179,7 @@ impl Counting {
     fn inner(
         &mut self,
         shape: &str,
-        counts: &mut Counts,
+        counts: &mut ListCounts,
         bytes: &[u8],
         path: &Path<'_>,
         depth: usize,

@@ -15,7 +15,7 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use hyper::rt::Executor;
 
-type Call = Pin<Box<dyn Future<Output = ()> + Send>>;
+type InlineCall = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// The limit of calls that begin in one poll. Other connections of the worker wait meanwhile.
 const MAX_INLINE_CALLS: usize = 128;
@@ -24,7 +24,7 @@ const MAX_POLLS: usize = 4;
 
 /// The calls of a connection that have not begun.
 #[derive(Clone, Default)]
-pub(crate) struct PendingCalls(Arc<Mutex<Vec<Call>>>);
+pub(crate) struct PendingCalls(Arc<Mutex<Vec<InlineCall>>>);
 
 impl PendingCalls {
     /// Begins all calls. Calls that have to wait continue as tasks.
@@ -134,7 +134,7 @@ impl Wake for LoopWaker {
 
 /// Polls a call once. True: it must be polled again. A call that panics has ended and affects nothing
 /// else, as if it were a task.
-fn poll_once(call: &mut Call, context: &mut Context<'_>) -> bool {
+fn poll_once(call: &mut InlineCall, context: &mut Context<'_>) -> bool {
     let polled = catch_unwind(AssertUnwindSafe(|| call.as_mut().poll(context)));
     matches!(polled, Ok(Poll::Pending))
 }

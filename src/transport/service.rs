@@ -185,7 +185,7 @@ pub(crate) fn handle(
     own_slots: &ConnectionSlots,
     request: Request<Incoming>,
 ) -> impl Future<Output = Result<Response<ResponseBody>, Infallible>> + use<> {
-    enum Call<H, F> {
+    enum DispatchedCall<H, F> {
         Unfit(RejectedHead),
         Rejected(Box<Status>),
         Check(Option<Duration>, Admitted, Incoming),
@@ -199,7 +199,7 @@ pub(crate) fn handle(
     let interruptible = Interruptible::new(activity, path);
     let (mut counted, mut of_key, mut open, mut known) = (None, None, None, None);
     let call = if let Some(unfit) = RejectedHead::of(&request, service.max_header_bytes) {
-        Call::Unfit(unfit)
+        DispatchedCall::Unfit(unfit)
     } else if path_index == access::PATHS.len()
         && let Some(method) = path.strip_prefix(HEALTH)
     {
@@ -210,9 +210,9 @@ pub(crate) fn handle(
                 open = Some(activity.open());
                 let health = Arc::clone(&service.health);
                 let body = request.into_body();
-                Call::Health(Box::pin(health.answer(kind, slot, deadline, body)))
+                DispatchedCall::Health(Box::pin(health.answer(kind, slot, deadline, body)))
             }
-            Err(status) => Call::Rejected(Box::new(status)),
+            Err(status) => DispatchedCall::Rejected(Box::new(status)),
         }
     } else {
         let (one, in_flight) = Counted::one_more(&service.calls.in_flight);
@@ -223,7 +223,7 @@ pub(crate) fn handle(
             (Err(status), _) => {
                 // A rejected call is not in flight while its response waits to be sent.
                 counted = None;
-                Call::Rejected(Box::new(status))
+                DispatchedCall::Rejected(Box::new(status))
             }
             (Ok(mut admitted), Ok(deadline))
                 if path == CHECK
@@ -232,7 +232,7 @@ pub(crate) fn handle(
             {
                 activity.accept();
                 of_key = admitted.of_key.take();
-                Call::Check(deadline, admitted, request.into_body())
+                DispatchedCall::Check(deadline, admitted, request.into_body())
             }
             (Ok(mut admitted), deadline) => {
                 of_key = admitted.of_key.take();
@@ -248,9 +248,9 @@ pub(crate) fn handle(
                         known = Some(admitted.caller.clone());
                         let service = Arc::clone(&service);
                         let call = call(service, request, deadline, admitted, observed);
-                        Call::Other(Box::pin(call), slot)
+                        DispatchedCall::Other(Box::pin(call), slot)
                     }
-                    Err(status) => Call::Rejected(Box::new(status)),
+                    Err(status) => DispatchedCall::Rejected(Box::new(status)),
                 }
             }
         }
@@ -259,7 +259,7 @@ pub(crate) fn handle(
     async move {
         let in_flight = InFlight(counted, of_key);
         let response = match call {
-            Call::Check(deadline, Admitted { caller, .. }, body) => {
+            DispatchedCall::Check(deadline, Admitted { caller, .. }, body) => {
                 let key = caller.key();
                 let account = || service.caller_limits.account(key);
                 let decide = async |check| {
@@ -271,11 +271,11 @@ pub(crate) fn handle(
                     unary::unary(deadline, body, service.max_message_bytes, account, read, decide);
                 interruptible.answer(answer).await
             }
-            Call::Health(call) => interruptible.answer(call).await,
-            Call::Other(call, None) => interruptible.answer(call).await,
-            Call::Other(call, Some(slot)) => slot.hold(interruptible.answer(call).await),
-            Call::Unfit(unfit) => unfit.into_response(service.max_header_bytes),
-            Call::Rejected(status) => status.into_http(),
+            DispatchedCall::Health(call) => interruptible.answer(call).await,
+            DispatchedCall::Other(call, None) => interruptible.answer(call).await,
+            DispatchedCall::Other(call, Some(slot)) => slot.hold(interruptible.answer(call).await),
+            DispatchedCall::Unfit(unfit) => unfit.into_response(service.max_header_bytes),
+            DispatchedCall::Rejected(status) => status.into_http(),
         };
         let code = service.calls.count(path_index, &response);
         let rejected =

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::{Log, Moment, PastDecision, PossibleDecision, Step};
+use super::{AuditLog, Moment, PastDecision, PossibleDecision, Step};
 use crate::cli::change_row::{actor, full, resource, summary};
 use crate::cli::check::{report, word};
 use crate::cli::decision_log::{LogMatch, LoggedDecision};
@@ -30,7 +30,7 @@ pub(super) struct PastExplanation<'a> {
     /// The requested time.
     pub moment: Moment,
     /// The audit log.
-    pub log: &'a Log,
+    pub log: &'a AuditLog,
     /// The decision at that time.
     pub past: PastDecision,
     /// The changes, and the decision after each.

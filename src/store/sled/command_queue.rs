@@ -22,7 +22,7 @@ pub(super) const KEYS: usize = 64;
 /// A command for the writer.
 pub(super) enum WriterCommand {
     /// Commit a proposal.
-    Commit(Box<Proposal>, Answer),
+    Commit(Box<Proposal>, CommandReply),
     /// Raise the time mark to `time`; and take `believed` as the believed time.
     MarkTime { time: Timestamp, believed: Timestamp },
     /// Raise the time mark, and reply when it is durable.
@@ -45,7 +45,7 @@ impl WriterCommand {
     }
 }
 
-pub(super) type Answer = oneshot::Sender<Result<Receipt, CommitError>>;
+pub(super) type CommandReply = oneshot::Sender<Result<Receipt, CommitError>>;
 
 /// Sends commands to the writer, until the engine is closed.
 #[derive(Clone)]

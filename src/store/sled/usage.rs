@@ -23,19 +23,19 @@ use crate::store::{Proposal, key};
 const DAY: i64 = 24 * 60 * 60;
 
 /// The numbers of credentials, users and consents.
-type Counts = [u32; 3];
+type UsageCounts = [u32; 3];
 
 /// What each company has and wrote, and the quotas.
 struct Usage {
     quotas: Quotas,
     /// Only companies with a count above zero.
-    counts: HashMap<Revision, Counts>,
-    written: Written,
+    counts: HashMap<Revision, UsageCounts>,
+    written: WrittenBytes,
 }
 
 /// How many bytes the changes of each company wrote on one day.
 #[derive(Default)]
-struct Written {
+struct WrittenBytes {
     /// The day, counted from 1970.
     day: i64,
     bytes: HashMap<Revision, u64>,
@@ -53,7 +53,7 @@ pub(super) struct Moves(HashMap<Revision, [i64; 3]>);
 #[derive(Default)]
 pub(super) struct Pending {
     moves: Moves,
-    written: Written,
+    written: WrittenBytes,
 }
 
 impl Quota {
@@ -91,7 +91,7 @@ impl Moves {
     }
 }
 
-impl Written {
+impl WrittenBytes {
     fn on(&self, day: i64, company: Revision) -> u64 {
         if self.day == day { self.bytes.get(&company).copied().unwrap_or(0) } else { 0 }
     }
@@ -184,7 +184,7 @@ impl Usage {
                 let sum = i64::from(*count).saturating_add(by).max(0);
                 *count = u32::try_from(sum).unwrap_or(u32::MAX);
             }
-            if *counts == Counts::default() {
+            if *counts == UsageCounts::default() {
                 self.counts.remove(&company);
             }
         }
@@ -194,7 +194,7 @@ impl Usage {
 impl SharedUsage {
     /// The usage of a tree, from all of its keys. Without quotas.
     pub(super) fn of(moves: Moves) -> Self {
-        let (counts, written) = (HashMap::new(), Written::default());
+        let (counts, written) = (HashMap::new(), WrittenBytes::default());
         let mut usage = Usage { quotas: Quotas::NONE, counts, written };
         usage.apply(moves);
         Self(Arc::new(Mutex::new(usage)))
@@ -238,7 +238,7 @@ impl SharedUsage {
 
     /// Adds the written bytes of a batch. Its counts are applied already.
     pub(super) fn wrote(&self, pending: Pending) {
-        let Written { day, bytes } = pending.written;
+        let WrittenBytes { day, bytes } = pending.written;
         if !bytes.is_empty() {
             let written = &mut self.lock().written;
             bytes.into_iter().for_each(|(company, bytes)| written.add(day, company, bytes));
