@@ -74,7 +74,7 @@ async fn list_holders(client: &mut Client, scope: &str, limit: Limit) -> anyhow:
             count(credentials, "credential", "credentials"),
             count(found.len() as u64, "company", "companies")
         ));
-    // In the style of protobuf JSON, where a 64-bit number is a string.
+    // As in protobuf's JSON mapping, a 64-bit number is a string.
     let companies: Vec<_> = found
         .iter()
         .map(|(company, count)| {

@@ -148,7 +148,7 @@ pub fn express(pieces: Vec<Bytes>, limit: usize) -> Result<proto::CheckRequest, 
     }
 }
 
-/// Counts the lists of a batch of checks, and returns the number of its checks.
+/// Checks the lengths of the lists in a batch of checks, and returns the number of checks.
 ///
 /// # Errors
 /// A list is too long.
@@ -157,7 +157,7 @@ pub fn batch_counted(bytes: &[u8]) -> Result<usize, Status> {
     Ok(proto::BatchCheckRequest::decode(bytes).map_or(0, |batch| batch.checks.len()))
 }
 
-/// The key in these headers.
+/// The bearer token in these headers.
 #[must_use]
 pub fn presented(headers: &HeaderMap) -> Option<Option<&str>> {
     super::bearer_token(headers).ok()

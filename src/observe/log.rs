@@ -1,4 +1,4 @@
-//! Log: the log of the process. It goes to standard error, one event a line, as text or JSON. Times
+//! Log: writes the log of the process to standard error, one event per line, as text or JSON. Times
 //! are RFC 3339, in UTC. With JSON every line on standard error is a JSON object, also the reason
 //! for a failed start and for a panic.
 //!
@@ -35,7 +35,7 @@ pub enum LogFormat {
     Json,
 }
 
-/// How long the end of the process waits for queued lines.
+/// How long the process waits at its exit for queued lines to be written.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The log of the process. There is one, as `tracing` has one subscriber for all events.

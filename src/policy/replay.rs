@@ -5,7 +5,8 @@
 //! contain the text of a catalog; the caller supplies it, and [`requirement_changed`] tells whether
 //! a later change of the catalog matters to the check.
 //!
-//! Not here: how the changes are read, and which of them were removed.
+//! Not here: how the changes are read, and which of them were removed. The file is longer than most
+//! because one state machine applies every kind of change.
 
 use std::collections::BTreeMap;
 

@@ -17,7 +17,8 @@ pub struct RequestKey(pub [u8; 32]);
 /// The stored reply to a committed request. The store keeps it for [`IDEMPOTENCY_TTL`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredReply {
-    /// A digest of the request.
+    /// A digest of the request's content. A different digest under the same key means another
+    /// request.
     pub body: [u8; 32],
     /// The reply.
     pub reply: Vec<u8>,

@@ -60,7 +60,7 @@ const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
 /// commands on this machine reach a server that other peers have filled.
 const LOOPBACK_RESERVE: usize = 8;
 
-/// The limit of a request to the reflection service, in bytes. It holds only a name.
+/// The limit of a request to the reflection service, in bytes. Such a request contains only a name.
 const MAX_REFLECTION_BYTES: usize = 4 << 10;
 
 /// The port and the workers that serve it.
@@ -84,8 +84,8 @@ pub(crate) struct Listener {
 }
 
 impl Listener {
-    /// Binds the port and starts the workers. Until the API is opened every call except those of
-    /// health is UNAVAILABLE.
+    /// Binds the port and starts the workers. Until the API is opened, every call except a health
+    /// check fails with UNAVAILABLE.
     ///
     /// # Errors
     /// A setting is wrong, or the system has no thread, file or memory for the server.
@@ -194,7 +194,7 @@ impl Listener {
         self.health.set_serving();
     }
 
-    /// Reads the files again that may change while the server runs. A SIGHUP requests it.
+    /// Reloads the TLS files and reopens the decision log. SIGHUP triggers it.
     pub(crate) fn reload(&self) {
         tracing::info!("SIGHUP: the files are read again");
         if let Some(tls) = &self.tls {
