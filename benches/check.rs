@@ -15,7 +15,6 @@ use scopegate::authority::{
     Authority, CompanyChange, CredentialChange, NewCompany, NewCredential, Restriction,
     WriteOptions,
 };
-use scopegate::policy::change::Author;
 use scopegate::policy::decision::Verdict;
 use scopegate::policy::id::{CompanyId, CredentialId};
 use scopegate::policy::query::{Query, Requirement};
@@ -59,10 +58,17 @@ fn query(number: u64) -> Query {
 async fn authority(dir: &Path, entries: u64, credentials: u64) -> Arc<Authority> {
     let store = Arc::new(SledStore::open(dir).expect("opened"));
     let authority = Arc::new(Authority::new(store, entries).expect("readable"));
-    let author = Author::default();
-    authority.apply_catalog_file("scopes: { a: , b: }", false, &author).await.expect("applied");
+    authority
+        .internal_session("bench")
+        .apply_catalog_file("scopes: { a: , b: }", false, "")
+        .await
+        .expect("applied");
     let new = NewCompany { id: company(), display_name: String::new(), scopes: None };
-    authority.create_company(&new, &WriteOptions::default(), |_| ()).await.expect("created");
+    authority
+        .internal_session("bench")
+        .create_company(&new, &WriteOptions::default())
+        .await
+        .expect("created");
     let mut tasks = JoinSet::new();
     // The store's command queue is bounded.
     for worker in 0..WRITERS {
@@ -78,7 +84,8 @@ async fn authority(dir: &Path, entries: u64, credentials: u64) -> Arc<Authority>
                     enabled: true,
                 };
                 authority
-                    .create_credential(&new, &WriteOptions::default(), |_| ())
+                    .internal_session("bench")
+                    .create_credential(&new, &WriteOptions::default())
                     .await
                     .expect("created");
             }
@@ -87,34 +94,40 @@ async fn authority(dir: &Path, entries: u64, credentials: u64) -> Arc<Authority>
     while let Some(done) = tasks.join_next().await {
         done.expect("created");
     }
-    let answer = authority.check(&query(0), Revision::ZERO).await.expect("answered");
+    let answer = authority
+        .internal_session("bench")
+        .check(&query(0), Revision::ZERO)
+        .await
+        .expect("answered");
     assert!(matches!(answer.verdict, Verdict::Allowed { .. }));
     authority
 }
 
 fn checks(criterion: &mut Criterion, runtime: &Runtime, authority: &Authority) {
+    let session = authority.internal_session("bench");
     let mut group = criterion.benchmark_group("check");
     let one = query(0);
     group.bench_function("hit", |b| {
-        b.to_async(runtime).iter(|| authority.check(black_box(&one), Revision::ZERO));
+        b.to_async(runtime).iter(|| session.check(black_box(&one), Revision::ZERO));
     });
     let many: Vec<_> = (0..BATCH).map(|number| query(number % WRITERS)).collect();
     group.throughput(Throughput::Elements(BATCH));
     group.bench_function(BenchmarkId::new("batch", BATCH), |b| {
-        b.to_async(runtime).iter(|| authority.batch_check(black_box(&many), Revision::ZERO));
+        b.to_async(runtime).iter(|| session.batch_check(black_box(&many), Revision::ZERO));
     });
     group.finish();
 }
 
 /// Checks credentials in turn. The cache has evicted each before it is checked again.
 fn misses(criterion: &mut Criterion, runtime: &Runtime, authority: &Authority) {
+    let session = authority.internal_session("bench");
     let cold: Vec<_> = (0..COLD).map(query).collect();
     let mut turns = cold.iter().cycle();
     let mut group = criterion.benchmark_group("check");
     group.bench_function("miss", |b| {
         b.to_async(runtime).iter(|| {
             let next = turns.next().expect("a cycle does not end");
-            authority.check(black_box(next), Revision::ZERO)
+            session.check(black_box(next), Revision::ZERO)
         });
     });
     group.finish();
@@ -129,16 +142,11 @@ async fn change(authority: &Authority, number: u64, turn: u64) {
     };
     let before = authority.published();
     let done = authority
-        .change_credential(
-            &company(),
-            &credential(number),
-            &change,
-            &WriteOptions::default(),
-            |done| done.revision.0,
-        )
+        .internal_session("bench")
+        .change_credential(&company(), &credential(number), &change, &WriteOptions::default())
         .await
         .expect("changed");
-    assert!(done > before.0, "a call that changes nothing measures nothing");
+    assert!(done.revision > before, "a call that changes nothing measures nothing");
 }
 
 async fn restrict(authority: &Authority) -> Duration {
@@ -146,13 +154,15 @@ async fn restrict(authority: &Authority) -> Duration {
         Restriction { company: company(), scopes: scopes("a"), acknowledge_impact: true };
     let start = Instant::now();
     authority
-        .restrict_company(&restriction, &WriteOptions::default(), |_, _| ())
+        .internal_session("bench")
+        .restrict_company(&restriction, &WriteOptions::default())
         .await
         .expect("restricted");
     let taken = start.elapsed();
     let back = CompanyChange::AddScopes(scopes("a"));
     authority
-        .change_company(&company(), &back, &WriteOptions::default(), |_| ())
+        .internal_session("bench")
+        .change_company(&company(), &back, &WriteOptions::default())
         .await
         .expect("put back");
     taken

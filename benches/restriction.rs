@@ -12,7 +12,6 @@ use std::time::{Duration, Instant};
 use scopegate::authority::{
     Authority, CompanyChange, NewCompany, NewCredential, Restriction, WriteOptions,
 };
-use scopegate::policy::change::Author;
 use scopegate::policy::id::{CompanyId, CredentialId};
 use scopegate::policy::revision::Revision;
 use scopegate::policy::scope::Scope;
@@ -28,7 +27,11 @@ fn scopes() -> Vec<Scope> {
 async fn company(authority: &Arc<Authority>, name: &str, credentials: usize) -> CompanyId {
     let id = CompanyId::parse(name).expect("an id");
     let new = NewCompany { id: id.clone(), display_name: String::new(), scopes: None };
-    authority.create_company(&new, &WriteOptions::default(), |_| ()).await.expect("created");
+    authority
+        .internal_session("bench")
+        .create_company(&new, &WriteOptions::default())
+        .await
+        .expect("created");
     let mut tasks = tokio::task::JoinSet::new();
     for worker in 0..256 {
         let (authority, company) = (Arc::clone(authority), id.clone());
@@ -43,7 +46,8 @@ async fn company(authority: &Arc<Authority>, name: &str, credentials: usize) -> 
                     enabled: true,
                 };
                 authority
-                    .create_credential(&new, &WriteOptions::default(), |_| ())
+                    .internal_session("bench")
+                    .create_credential(&new, &WriteOptions::default())
                     .await
                     .expect("created");
             }
@@ -65,14 +69,21 @@ async fn restrict(authority: &Arc<Authority>, id: &CompanyId) -> Duration {
     let call = tokio::spawn({
         let authority = Arc::clone(authority);
         async move {
-            authority.restrict_company(&restriction, &WriteOptions::default(), |_, _| ()).await
+            authority
+                .internal_session("bench")
+                .restrict_company(&restriction, &WriteOptions::default())
+                .await
         }
     });
     bell.wait_for(|published| *published >= next).await.expect("published");
     let taken = start.elapsed();
     call.await.expect("ended").expect("restricted");
     let add = CompanyChange::AddScopes(scopes());
-    authority.change_company(id, &add, &WriteOptions::default(), |_| ()).await.expect("put back");
+    authority
+        .internal_session("bench")
+        .change_company(id, &add, &WriteOptions::default())
+        .await
+        .expect("put back");
     taken
 }
 
@@ -86,8 +97,11 @@ async fn main() {
     let dir = tempfile::tempdir().expect("a directory");
     let store = Arc::new(SledStore::open(dir.path()).expect("opened"));
     let authority = Arc::new(Authority::new(store, 200_000).expect("readable"));
-    let author = Author::default();
-    authority.apply_catalog_file("scopes: { a: , b: }", false, &author).await.expect("applied");
+    authority
+        .internal_session("bench")
+        .apply_catalog_file("scopes: { a: , b: }", false, "")
+        .await
+        .expect("applied");
     let one = company(&authority, "one", 1).await;
     let many = company(&authority, "many", MANY).await;
     assert!(authority.published() > Revision(MANY as u64));

@@ -18,7 +18,6 @@ use std::sync::Arc;
 use scopegate::authority::{
     Authority, CredentialChange, NewCompany, NewCredential, Restriction, WriteOptions,
 };
-use scopegate::policy::change::Author;
 use scopegate::policy::decision::Verdict;
 use scopegate::policy::id::{CompanyId, CredentialId};
 use scopegate::policy::query::{Query, Requirement};
@@ -41,20 +40,16 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let store = SledStore::open(folder.path())?;
     let authority = Authority::new(Arc::new(store), CACHE_ENTRIES)?;
 
-    // The audit log has this of each change.
-    let author = Author {
-        actor: "embed".to_owned(),
-        on_behalf_of: String::new(),
-        reason: "an example".to_owned(),
-    };
-    let terms = WriteOptions { author, ..WriteOptions::default() };
+    // The audit log has this actor and reason of each change.
+    let session = authority.internal_session("embed");
+    let options = WriteOptions { reason: "an example".to_owned(), ..WriteOptions::default() };
 
     let (acme, app) = (CompanyId::parse("acme")?, CredentialId::parse("app")?);
     let write = Scope::parse("docs:write")?;
-    authority.apply_catalog(CATALOG, &terms, |_| ()).await?;
+    session.apply_catalog(CATALOG, &options).await?;
     // With no scopes named, the company has the whole catalog.
     let company = NewCompany { id: acme.clone(), display_name: "Acme".to_owned(), scopes: None };
-    authority.create_company(&company, &terms, |_| ()).await?;
+    session.create_company(&company, &options).await?;
     let credential = NewCredential {
         company: acme.clone(),
         id: app.clone(),
@@ -63,9 +58,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
         expires_at: None,
         enabled: true,
     };
-    authority.create_credential(&credential, &terms, |_| ()).await?;
+    session.create_credential(&credential, &options).await?;
     let grant = CredentialChange::Grant { scopes: vec![write.clone()], expires_at: None };
-    authority.change_credential(&acme, &app, &grant, &terms, |_| ()).await?;
+    session.change_credential(&acme, &app, &grant, &options).await?;
 
     let query = Query {
         company: acme.clone(),
@@ -77,12 +72,12 @@ async fn main() -> Result<(), Box<dyn Error>> {
         owner: None,
     };
     // A change is in force once its call has returned, so no revision needs to be waited for.
-    let answer = authority.check(&query, Revision::ZERO).await?;
+    let answer = session.check(&query, Revision::ZERO).await?;
     println!("granted:    {} at revision {}", shown(&answer.verdict), answer.revision.0);
 
     let restriction = Restriction { company: acme, scopes: vec![write], acknowledge_impact: true };
-    authority.restrict_company(&restriction, &terms, |_, _| ()).await?;
-    let answer = authority.check(&query, Revision::ZERO).await?;
+    session.restrict_company(&restriction, &options).await?;
+    let answer = session.check(&query, Revision::ZERO).await?;
     println!("restricted: {} at revision {}", shown(&answer.verdict), answer.revision.0);
 
     authority.close();

@@ -31,6 +31,7 @@ pub mod queries;
 mod restore_grants;
 mod revision_wait;
 pub mod secrets;
+mod session;
 mod sync;
 mod transaction;
 pub mod users;
@@ -44,12 +45,10 @@ use tokio::sync::watch as watched;
 
 use self::clock::Clock;
 use self::core_local::{CoreLocal, CoreLocals};
-use self::error::AuthorityError;
 use self::fact_cache::FactCache;
 use self::last_used::LastUsed;
 use crate::policy::id::Name;
 use crate::policy::revision::Revision;
-use crate::store::backup::Backup;
 use crate::store::{self, CommitObserver, Incarnation, Store, StoreError};
 
 pub use self::catalogs::{Applied, ApplyError, Losers, LosingCompany};
@@ -57,10 +56,10 @@ pub use self::check::Answer;
 pub use self::companies::{CompanyChange, NewCompany, Restriction};
 pub use self::core_local::{CheckMetrics, MetricsTotals};
 pub use self::credentials::{CredentialChange, NewCredential};
-pub use self::idempotency::StorableReply;
 pub use self::restore_grants::RestoreGrants;
+pub use self::session::Session;
 pub use self::transaction::Written;
-pub use self::watch::{Interest, WatchEvent, Watcher};
+pub use self::watch::{WatchEvent, Watcher};
 pub use self::write_options::{IdempotencyKey, WriteOptions};
 
 /// How many times a check or a change is tried when its facts change meanwhile.
@@ -177,14 +176,6 @@ impl Authority {
     #[must_use]
     pub fn cached(&self) -> u64 {
         self.facts.cached()
-    }
-
-    /// Begins a backup of the whole store. Changes go on meanwhile.
-    ///
-    /// # Errors
-    /// The store cannot answer, or the limit of concurrent backups is reached.
-    pub async fn backup(&self) -> Result<Box<dyn Backup>, AuthorityError> {
-        Ok(self.facts.read(|store| store.backup()).await?)
     }
 
     /// A receiver of each published revision.

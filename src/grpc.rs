@@ -25,7 +25,6 @@ pub mod preflight;
 pub(crate) mod reply;
 pub mod response_body;
 pub mod status;
-pub mod stored_reply;
 pub mod stream_limit;
 pub mod unary;
 mod warnings;
@@ -39,9 +38,8 @@ use tokio::sync::watch;
 use tonic::Status;
 
 use self::peer::Peer;
-use self::stored_reply::StoredResponse;
 use self::stream_limit::StreamLimit;
-use crate::authority::{Authority, StorableReply};
+use crate::authority::Authority;
 use crate::metrics::Gauge;
 use crate::metrics::memory_budget::MemoryBudget;
 use crate::observe::decision_log::DecisionLog;
@@ -49,16 +47,6 @@ use crate::observe::rejection::RejectedCaller;
 use crate::policy::caller::Caller;
 use crate::policy::keyring::AuthenticationError;
 use crate::policy::secret::{SecretKind, SecretText};
-
-impl<M: StoredResponse> StorableReply for M {
-    fn into_bytes(self) -> Vec<u8> {
-        self.to_keep().encode_to_vec()
-    }
-
-    fn from_bytes(bytes: &[u8]) -> Option<Self> {
-        Self::decode(bytes).ok()
-    }
-}
 
 /// The limit on open change streams of all callers.
 const MAX_WATCHERS: usize = 1_000;

@@ -36,6 +36,9 @@ use crate::store::{CLOCK_LEAD, StoreError};
 use crate::transport::error::TransportError;
 use crate::transport::listener::Listener;
 
+/// The actor of the server itself in the audit log.
+const SERVE: &str = "scopegate serve";
+
 /// The catalog of the demo.
 pub const DEMO_CATALOG: &str = include_str!("../catalogs/360learning.yaml");
 
@@ -208,7 +211,7 @@ async fn open<'a>(
 
 /// Sentences about decisions of the current catalog that changed with an upgrade of the store.
 async fn upgrade_notices(authority: &Authority) -> Vec<String> {
-    let Ok(catalog) = authority.catalog().await else { return vec![] };
+    let Ok(catalog) = authority.internal_session(SERVE).catalog().await else { return vec![] };
     let sentences = catalog.resource.upgrade_notices().into_iter();
     sentences.map(|sentence| format!("since the upgrade: {sentence}")).collect()
 }
@@ -267,7 +270,8 @@ async fn apply_catalog(
     catalog: &CatalogAtStart,
     args: &ServeArgs,
 ) -> Result<bool, StartupError> {
-    let read = authority.catalog().await.map_err(|error| match error {
+    let session = authority.internal_session(SERVE);
+    let read = session.catalog().await.map_err(|error| match error {
         AuthorityError::Store(error) => StartupError::Store(error),
         error => StartupError::Config(error.to_string()),
     })?;
@@ -284,12 +288,8 @@ async fn apply_catalog(
         }
         CatalogAtStart::Unusable(why) => why.clone(),
         CatalogAtStart::Text(yaml) => {
-            let author = Author {
-                actor: "scopegate serve".to_owned(),
-                on_behalf_of: String::new(),
-                reason: "the catalog file at the start".to_owned(),
-            };
-            match authority.apply_catalog_file(yaml, args.allow_catalog_removals, &author).await {
+            let reason = "the catalog file at the start";
+            match session.apply_catalog_file(yaml, args.allow_catalog_removals, reason).await {
                 Ok(Some(revision)) => {
                     tracing::info!(%revision, "applied the catalog file");
                     return Ok(false);
@@ -333,7 +333,7 @@ async fn apply_catalog(
 /// Sets the store's time back to the machine's clock, and logs the consequences.
 fn accept_clock(store: &mut SledStore) -> Result<(), StoreError> {
     let author = Author {
-        actor: "scopegate serve".to_owned(),
+        actor: SERVE.to_owned(),
         on_behalf_of: String::new(),
         reason: "--accept-clock".to_owned(),
     };

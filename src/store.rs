@@ -34,7 +34,9 @@ use tokio::sync::oneshot;
 
 pub use self::error::{CommitError, StoreError};
 pub use self::fact::{Fact, FactKey};
-pub use self::idempotency::{IDEMPOTENCY_TTL, IdempotencyRecord, RequestKey, StoredReply};
+pub use self::idempotency::{
+    IDEMPOTENCY_TTL, IdempotencyRecord, RequestKey, ResultDetail, StoredResult, WriteResult,
+};
 pub use self::metrics::StoreMetrics;
 pub use self::observer::{CommitObserver, Outcome};
 pub use self::proposal::{FactWrite, Proposal};
@@ -155,12 +157,12 @@ pub trait Store: Send + Sync {
         limit: usize,
     ) -> Result<Vec<Change>, StoreError>;
 
-    /// The stored reply to a request, if it was committed. It may not be durable yet; see
+    /// The stored result of a request, if it was committed. It may not be durable yet; see
     /// [`CommitObserver::before_apply`].
     ///
     /// # Errors
     /// The engine cannot answer.
-    fn answered(&self, request: &RequestKey) -> Result<Option<StoredReply>, StoreError>;
+    fn answered(&self, request: &RequestKey) -> Result<Option<StoredResult>, StoreError>;
 
     /// Queues a change. The handle resolves when the change is durable, or rejected.
     ///

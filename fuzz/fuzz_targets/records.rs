@@ -36,9 +36,10 @@ fuzz_target!(|bytes: &[u8]| {
             return;
         }
         9 => {
-            let Some(reply) = fuzz::reply(bytes) else { return };
-            let again = fuzz::reply(&fuzz::reply_bytes(reply.clone()));
-            assert_eq!(again, Some(reply));
+            let Some(stored) = fuzz::result(bytes) else { return };
+            let Some(result) = stored.result.clone() else { return };
+            let again = fuzz::result(&fuzz::result_bytes(stored.body, result));
+            assert_eq!(again, Some(stored));
             return;
         }
         _ => {

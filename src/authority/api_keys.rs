@@ -13,22 +13,26 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use super::Authority;
 use super::clock::rounded_up;
 use super::error::AuthorityError;
-use super::idempotency::{IdempotencyStart, StorableReply};
 use super::queries::{Page, Read};
 use super::secrets::generate;
+use super::session::Session;
+use super::transaction::{
+    Outcome, Planned, Resource, Subject, Transaction, TransactionError, Written,
+};
 use super::write_options::WriteOptions;
-use super::{ATTEMPTS, Authority, etag};
 use crate::policy::caller::Caller;
-use crate::policy::change::{Change, ChangeKind, FieldChange};
+use crate::policy::change::{ChangeKind, FieldChange};
 use crate::policy::credential::is_expired;
+use crate::policy::edit::Edit;
 use crate::policy::id::{CompanyId, Name};
 use crate::policy::keyring::{ApiKey, AuthenticationError, Keyring, MAX_KEYS};
 use crate::policy::revision::Revision;
 use crate::policy::role::{Role, Roles};
 use crate::policy::secret::{SecretKind, SecretText};
-use crate::store::{Fact, FactKey, FactWrite, IdempotencyRecord, Proposal, Receipt, StoreError};
+use crate::store::{Fact, FactKey, ResultDetail, StoreError, StoredResult};
 
 /// How often the clock is read for a stream whose key has an expiry.
 const EXPIRY_POLL: Duration = Duration::from_secs(10);
@@ -61,11 +65,14 @@ pub struct KeyView {
     pub expired: bool,
 }
 
-/// A key that was created or revoked.
+/// The result of a creation or a revocation of a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KeyChanged {
-    /// The key. In a dry run it has no revision and no secret, and its id does not exist.
-    pub key: KeyView,
+pub struct KeyWritten {
+    /// Its id; none in the dry run of a creation.
+    pub id: Option<Name>,
+    /// The key. After a repeated request, the key as it is now; none if it does not exist. In the dry
+    /// run of a creation it has no revision, and its id does not exist.
+    pub key: Option<KeyView>,
     /// Its text, if the key is new and has a secret.
     pub secret: Option<SecretText>,
     /// Its etag; empty in a dry run of a creation.
@@ -178,52 +185,46 @@ impl Authority {
             }
         }
     }
+}
 
-    /// Creates a key. Only the reply has its text. A dry run creates none.
+impl Session<'_> {
+    /// Creates a key. Only the first response has its text. A dry run creates none.
     ///
     /// # Errors
     /// The first key is not an operator's, there are too many keys, or another key requires the same
     /// certificate alone.
-    pub async fn create_key<R: StorableReply>(
+    pub async fn create_key(
         &self,
         new: &NewKey,
         options: &WriteOptions,
-        render: impl Fn(KeyChanged) -> R + Clone + Send + 'static,
-    ) -> Result<R, AuthorityError> {
-        let kind = ChangeKind::CreateKey;
+    ) -> Result<KeyWritten, AuthorityError> {
+        let authority = self.authority;
         // One creation at a time, so that a deletion waits for one at most: see
         // `Authority::key_changes`.
-        let (_creation, _change) = (self.key_creations.lock().await, self.key_changes.lock().await);
-        for _ in 0..ATTEMPTS {
-            let view = match self.begin(options, kind).await? {
-                IdempotencyStart::Now(view) => view,
-                IdempotencyStart::Before(reply) => return Ok(reply),
-            };
-            let before = Arc::clone(&self.facts.keyring());
-            // Checked against this keyring or a newer one, which would conflict (revoked at once).
-            if !self.is_current(&options.caller) {
-                return Err(AuthorityError::CallerRevoked);
-            }
+        let (_creation, _change) =
+            (authority.key_creations.lock().await, authority.key_changes.lock().await);
+        let plan = async |mut tx: Transaction<'_>| {
+            let before = tx.keyring()?;
             // A key that does not exist has no etag.
-            self.check_etag(options, None)?;
-            let ended = is_expired(new.expires_at, self.clock.now());
+            tx.check_etag(None)?;
+            let now = tx.now();
+            let ended = is_expired(new.expires_at, now);
             let lasts = !new.certificate_only && !ended && new.companies.is_empty();
             let can_be_first = lasts && new.roles.has(Role::Operator);
             if !before.is_used() && !can_be_first {
-                return Err(AuthorityError::FirstKeyNotOperator);
+                return Err(AuthorityError::FirstKeyNotOperator.into());
             }
             if before.is_full() {
-                return Err(AuthorityError::TooManyKeys(MAX_KEYS));
+                return Err(AuthorityError::TooManyKeys(MAX_KEYS).into());
             }
             if let Some(name) = new.certificate.as_deref().filter(|_| new.certificate_only)
                 && let Some(other) = before.key_for_certificate(name)
             {
-                return Err(AuthorityError::CertificateTaken(other.id.clone()));
+                return Err(AuthorityError::CertificateTaken(other.id.clone()).into());
             }
             let (presented, id) = generate(SecretKind::Key)?;
-            let now = self.clock.now();
             let key = ApiKey {
-                id,
+                id: id.clone(),
                 name: new.name.clone(),
                 roles: new.roles,
                 companies: new.companies.clone(),
@@ -233,90 +234,92 @@ impl Authority {
                 created_at: Revision::NEXT,
                 create_time: now,
             };
-            let ended = is_expired(new.expires_at, now);
-            self.persist_reported(now, |_| new.expires_at.filter(|_| ended)).await?;
-            let incarnation = self.incarnation();
-            let answer = move |key: ApiKey, secret, Receipt { revision, time }| {
-                let key = ApiKey { created_at: revision, create_time: time, ..key };
-                let key = KeyView { key: Arc::new(key), last_used: None, expired: ended };
-                KeyChanged { key, secret, etag: etag::of(incarnation, revision), revision }
-            };
-            if options.validate_only {
-                let dry = answer(key, None, Receipt { revision: Revision::ZERO, time: now });
-                return Ok(render(KeyChanged { etag: String::new(), revision: view.at, ..dry }));
-            }
-            // Only a hash of the key is stored, so a repeated request gets the reply without the text.
-            let (keep, kept) = (render.clone(), key.clone());
-            let keep = options.keep(move |receipt| keep(answer(kept, None, receipt)));
-            let remember = keep.map(|keep| keep.remember(options, kind, |receipt| receipt));
+            authority.persist_reported(now, |_| new.expires_at.filter(|_| ended)).await?;
             let secret = key.hash.map(|_| presented);
             let mut after = Keyring::clone(&before);
             after.insert(key.clone());
             let fields = logged_fields(&key, FieldChange::new_text);
-            if let Some(receipt) =
-                self.put_keyring(before, after, options, kind, fields, remember).await?
+            let key = KeyView { key: Arc::new(key), last_used: None, expired: ended };
+            Ok::<_, TransactionError>(
+                put_keyring(tx, before, after, fields)
+                    .with_detail(ResultDetail::Id(id))
+                    .with_context((key, secret)),
+            )
+        };
+        let subject = Subject::store(ChangeKind::CreateKey);
+        match self.write(subject, options, plan).await? {
+            Outcome::Written(Written { revision, .. }, (KeyView { key, .. }, _))
+                if options.validate_only =>
             {
-                return Ok(render(answer(key, secret, receipt)));
+                let key =
+                    Arc::new(ApiKey { created_at: Revision::ZERO, ..Arc::unwrap_or_clone(key) });
+                let expired = is_expired(key.expires_at, authority.clock.now());
+                let key = Some(KeyView { key, last_used: None, expired });
+                Ok(KeyWritten { id: None, key, secret: None, etag: String::new(), revision })
             }
+            Outcome::Written(Written { resource, etag, revision, .. }, (view, secret)) => {
+                // The commit stamped the key in the keyring.
+                let id = view.key.id.clone();
+                let stamped = resource.and_then(|ring| ring.get(id.as_str()).map(Arc::clone));
+                let view = KeyView { key: stamped.unwrap_or(view.key), ..view };
+                Ok(KeyWritten { id: Some(id), key: Some(view), secret, etag, revision })
+            }
+            Outcome::Repeated(stored) => self.key_repeated(stored).await,
         }
-        Err(AuthorityError::Conflict)
+    }
+
+    /// The response to a repeated creation. Only a hash of the key is stored, so it has no text.
+    async fn key_repeated(&self, stored: StoredResult) -> Result<KeyWritten, AuthorityError> {
+        let (Written { revision, .. }, detail) = self.repeated_without::<Keyring>(stored).await?;
+        let id = detail.into_id().ok_or(StoreError::Damaged)?;
+        let (key, etag) = match self.key(&id).await {
+            Ok(read) => (Some(read.resource), read.etag),
+            Err(AuthorityError::KeyNotFound(_)) => (None, String::new()),
+            Err(other) => return Err(other),
+        };
+        Ok(KeyWritten { id: Some(id), key, secret: None, etag, revision })
     }
 
     /// Revokes a key.
     ///
     /// # Errors
     /// The key is unknown, the etag is not current, or it is the last key of an operator.
-    pub async fn delete_key<R: StorableReply>(
+    pub async fn delete_key(
         &self,
         id: &Name,
         options: &WriteOptions,
-        render: impl Fn(KeyChanged) -> R + Clone + Send + 'static,
-    ) -> Result<R, AuthorityError> {
-        let kind = ChangeKind::DeleteKey;
-        let _change = self.key_changes.lock().await;
-        for _ in 0..ATTEMPTS {
-            let view = match self.begin(options, kind).await? {
-                IdempotencyStart::Now(view) => view,
-                IdempotencyStart::Before(reply) => return Ok(reply),
-            };
-            let before = Arc::clone(&self.facts.keyring());
-            // Checked against this keyring or a newer one, which would conflict (revoked at once).
-            if !self.is_current(&options.caller) {
-                return Err(AuthorityError::CallerRevoked);
-            }
+    ) -> Result<KeyWritten, AuthorityError> {
+        let authority = self.authority;
+        let _change = authority.key_changes.lock().await;
+        let plan = async |mut tx: Transaction<'_>| {
+            let before = tx.keyring()?;
             let found = before.get(id.as_str()).map(Arc::clone);
             let key = found.ok_or_else(|| AuthorityError::KeyNotFound(id.clone()))?;
-            self.check_etag(options, Some(key.created_at))?;
+            tx.check_etag(Some(key.created_at))?;
+            let now = tx.now();
             let is_operator = key.roles.has(Role::Operator) && !key.is_bound();
-            if is_operator && !before.has_other_operator(id, self.clock.now()) {
-                return Err(AuthorityError::LastOperatorKey(id.clone()));
-            }
-            let etag = self.etag(key.created_at);
-            let now = self.clock.now();
-            let key = self.key_view(Arc::clone(&key), now)?;
-            self.persist_reported_expiries([&key], now).await?;
-            let render = render.clone();
-            let answer = move |revision| {
-                render(KeyChanged { key: key.clone(), secret: None, etag: etag.clone(), revision })
-            };
-            if options.validate_only {
-                return Ok(answer(view.at));
+            if is_operator && !before.has_other_operator(id, now) {
+                return Err(AuthorityError::LastOperatorKey(id.clone()).into());
             }
             let mut after = Keyring::clone(&before);
             after.remove(id);
-            let remember = options
-                .keep(answer.clone())
-                .map(|keep| keep.remember(options, kind, |receipt| receipt.revision));
-            let fields =
-                before.get(id.as_str()).map(|key| logged_fields(key, FieldChange::gone_text));
-            let fields = fields.unwrap_or_default();
-            if let Some(receipt) =
-                self.put_keyring(before, after, options, kind, fields, remember).await?
-            {
-                return Ok(answer(receipt.revision));
+            let fields = logged_fields(&key, FieldChange::gone_text);
+            let view = authority.key_view(key, now)?;
+            authority.persist_reported_expiries([&view], now).await?;
+            Ok::<_, TransactionError>(put_keyring(tx, before, after, fields).with_context(view))
+        };
+        let id = Some(id.clone());
+        Ok(match self.write(Subject::store(ChangeKind::DeleteKey), options, plan).await? {
+            Outcome::Written(Written { revision, .. }, view) => {
+                let etag = authority.etag(view.key.created_at);
+                KeyWritten { id, key: Some(view), secret: None, etag, revision }
             }
-        }
-        Err(AuthorityError::Conflict)
+            Outcome::Repeated(stored) => {
+                let (Written { etag, revision, .. }, _) =
+                    self.repeated_without::<Keyring>(stored).await?;
+                KeyWritten { id, key: None, secret: None, etag, revision }
+            }
+        })
     }
 
     /// One key.
@@ -324,13 +327,13 @@ impl Authority {
     /// # Errors
     /// There is none, or the store cannot answer.
     pub async fn key(&self, id: &Name) -> Result<Read<KeyView>, AuthorityError> {
-        let (keyring, revision) = self.published_keyring().await?;
+        let (keyring, revision) = self.authority.published_keyring().await?;
         let key =
             keyring.get(id.as_str()).ok_or_else(|| AuthorityError::KeyNotFound(id.clone()))?;
-        let etag = self.etag(key.created_at);
-        let now = self.clock.now();
-        let resource = self.key_view(Arc::clone(key), now)?;
-        self.persist_reported_expiries([&resource], now).await?;
+        let etag = self.authority.etag(key.created_at);
+        let now = self.authority.clock.now();
+        let resource = self.authority.key_view(Arc::clone(key), now)?;
+        self.authority.persist_reported_expiries([&resource], now).await?;
         Ok(Read { resource, etag, revision })
     }
 
@@ -343,19 +346,21 @@ impl Authority {
         after: Option<Name>,
         size: usize,
     ) -> Result<Page<KeyView>, AuthorityError> {
-        let (keyring, revision) = self.published_keyring().await?;
-        let now = self.clock.now();
+        let (keyring, revision) = self.authority.published_keyring().await?;
+        let now = self.authority.clock.now();
         let mut rest = keyring.after(after.as_ref());
         let page = rest.by_ref().take(size).map(|key| {
-            let etag = self.etag(key.created_at);
-            Ok((self.key_view(Arc::clone(key), now)?, etag))
+            let etag = self.authority.etag(key.created_at);
+            Ok((self.authority.key_view(Arc::clone(key), now)?, etag))
         });
         let items = page.collect::<Result<Vec<_>, StoreError>>()?;
         let more = rest.next().is_some();
-        self.persist_reported_expiries(items.iter().map(|(view, _)| view), now).await?;
+        self.authority.persist_reported_expiries(items.iter().map(|(view, _)| view), now).await?;
         Ok(Page { items, more, revision })
     }
+}
 
+impl Authority {
     /// The keyring, and a published revision that is not older than its last change.
     async fn published_keyring(&self) -> Result<(Arc<Keyring>, Revision), AuthorityError> {
         let keyring = Arc::clone(&self.facts.keyring());
@@ -380,45 +385,30 @@ impl Authority {
         let last = ended.filter_map(|view| view.key.expires_at).max();
         self.persist_reported(now, |_| last).await
     }
+}
 
-    /// Commits a keyring; none if another change came first.
-    async fn put_keyring(
-        &self,
-        before: Arc<Keyring>,
-        after: Keyring,
-        options: &WriteOptions,
-        kind: ChangeKind,
-        fields: Vec<FieldChange>,
-        remember: Option<IdempotencyRecord>,
-    ) -> Result<Option<Receipt>, AuthorityError> {
-        let change = Change {
-            revision: Revision::NEXT,
-            time: self.clock.now(),
-            author: options.author.clone(),
-            kind,
-            company: None,
-            credential: None,
-            user: None,
-            added: vec![],
-            removed: vec![],
-            displaced: vec![],
-            fields,
-        };
-        let step = FactWrite {
-            key: FactKey::Keyring,
-            before: before.is_used().then_some(Fact::Keyring(before)),
-            after: Some(Fact::Keyring(Arc::new(after))),
-        };
-        // The write itself has the keyring, and so the caller's key, as a precondition.
-        let (preconditions, caller, steps) = (vec![], None, vec![step]);
-        self.commit(Proposal {
-            preconditions,
-            caller,
-            writes: steps,
-            change,
-            idempotency: remember,
-        })
-        .await
+/// Plans the replacement of the keyring. The keyring, and so the caller's key, is a precondition.
+fn put_keyring(
+    tx: Transaction<'_>,
+    before: Arc<Keyring>,
+    after: Keyring,
+    fields: Vec<FieldChange>,
+) -> Planned<Keyring, ()> {
+    let edit = Edit { fields, ..Edit::to(after) };
+    tx.put(before.is_used().then_some(before), edit)
+}
+
+impl Resource for Keyring {
+    fn key(&self) -> FactKey {
+        FactKey::Keyring
+    }
+
+    fn revision(&self) -> Revision {
+        self.revision
+    }
+
+    fn fact(self: Arc<Self>) -> Fact {
+        Fact::Keyring(self)
     }
 }
 

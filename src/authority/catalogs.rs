@@ -6,22 +6,22 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::error::AuthorityError;
-use super::fact_cache::Snapshot;
-use super::idempotency::{IdempotencyStart, StorableReply};
 use super::impact::{self, Affected, Impact, MAX_LISTED};
-use super::transaction::{key_of, require_keyring};
+use super::session::Session;
+use super::transaction::{
+    Outcome, Planned, Resource, Subject, Transaction, TransactionError, Written,
+};
 use super::write_options::WriteOptions;
-use super::{ATTEMPTS, Authority, etag};
-use crate::policy::caller::Caller;
 use crate::policy::catalog::Catalog;
 use crate::policy::catalog::difference::CatalogDifference;
 use crate::policy::catalog::file::CatalogErrors;
-use crate::policy::change::{Author, Change, ChangeKind, FieldChange};
+use crate::policy::change::{ChangeKind, FieldChange};
 use crate::policy::company::Company;
+use crate::policy::edit::Edit;
 use crate::policy::id::CompanyId;
 use crate::policy::revision::Revision;
 use crate::policy::scope::Scope;
-use crate::store::{Fact, FactKey, FactWrite, IdempotencyRecord, Proposal, Store, StoreError};
+use crate::store::{Fact, FactKey, ResultDetail, Store, StoreError};
 
 /// The result of applying a catalog, or of its dry run.
 #[derive(Clone, Debug, PartialEq)]
@@ -82,58 +82,70 @@ impl From<StoreError> for ApplyError {
     }
 }
 
-impl Authority {
-    /// Replaces the catalog as a whole (D2).
+impl From<CatalogErrors> for TransactionError<ApplyError> {
+    fn from(errors: CatalogErrors) -> Self {
+        Self::Rejected(errors.into())
+    }
+}
+
+impl Session<'_> {
+    /// Replaces the catalog as a whole (D2). The result of a repeated request lists no companies and no
+    /// credentials.
     ///
     /// # Errors
     /// The text is not a valid catalog, or the etag is not current.
-    pub async fn apply_catalog<R: StorableReply>(
+    pub async fn apply_catalog(
         &self,
         yaml: &str,
         options: &WriteOptions,
-        render: impl Fn(Applied) -> R + Clone + Send + 'static,
-    ) -> Result<R, ApplyError> {
-        let kind = ChangeKind::ApplyCatalog;
-        for _ in 0..ATTEMPTS {
-            let view = match self.begin(options, kind).await? {
-                IdempotencyStart::Now(view) => view,
-                IdempotencyStart::Before(reply) => return Ok(reply),
-            };
-            let (current, text) = (Arc::clone(&view.catalog), yaml.to_owned());
+    ) -> Result<Applied, ApplyError> {
+        let subject = Subject::store(ChangeKind::ApplyCatalog);
+        let plan = async |mut tx: Transaction<'_>| {
+            let current = tx.catalog();
+            let (before, text) = (Arc::clone(&current), yaml.to_owned());
             // Parsing a large file takes long, so it runs on a thread of its own.
-            let parsed = self.facts.parse(move || {
-                let next = current.replaced_by(&text)?;
-                let difference = next.difference(&current);
+            let parsed = self.authority.facts.parse(move || {
+                let next = before.replaced_by(&text)?;
+                let difference = next.difference(&before);
                 Ok::<_, CatalogErrors>((next, difference))
             });
             let (next, difference) = parsed.await??;
-            let exists = view.catalog.revision > Revision::ZERO;
-            self.check_etag(options, exists.then_some(view.catalog.revision))?;
-            let losers = self.losers(&view, &difference).await?;
-            let (etag, revision) = match exists {
-                true => (self.etag(view.catalog.revision), view.at),
-                false => (String::new(), view.at),
-            };
-            let applied = Applied { difference, losers, etag, revision };
-            if view.catalog.yaml == yaml || options.validate_only {
-                return Ok(render(applied));
+            let exists = current.revision > Revision::ZERO;
+            tx.check_etag(exists.then_some(current.revision))?;
+            let losers = self.losers(&tx, &current, &difference).await?;
+            let detail = ResultDetail::Catalog(
+                Box::new(difference.bounded()),
+                losers.company_count,
+                losers.credential_count,
+            );
+            let planned = put_catalog(tx, &current, next, &difference);
+            Ok::<_, TransactionError<ApplyError>>(
+                planned.with_detail(detail).with_context((difference, losers)),
+            )
+        };
+        Ok(match self.write(subject, options, plan).await? {
+            Outcome::Written(Written { etag, revision, .. }, (difference, losers)) => {
+                Applied { difference, losers, etag, revision }
             }
-            let (incarnation, render) = (self.incarnation(), render.clone());
-            let difference = applied.difference.clone();
-            let answer = move |revision: Revision| {
-                let etag = etag::of(incarnation, revision);
-                render(Applied { etag, revision, ..applied.clone() })
-            };
-            let remember = options
-                .keep(answer.clone())
-                .map(|keep| keep.remember(options, kind, |receipt| receipt.revision));
-            let by = (&options.caller, &options.author);
-            let put = self.put_catalog(&view, next, &difference, by, remember);
-            if let Some(revision) = put.await? {
-                return Ok(answer(revision));
+            Outcome::Repeated(stored) => {
+                let (Written { added, removed, revision, .. }, detail) =
+                    self.repeated_without::<Catalog>(stored).await?;
+                let (difference, company_count, credential_count) = match detail {
+                    ResultDetail::Catalog(difference, companies, credentials) => {
+                        (*difference, companies, credentials)
+                    }
+                    _ => {
+                        let removed_names = removed;
+                        let names =
+                            CatalogDifference { added, removed_names, ..Default::default() };
+                        (names, 0, 0)
+                    }
+                };
+                let losers = Losers { company_count, credential_count, ..Losers::default() };
+                let etag = self.authority.etag(revision);
+                Applied { difference, losers, etag, revision }
             }
-        }
-        Err(AuthorityError::Conflict.into())
+        })
     }
 
     /// Applies a catalog file at startup. The first file seeds the store. A later file is applied if
@@ -146,20 +158,24 @@ impl Authority {
         &self,
         yaml: &str,
         allow_removals: bool,
-        author: &Author,
+        reason: &str,
     ) -> Result<Option<Revision>, ApplyError> {
         let digest = *blake3::hash(yaml.as_bytes()).as_bytes();
         // Earlier versions took the digest of a file with its byte order mark.
         let with_bom =
             blake3::Hasher::new().update("\u{feff}".as_bytes()).update(yaml.as_bytes()).finalize();
-        for _ in 0..ATTEMPTS {
-            let view = self.facts.view().await?;
-            if view.catalog.file_digest.is_some_and(|last| last == digest || with_bom == last) {
-                return Ok(None);
-            }
-            let mut next = view.catalog.replaced_by(yaml)?;
+        let is_applied = |catalog: &Catalog| {
+            catalog.file_digest.is_some_and(|last| last == digest || with_bom == last)
+        };
+        if is_applied(&self.authority.facts.view().await?.catalog) {
+            return Ok(None);
+        }
+        let options = WriteOptions { reason: reason.to_owned(), ..WriteOptions::default() };
+        let plan = async |mut tx: Transaction<'_>| {
+            let current = tx.catalog();
+            let mut next = current.replaced_by(yaml)?;
             next.file_digest = Some(digest);
-            let difference = next.difference(&view.catalog);
+            let difference = next.difference(&current);
             // Without an audience a call may require less, so its removal counts as a removal too.
             let removed: Vec<_> = difference
                 .removed_names
@@ -170,71 +186,33 @@ impl Authority {
             if !removed.is_empty() && !allow_removals {
                 return Err(AuthorityError::RemovesScopes(removed).into());
             }
-            let put = self
-                .put_catalog(&view, next, &difference, (&Caller::Internal, author), None)
-                .await?;
-            if let Some(revision) = put {
-                return Ok(Some(revision));
-            }
-        }
-        Err(AuthorityError::Conflict.into())
-    }
-
-    /// Commits a catalog; none if another change came first.
-    async fn put_catalog(
-        &self,
-        view: &Snapshot,
-        next: Catalog,
-        difference: &CatalogDifference,
-        (caller, author): (&Caller, &Author),
-        remember: Option<IdempotencyRecord>,
-    ) -> Result<Option<Revision>, AuthorityError> {
-        let name = FieldChange::text("name", view.catalog.platform(), next.platform());
-        // The texts may have megabytes, so the log has only their digests.
-        let exists = view.catalog.revision > Revision::ZERO;
-        let yaml = match exists {
-            true => FieldChange::text("yaml_digest", &digest(&view.catalog), &digest(&next)),
-            false => FieldChange::new_text("yaml_digest", &digest(&next)),
+            // The digest of the file is stored, also if the catalog is the same.
+            Ok::<_, TransactionError<ApplyError>>(
+                put_catalog(tx, &current, next, &difference).even_if_unchanged(),
+            )
         };
-        let change = Change {
-            revision: Revision::NEXT,
-            time: self.clock.now(),
-            author: author.clone(),
-            kind: ChangeKind::ApplyCatalog,
-            company: None,
-            credential: None,
-            user: None,
-            added: difference.added.clone(),
-            removed: difference.removed_names.clone(),
-            displaced: vec![],
-            fields: name.into_iter().chain(yaml).chain(difference.fields()).collect(),
-        };
-        let step = FactWrite {
-            key: FactKey::Catalog,
-            before: exists.then(|| Fact::Catalog(Arc::clone(&view.catalog))),
-            after: Some(Fact::Catalog(Arc::new(next))),
-        };
-        let preconditions = require_keyring(view, caller).into_iter().collect();
-        let (caller, steps) = (key_of(caller), vec![step]);
-        let proposal =
-            Proposal { preconditions, caller, writes: steps, change, idempotency: remember };
-        let committed = self.commit(proposal).await?;
-        Ok(committed.map(|receipt| receipt.revision))
+        let subject = Subject::store(ChangeKind::ApplyCatalog);
+        Ok(match self.write(subject, &options, plan).await? {
+            Outcome::Written(Written { revision, .. }, ()) => Some(revision),
+            Outcome::Repeated(_) => None,
+        })
     }
 
     /// The companies and credentials that lose scopes. The cost grows with the number of companies and
     /// of credentials that hold the scopes.
     async fn losers(
         &self,
-        view: &Snapshot,
+        tx: &Transaction<'_>,
+        catalog: &Arc<Catalog>,
         difference: &CatalogDifference,
     ) -> Result<Losers, StoreError> {
         const STEP: usize = 100;
         if difference.removed.is_empty() {
             return Ok(Losers::default());
         }
-        let (catalog, removed) = (Arc::clone(&view.catalog), difference.removed.clone());
-        let (now, last_used) = (self.clock.now(), Arc::clone(&self.last_used));
+        let (catalog, removed) = (Arc::clone(catalog), difference.removed.clone());
+        let authority = self.authority;
+        let (now, last_used) = (authority.clock.now(), Arc::clone(&authority.last_used));
         let count = move |store: &dyn Store| {
             let mut losers = Losers::default();
             let mut after = None;
@@ -256,9 +234,43 @@ impl Authority {
                 }
             }
         };
-        let losers = self.facts.read_for_change(count).await?;
-        self.persist_reported(now, |_| losers.ended).await?;
+        let losers = tx.report(count).await?;
+        authority.persist_reported(now, |_| losers.ended).await?;
         Ok(losers)
+    }
+}
+
+/// Plans the replacement of the catalog.
+fn put_catalog(
+    tx: Transaction<'_>,
+    current: &Arc<Catalog>,
+    next: Catalog,
+    difference: &CatalogDifference,
+) -> Planned<Catalog, ()> {
+    let name = FieldChange::text("name", current.platform(), next.platform());
+    // The texts may have megabytes, so the log has only their digests.
+    let exists = current.revision > Revision::ZERO;
+    let yaml = match exists {
+        true => FieldChange::text("yaml_digest", &digest(current), &digest(&next)),
+        false => FieldChange::new_text("yaml_digest", &digest(&next)),
+    };
+    let fields = name.into_iter().chain(yaml).chain(difference.fields()).collect();
+    let edit = Edit { fields, ..Edit::to(next) };
+    let (added, removed) = (difference.added.clone(), difference.removed_names.clone());
+    tx.put(exists.then(|| Arc::clone(current)), edit).with_scopes(added, removed)
+}
+
+impl Resource for Catalog {
+    fn key(&self) -> FactKey {
+        FactKey::Catalog
+    }
+
+    fn revision(&self) -> Revision {
+        self.revision
+    }
+
+    fn fact(self: Arc<Self>) -> Fact {
+        Fact::Catalog(self)
     }
 }
 

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 
 use super::error::AuthorityError;
 use super::fact_cache::{FactRef, ReadError, Snapshot};
+use super::session::Session;
 use super::{ATTEMPTS, Authority, clock};
 use crate::policy::catalog::{AudienceError, Reach};
 use crate::policy::company::Company;
@@ -75,16 +76,17 @@ impl CheckFacts {
     }
 }
 
-impl Authority {
+impl Session<'_> {
     /// Decides a check at one published revision, no earlier than `at_least` (D12).
     ///
     /// # Errors
     /// The audience is ambiguous, the revision was not published in time, or the store cannot
     /// answer. None of these is an allow (D14).
     pub async fn check(&self, query: &Query, at_least: Revision) -> Result<Answer, AuthorityError> {
-        let touch = |facts: decision::Facts<'_>| self.touch(facts);
-        let (verdict, revision) = self.evaluate(query, at_least, touch, decision::decide).await?;
-        self.core.measures.decided(&verdict);
+        let touch = |facts: decision::Facts<'_>| self.authority.touch(facts);
+        let (verdict, revision) =
+            self.authority.evaluate(query, at_least, touch, decision::decide).await?;
+        self.authority.core.measures.decided(&verdict);
         Ok(Answer { verdict, revision })
     }
 
@@ -98,10 +100,10 @@ impl Authority {
         queries: &[Query],
         at_least: Revision,
     ) -> Result<(Vec<Verdict>, Revision), AuthorityError> {
-        self.wait_for(at_least).await?;
+        self.authority.wait_for(at_least).await?;
         const YIELD_EVERY: usize = 50;
         'attempts: for _ in 0..ATTEMPTS {
-            let view = self.facts.view().await?;
+            let view = self.authority.facts.view().await?;
             // Consecutive checks often have the same subject: their facts are loaded once.
             let mut all: Vec<(CheckFacts, usize)> = Vec::new();
             for (index, query) in queries.iter().enumerate() {
@@ -112,16 +114,16 @@ impl Authority {
                     *end = index + 1;
                     continue;
                 }
-                match self.load_facts(&view, query).await {
+                match self.authority.load_facts(&view, query).await {
                     Ok(loaded) => all.push((loaded, index + 1)),
                     Err(error) => {
-                        self.wait_and_retry(error).await?;
+                        self.authority.wait_and_retry(error).await?;
                         continue 'attempts;
                     }
                 }
             }
             // Read after all facts, once for all checks (D19).
-            let now = self.clock.now();
+            let now = self.authority.clock.now();
             let mut verdicts = Vec::with_capacity(queries.len());
             let mut subjects = all.iter();
             let mut current = subjects.next();
@@ -133,7 +135,7 @@ impl Authority {
                     return Err(StoreError::Unavailable.into());
                 };
                 let facts = loaded.facts(&view, now);
-                self.touch(facts);
+                self.authority.touch(facts);
                 let verdict = decision::decide(query, facts);
                 verdicts.push(verdict.map_err(|error| AuthorityError::AudienceOf(index, error))?);
                 if index % YIELD_EVERY == YIELD_EVERY - 1 {
@@ -154,8 +156,8 @@ impl Authority {
                 }
                 last
             };
-            self.persist_reported(now, decided_since).await?;
-            verdicts.iter().for_each(|verdict| self.core.measures.decided(verdict));
+            self.authority.persist_reported(now, decided_since).await?;
+            verdicts.iter().for_each(|verdict| self.authority.core.measures.decided(verdict));
             return Ok((verdicts, view.at));
         }
         Err(StoreError::Unavailable.into())
@@ -173,7 +175,7 @@ impl Authority {
         let both = |query: &Query, facts: decision::Facts<'_>| {
             Ok((decision::decide(query, facts)?, decision::explain(query, facts)?))
         };
-        let explained = self.evaluate(query, at_least, |_| (), both).await;
+        let explained = self.authority.evaluate(query, at_least, |_| (), both).await;
         let ((verdict, layers), revision) = explained.map_err(|error| match error {
             AuthorityError::Audience(error) => AuthorityError::AudienceToExplain(error),
             other => other,
@@ -189,9 +191,11 @@ impl Authority {
         &self,
         query: &Query,
     ) -> Result<(Vec<(Scope, Reach)>, Revision), AuthorityError> {
-        self.evaluate(query, Revision::ZERO, |_| (), decision::effective).await
+        self.authority.evaluate(query, Revision::ZERO, |_| (), decision::effective).await
     }
+}
 
+impl Authority {
     /// Records a use of the credential. Explanations and lists record none: an operator who inspects
     /// a credential must not make it look used.
     fn touch(&self, facts: decision::Facts<'_>) {

@@ -5,14 +5,13 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::error::AuthorityError;
-use super::fact_cache::Snapshot;
-use super::idempotency::{IdempotencyStart, ReplyToStore, StorableReply};
+use super::etag;
 use super::impact::{self, Impact};
+use super::session::Session;
 use super::transaction::{
-    Attempt, Resource, Subject, WritePlan, Written, require_catalog, resolve,
+    Outcome, Planned, Resource, Subject, Transaction, TransactionError, Written, resolve,
 };
 use super::write_options::WriteOptions;
-use super::{ATTEMPTS, Authority, etag};
 use crate::policy::catalog::Catalog;
 use crate::policy::change::{ChangeKind, FieldChange};
 use crate::policy::company::{Company, CompanyView};
@@ -20,7 +19,7 @@ use crate::policy::edit::Edit;
 use crate::policy::id::CompanyId;
 use crate::policy::revision::Revision;
 use crate::policy::scope::{Scope, ScopeId};
-use crate::store::{Fact, FactKey, StoreError};
+use crate::store::{Fact, FactKey, ResultDetail, Store, StoreError};
 
 /// A company to create.
 #[derive(Clone, Debug)]
@@ -51,14 +50,16 @@ impl NewCompany {
         Ok(edit)
     }
 
-    /// The plan that creates the company, with the precondition that it does not exist.
+    /// Plans the creation, with the precondition that the company does not exist.
+    ///
+    /// # Errors
+    /// A scope is unknown.
     pub(super) fn plan(
-        view: &Snapshot,
-        edit: Edit<Company>,
-        keep: Option<ReplyToStore<Written<Company>>>,
-    ) -> WritePlan<Company> {
-        let preconditions = vec![require_catalog(view)];
-        WritePlan { before: None, edit, delete: false, preconditions, other_writes: vec![], keep }
+        &self,
+        mut tx: Transaction<'_>,
+    ) -> Result<Planned<Company, Arc<Catalog>>, TransactionError> {
+        let (catalog, now) = (tx.catalog(), tx.now());
+        Ok(tx.create(self.edit(&catalog, now)?).with_context(catalog))
     }
 }
 
@@ -99,225 +100,191 @@ impl CompanyChange {
     }
 }
 
-impl Authority {
+impl Session<'_> {
     /// Creates a company (D4).
     ///
     /// # Errors
     /// A scope is unknown, or the id is taken.
-    pub async fn create_company<R: StorableReply>(
+    pub async fn create_company(
         &self,
         new: &NewCompany,
         options: &WriteOptions,
-        render: impl Fn(Written<CompanyView>) -> R + Clone + Send + 'static,
-    ) -> Result<R, AuthorityError> {
-        let kind = ChangeKind::CreateCompany;
-        for _ in 0..ATTEMPTS {
-            let view = match self.begin(options, kind).await? {
-                IdempotencyStart::Now(view) => view,
-                IdempotencyStart::Before(reply) => return Ok(reply),
-            };
+    ) -> Result<Written<CompanyView>, AuthorityError> {
+        let subject = Subject::of(ChangeKind::CreateCompany, &new.id);
+        let plan = async |mut tx: Transaction<'_>| {
             // An unknown scope is reported before a company that exists.
-            new.edit(&view.catalog, self.clock.now())?;
-            let found = self.facts.company(view.at, &new.id).await;
-            match self.or_retry(found).await? {
-                Some(Some(_)) => return Err(AuthorityError::CompanyExists(new.id.clone())),
-                Some(None) => {}
-                None => continue,
+            tx.resolve("scopes.names", new.scopes.as_deref().unwrap_or_default())?;
+            if tx.find_company(&new.id).await?.is_some() {
+                return Err(AuthorityError::CompanyExists(new.id.clone()).into());
             }
-            self.check_etag(options, None)?;
-            let now = self.clock.now();
-            let edit = new.edit(&view.catalog, now)?;
-            let answer = answer(&view.catalog, render.clone());
-            let plan = NewCompany::plan(&view, edit, options.keep(answer.clone()));
-            let subject = Subject::of(kind, &new.id);
-            if let Attempt::Written(written) =
-                self.commit_plan(&view, plan, subject, options, now).await?
-            {
-                return Ok(answer(written));
-            }
-        }
-        Err(AuthorityError::Conflict)
+            tx.check_etag(None)?;
+            new.plan(tx)
+        };
+        let outcome = self.write(subject, options, plan).await?;
+        self.company_written(&new.id, outcome).await
     }
 
     /// Changes a company.
     ///
     /// # Errors
     /// A scope or the company is unknown, or the etag is not current.
-    pub async fn change_company<R: StorableReply>(
+    pub async fn change_company(
         &self,
         id: &CompanyId,
         change: &CompanyChange,
         options: &WriteOptions,
-        render: impl Fn(Written<CompanyView>) -> R + Clone + Send + 'static,
-    ) -> Result<R, AuthorityError> {
-        for _ in 0..ATTEMPTS {
-            let view = match self.begin(options, change.kind()).await? {
-                IdempotencyStart::Now(view) => view,
-                IdempotencyStart::Before(reply) => return Ok(reply),
-            };
+    ) -> Result<Written<CompanyView>, AuthorityError> {
+        let subject = Subject::of(change.kind(), id);
+        let plan = async |mut tx: Transaction<'_>| {
             let scopes = match change {
-                CompanyChange::AddScopes(scopes) => resolve(&view.catalog, "scopes", scopes)?,
+                CompanyChange::AddScopes(scopes) => tx.resolve("scopes", scopes)?,
                 CompanyChange::Update { .. } | CompanyChange::Delete => vec![],
             };
-            let found = self.facts.company(view.at, id).await;
-            let Some(found) = self.or_retry(found).await? else {
-                continue;
-            };
-            let company = found.ok_or_else(|| AuthorityError::CompanyNotFound(id.clone()))?;
-            self.check_etag(options, Some(company.revision))?;
-            let now = self.clock.now();
-            let edit = match change {
+            let company = tx.company(id).await?;
+            tx.check_etag(Some(company.revision))?;
+            let catalog = tx.catalog();
+            let planned = match change {
                 CompanyChange::Update { display_name, enabled } => {
-                    company.update(display_name.clone(), *enabled)
+                    let edit = company.update(display_name.clone(), *enabled);
+                    tx.put(Some(company), edit)
                 }
-                CompanyChange::AddScopes(_) => company.add_scopes(&view.catalog, &scopes),
-                CompanyChange::Delete => company.delete(&view.catalog),
+                CompanyChange::AddScopes(_) => {
+                    let edit = company.add_scopes(&catalog, &scopes);
+                    tx.put(Some(company), edit)
+                }
+                CompanyChange::Delete => {
+                    let edit = company.delete(&catalog);
+                    tx.delete(company, edit)
+                }
             };
-            let delete = matches!(change, CompanyChange::Delete);
-            let preconditions = vec![require_catalog(&view)];
-            let answer = answer(&view.catalog, render.clone());
-            let keep = options.keep(answer.clone());
-            let plan = WritePlan {
-                before: Some(company),
-                edit,
-                delete,
-                preconditions,
-                other_writes: vec![],
-                keep,
-            };
-            let subject = Subject::of(change.kind(), id);
-            if let Attempt::Written(written) =
-                self.commit_plan(&view, plan, subject, options, now).await?
-            {
-                return Ok(answer(written));
+            Ok::<_, TransactionError>(planned.with_context(catalog))
+        };
+        match self.write(subject, options, plan).await? {
+            Outcome::Repeated(stored) if matches!(change, CompanyChange::Delete) => {
+                Ok(self.repeated_without(stored).await?.0)
             }
+            outcome => self.company_written(id, outcome).await,
         }
-        Err(AuthorityError::Conflict)
     }
 
-    /// Removes scopes from a company's ceiling, or reports the impact of that (D6, D7).
+    async fn company_written(
+        &self,
+        id: &CompanyId,
+        outcome: Outcome<Company, Arc<Catalog>>,
+    ) -> Result<Written<CompanyView>, AuthorityError> {
+        match outcome {
+            Outcome::Written(written, catalog) => Ok(written.map(|company| company.view(&catalog))),
+            Outcome::Repeated(stored) => Ok(self.repeated(stored, self.company(id)).await?.0),
+        }
+    }
+
+    /// Removes scopes from a company's ceiling, or reports the impact of that (D6, D7). The impact of a
+    /// repeated request has no list of credentials.
     ///
     /// # Errors
     /// A scope or the company is unknown, the etag of the impact preview is not current, or an
     /// enabled credential is affected and the impact was not acknowledged.
-    pub async fn restrict_company<R: StorableReply>(
+    pub async fn restrict_company(
         &self,
         restriction: &Restriction,
         options: &WriteOptions,
-        render: impl Fn(Written<CompanyView>, Impact) -> R + Clone + Send + 'static,
-    ) -> Result<R, AuthorityError> {
-        let kind = ChangeKind::RestrictCompanyScopes;
-        for _ in 0..ATTEMPTS {
-            let view = match self.begin(options, kind).await? {
-                IdempotencyStart::Now(view) => view,
-                IdempotencyStart::Before(reply) => return Ok(reply),
+    ) -> Result<(Written<CompanyView>, Impact), AuthorityError> {
+        let Restriction { company: id, acknowledge_impact, .. } = restriction;
+        let subject = Subject::of(ChangeKind::RestrictCompanyScopes, id);
+        // A caller that acknowledged without a preview does not wait for the count: the
+        // restriction comes first. With an etag, the count is valid at the commit. A count that
+        // is stored for an idempotent request must exist before the commit.
+        let is_stored = options.to_remember().is_some();
+        let counted_first = options.validate_only || is_stored || !acknowledge_impact;
+        let plan = async |mut tx: Transaction<'_>| {
+            let scopes = tx.resolve("scopes", &restriction.scopes)?;
+            let company = tx.company(id).await?;
+            // The impact preview must still be correct at the commit (D7).
+            let impact_at = match options.etag.is_some() || !acknowledge_impact {
+                true => tx.impact_revision(&company).await?,
+                false => tx.reported_impact_revision(&company).await?,
             };
-            let scopes = resolve(&view.catalog, "scopes", &restriction.scopes)?;
-            let found = self.facts.company(view.at, &restriction.company).await;
-            let Some(found) = self.or_retry(found).await? else {
-                continue;
-            };
-            let company = found
-                .ok_or_else(|| AuthorityError::CompanyNotFound(restriction.company.clone()))?;
-            let found = self.facts.impact(view.at, company.created_at).await;
-            let Some(impact_at) = self.or_retry(found).await? else {
-                continue;
-            };
-            let preview_etag = etag::of_impact(
-                self.incarnation(),
+            let catalog = tx.catalog();
+            let etag = etag::of_impact(
+                self.authority.incarnation(),
                 &company,
                 impact_at,
-                view.catalog.revision,
+                catalog.revision,
                 &restriction.scopes,
             );
-            if options.etag.as_ref().is_some_and(|etag| *etag != preview_etag) {
-                return Err(AuthorityError::EtagStale);
+            if options.etag.as_ref().is_some_and(|expected| *expected != etag) {
+                return Err(AuthorityError::EtagStale.into());
             }
-            let now = self.clock.now();
-            let edit = company.restrict(&view.catalog, &scopes);
+            let now = tx.now();
+            let edit = company.restrict(&catalog, &scopes);
             let gone = edit.removed.clone();
-            let is_acknowledged = options.etag.is_some() || restriction.acknowledge_impact;
-            let mut preconditions = vec![require_catalog(&view)];
-            if options.etag.is_some() || !restriction.acknowledge_impact {
-                // The impact preview must still be correct at the commit (D7).
-                preconditions.push((FactKey::Impact(company.created_at), impact_at));
-            }
-            // A caller that acknowledged without a preview does not wait for the count: the
-            // restriction comes first. With an etag, the count is valid at the commit. A count that
-            // is stored for an idempotent request must exist before the commit.
-            let is_stored = options.to_remember().is_some();
-            let counted_first =
-                options.validate_only || is_stored || !restriction.acknowledge_impact;
             let mut impact = Impact::default();
             if counted_first {
-                impact = self.impact(&view, &company, &gone, now).await?;
-                if !options.validate_only && !is_acknowledged && impact.any_enabled {
-                    let report = Impact { etag: preview_etag, ..impact };
-                    return Err(AuthorityError::ImpactNotAcknowledged(Box::new(report)));
-                }
+                impact = self.impact(&catalog, &company, &gone, now).await?;
             }
-            let catalog = Arc::clone(&view.catalog);
-            let render = render.clone();
-            let answer = move |written: Written<Company>, impact: Impact| {
-                render(written.map(|company| company.view(&catalog)), impact)
-            };
-            let (keep, counted) =
-                (answer.clone(), Impact { etag: preview_etag.clone(), ..impact.clone() });
-            let plan = WritePlan {
-                before: Some(Arc::clone(&company)),
-                edit,
-                delete: false,
-                preconditions,
-                other_writes: vec![],
-                keep: options.keep(move |written| keep(written, counted)),
-            };
-            let subject = Subject::of(kind, &restriction.company);
-            let written = match self.commit_plan(&view, plan, subject, options, now).await? {
-                Attempt::Written(written) => written,
-                Attempt::Again => continue,
-            };
-            if !counted_first {
-                match self.impact(&view, &company, &gone, now).await {
-                    Ok(counted) => impact = counted,
-                    // The restriction is in force, so the call succeeds without a count.
-                    Err(error) => {
-                        tracing::warn!(%error, "the number of credentials that a restriction affected is unknown")
+            impact.etag = etag;
+            let is_acknowledged = options.etag.is_some() || *acknowledge_impact;
+            if !options.validate_only && !is_acknowledged && impact.any_enabled {
+                return Err(AuthorityError::ImpactNotAcknowledged(Box::new(impact)).into());
+            }
+            let before = Arc::clone(&company);
+            Ok::<_, TransactionError>(
+                tx.put(Some(company), edit)
+                    .with_detail(ResultDetail::Impact(impact.count, impact.etag.clone()))
+                    .with_context(Restricted { catalog, before, gone, now, impact }),
+            )
+        };
+        match self.write(subject, options, plan).await? {
+            Outcome::Written(written, restricted) => {
+                let Restricted { catalog, before, gone, now, mut impact } = restricted;
+                if !counted_first {
+                    match self.impact(&catalog, &before, &gone, now).await {
+                        Ok(counted) => impact = Impact { etag: impact.etag, ..counted },
+                        // The restriction is in force, so the call succeeds without a count.
+                        Err(error) => {
+                            tracing::warn!(%error, "the number of credentials that a restriction affected is unknown")
+                        }
                     }
                 }
+                Ok((written.map(|company| company.view(&catalog)), impact))
             }
-            return Ok(answer(written, Impact { etag: preview_etag, ..impact }));
+            Outcome::Repeated(stored) => {
+                let (written, detail) = self.repeated(stored, self.company(id)).await?;
+                let (count, etag) = match detail {
+                    ResultDetail::Impact(count, etag) => (count, etag),
+                    _ => Default::default(),
+                };
+                Ok((written, Impact { count, etag, ..Impact::default() }))
+            }
         }
-        Err(AuthorityError::Conflict)
     }
 
     async fn impact(
         &self,
-        view: &Snapshot,
+        catalog: &Arc<Catalog>,
         company: &Arc<Company>,
         scopes: &[ScopeId],
         now: Timestamp,
     ) -> Result<Impact, StoreError> {
-        let (catalog, company) = (Arc::clone(&view.catalog), Arc::clone(company));
-        let (scopes, seen) = (scopes.to_vec(), Arc::clone(&self.last_used));
-        let impact = self
-            .facts
-            .read_for_change(move |store| {
-                impact::impact(store, &catalog, &company, &scopes, &seen, now)
-            })
-            .await?;
+        let authority = self.authority;
+        let (catalog, company) = (Arc::clone(catalog), Arc::clone(company));
+        let (scopes, seen) = (scopes.to_vec(), Arc::clone(&authority.last_used));
+        let count =
+            move |store: &dyn Store| impact::impact(store, &catalog, &company, &scopes, &seen, now);
+        let impact = authority.facts.read_for_change(count).await?;
         let ended = |_| impact.affected.iter().filter_map(|affected| affected.ended).max();
-        self.persist_reported(now, ended).await?;
+        authority.persist_reported(now, ended).await?;
         Ok(impact)
     }
 }
 
-/// The reply to a change of a company.
-fn answer<R, F: Fn(Written<CompanyView>) -> R + Clone>(
-    catalog: &Arc<Catalog>,
-    render: F,
-) -> impl Fn(Written<Company>) -> R + Clone + use<R, F> {
-    let catalog = Arc::clone(catalog);
-    move |written| render(written.map(|company| company.view(&catalog)))
+/// The data of a planned restriction that the response needs.
+struct Restricted {
+    catalog: Arc<Catalog>,
+    before: Arc<Company>,
+    gone: Vec<ScopeId>,
+    now: Timestamp,
+    impact: Impact,
 }
 
 impl Resource for Company {

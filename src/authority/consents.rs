@@ -2,20 +2,15 @@
 
 use std::sync::Arc;
 
+use super::ATTEMPTS;
 use super::error::AuthorityError;
-use super::fact_cache::Snapshot;
-use super::idempotency::{IdempotencyStart, ReplyToStore, StorableReply};
 use super::queries::Read;
-use super::transaction::{
-    Attempt, Resource, Subject, WritePlan, Written, require_catalog, require_company, resolve,
-};
+use super::session::Session;
+use super::transaction::{Outcome, Resource, Subject, Transaction, TransactionError, Written};
 use super::write_options::WriteOptions;
-use super::{ATTEMPTS, Authority};
 use crate::policy::catalog::Catalog;
 use crate::policy::change::ChangeKind;
-use crate::policy::company::Company;
 use crate::policy::consent::{Consent, Parties};
-use crate::policy::credential::Credential;
 use crate::policy::edit::Edit;
 use crate::policy::id::{CompanyId, CredentialId, UserId};
 use crate::policy::revision::Revision;
@@ -43,102 +38,59 @@ pub struct ConsentView {
     pub scopes: Vec<Scope>,
 }
 
-/// The parties of a consent, and the consent.
-struct ConsentContext {
-    company: Arc<Company>,
-    credential: Arc<Credential>,
-    user: Arc<User>,
-    consent: Option<Arc<Consent>>,
-}
-
-impl ConsentContext {
-    fn parties(&self) -> Parties {
-        Parties {
-            company: self.company.created_at,
-            user: self.user.created_at,
-            credential: self.credential.created_at,
-        }
-    }
-}
-
-impl Authority {
+impl Session<'_> {
     /// Replaces a consent by the requested scopes, limited to those that the user's roles permit now
     /// (D21).
     ///
     /// # Errors
     /// A scope, the company, the credential or the user is unknown, or the etag is not current.
-    pub async fn put_consent<R: StorableReply>(
+    pub async fn put_consent(
         &self,
         id: &ConsentId,
         requested: &[Scope],
         options: &WriteOptions,
-        render: impl Fn(Written<ConsentView>) -> R + Clone + Send + 'static,
-    ) -> Result<R, AuthorityError> {
-        let kind = ChangeKind::PutConsent;
-        for _ in 0..ATTEMPTS {
-            let view = match self.begin(options, kind).await? {
-                IdempotencyStart::Now(view) => view,
-                IdempotencyStart::Before(reply) => return Ok(reply),
-            };
-            let requested = resolve(&view.catalog, "scopes", requested)?;
-            let Some(found) = self.consent_of(&view, id).await? else { continue };
-            let before = found.consent.as_ref();
-            self.check_etag(options, before.map(|consent| consent.revision))?;
-            let (of, user) = (found.parties(), &found.user);
-            let edit = Consent::put(before.map(|c| &**c), of, &view.catalog, user, &requested);
-            let subject = consent_subject(kind, id);
-            let catalog = Arc::clone(&view.catalog);
-            let render = render.clone();
-            let answer = move |written: Written<Consent>| {
-                render(written.map(|consent| consent_view(consent, &catalog)))
-            };
-            let plan = plan(&view, &found, kind, edit, id, options.keep(answer.clone()));
-            let now = self.clock.now();
-            if let Attempt::Written(written) =
-                self.commit_plan(&view, plan, subject, options, now).await?
-            {
-                return Ok(answer(written));
+    ) -> Result<Written<ConsentView>, AuthorityError> {
+        let plan = async |mut tx: Transaction<'_>| {
+            let requested = tx.resolve("scopes", requested)?;
+            let (parties, user) = parties(&mut tx, id).await?;
+            let before = tx.find_consent(parties).await?;
+            tx.check_etag(before.as_ref().map(|consent| consent.revision))?;
+            let catalog = tx.catalog();
+            let edit = Consent::put(before.as_deref(), parties, &catalog, &user, &requested);
+            Ok::<_, TransactionError>(tx.put(before, edit).with_context(catalog))
+        };
+        match self.write(id.subject(ChangeKind::PutConsent), options, plan).await? {
+            Outcome::Written(written, catalog) => {
+                Ok(written.map(|consent| consent_view(consent, &catalog)))
             }
+            Outcome::Repeated(stored) => Ok(self.repeated(stored, self.consent(id)).await?.0),
         }
-        Err(AuthorityError::Conflict)
     }
 
     /// Withdraws a consent.
     ///
     /// # Errors
     /// There is none, or the etag is not current.
-    pub async fn delete_consent<R: StorableReply>(
+    pub async fn delete_consent(
         &self,
         id: &ConsentId,
         options: &WriteOptions,
-        render: impl Fn(Written<ConsentView>) -> R + Clone + Send + 'static,
-    ) -> Result<R, AuthorityError> {
-        let kind = ChangeKind::DeleteConsent;
-        for _ in 0..ATTEMPTS {
-            let view = match self.begin(options, kind).await? {
-                IdempotencyStart::Now(view) => view,
-                IdempotencyStart::Before(reply) => return Ok(reply),
-            };
-            let Some(found) = self.consent_of(&view, id).await? else { continue };
-            let consent = existing(&found, id)?;
-            self.check_etag(options, Some(consent.revision))?;
+    ) -> Result<Written<ConsentView>, AuthorityError> {
+        let plan = async |mut tx: Transaction<'_>| {
+            let (parties, _) = parties(&mut tx, id).await?;
+            let consent = existing(tx.find_consent(parties).await?, id)?;
+            tx.check_etag(Some(consent.revision))?;
+            let catalog = tx.catalog();
             let removed = consent.scopes.iter().map(|(scope, ())| scope).collect();
-            let edit = Edit { removed, ..Edit::none(&**consent) };
-            let subject = consent_subject(kind, id);
-            let catalog = Arc::clone(&view.catalog);
-            let render = render.clone();
-            let answer = move |written: Written<Consent>| {
-                render(written.map(|consent| consent_view(consent, &catalog)))
-            };
-            let plan = plan(&view, &found, kind, edit, id, options.keep(answer.clone()));
-            let now = self.clock.now();
-            if let Attempt::Written(written) =
-                self.commit_plan(&view, plan, subject, options, now).await?
-            {
-                return Ok(answer(written));
+            let edit = Edit { removed, ..Edit::none(&*consent) };
+            Ok::<_, TransactionError>(tx.delete(consent, edit).with_context(catalog))
+        };
+        match self.write(id.subject(ChangeKind::DeleteConsent), options, plan).await? {
+            Outcome::Written(written, catalog) => {
+                Ok(written.map(|consent| consent_view(consent, &catalog)))
             }
+            Outcome::Repeated(stored) => Ok(self.repeated_without(stored).await?.0),
         }
-        Err(AuthorityError::Conflict)
     }
 
     /// One consent.
@@ -146,81 +98,66 @@ impl Authority {
     /// # Errors
     /// There is none, or the store cannot answer.
     pub async fn consent(&self, id: &ConsentId) -> Result<Read<ConsentView>, AuthorityError> {
+        let authority = self.authority;
         for _ in 0..ATTEMPTS {
-            let view = self.facts.view().await?;
-            let Some(found) = self.consent_of(&view, id).await? else { continue };
-            let consent = existing(&found, id)?;
-            let (etag, revision) = (self.etag(consent.revision), view.at);
-            let resource = consent_view(Consent::clone(consent), &view.catalog);
+            let view = authority.facts.view().await?;
+            let found = authority.credential_of(&view, &id.company, &id.credential).await;
+            let Some((company, credential)) = authority.or_retry(found).await? else { continue };
+            let company =
+                company.ok_or_else(|| AuthorityError::CompanyNotFound(id.company.clone()))?;
+            let credential = credential.ok_or_else(|| id.no_credential())?;
+            let found = authority.facts.user(view.at, company.created_at, &id.user).await;
+            let Some(user) = authority.or_retry(found).await? else { continue };
+            let user = user.ok_or_else(|| id.no_user())?;
+            let parties = Parties {
+                company: company.created_at,
+                user: user.created_at,
+                credential: credential.created_at,
+            };
+            let found = authority.facts.consent(view.at, parties).await;
+            let Some(consent) = authority.or_retry(found).await? else { continue };
+            let consent = existing(consent, id)?;
+            let (etag, revision) = (authority.etag(consent.revision), view.at);
+            let resource = consent_view(Arc::unwrap_or_clone(consent), &view.catalog);
             return Ok(Read { resource, etag, revision });
         }
         Err(AuthorityError::Conflict)
     }
+}
 
-    /// The parties of a consent at the snapshot's revision. None after a wait for a newer revision:
-    /// then start over.
-    async fn consent_of(
-        &self,
-        view: &Snapshot,
-        id: &ConsentId,
-    ) -> Result<Option<ConsentContext>, AuthorityError> {
-        let found = self.credential_of(view, &id.company, &id.credential).await;
-        let Some((company, credential)) = self.or_retry(found).await? else { return Ok(None) };
-        let company = company.ok_or_else(|| AuthorityError::CompanyNotFound(id.company.clone()))?;
-        let credential = credential.ok_or_else(|| {
-            AuthorityError::CredentialNotFound(id.company.clone(), id.credential.clone())
-        })?;
-        let found = self.facts.user(view.at, company.created_at, &id.user).await;
-        let Some(user) = self.or_retry(found).await? else { return Ok(None) };
-        let user =
-            user.ok_or_else(|| AuthorityError::UserNotFound(id.company.clone(), id.user.clone()))?;
-        let mut found = ConsentContext { company, credential, user, consent: None };
-        let consent = self.facts.consent(view.at, found.parties()).await;
-        let Some(consent) = self.or_retry(consent).await? else { return Ok(None) };
-        found.consent = consent;
-        Ok(Some(found))
+impl ConsentId {
+    fn subject(&self, kind: ChangeKind) -> Subject<'_> {
+        let (credential, user) = (Some(&self.credential), Some(&self.user));
+        Subject { credential, user, ..Subject::of(kind, &self.company) }
+    }
+
+    fn no_credential(&self) -> AuthorityError {
+        AuthorityError::CredentialNotFound(self.company.clone(), self.credential.clone())
+    }
+
+    fn no_user(&self) -> AuthorityError {
+        AuthorityError::UserNotFound(self.company.clone(), self.user.clone())
     }
 }
 
-fn existing<'a>(
-    found: &'a ConsentContext,
+/// The parties of a consent, and its user. They are preconditions.
+async fn parties(
+    tx: &mut Transaction<'_>,
     id: &ConsentId,
-) -> Result<&'a Arc<Consent>, AuthorityError> {
+) -> Result<(Parties, Arc<User>), TransactionError> {
+    let (company, credential) = tx.credential(&id.company, &id.credential).await?;
+    let user = tx.find_user(&company, &id.user).await?.ok_or_else(|| id.no_user())?;
+    let parties = Parties {
+        company: company.created_at,
+        user: user.created_at,
+        credential: credential.created_at,
+    };
+    Ok((parties, user))
+}
+
+fn existing(consent: Option<Arc<Consent>>, id: &ConsentId) -> Result<Arc<Consent>, AuthorityError> {
     let missing = || AuthorityError::ConsentNotFound(id.user.clone(), id.credential.clone());
-    found.consent.as_ref().ok_or_else(missing)
-}
-
-fn consent_subject(kind: ChangeKind, id: &ConsentId) -> Subject<'_> {
-    let (credential, user) = (Some(&id.credential), Some(&id.user));
-    Subject { credential, user, ..Subject::of(kind, &id.company) }
-}
-
-/// The plan of a consent. Its preconditions are its parties and the catalog.
-fn plan(
-    view: &Snapshot,
-    found: &ConsentContext,
-    kind: ChangeKind,
-    edit: Edit<Consent>,
-    id: &ConsentId,
-    keep: Option<ReplyToStore<Written<Consent>>>,
-) -> WritePlan<Consent> {
-    let credential = FactKey::Credential(found.company.created_at, id.credential.clone());
-    let user = FactKey::User(found.company.created_at, id.user.clone());
-    let preconditions = vec![
-        require_catalog(view),
-        require_company(&found.company),
-        (credential, Some(found.credential.revision)),
-        (user, Some(found.user.revision)),
-    ];
-    let delete = kind == ChangeKind::DeleteConsent;
-    WritePlan {
-        before: found.consent.clone(),
-        edit,
-        delete,
-        preconditions,
-        other_writes: vec![],
-        keep,
-    }
+    consent.ok_or_else(missing)
 }
 
 fn consent_view(consent: Consent, catalog: &Catalog) -> ConsentView {

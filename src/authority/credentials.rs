@@ -5,13 +5,11 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::error::AuthorityError;
-use super::fact_cache::Snapshot;
-use super::idempotency::{IdempotencyStart, ReplyToStore, StorableReply};
+use super::session::Session;
 use super::transaction::{
-    Attempt, Resource, Subject, WritePlan, Written, require_catalog, require_company, resolve,
+    Outcome, Planned, Resource, Subject, Transaction, TransactionError, Written, resolve,
 };
 use super::write_options::WriteOptions;
-use super::{ATTEMPTS, Authority};
 use crate::policy::catalog::Catalog;
 use crate::policy::change::{ChangeKind, FieldChange};
 use crate::policy::company::Company;
@@ -60,15 +58,18 @@ impl NewCredential {
         Ok(edit)
     }
 
-    /// The plan that creates the credential, with the precondition that it does not exist.
+    /// Plans the creation, with the precondition that the credential does not exist.
+    ///
+    /// # Errors
+    /// A scope is unknown, or above the ceiling (D9).
     pub(super) fn plan(
-        view: &Snapshot,
-        company: &Company,
-        edit: Edit<Credential>,
-        keep: Option<ReplyToStore<Written<Credential>>>,
-    ) -> WritePlan<Credential> {
-        let preconditions = vec![require_catalog(view), require_company(company)];
-        WritePlan { before: None, edit, delete: false, preconditions, other_writes: vec![], keep }
+        &self,
+        mut tx: Transaction<'_>,
+        company: Arc<Company>,
+    ) -> Result<Planned<Credential, ViewContext>, TransactionError> {
+        let (catalog, now) = (tx.catalog(), tx.now());
+        let context = ViewContext { catalog, company, now, last_seen: None };
+        Ok(tx.create(self.edit(context.grant_context())?).with_context(context))
     }
 }
 
@@ -121,51 +122,31 @@ impl CredentialChange {
     }
 }
 
-impl Authority {
+impl Session<'_> {
     /// Creates a credential, with grants if scopes are named (D9).
     ///
     /// # Errors
     /// A scope or the company is unknown, the id is taken, or a scope is above the ceiling.
-    pub async fn create_credential<R: StorableReply>(
+    pub async fn create_credential(
         &self,
         new: &NewCredential,
         options: &WriteOptions,
-        render: impl Fn(Written<CredentialView>) -> R + Clone + Send + 'static,
-    ) -> Result<R, AuthorityError> {
-        let kind = ChangeKind::CreateCredential;
-        for _ in 0..ATTEMPTS {
-            let view = match self.begin(options, kind).await? {
-                IdempotencyStart::Now(view) => view,
-                IdempotencyStart::Before(reply) => return Ok(reply),
-            };
+    ) -> Result<Written<CredentialView>, AuthorityError> {
+        let subject = Subject::of(ChangeKind::CreateCredential, &new.company);
+        let subject = Subject { credential: Some(&new.id), ..subject };
+        let plan = async |mut tx: Transaction<'_>| {
             // An unknown scope is reported before an unknown company.
-            resolve(&view.catalog, "scopes", &new.scopes)?;
-            let found = self.credential_of(&view, &new.company, &new.id).await;
-            let Some((company, found)) = self.or_retry(found).await? else {
-                continue;
-            };
-            let company =
-                company.ok_or_else(|| AuthorityError::CompanyNotFound(new.company.clone()))?;
-            if found.is_some() {
-                return Err(AuthorityError::CredentialExists(new.company.clone(), new.id.clone()));
+            tx.resolve("scopes", &new.scopes)?;
+            let company = tx.company(&new.company).await?;
+            if tx.find_credential(&company, &new.id).await?.is_some() {
+                let (company, id) = (new.company.clone(), new.id.clone());
+                return Err(AuthorityError::CredentialExists(company, id).into());
             }
-            self.check_etag(options, None)?;
-            let now = self.clock.now();
-            let context = GrantContext { catalog: &view.catalog, company: &company, now };
-            let edit = new.edit(context)?;
-            let catalog = Arc::clone(&view.catalog);
-            let view_context =
-                ViewContext { catalog, company: Arc::clone(&company), now, last_seen: None };
-            let answer = view_context.answer(render.clone());
-            let plan = NewCredential::plan(&view, &company, edit, options.keep(answer.clone()));
-            let subject = Subject { credential: Some(&new.id), ..Subject::of(kind, &new.company) };
-            if let Attempt::Written(written) =
-                self.commit_plan(&view, plan, subject, options, now).await?
-            {
-                return Ok(answer(written));
-            }
-        }
-        Err(AuthorityError::Conflict)
+            tx.check_etag(None)?;
+            new.plan(tx, company)
+        };
+        let outcome = self.write(subject, options, plan).await?;
+        self.credential_written(&new.company, &new.id, outcome).await
     }
 
     /// Changes a credential.
@@ -173,57 +154,51 @@ impl Authority {
     /// # Errors
     /// A scope, the company or the credential is unknown, the etag is not current, or a scope is
     /// above the ceiling (D9).
-    pub async fn change_credential<R: StorableReply>(
+    pub async fn change_credential(
         &self,
         company_id: &CompanyId,
         id: &CredentialId,
         change: &CredentialChange,
         options: &WriteOptions,
-        render: impl Fn(Written<CredentialView>) -> R + Clone + Send + 'static,
-    ) -> Result<R, AuthorityError> {
-        for _ in 0..ATTEMPTS {
-            let view = match self.begin(options, change.kind()).await? {
-                IdempotencyStart::Now(view) => view,
-                IdempotencyStart::Before(reply) => return Ok(reply),
+    ) -> Result<Written<CredentialView>, AuthorityError> {
+        let subject = Subject { credential: Some(id), ..Subject::of(change.kind(), company_id) };
+        let is_deletion = matches!(change, CredentialChange::Delete);
+        let plan = async |mut tx: Transaction<'_>| {
+            let scopes = tx.resolve("scopes", change.scopes())?;
+            let (company, credential) = tx.credential(company_id, id).await?;
+            tx.check_etag(Some(credential.revision))?;
+            let last_seen = self.authority.last_seen(&credential);
+            let context = ViewContext { catalog: tx.catalog(), company, now: tx.now(), last_seen };
+            let edit = edit_credential(&credential, change, &scopes, context.grant_context())?;
+            let planned = match is_deletion {
+                true => tx.delete(credential, edit),
+                false => tx.put(Some(credential), edit),
             };
-            let scopes = resolve(&view.catalog, "scopes", change.scopes())?;
-            let found = self.credential_of(&view, company_id, id).await;
-            let Some((company, found)) = self.or_retry(found).await? else {
-                continue;
-            };
-            let company =
-                company.ok_or_else(|| AuthorityError::CompanyNotFound(company_id.clone()))?;
-            let credential = found.ok_or_else(|| {
-                AuthorityError::CredentialNotFound(company_id.clone(), id.clone())
-            })?;
-            self.check_etag(options, Some(credential.revision))?;
-            let now = self.clock.now();
-            let context = GrantContext { catalog: &view.catalog, company: &company, now };
-            let edit = edit_credential(&credential, change, &scopes, context)?;
-            let delete = matches!(change, CredentialChange::Delete);
-            let preconditions = vec![require_catalog(&view), require_company(&company)];
-            let last_seen = self.last_seen(&credential);
-            let view_context =
-                ViewContext { catalog: Arc::clone(&view.catalog), company, now, last_seen };
-            let answer = view_context.answer(render.clone());
-            let keep = options.keep(answer.clone());
-            let before = Some(credential);
-            let plan =
-                WritePlan { before, edit, delete, preconditions, other_writes: vec![], keep };
-            let subject =
-                Subject { credential: Some(id), ..Subject::of(change.kind(), company_id) };
-            if let Attempt::Written(written) =
-                self.commit_plan(&view, plan, subject, options, now).await?
-            {
-                return Ok(answer(written));
+            Ok::<_, TransactionError>(planned.with_context(context))
+        };
+        match self.write(subject, options, plan).await? {
+            Outcome::Repeated(stored) if is_deletion => Ok(self.repeated_without(stored).await?.0),
+            outcome => self.credential_written(company_id, id, outcome).await,
+        }
+    }
+
+    /// The response to a change of a credential.
+    pub(super) async fn credential_written(
+        &self,
+        company: &CompanyId,
+        id: &CredentialId,
+        outcome: Outcome<Credential, ViewContext>,
+    ) -> Result<Written<CredentialView>, AuthorityError> {
+        match outcome {
+            Outcome::Written(written, context) => Ok(written.map(|one| context.view(one))),
+            Outcome::Repeated(stored) => {
+                Ok(self.repeated(stored, self.credential(company, id)).await?.0)
             }
         }
-        Err(AuthorityError::Conflict)
     }
 }
 
 /// The facts and the time that the view of a credential depends on.
-#[derive(Clone)]
 pub(super) struct ViewContext {
     pub(super) catalog: Arc<Catalog>,
     pub(super) company: Arc<Company>,
@@ -232,18 +207,13 @@ pub(super) struct ViewContext {
 }
 
 impl ViewContext {
-    fn view(&self, credential: Credential) -> CredentialView {
-        let context =
-            GrantContext { catalog: &self.catalog, company: &self.company, now: self.now };
-        CredentialView { last_seen: self.last_seen, ..credential.view(context) }
+    fn grant_context(&self) -> GrantContext<'_> {
+        GrantContext { catalog: &self.catalog, company: &self.company, now: self.now }
     }
 
-    /// The reply to a change of a credential.
-    pub(super) fn answer<R>(
-        self,
-        render: impl Fn(Written<CredentialView>) -> R + Clone,
-    ) -> impl Fn(Written<Credential>) -> R + Clone {
-        move |written| render(written.map(|credential| self.view(credential)))
+    fn view(&self, credential: Credential) -> CredentialView {
+        let last_seen = self.last_seen;
+        CredentialView { last_seen, ..credential.view(self.grant_context()) }
     }
 }
 

@@ -51,7 +51,7 @@ pub enum AuthorityError {
     #[error("the credential `{0}` has two live secrets: end one first")]
     TooManySecrets(CredentialId),
     /// The caller's key was revoked, or has expired.
-    #[error("the API key was revoked, or has expired")]
+    #[error("the API key was revoked, or has expired: ask an operator for another")]
     CallerRevoked,
     /// No such key.
     #[error("there is no key `{0}`")]

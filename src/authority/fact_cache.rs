@@ -255,7 +255,10 @@ impl FactCache {
         at: Revision,
         key: FactRef<'_>,
     ) -> Result<Option<Fact>, ReadError> {
-        self.entry(key).await?.at(at).map_err(ReadError::Younger)
+        let fact = self.entry(key).await?.at(at).map_err(ReadError::Younger)?;
+        #[cfg(test)]
+        super::transaction::tests::note_read(&key.to_key(), fact.as_ref());
+        Ok(fact)
     }
 
     /// A fact at this revision, from the L1 cache of a core if it is there.

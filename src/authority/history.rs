@@ -12,7 +12,8 @@
 use jiff::Timestamp;
 
 use super::error::AuthorityError;
-use super::{Authority, Interest};
+use super::session::Session;
+use super::watch::Interest;
 use crate::policy::change::{Change, ChangeKind};
 use crate::policy::id::{CompanyId, CredentialId};
 use crate::policy::revision::Revision;
@@ -73,28 +74,28 @@ pub struct ChangePage {
     pub next: Option<Revision>,
 }
 
-impl Authority {
-    /// A page of changes, from the start of the list or from the end of an earlier page.
+impl Session<'_> {
+    /// A page of changes that the caller may see, from the start of the list or from the end of an earlier page.
     ///
     /// # Errors
     /// The store cannot answer, or the changes after the requested revision were compacted.
     pub async fn history(
         &self,
-        interest: &Interest,
+        company: Option<CompanyId>,
         filter: ChangeFilter,
         continues: Option<Revision>,
         limit: usize,
     ) -> Result<ChangePage, AuthorityError> {
-        let Interest { company, present_only } = interest.clone();
+        let Interest { company, present_only } = Interest::of(&self.caller, company);
         let backwards = filter.newest_first;
         // The changes that a list has not reached yet must still be retained. A list that goes
         // backwards ends where the log begins.
         let named = if backwards { filter.after } else { continues.or(filter.after) };
         let mut after = named.unwrap_or(Revision::ZERO);
         let mut up_to = match company.as_ref().filter(|_| present_only) {
-            None => self.facts.view().await?.at,
+            None => self.authority.facts.view().await?.at,
             Some(company) => {
-                let (at, present) = self.present(company).await?;
+                let (at, present) = self.authority.present(company).await?;
                 let Some(present) = present else { return Ok(ChangePage::default()) };
                 after = after.max(Revision(present.0.saturating_sub(1)));
                 at
@@ -108,7 +109,7 @@ impl Authority {
             let read = move |store: &dyn Store| {
                 find(store, company.as_ref(), &filter, after, up_to, limit)
             };
-            match self.facts.read(read).await {
+            match self.authority.facts.read(read).await {
                 Err(StoreError::Compacted(gone)) if named.is_none() => after = gone,
                 found => return Ok(found?),
             }

@@ -19,9 +19,9 @@ use tokio::sync::SemaphorePermit;
 use super::error::AuthorityError;
 use super::import_difference::{self, ImportDifference, LISTED};
 use super::import_item::ImportItem;
-use super::transaction::{Subject, resolve};
+use super::session::Session;
+use super::transaction::{Subject, Transaction};
 use super::write_options::WriteOptions;
-use super::{ATTEMPTS, Authority, NewCompany, NewCredential};
 use crate::policy::change::ChangeKind;
 use crate::policy::company::Company;
 use crate::policy::credential::GrantContext;
@@ -58,7 +58,7 @@ pub struct ImportSummary {
 
 /// An import in progress. `P` is the position of an item, which the caller defines.
 pub struct Import<'a, P> {
-    authority: &'a Authority,
+    session: &'a Session<'a>,
     options: WriteOptions,
     window: usize,
     in_flight: VecDeque<InFlightImport<'a, P>>,
@@ -81,16 +81,17 @@ struct InFlightImport<'a, P> {
     _slot: SemaphorePermit<'a>,
 }
 
-impl Authority {
-    /// Begins an import. Of the options, only the caller, the author and the dry run apply.
+impl<'s> Session<'s> {
+    /// Begins an import. Of the options, only the reason, `on_behalf_of` and the dry run apply.
     #[must_use]
     pub fn import<P>(&self, options: WriteOptions) -> Import<'_, P> {
-        let summary = ImportSummary { revision: self.published(), ..ImportSummary::default() };
+        let summary =
+            ImportSummary { revision: self.authority.published(), ..ImportSummary::default() };
         let (in_flight, planned) = (VecDeque::new(), HashMap::new());
         let (window, companies) = (WINDOW, 0);
         let (credentials, differences) = (HashMap::new(), Vec::new());
         Import {
-            authority: self,
+            session: self,
             options,
             window,
             in_flight,
@@ -129,19 +130,19 @@ impl<P: Copy> Import<'_, P> {
             self.await_oldest().await?;
         }
         loop {
-            let slot = match self.authority.import_slots.try_acquire() {
+            let slot = match self.session.authority.import_slots.try_acquire() {
                 Ok(slot) => slot,
                 Err(_) if !self.in_flight.is_empty() => {
                     self.await_oldest().await?;
                     continue;
                 }
-                Err(_) => match self.authority.import_slots.acquire().await {
+                Err(_) => match self.session.authority.import_slots.acquire().await {
                     Ok(slot) => slot,
                     Err(_) => return Err((position, StoreError::Unavailable.into())),
                 },
             };
             let queued = match self.proposal(&new).await {
-                Ok(proposal) => self.authority.queue(proposal),
+                Ok(proposal) => self.session.authority.queue(proposal),
                 Err(error) => {
                     // Earlier items come first, with their own errors.
                     self.settle().await?;
@@ -219,62 +220,49 @@ impl<P: Copy> Import<'_, P> {
         if matches!(new, ImportItem::Company(_)) {
             self.companies -= 1;
         }
-        Some((position, new, self.authority.await_receipt(handle).await))
+        Some((position, new, self.session.authority.await_receipt(handle).await))
     }
 
     /// The proposal that creates an item, with the precondition that it does not exist.
     async fn proposal(&self, new: &ImportItem) -> Result<Proposal, AuthorityError> {
-        let Self { authority, options, .. } = self;
-        for _ in 0..ATTEMPTS {
-            let view = authority.facts.view().await?;
-            // The key that is found here becomes a precondition of each change (revoked at once).
-            if !authority.is_current(&options.caller) {
-                return Err(AuthorityError::CallerRevoked);
+        let Self { session, options, .. } = self;
+        match new {
+            ImportItem::Company(new) => {
+                let subject = Subject::of(ChangeKind::CreateCompany, &new.id);
+                let plan = async |tx: Transaction<'_>| new.plan(tx);
+                session.proposal(subject, options, plan).await
             }
-            let proposal = match new {
-                ImportItem::Company(new) => {
-                    let now = authority.clock.now();
-                    let plan = NewCompany::plan(&view, new.edit(&view.catalog, now)?, None);
-                    let subject = Subject::of(ChangeKind::CreateCompany, &new.id);
-                    authority.propose(&view, plan, subject, options, now).0
-                }
-                ImportItem::Credential(new) => {
-                    let found = authority.facts.company(view.at, &new.company).await;
-                    let Some(company) = authority.or_retry(found).await? else { continue };
-                    let Some(company) = company else {
-                        resolve(&view.catalog, "scopes", &new.scopes)?;
-                        return Err(AuthorityError::CompanyNotFound(new.company.clone()));
+            ImportItem::Credential(new) => {
+                let subject = Subject::of(ChangeKind::CreateCredential, &new.company);
+                let subject = Subject { credential: Some(&new.id), ..subject };
+                let plan = async |mut tx: Transaction<'_>| {
+                    let Some(company) = tx.find_company(&new.company).await? else {
+                        tx.resolve("scopes", &new.scopes)?;
+                        return Err(AuthorityError::CompanyNotFound(new.company.clone()).into());
                     };
-                    let now = authority.clock.now();
-                    let context = GrantContext { catalog: &view.catalog, company: &company, now };
-                    let plan = NewCredential::plan(&view, &company, new.edit(context)?, None);
-                    let kind = ChangeKind::CreateCredential;
-                    let subject = Subject::of(kind, &new.company);
-                    let subject = Subject { credential: Some(&new.id), ..subject };
-                    authority.propose(&view, plan, subject, options, now).0
-                }
-            };
-            return Ok(proposal);
+                    new.plan(tx, company)
+                };
+                session.proposal(subject, options, plan).await
+            }
         }
-        Err(AuthorityError::Conflict)
     }
 
     /// Creates an item as a single change does, and waits. An existing item is skipped.
     async fn create(&mut self, position: P, new: &ImportItem) -> Result<(), AuthorityError> {
         loop {
-            let Self { authority, options, .. } = self;
+            let Self { session, options, .. } = self;
             let created = match new {
                 ImportItem::Company(new) => {
-                    authority.create_company(new, options, |written| written.revision.0).await
+                    session.create_company(new, options).await.map(|written| written.revision)
                 }
                 ImportItem::Credential(new) => {
-                    authority.create_credential(new, options, |written| written.revision.0).await
+                    session.create_credential(new, options).await.map(|written| written.revision)
                 }
             };
             match created {
-                Ok(revision) => self.count(new, Revision(revision)),
+                Ok(revision) => self.count(new, revision),
                 Err(AuthorityError::CompanyExists(_) | AuthorityError::CredentialExists(..)) => {
-                    let fields = authority.import_difference(new).await?;
+                    let fields = session.authority.import_difference(new).await?;
                     self.skip(position, new, fields);
                 }
                 Err(AuthorityError::Store(StoreError::Busy)) => {
@@ -290,7 +278,7 @@ impl<P: Copy> Import<'_, P> {
     /// Does the same as `create` in a dry run. A credential's company may be one that the dry run
     /// would have created.
     async fn dry_run(&mut self, position: P, new: &ImportItem) -> Result<(), AuthorityError> {
-        let authority = self.authority;
+        let authority = self.session.authority;
         match new {
             ImportItem::Company(company) if self.planned.contains_key(&company.id) => {
                 let view = authority.facts.view().await?;
@@ -352,7 +340,7 @@ impl<P: Copy> Import<'_, P> {
         }
         let count = self.credentials.entry(company.clone()).or_default();
         *count += 1;
-        self.authority.facts.store().check_quota(created_at, Quota::Credentials, *count)
+        self.session.authority.facts.store().check_quota(created_at, Quota::Credentials, *count)
     }
 
     /// Counts an existing item, and records its differences from the import.

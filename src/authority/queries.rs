@@ -9,6 +9,7 @@ use jiff::Timestamp;
 
 use super::error::AuthorityError;
 use super::fact_cache::Snapshot;
+use super::session::Session;
 use super::transaction::resolve;
 use super::{ATTEMPTS, Authority, etag};
 use crate::policy::catalog::Catalog;
@@ -50,16 +51,16 @@ pub struct ScopeFilter {
     pub include_dormant: bool,
 }
 
-impl Authority {
+impl Session<'_> {
     /// The catalog in force.
     ///
     /// # Errors
     /// The store cannot answer.
     pub async fn catalog(&self) -> Result<Read<Arc<Catalog>>, AuthorityError> {
-        let Snapshot { at, catalog, .. } = self.facts.view().await?;
+        let Snapshot { at, catalog, .. } = self.authority.facts.view().await?;
         // Before the first catalog is applied, there is no etag.
         let exists = catalog.revision > Revision::ZERO;
-        let etag = if exists { self.etag(catalog.revision) } else { String::new() };
+        let etag = if exists { self.authority.etag(catalog.revision) } else { String::new() };
         Ok(Read { resource: catalog, etag, revision: at })
     }
 
@@ -68,8 +69,8 @@ impl Authority {
     /// # Errors
     /// There is none, or the store cannot answer.
     pub async fn company(&self, id: &CompanyId) -> Result<Read<CompanyView>, AuthorityError> {
-        let (view, company) = self.existing_company(id).await?;
-        let etag = self.etag(company.revision);
+        let (view, company) = self.authority.existing_company(id).await?;
+        let etag = self.authority.etag(company.revision);
         Ok(Read { resource: company.view(&view.catalog), etag, revision: view.at })
     }
 
@@ -83,9 +84,9 @@ impl Authority {
         id: &CredentialId,
     ) -> Result<Read<CredentialView>, AuthorityError> {
         for _ in 0..ATTEMPTS {
-            let view = self.facts.view().await?;
-            let found = self.credential_of(&view, company_id, id).await;
-            let Some((company, credential)) = self.or_retry(found).await? else {
+            let view = self.authority.facts.view().await?;
+            let found = self.authority.credential_of(&view, company_id, id).await;
+            let Some((company, credential)) = self.authority.or_retry(found).await? else {
                 continue;
             };
             let company =
@@ -93,12 +94,12 @@ impl Authority {
             let credential = credential.ok_or_else(|| {
                 AuthorityError::CredentialNotFound(company_id.clone(), id.clone())
             })?;
-            let now = self.clock.now();
+            let now = self.authority.clock.now();
             let context = GrantContext { catalog: &view.catalog, company: &company, now };
             let ended = |_| credential.ends().filter(|end| *end <= now).max();
-            self.persist_reported(now, ended).await?;
-            let etag = self.etag(credential.revision);
-            let last_seen = self.last_seen(&credential);
+            self.authority.persist_reported(now, ended).await?;
+            let etag = self.authority.etag(credential.revision);
+            let last_seen = self.authority.last_seen(&credential);
             let resource = CredentialView { last_seen, ..credential.view(context) };
             return Ok(Read { resource, etag, revision: view.at });
         }
@@ -115,7 +116,7 @@ impl Authority {
         limit: usize,
     ) -> Result<Page<CompanyView>, AuthorityError> {
         for _ in 0..ATTEMPTS {
-            let Snapshot { at, catalog, .. } = self.facts.view().await?;
+            let Snapshot { at, catalog, .. } = self.authority.facts.view().await?;
             let (of, after) = (Arc::clone(&catalog), after.clone());
             let read = move |store: &dyn Store| {
                 let mut page = PageBuilder::new(limit);
@@ -127,10 +128,10 @@ impl Authority {
                 }
                 Ok(page.map(|company: Company| company.view(&of)))
             };
-            let (found, more) = self.facts.read(read).await?;
+            let (found, more) = self.authority.facts.read(read).await?;
             // Scope names of another catalog would belong to no revision.
-            if self.facts.view().await?.catalog.revision == catalog.revision {
-                let etag = |view: &CompanyView| self.etag(view.company.revision);
+            if self.authority.facts.view().await?.catalog.revision == catalog.revision {
+                let etag = |view: &CompanyView| self.authority.etag(view.company.revision);
                 return Ok(page(found, more, at, etag));
             }
         }
@@ -149,7 +150,7 @@ impl Authority {
         limit: usize,
     ) -> Result<Page<CredentialView>, AuthorityError> {
         for _ in 0..ATTEMPTS {
-            let view = self.facts.view().await?;
+            let view = self.authority.facts.view().await?;
             let filter = match filter {
                 Some(filter) => {
                     let named = std::slice::from_ref(&filter.scope);
@@ -158,11 +159,11 @@ impl Authority {
                 }
                 None => None,
             };
-            let (view, company) = self.existing_company(company_id).await?;
+            let (view, company) = self.authority.existing_company(company_id).await?;
             let (catalog, of) = (Arc::clone(&view.catalog), Arc::clone(&company));
-            let (now, after) = (self.clock.now(), after.clone());
+            let (now, after) = (self.authority.clock.now(), after.clone());
             let reported_at = now;
-            let last_used = Arc::clone(&self.last_used);
+            let last_used = Arc::clone(&self.authority.last_used);
             let read = move |store: &dyn Store| {
                 let context = GrantContext { catalog: &catalog, company: &of, now };
                 let found = credentials(store, context, filter, after, limit)?;
@@ -172,21 +173,24 @@ impl Authority {
                 }
                 Ok((views, more))
             };
-            let (found, more) = self.facts.read(read).await?;
+            let (found, more) = self.authority.facts.read(read).await?;
             let ends = || found.iter().flat_map(|view| view.credential.ends());
-            self.persist_reported(reported_at, |_| ends().filter(|end| *end <= reported_at).max())
+            self.authority
+                .persist_reported(reported_at, |_| ends().filter(|end| *end <= reported_at).max())
                 .await?;
             // Grants under another ceiling, or of a deleted company, would belong to no revision.
-            let (now, present) = self.existing_company(company_id).await?;
+            let (now, present) = self.authority.existing_company(company_id).await?;
             if present.revision == company.revision && now.catalog.revision == view.catalog.revision
             {
-                let etag = |view: &CredentialView| self.etag(view.credential.revision);
+                let etag = |view: &CredentialView| self.authority.etag(view.credential.revision);
                 return Ok(page(found, more, view.at, etag));
             }
         }
         Err(AuthorityError::Conflict)
     }
+}
 
+impl Authority {
     /// When the credential was last used, if the store can answer.
     pub(super) fn last_seen(&self, credential: &Credential) -> Option<Timestamp> {
         // It belongs to no revision, so the read need not wait for one. It is one small value, so it

@@ -5,11 +5,10 @@ use std::sync::Arc;
 use super::credentials::ViewContext;
 use super::error::AuthorityError;
 use super::fact_cache::{ReadError, Snapshot};
-use super::idempotency::{IdempotencyStart, ReplyToStore, StorableReply};
-use super::transaction::{Attempt, Subject, WritePlan, Written, require_company};
+use super::session::Session;
+use super::transaction::{Outcome, Subject, Transaction, TransactionError, Written};
 use super::write_options::WriteOptions;
 use super::{ATTEMPTS, Authority};
-use crate::policy::caller::Caller;
 use crate::policy::change::{ChangeKind, FieldChange};
 use crate::policy::company::Company;
 use crate::policy::credential::{Credential, CredentialView, is_expired};
@@ -18,7 +17,7 @@ use crate::policy::id::{CompanyId, CredentialId, Name};
 use crate::policy::reason::Reason;
 use crate::policy::revision::Revision;
 use crate::policy::secret::{MAX_LIVE, Secret, SecretKind, SecretOwner, SecretText};
-use crate::store::{Fact, FactKey, FactWrite, StoreError};
+use crate::store::{Fact, FactKey, FactWrite, ResultDetail, StoreError};
 
 /// A new secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,31 +48,25 @@ pub enum Verification {
     },
 }
 
-impl Authority {
-    /// Creates a secret. Only the reply has its text. A dry run creates none.
+impl Session<'_> {
+    /// Creates a secret. Only the first response has its text. A dry run creates none.
     ///
     /// # Errors
     /// The company or the credential is unknown, the etag is not current, or the credential has
     /// two live secrets.
-    pub async fn create_secret<R: StorableReply>(
+    pub async fn create_secret(
         &self,
         company_id: &CompanyId,
         id: &CredentialId,
         options: &WriteOptions,
-        render: impl Fn(NewSecret) -> R + Clone + Send + 'static,
-    ) -> Result<R, AuthorityError> {
-        let kind = ChangeKind::CreateSecret;
-        for _ in 0..ATTEMPTS {
-            let view = match self.begin(options, kind).await? {
-                IdempotencyStart::Now(view) => view,
-                IdempotencyStart::Before(reply) => return Ok(reply),
-            };
-            let found = self.credential_of(&view, company_id, id).await;
-            let Some(found) = self.or_retry(found).await? else { continue };
-            let (company, before) = existing(found, company_id, id)?;
-            self.check_etag(options, Some(before.revision))?;
+    ) -> Result<NewSecret, AuthorityError> {
+        let subject = Subject::of(ChangeKind::CreateSecret, company_id);
+        let subject = Subject { credential: Some(id), ..subject };
+        let plan = async |mut tx: Transaction<'_>| {
+            let (company, before) = tx.credential(company_id, id).await?;
+            tx.check_etag(Some(before.revision))?;
             if before.secrets.len() >= MAX_LIVE {
-                return Err(AuthorityError::TooManySecrets(id.clone()));
+                return Err(AuthorityError::TooManySecrets(id.clone()).into());
             }
             let (presented, secret_id) = generate(SecretKind::Credential)?;
             let secret = Secret {
@@ -84,8 +77,6 @@ impl Authority {
                 hash: presented.hash(),
                 revision: Revision::NEXT,
             };
-            let mut secrets = before.secrets.clone();
-            secrets.push(secret_id.clone());
             let owner = SecretOwner {
                 secret: secret_id.clone(),
                 company: company_id.clone(),
@@ -94,84 +85,72 @@ impl Authority {
                 revision: Revision::NEXT,
             };
             // Both have the precondition that the key is new, so no two secrets have one public id.
-            let indexed = FactWrite {
-                key: FactKey::SecretOwner(secret_id.clone()),
-                before: None,
-                after: Some(Fact::SecretOwner(Arc::new(owner))),
-            };
-            let step = FactWrite {
-                key: FactKey::Secret(secret.company, secret.id.clone()),
-                before: None,
-                after: Some(Fact::Secret(Arc::new(secret))),
-            };
-            // Only a hash of the secret is stored, so a repeated request gets the id alone.
-            let (keep, kept_id) = (render.clone(), secret_id.clone());
-            let keep = options.keep(move |written: Written<Credential>| {
-                keep(NewSecret { id: Some(kept_id), secret: None, revision: written.revision })
-            });
-            let plan = with_secrets(&company, before, secrets, vec![step, indexed], keep);
-            let subject = Subject { credential: Some(id), ..Subject::of(kind, company_id) };
-            let now = self.clock.now();
-            if let Attempt::Written(written) =
-                self.commit_plan(&view, plan, subject, options, now).await?
-            {
-                let (id, revision) = (Some(secret_id), written.revision);
-                let created = NewSecret { id, secret: Some(presented), revision };
-                let dry = NewSecret { id: None, secret: None, revision };
-                return Ok(render(if options.validate_only { dry } else { created }));
+            let new = |key, fact| FactWrite { key, before: None, after: Some(fact) };
+            let key = FactKey::Secret(secret.company, secret_id.clone());
+            let secret = new(key, Fact::Secret(Arc::new(secret)));
+            let key = FactKey::SecretOwner(secret_id.clone());
+            let owner = new(key, Fact::SecretOwner(Arc::new(owner)));
+            let secrets = before.secrets.iter().chain([&secret_id]).cloned().collect();
+            let edit = with_secrets(&before, secrets);
+            Ok::<_, TransactionError>(
+                tx.put(Some(before), edit)
+                    .with_write(secret)
+                    .with_write(owner)
+                    .with_detail(ResultDetail::Id(secret_id.clone()))
+                    .with_context((secret_id, presented)),
+            )
+        };
+        Ok(match self.write(subject, options, plan).await? {
+            Outcome::Written(Written { revision, .. }, _) if options.validate_only => {
+                NewSecret { id: None, secret: None, revision }
             }
-        }
-        Err(AuthorityError::Conflict)
+            Outcome::Written(Written { revision, .. }, (id, secret)) => {
+                NewSecret { id: Some(id), secret: Some(secret), revision }
+            }
+            // Only a hash of the secret is stored.
+            Outcome::Repeated(stored) => {
+                let (Written { revision, .. }, detail) =
+                    self.repeated_without::<Credential>(stored).await?;
+                NewSecret { id: detail.into_id(), secret: None, revision }
+            }
+        })
     }
 
     /// Deletes a secret.
     ///
     /// # Errors
     /// The company, the credential or the secret is unknown, or the etag is not current.
-    pub async fn delete_secret<R: StorableReply>(
+    pub async fn delete_secret(
         &self,
         company_id: &CompanyId,
         id: &CredentialId,
         secret_id: &Name,
         options: &WriteOptions,
-        render: impl Fn(Written<CredentialView>) -> R + Clone + Send + 'static,
-    ) -> Result<R, AuthorityError> {
-        let kind = ChangeKind::DeleteSecret;
-        for _ in 0..ATTEMPTS {
-            let view = match self.begin(options, kind).await? {
-                IdempotencyStart::Now(view) => view,
-                IdempotencyStart::Before(reply) => return Ok(reply),
-            };
-            let found = self.credential_of(&view, company_id, id).await;
-            let Some(found) = self.or_retry(found).await? else { continue };
-            let (company, before) = existing(found, company_id, id)?;
-            let found = self.facts.secret(view.at, company.created_at, secret_id).await;
-            let Some(secret) = self.or_retry(found).await? else { continue };
-            let held = before.secrets.contains(secret_id);
+    ) -> Result<Written<CredentialView>, AuthorityError> {
+        let subject = Subject::of(ChangeKind::DeleteSecret, company_id);
+        let subject = Subject { credential: Some(id), ..subject };
+        let plan = async |mut tx: Transaction<'_>| {
+            let (company, before) = tx.credential(company_id, id).await?;
+            let secret = tx.find_secret(&company, secret_id).await?;
             let unknown = || AuthorityError::SecretNotFound(id.clone(), secret_id.clone());
-            let secret = secret.filter(|_| held).ok_or_else(unknown)?;
-            self.check_etag(options, Some(before.revision))?;
-            let secrets = before.secrets.iter().filter(|other| *other != secret_id).cloned();
-            let step = FactWrite {
+            let is_held = before.secrets.contains(secret_id);
+            let secret = secret.filter(|_| is_held).ok_or_else(unknown)?;
+            tx.check_etag(Some(before.revision))?;
+            let write = FactWrite {
                 key: FactKey::Secret(company.created_at, secret_id.clone()),
                 before: Some(Fact::Secret(secret)),
                 after: None,
             };
-            let secrets = secrets.collect();
-            let (now, last_seen) = (self.clock.now(), self.last_seen(&before));
-            let (catalog, under) = (Arc::clone(&view.catalog), Arc::clone(&company));
-            let under = ViewContext { catalog, company: under, now, last_seen };
-            let answer = under.answer(render.clone());
-            let keep = options.keep(answer.clone());
-            let plan = with_secrets(&company, before, secrets, vec![step], keep);
-            let subject = Subject { credential: Some(id), ..Subject::of(kind, company_id) };
-            if let Attempt::Written(written) =
-                self.commit_plan(&view, plan, subject, options, now).await?
-            {
-                return Ok(answer(written));
-            }
-        }
-        Err(AuthorityError::Conflict)
+            let secrets = before.secrets.iter().filter(|other| *other != secret_id);
+            let edit = with_secrets(&before, secrets.cloned().collect());
+            let last_seen = self.authority.last_seen(&before);
+            let context = ViewContext { catalog: tx.catalog(), company, now: tx.now(), last_seen };
+            Ok::<_, TransactionError>(
+                tx.put(Some(before), edit).with_write(write).with_context(context),
+            )
+        };
+        let outcome = self.write(subject, options, plan).await?;
+        self.credential_written(company_id, id, outcome).await
     }
 
     /// Finds the owner of a secret, and whether the secret is valid now, at one revision. Without a
@@ -181,28 +160,27 @@ impl Authority {
     /// The store cannot answer.
     pub async fn verify_secret(
         &self,
-        caller: &Caller,
         named: &SecretOf,
         presented: &SecretText,
     ) -> Result<Verification, AuthorityError> {
         let Some(secret_id) = presented.id() else { return Ok(Verification::Wrong) };
-        let hash = presented.hash();
+        let (authority, hash) = (self.authority, presented.hash());
         for _ in 0..ATTEMPTS {
-            let view = self.facts.view().await?;
-            let found = self.find_secret(&view, named, &secret_id).await;
-            let Some(found) = self.or_retry(found).await? else { continue };
+            let view = authority.facts.view().await?;
+            let found = authority.find_secret(&view, named, &secret_id).await;
+            let Some(found) = authority.or_retry(found).await? else { continue };
             let is_visible = |found: &FoundSecret| {
-                found.secret.hash == hash && caller.reaches(found.company.id.as_str())
+                found.secret.hash == hash && self.caller.reaches(found.company.id.as_str())
             };
             let Some(found) = found.filter(is_visible) else { return Ok(Verification::Wrong) };
             let FoundSecret { company, credential, .. } = found;
-            let now = self.clock.now();
+            let now = authority.clock.now();
             let against = if !company.enabled {
                 Some(Reason::CompanyDisabled)
             } else if !credential.enabled {
                 Some(Reason::CredentialDisabled)
             } else if is_expired(credential.expires_at, now) {
-                self.persist_reported(now, |_| credential.expires_at).await?;
+                authority.persist_reported(now, |_| credential.expires_at).await?;
                 Some(Reason::CredentialExpired)
             } else {
                 None
@@ -216,7 +194,9 @@ impl Authority {
         }
         Err(AuthorityError::Conflict)
     }
+}
 
+impl Authority {
     /// The secret with this public id, its company and its credential, at the snapshot's revision.
     /// None if one of them does not exist, or if the secret belongs to an earlier incarnation of the
     /// company or the credential (D3).
@@ -282,28 +262,10 @@ pub(super) fn generate(kind: SecretKind) -> Result<(SecretText, Name), StoreErro
     Ok((presented, id))
 }
 
-fn existing(
-    (company, credential): (Option<Arc<Company>>, Option<Arc<Credential>>),
-    company_id: &CompanyId,
-    id: &CredentialId,
-) -> Result<(Arc<Company>, Arc<Credential>), AuthorityError> {
-    let company = company.ok_or_else(|| AuthorityError::CompanyNotFound(company_id.clone()))?;
-    let missing = || AuthorityError::CredentialNotFound(company_id.clone(), id.clone());
-    Ok((company, credential.ok_or_else(missing)?))
-}
-
-/// The plan that gives a credential these secrets, and writes the secret itself.
-fn with_secrets(
-    company: &Company,
-    before: Arc<Credential>,
-    secrets: Vec<Name>,
-    other_writes: Vec<FactWrite>,
-    keep: Option<ReplyToStore<Written<Credential>>>,
-) -> WritePlan<Credential> {
-    let moved = FieldChange::list("secret_ids", Some(&before.secrets), &secrets);
-    let mut edit = Edit::none(&*before);
-    edit.fields.extend(moved);
+/// The edit that gives a credential these secrets.
+fn with_secrets(before: &Credential, secrets: Vec<Name>) -> Edit<Credential> {
+    let mut edit = Edit::none(before);
+    edit.fields.extend(FieldChange::list("secret_ids", Some(&before.secrets), &secrets));
     edit.after.secrets = secrets;
-    let preconditions = vec![require_company(company)];
-    WritePlan { before: Some(before), edit, delete: false, preconditions, other_writes, keep }
+    edit
 }

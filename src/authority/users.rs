@@ -2,96 +2,71 @@
 
 use std::sync::Arc;
 
+use super::ATTEMPTS;
 use super::error::AuthorityError;
-use super::idempotency::{IdempotencyStart, StorableReply};
 use super::queries::{Page, PageBuilder, Read, page};
-use super::transaction::{Attempt, Resource, Subject, WritePlan, Written, require_company};
+use super::session::Session;
+use super::transaction::{Outcome, Resource, Subject, Transaction, TransactionError, Written};
 use super::write_options::WriteOptions;
-use super::{ATTEMPTS, Authority};
 use crate::policy::change::{ChangeKind, FieldChange};
-use crate::policy::company::Company;
 use crate::policy::edit::Edit;
 use crate::policy::id::{CompanyId, Name, UserId};
 use crate::policy::revision::Revision;
 use crate::policy::user::User;
 use crate::store::{Fact, FactKey, Store};
 
-impl Authority {
+impl Session<'_> {
     /// Creates a user, or replaces the user's roles.
     ///
     /// # Errors
     /// The company is unknown, or the etag is not current.
-    pub async fn put_user<R: StorableReply>(
+    pub async fn put_user(
         &self,
         company_id: &CompanyId,
         id: &UserId,
         roles: &[Name],
         options: &WriteOptions,
-        render: impl Fn(Written<User>) -> R + Clone + Send + 'static,
-    ) -> Result<R, AuthorityError> {
+    ) -> Result<Written<User>, AuthorityError> {
         let subject = Subject { user: Some(id), ..Subject::of(ChangeKind::PutUser, company_id) };
-        let put = |company: &Company, before: Option<&User>| {
-            Ok(User::put(before, id, company.created_at, roles))
+        let plan = async |mut tx: Transaction<'_>| {
+            let company = tx.company(company_id).await?;
+            let before = tx.find_user(&company, id).await?;
+            tx.check_etag(before.as_ref().map(|user| user.revision))?;
+            let edit = User::put(before.as_deref(), id, company.created_at, roles);
+            Ok::<_, TransactionError>(tx.put(before, edit))
         };
-        self.change_user(id, subject, options, put, render).await
+        match self.write(subject, options, plan).await? {
+            Outcome::Written(written, ()) => Ok(written),
+            Outcome::Repeated(stored) => {
+                Ok(self.repeated(stored, self.user(company_id, id)).await?.0)
+            }
+        }
     }
 
     /// Deletes a user, with the user's consents.
     ///
     /// # Errors
     /// The company or the user is unknown, or the etag is not current.
-    pub async fn delete_user<R: StorableReply>(
+    pub async fn delete_user(
         &self,
         company_id: &CompanyId,
         id: &UserId,
         options: &WriteOptions,
-        render: impl Fn(Written<User>) -> R + Clone + Send + 'static,
-    ) -> Result<R, AuthorityError> {
+    ) -> Result<Written<User>, AuthorityError> {
         let subject = Subject { user: Some(id), ..Subject::of(ChangeKind::DeleteUser, company_id) };
-        let delete = |_: &Company, before: Option<&User>| {
-            let user = before
-                .ok_or_else(|| AuthorityError::UserNotFound(company_id.clone(), id.clone()))?;
+        let plan = async |mut tx: Transaction<'_>| {
+            let company = tx.company(company_id).await?;
+            let missing = || AuthorityError::UserNotFound(company_id.clone(), id.clone());
+            let user = tx.find_user(&company, id).await?.ok_or_else(missing)?;
+            tx.check_etag(Some(user.revision))?;
             let roles = FieldChange::list("roles", Some(&user.roles), &[]);
-            Ok(Edit { fields: roles.into_iter().collect(), ..Edit::none(user) })
+            let edit = Edit { fields: roles.into_iter().collect(), ..Edit::none(&*user) };
+            Ok::<_, TransactionError>(tx.delete(user, edit))
         };
-        self.change_user(id, subject, options, delete, render).await
-    }
-
-    async fn change_user<R: StorableReply>(
-        &self,
-        id: &UserId,
-        subject: Subject<'_>,
-        options: &WriteOptions,
-        edit: impl Fn(&Company, Option<&User>) -> Result<Edit<User>, AuthorityError>,
-        render: impl Fn(Written<User>) -> R + Clone + Send + 'static,
-    ) -> Result<R, AuthorityError> {
-        let company_id = subject.company;
-        for _ in 0..ATTEMPTS {
-            let view = match self.begin(options, subject.kind).await? {
-                IdempotencyStart::Now(view) => view,
-                IdempotencyStart::Before(reply) => return Ok(reply),
-            };
-            let found = self.facts.company(view.at, company_id).await;
-            let Some(company) = self.or_retry(found).await? else { continue };
-            let company =
-                company.ok_or_else(|| AuthorityError::CompanyNotFound(company_id.clone()))?;
-            let found = self.facts.user(view.at, company.created_at, id).await;
-            let Some(before) = self.or_retry(found).await? else { continue };
-            let edit = edit(&company, before.as_deref())?;
-            self.check_etag(options, before.as_ref().map(|user| user.revision))?;
-            let delete = subject.kind == ChangeKind::DeleteUser;
-            let (preconditions, keep) =
-                (vec![require_company(&company)], options.keep(render.clone()));
-            let plan =
-                WritePlan { before, edit, delete, preconditions, other_writes: vec![], keep };
-            let now = self.clock.now();
-            if let Attempt::Written(written) =
-                self.commit_plan(&view, plan, subject, options, now).await?
-            {
-                return Ok(render(written));
-            }
+        match self.write(subject, options, plan).await? {
+            Outcome::Written(written, ()) => Ok(written),
+            Outcome::Repeated(stored) => Ok(self.repeated_without(stored).await?.0),
         }
-        Err(AuthorityError::Conflict)
     }
 
     /// One user.
@@ -104,12 +79,12 @@ impl Authority {
         id: &UserId,
     ) -> Result<Read<User>, AuthorityError> {
         for _ in 0..ATTEMPTS {
-            let (view, company) = self.existing_company(company_id).await?;
-            let found = self.facts.user(view.at, company.created_at, id).await;
-            let Some(found) = self.or_retry(found).await? else { continue };
+            let (view, company) = self.authority.existing_company(company_id).await?;
+            let found = self.authority.facts.user(view.at, company.created_at, id).await;
+            let Some(found) = self.authority.or_retry(found).await? else { continue };
             let user = found
                 .ok_or_else(|| AuthorityError::UserNotFound(company_id.clone(), id.clone()))?;
-            let (etag, revision) = (self.etag(user.revision), view.at);
+            let (etag, revision) = (self.authority.etag(user.revision), view.at);
             return Ok(Read { resource: Arc::unwrap_or_clone(user), etag, revision });
         }
         Err(AuthorityError::Conflict)
@@ -125,7 +100,7 @@ impl Authority {
         after: Option<UserId>,
         limit: usize,
     ) -> Result<Page<User>, AuthorityError> {
-        let (view, company) = self.existing_company(company_id).await?;
+        let (view, company) = self.authority.existing_company(company_id).await?;
         let created_at = company.created_at;
         let read = move |store: &dyn Store| {
             let (mut page, mut after) = (PageBuilder::new(limit), after);
@@ -136,8 +111,8 @@ impl Authority {
             }
             Ok(page.map(|user| user))
         };
-        let (found, more) = self.facts.read(read).await?;
-        Ok(page(found, more, view.at, |user| self.etag(user.revision)))
+        let (found, more) = self.authority.facts.read(read).await?;
+        Ok(page(found, more, view.at, |user| self.authority.etag(user.revision)))
     }
 }
 

@@ -17,6 +17,7 @@ use super::change_feed::{NextChange, Subscription, weight};
 use super::error::AuthorityError;
 use super::history::length;
 use super::queries::PageBuilder;
+use super::session::Session;
 use super::{ATTEMPTS, Authority};
 use crate::metrics::memory_budget::{Account, Reservation};
 use crate::policy::caller::Caller;
@@ -32,17 +33,16 @@ const PAGE_BYTES: u64 = 64 << 10;
 
 /// The part of the change log that a caller watches.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Interest {
+pub(super) struct Interest {
     /// The company, or all.
-    pub company: Option<CompanyId>,
+    pub(super) company: Option<CompanyId>,
     /// Only changes since the present company of this id was created.
-    pub present_only: bool,
+    pub(super) present_only: bool,
 }
 
 impl Interest {
     /// The changes that this caller may see, of one company or of all.
-    #[must_use]
-    pub fn of(caller: &Caller, company: Option<CompanyId>) -> Self {
+    pub(super) fn of(caller: &Caller, company: Option<CompanyId>) -> Self {
         let present_only = company.is_some() && !caller.reaches_all();
         Self { company, present_only }
     }
@@ -97,20 +97,20 @@ impl Watcher {
     }
 }
 
-impl Authority {
+impl Session<'_> {
     /// Begins to watch the changes after this revision. Changes that are read ahead count on `account`.
     ///
     /// # Errors
     /// The store cannot answer.
     pub async fn watch(
         &self,
-        interest: Interest,
+        company: Option<CompanyId>,
         after: Revision,
         account: Account,
     ) -> Result<Watcher, AuthorityError> {
-        let Interest { company, present_only } = interest;
+        let Interest { company, present_only } = Interest::of(&self.caller, company);
         let runtime = Handle::current();
-        let subscription = self.facts.feed().subscribe(company, after, &runtime);
+        let subscription = self.authority.facts.feed().subscribe(company, after, &runtime);
         let mut watcher = Watcher {
             subscription,
             present_only,
@@ -123,7 +123,7 @@ impl Authority {
             runtime,
         };
         if let Some(company) = watcher.subscription.company().cloned().filter(|_| present_only) {
-            watcher.creation = self.present(&company).await?.1;
+            watcher.creation = self.authority.present(&company).await?.1;
         }
         Ok(watcher)
     }
@@ -131,8 +131,29 @@ impl Authority {
     /// Waits for the next change that a watcher may see, or until a deadline.
     ///
     /// # Errors
-    /// The store cannot answer, or the next changes were compacted.
+    /// The caller's key was revoked, the store cannot answer, or the next changes were compacted.
     pub async fn next_change(
+        &self,
+        watcher: &mut Watcher,
+        deadline: Instant,
+    ) -> Result<WatchEvent, AuthorityError> {
+        let event = tokio::select! {
+            biased;
+            // Changes come first: the other branch matters only while there are none.
+            event = self.authority.next_change(watcher, deadline) => event,
+            () = self.authority.wait_revoked(&self.caller) => Err(AuthorityError::CallerRevoked),
+        };
+        // The revocation of a key is a change, and the caller must not get a later one. The keyring is
+        // read after the event, so it is not older than the change.
+        if !self.authority.is_current(&self.caller) {
+            return Err(AuthorityError::CallerRevoked);
+        }
+        event
+    }
+}
+
+impl Authority {
+    async fn next_change(
         &self,
         watcher: &mut Watcher,
         deadline: Instant,

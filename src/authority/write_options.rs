@@ -2,16 +2,13 @@
 
 use uuid::Uuid;
 
-use crate::policy::caller::Caller;
-use crate::policy::change::Author;
-
 /// The options of a change: the fields that every change request has.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct WriteOptions {
-    /// The caller. The change is committed only if the caller is still valid at the commit.
-    pub caller: Caller,
-    /// The actor and the reason for the audit record.
-    pub author: Author,
+    /// The reason for the audit record.
+    pub reason: String,
+    /// The person or system on whose behalf the caller says to act, for the audit record.
+    pub on_behalf_of: String,
     /// The etag of the state that the caller has read, if it sends one.
     pub etag: Option<String>,
     /// Dry run: validate and answer, and change nothing.
@@ -27,4 +24,11 @@ pub struct IdempotencyKey {
     pub id: Uuid,
     /// A digest of the content of the request.
     pub body: [u8; 32],
+}
+
+impl WriteOptions {
+    /// The idempotency key, if the change must be recorded. A dry run is not recorded.
+    pub(super) fn to_remember(&self) -> Option<IdempotencyKey> {
+        self.request.filter(|_| !self.validate_only)
+    }
 }

@@ -13,6 +13,7 @@ use crate::observe::trace_context::RequestContext;
 use crate::proto::authorization_service_server::AuthorizationService;
 use crate::proto::*;
 use crate::wire::access::Authorized;
+use crate::wire::render::names;
 use crate::wire::{parse, render};
 
 impl Api {
@@ -27,11 +28,12 @@ impl Api {
     ) -> Result<CheckResponse, Status> {
         let start = Instant::now();
         let authority = self.ready()?;
-        let (query, at_least) =
-            parse::check(authorized.request, &|aud| authority.audience_by_aud(aud))?;
-        let answer = authority.check(&query, at_least).await?;
+        let Authorized { caller, request } = authorized;
+        let session = authority.session(caller);
+        let (query, at_least) = parse::check(request, &|aud| session.audience_by_aud(aud))?;
+        let answer = session.check(&query, at_least).await?;
         if let Some(log) = &self.decisions {
-            log.note(&authorized.caller, context, &query, &answer.verdict, answer.revision);
+            log.note(session.caller(), context, &query, &answer.verdict, answer.revision);
         }
         let response = render::check(answer);
         authority.measures().checks.note(start.elapsed());
@@ -49,12 +51,13 @@ impl Api {
     ) -> Result<BatchCheckResponse, Status> {
         let start = Instant::now();
         let authority = self.ready()?;
-        let (queries, at_least) =
-            parse::batch(authorized.request, &|aud| authority.audience_by_aud(aud))?;
-        let (verdicts, revision) = authority.batch_check(&queries, at_least).await?;
+        let Authorized { caller, request } = authorized;
+        let session = authority.session(caller);
+        let (queries, at_least) = parse::batch(request, &|aud| session.audience_by_aud(aud))?;
+        let (verdicts, revision) = session.batch_check(&queries, at_least).await?;
         if let Some(log) = &self.decisions {
             for (query, verdict) in queries.iter().zip(&verdicts) {
-                log.note(&authorized.caller, context, query, verdict, revision);
+                log.note(session.caller(), context, query, verdict, revision);
             }
         }
         let response = |verdict| render::check(Answer { verdict, revision });
@@ -71,7 +74,8 @@ impl AuthorizationService for Api {
         request: Request<CheckRequest>,
     ) -> Result<Response<CheckResponse>, Status> {
         let context = request.extensions().get().cloned();
-        self.decide(self.authorize_request(request)?, context.as_ref()).await.map(Response::new)
+        let authorized = self.authorize_request(request)?;
+        self.decide(authorized, context.as_ref()).await.map(Response::new)
     }
 
     async fn batch_check(
@@ -79,16 +83,17 @@ impl AuthorizationService for Api {
         request: Request<BatchCheckRequest>,
     ) -> Result<Response<BatchCheckResponse>, Status> {
         let context = request.extensions().get().cloned();
-        self.decide_all(self.authorize_request(request)?, context.as_ref()).await.map(Response::new)
+        let authorized = self.authorize_request(request)?;
+        self.decide_all(authorized, context.as_ref()).await.map(Response::new)
     }
 
     async fn explain_check(
         &self,
         request: Request<ExplainCheckRequest>,
     ) -> Result<Response<ExplainCheckResponse>, Status> {
-        let (request, authority) = (self.authorize_request(request)?.request, self.ready()?);
-        let (query, at_least) = parse::explain(request, &|aud| authority.audience_by_aud(aud))?;
-        let (answer, scopes) = authority.explain(&query, at_least).await?;
+        let (session, request) = self.session(request)?;
+        let (query, at_least) = parse::explain(request, &|aud| session.audience_by_aud(aud))?;
+        let (answer, scopes) = session.explain(&query, at_least).await?;
         let scopes = scopes.into_iter().map(render::explanation).collect();
         Ok(Response::new(ExplainCheckResponse { decision: Some(render::check(answer)), scopes }))
     }
@@ -97,9 +102,9 @@ impl AuthorizationService for Api {
         &self,
         request: Request<ListEffectiveScopesRequest>,
     ) -> Result<Response<ListEffectiveScopesResponse>, Status> {
-        let (request, authority) = (self.authorize_request(request)?.request, self.ready()?);
-        let query = parse::effective(request, &|aud| authority.audience_by_aud(aud))?;
-        let (scopes, revision) = authority.effective_scopes(&query).await?;
+        let (session, request) = self.session(request)?;
+        let query = parse::effective(request, &|aud| session.audience_by_aud(aud))?;
+        let (scopes, revision) = session.effective_scopes(&query).await?;
         let scopes = scopes.into_iter().map(render::effective).collect();
         Ok(Response::new(ListEffectiveScopesResponse { scopes, revision: revision.0 }))
     }
@@ -108,74 +113,100 @@ impl AuthorizationService for Api {
         &self,
         request: Request<GrantScopesRequest>,
     ) -> Result<Response<GrantScopesResponse>, Status> {
-        let (company, id, change, options) = parse::grant(self.authorize_request(request)?)?;
-        let render = reply::granted;
-        self.renewed(
-            self.ready()?.change_credential(&company, &id, &change, &options, render).await?,
-        )
-        .await
+        let (session, request) = self.session(request)?;
+        let (company, id, change, options) = parse::grant(request)?;
+        let written = session.change_credential(&company, &id, &change, &options).await?;
+        Ok(Response::new(GrantScopesResponse {
+            added_scopes: names(&written.added),
+            revision: written.revision.0,
+            credential: Some(reply::credential(&company, &id, written)),
+        }))
     }
 
     async fn revoke_scopes(
         &self,
         request: Request<RevokeScopesRequest>,
     ) -> Result<Response<RevokeScopesResponse>, Status> {
-        let (company, id, change, options) = parse::revoke(self.authorize_request(request)?)?;
-        let render = reply::revoked;
-        self.renewed(
-            self.ready()?.change_credential(&company, &id, &change, &options, render).await?,
-        )
-        .await
+        let (session, request) = self.session(request)?;
+        let (company, id, change, options) = parse::revoke(request)?;
+        let written = session.change_credential(&company, &id, &change, &options).await?;
+        Ok(Response::new(RevokeScopesResponse {
+            removed_scopes: names(&written.removed),
+            revision: written.revision.0,
+            credential: Some(reply::credential(&company, &id, written)),
+        }))
     }
 
     async fn replace_scopes(
         &self,
         request: Request<ReplaceScopesRequest>,
     ) -> Result<Response<ReplaceScopesResponse>, Status> {
-        let (company, id, change, options) = parse::replace(self.authorize_request(request)?)?;
-        let render = reply::replaced;
-        self.renewed(
-            self.ready()?.change_credential(&company, &id, &change, &options, render).await?,
-        )
-        .await
+        let (session, request) = self.session(request)?;
+        let (company, id, change, options) = parse::replace(request)?;
+        let written = session.change_credential(&company, &id, &change, &options).await?;
+        Ok(Response::new(ReplaceScopesResponse {
+            added_scopes: names(&written.added),
+            removed_scopes: names(&written.removed),
+            revision: written.revision.0,
+            credential: Some(reply::credential(&company, &id, written)),
+        }))
     }
 
     async fn reset_scopes(
         &self,
         request: Request<ResetScopesRequest>,
     ) -> Result<Response<ResetScopesResponse>, Status> {
-        let (company, id, change, options) = parse::reset(self.authorize_request(request)?)?;
-        let render = reply::reset;
-        self.renewed(
-            self.ready()?.change_credential(&company, &id, &change, &options, render).await?,
-        )
-        .await
+        let (session, request) = self.session(request)?;
+        let (company, id, change, options) = parse::reset(request)?;
+        let written = session.change_credential(&company, &id, &change, &options).await?;
+        Ok(Response::new(ResetScopesResponse {
+            added_scopes: names(&written.added),
+            removed_scopes: names(&written.removed),
+            revision: written.revision.0,
+            credential: Some(reply::credential(&company, &id, written)),
+        }))
     }
 
     async fn restore_grants(
         &self,
         request: Request<RestoreGrantsRequest>,
     ) -> Result<Response<RestoreGrantsResponse>, Status> {
-        let (restore, options) = parse::restore(self.authorize_request(request)?)?;
-        let render = reply::restored;
-        self.renewed(self.ready()?.restore_grants(&restore, &options, render).await?).await
+        let (session, request) = self.session(request)?;
+        let (restore, options) = parse::restore(request)?;
+        let (restored_credential_count, revision) =
+            session.restore_grants(&restore, &options).await?;
+        let revision = revision.0;
+        Ok(Response::new(RestoreGrantsResponse { restored_credential_count, revision }))
     }
 
     async fn add_company_scopes(
         &self,
         request: Request<AddCompanyScopesRequest>,
     ) -> Result<Response<AddCompanyScopesResponse>, Status> {
-        let (id, change, options) = parse::add_company_scopes(self.authorize_request(request)?)?;
-        let render = reply::scopes_added;
-        self.renewed(self.ready()?.change_company(&id, &change, &options, render).await?).await
+        let (session, request) = self.session(request)?;
+        let (id, change, options) = parse::add_company_scopes(request)?;
+        let written = session.change_company(&id, &change, &options).await?;
+        Ok(Response::new(AddCompanyScopesResponse {
+            added_scopes: names(&written.added),
+            revision: written.revision.0,
+            company: Some(reply::company(&id, written)),
+        }))
     }
 
     async fn restrict_company_scopes(
         &self,
         request: Request<RestrictCompanyScopesRequest>,
     ) -> Result<Response<RestrictCompanyScopesResponse>, Status> {
-        let (restriction, options) = parse::restrict(self.authorize_request(request)?)?;
-        let render = reply::restricted;
-        self.renewed(self.ready()?.restrict_company(&restriction, &options, render).await?).await
+        let (session, request) = self.session(request)?;
+        let (restriction, options) = parse::restrict(request)?;
+        let (written, impact) = session.restrict_company(&restriction, &options).await?;
+        Ok(Response::new(RestrictCompanyScopesResponse {
+            restricted_scopes: names(&written.removed),
+            affected_credential_count: impact.count,
+            affected_credentials: impact.affected.into_iter().map(render::affected).collect(),
+            etag: impact.etag,
+            revision: written.revision.0,
+            company: Some(reply::company(&restriction.company, written)),
+        }))
     }
 }

@@ -6,6 +6,7 @@
 use tonic::{Request, Status};
 
 use super::{Api, status};
+use crate::authority::Session;
 use crate::observe::rejection::{RejectedCaller, RejectionReason};
 use crate::policy::caller::Caller;
 use crate::wire::access::{Authorized, CompanyScoped};
@@ -41,6 +42,19 @@ impl Api {
     ) -> Result<Authorized<R>, Status> {
         let caller = request.extensions().get::<Caller>().cloned();
         self.authorize(caller.ok_or_else(status::not_permitted)?, request.into_inner())
+    }
+
+    /// The session and the message of a generated service, whose caller the transport put into the
+    /// extensions.
+    ///
+    /// # Errors
+    /// As for [`Self::authorize`], and if the extensions have no caller.
+    pub(super) fn session<R: CompanyScoped>(
+        &self,
+        request: Request<R>,
+    ) -> Result<(Session<'_>, R), Status> {
+        let Authorized { caller, request } = self.authorize_request(request)?;
+        Ok((self.ready()?.session(caller), request))
     }
 }
 

@@ -16,7 +16,6 @@ use crate::proto::backup_service_server::BackupService;
 use crate::proto::{BackupRequest, BackupResponse};
 use crate::store::StoreError;
 use crate::store::backup::Backup;
-use crate::wire::access::Authorized;
 
 /// How many chunks are read from the store before the client takes them.
 const CHUNKS_AHEAD: usize = 4;
@@ -29,18 +28,18 @@ impl BackupService for Api {
         &self,
         request: Request<BackupRequest>,
     ) -> Result<Response<Self::BackupStream>, Status> {
-        let Authorized { caller, .. } = self.authorize_request(request)?;
+        let (session, _) = self.session(request)?;
         // The stream counts for the limit until the client has received the last chunk.
         let guard = self
             .backups
-            .take(&caller)
+            .take(session.caller())
             .map_err(|_| AuthorityError::Store(StoreError::TooManyBackups))?;
-        let backup = self.ready()?.backup().await?;
+        let backup = session.backup().await?;
         let (send, chunks) = mpsc::channel(CHUNKS_AHEAD);
         // This blocks on the disk and on the client.
         tokio::task::spawn_blocking(move || read(backup, &send));
         let (send, stream) = mpsc::channel(1);
-        tokio::spawn(forward(self.clone(), caller, chunks, send));
+        tokio::spawn(forward(self.clone(), session.caller().clone(), chunks, send));
         let stream = ReceiverStream::new(stream).map(move |chunk| {
             let _ = &guard;
             chunk
@@ -88,6 +87,7 @@ async fn forward(
     send: mpsc::Sender<Chunk>,
 ) {
     let Some(authority) = api.authority() else { return };
+    let session = authority.session(caller);
     let mut closing = api.closing();
     loop {
         let forward = async {
@@ -103,7 +103,7 @@ async fn forward(
                 return;
             }
             // This also ends a backup whose client reads nothing, so that its place is free.
-            () = authority.wait_revoked(&caller) => {
+            () = session.wait_revoked() => {
                 send.try_send(Err(status::caller_revoked())).ok();
                 return;
             }

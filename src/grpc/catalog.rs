@@ -15,16 +15,17 @@ impl CatalogService for Api {
         &self,
         request: Request<ApplyCatalogRequest>,
     ) -> Result<Response<ApplyCatalogResponse>, Status> {
-        let (yaml, options) = parse::apply_catalog(self.authorize_request(request)?)?;
-        Ok(Response::new(self.ready()?.apply_catalog(&yaml, &options, reply::applied).await?))
+        let (session, request) = self.session(request)?;
+        let (yaml, options) = parse::apply_catalog(request)?;
+        Ok(Response::new(reply::applied(session.apply_catalog(&yaml, &options).await?)))
     }
 
     async fn get_catalog(
         &self,
         request: Request<GetCatalogRequest>,
     ) -> Result<Response<GetCatalogResponse>, Status> {
-        self.authorize_request(request)?;
-        let read = self.ready()?.catalog().await?;
+        let (session, _) = self.session(request)?;
+        let read = session.catalog().await?;
         let (yaml, etag, revision) = (read.resource.yaml.clone(), read.etag, read.revision.0);
         Ok(Response::new(GetCatalogResponse { yaml, etag, revision }))
     }

@@ -16,7 +16,7 @@ use tonic::{Request, Response, Status};
 
 use super::stream_limit::StreamGuard;
 use super::{Api, status};
-use crate::authority::{Interest, WatchEvent, Watcher};
+use crate::authority::{WatchEvent, Watcher};
 use crate::policy::caller::Caller;
 use crate::policy::id::CompanyId;
 use crate::policy::revision::Revision;
@@ -25,7 +25,6 @@ use crate::proto::{
     ListChangesRequest, ListChangesResponse, WatchChangesRequest, WatchChangesResponse,
 };
 use crate::store::Incarnation;
-use crate::wire::access::Authorized;
 use crate::wire::pagination::{self, PageTokens};
 use crate::wire::{parse, render, validate};
 
@@ -38,16 +37,15 @@ impl ChangeService for Api {
         &self,
         request: Request<ListChangesRequest>,
     ) -> Result<Response<ListChangesResponse>, Status> {
-        let Authorized { caller, request } = self.authorize_request(request)?;
+        let (session, request) = self.session(request)?;
         let size = pagination::size(request.page_size)?;
-        let list = page_tokens(self.ready()?.incarnation(), &request);
+        let list = page_tokens(session.incarnation(), &request);
         let continues = match list.after(&request.page_token)? {
             Some(last) => Some(Revision(last.parse().map_err(|_| pagination::foreign_token())?)),
             None => None,
         };
         let (company, filter) = parse::change_filter(request)?;
-        let interest = Interest::of(&caller, company);
-        let page = self.ready()?.history(&interest, filter, continues, size).await?;
+        let page = session.history(company, filter, continues, size).await?;
         let next_page_token =
             page.next.map(|next| list.token(&next.0.to_string())).unwrap_or_default();
         let changes = page.changes.into_iter().map(render::change).collect();
@@ -58,18 +56,17 @@ impl ChangeService for Api {
         &self,
         request: Request<WatchChangesRequest>,
     ) -> Result<Response<Self::WatchChangesStream>, Status> {
-        let Authorized { caller, request } = self.authorize_request(request)?;
+        let (session, request) = self.session(request)?;
         let company = parse::optional_company(request.company_id)?;
         let filter = company.as_ref().map_or("", CompanyId::as_str);
-        let cursors = PageTokens::new(self.ready()?.incarnation(), "WatchChanges", &[filter]);
+        let cursors = PageTokens::new(session.incarnation(), "WatchChanges", &[filter]);
         let after = match cursors.after(&request.cursor).map_err(|_| foreign_cursor())? {
             Some(last) => last.parse().map_err(|_| foreign_cursor())?,
             None => request.after_revision,
         };
-        let guard = self.watchers.take(&caller).map_err(status::too_many_watchers)?;
-        let interest = Interest::of(&caller, company);
-        let watcher = self.ready()?.watch(interest, Revision(after), self.memory.shared()).await?;
-        let closing = self.closing();
+        let guard = self.watchers.take(session.caller()).map_err(status::too_many_watchers)?;
+        let watcher = session.watch(company, Revision(after), self.memory.shared()).await?;
+        let (caller, closing) = (session.caller().clone(), self.closing());
         let watch = Watch { api: self.clone(), caller, watcher, cursors, closing, _guard: guard };
         Ok(Response::new(Box::pin(Items::of(watch))))
     }
@@ -109,25 +106,17 @@ struct Watch {
 impl Watch {
     /// Waits for the next item; none if the server shuts down.
     async fn next_item(&mut self) -> Option<StreamItem> {
-        let authority = self.api.authority()?;
+        let session = self.api.authority()?.session(self.caller.clone());
         let until = Instant::now() + self.api.heartbeat;
         if *self.closing.borrow() {
             return None;
         }
         let event = tokio::select! {
             biased;
-            // Changes come first: the other branches matter only while there are none.
-            event = authority.next_change(&mut self.watcher, until) => event,
+            // Changes come first: the other branch matters only while there are none.
+            event = session.next_change(&mut self.watcher, until) => event,
             _ = self.closing.wait_for(|closing| *closing) => return None,
-            () = authority.wait_revoked(&self.caller) => {
-                return Some(Err(status::caller_revoked()));
-            }
         };
-        // The revocation of a key is a change, and the caller must not get a later one. The keyring is
-        // read after the event, so it is not older than the change.
-        if !authority.is_current(&self.caller) {
-            return Some(Err(status::caller_revoked()));
-        }
         Some(match event {
             Ok(WatchEvent::Change(change)) => {
                 let cursor = self.cursors.token(&change.revision.to_string());

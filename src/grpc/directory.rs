@@ -5,6 +5,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::{Api, import, reply, warnings};
 use crate::authority::secrets::Verification;
 use crate::policy::id::{CompanyId, CredentialId, UserId};
+use crate::policy::secret::SecretText;
 use crate::proto::directory_service_server::DirectoryService;
 use crate::proto::*;
 use crate::wire::pagination::{self, PageTokens, after, next};
@@ -16,17 +17,21 @@ impl DirectoryService for Api {
         &self,
         request: Request<CreateCompanyRequest>,
     ) -> Result<Response<CreateCompanyResponse>, Status> {
-        let (new, options) = parse::create_company(self.authorize_request(request)?)?;
-        let render = reply::company_created;
-        self.renewed(self.ready()?.create_company(&new, &options, render).await?).await
+        let (session, request) = self.session(request)?;
+        let (new, options) = parse::create_company(request)?;
+        let written = session.create_company(&new, &options).await?;
+        let revision = written.revision.0;
+        let company = Some(reply::company(&new.id, written));
+        Ok(Response::new(CreateCompanyResponse { company, revision }))
     }
 
     async fn get_company(
         &self,
         request: Request<GetCompanyRequest>,
     ) -> Result<Response<GetCompanyResponse>, Status> {
-        let id = parse::company(self.authorize_request(request)?.request.company_id)?;
-        let read = self.ready()?.company(&id).await?;
+        let (session, request) = self.session(request)?;
+        let id = parse::company(request.company_id)?;
+        let read = session.company(&id).await?;
         let (company, revision) = (render::company(read.resource, read.etag), read.revision.0);
         Ok(Response::new(GetCompanyResponse { company: Some(company), revision }))
     }
@@ -35,11 +40,11 @@ impl DirectoryService for Api {
         &self,
         request: Request<ListCompaniesRequest>,
     ) -> Result<Response<ListCompaniesResponse>, Status> {
-        let request = self.authorize_request(request)?.request;
+        let (session, request) = self.session(request)?;
         let size = pagination::size(request.page_size)?;
-        let list = PageTokens::new(self.ready()?.incarnation(), "ListCompanies", &[]);
+        let list = PageTokens::new(session.incarnation(), "ListCompanies", &[]);
         let after = after(&list, &request.page_token, CompanyId::parse)?;
-        let page = self.ready()?.companies(after, size).await?;
+        let page = session.companies(after, size).await?;
         Ok(Response::new(ListCompaniesResponse {
             next_page_token: next(&list, &page, |item| item.company.id.as_str()),
             revision: page.revision.0,
@@ -55,36 +60,45 @@ impl DirectoryService for Api {
         &self,
         request: Request<UpdateCompanyRequest>,
     ) -> Result<Response<UpdateCompanyResponse>, Status> {
-        let (id, change, options) = parse::update_company(self.authorize_request(request)?)?;
-        let render = reply::company_updated;
-        self.renewed(self.ready()?.change_company(&id, &change, &options, render).await?).await
+        let (session, request) = self.session(request)?;
+        let (id, change, options) = parse::update_company(request)?;
+        let written = session.change_company(&id, &change, &options).await?;
+        let revision = written.revision.0;
+        let company = Some(reply::company(&id, written));
+        Ok(Response::new(UpdateCompanyResponse { company, revision }))
     }
 
     async fn delete_company(
         &self,
         request: Request<DeleteCompanyRequest>,
     ) -> Result<Response<DeleteCompanyResponse>, Status> {
-        let (id, change, options) = parse::delete_company(self.authorize_request(request)?)?;
-        let render = reply::company_deleted;
-        self.renewed(self.ready()?.change_company(&id, &change, &options, render).await?).await
+        let (session, request) = self.session(request)?;
+        let (id, change, options) = parse::delete_company(request)?;
+        let written = session.change_company(&id, &change, &options).await?;
+        let revision = written.revision.0;
+        let company = Some(reply::company(&id, written));
+        Ok(Response::new(DeleteCompanyResponse { company, revision }))
     }
 
     async fn create_credential(
         &self,
         request: Request<CreateCredentialRequest>,
     ) -> Result<Response<CreateCredentialResponse>, Status> {
-        let (new, options) = parse::create_credential(self.authorize_request(request)?)?;
-        let render = reply::credential_created;
-        self.renewed(self.ready()?.create_credential(&new, &options, render).await?).await
+        let (session, request) = self.session(request)?;
+        let (new, options) = parse::create_credential(request)?;
+        let written = session.create_credential(&new, &options).await?;
+        let revision = written.revision.0;
+        let credential = Some(reply::credential(&new.company, &new.id, written));
+        Ok(Response::new(CreateCredentialResponse { credential, revision }))
     }
 
     async fn get_credential(
         &self,
         request: Request<GetCredentialRequest>,
     ) -> Result<Response<GetCredentialResponse>, Status> {
-        let request = self.authorize_request(request)?.request;
+        let (session, request) = self.session(request)?;
         let (company, id) = parse::credential(request.company_id, request.credential_id)?;
-        let read = self.ready()?.credential(&company, &id).await?;
+        let read = session.credential(&company, &id).await?;
         let (credential, revision) =
             (render::credential(read.resource, read.etag), read.revision.0);
         Ok(Response::new(GetCredentialResponse { credential: Some(credential), revision }))
@@ -94,15 +108,15 @@ impl DirectoryService for Api {
         &self,
         request: Request<ListCredentialsRequest>,
     ) -> Result<Response<ListCredentialsResponse>, Status> {
-        let request = self.authorize_request(request)?.request;
+        let (session, request) = self.session(request)?;
         let size = pagination::size(request.page_size)?;
         let dormant = if request.include_dormant { "dormant" } else { "" };
         let parameters = [&request.company_id, &request.scope, dormant];
-        let list = PageTokens::new(self.ready()?.incarnation(), "ListCredentials", &parameters);
+        let list = PageTokens::new(session.incarnation(), "ListCredentials", &parameters);
         let after = after(&list, &request.page_token, CredentialId::parse)?;
         let company = parse::company(request.company_id)?;
         let holding = parse::scope_filter(request.scope, request.include_dormant)?;
-        let page = self.ready()?.credentials(&company, holding.as_ref(), after, size).await?;
+        let page = session.credentials(&company, holding.as_ref(), after, size).await?;
         Ok(Response::new(ListCredentialsResponse {
             next_page_token: next(&list, &page, |item| item.credential.id.as_str()),
             revision: page.revision.0,
@@ -118,65 +132,68 @@ impl DirectoryService for Api {
         &self,
         request: Request<UpdateCredentialRequest>,
     ) -> Result<Response<UpdateCredentialResponse>, Status> {
-        let (company, id, change, options) =
-            parse::update_credential(self.authorize_request(request)?)?;
-        let render = reply::credential_updated;
-        self.renewed(
-            self.ready()?.change_credential(&company, &id, &change, &options, render).await?,
-        )
-        .await
+        let (session, request) = self.session(request)?;
+        let (company, id, change, options) = parse::update_credential(request)?;
+        let written = session.change_credential(&company, &id, &change, &options).await?;
+        let revision = written.revision.0;
+        let credential = Some(reply::credential(&company, &id, written));
+        Ok(Response::new(UpdateCredentialResponse { credential, revision }))
     }
 
     async fn delete_credential(
         &self,
         request: Request<DeleteCredentialRequest>,
     ) -> Result<Response<DeleteCredentialResponse>, Status> {
-        let (company, id, change, options) =
-            parse::delete_credential(self.authorize_request(request)?)?;
-        let render = reply::credential_deleted;
-        self.renewed(
-            self.ready()?.change_credential(&company, &id, &change, &options, render).await?,
-        )
-        .await
+        let (session, request) = self.session(request)?;
+        let (company, id, change, options) = parse::delete_credential(request)?;
+        let written = session.change_credential(&company, &id, &change, &options).await?;
+        let revision = written.revision.0;
+        let credential = Some(reply::credential(&company, &id, written));
+        Ok(Response::new(DeleteCredentialResponse { credential, revision }))
     }
 
     async fn import_credentials(
         &self,
         request: Request<Streaming<ImportCredentialsRequest>>,
     ) -> Result<Response<ImportCredentialsResponse>, Status> {
-        Ok(Response::new(import::import(self, self.authorize_request(request)?).await?))
+        let (session, messages) = self.session(request)?;
+        Ok(Response::new(import::import(session, messages, self.closing()).await?))
     }
 
     async fn create_secret(
         &self,
         request: Request<CreateSecretRequest>,
     ) -> Result<Response<CreateSecretResponse>, Status> {
-        let (company, id, options) = parse::create_secret(self.authorize_request(request)?)?;
-        let render = reply::secret_created;
-        self.renewed(self.ready()?.create_secret(&company, &id, &options, render).await?).await
+        let (session, request) = self.session(request)?;
+        let (company, id, options) = parse::create_secret(request)?;
+        let created = session.create_secret(&company, &id, &options).await?;
+        Ok(Response::new(CreateSecretResponse {
+            secret_id: created.id.map(|id| id.to_string()).unwrap_or_default(),
+            secret: created.secret.map(SecretText::reveal).unwrap_or_default(),
+            revision: created.revision.0,
+        }))
     }
 
     async fn delete_secret(
         &self,
         request: Request<DeleteSecretRequest>,
     ) -> Result<Response<DeleteSecretResponse>, Status> {
-        let (company, id, secret, options) =
-            parse::delete_secret(self.authorize_request(request)?)?;
-        let render = reply::secret_deleted;
-        self.renewed(self.ready()?.delete_secret(&company, &id, &secret, &options, render).await?)
-            .await
+        let (session, request) = self.session(request)?;
+        let (company, id, secret, options) = parse::delete_secret(request)?;
+        let written = session.delete_secret(&company, &id, &secret, &options).await?;
+        let revision = written.revision.0;
+        let credential = Some(reply::credential(&company, &id, written));
+        Ok(Response::new(DeleteSecretResponse { credential, revision }))
     }
 
     async fn verify_secret(
         &self,
         request: Request<VerifySecretRequest>,
     ) -> Result<Response<VerifySecretResponse>, Status> {
-        let authorized = self.authorize_request(request)?;
-        let (owner, secret) = parse::verify_secret(authorized.request)?;
+        let (session, request) = self.session(request)?;
+        let (owner, secret) = parse::verify_secret(request)?;
         let verification = match secret {
-            Some(secret) => {
-                self.ready()?.verify_secret(&authorized.caller, &owner, &secret).await?
-            }
+            Some(secret) => session.verify_secret(&owner, &secret).await?,
             None => Verification::Wrong,
         };
         Ok(Response::new(render::verification(verification)))
@@ -186,22 +203,22 @@ impl DirectoryService for Api {
         &self,
         request: Request<PutUserRequest>,
     ) -> Result<Response<PutUserResponse>, Status> {
-        let (company, id, roles, options) = parse::put_user(self.authorize_request(request)?)?;
-        let of = company.clone();
-        let render = move |done| reply::user_put(&of, done);
-        let done = self.ready()?.put_user(&company, &id, &roles, &options, render).await?;
-        let warnings = warnings::of_roles(self.ready()?, &roles).await;
-        let reply = self.renewed(done).await?.map(|reply| PutUserResponse { warnings, ..reply });
-        Ok(reply)
+        let (session, request) = self.session(request)?;
+        let (company, id, roles, options) = parse::put_user(request)?;
+        let written = session.put_user(&company, &id, &roles, &options).await?;
+        let warnings = warnings::of_roles(&session, &roles).await;
+        let revision = written.revision.0;
+        let user = Some(reply::user(&company, &id, written));
+        Ok(Response::new(PutUserResponse { user, revision, warnings }))
     }
 
     async fn get_user(
         &self,
         request: Request<GetUserRequest>,
     ) -> Result<Response<GetUserResponse>, Status> {
-        let request = self.authorize_request(request)?.request;
+        let (session, request) = self.session(request)?;
         let (company, id) = parse::user(request.company_id, request.user_id)?;
-        let read = self.ready()?.user(&company, &id).await?;
+        let read = session.user(&company, &id).await?;
         let user = Some(render::user(read.resource, &company, read.etag));
         Ok(Response::new(GetUserResponse { user, revision: read.revision.0 }))
     }
@@ -210,13 +227,12 @@ impl DirectoryService for Api {
         &self,
         request: Request<ListUsersRequest>,
     ) -> Result<Response<ListUsersResponse>, Status> {
-        let request = self.authorize_request(request)?.request;
+        let (session, request) = self.session(request)?;
         let size = pagination::size(request.page_size)?;
-        let list =
-            PageTokens::new(self.ready()?.incarnation(), "ListUsers", &[&request.company_id]);
+        let list = PageTokens::new(session.incarnation(), "ListUsers", &[&request.company_id]);
         let after = after(&list, &request.page_token, UserId::parse)?;
         let company = parse::company(request.company_id)?;
-        let page = self.ready()?.users(&company, after, size).await?;
+        let page = session.users(&company, after, size).await?;
         Ok(Response::new(ListUsersResponse {
             next_page_token: next(&list, &page, |user| user.id.as_str()),
             revision: page.revision.0,
@@ -232,28 +248,33 @@ impl DirectoryService for Api {
         &self,
         request: Request<DeleteUserRequest>,
     ) -> Result<Response<DeleteUserResponse>, Status> {
-        let (company, id, options) = parse::delete_user(self.authorize_request(request)?)?;
-        let of = company.clone();
-        let render = move |done| reply::user_deleted(&of, done);
-        self.renewed(self.ready()?.delete_user(&company, &id, &options, render).await?).await
+        let (session, request) = self.session(request)?;
+        let (company, id, options) = parse::delete_user(request)?;
+        let written = session.delete_user(&company, &id, &options).await?;
+        let revision = written.revision.0;
+        let user = Some(reply::user(&company, &id, written));
+        Ok(Response::new(DeleteUserResponse { user, revision }))
     }
 
     async fn put_consent(
         &self,
         request: Request<PutConsentRequest>,
     ) -> Result<Response<PutConsentResponse>, Status> {
-        let (id, scopes, options) = parse::put_consent(self.authorize_request(request)?)?;
-        let of = id.clone();
-        let render = move |done| reply::consent_put(&of, done);
-        self.renewed(self.ready()?.put_consent(&id, &scopes, &options, render).await?).await
+        let (session, request) = self.session(request)?;
+        let (id, scopes, options) = parse::put_consent(request)?;
+        let written = session.put_consent(&id, &scopes, &options).await?;
+        let revision = written.revision.0;
+        let consent = Some(reply::consent(&id, written));
+        Ok(Response::new(PutConsentResponse { consent, revision }))
     }
 
     async fn get_consent(
         &self,
         request: Request<GetConsentRequest>,
     ) -> Result<Response<GetConsentResponse>, Status> {
-        let id = parse::consent(self.authorize_request(request)?.request)?;
-        let read = self.ready()?.consent(&id).await?;
+        let (session, request) = self.session(request)?;
+        let id = parse::consent(request)?;
+        let read = session.consent(&id).await?;
         let consent = Some(render::consent(read.resource, &id, read.etag));
         Ok(Response::new(GetConsentResponse { consent, revision: read.revision.0 }))
     }
@@ -262,9 +283,11 @@ impl DirectoryService for Api {
         &self,
         request: Request<DeleteConsentRequest>,
     ) -> Result<Response<DeleteConsentResponse>, Status> {
-        let (id, options) = parse::delete_consent(self.authorize_request(request)?)?;
-        let of = id.clone();
-        let render = move |done| reply::consent_deleted(&of, done);
-        self.renewed(self.ready()?.delete_consent(&id, &options, render).await?).await
+        let (session, request) = self.session(request)?;
+        let (id, options) = parse::delete_consent(request)?;
+        let written = session.delete_consent(&id, &options).await?;
+        let revision = written.revision.0;
+        let consent = Some(reply::consent(&id, written));
+        Ok(Response::new(DeleteConsentResponse { consent, revision }))
     }
 }

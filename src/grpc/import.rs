@@ -3,15 +3,16 @@
 //!
 //! Not here: what is created and how; see `authority::import`.
 
+use tokio::sync::watch;
 use tonic::{Status, Streaming};
 
 use super::import_position::ImportPosition;
-use super::{Api, reply};
+use super::reply;
+use crate::authority::Session;
 use crate::authority::error::AuthorityError;
 use crate::authority::import::{Import, ImportSummary};
 use crate::authority::import_item::ImportItem;
 use crate::proto::{ImportCredentialsRequest, ImportCredentialsResponse};
-use crate::wire::access::Authorized;
 use crate::wire::parse;
 use crate::wire::validate::InvalidRequest;
 
@@ -37,21 +38,17 @@ pub(super) struct ImportError {
 /// Runs an import. It reads the next message only when all items of the last one are in flight, so
 /// HTTP/2 flow control slows down a caller that sends faster than the store commits.
 pub(super) async fn import(
-    api: &Api,
-    authorized: Authorized<Streaming<ImportCredentialsRequest>>,
+    session: Session<'_>,
+    mut messages: Streaming<ImportCredentialsRequest>,
+    mut closing: watch::Receiver<bool>,
 ) -> Result<ImportCredentialsResponse, Status> {
-    let Authorized { caller, request: mut messages } = authorized;
-    let authority = api.ready()?;
-    let mut closing = api.closing();
     let mut message = messages.message().await?.unwrap_or_default();
-    let options = parse::import_options(&caller, &message)?;
-    let mut import = authority.import(options.clone());
+    let options = parse::import_options(&message)?;
+    let mut import = session.import(options.clone());
     let mut position = ImportPosition::default();
     loop {
         let added = match parse::import_message(&message, &options) {
-            Ok(()) if !authority.is_current(&caller) => {
-                Err((position, ImportErrorCause::CallerRevoked))
-            }
+            Ok(()) if !session.is_current() => Err((position, ImportErrorCause::CallerRevoked)),
             Ok(()) => add(&mut import, position.message, message).await,
             Err(invalid) => Err((position, ImportErrorCause::Invalid(invalid))),
         };

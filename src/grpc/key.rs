@@ -15,19 +15,20 @@ impl KeyService for Api {
         &self,
         request: Request<CreateKeyRequest>,
     ) -> Result<Response<CreateKeyResponse>, Status> {
-        let (new, options) = parse::create_key(self.authorize_request(request)?)?;
-        let done = self.ready()?.create_key(&new, &options, reply::key_created).await?;
-        let warnings = warnings::of_companies(self.ready()?, &new.companies).await;
-        let reply = self.renewed(done).await?.map(|reply| CreateKeyResponse { warnings, ..reply });
-        Ok(reply)
+        let (session, request) = self.session(request)?;
+        let (new, options) = parse::create_key(request)?;
+        let written = session.create_key(&new, &options).await?;
+        let warnings = warnings::of_companies(&session, &new.companies).await;
+        Ok(Response::new(CreateKeyResponse { warnings, ..reply::key_created(written) }))
     }
 
     async fn get_key(
         &self,
         request: Request<GetKeyRequest>,
     ) -> Result<Response<GetKeyResponse>, Status> {
-        let id = parse::key(self.authorize_request(request)?.request.key_id)?;
-        let read = self.ready()?.key(&id).await?;
+        let (session, request) = self.session(request)?;
+        let id = parse::key(request.key_id)?;
+        let read = session.key(&id).await?;
         let key = Some(render::key(read.resource, read.etag));
         Ok(Response::new(GetKeyResponse { key, revision: read.revision.0 }))
     }
@@ -36,11 +37,11 @@ impl KeyService for Api {
         &self,
         request: Request<ListKeysRequest>,
     ) -> Result<Response<ListKeysResponse>, Status> {
-        let request = self.authorize_request(request)?.request;
+        let (session, request) = self.session(request)?;
         let size = pagination::size(request.page_size)?;
-        let list = PageTokens::new(self.ready()?.incarnation(), "ListKeys", &[]);
+        let list = PageTokens::new(session.incarnation(), "ListKeys", &[]);
         let after = pagination::after(&list, &request.page_token, Name::parse)?;
-        let page = self.ready()?.keys(after, size).await?;
+        let page = session.keys(after, size).await?;
         Ok(Response::new(ListKeysResponse {
             next_page_token: pagination::next(&list, &page, |view| view.key.id.as_str()),
             revision: page.revision.0,
@@ -52,7 +53,10 @@ impl KeyService for Api {
         &self,
         request: Request<DeleteKeyRequest>,
     ) -> Result<Response<DeleteKeyResponse>, Status> {
-        let (id, options) = parse::delete_key(self.authorize_request(request)?)?;
-        self.renewed(self.ready()?.delete_key(&id, &options, reply::key_deleted).await?).await
+        let (session, request) = self.session(request)?;
+        let (id, options) = parse::delete_key(request)?;
+        let written = session.delete_key(&id, &options).await?;
+        let revision = written.revision.0;
+        Ok(Response::new(DeleteKeyResponse { key: reply::key(written), revision }))
     }
 }

@@ -3,7 +3,7 @@
 //!
 //! They are computed after the change is committed. If that fails, the response has no warning.
 
-use crate::authority::Authority;
+use crate::authority::Session;
 use crate::authority::error::AuthorityError;
 use crate::policy::id::{CompanyId, Name};
 
@@ -11,21 +11,21 @@ use crate::policy::id::{CompanyId, Name};
 const MAX_WARNINGS: usize = 20;
 
 /// The warnings about roles that the catalog lacks (D2).
-pub(super) async fn of_roles(authority: &Authority, roles: &[Name]) -> Vec<String> {
+pub(super) async fn of_roles(session: &Session<'_>, roles: &[Name]) -> Vec<String> {
     if roles.is_empty() {
         return vec![];
     }
-    match authority.catalog().await {
+    match session.catalog().await {
         Ok(read) => bounded(read.resource.missing_roles(roles)),
         Err(_) => vec![],
     }
 }
 
 /// The warnings about companies that do not exist.
-pub(super) async fn of_companies(authority: &Authority, companies: &[CompanyId]) -> Vec<String> {
+pub(super) async fn of_companies(session: &Session<'_>, companies: &[CompanyId]) -> Vec<String> {
     let mut warnings = Vec::new();
     for id in companies {
-        if let Err(AuthorityError::CompanyNotFound(_)) = authority.company(id).await {
+        if let Err(AuthorityError::CompanyNotFound(_)) = session.company(id).await {
             warnings.push(format!(
                 "there is no company `{id}`: the key works there once the company is created"
             ));

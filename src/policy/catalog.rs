@@ -16,10 +16,12 @@ mod upgrade;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use foldhash::fast::RandomState;
+use jiff::Timestamp;
 
 pub use self::audience::{Audience, AudienceError, ResolvedAudience};
 use self::endpoint::RequestPath;
 use self::file::CatalogFile;
+use super::edit::Stamped;
 use super::id::Name;
 use super::revision::Revision;
 use super::scope::{Scope, ScopeId, ScopeMap};
@@ -71,6 +73,12 @@ pub enum Reach {
 pub struct RoleEntry {
     /// The scopes and how far each reaches.
     pub scopes: BTreeMap<Scope, Reach>,
+}
+
+impl Stamped for Catalog {
+    fn stamp(&mut self, revision: Revision, _: Timestamp) {
+        self.revision = revision;
+    }
 }
 
 impl Catalog {

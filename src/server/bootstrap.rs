@@ -16,12 +16,10 @@ use std::sync::Arc;
 use super::StartupError;
 use crate::authority::api_keys::NewKey;
 use crate::authority::{Authority, WriteOptions};
-
-use crate::grpc::reply;
 use crate::observe::log;
-use crate::policy::change::Author;
 use crate::policy::id::Name;
 use crate::policy::role::{Role, Roles};
+use crate::policy::secret::SecretText;
 use crate::store::sled::{OpenError, SledStore};
 
 /// The key to create without a server.
@@ -85,14 +83,14 @@ pub async fn bootstrap(args: &BootstrapArgs) -> Result<(), StartupError> {
         certificate_only: false,
         expires_at: None,
     };
-    let author = Author { actor: "scopegate keys bootstrap".to_owned(), ..Author::default() };
-    let options = WriteOptions { author, ..WriteOptions::default() };
-    let created = authority.create_key(&new, &options, reply::key_created).await;
+    let session = authority.internal_session("scopegate keys bootstrap");
+    let created = session.create_key(&new, &WriteOptions::default()).await;
     authority.close();
     let created = created.map_err(|error| StartupError::Config(error.to_string()))?;
-    let written = writeln!(output, "{}", created.secret).and_then(|()| output.flush());
+    let secret = created.secret.map(SecretText::reveal).unwrap_or_default();
+    let written = writeln!(output, "{secret}").and_then(|()| output.flush());
     written.map_err(|error| {
-        let id = created.key.unwrap_or_default().key_id;
+        let id = created.id.map(|id| id.to_string()).unwrap_or_default();
         StartupError::Config(format!("the key `{id}` was created and could not be written: {error}; delete it and create another"))
     })
 }

@@ -4,9 +4,9 @@
 
 use std::net::SocketAddr;
 
+use super::SERVE;
 use crate::authority::error::AuthorityError;
 use crate::authority::{Authority, NewCompany, NewCredential, WriteOptions};
-use crate::policy::change::Author;
 use crate::policy::id::{CompanyId, CredentialId, IdError};
 use crate::policy::scope::{Scope, ScopeError};
 
@@ -23,12 +23,8 @@ pub(super) enum DemoError {
 
 /// Creates the company of the example and its two credentials, if the company does not exist yet.
 pub(super) async fn seed(authority: &Authority) -> Result<(), DemoError> {
-    let author = Author {
-        actor: "scopegate serve".to_owned(),
-        on_behalf_of: String::new(),
-        reason: "the demo".to_owned(),
-    };
-    let options = WriteOptions { author, ..WriteOptions::default() };
+    let session = authority.internal_session(SERVE);
+    let options = WriteOptions { reason: "the demo".to_owned(), ..WriteOptions::default() };
     let company = CompanyId::parse("demo")?;
     let ceiling = scopes(&["users:read", "users:write", "groups:read"])?;
     let new = NewCompany {
@@ -36,8 +32,8 @@ pub(super) async fn seed(authority: &Authority) -> Result<(), DemoError> {
         display_name: "Demo company".to_owned(),
         scopes: Some(ceiling.clone()),
     };
-    match authority.create_company(&new, &options, |_| ()).await {
-        Ok(()) => {}
+    match session.create_company(&new, &options).await {
+        Ok(_) => {}
         // An earlier start created it. It may have been changed since, so it stays as it is.
         Err(AuthorityError::CompanyExists(_)) => return Ok(()),
         Err(error) => return Err(error.into()),
@@ -53,7 +49,7 @@ pub(super) async fn seed(authority: &Authority) -> Result<(), DemoError> {
             expires_at: None,
             enabled: true,
         };
-        authority.create_credential(&new, &options, |_| ()).await?;
+        session.create_credential(&new, &options).await?;
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! Fuzz: access to the decoders of stored data, for the targets in `fuzz/`. No other build includes
 //! it.
 
-use super::{Fact, FactKey, StoredReply, key, record};
+use super::{Fact, FactKey, StoredResult, WriteResult, key, record};
 use crate::policy::change::Change;
 use crate::policy::revision::Revision;
 
@@ -29,16 +29,16 @@ pub fn change_bytes(change: &Change) -> Vec<u8> {
     record::encode_change(change)
 }
 
-/// Decodes a stored reply.
+/// Decodes the stored result of a request.
 #[must_use]
-pub fn reply(bytes: &[u8]) -> Option<StoredReply> {
-    record::decode_reply(bytes).ok()
+pub fn result(bytes: &[u8]) -> Option<StoredResult> {
+    record::decode_result(Revision::ZERO, bytes).ok()
 }
 
-/// Encodes a stored reply.
+/// Encodes the result of a request with this digest.
 #[must_use]
-pub fn reply_bytes(reply: StoredReply) -> Vec<u8> {
-    record::encode_reply(reply)
+pub fn result_bytes(body: [u8; 32], result: WriteResult) -> Vec<u8> {
+    record::encode_result(body, result)
 }
 
 /// Whether a key that decodes as a tombstone or as the time of a reply is encoded to the same

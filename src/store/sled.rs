@@ -46,7 +46,7 @@ use super::backup::Backup;
 use super::quota::Quota;
 use super::{
     CommitHandle, CommitObserver, Fact, FactKey, Incarnation, Minute, Proposal, RequestKey, Store,
-    StoreError, StoreMetrics, StoredReply, key, record,
+    StoreError, StoreMetrics, StoredResult, key, record,
 };
 use crate::policy::change::Change;
 use crate::policy::company::Company;
@@ -305,12 +305,12 @@ impl Store for SledStore {
         self.changes_at(self.tree.range(range).rev().take(limit), after)
     }
 
-    fn answered(&self, request: &RequestKey) -> Result<Option<StoredReply>, StoreError> {
+    fn answered(&self, request: &RequestKey) -> Result<Option<StoredResult>, StoreError> {
         let stored = self.tree.get(key::reply(request)).map_err(|error| unavailable(&error))?;
-        // If the reply expires between the two reads, it is not found.
+        // If the result expires between the two reads, it is not found.
         let Some(stored) = stored else { return Ok(None) };
-        let Some((_, bytes)) = chunked::read(&stored, &self.tree)? else { return Ok(None) };
-        Ok(Some(record::decode_reply(&bytes)?))
+        let Some((revision, bytes)) = chunked::read(&stored, &self.tree)? else { return Ok(None) };
+        Ok(Some(record::decode_result(revision, &bytes)?))
     }
 
     fn commit(&self, proposal: Proposal) -> Result<CommitHandle, StoreError> {

@@ -33,9 +33,8 @@ pub(crate) use self::users::{consent, delete_consent, delete_user, put_consent, 
 
 /// The fields that every request for a change has, taken out of the request.
 macro_rules! raw_write_options {
-    ($caller:ident, $request:ident) => {
+    ($request:ident) => {
         $crate::wire::validate::RawWriteOptions {
-            caller: $caller,
             body: $crate::wire::parse::digest(&$request.request_id, &$request),
             etag: std::mem::take(&mut $request.etag),
             validate_only: $request.validate_only,

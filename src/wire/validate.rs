@@ -10,12 +10,10 @@ use uuid::Uuid;
 
 use crate::authority::consents::ConsentId;
 use crate::authority::{IdempotencyKey, WriteOptions};
-use crate::policy::caller::Caller;
 use crate::policy::catalog::AudienceError;
 use crate::policy::catalog::endpoint::RequestPath;
 use crate::policy::catalog::file::MAX_AUDIENCE_LEN;
 use crate::policy::catalog::file::is_method;
-use crate::policy::change::Author;
 use crate::policy::id::{CompanyId, CredentialId, Name, UserId};
 use crate::policy::query::{Query, Requirement};
 use crate::policy::revision::Revision;
@@ -240,13 +238,10 @@ impl FieldValidator {
             text => self.take("request_id", request_id(text)),
         };
         let request = request.map(|id| IdempotencyKey { id, body: raw.body });
-        let author = Author {
-            actor: raw.caller.name().to_owned(),
-            on_behalf_of: self.line("on_behalf_of", raw.on_behalf_of, MAX_LABEL),
-            reason: self.line("reason", raw.reason, MAX_REASON),
-        };
+        let on_behalf_of = self.line("on_behalf_of", raw.on_behalf_of, MAX_LABEL);
+        let reason = self.line("reason", raw.reason, MAX_REASON);
         let etag = (!raw.etag.is_empty()).then_some(raw.etag);
-        WriteOptions { caller: raw.caller, author, etag, validate_only: raw.validate_only, request }
+        WriteOptions { reason, on_behalf_of, etag, validate_only: raw.validate_only, request }
     }
 
     /// The paths of a field mask, which must be among the allowed fields.
@@ -296,7 +291,6 @@ fn fresh(seen: &mut Option<HashSet<Scope>>, before: &[Scope], scope: &Scope) -> 
 
 /// The fields that every request for a change has, before validation.
 pub(crate) struct RawWriteOptions {
-    pub(crate) caller: Caller,
     pub(crate) etag: String,
     pub(crate) validate_only: bool,
     pub(crate) request_id: String,

@@ -15,7 +15,6 @@ use crate::harness::{Client, Server, scopegate};
 use clap::CommandFactory;
 use scopegate::authority::{Authority, NewCompany, WriteOptions};
 use scopegate::cli::command::Cli;
-use scopegate::policy::change::Author;
 use scopegate::policy::id::CompanyId;
 use scopegate::policy::text::first_deceptive;
 use scopegate::proto::*;
@@ -744,10 +743,9 @@ async fn stored_text_is_returned_unchanged() {
         display_name: LABEL.to_owned(),
         scopes: None,
     };
-    let author =
-        Author { reason: LABEL.to_owned(), on_behalf_of: LABEL.to_owned(), ..Author::default() };
-    let terms = WriteOptions { author, ..WriteOptions::default() };
-    authority.create_company(&new, &terms, |_| ()).await.expect("created");
+    let (reason, on_behalf_of) = (LABEL.to_owned(), LABEL.to_owned());
+    let terms = WriteOptions { reason, on_behalf_of, ..WriteOptions::default() };
+    authority.internal_session("test").create_company(&new, &terms).await.expect("created");
     authority.close();
     drop(authority);
     let server = demo(data.path());

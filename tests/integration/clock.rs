@@ -13,7 +13,8 @@ use scopegate::policy::revision::Revision;
 use scopegate::proto::*;
 use scopegate::store::sled::SledStore;
 use scopegate::store::{
-    CommitObserver, IdempotencyRecord, Outcome, Proposal, RequestKey, Store, StoredReply,
+    CommitObserver, IdempotencyRecord, Outcome, Proposal, RequestKey, Store, StoredResult,
+    WriteResult,
 };
 use tonic::Code;
 
@@ -445,7 +446,7 @@ fn entries_of_a_rejected_clock_are_not_kept_longer() {
     let store = Arc::new(open(dir.path()));
     store.start(Arc::new(Nobody));
     let key = RequestKey([7; 32]);
-    let idempotency = IdempotencyRecord { key, body: [1; 32], reply: Box::new(|_| vec![]) };
+    let idempotency = IdempotencyRecord { key, body: [1; 32], result: WriteResult::default() };
     commit(&*store, proposal(hour(1_000), Some(idempotency)));
     store.close();
     drop(store);
@@ -454,7 +455,8 @@ fn entries_of_a_rejected_clock_are_not_kept_longer() {
     let store = Arc::new(store);
     store.start(Arc::new(Nobody));
     commit(&*store, proposal(hour(10), None));
-    let told = StoredReply { body: [1; 32], reply: vec![] };
+    let result = Some(WriteResult::default());
+    let told = StoredResult { body: [1; 32], revision: Revision(1), result };
     assert_eq!(store.answered(&key).expect("readable"), Some(told), "a day is not over");
     store.mark_time(hour(36), hour(36));
     let gone = || {
@@ -475,7 +477,7 @@ fn entries_of_a_rejected_clock_are_not_kept_longer() {
 /// Commits a change that remembers its request.
 fn commit_request(store: &dyn Store, at: Timestamp, request: u8) {
     let key = RequestKey([request; 32]);
-    let idempotency = IdempotencyRecord { key, body: [1; 32], reply: Box::new(|_| vec![]) };
+    let idempotency = IdempotencyRecord { key, body: [1; 32], result: WriteResult::default() };
     commit(store, proposal(at, Some(idempotency)));
 }
 

@@ -14,13 +14,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use scopegate::authority::consents::ConsentId;
-use scopegate::authority::impact::Impact;
 use scopegate::authority::{
     Authority, CompanyChange, CredentialChange, NewCompany, NewCredential, Restriction,
-    WriteOptions, Written,
+    WriteOptions,
 };
-use scopegate::policy::change::Author;
-use scopegate::policy::company::CompanyView;
 use scopegate::policy::decision::Verdict;
 use scopegate::policy::id::{CompanyId, CredentialId, Name, UserId};
 use scopegate::policy::query::{Query, Requirement};
@@ -78,10 +75,7 @@ struct World {
 }
 
 fn terms() -> WriteOptions {
-    WriteOptions {
-        author: Author { actor: "test".to_owned(), ..Author::default() },
-        ..WriteOptions::default()
-    }
+    WriteOptions::default()
 }
 
 fn company(n: usize) -> CompanyId {
@@ -148,7 +142,11 @@ impl World {
     async fn new(dir: &std::path::Path, cache_entries: u64) -> Arc<Self> {
         let store = Arc::new(SledStore::open(dir).expect("opened"));
         let authority = Authority::new(store, cache_entries).expect("readable");
-        authority.apply_catalog_file(CATALOG, false, &Author::default()).await.expect("applied");
+        authority
+            .internal_session("test")
+            .apply_catalog_file(CATALOG, false, "")
+            .await
+            .expect("applied");
         let epochs = |count| (0..count).map(|_| Epoch::default()).collect::<Vec<_>>();
         let world = Arc::new(Self {
             authority,
@@ -168,8 +166,8 @@ impl World {
     /// Creates a company and everything in it.
     async fn create_company(self: &Arc<Self>, n: usize) {
         let new = NewCompany { id: company(n), display_name: String::new(), scopes: None };
-        let done = self.authority.create_company(&new, &terms(), at).await;
-        self.acknowledge(Revision(done.expect("created")));
+        let done = self.authority.internal_session("test").create_company(&new, &terms()).await;
+        self.acknowledge(done.expect("created").revision);
         self.for_all_credentials(
             n,
             |world, n, k| async move { world.create_credential(n, k).await },
@@ -190,21 +188,30 @@ impl World {
             expires_at: None,
             enabled: true,
         };
-        Revision(self.authority.create_credential(&new, &terms(), at).await.expect("created"))
+        self.authority
+            .internal_session("test")
+            .create_credential(&new, &terms())
+            .await
+            .expect("created")
+            .revision
     }
 
     /// Gives a company's user the role, or removes it.
     async fn put_user(&self, n: usize, able: bool) {
         let roles = if able { vec![role()] } else { vec![] };
-        let done = self.authority.put_user(&company(n), &ada(), &roles, &terms(), at).await;
-        self.acknowledge(Revision(done.expect("put")));
+        let done = self
+            .authority
+            .internal_session("test")
+            .put_user(&company(n), &ada(), &roles, &terms())
+            .await;
+        self.acknowledge(done.expect("put").revision);
     }
 
     async fn consent(&self, n: usize, k: usize, given: bool) {
         let id = ConsentId { company: company(n), credential: credential(k), user: ada() };
         let asked = if given { scopes() } else { vec![] };
-        let done = self.authority.put_consent(&id, &asked, &terms(), at).await;
-        self.acknowledge(Revision(done.expect("put")));
+        let done = self.authority.internal_session("test").put_consent(&id, &asked, &terms()).await;
+        self.acknowledge(done.expect("put").revision);
     }
 
     /// Waits for a writer's permit; false when there are no more.
@@ -230,9 +237,12 @@ impl World {
 
     async fn change(&self, n: usize, k: usize, change: CredentialChange) -> Revision {
         let (company, credential, terms) = (company(n), credential(k), terms());
-        let done =
-            self.authority.change_credential(&company, &credential, &change, &terms, at).await;
-        Revision(done.expect("changed"))
+        let done = self
+            .authority
+            .internal_session("test")
+            .change_credential(&company, &credential, &change, &terms)
+            .await;
+        done.expect("changed").revision
     }
 
     /// Restricts a company, and later adds the scopes to the ceiling and grants them again.
@@ -242,20 +252,24 @@ impl World {
         epoch.step();
         let restriction =
             Restriction { company: id.clone(), scopes: scopes(), acknowledge_impact: true };
-        let restricted = |done: Written<CompanyView>, impact: Impact| {
-            assert!(impact.count <= CREDENTIALS as u64);
-            at(done)
-        };
-        let done = self.authority.restrict_company(&restriction, &terms(), restricted).await;
-        self.acknowledge(Revision(done.expect("restricted")));
+        let done =
+            self.authority.internal_session("test").restrict_company(&restriction, &terms()).await;
+        let (written, impact) = done.expect("restricted");
+        assert!(impact.count <= CREDENTIALS as u64);
+        self.acknowledge(written.revision);
         epoch.step();
         for _ in 0..50 {
             tokio::task::yield_now().await;
         }
         // Back in the ceiling, the grants are still dormant: still surely shut.
         let add = CompanyChange::AddScopes(scopes());
-        let done = self.authority.change_company(&id, &add, &terms(), at).await.expect("added");
-        self.acknowledge(Revision(done));
+        let done = self
+            .authority
+            .internal_session("test")
+            .change_company(&id, &add, &terms())
+            .await
+            .expect("added");
+        self.acknowledge(done.revision);
         epoch.step();
         self.for_all_credentials(n, |world, n, k| async move {
             world.change(n, k, CredentialChange::Grant { scopes: scopes(), expires_at: None }).await
@@ -269,8 +283,12 @@ impl World {
         for enabled in [false, true] {
             self.companies[n].step();
             let change = CompanyChange::Update { display_name: None, enabled: Some(enabled) };
-            let done = self.authority.change_company(&company(n), &change, &terms(), at).await;
-            self.acknowledge(Revision(done.expect("changed")));
+            let done = self
+                .authority
+                .internal_session("test")
+                .change_company(&company(n), &change, &terms())
+                .await;
+            self.acknowledge(done.expect("changed").revision);
             self.companies[n].step();
         }
     }
@@ -280,8 +298,12 @@ impl World {
         let epoch = &self.companies[n];
         let (id, terms) = (company(n), terms());
         epoch.step();
-        let gone = self.authority.change_company(&id, &CompanyChange::Delete, &terms, at).await;
-        self.acknowledge(Revision(gone.expect("deleted")));
+        let gone = self
+            .authority
+            .internal_session("test")
+            .change_company(&id, &CompanyChange::Delete, &terms)
+            .await;
+        self.acknowledge(gone.expect("deleted").revision);
         epoch.step();
         tokio::task::yield_now().await;
         epoch.step();
@@ -297,13 +319,18 @@ impl World {
         match way {
             0 => self.put_user(n, false).await,
             1 => {
-                let gone = self.authority.delete_user(&company(n), &ada(), &terms(), at).await;
-                self.acknowledge(Revision(gone.expect("deleted")));
+                let gone = self
+                    .authority
+                    .internal_session("test")
+                    .delete_user(&company(n), &ada(), &terms())
+                    .await;
+                self.acknowledge(gone.expect("deleted").revision);
             }
             2 => self.consent(n, k, false).await,
             _ => {
-                let gone = self.authority.delete_consent(&id, &terms(), at).await;
-                self.acknowledge(Revision(gone.expect("deleted")));
+                let gone =
+                    self.authority.internal_session("test").delete_consent(&id, &terms()).await;
+                self.acknowledge(gone.expect("deleted").revision);
             }
         }
         epoch.step();
@@ -367,12 +394,19 @@ impl World {
         let passed = self.acknowledged.load(Ordering::SeqCst);
         let (verdicts, revision) = match asked {
             [one] => {
-                let answer = core.check(&query(*one), Revision::ZERO).await.expect("an answer");
+                let answer = core
+                    .internal_session("test")
+                    .check(&query(*one), Revision::ZERO)
+                    .await
+                    .expect("an answer");
                 (vec![answer.verdict], answer.revision)
             }
             _ => {
                 let queries: Vec<_> = asked.iter().map(|one| query(*one)).collect();
-                core.batch_check(&queries, Revision::ZERO).await.expect("answers")
+                core.internal_session("test")
+                    .batch_check(&queries, Revision::ZERO)
+                    .await
+                    .expect("answers")
             }
         };
         assert!(revision.0 >= passed, "{revision} after {passed}");
@@ -520,10 +554,6 @@ async fn check_after_an_acknowledgement_sees_the_change() {
 }
 
 /// A change is answered with its revision.
-fn at<T>(done: Written<T>) -> u64 {
-    done.revision.0
-}
-
 /// How many checks to see between the changes.
 fn torn_checks() -> u64 {
     std::env::var("SCOPEGATE_TORN_CHECKS").ok().and_then(|n| n.parse().ok()).unwrap_or(200_000)
@@ -538,9 +568,9 @@ async fn no_check_pairs_a_users_roles_with_grants_of_another_revision() {
     let store = Arc::new(SledStore::open(dir.path()).expect("opened"));
     let authority = Arc::new(Authority::new(store, 16).expect("readable"));
     let yaml = "scopes: { a: , b: }\nroles: { r: { scopes: { a: all } } }";
-    authority.apply_catalog_file(yaml, false, &Author::default()).await.expect("applied");
+    authority.internal_session("test").apply_catalog_file(yaml, false, "").await.expect("applied");
     let new = NewCompany { id: company(0), display_name: String::new(), scopes: None };
-    authority.create_company(&new, &terms(), at).await.expect("created");
+    authority.internal_session("test").create_company(&new, &terms()).await.expect("created");
     let new = NewCredential {
         company: company(0),
         id: credential(0),
@@ -549,7 +579,7 @@ async fn no_check_pairs_a_users_roles_with_grants_of_another_revision() {
         expires_at: None,
         enabled: true,
     };
-    authority.create_credential(&new, &terms(), at).await.expect("created");
+    authority.internal_session("test").create_credential(&new, &terms()).await.expect("created");
     let user = UserId::parse("ada").expect("an id");
     let done = Arc::new(AtomicBool::new(false));
     let writer = tokio::spawn({
@@ -559,15 +589,15 @@ async fn no_check_pairs_a_users_roles_with_grants_of_another_revision() {
             let role = Name::parse("r").expect("a name");
             let grant = CredentialChange::Grant { scopes: scopes(), expires_at: None };
             let revoke = CredentialChange::Revoke(scopes());
+            let session = authority.internal_session("test");
             while !done.load(Ordering::Relaxed) {
-                authority.put_user(&company, &user, &[], &terms, at).await.expect("taken");
-                let change = authority.change_credential(&company, &credential, &grant, &terms, at);
+                session.put_user(&company, &user, &[], &terms).await.expect("taken");
+                let change = session.change_credential(&company, &credential, &grant, &terms);
                 change.await.expect("granted");
-                let change =
-                    authority.change_credential(&company, &credential, &revoke, &terms, at);
+                let change = session.change_credential(&company, &credential, &revoke, &terms);
                 change.await.expect("revoked");
                 let roles = std::slice::from_ref(&role);
-                authority.put_user(&company, &user, roles, &terms, at).await.expect("given");
+                session.put_user(&company, &user, roles, &terms).await.expect("given");
             }
         }
     });
@@ -586,7 +616,11 @@ async fn no_check_pairs_a_users_roles_with_grants_of_another_revision() {
             tokio::spawn(async move {
                 let mut reasons = std::collections::BTreeSet::new();
                 for _ in 0..torn_checks() / CHECKERS as u64 {
-                    let answer = authority.check(&query, Revision::ZERO).await.expect("an answer");
+                    let answer = authority
+                        .internal_session("test")
+                        .check(&query, Revision::ZERO)
+                        .await
+                        .expect("an answer");
                     let Verdict::Denied { reason, .. } = answer.verdict else {
                         panic!("no revision allows, and {} did", answer.revision)
                     };

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use crate::harness::{Client, Server, owned, refused};
 use scopegate::authority::{Authority, NewCompany, NewCredential, WriteOptions};
-use scopegate::policy::change::Author;
 use scopegate::policy::id::{CompanyId, CredentialId};
 use scopegate::policy::scope::Scope;
 use scopegate::proto::*;
@@ -25,10 +24,14 @@ async fn fill(dir: &Path) {
     let store = Arc::new(SledStore::open(dir).expect("opened"));
     let authority = Arc::new(Authority::new(store, 1_000).expect("readable"));
     let yaml = "scopes: { a: , b: }";
-    authority.apply_catalog_file(yaml, false, &Author::default()).await.expect("applied");
+    authority.internal_session("test").apply_catalog_file(yaml, false, "").await.expect("applied");
     let acme = CompanyId::parse("acme").expect("an id");
     let new = NewCompany { id: acme.clone(), display_name: String::new(), scopes: None };
-    authority.create_company(&new, &WriteOptions::default(), |_| ()).await.expect("created");
+    authority
+        .internal_session("test")
+        .create_company(&new, &WriteOptions::default())
+        .await
+        .expect("created");
     let tasks = (0..AT_ONCE).map(|first| {
         let (authority, company) = (Arc::clone(&authority), acme.clone());
         tokio::spawn(async move {
@@ -42,7 +45,8 @@ async fn fill(dir: &Path) {
                     enabled: true,
                 };
                 authority
-                    .create_credential(&new, &WriteOptions::default(), |_| ())
+                    .internal_session("test")
+                    .create_credential(&new, &WriteOptions::default())
                     .await
                     .expect("created");
             }

@@ -7,13 +7,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::harness::{Client, Server, bootstrap, owned, scopegate};
-use scopegate::authority::secrets::{NewSecret, SecretOf, Verification};
+use scopegate::authority::secrets::{SecretOf, Verification};
 use scopegate::authority::{
-    Authority, CompanyChange, CredentialChange, NewCompany, NewCredential, WriteOptions, Written,
+    Authority, CompanyChange, CredentialChange, NewCompany, NewCredential, WriteOptions,
 };
-use scopegate::policy::caller::Caller;
 use scopegate::policy::id::{CompanyId, CredentialId, Name};
-use scopegate::policy::secret::{SecretKind, SecretText};
+use scopegate::policy::secret::SecretText;
 use scopegate::proto::*;
 use scopegate::store::sled::{OpenError, SledStore};
 use scopegate::store::{FactKey, Store};
@@ -319,18 +318,6 @@ fn hr() -> CredentialId {
     CredentialId::parse("hr").expect("an id")
 }
 
-fn done<T>(done: Written<T>) -> u64 {
-    done.revision.0
-}
-
-fn made(made: NewSecret) -> CreateSecretResponse {
-    CreateSecretResponse {
-        secret_id: made.id.map(|id| id.to_string()).unwrap_or_default(),
-        secret: made.secret.map(SecretText::reveal).unwrap_or_default(),
-        revision: made.revision.0,
-    }
-}
-
 impl World {
     fn new(dir: &Path, cache_entries: u64) -> Self {
         let store = Arc::new(SledStore::open(dir).expect("opened"));
@@ -341,7 +328,7 @@ impl World {
     async fn create(&self) -> (Name, SecretText) {
         let (terms, company) = (WriteOptions::default(), acme());
         let new = NewCompany { id: company.clone(), display_name: String::new(), scopes: None };
-        self.authority.create_company(&new, &terms, done).await.ok();
+        self.authority.internal_session("test").create_company(&new, &terms).await.ok();
         let new = NewCredential {
             company: company.clone(),
             id: hr(),
@@ -350,35 +337,46 @@ impl World {
             expires_at: None,
             enabled: true,
         };
-        self.authority.create_credential(&new, &terms, done).await.ok();
-        let made = self.authority.create_secret(&company, &hr(), &terms, made).await.expect("made");
-        let presented = SecretText::parse(SecretKind::Credential, made.secret).expect("a secret");
-        (Name::parse(made.secret_id).expect("a name"), presented)
+        self.authority.internal_session("test").create_credential(&new, &terms).await.ok();
+        let made = self
+            .authority
+            .internal_session("test")
+            .create_secret(&company, &hr(), &terms)
+            .await
+            .expect("made");
+        (made.id.expect("an id"), made.secret.expect("a secret"))
     }
 
     async fn is_right(&self, secret: &SecretText) -> bool {
         let nobody = SecretOf::default();
-        let found = self.authority.verify_secret(&Caller::Internal, &nobody, secret);
+        let session = self.authority.internal_session("test");
+        let found = session.verify_secret(&nobody, secret);
         !matches!(found.await.expect("an answer"), Verification::Wrong)
     }
 
     /// Ends the secret, by itself, with its credential or with its company; these are made again.
     async fn end(&self, round: usize, secret: &Name) {
         let (terms, company, hr) = (WriteOptions::default(), acme(), hr());
+        let session = self.authority.internal_session("test");
         match round % 3 {
             0 => {
-                let ended = self.authority.delete_secret(&company, &hr, secret, &terms, done);
-                ended.await.map(drop).expect("ended");
+                session
+                    .delete_secret(&company, &hr, secret, &terms)
+                    .await
+                    .map(drop)
+                    .expect("ended");
             }
             1 => {
                 let delete = CredentialChange::Delete;
-                let ended = self.authority.change_credential(&company, &hr, &delete, &terms, done);
-                ended.await.map(drop).expect("ended");
+                session
+                    .change_credential(&company, &hr, &delete, &terms)
+                    .await
+                    .map(drop)
+                    .expect("ended");
             }
             _ => {
                 let delete = CompanyChange::Delete;
-                let ended = self.authority.change_company(&company, &delete, &terms, done);
-                ended.await.map(drop).expect("ended");
+                session.change_company(&company, &delete, &terms).await.map(drop).expect("ended");
             }
         }
     }

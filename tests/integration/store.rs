@@ -18,7 +18,7 @@ use scopegate::policy::user::User;
 use scopegate::store::sled::SledStore;
 use scopegate::store::{
     CommitError, CommitObserver, Fact, FactKey, FactWrite, IdempotencyRecord, Outcome, Proposal,
-    Receipt, RequestKey, Store, StoreError, StoredReply,
+    Receipt, RequestKey, ResultDetail, Store, StoreError, StoredResult, WriteResult,
 };
 
 /// Remembers what it was told, in order.
@@ -505,13 +505,16 @@ fn a_request_is_answered_once_and_remembered_for_a_day(open: &dyn Fn(&Path) -> A
     let store = started(open(dir.path()));
     let key = RequestKey([7; 32]);
     // Longer than a value has in its place.
-    let reply = |receipt: Receipt| vec![receipt.revision.0 as u8; 10_000];
+    let result = || WriteResult {
+        detail: ResultDetail::Impact(7, "e".repeat(10_000)),
+        ..Default::default()
+    };
     let proposal = |name: &str| Proposal {
         preconditions: vec![],
         caller: None,
         writes: vec![put(None, Fact::Company(Arc::new(company(name, &catalog))))],
         change: change(ChangeKind::CreateCompany, name),
-        idempotency: Some(IdempotencyRecord { key, body: [1; 32], reply: Box::new(reply) }),
+        idempotency: Some(IdempotencyRecord { key, body: [1; 32], result: result() }),
     };
     assert_eq!(store.answered(&key).expect("readable"), None);
     // Both may be in one batch: the second is refused all the same.
@@ -520,7 +523,8 @@ fn a_request_is_answered_once_and_remembered_for_a_day(open: &dyn Fn(&Path) -> A
     let receipt = first.blocking_recv().expect("answered").expect("committed");
     assert_eq!(second.blocking_recv().expect("answered"), Err(CommitError::Conflict));
     assert_eq!(propose(&*store, proposal("c")), Err(CommitError::Conflict));
-    let answered = StoredReply { body: [1; 32], reply: reply(receipt) };
+    let answered =
+        StoredResult { body: [1; 32], revision: receipt.revision, result: Some(result()) };
     assert_eq!(store.answered(&key).expect("readable"), Some(answered.clone()));
     store.close();
     drop(store);

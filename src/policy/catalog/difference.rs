@@ -94,7 +94,31 @@ pub struct DifferenceDetails {
     pub endpoints: Vec<PartChange>,
 }
 
+/// The most bytes of the names in one list of a response.
+const MAX_LISTED_BYTES: usize = 512 << 10;
+
+/// The first of these names, up to [`MAX_LISTED_BYTES`].
+fn first(names: &[String]) -> Vec<String> {
+    let mut bytes = 0;
+    let fits = |name: &&String| {
+        bytes += name.len();
+        bytes <= MAX_LISTED_BYTES
+    };
+    names.iter().take_while(fits).cloned().collect()
+}
+
 impl CatalogDifference {
+    /// The same difference, with as many endpoints and titles as a response can have.
+    #[must_use]
+    pub fn bounded(&self) -> Self {
+        Self {
+            added_endpoints: first(&self.added_endpoints),
+            removed_endpoints: first(&self.removed_endpoints),
+            changed_titles: first(&self.changed_titles),
+            ..self.clone()
+        }
+    }
+
     /// Whether there is no change.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -5,7 +5,6 @@ use crate::authority::{CompanyChange, NewCompany, RestoreGrants, Restriction, Wr
 use crate::policy::id::CompanyId;
 use crate::policy::revision::Revision;
 use crate::proto;
-use crate::wire::access::Authorized;
 use crate::wire::validate::{
     FieldValidator, InvalidRequest, MAX_CHANGE_SCOPES, MAX_LABEL, RawWriteOptions,
 };
@@ -24,19 +23,19 @@ fn company_call(
 }
 
 pub(crate) fn add_company_scopes(
-    Authorized { caller, mut request }: Authorized<proto::AddCompanyScopesRequest>,
+    mut request: proto::AddCompanyScopesRequest,
 ) -> Result<CompanyCall, InvalidRequest> {
     let mut fields = FieldValidator::default();
-    let options = raw_write_options!(caller, request);
+    let options = raw_write_options!(request);
     let change = CompanyChange::AddScopes(fields.some_scopes(request.scopes));
     company_call(fields, request.company_id, change, options)
 }
 
 pub(crate) fn update_company(
-    Authorized { caller, mut request }: Authorized<proto::UpdateCompanyRequest>,
+    mut request: proto::UpdateCompanyRequest,
 ) -> Result<CompanyCall, InvalidRequest> {
     let mut fields = FieldValidator::default();
-    let options = raw_write_options!(caller, request);
+    let options = raw_write_options!(request);
     let paths = fields.mask(request.update_mask, &["display_name", "enabled"]);
     let masked = |path: &str| paths.iter().any(|p| p == path);
     let display_name = fields.line("display_name", request.display_name, MAX_LABEL);
@@ -48,17 +47,17 @@ pub(crate) fn update_company(
 }
 
 pub(crate) fn delete_company(
-    Authorized { caller, mut request }: Authorized<proto::DeleteCompanyRequest>,
+    mut request: proto::DeleteCompanyRequest,
 ) -> Result<CompanyCall, InvalidRequest> {
-    let options = raw_write_options!(caller, request);
+    let options = raw_write_options!(request);
     company_call(FieldValidator::default(), request.company_id, CompanyChange::Delete, options)
 }
 
 pub(crate) fn restrict(
-    Authorized { caller, mut request }: Authorized<proto::RestrictCompanyScopesRequest>,
+    mut request: proto::RestrictCompanyScopesRequest,
 ) -> Result<(Restriction, WriteOptions), InvalidRequest> {
     let mut fields = FieldValidator::default();
-    let options = raw_write_options!(caller, request);
+    let options = raw_write_options!(request);
     let options = fields.write_options(options);
     let company = fields.company(request.company_id);
     let scopes = fields.some_scopes(request.scopes);
@@ -68,10 +67,10 @@ pub(crate) fn restrict(
 }
 
 pub(crate) fn restore(
-    Authorized { caller, mut request }: Authorized<proto::RestoreGrantsRequest>,
+    mut request: proto::RestoreGrantsRequest,
 ) -> Result<(RestoreGrants, WriteOptions), InvalidRequest> {
     let mut fields = FieldValidator::default();
-    let options = raw_write_options!(caller, request);
+    let options = raw_write_options!(request);
     let options = fields.write_options(options);
     let company = fields.company(request.company_id);
     let scopes = fields.some_scopes(request.scopes);
@@ -84,10 +83,10 @@ pub(crate) fn restore(
 }
 
 pub(crate) fn create_company(
-    Authorized { caller, mut request }: Authorized<proto::CreateCompanyRequest>,
+    mut request: proto::CreateCompanyRequest,
 ) -> Result<(NewCompany, WriteOptions), InvalidRequest> {
     let mut fields = FieldValidator::default();
-    let options = raw_write_options!(caller, request);
+    let options = raw_write_options!(request);
     let options = fields.write_options(options);
     let new = new_company(&mut fields, request.company_id, request.display_name, request.scopes);
     fields.finish(new.map(|new| (new, options)))

@@ -8,7 +8,6 @@ use crate::policy::id::{CompanyId, CredentialId, Name};
 use crate::policy::scope::Scope;
 use crate::policy::secret::{SecretKind, SecretText};
 use crate::proto;
-use crate::wire::access::Authorized;
 use crate::wire::validate::{
     FieldValidator, InvalidRequest, MAX_CHANGE_SCOPES, MAX_LABEL, RawWriteOptions,
 };
@@ -28,10 +27,10 @@ fn credential_call(
 }
 
 pub(crate) fn grant(
-    Authorized { caller, mut request }: Authorized<proto::GrantScopesRequest>,
+    mut request: proto::GrantScopesRequest,
 ) -> Result<CredentialCall, InvalidRequest> {
     let mut fields = FieldValidator::default();
-    let options = raw_write_options!(caller, request);
+    let options = raw_write_options!(request);
     let scopes = fields.some_scopes(request.scopes);
     let expires_at = fields.moment("expires_at", request.expires_at);
     let change = CredentialChange::Grant { scopes, expires_at };
@@ -39,19 +38,19 @@ pub(crate) fn grant(
 }
 
 pub(crate) fn revoke(
-    Authorized { caller, mut request }: Authorized<proto::RevokeScopesRequest>,
+    mut request: proto::RevokeScopesRequest,
 ) -> Result<CredentialCall, InvalidRequest> {
     let mut fields = FieldValidator::default();
-    let options = raw_write_options!(caller, request);
+    let options = raw_write_options!(request);
     let change = CredentialChange::Revoke(fields.some_scopes(request.scopes));
     credential_call(fields, request.company_id, request.credential_id, change, options)
 }
 
 pub(crate) fn replace(
-    Authorized { caller, mut request }: Authorized<proto::ReplaceScopesRequest>,
+    mut request: proto::ReplaceScopesRequest,
 ) -> Result<CredentialCall, InvalidRequest> {
     let mut fields = FieldValidator::default();
-    let options = raw_write_options!(caller, request);
+    let options = raw_write_options!(request);
     if request.scopes.is_empty() && !request.allow_empty {
         fields.wrong(
             "scopes",
@@ -64,9 +63,9 @@ pub(crate) fn replace(
 }
 
 pub(crate) fn reset(
-    Authorized { caller, mut request }: Authorized<proto::ResetScopesRequest>,
+    mut request: proto::ResetScopesRequest,
 ) -> Result<CredentialCall, InvalidRequest> {
-    let options = raw_write_options!(caller, request);
+    let options = raw_write_options!(request);
     let change = CredentialChange::Reset;
     credential_call(
         FieldValidator::default(),
@@ -78,10 +77,10 @@ pub(crate) fn reset(
 }
 
 pub(crate) fn update_credential(
-    Authorized { caller, mut request }: Authorized<proto::UpdateCredentialRequest>,
+    mut request: proto::UpdateCredentialRequest,
 ) -> Result<CredentialCall, InvalidRequest> {
     let mut fields = FieldValidator::default();
-    let options = raw_write_options!(caller, request);
+    let options = raw_write_options!(request);
     let paths = fields.mask(request.update_mask, &["label", "enabled", "expires_at"]);
     let masked = |path: &str| paths.iter().any(|p| p == path);
     let label = fields.line("label", request.label, MAX_LABEL);
@@ -95,9 +94,9 @@ pub(crate) fn update_credential(
 }
 
 pub(crate) fn delete_credential(
-    Authorized { caller, mut request }: Authorized<proto::DeleteCredentialRequest>,
+    mut request: proto::DeleteCredentialRequest,
 ) -> Result<CredentialCall, InvalidRequest> {
-    let options = raw_write_options!(caller, request);
+    let options = raw_write_options!(request);
     let change = CredentialChange::Delete;
     credential_call(
         FieldValidator::default(),
@@ -109,10 +108,10 @@ pub(crate) fn delete_credential(
 }
 
 pub(crate) fn create_credential(
-    Authorized { caller, mut request }: Authorized<proto::CreateCredentialRequest>,
+    mut request: proto::CreateCredentialRequest,
 ) -> Result<(NewCredential, WriteOptions), InvalidRequest> {
     let mut fields = FieldValidator::default();
-    let options = raw_write_options!(caller, request);
+    let options = raw_write_options!(request);
     let options = fields.write_options(options);
     let new = proto::ImportedCredential {
         company_id: request.company_id,
@@ -140,20 +139,20 @@ pub(super) fn new_credential(
 }
 
 pub(crate) fn create_secret(
-    Authorized { caller, mut request }: Authorized<proto::CreateSecretRequest>,
+    mut request: proto::CreateSecretRequest,
 ) -> Result<(CompanyId, CredentialId, WriteOptions), InvalidRequest> {
     let mut fields = FieldValidator::default();
-    let options = raw_write_options!(caller, request);
+    let options = raw_write_options!(request);
     let options = fields.write_options(options);
     let ids = fields.company(request.company_id).zip(fields.credential(request.credential_id));
     fields.finish(ids.map(|(company, credential)| (company, credential, options)))
 }
 
 pub(crate) fn delete_secret(
-    Authorized { caller, mut request }: Authorized<proto::DeleteSecretRequest>,
+    mut request: proto::DeleteSecretRequest,
 ) -> Result<(CompanyId, CredentialId, Name, WriteOptions), InvalidRequest> {
     let mut fields = FieldValidator::default();
-    let options = raw_write_options!(caller, request);
+    let options = raw_write_options!(request);
     let options = fields.write_options(options);
     let ids = fields.company(request.company_id).zip(fields.credential(request.credential_id));
     let secret = fields.take("secret_id", Name::parse(request.secret_id));

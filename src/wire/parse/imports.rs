@@ -3,7 +3,6 @@
 use super::companies::new_company;
 use super::credentials::new_credential;
 use crate::authority::{NewCompany, NewCredential, WriteOptions};
-use crate::policy::caller::Caller;
 use crate::proto;
 use crate::wire::validate::{
     FieldPrefix, FieldValidator, InvalidRequest, MAX_IMPORTED, RawWriteOptions,
@@ -11,12 +10,10 @@ use crate::wire::validate::{
 
 /// The write options of an import, from its first message.
 pub(crate) fn import_options(
-    caller: &Caller,
     first: &proto::ImportCredentialsRequest,
 ) -> Result<WriteOptions, InvalidRequest> {
     let mut fields = FieldValidator::default();
     let options = fields.write_options(RawWriteOptions {
-        caller: caller.clone(),
         body: [0; 32],
         etag: String::new(),
         validate_only: first.validate_only,
@@ -44,10 +41,10 @@ pub(crate) fn import_message(
     if message.validate_only && !options.validate_only {
         fields.wrong("validate_only", difference);
     }
-    if !["", options.author.reason.as_str()].contains(&message.reason.as_str()) {
+    if !["", options.reason.as_str()].contains(&message.reason.as_str()) {
         fields.wrong("reason", difference);
     }
-    if !["", options.author.on_behalf_of.as_str()].contains(&message.on_behalf_of.as_str()) {
+    if !["", options.on_behalf_of.as_str()].contains(&message.on_behalf_of.as_str()) {
         fields.wrong("on_behalf_of", difference);
     }
     fields.finish(Some(()))

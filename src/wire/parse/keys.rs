@@ -7,14 +7,13 @@ use crate::policy::caller::ANONYMOUS;
 use crate::policy::id::{CompanyId, Name};
 use crate::policy::role::{Role, Roles};
 use crate::proto;
-use crate::wire::access::Authorized;
 use crate::wire::validate::{FieldValidator, InvalidRequest, MAX_CERTIFICATE_NAME, MAX_ROLES};
 
 pub(crate) fn create_key(
-    Authorized { caller, mut request }: Authorized<proto::CreateKeyRequest>,
+    mut request: proto::CreateKeyRequest,
 ) -> Result<(NewKey, WriteOptions), InvalidRequest> {
     let mut fields = FieldValidator::default();
-    let options = raw_write_options!(caller, request);
+    let options = raw_write_options!(request);
     let options = fields.write_options(options);
     let name = fields.take("name", Name::parse(request.name));
     if name.as_ref().is_some_and(|name| name.as_str() == ANONYMOUS) {
@@ -73,10 +72,10 @@ fn role_of(role: proto::Role) -> Option<Role> {
 }
 
 pub(crate) fn delete_key(
-    Authorized { caller, mut request }: Authorized<proto::DeleteKeyRequest>,
+    mut request: proto::DeleteKeyRequest,
 ) -> Result<(Name, WriteOptions), InvalidRequest> {
     let mut fields = FieldValidator::default();
-    let options = raw_write_options!(caller, request);
+    let options = raw_write_options!(request);
     let options = fields.write_options(options);
     let id = fields.take("key_id", Name::parse(request.key_id));
     fields.finish(id.map(|id| (id, options)))

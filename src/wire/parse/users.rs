@@ -6,14 +6,13 @@ use crate::authority::consents::ConsentId;
 use crate::policy::id::{CompanyId, Name, UserId};
 use crate::policy::scope::Scope;
 use crate::proto;
-use crate::wire::access::Authorized;
 use crate::wire::validate::{FieldValidator, InvalidRequest, MAX_CHANGE_SCOPES, MAX_ROLES};
 
 pub(crate) fn put_user(
-    Authorized { caller, mut request }: Authorized<proto::PutUserRequest>,
+    mut request: proto::PutUserRequest,
 ) -> Result<(CompanyId, UserId, Vec<Name>, WriteOptions), InvalidRequest> {
     let mut fields = FieldValidator::default();
-    let options = raw_write_options!(caller, request);
+    let options = raw_write_options!(request);
     let options = fields.write_options(options);
     let ids = fields.company(request.company_id).zip(fields.named_user(request.user_id));
     if request.roles.len() > MAX_ROLES {
@@ -28,10 +27,10 @@ pub(crate) fn put_user(
 }
 
 pub(crate) fn delete_user(
-    Authorized { caller, mut request }: Authorized<proto::DeleteUserRequest>,
+    mut request: proto::DeleteUserRequest,
 ) -> Result<(CompanyId, UserId, WriteOptions), InvalidRequest> {
     let mut fields = FieldValidator::default();
-    let options = raw_write_options!(caller, request);
+    let options = raw_write_options!(request);
     let options = fields.write_options(options);
     let ids = fields.company(request.company_id).zip(fields.named_user(request.user_id));
     fields.finish(ids.map(|(company, user)| (company, user, options)))
@@ -44,10 +43,10 @@ pub(crate) fn user(company: String, user: String) -> Result<(CompanyId, UserId),
 }
 
 pub(crate) fn put_consent(
-    Authorized { caller, mut request }: Authorized<proto::PutConsentRequest>,
+    mut request: proto::PutConsentRequest,
 ) -> Result<(ConsentId, Vec<Scope>, WriteOptions), InvalidRequest> {
     let mut fields = FieldValidator::default();
-    let options = raw_write_options!(caller, request);
+    let options = raw_write_options!(request);
     let options = fields.write_options(options);
     let id = fields.consent(request.company_id, request.credential_id, request.user_id);
     let scopes = fields.scopes("scopes", request.scopes, MAX_CHANGE_SCOPES);
@@ -55,10 +54,10 @@ pub(crate) fn put_consent(
 }
 
 pub(crate) fn delete_consent(
-    Authorized { caller, mut request }: Authorized<proto::DeleteConsentRequest>,
+    mut request: proto::DeleteConsentRequest,
 ) -> Result<(ConsentId, WriteOptions), InvalidRequest> {
     let mut fields = FieldValidator::default();
-    let options = raw_write_options!(caller, request);
+    let options = raw_write_options!(request);
     let options = fields.write_options(options);
     let id = fields.consent(request.company_id, request.credential_id, request.user_id);
     fields.finish(id.map(|id| (id, options)))

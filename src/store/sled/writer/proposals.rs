@@ -10,7 +10,7 @@ use crate::store::sled::chunked;
 use crate::store::sled::disk_space::{ChangeEffect, Space, SpaceError};
 use crate::store::sled::engine_error::unavailable;
 use crate::store::{
-    CommitError, Fact, FactKey, Outcome, Proposal, Receipt, StoreError, StoredReply, key, record,
+    CommitError, Fact, FactKey, Outcome, Proposal, Receipt, StoreError, key, record,
 };
 
 impl Writer {
@@ -104,9 +104,7 @@ impl Writer {
         }
         let receipt = Receipt { revision, time: change.time };
         if let Some(idempotency) = idempotency {
-            let stored =
-                StoredReply { body: idempotency.body, reply: (idempotency.reply)(receipt) };
-            let bytes = record::encode_reply(stored);
+            let bytes = record::encode_result(idempotency.body, idempotency.result);
             builder.value(key::reply(&idempotency.key), revision, &bytes);
             let millisecond = u64::try_from(change.time.as_millisecond()).unwrap_or(0);
             builder.bytes += ENTRY;

@@ -1,0 +1,82 @@
+//! Session: one caller's use of the authority. Every check, read and change goes through it.
+//!
+//! Not here: the transactions of a session; see [`super::transaction`].
+
+use super::Authority;
+use super::error::AuthorityError;
+use crate::policy::caller::Caller;
+use crate::policy::change::Author;
+use crate::policy::id::Name;
+use crate::store::Incarnation;
+use crate::store::backup::Backup;
+
+/// One caller's use of the authority.
+#[derive(Clone)]
+pub struct Session<'a> {
+    pub(super) authority: &'a Authority,
+    pub(super) caller: Caller,
+    /// The actor in the audit log, if it is not the caller's own name.
+    actor: Option<&'a str>,
+}
+
+impl Authority {
+    /// A session of this caller.
+    #[must_use]
+    pub fn session(&self, caller: Caller) -> Session<'_> {
+        Session { authority: self, caller, actor: None }
+    }
+
+    /// A session of the program itself. The audit log names this actor.
+    #[must_use]
+    pub fn internal_session<'a>(&'a self, actor: &'a str) -> Session<'a> {
+        Session { authority: self, caller: Caller::Internal, actor: Some(actor) }
+    }
+}
+
+impl Session<'_> {
+    /// The caller.
+    #[must_use]
+    pub fn caller(&self) -> &Caller {
+        &self.caller
+    }
+
+    /// The audience whose `aud` list has this string.
+    #[must_use]
+    pub fn audience_by_aud(&self, aud: &str) -> Option<Name> {
+        self.authority.audience_by_aud(aud)
+    }
+
+    /// The store's incarnation, which page tokens carry.
+    #[must_use]
+    pub fn incarnation(&self) -> Incarnation {
+        self.authority.incarnation()
+    }
+
+    /// Whether the caller is still authenticated as it was when its call began.
+    #[must_use]
+    pub fn is_current(&self) -> bool {
+        self.authority.is_current(&self.caller)
+    }
+
+    /// Waits until the caller is no longer authenticated as it was when its call began.
+    pub async fn wait_revoked(&self) {
+        self.authority.wait_revoked(&self.caller).await;
+    }
+
+    /// Begins a backup of the whole store. Changes continue meanwhile.
+    ///
+    /// # Errors
+    /// The store cannot answer, or the limit of concurrent backups is reached.
+    pub async fn backup(&self) -> Result<Box<dyn Backup>, AuthorityError> {
+        Ok(self.authority.facts.read(|store| store.backup()).await?)
+    }
+
+    /// The author of a change, for the audit log (D18).
+    pub(super) fn author(&self, reason: &str, on_behalf_of: &str) -> Author {
+        Author {
+            actor: self.actor.unwrap_or(self.caller.name()).to_owned(),
+            on_behalf_of: on_behalf_of.to_owned(),
+            reason: reason.to_owned(),
+        }
+    }
+}
