@@ -220,6 +220,14 @@ pub struct Limit {
     limit: Option<u64>,
 }
 
+impl Limit {
+    /// The maximum number to list.
+    #[must_use]
+    pub fn max(self) -> u64 {
+        self.limit.unwrap_or(u64::MAX)
+    }
+}
+
 /// The position in a list that is read page by page.
 #[derive(Debug)]
 pub struct Pages {
@@ -232,7 +240,7 @@ impl Pages {
     /// The first page.
     #[must_use]
     pub fn of(limit: Limit) -> Self {
-        Self { remaining: limit.limit.unwrap_or(u64::MAX), token: String::new() }
+        Self { remaining: limit.max(), token: String::new() }
     }
 
     /// The size of the next page.
@@ -250,11 +258,14 @@ impl Pages {
     }
 }
 
+/// The last line of a list that `--limit` has cut.
+pub(super) const MORE: &str = "there are more: raise --limit";
+
 /// Adds the last line of a list, if the list was cut or is empty.
 #[must_use]
 pub fn truncated(report: Report, next: &str) -> Report {
     if !next.is_empty() {
-        return report.line("there are more: raise --limit");
+        return report.line(MORE);
     }
     if report.is_empty() { report.line("none") } else { report }
 }

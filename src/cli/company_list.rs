@@ -1,7 +1,7 @@
 //! `scopegate company list`: all companies, or those with a credential that holds a scope.
 
 use super::cell::Cell;
-use super::client::{Client, Limit, Pages, truncated, unwrap_response};
+use super::client::{Client, Limit, MORE, Pages, truncated, unwrap_response};
 use super::company_view::{HEAD, row};
 use super::report::{Report, count};
 use crate::proto::{ListCompaniesRequest, ListCompaniesResponse, ListCredentialsRequest};
@@ -42,9 +42,8 @@ async fn list_all(client: &mut Client, limit: Limit) -> anyhow::Result<ListCompa
 ///
 /// It reads every company in turn, because the server has no index of holders across companies.
 async fn list_holders(client: &mut Client, scope: &str, limit: Limit) -> anyhow::Result<()> {
-    let mut found = Vec::new();
-    let mut remaining = Pages::of(limit);
-    let (mut pages, mut credentials) = (Pages::of(Limit::default()), 0_u64);
+    let (mut found, mut credentials, mut is_truncated) = (Vec::new(), 0_u64, false);
+    let mut pages = Pages::of(Limit::default());
     'all: loop {
         let request =
             ListCompaniesRequest { page_size: pages.size(), page_token: pages.token.clone() };
@@ -52,11 +51,13 @@ async fn list_holders(client: &mut Client, scope: &str, limit: Limit) -> anyhow:
         for company in page.companies {
             let count = count_holders(client, &company.company_id, scope).await?;
             if count > 0 {
-                credentials += count;
-                found.push((company, count));
-                if !remaining.turn(1, "more") {
+                // Only one more company with the scope shows that the list is not complete.
+                is_truncated = found.len() as u64 == limit.max();
+                if is_truncated {
                     break 'all;
                 }
+                credentials += count;
+                found.push((company, count));
             }
         }
         if !pages.turn(0, &page.next_page_token) {
@@ -68,12 +69,15 @@ async fn list_holders(client: &mut Client, scope: &str, limit: Limit) -> anyhow:
         let state = Cell::enabled(company.enabled);
         [company.company_id.clone().into(), name.into(), state, (*count).into()]
     });
-    let report =
+    let mut report =
         Report::default().rows(&["COMPANY", "NAME", "STATE", "CREDENTIALS"], rows).line(format!(
             "{} of {} hold {scope}",
             count(credentials, "credential", "credentials"),
             count(found.len() as u64, "company", "companies")
         ));
+    if is_truncated {
+        report = report.line(MORE);
+    }
     // As in protobuf's JSON mapping, a 64-bit number is a string.
     let companies: Vec<_> = found
         .iter()
@@ -90,6 +94,7 @@ async fn list_holders(client: &mut Client, scope: &str, limit: Limit) -> anyhow:
         "scope": scope,
         "companies": companies,
         "credentialCount": credentials.to_string(),
+        "truncated": is_truncated,
     });
     client.printer.print_value(&value, report)
 }

@@ -137,9 +137,11 @@ fn set_current(name: &str) -> anyhow::Result<bool> {
         }
         None => format!("{line}\n{file}"),
     };
-    // The rename replaces the file atomically for concurrent readers.
+    // The rename replaces the file atomically for concurrent readers. The copy has its permissions.
     let temporary = path.with_extension("yaml.new");
-    let wrote = std::fs::write(&temporary, text).and_then(|()| std::fs::rename(&temporary, &path));
+    let wrote = std::fs::copy(&path, &temporary)
+        .and_then(|_| std::fs::write(&temporary, text))
+        .and_then(|()| std::fs::rename(&temporary, &path));
     wrote.with_context(|| format!("cannot write {}", path.display()))?;
     Printer::new(OutputFormat::Table)?
         .print_stderr(Report::default().line(format!("current: {name}")))?;

@@ -15,6 +15,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command, CommandFactory, FromArgMatches};
 
 use super::command::Cli;
 use super::field_words;
+use super::suggestion::nearest;
 
 /// The prefix of every variable of this program.
 const PREFIX: &str = "SCOPEGATE_";
@@ -22,8 +23,6 @@ const PREFIX: &str = "SCOPEGATE_";
 const OTHERS: [&str; 2] = ["SCOPEGATE_KEY", "SCOPEGATE_CONFIG"];
 /// The maximum number of variables to report.
 const MAX_WARNINGS: usize = 10;
-/// The maximum edit distance between a mistyped variable and a known one.
-const MAX_DISTANCE: usize = 2;
 
 /// Parses the command line and the environment.
 ///
@@ -144,13 +143,8 @@ fn unknown_among(names: impl Iterator<Item = String>) -> Vec<String> {
         .take(MAX_WARNINGS)
         .map(|name| {
             let shown = crate::policy::text::escaped(name);
-            let near = known
-                .iter()
-                .map(|known| (strsim::osa_distance(known, name), known))
-                .filter(|(distance, _)| *distance <= MAX_DISTANCE)
-                .min();
-            match near {
-                Some((_, near)) => {
+            match nearest(name, known.iter().map(String::as_str)) {
+                Some(near) => {
                     format!("the variable `{shown}` is not read: {MEANT}{near}`?")
                 }
                 None => format!(

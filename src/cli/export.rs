@@ -13,13 +13,13 @@ use std::io::{BufWriter, Write};
 use std::path::PathBuf;
 
 use anyhow::Context;
-use jiff::Timestamp;
 use serde::Serialize;
 use tonic::Code;
 
 use super::connection::{Connection, connect};
 use super::failure::server_error;
 use super::output::Output;
+use super::time;
 
 use crate::policy::text;
 use crate::proto::catalog_service_client::CatalogServiceClient;
@@ -234,7 +234,7 @@ fn credential_line(credential: &Credential) -> CredentialLine<'_> {
         credential_id: &credential.credential_id,
         label: &credential.label,
         scopes: scopes.map(|grant| grant.scope.as_str()).collect(),
-        expires_at: credential.expires_at.as_ref().and_then(rfc3339),
+        expires_at: credential.expires_at.as_ref().and_then(time::to_the_nanosecond),
         enabled: credential.enabled,
     }
 }
@@ -251,10 +251,6 @@ fn grant_lines(credential: &Credential) -> impl Iterator<Item = Record<'_>> {
             GrantState::Expired => "expired",
             GrantState::Unspecified => "unknown",
         },
-        expires_at: grant.expires_at.as_ref().and_then(rfc3339),
+        expires_at: grant.expires_at.as_ref().and_then(time::to_the_nanosecond),
     })
-}
-
-fn rfc3339(time: &prost_types::Timestamp) -> Option<String> {
-    Timestamp::new(time.seconds, time.nanos).ok().map(|time| time.to_string())
 }

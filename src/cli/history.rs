@@ -5,7 +5,7 @@ use clap::builder::PossibleValuesParser;
 use prost_types::Timestamp;
 
 use super::change_row::{actor, full, resource, summary};
-use super::client::{Client, Limit, Pages, ServerArgs, unwrap_response};
+use super::client::{Client, Limit, Pages, ServerArgs, truncated, unwrap_response};
 use super::printer::{self, Cell, Report};
 use super::suggestion;
 use super::time;
@@ -149,7 +149,7 @@ fn report(listed: &ListChangesResponse, oldest: Option<&Change>) -> Report {
         ]
     };
     let changes = listed.changes.iter();
-    let mut report = if printer::is_on_a_terminal() {
+    let report = if printer::is_on_a_terminal() {
         let details = listed.changes.iter().map(|change| {
             let reason = match change.reason.as_str() {
                 "" => String::new(),
@@ -169,12 +169,7 @@ fn report(listed: &ListChangesResponse, oldest: Option<&Change>) -> Report {
         });
         Report::default().rows(head, rows)
     };
-    if !listed.next_page_token.is_empty() {
-        return report.line("there are more: raise --limit");
-    }
-    if listed.changes.is_empty() {
-        report = report.line("none");
-    }
+    let report = truncated(report, &listed.next_page_token);
     match oldest {
         Some(oldest) => report.line(format!(
             "changes before revision {} ({}) are no longer retained (serve --audit-log-retention)",

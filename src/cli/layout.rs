@@ -4,6 +4,9 @@
 //! copied in one piece. A value that does not fit in its column moves to a line of its own below its
 //! row. Not here: output to a file or a pipe, where a row is one line and has all columns.
 
+use std::borrow::Cow;
+
+use textwrap::{Options, WordSeparator, WordSplitter, WrapAlgorithm};
 use unicode_width::UnicodeWidthStr;
 
 use super::cell::Cell;
@@ -266,30 +269,14 @@ fn longest_word(text: &str) -> usize {
 
 /// Wraps text into lines of this width, all but the first indented. A wider word has its own line.
 pub(super) fn wrapped(text: &str, width: usize, indent: usize) -> Vec<String> {
-    if length(text) <= width {
-        return vec![text.to_owned()];
-    }
-    let mut lines: Vec<String> = Vec::new();
-    let mut remaining = 0;
-    for word in text.split(' ') {
-        let length = length(word);
-        match lines.last_mut() {
-            Some(line) if length < remaining => {
-                line.push(' ');
-                line.push_str(word);
-                remaining -= length + 1;
-            }
-            Some(_) => {
-                lines.push(format!("{}{word}", " ".repeat(indent)));
-                remaining = width.saturating_sub(indent + length);
-            }
-            None => {
-                lines.push(word.to_owned());
-                remaining = width.saturating_sub(length);
-            }
-        }
-    }
-    lines
+    let indent = " ".repeat(indent);
+    let options = Options::new(width)
+        .subsequent_indent(&indent)
+        .break_words(false)
+        .word_separator(WordSeparator::AsciiSpace)
+        .word_splitter(WordSplitter::NoHyphenation)
+        .wrap_algorithm(WrapAlgorithm::FirstFit);
+    textwrap::wrap(text, options).into_iter().map(Cow::into_owned).collect()
 }
 
 #[cfg(test)]

@@ -3,14 +3,12 @@
 
 use clap::Args;
 use std::fs::File;
-use std::io::{self, Cursor, Read, Write};
+use std::io::{self, Read, Write};
 use std::path::PathBuf;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
-use std::thread;
-use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use jiff::Timestamp;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::policy::change::Author;
 use crate::policy::text;
@@ -56,7 +54,7 @@ pub fn restore(args: RestoreArgs) -> anyhow::Result<bool> {
     }
     let backup: Box<dyn Read> = if file.as_os_str() == "-" {
         match timeout {
-            Some(seconds) => Box::new(TimedInput::new(Duration::from_secs(seconds.into()))),
+            Some(seconds) => Box::new(TimedInput(Timespec { tv_sec: seconds.into(), tv_nsec: 0 })),
             None => Box::new(io::stdin()),
         }
     } else {
@@ -79,52 +77,15 @@ fn explain(error: &RestoreError, file: &str) -> anyhow::Error {
     if error.is_of_the_backup() { anyhow!("`{file}` {error}") } else { anyhow!("{error}") }
 }
 
-/// The size of a chunk in bytes, and the number of chunks that are read ahead.
-const CHUNK_BYTES: usize = 1 << 16;
-const CHUNKS_AHEAD: usize = 16;
-
-/// Standard input with a time limit for each chunk.
-struct TimedInput {
-    chunks: Receiver<io::Result<Vec<u8>>>,
-    limit: Duration,
-    chunk: Cursor<Vec<u8>>,
-}
-
-impl TimedInput {
-    fn new(limit: Duration) -> Self {
-        let (send, chunks) = sync_channel(CHUNKS_AHEAD);
-        // A blocked read ends only with the process.
-        thread::spawn(move || {
-            loop {
-                let mut chunk = vec![0; CHUNK_BYTES];
-                let read = io::stdin().read(&mut chunk).map(|length| {
-                    chunk.truncate(length);
-                    chunk
-                });
-                if read.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::Interrupted) {
-                    continue;
-                }
-                let is_last = read.as_ref().map_or(true, Vec::is_empty);
-                if send.send(read).is_err() || is_last {
-                    return;
-                }
-            }
-        });
-        Self { chunks, limit, chunk: Cursor::default() }
-    }
-}
+/// Standard input, unbuffered, with a time limit for each read.
+struct TimedInput(Timespec);
 
 impl Read for TimedInput {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.chunk.read(buffer)?;
-        if read > 0 {
-            return Ok(read);
+        let input = io::stdin();
+        if poll(&mut [PollFd::new(&input, PollFlags::IN)], Some(&self.0))? == 0 {
+            return Err(io::ErrorKind::TimedOut.into());
         }
-        match self.chunks.recv_timeout(self.limit) {
-            Ok(chunk) => self.chunk = Cursor::new(chunk?),
-            Err(RecvTimeoutError::Timeout) => return Err(io::ErrorKind::TimedOut.into()),
-            Err(RecvTimeoutError::Disconnected) => return Ok(0),
-        }
-        self.chunk.read(buffer)
+        Ok(rustix::io::read(&input, buffer)?)
     }
 }

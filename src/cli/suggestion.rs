@@ -10,7 +10,7 @@ use super::client::Client;
 use super::failure;
 use crate::policy::catalog::file::CatalogFile;
 use crate::policy::scope::Scope;
-use crate::policy::suggestion::nearest;
+pub(super) use crate::policy::suggestion::nearest;
 use crate::policy::text;
 use crate::proto::{GetCatalogRequest, GetCompanyRequest, GetCredentialRequest};
 

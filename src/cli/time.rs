@@ -164,13 +164,7 @@ pub fn exact(text: &str) -> Result<Wire, String> {
 /// Converts a time to a protobuf timestamp.
 #[must_use]
 pub fn wire(time: Timestamp) -> Wire {
-    let whole = time.as_second();
-    // Protobuf nanoseconds are never negative, even before 1970.
-    let (seconds, nanos) = match time.subsec_nanosecond() {
-        nanos if nanos < 0 => (whole - 1, nanos + 1_000_000_000),
-        nanos => (whole, nanos),
-    };
-    Wire { seconds, nanos }
+    Wire { seconds: time.as_second(), nanos: time.subsec_nanosecond() }.normalized()
 }
 
 /// Whether a time is not in the future.

@@ -440,12 +440,8 @@ fn ranges(place: &PlaceRecord) -> Vec<RestoredRange> {
 }
 
 pub(super) fn stamp(time: Timestamp) -> Stamp {
-    let (mut seconds, mut nanos) = (time.as_second(), time.subsec_nanosecond());
-    if nanos < 0 {
-        // A protobuf timestamp counts its nanoseconds forward, also before 1970.
-        (seconds, nanos) = (seconds - 1, nanos + 1_000_000_000);
-    }
-    Stamp { seconds, nanos }
+    // A protobuf timestamp counts its nanoseconds forward, also before 1970.
+    Stamp { seconds: time.as_second(), nanos: time.subsec_nanosecond() }.normalized()
 }
 
 pub(super) fn moment(stamp: Option<Stamp>) -> Result<Timestamp, Corrupt> {

@@ -270,9 +270,6 @@ pub(crate) fn change(change: Change) -> proto::Change {
 }
 
 fn stamp(time: Timestamp) -> prost_types::Timestamp {
-    let (mut seconds, mut nanos) = (time.as_second(), time.subsec_nanosecond());
-    if nanos < 0 {
-        (seconds, nanos) = (seconds - 1, nanos + 1_000_000_000);
-    }
-    prost_types::Timestamp { seconds, nanos }
+    let (seconds, nanos) = (time.as_second(), time.subsec_nanosecond());
+    prost_types::Timestamp { seconds, nanos }.normalized()
 }

@@ -496,6 +496,10 @@ fn past_denials_are_explained() {
     let hint = "no decision of that time was a denial; the nearest denial is of 20";
     assert!(plain(&said).contains(hint), "{said}");
 
+    // Only the last changes before it are shown, and the number of the others.
+    let said = past("users:write --at-revision 7").good();
+    assert!(said.contains("\nand 1 earlier: see scopegate changes list\n"), "{said}");
+
     // By revision, with no decision log.
     let json = past("users:write --at-revision 6 --output json").json();
     assert_eq!(json["then"]["reason"], "REASON_GRANT_DORMANT");
@@ -701,6 +705,18 @@ fn holders_of_a_scope_are_listed() {
         "COMPANY NAME STATE CREDENTIALS\nacme - enabled 1\ndemo Demo company enabled 2\n\
          3 credentials of 2 companies hold users:read"
     );
+    let cut = run("company list --scope users:read --limit 1").good();
+    assert!(
+        cut.ends_with("1 credential of 1 company hold users:read\nthere are more: raise --limit\n"),
+        "{cut}"
+    );
+    let whole = run("company list --scope users:read --limit 2").good();
+    assert!(whole.ends_with("3 credentials of 2 companies hold users:read\n"), "{whole}");
+    let json = |limit: u32| {
+        let list = format!("company list --scope users:read --limit {limit} --output json");
+        run(&list).json()["truncated"].clone()
+    };
+    assert_eq!((json(1), json(2)), (json!(true), json!(false)));
     let found = run("company list --scope users:write --output json").json();
     assert_eq!(found["credentialCount"], "1");
     assert_eq!(found["companies"][0]["companyId"], "demo");
@@ -930,7 +946,9 @@ fn contexts_name_servers() {
     assert_eq!(run("context use here").good(), "current: here\n");
     assert_eq!(run("health").good(), "SERVING\n");
     assert!(run("context list").good().contains("\n*        here  http://127.0.0.1:"));
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).expect("set");
     run("context use away").good();
+    assert_eq!(fs::metadata(&file).expect("there").permissions().mode() & 0o777, 0o600);
     assert!(fs::read_to_string(&file).expect("text").starts_with("current: \"away\"\n# Mine.\n"));
     assert!(run("health").bad().contains("no server answers at http://127.0.0.1:1/"));
     // Flags and environment win.

@@ -82,6 +82,7 @@ impl PastExplanation<'_> {
         let skipped = before.len().saturating_sub(MAX_CHANGES.0);
         let cause = before.iter().rposition(|step| step.is_different).filter(|at| *at < skipped);
         let cause = cause.and_then(|at| before.get(at));
+        let hidden = skipped - cause.iter().count();
         let shown = cause.into_iter().chain(before.iter().skip(skipped));
         let head = &[
             "REVISION",
@@ -96,6 +97,9 @@ impl PastExplanation<'_> {
         all = all.line("\nchanges before").rows(head, shown.map(|step| row(step)));
         if before.is_empty() {
             all = all.line("nothing");
+        }
+        if hidden > 0 {
+            all = all.line(format!("and {hidden} earlier: see scopegate changes list"));
         }
         all = all
             .line("\nchanges after")

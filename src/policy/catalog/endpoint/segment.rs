@@ -6,6 +6,8 @@
 
 use std::borrow::Cow;
 
+use percent_encoding::percent_decode_str;
+
 /// Whether some servers end the path in this segment, and run the handler of what is before it: at
 /// a `;`, encoded or not. The last segment of a path can have one.
 pub(super) fn ends_path(segment: &str) -> bool {
@@ -57,26 +59,11 @@ pub(super) fn decode_fully(segment: &str) -> Vec<u8> {
 
 /// The segment decoded once, without the text after a `;`. Older versions checked catalogs by it.
 pub(super) fn decode_once(segment: &str) -> Vec<u8> {
-    let mut bytes = segment.bytes();
-    let mut plain = Vec::with_capacity(segment.len());
-    while let Some(byte) = bytes.next() {
-        let mut next = || digit(bytes.next()?);
-        let decoded = if byte == b'%' { next().zip(next()) } else { None };
-        match decoded.map_or(byte, |(high, low)| high * 16 + low) {
-            b';' => break,
-            byte => plain.push(byte),
-        }
-    }
-    plain
+    percent_decode_str(segment).take_while(|byte| *byte != b';').collect()
 }
 
 fn digit(byte: u8) -> Option<u8> {
-    match byte {
-        b'0'..=b'9' => Some(byte - b'0'),
-        b'a'..=b'f' => Some(byte - b'a' + 10),
-        b'A'..=b'F' => Some(byte - b'A' + 10),
-        _ => None,
-    }
+    char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok())
 }
 
 /// Characters that any comparison without case holds equal become one: `k` and the sign of Kelvin,
