@@ -18,16 +18,18 @@ use http::{HeaderMap, Response};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
-pub(super) use self::authentication::caller_revoked;
-pub use self::authentication::{not_permitted, unauthenticated};
-pub(super) use self::availability::{body_timeout, ending};
+pub use self::authentication::{caller_revoked, not_permitted, unauthenticated};
 pub use self::availability::{
-    connection_ending, deadline_exceeded, internal, not_ready, server_ending,
+    body_timeout, connection_ending, deadline_exceeded, ending, internal, not_ready, server_ending,
 };
-pub(super) use self::limit::{no_memory, too_large_headers, too_long, too_many_watchers};
-pub use self::limit::{overloaded, rate_limited, too_many_lists, too_many_of_key, too_many_open};
-pub use self::validation::{bad_deadline, compressed, no_such_service, unknown_method};
-pub(super) use self::validation::{truncated, undecodable};
+pub(super) use self::limit::too_many_watchers;
+pub use self::limit::{
+    no_memory, overloaded, rate_limited, too_large_headers, too_long, too_many_lists,
+    too_many_of_key, too_many_open,
+};
+pub use self::validation::{
+    bad_deadline, compressed, no_such_service, truncated, undecodable, unknown_method,
+};
 use crate::policy::text;
 use crate::wire::validate::{MAX_VIOLATIONS, Violation};
 

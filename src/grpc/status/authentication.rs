@@ -40,6 +40,6 @@ pub(super) fn revoked() -> StatusBuilder {
 }
 
 /// The caller's key was revoked or expired during the call.
-pub(in crate::grpc) fn caller_revoked() -> Status {
+pub fn caller_revoked() -> Status {
     revoked().finish()
 }

@@ -16,7 +16,7 @@ pub fn not_ready() -> Status {
 }
 
 /// The server shuts down during a stream that cannot be resumed, such as a backup.
-pub(in crate::grpc) fn ending() -> Status {
+pub fn ending() -> Status {
     shutting_down("the server is shutting down: call again when it is back").finish()
 }
 
@@ -48,7 +48,7 @@ pub fn deadline_exceeded() -> Status {
 }
 
 /// The request message was not received completely within `--request-timeout`.
-pub(in crate::grpc) fn body_timeout(time: Duration) -> Status {
+pub fn body_timeout(time: Duration) -> Status {
     let message = format!("the request was not received completely within {} s", time.as_secs());
     StatusBuilder::new(Code::DeadlineExceeded, "REQUEST_TOO_SLOW", message).finish()
 }

@@ -56,7 +56,7 @@ pub fn too_many_of_key(limit: usize) -> Status {
 }
 
 /// The request headers are larger than `--max-header-bytes`.
-pub(in crate::grpc) fn too_large_headers(size: usize, limit: usize) -> Status {
+pub fn too_large_headers(size: usize, limit: usize) -> Status {
     let message = format!(
         "the request headers have {size} bytes, the limit is {limit}: send fewer, or raise \
          `--max-header-bytes`"
@@ -79,7 +79,7 @@ pub fn too_many_lists(limit: usize) -> Status {
 }
 
 /// The memory budget has no space for this request: that of the server or that of one key.
-pub(in crate::grpc) fn no_memory(exhausted: Exhausted) -> Status {
+pub fn no_memory(exhausted: Exhausted) -> Status {
     let message = match exhausted {
         Exhausted::All(limit) => format!(
             "the memory for requests and responses is exhausted (limit {limit} bytes): call again \
@@ -94,9 +94,6 @@ pub(in crate::grpc) fn no_memory(exhausted: Exhausted) -> Status {
 }
 
 /// The request message is longer than the limit, in bytes.
-pub(in crate::grpc) fn too_long(
-    length: impl std::fmt::Display,
-    limit: impl std::fmt::Display,
-) -> Status {
+pub fn too_long(length: impl std::fmt::Display, limit: impl std::fmt::Display) -> Status {
     self::limit("message", format!("the message has {length} bytes, the limit is {limit}")).finish()
 }

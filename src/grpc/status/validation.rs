@@ -80,12 +80,12 @@ pub fn no_such_service() -> Status {
 }
 
 /// The request ended before its message was complete, or has more than one message.
-pub(in crate::grpc) fn truncated() -> Status {
+pub fn truncated() -> Status {
     malformed_message("the request is not one complete message: send exactly one")
 }
 
 /// The bytes do not decode as a message of this method.
-pub(in crate::grpc) fn undecodable() -> Status {
+pub fn undecodable() -> Status {
     malformed_message(
         "the request does not decode as a message of this method: compare with its .proto; strings \
          must be UTF-8",
