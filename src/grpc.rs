@@ -125,7 +125,7 @@ impl Api {
                 let key = bearer_token(headers).ok().flatten();
                 let id = key.and_then(|key| SecretText::id_in(SecretKind::Key, key));
                 let id = id.filter(|id| id.bytes().all(|byte| byte.is_ascii_hexdigit()));
-                Err(RejectedCaller::beside(status::unauthenticated(error), error.into(), id))
+                Err(RejectedCaller::beside(error.into(), error.into(), id))
             }
         }
     }

@@ -13,7 +13,7 @@
 //! | [`authority`] | callers, checks, caches, changes, queries and change streams |
 //! | [`wire`] | the conversion between protobuf and domain types |
 //! | [`observe`] | the log, the access log, the decision log, traces, the endpoint for Prometheus |
-//! | [`grpc`] | the handlers: parse, call the authority, render; all errors of the API are made here |
+//! | [`grpc`] | the handlers: parse, call the authority, render; each [`authority::problem`] becomes a status |
 //! | [`transport`] | the listener, workers, connections, TLS, limits and timeouts |
 //! | [`server`] | the life of the process: flags, open, serve, drain, close |
 //! | [`cli`] | the commands of an operator; most of them are clients of a server |

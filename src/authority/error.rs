@@ -1,7 +1,7 @@
 //! Error: why a call to scopegate itself is not carried out. A denial is not an error: it is a reply
 //! (D14).
 //!
-//! Not here: the wire format; `grpc::status` has the code and the details of every variant.
+//! Not here: the code and the details of every variant; see [`super::problem`].
 
 use uuid::Uuid;
 

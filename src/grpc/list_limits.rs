@@ -16,10 +16,10 @@ use prost::Message;
 use prost_types::field_descriptor_proto::{Label, Type};
 use prost_types::{DescriptorProto, FileDescriptorSet};
 
+use crate::authority::problem::Violation;
 use crate::proto;
 use crate::wire::validate::{
     InvalidRequest, MAX_CHANGE_SCOPES, MAX_CHECK_SCOPES, MAX_CHECKS, MAX_IMPORTED, MAX_ROLES,
-    Violation,
 };
 
 /// Messages shorter than this many bytes are not counted, since they cannot have many items.
@@ -202,7 +202,7 @@ impl Counting {
         *count += more;
         self.items += more;
         let too_many = |description: String| {
-            Err(InvalidRequest::TooMany(Violation { field: format!("{path}{name}"), description }))
+            Err(InvalidRequest::TooMany(Violation::new(format!("{path}{name}"), description)))
         };
         if *count > limit {
             return too_many(format!("has more items than the limit of {limit}: send fewer"));
@@ -283,7 +283,7 @@ mod tests {
     fn rejected_field<M: Message + prost::Name>(bytes: &[u8]) -> Option<String> {
         match count(&M::full_name(), bytes) {
             Ok(()) => None,
-            Err(InvalidRequest::TooMany(violation)) => Some(violation.field),
+            Err(InvalidRequest::TooMany(violation)) => Some(violation.subject),
             Err(other) => panic!("{other:?}"),
         }
     }

@@ -1,14 +1,10 @@
-//! Status: the only place that makes an error of the gRPC API. Every error has a code, an `ErrorInfo` of
-//! the domain `scopegate` with a reason, and details for programs; one file for each kind.
+//! Status: the gRPC rendering of a [`Problem`]. Every error of the gRPC API is made here: it has a code, an
+//! `ErrorInfo` of the domain `scopegate` with a reason, and details for programs.
 //!
-//! Not here: denials, which are responses. No text contains an error of the store engine, a path or a
-//! secret.
+//! Not here: denials, which are responses. Nor which code, reason and details an error has; see
+//! [`crate::authority::problem`].
 
-mod authentication;
-mod authority;
-mod availability;
 mod import;
-mod limit;
 mod validation;
 
 use std::collections::HashMap;
@@ -18,110 +14,130 @@ use http::{HeaderMap, Response};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
-pub(super) use self::authentication::caller_revoked;
-pub use self::authentication::{not_permitted, unauthenticated};
-pub(super) use self::availability::{body_timeout, ending};
-pub use self::availability::{
-    connection_ending, deadline_exceeded, internal, not_ready, server_ending,
+pub use self::validation::{
+    bad_deadline, compressed, no_such_service, too_long, truncated, undecodable, unknown_method,
 };
-pub(super) use self::limit::{no_memory, too_large_headers, too_long, too_many_watchers};
-pub use self::limit::{overloaded, rate_limited, too_many_lists, too_many_of_key, too_many_open};
-pub use self::validation::{bad_deadline, compressed, no_such_service, unknown_method};
-pub(super) use self::validation::{truncated, undecodable};
+use super::import::ImportError;
+use super::stream_limit::StreamLimitReached;
+use crate::authority::ApplyError;
+use crate::authority::error::AuthorityError;
+use crate::authority::problem::{Detail, Problem, Violation, call};
+use crate::metrics::memory_budget::Exhausted;
+use crate::policy::keyring::AuthenticationError;
 use crate::policy::text;
-use crate::wire::validate::{MAX_VIOLATIONS, Violation};
+use crate::wire::validate::{InvalidRequest, MAX_VIOLATIONS};
 
 const DOMAIN: &str = "scopegate";
 /// The most bytes of the violations of one status: details are in a trailer, which clients and proxies
 /// limit. The number of violations has a limit, too: [`MAX_VIOLATIONS`].
 const MAX_BYTES: usize = 2_000;
+/// The most bytes of the message, which is in a trailer, too.
+const MAX_MESSAGE: usize = 1_000;
 
-/// Builds a status with its details.
-struct StatusBuilder {
-    code: Code,
-    message: String,
-    reason: &'static str,
-    metadata: HashMap<String, String>,
-    details: ErrorDetails,
+impl From<Problem> for Status {
+    fn from(problem: Problem) -> Self {
+        let Problem { code, reason, message, details: all } = problem;
+        let mut details = ErrorDetails::new();
+        let mut metadata = HashMap::new();
+        for detail in all {
+            match detail {
+                Detail::Fields(all) => fitting(all, 0).for_each(|violation| {
+                    details.add_bad_request_violation(violation.subject, violation.description);
+                }),
+                Detail::Preconditions(all) => {
+                    // Each violation repeats the reason. One of an impact counts as 40 bytes more.
+                    let own = if reason == "IMPACT_NOT_ACKNOWLEDGED" { 40 } else { reason.len() };
+                    fitting(all, own).for_each(|Violation { subject, description }| {
+                        details.add_precondition_failure_violation(reason, subject, description);
+                    });
+                }
+                Detail::Quotas(all) => fitting(all, 0).for_each(|violation| {
+                    details.add_quota_failure_violation(violation.subject, violation.description);
+                }),
+                Detail::Resource { kind, name, description } => {
+                    let kind = format!("scopegate.v1.{kind}");
+                    details.set_resource_info(kind, name, "", description);
+                }
+                Detail::Retry(delay) => {
+                    details.set_retry_info(Some(delay));
+                }
+                Detail::Metadata(name, value) => {
+                    metadata.insert(name.to_owned(), value);
+                }
+            }
+        }
+        details.set_error_info(reason, DOMAIN, metadata);
+        let mut message = text::escaped_lines(&message).into_owned();
+        if message.len() > MAX_MESSAGE {
+            message.truncate(message.floor_char_boundary(MAX_MESSAGE));
+            message.push('…');
+        }
+        Self::with_error_details(Code::from_i32(code as i32), message, details)
+    }
 }
 
-impl StatusBuilder {
-    fn new(code: Code, reason: &'static str, message: impl Into<String>) -> Self {
-        let message = message.into();
-        Self { code, message, reason, metadata: HashMap::new(), details: ErrorDetails::new() }
-    }
+/// The first of these violations that fit, if each has this many bytes beside its texts.
+fn fitting(all: Vec<Violation>, own: usize) -> impl Iterator<Item = Violation> {
+    let mut remaining = Some(MAX_BYTES);
+    all.into_iter().take(MAX_VIOLATIONS).take_while(move |violation| {
+        let size = violation.subject.len() + violation.description.len() + own;
+        remaining = remaining.and_then(|remaining| remaining.checked_sub(size));
+        remaining.is_some()
+    })
+}
 
-    fn with(mut self, key: &str, value: impl ToString) -> Self {
-        self.metadata.insert(key.to_owned(), value.to_string());
-        self
-    }
-
-    /// Adds as many violations as fit, and the number of all.
-    fn violations<V>(
-        mut self,
-        count: usize,
-        all: impl IntoIterator<Item = V>,
-        size: impl Fn(&V) -> usize,
-        add: impl Fn(&mut ErrorDetails, V),
-    ) -> Self {
-        let mut remaining = MAX_BYTES;
-        for violation in all.into_iter().take(MAX_VIOLATIONS) {
-            let Some(rest) = remaining.checked_sub(size(&violation)) else {
-                break;
-            };
-            remaining = rest;
-            add(&mut self.details, violation);
-        }
-        self.with("violation_count", count)
-    }
-
-    fn malformed(
-        self,
-        violations: impl IntoIterator<Item = Violation, IntoIter: ExactSizeIterator>,
-    ) -> Self {
-        let violations = violations.into_iter();
-        let size = |v: &Violation| v.field.len() + v.description.len();
-        self.violations(violations.len(), violations, size, |details, violation| {
-            details.add_bad_request_violation(violation.field, violation.description);
-        })
-    }
-
-    /// Makes this an error of one item of a request: prefixes each field with the path of the item.
-    fn at(mut self, item: &str) -> Self {
-        self.message = format!("`{item}`: {}", self.message);
-        if let Some(bad) = self.details.bad_request().cloned() {
-            self.details.set_bad_request(
-                bad.field_violations
-                    .into_iter()
-                    .map(|mut violation| {
-                        violation.field = format!("{item}.{}", violation.field);
-                        violation
-                    })
-                    .collect::<Vec<_>>(),
-            );
-        }
-        self
-    }
-
-    fn retry(mut self) -> Self {
-        self.details.set_retry_info(Some(Duration::from_secs(1)));
-        self
-    }
-
-    fn finish(mut self) -> Status {
-        self.details.set_error_info(self.reason, DOMAIN, self.metadata);
-        self.message = text::escaped_lines(&self.message).into_owned();
-        // The message is in a trailer, too.
-        if self.message.len() > 1_000 {
-            let mut end = 1_000;
-            while !self.message.is_char_boundary(end) {
-                end -= 1;
+/// The errors that a handler returns as they are.
+macro_rules! problems {
+    ($($error:ty),*) => {$(
+        impl From<$error> for Status {
+            fn from(error: $error) -> Self {
+                Problem::from(error).into()
             }
-            self.message.truncate(end);
-            self.message.push('…');
         }
-        Status::with_error_details(self.code, self.message, self.details)
-    }
+    )*};
+}
+
+problems!(
+    AuthorityError,
+    ApplyError,
+    InvalidRequest,
+    AuthenticationError,
+    ImportError,
+    StreamLimitReached
+);
+
+/// The problems of calls, as statuses.
+macro_rules! statuses {
+    ($($name:ident($($argument:ident: $type:ty),*)),* $(,)?) => {$(
+        #[doc = concat!("The status of [`call::", stringify!($name), "`].")]
+        pub fn $name($($argument: $type),*) -> Status {
+            call::$name($($argument),*).into()
+        }
+    )*};
+}
+
+statuses!(
+    not_permitted(),
+    caller_revoked(),
+    not_ready(),
+    ending(),
+    server_ending(),
+    connection_ending(),
+    deadline_exceeded(),
+    body_timeout(time: Duration),
+    internal(),
+    rate_limited(limit: u32),
+    overloaded(limit: usize),
+    too_many_of_key(limit: usize),
+    too_many_lists(limit: usize),
+    too_many_open(kind: &str, limit: usize, scope: &str),
+    too_large_headers(size: usize, limit: usize),
+    no_memory(exhausted: Exhausted),
+);
+
+/// The limit on open change streams is reached.
+pub(super) fn too_many_watchers(reached: StreamLimitReached) -> Status {
+    reached.into()
 }
 
 /// The trailers that end a stream with this status.

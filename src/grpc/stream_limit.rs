@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::authority::problem::Problem;
 use crate::policy::caller::Caller;
 use crate::policy::revision::Revision;
 
@@ -27,11 +28,25 @@ struct Open {
 
 /// The limit that is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum StreamLimitReached {
+pub enum StreamLimitReached {
     /// The limit of all callers.
     All(usize),
     /// The limit of one key.
     Key(usize),
+}
+
+impl From<StreamLimitReached> for Problem {
+    fn from(reached: StreamLimitReached) -> Self {
+        let message = match reached {
+            StreamLimitReached::All(limit) => {
+                format!("too many open change streams on this server (limit {limit})")
+            }
+            StreamLimitReached::Key(limit) => format!(
+                "too many open change streams of this API key (limit {limit}): end one of them first"
+            ),
+        };
+        Self::limit("streams", message).retry()
+    }
 }
 
 /// The count of one open stream, until it is dropped.

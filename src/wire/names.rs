@@ -1,7 +1,7 @@
 //! Names: the public names of status codes and of decision reasons, for responses, logs, metrics and
 //! the CLI.
 //!
-//! Not here: the reasons of errors (`ErrorInfo.reason`); each transport's error rendering has them.
+//! Not here: the reasons of errors (`ErrorInfo.reason`); see [`crate::authority::problem`].
 
 use tonic::Code;
 

@@ -22,7 +22,9 @@ use crate::policy::scope::Scope;
 use crate::policy::user::User;
 use crate::proto;
 
-pub(crate) fn check(answer: Answer) -> proto::CheckResponse {
+/// The response to a check.
+#[must_use]
+pub fn check(answer: Answer) -> proto::CheckResponse {
     let revision = answer.revision.0;
     match answer.verdict {
         Verdict::Allowed { reach } => proto::CheckResponse {

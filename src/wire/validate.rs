@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use crate::authority::consents::ConsentId;
+use crate::authority::problem::{Code, Detail, Problem, Violation};
 use crate::authority::{IdempotencyKey, WriteOptions};
 use crate::policy::catalog::AudienceError;
 use crate::policy::catalog::endpoint::RequestPath;
@@ -45,15 +46,6 @@ pub const MAX_QUOTED: usize = 64;
 /// The most violations that are kept; the rest is only counted.
 pub const MAX_VIOLATIONS: usize = 20;
 
-/// A malformed field.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Violation {
-    /// The field's path in the request.
-    pub field: String,
-    /// Why the field is malformed, and what is valid.
-    pub description: String,
-}
-
 /// Why a request is malformed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum InvalidRequest {
@@ -72,13 +64,35 @@ impl Display for InvalidRequest {
             Self::Malformed(violations, count) => (violations.as_slice(), *count),
             Self::TooMany(violation) => (std::slice::from_ref(violation), 1),
         };
-        for (n, Violation { field, description }) in violations.iter().enumerate() {
+        for (n, Violation { subject: field, description }) in violations.iter().enumerate() {
             let separator = if n == 0 { "" } else { "; " };
             write!(f, "{separator}`{field}` {description}")?;
         }
         match count.saturating_sub(violations.len()) {
             0 => Ok(()),
             more => write!(f, "; and {more} more"),
+        }
+    }
+}
+
+impl From<InvalidRequest> for Problem {
+    fn from(invalid: InvalidRequest) -> Self {
+        let message = match &invalid {
+            InvalidRequest::Malformed(violations, count) if violations.len() != 1 => {
+                format!("{count} fields are malformed; see the details")
+            }
+            _ => invalid.to_string(),
+        };
+        match invalid {
+            InvalidRequest::Malformed(violations, count) => {
+                Self::new(Code::InvalidArgument, "MALFORMED_REQUEST", message)
+                    .with_violations(Detail::Fields, violations)
+                    .with_count(count)
+            }
+            InvalidRequest::TooMany(violation) => {
+                Self::new(Code::ResourceExhausted, "LIMIT_EXCEEDED", message)
+                    .with_violations(Detail::Quotas, [violation])
+            }
         }
     }
 }
@@ -128,12 +142,12 @@ impl FieldValidator {
             return;
         }
         let field = format!("{}{}", self.prefix, field.into());
-        self.violations.push(Violation { field, description: description.to_string() });
+        self.violations.push(Violation::new(field, description.to_string()));
     }
 
     pub(crate) fn too_many(&mut self, field: &str, description: String) {
         let field = format!("{}{field}", self.prefix);
-        self.too_many = Some(Violation { field, description });
+        self.too_many = Some(Violation::new(field, description));
     }
 
     pub(crate) fn take<T, E: Display>(&mut self, field: &str, read: Result<T, E>) -> Option<T> {

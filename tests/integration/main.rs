@@ -25,6 +25,7 @@ mod crash;
 mod disk_full;
 mod edge;
 mod endpoints;
+mod errors;
 mod fixture;
 mod golden;
 mod harness;

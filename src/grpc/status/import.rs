@@ -3,39 +3,32 @@
 //!
 //! Not here: what an import creates; see `authority::import`.
 
-use tonic::Status;
-
-use super::StatusBuilder;
-use super::authentication::revoked;
-use super::availability::shutting_down;
+use crate::authority::problem::{Problem, call};
 use crate::grpc::import::{ImportError, ImportErrorCause};
 
-impl From<ImportError> for Status {
+impl From<ImportError> for Problem {
     fn from(error: ImportError) -> Self {
         let ImportError { position, summary, cause } = error;
-        let mut status = match cause {
-            ImportErrorCause::Invalid(invalid) => StatusBuilder::from(invalid),
-            ImportErrorCause::Rejected(error) => {
-                StatusBuilder::from(error).at(&position.to_string())
-            }
-            ImportErrorCause::ShuttingDown => shutting_down(
+        let mut problem = match cause {
+            ImportErrorCause::Invalid(invalid) => Self::from(invalid),
+            ImportErrorCause::Rejected(error) => Self::from(error).at(&position.to_string()),
+            ImportErrorCause::ShuttingDown => call::shutting_down(
                 "the server is shutting down: import again, and continue where this import stopped",
             ),
-            ImportErrorCause::CallerRevoked => revoked(),
+            ImportErrorCause::CallerRevoked => call::caller_revoked(),
         };
         if !position.list.is_empty() {
-            status = status.with("item", position);
+            problem = problem.with_metadata("item", position);
         }
         if position.line > 0 {
-            status = status.with("line", position.line);
+            problem = problem.with_metadata("line", position.line);
         }
-        status
-            .with("message", position.message)
-            .with("created_company_count", summary.companies)
-            .with("created_credential_count", summary.credentials)
-            .with("skipped_count", summary.skipped)
-            .with("differing_count", summary.differing)
-            .with("revision", summary.revision)
-            .finish()
+        problem
+            .with_metadata("message", position.message)
+            .with_metadata("created_company_count", summary.companies)
+            .with_metadata("created_credential_count", summary.credentials)
+            .with_metadata("skipped_count", summary.skipped)
+            .with_metadata("differing_count", summary.differing)
+            .with_metadata("revision", summary.revision)
     }
 }
