@@ -33,7 +33,7 @@ impl Supervisor {
         restarts.iter().map(|(name, count)| (*name, *count)).collect()
     }
 
-    /// Makes a thread or task known, with no restart yet, that another library runs.
+    /// Adds a thread or task that a library runs, with no restart yet.
     pub fn register(&self, name: &'static str) {
         self.count(name, 0);
     }

@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use http::Uri;
 use opentelemetry::trace::{SpanKind, TracerProvider};
-use opentelemetry::{InstrumentationScope, Key, KeyValue};
+use opentelemetry::{InstrumentationScope, KeyValue};
 use opentelemetry_otlp::tonic_types::transport::ClientTlsConfig;
 use opentelemetry_otlp::{SpanExporter, WithExportConfig, WithTonicConfig};
 use opentelemetry_sdk::Resource;
@@ -28,6 +28,7 @@ use opentelemetry_sdk::trace::{
     BatchConfigBuilder, BatchSpanProcessor, IdGenerator, RandomIdGenerator, Sampler,
     SamplingDecision, SdkTracer, SdkTracerProvider, ShouldSample, SpanExporter as _,
 };
+use tokio::runtime::Handle;
 
 use self::exporter::{BoundedProcessor, CountingExporter};
 pub(crate) use self::span::{Trace, TracedRequest, code};
@@ -54,8 +55,8 @@ pub(crate) struct OtlpError(String);
 pub(crate) struct Traces {
     provider: SdkTracerProvider,
     tracer: SdkTracer,
-    /// Which of the calls without a trace of their own begin one.
-    sampler: Sampler,
+    /// Which of the calls without a trace of their own begin one. None: none of them.
+    sampler: Option<Sampler>,
     shared: Arc<Shared>,
 }
 
@@ -98,14 +99,20 @@ impl Traces {
         let mut exporter = exporter.build().map_err(|error| OtlpError(error.to_string()))?;
         exporter.set_resource(&resource());
         let shared: Arc<Shared> = Arc::default();
-        let exporter = CountingExporter::new(exporter, Arc::clone(&shared), Arc::clone(supervisor));
+        supervisor.register(exporter::TASK);
+        let exporter = CountingExporter {
+            exporter: Arc::new(exporter),
+            runtime: Handle::current(),
+            shared: Arc::clone(&shared),
+            supervisor: Arc::clone(supervisor),
+        };
         let batches = BatchConfigBuilder::default()
             .with_max_queue_size(MAX_QUEUED_SPANS)
             .with_max_export_batch_size(MAX_MESSAGE_SPANS)
             .with_scheduled_delay(MAX_BATCH_DELAY)
             .build();
         let batches = BatchSpanProcessor::builder(exporter).with_batch_config(batches).build();
-        let processor = BoundedProcessor::new(batches, Arc::clone(&shared));
+        let processor = BoundedProcessor { batches, shared: Arc::clone(&shared) };
         let provider = SdkTracerProvider::builder()
             .with_span_processor(processor)
             // A span begins only for a call that is traced.
@@ -119,18 +126,16 @@ impl Traces {
             .with_version(env!("CARGO_PKG_VERSION"))
             .build();
         let tracer = provider.tracer_with_scope(scope);
-        let sampler = match one_in {
-            0 => Sampler::AlwaysOff,
-            one_in => Sampler::TraceIdRatioBased(1.0 / one_in as f64),
-        };
+        let sampler = (one_in > 0).then(|| Sampler::TraceIdRatioBased(1.0 / one_in as f64));
         Self { provider, tracer, sampler, shared }
     }
 
     /// Whether a call without a trace of its own begins one. This is decided before the call is
     /// admitted, and its span begins after that.
     pub(crate) fn should_sample(&self) -> bool {
+        let Some(sampler) = &self.sampler else { return false };
         let id = RandomIdGenerator::default().new_trace_id();
-        let sampled = self.sampler.should_sample(None, id, "", &SpanKind::Server, &[], &[]);
+        let sampled = sampler.should_sample(None, id, "", &SpanKind::Server, &[], &[]);
         sampled.decision == SamplingDecision::RecordAndSample
     }
 
@@ -167,20 +172,16 @@ fn check(endpoint: &str) -> Result<(), &'static str> {
 /// The resource that sends the spans. OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES override the
 /// defaults.
 fn resource() -> Resource {
+    let defaults =
+        [("service.name", env!("CARGO_PKG_NAME")), ("service.version", env!("CARGO_PKG_VERSION"))];
     let environment = Resource::builder().build();
-    let is_set = |key: &'static str| {
-        let value = environment.get(&Key::from_static_str(key));
-        value.is_some_and(|value| !value.as_str().starts_with("unknown_service"))
-    };
-    let mut resource = Resource::builder();
-    for (key, value) in
-        [("service.name", env!("CARGO_PKG_NAME")), ("service.version", env!("CARGO_PKG_VERSION"))]
-    {
-        if !is_set(key) {
-            resource = resource.with_attribute(KeyValue::new(key, value));
-        }
-    }
-    resource.build()
+    // The SDK has a name of its own if the environment has none.
+    let set =
+        environment.iter().filter(|(_, value)| !value.as_str().starts_with("unknown_service"));
+    Resource::builder_empty()
+        .with_attributes(defaults.map(|(key, value)| KeyValue::new(key, value)))
+        .with_attributes(set.map(|(key, value)| KeyValue::new(key.clone(), value.clone())))
+        .build()
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! Exporter: what scopegate adds around the SDK's batch processor: a bound that counts what it drops,
 //! and an exporter that counts what was sent and logs when the collector takes nothing.
 //!
-//! The SDK counts the spans that do not fit its queue, but it shows that number to nobody. So the
-//! bound is applied before the queue, which then is never full.
+//! The SDK counts the spans that do not fit its queue, but has no function that returns the number. So
+//! the bound is applied before the queue, which then is never full.
 //!
 //! Not here: the queue, the batches and the thread that sends them; the SDK has those.
 
@@ -17,6 +17,7 @@ use opentelemetry_sdk::trace::{
     BatchSpanProcessor, Span, SpanData, SpanExporter as Exporter, SpanProcessor,
 };
 use tokio::runtime::Handle;
+use tokio::time::timeout;
 
 use super::{MAX_QUEUED_SPANS, Shared};
 use crate::metrics::supervise::Supervisor;
@@ -24,19 +25,13 @@ use crate::metrics::supervise::Supervisor;
 /// How long the collector may take for a message. The exporter may have another timeout.
 const EXPORT_TIMEOUT: Duration = Duration::from_secs(30);
 /// The name of the exporter among the restarted tasks.
-const TASK: &str = "traces";
+pub(super) const TASK: &str = "traces";
 
 /// The batch processor, with a bound that counts what it drops.
 #[derive(Debug)]
 pub(super) struct BoundedProcessor {
-    batches: BatchSpanProcessor,
-    shared: Arc<Shared>,
-}
-
-impl BoundedProcessor {
-    pub(super) fn new(batches: BatchSpanProcessor, shared: Arc<Shared>) -> Self {
-        Self { batches, shared }
-    }
+    pub(super) batches: BatchSpanProcessor,
+    pub(super) shared: Arc<Shared>,
 }
 
 impl SpanProcessor for BoundedProcessor {
@@ -64,63 +59,43 @@ impl SpanProcessor for BoundedProcessor {
 /// The OTLP exporter, with the counters and the log of its failures.
 #[derive(Debug)]
 pub(super) struct CountingExporter {
-    exporter: Arc<SpanExporter>,
-    runtime: Handle,
-    shared: Arc<Shared>,
-    supervisor: Arc<Supervisor>,
-}
-
-impl CountingExporter {
-    /// An exporter whose connection is a task of the present runtime.
-    pub(super) fn new(
-        exporter: SpanExporter,
-        shared: Arc<Shared>,
-        supervisor: Arc<Supervisor>,
-    ) -> Self {
-        supervisor.register(TASK);
-        Self { exporter: Arc::new(exporter), runtime: Handle::current(), shared, supervisor }
-    }
-
-    /// Sends one message. None if the runtime has ended.
-    async fn send(&self, spans: Vec<SpanData>) -> Option<Result<(), String>> {
-        // The thread of the batch processor has no runtime, and it would not survive a panic.
-        let exporter = Arc::clone(&self.exporter);
-        let sending =
-            async move { tokio::time::timeout(EXPORT_TIMEOUT, exporter.export(spans)).await };
-        match self.runtime.spawn(sending).await {
-            Ok(Ok(sent)) => Some(sent.map_err(|error| error.to_string())),
-            Ok(Err(_)) => Some(Err("no reply within the export timeout".to_owned())),
-            Err(ended) if ended.is_panic() => {
-                self.supervisor.restarted(TASK);
-                Some(Err("the exporter panicked".to_owned()))
-            }
-            Err(_) => None,
-        }
-    }
+    pub(super) exporter: Arc<SpanExporter>,
+    /// The runtime of the exporter's connection.
+    pub(super) runtime: Handle,
+    pub(super) shared: Arc<Shared>,
+    pub(super) supervisor: Arc<Supervisor>,
 }
 
 impl Exporter for CountingExporter {
     async fn export(&self, spans: Vec<SpanData>) -> OTelSdkResult {
         let Shared { counts, is_failing } = &*self.shared;
-        let count = spans.len();
-        let sent = self.send(spans).await;
+        let (count, exporter) = (spans.len(), Arc::clone(&self.exporter));
+        // The thread of the batch processor has no runtime, and it would not survive a panic.
+        let sending = async move { timeout(EXPORT_TIMEOUT, exporter.export(spans)).await };
+        let sent = match self.runtime.spawn(sending).await {
+            Ok(sent) => sent.unwrap_or(Err(OTelSdkError::Timeout(EXPORT_TIMEOUT))),
+            Err(ended) if ended.is_panic() => {
+                self.supervisor.restarted(TASK);
+                Err(OTelSdkError::InternalFailure("the exporter panicked".to_owned()))
+            }
+            // The runtime has ended, and the process ends with it.
+            Err(_) => return Err(OTelSdkError::AlreadyShutdown),
+        };
         counts.queued.fetch_sub(count, Ordering::Relaxed);
-        match sent {
-            Some(Ok(())) => {
+        match &sent {
+            Ok(()) => {
                 counts.sent.inc_by(count as u64);
                 if is_failing.swap(false, Ordering::Relaxed) {
                     tracing::info!("traces are sent again");
                 }
-                Ok(())
             }
-            Some(Err(error)) => {
+            Err(error) => {
                 counts.dropped.inc_by(count as u64);
                 if !is_failing.swap(true, Ordering::Relaxed) {
                     tracing::warn!(%error, "traces cannot be sent: spans are dropped");
                 }
-                Err(OTelSdkError::InternalFailure(error))
             }
-            None => Err(OTelSdkError::AlreadyShutdown),
         }
+        sent
     }
 }

@@ -62,15 +62,15 @@ impl Trace {
     ) -> Self {
         let name = path.trim_start_matches('/');
         let (service, method) = name.rsplit_once('/').unwrap_or(("", name));
-        let request_id = context.request_id.as_deref();
         let attributes = [
             KeyValue::new("rpc.system", "grpc"),
             KeyValue::new("rpc.service", service.to_owned()),
             KeyValue::new("rpc.method", method.to_owned()),
             KeyValue::new("scopegate.caller", caller.name().to_owned()),
         ];
+        let request_id = context.request_id.as_ref();
         let request_id =
-            request_id.map(|id| KeyValue::new("scopegate.x_request_id", id.to_owned()));
+            request_id.map(|id| KeyValue::new("scopegate.x_request_id", id.to_string()));
         let span = SpanBuilder::from_name(name.to_owned())
             .with_kind(SpanKind::Server)
             .with_attributes(attributes.into_iter().chain(request_id))
