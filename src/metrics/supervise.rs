@@ -33,6 +33,11 @@ impl Supervisor {
         restarts.iter().map(|(name, count)| (*name, *count)).collect()
     }
 
+    /// Adds a thread or task that a library runs, with no restart yet.
+    pub fn register(&self, name: &'static str) {
+        self.count(name, 0);
+    }
+
     /// Records the restart of a thread or task that panicked.
     pub fn restarted(&self, name: &'static str) {
         self.count(name, 1);

@@ -1,74 +1,78 @@
-//! OTLP: traces of calls, sent to a collector.
+//! OTLP: traces of calls, sent to a collector by the OpenTelemetry SDK.
 //!
 //! A traced call has one span, by OpenTelemetry's conventions for RPC, and one child span for each
-//! step that it waited for: a read of the store, a commit. The worker records a few fields and
-//! queues them. A separate thread makes spans of them and sends the spans. Spans for which the
-//! queue has no space, and spans that the collector does not take, are dropped and counted, so no
-//! call waits.
+//! step that it waited for: a read of the store, a commit. The SDK's batch processor queues the
+//! spans, and its thread sends them. Spans for which the queue has no space, and spans that the
+//! collector does not take, are dropped and counted, so no call waits.
 //!
 //! A span has the ids of companies and credentials, the caller's name and the request id. It has no
 //! user, token, scope, secret, key or error text.
 //!
-//! OpenTelemetry's SDK has a provider, contexts and processors. None of them is needed here: a call
-//! is known to be traced before it begins, and each call is one task.
-//!
-//! Not here: which calls are traced; see [`super::request_log`].
+//! Not here: which calls are traced; see [`super::request_log`]. And the headers that name a trace;
+//! see [`super::trace_context`].
 
-mod sender;
+mod exporter;
 mod span;
 
-use std::hash::BuildHasher;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
-use std::time::{Duration, SystemTime};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
-use http::{Response, Uri};
-use opentelemetry::{Key, KeyValue};
+use http::Uri;
+use opentelemetry::trace::{SpanKind, TracerProvider};
+use opentelemetry::{InstrumentationScope, KeyValue};
 use opentelemetry_otlp::tonic_types::transport::ClientTlsConfig;
 use opentelemetry_otlp::{SpanExporter, WithExportConfig, WithTonicConfig};
 use opentelemetry_sdk::Resource;
-use opentelemetry_sdk::trace::SpanExporter as _;
-use tokio::sync::{Notify, mpsc};
+use opentelemetry_sdk::trace::{
+    BatchConfigBuilder, BatchSpanProcessor, IdGenerator, RandomIdGenerator, Sampler,
+    SamplingDecision, SdkTracer, SdkTracerProvider, ShouldSample, SpanExporter as _,
+};
+use tokio::runtime::Handle;
 
-use self::span::{TracedCall, TracedDecision};
+use self::exporter::{BoundedProcessor, CountingExporter};
+pub(crate) use self::span::{Trace, TracedRequest, code};
+use crate::metrics::Counter;
 use crate::metrics::supervise::Supervisor;
-use crate::metrics::wait_spans::WaitSpans;
-use crate::metrics::{Counter, Gauge};
-use crate::observe::trace_context::RequestContext;
-use crate::policy::caller::Caller;
-use crate::proto::{BatchCheckResponse, CheckRequest, CheckResponse, Decision};
 
-/// The limit of calls that wait to be sent.
-const MAX_QUEUED_CALLS: usize = 1 << 12;
+/// The limit of spans that are not sent yet.
+const MAX_QUEUED_SPANS: usize = 1 << 12;
+/// The limit of spans in one message. It is well below the 4 MiB that most collectors accept.
+const MAX_MESSAGE_SPANS: usize = 512;
+/// How long a span waits for others of its message.
+const MAX_BATCH_DELAY: Duration = Duration::from_secs(1);
+/// How long the end of the server waits until the queued spans are sent, and how long if the
+/// collector did not take the last message.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+const FAILING_DRAIN_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Why traces cannot be sent.
 #[derive(Debug, thiserror::Error)]
 #[error("--otlp-endpoint: {0}")]
 pub(crate) struct OtlpError(String);
 
-/// The queue of traced calls.
+/// Makes the spans of calls, and sends them.
 pub(crate) struct Traces {
-    queue: mpsc::Sender<Box<TracedCall>>,
-    /// One of this many calls without a trace of their own begins one. 0: none of them.
-    one_in: u64,
+    provider: SdkTracerProvider,
+    tracer: SdkTracer,
+    /// Which of the calls without a trace of their own begin one. None: none of them.
+    sampler: Option<Sampler>,
     shared: Arc<Shared>,
 }
 
 /// The state that calls and the sending thread share.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Shared {
     counts: SpanCounts,
     /// Whether the collector did not take the last message.
     is_failing: AtomicBool,
-    /// Wakes the sender to send the queued calls at once.
-    flush: Notify,
 }
 
 /// The numbers of spans that were sent and dropped.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(crate) struct SpanCounts {
-    /// Calls whose spans are not sent yet.
-    queued: Gauge,
+    /// Spans that are neither sent nor dropped yet.
+    queued: AtomicUsize,
     /// Spans that the collector took.
     pub(crate) sent: Counter,
     /// Spans that did not fit the queue, or that the collector did not take.
@@ -76,43 +80,63 @@ pub(crate) struct SpanCounts {
 }
 
 impl Traces {
-    /// Starts the thread that sends to this collector. The collector need not be reachable yet.
+    /// Starts the thread that sends to this collector. The connection is a task of the present
+    /// runtime. The collector need not be reachable yet.
     ///
     /// # Errors
-    /// The address is not one of a collector, or the system has no thread.
+    /// The address is not one of a collector.
     pub(crate) fn start(
         endpoint: &str,
         one_in: u64,
         supervisor: &Arc<Supervisor>,
     ) -> Result<Self, OtlpError> {
         check(endpoint).map_err(|what| OtlpError(what.to_owned()))?;
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.map_err(|error| OtlpError(error.kind().to_string()))?;
-        let exporter = {
-            // The exporter connects when it first sends. The connection is a task of this runtime.
-            let _entered = runtime.enter();
-            let exporter = SpanExporter::builder().with_tonic().with_endpoint(endpoint);
-            let exporter = match endpoint.starts_with("https:") {
-                true => exporter.with_tls_config(ClientTlsConfig::new().with_native_roots()),
-                false => exporter,
-            };
-            let mut exporter = exporter.build().map_err(|error| OtlpError(error.to_string()))?;
-            exporter.set_resource(&resource());
-            exporter
+        let exporter = SpanExporter::builder().with_tonic().with_endpoint(endpoint);
+        let exporter = match endpoint.starts_with("https:") {
+            true => exporter.with_tls_config(ClientTlsConfig::new().with_native_roots()),
+            false => exporter,
         };
-        let (queue, mut calls) = mpsc::channel(MAX_QUEUED_CALLS);
+        let mut exporter = exporter.build().map_err(|error| OtlpError(error.to_string()))?;
+        exporter.set_resource(&resource());
         let shared: Arc<Shared> = Arc::default();
-        let own = Arc::clone(&shared);
-        supervisor
-            .thread("traces", move || runtime.block_on(sender::run(&mut calls, &exporter, &own)))
-            .map_err(|error| OtlpError(error.kind().to_string()))?;
-        Ok(Self { queue, one_in, shared })
+        supervisor.register(exporter::TASK);
+        let exporter = CountingExporter {
+            exporter: Arc::new(exporter),
+            runtime: Handle::current(),
+            shared: Arc::clone(&shared),
+            supervisor: Arc::clone(supervisor),
+        };
+        let batches = BatchConfigBuilder::default()
+            .with_max_queue_size(MAX_QUEUED_SPANS)
+            .with_max_export_batch_size(MAX_MESSAGE_SPANS)
+            .with_scheduled_delay(MAX_BATCH_DELAY)
+            .build();
+        let batches = BatchSpanProcessor::builder(exporter).with_batch_config(batches).build();
+        let processor = BoundedProcessor { batches, shared: Arc::clone(&shared) };
+        let provider = SdkTracerProvider::builder()
+            .with_span_processor(processor)
+            // A span begins only for a call that is traced.
+            .with_sampler(Sampler::AlwaysOn)
+            .build();
+        Ok(Self::of(provider, one_in, shared))
     }
 
-    /// Whether a call without a trace of its own begins one.
+    fn of(provider: SdkTracerProvider, one_in: u64, shared: Arc<Shared>) -> Self {
+        let scope = InstrumentationScope::builder(env!("CARGO_PKG_NAME"))
+            .with_version(env!("CARGO_PKG_VERSION"))
+            .build();
+        let tracer = provider.tracer_with_scope(scope);
+        let sampler = (one_in > 0).then(|| Sampler::TraceIdRatioBased(1.0 / one_in as f64));
+        Self { provider, tracer, sampler, shared }
+    }
+
+    /// Whether a call without a trace of its own begins one. This is decided before the call is
+    /// admitted, and its span begins after that.
     pub(crate) fn should_sample(&self) -> bool {
-        let random = || foldhash::quality::RandomState::default().hash_one(());
-        self.one_in > 0 && random().is_multiple_of(self.one_in)
+        let Some(sampler) = &self.sampler else { return false };
+        let id = RandomIdGenerator::default().new_trace_id();
+        let sampled = sampler.should_sample(None, id, "", &SpanKind::Server, &[], &[]);
+        sampled.decision == SamplingDecision::RecordAndSample
     }
 
     /// The numbers of spans that were sent and dropped.
@@ -120,17 +144,14 @@ impl Traces {
         &self.shared.counts
     }
 
-    /// Sends the queued calls and waits for it: at most five seconds, and half a second if the
-    /// collector takes nothing.
-    pub(crate) fn flush(&self) {
-        self.shared.flush.notify_one();
-        for poll in 0..500 {
-            let is_in_vain = poll > 50 && self.shared.is_failing.load(Ordering::Relaxed);
-            if is_in_vain || self.shared.counts.queued.read() == 0 {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
+    /// Sends the queued spans, and waits for it: at most five seconds, and half a second if the
+    /// collector takes nothing. Later spans are dropped.
+    pub(crate) fn shutdown(&self) {
+        let timeout = match self.shared.is_failing.load(Ordering::Relaxed) {
+            true => FAILING_DRAIN_TIMEOUT,
+            false => DRAIN_TIMEOUT,
+        };
+        self.provider.shutdown_with_timeout(timeout).ok();
     }
 }
 
@@ -151,126 +172,16 @@ fn check(endpoint: &str) -> Result<(), &'static str> {
 /// The resource that sends the spans. OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES override the
 /// defaults.
 fn resource() -> Resource {
+    let defaults =
+        [("service.name", env!("CARGO_PKG_NAME")), ("service.version", env!("CARGO_PKG_VERSION"))];
     let environment = Resource::builder().build();
-    let is_set = |key: &'static str| {
-        let value = environment.get(&Key::from_static_str(key));
-        value.is_some_and(|value| !value.as_str().starts_with("unknown_service"))
-    };
-    let mut resource = Resource::builder();
-    for (key, value) in
-        [("service.name", env!("CARGO_PKG_NAME")), ("service.version", env!("CARGO_PKG_VERSION"))]
-    {
-        if !is_set(key) {
-            resource = resource.with_attribute(KeyValue::new(key, value));
-        }
-    }
-    resource.build()
-}
-
-/// The gRPC status code of a response. For a stream it is the status at its beginning.
-pub(crate) fn code<B>(response: &Response<B>) -> i32 {
-    let status = response.headers().get("grpc-status").and_then(|status| status.to_str().ok());
-    status.and_then(|status| status.parse().ok()).unwrap_or(0)
-}
-
-/// The subject of a check, as the request names it.
-pub(crate) struct TracedRequest {
-    company: String,
-    credential: String,
-}
-
-impl TracedRequest {
-    /// The subject of this check.
-    pub(crate) fn of(check: &CheckRequest) -> Self {
-        Self { company: check.company_id.clone(), credential: check.credential_id.clone() }
-    }
-}
-
-/// A traced call. When it is dropped, the call has ended and its spans are queued.
-pub(crate) struct Trace {
-    traces: Arc<Traces>,
-    call: Option<Box<TracedCall>>,
-}
-
-impl Trace {
-    /// Begins the span of a call. None if the system has no random numbers for its ids.
-    pub(crate) fn begin(
-        traces: Arc<Traces>,
-        context: Arc<RequestContext>,
-        path: &str,
-        caller: &Caller,
-    ) -> Option<Self> {
-        let trace_id = match &context.parent {
-            Some(parent) => parent.trace_id,
-            None => u128::from(random_id()?) << 64 | u128::from(random_id()?),
-        };
-        let start = SystemTime::now();
-        let call = TracedCall {
-            name: path.trim_start_matches('/').to_owned(),
-            context,
-            caller: caller.clone(),
-            trace_id,
-            span_id: random_id()?,
-            start,
-            end: start,
-            steps: WaitSpans::default(),
-            decision: OnceLock::new(),
-            code: None,
-        };
-        Some(Self { traces, call: Some(Box::new(call)) })
-    }
-
-    /// The list to which the call's steps are added.
-    pub(crate) fn steps(&self) -> WaitSpans {
-        self.call.as_ref().map(|call| call.steps.clone()).unwrap_or_default()
-    }
-
-    /// Records the decision of a check. The ids of the request are recorded only here, because
-    /// only a decided check has valid ids.
-    pub(crate) fn record_decision(&self, request: TracedRequest, response: &CheckResponse) {
-        let denied = response.decision() == Decision::Denied;
-        let reason = response.reason().as_str_name();
-        let reason = reason.strip_prefix("REASON_").unwrap_or(reason);
-        self.record(TracedDecision::One { request, denied, reason, revision: response.revision });
-    }
-
-    /// Records the decisions of a batch of checks.
-    pub(crate) fn record_batch(&self, response: &BatchCheckResponse) {
-        let denied = response.results.iter().filter(|one| one.decision() == Decision::Denied);
-        let (checks, denied) = (response.results.len(), denied.count());
-        self.record(TracedDecision::Many { checks, denied, revision: response.revision });
-    }
-
-    fn record(&self, decision: TracedDecision) {
-        if let Some(call) = &self.call {
-            call.decision.set(decision).ok();
-        }
-    }
-
-    /// Ends the call with the status of this response.
-    pub(crate) fn finish<B>(mut self, response: &Response<B>) {
-        if let Some(call) = &mut self.call {
-            call.code = Some(code(response));
-        }
-    }
-}
-
-impl Drop for Trace {
-    fn drop(&mut self) {
-        let Some(mut call) = self.call.take() else { return };
-        call.end = SystemTime::now();
-        let counts = self.traces.counts();
-        counts.queued.up();
-        if let Err(unsent) = self.traces.queue.try_send(call) {
-            counts.queued.down();
-            counts.dropped.inc_by(1 + unsent.into_inner().steps.take().len() as u64);
-        }
-    }
-}
-
-/// A random id of 64 bits from the operating system, which is not 0.
-fn random_id() -> Option<u64> {
-    getrandom::u64().ok().map(|id| id.max(1))
+    // The SDK has a name of its own if the environment has none.
+    let set =
+        environment.iter().filter(|(_, value)| !value.as_str().starts_with("unknown_service"));
+    Resource::builder_empty()
+        .with_attributes(defaults.map(|(key, value)| KeyValue::new(key, value)))
+        .with_attributes(set.map(|(key, value)| KeyValue::new(key.clone(), value.clone())))
+        .build()
 }
 
 #[cfg(test)]

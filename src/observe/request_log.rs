@@ -65,8 +65,8 @@ impl RequestObserver {
 impl ObservedRequest {
     /// Begins the call's trace, if the call is traced.
     pub(crate) fn trace(&self, path: &str, caller: &Caller) -> Option<Trace> {
-        let (traces, context) = (Arc::clone(self.traces.as_ref()?), Arc::clone(&self.context));
-        Trace::begin(traces, context, path, caller)
+        let traces = Arc::clone(self.traces.as_ref()?);
+        Some(Trace::begin(traces, &self.context, path, caller))
     }
 }
 

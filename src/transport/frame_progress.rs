@@ -5,6 +5,9 @@
 //! the frames by their lengths and parses nothing else. It also bounds how many bytes of header blocks
 //! are read before their calls are handled.
 //!
+//! The keep-alive of hyper is no substitute: it ends an idle peer that does not answer a PING, and it
+//! begins only after the preface. `docs/adr/0013` names the tests.
+//!
 //! Not here: the timeout; see [`super::stall_timer`]. And idle connections; see [`super::activity`].
 
 use std::io::{self, IoSlice};

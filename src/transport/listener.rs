@@ -223,7 +223,7 @@ impl Listener {
             tokio::task::block_in_place(|| log.flush());
         }
         if let Some(traces) = &self.traces {
-            tokio::task::block_in_place(|| traces.flush());
+            tokio::task::block_in_place(|| traces.shutdown());
         }
         if let Some(authority) = self.api.authority() {
             // This joins the writer, which may wait for the disk.

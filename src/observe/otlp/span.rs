@@ -1,21 +1,21 @@
-//! Span: makes the OpenTelemetry spans of a traced call.
+//! Span: the span of a traced call, and the child spans of its steps.
 //!
-//! Not here: how spans are sent; see [`super::sender`].
+//! Not here: how spans are sent; see [`super::exporter`].
 
-use std::borrow::Cow;
 use std::sync::{Arc, OnceLock};
-use std::time::SystemTime;
 
+use http::Response;
 use opentelemetry::trace::{
-    SpanContext, SpanId, SpanKind, Status, TraceFlags, TraceId, TraceState,
+    Span as _, SpanBuilder, SpanContext, SpanKind, Status, TraceContextExt, TraceFlags, TraceState,
 };
-use opentelemetry::{InstrumentationScope, KeyValue};
-use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
+use opentelemetry::{Context, KeyValue};
+use opentelemetry_sdk::trace::Span;
 
-use super::{TracedRequest, random_id};
-use crate::metrics::wait_spans::{WaitSpan, WaitSpans};
-use crate::observe::trace_context::RequestContext;
+use super::Traces;
+use crate::metrics::wait_spans::WaitSpans;
+use crate::observe::trace_context::{Parent, RequestContext};
 use crate::policy::caller::Caller;
+use crate::proto::{BatchCheckResponse, CheckRequest, CheckResponse, Decision};
 
 /// The codes that OpenTelemetry's conventions count as errors of the server: UNKNOWN,
 /// DEADLINE_EXCEEDED, UNIMPLEMENTED, INTERNAL, UNAVAILABLE and DATA_LOSS.
@@ -23,109 +23,137 @@ const SERVER_ERRORS: [i32; 6] = [2, 4, 12, 13, 14, 15];
 /// The code of a call that its caller cancelled.
 const CANCELLED: i32 = 1;
 
-/// The decision of a call.
-pub(super) enum TracedDecision {
-    One { request: TracedRequest, denied: bool, reason: &'static str, revision: u64 },
-    Many { checks: usize, denied: usize, revision: u64 },
+/// The gRPC status code of a response. For a stream it is the status at its beginning.
+pub(crate) fn code<B>(response: &Response<B>) -> i32 {
+    let status = response.headers().get("grpc-status").and_then(|status| status.to_str().ok());
+    status.and_then(|status| status.parse().ok()).unwrap_or(0)
 }
 
-/// The recorded fields of one call.
-pub(super) struct TracedCall {
-    /// The service and the method.
-    pub(super) name: String,
-    pub(super) context: Arc<RequestContext>,
-    pub(super) caller: Caller,
-    pub(super) trace_id: u128,
-    pub(super) span_id: u64,
-    pub(super) start: SystemTime,
-    pub(super) end: SystemTime,
-    pub(super) steps: WaitSpans,
-    pub(super) decision: OnceLock<TracedDecision>,
-    /// None if the caller did not wait for the response.
-    pub(super) code: Option<i32>,
-}
+/// The subject of a check, as the request names it.
+pub(crate) struct TracedRequest([KeyValue; 2]);
 
-impl TracedCall {
-    /// The span of the call, and one child span for each of its steps.
-    pub(super) fn spans(self) -> Vec<SpanData> {
-        let steps = self.steps.take();
-        let attributes = self.attributes(&steps);
-        let parent = self.context.parent.as_ref();
-        let state = parent.and_then(|parent| parent.state.as_deref());
-        let state: TraceState = state.and_then(|state| state.parse().ok()).unwrap_or_default();
-        let scope = InstrumentationScope::builder(env!("CARGO_PKG_NAME"))
-            .with_version(env!("CARGO_PKG_VERSION"))
-            .build();
-        let is_error = self.code.is_some_and(|code| SERVER_ERRORS.contains(&code));
-        // The status has no description: callers influence the text of an error.
-        let status = if is_error { Status::error("") } else { Status::Unset };
-        let span_context = |span_id: u64| {
-            let (trace_id, span_id) =
-                (TraceId::from_bytes(self.trace_id.to_be_bytes()), SpanId::from(span_id));
-            SpanContext::new(trace_id, span_id, TraceFlags::SAMPLED, false, state.clone())
-        };
-        let call_span = SpanData {
-            span_context: span_context(self.span_id),
-            parent_span_id: parent.map_or(SpanId::INVALID, |parent| parent.span_id.into()),
-            parent_span_is_remote: parent.is_some(),
-            span_kind: SpanKind::Server,
-            name: Cow::Owned(self.name.clone()),
-            start_time: self.start,
-            end_time: self.end,
-            attributes,
-            dropped_attributes_count: 0,
-            events: SpanEvents::default(),
-            links: SpanLinks::default(),
-            status,
-            instrumentation_scope: scope,
-        };
-        let step_span = |step: &WaitSpan| SpanData {
-            span_context: span_context(random_id().unwrap_or(1)),
-            parent_span_id: self.span_id.into(),
-            parent_span_is_remote: false,
-            span_kind: SpanKind::Internal,
-            name: Cow::Borrowed(step.name),
-            start_time: step.began,
-            end_time: step.ended,
-            attributes: step.revision.map(revision).into_iter().collect(),
-            status: Status::Unset,
-            ..call_span.clone()
-        };
-        let mut spans: Vec<_> = steps.iter().map(step_span).collect();
-        spans.push(call_span);
-        spans
+impl TracedRequest {
+    /// The subject of this check.
+    pub(crate) fn of(check: &CheckRequest) -> Self {
+        Self([
+            KeyValue::new("scopegate.company_id", check.company_id.clone()),
+            KeyValue::new("scopegate.credential_id", check.credential_id.clone()),
+        ])
     }
+}
 
-    fn attributes(&self, steps: &[WaitSpan]) -> Vec<KeyValue> {
-        let (service, method) = self.name.rsplit_once('/').unwrap_or(("", &self.name));
-        let mut all = vec![
+/// A traced call. When it is dropped, the call has ended and its spans are queued.
+pub(crate) struct Trace {
+    traces: Arc<Traces>,
+    span: Span,
+    steps: WaitSpans,
+    decision: OnceLock<Vec<KeyValue>>,
+    /// None if the caller did not wait for the response.
+    code: Option<i32>,
+}
+
+impl Trace {
+    /// Begins the span of a call.
+    pub(crate) fn begin(
+        traces: Arc<Traces>,
+        context: &RequestContext,
+        path: &str,
+        caller: &Caller,
+    ) -> Self {
+        let name = path.trim_start_matches('/');
+        let (service, method) = name.rsplit_once('/').unwrap_or(("", name));
+        let attributes = [
             KeyValue::new("rpc.system", "grpc"),
             KeyValue::new("rpc.service", service.to_owned()),
             KeyValue::new("rpc.method", method.to_owned()),
-            KeyValue::new("rpc.grpc.status_code", i64::from(self.code.unwrap_or(CANCELLED))),
-            KeyValue::new("scopegate.caller", self.caller.name().to_owned()),
+            KeyValue::new("scopegate.caller", caller.name().to_owned()),
         ];
-        if let Some(id) = &self.context.request_id {
-            all.push(KeyValue::new("scopegate.x_request_id", id.to_string()));
-        }
-        match self.decision.get() {
-            Some(TracedDecision::One { request, denied, reason, revision: at }) => all.extend([
-                KeyValue::new("scopegate.company_id", request.company.clone()),
-                KeyValue::new("scopegate.credential_id", request.credential.clone()),
-                KeyValue::new("scopegate.decision", if *denied { "DENIED" } else { "ALLOWED" }),
-                KeyValue::new("scopegate.reason", *reason),
-                revision(*at),
-            ]),
-            Some(TracedDecision::Many { checks, denied, revision: at }) => all.extend([
-                KeyValue::new("scopegate.checks", number(*checks as u64)),
-                KeyValue::new("scopegate.denied", number(*denied as u64)),
-                revision(*at),
-            ]),
-            // The revision of a change finds its entry in the audit log.
-            None => all.extend(steps.iter().rev().find_map(|step| step.revision).map(revision)),
-        }
-        all
+        let request_id = context.request_id.as_ref();
+        let request_id =
+            request_id.map(|id| KeyValue::new("scopegate.x_request_id", id.to_string()));
+        let span = SpanBuilder::from_name(name.to_owned())
+            .with_kind(SpanKind::Server)
+            .with_attributes(attributes.into_iter().chain(request_id))
+            .start_with_context(&traces.tracer, &parent(context.parent.as_ref()));
+        Self { traces, span, steps: WaitSpans::default(), decision: OnceLock::new(), code: None }
     }
+
+    /// The list to which the call's steps are added.
+    pub(crate) fn steps(&self) -> WaitSpans {
+        self.steps.clone()
+    }
+
+    /// Records the decision of a check. The ids of the request are recorded only here, because
+    /// only a decided check has valid ids.
+    pub(crate) fn record_decision(&self, request: TracedRequest, response: &CheckResponse) {
+        let denied = response.decision() == Decision::Denied;
+        let reason = response.reason().as_str_name();
+        let decision = [
+            KeyValue::new("scopegate.decision", if denied { "DENIED" } else { "ALLOWED" }),
+            KeyValue::new("scopegate.reason", reason.strip_prefix("REASON_").unwrap_or(reason)),
+            revision(response.revision),
+        ];
+        self.decision.set(request.0.into_iter().chain(decision).collect()).ok();
+    }
+
+    /// Records the decisions of a batch of checks.
+    pub(crate) fn record_batch(&self, response: &BatchCheckResponse) {
+        let denied = response.results.iter().filter(|one| one.decision() == Decision::Denied);
+        let decisions = vec![
+            KeyValue::new("scopegate.checks", number(response.results.len() as u64)),
+            KeyValue::new("scopegate.denied", number(denied.count() as u64)),
+            revision(response.revision),
+        ];
+        self.decision.set(decisions).ok();
+    }
+
+    /// Ends the call with the status of this response.
+    pub(crate) fn finish<B>(mut self, response: &Response<B>) {
+        self.code = Some(code(response));
+    }
+
+    /// Adds the steps, the decision and the status.
+    fn complete(&mut self) {
+        let steps = self.steps.take();
+        let context = Context::new().with_remote_span_context(self.span.span_context().clone());
+        for step in &steps {
+            SpanBuilder::from_name(step.name)
+                .with_start_time(step.began)
+                .with_attributes(step.revision.map(revision))
+                .start_with_context(&self.traces.tracer, &context)
+                .end_with_timestamp(step.ended);
+        }
+        // The revision of a change finds its entry in the audit log.
+        let last = || steps.iter().rev().find_map(|step| step.revision).map(revision);
+        let decision = self.decision.take().unwrap_or_else(|| last().into_iter().collect());
+        self.span.set_attributes(decision);
+        let code = self.code.unwrap_or(CANCELLED);
+        self.span.set_attribute(KeyValue::new("rpc.grpc.status_code", i64::from(code)));
+        if SERVER_ERRORS.contains(&code) {
+            // The status has no description: callers influence the text of an error.
+            self.span.set_status(Status::error(""));
+        }
+    }
+}
+
+impl Drop for Trace {
+    fn drop(&mut self) {
+        self.complete();
+        self.span.end();
+    }
+}
+
+/// The context of a call whose caller named this span.
+fn parent(parent: Option<&Parent>) -> Context {
+    let Some(parent) = parent else { return Context::new() };
+    let state: Option<TraceState> = parent.state.as_deref().and_then(|state| state.parse().ok());
+    Context::new().with_remote_span_context(SpanContext::new(
+        parent.trace_id.into(),
+        parent.span_id.into(),
+        TraceFlags::SAMPLED,
+        true,
+        state.unwrap_or_default(),
+    ))
 }
 
 fn revision(revision: u64) -> KeyValue {
@@ -138,25 +166,18 @@ fn number(value: u64) -> i64 {
 
 #[cfg(test)]
 mod tests {
+    use opentelemetry::trace::SpanId;
+    use opentelemetry_sdk::trace::SdkTracerProvider;
+
     use super::*;
 
     #[test]
     fn cancelled_call_has_code_cancelled_and_no_error_status() {
-        let start = SystemTime::now();
-        let call = TracedCall {
-            name: "scopegate.v1.AuthorizationService/Check".to_owned(),
-            context: Arc::default(),
-            caller: Caller::Anonymous,
-            trace_id: 7,
-            span_id: 8,
-            start,
-            end: start,
-            steps: WaitSpans::default(),
-            decision: OnceLock::new(),
-            code: None,
-        };
-        let spans = call.spans();
-        let [span] = spans.as_slice() else { panic!("{spans:?}") };
+        let traces = Arc::new(Traces::of(SdkTracerProvider::default(), 0, Arc::default()));
+        let path = "/scopegate.v1.AuthorizationService/Check";
+        let mut call = Trace::begin(traces, &RequestContext::default(), path, &Caller::Anonymous);
+        call.complete();
+        let span = call.span.exported_data().expect("it is recorded");
         assert!(span.attributes.contains(&KeyValue::new("rpc.grpc.status_code", 1)));
         assert_eq!((&span.status, span.parent_span_id), (&Status::Unset, SpanId::INVALID));
     }
