@@ -20,7 +20,6 @@ use scopegate::metrics::memory_budget::Exhausted;
 use scopegate::policy::catalog::file::{CatalogError, CatalogErrors};
 use scopegate::policy::catalog::{AudienceError, Reach};
 use scopegate::policy::cause::{Cause, DenialCause};
-use scopegate::policy::change::Author;
 use scopegate::policy::credential::AboveCeiling;
 use scopegate::policy::decision::Verdict;
 use scopegate::policy::id::{CompanyId, CredentialId, Name, UserId};
@@ -396,10 +395,11 @@ async fn two_renderers_of_the_same_question_agree() {
     let dir = tempfile::tempdir().expect("a directory");
     let store = Arc::new(SledStore::open(dir.path()).expect("opened"));
     let authority = Authority::new(store, 16).expect("readable");
+    let session = authority.internal_session("test");
     let yaml = "audiences: { x: , y: }\nscopes: { a: , b: }";
-    authority.apply_catalog_file(yaml, false, &Author::default()).await.expect("applied");
+    session.apply_catalog_file(yaml, false, "").await.expect("applied");
     let new = NewCompany { id: company(), display_name: String::new(), scopes: None };
-    authority.create_company(&new, &WriteOptions::default(), |_| ()).await.expect("created");
+    session.create_company(&new, &WriteOptions::default()).await.expect("created");
     let new = NewCredential {
         company: company(),
         id: credential(),
@@ -408,7 +408,7 @@ async fn two_renderers_of_the_same_question_agree() {
         expires_at: None,
         enabled: true,
     };
-    authority.create_credential(&new, &WriteOptions::default(), |_| ()).await.expect("created");
+    session.create_credential(&new, &WriteOptions::default()).await.expect("created");
     let query = |company: &str, scope: Scope, audience: Option<&str>| Query {
         company: CompanyId::parse(company).expect("an id"),
         credential: credential(),
@@ -427,7 +427,7 @@ async fn two_renderers_of_the_same_question_agree() {
         query("acme", scope("a"), Some("z")),
         query("acme", scope("a"), None),
     ] {
-        match authority.check(&query, Revision(0)).await {
+        match session.check(&query, Revision(0)).await {
             Ok(answer) => {
                 kinds.push(answer_json(&answer)["reason"].clone());
                 assert_same_answer(answer);
