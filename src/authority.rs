@@ -27,6 +27,7 @@ pub mod import_item;
 mod l1_cache;
 mod last_used;
 mod load_pool;
+pub mod operation;
 pub mod queries;
 mod restore_grants;
 mod revision_wait;

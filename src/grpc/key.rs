@@ -55,4 +55,11 @@ impl KeyService for Api {
         let (id, options) = parse::delete_key(self.authorize_request(request)?)?;
         self.renewed(self.ready()?.delete_key(&id, &options, reply::key_deleted).await?).await
     }
+    async fn who_am_i(
+        &self,
+        request: Request<WhoAmIRequest>,
+    ) -> Result<Response<WhoAmIResponse>, Status> {
+        let caller = self.authorize_request(request)?.caller;
+        Ok(Response::new(render::caller(&caller)))
+    }
 }

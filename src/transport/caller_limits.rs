@@ -1,6 +1,6 @@
 //! Caller limits: bounds how much of the server one API key may use: calls a second, lists and memory.
 //!
-//! An urgent call, by which an operator removes rights ([`access::takes_away`]), has separate limits,
+//! An urgent call, by which an operator removes access ([`Operation::is_urgent`]), has separate limits,
 //! so that other calls never block it.
 //!
 //! Not here: how many calls may be in flight; see [`super::service`].
@@ -12,12 +12,10 @@ use std::time::Instant;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::authority::operation::Operation;
 use crate::metrics::memory_budget::{Account, MemoryBudget};
-use crate::policy::caller::Caller;
 use crate::policy::keyring::{ApiKey, MAX_KEYS};
 use crate::policy::revision::Revision;
-use crate::policy::role::Role;
-use crate::wire::access;
 
 /// How many lists of one key are read at once.
 const MAX_LISTS: usize = 2;
@@ -68,11 +66,6 @@ impl KeyUsage {
     }
 }
 
-/// Whether an operator removes rights by this call.
-pub(crate) fn is_urgent(caller: &Caller, path: &str) -> bool {
-    access::takes_away(path) && caller.roles().has(Role::Operator)
-}
-
 impl CallerLimits {
     /// Limits each key to this many calls a second, with a burst of the same size, and to half of this
     /// memory.
@@ -108,9 +101,9 @@ impl CallerLimits {
     pub(crate) async fn acquire_list(
         &self,
         key: Option<Revision>,
-        path: &str,
+        operation: &Operation,
     ) -> Result<Option<ListPermit>, usize> {
-        let Some(key) = key.filter(|_| access::is_list(path)) else { return Ok(None) };
+        let Some(key) = key.filter(|_| operation.reads_page) else { return Ok(None) };
         let of = |usage: &mut KeyUsage| (Arc::clone(&usage.lists), Arc::clone(&usage.all_lists));
         let (running, queued) = self.with(key, Instant::now(), of);
         let queued = queued.try_acquire_owned().map_err(|_| MAX_LISTS + MAX_WAITING_LISTS)?;
@@ -160,7 +153,9 @@ mod tests {
 
     use super::*;
     use crate::policy::id::Name;
-    use crate::policy::role::Roles;
+    use crate::policy::role::{Role, Roles};
+    use crate::proto;
+    use crate::wire::access::CompanyScoped;
 
     fn key(created_at: u64, role: Role) -> Arc<ApiKey> {
         Arc::new(ApiKey {
@@ -200,20 +195,10 @@ mod tests {
         assert!(count(true) && !count(true));
     }
 
-    #[test]
-    fn only_operators_calls_that_remove_rights_are_urgent() {
-        let delete = "/scopegate.v1.KeyService/DeleteKey";
-        let grant = "/scopegate.v1.AuthorizationService/GrantScopes";
-        let (operator, admin) = (key(1, Role::Operator), key(2, Role::CompanyAdmin));
-        assert!(is_urgent(&Caller::Key(Arc::clone(&operator)), delete));
-        assert!(!is_urgent(&Caller::Key(operator), grant));
-        assert!(!is_urgent(&Caller::Key(admin), delete));
-    }
-
     #[tokio::test]
     async fn key_that_always_lists_delays_no_other_key() {
         let limits = CallerLimits::new(1, MemoryBudget::new(100));
-        let list = "/scopegate.v1.DirectoryService/ListCredentials";
+        let list = proto::ListCredentialsRequest::OPERATION;
         let turn = async |key| {
             let turn = limits.acquire_list(Some(Revision(key)), list);
             tokio::time::timeout(Duration::ZERO, turn)
@@ -231,7 +216,7 @@ mod tests {
         held.push(turn(1).await.expect("a turn"));
         let none = limits.acquire_list(None, list).await.expect("not refused");
         assert!(none.is_none(), "without a key there is no turn");
-        let check = "/scopegate.v1.AuthorizationService/Check";
+        let check = proto::CheckRequest::OPERATION;
         assert!(limits.acquire_list(Some(Revision(1)), check).await.expect("it is").is_none());
         // The number of waiting calls is bounded.
         let mut waiting: Vec<_> = (0..MAX_WAITING_LISTS)

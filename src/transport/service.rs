@@ -20,11 +20,12 @@ use tower::ServiceExt;
 use super::activity::Activity;
 use super::call_counters::CallCounters;
 use super::call_slots::{CallKind, CallSlot, CallSlots, ConnectionSlots};
-use super::caller_limits::{self, CallerLimits};
+use super::caller_limits::CallerLimits;
 use super::health::Health;
 use super::interruption::Interruptible;
 use super::settings::ConnectionLimits;
 use super::tls::Tls;
+use crate::authority::operation::{Effect, Operation};
 use crate::grpc::body_timeout::BodyTimeout;
 use crate::grpc::memory::{self, CountedBody, RequestMemory, Urgency};
 use crate::grpc::peer::Peer;
@@ -41,13 +42,9 @@ use crate::observe::request_log::{AccessLogLine, ObservedRequest, RequestObserve
 use crate::observe::trace_context::RequestContext;
 use crate::policy::caller::Caller;
 use crate::policy::revision::Revision;
-use crate::proto::CheckRequest;
-use crate::wire::access;
+use crate::proto::{BatchCheckRequest, CheckRequest};
+use crate::wire::access::{self, CompanyScoped};
 use crate::wire::names::code_name;
-
-/// The methods of the unary fast path, which bypasses the generated services.
-pub(crate) const CHECK: &str = "/scopegate.v1.AuthorizationService/Check";
-pub(crate) const BATCH_CHECK: &str = "/scopegate.v1.AuthorizationService/BatchCheck";
 
 /// The health calls, which need no key.
 pub(crate) const HEALTH: &str = "/grpc.health.v1.Health/";
@@ -55,10 +52,6 @@ pub(crate) const HEALTH: &str = "/grpc.health.v1.Health/";
 /// How many urgent calls above `--max-in-flight` a worker accepts. By these calls operators remove
 /// rights.
 const URGENT_RESERVE: usize = 64;
-
-/// The calls whose messages come one after another, without a time limit.
-const STREAMS: [&str; 2] =
-    ["/scopegate.v1.DirectoryService/ImportCredentials", "/grpc.reflection."];
 
 /// The parts that each worker needs to answer calls.
 #[derive(Clone)]
@@ -100,6 +93,7 @@ pub(crate) struct Service {
 
 /// An admitted call.
 struct Admitted {
+    operation: &'static Operation,
     caller: Caller,
     urgency: Urgency,
     /// Counts the call as in flight for its key.
@@ -114,45 +108,45 @@ impl Service {
     /// The caller is not authenticated or not permitted, or a limit is reached.
     fn admit<B>(
         &self,
+        operation: Option<&'static Operation>,
         request: &Request<B>,
         peer: &Peer,
         in_flight: usize,
     ) -> Result<Admitted, Status> {
-        let path = request.uri().path();
         if in_flight > self.max_in_flight + URGENT_RESERVE {
             return Err(status::overloaded(self.max_in_flight));
         }
         let caller = self.api.caller(request.headers(), peer)?;
-        let urgent = caller_limits::is_urgent(&caller, path);
+        let urgent = operation.is_some_and(|operation| operation.is_urgent(&caller));
         let reserve = if urgent { URGENT_RESERVE } else { 0 };
         if in_flight > self.max_in_flight + reserve {
             return Err(status::overloaded(self.max_in_flight));
         }
-        let roles = access::roles(path).ok_or_else(status::unknown_method)?;
-        if !caller.roles().intersects(roles) {
+        let operation = operation.ok_or_else(status::unknown_method)?;
+        if !caller.roles().intersects(operation.roles) {
             return Err(RejectedCaller::caller(
                 status::not_permitted(),
                 RejectionReason::Role,
                 &caller,
             ));
         }
-        let urgency = match access::is_change(path) {
-            true if urgent => Urgency::Urgent,
-            true => Urgency::Change,
-            false => Urgency::Read,
+        let urgency = match operation.effect {
+            Effect::Read => Urgency::Read,
+            Effect::Removal if urgent => Urgency::Urgent,
+            Effect::Change | Effect::Removal => Urgency::Change,
         };
         let Caller::Key(key) = &caller else {
-            return Ok(Admitted { caller, urgency, of_key: None });
+            return Ok(Admitted { operation, caller, urgency, of_key: None });
         };
         let (of_key, in_flight) = self.calls.acquire(key.created_at);
         let limit = (self.max_in_flight + reserve).div_ceil(2);
         if in_flight > limit {
             return Err(status::too_many_of_key(limit));
         }
-        if access::is_rated(path) {
+        if operation.is_rated {
             self.caller_limits.count(key, urgent, Instant::now()).map_err(status::rate_limited)?;
         }
-        Ok(Admitted { caller, urgency, of_key: Some(of_key) })
+        Ok(Admitted { operation, caller, urgency, of_key: Some(of_key) })
     }
 
     /// The kind of a health call, its slot and its deadline.
@@ -193,14 +187,12 @@ pub(crate) fn handle(
         Other(Pin<Box<F>>, Option<CallSlot>),
     }
     let path = request.uri().path();
-    // Checks are the first paths, so this is quick for them.
-    let path_index = access::PATHS.iter().position(|known| *known == path);
-    let path_index = path_index.unwrap_or(access::PATHS.len());
+    let operation = access::operation(path);
     let interruptible = Interruptible::new(activity, path);
     let (mut counted, mut of_key, mut open, mut known) = (None, None, None, None);
     let call = if let Some(unfit) = RejectedHead::of(&request, service.max_header_bytes) {
         DispatchedCall::Unfit(unfit)
-    } else if path_index == access::PATHS.len()
+    } else if operation.is_none()
         && let Some(method) = path.strip_prefix(HEALTH)
     {
         match service.admit_health(method, request.headers(), own_slots) {
@@ -219,14 +211,17 @@ pub(crate) fn handle(
         counted = Some(one);
         let observer = service.observer.as_ref();
         let observed = observer.and_then(|observer| observer.observe(request.headers()));
-        match (service.admit(&request, peer, in_flight), unary::deadline(request.headers())) {
+        match (
+            service.admit(operation, &request, peer, in_flight),
+            unary::deadline(request.headers()),
+        ) {
             (Err(status), _) => {
                 // A rejected call is not in flight while its response waits to be sent.
                 counted = None;
                 DispatchedCall::Rejected(Box::new(status))
             }
             (Ok(mut admitted), Ok(deadline))
-                if path == CHECK
+                if is_method_of::<CheckRequest>(admitted.operation)
                     && observed.is_none()
                     && unary::is_supported(request.headers()) =>
             {
@@ -236,10 +231,9 @@ pub(crate) fn handle(
             }
             (Ok(mut admitted), deadline) => {
                 of_key = admitted.of_key.take();
-                // A permitted path that is not in the table is one of the reflection service.
-                let slot = match path_index < access::PATHS.len() {
-                    true => Ok(None),
-                    false => service.call_slots.take(CallKind::Reflection, own_slots).map(Some),
+                let slot = match access::is_reflection(admitted.operation) {
+                    false => Ok(None),
+                    true => service.call_slots.take(CallKind::Reflection, own_slots).map(Some),
                 };
                 match slot {
                     Ok(slot) => {
@@ -277,10 +271,10 @@ pub(crate) fn handle(
             DispatchedCall::Unfit(unfit) => unfit.into_response(service.max_header_bytes),
             DispatchedCall::Rejected(status) => status.into_http(),
         };
-        let code = service.calls.count(path_index, &response);
+        let code = service.calls.count(operation, &response);
         let rejected =
             RejectedCaller::of(code, &response).map(|rejected| rejected.of_caller(known.as_ref()));
-        let known_path = access::PATHS.get(path_index).copied().unwrap_or("other");
+        let known_path = operation.map_or("other", |operation| operation.path);
         service.rejected_callers.call(address, known_path, rejected);
         Ok(match open {
             // A stream is open until its last frame. Other responses are whole messages.
@@ -293,28 +287,32 @@ pub(crate) fn handle(
     }
 }
 
+/// Whether the requests of an operation are of this type.
+fn is_method_of<R: CompanyScoped>(operation: &'static Operation) -> bool {
+    std::ptr::eq(operation, R::OPERATION)
+}
+
 /// Answers a call that is not a single check, or that is observed.
 async fn call(
     service: Arc<Service>,
     request: Request<Incoming>,
     deadline: Result<Option<Duration>, Status>,
-    Admitted { caller, urgency, .. }: Admitted,
+    Admitted { operation, caller, urgency, .. }: Admitted,
     observed: Option<ObservedRequest>,
 ) -> Response<ResponseBody> {
     let deadline = match deadline {
         Ok(deadline) => deadline,
         Err(status) => return status.into_http(),
     };
-    let path = request.uri().path();
-    // Health calls and checks are too many for the access log, and decisions have their own log.
-    let has_line = !path.starts_with(HEALTH) && ![CHECK, BATCH_CHECK].contains(&path);
-    let line =
-        if has_line { AccessLogLine::begin(&request, &caller, observed.as_ref()) } else { None };
+    let line = match operation.is_logged {
+        true => AccessLogLine::begin(&request, &caller, observed.as_ref()),
+        false => None,
+    };
     let trace =
         observed.as_ref().and_then(|observed| observed.trace(request.uri().path(), &caller));
     let context = observed.map(|observed| observed.context);
     let steps = trace.as_ref().map(Trace::steps);
-    let call_context = CallContext { caller, urgency };
+    let call_context = CallContext { operation, caller, urgency };
     let answered = run(&service, request, deadline, call_context, context, trace.as_ref());
     let response = wait_spans::scope(steps, answered).await;
     if let Some(trace) = trace {
@@ -326,8 +324,9 @@ async fn call(
     response
 }
 
-/// The caller of a call, and how urgent the call is for the memory budget.
+/// The method and the caller of a call, and how urgent the call is for the memory budget.
 struct CallContext {
+    operation: &'static Operation,
     caller: Caller,
     urgency: Urgency,
 }
@@ -337,15 +336,14 @@ async fn run(
     service: &Service,
     mut request: Request<Incoming>,
     deadline: Option<Duration>,
-    CallContext { caller, urgency }: CallContext,
+    CallContext { operation, caller, urgency }: CallContext,
     context: Option<Arc<RequestContext>>,
     trace: Option<&Trace>,
 ) -> Response<ResponseBody> {
     let api = &service.api;
-    let path = request.uri().path();
     let key = caller.key();
     let account = || service.caller_limits.account(key);
-    if path == CHECK && unary::is_supported(request.headers()) {
+    if is_method_of::<CheckRequest>(operation) && unary::is_supported(request.headers()) {
         let decide = async |check: CheckRequest| {
             let request = trace.map(|_| TracedRequest::of(&check));
             let response = api.decide(api.authorize(caller, check)?, context.as_ref()).await?;
@@ -359,7 +357,7 @@ async fn run(
         return unary::unary(deadline, body, service.max_message_bytes, account, read, decide)
             .await;
     }
-    if path == BATCH_CHECK && unary::is_supported(request.headers()) {
+    if is_method_of::<BatchCheckRequest>(operation) && unary::is_supported(request.headers()) {
         let decide = async |batch| {
             let response = api.decide_all(api.authorize(caller, batch)?, context.as_ref()).await?;
             if let Some(trace) = trace {
@@ -377,7 +375,7 @@ async fn run(
     if let Some(context) = context {
         request.extensions_mut().insert(context);
     }
-    dispatch_routes(service, request, deadline, key, urgency).await
+    dispatch_routes(service, request, deadline, operation, key, urgency).await
 }
 
 /// Answers a call by the generated services, on the background runtime.
@@ -385,6 +383,7 @@ async fn dispatch_routes(
     service: &Service,
     request: Request<Incoming>,
     deadline: Option<Duration>,
+    operation: &'static Operation,
     key: Option<Revision>,
     urgency: Urgency,
 ) -> Response<ResponseBody> {
@@ -395,7 +394,7 @@ async fn dispatch_routes(
         AbortOnDropHandle::new(service.background.spawn(wait_spans::propagate(async move {
             let memory = RequestMemory::of(&account);
             let held = memory.clone();
-            let request = if STREAMS.iter().any(|path| request.uri().path().starts_with(path)) {
+            let request = if operation.is_stream {
                 request.map(|body| tonic::body::Body::new(CountedBody::stream(body, memory)))
             } else {
                 let with_timeout =
@@ -403,7 +402,7 @@ async fn dispatch_routes(
                 request.map(|body| tonic::body::Body::new(with_timeout(body)))
             };
             let answered = async {
-                let permit = limits.acquire_list(key, request.uri().path()).await;
+                let permit = limits.acquire_list(key, operation).await;
                 match permit.map_err(status::too_many_lists) {
                     Ok(_permit) => routes.oneshot(request).await,
                     Err(status) => Ok(status.into_http()),
