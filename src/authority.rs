@@ -3,7 +3,9 @@
 //! Not here: how a request is parsed and a reply is rendered; see `wire` and `grpc`. The rules of a
 //! decision are in [`crate::policy`]. This layer combines the two at one published revision.
 
+pub mod admission;
 pub mod api_keys;
+pub mod caller_limits;
 mod catalogs;
 mod change_feed;
 mod change_stamps;
@@ -32,6 +34,7 @@ pub mod queries;
 mod restore_grants;
 mod revision_wait;
 pub mod secrets;
+mod session;
 mod sync;
 mod transaction;
 pub mod users;
@@ -60,6 +63,7 @@ pub use self::core_local::{CheckMetrics, MetricsTotals};
 pub use self::credentials::{CredentialChange, NewCredential};
 pub use self::idempotency::StorableReply;
 pub use self::restore_grants::RestoreGrants;
+pub use self::session::Session;
 pub use self::transaction::Written;
 pub use self::watch::{Interest, WatchEvent, Watcher};
 pub use self::write_options::{IdempotencyKey, WriteOptions};

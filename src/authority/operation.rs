@@ -76,3 +76,70 @@ impl Companies<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::policy::id::{CompanyId, Name};
+    use crate::policy::keyring::ApiKey;
+    use crate::policy::revision::Revision;
+
+    fn caller(role: Role, companies: &[&str]) -> Caller {
+        let companies = companies.iter().map(|id| CompanyId::parse(*id).expect("an id"));
+        Caller::Key(Arc::new(ApiKey {
+            id: Name::parse("0123").expect("an id"),
+            name: Name::parse("someone").expect("a name"),
+            roles: Roles::NONE.with(role),
+            companies: companies.collect(),
+            certificate: None,
+            hash: None,
+            expires_at: None,
+            created_at: Revision(1),
+            create_time: Timestamp::UNIX_EPOCH,
+        }))
+    }
+
+    #[test]
+    fn only_operators_calls_that_remove_access_are_urgent() {
+        let with = |effect| Operation {
+            path: "/method",
+            index: 0,
+            roles: Roles::ALL,
+            effect,
+            reads_page: false,
+            is_stream: false,
+            is_rated: true,
+            is_logged: true,
+        };
+        let (operator, admin) = (caller(Role::Operator, &[]), caller(Role::CompanyAdmin, &[]));
+        assert!(with(Effect::Removal).is_urgent(&operator));
+        assert!(with(Effect::Removal).is_urgent(&Caller::Anonymous));
+        assert!(!with(Effect::Removal).is_urgent(&admin));
+        assert!(!with(Effect::Change).is_urgent(&operator));
+        assert!(!with(Effect::Read).is_urgent(&operator));
+    }
+
+    #[test]
+    fn bound_caller_reaches_only_its_companies() {
+        let (bound, free) = (caller(Role::Service, &["acme"]), caller(Role::Service, &[]));
+        for (companies, is_reached) in [
+            (Companies::None, true),
+            (Companies::One("acme"), true),
+            (Companies::One("other"), false),
+            (Companies::One(""), false),
+            (Companies::Each(vec![]), true),
+            (Companies::Each(vec!["acme", "acme"]), true),
+            (Companies::Each(vec!["acme", "other"]), false),
+            (Companies::All, false),
+        ] {
+            assert_eq!(companies.are_reached_by(&bound), is_reached, "{companies:?}");
+            assert!(
+                companies.are_reached_by(&free) && companies.are_reached_by(&Caller::Anonymous)
+            );
+        }
+    }
+}

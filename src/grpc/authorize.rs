@@ -1,12 +1,10 @@
-//! Authorize: from a caller and a received message to an [`Authorized`] request, or the status of the
-//! rejection.
+//! Authorize: from a caller and a received message to an [`Authorized`] request.
 //!
-//! Not here: the table of methods and roles; see [`crate::wire::access`].
+//! Not here: the rules; see [`crate::authority::admission`].
 
 use tonic::{Request, Status};
 
 use super::{Api, status};
-use crate::observe::rejection::{RejectedCaller, RejectionReason};
 use crate::policy::caller::Caller;
 use crate::wire::access::{Authorized, CompanyScoped};
 
@@ -21,14 +19,8 @@ impl Api {
         caller: Caller,
         request: R,
     ) -> Result<Authorized<R>, Status> {
-        if !self.ready()?.is_current(&caller) {
-            return Err(RejectedCaller::caller(
-                status::caller_revoked(),
-                RejectionReason::RevokedKey,
-                &caller,
-            ));
-        }
-        authorize(caller, request)
+        let caller = self.ready()?.authorize(caller, &request.companies())?.into_caller();
+        Ok(Authorized { caller, request })
     }
 
     /// The request of a generated service, whose caller the transport put into the extensions.
@@ -42,17 +34,4 @@ impl Api {
         let caller = request.extensions().get::<Caller>().cloned();
         self.authorize(caller.ok_or_else(status::not_permitted)?, request.into_inner())
     }
-}
-
-/// The request of a caller whose key is current.
-///
-/// # Errors
-/// The caller's key is not bound to a company that the request names.
-pub(super) fn authorize<R: CompanyScoped>(
-    caller: Caller,
-    request: R,
-) -> Result<Authorized<R>, Status> {
-    Authorized::new(caller, request).map_err(|caller| {
-        RejectedCaller::caller(status::not_permitted(), RejectionReason::Company, &caller)
-    })
 }

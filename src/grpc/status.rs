@@ -4,6 +4,7 @@
 //! Not here: denials, which are responses. No text contains an error of the store engine, a path or a
 //! secret.
 
+mod admission;
 mod authentication;
 mod authority;
 mod availability;
@@ -19,13 +20,15 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
 pub(super) use self::authentication::caller_revoked;
-pub use self::authentication::{not_permitted, unauthenticated};
+pub(super) use self::authentication::not_permitted;
+use self::authentication::unauthenticated;
 pub(super) use self::availability::{body_timeout, ending};
 pub use self::availability::{
     connection_ending, deadline_exceeded, internal, not_ready, server_ending,
 };
 pub(super) use self::limit::{no_memory, too_large_headers, too_long, too_many_watchers};
-pub use self::limit::{overloaded, rate_limited, too_many_lists, too_many_of_key, too_many_open};
+pub use self::limit::{overloaded, too_many_lists, too_many_open};
+use self::limit::{rate_limited, too_many_of_key};
 pub use self::validation::{bad_deadline, compressed, no_such_service, unknown_method};
 pub(super) use self::validation::{truncated, undecodable};
 use crate::policy::text;

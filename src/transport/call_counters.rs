@@ -1,18 +1,16 @@
 //! Call counters: the numbers of answered calls, calls in flight and connections, for each worker.
 //!
-//! Not here: limits; see [`super::call_slots`] and [`super::caller_limits`].
+//! Not here: limits; see [`super::call_slots`] and `authority::admission`.
 
-use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use http::{Response, StatusCode};
 use tonic::Code;
 
+use crate::authority::caller_limits::CallsByKey;
 use crate::authority::operation::Operation;
-use crate::metrics::{Counted, Counter};
-use crate::policy::keyring::MAX_KEYS;
-use crate::policy::revision::Revision;
+use crate::metrics::Counter;
 use crate::wire::access::OPERATIONS;
 
 /// The number of gRPC status codes (0 to 16).
@@ -24,8 +22,8 @@ pub(crate) struct CallCounters {
     answered: Vec<[Counter; CODES]>,
     /// The calls in flight.
     pub(crate) in_flight: Arc<AtomicUsize>,
-    /// The calls in flight of each key, by the key's creation revision.
-    by_key: Mutex<HashMap<Revision, Arc<AtomicUsize>, foldhash::fast::RandomState>>,
+    /// The calls in flight of each key.
+    pub(crate) by_key: CallsByKey,
     /// The requests that were no gRPC calls.
     not_grpc: Counter,
     /// The open connections.
@@ -38,7 +36,8 @@ impl Default for CallCounters {
     fn default() -> Self {
         let answered = (0..=OPERATIONS.len()).map(|_| Default::default()).collect();
         let (in_flight, connections) = (Arc::default(), Arc::default());
-        let (by_key, not_grpc, cut) = (Mutex::default(), Counter::default(), Counter::default());
+        let (by_key, not_grpc, cut) =
+            (CallsByKey::default(), Counter::default(), Counter::default());
         Self { answered, in_flight, by_key, not_grpc, connections, cut }
     }
 }
@@ -57,17 +56,6 @@ impl CallCounters {
             counter.inc();
         }
         code
-    }
-
-    /// Counts a call of this key as in flight until the returned value is dropped. Also returns the
-    /// number of such calls with it.
-    pub(crate) fn acquire(&self, key: Revision) -> (Counted, usize) {
-        let mut all = self.by_key.lock().unwrap_or_else(PoisonError::into_inner);
-        if all.len() >= MAX_KEYS * 2 {
-            // Most of them are of keys that were deleted.
-            all.retain(|_, count| Arc::strong_count(count) > 1);
-        }
-        Counted::one_more(all.entry(key).or_default())
     }
 
     /// The numbers of answered calls, by path and code, without zeros.

@@ -7,7 +7,7 @@
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use http::{HeaderMap, Request, Response};
 use hyper::body::Incoming;
@@ -20,24 +20,25 @@ use tower::ServiceExt;
 use super::activity::Activity;
 use super::call_counters::CallCounters;
 use super::call_slots::{CallKind, CallSlot, CallSlots, ConnectionSlots};
-use super::caller_limits::CallerLimits;
 use super::health::Health;
 use super::interruption::Interruptible;
 use super::settings::ConnectionLimits;
 use super::tls::Tls;
-use crate::authority::operation::{Effect, Operation};
+use crate::authority::admission::{Admission, Load, URGENT_RESERVE, Urgency};
+use crate::authority::caller_limits::CallerLimits;
+use crate::authority::operation::Operation;
 use crate::grpc::body_timeout::BodyTimeout;
-use crate::grpc::memory::{self, CountedBody, RequestMemory, Urgency};
+use crate::grpc::memory::{self, CountedBody, RequestMemory};
 use crate::grpc::peer::Peer;
 use crate::grpc::preflight::RejectedHead;
 use crate::grpc::response_body::{InFlight, ResponseBody};
 use crate::grpc::unary;
-use crate::grpc::{Api, status};
+use crate::grpc::{self, Api, status};
 use crate::metrics::{Counted, wait_spans};
 use crate::observe::connection_events::ConnectionEvents;
 use crate::observe::otlp::{self, Trace, TracedRequest};
 use crate::observe::rejected_callers::RejectedCallers;
-use crate::observe::rejection::{RejectedCaller, RejectionReason};
+use crate::observe::rejection::RejectedCaller;
 use crate::observe::request_log::{AccessLogLine, ObservedRequest, RequestObserver};
 use crate::observe::trace_context::RequestContext;
 use crate::policy::caller::Caller;
@@ -48,10 +49,6 @@ use crate::wire::names::code_name;
 
 /// The health calls, which need no key.
 pub(crate) const HEALTH: &str = "/grpc.health.v1.Health/";
-
-/// How many urgent calls above `--max-in-flight` a worker accepts. By these calls operators remove
-/// rights.
-const URGENT_RESERVE: usize = 64;
 
 /// The parts that each worker needs to answer calls.
 #[derive(Clone)]
@@ -91,62 +88,27 @@ pub(crate) struct Service {
     pub(crate) observer: Option<Arc<RequestObserver>>,
 }
 
-/// An admitted call.
-struct Admitted {
-    operation: &'static Operation,
-    caller: Caller,
-    urgency: Urgency,
-    /// Counts the call as in flight for its key.
-    of_key: Option<Counted>,
-}
-
 impl Service {
-    /// Authenticates the caller of a call and verifies that it may make the call, before the message is
-    /// read. `in_flight` is the number of calls on this worker, including this one.
+    /// Admits a call before its message is read. `in_flight` is the number of calls on this worker,
+    /// including this one.
     ///
     /// # Errors
-    /// The caller is not authenticated or not permitted, or a limit is reached.
-    fn admit<B>(
+    /// The store is not open, the caller is not authenticated or not permitted, or a limit is reached.
+    fn admit(
         &self,
         operation: Option<&'static Operation>,
-        request: &Request<B>,
+        headers: &HeaderMap,
         peer: &Peer,
         in_flight: usize,
-    ) -> Result<Admitted, Status> {
-        if in_flight > self.max_in_flight + URGENT_RESERVE {
-            return Err(status::overloaded(self.max_in_flight));
+    ) -> Result<Admission, Status> {
+        let max_in_flight = self.max_in_flight;
+        if in_flight > max_in_flight + URGENT_RESERVE {
+            return Err(status::overloaded(max_in_flight));
         }
-        let caller = self.api.caller(request.headers(), peer)?;
-        let urgent = operation.is_some_and(|operation| operation.is_urgent(&caller));
-        let reserve = if urgent { URGENT_RESERVE } else { 0 };
-        if in_flight > self.max_in_flight + reserve {
-            return Err(status::overloaded(self.max_in_flight));
-        }
-        let operation = operation.ok_or_else(status::unknown_method)?;
-        if !caller.roles().intersects(operation.roles) {
-            return Err(RejectedCaller::caller(
-                status::not_permitted(),
-                RejectionReason::Role,
-                &caller,
-            ));
-        }
-        let urgency = match operation.effect {
-            Effect::Read => Urgency::Read,
-            Effect::Removal if urgent => Urgency::Urgent,
-            Effect::Change | Effect::Removal => Urgency::Change,
-        };
-        let Caller::Key(key) = &caller else {
-            return Ok(Admitted { operation, caller, urgency, of_key: None });
-        };
-        let (of_key, in_flight) = self.calls.acquire(key.created_at);
-        let limit = (self.max_in_flight + reserve).div_ceil(2);
-        if in_flight > limit {
-            return Err(status::too_many_of_key(limit));
-        }
-        if operation.is_rated {
-            self.caller_limits.count(key, urgent, Instant::now()).map_err(status::rate_limited)?;
-        }
-        Ok(Admitted { operation, caller, urgency, of_key: Some(of_key) })
+        let (by_key, limits) = (&self.calls.by_key, &*self.caller_limits);
+        let load = Load { in_flight, max_in_flight, by_key, limits };
+        let presented = grpc::presented(headers, peer);
+        Ok(self.api.ready()?.admit(operation, presented, load)?)
     }
 
     /// The kind of a health call, its slot and its deadline.
@@ -182,7 +144,7 @@ pub(crate) fn handle(
     enum DispatchedCall<H, F> {
         Unfit(RejectedHead),
         Rejected(Box<Status>),
-        Check(Option<Duration>, Admitted, Incoming),
+        Check(Option<Duration>, Caller, Incoming),
         Health(Pin<Box<H>>),
         Other(Pin<Box<F>>, Option<CallSlot>),
     }
@@ -212,7 +174,7 @@ pub(crate) fn handle(
         let observer = service.observer.as_ref();
         let observed = observer.and_then(|observer| observer.observe(request.headers()));
         match (
-            service.admit(operation, &request, peer, in_flight),
+            service.admit(operation, request.headers(), peer, in_flight),
             unary::deadline(request.headers()),
         ) {
             (Err(status), _) => {
@@ -220,18 +182,18 @@ pub(crate) fn handle(
                 counted = None;
                 DispatchedCall::Rejected(Box::new(status))
             }
-            (Ok(mut admitted), Ok(deadline))
-                if is_method_of::<CheckRequest>(admitted.operation)
+            (Ok(mut admission), Ok(deadline))
+                if is_method_of::<CheckRequest>(admission.operation)
                     && observed.is_none()
                     && unary::is_supported(request.headers()) =>
             {
                 activity.accept();
-                of_key = admitted.of_key.take();
-                DispatchedCall::Check(deadline, admitted, request.into_body())
+                of_key = admission.in_flight.take();
+                DispatchedCall::Check(deadline, admission.caller, request.into_body())
             }
-            (Ok(mut admitted), deadline) => {
-                of_key = admitted.of_key.take();
-                let slot = match access::is_reflection(admitted.operation) {
+            (Ok(mut admission), deadline) => {
+                of_key = admission.in_flight.take();
+                let slot = match access::is_reflection(admission.operation) {
                     false => Ok(None),
                     true => service.call_slots.take(CallKind::Reflection, own_slots).map(Some),
                 };
@@ -239,9 +201,9 @@ pub(crate) fn handle(
                     Ok(slot) => {
                         activity.accept();
                         open = Some(activity.open());
-                        known = Some(admitted.caller.clone());
+                        known = Some(admission.caller.clone());
                         let service = Arc::clone(&service);
-                        let call = call(service, request, deadline, admitted, observed);
+                        let call = call(service, request, deadline, admission, observed);
                         DispatchedCall::Other(Box::pin(call), slot)
                     }
                     Err(status) => DispatchedCall::Rejected(Box::new(status)),
@@ -253,7 +215,7 @@ pub(crate) fn handle(
     async move {
         let in_flight = InFlight(counted, of_key);
         let response = match call {
-            DispatchedCall::Check(deadline, Admitted { caller, .. }, body) => {
+            DispatchedCall::Check(deadline, caller, body) => {
                 let key = caller.key();
                 let account = || service.caller_limits.account(key);
                 let decide = async |check| {
@@ -297,23 +259,22 @@ async fn call(
     service: Arc<Service>,
     request: Request<Incoming>,
     deadline: Result<Option<Duration>, Status>,
-    Admitted { operation, caller, urgency, .. }: Admitted,
+    admission: Admission,
     observed: Option<ObservedRequest>,
 ) -> Response<ResponseBody> {
     let deadline = match deadline {
         Ok(deadline) => deadline,
         Err(status) => return status.into_http(),
     };
-    let line = match operation.is_logged {
-        true => AccessLogLine::begin(&request, &caller, observed.as_ref()),
+    let caller = &admission.caller;
+    let line = match admission.operation.is_logged {
+        true => AccessLogLine::begin(&request, caller, observed.as_ref()),
         false => None,
     };
-    let trace =
-        observed.as_ref().and_then(|observed| observed.trace(request.uri().path(), &caller));
+    let trace = observed.as_ref().and_then(|observed| observed.trace(request.uri().path(), caller));
     let context = observed.map(|observed| observed.context);
     let steps = trace.as_ref().map(Trace::steps);
-    let call_context = CallContext { operation, caller, urgency };
-    let answered = run(&service, request, deadline, call_context, context, trace.as_ref());
+    let answered = run(&service, request, deadline, admission, context, trace.as_ref());
     let response = wait_spans::scope(steps, answered).await;
     if let Some(trace) = trace {
         trace.finish(&response);
@@ -324,19 +285,12 @@ async fn call(
     response
 }
 
-/// The method and the caller of a call, and how urgent the call is for the memory budget.
-struct CallContext {
-    operation: &'static Operation,
-    caller: Caller,
-    urgency: Urgency,
-}
-
 /// Answers a call on this worker if it is a check or a batch, else by the generated services.
 async fn run(
     service: &Service,
     mut request: Request<Incoming>,
     deadline: Option<Duration>,
-    CallContext { operation, caller, urgency }: CallContext,
+    Admission { operation, caller, urgency, .. }: Admission,
     context: Option<Arc<RequestContext>>,
     trace: Option<&Trace>,
 ) -> Response<ResponseBody> {

@@ -2,12 +2,9 @@
 //!
 //! The build generates the table from the option `operation` of the methods in `proto/scopegate/v1`. A
 //! method without the option fails the build. A server rejects a method that is not in the table. A
-//! request type that is not in the table cannot reach a handler: only this module makes an
-//! [`Authorized`], and only of a request type in the table.
+//! request type that is not in the table cannot reach a handler.
 //!
-//! The error for a caller that may not name a company is the same whether the company exists or not.
-//!
-//! Not here: authentication; see `policy::keyring`.
+//! Not here: the rules; see [`crate::authority::admission`].
 
 use crate::authority::operation::{Companies, Effect, Operation};
 use crate::policy::caller::Caller;
@@ -56,27 +53,12 @@ pub fn is_reflection(operation: &'static Operation) -> bool {
     std::ptr::eq(operation, &REFLECTION)
 }
 
-/// A request and its caller, who may name every company in it.
+/// A request and its caller, who may name every company in it: `authority::admission` has verified it.
 pub struct Authorized<R> {
     /// The caller.
     pub caller: Caller,
     /// The request message.
     pub request: R,
-}
-
-impl<R: CompanyScoped> Authorized<R> {
-    /// The request of this caller, whose roles the transport has already compared with those of the
-    /// operation.
-    ///
-    /// # Errors
-    /// The caller, if its key is not bound to every company that the request names.
-    pub fn new(caller: Caller, request: R) -> Result<Self, Caller> {
-        if request.companies().are_reached_by(&caller) {
-            Ok(Self { caller, request })
-        } else {
-            Err(caller)
-        }
-    }
 }
 
 #[cfg(test)]
