@@ -44,7 +44,7 @@ use crate::observe::trace_context::RequestContext;
 use crate::policy::caller::Caller;
 use crate::policy::revision::Revision;
 use crate::proto::{BatchCheckRequest, CheckRequest};
-use crate::wire::access::{self, CompanyScoped};
+use crate::wire::access;
 use crate::wire::names::code_name;
 
 /// The health calls, which need no key.
@@ -150,7 +150,7 @@ pub(crate) fn handle(
     }
     let path = request.uri().path();
     let operation = access::operation(path);
-    let interruptible = Interruptible::new(activity, path);
+    let interruptible = Interruptible::new(activity, operation, path);
     let (mut counted, mut of_key, mut open, mut known) = (None, None, None, None);
     let call = if let Some(unfit) = RejectedHead::of(&request, service.max_header_bytes) {
         DispatchedCall::Unfit(unfit)
@@ -183,7 +183,7 @@ pub(crate) fn handle(
                 DispatchedCall::Rejected(Box::new(status))
             }
             (Ok(mut admission), Ok(deadline))
-                if is_method_of::<CheckRequest>(admission.operation)
+                if access::is_method_of::<CheckRequest>(admission.operation)
                     && observed.is_none()
                     && unary::is_supported(request.headers()) =>
             {
@@ -249,11 +249,6 @@ pub(crate) fn handle(
     }
 }
 
-/// Whether the requests of an operation are of this type.
-fn is_method_of<R: CompanyScoped>(operation: &'static Operation) -> bool {
-    std::ptr::eq(operation, R::OPERATION)
-}
-
 /// Answers a call that is not a single check, or that is observed.
 async fn call(
     service: Arc<Service>,
@@ -297,7 +292,7 @@ async fn run(
     let api = &service.api;
     let key = caller.key();
     let account = || service.caller_limits.account(key);
-    if is_method_of::<CheckRequest>(operation) && unary::is_supported(request.headers()) {
+    if access::is_method_of::<CheckRequest>(operation) && unary::is_supported(request.headers()) {
         let decide = async |check: CheckRequest| {
             let request = trace.map(|_| TracedRequest::of(&check));
             let response = api.decide(api.authorize(caller, check)?, context.as_ref()).await?;
@@ -311,7 +306,9 @@ async fn run(
         return unary::unary(deadline, body, service.max_message_bytes, account, read, decide)
             .await;
     }
-    if is_method_of::<BatchCheckRequest>(operation) && unary::is_supported(request.headers()) {
+    if access::is_method_of::<BatchCheckRequest>(operation)
+        && unary::is_supported(request.headers())
+    {
         let decide = async |batch| {
             let response = api.decide_all(api.authorize(caller, batch)?, context.as_ref()).await?;
             if let Some(trace) = trace {

@@ -47,6 +47,12 @@ pub fn operation(path: &str) -> Option<&'static Operation> {
     operation.copied().or_else(|| REFLECTION_PATHS.contains(&path).then_some(&REFLECTION))
 }
 
+/// Whether the requests of an operation are of this type.
+#[must_use]
+pub fn is_method_of<R: CompanyScoped>(operation: &'static Operation) -> bool {
+    std::ptr::eq(operation, R::OPERATION)
+}
+
 /// Whether this is the operation of server reflection.
 #[must_use]
 pub fn is_reflection(operation: &'static Operation) -> bool {
