@@ -3,7 +3,9 @@
 //! Not here: how a request is parsed and a reply is rendered; see `wire` and `grpc`. The rules of a
 //! decision are in [`crate::policy`]. This layer combines the two at one published revision.
 
+pub mod admission;
 pub mod api_keys;
+pub mod caller_limits;
 mod catalogs;
 mod change_feed;
 mod change_stamps;
@@ -27,6 +29,7 @@ pub mod import_item;
 mod l1_cache;
 mod last_used;
 mod load_pool;
+pub mod operation;
 pub mod problem;
 pub mod queries;
 mod restore_grants;

@@ -76,30 +76,12 @@ mod undo_line;
 mod user;
 mod watch;
 
-pub use self::backup::backup;
-pub use self::batch::{BatchArgs, batch};
-pub use self::catalog::{CatalogCommand, catalog};
-pub use self::changes::{ChangesCommand, changes};
-pub use self::check::{CheckArgs, check};
 pub use self::check_args::{CheckQueryArgs, SubjectArgs};
 pub use self::client::{Limit, ServerArgs, WriteArgs};
-pub use self::company::{CompanyCommand, company};
 pub use self::company_restrict::RestrictArgs;
-pub use self::completions::{CompletionsArgs, completions};
 pub use self::confirmation::Confirmation;
-pub use self::consent::{ConsentCommand, consent};
-pub use self::context::{ContextCommand, context};
-pub use self::credential::{CredentialCommand, credential};
-pub use self::effective::{EffectiveArgs, effective};
-pub use self::explain::{ExplainArgs, explain};
-pub use self::export::export;
-pub use self::health::health;
-pub use self::import::import;
-pub use self::keys::{KeysCommand, keys};
-pub use self::restore::restore;
-pub use self::scope::{ScopeCommand, scope};
+pub use self::keys::KeysCommand;
 pub use self::secret::SecretCommand;
-pub use self::user::{UserCommand, user};
 
 /// The exit code of a command that has no result: the server cannot be reached or returns an error.
 pub const COULD_NOT_ASK: u8 = 2;

@@ -40,13 +40,11 @@ use tonic::Status;
 use self::peer::Peer;
 use self::stream_limit::StreamLimit;
 use crate::authority::Authority;
+use crate::authority::admission::Presented;
 use crate::metrics::Gauge;
 use crate::metrics::memory_budget::MemoryBudget;
 use crate::observe::decision_log::DecisionLog;
-use crate::observe::rejection::RejectedCaller;
-use crate::policy::caller::Caller;
 use crate::policy::keyring::AuthenticationError;
-use crate::policy::secret::{SecretKind, SecretText};
 
 /// The limit on open change streams of all callers.
 const MAX_WATCHERS: usize = 1_000;
@@ -103,33 +101,6 @@ impl Api {
         }
     }
 
-    /// Authenticates the caller of a request with these headers on a connection of this peer (D8).
-    ///
-    /// # Errors
-    /// The store is not open, or the caller is not authenticated. A wrong key is an error, also where
-    /// requests without a key are allowed.
-    pub fn caller(&self, headers: &HeaderMap, peer: &Peer) -> Result<Caller, Status> {
-        let authority = self.ready()?;
-        let certificate = peer.certificate.as_deref().unwrap_or_default();
-        let authenticated = match bearer_token(headers) {
-            Ok(None) if certificate.is_empty() => Err(AuthenticationError::Nothing),
-            Ok(key) => authority.authenticate(key, certificate),
-            Err(error) => Err(error),
-        };
-        match authenticated {
-            Ok(caller) => Ok(caller),
-            Err(AuthenticationError::Nothing) if !authority.requires_keys() => {
-                Ok(Caller::Anonymous)
-            }
-            Err(error) => {
-                let key = bearer_token(headers).ok().flatten();
-                let id = key.and_then(|key| SecretText::id_in(SecretKind::Key, key));
-                let id = id.filter(|id| id.bytes().all(|byte| byte.is_ascii_hexdigit()));
-                Err(RejectedCaller::beside(error.into(), error.into(), id))
-            }
-        }
-    }
-
     /// Sets the authority when the store is open.
     pub fn open(&self, authority: Authority) -> &Authority {
         self.authority.get_or_init(|| authority)
@@ -158,10 +129,20 @@ impl Api {
     }
 
     /// The authority for a handler, with the per-core state of this worker.
-    fn ready(&self) -> Result<&Authority, Status> {
+    ///
+    /// # Errors
+    /// The store is not open.
+    pub fn ready(&self) -> Result<&Authority, Status> {
         let authority = self.authority().ok_or_else(status::not_ready)?;
         Ok(self.core_local.get_or_init(|| authority.for_core()))
     }
+}
+
+/// What a caller with these headers, on a connection of this peer, presents to prove who it is.
+#[must_use]
+pub fn presented<'a>(headers: &'a HeaderMap, peer: &'a Peer) -> Presented<'a> {
+    let certificate = peer.certificate.as_deref().unwrap_or_default();
+    Presented { key: bearer_token(headers), certificate }
 }
 
 /// The key in the `authorization` header (RFC 6750 section 2.1), if there is one.

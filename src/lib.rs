@@ -23,9 +23,9 @@
 //!
 //! `docs/architecture.md` describes them step by step.
 //!
-//! - **A check** stays on the worker that owns its connection. `transport::service` authenticates the
-//!   caller ([`policy::keyring`]) and verifies its role ([`wire::access`]) before it reads the message
-//!   ([`grpc::unary`]). [`wire`] makes a [`policy::query::Query`] of the message.
+//! - **A check** stays on the worker that owns its connection. [`authority::admission`]
+//!   authenticates the caller and compares its roles with those of the method ([`wire::access`]) before
+//!   `transport::service` reads the message ([`grpc::unary`]). [`wire`] makes a [`policy::query::Query`] of the message.
 //!   [`authority::Authority::check`] loads the facts of one published revision: from the L1 cache of
 //!   the worker, else from the shared L2 cache, else from the store. [`policy::decision::decide`]
 //!   computes the verdict, and [`wire`] renders it. All other calls run as background tasks.

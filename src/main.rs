@@ -7,10 +7,9 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::CommandFactory;
 use clap::error::ErrorKind;
-use scopegate::cli::command::{Cli, Command};
-use scopegate::cli::environment;
+use scopegate::cli::command::Command;
+use scopegate::cli::{KeysCommand, environment};
 use scopegate::metrics::shortage;
 use scopegate::observe::log;
 use scopegate::observe::log::LogFormat;
@@ -33,31 +32,14 @@ fn main() -> ExitCode {
     };
     match config.command {
         Command::Serve(args) => serve(*args),
-        Command::Check(args) => run(cli::check(args), 1),
-        Command::Batch(args) => run(cli::batch(args), 1),
-        Command::Explain(args) => run(cli::explain(*args), cli::COULD_NOT_ASK),
-        Command::Effective(args) => run(cli::effective(args), cli::COULD_NOT_ASK),
-        Command::Company(command) => run(cli::company(command), cli::COULD_NOT_ASK),
-        Command::Credential(command) => run(cli::credential(command), cli::COULD_NOT_ASK),
-        Command::User(command) => run(cli::user(command), cli::COULD_NOT_ASK),
-        Command::Consent(command) => run(cli::consent(command), cli::COULD_NOT_ASK),
-        Command::Catalog(command) => run(cli::catalog(command), cli::COULD_NOT_ASK),
-        Command::Scope(command) => run(cli::scope(command), cli::COULD_NOT_ASK),
-        Command::Changes(command) => run(cli::changes(command), cli::COULD_NOT_ASK),
-        Command::Context(command) => run(cli::context(command), cli::COULD_NOT_ASK),
-        Command::Completions(args) => {
-            run(cli::completions(args, Cli::command()), cli::COULD_NOT_ASK)
+        Command::Keys(KeysCommand::Bootstrap(args)) => bootstrap(&args),
+        command => {
+            if let Command::Restore(_) = command {
+                set_private_umask();
+            }
+            let no = command.negative_exit_code();
+            run(command.run(), no)
         }
-        Command::Health(args) => run(cli::health(args), cli::COULD_NOT_ASK),
-        Command::Keys(cli::KeysCommand::Bootstrap(args)) => bootstrap(&args),
-        Command::Keys(command) => run(cli::keys(command), cli::COULD_NOT_ASK),
-        Command::Import(args) => run(cli::import(args), cli::COULD_NOT_ASK),
-        Command::Backup(args) => run(cli::backup(args), cli::COULD_NOT_ASK),
-        Command::Restore(args) => {
-            set_private_umask();
-            run(async { cli::restore(args) }, cli::COULD_NOT_ASK)
-        }
-        Command::Export(args) => run(cli::export(args), cli::COULD_NOT_ASK),
     }
 }
 

@@ -5,7 +5,6 @@
 pub(crate) mod activity;
 pub(crate) mod call_counters;
 pub(crate) mod call_slots;
-pub(crate) mod caller_limits;
 pub(crate) mod collector;
 pub(crate) mod connection;
 pub(crate) mod error;

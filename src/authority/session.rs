@@ -1,6 +1,7 @@
 //! Session: one caller's use of the authority. Every check, read and change goes through it.
 //!
-//! Not here: the transactions of a session; see [`super::transaction`].
+//! Not here: how a transport finds the caller; see [`super::admission`]. The transactions of a session
+//! are in [`super::transaction`].
 
 use super::Authority;
 use super::error::AuthorityError;

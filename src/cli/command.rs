@@ -3,27 +3,28 @@
 //! Not here: the arguments of a command, which are in the file of the command; the flags of a server,
 //! which are in [`crate::server::args`].
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
-use super::backup::BackupArgs;
-use super::batch::BatchArgs;
-use super::catalog::CatalogCommand;
-use super::changes::ChangesCommand;
-use super::check::CheckArgs;
-use super::company::CompanyCommand;
-use super::completions::CompletionsArgs;
-use super::consent::ConsentCommand;
-use super::context::ContextCommand;
-use super::credential::CredentialCommand;
-use super::effective::EffectiveArgs;
-use super::explain::ExplainArgs;
-use super::export::ExportArgs;
-use super::health::HealthArgs;
-use super::import::ImportArgs;
-use super::keys::KeysCommand;
-use super::restore::RestoreArgs;
-use super::scope::ScopeCommand;
-use super::user::UserCommand;
+use super::backup::{BackupArgs, backup};
+use super::batch::{BatchArgs, batch};
+use super::catalog::{CatalogCommand, catalog};
+use super::changes::{ChangesCommand, changes};
+use super::check::{CheckArgs, check};
+use super::client::ServerArgs;
+use super::company::{CompanyCommand, company};
+use super::completions::{CompletionsArgs, completions};
+use super::consent::{ConsentCommand, consent};
+use super::context::{ContextCommand, context};
+use super::credential::{CredentialCommand, credential};
+use super::effective::{EffectiveArgs, effective};
+use super::explain::{ExplainArgs, explain};
+use super::export::{ExportArgs, export};
+use super::health::{HealthArgs, health};
+use super::import::{ImportArgs, import};
+use super::keys::{KeysCommand, keys, whoami};
+use super::restore::{RestoreArgs, restore};
+use super::scope::{ScopeCommand, scope};
+use super::user::{UserCommand, user};
 use crate::server::args::ServeArgs;
 
 /// May this API credential of this company use these scopes now?
@@ -92,6 +93,9 @@ pub enum Command {
     /// API keys, by which a server authenticates its callers.
     #[command(subcommand)]
     Keys(KeysCommand),
+    /// Show the caller that a server authenticates: the key of this command, its roles, companies and
+    /// expiry.
+    Whoami(ServerArgs),
     /// Create companies and credentials from a file. Exit code 0: all of them exist, 2: error.
     ///
     /// The file has one JSON object a line. With a `credential_id` it is a credential:
@@ -125,6 +129,45 @@ pub enum Command {
     Context(ContextCommand),
     /// Print a completion script for a shell.
     Completions(CompletionsArgs),
+}
+
+impl Command {
+    /// The exit code of a command that ran and whose result is negative.
+    #[must_use]
+    pub fn negative_exit_code(&self) -> u8 {
+        if matches!(self, Self::Check(_) | Self::Batch(_)) { 1 } else { super::COULD_NOT_ASK }
+    }
+
+    /// Runs a command. The result is false for a denial, and for any other negative result.
+    ///
+    /// # Errors
+    /// The command has no result: the server cannot be reached or returns an error. `serve` and `keys
+    /// bootstrap` are not clients, and the caller runs them itself.
+    pub async fn run(self) -> anyhow::Result<bool> {
+        match self {
+            Self::Serve(_) => anyhow::bail!("`serve` is not a client"),
+            Self::Check(args) => check(args).await,
+            Self::Batch(args) => batch(args).await,
+            Self::Explain(args) => explain(*args).await,
+            Self::Effective(args) => effective(args).await,
+            Self::Company(command) => company(command).await,
+            Self::Credential(command) => credential(command).await,
+            Self::User(command) => user(command).await,
+            Self::Consent(command) => consent(command).await,
+            Self::Catalog(command) => catalog(command).await,
+            Self::Scope(command) => scope(command).await,
+            Self::Changes(command) => changes(command).await,
+            Self::Health(args) => health(args).await,
+            Self::Keys(command) => keys(command).await,
+            Self::Whoami(server) => whoami(server).await,
+            Self::Import(args) => import(args).await,
+            Self::Backup(args) => backup(args).await,
+            Self::Restore(args) => restore(args),
+            Self::Export(args) => export(args).await,
+            Self::Context(command) => context(command).await,
+            Self::Completions(args) => completions(args, Cli::command()).await,
+        }
+    }
 }
 
 #[cfg(test)]

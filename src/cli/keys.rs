@@ -12,7 +12,8 @@ use super::confirmation::{Confirmation, rest_on};
 use super::printer::{Cell, Report};
 use super::{failure, time};
 use crate::proto::{
-    CreateKeyRequest, DeleteKeyRequest, GetKeyRequest, Key, ListKeysRequest, ListKeysResponse, Role,
+    CreateKeyRequest, DeleteKeyRequest, GetKeyRequest, Key, ListKeysRequest, ListKeysResponse,
+    Role, WhoAmIRequest,
 };
 use crate::server::bootstrap::BootstrapArgs;
 
@@ -102,6 +103,12 @@ enum RoleName {
     Operator,
     /// Reads everything.
     Auditor,
+    /// Makes only the calls that any caller may make.
+    Backup,
+    /// Makes only the calls that any caller may make.
+    Restrictor,
+    /// Makes only the calls that any caller may make.
+    KeyAdmin,
 }
 
 impl RoleName {
@@ -112,6 +119,9 @@ impl RoleName {
             Self::Identity => Role::Identity,
             Self::Operator => Role::Operator,
             Self::Auditor => Role::Auditor,
+            Self::Backup => Role::Backup,
+            Self::Restrictor => Role::Restrictor,
+            Self::KeyAdmin => Role::KeyAdmin,
         }
     }
 }
@@ -214,7 +224,7 @@ async fn list(limit: Limit, server: &ServerArgs) -> anyhow::Result<()> {
             key.name.clone().into(),
             Cell::state(true, key.expired),
             roles(key).into(),
-            companies(key),
+            companies(&key.company_ids),
             Cell::end_short(key.expires_at.as_ref(), key.expired),
             if last_used.is_empty() { "never".into() } else { last_used.into() },
         ]
@@ -225,6 +235,23 @@ async fn list(limit: Limit, server: &ServerArgs) -> anyhow::Result<()> {
     client.printer.print(&all, truncated(report, &all.next_page_token))
 }
 
+/// Shows the caller of this command, as the server authenticates it.
+///
+/// # Errors
+/// The server cannot be reached, or returns an error.
+pub async fn whoami(server: ServerArgs) -> anyhow::Result<bool> {
+    let mut client = server.open().await?;
+    let caller = unwrap_response(client.keys.who_am_i(WhoAmIRequest {}).await)?;
+    let report = Report::default()
+        .fact("key", caller.key_id.clone())
+        .fact("name", caller.name.clone())
+        .fact("roles", caller.roles.join(" "))
+        .fact("companies", companies(&caller.company_ids))
+        .fact("expires", Cell::end(caller.expires_at.as_ref(), false));
+    client.printer.print(&caller, report)?;
+    Ok(true)
+}
+
 fn roles(key: &Key) -> String {
     let word = |role: Role| {
         let name = role.as_str_name();
@@ -233,11 +260,11 @@ fn roles(key: &Key) -> String {
     key.roles().map(word).collect::<Vec<_>>().join(" ")
 }
 
-/// The companies of the key.
-fn companies(key: &Key) -> Cell {
-    match key.company_ids.is_empty() {
+/// The companies that a key is bound to.
+fn companies(ids: &[String]) -> Cell {
+    match ids.is_empty() {
         true => "all".into(),
-        false => Cell::list(&key.company_ids),
+        false => Cell::list(ids),
     }
 }
 
@@ -246,7 +273,7 @@ fn report(key: &Key) -> Report {
         .fact("key", key.key_id.clone())
         .fact("name", key.name.clone())
         .fact("roles", roles(key))
-        .fact("companies", companies(key))
+        .fact("companies", companies(&key.company_ids))
         .fact("state", Cell::state(true, key.expired))
         .fact("certificate", key.certificate.clone())
         .fact("expires", Cell::end(key.expires_at.as_ref(), key.expired))

@@ -8,11 +8,10 @@ use std::time::Instant;
 use tonic::{Request, Response, Status};
 
 use super::{Api, reply};
-use crate::authority::Answer;
+use crate::authority::{Answer, Session};
 use crate::observe::trace_context::RequestContext;
 use crate::proto::authorization_service_server::AuthorizationService;
 use crate::proto::*;
-use crate::wire::access::Authorized;
 use crate::wire::render::names;
 use crate::wire::{parse, render};
 
@@ -23,13 +22,12 @@ impl Api {
     /// The request is malformed, or the authority cannot decide it.
     pub async fn decide(
         &self,
-        authorized: Authorized<CheckRequest>,
+        session: Session<'_>,
+        request: CheckRequest,
         context: Option<&Arc<RequestContext>>,
     ) -> Result<CheckResponse, Status> {
         let start = Instant::now();
         let authority = self.ready()?;
-        let Authorized { caller, request } = authorized;
-        let session = authority.session(caller);
         let (query, at_least) = parse::check(request, &|aud| session.audience_by_aud(aud))?;
         let answer = session.check(&query, at_least).await?;
         if let Some(log) = &self.decisions {
@@ -46,13 +44,12 @@ impl Api {
     /// As for a check: an error of one check is an error of the batch.
     pub async fn decide_all(
         &self,
-        authorized: Authorized<BatchCheckRequest>,
+        session: Session<'_>,
+        request: BatchCheckRequest,
         context: Option<&Arc<RequestContext>>,
     ) -> Result<BatchCheckResponse, Status> {
         let start = Instant::now();
         let authority = self.ready()?;
-        let Authorized { caller, request } = authorized;
-        let session = authority.session(caller);
         let (queries, at_least) = parse::batch(request, &|aud| session.audience_by_aud(aud))?;
         let (verdicts, revision) = session.batch_check(&queries, at_least).await?;
         if let Some(log) = &self.decisions {
@@ -74,8 +71,8 @@ impl AuthorizationService for Api {
         request: Request<CheckRequest>,
     ) -> Result<Response<CheckResponse>, Status> {
         let context = request.extensions().get().cloned();
-        let authorized = self.authorize_request(request)?;
-        self.decide(authorized, context.as_ref()).await.map(Response::new)
+        let (session, request) = self.session(request)?;
+        self.decide(session, request, context.as_ref()).await.map(Response::new)
     }
 
     async fn batch_check(
@@ -83,8 +80,8 @@ impl AuthorizationService for Api {
         request: Request<BatchCheckRequest>,
     ) -> Result<Response<BatchCheckResponse>, Status> {
         let context = request.extensions().get().cloned();
-        let authorized = self.authorize_request(request)?;
-        self.decide_all(authorized, context.as_ref()).await.map(Response::new)
+        let (session, request) = self.session(request)?;
+        self.decide_all(session, request, context.as_ref()).await.map(Response::new)
     }
 
     async fn explain_check(

@@ -13,14 +13,11 @@ use http_body_util::StreamBody;
 use prost::Message;
 use tonic::Status;
 
-use super::authorize::authorize;
 use super::{list_limits, unary};
 use crate::metrics::memory_budget::MemoryBudget;
-use crate::policy::caller::Caller;
 use crate::policy::query::Query;
 use crate::proto;
 use crate::store::Incarnation;
-use crate::wire::access::{Authorized, CompanyScoped};
 use crate::wire::pagination::{self, PageTokens};
 use crate::wire::parse;
 
@@ -37,43 +34,36 @@ pub fn request(kind: u8, bytes: &[u8]) -> Option<Result<(), Status>> {
         let request = Q::decode(bytes).ok()?;
         Some(parse(request).map(drop).map_err(Into::into))
     }
-    fn authorized<Q: Message + Default + CompanyScoped, T, E: Into<Status>>(
-        bytes: &[u8],
-        parse: impl FnOnce(Authorized<Q>) -> Result<T, E>,
-    ) -> Option<Result<(), Status>> {
-        let request = authorize(Caller::Anonymous, Q::decode(bytes).ok()?);
-        Some(request.and_then(|request| parse(request).map(drop).map_err(Into::into)))
-    }
     match kind % KINDS {
         0 => plain(bytes, |request| parse::check(request, &|_| None)),
         1 => plain(bytes, |request| parse::batch(request, &|_| None)),
         2 => plain(bytes, |request| parse::explain(request, &|_| None)),
         3 => plain(bytes, |request| parse::effective(request, &|_| None)),
-        4 => authorized(bytes, parse::grant),
-        5 => authorized(bytes, parse::revoke),
-        6 => authorized(bytes, parse::replace),
-        7 => authorized(bytes, parse::reset),
-        8 => authorized(bytes, parse::update_credential),
-        9 => authorized(bytes, parse::delete_credential),
-        10 => authorized(bytes, parse::add_company_scopes),
-        11 => authorized(bytes, parse::update_company),
-        12 => authorized(bytes, parse::delete_company),
-        13 => authorized(bytes, parse::restrict),
-        14 => authorized(bytes, parse::restore),
-        15 => authorized(bytes, parse::create_company),
-        16 => authorized(bytes, parse::create_credential),
+        4 => plain(bytes, parse::grant),
+        5 => plain(bytes, parse::revoke),
+        6 => plain(bytes, parse::replace),
+        7 => plain(bytes, parse::reset),
+        8 => plain(bytes, parse::update_credential),
+        9 => plain(bytes, parse::delete_credential),
+        10 => plain(bytes, parse::add_company_scopes),
+        11 => plain(bytes, parse::update_company),
+        12 => plain(bytes, parse::delete_company),
+        13 => plain(bytes, parse::restrict),
+        14 => plain(bytes, parse::restore),
+        15 => plain(bytes, parse::create_company),
+        16 => plain(bytes, parse::create_credential),
         17 => plain(bytes, import),
-        18 => authorized(bytes, parse::apply_catalog),
-        19 => authorized(bytes, parse::create_secret),
-        20 => authorized(bytes, parse::delete_secret),
+        18 => plain(bytes, parse::apply_catalog),
+        19 => plain(bytes, parse::create_secret),
+        20 => plain(bytes, parse::delete_secret),
         21 => plain(bytes, parse::verify_secret),
-        22 => authorized(bytes, parse::put_user),
-        23 => authorized(bytes, parse::delete_user),
+        22 => plain(bytes, parse::put_user),
+        23 => plain(bytes, parse::delete_user),
         24 => plain(bytes, |request: proto::GetUserRequest| {
             parse::user(request.company_id, request.user_id)
         }),
-        25 => authorized(bytes, parse::put_consent),
-        26 => authorized(bytes, parse::delete_consent),
+        25 => plain(bytes, parse::put_consent),
+        26 => plain(bytes, parse::delete_consent),
         27 => plain(bytes, parse::consent),
         28 => plain(bytes, |request: proto::GetCredentialRequest| {
             parse::credential(request.company_id, request.credential_id)
@@ -86,13 +76,13 @@ pub fn request(kind: u8, bytes: &[u8]) -> Option<Result<(), Status>> {
         30 => plain(bytes, |request: proto::ListChangesRequest| {
             parse::optional_company(request.company_id)
         }),
-        31 => authorized(bytes, parse::create_key),
-        _ => authorized(bytes, parse::delete_key),
+        31 => plain(bytes, parse::create_key),
+        _ => plain(bytes, parse::delete_key),
     }
 }
 
 fn import(message: proto::ImportCredentialsRequest) -> Result<(), Status> {
-    let options = parse::import_options(&Caller::Anonymous, &message)?;
+    let options = parse::import_options(&message)?;
     parse::import_message(&message, &options)?;
     for (n, company) in message.companies.into_iter().enumerate() {
         parse::imported_company(n, company)?;

@@ -59,4 +59,12 @@ impl KeyService for Api {
         let revision = written.revision.0;
         Ok(Response::new(DeleteKeyResponse { key: reply::key(written), revision }))
     }
+
+    async fn who_am_i(
+        &self,
+        request: Request<WhoAmIRequest>,
+    ) -> Result<Response<WhoAmIResponse>, Status> {
+        let (session, _) = self.session(request)?;
+        Ok(Response::new(render::caller(session.caller())))
+    }
 }

@@ -16,6 +16,7 @@ use tonic::Status;
 
 use super::response_body::{InFlight, ResponseBody};
 use super::{body_timeout, status};
+use crate::authority::admission::Urgency;
 use crate::metrics::memory_budget::{Account, Exhausted, Reservation};
 
 /// Messages of up to this many bytes are not counted.
@@ -35,17 +36,6 @@ impl AsRef<[u8]> for Held {
     fn as_ref(&self) -> &[u8] {
         &self.bytes
     }
-}
-
-/// Whether a call may be rejected when the memory budget is exhausted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Urgency {
-    /// The request and the response may be rejected.
-    Read,
-    /// The request may be rejected, but not the response, since the change is already committed.
-    Change,
-    /// As for a change, and a short request may not be rejected either.
-    Urgent,
 }
 
 /// Bytes of a response, reserved until the last reference to them is dropped.

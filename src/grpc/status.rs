@@ -4,6 +4,7 @@
 //! Not here: denials, which are responses. Nor which code, reason and details an error has; see
 //! [`crate::authority::problem`].
 
+mod admission;
 mod import;
 mod validation;
 

@@ -2,7 +2,7 @@
 //!
 //! A stream counts until it is dropped, also while its client reads nothing.
 //!
-//! Not here: the limits on unary calls; see `transport::caller_limits`.
+//! Not here: the limits on unary calls; see `authority::caller_limits`.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -85,7 +85,16 @@ mod tests {
 
     #[test]
     fn d8_roles_have_the_names_that_operators_write() {
-        let names = ["service", "company-admin", "identity", "operator", "auditor"];
+        let names = [
+            "service",
+            "company-admin",
+            "identity",
+            "operator",
+            "auditor",
+            "backup",
+            "restrictor",
+            "key-admin",
+        ];
         assert_eq!(Role::ALL.map(Role::name), names);
     }
 

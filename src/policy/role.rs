@@ -15,12 +15,26 @@ pub enum Role {
     Operator,
     /// Reads everything.
     Auditor,
+    /// Makes only the calls that any caller may make.
+    Backup,
+    /// Makes only the calls that any caller may make.
+    Restrictor,
+    /// Makes only the calls that any caller may make.
+    KeyAdmin,
 }
 
 impl Role {
     /// Every role.
-    pub const ALL: [Self; 5] =
-        [Self::Service, Self::CompanyAdmin, Self::Identity, Self::Operator, Self::Auditor];
+    pub const ALL: [Self; 8] = [
+        Self::Service,
+        Self::CompanyAdmin,
+        Self::Identity,
+        Self::Operator,
+        Self::Auditor,
+        Self::Backup,
+        Self::Restrictor,
+        Self::KeyAdmin,
+    ];
 
     /// Its name, on the command line and in the audit log.
     #[must_use]
@@ -31,6 +45,9 @@ impl Role {
             Self::Identity => "identity",
             Self::Operator => "operator",
             Self::Auditor => "auditor",
+            Self::Backup => "backup",
+            Self::Restrictor => "restrictor",
+            Self::KeyAdmin => "key-admin",
         }
     }
 
@@ -58,7 +75,10 @@ impl Roles {
         .with(Role::CompanyAdmin)
         .with(Role::Identity)
         .with(Role::Operator)
-        .with(Role::Auditor);
+        .with(Role::Auditor)
+        .with(Role::Backup)
+        .with(Role::Restrictor)
+        .with(Role::KeyAdmin);
 
     /// The set with one more role.
     #[must_use]

@@ -1,31 +1,29 @@
 //! Call counters: the numbers of answered calls, calls in flight and connections, for each worker.
 //!
-//! Not here: limits; see [`super::call_slots`] and [`super::caller_limits`].
+//! Not here: limits; see [`super::call_slots`] and `authority::admission`.
 
-use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use http::{Response, StatusCode};
 use tonic::Code;
 
-use crate::metrics::{Counted, Counter};
-use crate::policy::keyring::MAX_KEYS;
-use crate::policy::revision::Revision;
-use crate::wire::access;
+use crate::authority::caller_limits::CallsByKey;
+use crate::authority::operation::Operation;
+use crate::metrics::Counter;
+use crate::wire::access::OPERATIONS;
 
 /// The number of gRPC status codes (0 to 16).
 const CODES: usize = 17;
 
 /// The counters of one worker.
 pub(crate) struct CallCounters {
-    /// The answered calls, by the index of the path in [`access::PATHS`] (all other paths last), and by
-    /// code.
+    /// The answered calls, by the index of the operation (all other paths last), and by code.
     answered: Vec<[Counter; CODES]>,
     /// The calls in flight.
     pub(crate) in_flight: Arc<AtomicUsize>,
-    /// The calls in flight of each key, by the key's creation revision.
-    by_key: Mutex<HashMap<Revision, Arc<AtomicUsize>, foldhash::fast::RandomState>>,
+    /// The calls in flight of each key.
+    pub(crate) by_key: CallsByKey,
     /// The requests that were no gRPC calls.
     not_grpc: Counter,
     /// The open connections.
@@ -36,43 +34,33 @@ pub(crate) struct CallCounters {
 
 impl Default for CallCounters {
     fn default() -> Self {
-        let answered = (0..=access::PATHS.len()).map(|_| Default::default()).collect();
+        let answered = (0..=OPERATIONS.len()).map(|_| Default::default()).collect();
         let (in_flight, connections) = (Arc::default(), Arc::default());
-        let (by_key, not_grpc, cut) = (Mutex::default(), Counter::default(), Counter::default());
+        let (by_key, not_grpc, cut) =
+            (CallsByKey::default(), Counter::default(), Counter::default());
         Self { answered, in_flight, by_key, not_grpc, connections, cut }
     }
 }
 
 impl CallCounters {
-    /// Counts a response, and returns its code. `path` is the index in [`access::PATHS`]. A stream
-    /// counts when it begins.
-    pub(crate) fn count<B>(&self, path: usize, response: &Response<B>) -> Code {
+    /// Counts a response, and returns its code. A stream counts when it begins.
+    pub(crate) fn count<B>(&self, operation: Option<&Operation>, response: &Response<B>) -> Code {
         if response.status() != StatusCode::OK {
             self.not_grpc.inc();
             return Code::Ok;
         }
         let status = response.headers().get("grpc-status");
         let code = status.map_or(Code::Ok, |status| Code::from_bytes(status.as_bytes()));
-        if let Some(counter) = self.answered.get(path).and_then(|codes| codes.get(code as usize)) {
+        let index = operation.map_or(OPERATIONS.len(), |operation| operation.index);
+        if let Some(counter) = self.answered.get(index).and_then(|codes| codes.get(code as usize)) {
             counter.inc();
         }
         code
     }
 
-    /// Counts a call of this key as in flight until the returned value is dropped. Also returns the
-    /// number of such calls with it.
-    pub(crate) fn acquire(&self, key: Revision) -> (Counted, usize) {
-        let mut all = self.by_key.lock().unwrap_or_else(PoisonError::into_inner);
-        if all.len() >= MAX_KEYS * 2 {
-            // Most of them are of keys that were deleted.
-            all.retain(|_, count| Arc::strong_count(count) > 1);
-        }
-        Counted::one_more(all.entry(key).or_default())
-    }
-
     /// The numbers of answered calls, by path and code, without zeros.
     pub(crate) fn read(all: &[Arc<Self>]) -> Vec<(&'static str, Code, u64)> {
-        let paths = access::PATHS.iter().copied().chain(["other"]).enumerate();
+        let paths = OPERATIONS.iter().map(|operation| operation.path).chain(["other"]).enumerate();
         let codes = || (0..).take(CODES).map(Code::from_i32).enumerate();
         let sum = |path: usize, code: usize| -> u64 {
             let counts = all.iter().filter_map(|worker| worker.answered.get(path)?.get(code));

@@ -3,7 +3,7 @@
 //! They apply to calls that need no key, or that stay open as long as the caller wants. A call holds
 //! its slot until its HTTP/2 stream ends, also while its reply is not read yet.
 //!
-//! Not here: the limits of other calls; see [`super::caller_limits`].
+//! Not here: the limits of other calls; see `authority::caller_limits`.
 
 use std::pin::Pin;
 use std::sync::Arc;

@@ -13,15 +13,14 @@ use http_body::{Body, Frame, SizeHint};
 use tonic::Status;
 
 use super::activity::{Activity, Interruption, OpenCall};
+use crate::authority::operation::Operation;
 use crate::grpc::response_body::{InFlight, ResponseBody};
 use crate::grpc::status;
+use crate::proto::WatchChangesRequest;
+use crate::wire::access;
 
-/// The streams that never end by themselves. If one ends without an error, the server ended it.
-const ENDLESS: [&str; 2] =
-    ["/scopegate.v1.ChangeService/WatchChanges", "/grpc.health.v1.Health/Watch"];
-
-/// The streams that end when their caller closes its side, which may be never.
-const REFLECTION: &str = "/grpc.reflection.";
+/// The health stream. It never ends by itself.
+const HEALTH_WATCH: &str = "/grpc.health.v1.Health/Watch";
 
 /// A call that can be interrupted.
 pub(crate) struct Interruptible {
@@ -32,10 +31,19 @@ pub(crate) struct Interruptible {
 }
 
 impl Interruptible {
-    /// A call of this path on a connection.
-    pub(crate) fn new(activity: &Arc<Activity>, path: &str) -> Self {
-        let never_completes = ENDLESS.contains(&path);
-        let is_endless = never_completes || path.starts_with(REFLECTION);
+    /// A call of this operation or path on a connection.
+    pub(crate) fn new(
+        activity: &Arc<Activity>,
+        operation: Option<&'static Operation>,
+        path: &str,
+    ) -> Self {
+        // If such a stream ends without an error, the server ended it.
+        let never_completes = match operation {
+            Some(operation) => access::is_method_of::<WatchChangesRequest>(operation),
+            None => path == HEALTH_WATCH,
+        };
+        // A reflection stream ends when its caller closes its side, which may be never.
+        let is_endless = never_completes || operation.is_some_and(access::is_reflection);
         Self { activity: Arc::clone(activity), is_endless, never_completes }
     }
 

@@ -20,7 +20,6 @@ use tonic::server::NamedService;
 use tonic::service::Routes;
 
 use super::call_counters::CallCounters;
-use super::caller_limits::CallerLimits;
 use super::collector::{self, ServerCollector};
 use super::error::TransportError;
 use super::file_descriptors;
@@ -30,6 +29,7 @@ use super::service::Service;
 use super::settings::{DecisionLogSettings, OtlpSettings, Settings};
 use super::tls::{Tls, TlsWatch};
 use super::worker::Worker;
+use crate::authority::caller_limits::CallerLimits;
 use crate::grpc::Api;
 use crate::metrics::memory_budget::MemoryBudget;
 use crate::metrics::supervise::Supervisor;

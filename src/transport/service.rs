@@ -7,7 +7,7 @@
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use http::{HeaderMap, Request, Response};
 use hyper::body::Incoming;
@@ -20,45 +20,35 @@ use tower::ServiceExt;
 use super::activity::Activity;
 use super::call_counters::CallCounters;
 use super::call_slots::{CallKind, CallSlot, CallSlots, ConnectionSlots};
-use super::caller_limits::{self, CallerLimits};
 use super::health::Health;
 use super::interruption::Interruptible;
 use super::settings::ConnectionLimits;
 use super::tls::Tls;
+use crate::authority::admission::{Admission, Load, URGENT_RESERVE, Urgency};
+use crate::authority::caller_limits::CallerLimits;
+use crate::authority::operation::Operation;
 use crate::grpc::body_timeout::BodyTimeout;
-use crate::grpc::memory::{self, CountedBody, RequestMemory, Urgency};
+use crate::grpc::memory::{self, CountedBody, RequestMemory};
 use crate::grpc::peer::Peer;
 use crate::grpc::preflight::RejectedHead;
 use crate::grpc::response_body::{InFlight, ResponseBody};
 use crate::grpc::unary;
-use crate::grpc::{Api, status};
+use crate::grpc::{self, Api, status};
 use crate::metrics::{Counted, wait_spans};
 use crate::observe::connection_events::ConnectionEvents;
 use crate::observe::otlp::{self, Trace, TracedRequest};
 use crate::observe::rejected_callers::RejectedCallers;
-use crate::observe::rejection::{RejectedCaller, RejectionReason};
+use crate::observe::rejection::RejectedCaller;
 use crate::observe::request_log::{AccessLogLine, ObservedRequest, RequestObserver};
 use crate::observe::trace_context::RequestContext;
 use crate::policy::caller::Caller;
 use crate::policy::revision::Revision;
-use crate::proto::CheckRequest;
+use crate::proto::{BatchCheckRequest, CheckRequest};
 use crate::wire::access;
 use crate::wire::names::code_name;
 
-/// The methods of the unary fast path, which bypasses the generated services.
-pub(crate) const CHECK: &str = "/scopegate.v1.AuthorizationService/Check";
-pub(crate) const BATCH_CHECK: &str = "/scopegate.v1.AuthorizationService/BatchCheck";
-
 /// The health calls, which need no key.
 pub(crate) const HEALTH: &str = "/grpc.health.v1.Health/";
-
-/// How many urgent calls above `--max-in-flight` a worker accepts. By these calls operators remove
-/// rights.
-const URGENT_RESERVE: usize = 64;
-
-/// The calls whose messages come one after another, without a time limit.
-const STREAMS: [&str; 2] =
-    ["/scopegate.v1.DirectoryService/ImportCredentials", "/grpc.reflection."];
 
 /// The parts that each worker needs to answer calls.
 #[derive(Clone)]
@@ -98,61 +88,27 @@ pub(crate) struct Service {
     pub(crate) observer: Option<Arc<RequestObserver>>,
 }
 
-/// An admitted call.
-struct Admitted {
-    caller: Caller,
-    urgency: Urgency,
-    /// Counts the call as in flight for its key.
-    of_key: Option<Counted>,
-}
-
 impl Service {
-    /// Authenticates the caller of a call and verifies that it may make the call, before the message is
-    /// read. `in_flight` is the number of calls on this worker, including this one.
+    /// Admits a call before its message is read. `in_flight` is the number of calls on this worker,
+    /// including this one.
     ///
     /// # Errors
-    /// The caller is not authenticated or not permitted, or a limit is reached.
-    fn admit<B>(
+    /// The store is not open, the caller is not authenticated or not permitted, or a limit is reached.
+    fn admit(
         &self,
-        request: &Request<B>,
+        operation: Option<&'static Operation>,
+        headers: &HeaderMap,
         peer: &Peer,
         in_flight: usize,
-    ) -> Result<Admitted, Status> {
-        let path = request.uri().path();
-        if in_flight > self.max_in_flight + URGENT_RESERVE {
-            return Err(status::overloaded(self.max_in_flight));
+    ) -> Result<Admission, Status> {
+        let max_in_flight = self.max_in_flight;
+        if in_flight > max_in_flight + URGENT_RESERVE {
+            return Err(status::overloaded(max_in_flight));
         }
-        let caller = self.api.caller(request.headers(), peer)?;
-        let urgent = caller_limits::is_urgent(&caller, path);
-        let reserve = if urgent { URGENT_RESERVE } else { 0 };
-        if in_flight > self.max_in_flight + reserve {
-            return Err(status::overloaded(self.max_in_flight));
-        }
-        let roles = access::roles(path).ok_or_else(status::unknown_method)?;
-        if !caller.roles().intersects(roles) {
-            return Err(RejectedCaller::caller(
-                status::not_permitted(),
-                RejectionReason::Role,
-                &caller,
-            ));
-        }
-        let urgency = match access::is_change(path) {
-            true if urgent => Urgency::Urgent,
-            true => Urgency::Change,
-            false => Urgency::Read,
-        };
-        let Caller::Key(key) = &caller else {
-            return Ok(Admitted { caller, urgency, of_key: None });
-        };
-        let (of_key, in_flight) = self.calls.acquire(key.created_at);
-        let limit = (self.max_in_flight + reserve).div_ceil(2);
-        if in_flight > limit {
-            return Err(status::too_many_of_key(limit));
-        }
-        if access::is_rated(path) {
-            self.caller_limits.count(key, urgent, Instant::now()).map_err(status::rate_limited)?;
-        }
-        Ok(Admitted { caller, urgency, of_key: Some(of_key) })
+        let (by_key, limits) = (&self.calls.by_key, &*self.caller_limits);
+        let load = Load { in_flight, max_in_flight, by_key, limits };
+        let presented = grpc::presented(headers, peer);
+        Ok(self.api.ready()?.admit(operation, presented, load)?)
     }
 
     /// The kind of a health call, its slot and its deadline.
@@ -188,19 +144,17 @@ pub(crate) fn handle(
     enum DispatchedCall<H, F> {
         Unfit(RejectedHead),
         Rejected(Box<Status>),
-        Check(Option<Duration>, Admitted, Incoming),
+        Check(Option<Duration>, Caller, Incoming),
         Health(Pin<Box<H>>),
         Other(Pin<Box<F>>, Option<CallSlot>),
     }
     let path = request.uri().path();
-    // Checks are the first paths, so this is quick for them.
-    let path_index = access::PATHS.iter().position(|known| *known == path);
-    let path_index = path_index.unwrap_or(access::PATHS.len());
-    let interruptible = Interruptible::new(activity, path);
+    let operation = access::operation(path);
+    let interruptible = Interruptible::new(activity, operation, path);
     let (mut counted, mut of_key, mut open, mut known) = (None, None, None, None);
     let call = if let Some(unfit) = RejectedHead::of(&request, service.max_header_bytes) {
         DispatchedCall::Unfit(unfit)
-    } else if path_index == access::PATHS.len()
+    } else if operation.is_none()
         && let Some(method) = path.strip_prefix(HEALTH)
     {
         match service.admit_health(method, request.headers(), own_slots) {
@@ -219,35 +173,37 @@ pub(crate) fn handle(
         counted = Some(one);
         let observer = service.observer.as_ref();
         let observed = observer.and_then(|observer| observer.observe(request.headers()));
-        match (service.admit(&request, peer, in_flight), unary::deadline(request.headers())) {
+        match (
+            service.admit(operation, request.headers(), peer, in_flight),
+            unary::deadline(request.headers()),
+        ) {
             (Err(status), _) => {
                 // A rejected call is not in flight while its response waits to be sent.
                 counted = None;
                 DispatchedCall::Rejected(Box::new(status))
             }
-            (Ok(mut admitted), Ok(deadline))
-                if path == CHECK
+            (Ok(mut admission), Ok(deadline))
+                if access::is_method_of::<CheckRequest>(admission.operation)
                     && observed.is_none()
                     && unary::is_supported(request.headers()) =>
             {
                 activity.accept();
-                of_key = admitted.of_key.take();
-                DispatchedCall::Check(deadline, admitted, request.into_body())
+                of_key = admission.in_flight.take();
+                DispatchedCall::Check(deadline, admission.caller, request.into_body())
             }
-            (Ok(mut admitted), deadline) => {
-                of_key = admitted.of_key.take();
-                // A permitted path that is not in the table is one of the reflection service.
-                let slot = match path_index < access::PATHS.len() {
-                    true => Ok(None),
-                    false => service.call_slots.take(CallKind::Reflection, own_slots).map(Some),
+            (Ok(mut admission), deadline) => {
+                of_key = admission.in_flight.take();
+                let slot = match access::is_reflection(admission.operation) {
+                    false => Ok(None),
+                    true => service.call_slots.take(CallKind::Reflection, own_slots).map(Some),
                 };
                 match slot {
                     Ok(slot) => {
                         activity.accept();
                         open = Some(activity.open());
-                        known = Some(admitted.caller.clone());
+                        known = Some(admission.caller.clone());
                         let service = Arc::clone(&service);
-                        let call = call(service, request, deadline, admitted, observed);
+                        let call = call(service, request, deadline, admission, observed);
                         DispatchedCall::Other(Box::pin(call), slot)
                     }
                     Err(status) => DispatchedCall::Rejected(Box::new(status)),
@@ -259,11 +215,11 @@ pub(crate) fn handle(
     async move {
         let in_flight = InFlight(counted, of_key);
         let response = match call {
-            DispatchedCall::Check(deadline, Admitted { caller, .. }, body) => {
+            DispatchedCall::Check(deadline, caller, body) => {
                 let key = caller.key();
                 let account = || service.caller_limits.account(key);
                 let decide = async |check| {
-                    service.api.decide(service.api.authorize(caller, check)?, None).await
+                    service.api.decide(service.api.authorize(caller, &check)?, check, None).await
                 };
                 let body = BodyTimeout::new(body, service.request_timeout);
                 let read = unary::count_and_decode;
@@ -277,10 +233,10 @@ pub(crate) fn handle(
             DispatchedCall::Unfit(unfit) => unfit.into_response(service.max_header_bytes),
             DispatchedCall::Rejected(status) => status.into_http(),
         };
-        let code = service.calls.count(path_index, &response);
+        let code = service.calls.count(operation, &response);
         let rejected =
             RejectedCaller::of(code, &response).map(|rejected| rejected.of_caller(known.as_ref()));
-        let known_path = access::PATHS.get(path_index).copied().unwrap_or("other");
+        let known_path = operation.map_or("other", |operation| operation.path);
         service.rejected_callers.call(address, known_path, rejected);
         Ok(match open {
             // A stream is open until its last frame. Other responses are whole messages.
@@ -298,24 +254,22 @@ async fn call(
     service: Arc<Service>,
     request: Request<Incoming>,
     deadline: Result<Option<Duration>, Status>,
-    Admitted { caller, urgency, .. }: Admitted,
+    admission: Admission,
     observed: Option<ObservedRequest>,
 ) -> Response<ResponseBody> {
     let deadline = match deadline {
         Ok(deadline) => deadline,
         Err(status) => return status.into_http(),
     };
-    let path = request.uri().path();
-    // Health calls and checks are too many for the access log, and decisions have their own log.
-    let has_line = !path.starts_with(HEALTH) && ![CHECK, BATCH_CHECK].contains(&path);
-    let line =
-        if has_line { AccessLogLine::begin(&request, &caller, observed.as_ref()) } else { None };
-    let trace =
-        observed.as_ref().and_then(|observed| observed.trace(request.uri().path(), &caller));
+    let caller = &admission.caller;
+    let line = match admission.operation.is_logged {
+        true => AccessLogLine::begin(&request, caller, observed.as_ref()),
+        false => None,
+    };
+    let trace = observed.as_ref().and_then(|observed| observed.trace(request.uri().path(), caller));
     let context = observed.map(|observed| observed.context);
     let steps = trace.as_ref().map(Trace::steps);
-    let call_context = CallContext { caller, urgency };
-    let answered = run(&service, request, deadline, call_context, context, trace.as_ref());
+    let answered = run(&service, request, deadline, admission, context, trace.as_ref());
     let response = wait_spans::scope(steps, answered).await;
     if let Some(trace) = trace {
         trace.finish(&response);
@@ -326,29 +280,23 @@ async fn call(
     response
 }
 
-/// The caller of a call, and how urgent the call is for the memory budget.
-struct CallContext {
-    caller: Caller,
-    urgency: Urgency,
-}
-
 /// Answers a call on this worker if it is a check or a batch, else by the generated services.
 async fn run(
     service: &Service,
     mut request: Request<Incoming>,
     deadline: Option<Duration>,
-    CallContext { caller, urgency }: CallContext,
+    Admission { operation, caller, urgency, .. }: Admission,
     context: Option<Arc<RequestContext>>,
     trace: Option<&Trace>,
 ) -> Response<ResponseBody> {
     let api = &service.api;
-    let path = request.uri().path();
     let key = caller.key();
     let account = || service.caller_limits.account(key);
-    if path == CHECK && unary::is_supported(request.headers()) {
+    if access::is_method_of::<CheckRequest>(operation) && unary::is_supported(request.headers()) {
         let decide = async |check: CheckRequest| {
             let request = trace.map(|_| TracedRequest::of(&check));
-            let response = api.decide(api.authorize(caller, check)?, context.as_ref()).await?;
+            let response =
+                api.decide(api.authorize(caller, &check)?, check, context.as_ref()).await?;
             if let (Some(trace), Some(request)) = (trace, request) {
                 trace.record_decision(request, &response);
             }
@@ -359,9 +307,12 @@ async fn run(
         return unary::unary(deadline, body, service.max_message_bytes, account, read, decide)
             .await;
     }
-    if path == BATCH_CHECK && unary::is_supported(request.headers()) {
+    if access::is_method_of::<BatchCheckRequest>(operation)
+        && unary::is_supported(request.headers())
+    {
         let decide = async |batch| {
-            let response = api.decide_all(api.authorize(caller, batch)?, context.as_ref()).await?;
+            let response =
+                api.decide_all(api.authorize(caller, &batch)?, batch, context.as_ref()).await?;
             if let Some(trace) = trace {
                 trace.record_batch(&response);
             }
@@ -377,7 +328,7 @@ async fn run(
     if let Some(context) = context {
         request.extensions_mut().insert(context);
     }
-    dispatch_routes(service, request, deadline, key, urgency).await
+    dispatch_routes(service, request, deadline, operation, key, urgency).await
 }
 
 /// Answers a call by the generated services, on the background runtime.
@@ -385,6 +336,7 @@ async fn dispatch_routes(
     service: &Service,
     request: Request<Incoming>,
     deadline: Option<Duration>,
+    operation: &'static Operation,
     key: Option<Revision>,
     urgency: Urgency,
 ) -> Response<ResponseBody> {
@@ -395,7 +347,7 @@ async fn dispatch_routes(
         AbortOnDropHandle::new(service.background.spawn(wait_spans::propagate(async move {
             let memory = RequestMemory::of(&account);
             let held = memory.clone();
-            let request = if STREAMS.iter().any(|path| request.uri().path().starts_with(path)) {
+            let request = if operation.is_stream {
                 request.map(|body| tonic::body::Body::new(CountedBody::stream(body, memory)))
             } else {
                 let with_timeout =
@@ -403,7 +355,7 @@ async fn dispatch_routes(
                 request.map(|body| tonic::body::Body::new(with_timeout(body)))
             };
             let answered = async {
-                let permit = limits.acquire_list(key, request.uri().path()).await;
+                let permit = limits.acquire_list(key, operation).await;
                 match permit.map_err(status::too_many_lists) {
                     Ok(_permit) => routes.oneshot(request).await,
                     Err(status) => Ok(status.into_http()),

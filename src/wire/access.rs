@@ -1,199 +1,61 @@
-//! Access: the roles that each method of the API requires, and the companies that its request names (D8),
-//! in one table.
+//! Access: the operation of each method of the API, and the companies that its request names (D8).
 //!
-//! A server rejects a method that is not in the table. A request type that is not in the table cannot
-//! reach a handler: only this module makes an [`Authorized`], and only of a request type in the table.
+//! The build generates the table from the option `operation` of the methods in `proto/scopegate/v1`. A
+//! method without the option fails the build. A server rejects a method that is not in the table. A
+//! request type that is not in the table cannot reach a handler.
 //!
-//! The error for a caller that may not name a company is the same whether the company exists or not.
-//!
-//! Not here: authentication; see `policy::keyring`.
+//! Not here: the rules; see [`crate::authority::admission`].
 
-use tonic::Streaming;
-
-use crate::policy::caller::Caller;
+use crate::authority::operation::{Companies, Effect, Operation};
 use crate::policy::role::{Role, Roles};
 use crate::proto;
 
-/// Requests decisions.
-const CHECK_ROLES: Roles = Roles::NONE.with(Role::Operator).with(Role::Service);
-/// Explains decisions.
-const EXPLAIN_ROLES: Roles = CHECK_ROLES.with(Role::CompanyAdmin).with(Role::Auditor);
-/// Reads data of one company.
-const VIEW_ROLES: Roles =
-    Roles::NONE.with(Role::Operator).with(Role::CompanyAdmin).with(Role::Auditor);
-/// Reads the users of one company.
-const VIEW_USERS_ROLES: Roles = VIEW_ROLES.with(Role::Identity);
-/// Edits the credentials of one company.
-const EDIT_ROLES: Roles = Roles::NONE.with(Role::Operator).with(Role::CompanyAdmin);
-/// Maintains users and consents.
-const IDENTITY_ROLES: Roles = Roles::NONE.with(Role::Operator).with(Role::Identity);
-/// Reads data of all companies.
-const AUDIT_ROLES: Roles = Roles::NONE.with(Role::Operator).with(Role::Auditor);
-/// Makes all other changes.
-const OPERATOR_ONLY: Roles = Roles::NONE.with(Role::Operator);
+include!(concat!(env!("OUT_DIR"), "/operations.rs"));
+
+const REFLECTION_PATHS: [&str; 2] = [
+    "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+    "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+];
+
+/// Server reflection. Every caller with a role may use it. Metrics count it as a call of another path.
+static REFLECTION: Operation = Operation {
+    path: "other",
+    index: OPERATIONS.len(),
+    roles: Roles::ALL,
+    effect: Effect::Read,
+    reads_page: false,
+    is_stream: true,
+    is_rated: true,
+    is_logged: true,
+};
 
 /// A request of a method in the table.
 pub trait CompanyScoped {
-    /// Whether the caller may name every company that the request names.
-    fn is_reached_by(&self, caller: &Caller) -> bool;
+    /// The method.
+    const OPERATION: &'static Operation;
+
+    /// The companies that the request names.
+    fn companies(&self) -> Companies<'_>;
 }
 
-/// Whether the caller may name the companies of a request.
-macro_rules! reached {
-    ($request:ident, $caller:ident, company) => {
-        $caller.reaches(&$request.company_id)
-    };
-    // Without a company, the authority finds it by the secret and checks the caller then.
-    ($request:ident, $caller:ident, company_of_secret) => {
-        $request.company_id.is_empty() || $caller.reaches(&$request.company_id)
-    };
-    ($request:ident, $caller:ident, some_company) => {
-        $caller.reaches($request.company_id.as_deref().unwrap_or_default())
-    };
-    // Without a check, the request is malformed; the parser rejects it.
-    ($request:ident, $caller:ident, check) => {
-        $request.check.as_ref().is_none_or(|check| $caller.reaches(&check.company_id))
-    };
-    ($request:ident, $caller:ident, checks) => {
-        $request.checks.iter().all(|check| $caller.reaches(&check.company_id))
-    };
-    ($request:ident, $caller:ident, all) => {{
-        let _ = $request;
-        $caller.reaches_all()
-    }};
-}
-
-/// The methods by path, the roles of which the caller needs one, and the companies that the request names.
-macro_rules! calls {
-    ($($path:literal $request:ty: $roles:ident of $of:ident;)*) => {
-        /// The roles of which a caller of this method needs one; none if there is no such method.
-        #[must_use]
-        pub fn roles(path: &str) -> Option<Roles> {
-            match path {
-                $($path => Some($roles),)*
-                // Every caller with a role may use reflection.
-                "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
-                | "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo" => {
-                    Some(Roles::ALL)
-                }
-                _ => None,
-            }
-        }
-
-        $(impl CompanyScoped for $request {
-            fn is_reached_by(&self, caller: &Caller) -> bool {
-                let request = self;
-                reached!(request, caller, $of)
-            }
-        })*
-
-        /// The paths of all methods of the services of scopegate.
-        pub const PATHS: &[&str] = &[$($path),*];
-    };
-}
-
-calls! {
-    "/scopegate.v1.AuthorizationService/Check" proto::CheckRequest: CHECK_ROLES of company;
-    "/scopegate.v1.AuthorizationService/BatchCheck" proto::BatchCheckRequest: CHECK_ROLES of checks;
-    "/scopegate.v1.AuthorizationService/ExplainCheck" proto::ExplainCheckRequest: EXPLAIN_ROLES of check;
-    "/scopegate.v1.AuthorizationService/ListEffectiveScopes" proto::ListEffectiveScopesRequest: EXPLAIN_ROLES of company;
-    "/scopegate.v1.AuthorizationService/GrantScopes" proto::GrantScopesRequest: EDIT_ROLES of company;
-    "/scopegate.v1.AuthorizationService/RevokeScopes" proto::RevokeScopesRequest: EDIT_ROLES of company;
-    "/scopegate.v1.AuthorizationService/ReplaceScopes" proto::ReplaceScopesRequest: EDIT_ROLES of company;
-    "/scopegate.v1.AuthorizationService/ResetScopes" proto::ResetScopesRequest: EDIT_ROLES of company;
-    "/scopegate.v1.AuthorizationService/RestoreGrants" proto::RestoreGrantsRequest: OPERATOR_ONLY of company;
-    "/scopegate.v1.AuthorizationService/AddCompanyScopes" proto::AddCompanyScopesRequest: OPERATOR_ONLY of company;
-    "/scopegate.v1.AuthorizationService/RestrictCompanyScopes" proto::RestrictCompanyScopesRequest: OPERATOR_ONLY of company;
-
-    "/scopegate.v1.DirectoryService/CreateCompany" proto::CreateCompanyRequest: OPERATOR_ONLY of company;
-    "/scopegate.v1.DirectoryService/GetCompany" proto::GetCompanyRequest: VIEW_ROLES of company;
-    "/scopegate.v1.DirectoryService/ListCompanies" proto::ListCompaniesRequest: AUDIT_ROLES of all;
-    "/scopegate.v1.DirectoryService/UpdateCompany" proto::UpdateCompanyRequest: OPERATOR_ONLY of company;
-    "/scopegate.v1.DirectoryService/DeleteCompany" proto::DeleteCompanyRequest: OPERATOR_ONLY of company;
-    "/scopegate.v1.DirectoryService/CreateCredential" proto::CreateCredentialRequest: EDIT_ROLES of company;
-    "/scopegate.v1.DirectoryService/GetCredential" proto::GetCredentialRequest: VIEW_ROLES of company;
-    "/scopegate.v1.DirectoryService/ListCredentials" proto::ListCredentialsRequest: VIEW_ROLES of company;
-    "/scopegate.v1.DirectoryService/UpdateCredential" proto::UpdateCredentialRequest: EDIT_ROLES of company;
-    "/scopegate.v1.DirectoryService/DeleteCredential" proto::DeleteCredentialRequest: EDIT_ROLES of company;
-    "/scopegate.v1.DirectoryService/ImportCredentials" Streaming<proto::ImportCredentialsRequest>: OPERATOR_ONLY of all;
-    "/scopegate.v1.DirectoryService/CreateSecret" proto::CreateSecretRequest: EDIT_ROLES of company;
-    "/scopegate.v1.DirectoryService/DeleteSecret" proto::DeleteSecretRequest: EDIT_ROLES of company;
-    "/scopegate.v1.DirectoryService/VerifySecret" proto::VerifySecretRequest: CHECK_ROLES of company_of_secret;
-    "/scopegate.v1.DirectoryService/PutUser" proto::PutUserRequest: IDENTITY_ROLES of company;
-    "/scopegate.v1.DirectoryService/GetUser" proto::GetUserRequest: VIEW_USERS_ROLES of company;
-    "/scopegate.v1.DirectoryService/ListUsers" proto::ListUsersRequest: VIEW_USERS_ROLES of company;
-    "/scopegate.v1.DirectoryService/DeleteUser" proto::DeleteUserRequest: IDENTITY_ROLES of company;
-    "/scopegate.v1.DirectoryService/PutConsent" proto::PutConsentRequest: IDENTITY_ROLES of company;
-    "/scopegate.v1.DirectoryService/GetConsent" proto::GetConsentRequest: VIEW_USERS_ROLES of company;
-    "/scopegate.v1.DirectoryService/DeleteConsent" proto::DeleteConsentRequest: IDENTITY_ROLES of company;
-
-    "/scopegate.v1.CatalogService/ApplyCatalog" proto::ApplyCatalogRequest: OPERATOR_ONLY of all;
-    "/scopegate.v1.CatalogService/GetCatalog" proto::GetCatalogRequest: AUDIT_ROLES of all;
-
-    "/scopegate.v1.ChangeService/ListChanges" proto::ListChangesRequest: VIEW_ROLES of some_company;
-    "/scopegate.v1.ChangeService/WatchChanges" proto::WatchChangesRequest: VIEW_ROLES of some_company;
-
-    "/scopegate.v1.KeyService/CreateKey" proto::CreateKeyRequest: OPERATOR_ONLY of all;
-    "/scopegate.v1.KeyService/GetKey" proto::GetKeyRequest: AUDIT_ROLES of all;
-    "/scopegate.v1.KeyService/ListKeys" proto::ListKeysRequest: AUDIT_ROLES of all;
-    "/scopegate.v1.KeyService/DeleteKey" proto::DeleteKeyRequest: OPERATOR_ONLY of all;
-
-    "/scopegate.v1.BackupService/Backup" proto::BackupRequest: OPERATOR_ONLY of all;
-}
-
-/// Whether a method can remove access. Such a request has priority: a caller that revokes a stolen key
-/// must not wait for other requests.
+/// The operation of a path; none if there is no such method.
 #[must_use]
-pub fn takes_away(path: &str) -> bool {
-    const VERBS: [&str; 4] = ["Delete", "Revoke", "Restrict", "Update"];
-    let method = path.strip_prefix("/scopegate.v1.").and_then(|path| path.split_once('/'));
-    method.is_some_and(|(_, method)| VERBS.iter().any(|verb| method.starts_with(verb)))
+pub fn operation(path: &str) -> Option<&'static Operation> {
+    // `Check` is the first one, so it is found at once.
+    let operation = OPERATIONS.iter().find(|operation| operation.path == path);
+    operation.copied().or_else(|| REFLECTION_PATHS.contains(&path).then_some(&REFLECTION))
 }
 
-/// Whether a method can change the store.
+/// Whether the requests of an operation are of this type.
 #[must_use]
-pub fn is_change(path: &str) -> bool {
-    const READS: [&str; 8] =
-        ["Get", "List", "Watch", "Explain", "Check", "BatchCheck", "VerifySecret", "Backup"];
-    let method = path.strip_prefix("/scopegate.v1.").and_then(|path| path.split_once('/'));
-    method.is_some_and(|(_, method)| !READS.iter().any(|read| method.starts_with(read)))
+pub fn is_method_of<R: CompanyScoped>(operation: &'static Operation) -> bool {
+    std::ptr::eq(operation, R::OPERATION)
 }
 
-/// Whether a method reads a page of the store.
+/// Whether this is the operation of server reflection.
 #[must_use]
-pub fn is_list(path: &str) -> bool {
-    let method = path.strip_prefix("/scopegate.v1.").and_then(|path| path.split_once('/'));
-    method.is_some_and(|(_, method)| method.starts_with("List") && method != "ListEffectiveScopes")
-}
-
-/// Whether a method counts for the rate limit of its key. The methods that a service calls for each of
-/// its own requests do not.
-#[must_use]
-pub fn is_rated(path: &str) -> bool {
-    const WITH_EVERY_REQUEST: [&str; 3] = [
-        "/scopegate.v1.AuthorizationService/Check",
-        "/scopegate.v1.AuthorizationService/BatchCheck",
-        "/scopegate.v1.DirectoryService/VerifySecret",
-    ];
-    !WITH_EVERY_REQUEST.contains(&path)
-}
-
-/// A request and its caller, who may name every company in it.
-pub struct Authorized<R> {
-    /// The caller.
-    pub caller: Caller,
-    /// The request message.
-    pub request: R,
-}
-
-impl<R: CompanyScoped> Authorized<R> {
-    /// The request of this caller, whose roles the transport has already compared with [`roles`].
-    ///
-    /// # Errors
-    /// The caller, if its key is not bound to every company that the request names.
-    pub fn new(caller: Caller, request: R) -> Result<Self, Caller> {
-        if request.is_reached_by(&caller) { Ok(Self { caller, request }) } else { Err(caller) }
-    }
+pub fn is_reflection(operation: &'static Operation) -> bool {
+    std::ptr::eq(operation, &REFLECTION)
 }
 
 #[cfg(test)]
@@ -202,72 +64,173 @@ mod tests {
     use prost_types::FileDescriptorSet;
 
     use super::*;
+    use Effect::{Change, Read, Removal};
+
+    /// Each method: the roles by their first letter (`*`: any role), the companies, the effect, and
+    /// what else differs: `p` it reads a page, `s` a stream of messages, `u` without a rate limit, `l`
+    /// without a line in the access log.
+    const TABLE: &[(&str, &str, &str, Effect, &str)] = &[
+        ("AuthorizationService/Check", "SO", "company", Read, "ul"),
+        ("AuthorizationService/BatchCheck", "SO", "checks", Read, "ul"),
+        ("AuthorizationService/ExplainCheck", "SCOA", "check", Read, ""),
+        ("AuthorizationService/ListEffectiveScopes", "SCOA", "company", Read, ""),
+        ("AuthorizationService/GrantScopes", "CO", "company", Change, ""),
+        ("AuthorizationService/RevokeScopes", "CO", "company", Removal, ""),
+        ("AuthorizationService/ReplaceScopes", "CO", "company", Change, ""),
+        ("AuthorizationService/ResetScopes", "CO", "company", Change, ""),
+        ("AuthorizationService/RestoreGrants", "O", "company", Change, ""),
+        ("AuthorizationService/AddCompanyScopes", "O", "company", Change, ""),
+        ("AuthorizationService/RestrictCompanyScopes", "O", "company", Removal, ""),
+        ("DirectoryService/CreateCompany", "O", "company", Change, ""),
+        ("DirectoryService/GetCompany", "COA", "company", Read, ""),
+        ("DirectoryService/ListCompanies", "OA", "all", Read, "p"),
+        ("DirectoryService/UpdateCompany", "O", "company", Removal, ""),
+        ("DirectoryService/DeleteCompany", "O", "company", Removal, ""),
+        ("DirectoryService/CreateCredential", "CO", "company", Change, ""),
+        ("DirectoryService/GetCredential", "COA", "company", Read, ""),
+        ("DirectoryService/ListCredentials", "COA", "company", Read, "p"),
+        ("DirectoryService/UpdateCredential", "CO", "company", Removal, ""),
+        ("DirectoryService/DeleteCredential", "CO", "company", Removal, ""),
+        ("DirectoryService/ImportCredentials", "O", "all", Change, "s"),
+        ("DirectoryService/CreateSecret", "CO", "company", Change, ""),
+        ("DirectoryService/DeleteSecret", "CO", "company", Removal, ""),
+        ("DirectoryService/VerifySecret", "SO", "company_of_secret", Read, "u"),
+        ("DirectoryService/PutUser", "IO", "company", Change, ""),
+        ("DirectoryService/GetUser", "CIOA", "company", Read, ""),
+        ("DirectoryService/ListUsers", "CIOA", "company", Read, "p"),
+        ("DirectoryService/DeleteUser", "IO", "company", Removal, ""),
+        ("DirectoryService/PutConsent", "IO", "company", Change, ""),
+        ("DirectoryService/GetConsent", "CIOA", "company", Read, ""),
+        ("DirectoryService/DeleteConsent", "IO", "company", Removal, ""),
+        ("CatalogService/ApplyCatalog", "O", "all", Change, ""),
+        ("CatalogService/GetCatalog", "OA", "all", Read, ""),
+        ("ChangeService/ListChanges", "COA", "some_company", Read, "p"),
+        ("ChangeService/WatchChanges", "COA", "some_company", Read, ""),
+        ("KeyService/CreateKey", "O", "all", Change, ""),
+        ("KeyService/GetKey", "OA", "all", Read, ""),
+        ("KeyService/ListKeys", "OA", "all", Read, "p"),
+        ("KeyService/DeleteKey", "O", "all", Removal, ""),
+        ("KeyService/WhoAmI", "*", "none", Read, ""),
+        ("BackupService/Backup", "O", "all", Read, ""),
+    ];
 
     #[test]
-    fn every_method_of_every_service_is_in_the_table() {
-        let all = FileDescriptorSet::decode(proto::DESCRIPTORS).expect("descriptors");
-        let own = all.file.iter().filter(|file| file.package() == "scopegate.v1");
-        let mut calls: Vec<_> = own
-            .flat_map(|file| {
-                file.service.iter().flat_map(move |service| {
-                    service.method.iter().map(move |method| {
-                        format!("/{}.{}/{}", file.package(), service.name(), method.name())
-                    })
-                })
+    fn every_method_has_the_operation_that_is_expected() {
+        let expected: Vec<_> = TABLE
+            .iter()
+            .enumerate()
+            .map(|(index, (path, roles, _, effect, other))| {
+                let path = format!("/scopegate.v1.{path}");
+                let role = |letter| match letter {
+                    'S' => Role::Service,
+                    'C' => Role::CompanyAdmin,
+                    'I' => Role::Identity,
+                    'O' => Role::Operator,
+                    _ => Role::Auditor,
+                };
+                let roles =
+                    if *roles == "*" { Roles::ALL } else { roles.chars().map(role).collect() };
+                let has = |letter| other.contains(letter);
+                let flags = [has('p'), has('s'), !has('u'), !has('l')];
+                (path, index, roles, *effect, flags)
             })
             .collect();
-        calls.sort_unstable();
-        let mut table = PATHS.to_vec();
-        table.sort_unstable();
-        assert_eq!(calls, table);
+        let declared: Vec<_> = OPERATIONS
+            .iter()
+            .map(|operation| {
+                let Operation { reads_page, is_stream, is_rated, is_logged, .. } = **operation;
+                let flags = [reads_page, is_stream, is_rated, is_logged];
+                let Operation { path, index, roles, effect, .. } = **operation;
+                (path.to_owned(), index, roles, effect, flags)
+            })
+            .collect();
+        assert_eq!(declared, expected);
+        assert_eq!(
+            OPERATIONS.first().map(|first| first.path),
+            Some(proto::CheckRequest::OPERATION.path)
+        );
     }
 
-    #[test]
-    fn methods_that_remove_access_are_known_by_their_verb() {
-        let mut all: Vec<_> = PATHS.iter().copied().filter(|path| takes_away(path)).collect();
-        all.sort_unstable();
-        let expected = [
-            "/scopegate.v1.AuthorizationService/RestrictCompanyScopes",
-            "/scopegate.v1.AuthorizationService/RevokeScopes",
-            "/scopegate.v1.DirectoryService/DeleteCompany",
-            "/scopegate.v1.DirectoryService/DeleteConsent",
-            "/scopegate.v1.DirectoryService/DeleteCredential",
-            "/scopegate.v1.DirectoryService/DeleteSecret",
-            "/scopegate.v1.DirectoryService/DeleteUser",
-            "/scopegate.v1.DirectoryService/UpdateCompany",
-            "/scopegate.v1.DirectoryService/UpdateCredential",
-            "/scopegate.v1.KeyService/DeleteKey",
-        ];
-        assert_eq!(all, expected);
+    /// Every method of the contract: its path, and whether its request has the fields of a change.
+    fn methods() -> Vec<(String, bool)> {
+        let all = FileDescriptorSet::decode(proto::DESCRIPTORS).expect("descriptors");
+        let own: Vec<_> = all.file.iter().filter(|file| file.package() == "scopegate.v1").collect();
+        let messages: Vec<_> = own.iter().flat_map(|file| &file.message_type).collect();
+        let services = own.iter().flat_map(|file| &file.service);
+        services
+            .flat_map(|service| service.method.iter().map(move |method| (service, method)))
+            .map(|(service, method)| {
+                let name = method.input_type().trim_start_matches(".scopegate.v1.");
+                let request = messages.iter().find(|message| message.name() == name);
+                let fields = &request.expect("a request").field;
+                let changes = fields.iter().any(|field| field.name() == "on_behalf_of");
+                (format!("/scopegate.v1.{}/{}", service.name(), method.name()), changes)
+            })
+            .collect()
     }
 
     #[test]
     fn every_method_with_the_fields_of_a_change_is_a_change() {
-        let all = FileDescriptorSet::decode(proto::DESCRIPTORS).expect("descriptors");
-        let own: Vec<_> = all.file.iter().filter(|file| file.package() == "scopegate.v1").collect();
-        for file in &own {
-            for (service, method) in
-                file.service.iter().flat_map(|s| s.method.iter().map(move |m| (s, m)))
-            {
-                let name = method.input_type().trim_start_matches(".scopegate.v1.");
-                let mut messages = own.iter().flat_map(|file| &file.message_type);
-                let message = messages.find(|message| message.name() == name).expect("a request");
-                let changes = message.field.iter().any(|field| field.name() == "on_behalf_of");
-                let path = format!("/scopegate.v1.{}/{}", service.name(), method.name());
-                assert_eq!(is_change(&path), changes, "{path}");
-            }
+        let methods = methods();
+        assert_eq!(methods.len(), OPERATIONS.len());
+        for (path, changes) in methods {
+            let operation = operation(&path).expect("in the table");
+            assert_eq!(operation.path, path);
+            assert_eq!(operation.effect != Read, changes, "{path}");
         }
     }
 
     #[test]
-    fn only_methods_that_services_call_for_each_request_have_no_rate_limit() {
-        let unrated: Vec<_> = PATHS.iter().copied().filter(|path| !is_rated(path)).collect();
-        let expected = [
-            "/scopegate.v1.AuthorizationService/Check",
-            "/scopegate.v1.AuthorizationService/BatchCheck",
-            "/scopegate.v1.DirectoryService/VerifySecret",
-        ];
-        assert_eq!(unrated, expected);
+    #[allow(clippy::needless_update, reason = "some requests have no other field")]
+    fn every_request_names_the_companies_that_are_expected() {
+        let mut found = Vec::new();
+        macro_rules! name {
+            ($of:literal, $companies:expr, $fields:tt, $($request:ident)*) => {$(
+                let request = proto::$request $fields;
+                assert_eq!(request.companies(), $companies, stringify!($request));
+                found.push((proto::$request::OPERATION.path, $of));
+            )*};
+        }
+        let acme = || "acme".to_owned();
+        let check = |company: &str| proto::CheckRequest {
+            company_id: company.to_owned(),
+            ..Default::default()
+        };
+        name!("company", Companies::One("acme"), { company_id: acme(), ..Default::default() },
+            CheckRequest ListEffectiveScopesRequest GrantScopesRequest
+            RevokeScopesRequest ReplaceScopesRequest ResetScopesRequest
+            RestoreGrantsRequest AddCompanyScopesRequest
+            RestrictCompanyScopesRequest CreateCompanyRequest GetCompanyRequest
+            UpdateCompanyRequest DeleteCompanyRequest CreateCredentialRequest
+            GetCredentialRequest ListCredentialsRequest UpdateCredentialRequest
+            DeleteCredentialRequest CreateSecretRequest DeleteSecretRequest
+            PutUserRequest GetUserRequest ListUsersRequest DeleteUserRequest
+            PutConsentRequest GetConsentRequest DeleteConsentRequest);
+        name!("company", Companies::One(""), { ..Default::default() }, CheckRequest GrantScopesRequest);
+        name!("some_company", Companies::One("acme"), { company_id: Some(acme()), ..Default::default() },
+            ListChangesRequest WatchChangesRequest);
+        name!("some_company", Companies::All, { ..Default::default() }, ListChangesRequest WatchChangesRequest);
+        name!("company_of_secret", Companies::One("acme"), { company_id: acme(), ..Default::default() }, VerifySecretRequest);
+        name!("company_of_secret", Companies::None, { ..Default::default() }, VerifySecretRequest);
+        name!("check", Companies::One("acme"), { check: Some(check("acme")), ..Default::default() }, ExplainCheckRequest);
+        name!("check", Companies::None, { ..Default::default() }, ExplainCheckRequest);
+        name!("checks", Companies::Each(vec!["acme", ""]), { checks: vec![check("acme"), check("")], ..Default::default() }, BatchCheckRequest);
+        name!("all", Companies::All, { ..Default::default() },
+            ListCompaniesRequest ApplyCatalogRequest GetCatalogRequest
+            CreateKeyRequest GetKeyRequest ListKeysRequest DeleteKeyRequest
+            BackupRequest);
+        name!("none", Companies::None, { ..Default::default() }, WhoAmIRequest);
+        type Import = tonic::Streaming<proto::ImportCredentialsRequest>;
+        found.push((Import::OPERATION.path, "all"));
+        found.sort_unstable();
+        found.dedup();
+        let mut expected: Vec<_> = OPERATIONS
+            .iter()
+            .zip(TABLE)
+            .map(|(operation, (_, _, of, ..))| (operation.path, *of))
+            .collect();
+        expected.sort_unstable();
+        assert_eq!(found, expected);
     }
 
     #[test]
@@ -281,18 +244,32 @@ mod tests {
             "/scopegate.v1.CatalogService/ApplyCatalog",
             "/scopegate.v1.KeyService/CreateKey",
         ] {
-            assert_eq!(roles(path), Some(Roles::NONE.with(Role::Operator)), "{path}");
+            let roles = operation(path).map(|operation| operation.roles);
+            assert_eq!(roles, Some(Roles::NONE.with(Role::Operator)), "{path}");
         }
-        for path in PATHS {
+        for operation in OPERATIONS.iter().filter(|operation| operation.roles != Roles::ALL) {
+            let (path, found) = (operation.path, operation.roles);
             let reads = ["Get", "List", "Watch", "Explain"];
             let method = path.rsplit('/').next().expect("a method");
             let is_read = reads.iter().any(|read| method.starts_with(read));
-            let found = roles(path).expect("in the table");
             assert!(found.has(Role::Operator), "{path}");
             assert_eq!(found.has(Role::Auditor), is_read, "{path}: an auditor reads, all of it");
             let asks = ["Check", "Verify", "Effective"].iter().any(|word| method.contains(word));
             assert_eq!(found.has(Role::Service), asks, "{path}: a service asks");
+            for role in [Role::Backup, Role::Restrictor, Role::KeyAdmin] {
+                assert!(!found.has(role), "{path}: {role} permits nothing yet");
+            }
         }
-        assert_eq!(roles("/scopegate.v1.KeyService/Nothing"), None);
+    }
+
+    #[test]
+    fn any_caller_may_use_reflection_and_no_other_path_is_known() {
+        for version in ["v1", "v1alpha"] {
+            let path = format!("/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo");
+            assert_eq!(operation(&path), Some(&REFLECTION));
+        }
+        for path in ["/scopegate.v1.KeyService/Nothing", "/grpc.reflection.v1.Other", "other", ""] {
+            assert_eq!(operation(path), None, "{path}");
+        }
     }
 }

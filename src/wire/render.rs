@@ -9,6 +9,7 @@ use crate::authority::api_keys::KeyView;
 use crate::authority::consents::{ConsentId, ConsentView};
 use crate::authority::impact::Affected;
 use crate::authority::secrets::Verification;
+use crate::policy::caller::Caller;
 use crate::policy::catalog::Reach;
 use crate::policy::cause::Cause;
 use crate::policy::change::Change;
@@ -174,13 +175,33 @@ pub(crate) fn key(view: KeyView, etag: String) -> proto::Key {
     }
 }
 
-fn role(role: Role) -> proto::Role {
+pub(crate) fn caller(caller: &Caller) -> proto::WhoAmIResponse {
+    match caller {
+        Caller::Key(key) => proto::WhoAmIResponse {
+            key_id: key.id.to_string(),
+            name: key.name.to_string(),
+            roles: key.roles.iter().map(|role| role.to_string()).collect(),
+            company_ids: key.companies.iter().map(ToString::to_string).collect(),
+            expires_at: key.expires_at.map(stamp),
+        },
+        Caller::Internal | Caller::Anonymous => proto::WhoAmIResponse {
+            // It may do everything, and so may an operator.
+            roles: vec![Role::Operator.to_string()],
+            ..proto::WhoAmIResponse::default()
+        },
+    }
+}
+
+pub(super) fn role(role: Role) -> proto::Role {
     match role {
         Role::Service => proto::Role::Service,
         Role::CompanyAdmin => proto::Role::CompanyAdmin,
         Role::Identity => proto::Role::Identity,
         Role::Operator => proto::Role::Operator,
         Role::Auditor => proto::Role::Auditor,
+        Role::Backup => proto::Role::Backup,
+        Role::Restrictor => proto::Role::Restrictor,
+        Role::KeyAdmin => proto::Role::KeyAdmin,
     }
 }
 

@@ -160,7 +160,6 @@ fn commands_are_clients() {
 
 /// Words that this project used for things that have a standard name, with that name.
 const RETIRED: &[(&str, &str)] = &[
-    ("admission", "cache coherence"),
     ("anybody", "any client, any caller"),
     ("asleep", "dormant"),
     ("at hand", "cached"),

@@ -52,7 +52,7 @@ async fn delete(by: &Client, key: &Key) -> Result<DeleteKeyResponse, Status> {
 }
 
 /// Who may call what, as the contract says it: S service, C company admin, I identity,
-/// O operator, A auditor; a small letter for a call that concerns all companies, which nobody
+/// O operator, A auditor, B backup, R restrictor, K key admin; a small letter for a call that concerns all companies, which nobody
 /// makes who is bound to one.
 const MAY: &[(&str, &str)] = &[
     ("AuthorizationService/Check", "SO"),
@@ -96,14 +96,18 @@ const MAY: &[(&str, &str)] = &[
     ("KeyService/GetKey", "oa"),
     ("KeyService/ListKeys", "oa"),
     ("KeyService/DeleteKey", "o"),
+    ("KeyService/WhoAmI", "SCIOABRK"),
 ];
 
-const ROLES: [(Role, char); 5] = [
+const ROLES: [(Role, char); 8] = [
     (Role::Service, 'S'),
     (Role::CompanyAdmin, 'C'),
     (Role::Identity, 'I'),
     (Role::Operator, 'O'),
     (Role::Auditor, 'A'),
+    (Role::Backup, 'B'),
+    (Role::Restrictor, 'R'),
+    (Role::KeyAdmin, 'K'),
 ];
 
 /// A call as reflection tells of it: its path, and how its request names a company.
@@ -246,7 +250,9 @@ async fn every_call_is_open_only_to_its_roles() {
                     let path = &call.path;
                     // A secret alone is looked up, and one of another company is as a wrong one.
                     let is_by_secret = path.ends_with("/VerifySecret") && company.is_empty();
-                    let is_own = company == "acme" && !concerns_all || is_by_secret;
+                    // This names none.
+                    let names_none = path.ends_with("/WhoAmI");
+                    let is_own = company == "acme" && !concerns_all || is_by_secret || names_none;
                     let expected = may && (!bound || is_own);
                     assert_eq!(
                         !is_refused(&answer),
@@ -259,6 +265,93 @@ async fn every_call_is_open_only_to_its_roles() {
                 }
             }
         }
+    }
+}
+
+#[tokio::test]
+async fn any_caller_learns_who_it_is() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let server = Server::with_catalog(dir.path(), "360learning.yaml");
+    let anybody = server.client().await;
+    let who = async |by: &Client| by.keys.clone().who_am_i(WhoAmIRequest {}).await;
+    let expected = WhoAmIResponse { roles: owned(&["operator"]), ..Default::default() };
+    assert_eq!(who(&anybody).await.expect("open").into_inner(), expected);
+    let root = create(&anybody, new_key("root", &[Role::Operator], &[])).await.expect("made");
+    let (code, _) = refused(who(&anybody).await);
+    assert_eq!(code, Code::Unauthenticated, "a key is required now");
+    let root = Client::connect_as(&server.url(), Some(&root.secret)).await;
+    let end = Some(Timestamp { seconds: 4_000_000_000, nanos: 0 });
+    let roles = [Role::KeyAdmin, Role::CompanyAdmin];
+    let new = CreateKeyRequest { expires_at: end, ..new_key("ada", &roles, &["other", "acme"]) };
+    let made = create(&root, new).await.expect("made");
+    let key = made.key.expect("a key");
+    assert_eq!(key.roles, [Role::CompanyAdmin as i32, Role::KeyAdmin as i32]);
+    let ada = Client::connect_as(&server.url(), Some(&made.secret)).await;
+    let expected = WhoAmIResponse {
+        key_id: key.key_id.clone(),
+        name: "ada".to_owned(),
+        roles: owned(&["company-admin", "key-admin"]),
+        company_ids: owned(&["acme", "other"]),
+        expires_at: end,
+    };
+    assert_eq!(who(&ada).await.expect("known").into_inner(), expected);
+    delete(&root, &key).await.expect("revoked");
+    let (code, _) = refused(who(&ada).await);
+    assert_eq!(code, Code::Unauthenticated);
+}
+
+/// The roles of a stored key are read again after a restart, and reflection shows the options.
+#[tokio::test]
+async fn roles_are_kept_and_reflection_shows_the_operations() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let key = bootstrap(dir.path());
+    let roles = [Role::Backup, Role::Restrictor, Role::KeyAdmin];
+    let made = {
+        let server = Server::with_catalog(dir.path(), "360learning.yaml");
+        let operator = Client::connect_as(&server.url(), Some(&key)).await;
+        create(&operator, new_key("new", &roles, &[])).await.expect("made")
+    };
+    let server = Server::with_catalog(dir.path(), "360learning.yaml");
+    let client = Client::connect_as(&server.url(), Some(&made.secret)).await;
+    let known = client.keys.clone().who_am_i(WhoAmIRequest {}).await.expect("known").into_inner();
+    assert_eq!(known.roles, ["backup", "restrictor", "key-admin"]);
+
+    let mut pool = prost_reflect::DescriptorPool::new();
+    let mut reflection = ServerReflectionClient::new(wire(&server, Some(&made.secret)).await);
+    for name in ["descriptor", "timestamp"].map(|name| format!("google/protobuf/{name}.proto")) {
+        pool.decode_file_descriptor_proto(&*file_of(&mut reflection, name).await).expect("a file");
+    }
+    for name in ["key", "backup"].map(|name| format!("scopegate/v1/{name}.proto")) {
+        pool.decode_file_descriptor_proto(&*file_of(&mut reflection, name).await).expect("a file");
+    }
+    let option = pool.get_extension_by_name("scopegate.v1.operation").expect("the option");
+    let service = pool.get_service_by_name("scopegate.v1.BackupService").expect("the service");
+    let options = service.methods().next().expect("a method").options();
+    let operation = options.get_extension(&option);
+    let operation = operation.as_message().expect("a message");
+    let all = operation.get_field_by_name("all_companies").expect("a field");
+    assert_eq!(all.as_bool(), Some(true));
+    let roles = operation.get_field_by_name("roles").expect("a field");
+    assert_eq!(
+        roles.as_list(),
+        Some(&[prost_reflect::Value::EnumNumber(Role::Operator.into())][..])
+    );
+}
+
+/// A file of the contract, as reflection returns it.
+async fn file_of(
+    client: &mut ServerReflectionClient<InterceptedService<Channel, BearerInterceptor>>,
+    name: String,
+) -> Vec<u8> {
+    let request = Some(MessageRequest::FileByFilename(name));
+    let request = ServerReflectionRequest { host: String::new(), message_request: request };
+    let answers = client.server_reflection_info(tokio_stream::once(request)).await.expect("begun");
+    let answer = answers.into_inner().message().await.expect("an answer").expect("one");
+    match answer.message_response {
+        Some(MessageResponse::FileDescriptorResponse(mut files)) => {
+            files.file_descriptor_proto.remove(0)
+        }
+        other => panic!("no file: {other:?}"),
     }
 }
 

@@ -1044,6 +1044,13 @@ fn a_key_from_a_file_the_environment_or_a_context() {
         "{made}"
     );
     assert!(made.ends_with("keep the secret now: it is shown once"), "{made}");
+    let key = made.lines().next().expect("a key").strip_prefix("key ").expect("its id");
+    let secret_of = made.lines().find_map(|line| line.strip_prefix("secret ")).expect("a secret");
+    let admin = operator.file("admin.key", secret_of);
+    let who = operator.run(&format!("whoami --key-file {admin}")).good();
+    let expected = "name acme-admin\nroles company-admin identity\ncompanies demo";
+    assert_eq!(plain(&who).trim_end(), format!("key {key}\n{expected}"));
+    assert!(operator.run("whoami").bad().contains("no API key"));
     let listed = with_file("keys list").good();
     let heads = "KEY NAME STATE ROLES COMPANIES EXPIRES LAST USED";
     assert_eq!(plain(&listed).lines().next(), Some(heads));

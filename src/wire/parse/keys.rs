@@ -7,6 +7,7 @@ use crate::policy::caller::ANONYMOUS;
 use crate::policy::id::{CompanyId, Name};
 use crate::policy::role::{Role, Roles};
 use crate::proto;
+use crate::wire::render;
 use crate::wire::validate::{FieldValidator, InvalidRequest, MAX_CERTIFICATE_NAME, MAX_ROLES};
 
 pub(crate) fn create_key(
@@ -24,7 +25,7 @@ pub(crate) fn create_key(
     }
     let mut roles = Roles::NONE;
     for (n, role) in request.roles.into_iter().enumerate() {
-        match proto::Role::try_from(role).ok().and_then(role_of) {
+        match role_of(role) {
             Some(role) => roles = roles.with(role),
             None => fields.wrong(format!("roles[{n}]"), "is not a role"),
         }
@@ -60,15 +61,8 @@ pub(crate) fn create_key(
     fields.finish(new.map(|new| (new, options)))
 }
 
-fn role_of(role: proto::Role) -> Option<Role> {
-    match role {
-        proto::Role::Unspecified => None,
-        proto::Role::Service => Some(Role::Service),
-        proto::Role::CompanyAdmin => Some(Role::CompanyAdmin),
-        proto::Role::Identity => Some(Role::Identity),
-        proto::Role::Operator => Some(Role::Operator),
-        proto::Role::Auditor => Some(Role::Auditor),
-    }
+fn role_of(role: i32) -> Option<Role> {
+    Role::ALL.into_iter().find(|known| render::role(*known) as i32 == role)
 }
 
 pub(crate) fn delete_key(

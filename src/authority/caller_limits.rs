@@ -1,23 +1,22 @@
 //! Caller limits: bounds how much of the server one API key may use: calls a second, lists and memory.
 //!
-//! An urgent call, by which an operator removes rights ([`access::takes_away`]), has separate limits,
+//! An urgent call, by which an operator removes access ([`Operation::is_urgent`]), has separate limits,
 //! so that other calls never block it.
 //!
-//! Not here: how many calls may be in flight; see [`super::service`].
+//! Not here: how many calls may be in flight; see [`super::admission`].
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::operation::Operation;
+use crate::metrics::Counted;
 use crate::metrics::memory_budget::{Account, MemoryBudget};
-use crate::policy::caller::Caller;
 use crate::policy::keyring::{ApiKey, MAX_KEYS};
 use crate::policy::revision::Revision;
-use crate::policy::role::Role;
-use crate::wire::access;
 
 /// How many lists of one key are read at once.
 const MAX_LISTS: usize = 2;
@@ -25,7 +24,7 @@ const MAX_LISTS: usize = 2;
 const MAX_WAITING_LISTS: usize = 256;
 
 /// The limits, and the usage of each key.
-pub(crate) struct CallerLimits {
+pub struct CallerLimits {
     calls_per_second: u32,
     memory: Arc<MemoryBudget>,
     /// By a key's creation revision, which no two keys share.
@@ -44,7 +43,7 @@ struct KeyUsage {
 }
 
 /// The permit to read a list. It is free again when this is dropped.
-pub(crate) struct ListPermit {
+pub struct ListPermit {
     _running: OwnedSemaphorePermit,
     _queued: OwnedSemaphorePermit,
 }
@@ -68,15 +67,11 @@ impl KeyUsage {
     }
 }
 
-/// Whether an operator removes rights by this call.
-pub(crate) fn is_urgent(caller: &Caller, path: &str) -> bool {
-    access::takes_away(path) && caller.roles().has(Role::Operator)
-}
-
 impl CallerLimits {
     /// Limits each key to this many calls a second, with a burst of the same size, and to half of this
     /// memory.
-    pub(crate) fn new(calls_per_second: u32, memory: Arc<MemoryBudget>) -> Self {
+    #[must_use]
+    pub fn new(calls_per_second: u32, memory: Arc<MemoryBudget>) -> Self {
         Self { calls_per_second, memory, usage: Mutex::default() }
     }
 
@@ -84,7 +79,7 @@ impl CallerLimits {
     ///
     /// # Errors
     /// The rate is exceeded. The error is the limit, in calls a second.
-    pub(crate) fn count(&self, key: &ApiKey, urgent: bool, now: Instant) -> Result<(), u32> {
+    pub fn count(&self, key: &ApiKey, urgent: bool, now: Instant) -> Result<(), u32> {
         let burst = f64::from(self.calls_per_second);
         let taken = self.with(key.created_at, now, |usage| {
             let bucket = if urgent { &mut usage.urgent } else { &mut usage.calls };
@@ -94,7 +89,8 @@ impl CallerLimits {
     }
 
     /// The memory account of this key. Callers without a key share one account.
-    pub(crate) fn account(&self, key: Option<Revision>) -> Account {
+    #[must_use]
+    pub fn account(&self, key: Option<Revision>) -> Account {
         let Some(key) = key else { return self.memory.shared() };
         let own = self.with(key, Instant::now(), |usage| Arc::clone(&usage.memory));
         self.memory.account(own)
@@ -105,12 +101,12 @@ impl CallerLimits {
     ///
     /// # Errors
     /// Too many lists of the key wait. The error is the limit.
-    pub(crate) async fn acquire_list(
+    pub async fn acquire_list(
         &self,
         key: Option<Revision>,
-        path: &str,
+        operation: &Operation,
     ) -> Result<Option<ListPermit>, usize> {
-        let Some(key) = key.filter(|_| access::is_list(path)) else { return Ok(None) };
+        let Some(key) = key.filter(|_| operation.reads_page) else { return Ok(None) };
         let of = |usage: &mut KeyUsage| (Arc::clone(&usage.lists), Arc::clone(&usage.all_lists));
         let (running, queued) = self.with(key, Instant::now(), of);
         let queued = queued.try_acquire_owned().map_err(|_| MAX_LISTS + MAX_WAITING_LISTS)?;
@@ -127,6 +123,26 @@ impl CallerLimits {
             all.retain(|_, usage| !usage.is_unused(now, burst));
         }
         work(all.entry(key).or_insert_with(|| KeyUsage::new(now, burst)))
+    }
+}
+
+/// The calls in flight of each key on one worker.
+#[derive(Default)]
+pub struct CallsByKey(
+    /// By a key's creation revision.
+    Mutex<HashMap<Revision, Arc<AtomicUsize>, foldhash::fast::RandomState>>,
+);
+
+impl CallsByKey {
+    /// Counts a call of this key as in flight until the returned value is dropped. Also returns the
+    /// number of such calls with it.
+    pub(super) fn acquire(&self, key: Revision) -> (Counted, usize) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.len() >= MAX_KEYS * 2 {
+            // Most of them are of keys that were deleted.
+            all.retain(|_, count| Arc::strong_count(count) > 1);
+        }
+        Counted::one_more(all.entry(key).or_default())
     }
 }
 
@@ -159,8 +175,9 @@ mod tests {
     use jiff::Timestamp;
 
     use super::*;
+    use crate::authority::operation::Effect;
     use crate::policy::id::Name;
-    use crate::policy::role::Roles;
+    use crate::policy::role::{Role, Roles};
 
     fn key(created_at: u64, role: Role) -> Arc<ApiKey> {
         Arc::new(ApiKey {
@@ -200,20 +217,23 @@ mod tests {
         assert!(count(true) && !count(true));
     }
 
-    #[test]
-    fn only_operators_calls_that_remove_rights_are_urgent() {
-        let delete = "/scopegate.v1.KeyService/DeleteKey";
-        let grant = "/scopegate.v1.AuthorizationService/GrantScopes";
-        let (operator, admin) = (key(1, Role::Operator), key(2, Role::CompanyAdmin));
-        assert!(is_urgent(&Caller::Key(Arc::clone(&operator)), delete));
-        assert!(!is_urgent(&Caller::Key(operator), grant));
-        assert!(!is_urgent(&Caller::Key(admin), delete));
+    fn operation(reads_page: bool) -> Operation {
+        Operation {
+            path: "/list",
+            index: 0,
+            roles: Roles::ALL,
+            effect: Effect::Read,
+            reads_page,
+            is_stream: false,
+            is_rated: true,
+            is_logged: true,
+        }
     }
 
     #[tokio::test]
     async fn key_that_always_lists_delays_no_other_key() {
         let limits = CallerLimits::new(1, MemoryBudget::new(100));
-        let list = "/scopegate.v1.DirectoryService/ListCredentials";
+        let (list, check) = (&operation(true), &operation(false));
         let turn = async |key| {
             let turn = limits.acquire_list(Some(Revision(key)), list);
             tokio::time::timeout(Duration::ZERO, turn)
@@ -231,7 +251,6 @@ mod tests {
         held.push(turn(1).await.expect("a turn"));
         let none = limits.acquire_list(None, list).await.expect("not refused");
         assert!(none.is_none(), "without a key there is no turn");
-        let check = "/scopegate.v1.AuthorizationService/Check";
         assert!(limits.acquire_list(Some(Revision(1)), check).await.expect("it is").is_none());
         // The number of waiting calls is bounded.
         let mut waiting: Vec<_> = (0..MAX_WAITING_LISTS)
@@ -252,7 +271,7 @@ mod tests {
         let held = limits.account(Some(Revision(1))).reserve(50).expect("room");
         // More keys than can exist at once.
         for other in 2..10_000 {
-            limits.account(Some(Revision(other)));
+            drop(limits.account(Some(Revision(other))));
         }
         assert!(limits.account(Some(Revision(1))).reserve(1).is_err());
         drop(held);
