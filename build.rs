@@ -26,9 +26,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut messages = prost_build::Config::new();
     messages.enable_type_names();
     // The server counts the lists of a request before it decodes it.
-    let codec = "crate::grpc::codec::CountingCodec";
     tonic_prost_build::configure()
-        .codec_path(codec)
+        .build_server(false)
         .compile_fds_with_config(compiler.file_descriptor_set(), messages)?;
 
     let records = protox::compile(["scopegate/store/v1/store.proto"], ["proto"])?;

@@ -16,6 +16,7 @@ mod companies;
 pub mod consents;
 mod core_local;
 mod credentials;
+pub mod decision_observer;
 mod durable_time;
 pub mod error;
 mod etag;
@@ -32,6 +33,8 @@ mod load_pool;
 pub mod operation;
 pub mod problem;
 pub mod queries;
+mod reader;
+pub mod request_context;
 mod restore_grants;
 mod revision_wait;
 pub mod secrets;
@@ -49,6 +52,7 @@ use tokio::sync::watch as watched;
 
 use self::clock::Clock;
 use self::core_local::{CoreLocal, CoreLocals};
+use self::decision_observer::DecisionObserver;
 use self::fact_cache::FactCache;
 use self::last_used::LastUsed;
 use crate::policy::id::Name;
@@ -87,6 +91,8 @@ pub struct Authority {
     key_creations: Arc<tokio::sync::Mutex<()>>,
     /// Whether a caller without a key may do everything, also when there are keys.
     allow_unauthenticated: bool,
+    /// The observer of decisions, if there is one.
+    decisions: Option<Arc<dyn DecisionObserver>>,
 }
 
 impl Authority {
@@ -115,6 +121,7 @@ impl Authority {
             key_changes,
             key_creations,
             allow_unauthenticated: false,
+            decisions: None,
         })
     }
 
@@ -122,6 +129,12 @@ impl Authority {
     #[must_use]
     pub fn allow_unauthenticated(self, allow_unauthenticated: bool) -> Self {
         Self { allow_unauthenticated, ..self }
+    }
+
+    /// The same authority, with an observer of its decisions.
+    #[must_use]
+    pub fn observed(self, decisions: Option<Arc<dyn DecisionObserver>>) -> Self {
+        Self { decisions, ..self }
     }
 
     /// The same authority for one core, with an L1 cache and counters of its own.
@@ -137,6 +150,7 @@ impl Authority {
             key_changes: Arc::clone(&self.key_changes),
             key_creations: Arc::clone(&self.key_creations),
             allow_unauthenticated: self.allow_unauthenticated,
+            decisions: self.decisions.clone(),
         }
     }
 

@@ -20,12 +20,14 @@ mod import_position;
 mod key;
 mod list_limits;
 pub mod memory;
+pub mod methods;
 pub mod peer;
 pub mod preflight;
 pub(crate) mod reply;
 pub mod response_body;
 pub mod status;
 pub mod stream_limit;
+pub mod streams;
 pub mod unary;
 mod warnings;
 
@@ -41,6 +43,7 @@ use self::peer::Peer;
 use self::stream_limit::StreamLimit;
 use crate::authority::Authority;
 use crate::authority::admission::Presented;
+use crate::authority::decision_observer::DecisionObserver;
 use crate::metrics::Gauge;
 use crate::metrics::memory_budget::MemoryBudget;
 use crate::observe::decision_log::DecisionLog;
@@ -103,7 +106,8 @@ impl Api {
 
     /// Sets the authority when the store is open.
     pub fn open(&self, authority: Authority) -> &Authority {
-        self.authority.get_or_init(|| authority)
+        let decisions = self.decisions.clone().map(|log| log as Arc<dyn DecisionObserver>);
+        self.authority.get_or_init(|| authority.observed(decisions))
     }
 
     /// The same state for another worker, with per-core state of its own.

@@ -4,6 +4,7 @@
 //! are in [`crate::policy::decision`].
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use jiff::Timestamp;
 
@@ -83,10 +84,14 @@ impl Session<'_> {
     /// The audience is ambiguous, the revision was not published in time, or the store cannot
     /// answer. None of these is an allow (D14).
     pub async fn check(&self, query: &Query, at_least: Revision) -> Result<Answer, AuthorityError> {
+        let start = Instant::now();
         let touch = |facts: decision::Facts<'_>| self.authority.touch(facts);
         let (verdict, revision) =
             self.authority.evaluate(query, at_least, touch, decision::decide).await?;
-        self.authority.core.measures.decided(&verdict);
+        let measures = &self.authority.core.measures;
+        measures.decided(&verdict);
+        self.report(query, &verdict, revision);
+        measures.checks.note(start.elapsed());
         Ok(Answer { verdict, revision })
     }
 
@@ -100,6 +105,7 @@ impl Session<'_> {
         queries: &[Query],
         at_least: Revision,
     ) -> Result<(Vec<Verdict>, Revision), AuthorityError> {
+        let start = Instant::now();
         self.authority.wait_for(at_least).await?;
         const YIELD_EVERY: usize = 50;
         'attempts: for _ in 0..ATTEMPTS {
@@ -157,10 +163,22 @@ impl Session<'_> {
                 last
             };
             self.authority.persist_reported(now, decided_since).await?;
-            verdicts.iter().for_each(|verdict| self.authority.core.measures.decided(verdict));
+            let measures = &self.authority.core.measures;
+            for (query, verdict) in queries.iter().zip(&verdicts) {
+                measures.decided(verdict);
+                self.report(query, verdict, view.at);
+            }
+            measures.batches.note(start.elapsed());
             return Ok((verdicts, view.at));
         }
         Err(StoreError::Unavailable.into())
+    }
+
+    /// Reports a decision to the observer of decisions.
+    fn report(&self, query: &Query, verdict: &Verdict, revision: Revision) {
+        if let Some(observer) = &self.authority.decisions {
+            observer.decided(&self.caller, self.context, query, verdict, revision);
+        }
     }
 
     /// Decides a check, and explains the verdict of every applied layer for every scope (D15).

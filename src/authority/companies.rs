@@ -7,9 +7,10 @@ use jiff::Timestamp;
 use super::error::AuthorityError;
 use super::etag;
 use super::impact::{self, Impact};
+use super::reader::resolve;
 use super::session::Session;
 use super::transaction::{
-    Outcome, Planned, Resource, Subject, Transaction, TransactionError, Written, resolve,
+    Outcome, Planned, Resource, Subject, Transaction, TransactionError, Written,
 };
 use super::write_options::WriteOptions;
 use crate::policy::catalog::Catalog;

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use super::ATTEMPTS;
 use super::error::AuthorityError;
 use super::queries::Read;
+use super::reader::Reader;
 use super::session::Session;
 use super::transaction::{Outcome, Resource, Subject, Transaction, TransactionError, Written};
 use super::write_options::WriteOptions;
@@ -98,30 +98,14 @@ impl Session<'_> {
     /// # Errors
     /// There is none, or the store cannot answer.
     pub async fn consent(&self, id: &ConsentId) -> Result<Read<ConsentView>, AuthorityError> {
-        let authority = self.authority;
-        for _ in 0..ATTEMPTS {
-            let view = authority.facts.view().await?;
-            let found = authority.credential_of(&view, &id.company, &id.credential).await;
-            let Some((company, credential)) = authority.or_retry(found).await? else { continue };
-            let company =
-                company.ok_or_else(|| AuthorityError::CompanyNotFound(id.company.clone()))?;
-            let credential = credential.ok_or_else(|| id.no_credential())?;
-            let found = authority.facts.user(view.at, company.created_at, &id.user).await;
-            let Some(user) = authority.or_retry(found).await? else { continue };
-            let user = user.ok_or_else(|| id.no_user())?;
-            let parties = Parties {
-                company: company.created_at,
-                user: user.created_at,
-                credential: credential.created_at,
-            };
-            let found = authority.facts.consent(view.at, parties).await;
-            let Some(consent) = authority.or_retry(found).await? else { continue };
-            let consent = existing(consent, id)?;
-            let (etag, revision) = (authority.etag(consent.revision), view.at);
-            let resource = consent_view(Arc::unwrap_or_clone(consent), &view.catalog);
-            return Ok(Read { resource, etag, revision });
-        }
-        Err(AuthorityError::Conflict)
+        let read = async |mut reader: Reader<'_>| {
+            let (parties, _) = parties(&mut reader, id).await?;
+            let consent = existing(reader.find_consent(parties).await?, id)?;
+            let (etag, revision) = (self.authority.etag(consent.revision), reader.revision());
+            let resource = consent_view(Arc::unwrap_or_clone(consent), &reader.catalog());
+            Ok(Read { resource, etag, revision })
+        };
+        self.read(read).await
     }
 }
 
@@ -130,23 +114,16 @@ impl ConsentId {
         let (credential, user) = (Some(&self.credential), Some(&self.user));
         Subject { credential, user, ..Subject::of(kind, &self.company) }
     }
-
-    fn no_credential(&self) -> AuthorityError {
-        AuthorityError::CredentialNotFound(self.company.clone(), self.credential.clone())
-    }
-
-    fn no_user(&self) -> AuthorityError {
-        AuthorityError::UserNotFound(self.company.clone(), self.user.clone())
-    }
 }
 
 /// The parties of a consent, and its user. They are preconditions.
 async fn parties(
-    tx: &mut Transaction<'_>,
+    reader: &mut Reader<'_>,
     id: &ConsentId,
 ) -> Result<(Parties, Arc<User>), TransactionError> {
-    let (company, credential) = tx.credential(&id.company, &id.credential).await?;
-    let user = tx.find_user(&company, &id.user).await?.ok_or_else(|| id.no_user())?;
+    let (company, credential) = reader.credential(&id.company, &id.credential).await?;
+    let missing = || AuthorityError::UserNotFound(id.company.clone(), id.user.clone());
+    let user = reader.find_user(&company, &id.user).await?.ok_or_else(missing)?;
     let parties = Parties {
         company: company.created_at,
         user: user.created_at,

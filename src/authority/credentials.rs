@@ -5,9 +5,10 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::error::AuthorityError;
+use super::reader::resolve;
 use super::session::Session;
 use super::transaction::{
-    Outcome, Planned, Resource, Subject, Transaction, TransactionError, Written, resolve,
+    Outcome, Planned, Resource, Subject, Transaction, TransactionError, Written,
 };
 use super::write_options::WriteOptions;
 use crate::policy::catalog::Catalog;

@@ -262,7 +262,7 @@ impl<P: Copy> Import<'_, P> {
             match created {
                 Ok(revision) => self.count(new, revision),
                 Err(AuthorityError::CompanyExists(_) | AuthorityError::CredentialExists(..)) => {
-                    let fields = session.authority.import_difference(new).await?;
+                    let fields = session.import_difference(new).await?;
                     self.skip(position, new, fields);
                 }
                 Err(AuthorityError::Store(StoreError::Busy)) => {
@@ -313,7 +313,8 @@ impl<P: Copy> Import<'_, P> {
                     let before = self.summary.credentials;
                     self.create(position, new).await?;
                     if self.summary.credentials > before {
-                        let (_, company) = authority.existing_company(&credential.company).await?;
+                        let (_, _, company) =
+                            self.session.existing_company(&credential.company).await?;
                         let planned = self.plan_credential(&credential.company, company.created_at);
                         if let Err(error) = planned {
                             self.summary.credentials = before;

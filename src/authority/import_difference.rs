@@ -6,10 +6,11 @@
 
 use std::collections::BTreeSet;
 
+use super::NewCredential;
 use super::error::AuthorityError;
 use super::import_item::ImportItem;
-use super::transaction::resolve;
-use super::{ATTEMPTS, Authority, NewCredential};
+use super::reader::{Reader, resolve};
+use super::session::Session;
 use crate::policy::catalog::Catalog;
 use crate::policy::company::Company;
 use crate::policy::credential::{Credential, GrantContext};
@@ -28,37 +29,36 @@ pub struct ImportDifference<P> {
     pub fields: Vec<&'static str>,
 }
 
-impl Authority {
+impl Session<'_> {
     /// The fields in which the existing item differs from this one; none if it was deleted meanwhile.
     pub(super) async fn import_difference(
         &self,
         new: &ImportItem,
     ) -> Result<Vec<&'static str>, AuthorityError> {
-        for _ in 0..ATTEMPTS {
-            let view = self.facts.view().await?;
-            let now = self.clock.now();
+        let read = async |mut reader: Reader<'_>| {
+            let catalog = reader.catalog();
             match new {
                 ImportItem::Company(new) => {
-                    let found = self.facts.company(view.at, &new.id).await;
-                    let Some(found) = self.or_retry(found).await? else { continue };
-                    return match found {
-                        Some(found) => {
-                            let wanted = new.edit(&view.catalog, now)?.after;
-                            Ok(of_company(&found, &wanted, &view.catalog))
-                        }
-                        None => Ok(vec![]),
+                    let Some(found) = reader.find_company(&new.id).await? else {
+                        return Ok(vec![]);
                     };
+                    let wanted = new.edit(&catalog, reader.now())?.after;
+                    Ok(of_company(&found, &wanted, &catalog))
                 }
                 ImportItem::Credential(new) => {
-                    let found = self.credential_of(&view, &new.company, &new.id).await;
-                    let Some((company, found)) = self.or_retry(found).await? else { continue };
-                    let (Some(company), Some(found)) = (company, found) else { return Ok(vec![]) };
-                    let context = GrantContext { catalog: &view.catalog, company: &company, now };
-                    return of_credential(&found, new, context);
+                    let Some(company) = reader.find_company(&new.company).await? else {
+                        return Ok(vec![]);
+                    };
+                    let Some(found) = reader.find_credential(&company, &new.id).await? else {
+                        return Ok(vec![]);
+                    };
+                    let (catalog, now) = (&catalog, reader.now());
+                    let context = GrantContext { catalog, company: &company, now };
+                    Ok(of_credential(&found, new, context)?)
                 }
             }
-        }
-        Err(AuthorityError::Conflict)
+        };
+        self.read(read).await
     }
 }
 

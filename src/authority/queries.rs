@@ -9,8 +9,8 @@ use jiff::Timestamp;
 
 use super::error::AuthorityError;
 use super::fact_cache::Snapshot;
+use super::reader::{Reader, resolve};
 use super::session::Session;
-use super::transaction::resolve;
 use super::{ATTEMPTS, Authority, etag};
 use crate::policy::catalog::Catalog;
 use crate::policy::company::{Company, CompanyView};
@@ -69,9 +69,12 @@ impl Session<'_> {
     /// # Errors
     /// There is none, or the store cannot answer.
     pub async fn company(&self, id: &CompanyId) -> Result<Read<CompanyView>, AuthorityError> {
-        let (view, company) = self.authority.existing_company(id).await?;
-        let etag = self.authority.etag(company.revision);
-        Ok(Read { resource: company.view(&view.catalog), etag, revision: view.at })
+        let read = async |mut reader: Reader<'_>| {
+            let (catalog, company) = (reader.catalog(), reader.company(id).await?);
+            let (etag, revision) = (self.authority.etag(company.revision), reader.revision());
+            Ok(Read { resource: company.view(&catalog), etag, revision })
+        };
+        self.read(read).await
     }
 
     /// One credential.
@@ -83,27 +86,18 @@ impl Session<'_> {
         company_id: &CompanyId,
         id: &CredentialId,
     ) -> Result<Read<CredentialView>, AuthorityError> {
-        for _ in 0..ATTEMPTS {
-            let view = self.authority.facts.view().await?;
-            let found = self.authority.credential_of(&view, company_id, id).await;
-            let Some((company, credential)) = self.authority.or_retry(found).await? else {
-                continue;
-            };
-            let company =
-                company.ok_or_else(|| AuthorityError::CompanyNotFound(company_id.clone()))?;
-            let credential = credential.ok_or_else(|| {
-                AuthorityError::CredentialNotFound(company_id.clone(), id.clone())
-            })?;
-            let now = self.authority.clock.now();
-            let context = GrantContext { catalog: &view.catalog, company: &company, now };
+        let read = async |mut reader: Reader<'_>| {
+            let (company, credential) = reader.credential(company_id, id).await?;
+            let (catalog, now) = (reader.catalog(), reader.now());
+            let context = GrantContext { catalog: &catalog, company: &company, now };
             let ended = |_| credential.ends().filter(|end| *end <= now).max();
             self.authority.persist_reported(now, ended).await?;
-            let etag = self.authority.etag(credential.revision);
+            let (etag, revision) = (self.authority.etag(credential.revision), reader.revision());
             let last_seen = self.authority.last_seen(&credential);
             let resource = CredentialView { last_seen, ..credential.view(context) };
-            return Ok(Read { resource, etag, revision: view.at });
-        }
-        Err(StoreError::Unavailable.into())
+            Ok(Read { resource, etag, revision })
+        };
+        self.read(read).await
     }
 
     /// The companies after this id, by id.
@@ -159,8 +153,8 @@ impl Session<'_> {
                 }
                 None => None,
             };
-            let (view, company) = self.authority.existing_company(company_id).await?;
-            let (catalog, of) = (Arc::clone(&view.catalog), Arc::clone(&company));
+            let (at, current, company) = self.existing_company(company_id).await?;
+            let (catalog, of) = (Arc::clone(&current), Arc::clone(&company));
             let (now, after) = (self.authority.clock.now(), after.clone());
             let reported_at = now;
             let last_used = Arc::clone(&self.authority.last_used);
@@ -179,11 +173,10 @@ impl Session<'_> {
                 .persist_reported(reported_at, |_| ends().filter(|end| *end <= reported_at).max())
                 .await?;
             // Grants under another ceiling, or of a deleted company, would belong to no revision.
-            let (now, present) = self.authority.existing_company(company_id).await?;
-            if present.revision == company.revision && now.catalog.revision == view.catalog.revision
-            {
+            let (_, catalog, present) = self.existing_company(company_id).await?;
+            if present.revision == company.revision && catalog.revision == current.revision {
                 let etag = |view: &CredentialView| self.authority.etag(view.credential.revision);
-                return Ok(page(found, more, view.at, etag));
+                return Ok(page(found, more, at, etag));
             }
         }
         Err(AuthorityError::Conflict)
@@ -201,21 +194,19 @@ impl Authority {
     pub(super) fn etag(&self, revision: Revision) -> String {
         etag::of(self.incarnation(), revision)
     }
+}
 
+impl Session<'_> {
+    /// A company, its catalog and the revision of both.
     pub(super) async fn existing_company(
         &self,
         id: &CompanyId,
-    ) -> Result<(Snapshot, Arc<Company>), AuthorityError> {
-        for _ in 0..ATTEMPTS {
-            let view = self.facts.view().await?;
-            let found = self.facts.company(view.at, id).await;
-            let Some(found) = self.or_retry(found).await? else {
-                continue;
-            };
-            let company = found.ok_or_else(|| AuthorityError::CompanyNotFound(id.clone()))?;
-            return Ok((view, company));
-        }
-        Err(StoreError::Unavailable.into())
+    ) -> Result<(Revision, Arc<Catalog>, Arc<Company>), AuthorityError> {
+        let read = async |mut reader: Reader<'_>| {
+            let company = reader.company(id).await?;
+            Ok((reader.revision(), reader.catalog(), company))
+        };
+        self.read(read).await
     }
 }
 

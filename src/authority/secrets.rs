@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use super::credentials::ViewContext;
 use super::error::AuthorityError;
-use super::fact_cache::{ReadError, Snapshot};
+use super::fact_cache::ReadError;
+use super::reader::Reader;
 use super::session::Session;
 use super::transaction::{Outcome, Subject, Transaction, TransactionError, Written};
 use super::write_options::WriteOptions;
-use super::{ATTEMPTS, Authority};
 use crate::policy::change::{ChangeKind, FieldChange};
 use crate::policy::company::Company;
 use crate::policy::credential::{Credential, CredentialView, is_expired};
@@ -165,16 +165,14 @@ impl Session<'_> {
     ) -> Result<Verification, AuthorityError> {
         let Some(secret_id) = presented.id() else { return Ok(Verification::Wrong) };
         let (authority, hash) = (self.authority, presented.hash());
-        for _ in 0..ATTEMPTS {
-            let view = authority.facts.view().await?;
-            let found = authority.find_secret(&view, named, &secret_id).await;
-            let Some(found) = authority.or_retry(found).await? else { continue };
+        let read = async |mut reader: Reader<'_>| {
+            let found = find_secret(&mut reader, named, &secret_id).await?;
             let is_visible = |found: &FoundSecret| {
                 found.secret.hash == hash && self.caller.reaches(found.company.id.as_str())
             };
             let Some(found) = found.filter(is_visible) else { return Ok(Verification::Wrong) };
             let FoundSecret { company, credential, .. } = found;
-            let now = authority.clock.now();
+            let now = reader.now();
             let against = if !company.enabled {
                 Some(Reason::CompanyDisabled)
             } else if !credential.enabled {
@@ -185,56 +183,46 @@ impl Session<'_> {
             } else {
                 None
             };
-            return Ok(Verification::Right {
+            Ok(Verification::Right {
                 company: company.id.clone(),
                 credential: credential.id.clone(),
-                secret: secret_id,
+                secret: secret_id.clone(),
                 against,
-            });
-        }
-        Err(AuthorityError::Conflict)
+            })
+        };
+        self.read(read).await
     }
 }
 
-impl Authority {
-    /// The secret with this public id, its company and its credential, at the snapshot's revision.
-    /// None if one of them does not exist, or if the secret belongs to an earlier incarnation of the
-    /// company or the credential (D3).
-    async fn find_secret(
-        &self,
-        view: &Snapshot,
-        named: &SecretOf,
-        id: &Name,
-    ) -> Result<Option<FoundSecret>, ReadError> {
-        let owner = match &named.company {
-            Some(_) => None,
-            None => match self.facts.secret_owner(view.at, id).await? {
-                Some(owner) => Some(owner),
-                None => return Ok(None),
-            },
-        };
-        let company = named.company.as_ref().or(owner.as_ref().map(|owner| &owner.company));
-        let Some(company) = company else { return Ok(None) };
-        let Some(company) = self.facts.company(view.at, company).await? else { return Ok(None) };
-        let Some(secret) = self.facts.secret(view.at, company.created_at, id).await? else {
-            return Ok(None);
-        };
-        let credential = &secret.credential;
-        let credential = self.facts.credential(view.at, company.created_at, credential).await?;
-        let Some(credential) = credential else { return Ok(None) };
-        let is_present = owner.is_none_or(|owner| {
-            owner.company_created_at == company.created_at
-                && owner.credential_created_at == credential.created_at
-        });
-        let is_same_credential = credential.created_at == secret.credential_created_at
-            && credential.secrets.contains(id)
-            && named.credential.as_ref().is_none_or(|named| *named == credential.id);
-        Ok((is_present && is_same_credential).then_some(FoundSecret {
-            company,
-            credential,
-            secret,
-        }))
-    }
+/// The secret with this public id, its company and its credential. None if one of them does not exist, or
+/// if the secret belongs to an earlier incarnation of the company or the credential (D3).
+async fn find_secret(
+    reader: &mut Reader<'_>,
+    named: &SecretOf,
+    id: &Name,
+) -> Result<Option<FoundSecret>, ReadError> {
+    let owner = match &named.company {
+        Some(_) => None,
+        None => match reader.find_secret_owner(id).await? {
+            Some(owner) => Some(owner),
+            None => return Ok(None),
+        },
+    };
+    let company = named.company.as_ref().or(owner.as_ref().map(|owner| &owner.company));
+    let Some(company) = company else { return Ok(None) };
+    let Some(company) = reader.find_company(company).await? else { return Ok(None) };
+    let Some(secret) = reader.find_secret(&company, id).await? else { return Ok(None) };
+    let credential = reader.find_credential(&company, &secret.credential).await?;
+    let Some(credential) = credential else { return Ok(None) };
+    let is_present = owner.is_none_or(|owner| {
+        owner.company_created_at == company.created_at
+            && owner.credential_created_at == credential.created_at
+    });
+    let is_same_credential = credential.created_at == secret.credential_created_at
+        && credential.secrets.contains(id)
+        && named.credential.as_ref().is_none_or(|named| *named == credential.id);
+    let found = FoundSecret { company, credential, secret };
+    Ok((is_present && is_same_credential).then_some(found))
 }
 
 /// The owner that a request names. A missing part is found by the secret's public id.

@@ -3,8 +3,11 @@
 //! Not here: how a transport finds the caller; see [`super::admission`]. The transactions of a session
 //! are in [`super::transaction`].
 
+use std::sync::Arc;
+
 use super::Authority;
 use super::error::AuthorityError;
+use super::request_context::RequestContext;
 use crate::policy::caller::Caller;
 use crate::policy::change::Author;
 use crate::policy::id::Name;
@@ -18,23 +21,32 @@ pub struct Session<'a> {
     pub(super) caller: Caller,
     /// The actor in the audit log, if it is not the caller's own name.
     actor: Option<&'a str>,
+    /// The request that the call serves, for the logs.
+    pub(super) context: Option<&'a Arc<RequestContext>>,
 }
 
 impl Authority {
     /// A session of this caller.
     #[must_use]
     pub fn session(&self, caller: Caller) -> Session<'_> {
-        Session { authority: self, caller, actor: None }
+        Session { authority: self, caller, actor: None, context: None }
     }
 
     /// A session of the program itself. The audit log names this actor.
     #[must_use]
     pub fn internal_session<'a>(&'a self, actor: &'a str) -> Session<'a> {
-        Session { authority: self, caller: Caller::Internal, actor: Some(actor) }
+        let (caller, actor) = (Caller::Internal, Some(actor));
+        Session { authority: self, caller, actor, context: None }
     }
 }
 
-impl Session<'_> {
+impl<'a> Session<'a> {
+    /// The same session, for a call that is part of this request.
+    #[must_use]
+    pub fn of_request(self, context: Option<&'a Arc<RequestContext>>) -> Self {
+        Self { context, ..self }
+    }
+
     /// The caller.
     #[must_use]
     pub fn caller(&self) -> &Caller {

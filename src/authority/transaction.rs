@@ -1,9 +1,8 @@
 //! Transaction: how every change is made. It reads the facts of one published revision, records each
 //! read as a precondition, and stages the facts to write with their change record.
 //!
-//! INVARIANT (preconditions cover the reads): the fields with the facts are private to this module, so a
-//! change reads facts only by a function that records the read. [`Transaction::report`] reads data
-//! for the response alone, on which the change does not depend.
+//! INVARIANT (preconditions cover the reads): a change reads facts only by its [`Reader`], which records
+//! each read. `Reader::report` reads data for the response alone, on which the change does not depend.
 //!
 //! A plan is a function of the facts that it read. A commit is optimistic: if a precondition has changed,
 //! the change is planned again from the newer facts, until it is committed or rejected.
@@ -11,34 +10,25 @@
 #[cfg(test)]
 pub(super) mod tests;
 
-use std::collections::HashSet;
+use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
-use jiff::Timestamp;
-
 use super::error::AuthorityError;
-use super::fact_cache::{ReadError, Snapshot};
 use super::idempotency::IdempotencyStart;
+pub(super) use super::reader::{Reader, TransactionError};
 use super::session::Session;
 use super::write_options::WriteOptions;
-use super::{ATTEMPTS, Authority, etag, idempotency};
+use super::{ATTEMPTS, etag, idempotency};
 use crate::metrics::wait_spans;
 use crate::policy::caller::Caller;
-use crate::policy::catalog::Catalog;
 use crate::policy::change::{Change, ChangeKind};
-use crate::policy::company::Company;
-use crate::policy::consent::{Consent, Parties};
-use crate::policy::credential::{AboveCeiling, Credential};
 use crate::policy::edit::{Edit, Stamped};
-use crate::policy::id::{CompanyId, CredentialId, Name, UserId};
-use crate::policy::keyring::Keyring;
+use crate::policy::id::{CompanyId, CredentialId, UserId};
 use crate::policy::revision::Revision;
 use crate::policy::scope::{Scope, ScopeId};
-use crate::policy::secret::Secret;
-use crate::policy::user::User;
 use crate::store::{
     CommitError, CommitHandle, Fact, FactKey, FactWrite, IdempotencyRecord, Incarnation, Proposal,
-    Receipt, ResultDetail, Store, StoreError, StoredResult, WriteResult,
+    Receipt, ResultDetail, StoreError, StoredResult, WriteResult,
 };
 
 /// The result of a change.
@@ -99,235 +89,36 @@ pub(super) trait Resource: Stamped + Clone + Send + 'static {
     fn fact(self: Arc<Self>) -> Fact;
 }
 
-/// Why a plan is not complete.
-pub(super) enum TransactionError<E = AuthorityError> {
-    /// A fact could not be read at the snapshot's revision.
-    Read(ReadError),
-    /// The change is rejected.
-    Rejected(E),
-}
-
-impl<E> From<ReadError> for TransactionError<E> {
-    fn from(error: ReadError) -> Self {
-        Self::Read(error)
-    }
-}
-
-impl<E: From<AuthorityError>> From<AuthorityError> for TransactionError<E> {
-    fn from(error: AuthorityError) -> Self {
-        Self::Rejected(error.into())
-    }
-}
-
-impl<E: From<AuthorityError>> From<StoreError> for TransactionError<E> {
-    fn from(error: StoreError) -> Self {
-        Self::Rejected(AuthorityError::from(error).into())
-    }
-}
-
-impl<E: From<AuthorityError>> From<AboveCeiling> for TransactionError<E> {
-    fn from(error: AboveCeiling) -> Self {
-        Self::Rejected(AuthorityError::from(error).into())
-    }
-}
-
-/// A change that is being planned.
+/// A change that is being planned. It reads facts by its [`Reader`].
 pub(super) struct Transaction<'a> {
-    session: &'a Session<'a>,
+    reader: Reader<'a>,
     subject: Subject<'a>,
     options: &'a WriteOptions,
-    snapshot: Snapshot,
-    /// The facts that were read, each with its revision; `None` for a fact that does not exist.
-    reads: Vec<(FactKey, Option<Revision>)>,
-    now: Option<Timestamp>,
+}
+
+impl<'a> Deref for Transaction<'a> {
+    type Target = Reader<'a>;
+
+    fn deref(&self) -> &Reader<'a> {
+        &self.reader
+    }
+}
+
+impl DerefMut for Transaction<'_> {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.reader
+    }
 }
 
 impl<'a> Transaction<'a> {
-    pub(super) fn new(
-        session: &'a Session<'a>,
-        subject: Subject<'a>,
-        options: &'a WriteOptions,
-        snapshot: Snapshot,
-    ) -> Self {
-        let mut reads = Vec::new();
-        if session.caller == Caller::Anonymous {
-            // No change without a key is committed after the first key was created.
-            let at = (snapshot.keyring > Revision::ZERO).then_some(snapshot.keyring);
-            reads.push((FactKey::Keyring, at));
-        }
-        Self { session, subject, options, snapshot, reads, now: None }
-    }
-
-    fn authority(&self) -> &'a Authority {
-        self.session.authority
-    }
-
-    fn record(&mut self, key: FactKey, revision: Option<Revision>) {
-        // The keyring may be read twice at different revisions. Then both are preconditions, and the
-        // commit conflicts.
-        if !self.reads.iter().any(|(known, at)| *known == key && *at == revision) {
-            self.reads.push((key, revision));
-        }
-    }
-
-    /// The catalog.
-    pub(super) fn catalog(&mut self) -> Arc<Catalog> {
-        let catalog = Arc::clone(&self.snapshot.catalog);
-        let revision = catalog.revision;
-        self.record(FactKey::Catalog, (revision > Revision::ZERO).then_some(revision));
-        catalog
-    }
-
-    /// The ids of these scopes, once each, in the order of the request.
-    ///
-    /// # Errors
-    /// The catalog lacks a scope.
-    pub(super) fn resolve(
-        &mut self,
-        field: &'static str,
-        scopes: &[Scope],
-    ) -> Result<Vec<ScopeId>, AuthorityError> {
-        resolve(&self.catalog(), field, scopes)
-    }
-
-    /// A company; none if it does not exist.
-    pub(super) async fn find_company(
-        &mut self,
-        id: &CompanyId,
-    ) -> Result<Option<Arc<Company>>, ReadError> {
-        let company = self.authority().facts.company(self.snapshot.at, id).await?;
-        self.record(FactKey::Company(id.clone()), company.as_ref().map(|found| found.revision));
-        Ok(company)
-    }
-
-    /// A company.
-    ///
-    /// # Errors
-    /// It does not exist, or cannot be read.
-    pub(super) async fn company<E: From<AuthorityError>>(
-        &mut self,
-        id: &CompanyId,
-    ) -> Result<Arc<Company>, TransactionError<E>> {
-        let company = self.find_company(id).await?;
-        Ok(company.ok_or_else(|| AuthorityError::CompanyNotFound(id.clone()))?)
-    }
-
-    /// A credential; none if it does not exist.
-    pub(super) async fn find_credential(
-        &mut self,
-        company: &Company,
-        id: &CredentialId,
-    ) -> Result<Option<Arc<Credential>>, ReadError> {
-        let of = company.created_at;
-        let credential = self.authority().facts.credential(self.snapshot.at, of, id).await?;
-        let revision = credential.as_ref().map(|found| found.revision);
-        self.record(FactKey::Credential(of, id.clone()), revision);
-        Ok(credential)
-    }
-
-    /// A credential and its company.
-    ///
-    /// # Errors
-    /// One of them does not exist, or cannot be read.
-    pub(super) async fn credential(
-        &mut self,
-        company_id: &CompanyId,
-        id: &CredentialId,
-    ) -> Result<(Arc<Company>, Arc<Credential>), TransactionError> {
-        let company = self.company(company_id).await?;
-        let missing = || AuthorityError::CredentialNotFound(company_id.clone(), id.clone());
-        let credential = self.find_credential(&company, id).await?.ok_or_else(missing)?;
-        Ok((company, credential))
-    }
-
-    /// A user; none if it does not exist.
-    pub(super) async fn find_user(
-        &mut self,
-        company: &Company,
-        id: &UserId,
-    ) -> Result<Option<Arc<User>>, ReadError> {
-        let of = company.created_at;
-        let user = self.authority().facts.user(self.snapshot.at, of, id).await?;
-        self.record(FactKey::User(of, id.clone()), user.as_ref().map(|found| found.revision));
-        Ok(user)
-    }
-
-    /// A consent; none if it does not exist.
-    pub(super) async fn find_consent(
-        &mut self,
-        parties: Parties,
-    ) -> Result<Option<Arc<Consent>>, ReadError> {
-        let consent = self.authority().facts.consent(self.snapshot.at, parties).await?;
-        let revision = consent.as_ref().map(|found| found.revision);
-        self.record(FactKey::Consent(parties), revision);
-        Ok(consent)
-    }
-
-    /// A secret of a company; none if it does not exist.
-    pub(super) async fn find_secret(
-        &mut self,
-        company: &Company,
-        id: &Name,
-    ) -> Result<Option<Arc<Secret>>, ReadError> {
-        let of = company.created_at;
-        let secret = self.authority().facts.secret(self.snapshot.at, of, id).await?;
-        self.record(FactKey::Secret(of, id.clone()), secret.as_ref().map(|found| found.revision));
-        Ok(secret)
-    }
-
-    /// The impact revision of a company (D7).
-    pub(super) async fn impact_revision(
-        &mut self,
-        company: &Company,
-    ) -> Result<Option<Revision>, ReadError> {
-        let revision = self.authority().facts.impact(self.snapshot.at, company.created_at).await?;
-        self.record(FactKey::Impact(company.created_at), revision);
-        Ok(revision)
-    }
-
-    /// The impact revision of a company, for the response alone: it is no precondition.
-    pub(super) async fn reported_impact_revision(
-        &self,
-        company: &Company,
-    ) -> Result<Option<Revision>, ReadError> {
-        let read = self.authority().facts.impact(self.snapshot.at, company.created_at).await;
-        #[cfg(test)]
-        tests::forget_read(&FactKey::Impact(company.created_at));
-        read
-    }
-
-    /// The keyring. It may be newer than the other facts.
-    ///
-    /// # Errors
-    /// The caller's key was revoked.
-    pub(super) fn keyring(&mut self) -> Result<Arc<Keyring>, AuthorityError> {
-        let keyring = Arc::clone(&self.authority().facts.keyring());
-        self.record(FactKey::Keyring, keyring.is_used().then_some(keyring.revision));
-        // Checked against this keyring or a newer one, which would conflict (revoked at once).
-        if !self.authority().is_current(&self.session.caller) {
-            return Err(AuthorityError::CallerRevoked);
-        }
-        Ok(keyring)
-    }
-
-    /// Reads data of the store for the response alone. It is no precondition, so the change must not
-    /// depend on it.
-    pub(super) async fn report<R: Send + 'static>(
-        &self,
-        read: impl FnOnce(&dyn Store) -> Result<R, StoreError> + Send + 'static,
-    ) -> Result<R, StoreError> {
-        self.authority().facts.read_for_change(read).await
-    }
-
-    /// The time of the change, which is read once. Call it after all facts are read (D19).
-    pub(super) fn now(&mut self) -> Timestamp {
-        *self.now.get_or_insert_with(|| self.session.authority.clock.now())
+    fn new(reader: Reader<'a>, subject: Subject<'a>, options: &'a WriteOptions) -> Self {
+        Self { reader, subject, options }
     }
 
     /// Rejects an etag that is not that of this revision. A resource that does not exist has none.
     pub(super) fn check_etag(&self, at: Option<Revision>) -> Result<(), AuthorityError> {
         match &self.options.etag {
-            Some(etag) if at.is_none_or(|at| *etag != self.authority().etag(at)) => {
+            Some(etag) if at.is_none_or(|at| *etag != self.session().authority.etag(at)) => {
                 Err(AuthorityError::EtagStale)
             }
             _ => Ok(()),
@@ -363,7 +154,8 @@ impl<'a> Transaction<'a> {
         };
         let (added, removed) = (names(&added), names(&removed));
         let now = self.now();
-        let Self { session, subject, options, snapshot, reads, .. } = self;
+        let Self { reader, subject, options } = self;
+        let (session, read_at, reads) = reader.into_parts();
         let seen_at = before.as_ref().map(|before| before.revision());
         let write = FactWrite {
             key: after.key(),
@@ -400,7 +192,7 @@ impl<'a> Transaction<'a> {
             still_exists: !is_unchanged && !delete,
             is_unchanged,
             seen_at,
-            read_at: snapshot.at,
+            read_at,
             detail: ResultDetail::None,
             context: (),
         }
@@ -515,8 +307,8 @@ impl<'s> Session<'s> {
                 IdempotencyStart::New(snapshot) => snapshot,
                 IdempotencyStart::Repeated(result) => return Ok(Outcome::Repeated(result)),
             };
-            let transaction = Transaction::new(self, subject, options, snapshot);
-            let planned = match plan(transaction).await {
+            let reader = Reader::new(self, snapshot);
+            let planned = match plan(Transaction::new(reader, subject, options)).await {
                 Ok(planned) => planned,
                 Err(TransactionError::Rejected(error)) => return Err(error),
                 Err(TransactionError::Read(error)) => {
@@ -547,8 +339,8 @@ impl<'s> Session<'s> {
         P: Future<Output = Result<Planned<T, X>, TransactionError>>,
     {
         for _ in 0..ATTEMPTS {
-            let snapshot = self.snapshot().await?;
-            match plan(Transaction::new(self, subject, options, snapshot)).await {
+            let reader = Reader::new(self, self.snapshot().await?);
+            match plan(Transaction::new(reader, subject, options)).await {
                 Ok(planned) => return Ok(planned.into_proposal()),
                 Err(TransactionError::Rejected(error)) => return Err(error),
                 Err(TransactionError::Read(error)) => self.authority.wait_and_retry(error).await?,
@@ -602,33 +394,6 @@ impl<'s> Session<'s> {
     }
 }
 
-impl Authority {
-    /// A company and its credential at the snapshot's revision.
-    pub(super) async fn credential_of(
-        &self,
-        view: &Snapshot,
-        company: &CompanyId,
-        id: &CredentialId,
-    ) -> Result<(Option<Arc<Company>>, Option<Arc<Credential>>), ReadError> {
-        let Some(company) = self.facts.company(view.at, company).await? else {
-            return Ok((None, None));
-        };
-        let credential = self.facts.credential(view.at, company.created_at, id).await?;
-        Ok((Some(company), credential))
-    }
-
-    /// The value of a read. None after a wait for the revision that the read needs: then start over.
-    pub(super) async fn or_retry<T>(
-        &self,
-        read: Result<T, ReadError>,
-    ) -> Result<Option<T>, AuthorityError> {
-        match read {
-            Ok(value) => Ok(Some(value)),
-            Err(error) => self.wait_and_retry(error).await.map(|()| None),
-        }
-    }
-}
-
 /// Waits for the receipt of a queued proposal; none if a precondition failed.
 pub(super) async fn await_commit(handle: CommitHandle) -> Result<Option<Receipt>, StoreError> {
     let revision = |answer: &Result<Result<Receipt, _>, _>| {
@@ -641,34 +406,4 @@ pub(super) async fn await_commit(handle: CommitHandle) -> Result<Option<Receipt>
         Ok(Err(CommitError::Store(error))) => Err(error),
         Err(_) => Err(StoreError::Unavailable),
     }
-}
-
-/// For how many unknown scopes the error proposes a similar scope.
-const MAX_PROPOSALS: usize = 5;
-
-/// The ids of these scopes, once each, in the order of the request.
-///
-/// # Errors
-/// The catalog lacks a scope.
-pub(super) fn resolve(
-    catalog: &Catalog,
-    field: &'static str,
-    scopes: &[Scope],
-) -> Result<Vec<ScopeId>, AuthorityError> {
-    let mut found = Vec::with_capacity(scopes.len());
-    let (mut seen, mut unknown) = (HashSet::new(), Vec::new());
-    for (index, scope) in scopes.iter().enumerate() {
-        match catalog.id(scope) {
-            Some(id) => found.extend(seen.insert(id).then_some(id)),
-            None => unknown.push((index, scope.clone())),
-        }
-    }
-    if unknown.is_empty() {
-        return Ok(found);
-    }
-    let near = unknown.iter().take(MAX_PROPOSALS).filter_map(|(_, scope)| {
-        catalog.nearest_scope(scope).map(|near| (scope.clone(), near.clone()))
-    });
-    let near = near.collect();
-    Err(AuthorityError::ScopesUnknown { field, unknown, near })
 }

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use super::ATTEMPTS;
 use super::error::AuthorityError;
 use super::queries::{Page, PageBuilder, Read, page};
+use super::reader::Reader;
 use super::session::Session;
 use super::transaction::{Outcome, Resource, Subject, Transaction, TransactionError, Written};
 use super::write_options::WriteOptions;
@@ -78,16 +78,14 @@ impl Session<'_> {
         company_id: &CompanyId,
         id: &UserId,
     ) -> Result<Read<User>, AuthorityError> {
-        for _ in 0..ATTEMPTS {
-            let (view, company) = self.authority.existing_company(company_id).await?;
-            let found = self.authority.facts.user(view.at, company.created_at, id).await;
-            let Some(found) = self.authority.or_retry(found).await? else { continue };
-            let user = found
-                .ok_or_else(|| AuthorityError::UserNotFound(company_id.clone(), id.clone()))?;
-            let (etag, revision) = (self.authority.etag(user.revision), view.at);
-            return Ok(Read { resource: Arc::unwrap_or_clone(user), etag, revision });
-        }
-        Err(AuthorityError::Conflict)
+        let read = async |mut reader: Reader<'_>| {
+            let company = reader.company(company_id).await?;
+            let missing = || AuthorityError::UserNotFound(company_id.clone(), id.clone());
+            let user = reader.find_user(&company, id).await?.ok_or_else(missing)?;
+            let (etag, revision) = (self.authority.etag(user.revision), reader.revision());
+            Ok(Read { resource: Arc::unwrap_or_clone(user), etag, revision })
+        };
+        self.read(read).await
     }
 
     /// A company's users after this id, by id.
@@ -100,7 +98,7 @@ impl Session<'_> {
         after: Option<UserId>,
         limit: usize,
     ) -> Result<Page<User>, AuthorityError> {
-        let (view, company) = self.authority.existing_company(company_id).await?;
+        let (at, _, company) = self.existing_company(company_id).await?;
         let created_at = company.created_at;
         let read = move |store: &dyn Store| {
             let (mut page, mut after) = (PageBuilder::new(limit), after);
@@ -112,7 +110,7 @@ impl Session<'_> {
             Ok(page.map(|user| user))
         };
         let (found, more) = self.authority.facts.read(read).await?;
-        Ok(page(found, more, view.at, |user| self.authority.etag(user.revision)))
+        Ok(page(found, more, at, |user| self.authority.etag(user.revision)))
     }
 }
 

@@ -274,9 +274,10 @@ impl Authority {
     ) -> Result<(Revision, Option<Revision>), AuthorityError> {
         for _ in 0..ATTEMPTS {
             let at = self.facts.view().await?.at;
-            let found = self.facts.company(at, company).await;
-            let Some(found) = self.or_retry(found).await? else { continue };
-            return Ok((at, found.map(|company| company.created_at)));
+            match self.facts.company(at, company).await {
+                Ok(found) => return Ok((at, found.map(|company| company.created_at))),
+                Err(error) => self.wait_and_retry(error).await?,
+            }
         }
         Err(StoreError::Unavailable.into())
     }

@@ -2,9 +2,9 @@
 //!
 //! Not here: the rules; see [`crate::authority::admission`].
 
-use tonic::{Request, Status};
+use tonic::Status;
 
-use super::{Api, status};
+use super::Api;
 use crate::authority::Session;
 use crate::policy::caller::Caller;
 use crate::wire::access::CompanyScoped;
@@ -21,20 +21,5 @@ impl Api {
         request: &impl CompanyScoped,
     ) -> Result<Session<'_>, Status> {
         Ok(self.ready()?.authorize(caller, &request.companies())?)
-    }
-
-    /// The session and the message of a generated service, whose caller the transport put into the
-    /// extensions.
-    ///
-    /// # Errors
-    /// As for [`Self::authorize`], and if the extensions have no caller.
-    pub(super) fn session<R: CompanyScoped>(
-        &self,
-        request: Request<R>,
-    ) -> Result<(Session<'_>, R), Status> {
-        let caller = request.extensions().get::<Caller>().cloned();
-        let request = request.into_inner();
-        let session = self.authorize(caller.ok_or_else(status::not_permitted)?, &request)?;
-        Ok((session, request))
     }
 }

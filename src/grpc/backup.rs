@@ -2,17 +2,15 @@
 //!
 //! Not here: the format of a backup, and how it is of one revision; see `store::backup`.
 
-use std::pin::Pin;
-
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt};
-use tonic::{Request, Response, Status};
+use tonic::Status;
 
 use super::{Api, status};
+use crate::authority::Session;
 use crate::authority::error::AuthorityError;
 use crate::policy::caller::Caller;
-use crate::proto::backup_service_server::BackupService;
 use crate::proto::{BackupRequest, BackupResponse};
 use crate::store::StoreError;
 use crate::store::backup::Backup;
@@ -20,35 +18,30 @@ use crate::store::backup::Backup;
 /// How many chunks are read from the store before the client takes them.
 const CHUNKS_AHEAD: usize = 4;
 
-#[tonic::async_trait]
-impl BackupService for Api {
-    type BackupStream = Pin<Box<dyn Stream<Item = Result<BackupResponse, Status>> + Send>>;
-
-    async fn backup(
-        &self,
-        request: Request<BackupRequest>,
-    ) -> Result<Response<Self::BackupStream>, Status> {
-        let (session, _) = self.session(request)?;
-        // The stream counts for the limit until the client has received the last chunk.
-        let guard = self
-            .backups
-            .take(session.caller())
-            .map_err(|_| AuthorityError::Store(StoreError::TooManyBackups))?;
-        let backup = session.backup().await?;
-        let (send, chunks) = mpsc::channel(CHUNKS_AHEAD);
-        // This blocks on the disk and on the client.
-        tokio::task::spawn_blocking(move || read(backup, &send));
-        let (send, stream) = mpsc::channel(1);
-        tokio::spawn(forward(self.clone(), session.caller().clone(), chunks, send));
-        let stream = ReceiverStream::new(stream).map(move |chunk| {
-            let _ = &guard;
-            chunk
-        });
-        Ok(Response::new(Box::pin(stream)))
-    }
+/// The chunks of a backup.
+pub(super) async fn backup(
+    api: &Api,
+    session: Session<'_>,
+    _: BackupRequest,
+) -> Result<impl Stream<Item = Chunk> + Send + use<>, Status> {
+    // The stream counts for the limit until the client has received the last chunk.
+    let guard = api
+        .backups
+        .take(session.caller())
+        .map_err(|_| AuthorityError::Store(StoreError::TooManyBackups))?;
+    let backup = session.backup().await?;
+    let (send, chunks) = mpsc::channel(CHUNKS_AHEAD);
+    // This blocks on the disk and on the client.
+    tokio::task::spawn_blocking(move || read(backup, &send));
+    let (send, stream) = mpsc::channel(1);
+    tokio::spawn(forward(api.clone(), session.caller().clone(), chunks, send));
+    Ok(ReceiverStream::new(stream).map(move |chunk| {
+        let _ = &guard;
+        chunk
+    }))
 }
 
-type Chunk = Result<BackupResponse, Status>;
+pub(super) type Chunk = Result<BackupResponse, Status>;
 
 /// Reads chunks until the end of the backup, or until the stream is dropped.
 fn read(mut backup: Box<dyn Backup>, send: &mpsc::Sender<Chunk>) {

@@ -1,32 +1,27 @@
 //! CatalogService: the catalog of scopes, roles, audiences and endpoints.
 
-use tonic::{Request, Response, Status};
+use tonic::Status;
 
-use super::{Api, reply};
-use crate::proto::catalog_service_server::CatalogService;
+use super::reply;
+use crate::authority::Session;
 use crate::proto::{
     ApplyCatalogRequest, ApplyCatalogResponse, GetCatalogRequest, GetCatalogResponse,
 };
 use crate::wire::parse;
 
-#[tonic::async_trait]
-impl CatalogService for Api {
-    async fn apply_catalog(
-        &self,
-        request: Request<ApplyCatalogRequest>,
-    ) -> Result<Response<ApplyCatalogResponse>, Status> {
-        let (session, request) = self.session(request)?;
-        let (yaml, options) = parse::apply_catalog(request)?;
-        Ok(Response::new(reply::applied(session.apply_catalog(&yaml, &options).await?)))
-    }
+pub(super) async fn apply_catalog(
+    session: Session<'_>,
+    request: ApplyCatalogRequest,
+) -> Result<ApplyCatalogResponse, Status> {
+    let (yaml, options) = parse::apply_catalog(request)?;
+    Ok(reply::applied(session.apply_catalog(&yaml, &options).await?))
+}
 
-    async fn get_catalog(
-        &self,
-        request: Request<GetCatalogRequest>,
-    ) -> Result<Response<GetCatalogResponse>, Status> {
-        let (session, _) = self.session(request)?;
-        let read = session.catalog().await?;
-        let (yaml, etag, revision) = (read.resource.yaml.clone(), read.etag, read.revision.0);
-        Ok(Response::new(GetCatalogResponse { yaml, etag, revision }))
-    }
+pub(super) async fn get_catalog(
+    session: Session<'_>,
+    _: GetCatalogRequest,
+) -> Result<GetCatalogResponse, Status> {
+    let read = session.catalog().await?;
+    let (yaml, etag, revision) = (read.resource.yaml.clone(), read.etag, read.revision.0);
+    Ok(GetCatalogResponse { yaml, etag, revision })
 }

@@ -12,15 +12,14 @@ use prost::Message;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_stream::Stream;
-use tonic::{Request, Response, Status};
+use tonic::Status;
 
+use super::Api;
 use super::stream_limit::StreamGuard;
-use super::{Api, status};
-use crate::authority::{WatchEvent, Watcher};
+use crate::authority::{Session, WatchEvent, Watcher};
 use crate::policy::caller::Caller;
 use crate::policy::id::CompanyId;
 use crate::policy::revision::Revision;
-use crate::proto::change_service_server::ChangeService;
 use crate::proto::{
     ListChangesRequest, ListChangesResponse, WatchChangesRequest, WatchChangesResponse,
 };
@@ -28,48 +27,42 @@ use crate::store::Incarnation;
 use crate::wire::pagination::{self, PageTokens};
 use crate::wire::{parse, render, validate};
 
-#[tonic::async_trait]
-impl ChangeService for Api {
-    type WatchChangesStream =
-        Pin<Box<dyn Stream<Item = Result<WatchChangesResponse, Status>> + Send>>;
+/// A page of the audit log.
+pub(super) async fn list_changes(
+    session: Session<'_>,
+    request: ListChangesRequest,
+) -> Result<ListChangesResponse, Status> {
+    let size = pagination::size(request.page_size)?;
+    let list = page_tokens(session.incarnation(), &request);
+    let continues = match list.after(&request.page_token)? {
+        Some(last) => Some(Revision(last.parse().map_err(|_| pagination::foreign_token())?)),
+        None => None,
+    };
+    let (company, filter) = parse::change_filter(request)?;
+    let page = session.history(company, filter, continues, size).await?;
+    let next_page_token = page.next.map(|next| list.token(&next.0.to_string())).unwrap_or_default();
+    let changes = page.changes.into_iter().map(render::change).collect();
+    Ok(ListChangesResponse { changes, next_page_token })
+}
 
-    async fn list_changes(
-        &self,
-        request: Request<ListChangesRequest>,
-    ) -> Result<Response<ListChangesResponse>, Status> {
-        let (session, request) = self.session(request)?;
-        let size = pagination::size(request.page_size)?;
-        let list = page_tokens(session.incarnation(), &request);
-        let continues = match list.after(&request.page_token)? {
-            Some(last) => Some(Revision(last.parse().map_err(|_| pagination::foreign_token())?)),
-            None => None,
-        };
-        let (company, filter) = parse::change_filter(request)?;
-        let page = session.history(company, filter, continues, size).await?;
-        let next_page_token =
-            page.next.map(|next| list.token(&next.0.to_string())).unwrap_or_default();
-        let changes = page.changes.into_iter().map(render::change).collect();
-        Ok(Response::new(ListChangesResponse { changes, next_page_token }))
-    }
-
-    async fn watch_changes(
-        &self,
-        request: Request<WatchChangesRequest>,
-    ) -> Result<Response<Self::WatchChangesStream>, Status> {
-        let (session, request) = self.session(request)?;
-        let company = parse::optional_company(request.company_id)?;
-        let filter = company.as_ref().map_or("", CompanyId::as_str);
-        let cursors = PageTokens::new(session.incarnation(), "WatchChanges", &[filter]);
-        let after = match cursors.after(&request.cursor).map_err(|_| foreign_cursor())? {
-            Some(last) => last.parse().map_err(|_| foreign_cursor())?,
-            None => request.after_revision,
-        };
-        let guard = self.watchers.take(session.caller()).map_err(status::too_many_watchers)?;
-        let watcher = session.watch(company, Revision(after), self.memory.shared()).await?;
-        let (caller, closing) = (session.caller().clone(), self.closing());
-        let watch = Watch { api: self.clone(), caller, watcher, cursors, closing, _guard: guard };
-        Ok(Response::new(Box::pin(Items::of(watch))))
-    }
+/// A stream of the changes after a position.
+pub(super) async fn watch_changes(
+    api: &Api,
+    session: Session<'_>,
+    request: WatchChangesRequest,
+) -> Result<impl Stream<Item = StreamItem> + Send + use<>, Status> {
+    let company = parse::optional_company(request.company_id)?;
+    let filter = company.as_ref().map_or("", CompanyId::as_str);
+    let cursors = PageTokens::new(session.incarnation(), "WatchChanges", &[filter]);
+    let after = match cursors.after(&request.cursor).map_err(|_| foreign_cursor())? {
+        Some(last) => last.parse().map_err(|_| foreign_cursor())?,
+        None => request.after_revision,
+    };
+    let guard = api.watchers.take(session.caller())?;
+    let watcher = session.watch(company, Revision(after), api.memory.shared()).await?;
+    let (caller, closing) = (session.caller().clone(), api.closing());
+    let watch = Watch { api: api.clone(), caller, watcher, cursors, closing, _guard: guard };
+    Ok(Items::of(watch))
 }
 
 /// The page tokens of a request, which depend on all parameters except the page.
@@ -91,7 +84,7 @@ fn page_tokens(incarnation: Incarnation, request: &ListChangesRequest) -> PageTo
     PageTokens::new(incarnation, "ListChanges", parameters.get(..given).unwrap_or(&parameters))
 }
 
-type StreamItem = Result<WatchChangesResponse, Status>;
+pub(super) type StreamItem = Result<WatchChangesResponse, Status>;
 
 /// The state of one change stream.
 struct Watch {

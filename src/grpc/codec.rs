@@ -1,4 +1,4 @@
-//! Codec: decodes the messages of the generated services with prost, after the lists of a message
+//! Codec: decodes the messages of request streams with prost, after the lists of a message
 //! are counted (`list_limits`).
 
 use bytes::Buf;
@@ -47,11 +47,8 @@ impl<U: Message + Name + Default> Decoder for CountingDecoder<U> {
     type Error = Status;
 
     fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<U>, Status> {
-        // A client of this crate decodes responses, which may be long.
-        if U::NAME.ends_with("Request") {
-            // tonic holds a message in one contiguous chunk.
-            list_limits::count(&U::full_name(), buffer.chunk())?;
-        }
+        // tonic holds a message in one contiguous chunk.
+        list_limits::count(&U::full_name(), buffer.chunk())?;
         self.0.decode(buffer)
     }
 }

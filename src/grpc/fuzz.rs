@@ -128,7 +128,7 @@ pub fn express(pieces: Vec<Bytes>, limit: usize) -> Result<proto::CheckRequest, 
     let body = StreamBody::new(tokio_stream::iter(frames));
     let memory = MemoryBudget::new(limit as u64 * 2 + 1024);
     let account = || memory.shared();
-    let mut read = pin!(unary::read(body, limit, &account, unary::count_and_decode));
+    let mut read = pin!(unary::read(body, limit, limit, &account, unary::count_and_decode));
     let mut context = Context::from_waker(Waker::noop());
     // All frames are available: a stream that yields continues when it is polled again.
     loop {

@@ -20,9 +20,17 @@ use crate::authority::admission::Urgency;
 use crate::metrics::memory_budget::{Account, Exhausted, Reservation};
 
 /// Messages of up to this many bytes are not counted.
-pub(super) const COUNTED_FROM: usize = 1 << 10;
+const COUNTED_FROM: usize = 1 << 10;
 /// Messages of urgent calls of up to this many bytes are not counted either; see [`Urgency`].
 const URGENT_COUNTED_FROM: usize = 16 << 10;
+
+/// Request messages of up to this many bytes are not counted.
+pub(super) const fn counted_from(urgency: Urgency) -> usize {
+    match urgency {
+        Urgency::Read | Urgency::Change => COUNTED_FROM,
+        Urgency::Urgent => URGENT_COUNTED_FROM,
+    }
+}
 /// The bytes of the prefix of a message in a gRPC body.
 const PREFIX: usize = 5;
 
@@ -70,35 +78,18 @@ impl RequestMemory {
     }
 }
 
-/// The body of a request whose bytes are reserved as they are received.
+/// The body of a stream of messages, whose bytes are reserved as they are received. Only the bytes of the
+/// current message are held.
 pub struct CountedBody<B> {
     body: B,
     memory: RequestMemory,
-    messages: Messages,
-}
-
-/// The messages of a body.
-enum Messages {
-    /// One message, which is held until the call ends: the bytes received so far, and the number up to
-    /// which they are not counted.
-    One { received: u64, free: u64 },
-    /// A stream of messages: only the received bytes of the current message are held.
-    Stream(Boundary),
+    boundary: Boundary,
 }
 
 impl<B> CountedBody<B> {
-    /// The body of a call with one message.
-    pub const fn unary(body: B, memory: RequestMemory, urgency: Urgency) -> Self {
-        let free = match urgency {
-            Urgency::Read | Urgency::Change => COUNTED_FROM,
-            Urgency::Urgent => URGENT_COUNTED_FROM,
-        };
-        Self { body, memory, messages: Messages::One { received: 0, free: free as u64 } }
-    }
-
-    /// The body of a call with a stream of messages.
-    pub fn stream(body: B, memory: RequestMemory) -> Self {
-        Self { body, memory, messages: Messages::Stream(Boundary::default()) }
+    /// The body, with this reservation.
+    pub fn new(body: B, memory: RequestMemory) -> Self {
+        Self { body, memory, boundary: Boundary::default() }
     }
 }
 
@@ -117,14 +108,8 @@ impl<B: Body<Data = Bytes, Error: Into<body_timeout::Error>> + Unpin> Body for C
         };
         if let Some(data) = frame.data_ref() {
             let length = data.len() as u64;
-            let held = match &mut self.messages {
-                Messages::One { received, free } => {
-                    *received += length;
-                    if *received > *free { *received } else { 0 }
-                }
-                // A message that ends in this frame may still wait to be read.
-                Messages::Stream(boundary) => boundary.pass(data).max(length),
-            };
+            // A message that ends in this frame may still wait to be read.
+            let held = self.boundary.pass(data).max(length);
             let resized = self.memory.with(|reservation| reservation.resize(held));
             if let Err(exhausted) = resized {
                 return Poll::Ready(Some(Err(status::no_memory(exhausted).into())));
@@ -266,12 +251,16 @@ impl ResponseBody {
     /// A response of one message, reserved until it is sent.
     ///
     /// # Errors
-    /// The budget is exhausted.
-    pub(super) fn held(message: Bytes, account: impl FnOnce() -> Account) -> Result<Self, Status> {
+    /// The budget is exhausted, and the response may be rejected.
+    pub(super) fn held(
+        message: Bytes,
+        urgency: Urgency,
+        account: impl FnOnce() -> Account,
+    ) -> Result<Self, Status> {
         if message.len() <= COUNTED_FROM {
             return Ok(Self::Message(Some(message), InFlight::default()));
         }
-        let held = hold(message, &account(), Urgency::Read).map_err(status::no_memory)?;
+        let held = hold(message, &account(), urgency).map_err(status::no_memory)?;
         Ok(Self::Message(Some(held), InFlight::default()))
     }
 }

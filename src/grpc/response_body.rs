@@ -39,12 +39,6 @@ impl ResponseBody {
             other => other,
         }
     }
-
-    /// Whether the body may have more than one message, at any time.
-    #[must_use]
-    pub fn is_stream(&self) -> bool {
-        matches!(self, Self::Other(body) if !body.is_end_stream())
-    }
 }
 
 impl Body for ResponseBody {

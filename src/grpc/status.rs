@@ -136,11 +136,6 @@ statuses!(
     no_memory(exhausted: Exhausted),
 );
 
-/// The limit on open change streams is reached.
-pub(super) fn too_many_watchers(reached: StreamLimitReached) -> Status {
-    reached.into()
-}
-
 /// The trailers that end a stream with this status.
 #[must_use]
 pub fn trailers(status: &Status) -> HeaderMap {

@@ -1,14 +1,14 @@
-//! Unary: the fast path of unary calls.
+//! Unary: reads the one message of a call and writes the one message of its response.
 //!
-//! The generated services support every kind of call: streams, compression, interceptors. A check is one
-//! small request message and one small response message, in front of every request of a platform. This
-//! module reads and writes exactly that with the types of hyper: no buffer except the message, no boxed
-//! future.
+//! tonic supports every kind of call: streams, compression, interceptors. A check is one small request
+//! message and one small response message, in front of every request of a platform. This module reads
+//! and writes exactly that with the types of hyper: no buffer except the message, no boxed future. All
+//! other unary methods use it, too.
 //!
 //! The gRPC protocol: <https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>. Each message has
 //! a prefix of five bytes: a compressed flag and the length.
 //!
-//! Not here: compressed messages and streams, which the generated services handle.
+//! Not here: compressed messages, which are rejected, and streams; see [`super::streams`].
 
 use std::time::Duration;
 
@@ -23,6 +23,7 @@ use tonic::Status;
 use super::preflight::GRPC;
 use super::response_body::ResponseBody;
 use super::{body_timeout, list_limits, memory, status};
+use crate::authority::admission::Urgency;
 use crate::metrics::memory_budget::{Account, Reservation};
 
 const GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
@@ -30,7 +31,7 @@ const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 /// The bytes of the prefix of a message.
 const PREFIX: usize = 5;
 
-/// Whether the fast path supports a call with these headers: its messages are not compressed.
+/// Whether a call with these headers is supported: its messages are not compressed.
 #[must_use]
 pub fn is_supported(headers: &HeaderMap) -> bool {
     headers.get(GRPC_ENCODING).is_none_or(|encoding| encoding == "identity")
@@ -46,24 +47,32 @@ pub fn keep_own(headers: &mut HeaderMap) {
         .collect();
 }
 
-/// Reads a message of at most `limit` bytes, calls the handler and writes the response. The memory of
-/// long messages is reserved in the caller's account.
-pub async fn unary<B, Q, A>(
-    deadline: Option<Duration>,
+/// The bounds of a unary call.
+#[derive(Clone, Copy, Debug)]
+pub struct CallBounds {
+    /// The time until the call must be answered, if the caller sets one.
+    pub deadline: Option<Duration>,
+    /// The limit of the request message, in bytes.
+    pub max_len: usize,
+    /// How urgent the call is for the memory budget.
+    pub urgency: Urgency,
+}
+
+/// Reads a message, calls the handler and writes the response. The memory of long messages is reserved in
+/// the caller's account.
+pub async fn unary<B>(
+    CallBounds { deadline, max_len, urgency }: CallBounds,
     body: B,
-    limit: usize,
     account: impl Fn() -> Account,
-    decode: fn(Bytes) -> Result<Q, Status>,
-    handler: impl AsyncFnOnce(Q) -> Result<A, Status>,
+    handler: impl AsyncFnOnce(Bytes) -> Result<Bytes, Status>,
 ) -> Response<ResponseBody>
 where
     B: Body<Data = Bytes, Error: Into<body_timeout::Error>> + Unpin,
-    A: Message,
 {
     let result = async {
-        let (message, _reservation) = read(body, limit, &account, decode).await?;
-        let response = handler(message).await?;
-        ResponseBody::held(write(&response), &account)
+        let free = memory::counted_from(urgency);
+        let (message, _reservation) = read(body, max_len, free, &account, Ok).await?;
+        ResponseBody::held(handler(message).await?, urgency, &account)
     };
     let result = match deadline {
         None => result.await,
@@ -94,7 +103,7 @@ pub async fn message<B, Q>(
 where
     B: Body<Data = Bytes, Error: Into<body_timeout::Error>> + Unpin,
 {
-    let message = read(body, limit, account, decode);
+    let message = read(body, limit, limit, account, decode);
     let read = match deadline {
         None => message.await,
         Some(time) => {
@@ -112,10 +121,11 @@ pub fn reply<B>(body: B) -> Response<B> {
     response
 }
 
-/// The one message of a request, and its memory reservation if it is long.
+/// The one message of a request, and its memory reservation if it has more than `free` bytes.
 pub(super) async fn read<B, Q>(
     mut body: B,
     limit: usize,
+    free: usize,
     account: &impl Fn() -> Account,
     decode: fn(Bytes) -> Result<Q, Status>,
 ) -> Result<(Q, Option<Reservation>), Status>
@@ -143,7 +153,7 @@ where
         if length > max_len {
             return Err(status::too_long(length - PREFIX, limit));
         }
-        if length > memory::COUNTED_FROM {
+        if length > free {
             let reservation = reservation.get_or_insert_with(|| account().empty());
             reservation.resize(length as u64).map_err(status::no_memory)?;
         }
@@ -253,7 +263,7 @@ mod tests {
     fn read_now(parts: &[&[u8]], limit: usize) -> Result<Endpoint, tonic::Code> {
         let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
         let account = || MemoryBudget::new(1 << 20).shared();
-        let read = runtime.block_on(read(body(parts), limit, &account, decode));
+        let read = runtime.block_on(read(body(parts), limit, 1024, &account, decode));
         read.map(|(message, _)| message).map_err(|status| status.code())
     }
 
@@ -287,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn compressed_calls_are_not_supported_by_the_fast_path() {
+    fn compressed_calls_are_not_supported() {
         let is_supported = |encoding: &'static str| {
             let headers = [(GRPC_ENCODING, HeaderValue::from_static(encoding))];
             super::is_supported(&headers.into_iter().collect())

@@ -22,7 +22,8 @@ use std::time::Duration;
 use self::entry::{DecisionLogEntry, truncated};
 pub use self::output::DecisionLogOutput;
 use self::writer::DecisionLogWriter;
-use super::trace_context::RequestContext;
+use crate::authority::decision_observer::DecisionObserver;
+use crate::authority::request_context::RequestContext;
 use crate::metrics::supervise::Supervisor;
 use crate::metrics::{Counter, Gauge};
 use crate::policy::caller::Caller;
@@ -94,8 +95,26 @@ impl DecisionLog {
         self.queue.try_send(Message::Reopen).ok();
     }
 
+    /// The numbers of decisions that were written and dropped.
+    #[must_use]
+    pub fn counts(&self) -> &DecisionCounts {
+        &self.counts
+    }
+
+    /// Waits until the queued decisions are written, for one second at most.
+    pub fn flush(&self) {
+        for _ in 0..100 {
+            if self.counts.queued.read() == 0 {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+impl DecisionObserver for DecisionLog {
     /// Queues a decision, if it is sampled and the queue has space.
-    pub(crate) fn note(
+    fn decided(
         &self,
         caller: &Caller,
         context: Option<&Arc<RequestContext>>,
@@ -153,22 +172,6 @@ impl DecisionLog {
             self.counts.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
             self.counts.queued.down();
             self.counts.dropped.inc();
-        }
-    }
-
-    /// The numbers of decisions that were written and dropped.
-    #[must_use]
-    pub fn counts(&self) -> &DecisionCounts {
-        &self.counts
-    }
-
-    /// Waits until the queued decisions are written, for one second at most.
-    pub fn flush(&self) {
-        for _ in 0..100 {
-            if self.counts.queued.read() == 0 {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(10));
         }
     }
 }

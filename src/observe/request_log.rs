@@ -14,7 +14,8 @@ use http::{HeaderMap, Request};
 use tracing::Level;
 
 use super::otlp::{Trace, Traces};
-use crate::observe::trace_context::{self, Parent, RequestContext};
+use super::trace_context;
+use crate::authority::request_context::{Parent, RequestContext};
 use crate::policy::caller::Caller;
 
 /// The target of the access log, for the filter of the log: `info,scopegate::calls=debug`.
@@ -44,7 +45,7 @@ impl RequestObserver {
     /// Observes a call with these headers, if it is traced or its request context is logged. If only
     /// traces are on, one header is read.
     pub(crate) fn observe(&self, headers: &HeaderMap) -> Option<ObservedRequest> {
-        let parent = Parent::of(headers);
+        let parent = trace_context::parent(headers);
         let traces = self.traces.as_ref().filter(|traces| match &parent {
             // A trace is recorded by all services or by none.
             Some(parent) => parent.is_sampled,

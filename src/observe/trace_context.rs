@@ -9,6 +9,8 @@
 
 use http::{HeaderMap, HeaderName};
 
+use crate::authority::request_context::Parent;
+
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
@@ -18,50 +20,20 @@ const MAX_REQUEST_ID: usize = 128;
 /// The limit of a `tracestate`, in bytes. W3C Trace Context requires no more.
 const MAX_STATE: usize = 512;
 
-/// The request id and the parent span of a call.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct RequestContext {
-    /// The id of the request that the call serves.
-    pub request_id: Option<Box<str>>,
-    /// The span that the call is part of.
-    pub parent: Option<Parent>,
-}
-
-/// A span of the caller.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Parent {
-    /// The trace's id, which is not 0.
-    pub trace_id: u128,
-    /// The span's id, which is not 0.
-    pub span_id: u64,
-    /// Whether the caller records the trace.
-    pub is_sampled: bool,
-    /// The data of other tracing systems, unchanged. None unless the trace is recorded.
-    pub state: Option<Box<str>>,
-}
-
-impl Parent {
-    /// The caller's span, if these headers name one.
-    #[must_use]
-    pub fn of(headers: &HeaderMap) -> Option<Self> {
-        let mut parts = single_value(headers, &TRACEPARENT)?.split('-');
-        let mut part = |digits| hex(parts.next()?, digits);
-        let (version, trace_id, span_id, flags) = (part(2)?, part(32)?, part(16)?, part(2)?);
-        let has_more = parts.next().is_some();
-        // Later versions may append more fields.
-        if version == 0xff || (version == 0 && has_more) || trace_id == 0 || span_id == 0 {
-            return None;
-        }
-        let is_sampled = flags & 1 == 1;
-        let state = if is_sampled { state(headers) } else { None };
-        Some(Self { trace_id, span_id: u64::try_from(span_id).ok()?, is_sampled, state })
+/// The caller's span, if these headers name one.
+#[must_use]
+pub fn parent(headers: &HeaderMap) -> Option<Parent> {
+    let mut parts = single_value(headers, &TRACEPARENT)?.split('-');
+    let mut part = |digits| hex(parts.next()?, digits);
+    let (version, trace_id, span_id, flags) = (part(2)?, part(32)?, part(16)?, part(2)?);
+    let has_more = parts.next().is_some();
+    // Later versions may append more fields.
+    if version == 0xff || (version == 0 && has_more) || trace_id == 0 || span_id == 0 {
+        return None;
     }
-
-    /// The trace's id in hexadecimal, as W3C Trace Context writes it.
-    #[must_use]
-    pub fn trace(&self) -> String {
-        format!("{:032x}", self.trace_id)
-    }
+    let is_sampled = flags & 1 == 1;
+    let state = if is_sampled { state(headers) } else { None };
+    Some(Parent { trace_id, span_id: u64::try_from(span_id).ok()?, is_sampled, state })
 }
 
 /// The id of the request that a call with these headers serves, if it is well-formed: 1 to 128
@@ -118,7 +90,7 @@ mod tests {
     }
 
     fn parent(text: &str) -> Option<Parent> {
-        Parent::of(&headers(&[("traceparent", text)]))
+        super::parent(&headers(&[("traceparent", text)]))
     }
 
     #[test]
@@ -157,7 +129,7 @@ mod tests {
         }
         let one = format!("00-{TRACE}-{span}-01");
         let two = appended(&[("traceparent", &one), ("traceparent", &one)]);
-        assert_eq!(Parent::of(&two), None, "two");
+        assert_eq!(super::parent(&two), None, "two");
     }
 
     #[test]
@@ -167,7 +139,7 @@ mod tests {
         let state = |states: &[&str]| {
             let mut all = vec![("traceparent", parent.as_str())];
             all.extend(states.iter().map(|state| ("tracestate", *state)));
-            Parent::of(&appended(&all)).expect("a parent").state
+            super::parent(&appended(&all)).expect("a parent").state
         };
         assert_eq!(state(&["a=1", "b=2,c=3"]).as_deref(), Some("a=1,b=2,c=3"));
         assert_eq!(state(&[]), None);

@@ -25,10 +25,11 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
 use super::call_slots::{CallKind, CallSlot};
+use crate::authority::admission::Urgency;
 use crate::grpc::body_timeout::{self, BodyTimeout};
 use crate::grpc::response_body::{self, ResponseBody};
 use crate::grpc::status;
-use crate::grpc::unary;
+use crate::grpc::unary::{self, CallBounds};
 use crate::metrics::memory_budget::MemoryBudget;
 
 /// The limit of a message, in bytes.
@@ -99,8 +100,10 @@ impl Health {
                 Err(status) => status.into_http(),
             }
         } else {
-            let check = async |request| self.check(&request);
-            unary::unary(deadline, body, MAX_MESSAGE_BYTES, account, unary::decode, check).await
+            let check = async |message| Ok(unary::write(&self.check(&unary::decode(message)?)?));
+            let urgency = Urgency::Read;
+            let bounds = CallBounds { deadline, max_len: MAX_MESSAGE_BYTES, urgency };
+            unary::unary(bounds, body, account, check).await
         };
         slot.hold(response)
     }

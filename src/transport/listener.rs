@@ -16,7 +16,6 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::task::AbortOnDropHandle;
-use tonic::server::NamedService;
 use tonic::service::Routes;
 
 use super::call_counters::CallCounters;
@@ -39,14 +38,8 @@ use crate::observe::otlp::Traces;
 use crate::observe::prometheus;
 use crate::observe::rejected_callers::RejectedCallers;
 use crate::observe::request_log::RequestObserver;
-use crate::policy::catalog::file;
 use crate::proto;
-use crate::proto::authorization_service_server::AuthorizationServiceServer;
-use crate::proto::backup_service_server::BackupServiceServer;
-use crate::proto::catalog_service_server::CatalogServiceServer;
-use crate::proto::change_service_server::ChangeServiceServer;
-use crate::proto::directory_service_server::DirectoryServiceServer;
-use crate::proto::key_service_server::KeyServiceServer;
+use crate::wire::access;
 
 /// How long to wait when no connection can be accepted, for example when all file handles are
 /// taken.
@@ -107,7 +100,7 @@ impl Listener {
         let tls_watch = tls.as_ref().map(|tls| tls.watch(&supervisor));
         let service = Service {
             api: api.clone(),
-            routes: routes(&api, settings.max_message_bytes),
+            reflection: reflection_routes(),
             tls: tls.clone(),
             background: Handle::current(),
             max_message_bytes: settings.max_message_bytes,
@@ -272,19 +265,9 @@ async fn serve_metrics(
     }))
 }
 
-/// The generated services, by path.
-fn routes(api: &Api, limit: usize) -> Routes {
-    // A catalog may be larger than any other message.
-    let catalog_limit = limit.max(file::MAX_LEN + 4096);
-    let authorization = AuthorizationServiceServer::new(api.clone());
-    let mut routes = Routes::new(authorization.max_decoding_message_size(limit))
-        .add_service(DirectoryServiceServer::new(api.clone()).max_decoding_message_size(limit))
-        .add_service(
-            CatalogServiceServer::new(api.clone()).max_decoding_message_size(catalog_limit),
-        )
-        .add_service(ChangeServiceServer::new(api.clone()).max_decoding_message_size(limit))
-        .add_service(KeyServiceServer::new(api.clone()).max_decoding_message_size(limit))
-        .add_service(BackupServiceServer::new(api.clone()).max_decoding_message_size(limit));
+/// The services of server reflection, by path.
+fn reflection_routes() -> Routes {
+    let mut routes = Routes::default();
     if let (Ok(v1), Ok(v1alpha)) = (reflection().build_v1(), reflection().build_v1alpha()) {
         routes = routes
             .add_service(v1.max_decoding_message_size(MAX_REFLECTION_BYTES))
@@ -373,15 +356,7 @@ fn set_socket_options(connection: &TcpStream) -> io::Result<()> {
 
 /// The services that health reports. The empty name stands for the whole server.
 fn services() -> Vec<&'static str> {
-    vec![
-        "",
-        <AuthorizationServiceServer<Api> as NamedService>::NAME,
-        <DirectoryServiceServer<Api> as NamedService>::NAME,
-        <CatalogServiceServer<Api> as NamedService>::NAME,
-        <ChangeServiceServer<Api> as NamedService>::NAME,
-        <KeyServiceServer<Api> as NamedService>::NAME,
-        <BackupServiceServer<Api> as NamedService>::NAME,
-    ]
+    [""].into_iter().chain(access::services()).collect()
 }
 
 /// The server reflection service, which describes all services.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderMap, Request, Response};
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use tokio::runtime::Handle;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::Status;
@@ -29,21 +29,21 @@ use crate::authority::caller_limits::CallerLimits;
 use crate::authority::operation::Operation;
 use crate::grpc::body_timeout::BodyTimeout;
 use crate::grpc::memory::{self, CountedBody, RequestMemory};
+use crate::grpc::methods::{self, Observed};
 use crate::grpc::peer::Peer;
 use crate::grpc::preflight::RejectedHead;
 use crate::grpc::response_body::{InFlight, ResponseBody};
-use crate::grpc::unary;
-use crate::grpc::{self, Api, status};
+use crate::grpc::unary::{self, CallBounds};
+use crate::grpc::{self, Api, status, streams};
 use crate::metrics::{Counted, wait_spans};
 use crate::observe::connection_events::ConnectionEvents;
-use crate::observe::otlp::{self, Trace, TracedRequest};
+use crate::observe::otlp::{self, Trace};
 use crate::observe::rejected_callers::RejectedCallers;
 use crate::observe::rejection::RejectedCaller;
 use crate::observe::request_log::{AccessLogLine, ObservedRequest, RequestObserver};
-use crate::observe::trace_context::RequestContext;
 use crate::policy::caller::Caller;
-use crate::policy::revision::Revision;
-use crate::proto::{BatchCheckRequest, CheckRequest};
+use crate::policy::catalog::file;
+use crate::proto::{ApplyCatalogRequest, BatchCheckRequest, CheckRequest};
 use crate::wire::access;
 use crate::wire::names::code_name;
 
@@ -54,8 +54,8 @@ pub(crate) const HEALTH: &str = "/grpc.health.v1.Health/";
 #[derive(Clone)]
 pub(crate) struct Service {
     pub(crate) api: Api,
-    /// The generated services.
-    pub(crate) routes: Routes,
+    /// The services of server reflection.
+    pub(crate) reflection: Routes,
     /// TLS. None: connections are plain text.
     pub(crate) tls: Option<Tls>,
     /// The runtime of calls that are no checks.
@@ -88,6 +88,9 @@ pub(crate) struct Service {
     pub(crate) observer: Option<Arc<RequestObserver>>,
 }
 
+/// A call of which nothing is recorded.
+const NONE: Observed<'_> = Observed { context: None, trace: None };
+
 impl Service {
     /// Admits a call before its message is read. `in_flight` is the number of calls on this worker,
     /// including this one.
@@ -109,6 +112,11 @@ impl Service {
         let load = Load { in_flight, max_in_flight, by_key, limits };
         let presented = grpc::presented(headers, peer);
         Ok(self.api.ready()?.admit(operation, presented, load)?)
+    }
+
+    /// The bounds of a unary call.
+    fn bounds(&self, deadline: Option<Duration>, urgency: Urgency) -> CallBounds {
+        CallBounds { deadline, max_len: self.max_message_bytes, urgency }
     }
 
     /// The kind of a health call, its slot and its deadline.
@@ -182,10 +190,12 @@ pub(crate) fn handle(
                 counted = None;
                 DispatchedCall::Rejected(Box::new(status))
             }
+            (Ok(_), _) if !unary::is_supported(request.headers()) => {
+                DispatchedCall::Rejected(Box::new(status::compressed()))
+            }
             (Ok(mut admission), Ok(deadline))
                 if access::is_method_of::<CheckRequest>(admission.operation)
-                    && observed.is_none()
-                    && unary::is_supported(request.headers()) =>
+                    && observed.is_none() =>
             {
                 activity.accept();
                 of_key = admission.in_flight.take();
@@ -218,14 +228,11 @@ pub(crate) fn handle(
             DispatchedCall::Check(deadline, caller, body) => {
                 let key = caller.key();
                 let account = || service.caller_limits.account(key);
-                let decide = async |check| {
-                    service.api.decide(service.api.authorize(caller, &check)?, check, None).await
-                };
+                let check =
+                    async |message| methods::check(&service.api, caller, NONE, message).await;
                 let body = BodyTimeout::new(body, service.request_timeout);
-                let read = unary::count_and_decode;
-                let answer =
-                    unary::unary(deadline, body, service.max_message_bytes, account, read, decide);
-                interruptible.answer(answer).await
+                let bounds = service.bounds(deadline, Urgency::Read);
+                interruptible.answer(unary::unary(bounds, body, account, check)).await
             }
             DispatchedCall::Health(call) => interruptible.answer(call).await,
             DispatchedCall::Other(call, None) => interruptible.answer(call).await,
@@ -239,8 +246,8 @@ pub(crate) fn handle(
         let known_path = operation.map_or("other", |operation| operation.path);
         service.rejected_callers.call(address, known_path, rejected);
         Ok(match open {
-            // A stream is open until its last frame. Other responses are whole messages.
-            Some(open) if response.body().is_stream() => response.map(|body| {
+            // A call is open until its last frame is sent.
+            Some(open) if !response.body().is_end_stream() => response.map(|body| {
                 let body = interruptible.body(body, open, in_flight);
                 ResponseBody::Other(tonic::body::Body::new(body))
             }),
@@ -269,7 +276,8 @@ async fn call(
     let trace = observed.as_ref().and_then(|observed| observed.trace(request.uri().path(), caller));
     let context = observed.map(|observed| observed.context);
     let steps = trace.as_ref().map(Trace::steps);
-    let answered = run(&service, request, deadline, admission, context, trace.as_ref());
+    let observed = Observed { context: context.as_ref(), trace: trace.as_ref() };
+    let answered = run(&service, request, deadline, admission, observed);
     let response = wait_spans::scope(steps, answered).await;
     if let Some(trace) = trace {
         trace.finish(&response);
@@ -280,104 +288,87 @@ async fn call(
     response
 }
 
-/// Answers a call on this worker if it is a check or a batch, else by the generated services.
+/// Answers a call: on this worker if it is a check or a batch, else on the background runtime.
 async fn run(
     service: &Service,
     mut request: Request<Incoming>,
     deadline: Option<Duration>,
     Admission { operation, caller, urgency, .. }: Admission,
-    context: Option<Arc<RequestContext>>,
-    trace: Option<&Trace>,
+    observed: Observed<'_>,
 ) -> Response<ResponseBody> {
     let api = &service.api;
     let key = caller.key();
-    let account = || service.caller_limits.account(key);
-    if access::is_method_of::<CheckRequest>(operation) && unary::is_supported(request.headers()) {
-        let decide = async |check: CheckRequest| {
-            let request = trace.map(|_| TracedRequest::of(&check));
-            let response =
-                api.decide(api.authorize(caller, &check)?, check, context.as_ref()).await?;
-            if let (Some(trace), Some(request)) = (trace, request) {
-                trace.record_decision(request, &response);
-            }
-            Ok(response)
-        };
+    let limits = Arc::clone(&service.caller_limits);
+    let mut bounds = service.bounds(deadline, urgency);
+    if access::is_method_of::<CheckRequest>(operation) {
         let body = BodyTimeout::new(request.into_body(), service.request_timeout);
-        let read = unary::count_and_decode;
-        return unary::unary(deadline, body, service.max_message_bytes, account, read, decide)
-            .await;
+        let check = async |message| methods::check(api, caller, observed, message).await;
+        return unary::unary(bounds, body, || limits.account(key), check).await;
     }
-    if access::is_method_of::<BatchCheckRequest>(operation)
-        && unary::is_supported(request.headers())
-    {
-        let decide = async |batch| {
-            let response =
-                api.decide_all(api.authorize(caller, &batch)?, batch, context.as_ref()).await?;
-            if let Some(trace) = trace {
-                trace.record_batch(&response);
-            }
-            Ok(response)
-        };
+    if access::is_method_of::<BatchCheckRequest>(operation) {
         let body = BodyTimeout::new(request.into_body(), service.request_timeout);
-        let read = unary::count_and_decode;
-        return unary::unary(deadline, body, service.max_message_bytes, account, read, decide)
-            .await;
+        let check = async |message| methods::batch_check(api, caller, observed, message).await;
+        return unary::unary(bounds, body, || limits.account(key), check).await;
     }
     unary::keep_own(request.headers_mut());
-    request.extensions_mut().insert(caller);
-    if let Some(context) = context {
-        request.extensions_mut().insert(context);
+    if access::is_method_of::<ApplyCatalogRequest>(operation) {
+        // A catalog may be larger than any other message.
+        bounds.max_len = bounds.max_len.max(file::MAX_LEN + 4096);
     }
-    dispatch_routes(service, request, deadline, operation, key, urgency).await
+    let is_stream = access::is_reflection(operation)
+        || streams::operations().iter().any(|stream| std::ptr::eq(*stream, operation));
+    let (api, time) = (api.clone(), service.request_timeout);
+    let reflection = service.reflection.clone();
+    let answered = async move {
+        if is_stream {
+            return stream(&api, reflection, operation, caller, request, (bounds, time), &limits)
+                .await;
+        }
+        let body = BodyTimeout::new(request.into_body(), time);
+        let method = async |message| {
+            let permit = limits.acquire_list(key, operation).await;
+            let _permit = permit.map_err(status::too_many_lists)?;
+            methods::other(&api, operation, caller, message).await
+        };
+        unary::unary(bounds, body, || limits.account(key), method).await
+    };
+    let running = service.background.spawn(wait_spans::propagate(answered));
+    // An error: the call panicked, or the runtime shuts down.
+    AbortOnDropHandle::new(running).await.unwrap_or_else(|_| status::internal().into_http())
 }
 
-/// Answers a call by the generated services, on the background runtime.
-async fn dispatch_routes(
-    service: &Service,
-    request: Request<Incoming>,
-    deadline: Option<Duration>,
+/// Answers a call with streams, or one of server reflection.
+async fn stream(
+    api: &Api,
+    reflection: Routes,
     operation: &'static Operation,
-    key: Option<Revision>,
-    urgency: Urgency,
+    caller: Caller,
+    request: Request<Incoming>,
+    (CallBounds { deadline, max_len, urgency }, time): (CallBounds, Duration),
+    limits: &CallerLimits,
 ) -> Response<ResponseBody> {
-    let (routes, time) = (service.routes.clone(), service.request_timeout);
-    let (limits, account) =
-        (Arc::clone(&service.caller_limits), service.caller_limits.account(key));
-    let running =
-        AbortOnDropHandle::new(service.background.spawn(wait_spans::propagate(async move {
-            let memory = RequestMemory::of(&account);
-            let held = memory.clone();
-            let request = if operation.is_stream {
-                request.map(|body| tonic::body::Body::new(CountedBody::stream(body, memory)))
-            } else {
-                let with_timeout =
-                    |body| CountedBody::unary(BodyTimeout::new(body, time), memory, urgency);
-                request.map(|body| tonic::body::Body::new(with_timeout(body)))
-            };
-            let answered = async {
-                let permit = limits.acquire_list(key, operation).await;
-                match permit.map_err(status::too_many_lists) {
-                    Ok(_permit) => routes.oneshot(request).await,
-                    Err(status) => Ok(status.into_http()),
-                }
-            };
-            let answered = match deadline {
-                None => answered.await,
-                Some(time) => match tokio::time::timeout(time, answered).await {
-                    Ok(answered) => answered,
-                    Err(_) => Ok(status::deadline_exceeded().into_http()),
-                },
-            };
-            drop(held);
-            match answered {
-                Ok(response) => Ok(memory::held(response, account, urgency).await),
-                Err(never) => Err(never),
-            }
-        })));
-    match running.await {
-        Ok(Ok(response)) => status::with_details(response).map(ResponseBody::Other),
-        Ok(Err(never)) => match never {},
-        // The call panicked, or the runtime shuts down.
-        Err(_) => status::internal().into_http(),
-    }
+    let account = limits.account(caller.key());
+    let memory = RequestMemory::of(&account);
+    let held = memory.clone();
+    let request = request.map(|body| match operation.is_stream {
+        true => tonic::body::Body::new(CountedBody::new(body, memory)),
+        false => tonic::body::Body::new(CountedBody::new(BodyTimeout::new(body, time), memory)),
+    });
+    let answered = async {
+        if access::is_reflection(operation) {
+            return reflection.oneshot(request).await.unwrap_or_else(|never| match never {});
+        }
+        let answered = streams::answer(api, operation, caller, request, max_len).await;
+        answered.unwrap_or_else(|| status::unknown_method().into_http())
+    };
+    let response = match deadline {
+        None => answered.await,
+        Some(time) => match tokio::time::timeout(time, answered).await {
+            Ok(response) => response,
+            Err(_) => status::deadline_exceeded().into_http(),
+        },
+    };
+    drop(held);
+    let response = memory::held(response, account, urgency).await;
+    status::with_details(response).map(ResponseBody::Other)
 }

@@ -46,6 +46,14 @@ pub fn operation(path: &str) -> Option<&'static Operation> {
     operation.copied().or_else(|| REFLECTION_PATHS.contains(&path).then_some(&REFLECTION))
 }
 
+/// The names of the services of the API, once each.
+pub fn services() -> impl Iterator<Item = &'static str> {
+    let service = |operation: &&'static Operation| operation.path.split('/').nth(1);
+    let mut names: Vec<_> = OPERATIONS.iter().filter_map(service).collect();
+    names.dedup();
+    names.into_iter()
+}
+
 /// Whether the requests of an operation are of this type.
 #[must_use]
 pub fn is_method_of<R: CompanyScoped>(operation: &'static Operation) -> bool {

@@ -18,7 +18,7 @@ use crate::policy::revision::Revision;
 use crate::policy::role::{Role, Roles};
 use crate::policy::scope::Scope;
 use crate::store::sled::SledStore;
-use crate::store::{Fact, FactKey, Proposal, Store};
+use crate::store::{Fact, FactKey, Proposal, ResultDetail, Store, StoredResult};
 
 type Reads = RefCell<Vec<(FactKey, Option<Revision>)>>;
 
@@ -36,7 +36,7 @@ pub(in crate::authority) fn note_read(key: &FactKey, fact: Option<&Fact>) {
 }
 
 /// Takes back a read on which the change does not depend.
-pub(super) fn forget_read(key: &FactKey) {
+pub(in crate::authority) fn forget_read(key: &FactKey) {
     READS.try_with(|reads| reads.borrow_mut().retain(|(read, _)| read != key)).ok();
 }
 
@@ -183,11 +183,8 @@ async fn a_change_without_a_key_rests_on_the_keyring() {
     let anonymous = authority.session(Caller::Anonymous);
     let snapshot = anonymous.snapshot().await.expect("readable");
     let options = WriteOptions::default();
-    let subject = super::Subject::store(crate::policy::change::ChangeKind::ApplyCatalog);
-    let tx = super::Transaction::new(&anonymous, subject, &options, snapshot);
-    assert_eq!(tx.reads, [(FactKey::Keyring, None)]);
     // A keyring that changed between two reads leaves both as preconditions, so the commit conflicts.
-    let mut tx = tx;
+    let mut reader = super::Reader::new(&anonymous, snapshot);
     let new = NewKey {
         name: Name::parse("ops").expect("a name"),
         roles: Roles::NONE.with(Role::Operator),
@@ -197,6 +194,36 @@ async fn a_change_without_a_key_rests_on_the_keyring() {
         expires_at: None,
     };
     authority.internal_session("test").create_key(&new, &options).await.expect("created");
-    assert!(tx.keyring().is_err(), "a caller without a key is no longer accepted");
-    assert_eq!(tx.reads.len(), 2);
+    assert!(reader.keyring().is_err(), "a caller without a key is no longer accepted");
+    let (_, _, reads) = reader.into_parts();
+    let at = Some(authority.facts.keyring().revision);
+    assert_eq!(reads, [(FactKey::Keyring, None), (FactKey::Keyring, at)]);
+}
+
+#[tokio::test]
+async fn a_request_of_an_earlier_version_is_answered_from_the_change_log() {
+    let (_dir, authority) = opened();
+    let session = authority.session(Caller::Anonymous);
+    let options = WriteOptions::default();
+    session.apply_catalog(CATALOG, &options).await.expect("applied");
+    let new = NewCompany { id: acme(), display_name: String::new(), scopes: None };
+    session.create_company(&new, &options).await.expect("created");
+    let new = NewCredential {
+        company: acme(),
+        id: app(),
+        label: String::new(),
+        scopes: vec![scope("b")],
+        expires_at: None,
+        enabled: true,
+    };
+    let created = session.create_credential(&new, &options).await.expect("created");
+    let secret = session.create_secret(&acme(), &app(), &options).await.expect("created");
+    let legacy = |revision| StoredResult { body: [0; 32], revision, result: None };
+    let (written, detail) =
+        session.repeated_without::<()>(legacy(created.revision)).await.expect("answered");
+    assert_eq!((written.revision, written.added), (created.revision, vec![scope("b")]));
+    assert_eq!(detail, ResultDetail::None);
+    let (_, detail) =
+        session.repeated_without::<()>(legacy(secret.revision)).await.expect("answered");
+    assert_eq!(detail.into_id(), secret.id);
 }

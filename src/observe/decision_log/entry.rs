@@ -7,7 +7,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::observe::trace_context::{Parent, RequestContext};
+use crate::authority::request_context::{Parent, RequestContext};
 use crate::policy::caller::Caller;
 use crate::policy::cause::DenialCause;
 use crate::policy::id::{CompanyId, CredentialId, Name, UserId};

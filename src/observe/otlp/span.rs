@@ -12,8 +12,8 @@ use opentelemetry::{Context, KeyValue};
 use opentelemetry_sdk::trace::Span;
 
 use super::Traces;
+use crate::authority::request_context::{Parent, RequestContext};
 use crate::metrics::wait_spans::WaitSpans;
-use crate::observe::trace_context::{Parent, RequestContext};
 use crate::policy::caller::Caller;
 use crate::proto::{BatchCheckResponse, CheckRequest, CheckResponse, Decision};
 

@@ -1,0 +1,150 @@
+//! Methods: from a method and its message to the handler, and to the encoded response. Every call of a
+//! unary method passes here.
+//!
+//! Not here: how the message is read from the connection; see [`super::unary`]. Methods with streams are
+//! in [`super::streams`].
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tonic::Status;
+
+use super::unary::{count_and_decode, write};
+use super::{Api, authorization, catalog, change, directory, key, status};
+use crate::authority::operation::Operation;
+use crate::authority::request_context::RequestContext;
+use crate::observe::otlp::{Trace, TracedRequest};
+use crate::policy::caller::Caller;
+use crate::proto::*;
+use crate::wire::access::is_method_of;
+
+/// What is recorded of a call that is traced or logged.
+#[derive(Clone, Copy, Default)]
+pub struct Observed<'a> {
+    /// The request that the call serves.
+    pub context: Option<&'a Arc<RequestContext>>,
+    /// The trace of the call.
+    pub(crate) trace: Option<&'a Trace>,
+}
+
+/// Answers a check.
+///
+/// # Errors
+/// The message is malformed, the caller may not name its company, or it cannot be decided.
+pub async fn check(
+    api: &Api,
+    caller: Caller,
+    Observed { context, trace }: Observed<'_>,
+    message: Bytes,
+) -> Result<Bytes, Status> {
+    let request: CheckRequest = count_and_decode(message)?;
+    let traced = trace.map(|trace| (trace, TracedRequest::of(&request)));
+    let session = api.authorize(caller, &request)?.of_request(context);
+    let response = authorization::check(session, request).await?;
+    if let Some((trace, traced)) = traced {
+        trace.record_decision(traced, &response);
+    }
+    Ok(write(&response))
+}
+
+/// Answers a batch of checks.
+///
+/// # Errors
+/// As for a check: an error of one check is an error of the batch.
+pub async fn batch_check(
+    api: &Api,
+    caller: Caller,
+    Observed { context, trace }: Observed<'_>,
+    message: Bytes,
+) -> Result<Bytes, Status> {
+    let request: BatchCheckRequest = count_and_decode(message)?;
+    let session = api.authorize(caller, &request)?.of_request(context);
+    let response = authorization::batch_check(session, request).await?;
+    if let Some(trace) = trace {
+        trace.record_batch(&response);
+    }
+    Ok(write(&response))
+}
+
+/// The methods other than checks, by the type of their request.
+macro_rules! methods {
+    ($($request:ident => $service:ident::$handler:ident,)*) => {
+        /// Answers a call of a unary method other than a check.
+        ///
+        /// # Errors
+        /// The message is malformed, the caller may not name its companies, or the method fails.
+        pub async fn other(
+            api: &Api,
+            operation: &'static Operation,
+            caller: Caller,
+            message: Bytes,
+        ) -> Result<Bytes, Status> {
+            $(if is_method_of::<$request>(operation) {
+                let request: $request = count_and_decode(message)?;
+                let session = api.authorize(caller, &request)?;
+                return Ok(write(&$service::$handler(session, request).await?));
+            })*
+            Err(status::unknown_method())
+        }
+
+        #[cfg(test)]
+        const OTHERS: &[&Operation] = &[$(<$request as crate::wire::access::CompanyScoped>::OPERATION),*];
+    };
+}
+
+methods! {
+    ExplainCheckRequest => authorization::explain_check,
+    ListEffectiveScopesRequest => authorization::list_effective_scopes,
+    GrantScopesRequest => authorization::grant_scopes,
+    RevokeScopesRequest => authorization::revoke_scopes,
+    ReplaceScopesRequest => authorization::replace_scopes,
+    ResetScopesRequest => authorization::reset_scopes,
+    RestoreGrantsRequest => authorization::restore_grants,
+    AddCompanyScopesRequest => authorization::add_company_scopes,
+    RestrictCompanyScopesRequest => authorization::restrict_company_scopes,
+    CreateCompanyRequest => directory::create_company,
+    GetCompanyRequest => directory::get_company,
+    ListCompaniesRequest => directory::list_companies,
+    UpdateCompanyRequest => directory::update_company,
+    DeleteCompanyRequest => directory::delete_company,
+    CreateCredentialRequest => directory::create_credential,
+    GetCredentialRequest => directory::get_credential,
+    ListCredentialsRequest => directory::list_credentials,
+    UpdateCredentialRequest => directory::update_credential,
+    DeleteCredentialRequest => directory::delete_credential,
+    CreateSecretRequest => directory::create_secret,
+    DeleteSecretRequest => directory::delete_secret,
+    VerifySecretRequest => directory::verify_secret,
+    PutUserRequest => directory::put_user,
+    GetUserRequest => directory::get_user,
+    ListUsersRequest => directory::list_users,
+    DeleteUserRequest => directory::delete_user,
+    PutConsentRequest => directory::put_consent,
+    GetConsentRequest => directory::get_consent,
+    DeleteConsentRequest => directory::delete_consent,
+    ApplyCatalogRequest => catalog::apply_catalog,
+    GetCatalogRequest => catalog::get_catalog,
+    ListChangesRequest => change::list_changes,
+    CreateKeyRequest => key::create_key,
+    GetKeyRequest => key::get_key,
+    ListKeysRequest => key::list_keys,
+    DeleteKeyRequest => key::delete_key,
+    WhoAmIRequest => key::who_am_i,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::grpc::streams;
+    use crate::wire::access::{CompanyScoped, OPERATIONS};
+
+    #[test]
+    fn every_operation_has_one_handler() {
+        let checks = [CheckRequest::OPERATION, BatchCheckRequest::OPERATION];
+        let all = OTHERS.iter().copied().chain(checks).chain(streams::operations());
+        let mut answered: Vec<_> = all.map(|operation| operation.path).collect();
+        let mut declared: Vec<_> = OPERATIONS.iter().map(|operation| operation.path).collect();
+        (answered.sort_unstable(), declared.sort_unstable());
+        assert_eq!(answered, declared);
+    }
+}
