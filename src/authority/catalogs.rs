@@ -235,7 +235,7 @@ impl Authority {
         }
         let (catalog, removed) = (Arc::clone(&view.catalog), difference.removed.clone());
         let (now, last_used) = (self.clock.now(), Arc::clone(&self.last_used));
-        let count = move |store: &dyn Store| {
+        let count = move |store: &Store| {
             let mut losers = Losers::default();
             let mut after = None;
             loop {

@@ -106,7 +106,7 @@ impl Authority {
         let Some(request) = options.to_remember() else { return Ok(IdempotencyStart::Now(view)) };
         // After the snapshot (once).
         let key = key(options, kind, request);
-        let read = move |store: &dyn Store| store.answered(&key);
+        let read = move |store: &Store| store.answered(&key);
         match self.facts.read_for_change(read).await? {
             None => Ok(IdempotencyStart::Now(view)),
             Some(StoredReply { body, .. }) if body != request.body => {

@@ -117,7 +117,7 @@ impl Authority {
         for _ in 0..ATTEMPTS {
             let Snapshot { at, catalog, .. } = self.facts.view().await?;
             let (of, after) = (Arc::clone(&catalog), after.clone());
-            let read = move |store: &dyn Store| {
+            let read = move |store: &Store| {
                 let mut page = PageBuilder::new(limit);
                 let mut after = after;
                 while page.wants_more() {
@@ -163,7 +163,7 @@ impl Authority {
             let (now, after) = (self.clock.now(), after.clone());
             let reported_at = now;
             let last_used = Arc::clone(&self.last_used);
-            let read = move |store: &dyn Store| {
+            let read = move |store: &Store| {
                 let context = GrantContext { catalog: &catalog, company: &of, now };
                 let found = credentials(store, context, filter, after, limit)?;
                 let (mut views, more) = found.map(|credential| credential.view(context));
@@ -271,7 +271,7 @@ impl<T> PageBuilder<T> {
 
 /// Credentials of a company: all, or those with an active grant of a scope, or also a dormant one.
 fn credentials(
-    store: &dyn Store,
+    store: &Store,
     context: GrantContext<'_>,
     filter: Option<(ScopeId, bool)>,
     mut after: Option<CredentialId>,

@@ -58,7 +58,7 @@ impl Authority {
             self.check_etag(options, Some(company.revision))?;
             let of = id.clone();
             let before = Revision(at.0.saturating_sub(1));
-            let read = move |store: &dyn Store| store.changes(Some(&of), before, at, 1);
+            let read = move |store: &Store| store.changes(Some(&of), before, at, 1);
             let change = match self.facts.read_for_change(read).await {
                 Err(StoreError::Compacted(_)) => None,
                 found => found?.pop(),
@@ -93,7 +93,7 @@ impl Authority {
             let now = self.clock.now();
             let (old, new) = (Arc::clone(&company), edit.after.clone());
             let (catalog, reactivated) = (Arc::clone(&view.catalog), edit.added.clone());
-            let count = move |store: &dyn Store| {
+            let count = move |store: &Store| {
                 reactivated_credentials(store, &catalog, &old, &new, &reactivated, now)
             };
             let count = self.facts.read_for_change(count).await?;
@@ -130,7 +130,7 @@ impl Authority {
 /// How many credentials hold one of these scopes in the new state of a company, and not in the
 /// old one.
 fn reactivated_credentials(
-    store: &dyn Store,
+    store: &Store,
     catalog: &Catalog,
     old: &Company,
     new: &Company,

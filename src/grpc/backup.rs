@@ -52,7 +52,7 @@ impl BackupService for Api {
 type Chunk = Result<BackupResponse, Status>;
 
 /// Reads chunks until the end of the backup, or until the stream is dropped.
-fn read(mut backup: Box<dyn Backup>, send: &mpsc::Sender<Chunk>) {
+fn read(mut backup: Backup, send: &mpsc::Sender<Chunk>) {
     tracing::info!("a backup started");
     let mut bytes = 0;
     loop {

@@ -1,4 +1,4 @@
-//! Key: the keys of the tree in the embedded engine.
+//! Key: the keys of a store's entries in the engine.
 //!
 //! A key is a table byte, then numbers in big-endian order, then an id that runs to the end of the
 //! key. If something follows an id, the length of the id precedes it. An id therefore cannot extend
@@ -35,6 +35,8 @@ pub(super) const SCHEMA: &[u8] = b"Mschema";
 pub(super) const INCARNATION: &[u8] = b"Mincarnation";
 /// The last revision committed.
 pub(super) const HEAD: &[u8] = b"Mhead";
+/// The chain up to the last revision committed.
+pub(super) const CHAIN: &[u8] = b"Mchain";
 /// The durable time mark (D19), unless an operator has set the time back since.
 pub(super) const TIME: &[u8] = b"Mtime";
 
@@ -95,7 +97,7 @@ impl Key {
     }
 }
 
-/// The key of a fact in the tree.
+/// The key of a fact in the engine.
 pub(super) fn fact(key: &FactKey) -> Vec<u8> {
     match key {
         FactKey::Catalog => vec![CATALOG],
@@ -344,7 +346,7 @@ mod tests {
         tables.sort_unstable();
         tables.dedup();
         assert_eq!(tables.len(), TABLES.len());
-        for meta in [INCARNATION, HEAD, TIME, COMPACTED] {
+        for meta in [INCARNATION, HEAD, CHAIN, TIME, COMPACTED] {
             assert_eq!(meta[0], SCHEMA[0]);
         }
     }

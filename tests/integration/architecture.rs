@@ -71,7 +71,7 @@ fn modules_import_only_from_lower_layers() {
 #[test]
 fn heavy_crates_are_named_in_one_place() {
     for (name, places) in [
-        ("sled::", &["src/store/sled", "src/server"][..]),
+        ("sled::", &["src/store/engine/sled"][..]),
         ("moka::", &["src/authority/fact_cache"]),
         (
             "tonic::",

@@ -11,7 +11,6 @@ use jiff::{SignedDuration, Timestamp};
 use scopegate::policy::change::{Author, Change, ChangeKind};
 use scopegate::policy::revision::Revision;
 use scopegate::proto::*;
-use scopegate::store::sled::SledStore;
 use scopegate::store::{
     CommitObserver, IdempotencyRecord, Outcome, Proposal, RequestKey, Store, StoredReply,
 };
@@ -346,7 +345,7 @@ async fn an_end_is_on_the_disk_before_it_is_told_by_whatever_call() {
             }
         }
         server.kill();
-        let store = SledStore::open(&machine.store()).expect("opened");
+        let store = Store::open(&machine.store()).expect("opened");
         let mark = SystemTime::from(store.time_mark().expect("a mark"));
         assert!(mark >= end, "{door:?}: {mark:?} is before {end:?}");
         assert!(
@@ -403,13 +402,13 @@ fn proposal(time: Timestamp, idempotency: Option<IdempotencyRecord>) -> Proposal
     Proposal { preconditions: vec![], caller: None, writes: vec![], change, idempotency }
 }
 
-fn commit(store: &dyn Store, proposal: Proposal) -> Timestamp {
+fn commit(store: &Store, proposal: Proposal) -> Timestamp {
     let ticket = store.commit(proposal).expect("queued");
     ticket.blocking_recv().expect("answered").expect("committed").time
 }
 
-fn open(dir: &Path) -> SledStore {
-    SledStore::open(dir).expect("opened").keeping_changes_for(SignedDuration::from_hours(24))
+fn open(dir: &Path) -> Store {
+    Store::open(dir).expect("opened").keeping_changes_for(SignedDuration::from_hours(24))
 }
 
 #[test]
@@ -473,14 +472,14 @@ fn entries_of_a_rejected_clock_are_not_kept_longer() {
 }
 
 /// Commits a change that remembers its request.
-fn commit_request(store: &dyn Store, at: Timestamp, request: u8) {
+fn commit_request(store: &Store, at: Timestamp, request: u8) {
     let key = RequestKey([request; 32]);
     let idempotency = IdempotencyRecord { key, body: [1; 32], reply: Box::new(|_| vec![]) };
     commit(store, proposal(at, Some(idempotency)));
 }
 
 /// Waits until a request is no longer remembered.
-fn wait_until_forgotten(store: &dyn Store, request: u8) {
+fn wait_until_forgotten(store: &Store, request: u8) {
     for _ in 0..1_000 {
         if store.answered(&RequestKey([request; 32])).expect("readable").is_none() {
             return;

@@ -11,7 +11,6 @@ use crate::fixture;
 use crate::fixture::{Fixture, NoListener, Rng, Wrong};
 use crate::harness::process::is_alone;
 use jiff::Timestamp;
-use scopegate::store::Store;
 
 /// How many bytes to damage in each file.
 fn bytes() -> u64 {

@@ -10,6 +10,7 @@
 mod architecture;
 mod authentication;
 mod backup;
+mod chain;
 mod cli;
 mod cli_confirmations;
 mod cli_connection;

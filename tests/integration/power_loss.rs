@@ -14,7 +14,6 @@ use crate::fixture::{Fixture, NoListener, Rng};
 use crate::harness::process::alone;
 use disk_model::{DiskModel, OUTCOMES};
 use scopegate::store::Store;
-use scopegate::store::sled::SledStore;
 use syscall_trace::{Moment, Op};
 
 /// The process to record: the same binary, told so by its environment.
@@ -165,7 +164,7 @@ fn opened(dir: &Path, told: u64) -> Result<u64, Trouble> {
     fixture.live(&store, revision + 3, &mut Rng(revision), |_| ());
     store.close();
     drop(store);
-    let store = SledStore::open(dir).map_err(|error| Trouble::Refused(error.to_string()))?;
+    let store = Store::open(dir).map_err(|error| Trouble::Refused(error.to_string()))?;
     fixture.verify(&store).map_err(wrong)?;
     Ok(revision)
 }

@@ -15,7 +15,6 @@ use scopegate::policy::role::Roles;
 use scopegate::policy::scope::ScopeId;
 use scopegate::policy::secret::Secret;
 use scopegate::policy::user::User;
-use scopegate::store::sled::SledStore;
 use scopegate::store::{
     CommitError, CommitObserver, Fact, FactKey, FactWrite, IdempotencyRecord, Outcome, Proposal,
     Receipt, RequestKey, Store, StoreError, StoredReply,
@@ -72,7 +71,7 @@ fn company(text: &str, catalog: &Catalog) -> Company {
 }
 
 /// A store with a writer that listens to nobody in particular.
-fn started(store: Arc<dyn Store>) -> Arc<dyn Store> {
+fn started(store: Arc<Store>) -> Arc<Store> {
     store.start(Arc::new(Ear::default()));
     store
 }
@@ -94,7 +93,7 @@ fn put(before: Option<Fact>, after: Fact) -> FactWrite {
     FactWrite { key, before, after: Some(after) }
 }
 
-fn commit(store: &dyn Store, step: FactWrite) -> Result<Receipt, CommitError> {
+fn commit(store: &Store, step: FactWrite) -> Result<Receipt, CommitError> {
     let change = change(ChangeKind::UpdateCompany, "acme");
     propose(
         store,
@@ -108,11 +107,11 @@ fn commit(store: &dyn Store, step: FactWrite) -> Result<Receipt, CommitError> {
     )
 }
 
-fn propose(store: &dyn Store, proposal: Proposal) -> Result<Receipt, CommitError> {
+fn propose(store: &Store, proposal: Proposal) -> Result<Receipt, CommitError> {
     store.commit(proposal).expect("queued").blocking_recv().expect("answered")
 }
 
-fn read_company(store: &dyn Store, text: &str) -> Option<Arc<Company>> {
+fn read_company(store: &Store, text: &str) -> Option<Arc<Company>> {
     match store.get(&FactKey::Company(id(text))).expect("readable") {
         Some(Fact::Company(company)) => Some(company),
         _ => None,
@@ -125,7 +124,7 @@ fn credential(company: &Company, text: &str, catalog: &Catalog, scopes: &[ScopeI
     Credential::create(id, String::new(), None, scopes, ground).expect("within").after
 }
 
-fn committed_facts_are_read_back_by_the_next_process(open: &dyn Fn(&Path) -> Arc<dyn Store>) {
+fn committed_facts_are_read_back_by_the_next_process(open: &dyn Fn(&Path) -> Arc<Store>) {
     let dir = tempfile::tempdir().expect("a directory");
     let catalog = catalog(3);
     let store = started(open(dir.path()));
@@ -146,7 +145,7 @@ fn committed_facts_are_read_back_by_the_next_process(open: &dyn Fn(&Path) -> Arc
     assert!(store.time_mark() >= Some(receipt.time));
 }
 
-fn a_proposal_stands_only_on_what_it_read(open: &dyn Fn(&Path) -> Arc<dyn Store>) {
+fn a_proposal_stands_only_on_what_it_read(open: &dyn Fn(&Path) -> Arc<Store>) {
     let dir = tempfile::tempdir().expect("a directory");
     let catalog = catalog(1);
     let store = started(open(dir.path()));
@@ -193,7 +192,7 @@ fn a_proposal_stands_only_on_what_it_read(open: &dyn Fn(&Path) -> Arc<dyn Store>
     assert_eq!(done.count(), 1);
 }
 
-fn a_full_queue_still_accepts_removals(open: &dyn Fn(&Path) -> Arc<dyn Store>) {
+fn a_full_queue_still_accepts_removals(open: &dyn Fn(&Path) -> Arc<Store>) {
     let dir = tempfile::tempdir().expect("a directory");
     let catalog = catalog(1);
     // Without a writer nothing leaves the queue.
@@ -243,7 +242,7 @@ fn a_full_queue_still_accepts_removals(open: &dyn Fn(&Path) -> Arc<dyn Store>) {
     assert_eq!(queue(put(Some(keys()), keys())), Err(StoreError::Busy), "there is an end");
 }
 
-fn a_change_depends_on_its_callers_key_and_on_no_other(open: &dyn Fn(&Path) -> Arc<dyn Store>) {
+fn a_change_depends_on_its_callers_key_and_on_no_other(open: &dyn Fn(&Path) -> Arc<Store>) {
     let dir = tempfile::tempdir().expect("a directory");
     let catalog = catalog(1);
     let store = started(open(dir.path()));
@@ -312,7 +311,7 @@ fn a_change_depends_on_its_callers_key_and_on_no_other(open: &dyn Fn(&Path) -> A
     propose(&*store, proposal).expect("committed");
 }
 
-fn revisions_and_times_only_go_forward(open: &dyn Fn(&Path) -> Arc<dyn Store>) {
+fn revisions_and_times_only_go_forward(open: &dyn Fn(&Path) -> Arc<Store>) {
     let dir = tempfile::tempdir().expect("a directory");
     let catalog = catalog(1);
     let store = started(open(dir.path()));
@@ -337,7 +336,7 @@ fn revisions_and_times_only_go_forward(open: &dyn Fn(&Path) -> Arc<dyn Store>) {
     assert_eq!(open(dir.path()).time_mark(), Timestamp::from_second(500).ok());
 }
 
-fn holders_and_impact_follow_every_change_of_credentials(open: &dyn Fn(&Path) -> Arc<dyn Store>) {
+fn holders_and_impact_follow_every_change_of_credentials(open: &dyn Fn(&Path) -> Arc<Store>) {
     let dir = tempfile::tempdir().expect("a directory");
     let catalog = catalog(3);
     let scopes: Vec<_> = (0..3)
@@ -348,11 +347,11 @@ fn holders_and_impact_follow_every_change_of_credentials(open: &dyn Fn(&Path) ->
     let acme = Fact::Company(Arc::new(company("acme", &catalog)));
     commit(&*store, put(None, acme)).expect("committed");
     let acme = read_company(&*store, "acme").expect("there");
-    let impact = |store: &dyn Store| {
+    let impact = |store: &Store| {
         let fact = store.get(&FactKey::Impact(acme.created_at)).expect("readable");
         fact.map(|fact| fact.revision())
     };
-    let holders = |store: &dyn Store, scope: usize| -> Vec<String> {
+    let holders = |store: &Store, scope: usize| -> Vec<String> {
         let found = store.holders(acme.created_at, scopes[scope], None, 10).expect("readable");
         found.iter().map(ToString::to_string).collect()
     };
@@ -379,7 +378,7 @@ fn holders_and_impact_follow_every_change_of_credentials(open: &dyn Fn(&Path) ->
     assert_eq!(impact(&*store), Some(receipt.revision));
 }
 
-fn a_deleted_companys_id_starts_empty(open: &dyn Fn(&Path) -> Arc<dyn Store>) {
+fn a_deleted_companys_id_starts_empty(open: &dyn Fn(&Path) -> Arc<Store>) {
     let dir = tempfile::tempdir().expect("a directory");
     let catalog = catalog(2);
     let store = started(open(dir.path()));
@@ -414,7 +413,7 @@ fn a_deleted_companys_id_starts_empty(open: &dyn Fn(&Path) -> Arc<dyn Store>) {
     }
     // What they left is swept while the writer has nothing else to do.
     for birth in births {
-        let gone = |store: &dyn Store| {
+        let gone = |store: &Store| {
             store.credentials(birth, None, 1).expect("readable").is_empty()
                 && store.holders(birth, ScopeId(1), None, 1).expect("readable").is_empty()
                 && store.users(birth, None, 1).expect("readable").is_empty()
@@ -423,7 +422,7 @@ fn a_deleted_companys_id_starts_empty(open: &dyn Fn(&Path) -> Arc<dyn Store>) {
     }
 }
 
-fn values_of_any_size_are_kept_whole(open: &dyn Fn(&Path) -> Arc<dyn Store>) {
+fn values_of_any_size_are_kept_whole(open: &dyn Fn(&Path) -> Arc<Store>) {
     let dir = tempfile::tempdir().expect("a directory");
     let big = catalog(70_000);
     let store = started(open(dir.path()));
@@ -453,7 +452,7 @@ fn values_of_any_size_are_kept_whole(open: &dyn Fn(&Path) -> Arc<dyn Store>) {
     assert!(!dir.path().join("blobs").read_dir().is_ok_and(|mut files| files.next().is_some()));
 }
 
-fn the_log_has_every_change_once_in_order(open: &dyn Fn(&Path) -> Arc<dyn Store>) {
+fn the_log_has_every_change_once_in_order(open: &dyn Fn(&Path) -> Arc<Store>) {
     let dir = tempfile::tempdir().expect("a directory");
     let catalog = catalog(1);
     let store = started(open(dir.path()));
@@ -499,7 +498,7 @@ fn later(hours: i64) -> Timestamp {
     Timestamp::from_second(hours * 3_600).expect("a time")
 }
 
-fn a_request_is_answered_once_and_remembered_for_a_day(open: &dyn Fn(&Path) -> Arc<dyn Store>) {
+fn a_request_is_answered_once_and_remembered_for_a_day(open: &dyn Fn(&Path) -> Arc<Store>) {
     let dir = tempfile::tempdir().expect("a directory");
     let catalog = catalog(1);
     let store = started(open(dir.path()));
@@ -533,7 +532,7 @@ fn a_request_is_answered_once_and_remembered_for_a_day(open: &dyn Fn(&Path) -> A
     propose(&*store, proposal("c")).expect("a request of its own");
 }
 
-fn tombstones_of_users_and_credentials_are_collected(open: &dyn Fn(&Path) -> Arc<dyn Store>) {
+fn tombstones_of_users_and_credentials_are_collected(open: &dyn Fn(&Path) -> Arc<Store>) {
     let dir = tempfile::tempdir().expect("a directory");
     let catalog = catalog(1);
     let store = started(open(dir.path()));
@@ -601,7 +600,7 @@ fn tombstones_of_users_and_credentials_are_collected(open: &dyn Fn(&Path) -> Arc
     }
 }
 
-fn every_last_use_is_kept(open: &dyn Fn(&Path) -> Arc<dyn Store>) {
+fn every_last_use_is_kept(open: &dyn Fn(&Path) -> Arc<Store>) {
     const MANY: u64 = 5_500;
     let dir = tempfile::tempdir().expect("a directory");
     let store = started(open(dir.path()));
@@ -621,7 +620,7 @@ fn every_last_use_is_kept(open: &dyn Fn(&Path) -> Arc<dyn Store>) {
 }
 
 fn a_batch_is_announced_before_it_is_applied_and_when_it_is_durable(
-    open: &dyn Fn(&Path) -> Arc<dyn Store>,
+    open: &dyn Fn(&Path) -> Arc<Store>,
 ) {
     let dir = tempfile::tempdir().expect("a directory");
     let catalog = catalog(1);
@@ -673,14 +672,14 @@ macro_rules! suite {
     };
 }
 
-suite!(sled, |dir: &Path| -> Arc<dyn Store> { Arc::new(SledStore::open(dir).expect("opened")) });
+suite!(sled, |dir: &Path| -> Arc<Store> { Arc::new(Store::open(dir).expect("opened")) });
 
 /// The embedded engine's own: every reason not to open is one sentence.
 mod open_errors {
     use super::*;
 
     fn sentence(dir: &Path) -> String {
-        match SledStore::open(dir) {
+        match Store::open(dir) {
             Ok(_) => panic!("opened"),
             Err(error) => error.to_string(),
         }
@@ -689,7 +688,7 @@ mod open_errors {
     #[test]
     fn locked() {
         let dir = tempfile::tempdir().expect("a directory");
-        let _held = SledStore::open(dir.path()).expect("opened");
+        let _held = Store::open(dir.path()).expect("opened");
         assert!(sentence(dir.path()).contains("another process"));
     }
 
@@ -714,7 +713,7 @@ mod open_errors {
         ] {
             let dir = tempfile::tempdir().expect("a directory");
             let path = dir.path().join("store");
-            let store = started(Arc::new(SledStore::open(&path).expect("opened")));
+            let store = started(Arc::new(Store::open(&path).expect("opened")));
             let catalog = catalog(500);
             commit(&*store, put(None, Fact::Company(Arc::new(company("a", &catalog)))))
                 .expect("done");
@@ -732,7 +731,7 @@ mod open_errors {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("store");
         let catalog = catalog(3);
-        let store = started(Arc::new(SledStore::open(&path).expect("opened")));
+        let store = started(Arc::new(Store::open(&path).expect("opened")));
         for n in 0..20 {
             let fact = Fact::Company(Arc::new(company(&format!("c{n}"), &catalog)));
             commit(&*store, put(None, fact)).expect("done");
@@ -752,7 +751,7 @@ mod open_errors {
             let mut damaged = log.clone();
             damaged[*at] ^= 0x10;
             std::fs::write(copy.join("db"), damaged).expect("written");
-            match SledStore::open(&copy) {
+            match Store::open(&copy) {
                 Ok(store) => {
                     assert_eq!(store.opened_at(), Revision(20), "byte {at}");
                     whole += 1;
@@ -769,7 +768,7 @@ mod open_errors {
     #[test]
     fn newer() {
         let dir = tempfile::tempdir().expect("a directory");
-        drop(SledStore::open(dir.path()).expect("opened"));
+        drop(Store::open(dir.path()).expect("opened"));
         let db = ::sled::open(dir.path()).expect("opened");
         db.insert("Mschema", &99_u64.to_be_bytes()).expect("written");
         db.flush().expect("flushed");
@@ -791,13 +790,13 @@ mod retention {
     use super::*;
     use jiff::SignedDuration;
 
-    fn open(dir: &Path) -> Arc<dyn Store> {
-        let store = SledStore::open(dir).expect("opened");
+    fn open(dir: &Path) -> Arc<Store> {
+        let store = Store::open(dir).expect("opened");
         started(Arc::new(store.keeping_changes_for(SignedDuration::from_hours(24))))
     }
 
     /// Commits a change of this hour.
-    fn commit_at(store: &dyn Store, name: &str, hour: i64) {
+    fn commit_at(store: &Store, name: &str, hour: i64) {
         let writes = vec![put(None, Fact::Company(Arc::new(company(name, &catalog(1)))))];
         let change = Change { time: later(hour), ..change(ChangeKind::CreateCompany, name) };
         propose(
@@ -807,7 +806,7 @@ mod retention {
         .expect("done");
     }
 
-    fn read(store: &dyn Store, company: Option<&str>, after: u64) -> Result<Vec<u64>, StoreError> {
+    fn read(store: &Store, company: Option<&str>, after: u64) -> Result<Vec<u64>, StoreError> {
         let company = company.map(id);
         let found = store.changes(company.as_ref(), Revision(after), Revision(1 << 40), 10_000)?;
         Ok(found.iter().map(|change| change.revision.0).collect())
@@ -821,7 +820,7 @@ mod retention {
             commit_at(&*store, &format!("c{n}"), n);
         }
         store.mark_time(later(39), later(39));
-        let kept_after = |store: &dyn Store| match read(store, None, 0) {
+        let kept_after = |store: &Store| match read(store, None, 0) {
             Err(StoreError::Compacted(revision)) => revision.0,
             found => panic!("{found:?}"),
         };
@@ -883,8 +882,8 @@ mod bounds {
     use super::*;
     use scopegate::store::quota::{Quota, Quotas, Reached};
 
-    fn open(dir: &Path, bounds: Quotas) -> Arc<dyn Store> {
-        let store = SledStore::open(dir).expect("opened");
+    fn open(dir: &Path, bounds: Quotas) -> Arc<Store> {
+        let store = Store::open(dir).expect("opened");
         started(Arc::new(store.bounding_companies(bounds)))
     }
 
@@ -904,13 +903,13 @@ mod bounds {
     }
 
     /// Commits these as fast as the queue takes them, so that many are in one batch.
-    fn pipelined(store: &dyn Store, writes: Vec<FactWrite>) -> Vec<Result<Receipt, CommitError>> {
+    fn pipelined(store: &Store, writes: Vec<FactWrite>) -> Vec<Result<Receipt, CommitError>> {
         let queue = |step| store.commit(proposal(step, later(0))).expect("queued");
         let tickets: Vec<_> = writes.into_iter().map(queue).collect();
         tickets.into_iter().map(|ticket| ticket.blocking_recv().expect("answered")).collect()
     }
 
-    fn create_company(store: &dyn Store, catalog: &Catalog) -> Arc<Company> {
+    fn create_company(store: &Store, catalog: &Catalog) -> Arc<Company> {
         commit(store, put(None, Fact::Company(Arc::new(company("acme", catalog))))).expect("done");
         read_company(store, "acme").expect("there")
     }
@@ -931,7 +930,7 @@ mod bounds {
     }
 
     /// Removes what there is under a key, or puts it again as it is.
-    fn again(store: &dyn Store, key: FactKey, remove: bool) -> FactWrite {
+    fn again(store: &Store, key: FactKey, remove: bool) -> FactWrite {
         let before = store.get(&key).expect("readable");
         let after = before.clone().filter(|_| !remove);
         FactWrite { key, before, after }
@@ -999,7 +998,7 @@ mod bounds {
             commit(&*store, again(&*store, FactKey::Company(acme.id.clone()), true)).expect("gone");
         }
         // Those who would be found are swept, and counted down to nothing.
-        let counted = |store: &dyn Store| {
+        let counted = |store: &Store| {
             let first = Revision(1);
             Quota::ALL.map(|bound| store.check_quota(first, bound, FEW.of(bound)).is_ok())
         };

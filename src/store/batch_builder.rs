@@ -1,21 +1,21 @@
 //! BatchBuilder: collects the keys and values of one batch.
 //!
-//! Not here: whether a proposal may be added; see `writer::proposals`.
+//! Not here: whether a proposal may be added; see `decide`.
 
 use std::collections::{HashMap, HashSet};
 
 use jiff::Timestamp;
 
-use super::checksum::WriteBatch;
-use super::chunked;
+use super::chain::Chain;
+use super::engine::WriteBatch;
+use super::key::Tombstone;
 use super::usage::Pending;
+use super::{Fact, FactKey, FactWrite, Minute, Outcome, RequestKey, chunked, key, record};
 use crate::policy::change::Change;
 use crate::policy::credential::Credential;
 use crate::policy::revision::Revision;
-use crate::store::key::Tombstone;
-use crate::store::{Fact, FactKey, FactWrite, Minute, Outcome, RequestKey, key, record};
 
-/// The approximate size of a key with sled's overhead, in bytes.
+/// The approximate size of a key with the engine's overhead, in bytes.
 pub(super) const ENTRY: u64 = 100;
 
 /// A batch that is not applied yet.
@@ -25,11 +25,12 @@ pub(super) struct BatchBuilder {
     pub(super) head: Revision,
     pub(super) time: Timestamp,
     pub(super) mark: Timestamp,
+    pub(super) chain: Chain,
     pub(super) values: u32,
     /// Its approximate size in bytes.
     pub(super) bytes: u64,
     pub(super) outcomes: HashMap<FactKey, Outcome>,
-    /// The chunks of the values that this batch writes, by their keys in the tree.
+    /// The chunks of the values that this batch writes, by the keys of the values.
     pub(super) chunks: HashMap<Vec<u8>, Vec<Vec<u8>>>,
     pub(super) tombstones: Vec<Tombstone>,
     /// How the batch changes the counts and the written bytes of companies.
@@ -54,6 +55,17 @@ impl BatchBuilder {
         self.values += 1;
         self.bytes += ENTRY + bytes.len() as u64;
         chunked::put(&mut self.batch, tree_key, revision, self.values, bytes);
+    }
+
+    /// Adds a change, which has its revision and time, to the log.
+    pub(super) fn change(&mut self, change: Change) {
+        let bytes = record::encode_chained(&change, &mut self.chain);
+        self.value(key::change(change.revision), change.revision, &bytes);
+        if let Some(company) = &change.company {
+            self.bytes += ENTRY;
+            self.batch.insert(key::change_of(company, change.revision), []);
+        }
+        self.changes.push(change);
     }
 
     pub(super) fn write(&mut self, write: FactWrite, revision: Revision) {

@@ -1,46 +1,29 @@
 //! Writer: the one thread that commits.
 //!
-//! It drains its queue and may briefly wait for more. It checks the preconditions of each proposal,
-//! writes all of them as one atomic batch, and flushes and syncs once. Then it notifies the
-//! observer, and only after that it replies to the callers. Each backup feed gets the batch, too.
+//! It drains its queue and may briefly wait for more. It decides on each proposal (`decide`), and
+//! applies all that hold as one atomic batch with one sync (`apply`). Only then it replies to the
+//! callers.
 //!
-//! INVARIANT (kept is on the disk): the time mark is raised, and a reply that depends on it is
-//! sent, only after the write that made it durable has succeeded.
-//!
-//! INVARIANT (one order): only the writer assigns revisions, one step each, in the order of the
-//! batch. It checks a proposal against everything before it.
-
-mod proposals;
+//! Not here: the meaning of a proposal, and the entries that it makes.
 
 use std::collections::VecDeque;
-use std::fs::File;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::Instant;
 
 use jiff::{SignedDuration, Timestamp};
-use sled::Tree;
 
-use super::backup_feed::{BackupFeeds, FeedEnd};
-use super::batch_builder::BatchBuilder;
-use super::checksum::StoreChecksum;
-use super::chunked;
+use super::apply::AppliedState;
 use super::command_queue::WriterCommand;
+use super::decide::ReadView;
 use super::disk_space::{ChangeEffect, DiskSpace, GC_MINIMUM};
-use super::engine_error::{EngineError, unavailable};
+use super::engine::EngineError;
 use super::gc::GarbageCollector;
 use super::group_commit::GroupCommit;
-use super::high_water_mark::HighWaterMark;
-use super::usage::SharedUsage;
+use super::{CommitError, CommitObserver, FactKey, Minute, Outcome, StoreError, key};
 use crate::policy::change::Change;
-use crate::policy::keyring::Keyring;
 use crate::policy::revision::Revision;
-use crate::store::{
-    CommitError, CommitObserver, Fact, FactKey, Minute, Outcome, StoreError, StoreMetrics, key,
-    record,
-};
 
 /// The limit of commands in one batch.
 const BATCH: usize = 1000;
@@ -53,91 +36,29 @@ const GC_INTERVAL_BATCHES: u32 = 64;
 
 /// The state of the writer.
 pub(super) struct Writer {
-    tree: Tree,
-    checksum: StoreChecksum,
-    usage: SharedUsage,
-    log: File,
-    high_water_mark: HighWaterMark,
+    state: AppliedState,
     disk_space: DiskSpace,
-    metrics: Arc<StoreMetrics>,
-    head: Revision,
-    /// The time of the last change: none is earlier (D19).
-    time: Timestamp,
-    /// The time mark, which is ahead of the clock.
-    mark: Timestamp,
     /// The latest believed time since the start. Retention follows it.
     believed: Timestamp,
-    /// `mark` in milliseconds, for readers on other threads.
-    durable_mark: Arc<AtomicI64>,
     /// Last-seen times that are not written yet, earlier minutes first.
     seen: VecDeque<(Revision, Minute)>,
     gc: GarbageCollector,
     group_commit: GroupCommit,
-    /// The backup feeds.
-    feeds: BackupFeeds,
     /// The number of batches since the last step of garbage collection.
     batches_since_gc: u32,
-    /// The keyring as it was last committed.
-    keyring: Option<Arc<Keyring>>,
 }
 
 impl Writer {
-    pub(super) fn new(
-        tree: Tree,
-        (checksum, usage): (StoreChecksum, SharedUsage),
-        log: File,
-        high_water_mark: HighWaterMark,
-        disk_space: DiskSpace,
-        head: Revision,
-        time: Option<Timestamp>,
-    ) -> Result<Self, EngineError> {
-        let gc = GarbageCollector::of(&tree)?;
-        let keyring = match tree.get(key::fact(&FactKey::Keyring))? {
-            Some(stored) => {
-                let (revision, bytes) = chunked::read(&stored, &tree)
-                    .map_err(|_| EngineError::Damage)?
-                    .ok_or(EngineError::Damage)?;
-                match record::decode(&FactKey::Keyring, revision, &bytes)? {
-                    Fact::Keyring(keyring) => Some(keyring),
-                    _ => return Err(EngineError::Damage),
-                }
-            }
-            None => None,
-        };
-        let time = time.unwrap_or(Timestamp::UNIX_EPOCH);
-        let metrics = disk_space.metrics();
-        let (seen, feeds, group_commit, mark) =
-            (VecDeque::new(), BackupFeeds::default(), GroupCommit::default(), time);
-        Ok(Self {
-            tree,
-            checksum,
-            usage,
-            log,
-            high_water_mark,
-            disk_space,
-            metrics,
-            head,
-            time,
-            mark,
-            believed: Timestamp::MIN,
-            durable_mark: Arc::new(AtomicI64::new(mark.as_millisecond())),
-            seen,
-            gc,
-            group_commit,
-            feeds,
-            batches_since_gc: 0,
-            keyring,
-        })
+    pub(super) fn new(state: AppliedState, disk_space: DiskSpace) -> Result<Self, EngineError> {
+        let gc = GarbageCollector::of(&*state.engine)?;
+        let (seen, group_commit) = (VecDeque::new(), GroupCommit::default());
+        let (believed, batches_since_gc) = (Timestamp::MIN, 0);
+        Ok(Self { state, disk_space, believed, seen, gc, group_commit, batches_since_gc })
     }
 
     /// Lets every change use the space that is reserved for changes that remove access.
     pub(super) fn use_the_reserve(&mut self) {
         self.disk_space.use_the_reserve();
-    }
-
-    /// The durable time mark, in milliseconds.
-    pub(super) fn durable_mark(&self) -> Arc<AtomicI64> {
-        Arc::clone(&self.durable_mark)
     }
 
     /// Sets the retention of changes.
@@ -157,9 +78,9 @@ impl Writer {
                     return Err(());
                 }
             }
-            // Flushes what garbage collection removed since the last commit, so that a restart does
+            // Syncs what garbage collection removed since the last commit, so that a restart does
             // not bring it back.
-            self.tree.flush().ok();
+            self.state.engine.sync().ok();
             Ok(())
         }));
         if !matches!(done, Ok(Ok(()))) {
@@ -208,16 +129,17 @@ impl Writer {
         let space = self.disk_space.measure();
         if space.is_low() {
             // Once for the whole batch.
-            self.note_time(commands.iter().filter_map(WriterCommand::time).max());
+            self.state.note_time(commands.iter().filter_map(WriterCommand::time).max());
         }
-        let mut builder = BatchBuilder {
-            head: self.head,
-            time: self.time,
-            mark: self.mark,
-            ..BatchBuilder::default()
+        let mut builder = self.state.next_batch();
+        let view = ReadView {
+            engine: &*self.state.engine,
+            usage: &self.state.usage,
+            keyring: self.state.keyring.as_deref(),
+            space,
         };
         for command in commands {
-            self.metrics.waiting.down();
+            self.state.metrics.waiting.down();
             match command {
                 WriterCommand::MarkTime { time, believed } => {
                     self.believed = self.believed.max(believed);
@@ -226,7 +148,8 @@ impl Writer {
                     }
                 }
                 // The time cannot be stored, so the command gets no reply.
-                WriterCommand::PersistTime(time, _) if space.is_low() && time > self.mark => {}
+                WriterCommand::PersistTime(time, _) if space.is_low() && time > self.state.mark => {
+                }
                 WriterCommand::PersistTime(time, reply) => {
                     (builder.time, builder.mark) = (builder.time.max(time), builder.mark.max(time));
                     marked.push(reply);
@@ -234,10 +157,10 @@ impl Writer {
                 // Last-seen times are not worth the remaining space.
                 WriterCommand::Seen(_) if space.is_low() => {}
                 WriterCommand::Seen(seen) => self.seen.extend(seen),
-                WriterCommand::Backup(feed) => self.feeds.add(feed),
+                WriterCommand::Backup(feed) => self.state.feeds.add(feed),
                 WriterCommand::EndBackup(feed) => ended_feeds.push(feed),
                 WriterCommand::Commit(proposal, reply) => {
-                    let receipt = self.add_if_space(&mut builder, *proposal, space);
+                    let receipt = view.decide(&mut builder, *proposal);
                     replies.push((reply, receipt));
                 }
             }
@@ -248,95 +171,44 @@ impl Writer {
         }
         let step = self.seen.len().min(SEEN);
         builder.last_seen(self.seen.drain(..step));
-        let written = builder.head > self.head || builder.mark > self.mark || builder.other;
-        let time = builder.time;
-        if written && let Err(error) = self.write(builder, observer) {
-            for (reply, _) in replies {
-                reply.send(Err(CommitError::Store(StoreError::Unavailable))).ok();
+        let state = &mut self.state;
+        if builder.head > state.head || builder.mark > state.mark || builder.other {
+            match state.apply(builder, observer) {
+                Ok(tombstones) => self.gc.add(tombstones),
+                Err(error) => {
+                    for (reply, _) in replies {
+                        reply.send(Err(CommitError::Store(StoreError::Unavailable))).ok();
+                    }
+                    return Err(error.into());
+                }
             }
-            return Err(error);
-        }
-        if !written {
+        } else {
             // A time that is not later than the mark is durable already.
-            self.time = time;
+            state.time = builder.time;
         }
         if !replies.is_empty() {
             let took = start.elapsed();
-            self.metrics.batches.note(took);
+            self.state.metrics.batches.note(took);
             self.group_commit.committed(replies.len(), took);
         }
-        let state = FeedEnd { head: self.head, checksum: self.checksum, mark: self.mark };
+        let end = self.state.feed_end();
         // The caller may have gone; then the reply is dropped.
         marked.into_iter().for_each(|reply| reply.send(()).unwrap_or(()));
-        ended_feeds.iter().for_each(|feed| self.feeds.end(feed, state));
+        ended_feeds.iter().for_each(|feed| self.state.feeds.end(feed, end));
         // A conflict is reported only now, when every reader can see the change that won.
         for (reply, receipt) in replies {
             match &receipt {
-                Ok(_) => self.metrics.committed.inc(),
+                Ok(_) => self.state.metrics.committed.inc(),
                 Err(error) => {
-                    self.metrics.refused.inc();
+                    self.state.metrics.refused.inc();
                     if let CommitError::Store(StoreError::AtBound(reached)) = error {
-                        self.metrics.refused_at(reached.bound);
+                        self.state.metrics.refused_at(reached.bound);
                     }
                 }
             }
             reply.send(receipt).ok();
         }
         Ok(())
-    }
-
-    fn write(
-        &mut self,
-        mut builder: BatchBuilder,
-        observer: &dyn CommitObserver,
-    ) -> Result<(), StoreError> {
-        builder.batch.insert(key::HEAD, builder.head.0.to_be_bytes());
-        let mark = u64::try_from(builder.mark.as_millisecond()).unwrap_or(0);
-        builder.batch.insert(key::TIME, mark.to_be_bytes());
-        let changed = builder.head > self.head;
-        if changed {
-            let keys: Vec<_> = builder.outcomes.keys().cloned().collect();
-            observer.before_apply(builder.head, &keys);
-        }
-        builder.batch.apply_counted(&self.tree, &mut self.checksum, &self.usage)?;
-        self.usage.wrote(builder.usage);
-        let applied = Instant::now();
-        self.tree.flush().map_err(|error| unavailable(&error))?;
-        self.log.sync_data().map_err(|error| unavailable(&sled::Error::Io(error)))?;
-        self.high_water_mark
-            .write(builder.head, builder.mark)
-            .map_err(|error| unavailable(&sled::Error::Io(error)))?;
-        self.metrics.syncs.note(applied.elapsed());
-        if let Some(outcome) = builder.outcomes.get(&FactKey::Keyring) {
-            self.keyring = match &outcome.fact {
-                Some(Fact::Keyring(keyring)) => Some(Arc::clone(keyring)),
-                _ => None,
-            };
-        }
-        self.head = builder.head;
-        (self.time, self.mark) = (builder.time, builder.mark);
-        self.durable_mark.store(self.mark.as_millisecond(), Ordering::Release);
-        self.gc.add(builder.tombstones);
-        self.feeds.send(builder.batch);
-        if changed {
-            observer.durable(self.head, builder.outcomes.into_values().collect());
-            observer.published(builder.changes);
-        }
-        Ok(())
-    }
-
-    /// Stores a time later than the mark when the disk has no space for a change: the log does not
-    /// grow by it. `mark` is the durable value, so it stays if the write fails.
-    fn note_time(&mut self, time: Option<Timestamp>) {
-        let Some(time) = time.filter(|time| *time > self.mark) else { return };
-        match self.high_water_mark.write(self.head, time).and_then(|()| self.high_water_mark.sync())
-        {
-            Ok(()) => {
-                self.mark = time;
-                self.durable_mark.store(time.as_millisecond(), Ordering::Release);
-            }
-            Err(error) => tracing::warn!(%error, "the time could not be stored"),
-        }
     }
 
     /// Sets the time back, by an audited change. The change and the mark are one batch. A crash
@@ -347,21 +219,22 @@ impl Writer {
         if self.disk_space.measure().admits(0, || ChangeEffect::DeletesKeys).is_err() {
             return Err(StoreError::Full);
         }
-        let mut builder = BatchBuilder { head: self.head.next(), ..BatchBuilder::default() };
+        let mut builder = self.state.next_batch();
+        builder.head = self.state.head.next();
         (builder.time, builder.mark) = (change.time, change.time);
         change.revision = builder.head;
-        builder.value(key::change(builder.head), builder.head, &record::encode_change(&change));
+        self.gc.clock_accepted = Some((builder.head, change.time));
         let time = change.time.as_millisecond().to_be_bytes();
         let accepted = [builder.head.0.to_be_bytes(), time].concat();
         builder.batch.insert(key::CLOCK_ACCEPTED, accepted);
-        self.gc.clock_accepted = Some((builder.head, change.time));
-        self.write(builder, &NoObserver)?;
-        self.high_water_mark.sync().map_err(|error| unavailable(&sled::Error::Io(error)))
+        builder.change(change);
+        self.state.apply(builder, &NoObserver)?;
+        Ok(self.state.high_water_mark.sync().map_err(EngineError::Io)?)
     }
 
     /// The last revision, and the time mark.
     pub(super) fn reached(&self) -> (Revision, Timestamp) {
-        (self.head, self.mark)
+        (self.state.head, self.state.mark)
     }
 
     /// Does a step of garbage collection, and returns whether there may be more to do at once.
@@ -374,8 +247,12 @@ impl Writer {
         // Data is kept for its full retention. The mark is ahead of the time, and may be an expiry
         // that was reported while the clock was doubted. A clock that went back counts, too.
         let now = self.believed.min(crate::metrics::machine_time());
-        let counted = (&mut self.checksum, &self.usage);
-        self.gc.step(&self.tree, counted, &mut self.feeds, (now, self.mark), self.head)
+        let state = &mut self.state;
+        let Some(batch) = self.gc.step(&*state.engine, (now, state.mark), state.head) else {
+            return false;
+        };
+        let applied = state.apply_unsynced(batch);
+        applied.inspect_err(|error| self.gc.fail(error)).is_ok()
     }
 }
 
