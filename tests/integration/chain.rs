@@ -13,6 +13,7 @@ use scopegate::store::{self, Incarnation, Proposal, Store};
 
 use crate::fixture::{self, Fixture, NoListener, Rng};
 use crate::harness::Server;
+use crate::redb_engine::RedbEngine;
 
 const ROOT: &str = "scopegate 2026-11 root of the change chain";
 /// The tag and the length of the field at the end of a record.
@@ -104,28 +105,37 @@ fn backup_of(store: &Store) -> Vec<u8> {
 
 #[test]
 fn the_chain_goes_on_after_a_restart_and_begins_anew_in_a_restored_store() {
+    go_on_and_begin_anew::<SledEngine>();
+}
+
+#[test]
+fn the_chain_goes_on_and_begins_anew_on_another_engine() {
+    go_on_and_begin_anew::<RedbEngine>();
+}
+
+fn go_on_and_begin_anew<E: Engine>() {
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("store");
-    let store = Store::open(&path).expect("opened");
+    let store = Store::open_on::<E>(&path, 64 << 20).expect("opened");
     let incarnation = store.incarnation();
     drop(store);
-    assert_eq!(verify::<SledEngine>(&path, incarnation), (0, 0));
-    let store = Store::open(&path).expect("opened");
+    assert_eq!(verify::<E>(&path, incarnation), (0, 0));
+    let store = Store::open_on::<E>(&path, 64 << 20).expect("opened");
     let count = change(&store, 100);
     drop(store);
-    assert_eq!(verify::<SledEngine>(&path, incarnation), (0, count));
-    let store = Store::open(&path).expect("opened");
+    assert_eq!(verify::<E>(&path, incarnation), (0, count));
+    let store = Store::open_on::<E>(&path, 64 << 20).expect("opened");
     let count = 1 + change(&store, 250);
     let committed = store.commit(long_change()).expect("queued").blocking_recv();
     committed.expect("answered").expect("committed");
     let backup = backup_of(&store);
     drop(store);
-    assert_eq!(verify::<SledEngine>(&path, incarnation), (0, count));
+    assert_eq!(verify::<E>(&path, incarnation), (0, count));
     for copy in ["a", "b"] {
         let copy = dir.path().join(copy);
-        let restored = store::restore(&copy, &*backup, Author::default(), Timestamp::now());
+        let restored = store::restore_on::<E>(&copy, &*backup, Author::default(), Timestamp::now());
         assert_ne!(restored.expect("restored").incarnation, incarnation);
-        assert_eq!(verify::<SledEngine>(&copy, incarnation), (0, count + 1));
+        assert_eq!(verify::<E>(&copy, incarnation), (0, count + 1));
     }
 }
 

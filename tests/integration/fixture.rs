@@ -14,6 +14,7 @@ use scopegate::policy::credential::{Credential, Grant};
 use scopegate::policy::id::{CompanyId, CredentialId};
 use scopegate::policy::revision::Revision;
 use scopegate::policy::scope::ScopeId;
+use scopegate::store::engine::{Engine, SledEngine};
 use scopegate::store::{
     CommitObserver, Fact, FactKey, FactWrite, OpenError, Outcome, Proposal, Store, StoreError,
 };
@@ -334,7 +335,13 @@ fn propose(store: &Store, house: Option<&House>, company: u64, op: Op, revision:
 
 /// Opens the store; changes are kept for as long as it takes to make a thousand.
 pub fn open(dir: &Path) -> Result<Store, OpenError> {
-    Ok(Store::open(dir)?.keeping_changes_for(SignedDuration::from_secs(1_000)))
+    open_on::<SledEngine>(dir)
+}
+
+/// The same on an engine.
+pub fn open_on<E: Engine>(dir: &Path) -> Result<Store, OpenError> {
+    let store = Store::open_on::<E>(dir, 64 << 20)?;
+    Ok(store.keeping_changes_for(SignedDuration::from_secs(1_000)))
 }
 
 /// Listens to nothing in particular.

@@ -43,6 +43,7 @@ mod opaque_tokens;
 mod open_errors;
 mod platforms;
 mod power_loss;
+mod redb_engine;
 mod replay;
 mod requirements;
 mod resilience;

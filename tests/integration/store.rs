@@ -1,6 +1,8 @@
-//! What every engine must do, written against the trait. One line per engine at the end.
+//! What a store must do on every engine. One line per engine at the end of the suite.
 use std::path::Path;
 use std::sync::{Arc, Mutex};
+
+use crate::redb_engine::RedbEngine;
 
 use jiff::Timestamp;
 use scopegate::policy::catalog::Catalog;
@@ -673,8 +675,11 @@ macro_rules! suite {
 }
 
 suite!(sled, |dir: &Path| -> Arc<Store> { Arc::new(Store::open(dir).expect("opened")) });
+suite!(redb, |dir: &Path| -> Arc<Store> {
+    Arc::new(Store::open_on::<RedbEngine>(dir, 64 << 20).expect("opened"))
+});
 
-/// The embedded engine's own: every reason not to open is one sentence.
+/// Of sled: every reason not to open is one sentence.
 mod open_errors {
     use super::*;
 
@@ -785,7 +790,7 @@ mod open_errors {
     }
 }
 
-/// How long changes are kept is a knob of the embedded engine.
+/// How long changes are kept.
 mod retention {
     use super::*;
     use jiff::SignedDuration;
@@ -877,7 +882,7 @@ mod retention {
     }
 }
 
-/// The bounds of companies are knobs of the embedded engine.
+/// The quotas of companies.
 mod bounds {
     use super::*;
     use scopegate::store::quota::{Quota, Quotas, Reached};
