@@ -19,7 +19,7 @@
 //! then, except for steps of garbage collection, which change no fact.
 //!
 //! INVARIANT (the writer never waits for a backup): batches that the client has not taken wait in
-//! the feed, up to [`QUEUE_BYTES`] bytes. Above that the backup ends, and the change is committed.
+//! the feed, up to `QUEUE_BYTES` bytes. Above that the backup ends, and the change is committed.
 //!
 //! Not here: the file format, see `file`, and the restore.
 
@@ -39,7 +39,7 @@ pub(super) use file::End;
 use file::{Begin, Entries, Writing};
 pub use file::{Reading, Unusable};
 
-/// The limit of concurrent backups. Each may hold [`QUEUE_BYTES`] bytes.
+/// The limit of concurrent backups. Each may hold `QUEUE_BYTES` bytes.
 const MAX_BACKUPS: usize = 2;
 /// The approximate size of a chunk and of a record, in bytes.
 const CHUNK: usize = 256 << 10;
@@ -63,15 +63,15 @@ impl Scan {
     fn read(&mut self, chunk: &mut Entries, limit: usize) -> Result<(), EngineError> {
         let (mut bytes, from) = (0, std::mem::take(&mut self.from));
         for entry in self.engine.range(Bound::Included(&from), Bound::Unbounded) {
-            let (tree_key, value) = entry?;
+            let (entry_key, value) = entry?;
             if bytes >= limit {
-                self.from = tree_key;
+                self.from = entry_key;
                 return Ok(());
             }
-            bytes += tree_key.len() + value.len();
+            bytes += entry_key.len() + value.len();
             // The restore computes it from the entries.
-            if tree_key != key::CHECKSUM {
-                chunk.puts.push((tree_key, value));
+            if entry_key != key::CHECKSUM {
+                chunk.puts.push((entry_key, value));
             }
         }
         self.ended = true;
@@ -82,11 +82,11 @@ impl Scan {
 /// The entries of one batch, in as many records as needed.
 fn records(written: &WriteBatch) -> VecDeque<Entries> {
     let (mut all, mut record, mut bytes) = (VecDeque::new(), Entries::default(), 0);
-    for (tree_key, value) in written.iter().filter(|(tree_key, _)| *tree_key != key::CHECKSUM) {
-        bytes += tree_key.len() + value.map_or(0, <[u8]>::len);
+    for (entry_key, value) in written.iter().filter(|(entry_key, _)| *entry_key != key::CHECKSUM) {
+        bytes += entry_key.len() + value.map_or(0, <[u8]>::len);
         match value {
-            Some(value) => record.puts.push((tree_key.to_vec(), value.to_vec())),
-            None => record.removals.push(tree_key.to_vec()),
+            Some(value) => record.puts.push((entry_key.to_vec(), value.to_vec())),
+            None => record.removals.push(entry_key.to_vec()),
         }
         if bytes >= CHUNK {
             all.push_back(std::mem::take(&mut record));
@@ -240,22 +240,22 @@ mod tests {
     }
 
     /// A key of each kind that the store checksum treats differently.
-    fn tree_key(number: u8) -> Vec<u8> {
+    fn entry_key(number: u8) -> Vec<u8> {
         let table = [b'C', b'K', b'N', b'H'][usize::from(number % 4)];
         vec![table, number]
     }
 
     fn take(kept: &mut Kept, entries: Entries) {
         kept.extend(entries.puts);
-        entries.removals.iter().for_each(|tree_key| {
-            kept.remove(tree_key);
+        entries.removals.iter().for_each(|entry_key| {
+            kept.remove(entry_key);
         });
     }
 
     /// All entries except the checksum.
     fn all(engine: &dyn Engine) -> Kept {
         let all = engine.all().map(|entry| entry.expect("readable"));
-        all.filter(|(tree_key, _)| tree_key != key::CHECKSUM).collect()
+        all.filter(|(entry_key, _)| entry_key != key::CHECKSUM).collect()
     }
 
     struct Fixture {
@@ -301,8 +301,8 @@ mod tests {
                     let mut entries = WriteBatch::default();
                     for (number, value) in batch {
                         match value {
-                            Some(value) => entries.insert(tree_key(*number), [*value]),
-                            None => entries.remove(tree_key(*number)),
+                            Some(value) => entries.insert(entry_key(*number), [*value]),
+                            None => entries.remove(entry_key(*number)),
                         }
                     }
                     checksum::apply(&*self.engine, &mut self.checksum, &mut entries)
@@ -374,8 +374,8 @@ mod tests {
             let state = fixture.end();
             prop_assert_eq!(&fixture.file, &all(&*fixture.engine));
             let mut batch = WriteBatch::default();
-            for (tree_key, value) in fixture.file {
-                batch.insert(tree_key, value);
+            for (entry_key, value) in fixture.file {
+                batch.insert(entry_key, value);
             }
             let copy = SledEngine::temporary();
             copy.apply(&batch).expect("applied");
@@ -391,7 +391,7 @@ mod tests {
         feeds.add(feed);
         for number in 0..200_u8 {
             let mut entries = WriteBatch::default();
-            entries.insert(tree_key(number), [0; 100]);
+            entries.insert(entry_key(number), [0; 100]);
             feeds.send(entries);
         }
         assert!(feeds.0.is_empty(), "nothing more is kept for it");

@@ -51,10 +51,10 @@ impl BatchBuilder {
         }
     }
 
-    pub(super) fn value(&mut self, tree_key: Vec<u8>, revision: Revision, bytes: &[u8]) {
+    pub(super) fn value(&mut self, entry_key: Vec<u8>, revision: Revision, bytes: &[u8]) {
         self.values += 1;
         self.bytes += ENTRY + bytes.len() as u64;
-        chunked::put(&mut self.batch, tree_key, revision, self.values, bytes);
+        chunked::put(&mut self.batch, entry_key, revision, self.values, bytes);
     }
 
     /// Adds a change, which has its revision and time, to the log.
@@ -108,23 +108,23 @@ impl BatchBuilder {
     }
 
     fn put(&mut self, key: FactKey, fact: Option<Fact>, revision: Revision) {
-        let tree_key = key::fact(&key);
+        let entry_key = key::fact(&key);
         match &fact {
             Some(fact) => {
                 let bytes = record::encode(fact);
-                self.value(tree_key.clone(), revision, &bytes);
+                self.value(entry_key.clone(), revision, &bytes);
                 let chunks = bytes.len().div_ceil(chunked::INLINE);
                 if chunks > 1 {
                     let chunks = u32::try_from(chunks).unwrap_or(u32::MAX);
                     let chunks = (0..chunks).map(|index| key::chunk(revision, self.values, index));
-                    self.chunks.insert(tree_key, chunks.collect());
+                    self.chunks.insert(entry_key, chunks.collect());
                 } else {
-                    self.chunks.insert(tree_key, Vec::new());
+                    self.chunks.insert(entry_key, Vec::new());
                 }
             }
             None => {
-                self.batch.remove(tree_key.clone());
-                self.chunks.insert(tree_key, Vec::new());
+                self.batch.remove(entry_key.clone());
+                self.chunks.insert(entry_key, Vec::new());
             }
         }
         self.outcomes.insert(key.clone(), Outcome { key, since: revision, fact });

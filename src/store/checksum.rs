@@ -24,9 +24,9 @@ impl StoreChecksum {
     pub(super) fn of(engine: &dyn Engine) -> Result<(Self, SharedUsage), EngineError> {
         let (mut checksum, mut moves) = (Self::default(), Moves::default());
         for entry in engine.all() {
-            let (tree_key, value) = entry?;
-            checksum.add(&tree_key, &value);
-            moves.note(&tree_key, false, true);
+            let (entry_key, value) = entry?;
+            checksum.add(&entry_key, &value);
+            moves.note(&entry_key, false, true);
         }
         Ok((checksum, SharedUsage::of(moves)))
     }
@@ -48,23 +48,23 @@ impl StoreChecksum {
         self.0
     }
 
-    fn add(&mut self, tree_key: &[u8], value: &[u8]) {
-        self.0 = self.0.wrapping_add(hash(tree_key, value));
+    fn add(&mut self, entry_key: &[u8], value: &[u8]) {
+        self.0 = self.0.wrapping_add(hash(entry_key, value));
     }
 
-    fn take(&mut self, tree_key: &[u8], value: &[u8]) {
-        self.0 = self.0.wrapping_sub(hash(tree_key, value));
+    fn take(&mut self, entry_key: &[u8], value: &[u8]) {
+        self.0 = self.0.wrapping_sub(hash(entry_key, value));
     }
 }
 
-fn hash(tree_key: &[u8], value: &[u8]) -> u128 {
-    if !key::is_in_checksum(tree_key) {
+fn hash(entry_key: &[u8], value: &[u8]) -> u128 {
+    if !key::is_in_checksum(entry_key) {
         return 0;
     }
     let mut hasher = blake3::Hasher::new();
     // The length comes first, so that a key with its value never hashes like another split of the
     // same bytes.
-    hasher.update(&(tree_key.len() as u64).to_be_bytes()).update(tree_key).update(value);
+    hasher.update(&(entry_key.len() as u64).to_be_bytes()).update(entry_key).update(value);
     let mut bytes = [0; 16];
     hasher.finalize_xof().fill(&mut bytes);
     u128::from_be_bytes(bytes)
@@ -78,16 +78,16 @@ pub(super) fn apply(
     batch: &mut WriteBatch,
 ) -> Result<Moves, EngineError> {
     let (mut next, mut moves) = (*checksum, Moves::default());
-    for (tree_key, value) in batch.iter() {
-        let fresh = value.is_some() && key::is_written_once(tree_key);
+    for (entry_key, value) in batch.iter() {
+        let fresh = value.is_some() && key::is_written_once(entry_key);
         let mut was = false;
-        if !fresh && let Some(old) = engine.get(tree_key)? {
-            next.take(tree_key, &old);
+        if !fresh && let Some(old) = engine.get(entry_key)? {
+            next.take(entry_key, &old);
             was = true;
         }
-        moves.note(tree_key, was, value.is_some());
+        moves.note(entry_key, was, value.is_some());
         if let Some(value) = value {
-            next.add(tree_key, value);
+            next.add(entry_key, value);
         }
     }
     batch.insert(key::CHECKSUM, next.0.to_be_bytes());

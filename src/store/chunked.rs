@@ -20,7 +20,7 @@ const CHUNKED_TAG: u8 = 1;
 /// Puts a value under its key. `number` distinguishes the values of one revision.
 pub(super) fn put(
     batch: &mut WriteBatch,
-    tree_key: Vec<u8>,
+    entry_key: Vec<u8>,
     revision: Revision,
     number: u32,
     bytes: &[u8],
@@ -41,7 +41,7 @@ pub(super) fn put(
         value.extend(number.to_be_bytes());
         value.extend(chunks.to_be_bytes());
     }
-    batch.insert(tree_key, value);
+    batch.insert(entry_key, value);
 }
 
 /// The keys of the chunks of a value that is to be replaced or removed.
@@ -115,10 +115,10 @@ mod tests {
     /// Stores a value and returns its encoded form.
     fn stored(bytes: &[u8]) -> (SledEngine, Vec<u8>) {
         let engine = SledEngine::temporary();
-        let (mut batch, tree_key) = (WriteBatch::default(), b"tree_key".to_vec());
-        put(&mut batch, tree_key.clone(), Revision(7), 3, bytes);
+        let (mut batch, entry_key) = (WriteBatch::default(), b"entry_key".to_vec());
+        put(&mut batch, entry_key.clone(), Revision(7), 3, bytes);
         engine.apply(&batch).expect("kept");
-        let value = engine.get(&tree_key).expect("read").expect("there");
+        let value = engine.get(&entry_key).expect("read").expect("there");
         (engine, value)
     }
 

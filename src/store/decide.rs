@@ -52,8 +52,8 @@ impl ReadView<'_> {
     ) -> Result<(), CommitError> {
         let Proposal { preconditions, caller, writes, idempotency, .. } = proposal;
         if let Some(idempotency) = idempotency {
-            let tree_key = key::reply(&idempotency.key);
-            let is_stored = || self.engine.get(&tree_key).map_err(StoreError::from);
+            let entry_key = key::reply(&idempotency.key);
+            let is_stored = || self.engine.get(&entry_key).map_err(StoreError::from);
             if builder.replies.contains(&idempotency.key) || is_stored()?.is_some() {
                 return Err(CommitError::Conflict);
             }
@@ -146,11 +146,11 @@ impl ReadView<'_> {
 
     /// The chunks of a fact's value before the next proposal.
     fn chunks(&self, builder: &BatchBuilder, key: &FactKey) -> Result<Vec<Vec<u8>>, EngineError> {
-        let tree_key = key::fact(key);
-        if let Some(chunks) = builder.chunks.get(&tree_key) {
+        let entry_key = key::fact(key);
+        if let Some(chunks) = builder.chunks.get(&entry_key) {
             return Ok(chunks.clone());
         }
-        Ok(match self.engine.get(&tree_key)? {
+        Ok(match self.engine.get(&entry_key)? {
             Some(value) => chunked::chunks(&value)?,
             None => vec![],
         })

@@ -1,7 +1,7 @@
 //! Engine: ordered bytes in a directory, which the store is built on.
 //!
 //! An engine keeps keys with their values in the order of the keys, applies a batch atomically, and
-//! makes it durable when it is asked to. One engine serves: [`sled`]. The store's acceptance tests
+//! makes it durable when it is asked to. One engine serves: [`SledEngine`]. The store's acceptance tests
 //! also run on a second one, so that nothing above this trait depends on sled.
 //!
 //! Not here: the meaning of a key, and everything that all engines need above them:

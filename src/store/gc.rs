@@ -65,15 +65,10 @@ impl GarbageCollector {
             return None;
         }
         self.try_step(engine, times, head).unwrap_or_else(|error| {
-            self.fail(&error);
+            tracing::warn!(%error, "garbage collection failed; it is tried again at the next start");
+            self.failed = true;
             None
         })
-    }
-
-    /// Does no more until the next start.
-    pub(super) fn fail(&mut self, error: &EngineError) {
-        tracing::warn!(%error, "garbage collection failed; it is tried again at the next start");
-        self.failed = true;
     }
 
     fn try_step(
@@ -119,11 +114,11 @@ impl GarbageCollector {
         let mut remaining = STEP;
         for prefix in prefixes {
             for entry in engine.scan(&prefix).take(remaining) {
-                let (tree_key, value) = entry?;
-                if let Some((company, secret)) = key::secret_of(&tree_key) {
+                let (entry_key, value) = entry?;
+                if let Some((company, secret)) = key::secret_of(&entry_key) {
                     remove_owner(engine, company, secret, batch)?;
                 }
-                remove(batch, tree_key, &value)?;
+                remove(batch, entry_key, &value)?;
                 remaining -= 1;
             }
         }
@@ -148,14 +143,14 @@ impl GarbageCollector {
         let start = self.scan_position.take().unwrap_or_else(|| prefix.clone());
         let mut scanned = 0;
         for entry in engine.range(Bound::Included(&start), Bound::Unbounded).take(STEP) {
-            let (tree_key, value) = entry?;
-            if !tree_key.starts_with(&prefix) {
+            let (entry_key, value) = entry?;
+            if !entry_key.starts_with(&prefix) {
                 return Ok(true);
             }
             scanned += 1;
-            self.scan_position = Some(tree_key.clone());
-            if key::revision_at_end(&tree_key) == Some(credential) {
-                remove(batch, tree_key, &value)?;
+            self.scan_position = Some(entry_key.clone());
+            if key::revision_at_end(&entry_key) == Some(credential) {
+                remove(batch, entry_key, &value)?;
             }
         }
         Ok(scanned < STEP)
@@ -174,8 +169,8 @@ impl GarbageCollector {
         let oldest = now.saturating_sub(keep).unwrap_or(Timestamp::MIN);
         let mut compacted = 0;
         for entry in engine.scan(&key::changes()).take(STEP) {
-            let (tree_key, stored) = entry?;
-            let revision = key::revision_at_end(&tree_key).ok_or(EngineError::Damaged)?;
+            let (entry_key, stored) = entry?;
+            let revision = key::revision_at_end(&entry_key).ok_or(EngineError::Damaged)?;
             let (_, bytes) = chunked::read(&stored, engine)?.ok_or(EngineError::Damaged)?;
             let change = record::decode_change(revision, &bytes)?;
             // A change from before an operator set the time back counts as made no later than that.
@@ -184,7 +179,7 @@ impl GarbageCollector {
             if revision == head || time >= oldest {
                 break;
             }
-            remove(batch, tree_key, &stored)?;
+            remove(batch, entry_key, &stored)?;
             if let Some(company) = &change.company {
                 batch.remove(key::change_of(company, revision));
             }
@@ -224,8 +219,8 @@ fn expire_while(
 ) -> Result<usize, EngineError> {
     let mut expired = 0;
     for entry in entries {
-        let (tree_key, _) = entry?;
-        let (millisecond, request) = key::reply_time_of(&tree_key).ok_or(EngineError::Damaged)?;
+        let (entry_key, _) = entry?;
+        let (millisecond, request) = key::reply_time_of(&entry_key).ok_or(EngineError::Damaged)?;
         if !is_expired(i64::try_from(millisecond).unwrap_or(i64::MAX)) {
             break;
         }
@@ -233,7 +228,7 @@ fn expire_while(
         if let Some(value) = engine.get(&reply_key)? {
             remove(batch, reply_key, &value)?;
         }
-        batch.remove(tree_key);
+        batch.remove(entry_key);
         expired += 1;
     }
     Ok(expired)
@@ -262,25 +257,25 @@ fn remove_owner(
     batch: &mut WriteBatch,
 ) -> Result<(), EngineError> {
     let key = FactKey::SecretOwner(secret);
-    let tree_key = key::fact(&key);
-    let Some(stored) = engine.get(&tree_key)? else {
+    let entry_key = key::fact(&key);
+    let Some(stored) = engine.get(&entry_key)? else {
         return Ok(());
     };
     let (revision, bytes) = chunked::read(&stored, engine)?.ok_or(EngineError::Damaged)?;
     match record::decode(&key, revision, &bytes)? {
         Fact::SecretOwner(owner) if owner.company_created_at == company => {
-            remove(batch, tree_key, &stored)
+            remove(batch, entry_key, &stored)
         }
         _ => Ok(()),
     }
 }
 
 /// Removes a key with its value and the value's chunks.
-fn remove(batch: &mut WriteBatch, tree_key: Vec<u8>, value: &[u8]) -> Result<(), EngineError> {
+fn remove(batch: &mut WriteBatch, entry_key: Vec<u8>, value: &[u8]) -> Result<(), EngineError> {
     // An index entry has no value.
     if !value.is_empty() {
         chunked::chunks(value)?.into_iter().for_each(|part| batch.remove(part));
     }
-    batch.remove(tree_key);
+    batch.remove(entry_key);
     Ok(())
 }

@@ -50,19 +50,19 @@ pub(super) const CHECKSUM: &[u8] = b"Mtally";
 pub(super) const COMPACTED: &[u8] = b"Mtrimmed";
 
 /// Whether the store checksum covers this key.
-pub(super) fn is_in_checksum(tree_key: &[u8]) -> bool {
-    tree_key != CHECKSUM && tree_key.first() != Some(&SEEN)
+pub(super) fn is_in_checksum(entry_key: &[u8]) -> bool {
+    entry_key != CHECKSUM && entry_key.first() != Some(&SEEN)
 }
 
 /// Whether a key is written at most once: it contains the revision that writes it.
-pub(super) fn is_written_once(tree_key: &[u8]) -> bool {
-    matches!(tree_key.first(), Some(&(CHANGE | CHANGE_OF | CHUNK)))
+pub(super) fn is_written_once(entry_key: &[u8]) -> bool {
+    matches!(entry_key.first(), Some(&(CHANGE | CHANGE_OF | CHUNK)))
 }
 
 /// The company and the quota that a key counts for, if any. The company is given by its creation
 /// revision.
-pub(super) fn quota_of(tree_key: &[u8]) -> Option<(Revision, Quota)> {
-    let (table, rest) = tree_key.split_first()?;
+pub(super) fn quota_of(entry_key: &[u8]) -> Option<(Revision, Quota)> {
+    let (table, rest) = entry_key.split_first()?;
     let bound = match *table {
         CREDENTIAL => Quota::Credentials,
         USER => Quota::Users,

@@ -300,12 +300,10 @@ impl Store {
     /// Sets the retention of changes. Call it before the writer is started. The last change always
     /// stays.
     #[must_use]
-    pub fn keeping_changes_for(self, retention: SignedDuration) -> Self {
-        let mut setup = self.setup.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((writer, ..)) = &mut *setup {
+    pub fn keeping_changes_for(mut self, retention: SignedDuration) -> Self {
+        if let Some(writer) = self.writer() {
             writer.set_audit_log_retention(retention);
         }
-        drop(setup);
         self
     }
 
@@ -320,12 +318,10 @@ impl Store {
     /// Lets every change use the space that is reserved for changes that remove access. Call it
     /// before the writer is started. It serves recovery, when all operators have lost their keys.
     #[must_use]
-    pub fn using_the_reserve(self) -> Self {
-        let mut setup = self.setup.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((writer, ..)) = &mut *setup {
+    pub fn using_the_reserve(mut self) -> Self {
+        if let Some(writer) = self.writer() {
             writer.use_the_reserve();
         }
-        drop(setup);
         self
     }
 
@@ -340,8 +336,7 @@ impl Store {
         now: Timestamp,
         author: Author,
     ) -> Result<Option<Timestamp>, StoreError> {
-        let mut setup = self.setup.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some((writer, ..)) = &mut *setup else { return Err(StoreError::Unavailable) };
+        let Some(writer) = self.writer() else { return Err(StoreError::Unavailable) };
         let (_, before) = writer.reached();
         // All times are whole milliseconds.
         let now = Timestamp::from_millisecond(now.as_millisecond()).unwrap_or(now);
@@ -361,8 +356,15 @@ impl Store {
             displaced: vec![],
             fields: FieldChange::time("time", Some(before), Some(now)).into_iter().collect(),
         })?;
-        (self.opened_at, self.time_mark) = (writer.reached().0, Some(now));
+        let head = writer.reached().0;
+        (self.opened_at, self.time_mark) = (head, Some(now));
         Ok(Some(before))
+    }
+
+    /// The writer, until it is started.
+    fn writer(&mut self) -> Option<&mut Writer> {
+        let setup = self.setup.get_mut().unwrap_or_else(PoisonError::into_inner);
+        setup.as_mut().map(|(writer, ..)| writer)
     }
 
     /// The schema that the store had before it was opened, if this program has upgraded it.

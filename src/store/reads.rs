@@ -1,8 +1,7 @@
 //! Reads: facts, lists and changes of a store, as they are in the engine.
 //!
-//! A read may see a batch that is not durable yet; see [`CommitObserver::before_apply`].
-//!
-//! [`CommitObserver::before_apply`]: super::CommitObserver::before_apply
+//! A read may see a batch that is not durable yet; see
+//! [`before_apply`](super::CommitObserver::before_apply).
 
 use std::ops::Bound;
 use std::sync::Arc;
@@ -20,19 +19,20 @@ use crate::policy::scope::ScopeId;
 use crate::policy::user::User;
 
 impl Store {
-    /// Reads one fact. The fact may not be durable yet; see [`CommitObserver::before_apply`].
+    /// Reads one fact. The fact may not be durable yet; see
+    /// [`before_apply`](super::CommitObserver::before_apply).
     ///
     /// # Errors
     /// The engine cannot answer.
     pub fn get(&self, key: &FactKey) -> Result<Option<Fact>, StoreError> {
-        let tree_key = key::fact(key);
+        let entry_key = key::fact(key);
         loop {
-            let Some(stored) = self.engine.get(&tree_key)? else { return Ok(None) };
+            let Some(stored) = self.engine.get(&entry_key)? else { return Ok(None) };
             if let Some((revision, bytes)) = chunked::read(&stored, &*self.engine)? {
                 return Ok(Some(record::decode(key, revision, &bytes)?));
             }
             // A chunk is missing: the value was replaced meanwhile, or it is corrupt.
-            if self.engine.get(&tree_key)?.as_ref() == Some(&stored) {
+            if self.engine.get(&entry_key)?.as_ref() == Some(&stored) {
                 return Err(StoreError::Damaged);
             }
         }
@@ -149,7 +149,7 @@ impl Store {
     }
 
     /// The stored reply to a request, if it was committed. It may not be durable yet; see
-    /// [`CommitObserver::before_apply`].
+    /// [`before_apply`](super::CommitObserver::before_apply).
     ///
     /// # Errors
     /// The engine cannot answer.
@@ -222,8 +222,8 @@ impl Store {
     ) -> Result<Vec<Change>, StoreError> {
         let mut results = Vec::new();
         for entry in entries {
-            let (tree_key, _) = entry?;
-            let revision = key::revision_at_end(&tree_key).ok_or(StoreError::Damaged)?;
+            let (entry_key, _) = entry?;
+            let revision = key::revision_at_end(&entry_key).ok_or(StoreError::Damaged)?;
             results.push(self.change(revision)?);
         }
         // Read after the changes (no silent gap).

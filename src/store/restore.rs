@@ -302,8 +302,8 @@ fn fill(engine: &dyn Engine, mut backup: impl Read) -> Result<End, Failure> {
         };
         reading.read(buffer.get(..length).unwrap_or_default(), |entries| {
             let mut batch = WriteBatch::default();
-            entries.puts.into_iter().for_each(|(tree_key, value)| batch.insert(tree_key, value));
-            entries.removals.into_iter().for_each(|tree_key| batch.remove(tree_key));
+            entries.puts.into_iter().for_each(|(entry_key, value)| batch.insert(entry_key, value));
+            entries.removals.into_iter().for_each(|entry_key| batch.remove(entry_key));
             Ok::<_, Failure>(engine.apply(&batch)?)
         })?;
         if reading.begin().is_some_and(|begin| begin.schema > SCHEMA_VERSION) {

@@ -69,8 +69,9 @@ fn index(engine: &dyn Engine, checksum: &mut StoreChecksum) -> Result<u64, Engin
     let companies = companies(engine)?;
     let (mut batch, mut waiting, mut all) = (WriteBatch::default(), 0, 0);
     for entry in engine.scan(&key::all_secrets()) {
-        let (tree_key, stored) = entry?;
-        let (company_created_at, secret) = key::secret_of(&tree_key).ok_or(EngineError::Damaged)?;
+        let (entry_key, stored) = entry?;
+        let (company_created_at, secret) =
+            key::secret_of(&entry_key).ok_or(EngineError::Damaged)?;
         // The company was deleted, and garbage collection has not removed the secret yet.
         let Some(company) = companies.get(&company_created_at) else { continue };
         let key = FactKey::Secret(company_created_at, secret.clone());
@@ -85,9 +86,9 @@ fn index(engine: &dyn Engine, checksum: &mut StoreChecksum) -> Result<u64, Engin
             revision: found.revision,
         };
         let bytes = record::encode(&Fact::SecretOwner(owner.into()));
-        let tree_key = key::fact(&FactKey::SecretOwner(secret));
+        let entry_key = key::fact(&FactKey::SecretOwner(secret));
         // An owner is small enough to have no chunks.
-        chunked::put(&mut batch, tree_key, found.revision, 0, &bytes);
+        chunked::put(&mut batch, entry_key, found.revision, 0, &bytes);
         (waiting, all) = (waiting + 1, all + 1);
         if waiting == BATCH {
             checksum::apply(engine, checksum, &mut std::mem::take(&mut batch))?;
@@ -103,8 +104,8 @@ fn companies(engine: &dyn Engine) -> Result<HashMap<Revision, CompanyId>, Engine
     let prefix = key::companies();
     let mut companies = HashMap::new();
     for entry in engine.scan(prefix.bytes()) {
-        let (tree_key, stored) = entry?;
-        let id = prefix.id(&tree_key).ok_or(EngineError::Damaged)?;
+        let (entry_key, stored) = entry?;
+        let id = prefix.id(&entry_key).ok_or(EngineError::Damaged)?;
         let id = CompanyId::parse(id).map_err(|_| EngineError::Damaged)?;
         let key = FactKey::Company(id.clone());
         let Fact::Company(company) = read(engine, &key, &stored)? else {
@@ -161,8 +162,8 @@ mod tests {
                 let checksum = StoreChecksum::stored(&engine);
                 let mut checksum = checksum.ok().flatten().expect("a checksum");
                 let mut batch = WriteBatch::default();
-                for (tree_key, value) in whole.iter().take(done) {
-                    batch.insert(tree_key.clone(), value.clone());
+                for (entry_key, value) in whole.iter().take(done) {
+                    batch.insert(entry_key.clone(), value.clone());
                 }
                 // A secret that an older program has deleted since.
                 let gone = FactKey::SecretOwner(Name::parse("0123").expect("a name"));

@@ -76,9 +76,9 @@ impl Moves {
     }
 
     /// Notes that a key did or did not exist before, and does or does not now.
-    pub(super) fn note(&mut self, tree_key: &[u8], was: bool, is: bool) {
+    pub(super) fn note(&mut self, entry_key: &[u8], was: bool, is: bool) {
         if was != is
-            && let Some((company, quota)) = key::quota_of(tree_key)
+            && let Some((company, quota)) = key::quota_of(entry_key)
         {
             self.by(company, quota, if is { 1 } else { -1 });
         }
@@ -273,9 +273,9 @@ mod tests {
         let (company, of) = (Revision(7), |tables: &[u8]| {
             let mut moves = Moves::default();
             for table in tables {
-                let tree_key = [&[*table][..], &7_u64.to_be_bytes(), b"x"].concat();
-                moves.note(&tree_key, false, true);
-                moves.note(&tree_key, true, true);
+                let entry_key = [&[*table][..], &7_u64.to_be_bytes(), b"x"].concat();
+                moves.note(&entry_key, false, true);
+                moves.note(&entry_key, true, true);
             }
             moves
         });
@@ -284,8 +284,8 @@ mod tests {
         assert_eq!(counts(&usage), Some([2, 1, 1]));
         let mut gone = Moves::default();
         for table in *b"KKUT" {
-            let tree_key = [&[table][..], &7_u64.to_be_bytes(), b"x"].concat();
-            gone.note(&tree_key, true, false);
+            let entry_key = [&[table][..], &7_u64.to_be_bytes(), b"x"].concat();
+            gone.note(&entry_key, true, false);
         }
         usage.apply(gone);
         assert_eq!(counts(&usage), None);

@@ -73,15 +73,13 @@ impl Writer {
         observer: Arc<dyn CommitObserver>,
     ) {
         let done = panic::catch_unwind(AssertUnwindSafe(|| {
-            while let Some(batch) = self.next(commands) {
-                if self.commit(batch, &*observer).is_err() {
-                    return Err(());
-                }
+            while let Some(batch) = self.next(commands)? {
+                self.commit(batch, &*observer)?;
             }
             // Syncs what garbage collection removed since the last commit, so that a restart does
             // not bring it back.
             self.state.engine.sync().ok();
-            Ok(())
+            Ok::<_, StoreError>(())
         }));
         if !matches!(done, Ok(Ok(()))) {
             // After a failed sync the kernel may have dropped the pages, and another sync proves
@@ -91,20 +89,27 @@ impl Writer {
     }
 
     /// Waits for commands. While there are none, it writes last-seen times and collects garbage.
-    fn next(&mut self, commands: &Receiver<WriterCommand>) -> Option<Vec<WriterCommand>> {
+    /// `None` if the queue is closed.
+    fn next(
+        &mut self,
+        commands: &Receiver<WriterCommand>,
+    ) -> Result<Option<Vec<WriterCommand>>, EngineError> {
         self.batches_since_gc += 1;
         if self.batches_since_gc > GC_INTERVAL_BATCHES {
-            self.collect_garbage();
+            self.collect_garbage()?;
         }
         let first = loop {
             match commands.try_recv() {
                 Ok(command) => break command,
                 // Last-seen times are written in a batch without commands.
-                Err(_) if !self.seen.is_empty() => return Some(Vec::new()),
-                Err(TryRecvError::Disconnected) => return None,
+                Err(_) if !self.seen.is_empty() => return Ok(Some(Vec::new())),
+                Err(TryRecvError::Disconnected) => return Ok(None),
                 Err(TryRecvError::Empty) => {
-                    if !self.collect_garbage() {
-                        break commands.recv().ok()?;
+                    if !self.collect_garbage()? {
+                        match commands.recv() {
+                            Ok(command) => break command,
+                            Err(_) => return Ok(None),
+                        }
                     }
                 }
             }
@@ -115,7 +120,7 @@ impl Writer {
             std::thread::sleep(time);
             batch.extend(commands.try_iter().take(BATCH - batch.len()));
         }
-        Some(batch)
+        Ok(Some(batch))
     }
 
     fn commit(
@@ -238,21 +243,20 @@ impl Writer {
     }
 
     /// Does a step of garbage collection, and returns whether there may be more to do at once.
-    fn collect_garbage(&mut self) -> bool {
+    fn collect_garbage(&mut self) -> Result<bool, EngineError> {
         self.batches_since_gc = 0;
         // Removing needs disk space, too.
         if self.disk_space.measure().free < GC_MINIMUM {
-            return false;
+            return Ok(false);
         }
         // Data is kept for its full retention. The mark is ahead of the time, and may be an expiry
         // that was reported while the clock was doubted. A clock that went back counts, too.
         let now = self.believed.min(crate::metrics::machine_time());
         let state = &mut self.state;
         let Some(batch) = self.gc.step(&*state.engine, (now, state.mark), state.head) else {
-            return false;
+            return Ok(false);
         };
-        let applied = state.apply_unsynced(batch);
-        applied.inspect_err(|error| self.gc.fail(error)).is_ok()
+        state.apply_unsynced(batch).map(|()| true)
     }
 }
 

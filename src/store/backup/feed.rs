@@ -90,7 +90,7 @@ impl BackupFeeds {
         }
         let bytes = entries
             .iter()
-            .map(|(tree_key, value)| ENTRY + tree_key.len() + value.map_or(0, <[u8]>::len));
+            .map(|(entry_key, value)| ENTRY + entry_key.len() + value.map_or(0, <[u8]>::len));
         let (bytes, entries) = (bytes.sum::<usize>() as u64, Arc::new(entries));
         self.0.retain(|feed| feed.send(&entries, bytes));
     }
