@@ -191,7 +191,7 @@ impl Authority {
     pub(super) fn last_seen(&self, credential: &Credential) -> Option<Timestamp> {
         // It belongs to no revision, so the read need not wait for one. It is one small value, so it
         // is read on this thread.
-        self.last_used.last_of(&**self.facts.store(), credential).ok().flatten()
+        self.last_used.last_of(self.facts.store(), credential).ok().flatten()
     }
 
     pub(super) fn etag(&self, revision: Revision) -> String {

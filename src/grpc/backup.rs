@@ -56,7 +56,7 @@ fn read(mut backup: Backup, send: &mpsc::Sender<Chunk>) {
     tracing::info!("a backup started");
     let mut bytes = 0;
     loop {
-        let chunk = match backup.next() {
+        let chunk = match backup.next_part() {
             Ok(Some(data)) => {
                 bytes += data.len();
                 Ok(BackupResponse { data })

@@ -162,7 +162,7 @@ impl Backup {
     ///
     /// # Errors
     /// The engine cannot answer, or the client was too slow.
-    pub fn next(&mut self) -> Result<Option<Vec<u8>>, StoreError> {
+    pub fn next_part(&mut self) -> Result<Option<Vec<u8>>, StoreError> {
         if let Some(part) = self.ready.pop_front() {
             return Ok(Some(part));
         }

@@ -3,8 +3,8 @@
 //! It only reads: the store at its head, and the batch so far. A proposal that is rejected leaves
 //! nothing in the batch.
 //!
-//! INVARIANT (one order): revisions are assigned only here, one step each, in the order of the
-//! batch. A proposal is checked against everything before it.
+//! INVARIANT (one order): once the writer runs, revisions are assigned only here, one step each, in
+//! the order of the batch. A proposal is checked against everything before it.
 //!
 //! Not here: how a batch is applied; see `apply`.
 
@@ -53,8 +53,8 @@ impl ReadView<'_> {
         let Proposal { preconditions, caller, writes, idempotency, .. } = proposal;
         if let Some(idempotency) = idempotency {
             let entry_key = key::reply(&idempotency.key);
-            let is_stored = || self.engine.get(&entry_key).map_err(StoreError::from);
-            if builder.replies.contains(&idempotency.key) || is_stored()?.is_some() {
+            let is_pending = builder.replies.contains(&idempotency.key);
+            if is_pending || self.engine.get(&entry_key)?.is_some() {
                 return Err(CommitError::Conflict);
             }
         }
@@ -63,7 +63,7 @@ impl ReadView<'_> {
         for (key, revision) in
             preconditions.iter().map(|(key, at)| (key, *at)).chain(read_by_writes)
         {
-            if self.current_revision(builder, key).map_err(StoreError::from)? != revision {
+            if self.current_revision(builder, key)? != revision {
                 return Err(CommitError::Conflict);
             }
         }
@@ -98,7 +98,7 @@ impl ReadView<'_> {
         // batch.
         let mut replaced = Vec::new();
         for write in &proposal.writes {
-            replaced.extend(self.chunks(builder, &write.key).map_err(StoreError::from)?);
+            replaced.extend(self.chunks(builder, &write.key)?);
         }
         replaced.into_iter().for_each(|chunk| builder.batch.remove(chunk));
         let (company, before) = (proposal.company(), builder.bytes);

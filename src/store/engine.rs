@@ -1,8 +1,8 @@
 //! Engine: ordered bytes in a directory, which the store is built on.
 //!
 //! An engine keeps keys with their values in the order of the keys, applies a batch atomically, and
-//! makes it durable when it is asked to. One engine serves: [`SledEngine`]. The store's acceptance tests
-//! also run on a second one, so that nothing above this trait depends on sled.
+//! makes it durable when it is asked to. One engine serves: [`SledEngine`]. The store's acceptance
+//! tests also run on a second one, so that nothing above this trait depends on sled.
 //!
 //! Not here: the meaning of a key, and everything that all engines need above them:
 //! preconditions, revisions, checksum, garbage collection, disk space and backups are in `store`.
@@ -18,8 +18,6 @@ use std::path::Path;
 
 pub use self::sled::SledEngine;
 pub use self::write_batch::WriteBatch;
-use super::StoreError;
-use super::error::Corrupt;
 
 /// A key and its value.
 pub type Entry = (Vec<u8>, Vec<u8>);
@@ -99,22 +97,4 @@ pub enum EngineError {
     /// The system refused something, or the engine failed.
     #[error(transparent)]
     Io(#[from] io::Error),
-}
-
-impl From<Corrupt> for EngineError {
-    fn from(_: Corrupt) -> Self {
-        Self::Damaged
-    }
-}
-
-impl From<EngineError> for StoreError {
-    /// Logs the error of the engine, and returns one without its text, so that no driver message
-    /// reaches a client.
-    fn from(error: EngineError) -> Self {
-        tracing::error!(%error, "the engine of the store failed");
-        match error {
-            EngineError::Damaged => Self::Damaged,
-            EngineError::Locked | EngineError::Io(_) => Self::Unavailable,
-        }
-    }
 }

@@ -18,6 +18,9 @@ use crate::policy::revision::Revision;
 use crate::policy::scope::ScopeId;
 use crate::policy::user::User;
 
+/// The id at the end of a key, and the value.
+type Listed = (Box<str>, Vec<u8>);
+
 impl Store {
     /// Reads one fact. The fact may not be durable yet; see
     /// [`before_apply`](super::CommitObserver::before_apply).
@@ -180,7 +183,7 @@ impl Store {
         prefix: &key::Prefix,
         after: Option<&str>,
         limit: usize,
-    ) -> Result<Vec<(Box<str>, Vec<u8>)>, StoreError> {
+    ) -> Result<Vec<Listed>, StoreError> {
         let mut results = Vec::new();
         // The key after `x` is `x\0`: no id has that byte.
         let start = match after {

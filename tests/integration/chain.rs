@@ -100,7 +100,7 @@ fn long_change() -> Proposal {
 
 fn backup_of(store: &Store) -> Vec<u8> {
     let mut backup = store.backup().expect("begun");
-    std::iter::from_fn(|| backup.next().expect("read")).flatten().collect()
+    std::iter::from_fn(|| backup.next_part().expect("read")).flatten().collect()
 }
 
 #[test]

@@ -416,7 +416,7 @@ fn an_accepted_clock_outlives_a_crash_before_the_witness_knows() {
     let dir = tempfile::tempdir().expect("a directory");
     let store = Arc::new(open(dir.path()));
     store.start(Arc::new(Nobody));
-    commit(&*store, proposal(hour(1_000), None));
+    commit(&store, proposal(hour(1_000), None));
     store.close();
     drop(store);
     let witness = dir.path().join("witness");
@@ -435,7 +435,7 @@ fn an_accepted_clock_outlives_a_crash_before_the_witness_knows() {
     let store = Arc::new(open(dir.path()));
     assert_eq!(store.time_mark(), Some(hour(10)));
     store.start(Arc::new(Nobody));
-    assert_eq!(commit(&*store, proposal(hour(9), None)), hour(10), "never backwards from there");
+    assert_eq!(commit(&store, proposal(hour(9), None)), hour(10), "never backwards from there");
 }
 
 #[test]
@@ -445,14 +445,14 @@ fn entries_of_a_rejected_clock_are_not_kept_longer() {
     store.start(Arc::new(Nobody));
     let key = RequestKey([7; 32]);
     let idempotency = IdempotencyRecord { key, body: [1; 32], reply: Box::new(|_| vec![]) };
-    commit(&*store, proposal(hour(1_000), Some(idempotency)));
+    commit(&store, proposal(hour(1_000), Some(idempotency)));
     store.close();
     drop(store);
     let mut store = open(dir.path());
     store.accept_clock(hour(10), Author::default()).expect("the disk is well").expect("back");
     let store = Arc::new(store);
     store.start(Arc::new(Nobody));
-    commit(&*store, proposal(hour(10), None));
+    commit(&store, proposal(hour(10), None));
     let told = StoredReply { body: [1; 32], reply: vec![] };
     assert_eq!(store.answered(&key).expect("readable"), Some(told), "a day is not over");
     store.mark_time(hour(36), hour(36));
@@ -494,13 +494,13 @@ fn reported_expiry_does_not_shorten_retention() {
     let dir = tempfile::tempdir().expect("a directory");
     let store = Arc::new(open(dir.path()));
     store.start(Arc::new(Nobody));
-    commit_request(&*store, hour(1_000), 1);
-    commit_request(&*store, hour(1_010), 2);
+    commit_request(&store, hour(1_000), 1);
+    commit_request(&store, hour(1_010), 2);
     // An end that is told while the clock is doubted, and what is believed meanwhile.
     let told = store.persist_time(hour(9_000)).expect("queued");
     told.blocking_recv().expect("kept");
     store.mark_time(hour(9_000), hour(1_025));
-    wait_until_forgotten(&*store, 1);
+    wait_until_forgotten(&store, 1);
     assert!(
         store.answered(&RequestKey([2; 32])).expect("readable").is_some(),
         "its day is not over"
@@ -508,7 +508,7 @@ fn reported_expiry_does_not_shorten_retention() {
     let kept = store.changes(None, Revision(1), Revision(2), 10).expect("kept");
     assert_eq!(kept.len(), 1, "its retention is not over");
     store.mark_time(hour(9_000), hour(1_035));
-    wait_until_forgotten(&*store, 2);
+    wait_until_forgotten(&store, 2);
 }
 
 #[test]
@@ -516,7 +516,7 @@ fn a_request_of_after_an_accepted_clock_is_remembered_for_its_day() {
     let dir = tempfile::tempdir().expect("a directory");
     let store = Arc::new(open(dir.path()));
     store.start(Arc::new(Nobody));
-    commit_request(&*store, hour(1_000), 1);
+    commit_request(&store, hour(1_000), 1);
     store.close();
     drop(store);
     let mut store = open(dir.path());
@@ -524,9 +524,9 @@ fn a_request_of_after_an_accepted_clock_is_remembered_for_its_day() {
     let store = Arc::new(store);
     store.start(Arc::new(Nobody));
     // The store's time is ahead of the machine's, by an end that was told.
-    commit_request(&*store, hour(60), 2);
+    commit_request(&store, hour(60), 2);
     store.mark_time(hour(60), hour(36));
-    wait_until_forgotten(&*store, 1);
+    wait_until_forgotten(&store, 1);
     assert!(
         store.answered(&RequestKey([2; 32])).expect("readable").is_some(),
         "its day is not over"

@@ -39,7 +39,7 @@ impl FactCache {
         read: impl FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let store = Arc::clone(&self.store);
-        let result = run_blocking(permits, move || read(&*store));
+        let result = run_blocking(permits, move || read(&store));
         let result =
             wait_spans::span("store scan", result).await.unwrap_or(Err(StoreError::Damaged))?;
         self.wait_published(self.coherence.read_horizon()).await?;
