@@ -20,7 +20,7 @@ use scopegate::policy::id::{CompanyId, CredentialId};
 use scopegate::policy::query::{Query, Requirement};
 use scopegate::policy::revision::Revision;
 use scopegate::policy::scope::Scope;
-use scopegate::store::sled::SledStore;
+use scopegate::store::Store;
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 
@@ -56,7 +56,7 @@ fn query(number: u64) -> Query {
 
 /// An authority with one company, whose credentials all have the scope `a`.
 async fn authority(dir: &Path, entries: u64, credentials: u64) -> Arc<Authority> {
-    let store = Arc::new(SledStore::open(dir).expect("opened"));
+    let store = Arc::new(Store::open(dir).expect("opened"));
     let authority = Arc::new(Authority::new(store, entries).expect("readable"));
     authority
         .internal_session("bench")

@@ -15,7 +15,7 @@ use scopegate::authority::{
 use scopegate::policy::id::{CompanyId, CredentialId};
 use scopegate::policy::revision::Revision;
 use scopegate::policy::scope::Scope;
-use scopegate::store::sled::SledStore;
+use scopegate::store::Store;
 
 const MANY: usize = 100_000;
 const ROUNDS: usize = 31;
@@ -95,7 +95,7 @@ fn median(mut times: Vec<Duration>) -> Duration {
 #[tokio::main]
 async fn main() {
     let dir = tempfile::tempdir().expect("a directory");
-    let store = Arc::new(SledStore::open(dir.path()).expect("opened"));
+    let store = Arc::new(Store::open(dir.path()).expect("opened"));
     let authority = Arc::new(Authority::new(store, 200_000).expect("readable"));
     authority
         .internal_session("bench")

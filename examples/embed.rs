@@ -23,7 +23,7 @@ use scopegate::policy::id::{CompanyId, CredentialId};
 use scopegate::policy::query::{Query, Requirement};
 use scopegate::policy::revision::Revision;
 use scopegate::policy::scope::Scope;
-use scopegate::store::sled::SledStore;
+use scopegate::store::Store;
 
 const CATALOG: &str = "
 name: example
@@ -37,7 +37,7 @@ const CACHE_ENTRIES: u64 = 10_000;
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let folder = tempfile::tempdir()?;
-    let store = SledStore::open(folder.path())?;
+    let store = Store::open(folder.path())?;
     let authority = Authority::new(Arc::new(store), CACHE_ENTRIES)?;
 
     // The audit log has this actor and reason of each change.

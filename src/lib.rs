@@ -9,7 +9,7 @@
 //! | --- | --- |
 //! | [`policy`] | the domain: scopes, companies, credentials, catalog, decision; pure, without I/O or clock |
 //! | [`metrics`] | counters, gauges, histograms, memory budgets and the supervisor of threads |
-//! | [`store`] | facts, indexes and the change log, committed as one; `store::sled` is the engine |
+//! | [`store`] | facts, indexes and the change log, committed as one; below it an engine, `store::engine` |
 //! | [`authority`] | callers, checks, caches, changes, queries and change streams |
 //! | [`wire`] | the conversion between protobuf and domain types |
 //! | [`observe`] | the log, the access log, the decision log, traces, the endpoint for Prometheus |
@@ -34,7 +34,7 @@
 //!   with others in one durable batch, replaces the cached fact, publishes the revision and
 //!   acknowledges. The cost does not depend on the number of credentials: a grant counts only if its
 //!   scope has been in the ceiling since before the grant.
-//! - **A backup** reads the tree chunk by chunk, and the writer passes every batch that it commits
+//! - **A backup** reads all entries chunk by chunk, and the writer passes every batch that it commits
 //!   meanwhile. Applied in order, both are the state at one revision. [`store::backup`] is the file
 //!   format, [`grpc`] streams the file, and [`cli`] verifies it. A restore needs no server.
 //! - **An explanation at a past revision** reads the audit log as a client. [`policy::replay`] computes
@@ -54,13 +54,14 @@
 //! | no gap, none twice | `authority/change_feed.rs` |
 //! | reported is kept, removed as believed, kept ≤ decides | `authority/clock.rs` |
 //! | durable before known | `store.rs` |
-//! | one order, kept is on the disk | `store/sled/writer.rs` |
-//! | nothing outside the checksum | `store/sled/checksum.rs` |
-//! | counts are keys | `store/sled/usage.rs` |
-//! | no silent gap | `store/sled/gc.rs` |
-//! | schema last | `store/sled/upgrade.rs` |
-//! | a chunk before what it may lack, the writer never waits for a backup | `store/sled/backup.rs` |
-//! | whole or not at all, new incarnation | `store/sled/restore.rs` |
+//! | one order | `store/decide.rs` |
+//! | kept is on the disk | `store/apply.rs` |
+//! | nothing outside the checksum | `store/checksum.rs` |
+//! | counts are keys | `store/usage.rs` |
+//! | no silent gap | `store/gc.rs` |
+//! | schema last | `store/upgrade.rs` |
+//! | a chunk before what it may lack, the writer never waits for a backup | `store/backup.rs` |
+//! | whole or not at all, new incarnation | `store/restore.rs` |
 //! | no wake is lost | `transport/inline_executor.rs` |
 //!
 //! # Rules

@@ -31,8 +31,8 @@ use crate::grpc::Api;
 use crate::policy::change::Author;
 use crate::policy::revision::Revision;
 use crate::server::args::{Retention, ServeArgs};
-use crate::store::sled::{OpenError, SledStore};
 use crate::store::{CLOCK_LEAD, StoreError};
+use crate::store::{OpenError, Store};
 use crate::transport::error::TransportError;
 use crate::transport::listener::Listener;
 
@@ -174,7 +174,7 @@ async fn open<'a>(
     let (page_cache, audit_log_retention) = (u64::from(page_cache) << 20, args.audit_log_retention);
     let (accepts_clock, bounds) = (args.accept_clock, args.company_bounds());
     let opened = tokio::task::spawn_blocking(move || {
-        let store = SledStore::open_with_page_cache(&data_dir, page_cache)?;
+        let store = Store::open_with_page_cache(&data_dir, page_cache)?;
         let mut store = store.bounding_companies(bounds);
         if let Retention::Seconds(kept) = audit_log_retention {
             store = store.keeping_changes_for(SignedDuration::from_secs(kept.into()));
@@ -195,7 +195,8 @@ async fn open<'a>(
         OpenError::of_panic(&args.data_dir, &message.unwrap_or_default())
     })??;
     let authority = authority.allow_unauthenticated(args.allow_unauthenticated);
-    if upgraded_from.is_some() {
+    // The rules for paths and methods changed with schema 2.
+    if upgraded_from == Some(1) {
         for sentence in upgrade_notices(&authority).await {
             tracing::warn!("{sentence}");
         }
@@ -249,7 +250,7 @@ fn open_to_all(args: &ServeArgs) -> StartupError {
 /// store has no catalog, or with `--strict-catalog`.
 fn catalog_of(args: &ServeArgs) -> Result<CatalogAtStart, StartupError> {
     // Without a store there is no key. This is reported before anything opens.
-    let exists = SledStore::exists(&args.data_dir);
+    let exists = Store::exists(&args.data_dir);
     if !args.listen.ip().is_loopback() && !args.allow_unauthenticated && !exists {
         return Err(open_to_all(args));
     }
@@ -331,7 +332,7 @@ async fn apply_catalog(
 }
 
 /// Sets the store's time back to the machine's clock, and logs the consequences.
-fn accept_clock(store: &mut SledStore) -> Result<(), StoreError> {
+fn accept_clock(store: &mut Store) -> Result<(), StoreError> {
     let author = Author {
         actor: SERVE.to_owned(),
         on_behalf_of: String::new(),

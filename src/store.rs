@@ -1,32 +1,56 @@
 //! Store: the facts, their indexes and the change log, committed together.
 //!
-//! An engine implements [`Store`]. There is one, embedded, in [`sled`]. A change reaches it as
-//! a [`Proposal`]: the facts that it read (its preconditions) and the facts that it writes. The
-//! engine commits a proposal only if its preconditions hold after all earlier changes, those of
-//! the same batch included.
+//! A change reaches a [`Store`] as a [`Proposal`]: the facts that it read (its preconditions) and
+//! the facts that it writes. The store commits a proposal only if its preconditions hold after all
+//! earlier changes, those of the same batch included. Reads go to the engine directly (`reads`). All
+//! writes go through one thread (`writer`), which decides on many proposals (`decide`) and applies
+//! them with one sync (`apply`). Below is the [`engine`]: ordered bytes, and what makes them durable.
 //!
-//! INVARIANT (durable before known): the engine reports a revision to the [`CommitObserver`] and
+//! INVARIANT (durable before known): the store reports a revision to the [`CommitObserver`] and
 //! to the caller of [`Store::commit`] only when a crash can no longer erase it.
 //!
 //! Not here: caches and decisions (`authority`, `policy`), and the meaning of a change.
 
+mod apply;
 pub mod backup;
+mod batch_builder;
+mod chain;
+mod checksum;
+mod chunked;
+mod command_queue;
+mod data_dir;
+mod decide;
+mod disk_space;
+pub mod engine;
 mod error;
 mod fact;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzz;
+mod gc;
+mod group_commit;
+mod high_water_mark;
 mod idempotency;
 mod key;
 mod metrics;
 mod observer;
+mod open;
+mod open_error;
+mod permissions;
 mod proposal;
 pub mod quota;
+mod reads;
 mod receipt;
 mod record;
-pub mod sled;
+mod restore;
+mod upgrade;
+mod usage;
+mod writer;
 
-use std::sync::Arc;
+use std::fs::File;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -39,16 +63,20 @@ pub use self::idempotency::{
 };
 pub use self::metrics::StoreMetrics;
 pub use self::observer::{CommitObserver, Outcome};
+pub use self::open_error::OpenError;
 pub use self::proposal::{FactWrite, Proposal};
 pub use self::receipt::Receipt;
-use crate::policy::change::Change;
-use crate::policy::company::Company;
-use crate::policy::credential::Credential;
-use crate::policy::id::{CompanyId, CredentialId, UserId};
+pub use self::restore::{RestoreError, Restored, restore, restore_on};
 use crate::policy::revision::Revision;
-use crate::policy::scope::ScopeId;
-use crate::policy::user::User;
+use backup::{ActiveBackups, Backup};
+use command_queue::{CommandQueue, KEYS, QUEUE, URGENT, WriterCommand};
+use engine::Engine;
 use quota::Quota;
+use usage::{Pending, SharedUsage};
+use writer::Writer;
+
+/// The schema version that this program writes. It does not open a store of a later version.
+const SCHEMA_VERSION: u64 = 3;
 
 /// The incarnation of a store; a restored backup has a new one. Etags and page tokens carry it, so
 /// that those of another incarnation are rejected.
@@ -64,158 +92,168 @@ pub const CLOCK_LEAD: Duration = Duration::from_secs(2);
 /// Resolves to the result of a proposal.
 pub type CommitHandle = oneshot::Receiver<Result<Receipt, CommitError>>;
 
-/// A storage engine.
-pub trait Store: Send + Sync {
+/// A store, open.
+pub struct Store {
+    engine: Arc<dyn Engine>,
+    incarnation: Incarnation,
+    opened_at: Revision,
+    time_mark: Option<Timestamp>,
+    upgraded_from: Option<u64>,
+    /// The durable time mark, in milliseconds.
+    durable_time: Arc<AtomicI64>,
+    metrics: Arc<StoreMetrics>,
+    usage: SharedUsage,
+    /// The parts of the writer, until it is started.
+    setup: Mutex<Option<Setup>>,
+    commands: CommandQueue,
+    backups: ActiveBackups,
+    thread: Mutex<Option<JoinHandle<()>>>,
+    /// Locks the directory for this process. It is the last field, so it is dropped last.
+    _lock: File,
+}
+
+/// The writer, the receiver of its commands, and the sender that starts its thread.
+type Setup = (Writer, mpsc::Receiver<WriterCommand>, mpsc::Sender<Start>);
+
+/// The message that starts the writer's thread.
+type Start = (Writer, mpsc::Receiver<WriterCommand>, Arc<dyn CommitObserver>);
+
+impl Store {
     /// The incarnation of the store.
-    fn incarnation(&self) -> Incarnation;
+    #[must_use]
+    pub fn incarnation(&self) -> Incarnation {
+        self.incarnation
+    }
 
-    /// The last revision that was committed before the engine was opened.
-    fn opened_at(&self) -> Revision;
+    /// The last revision that was committed before the store was opened.
+    #[must_use]
+    pub fn opened_at(&self) -> Revision {
+        self.opened_at
+    }
 
-    /// The durable time mark when the engine was opened (D19).
-    fn time_mark(&self) -> Option<Timestamp>;
+    /// The durable time mark when the store was opened (D19).
+    #[must_use]
+    pub fn time_mark(&self) -> Option<Timestamp> {
+        self.time_mark
+    }
 
-    /// The metrics of the engine.
-    fn metrics(&self) -> &StoreMetrics;
+    /// The metrics of the store.
+    #[must_use]
+    pub fn metrics(&self) -> &StoreMetrics {
+        &self.metrics
+    }
 
     /// Starts the writer. Before that, nothing can be committed.
-    fn start(&self, observer: Arc<dyn CommitObserver>);
-
-    /// Reads one fact. The fact may not be durable yet; see [`CommitObserver::before_apply`].
-    ///
-    /// # Errors
-    /// The engine cannot answer.
-    fn get(&self, key: &FactKey) -> Result<Option<Fact>, StoreError>;
-
-    /// Companies after this id, by id.
-    ///
-    /// # Errors
-    /// The engine cannot answer.
-    fn companies(
-        &self,
-        after: Option<&CompanyId>,
-        limit: usize,
-    ) -> Result<Vec<Company>, StoreError>;
-
-    /// Credentials of a company after this id, by id.
-    ///
-    /// # Errors
-    /// The engine cannot answer.
-    fn credentials(
-        &self,
-        company: Revision,
-        after: Option<&CredentialId>,
-        limit: usize,
-    ) -> Result<Vec<Credential>, StoreError>;
-
-    /// The ids of credentials of a company that have a grant of this scope in any state, after this
-    /// id, by id.
-    ///
-    /// # Errors
-    /// The engine cannot answer.
-    fn holders(
-        &self,
-        company: Revision,
-        scope: ScopeId,
-        after: Option<&CredentialId>,
-        limit: usize,
-    ) -> Result<Vec<CredentialId>, StoreError>;
-
-    /// Users of a company after this id, by id.
-    ///
-    /// # Errors
-    /// The engine cannot answer.
-    fn users(
-        &self,
-        company: Revision,
-        after: Option<&UserId>,
-        limit: usize,
-    ) -> Result<Vec<User>, StoreError>;
-
-    /// Changes after one revision up to another, of one company or of all, in order and without a
-    /// gap.
-    ///
-    /// # Errors
-    /// The engine cannot answer, or garbage collection may have removed one of the changes.
-    fn changes(
-        &self,
-        company: Option<&CompanyId>,
-        after: Revision,
-        up_to: Revision,
-        limit: usize,
-    ) -> Result<Vec<Change>, StoreError>;
-
-    /// As [`Self::changes`], in descending order.
-    ///
-    /// # Errors
-    /// The engine cannot answer, or garbage collection may have removed one of the changes.
-    fn changes_back(
-        &self,
-        company: Option<&CompanyId>,
-        after: Revision,
-        up_to: Revision,
-        limit: usize,
-    ) -> Result<Vec<Change>, StoreError>;
-
-    /// The stored result of a request, if it was committed. It may not be durable yet; see
-    /// [`CommitObserver::before_apply`].
-    ///
-    /// # Errors
-    /// The engine cannot answer.
-    fn answered(&self, request: &RequestKey) -> Result<Option<StoredResult>, StoreError>;
+    pub fn start(&self, observer: Arc<dyn CommitObserver>) {
+        let setup = self.setup.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some((writer, commands, start_sender)) = setup
+            && let Err(mpsc::SendError((.., observer))) =
+                start_sender.send((writer, commands, observer))
+        {
+            // The writer thread is gone, so nothing can be committed.
+            observer.failed();
+        }
+    }
 
     /// Queues a change. The handle resolves when the change is durable, or rejected.
     ///
     /// # Errors
-    /// The queue is full, or the engine has stopped.
-    fn commit(&self, proposal: Proposal) -> Result<CommitHandle, StoreError>;
+    /// The queue is full, or the store has stopped.
+    pub fn commit(&self, proposal: Proposal) -> Result<CommitHandle, StoreError> {
+        let (reply, handle) = oneshot::channel();
+        // Concurrent callers may exceed this limit by a few; the bound of the channel is exact.
+        let waiting = self.metrics.waiting.read();
+        let is_full = waiting >= QUEUE as u64 && !proposal.takes_away();
+        if is_full || (waiting >= (QUEUE + URGENT - KEYS) as u64 && !proposal.deletes_keys()) {
+            return Err(StoreError::Busy);
+        }
+        self.commands.queue(WriterCommand::Commit(Box::new(proposal), reply))?;
+        Ok(handle)
+    }
 
     /// Rejects a change that [`Self::commit`] would reject by a quota of its company ([`quota`]),
     /// if nothing else was committed before it.
     ///
     /// # Errors
     /// The company has reached a quota.
-    fn admits(&self, proposal: &Proposal) -> Result<(), StoreError>;
+    pub fn admits(&self, proposal: &Proposal) -> Result<(), StoreError> {
+        let time = proposal.change.time;
+        self.usage.check(&Pending::default(), proposal, time).map_err(StoreError::AtBound)
+    }
 
     /// Rejects `more` of a quota for the company of this creation revision; [`Revision::NEXT`]
     /// stands for a company that does not exist yet.
     ///
     /// # Errors
     /// The company would exceed the quota.
-    fn check_quota(&self, company: Revision, bound: Quota, more: u64) -> Result<(), StoreError>;
-
-    /// The minute in which the credential of this creation revision was last used, as far as it was
-    /// stored.
-    ///
-    /// # Errors
-    /// The engine cannot answer.
-    fn last_seen(&self, credential: Revision) -> Result<Option<Minute>, StoreError>;
+    pub fn check_quota(
+        &self,
+        company: Revision,
+        bound: Quota,
+        more: u64,
+    ) -> Result<(), StoreError> {
+        self.usage.check_more(company, bound, more).map_err(StoreError::AtBound)
+    }
 
     /// Stores in which minute credentials were last used, by their creation revisions. Returns at
     /// once; a crash may lose it.
-    fn note_last_seen(&self, seen: Vec<(Revision, Minute)>);
+    pub fn note_last_seen(&self, seen: Vec<(Revision, Minute)>) {
+        if !seen.is_empty() {
+            self.commands.queue_behind(WriterCommand::Seen(seen)).ok();
+        }
+    }
 
     /// Raises the time mark: no time before `time` may be relied on again (D19). Also sets the
     /// believed time. Retention follows the believed time alone, because the mark may be an expiry
     /// that was reported while the machine's clock was wrong. Returns at once.
-    fn mark_time(&self, time: Timestamp, believed: Timestamp);
+    pub fn mark_time(&self, time: Timestamp, believed: Timestamp) {
+        // If the queue is full, the commits in it carry the time.
+        self.commands.queue_behind(WriterCommand::MarkTime { time, believed }).ok();
+    }
 
     /// The durable time mark: after a crash the time is no earlier (D19).
-    fn durable_time(&self) -> Timestamp;
+    #[must_use]
+    pub fn durable_time(&self) -> Timestamp {
+        let millisecond = self.durable_time.load(Ordering::Acquire);
+        Timestamp::from_millisecond(millisecond).unwrap_or(Timestamp::MAX)
+    }
 
     /// As [`Self::mark_time`], for a time that may not be believed. The receiver resolves when the
     /// mark is durable. No later change has an earlier time.
     ///
     /// # Errors
-    /// The queue is full, or the engine has stopped.
-    fn persist_time(&self, time: Timestamp) -> Result<oneshot::Receiver<()>, StoreError>;
+    /// The queue is full, or the store has stopped.
+    pub fn persist_time(&self, time: Timestamp) -> Result<oneshot::Receiver<()>, StoreError> {
+        let (reply, durable) = oneshot::channel();
+        self.commands.queue_behind(WriterCommand::PersistTime(time, reply))?;
+        Ok(durable)
+    }
 
     /// Begins a backup, while changes continue. It may wait for the disk.
     ///
     /// # Errors
     /// The engine cannot answer, or too many backups are in progress.
-    fn backup(&self) -> Result<Box<dyn backup::Backup>, StoreError>;
+    pub fn backup(&self) -> Result<Backup, StoreError> {
+        if self.setup.lock().unwrap_or_else(PoisonError::into_inner).is_some() {
+            // The writer is not started, so no feed can be registered.
+            return Err(StoreError::Unavailable);
+        }
+        let (engine, commands) = (Arc::clone(&self.engine), self.commands.clone());
+        Backup::begin(engine, self.incarnation, commands, &self.backups)
+    }
 
     /// Commits the queued changes, stops the writer, and closes the files.
-    fn close(&self);
+    pub fn close(&self) {
+        self.commands.close();
+        self.setup.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        // If the writer panicked, it has reported that to its observer.
+        thread.map(JoinHandle::join);
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        self.close();
+    }
 }

@@ -370,7 +370,7 @@ impl Authority {
 
     fn key_view(&self, key: Arc<ApiKey>, now: Timestamp) -> Result<KeyView, StoreError> {
         let last_used =
-            self.last_used.last_since(&**self.facts.store(), key.created_at, key.create_time)?;
+            self.last_used.last_since(self.facts.store(), key.created_at, key.create_time)?;
         let expired = is_expired(key.expires_at, now);
         Ok(KeyView { key, last_used, expired })
     }

@@ -213,7 +213,7 @@ impl Session<'_> {
         let (catalog, removed) = (Arc::clone(catalog), difference.removed.clone());
         let authority = self.authority;
         let (now, last_used) = (authority.clock.now(), Arc::clone(&authority.last_used));
-        let count = move |store: &dyn Store| {
+        let count = move |store: &Store| {
             let mut losers = Losers::default();
             let mut after = None;
             loop {

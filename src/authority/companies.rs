@@ -271,7 +271,7 @@ impl Session<'_> {
         let (catalog, company) = (Arc::clone(catalog), Arc::clone(company));
         let (scopes, seen) = (scopes.to_vec(), Arc::clone(&authority.last_used));
         let count =
-            move |store: &dyn Store| impact::impact(store, &catalog, &company, &scopes, &seen, now);
+            move |store: &Store| impact::impact(store, &catalog, &company, &scopes, &seen, now);
         let impact = authority.facts.read_for_change(count).await?;
         let ended = |_| impact.affected.iter().filter_map(|affected| affected.ended).max();
         authority.persist_reported(now, ended).await?;

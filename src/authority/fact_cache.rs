@@ -101,7 +101,7 @@ pub struct FactCache {
     keyring: ArcSwap<Keyring>,
     /// How many facts an L1 cache holds.
     l1_facts: usize,
-    store: Arc<dyn Store>,
+    store: Arc<Store>,
     published: watch::Sender<Revision>,
     /// The revision of the last change of the keyring, for tasks that wait for a change.
     keyring_changed: watch::Sender<Revision>,
@@ -122,7 +122,7 @@ impl FactCache {
     ///
     /// # Errors
     /// The catalog or the keyring cannot be read.
-    pub fn new(store: Arc<dyn Store>, entries: u64) -> Result<Self, StoreError> {
+    pub fn new(store: Arc<Store>, entries: u64) -> Result<Self, StoreError> {
         let catalog = match store.get(&FactKey::Catalog)? {
             Some(Fact::Catalog(catalog)) => catalog,
             _ => Arc::new(Catalog::empty()),
@@ -167,7 +167,7 @@ impl FactCache {
 
     /// The store behind the cache.
     #[must_use]
-    pub fn store(&self) -> &Arc<dyn Store> {
+    pub fn store(&self) -> &Arc<Store> {
         &self.store
     }
 

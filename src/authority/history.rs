@@ -106,9 +106,8 @@ impl Session<'_> {
         }
         loop {
             let (company, filter) = (company.clone(), filter.clone());
-            let read = move |store: &dyn Store| {
-                find(store, company.as_ref(), &filter, after, up_to, limit)
-            };
+            let read =
+                move |store: &Store| find(store, company.as_ref(), &filter, after, up_to, limit);
             match self.authority.facts.read(read).await {
                 Err(StoreError::Compacted(gone)) if named.is_none() => after = gone,
                 found => return Ok(found?),
@@ -119,7 +118,7 @@ impl Session<'_> {
 
 /// The selected changes after one revision and up to another.
 fn find(
-    store: &dyn Store,
+    store: &Store,
     company: Option<&CompanyId>,
     filter: &ChangeFilter,
     mut after: Revision,

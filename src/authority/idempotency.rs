@@ -71,7 +71,7 @@ impl Session<'_> {
         };
         // After the snapshot (once).
         let key = key(&self.caller, kind, request);
-        let read = move |store: &dyn Store| store.answered(&key);
+        let read = move |store: &Store| store.answered(&key);
         match self.authority.facts.read_for_change(read).await? {
             None => Ok(IdempotencyStart::New(snapshot)),
             Some(stored) if stored.body != request.body => {
@@ -89,7 +89,7 @@ impl Session<'_> {
             return Ok((revision, result));
         }
         let before = Revision(revision.0.saturating_sub(1));
-        let read = move |store: &dyn Store| store.changes(None, before, revision, 1);
+        let read = move |store: &Store| store.changes(None, before, revision, 1);
         let change = match self.authority.facts.read_for_change(read).await {
             Err(StoreError::Compacted(_)) => None,
             found => found?.pop(),

@@ -50,7 +50,7 @@ pub struct Affected {
 /// Counts and lists the credentials that hold one of these scopes under this ceiling. The cost grows
 /// with the number of credentials that have a grant of them.
 pub(super) fn impact(
-    store: &dyn Store,
+    store: &Store,
     catalog: &Catalog,
     company: &Company,
     scopes: &[ScopeId],

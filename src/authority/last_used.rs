@@ -65,7 +65,7 @@ impl LastUsed {
     /// When a credential was last used, from memory or from the store.
     pub(super) fn last_of(
         &self,
-        store: &dyn Store,
+        store: &Store,
         credential: &Credential,
     ) -> Result<Option<Timestamp>, StoreError> {
         self.last_since(store, credential.created_at, credential.create_time)
@@ -75,7 +75,7 @@ impl LastUsed {
     /// the creation, although a minute is rounded down and the clock may be set back.
     pub(super) fn last_since(
         &self,
-        store: &dyn Store,
+        store: &Store,
         created_at: Revision,
         create_time: Timestamp,
     ) -> Result<Option<Timestamp>, StoreError> {

@@ -112,7 +112,7 @@ impl Session<'_> {
         for _ in 0..ATTEMPTS {
             let Snapshot { at, catalog, .. } = self.authority.facts.view().await?;
             let (of, after) = (Arc::clone(&catalog), after.clone());
-            let read = move |store: &dyn Store| {
+            let read = move |store: &Store| {
                 let mut page = PageBuilder::new(limit);
                 let mut after = after;
                 while page.wants_more() {
@@ -158,7 +158,7 @@ impl Session<'_> {
             let (now, after) = (self.authority.clock.now(), after.clone());
             let reported_at = now;
             let last_used = Arc::clone(&self.authority.last_used);
-            let read = move |store: &dyn Store| {
+            let read = move |store: &Store| {
                 let context = GrantContext { catalog: &catalog, company: &of, now };
                 let found = credentials(store, context, filter, after, limit)?;
                 let (mut views, more) = found.map(|credential| credential.view(context));
@@ -188,7 +188,7 @@ impl Authority {
     pub(super) fn last_seen(&self, credential: &Credential) -> Option<Timestamp> {
         // It belongs to no revision, so the read need not wait for one. It is one small value, so it
         // is read on this thread.
-        self.last_used.last_of(&**self.facts.store(), credential).ok().flatten()
+        self.last_used.last_of(self.facts.store(), credential).ok().flatten()
     }
 
     pub(super) fn etag(&self, revision: Revision) -> String {
@@ -266,7 +266,7 @@ impl<T> PageBuilder<T> {
 
 /// Credentials of a company: all, or those with an active grant of a scope, or also a dormant one.
 fn credentials(
-    store: &dyn Store,
+    store: &Store,
     context: GrantContext<'_>,
     filter: Option<(ScopeId, bool)>,
     mut after: Option<CredentialId>,

@@ -261,7 +261,7 @@ impl<'a> Reader<'a> {
     /// depend on it.
     pub(super) async fn report<R: Send + 'static>(
         &self,
-        read: impl FnOnce(&dyn Store) -> Result<R, StoreError> + Send + 'static,
+        read: impl FnOnce(&Store) -> Result<R, StoreError> + Send + 'static,
     ) -> Result<R, StoreError> {
         self.authority().facts.read_for_change(read).await
     }

@@ -51,7 +51,7 @@ impl Session<'_> {
             let of = id.clone();
             let before = Revision(at.0.saturating_sub(1));
             // A change record never changes, so it needs no precondition.
-            let read = move |store: &dyn Store| store.changes(Some(&of), before, at, 1);
+            let read = move |store: &Store| store.changes(Some(&of), before, at, 1);
             let change = match tx.report(read).await {
                 Err(StoreError::Compacted(_)) => None,
                 found => found?.pop(),
@@ -66,7 +66,7 @@ impl Session<'_> {
             let now = tx.now();
             let (old, new) = (Arc::clone(&company), edit.after.clone());
             let (of, reactivated) = (Arc::clone(&catalog), edit.added.clone());
-            let count = move |store: &dyn Store| {
+            let count = move |store: &Store| {
                 reactivated_credentials(store, &of, &old, &new, &reactivated, now)
             };
             let count = tx.report(count).await?;
@@ -132,7 +132,7 @@ fn restoration(
 /// How many credentials hold one of these scopes in the new state of a company, and not in the
 /// old one.
 fn reactivated_credentials(
-    store: &dyn Store,
+    store: &Store,
     catalog: &Catalog,
     old: &Company,
     new: &Company,

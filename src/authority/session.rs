@@ -80,7 +80,7 @@ impl<'a> Session<'a> {
     ///
     /// # Errors
     /// The store cannot answer, or the limit of concurrent backups is reached.
-    pub async fn backup(&self) -> Result<Box<dyn Backup>, AuthorityError> {
+    pub async fn backup(&self) -> Result<Backup, AuthorityError> {
         Ok(self.authority.facts.read(|store| store.backup()).await?)
     }
 

@@ -100,7 +100,7 @@ impl Session<'_> {
     ) -> Result<Page<User>, AuthorityError> {
         let (at, _, company) = self.existing_company(company_id).await?;
         let created_at = company.created_at;
-        let read = move |store: &dyn Store| {
+        let read = move |store: &Store| {
             let (mut page, mut after) = (PageBuilder::new(limit), after);
             while page.wants_more() {
                 let step = store.users(created_at, after.as_ref(), page.step())?;

@@ -285,7 +285,7 @@ impl Authority {
 
 /// Changes after one revision and up to another, and whether there are more.
 fn page(
-    store: &dyn Store,
+    store: &Store,
     company: Option<&CompanyId>,
     mut after: Revision,
     up_to: Revision,

@@ -12,7 +12,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::policy::change::Author;
 use crate::policy::text;
-use crate::store::sled::{RestoreError, Restored, restore as restore_store};
+use crate::store::{RestoreError, Restored, restore as restore_store};
 
 /// Arguments of `restore`.
 #[derive(Debug, Args)]

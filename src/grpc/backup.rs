@@ -44,11 +44,11 @@ pub(super) async fn backup(
 pub(super) type Chunk = Result<BackupResponse, Status>;
 
 /// Reads chunks until the end of the backup, or until the stream is dropped.
-fn read(mut backup: Box<dyn Backup>, send: &mpsc::Sender<Chunk>) {
+fn read(mut backup: Backup, send: &mpsc::Sender<Chunk>) {
     tracing::info!("a backup started");
     let mut bytes = 0;
     loop {
-        let chunk = match backup.next() {
+        let chunk = match backup.next_part() {
             Ok(Some(data)) => {
                 bytes += data.len();
                 Ok(BackupResponse { data })

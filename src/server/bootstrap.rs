@@ -20,7 +20,7 @@ use crate::observe::log;
 use crate::policy::id::Name;
 use crate::policy::role::{Role, Roles};
 use crate::policy::secret::SecretText;
-use crate::store::sled::{OpenError, SledStore};
+use crate::store::{OpenError, Store};
 
 /// The key to create without a server.
 #[derive(Debug, Args)]
@@ -56,11 +56,12 @@ pub async fn bootstrap(args: &BootstrapArgs) -> Result<(), StartupError> {
     let name = Name::parse(args.name.as_str());
     let name = name.map_err(|error| StartupError::Config(format!("--name {error}")))?;
     // Recovery must also work on a full disk.
-    let store = SledStore::open(&args.data_dir)?.using_the_reserve();
+    let store = Store::open(&args.data_dir)?.using_the_reserve();
     let upgraded_from = store.upgraded_from();
     let authority = Authority::new(Arc::new(store), 1)
         .map_err(|error| OpenError::of(&args.data_dir, &error))?;
-    if upgraded_from.is_some() {
+    // The rules for paths and methods changed with schema 2.
+    if upgraded_from == Some(1) {
         // The notices appear once: the next start of a server is no upgrade.
         for sentence in super::upgrade_notices(&authority).await {
             log::tell(&format!("scopegate: {sentence}"));

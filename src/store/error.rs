@@ -1,5 +1,6 @@
 //! Error: why the store did not commit a proposal or answer a read.
 
+use super::engine::EngineError;
 use super::quota::Reached;
 use crate::policy::revision::Revision;
 
@@ -9,12 +10,12 @@ pub enum CommitError {
     /// A precondition no longer holds: read again and propose again.
     #[error("a precondition of the change no longer holds")]
     Conflict,
-    /// The engine cannot commit.
+    /// The store cannot commit.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
-/// Why the engine cannot answer.
+/// Why the store cannot answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
     /// The command queue is full.
@@ -35,7 +36,7 @@ pub enum StoreError {
     /// The company has reached a quota.
     #[error("`{name}` {0}", name = .0.bound.name())]
     AtBound(Reached),
-    /// The disk failed, or the engine is closed. No more changes are acknowledged.
+    /// The disk failed, or the store is closed. No more changes are acknowledged.
     #[error("the store cannot answer")]
     Unavailable,
     /// The stored data is corrupt.
@@ -69,5 +70,29 @@ impl From<prost::DecodeError> for Corrupt {
 impl From<Corrupt> for StoreError {
     fn from(_: Corrupt) -> Self {
         Self::Damaged
+    }
+}
+
+impl From<Corrupt> for EngineError {
+    fn from(_: Corrupt) -> Self {
+        Self::Damaged
+    }
+}
+
+impl From<EngineError> for CommitError {
+    fn from(error: EngineError) -> Self {
+        Self::Store(error.into())
+    }
+}
+
+impl From<EngineError> for StoreError {
+    /// Logs the error of the engine, and returns one without its text, so that no driver message
+    /// reaches a client.
+    fn from(error: EngineError) -> Self {
+        tracing::error!(%error, "the engine of the store failed");
+        match error {
+            EngineError::Damaged => Self::Damaged,
+            EngineError::Locked | EngineError::Io(_) => Self::Unavailable,
+        }
     }
 }

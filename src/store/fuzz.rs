@@ -44,8 +44,8 @@ pub fn result_bytes(body: [u8; 32], result: WriteResult) -> Vec<u8> {
 /// Whether a key that decodes as a tombstone or as the time of a reply is encoded to the same
 /// bytes.
 #[must_use]
-pub fn keys_are_read_as_written(tree_key: &[u8]) -> bool {
-    let tombstone = key::tombstone_of(tree_key).is_none_or(|of| key::tombstone(of) == tree_key);
-    let reply_time = key::reply_time_of(tree_key);
-    tombstone && reply_time.is_none_or(|(at, request)| key::reply_time(at, &request) == tree_key)
+pub fn keys_are_read_as_written(entry_key: &[u8]) -> bool {
+    let tombstone = key::tombstone_of(entry_key).is_none_or(|of| key::tombstone(of) == entry_key);
+    let reply_time = key::reply_time_of(entry_key);
+    tombstone && reply_time.is_none_or(|(at, request)| key::reply_time(at, &request) == entry_key)
 }

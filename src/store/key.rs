@@ -1,4 +1,4 @@
-//! Key: the keys of the tree in the embedded engine.
+//! Key: the keys of a store's entries in the engine.
 //!
 //! A key is a table byte, then numbers in big-endian order, then an id that runs to the end of the
 //! key. If something follows an id, the length of the id precedes it. An id therefore cannot extend
@@ -35,6 +35,8 @@ pub(super) const SCHEMA: &[u8] = b"Mschema";
 pub(super) const INCARNATION: &[u8] = b"Mincarnation";
 /// The last revision committed.
 pub(super) const HEAD: &[u8] = b"Mhead";
+/// The chain up to the last revision committed.
+pub(super) const CHAIN: &[u8] = b"Mchain";
 /// The durable time mark (D19), unless an operator has set the time back since.
 pub(super) const TIME: &[u8] = b"Mtime";
 
@@ -48,19 +50,19 @@ pub(super) const CHECKSUM: &[u8] = b"Mtally";
 pub(super) const COMPACTED: &[u8] = b"Mtrimmed";
 
 /// Whether the store checksum covers this key.
-pub(super) fn is_in_checksum(tree_key: &[u8]) -> bool {
-    tree_key != CHECKSUM && tree_key.first() != Some(&SEEN)
+pub(super) fn is_in_checksum(entry_key: &[u8]) -> bool {
+    entry_key != CHECKSUM && entry_key.first() != Some(&SEEN)
 }
 
 /// Whether a key is written at most once: it contains the revision that writes it.
-pub(super) fn is_written_once(tree_key: &[u8]) -> bool {
-    matches!(tree_key.first(), Some(&(CHANGE | CHANGE_OF | CHUNK)))
+pub(super) fn is_written_once(entry_key: &[u8]) -> bool {
+    matches!(entry_key.first(), Some(&(CHANGE | CHANGE_OF | CHUNK)))
 }
 
 /// The company and the quota that a key counts for, if any. The company is given by its creation
 /// revision.
-pub(super) fn quota_of(tree_key: &[u8]) -> Option<(Revision, Quota)> {
-    let (table, rest) = tree_key.split_first()?;
+pub(super) fn quota_of(entry_key: &[u8]) -> Option<(Revision, Quota)> {
+    let (table, rest) = entry_key.split_first()?;
     let bound = match *table {
         CREDENTIAL => Quota::Credentials,
         USER => Quota::Users,
@@ -95,7 +97,7 @@ impl Key {
     }
 }
 
-/// The key of a fact in the tree.
+/// The key of a fact in the engine.
 pub(super) fn fact(key: &FactKey) -> Vec<u8> {
     match key {
         FactKey::Catalog => vec![CATALOG],
@@ -281,7 +283,7 @@ pub(super) fn tombstone_of(key: &[u8]) -> Option<Tombstone> {
     }
 }
 
-/// The key of the stored reply to a request.
+/// The key of the stored result of a request.
 pub(super) fn reply(request: &RequestKey) -> Vec<u8> {
     let mut key = vec![REPLY];
     key.extend(request.0);
@@ -295,7 +297,7 @@ pub(super) fn reply_time(millisecond: u64, request: &RequestKey) -> Vec<u8> {
     key.0
 }
 
-/// All times of stored replies, in order.
+/// All times of stored results, in order.
 pub(super) fn all_reply_times() -> Vec<u8> {
     vec![REPLY_TIME]
 }
@@ -344,7 +346,7 @@ mod tests {
         tables.sort_unstable();
         tables.dedup();
         assert_eq!(tables.len(), TABLES.len());
-        for meta in [INCARNATION, HEAD, TIME, COMPACTED] {
+        for meta in [INCARNATION, HEAD, CHAIN, TIME, COMPACTED] {
             assert_eq!(meta[0], SCHEMA[0]);
         }
     }

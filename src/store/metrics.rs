@@ -1,9 +1,9 @@
-//! StoreMetrics: counters, gauges and histograms of an engine.
+//! StoreMetrics: counters, gauges and histograms of a store.
 
 use super::quota::Quota;
 use crate::metrics::{Counter, Gauge, Histogram};
 
-/// Metrics of an engine since it was opened.
+/// Metrics of a store since it was opened.
 #[derive(Debug, Default)]
 pub struct StoreMetrics {
     /// Committed changes.

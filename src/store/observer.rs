@@ -1,4 +1,4 @@
-//! Observer: the interface through which the engine reports commits.
+//! Observer: the interface through which the store reports commits.
 
 use super::fact::{Fact, FactKey};
 use crate::policy::change::Change;
@@ -26,6 +26,6 @@ pub trait CommitObserver: Send + Sync {
     /// The changes of the batch, in order. It is called after [`Self::durable`] and before the
     /// writer replies to any caller.
     fn published(&self, _changes: Vec<Change>) {}
-    /// The disk failed. It is unknown whether the batch survives, and the engine stops for good.
+    /// The disk failed. It is unknown whether the batch survives, and the store stops for good.
     fn failed(&self);
 }

@@ -1,6 +1,6 @@
 //! Proposal: a change to commit, with the facts that it read and the facts that it writes.
 //!
-//! Not here: how the engine checks and commits it.
+//! Not here: how the store checks and commits it.
 
 use jiff::Timestamp;
 
@@ -21,7 +21,7 @@ pub struct FactWrite {
     pub after: Option<Fact>,
 }
 
-/// A change to commit. The engine sets the revision and the time of the change.
+/// A change to commit. The store sets the revision and the time of the change.
 pub struct Proposal {
     /// Facts that the plan read and does not write, each with the revision that was read; `None`
     /// for a fact that does not exist.

@@ -1,7 +1,7 @@
 //! Quota: limits on how much one company may store, and write in a day, so that one company cannot
 //! use up the disk.
 //!
-//! Not here: how much each company has; the engine counts that where it orders commits.
+//! Not here: how much each company has; `usage` counts that.
 
 use std::fmt;
 

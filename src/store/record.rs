@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use prost::Message;
 use prost_types::Timestamp as Stamp;
 
+use super::chain::Chain;
 use super::error::Corrupt;
 use super::idempotency::{ResultDetail, StoredResult, WriteResult};
 use super::{Fact, FactKey};
@@ -346,7 +347,17 @@ fn scopes(names: Vec<String>) -> Result<Vec<Scope>, Corrupt> {
     names.into_iter().map(|name| Scope::parse(name).map_err(|_| Corrupt)).collect()
 }
 
-/// Encodes a change.
+/// Encodes a change with the chain up to it. `chain` is the one before, and becomes that up to it.
+pub(super) fn encode_chained(change: &Change, chain: &mut Chain) -> Vec<u8> {
+    let mut bytes = encode_change(change);
+    *chain = chain.next(&bytes);
+    // The chain is at the end. The bytes before it are the record without its chain.
+    let chain = ChangeRecord { chain: chain.bytes().to_vec(), ..ChangeRecord::default() };
+    bytes.extend(chain.encode_to_vec());
+    bytes
+}
+
+/// Encodes a change without its chain.
 pub(super) fn encode_change(change: &Change) -> Vec<u8> {
     let text = |id: Option<&str>| id.unwrap_or_default().to_owned();
     ChangeRecord {
@@ -374,6 +385,7 @@ pub(super) fn encode_change(change: &Change) -> Vec<u8> {
                 after: field.after.clone(),
             })
             .collect(),
+        chain: Vec::new(),
     }
     .encode_to_vec()
 }

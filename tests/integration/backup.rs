@@ -16,7 +16,6 @@ use scopegate::policy::change::ChangeKind;
 use scopegate::proto::backup_service_client::BackupServiceClient;
 use scopegate::proto::*;
 use scopegate::store::Store;
-use scopegate::store::sled::SledStore;
 use tonic::Code;
 
 /// How far revisions jump with a restore.
@@ -315,7 +314,7 @@ async fn a_restored_store_is_a_new_incarnation() {
     let etag = client.credential("a", "hr").await.expect("read").etag;
     client.create_company("lost", None).await;
     server.kill();
-    let mark = SledStore::open(&path("data")).expect("opened").time_mark();
+    let mark = Store::open(&path("data")).expect("opened").time_mark();
 
     restored(&path("file"), &path("new"));
     let server = Server::start(&path("new"), &[]);
@@ -353,9 +352,9 @@ async fn a_restored_store_is_a_new_incarnation() {
     assert_eq!(told, [("RestoreBackup", revision + STEP), made]);
     assert_eq!(client.reason("c", "hr", &["users:read"]).await, Reason::Allowed);
     assert!(server.terminate().success());
-    let store = SledStore::open(&path("new")).expect("opened");
+    let store = Store::open(&path("new")).expect("opened");
     assert!(store.time_mark() >= mark.map(|mark| mark - jiff::SignedDuration::from_secs(3)));
-    assert_ne!(store.incarnation(), SledStore::open(&path("data")).expect("opened").incarnation());
+    assert_ne!(store.incarnation(), Store::open(&path("data")).expect("opened").incarnation());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -474,7 +473,7 @@ async fn a_restore_that_is_killed_leaves_no_store_and_is_run_again() {
         if !new.exists() {
             continue;
         }
-        match SledStore::open(&new) {
+        match Store::open(&new) {
             // Before the mark there is nothing, and behind it everything.
             Ok(store) => {
                 let all = store.opened_at().0;

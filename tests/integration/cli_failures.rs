@@ -736,7 +736,7 @@ async fn stored_text_is_returned_unchanged() {
     const LABEL: &str = "Payroll \u{202e}nimda\u{200b}\u{e0041}\u{1b}[2J";
     let (home, data) = (dir(), dir());
     drop(demo(data.path()));
-    let store = scopegate::store::sled::SledStore::open(data.path()).expect("a store");
+    let store = scopegate::store::Store::open(data.path()).expect("a store");
     let authority = Authority::new(std::sync::Arc::new(store), 1).expect("opened");
     let new = NewCompany {
         id: CompanyId::parse("odd").expect("an id"),

@@ -11,7 +11,6 @@ use jiff::{SignedDuration, Timestamp};
 use scopegate::policy::change::{Author, Change, ChangeKind};
 use scopegate::policy::revision::Revision;
 use scopegate::proto::*;
-use scopegate::store::sled::SledStore;
 use scopegate::store::{
     CommitObserver, IdempotencyRecord, Outcome, Proposal, RequestKey, Store, StoredResult,
     WriteResult,
@@ -347,7 +346,7 @@ async fn an_end_is_on_the_disk_before_it_is_told_by_whatever_call() {
             }
         }
         server.kill();
-        let store = SledStore::open(&machine.store()).expect("opened");
+        let store = Store::open(&machine.store()).expect("opened");
         let mark = SystemTime::from(store.time_mark().expect("a mark"));
         assert!(mark >= end, "{door:?}: {mark:?} is before {end:?}");
         assert!(
@@ -404,13 +403,13 @@ fn proposal(time: Timestamp, idempotency: Option<IdempotencyRecord>) -> Proposal
     Proposal { preconditions: vec![], caller: None, writes: vec![], change, idempotency }
 }
 
-fn commit(store: &dyn Store, proposal: Proposal) -> Timestamp {
+fn commit(store: &Store, proposal: Proposal) -> Timestamp {
     let ticket = store.commit(proposal).expect("queued");
     ticket.blocking_recv().expect("answered").expect("committed").time
 }
 
-fn open(dir: &Path) -> SledStore {
-    SledStore::open(dir).expect("opened").keeping_changes_for(SignedDuration::from_hours(24))
+fn open(dir: &Path) -> Store {
+    Store::open(dir).expect("opened").keeping_changes_for(SignedDuration::from_hours(24))
 }
 
 #[test]
@@ -418,7 +417,7 @@ fn an_accepted_clock_outlives_a_crash_before_the_witness_knows() {
     let dir = tempfile::tempdir().expect("a directory");
     let store = Arc::new(open(dir.path()));
     store.start(Arc::new(Nobody));
-    commit(&*store, proposal(hour(1_000), None));
+    commit(&store, proposal(hour(1_000), None));
     store.close();
     drop(store);
     let witness = dir.path().join("witness");
@@ -437,7 +436,7 @@ fn an_accepted_clock_outlives_a_crash_before_the_witness_knows() {
     let store = Arc::new(open(dir.path()));
     assert_eq!(store.time_mark(), Some(hour(10)));
     store.start(Arc::new(Nobody));
-    assert_eq!(commit(&*store, proposal(hour(9), None)), hour(10), "never backwards from there");
+    assert_eq!(commit(&store, proposal(hour(9), None)), hour(10), "never backwards from there");
 }
 
 #[test]
@@ -475,14 +474,14 @@ fn entries_of_a_rejected_clock_are_not_kept_longer() {
 }
 
 /// Commits a change that remembers its request.
-fn commit_request(store: &dyn Store, at: Timestamp, request: u8) {
+fn commit_request(store: &Store, at: Timestamp, request: u8) {
     let key = RequestKey([request; 32]);
     let idempotency = IdempotencyRecord { key, body: [1; 32], result: WriteResult::default() };
     commit(store, proposal(at, Some(idempotency)));
 }
 
 /// Waits until a request is no longer remembered.
-fn wait_until_forgotten(store: &dyn Store, request: u8) {
+fn wait_until_forgotten(store: &Store, request: u8) {
     for _ in 0..1_000 {
         if store.answered(&RequestKey([request; 32])).expect("readable").is_none() {
             return;
@@ -497,13 +496,13 @@ fn reported_expiry_does_not_shorten_retention() {
     let dir = tempfile::tempdir().expect("a directory");
     let store = Arc::new(open(dir.path()));
     store.start(Arc::new(Nobody));
-    commit_request(&*store, hour(1_000), 1);
-    commit_request(&*store, hour(1_010), 2);
+    commit_request(&store, hour(1_000), 1);
+    commit_request(&store, hour(1_010), 2);
     // An end that is told while the clock is doubted, and what is believed meanwhile.
     let told = store.persist_time(hour(9_000)).expect("queued");
     told.blocking_recv().expect("kept");
     store.mark_time(hour(9_000), hour(1_025));
-    wait_until_forgotten(&*store, 1);
+    wait_until_forgotten(&store, 1);
     assert!(
         store.answered(&RequestKey([2; 32])).expect("readable").is_some(),
         "its day is not over"
@@ -511,7 +510,7 @@ fn reported_expiry_does_not_shorten_retention() {
     let kept = store.changes(None, Revision(1), Revision(2), 10).expect("kept");
     assert_eq!(kept.len(), 1, "its retention is not over");
     store.mark_time(hour(9_000), hour(1_035));
-    wait_until_forgotten(&*store, 2);
+    wait_until_forgotten(&store, 2);
 }
 
 #[test]
@@ -519,7 +518,7 @@ fn a_request_of_after_an_accepted_clock_is_remembered_for_its_day() {
     let dir = tempfile::tempdir().expect("a directory");
     let store = Arc::new(open(dir.path()));
     store.start(Arc::new(Nobody));
-    commit_request(&*store, hour(1_000), 1);
+    commit_request(&store, hour(1_000), 1);
     store.close();
     drop(store);
     let mut store = open(dir.path());
@@ -527,9 +526,9 @@ fn a_request_of_after_an_accepted_clock_is_remembered_for_its_day() {
     let store = Arc::new(store);
     store.start(Arc::new(Nobody));
     // The store's time is ahead of the machine's, by an end that was told.
-    commit_request(&*store, hour(60), 2);
+    commit_request(&store, hour(60), 2);
     store.mark_time(hour(60), hour(36));
-    wait_until_forgotten(&*store, 1);
+    wait_until_forgotten(&store, 1);
     assert!(
         store.answered(&RequestKey([2; 32])).expect("readable").is_some(),
         "its day is not over"

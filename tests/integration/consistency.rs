@@ -24,7 +24,7 @@ use scopegate::policy::query::{Query, Requirement};
 use scopegate::policy::reason::Reason;
 use scopegate::policy::revision::Revision;
 use scopegate::policy::scope::Scope;
-use scopegate::store::sled::SledStore;
+use scopegate::store::Store;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 const COMPANIES: usize = 20;
@@ -140,7 +140,7 @@ impl Settled {
 
 impl World {
     async fn new(dir: &std::path::Path, cache_entries: u64) -> Arc<Self> {
-        let store = Arc::new(SledStore::open(dir).expect("opened"));
+        let store = Arc::new(Store::open(dir).expect("opened"));
         let authority = Authority::new(store, cache_entries).expect("readable");
         authority
             .internal_session("test")
@@ -565,7 +565,7 @@ fn torn_checks() -> u64 {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn no_check_pairs_a_users_roles_with_grants_of_another_revision() {
     let dir = tempfile::tempdir().expect("a directory");
-    let store = Arc::new(SledStore::open(dir.path()).expect("opened"));
+    let store = Arc::new(Store::open(dir.path()).expect("opened"));
     let authority = Arc::new(Authority::new(store, 16).expect("readable"));
     let yaml = "scopes: { a: , b: }\nroles: { r: { scopes: { a: all } } }";
     authority.internal_session("test").apply_catalog_file(yaml, false, "").await.expect("applied");

@@ -242,7 +242,7 @@ async fn expired_grants_stay_expired_when_the_process_dies_and_the_clock_steps_b
     client.authorization.clone().grant_scopes(request).await.expect("granted");
     while client.reason("acme", "hr", &["users:read"]).await != Reason::GrantExpired {}
     server.kill();
-    let store = scopegate::store::sled::SledStore::open(dir.path()).expect("opened");
+    let store = scopegate::store::Store::open(dir.path()).expect("opened");
     let mark = scopegate::store::Store::time_mark(&store).expect("a mark");
     let soon = jiff::Timestamp::try_from(soon).expect("a time");
     assert!(mark >= soon, "whatever the clock says next, the time starts behind the expiry");

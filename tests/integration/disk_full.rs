@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crate::harness;
 use crate::harness::{Client, Server, owned, refused};
 use scopegate::proto::*;
-use scopegate::store::sled::SledStore;
+use scopegate::store::Store;
 use tonic::Code;
 
 /// Longer than anything here should take.
@@ -495,7 +495,7 @@ fn a_disk_that_cannot_be_written_is_one_sentence_and_74() {
     let Some(way) = small_disk() else { return };
     let dir = tempfile::tempdir().expect("a directory");
     // A new store, and one that was written before.
-    drop(SledStore::open(&dir.path().join("old")).expect("opened"));
+    drop(Store::open(&dir.path().join("old")).expect("opened"));
     let mount =
         format!("mount --bind {0} {0} && mount -o remount,bind,ro {0}", dir.path().display());
     for name in ["new", "old"] {

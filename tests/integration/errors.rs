@@ -28,9 +28,9 @@ use scopegate::policy::query::{Query, Requirement};
 use scopegate::policy::reason::Reason;
 use scopegate::policy::revision::Revision;
 use scopegate::policy::scope::Scope;
+use scopegate::store::Store;
 use scopegate::store::StoreError;
 use scopegate::store::quota::{Quota, Reached};
-use scopegate::store::sled::SledStore;
 use scopegate::wire::names::code_name;
 use scopegate::wire::render;
 use scopegate::wire::validate::InvalidRequest;
@@ -393,7 +393,7 @@ fn answers() -> Vec<Answer> {
 #[tokio::test]
 async fn two_renderers_of_the_same_question_agree() {
     let dir = tempfile::tempdir().expect("a directory");
-    let store = Arc::new(SledStore::open(dir.path()).expect("opened"));
+    let store = Arc::new(Store::open(dir.path()).expect("opened"));
     let authority = Authority::new(store, 16).expect("readable");
     let session = authority.internal_session("test");
     let yaml = "audiences: { x: , y: }\nscopes: { a: , b: }";

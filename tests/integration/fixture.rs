@@ -14,9 +14,9 @@ use scopegate::policy::credential::{Credential, Grant};
 use scopegate::policy::id::{CompanyId, CredentialId};
 use scopegate::policy::revision::Revision;
 use scopegate::policy::scope::ScopeId;
-use scopegate::store::sled::{OpenError, SledStore};
+use scopegate::store::engine::{Engine, SledEngine};
 use scopegate::store::{
-    CommitObserver, Fact, FactKey, FactWrite, Outcome, Proposal, Store, StoreError,
+    CommitObserver, Fact, FactKey, FactWrite, OpenError, Outcome, Proposal, Store, StoreError,
 };
 
 /// How many companies there can be at once, and credentials of each.
@@ -155,7 +155,7 @@ impl Fixture {
     }
 
     /// Changes that can be proposed together, because none rests on another.
-    fn batch(&mut self, most: usize, store: &dyn Store) -> Vec<Proposal> {
+    fn batch(&mut self, most: usize, store: &Store) -> Vec<Proposal> {
         let (mut proposals, mut touched) = (Vec::new(), Vec::new());
         while proposals.len() < most {
             let (company, op) = self.next();
@@ -170,13 +170,7 @@ impl Fixture {
     }
 
     /// Commits about as many changes, and says which revision is acknowledged.
-    pub fn live(
-        &mut self,
-        store: &dyn Store,
-        until: u64,
-        rng: &mut Rng,
-        mut told: impl FnMut(u64),
-    ) {
+    pub fn live(&mut self, store: &Store, until: u64, rng: &mut Rng, mut told: impl FnMut(u64)) {
         while self.revision < until {
             let most = 1 + rng.below(6) as usize;
             let proposals = self.batch(most, store);
@@ -195,7 +189,7 @@ impl Fixture {
     }
 
     /// The store holds this fixture, the whole fixture, and nothing else.
-    pub fn verify(&self, store: &dyn Store) -> Result<(), Wrong> {
+    pub fn verify(&self, store: &Store) -> Result<(), Wrong> {
         let readable = Wrong::Unreadable;
         let same = |what: &str, found: String, expected: String| {
             if found == expected {
@@ -272,13 +266,7 @@ fn moment(n: u64) -> Timestamp {
     Timestamp::from_second(n as i64).expect("a time")
 }
 
-fn propose(
-    store: &dyn Store,
-    house: Option<&House>,
-    company: u64,
-    op: Op,
-    revision: u64,
-) -> Proposal {
+fn propose(store: &Store, house: Option<&House>, company: u64, op: Op, revision: u64) -> Proposal {
     let id = company_id(company);
     let now = moment(revision + 1);
     let key = match (op, house) {
@@ -346,8 +334,14 @@ fn propose(
 }
 
 /// Opens the store; changes are kept for as long as it takes to make a thousand.
-pub fn open(dir: &Path) -> Result<SledStore, OpenError> {
-    Ok(SledStore::open(dir)?.keeping_changes_for(SignedDuration::from_secs(1_000)))
+pub fn open(dir: &Path) -> Result<Store, OpenError> {
+    open_on::<SledEngine>(dir)
+}
+
+/// The same on an engine.
+pub fn open_on<E: Engine>(dir: &Path) -> Result<Store, OpenError> {
+    let store = Store::open_on::<E>(dir, 64 << 20)?;
+    Ok(store.keeping_changes_for(SignedDuration::from_secs(1_000)))
 }
 
 /// Listens to nothing in particular.

@@ -4,7 +4,6 @@ use std::path::Path;
 use crate::harness;
 use crate::harness::{Client, Server, fields, owned, refused};
 use scopegate::proto::*;
-use scopegate::store::sled::SledStore;
 use scopegate::store::{RequestKey, Store, WriteResult};
 use tonic::Code;
 use uuid::Uuid;
@@ -382,7 +381,7 @@ async fn a_repeat_tells_what_was_done_then_of_a_resource_as_it_is_now() {
     // What is kept does not grow with the resource.
     assert!(prost::Message::encoded_len(&first) > 30_000);
     assert!(server.terminate().success());
-    let store = SledStore::open(dir.path()).expect("opened");
+    let store = Store::open(dir.path()).expect("opened");
     let id = Uuid::parse_str(&id).expect("an id");
     let key = [id.as_bytes().as_slice(), b"UpdateCredential", &[0, 1]].concat();
     let kept = store.answered(&RequestKey(*blake3::hash(&key).as_bytes())).expect("readable");

@@ -8,7 +8,7 @@ use scopegate::authority::{Authority, NewCompany, NewCredential, WriteOptions};
 use scopegate::policy::id::{CompanyId, CredentialId};
 use scopegate::policy::scope::Scope;
 use scopegate::proto::*;
-use scopegate::store::sled::SledStore;
+use scopegate::store::Store;
 use tonic::Code;
 
 const MANY: usize = 70_000;
@@ -21,7 +21,7 @@ fn id(n: usize) -> String {
 
 /// A company whose every credential holds `a`.
 async fn fill(dir: &Path) {
-    let store = Arc::new(SledStore::open(dir).expect("opened"));
+    let store = Arc::new(Store::open(dir).expect("opened"));
     let authority = Arc::new(Authority::new(store, 1_000).expect("readable"));
     let yaml = "scopes: { a: , b: }";
     authority.internal_session("test").apply_catalog_file(yaml, false, "").await.expect("applied");

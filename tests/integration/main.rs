@@ -10,6 +10,7 @@
 mod architecture;
 mod authentication;
 mod backup;
+mod chain;
 mod cli;
 mod cli_confirmations;
 mod cli_connection;
@@ -43,6 +44,7 @@ mod opaque_tokens;
 mod open_errors;
 mod platforms;
 mod power_loss;
+mod redb_engine;
 mod replay;
 mod requirements;
 mod resilience;

@@ -9,7 +9,6 @@ use std::process::{Command, Stdio};
 use crate::harness;
 use crate::harness::Server;
 use scopegate::store::Store;
-use scopegate::store::sled::SledStore;
 
 /// A store of a user who is not root, and the binary where that user can run it.
 struct Somebody {
@@ -70,7 +69,7 @@ impl Somebody {
 
     /// The store is as it was.
     fn is_intact(&self) {
-        let store = SledStore::open(&self.store()).expect("opened");
+        let store = Store::open(&self.store()).expect("opened");
         assert_eq!(store.opened_at().0, 1);
     }
 }
@@ -153,7 +152,7 @@ fn a_path_that_may_not_be_used_is_named() {
 fn a_signal_ends_a_server_that_is_still_opening() {
     let dir = tempfile::tempdir().expect("a directory");
     // Whoever opens it waits a while for this one to let go.
-    let _held = SledStore::open(dir.path()).expect("opened");
+    let _held = Store::open(dir.path()).expect("opened");
     for signal in ["TERM", "INT"] {
         let mut command = harness::scopegate();
         command.args(["serve", "--listen", "127.0.0.1:0", "--data-dir"]).arg(dir.path());

@@ -12,9 +12,9 @@ use std::sync::Arc;
 use crate::fixture;
 use crate::fixture::{Fixture, NoListener, Rng};
 use crate::harness::process::alone;
+use crate::redb_engine::RedbEngine;
 use disk_model::{DiskModel, OUTCOMES};
-use scopegate::store::Store;
-use scopegate::store::sled::SledStore;
+use scopegate::store::engine::{Engine, SledEngine};
 use syscall_trace::{Moment, Op};
 
 /// The process to record: the same binary, told so by its environment.
@@ -33,9 +33,19 @@ fn cuts() -> usize {
 #[test]
 fn recorded_process() {
     let Ok(part) = std::env::var(PART) else { return };
-    let (root, life) = part.split_once(' ').expect("a directory and a number");
-    let (root, mut rng) = (Path::new(root), Rng(life.parse().expect("a number")));
-    let store = fixture::open(&root.join("store")).expect("opened");
+    let [engine, life, root] = part.splitn(3, ' ').collect::<Vec<_>>()[..] else {
+        panic!("an engine, a number and a directory")
+    };
+    let life = life.parse().expect("a number");
+    match engine {
+        "redb" => live::<RedbEngine>(Path::new(root), life),
+        _ => live::<SledEngine>(Path::new(root), life),
+    }
+}
+
+fn live<E: Engine>(root: &Path, life: u64) {
+    let mut rng = Rng(life);
+    let store = fixture::open_on::<E>(&root.join("store")).expect("opened");
     let mut fixture = Fixture::at(store.opened_at().0);
     // What was opened is told to whoever asks, so it has to stay.
     let mut told = fs::File::create(root.join("told")).expect("made");
@@ -61,6 +71,15 @@ fn memory() -> tempfile::TempDir {
 
 #[test]
 fn acknowledged_changes_survive_a_power_cut_at_any_moment() {
+    survive_power_cuts::<SledEngine>("sled");
+}
+
+#[test]
+fn acknowledged_changes_survive_a_power_cut_on_another_engine() {
+    survive_power_cuts::<RedbEngine>("redb");
+}
+
+fn survive_power_cuts<E: Engine>(engine: &str) {
     if !syscall_trace::at_hand() {
         println!("skipped: no strace, or it may not trace (apt-get install strace)");
         return;
@@ -79,7 +98,7 @@ fn acknowledged_changes_survive_a_power_cut_at_any_moment() {
         let recorded = syscall_trace::recorder(&log);
         let recorded: Vec<_> = recorded.iter().map(String::as_str).collect();
         let status = alone("power_loss::recorded_process", &recorded)
-            .env(PART, format!("{} {life}", root.display()))
+            .env(PART, format!("{engine} {life} {}", root.display()))
             .stdout(std::process::Stdio::null())
             .status();
         assert!(status.expect("recorded").success(), "the life ended well");
@@ -119,7 +138,7 @@ fn acknowledged_changes_survive_a_power_cut_at_any_moment() {
                 most = most.max(disk.afloat());
                 images += 1;
                 let what = format!("life {life}, moment {at}, {outcome:?}, {told} was told");
-                match opened(&image.join("store"), told) {
+                match opened::<E>(&image.join("store"), told) {
                     Ok(revision) if revision == told => behind += 1,
                     Ok(_) => ahead += 1,
                     Err(Trouble::Refused(error)) => {
@@ -146,14 +165,58 @@ fn acknowledged_changes_survive_a_power_cut_at_any_moment() {
     assert!(refused.is_empty(), "a power cut alone never damages a store");
 }
 
+/// How often to kill.
+const KILLS: u64 = 12;
+
+#[test]
+fn acknowledged_changes_survive_a_kill_at_any_moment() {
+    survive_kills::<SledEngine>("sled");
+}
+
+#[test]
+fn acknowledged_changes_survive_a_kill_on_another_engine() {
+    survive_kills::<RedbEngine>("redb");
+}
+
+/// The same process, killed after so many acknowledgements.
+fn survive_kills<E: Engine>(engine: &str) {
+    let dir = memory();
+    let told = dir.path().join("told");
+    let told = || {
+        let lines = fs::read_to_string(&told).unwrap_or_default();
+        let whole = lines.rsplit_once('\n').map_or("", |(whole, _)| whole);
+        whole.lines().next_back().map_or(0, |line| line.parse().expect("a revision"))
+    };
+    let (mut rng, mut last) = (Rng(1), 0);
+    for life in 0..KILLS {
+        fs::remove_file(dir.path().join("told")).ok();
+        let mut process = alone("power_loss::recorded_process", &[])
+            .env(PART, format!("{engine} {life} {}", dir.path().display()))
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .expect("started");
+        let until = last + rng.below(CHANGES - 100);
+        while told() <= until && process.try_wait().expect("there").is_none() {
+            std::thread::yield_now();
+        }
+        process.kill().expect("killed");
+        process.wait().expect("ended");
+        assert!(told() > until, "life {life} ended by itself");
+        match opened::<E>(&dir.path().join("store"), told()) {
+            Ok(revision) => last = revision,
+            Err(Trouble::Refused(error) | Trouble::Wrong(error)) => panic!("life {life}: {error}"),
+        }
+    }
+}
+
 enum Trouble {
     Refused(String),
     Wrong(String),
 }
 
 /// Opens the store, finds the fixture of its revision, and goes on with it.
-fn opened(dir: &Path, told: u64) -> Result<u64, Trouble> {
-    let store = fixture::open(dir).map_err(|error| Trouble::Refused(error.to_string()))?;
+fn opened<E: Engine>(dir: &Path, told: u64) -> Result<u64, Trouble> {
+    let store = fixture::open_on::<E>(dir).map_err(|error| Trouble::Refused(error.to_string()))?;
     let revision = store.opened_at().0;
     if revision < told {
         return Err(Trouble::Wrong(format!("opened at {revision}")));
@@ -165,7 +228,7 @@ fn opened(dir: &Path, told: u64) -> Result<u64, Trouble> {
     fixture.live(&store, revision + 3, &mut Rng(revision), |_| ());
     store.close();
     drop(store);
-    let store = SledStore::open(dir).map_err(|error| Trouble::Refused(error.to_string()))?;
+    let store = fixture::open_on::<E>(dir).map_err(|error| Trouble::Refused(error.to_string()))?;
     fixture.verify(&store).map_err(wrong)?;
     Ok(revision)
 }

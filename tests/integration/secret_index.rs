@@ -14,8 +14,7 @@ use scopegate::authority::{
 use scopegate::policy::id::{CompanyId, CredentialId, Name};
 use scopegate::policy::secret::SecretText;
 use scopegate::proto::*;
-use scopegate::store::sled::{OpenError, SledStore};
-use scopegate::store::{FactKey, Store};
+use scopegate::store::{FactKey, OpenError, Store};
 use tempfile::TempDir;
 use tonic::Code;
 
@@ -297,17 +296,17 @@ async fn a_store_of_schema_1_gets_the_index_when_it_is_opened() {
 fn a_program_is_told_once_that_it_has_upgraded_a_store() {
     let dir = dir();
     let (store, _) = schema_1(dir.path());
-    assert_eq!(SledStore::open(&store).expect("opened").upgraded_from(), Some(1));
-    assert_eq!(SledStore::open(&store).expect("opened").upgraded_from(), None);
-    assert_eq!(SledStore::open(&dir.path().join("new")).expect("made").upgraded_from(), None);
-    let newer = OpenError::Newer { dir: "d".to_owned(), found: 3 }.to_string();
-    assert!(newer.contains("schema 3, this program knows 2"), "{newer}");
+    assert_eq!(Store::open(&store).expect("opened").upgraded_from(), Some(1));
+    assert_eq!(Store::open(&store).expect("opened").upgraded_from(), None);
+    assert_eq!(Store::open(&dir.path().join("new")).expect("made").upgraded_from(), None);
+    let newer = OpenError::Newer { dir: "d".to_owned(), found: 4 }.to_string();
+    assert!(newer.contains("schema 4, this program knows 3"), "{newer}");
 }
 
 /// The parts of a server without its wire.
 struct World {
     authority: Authority,
-    store: Arc<SledStore>,
+    store: Arc<Store>,
 }
 
 fn acme() -> CompanyId {
@@ -320,8 +319,8 @@ fn hr() -> CredentialId {
 
 impl World {
     fn new(dir: &Path, cache_entries: u64) -> Self {
-        let store = Arc::new(SledStore::open(dir).expect("opened"));
-        let authority = Authority::new(Arc::<SledStore>::clone(&store), cache_entries);
+        let store = Arc::new(Store::open(dir).expect("opened"));
+        let authority = Authority::new(Arc::<Store>::clone(&store), cache_entries);
         Self { authority: authority.expect("readable"), store }
     }
 

@@ -1,6 +1,8 @@
-//! What every engine must do, written against the trait. One line per engine at the end.
+//! What a store must do on every engine. One line per engine at the end of the suite.
 use std::path::Path;
 use std::sync::{Arc, Mutex};
+
+use crate::redb_engine::RedbEngine;
 
 use jiff::Timestamp;
 use scopegate::policy::catalog::Catalog;
@@ -15,7 +17,6 @@ use scopegate::policy::role::Roles;
 use scopegate::policy::scope::ScopeId;
 use scopegate::policy::secret::Secret;
 use scopegate::policy::user::User;
-use scopegate::store::sled::SledStore;
 use scopegate::store::{
     CommitError, CommitObserver, Fact, FactKey, FactWrite, IdempotencyRecord, Outcome, Proposal,
     Receipt, RequestKey, ResultDetail, Store, StoreError, StoredResult, WriteResult,
@@ -72,7 +73,7 @@ fn company(text: &str, catalog: &Catalog) -> Company {
 }
 
 /// A store with a writer that listens to nobody in particular.
-fn started(store: Arc<dyn Store>) -> Arc<dyn Store> {
+fn started(store: Arc<Store>) -> Arc<Store> {
     store.start(Arc::new(Ear::default()));
     store
 }
@@ -94,7 +95,7 @@ fn put(before: Option<Fact>, after: Fact) -> FactWrite {
     FactWrite { key, before, after: Some(after) }
 }
 
-fn commit(store: &dyn Store, step: FactWrite) -> Result<Receipt, CommitError> {
+fn commit(store: &Store, step: FactWrite) -> Result<Receipt, CommitError> {
     let change = change(ChangeKind::UpdateCompany, "acme");
     propose(
         store,
@@ -108,11 +109,11 @@ fn commit(store: &dyn Store, step: FactWrite) -> Result<Receipt, CommitError> {
     )
 }
 
-fn propose(store: &dyn Store, proposal: Proposal) -> Result<Receipt, CommitError> {
+fn propose(store: &Store, proposal: Proposal) -> Result<Receipt, CommitError> {
     store.commit(proposal).expect("queued").blocking_recv().expect("answered")
 }
 
-fn read_company(store: &dyn Store, text: &str) -> Option<Arc<Company>> {
+fn read_company(store: &Store, text: &str) -> Option<Arc<Company>> {
     match store.get(&FactKey::Company(id(text))).expect("readable") {
         Some(Fact::Company(company)) => Some(company),
         _ => None,
@@ -125,16 +126,16 @@ fn credential(company: &Company, text: &str, catalog: &Catalog, scopes: &[ScopeI
     Credential::create(id, String::new(), None, scopes, ground).expect("within").after
 }
 
-fn committed_facts_are_read_back_by_the_next_process(open: &dyn Fn(&Path) -> Arc<dyn Store>) {
+fn committed_facts_are_read_back_by_the_next_process(open: &dyn Fn(&Path) -> Arc<Store>) {
     let dir = tempfile::tempdir().expect("a directory");
     let catalog = catalog(3);
     let store = started(open(dir.path()));
     assert_eq!(store.opened_at(), Revision::ZERO);
     let incarnation = store.incarnation();
     let fact = Fact::Company(Arc::new(company("acme", &catalog)));
-    let receipt = commit(&*store, put(None, fact)).expect("committed");
+    let receipt = commit(&store, put(None, fact)).expect("committed");
     assert_eq!(receipt.revision, Revision(1));
-    let read = read_company(&*store, "acme").expect("there");
+    let read = read_company(&store, "acme").expect("there");
     assert_eq!((read.revision, read.created_at), (Revision(1), Revision(1)), "stamped");
     assert!(read.ceiling.iter().all(|(_, at)| *at == Revision(1)));
     store.close();
@@ -142,20 +143,20 @@ fn committed_facts_are_read_back_by_the_next_process(open: &dyn Fn(&Path) -> Arc
     let store = open(dir.path());
     assert_eq!(store.opened_at(), Revision(1));
     assert_eq!(store.incarnation(), incarnation, "the same life");
-    assert_eq!(read_company(&*store, "acme"), Some(read));
+    assert_eq!(read_company(&store, "acme"), Some(read));
     assert!(store.time_mark() >= Some(receipt.time));
 }
 
-fn a_proposal_stands_only_on_what_it_read(open: &dyn Fn(&Path) -> Arc<dyn Store>) {
+fn a_proposal_stands_only_on_what_it_read(open: &dyn Fn(&Path) -> Arc<Store>) {
     let dir = tempfile::tempdir().expect("a directory");
     let catalog = catalog(1);
     let store = started(open(dir.path()));
     let fact = Fact::Company(Arc::new(company("acme", &catalog)));
-    commit(&*store, put(None, fact.clone())).expect("committed");
-    assert_eq!(commit(&*store, put(None, fact)), Err(CommitError::Conflict), "it exists now");
-    let old = Fact::Company(read_company(&*store, "acme").expect("there"));
-    commit(&*store, put(Some(old.clone()), old.clone())).expect("committed");
-    assert_eq!(commit(&*store, put(Some(old.clone()), old.clone())), Err(CommitError::Conflict));
+    commit(&store, put(None, fact.clone())).expect("committed");
+    assert_eq!(commit(&store, put(None, fact)), Err(CommitError::Conflict), "it exists now");
+    let old = Fact::Company(read_company(&store, "acme").expect("there"));
+    commit(&store, put(Some(old.clone()), old.clone())).expect("committed");
+    assert_eq!(commit(&store, put(Some(old.clone()), old.clone())), Err(CommitError::Conflict));
     // The same for facts that it only rests on, present or absent.
     let other = || put(None, Fact::Company(Arc::new(company("other", &catalog))));
     for (key, revision) in
@@ -169,11 +170,11 @@ fn a_proposal_stands_only_on_what_it_read(open: &dyn Fn(&Path) -> Arc<dyn Store>
             change,
             idempotency: None,
         };
-        assert_eq!(propose(&*store, proposal), Err(CommitError::Conflict));
+        assert_eq!(propose(&store, proposal), Err(CommitError::Conflict));
     }
-    assert!(read_company(&*store, "other").is_none(), "a conflict changes nothing");
+    assert!(read_company(&store, "other").is_none(), "a conflict changes nothing");
     // Of many that rest on the same state one is committed, also within one batch.
-    let before = Fact::Company(read_company(&*store, "acme").expect("there"));
+    let before = Fact::Company(read_company(&store, "acme").expect("there"));
     let tickets: Vec<_> = (0..50)
         .map(|_| {
             let writes = vec![put(Some(before.clone()), before.clone())];
@@ -193,7 +194,7 @@ fn a_proposal_stands_only_on_what_it_read(open: &dyn Fn(&Path) -> Arc<dyn Store>
     assert_eq!(done.count(), 1);
 }
 
-fn a_full_queue_still_accepts_removals(open: &dyn Fn(&Path) -> Arc<dyn Store>) {
+fn a_full_queue_still_accepts_removals(open: &dyn Fn(&Path) -> Arc<Store>) {
     let dir = tempfile::tempdir().expect("a directory");
     let catalog = catalog(1);
     // Without a writer nothing leaves the queue.
@@ -243,7 +244,7 @@ fn a_full_queue_still_accepts_removals(open: &dyn Fn(&Path) -> Arc<dyn Store>) {
     assert_eq!(queue(put(Some(keys()), keys())), Err(StoreError::Busy), "there is an end");
 }
 
-fn a_change_depends_on_its_callers_key_and_on_no_other(open: &dyn Fn(&Path) -> Arc<dyn Store>) {
+fn a_change_depends_on_its_callers_key_and_on_no_other(open: &dyn Fn(&Path) -> Arc<Store>) {
     let dir = tempfile::tempdir().expect("a directory");
     let catalog = catalog(1);
     let store = started(open(dir.path()));
@@ -268,7 +269,7 @@ fn a_change_depends_on_its_callers_key_and_on_no_other(open: &dyn Fn(&Path) -> A
         let mut after = Keyring::clone(&before);
         edit(&mut after);
         let before = before.is_used().then_some(Fact::Keyring(before));
-        commit(&*store, put(before, Fact::Keyring(Arc::new(after)))).expect("committed");
+        commit(&store, put(before, Fact::Keyring(Arc::new(after)))).expect("committed");
     };
     let mut number = 0;
     let mut change_by = |caller: (Name, Revision)| {
@@ -281,7 +282,7 @@ fn a_change_depends_on_its_callers_key_and_on_no_other(open: &dyn Fn(&Path) -> A
             change: change(ChangeKind::CreateCompany, "acme"),
             idempotency: None,
         };
-        propose(&*store, proposal).map(drop)
+        propose(&store, proposal).map(drop)
     };
     assert_eq!(change_by((name("a"), Revision(1))), Err(CommitError::Conflict), "no keys yet");
     change_keys(&|keys| keys.insert(key("a")));
@@ -309,10 +310,10 @@ fn a_change_depends_on_its_callers_key_and_on_no_other(open: &dyn Fn(&Path) -> A
         change: change(ChangeKind::CreateCompany, "acme"),
         idempotency: None,
     };
-    propose(&*store, proposal).expect("committed");
+    propose(&store, proposal).expect("committed");
 }
 
-fn revisions_and_times_only_go_forward(open: &dyn Fn(&Path) -> Arc<dyn Store>) {
+fn revisions_and_times_only_go_forward(open: &dyn Fn(&Path) -> Arc<Store>) {
     let dir = tempfile::tempdir().expect("a directory");
     let catalog = catalog(1);
     let store = started(open(dir.path()));
@@ -322,7 +323,7 @@ fn revisions_and_times_only_go_forward(open: &dyn Fn(&Path) -> Arc<dyn Store>) {
         change.time = Timestamp::from_second(second).expect("a time");
         let writes = vec![put(None, Fact::Company(Arc::new(company(&format!("c{n}"), &catalog))))];
         let receipt = propose(
-            &*store,
+            &store,
             Proposal { preconditions: vec![], caller: None, writes, change, idempotency: None },
         )
         .expect("done");
@@ -337,7 +338,7 @@ fn revisions_and_times_only_go_forward(open: &dyn Fn(&Path) -> Arc<dyn Store>) {
     assert_eq!(open(dir.path()).time_mark(), Timestamp::from_second(500).ok());
 }
 
-fn holders_and_impact_follow_every_change_of_credentials(open: &dyn Fn(&Path) -> Arc<dyn Store>) {
+fn holders_and_impact_follow_every_change_of_credentials(open: &dyn Fn(&Path) -> Arc<Store>) {
     let dir = tempfile::tempdir().expect("a directory");
     let catalog = catalog(3);
     let scopes: Vec<_> = (0..3)
@@ -346,24 +347,24 @@ fn holders_and_impact_follow_every_change_of_credentials(open: &dyn Fn(&Path) ->
         .collect();
     let store = started(open(dir.path()));
     let acme = Fact::Company(Arc::new(company("acme", &catalog)));
-    commit(&*store, put(None, acme)).expect("committed");
-    let acme = read_company(&*store, "acme").expect("there");
-    let impact = |store: &dyn Store| {
+    commit(&store, put(None, acme)).expect("committed");
+    let acme = read_company(&store, "acme").expect("there");
+    let impact = |store: &Store| {
         let fact = store.get(&FactKey::Impact(acme.created_at)).expect("readable");
         fact.map(|fact| fact.revision())
     };
-    let holders = |store: &dyn Store, scope: usize| -> Vec<String> {
+    let holders = |store: &Store, scope: usize| -> Vec<String> {
         let found = store.holders(acme.created_at, scopes[scope], None, 10).expect("readable");
         found.iter().map(ToString::to_string).collect()
     };
-    assert_eq!(impact(&*store), None);
+    assert_eq!(impact(&store), None);
     for (name, held) in [("a", &scopes[..2]), ("b", &scopes[1..]), ("B", &scopes[..0])] {
         let fact = Fact::Credential(Arc::new(credential(&acme, name, &catalog, held)));
-        let receipt = commit(&*store, put(None, fact)).expect("committed");
-        assert_eq!(impact(&*store), Some(receipt.revision));
+        let receipt = commit(&store, put(None, fact)).expect("committed");
+        assert_eq!(impact(&store), Some(receipt.revision));
     }
     assert_eq!(
-        (holders(&*store, 0), holders(&*store, 1)),
+        (holders(&store, 0), holders(&store, 1)),
         (vec!["a".into()], vec!["a".into(), "b".into()])
     );
     let b = CredentialId::parse("b").expect("an id");
@@ -374,30 +375,30 @@ fn holders_and_impact_follow_every_change_of_credentials(open: &dyn Fn(&Path) ->
     // Deleting one takes it out of the index.
     let key = FactKey::Credential(acme.created_at, CredentialId::parse("a").expect("an id"));
     let before = store.get(&key).expect("readable");
-    let receipt = commit(&*store, FactWrite { key, before, after: None }).expect("committed");
-    assert_eq!((holders(&*store, 0), holders(&*store, 1)), (vec![], vec!["b".into()]));
-    assert_eq!(impact(&*store), Some(receipt.revision));
+    let receipt = commit(&store, FactWrite { key, before, after: None }).expect("committed");
+    assert_eq!((holders(&store, 0), holders(&store, 1)), (vec![], vec!["b".into()]));
+    assert_eq!(impact(&store), Some(receipt.revision));
 }
 
-fn a_deleted_companys_id_starts_empty(open: &dyn Fn(&Path) -> Arc<dyn Store>) {
+fn a_deleted_companys_id_starts_empty(open: &dyn Fn(&Path) -> Arc<Store>) {
     let dir = tempfile::tempdir().expect("a directory");
     let catalog = catalog(2);
     let store = started(open(dir.path()));
     let mut births = Vec::new();
     for _ in 0..2 {
-        commit(&*store, put(None, Fact::Company(Arc::new(company("acme", &catalog)))))
+        commit(&store, put(None, Fact::Company(Arc::new(company("acme", &catalog)))))
             .expect("created");
-        let acme = read_company(&*store, "acme").expect("there");
+        let acme = read_company(&store, "acme").expect("there");
         births.push(acme.created_at);
         assert!(store.credentials(acme.created_at, None, 10).expect("readable").is_empty());
         for n in 0..700 {
             let fact = credential(&acme, &format!("c{n}"), &catalog, &[ScopeId(1)]);
-            commit(&*store, put(None, Fact::Credential(Arc::new(fact)))).expect("created");
+            commit(&store, put(None, Fact::Credential(Arc::new(fact)))).expect("created");
         }
         let user = UserId::parse("ada").expect("an id");
         let role = Name::parse("r").expect("a name");
         let user = User::put(None, &user, acme.created_at, &[role]).after;
-        commit(&*store, put(None, Fact::User(Arc::new(user.clone())))).expect("created");
+        commit(&store, put(None, Fact::User(Arc::new(user.clone())))).expect("created");
         let key = FactKey::User(acme.created_at, user.id.clone());
         let Some(Fact::User(user)) = store.get(&key).expect("readable") else { panic!("there") };
         assert_eq!((user.roles.len(), user.created_at), (1, user.revision));
@@ -405,46 +406,46 @@ fn a_deleted_companys_id_starts_empty(open: &dyn Fn(&Path) -> Arc<dyn Store>) {
         let (company, credential) = (acme.created_at, Revision(3));
         let of = Parties { company, user: user.created_at, credential };
         let consent = Consent::put(None, of, &catalog, &user, &[]).after;
-        commit(&*store, put(None, Fact::Consent(Arc::new(consent)))).expect("created");
+        commit(&store, put(None, Fact::Consent(Arc::new(consent)))).expect("created");
         assert!(store.get(&FactKey::Consent(of)).expect("readable").is_some());
         let before = Some(Fact::Company(acme));
-        commit(&*store, FactWrite { key: FactKey::Company(id("acme")), before, after: None })
+        commit(&store, FactWrite { key: FactKey::Company(id("acme")), before, after: None })
             .expect("deleted");
-        assert!(read_company(&*store, "acme").is_none());
+        assert!(read_company(&store, "acme").is_none());
     }
     // What they left is swept while the writer has nothing else to do.
     for birth in births {
-        let gone = |store: &dyn Store| {
+        let gone = |store: &Store| {
             store.credentials(birth, None, 1).expect("readable").is_empty()
                 && store.holders(birth, ScopeId(1), None, 1).expect("readable").is_empty()
                 && store.users(birth, None, 1).expect("readable").is_empty()
         };
-        assert!(in_time(|| gone(&*store)), "swept");
+        assert!(in_time(|| gone(&store)), "swept");
     }
 }
 
-fn values_of_any_size_are_kept_whole(open: &dyn Fn(&Path) -> Arc<dyn Store>) {
+fn values_of_any_size_are_kept_whole(open: &dyn Fn(&Path) -> Arc<Store>) {
     let dir = tempfile::tempdir().expect("a directory");
     let big = catalog(70_000);
     let store = started(open(dir.path()));
     let acme = Fact::Company(Arc::new(company("acme", &big)));
-    commit(&*store, put(None, acme)).expect("committed");
-    commit(&*store, put(None, Fact::Catalog(Arc::new(big.clone())))).expect("committed");
-    let read = read_company(&*store, "acme").expect("there");
+    commit(&store, put(None, acme)).expect("committed");
+    commit(&store, put(None, Fact::Catalog(Arc::new(big.clone())))).expect("committed");
+    let read = read_company(&store, "acme").expect("there");
     assert_eq!(read.ceiling.len(), 70_000);
     // Replaced by a small one, and by a big one again.
     let small = Company { ceiling: Default::default(), ..(*read).clone() };
     let before = Some(Fact::Company(Arc::clone(&read)));
     let step = put(before, Fact::Company(Arc::new(small)));
-    commit(&*store, step).expect("committed");
-    let small = read_company(&*store, "acme").expect("there");
+    commit(&store, step).expect("committed");
+    let small = read_company(&store, "acme").expect("there");
     assert!(small.ceiling.is_empty());
     let step = put(Some(Fact::Company(small)), Fact::Company(Arc::clone(&read)));
-    commit(&*store, step).expect("committed");
+    commit(&store, step).expect("committed");
     store.close();
     drop(store);
     let store = open(dir.path());
-    assert_eq!(read_company(&*store, "acme").expect("there").ceiling, read.ceiling);
+    assert_eq!(read_company(&store, "acme").expect("there").ceiling, read.ceiling);
     let Some(Fact::Catalog(catalog)) = store.get(&FactKey::Catalog).expect("readable") else {
         panic!("the catalog is there")
     };
@@ -453,7 +454,7 @@ fn values_of_any_size_are_kept_whole(open: &dyn Fn(&Path) -> Arc<dyn Store>) {
     assert!(!dir.path().join("blobs").read_dir().is_ok_and(|mut files| files.next().is_some()));
 }
 
-fn the_log_has_every_change_once_in_order(open: &dyn Fn(&Path) -> Arc<dyn Store>) {
+fn the_log_has_every_change_once_in_order(open: &dyn Fn(&Path) -> Arc<Store>) {
     let dir = tempfile::tempdir().expect("a directory");
     let catalog = catalog(1);
     let store = started(open(dir.path()));
@@ -461,7 +462,7 @@ fn the_log_has_every_change_once_in_order(open: &dyn Fn(&Path) -> Arc<dyn Store>
         let step = put(None, Fact::Company(Arc::new(company(name, &catalog))));
         let change = change(ChangeKind::CreateCompany, name);
         propose(
-            &*store,
+            &store,
             Proposal {
                 preconditions: vec![],
                 caller: None,
@@ -499,7 +500,7 @@ fn later(hours: i64) -> Timestamp {
     Timestamp::from_second(hours * 3_600).expect("a time")
 }
 
-fn a_request_is_answered_once_and_remembered_for_a_day(open: &dyn Fn(&Path) -> Arc<dyn Store>) {
+fn a_request_is_answered_once_and_remembered_for_a_day(open: &dyn Fn(&Path) -> Arc<Store>) {
     let dir = tempfile::tempdir().expect("a directory");
     let catalog = catalog(1);
     let store = started(open(dir.path()));
@@ -530,26 +531,26 @@ fn a_request_is_answered_once_and_remembered_for_a_day(open: &dyn Fn(&Path) -> A
     drop(store);
     let store = started(open(dir.path()));
     store.mark_time(later(23), later(23));
-    commit(&*store, put(None, Fact::Company(Arc::new(company("d", &catalog))))).expect("done");
+    commit(&store, put(None, Fact::Company(Arc::new(company("d", &catalog))))).expect("done");
     assert_eq!(store.answered(&key).expect("readable"), Some(answered), "a day is not over");
     store.mark_time(later(25), later(25));
     assert!(in_time(|| store.answered(&key).expect("readable").is_none()), "forgotten");
-    propose(&*store, proposal("c")).expect("a request of its own");
+    propose(&store, proposal("c")).expect("a request of its own");
 }
 
-fn tombstones_of_users_and_credentials_are_collected(open: &dyn Fn(&Path) -> Arc<dyn Store>) {
+fn tombstones_of_users_and_credentials_are_collected(open: &dyn Fn(&Path) -> Arc<Store>) {
     let dir = tempfile::tempdir().expect("a directory");
     let catalog = catalog(1);
     let store = started(open(dir.path()));
-    commit(&*store, put(None, Fact::Company(Arc::new(company("acme", &catalog))))).expect("done");
-    let acme = read_company(&*store, "acme").expect("there");
+    commit(&store, put(None, Fact::Company(Arc::new(company("acme", &catalog))))).expect("done");
+    let acme = read_company(&store, "acme").expect("there");
     let birth = acme.created_at;
     let mut users = Vec::new();
     let mut credentials = Vec::new();
     for n in 0..30 {
         let id = UserId::parse(format!("u{n}")).expect("an id");
         let user = Fact::User(Arc::new(User::put(None, &id, birth, &[]).after));
-        commit(&*store, put(None, user)).expect("done");
+        commit(&store, put(None, user)).expect("done");
         let user = store.get(&FactKey::User(birth, id)).expect("readable").expect("there");
         users.push(user);
         let mut made = credential(&acme, &format!("c{n}"), &catalog, &[]);
@@ -563,8 +564,8 @@ fn tombstones_of_users_and_credentials_are_collected(open: &dyn Fn(&Path) -> Arc
         };
         made.secrets.push(secret.id.clone());
         let key = FactKey::Credential(birth, made.id.clone());
-        commit(&*store, put(None, Fact::Credential(Arc::new(made)))).expect("done");
-        commit(&*store, put(None, Fact::Secret(Arc::new(secret)))).expect("done");
+        commit(&store, put(None, Fact::Credential(Arc::new(made)))).expect("done");
+        commit(&store, put(None, Fact::Secret(Arc::new(secret)))).expect("done");
         credentials.push(store.get(&key).expect("readable").expect("there"));
     }
     let of = |user: &Fact, credential: &Fact| Parties {
@@ -577,13 +578,13 @@ fn tombstones_of_users_and_credentials_are_collected(open: &dyn Fn(&Path) -> Arc
             let scopes = Default::default();
             let of = of(user, credential);
             let consent = Consent { of, scopes, revision: Revision::NEXT };
-            commit(&*store, put(None, Fact::Consent(Arc::new(consent)))).expect("done");
+            commit(&store, put(None, Fact::Consent(Arc::new(consent)))).expect("done");
         }
     }
     let there = |of: Parties| store.get(&FactKey::Consent(of)).expect("readable").is_some();
     let delete = |fact: &Fact| {
         let key = put(None, fact.clone()).key;
-        commit(&*store, FactWrite { key, before: Some(fact.clone()), after: None })
+        commit(&store, FactWrite { key, before: Some(fact.clone()), after: None })
             .expect("deleted");
     };
     delete(&users[3]);
@@ -605,7 +606,7 @@ fn tombstones_of_users_and_credentials_are_collected(open: &dyn Fn(&Path) -> Arc
     }
 }
 
-fn every_last_use_is_kept(open: &dyn Fn(&Path) -> Arc<dyn Store>) {
+fn every_last_use_is_kept(open: &dyn Fn(&Path) -> Arc<Store>) {
     const MANY: u64 = 5_500;
     let dir = tempfile::tempdir().expect("a directory");
     let store = started(open(dir.path()));
@@ -614,7 +615,7 @@ fn every_last_use_is_kept(open: &dyn Fn(&Path) -> Arc<dyn Store>) {
     // The later minute stays, although the earlier ones are hardly written yet.
     store.note_last_seen(noted(8));
     let acme = company("acme", &catalog(1));
-    commit(&*store, put(None, Fact::Company(Arc::new(acme)))).expect("changes go on meanwhile");
+    commit(&store, put(None, Fact::Company(Arc::new(acme)))).expect("changes go on meanwhile");
     store.close();
     drop(store);
     let store = open(dir.path());
@@ -625,7 +626,7 @@ fn every_last_use_is_kept(open: &dyn Fn(&Path) -> Arc<dyn Store>) {
 }
 
 fn a_batch_is_announced_before_it_is_applied_and_when_it_is_durable(
-    open: &dyn Fn(&Path) -> Arc<dyn Store>,
+    open: &dyn Fn(&Path) -> Arc<Store>,
 ) {
     let dir = tempfile::tempdir().expect("a directory");
     let catalog = catalog(1);
@@ -633,7 +634,7 @@ fn a_batch_is_announced_before_it_is_applied_and_when_it_is_durable(
     let ear = Arc::new(Ear::default());
     store.start(Arc::clone(&ear) as Arc<dyn CommitObserver>);
     let receipt =
-        commit(&*store, put(None, Fact::Company(Arc::new(company("a", &catalog))))).expect("done");
+        commit(&store, put(None, Fact::Company(Arc::new(company("a", &catalog))))).expect("done");
     assert_eq!(receipt.revision, Revision(1));
     assert_eq!(*ear.0.lock().expect("whole"), ["applying 1", "durable 1"]);
     store.close();
@@ -677,14 +678,17 @@ macro_rules! suite {
     };
 }
 
-suite!(sled, |dir: &Path| -> Arc<dyn Store> { Arc::new(SledStore::open(dir).expect("opened")) });
+suite!(sled, |dir: &Path| -> Arc<Store> { Arc::new(Store::open(dir).expect("opened")) });
+suite!(redb, |dir: &Path| -> Arc<Store> {
+    Arc::new(Store::open_on::<RedbEngine>(dir, 64 << 20).expect("opened"))
+});
 
-/// The embedded engine's own: every reason not to open is one sentence.
+/// Of sled: every reason not to open is one sentence.
 mod open_errors {
     use super::*;
 
     fn sentence(dir: &Path) -> String {
-        match SledStore::open(dir) {
+        match Store::open(dir) {
             Ok(_) => panic!("opened"),
             Err(error) => error.to_string(),
         }
@@ -693,7 +697,7 @@ mod open_errors {
     #[test]
     fn locked() {
         let dir = tempfile::tempdir().expect("a directory");
-        let _held = SledStore::open(dir.path()).expect("opened");
+        let _held = Store::open(dir.path()).expect("opened");
         assert!(sentence(dir.path()).contains("another process"));
     }
 
@@ -718,9 +722,9 @@ mod open_errors {
         ] {
             let dir = tempfile::tempdir().expect("a directory");
             let path = dir.path().join("store");
-            let store = started(Arc::new(SledStore::open(&path).expect("opened")));
+            let store = started(Arc::new(Store::open(&path).expect("opened")));
             let catalog = catalog(500);
-            commit(&*store, put(None, Fact::Company(Arc::new(company("a", &catalog)))))
+            commit(&store, put(None, Fact::Company(Arc::new(company("a", &catalog)))))
                 .expect("done");
             store.close();
             drop(store);
@@ -736,10 +740,10 @@ mod open_errors {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("store");
         let catalog = catalog(3);
-        let store = started(Arc::new(SledStore::open(&path).expect("opened")));
+        let store = started(Arc::new(Store::open(&path).expect("opened")));
         for n in 0..20 {
             let fact = Fact::Company(Arc::new(company(&format!("c{n}"), &catalog)));
-            commit(&*store, put(None, fact)).expect("done");
+            commit(&store, put(None, fact)).expect("done");
         }
         store.close();
         drop(store);
@@ -756,7 +760,7 @@ mod open_errors {
             let mut damaged = log.clone();
             damaged[*at] ^= 0x10;
             std::fs::write(copy.join("db"), damaged).expect("written");
-            match SledStore::open(&copy) {
+            match Store::open(&copy) {
                 Ok(store) => {
                     assert_eq!(store.opened_at(), Revision(20), "byte {at}");
                     whole += 1;
@@ -773,7 +777,7 @@ mod open_errors {
     #[test]
     fn newer() {
         let dir = tempfile::tempdir().expect("a directory");
-        drop(SledStore::open(dir.path()).expect("opened"));
+        drop(Store::open(dir.path()).expect("opened"));
         let db = ::sled::open(dir.path()).expect("opened");
         db.insert("Mschema", &99_u64.to_be_bytes()).expect("written");
         db.flush().expect("flushed");
@@ -790,18 +794,18 @@ mod open_errors {
     }
 }
 
-/// How long changes are kept is a knob of the embedded engine.
+/// How long changes are kept.
 mod retention {
     use super::*;
     use jiff::SignedDuration;
 
-    fn open(dir: &Path) -> Arc<dyn Store> {
-        let store = SledStore::open(dir).expect("opened");
+    fn open(dir: &Path) -> Arc<Store> {
+        let store = Store::open(dir).expect("opened");
         started(Arc::new(store.keeping_changes_for(SignedDuration::from_hours(24))))
     }
 
     /// Commits a change of this hour.
-    fn commit_at(store: &dyn Store, name: &str, hour: i64) {
+    fn commit_at(store: &Store, name: &str, hour: i64) {
         let writes = vec![put(None, Fact::Company(Arc::new(company(name, &catalog(1)))))];
         let change = Change { time: later(hour), ..change(ChangeKind::CreateCompany, name) };
         propose(
@@ -811,7 +815,7 @@ mod retention {
         .expect("done");
     }
 
-    fn read(store: &dyn Store, company: Option<&str>, after: u64) -> Result<Vec<u64>, StoreError> {
+    fn read(store: &Store, company: Option<&str>, after: u64) -> Result<Vec<u64>, StoreError> {
         let company = company.map(id);
         let found = store.changes(company.as_ref(), Revision(after), Revision(1 << 40), 10_000)?;
         Ok(found.iter().map(|change| change.revision.0).collect())
@@ -822,30 +826,30 @@ mod retention {
         let dir = tempfile::tempdir().expect("a directory");
         let store = open(dir.path());
         for n in 0..40 {
-            commit_at(&*store, &format!("c{n}"), n);
+            commit_at(&store, &format!("c{n}"), n);
         }
         store.mark_time(later(39), later(39));
-        let kept_after = |store: &dyn Store| match read(store, None, 0) {
+        let kept_after = |store: &Store| match read(store, None, 0) {
             Err(StoreError::Compacted(revision)) => revision.0,
             found => panic!("{found:?}"),
         };
         // Revision n + 1 is of hour n; at hour 39 those of the hours 15 and later are kept.
         assert!(in_time(
-            || read(&*store, None, 15).is_ok_and(|all| all == (16..=40).collect::<Vec<_>>())
+            || read(&store, None, 15).is_ok_and(|all| all == (16..=40).collect::<Vec<_>>())
         ));
-        assert!(in_time(|| read(&*store, None, 14).is_err()));
-        assert_eq!(kept_after(&*store), 15);
-        assert_eq!(read(&*store, Some("c20"), 15), Ok(vec![21]));
-        assert!(read(&*store, Some("c2"), 0).is_err(), "an empty answer would be a gap");
+        assert!(in_time(|| read(&store, None, 14).is_err()));
+        assert_eq!(kept_after(&store), 15);
+        assert_eq!(read(&store, Some("c20"), 15), Ok(vec![21]));
+        assert!(read(&store, Some("c2"), 0).is_err(), "an empty answer would be a gap");
         store.mark_time(later(1_000), later(1_000));
-        assert!(in_time(|| kept_after(&*store) == 39));
-        assert_eq!(read(&*store, None, 39), Ok(vec![40]), "the last one stays");
+        assert!(in_time(|| kept_after(&store) == 39));
+        assert_eq!(read(&store, None, 39), Ok(vec![40]), "the last one stays");
         store.close();
         drop(store);
         let store = open(dir.path());
-        assert_eq!((store.opened_at(), kept_after(&*store)), (Revision(40), 39));
-        commit_at(&*store, "new", 1_001);
-        assert_eq!(read(&*store, None, 40), Ok(vec![41]));
+        assert_eq!((store.opened_at(), kept_after(&store)), (Revision(40), 39));
+        commit_at(&store, "new", 1_001);
+        assert_eq!(read(&store, None, 40), Ok(vec![41]));
     }
 
     #[test]
@@ -858,7 +862,7 @@ mod retention {
                 // It always reads from the very edge of what is kept.
                 let (mut after, mut missed, mut last) = (0, 0, 0);
                 while last < 1_000 {
-                    match read(&*store, None, after) {
+                    match read(&store, None, after) {
                         Ok(found) => {
                             let next: Vec<_> = (after + 1..).take(found.len()).collect();
                             assert_eq!(found, next, "after {after}");
@@ -875,20 +879,20 @@ mod retention {
             }
         });
         for n in 0..1_000 {
-            commit_at(&*store, &format!("c{n}"), n);
+            commit_at(&store, &format!("c{n}"), n);
             store.mark_time(later(n), later(n));
         }
         assert!(reader.join().expect("no gap") > 0, "it was overtaken");
     }
 }
 
-/// The bounds of companies are knobs of the embedded engine.
+/// The quotas of companies.
 mod bounds {
     use super::*;
     use scopegate::store::quota::{Quota, Quotas, Reached};
 
-    fn open(dir: &Path, bounds: Quotas) -> Arc<dyn Store> {
-        let store = SledStore::open(dir).expect("opened");
+    fn open(dir: &Path, bounds: Quotas) -> Arc<Store> {
+        let store = Store::open(dir).expect("opened");
         started(Arc::new(store.bounding_companies(bounds)))
     }
 
@@ -908,13 +912,13 @@ mod bounds {
     }
 
     /// Commits these as fast as the queue takes them, so that many are in one batch.
-    fn pipelined(store: &dyn Store, writes: Vec<FactWrite>) -> Vec<Result<Receipt, CommitError>> {
+    fn pipelined(store: &Store, writes: Vec<FactWrite>) -> Vec<Result<Receipt, CommitError>> {
         let queue = |step| store.commit(proposal(step, later(0))).expect("queued");
         let tickets: Vec<_> = writes.into_iter().map(queue).collect();
         tickets.into_iter().map(|ticket| ticket.blocking_recv().expect("answered")).collect()
     }
 
-    fn create_company(store: &dyn Store, catalog: &Catalog) -> Arc<Company> {
+    fn create_company(store: &Store, catalog: &Catalog) -> Arc<Company> {
         commit(store, put(None, Fact::Company(Arc::new(company("acme", catalog))))).expect("done");
         read_company(store, "acme").expect("there")
     }
@@ -935,7 +939,7 @@ mod bounds {
     }
 
     /// Removes what there is under a key, or puts it again as it is.
-    fn again(store: &dyn Store, key: FactKey, remove: bool) -> FactWrite {
+    fn again(store: &Store, key: FactKey, remove: bool) -> FactWrite {
         let before = store.get(&key).expect("readable");
         let after = before.clone().filter(|_| !remove);
         FactWrite { key, before, after }
@@ -954,32 +958,32 @@ mod bounds {
         let catalog = catalog(1);
         let mut store = open(dir.path(), FEW);
         for life in 0..2 {
-            let acme = create_company(&*store, &catalog);
+            let acme = create_company(&store, &catalog);
             // What a deleted company of the id had does not count.
             let made =
-                pipelined(&*store, (0..50).map(|n| new_credential(&acme, n, &catalog)).collect());
+                pipelined(&store, (0..50).map(|n| new_credential(&acme, n, &catalog)).collect());
             assert!(made[..10].iter().all(Result::is_ok), "life {life}: {made:?}");
             assert!(made[10..].iter().all(|made| *made == reached(Quota::Credentials, 10)));
-            let made = pipelined(&*store, (0..9).map(|n| new_user(&acme, n)).collect());
+            let made = pipelined(&store, (0..9).map(|n| new_user(&acme, n)).collect());
             assert_eq!(made.iter().filter(|made| made.is_ok()).count(), 5);
             assert_eq!(made[5], reached(Quota::Users, 5));
             let key = FactKey::User(acme.created_at, UserId::parse("u0").expect("an id"));
             let Some(Fact::User(u0)) = store.get(&key).expect("readable") else { panic!("there") };
             let consents = (1..10).map(|n| new_consent(&acme, &u0, n, &catalog)).collect();
-            let made = pipelined(&*store, consents);
+            let made = pipelined(&store, consents);
             assert_eq!(made.iter().filter(|made| made.is_ok()).count(), 7);
             assert_eq!(made[7], reached(Quota::Consents, 7));
             // What exists is changed, and is said to exist.
-            commit(&*store, again(&*store, of_credential(&acme, 3), false)).expect("changed");
-            commit(&*store, again(&*store, key, false)).expect("changed");
-            let exists = commit(&*store, new_credential(&acme, 3, &catalog));
+            commit(&store, again(&store, of_credential(&acme, 3), false)).expect("changed");
+            commit(&store, again(&store, key, false)).expect("changed");
+            let exists = commit(&store, new_credential(&acme, 3, &catalog));
             assert_eq!(exists, Err(CommitError::Conflict));
             // One goes, one comes, in one batch.
             let made = pipelined(
-                &*store,
+                &store,
                 vec![
                     new_credential(&acme, 20, &catalog),
-                    again(&*store, of_credential(&acme, 3), true),
+                    again(&store, of_credential(&acme, 3), true),
                     new_credential(&acme, 21, &catalog),
                     new_credential(&acme, 22, &catalog),
                 ],
@@ -991,23 +995,23 @@ mod bounds {
             drop(store);
             store = open(dir.path(), FEW);
             let full = reached(Quota::Credentials, 10);
-            assert_eq!(commit(&*store, new_credential(&acme, 30, &catalog)), full);
+            assert_eq!(commit(&store, new_credential(&acme, 30, &catalog)), full);
             let told = store.admits(&proposal(new_credential(&acme, 30, &catalog), later(0)));
             assert_eq!(told.map_err(CommitError::Store), full.map(drop));
             let more = |n| store.check_quota(acme.created_at, Quota::Credentials, n).is_ok();
             assert!(more(0) && !more(1));
             let of_a_new_one = |n| store.check_quota(Revision::NEXT, Quota::Users, n).is_ok();
             assert!(of_a_new_one(5) && !of_a_new_one(6));
-            commit(&*store, again(&*store, of_credential(&acme, 21), true)).expect("removed");
+            commit(&store, again(&store, of_credential(&acme, 21), true)).expect("removed");
             assert!(more(1) && !more(2));
-            commit(&*store, again(&*store, FactKey::Company(acme.id.clone()), true)).expect("gone");
+            commit(&store, again(&store, FactKey::Company(acme.id.clone()), true)).expect("gone");
         }
         // Those who would be found are swept, and counted down to nothing.
-        let counted = |store: &dyn Store| {
+        let counted = |store: &Store| {
             let first = Revision(1);
             Quota::ALL.map(|bound| store.check_quota(first, bound, FEW.of(bound)).is_ok())
         };
-        assert!(in_time(|| counted(&*store) == [true; 4]));
+        assert!(in_time(|| counted(&store) == [true; 4]));
         assert_eq!(store.metrics().at_bounds().map(|(_, n)| n).collect::<Vec<_>>(), [1, 0, 0, 0]);
     }
 
@@ -1016,14 +1020,14 @@ mod bounds {
         let dir = tempfile::tempdir().expect("a directory");
         let catalog = catalog(1);
         let store = open(dir.path(), FEW);
-        let acme = create_company(&*store, &catalog);
-        commit(&*store, new_user(&acme, 0)).expect("put");
+        let acme = create_company(&store, &catalog);
+        commit(&store, new_user(&acme, 0)).expect("put");
         let key = FactKey::User(acme.created_at, UserId::parse("u0").expect("an id"));
         let Some(Fact::User(u0)) = store.get(&key).expect("readable") else { panic!("there") };
         for n in 1..=7 {
-            commit(&*store, new_consent(&acme, &u0, n, &catalog)).expect("put");
+            commit(&store, new_consent(&acme, &u0, n, &catalog)).expect("put");
         }
-        commit(&*store, again(&*store, key, true)).expect("removed");
+        commit(&store, again(&store, key, true)).expect("removed");
         assert!(in_time(|| store.check_quota(acme.created_at, Quota::Consents, 7).is_ok()));
         assert!(store.check_quota(acme.created_at, Quota::Users, 5).is_ok());
     }
@@ -1034,8 +1038,8 @@ mod bounds {
         let dir = tempfile::tempdir().expect("a directory");
         let catalog = catalog(1);
         let store = open(dir.path(), Quotas { bytes_per_day: LIMIT, ..Quotas::NONE });
-        let acme = create_company(&*store, &catalog);
-        let at = |step, hour| propose(&*store, proposal(step, later(hour)));
+        let acme = create_company(&store, &catalog);
+        let at = |step, hour| propose(&store, proposal(step, later(hour)));
         // How many credentials a day takes, pipelined or not.
         let fill = |first: usize, hour: i64| {
             let writes = (first..first + 300).map(|n| new_credential(&acme, n, &catalog));
@@ -1057,17 +1061,17 @@ mod bounds {
         // Others are none the worse.
         let other = Company { id: id("other"), ..company("other", &catalog) };
         at(put(None, Fact::Company(Arc::new(other))), 3).expect("created");
-        let other = read_company(&*store, "other").expect("there");
+        let other = read_company(&store, "other").expect("there");
         at(new_user(&other, 0), 3).expect("put");
         // All of it can be taken away.
         for n in 0..first {
-            at(again(&*store, of_credential(&acme, n), true), 4).expect("it takes away");
+            at(again(&store, of_credential(&acme, n), true), 4).expect("it takes away");
         }
-        let before = read_company(&*store, "acme").expect("there");
+        let before = read_company(&store, "acme").expect("there");
         let disabled = Company { enabled: false, ..(*before).clone() };
         let disable = put(Some(Fact::Company(before)), Fact::Company(Arc::new(disabled)));
         at(disable, 5).expect("it takes away");
-        let before = read_company(&*store, "acme").expect("there");
+        let before = read_company(&store, "acme").expect("there");
         let enabled = Company { enabled: true, ..(*before).clone() };
         let enable = || {
             put(Some(Fact::Company(Arc::clone(&before))), Fact::Company(Arc::new(enabled.clone())))
@@ -1078,10 +1082,10 @@ mod bounds {
         let second = fill(300, 25);
         assert!(second.abs_diff(first) <= 2, "{second} {first}");
         // Another company of the same id begins at zero.
-        at(again(&*store, FactKey::Company(id("acme")), true), 26).expect("it takes away");
+        at(again(&store, FactKey::Company(id("acme")), true), 26).expect("it takes away");
         let again = put(None, Fact::Company(Arc::new(company("acme", &catalog))));
         at(again, 26).expect("created");
-        let acme = read_company(&*store, "acme").expect("there");
+        let acme = read_company(&store, "acme").expect("there");
         at(new_user(&acme, 0), 26).expect("put");
     }
 }

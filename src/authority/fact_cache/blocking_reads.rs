@@ -17,7 +17,7 @@ impl FactCache {
     /// The errors of `read`.
     pub async fn read<T: Send + 'static>(
         &self,
-        read: impl FnOnce(&dyn Store) -> Result<T, StoreError> + Send + 'static,
+        read: impl FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         self.read_by(&self.scans, read).await
     }
@@ -28,7 +28,7 @@ impl FactCache {
     /// The errors of `read`.
     pub async fn read_for_change<T: Send + 'static>(
         &self,
-        read: impl FnOnce(&dyn Store) -> Result<T, StoreError> + Send + 'static,
+        read: impl FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         self.read_by(&self.reads_for_changes, read).await
     }
@@ -36,10 +36,10 @@ impl FactCache {
     async fn read_by<T: Send + 'static>(
         &self,
         permits: &Arc<Semaphore>,
-        read: impl FnOnce(&dyn Store) -> Result<T, StoreError> + Send + 'static,
+        read: impl FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let store = Arc::clone(&self.store);
-        let result = run_blocking(permits, move || read(&*store));
+        let result = run_blocking(permits, move || read(&store));
         let result =
             wait_spans::span("store scan", result).await.unwrap_or(Err(StoreError::Damaged))?;
         self.wait_published(self.coherence.read_horizon()).await?;

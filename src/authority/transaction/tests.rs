@@ -17,7 +17,6 @@ use crate::policy::id::{CompanyId, CredentialId, Name, UserId};
 use crate::policy::revision::Revision;
 use crate::policy::role::{Role, Roles};
 use crate::policy::scope::Scope;
-use crate::store::sled::SledStore;
 use crate::store::{Fact, FactKey, Proposal, ResultDetail, Store, StoredResult};
 
 type Reads = RefCell<Vec<(FactKey, Option<Revision>)>>;
@@ -73,7 +72,7 @@ fn app() -> CredentialId {
 
 fn opened() -> (TempDir, Authority) {
     let dir = tempfile::tempdir().expect("a directory");
-    let store: Arc<dyn Store> = Arc::new(SledStore::open(dir.path()).expect("opened"));
+    let store: Arc<Store> = Arc::new(Store::open(dir.path()).expect("opened"));
     (dir, Authority::new(store, 1_000).expect("readable"))
 }
 

@@ -13,7 +13,6 @@ use scopegate::policy::credential::Credential;
 use scopegate::policy::revision::Revision;
 use scopegate::policy::scope::{Scope, ScopeId};
 use scopegate::policy::user::User;
-use scopegate::store::sled::SledStore;
 use scopegate::store::{Fact, FactKey, Store};
 use serde_json::{Value, json};
 
@@ -430,7 +429,7 @@ impl Kept<'_> {
 /// What a store keeps, by walking it; and its log.
 pub fn kept(dir: &Path) -> (State, Vec<Change>) {
     const ALL: usize = 1_000_000;
-    let store = SledStore::open(dir).expect("opened");
+    let store = Store::open(dir).expect("opened");
     let Some(Fact::Catalog(catalog)) = store.get(&FactKey::Catalog).expect("readable") else {
         panic!("a catalog was applied")
     };

@@ -1,21 +1,21 @@
 //! BatchBuilder: collects the keys and values of one batch.
 //!
-//! Not here: whether a proposal may be added; see `writer::proposals`.
+//! Not here: whether a proposal may be added; see `decide`.
 
 use std::collections::{HashMap, HashSet};
 
 use jiff::Timestamp;
 
-use super::checksum::WriteBatch;
-use super::chunked;
+use super::chain::Chain;
+use super::engine::WriteBatch;
+use super::key::Tombstone;
 use super::usage::Pending;
+use super::{Fact, FactKey, FactWrite, Minute, Outcome, RequestKey, chunked, key, record};
 use crate::policy::change::Change;
 use crate::policy::credential::Credential;
 use crate::policy::revision::Revision;
-use crate::store::key::Tombstone;
-use crate::store::{Fact, FactKey, FactWrite, Minute, Outcome, RequestKey, key, record};
 
-/// The approximate size of a key with sled's overhead, in bytes.
+/// The approximate size of a key with the engine's overhead, in bytes.
 pub(super) const ENTRY: u64 = 100;
 
 /// A batch that is not applied yet.
@@ -25,11 +25,12 @@ pub(super) struct BatchBuilder {
     pub(super) head: Revision,
     pub(super) time: Timestamp,
     pub(super) mark: Timestamp,
+    pub(super) chain: Chain,
     pub(super) values: u32,
     /// Its approximate size in bytes.
     pub(super) bytes: u64,
     pub(super) outcomes: HashMap<FactKey, Outcome>,
-    /// The chunks of the values that this batch writes, by their keys in the tree.
+    /// The chunks of the values that this batch writes, by the keys of the values.
     pub(super) chunks: HashMap<Vec<u8>, Vec<Vec<u8>>>,
     pub(super) tombstones: Vec<Tombstone>,
     /// How the batch changes the counts and the written bytes of companies.
@@ -50,10 +51,21 @@ impl BatchBuilder {
         }
     }
 
-    pub(super) fn value(&mut self, tree_key: Vec<u8>, revision: Revision, bytes: &[u8]) {
+    pub(super) fn value(&mut self, entry_key: Vec<u8>, revision: Revision, bytes: &[u8]) {
         self.values += 1;
         self.bytes += ENTRY + bytes.len() as u64;
-        chunked::put(&mut self.batch, tree_key, revision, self.values, bytes);
+        chunked::put(&mut self.batch, entry_key, revision, self.values, bytes);
+    }
+
+    /// Adds a change, which has its revision and time, to the log.
+    pub(super) fn change(&mut self, change: Change) {
+        let bytes = record::encode_chained(&change, &mut self.chain);
+        self.value(key::change(change.revision), change.revision, &bytes);
+        if let Some(company) = &change.company {
+            self.bytes += ENTRY;
+            self.batch.insert(key::change_of(company, change.revision), []);
+        }
+        self.changes.push(change);
     }
 
     pub(super) fn write(&mut self, write: FactWrite, revision: Revision) {
@@ -96,23 +108,23 @@ impl BatchBuilder {
     }
 
     fn put(&mut self, key: FactKey, fact: Option<Fact>, revision: Revision) {
-        let tree_key = key::fact(&key);
+        let entry_key = key::fact(&key);
         match &fact {
             Some(fact) => {
                 let bytes = record::encode(fact);
-                self.value(tree_key.clone(), revision, &bytes);
+                self.value(entry_key.clone(), revision, &bytes);
                 let chunks = bytes.len().div_ceil(chunked::INLINE);
                 if chunks > 1 {
                     let chunks = u32::try_from(chunks).unwrap_or(u32::MAX);
                     let chunks = (0..chunks).map(|index| key::chunk(revision, self.values, index));
-                    self.chunks.insert(tree_key, chunks.collect());
+                    self.chunks.insert(entry_key, chunks.collect());
                 } else {
-                    self.chunks.insert(tree_key, Vec::new());
+                    self.chunks.insert(entry_key, Vec::new());
                 }
             }
             None => {
-                self.batch.remove(tree_key.clone());
-                self.chunks.insert(tree_key, Vec::new());
+                self.batch.remove(entry_key.clone());
+                self.chunks.insert(entry_key, Vec::new());
             }
         }
         self.outcomes.insert(key.clone(), Outcome { key, since: revision, fact });

@@ -1,27 +1,41 @@
-//! Proposals: checks a proposal against everything before it, and adds it to the batch.
+//! Decide: checks a proposal against everything before it, and adds it to the batch.
+//!
+//! It only reads: the store at its head, and the batch so far. A proposal that is rejected leaves
+//! nothing in the batch.
+//!
+//! INVARIANT (one order): once the writer runs, revisions are assigned only here, one step each, in
+//! the order of the batch. A proposal is checked against everything before it.
+//!
+//! Not here: how a batch is applied; see `apply`.
 
-use sled::IVec;
-
-use super::Writer;
+use super::batch_builder::{BatchBuilder, ENTRY};
+use super::disk_space::{ChangeEffect, Space, SpaceError};
+use super::engine::{Engine, EngineError};
+use super::usage::SharedUsage;
+use super::{
+    CommitError, Fact, FactKey, Outcome, Proposal, Receipt, StoreError, chunked, key, record,
+};
 use crate::policy::keyring::Keyring;
 use crate::policy::revision::Revision;
-use crate::store::sled::batch_builder::{BatchBuilder, ENTRY};
-use crate::store::sled::chunked;
-use crate::store::sled::disk_space::{ChangeEffect, Space, SpaceError};
-use crate::store::sled::engine_error::unavailable;
-use crate::store::{
-    CommitError, Fact, FactKey, Outcome, Proposal, Receipt, StoreError, key, record,
-};
 
-impl Writer {
-    /// Adds a proposal to the batch, if the disk has space for it and its preconditions hold.
-    pub(super) fn add_if_space(
+/// The store at its head.
+pub(super) struct ReadView<'a> {
+    pub(super) engine: &'a dyn Engine,
+    pub(super) usage: &'a SharedUsage,
+    /// The keyring as it was last committed.
+    pub(super) keyring: Option<&'a Keyring>,
+    pub(super) space: Space,
+}
+
+impl ReadView<'_> {
+    /// Adds a proposal to the batch, if the disk has space for it, its preconditions hold and its
+    /// company is within its quotas.
+    pub(super) fn decide(
         &self,
         builder: &mut BatchBuilder,
         proposal: Proposal,
-        space: Space,
     ) -> Result<Receipt, CommitError> {
-        match space.admits(builder.bytes, || ChangeEffect::of(&proposal)) {
+        match self.space.admits(builder.bytes, || ChangeEffect::of(&proposal)) {
             Ok(()) => self.add(builder, proposal),
             Err(SpaceError::NearlyFull) => Err(StoreError::NearlyFull.into()),
             Err(SpaceError::KeysOnly) => Err(StoreError::KeysOnly.into()),
@@ -37,8 +51,9 @@ impl Writer {
     ) -> Result<(), CommitError> {
         let Proposal { preconditions, caller, writes, idempotency, .. } = proposal;
         if let Some(idempotency) = idempotency {
-            let tree_key = key::reply(&idempotency.key);
-            if builder.replies.contains(&idempotency.key) || self.stored(&tree_key)?.is_some() {
+            let entry_key = key::reply(&idempotency.key);
+            let is_pending = builder.replies.contains(&idempotency.key);
+            if is_pending || self.engine.get(&entry_key)?.is_some() {
                 return Err(CommitError::Conflict);
             }
         }
@@ -65,7 +80,7 @@ impl Writer {
         match builder.outcomes.get(&FactKey::Keyring) {
             Some(Outcome { fact: Some(Fact::Keyring(keyring)), .. }) => Some(keyring),
             Some(_) => None,
-            None => self.keyring.as_deref(),
+            None => self.keyring,
         }
     }
 
@@ -92,26 +107,20 @@ impl Writer {
         builder.head = revision;
         builder.time = time;
         builder.mark = builder.mark.max(builder.time);
-        change.revision = revision;
-        change.time = builder.time;
+        (change.revision, change.time) = (revision, time);
         for write in writes {
             builder.write(write, revision);
         }
-        builder.value(key::change(revision), revision, &record::encode_change(&change));
-        if let Some(company) = &change.company {
-            builder.bytes += ENTRY;
-            builder.batch.insert(key::change_of(company, revision), []);
-        }
-        let receipt = Receipt { revision, time: change.time };
+        let receipt = Receipt { revision, time };
+        builder.change(change);
         if let Some(idempotency) = idempotency {
             let bytes = record::encode_result(idempotency.body, idempotency.result);
             builder.value(key::reply(&idempotency.key), revision, &bytes);
-            let millisecond = u64::try_from(change.time.as_millisecond()).unwrap_or(0);
+            let millisecond = u64::try_from(receipt.time.as_millisecond()).unwrap_or(0);
             builder.bytes += ENTRY;
             builder.batch.insert(key::reply_time(millisecond, &idempotency.key), []);
             builder.replies.insert(idempotency.key);
         }
-        builder.changes.push(change);
         let bytes = builder.bytes.saturating_sub(before);
         builder.usage.add_bytes(company, time, bytes);
         Ok(receipt)
@@ -122,29 +131,25 @@ impl Writer {
         &self,
         builder: &BatchBuilder,
         key: &FactKey,
-    ) -> Result<Option<Revision>, StoreError> {
+    ) -> Result<Option<Revision>, EngineError> {
         if let Some(outcome) = builder.outcomes.get(key) {
             return Ok(outcome.fact.is_some().then_some(outcome.since));
         }
-        Ok(match self.stored(&key::fact(key))? {
+        Ok(match self.engine.get(&key::fact(key))? {
             Some(value) => Some(chunked::revision(&value)?),
             None => None,
         })
     }
 
     /// The chunks of a fact's value before the next proposal.
-    fn chunks(&self, builder: &BatchBuilder, key: &FactKey) -> Result<Vec<Vec<u8>>, StoreError> {
-        let tree_key = key::fact(key);
-        if let Some(chunks) = builder.chunks.get(&tree_key) {
+    fn chunks(&self, builder: &BatchBuilder, key: &FactKey) -> Result<Vec<Vec<u8>>, EngineError> {
+        let entry_key = key::fact(key);
+        if let Some(chunks) = builder.chunks.get(&entry_key) {
             return Ok(chunks.clone());
         }
-        Ok(match self.stored(&tree_key)? {
+        Ok(match self.engine.get(&entry_key)? {
             Some(value) => chunked::chunks(&value)?,
             None => vec![],
         })
-    }
-
-    fn stored(&self, tree_key: &[u8]) -> Result<Option<IVec>, StoreError> {
-        self.tree.get(tree_key).map_err(|error| unavailable(&error))
     }
 }

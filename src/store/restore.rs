@@ -10,7 +10,7 @@
 //! [`STEP`], further than the lost store can have come since the backup, so that no number stands
 //! for two changes. A client that follows the log by number misses no change: the first record
 //! after the gap names the revision of the backup, and a client that knows a later one learns that
-//! its changes are lost.
+//! its changes are lost. The chain of changes begins anew ([`Chain::restored`]).
 //!
 //! Not here: the file format.
 
@@ -21,19 +21,18 @@ use std::thread;
 use std::time::Instant;
 
 use jiff::Timestamp;
-use sled::Batch;
 
-use super::checksum::{StoreChecksum, WriteBatch};
-use super::data_dir::{LOG, PAGE_CACHE, config, create, lock_dir, quietly, recover_files};
-use super::engine_error::EngineError;
+use super::backup::{End, Reading, Unusable};
+use super::chain::Chain;
+use super::checksum::{self, StoreChecksum};
+use super::data_dir::{create, lock_dir, quietly};
+use super::engine::{Engine, EngineError, SledEngine, WriteBatch};
 use super::high_water_mark::HighWaterMark;
-use super::open::{LOCK_TIMEOUT, OlderSchema, PAUSE, THREADS, number};
-use super::{SCHEMA_VERSION, SledStore, chunked};
+use super::open::{LOCK_TIMEOUT, PAGE_CACHE, PAUSE, ReadError, VerifiedStore, number};
+use super::{Incarnation, SCHEMA_VERSION, chunked, key, record};
 use crate::metrics::shortage;
 use crate::policy::change::{Author, Change, ChangeKind, FieldChange};
 use crate::policy::revision::Revision;
-use crate::store::backup::{End, Reading, Unusable};
-use crate::store::{Incarnation, Store, key, record};
 
 /// How far revisions jump: more than a store can commit between a backup and its restore, and small
 /// enough for thousands of restores.
@@ -109,6 +108,19 @@ pub fn restore(
     author: Author,
     now: Timestamp,
 ) -> Result<Restored, RestoreError> {
+    restore_on::<SledEngine>(dir, backup, author, now)
+}
+
+/// As [`restore`], on another engine.
+///
+/// # Errors
+/// As for [`restore`].
+pub fn restore_on<E: Engine>(
+    dir: &Path,
+    backup: impl Read,
+    author: Author,
+    now: Timestamp,
+) -> Result<Restored, RestoreError> {
     let name = dir.display().to_string();
     let io_error =
         |error: io::Error| RestoreError::Io { dir: name.clone(), told: shortage::told(&error) };
@@ -117,7 +129,7 @@ pub fn restore(
         return Err(RestoreError::NotEmpty(name));
     }
     create(dir).map_err(io_error)?;
-    let lock = match lock_dir(dir) {
+    let _lock = match lock_dir(dir) {
         Ok(lock) => lock,
         Err(TryLockError::WouldBlock) => return Err(RestoreError::Locked(name)),
         Err(TryLockError::Error(error)) => return Err(io_error(error)),
@@ -126,12 +138,10 @@ pub fn restore(
     if !is_free(dir).map_err(io_error)? {
         return Err(RestoreError::NotEmpty(name));
     }
-    // sled would wait for its threads for ever.
-    shortage::threads(THREADS).map_err(io_error)?;
-    // sled panics on data that it cannot write, and prints the message.
+    // An engine may panic on data that it cannot write, and print the message.
     let (result, panic_message) = quietly(|| {
         mark(dir)?;
-        let restored = make(dir, backup, author, now, &lock)?;
+        let restored = make::<E>(dir, backup, author, now)?;
         fs::remove_file(dir.join(MARK))?;
         File::open(dir)?.sync_all()?;
         Ok(restored)
@@ -173,23 +183,22 @@ impl From<io::Error> for Failure {
     }
 }
 
-impl From<sled::Error> for Failure {
-    fn from(error: sled::Error) -> Self {
+impl From<EngineError> for Failure {
+    fn from(error: EngineError) -> Self {
         match error {
-            sled::Error::Io(error) => Self::Io(error),
-            other => Self::Io(io::Error::other(other)),
+            EngineError::Io(error) => Self::Io(error),
+            // The data in the directory came from the backup.
+            EngineError::Damaged => Unusable::Damaged.into(),
+            EngineError::Locked => Self::Io(io::Error::other(error)),
         }
     }
 }
 
-impl From<EngineError> for Failure {
-    fn from(error: EngineError) -> Self {
+impl From<ReadError> for Failure {
+    fn from(error: ReadError) -> Self {
         match error {
-            EngineError::Sled(error) => error.into(),
-            // The data in the directory came from the backup.
-            EngineError::Newer(_) => Unusable::Newer.into(),
-            EngineError::Damage => Unusable::Damaged.into(),
-            EngineError::Store(error) => Self::Io(io::Error::other(error)),
+            ReadError::Engine(error) => error.into(),
+            ReadError::Newer(_) => Unusable::Newer.into(),
         }
     }
 }
@@ -243,42 +252,36 @@ fn clear(dir: &Path) -> io::Result<()> {
 }
 
 /// Builds the store, and reads it again.
-fn make(
+fn make<E: Engine>(
     dir: &Path,
     backup: impl Read,
     author: Author,
     now: Timestamp,
-    lock: &File,
 ) -> Result<Restored, Failure> {
-    recover_files(dir)?;
     let (incarnation, backup, revision, time) = {
-        let tree = (*config(dir, PAGE_CACHE).open()?).clone();
-        let end = fill(&tree, backup)?;
+        let engine = E::open(dir, PAGE_CACHE)?;
+        let end = fill(&engine, backup)?;
         let incarnation = Incarnation::new_v4();
-        let (revision, time) = finish(&tree, end, incarnation, author, now)?;
-        tree.flush()?;
+        let (revision, time) = finish(&engine, end, incarnation, author, now)?;
+        engine.sync()?;
         (incarnation, end.revision, revision, time)
     };
-    File::open(dir.join(LOG))?.sync_all()?;
     HighWaterMark::open(dir, incarnation, revision, time)?.sync()?;
-    // Read from the disk, as every start does: a wrong checksum means a corrupt backup.
-    let store = reopen(dir, lock)?;
-    if store.incarnation() != incarnation || store.opened_at() != revision {
+    // Read from the disk, as every start does: a wrong checksum means a corrupt backup. It keeps
+    // the schema of its backup until it is opened.
+    let store = reopen::<E>(dir)?;
+    if store.incarnation != incarnation || store.head != revision {
         return Err(Unusable::Damaged.into());
     }
     Ok(Restored { backup, revision, incarnation })
 }
 
-/// Opens the new store, with the schema of its backup, as soon as sled's threads have closed its
-/// files.
-fn reopen(dir: &Path, lock: &File) -> Result<SledStore, Failure> {
+/// Reads the new store, as soon as the engine's threads have closed its files.
+fn reopen<E: Engine>(dir: &Path) -> Result<VerifiedStore, Failure> {
     let deadline = Instant::now() + LOCK_TIMEOUT;
     loop {
-        match SledStore::read(dir, PAGE_CACHE, lock.try_clone()?, OlderSchema::Keep) {
-            Err(EngineError::Sled(sled::Error::Io(error)))
-                if error.to_string().contains("could not acquire lock")
-                    && Instant::now() < deadline =>
-            {
+        match VerifiedStore::read::<E>(dir, PAGE_CACHE) {
+            Err(ReadError::Engine(EngineError::Locked)) if Instant::now() < deadline => {
                 thread::sleep(PAUSE);
             }
             read => return Ok(read?),
@@ -286,8 +289,8 @@ fn reopen(dir: &Path, lock: &File) -> Result<SledStore, Failure> {
     }
 }
 
-/// Puts all entries of a backup into the tree.
-fn fill(tree: &sled::Tree, mut backup: impl Read) -> Result<End, Failure> {
+/// Puts all entries of a backup into the engine.
+fn fill(engine: &dyn Engine, mut backup: impl Read) -> Result<End, Failure> {
     let mut reading = Reading::default();
     let mut buffer = vec![0; READ_SIZE];
     loop {
@@ -298,10 +301,10 @@ fn fill(tree: &sled::Tree, mut backup: impl Read) -> Result<End, Failure> {
             Err(error) => return Err(Failure::Unreadable(error.kind())),
         };
         reading.read(buffer.get(..length).unwrap_or_default(), |entries| {
-            let mut batch = Batch::default();
-            entries.puts.into_iter().for_each(|(tree_key, value)| batch.insert(tree_key, value));
-            entries.removals.into_iter().for_each(|tree_key| batch.remove(tree_key));
-            Ok::<_, Failure>(tree.apply_batch(batch)?)
+            let mut batch = WriteBatch::default();
+            entries.puts.into_iter().for_each(|(entry_key, value)| batch.insert(entry_key, value));
+            entries.removals.into_iter().for_each(|entry_key| batch.remove(entry_key));
+            Ok::<_, Failure>(engine.apply(&batch)?)
         })?;
         if reading.begin().is_some_and(|begin| begin.schema > SCHEMA_VERSION) {
             return Err(Unusable::Newer.into());
@@ -309,9 +312,9 @@ fn fill(tree: &sled::Tree, mut backup: impl Read) -> Result<End, Failure> {
     }
     let incarnation = reading.begin().map(|begin| begin.incarnation);
     let end = reading.finish()?;
-    let stored = tree.get(key::INCARNATION)?;
+    let stored = engine.get(key::INCARNATION)?;
     let same = stored.as_deref() == incarnation.as_ref().map(|of| of.as_bytes().as_slice());
-    if !same || number(tree, key::HEAD)? != Some(end.revision.0) {
+    if !same || number(engine, key::HEAD)? != Some(end.revision.0) {
         return Err(Unusable::Damaged.into());
     }
     Ok(end)
@@ -319,7 +322,7 @@ fn fill(tree: &sled::Tree, mut backup: impl Read) -> Result<End, Failure> {
 
 /// Sets a new incarnation and a revision further ahead.
 fn finish(
-    tree: &sled::Tree,
+    engine: &dyn Engine,
     end: End,
     incarnation: Incarnation,
     author: Author,
@@ -327,7 +330,7 @@ fn finish(
 ) -> Result<(Revision, Timestamp), Failure> {
     let revision = Revision(end.revision.0.saturating_add(STEP));
     // The time continues from the store's time (D19).
-    let stored = number(tree, key::TIME)?.and_then(|time| i64::try_from(time).ok());
+    let stored = number(engine, key::TIME)?.and_then(|time| i64::try_from(time).ok());
     let stored = stored.and_then(|time| Timestamp::from_millisecond(time).ok());
     let time = now.max(end.time_mark).max(stored.unwrap_or(end.time_mark));
     // Times are whole milliseconds, rounded up.
@@ -347,13 +350,22 @@ fn finish(
         fields: from.into_iter().collect(),
     };
     let mut last = WriteBatch::default();
-    let change = record::encode_change(&change);
+    // A backup of a schema without chains has none; the upgrade begins one.
+    let change = match engine.get(key::CHAIN)? {
+        Some(chain) => {
+            let chain = Chain::from_bytes(&chain).ok_or(Unusable::Damaged)?;
+            let mut chain = chain.restored(incarnation);
+            let change = record::encode_chained(&change, &mut chain);
+            last.insert(key::CHAIN, chain.bytes());
+            change
+        }
+        None => record::encode_change(&change),
+    };
     chunked::put(&mut last, key::change(revision), revision, 1, &change);
     last.insert(key::INCARNATION, *incarnation.as_bytes());
     last.insert(key::HEAD, revision.0.to_be_bytes());
     let mark = u64::try_from(time.as_millisecond()).unwrap_or(0);
     last.insert(key::TIME, mark.to_be_bytes());
-    last.apply(tree, &mut StoreChecksum::from_number(end.checksum))
-        .map_err(|_| io::Error::other("sled"))?;
+    checksum::apply(engine, &mut StoreChecksum::from_number(end.checksum), &mut last)?;
     Ok((revision, time))
 }

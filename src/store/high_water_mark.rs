@@ -1,4 +1,4 @@
-//! HighWaterMark: a file with the last durable revision and the time mark, beside sled's files.
+//! HighWaterMark: a file with the last durable revision and the time mark, beside the engine's files.
 //!
 //! sled replays its log up to the first record that it cannot read, and drops the rest. One corrupt
 //! byte would therefore bring back an earlier state, with access that was revoked since. The writer
@@ -16,8 +16,8 @@ use std::path::Path;
 
 use jiff::Timestamp;
 
+use super::Incarnation;
 use crate::policy::revision::Revision;
-use crate::store::Incarnation;
 
 const NAME: &str = "witness";
 const LEN: usize = 40;

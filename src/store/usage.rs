@@ -3,9 +3,8 @@
 //!
 //! Counts are kept per creation revision: a new company of the same id begins at zero.
 //!
-//! INVARIANT (counts are keys): the counts are the numbers of keys in the tree. Opening a store
-//! counts the keys, and [`WriteBatch::apply_counted`](super::checksum::WriteBatch::apply_counted)
-//! adds and subtracts later ones. The counts are therefore right after a crash and after a restore.
+//! INVARIANT (counts are keys): the counts are the numbers of keys in the store. Opening a store
+//! counts the keys, and each batch that is applied adds and subtracts its own (`apply`). The counts are therefore right after a crash and after a restore.
 //! A consent whose user or credential was deleted counts until garbage collection has removed it.
 //!
 //! The bytes of the day are only in memory: a restart resets them.
@@ -15,9 +14,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 
+use super::quota::{Quota, Quotas, Reached};
+use super::{Proposal, key};
 use crate::policy::revision::Revision;
-use crate::store::quota::{Quota, Quotas, Reached};
-use crate::store::{Proposal, key};
 
 /// The seconds of a day.
 const DAY: i64 = 24 * 60 * 60;
@@ -77,9 +76,9 @@ impl Moves {
     }
 
     /// Notes that a key did or did not exist before, and does or does not now.
-    pub(super) fn note(&mut self, tree_key: &[u8], was: bool, is: bool) {
+    pub(super) fn note(&mut self, entry_key: &[u8], was: bool, is: bool) {
         if was != is
-            && let Some((company, quota)) = key::quota_of(tree_key)
+            && let Some((company, quota)) = key::quota_of(entry_key)
         {
             self.by(company, quota, if is { 1 } else { -1 });
         }
@@ -192,7 +191,7 @@ impl Usage {
 }
 
 impl SharedUsage {
-    /// The usage of a tree, from all of its keys. Without quotas.
+    /// The usage of a store, from all of its keys. Without quotas.
     pub(super) fn of(moves: Moves) -> Self {
         let (counts, written) = (HashMap::new(), WrittenBytes::default());
         let mut usage = Usage { quotas: Quotas::NONE, counts, written };
@@ -229,7 +228,7 @@ impl SharedUsage {
         self.lock().check_more(&Pending::default(), company, quota, more)
     }
 
-    /// Applies a change of the tree to the counts.
+    /// Applies a change of the keys to the counts.
     pub(super) fn apply(&self, moves: Moves) {
         if !moves.0.is_empty() {
             self.lock().apply(moves);
@@ -274,9 +273,9 @@ mod tests {
         let (company, of) = (Revision(7), |tables: &[u8]| {
             let mut moves = Moves::default();
             for table in tables {
-                let tree_key = [&[*table][..], &7_u64.to_be_bytes(), b"x"].concat();
-                moves.note(&tree_key, false, true);
-                moves.note(&tree_key, true, true);
+                let entry_key = [&[*table][..], &7_u64.to_be_bytes(), b"x"].concat();
+                moves.note(&entry_key, false, true);
+                moves.note(&entry_key, true, true);
             }
             moves
         });
@@ -285,8 +284,8 @@ mod tests {
         assert_eq!(counts(&usage), Some([2, 1, 1]));
         let mut gone = Moves::default();
         for table in *b"KKUT" {
-            let tree_key = [&[table][..], &7_u64.to_be_bytes(), b"x"].concat();
-            gone.note(&tree_key, true, false);
+            let entry_key = [&[table][..], &7_u64.to_be_bytes(), b"x"].concat();
+            gone.note(&entry_key, true, false);
         }
         usage.apply(gone);
         assert_eq!(counts(&usage), None);

@@ -1,14 +1,11 @@
 //! Chunked: encodes a value as a tag, the revision that wrote it, and its bytes, inline or in
-//! chunks under keys of their own.
+//! chunks under keys of their own. Every engine gets values of a bounded size, so one format of the
+//! store serves all.
 
-use sled::Tree;
-
+use super::engine::{Engine, EngineError, WriteBatch};
+use super::error::Corrupt;
+use super::key;
 use crate::policy::revision::Revision;
-use crate::store::error::Corrupt;
-use crate::store::{StoreError, key};
-
-use super::checksum::WriteBatch;
-use super::engine_error::unavailable;
 
 /// The largest inline value, in bytes. sled keeps up to about twenty values in a page, and a page
 /// must stay below 128 KiB.
@@ -23,7 +20,7 @@ const CHUNKED_TAG: u8 = 1;
 /// Puts a value under its key. `number` distinguishes the values of one revision.
 pub(super) fn put(
     batch: &mut WriteBatch,
-    tree_key: Vec<u8>,
+    entry_key: Vec<u8>,
     revision: Revision,
     number: u32,
     bytes: &[u8],
@@ -44,7 +41,7 @@ pub(super) fn put(
         value.extend(number.to_be_bytes());
         value.extend(chunks.to_be_bytes());
     }
-    batch.insert(tree_key, value);
+    batch.insert(entry_key, value);
 }
 
 /// The keys of the chunks of a value that is to be replaced or removed.
@@ -64,15 +61,17 @@ pub(super) fn revision(value: &[u8]) -> Result<Revision, Corrupt> {
 }
 
 /// The value's revision and bytes; `None` if one of its chunks is missing.
-pub(super) fn read(value: &[u8], tree: &Tree) -> Result<Option<(Revision, Vec<u8>)>, StoreError> {
+pub(super) fn read(
+    value: &[u8],
+    engine: &dyn Engine,
+) -> Result<Option<(Revision, Vec<u8>)>, EngineError> {
     let (revision, location) = open(value)?;
     match location {
         Location::Inline(bytes) => Ok(Some((revision, bytes.to_vec()))),
         Location::Chunked { number, chunks } => {
             let mut bytes = Vec::new();
             for index in 0..chunks {
-                let chunk = tree.get(key::chunk(revision, number, index));
-                match chunk.map_err(|error| unavailable(&error))? {
+                match engine.get(&key::chunk(revision, number, index))? {
                     Some(chunk) => bytes.extend_from_slice(&chunk),
                     None => return Ok(None),
                 }
@@ -111,16 +110,16 @@ fn open(value: &[u8]) -> Result<(Revision, Location<'_>), Corrupt> {
 mod tests {
     use super::*;
 
+    use crate::store::engine::SledEngine;
+
     /// Stores a value and returns its encoded form.
-    fn stored(bytes: &[u8]) -> (sled::Db, Vec<u8>) {
-        let store = sled::Config::new().temporary(true).open().expect("a store");
-        let (mut batch, tree_key) = (WriteBatch::default(), b"tree_key".to_vec());
-        put(&mut batch, tree_key.clone(), Revision(7), 3, bytes);
-        for (tree_key, value) in batch.iter() {
-            store.insert(tree_key, value.expect("nothing is removed")).expect("kept");
-        }
-        let value = store.get(&tree_key).expect("read").expect("there").to_vec();
-        (store, value)
+    fn stored(bytes: &[u8]) -> (SledEngine, Vec<u8>) {
+        let engine = SledEngine::temporary();
+        let (mut batch, entry_key) = (WriteBatch::default(), b"entry_key".to_vec());
+        put(&mut batch, entry_key.clone(), Revision(7), 3, bytes);
+        engine.apply(&batch).expect("kept");
+        let value = engine.get(&entry_key).expect("read").expect("there");
+        (engine, value)
     }
 
     #[test]
@@ -131,9 +130,12 @@ mod tests {
             let found = read(&value, &store).expect("no damage");
             assert_eq!(found, Some((Revision(7), bytes)), "{length}");
             let chunks = chunks(&value).expect("no damage");
-            assert_eq!(store.len(), 1 + chunks.len(), "{length}: every part can be found again");
+            let count = store.all().count();
+            assert_eq!(count, 1 + chunks.len(), "{length}: every part can be found again");
             if let Some(chunk) = chunks.last() {
-                store.remove(chunk).expect("removed");
+                let mut batch = WriteBatch::default();
+                batch.remove(chunk.clone());
+                store.apply(&batch).expect("removed");
                 assert_eq!(read(&value, &store).expect("no damage"), None, "a part is gone");
             }
         }

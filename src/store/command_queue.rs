@@ -7,9 +7,9 @@ use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use jiff::Timestamp;
 use tokio::sync::oneshot;
 
-use super::backup_feed::{BackupFeed, FeedId};
+use super::backup::feed::{BackupFeed, FeedId};
+use super::{CommitError, Minute, Proposal, Receipt, StoreError, StoreMetrics};
 use crate::policy::revision::Revision;
-use crate::store::{CommitError, Minute, Proposal, Receipt, StoreError, StoreMetrics};
 
 /// The limit of changes that wait for the writer.
 pub(super) const QUEUE: usize = 4096;
@@ -47,7 +47,7 @@ impl WriterCommand {
 
 pub(super) type CommandReply = oneshot::Sender<Result<Receipt, CommitError>>;
 
-/// Sends commands to the writer, until the engine is closed.
+/// Sends commands to the writer, until the store is closed.
 #[derive(Clone)]
 pub(super) struct CommandQueue {
     sender: Arc<Mutex<Option<mpsc::SyncSender<WriterCommand>>>>,

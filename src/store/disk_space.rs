@@ -1,14 +1,14 @@
 //! DiskSpace: the free space of the disk, and which changes are rejected when it is low.
 //!
-//! sled stops after a failed write, and so must the store, because the kernel may have dropped the
-//! pages. Changes are therefore rejected before a write can meet a full disk. Checks write nothing
+//! The store stops after a failed write, because the kernel may have dropped the pages. Changes are therefore rejected before a write can meet a full disk. Checks write nothing
 //! and are always answered.
 //!
 //! A change that only removes access (a key, a grant, a secret) must be possible on a full disk,
 //! too. For these the store keeps a reserve: blocks that the file system has allocated after the
-//! end of the log. The log grows into them, and no other file can take them. The reserve is
-//! refilled whenever it is low, as far as the disk allows: the log uses it up, sled releases it
-//! when it truncates its log, and a start releases it, too ([`release`]). The last part of it is
+//! end of the engine's file ([`Engine::file_name`](super::engine::Engine::file_name)), here called
+//! the log. The log grows into them, and no other file can take them. The reserve is refilled
+//! whenever it is low, as far as the disk allows: the log uses it up, sled releases it when it
+//! truncates its log, and a start releases it, too ([`release`]). The last part of it is
 //! for the deletion of keys alone. On a file system without preallocation there is no reserve, and
 //! only the free space counts.
 
@@ -20,8 +20,7 @@ use std::sync::Arc;
 
 use rustix::fs::FallocateFlags;
 
-use super::data_dir::LOG;
-use crate::store::{Proposal, StoreMetrics};
+use super::{Proposal, StoreMetrics};
 
 /// Below this many free bytes, only changes that remove access are accepted. The space is for
 /// writes that no change causes directly: the rest of a batch, garbage collection, and above all
@@ -133,15 +132,11 @@ impl Space {
 }
 
 impl DiskSpace {
-    pub(super) fn open(dir: &Path, metrics: Arc<StoreMetrics>) -> io::Result<Self> {
-        let log = File::options().write(true).open(dir.join(LOG))?;
+    /// The disk of this directory, and the file in it that grows.
+    pub(super) fn open(dir: &Path, log: &str, metrics: Arc<StoreMetrics>) -> io::Result<Self> {
+        let log = File::options().write(true).open(dir.join(log))?;
         let (for_all, low, warned) = (false, false, false);
         Ok(Self { dir: File::open(dir)?, log, metrics, for_all, low, warned })
-    }
-
-    /// The metrics to which the space is reported.
-    pub(super) fn metrics(&self) -> Arc<StoreMetrics> {
-        Arc::clone(&self.metrics)
     }
 
     /// Lets every change use the reserve.
@@ -197,8 +192,8 @@ impl DiskSpace {
 
 /// Releases the reserve if the space is low, so that a store can be opened: opening writes a file
 /// beside the log.
-pub(super) fn release(dir: &Path) -> io::Result<()> {
-    let path = dir.join(LOG);
+pub(super) fn release(dir: &Path, log: &str) -> io::Result<()> {
+    let path = dir.join(log);
     if free(&File::open(dir)?) >= LOW_SPACE || !path.exists() {
         return Ok(());
     }

@@ -4,9 +4,9 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::SCHEMA_VERSION;
+use super::engine::EngineError;
+use super::{SCHEMA_VERSION, StoreError};
 use crate::metrics::shortage;
-use crate::store::StoreError;
 
 /// Why a store cannot be opened, and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -69,24 +69,20 @@ impl OpenError {
     }
 }
 
-/// Translates sled's error. sled often panics on an error of the system, or wraps it.
-pub(super) fn open_error(dir: &Path, error: &sled::Error, panic_message: &str) -> OpenError {
-    let name = dir.display().to_string();
-    let text = format!("{error:?} {panic_message}");
-    if text.contains("could not acquire lock") {
-        return OpenError::Locked(name);
-    }
+/// Translates the engine's error. A panic on another thread of the engine may tell the cause.
+pub(super) fn of_engine(dir: &Path, error: &EngineError, panic_message: &str) -> OpenError {
+    let damaged = || OpenError::of_panic(dir, panic_message);
     match error {
-        sled::Error::Io(error) if error.raw_os_error().is_some() => refused(dir, error),
-        _ if shortage::number_in(&text).is_some() => OpenError::of_panic(dir, &text),
-        sled::Error::Io(error) => match error.kind() {
-            // sled's errors for a log that it cannot follow.
+        EngineError::Locked => OpenError::Locked(dir.display().to_string()),
+        EngineError::Damaged => damaged(),
+        EngineError::Io(error) if error.raw_os_error().is_some() => refused(dir, error),
+        EngineError::Io(error) => match error.kind() {
+            // The errors of an engine for data that it cannot follow.
             io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof | io::ErrorKind::Other => {
-                OpenError::Damaged(name)
+                damaged()
             }
             _ => refused(dir, error),
         },
-        _ => OpenError::Damaged(name),
     }
 }
 

@@ -8,15 +8,16 @@ use std::sync::{Arc, mpsc};
 
 use jiff::Timestamp;
 
-use super::checksum::{StoreChecksum, WriteBatch};
 use crate::policy::revision::Revision;
 use crate::store::StoreError;
+use crate::store::checksum::StoreChecksum;
+use crate::store::engine::WriteBatch;
 
 /// The approximate overhead of an entry in memory, in bytes.
 const ENTRY: usize = 100;
 
 /// A message from the writer to a backup.
-pub(super) enum FeedItem {
+pub(in crate::store) enum FeedItem {
     /// The feed is registered: every later batch follows.
     Begun,
     /// One batch, and its size in bytes.
@@ -27,33 +28,33 @@ pub(super) enum FeedItem {
 
 /// The state of the store at the end of a feed.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct FeedEnd {
-    pub(super) head: Revision,
-    pub(super) checksum: StoreChecksum,
-    pub(super) mark: Timestamp,
+pub(in crate::store) struct FeedEnd {
+    pub(in crate::store) head: Revision,
+    pub(in crate::store) checksum: StoreChecksum,
+    pub(in crate::store) mark: Timestamp,
 }
 
 /// The state that both ends of the queue share.
 #[derive(Default)]
-pub(super) struct Queue {
-    pub(super) batches: AtomicUsize,
-    pub(super) bytes: AtomicU64,
-    pub(super) overflowed: AtomicBool,
+pub(in crate::store) struct Queue {
+    pub(in crate::store) batches: AtomicUsize,
+    pub(in crate::store) bytes: AtomicU64,
+    pub(in crate::store) overflowed: AtomicBool,
 }
 
 /// The writer's end of the queue to a backup.
-pub(super) struct BackupFeed {
+pub(in crate::store) struct BackupFeed {
     sender: mpsc::Sender<FeedItem>,
     queue: Arc<Queue>,
     limit: u64,
 }
 
 /// Identifies the feed that is to end.
-pub(super) struct FeedId(pub(super) Arc<Queue>);
+pub(in crate::store) struct FeedId(pub(in crate::store) Arc<Queue>);
 
 impl BackupFeed {
     /// A queue of at most `limit` bytes.
-    pub(super) fn new(limit: u64) -> (Self, Source) {
+    pub(in crate::store) fn new(limit: u64) -> (Self, Source) {
         let (sender, items) = mpsc::channel();
         let queue = Arc::<Queue>::default();
         (Self { sender, queue: Arc::clone(&queue), limit }, Source { items, queue })
@@ -72,30 +73,30 @@ impl BackupFeed {
 
 /// All feeds that the writer sends batches to.
 #[derive(Default)]
-pub(super) struct BackupFeeds(pub(super) Vec<BackupFeed>);
+pub(in crate::store) struct BackupFeeds(pub(in crate::store) Vec<BackupFeed>);
 
 impl BackupFeeds {
     /// Registers a feed.
-    pub(super) fn add(&mut self, feed: BackupFeed) {
+    pub(in crate::store) fn add(&mut self, feed: BackupFeed) {
         if feed.sender.send(FeedItem::Begun).is_ok() {
             self.0.push(feed);
         }
     }
 
-    /// Sends a batch that was applied to the tree.
-    pub(super) fn send(&mut self, entries: WriteBatch) {
+    /// Sends a batch that was applied.
+    pub(in crate::store) fn send(&mut self, entries: WriteBatch) {
         if self.0.is_empty() {
             return;
         }
         let bytes = entries
             .iter()
-            .map(|(tree_key, value)| ENTRY + tree_key.len() + value.map_or(0, <[u8]>::len));
+            .map(|(entry_key, value)| ENTRY + entry_key.len() + value.map_or(0, <[u8]>::len));
         let (bytes, entries) = (bytes.sum::<usize>() as u64, Arc::new(entries));
         self.0.retain(|feed| feed.send(&entries, bytes));
     }
 
     /// Ends this feed.
-    pub(super) fn end(&mut self, id: &FeedId, state: FeedEnd) {
+    pub(in crate::store) fn end(&mut self, id: &FeedId, state: FeedEnd) {
         if let Some(index) = self.0.iter().position(|feed| Arc::ptr_eq(&feed.queue, &id.0)) {
             self.0.swap_remove(index).sender.send(FeedItem::Ended(state)).ok();
         }
@@ -103,13 +104,13 @@ impl BackupFeeds {
 }
 
 /// The backup's end of its queue.
-pub(super) struct Source {
+pub(in crate::store) struct Source {
     items: mpsc::Receiver<FeedItem>,
-    pub(super) queue: Arc<Queue>,
+    pub(in crate::store) queue: Arc<Queue>,
 }
 
 impl Source {
-    pub(super) fn next(&self) -> Result<FeedItem, StoreError> {
+    pub(in crate::store) fn next(&self) -> Result<FeedItem, StoreError> {
         match self.items.recv() {
             Ok(item) => {
                 if let FeedItem::Written(_, bytes) = &item {

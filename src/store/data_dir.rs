@@ -1,0 +1,46 @@
+//! DataDir: the directory of a store, and the lock on it.
+//!
+//! Not here: the files of the engine.
+
+use std::fs::{DirBuilder, File, TryLockError};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::panic::{self, AssertUnwindSafe};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Runs something that may panic, and returns the panic message instead of printing it.
+pub(super) fn quietly<T>(work: impl FnOnce() -> T) -> (Option<T>, String) {
+    let message = Arc::new(Mutex::new(String::new()));
+    let hook = panic::take_hook();
+    let hook_message = Arc::clone(&message);
+    panic::set_hook(Box::new(move |panic| {
+        hook_message.lock().unwrap_or_else(PoisonError::into_inner).push_str(&panic.to_string());
+    }));
+    let result = panic::catch_unwind(AssertUnwindSafe(work));
+    panic::set_hook(hook);
+    let message = message.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    (result.ok(), message)
+}
+
+/// Creates the directory durably.
+pub(super) fn create(dir: &Path) -> io::Result<()> {
+    if dir.is_dir() {
+        return Ok(());
+    }
+    // The directory holds all facts and the hashes of all secrets, so only its owner may read it.
+    DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+    match dir.canonicalize()?.parent() {
+        Some(parent) => File::open(parent)?.sync_all(),
+        None => Ok(()),
+    }
+}
+
+/// Locks the directory for this process.
+pub(super) fn lock_dir(dir: &Path) -> Result<File, TryLockError> {
+    let path = dir.join("lock");
+    let lock = File::options().create(true).truncate(false).write(true).open(path);
+    let lock = lock.map_err(TryLockError::Error)?;
+    lock.try_lock()?;
+    Ok(lock)
+}
