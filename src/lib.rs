@@ -10,10 +10,10 @@
 //! | [`policy`] | the domain: scopes, companies, credentials, catalog, decision; pure, without I/O or clock |
 //! | [`metrics`] | counters, gauges, histograms, memory budgets and the supervisor of threads |
 //! | [`store`] | facts, indexes and the change log, committed as one; below it an engine, `store::engine` |
-//! | [`authority`] | callers, checks, caches, changes, queries and change streams |
-//! | [`wire`] | the conversion between protobuf and domain types |
+//! | [`authority`] | admission, sessions, transactions, checks, caches, queries, change streams, errors as data |
+//! | [`wire`] | the conversion between protobuf and domain types, and the table of operations |
 //! | [`observe`] | the log, the access log, the decision log, traces, the endpoint for Prometheus |
-//! | [`grpc`] | the handlers: parse, call the authority, render; each [`authority::problem`] becomes a status |
+//! | [`grpc`] | the handlers: parse, call the session, render; each [`authority::problem`] becomes a status |
 //! | [`transport`] | the listener, workers, connections, TLS, limits and timeouts |
 //! | [`server`] | the life of the process: flags, open, serve, drain, close |
 //! | [`cli`] | the commands of an operator; most of them are clients of a server |
@@ -23,12 +23,20 @@
 //!
 //! `docs/architecture.md` describes them step by step.
 //!
-//! - **A check** stays on the worker that owns its connection. [`authority::admission`]
-//!   authenticates the caller and compares its roles with those of the method ([`wire::access`]) before
-//!   `transport::service` reads the message ([`grpc::unary`]). [`wire`] makes a [`policy::query::Query`] of the message.
-//!   [`authority::Authority::check`] loads the facts of one published revision: from the L1 cache of
+//! - **A call** comes from a transport, which is a codec. [`authority::Authority::admit`] authenticates
+//!   the caller, compares its roles with those of the operation ([`wire::access`]) and applies the
+//!   limits of its key, before the message is read. [`authority::Authority::authorize`] compares the
+//!   companies in the message with those of the key, and returns the [`authority::Session`]. Every check,
+//!   read and change is a function of the session. A program that embeds the library begins with
+//!   [`authority::Authority::session`] or [`authority::Authority::internal_session`].
+//! - **A check** stays on the worker that owns its connection; [`grpc::unary`] reads its message. [`wire`]
+//!   makes a [`policy::query::Query`] of the message. [`authority::Session::check`] loads the facts of one published revision: from the L1 cache of
 //!   the worker, else from the shared L2 cache, else from the store. [`policy::decision::decide`]
 //!   computes the verdict, and [`wire`] renders it. All other calls run as background tasks.
+//! - **A change** is one transaction of a session. Its plan reads facts of one published revision, and
+//!   each read becomes a precondition. Retry, etag, dry run, idempotency and the check of the caller's
+//!   key are inside `authority::transaction`, once. It returns [`authority::Written`], and the transport
+//!   renders it.
 //! - **A restriction** is planned by [`policy::company::Company::restrict`] from facts of one published
 //!   revision. [`store::Store::commit`] queues the plan with its preconditions. The writer commits it
 //!   with others in one durable batch, replaces the cached fact, publishes the revision and
@@ -49,6 +57,7 @@
 //! | newest wins, one published revision, absence has a revision | `authority/coherence.rs` |
 //! | is current | `authority/l1_cache.rs` |
 //! | revoked at once | `authority/api_keys.rs` |
+//! | preconditions cover the reads | `authority/transaction.rs` |
 //! | once | `authority/idempotency.rs` |
 //! | no gap | `authority/import.rs` |
 //! | no gap, none twice | `authority/change_feed.rs` |

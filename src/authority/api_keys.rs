@@ -6,7 +6,8 @@
 //! the revocation of that key. A change of the keyring, and a change without a key, have the whole
 //! keyring as a precondition.
 //!
-//! Not here: the permissions of a role; `wire::access` has the table of all methods.
+//! Not here: the permissions of a role; the options of the methods in `proto/scopegate/v1` declare them.
+//! And the limits of a key; see [`super::caller_limits`].
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -85,7 +85,7 @@ pub enum AuthorityError {
     )]
     EtagStale,
     /// The request's id was used for another request.
-    #[error("`request_id` {0} was used for another request: use a new id for every new request")]
+    #[error("`{0}` was used for another request: use a new id for every new request")]
     RequestReused(Uuid),
     /// Concurrent changes of the same facts were committed first, in every attempt.
     #[error("too many concurrent changes of the same resource: try again")]

@@ -1,8 +1,10 @@
 //! Transaction: how every change is made. It reads the facts of one published revision, records each
 //! read as a precondition, and stages the facts to write with their change record.
 //!
-//! INVARIANT (preconditions cover the reads): a change reads facts only by its [`Reader`], which records
-//! each read. `Reader::report` reads data for the response alone, on which the change does not depend.
+//! INVARIANT (preconditions cover the reads): a plan reads facts by its [`Reader`], which records each
+//! read. A law in `tests` fails if a plan reads a fact from the fact cache in another way.
+//! `Reader::report` reads the store and records nothing: use it for data of the response, and for data
+//! that no later change can make wrong.
 //!
 //! A plan is a function of the facts that it read. A commit is optimistic: if a precondition has changed,
 //! the change is planned again from the newer facts, until it is committed or rejected.

@@ -1,7 +1,7 @@
 //! Peer: the remote end of a connection, as far as the connection proves it. The listener makes it once
 //! for each connection.
 //!
-//! Not here: what a peer may do; see [`crate::wire::access`]. Nor how a certificate is verified; see
+//! Not here: what a peer may do; see [`crate::authority::admission`]. Nor how a certificate is verified; see
 //! `transport::tls`.
 
 use std::net::SocketAddr;

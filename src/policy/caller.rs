@@ -1,6 +1,6 @@
 //! Caller: the caller of scopegate itself, and the companies and calls that it may use (D8).
 //!
-//! Not here: which role a call needs (`wire::access`), and how a caller authenticates
+//! Not here: which role a call needs (`authority::operation`), and how a caller authenticates
 //! ([`super::keyring`]).
 
 use std::sync::Arc;

@@ -6,7 +6,7 @@
 //! the new files cannot be used, the old ones stay in use. A connection keeps the files that it began
 //! with.
 //!
-//! Not here: the permissions of a client; see [`crate::grpc::peer`] and [`crate::wire::access`].
+//! Not here: the permissions of a client; see [`crate::authority::admission`].
 //! Revocation lists are not supported: a client CA should issue certificates for hours or days.
 
 use std::fs::File;

@@ -29,8 +29,11 @@ impl Somebody {
         }
         let home = tempfile::tempdir().expect("a directory");
         fs::set_permissions(home.path(), fs::Permissions::from_mode(0o755)).expect("set");
-        fs::copy(harness::scopegate().get_program(), home.path().join("scopegate"))
-            .expect("copied");
+        // A process of its own copies the program: a test that starts another process at this moment
+        // would hold an open copy, and a program that is open for writing cannot run.
+        let mut copy = Command::new("cp");
+        copy.arg(harness::scopegate().get_program()).arg(home.path().join("scopegate"));
+        assert!(copy.status().expect("cp runs").success());
         let it = Self { user, home };
         fs::create_dir(it.store()).expect("made");
         chown(it.store(), Some(user), None).expect("given");
