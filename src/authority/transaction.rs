@@ -269,18 +269,19 @@ impl<T: Resource, X> Planned<T, X> {
         }
     }
 
-    /// The result of a commit with this receipt.
+    /// The result of a commit with this receipt. A resource that is deleted, or does not change, has the
+    /// etag that it was read with.
     fn written(
         mut after: T,
         (added, removed): (Vec<Scope>, Vec<Scope>),
-        still_exists: bool,
+        unstamped: Option<Revision>,
         incarnation: Incarnation,
         Receipt { revision, time }: Receipt,
     ) -> Written<T> {
-        if still_exists {
+        if unstamped.is_none() {
             after.stamp(revision, time);
         }
-        let etag = etag::of(incarnation, after.revision());
+        let etag = etag::of(incarnation, unstamped.unwrap_or(revision));
         Written { resource: Some(after), etag, added, removed, revision }
     }
 }
@@ -368,8 +369,9 @@ impl<'s> Session<'s> {
         let now = proposal.change.time;
         let scopes = (proposal.change.added.clone(), proposal.change.removed.clone());
         let incarnation = authority.incarnation();
+        let unstamped = seen_at.filter(|_| !still_exists);
         let written =
-            |receipt| Planned::<T, X>::written(after, scopes, still_exists, incarnation, receipt);
+            |receipt| Planned::<T, X>::written(after, scopes, unstamped, incarnation, receipt);
         let read = Receipt { revision: read_at, time: now };
         if options.validate_only || is_unchanged {
             // Without a commit, the reported expiry must be persisted here.

@@ -61,6 +61,10 @@ endpoints: [ { method: GET, path: /a, scopes: [a, b] } ]";
     let done = applied(client, ApplyCatalogRequest { etag: shown.etag, ..apply(second) }).await;
     let done = done.expect("applied");
     assert_eq!(done.affected_credential_count, 1);
+    let again = applied(client, apply(second)).await.expect("applied before");
+    assert_eq!((&again.etag, again.revision), (&done.etag, done.revision), "nothing changes");
+    let dry = applied(client, ApplyCatalogRequest { validate_only: true, ..apply(second) }).await;
+    assert_eq!(dry.expect("shown").etag, done.etag);
     // D2: what is gone is gone from every set, what is new is nobody's, the rest stays.
     assert_eq!(client.reason("one", "hr", &["c"]).await, Reason::ScopeUnknown);
     assert_eq!(client.reason("one", "hr", &["d"]).await, Reason::ScopeNotInCompany);
