@@ -190,12 +190,10 @@ pub(crate) fn handle(
                 counted = None;
                 DispatchedCall::Rejected(Box::new(status))
             }
-            (Ok(_), _) if !unary::is_supported(request.headers()) => {
-                DispatchedCall::Rejected(Box::new(status::compressed()))
-            }
             (Ok(mut admission), Ok(deadline))
                 if access::is_method_of::<CheckRequest>(admission.operation)
-                    && observed.is_none() =>
+                    && observed.is_none()
+                    && unary::is_supported(request.headers()) =>
             {
                 activity.accept();
                 of_key = admission.in_flight.take();
@@ -296,6 +294,9 @@ async fn run(
     Admission { operation, caller, urgency, .. }: Admission,
     observed: Observed<'_>,
 ) -> Response<ResponseBody> {
+    if !unary::is_supported(request.headers()) {
+        return status::compressed().into_http();
+    }
     let api = &service.api;
     let key = caller.key();
     let limits = Arc::clone(&service.caller_limits);

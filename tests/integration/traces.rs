@@ -529,6 +529,13 @@ async fn no_secret_is_in_any_log_or_span_and_every_line_is_an_event() {
         .check(with(check, &[("x-request-id", "r-1")]))
         .await
         .expect("one");
+    // A compressed message is refused, and its call has a line like any other.
+    let get = with(
+        GetCompanyRequest { company_id: "acme".to_owned() },
+        &[("grpc-encoding", "gzip"), ("x-request-id", "packed-1")],
+    );
+    let packed = client.directory.clone().get_company(get).await.expect_err("compressed");
+    assert_eq!(packed.code(), Code::Unimplemented);
     // Of a stranger there is no span, whatever it says.
     let stranger = Client::connect_as(&server.url(), Some("sgk_of_a_stranger")).await;
     let check = with(scopes_of("acme", "hr", &["users:read"]), &[("traceparent", &context(true))]);
@@ -558,6 +565,8 @@ async fn no_secret_is_in_any_log_or_span_and_every_line_is_an_event() {
     let rotation = rotation.expect("a line for each call that is no check");
     assert_eq!(rotation["x_request_id"], "rotation-1");
     assert_eq!((&rotation["code"], &rotation["caller"]), (&json!("OK"), &json!("operator")));
+    let packed = calls.iter().find(|event| event.get("x_request_id") == Some(&json!("packed-1")));
+    assert_eq!(packed.expect("a line")["code"], "UNIMPLEMENTED");
     assert!(calls.iter().all(|event| !event["method"].as_str().expect("it").ends_with("Check")));
     assert!(decisions.contains("\"x_request_id\":\"r-1\""));
     let verified = collector.calls().into_iter().filter(|span| span.name.ends_with("VerifySecret"));
