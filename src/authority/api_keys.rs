@@ -249,13 +249,9 @@ impl Session<'_> {
         };
         let subject = Subject::store(ChangeKind::CreateKey);
         match self.write(subject, options, plan).await? {
-            Outcome::Written(Written { revision, .. }, (KeyView { key, .. }, _))
-                if options.validate_only =>
-            {
-                let key =
-                    Arc::new(ApiKey { created_at: Revision::ZERO, ..Arc::unwrap_or_clone(key) });
-                let expired = is_expired(key.expires_at, authority.clock.now());
-                let key = Some(KeyView { key, last_used: None, expired });
+            Outcome::Written(Written { revision, .. }, (view, _)) if options.validate_only => {
+                let key = ApiKey { created_at: Revision::ZERO, ..Arc::unwrap_or_clone(view.key) };
+                let key = Some(KeyView { key: Arc::new(key), ..view });
                 Ok(KeyWritten { id: None, key, secret: None, etag: String::new(), revision })
             }
             Outcome::Written(Written { resource, etag, revision, .. }, (view, secret)) => {

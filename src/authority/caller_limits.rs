@@ -20,7 +20,7 @@ use crate::policy::revision::Revision;
 
 /// How many lists of one key are read at once.
 const MAX_LISTS: usize = 2;
-/// How many more lists of one key may wait. A waiting call does not read its request.
+/// How many more lists of one key may wait. A waiting call has read its request.
 const MAX_WAITING_LISTS: usize = 256;
 
 /// The limits, and the usage of each key.
