@@ -265,16 +265,24 @@ impl Session<'_> {
         }
     }
 
-    /// The response to a repeated creation. Only a hash of the key is stored, so it has no text.
-    async fn key_repeated(&self, stored: StoredResult) -> Result<KeyWritten, AuthorityError> {
+    /// The response to a repeated creation. Only a hash of the key is stored, so it has no text. It has no
+    /// id if an earlier version of the program stored the request, and the audit log no longer has it.
+    pub(super) async fn key_repeated(
+        &self,
+        stored: StoredResult,
+    ) -> Result<KeyWritten, AuthorityError> {
         let (Written { revision, .. }, detail) = self.repeated_without::<Keyring>(stored).await?;
-        let id = detail.into_id().ok_or(StoreError::Damaged)?;
-        let (key, etag) = match self.key(&id).await {
-            Ok(read) => (Some(read.resource), read.etag),
-            Err(AuthorityError::KeyNotFound(_)) => (None, String::new()),
+        let id = detail.into_id();
+        let read = match &id {
+            Some(id) => self.key(id).await.map(Some),
+            None => Ok(None),
+        };
+        let (key, etag) = match read {
+            Ok(read) => read.map(|read| (read.resource, read.etag)).unzip(),
+            Err(AuthorityError::KeyNotFound(_)) => (None, None),
             Err(other) => return Err(other),
         };
-        Ok(KeyWritten { id: Some(id), key, secret: None, etag, revision })
+        Ok(KeyWritten { id, key, secret: None, etag: etag.unwrap_or_default(), revision })
     }
 
     /// Revokes a key.

@@ -225,4 +225,8 @@ async fn a_request_of_an_earlier_version_is_answered_from_the_change_log() {
     let (_, detail) =
         session.repeated_without::<()>(legacy(secret.revision)).await.expect("answered");
     assert_eq!(detail.into_id(), secret.id);
+    // The log no longer has the creation of a key: the response has the revision alone.
+    let gone = legacy(Revision(99));
+    let key = session.key_repeated(gone).await.expect("answered");
+    assert_eq!((key.id, key.key, key.revision), (None, None, Revision(99)));
 }
