@@ -37,7 +37,7 @@ pub fn is_supported(headers: &HeaderMap) -> bool {
     headers.get(GRPC_ENCODING).is_none_or(|encoding| encoding == "identity")
 }
 
-/// Keeps only the headers that a generated service reads. A call may be open for a long time; it must
+/// Keeps only the headers that tonic reads. A call may be open for a long time; it must
 /// not hold its key or large headers in memory.
 pub fn keep_own(headers: &mut HeaderMap) {
     let own = [CONTENT_TYPE, GRPC_ENCODING];

@@ -421,8 +421,8 @@ async fn calls_without_a_valid_key_are_refused() {
     assert_eq!(code, Code::Unauthenticated);
 }
 
-/// Whoever reads the bytes, tonic's services or the short way of checks: the caller hears that
-/// they are wrong, and not that the server is.
+/// Whether tonic reads the bytes of a call or `grpc/unary.rs`: the caller hears that they are wrong,
+/// and not that the server is.
 #[tokio::test]
 async fn bytes_that_are_no_message_are_malformed_in_every_call() {
     let dir = tempfile::tempdir().expect("a directory");

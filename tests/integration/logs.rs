@@ -546,7 +546,7 @@ async fn refused_callers_are_logged_without_secrets() {
     }
     gone.ask(check("demo")).await.expect_err("refused");
     let bound = Client::connect_as(&url, Some(&service)).await;
-    // Of another company, by the short way and by the generated services.
+    // Of another company, on a worker and on the background runtime.
     bound.ask(check("other")).await.expect_err("refused");
     let batch = BatchCheckRequest { checks: vec![check("demo"), check("other")] };
     bound.authorization.clone().batch_check(batch).await.expect_err("refused");
