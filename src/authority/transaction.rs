@@ -249,6 +249,8 @@ impl<T: Resource, X> Planned<T, X> {
     /// The proposal to the store.
     pub(super) fn into_proposal(mut self) -> Proposal {
         self.complete();
+        #[cfg(test)]
+        tests::assert_covered(&self.proposal);
         self.proposal
     }
 

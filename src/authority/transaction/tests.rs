@@ -8,6 +8,7 @@ use tempfile::TempDir;
 
 use crate::authority::api_keys::NewKey;
 use crate::authority::consents::ConsentId;
+use crate::authority::import_item::ImportItem;
 use crate::authority::{
     Authority, CompanyChange, CredentialChange, NewCompany, NewCredential, RestoreGrants,
     Restriction, WriteOptions,
@@ -156,6 +157,11 @@ async fn preconditions_cover_the_reads_of_every_change() {
                 session.delete_secret(&acme(), &app(), &id, &plain).await.expect("deleted");
                 session.delete_consent(&consent, &plain).await.expect("deleted");
                 session.delete_user(&acme(), &user, &plain).await.expect("deleted");
+                let mut import = session.import(WriteOptions::default());
+                let imported = CredentialId::parse("imported").expect("an id");
+                let credential = NewCredential { id: imported, ..credential.clone() };
+                let item = ImportItem::Credential(credential);
+                assert!(import.add((), item).await.is_ok() && import.settle().await.is_ok());
                 let delete = CredentialChange::Delete;
                 session.change_credential(&acme(), &app(), &delete, &plain).await.expect("deleted");
                 session
