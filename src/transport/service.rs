@@ -40,7 +40,7 @@ use crate::observe::connection_events::ConnectionEvents;
 use crate::observe::otlp::{self, Trace};
 use crate::observe::rejected_callers::RejectedCallers;
 use crate::observe::rejection::RejectedCaller;
-use crate::observe::request_log::{AccessLogLine, ObservedRequest, RequestObserver};
+use crate::observe::request_log::{ObservedRequest, RequestObserver};
 use crate::policy::caller::Caller;
 use crate::policy::catalog::file;
 use crate::proto::{ApplyCatalogRequest, BatchCheckRequest, CheckRequest};
@@ -269,10 +269,9 @@ async fn call(
         Err(status) => return status.into_http(),
     };
     let caller = &admission.caller;
-    let line = match admission.operation.is_logged {
-        true => AccessLogLine::begin(&request, caller, observed.as_ref()),
-        false => None,
-    };
+    let method = request.uri().path().trim_start_matches('/');
+    let context = observed.as_ref().map(|observed| &observed.context);
+    let line = admission.access_log_line(method, context);
     let trace = observed.as_ref().and_then(|observed| observed.trace(request.uri().path(), caller));
     let context = observed.map(|observed| observed.context);
     let steps = trace.as_ref().map(Trace::steps);
