@@ -191,6 +191,7 @@ pub(crate) fn handle(
                 DispatchedCall::Rejected(Box::new(status))
             }
             (Ok(_), _) if !unary::is_supported(request.headers()) => {
+                counted = None;
                 DispatchedCall::Rejected(Box::new(status::compressed()))
             }
             (Ok(mut admission), Ok(deadline))
