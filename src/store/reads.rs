@@ -28,7 +28,7 @@ impl Store {
     /// # Errors
     /// The engine cannot answer.
     pub fn get(&self, key: &FactKey) -> Result<Option<Fact>, StoreError> {
-        let entry_key = key::fact(key);
+        let entry_key = key.bytes();
         loop {
             let Some(stored) = self.engine.get(&entry_key)? else { return Ok(None) };
             if let Some((revision, bytes)) = chunked::read(&stored, &*self.engine)? {
