@@ -19,6 +19,9 @@ const MAX_CHUNKS: u32 = 1 << 16;
 const INLINE_TAG: u8 = 0;
 const CHUNKED_TAG: u8 = 1;
 
+/// The revision that wrote a value, and its bytes.
+pub(super) type Read<'a> = (Revision, Cow<'a, [u8]>);
+
 /// Puts a value under its key. `number` distinguishes the values of one revision.
 pub(super) fn put(
     batch: &mut WriteBatch,
@@ -66,7 +69,7 @@ pub(super) fn revision(value: &[u8]) -> Result<Revision, Corrupt> {
 pub(super) fn read<'a>(
     value: &'a [u8],
     engine: &dyn Engine,
-) -> Result<Option<(Revision, Cow<'a, [u8]>)>, EngineError> {
+) -> Result<Option<Read<'a>>, EngineError> {
     let (revision, location) = open(value)?;
     match location {
         Location::Inline(bytes) => Ok(Some((revision, bytes.into()))),
