@@ -207,15 +207,14 @@ impl Store {
 
     /// The change of this revision.
     fn change(&self, revision: Revision) -> Result<Change, StoreError> {
-        let stored = self.engine.get(&key::change(revision))?;
-        let stored =
-            stored.map(|stored| chunked::read(&stored, &*self.engine)).transpose()?.flatten();
-        match stored {
-            Some((_, bytes)) => Ok(record::decode_change(revision, &bytes)?),
-            None => match self.compacted_to()? {
-                compacted if compacted >= revision => Err(StoreError::Compacted(compacted)),
-                _ => Err(StoreError::Damaged),
-            },
+        if let Some(stored) = self.engine.get(&key::change(revision))?
+            && let Some((_, bytes)) = chunked::read(&stored, &*self.engine)?
+        {
+            return Ok(record::decode_change(revision, &bytes)?);
+        }
+        match self.compacted_to()? {
+            compacted if compacted >= revision => Err(StoreError::Compacted(compacted)),
+            _ => Err(StoreError::Damaged),
         }
     }
 
