@@ -158,6 +158,7 @@ pub(crate) fn handle(
     }
     let path = request.uri().path();
     let operation = access::operation(path);
+    let is_batch = operation.is_some_and(access::is_method_of::<BatchCheckRequest>);
     let interruptible = Interruptible::new(activity, operation, path);
     let (mut counted, mut of_key, mut open, mut known) = (None, None, None, None);
     let call = if let Some(unfit) = RejectedHead::of(&request, service.max_header_bytes) {
@@ -247,8 +248,9 @@ pub(crate) fn handle(
         let known_path = operation.map_or("other", |operation| operation.path);
         service.rejected_callers.call(address, known_path, rejected);
         Ok(match open {
-            // A call is open until its last frame is sent.
-            Some(open) if !response.body().is_end_stream() => response.map(|body| {
+            // A call is open until its last frame is sent. A batch of checks is too frequent to pay for
+            // that: its one message is in flight until it is sent, and that is enough.
+            Some(open) if !is_batch && !response.body().is_end_stream() => response.map(|body| {
                 let body = interruptible.body(body, open, in_flight);
                 ResponseBody::Other(tonic::body::Body::new(body))
             }),
