@@ -3,6 +3,7 @@
 //! Not here: how a request is parsed and a reply is rendered; see `wire` and `grpc`. The rules of a
 //! decision are in [`crate::policy`]. This layer combines the two at one published revision.
 
+pub mod access_log;
 pub mod admission;
 pub mod api_keys;
 pub mod caller_limits;

@@ -57,7 +57,7 @@ use jiff::Timestamp;
 use tokio::sync::oneshot;
 
 pub use self::error::{CommitError, StoreError};
-pub use self::fact::{Fact, FactKey};
+pub use self::fact::{Fact, FactKey, FactKind, FactRef};
 pub use self::idempotency::{
     IDEMPOTENCY_TTL, IdempotencyRecord, RequestKey, ResultDetail, StoredResult, WriteResult,
 };

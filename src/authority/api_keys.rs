@@ -20,9 +20,7 @@ use super::error::AuthorityError;
 use super::queries::{Page, Read};
 use super::secrets::generate;
 use super::session::Session;
-use super::transaction::{
-    Outcome, Planned, Resource, Subject, Transaction, TransactionError, Written,
-};
+use super::transaction::{Outcome, Planned, Subject, Transaction, TransactionError, Written};
 use super::write_options::WriteOptions;
 use crate::policy::caller::Caller;
 use crate::policy::change::{ChangeKind, FieldChange};
@@ -33,7 +31,7 @@ use crate::policy::keyring::{ApiKey, AuthenticationError, Keyring, MAX_KEYS};
 use crate::policy::revision::Revision;
 use crate::policy::role::{Role, Roles};
 use crate::policy::secret::{SecretKind, SecretText};
-use crate::store::{Fact, FactKey, ResultDetail, StoreError, StoredResult};
+use crate::store::{ResultDetail, StoreError, StoredResult};
 
 /// How often the clock is read for a stream whose key has an expiry.
 const EXPIRY_POLL: Duration = Duration::from_secs(10);
@@ -401,20 +399,6 @@ fn put_keyring(
 ) -> Planned<Keyring, ()> {
     let edit = Edit { fields, ..Edit::to(after) };
     tx.put(before.is_used().then_some(before), edit)
-}
-
-impl Resource for Keyring {
-    fn key(&self) -> FactKey {
-        FactKey::Keyring
-    }
-
-    fn revision(&self) -> Revision {
-        self.revision
-    }
-
-    fn fact(self: Arc<Self>) -> Fact {
-        Fact::Keyring(self)
-    }
 }
 
 /// The fields of a key in the audit log.

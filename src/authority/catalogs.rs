@@ -8,9 +8,7 @@ use jiff::Timestamp;
 use super::error::AuthorityError;
 use super::impact::{self, Affected, Impact, MAX_LISTED};
 use super::session::Session;
-use super::transaction::{
-    Outcome, Planned, Resource, Subject, Transaction, TransactionError, Written,
-};
+use super::transaction::{Outcome, Planned, Subject, Transaction, TransactionError, Written};
 use super::write_options::WriteOptions;
 use crate::policy::catalog::Catalog;
 use crate::policy::catalog::difference::CatalogDifference;
@@ -21,7 +19,7 @@ use crate::policy::edit::Edit;
 use crate::policy::id::CompanyId;
 use crate::policy::revision::Revision;
 use crate::policy::scope::Scope;
-use crate::store::{Fact, FactKey, ResultDetail, Store, StoreError};
+use crate::store::{ResultDetail, Store, StoreError};
 
 /// The result of applying a catalog, or of its dry run.
 #[derive(Clone, Debug, PartialEq)]
@@ -258,20 +256,6 @@ fn put_catalog(
     let edit = Edit { fields, ..Edit::to(next) };
     let (added, removed) = (difference.added.clone(), difference.removed_names.clone());
     tx.put(exists.then(|| Arc::clone(current)), edit).with_scopes(added, removed)
-}
-
-impl Resource for Catalog {
-    fn key(&self) -> FactKey {
-        FactKey::Catalog
-    }
-
-    fn revision(&self) -> Revision {
-        self.revision
-    }
-
-    fn fact(self: Arc<Self>) -> Fact {
-        Fact::Catalog(self)
-    }
 }
 
 impl Losers {

@@ -9,7 +9,7 @@ use std::time::Instant;
 use jiff::Timestamp;
 
 use super::error::AuthorityError;
-use super::fact_cache::{FactRef, ReadError, Snapshot};
+use super::fact_cache::{ReadError, Snapshot};
 use super::session::Session;
 use super::{ATTEMPTS, Authority, clock};
 use crate::policy::catalog::{AudienceError, Reach};
@@ -21,7 +21,7 @@ use crate::policy::query::Query;
 use crate::policy::revision::Revision;
 use crate::policy::scope::Scope;
 use crate::policy::user::User;
-use crate::store::{Fact, StoreError};
+use crate::store::{FactKind, StoreError};
 
 /// A decision, and the published revision at which it is right (D12).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -253,37 +253,31 @@ impl Authority {
 
     /// Loads the facts of a query at the snapshot's revision.
     async fn load_facts(&self, view: &Snapshot, query: &Query) -> Result<CheckFacts, ReadError> {
-        let mut loaded = CheckFacts::default();
-        let Some(Fact::Company(company)) =
-            self.read(view, FactRef::Company(&query.company)).await?
-        else {
-            return Ok(loaded);
+        let Some(company) = self.read::<Company>(view, &query.company).await? else {
+            return Ok(CheckFacts::default());
         };
         let created_at = company.created_at;
-        loaded.company = Some(company);
-        let key = FactRef::Credential(created_at, &query.credential);
-        if let Some(Fact::Credential(credential)) = self.read(view, key).await? {
-            loaded.credential = Some(credential);
-        }
-        if let Some(user) = query.on_behalf_of()
-            && let Some(Fact::User(user)) = self.read(view, FactRef::User(created_at, user)).await?
-        {
-            loaded.user = Some(user);
+        let mut loaded = CheckFacts { company: Some(company), ..CheckFacts::default() };
+        loaded.credential = self.read(view, (&created_at, &query.credential)).await?;
+        if let Some(user) = query.on_behalf_of() {
+            loaded.user = self.read(view, (&created_at, user)).await?;
         }
         if let (Some(credential), Some(user)) = (&loaded.credential, &loaded.user)
             && view.catalog.requires_consent()
         {
             let (user, credential) = (user.created_at, credential.created_at);
             let of = Parties { company: created_at, user, credential };
-            if let Some(Fact::Consent(consent)) = self.read(view, FactRef::Consent(of)).await? {
-                loaded.consent = Some(consent);
-            }
+            loaded.consent = self.read(view, &of).await?;
         }
         Ok(loaded)
     }
 
     /// A fact at the snapshot's revision, from the L1 cache if it is there.
-    async fn read(&self, view: &Snapshot, key: FactRef<'_>) -> Result<Option<Fact>, ReadError> {
+    async fn read<T: FactKind>(
+        &self,
+        view: &Snapshot,
+        key: T::Key<'_>,
+    ) -> Result<Option<Arc<T>>, ReadError> {
         self.facts.get_for_core(&self.core, view.at, key).await
     }
 }

@@ -9,18 +9,15 @@ use super::etag;
 use super::impact::{self, Impact};
 use super::reader::resolve;
 use super::session::Session;
-use super::transaction::{
-    Outcome, Planned, Resource, Subject, Transaction, TransactionError, Written,
-};
+use super::transaction::{Outcome, Planned, Subject, Transaction, TransactionError, Written};
 use super::write_options::WriteOptions;
 use crate::policy::catalog::Catalog;
 use crate::policy::change::{ChangeKind, FieldChange};
 use crate::policy::company::{Company, CompanyView};
 use crate::policy::edit::Edit;
 use crate::policy::id::CompanyId;
-use crate::policy::revision::Revision;
 use crate::policy::scope::{Scope, ScopeId};
-use crate::store::{Fact, FactKey, ResultDetail, Store, StoreError};
+use crate::store::{ResultDetail, Store, StoreError};
 
 /// A company to create.
 #[derive(Clone, Debug)]
@@ -115,7 +112,7 @@ impl Session<'_> {
         let plan = async |mut tx: Transaction<'_>| {
             // An unknown scope is reported before a company that exists.
             tx.resolve("scopes.names", new.scopes.as_deref().unwrap_or_default())?;
-            if tx.find_company(&new.id).await?.is_some() {
+            if tx.find::<Company>(&new.id).await?.is_some() {
                 return Err(AuthorityError::CompanyExists(new.id.clone()).into());
             }
             tx.check_etag(None)?;
@@ -286,18 +283,4 @@ struct Restricted {
     gone: Vec<ScopeId>,
     now: Timestamp,
     impact: Impact,
-}
-
-impl Resource for Company {
-    fn key(&self) -> FactKey {
-        FactKey::Company(self.id.clone())
-    }
-
-    fn revision(&self) -> Revision {
-        self.revision
-    }
-
-    fn fact(self: Arc<Self>) -> Fact {
-        Fact::Company(self)
-    }
 }

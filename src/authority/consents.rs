@@ -6,17 +6,15 @@ use super::error::AuthorityError;
 use super::queries::Read;
 use super::reader::Reader;
 use super::session::Session;
-use super::transaction::{Outcome, Resource, Subject, Transaction, TransactionError, Written};
+use super::transaction::{Outcome, Subject, Transaction, TransactionError, Written};
 use super::write_options::WriteOptions;
 use crate::policy::catalog::Catalog;
 use crate::policy::change::ChangeKind;
 use crate::policy::consent::{Consent, Parties};
 use crate::policy::edit::Edit;
 use crate::policy::id::{CompanyId, CredentialId, UserId};
-use crate::policy::revision::Revision;
 use crate::policy::scope::Scope;
 use crate::policy::user::User;
-use crate::store::{Fact, FactKey};
 
 /// Identifies a consent: its user and its credential.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,7 +51,7 @@ impl Session<'_> {
         let plan = async |mut tx: Transaction<'_>| {
             let requested = tx.resolve("scopes", requested)?;
             let (parties, user) = parties(&mut tx, id).await?;
-            let before = tx.find_consent(parties).await?;
+            let before = tx.find::<Consent>(&parties).await?;
             tx.check_etag(before.as_ref().map(|consent| consent.revision))?;
             let catalog = tx.catalog();
             let edit = Consent::put(before.as_deref(), parties, &catalog, &user, &requested);
@@ -78,7 +76,7 @@ impl Session<'_> {
     ) -> Result<Written<ConsentView>, AuthorityError> {
         let plan = async |mut tx: Transaction<'_>| {
             let (parties, _) = parties(&mut tx, id).await?;
-            let consent = existing(tx.find_consent(parties).await?, id)?;
+            let consent = existing(tx.find::<Consent>(&parties).await?, id)?;
             tx.check_etag(Some(consent.revision))?;
             let catalog = tx.catalog();
             let removed = consent.scopes.iter().map(|(scope, ())| scope).collect();
@@ -100,7 +98,7 @@ impl Session<'_> {
     pub async fn consent(&self, id: &ConsentId) -> Result<Read<ConsentView>, AuthorityError> {
         let read = async |mut reader: Reader<'_>| {
             let (parties, _) = parties(&mut reader, id).await?;
-            let consent = existing(reader.find_consent(parties).await?, id)?;
+            let consent = existing(reader.find::<Consent>(&parties).await?, id)?;
             let (etag, revision) = (self.authority.etag(consent.revision), reader.revision());
             let resource = consent_view(Arc::unwrap_or_clone(consent), &reader.catalog());
             Ok(Read { resource, etag, revision })
@@ -123,7 +121,7 @@ async fn parties(
 ) -> Result<(Parties, Arc<User>), TransactionError> {
     let (company, credential) = reader.credential(&id.company, &id.credential).await?;
     let missing = || AuthorityError::UserNotFound(id.company.clone(), id.user.clone());
-    let user = reader.find_user(&company, &id.user).await?.ok_or_else(missing)?;
+    let user = reader.find::<User>((&company.created_at, &id.user)).await?.ok_or_else(missing)?;
     let parties = Parties {
         company: company.created_at,
         user: user.created_at,
@@ -140,18 +138,4 @@ fn existing(consent: Option<Arc<Consent>>, id: &ConsentId) -> Result<Arc<Consent
 fn consent_view(consent: Consent, catalog: &Catalog) -> ConsentView {
     let scopes: Vec<_> = consent.scopes.iter().map(|(scope, ())| scope).collect();
     ConsentView { scopes: catalog.names(&scopes), consent }
-}
-
-impl Resource for Consent {
-    fn key(&self) -> FactKey {
-        FactKey::Consent(self.of)
-    }
-
-    fn revision(&self) -> Revision {
-        self.revision
-    }
-
-    fn fact(self: Arc<Self>) -> Fact {
-        Fact::Consent(self)
-    }
 }

@@ -7,9 +7,7 @@ use jiff::Timestamp;
 use super::error::AuthorityError;
 use super::reader::resolve;
 use super::session::Session;
-use super::transaction::{
-    Outcome, Planned, Resource, Subject, Transaction, TransactionError, Written,
-};
+use super::transaction::{Outcome, Planned, Subject, Transaction, TransactionError, Written};
 use super::write_options::WriteOptions;
 use crate::policy::catalog::Catalog;
 use crate::policy::change::{ChangeKind, FieldChange};
@@ -17,9 +15,7 @@ use crate::policy::company::Company;
 use crate::policy::credential::{AboveCeiling, Credential, CredentialView, GrantContext};
 use crate::policy::edit::Edit;
 use crate::policy::id::{CompanyId, CredentialId};
-use crate::policy::revision::Revision;
 use crate::policy::scope::{Scope, ScopeId};
-use crate::store::{Fact, FactKey};
 
 /// A credential to create.
 #[derive(Clone, Debug)]
@@ -139,7 +135,7 @@ impl Session<'_> {
             // An unknown scope is reported before an unknown company.
             tx.resolve("scopes", &new.scopes)?;
             let company = tx.company(&new.company).await?;
-            if tx.find_credential(&company, &new.id).await?.is_some() {
+            if tx.find::<Credential>((&company.created_at, &new.id)).await?.is_some() {
                 let (company, id) = (new.company.clone(), new.id.clone());
                 return Err(AuthorityError::CredentialExists(company, id).into());
             }
@@ -215,20 +211,6 @@ impl ViewContext {
     fn view(&self, credential: Credential) -> CredentialView {
         let last_seen = self.last_seen;
         CredentialView { last_seen, ..credential.view(self.grant_context()) }
-    }
-}
-
-impl Resource for Credential {
-    fn key(&self) -> FactKey {
-        FactKey::Credential(self.company, self.id.clone())
-    }
-
-    fn revision(&self) -> Revision {
-        self.revision
-    }
-
-    fn fact(self: Arc<Self>) -> Fact {
-        Fact::Credential(self)
     }
 }
 

@@ -7,8 +7,6 @@
 //! core is in [`super::l1_cache`].
 
 mod blocking_reads;
-mod fact_ref;
-mod typed_reads;
 
 use std::num::NonZeroUsize;
 use std::ops::RangeInclusive;
@@ -21,7 +19,6 @@ use moka::ops::compute::Op;
 use moka::sync::Cache;
 use tokio::sync::{Semaphore, watch};
 
-pub(super) use self::fact_ref::FactRef;
 use super::change_feed::ChangeFeed;
 use super::coherence::{CacheCoherence, CoherentMap, Entry};
 use super::core_local::{CoreLocal, L1};
@@ -32,7 +29,7 @@ use crate::policy::change::Change;
 use crate::policy::id::Name;
 use crate::policy::keyring::Keyring;
 use crate::policy::revision::Revision;
-use crate::store::{CommitObserver, Fact, FactKey, Outcome, Store, StoreError};
+use crate::store::{CommitObserver, Fact, FactKey, FactKind, FactRef, Outcome, Store, StoreError};
 
 /// The bounds for the number of concurrent scans, which is one for each core. More scans would
 /// take CPU time from checks.
@@ -250,32 +247,42 @@ impl FactCache {
         }
     }
 
-    async fn fact(
-        self: &Arc<Self>,
-        at: Revision,
-        key: FactRef<'_>,
-    ) -> Result<Option<Fact>, ReadError> {
-        let fact = self.entry(key).await?.at(at).map_err(ReadError::Younger)?;
-        #[cfg(test)]
-        super::transaction::tests::note_read(&key.to_key(), fact.as_ref());
-        Ok(fact)
-    }
-
-    /// A fact at this revision, from the L1 cache of a core if it is there.
+    /// A fact at this revision; none if it does not exist.
     ///
     /// # Errors
     /// The fact cannot be read at this revision.
-    pub(super) async fn get_for_core(
+    pub(super) async fn get<T: FactKind>(
+        self: &Arc<Self>,
+        at: Revision,
+        key: T::Key<'_>,
+    ) -> Result<Option<Arc<T>>, ReadError> {
+        let key = T::key_of(key);
+        let entry = match self.coherence.map.0.get(&key) {
+            Some(entry) => entry,
+            None => self.read_entry(key).await?,
+        };
+        let fact = entry.at(at).map_err(ReadError::Younger)?;
+        #[cfg(test)]
+        super::transaction::tests::note_read(&key.to_key(), fact.as_ref());
+        Ok(fact.and_then(T::from_fact))
+    }
+
+    /// A fact at this revision, from the L1 cache of a core if it is there; none if it does not exist.
+    ///
+    /// # Errors
+    /// The fact cannot be read at this revision.
+    pub(super) async fn get_for_core<T: FactKind>(
         self: &Arc<Self>,
         core: &CoreLocal,
         at: Revision,
-        key: FactRef<'_>,
-    ) -> Result<Option<Fact>, ReadError> {
+        key: T::Key<'_>,
+    ) -> Result<Option<Arc<T>>, ReadError> {
+        let key = T::key_of(key);
         let stamps = &self.coherence.stamps;
         let hash = stamps.hash(&key);
         if let Some(fact) = core.l1.get(stamps, at, hash, &key) {
             core.measures.near.inc();
-            return Ok(Some(fact));
+            return Ok(T::from_fact(fact));
         }
         let entry = match self.coherence.map.0.get(&key) {
             Some(entry) => {
@@ -289,14 +296,7 @@ impl FactCache {
         };
         let fact = entry.clone().at(at).map_err(ReadError::Younger)?;
         core.l1.insert(hash, || key.to_key(), entry, at);
-        Ok(fact)
-    }
-
-    async fn entry(self: &Arc<Self>, key: FactRef<'_>) -> Result<Entry<Fact>, ReadError> {
-        match self.coherence.map.0.get(&key) {
-            Some(entry) => Ok(entry),
-            None => self.read_entry(key).await,
-        }
+        Ok(fact.and_then(T::from_fact))
     }
 
     async fn read_entry(self: &Arc<Self>, key: FactRef<'_>) -> Result<Entry<Fact>, ReadError> {

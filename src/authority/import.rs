@@ -236,7 +236,7 @@ impl<P: Copy> Import<'_, P> {
                 let subject = Subject::of(ChangeKind::CreateCredential, &new.company);
                 let subject = Subject { credential: Some(&new.id), ..subject };
                 let plan = async |mut tx: Transaction<'_>| {
-                    let Some(company) = tx.find_company(&new.company).await? else {
+                    let Some(company) = tx.find::<Company>(&new.company).await? else {
                         tx.resolve("scopes", &new.scopes)?;
                         return Err(AuthorityError::CompanyNotFound(new.company.clone()).into());
                     };

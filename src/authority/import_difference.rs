@@ -39,17 +39,19 @@ impl Session<'_> {
             let catalog = reader.catalog();
             match new {
                 ImportItem::Company(new) => {
-                    let Some(found) = reader.find_company(&new.id).await? else {
+                    let Some(found) = reader.find::<Company>(&new.id).await? else {
                         return Ok(vec![]);
                     };
                     let wanted = new.edit(&catalog, reader.now())?.after;
                     Ok(of_company(&found, &wanted, &catalog))
                 }
                 ImportItem::Credential(new) => {
-                    let Some(company) = reader.find_company(&new.company).await? else {
+                    let Some(company) = reader.find::<Company>(&new.company).await? else {
                         return Ok(vec![]);
                     };
-                    let Some(found) = reader.find_credential(&company, &new.id).await? else {
+                    let Some(found) =
+                        reader.find::<Credential>((&company.created_at, &new.id)).await?
+                    else {
                         return Ok(vec![]);
                     };
                     let (catalog, now) = (&catalog, reader.now());

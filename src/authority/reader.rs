@@ -14,16 +14,13 @@ use super::session::Session;
 use super::{ATTEMPTS, Authority};
 use crate::policy::caller::Caller;
 use crate::policy::catalog::Catalog;
-use crate::policy::company::Company;
-use crate::policy::consent::{Consent, Parties};
+use crate::policy::company::{Company, ImpactRevision};
 use crate::policy::credential::{AboveCeiling, Credential};
-use crate::policy::id::{CompanyId, CredentialId, Name, UserId};
+use crate::policy::id::{CompanyId, CredentialId};
 use crate::policy::keyring::Keyring;
 use crate::policy::revision::Revision;
 use crate::policy::scope::{Scope, ScopeId};
-use crate::policy::secret::{Secret, SecretOwner};
-use crate::policy::user::User;
-use crate::store::{FactKey, Store, StoreError};
+use crate::store::{FactKey, FactKind, Store, StoreError};
 
 /// Why a plan or a read is not complete.
 pub(super) enum TransactionError<E = AuthorityError> {
@@ -126,14 +123,14 @@ impl<'a> Reader<'a> {
         resolve(&self.catalog(), field, scopes)
     }
 
-    /// A company; none if it does not exist.
-    pub(super) async fn find_company(
+    /// A fact; none if it does not exist.
+    pub(super) async fn find<T: FactKind>(
         &mut self,
-        id: &CompanyId,
-    ) -> Result<Option<Arc<Company>>, ReadError> {
-        let company = self.authority().facts.company(self.snapshot.at, id).await?;
-        self.record(FactKey::Company(id.clone()), company.as_ref().map(|found| found.revision));
-        Ok(company)
+        key: T::Key<'_>,
+    ) -> Result<Option<Arc<T>>, ReadError> {
+        let fact = self.authority().facts.get::<T>(self.snapshot.at, key).await?;
+        self.record(T::key_of(key).to_key(), fact.as_ref().map(|fact| fact.revision()));
+        Ok(fact)
     }
 
     /// A company.
@@ -144,21 +141,8 @@ impl<'a> Reader<'a> {
         &mut self,
         id: &CompanyId,
     ) -> Result<Arc<Company>, TransactionError<E>> {
-        let company = self.find_company(id).await?;
+        let company = self.find(id).await?;
         Ok(company.ok_or_else(|| AuthorityError::CompanyNotFound(id.clone()))?)
-    }
-
-    /// A credential; none if it does not exist.
-    pub(super) async fn find_credential(
-        &mut self,
-        company: &Company,
-        id: &CredentialId,
-    ) -> Result<Option<Arc<Credential>>, ReadError> {
-        let of = company.created_at;
-        let credential = self.authority().facts.credential(self.snapshot.at, of, id).await?;
-        let revision = credential.as_ref().map(|found| found.revision);
-        self.record(FactKey::Credential(of, id.clone()), revision);
-        Ok(credential)
     }
 
     /// A credential and its company.
@@ -172,54 +156,8 @@ impl<'a> Reader<'a> {
     ) -> Result<(Arc<Company>, Arc<Credential>), TransactionError> {
         let company = self.company(company_id).await?;
         let missing = || AuthorityError::CredentialNotFound(company_id.clone(), id.clone());
-        let credential = self.find_credential(&company, id).await?.ok_or_else(missing)?;
+        let credential = self.find((&company.created_at, id)).await?.ok_or_else(missing)?;
         Ok((company, credential))
-    }
-
-    /// A user; none if it does not exist.
-    pub(super) async fn find_user(
-        &mut self,
-        company: &Company,
-        id: &UserId,
-    ) -> Result<Option<Arc<User>>, ReadError> {
-        let of = company.created_at;
-        let user = self.authority().facts.user(self.snapshot.at, of, id).await?;
-        self.record(FactKey::User(of, id.clone()), user.as_ref().map(|found| found.revision));
-        Ok(user)
-    }
-
-    /// A consent; none if it does not exist.
-    pub(super) async fn find_consent(
-        &mut self,
-        parties: Parties,
-    ) -> Result<Option<Arc<Consent>>, ReadError> {
-        let consent = self.authority().facts.consent(self.snapshot.at, parties).await?;
-        let revision = consent.as_ref().map(|found| found.revision);
-        self.record(FactKey::Consent(parties), revision);
-        Ok(consent)
-    }
-
-    /// A secret of a company; none if it does not exist.
-    pub(super) async fn find_secret(
-        &mut self,
-        company: &Company,
-        id: &Name,
-    ) -> Result<Option<Arc<Secret>>, ReadError> {
-        let of = company.created_at;
-        let secret = self.authority().facts.secret(self.snapshot.at, of, id).await?;
-        self.record(FactKey::Secret(of, id.clone()), secret.as_ref().map(|found| found.revision));
-        Ok(secret)
-    }
-
-    /// The owner of a secret; none if it does not exist.
-    pub(super) async fn find_secret_owner(
-        &mut self,
-        id: &Name,
-    ) -> Result<Option<Arc<SecretOwner>>, ReadError> {
-        let owner = self.authority().facts.secret_owner(self.snapshot.at, id).await?;
-        let revision = owner.as_ref().map(|found| found.revision);
-        self.record(FactKey::SecretOwner(id.clone()), revision);
-        Ok(owner)
     }
 
     /// The impact revision of a company (D7).
@@ -227,9 +165,8 @@ impl<'a> Reader<'a> {
         &mut self,
         company: &Company,
     ) -> Result<Option<Revision>, ReadError> {
-        let revision = self.authority().facts.impact(self.snapshot.at, company.created_at).await?;
-        self.record(FactKey::Impact(company.created_at), revision);
-        Ok(revision)
+        let impact = self.find::<ImpactRevision>(&company.created_at).await?;
+        Ok(impact.map(|impact| impact.revision))
     }
 
     /// The impact revision of a company, for the response alone: it is no precondition.
@@ -237,10 +174,11 @@ impl<'a> Reader<'a> {
         &self,
         company: &Company,
     ) -> Result<Option<Revision>, ReadError> {
-        let read = self.authority().facts.impact(self.snapshot.at, company.created_at).await;
+        let facts = &self.authority().facts;
+        let impact = facts.get::<ImpactRevision>(self.snapshot.at, &company.created_at).await;
         #[cfg(test)]
         super::transaction::tests::forget_read(&FactKey::Impact(company.created_at));
-        read
+        Ok(impact?.map(|impact| impact.revision))
     }
 
     /// The keyring. It may be newer than the other facts.

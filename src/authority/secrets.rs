@@ -17,7 +17,7 @@ use crate::policy::id::{CompanyId, CredentialId, Name};
 use crate::policy::reason::Reason;
 use crate::policy::revision::Revision;
 use crate::policy::secret::{MAX_LIVE, Secret, SecretKind, SecretOwner, SecretText};
-use crate::store::{Fact, FactKey, FactWrite, ResultDetail, StoreError};
+use crate::store::{FactWrite, ResultDetail, StoreError};
 
 /// A new secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,11 +85,7 @@ impl Session<'_> {
                 revision: Revision::NEXT,
             };
             // Both have the precondition that the key is new, so no two secrets have one public id.
-            let new = |key, fact| FactWrite { key, before: None, after: Some(fact) };
-            let key = FactKey::Secret(secret.company, secret_id.clone());
-            let secret = new(key, Fact::Secret(Arc::new(secret)));
-            let key = FactKey::SecretOwner(secret_id.clone());
-            let owner = new(key, Fact::SecretOwner(Arc::new(owner)));
+            let (secret, owner) = (FactWrite::create(secret), FactWrite::create(owner));
             let secrets = before.secrets.iter().chain([&secret_id]).cloned().collect();
             let edit = with_secrets(&before, secrets);
             Ok::<_, TransactionError>(
@@ -131,22 +127,19 @@ impl Session<'_> {
         let subject = Subject { credential: Some(id), ..subject };
         let plan = async |mut tx: Transaction<'_>| {
             let (company, before) = tx.credential(company_id, id).await?;
-            let secret = tx.find_secret(&company, secret_id).await?;
+            let secret = tx.find::<Secret>((&company.created_at, secret_id)).await?;
             let unknown = || AuthorityError::SecretNotFound(id.clone(), secret_id.clone());
             let is_held = before.secrets.contains(secret_id);
             let secret = secret.filter(|_| is_held).ok_or_else(unknown)?;
             tx.check_etag(Some(before.revision))?;
-            let write = FactWrite {
-                key: FactKey::Secret(company.created_at, secret_id.clone()),
-                before: Some(Fact::Secret(secret)),
-                after: None,
-            };
             let secrets = before.secrets.iter().filter(|other| *other != secret_id);
             let edit = with_secrets(&before, secrets.cloned().collect());
             let last_seen = self.authority.last_seen(&before);
             let context = ViewContext { catalog: tx.catalog(), company, now: tx.now(), last_seen };
             Ok::<_, TransactionError>(
-                tx.put(Some(before), edit).with_write(write).with_context(context),
+                tx.put(Some(before), edit)
+                    .with_write(FactWrite::delete(secret))
+                    .with_context(context),
             )
         };
         let outcome = self.write(subject, options, plan).await?;
@@ -203,16 +196,18 @@ async fn find_secret(
 ) -> Result<Option<FoundSecret>, ReadError> {
     let owner = match &named.company {
         Some(_) => None,
-        None => match reader.find_secret_owner(id).await? {
+        None => match reader.find::<SecretOwner>(id).await? {
             Some(owner) => Some(owner),
             None => return Ok(None),
         },
     };
     let company = named.company.as_ref().or(owner.as_ref().map(|owner| &owner.company));
     let Some(company) = company else { return Ok(None) };
-    let Some(company) = reader.find_company(company).await? else { return Ok(None) };
-    let Some(secret) = reader.find_secret(&company, id).await? else { return Ok(None) };
-    let credential = reader.find_credential(&company, &secret.credential).await?;
+    let Some(company) = reader.find::<Company>(company).await? else { return Ok(None) };
+    let Some(secret) = reader.find::<Secret>((&company.created_at, id)).await? else {
+        return Ok(None);
+    };
+    let credential = reader.find::<Credential>((&company.created_at, &secret.credential)).await?;
     let Some(credential) = credential else { return Ok(None) };
     let is_present = owner.is_none_or(|owner| {
         owner.company_created_at == company.created_at

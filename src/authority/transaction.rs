@@ -24,12 +24,12 @@ use super::{ATTEMPTS, etag, idempotency};
 use crate::metrics::wait_spans;
 use crate::policy::caller::Caller;
 use crate::policy::change::{Change, ChangeKind};
-use crate::policy::edit::{Edit, Stamped};
+use crate::policy::edit::Edit;
 use crate::policy::id::{CompanyId, CredentialId, UserId};
 use crate::policy::revision::Revision;
 use crate::policy::scope::{Scope, ScopeId};
 use crate::store::{
-    CommitError, CommitHandle, Fact, FactKey, FactWrite, IdempotencyRecord, Incarnation, Proposal,
+    CommitError, CommitHandle, Fact, FactKind, FactWrite, IdempotencyRecord, Incarnation, Proposal,
     Receipt, ResultDetail, StoreError, StoredResult, WriteResult,
 };
 
@@ -84,13 +84,6 @@ impl<'a> Subject<'a> {
     }
 }
 
-/// A fact that a transaction can write with its change record.
-pub(super) trait Resource: Stamped + Clone + Send + 'static {
-    fn key(&self) -> FactKey;
-    fn revision(&self) -> Revision;
-    fn fact(self: Arc<Self>) -> Fact;
-}
-
 /// A change that is being planned. It reads facts by its [`Reader`].
 pub(super) struct Transaction<'a> {
     reader: Reader<'a>,
@@ -128,21 +121,21 @@ impl<'a> Transaction<'a> {
     }
 
     /// Plans the creation of a fact. It is a precondition that the fact does not exist.
-    pub(super) fn create<T: Resource>(self, edit: Edit<T>) -> Planned<T, ()> {
+    pub(super) fn create<T: FactKind>(self, edit: Edit<T>) -> Planned<T, ()> {
         self.put(None, edit)
     }
 
     /// Plans the replacement of a fact, or its creation if there is none.
-    pub(super) fn put<T: Resource>(self, before: Option<Arc<T>>, edit: Edit<T>) -> Planned<T, ()> {
+    pub(super) fn put<T: FactKind>(self, before: Option<Arc<T>>, edit: Edit<T>) -> Planned<T, ()> {
         self.plan(before, edit, false)
     }
 
     /// Plans the deletion of a fact. The edit has the differences for the change record.
-    pub(super) fn delete<T: Resource>(self, before: Arc<T>, edit: Edit<T>) -> Planned<T, ()> {
+    pub(super) fn delete<T: FactKind>(self, before: Arc<T>, edit: Edit<T>) -> Planned<T, ()> {
         self.plan(Some(before), edit, true)
     }
 
-    fn plan<T: Resource>(
+    fn plan<T: FactKind>(
         mut self,
         before: Option<Arc<T>>,
         edit: Edit<T>,
@@ -161,8 +154,8 @@ impl<'a> Transaction<'a> {
         let seen_at = before.as_ref().map(|before| before.revision());
         let write = FactWrite {
             key: after.key(),
-            before: before.map(Resource::fact),
-            after: (!delete).then(|| Arc::new(after.clone()).fact()),
+            before: before.map(FactKind::into_fact),
+            after: (!delete).then(|| Arc::new(after.clone()).into_fact()),
         };
         let change = Change {
             revision: Revision::NEXT,
@@ -216,7 +209,7 @@ pub(super) struct Planned<T, X> {
     context: X,
 }
 
-impl<T: Resource, X> Planned<T, X> {
+impl<T: FactKind, X> Planned<T, X> {
     /// Adds the write of another fact to the change.
     pub(super) fn with_write(mut self, write: FactWrite) -> Self {
         self.proposal.writes.push(write);
@@ -303,7 +296,7 @@ impl<'s> Session<'s> {
     ) -> Result<Outcome<T, X>, E>
     where
         's: 't,
-        T: Resource,
+        T: FactKind,
         E: From<AuthorityError>,
         P: Future<Output = Result<Planned<T, X>, TransactionError<E>>>,
     {
@@ -340,7 +333,7 @@ impl<'s> Session<'s> {
     ) -> Result<Proposal, AuthorityError>
     where
         's: 't,
-        T: Resource,
+        T: FactKind,
         P: Future<Output = Result<Planned<T, X>, TransactionError>>,
     {
         for _ in 0..ATTEMPTS {
@@ -356,7 +349,7 @@ impl<'s> Session<'s> {
 
     /// Commits a plan, unless the request is a dry run or the plan changes nothing. None if a
     /// precondition no longer holds.
-    async fn commit<T: Resource, X>(
+    async fn commit<T: FactKind, X>(
         &self,
         mut planned: Planned<T, X>,
         options: &WriteOptions,

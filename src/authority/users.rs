@@ -6,14 +6,13 @@ use super::error::AuthorityError;
 use super::queries::{Page, PageBuilder, Read, page};
 use super::reader::Reader;
 use super::session::Session;
-use super::transaction::{Outcome, Resource, Subject, Transaction, TransactionError, Written};
+use super::transaction::{Outcome, Subject, Transaction, TransactionError, Written};
 use super::write_options::WriteOptions;
 use crate::policy::change::{ChangeKind, FieldChange};
 use crate::policy::edit::Edit;
 use crate::policy::id::{CompanyId, Name, UserId};
-use crate::policy::revision::Revision;
 use crate::policy::user::User;
-use crate::store::{Fact, FactKey, Store};
+use crate::store::Store;
 
 impl Session<'_> {
     /// Creates a user, or replaces the user's roles.
@@ -30,7 +29,7 @@ impl Session<'_> {
         let subject = Subject { user: Some(id), ..Subject::of(ChangeKind::PutUser, company_id) };
         let plan = async |mut tx: Transaction<'_>| {
             let company = tx.company(company_id).await?;
-            let before = tx.find_user(&company, id).await?;
+            let before = tx.find::<User>((&company.created_at, id)).await?;
             tx.check_etag(before.as_ref().map(|user| user.revision))?;
             let edit = User::put(before.as_deref(), id, company.created_at, roles);
             Ok::<_, TransactionError>(tx.put(before, edit))
@@ -57,7 +56,7 @@ impl Session<'_> {
         let plan = async |mut tx: Transaction<'_>| {
             let company = tx.company(company_id).await?;
             let missing = || AuthorityError::UserNotFound(company_id.clone(), id.clone());
-            let user = tx.find_user(&company, id).await?.ok_or_else(missing)?;
+            let user = tx.find::<User>((&company.created_at, id)).await?.ok_or_else(missing)?;
             tx.check_etag(Some(user.revision))?;
             let roles = FieldChange::list("roles", Some(&user.roles), &[]);
             let edit = Edit { fields: roles.into_iter().collect(), ..Edit::none(&*user) };
@@ -81,7 +80,7 @@ impl Session<'_> {
         let read = async |mut reader: Reader<'_>| {
             let company = reader.company(company_id).await?;
             let missing = || AuthorityError::UserNotFound(company_id.clone(), id.clone());
-            let user = reader.find_user(&company, id).await?.ok_or_else(missing)?;
+            let user = reader.find::<User>((&company.created_at, id)).await?.ok_or_else(missing)?;
             let (etag, revision) = (self.authority.etag(user.revision), reader.revision());
             Ok(Read { resource: Arc::unwrap_or_clone(user), etag, revision })
         };
@@ -111,19 +110,5 @@ impl Session<'_> {
         };
         let (found, more) = self.authority.facts.read(read).await?;
         Ok(page(found, more, at, |user| self.authority.etag(user.revision)))
-    }
-}
-
-impl Resource for User {
-    fn key(&self) -> FactKey {
-        FactKey::User(self.company, self.id.clone())
-    }
-
-    fn revision(&self) -> Revision {
-        self.revision
-    }
-
-    fn fact(self: Arc<Self>) -> Fact {
-        Fact::User(self)
     }
 }

@@ -22,6 +22,7 @@ use super::{ATTEMPTS, Authority};
 use crate::metrics::memory_budget::{Account, Reservation};
 use crate::policy::caller::Caller;
 use crate::policy::change::{Change, ChangeKind};
+use crate::policy::company::Company;
 use crate::policy::id::CompanyId;
 use crate::policy::revision::Revision;
 use crate::store::{Store, StoreError};
@@ -274,7 +275,7 @@ impl Authority {
     ) -> Result<(Revision, Option<Revision>), AuthorityError> {
         for _ in 0..ATTEMPTS {
             let at = self.facts.view().await?.at;
-            match self.facts.company(at, company).await {
+            match self.facts.get::<Company>(at, company).await {
                 Ok(found) => return Ok((at, found.map(|company| company.created_at))),
                 Err(error) => self.wait_and_retry(error).await?,
             }

@@ -13,7 +13,7 @@ use crate::metrics::Counted;
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const OK: HeaderValue = HeaderValue::from_static("0");
 
-/// The body of a response.
+/// The body of a response: of one message, or of a stream of messages.
 pub enum ResponseBody {
     /// One message and the trailers after it. The call is in flight until the message is sent; hyper
     /// polls for the trailers only then.
@@ -22,7 +22,7 @@ pub enum ResponseBody {
     Trailers(InFlight),
     /// The body is complete.
     Ended,
-    /// The body of a stream, or of an interruptible call.
+    /// The body of a method with streams, or of server reflection.
     Other(tonic::body::Body),
 }
 

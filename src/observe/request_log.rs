@@ -1,25 +1,21 @@
-//! Request log: selects the calls that are traced or logged, and writes the access-log line of a
-//! call.
+//! Request log: selects the calls that are traced or logged.
 //!
 //! Without traces, a decision log or debug lines no call is selected, and a check pays only for
 //! that test. Otherwise the headers of each call are read for its request context. A call is traced
 //! and logged only after it is admitted.
 //!
-//! Not here: how a trace is made and sent; see [`super::otlp`].
+//! Not here: how a trace is made and sent; see [`super::otlp`]. The line of a call is in
+//! [`crate::authority::access_log`].
 
 use std::sync::Arc;
-use std::time::Instant;
 
-use http::{HeaderMap, Request};
-use tracing::Level;
+use http::HeaderMap;
 
 use super::otlp::{Trace, Traces};
 use super::trace_context;
-use crate::authority::request_context::{Parent, RequestContext};
+use crate::authority::access_log;
+use crate::authority::request_context::RequestContext;
 use crate::policy::caller::Caller;
-
-/// The target of the access log, for the filter of the log: `info,scopegate::calls=debug`.
-const TARGET: &str = "scopegate::calls";
 
 /// Selects the calls that are traced or logged.
 pub(crate) struct RequestObserver {
@@ -38,7 +34,7 @@ impl RequestObserver {
     /// Observes calls for the traces, the decision log and the access log. None if all three are
     /// off.
     pub(crate) fn new(traces: Option<Arc<Traces>>, decisions: bool) -> Option<Self> {
-        let is_logged = decisions || tracing::enabled!(target: TARGET, Level::DEBUG);
+        let is_logged = decisions || access_log::is_enabled();
         (traces.is_some() || is_logged).then_some(Self { traces, is_logged })
     }
 
@@ -68,46 +64,5 @@ impl ObservedRequest {
     pub(crate) fn trace(&self, path: &str, caller: &Caller) -> Option<Trace> {
         let traces = Arc::clone(self.traces.as_ref()?);
         Some(Trace::begin(traces, &self.context, path, caller))
-    }
-}
-
-/// The line of a call in the access log.
-pub(crate) struct AccessLogLine {
-    method: Box<str>,
-    caller: Caller,
-    context: Option<Arc<RequestContext>>,
-    start: Instant,
-}
-
-impl AccessLogLine {
-    /// Begins the line of a call, if the access log is on.
-    pub(crate) fn begin<B>(
-        request: &Request<B>,
-        caller: &Caller,
-        observed: Option<&ObservedRequest>,
-    ) -> Option<Self> {
-        if !tracing::enabled!(target: TARGET, Level::DEBUG) {
-            return None;
-        }
-        let path = request.uri().path();
-        let method = path.trim_start_matches('/').into();
-        let context = observed.map(|observed| Arc::clone(&observed.context));
-        Some(Self { method, caller: caller.clone(), context, start: Instant::now() })
-    }
-
-    /// Writes the line of a call that was answered with this code.
-    pub(crate) fn write(self, code: &str) {
-        let Self { method, caller, context, start } = self;
-        let context = context.as_deref();
-        tracing::debug!(
-            target: TARGET,
-            %method,
-            code,
-            caller = caller.name(),
-            x_request_id = context.and_then(|context| context.request_id.as_deref()),
-            trace_id = context.and_then(|context| context.parent.as_ref()).map(Parent::trace),
-            microseconds = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX),
-            "answered"
-        );
     }
 }

@@ -35,6 +35,15 @@ pub struct Company {
     pub update_time: Timestamp,
 }
 
+/// A company's impact revision: the last change of any of its credentials (D7).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImpactRevision {
+    /// The creation revision of the company.
+    pub company: Revision,
+    /// The revision.
+    pub revision: Revision,
+}
+
 /// A company as clients see it: scopes by name, only those of the catalog.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CompanyView {
@@ -210,6 +219,12 @@ impl Company {
             .iter()
             .filter(|(scope, _)| catalog.name(*scope).is_some())
             .map(|(scope, at)| (scope, *at))
+    }
+}
+
+impl Stamped for ImpactRevision {
+    fn stamp(&mut self, revision: Revision, _: Timestamp) {
+        self.revision = revision;
     }
 }
 

@@ -6,6 +6,9 @@
 
 use std::fmt;
 
+use jiff::Timestamp;
+
+use super::edit::Stamped;
 use super::id::{CompanyId, CredentialId, Name};
 use super::revision::Revision;
 
@@ -65,6 +68,18 @@ pub struct SecretOwner {
     pub credential_created_at: Revision,
     /// The revision that created the secret.
     pub revision: Revision,
+}
+
+impl Stamped for Secret {
+    fn stamp(&mut self, revision: Revision, _: Timestamp) {
+        self.revision = revision;
+    }
+}
+
+impl Stamped for SecretOwner {
+    fn stamp(&mut self, revision: Revision, _: Timestamp) {
+        self.revision = revision;
+    }
 }
 
 /// A secret as its client has it. It never appears in a log: `Debug` does not print its text.

@@ -3,6 +3,7 @@
 //! Not here: whether a proposal may be added; see `decide`.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 
@@ -10,8 +11,11 @@ use super::chain::Chain;
 use super::engine::WriteBatch;
 use super::key::Tombstone;
 use super::usage::Pending;
-use super::{Fact, FactKey, FactWrite, Minute, Outcome, RequestKey, chunked, key, record};
+use super::{
+    Fact, FactKey, FactKind, FactWrite, Minute, Outcome, RequestKey, chunked, key, record,
+};
 use crate::policy::change::Change;
+use crate::policy::company::ImpactRevision;
 use crate::policy::credential::Credential;
 use crate::policy::revision::Revision;
 
@@ -98,7 +102,8 @@ impl BatchBuilder {
         };
         self.put(key, after, revision);
         if let Some(company) = company {
-            self.put(FactKey::Impact(company), Some(Fact::Impact(revision)), revision);
+            let impact = Arc::new(ImpactRevision { company, revision });
+            self.put(impact.key(), Some(impact.into_fact()), revision);
         }
     }
 
@@ -108,7 +113,7 @@ impl BatchBuilder {
     }
 
     fn put(&mut self, key: FactKey, fact: Option<Fact>, revision: Revision) {
-        let entry_key = key::fact(&key);
+        let entry_key = key.bytes();
         match &fact {
             Some(fact) => {
                 let bytes = record::encode(fact);

@@ -2,6 +2,8 @@
 //! chunks under keys of their own. Every engine gets values of a bounded size, so one format of the
 //! store serves all.
 
+use std::borrow::Cow;
+
 use super::engine::{Engine, EngineError, WriteBatch};
 use super::error::Corrupt;
 use super::key;
@@ -16,6 +18,9 @@ const MAX_CHUNKS: u32 = 1 << 16;
 
 const INLINE_TAG: u8 = 0;
 const CHUNKED_TAG: u8 = 1;
+
+/// The revision that wrote a value, and its bytes.
+pub(super) type Read<'a> = (Revision, Cow<'a, [u8]>);
 
 /// Puts a value under its key. `number` distinguishes the values of one revision.
 pub(super) fn put(
@@ -61,13 +66,13 @@ pub(super) fn revision(value: &[u8]) -> Result<Revision, Corrupt> {
 }
 
 /// The value's revision and bytes; `None` if one of its chunks is missing.
-pub(super) fn read(
-    value: &[u8],
+pub(super) fn read<'a>(
+    value: &'a [u8],
     engine: &dyn Engine,
-) -> Result<Option<(Revision, Vec<u8>)>, EngineError> {
+) -> Result<Option<Read<'a>>, EngineError> {
     let (revision, location) = open(value)?;
     match location {
-        Location::Inline(bytes) => Ok(Some((revision, bytes.to_vec()))),
+        Location::Inline(bytes) => Ok(Some((revision, bytes.into()))),
         Location::Chunked { number, chunks } => {
             let mut bytes = Vec::new();
             for index in 0..chunks {
@@ -76,7 +81,7 @@ pub(super) fn read(
                     None => return Ok(None),
                 }
             }
-            Ok(Some((revision, bytes)))
+            Ok(Some((revision, bytes.into())))
         }
     }
 }
@@ -128,7 +133,7 @@ mod tests {
             let bytes: Vec<_> = (0..length).map(|n| n as u8).collect();
             let (store, value) = stored(&bytes);
             let found = read(&value, &store).expect("no damage");
-            assert_eq!(found, Some((Revision(7), bytes)), "{length}");
+            assert_eq!(found, Some((Revision(7), bytes.into())), "{length}");
             let chunks = chunks(&value).expect("no damage");
             let count = store.all().count();
             assert_eq!(count, 1 + chunks.len(), "{length}: every part can be found again");

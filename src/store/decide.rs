@@ -135,7 +135,7 @@ impl ReadView<'_> {
         if let Some(outcome) = builder.outcomes.get(key) {
             return Ok(outcome.fact.is_some().then_some(outcome.since));
         }
-        Ok(match self.engine.get(&key::fact(key))? {
+        Ok(match self.engine.get(&key.bytes())? {
             Some(value) => Some(chunked::revision(&value)?),
             None => None,
         })
@@ -143,7 +143,7 @@ impl ReadView<'_> {
 
     /// The chunks of a fact's value before the next proposal.
     fn chunks(&self, builder: &BatchBuilder, key: &FactKey) -> Result<Vec<Vec<u8>>, EngineError> {
-        let entry_key = key::fact(key);
+        let entry_key = key.bytes();
         if let Some(chunks) = builder.chunks.get(&entry_key) {
             return Ok(chunks.clone());
         }

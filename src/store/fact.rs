@@ -1,13 +1,18 @@
 //! Fact: a record that the store keeps and the caches hold, and its key.
 //!
-//! Not here: the encoding; see `record` and `key`.
+//! The kinds of facts are the rows of the table at the end of this file. A new kind is its type in
+//! `policy`, its row here, and its record in `record` and in the schema.
+//!
+//! Not here: the encoding of the records and of the parts of a key; see `record` and `key`.
 
 use std::sync::Arc;
 
+use equivalent::Equivalent;
 use jiff::Timestamp;
 
+use super::key::Key;
 use crate::policy::catalog::Catalog;
-use crate::policy::company::Company;
+use crate::policy::company::{Company, ImpactRevision as Impact};
 use crate::policy::consent::{Consent, Parties};
 use crate::policy::credential::Credential;
 use crate::policy::edit::Stamped;
@@ -17,83 +22,186 @@ use crate::policy::revision::Revision;
 use crate::policy::secret::{Secret, SecretOwner};
 use crate::policy::user::User;
 
-/// The key of a fact, in the store and in the caches.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum FactKey {
+/// A kind of fact.
+pub trait FactKind: Stamped + Clone + Send + Sync + 'static {
+    /// The parts of its key.
+    type Key<'a>: Copy + Send;
+    /// The first byte of its keys in the engine.
+    const TABLE: u8;
+
+    /// The key with these parts.
+    fn key_of(parts: Self::Key<'_>) -> FactRef<'_>;
+    /// The key of this fact.
+    fn key(&self) -> FactKey;
+    /// The revision that last changed it.
+    fn revision(&self) -> Revision;
+    /// This fact among the facts of all kinds.
+    fn into_fact(self: Arc<Self>) -> Fact;
+    /// The fact, if it is of this kind.
+    fn from_fact(fact: Fact) -> Option<Arc<Self>>;
+}
+
+impl Equivalent<FactKey> for FactRef<'_> {
+    fn equivalent(&self, key: &FactKey) -> bool {
+        *self == key.borrowed()
+    }
+}
+
+/// Defines the kinds of facts. A row has the byte of the table in the engine, the type of the fact,
+/// and the parts of the key, which are fields of that type. Only the last part may be an id; see
+/// `key`.
+macro_rules! facts {
+    ($($(#[$doc:meta])* $table:literal $kind:ident $(($($part:ident: $type:ty),+))?;)+) => {
+        /// The key of a fact, in the store and in the caches.
+        #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+        pub enum FactKey {
+            $($(#[$doc])* $kind $(($($type),+))?,)+
+        }
+
+        /// A borrowed key, for lookups without allocation. It has the same hash as the key.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum FactRef<'a> {
+            $($(#[$doc])* $kind $(($(&'a $type),+))?,)+
+        }
+
+        /// A fact.
+        #[derive(Clone, Debug)]
+        pub enum Fact {
+            $($(#[$doc])* $kind(Arc<$kind>),)+
+        }
+
+        impl FactKey {
+            /// The borrowed key.
+            #[must_use]
+            pub fn borrowed(&self) -> FactRef<'_> {
+                match self {
+                    $(Self::$kind $(($($part),+))? => FactRef::$kind $(($($part),+))?,)+
+                }
+            }
+
+            /// The key in the engine.
+            pub(super) fn bytes(&self) -> Vec<u8> {
+                match self {
+                    $(Self::$kind $(($($part),+))? => {
+                        Key::table($table) $($(.part($part))+)? .into_bytes()
+                    })+
+                }
+            }
+        }
+
+        impl FactRef<'_> {
+            /// The key.
+            #[must_use]
+            pub fn to_key(self) -> FactKey {
+                match self {
+                    $(Self::$kind $(($($part),+))? => {
+                        FactKey::$kind $(($(Clone::clone($part)),+))?
+                    })+
+                }
+            }
+        }
+
+        impl Fact {
+            /// The revision that last changed it.
+            #[must_use]
+            pub fn revision(&self) -> Revision {
+                match self {
+                    $(Self::$kind(fact) => fact.revision,)+
+                }
+            }
+
+            /// Sets the revision and the time of its commit.
+            pub(super) fn stamp(&mut self, revision: Revision, time: Timestamp) {
+                match self {
+                    $(Self::$kind(fact) => Arc::make_mut(fact).stamp(revision, time),)+
+                }
+            }
+        }
+
+        $(#[allow(unused_parens, reason = "a key of one part is no tuple")]
+        impl FactKind for $kind {
+            type Key<'a> = ($($(&'a $type),+)?);
+            const TABLE: u8 = $table;
+
+            fn key_of(($($($part),+)?): Self::Key<'_>) -> FactRef<'_> {
+                FactRef::$kind $(($($part),+))?
+            }
+
+            fn key(&self) -> FactKey {
+                FactRef::$kind $(($(&self.$part),+))? .to_key()
+            }
+
+            fn revision(&self) -> Revision {
+                self.revision
+            }
+
+            fn into_fact(self: Arc<Self>) -> Fact {
+                Fact::$kind(self)
+            }
+
+            fn from_fact(fact: Fact) -> Option<Arc<Self>> {
+                match fact {
+                    Fact::$kind(fact) => Some(fact),
+                    _ => None,
+                }
+            }
+        })+
+
+        /// The first bytes of the keys of facts, which must differ.
+        #[cfg(test)]
+        pub(super) const TABLES: &[u8] = &[$($table),+];
+    };
+}
+
+facts! {
     /// The catalog.
-    Catalog,
+    b'G' Catalog;
     /// The keyring.
-    Keyring,
+    b'A' Keyring;
     /// A company, by id.
-    Company(CompanyId),
+    b'C' Company(id: CompanyId);
     /// A credential, by the creation revision of its company and by its id. A fact of an earlier
     /// company with the same id has another key (D3).
-    Credential(Revision, CredentialId),
-    /// A company's impact revision, by the creation revision of the company: the last change of any
-    /// of its credentials (D7).
-    Impact(Revision),
+    b'K' Credential(company: Revision, id: CredentialId);
+    /// A company's impact revision, by the creation revision of the company.
+    b'X' Impact(company: Revision);
     /// A user, by the creation revision of the company and by the user's id.
-    User(Revision, UserId),
+    b'U' User(company: Revision, id: UserId);
     /// A user's consent to a credential, by the creation revisions of company, user and credential.
-    Consent(Parties),
+    b'T' Consent(of: Parties);
     /// A secret, by the creation revision of the company and by its public id.
-    Secret(Revision, Name),
+    b'S' Secret(company: Revision, id: Name);
     /// The owner of a secret, by the secret's public id.
-    SecretOwner(Name),
+    b'P' SecretOwner(secret: Name);
 }
 
-/// A fact.
-#[derive(Clone, Debug)]
-pub enum Fact {
-    /// The catalog.
-    Catalog(Arc<Catalog>),
-    /// The keyring.
-    Keyring(Arc<Keyring>),
-    /// A company.
-    Company(Arc<Company>),
-    /// A credential.
-    Credential(Arc<Credential>),
-    /// A company's impact revision.
-    Impact(Revision),
-    /// A user.
-    User(Arc<User>),
-    /// A user's consent to a credential.
-    Consent(Arc<Consent>),
-    /// A secret.
-    Secret(Arc<Secret>),
-    /// The owner of a secret, by the secret's public id.
-    SecretOwner(Arc<SecretOwner>),
-}
+#[cfg(test)]
+mod tests {
+    use std::hash::{BuildHasher, RandomState};
 
-impl Fact {
-    /// The revision that last changed it.
-    #[must_use]
-    pub fn revision(&self) -> Revision {
-        match self {
-            Self::Catalog(catalog) => catalog.revision,
-            Self::Keyring(keyring) => keyring.revision,
-            Self::Company(company) => company.revision,
-            Self::Credential(credential) => credential.revision,
-            Self::Impact(revision) => *revision,
-            Self::User(user) => user.revision,
-            Self::Consent(consent) => consent.revision,
-            Self::Secret(secret) => secret.revision,
-            Self::SecretOwner(owner) => owner.revision,
-        }
-    }
+    use super::*;
 
-    /// Sets the revision and the time of its commit.
-    pub(super) fn stamp(&mut self, revision: Revision, time: Timestamp) {
-        match self {
-            Self::Catalog(catalog) => Arc::make_mut(catalog).revision = revision,
-            Self::Keyring(keyring) => Arc::make_mut(keyring).stamp(revision, time),
-            Self::Company(company) => Arc::make_mut(company).stamp(revision, time),
-            Self::Credential(credential) => Arc::make_mut(credential).stamp(revision, time),
-            Self::Impact(at) => *at = revision,
-            Self::User(user) => Arc::make_mut(user).stamp(revision, time),
-            Self::Consent(consent) => Arc::make_mut(consent).stamp(revision, time),
-            Self::Secret(secret) => Arc::make_mut(secret).revision = revision,
-            Self::SecretOwner(owner) => Arc::make_mut(owner).revision = revision,
+    #[test]
+    fn key_and_borrowed_key_have_the_same_hash() {
+        let company = CompanyId::parse("acme").expect("an id");
+        let credential = CredentialId::parse("hr").expect("an id");
+        let user = UserId::parse("ada").expect("an id");
+        let secret = Name::parse("0123").expect("a name");
+        let of = Parties { company: Revision(7), user: Revision(8), credential: Revision(9) };
+        let state = RandomState::new();
+        for key in [
+            FactRef::Catalog,
+            FactRef::Keyring,
+            FactRef::Company(&company),
+            FactRef::Credential(&Revision(7), &credential),
+            FactRef::Impact(&Revision(7)),
+            FactRef::User(&Revision(7), &user),
+            FactRef::Consent(&of),
+            FactRef::Secret(&Revision(7), &secret),
+            FactRef::SecretOwner(&secret),
+        ] {
+            assert_eq!(state.hash_one(key), state.hash_one(key.to_key()), "{key:?}");
+            assert!(key.equivalent(&key.to_key()));
         }
     }
 }

@@ -125,7 +125,7 @@ impl GarbageCollector {
         if remaining > 0
             && let Some(company) = company
         {
-            batch.remove(key::fact(&FactKey::Impact(company)));
+            batch.remove(FactKey::Impact(company).bytes());
         }
         Ok(remaining > 0)
     }
@@ -257,7 +257,7 @@ fn remove_owner(
     batch: &mut WriteBatch,
 ) -> Result<(), EngineError> {
     let key = FactKey::SecretOwner(secret);
-    let entry_key = key::fact(&key);
+    let entry_key = key.bytes();
     let Some(stored) = engine.get(&entry_key)? else {
         return Ok(());
     };

@@ -3,31 +3,30 @@
 //! A key is a table byte, then numbers in big-endian order, then an id that runs to the end of the
 //! key. If something follows an id, the length of the id precedes it. An id therefore cannot extend
 //! into the range of another id.
+//!
+//! Not here: which parts the key of a fact has; see `fact`.
 
+use std::borrow::Borrow;
+
+use super::quota::Quota;
+use super::{FactKind, RequestKey};
+use crate::policy::company::Company;
+use crate::policy::consent::{Consent, Parties};
+use crate::policy::credential::Credential;
 use crate::policy::id::{CompanyId, CredentialId, Name};
 use crate::policy::revision::Revision;
 use crate::policy::scope::ScopeId;
+use crate::policy::secret::{Secret, SecretOwner};
+use crate::policy::user::User;
 
-use super::quota::Quota;
-use super::{FactKey, RequestKey};
-
-const CATALOG: u8 = b'G';
-const COMPANY: u8 = b'C';
-const CREDENTIAL: u8 = b'K';
-const IMPACT: u8 = b'X';
 const HOLDER: u8 = b'H';
 const CHANGE: u8 = b'L';
 const CHANGE_OF: u8 = b'J';
 const TOMBSTONE: u8 = b'D';
 const CHUNK: u8 = b'O';
-const USER: u8 = b'U';
-const CONSENT: u8 = b'T';
-const SECRET: u8 = b'S';
-const SECRET_OWNER: u8 = b'P';
 const SEEN: u8 = b'N';
 const REPLY: u8 = b'R';
 const REPLY_TIME: u8 = b'E';
-const KEYRING: u8 = b'A';
 
 /// The schema version of the store.
 pub(super) const SCHEMA: &[u8] = b"Mschema";
@@ -64,9 +63,9 @@ pub(super) fn is_written_once(entry_key: &[u8]) -> bool {
 pub(super) fn quota_of(entry_key: &[u8]) -> Option<(Revision, Quota)> {
     let (table, rest) = entry_key.split_first()?;
     let bound = match *table {
-        CREDENTIAL => Quota::Credentials,
-        USER => Quota::Users,
-        CONSENT => Quota::Consents,
+        Credential::TABLE => Quota::Credentials,
+        User::TABLE => Quota::Users,
+        Consent::TABLE => Quota::Consents,
         _ => return None,
     };
     let (company, _) = rest.split_first_chunk::<8>()?;
@@ -74,11 +73,20 @@ pub(super) fn quota_of(entry_key: &[u8]) -> Option<(Revision, Quota)> {
 }
 
 /// Builds a key part by part.
-struct Key(Vec<u8>);
+pub(super) struct Key(Vec<u8>);
 
 impl Key {
-    fn table(table: u8) -> Self {
+    pub(super) fn table(table: u8) -> Self {
         Self(vec![table])
+    }
+
+    pub(super) fn part(mut self, part: &impl KeyPart) -> Self {
+        part.append(&mut self.0);
+        self
+    }
+
+    pub(super) fn into_bytes(self) -> Vec<u8> {
+        self.0
     }
 
     fn number(mut self, number: u64) -> Self {
@@ -90,27 +98,29 @@ impl Key {
         self.0.extend(number.to_be_bytes());
         self
     }
+}
 
-    fn last(mut self, id: &str) -> Vec<u8> {
-        self.0.extend(id.as_bytes());
-        self.0
+/// A part of the key of a fact.
+pub(super) trait KeyPart {
+    /// Appends the part to a key.
+    fn append(&self, key: &mut Vec<u8>);
+}
+
+impl<Id: Borrow<str>> KeyPart for Id {
+    fn append(&self, key: &mut Vec<u8>) {
+        key.extend(self.borrow().as_bytes());
     }
 }
 
-/// The key of a fact in the engine.
-pub(super) fn fact(key: &FactKey) -> Vec<u8> {
-    match key {
-        FactKey::Catalog => vec![CATALOG],
-        FactKey::Keyring => vec![KEYRING],
-        FactKey::Company(id) => Key::table(COMPANY).last(id.as_str()),
-        FactKey::Credential(company, id) => credentials(*company).last_of(id.as_str()),
-        FactKey::Impact(company) => Key::table(IMPACT).number(company.0).0,
-        FactKey::User(company, id) => users(*company).last_of(id.as_str()),
-        FactKey::Secret(company, id) => Key(secrets(*company)).last(id.as_str()),
-        FactKey::SecretOwner(id) => Key::table(SECRET_OWNER).last(id.as_str()),
-        FactKey::Consent(of) => {
-            Key(consents(of.company)).number(of.user.0).number(of.credential.0).0
-        }
+impl KeyPart for Revision {
+    fn append(&self, key: &mut Vec<u8>) {
+        key.extend(self.0.to_be_bytes());
+    }
+}
+
+impl KeyPart for Parties {
+    fn append(&self, key: &mut Vec<u8>) {
+        [self.company, self.user, self.credential].iter().for_each(|part| part.append(key));
     }
 }
 
@@ -138,44 +148,44 @@ impl Prefix {
 
 /// All companies.
 pub(super) fn companies() -> Prefix {
-    Prefix(vec![COMPANY])
+    Prefix(vec![Company::TABLE])
 }
 
 /// All credentials of a company, by its creation revision.
 pub(super) fn credentials(company: Revision) -> Prefix {
-    Prefix(Key::table(CREDENTIAL).number(company.0).0)
+    Prefix(Key::table(Credential::TABLE).number(company.0).0)
 }
 
 /// All users of a company, by its creation revision.
 pub(super) fn users(company: Revision) -> Prefix {
-    Prefix(Key::table(USER).number(company.0).0)
+    Prefix(Key::table(User::TABLE).number(company.0).0)
 }
 
 /// All secrets of a company, by its creation revision.
 pub(super) fn secrets(company: Revision) -> Vec<u8> {
-    Key::table(SECRET).number(company.0).0
+    Key::table(Secret::TABLE).number(company.0).0
 }
 
 /// All secrets of all companies.
 pub(super) fn all_secrets() -> Vec<u8> {
-    vec![SECRET]
+    vec![Secret::TABLE]
 }
 
 /// The company, by the revision that created it, and the public id of the secret of this key.
 pub(super) fn secret_of(key: &[u8]) -> Option<(Revision, Name)> {
-    let (company, id) = key.strip_prefix(&[SECRET])?.split_first_chunk::<8>()?;
+    let (company, id) = key.strip_prefix(&[Secret::TABLE])?.split_first_chunk::<8>()?;
     let id = Name::parse(std::str::from_utf8(id).ok()?).ok()?;
     Some((Revision(u64::from_be_bytes(*company)), id))
 }
 
 /// All entries of the index of secrets.
 pub(super) fn all_secret_owners() -> Vec<u8> {
-    vec![SECRET_OWNER]
+    vec![SecretOwner::TABLE]
 }
 
 /// All consents of a company, by its creation revision.
 pub(super) fn consents(company: Revision) -> Vec<u8> {
-    Key::table(CONSENT).number(company.0).0
+    Key::table(Consent::TABLE).number(company.0).0
 }
 
 /// All consents of a user, by the creation revisions of company and user.
@@ -313,39 +323,21 @@ pub(super) fn chunk(revision: Revision, value: u32, index: u32) -> Vec<u8> {
     Key::table(CHUNK).number(revision.0).short(value).short(index).0
 }
 
-/// The table bytes, which must differ.
-#[cfg(test)]
-const TABLES: [u8; 18] = [
-    SCHEMA[0],
-    CATALOG,
-    COMPANY,
-    CREDENTIAL,
-    IMPACT,
-    HOLDER,
-    CHANGE,
-    CHANGE_OF,
-    TOMBSTONE,
-    CHUNK,
-    USER,
-    CONSENT,
-    SECRET,
-    SECRET_OWNER,
-    SEEN,
-    REPLY,
-    REPLY_TIME,
-    KEYRING,
-];
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::FactKey;
+    use crate::store::fact::TABLES;
 
     #[test]
     fn no_two_tables_share_a_byte() {
-        let mut tables = TABLES.to_vec();
+        let others =
+            [SCHEMA[0], HOLDER, CHANGE, CHANGE_OF, TOMBSTONE, CHUNK, SEEN, REPLY, REPLY_TIME];
+        let mut tables = [&others, TABLES].concat();
+        let count = tables.len();
         tables.sort_unstable();
         tables.dedup();
-        assert_eq!(tables.len(), TABLES.len());
+        assert_eq!(tables.len(), count);
         for meta in [INCARNATION, HEAD, CHAIN, TIME, COMPACTED] {
             assert_eq!(meta[0], SCHEMA[0]);
         }
@@ -368,7 +360,7 @@ mod tests {
     #[test]
     fn a_secret_is_read_back_from_its_key() {
         let id = Name::parse("0123").expect("a name");
-        let key = fact(&FactKey::Secret(Revision(7), id.clone()));
+        let key = FactKey::Secret(Revision(7), id.clone()).bytes();
         assert_eq!(secret_of(&key), Some((Revision(7), id)));
         assert_eq!(secret_of(&key[..5]), None);
     }

@@ -157,7 +157,7 @@ impl VerifiedStore {
 
     /// The keyring.
     fn keyring(&self) -> Result<Option<Arc<Keyring>>, EngineError> {
-        let Some(stored) = self.engine.get(&key::fact(&FactKey::Keyring))? else {
+        let Some(stored) = self.engine.get(&FactKey::Keyring.bytes())? else {
             return Ok(None);
         };
         let (revision, bytes) = chunked::read(&stored, &*self.engine)?.ok_or(Corrupt)?;

@@ -2,9 +2,11 @@
 //!
 //! Not here: how the store checks and commits it.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 
-use super::fact::{Fact, FactKey};
+use super::fact::{Fact, FactKey, FactKind};
 use super::idempotency::IdempotencyRecord;
 use crate::policy::change::Change;
 use crate::policy::id::Name;
@@ -38,6 +40,18 @@ pub struct Proposal {
 }
 
 impl FactWrite {
+    /// The creation of a fact.
+    #[must_use]
+    pub fn create<T: FactKind>(fact: T) -> Self {
+        Self { key: fact.key(), before: None, after: Some(Arc::new(fact).into_fact()) }
+    }
+
+    /// The deletion of a fact.
+    #[must_use]
+    pub fn delete<T: FactKind>(fact: Arc<T>) -> Self {
+        Self { key: fact.key(), before: Some(fact.into_fact()), after: None }
+    }
+
     /// Whether the write only removes access: the new fact grants no more than the old one.
     fn takes_away(&self, now: Timestamp) -> bool {
         match (&self.before, &self.after) {

@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use super::{Fact, FactKey, FactWrite, Proposal};
+use super::{Fact, FactKey, FactWrite, Proposal, key};
 use crate::policy::revision::Revision;
 
 /// A quantity that is limited for each company.
@@ -116,17 +116,7 @@ impl Quotas {
 impl FactWrite {
     /// The company and the quota whose count the write changes, and by how much.
     pub(super) fn moves(&self) -> Option<(Revision, Quota, i64)> {
-        let (company, bound) = match &self.key {
-            FactKey::Credential(company, _) => (*company, Quota::Credentials),
-            FactKey::User(company, _) => (*company, Quota::Users),
-            FactKey::Consent(of) => (of.company, Quota::Consents),
-            FactKey::Catalog
-            | FactKey::Keyring
-            | FactKey::Company(_)
-            | FactKey::Impact(_)
-            | FactKey::Secret(..)
-            | FactKey::SecretOwner(_) => return None,
-        };
+        let (company, bound) = key::quota_of(&self.key.bytes())?;
         let by = i64::from(self.after.is_some()) - i64::from(self.before.is_some());
         (by != 0).then_some((company, bound, by))
     }

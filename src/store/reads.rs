@@ -28,7 +28,7 @@ impl Store {
     /// # Errors
     /// The engine cannot answer.
     pub fn get(&self, key: &FactKey) -> Result<Option<Fact>, StoreError> {
-        let entry_key = key::fact(key);
+        let entry_key = key.bytes();
         loop {
             let Some(stored) = self.engine.get(&entry_key)? else { return Ok(None) };
             if let Some((revision, bytes)) = chunked::read(&stored, &*self.engine)? {
@@ -207,15 +207,14 @@ impl Store {
 
     /// The change of this revision.
     fn change(&self, revision: Revision) -> Result<Change, StoreError> {
-        let stored = self.engine.get(&key::change(revision))?;
-        let stored =
-            stored.map(|stored| chunked::read(&stored, &*self.engine)).transpose()?.flatten();
-        match stored {
-            Some((_, bytes)) => Ok(record::decode_change(revision, &bytes)?),
-            None => match self.compacted_to()? {
-                compacted if compacted >= revision => Err(StoreError::Compacted(compacted)),
-                _ => Err(StoreError::Damaged),
-            },
+        if let Some(stored) = self.engine.get(&key::change(revision))?
+            && let Some((_, bytes)) = chunked::read(&stored, &*self.engine)?
+        {
+            return Ok(record::decode_change(revision, &bytes)?);
+        }
+        match self.compacted_to()? {
+            compacted if compacted >= revision => Err(StoreError::Compacted(compacted)),
+            _ => Err(StoreError::Damaged),
         }
     }
 

@@ -16,7 +16,7 @@ use crate::policy::catalog::rename::RenamedScope;
 use crate::policy::catalog::{Catalog, ScopeIdMap};
 use crate::policy::ceiling::{RemovedEntry, RestoredRange};
 use crate::policy::change::{Author, Change, ChangeKind, FieldChange};
-use crate::policy::company::Company;
+use crate::policy::company::{Company, ImpactRevision};
 use crate::policy::consent::Consent;
 use crate::policy::credential::{Credential, Grant};
 use crate::policy::id::{CompanyId, CredentialId, Name, UserId};
@@ -178,7 +178,9 @@ pub(super) fn decode(key: &FactKey, revision: Revision, bytes: &[u8]) -> Result<
             };
             Fact::Credential(credential.into())
         }
-        FactKey::Impact(_) => Fact::Impact(revision),
+        FactKey::Impact(company) => {
+            Fact::Impact(ImpactRevision { company: *company, revision }.into())
+        }
         FactKey::User(company, id) => {
             let record = UserRecord::decode(bytes)?;
             let user = User {

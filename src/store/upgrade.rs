@@ -86,7 +86,7 @@ fn index(engine: &dyn Engine, checksum: &mut StoreChecksum) -> Result<u64, Engin
             revision: found.revision,
         };
         let bytes = record::encode(&Fact::SecretOwner(owner.into()));
-        let entry_key = key::fact(&FactKey::SecretOwner(secret));
+        let entry_key = FactKey::SecretOwner(secret).bytes();
         // An owner is small enough to have no chunks.
         chunked::put(&mut batch, entry_key, found.revision, 0, &bytes);
         (waiting, all) = (waiting + 1, all + 1);
@@ -167,7 +167,7 @@ mod tests {
                 }
                 // A secret that an older program has deleted since.
                 let gone = FactKey::SecretOwner(Name::parse("0123").expect("a name"));
-                batch.insert(key::fact(&gone), whole.last().expect("one").1.clone());
+                batch.insert(gone.bytes(), whole.last().expect("one").1.clone());
                 checksum::apply(&engine, &mut checksum, &mut batch).expect("written");
                 engine.sync().expect("synced");
             }

@@ -40,7 +40,7 @@ use crate::observe::connection_events::ConnectionEvents;
 use crate::observe::otlp::{self, Trace};
 use crate::observe::rejected_callers::RejectedCallers;
 use crate::observe::rejection::RejectedCaller;
-use crate::observe::request_log::{AccessLogLine, ObservedRequest, RequestObserver};
+use crate::observe::request_log::{ObservedRequest, RequestObserver};
 use crate::policy::caller::Caller;
 use crate::policy::catalog::file;
 use crate::proto::{ApplyCatalogRequest, BatchCheckRequest, CheckRequest};
@@ -158,6 +158,7 @@ pub(crate) fn handle(
     }
     let path = request.uri().path();
     let operation = access::operation(path);
+    let is_batch = operation.is_some_and(access::is_method_of::<BatchCheckRequest>);
     let interruptible = Interruptible::new(activity, operation, path);
     let (mut counted, mut of_key, mut open, mut known) = (None, None, None, None);
     let call = if let Some(unfit) = RejectedHead::of(&request, service.max_header_bytes) {
@@ -244,8 +245,9 @@ pub(crate) fn handle(
         let known_path = operation.map_or("other", |operation| operation.path);
         service.rejected_callers.call(address, known_path, rejected);
         Ok(match open {
-            // A call is open until its last frame is sent.
-            Some(open) if !response.body().is_end_stream() => response.map(|body| {
+            // A call is open until its last frame is sent. A batch of checks is too frequent to pay for
+            // that: its one message is in flight until it is sent, and that is enough.
+            Some(open) if !is_batch && !response.body().is_end_stream() => response.map(|body| {
                 let body = interruptible.body(body, open, in_flight);
                 ResponseBody::Other(tonic::body::Body::new(body))
             }),
@@ -267,10 +269,9 @@ async fn call(
         Err(status) => return status.into_http(),
     };
     let caller = &admission.caller;
-    let line = match admission.operation.is_logged {
-        true => AccessLogLine::begin(&request, caller, observed.as_ref()),
-        false => None,
-    };
+    let method = request.uri().path().trim_start_matches('/');
+    let context = observed.as_ref().map(|observed| &observed.context);
+    let line = admission.access_log_line(method, context);
     let trace = observed.as_ref().and_then(|observed| observed.trace(request.uri().path(), caller));
     let context = observed.map(|observed| observed.context);
     let steps = trace.as_ref().map(Trace::steps);

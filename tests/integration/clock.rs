@@ -446,14 +446,14 @@ fn entries_of_a_rejected_clock_are_not_kept_longer() {
     store.start(Arc::new(Nobody));
     let key = RequestKey([7; 32]);
     let idempotency = IdempotencyRecord { key, body: [1; 32], result: WriteResult::default() };
-    commit(&*store, proposal(hour(1_000), Some(idempotency)));
+    commit(&store, proposal(hour(1_000), Some(idempotency)));
     store.close();
     drop(store);
     let mut store = open(dir.path());
     store.accept_clock(hour(10), Author::default()).expect("the disk is well").expect("back");
     let store = Arc::new(store);
     store.start(Arc::new(Nobody));
-    commit(&*store, proposal(hour(10), None));
+    commit(&store, proposal(hour(10), None));
     let result = Some(WriteResult::default());
     let told = StoredResult { body: [1; 32], revision: Revision(1), result };
     assert_eq!(store.answered(&key).expect("readable"), Some(told), "a day is not over");

@@ -523,7 +523,7 @@ fn a_request_is_answered_once_and_remembered_for_a_day(open: &dyn Fn(&Path) -> A
     let second = store.commit(proposal("b")).expect("queued");
     let receipt = first.blocking_recv().expect("answered").expect("committed");
     assert_eq!(second.blocking_recv().expect("answered"), Err(CommitError::Conflict));
-    assert_eq!(propose(&*store, proposal("c")), Err(CommitError::Conflict));
+    assert_eq!(propose(&store, proposal("c")), Err(CommitError::Conflict));
     let answered =
         StoredResult { body: [1; 32], revision: receipt.revision, result: Some(result()) };
     assert_eq!(store.answered(&key).expect("readable"), Some(answered.clone()));

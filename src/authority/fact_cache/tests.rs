@@ -1,36 +1,6 @@
-use std::hash::{BuildHasher, RandomState};
-
-use equivalent::Equivalent;
-
 use super::*;
 use crate::authority::change_stamps::ChangeStamps;
 use crate::authority::l1_cache;
-use crate::policy::consent::Parties;
-use crate::policy::id::{CompanyId, CredentialId, Name, UserId};
-
-#[test]
-fn key_and_reference_have_the_same_hash() {
-    let company = CompanyId::parse("acme").expect("an id");
-    let credential = CredentialId::parse("hr").expect("an id");
-    let user = UserId::parse("ada").expect("an id");
-    let secret = Name::parse("0123").expect("a name");
-    let of = Parties { company: Revision(7), user: Revision(8), credential: Revision(9) };
-    let state = RandomState::new();
-    for key in [
-        FactRef::Catalog,
-        FactRef::Keyring,
-        FactRef::Company(&company),
-        FactRef::Credential(Revision(7), &credential),
-        FactRef::Impact(Revision(7)),
-        FactRef::User(Revision(7), &user),
-        FactRef::Consent(of),
-        FactRef::Secret(Revision(7), &secret),
-        FactRef::SecretOwner(&secret),
-    ] {
-        assert_eq!(state.hash_one(key), state.hash_one(key.to_key()), "{key:?}");
-        assert!(key.equivalent(&key.to_key()));
-    }
-}
 
 // Tests of the L1 cache. They are here because `l1_cache.rs` is also compiled into a test that uses
 // the locks of a test scheduler.
