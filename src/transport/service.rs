@@ -317,12 +317,12 @@ async fn run(
         // A catalog may be larger than any other message.
         bounds.max_len = bounds.max_len.max(file::MAX_LEN + 4096);
     }
-    let is_stream = access::is_reflection(operation)
+    let has_streams = access::is_reflection(operation)
         || streams::operations().iter().any(|stream| std::ptr::eq(*stream, operation));
     let (api, time) = (api.clone(), service.request_timeout);
     let reflection = service.reflection.clone();
     let answered = async move {
-        if is_stream {
+        if has_streams {
             return stream(&api, reflection, operation, caller, request, (bounds, time), &limits)
                 .await;
         }
