@@ -195,8 +195,8 @@ impl<'a> Reader<'a> {
         Ok(keyring)
     }
 
-    /// Reads data of the store for the response alone. It is no precondition, so the change must not
-    /// depend on it.
+    /// Reads data of the store that is no precondition: data of the response, or data that no later change
+    /// can make wrong.
     pub(super) async fn report<R: Send + 'static>(
         &self,
         read: impl FnOnce(&Store) -> Result<R, StoreError> + Send + 'static,

@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use super::{Code, Problem};
+use crate::authority::error::AuthorityError;
 use crate::metrics::memory_budget::Exhausted;
 use crate::policy::keyring::AuthenticationError;
 
@@ -37,8 +38,7 @@ pub fn not_permitted() -> Problem {
 
 /// The caller's key was revoked or expired during the call.
 pub fn caller_revoked() -> Problem {
-    let message = "the API key was revoked, or has expired: ask an operator for another";
-    Problem::new(Code::Unauthenticated, REVOKED, message)
+    AuthorityError::CallerRevoked.into()
 }
 
 /// The server is still opening the store.
