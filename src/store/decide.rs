@@ -53,7 +53,7 @@ impl ReadView<'_> {
         if let Some(idempotency) = idempotency {
             let entry_key = key::reply(&idempotency.key);
             let is_pending = builder.replies.contains(&idempotency.key);
-            if is_pending || self.engine.get(&entry_key)?.is_some() {
+            if is_pending || get(self.engine, &entry_key)?.is_some() {
                 return Err(CommitError::Conflict);
             }
         }
@@ -135,7 +135,7 @@ impl ReadView<'_> {
         if let Some(outcome) = builder.outcomes.get(key) {
             return Ok(outcome.fact.is_some().then_some(outcome.since));
         }
-        Ok(match self.engine.get(&key.bytes())? {
+        Ok(match get(self.engine, &key.bytes())? {
             Some(value) => Some(chunked::revision(&value)?),
             None => None,
         })
@@ -147,9 +147,65 @@ impl ReadView<'_> {
         if let Some(chunks) = builder.chunks.get(&entry_key) {
             return Ok(chunks.clone());
         }
-        Ok(match self.engine.get(&entry_key)? {
+        Ok(match get(self.engine, &entry_key)? {
             Some(value) => chunked::chunks(&value)?,
             None => vec![],
         })
+    }
+}
+
+/// The value of a key. A panic of the engine continues here: it ends the writer, as a failed sync does,
+/// because a change may not be decided on what the engine holds afterwards.
+fn get(engine: &dyn Engine, entry_key: &[u8]) -> Result<Option<Vec<u8>>, EngineError> {
+    match engine.get(entry_key) {
+        Err(EngineError::Panicked(error)) => std::panic::resume_unwind(error),
+        read => read,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ops::Bound;
+    use std::panic::catch_unwind;
+    use std::path::Path;
+
+    use super::*;
+    use crate::store::engine::{Entries, WriteBatch};
+
+    /// An engine after a panic, or with corrupt data.
+    struct Failed(fn() -> EngineError);
+
+    impl Engine for Failed {
+        fn file_name() -> &'static str {
+            "none"
+        }
+
+        fn open(_: &Path, _: u64) -> Result<Self, EngineError> {
+            Err(EngineError::Damaged)
+        }
+
+        fn get(&self, _: &[u8]) -> Result<Option<Vec<u8>>, EngineError> {
+            Err((self.0)())
+        }
+
+        fn range(&self, _: Bound<&[u8]>, _: Bound<&[u8]>) -> Entries<'_> {
+            Box::new(std::iter::once_with(|| Err((self.0)())))
+        }
+
+        fn apply(&self, _: &WriteBatch) -> Result<(), EngineError> {
+            Err((self.0)())
+        }
+
+        fn sync(&self) -> Result<(), EngineError> {
+            Err((self.0)())
+        }
+    }
+
+    #[test]
+    fn nothing_is_decided_after_a_panic_of_the_engine() {
+        let panicked = || get(&Failed(|| EngineError::Panicked(EngineError::Damaged.into())), b"k");
+        assert!(catch_unwind(panicked).is_err(), "the writer's thread ends");
+        let damaged = || get(&Failed(|| EngineError::Damaged), b"k");
+        assert!(catch_unwind(damaged).expect("it answers").is_err(), "one change is rejected");
     }
 }

@@ -94,6 +94,10 @@ pub enum EngineError {
     /// The stored data is corrupt.
     #[error("the stored data is corrupt")]
     Damaged,
+    /// The engine panicked for this reason. What it holds in memory is unknown, so nothing may be
+    /// committed afterwards.
+    #[error(transparent)]
+    Panicked(Box<Self>),
     /// The system refused something, or the engine failed.
     #[error(transparent)]
     Io(#[from] io::Error),

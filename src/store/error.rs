@@ -89,10 +89,15 @@ impl From<EngineError> for StoreError {
     /// Logs the error of the engine, and returns one without its text, so that no driver message
     /// reaches a client.
     fn from(error: EngineError) -> Self {
+        if let EngineError::Panicked(error) = error {
+            return (*error).into();
+        }
         tracing::error!(%error, "the engine of the store failed");
         match error {
             EngineError::Damaged => Self::Damaged,
-            EngineError::Locked | EngineError::Io(_) => Self::Unavailable,
+            EngineError::Locked | EngineError::Panicked(_) | EngineError::Io(_) => {
+                Self::Unavailable
+            }
         }
     }
 }

@@ -60,14 +60,17 @@ impl GarbageCollector {
         engine: &dyn Engine,
         times: (Timestamp, Timestamp),
         head: Revision,
-    ) -> Option<WriteBatch> {
+    ) -> Result<Option<WriteBatch>, EngineError> {
         if self.failed {
-            return None;
+            return Ok(None);
         }
-        self.try_step(engine, times, head).unwrap_or_else(|error| {
-            tracing::warn!(%error, "garbage collection failed; it is tried again at the next start");
-            self.failed = true;
-            None
+        self.try_step(engine, times, head).or_else(|error| match error {
+            EngineError::Panicked(_) => Err(error),
+            error => {
+                tracing::warn!(%error, "garbage collection failed; it is tried again at the next start");
+                self.failed = true;
+                Ok(None)
+            }
         })
     }
 

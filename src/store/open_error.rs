@@ -75,6 +75,7 @@ pub(super) fn of_engine(dir: &Path, error: &EngineError, panic_message: &str) ->
     match error {
         EngineError::Locked => OpenError::Locked(dir.display().to_string()),
         EngineError::Damaged => damaged(),
+        EngineError::Panicked(error) => of_engine(dir, error, panic_message),
         EngineError::Io(error) if error.raw_os_error().is_some() => refused(dir, error),
         EngineError::Io(error) => match error.kind() {
             // The errors of an engine for data that it cannot follow.

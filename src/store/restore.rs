@@ -189,6 +189,7 @@ impl From<EngineError> for Failure {
             EngineError::Io(error) => Self::Io(error),
             // The data in the directory came from the backup.
             EngineError::Damaged => Unusable::Damaged.into(),
+            EngineError::Panicked(error) => (*error).into(),
             EngineError::Locked => Self::Io(io::Error::other(error)),
         }
     }

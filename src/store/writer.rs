@@ -253,7 +253,7 @@ impl Writer {
         // that was reported while the clock was doubted. A clock that went back counts, too.
         let now = self.believed.min(crate::metrics::machine_time());
         let state = &mut self.state;
-        let Some(batch) = self.gc.step(&*state.engine, (now, state.mark), state.head) else {
+        let Some(batch) = self.gc.step(&*state.engine, (now, state.mark), state.head)? else {
             return Ok(false);
         };
         state.apply_unsynced(batch).map(|()| true)

@@ -119,7 +119,7 @@ impl DoubleEndedIterator for Range {
 fn guarded<T>(call: impl FnOnce() -> sled::Result<T>) -> Result<T, EngineError> {
     match panic::catch_unwind(AssertUnwindSafe(call)) {
         Ok(result) => Ok(result?),
-        Err(payload) => Err(of_panic(&*payload)),
+        Err(payload) => Err(EngineError::Panicked(Box::new(of_panic(&*payload)))),
     }
 }
 
