@@ -17,7 +17,7 @@ use crate::policy::company::Company;
 use crate::policy::consent::{Consent, Parties};
 use crate::policy::credential::Credential;
 use crate::policy::decision::{self, Explanation, Verdict};
-use crate::policy::query::Query;
+use crate::policy::query::{Query, Subject};
 use crate::policy::revision::Revision;
 use crate::policy::scope::Scope;
 use crate::policy::user::User;
@@ -38,6 +38,7 @@ struct CheckFacts {
     company: Option<Arc<Company>>,
     credential: Option<Arc<Credential>>,
     user: Option<Arc<User>>,
+    ambiguous_subject: bool,
     consent: Option<Arc<Consent>>,
 }
 
@@ -48,6 +49,7 @@ impl CheckFacts {
             company: self.company.as_deref(),
             credential: self.credential.as_deref(),
             user: self.user.as_deref(),
+            ambiguous_subject: self.ambiguous_subject,
             consent: self.consent.as_deref(),
             now,
         }
@@ -253,14 +255,21 @@ impl Authority {
 
     /// Loads the facts of a query at the snapshot's revision.
     async fn load_facts(&self, view: &Snapshot, query: &Query) -> Result<CheckFacts, ReadError> {
-        let Some(company) = self.read::<Company>(view, &query.company).await? else {
+        let Subject::Known { company, credential } = &query.subject else {
+            return Ok(CheckFacts::default());
+        };
+        let Some(company) = self.read::<Company>(view, company).await? else {
             return Ok(CheckFacts::default());
         };
         let created_at = company.created_at;
         let mut loaded = CheckFacts { company: Some(company), ..CheckFacts::default() };
-        loaded.credential = self.read(view, (&created_at, &query.credential)).await?;
+        loaded.credential = self.read(view, (&created_at, credential)).await?;
         if let Some(user) = query.on_behalf_of() {
             loaded.user = self.read(view, (&created_at, user)).await?;
+        }
+        if let Some(subject) = query.client_subject() {
+            let user = self.read::<User>(view, (&created_at, subject)).await?;
+            loaded.ambiguous_subject = user.is_some();
         }
         if let (Some(credential), Some(user)) = (&loaded.credential, &loaded.user)
             && view.catalog.requires_consent()

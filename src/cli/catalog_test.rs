@@ -314,6 +314,8 @@ impl CheckYaml {
             })
         });
         Ok(CheckRequest {
+            bearer_token: None,
+            authorization: None,
             company_id: self.company,
             credential_id: self.credential,
             scopes: self.scopes.unwrap_or_default(),

@@ -98,6 +98,8 @@ impl SubjectArgs {
     pub(super) fn effective_scopes_request(self) -> ListEffectiveScopesRequest {
         ListEffectiveScopesRequest {
             token: self.to_token(),
+            bearer_token: None,
+            authorization: None,
             company_id: self.target.company,
             credential_id: self.target.credential,
             audience: self.audience,
@@ -112,6 +114,8 @@ impl CheckQueryArgs {
         let Self { subject, scopes, method, path, resource_owner, at_least_revision } = self;
         CheckRequest {
             token: subject.to_token(),
+            bearer_token: None,
+            authorization: None,
             company_id: subject.target.company,
             credential_id: subject.target.credential,
             scopes,

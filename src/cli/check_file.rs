@@ -171,6 +171,8 @@ fn parse_json(text: &str, line: u64) -> anyhow::Result<FileCheck> {
         Ok::<_, String>(Token { audience, scopes, issued_at, expires_at, user_id })
     });
     let check = CheckRequest {
+        bearer_token: None,
+        authorization: None,
         company_id: row.company_id,
         credential_id: row.credential_id,
         scopes: row.scopes,

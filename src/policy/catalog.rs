@@ -8,6 +8,7 @@ mod audience;
 pub mod difference;
 pub mod endpoint;
 pub mod file;
+pub mod issuer;
 pub mod rename;
 mod required_scopes;
 pub mod schema;

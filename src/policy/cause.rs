@@ -68,6 +68,70 @@ faults! {
     IssuedAhead, TokenInvalid, "ISSUED_AHEAD",
         Some("The access token was issued in the future. Request a new one; if that does not help, ask the API's operator to check its clock."),
         "`token.issued_at` is ahead of the time now by more than the audience's `clock_skew`.";
+    /// The token is not valid yet, and will not be within its issuer's `clock_skew`.
+    NotYetValid, TokenInvalid, "NOT_YET_VALID",
+        Some("The access token is not valid yet. Try again later; if that does not help, ask the API's operator to check its clock."),
+        "The token's claim `nbf` is ahead of the time now by more than the issuer's `clock_skew`.";
+    /// The text is not a token of the required form.
+    MalformedToken, TokenInvalid, "MALFORMED_TOKEN",
+        None,
+        "The text is not a signed JWT of at most 16 KiB: three parts of base64url, whose header and claims are JSON objects without repeated members.";
+    /// The header has a parameter that changes how the token is read, and that is not supported.
+    UnsupportedHeader, TokenInvalid, "UNSUPPORTED_HEADER",
+        None,
+        "The token's header has `crit`, `b64`, `zip` or `enc`, which is not supported.";
+    /// The issuer's entry does not list the algorithm.
+    AlgorithmNotAllowed, TokenInvalid, "ALGORITHM_NOT_ALLOWED",
+        None,
+        "The token's `alg` is not one of the `algorithms` of the issuer in the catalog.";
+    /// The issuer's entry does not list the type.
+    TypeNotAllowed, TokenInvalid, "TYPE_NOT_ALLOWED",
+        None,
+        "The token's `typ` is not one of the `types` of the issuer in the catalog.";
+    /// No issuer of the catalog has this name.
+    IssuerUnknown, TokenInvalid, "ISSUER_UNKNOWN",
+        None,
+        "The token's `iss` is missing, or it is no issuer of the catalog.";
+    /// The issuer has no key that the token was signed with.
+    KeyUnknown, TokenInvalid, "KEY_UNKNOWN",
+        None,
+        "The issuer has no usable key that fits the token's `kid` and `alg`.";
+    /// The signature is wrong.
+    SignatureWrong, TokenInvalid, "SIGNATURE_WRONG",
+        None,
+        "The token's signature is wrong.";
+    /// A claim is missing, or has another type or another form than it must have.
+    MalformedClaim, TokenInvalid, "MALFORMED_CLAIM",
+        None,
+        "A claim that the token must have is missing, or is of another type or form than it must be: `exp`, `nbf` and `iat` are numbers, scopes a string or a list of strings, and company, credential and user are ids.";
+    /// A claim of the issuer's `require` is missing or has another value.
+    RequiredClaim, TokenInvalid, "REQUIRED_CLAIM",
+        None,
+        "A claim that the issuer's `require` lists is missing or has another value.";
+    /// Claims that name one credential differ.
+    AmbiguousClient, TokenInvalid, "AMBIGUOUS_CLIENT",
+        None,
+        "The token's claims that name the company or the credential differ from each other.";
+    /// The `sub` of the token is the client itself, and the company has a user of that id.
+    AmbiguousSubject, TokenInvalid, "AMBIGUOUS_SUBJECT",
+        None,
+        "The token's `sub` is the credential itself, and the company has a user of the same id: set `prefix` or `unless` in the issuer's `user`.";
+    /// The token is bound to a key, and nobody has verified that the client holds it.
+    BoundToken, TokenInvalid, "BOUND_TOKEN",
+        None,
+        "The token has `cnf`: it is bound to a key. Verify that the client holds the key, and set the issuer's `confirmation: caller`.";
+    /// The issuer may not speak for the company.
+    CompanyNotAllowed, TokenInvalid, "COMPANY_NOT_ALLOWED",
+        None,
+        "The company is not one of the issuer's `companies` in the catalog.";
+    /// The request names another company or credential than the token.
+    OtherClient, TokenInvalid, "OTHER_CLIENT",
+        Some("The access token was issued for another client than the call names. Request a token for this client."),
+        "`company_id` or `credential_id` is another one than the token's.";
+    /// Neither the token nor the request names the company or the credential.
+    ClientMissing, TokenInvalid, "CLIENT_MISSING",
+        None,
+        "Neither the token nor the request names both the company and the credential: the issuer's entry says that the request names one of them.";
     /// The token has expired.
     Ended, TokenExpired, "ENDED",
         None,

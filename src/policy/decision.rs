@@ -11,9 +11,10 @@ use super::cause::{Cause, DenialCause};
 use super::company::Company;
 use super::consent::Consent;
 use super::credential::{Credential, GrantState, is_expired};
-use super::query::{Query, Requirement};
+use super::query::{Query, Requirement, Subject};
 use super::reason::Reason;
 use super::scope::{Scope, ScopeId, ScopeMap};
+use super::token::PresentedToken;
 use super::user::User;
 
 /// A layer of a decision, outermost first.
@@ -48,6 +49,8 @@ pub struct Facts<'a> {
     pub credential: Option<&'a Credential>,
     /// The user on whose behalf the call is made, if there is one and the user exists.
     pub user: Option<&'a User>,
+    /// Whether the company has a user of the id that a token names as the client itself (T16).
+    pub ambiguous_subject: bool,
     /// The user's consent to the credential, if there is one.
     pub consent: Option<&'a Consent>,
     /// The time, read after the facts (D19).
@@ -176,7 +179,8 @@ pub fn effective(query: &Query, facts: Facts<'_>) -> Result<Vec<(Scope, Reach)>,
 /// stricter one.
 pub fn ends<'a>(query: &'a Query, facts: Facts<'a>) -> impl Iterator<Item = Timestamp> + 'a {
     let credential = facts.credential.into_iter().flat_map(Credential::ends);
-    credential.chain(query.token.iter().flat_map(move |token| token.ends(facts.catalog)))
+    credential
+        .chain(query.token_facts().into_iter().flat_map(move |token| token.ends(facts.catalog)))
 }
 
 /// The requirement of a call.
@@ -235,7 +239,7 @@ struct Evaluator<'a> {
     facts: Facts<'a>,
     resolved_audience: ResolvedAudience<'a>,
     /// Why the token is not valid for the call, if so.
-    token_fault: Option<DenialCause>,
+    token_fault: Option<Cause>,
     /// The token's scopes, sorted, closed under implication (D1); those that the catalog lacks are
     /// ignored (D16).
     token_scopes: Vec<ScopeId>,
@@ -246,8 +250,14 @@ struct Evaluator<'a> {
 impl<'a> Evaluator<'a> {
     fn new(query: &'a Query, facts: Facts<'a>, resolved_audience: ResolvedAudience<'a>) -> Self {
         let (mut token_fault, mut token_scopes) = (None, Vec::new());
-        if let Some(token) = &query.token {
-            token_fault = token.fault(resolved_audience, query.user.as_ref(), facts.now);
+        if let Some(PresentedToken::Rejected(cause)) = &query.token {
+            token_fault = Some(*cause);
+        }
+        if let Some(token) = query.token_facts() {
+            let fault = token.fault(resolved_audience, query.user.as_ref(), facts.now);
+            // What a token contradicts comes before its times and its audience.
+            let ambiguous = facts.ambiguous_subject.then_some(DenialCause::AmbiguousSubject);
+            token_fault = ambiguous.or(fault).map(Cause::from);
             if token_fault.is_none() && facts.credential.is_some() {
                 let known: Vec<_> =
                     token.scopes.iter().filter_map(|s| facts.catalog.id(s)).collect();
@@ -297,8 +307,12 @@ impl<'a> Evaluator<'a> {
         Layer::ALL.into_iter().filter(|layer| self.applies(*layer))
     }
 
-    /// Whether a layer applies to the call (D16).
+    /// Whether a layer applies to the call (D16). Of a call whose subject is unproven, only the layer that
+    /// says so (T5).
     fn applies(&self, layer: Layer) -> bool {
+        if let Subject::Unproven(cause) = &self.query.subject {
+            return layer == Self::layer_of(*cause);
+        }
         let audience = self.resolved_audience.audience;
         match layer {
             Layer::Company | Layer::Credential => true,
@@ -308,8 +322,16 @@ impl<'a> Evaluator<'a> {
         }
     }
 
+    /// The layer that reports an unproven subject.
+    fn layer_of(cause: Cause) -> Layer {
+        if cause.reason < Reason::TokenRequired { Layer::Credential } else { Layer::Token }
+    }
+
     /// Whether a layer admits the call as a whole.
     fn admits(&self, layer: Layer) -> Result<(), Cause> {
+        if let Subject::Unproven(cause) = &self.query.subject {
+            return Err(*cause);
+        }
         match layer {
             Layer::Company => {
                 let company = self.facts.company.ok_or(Reason::CompanyUnknown)?;
@@ -332,7 +354,7 @@ impl<'a> Evaluator<'a> {
                     return Err(Reason::TokenRequired.into());
                 }
                 if let Some(fault) = self.token_fault {
-                    return Err(fault.into());
+                    return Err(fault);
                 }
             }
             // A consent is about scopes. The user layer reports a missing user.

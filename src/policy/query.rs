@@ -1,23 +1,38 @@
 //! Query: the request of one check.
 
 use super::catalog::endpoint::RequestPath;
+use super::cause::Cause;
 use super::id::{CompanyId, CredentialId, Name, UserId};
 use super::scope::Scope;
-use super::token::Token;
+#[cfg(doc)]
+use super::token::VerifiedToken;
+use super::token::{PresentedToken, Token};
+
+/// For whom a check is decided.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Subject {
+    /// This credential of this company.
+    Known {
+        /// The tenant.
+        company: CompanyId,
+        /// Its API client.
+        credential: CredentialId,
+    },
+    /// Nobody: what the client presented names nobody, for this cause. Such a check is always denied (T5).
+    Unproven(Cause),
+}
 
 /// The request of one check. Its parts are well formed; the decision finds out whether they exist.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Query {
-    /// The tenant.
-    pub company: CompanyId,
-    /// Its API client.
-    pub credential: CredentialId,
+    /// The company and the credential.
+    pub subject: Subject,
     /// The scopes or the endpoint.
     pub needs: Requirement,
     /// The audience named, if any.
     pub audience: Option<Name>,
     /// The token presented, if any.
-    pub token: Option<Token>,
+    pub token: Option<PresentedToken>,
     /// The user that the request names, if any.
     pub user: Option<UserId>,
     /// The owner of the record, if the request names one.
@@ -28,15 +43,48 @@ impl Query {
     /// Whether another query concerns the same company, credential and user.
     #[must_use]
     pub fn same_subject_as(&self, other: &Self) -> bool {
-        self.company == other.company
-            && self.credential == other.credential
+        self.subject == other.subject
             && self.on_behalf_of() == other.on_behalf_of()
+            && self.client_subject() == other.client_subject()
+    }
+
+    /// The company, if it is known.
+    #[must_use]
+    pub fn company(&self) -> Option<&CompanyId> {
+        match &self.subject {
+            Subject::Known { company, .. } => Some(company),
+            Subject::Unproven(_) => None,
+        }
+    }
+
+    /// The credential, if it is known.
+    #[must_use]
+    pub fn credential(&self) -> Option<&CredentialId> {
+        match &self.subject {
+            Subject::Known { credential, .. } => Some(credential),
+            Subject::Unproven(_) => None,
+        }
+    }
+
+    /// The facts of the token presented, unless the token was rejected.
+    #[must_use]
+    pub fn token_facts(&self) -> Option<&Token> {
+        self.token.as_ref().and_then(PresentedToken::facts)
+    }
+
+    /// The subject of the token, if it is the client itself; see [`VerifiedToken::client_subject`].
+    #[must_use]
+    pub fn client_subject(&self) -> Option<&UserId> {
+        match &self.token {
+            Some(PresentedToken::Verified(token)) => token.client_subject.as_ref(),
+            _ => None,
+        }
     }
 
     /// The user on whose behalf the call is made: the request's, else the token's (D16).
     #[must_use]
     pub fn on_behalf_of(&self) -> Option<&UserId> {
-        self.user.as_ref().or_else(|| self.token.as_ref()?.user.as_ref())
+        self.user.as_ref().or_else(|| self.token_facts()?.user.as_ref())
     }
 }
 

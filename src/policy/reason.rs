@@ -59,6 +59,8 @@ reasons! {
         "The API credential has expired. Ask the company's admin to extend it or to create another.";
     TokenRequired, 401, "invalid_token",
         "This API needs an access token. Request one and send it with the call.";
+    TokenUnverifiable, 503, "temporarily_unavailable",
+        "The access token cannot be verified at the moment, because the keys of its issuer are not available. Try again later.";
     TokenInvalid, 401, "invalid_token",
         "The access token is not valid for this call. Request a new one for this user and this API.";
     TokenExpired, 401, "invalid_token",

@@ -76,8 +76,10 @@ impl Replay {
     #[must_use]
     pub fn is_concerned(query: &Query, change: &Change) -> bool {
         use ChangeKind::*;
-        let company = change.company.as_ref() == Some(&query.company);
-        let credential = company && change.credential.as_ref() == Some(&query.credential);
+        let company = change.company.is_some() && change.company.as_ref() == query.company();
+        let credential = company
+            && change.credential.is_some()
+            && change.credential.as_ref() == query.credential();
         let user_id = query.on_behalf_of();
         let user = company && user_id.is_some() && change.user.as_ref() == user_id;
         match change.kind {
@@ -183,6 +185,7 @@ impl Replay {
             company: self.company.as_ref(),
             credential: self.credential.as_ref(),
             user: self.user.as_ref(),
+            ambiguous_subject: false,
             consent: self.consent.as_ref(),
             now,
         }
@@ -194,7 +197,7 @@ impl Replay {
     pub fn turns(&self, catalog: &Catalog) -> Vec<Timestamp> {
         let credential = self.credential.iter();
         let mut times: Vec<_> = credential.flat_map(Credential::ends).collect();
-        if let Some(token) = &self.query.token {
+        if let Some(token) = self.query.token_facts() {
             times.extend(token.begins(catalog));
             times.extend(token.ends(catalog));
         }
@@ -232,8 +235,9 @@ impl Replay {
 
     fn create_company(&mut self, change: &Change) -> Result<(), Unreadable> {
         let added = self.all_scope_ids(&change.added);
+        let Some(id) = self.query.company().cloned() else { return Ok(()) };
         let company = Company {
-            id: self.query.company.clone(),
+            id,
             display_name: String::new(),
             enabled: true,
             ceiling: added.into_iter().map(|scope| (scope, change.revision)).collect(),
@@ -282,8 +286,9 @@ impl Replay {
 
     fn create_credential(&mut self, change: &Change) -> Result<(), Unreadable> {
         let Some(company) = &self.company else { return Ok(()) };
+        let Some(id) = self.query.credential().cloned() else { return Ok(()) };
         self.credential = Some(Credential {
-            id: self.query.credential.clone(),
+            id,
             company: company.created_at,
             label: String::new(),
             enabled: true,
@@ -384,7 +389,7 @@ pub fn requirement_changed(query: &Query, change: &Change) -> bool {
             || named.contains(&scope.as_str())
             || renamed.iter().any(|pair| pair.old == *scope || pair.new == *scope)
     };
-    let in_token = query.token.iter().flat_map(|token| &token.scopes).any(moved);
+    let in_token = query.token_facts().into_iter().flat_map(|token| &token.scopes).any(moved);
     let needs = match &query.needs {
         Requirement::Scopes(scopes) => scopes.iter().any(moved),
         // The requirement is the endpoint's, and the log does not contain its scopes at that time.

@@ -1,22 +1,100 @@
-//! Token: the claims of an access token that the caller of scopegate has verified. A token never
-//! widens access.
+//! Token: the facts of an access token. A token never widens access.
+//!
+//! Either the caller of scopegate has verified the token and states its facts, or scopegate verifies the
+//! text of the token itself.
+
+pub mod key_set;
+
+use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 
+use self::key_set::Thumbprint;
+use super::catalog::issuer::Issuer;
 use super::catalog::{Catalog, ResolvedAudience};
-use super::cause::DenialCause;
-use super::id::UserId;
+use super::cause::{Cause, DenialCause};
+use super::id::{CompanyId, CredentialId, UserId};
 use super::scope::Scope;
 
-/// The claims of a token.
+/// The token of a call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PresentedToken {
+    /// The caller of scopegate has verified the token and states its facts.
+    Stated(Token),
+    /// scopegate has verified the token.
+    Verified(Arc<VerifiedToken>),
+    /// The token is not good for the call, for this cause.
+    Rejected(Cause),
+}
+
+impl PresentedToken {
+    /// The facts of the token; none if the token was rejected.
+    #[must_use]
+    pub fn facts(&self) -> Option<&Token> {
+        match self {
+            Self::Stated(token) => Some(token),
+            Self::Verified(verified) => Some(&verified.facts),
+            Self::Rejected(_) => None,
+        }
+    }
+}
+
+/// A token whose signature is right, and that has the form and the claims that its issuer's entry asks
+/// for. It is a fact and not a verdict: its times, its audience, its company, its user and its scopes are
+/// compared in each decision (T21).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VerifiedToken {
+    /// Its issuer, as the catalog declared it when the token was verified.
+    pub issuer: Arc<Issuer>,
+    /// The key that verified it.
+    pub key: Thumbprint,
+    /// The claim `jti`, for logs.
+    pub id: Option<Box<str>>,
+    /// The company that it names; none if the request names the company.
+    pub company: Option<CompanyId>,
+    /// The credential that it names; none if the request names the credential.
+    pub credential: Option<CredentialId>,
+    /// The value of `sub` if it is the credential itself, and so no user (RFC 9068 section 2.2). If the
+    /// company has a user of this id, the token is ambiguous and so invalid (T16).
+    pub client_subject: Option<UserId>,
+    /// The facts that a decision needs.
+    pub facts: Token,
+}
+
+/// The audience of a token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TokenAudience {
+    /// As the caller states it: the name of an audience or one of its `aud`; empty if the token has none.
+    Stated(String),
+    /// The values of the claim `aud`; none if the token has no such claim.
+    Claim {
+        /// The issuer, whose entry says what the values stand for.
+        issuer: Arc<Issuer>,
+        /// The values.
+        values: Option<Vec<Box<str>>>,
+    },
+}
+
+impl Default for TokenAudience {
+    fn default() -> Self {
+        Self::Stated(String::new())
+    }
+}
+
+/// The facts of a token.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Token {
-    /// Its audience: the name of an audience or one of its `aud`; empty if the token has none.
-    pub audience: String,
+    /// Its audience.
+    pub audience: TokenAudience,
     /// Its scopes; without scopes it allows nothing.
     pub scopes: Vec<Scope>,
     /// When it was issued.
     pub issued_at: Option<Timestamp>,
+    /// The time before which it is not valid.
+    pub not_before: Option<Timestamp>,
+    /// How far its times may be ahead of the time here, in seconds. None: the audience's `clock_skew`
+    /// (T14).
+    pub clock_skew: Option<u32>,
     /// When it expires.
     pub expires_at: Option<Timestamp>,
     /// The user that it was issued for.
@@ -31,12 +109,14 @@ impl Token {
         aged.into_iter().flatten().filter_map(Result::ok).chain(self.expires_at)
     }
 
-    /// When each of the catalog's audiences begins to accept its issue time.
+    /// When each of the catalog's audiences begins to accept its times.
     pub fn begins(&self, catalog: &Catalog) -> impl Iterator<Item = Timestamp> {
-        let skews = catalog.clock_skews().chain([0]);
+        let skews = catalog.clock_skews().chain([0]).chain(self.clock_skew);
         let skews = skews.map(|skew| SignedDuration::from_secs(skew.into()));
-        let issued = self.issued_at;
-        skews.filter_map(move |skew| issued?.checked_sub(skew).ok())
+        let times = [self.issued_at, self.not_before];
+        skews.flat_map(move |skew| {
+            times.into_iter().flatten().filter_map(move |time| time.checked_sub(skew).ok())
+        })
     }
 
     /// Why this token is not valid for a call, if so (D15, D16). The audience's clock skew applies
@@ -55,9 +135,14 @@ impl Token {
         if self.issued_at.zip(self.expires_at).is_some_and(|(from, to)| to < from) {
             return Some(DenialCause::EndsBeforeIssue);
         }
-        let skew = SignedDuration::from_secs(resolved_audience.audience.clock_skew.into());
-        if self.issued_at.is_some_and(|issued| issued.duration_since(now) > skew) {
+        let skew = self.clock_skew.unwrap_or(resolved_audience.audience.clock_skew);
+        let skew = SignedDuration::from_secs(skew.into());
+        let is_ahead = |time: Timestamp| time.duration_since(now) > skew;
+        if self.issued_at.is_some_and(is_ahead) {
             return Some(DenialCause::IssuedAhead);
+        }
+        if self.not_before.is_some_and(is_ahead) {
+            return Some(DenialCause::NotYetValid);
         }
         if self.expires_at.is_some_and(|end| now >= end) {
             return Some(DenialCause::Ended);
@@ -69,10 +154,21 @@ impl Token {
                 return Some(DenialCause::TooOld);
             }
         }
-        if resolved_audience.accepts_token_audience(&self.audience) {
+        let stated = match &self.audience {
+            TokenAudience::Claim { issuer, values } => {
+                let values = values.as_deref();
+                return match (issuer.is_for(values, resolved_audience), values) {
+                    (true, _) => None,
+                    (false, None | Some([])) => Some(DenialCause::AudienceMissing),
+                    (false, Some(_)) => Some(DenialCause::OtherAudience),
+                };
+            }
+            TokenAudience::Stated(stated) => stated.as_str(),
+        };
+        if resolved_audience.accepts_token_audience(stated) {
             return None;
         }
-        Some(match (resolved_audience.name, self.audience.as_str()) {
+        Some(match (resolved_audience.name, stated) {
             (None, _) => DenialCause::AudienceUndeclared,
             (Some(_), "") => DenialCause::AudienceMissing,
             (Some(_), _) => DenialCause::OtherAudience,

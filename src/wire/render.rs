@@ -37,6 +37,9 @@ pub fn check(answer: Answer) -> proto::CheckResponse {
             error: String::new(),
             message: String::new(),
             revision,
+            company_id: String::new(),
+            credential_id: String::new(),
+            user_id: String::new(),
         },
         Verdict::Denied { reason, fault, missing } => proto::CheckResponse {
             decision: proto::Decision::Denied.into(),
@@ -47,6 +50,9 @@ pub fn check(answer: Answer) -> proto::CheckResponse {
             error: reason.error().to_owned(),
             message: Cause { reason, fault }.message().to_owned(),
             revision,
+            company_id: String::new(),
+            credential_id: String::new(),
+            user_id: String::new(),
         },
     }
 }
@@ -116,6 +122,7 @@ pub(crate) fn reason(reason: Reason) -> proto::Reason {
         Reason::CredentialDisabled => proto::Reason::CredentialDisabled,
         Reason::CredentialExpired => proto::Reason::CredentialExpired,
         Reason::TokenRequired => proto::Reason::TokenRequired,
+        Reason::TokenUnverifiable => proto::Reason::TokenUnverifiable,
         Reason::TokenInvalid => proto::Reason::TokenInvalid,
         Reason::TokenExpired => proto::Reason::TokenExpired,
         Reason::TokenAudienceMismatch => proto::Reason::TokenAudienceMismatch,

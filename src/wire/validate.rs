@@ -16,11 +16,11 @@ use crate::policy::catalog::endpoint::RequestPath;
 use crate::policy::catalog::file::MAX_AUDIENCE_LEN;
 use crate::policy::catalog::file::is_method;
 use crate::policy::id::{CompanyId, CredentialId, Name, UserId};
-use crate::policy::query::{Query, Requirement};
+use crate::policy::query::{Query, Requirement, Subject};
 use crate::policy::revision::Revision;
 use crate::policy::scope::Scope;
 use crate::policy::text;
-use crate::policy::token::Token;
+use crate::policy::token::{PresentedToken, Token, TokenAudience};
 use crate::proto;
 
 /// The most scopes of a check.
@@ -351,7 +351,9 @@ impl FieldValidator {
         let owner = self.user("resource_owner_id", request.resource_owner_id);
         let at_least = Revision(request.at_least_revision);
         let (company, credential, needs) = (company?, credential?, needs?);
-        Some((Query { company, credential, needs, audience, token, user, owner }, at_least))
+        let subject = Subject::Known { company, credential };
+        let token = token.map(PresentedToken::Stated);
+        Some((Query { subject, needs, audience, token, user, owner }, at_least))
     }
 
     pub(crate) fn audience(&mut self, text: &str, auds: Auds<'_>) -> Option<Name> {
@@ -377,11 +379,17 @@ impl FieldValidator {
     pub(crate) fn token(&mut self, token: proto::Token) -> Token {
         Token {
             // Any text is valid: a token may be for an audience that is not in the catalog.
-            audience: self.line("token.audience", token.audience, MAX_AUDIENCE_LEN),
+            audience: TokenAudience::Stated(self.line(
+                "token.audience",
+                token.audience,
+                MAX_AUDIENCE_LEN,
+            )),
             scopes: self.scopes_once("token.scopes", token.scopes),
             issued_at: self.moment("token.issued_at", token.issued_at),
             expires_at: self.moment("token.expires_at", token.expires_at),
             user: self.user("token.user_id", token.user_id),
+            not_before: None,
+            clock_skew: None,
         }
     }
 }

@@ -116,8 +116,8 @@ impl Fixture {
 
     /// The facts of a query.
     pub(super) fn facts(&self, query: &Query) -> Facts<'_> {
-        let company = self.companies.get(query.company.as_str());
-        let credential = query.credential.as_str();
+        let company = query.company().and_then(|company| self.companies.get(company.as_str()));
+        let credential = query.credential().map(CredentialId::as_str).unwrap_or_default();
         let user = query.on_behalf_of().map(UserId::as_str);
         let consent = user.map(|user| (credential.to_owned(), user.to_owned()));
         Facts {
@@ -125,6 +125,7 @@ impl Fixture {
             company: company.map(|company| &company.company),
             credential: company.and_then(|company| company.credentials.get(credential)),
             user: company.zip(user).and_then(|(company, user)| company.users.get(user)),
+            ambiguous_subject: false,
             consent: company
                 .zip(consent)
                 .and_then(|(company, parties)| company.consents.get(&parties)),

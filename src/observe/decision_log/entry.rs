@@ -25,8 +25,9 @@ pub(super) struct DecisionLogEntry {
     pub(super) time: Timestamp,
     pub(super) caller: Caller,
     pub(super) context: Option<Arc<RequestContext>>,
-    pub(super) company: CompanyId,
-    pub(super) credential: CredentialId,
+    /// None: what the client presented names nobody.
+    pub(super) company: Option<CompanyId>,
+    pub(super) credential: Option<CredentialId>,
     pub(super) requirement: Requirement,
     /// The number of requested scopes, if the list is truncated.
     pub(super) scopes_count: Option<usize>,
@@ -52,7 +53,9 @@ impl DecisionLogEntry {
         };
         let users = [&self.user, &self.owner].into_iter().flatten();
         let users = users.map(|user| user.as_str().len()).sum::<usize>();
-        let ids = self.company.as_str().len() + self.credential.as_str().len() + users;
+        let company = self.company.as_ref().map_or(0, |id| id.as_str().len());
+        let credential = self.credential.as_ref().map_or(0, |id| id.as_str().len());
+        let ids = company + credential + users;
         (size_of::<Self>() + 128 + ids + requirement + names(&self.missing)) as u64
     }
 }
@@ -70,8 +73,10 @@ pub(super) struct DecisionLogLine<'a> {
     x_request_id: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     trace_id: Option<String>,
-    company_id: &'a str,
-    credential_id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    company_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    credential_id: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     scopes: Option<Vec<&'a str>>,
     // The number of scopes, if the list is truncated.
@@ -116,8 +121,8 @@ impl<'a> DecisionLogLine<'a> {
             },
             x_request_id: context.and_then(|context| context.request_id.as_deref()),
             trace_id: context.and_then(|context| context.parent.as_ref()).map(Parent::trace),
-            company_id: entry.company.as_str(),
-            credential_id: entry.credential.as_str(),
+            company_id: entry.company.as_ref().map(|id| id.as_str()),
+            credential_id: entry.credential.as_ref().map(|id| id.as_str()),
             scopes,
             scopes_count: entry.scopes_count,
             method,

@@ -1,7 +1,8 @@
 //! Checks: the requests of Check, BatchCheck, ExplainCheck and ListEffectiveScopes.
 
-use crate::policy::query::{Query, Requirement};
+use crate::policy::query::{Query, Requirement, Subject};
 use crate::policy::revision::Revision;
+use crate::policy::token::PresentedToken;
 use crate::proto;
 use crate::wire::validate::{Auds, FieldPrefix, FieldValidator, InvalidRequest, MAX_CHECKS};
 
@@ -68,6 +69,8 @@ pub(crate) fn effective(
     let user = fields.user("user_id", request.user_id);
     fields.finish(ids.map(|(company, credential)| {
         let needs = Requirement::Scopes(vec![]);
-        Query { company, credential, needs, audience, token, user, owner: None }
+        let subject = Subject::Known { company, credential };
+        let token = token.map(PresentedToken::Stated);
+        Query { subject, needs, audience, token, user, owner: None }
     }))
 }
