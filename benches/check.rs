@@ -17,7 +17,7 @@ use scopegate::authority::{
 };
 use scopegate::policy::decision::Verdict;
 use scopegate::policy::id::{CompanyId, CredentialId};
-use scopegate::policy::query::{Query, Requirement};
+use scopegate::policy::query::{Query, Requirement, Subject};
 use scopegate::policy::revision::Revision;
 use scopegate::policy::scope::Scope;
 use scopegate::store::Store;
@@ -44,8 +44,7 @@ fn scopes(name: &str) -> Vec<Scope> {
 
 fn query(number: u64) -> Query {
     Query {
-        company: company(),
-        credential: credential(number),
+        subject: Subject::Known { company: company(), credential: credential(number) },
         needs: Requirement::Scopes(scopes("a")),
         audience: None,
         token: None,

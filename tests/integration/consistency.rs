@@ -20,7 +20,7 @@ use scopegate::authority::{
 };
 use scopegate::policy::decision::Verdict;
 use scopegate::policy::id::{CompanyId, CredentialId, Name, UserId};
-use scopegate::policy::query::{Query, Requirement};
+use scopegate::policy::query::{Query, Requirement, Subject};
 use scopegate::policy::reason::Reason;
 use scopegate::policy::revision::Revision;
 use scopegate::policy::scope::Scope;
@@ -114,8 +114,7 @@ type Asked = (usize, usize, Kind);
 fn query((n, k, kind): Asked) -> Query {
     let audience = if kind == Kind::WithConsent { "asking" } else { "plain" };
     Query {
-        company: company(n),
-        credential: credential(k),
+        subject: Subject::Known { company: company(n), credential: credential(k) },
         needs: Requirement::Scopes(scopes()),
         audience: Some(Name::parse(audience).expect("a name")),
         token: None,
@@ -602,8 +601,7 @@ async fn no_check_pairs_a_users_roles_with_grants_of_another_revision() {
         }
     });
     let query = Query {
-        company: company(0),
-        credential: credential(0),
+        subject: Subject::Known { company: company(0), credential: credential(0) },
         needs: Requirement::Scopes(scopes()),
         audience: None,
         token: None,
