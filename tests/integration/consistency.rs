@@ -20,7 +20,7 @@ use scopegate::authority::{
 };
 use scopegate::policy::decision::Verdict;
 use scopegate::policy::id::{CompanyId, CredentialId, Name, UserId};
-use scopegate::policy::query::{Query, Requirement, Subject};
+use scopegate::policy::query::{Query, Request, Requirement, Subject};
 use scopegate::policy::reason::Reason;
 use scopegate::policy::revision::Revision;
 use scopegate::policy::scope::Scope;
@@ -401,11 +401,11 @@ impl World {
                 (vec![answer.verdict], answer.revision)
             }
             _ => {
-                let queries: Vec<_> = asked.iter().map(|one| query(*one)).collect();
-                core.internal_session("test")
-                    .batch_check(&queries, Revision::ZERO)
-                    .await
-                    .expect("answers")
+                let requests: Vec<Request> = asked.iter().map(|one| query(*one).into()).collect();
+                let session = core.internal_session("test");
+                let answers = session.batch_check(&requests, Revision::ZERO).await;
+                let (answers, revision) = answers.expect("answers");
+                (answers.into_iter().map(|answer| answer.verdict).collect(), revision)
             }
         };
         assert!(revision.0 >= passed, "{revision} after {passed}");

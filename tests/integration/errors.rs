@@ -387,7 +387,7 @@ fn answers() -> Vec<Answer> {
         missing: scopes(2, 4),
     });
     let verdicts = allowed.into_iter().chain(denied);
-    verdicts.map(|verdict| Answer { verdict, revision: Revision(7) }).collect()
+    verdicts.map(|verdict| Answer { verdict, revision: Revision(7), client: None }).collect()
 }
 
 #[tokio::test]
