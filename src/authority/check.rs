@@ -126,7 +126,7 @@ impl Session<'_> {
         let touch = |facts: decision::Facts<'_>| self.authority.touch(facts);
         let (verdict, query, revision) =
             self.evaluate(asked, at_least, touch, decision::decide).await?;
-        let measures = &self.authority.core.measures;
+        let measures = &self.authority.measures;
         measures.decided(&verdict);
         self.report(&query, &verdict, revision);
         measures.checks.note(start.elapsed());
@@ -209,7 +209,7 @@ impl Session<'_> {
                 last
             };
             self.authority.persist_reported(now, decided_since).await?;
-            let measures = &self.authority.core.measures;
+            let measures = &self.authority.measures;
             let decided = requests.iter().zip(&queries).zip(verdicts);
             let answers = decided.map(|((request, query), verdict)| {
                 measures.decided(&verdict);
@@ -347,12 +347,12 @@ impl Authority {
         Ok(loaded)
     }
 
-    /// A fact at the snapshot's revision, from the L1 cache if it is there.
+    /// A fact at the snapshot's revision. Counts where it was found.
     async fn read<T: FactKind>(
         &self,
         view: &Snapshot,
         key: T::Key<'_>,
     ) -> Result<Option<Arc<T>>, ReadError> {
-        self.facts.get_for_core(&self.core, view.at, key).await
+        self.facts.get(view.at, key, Some(&self.measures)).await
     }
 }

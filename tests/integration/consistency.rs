@@ -5,7 +5,7 @@
 //! answer, an allow or a denial. Its revision is not older than any revision that was acknowledged
 //! before the check began. The writers restrict, disable, delete and recreate companies and
 //! credentials. They remove roles and users, and they withdraw consents. Checks run alone and in
-//! batches, with L1 caches that are filled and with new ones.
+//! batches.
 //!
 //! Facts of two revisions in one answer do not move an epoch. The second test covers them.
 use std::collections::hash_map::RandomState;
@@ -36,8 +36,8 @@ const CONSENTED: usize = 3;
 const BATCH: usize = 50;
 /// How many settled checks allow a writer one more change.
 const CHECKS_A_TURN: u64 = 200;
-/// The capacity of the L2 cache: far fewer facts than the checks need.
-const CACHE: u64 = 4;
+/// The capacity of the cache: far fewer facts than the checks need.
+const CACHE: u64 = 128;
 
 const CATALOG: &str = "
 audiences: { plain: , asking: { consent: required } }
@@ -513,12 +513,8 @@ async fn check_after_an_acknowledgement_sees_the_change() {
         checkers.push(tokio::spawn(async move {
             let mut rng = Rng::new(300 + checker as u64);
             let goal = settled_checks();
-            let mut core = world.authority.for_core();
+            let core = world.authority.for_core();
             while settled.all.load(Ordering::Relaxed) < goal {
-                // One core keeps its L1 cache to the end; another starts with an empty one.
-                if checker % 2 == 0 && rng.roll(50) == 0 {
-                    core = world.authority.for_core();
-                }
                 let count = if rng.roll(4) == 0 { BATCH } else { 1 };
                 // Consecutive checks often have the same subject.
                 let mut one = ask(&mut rng);
