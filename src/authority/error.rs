@@ -127,6 +127,9 @@ pub enum AuthorityError {
     /// The dry run of an import exceeds the limit of new companies.
     #[error("a dry run has a limit of {0} new companies: split the import")]
     DryRunTooLarge(usize),
+    /// This server has no private key of the current signing key.
+    #[error("the file of the current signing key is not in --signing-keys: see ListSigningKeys")]
+    CannotSign,
     /// The store cannot answer.
     #[error(transparent)]
     Store(#[from] StoreError),

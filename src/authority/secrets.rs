@@ -45,6 +45,8 @@ pub enum Verification {
         secret: Name,
         /// The reason why it is not valid now, if there is one.
         against: Option<Reason>,
+        /// The creation revisions of the company and of the credential.
+        born: [Revision; 2],
     },
 }
 
@@ -181,6 +183,7 @@ impl Session<'_> {
                 credential: credential.id.clone(),
                 secret: secret_id.clone(),
                 against,
+                born: [company.created_at, credential.created_at],
             })
         };
         self.read(read).await

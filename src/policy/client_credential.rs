@@ -80,6 +80,13 @@ impl ClientCredential {
         Self::Unusable(Reason::TokenRequired.into())
     }
 
+    /// The credential of a client that sends its name and its secret in a form
+    /// (`client_secret_post`, RFC 6749 section 2.3.1).
+    #[must_use]
+    pub fn client_secret(name: String, secret: String) -> Self {
+        Self::secret(Some(name.into()), secret)
+    }
+
     fn secret(name: Option<Box<str>>, text: String) -> Self {
         match SecretText::parse(SecretKind::Credential, text) {
             Some(secret) => Self::Secret { name, secret },

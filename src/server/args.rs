@@ -37,6 +37,15 @@ fn retention(text: &str) -> Result<Retention, &'static str> {
     }
 }
 
+/// Parses how long a key signs, or `never` for no limit.
+fn rotation(text: &str) -> Result<Retention, &'static str> {
+    match text {
+        "never" => Ok(Retention::Forever),
+        "forever" => Err("write `never`, or a number with `s`, `m`, `h` or `d`"),
+        text => duration(text).map(Retention::Seconds),
+    }
+}
+
 /// The flags of a server.
 #[derive(Debug, Args)]
 pub struct ServeArgs {
@@ -115,6 +124,33 @@ pub struct ServeArgs {
         default_value_t = DEFAULT_TOKEN_CACHE_ENTRIES
     )]
     pub token_cache_entries: u64,
+
+    /// Also issue access tokens to API clients, over HTTP at this address: HOST:PORT. Without
+    /// --tls-cert the address must be a loopback address, or --issuer an https URL: then a proxy
+    /// ends TLS there.
+    #[arg(
+        long, env = "SCOPEGATE_OAUTH", value_name = "ADDRESS", value_parser = listen_address::address
+    )]
+    pub oauth: Option<SocketAddr>,
+
+    /// The issuer of the access tokens that this server issues, and accepts: an https URL without a
+    /// path, or an http URL of a loopback address. Default: the address of --oauth, if that is a
+    /// loopback address.
+    #[arg(long, env = "SCOPEGATE_ISSUER", value_name = "URL")]
+    pub issuer: Option<String>,
+
+    /// The directory of the private keys that sign access tokens. It is created if it does not
+    /// exist. Default: `signing-keys` in --data-dir.
+    #[arg(long, env = "SCOPEGATE_SIGNING_KEYS", value_name = "DIR")]
+    pub signing_keys: Option<PathBuf>,
+
+    /// How long a key signs access tokens: a number with `s`, `m`, `h` or `d`, or `never`. The next key
+    /// is published a day before it signs, and the previous key verifies for a day after.
+    #[arg(
+        long, env = "SCOPEGATE_ROTATE_SIGNING_KEY", default_value = "90d", value_name = "DURATION",
+        value_parser = rotation
+    )]
+    pub rotate_signing_key: Retention,
 
     /// Also serve metrics for Prometheus at http://ADDRESS/metrics.
     #[arg(

@@ -273,7 +273,7 @@ pub(crate) fn verification(verification: Verification) -> proto::VerifySecretRes
             reason: proto::Reason::CredentialUnknown.into(),
             company_id: String::new(),
         },
-        Verification::Right { company, credential, secret, against } => {
+        Verification::Right { company, credential, secret, against, .. } => {
             proto::VerifySecretResponse {
                 verified: against.is_none(),
                 credential_id: credential.to_string(),

@@ -105,6 +105,7 @@ impl From<AuthorityError> for Problem {
                 "companies",
                 format!("a dry run can create at most {limit} companies: split the import"),
             ),
+            E::CannotSign => Self::new(Code::Unavailable, "CANNOT_SIGN", message),
             E::Store(StoreError::Busy) => {
                 Self::limit("changes", "too many changes are queued: call again later").retry()
             }
