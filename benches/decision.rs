@@ -60,6 +60,7 @@ fn main() {
     credential.stamp(Revision(3), now);
     let facts = Facts {
         ambiguous_subject: false,
+        tokens: Default::default(),
         catalog: &catalog,
         company: Some(&company),
         credential: Some(&credential),

@@ -83,6 +83,7 @@ impl CheckFacts {
             user: self.user.as_deref(),
             ambiguous_subject: self.ambiguous_subject,
             consent: self.consent.as_deref(),
+            tokens: view.tokens,
             now,
         }
     }

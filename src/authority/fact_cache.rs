@@ -29,6 +29,7 @@ use crate::policy::change::Change;
 use crate::policy::id::Name;
 use crate::policy::keyring::Keyring;
 use crate::policy::revision::Revision;
+use crate::policy::token::own::TokenEpoch;
 use crate::store::{CommitObserver, Fact, FactKey, FactKind, FactRef, Outcome, Store, StoreError};
 
 /// The bounds for the number of concurrent scans, which is one for each core. More scans would
@@ -79,6 +80,8 @@ pub struct Snapshot {
     pub catalog: Arc<Catalog>,
     /// The revision of the last change of the keyring, which may be younger than `at`.
     pub keyring: Revision,
+    /// What the whole store says about tokens.
+    pub tokens: TokenEpoch,
 }
 
 /// Why a fact cannot be read at the revision of a snapshot.
@@ -101,6 +104,7 @@ pub struct FactCache {
     /// is acknowledged. A revoked key is therefore rejected from the acknowledgement on.
     keyring: ArcSwap<Keyring>,
     store: Arc<Store>,
+    tokens: TokenEpoch,
     published: watch::Sender<Revision>,
     /// The revision of the last change of the keyring, for tasks that wait for a change.
     keyring_changed: watch::Sender<Revision>,
@@ -145,6 +149,7 @@ impl FactCache {
             catalog: ArcSwap::new(catalog),
             keyring_changed: watch::Sender::new(keyring.revision),
             keyring: ArcSwap::new(keyring),
+            tokens: store.token_epoch()?,
             store,
             published: watch::Sender::new(opened_at),
             feed: ChangeFeed::new(opened_at),
@@ -235,7 +240,7 @@ impl FactCache {
             let at = self.published();
             let catalog = self.catalog.load_full();
             if catalog.revision <= at {
-                return Ok(Snapshot { at, catalog, keyring });
+                return Ok(Snapshot { at, catalog, keyring, tokens: self.tokens });
             }
             Box::pin(self.wait_published(catalog.revision)).await?;
         }

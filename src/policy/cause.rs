@@ -132,6 +132,22 @@ faults! {
     ClientMissing, TokenInvalid, "CLIENT_MISSING",
         None,
         "Neither the token nor the request names both the company and the credential: the issuer's entry says that the request names one of them.";
+    /// The token was revoked.
+    Revoked, TokenInvalid, "REVOKED",
+        Some("The access token was revoked. Request a new one."),
+        "The token was revoked, or the token that it was exchanged with, or all tokens of the credential or the user that were issued until then.";
+    /// The secret by which the token's client proved who it is was deleted.
+    SecretDeleted, TokenInvalid, "SECRET_DELETED",
+        Some("The access token was revoked. Request a new one."),
+        "The secret with which the token was requested was deleted.";
+    /// The company, the credential or the user was deleted after the token was issued.
+    Recreated, TokenInvalid, "RECREATED",
+        Some("The access token was revoked. Request a new one."),
+        "The company, the credential or the user of the token was deleted after the token was issued: one that has the id since is another.";
+    /// The store was restored, or its time was set back, after the token was issued.
+    OtherStore, TokenInvalid, "OTHER_STORE",
+        Some("The access token was revoked. Request a new one."),
+        "The store was restored from a backup, or its time was set back, after the token was issued.";
     /// The token has expired.
     Ended, TokenExpired, "ENDED",
         None,

@@ -86,6 +86,14 @@ kinds! {
     CreateKey,
     /// A caller's key was revoked.
     DeleteKey,
+    /// A client revoked one of its tokens, by no RPC.
+    RevokeToken,
+    /// All tokens of a credential were revoked.
+    RevokeTokens,
+    /// The key that signs tokens was made, published or replaced.
+    RotateSigningKey,
+    /// A key that signs or has signed tokens was deleted.
+    DeleteSigningKey,
     /// The store was restored from a backup, by no RPC. Changes after the backup are lost, and
     /// revisions jump to this one.
     RestoreBackup,

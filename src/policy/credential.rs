@@ -9,6 +9,7 @@ use super::edit::{Edit, Stamped};
 use super::id::{CredentialId, Name};
 use super::revision::Revision;
 use super::scope::{Scope, ScopeId, ScopeMap};
+use super::token::revoked::RevokedTokens;
 
 /// The grants of a credential, by scope.
 pub type Grants = ScopeMap<Grant>;
@@ -50,6 +51,8 @@ pub struct Credential {
     pub grants: Grants,
     /// The public ids of its live secrets, oldest first (D11).
     pub secrets: Vec<Name>,
+    /// Its tokens that ended before their time (T27).
+    pub revoked_tokens: RevokedTokens,
     /// Its creation revision: nothing of an earlier credential with the same id belongs to it (D3).
     pub created_at: Revision,
     /// Its last change.
@@ -163,6 +166,7 @@ impl Credential {
             expires_at,
             grants: Grants::default(),
             secrets: vec![],
+            revoked_tokens: RevokedTokens::default(),
             created_at: Revision::NEXT,
             revision: Revision::NEXT,
             create_time: context.now,
@@ -370,6 +374,7 @@ impl Stamped for Credential {
         self.created_at = self.created_at.or_assigned(revision);
         self.revision = revision;
         self.update_time = time;
+        self.revoked_tokens.stamp(revision);
         for grant in self.grants.values_mut() {
             grant.granted_at = grant.granted_at.or_assigned(revision);
         }

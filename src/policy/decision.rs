@@ -15,6 +15,7 @@ use super::query::{Query, Requirement, Subject};
 use super::reason::Reason;
 use super::scope::{Scope, ScopeId, ScopeMap};
 use super::token::PresentedToken;
+use super::token::own::TokenEpoch;
 use super::user::User;
 
 /// A layer of a decision, outermost first.
@@ -53,6 +54,8 @@ pub struct Facts<'a> {
     pub ambiguous_subject: bool,
     /// The user's consent to the credential, if there is one.
     pub consent: Option<&'a Consent>,
+    /// What the whole store says about tokens.
+    pub tokens: TokenEpoch,
     /// The time, read after the facts (D19).
     pub now: Timestamp,
 }
@@ -255,9 +258,13 @@ impl<'a> Evaluator<'a> {
         }
         if let Some(token) = query.token_facts() {
             let fault = token.fault(resolved_audience, query.user.as_ref(), facts.now);
+            let ended = match &query.token {
+                Some(PresentedToken::Verified(token)) => token.ended(query.on_behalf_of(), facts),
+                _ => None,
+            };
             // What a token contradicts comes before its times and its audience.
             let ambiguous = facts.ambiguous_subject.then_some(DenialCause::AmbiguousSubject);
-            token_fault = ambiguous.or(fault).map(Cause::from);
+            token_fault = ended.or(ambiguous).or(fault).map(Cause::from);
             if token_fault.is_none() && facts.credential.is_some() {
                 let known: Vec<_> =
                     token.scopes.iter().filter_map(|s| facts.catalog.id(s)).collect();

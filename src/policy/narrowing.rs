@@ -9,6 +9,7 @@ use super::company::Company;
 use super::consent::Consent;
 use super::credential::{Credential, Grant};
 use super::keyring::Keyring;
+use super::revision::Revision;
 use super::scope::ScopeMap;
 use super::user::User;
 
@@ -52,6 +53,16 @@ impl Credential {
             && same_or_ended(before.expires_at, self.expires_at, now)
             && within(&before.grants, &self.grants, no_wider)
             && self.secrets.iter().all(|secret| before.secrets.contains(secret))
+            && self.ends_same_or_all_tokens(before)
+    }
+
+    /// Whether the same tokens are revoked as before, or all. A token that its client revokes does not
+    /// count as a change that removes access: a client can ask for tokens and revoke them again and
+    /// again, and would take the disk space that is reserved for such changes.
+    fn ends_same_or_all_tokens(&self, before: &Self) -> bool {
+        let (after, before) = (&self.revoked_tokens, &before.revoked_tokens);
+        let ends_all = after.own_before == Revision::NEXT;
+        after == before || (ends_all && after.issued_before >= before.issued_before)
     }
 }
 
@@ -84,8 +95,8 @@ impl Keyring {
 mod tests {
     use super::*;
     use crate::policy::id::{CredentialId, Name};
-    use crate::policy::revision::Revision;
     use crate::policy::scope::ScopeId;
+    use crate::policy::token::revoked::RevokedTokens;
 
     fn second(second: i64) -> Option<Timestamp> {
         Timestamp::from_second(second).ok()
@@ -104,6 +115,7 @@ mod tests {
             expires_at: second(100),
             grants: grants(&[(1, grant(3, None)), (2, grant(3, second(50)))]),
             secrets: vec![name("a"), name("b")],
+            revoked_tokens: RevokedTokens::default(),
             created_at: Revision(2),
             revision: Revision(3),
             create_time: Timestamp::UNIX_EPOCH,
@@ -129,6 +141,8 @@ mod tests {
         assert!(!with(&|c| c.grants = grants(&[(1, grant(4, None))])));
         assert!(!with(&|c| c.grants = grants(&[(2, grant(3, None))])));
         assert!(!with(&|c| c.secrets = vec![name("c")]));
+        assert!(with(&|c| c.revoked_tokens.end_all(now)));
+        assert!(!with(&|c| c.revoked_tokens.issued_before = second(1)), "no revocation of all");
         let disabled = Credential { enabled: false, ..before.clone() };
         assert!(!before.narrows(&disabled, now));
         assert!(!Credential { created_at: Revision(9), ..before.clone() }.narrows(&before, now));

@@ -24,6 +24,8 @@ use super::decision::Facts;
 use super::query::{Query, Requirement};
 use super::revision::Revision;
 use super::scope::{Scope, ScopeId, ScopeMap};
+use super::token::own::TokenEpoch;
+use super::token::revoked::RevokedTokens;
 use super::user::User;
 
 /// A change has a field that this version cannot read.
@@ -94,9 +96,9 @@ impl Replay {
             | ReplaceScopes | ResetScopes => credential,
             PutUser | DeleteUser => user,
             PutConsent | DeleteConsent => credential && user,
-            CreateSecret | DeleteSecret | CreateKey | DeleteKey | RestoreBackup | AcceptClock => {
-                false
-            }
+            // Decisions on stated facts do not depend on what ends the tokens that scopegate verifies.
+            CreateSecret | DeleteSecret | CreateKey | DeleteKey | RevokeToken | RevokeTokens
+            | RotateSigningKey | DeleteSigningKey | RestoreBackup | AcceptClock => false,
         }
     }
 
@@ -147,7 +149,8 @@ impl Replay {
             PutConsent => self.put_consent(change),
             DeleteConsent => self.consent = None,
             // Decisions do not depend on these.
-            CreateSecret | DeleteSecret | CreateKey | DeleteKey | RestoreBackup | AcceptClock => {}
+            CreateSecret | DeleteSecret | CreateKey | DeleteKey | RevokeToken | RevokeTokens
+            | RotateSigningKey | DeleteSigningKey | RestoreBackup | AcceptClock => {}
         }
         Ok(())
     }
@@ -186,6 +189,7 @@ impl Replay {
             credential: self.credential.as_ref(),
             user: self.user.as_ref(),
             ambiguous_subject: false,
+            tokens: TokenEpoch::default(),
             consent: self.consent.as_ref(),
             now,
         }
@@ -295,6 +299,7 @@ impl Replay {
             expires_at: None,
             grants: ScopeMap::default(),
             secrets: vec![],
+            revoked_tokens: RevokedTokens::default(),
             created_at: change.revision,
             revision: change.revision,
             create_time: change.time,

@@ -7,7 +7,10 @@ mod claims;
 mod json;
 mod key;
 pub mod key_set;
+pub mod own;
+pub mod revoked;
 mod signature;
+pub mod signing_keys;
 pub mod unverified_token;
 
 use std::sync::Arc;
@@ -15,10 +18,11 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 
 use self::key_set::Thumbprint;
+use self::own::OwnClaims;
 use super::catalog::issuer::Issuer;
 use super::catalog::{Catalog, ResolvedAudience};
 use super::cause::{Cause, DenialCause};
-use super::id::{CompanyId, CredentialId, UserId};
+use super::id::{CompanyId, CredentialId, Name, UserId};
 use super::scope::Scope;
 
 /// The token of a call.
@@ -70,6 +74,8 @@ pub struct VerifiedToken {
     pub client_subject: Option<UserId>,
     /// The facts that a decision needs.
     pub facts: Token,
+    /// What only a token has that scopegate issued itself.
+    pub own: Option<Box<OwnClaims>>,
 }
 
 impl VerifiedToken {
@@ -88,12 +94,14 @@ impl VerifiedToken {
         ];
         let audiences = match &facts.audience {
             TokenAudience::Claim { values: Some(values), .. } => values.as_slice(),
+            TokenAudience::Own { values, .. } => values.as_slice(),
             TokenAudience::Claim { values: None, .. } | TokenAudience::Stated(_) => &[],
         };
         let texts = ids.into_iter().flatten();
         let texts = texts.chain(audiences.iter().map(|value| &**value));
         let texts = texts.chain(facts.scopes.iter().map(Scope::as_str));
-        size_of::<Self>() + texts.map(|text| ALLOCATION + text.len()).sum::<usize>()
+        let own = self.own.as_ref().map_or(0, |own| size_of::<OwnClaims>() + own.secret.as_str().len());
+        own + size_of::<Self>() + texts.map(|text| ALLOCATION + text.len()).sum::<usize>()
     }
 }
 
@@ -108,6 +116,13 @@ pub enum TokenAudience {
         issuer: Arc<Issuer>,
         /// The values.
         values: Option<Vec<Box<str>>>,
+    },
+    /// That of an own token.
+    Own {
+        /// The name of the audience; none if the catalog declared none.
+        name: Option<Name>,
+        /// The values of the claim `aud`, of which the first is the name.
+        values: Vec<Box<str>>,
     },
 }
 
@@ -204,6 +219,10 @@ impl Token {
                     (false, None | Some([])) => Some(DenialCause::AudienceMissing),
                     (false, Some(_)) => Some(DenialCause::OtherAudience),
                 };
+            }
+            TokenAudience::Own { name, .. } => {
+                let is_same = name.as_ref() == resolved_audience.name;
+                return (!is_same).then_some(DenialCause::OtherAudience);
             }
             TokenAudience::Stated(stated) => stated.as_str(),
         };

@@ -97,7 +97,10 @@ impl BatchBuilder {
             self.put(FactKey::SecretOwner(id.clone()), None, revision);
         }
         let company = match &key {
-            FactKey::Credential(company, _) => Some(*company),
+            // A revocation of tokens changes neither the grants nor the state of the credential.
+            FactKey::Credential(company, _) if !revokes_tokens(before.as_ref(), after.as_ref()) => {
+                Some(*company)
+            }
             _ => None,
         };
         self.put(key, after, revision);
@@ -160,5 +163,15 @@ impl BatchBuilder {
                 }
             }
         }
+    }
+}
+
+/// Whether the write of a credential revokes tokens. It changes nothing else then.
+fn revokes_tokens(before: Option<&Fact>, after: Option<&Fact>) -> bool {
+    match (before, after) {
+        (Some(Fact::Credential(before)), Some(Fact::Credential(after))) => {
+            before.revoked_tokens != after.revoked_tokens
+        }
+        _ => false,
     }
 }

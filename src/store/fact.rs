@@ -20,6 +20,7 @@ use crate::policy::id::{CompanyId, CredentialId, Name, UserId};
 use crate::policy::keyring::Keyring;
 use crate::policy::revision::Revision;
 use crate::policy::secret::{Secret, SecretOwner};
+use crate::policy::token::signing_keys::SigningKeys;
 use crate::policy::user::User;
 
 /// A kind of fact.
@@ -173,6 +174,8 @@ facts! {
     b'S' Secret(company: Revision, id: Name);
     /// The owner of a secret, by the secret's public id.
     b'P' SecretOwner(secret: Name);
+    /// The public keys that sign own tokens.
+    b'Q' SigningKeys;
 }
 
 #[cfg(test)]
@@ -199,6 +202,7 @@ mod tests {
             FactRef::Consent(&of),
             FactRef::Secret(&Revision(7), &secret),
             FactRef::SecretOwner(&secret),
+            FactRef::SigningKeys,
         ] {
             assert_eq!(state.hash_one(key), state.hash_one(key.to_key()), "{key:?}");
             assert!(key.equivalent(&key.to_key()));

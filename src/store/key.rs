@@ -43,6 +43,9 @@ pub(super) const TIME: &[u8] = b"Mtime";
 /// and the time from which the store continued.
 pub(super) const CLOCK_ACCEPTED: &[u8] = b"Mclock";
 
+/// The time of the last restore from a backup.
+pub(super) const RESTORED: &[u8] = b"Mrestored";
+
 /// The store checksum.
 pub(super) const CHECKSUM: &[u8] = b"Mtally";
 /// The last revision whose change garbage collection removed.

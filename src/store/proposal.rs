@@ -63,6 +63,9 @@ impl FactWrite {
             (Some(Fact::User(before)), Some(Fact::User(after))) => after.narrows(before),
             (Some(Fact::Consent(before)), Some(Fact::Consent(after))) => after.narrows(before),
             (Some(Fact::Keyring(before)), Some(Fact::Keyring(after))) => after.narrows(before),
+            (Some(Fact::SigningKeys(before)), Some(Fact::SigningKeys(after))) => {
+                after.narrows(before)
+            }
             _ => false,
         }
     }

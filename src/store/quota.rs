@@ -134,7 +134,11 @@ impl FactWrite {
             (FactKey::Consent(of), _) => Some(of.company),
             (FactKey::Company(_), Some(Fact::Company(company))) => Some(company.created_at),
             (
-                FactKey::Catalog | FactKey::Keyring | FactKey::Company(_) | FactKey::SecretOwner(_),
+                FactKey::Catalog
+                | FactKey::Keyring
+                | FactKey::SigningKeys
+                | FactKey::Company(_)
+                | FactKey::SecretOwner(_),
                 _,
             ) => None,
         }

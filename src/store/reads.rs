@@ -6,9 +6,12 @@
 use std::ops::Bound;
 use std::sync::Arc;
 
+use jiff::Timestamp;
+
 use super::engine::{EngineError, Entries, Entry};
 use super::{
-    Fact, FactKey, Minute, RequestKey, Store, StoreError, StoredResult, chunked, key, open, record,
+    Fact, FactKey, Minute, RequestKey, Store, StoreError, StoredResult, chunked, gc, key, open,
+    record,
 };
 use crate::policy::change::Change;
 use crate::policy::company::Company;
@@ -16,6 +19,7 @@ use crate::policy::credential::Credential;
 use crate::policy::id::{CompanyId, CredentialId, UserId};
 use crate::policy::revision::Revision;
 use crate::policy::scope::ScopeId;
+use crate::policy::token::own::TokenEpoch;
 use crate::policy::user::User;
 
 /// The id at the end of a key, and the value.
@@ -39,6 +43,24 @@ impl Store {
                 return Err(StoreError::Damaged);
             }
         }
+    }
+
+    /// What happened to the whole store that ends tokens. It does not change while the store is open.
+    ///
+    /// # Errors
+    /// The engine cannot answer.
+    pub fn token_epoch(&self) -> Result<TokenEpoch, StoreError> {
+        let accepted = gc::clock_accepted(&*self.engine)?;
+        let restored = open::number(&*self.engine, key::RESTORED)?;
+        let restored = restored.map(|time| {
+            let time = i64::try_from(time).map_err(|_| StoreError::Damaged)?;
+            Timestamp::from_millisecond(time).map_err(|_| StoreError::Damaged)
+        });
+        Ok(TokenEpoch {
+            incarnation: self.incarnation,
+            own_before: accepted.map_or(Revision::ZERO, |(revision, _)| revision),
+            issued_before: restored.transpose()?,
+        })
     }
 
     /// Companies after this id, by id.

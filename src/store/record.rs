@@ -24,12 +24,14 @@ use crate::policy::revision::Revision;
 use crate::policy::role::Role;
 use crate::policy::scope::{Scope, ScopeId};
 use crate::policy::secret::{Secret, SecretOwner};
+use crate::policy::token::revoked::{RevokedToken, RevokedTokens, RevokedUser, TokenId};
+use crate::policy::token::signing_keys::{KeyState, SigningKey, SigningKeys};
 use crate::policy::user::User;
 
 use proto::{
     CatalogRecord, ChangeRecord, CompanyRecord, ConsentRecord, CredentialRecord, FieldChangeRecord,
-    GrantRecord, KeyRecord, KeyringRecord, PlaceRecord, SecretOwnerRecord, SecretRecord,
-    UserRecord,
+    GrantRecord, KeyRecord, KeyringRecord, PlaceRecord, RevokedTokenRecord, RevokedUserRecord,
+    SecretOwnerRecord, SecretRecord, SigningKeyRecord, SigningKeysRecord, UserRecord,
 };
 
 pub(super) use self::write_result::{decode_result, encode_result};
@@ -88,6 +90,10 @@ pub(super) fn encode(fact: &Fact) -> Vec<u8> {
                 })
                 .collect(),
             secret_ids: credential.secrets.iter().map(ToString::to_string).collect(),
+            tokens_valid_from: credential.revoked_tokens.issued_before.map(stamp),
+            own_tokens_valid_from_revision: credential.revoked_tokens.own_before.0,
+            revoked_tokens: credential.revoked_tokens.tokens.iter().map(revoked_token).collect(),
+            revoked_users: credential.revoked_tokens.users.iter().map(revoked_user).collect(),
         }
         .encode_to_vec(),
         Fact::Impact(_) => Vec::new(),
@@ -108,6 +114,16 @@ pub(super) fn encode(fact: &Fact) -> Vec<u8> {
             credential_created_at_revision: owner.credential_created_at.0,
         }
         .encode_to_vec(),
+        Fact::SigningKeys(keys) => {
+            let keys = keys.iter().map(|key| SigningKeyRecord {
+                point: key.point.to_vec(),
+                state: key.state.name().to_owned(),
+                created_at_revision: key.created_at.0,
+                create_time: Some(stamp(key.create_time)),
+                state_time: Some(stamp(key.state_time)),
+            });
+            SigningKeysRecord { keys: keys.collect() }.encode_to_vec()
+        }
         Fact::Consent(consent) => {
             let scope_ids = consent.scopes.iter().map(|(scope, ())| scope.0).collect();
             ConsentRecord { scope_ids }.encode_to_vec()
@@ -164,6 +180,15 @@ pub(super) fn decode(key: &FactKey, revision: Revision, bytes: &[u8]) -> Result<
                 let expires_at = grant.expires_at.map(|end| moment(Some(end))).transpose()?;
                 Ok((ScopeId(grant.scope_id), Grant { granted_at, expires_at }))
             });
+            let users = record.revoked_users.into_iter().map(decode_revoked_user);
+            let tokens = record.revoked_tokens.into_iter().map(decode_revoked_token);
+            let valid_from = record.tokens_valid_from;
+            let revoked_tokens = RevokedTokens {
+                issued_before: valid_from.map(|time| moment(Some(time))).transpose()?,
+                own_before: Revision(record.own_tokens_valid_from_revision),
+                tokens: tokens.collect::<Result<_, Corrupt>>()?,
+                users: users.collect::<Result<_, Corrupt>>()?,
+            };
             let credential = Credential {
                 id: id.clone(),
                 company: *company,
@@ -172,6 +197,7 @@ pub(super) fn decode(key: &FactKey, revision: Revision, bytes: &[u8]) -> Result<
                 expires_at: record.expires_at.map(|end| moment(Some(end))).transpose()?,
                 grants: grants.collect::<Result<_, Corrupt>>()?,
                 secrets: names(record.secret_ids)?,
+                revoked_tokens,
                 created_at: Revision(record.created_at_revision),
                 revision,
                 create_time: moment(record.create_time)?,
@@ -216,6 +242,11 @@ pub(super) fn decode(key: &FactKey, revision: Revision, bytes: &[u8]) -> Result<
             };
             Fact::SecretOwner(owner.into())
         }
+        FactKey::SigningKeys => {
+            let record = SigningKeysRecord::decode(bytes)?;
+            let keys = record.keys.into_iter().map(decode_signing_key);
+            Fact::SigningKeys(SigningKeys::new(keys.collect::<Result<_, _>>()?, revision).into())
+        }
         FactKey::Consent(of) => {
             let record = ConsentRecord::decode(bytes)?;
             let scopes = record.scope_ids.into_iter().map(|scope| (ScopeId(scope), ())).collect();
@@ -258,6 +289,52 @@ fn decode_key(record: KeyRecord) -> Result<ApiKey, Corrupt> {
         expires_at: record.expires_at.map(|end| moment(Some(end))).transpose()?,
         created_at: Revision(record.created_at_revision),
         create_time: moment(record.create_time)?,
+    })
+}
+
+fn revoked_token(token: &RevokedToken) -> RevokedTokenRecord {
+    RevokedTokenRecord {
+        token_id: token.id.0.to_vec(),
+        expires_at: Some(stamp(token.expires_at)),
+        user_created_at_revision: token.user.unwrap_or_default().0,
+    }
+}
+
+fn decode_revoked_token(record: RevokedTokenRecord) -> Result<RevokedToken, Corrupt> {
+    let user = Revision(record.user_created_at_revision);
+    Ok(RevokedToken {
+        id: TokenId(record.token_id.try_into().map_err(|_| Corrupt)?),
+        expires_at: moment(record.expires_at)?,
+        user: (user > Revision::ZERO).then_some(user),
+    })
+}
+
+fn revoked_user(user: &RevokedUser) -> RevokedUserRecord {
+    RevokedUserRecord {
+        user_created_at_revision: user.user.0,
+        before_revision: user.before.0,
+        revoke_time: Some(stamp(user.revoked_at)),
+    }
+}
+
+fn decode_revoked_user(record: RevokedUserRecord) -> Result<RevokedUser, Corrupt> {
+    Ok(RevokedUser {
+        user: Revision(record.user_created_at_revision),
+        before: Revision(record.before_revision),
+        revoked_at: moment(record.revoke_time)?,
+    })
+}
+
+fn decode_signing_key(record: SigningKeyRecord) -> Result<SigningKey, Corrupt> {
+    let point = record.point.try_into().map_err(|_| Corrupt)?;
+    // An unknown state is an error: a key without its state could sign.
+    let state = KeyState::parse(&record.state).ok_or(Corrupt)?;
+    let create_time = moment(record.create_time)?;
+    Ok(SigningKey {
+        created_at: Revision(record.created_at_revision),
+        create_time,
+        state_time: moment(record.state_time)?,
+        ..SigningKey::new(point, state, create_time)
     })
 }
 

@@ -367,6 +367,7 @@ fn finish(
     last.insert(key::HEAD, revision.0.to_be_bytes());
     let mark = u64::try_from(time.as_millisecond()).unwrap_or(0);
     last.insert(key::TIME, mark.to_be_bytes());
+    last.insert(key::RESTORED, mark.to_be_bytes());
     checksum::apply(engine, &mut StoreChecksum::from_number(end.checksum), &mut last)?;
     Ok((revision, time))
 }

@@ -143,6 +143,7 @@ impl World {
     fn facts(&self) -> Facts<'_> {
         Facts {
             ambiguous_subject: false,
+            tokens: Default::default(),
             catalog: &self.catalog,
             company: Some(&self.company),
             credential: Some(&self.credential),

@@ -346,6 +346,7 @@ impl Book {
     fn decide(&self) -> Vec<Result<Verdict, AudienceError>> {
         let facts = |query: &Query| Facts {
             ambiguous_subject: false,
+            tokens: Default::default(),
             catalog: &self.catalog,
             company: self.company.as_ref(),
             credential: self.credential.as_ref(),

@@ -17,6 +17,7 @@ use crate::policy::id::{CompanyId, CredentialId, Name, UserId};
 use crate::policy::query::Query;
 use crate::policy::revision::Revision;
 use crate::policy::scope::{Scope, ScopeId};
+use crate::policy::token::own::TokenEpoch;
 use crate::policy::user::User;
 
 /// A company of a test file.
@@ -126,6 +127,7 @@ impl Fixture {
             credential: company.and_then(|company| company.credentials.get(credential)),
             user: company.zip(user).and_then(|(company, user)| company.users.get(user)),
             ambiguous_subject: false,
+            tokens: TokenEpoch::default(),
             consent: company
                 .zip(consent)
                 .and_then(|(company, parties)| company.consents.get(&parties)),

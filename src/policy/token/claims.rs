@@ -6,19 +6,26 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use uuid::Uuid;
 
 use super::json::{Object, Value};
 use super::key::Thumbprint;
+use super::own::{Born, OwnClaims};
+use super::revoked::TokenId;
 use super::{Token, TokenAudience, VerifiedToken};
 use crate::policy::catalog::issuer::{
     ClaimValue, Issuer, PartySource, TYPES, USER_CLAIM, UserSource,
 };
 use crate::policy::cause::DenialCause;
-use crate::policy::id::{CompanyId, CredentialId, IdError, UserId};
+use crate::policy::id::{CompanyId, CredentialId, IdError, Name, UserId};
+use crate::policy::revision::Revision;
 use crate::policy::scope::Scope;
 
 /// The last second of the year 9999.
 const LAST_SECOND: i64 = 253_402_300_799;
+
+/// The claim that alone names the user of an own token (T16).
+const OWN_USER_CLAIM: &str = "user_id";
 
 /// The most bytes of a `jti` that is kept.
 const MAX_TOKEN_ID_LEN: usize = 256;
@@ -76,6 +83,84 @@ pub(super) fn read(
             expires_at: Some(expires_at),
             user,
         },
+        own: None,
+    })
+}
+
+/// Reads the claims of a token that scopegate has issued itself (T25).
+pub(super) fn read_own(
+    header: &Object,
+    claims: &Object,
+    issuer: &Arc<Issuer>,
+    key: Thumbprint,
+) -> Result<VerifiedToken, DenialCause> {
+    let malformed = DenialCause::MalformedClaim;
+    if !has_type(header, issuer) {
+        return Err(DenialCause::TypeNotAllowed);
+    }
+    let text = |name: &str| claims.get(name).and_then(Value::as_str);
+    let own = own_claims(claims).ok_or(malformed)?;
+    let user = text(OWN_USER_CLAIM).map(UserId::parse).transpose().map_err(|_| malformed)?;
+    if own.born.user.is_some() != user.is_some() {
+        return Err(malformed);
+    }
+    let company = text("company_id").and_then(|id| CompanyId::parse(id).ok()).ok_or(malformed)?;
+    let credential = text("client_id").and_then(|id| CredentialId::parse(id).ok());
+    let expires_at = time(claims, "exp", f64::floor)?.ok_or(malformed)?;
+    let issued_at = time(claims, "iat", |seconds| seconds)?.ok_or(malformed)?;
+    let values = audiences(claims)?.unwrap_or_default();
+    // Without audiences in the catalog, a token is for the issuer itself.
+    let name = match values.first().ok_or(malformed)? {
+        first if *first == issuer.name => None,
+        first => Some(Name::parse(first.clone()).map_err(|_| malformed)?),
+    };
+    Ok(VerifiedToken {
+        issuer: Arc::clone(issuer),
+        key,
+        id: text("jti").map(Into::into),
+        company: Some(company),
+        credential: Some(credential.ok_or(malformed)?),
+        client_subject: None,
+        facts: Token {
+            audience: TokenAudience::Own { name, values },
+            scopes: scopes(claims, &issuer.scope_claims)?,
+            issued_at: Some(issued_at),
+            not_before: None,
+            clock_skew: Some(issuer.clock_skew),
+            expires_at: Some(expires_at),
+            user,
+        },
+        own: Some(Box::new(own)),
+    })
+}
+
+/// The claims that only an own token has.
+fn own_claims(claims: &Object) -> Option<OwnClaims> {
+    let Value::Object(sg) = claims.get("sg")? else { return None };
+    let revision = |value: &Value| match value {
+        Value::Integer(number) => u64::try_from(*number).ok().map(Revision),
+        _ => None,
+    };
+    let text = |name: &str| sg.get(name).and_then(Value::as_str);
+    let Value::Array(born) = sg.get("born")? else { return None };
+    let born: Option<Vec<_>> = born.iter().map(revision).collect();
+    let (company, credential, user) = match born?.as_slice() {
+        [company, credential] => (*company, *credential, None),
+        [company, credential, user] => (*company, *credential, Some(*user)),
+        _ => return None,
+    };
+    let exchanged_with = match sg.get("from") {
+        None => None,
+        Some(id) => Some(TokenId::parse(id.as_str()?)?),
+    };
+    Some(OwnClaims {
+        secret: Name::parse(text("secret_id")?).ok()?,
+        born: Born { company, credential, user },
+        incarnation: Uuid::try_parse(text("incarnation")?).ok()?,
+        issued_at_revision: revision(sg.get("at")?)?,
+        id: TokenId::parse(claims.get("jti")?.as_str()?)?,
+        exchanged_with,
+        is_exchanged: claims.get("act").is_some(),
     })
 }
 

@@ -50,6 +50,14 @@ const fn y(first: [u8; 2], middle: u8, last: u8) -> [u8; 32] {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Thumbprint(pub [u8; 32]);
 
+impl Thumbprint {
+    /// Reads a thumbprint as it is printed.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        BASE64.decode(text).ok()?.try_into().ok().map(Self)
+    }
+}
+
 impl fmt::Display for Thumbprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&BASE64.encode(self.0))
@@ -174,6 +182,21 @@ impl Key {
         Ok(Self { id, algorithm, thumbprint, public })
     }
 
+    /// The key with this uncompressed point of P-256, which is known to be on the curve. Its `kid` is its
+    /// thumbprint.
+    #[must_use]
+    pub fn p256(point: &[u8; 65]) -> Self {
+        let coordinates = point.get(1..).unwrap_or_default();
+        let (x, y) = coordinates.split_at_checked(32).unwrap_or_default();
+        let thumbprint = elliptic_thumbprint("P-256", x, y);
+        Self {
+            id: Some(thumbprint.to_string().into()),
+            algorithm: Some(Algorithm::Es256),
+            thumbprint,
+            public: PublicKey::P256(point.as_slice().into()),
+        }
+    }
+
     /// Whether it verifies signatures of this algorithm.
     #[must_use]
     pub fn is_for(&self, algorithm: Algorithm) -> bool {
@@ -260,10 +283,14 @@ fn elliptic(members: &Object) -> Result<(PublicKey, Thumbprint), KeyFault> {
     let peer = agreement::UnparsedPublicKey::new(agreement, &point);
     own.and_then(|own| agreement::agree_ephemeral(own, &peer, |_| ()))
         .map_err(|_| KeyFault::Point)?;
-    let (x, y) = (BASE64.encode(x), BASE64.encode(y));
-    let thumbprint = thumbprint(&[("crv", curve), ("kty", "EC"), ("x", &x), ("y", &y)]);
+    let thumbprint = elliptic_thumbprint(curve, &x, &y);
     let public = if len == 32 { PublicKey::P256(point) } else { PublicKey::P384(point) };
     Ok((public, thumbprint))
+}
+
+fn elliptic_thumbprint(curve: &str, x: &[u8], y: &[u8]) -> Thumbprint {
+    let (x, y) = (BASE64.encode(x), BASE64.encode(y));
+    thumbprint(&[("crv", curve), ("kty", "EC"), ("x", &x), ("y", &y)])
 }
 
 fn edwards(members: &Object) -> Result<(PublicKey, Thumbprint), KeyFault> {

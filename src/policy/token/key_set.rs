@@ -71,6 +71,12 @@ pub enum KeySetError {
     TooManyKeys(usize),
 }
 
+impl FromIterator<Key> for KeySet {
+    fn from_iter<I: IntoIterator<Item = Key>>(keys: I) -> Self {
+        Self(keys.into_iter().collect())
+    }
+}
+
 impl KeySet {
     /// Reads a key set. A set without keys is a set. A key that is not usable is skipped, also one that
     /// repeats a member.

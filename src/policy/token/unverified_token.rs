@@ -14,7 +14,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 
 use super::json::{self, Object, Value};
-use super::key::{Key, MAX_ID_LEN};
+use super::key::{Key, MAX_ID_LEN, Thumbprint};
 use super::key_set::KeySet;
 use super::{VerifiedToken, claims};
 use crate::policy::catalog::issuer::{Algorithm, Issuer};
@@ -109,6 +109,25 @@ impl UnverifiedToken {
         issuer: &Arc<Issuer>,
         keys: &KeySet,
     ) -> Result<VerifiedToken, VerifyError> {
+        let key = self.signed_by(issuer, keys)?;
+        Ok(claims::read(&self.header, &self.claims, issuer, key)?)
+    }
+
+    /// As [`Self::verify`], for a token of scopegate itself.
+    ///
+    /// # Errors
+    /// As for [`Self::verify`].
+    pub fn verify_own(
+        &self,
+        issuer: &Arc<Issuer>,
+        keys: &KeySet,
+    ) -> Result<VerifiedToken, VerifyError> {
+        let key = self.signed_by(issuer, keys)?;
+        Ok(claims::read_own(&self.header, &self.claims, issuer, key)?)
+    }
+
+    /// The key of the issuer that has signed the token.
+    fn signed_by(&self, issuer: &Issuer, keys: &KeySet) -> Result<Thumbprint, VerifyError> {
         // A caller that mixes up issuers must not make a token of one valid for another.
         if !self.issuer().is_some_and(|name| issuer.has_name(name)) {
             return Err(DenialCause::IssuerUnknown.into());
@@ -122,7 +141,7 @@ impl UnverifiedToken {
             .into_iter()
             .find(|key| key.has_signed(algorithm, &self.signed, &self.signature))
             .ok_or(DenialCause::SignatureWrong)?;
-        Ok(claims::read(&self.header, &self.claims, issuer, key.thumbprint)?)
+        Ok(key.thumbprint)
     }
 
     /// The keys that may have signed the token (T12).

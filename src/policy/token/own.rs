@@ -1,0 +1,99 @@
+//! Own token: an access token that scopegate issued itself, and what ends it before its time (T25, T27).
+//!
+//! Its claims name the present lives of its company, its credential and its user, the store's
+//! incarnation, and the revision of its issue. So everything that ends it is a fact of the decision's
+//! revision, and no clock is asked.
+//!
+//! Not here: how it is issued; see `authority::token_issue`. Its expiry is compared as that of every
+//! token.
+
+use jiff::Timestamp;
+use uuid::Uuid;
+
+use super::VerifiedToken;
+use super::revoked::TokenId;
+use crate::policy::cause::DenialCause;
+use crate::policy::decision::Facts;
+use crate::policy::id::{Name, UserId};
+use crate::policy::revision::Revision;
+
+/// What the whole store says about tokens: what happened to it ends tokens of every credential.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TokenEpoch {
+    /// The incarnation of the store. A restore ends all own tokens, because the backup lacks what was
+    /// revoked after it.
+    pub incarnation: Uuid,
+    /// Own tokens that were issued before this revision are invalid: an operator set the time back.
+    pub own_before: Revision,
+    /// Tokens of the catalog's issuers that were issued at or before this time are invalid: the store
+    /// was restored then.
+    pub issued_before: Option<Timestamp>,
+}
+
+/// The creation revisions of those whom a token is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Born {
+    /// Of the company.
+    pub company: Revision,
+    /// Of the credential.
+    pub credential: Revision,
+    /// Of the user, if the token has one.
+    pub user: Option<Revision>,
+}
+
+/// The claims of an own token that no other issuer's has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnClaims {
+    /// The public id of the secret by which its client proved who it is.
+    pub secret: Name,
+    /// The creation revisions of those whom it is for.
+    pub born: Born,
+    /// The incarnation of the store that issued it.
+    pub incarnation: Uuid,
+    /// The revision at which it was issued.
+    pub issued_at_revision: Revision,
+    /// Its id.
+    pub id: TokenId,
+    /// The id of the token that it was exchanged with, if a token proved the client.
+    pub exchanged_with: Option<TokenId>,
+    /// Whether it was made by an exchange: it has the claim `act`.
+    pub is_exchanged: bool,
+}
+
+impl VerifiedToken {
+    /// Why this token ended before its time, if it did (T27). `user` is the user on whose behalf the
+    /// call is made.
+    #[must_use]
+    pub fn ended(&self, user: Option<&UserId>, facts: Facts<'_>) -> Option<DenialCause> {
+        // Without them, an earlier layer denies.
+        let (company, credential) = facts.company.zip(facts.credential)?;
+        let revoked = &credential.revoked_tokens;
+        let Some(own) = &self.own else {
+            let limit = revoked.issued_before.max(facts.tokens.issued_before)?;
+            let is_later = self.facts.issued_at.is_some_and(|issued| issued > limit);
+            return (!is_later).then_some(DenialCause::Revoked);
+        };
+        if own.incarnation != facts.tokens.incarnation
+            || own.issued_at_revision < facts.tokens.own_before
+        {
+            return Some(DenialCause::OtherStore);
+        }
+        let born = Born {
+            company: company.created_at,
+            credential: credential.created_at,
+            // Another user than the token's is another fault.
+            user: if self.facts.user.as_ref() == user {
+                facts.user.filter(|_| user.is_some()).map(|user| user.created_at)
+            } else {
+                own.born.user
+            },
+        };
+        if own.born != born {
+            return Some(DenialCause::Recreated);
+        }
+        if !credential.secrets.contains(&own.secret) {
+            return Some(DenialCause::SecretDeleted);
+        }
+        revoked.has(own).then_some(DenialCause::Revoked)
+    }
+}
