@@ -34,7 +34,7 @@ pub mod issuer_keys;
 mod last_used;
 mod load_pool;
 pub mod operation;
-mod own_issuer;
+pub mod own_issuer;
 pub mod problem;
 pub mod queries;
 mod reader;
@@ -43,6 +43,8 @@ mod restore_grants;
 mod revision_wait;
 pub mod secrets;
 mod session;
+mod signing_key_files;
+pub mod signing_keys;
 mod sync;
 pub mod token_cache;
 pub mod token_issue;
@@ -65,6 +67,7 @@ use self::decision_observer::DecisionObserver;
 use self::fact_cache::FactCache;
 use self::issuer_keys::{IssuerKeys, KeyReader, Waiters};
 use self::last_used::LastUsed;
+use self::own_issuer::OwnIssuer;
 use self::token_cache::{DEFAULT_TOKEN_CACHE_ENTRIES, TokenCache};
 use crate::metrics::supervise::Supervisor;
 use crate::policy::id::Name;
@@ -85,6 +88,9 @@ pub use self::write_options::{IdempotencyKey, WriteOptions};
 /// How many times a check or a change is tried when its facts change meanwhile.
 const ATTEMPTS: usize = 1000;
 
+/// The actor of the server itself in the audit log.
+const SERVER: &str = "scopegate serve";
+
 /// Answers checks and carries out changes. There is one for each process, with counters for each core
 /// ([`Authority::for_core`]).
 pub struct Authority {
@@ -96,6 +102,8 @@ pub struct Authority {
     cores: Arc<CoreRegistry>,
     /// The keys of the catalog's issuers of tokens.
     issuer_keys: Arc<IssuerKeys>,
+    /// This server as an issuer of tokens, if it is one.
+    own_issuer: Option<Arc<OwnIssuer>>,
     /// The access tokens that were verified.
     tokens: Arc<TokenCache>,
     /// The calls of this core that wait for keys.
@@ -136,6 +144,7 @@ impl Authority {
             measures,
             cores,
             issuer_keys: Arc::default(),
+            own_issuer: None,
             tokens: Arc::new(TokenCache::new(DEFAULT_TOKEN_CACHE_ENTRIES)),
             key_waiters: Arc::default(),
             import_slots,
@@ -174,6 +183,7 @@ impl Authority {
             measures: self.cores.register(),
             cores: Arc::clone(&self.cores),
             issuer_keys: Arc::clone(&self.issuer_keys),
+            own_issuer: self.own_issuer.clone(),
             tokens: Arc::clone(&self.tokens),
             key_waiters: Arc::default(),
             import_slots: Arc::clone(&self.import_slots),

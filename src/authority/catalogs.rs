@@ -110,6 +110,7 @@ impl Session<'_> {
                 Ok::<_, CatalogErrors>((next, difference, warnings))
             });
             let (next, difference, warnings) = parsed.await??;
+            self.authority.check_issuers(&next)?;
             let exists = current.revision > Revision::ZERO;
             tx.check_etag(exists.then_some(current.revision))?;
             let losers = self.losers(&tx, &current, &difference).await?;
@@ -174,6 +175,7 @@ impl Session<'_> {
         let plan = async |mut tx: Transaction<'_>| {
             let current = tx.catalog();
             let mut next = current.replaced_by(yaml)?;
+            self.authority.check_issuers(&next)?;
             next.file_digest = Some(digest);
             let difference = next.difference(&current);
             // Without an audience a call may require less, and without an issuer its clients are

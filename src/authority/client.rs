@@ -44,7 +44,7 @@ impl Session<'_> {
     ) -> Result<Query, ReadError> {
         let verified = match &client.presented {
             ClientCredential::BearerToken(text) => {
-                Some(self.authority.verify_token(view, text, wait).await)
+                Some(self.authority.verify_token(view, text, wait).await?)
             }
             _ => None,
         };
@@ -74,7 +74,7 @@ impl Session<'_> {
                 if token.is_none() {
                     // A verification takes longer than the rest of a check: other tasks come between.
                     tokio::task::yield_now().await;
-                    let result = self.authority.verify_token(view, text, wait).await;
+                    let result = self.authority.verify_token(view, text, wait).await?;
                     verified.insert(text, result.clone());
                     token = Some(result);
                 }

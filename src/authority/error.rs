@@ -11,6 +11,7 @@ use crate::policy::credential::AboveCeiling;
 use crate::policy::id::{CompanyId, CredentialId, Name, UserId};
 use crate::policy::revision::Revision;
 use crate::policy::scope::Scope;
+use crate::policy::token::key_set::Thumbprint;
 use crate::store::StoreError;
 
 /// Why a call is rejected. Nothing was changed.
@@ -128,8 +129,26 @@ pub enum AuthorityError {
     #[error("a dry run has a limit of {0} new companies: split the import")]
     DryRunTooLarge(usize),
     /// This server has no private key of the current signing key.
-    #[error("the file of the current signing key is not in --signing-keys: see ListSigningKeys")]
+    #[error("this server has no file of the current signing key: call RotateSigningKey")]
     CannotSign,
+    /// The server was started without an issuer.
+    #[error("this server issues no tokens: start it with --issuer")]
+    IssuesNoTokens,
+    /// The file of a new signing key cannot be written.
+    #[error("the file of the new signing key cannot be written: see the server's log")]
+    KeyFileNotWritten,
+    /// No such signing key.
+    #[error("there is no signing key `{0}`")]
+    SigningKeyNotFound(Thumbprint),
+    /// The limit of signing keys is reached.
+    #[error("there are {0} signing keys, which is the limit: delete previous ones")]
+    TooManySigningKeys(usize),
+    /// A catalog declares this server itself as an issuer.
+    #[error("`{0}` is the issuer of this server itself: remove it from the catalog's `issuers`")]
+    IssuerIsOwn(String),
+    /// The time until which all tokens are revoked is too far ahead.
+    #[error("is more than 5 minutes ahead of the server's time")]
+    RevokedTooFarAhead,
     /// The store cannot answer.
     #[error(transparent)]
     Store(#[from] StoreError),

@@ -89,6 +89,8 @@ pub struct Snapshot {
 pub enum ReadError {
     /// The fact is younger: wait for this revision and start over with a new snapshot.
     Younger(Revision),
+    /// The token of a call was issued at this revision, so the call is decided no earlier.
+    AtLeast(Revision),
     /// The store cannot answer.
     Store(StoreError),
 }

@@ -22,6 +22,7 @@ impl Authority {
                 let reached = self.facts.wait_published(revision);
                 Ok(Box::pin(wait_spans::span("revision wait", reached)).await?)
             }
+            ReadError::AtLeast(revision) => self.wait_for(revision).await,
             ReadError::Store(store_error) => Err(store_error.into()),
         }
     }

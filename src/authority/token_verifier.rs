@@ -15,13 +15,15 @@ use tokio::time::Instant;
 use super::Authority;
 use super::check_metrics::TokenResult;
 use super::client::VerifyResult;
-use super::fact_cache::Snapshot;
+use super::fact_cache::{ReadError, Snapshot};
 use super::issuer_keys::{KeysNow, Refetched};
+use super::own_issuer::OwnIssuer;
 use crate::metrics::wait_spans;
 use crate::policy::catalog::Catalog;
 use crate::policy::cause::{Cause, DenialCause};
 use crate::policy::reason::Reason;
 use crate::policy::token::VerifiedToken;
+use crate::policy::token::own::OwnClaims;
 use crate::policy::token::unverified_token::{UnverifiedToken, VerifyError};
 
 /// How long one call waits for keys, at most (T19).
@@ -45,15 +47,15 @@ impl Authority {
         view: &Snapshot,
         text: &str,
         wait: &mut KeyWait,
-    ) -> VerifyResult {
+    ) -> Result<VerifyResult, ReadError> {
         let hash = blake3::hash(text.as_bytes());
         if let Some(token) = self.tokens.get(&hash)
-            && self.is_verified_now(&view.catalog, &token)
+            && self.is_verified_now(view, &token).await?
         {
             self.measures.verified(TokenResult::Cached);
-            return Ok(token);
+            return Ok(Ok(token));
         }
-        let result = self.verify_text(&view.catalog, text, wait).await;
+        let result = self.verify_text(view, text, wait).await?;
         self.measures.verified(match &result {
             Ok(_) => TokenResult::Valid,
             Err(cause) if cause.reason == Reason::TokenUnverifiable => TokenResult::Unverifiable,
@@ -62,23 +64,80 @@ impl Authority {
         if let Ok(token) = &result {
             self.tokens.insert(hash, token, self.clock.now());
         }
-        result
+        Ok(result)
     }
 
     /// Whether the issuer's entry and the key of a token are the same as at its verification.
-    fn is_verified_now(&self, catalog: &Catalog, token: &VerifiedToken) -> bool {
-        let Some(issuer) = catalog.issuer(&token.issuer.name) else { return false };
+    async fn is_verified_now(
+        &self,
+        view: &Snapshot,
+        token: &VerifiedToken,
+    ) -> Result<bool, ReadError> {
+        if let Some(own) = &token.own {
+            let keys = self.signing_keys(view).await?;
+            Self::check_reached(view, own)?;
+            return Ok(keys.verifying().has(&token.key));
+        }
+        let Some(issuer) = view.catalog.issuer(&token.issuer.name) else { return Ok(false) };
         let is_same = Arc::ptr_eq(issuer, &token.issuer) || *issuer == token.issuer;
-        is_same
-            && match self.issuer_keys.current(issuer) {
-                KeysNow::Usable(keys) => keys.has(&token.key),
-                KeysNow::Unusable => false,
-            }
+        let is_usable = || match self.issuer_keys.current(issuer) {
+            KeysNow::Usable(keys) => keys.has(&token.key),
+            KeysNow::Unusable => false,
+        };
+        Ok(is_same && is_usable())
     }
 
-    async fn verify_text(&self, catalog: &Catalog, text: &str, wait: &mut KeyWait) -> VerifyResult {
+    /// Tells whether the snapshot is as new as the issue of an own token (T25).
+    fn check_reached(view: &Snapshot, own: &OwnClaims) -> Result<(), ReadError> {
+        let is_of_store = own.incarnation == view.tokens.incarnation;
+        if is_of_store && own.issued_at_revision > view.at {
+            return Err(ReadError::AtLeast(own.issued_at_revision));
+        }
+        Ok(())
+    }
+
+    async fn verify_text(
+        &self,
+        view: &Snapshot,
+        text: &str,
+        wait: &mut KeyWait,
+    ) -> Result<VerifyResult, ReadError> {
+        let token = match UnverifiedToken::parse(text) {
+            Ok(token) => token,
+            Err(cause) => return Ok(Err(cause.into())),
+        };
+        match &self.own_issuer {
+            Some(own) if self.is_own(token.issuer()) => self.verify_own(view, own, &token).await,
+            _ => Ok(self.verify_of_catalog(&view.catalog, &token, wait).await),
+        }
+    }
+
+    /// Verifies an own token, by the keys at the snapshot's revision.
+    async fn verify_own(
+        &self,
+        view: &Snapshot,
+        own: &OwnIssuer,
+        token: &UnverifiedToken,
+    ) -> Result<VerifyResult, ReadError> {
+        let keys = self.signing_keys(view).await?;
+        let verified = match token.verify_own(&own.entry, keys.verifying()) {
+            Ok(verified) => verified,
+            Err(VerifyError::Invalid(cause)) => return Ok(Err(cause.into())),
+            Err(VerifyError::UnknownKey) => return Ok(Err(DenialCause::KeyUnknown.into())),
+        };
+        if let Some(own) = &verified.own {
+            Self::check_reached(view, own)?;
+        }
+        Ok(Ok(Arc::new(verified)))
+    }
+
+    async fn verify_of_catalog(
+        &self,
+        catalog: &Catalog,
+        token: &UnverifiedToken,
+        wait: &mut KeyWait,
+    ) -> VerifyResult {
         let unverifiable = || Err(Cause::from(Reason::TokenUnverifiable));
-        let token = UnverifiedToken::parse(text)?;
         let issuer = token.issuer().and_then(|name| catalog.issuer(name));
         let issuer = issuer.ok_or(DenialCause::IssuerUnknown)?;
         let mut has_looked_again = false;

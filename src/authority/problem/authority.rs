@@ -106,6 +106,16 @@ impl From<AuthorityError> for Problem {
                 format!("a dry run can create at most {limit} companies: split the import"),
             ),
             E::CannotSign => Self::new(Code::Unavailable, "CANNOT_SIGN", message),
+            E::IssuesNoTokens => Self::new(Code::FailedPrecondition, "ISSUES_NO_TOKENS", message),
+            E::KeyFileNotWritten => {
+                Self::new(Code::Unavailable, "KEY_FILE_NOT_WRITTEN", message).retry()
+            }
+            E::SigningKeyNotFound(id) => {
+                not_found("SIGNING_KEY_NOT_FOUND", message, "SigningKey", id)
+            }
+            E::TooManySigningKeys(_) => Self::limit("signing_keys", message),
+            E::IssuerIsOwn(_) => Self::new(Code::FailedPrecondition, "ISSUER_IS_OWN", message),
+            E::RevokedTooFarAhead => field("TIME_TOO_FAR_AHEAD", "issued_before", message),
             E::Store(StoreError::Busy) => {
                 Self::limit("changes", "too many changes are queued: call again later").retry()
             }

@@ -1,0 +1,190 @@
+//! Signing key files: the private halves of the keys that sign own tokens, one file a key (T28).
+//!
+//! A file `KID.pem` has the key as PKCS#8 and mode 0600. It is durable before its public half becomes a
+//! fact. The private keys are nowhere else: in no store, backup, export or log.
+//!
+//! Not here: which key signs, which is a fact; see [`crate::policy::token::signing_keys`].
+
+use std::collections::HashMap;
+use std::fmt;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use pem::Pem;
+use ring::rand::SystemRandom;
+use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
+
+use crate::policy::token::key_set::{Key, Thumbprint};
+use crate::policy::token::signing_keys::POINT_LEN;
+
+/// The label of a PKCS#8 key in PEM (RFC 7468 section 10).
+const LABEL: &str = "PRIVATE KEY";
+
+/// A private key. `Debug` does not print it.
+pub(super) struct PrivateKey {
+    pair: EcdsaKeyPair,
+    /// The uncompressed point of its public half.
+    pub(super) point: [u8; POINT_LEN],
+    /// The thumbprint of its public half.
+    pub(super) id: Thumbprint,
+}
+
+impl fmt::Debug for PrivateKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PrivateKey({})", self.id)
+    }
+}
+
+impl PrivateKey {
+    fn from_pkcs8(bytes: &[u8]) -> io::Result<Self> {
+        let wrong = || io::Error::new(io::ErrorKind::InvalidData, "is not a private key of P-256");
+        let random = SystemRandom::new();
+        let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, bytes, &random);
+        let pair = pair.map_err(|_| wrong())?;
+        let point = pair.public_key().as_ref().try_into().map_err(|_| wrong())?;
+        let id = Key::p256(&point).thumbprint;
+        Ok(Self { pair, point, id })
+    }
+
+    /// The signature over a text, as `r` and `s`.
+    pub(super) fn sign(&self, text: &[u8]) -> io::Result<Vec<u8>> {
+        let signature = self.pair.sign(&SystemRandom::new(), text);
+        let signature = signature.map_err(|_| io::Error::other("no random numbers"))?;
+        Ok(signature.as_ref().to_vec())
+    }
+}
+
+/// The files of the private keys. Their methods block.
+#[derive(Debug)]
+pub(super) struct SigningKeyFiles {
+    dir: PathBuf,
+    loaded: Mutex<HashMap<Thumbprint, Arc<PrivateKey>>>,
+}
+
+impl SigningKeyFiles {
+    pub(super) fn new(dir: PathBuf) -> Self {
+        Self { dir, loaded: Mutex::default() }
+    }
+
+    /// The file of a key.
+    pub(super) fn path(&self, id: &Thumbprint) -> PathBuf {
+        self.dir.join(format!("{id}.pem"))
+    }
+
+    /// Makes a key. With `is_kept`, its file is durable.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub(super) fn make(&self, is_kept: bool) -> io::Result<Arc<PrivateKey>> {
+        let random = SystemRandom::new();
+        let pkcs8 = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &random)
+            .map_err(|_| io::Error::other("no random numbers"))?;
+        let key = Arc::new(PrivateKey::from_pkcs8(pkcs8.as_ref())?);
+        if is_kept {
+            DirBuilder::new().recursive(true).mode(0o700).create(&self.dir)?;
+            let text = pem::encode(&Pem::new(LABEL, pkcs8.as_ref()));
+            let path = self.path(&key.id);
+            if let Err(error) = write_durably(&path, text.as_bytes()) {
+                fs::remove_file(&path).ok();
+                return Err(error);
+            }
+            self.loaded().insert(key.id, Arc::clone(&key));
+        }
+        Ok(key)
+    }
+
+    /// The key of this file, if it was loaded before. Does not block.
+    pub(super) fn loaded_key(&self, id: &Thumbprint) -> Option<Arc<PrivateKey>> {
+        self.loaded().get(id).map(Arc::clone)
+    }
+
+    /// Reads the file of a key.
+    ///
+    /// # Errors
+    /// The file does not exist, or has no such key.
+    pub(super) fn load(&self, id: &Thumbprint) -> io::Result<Arc<PrivateKey>> {
+        let parsed = pem::parse(fs::read(self.path(id))?);
+        let parsed = parsed.map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "is not PEM"))?;
+        let key = Arc::new(PrivateKey::from_pkcs8(parsed.contents())?);
+        if key.id != *id {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "has another key"));
+        }
+        self.loaded().insert(*id, Arc::clone(&key));
+        Ok(key)
+    }
+
+    /// Removes the file of a key.
+    pub(super) fn remove(&self, id: &Thumbprint) {
+        self.loaded().remove(id);
+        match fs::remove_file(self.path(id)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                tracing::warn!(
+                    key_id = %id, %error,
+                    "the file of a signing key that is no longer used cannot be removed"
+                );
+            }
+            _ => {}
+        }
+    }
+
+    fn loaded(&self) -> std::sync::MutexGuard<'_, HashMap<Thumbprint, Arc<PrivateKey>>> {
+        self.loaded.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Writes a new file that only this user can read, and makes it and its name durable.
+fn write_durably(path: &Path, text: &[u8]) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    file.write_all(text)?;
+    file.sync_all()?;
+    match path.parent() {
+        Some(dir) => File::open(dir)?.sync_all(),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn t28_a_key_is_in_a_file_that_only_this_user_can_read() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let dir = dir.path().join("signing-keys");
+        let files = SigningKeyFiles::new(dir.clone());
+        let key = files.make(true).expect("made");
+        let path = dir.join(format!("{}.pem", key.id));
+        assert_eq!(path, files.path(&key.id));
+        let mode = |path: &Path| fs::metadata(path).expect("a file").permissions().mode() & 0o777;
+        assert_eq!((mode(&path), mode(&dir)), (0o600, 0o700));
+        let text = fs::read_to_string(&path).expect("text");
+        assert!(text.starts_with("-----BEGIN PRIVATE KEY-----"), "{text}");
+        // Another process reads the same key.
+        let read = SigningKeyFiles::new(dir).load(&key.id).expect("a key");
+        assert_eq!((read.id, read.point), (key.id, key.point));
+        assert!(!format!("{read:?}").contains("pair"));
+    }
+
+    #[test]
+    fn t28_a_file_with_another_key_or_none_is_not_this_key() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let files = SigningKeyFiles::new(dir.path().to_owned());
+        let (one, other) = (files.make(true).expect("made"), files.make(true).expect("made"));
+        let load = |id| SigningKeyFiles::new(dir.path().to_owned()).load(id).is_ok();
+        assert!(load(&one.id) && load(&other.id));
+        fs::copy(files.path(&other.id), files.path(&one.id)).expect("copied");
+        assert!(!load(&one.id));
+        fs::write(files.path(&one.id), "hello").expect("written");
+        assert!(!load(&one.id));
+        files.remove(&one.id);
+        assert!(!load(&one.id) && files.loaded_key(&one.id).is_none());
+        files.remove(&one.id);
+        let unkept = files.make(false).expect("made");
+        assert!(!files.path(&unkept.id).exists() && files.loaded_key(&unkept.id).is_none());
+    }
+}

@@ -1,0 +1,438 @@
+//! Signing keys: makes, publishes, replaces and deletes the keys that sign own tokens (T28).
+//!
+//! INVARIANT (file first): the file of a key is durable before the commit that makes its public half a
+//! fact. A call that made a file and does not commit its key removes the file.
+//!
+//! Not here: the files themselves; see [`super::signing_key_files`].
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use tokio_util::task::AbortOnDropHandle;
+
+use super::Authority;
+use super::error::AuthorityError;
+use super::fact_cache::{ReadError, Snapshot};
+use super::own_issuer::OwnIssuer;
+use super::queries::Read;
+use super::reader::Reader;
+use super::session::Session;
+use super::signing_key_files::PrivateKey;
+use super::transaction::{Outcome, Subject, Transaction, TransactionError, Written};
+use super::write_options::WriteOptions;
+use crate::metrics::supervise::Supervisor;
+use crate::policy::catalog::MAX_TOKEN_TTL;
+use crate::policy::change::{ChangeKind, FieldChange};
+use crate::policy::edit::Edit;
+use crate::policy::id::Name;
+use crate::policy::revision::Revision;
+use crate::policy::token::key_set::Thumbprint;
+use crate::policy::token::signing_keys::{KeyState, MAX_KEYS, SigningKey, SigningKeys};
+use crate::store::{ResultDetail, StoreError};
+
+/// How long the next key is published before it signs.
+const PUBLISHED_BEFORE: SignedDuration = SignedDuration::from_hours(24);
+/// How often the ages of the keys are looked at.
+const LOOK: Duration = Duration::from_secs(60);
+
+/// The result of a change of the signing keys.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SigningKeyWritten {
+    /// The key that was published or signs from now on, or that was deleted. None if the request was
+    /// sent again and the key does not exist any more.
+    pub key: Option<SigningKey>,
+    /// The etag of the signing keys.
+    pub etag: String,
+    /// The revision of the change, or the current one if nothing changed.
+    pub revision: Revision,
+}
+
+/// A key that a change has made. Its file is removed unless the change is committed.
+#[derive(Default)]
+struct MadeKey(Mutex<Option<Arc<PrivateKey>>>);
+
+impl MadeKey {
+    fn get(&self) -> Option<Arc<PrivateKey>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set(&self, key: &Arc<PrivateKey>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(key));
+    }
+}
+
+/// A change of the keys.
+#[derive(Clone, Copy, Debug)]
+enum KeyChange {
+    /// Makes the next key, if there is none.
+    Publish,
+    /// Lets the next key sign, or a new one.
+    Rotate,
+    /// Deletes a key.
+    Delete(Thumbprint),
+}
+
+/// The keys after a change, the key that it is about, and the fields for the audit log.
+type PlannedKeys = (SigningKeys, SigningKey, Vec<FieldChange>);
+
+impl Session<'_> {
+    /// The signing keys, oldest first.
+    ///
+    /// # Errors
+    /// The store cannot answer.
+    pub async fn signing_keys(&self) -> Result<Read<Vec<SigningKey>>, AuthorityError> {
+        let read = async |mut reader: Reader<'_>| {
+            let keys = reader.find::<SigningKeys>(()).await?.unwrap_or_default();
+            let resource = keys.iter().cloned().collect();
+            let etag = self.authority.etag(keys.revision);
+            Ok(Read { resource, etag, revision: reader.revision() })
+        };
+        self.read(read).await
+    }
+
+    /// Lets the next key sign, or a new one where there is none. With `publish_only`, makes the next
+    /// key; nothing changes if there is one.
+    ///
+    /// # Errors
+    /// The server issues no tokens, there are too many keys, the file of the key cannot be written, or
+    /// the etag is not current.
+    pub async fn rotate_signing_key(
+        &self,
+        publish_only: bool,
+        options: &WriteOptions,
+    ) -> Result<SigningKeyWritten, AuthorityError> {
+        let change = if publish_only { KeyChange::Publish } else { KeyChange::Rotate };
+        self.change_keys(change, options).await
+    }
+
+    /// Deletes a key. Its tokens are invalid from the acknowledgement on. If it is the current one, the
+    /// next key signs, or a new one.
+    ///
+    /// # Errors
+    /// There is no such key; otherwise as for [`Self::rotate_signing_key`].
+    pub async fn delete_signing_key(
+        &self,
+        id: &Thumbprint,
+        options: &WriteOptions,
+    ) -> Result<SigningKeyWritten, AuthorityError> {
+        self.change_keys(KeyChange::Delete(*id), options).await
+    }
+
+    /// Plans a change of the keys.
+    async fn plan_keys(
+        &self,
+        change: KeyChange,
+        keys: SigningKeys,
+        now: Timestamp,
+        made: &MadeKey,
+        options: &WriteOptions,
+    ) -> Result<PlannedKeys, AuthorityError> {
+        let is_growing = !matches!(change, KeyChange::Delete(_));
+        if is_growing && keys.is_full() {
+            return Err(AuthorityError::TooManySigningKeys(MAX_KEYS));
+        }
+        match (change, keys.in_state(KeyState::Next).cloned()) {
+            (KeyChange::Publish, Some(next)) => Ok((keys, next, vec![])),
+            (KeyChange::Publish, None) => {
+                let key = self.new_key(made, options, now).await?;
+                let fields = logged_state(&key.id, None, Some(KeyState::Next));
+                Ok((keys.with(key.clone()), key, fields))
+            }
+            (KeyChange::Rotate, _) => self.replace_current(keys, now, made, options).await,
+            (KeyChange::Delete(id), _) => {
+                let key = keys.get(&id).cloned().ok_or(AuthorityError::SigningKeyNotFound(id))?;
+                let rest = keys.without(&id);
+                let mut fields = logged_state(&id, Some(key.state), None);
+                if key.state != KeyState::Current {
+                    return Ok((rest, key, fields));
+                }
+                let (after, _, more) = self.replace_current(rest, now, made, options).await?;
+                fields.extend(more);
+                Ok((after, key, fields))
+            }
+        }
+    }
+
+    /// Lets the next key sign if its file is here, otherwise a new one.
+    async fn replace_current(
+        &self,
+        keys: SigningKeys,
+        now: Timestamp,
+        made: &MadeKey,
+        options: &WriteOptions,
+    ) -> Result<PlannedKeys, AuthorityError> {
+        let mut fields = Vec::new();
+        let (mut keys, mut usable) = (keys, None);
+        if let Some(next) = keys.in_state(KeyState::Next).cloned() {
+            if self.authority.private_key(next.id).await.is_ok() {
+                usable = Some(next.id);
+            } else {
+                // It has signed nothing, and cannot sign.
+                fields.extend(logged_state(&next.id, Some(KeyState::Next), None));
+                keys = keys.without(&next.id);
+            }
+        }
+        let old = keys.in_state(KeyState::Current).map(|key| key.id);
+        let (id, before) = match usable {
+            Some(id) => (id, Some(KeyState::Next)),
+            None => {
+                let key = self.new_key(made, options, now).await?;
+                let id = key.id;
+                keys = keys.with(key);
+                (id, None)
+            }
+        };
+        let after = keys.signing_with(&id, now);
+        fields.extend(logged_state(&id, before, Some(KeyState::Current)));
+        if let Some(old) = old {
+            let (current, previous) = (KeyState::Current, KeyState::Previous);
+            fields.extend(logged_state(&old, Some(current), Some(previous)));
+        }
+        let key = after.get(&id).cloned().ok_or(StoreError::Unavailable)?;
+        Ok((after, key, fields))
+    }
+
+    /// A new key, which will sign. A dry run makes no file.
+    async fn new_key(
+        &self,
+        made: &MadeKey,
+        options: &WriteOptions,
+        now: Timestamp,
+    ) -> Result<SigningKey, AuthorityError> {
+        let own = self.authority.issuer()?;
+        let key = match made.get() {
+            // The change is planned again.
+            Some(key) => key,
+            None => {
+                let (files, is_kept) = (Arc::clone(&own.files), !options.validate_only);
+                let key = blocking(move || files.make(is_kept)).await;
+                let key = key.map_err(|error| {
+                    tracing::warn!(%error, "the file of a signing key cannot be written");
+                    AuthorityError::KeyFileNotWritten
+                })?;
+                made.set(&key);
+                key
+            }
+        };
+        Ok(SigningKey::new(key.point, KeyState::Next, now))
+    }
+
+    async fn change_keys(
+        &self,
+        change: KeyChange,
+        options: &WriteOptions,
+    ) -> Result<SigningKeyWritten, AuthorityError> {
+        let kind = match change {
+            KeyChange::Publish | KeyChange::Rotate => ChangeKind::RotateSigningKey,
+            KeyChange::Delete(_) => ChangeKind::DeleteSigningKey,
+        };
+        let own = self.authority.issuer()?;
+        let made = MadeKey::default();
+        let in_transaction = async |mut tx: Transaction<'_>| {
+            let before = tx.find::<SigningKeys>(()).await?;
+            let keys = before.as_deref().cloned().unwrap_or_default();
+            tx.check_etag(before.as_ref().map(|keys| keys.revision))?;
+            let now = tx.now();
+            let (after, key, fields) =
+                self.plan_keys(change, keys, now, &made, options).await?;
+            let name = Name::parse(key.id.to_string()).map_err(|_| StoreError::Unavailable)?;
+            let edit = Edit { fields, ..Edit::to(after) };
+            let planned = tx.put(before, edit).with_detail(ResultDetail::Id(name));
+            Ok::<_, TransactionError>(planned.with_context(key))
+        };
+        let outcome = self.write(Subject::store(kind), options, in_transaction).await;
+        let is_committed = |keys: &SigningKeys, key: &Arc<PrivateKey>| {
+            !options.validate_only && keys.get(&key.id).is_some()
+        };
+        if let Some(key) = made.get() {
+            let is_kept = matches!(
+                &outcome,
+                Ok(Outcome::Written(Written { resource: Some(keys), .. }, _))
+                    if is_committed(keys, &key)
+            );
+            // A commit whose outcome is unknown may have made the key a fact.
+            let is_unknown = matches!(&outcome, Err(AuthorityError::Store(StoreError::Unavailable)));
+            if !is_kept && !is_unknown {
+                let files = Arc::clone(&own.files);
+                blocking(move || files.remove(&key.id)).await;
+            }
+        }
+        match outcome? {
+            Outcome::Written(Written { resource, etag, revision, .. }, key) => {
+                let now = resource.as_ref().and_then(|keys| keys.get(&key.id)).cloned();
+                if let (Some(keys), false) = (&resource, options.validate_only)
+                    && keys.get(&key.id).is_none()
+                {
+                    let (files, id) = (Arc::clone(&own.files), key.id);
+                    blocking(move || files.remove(&id)).await;
+                }
+                Ok(SigningKeyWritten { key: Some(now.unwrap_or(key)), etag, revision })
+            }
+            Outcome::Repeated(stored) => {
+                let (Written { revision, .. }, detail) =
+                    self.repeated_without::<SigningKeys>(stored).await?;
+                let id = detail.into_id();
+                let Read { resource, etag, .. } = self.signing_keys().await?;
+                let is_same = |key: &SigningKey| {
+                    id.as_ref().is_some_and(|id| *id.as_str() == key.id.to_string())
+                };
+                let key = resource.into_iter().find(is_same);
+                Ok(SigningKeyWritten { key, etag, revision })
+            }
+        }
+    }
+}
+
+impl Authority {
+    /// scopegate as an issuer.
+    pub(super) fn issuer(&self) -> Result<&OwnIssuer, AuthorityError> {
+        self.own_issuer.as_deref().ok_or(AuthorityError::IssuesNoTokens)
+    }
+
+    /// The signing keys at the snapshot's revision.
+    pub(super) async fn signing_keys(
+        &self,
+        view: &Snapshot,
+    ) -> Result<Arc<SigningKeys>, ReadError> {
+        Ok(self.facts.get::<SigningKeys>(view.at, (), None).await?.unwrap_or_default())
+    }
+
+    /// The public keys of this issuer, as a JSON Web Key Set (RFC 7517): the next, the current and the
+    /// previous ones.
+    ///
+    /// # Errors
+    /// The store cannot answer.
+    pub async fn signing_jwks(&self) -> Result<String, AuthorityError> {
+        let keys = self.internal_session(super::SERVER).signing_keys().await?.resource;
+        let keys: Vec<_> = keys.iter().map(SigningKey::jwk).collect();
+        Ok(format!(r#"{{"keys":[{}]}}"#, keys.join(",")))
+    }
+
+    /// The private half of a key, if its file is here.
+    pub(super) async fn private_key(
+        &self,
+        id: Thumbprint,
+    ) -> Result<Arc<PrivateKey>, AuthorityError> {
+        let own = self.issuer()?;
+        if let Some(key) = own.files.loaded_key(&id) {
+            return Ok(key);
+        }
+        let files = Arc::clone(&own.files);
+        blocking(move || files.load(&id)).await.map_err(|_| AuthorityError::CannotSign)
+    }
+
+    /// Sees to it that this server can sign when it starts: makes the first key, or a new one if the
+    /// file of the current key is gone. Returns the path of the file that it signs with.
+    ///
+    /// # Errors
+    /// The key cannot be made or committed.
+    pub async fn prepare_signing_keys(&self) -> Result<std::path::PathBuf, AuthorityError> {
+        let session = self.internal_session(super::SERVER);
+        let keys = session.signing_keys().await?.resource;
+        let current = keys.iter().rfind(|key| key.state == KeyState::Current);
+        let options = |reason: &str| WriteOptions {
+            reason: reason.to_owned(),
+            ..WriteOptions::default()
+        };
+        let id = match current {
+            Some(key) if self.private_key(key.id).await.is_ok() => key.id,
+            Some(key) => {
+                tracing::warn!(
+                    key_id = %key.id, path = %self.issuer()?.files.path(&key.id).display(),
+                    "the file of the current signing key is missing or unreadable, so another key \
+                     signs tokens from now on; tokens of the lost key stay valid until they expire: \
+                     delete it with `scopegate signing-keys delete` if others may have it"
+                );
+                let options = options("the file of the current key is missing");
+                let written = session.rotate_signing_key(false, &options).await?;
+                written.key.ok_or(StoreError::Unavailable)?.id
+            }
+            None => {
+                let options = options("the first key");
+                let written = session.rotate_signing_key(false, &options).await?;
+                written.key.ok_or(StoreError::Unavailable)?.id
+            }
+        };
+        Ok(self.issuer()?.files.path(&id))
+    }
+
+    /// Publishes and replaces the signing key by its age, and deletes keys of which all tokens have
+    /// expired, in the background until the returned handle is dropped. `every` is how long a key
+    /// signs; none: it is not replaced.
+    pub fn rotate_signing_keys(
+        &self,
+        every: Option<Duration>,
+        supervisor: &Arc<Supervisor>,
+    ) -> AbortOnDropHandle<()> {
+        let own = Arc::new(self.for_core());
+        supervisor.task("signing keys", move || {
+            let own = Arc::clone(&own);
+            async move {
+                let mut look = tokio::time::interval(LOOK);
+                loop {
+                    look.tick().await;
+                    // The time that decisions take as past may be a jump of the clock that does not last.
+                    let now = own.clock.persisted();
+                    if let Err(error) = own.keep_signing_keys(every, now).await {
+                        tracing::warn!(%error, "the signing keys cannot be changed now");
+                    }
+                }
+            }
+        })
+    }
+
+    /// Does what is due at this time.
+    pub(super) async fn keep_signing_keys(
+        &self,
+        every: Option<Duration>,
+        now: Timestamp,
+    ) -> Result<(), AuthorityError> {
+        let session = self.internal_session(super::SERVER);
+        let keys = session.signing_keys().await?.resource;
+        let kept = SignedDuration::from_secs(MAX_TOKEN_TTL.into());
+        let age = |key: &SigningKey| now.duration_since(key.state_time);
+        let options = |reason: &str| WriteOptions {
+            reason: reason.to_owned(),
+            ..WriteOptions::default()
+        };
+        for key in &keys {
+            if key.state == KeyState::Previous && age(key) >= kept {
+                let options = options("all tokens of the key have expired");
+                session.delete_signing_key(&key.id, &options).await?;
+            }
+        }
+        let in_state = |state| keys.iter().rfind(|key| key.state == state);
+        let Some((every, current)) = every.zip(in_state(KeyState::Current)) else { return Ok(()) };
+        let every = SignedDuration::try_from(every).unwrap_or(SignedDuration::MAX);
+        match in_state(KeyState::Next) {
+            None if age(current) >= every.saturating_sub(PUBLISHED_BEFORE) => {
+                session.rotate_signing_key(true, &options("the key will be replaced")).await?;
+            }
+            Some(next) if age(current) >= every && age(next) >= PUBLISHED_BEFORE => {
+                session.rotate_signing_key(false, &options("the age of the key")).await?;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// A state of a key in the audit log.
+fn logged_state(
+    id: &Thumbprint,
+    before: Option<KeyState>,
+    after: Option<KeyState>,
+) -> Vec<FieldChange> {
+    let name = |state: Option<KeyState>| state.map_or("", KeyState::name);
+    let field = format!("signing_keys[{id}].state");
+    FieldChange::names(&field, name(before), name(after)).into_iter().collect()
+}
+
+/// Runs work with files on a thread that may block.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}
