@@ -267,7 +267,7 @@ impl Session<'_> {
 
     /// Evaluates `question` on the facts of one published revision. `touch` gets the facts first. Returns
     /// the query, too: a client completes it.
-    async fn evaluate<'q, T: PartialEq>(
+    pub(super) async fn evaluate<'q, T: PartialEq>(
         &self,
         asked: Asked<'q>,
         at_least: Revision,
@@ -314,7 +314,7 @@ impl Session<'_> {
 impl Authority {
     /// Records a use of the credential. Explanations and lists record none: an operator who inspects
     /// a credential must not make it look used.
-    fn touch(&self, facts: decision::Facts<'_>) {
+    pub(super) fn touch(&self, facts: decision::Facts<'_>) {
         if let Some(credential) = facts.credential {
             self.last_used.touch(credential.created_at, facts.now);
         }

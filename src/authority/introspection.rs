@@ -2,14 +2,23 @@
 //!
 //! Not here: the endpoint and its JSON.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 
 use super::client_proof::ProvenSecret;
 use super::error::AuthorityError;
 use super::session::Session;
+use crate::policy::catalog::Reach;
+use crate::policy::client_credential::ClientCredential;
+use crate::policy::decision::{self, Facts};
 use crate::policy::id::{CompanyId, CredentialId, Name, UserId};
+use crate::policy::query::{Asked, Client, Query, Requirement, Subject};
+use crate::policy::reason::Reason;
+use crate::policy::revision::Revision;
 use crate::policy::scope::Scope;
-use crate::store::StoreError;
+use crate::policy::token::new_token::NewToken;
+use crate::policy::token::{PresentedToken, TokenAudience};
 
 /// Who asks.
 #[derive(Clone, Copy, Debug)]
@@ -70,7 +79,117 @@ impl Session<'_> {
         token: &str,
         audience: Option<&Name>,
     ) -> Result<Introspection, AuthorityError> {
-        let _ = (who, token, audience);
-        Err(StoreError::Unavailable.into())
+        let query = Query {
+            subject: Subject::Unproven(Reason::TokenRequired.into()),
+            needs: Requirement::Scopes(vec![]),
+            audience: None,
+            token: None,
+            user: None,
+            owner: None,
+        };
+        let presented = ClientCredential::bearer_token(token.to_owned());
+        let client = Client { presented, company: None, credential: None };
+        let asked = Asked { query: &query, client: Some(&client) };
+        let question = |query: &Query, facts: Facts<'_>| Ok(described(who, query, audience, facts));
+        let (described, ..) = self.evaluate(asked, Revision::ZERO, |_| (), question).await?;
+        Ok(described)
     }
+}
+
+/// The token of a query that a client's credential has completed.
+fn described(
+    who: Introspector<'_>,
+    query: &Query,
+    audience: Option<&Name>,
+    facts: Facts<'_>,
+) -> Introspection {
+    let (company, credential) = match &query.subject {
+        Subject::Known { company, credential } => (company, credential),
+        Subject::Unproven(cause) if cause.reason == Reason::TokenUnverifiable => {
+            return Introspection::Unverifiable;
+        }
+        Subject::Unproven(_) => return Introspection::Inactive,
+    };
+    let Some(PresentedToken::Verified(token)) = &query.token else {
+        return Introspection::Inactive;
+    };
+    if let Introspector::Client(client) = who {
+        let born = facts.company.zip(facts.credential);
+        let born = born.map(|(company, credential)| [company.created_at, credential.created_at]);
+        let is_own = client.company == *company && client.credential == *credential;
+        if !is_own || born != Some(client.born) {
+            return Introspection::Inactive;
+        }
+    }
+    let Some(allowed) = allowed(query, audience, facts) else { return Introspection::Inactive };
+    let with = |reach: Reach| {
+        let scopes = allowed.iter().filter(move |(_, own)| **own == reach);
+        scopes.map(|(scope, _)| scope.clone()).collect()
+    };
+    let user = token.facts.user.as_ref();
+    let audiences = match &token.facts.audience {
+        TokenAudience::Claim { values, .. } => values.clone().unwrap_or_default(),
+        TokenAudience::Own { values, .. } => values.clone(),
+        TokenAudience::Stated(_) => vec![],
+    };
+    let subject = match (&token.own, user) {
+        (Some(_), user) => NewToken::subject(company, credential, user),
+        (None, Some(user)) => user.to_string(),
+        (None, None) => credential.to_string(),
+    };
+    Introspection::Active(Box::new(ActiveToken {
+        scopes: with(Reach::All),
+        own_scopes: with(Reach::Own),
+        company: company.clone(),
+        credential: credential.clone(),
+        user: user.cloned(),
+        issuer: token.issuer.name.clone(),
+        subject,
+        audiences,
+        id: token.id.clone(),
+        issued_at: token.facts.issued_at,
+        expires_at: token.facts.expires_at,
+    }))
+}
+
+/// The scopes that calls with the token are allowed by, each with the narrowest reach, for the named
+/// audience or for all audiences of the token. None if calls for none of them pass.
+fn allowed(
+    query: &Query,
+    audience: Option<&Name>,
+    facts: Facts<'_>,
+) -> Option<BTreeMap<Scope, Reach>> {
+    let mut names: Vec<Option<Name>> = match audience {
+        Some(name) => vec![Some(name.clone())],
+        None => facts.catalog.audience_names().cloned().map(Some).collect(),
+    };
+    if names.is_empty() {
+        names.push(None);
+    }
+    let (mut all, mut passes): (Option<BTreeMap<Scope, Reach>>, bool) = (None, false);
+    for name in names {
+        let call = Query { audience: name, ..query.clone() };
+        let effective = match decision::admits(&call, facts) {
+            Ok(Ok(())) => {
+                passes = true;
+                decision::effective(&call, facts).ok()?
+            }
+            // It is no audience of the token.
+            Ok(Err(cause)) if cause.reason == Reason::TokenAudienceMismatch => continue,
+            Ok(Err(_)) => vec![],
+            Err(_) => continue,
+        };
+        let effective: BTreeMap<_, _> = effective.into_iter().collect();
+        all = Some(match all {
+            None => effective,
+            Some(before) => before
+                .into_iter()
+                .filter_map(|(scope, reach)| {
+                    let other = *effective.get(&scope)?;
+                    Some((scope, reach.min(other)))
+                })
+                .collect(),
+        });
+    }
+    all.filter(|_| passes)
 }

@@ -14,10 +14,9 @@ use crate::policy::catalog::issuer::{
     CREDENTIAL_CLAIMS, Companies, Issuer, KeySource, PartySource, REFETCH_AFTER, REFRESH,
     SCOPE_CLAIMS, USABLE_FOR, UserSource,
 };
+use crate::policy::token::new_token::TYPE;
 use crate::policy::token::signing_keys::ALGORITHM;
 
-/// The type of own tokens in their header (RFC 9068 section 2.1).
-pub(super) const TYPE: &str = "at+jwt";
 /// How far the times of own tokens may be ahead, in seconds (T14).
 const CLOCK_SKEW: u32 = 5;
 

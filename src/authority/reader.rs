@@ -20,6 +20,7 @@ use crate::policy::id::{CompanyId, CredentialId};
 use crate::policy::keyring::Keyring;
 use crate::policy::revision::Revision;
 use crate::policy::scope::{Scope, ScopeId};
+use crate::policy::token::own::TokenEpoch;
 use crate::store::{FactKey, FactKind, Store, StoreError};
 
 /// Why a plan or a read is not complete.
@@ -89,6 +90,11 @@ impl<'a> Reader<'a> {
     /// The revision of the facts.
     pub(super) fn revision(&self) -> Revision {
         self.snapshot.at
+    }
+
+    /// What the whole store says about tokens. It never changes while the store is open.
+    pub(super) fn token_epoch(&self) -> TokenEpoch {
+        self.snapshot.tokens
     }
 
     fn authority(&self) -> &'a Authority {

@@ -226,6 +226,17 @@ impl Catalog {
         self.file.audiences.values().any(|audience| audience.consent_required)
     }
 
+    /// The names of the audiences, sorted.
+    pub fn audience_names(&self) -> impl Iterator<Item = &Name> {
+        self.file.audiences.keys()
+    }
+
+    /// Whether an audience lets credentials exchange tokens by this scope (T33).
+    #[must_use]
+    pub fn is_for_exchange(&self, scope: &Scope) -> bool {
+        self.file.audiences.values().any(|audience| audience.exchange.as_ref() == Some(scope))
+    }
+
     /// The ages, in seconds, that tokens may have for the audiences that bound them.
     pub fn max_token_ages(&self) -> impl Iterator<Item = u32> + '_ {
         self.file.audiences.values().filter_map(|audience| audience.max_token_age)

@@ -178,6 +178,26 @@ pub fn effective(query: &Query, facts: Facts<'_>) -> Result<Vec<(Scope, Reach)>,
     Ok(allowed)
 }
 
+/// Whether every applied layer admits a call for the query's audience, whatever it requires: none of
+/// D15's rows with status 401 applies. Otherwise the first cause.
+///
+/// # Errors
+/// As for [`decide`].
+pub fn admits(query: &Query, facts: Facts<'_>) -> Result<Result<(), Cause>, AudienceError> {
+    let resolved_audience = facts.catalog.resolve_audience(None, query.audience.as_ref())?;
+    Ok(Evaluator::new(query, facts, resolved_audience).call())
+}
+
+/// Whether the company and the credential are live. Otherwise the first cause.
+///
+/// # Errors
+/// As for [`decide`].
+pub fn admits_client(query: &Query, facts: Facts<'_>) -> Result<Result<(), Cause>, AudienceError> {
+    let resolved_audience = facts.catalog.resolve_audience(None, query.audience.as_ref())?;
+    let evaluator = Evaluator::new(query, facts, resolved_audience);
+    Ok(evaluator.admits(Layer::Company).and_then(|()| evaluator.admits(Layer::Credential)))
+}
+
 /// When a fact of the decision expires. Only then can time alone change the answer, and only to a
 /// stricter one.
 pub fn ends<'a>(query: &'a Query, facts: Facts<'a>) -> impl Iterator<Item = Timestamp> + 'a {

@@ -7,6 +7,7 @@ mod claims;
 mod json;
 mod key;
 pub mod key_set;
+pub mod new_token;
 pub mod own;
 pub mod revoked;
 mod signature;

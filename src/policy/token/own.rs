@@ -4,7 +4,7 @@
 //! incarnation, and the revision of its issue. So everything that ends it is a fact of the decision's
 //! revision, and no clock is asked.
 //!
-//! Not here: how it is issued; see `authority::token_issue`. Its expiry is compared as that of every
+//! Not here: which scopes it gets; see `authority::token_issue`. Its expiry is compared as that of every
 //! token.
 
 use jiff::Timestamp;
@@ -13,6 +13,8 @@ use uuid::Uuid;
 use super::VerifiedToken;
 use super::revoked::TokenId;
 use crate::policy::cause::DenialCause;
+use crate::policy::company::Company;
+use crate::policy::credential::Credential;
 use crate::policy::decision::Facts;
 use crate::policy::id::{Name, UserId};
 use crate::policy::revision::Revision;
@@ -60,40 +62,48 @@ pub struct OwnClaims {
     pub is_exchanged: bool,
 }
 
+impl OwnClaims {
+    /// Why this token ended before its time, if it did. `user` is the creation revision of the present
+    /// user of the token's user id.
+    #[must_use]
+    pub fn ended(
+        &self,
+        (company, credential): (&Company, &Credential),
+        user: Option<Revision>,
+        epoch: &TokenEpoch,
+    ) -> Option<DenialCause> {
+        if self.incarnation != epoch.incarnation || self.issued_at_revision < epoch.own_before {
+            return Some(DenialCause::OtherStore);
+        }
+        let born = Born { company: company.created_at, credential: credential.created_at, user };
+        if self.born != born {
+            return Some(DenialCause::Recreated);
+        }
+        if !credential.secrets.contains(&self.secret) {
+            return Some(DenialCause::SecretDeleted);
+        }
+        credential.revoked_tokens.has(self).then_some(DenialCause::Revoked)
+    }
+}
+
 impl VerifiedToken {
     /// Why this token ended before its time, if it did (T27). `user` is the user on whose behalf the
     /// call is made.
     #[must_use]
     pub fn ended(&self, user: Option<&UserId>, facts: Facts<'_>) -> Option<DenialCause> {
         // Without them, an earlier layer denies.
-        let (company, credential) = facts.company.zip(facts.credential)?;
-        let revoked = &credential.revoked_tokens;
+        let parties = facts.company.zip(facts.credential)?;
         let Some(own) = &self.own else {
-            let limit = revoked.issued_before.max(facts.tokens.issued_before)?;
+            let limit = parties.1.revoked_tokens.issued_before.max(facts.tokens.issued_before)?;
             let is_later = self.facts.issued_at.is_some_and(|issued| issued > limit);
             return (!is_later).then_some(DenialCause::Revoked);
         };
-        if own.incarnation != facts.tokens.incarnation
-            || own.issued_at_revision < facts.tokens.own_before
-        {
-            return Some(DenialCause::OtherStore);
-        }
-        let born = Born {
-            company: company.created_at,
-            credential: credential.created_at,
-            // Another user than the token's is another fault.
-            user: if self.facts.user.as_ref() == user {
-                facts.user.filter(|_| user.is_some()).map(|user| user.created_at)
-            } else {
-                own.born.user
-            },
+        let user = match (&self.facts.user, user) {
+            (None, _) => None,
+            (Some(own), Some(user)) if own == user => facts.user.map(|user| user.created_at),
+            // That the call names another user is another fault.
+            (Some(_), _) => own.born.user,
         };
-        if own.born != born {
-            return Some(DenialCause::Recreated);
-        }
-        if !credential.secrets.contains(&own.secret) {
-            return Some(DenialCause::SecretDeleted);
-        }
-        revoked.has(own).then_some(DenialCause::Revoked)
+        own.ended(parties, user, &facts.tokens)
     }
 }
