@@ -66,6 +66,7 @@ mod scope;
 mod scope_holders;
 mod scope_undo;
 mod secret;
+mod signing_keys;
 mod suggestion;
 mod table;
 mod text_file;

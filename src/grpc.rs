@@ -25,6 +25,7 @@ pub mod peer;
 pub mod preflight;
 pub(crate) mod reply;
 pub mod response_body;
+mod signing_key;
 pub mod status;
 pub mod stream_limit;
 pub mod streams;

@@ -28,6 +28,7 @@ fuzz_target!(|bytes: &[u8]| {
         5 => FactKey::User(own, UserId::parse("ada").expect("an id")),
         6 => FactKey::Secret(own, Name::parse("0123").expect("a name")),
         7 => FactKey::Consent(Parties { company: own, user: own, credential: own }),
+        11 => FactKey::SigningKeys,
         10 => FactKey::SecretOwner(Name::parse("0123").expect("a name")),
         8 => {
             let Some(change) = fuzz::change(own, bytes) else { return };

@@ -32,6 +32,8 @@ pub struct NewCredential {
     pub expires_at: Option<Timestamp>,
     /// False denies every check of the credential.
     pub enabled: bool,
+    /// Tokens of the catalog's issuers that were issued at or before this time are invalid.
+    pub tokens_valid_from: Option<Timestamp>,
 }
 
 impl NewCredential {
@@ -48,6 +50,9 @@ impl NewCredential {
         let mut edit = Credential::create(id, label, ends, &scopes, context)?;
         edit.fields.extend(FieldChange::new_text("label", &self.label));
         edit.fields.extend(FieldChange::time("expires_at", None, ends));
+        let valid_from = self.tokens_valid_from;
+        edit.fields.extend(FieldChange::time("tokens_valid_from", None, valid_from));
+        edit.after.revoked_tokens.issued_before = valid_from;
         if !self.enabled {
             edit.after.enabled = false;
             edit.fields.push(FieldChange::new_flag("enabled", false));

@@ -24,6 +24,7 @@ use super::import::{ImportArgs, import};
 use super::keys::{KeysCommand, keys, whoami};
 use super::restore::{RestoreArgs, restore};
 use super::scope::{ScopeCommand, scope};
+use super::signing_keys::{SigningKeysCommand, signing_keys};
 use super::user::{UserCommand, user};
 use crate::server::args::ServeArgs;
 
@@ -93,14 +94,17 @@ pub enum Command {
     /// API keys, by which a server authenticates its callers.
     #[command(subcommand)]
     Keys(KeysCommand),
+    /// The keys with which a server signs access tokens.
+    #[command(subcommand)]
+    SigningKeys(SigningKeysCommand),
     /// Show the caller that a server authenticates: the key of this command, its roles, companies and
     /// expiry.
     Whoami(ServerArgs),
     /// Create companies and credentials from a file. Exit code 0: all of them exist, 2: error.
     ///
     /// The file has one JSON object a line. With a `credential_id` it is a credential:
-    /// {"company_id", "credential_id", "label", "scopes", "expires_at" (RFC 3339), "enabled"};
-    /// without, a company: {"company_id", "display_name", "scopes"}. A company comes before its
+    /// {"company_id", "credential_id", "label", "scopes", "expires_at" (RFC 3339), "enabled",
+    /// "tokens_valid_from" (RFC 3339)}; without, a company: {"company_id", "display_name", "scopes"}. A company comes before its
     /// credentials; without "scopes" its ceiling is the whole catalog. An import does not change
     /// existing companies and credentials, so an interrupted import can be run again.
     Import(ImportArgs),
@@ -159,6 +163,7 @@ impl Command {
             Self::Changes(command) => changes(command).await,
             Self::Health(args) => health(args).await,
             Self::Keys(command) => keys(command).await,
+            Self::SigningKeys(command) => signing_keys(command).await,
             Self::Whoami(server) => whoami(server).await,
             Self::Import(args) => import(args).await,
             Self::Backup(args) => backup(args).await,

@@ -20,7 +20,7 @@ use super::secret::{self, SecretCommand};
 use super::time;
 use crate::proto::{
     CreateCredentialRequest, DeleteCredentialRequest, GetCredentialRequest, ListCredentialsRequest,
-    ListCredentialsResponse, UpdateCredentialRequest,
+    ListCredentialsResponse, RevokeTokensRequest, UpdateCredentialRequest,
 };
 
 /// Commands of credentials.
@@ -115,7 +115,7 @@ pub enum CredentialCommand {
         #[command(flatten)]
         write: WriteArgs,
     },
-    /// Delete a credential permanently.
+    /// Delete a credential permanently. Before its id is used again, see `credential revoke-tokens`.
     Delete {
         /// The credential.
         #[command(flatten)]
@@ -210,6 +210,26 @@ pub enum CredentialCommand {
         /// The credential.
         #[command(flatten)]
         target: CredentialArgs,
+        /// Whether to ask for confirmation.
+        #[command(flatten)]
+        confirmation: Confirmation,
+        /// Options of the change.
+        #[command(flatten)]
+        write: WriteArgs,
+    },
+    /// Revoke all access tokens of a credential: those that the server issued until now, and those of
+    /// the catalog's issuers that were issued until now or until another time. Use it after a
+    /// credential, its company or a user was created again under an old id: tokens of other issuers
+    /// for the old one are valid for the new one otherwise.
+    RevokeTokens {
+        /// The credential.
+        #[command(flatten)]
+        target: CredentialArgs,
+        /// Revoke the tokens of the catalog's issuers that were issued until this time, instead of
+        /// until now: an RFC 3339 time, a date (its start in UTC), or a duration before now such as
+        /// `1h`.
+        #[arg(long, value_name = "WHEN", value_parser = time::ago)]
+        issued_before: Option<Timestamp>,
         /// Whether to ask for confirmation.
         #[command(flatten)]
         confirmation: Confirmation,
@@ -350,6 +370,28 @@ pub async fn credential(command: CredentialCommand) -> anyhow::Result<bool> {
         }
         CredentialCommand::Reset { target, confirmation, write } => {
             credential_scopes::reset(&target, confirmation, &write).await?;
+        }
+        CredentialCommand::RevokeTokens { target, issued_before, confirmation, write } => {
+            let mut client = write.asking.open().await?;
+            let CredentialArgs { company, credential } = target.clone();
+            let mut request = on_terms!(
+                write,
+                RevokeTokensRequest {
+                    company_id: company,
+                    credential_id: credential,
+                    issued_before: issued_before,
+                }
+            );
+            if confirmation.is_asked(&write) {
+                let current = read(&mut client, &target).await?;
+                let question = format!("Revoke all access tokens of {target}?");
+                confirmation.ask(&client.printer, before_removal(&current), &question).await?;
+                rest_on(&mut request.etag, &current.etag);
+            }
+            let response = unwrap_response(client.directory.revoke_tokens(request).await)?;
+            let after = require(&response.credential)?;
+            let report = after_change(&client, &write, None, after, response.revision).await;
+            client.printer.print(&response, report)?;
         }
         CredentialCommand::Secret(command) => return secret::secret(command).await,
     }

@@ -82,6 +82,7 @@ struct ImportLine {
     scopes: Option<Vec<String>>,
     expires_at: Option<String>,
     enabled: Option<bool>,
+    tokens_valid_from: Option<String>,
 }
 
 /// Imports a file, and prints the result. True if all items exist now.
@@ -261,20 +262,33 @@ fn add_line(
         let text = text.rsplit_once(" at line ").map_or(text.as_str(), |(text, _)| text);
         anyhow!("column {}: {text}", error.column())
     })?;
-    let ImportLine { company_id, credential_id, display_name, label, scopes, expires_at, enabled } =
-        read;
+    let ImportLine {
+        company_id,
+        credential_id,
+        display_name,
+        label,
+        scopes,
+        expires_at,
+        enabled,
+        tokens_valid_from,
+    } = read;
     if let Some(credential_id) = credential_id {
         if display_name.is_some() {
             bail!("a credential has no `display_name`: give it a `label`");
         }
-        let expires_at = expires_at.map(|text| time::exact(&text)).transpose();
-        let expires_at = expires_at.map_err(|error| anyhow!("`expires_at`: {error}"))?;
+        let exact = |field: &str, text: Option<String>| {
+            let time = text.map(|text| time::exact(&text)).transpose();
+            time.map_err(|error| anyhow!("`{field}`: {error}"))
+        };
+        let expires_at = exact("expires_at", expires_at)?;
+        let tokens_valid_from = exact("tokens_valid_from", tokens_valid_from)?;
         let (label, scopes) = (label.unwrap_or_default(), scopes.unwrap_or_default());
-        let end =
-            expires_at.map_or_else(String::new, |end| format!("{}.{}", end.seconds, end.nanos));
+        let text = |time: &prost_types::Timestamp| format!("{}.{}", time.seconds, time.nanos);
+        let times = [&expires_at, &tokens_valid_from];
+        let [end, valid_from] = times.map(|time| time.as_ref().map(text).unwrap_or_default());
         let has = [expires_at.is_some().into(), enabled.unwrap_or(true).into()];
         let set = as_set(&scopes);
-        let content = [&[label.as_bytes(), end.as_bytes(), &has][..], &set].concat();
+        let content = [&[label.as_bytes(), end.as_bytes(), valid_from.as_bytes(), &has][..], &set].concat();
         repeated.insert(line, &[&company_id, &credential_id], &content)?;
         message.credentials.push(ImportedCredential {
             company_id,
@@ -284,6 +298,7 @@ fn add_line(
             expires_at,
             enabled,
             line,
+            tokens_valid_from,
         });
         return Ok(());
     }
@@ -293,7 +308,8 @@ fn add_line(
              the import"
         );
     }
-    if label.is_some() || expires_at.is_some() || enabled.is_some() {
+    let is_of_credential = label.is_some() || expires_at.is_some() || tokens_valid_from.is_some();
+    if is_of_credential || enabled.is_some() {
         bail!("a company has no `label`, `expires_at` or `enabled`: is `credential_id` missing?");
     }
     let name = display_name.as_deref().unwrap_or_default().as_bytes();

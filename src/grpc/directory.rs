@@ -155,6 +155,17 @@ pub(super) async fn delete_secret(
     Ok(DeleteSecretResponse { credential, revision })
 }
 
+pub(super) async fn revoke_tokens(
+    session: Session<'_>,
+    request: RevokeTokensRequest,
+) -> Result<RevokeTokensResponse, Status> {
+    let (company, id, issued_before, options) = parse::revoke_tokens(request)?;
+    let written = session.revoke_tokens(&company, &id, issued_before, &options).await?;
+    let revision = written.revision.0;
+    let credential = Some(reply::credential(&company, &id, written));
+    Ok(RevokeTokensResponse { credential, revision })
+}
+
 pub(super) async fn verify_secret(
     session: Session<'_>,
     request: VerifySecretRequest,

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use tonic::Status;
 
 use super::unary::{count_and_decode, write};
-use super::{Api, authorization, catalog, change, directory, key, status};
+use super::{Api, authorization, catalog, change, directory, key, signing_key, status};
 use crate::authority::operation::Operation;
 use crate::authority::request_context::RequestContext;
 use crate::observe::otlp::{Trace, TracedRequest};
@@ -115,6 +115,7 @@ methods! {
     CreateSecretRequest => directory::create_secret,
     DeleteSecretRequest => directory::delete_secret,
     VerifySecretRequest => directory::verify_secret,
+    RevokeTokensRequest => directory::revoke_tokens,
     PutUserRequest => directory::put_user,
     GetUserRequest => directory::get_user,
     ListUsersRequest => directory::list_users,
@@ -130,6 +131,9 @@ methods! {
     ListKeysRequest => key::list_keys,
     DeleteKeyRequest => key::delete_key,
     WhoAmIRequest => key::who_am_i,
+    ListSigningKeysRequest => signing_key::list_signing_keys,
+    RotateSigningKeyRequest => signing_key::rotate_signing_key,
+    DeleteSigningKeyRequest => signing_key::delete_signing_key,
 }
 
 #[cfg(test)]

@@ -103,6 +103,7 @@ mod tests {
         ("DirectoryService/CreateSecret", "CO", "company", Change, ""),
         ("DirectoryService/DeleteSecret", "CO", "company", Removal, ""),
         ("DirectoryService/VerifySecret", "SO", "company_of_secret", Read, "u"),
+        ("DirectoryService/RevokeTokens", "CO", "company", Removal, ""),
         ("DirectoryService/PutUser", "IO", "company", Change, ""),
         ("DirectoryService/GetUser", "CIOA", "company", Read, ""),
         ("DirectoryService/ListUsers", "CIOA", "company", Read, "p"),
@@ -119,6 +120,9 @@ mod tests {
         ("KeyService/ListKeys", "OA", "all", Read, "p"),
         ("KeyService/DeleteKey", "O", "all", Removal, ""),
         ("KeyService/WhoAmI", "*", "none", Read, ""),
+        ("KeyService/ListSigningKeys", "OA", "all", Read, ""),
+        ("KeyService/RotateSigningKey", "O", "all", Change, ""),
+        ("KeyService/DeleteSigningKey", "O", "all", Removal, ""),
         ("BackupService/Backup", "O", "all", Read, ""),
     ];
 
@@ -211,7 +215,7 @@ mod tests {
             RestrictCompanyScopesRequest CreateCompanyRequest GetCompanyRequest
             UpdateCompanyRequest DeleteCompanyRequest CreateCredentialRequest
             GetCredentialRequest ListCredentialsRequest UpdateCredentialRequest
-            DeleteCredentialRequest CreateSecretRequest DeleteSecretRequest
+            DeleteCredentialRequest CreateSecretRequest DeleteSecretRequest RevokeTokensRequest
             PutUserRequest GetUserRequest ListUsersRequest DeleteUserRequest
             PutConsentRequest GetConsentRequest DeleteConsentRequest);
         name!("company", Companies::One(""), { ..Default::default() }, CheckRequest GrantScopesRequest);
@@ -226,6 +230,7 @@ mod tests {
         name!("all", Companies::All, { ..Default::default() },
             ListCompaniesRequest ApplyCatalogRequest GetCatalogRequest
             CreateKeyRequest GetKeyRequest ListKeysRequest DeleteKeyRequest
+            ListSigningKeysRequest RotateSigningKeyRequest DeleteSigningKeyRequest
             BackupRequest);
         name!("none", Companies::None, { ..Default::default() }, WhoAmIRequest);
         type Import = tonic::Streaming<proto::ImportCredentialsRequest>;

@@ -23,12 +23,14 @@ pub(crate) use self::companies::{
 };
 pub(crate) use self::credentials::{
     create_credential, create_secret, credential, delete_credential, delete_secret, grant, replace,
-    reset, revoke, scope_filter, update_credential, verify_secret,
+    reset, revoke, revoke_tokens, scope_filter, update_credential, verify_secret,
 };
 pub(crate) use self::imports::{
     import_message, import_options, imported_company, imported_credential,
 };
-pub(crate) use self::keys::{create_key, delete_key, key};
+pub(crate) use self::keys::{
+    create_key, delete_key, delete_signing_key, key, rotate_signing_key,
+};
 pub(crate) use self::users::{consent, delete_consent, delete_user, put_consent, put_user, user};
 
 /// The fields that every request for a change has, taken out of the request.

@@ -20,6 +20,7 @@ use crate::policy::id::CompanyId;
 use crate::policy::reason::Reason;
 use crate::policy::role::Role;
 use crate::policy::scope::Scope;
+use crate::policy::token::signing_keys::{KeyState, SigningKey};
 use crate::policy::user::User;
 use crate::proto;
 
@@ -250,6 +251,23 @@ pub(crate) fn credential(view: CredentialView, etag: String) -> proto::Credentia
         create_time: Some(stamp(credential.create_time)),
         update_time: Some(stamp(credential.update_time)),
         expired,
+        tokens_valid_from: credential.revoked_tokens.issued_before.map(stamp),
+    }
+}
+
+pub(crate) fn signing_key(key: &SigningKey, etag: String) -> proto::SigningKey {
+    proto::SigningKey {
+        key_id: key.id.to_string(),
+        state: match key.state {
+            KeyState::Next => proto::SigningKeyState::Next.into(),
+            KeyState::Current => proto::SigningKeyState::Current.into(),
+            KeyState::Previous => proto::SigningKeyState::Previous.into(),
+        },
+        jwk: key.jwk(),
+        create_time: Some(stamp(key.create_time)),
+        state_time: Some(stamp(key.state_time)),
+        etag,
+        revision: key.created_at.0,
     }
 }
 

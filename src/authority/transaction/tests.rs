@@ -101,6 +101,7 @@ async fn preconditions_cover_the_reads_of_every_change() {
                     scopes: vec![scope("a")],
                     expires_at: None,
                     enabled: true,
+                    tokens_valid_from: None,
                 };
                 for options in [&dry, &plain] {
                     session.create_company(&new, options).await.expect("created");
@@ -220,6 +221,7 @@ async fn a_request_of_an_earlier_version_is_answered_from_the_change_log() {
         scopes: vec![scope("b")],
         expires_at: None,
         enabled: true,
+        tokens_valid_from: None,
     };
     let created = session.create_credential(&new, &options).await.expect("created");
     let secret = session.create_secret(&acme(), &app(), &options).await.expect("created");

@@ -1,5 +1,7 @@
 //! Credentials: the requests that read or change a credential, its grants or its secrets.
 
+use jiff::Timestamp;
+
 use super::raw_write_options;
 use crate::authority::queries::ScopeFilter;
 use crate::authority::secrets::SecretOf;
@@ -134,8 +136,9 @@ pub(super) fn new_credential(
     let scopes = fields.scopes("scopes", new.scopes, MAX_CHANGE_SCOPES);
     let expires_at = fields.moment("expires_at", new.expires_at);
     let enabled = new.enabled.unwrap_or(true);
+    let tokens_valid_from = fields.moment("tokens_valid_from", new.tokens_valid_from);
     let (company, id) = ids?;
-    Some(NewCredential { company, id, label, scopes, expires_at, enabled })
+    Some(NewCredential { company, id, label, scopes, expires_at, enabled, tokens_valid_from })
 }
 
 pub(crate) fn create_secret(
@@ -158,6 +161,17 @@ pub(crate) fn delete_secret(
     let secret = fields.take("secret_id", Name::parse(request.secret_id));
     let all = ids.zip(secret);
     fields.finish(all.map(|((company, credential), secret)| (company, credential, secret, options)))
+}
+
+pub(crate) fn revoke_tokens(
+    mut request: proto::RevokeTokensRequest,
+) -> Result<(CompanyId, CredentialId, Option<Timestamp>, WriteOptions), InvalidRequest> {
+    let mut fields = FieldValidator::default();
+    let options = raw_write_options!(request);
+    let options = fields.write_options(options);
+    let ids = fields.company(request.company_id).zip(fields.credential(request.credential_id));
+    let before = fields.moment("issued_before", request.issued_before);
+    fields.finish(ids.map(|(company, credential)| (company, credential, before, options)))
 }
 
 /// The owner of the secret to verify, and the secret; none if the text is not a secret.

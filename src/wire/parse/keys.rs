@@ -6,6 +6,7 @@ use crate::authority::api_keys::NewKey;
 use crate::policy::caller::ANONYMOUS;
 use crate::policy::id::{CompanyId, Name};
 use crate::policy::role::{Role, Roles};
+use crate::policy::token::key_set::Thumbprint;
 use crate::proto;
 use crate::wire::render;
 use crate::wire::validate::{FieldValidator, InvalidRequest, MAX_CERTIFICATE_NAME, MAX_ROLES};
@@ -72,6 +73,28 @@ pub(crate) fn delete_key(
     let options = raw_write_options!(request);
     let options = fields.write_options(options);
     let id = fields.take("key_id", Name::parse(request.key_id));
+    fields.finish(id.map(|id| (id, options)))
+}
+
+pub(crate) fn rotate_signing_key(
+    mut request: proto::RotateSigningKeyRequest,
+) -> Result<(bool, WriteOptions), InvalidRequest> {
+    let mut fields = FieldValidator::default();
+    let options = raw_write_options!(request);
+    let options = fields.write_options(options);
+    fields.finish(Some((request.publish_only, options)))
+}
+
+pub(crate) fn delete_signing_key(
+    mut request: proto::DeleteSigningKeyRequest,
+) -> Result<(Thumbprint, WriteOptions), InvalidRequest> {
+    let mut fields = FieldValidator::default();
+    let options = raw_write_options!(request);
+    let options = fields.write_options(options);
+    let id = Thumbprint::parse(&request.key_id);
+    if id.is_none() {
+        fields.wrong("key_id", "is not the id of a signing key: see ListSigningKeys");
+    }
     fields.finish(id.map(|id| (id, options)))
 }
 
