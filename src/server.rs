@@ -11,6 +11,7 @@ mod catalog_file;
 mod demo;
 mod listen_address;
 mod memory_share;
+mod own_issuer;
 mod settings;
 mod signals;
 
@@ -23,9 +24,11 @@ use jiff::SignedDuration;
 pub use self::bootstrap::bootstrap;
 use self::catalog_file::CatalogAtStart;
 use self::memory_share::MemoryShare;
+use self::own_issuer::own_issuer;
 use self::settings::settings;
 use self::signals::{ReloadSignals, TerminationSignals};
 use crate::authority::error::AuthorityError;
+use crate::authority::own_issuer::OwnIssuer;
 use crate::authority::{ApplyError, Authority};
 use crate::grpc::Api;
 use crate::policy::change::Author;
@@ -34,6 +37,7 @@ use crate::server::args::{Retention, ServeArgs};
 use crate::store::{CLOCK_LEAD, StoreError};
 use crate::store::{OpenError, Store};
 use crate::transport::error::TransportError;
+use crate::transport::key_file;
 use crate::transport::listener::Listener;
 
 /// The actor of the server itself in the audit log.
@@ -102,8 +106,9 @@ pub async fn run(args: ServeArgs) -> Result<Drained, StartupError> {
     let mut reloads = ReloadSignals::listen()
         .map_err(|error| StartupError::Config(format!("cannot wait for signals: {error}")))?;
     let catalog = catalog_of(&args)?;
+    let own_issuer = own_issuer(&args)?;
     let mut listener = Listener::listen(settings(&args)).await?;
-    let outcome = serve(&args, &catalog, &mut listener, &mut reloads).await;
+    let outcome = serve(&args, &catalog, own_issuer, &mut listener, &mut reloads).await;
     // Without an open store there is no call to wait for, and nothing to close.
     let calls_cut = match listener.api.authority() {
         Some(_) => listener.drain(Duration::from_secs(args.drain_timeout.into())).await,
@@ -115,12 +120,13 @@ pub async fn run(args: ServeArgs) -> Result<Drained, StartupError> {
 async fn serve(
     args: &ServeArgs,
     catalog: &CatalogAtStart,
+    own_issuer: Option<OwnIssuer>,
     listener: &mut Listener,
     reloads: &mut ReloadSignals,
 ) -> Result<(), StartupError> {
     let mut end = TerminationSignals::listen()?;
     let authority = tokio::select! {
-        opened = open(args, catalog, &listener.api) => opened?,
+        opened = open(args, catalog, own_issuer, &listener.api) => opened?,
         name = end.next() => {
             tracing::info!(signal = name, "ending before the store was open");
             return Ok(());
@@ -142,6 +148,12 @@ async fn serve(
         let print = move || io::stdout().write_all(lines.as_bytes()).ok();
         std::thread::Builder::new().name("demo".to_owned()).spawn(print).ok();
     }
+    let rotate_every = match args.rotate_signing_key {
+        Retention::Forever => None,
+        Retention::Seconds(seconds) => Some(Duration::from_secs(seconds.into())),
+    };
+    let _rotation =
+        args.oauth.map(|_| authority.rotate_signing_keys(rotate_every, &listener.supervisor));
     let mut failure = authority.failure();
     let mut tick = tokio::time::interval(CLOCK_LEAD / 2);
     let mut minute = tokio::time::interval(Duration::from_secs(60));
@@ -164,6 +176,7 @@ async fn serve(
 async fn open<'a>(
     args: &ServeArgs,
     catalog: &CatalogAtStart,
+    own_issuer: Option<OwnIssuer>,
     api: &'a Api,
 ) -> Result<&'a Authority, StartupError> {
     let data_dir = args.data_dir.clone();
@@ -196,7 +209,8 @@ async fn open<'a>(
     })??;
     let authority = authority
         .allow_unauthenticated(args.allow_unauthenticated)
-        .token_cache(args.token_cache_entries);
+        .token_cache(args.token_cache_entries)
+        .with_own_issuer(own_issuer);
     // The rules for paths and methods changed with schema 2.
     if upgraded_from == Some(1) {
         for sentence in upgrade_notices(&authority).await {
@@ -230,6 +244,11 @@ async fn prepare(
         return Err(open_to_all(args));
     }
     let rejected = apply_catalog(authority, catalog, args).await?;
+    let in_force = authority.internal_session(SERVE).catalog().await.map_err(startup_error)?;
+    authority.check_issuers(&in_force.resource).map_err(startup_error)?;
+    if args.oauth.is_some() {
+        prepare_signing_keys(authority).await?;
+    }
     if args.demo {
         demo::seed(authority).await.map_err(|error| StartupError::Config(error.to_string()))?;
     }
@@ -274,10 +293,7 @@ async fn apply_catalog(
     args: &ServeArgs,
 ) -> Result<bool, StartupError> {
     let session = authority.internal_session(SERVE);
-    let read = session.catalog().await.map_err(|error| match error {
-        AuthorityError::Store(error) => StartupError::Store(error),
-        error => StartupError::Config(error.to_string()),
-    })?;
+    let read = session.catalog().await.map_err(startup_error)?;
     let current = read.resource.revision;
     let has_catalog = current > Revision::ZERO;
     let why = match catalog {
@@ -336,6 +352,33 @@ async fn apply_catalog(
          again, or apply it with `scopegate catalog apply`"
     );
     Ok(true)
+}
+
+/// Sees to it that the server can sign tokens. A full disk does not end the start.
+async fn prepare_signing_keys(authority: &Authority) -> Result<(), StartupError> {
+    match authority.prepare_signing_keys().await {
+        Ok(path) => {
+            if let Some(sentence) = key_file::exposure("--signing-keys", &path) {
+                tracing::warn!("{sentence}");
+            }
+            Ok(())
+        }
+        Err(AuthorityError::Store(StoreError::Unavailable | StoreError::Damaged)) => {
+            Err(StoreError::Unavailable.into())
+        }
+        Err(error @ AuthorityError::Store(_)) => {
+            tracing::warn!(%error, "no key can sign tokens, so none is issued");
+            Ok(())
+        }
+        Err(error) => Err(StartupError::Config(error.to_string())),
+    }
+}
+
+fn startup_error(error: AuthorityError) -> StartupError {
+    match error {
+        AuthorityError::Store(error) => StartupError::Store(error),
+        error => StartupError::Config(error.to_string()),
+    }
 }
 
 /// Sets the store's time back to the machine's clock, and logs the consequences.

@@ -19,7 +19,7 @@ fn written(fact: &Fact) -> String {
 fuzz_target!(|bytes: &[u8]| {
     let Some((kind, bytes)) = bytes.split_first() else { return };
     let own = Revision(5);
-    let key = match kind % 12 {
+    let key = match kind % 13 {
         0 => FactKey::Catalog,
         1 => FactKey::Keyring,
         2 => FactKey::Company(CompanyId::parse("acme").expect("an id")),
@@ -28,7 +28,7 @@ fuzz_target!(|bytes: &[u8]| {
         5 => FactKey::User(own, UserId::parse("ada").expect("an id")),
         6 => FactKey::Secret(own, Name::parse("0123").expect("a name")),
         7 => FactKey::Consent(Parties { company: own, user: own, credential: own }),
-        11 => FactKey::SigningKeys,
+        12 => FactKey::SigningKeys,
         10 => FactKey::SecretOwner(Name::parse("0123").expect("a name")),
         8 => {
             let Some(change) = fuzz::change(own, bytes) else { return };

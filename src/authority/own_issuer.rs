@@ -44,7 +44,10 @@ impl OwnIssuer {
             without_aud: None,
             company: PartySource::Claim { claims: claims(&["company_id"]), prefix: "".into() },
             companies: Companies::Any,
-            credential: PartySource::Claim { claims: claims(&CREDENTIAL_CLAIMS), prefix: "".into() },
+            credential: PartySource::Claim {
+                claims: claims(&CREDENTIAL_CLAIMS),
+                prefix: "".into(),
+            },
             user: UserSource::None,
             scope_claims: claims(&SCOPE_CLAIMS[..1]),
             types: Some(BTreeSet::from([TYPE.into()])),

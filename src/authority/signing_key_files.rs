@@ -107,7 +107,8 @@ impl SigningKeyFiles {
     /// The file does not exist, or has no such key.
     pub(super) fn load(&self, id: &Thumbprint) -> io::Result<Arc<PrivateKey>> {
         let parsed = pem::parse(fs::read(self.path(id))?);
-        let parsed = parsed.map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "is not PEM"))?;
+        let parsed =
+            parsed.map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "is not PEM"))?;
         let key = Arc::new(PrivateKey::from_pkcs8(parsed.contents())?);
         if key.id != *id {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "has another key"));

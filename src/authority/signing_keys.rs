@@ -234,8 +234,7 @@ impl Session<'_> {
             let keys = before.as_deref().cloned().unwrap_or_default();
             tx.check_etag(before.as_ref().map(|keys| keys.revision))?;
             let now = tx.now();
-            let (after, key, fields) =
-                self.plan_keys(change, keys, now, &made, options).await?;
+            let (after, key, fields) = self.plan_keys(change, keys, now, &made, options).await?;
             let name = Name::parse(key.id.to_string()).map_err(|_| StoreError::Unavailable)?;
             let edit = Edit { fields, ..Edit::to(after) };
             let planned = tx.put(before, edit).with_detail(ResultDetail::Id(name));
@@ -252,7 +251,8 @@ impl Session<'_> {
                     if is_committed(keys, &key)
             );
             // A commit whose outcome is unknown may have made the key a fact.
-            let is_unknown = matches!(&outcome, Err(AuthorityError::Store(StoreError::Unavailable)));
+            let is_unknown =
+                matches!(&outcome, Err(AuthorityError::Store(StoreError::Unavailable)));
             if !is_kept && !is_unknown {
                 let files = Arc::clone(&own.files);
                 blocking(move || files.remove(&key.id)).await;
@@ -331,10 +331,8 @@ impl Authority {
         let session = self.internal_session(super::SERVER);
         let keys = session.signing_keys().await?.resource;
         let current = keys.iter().rfind(|key| key.state == KeyState::Current);
-        let options = |reason: &str| WriteOptions {
-            reason: reason.to_owned(),
-            ..WriteOptions::default()
-        };
+        let options =
+            |reason: &str| WriteOptions { reason: reason.to_owned(), ..WriteOptions::default() };
         let id = match current {
             Some(key) if self.private_key(key.id).await.is_ok() => key.id,
             Some(key) => {
@@ -392,10 +390,8 @@ impl Authority {
         let keys = session.signing_keys().await?.resource;
         let kept = SignedDuration::from_secs(MAX_TOKEN_TTL.into());
         let age = |key: &SigningKey| now.duration_since(key.state_time);
-        let options = |reason: &str| WriteOptions {
-            reason: reason.to_owned(),
-            ..WriteOptions::default()
-        };
+        let options =
+            |reason: &str| WriteOptions { reason: reason.to_owned(), ..WriteOptions::default() };
         for key in &keys {
             if key.state == KeyState::Previous && age(key) >= kept {
                 let options = options("all tokens of the key have expired");

@@ -390,7 +390,9 @@ fn draft(
     query: &Query,
     facts: Facts<'_>,
 ) -> Result<Draft, TokenRefusal> {
-    use TokenError::{InvalidClient, InvalidRequest, InvalidScope, InvalidTarget, UnauthorizedClient};
+    use TokenError::{
+        InvalidClient, InvalidRequest, InvalidScope, InvalidTarget, UnauthorizedClient,
+    };
 
     let resolved = facts.catalog.resolve_audience(None, query.audience.as_ref());
     let resolved = resolved.map_err(|error| match error {
@@ -411,8 +413,9 @@ fn draft(
     {
         return Err(unknown());
     }
-    let Audience { user_required, consent_required, token_ttl, max_token_age, exchange, aud, .. } =
-        resolved.audience;
+    let Audience {
+        user_required, consent_required, token_ttl, max_token_age, exchange, aud, ..
+    } = resolved.audience;
     let user = match &request.grant {
         TokenGrant::ClientCredentials if *user_required || *consent_required => {
             let what = "this audience is for calls on behalf of a user";
@@ -498,8 +501,7 @@ fn draft(
 fn is_live(actor: &VerifiedToken, facts: Facts<'_>) -> bool {
     let TokenAudience::Own { name, .. } = &actor.facts.audience else { return false };
     let Ok(audience) = facts.catalog.resolve_audience(None, name.as_ref()) else { return false };
-    actor.ended(None, facts).is_none()
-        && actor.facts.fault(audience, None, facts.now).is_none()
+    actor.ended(None, facts).is_none() && actor.facts.fault(audience, None, facts.now).is_none()
 }
 
 #[cfg(test)]

@@ -288,7 +288,8 @@ fn add_line(
         let [end, valid_from] = times.map(|time| time.as_ref().map(text).unwrap_or_default());
         let has = [expires_at.is_some().into(), enabled.unwrap_or(true).into()];
         let set = as_set(&scopes);
-        let content = [&[label.as_bytes(), end.as_bytes(), valid_from.as_bytes(), &has][..], &set].concat();
+        let content =
+            [&[label.as_bytes(), end.as_bytes(), valid_from.as_bytes(), &has][..], &set].concat();
         repeated.insert(line, &[&company_id, &credential_id], &content)?;
         message.credentials.push(ImportedCredential {
             company_id,

@@ -101,7 +101,8 @@ impl VerifiedToken {
         let texts = ids.into_iter().flatten();
         let texts = texts.chain(audiences.iter().map(|value| &**value));
         let texts = texts.chain(facts.scopes.iter().map(Scope::as_str));
-        let own = self.own.as_ref().map_or(0, |own| size_of::<OwnClaims>() + own.secret.as_str().len());
+        let own =
+            self.own.as_ref().map_or(0, |own| size_of::<OwnClaims>() + own.secret.as_str().len());
         own + size_of::<Self>() + texts.map(|text| ALLOCATION + text.len()).sum::<usize>()
     }
 }

@@ -37,12 +37,20 @@ fn retention(text: &str) -> Result<Retention, &'static str> {
     }
 }
 
+/// The shortest time that a key signs, in seconds.
+const MIN_ROTATION: u32 = 2 * 24 * 60 * 60;
+
 /// Parses how long a key signs, or `never` for no limit.
 fn rotation(text: &str) -> Result<Retention, &'static str> {
     match text {
         "never" => Ok(Retention::Forever),
         "forever" => Err("write `never`, or a number with `s`, `m`, `h` or `d`"),
-        text => duration(text).map(Retention::Seconds),
+        text => match duration(text)? {
+            seconds if seconds >= MIN_ROTATION => Ok(Retention::Seconds(seconds)),
+            _ => Err(
+                "is too short: the least is `2d`, because the next key is published a day before",
+            ),
+        },
     }
 }
 
@@ -144,7 +152,7 @@ pub struct ServeArgs {
     #[arg(long, env = "SCOPEGATE_SIGNING_KEYS", value_name = "DIR")]
     pub signing_keys: Option<PathBuf>,
 
-    /// How long a key signs access tokens: a number with `s`, `m`, `h` or `d`, or `never`. The next key
+    /// How long a key signs access tokens: a number with `s`, `m`, `h` or `d`, `2d` at least, or `never`. The next key
     /// is published a day before it signs, and the previous key verifies for a day after.
     #[arg(
         long, env = "SCOPEGATE_ROTATE_SIGNING_KEY", default_value = "90d", value_name = "DURATION",

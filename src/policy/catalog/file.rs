@@ -18,6 +18,7 @@ use serde_saphyr::Location;
 
 pub use self::duration::{MAX_CLOCK_SKEW, duration, duration_or_zero};
 pub use self::error::{CatalogError, CatalogErrors};
+pub use self::host::check_own_issuer;
 use self::raw::RawFile;
 use self::validator::FileValidator;
 pub use self::validator::{MAX_AUDS, MAX_HOSTS};

@@ -124,9 +124,7 @@ impl NewToken<'_> {
             exp: self.expires_at,
             jti: own.id.to_string(),
             user_id: self.user.map(UserId::as_str),
-            act: own
-                .is_exchanged
-                .then(|| Actor { sub: Self::subject(company, credential, None) }),
+            act: own.is_exchanged.then(|| Actor { sub: Self::subject(company, credential, None) }),
             sg: Lives {
                 secret_id: own.secret.as_str(),
                 born: born.into_iter().chain(own.born.user).map(|at| at.0).collect(),

@@ -175,11 +175,7 @@ mod tests {
     fn claims(n: usize, user: Option<u64>, issued_at_revision: u64) -> OwnClaims {
         OwnClaims {
             secret: crate::policy::id::Name::parse("0123").expect("a name"),
-            born: Born {
-                company: Revision(1),
-                credential: Revision(2),
-                user: user.map(Revision),
-            },
+            born: Born { company: Revision(1), credential: Revision(2), user: user.map(Revision) },
             incarnation: uuid::Uuid::nil(),
             issued_at_revision: Revision(issued_at_revision),
             id: id(n),

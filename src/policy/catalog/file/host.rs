@@ -67,6 +67,17 @@ pub(super) fn check_jwks_url(text: &str) -> Result<(), &'static str> {
     }
 }
 
+/// Checks the name of this server as an issuer of tokens (T24): a URL as [`check_jwks_url`] accepts, of
+/// scheme, host and port alone.
+pub fn check_own_issuer(text: &str) -> Result<(), &'static str> {
+    check_jwks_url(text)?;
+    let (_, authority) = text.split_once("://").unwrap_or_default();
+    match authority.contains(['/', '?']) {
+        true => Err("has a path, a query or a `/` at its end: write scheme, host and port alone"),
+        false => Ok(()),
+    }
+}
+
 /// Letters, digits, `-`, `_` and `.`; no label is empty, apart from the one after a final dot.
 fn is_host_name(text: &str) -> bool {
     let is_label = |label: &str| {
