@@ -28,6 +28,7 @@ pub mod impact;
 pub mod import;
 pub mod import_difference;
 pub mod import_item;
+pub mod issuer_keys;
 mod l1_cache;
 mod last_used;
 mod load_pool;
@@ -50,12 +51,15 @@ use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 use tokio::sync::watch as watched;
+use tokio_util::task::AbortOnDropHandle;
 
 use self::clock::Clock;
 use self::core_local::{CoreLocal, CoreLocals};
 use self::decision_observer::DecisionObserver;
 use self::fact_cache::FactCache;
+use self::issuer_keys::{IssuerKeys, KeyReader};
 use self::last_used::LastUsed;
+use crate::metrics::supervise::Supervisor;
 use crate::policy::id::Name;
 use crate::policy::revision::Revision;
 use crate::store::{self, CommitObserver, Incarnation, Store, StoreError};
@@ -83,6 +87,8 @@ pub struct Authority {
     /// The state of this core.
     core: Arc<CoreLocal>,
     cores: Arc<CoreLocals>,
+    /// The keys of the catalog's issuers of tokens.
+    issuer_keys: Arc<IssuerKeys>,
     /// Limits the proposals of all imports that wait for the writer.
     import_slots: Arc<Semaphore>,
     /// Held by a change of the keyring. The keyring is one fact: concurrent changes of it would
@@ -118,6 +124,7 @@ impl Authority {
             last_used,
             core,
             cores,
+            issuer_keys: Arc::default(),
             import_slots,
             key_changes,
             key_creations,
@@ -147,6 +154,7 @@ impl Authority {
             last_used: Arc::clone(&self.last_used),
             core: self.cores.register(self.facts.new_l1()),
             cores: Arc::clone(&self.cores),
+            issuer_keys: Arc::clone(&self.issuer_keys),
             import_slots: Arc::clone(&self.import_slots),
             key_changes: Arc::clone(&self.key_changes),
             key_creations: Arc::clone(&self.key_creations),
@@ -171,6 +179,27 @@ impl Authority {
     #[must_use]
     pub fn incarnation(&self) -> Incarnation {
         self.facts.store().incarnation()
+    }
+
+    /// The keys of the catalog's issuers of tokens.
+    #[must_use]
+    pub fn issuer_keys(&self) -> &Arc<IssuerKeys> {
+        &self.issuer_keys
+    }
+
+    /// Reads the keys of the issuers of each published catalog in the background, until the returned
+    /// handle is dropped.
+    pub fn follow_issuers(
+        &self,
+        reader: &Arc<dyn KeyReader>,
+        supervisor: &Arc<Supervisor>,
+    ) -> AbortOnDropHandle<()> {
+        let (facts, keys) = (Arc::clone(&self.facts), Arc::clone(&self.issuer_keys));
+        let (reader, own) = (Arc::clone(reader), Arc::clone(supervisor));
+        supervisor.task("issuers", move || {
+            let (facts, keys) = (Arc::clone(&facts), Arc::clone(&keys));
+            issuer_keys::follow(facts, keys, Arc::clone(&reader), Arc::clone(&own))
+        })
     }
 
     /// The counters of this core.
