@@ -3,6 +3,8 @@
 //! Either the caller of scopegate has verified the token and states its facts, or scopegate verifies the
 //! text of the token itself.
 
+mod json;
+mod key;
 pub mod key_set;
 
 use std::sync::Arc;
