@@ -86,6 +86,15 @@ pub struct IssuerKeysStatus {
     pub failed: u64,
 }
 
+impl IssuerKeysStatus {
+    /// Whether the keys are fetched from a URL. The keys of a file are read all the time, which counts
+    /// as no fetch.
+    #[must_use]
+    pub fn is_fetched(&self) -> bool {
+        matches!(self.issuer.keys, KeySource::Url(_))
+    }
+}
+
 /// The keys of all issuers. There is one for each process.
 pub struct IssuerKeys {
     /// By the name of the issuer. Issuers with inline keys are not in it.

@@ -269,8 +269,7 @@ impl TlsFiles {
 pub(super) fn read(flag: &str, path: &Path, limit: u64) -> Result<Vec<u8>, String> {
     let wrong = |what: &str| format!("{flag} {}: {what}", path.display());
     let mut contents = Vec::new();
-    let read =
-        File::open(path).and_then(|file| file.take(limit + 1).read_to_end(&mut contents));
+    let read = File::open(path).and_then(|file| file.take(limit + 1).read_to_end(&mut contents));
     read.map_err(|error| wrong(&error.kind().to_string()))?;
     if contents.len() as u64 > limit {
         return Err(wrong(&format!("has more than {limit} bytes")));

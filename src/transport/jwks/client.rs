@@ -25,13 +25,15 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 use tokio_util::task::AbortOnDropHandle;
 use tower::{Service, ServiceExt};
 
-use super::MAX_BYTES;
+use crate::policy::token::key_set::MAX_BYTES;
 use crate::transport::tls;
 
 /// How long a fetch may take, from the connection to the last byte.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
 /// The limit of the head of a response, in bytes.
 const MAX_HEAD_BYTES: usize = 64 << 10;
+/// The limit of a cause, in characters.
+const MAX_CAUSE_CHARS: usize = 300;
 /// How long the CAs that were read stay in use. A file that changes is used after this time.
 const CA_LIFETIME: Duration = Duration::from_secs(60);
 
@@ -73,6 +75,10 @@ impl Client {
 
     async fn get(&self, url: &str) -> Result<Bytes, String> {
         let uri: Uri = url.parse().map_err(|_| "`jwks_url` is not a URL".to_owned())?;
+        // A password would be sent, and is not meant to be.
+        if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
+            return Err("`jwks_url` has a user name".to_owned());
+        }
         let host = uri.host().unwrap_or_default();
         let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
         let is_loopback = || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
@@ -172,8 +178,7 @@ where
     if response.headers().get_all(CONTENT_ENCODING).iter().any(|coding| coding != "identity") {
         return Err("the response has a content encoding".to_owned());
     }
-    let limit = usize::try_from(MAX_BYTES).unwrap_or(usize::MAX);
-    match Limited::new(response.into_body(), limit).collect().await {
+    match Limited::new(response.into_body(), MAX_BYTES).collect().await {
         Ok(body) => Ok(body.to_bytes()),
         Err(error) if error.is::<LengthLimitError>() => {
             Err(format!("the document has more than {MAX_BYTES} bytes"))
@@ -182,7 +187,7 @@ where
     }
 }
 
-/// A cause with those below it.
+/// A cause with those below it, cut where it gets long: a certificate may have many names.
 fn cause(what: &str, error: &(dyn Error + 'static)) -> String {
     let mut text = what.to_owned();
     let mut next = Some(error);
@@ -194,5 +199,5 @@ fn cause(what: &str, error: &(dyn Error + 'static)) -> String {
         }
         next = error.source();
     }
-    text
+    text.chars().take(MAX_CAUSE_CHARS).collect()
 }
