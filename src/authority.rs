@@ -9,13 +9,13 @@ pub mod api_keys;
 pub mod caller_limits;
 mod catalogs;
 mod change_feed;
-mod change_stamps;
 mod check;
+mod check_metrics;
+mod client;
 pub mod clock;
 mod coherence;
 mod companies;
 pub mod consents;
-mod core_local;
 mod credentials;
 pub mod decision_observer;
 mod durable_time;
@@ -29,7 +29,6 @@ pub mod import;
 pub mod import_difference;
 pub mod import_item;
 pub mod issuer_keys;
-mod l1_cache;
 mod last_used;
 mod load_pool;
 pub mod operation;
@@ -42,6 +41,7 @@ mod revision_wait;
 pub mod secrets;
 mod session;
 mod sync;
+mod token_verifier;
 mod transaction;
 pub mod users;
 mod watch;
@@ -51,23 +51,25 @@ use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 use tokio::sync::watch as watched;
+use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
+use self::check_metrics::CoreRegistry;
 use self::clock::Clock;
-use self::core_local::{CoreLocal, CoreLocals};
 use self::decision_observer::DecisionObserver;
 use self::fact_cache::FactCache;
-use self::issuer_keys::{IssuerKeys, KeyReader};
+use self::issuer_keys::{IssuerKeys, KeyReader, Refetched, Waiters};
 use self::last_used::LastUsed;
 use crate::metrics::supervise::Supervisor;
+use crate::policy::catalog::issuer::Issuer;
 use crate::policy::id::Name;
 use crate::policy::revision::Revision;
 use crate::store::{self, CommitObserver, Incarnation, Store, StoreError};
 
 pub use self::catalogs::{Applied, ApplyError, Losers, LosingCompany};
-pub use self::check::Answer;
+pub use self::check::{Answer, ProvenClient};
+pub use self::check_metrics::{CheckMetrics, MetricsTotals};
 pub use self::companies::{CompanyChange, NewCompany, Restriction};
-pub use self::core_local::{CheckMetrics, MetricsTotals};
 pub use self::credentials::{CredentialChange, NewCredential};
 pub use self::restore_grants::RestoreGrants;
 pub use self::session::Session;
@@ -78,17 +80,19 @@ pub use self::write_options::{IdempotencyKey, WriteOptions};
 /// How many times a check or a change is tried when its facts change meanwhile.
 const ATTEMPTS: usize = 1000;
 
-/// Answers checks and carries out changes. There is one for each process, with state for each core
+/// Answers checks and carries out changes. There is one for each process, with counters for each core
 /// ([`Authority::for_core`]).
 pub struct Authority {
     facts: Arc<FactCache>,
     clock: Arc<Clock>,
     last_used: Arc<LastUsed>,
-    /// The state of this core.
-    core: Arc<CoreLocal>,
-    cores: Arc<CoreLocals>,
+    /// The counters of this core.
+    measures: Arc<CheckMetrics>,
+    cores: Arc<CoreRegistry>,
     /// The keys of the catalog's issuers of tokens.
     issuer_keys: Arc<IssuerKeys>,
+    /// The calls of this core that wait for keys.
+    key_waiters: Waiters,
     /// Limits the proposals of all imports that wait for the writer.
     import_slots: Arc<Semaphore>,
     /// Held by a change of the keyring. The keyring is one fact: concurrent changes of it would
@@ -115,16 +119,17 @@ impl Authority {
         facts.store().start(observer);
         let (clock, last_used) = (Arc::new(clock), Arc::new(LastUsed::new()));
         let import_slots = Arc::new(Semaphore::new(import::MAX_IN_FLIGHT));
-        let cores: Arc<CoreLocals> = Arc::default();
-        let core = cores.register(facts.new_l1());
+        let cores: Arc<CoreRegistry> = Arc::default();
+        let measures = cores.register();
         let (key_changes, key_creations) = (Arc::default(), Arc::default());
         Ok(Self {
             facts,
             clock,
             last_used,
-            core,
+            measures,
             cores,
             issuer_keys: Arc::default(),
+            key_waiters: Waiters::default(),
             import_slots,
             key_changes,
             key_creations,
@@ -145,16 +150,17 @@ impl Authority {
         Self { decisions, ..self }
     }
 
-    /// The same authority for one core, with an L1 cache and counters of its own.
+    /// The same authority for one core, with counters of its own.
     #[must_use]
     pub fn for_core(&self) -> Self {
         Self {
             facts: Arc::clone(&self.facts),
             clock: Arc::clone(&self.clock),
             last_used: Arc::clone(&self.last_used),
-            core: self.cores.register(self.facts.new_l1()),
+            measures: self.cores.register(),
             cores: Arc::clone(&self.cores),
             issuer_keys: Arc::clone(&self.issuer_keys),
+            key_waiters: Waiters::default(),
             import_slots: Arc::clone(&self.import_slots),
             key_changes: Arc::clone(&self.key_changes),
             key_creations: Arc::clone(&self.key_creations),
@@ -187,6 +193,12 @@ impl Authority {
         &self.issuer_keys
     }
 
+    /// Asks for the keys of an issuer to be fetched, for a call of this core; see
+    /// [`IssuerKeys::refetched`].
+    pub async fn refetched_keys(&self, issuer: &Arc<Issuer>, deadline: Instant) -> Refetched {
+        self.issuer_keys.refetched(issuer, &self.key_waiters, deadline).await
+    }
+
     /// Reads the keys of the issuers of each published catalog in the background, until the returned
     /// handle is dropped.
     pub fn follow_issuers(
@@ -205,7 +217,7 @@ impl Authority {
     /// The counters of this core.
     #[must_use]
     pub fn measures(&self) -> &CheckMetrics {
-        &self.core.measures
+        &self.measures
     }
 
     /// The sum of the counters of all cores.
@@ -220,7 +232,7 @@ impl Authority {
         self.facts.store().metrics()
     }
 
-    /// The approximate number of facts in the shared (L2) cache.
+    /// The approximate number of facts in the cache.
     #[must_use]
     pub fn cached(&self) -> u64 {
         self.facts.cached()

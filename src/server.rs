@@ -169,7 +169,7 @@ async fn open<'a>(
     api: &'a Api,
 ) -> Result<&'a Authority, StartupError> {
     let data_dir = args.data_dir.clone();
-    let share = MemoryShare::for_workers(args.worker_threads);
+    let share = MemoryShare::of_process();
     let entries = args.cache_entries.unwrap_or(share.cache_entries);
     let page_cache = args.page_cache_mib.unwrap_or(share.page_cache_mib);
     tracing::info!(cache_entries = entries, page_cache_mib = page_cache, "opening the store");

@@ -108,9 +108,9 @@ pub struct ServeArgs {
     #[arg(long, env = "SCOPEGATE_JWKS_CA", value_name = "FILE")]
     pub jwks_ca: Option<PathBuf>,
 
-    /// How many facts (companies, credentials) to keep in memory, of about 1 KiB each. In addition,
-    /// each worker keeps up to half as many. Default: a quarter of the memory that the process may
-    /// use holds all of them; 50 000 at least, 4 000 000 at most.
+    /// How many facts (companies, credentials) to keep in memory, of about 1 KiB each.
+    /// Default: a quarter of the memory that the process may use holds all of them; 50 000 at
+    /// least, 4 000 000 at most.
     #[arg(
         long, env = "SCOPEGATE_CACHE_ENTRIES", value_name = "N",
         value_parser = clap::value_parser!(u64).range(1..)

@@ -232,10 +232,10 @@ fn encode_authority(out: &mut ScrapeWriter<'_>, authority: &Authority) -> fmt::R
     out.histogram("check_duration", help, &sum.checks)?;
     let help = "Duration of a batch of checks, from its message to its reply";
     out.histogram("batch_check_duration", help, &sum.batches)?;
-    let places = [("l1", sum.near), ("l2", sum.cached), ("store", sum.read)];
+    let places = [("cache", sum.cached), ("store", sum.read)];
     let places = places.map(|(place, count)| ([("tier", place)], count));
     out.counters("cache_lookups", "Facts that checks read, by the tier that had them", places)?;
-    out.gauge("cache_entries", "Facts in the shared cache", None, authority.cached())?;
+    out.gauge("cache_entries", "Facts in the cache", None, authority.cached())?;
     let help = "Streams of changes that lag and read from the store";
     out.gauge("watchers_lagging", help, None, authority.lagging_watchers())?;
     let help = "Memory of changes that are held for streams of changes";
