@@ -295,6 +295,11 @@ async fn apply_catalog(
             match session.apply_catalog_file(yaml, args.allow_catalog_removals, reason).await {
                 Ok(Some(revision)) => {
                     tracing::info!(%revision, "applied the catalog file");
+                    if let Ok(read) = session.catalog().await {
+                        for warning in read.resource.issuer_warnings() {
+                            tracing::warn!("{warning}");
+                        }
+                    }
                     return Ok(false);
                 }
                 Ok(None) => {

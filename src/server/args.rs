@@ -64,7 +64,7 @@ pub struct ServeArgs {
     #[arg(long, env = "SCOPEGATE_CATALOG", value_name = "FILE")]
     pub catalog: Option<PathBuf>,
 
-    /// Let the catalog file remove scopes and audiences from the platform.
+    /// Let the catalog file remove scopes, audiences and issuers from the platform.
     #[arg(long, env = "SCOPEGATE_ALLOW_CATALOG_REMOVALS")]
     pub allow_catalog_removals: bool,
 
