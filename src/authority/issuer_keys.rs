@@ -253,7 +253,7 @@ pub(super) async fn follow(
         let Ok(snapshot) = facts.view().await else { return };
         let revision = snapshot.catalog.revision;
         if seen != Some(revision) {
-            keys.reconcile([], &reader, &supervisor);
+            keys.reconcile(snapshot.catalog.issuers(), &reader, &supervisor);
             seen = Some(revision);
         }
         if published.changed().await.is_err() {
