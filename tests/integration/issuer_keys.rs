@@ -13,10 +13,13 @@ use scopegate::policy::catalog::issuer::{
     Algorithm, Companies, Issuer, KeySource, PartySource, UserSource,
 };
 use scopegate::policy::token::key_set::KeySet;
+use scopegate::proto::ApplyCatalogRequest;
 use scopegate::transport::jwks::{JwksReader, JwksSettings};
 use tokio::time::Instant;
 
 use crate::harness::jwks::{Answer, Ca, JwksServer};
+use crate::harness::{Server, free_address, scopegate};
+use crate::metrics::scrape;
 
 /// A set of one key with this `kid`.
 fn one_key(id: &str) -> String {
@@ -383,4 +386,115 @@ async fn only_files_of_the_directory_are_read() {
     assert!(large.ends_with("large.json: has more than 262144 bytes"), "{large}");
     let none = read(&reader_of(None), by_file("inner.json")).await;
     assert_eq!(none, Err("--jwks-dir is not given".to_owned()));
+}
+
+const BY_URL: &str = "https://id.example.org/";
+const BY_FILE: &str = "https://files.example.org/";
+
+/// A catalog with an issuer whose keys are at this URL, and one whose keys are in a file.
+fn catalog(url: &str, more: &str) -> String {
+    format!(
+        "scopes: {{ users:read: }}\n\
+         issuers:\n  \
+           {BY_URL}: {{ jwks_url: '{url}', algorithms: [EdDSA], company: {{ is: acme }}, audiences: [api], refresh: 1s{more} }}\n  \
+           {BY_FILE}: {{ jwks_file: id.json, algorithms: [EdDSA], company: {{ is: acme }}, audiences: [api] }}\n"
+    )
+}
+
+/// Reads the metrics until a series has at least this value.
+fn until_counted(metrics: &str, series: &str, least: f64) -> BTreeMap<String, f64> {
+    let end = std::time::Instant::now() + Duration::from_secs(30);
+    loop {
+        let all = scrape(metrics);
+        if all.get(series).is_some_and(|value| *value >= least) {
+            return all;
+        }
+        assert!(std::time::Instant::now() < end, "{series}: {all:?}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn until_logged(server: &Server, parts: [&str; 2]) {
+    let end = std::time::Instant::now() + Duration::from_secs(30);
+    while server.logged_all(&parts) == 0 {
+        assert!(std::time::Instant::now() < end, "not logged: {parts:?}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn server_serves_without_keys_and_counts_and_logs_how_they_are_read() {
+    const BODY: &str = "the body of a response";
+    let jwks = JwksServer::start(Answer::response("500 Internal Server Error", "", BODY));
+    let dir = tempfile::tempdir().expect("a directory");
+    let (file, store) = (dir.path().join("catalog.yaml"), dir.path().join("store"));
+    fs::write(&file, catalog(&jwks.url(), "")).expect("written");
+    let (metrics, jwks_dir) = (free_address(), dir.path().join("jwks"));
+    let flags = ["--catalog", file.to_str().expect("a path"), "--metrics", &metrics];
+    let more = ["--jwks-dir", jwks_dir.to_str().expect("a path")];
+    let server = Server::start(&store, &[&flags[..], &more].concat());
+    let client = server.client().await;
+    let age = |issuer: &str| format!("scopegate_issuer_keys_age_seconds{{issuer=\"{issuer}\"}}");
+    let fetches = |result: &str| {
+        format!("scopegate_issuer_fetches_total{{issuer=\"{BY_URL}\",result=\"{result}\"}}")
+    };
+    let read = until_counted(&metrics, &fetches("failed"), 2.0);
+    assert_eq!(read[&fetches("ok")], 0.0);
+    assert_eq!(
+        read[&format!("scopegate_issuer_keys_usable_for_seconds{{issuer=\"{BY_URL}\"}}")],
+        86_400.0
+    );
+    let ages = |read: &BTreeMap<String, f64>| {
+        read.keys().filter(|name| name.contains("keys_age")).cloned().collect::<Vec<_>>()
+    };
+    assert_eq!(ages(&read), [""; 0], "no keys yet");
+    until_logged(&server, [BY_FILE, "could not be read"]);
+    assert_eq!(server.logged_all(&[BY_URL, "could not be read", "status 500"]), 1, "once");
+    jwks.set(Answer::keys(&one_key("a")));
+    let read = until_counted(&metrics, &fetches("ok"), 2.0);
+    assert_eq!(ages(&read), [age(BY_URL)]);
+    until_logged(&server, [BY_URL, "are read again"]);
+    fs::create_dir(&jwks_dir).expect("made");
+    let symmetric = r#"{"keys":[{"kty":"oct","kid":"s","k":"c2VjcmV0"}]}"#;
+    fs::write(jwks_dir.join("id.json"), symmetric).expect("written");
+    until_counted(&metrics, &age(BY_FILE), 0.0);
+    until_logged(&server, [BY_FILE, "skipped"]);
+    // Another entry of the same issuer begins anew, and is fetched from its own URL.
+    let other = JwksServer::start(Answer::Silence);
+    let apply = async |yaml: String| {
+        let request = ApplyCatalogRequest { yaml, ..ApplyCatalogRequest::default() };
+        client.catalog.clone().apply_catalog(request).await.expect("applied");
+    };
+    apply(catalog(&other.url(), "")).await;
+    let end = std::time::Instant::now() + Duration::from_secs(30);
+    while ages(&scrape(&metrics)) != [age(BY_FILE)] {
+        assert!(std::time::Instant::now() < end, "{:?}", ages(&scrape(&metrics)));
+    }
+    apply(catalog(&jwks.url(), ", usable_for: 1h")).await;
+    until_counted(&metrics, &age(BY_URL), 0.0);
+    apply("scopes: { users:read: }".to_owned()).await;
+    let end = std::time::Instant::now() + Duration::from_secs(30);
+    while scrape(&metrics).keys().any(|name| name.starts_with("scopegate_issuer")) {
+        assert!(std::time::Instant::now() < end, "the issuers are still there");
+    }
+    let (status, log) = server.end();
+    assert!(status.success());
+    let log = log.join("\n");
+    for secret in [BODY, "11qYAYKxCrfVS", "c2VjcmV0"] {
+        assert!(!log.contains(secret), "{log}");
+    }
+}
+
+#[test]
+fn server_does_not_start_with_a_malformed_file_of_cas() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("ca.pem");
+    fs::write(&file, "no certificate").expect("written");
+    let mut command = scopegate();
+    command.args(["serve", "--listen", "127.0.0.1:0", "--data-dir"]).arg(dir.path().join("store"));
+    let done = command.arg("--jwks-ca").arg(&file).output().expect("it runs");
+    assert_eq!(done.status.code(), Some(64));
+    let error = String::from_utf8_lossy(&done.stderr);
+    let expected = format!("--jwks-ca {}: holds no certificate in PEM", file.display());
+    assert!(error.contains(&expected), "{error}");
 }

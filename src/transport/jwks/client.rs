@@ -17,6 +17,7 @@ use hyper::client::conn::http1;
 use hyper::rt::{Read, Write};
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioIo;
+use tokio::sync::Semaphore;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::client::Resumption;
 use tokio_rustls::rustls::crypto::ring;
@@ -30,6 +31,9 @@ use crate::transport::tls;
 
 /// How long a fetch may take, from the connection to the last byte.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
+/// How many fetches may be under way, so that the issuers of a large catalog do not take the file
+/// handles that connections need.
+const MAX_FETCHES: usize = 64;
 /// The limit of the head of a response, in bytes.
 const MAX_HEAD_BYTES: usize = 64 << 10;
 /// The limit of a cause, in characters.
@@ -45,6 +49,7 @@ pub(super) struct Client {
     ca: Option<PathBuf>,
     /// The TLS configuration with the CAs, and when they were read.
     tls: Mutex<Option<(Instant, Arc<ClientConfig>)>>,
+    slots: Semaphore,
 }
 
 impl Client {
@@ -63,11 +68,13 @@ impl Client {
             Some(path) => Some((Instant::now(), config(Some(path))?)),
             None => None,
         };
-        Ok(Self { connector, ca, tls: Mutex::new(tls) })
+        Ok(Self { connector, ca, tls: Mutex::new(tls), slots: Semaphore::new(MAX_FETCHES) })
     }
 
     /// The body of a response with status 200. The error is a short cause.
     pub(super) async fn fetch(&self, url: &str) -> Result<Bytes, String> {
+        // It is never closed.
+        let _slot = self.slots.acquire().await.ok();
         let fetched = tokio::time::timeout(FETCH_TIMEOUT, self.get(url));
         let too_late = || format!("not fetched within {} seconds", FETCH_TIMEOUT.as_secs());
         fetched.await.unwrap_or_else(|_| Err(too_late()))

@@ -167,6 +167,10 @@ fn respond(
     while !head.ends_with(b"\r\n\r\n") {
         let mut byte = [0];
         stream.read_exact(&mut byte)?;
+        // The begin of TLS, which is no text.
+        if !byte[0].is_ascii() || byte[0] == 22 {
+            return Err(io::Error::other("no HTTP"));
+        }
         head.extend(byte);
     }
     requests.lock().expect("requests").push(String::from_utf8(head).expect("a text"));
