@@ -41,6 +41,7 @@ mod revision_wait;
 pub mod secrets;
 mod session;
 mod sync;
+pub mod token_cache;
 mod token_verifier;
 mod transaction;
 pub mod users;
@@ -51,24 +52,23 @@ use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 use tokio::sync::watch as watched;
-use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use self::check_metrics::CoreRegistry;
 use self::clock::Clock;
 use self::decision_observer::DecisionObserver;
 use self::fact_cache::FactCache;
-use self::issuer_keys::{IssuerKeys, KeyReader, Refetched, Waiters};
+use self::issuer_keys::{IssuerKeys, KeyReader, Waiters};
 use self::last_used::LastUsed;
+use self::token_cache::{DEFAULT_TOKEN_CACHE_ENTRIES, TokenCache};
 use crate::metrics::supervise::Supervisor;
-use crate::policy::catalog::issuer::Issuer;
 use crate::policy::id::Name;
 use crate::policy::revision::Revision;
 use crate::store::{self, CommitObserver, Incarnation, Store, StoreError};
 
 pub use self::catalogs::{Applied, ApplyError, Losers, LosingCompany};
 pub use self::check::{Answer, ProvenClient};
-pub use self::check_metrics::{CheckMetrics, MetricsTotals};
+pub use self::check_metrics::{CheckMetrics, MetricsTotals, TokenResult};
 pub use self::companies::{CompanyChange, NewCompany, Restriction};
 pub use self::credentials::{CredentialChange, NewCredential};
 pub use self::restore_grants::RestoreGrants;
@@ -91,8 +91,10 @@ pub struct Authority {
     cores: Arc<CoreRegistry>,
     /// The keys of the catalog's issuers of tokens.
     issuer_keys: Arc<IssuerKeys>,
+    /// The access tokens that were verified.
+    tokens: Arc<TokenCache>,
     /// The calls of this core that wait for keys.
-    key_waiters: Waiters,
+    key_waiters: Arc<Waiters>,
     /// Limits the proposals of all imports that wait for the writer.
     import_slots: Arc<Semaphore>,
     /// Held by a change of the keyring. The keyring is one fact: concurrent changes of it would
@@ -129,7 +131,8 @@ impl Authority {
             measures,
             cores,
             issuer_keys: Arc::default(),
-            key_waiters: Waiters::default(),
+            tokens: Arc::new(TokenCache::new(DEFAULT_TOKEN_CACHE_ENTRIES)),
+            key_waiters: Arc::default(),
             import_slots,
             key_changes,
             key_creations,
@@ -150,6 +153,12 @@ impl Authority {
         Self { decisions, ..self }
     }
 
+    /// The same authority, with a cache of at most this many verified tokens.
+    #[must_use]
+    pub fn token_cache(self, entries: u64) -> Self {
+        Self { tokens: Arc::new(TokenCache::new(entries)), ..self }
+    }
+
     /// The same authority for one core, with counters of its own.
     #[must_use]
     pub fn for_core(&self) -> Self {
@@ -160,7 +169,8 @@ impl Authority {
             measures: self.cores.register(),
             cores: Arc::clone(&self.cores),
             issuer_keys: Arc::clone(&self.issuer_keys),
-            key_waiters: Waiters::default(),
+            tokens: Arc::clone(&self.tokens),
+            key_waiters: Arc::default(),
             import_slots: Arc::clone(&self.import_slots),
             key_changes: Arc::clone(&self.key_changes),
             key_creations: Arc::clone(&self.key_creations),
@@ -191,12 +201,6 @@ impl Authority {
     #[must_use]
     pub fn issuer_keys(&self) -> &Arc<IssuerKeys> {
         &self.issuer_keys
-    }
-
-    /// Asks for the keys of an issuer to be fetched, for a call of this core; see
-    /// [`IssuerKeys::refetched`].
-    pub async fn refetched_keys(&self, issuer: &Arc<Issuer>, deadline: Instant) -> Refetched {
-        self.issuer_keys.refetched(issuer, &self.key_waiters, deadline).await
     }
 
     /// Reads the keys of the issuers of each published catalog in the background, until the returned
@@ -236,6 +240,12 @@ impl Authority {
     #[must_use]
     pub fn cached(&self) -> u64 {
         self.facts.cached()
+    }
+
+    /// The approximate number of verified tokens in the cache.
+    #[must_use]
+    pub fn cached_tokens(&self) -> u64 {
+        self.tokens.len()
     }
 
     /// A receiver of each published revision.

@@ -23,9 +23,35 @@ pub struct CheckMetrics {
     pub(super) cached: Counter,
     /// Facts that had to be read from the store.
     pub(super) read: Counter,
+    /// Verifications of access tokens, in the order of [`TokenResult::ALL`].
+    tokens: [Counter; TokenResult::ALL.len()],
+}
+
+/// How the verification of an access token ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TokenResult {
+    /// Its signature and its claims are right, which was known already.
+    Cached,
+    /// Its signature and its claims are right.
+    Valid,
+    /// It is invalid.
+    Invalid,
+    /// There are no usable keys of its issuer.
+    Unverifiable,
+}
+
+impl TokenResult {
+    /// Every result.
+    pub const ALL: [Self; 4] = [Self::Cached, Self::Valid, Self::Invalid, Self::Unverifiable];
 }
 
 impl CheckMetrics {
+    pub(super) fn verified(&self, result: TokenResult) {
+        if let Some(count) = self.tokens.get(result as usize) {
+            count.inc();
+        }
+    }
+
     pub(super) fn decided(&self, verdict: &Verdict) {
         match verdict {
             Verdict::Allowed { .. } => self.allowed.inc(),
@@ -53,6 +79,8 @@ pub struct MetricsTotals {
     pub cached: u64,
     /// Facts that had to be read from the store.
     pub read: u64,
+    /// Verifications of access tokens, by result.
+    pub tokens: Vec<(TokenResult, u64)>,
 }
 
 impl Default for MetricsTotals {
@@ -64,6 +92,7 @@ impl Default for MetricsTotals {
             batches: HistogramSnapshot::default(),
             cached: 0,
             read: 0,
+            tokens: TokenResult::ALL.map(|result| (result, 0)).to_vec(),
         }
     }
 }
@@ -78,6 +107,9 @@ impl MetricsTotals {
         measures.batches.add_to(&mut self.batches);
         self.cached += measures.cached.read();
         self.read += measures.read.read();
+        for ((_, all), count) in self.tokens.iter_mut().zip(&measures.tokens) {
+            *all += count.read();
+        }
     }
 }
 

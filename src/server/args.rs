@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::listen_address;
+use crate::authority::token_cache::DEFAULT_TOKEN_CACHE_ENTRIES;
 use crate::observe::log::LogFormat;
 use crate::policy::catalog::file::duration;
 use crate::policy::catalog::file::duration_or_zero;
@@ -116,6 +117,14 @@ pub struct ServeArgs {
         value_parser = clap::value_parser!(u64).range(1..)
     )]
     pub cache_entries: Option<u64>,
+
+    /// How many verified access tokens to keep in memory, of about 1 KiB each. 0 keeps none: then the
+    /// signature of a token is verified in each check.
+    #[arg(
+        long, env = "SCOPEGATE_TOKEN_CACHE_ENTRIES", value_name = "N",
+        default_value_t = DEFAULT_TOKEN_CACHE_ENTRIES
+    )]
+    pub token_cache_entries: u64,
 
     /// Also serve metrics for Prometheus at http://ADDRESS/metrics.
     #[arg(

@@ -22,17 +22,20 @@ pub struct MemoryShare {
 }
 
 impl MemoryShare {
-    /// The sizes for this process: a quarter of its memory for facts, a
+    /// The sizes for this process: a quarter of its memory for facts and this many verified tokens, a
     /// thirty-second for pages, which take twice as much in memory as on disk, and a sixteenth for
     /// calls. Each is kept within useful limits.
     #[must_use]
-    pub fn of_process() -> Self {
-        Self::of(allowed())
+    pub fn of_process(tokens: u64) -> Self {
+        Self::of(allowed(), tokens)
     }
 
-    fn of(memory: u64) -> Self {
+    fn of(memory: u64, tokens: u64) -> Self {
+        // A fact and a token take about the same memory.
         Self {
-            cache_entries: (memory / 4 / FACT_BYTES).clamp(50_000, 4_000_000),
+            cache_entries: (memory / 4 / FACT_BYTES)
+                .saturating_sub(tokens)
+                .clamp(50_000, 4_000_000),
             page_cache_mib: u32::try_from(memory / (32 << 20)).unwrap_or(u32::MAX).clamp(64, 512),
             call_memory: (memory / 16).max(CALL_MEMORY_MIN),
         }
@@ -61,7 +64,7 @@ mod tests {
     #[test]
     fn sizes_grow_with_memory_within_limits() {
         let of = |mib: u64| {
-            let MemoryShare { cache_entries, page_cache_mib, .. } = MemoryShare::of(mib << 20);
+            let MemoryShare { cache_entries, page_cache_mib, .. } = MemoryShare::of(mib << 20, 0);
             (cache_entries, page_cache_mib)
         };
         assert_eq!(of(0), (50_000, 64));

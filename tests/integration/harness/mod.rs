@@ -2,6 +2,7 @@
 
 pub mod bytes_codec;
 pub mod jwks;
+pub mod jwt;
 pub mod process;
 pub mod raw;
 pub mod terminal;
