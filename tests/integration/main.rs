@@ -36,6 +36,7 @@ mod idempotency;
 mod import;
 mod import_files;
 mod interleavings;
+mod issuer_keys;
 mod key_limits;
 mod large_company;
 mod laws;
