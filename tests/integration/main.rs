@@ -34,6 +34,7 @@ mod idempotency;
 mod import;
 mod import_files;
 mod interleavings;
+mod issuers;
 mod key_limits;
 mod large_company;
 mod laws;
