@@ -167,7 +167,7 @@ async fn open<'a>(
     api: &'a Api,
 ) -> Result<&'a Authority, StartupError> {
     let data_dir = args.data_dir.clone();
-    let share = MemoryShare::for_workers(args.worker_threads);
+    let share = MemoryShare::of_process(args.token_cache_entries);
     let entries = args.cache_entries.unwrap_or(share.cache_entries);
     let page_cache = args.page_cache_mib.unwrap_or(share.page_cache_mib);
     tracing::info!(cache_entries = entries, page_cache_mib = page_cache, "opening the store");
@@ -194,7 +194,9 @@ async fn open<'a>(
         });
         OpenError::of_panic(&args.data_dir, &message.unwrap_or_default())
     })??;
-    let authority = authority.allow_unauthenticated(args.allow_unauthenticated);
+    let authority = authority
+        .allow_unauthenticated(args.allow_unauthenticated)
+        .token_cache(args.token_cache_entries);
     // The rules for paths and methods changed with schema 2.
     if upgraded_from == Some(1) {
         for sentence in upgrade_notices(&authority).await {

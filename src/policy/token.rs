@@ -3,9 +3,12 @@
 //! Either the caller of scopegate has verified the token and states its facts, or scopegate verifies the
 //! text of the token itself.
 
+mod claims;
 mod json;
 mod key;
 pub mod key_set;
+mod signature;
+pub mod unverified_token;
 
 use std::sync::Arc;
 
@@ -41,6 +44,12 @@ impl PresentedToken {
     }
 }
 
+impl From<Token> for PresentedToken {
+    fn from(token: Token) -> Self {
+        Self::Stated(token)
+    }
+}
+
 /// A token whose signature is right, and that has the form and the claims that its issuer's entry asks
 /// for. It is a fact and not a verdict: its times, its audience, its company, its user and its scopes are
 /// compared in each decision (T21).
@@ -63,6 +72,31 @@ pub struct VerifiedToken {
     pub facts: Token,
 }
 
+impl VerifiedToken {
+    /// Roughly the memory that it takes, in bytes, for the bound of a cache. The issuer is shared.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        /// What an allocation costs besides its bytes, with the pointer to it.
+        const ALLOCATION: usize = 32;
+        let facts = &self.facts;
+        let ids = [
+            self.id.as_deref(),
+            self.company.as_ref().map(CompanyId::as_str),
+            self.credential.as_ref().map(CredentialId::as_str),
+            self.client_subject.as_ref().map(UserId::as_str),
+            facts.user.as_ref().map(UserId::as_str),
+        ];
+        let audiences = match &facts.audience {
+            TokenAudience::Claim { values: Some(values), .. } => values.as_slice(),
+            TokenAudience::Claim { values: None, .. } | TokenAudience::Stated(_) => &[],
+        };
+        let texts = ids.into_iter().flatten();
+        let texts = texts.chain(audiences.iter().map(|value| &**value));
+        let texts = texts.chain(facts.scopes.iter().map(Scope::as_str));
+        size_of::<Self>() + texts.map(|text| ALLOCATION + text.len()).sum::<usize>()
+    }
+}
+
 /// The audience of a token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TokenAudience {
@@ -75,6 +109,12 @@ pub enum TokenAudience {
         /// The values.
         values: Option<Vec<Box<str>>>,
     },
+}
+
+impl From<&str> for TokenAudience {
+    fn from(stated: &str) -> Self {
+        Self::Stated(stated.to_owned())
+    }
 }
 
 impl Default for TokenAudience {

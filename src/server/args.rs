@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::listen_address;
+use crate::authority::token_cache::DEFAULT_TOKEN_CACHE_ENTRIES;
 use crate::observe::log::LogFormat;
 use crate::policy::catalog::file::duration;
 use crate::policy::catalog::file::duration_or_zero;
@@ -98,14 +99,22 @@ pub struct ServeArgs {
     #[arg(long, env = "SCOPEGATE_TLS_CLIENT_CA", value_name = "FILE", requires = "tls_cert")]
     pub tls_client_ca: Option<PathBuf>,
 
-    /// How many facts (companies, credentials) to keep in memory, of about 1 KiB each. In addition,
-    /// each worker keeps up to half as many. Default: a quarter of the memory that the process may
-    /// use holds all of them; 50 000 at least, 4 000 000 at most.
+    /// How many facts (companies, credentials) to keep in memory, of about 1 KiB each.
+    /// Default: a quarter of the memory that the process may use holds all of them; 50 000 at
+    /// least, 4 000 000 at most.
     #[arg(
         long, env = "SCOPEGATE_CACHE_ENTRIES", value_name = "N",
         value_parser = clap::value_parser!(u64).range(1..)
     )]
     pub cache_entries: Option<u64>,
+
+    /// How many verified access tokens to keep in memory, of about 1 KiB each. 0 keeps none: then the
+    /// signature of a token is verified in each check.
+    #[arg(
+        long, env = "SCOPEGATE_TOKEN_CACHE_ENTRIES", value_name = "N",
+        default_value_t = DEFAULT_TOKEN_CACHE_ENTRIES
+    )]
+    pub token_cache_entries: u64,
 
     /// Also serve metrics for Prometheus at http://ADDRESS/metrics.
     #[arg(

@@ -25,8 +25,7 @@ pub(super) fn settings(args: &ServeArgs) -> Settings {
         key_rate_limit: args.key_rate_limit,
         max_message_bytes: count(args.max_message_bytes),
         max_header_bytes: count(args.max_header_bytes),
-        call_memory: call_memory
-            .unwrap_or_else(|| MemoryShare::for_workers(args.worker_threads).call_memory),
+        call_memory: call_memory.unwrap_or_else(|| MemoryShare::of_process(0).call_memory),
         watch_heartbeat: seconds(args.watch_heartbeat),
         metrics: args.metrics,
         decision_log: args.decision_log.clone().map(|path| DecisionLogSettings {

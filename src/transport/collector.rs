@@ -20,7 +20,7 @@ use prometheus_client::registry::{Registry, Unit};
 use super::call_counters::CallCounters;
 use super::call_slots::CallSlots;
 use super::tls::Tls;
-use crate::authority::Authority;
+use crate::authority::{Authority, TokenResult};
 use crate::grpc::Api;
 use crate::metrics::supervise::Supervisor;
 use crate::metrics::{Histogram, HistogramSnapshot};
@@ -230,10 +230,28 @@ fn encode_authority(out: &mut ScrapeWriter<'_>, authority: &Authority) -> fmt::R
     out.histogram("check_duration", help, &sum.checks)?;
     let help = "Duration of a batch of checks, from its message to its reply";
     out.histogram("batch_check_duration", help, &sum.batches)?;
-    let places = [("l1", sum.near), ("l2", sum.cached), ("store", sum.read)];
+    let places = [("cache", sum.cached), ("store", sum.read)];
     let places = places.map(|(place, count)| ([("tier", place)], count));
     out.counters("cache_lookups", "Facts that checks read, by the tier that had them", places)?;
-    out.gauge("cache_entries", "Facts in the shared cache", None, authority.cached())?;
+    out.gauge("cache_entries", "Facts in the cache", None, authority.cached())?;
+    let help =
+        "Access tokens that were verified, by result, and whether the result was in the cache";
+    let tokens = sum.tokens.iter().map(|(result, count)| {
+        let (result, cached) = match result {
+            TokenResult::Cached => ("VALID", "true"),
+            TokenResult::Valid => ("VALID", "false"),
+            TokenResult::Invalid => ("INVALID", "false"),
+            TokenResult::Unverifiable => ("UNVERIFIABLE", "false"),
+        };
+        ([("result", result), ("cached", cached)], *count)
+    });
+    out.counters("tokens_verified", help, tokens)?;
+    out.gauge(
+        "token_cache_entries",
+        "Verified tokens in the cache",
+        None,
+        authority.cached_tokens(),
+    )?;
     let help = "Streams of changes that lag and read from the store";
     out.gauge("watchers_lagging", help, None, authority.lagging_watchers())?;
     let help = "Memory of changes that are held for streams of changes";

@@ -17,6 +17,7 @@ mod cli_connection;
 mod cli_failures;
 mod cli_output;
 mod cli_previews;
+mod client_credentials;
 mod clock;
 mod company_limits;
 mod connections;

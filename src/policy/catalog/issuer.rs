@@ -237,6 +237,12 @@ pub struct Issuer {
 }
 
 impl Issuer {
+    /// Whether this is the issuer's name or one of its aliases, byte for byte.
+    #[must_use]
+    pub fn has_name(&self, name: &str) -> bool {
+        *self.name == *name || self.aliases.contains(name)
+    }
+
     /// Whether a token with this `aud` claim was issued for an audience (T15). `None`: the token has no
     /// such claim. A claim without values is for no audience.
     #[must_use]

@@ -111,7 +111,7 @@ impl<'de> Visitor<'de> for Levels {
         Ok(Value::Integer(value))
     }
 
-    #[expect(clippy::cast_precision_loss, reason = "no rule compares so large a number exactly")]
+    // No rule compares so large a number exactly.
     fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
         Ok(i64::try_from(value).map_or(Value::Float(value as f64), Value::Integer))
     }

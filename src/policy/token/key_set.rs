@@ -122,7 +122,7 @@ impl KeySet {
     }
 
     /// The keys with this `kid`; all keys if it is none (T12).
-    pub fn with_id<'a>(&'a self, id: Option<&'a str>) -> impl Iterator<Item = &'a Key> {
+    pub fn with_id(&self, id: Option<&str>) -> impl Iterator<Item = &Key> {
         self.0.iter().filter(move |key| id.is_none() || key.id.as_deref() == id)
     }
 }

@@ -362,6 +362,8 @@ impl Client {
             && request.resource_owner_id.is_empty()
         {
             let list = ListEffectiveScopesRequest {
+                bearer_token: None,
+                authorization: None,
                 company_id: request.company_id.clone(),
                 credential_id: request.credential_id.clone(),
                 audience: request.audience.clone(),
