@@ -37,6 +37,7 @@ mod import;
 mod import_files;
 mod interleavings;
 mod issuer_keys;
+mod issuers;
 mod key_limits;
 mod large_company;
 mod laws;
