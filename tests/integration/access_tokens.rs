@@ -276,7 +276,7 @@ async fn changes_act_at_once_on_a_token_in_the_cache() {
     client.restrict("acme", &["read"]).await;
     assert_eq!(reason(&client, &token).await, Reason::ScopeNotInCompany);
     client.add_scopes("acme", &["read"]).await;
-    client.grant("acme", "hr", &["read"]).await;
+    client.grant("acme", "hr", &["read"]).await.expect("granted");
     assert_eq!(reason(&client, &token).await, Reason::Allowed);
     // The issuer's entry: another company, a required claim, an algorithm, another audience.
     let entry = |lines: &str| catalog(&format!("{}{lines}", inline(&[&signer])));
