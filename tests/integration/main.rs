@@ -61,6 +61,7 @@ mod slow_clients;
 mod startup_catalog;
 mod store;
 mod tls;
+mod token_rotation;
 mod token_verification;
 mod traces;
 mod user_ids;
