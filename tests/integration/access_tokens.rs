@@ -377,7 +377,7 @@ impl KeyServer {
 /// Asks until the reason is another one.
 async fn changed(client: &Client, token: &str, from: Reason) -> Reason {
     loop {
-        let reason = reason(client, token).await;
+        let reason = ask_only(client, check(token)).await;
         if reason != from {
             return reason;
         }
@@ -421,16 +421,17 @@ async fn keys_that_are_not_there_are_no_fault_of_the_token() {
     // It dies: what is known is used, and another key cannot be judged.
     keys.set(None);
     assert_eq!(reason(&client, &token).await, Allowed);
-    assert_eq!(reason(&client, &next.token(&claims())).await, TokenUnverifiable);
+    let new = next.token(&claims());
+    assert_eq!(changed(&client, &new, TokenInvalid).await, TokenUnverifiable);
     keys.set(Some(("500 Broken", String::new())));
     assert_eq!(reason(&client, &token).await, Allowed);
     // A new set: the new key is found by its first token, and the old key is good for nothing.
     keys.set(Some(("200 OK", key_set([&next]))));
-    assert_eq!(changed(&client, &next.token(&claims()), TokenUnverifiable).await, Allowed);
+    assert_eq!(changed(&client, &new, TokenUnverifiable).await, Allowed);
     assert_eq!(changed(&client, &token, Allowed).await, TokenInvalid);
     // An empty set is a set.
     keys.set(Some(("200 OK", "{\"keys\":[]}".to_owned())));
-    assert_eq!(changed(&client, &next.token(&claims()), Allowed).await, TokenInvalid);
+    assert_eq!(changed(&client, &new, Allowed).await, TokenInvalid);
 }
 
 #[tokio::test]
