@@ -129,7 +129,7 @@ async fn commands_show_issuers_and_ask_before_one_is_removed() {
     let (_, out, err) = run(&["catalog", "apply", &one, "--output", "json"]);
     assert!(out.contains("\"changedIssuers\""), "{out}");
     assert!(err.contains("{\"warning\":\"the issuer `https://x/`"), "{err}");
-    // Another entry and no entry are asked about, and there is nobody to ask.
+    // Another entry and no entry are asked about, and there is no terminal to ask on.
     let other = file("other.yaml", &with(&[("https://x/", "company: { is: acme }")]));
     let none = file("none.yaml", NONE);
     for (path, said) in [

@@ -219,7 +219,7 @@ fn t8_every_refusal_has_its_line_and_column() {
         (&[("algorithms", "[]")], "line 6, column 17: `algorithms` is an empty list"),
         (
             &[("algorithms", "[RS256, none]")],
-            "line 6, column 25: `none` is no signature, so anybody could write",
+            "line 6, column 25: `none` is no signature, so any client could write",
         ),
         (
             &[("algorithms", "[HS256]")],
@@ -529,9 +529,14 @@ fn t8_powerful_issuers_are_warned_of() {
     let any = "company: { claim: [tid, org] }, companies: any";
     of(
         &[("x", any)],
-        &["the issuer `x` may speak for any company: whoever can write the claim `tid` or `org`"],
+        &[
+            "the issuer `x` may speak for any company: an account that can write the claim `tid` or `org`",
+        ],
     );
-    of(&[("x", "company: request, companies: any")], &["every client of this issuer"]);
+    of(
+        &[("x", "company: request, companies: any")],
+        &["its tokens count in every company that the request names"],
+    );
     of(
         &[("x", any), ("y", acme)],
         &["any company", "`x` and `y` can both name the same credentials of company `acme`"],
