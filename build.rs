@@ -175,9 +175,17 @@ fn companies(
         (Some(_), false, _, false) => format!(
             "self.{outer}.as_ref().map_or(Companies::None, |of| Companies::One(&of.{inner}))"
         ),
+        (Some(_), false, _, true) => format!(
+            "match &self.{outer} {{ Some(of) if !of.{inner}.is_empty() => Companies::One(&of.{inner}), \
+             _ => Companies::None }}"
+        ),
         (Some(_), true, _, false) => {
             format!("Companies::Each(self.{outer}.iter().map(|of| of.{inner}.as_str()).collect())")
         }
+        (Some(_), true, _, true) => format!(
+            "Companies::Each(self.{outer}.iter().map(|of| of.{inner}.as_str())\
+             .filter(|company| !company.is_empty()).collect())"
+        ),
         _ => return Err(format!("the build script does not support `{path}`").into()),
     })
 }

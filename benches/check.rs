@@ -17,7 +17,7 @@ use scopegate::authority::{
 };
 use scopegate::policy::decision::Verdict;
 use scopegate::policy::id::{CompanyId, CredentialId};
-use scopegate::policy::query::{Query, Requirement};
+use scopegate::policy::query::{Query, Request, Requirement, Subject};
 use scopegate::policy::revision::Revision;
 use scopegate::policy::scope::Scope;
 use scopegate::store::Store;
@@ -44,8 +44,7 @@ fn scopes(name: &str) -> Vec<Scope> {
 
 fn query(number: u64) -> Query {
     Query {
-        company: company(),
-        credential: credential(number),
+        subject: Subject::Known { company: company(), credential: credential(number) },
         needs: Requirement::Scopes(scopes("a")),
         audience: None,
         token: None,
@@ -110,7 +109,7 @@ fn checks(criterion: &mut Criterion, runtime: &Runtime, authority: &Authority) {
     group.bench_function("hit", |b| {
         b.to_async(runtime).iter(|| session.check(black_box(&one), Revision::ZERO));
     });
-    let many: Vec<_> = (0..BATCH).map(|number| query(number % WRITERS)).collect();
+    let many: Vec<_> = (0..BATCH).map(|number| Request::from(query(number % WRITERS))).collect();
     group.throughput(Throughput::Elements(BATCH));
     group.bench_function(BenchmarkId::new("batch", BATCH), |b| {
         b.to_async(runtime).iter(|| session.batch_check(black_box(&many), Revision::ZERO));

@@ -14,7 +14,7 @@ use scopegate::policy::credential::{Credential, GrantContext};
 use scopegate::policy::decision::{Facts, Verdict, decide, effective};
 use scopegate::policy::edit::Stamped;
 use scopegate::policy::id::{CompanyId, CredentialId};
-use scopegate::policy::query::{Query, Requirement};
+use scopegate::policy::query::{Query, Requirement, Subject};
 use scopegate::policy::revision::Revision;
 use scopegate::policy::scope::{Scope, ScopeId};
 
@@ -27,8 +27,10 @@ fn scope(name: &str) -> Scope {
 
 fn query(needs: Requirement) -> Query {
     Query {
-        company: CompanyId::parse("demo").expect("an id"),
-        credential: CredentialId::parse("hr-sync").expect("an id"),
+        subject: Subject::Known {
+            company: CompanyId::parse("demo").expect("an id"),
+            credential: CredentialId::parse("hr-sync").expect("an id"),
+        },
         needs,
         audience: None,
         token: None,
@@ -57,6 +59,7 @@ fn main() {
     let mut credential = made.expect("within the ceiling").after;
     credential.stamp(Revision(3), now);
     let facts = Facts {
+        ambiguous_subject: false,
         catalog: &catalog,
         company: Some(&company),
         credential: Some(&credential),

@@ -20,7 +20,7 @@ use scopegate::authority::{
 };
 use scopegate::policy::decision::Verdict;
 use scopegate::policy::id::{CompanyId, CredentialId};
-use scopegate::policy::query::{Query, Requirement};
+use scopegate::policy::query::{Query, Requirement, Subject};
 use scopegate::policy::revision::Revision;
 use scopegate::policy::scope::Scope;
 use scopegate::store::Store;
@@ -63,8 +63,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     session.change_credential(&acme, &app, &grant, &options).await?;
 
     let query = Query {
-        company: acme.clone(),
-        credential: app,
+        subject: Subject::Known { company: acme.clone(), credential: app },
         needs: Requirement::Scopes(vec![write.clone()]),
         audience: None,
         token: None,

@@ -9,13 +9,13 @@ pub mod api_keys;
 pub mod caller_limits;
 mod catalogs;
 mod change_feed;
-mod change_stamps;
 mod check;
+mod check_metrics;
+mod client;
 pub mod clock;
 mod coherence;
 mod companies;
 pub mod consents;
-mod core_local;
 mod credentials;
 pub mod decision_observer;
 mod durable_time;
@@ -28,7 +28,7 @@ pub mod impact;
 pub mod import;
 pub mod import_difference;
 pub mod import_item;
-mod l1_cache;
+pub mod issuer_keys;
 mod last_used;
 mod load_pool;
 pub mod operation;
@@ -41,6 +41,8 @@ mod revision_wait;
 pub mod secrets;
 mod session;
 mod sync;
+pub mod token_cache;
+mod token_verifier;
 mod transaction;
 pub mod users;
 mod watch;
@@ -50,20 +52,24 @@ use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 use tokio::sync::watch as watched;
+use tokio_util::task::AbortOnDropHandle;
 
+use self::check_metrics::CoreRegistry;
 use self::clock::Clock;
-use self::core_local::{CoreLocal, CoreLocals};
 use self::decision_observer::DecisionObserver;
 use self::fact_cache::FactCache;
+use self::issuer_keys::{IssuerKeys, KeyReader, Waiters};
 use self::last_used::LastUsed;
+use self::token_cache::{DEFAULT_TOKEN_CACHE_ENTRIES, TokenCache};
+use crate::metrics::supervise::Supervisor;
 use crate::policy::id::Name;
 use crate::policy::revision::Revision;
 use crate::store::{self, CommitObserver, Incarnation, Store, StoreError};
 
 pub use self::catalogs::{Applied, ApplyError, Losers, LosingCompany};
-pub use self::check::Answer;
+pub use self::check::{Answer, ProvenClient};
+pub use self::check_metrics::{CheckMetrics, MetricsTotals, TokenResult};
 pub use self::companies::{CompanyChange, NewCompany, Restriction};
-pub use self::core_local::{CheckMetrics, MetricsTotals};
 pub use self::credentials::{CredentialChange, NewCredential};
 pub use self::restore_grants::RestoreGrants;
 pub use self::session::Session;
@@ -74,15 +80,21 @@ pub use self::write_options::{IdempotencyKey, WriteOptions};
 /// How many times a check or a change is tried when its facts change meanwhile.
 const ATTEMPTS: usize = 1000;
 
-/// Answers checks and carries out changes. There is one for each process, with state for each core
+/// Answers checks and carries out changes. There is one for each process, with counters for each core
 /// ([`Authority::for_core`]).
 pub struct Authority {
     facts: Arc<FactCache>,
     clock: Arc<Clock>,
     last_used: Arc<LastUsed>,
-    /// The state of this core.
-    core: Arc<CoreLocal>,
-    cores: Arc<CoreLocals>,
+    /// The counters of this core.
+    measures: Arc<CheckMetrics>,
+    cores: Arc<CoreRegistry>,
+    /// The keys of the catalog's issuers of tokens.
+    issuer_keys: Arc<IssuerKeys>,
+    /// The access tokens that were verified.
+    tokens: Arc<TokenCache>,
+    /// The calls of this core that wait for keys.
+    key_waiters: Arc<Waiters>,
     /// Limits the proposals of all imports that wait for the writer.
     import_slots: Arc<Semaphore>,
     /// Held by a change of the keyring. The keyring is one fact: concurrent changes of it would
@@ -109,15 +121,18 @@ impl Authority {
         facts.store().start(observer);
         let (clock, last_used) = (Arc::new(clock), Arc::new(LastUsed::new()));
         let import_slots = Arc::new(Semaphore::new(import::MAX_IN_FLIGHT));
-        let cores: Arc<CoreLocals> = Arc::default();
-        let core = cores.register(facts.new_l1());
+        let cores: Arc<CoreRegistry> = Arc::default();
+        let measures = cores.register();
         let (key_changes, key_creations) = (Arc::default(), Arc::default());
         Ok(Self {
             facts,
             clock,
             last_used,
-            core,
+            measures,
             cores,
+            issuer_keys: Arc::default(),
+            tokens: Arc::new(TokenCache::new(DEFAULT_TOKEN_CACHE_ENTRIES)),
+            key_waiters: Arc::default(),
             import_slots,
             key_changes,
             key_creations,
@@ -138,15 +153,24 @@ impl Authority {
         Self { decisions, ..self }
     }
 
-    /// The same authority for one core, with an L1 cache and counters of its own.
+    /// The same authority, with a cache of at most this many verified tokens.
+    #[must_use]
+    pub fn token_cache(self, entries: u64) -> Self {
+        Self { tokens: Arc::new(TokenCache::new(entries)), ..self }
+    }
+
+    /// The same authority for one core, with counters of its own.
     #[must_use]
     pub fn for_core(&self) -> Self {
         Self {
             facts: Arc::clone(&self.facts),
             clock: Arc::clone(&self.clock),
             last_used: Arc::clone(&self.last_used),
-            core: self.cores.register(self.facts.new_l1()),
+            measures: self.cores.register(),
             cores: Arc::clone(&self.cores),
+            issuer_keys: Arc::clone(&self.issuer_keys),
+            tokens: Arc::clone(&self.tokens),
+            key_waiters: Arc::default(),
             import_slots: Arc::clone(&self.import_slots),
             key_changes: Arc::clone(&self.key_changes),
             key_creations: Arc::clone(&self.key_creations),
@@ -173,10 +197,31 @@ impl Authority {
         self.facts.store().incarnation()
     }
 
+    /// The keys of the catalog's issuers of tokens.
+    #[must_use]
+    pub fn issuer_keys(&self) -> &Arc<IssuerKeys> {
+        &self.issuer_keys
+    }
+
+    /// Reads the keys of the issuers of each published catalog in the background, until the returned
+    /// handle is dropped.
+    pub fn follow_issuers(
+        &self,
+        reader: &Arc<dyn KeyReader>,
+        supervisor: &Arc<Supervisor>,
+    ) -> AbortOnDropHandle<()> {
+        let (facts, keys) = (Arc::clone(&self.facts), Arc::clone(&self.issuer_keys));
+        let (reader, own) = (Arc::clone(reader), Arc::clone(supervisor));
+        supervisor.task("issuers", move || {
+            let (facts, keys) = (Arc::clone(&facts), Arc::clone(&keys));
+            issuer_keys::follow(facts, keys, Arc::clone(&reader), Arc::clone(&own))
+        })
+    }
+
     /// The counters of this core.
     #[must_use]
     pub fn measures(&self) -> &CheckMetrics {
-        &self.core.measures
+        &self.measures
     }
 
     /// The sum of the counters of all cores.
@@ -191,10 +236,16 @@ impl Authority {
         self.facts.store().metrics()
     }
 
-    /// The approximate number of facts in the shared (L2) cache.
+    /// The approximate number of facts in the cache.
     #[must_use]
     pub fn cached(&self) -> u64 {
         self.facts.cached()
+    }
+
+    /// The approximate number of verified tokens in the cache.
+    #[must_use]
+    pub fn cached_tokens(&self) -> u64 {
+        self.tokens.len()
     }
 
     /// A receiver of each published revision.

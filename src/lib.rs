@@ -30,9 +30,9 @@
 //!   read and change is a function of the session. A program that embeds the library begins with
 //!   [`authority::Authority::session`] or [`authority::Authority::internal_session`].
 //! - **A check** stays on the worker that owns its connection; [`grpc::unary`] reads its message. [`wire`]
-//!   makes a [`policy::query::Query`] of the message. [`authority::Session::check`] loads the facts of one published revision: from the L1 cache of
-//!   the worker, else from the shared L2 cache, else from the store. [`policy::decision::decide`]
-//!   computes the verdict, and [`wire`] renders it. All other calls run as background tasks.
+//!   makes a [`policy::query::Query`] of the message. [`authority::Session::check`] loads
+//!   the facts of one published revision: from the fact cache, else from the store.
+//!   [`policy::decision::decide`] computes the verdict, and [`wire`] renders it. All other calls run as background tasks.
 //! - **A change** is one transaction of a session. Its plan reads facts of one published revision, and
 //!   each read becomes a precondition. Retry, etag, dry run, idempotency and the check of the caller's
 //!   key are inside `authority::transaction`, once. It returns [`authority::Written`], and the transport
@@ -55,8 +55,8 @@
 //! | invariant | file |
 //! | --- | --- |
 //! | newest wins, one published revision, absence has a revision | `authority/coherence.rs` |
-//! | is current | `authority/l1_cache.rs` |
 //! | revoked at once | `authority/api_keys.rs` |
+//! | keys belong to an entry | `authority/issuer_keys.rs` |
 //! | preconditions cover the reads | `authority/transaction.rs` |
 //! | once | `authority/idempotency.rs` |
 //! | no gap | `authority/import.rs` |

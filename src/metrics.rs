@@ -4,6 +4,7 @@
 //!
 //! Not here: names and formats of the metrics; see `observe::prometheus`.
 
+pub mod jitter;
 pub mod memory_budget;
 pub mod shortage;
 pub mod supervise;

@@ -9,6 +9,7 @@ pub mod catalog;
 pub mod cause;
 pub mod ceiling;
 pub mod change;
+pub mod client_credential;
 pub mod company;
 pub mod consent;
 pub mod credential;

@@ -132,6 +132,8 @@ async fn serve(
             "callers are not authenticated: every client that reaches this address can change everything"
         );
     }
+    // The server serves without keys of issuers: their tokens cannot be verified until they are read.
+    let _issuers = authority.follow_issuers(&listener.jwks, &listener.supervisor);
     listener.set_serving();
     let (data_dir, revision) = (args.data_dir.display(), authority.published());
     let callers = if requires_keys { "by key" } else { "not authenticated" };
@@ -167,7 +169,7 @@ async fn open<'a>(
     api: &'a Api,
 ) -> Result<&'a Authority, StartupError> {
     let data_dir = args.data_dir.clone();
-    let share = MemoryShare::for_workers(args.worker_threads);
+    let share = MemoryShare::of_process(args.token_cache_entries);
     let entries = args.cache_entries.unwrap_or(share.cache_entries);
     let page_cache = args.page_cache_mib.unwrap_or(share.page_cache_mib);
     tracing::info!(cache_entries = entries, page_cache_mib = page_cache, "opening the store");
@@ -194,7 +196,9 @@ async fn open<'a>(
         });
         OpenError::of_panic(&args.data_dir, &message.unwrap_or_default())
     })??;
-    let authority = authority.allow_unauthenticated(args.allow_unauthenticated);
+    let authority = authority
+        .allow_unauthenticated(args.allow_unauthenticated)
+        .token_cache(args.token_cache_entries);
     // The rules for paths and methods changed with schema 2.
     if upgraded_from == Some(1) {
         for sentence in upgrade_notices(&authority).await {
@@ -293,6 +297,11 @@ async fn apply_catalog(
             match session.apply_catalog_file(yaml, args.allow_catalog_removals, reason).await {
                 Ok(Some(revision)) => {
                     tracing::info!(%revision, "applied the catalog file");
+                    if let Ok(read) = session.catalog().await {
+                        for warning in read.resource.issuer_warnings() {
+                            tracing::warn!("{warning}");
+                        }
+                    }
                     return Ok(false);
                 }
                 Ok(None) => {

@@ -13,6 +13,7 @@ pub(crate) mod frame_progress;
 pub(crate) mod health;
 pub(crate) mod inline_executor;
 pub(crate) mod interruption;
+pub mod jwks;
 pub mod key_file;
 pub mod listener;
 pub mod pem;

@@ -32,6 +32,8 @@ pub struct Applied {
     pub etag: String,
     /// The revision of the change, or the current one if nothing changed.
     pub revision: Revision,
+    /// Sentences about issuers of the new catalog. A repeated request has none.
+    pub warnings: Vec<String>,
 }
 
 /// The companies and credentials that lose scopes by a catalog. All are counted. The first
@@ -104,10 +106,10 @@ impl Session<'_> {
             // Parsing a large file takes long, so it runs on a thread of its own.
             let parsed = self.authority.facts.parse(move || {
                 let next = before.replaced_by(&text)?;
-                let difference = next.difference(&before);
-                Ok::<_, CatalogErrors>((next, difference))
+                let (difference, warnings) = (next.difference(&before), next.issuer_warnings());
+                Ok::<_, CatalogErrors>((next, difference, warnings))
             });
-            let (next, difference) = parsed.await??;
+            let (next, difference, warnings) = parsed.await??;
             let exists = current.revision > Revision::ZERO;
             tx.check_etag(exists.then_some(current.revision))?;
             let losers = self.losers(&tx, &current, &difference).await?;
@@ -118,12 +120,12 @@ impl Session<'_> {
             );
             let planned = put_catalog(tx, &current, next, &difference);
             Ok::<_, TransactionError<ApplyError>>(
-                planned.with_detail(detail).with_context((difference, losers)),
+                planned.with_detail(detail).with_context((difference, losers, warnings)),
             )
         };
         Ok(match self.write(subject, options, plan).await? {
-            Outcome::Written(Written { etag, revision, .. }, (difference, losers)) => {
-                Applied { difference, losers, etag, revision }
+            Outcome::Written(Written { etag, revision, .. }, (difference, losers, warnings)) => {
+                Applied { difference, losers, etag, revision, warnings }
             }
             Outcome::Repeated(stored) => {
                 let (Written { added, removed, revision, .. }, detail) =
@@ -141,7 +143,7 @@ impl Session<'_> {
                 };
                 let losers = Losers { company_count, credential_count, ..Losers::default() };
                 let etag = self.authority.etag(revision);
-                Applied { difference, losers, etag, revision }
+                Applied { difference, losers, etag, revision, warnings: vec![] }
             }
         })
     }
@@ -174,12 +176,16 @@ impl Session<'_> {
             let mut next = current.replaced_by(yaml)?;
             next.file_digest = Some(digest);
             let difference = next.difference(&current);
-            // Without an audience a call may require less, so its removal counts as a removal too.
+            // Without an audience a call may require less, and without an issuer its clients are
+            // denied, so these removals count too.
+            let audiences = difference.removed_audiences.iter();
+            let issuers = difference.removed_issuers.iter();
             let removed: Vec<_> = difference
                 .removed_names
                 .iter()
                 .map(ToString::to_string)
-                .chain(difference.removed_audiences.iter().map(|name| format!("audience {name}")))
+                .chain(audiences.map(|name| format!("audience {name}")))
+                .chain(issuers.map(|name| format!("issuer {name}")))
                 .collect();
             if !removed.is_empty() && !allow_removals {
                 return Err(AuthorityError::RemovesScopes(removed).into());

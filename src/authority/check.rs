@@ -3,11 +3,13 @@
 //! Not here: how a request is parsed and a reply is rendered; see `wire`. The rules of a decision
 //! are in [`crate::policy::decision`].
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Instant;
 
 use jiff::Timestamp;
 
+use super::client::KeyWait;
 use super::error::AuthorityError;
 use super::fact_cache::{ReadError, Snapshot};
 use super::session::Session;
@@ -17,7 +19,8 @@ use crate::policy::company::Company;
 use crate::policy::consent::{Consent, Parties};
 use crate::policy::credential::Credential;
 use crate::policy::decision::{self, Explanation, Verdict};
-use crate::policy::query::{Query, Subject};
+use crate::policy::id::{CompanyId, CredentialId, UserId};
+use crate::policy::query::{Asked, Query, Request, Subject};
 use crate::policy::revision::Revision;
 use crate::policy::scope::Scope;
 use crate::policy::user::User;
@@ -30,6 +33,35 @@ pub struct Answer {
     pub verdict: Verdict,
     /// The revision.
     pub revision: Revision,
+    /// For whom it was decided, if the request had a client and the client proved who it is.
+    pub client: Option<ProvenClient>,
+}
+
+/// A client that has proven who it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProvenClient {
+    /// Its company.
+    pub company: CompanyId,
+    /// Its credential.
+    pub credential: CredentialId,
+    /// The user on whose behalf it calls, if there is one.
+    pub user: Option<UserId>,
+}
+
+impl Answer {
+    /// The answer to a request, which was decided as this query.
+    fn of(asked: Asked<'_>, query: &Query, verdict: Verdict, revision: Revision) -> Self {
+        // A token that is not good for the call proves nothing.
+        let is_proven = !matches!(&verdict, Verdict::Denied { reason, .. } if reason.is_of_token());
+        let client = match &query.subject {
+            Subject::Known { company, credential } if asked.client.is_some() && is_proven => {
+                let (company, credential) = (company.clone(), credential.clone());
+                Some(ProvenClient { company, credential, user: query.on_behalf_of().cloned() })
+            }
+            _ => None,
+        };
+        Self { verdict, revision, client }
+    }
 }
 
 /// The facts of one query, all of one revision.
@@ -85,16 +117,20 @@ impl Session<'_> {
     /// # Errors
     /// The audience is ambiguous, the revision was not published in time, or the store cannot
     /// answer. None of these is an allow (D14).
-    pub async fn check(&self, query: &Query, at_least: Revision) -> Result<Answer, AuthorityError> {
-        let start = Instant::now();
+    pub async fn check<'q>(
+        &self,
+        asked: impl Into<Asked<'q>>,
+        at_least: Revision,
+    ) -> Result<Answer, AuthorityError> {
+        let (start, asked) = (Instant::now(), asked.into());
         let touch = |facts: decision::Facts<'_>| self.authority.touch(facts);
-        let (verdict, revision) =
-            self.authority.evaluate(query, at_least, touch, decision::decide).await?;
-        let measures = &self.authority.core.measures;
+        let (verdict, query, revision) =
+            self.evaluate(asked, at_least, touch, decision::decide).await?;
+        let measures = &self.authority.measures;
         measures.decided(&verdict);
-        self.report(query, &verdict, revision);
+        self.report(&query, &verdict, revision);
         measures.checks.note(start.elapsed());
-        Ok(Answer { verdict, revision })
+        Ok(Answer::of(asked, &query, verdict, revision))
     }
 
     /// Decides many checks at one published revision, in the order of the request (D13).
@@ -104,14 +140,22 @@ impl Session<'_> {
     /// index.
     pub async fn batch_check(
         &self,
-        queries: &[Query],
+        requests: &[Request],
         at_least: Revision,
-    ) -> Result<(Vec<Verdict>, Revision), AuthorityError> {
+    ) -> Result<(Vec<Answer>, Revision), AuthorityError> {
         let start = Instant::now();
         self.authority.wait_for(at_least).await?;
         const YIELD_EVERY: usize = 50;
+        let mut wait = KeyWait::default();
         'attempts: for _ in 0..ATTEMPTS {
             let view = self.authority.facts.view().await?;
+            let queries = match self.resolve_all(&view, requests, &mut wait).await {
+                Ok(queries) => queries,
+                Err(error) => {
+                    self.authority.wait_and_retry(error).await?;
+                    continue;
+                }
+            };
             // Consecutive checks often have the same subject: their facts are loaded once.
             let mut all: Vec<(CheckFacts, usize)> = Vec::new();
             for (index, query) in queries.iter().enumerate() {
@@ -165,13 +209,16 @@ impl Session<'_> {
                 last
             };
             self.authority.persist_reported(now, decided_since).await?;
-            let measures = &self.authority.core.measures;
-            for (query, verdict) in queries.iter().zip(&verdicts) {
-                measures.decided(verdict);
-                self.report(query, verdict, view.at);
-            }
+            let measures = &self.authority.measures;
+            let decided = requests.iter().zip(&queries).zip(verdicts);
+            let answers = decided.map(|((request, query), verdict)| {
+                measures.decided(&verdict);
+                self.report(query, &verdict, view.at);
+                Answer::of(request.into(), query, verdict, view.at)
+            });
+            let answers = answers.collect();
             measures.batches.note(start.elapsed());
-            return Ok((verdicts, view.at));
+            return Ok((answers, view.at));
         }
         Err(StoreError::Unavailable.into())
     }
@@ -187,31 +234,79 @@ impl Session<'_> {
     ///
     /// # Errors
     /// As for a check.
-    pub async fn explain(
+    pub async fn explain<'q>(
         &self,
-        query: &Query,
+        asked: impl Into<Asked<'q>>,
         at_least: Revision,
     ) -> Result<(Answer, Vec<Explanation>), AuthorityError> {
         let both = |query: &Query, facts: decision::Facts<'_>| {
             Ok((decision::decide(query, facts)?, decision::explain(query, facts)?))
         };
-        let explained = self.authority.evaluate(query, at_least, |_| (), both).await;
-        let ((verdict, layers), revision) = explained.map_err(|error| match error {
+        let asked = asked.into();
+        let explained = self.evaluate(asked, at_least, |_| (), both).await;
+        let ((verdict, layers), query, revision) = explained.map_err(|error| match error {
             AuthorityError::Audience(error) => AuthorityError::AudienceToExplain(error),
             other => other,
         })?;
-        Ok((Answer { verdict, revision }, layers))
+        Ok((Answer::of(asked, &query, verdict, revision), layers))
     }
 
     /// The scopes for which a check of that scope alone is allowed, sorted by name (D22).
     ///
     /// # Errors
     /// As for a check.
-    pub async fn effective_scopes(
+    pub async fn effective_scopes<'q>(
         &self,
-        query: &Query,
+        asked: impl Into<Asked<'q>>,
     ) -> Result<(Vec<(Scope, Reach)>, Revision), AuthorityError> {
-        self.authority.evaluate(query, Revision::ZERO, |_| (), decision::effective).await
+        let evaluated =
+            self.evaluate(asked.into(), Revision::ZERO, |_| (), decision::effective).await;
+        evaluated.map(|(scopes, _, revision)| (scopes, revision))
+    }
+
+    /// Evaluates `question` on the facts of one published revision. `touch` gets the facts first. Returns
+    /// the query, too: a client completes it.
+    async fn evaluate<'q, T: PartialEq>(
+        &self,
+        asked: Asked<'q>,
+        at_least: Revision,
+        touch: impl Fn(decision::Facts<'_>),
+        question: impl Fn(&Query, decision::Facts<'_>) -> Result<T, AudienceError>,
+    ) -> Result<(T, Cow<'q, Query>, Revision), AuthorityError> {
+        let authority = self.authority;
+        authority.wait_for(at_least).await?;
+        let mut wait = KeyWait::default();
+        for _ in 0..ATTEMPTS {
+            let view = authority.facts.view().await?;
+            let query = match asked.client {
+                None => Cow::Borrowed(asked.query),
+                // Boxed, so that the future of a check without a client has none of its state.
+                Some(client) => {
+                    match Box::pin(self.resolve(&view, asked.query, client, &mut wait)).await {
+                        Ok(query) => Cow::Owned(query),
+                        Err(error) => {
+                            authority.wait_and_retry(error).await?;
+                            continue;
+                        }
+                    }
+                }
+            };
+            match authority.load_facts(&view, &query).await {
+                Ok(loaded) => {
+                    // Read after the facts (D19).
+                    let now = authority.clock.now();
+                    let facts = loaded.facts(&view, now);
+                    touch(facts);
+                    let answer = question(&query, facts)?;
+                    let decided_since =
+                        |mark| loaded.decided_since(&query, &view, (mark, now), &answer, &question);
+                    authority.persist_reported(now, decided_since).await?;
+                    return Ok((answer, query, view.at));
+                }
+                Err(error) => authority.wait_and_retry(error).await?,
+            }
+        }
+        Err(StoreError::Unavailable.into())
     }
 }
 
@@ -222,35 +317,6 @@ impl Authority {
         if let Some(credential) = facts.credential {
             self.last_used.touch(credential.created_at, facts.now);
         }
-    }
-
-    /// Evaluates `question` on the facts of one published revision. `touch` gets the facts first.
-    async fn evaluate<T: PartialEq>(
-        &self,
-        query: &Query,
-        at_least: Revision,
-        touch: impl Fn(decision::Facts<'_>),
-        question: impl Fn(&Query, decision::Facts<'_>) -> Result<T, AudienceError>,
-    ) -> Result<(T, Revision), AuthorityError> {
-        self.wait_for(at_least).await?;
-        for _ in 0..ATTEMPTS {
-            let view = self.facts.view().await?;
-            match self.load_facts(&view, query).await {
-                Ok(loaded) => {
-                    // Read after the facts (D19).
-                    let now = self.clock.now();
-                    let facts = loaded.facts(&view, now);
-                    touch(facts);
-                    let answer = question(query, facts)?;
-                    let decided_since =
-                        |mark| loaded.decided_since(query, &view, (mark, now), &answer, &question);
-                    self.persist_reported(now, decided_since).await?;
-                    return Ok((answer, view.at));
-                }
-                Err(error) => self.wait_and_retry(error).await?,
-            }
-        }
-        Err(StoreError::Unavailable.into())
     }
 
     /// Loads the facts of a query at the snapshot's revision.
@@ -281,12 +347,12 @@ impl Authority {
         Ok(loaded)
     }
 
-    /// A fact at the snapshot's revision, from the L1 cache if it is there.
+    /// A fact at the snapshot's revision. Counts where it was found.
     async fn read<T: FactKind>(
         &self,
         view: &Snapshot,
         key: T::Key<'_>,
     ) -> Result<Option<Arc<T>>, ReadError> {
-        self.facts.get_for_core(&self.core, view.at, key).await
+        self.facts.get(view.at, key, Some(&self.measures)).await
     }
 }

@@ -15,14 +15,13 @@
 //! is announced dates from that batch. Any other absence dates from the latest published revision,
 //! which is not older than the deletion that may have caused the absence.
 //!
-//! Not here: the types of the facts, where they are stored, and how a check waits. The cache of one
-//! core is in [`super::l1_cache`]. `tests/integration/interleavings.rs` also compiles these two files
-//! and [`super::change_stamps`], with locks and atomics of a test scheduler, by way of `super::sync`.
+//! Not here: the types of the facts, where they are stored, and how a check waits.
+//! `tests/integration/interleavings.rs` also compiles this file, with locks and atomics of a test
+//! scheduler, by way of `super::sync`.
 
 use std::collections::HashSet;
 use std::hash::Hash;
 
-use super::change_stamps::ChangeStamps;
 use super::sync::{AtomicU64, Mutex, Ordering, lock};
 use crate::policy::revision::Revision;
 
@@ -60,6 +59,9 @@ pub trait CoherentMap {
         key: &Self::Key,
         step: impl FnOnce(Option<Entry<Self::Fact>>) -> (Option<Entry<Self::Fact>>, R),
     ) -> R;
+
+    /// Whether an absence that was loaded is inserted.
+    fn takes_absences(&self) -> bool;
 }
 
 /// The batch that is being committed.
@@ -74,15 +76,12 @@ pub struct CacheCoherence<M: CoherentMap> {
     announced: Mutex<Option<InFlightBatch<M::Key>>>,
     /// The cached facts.
     pub map: M,
-    /// When each key was last changed, for the L1 caches.
-    pub stamps: ChangeStamps,
 }
 
 impl<M: CoherentMap> CacheCoherence<M> {
     /// The state at the start: no fact is younger than `published`.
-    pub fn new(map: M, published: Revision, stamp_count: usize) -> Self {
-        let stamps = ChangeStamps::new(stamp_count);
-        Self { published: AtomicU64::new(published.0), announced: Mutex::new(None), map, stamps }
+    pub fn new(map: M, published: Revision) -> Self {
+        Self { published: AtomicU64::new(published.0), announced: Mutex::new(None), map }
     }
 
     /// The revision to decide at. Load it before the first fact.
@@ -108,7 +107,8 @@ impl<M: CoherentMap> CacheCoherence<M> {
                 Ok(None) => Entry { since: self.absence_revision(key), fact: None },
                 Err(error) => return (None, Err(error)),
             };
-            (Some(entry.clone()), Ok(entry))
+            let inserted = entry.fact.is_some() || self.map.takes_absences();
+            (inserted.then(|| entry.clone()), Ok(entry))
         })
     }
 
@@ -134,16 +134,13 @@ impl<M: CoherentMap> CacheCoherence<M> {
         *lock(&self.announced) = Some(InFlightBatch { last, keys });
     }
 
-    /// Publishes a durable batch: moves the change stamps, replaces the cached facts, then
-    /// publishes the revision.
+    /// Publishes a durable batch: replaces the cached facts, then publishes the revision.
     pub fn publish(
         &self,
         last: Revision,
         outcomes: impl IntoIterator<Item = (M::Key, Entry<M::Fact>)>,
     ) {
         for (key, entry) in outcomes {
-            // The last revision of the batch: keys that share a stamp come in any order.
-            self.stamps.bump(self.stamps.hash(&key), last);
             // A fact that is not cached is not inserted, so a flood of changes evicts nothing.
             self.map.compute(&key, |cached| (cached.map(|_| entry), ()));
         }

@@ -121,7 +121,7 @@ pub enum AuthorityError {
         /// The last published revision.
         current: Revision,
     },
-    /// A new catalog would remove scopes or audiences, and removals are not allowed.
+    /// A new catalog would remove scopes, audiences or issuers, and removals are not allowed.
     #[error("the catalog file would remove {}", .0.iter().map(|s| format!("`{s}`")).collect::<Vec<_>>().join(", "))]
     RemovesScopes(Vec<String>),
     /// The dry run of an import exceeds the limit of new companies.

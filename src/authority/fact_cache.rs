@@ -1,10 +1,10 @@
-//! Fact cache: the shared (L2) cache of facts, and the way to the store for facts that it lacks.
+//! Fact cache: the one cache of facts, which all cores share, and the way to the store for facts
+//! that it lacks.
 //!
 //! It caches facts, never decisions. A restriction therefore replaces one entry, whatever the number
 //! of credentials, and a cache key cannot omit a field of a request.
 //!
-//! Not here: the order in which a change becomes visible; see [`super::coherence`]. The cache of one
-//! core is in [`super::l1_cache`].
+//! Not here: the order in which a change becomes visible; see [`super::coherence`].
 
 mod blocking_reads;
 
@@ -20,8 +20,8 @@ use moka::sync::Cache;
 use tokio::sync::{Semaphore, watch};
 
 use super::change_feed::ChangeFeed;
+use super::check_metrics::CheckMetrics;
 use super::coherence::{CacheCoherence, CoherentMap, Entry};
-use super::core_local::{CoreLocal, L1};
 use super::load_pool::LoadPool;
 use crate::metrics::wait_spans;
 use crate::policy::catalog::Catalog;
@@ -39,7 +39,10 @@ const READS_FOR_CHANGES: usize = 64;
 
 /// The cache map of the protocol. Every insertion and replacement uses moka's per-key computation:
 /// the other methods of moka take another lock.
-struct MokaMap(Cache<FactKey, Entry<Fact>>);
+struct MokaMap {
+    entries: Cache<FactKey, Entry<Fact>>,
+    capacity: u64,
+}
 
 impl CoherentMap for MokaMap {
     type Key = FactKey;
@@ -51,7 +54,7 @@ impl CoherentMap for MokaMap {
         step: impl FnOnce(Option<Entry<Fact>>) -> (Option<Entry<Fact>>, R),
     ) -> R {
         let mut result = None;
-        self.0.entry_by_ref(key).and_compute_with(|cached| {
+        self.entries.entry_by_ref(key).and_compute_with(|cached| {
             let (put, output) = step(cached.map(moka::Entry::into_value));
             result = Some(output);
             put.map_or(Op::Nop, Op::Put)
@@ -59,12 +62,13 @@ impl CoherentMap for MokaMap {
         #[expect(clippy::expect_used, reason = "moka runs the closure exactly once")]
         result.expect("the computation ran")
     }
-}
 
-/// The bounds for the number of facts in an L1 cache, which is half of that of the L2 cache.
-const L1_FACTS: RangeInclusive<usize> = 1 << 12..=1 << 20;
-/// How many change stamps there are.
-const STAMPS: usize = 1 << 18;
+    /// Only while the cache is less than half full. moka begins to count uses when it is half full,
+    /// so a flood of requests for unknown ids would evict the facts that were used before.
+    fn takes_absences(&self) -> bool {
+        self.entries.entry_count() < self.capacity / 2
+    }
+}
 
 /// A published revision and its catalog. Facts that are read for it are of the same revision.
 #[derive(Clone, Debug)]
@@ -96,8 +100,6 @@ pub struct FactCache {
     /// Always in memory. It is replaced as soon as its change is durable, which is before the change
     /// is acknowledged. A revoked key is therefore rejected from the acknowledgement on.
     keyring: ArcSwap<Keyring>,
-    /// How many facts an L1 cache holds.
-    l1_facts: usize,
     store: Arc<Store>,
     published: watch::Sender<Revision>,
     /// The revision of the last change of the keyring, for tasks that wait for a change.
@@ -128,9 +130,9 @@ impl FactCache {
             Some(Fact::Keyring(keyring)) => keyring,
             _ => Arc::default(),
         };
-        let cache = Cache::builder().max_capacity(entries).build();
+        let map = MokaMap { entries: Cache::new(entries), capacity: entries };
         let opened_at = store.opened_at();
-        let coherence = Arc::new(CacheCoherence::new(MokaMap(cache), opened_at, STAMPS));
+        let coherence = Arc::new(CacheCoherence::new(map, opened_at));
         let (cache, source) = (Arc::clone(&coherence), Arc::clone(&store));
         let loads = LoadPool::start(move |key: &FactKey| {
             cache.get_or_load(key, || Ok(source.get(key)?.map(|fact| (fact.revision(), fact))))
@@ -143,9 +145,6 @@ impl FactCache {
             catalog: ArcSwap::new(catalog),
             keyring_changed: watch::Sender::new(keyring.revision),
             keyring: ArcSwap::new(keyring),
-            l1_facts: usize::try_from(entries / 2)
-                .unwrap_or(usize::MAX)
-                .clamp(*L1_FACTS.start(), *L1_FACTS.end()),
             store,
             published: watch::Sender::new(opened_at),
             feed: ChangeFeed::new(opened_at),
@@ -155,11 +154,6 @@ impl FactCache {
             reads_for_changes: Arc::new(Semaphore::new(READS_FOR_CHANGES)),
             parses: Arc::new(Semaphore::new(1)),
         })
-    }
-
-    /// A new L1 cache for one core.
-    pub(super) fn new_l1(&self) -> L1 {
-        L1::new(self.l1_facts)
     }
 
     /// The store behind the cache.
@@ -176,7 +170,7 @@ impl FactCache {
     /// The approximate number of cached facts.
     #[must_use]
     pub fn cached(&self) -> u64 {
-        self.coherence.map.0.entry_count()
+        self.coherence.map.entries.entry_count()
     }
 
     /// The audience whose `aud` list has this string. For messages only: it reads the latest catalog,
@@ -247,7 +241,7 @@ impl FactCache {
         }
     }
 
-    /// A fact at this revision; none if it does not exist.
+    /// A fact at this revision; none if it does not exist. `measures` counts where it was found.
     ///
     /// # Errors
     /// The fact cannot be read at this revision.
@@ -255,9 +249,14 @@ impl FactCache {
         self: &Arc<Self>,
         at: Revision,
         key: T::Key<'_>,
+        measures: Option<&CheckMetrics>,
     ) -> Result<Option<Arc<T>>, ReadError> {
         let key = T::key_of(key);
-        let entry = match self.coherence.map.0.get(&key) {
+        let cached = self.coherence.map.entries.get(&key);
+        if let Some(measures) = measures {
+            if cached.is_some() { measures.cached.inc() } else { measures.read.inc() }
+        }
+        let entry = match cached {
             Some(entry) => entry,
             None => self.read_entry(key).await?,
         };
@@ -267,41 +266,8 @@ impl FactCache {
         Ok(fact.and_then(T::from_fact))
     }
 
-    /// A fact at this revision, from the L1 cache of a core if it is there; none if it does not exist.
-    ///
-    /// # Errors
-    /// The fact cannot be read at this revision.
-    pub(super) async fn get_for_core<T: FactKind>(
-        self: &Arc<Self>,
-        core: &CoreLocal,
-        at: Revision,
-        key: T::Key<'_>,
-    ) -> Result<Option<Arc<T>>, ReadError> {
-        let key = T::key_of(key);
-        let stamps = &self.coherence.stamps;
-        let hash = stamps.hash(&key);
-        if let Some(fact) = core.l1.get(stamps, at, hash, &key) {
-            core.measures.near.inc();
-            return Ok(T::from_fact(fact));
-        }
-        let entry = match self.coherence.map.0.get(&key) {
-            Some(entry) => {
-                core.measures.cached.inc();
-                entry
-            }
-            None => {
-                core.measures.read.inc();
-                self.read_entry(key).await?
-            }
-        };
-        let fact = entry.clone().at(at).map_err(ReadError::Younger)?;
-        core.l1.insert(hash, || key.to_key(), entry, at);
-        Ok(fact.and_then(T::from_fact))
-    }
-
     async fn read_entry(self: &Arc<Self>, key: FactRef<'_>) -> Result<Entry<Fact>, ReadError> {
-        let hash = self.coherence.stamps.hash(&key);
-        let read = self.loads.read(hash, key.to_key());
+        let read = self.loads.read(key.to_key());
         let read = Box::pin(wait_spans::span("store read", read));
         read.await.map_err(ReadError::Store)
     }
@@ -339,6 +305,3 @@ impl CommitObserver for FactCache {
         self.failure.send_replace(true);
     }
 }
-
-#[cfg(test)]
-mod tests;

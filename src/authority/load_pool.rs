@@ -7,6 +7,7 @@
 //!
 //! Not here: how a loaded fact enters the cache; see [`super::coherence`].
 
+use std::hash::{BuildHasher, Hash, RandomState};
 use std::io;
 use std::panic::{self, AssertUnwindSafe};
 
@@ -24,10 +25,12 @@ type LoadRequest<K, T> = (K, oneshot::Sender<Result<T, StoreError>>);
 
 /// Threads that load a `T` for each key `K`.
 pub(super) struct LoadPool<K, T> {
+    /// Has a random seed, so that no client can choose keys that share a thread.
+    hasher: RandomState,
     queues: Vec<mpsc::UnboundedSender<LoadRequest<K, T>>>,
 }
 
-impl<K: Send + 'static, T: Send + 'static> LoadPool<K, T> {
+impl<K: Hash + Send + 'static, T: Send + 'static> LoadPool<K, T> {
     /// Starts the threads. They end when the pool is dropped.
     ///
     /// # Errors
@@ -55,14 +58,16 @@ impl<K: Send + 'static, T: Send + 'static> LoadPool<K, T> {
             })?;
             Ok(queue)
         };
-        Ok(Self { queues: (0..THREADS).map(start).collect::<io::Result<_>>()? })
+        let queues = (0..THREADS).map(start).collect::<io::Result<_>>()?;
+        Ok(Self { hasher: RandomState::new(), queues })
     }
 
-    /// Loads the value of a key of this hash.
+    /// Loads the value of a key.
     ///
     /// # Errors
     /// The read failed, or the pool has ended.
-    pub(super) async fn read(&self, hash: u64, key: K) -> Result<T, StoreError> {
+    pub(super) async fn read(&self, key: K) -> Result<T, StoreError> {
+        let hash = self.hasher.hash_one(&key);
         let index = usize::try_from(hash).unwrap_or(0) % THREADS;
         let (reply, loaded) = oneshot::channel();
         let queue = self.queues.get(index).ok_or(StoreError::Unavailable)?;

@@ -128,7 +128,7 @@ impl<'a> Reader<'a> {
         &mut self,
         key: T::Key<'_>,
     ) -> Result<Option<Arc<T>>, ReadError> {
-        let fact = self.authority().facts.get::<T>(self.snapshot.at, key).await?;
+        let fact = self.authority().facts.get::<T>(self.snapshot.at, key, None).await?;
         self.record(T::key_of(key).to_key(), fact.as_ref().map(|fact| fact.revision()));
         Ok(fact)
     }
@@ -175,7 +175,7 @@ impl<'a> Reader<'a> {
         company: &Company,
     ) -> Result<Option<Revision>, ReadError> {
         let facts = &self.authority().facts;
-        let impact = facts.get::<ImpactRevision>(self.snapshot.at, &company.created_at).await;
+        let impact = facts.get::<ImpactRevision>(self.snapshot.at, &company.created_at, None).await;
         #[cfg(test)]
         super::transaction::tests::forget_read(&FactKey::Impact(company.created_at));
         Ok(impact?.map(|impact| impact.revision))

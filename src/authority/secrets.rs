@@ -189,7 +189,7 @@ impl Session<'_> {
 
 /// The secret with this public id, its company and its credential. None if one of them does not exist, or
 /// if the secret belongs to an earlier incarnation of the company or the credential (D3).
-async fn find_secret(
+pub(super) async fn find_secret(
     reader: &mut Reader<'_>,
     named: &SecretOf,
     id: &Name,
@@ -230,10 +230,10 @@ pub struct SecretOf {
 }
 
 /// A secret and its owner.
-struct FoundSecret {
-    company: Arc<Company>,
-    credential: Arc<Credential>,
-    secret: Arc<Secret>,
+pub(super) struct FoundSecret {
+    pub(super) company: Arc<Company>,
+    pub(super) credential: Arc<Credential>,
+    pub(super) secret: Arc<Secret>,
 }
 
 /// A new secret, and its public id.

@@ -275,7 +275,7 @@ impl Authority {
     ) -> Result<(Revision, Option<Revision>), AuthorityError> {
         for _ in 0..ATTEMPTS {
             let at = self.facts.view().await?.at;
-            match self.facts.get::<Company>(at, company).await {
+            match self.facts.get::<Company>(at, company, None).await {
                 Ok(found) => return Ok((at, found.map(|company| company.created_at))),
                 Err(error) => self.wait_and_retry(error).await?,
             }

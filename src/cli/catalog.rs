@@ -13,6 +13,7 @@ use super::catalog_file::{format_errors, read_text, read_valid};
 use super::catalog_schema;
 use super::catalog_test::{TestArgs, test};
 use super::client::{Client, ServerArgs, WriteArgs, on_terms, unwrap_response};
+use super::failure;
 use super::output_format::OutputFormat;
 use super::printer::{Printer, Report, count};
 use super::prompt;
@@ -92,6 +93,7 @@ pub async fn catalog(command: CatalogCommand) -> anyhow::Result<bool> {
             let request =
                 ApplyCatalogRequest { yaml, validate_only: true, ..ApplyCatalogRequest::default() };
             let response = unwrap_response(client.catalog.apply_catalog(request).await)?;
+            warn(&response);
             client.printer.print(&response, change.report(&response))?;
             Ok(true)
         }
@@ -108,6 +110,7 @@ async fn apply(file: &Path, yes: bool, write: &WriteArgs) -> anyhow::Result<bool
     let request = on_terms!(write, ApplyCatalogRequest { yaml: yaml });
     if write.dry_run {
         let response = unwrap_response(client.catalog.apply_catalog(request).await)?;
+        warn(&response);
         let line = format!("at revision {}, nothing was changed", response.revision);
         let report = Report::default().line(line).then(change.report(&response));
         client.printer.print(&response, report)?;
@@ -120,8 +123,14 @@ async fn apply(file: &Path, yes: bool, write: &WriteArgs) -> anyhow::Result<bool
         false => confirm_removals(request, current, &change, &mut client).await?,
     };
     let applied = unwrap_response(client.catalog.apply_catalog(request).await)?;
+    warn(&applied);
     client.printer.print(&applied, change.applied_report(&applied))?;
     Ok(true)
+}
+
+/// Prints the warnings about issuers of the new catalog.
+fn warn(response: &ApplyCatalogResponse) {
+    response.warnings.iter().for_each(|warning| failure::warn(warning));
 }
 
 /// Returns the request if it removes nothing, or after the operator confirmed it. The request
@@ -193,12 +202,15 @@ fn validate(file: &Path, output: OutputFormat) -> anyhow::Result<bool> {
     let printer = Printer::new(output)?;
     let (errors, report) = match CatalogFile::parse(&yaml) {
         Ok(read) => {
-            let parts = [
+            let mut parts = vec![
                 count(read.scopes.len() as u64, "scope", "scopes"),
                 count(read.audiences.len() as u64, "audience", "audiences"),
                 count(read.roles.len() as u64, "role", "roles"),
                 count(read.endpoints_by_name.len() as u64, "endpoint", "endpoints"),
             ];
+            if !read.issuers.is_empty() {
+                parts.push(count(read.issuers.len() as u64, "issuer", "issuers"));
+            }
             let summary = format!("{} is a valid catalog: {}", file.display(), parts.join(", "));
             let report = Report::default().line(summary);
             (vec![], report)

@@ -65,6 +65,7 @@ impl CatalogChange {
             &response.changed_roles,
             &response.changed_endpoints,
             &response.changed_titles,
+            &response.changed_issuers,
         ];
         let details = self.agrees(response).then_some(&self.details);
         let name = details.and_then(|details| details.name.as_ref());
@@ -75,8 +76,8 @@ impl CatalogChange {
             let why = match self.is_same {
                 true => "nothing to change: this is the current catalog",
                 false => {
-                    "no scope, audience, role, endpoint or title differs: only the formatting of \
-                     the file does"
+                    "no scope, audience, role, endpoint, issuer or title differs: only the \
+                     formatting of the file does"
                 }
             };
             return Report::default().line(why).fact("revision", revision);
@@ -104,8 +105,8 @@ impl CatalogChange {
         }
     }
 
-    /// What the change removes, as phrases that follow `would`: removed scopes, audiences, roles
-    /// and endpoints, requirements of audiences, and scopes of roles.
+    /// What the change removes, as phrases that follow `would`: removed scopes, audiences, roles,
+    /// endpoints and issuers, requirements of audiences, scopes of roles, and terms of issuers.
     pub(super) fn removals(&self, response: &ApplyCatalogResponse) -> Vec<String> {
         let mut removals = Vec::new();
         let mut add = |what: &str, names: Vec<&str>| {
@@ -124,10 +125,17 @@ impl CatalogChange {
             add("change the roles", roles.iter().map(String::as_str).collect());
             let endpoints = response.removed_endpoints.iter().map(String::as_str);
             add("remove the endpoints", endpoints.collect());
+            let issuers = response.changed_issuers.iter().map(String::as_str);
+            add("change the issuers", issuers.collect());
             return removals;
         }
-        let DifferenceDetails { audiences, roles, endpoints, .. } = &self.details;
-        let parts = [("audience", audiences), ("role", roles), ("endpoint", endpoints)];
+        let DifferenceDetails { audiences, roles, endpoints, issuers, .. } = &self.details;
+        let parts = [
+            ("audience", audiences),
+            ("role", roles),
+            ("endpoint", endpoints),
+            ("issuer", issuers),
+        ];
         for (kind, parts) in parts {
             let removed = parts.iter().filter(|part| part.kind == DifferenceKind::Removed);
             add(&format!("remove the {kind}"), removed.map(|part| part.name.as_str()).collect());
@@ -138,6 +146,8 @@ impl CatalogChange {
         add("change the requirement of the audience", requirements.collect());
         let loses = roles.iter().filter(loses_contents).map(|part| part.name.as_str());
         add("take scopes from the role", loses.collect());
+        let terms = issuers.iter().filter(loses_contents).map(|part| part.name.as_str());
+        add("change the issuer", terms.collect());
         removals
     }
 
@@ -158,6 +168,7 @@ impl CatalogChange {
             && local.changed_roles == response.changed_roles
             && local.changed_endpoints == response.changed_endpoints
             && local.changed_titles.starts_with(&response.changed_titles)
+            && local.changed_issuers == response.changed_issuers
     }
 }
 
@@ -175,6 +186,7 @@ fn names_of_parts(report: Report, response: &ApplyCatalogResponse) -> Report {
         .fact("removed endpoints", response.removed_endpoints.join(", "))
         .fact("changed endpoints", changed.join(", "))
         .fact("changed titles", response.changed_titles.join(" "))
+        .fact("changed issuers", response.changed_issuers.join(" "))
 }
 
 /// The companies and credentials that lose a scope.
@@ -233,7 +245,8 @@ fn more(report: Report, all: u64, shown: usize, singular: &str, plural: &str) ->
 
 /// Tables of all changed parts, with their contents before and after.
 fn parts(report: Report, details: &DifferenceDetails) -> Report {
-    let DifferenceDetails { name: _, titles, scopes, audiences, roles, endpoints } = details;
+    let DifferenceDetails { name: _, titles, scopes, audiences, roles, endpoints, issuers } =
+        details;
     let kind = |part: &PartChange| match part.kind {
         DifferenceKind::Added => Cell::colored(true, "added"),
         DifferenceKind::Removed => Cell::colored(false, "removed"),
@@ -270,6 +283,8 @@ fn parts(report: Report, details: &DifferenceDetails) -> Report {
         endpoints.iter().take(max_rows).map(four),
     );
     let report = with_remaining(report, endpoints)
+        .rows(&["ISSUER", "CHANGE", "WAS", "IS"], issuers.iter().take(max_rows).map(four));
+    let report = with_remaining(report, issuers)
         .rows(&["TITLE OF", "WAS", "IS"], titles.iter().take(max_rows).map(three));
     with_remaining(report, titles)
 }

@@ -5,7 +5,7 @@
 use tonic::Status;
 
 use super::reply;
-use crate::authority::{Answer, Session};
+use crate::authority::Session;
 use crate::proto::*;
 use crate::wire::render::names;
 use crate::wire::{parse, render};
@@ -14,18 +14,17 @@ pub(super) async fn check(
     session: Session<'_>,
     request: CheckRequest,
 ) -> Result<CheckResponse, Status> {
-    let (query, at_least) = parse::check(request, &|aud| session.audience_by_aud(aud))?;
-    Ok(render::check(session.check(&query, at_least).await?))
+    let (request, at_least) = parse::check(request, &|aud| session.audience_by_aud(aud))?;
+    Ok(render::check(session.check(&request, at_least).await?))
 }
 
 pub(super) async fn batch_check(
     session: Session<'_>,
     request: BatchCheckRequest,
 ) -> Result<BatchCheckResponse, Status> {
-    let (queries, at_least) = parse::batch(request, &|aud| session.audience_by_aud(aud))?;
-    let (verdicts, revision) = session.batch_check(&queries, at_least).await?;
-    let response = |verdict| render::check(Answer { verdict, revision });
-    let results = verdicts.into_iter().map(response).collect();
+    let (requests, at_least) = parse::batch(request, &|aud| session.audience_by_aud(aud))?;
+    let (answers, revision) = session.batch_check(&requests, at_least).await?;
+    let results = answers.into_iter().map(render::check).collect();
     Ok(BatchCheckResponse { results, revision: revision.0 })
 }
 
@@ -33,8 +32,8 @@ pub(super) async fn explain_check(
     session: Session<'_>,
     request: ExplainCheckRequest,
 ) -> Result<ExplainCheckResponse, Status> {
-    let (query, at_least) = parse::explain(request, &|aud| session.audience_by_aud(aud))?;
-    let (answer, scopes) = session.explain(&query, at_least).await?;
+    let (request, at_least) = parse::explain(request, &|aud| session.audience_by_aud(aud))?;
+    let (answer, scopes) = session.explain(&request, at_least).await?;
     let scopes = scopes.into_iter().map(render::explanation).collect();
     Ok(ExplainCheckResponse { decision: Some(render::check(answer)), scopes })
 }
@@ -43,8 +42,8 @@ pub(super) async fn list_effective_scopes(
     session: Session<'_>,
     request: ListEffectiveScopesRequest,
 ) -> Result<ListEffectiveScopesResponse, Status> {
-    let query = parse::effective(request, &|aud| session.audience_by_aud(aud))?;
-    let (scopes, revision) = session.effective_scopes(&query).await?;
+    let request = parse::effective(request, &|aud| session.audience_by_aud(aud))?;
+    let (scopes, revision) = session.effective_scopes(&request).await?;
     let scopes = scopes.into_iter().map(render::effective).collect();
     Ok(ListEffectiveScopesResponse { scopes, revision: revision.0 })
 }

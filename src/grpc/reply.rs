@@ -6,6 +6,7 @@
 //! Not here: the resources themselves; see [`crate::wire::render`].
 
 use super::import_position::ImportPosition;
+use super::warnings;
 use crate::authority::api_keys::KeyWritten;
 use crate::authority::consents::{ConsentId, ConsentView};
 use crate::authority::import::ImportSummary;
@@ -105,7 +106,7 @@ pub(super) fn key(written: KeyWritten) -> Option<proto::Key> {
 }
 
 pub(super) fn applied(applied: Applied) -> proto::ApplyCatalogResponse {
-    let Applied { difference, losers, etag, revision } = applied;
+    let Applied { difference, losers, etag, revision, warnings } = applied;
     let difference = difference.bounded();
     let renamed = difference.renamed.iter().map(|scope| proto::RenamedScope {
         old_name: scope.old.to_string(),
@@ -138,5 +139,7 @@ pub(super) fn applied(applied: Applied) -> proto::ApplyCatalogResponse {
         affected_companies: companies.collect(),
         affected_credentials: credentials.collect(),
         changed_titles: difference.changed_titles,
+        changed_issuers: difference.changed_issuers,
+        warnings: warnings::bounded(warnings),
     }
 }

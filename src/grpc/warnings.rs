@@ -1,7 +1,8 @@
 //! Warnings: sentences of a response about names in a change that nothing has yet: roles that the
 //! catalog lacks, and companies that do not exist.
 //!
-//! They are computed after the change is committed. If that fails, the response has no warning.
+//! They are computed after the change is committed. If that fails, the response has no warning. Not
+//! here: the warnings about issuers, which the change of the catalog computes.
 
 use crate::authority::Session;
 use crate::authority::error::AuthorityError;
@@ -34,7 +35,8 @@ pub(super) async fn of_companies(session: &Session<'_>, companies: &[CompanyId])
     bounded(warnings)
 }
 
-fn bounded(mut warnings: Vec<String>) -> Vec<String> {
+/// The first warnings, and how many more there are.
+pub(super) fn bounded(mut warnings: Vec<String>) -> Vec<String> {
     let more = warnings.len().saturating_sub(MAX_WARNINGS);
     if more > 0 {
         warnings.truncate(MAX_WARNINGS);

@@ -1,5 +1,5 @@
 //! Catalog: all that exists on the platform. Scopes and what they imply, audiences, roles,
-//! endpoints. Versioned, applied as one.
+//! endpoints, and the issuers of tokens that it trusts. Versioned, applied as one.
 //!
 //! Not here: ceilings, grants and consents. A catalog change never widens them (D2): they hold
 //! [`ScopeId`]s, and an id that has been assigned to a scope is never assigned to another.
@@ -15,13 +15,15 @@ pub mod schema;
 mod upgrade;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 use jiff::Timestamp;
 
-pub use self::audience::{Audience, AudienceError, ResolvedAudience};
+pub use self::audience::{Audience, AudienceError, MAX_TOKEN_TTL, ResolvedAudience, TOKEN_TTL};
 use self::endpoint::RequestPath;
 use self::file::CatalogFile;
+use self::issuer::Issuer;
 use super::edit::Stamped;
 use super::id::Name;
 use super::revision::Revision;
@@ -47,6 +49,8 @@ pub struct Catalog {
     scopes: HashMap<ScopeId, ScopeNode, RandomState>,
     /// The permissions of each role, closed under implication (D1).
     roles: HashMap<Name, ScopeMap<Reach>>,
+    /// The issuers by name and by alias. Only an operator adds them, as [`ScopeIdMap`] says.
+    issuers: HashMap<Box<str>, Arc<Issuer>, RandomState>,
     last_id: u32,
 }
 
@@ -176,6 +180,11 @@ impl Catalog {
                 entry.implied_by = by;
             }
         }
+        let spellings = file.issuers.values().flat_map(|issuer| {
+            let all = [&issuer.name].into_iter().chain(&issuer.aliases);
+            all.map(|spelling| (spelling.clone(), Arc::clone(issuer)))
+        });
+        let issuers = spellings.collect();
         let mut catalog = Self {
             revision,
             yaml,
@@ -184,6 +193,7 @@ impl Catalog {
             ids,
             scopes,
             roles: HashMap::new(),
+            issuers,
             last_id,
         };
         let roles = catalog.file.roles.iter();
@@ -325,6 +335,17 @@ impl Catalog {
     #[must_use]
     pub fn endpoint(&self, method: &str, path: &RequestPath) -> Option<&endpoint::Endpoint> {
         self.file.endpoints.find(method, path)
+    }
+
+    /// The issuer of tokens with this `iss`, which is its name or one of its aliases (T8).
+    #[must_use]
+    pub fn issuer(&self, iss: &str) -> Option<&Arc<Issuer>> {
+        self.issuers.get(iss)
+    }
+
+    /// Every issuer, sorted by name.
+    pub fn issuers(&self) -> impl Iterator<Item = &Arc<Issuer>> {
+        self.file.issuers.values()
     }
 
     /// What this catalog in force decides otherwise than in a version before the present rules for

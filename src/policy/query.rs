@@ -2,6 +2,7 @@
 
 use super::catalog::endpoint::RequestPath;
 use super::cause::Cause;
+use super::client_credential::ClientCredential;
 use super::id::{CompanyId, CredentialId, Name, UserId};
 use super::scope::Scope;
 #[cfg(doc)]
@@ -85,6 +86,54 @@ impl Query {
     #[must_use]
     pub fn on_behalf_of(&self) -> Option<&UserId> {
         self.user.as_ref().or_else(|| self.token_facts()?.user.as_ref())
+    }
+}
+
+/// A client that proves who it is by what it presents, and what the request says of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Client {
+    /// What it presents.
+    pub presented: ClientCredential,
+    /// The company that the request names, if any.
+    pub company: Option<CompanyId>,
+    /// The credential that the request names, if any.
+    pub credential: Option<CredentialId>,
+}
+
+/// The request of one check as it was received. If it has a client, the client's credential completes the
+/// query: its subject, its token and its user. Until then the query is denied.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// The query.
+    pub query: Query,
+    /// The client, if it proves itself who it is.
+    pub client: Option<Client>,
+}
+
+impl From<Query> for Request {
+    fn from(query: Query) -> Self {
+        Self { query, client: None }
+    }
+}
+
+/// A borrowed [`Request`].
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a> {
+    /// The query.
+    pub query: &'a Query,
+    /// The client, if it proves itself who it is.
+    pub client: Option<&'a Client>,
+}
+
+impl<'a> From<&'a Query> for Asked<'a> {
+    fn from(query: &'a Query) -> Self {
+        Self { query, client: None }
+    }
+}
+
+impl<'a> From<&'a Request> for Asked<'a> {
+    fn from(request: &'a Request) -> Self {
+        Self { query: &request.query, client: request.client.as_ref() }
     }
 }
 

@@ -44,6 +44,14 @@ macro_rules! reasons {
     };
 }
 
+impl Reason {
+    /// Whether the token is what the call fails by.
+    #[must_use]
+    pub fn is_of_token(self) -> bool {
+        (Self::TokenRequired..=Self::TokenAudienceMismatch).contains(&self)
+    }
+}
+
 reasons! {
     EndpointUnknown, 404, "not_found",
         "No such endpoint. Check the method and the path in the API reference.";

@@ -29,7 +29,9 @@ pub enum SecretKind {
 }
 
 impl SecretKind {
-    fn prefix(self) -> &'static str {
+    /// What a secret of this kind begins with.
+    #[must_use]
+    pub fn prefix(self) -> &'static str {
         match self {
             Self::Credential => "sgs_",
             Self::Key => "sgk_",

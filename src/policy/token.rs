@@ -44,6 +44,12 @@ impl PresentedToken {
     }
 }
 
+impl From<Token> for PresentedToken {
+    fn from(token: Token) -> Self {
+        Self::Stated(token)
+    }
+}
+
 /// A token whose signature is right, and that has the form and the claims that its issuer's entry asks
 /// for. It is a fact and not a verdict: its times, its audience, its company, its user and its scopes are
 /// compared in each decision (T21).
@@ -103,6 +109,12 @@ pub enum TokenAudience {
         /// The values.
         values: Option<Vec<Box<str>>>,
     },
+}
+
+impl From<&str> for TokenAudience {
+    fn from(stated: &str) -> Self {
+        Self::Stated(stated.to_owned())
+    }
 }
 
 impl Default for TokenAudience {

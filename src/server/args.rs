@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::listen_address;
+use crate::authority::token_cache::DEFAULT_TOKEN_CACHE_ENTRIES;
 use crate::observe::log::LogFormat;
 use crate::policy::catalog::file::duration;
 use crate::policy::catalog::file::duration_or_zero;
@@ -64,7 +65,7 @@ pub struct ServeArgs {
     #[arg(long, env = "SCOPEGATE_CATALOG", value_name = "FILE")]
     pub catalog: Option<PathBuf>,
 
-    /// Let the catalog file remove scopes and audiences from the platform.
+    /// Let the catalog file remove scopes, audiences and issuers from the platform.
     #[arg(long, env = "SCOPEGATE_ALLOW_CATALOG_REMOVALS")]
     pub allow_catalog_removals: bool,
 
@@ -98,14 +99,32 @@ pub struct ServeArgs {
     #[arg(long, env = "SCOPEGATE_TLS_CLIENT_CA", value_name = "FILE", requires = "tls_cert")]
     pub tls_client_ca: Option<PathBuf>,
 
-    /// How many facts (companies, credentials) to keep in memory, of about 1 KiB each. In addition,
-    /// each worker keeps up to half as many. Default: a quarter of the memory that the process may
-    /// use holds all of them; 50 000 at least, 4 000 000 at most.
+    /// The directory of the key sets (JWKS) that issuers of the catalog name by `jwks_file`. Its files
+    /// are read again when they change.
+    #[arg(long, env = "SCOPEGATE_JWKS_DIR", value_name = "DIR")]
+    pub jwks_dir: Option<PathBuf>,
+
+    /// The CAs that the `jwks_url` of issuers is verified by, in PEM. The file is read again within a
+    /// minute. Default: the CAs of this machine, or those of `SSL_CERT_FILE`.
+    #[arg(long, env = "SCOPEGATE_JWKS_CA", value_name = "FILE")]
+    pub jwks_ca: Option<PathBuf>,
+
+    /// How many facts (companies, credentials) to keep in memory, of about 1 KiB each.
+    /// Default: a quarter of the memory that the process may use holds all of them; 50 000 at
+    /// least, 4 000 000 at most.
     #[arg(
         long, env = "SCOPEGATE_CACHE_ENTRIES", value_name = "N",
         value_parser = clap::value_parser!(u64).range(1..)
     )]
     pub cache_entries: Option<u64>,
+
+    /// How many verified access tokens to keep in memory, of about 1 KiB each. 0 keeps none: then the
+    /// signature of a token is verified in each check.
+    #[arg(
+        long, env = "SCOPEGATE_TOKEN_CACHE_ENTRIES", value_name = "N",
+        default_value_t = DEFAULT_TOKEN_CACHE_ENTRIES
+    )]
+    pub token_cache_entries: u64,
 
     /// Also serve metrics for Prometheus at http://ADDRESS/metrics.
     #[arg(

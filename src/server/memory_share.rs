@@ -2,8 +2,6 @@
 //!
 //! Not here: how the memory of calls is counted; see [`crate::metrics::memory_budget`].
 
-use std::num::NonZeroUsize;
-
 use sysinfo::{Process, ProcessRefreshKind, ProcessesToUpdate, System, get_current_pid};
 
 /// The approximate memory of a cached fact, in bytes.
@@ -24,19 +22,20 @@ pub struct MemoryShare {
 }
 
 impl MemoryShare {
-    /// The sizes for a process with this many workers: a quarter of its memory for facts, a
+    /// The sizes for this process: a quarter of its memory for facts and this many verified tokens, a
     /// thirty-second for pages, which take twice as much in memory as on disk, and a sixteenth for
     /// calls. Each is kept within useful limits.
     #[must_use]
-    pub fn for_workers(workers: NonZeroUsize) -> Self {
-        Self::of(allowed(), workers)
+    pub fn of_process(tokens: u64) -> Self {
+        Self::of(allowed(), tokens)
     }
 
-    fn of(memory: u64, workers: NonZeroUsize) -> Self {
-        // In addition to the shared cache, each worker may cache half as many facts.
-        let halves = 2 + workers.get() as u64;
+    fn of(memory: u64, tokens: u64) -> Self {
+        // A fact and a token take about the same memory.
         Self {
-            cache_entries: (memory / 4 / FACT_BYTES * 2 / halves).clamp(50_000, 4_000_000),
+            cache_entries: (memory / 4 / FACT_BYTES)
+                .saturating_sub(tokens)
+                .clamp(50_000, 4_000_000),
             page_cache_mib: u32::try_from(memory / (32 << 20)).unwrap_or(u32::MAX).clamp(64, 512),
             call_memory: (memory / 16).max(CALL_MEMORY_MIN),
         }
@@ -64,17 +63,14 @@ mod tests {
 
     #[test]
     fn sizes_grow_with_memory_within_limits() {
-        let of = |mib: u64, cores| {
-            let cores = NonZeroUsize::new(cores).expect("some");
-            let MemoryShare { cache_entries, page_cache_mib, .. } =
-                MemoryShare::of(mib << 20, cores);
+        let of = |mib: u64| {
+            let MemoryShare { cache_entries, page_cache_mib, .. } = MemoryShare::of(mib << 20, 0);
             (cache_entries, page_cache_mib)
         };
-        assert_eq!(of(0, 1), (50_000, 64));
-        assert_eq!(of(512, 2), (65_536, 64));
-        assert_eq!(of(4 << 10, 2), (524_288, 128));
-        assert_eq!(of(4 << 10, 14), (131_072, 128), "more workers cache more for themselves");
-        assert_eq!(of(1 << 20, 16), (4_000_000, 512));
+        assert_eq!(of(0), (50_000, 64));
+        assert_eq!(of(512), (131_072, 64));
+        assert_eq!(of(4 << 10), (1_048_576, 128));
+        assert_eq!(of(1 << 20), (4_000_000, 512));
     }
 
     #[test]

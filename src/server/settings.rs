@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::args::{Retention, ServeArgs};
 use super::memory_share::MemoryShare;
+use crate::transport::jwks::JwksSettings;
 use crate::transport::settings::{
     ConnectionLimits, DecisionLogSettings, OtlpSettings, Settings, TlsFiles,
 };
@@ -17,6 +18,7 @@ pub(super) fn settings(args: &ServeArgs) -> Settings {
         listen: args.listen,
         worker_threads: args.worker_threads,
         tls: tls_files(args),
+        jwks: JwksSettings { ca: args.jwks_ca.clone(), dir: args.jwks_dir.clone() },
         max_connections: count(args.max_connections),
         connection: connection_limits(args),
         stall_timeout: seconds(args.stall_timeout),
@@ -25,8 +27,7 @@ pub(super) fn settings(args: &ServeArgs) -> Settings {
         key_rate_limit: args.key_rate_limit,
         max_message_bytes: count(args.max_message_bytes),
         max_header_bytes: count(args.max_header_bytes),
-        call_memory: call_memory
-            .unwrap_or_else(|| MemoryShare::for_workers(args.worker_threads).call_memory),
+        call_memory: call_memory.unwrap_or_else(|| MemoryShare::of_process(0).call_memory),
         watch_heartbeat: seconds(args.watch_heartbeat),
         metrics: args.metrics,
         decision_log: args.decision_log.clone().map(|path| DecisionLogSettings {

@@ -7,7 +7,6 @@
 //! [`super::activity`].
 
 use std::future::poll_fn;
-use std::hash::BuildHasher;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -30,6 +29,7 @@ use super::settings::ConnectionLimits;
 use super::stall_timer::StallTimer;
 use super::tls;
 use crate::grpc::peer::Peer;
+use crate::metrics::jitter::jittered;
 use crate::observe::connection_events::EndReason;
 
 /// How many reset streams of a connection may wait to be accepted. A client above the limit only
@@ -100,7 +100,7 @@ async fn serve<I: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     phase: watch::Receiver<Phase>,
 ) {
     let limits = ConnectionLimits {
-        age: service.connection_limits.age.map(jitter),
+        age: service.connection_limits.age.map(jittered),
         ..service.connection_limits
     };
     let events = Arc::clone(&service.connection_events);
@@ -189,10 +189,4 @@ async fn linger(mut connection: impl AsyncRead + Unpin) {
     let mut unread = [0; 4096];
     let read = async { while connection.read(&mut unread).await.is_ok_and(|count| count > 0) {} };
     tokio::time::timeout(LINGER_TIMEOUT, read).await.ok();
-}
-
-/// A time that varies by a tenth, so that connections made together do not end together.
-fn jitter(time: Duration) -> Duration {
-    let random = foldhash::quality::RandomState::default().hash_one(());
-    time.mul_f64(0.9 + (random % 1_000) as f64 / 5_000.0)
 }

@@ -48,7 +48,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(500);
 /// The name of the task that reads them.
 const WATCH_TASK: &str = "tls_watch";
 /// The limit of a file, in bytes.
-const MAX_FILE_BYTES: u64 = 1 << 20;
+pub(super) const MAX_FILE_BYTES: u64 = 1 << 20;
 /// The only ALPN protocol of the server.
 const HTTP_2: &[u8] = b"h2";
 
@@ -203,9 +203,11 @@ impl TlsFiles {
     fn read(&self) -> Result<TlsContents, String> {
         let client_ca = self.client_ca.as_ref();
         Ok(TlsContents {
-            cert: read("--tls-cert", &self.cert)?,
-            key: read("--tls-key", &self.key)?,
-            client_ca: client_ca.map(|path| read("--tls-client-ca", path)).transpose()?,
+            cert: read("--tls-cert", &self.cert, MAX_FILE_BYTES)?,
+            key: read("--tls-key", &self.key, MAX_FILE_BYTES)?,
+            client_ca: client_ca
+                .map(|path| read("--tls-client-ca", path, MAX_FILE_BYTES))
+                .transpose()?,
         })
     }
 
@@ -263,14 +265,14 @@ impl TlsFiles {
     }
 }
 
-fn read(flag: &str, path: &Path) -> Result<Vec<u8>, String> {
+/// Reads a file of at most `limit` bytes. The error is a sentence.
+pub(super) fn read(flag: &str, path: &Path, limit: u64) -> Result<Vec<u8>, String> {
     let wrong = |what: &str| format!("{flag} {}: {what}", path.display());
     let mut contents = Vec::new();
-    let read =
-        File::open(path).and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_end(&mut contents));
+    let read = File::open(path).and_then(|file| file.take(limit + 1).read_to_end(&mut contents));
     read.map_err(|error| wrong(&error.kind().to_string()))?;
-    if contents.len() as u64 > MAX_FILE_BYTES {
-        return Err(wrong(&format!("has more than {MAX_FILE_BYTES} bytes")));
+    if contents.len() as u64 > limit {
+        return Err(wrong(&format!("has more than {limit} bytes")));
     }
     Ok(contents)
 }
@@ -285,7 +287,8 @@ fn certificates(contents: &[u8]) -> Result<Vec<CertificateDer<'static>>, &'stati
     Ok(certificates)
 }
 
-fn roots(pem: &[u8]) -> Result<RootCertStore, &'static str> {
+/// The CAs of a file. The error is the predicate of a sentence.
+pub(super) fn roots(pem: &[u8]) -> Result<RootCertStore, &'static str> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates(pem)? {
         roots.add(certificate).map_err(|_| "holds a certificate that cannot be read")?;

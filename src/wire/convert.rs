@@ -4,7 +4,7 @@
 //! Not here: another parser; every field is read by [`super::parse`] and [`super::validate`].
 
 use super::parse;
-use super::validate::{FieldValidator, InvalidRequest};
+use super::validate::{FieldValidator, InvalidRequest, malformed};
 use crate::policy::change::{Author, Change, ChangeKind, FieldChange};
 use crate::policy::query::Query;
 use crate::policy::revision::Revision;
@@ -16,7 +16,14 @@ use crate::proto;
 /// A field is malformed.
 pub(crate) fn query_from_proto(check: proto::CheckRequest) -> Result<Query, InvalidRequest> {
     // A command has the catalog's `aud` strings only as a part of its own facts.
-    parse::check(check, &|_| None).map(|(query, _)| query)
+    let (request, _) = parse::check(check, &|_| None)?;
+    match request.client {
+        None => Ok(request.query),
+        Some(_) => Err(malformed(
+            "bearer_token",
+            "is verified by a server; here, give the facts of the token",
+        )),
+    }
 }
 
 /// A change of the audit log.

@@ -4,11 +4,11 @@
 
 use jiff::Timestamp;
 
-use crate::authority::Answer;
 use crate::authority::api_keys::KeyView;
 use crate::authority::consents::{ConsentId, ConsentView};
 use crate::authority::impact::Affected;
 use crate::authority::secrets::Verification;
+use crate::authority::{Answer, ProvenClient};
 use crate::policy::caller::Caller;
 use crate::policy::catalog::Reach;
 use crate::policy::cause::Cause;
@@ -27,6 +27,13 @@ use crate::proto;
 #[must_use]
 pub fn check(answer: Answer) -> proto::CheckResponse {
     let revision = answer.revision.0;
+    let (company_id, credential_id, user_id) = match answer.client {
+        None => Default::default(),
+        Some(ProvenClient { company, credential, user }) => {
+            let user = user.map(|user| user.to_string()).unwrap_or_default();
+            (company.to_string(), credential.to_string(), user)
+        }
+    };
     match answer.verdict {
         Verdict::Allowed { reach } => proto::CheckResponse {
             decision: proto::Decision::Allowed.into(),
@@ -37,9 +44,9 @@ pub fn check(answer: Answer) -> proto::CheckResponse {
             error: String::new(),
             message: String::new(),
             revision,
-            company_id: String::new(),
-            credential_id: String::new(),
-            user_id: String::new(),
+            company_id,
+            credential_id,
+            user_id,
         },
         Verdict::Denied { reason, fault, missing } => proto::CheckResponse {
             decision: proto::Decision::Denied.into(),
@@ -50,9 +57,9 @@ pub fn check(answer: Answer) -> proto::CheckResponse {
             error: reason.error().to_owned(),
             message: Cause { reason, fault }.message().to_owned(),
             revision,
-            company_id: String::new(),
-            credential_id: String::new(),
-            user_id: String::new(),
+            company_id,
+            credential_id,
+            user_id,
         },
     }
 }

@@ -15,8 +15,10 @@ use crate::policy::catalog::AudienceError;
 use crate::policy::catalog::endpoint::RequestPath;
 use crate::policy::catalog::file::MAX_AUDIENCE_LEN;
 use crate::policy::catalog::file::is_method;
+use crate::policy::client_credential::ClientCredential;
 use crate::policy::id::{CompanyId, CredentialId, Name, UserId};
-use crate::policy::query::{Query, Requirement, Subject};
+use crate::policy::query::{Client, Query, Request, Requirement, Subject};
+use crate::policy::reason::Reason;
 use crate::policy::revision::Revision;
 use crate::policy::scope::Scope;
 use crate::policy::text;
@@ -27,6 +29,8 @@ use crate::proto;
 pub const MAX_CHECK_SCOPES: usize = 1_000;
 /// The most checks of a batch.
 pub const MAX_CHECKS: usize = 1_000;
+/// The most distinct credentials of clients in a batch (T37).
+pub const MAX_CLIENT_CREDENTIALS: usize = 100;
 /// The most companies and credentials of one message of an import.
 pub const MAX_IMPORTED: usize = 1_000;
 /// The most roles of a user.
@@ -314,6 +318,46 @@ pub(crate) struct RawWriteOptions {
     pub(crate) on_behalf_of: String,
 }
 
+/// The fields of a check that say for whom it is decided, before validation.
+pub(crate) struct RawSubject {
+    pub(crate) company: String,
+    pub(crate) credential: String,
+    pub(crate) token: Option<proto::Token>,
+    pub(crate) bearer_token: Option<String>,
+    pub(crate) authorization: Option<String>,
+}
+
+/// For whom a check is decided.
+pub(crate) enum AskedSubject {
+    /// The request states it.
+    Stated { company: CompanyId, credential: CredentialId, token: Option<PresentedToken> },
+    /// A client proves it.
+    Client(Client),
+}
+
+impl AskedSubject {
+    /// The request of a check for this subject.
+    pub(crate) fn request(
+        self,
+        needs: Requirement,
+        audience: Option<Name>,
+        user: Option<UserId>,
+        owner: Option<UserId>,
+    ) -> Request {
+        let query = |subject, token| Query { subject, needs, audience, token, user, owner };
+        match self {
+            Self::Stated { company, credential, token } => Request {
+                query: query(Subject::Known { company, credential }, token),
+                client: None,
+            },
+            Self::Client(client) => {
+                let unproven = Subject::Unproven(Reason::TokenRequired.into());
+                Request { query: query(unproven, None), client: Some(client) }
+            }
+        }
+    }
+}
+
 /// Finds the audience that has this `aud` string, if there is one.
 pub(crate) type Auds<'a> = &'a dyn Fn(&str) -> Option<Name>;
 
@@ -322,9 +366,14 @@ impl FieldValidator {
         &mut self,
         request: proto::CheckRequest,
         auds: Auds<'_>,
-    ) -> Option<(Query, Revision)> {
-        let company = self.company(request.company_id);
-        let credential = self.credential(request.credential_id);
+    ) -> Option<(Request, Revision)> {
+        let subject = self.subject(RawSubject {
+            company: request.company_id,
+            credential: request.credential_id,
+            token: request.token,
+            bearer_token: request.bearer_token,
+            authorization: request.authorization,
+        });
         let needs = match request.endpoint {
             Some(_) if !request.scopes.is_empty() => {
                 self.wrong("endpoint", "must not be set together with `scopes`: set one of them");
@@ -346,14 +395,39 @@ impl FieldValidator {
             }
         };
         let audience = self.audience(&request.audience, auds);
-        let token = request.token.map(|token| self.token(token));
         let user = self.user("user_id", request.user_id);
         let owner = self.user("resource_owner_id", request.resource_owner_id);
         let at_least = Revision(request.at_least_revision);
-        let (company, credential, needs) = (company?, credential?, needs?);
-        let subject = Subject::Known { company, credential };
-        let token = token.map(PresentedToken::Stated);
-        Some((Query { subject, needs, audience, token, user, owner }, at_least))
+        let request = |subject: AskedSubject, needs| subject.request(needs, audience, user, owner);
+        Some((request(subject?, needs?), at_least))
+    }
+
+    /// For whom a request asks. A client that presents a credential may leave out its ids.
+    pub(crate) fn subject(&mut self, raw: RawSubject) -> Option<AskedSubject> {
+        let RawSubject { company, credential, token, bearer_token, authorization } = raw;
+        let set = [
+            ("token", token.is_some()),
+            ("bearer_token", bearer_token.is_some()),
+            ("authorization", authorization.is_some()),
+        ];
+        for (field, _) in set.into_iter().filter(|(_, is_set)| *is_set).skip(1) {
+            self.wrong(field, "must not be set together with another one of `token`, `bearer_token` and `authorization`: set one of them");
+        }
+        let token = token.map(|token| self.token(token));
+        let bearer_token = bearer_token.map(ClientCredential::bearer_token);
+        let authorization = || authorization.map(|header| ClientCredential::authorization(&header));
+        let Some(presented) = bearer_token.or_else(authorization) else {
+            let (company, credential) = (self.company(company), self.credential(credential));
+            let token = token.map(PresentedToken::Stated);
+            return Some(AskedSubject::Stated {
+                company: company?,
+                credential: credential?,
+                token,
+            });
+        };
+        let company = (!company.is_empty()).then(|| self.company(company)).flatten();
+        let credential = (!credential.is_empty()).then(|| self.credential(credential)).flatten();
+        Some(AskedSubject::Client(Client { presented, company, credential }))
     }
 
     pub(crate) fn audience(&mut self, text: &str, auds: Auds<'_>) -> Option<Name> {

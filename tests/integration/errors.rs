@@ -24,7 +24,7 @@ use scopegate::policy::credential::AboveCeiling;
 use scopegate::policy::decision::Verdict;
 use scopegate::policy::id::{CompanyId, CredentialId, Name, UserId};
 use scopegate::policy::keyring::AuthenticationError;
-use scopegate::policy::query::{Query, Requirement};
+use scopegate::policy::query::{Query, Requirement, Subject};
 use scopegate::policy::reason::Reason;
 use scopegate::policy::revision::Revision;
 use scopegate::policy::scope::Scope;
@@ -387,7 +387,7 @@ fn answers() -> Vec<Answer> {
         missing: scopes(2, 4),
     });
     let verdicts = allowed.into_iter().chain(denied);
-    verdicts.map(|verdict| Answer { verdict, revision: Revision(7) }).collect()
+    verdicts.map(|verdict| Answer { verdict, revision: Revision(7), client: None }).collect()
 }
 
 #[tokio::test]
@@ -410,8 +410,10 @@ async fn two_renderers_of_the_same_question_agree() {
     };
     session.create_credential(&new, &WriteOptions::default()).await.expect("created");
     let query = |company: &str, scope: Scope, audience: Option<&str>| Query {
-        company: CompanyId::parse(company).expect("an id"),
-        credential: credential(),
+        subject: Subject::Known {
+            company: CompanyId::parse(company).expect("an id"),
+            credential: credential(),
+        },
         needs: Requirement::Scopes(vec![scope]),
         audience: audience.map(|name| Name::parse(name).expect("a name")),
         token: None,

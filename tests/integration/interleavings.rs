@@ -1,5 +1,5 @@
 //! Interleavings: the cache protocol under the interleavings that shuttle explores. The test compiles
-//! the same files that the server runs, with locks and atomics of the test scheduler.
+//! the same file that the server runs, with locks and atomics of the test scheduler.
 //!
 //! A writer changes a store of two facts: it applies, replaces and publishes as the storage engine
 //! does. Readers read both facts meanwhile, and another thread evicts entries. No single revision has
@@ -7,20 +7,13 @@
 //! was published before it began.
 use std::collections::HashMap;
 
+use shuttle::rand::{Rng, thread_rng};
 use shuttle::sync::Arc;
 use shuttle::thread;
 
 #[allow(dead_code, unused_imports, reason = "a file of the server")]
 #[path = "../../src/authority/coherence.rs"]
 mod coherence;
-
-#[allow(dead_code, reason = "a file of the server")]
-#[path = "../../src/authority/l1_cache.rs"]
-mod l1_cache;
-
-#[allow(dead_code, reason = "a file of the server")]
-#[path = "../../src/authority/change_stamps.rs"]
-mod change_stamps;
 
 /// The module that `coherence` imports as `super::sync`.
 mod sync {
@@ -33,7 +26,6 @@ mod sync {
 }
 
 use coherence::{CacheCoherence, CoherentMap, Entry};
-use l1_cache::L1Cache;
 use scopegate::policy::revision::Revision;
 use sync::{Mutex, lock};
 
@@ -79,6 +71,11 @@ impl CoherentMap for TestMap {
         }
         output
     }
+
+    fn takes_absences(&self) -> bool {
+        // At random, so that schedules with both are explored.
+        thread_rng().gen_bool(0.5)
+    }
 }
 
 /// The cache and the store. A fact that is not in the store does not exist.
@@ -90,10 +87,7 @@ struct World {
 impl World {
     fn new(first: [Option<bool>; 2]) -> Self {
         let fact = |open: Option<bool>| Mutex::new(open.map(|open| (Revision(1), open)));
-        Self {
-            coherence: CacheCoherence::new(TestMap::new(), Revision(1), 2),
-            store: first.map(fact),
-        }
+        Self { coherence: CacheCoherence::new(TestMap::new(), Revision(1)), store: first.map(fact) }
     }
 
     /// Commits one batch, in the order of the storage engine's writer.
@@ -118,29 +112,11 @@ impl World {
         })
     }
 
-    /// A fact at a published revision, from the L1 cache if it is there.
-    fn get_for_core(
-        &self,
-        l1: &L1Cache<Key, Fact>,
-        at: Revision,
-        key: Key,
-    ) -> Result<Option<Fact>, Revision> {
-        let stamps = &self.coherence.stamps;
-        let hash = stamps.hash(&key);
-        if let Some(fact) = l1.get(stamps, at, hash, &key) {
-            return Ok(Some(fact));
-        }
-        let entry = self.read(key);
-        let fact = entry.clone().at(at)?;
-        l1.insert(hash, || key, entry, at);
-        Ok(fact)
-    }
-
     /// Reads both facts at one published revision, as a check does.
-    fn check(&self, l1: &L1Cache<Key, Fact>) -> (Revision, [Option<bool>; 2]) {
+    fn check(&self) -> (Revision, [Option<bool>; 2]) {
         loop {
             let at = self.coherence.published();
-            let facts = [self.get_for_core(l1, at, 0), self.get_for_core(l1, at, 1)];
+            let facts = [self.read(0).at(at), self.read(1).at(at)];
             let youngest = match facts {
                 [Ok(a), Ok(b)] => return (at, [a, b].map(|fact| fact.map(|(_, open)| open))),
                 [Err(a), Err(b)] => a.max(b),
@@ -166,8 +142,6 @@ type Batches = &'static [(u64, &'static [(Key, u64, Option<bool>)])];
 fn explore(history: History, batches: Batches, schedules: usize) {
     let scenario = move || {
         let world = Arc::new(World::new(history[1]));
-        // Both readers share one L1 cache, which is harder than one for each.
-        let l1 = Arc::new(L1Cache::new(2));
         let mut threads = Vec::new();
         threads.push(thread::spawn({
             let world = Arc::clone(&world);
@@ -178,12 +152,12 @@ fn explore(history: History, batches: Batches, schedules: usize) {
             move || [0, 1, 0, 1].into_iter().for_each(|key| world.coherence.map.evict(key))
         }));
         for _ in 0..2 {
-            let (world, l1) = (Arc::clone(&world), Arc::clone(&l1));
+            let world = Arc::clone(&world);
             threads.push(thread::spawn(move || {
                 let mut last = Revision::ZERO;
                 for _ in 0..2 {
                     let before = world.coherence.published();
-                    let (at, facts) = world.check(&l1);
+                    let (at, facts) = world.check();
                     let expected = history[usize::try_from(at.0).expect("small")];
                     assert_eq!(facts, expected, "the facts of revision {at}");
                     assert!(at >= before && at >= last, "every acknowledged change is seen");
@@ -192,7 +166,7 @@ fn explore(history: History, batches: Batches, schedules: usize) {
             }));
         }
         threads.into_iter().for_each(|thread| thread.join().expect("no thread panicked"));
-        let (_, facts) = world.check(&l1);
+        let (_, facts) = world.check();
         assert_eq!(facts, *history.last().expect("an end"), "the last revision is seen");
     };
     shuttle::check_random(scenario, schedules);

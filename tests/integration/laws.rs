@@ -20,7 +20,7 @@ use scopegate::policy::credential::{Credential, GrantContext, GrantState};
 use scopegate::policy::decision::{Facts, Layer, Verdict, decide, effective, explain};
 use scopegate::policy::edit::{Edit, Stamped};
 use scopegate::policy::id::{CompanyId, CredentialId, Name, UserId};
-use scopegate::policy::query::{Query, Requirement};
+use scopegate::policy::query::{Query, Requirement, Subject};
 use scopegate::policy::reason::Reason;
 use scopegate::policy::revision::Revision;
 use scopegate::policy::scope::{Scope, ScopeId};
@@ -142,6 +142,7 @@ impl World {
 
     fn facts(&self) -> Facts<'_> {
         Facts {
+            ambiguous_subject: false,
             catalog: &self.catalog,
             company: Some(&self.company),
             credential: Some(&self.credential),
@@ -179,8 +180,10 @@ fn strings(scopes: &[Scope]) -> Vec<String> {
 
 fn query(names: &[&str], audience: Option<&str>) -> Query {
     Query {
-        company: CompanyId::parse("acme").expect("an id"),
-        credential: CredentialId::parse("hr").expect("an id"),
+        subject: Subject::Known {
+            company: CompanyId::parse("acme").expect("an id"),
+            credential: CredentialId::parse("hr").expect("an id"),
+        },
         needs: Requirement::Scopes(names.iter().map(|name| scope(name)).collect()),
         audience: audience.map(|name| Name::parse(name).expect("a name")),
         token: None,
@@ -479,7 +482,7 @@ fn d16_a_token_may_be_ahead_by_the_audiences_skew_and_nothing_else_may() {
     let mut world = World::new(&yaml, None);
     world.grant(&["a"]);
     let fault = |token: Token, seconds: i64| {
-        let query = Query { token: Some(token), ..query(&["a"], Some("app")) };
+        let query = Query { token: Some(token.into()), ..query(&["a"], Some("app")) };
         let facts = Facts { now: at(seconds), ..world.facts() };
         match decide(&query, facts).expect("an audience") {
             Verdict::Allowed { .. } => None,
@@ -501,9 +504,9 @@ fn d16_a_token_may_be_ahead_by_the_audiences_skew_and_nothing_else_may() {
     let ageless = Token { issued_at: None, ..token(&["a"]) };
     assert_eq!(fault(ageless.clone(), 120), Some(DenialCause::IssueTimeMissing));
     assert_eq!(fault(ageless, 150), Some(DenialCause::Ended), "what a new token mends comes first");
-    let unnamed = Token { audience: String::new(), ..token(&["a"]) };
+    let unnamed = Token { audience: "".into(), ..token(&["a"]) };
     assert_eq!(fault(unnamed, 120), Some(DenialCause::AudienceMissing));
-    let other = Token { audience: "asking".to_owned(), ..token(&["a"]) };
+    let other = Token { audience: "asking".into(), ..token(&["a"]) };
     assert_eq!(fault(other, 120), Some(DenialCause::OtherAudience));
 }
 
@@ -514,8 +517,8 @@ fn d16_an_audience_is_named_by_its_name_and_by_its_aud() {
     let mut world = World::new(&yaml, None);
     world.grant(&["a"]);
     let ask = |named: &str, audience: &str| {
-        let token = Token { audience: named.to_owned(), ..token(&["a"]) };
-        let query = Query { token: Some(token), ..query(&["a"], Some(audience)) };
+        let token = Token { audience: named.into(), ..token(&["a"]) };
+        let query = Query { token: Some(token.into()), ..query(&["a"], Some(audience)) };
         decide(&query, Facts { now: at(120), ..world.facts() })
     };
     let allowed = Ok(Verdict::Allowed { reach: Reach::All });
@@ -564,7 +567,9 @@ fn user(roles: &[&str]) -> User {
 
 fn token(scopes: &[&str]) -> Token {
     Token {
-        audience: "app".to_owned(),
+        not_before: None,
+        clock_skew: None,
+        audience: "app".into(),
         scopes: scopes.iter().map(|name| scope(name)).collect(),
         issued_at: Some(at(100)),
         expires_at: Some(at(150)),
@@ -580,7 +585,7 @@ fn d15_a_token_is_invalid_before_it_is_expired_before_it_is_anothers() {
     let own = token(&["a"]);
     let reason = |token: &Token, seconds: i64, user: Option<&str>| {
         let user = user.map(|id| UserId::parse(id).expect("an id"));
-        let query = Query { token: Some(token.clone()), user, ..query(&["a"], Some("app")) };
+        let query = Query { token: Some(token.clone().into()), user, ..query(&["a"], Some("app")) };
         let known = self::user(&["all"]);
         let facts = Facts { now: at(seconds), user: Some(&known), ..world.facts() };
         match decide(&query, facts).expect("an audience") {
@@ -609,7 +614,7 @@ fn d15_a_token_is_invalid_before_it_is_expired_before_it_is_anothers() {
     let ageless = Token { issued_at: None, ..own.clone() };
     assert_eq!(reason(&ageless, 120, None), Some(Reason::TokenExpired), "of any age");
     for other in ["", "open", "App"] {
-        let token = Token { audience: other.to_owned(), ..own.clone() };
+        let token = Token { audience: other.into(), ..own.clone() };
         assert_eq!(reason(&token, 120, None), Some(Reason::TokenAudienceMismatch), "{other}");
         assert_eq!(reason(&token, 150, None), Some(Reason::TokenExpired), "{other}");
     }
@@ -800,11 +805,23 @@ fn d13_checks_share_facts_only_with_equal_subjects() {
     let one = Query { user: Some(ada()), ..query(&["a"], None) };
     let by_token = Token { user: Some(ada()), ..token(&[]) };
     assert!(one.same_subject_as(&Query { needs: query(&["b"], None).needs, ..one.clone() }));
-    assert!(one.same_subject_as(&Query { user: None, token: Some(by_token), ..one.clone() }));
+    assert!(one.same_subject_as(&Query {
+        user: None,
+        token: Some(by_token.into()),
+        ..one.clone()
+    }));
+    let (acme, hr) =
+        (CompanyId::parse("acme").expect("an id"), CredentialId::parse("hr").expect("an id"));
     let company = CompanyId::parse("Acme").expect("an id");
     let credential = CredentialId::parse("HR").expect("an id");
-    assert!(!one.same_subject_as(&Query { company, ..one.clone() }));
-    assert!(!one.same_subject_as(&Query { credential, ..one.clone() }));
+    assert!(!one.same_subject_as(&Query {
+        subject: Subject::Known { company, credential: hr },
+        ..one.clone()
+    }));
+    assert!(!one.same_subject_as(&Query {
+        subject: Subject::Known { company: acme, credential },
+        ..one.clone()
+    }));
     assert!(!one.same_subject_as(&Query { user: None, ..one.clone() }));
 }
 
@@ -1336,7 +1353,7 @@ proptest! {
             _ => {}
         }
         let token = bearer.map(|(scopes, fault)| Token {
-            audience: if fault == 1 { "other".to_owned() } else { String::new() },
+            audience: if fault == 1 { "other".into() } else { "".into() },
             issued_at: None,
             expires_at: if fault == 2 { Some(at(0)) } else { None },
             ..token(&names(&scopes))
@@ -1344,6 +1361,7 @@ proptest! {
         let roles: &[&str] = match who { 1 => &[], 2 => &["own"], 3 => &["all"], _ => &["own", "all"] };
         let known = user(roles);
         let facts = Facts { user: (who != 5).then_some(&known), ..world.facts() };
+        let token = token.map(Into::into);
         let asked = Query { user: (who > 0).then(ada), token, ..query(&[], None) };
         let path = RequestPath::parse("/x").expect("a path");
         let call = Query { needs: Requirement::Endpoint { method: "GET".into(), path }, ..asked.clone() };

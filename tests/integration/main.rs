@@ -7,6 +7,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod access_tokens;
 mod architecture;
 mod authentication;
 mod backup;
@@ -17,6 +18,7 @@ mod cli_connection;
 mod cli_failures;
 mod cli_output;
 mod cli_previews;
+mod client_credentials;
 mod clock;
 mod company_limits;
 mod connections;
@@ -34,6 +36,8 @@ mod idempotency;
 mod import;
 mod import_files;
 mod interleavings;
+mod issuer_keys;
+mod issuers;
 mod key_limits;
 mod large_company;
 mod laws;

@@ -21,7 +21,7 @@ use scopegate::policy::credential::{Credential, GrantContext};
 use scopegate::policy::decision::{Facts, Verdict, decide};
 use scopegate::policy::edit::{Edit, Stamped};
 use scopegate::policy::id::{CompanyId, CredentialId, Name, UserId};
-use scopegate::policy::query::{Query, Requirement};
+use scopegate::policy::query::{Query, Requirement, Subject};
 use scopegate::policy::replay::{Replay, requirement_changed};
 use scopegate::policy::revision::Revision;
 use scopegate::policy::scope::{Scope, ScopeId};
@@ -345,6 +345,7 @@ impl Book {
     /// What is decided now, of every query.
     fn decide(&self) -> Vec<Result<Verdict, AudienceError>> {
         let facts = |query: &Query| Facts {
+            ambiguous_subject: false,
             catalog: &self.catalog,
             company: self.company.as_ref(),
             credential: self.credential.as_ref(),
@@ -388,11 +389,10 @@ fn queries() -> Vec<Query> {
         (None, Some(token(Some(user_id())))),
     ];
     let query = |needs: Requirement, (user, token): &(Option<UserId>, Option<Token>)| Query {
-        company: company_id(),
-        credential: credential_id(),
+        subject: Subject::Known { company: company_id(), credential: credential_id() },
         needs,
         audience: None,
-        token: token.clone(),
+        token: token.clone().map(Into::into),
         user: user.clone(),
         owner: None,
     };
@@ -761,8 +761,10 @@ async fn decides_as_the_server(client: &Client, told: &[Change]) {
     });
     for (company, credential, user) in parties {
         let query = Query {
-            company: CompanyId::parse(company).expect("an id"),
-            credential: CredentialId::parse(credential).expect("an id"),
+            subject: Subject::Known {
+                company: CompanyId::parse(company).expect("an id"),
+                credential: CredentialId::parse(credential).expect("an id"),
+            },
             needs: Requirement::Scopes(SCOPES.iter().map(|name| scope(name)).collect()),
             audience: None,
             token: None,

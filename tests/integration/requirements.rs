@@ -102,6 +102,8 @@ async fn agreed(client: &Client, request: CheckRequest) -> (CheckResponse, Vec<S
         None => request.audience.clone(),
     };
     let list = ListEffectiveScopesRequest {
+        bearer_token: None,
+        authorization: None,
         company_id: request.company_id.clone(),
         credential_id: request.credential_id.clone(),
         audience: audience.clone(),
@@ -507,6 +509,8 @@ async fn a_token_names_an_audience_by_its_aud_and_a_request_by_its_name() {
         let batch = BatchCheckRequest { checks: vec![call("/any"), request.clone()] };
         let explain = ExplainCheckRequest { check: Some(request.clone()) };
         let list = ListEffectiveScopesRequest {
+            bearer_token: None,
+            authorization: None,
             company_id: "acme".to_owned(),
             credential_id: "hr".to_owned(),
             audience: aud.to_owned(),

@@ -1,10 +1,18 @@
 //! Audiences: what each one requires of a request, and which one a request belongs to (D16).
 
+use std::collections::BTreeSet;
+
 use super::{Catalog, suggestion};
 use crate::policy::id::Name;
+use crate::policy::scope::Scope;
 
-/// The requirements of an audience for a request (D16).
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// How long a token that is issued here lives unless the audience says otherwise, in seconds (T25).
+pub const TOKEN_TTL: u32 = 60 * 60;
+/// The longest `token_ttl`, in seconds.
+pub const MAX_TOKEN_TTL: u32 = 24 * 60 * 60;
+
+/// The requirements of an audience for a request (D16), and what is issued for it (T25).
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Audience {
     /// For people.
     pub title: String,
@@ -20,6 +28,19 @@ pub struct Audience {
     pub clock_skew: u32,
     /// The strings by which a token names this audience, besides its name.
     pub aud: Vec<Box<str>>,
+    /// How long a token that is issued here for this audience lives at most, in seconds.
+    pub token_ttl: u32,
+    /// The hosts whose token endpoint issues tokens for this audience (T31), in lower case.
+    pub hosts: BTreeSet<Box<str>>,
+    /// The scope that a credential needs to exchange its token for a user's token of this audience
+    /// (T33). None: no exchange.
+    pub exchange: Option<Scope>,
+}
+
+impl Default for Audience {
+    fn default() -> Self {
+        UNNAMED_AUDIENCE.clone()
+    }
 }
 
 /// The audience of a request.
@@ -88,6 +109,9 @@ static UNNAMED_AUDIENCE: Audience = Audience {
     max_token_age: None,
     clock_skew: 0,
     aud: Vec::new(),
+    token_ttl: TOKEN_TTL,
+    hosts: BTreeSet::new(),
+    exchange: None,
 };
 
 impl Catalog {
@@ -96,6 +120,14 @@ impl Catalog {
     pub fn audience_by_aud(&self, aud: &str) -> Option<&Name> {
         let mut all = self.file.audiences.iter();
         all.find(|(_, audience)| audience.aud.iter().any(|own| **own == *aud)).map(|(name, _)| name)
+    }
+
+    /// The audience whose tokens the token endpoint of this host issues (T31). The host is in lower
+    /// case and without a port.
+    #[must_use]
+    pub fn audience_by_host(&self, host: &str) -> Option<&Name> {
+        let mut all = self.file.audiences.iter();
+        all.find(|(_, audience)| audience.hosts.contains(host)).map(|(name, _)| name)
     }
 
     /// The error for a name that is not an audience.

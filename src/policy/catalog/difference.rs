@@ -41,6 +41,10 @@ pub struct CatalogDifference {
     pub removed_endpoints: Vec<String>,
     /// Scopes, then audiences, of which the title alone changed.
     pub changed_titles: Vec<String>,
+    /// Issuers that were added or removed, or whose entry changed.
+    pub changed_issuers: Vec<String>,
+    /// The removed ones among them: their tokens are no longer accepted.
+    pub removed_issuers: Vec<String>,
 }
 
 /// The kind of a change.
@@ -92,6 +96,8 @@ pub struct DifferenceDetails {
     pub roles: Vec<PartChange>,
     /// Scopes that endpoints need.
     pub endpoints: Vec<PartChange>,
+    /// Terms of issuers: the changed ones only.
+    pub issuers: Vec<PartChange>,
 }
 
 /// The most bytes of the names in one list of a response.
@@ -143,6 +149,7 @@ impl CatalogDifference {
             ("audiences", parts(&self.changed_audiences, &self.removed_audiences)),
             ("roles", parts(&self.changed_roles, &self.removed_roles)),
             ("endpoints", parts(&self.changed_endpoints, &self.removed_endpoints)),
+            ("issuers", parts(&self.changed_issuers, &self.removed_issuers)),
         ];
         let marks = marks.into_iter();
         let told =
@@ -183,6 +190,17 @@ fn without_title(audience: &Audience) -> Audience {
     Audience { title: String::new(), ..audience.clone() }
 }
 
+/// A part of a catalog that differs, with only those of its terms that the other side lacks.
+fn part_change(name: String, then: Option<Vec<String>>, now: Option<Vec<String>>) -> PartChange {
+    let kind = DifferenceKind::of(then.as_ref(), now.as_ref());
+    let text = |own: &Option<Vec<String>>, other: &Option<Vec<String>>| {
+        let other: BTreeSet<_> = other.iter().flatten().collect();
+        let own = own.iter().flatten().filter(|term| !other.contains(term));
+        own.cloned().collect::<Vec<_>>().join(", ")
+    };
+    PartChange { name, kind, before: text(&then, &now), after: text(&now, &then) }
+}
+
 /// The names that the scopes of the catalog before have now, where they have others.
 struct RenameMap(BTreeMap<Scope, Scope>);
 
@@ -200,6 +218,12 @@ impl RenameMap {
             any_of: renamed(&endpoint.any_of),
             ..endpoint.clone()
         }
+    }
+
+    /// An audience without its title, as it would be written with the names of now.
+    fn audience(&self, audience: &Audience) -> Audience {
+        let exchange = audience.exchange.as_ref().map(|scope| self.of(scope).clone());
+        Audience { exchange, ..without_title(audience) }
     }
 
     fn implied(&self, entry: &ScopeEntry) -> BTreeSet<Scope> {
@@ -237,7 +261,7 @@ impl Catalog {
         let audience_titles = new.audiences.iter().filter(|(name, now)| {
             let then = old.audiences.get(*name);
             then.is_some_and(|then| {
-                then.title != now.title && without_title(then) == without_title(now)
+                then.title != now.title && names.audience(then) == without_title(now)
             })
         });
         let changed_titles = titled
@@ -251,7 +275,7 @@ impl Catalog {
             renamed,
             changed_scopes: unchanged_scopes.into_iter().map(|(name, ..)| name.clone()).collect(),
             changed_audiences: texts(changed(&old.audiences, &new.audiences, |_, old, new| {
-                without_title(old) == without_title(new)
+                names.audience(old) == without_title(new)
             })),
             removed_audiences: gone(&old.audiences, &new.audiences),
             removed_roles: gone(&old.roles, &new.roles),
@@ -262,6 +286,8 @@ impl Catalog {
             removed_endpoints: only(old, new),
             changed_endpoints: endpoints,
             changed_titles,
+            changed_issuers: texts(changed(&old.issuers, &new.issuers, |_, old, new| old == new)),
+            removed_issuers: gone(&old.issuers, &new.issuers),
         }
     }
 
@@ -302,22 +328,21 @@ impl Catalog {
             moved(name.to_string(), before.join("; "), after.join("; "))
         });
         let audiences = changed(&old.audiences, &new.audiences, |_, old, new| {
-            without_title(old) == without_title(new)
+            names.audience(old) == without_title(new)
         });
+        let none = Audience::default();
         let audiences = audiences.into_iter().map(|name| {
-            let (then, now) = (old.audiences.get(name), new.audiences.get(name));
-            let kind = DifferenceKind::of(then, now);
-            let (then, now) = (then.map(requirements), now.map(requirements));
-            let both = then.clone().zip(now.clone());
-            let same = |demand: &String| {
-                both.as_ref().is_some_and(|(a, b)| a.contains(demand) && b.contains(demand))
+            let then = old.audiences.get(name).map(|audience| names.audience(audience));
+            let (then, now) = (then.as_ref(), new.audiences.get(name));
+            let terms = |own: Option<&Audience>, other: Option<&Audience>| {
+                own.map(|own| requirements(own, other.unwrap_or(&none)))
             };
-            let text = |requirements: Option<Vec<String>>| {
-                let requirements =
-                    requirements.into_iter().flatten().filter(|demand| !same(demand));
-                requirements.collect::<Vec<_>>().join(", ")
-            };
-            PartChange { name: name.to_string(), kind, before: text(then), after: text(now) }
+            part_change(name.to_string(), terms(then, now), terms(now, then))
+        });
+        let issuers = changed(&old.issuers, &new.issuers, |_, old, new| old == new);
+        let issuers = issuers.into_iter().map(|name| {
+            let terms = |of: &CatalogFile| of.issuers.get(name).map(|issuer| issuer.terms());
+            part_change(name.to_string(), terms(old), terms(new))
         });
         let roles = changed(&old.roles, &new.roles, |name, _, _| {
             self.roles.get(name) == before.roles.get(name)
@@ -364,6 +389,7 @@ impl Catalog {
             audiences: audiences.collect(),
             roles: roles.collect(),
             endpoints: endpoints.collect(),
+            issuers: issuers.collect(),
         }
     }
 
@@ -426,21 +452,31 @@ fn needs(endpoint: &Endpoint, colon_in: Option<&BTreeSet<String>>) -> String {
     text
 }
 
-/// The requirements of an audience, as text.
-fn requirements(audience: &Audience) -> Vec<String> {
+/// The requirements of an audience, as text. Those of issued tokens are told where they differ from
+/// the other side's.
+fn requirements(audience: &Audience, other: &Audience) -> Vec<String> {
     let need = |what: &str, required| match required {
         true => format!("{what} required"),
         false => format!("{what} optional"),
     };
     let age = audience.max_token_age.map(|seconds| format!("{seconds}s"));
-    let auds =
-        if audience.aud.is_empty() { "none".to_owned() } else { joined_words(&audience.aud) };
-    vec![
+    let or_none = |text: String| if text.is_empty() { "none".to_owned() } else { text };
+    let mut terms = vec![
         need("token", audience.token_required),
         need("user", audience.user_required),
         need("consent", audience.consent_required),
         format!("max_token_age {}", age.as_deref().unwrap_or("none")),
         format!("clock_skew {}s", audience.clock_skew),
-        format!("aud {auds}"),
-    ]
+        format!("aud {}", or_none(joined_words(&audience.aud))),
+    ];
+    if audience.token_ttl != other.token_ttl {
+        terms.push(format!("token_ttl {}s", audience.token_ttl));
+    }
+    if audience.hosts != other.hosts {
+        terms.push(format!("hosts {}", or_none(joined_words(&audience.hosts))));
+    }
+    if audience.exchange != other.exchange {
+        terms.push(format!("exchange {}", or_none(joined_words(&audience.exchange))));
+    }
+    terms
 }

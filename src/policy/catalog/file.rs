@@ -5,10 +5,14 @@
 mod cycle;
 mod duration;
 mod error;
+mod host;
+mod issuers;
 mod raw;
 mod validator;
+pub(super) mod value;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use serde_saphyr::Location;
 
@@ -16,9 +20,10 @@ pub use self::duration::{MAX_CLOCK_SKEW, duration, duration_or_zero};
 pub use self::error::{CatalogError, CatalogErrors};
 use self::raw::RawFile;
 use self::validator::FileValidator;
-pub use self::validator::MAX_AUDS;
+pub use self::validator::{MAX_AUDS, MAX_HOSTS};
 pub use super::endpoint::is_method;
 use super::endpoint::{Endpoint, EndpointTree};
+use super::issuer::Issuer;
 use super::rename::Renames;
 use super::{Audience, RoleEntry};
 use crate::policy::id::Name;
@@ -49,6 +54,10 @@ pub struct CatalogFile {
     /// Their parameters that match a segment with a raw `:` too, where there are any.
     pub colon_in: BTreeMap<String, BTreeSet<String>>,
     pub(super) endpoints: EndpointTree,
+    /// The issuers of tokens by name.
+    pub issuers: BTreeMap<Box<str>, Arc<Issuer>>,
+    /// A sentence for each key of an issuer's `jwks` that is not used.
+    pub skipped_keys: Vec<String>,
 }
 
 /// A scope as the file declares it.
@@ -156,6 +165,8 @@ fn deceptive_characters(yaml: &str) -> Vec<CatalogError> {
     wrong.take(MAX_DECEPTIVE).collect()
 }
 
+#[cfg(test)]
+mod issuer_tests;
 #[cfg(test)]
 mod reference_tests;
 #[cfg(test)]

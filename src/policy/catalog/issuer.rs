@@ -6,6 +6,9 @@
 //! Not here: the keys of an issuer that are fetched; see `authority::issuer_keys`. How a token is read
 //! and verified is in [`crate::policy::token`].
 
+mod terms;
+mod warnings;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
@@ -16,6 +19,13 @@ use crate::policy::token::key_set::KeySet;
 
 /// The most issuers of a catalog.
 pub const MAX_ISSUERS: usize = 256;
+
+/// The most bytes of an issuer's name or alias.
+pub const MAX_ISSUER_LEN: usize = 512;
+/// The most bytes of the name of a claim.
+pub const MAX_CLAIM_LEN: usize = 256;
+/// The most entries of one list or map of an issuer, apart from its companies.
+pub const MAX_ENTRIES: usize = 64;
 
 /// The claims that are scopes unless the entry says others: the first one that a token has is read.
 pub const SCOPE_CLAIMS: [&str; 4] = ["scope", "scp", "scopes", "permissions"];
@@ -34,6 +44,12 @@ pub const REFRESH: u32 = 5 * 60;
 pub const REFETCH_AFTER: u32 = 10;
 /// How long keys are used without a successful fetch unless the entry says otherwise, in seconds.
 pub const USABLE_FOR: u32 = 24 * 60 * 60;
+/// The longest `refresh`, in seconds.
+pub const MAX_REFRESH: u32 = 24 * 60 * 60;
+/// The longest `refetch_after`, in seconds.
+pub const MAX_REFETCH_AFTER: u32 = 60 * 60;
+/// The longest `usable_for`, in seconds.
+pub const MAX_USABLE_FOR: u32 = 30 * 24 * 60 * 60;
 
 /// An algorithm of a signature (RFC 7518 section 3.1, RFC 8037, RFC 9864).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -241,5 +257,103 @@ impl Issuer {
             (None, Some(_)) => resolved.audience.aud.contains(value),
             _ => false,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use crate::policy::catalog::Catalog;
+    use crate::policy::id::Name;
+
+    const AUDIENCES: &str = "{ public: { aud: [\"https://api\", \"urn:api\"] }, webhooks: }";
+
+    /// A catalog with these audiences and an issuer with these keys, besides those that it must have.
+    fn catalog(audiences: &str, keys: &str) -> Catalog {
+        let yaml = format!(
+            "audiences: {audiences}\nscopes: {{}}\nissuers: {{ x: {{ jwks_file: a, \
+             algorithms: [RS256], company: {{ is: acme }}{keys} }} }}\n"
+        );
+        Catalog::empty().replaced_by(&yaml).expect("a catalog")
+    }
+
+    /// Whether a token with this `aud` is for a call of this audience; without a name, of the only one.
+    fn is_for(catalog: &Catalog, aud: Option<&[&str]>, name: &str) -> bool {
+        let name = Name::parse(name).ok();
+        let audience = catalog.resolve_audience(None, name.as_ref()).expect("an audience");
+        let aud: Option<Vec<Box<str>>> =
+            aud.map(|values| values.iter().map(|value| (*value).into()).collect());
+        catalog.issuer("x").expect("an issuer").is_for(aud.as_deref(), audience)
+    }
+
+    #[test]
+    fn t15_a_token_is_for_the_audiences_that_its_aud_values_stand_for() {
+        let map = ", audiences: { \"urn:a\": public, \"urn:b\": public, \"urn:h\": webhooks }";
+        for (audiences, keys, aud, expected) in [
+            // Without `audiences`: the `aud` of the catalog, and the names of audiences without one.
+            (AUDIENCES, "", &["https://api"][..], [true, false]),
+            (AUDIENCES, "", &["urn:api"], [true, false]),
+            (AUDIENCES, "", &["webhooks"], [false, true]),
+            (AUDIENCES, "", &["https://api", "webhooks"], [true, true]),
+            (AUDIENCES, "", &["other", "webhooks"], [false, true]),
+            (AUDIENCES, "", &["public"], [false, false]),
+            (AUDIENCES, "", &["HTTPS://api"], [false, false]),
+            (AUDIENCES, "", &["https://api/"], [false, false]),
+            (AUDIENCES, "", &[""], [false, false]),
+            (AUDIENCES, "", &[], [false, false]),
+            // With `audiences`: those values alone.
+            (AUDIENCES, map, &["urn:a"], [true, false]),
+            (AUDIENCES, map, &["urn:b"], [true, false]),
+            (AUDIENCES, map, &["urn:h", "urn:b"], [true, true]),
+            (AUDIENCES, map, &["https://api"], [false, false]),
+            (AUDIENCES, map, &["webhooks"], [false, false]),
+            (AUDIENCES, map, &[], [false, false]),
+        ] {
+            let catalog = catalog(audiences, keys);
+            let found = ["public", "webhooks"].map(|name| is_for(&catalog, Some(aud), name));
+            assert_eq!(found, expected, "{keys} {aud:?}");
+        }
+    }
+
+    #[test]
+    fn t15_a_token_without_aud_is_for_none_unless_the_entry_says_one() {
+        let silent = catalog(AUDIENCES, "");
+        let public = catalog(AUDIENCES, ", without_aud: public");
+        for (name, expected) in [("public", true), ("webhooks", false)] {
+            assert!(!is_for(&silent, None, name), "{name}");
+            assert_eq!(is_for(&public, None, name), expected, "{name}");
+            assert!(!is_for(&public, Some(&[]), name), "an empty `aud` is none");
+        }
+    }
+
+    #[test]
+    fn t15_a_catalog_without_audiences_has_the_values_of_the_list() {
+        let list = catalog("{}", ", audiences: [\"urn:a\", \"urn:b\"]");
+        for (aud, expected) in [
+            (Some(&["urn:a"][..]), true),
+            (Some(&["other", "urn:b"]), true),
+            (Some(&["other"]), false),
+            (Some(&[]), false),
+            (None, false),
+        ] {
+            assert_eq!(is_for(&list, aud, ""), expected, "{aud:?}");
+        }
+    }
+
+    proptest! {
+        /// More values never take an audience away, and each audience needs a value of its own.
+        #[test]
+        fn t15_each_value_counts_alone(
+            aud in prop::collection::vec("(urn:[abh]|public|webhooks|other)", 0..5),
+        ) {
+            let map = ", audiences: { \"urn:a\": public, \"urn:b\": public, \"urn:h\": webhooks }";
+            let catalog = catalog(AUDIENCES, map);
+            let aud: Vec<_> = aud.iter().map(String::as_str).collect();
+            for name in ["public", "webhooks"] {
+                let alone = aud.iter().any(|value| is_for(&catalog, Some(&[value]), name));
+                prop_assert_eq!(is_for(&catalog, Some(&aud), name), alone);
+            }
+        }
     }
 }

@@ -3,76 +3,22 @@
 //! `scopes` lists scopes that are all needed, or is `none`. `any_of` lists scopes of which one is
 //! enough. An endpoint without both keys is refused: nothing is assumed.
 
-use std::fmt;
-
-use serde::de::{Deserialize, Deserializer, SeqAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, Error, Unexpected};
 use serde_saphyr::{Location, Spanned};
 
+use super::file::value::RawValue;
+
 /// The value of `scopes` or `any_of`, with its location.
-pub(super) type RawScopeList = Spanned<RawValue>;
+pub(super) type RawScopeList = Spanned<RawValue<NoMap>>;
 
-/// A YAML value of these keys.
+/// The map that these keys do not allow.
 #[derive(Debug)]
-pub(super) enum RawValue {
-    /// A list of scopes.
-    List(Vec<Spanned<String>>),
-    /// A scalar.
-    Word(String),
-    /// Nothing, as in `scopes:`.
-    Nothing,
-}
+pub(super) enum NoMap {}
 
-impl<'de> Deserialize<'de> for RawValue {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct RawValueVisitor;
-        impl<'de> Visitor<'de> for RawValueVisitor {
-            type Value = RawValue;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a list of scopes")
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<RawValue, A::Error> {
-                let mut scopes = Vec::new();
-                while let Some(scope) = list.next_element()? {
-                    scopes.push(scope);
-                }
-                Ok(RawValue::List(scopes))
-            }
-
-            fn visit_str<E>(self, word: &str) -> Result<RawValue, E> {
-                Ok(RawValue::Word(word.to_owned()))
-            }
-
-            fn visit_bool<E>(self, value: bool) -> Result<RawValue, E> {
-                Ok(RawValue::Word(value.to_string()))
-            }
-
-            fn visit_i64<E>(self, value: i64) -> Result<RawValue, E> {
-                Ok(RawValue::Word(value.to_string()))
-            }
-
-            fn visit_u64<E>(self, value: u64) -> Result<RawValue, E> {
-                Ok(RawValue::Word(value.to_string()))
-            }
-
-            fn visit_f64<E>(self, value: f64) -> Result<RawValue, E> {
-                Ok(RawValue::Word(value.to_string()))
-            }
-
-            fn visit_unit<E>(self) -> Result<RawValue, E> {
-                Ok(RawValue::Nothing)
-            }
-        }
-        deserializer.deserialize_any(RawValueVisitor)
+impl<'de> Deserialize<'de> for NoMap {
+    fn deserialize<D: Deserializer<'de>>(_: D) -> Result<Self, D::Error> {
+        Err(D::Error::invalid_type(Unexpected::Map, &"a list of scopes"))
     }
-}
-
-/// A key that is written, also where its value is nothing.
-pub(super) fn present_key<'de, D: Deserializer<'de>>(
-    reader: D,
-) -> Result<Option<RawScopeList>, D::Error> {
-    RawScopeList::deserialize(reader).map(Some)
 }
 
 /// The scopes that an endpoint needs, before they are parsed.
@@ -122,7 +68,7 @@ pub(super) fn read<'a>(
 /// The list that a key must have.
 fn list<'a>(
     key: &str,
-    raw: &'a RawValue,
+    raw: &'a RawValue<NoMap>,
     at: Location,
 ) -> Result<&'a [Spanned<String>], LocatedMessage> {
     let otherwise = match key {
@@ -136,6 +82,7 @@ fn list<'a>(
             let word = crate::policy::text::quoted(word, 160);
             format!("`{key}` must be a list such as `[{word}]`, and is `{word}`")
         }
+        RawValue::Map(none) => match *none {},
         RawValue::Nothing => format!("`{key}` has no value"),
     };
     Err((Some(at), format!("{wrong}: {otherwise}")))

@@ -42,6 +42,7 @@ pub(in crate::store) fn encode_result(body: [u8; 32], result: WriteResult) -> Ve
                 added_endpoints: difference.added_endpoints,
                 removed_endpoints: difference.removed_endpoints,
                 changed_titles: difference.changed_titles,
+                changed_issuers: difference.changed_issuers,
             });
         }
     }
@@ -83,6 +84,7 @@ fn write_result(record: WriteResultRecord) -> Result<WriteResult, Corrupt> {
             added_endpoints: record.added_endpoints,
             removed_endpoints: record.removed_endpoints,
             changed_titles: record.changed_titles,
+            changed_issuers: record.changed_issuers,
             ..CatalogDifference::default()
         };
         let (companies, credentials) = (record.company_count, record.credential_count);

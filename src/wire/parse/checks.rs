@@ -1,26 +1,30 @@
 //! Checks: the requests of Check, BatchCheck, ExplainCheck and ListEffectiveScopes.
 
-use crate::policy::query::{Query, Requirement, Subject};
-use crate::policy::revision::Revision;
-use crate::policy::token::PresentedToken;
-use crate::proto;
-use crate::wire::validate::{Auds, FieldPrefix, FieldValidator, InvalidRequest, MAX_CHECKS};
+use std::collections::HashSet;
 
-/// The query of a check, and the revision that it waits for.
+use crate::policy::query::{Request, Requirement};
+use crate::policy::revision::Revision;
+use crate::proto;
+use crate::wire::validate::{
+    Auds, FieldPrefix, FieldValidator, InvalidRequest, MAX_CHECKS, MAX_CLIENT_CREDENTIALS,
+    RawSubject,
+};
+
+/// The request of a check, and the revision that it waits for.
 pub(crate) fn check(
     request: proto::CheckRequest,
     auds: Auds<'_>,
-) -> Result<(Query, Revision), InvalidRequest> {
+) -> Result<(Request, Revision), InvalidRequest> {
     let mut fields = FieldValidator::default();
-    let query = fields.check(request, auds);
-    fields.finish(query)
+    let request = fields.check(request, auds);
+    fields.finish(request)
 }
 
-/// The queries of a batch, and the highest revision that one of them waits for.
+/// The requests of a batch, and the highest revision that one of them waits for.
 pub(crate) fn batch(
     request: proto::BatchCheckRequest,
     auds: Auds<'_>,
-) -> Result<(Vec<Query>, Revision), InvalidRequest> {
+) -> Result<(Vec<Request>, Revision), InvalidRequest> {
     let mut fields = FieldValidator::default();
     let count = request.checks.len();
     if count == 0 {
@@ -30,47 +34,61 @@ pub(crate) fn batch(
         fields.too_many("checks", format!("has {count} checks, the limit is {MAX_CHECKS}"));
         return fields.finish(None);
     }
+    let presented = request.checks.iter().filter_map(|check| {
+        let token = check.bearer_token.as_deref().map(|token| ("bearer_token", token));
+        token.or(check.authorization.as_deref().map(|header| ("authorization", header)))
+    });
+    let credentials = presented.collect::<HashSet<_>>().len();
+    if credentials > MAX_CLIENT_CREDENTIALS {
+        let limit = format!(
+            "has {credentials} distinct credentials of clients, the limit is {MAX_CLIENT_CREDENTIALS}: \
+             send several batches"
+        );
+        fields.too_many("checks", limit);
+        return fields.finish(None);
+    }
     let mut at_least = Revision::ZERO;
-    let mut queries = Vec::with_capacity(count);
+    let mut requests = Vec::with_capacity(count);
     for (n, check) in request.checks.into_iter().enumerate() {
         fields.prefix = FieldPrefix::Checks(n);
-        if let Some((query, revision)) = fields.check(check, auds) {
+        if let Some((request, revision)) = fields.check(check, auds) {
             at_least = at_least.max(revision);
-            queries.push(query);
+            requests.push(request);
         }
     }
-    fields.finish(Some((queries, at_least)))
+    fields.finish(Some((requests, at_least)))
 }
 
-/// The query to explain, and the revision that it waits for.
+/// The request to explain, and the revision that it waits for.
 pub(crate) fn explain(
     request: proto::ExplainCheckRequest,
     auds: Auds<'_>,
-) -> Result<(Query, Revision), InvalidRequest> {
+) -> Result<(Request, Revision), InvalidRequest> {
     let mut fields = FieldValidator::default();
     let Some(check) = request.check else {
         fields.wrong("check", "must be set");
         return fields.finish(None);
     };
     fields.prefix = FieldPrefix::Check;
-    let query = fields.check(check, auds);
-    fields.finish(query)
+    let request = fields.check(check, auds);
+    fields.finish(request)
 }
 
-/// The subject whose effective scopes are listed, as a query that requires nothing.
+/// The subject whose effective scopes are listed, as a request that requires nothing.
 pub(crate) fn effective(
     request: proto::ListEffectiveScopesRequest,
     auds: Auds<'_>,
-) -> Result<Query, InvalidRequest> {
+) -> Result<Request, InvalidRequest> {
     let mut fields = FieldValidator::default();
-    let ids = fields.company(request.company_id).zip(fields.credential(request.credential_id));
+    let subject = fields.subject(RawSubject {
+        company: request.company_id,
+        credential: request.credential_id,
+        token: request.token,
+        bearer_token: request.bearer_token,
+        authorization: request.authorization,
+    });
     let audience = fields.audience(&request.audience, auds);
-    let token = request.token.map(|token| fields.token(token));
     let user = fields.user("user_id", request.user_id);
-    fields.finish(ids.map(|(company, credential)| {
-        let needs = Requirement::Scopes(vec![]);
-        let subject = Subject::Known { company, credential };
-        let token = token.map(PresentedToken::Stated);
-        Query { subject, needs, audience, token, user, owner: None }
-    }))
+    let needs = Requirement::Scopes(vec![]);
+    fields.finish(subject.map(|subject| subject.request(needs, audience, user, None)))
 }

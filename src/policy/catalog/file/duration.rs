@@ -8,6 +8,14 @@ pub(super) fn clock_skew(text: &str) -> Result<u32, &'static str> {
     seconds(text)?.filter(|skew| *skew <= MAX_CLOCK_SKEW).ok_or("is not between `0s` and `5m`")
 }
 
+/// The seconds of a duration of at least a second and at most `max` seconds, which is `said`.
+pub(super) fn up_to(max: u32, said: &str) -> impl Fn(&str) -> Result<u32, String> {
+    move |text| match seconds(text)?.filter(|seconds| (1..=max).contains(seconds)) {
+        Some(seconds) => Ok(seconds),
+        None => Err(format!("is not between `1s` and `{said}`")),
+    }
+}
+
 /// The seconds of a duration: an integer with `s`, `m`, `h` or `d`.
 ///
 /// # Errors

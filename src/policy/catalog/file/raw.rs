@@ -8,9 +8,12 @@ use std::marker::PhantomData;
 
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
+use serde_json::Value;
 use serde_saphyr::Spanned;
 
-use crate::policy::catalog::required_scopes::{RawScopeList, present_key};
+use super::value::{RawValue, present_key};
+use crate::policy::catalog::issuer::ClaimValue;
+use crate::policy::catalog::required_scopes::RawScopeList;
 
 /// A mapping in the order of the file, its keys with their places.
 #[derive(Debug)]
@@ -55,6 +58,8 @@ pub(super) struct RawFile {
     pub(super) roles: OrderedMap<Option<RawRole>>,
     #[serde(default)]
     pub(super) endpoints: Vec<RawEndpoint>,
+    #[serde(default)]
+    pub(super) issuers: OrderedMap<RawIssuer>,
 }
 
 #[derive(Default, Deserialize)]
@@ -72,6 +77,10 @@ pub(super) struct RawAudience {
     pub(super) clock_skew: Option<Spanned<String>>,
     #[serde(default)]
     pub(super) aud: Vec<Spanned<String>>,
+    pub(super) token_ttl: Option<Spanned<String>>,
+    #[serde(default)]
+    pub(super) hosts: Vec<Spanned<String>>,
+    pub(super) exchange: Option<Spanned<String>>,
 }
 
 #[derive(Clone, Copy, Default, PartialEq, Eq, Deserialize)]
@@ -119,4 +128,63 @@ pub(super) struct RawEndpoint {
     pub(super) scopes: Option<RawScopeList>,
     #[serde(default, deserialize_with = "present_key")]
     pub(super) any_of: Option<RawScopeList>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawIssuer {
+    #[serde(default)]
+    pub(super) aliases: Vec<Spanned<String>>,
+    pub(super) jwks_url: Option<Spanned<String>>,
+    pub(super) jwks_file: Option<Spanned<String>>,
+    pub(super) jwks: Option<Spanned<Value>>,
+    #[serde(default)]
+    pub(super) algorithms: Option<Spanned<Vec<Spanned<String>>>>,
+    #[serde(default, deserialize_with = "present_key")]
+    pub(super) audiences: Option<Spanned<RawValue<OrderedMap<Spanned<String>>>>>,
+    #[serde(default)]
+    pub(super) require: OrderedMap<Spanned<ClaimValue>>,
+    pub(super) without_aud: Option<Spanned<String>>,
+    #[serde(default, deserialize_with = "present_key")]
+    pub(super) company: Option<Spanned<RawValue<RawParty>>>,
+    #[serde(default, deserialize_with = "present_key")]
+    pub(super) companies: Option<Spanned<RawValue>>,
+    #[serde(default, deserialize_with = "present_key")]
+    pub(super) credential: Option<Spanned<RawValue<RawParty>>>,
+    #[serde(default, deserialize_with = "present_key")]
+    pub(super) user: Option<Spanned<RawValue<RawUser>>>,
+    #[serde(default, deserialize_with = "present_key")]
+    pub(super) scope_claims: Option<Spanned<RawValue>>,
+    #[serde(default, deserialize_with = "present_key")]
+    pub(super) types: Option<Spanned<RawValue>>,
+    pub(super) clock_skew: Option<Spanned<String>>,
+    pub(super) refresh: Option<Spanned<String>>,
+    pub(super) refetch_after: Option<Spanned<String>>,
+    pub(super) usable_for: Option<Spanned<String>>,
+    pub(super) confirmation: Option<RawConfirmation>,
+}
+
+/// Who names the company or the credential.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawParty {
+    #[serde(default, deserialize_with = "present_key")]
+    pub(super) claim: Option<Spanned<RawValue>>,
+    pub(super) is: Option<Spanned<String>>,
+    pub(super) prefix: Option<Spanned<String>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawUser {
+    pub(super) claim: Option<Spanned<String>>,
+    pub(super) prefix: Option<Spanned<String>>,
+    #[serde(default)]
+    pub(super) unless: OrderedMap<Spanned<ClaimValue>>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum RawConfirmation {
+    Caller,
 }

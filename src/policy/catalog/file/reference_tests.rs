@@ -8,10 +8,20 @@ use serde::de::{Deserializer, Error, Visitor, value};
 use serde_json::Value;
 
 use super::MAX_AUDIENCE_LEN;
-use super::raw::{RawAudience, RawEndpoint, RawFile, RawRole, RawScope};
-use super::{CatalogFile, MAX_AUDS, MAX_CLOCK_SKEW, MAX_LEN};
+use super::host::MAX_URL_LEN;
+use super::issuers::{MAX_PREFIX_LEN, MAX_VALUE_LEN};
+use super::raw::{
+    RawAudience, RawEndpoint, RawFile, RawIssuer, RawParty, RawRole, RawScope, RawUser,
+};
+use super::{CatalogFile, MAX_AUDS, MAX_CLOCK_SKEW, MAX_HOSTS, MAX_LEN};
+use crate::policy::catalog::MAX_TOKEN_TTL;
 use crate::policy::catalog::endpoint::MAX_PATH_LEN;
+use crate::policy::catalog::issuer::{
+    Algorithm, MAX_CLAIM_LEN, MAX_ENTRIES, MAX_ISSUER_LEN, MAX_ISSUERS, MAX_REFETCH_AFTER,
+    MAX_REFRESH, MAX_USABLE_FOR,
+};
 use crate::policy::catalog::schema::JSON_SCHEMA;
+use crate::policy::token::key_set;
 
 const REFERENCE: &str = include_str!("../../../../docs/catalog-reference.md");
 
@@ -72,6 +82,7 @@ fn parser_schema_and_reference_have_the_same_keys() {
         ("Scopes", "/$defs/scope", parser_keys::<RawScope>()),
         ("Roles", "/$defs/role", parser_keys::<RawRole>()),
         ("Endpoints", "/$defs/endpoint", parser_keys::<RawEndpoint>()),
+        ("Issuers", "/$defs/issuer", parser_keys::<RawIssuer>()),
     ] {
         assert!(!keys.is_empty(), "{heading}");
         let object = schema.pointer(pointer).expect(heading);
@@ -85,6 +96,21 @@ fn parser_schema_and_reference_have_the_same_keys() {
             assert!(property["description"].is_string(), "{heading}: {key}");
         }
     }
+    // The reference lists the forms of these, not their keys.
+    for (pointer, keys) in [
+        ("/$defs/credentialSource", parser_keys::<RawParty>()),
+        ("/$defs/userSource", parser_keys::<RawUser>()),
+    ] {
+        let properties = schema.pointer(pointer).expect(pointer)["properties"].as_object();
+        let own: Vec<_> = properties.expect(pointer).keys().map(String::as_str).collect();
+        assert_eq!(own, keys, "{pointer}");
+    }
+    let algorithms = schema.pointer("/$defs/issuer/properties/algorithms/items/enum");
+    let algorithms = algorithms.and_then(Value::as_array).expect("the algorithms");
+    for algorithm in Algorithm::ALL {
+        assert!(algorithms.contains(&algorithm.name().into()), "the schema lacks {algorithm}");
+        assert!(REFERENCE.contains(&format!("`{algorithm}`")), "the reference lacks {algorithm}");
+    }
 }
 
 #[test]
@@ -92,8 +118,19 @@ fn schema_and_reference_state_the_parser_bounds() {
     let schema = schema();
     for (pointer, bound) in [
         ("/$defs/audience/properties/aud/maxItems", MAX_AUDS),
-        ("/$defs/audience/properties/aud/items/maxLength", MAX_AUDIENCE_LEN),
+        ("/$defs/audValue/maxLength", MAX_AUDIENCE_LEN),
+        ("/$defs/audience/properties/hosts/maxItems", MAX_HOSTS),
         ("/$defs/endpoint/properties/path/maxLength", MAX_PATH_LEN),
+        ("/properties/issuers/maxProperties", MAX_ISSUERS),
+        ("/$defs/issuerName/maxLength", MAX_ISSUER_LEN),
+        ("/$defs/claimName/maxLength", MAX_CLAIM_LEN),
+        ("/$defs/claimValues/maxProperties", MAX_ENTRIES),
+        ("/$defs/claimValues/additionalProperties/maxLength", MAX_VALUE_LEN),
+        ("/$defs/credentialSource/properties/prefix/maxLength", MAX_PREFIX_LEN),
+        ("/$defs/userSource/properties/prefix/maxLength", MAX_PREFIX_LEN),
+        ("/$defs/issuer/properties/jwks_url/maxLength", MAX_URL_LEN),
+        ("/$defs/issuer/properties/aliases/maxItems", MAX_ENTRIES),
+        ("/$defs/issuer/properties/jwks/properties/keys/maxItems", key_set::MAX_KEYS),
     ] {
         assert_eq!(schema.pointer(pointer), Some(&bound.into()), "{pointer}");
     }
@@ -103,6 +140,21 @@ fn schema_and_reference_state_the_parser_bounds() {
         format!("| strings in one `aud` | {MAX_AUDS} |"),
         format!("| one string in `aud` | {MAX_AUDIENCE_LEN} bytes |"),
         format!("| `clock_skew` | {MAX_CLOCK_SKEW} seconds |"),
+        format!("| `token_ttl` | {MAX_TOKEN_TTL} seconds |"),
+        format!("| hosts of one audience | {MAX_HOSTS} |"),
+        format!("| issuers | {MAX_ISSUERS} |"),
+        format!("| name or alias of an issuer | {MAX_ISSUER_LEN} bytes |"),
+        format!(
+            "| entries of one list or map of an issuer, apart from `companies` | {MAX_ENTRIES} |"
+        ),
+        format!("| name of a claim | {MAX_CLAIM_LEN} bytes |"),
+        format!("| value in `require`, `unless` or `types` | {MAX_VALUE_LEN} bytes |"),
+        format!("| `prefix` | {MAX_PREFIX_LEN} bytes |"),
+        format!("| `jwks_url` | {MAX_URL_LEN} bytes |"),
+        format!("| `jwks` | {} bytes, {} keys |", key_set::MAX_BYTES, key_set::MAX_KEYS),
+        format!("| `refresh` | {MAX_REFRESH} seconds |"),
+        format!("| `refetch_after` | {MAX_REFETCH_AFTER} seconds |"),
+        format!("| `usable_for` | {MAX_USABLE_FOR} seconds |"),
         format!("| path | {MAX_PATH_LEN} bytes |"),
         format!("| segments of all paths | {nodes} |"),
         "| scope name | 128 bytes |".to_owned(),
@@ -137,6 +189,26 @@ fn accepted(yaml: &str) -> (bool, bool) {
 
 fn endpoint(keys: &str) -> String {
     format!("scopes: {{ a: }}\nendpoints: [{{ {keys} }}]\n")
+}
+
+fn issuer(keys: &str) -> String {
+    format!("audiences: {{ p: }}\nscopes: {{}}\nissuers: {{ x: {{ {keys} }} }}\n")
+}
+
+#[test]
+fn parser_and_schema_accept_every_form_of_an_issuer() {
+    for keys in [
+        "jwks_file: a, algorithms: [RS256], company: { is: acme }",
+        "jwks_url: \"http://[::1]:80/a\", algorithms: [Ed25519], company: request, companies: any",
+        "jwks: { keys: [{ kty: OKP, crv: Ed25519, x: 11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo }] }, \
+         algorithms: [EdDSA], company: { claim: [a, b] }, companies: [acme], credential: request",
+        "jwks_file: a, algorithms: [RS256], company: { is: acme }, credential: { is: a }, user: none",
+        "jwks_file: a, algorithms: [RS256], company: { is: acme }, credential: { prefix: \"y:\" }, \
+         user: { unless: { a: 1, b: true, c: d } }, require: { a: b }, types: [JWT], \
+         scope_claims: [a], audiences: { \"urn:a\": p }, without_aud: p, confirmation: caller",
+    ] {
+        assert_eq!(accepted(&issuer(keys)), (true, true), "{keys}");
+    }
 }
 
 #[test]
@@ -181,6 +253,12 @@ fn parser_and_schema_refuse_the_same_wrong_shapes() {
         "scopes: {}\naudiences: { p: { max_token_age: 1.5h } }\n",
         "scopes: {}\naudiences: { p: { aud: [\"\"] } }\n",
         "scopes: {}\naudiences: { \"p q\": }\n",
+        "scopes: {}\naudiences: { p: { token_ttl: 1.5h } }\n",
+        "scopes: {}\naudiences: { p: { hosts: [\"a:80\"] } }\n",
+        "scopes: {}\naudiences: { p: { hosts: [a., b] } }\n",
+        "scopes: {}\naudiences: { p: { exchange: \"a b\" } }\n",
+        "scopes: {}\nissuers: { x: }\n",
+        "scopes: {}\nissuers: { x: [] }\n",
         "scopes: { a: }\nroles: { r: { scopes: { a: some } } }\n",
         "scopes: {}\nroles: { r: { scope: {} } }\n",
         "scopes: {}\nendpoints: {}\n",
@@ -198,6 +276,38 @@ fn parser_and_schema_refuse_the_same_wrong_shapes() {
         "method: GET, path: /a, scopes: [a], colon: [x]",
     ];
     let endpoints = endpoints.iter().map(|keys| endpoint(keys));
+    let issuers = [
+        "algorithms: [RS256], company: { is: acme }",
+        "jwks_file: a, jwks_url: \"https://a\", algorithms: [RS256], company: { is: acme }",
+        "jwks_file: a/b, algorithms: [RS256], company: { is: acme }",
+        "jwks_url: \"ftp://a\", algorithms: [RS256], company: { is: acme }",
+        "jwks_url: \"https://a#b\", algorithms: [RS256], company: { is: acme }",
+        "jwks: { keys: [] }, algorithms: [RS256], company: { is: acme }",
+        "jwks_file: a, company: { is: acme }",
+        "jwks_file: a, algorithms: [none], company: { is: acme }",
+        "jwks_file: a, algorithms: [HS256], company: { is: acme }",
+        "jwks_file: a, algorithms: [], company: { is: acme }",
+        "jwks_file: a, algorithms: [RS256]",
+        "jwks_file: a, algorithms: [RS256], company: acme, companies: any",
+        "jwks_file: a, algorithms: [RS256], company: request",
+        "jwks_file: a, algorithms: [RS256], company: { claim: a }",
+        "jwks_file: a, algorithms: [RS256], company: { claim: a }, companies: []",
+        "jwks_file: a, algorithms: [RS256], company: { is: acme }, companies: [acme]",
+        "jwks_file: a, algorithms: [RS256], company: { is: acme, claim: a }",
+        "jwks_file: a, algorithms: [RS256], company: { claim: a, prefix: b }, companies: any",
+        "jwks_file: a, algorithms: [RS256], company: { is: acme }, credential: { is: a, prefix: b }",
+        "jwks_file: a, algorithms: [RS256], company: { is: acme }, user: { claims: a }",
+        "jwks_file: a, algorithms: [RS256], company: { is: acme }, user: { claim: [a] }",
+        "jwks_file: a, algorithms: [RS256], company: { is: acme }, require: { a: [b] }",
+        "jwks_file: a, algorithms: [RS256], company: { is: acme }, require: { a: 1.5 }",
+        "jwks_file: a, algorithms: [RS256], company: { is: acme }, types: []",
+        "jwks_file: a, algorithms: [RS256], company: { is: acme }, scope_claims: []",
+        "jwks_file: a, algorithms: [RS256], company: { is: acme }, refresh: 1.5h",
+        "jwks_file: a, algorithms: [RS256], company: { is: acme }, confirmation: none",
+        "jwks_file: a, algorithms: [RS256], company: { is: acme }, jwks_uri: a",
+    ];
+    let issuers = issuers.iter().map(|keys| issuer(keys));
+    let endpoints = endpoints.chain(issuers);
     for yaml in wrong.iter().map(|yaml| (*yaml).to_owned()).chain(endpoints) {
         assert_eq!(accepted(&yaml), (false, false), "{yaml}");
     }

@@ -9,7 +9,8 @@ use serde_saphyr::{Location, Spanned};
 
 use super::MAX_AUDIENCE_LEN;
 use super::cycle::find_cycle;
-use super::duration::{clock_skew, duration};
+use super::duration::{clock_skew, duration, up_to};
+use super::host::parse_host;
 use super::raw::{
     OrderedMap, Presence, RawAudience, RawEndpoint, RawFile, RawReach, RawRole, RawScope,
 };
@@ -19,16 +20,18 @@ use crate::policy::catalog::endpoint::{
 };
 use crate::policy::catalog::rename::Rename;
 use crate::policy::catalog::required_scopes::{self, RequiredScopes};
-use crate::policy::catalog::{Audience, Reach, RoleEntry};
+use crate::policy::catalog::{Audience, MAX_TOKEN_TTL, Reach, RoleEntry, TOKEN_TTL};
 use crate::policy::id::Name;
 use crate::policy::scope::Scope;
 use crate::policy::text;
 
 /// The most strings in the `aud` of one audience.
 pub const MAX_AUDS: usize = 32;
+/// The most hosts of one audience.
+pub const MAX_HOSTS: usize = 32;
 
 /// A text of the file, shortened and escaped for an error.
-fn quoted(text: &str) -> String {
+pub(super) fn quoted(text: &str) -> String {
     text::quoted(text, 160)
 }
 
@@ -39,7 +42,7 @@ pub(super) struct FileValidator {
 }
 
 impl FileValidator {
-    fn problem(&mut self, at: Location, message: String) {
+    pub(super) fn problem(&mut self, at: Location, message: String) {
         self.problems.push(CatalogError {
             line: at.line().max(1),
             column: at.column().max(1),
@@ -48,7 +51,7 @@ impl FileValidator {
     }
 
     /// The parsed value, or a problem at its location.
-    fn parse_value<T, E: fmt::Display>(
+    pub(super) fn parse_value<T, E: fmt::Display>(
         &mut self,
         text: &Spanned<String>,
         parse: impl FnOnce(&str) -> Result<T, E>,
@@ -63,7 +66,7 @@ impl FileValidator {
     }
 
     /// A text that people read, which may be written with escapes.
-    fn check_text(&mut self, at: Location, what: &str, text: &str) {
+    pub(super) fn check_text(&mut self, at: Location, what: &str, text: &str) {
         if let Err(error) = text::check_line(text)
             && self.is_new
         {
@@ -71,16 +74,16 @@ impl FileValidator {
         }
     }
 
-    fn scope(&mut self, text: &Spanned<String>) -> Option<Scope> {
+    pub(super) fn scope(&mut self, text: &Spanned<String>) -> Option<Scope> {
         self.parse_value(text, |text| Scope::parse(text))
     }
 
-    fn name(&mut self, text: &Spanned<String>) -> Option<Name> {
+    pub(super) fn name(&mut self, text: &Spanned<String>) -> Option<Name> {
         self.parse_value(text, |text| Name::parse(text))
     }
 
     /// A name that the file must declare.
-    fn declared<K: Ord, V>(
+    pub(super) fn declared<K: Ord, V>(
         &mut self,
         text: &Spanned<String>,
         key: Option<K>,
@@ -99,7 +102,7 @@ impl FileValidator {
     }
 
     /// To YAML, `1` and `"1"` are different keys. Here they are the same name.
-    fn check_duplicate(&mut self, key: &Spanned<String>, earlier: bool) {
+    pub(super) fn check_duplicate(&mut self, key: &Spanned<String>, earlier: bool) {
         if earlier {
             self.problem(
                 key.referenced,
@@ -114,10 +117,12 @@ impl FileValidator {
             self.check_text(name.referenced, "the name", &name.value);
             file.name = name.value;
         }
-        let mut auds = Vec::new();
+        let (mut auds, mut hosts, mut exchanges) = (Vec::new(), Vec::new(), Vec::new());
         for (key, audience) in raw.audiences.0 {
             let mut audience = audience.unwrap_or_default();
             auds.push((key.value.clone(), std::mem::take(&mut audience.aud)));
+            hosts.push((key.value.clone(), std::mem::take(&mut audience.hosts)));
+            exchanges.extend(audience.exchange.take().map(|scope| (key.value.clone(), scope)));
             let audience = self.audience(audience);
             self.check_text(key.referenced, "the title", &audience.title);
             if let Some(name) = self.name(&key) {
@@ -126,7 +131,15 @@ impl FileValidator {
             }
         }
         self.auds(auds, &mut file);
+        self.hosts(hosts, &mut file);
         self.scopes(raw.scopes, &mut file);
+        for (audience, text) in exchanges {
+            let scope = self.scope(&text);
+            let scope = self.declared(&text, scope, &file.scopes, "a scope");
+            if let Some(audience) = file.audiences.get_mut(audience.as_str()) {
+                audience.exchange = scope;
+            }
+        }
         for (key, role) in raw.roles.0 {
             let role = self.role(role.unwrap_or_default(), &file.scopes);
             if let Some(name) = self.name(&key) {
@@ -137,12 +150,15 @@ impl FileValidator {
         for raw in raw.endpoints {
             self.endpoint(&raw, &mut file);
         }
+        self.issuers(raw.issuers, &mut file);
         file
     }
 
     fn audience(&mut self, raw: RawAudience) -> Audience {
         let max_token_age = raw.max_token_age.and_then(|age| self.parse_value(&age, duration));
         let clock_skew = raw.clock_skew.and_then(|skew| self.parse_value(&skew, clock_skew));
+        let token_ttl = up_to(MAX_TOKEN_TTL, "24h");
+        let token_ttl = raw.token_ttl.and_then(|ttl| self.parse_value(&ttl, token_ttl));
         let consent_required = raw.consent == Presence::Required;
         Audience {
             title: raw.title,
@@ -152,13 +168,14 @@ impl FileValidator {
             consent_required,
             max_token_age,
             clock_skew: clock_skew.unwrap_or_default(),
-            aud: vec![],
+            token_ttl: token_ttl.unwrap_or(TOKEN_TTL),
+            ..Audience::default()
         }
     }
 
     /// The strings by which tokens name the audiences, each of one audience alone.
     fn auds(&mut self, auds: Vec<(String, Vec<Spanned<String>>)>, file: &mut CatalogFile) {
-        let mut owners: HashMap<String, Name> = HashMap::new();
+        let mut owners: HashMap<Box<str>, Name> = HashMap::new();
         for (key, texts) in auds {
             // An invalid name is reported already.
             let Ok(name) = Name::parse(key) else { continue };
@@ -170,12 +187,9 @@ impl FileValidator {
                 continue;
             }
             for text in &texts {
-                let Some(aud) =
-                    self.parse_value(text, |text| check_aud(text).map(|()| text.to_owned()))
-                else {
-                    continue;
-                };
-                if file.audiences.contains_key(aud.as_str()) {
+                let aud = self.parse_value(text, token_string(MAX_AUDIENCE_LEN));
+                let Some(aud) = aud else { continue };
+                if file.audiences.contains_key(&*aud) {
                     let message = format!(
                         "`{}` is an audience's name, by which tokens name that audience anyway",
                         quoted(&aud)
@@ -188,10 +202,47 @@ impl FileValidator {
                     );
                     self.problem(text.referenced, message);
                 } else if let Some(audience) = file.audiences.get_mut(&name) {
-                    audience.aud.push(aud.into());
+                    audience.aud.push(aud);
                 }
             }
         }
+    }
+
+    /// The hosts of the audiences, each of one audience alone.
+    fn hosts(&mut self, hosts: Vec<(String, Vec<Spanned<String>>)>, file: &mut CatalogFile) {
+        let mut owners: HashMap<Box<str>, Name> = HashMap::new();
+        for (key, texts) in hosts {
+            // An invalid name is reported already.
+            let Ok(name) = Name::parse(key) else { continue };
+            if !self.check_count(&texts, "hosts", MAX_HOSTS) {
+                continue;
+            }
+            for text in &texts {
+                let Some(host) = self.parse_value(text, parse_host) else { continue };
+                if let Some(owner) = owners.insert(host.clone(), name.clone()) {
+                    let message = format!(
+                        "`{host}` is in the `hosts` of `{owner}` already: it must name one \
+                         audience, once"
+                    );
+                    self.problem(text.referenced, message);
+                } else if let Some(audience) = file.audiences.get_mut(&name) {
+                    audience.hosts.insert(host);
+                }
+            }
+        }
+    }
+
+    /// Whether a list has no more texts than the limit.
+    pub(super) fn check_count(
+        &mut self,
+        texts: &[Spanned<String>],
+        key: &str,
+        limit: usize,
+    ) -> bool {
+        let Some(first_above) = texts.get(limit) else { return true };
+        let message = format!("`{key}` has {} entries, the limit is {limit}", texts.len());
+        self.problem(first_above.referenced, message);
+        false
     }
 
     fn scopes(&mut self, raw: OrderedMap<Option<RawScope>>, file: &mut CatalogFile) {
@@ -391,12 +442,16 @@ impl FileValidator {
     }
 }
 
-/// Checks a string of an audience's `aud`.
-fn check_aud(text: &str) -> Result<(), String> {
-    match text.len() {
-        0 => return Err("is empty: write the string that tokens have".to_owned()),
-        1..=MAX_AUDIENCE_LEN => {}
-        length => return Err(format!("has {length} bytes, the limit is {MAX_AUDIENCE_LEN}")),
+/// Reads a string that tokens have: the value of a claim, or the name of one.
+pub(super) fn token_string(max_len: usize) -> impl Fn(&str) -> Result<Box<str>, String> {
+    move |text| {
+        match text.len() {
+            0 => return Err("is empty: write the string that tokens have".to_owned()),
+            length if length > max_len => {
+                return Err(format!("has {length} bytes, the limit is {max_len}"));
+            }
+            _ => {}
+        }
+        text::check_line(text).map(|()| text.into()).map_err(|error| error.to_string())
     }
-    text::check_line(text).map_err(|error| error.to_string())
 }

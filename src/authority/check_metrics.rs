@@ -1,22 +1,13 @@
-//! Core-local state: the L1 cache and the counters of one core, so that no two cores write to the
-//! same memory.
+//! Check metrics: the counters of checks, for each core, so that no two cores write to the same
+//! memory. They are summed when they are read.
+//!
+//! Not here: how they are exported; see `transport::collector`.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::l1_cache;
 use crate::metrics::{Counter, Histogram, HistogramSnapshot};
 use crate::policy::decision::Verdict;
 use crate::policy::reason::Reason;
-use crate::store::{Fact, FactKey};
-
-/// The L1 cache of facts.
-pub(super) type L1 = l1_cache::L1Cache<FactKey, Fact>;
-
-/// The state of one core.
-pub(super) struct CoreLocal {
-    pub(super) l1: L1,
-    pub(super) measures: CheckMetrics,
-}
 
 /// The counters of one core.
 #[derive(Debug, Default)]
@@ -28,15 +19,39 @@ pub struct CheckMetrics {
     pub checks: Histogram,
     /// How long batches took.
     pub batches: Histogram,
-    /// Facts that were in the L1 cache.
-    pub(super) near: Counter,
-    /// Facts that were in the shared (L2) cache.
+    /// Facts that were in the cache.
     pub(super) cached: Counter,
     /// Facts that had to be read from the store.
     pub(super) read: Counter,
+    /// Verifications of access tokens, in the order of [`TokenResult::ALL`].
+    tokens: [Counter; TokenResult::ALL.len()],
+}
+
+/// How the verification of an access token ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TokenResult {
+    /// Its signature and its claims are right, which was known already.
+    Cached,
+    /// Its signature and its claims are right.
+    Valid,
+    /// It is invalid.
+    Invalid,
+    /// There are no usable keys of its issuer.
+    Unverifiable,
+}
+
+impl TokenResult {
+    /// Every result.
+    pub const ALL: [Self; 4] = [Self::Cached, Self::Valid, Self::Invalid, Self::Unverifiable];
 }
 
 impl CheckMetrics {
+    pub(super) fn verified(&self, result: TokenResult) {
+        if let Some(count) = self.tokens.get(result as usize) {
+            count.inc();
+        }
+    }
+
     pub(super) fn decided(&self, verdict: &Verdict) {
         match verdict {
             Verdict::Allowed { .. } => self.allowed.inc(),
@@ -60,12 +75,12 @@ pub struct MetricsTotals {
     pub checks: HistogramSnapshot,
     /// How long batches took.
     pub batches: HistogramSnapshot,
-    /// Facts that were in an L1 cache.
-    pub near: u64,
-    /// Facts that were in the shared (L2) cache.
+    /// Facts that were in the cache.
     pub cached: u64,
     /// Facts that had to be read from the store.
     pub read: u64,
+    /// Verifications of access tokens, by result.
+    pub tokens: Vec<(TokenResult, u64)>,
 }
 
 impl Default for MetricsTotals {
@@ -75,9 +90,9 @@ impl Default for MetricsTotals {
             denied: Reason::ALL.iter().map(|reason| (*reason, 0)).collect(),
             checks: HistogramSnapshot::default(),
             batches: HistogramSnapshot::default(),
-            near: 0,
             cached: 0,
             read: 0,
+            tokens: TokenResult::ALL.map(|result| (result, 0)).to_vec(),
         }
     }
 }
@@ -90,32 +105,34 @@ impl MetricsTotals {
         }
         measures.checks.add_to(&mut self.checks);
         measures.batches.add_to(&mut self.batches);
-        self.near += measures.near.read();
         self.cached += measures.cached.read();
         self.read += measures.read.read();
+        for ((_, all), count) in self.tokens.iter_mut().zip(&measures.tokens) {
+            *all += count.read();
+        }
     }
 }
 
-/// The state of all cores.
+/// The counters of all cores.
 #[derive(Default)]
-pub(super) struct CoreLocals(Mutex<Registered>);
+pub(super) struct CoreRegistry(Mutex<Registered>);
 
 #[derive(Default)]
 struct Registered {
-    cores: Vec<Arc<CoreLocal>>,
+    cores: Vec<Arc<CheckMetrics>>,
     /// The counts of the cores that were dropped: a counter never decreases.
     dropped: MetricsTotals,
 }
 
-impl CoreLocals {
-    /// Registers a core with this L1 cache, and removes the cores that were dropped.
-    pub(super) fn register(&self, l1: L1) -> Arc<CoreLocal> {
-        let core = Arc::new(CoreLocal { l1, measures: CheckMetrics::default() });
+impl CoreRegistry {
+    /// Registers a core, and removes the cores that were dropped.
+    pub(super) fn register(&self) -> Arc<CheckMetrics> {
+        let core = Arc::new(CheckMetrics::default());
         let mut registered = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let Registered { cores, dropped } = &mut *registered;
         cores.retain_mut(|core| match Arc::get_mut(core) {
             Some(core) => {
-                dropped.add(&core.measures);
+                dropped.add(core);
                 false
             }
             None => true,
@@ -129,7 +146,7 @@ impl CoreLocals {
         let registered = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let mut sum = registered.dropped.clone();
         for core in &registered.cores {
-            sum.add(&core.measures);
+            sum.add(core);
         }
         sum
     }
@@ -141,20 +158,20 @@ mod tests {
 
     #[test]
     fn dropped_core_keeps_its_counts() {
-        let cores = CoreLocals::default();
+        let cores = CoreRegistry::default();
         for _ in 0..3 {
-            let core = cores.register(L1::new(1));
-            core.measures.near.inc();
-            core.measures.decided(&Verdict::Denied {
+            let core = cores.register();
+            core.cached.inc();
+            core.decided(&Verdict::Denied {
                 reason: Reason::ALL[0],
                 fault: None,
                 missing: Vec::new(),
             });
         }
-        let last = cores.register(L1::new(1));
-        last.measures.near.inc();
+        let last = cores.register();
+        last.cached.inc();
         assert_eq!(cores.0.lock().expect("no panic").cores.len(), 1);
         let sum = cores.sum();
-        assert_eq!((sum.near, sum.denied[0]), (4, (Reason::ALL[0], 3)));
+        assert_eq!((sum.cached, sum.denied[0]), (4, (Reason::ALL[0], 3)));
     }
 }

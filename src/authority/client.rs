@@ -1,0 +1,172 @@
+//! Client: completes the query of a client by the credential that the client presents.
+//!
+//! The credential and the facts of the decision are of one published revision, so a secret that is
+//! deleted and a company that is disabled are seen by the same check or by none of it (T30).
+//!
+//! Not here: how a credential is read from a header; see [`crate::policy::client_credential`]. The
+//! verification of access tokens is in [`super::token_verifier`].
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::fact_cache::{ReadError, Snapshot};
+use super::reader::Reader;
+use super::secrets::{FoundSecret, SecretOf, find_secret};
+use super::session::Session;
+pub(super) use super::token_verifier::KeyWait;
+use crate::policy::catalog::issuer::PartySource;
+use crate::policy::cause::{Cause, DenialCause};
+use crate::policy::client_credential::ClientCredential;
+use crate::policy::query::{Client, Query, Request, Subject};
+use crate::policy::reason::Reason;
+use crate::policy::secret::SecretText;
+use crate::policy::token::{PresentedToken, VerifiedToken};
+
+/// The result of the verification of a token.
+pub(super) type VerifyResult = Result<Arc<VerifiedToken>, Cause>;
+
+/// What a token that a caller may not see is denied with: the same as a forged one (T6).
+const FORGED: Cause =
+    Cause { reason: Reason::TokenInvalid, fault: Some(DenialCause::SignatureWrong) };
+
+impl Session<'_> {
+    /// The query of a client, completed by what the client presents.
+    ///
+    /// # Errors
+    /// A fact cannot be read at the snapshot's revision. Nothing that a client presents is an error (T3).
+    pub(super) async fn resolve(
+        &self,
+        view: &Snapshot,
+        query: &Query,
+        client: &Client,
+        wait: &mut KeyWait,
+    ) -> Result<Query, ReadError> {
+        let verified = match &client.presented {
+            ClientCredential::BearerToken(text) => {
+                Some(self.authority.verify_token(view, text, wait).await)
+            }
+            _ => None,
+        };
+        self.complete(view, query, client, verified).await
+    }
+
+    /// The queries of a batch. Each distinct token is verified once.
+    ///
+    /// # Errors
+    /// As for one query.
+    pub(super) async fn resolve_all<'r>(
+        &self,
+        view: &Snapshot,
+        requests: &'r [Request],
+        wait: &mut KeyWait,
+    ) -> Result<Vec<Cow<'r, Query>>, ReadError> {
+        let mut verified: HashMap<&str, VerifyResult> = HashMap::new();
+        let mut queries = Vec::with_capacity(requests.len());
+        for Request { query, client } in requests {
+            let Some(client) = client else {
+                queries.push(Cow::Borrowed(query));
+                continue;
+            };
+            let mut token = None;
+            if let ClientCredential::BearerToken(text) = &client.presented {
+                token = verified.get(&**text).cloned();
+                if token.is_none() {
+                    // A verification takes longer than the rest of a check: other tasks come between.
+                    tokio::task::yield_now().await;
+                    let result = self.authority.verify_token(view, text, wait).await;
+                    verified.insert(text, result.clone());
+                    token = Some(result);
+                }
+            }
+            queries.push(Cow::Owned(self.complete(view, query, client, token).await?));
+        }
+        Ok(queries)
+    }
+
+    async fn complete(
+        &self,
+        view: &Snapshot,
+        query: &Query,
+        client: &Client,
+        verified: Option<VerifyResult>,
+    ) -> Result<Query, ReadError> {
+        let by_token = |verified: VerifyResult| {
+            let token = verified?;
+            let subject = self.by_token(client, &token)?;
+            Ok((subject, Some(PresentedToken::Verified(token))))
+        };
+        let (subject, token) = match (&client.presented, verified) {
+            (ClientCredential::Secret { name, secret }, _) => {
+                (self.by_secret(view, client, name.as_deref(), secret).await?, None)
+            }
+            (_, Some(verified)) => {
+                by_token(verified).unwrap_or_else(|cause| Self::rejected(client, cause))
+            }
+            (ClientCredential::Unusable(cause), None) => Self::rejected(client, *cause),
+            (ClientCredential::BearerToken(_), None) => {
+                Self::rejected(client, Reason::TokenUnverifiable.into())
+            }
+        };
+        Ok(Query { subject, token, ..query.clone() })
+    }
+
+    /// A query of a client whose credential is no good. Without ids in the request, nobody is known (T5).
+    fn rejected(client: &Client, cause: Cause) -> (Subject, Option<PresentedToken>) {
+        match (&client.company, &client.credential) {
+            (Some(company), Some(credential)) if cause.reason.is_of_token() => {
+                let (company, credential) = (company.clone(), credential.clone());
+                (Subject::Known { company, credential }, Some(PresentedToken::Rejected(cause)))
+            }
+            _ => (Subject::Unproven(cause), None),
+        }
+    }
+
+    /// The company and the credential of a secret.
+    async fn by_secret(
+        &self,
+        view: &Snapshot,
+        client: &Client,
+        name: Option<&str>,
+        secret: &SecretText,
+    ) -> Result<Subject, ReadError> {
+        let unknown = Subject::Unproven(Reason::CredentialUnknown.into());
+        let Some(id) = secret.id() else { return Ok(unknown) };
+        let named =
+            SecretOf { company: client.company.clone(), credential: client.credential.clone() };
+        let mut reader = Reader::new(self, view.clone());
+        let found = find_secret(&mut reader, &named, &id).await?;
+        let Some(FoundSecret { company, credential, secret: stored }) = found else {
+            return Ok(unknown);
+        };
+        let is_named =
+            name.is_none_or(|name| name == company.id.as_str() || name == credential.id.as_str());
+        if stored.hash != secret.hash() || !is_named || !self.caller.reaches(company.id.as_str()) {
+            return Ok(unknown);
+        }
+        Ok(Subject::Known { company: company.id.clone(), credential: credential.id.clone() })
+    }
+
+    /// The company and the credential of a token (T2).
+    fn by_token(&self, client: &Client, token: &VerifiedToken) -> Result<Subject, Cause> {
+        // First of all, so that a caller learns nothing of another company's token (T6).
+        if token.company.as_ref().is_some_and(|company| !self.caller.reaches(company.as_str())) {
+            return Err(FORGED);
+        }
+        fn one<T: PartialEq>(token: Option<&T>, request: Option<&T>) -> Result<T, DenialCause>
+        where
+            T: Clone,
+        {
+            if token.zip(request).is_some_and(|(token, request)| token != request) {
+                return Err(DenialCause::OtherClient);
+            }
+            token.or(request).cloned().ok_or(DenialCause::ClientMissing)
+        }
+        let company = one(token.company.as_ref(), client.company.as_ref())?;
+        let credential = one(token.credential.as_ref(), client.credential.as_ref())?;
+        if token.issuer.company == PartySource::Request && !token.issuer.companies.has(&company) {
+            return Err(DenialCause::CompanyNotAllowed.into());
+        }
+        Ok(Subject::Known { company, credential })
+    }
+}
