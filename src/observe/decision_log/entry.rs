@@ -25,7 +25,7 @@ pub(super) struct DecisionLogEntry {
     pub(super) time: Timestamp,
     pub(super) caller: Caller,
     pub(super) context: Option<Arc<RequestContext>>,
-    /// None: what the client presented names nobody.
+    /// None: what the client presented names no credential.
     pub(super) company: Option<CompanyId>,
     pub(super) credential: Option<CredentialId>,
     pub(super) requirement: Requirement,
