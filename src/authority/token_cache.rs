@@ -212,6 +212,7 @@ issuers:
                 scopes: (0..scopes).map(scope).collect(),
                 ..Token::default()
             },
+            own: None,
         })
     }
 

@@ -35,6 +35,7 @@ use crate::policy::token::new_token::NewToken;
 use crate::policy::token::own::{Born, OwnClaims};
 use crate::policy::token::revoked::TokenId;
 use crate::policy::token::signing_keys::{KeyState, SigningKeys};
+use crate::policy::token::unverified_token::UnverifiedToken;
 use crate::policy::token::{PresentedToken, Token, TokenAudience, VerifiedToken};
 use crate::store::StoreError;
 
@@ -276,6 +277,12 @@ impl Session<'_> {
             let what = "the actor token is not a valid token of the client itself";
             Ok(Err(TokenRefusal::new(TokenError::InvalidRequest, what)))
         };
+        // No keys are fetched for a token of another issuer.
+        let is_own =
+            |text| UnverifiedToken::parse(text).is_ok_and(|t| self.authority.is_own(t.issuer()));
+        if !is_own(text) {
+            return bad();
+        }
         let Ok(token) = self.verified(text).await? else { return bad() };
         let (Some(own), Some(of), Some(credential)) =
             (&token.own, &token.company, &token.credential)
@@ -288,8 +295,8 @@ impl Session<'_> {
                 && secret.born == [own.born.company, own.born.credential]
         });
         let is_of_company = company.is_none_or(|company| company == of);
-        let is_own = token.facts.user.is_none() && !own.is_exchanged;
-        if !(is_same && is_of_company && is_own) {
+        let is_of_client = token.facts.user.is_none() && !own.is_exchanged;
+        if !(is_same && is_of_company && is_of_client) {
             return bad();
         }
         Ok(Ok(Applicant {

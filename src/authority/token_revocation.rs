@@ -83,7 +83,7 @@ impl Session<'_> {
                 let all = edit.after.revoked_tokens.revoke(revoked, now);
                 edit.fields.extend(FieldChange::new_text("token_id", &own.id.to_string()));
                 if all {
-                    edit.fields.push(FieldChange::new_flag("all_own_tokens_revoked", true));
+                    edit.fields.push(FieldChange::new_flag("own_tokens_revoked", true));
                 }
             }
             Ok::<_, TransactionError>(tx.put(Some(before), edit).with_context(is_over))
@@ -132,8 +132,8 @@ impl Session<'_> {
             let last_seen = self.authority.last_seen(&before);
             let context = ViewContext { catalog: tx.catalog(), company, now, last_seen };
             // Own tokens end also where the time stays.
-            let planned = tx.put(Some(before), edit).even_if_unchanged();
-            Ok::<_, TransactionError>(planned.with_context(context))
+            edit.fields.push(FieldChange::new_flag("own_tokens_revoked", true));
+            Ok::<_, TransactionError>(tx.put(Some(before), edit).with_context(context))
         };
         let outcome = self.write(subject, options, plan).await?;
         self.credential_written(company_id, id, outcome).await

@@ -280,6 +280,8 @@ impl Credential {
         edit.fields.push(FieldChange::gone_flag("enabled", self.enabled));
         edit.fields.extend(FieldChange::time("expires_at", self.expires_at, None));
         edit.fields.extend(FieldChange::list("secret_ids", Some(&self.secrets), &[]));
+        let valid_from = self.revoked_tokens.issued_before;
+        edit.fields.extend(FieldChange::time("tokens_valid_from", valid_from, None));
         for (scope, grant) in self.known(catalog) {
             edit.fields.extend(expiry_change(catalog, scope, grant.expires_at, None));
             edit.removed.push(scope);

@@ -186,6 +186,7 @@ impl World {
             scopes: scopes(),
             expires_at: None,
             enabled: true,
+            tokens_valid_from: None,
         };
         self.authority
             .internal_session("test")
@@ -573,6 +574,7 @@ async fn no_check_pairs_a_users_roles_with_grants_of_another_revision() {
         scopes: vec![],
         expires_at: None,
         enabled: true,
+        tokens_valid_from: None,
     };
     authority.internal_session("test").create_credential(&new, &terms()).await.expect("created");
     let user = UserId::parse("ada").expect("an id");

@@ -43,6 +43,7 @@ async fn fill(dir: &Path) {
                     scopes: vec![Scope::parse("a").expect("a scope")],
                     expires_at: None,
                     enabled: true,
+                    tokens_valid_from: None,
                 };
                 authority
                     .internal_session("test")

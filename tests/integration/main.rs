@@ -46,6 +46,7 @@ mod metrics;
 mod model;
 mod opaque_tokens;
 mod open_errors;
+mod own_tokens;
 mod platforms;
 mod power_loss;
 mod redb_engine;

@@ -335,6 +335,7 @@ impl World {
             scopes: vec![],
             expires_at: None,
             enabled: true,
+            tokens_valid_from: None,
         };
         self.authority.internal_session("test").create_credential(&new, &terms).await.ok();
         let made = self

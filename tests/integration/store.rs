@@ -90,6 +90,7 @@ fn put(before: Option<Fact>, after: Fact) -> FactWrite {
         Fact::Consent(consent) => FactKey::Consent(consent.of),
         Fact::Secret(secret) => FactKey::Secret(secret.company, secret.id.clone()),
         Fact::SecretOwner(owner) => FactKey::SecretOwner(owner.secret.clone()),
+        Fact::SigningKeys(_) => FactKey::SigningKeys,
         Fact::Impact(_) => unreachable!("the engine's own"),
     };
     FactWrite { key, before, after: Some(after) }

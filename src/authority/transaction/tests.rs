@@ -9,6 +9,7 @@ use tempfile::TempDir;
 use crate::authority::api_keys::NewKey;
 use crate::authority::consents::ConsentId;
 use crate::authority::import_item::ImportItem;
+use crate::authority::own_issuer::OwnIssuer;
 use crate::authority::{
     Authority, CompanyChange, CredentialChange, NewCompany, NewCredential, RestoreGrants,
     Restriction, WriteOptions,
@@ -74,7 +75,9 @@ fn app() -> CredentialId {
 fn opened() -> (TempDir, Authority) {
     let dir = tempfile::tempdir().expect("a directory");
     let store: Arc<Store> = Arc::new(Store::open(dir.path()).expect("opened"));
-    (dir, Authority::new(store, 1_000).expect("readable"))
+    let own_issuer = OwnIssuer::new("https://id.example.org", dir.path().join("signing-keys"));
+    let authority = Authority::new(store, 1_000).expect("readable");
+    (dir, authority.with_own_issuer(Some(own_issuer)))
 }
 
 #[tokio::test]
@@ -154,6 +157,12 @@ async fn preconditions_cover_the_reads_of_every_change() {
                     RestoreGrants { company: acme(), scopes, restricted_at: restricted.revision };
                 session.restore_grants(&restore, &plain).await.expect("restored");
                 session.restrict_company(&restrict(true), &plain).await.expect("restricted");
+                session.revoke_tokens(&acme(), &app(), None, &plain).await.expect("revoked");
+                for publish_only in [true, false] {
+                    session.rotate_signing_key(publish_only, &plain).await.expect("changed");
+                }
+                let keys = session.signing_keys().await.expect("read").resource;
+                session.delete_signing_key(&keys[0].id, &plain).await.expect("deleted");
                 let id = secret.id.expect("an id");
                 session.delete_secret(&acme(), &app(), &id, &plain).await.expect("deleted");
                 session.delete_consent(&consent, &plain).await.expect("deleted");
@@ -181,6 +190,7 @@ async fn preconditions_cover_the_reads_of_every_change() {
     assert!(has(|key| matches!(key, FactKey::User(..))));
     assert!(has(|key| matches!(key, FactKey::Consent(_))));
     assert!(has(|key| matches!(key, FactKey::Secret(..))));
+    assert!(has(|key| matches!(key, FactKey::SigningKeys)));
 }
 
 #[tokio::test]

@@ -153,7 +153,7 @@ impl ReferenceReplay {
         use ChangeKind::*;
         match change.kind {
             ApplyCatalog => self.apply(change, added, removed),
-            CreateKey | DeleteKey => says_something(change),
+            CreateKey | DeleteKey | RotateSigningKey | DeleteSigningKey => says_something(change),
             RestoreBackup | AcceptClock => {
                 assert!(added.is_empty() && removed.is_empty(), "no fact changes")
             }
@@ -218,7 +218,7 @@ impl ReferenceReplay {
                 assert!(company.credentials.insert(credential_id(), made).is_none());
             }
             UpdateCredential | GrantScopes | RevokeScopes | ReplaceScopes | ResetScopes
-            | CreateSecret | DeleteSecret => {
+            | CreateSecret | DeleteSecret | RevokeToken | RevokeTokens => {
                 says_something(change);
                 let company = companies.get_mut(&company_id()).expect("it exists");
                 let credential = company.credentials.get_mut(&credential_id()).expect("it exists");
