@@ -30,7 +30,7 @@ use crate::policy::id::{CompanyId, CredentialId, Name, UserId};
 use crate::policy::query::{Query, Requirement, Subject};
 use crate::policy::reason::Reason;
 use crate::policy::revision::Revision;
-use crate::policy::scope::Scope;
+use crate::policy::scope::{Scope, ScopeId};
 use crate::policy::token::new_token::NewToken;
 use crate::policy::token::own::{Born, OwnClaims};
 use crate::policy::token::revoked::TokenId;
@@ -456,7 +456,9 @@ fn draft(
     let wanted: Vec<Scope> = match named {
         Some(scopes) => scopes.to_vec(),
         None => {
-            let all = facts.catalog.scope_ids().filter_map(|id| facts.catalog.name(id));
+            let of_audience = |id: &ScopeId| facts.catalog.in_audience(*id, resolved);
+            let all = facts.catalog.scope_ids().filter(of_audience);
+            let all = all.filter_map(|id| facts.catalog.name(id));
             let mut all: Vec<_> =
                 all.filter(|scope| !facts.catalog.is_for_exchange(scope)).cloned().collect();
             all.sort();

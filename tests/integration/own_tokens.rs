@@ -103,6 +103,7 @@ fn part(token: &str, n: usize) -> Value {
 /// `ada`.
 struct World {
     authority: Authority,
+    store: Arc<Store>,
     secret: SecretText,
 }
 
@@ -112,12 +113,35 @@ impl World {
     }
 
     async fn with_cache(dir: &Path, cache_entries: u64) -> Self {
-        let authority = open(dir, cache_entries);
+        let (authority, store) = open(dir, cache_entries);
         authority.prepare_signing_keys().await.expect("a key");
         let session = authority.internal_session("test");
         session.apply_catalog(CATALOG, &plain()).await.expect("applied");
         let secret = furnish(&authority).await;
-        Self { authority, secret }
+        Self { authority, store, secret }
+    }
+
+    /// The same directory, opened again with the same secret.
+    fn reopened(dir: &Path, secret: &SecretText) -> Self {
+        let (authority, store) = open(dir, 1_000);
+        Self { authority, store, secret: secret.clone() }
+    }
+
+    /// The same world with another secret.
+    fn with_secret(self, secret: SecretText) -> Self {
+        Self { secret, ..self }
+    }
+
+    /// Closes the store, and waits until its directory is free.
+    fn close(self) -> SecretText {
+        let store = Arc::downgrade(&self.store);
+        self.authority.close();
+        let Self { authority, store: own, secret } = self;
+        drop((authority, own));
+        while store.strong_count() > 0 {
+            std::thread::yield_now();
+        }
+        secret
     }
 
     fn session(&self) -> scopegate::authority::Session<'_> {
@@ -209,10 +233,11 @@ impl World {
     }
 }
 
-fn open(dir: &Path, cache_entries: u64) -> Authority {
+fn open(dir: &Path, cache_entries: u64) -> (Authority, Arc<Store>) {
     let store = Arc::new(Store::open(dir).expect("opened"));
-    let authority = Authority::new(store, cache_entries).expect("readable");
-    authority.with_own_issuer(Some(OwnIssuer::new(ISSUER, dir.join("signing-keys"))))
+    let authority = Authority::new(Arc::clone(&store), cache_entries).expect("readable");
+    let own_issuer = OwnIssuer::new(ISSUER, dir.join("signing-keys"));
+    (authority.with_own_issuer(Some(own_issuer)), store)
 }
 
 /// The company, its credential and its user; and a secret.
@@ -299,9 +324,10 @@ async fn t25_a_token_says_for_whom_it_is_and_whose_life_it_is_of() {
     assert_eq!(body["sg"]["born"].as_array().map(Vec::len), Some(3));
     assert_eq!(body["sg"]["from"], Value::Null);
     assert_ne!(exchanged.id, issued.id);
-    let by_token = claims(&world.exchange(Some(&issued.text)).await.text);
-    assert_eq!(by_token["sg"]["from"], json!(issued.id));
-    assert!(by_token["exp"].as_i64() <= claims(&issued.text)["exp"].as_i64());
+    let actor = world.issue("public", Some(&["act"])).await;
+    let by_token = claims(&world.exchange(Some(&actor.text)).await.text);
+    assert_eq!(by_token["sg"]["from"], json!(actor.id));
+    assert!(by_token["exp"].as_i64() <= claims(&actor.text)["exp"].as_i64());
 }
 
 #[tokio::test]
@@ -635,13 +661,13 @@ async fn t27_a_token_ends_with_everything_that_it_rests_on() {
 
     // Its credential, and its company.
     let secret = furnish(&world.authority).await;
-    let world = World { secret, authority: world.authority };
+    let world = world.with_secret(secret);
     let session = world.session();
     let of_credential = world.issue("public", Some(&["read"])).await.text;
     let delete = CredentialChange::Delete;
     session.change_credential(&acme, &hr, &delete, &plain()).await.expect("deleted");
     let secret = furnish(&world.authority).await;
-    let world = World { secret, authority: world.authority };
+    let world = world.with_secret(secret);
     assert_eq!(world.fault(&of_credential).await, Some(DenialCause::Recreated));
     let of_company = world.issue("public", Some(&["read"])).await.text;
     assert!(world.is_allowed(&of_company).await);
@@ -856,10 +882,9 @@ async fn t28_without_a_file_of_the_current_key_another_one_signs_from_the_next_s
     let dir = dir();
     let world = World::new(dir.path()).await;
     let token = world.issue("public", Some(&["read"])).await.text;
-    let secret = world.secret.clone();
-    drop(world);
+    let secret = world.close();
     std::fs::remove_dir_all(dir.path().join("signing-keys")).expect("removed");
-    let world = World { authority: open(dir.path(), 1_000), secret };
+    let world = World::reopened(dir.path(), &secret);
     // It verifies, and does not issue.
     assert!(world.is_allowed(&token).await);
     let proven = world.proven().await;
@@ -875,8 +900,7 @@ async fn t28_without_a_file_of_the_current_key_another_one_signs_from_the_next_s
     assert!(world.is_allowed(&token).await, "the lost key verifies still");
     assert!(world.is_allowed(&world.issue("public", Some(&["read"])).await.text).await);
     // Without an issuer, its tokens are those of nobody.
-    let (secret, authority) = (world.secret.clone(), world.authority.with_own_issuer(None));
-    let world = World { authority, secret };
+    let world = World { authority: world.authority.with_own_issuer(None), ..world };
     assert_eq!(world.fault(&token).await, Some(DenialCause::IssuerUnknown));
 }
 
@@ -977,7 +1001,7 @@ async fn t36_a_revocation_is_in_force_after_a_crash() {
         world.revoke(&token).await;
         let crashed = copies.path().join(n.to_string());
         copy(dir.path(), &crashed);
-        let world = World { authority: open(&crashed, 1_000), secret: world.secret.clone() };
+        let world = World::reopened(&crashed, &world.secret);
         assert_eq!(world.fault(&token).await, Some(DenialCause::Revoked), "{n}");
         assert!(world.is_allowed(&kept).await, "{n}");
     }
@@ -986,7 +1010,7 @@ async fn t36_a_revocation_is_in_force_after_a_crash() {
 /// A token that was issued in this directory, by a process that is gone.
 async fn issued_in(dir: &Path) -> (String, SecretText) {
     let world = World::new(dir).await;
-    (world.issue("public", Some(&["read"])).await.text, world.secret.clone())
+    (world.issue("public", Some(&["read"])).await.text, world.close())
 }
 
 fn serve(dir: &Path, args: &[&str]) -> Server {
