@@ -76,7 +76,9 @@ impl Authority {
         if let Some(own) = &token.own {
             let keys = self.signing_keys(view).await?;
             Self::check_reached(view, own)?;
-            return Ok(keys.verifying().has(&token.key));
+            let issuer = self.own_issuer.as_ref();
+            let is_same = issuer.is_some_and(|issuer| issuer.entry == token.issuer);
+            return Ok(is_same && keys.verifying().has(&token.key));
         }
         let Some(issuer) = view.catalog.issuer(&token.issuer.name) else { return Ok(false) };
         let is_same = Arc::ptr_eq(issuer, &token.issuer) || *issuer == token.issuer;

@@ -1093,7 +1093,7 @@ async fn t27_a_restore_ends_all_own_tokens_and_what_other_issuers_issued_until_t
         client.catalog.clone().apply_catalog(request).await.expect("applied");
         assert_eq!(reason(&client, &token).await, Reason_::Allowed);
         assert_eq!(reason(&client, &before).await, Reason_::Allowed);
-        run(scopegate().args(["backup", "--endpoint", &server.url()]).arg(&file));
+        run(scopegate().args(["backup", "--endpoint", &server.url(), "--output"]).arg(&file));
     }
     run(scopegate().args(["restore", "--data-dir"]).arg(&target).arg(&file));
     // Its keys are not in the backup. Even with them, the tokens have ended.
@@ -1119,7 +1119,7 @@ async fn t28_private_keys_are_in_files_and_nowhere_else() {
         (dir.path().join("a"), dir.path().join("backup"), dir.path().join("export"));
     let (_, _) = issued_in(&source).await;
     let server = serve(&source, &[]);
-    run(scopegate().args(["backup", "--endpoint", &server.url()]).arg(&backup));
+    run(scopegate().args(["backup", "--endpoint", &server.url(), "--output"]).arg(&backup));
     run(scopegate().args(["export", "--endpoint", &server.url(), "--output"]).arg(&export));
     let (_, log) = server.end();
     let keys: Vec<PathBuf> = std::fs::read_dir(source.join("signing-keys"))
