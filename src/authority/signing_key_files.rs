@@ -6,7 +6,6 @@
 //! Not here: which key signs, which is a fact; see [`crate::policy::token::signing_keys`].
 
 use std::collections::HashMap;
-use std::fmt;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -14,48 +13,12 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use pem::Pem;
-use ring::rand::SystemRandom;
-use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
 
-use crate::policy::token::key_set::{Key, Thumbprint};
-use crate::policy::token::signing_keys::POINT_LEN;
+use crate::policy::token::key_set::Thumbprint;
+use crate::policy::token::private_key::PrivateKey;
 
 /// The label of a PKCS#8 key in PEM (RFC 7468 section 10).
 const LABEL: &str = "PRIVATE KEY";
-
-/// A private key. `Debug` does not print it.
-pub(super) struct PrivateKey {
-    pair: EcdsaKeyPair,
-    /// The uncompressed point of its public half.
-    pub(super) point: [u8; POINT_LEN],
-    /// The thumbprint of its public half.
-    pub(super) id: Thumbprint,
-}
-
-impl fmt::Debug for PrivateKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "PrivateKey({})", self.id)
-    }
-}
-
-impl PrivateKey {
-    fn from_pkcs8(bytes: &[u8]) -> io::Result<Self> {
-        let wrong = || io::Error::new(io::ErrorKind::InvalidData, "is not a private key of P-256");
-        let random = SystemRandom::new();
-        let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, bytes, &random);
-        let pair = pair.map_err(|_| wrong())?;
-        let point = pair.public_key().as_ref().try_into().map_err(|_| wrong())?;
-        let id = Key::p256(&point).thumbprint;
-        Ok(Self { pair, point, id })
-    }
-
-    /// The signature over a text, as `r` and `s`.
-    pub(super) fn sign(&self, text: &[u8]) -> io::Result<Vec<u8>> {
-        let signature = self.pair.sign(&SystemRandom::new(), text);
-        let signature = signature.map_err(|_| io::Error::other("no random numbers"))?;
-        Ok(signature.as_ref().to_vec())
-    }
-}
 
 /// The files of the private keys. Their methods block.
 #[derive(Debug)]
@@ -79,13 +42,11 @@ impl SigningKeyFiles {
     /// # Errors
     /// The file cannot be written.
     pub(super) fn make(&self, is_kept: bool) -> io::Result<Arc<PrivateKey>> {
-        let random = SystemRandom::new();
-        let pkcs8 = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &random)
-            .map_err(|_| io::Error::other("no random numbers"))?;
-        let key = Arc::new(PrivateKey::from_pkcs8(pkcs8.as_ref())?);
+        let (key, pkcs8) = PrivateKey::generate().map_err(io::Error::other)?;
+        let key = Arc::new(key);
         if is_kept {
             DirBuilder::new().recursive(true).mode(0o700).create(&self.dir)?;
-            let text = pem::encode(&Pem::new(LABEL, pkcs8.as_ref()));
+            let text = pem::encode(&Pem::new(LABEL, &*pkcs8));
             let path = self.path(&key.id);
             if let Err(error) = write_durably(&path, text.as_bytes()) {
                 fs::remove_file(&path).ok();
@@ -106,12 +67,11 @@ impl SigningKeyFiles {
     /// # Errors
     /// The file does not exist, or has no such key.
     pub(super) fn load(&self, id: &Thumbprint) -> io::Result<Arc<PrivateKey>> {
-        let parsed = pem::parse(fs::read(self.path(id))?);
-        let parsed =
-            parsed.map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "is not PEM"))?;
-        let key = Arc::new(PrivateKey::from_pkcs8(parsed.contents())?);
+        let parsed = pem::parse(fs::read(self.path(id))?).map_err(io::Error::other)?;
+        let key = PrivateKey::from_pkcs8(parsed.contents()).map_err(io::Error::other)?;
+        let key = Arc::new(key);
         if key.id != *id {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "has another key"));
+            return Err(io::Error::other("has another key"));
         }
         self.loaded().insert(*id, Arc::clone(&key));
         Ok(key)

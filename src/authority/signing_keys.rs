@@ -18,7 +18,6 @@ use super::own_issuer::OwnIssuer;
 use super::queries::Read;
 use super::reader::Reader;
 use super::session::Session;
-use super::signing_key_files::PrivateKey;
 use super::transaction::{Outcome, Subject, Transaction, TransactionError, Written};
 use super::write_options::WriteOptions;
 use crate::metrics::supervise::Supervisor;
@@ -28,6 +27,7 @@ use crate::policy::edit::Edit;
 use crate::policy::id::Name;
 use crate::policy::revision::Revision;
 use crate::policy::token::key_set::Thumbprint;
+use crate::policy::token::private_key::PrivateKey;
 use crate::policy::token::signing_keys::{KeyState, MAX_KEYS, SigningKey, SigningKeys};
 use crate::store::{ResultDetail, StoreError};
 

@@ -1,5 +1,5 @@
-//! Token revocation: a client revokes one of its own tokens (RFC 7009, T36), and whoever may edit a
-//! credential ends all of its tokens (T27).
+//! Token revocation: a client revokes one of its own tokens (RFC 7009, T36), and a caller that may
+//! edit a credential ends all of its tokens (T27).
 //!
 //! Not here: how a decision tells that a token was revoked; see [`crate::policy::token::own`].
 

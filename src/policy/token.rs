@@ -9,6 +9,7 @@ mod key;
 pub mod key_set;
 pub mod new_token;
 pub mod own;
+pub mod private_key;
 pub mod revoked;
 mod signature;
 pub mod signing_keys;

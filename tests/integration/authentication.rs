@@ -80,6 +80,7 @@ const MAY: &[(&str, &str)] = &[
     ("DirectoryService/CreateSecret", "CO"),
     ("DirectoryService/DeleteSecret", "CO"),
     ("DirectoryService/VerifySecret", "SO"),
+    ("DirectoryService/RevokeTokens", "CO"),
     ("DirectoryService/PutUser", "IO"),
     ("DirectoryService/GetUser", "ICOA"),
     ("DirectoryService/ListUsers", "ICOA"),
@@ -96,6 +97,9 @@ const MAY: &[(&str, &str)] = &[
     ("KeyService/GetKey", "oa"),
     ("KeyService/ListKeys", "oa"),
     ("KeyService/DeleteKey", "o"),
+    ("KeyService/ListSigningKeys", "oa"),
+    ("KeyService/RotateSigningKey", "o"),
+    ("KeyService/DeleteSigningKey", "o"),
     ("KeyService/WhoAmI", "SCIOABRK"),
 ];
 

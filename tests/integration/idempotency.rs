@@ -106,6 +106,7 @@ with_a_resource! {
     ReplaceScopesResponse { credential }
     ResetScopesResponse { credential }
     DeleteSecretResponse { credential }
+    RevokeTokensResponse { credential }
     PutUserResponse { user }
     DeleteUserResponse { user }
     PutConsentResponse { consent }
@@ -198,6 +199,9 @@ async fn every_change_sent_again_is_answered_as_at_first_also_after_a_crash() {
             company_id: acme(), credential_id: app(), ..Default::default()
         });
         directory.create_secret(CreateSecretRequest {
+            company_id: acme(), credential_id: app(), ..Default::default()
+        });
+        directory.revoke_tokens(RevokeTokensRequest {
             company_id: acme(), credential_id: app(), ..Default::default()
         });
         directory.put_user(PutUserRequest {

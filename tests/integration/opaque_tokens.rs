@@ -33,7 +33,7 @@ struct Call {
 }
 
 /// Every RPC that takes an etag, with the resource whose etag it is.
-const CHANGES: [(&str, Of); 20] = [
+const CHANGES: [(&str, Of); 21] = [
     ("ApplyCatalog", Of::Catalog),
     ("CreateCompany", Of::Nothing),
     ("UpdateCompany", Of::Company),
@@ -49,6 +49,7 @@ const CHANGES: [(&str, Of); 20] = [
     ("ResetScopes", Of::Credential),
     ("CreateSecret", Of::Credential),
     ("DeleteSecret", Of::Credential),
+    ("RevokeTokens", Of::Credential),
     ("DeleteCredential", Of::Credential),
     ("PutUser", Of::User),
     ("DeleteUser", Of::User),
@@ -204,6 +205,11 @@ async fn call(client: &Client, rpc: &str, call: &Call) -> Result<(), Status> {
             company_id: company_id,
             credential_id: credential_id,
             secret_id: secret,
+        })),
+        "RevokeTokens" => change!(directory.revoke_tokens(RevokeTokensRequest {
+            company_id: company_id,
+            credential_id: credential_id,
+            issued_before: None,
         })),
         "DeleteCredential" => change!(directory.delete_credential(DeleteCredentialRequest {
             company_id: company_id,

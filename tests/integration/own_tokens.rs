@@ -1186,6 +1186,19 @@ async fn t28_the_first_start_makes_the_first_key_and_a_lost_file_is_told() {
     let rotated = rotated.expect("rotated").into_inner().signing_key.expect("a key");
     assert_eq!(rotated.state(), SigningKeyState::Current);
     assert_ne!(rotated.key_id, now[1].key_id);
+    // A request that is sent again changes nothing.
+    let once = RotateSigningKeyRequest {
+        request_id: "c9d7a1de-6f5c-4b52-9f0a-2f9be1a0a7d1".to_owned(),
+        ..Default::default()
+    };
+    let rotate = async || {
+        let keys = client.keys.clone();
+        let done = { keys }.rotate_signing_key(once.clone()).await.expect("rotated");
+        done.into_inner()
+    };
+    assert_eq!(rotate().await, rotate().await);
+    let files = std::fs::read_dir(dir.path().join("signing-keys")).expect("a directory").count();
+    assert_eq!(files, list(&client).await.len());
 }
 
 #[tokio::test]
