@@ -58,6 +58,7 @@ mod slow_clients;
 mod startup_catalog;
 mod store;
 mod tls;
+mod token_verification;
 mod traces;
 mod user_ids;
 mod watch;
