@@ -1,5 +1,6 @@
 //! Check arguments: the flags that describe a check.
 
+use anyhow::bail;
 use clap::Args;
 use prost_types::Timestamp;
 
@@ -148,11 +149,17 @@ impl SubjectArgs {
     /// The request for all scopes that a check of this subject would allow.
     ///
     /// # Errors
-    /// A file of what the client presents cannot be read.
+    /// A file of what the client presents cannot be read, or there are ids beside it.
     pub(super) async fn effective_scopes_request(
         self,
     ) -> anyhow::Result<ListEffectiveScopesRequest> {
         let check = self.check().await?;
+        if !check.scopes.is_empty() {
+            bail!(
+                "the token or the header names the client: name the ids, if they are needed, with --company \
+                 and --credential"
+            );
+        }
         Ok(ListEffectiveScopesRequest {
             company_id: check.company_id,
             credential_id: check.credential_id,

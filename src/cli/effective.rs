@@ -11,7 +11,6 @@ use super::suggestion;
 
 /// Arguments of `effective`.
 #[derive(Debug, Args)]
-#[command(mut_arg("company", |id| id.conflicts_with("client_credential")))]
 pub struct EffectiveArgs {
     /// The subject of the checks.
     #[command(flatten)]

@@ -172,7 +172,7 @@ async fn wrong_token_is_a_denial_and_a_wrong_file_is_an_error_without_its_text()
         (&format!("check --bearer-token {open} --authorization {open} a"), "cannot be used with"),
         (&format!("check --bearer-token {open} --token a"), "must not be set together"),
         (&format!("check --bearer-token {open} --audience api"), "SCOPE"),
-        (&format!("effective acme hr --bearer-token {open}"), "cannot be used with"),
+        (&format!("effective acme hr --bearer-token {open}"), "with --company and --credential"),
         (&format!("explain --at 10:00 --bearer-token {open} a"), "the logs have no tokens"),
         (&format!("explain --decision-log x --authorization {open}"), "the logs have no tokens"),
         ("batch - --bearer-token -", "cannot both come from standard input"),
