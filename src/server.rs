@@ -132,6 +132,8 @@ async fn serve(
             "callers are not authenticated: every client that reaches this address can change everything"
         );
     }
+    // The server serves without keys of issuers: their tokens cannot be verified until they are read.
+    let _issuers = authority.follow_issuers(&listener.jwks, &listener.supervisor);
     listener.set_serving();
     let (data_dir, revision) = (args.data_dir.display(), authority.published());
     let callers = if requires_keys { "by key" } else { "not authenticated" };

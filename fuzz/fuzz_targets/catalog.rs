@@ -38,6 +38,13 @@ fuzz_target!(|bytes: &[u8]| {
         panic!("a stored catalog does not read back")
     };
     same(&kept);
+    for issuer in catalog.issuers() {
+        for iss in [&issuer.name].into_iter().chain(&issuer.aliases) {
+            assert_eq!(catalog.issuer(iss), Some(issuer), "a name or an alias is of one issuer");
+        }
+        assert!(!issuer.terms().is_empty());
+    }
+    drop(catalog.issuer_warnings());
     // A new company gets every scope of the catalog, closed under implication (D4).
     let all: Vec<_> = catalog.scope_ids().collect();
     let id = CompanyId::parse("acme").expect("an id");

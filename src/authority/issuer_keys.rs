@@ -86,6 +86,15 @@ pub struct IssuerKeysStatus {
     pub failed: u64,
 }
 
+impl IssuerKeysStatus {
+    /// Whether the keys are fetched from a URL. The keys of a file are read all the time, which counts
+    /// as no fetch.
+    #[must_use]
+    pub fn is_fetched(&self) -> bool {
+        matches!(self.issuer.keys, KeySource::Url(_))
+    }
+}
+
 /// The keys of all issuers. There is one for each process.
 pub struct IssuerKeys {
     /// By the name of the issuer. Issuers with inline keys are not in it.
@@ -244,7 +253,7 @@ pub(super) async fn follow(
         let Ok(snapshot) = facts.view().await else { return };
         let revision = snapshot.catalog.revision;
         if seen != Some(revision) {
-            keys.reconcile([], &reader, &supervisor);
+            keys.reconcile(snapshot.catalog.issuers(), &reader, &supervisor);
             seen = Some(revision);
         }
         if published.changed().await.is_err() {

@@ -99,6 +99,16 @@ pub struct ServeArgs {
     #[arg(long, env = "SCOPEGATE_TLS_CLIENT_CA", value_name = "FILE", requires = "tls_cert")]
     pub tls_client_ca: Option<PathBuf>,
 
+    /// The directory of the key sets (JWKS) that issuers of the catalog name by `jwks_file`. Its files
+    /// are read again when they change.
+    #[arg(long, env = "SCOPEGATE_JWKS_DIR", value_name = "DIR")]
+    pub jwks_dir: Option<PathBuf>,
+
+    /// The CAs that the `jwks_url` of issuers is verified by, in PEM. The file is read again within a
+    /// minute. Default: the CAs of this machine, or those of `SSL_CERT_FILE`.
+    #[arg(long, env = "SCOPEGATE_JWKS_CA", value_name = "FILE")]
+    pub jwks_ca: Option<PathBuf>,
+
     /// How many facts (companies, credentials) to keep in memory, of about 1 KiB each.
     /// Default: a quarter of the memory that the process may use holds all of them; 50 000 at
     /// least, 4 000 000 at most.

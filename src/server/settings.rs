@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::args::{Retention, ServeArgs};
 use super::memory_share::MemoryShare;
+use crate::transport::jwks::JwksSettings;
 use crate::transport::settings::{
     ConnectionLimits, DecisionLogSettings, OtlpSettings, Settings, TlsFiles,
 };
@@ -17,6 +18,7 @@ pub(super) fn settings(args: &ServeArgs) -> Settings {
         listen: args.listen,
         worker_threads: args.worker_threads,
         tls: tls_files(args),
+        jwks: JwksSettings { ca: args.jwks_ca.clone(), dir: args.jwks_dir.clone() },
         max_connections: count(args.max_connections),
         connection: connection_limits(args),
         stall_timeout: seconds(args.stall_timeout),

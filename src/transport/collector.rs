@@ -20,6 +20,7 @@ use prometheus_client::registry::{Registry, Unit};
 use super::call_counters::CallCounters;
 use super::call_slots::CallSlots;
 use super::tls::Tls;
+use crate::authority::issuer_keys::IssuerKeysStatus;
 use crate::authority::{Authority, TokenResult};
 use crate::grpc::Api;
 use crate::metrics::supervise::Supervisor;
@@ -90,9 +91,10 @@ impl ScrapeWriter<'_> {
         &mut self,
         name: &str,
         help: &str,
+        unit: Option<&Unit>,
         values: impl IntoIterator<Item = ([(&'l str, &'l str); 1], u64)>,
     ) -> fmt::Result {
-        let mut family = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        let mut family = self.0.encode_descriptor(name, help, unit, MetricType::Gauge)?;
         for (labels, value) in values {
             let gauge = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
             gauge.encode(family.encode_family(&labels)?)?;
@@ -171,7 +173,7 @@ impl Collector for ServerCollector {
         out.counter("call_memory_refused", help, memory.refused())?;
         let by_kind = |(kind, number)| ([("kind", kind)], number);
         let help = "Health calls and reflection streams open";
-        out.gauges("streams_open", help, self.call_slots.open().map(by_kind))?;
+        out.gauges("streams_open", help, None, self.call_slots.open().map(by_kind))?;
         let help =
             "Health calls and reflection streams that were rejected because there were too many";
         out.counters("streams_refused", help, self.call_slots.rejected().map(by_kind))?;
@@ -257,6 +259,7 @@ fn encode_authority(out: &mut ScrapeWriter<'_>, authority: &Authority) -> fmt::R
     let help = "Memory of changes that are held for streams of changes";
     let bytes = authority.bytes_for_watchers();
     out.gauge("watchers_memory", help, Some(&Unit::Bytes), bytes)?;
+    encode_issuers(out, &authority.issuer_keys().status())?;
     let store = authority.store_measures();
     out.counter("changes_committed", "Changes committed", store.committed.read())?;
     let help =
@@ -280,4 +283,24 @@ fn encode_authority(out: &mut ScrapeWriter<'_>, authority: &Authority) -> fmt::R
     out.gauge("disk_reserve", help, Some(&Unit::Bytes), store.reserve.read())?;
     let help = "The latest published revision";
     out.gauge("published_revision", help, None, authority.published().0)
+}
+
+fn encode_issuers(out: &mut ScrapeWriter<'_>, issuers: &[IssuerKeysStatus]) -> fmt::Result {
+    fn of(status: &IssuerKeysStatus) -> [(&str, &str); 1] {
+        [("issuer", &status.issuer.name)]
+    }
+    let ages = issuers.iter().filter_map(|status| Some((of(status), status.age?.as_secs())));
+    let help = "Time since the keys of an issuer that are in use were read";
+    out.gauges("issuer_keys_age", help, Some(&Unit::Seconds), ages)?;
+    let fetched = || issuers.iter().filter(|status| status.is_fetched());
+    let help = "The age from which on the keys of an issuer are not used any more";
+    let limits = fetched().map(|status| (of(status), status.issuer.usable_for.into()));
+    out.gauges("issuer_keys_usable_for", help, Some(&Unit::Seconds), limits)?;
+    let help = "Fetches of the keys of an issuer, by result";
+    let counts = fetched().flat_map(|status| {
+        let [(_, issuer)] = of(status);
+        [("ok", status.fetched), ("failed", status.failed)]
+            .map(|(result, count)| ([("issuer", issuer), ("result", result)], count))
+    });
+    out.counters("issuer_fetches", help, counts)
 }

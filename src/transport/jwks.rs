@@ -9,13 +9,10 @@ use std::path::PathBuf;
 use bytes::Bytes;
 
 use self::client::Client;
-use super::error::TransportError;
 use super::tls;
 use crate::authority::issuer_keys::{KeyReadError, KeyReader, KeyReading};
 use crate::policy::catalog::issuer::KeySource;
-
-/// The limit of a document, in bytes (T9).
-const MAX_BYTES: u64 = 256 << 10;
+use crate::policy::token::key_set::MAX_BYTES;
 
 /// Where the key sets of issuers may be read.
 #[derive(Clone, Debug, Default)]
@@ -36,10 +33,9 @@ impl JwksReader {
     /// A reader with these settings.
     ///
     /// # Errors
-    /// The file of the CAs cannot be read, or holds none.
-    pub fn new(settings: JwksSettings) -> Result<Self, TransportError> {
-        let client = Client::new(settings.ca).map_err(TransportError::Config)?;
-        Ok(Self { client, dir: settings.dir })
+    /// The file of the CAs cannot be read, or holds none: a sentence.
+    pub fn new(settings: JwksSettings) -> Result<Self, String> {
+        Ok(Self { client: Client::new(settings.ca)?, dir: settings.dir })
     }
 
     async fn read_file(&self, name: &str) -> Result<Bytes, KeyReadError> {
@@ -50,7 +46,8 @@ impl JwksReader {
         if path.parent() != Some(dir) || path.file_name() != Some(name.as_ref()) {
             return Err(KeyReadError(format!("`{name}` is not the name of a file")));
         }
-        let read = tokio::task::spawn_blocking(move || tls::read("--jwks-dir", &path, MAX_BYTES));
+        let read =
+            tokio::task::spawn_blocking(move || tls::read("--jwks-dir", &path, MAX_BYTES as u64));
         match read.await {
             Ok(read) => read.map(Bytes::from).map_err(KeyReadError),
             Err(_) => Err(KeyReadError("the read was interrupted".to_owned())),

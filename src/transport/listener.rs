@@ -23,12 +23,14 @@ use super::collector::{self, ServerCollector};
 use super::error::TransportError;
 use super::file_descriptors;
 use super::health::Health;
+use super::jwks::JwksReader;
 use super::phase::Phase;
 use super::service::Service;
 use super::settings::{DecisionLogSettings, OtlpSettings, Settings};
 use super::tls::{Tls, TlsWatch};
 use super::worker::Worker;
 use crate::authority::caller_limits::CallerLimits;
+use crate::authority::issuer_keys::KeyReader;
 use crate::grpc::Api;
 use crate::metrics::memory_budget::MemoryBudget;
 use crate::metrics::supervise::Supervisor;
@@ -67,6 +69,8 @@ pub(crate) struct Listener {
     calls: Vec<Arc<CallCounters>>,
     traces: Option<Arc<Traces>>,
     tls: Option<Tls>,
+    /// Reads the keys of the catalog's issuers.
+    pub(crate) jwks: Arc<dyn KeyReader>,
     rejected_callers: Arc<RejectedCallers>,
     /// Runs the threads and tasks that live as long as the process.
     pub(crate) supervisor: Arc<Supervisor>,
@@ -85,6 +89,7 @@ impl Listener {
     pub(crate) async fn listen(settings: Settings) -> Result<Self, TransportError> {
         let supervisor: Arc<Supervisor> = Arc::default();
         let tls = settings.tls.clone().map(Tls::load).transpose()?;
+        let jwks = JwksReader::new(settings.jwks.clone()).map_err(TransportError::Config)?;
         let traces = settings.otlp.as_ref().map(|otlp| traces(otlp, &supervisor)).transpose()?;
         let cannot = |error: io::Error| {
             TransportError::of_system(&format!("cannot listen on {}", settings.listen), &error)
@@ -174,6 +179,7 @@ impl Listener {
             calls,
             traces,
             tls,
+            jwks: Arc::new(jwks),
             rejected_callers: service.rejected_callers,
             supervisor,
             _tls_watch: tls_watch,

@@ -7,6 +7,8 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::jwks::JwksSettings;
+
 /// The settings of a [`super::listener::Listener`].
 pub(crate) struct Settings {
     /// The address to serve on.
@@ -15,6 +17,8 @@ pub(crate) struct Settings {
     pub(crate) worker_threads: NonZeroUsize,
     /// The files for TLS. None: connections are plain text.
     pub(crate) tls: Option<TlsFiles>,
+    /// Where the key sets of issuers may be read.
+    pub(crate) jwks: JwksSettings,
     /// How many connections may be open, before the limit of open files is applied.
     pub(crate) max_connections: usize,
     /// How long a connection may be open.

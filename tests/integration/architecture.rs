@@ -94,7 +94,15 @@ fn heavy_crates_are_named_in_one_place() {
             "prometheus_client::",
             &["src/observe/prometheus", "src/server/collector", "src/transport/collector"],
         ),
-        ("tokio_rustls::", &["src/transport/tls", "src/cli/diagnosis", "src/transport/pem.rs"]),
+        (
+            "tokio_rustls::",
+            &[
+                "src/transport/tls",
+                "src/transport/jwks",
+                "src/cli/diagnosis",
+                "src/transport/pem.rs",
+            ],
+        ),
         ("opentelemetry::", &["src/observe/otlp"]),
         ("opentelemetry_otlp::", &["src/observe/otlp"]),
         ("opentelemetry_sdk::", &["src/observe/otlp"]),

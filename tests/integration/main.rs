@@ -7,6 +7,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod access_tokens;
 mod architecture;
 mod authentication;
 mod backup;
@@ -36,6 +37,8 @@ mod idempotency;
 mod import;
 mod import_files;
 mod interleavings;
+mod issuer_keys;
+mod issuers;
 mod key_limits;
 mod large_company;
 mod laws;
@@ -59,6 +62,7 @@ mod slow_clients;
 mod startup_catalog;
 mod store;
 mod tls;
+mod token_rotation;
 mod token_verification;
 mod traces;
 mod user_ids;

@@ -19,7 +19,7 @@ fn get(address: &str, path: &str) -> (String, String) {
 }
 
 /// Every series and its value.
-fn scrape(address: &str) -> BTreeMap<String, f64> {
+pub fn scrape(address: &str) -> BTreeMap<String, f64> {
     let (status, body) = get(address, "/metrics");
     assert_eq!(status, "HTTP/1.1 200 OK");
     assert!(body.ends_with("# EOF\n"), "OpenMetrics");

@@ -12,7 +12,7 @@ use super::{IssuerKeysStatus, KeyReadError, KeyReader, Refetched};
 use crate::metrics::Counter;
 use crate::metrics::jitter::jittered;
 use crate::policy::catalog::issuer::{Issuer, KeySource};
-use crate::policy::token::key_set::KeySet;
+use crate::policy::token::key_set::{KeySet, SkippedKey};
 
 /// How long to wait before a failed fetch is repeated, at first. Each failure doubles it.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
@@ -209,9 +209,10 @@ impl Source {
         began: Instant,
         log: &mut SourceLog,
     ) -> Result<(), KeyReadError> {
-        let (keys, skipped) = parse(document)?;
-        self.keys.store(Some(Arc::new(KeysRead { keys: Arc::new(keys), at: began })));
-        log.skipped(&self.issuer, skipped);
+        let parsed = KeySet::parse(document);
+        let parsed = parsed.map_err(|error| KeyReadError(format!("the document {error}")))?;
+        self.keys.store(Some(Arc::new(KeysRead { keys: Arc::new(parsed.keys), at: began })));
+        log.skipped(&self.issuer, parsed.skipped);
         Ok(())
     }
 
@@ -253,7 +254,7 @@ struct SourceLog {
     /// How many fetches in succession failed.
     failures: u32,
     /// The keys of the last document that cannot be used.
-    skipped: Vec<String>,
+    skipped: Vec<SkippedKey>,
 }
 
 impl SourceLog {
@@ -264,8 +265,8 @@ impl SourceLog {
             tracing::warn!(
                 issuer = &*issuer.name,
                 cause = %error,
-                "the keys of an issuer could not be read: the last ones stay in use, and the read is \
-                 repeated"
+                "the keys of an issuer could not be read: keys that were read before stay in use, \
+                 and the read is repeated"
             );
         }
     }
@@ -282,24 +283,17 @@ impl SourceLog {
         self.failures = 0;
     }
 
-    fn skipped(&mut self, issuer: &Issuer, skipped: Vec<String>) {
-        if !skipped.is_empty() && skipped != self.skipped {
+    fn skipped(&mut self, issuer: &Issuer, skipped: Vec<SkippedKey>) {
+        if let Some(first) = skipped.first().filter(|_| skipped != self.skipped) {
+            let number = skipped.len();
             tracing::warn!(
                 issuer = &*issuer.name,
-                keys = skipped.join("; "),
-                "keys of the issuer cannot be used and are skipped"
+                number,
+                %first,
+                "keys of the issuer are skipped, because they cannot be used"
             );
         }
         self.skipped = skipped;
-    }
-}
-
-pub(super) fn parse(document: &[u8]) -> Result<(KeySet, Vec<String>), KeyReadError> {
-    let value: serde_json::Value = serde_json::from_slice(document)
-        .map_err(|_| KeyReadError("the document is not JSON".to_owned()))?;
-    match value.get("keys") {
-        Some(serde_json::Value::Array(_)) => Ok((KeySet::default(), vec![])),
-        _ => Err(KeyReadError("the document has no `keys`".to_owned())),
     }
 }
 

@@ -58,7 +58,7 @@ fn by_url() -> Issuer {
 }
 
 fn set(text: &str) -> KeysNow {
-    KeysNow::Usable(Arc::new(source::parse(text.as_bytes()).expect("a key set").0))
+    KeysNow::Usable(Arc::new(KeySet::parse(text.as_bytes()).expect("a key set").keys))
 }
 
 fn far() -> Instant {

@@ -17,6 +17,7 @@ use hyper::client::conn::http1;
 use hyper::rt::{Read, Write};
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioIo;
+use tokio::sync::Semaphore;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::client::Resumption;
 use tokio_rustls::rustls::crypto::ring;
@@ -25,13 +26,18 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 use tokio_util::task::AbortOnDropHandle;
 use tower::{Service, ServiceExt};
 
-use super::MAX_BYTES;
+use crate::policy::token::key_set::MAX_BYTES;
 use crate::transport::tls;
 
 /// How long a fetch may take, from the connection to the last byte.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
+/// How many fetches may be under way, so that the issuers of a large catalog do not take the file
+/// handles that connections need.
+const MAX_FETCHES: usize = 64;
 /// The limit of the head of a response, in bytes.
 const MAX_HEAD_BYTES: usize = 64 << 10;
+/// The limit of a cause, in characters.
+const MAX_CAUSE_CHARS: usize = 300;
 /// How long the CAs that were read stay in use. A file that changes is used after this time.
 const CA_LIFETIME: Duration = Duration::from_secs(60);
 
@@ -43,6 +49,7 @@ pub(super) struct Client {
     ca: Option<PathBuf>,
     /// The TLS configuration with the CAs, and when they were read.
     tls: Mutex<Option<(Instant, Arc<ClientConfig>)>>,
+    slots: Semaphore,
 }
 
 impl Client {
@@ -61,11 +68,13 @@ impl Client {
             Some(path) => Some((Instant::now(), config(Some(path))?)),
             None => None,
         };
-        Ok(Self { connector, ca, tls: Mutex::new(tls) })
+        Ok(Self { connector, ca, tls: Mutex::new(tls), slots: Semaphore::new(MAX_FETCHES) })
     }
 
     /// The body of a response with status 200. The error is a short cause.
     pub(super) async fn fetch(&self, url: &str) -> Result<Bytes, String> {
+        // It is never closed.
+        let _slot = self.slots.acquire().await.ok();
         let fetched = tokio::time::timeout(FETCH_TIMEOUT, self.get(url));
         let too_late = || format!("not fetched within {} seconds", FETCH_TIMEOUT.as_secs());
         fetched.await.unwrap_or_else(|_| Err(too_late()))
@@ -73,6 +82,10 @@ impl Client {
 
     async fn get(&self, url: &str) -> Result<Bytes, String> {
         let uri: Uri = url.parse().map_err(|_| "`jwks_url` is not a URL".to_owned())?;
+        // A password would be sent, and is not meant to be.
+        if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
+            return Err("`jwks_url` has a user name".to_owned());
+        }
         let host = uri.host().unwrap_or_default();
         let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
         let is_loopback = || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
@@ -172,8 +185,7 @@ where
     if response.headers().get_all(CONTENT_ENCODING).iter().any(|coding| coding != "identity") {
         return Err("the response has a content encoding".to_owned());
     }
-    let limit = usize::try_from(MAX_BYTES).unwrap_or(usize::MAX);
-    match Limited::new(response.into_body(), limit).collect().await {
+    match Limited::new(response.into_body(), MAX_BYTES).collect().await {
         Ok(body) => Ok(body.to_bytes()),
         Err(error) if error.is::<LengthLimitError>() => {
             Err(format!("the document has more than {MAX_BYTES} bytes"))
@@ -182,7 +194,7 @@ where
     }
 }
 
-/// A cause with those below it.
+/// A cause with those below it, cut where it gets long: a certificate may have many names.
 fn cause(what: &str, error: &(dyn Error + 'static)) -> String {
     let mut text = what.to_owned();
     let mut next = Some(error);
@@ -194,5 +206,5 @@ fn cause(what: &str, error: &(dyn Error + 'static)) -> String {
         }
         next = error.source();
     }
-    text
+    text.chars().take(MAX_CAUSE_CHARS).collect()
 }

@@ -1,6 +1,7 @@
 //! Real servers for the tests: a process of the built binary, a port, a directory, clients.
 
 pub mod bytes_codec;
+pub mod jwks;
 pub mod jwt;
 pub mod process;
 pub mod raw;
@@ -109,7 +110,13 @@ impl Server {
 
     /// How many lines of the log so far have this in them.
     pub fn logged(&self, part: &str) -> usize {
-        self.log.lock().expect("a log").iter().filter(|line| line.contains(part)).count()
+        self.logged_all(&[part])
+    }
+
+    /// How many lines of the log so far have all of these in them.
+    pub fn logged_all(&self, parts: &[&str]) -> usize {
+        let log = self.log.lock().expect("a log");
+        log.iter().filter(|line| parts.iter().all(|part| line.contains(part))).count()
     }
 
     pub fn pid(&self) -> u32 {

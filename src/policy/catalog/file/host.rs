@@ -1,6 +1,7 @@
 //! Host: the hosts of a catalog file, in `hosts` of an audience and in `jwks_url` of an issuer.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+// Addresses as values: nothing here opens a socket.
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use http::Uri;
 
@@ -20,8 +21,8 @@ pub(super) fn parse_host(text: &str) -> Result<Box<str>, &'static str> {
     }
 }
 
-/// Checks the URL of a key set (T9): `https`, or `http` on a loopback address, which nobody else can
-/// answer. The name `localhost` may resolve to another address.
+/// Checks the URL of a key set (T9): `https`, or `http` on a loopback address, which no
+/// other machine can answer. The name `localhost` may resolve to another address.
 pub(super) fn check_jwks_url(text: &str) -> Result<(), &'static str> {
     const WRONG: &str = "is not a URL: write one such as `https://id.example.org/jwks.json`";
     if text.len() > MAX_URL_LEN {
@@ -61,7 +62,7 @@ pub(super) fn check_jwks_url(text: &str) -> Result<(), &'static str> {
         "https" => Ok(()),
         "http" if address.is_some_and(|address| address.is_loopback()) => Ok(()),
         _ => Err(
-            "is not `https`: anybody on the way could answer with keys of their own; `http` is only \
+            "is not `https`: another machine on the way could answer with other keys; `http` is only \
              for a loopback address such as `127.0.0.1` or `[::1]`, not for `localhost`",
         ),
     }

@@ -219,7 +219,7 @@ fn t8_every_refusal_has_its_line_and_column() {
         (&[("algorithms", "[]")], "line 6, column 17: `algorithms` is an empty list"),
         (
             &[("algorithms", "[RS256, none]")],
-            "line 6, column 25: `none` is no signature, so anybody could write",
+            "line 6, column 25: `none` is no signature, so any client could write",
         ),
         (
             &[("algorithms", "[HS256]")],
@@ -529,9 +529,14 @@ fn t8_powerful_issuers_are_warned_of() {
     let any = "company: { claim: [tid, org] }, companies: any";
     of(
         &[("x", any)],
-        &["the issuer `x` may speak for any company: whoever can write the claim `tid` or `org`"],
+        &[
+            "the issuer `x` may speak for any company: an account that can write the claim `tid` or `org`",
+        ],
     );
-    of(&[("x", "company: request, companies: any")], &["every client of this issuer"]);
+    of(
+        &[("x", "company: request, companies: any")],
+        &["its tokens count in every company that the request names"],
+    );
     of(
         &[("x", any), ("y", acme)],
         &["any company", "`x` and `y` can both name the same credentials of company `acme`"],
@@ -548,6 +553,72 @@ fn t8_powerful_issuers_are_warned_of() {
     of(&[("x", apart), ("y", apart)], &["the same credentials"]);
     let no_user = "company: { is: acme }, credential: request, user: none";
     of(&[("x", acme), ("y", no_user)], &[]);
+}
+
+#[test]
+fn t8_a_difference_names_the_issuers_and_the_terms_that_change() {
+    let yaml = |issuers: &str| format!("audiences: {{ p: }}\nscopes: {{}}\nissuers: {issuers}\n");
+    let acme = "jwks_file: a, company: { is: acme }";
+    let old = yaml(&format!(
+        "{{ gone: {{ {acme}, algorithms: [RS256] }}, same: {{ {acme}, algorithms: [RS256] }}, \
+         x: {{ {acme}, algorithms: [RS256] }} }}"
+    ));
+    let new = yaml(&format!(
+        "{{ new: {{ {acme}, algorithms: [RS256], user: none }}, \
+         same: {{ algorithms: [RS256, RS256], {acme}, refresh: 300s }}, \
+         x: {{ jwks: {{ keys: [{KEY}] }}, algorithms: [RS256, EdDSA], company: {{ claim: tid }}, \
+         companies: [acme, globex], require: {{ use: access }} }} }}"
+    ));
+    let old = Catalog::empty().replaced_by(&old).expect("a catalog");
+    let new = old.replaced_by(&new).expect("a catalog");
+    let difference = new.difference(&old);
+    assert_eq!(difference.changed_issuers, ["gone", "new", "x"]);
+    assert_eq!(difference.removed_issuers, ["gone"]);
+    assert!(new.difference(&new).is_empty());
+    let fields: Vec<_> =
+        difference.fields().into_iter().map(|f| (f.field, f.before, f.after)).collect();
+    assert_eq!(fields, [("issuers".into(), "\"gone\"".into(), "\"new, x\"".into())]);
+    let details = new.details(&old);
+    let told: Vec<_> =
+        details.issuers.iter().map(|part| (&*part.name, &*part.before, &*part.after)).collect();
+    let entry = |user: &str| {
+        format!(
+            "jwks_file a, algorithm RS256, aud as in the catalog, company is acme, speaks for acme, \
+             credential claim client_id or azp, {user}, scope_claims scope scp scopes permissions, \
+             types as usual, clock_skew 30s, refresh 300s, refetch_after 10s, usable_for 86400s"
+        )
+    };
+    assert_eq!(
+        told,
+        [
+            ("gone", entry("user claim sub").as_str(), ""),
+            ("new", "", entry("no user").as_str()),
+            (
+                "x",
+                "jwks_file a, company is acme",
+                "key kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k, algorithm EdDSA, \
+                 requires use = \"access\", company claim tid, speaks for globex",
+            ),
+        ]
+    );
+}
+
+#[test]
+fn t25_what_is_issued_for_an_audience_is_a_part_of_its_difference() {
+    let old = "scopes: { act: , a: }\naudiences: { p: { token_ttl: 30m, exchange: act } }\n";
+    let old = Catalog::empty().replaced_by(old).expect("a catalog");
+    // A scope that has another name is the same scope.
+    let renamed = "scopes: { do: { renamed_from: act }, a: }\n\
+                   audiences: { p: { token_ttl: 30m, exchange: do } }\n";
+    let renamed = old.replaced_by(renamed).expect("a catalog");
+    assert_eq!(renamed.difference(&old).changed_audiences, [""; 0]);
+    let new = "scopes: { act: , a: }\naudiences: { p: { hosts: [H] } }\n";
+    let new = old.replaced_by(new).expect("a catalog");
+    assert_eq!(new.difference(&old).changed_audiences, ["p"]);
+    let details = new.details(&old);
+    let part = details.audiences.first().expect("a part");
+    assert_eq!(part.before, "token_ttl 1800s, hosts none, exchange act");
+    assert_eq!(part.after, "token_ttl 3600s, hosts h, exchange none");
 }
 
 #[test]

@@ -85,11 +85,11 @@ impl FileValidator {
     fn issuer(
         &mut self,
         key: &Spanned<String>,
-        raw: RawIssuer,
+        mut raw: RawIssuer,
         file: &mut CatalogFile,
     ) -> Option<Issuer> {
         let at = key.referenced;
-        let keys = self.keys(key, (raw.jwks_url, raw.jwks_file, raw.jwks), file);
+        let keys = self.keys(key, &mut raw, file);
         let algorithms = self.algorithms(at, raw.algorithms);
         let audiences = self.audiences(at, raw.audiences, raw.without_aud.is_some(), file);
         let without_aud = raw.without_aud.and_then(|text| {
@@ -163,14 +163,11 @@ impl FileValidator {
     fn keys(
         &mut self,
         key: &Spanned<String>,
-        (url, name, set): (
-            Option<Spanned<String>>,
-            Option<Spanned<String>>,
-            Option<Spanned<Value>>,
-        ),
+        raw: &mut RawIssuer,
         file: &mut CatalogFile,
     ) -> Option<KeySource> {
         const ONE: &str = "write exactly one of `jwks_url`, `jwks_file` and `jwks`";
+        let (url, name, set) = (raw.jwks_url.take(), raw.jwks_file.take(), raw.jwks.take());
         let url_at = url.as_ref().map(|url| url.referenced);
         let name_at = name.as_ref().map(|name| name.referenced);
         let set_at = set.as_ref().map(|set| set.referenced);
@@ -518,14 +515,12 @@ fn boxed(claims: &[&str]) -> Vec<Box<str>> {
 fn algorithm(name: &str) -> Result<Algorithm, String> {
     let upper = name.to_ascii_uppercase();
     if upper == "NONE" {
-        return Err("is no signature, so anybody could write such a token: remove it".to_owned());
+        return Err("is no signature, so any client could write such a token: remove it".to_owned());
     }
     if upper.starts_with("HS") {
-        return Err(
-            "is verified with the key that signs, so whoever verifies could also issue: let \
-                    the issuer sign with a private key, as `RS256` and `ES256` do"
-                .to_owned(),
-        );
+        let error = "is verified with the key that signs, so every server that verifies could also \
+                     issue: let the issuer sign with a private key, as `RS256` and `ES256` do";
+        return Err(error.to_owned());
     }
     Algorithm::parse(name).ok_or_else(|| {
         let all: Vec<_> = Algorithm::ALL.iter().map(|one| one.name()).collect();

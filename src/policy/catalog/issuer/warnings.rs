@@ -28,17 +28,18 @@ impl Catalog {
 
 fn of_any(issuer: &Issuer) -> String {
     let name = quoted(&issuer.name, MAX_NAME);
-    let who = match &issuer.company {
+    let why = match &issuer.company {
         PartySource::Claim { claims, .. } => {
             let claims: Vec<_> =
                 claims.iter().map(|c| format!("`{}`", quoted(c, MAX_NAME))).collect();
-            format!("whoever can write the claim {} at this issuer", claims.join(" or "))
+            let claims = claims.join(" or ");
+            format!("an account that can write the claim {claims} there can act in all companies")
         }
-        _ => "every client of this issuer".to_owned(),
+        _ => "its tokens count in every company that the request names".to_owned(),
     };
     format!(
-        "the issuer `{name}` may speak for any company: {who} can act in all companies; list \
-         `companies` unless that is intended"
+        "the issuer `{name}` may speak for any company: {why}; list `companies` unless that is \
+         intended"
     )
 }
 
