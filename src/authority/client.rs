@@ -111,7 +111,7 @@ impl Session<'_> {
         Ok(Query { subject, token, ..query.clone() })
     }
 
-    /// A query of a client whose credential is no good. Without ids in the request, nobody is known (T5).
+    /// A query of a client whose credential is no good. Without ids in the request, no credential is known (T5).
     fn rejected(client: &Client, cause: Cause) -> (Subject, Option<PresentedToken>) {
         match (&client.company, &client.credential) {
             (Some(company), Some(credential)) if cause.reason.is_of_token() => {
@@ -153,10 +153,10 @@ impl Session<'_> {
         if token.company.as_ref().is_some_and(|company| !self.caller.reaches(company.as_str())) {
             return Err(FORGED);
         }
-        fn one<T: PartialEq>(token: Option<&T>, request: Option<&T>) -> Result<T, DenialCause>
-        where
-            T: Clone,
-        {
+        fn one<T: Clone + PartialEq>(
+            token: Option<&T>,
+            request: Option<&T>,
+        ) -> Result<T, DenialCause> {
             if token.zip(request).is_some_and(|(token, request)| token != request) {
                 return Err(DenialCause::OtherClient);
             }

@@ -135,7 +135,8 @@ impl TokenCache {
         }
         let owner = (&token.issuer.name, &token.company, &token.credential);
         let credential = self.hasher.hash_one(owner);
-        if !self.count(credential) && !(self.clean() && self.count(credential)) {
+        let has_room = self.count(credential) || (self.clean() && self.count(credential));
+        if !has_room {
             return;
         }
         self.entries.insert(text, CachedToken { token: Arc::clone(token), remaining, credential });
@@ -168,5 +169,115 @@ impl TokenCache {
             self.entries.run_pending_tasks();
         }
         is_first
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use jiff::SignedDuration;
+
+    use super::*;
+    use crate::policy::catalog::Catalog;
+    use crate::policy::id::{CompanyId, CredentialId};
+    use crate::policy::scope::Scope;
+    use crate::policy::token::Token;
+    use crate::policy::token::key_set::Thumbprint;
+
+    const NOW: Timestamp = Timestamp::UNIX_EPOCH;
+
+    fn token(credential: &str, lives: i64, scopes: usize) -> Arc<VerifiedToken> {
+        let yaml = "
+scopes: { a: }
+issuers:
+  https://id.example.org/:
+    algorithms: [ES256]
+    audiences: [api]
+    company: { is: acme }
+    jwks_file: keys.json
+";
+        let catalog = Catalog::empty().replaced_by(yaml).expect("a catalog");
+        let issuer = catalog.issuer("https://id.example.org/").expect("an issuer");
+        let scope = |n| Scope::parse(format!("scope:{n}")).expect("a scope");
+        Arc::new(VerifiedToken {
+            issuer: Arc::clone(issuer),
+            key: Thumbprint([0; 32]),
+            id: None,
+            company: CompanyId::parse("acme").ok(),
+            credential: CredentialId::parse(credential).ok(),
+            client_subject: None,
+            facts: Token {
+                expires_at: NOW.checked_add(SignedDuration::from_millis(lives)).ok(),
+                scopes: (0..scopes).map(scope).collect(),
+                ..Token::default()
+            },
+        })
+    }
+
+    fn text(n: usize) -> blake3::Hash {
+        blake3::hash(&n.to_le_bytes())
+    }
+
+    fn count(cache: &TokenCache) -> u64 {
+        cache.entries.run_pending_tasks();
+        cache.len()
+    }
+
+    #[test]
+    fn tokens_of_one_credential_take_an_eighth_at_most() {
+        let cache = TokenCache::new(80);
+        for n in 0..40 {
+            cache.insert(text(n), &token("hr", 60_000, 1), NOW);
+        }
+        assert_eq!(count(&cache), 10);
+        cache.insert(text(100), &token("bi", 60_000, 1), NOW);
+        assert!(cache.get(&text(100)).is_some(), "another credential has its own share");
+        // What leaves makes room.
+        cache.entries.invalidate(&text(0));
+        cache.entries.run_pending_tasks();
+        cache.insert(text(50), &token("hr", 60_000, 1), NOW);
+        assert!(cache.get(&text(50)).is_some());
+        // A token that is replaced counts once.
+        for _ in 0..20 {
+            cache.insert(text(100), &token("bi", 60_000, 1), NOW);
+        }
+        cache.entries.run_pending_tasks();
+        assert!(cache.counts.lock().expect("counts").values().all(|count| *count <= 10));
+        cache.entries.invalidate_all();
+        cache.entries.run_pending_tasks();
+        assert!(cache.counts.lock().expect("counts").is_empty(), "no credential is kept");
+    }
+
+    #[test]
+    fn expired_tokens_leave_the_cache() {
+        let cache = TokenCache::new(8);
+        cache.insert(text(0), &token("hr", 0, 1), NOW);
+        assert_eq!(count(&cache), 0, "it is over");
+        cache.insert(text(1), &token("hr", 1, 1), NOW);
+        while count(&cache) > 0 {
+            thread::yield_now();
+        }
+        assert!(cache.get(&text(1)).is_none());
+        cache.insert(text(2), &token("hr", 60_000, 1), NOW);
+        assert!(cache.get(&text(2)).is_some(), "its credential's share is free again");
+    }
+
+    #[test]
+    fn memory_and_number_are_limited() {
+        let cache = TokenCache::new(100);
+        for n in 0..400 {
+            cache.insert(text(n), &token(&format!("c{n}"), 60_000, 20), NOW);
+        }
+        assert!(count(&cache) <= 100);
+        assert!(cache.entries.weighted_size() <= 100 << 10);
+        let large = token("large", 60_000, 200);
+        assert!(large.bytes() > MAX_ENTRY_BYTES);
+        let cache = TokenCache::new(100);
+        cache.insert(text(0), &large, NOW);
+        assert!(cache.get(&text(0)).is_none());
+        let none = TokenCache::new(0);
+        none.insert(text(0), &token("hr", 60_000, 1), NOW);
+        assert!(none.get(&text(0)).is_none());
     }
 }

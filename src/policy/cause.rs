@@ -116,7 +116,7 @@ faults! {
     AmbiguousSubject, TokenInvalid, "AMBIGUOUS_SUBJECT",
         None,
         "The token's `sub` is the credential itself, and the company has a user of the same id: set `prefix` or `unless` in the issuer's `user`.";
-    /// The token is bound to a key, and nobody has verified that the client holds it.
+    /// The token is bound to a key, and no caller has verified that the client holds it.
     BoundToken, TokenInvalid, "BOUND_TOKEN",
         None,
         "The token has `cnf`: it is bound to a key. Verify that the client holds the key, and set the issuer's `confirmation: caller`.";

@@ -19,7 +19,7 @@ pub enum Subject {
         /// Its API client.
         credential: CredentialId,
     },
-    /// Nobody: what the client presented names nobody, for this cause. Such a check is always denied (T5).
+    /// What the client presented names no credential, for this cause. Such a check is always denied (T5).
     Unproven(Cause),
 }
 

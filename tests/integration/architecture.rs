@@ -84,7 +84,7 @@ fn engines_know_nothing_of_the_store() {
 fn heavy_crates_are_named_in_one_place() {
     for (name, places) in [
         ("sled::", &["src/store/engine/sled"][..]),
-        ("moka::", &["src/authority/fact_cache"]),
+        ("moka::", &["src/authority/fact_cache", "src/authority/token_cache.rs"]),
         (
             "tonic::",
             &["src/wire", "src/grpc", "src/transport", "src/observe", "src/cli", "src/lib.rs"],

@@ -47,7 +47,7 @@ async fn answer(client: &Client, request: CheckRequest) -> CheckResponse {
     let checked = client.ask(request.clone()).await.expect("an answer");
     let batch = BatchCheckRequest { checks: vec![request.clone()] };
     let batch = client.authorization.clone().batch_check(batch).await.expect("an answer");
-    assert_eq!(batch.into_inner().results, [checked.clone()]);
+    assert_eq!(batch.into_inner().results, std::slice::from_ref(&checked));
     let explain = ExplainCheckRequest { check: Some(request.clone()) };
     let explained = client.authorization.clone().explain_check(explain).await.expect("an answer");
     let explained = explained.into_inner();

@@ -26,7 +26,7 @@ pub(super) struct DecisionLogEntry {
     pub(super) time: Timestamp,
     pub(super) caller: Caller,
     pub(super) context: Option<Arc<RequestContext>>,
-    /// None: the client did not prove who it is.
+    /// None: what the client presented names no credential.
     pub(super) company: Option<CompanyId>,
     pub(super) credential: Option<CredentialId>,
     /// The token, if the server verified it. Nothing of another token may be in the log (T7).

@@ -119,7 +119,7 @@ impl Signer {
 
     /// An access token with these claims.
     pub fn token(&self, claims: &Value) -> String {
-        self.sign(&self.header().to_string(), &claims.to_string())
+        self.sign(self.header().to_string(), claims.to_string())
     }
 
     /// A token of any two texts, with a right signature.
