@@ -123,11 +123,9 @@ async fn read(flag: &str, file: Option<&Path>) -> anyhow::Result<Option<String>>
 
 /// Whether the name of a file looks like what should be in the file.
 fn looks_secret(file: &Path) -> bool {
-    let name = file.to_string_lossy();
-    let starts =
-        |prefix: &&str| name.get(..prefix.len()).is_some_and(|at| at.eq_ignore_ascii_case(prefix));
-    ["bearer", "basic", "sgs_", "sgk_", "eyj"].iter().any(|prefix| starts(prefix))
-        || name.matches('.').count() == 2 && name.len() > 64
+    let name = file.to_string_lossy().to_ascii_lowercase();
+    ["bearer", "basic", "sgs_", "sgk_", "eyj"].iter().any(|prefix| name.starts_with(prefix))
+        || name.matches('.').count() == 2 && name.len() > 64 && !name.contains('/')
 }
 
 #[cfg(test)]
