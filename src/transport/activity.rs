@@ -95,6 +95,11 @@ impl Activity {
         OpenCall(Arc::clone(self))
     }
 
+    /// The number of open calls without checks.
+    pub(crate) fn open_calls(&self) -> u64 {
+        self.open.load(Ordering::Relaxed)
+    }
+
     /// The number of accepted calls.
     pub(crate) fn accepted(&self) -> u64 {
         self.accepted.load(Ordering::Relaxed)
@@ -133,7 +138,7 @@ impl Activity {
         while since.elapsed() < idle {
             tokio::time::sleep((idle / READS_PER_TIMEOUT).max(MIN_READ_INTERVAL)).await;
             let accepted = self.accepted();
-            if accepted != last_accepted || self.open.load(Ordering::Relaxed) > 0 {
+            if accepted != last_accepted || self.open_calls() > 0 {
                 (last_accepted, since) = (accepted, Instant::now());
             }
         }

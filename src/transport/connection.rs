@@ -20,6 +20,7 @@ use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::activity::Activity;
+use super::call_counters::CallCounters;
 use super::call_slots::ConnectionSlots;
 use super::frame_progress::ProgressStream;
 use super::inline_executor::{self, InlineExecutor};
@@ -28,16 +29,17 @@ use super::service::{self, Service};
 use super::settings::ConnectionLimits;
 use super::stall_timer::StallTimer;
 use super::tls;
+use super::worker::Protocol;
 use crate::grpc::peer::Peer;
 use crate::metrics::jitter::jittered;
 use crate::observe::connection_events::EndReason;
 
 /// How many reset streams of a connection may wait to be accepted. A client above the limit only
 /// opens and resets streams (CVE-2023-44487), and its connection is closed.
-const MAX_PENDING_RESETS: usize = 20;
+pub(super) const MAX_PENDING_RESETS: usize = 20;
 /// How many streams of a connection the server may reset for errors of the client before it closes
 /// the connection.
-const MAX_ERROR_RESETS: usize = 1024;
+pub(super) const MAX_ERROR_RESETS: usize = 1024;
 
 /// How long a peer without an accepted call may leave the server's data unread.
 const UNREAD_TIMEOUT: Duration = Duration::from_secs(1);
@@ -57,37 +59,34 @@ const MAX_HEADER_LIST: u32 = 272 << 10;
 /// How long it may take to send a peer the end of its calls, or of its connection.
 pub(crate) const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Does the TLS handshake, if TLS is on, and serves the connection to its end.
-pub(crate) async fn accept(
-    connection: tokio::net::TcpStream,
-    service: Arc<Service>,
-    mut phase: watch::Receiver<Phase>,
-) {
-    let address = connection.peer_addr().ok();
-    let Some(tls) = &service.tls else {
-        let peer = Arc::new(Peer { address, ..Peer::default() });
-        return serve(connection, peer, service, phase).await;
-    };
-    let handshake = tokio::time::timeout(service.stall_timeout, tls.accept(connection));
-    let done = tokio::select! {
-        done = handshake => done,
-        _ = phase.wait_for(|phase| *phase >= Phase::Draining) => return,
-    };
-    match done {
-        Ok(Ok((connection, peer))) => {
-            serve(connection, Arc::new(Peer { address, ..peer }), service, phase).await;
-        }
-        // Any peer can cause these failures, so they are not logged as warnings.
-        Ok(Err(error)) => {
-            service.connection_events.handshakes.inc();
-            if let Some(reason) = tls::rejection(&error) {
-                service.rejected_callers.handshake(address, reason);
+impl Protocol for Service {
+    fn calls(&self) -> &Arc<CallCounters> {
+        &self.calls
+    }
+
+    /// Does the TLS handshake, if TLS is on, and serves the connection to its end.
+    async fn accept(
+        self: Arc<Self>,
+        connection: tokio::net::TcpStream,
+        mut phase: watch::Receiver<Phase>,
+    ) {
+        let address = connection.peer_addr().ok();
+        let Some(tls) = self.tls.clone() else {
+            let peer = Arc::new(Peer { address, ..Peer::default() });
+            return serve(connection, peer, self, phase).await;
+        };
+        let handshake = tls.accept(connection);
+        let events = &self.connection_events;
+        match tls::finish(handshake, self.stall_timeout, events, &mut phase).await {
+            Some(Ok((connection, peer))) => {
+                serve(connection, Arc::new(Peer { address, ..peer }), self, phase).await;
             }
-            tracing::debug!(%error, "a TLS handshake failed");
-        }
-        Err(_) => {
-            service.connection_events.handshakes.inc();
-            tracing::debug!("a TLS handshake took too long");
+            Some(Err(error)) => {
+                if let Some(reason) = tls::rejection(&error) {
+                    self.rejected_callers.handshake(address, reason);
+                }
+            }
+            None => {}
         }
     }
 }

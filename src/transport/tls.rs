@@ -18,7 +18,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
 use tokio::net::TcpStream;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::MissedTickBehavior;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::crypto::{CryptoProvider, ring};
@@ -37,9 +37,11 @@ use x509_cert::ext::pkix::SubjectAltName;
 use x509_cert::ext::pkix::name::GeneralName;
 
 use super::error::TransportError;
+use super::phase::Phase;
 use super::settings::TlsFiles;
 use crate::grpc::peer::Peer;
 use crate::metrics::supervise::Supervisor;
+use crate::observe::connection_events::ConnectionEvents;
 use crate::observe::rejection::RejectionReason;
 use crate::transport::{key_file, pem};
 
@@ -49,8 +51,10 @@ const POLL_INTERVAL: Duration = Duration::from_millis(500);
 const WATCH_TASK: &str = "tls_watch";
 /// The limit of a file, in bytes.
 pub(super) const MAX_FILE_BYTES: u64 = 1 << 20;
-/// The only ALPN protocol of the server.
+/// The ALPN protocol of gRPC.
 const HTTP_2: &[u8] = b"h2";
+/// The ALPN protocol of HTTP/1.1.
+const HTTP_1: &[u8] = b"http/1.1";
 
 /// The TLS of the server.
 #[derive(Clone)]
@@ -63,7 +67,10 @@ pub(crate) struct Tls {
 
 /// A valid set of files.
 struct TlsIdentity {
+    /// For callers, which speak gRPC.
     config: Arc<ServerConfig>,
+    /// For API clients, which are never asked for a certificate.
+    client_config: Arc<ServerConfig>,
     /// The hash of the files.
     hash: blake3::Hash,
     /// The expiry of the server's certificate, if it can be parsed.
@@ -108,6 +115,17 @@ impl Tls {
         let certificate = session.peer_certificates().and_then(<[_]>::first);
         let certificate = certificate.map(names).transpose()?;
         Ok((stream, Peer { certificate, ..Peer::default() }))
+    }
+
+    /// Does the handshake with an API client, which proves who it is in its requests.
+    pub(crate) async fn accept_client(
+        &self,
+        connection: TcpStream,
+    ) -> io::Result<(TlsStream<TcpStream>, Peer)> {
+        let config = Arc::clone(&self.current.load().client_config);
+        // A client that names no protocol speaks HTTP/1.1.
+        let stream = TlsAcceptor::from(config).accept(connection).await?;
+        Ok((stream, Peer::default()))
     }
 
     /// The expiry of the current certificate, if it is known.
@@ -240,9 +258,13 @@ impl TlsFiles {
             }
             Err(_) => return Err(wrong_cert("its first certificate cannot be read")),
         }
+        let resolver = Arc::new(SingleCertAndKey::from(certified));
         let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
             .map_err(|error| wrong_cert(&error.to_string()))?;
+        let anonymous = builder.clone().with_no_client_auth();
+        let mut client_config = anonymous.with_cert_resolver(Arc::clone(&resolver) as _);
+        client_config.alpn_protocols = vec![HTTP_2.to_vec(), HTTP_1.to_vec()];
         let builder = match (&self.client_ca, &contents.client_ca) {
             (Some(path), Some(pem)) => {
                 let wrong = |what: &str| wrong("--tls-client-ca", path, what);
@@ -252,7 +274,6 @@ impl TlsFiles {
             }
             _ => builder.with_no_client_auth(),
         };
-        let resolver = Arc::new(SingleCertAndKey::from(certified));
         let mut config = builder.with_cert_resolver(resolver);
         config.alpn_protocols = vec![HTTP_2.to_vec()];
         if self.client_ca.is_some() {
@@ -261,7 +282,8 @@ impl TlsFiles {
             config.session_storage = Arc::new(NoServerSessionStorage {});
             config.send_tls13_tickets = 0;
         }
-        Ok(TlsIdentity { config: Arc::new(config), hash: contents.hash(), not_after })
+        let (config, client_config) = (Arc::new(config), Arc::new(client_config));
+        Ok(TlsIdentity { config, client_config, hash: contents.hash(), not_after })
     }
 }
 
@@ -302,6 +324,27 @@ fn verifier(
 ) -> Result<Arc<dyn tokio_rustls::rustls::server::danger::ClientCertVerifier>, String> {
     let built = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
     built.map_err(|error| error.to_string())
+}
+
+/// The result of a handshake that ends within this time. None: it took too long, or the server drains.
+/// Any peer can cause a failure, so none is logged as a warning.
+pub(crate) async fn finish<T>(
+    handshake: impl Future<Output = io::Result<T>>,
+    time: Duration,
+    events: &ConnectionEvents,
+    phase: &mut watch::Receiver<Phase>,
+) -> Option<io::Result<T>> {
+    let done = tokio::select! {
+        done = tokio::time::timeout(time, handshake) => done.ok(),
+        _ = phase.wait_for(|phase| *phase >= Phase::Draining) => return None,
+    };
+    match &done {
+        Some(Ok(_)) => return done,
+        Some(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
+        None => tracing::debug!("a TLS handshake took too long"),
+    }
+    events.handshakes.inc();
+    done
 }
 
 /// The reason of a failed handshake, if the client's certificate caused the failure.

@@ -1,4 +1,5 @@
-//! Worker: one thread that serves its own connections on a runtime of its own.
+//! Worker: one thread that serves its own connections on a runtime of its own. What it does with a
+//! connection is its [`Protocol`].
 //!
 //! A check stays on its worker: the thread that polls the connection also reads, decides and answers
 //! the check, and the replies of many streams are written in one system call. Other calls (changes,
@@ -16,14 +17,26 @@ use std::thread::JoinHandle;
 use tokio::sync::{mpsc, watch};
 
 use super::call_counters::CallCounters;
-use super::connection::{self, LINGER_TIMEOUT};
+use super::connection::LINGER_TIMEOUT;
 use super::phase::Phase;
-use super::service::Service;
 use crate::metrics::Counted;
 use crate::metrics::supervise::Vital;
 
 /// How many threads of a worker may wait for the disk.
 const MAX_BLOCKING_THREADS: usize = 64;
+
+/// What a worker does with its connections.
+pub(crate) trait Protocol: Send + Sync + 'static {
+    /// The counters of the worker.
+    fn calls(&self) -> &Arc<CallCounters>;
+
+    /// Serves one connection to its end.
+    fn accept(
+        self: Arc<Self>,
+        connection: tokio::net::TcpStream,
+        phase: watch::Receiver<Phase>,
+    ) -> impl Future<Output = ()> + Send;
+}
 
 /// A handle to a worker.
 pub(crate) struct Worker {
@@ -33,27 +46,27 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    /// Starts a worker.
+    /// Starts a worker. Its threads have this name.
     ///
     /// # Errors
     /// The system has no thread or file for it.
     pub(crate) fn start(
-        number: usize,
-        service: Service,
+        name: &str,
+        protocol: impl Protocol,
         phase: watch::Receiver<Phase>,
         vital: Vital,
     ) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .max_blocking_threads(MAX_BLOCKING_THREADS)
-            .thread_name(format!("core-{number}-disk"))
+            .thread_name(format!("{name}-disk"))
             .build()?;
         let (sender, connections) = mpsc::unbounded_channel();
-        let calls = Arc::clone(&service.calls);
-        let thread = std::thread::Builder::new().name(format!("core-{number}"));
+        let calls = Arc::clone(protocol.calls());
+        let thread = std::thread::Builder::new().name(name.to_owned());
         let thread = thread.spawn(move || {
             let _vital = vital;
-            runtime.block_on(serve(connections, service, phase));
+            runtime.block_on(serve(connections, protocol, phase));
             // An abandoned read of the disk must not delay the end.
             runtime.shutdown_background();
         })?;
@@ -82,18 +95,18 @@ impl Worker {
 /// [`Phase::Terminate`] has passed.
 async fn serve(
     mut connections: mpsc::UnboundedReceiver<(TcpStream, Counted)>,
-    service: Service,
+    protocol: impl Protocol,
     mut phase: watch::Receiver<Phase>,
 ) {
-    let service = Arc::new(service);
+    let protocol = Arc::new(protocol);
     let (ended, mut all_ended) = mpsc::channel::<Infallible>(1);
     while let Some((connection, counted)) = connections.recv().await {
         let Ok(connection) = tokio::net::TcpStream::from_std(connection) else { continue };
-        let service = Arc::clone(&service);
+        let protocol = Arc::clone(&protocol);
         let (phase, ended) = (phase.clone(), ended.clone());
         tokio::spawn(async move {
             let _counted = (counted, ended);
-            connection::accept(connection, service, phase).await;
+            protocol.accept(connection, phase).await;
         });
     }
     drop(ended);
