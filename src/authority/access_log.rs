@@ -11,7 +11,6 @@ use tracing::Level;
 
 use super::admission::Admission;
 use super::request_context::{Parent, RequestContext};
-use crate::policy::caller::Caller;
 
 /// The target of the access log, for the filter of the log.
 const TARGET: &str = "scopegate::calls";
@@ -25,7 +24,7 @@ pub fn is_enabled() -> bool {
 /// The line of a call that is not answered yet.
 pub struct AccessLogLine {
     method: Box<str>,
-    caller: Caller,
+    caller: Box<str>,
     context: Option<Arc<RequestContext>>,
     start: Instant,
 }
@@ -39,16 +38,29 @@ impl Admission {
         method: &str,
         context: Option<&Arc<RequestContext>>,
     ) -> Option<AccessLogLine> {
-        (self.operation.is_logged && is_enabled()).then(|| AccessLogLine {
-            method: method.into(),
-            caller: self.caller.clone(),
-            context: context.map(Arc::clone),
-            start: Instant::now(),
-        })
+        let line = self.operation.is_logged.then(|| AccessLogLine::begin(method, context));
+        Some(AccessLogLine { caller: self.caller.name().into(), ..line?? })
     }
 }
 
 impl AccessLogLine {
+    /// Begins the line of a request whose caller is not known yet, if the access log is on.
+    #[must_use]
+    pub fn begin(method: &str, context: Option<&Arc<RequestContext>>) -> Option<Self> {
+        is_enabled().then(|| Self {
+            method: method.into(),
+            caller: Box::default(),
+            context: context.map(Arc::clone),
+            start: Instant::now(),
+        })
+    }
+
+    /// The same line, of this caller.
+    #[must_use]
+    pub fn of_caller(self, caller: String) -> Self {
+        Self { caller: caller.into(), ..self }
+    }
+
     /// Writes the line of a call that was answered with the code of this name.
     pub fn write(self, code: &str) {
         let Self { method, caller, context, start } = self;
@@ -57,7 +69,7 @@ impl AccessLogLine {
             target: TARGET,
             %method,
             code,
-            caller = caller.name(),
+            caller = Some(&*caller).filter(|caller| !caller.is_empty()),
             x_request_id = context.and_then(|context| context.request_id.as_deref()),
             trace_id = context.and_then(|context| context.parent.as_ref()).map(Parent::trace),
             microseconds = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX),

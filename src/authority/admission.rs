@@ -12,6 +12,7 @@ use super::{Authority, Session};
 use crate::metrics::Counted;
 use crate::policy::caller::Caller;
 use crate::policy::keyring::AuthenticationError;
+use crate::policy::revision::Revision;
 use crate::policy::secret::{SecretKind, SecretText};
 
 /// How many urgent calls above the limit of a worker are admitted; see [`Operation::is_urgent`].
@@ -37,6 +38,30 @@ pub struct Load<'a> {
     pub by_key: &'a CallsByKey,
     /// The limits of each key.
     pub limits: &'a CallerLimits,
+}
+
+/// The part of the calls in flight that one API client may have: one of this many.
+const CLIENT_SHARE: usize = 8;
+
+impl Load<'_> {
+    /// Admits a request of an API client that has proven who it is, by the creation revision of its
+    /// credential, and counts it as in flight until the returned value is dropped (T37).
+    ///
+    /// # Errors
+    /// A limit of all clients or of this one is reached.
+    pub fn admit_client(self, credential: Revision) -> Result<Counted, AdmissionError> {
+        let Load { in_flight, max_in_flight, by_key, limits } = self;
+        if in_flight > max_in_flight {
+            return Err(AdmissionError::Overloaded(max_in_flight));
+        }
+        let (counted, in_flight) = by_key.acquire(credential);
+        let limit = max_in_flight.div_ceil(CLIENT_SHARE);
+        if in_flight > limit {
+            return Err(AdmissionError::TooManyOfKey(limit));
+        }
+        limits.count(credential, false, Instant::now()).map_err(AdmissionError::RateLimited)?;
+        Ok(counted)
+    }
 }
 
 /// Whether a call may be rejected when the memory budget is exhausted.
@@ -131,7 +156,7 @@ impl Authority {
                     return Err(AdmissionError::TooManyOfKey(limit));
                 }
                 if operation.is_rated {
-                    let counted = limits.count(key, urgent, Instant::now());
+                    let counted = limits.count(key.created_at, urgent, Instant::now());
                     counted.map_err(AdmissionError::RateLimited)?;
                 }
                 Some(of_key)

@@ -15,7 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::operation::Operation;
 use crate::metrics::Counted;
 use crate::metrics::memory_budget::{Account, MemoryBudget};
-use crate::policy::keyring::{ApiKey, MAX_KEYS};
+use crate::policy::keyring::MAX_KEYS;
 use crate::policy::revision::Revision;
 
 /// How many lists of one key are read at once.
@@ -27,7 +27,7 @@ const MAX_WAITING_LISTS: usize = 256;
 pub struct CallerLimits {
     calls_per_second: u32,
     memory: Arc<MemoryBudget>,
-    /// By a key's creation revision, which no two keys share.
+    /// By the creation revision of a key or of a credential, which no two of them share.
     usage: Mutex<HashMap<Revision, KeyUsage>>,
 }
 
@@ -75,13 +75,13 @@ impl CallerLimits {
         Self { calls_per_second, memory, usage: Mutex::default() }
     }
 
-    /// Counts a call in the rate of its key.
+    /// Counts a call in the rate of a key, or of a credential, by its creation revision.
     ///
     /// # Errors
     /// The rate is exceeded. The error is the limit, in calls a second.
-    pub fn count(&self, key: &ApiKey, urgent: bool, now: Instant) -> Result<(), u32> {
+    pub fn count(&self, key: Revision, urgent: bool, now: Instant) -> Result<(), u32> {
         let burst = f64::from(self.calls_per_second);
-        let taken = self.with(key.created_at, now, |usage| {
+        let taken = self.with(key, now, |usage| {
             let bucket = if urgent { &mut usage.urgent } else { &mut usage.calls };
             bucket.take(now, burst)
         });
@@ -172,33 +172,16 @@ impl TokenBucket {
 mod tests {
     use std::time::Duration;
 
-    use jiff::Timestamp;
-
     use super::*;
     use crate::authority::operation::Effect;
-    use crate::policy::id::Name;
-    use crate::policy::role::{Role, Roles};
-
-    fn key(created_at: u64, role: Role) -> Arc<ApiKey> {
-        Arc::new(ApiKey {
-            id: Name::parse(created_at.to_string()).expect("an id"),
-            name: Name::parse("someone").expect("a name"),
-            roles: Roles::NONE.with(role),
-            companies: vec![],
-            certificate: None,
-            hash: None,
-            expires_at: None,
-            created_at: Revision(created_at),
-            create_time: Timestamp::UNIX_EPOCH,
-        })
-    }
+    use crate::policy::role::Roles;
 
     #[test]
     fn each_key_has_its_own_rate() {
         let limits = CallerLimits::new(2, MemoryBudget::new(100));
         let start = Instant::now();
         let after = |ms| start + Duration::from_millis(ms);
-        let count = |n, at| limits.count(&key(n, Role::CompanyAdmin), false, at).is_ok();
+        let count = |n, at| limits.count(Revision(n), false, at).is_ok();
         assert!(count(1, start) && count(1, start) && !count(1, start));
         assert!(count(2, start), "another key's");
         assert!(!count(1, after(400)), "not yet");
@@ -211,8 +194,7 @@ mod tests {
     #[test]
     fn urgent_calls_have_a_separate_rate() {
         let (limits, now) = (CallerLimits::new(1, MemoryBudget::new(100)), Instant::now());
-        let key = key(1, Role::Operator);
-        let count = |urgent| limits.count(&key, urgent, now).is_ok();
+        let count = |urgent| limits.count(Revision(1), urgent, now).is_ok();
         assert!(count(false) && !count(false));
         assert!(count(true) && !count(true));
     }

@@ -1,7 +1,11 @@
-//! Client proof: how an API client proves who it is to the authorization server, by a secret (T30).
+//! Client proof: how an API client proves who it is to the authorization server: by a secret (T30), or by
+//! an access token of its own (T33).
 //!
 //! Not here: how the proof is read from a request; see [`crate::policy::client_credential`]. A check that
 //! carries a secret is decided with it at one revision; see [`super::client`].
+
+use std::fmt;
+use std::sync::Arc;
 
 use super::error::AuthorityError;
 use super::secrets::{SecretOf, Verification};
@@ -11,6 +15,8 @@ use crate::policy::client_credential::ClientCredential;
 use crate::policy::id::{CompanyId, CredentialId, Name};
 use crate::policy::reason::Reason;
 use crate::policy::revision::Revision;
+use crate::policy::token::VerifiedToken;
+use crate::policy::token::unverified_token::UnverifiedToken;
 
 /// A client that has proven who it is by a secret of its credential.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,7 +31,52 @@ pub struct ProvenSecret {
     pub(super) born: [Revision; 2],
 }
 
+/// A client that has proven who it is by an access token of its own, without a user. `Debug` does not
+/// print the token.
+#[derive(Clone)]
+pub struct ProvenActor {
+    /// The company.
+    pub company: CompanyId,
+    /// The credential.
+    pub credential: CredentialId,
+    /// The public id of the secret by which it got the token.
+    pub(super) secret: Name,
+    /// The creation revisions of the company and of the credential that the token belongs to.
+    pub(super) born: [Revision; 2],
+    pub(super) token: Arc<VerifiedToken>,
+}
+
+impl fmt::Debug for ProvenActor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ProvenActor({}/{})", self.company, self.credential)
+    }
+}
+
+impl ProvenActor {
+    /// Whether this client has also proven itself by this secret.
+    #[must_use]
+    pub fn is(&self, other: &ProvenSecret) -> bool {
+        self.company == other.company
+            && self.credential == other.credential
+            && self.born == other.born
+    }
+
+    /// The creation revision of the credential.
+    #[must_use]
+    pub fn credential_created_at(&self) -> Revision {
+        let [_, credential] = self.born;
+        credential
+    }
+}
+
 impl ProvenSecret {
+    /// The creation revision of the credential.
+    #[must_use]
+    pub fn credential_created_at(&self) -> Revision {
+        let [_, credential] = self.born;
+        credential
+    }
+
     /// The actor of its changes in the audit log: `client COMPANY/CREDENTIAL` (T37).
     #[must_use]
     pub fn actor(&self) -> String {
@@ -60,5 +111,40 @@ impl Session<'_> {
             Some(reason) => Err(reason.into()),
             None => Ok(ProvenSecret { company, credential, secret, born }),
         })
+    }
+
+    /// The client whose own access token this is. None: it is no token that this server issued to a client
+    /// itself, or the client is not one of this `company`. Whether the token has expired or was revoked is
+    /// found when a token is issued for it.
+    ///
+    /// # Errors
+    /// The store cannot answer.
+    pub async fn prove_actor(
+        &self,
+        token: &str,
+        company: Option<&CompanyId>,
+    ) -> Result<Option<ProvenActor>, AuthorityError> {
+        // No keys are fetched for a token of another issuer.
+        let issuer = UnverifiedToken::parse(token);
+        if !issuer.is_ok_and(|token| self.authority.is_own(token.issuer())) {
+            return Ok(None);
+        }
+        let Ok(token) = self.verified(token).await? else { return Ok(None) };
+        let (Some(own), Some(of), Some(credential)) =
+            (&token.own, &token.company, &token.credential)
+        else {
+            return Ok(None);
+        };
+        let is_own = token.facts.user.is_none() && !own.is_exchanged;
+        if !is_own || company.is_some_and(|company| company != of) {
+            return Ok(None);
+        }
+        Ok(Some(ProvenActor {
+            company: of.clone(),
+            credential: credential.clone(),
+            secret: own.secret.clone(),
+            born: [own.born.company, own.born.credential],
+            token: Arc::clone(&token),
+        }))
     }
 }

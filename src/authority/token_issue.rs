@@ -16,7 +16,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 use jiff::Timestamp;
 
 use super::ATTEMPTS;
-use super::client_proof::ProvenSecret;
+use super::client_proof::{ProvenActor, ProvenSecret};
 use super::error::AuthorityError;
 use super::reader::Reader;
 use super::session::Session;
@@ -35,7 +35,6 @@ use crate::policy::token::own::{Born, OwnClaims};
 use crate::policy::token::private_key::PrivateKey;
 use crate::policy::token::revoked::TokenId;
 use crate::policy::token::signing_keys::{KeyState, SigningKeys};
-use crate::policy::token::unverified_token::UnverifiedToken;
 use crate::policy::token::{PresentedToken, Token, TokenAudience, VerifiedToken};
 use crate::store::StoreError;
 
@@ -231,7 +230,7 @@ impl Session<'_> {
             Err(refusal) => return Ok(Err(refusal)),
         };
         if applicant.actor.is_some() && request.grant == TokenGrant::ClientCredentials {
-            let what = "an actor token is for a token exchange only";
+            let what = "An actor token is for a token exchange only.";
             return Ok(Err(TokenRefusal::new(TokenError::InvalidRequest, what)));
         }
         // Before the facts, so that every decision on the token knows its key.
@@ -273,39 +272,13 @@ impl Session<'_> {
             }
             TokenClient::Actor { token, secret, company } => (*token, *secret, *company),
         };
-        let bad = || {
-            let what = "the actor token is not a valid token of the client itself";
-            Ok(Err(TokenRefusal::new(TokenError::InvalidRequest, what)))
+        let proven = self.prove_actor(text, company).await?;
+        let proven = proven.filter(|proven| secret.is_none_or(|secret| proven.is(secret)));
+        let Some(ProvenActor { company, credential, secret, born, token }) = proven else {
+            let what = "The actor token is not a valid token of the client itself.";
+            return Ok(Err(TokenRefusal::new(TokenError::InvalidRequest, what)));
         };
-        // No keys are fetched for a token of another issuer.
-        let is_own =
-            |text| UnverifiedToken::parse(text).is_ok_and(|t| self.authority.is_own(t.issuer()));
-        if !is_own(text) {
-            return bad();
-        }
-        let Ok(token) = self.verified(text).await? else { return bad() };
-        let (Some(own), Some(of), Some(credential)) =
-            (&token.own, &token.company, &token.credential)
-        else {
-            return bad();
-        };
-        let is_same = secret.is_none_or(|secret| {
-            secret.company == *of
-                && secret.credential == *credential
-                && secret.born == [own.born.company, own.born.credential]
-        });
-        let is_of_company = company.is_none_or(|company| company == of);
-        let is_of_client = token.facts.user.is_none() && !own.is_exchanged;
-        if !(is_same && is_of_company && is_of_client) {
-            return bad();
-        }
-        Ok(Ok(Applicant {
-            company: of.clone(),
-            credential: credential.clone(),
-            secret: own.secret.clone(),
-            born: [own.born.company, own.born.credential],
-            actor: Some(Arc::clone(&token)),
-        }))
+        Ok(Ok(Applicant { company, credential, secret, actor: Some(token), born }))
     }
 
     /// The token with this text, at a revision that is published now.
@@ -354,7 +327,7 @@ impl Session<'_> {
         let expires_at = ends.fold(issued_at + i64::from(draft.ttl), i64::min);
         let expires_in = u32::try_from(expires_at - issued_at).unwrap_or(0);
         if expires_in == 0 {
-            let what = "the credential or the actor token ends within this second";
+            let what = "The credential or the actor token ends within this second.";
             return Ok(Err(TokenRefusal::new(TokenError::InvalidRequest, what)));
         }
         let name = draft.audience.as_ref().map_or(issuer, Name::as_str);
@@ -373,7 +346,7 @@ impl Session<'_> {
         let signature = key.sign(signed.as_bytes()).map_err(|_| StoreError::Unavailable)?;
         let text = format!("{signed}.{}", BASE64.encode(signature));
         if text.len() > MAX_ISSUED_BYTES {
-            let what = "the token would be too long: request fewer scopes by name";
+            let what = "The token would be too long. Request fewer scopes by name.";
             return Ok(Err(TokenRefusal::new(TokenError::InvalidScope, what)));
         }
         Ok(Ok(IssuedToken {
@@ -403,10 +376,11 @@ fn draft(
 
     let resolved = facts.catalog.resolve_audience(None, query.audience.as_ref());
     let resolved = resolved.map_err(|error| match error {
-        AudienceError::Ambiguous(_) => {
-            TokenRefusal::new(InvalidRequest, "the audience is missing, and there are several")
-        }
-        _ => TokenRefusal::new(InvalidTarget, "there is no such audience"),
+        AudienceError::Ambiguous(_) => TokenRefusal::new(
+            InvalidRequest,
+            "The audience is missing, and there are several. Name one by the parameter audience.",
+        ),
+        _ => TokenRefusal::new(InvalidTarget, "The audience is not known. Check its name."),
     })?;
     let unknown = || TokenRefusal::by(InvalidClient, Reason::CredentialUnknown);
     match decision::admits_client(query, facts) {
@@ -425,7 +399,7 @@ fn draft(
     } = resolved.audience;
     let user = match &request.grant {
         TokenGrant::ClientCredentials if *user_required || *consent_required => {
-            let what = "this audience is for calls on behalf of a user";
+            let what = "This audience is for calls on behalf of a user. Use a token exchange.";
             return Err(TokenRefusal::new(UnauthorizedClient, what));
         }
         TokenGrant::ClientCredentials => None,
@@ -433,7 +407,7 @@ fn draft(
             if let Some(actor) = &applicant.actor
                 && !is_live(actor, facts)
             {
-                let what = "the actor token is over or was revoked";
+                let what = "The actor token has expired or was revoked. Request a new one.";
                 return Err(TokenRefusal::new(InvalidRequest, what));
             }
             let context = GrantContext { catalog: facts.catalog, company, now: facts.now };
@@ -445,10 +419,11 @@ fn draft(
                 is_held && actor.is_none_or(|actor| actor.facts.scopes.contains(scope))
             });
             if !is_allowed {
-                let what = "the client may not act for users at this audience";
+                let what = "The client may not act for users at this audience. Ask for the scope that the audience names as its exchange.";
                 return Err(TokenRefusal::new(UnauthorizedClient, what));
             }
-            let unknown = || TokenRefusal::new(InvalidRequest, "there is no such user");
+            let unknown =
+                || TokenRefusal::new(InvalidRequest, "The user is not known in this company.");
             Some(facts.user.ok_or_else(unknown)?)
         }
     };
@@ -488,7 +463,7 @@ fn draft(
             Ok(Verdict::Denied { reason, fault, .. }) if !wanted.is_empty() => {
                 TokenRefusal::by(InvalidScope, Cause { reason, fault })
             }
-            _ => TokenRefusal::new(InvalidScope, "no scope is effective for this client"),
+            _ => TokenRefusal::new(InvalidScope, "No scope is effective for this client."),
         });
     }
     let ages = [Some(*token_ttl), *max_token_age, Some(MAX_TOKEN_TTL)];

@@ -106,8 +106,9 @@ impl ClientCredential {
     }
 }
 
-/// A text of `application/x-www-form-urlencoded`, decoded once.
-fn form_decoded(text: &str) -> Option<String> {
+/// A text of `application/x-www-form-urlencoded`, decoded once. None: it is not UTF-8 then.
+#[must_use]
+pub fn form_decoded(text: &str) -> Option<String> {
     let spaced = text.replace('+', " ");
     percent_decode_str(&spaced).decode_utf8().ok().map(|decoded| decoded.into_owned())
 }
