@@ -9,6 +9,7 @@ pub mod decision_log;
 pub mod log;
 pub mod otlp;
 pub mod prometheus;
+pub(crate) mod refused_clients;
 pub(crate) mod rejected_callers;
 pub mod rejection;
 pub mod request_log;

@@ -69,6 +69,13 @@ pub(super) struct LoggedDecision {
     pub missing_scopes: Vec<String>,
 }
 
+/// A line that is not the decision of a check: of a token that was issued or refused.
+#[derive(Deserialize)]
+struct OtherLine {
+    #[serde(rename = "kind")]
+    _kind: String,
+}
+
 /// The decisions of a check that a log has.
 #[derive(Debug, Default)]
 pub(super) struct LogMatch {
@@ -183,6 +190,9 @@ pub(super) fn find(
             continue;
         }
         is_empty = false;
+        if serde_json::from_slice::<OtherLine>(&line).is_ok() {
+            continue;
+        }
         match serde_json::from_slice::<LoggedDecision>(&line) {
             Ok(decision) if decision.matches_check(check) => matches.add(decision, revision, range),
             Ok(_) => {}

@@ -1,4 +1,5 @@
-//! Decision log: writes one JSON object a line for each decision, if the operator enables it.
+//! Decision log: writes one JSON object a line for each decision, and for each token that was issued or
+//! refused, if the operator enables it.
 //!
 //! The log never delays a check: a decision that does not fit its queue is dropped and counted.
 //! Denials have priority: only a sample of the allowed decisions is written if the operator wants
@@ -12,6 +13,7 @@
 
 mod entry;
 mod output;
+mod token_entry;
 mod writer;
 
 use std::io;
@@ -22,6 +24,8 @@ use std::time::Duration;
 
 use self::entry::{DecisionLogEntry, truncated};
 pub use self::output::DecisionLogOutput;
+pub use self::token_entry::TokenDecision;
+use self::token_entry::TokenLogEntry;
 use self::writer::DecisionLogWriter;
 use crate::authority::decision_observer::DecisionObserver;
 use crate::authority::request_context::RequestContext;
@@ -41,6 +45,8 @@ const MAX_QUEUED_BYTES: u64 = 32 << 20;
 enum Message {
     /// Write this entry.
     Entry(Box<DecisionLogEntry>),
+    /// Write this entry.
+    Token(Box<TokenLogEntry>),
     /// Read the flag to open the file again.
     Reopen,
 }
@@ -100,6 +106,28 @@ impl DecisionLog {
     #[must_use]
     pub fn counts(&self) -> &DecisionCounts {
         &self.counts
+    }
+
+    /// Queues a token decision, if the queue has space. These are not sampled.
+    pub fn token(&self, decision: TokenDecision) {
+        let entry = Box::new(TokenLogEntry::new(decision));
+        let bytes = entry.bytes();
+        self.queue(Message::Token(entry), bytes);
+    }
+
+    /// Queues an entry of this many bytes, or counts it as dropped.
+    fn queue(&self, entry: Message, bytes: u64) {
+        if self.counts.queued_bytes.fetch_add(bytes, Ordering::Relaxed) > MAX_QUEUED_BYTES {
+            self.counts.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
+            self.counts.dropped.inc();
+            return;
+        }
+        self.counts.queued.up();
+        if self.queue.try_send(entry).is_err() {
+            self.counts.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
+            self.counts.queued.down();
+            self.counts.dropped.inc();
+        }
     }
 
     /// Waits until the queued decisions are written, for one second at most.
@@ -164,16 +192,6 @@ impl DecisionObserver for DecisionLog {
             revision,
         });
         let bytes = entry.bytes();
-        if self.counts.queued_bytes.fetch_add(bytes, Ordering::Relaxed) > MAX_QUEUED_BYTES {
-            self.counts.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
-            self.counts.dropped.inc();
-            return;
-        }
-        self.counts.queued.up();
-        if self.queue.try_send(Message::Entry(entry)).is_err() {
-            self.counts.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
-            self.counts.queued.down();
-            self.counts.dropped.inc();
-        }
+        self.queue(Message::Entry(entry), bytes);
     }
 }

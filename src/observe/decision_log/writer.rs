@@ -8,8 +8,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::{Duration, Instant};
 
-use super::entry::{DecisionLogEntry, DecisionLogLine};
+use serde::Serialize;
+
+use super::entry::DecisionLogLine;
 use super::output::DecisionLogOutput;
+use super::token_entry::TokenLogLine;
 use super::{DecisionCounts, Message};
 
 /// Lines are written when they have this many bytes together, or when the queue is empty.
@@ -102,9 +105,16 @@ impl DecisionLogWriter {
                     }
                 }
             };
-            if let Message::Entry(entry) = message {
-                self.counts.queued_bytes.fetch_sub(entry.bytes(), Ordering::Relaxed);
-                self.add(&entry);
+            match message {
+                Message::Entry(entry) => {
+                    self.counts.queued_bytes.fetch_sub(entry.bytes(), Ordering::Relaxed);
+                    self.add(&DecisionLogLine::of(&entry), entry.denied.is_some());
+                }
+                Message::Token(entry) => {
+                    self.counts.queued_bytes.fetch_sub(entry.bytes(), Ordering::Relaxed);
+                    self.add(&TokenLogLine::of(&entry), entry.decision.error.is_some());
+                }
+                Message::Reopen => {}
             }
             if self.lines.len() >= WRITE_BYTES {
                 self.write();
@@ -112,12 +122,11 @@ impl DecisionLogWriter {
         }
     }
 
-    fn add(&mut self, entry: &DecisionLogEntry) {
+    fn add(&mut self, line: &impl Serialize, is_denial: bool) {
         let begin = self.lines.len();
-        let line = serde_json::to_writer(&mut self.lines, &DecisionLogLine::of(entry));
+        let line = serde_json::to_writer(&mut self.lines, line);
         self.lines.push(b'\n');
         let (bytes, now) = (self.lines.len() - begin, Instant::now());
-        let is_denial = entry.denied.is_some();
         if line.is_ok() && self.rate.take(bytes, is_denial, now) {
             self.ends.push(self.lines.len());
             return;
