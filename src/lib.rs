@@ -14,7 +14,8 @@
 //! | [`wire`] | the conversion between protobuf and domain types, and the table of operations |
 //! | [`observe`] | the log, the access log, the decision log, traces, the endpoint for Prometheus |
 //! | [`grpc`] | the handlers: parse, call the session, render; each [`authority::problem`] becomes a status |
-//! | [`transport`] | the listener, workers, connections, TLS, limits and timeouts |
+//! | [`oauth`] | the authorization server for API clients: parse a form, call the session, render |
+//! | [`transport`] | the listeners, workers, connections, TLS, limits and timeouts |
 //! | [`server`] | the life of the process: flags, open, serve, drain, close |
 //! | [`cli`] | the commands of an operator; most of them are clients of a server |
 //! | `main` | arguments and exit codes |
@@ -92,6 +93,7 @@ pub mod authority;
 pub mod cli;
 pub mod grpc;
 pub mod metrics;
+pub mod oauth;
 pub mod observe;
 pub mod policy;
 pub mod server;

@@ -143,7 +143,8 @@ async fn serve(
     listener.set_serving();
     let (data_dir, revision) = (args.data_dir.display(), authority.published());
     let callers = if requires_keys { "by key" } else { "not authenticated" };
-    tracing::info!(address = %listener.address, %data_dir, %revision, callers, "serving");
+    let oauth_address = listener.oauth_address.map(tracing::field::display);
+    tracing::info!(address = %listener.address, oauth_address, %data_dir, %revision, callers, "serving");
     if args.demo {
         // Standard output may be blocked or closed, so a separate thread writes to it.
         let lines = demo::lines(listener.address, args.tls_cert.is_some());

@@ -16,6 +16,7 @@ pub(crate) mod interruption;
 pub mod jwks;
 pub mod key_file;
 pub mod listener;
+pub(crate) mod oauth;
 pub mod pem;
 pub(crate) mod phase;
 pub(crate) mod service;

@@ -16,6 +16,7 @@ pub(super) fn settings(args: &ServeArgs) -> Settings {
     let call_memory = args.call_memory_mib.map(|mib| u64::from(mib) << 20);
     Settings {
         listen: args.listen,
+        oauth: args.oauth,
         worker_threads: args.worker_threads,
         tls: tls_files(args),
         jwks: JwksSettings { ca: args.jwks_ca.clone(), dir: args.jwks_dir.clone() },

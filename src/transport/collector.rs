@@ -8,6 +8,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use prometheus_client::collector::Collector;
@@ -25,6 +26,7 @@ use crate::authority::{Authority, TokenResult};
 use crate::grpc::Api;
 use crate::metrics::supervise::Supervisor;
 use crate::metrics::{Histogram, HistogramSnapshot};
+use crate::oauth::authorization_server::AuthorizationServer;
 use crate::observe::connection_events::ConnectionEvents;
 use crate::observe::log;
 use crate::observe::otlp::Traces;
@@ -35,6 +37,8 @@ use crate::wire::names::{code_name, reason_name};
 pub(crate) struct ServerCollector {
     pub(crate) api: Api,
     pub(crate) workers: Vec<Arc<CallCounters>>,
+    /// The authorization server, if it is on, and the counters of its worker.
+    pub(crate) oauth: Option<(Arc<AuthorizationServer>, Arc<CallCounters>)>,
     pub(crate) started: SystemTime,
     pub(crate) tls: Option<Tls>,
     pub(crate) traces: Option<Arc<Traces>>,
@@ -155,6 +159,9 @@ impl Collector for ServerCollector {
         let (in_flight, connections) = CallCounters::in_flight(&self.workers);
         out.gauge("grpc_requests_in_flight", "Calls in flight", None, in_flight as u64)?;
         out.gauge("connections", "Connections open", None, connections as u64)?;
+        if let Some((server, calls)) = &self.oauth {
+            encode_oauth(&mut out, server, calls)?;
+        }
         let by_reason = |counts: [(&'static str, u64); 3]| {
             counts.map(|(reason, count)| ([("reason", reason)], count))
         };
@@ -218,6 +225,34 @@ impl Collector for ServerCollector {
         out.gauge("clock_ahead", help, Some(&Unit::Seconds), ahead)?;
         encode_authority(&mut out, authority)
     }
+}
+
+/// The metrics of the authorization server.
+fn encode_oauth(
+    out: &mut ScrapeWriter<'_>,
+    server: &AuthorizationServer,
+    calls: &CallCounters,
+) -> fmt::Result {
+    let counters = &server.counters;
+    let requests: Vec<_> = counters
+        .requests()
+        .map(|(endpoint, status, count)| (endpoint, status.to_string(), count))
+        .collect();
+    let requests = requests.iter().map(|(endpoint, status, count)| {
+        ([("endpoint", *endpoint), ("status", status.as_str())], *count)
+    });
+    let help = "Requests of API clients answered, by endpoint and HTTP status";
+    out.counters("oauth_requests", help, requests)?;
+    let in_flight = calls.in_flight.load(Ordering::Relaxed) as u64;
+    out.gauge("oauth_requests_in_flight", "Requests of API clients in flight", None, in_flight)?;
+    let connections = calls.connections.load(Ordering::Relaxed) as u64;
+    out.gauge("oauth_connections", "Connections of API clients open", None, connections)?;
+    let issued = counters.tokens_issued().map(|(grant, count)| ([("grant", grant)], count));
+    out.counters("tokens_issued", "Access tokens issued, by grant", issued)?;
+    let refused = counters.tokens_refused();
+    let refused =
+        refused.map(|(grant, error, count)| ([("grant", grant), ("error", error)], count));
+    out.counters("tokens_refused", "Access tokens refused, by grant and error code", refused)
 }
 
 fn encode_authority(out: &mut ScrapeWriter<'_>, authority: &Authority) -> fmt::Result {

@@ -1,7 +1,8 @@
-//! Listener: the port, the task that accepts its connections, and the workers that serve them.
+//! Listener: the ports, the tasks that accept their connections, and the workers that serve them.
 //!
 //! One task accepts and hands each connection to the worker that has the fewest, so a few
-//! connections spread as well as many.
+//! connections spread as well as many. The port of API clients has a worker of its own, so that no
+//! client delays a check, and a quarter of the connections and of the calls in flight at most.
 //!
 //! Not here: how a worker serves a connection; see `transport::worker`.
 
@@ -24,6 +25,7 @@ use super::error::TransportError;
 use super::file_descriptors;
 use super::health::Health;
 use super::jwks::JwksReader;
+use super::oauth::ClientConnections;
 use super::phase::Phase;
 use super::service::Service;
 use super::settings::{DecisionLogSettings, OtlpSettings, Settings};
@@ -34,6 +36,7 @@ use crate::authority::issuer_keys::KeyReader;
 use crate::grpc::Api;
 use crate::metrics::memory_budget::MemoryBudget;
 use crate::metrics::supervise::Supervisor;
+use crate::oauth::authorization_server::{AuthorizationServer, ServerSettings};
 use crate::observe::connection_events::ConnectionEvents;
 use crate::observe::decision_log::{DecisionLog, DecisionLogOutput};
 use crate::observe::otlp::Traces;
@@ -58,15 +61,24 @@ const LOOPBACK_RESERVE: usize = 8;
 /// The limit of a request to the reflection service, in bytes. Such a request contains only a name.
 const MAX_REFLECTION_BYTES: usize = 4 << 10;
 
-/// The port and the workers that serve it.
+/// The part of the connections and of the calls in flight that API clients may have: one of this many.
+const OAUTH_SHARE: usize = 4;
+
+/// The ports and the workers that serve them.
 pub(crate) struct Listener {
     pub(crate) address: SocketAddr,
+    /// The address for API clients.
+    pub(crate) oauth_address: Option<SocketAddr>,
     pub(crate) api: Api,
     health: Arc<Health>,
     phase: watch::Sender<Phase>,
-    accepting: JoinHandle<Vec<Worker>>,
+    /// One for each port.
+    accepting: Vec<JoinHandle<Vec<Worker>>>,
     /// The counters of each worker.
     calls: Vec<Arc<CallCounters>>,
+    /// The authorization server, if it is on, and the counters of its worker.
+    server: Option<Arc<AuthorizationServer>>,
+    oauth_calls: Arc<CallCounters>,
     traces: Option<Arc<Traces>>,
     tls: Option<Tls>,
     /// Reads the keys of the catalog's issuers.
@@ -81,7 +93,7 @@ pub(crate) struct Listener {
 }
 
 impl Listener {
-    /// Binds the port and starts the workers. Until the API is opened, every call except a health
+    /// Binds the ports and starts the workers. Until the API is opened, every call except a health
     /// check fails with UNAVAILABLE.
     ///
     /// # Errors
@@ -91,11 +103,12 @@ impl Listener {
         let tls = settings.tls.clone().map(Tls::load).transpose()?;
         let jwks = JwksReader::new(settings.jwks.clone()).map_err(TransportError::Config)?;
         let traces = settings.otlp.as_ref().map(|otlp| traces(otlp, &supervisor)).transpose()?;
-        let cannot = |error: io::Error| {
-            TransportError::of_system(&format!("cannot listen on {}", settings.listen), &error)
+        let (listener, address) = bind(settings.listen).await?;
+        let oauth = match settings.oauth {
+            Some(address) => Some(bind(address).await?),
+            None => None,
         };
-        let listener = TcpListener::bind(settings.listen).await.map_err(cannot)?;
-        let address = listener.local_addr().map_err(cannot)?;
+        let oauth_address = oauth.as_ref().map(|(_, address)| *address);
         let decisions = settings.decision_log.as_ref();
         let decisions = decisions.map(|log| decision_log(log, &supervisor)).transpose()?;
         let memory = MemoryBudget::new(settings.call_memory);
@@ -125,6 +138,8 @@ impl Listener {
             calls: Arc::default(),
             observer: RequestObserver::new(traces.clone(), api.decisions.is_some()).map(Arc::new),
         };
+        let oauth_calls = Arc::<CallCounters>::default();
+        let server = oauth.is_some().then(|| authorization_server(&settings, &service));
         let phase = watch::Sender::new(Phase::Serving);
         let calls: Vec<Arc<CallCounters>> =
             (0..settings.worker_threads.get()).map(|_| Arc::default()).collect();
@@ -133,6 +148,7 @@ impl Listener {
                 let collector = ServerCollector {
                     api: api.clone(),
                     workers: calls.clone(),
+                    oauth: server.clone().map(|server| (server, Arc::clone(&oauth_calls))),
                     started: SystemTime::now(),
                     tls: tls.clone(),
                     traces: traces.clone(),
@@ -151,27 +167,54 @@ impl Listener {
             .map(|(number, calls)| {
                 let calls = Arc::clone(calls);
                 let service = Service { api: api.for_core(), calls, ..service.clone() };
-                Worker::start(number, service, phase.subscribe(), supervisor.vital("core"))
+                let (name, vital) = (format!("core-{number}"), supervisor.vital("core"));
+                Worker::start(&name, service, phase.subscribe(), vital)
             })
             .collect::<io::Result<Vec<_>>>();
-        let workers = workers.map_err(|error| {
+        let cannot = |error: io::Error| {
             let what = format!("cannot start {} worker threads", settings.worker_threads);
             TransportError::of_system(&what, &error)
-        })?;
+        };
+        let workers = workers.map_err(cannot)?;
         let events = Arc::clone(&service.connection_events);
         let connection_log = supervisor.task("connection_log", move || {
             let events = Arc::clone(&events);
             async move { events.log(max_connections).await }
         });
-        let vital = supervisor.vital("accept");
         let events = Arc::clone(&service.connection_events);
-        let accepting = accept(listener, workers, max_connections, events, phase.subscribe());
-        let accepting = tokio::spawn(async move {
-            let _vital = vital;
-            accepting.await
-        });
+        let all_calls = calls.iter().chain([&oauth_calls]).cloned().collect();
+        let limit = ConnectionLimit { all_calls, max_connections, of_port: usize::MAX };
+        let accept_on = |listener, workers, limit| {
+            let (vital, events) = (supervisor.vital("accept"), Arc::clone(&events));
+            let accepting = accept(listener, workers, limit, events, phase.subscribe());
+            tokio::spawn(async move {
+                let _vital = vital;
+                accepting.await
+            })
+        };
+        let mut accepting = Vec::new();
+        if let (Some((listener, _)), Some(server)) = (oauth, &server) {
+            let connections = ClientConnections {
+                server: Arc::clone(server),
+                tls: tls.clone(),
+                calls: Arc::clone(&oauth_calls),
+                connection_limits: settings.connection,
+                connection_events: Arc::clone(&events),
+                stall_timeout: settings.stall_timeout,
+                max_header_bytes: settings.max_header_bytes,
+            };
+            let vital = supervisor.vital("oauth");
+            let worker = Worker::start("oauth", connections, phase.subscribe(), vital);
+            let of_port = share(max_connections);
+            let limit = ConnectionLimit { of_port, ..limit.clone() };
+            accepting.push(accept_on(listener, vec![worker.map_err(cannot)?], limit));
+        }
+        accepting.push(accept_on(listener, workers, limit));
         Ok(Self {
             address,
+            oauth_address,
+            server,
+            oauth_calls,
             api,
             health,
             phase,
@@ -210,7 +253,10 @@ impl Listener {
         self.health.end();
         self.api.close();
         self.phase.send_replace(Phase::Draining);
-        let workers = self.accepting.await.unwrap_or_default();
+        let mut workers = Vec::new();
+        for accepting in self.accepting {
+            workers.extend(accepting.await.unwrap_or_default());
+        }
         let mut ended = tokio::task::spawn_blocking(|| workers.into_iter().for_each(Worker::join));
         if tokio::time::timeout(timeout, &mut ended).await.is_err() {
             tracing::warn!("calls were still open at the drain timeout: they are interrupted");
@@ -218,6 +264,9 @@ impl Listener {
             ended.await.ok();
         }
         self.rejected_callers.summarize();
+        if let Some(server) = &self.server {
+            server.summarize();
+        }
         if let Some(log) = &self.api.decisions {
             tokio::task::block_in_place(|| log.flush());
         }
@@ -228,8 +277,36 @@ impl Listener {
             // This joins the writer, which may wait for the disk.
             tokio::task::block_in_place(|| authority.close());
         }
-        CallCounters::cut(&self.calls)
+        CallCounters::cut(&self.calls) + self.oauth_calls.cut.read()
     }
+}
+
+/// Binds a port. Also returns its address.
+async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), TransportError> {
+    let cannot = |error: io::Error| {
+        TransportError::of_system(&format!("cannot listen on {address}"), &error)
+    };
+    let listener = TcpListener::bind(address).await.map_err(cannot)?;
+    let address = listener.local_addr().map_err(cannot)?;
+    Ok((listener, address))
+}
+
+/// The part of a limit that API clients may have.
+fn share(limit: usize) -> usize {
+    (limit / OAUTH_SHARE).max(1)
+}
+
+/// The authorization server, with its part of the limits.
+fn authorization_server(settings: &Settings, service: &Service) -> Arc<AuthorizationServer> {
+    Arc::new(AuthorizationServer::new(ServerSettings {
+        api: service.api.for_core(),
+        observer: service.observer.clone(),
+        max_in_flight: share(settings.max_in_flight),
+        requests_per_second: settings.key_rate_limit,
+        request_timeout: settings.request_timeout,
+        rejected_callers: Arc::clone(&service.rejected_callers),
+        needs_certificates: settings.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some()),
+    }))
 }
 
 /// Starts the exporter of traces.
@@ -300,11 +377,22 @@ fn max_connections(settings: &Settings) -> usize {
     allowed
 }
 
+/// How many connections may be open.
+#[derive(Clone)]
+struct ConnectionLimit {
+    /// The counters of all ports.
+    all_calls: Vec<Arc<CallCounters>>,
+    /// The limit of all ports.
+    max_connections: usize,
+    /// The limit of this port.
+    of_port: usize,
+}
+
 /// Hands connections to the workers until the server drains.
 async fn accept(
     listener: TcpListener,
     workers: Vec<Worker>,
-    max_connections: usize,
+    ConnectionLimit { all_calls, max_connections, of_port }: ConnectionLimit,
     events: Arc<ConnectionEvents>,
     mut phase: watch::Receiver<Phase>,
 ) -> Vec<Worker> {
@@ -313,12 +401,13 @@ async fn accept(
             accepted = listener.accept() => accepted,
             _ = phase.wait_for(|phase| *phase >= Phase::Draining) => return workers,
         };
-        let open: usize = workers.iter().map(Worker::open).sum();
+        let (_, open) = CallCounters::in_flight(&all_calls);
+        let of_this_port: usize = workers.iter().map(Worker::open).sum();
         let connection = accepted.and_then(|(connection, peer)| {
             // A small limit is raised by a third at most: it is meant to be small.
             let reserve =
                 if is_local(peer) { LOOPBACK_RESERVE.min(max_connections / 3) } else { 0 };
-            if open >= max_connections.saturating_add(reserve) {
+            if open >= max_connections.saturating_add(reserve) || of_this_port >= of_port {
                 return Ok(None);
             }
             set_socket_options(&connection)?;

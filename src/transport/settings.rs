@@ -13,6 +13,8 @@ use super::jwks::JwksSettings;
 pub(crate) struct Settings {
     /// The address to serve on.
     pub(crate) listen: SocketAddr,
+    /// The address for API clients, if the authorization server is on.
+    pub(crate) oauth: Option<SocketAddr>,
     /// How many workers there are.
     pub(crate) worker_threads: NonZeroUsize,
     /// The files for TLS. None: connections are plain text.

@@ -45,6 +45,7 @@ mod laws;
 mod logs;
 mod metrics;
 mod model;
+mod oauth;
 mod opaque_tokens;
 mod open_errors;
 mod own_tokens;

@@ -1,6 +1,7 @@
 //! Real servers for the tests: a process of the built binary, a port, a directory, clients.
 
 pub mod bytes_codec;
+pub mod http;
 pub mod jwks;
 pub mod jwt;
 pub mod process;
@@ -61,6 +62,8 @@ pub fn free_address() -> String {
 pub struct Server {
     child: Child,
     pub address: String,
+    /// The address for API clients, or empty.
+    pub oauth: String,
     log: Arc<Mutex<Vec<String>>>,
     reader: Option<JoinHandle<()>>,
 }
@@ -90,13 +93,16 @@ impl Server {
             for line in log.lines().map_while(Result::ok) {
                 let event: serde_json::Value = serde_json::from_str(&line).unwrap_or_default();
                 if event["message"] == "serving" {
-                    send.send(event["address"].as_str().expect("an address").to_owned()).ok();
+                    let address = event["address"].as_str().expect("an address").to_owned();
+                    let oauth = event["oauth_address"].as_str().unwrap_or_default().to_owned();
+                    send.send((address, oauth)).ok();
                 }
                 kept.lock().expect("a log").push(line);
             }
         });
-        let address = receive.recv_timeout(Duration::from_secs(60)).expect("the server serves");
-        Self { child, address, log: lines, reader: Some(reader) }
+        let addresses = receive.recv_timeout(Duration::from_secs(60));
+        let (address, oauth) = addresses.expect("the server serves");
+        Self { child, address, oauth, log: lines, reader: Some(reader) }
     }
 
     /// Starts a server with a catalog of this repository.
