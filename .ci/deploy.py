@@ -104,6 +104,7 @@ def charts():
             "tls": {**tls, "clientCertificates": True},
             "catalog": learn_amp,
             "allowCatalogRemovals": True,
+            "oauth": {"enabled": True, "issuer": "https://id.example.org"},
             "metrics": {"serviceMonitor": {"enabled": True, "labels": {"a": "b"}}},
             "traces": {"endpoint": "http://collector:4317", "sample": 1000},
             "networkPolicy": {"egress": [{"ports": [{"protocol": "TCP", "port": 443}]}]},
