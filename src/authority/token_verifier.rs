@@ -4,21 +4,26 @@
 //! A token in the cache is used only if its issuer's entry is still the same and its key is still in the
 //! issuer's usable set (T22). Everything else is verified from the text.
 //!
+//! The tokens of a batch wait for the keys of all their issuers at the same time, so that a token of one
+//! issuer does not take the time of another's.
+//!
 //! Not here: how a token is read and which keys fit; see [`crate::policy::token`]. How keys are fetched is
 //! in [`super::issuer_keys`].
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use tokio::time::Instant;
 
 use super::Authority;
 use super::check_metrics::TokenResult;
-use super::client::VerifyResult;
 use super::fact_cache::Snapshot;
 use super::issuer_keys::{KeysNow, Refetched};
 use crate::metrics::wait_spans;
 use crate::policy::catalog::Catalog;
+use crate::policy::catalog::issuer::Issuer;
 use crate::policy::cause::{Cause, DenialCause};
 use crate::policy::reason::Reason;
 use crate::policy::token::VerifiedToken;
@@ -27,14 +32,49 @@ use crate::policy::token::unverified_token::{UnverifiedToken, VerifyError};
 /// How long one call waits for keys, at most (T19).
 const KEY_WAIT: Duration = Duration::from_millis(500);
 
-/// How long one call may still wait for keys, for all of its tokens together.
-#[derive(Debug, Default)]
-pub(super) struct KeyWait(Option<Instant>);
+/// The result of the verification of a token.
+pub(super) type VerifyResult = Result<Arc<VerifiedToken>, Cause>;
 
-impl KeyWait {
-    fn deadline(&mut self) -> Instant {
-        *self.0.get_or_insert_with(|| Instant::now() + KEY_WAIT)
+/// The work of one call for the proofs of its clients, which is kept when the call starts over.
+#[derive(Debug)]
+pub(super) struct Proof {
+    deadline: Option<Instant>,
+    /// Until when the call waits for keys.
+    waits_until: Option<Instant>,
+    /// The results of a batch, by the hash of the text, and the catalog that they are for.
+    results: HashMap<blake3::Hash, VerifyResult>,
+    catalog: Option<Arc<Catalog>>,
+}
+
+impl Proof {
+    /// The work of a call that must be answered by this time.
+    pub(super) fn new(deadline: Option<Instant>) -> Self {
+        Self { deadline, waits_until: None, results: HashMap::new(), catalog: None }
     }
+
+    /// Until when to wait for keys. Half of the time until the deadline is left for the decision: a client
+    /// must not be able to let the call fail (T3).
+    fn waits_until(&mut self) -> Instant {
+        let now = Instant::now();
+        let left = self.deadline.map(|deadline| deadline.saturating_duration_since(now) / 2);
+        let wait = left.map_or(KEY_WAIT, |left| left.min(KEY_WAIT));
+        *self.waits_until.get_or_insert(now + wait)
+    }
+}
+
+/// A token that the keys that are there cannot verify.
+struct Undecided {
+    hash: blake3::Hash,
+    token: UnverifiedToken,
+    issuer: Arc<Issuer>,
+    /// Whether the issuer has usable keys.
+    is_usable: bool,
+}
+
+/// The result of a verification with the keys that are there.
+enum Attempt {
+    Decided(VerifyResult),
+    Undecided(Box<Undecided>),
 }
 
 impl Authority {
@@ -44,24 +84,132 @@ impl Authority {
         &self,
         view: &Snapshot,
         text: &str,
-        wait: &mut KeyWait,
+        proof: &mut Proof,
     ) -> VerifyResult {
-        let hash = blake3::hash(text.as_bytes());
+        match self.attempt(&view.catalog, text, blake3::hash(text.as_bytes())) {
+            Attempt::Decided(result) => result,
+            Attempt::Undecided(mut undecided) => {
+                let refetched = self.refetched(&undecided.issuer, proof.waits_until()).await;
+                self.settle(&mut undecided, refetched)
+            }
+        }
+    }
+
+    /// The results for these texts, in their order.
+    pub(super) async fn verify_tokens<'t>(
+        &self,
+        view: &Snapshot,
+        texts: impl Iterator<Item = &'t str>,
+        proof: &mut Proof,
+    ) -> Vec<VerifyResult> {
+        if !proof.catalog.as_ref().is_some_and(|catalog| Arc::ptr_eq(catalog, &view.catalog)) {
+            proof.results.clear();
+            proof.catalog = Some(Arc::clone(&view.catalog));
+        }
+        let (mut hashes, mut undecided) = (Vec::new(), HashMap::new());
+        for text in texts {
+            let hash = blake3::hash(text.as_bytes());
+            hashes.push(hash);
+            if proof.results.contains_key(&hash) || undecided.contains_key(&hash) {
+                continue;
+            }
+            match self.attempt(&view.catalog, text, hash) {
+                Attempt::Decided(result) => drop(proof.results.insert(hash, result)),
+                Attempt::Undecided(token) => drop(undecided.insert(hash, token)),
+            }
+            // A verification takes longer than the rest of a check: other tasks come between.
+            tokio::task::yield_now().await;
+        }
+        let issuers = undecided.values().map(|token| (token.issuer.name.clone(), &token.issuer));
+        let issuers: HashMap<_, _> = issuers.collect();
+        if !issuers.is_empty() {
+            let waits_until = proof.waits_until();
+            let refetched = issuers.into_iter().map(|(name, issuer)| async move {
+                (name, self.refetched(issuer, waits_until).await)
+            });
+            let refetched: HashMap<_, _> = join_all(refetched).await.into_iter().collect();
+            for (hash, token) in &mut undecided {
+                let refetched = refetched.get(&token.issuer.name).copied();
+                let result = self.settle(token, refetched.unwrap_or(Refetched::Unverifiable));
+                proof.results.insert(*hash, result);
+                tokio::task::yield_now().await;
+            }
+        }
+        let unverifiable = || Err(Cause::from(Reason::TokenUnverifiable));
+        let result = |hash| proof.results.get(hash).cloned().unwrap_or_else(unverifiable);
+        hashes.iter().map(result).collect()
+    }
+
+    async fn refetched(&self, issuer: &Arc<Issuer>, waits_until: Instant) -> Refetched {
+        let fetch = self.issuer_keys.refetched(issuer, &self.key_waiters, waits_until);
+        Box::pin(wait_spans::span("issuer keys", fetch)).await
+    }
+
+    /// Verifies a token with the keys that are there, or finds it in the cache.
+    fn attempt(&self, catalog: &Catalog, text: &str, hash: blake3::Hash) -> Attempt {
         if let Some(token) = self.tokens.get(&hash)
-            && self.is_verified_now(&view.catalog, &token)
+            && self.is_verified_now(catalog, &token)
         {
             self.measures.verified(TokenResult::Cached);
-            return Ok(token);
+            return Attempt::Decided(Ok(token));
         }
-        let result = self.verify_text(&view.catalog, text, wait).await;
+        let token = match UnverifiedToken::parse(text) {
+            Ok(token) => token,
+            Err(cause) => return Attempt::Decided(self.counted(Err(cause.into()))),
+        };
+        let Some(issuer) = token.issuer().and_then(|name| catalog.issuer(name)) else {
+            let unknown = Err(DenialCause::IssuerUnknown.into());
+            return Attempt::Decided(self.counted(unknown));
+        };
+        let issuer = Arc::clone(issuer);
+        let mut undecided = Box::new(Undecided { hash, token, issuer, is_usable: false });
+        match self.verify_now(&mut undecided) {
+            Some(result) => Attempt::Decided(result),
+            None => Attempt::Undecided(undecided),
+        }
+    }
+
+    /// The result with the keys that are there; none if they do not have the token's.
+    fn verify_now(&self, undecided: &mut Undecided) -> Option<VerifyResult> {
+        let Undecided { hash, token, issuer, is_usable } = undecided;
+        let KeysNow::Usable(keys) = self.issuer_keys.current(issuer) else {
+            *is_usable = false;
+            return None;
+        };
+        *is_usable = true;
+        match token.verify(issuer, &keys) {
+            Ok(verified) => {
+                let verified = Arc::new(verified);
+                self.tokens.insert(*hash, &verified, self.clock.now());
+                Some(self.counted(Ok(verified)))
+            }
+            Err(VerifyError::Invalid(cause)) => Some(self.counted(Err(cause.into()))),
+            Err(VerifyError::UnknownKey) => None,
+        }
+    }
+
+    /// The result after the keys were asked for (T19).
+    fn settle(&self, undecided: &mut Undecided, refetched: Refetched) -> VerifyResult {
+        let result = match refetched {
+            Refetched::LookAgain => self.verify_now(undecided),
+            Refetched::Unchanged | Refetched::Unverifiable => None,
+        };
+        result.unwrap_or_else(|| {
+            self.counted(Err(match refetched {
+                Refetched::LookAgain | Refetched::Unchanged if undecided.is_usable => {
+                    DenialCause::KeyUnknown.into()
+                }
+                _ => Reason::TokenUnverifiable.into(),
+            }))
+        })
+    }
+
+    fn counted(&self, result: VerifyResult) -> VerifyResult {
         self.measures.verified(match &result {
             Ok(_) => TokenResult::Valid,
             Err(cause) if cause.reason == Reason::TokenUnverifiable => TokenResult::Unverifiable,
             Err(_) => TokenResult::Invalid,
         });
-        if let Ok(token) = &result {
-            self.tokens.insert(hash, token, self.clock.now());
-        }
         result
     }
 
@@ -74,34 +222,5 @@ impl Authority {
                 KeysNow::Usable(keys) => keys.has(&token.key),
                 KeysNow::Unusable => false,
             }
-    }
-
-    async fn verify_text(&self, catalog: &Catalog, text: &str, wait: &mut KeyWait) -> VerifyResult {
-        let unverifiable = || Err(Cause::from(Reason::TokenUnverifiable));
-        let token = UnverifiedToken::parse(text)?;
-        let issuer = token.issuer().and_then(|name| catalog.issuer(name));
-        let issuer = issuer.ok_or(DenialCause::IssuerUnknown)?;
-        let mut has_looked_again = false;
-        loop {
-            let is_usable = match self.issuer_keys.current(issuer) {
-                KeysNow::Usable(keys) => match token.verify(issuer, &keys) {
-                    Ok(verified) => return Ok(Arc::new(verified)),
-                    Err(VerifyError::Invalid(cause)) => return Err(cause.into()),
-                    Err(VerifyError::UnknownKey) => true,
-                },
-                KeysNow::Unusable => false,
-            };
-            let refetched = if has_looked_again {
-                Refetched::Unchanged
-            } else {
-                let fetch = self.issuer_keys.refetched(issuer, &self.key_waiters, wait.deadline());
-                Box::pin(wait_spans::span("issuer keys", fetch)).await
-            };
-            match refetched {
-                Refetched::LookAgain => has_looked_again = true,
-                Refetched::Unchanged if is_usable => return Err(DenialCause::KeyUnknown.into()),
-                Refetched::Unchanged | Refetched::Unverifiable => return unverifiable(),
-            }
-        }
     }
 }

@@ -175,8 +175,22 @@ pub fn effective(query: &Query, facts: Facts<'_>) -> Result<Vec<(Scope, Reach)>,
     Ok(allowed)
 }
 
-/// When a fact of the decision expires. Only then can time alone change the answer, and only to a
-/// stricter one.
+/// Whether what a client presented is good for the call: it names a credential, and its token, if it has
+/// one, is good for the audience, the user and the time.
+#[must_use]
+pub fn is_client_proven(query: &Query, facts: Facts<'_>) -> bool {
+    match (&query.subject, &query.token) {
+        (Subject::Unproven(_), _) | (_, Some(PresentedToken::Rejected(_))) => false,
+        (Subject::Known { .. }, None) => true,
+        (Subject::Known { .. }, Some(PresentedToken::Stated(_) | PresentedToken::Verified(_))) => {
+            matches!(requirements(query, facts.catalog), Ok(Some((_, resolved_audience)))
+                if Evaluator::new(query, facts, resolved_audience).token_fault.is_none())
+        }
+    }
+}
+
+/// When a fact of the decision expires. From then on, time alone can make the answer stricter. Nothing
+/// else can, because a token that begins to be valid only removes a denial.
 pub fn ends<'a>(query: &'a Query, facts: Facts<'a>) -> impl Iterator<Item = Timestamp> + 'a {
     let credential = facts.credential.into_iter().flat_map(Credential::ends);
     credential
