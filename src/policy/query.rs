@@ -1,13 +1,13 @@
 //! Query: the request of one check.
 
+use std::sync::Arc;
+
 use super::catalog::endpoint::RequestPath;
 use super::cause::Cause;
 use super::client_credential::ClientCredential;
 use super::id::{CompanyId, CredentialId, Name, UserId};
 use super::scope::Scope;
-#[cfg(doc)]
-use super::token::VerifiedToken;
-use super::token::{PresentedToken, Token};
+use super::token::{PresentedToken, Token, VerifiedToken};
 
 /// For whom a check is decided.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,8 +76,14 @@ impl Query {
     /// The subject of the token, if it is the client itself; see [`VerifiedToken::client_subject`].
     #[must_use]
     pub fn client_subject(&self) -> Option<&UserId> {
+        self.verified_token()?.client_subject.as_ref()
+    }
+
+    /// The token, if scopegate has verified it.
+    #[must_use]
+    pub fn verified_token(&self) -> Option<&Arc<VerifiedToken>> {
         match &self.token {
-            Some(PresentedToken::Verified(token)) => token.client_subject.as_ref(),
+            Some(PresentedToken::Verified(token)) => Some(token),
             _ => None,
         }
     }

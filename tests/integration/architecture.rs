@@ -301,13 +301,16 @@ fn cited_rules_are_defined() {
     let rules = rules.expect("the rules");
     let mut cited = std::collections::BTreeSet::new();
     for (_, text) in &all {
-        for (at, _) in text.match_indices("(D") {
-            let digits: String = text[at + 2..].chars().take_while(char::is_ascii_digit).collect();
-            cited.extend(digits.parse::<u32>());
+        for (series, open) in [("d", "(D"), ("t", "(T")] {
+            for (at, _) in text.match_indices(open) {
+                let rest = text[at + open.len()..].chars();
+                let digits: String = rest.take_while(char::is_ascii_digit).collect();
+                cited.extend(digits.parse::<u32>().map(|rule| format!("{series}{rule}")));
+            }
         }
     }
-    assert!(cited.len() >= 15, "only {cited:?}");
+    assert!(cited.len() >= 30, "only {cited:?}");
     for rule in cited {
-        assert!(rules.contains(&format!("<a id=\"d{rule}\"></a>")), "D{rule} is not defined");
+        assert!(rules.contains(&format!("<a id=\"{rule}\"></a>")), "{rule} is not defined");
     }
 }
