@@ -46,7 +46,7 @@ class Load:
         return [*HEADERS, *(["-H", f"authorization: Bearer {self.key}"] if self.key else [])]
 
     def body(self, call):
-        path = pathlib.Path(self.scratch, call.path.rsplit("/", 1)[1])
+        path = pathlib.Path(self.scratch, call.name)
         path.write_bytes(call.body)
         return str(path)
 
@@ -109,6 +109,24 @@ class Load:
         if log:
             outcome.update(percentiles(log.name))
         return outcome
+
+    def beside(self, server, call, per_second, seconds):
+        """Starts to send at this rate, on one connection."""
+        command = ["h2load", "-c", "1", "-m", "64", "-t", "1", "-D", f"{round(seconds * 1000)}ms"]
+        command += ["--rps", str(per_second), "-d", self.body(call), *self.headers()]
+        return subprocess.Popen(
+            [*command, server.url + call.path],
+            stdout=subprocess.PIPE, text=True, preexec_fn=pinned(self.core),
+        )
+
+    @staticmethod
+    def answered(beside):
+        """How many requests were answered."""
+        said, _ = beside.communicate(timeout=60)
+        requests = re.search(r"(\d+) succeeded, (\d+) failed, (\d+) errored", said)
+        if not requests or int(requests[2]) or int(requests[3]):
+            raise Fault(f"the requests beside failed: {said[-300:]}")
+        return int(requests[1])
 
     @staticmethod
     def count(server, said, reply_bytes, under_way):

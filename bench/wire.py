@@ -37,8 +37,8 @@ ALLOWED = number(1, 1) + number(2, 1) + number(4, 1) + number(5, 200)
 class Call:
     """A call to measure: its path, its body, and what makes a reply the right one."""
 
-    def __init__(self, method, request, answers):
-        self.path = f"/{SERVICE}/{method}"
+    def __init__(self, method, request, answers, name=None):
+        self.path, self.name = f"/{SERVICE}/{method}", name or method
         self.body = framed(request)
         self.answers = answers
 
@@ -50,6 +50,11 @@ class Call:
         if reply.count(ALLOWED) != self.answers:
             return f"{reply.count(ALLOWED)} of {self.answers} decisions are allowed"
         return None
+
+
+def with_token(request, token, name, answers=1):
+    """A check with this access token."""
+    return Call("Check", request + nested(10, token), answers, name)
 
 
 CALLS = {

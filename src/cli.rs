@@ -22,6 +22,7 @@ mod check;
 mod check_args;
 mod check_file;
 mod client;
+mod client_credential_args;
 pub mod command;
 mod company;
 mod company_impact;

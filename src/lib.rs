@@ -75,7 +75,7 @@
 //!
 //! # Rules
 //!
-//! `D1` to `D22` in comments are the rules of `docs/rules.md`.
+//! `D1` to `D22` and `T1` to `T37` in comments are the rules of `docs/rules.md`.
 //!
 //! # Deliberately absent
 //!

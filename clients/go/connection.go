@@ -26,7 +26,6 @@ const (
 // reconnects.
 type scopegate struct {
 	authorization pb.AuthorizationServiceClient
-	directory     pb.DirectoryServiceClient
 	metadata      []string
 }
 
@@ -55,7 +54,7 @@ func connect() (*scopegate, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &scopegate{authorization: pb.NewAuthorizationServiceClient(channel), directory: pb.NewDirectoryServiceClient(channel)}
+	s := &scopegate{authorization: pb.NewAuthorizationServiceClient(channel)}
 	if keyFile != "" { // A key of the role `service`.
 		key, err := os.ReadFile(keyFile)
 		if err != nil {

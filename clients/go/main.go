@@ -13,15 +13,11 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	jwts, err := newVerifier()
-	if err != nil {
-		log.Fatal(err)
-	}
 	port := os.Getenv("PORT")
 	if port == "" {
 		port = "8000"
 	}
-	http.HandleFunc("/api/v2/users/", guard(s, jwts, http.MethodPatch, change))
+	http.HandleFunc("/api/v2/users/", guard(s, http.MethodPatch, change))
 	log.Fatal(http.ListenAndServe("127.0.0.1:"+port, nil))
 }
 

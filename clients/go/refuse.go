@@ -17,6 +17,8 @@ func denied(w http.ResponseWriter, response *pb.CheckResponse) {
 	case response.HttpStatus < 400: // Without a decision, the request is not allowed.
 		unavailable(w)
 		return
+	case response.HttpStatus == http.StatusServiceUnavailable: // scopegate cannot verify the token now.
+		w.Header().Set("Retry-After", "1")
 	case response.HttpStatus == http.StatusUnauthorized:
 		w.Header().Set("WWW-Authenticate", `Bearer error="invalid_token"`)
 	case response.HttpStatus == http.StatusForbidden && response.Error == "invalid_scope":

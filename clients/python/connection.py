@@ -4,7 +4,6 @@ import pathlib
 from urllib.parse import urlsplit
 import grpc
 from scopegate.v1.authorization_pb2_grpc import AuthorizationServiceStub
-from scopegate.v1.directory_pb2_grpc import DirectoryServiceStub
 
 TIMEOUT = 0.25  # Seconds for one call, with its retry.
 RETRY = """{"methodConfig": [{"name": [{}], "retryPolicy": {"maxAttempts": 2, "initialBackoff": "0.02s",
@@ -29,5 +28,5 @@ def metadata():
     return [("authorization", f"Bearer {pathlib.Path(path).read_text().strip()}")] if path else []
 
 
-CHANNEL, METADATA = channel(), metadata()
-AUTHORIZATION, DIRECTORY = AuthorizationServiceStub(CHANNEL), DirectoryServiceStub(CHANNEL)
+METADATA = metadata()
+AUTHORIZATION = AuthorizationServiceStub(channel())

@@ -2,7 +2,6 @@
 import { readFileSync } from "node:fs";
 import * as grpc from "@grpc/grpc-js";
 import * as authorization from "./generated/scopegate/v1/authorization.js";
-import * as directory from "./generated/scopegate/v1/directory.js";
 
 const { SCOPEGATE_ENDPOINT, SCOPEGATE_CA, SCOPEGATE_KEY_FILE } = process.env;
 const url = new URL(SCOPEGATE_ENDPOINT ?? "http://127.0.0.1:50051");
@@ -24,17 +23,9 @@ if (SCOPEGATE_KEY_FILE) // A key of the role `service`.
   metadata.set("authorization", `Bearer ${readFileSync(SCOPEGATE_KEY_FILE, "utf8").trim()}`);
 
 const decisions = new authorization.AuthorizationServiceClient(address, credentials, options);
-const secrets = new directory.DirectoryServiceClient(address, credentials,
-  { ...options, channelOverride: decisions.getChannel() });
 const deadline = () => ({ deadline: Date.now() + 250 }); // Milliseconds for one call, with its retry.
 
 export function check(request: authorization.CheckRequest) {
   return new Promise<authorization.CheckResponse>((resolve, reject) =>
     decisions.check(request, metadata, deadline(), (error, response) => error ? reject(error) : resolve(response)));
-}
-
-export function verifySecret(credentialId: string, secret: string) {
-  const request = directory.VerifySecretRequest.fromPartial({ credentialId, secret });
-  return new Promise<directory.VerifySecretResponse>((resolve, reject) =>
-    secrets.verifySecret(request, metadata, deadline(), (error, response) => error ? reject(error) : resolve(response)));
 }

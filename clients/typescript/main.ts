@@ -1,20 +1,21 @@
 // An API that calls a handler only if scopegate allows the request.
 import express, { type NextFunction, type Request, type Response } from "express";
 import { status as codes, type ServiceError } from "@grpc/grpc-js";
-import { Unauthenticated, authenticate } from "./authenticate.js";
 import { check } from "./connection.js";
 import * as pb from "./generated/scopegate/v1/authorization.js";
 
 async function guard(call: Request, reply: Response, next: NextFunction) {
   const resourceOwnerId = call.params.user?.toString();
+  const authorization = call.get("authorization");
+  if (authorization === undefined) {
+    reply.set("WWW-Authenticate", "Bearer");
+    return refuse(reply, 401, "invalid_token", "Send credentials.");
+  }
   let response: pb.CheckResponse;
   try {
-    const caller = await authenticate(call.get("authorization"));
     const endpoint = { method: call.method, path: call.originalUrl.split("?")[0] }; // As it was sent, not decoded.
-    response = await check(pb.CheckRequest.fromPartial({ ...caller, endpoint, resourceOwnerId }));
+    response = await check(pb.CheckRequest.fromPartial({ authorization, endpoint, resourceOwnerId }));
   } catch (error) {
-    if (error instanceof Unauthenticated)
-      return refuse(reply.set("WWW-Authenticate", error.challenge), 401, "invalid_token", "Send valid credentials.");
     console.warn(`scopegate: ${error}`);
     const { code, details } = error as ServiceError;
     // The client's mistake. Other errors are not.
@@ -32,6 +33,7 @@ async function guard(call: Request, reply: Response, next: NextFunction) {
   const scope = error === "invalid_scope" ? `, scope="${missingScopes.join(" ")}"` : "";
   if (httpStatus === 401) reply.set("WWW-Authenticate", 'Bearer error="invalid_token"');
   if (httpStatus === 403) reply.set("WWW-Authenticate", `Bearer error="insufficient_scope"${scope}`);
+  if (httpStatus === 503) reply.set("Retry-After", "1"); // scopegate cannot verify the token now.
   refuse(reply, httpStatus, error, message);
 }
 

@@ -11,6 +11,7 @@ use tonic_types::StatusExt;
 use super::check::word;
 use super::check_file::{Checks, FileCheck};
 use super::client::{Client, ServerArgs};
+use super::client_credential_args::ClientCredentialArgs;
 use super::failure::server_error;
 use super::report::count;
 use crate::observe::log;
@@ -24,6 +25,10 @@ const BATCH_SIZE: usize = 100;
 pub struct BatchArgs {
     /// The file of checks; `-` for standard input.
     file: PathBuf,
+
+    /// What the client presents to prove who it is, for the lines that have no token of their own.
+    #[command(flatten)]
+    presented: ClientCredentialArgs,
 
     /// Print only decisions that are not as expected.
     #[arg(long)]
@@ -48,7 +53,10 @@ struct Summary {
 /// # Errors
 /// The server cannot be reached or returns an error, or a line is invalid.
 pub async fn batch(args: BatchArgs) -> anyhow::Result<bool> {
-    let mut checks = Checks::open(&args.file)?;
+    if args.presented.is_standard_input() && args.file.as_os_str() == "-" {
+        bail!("the checks and the token cannot both come from standard input: put one in a file");
+    }
+    let mut checks = Checks::open(&args.file, args.presented.read().await?)?;
     let mut client = args.server.open().await?;
     let mut summary = Summary::default();
     loop {
@@ -141,18 +149,23 @@ impl Summary {
 
 fn line(listed: &FileCheck, response: &CheckResponse) -> String {
     let CheckRequest { company_id, credential_id, scopes, endpoint, user_id, .. } = &listed.check;
+    // A client that proved who it is; else what the line says, if it says anything.
+    let subject = |proven: &str, stated: &str| {
+        [proven, stated, "-"].into_iter().find(|id| !id.is_empty()).unwrap_or_default().to_owned()
+    };
     let mut parts = vec![
         listed.line.to_string(),
         word(response.decision().as_str_name(), "DECISION_"),
-        company_id.clone(),
-        credential_id.clone(),
+        subject(&response.company_id, company_id),
+        subject(&response.credential_id, credential_id),
     ];
     match endpoint {
         Some(call) => parts.extend([call.method.clone(), call.path.clone()]),
         None => parts.extend(scopes.iter().cloned()),
     }
-    if !user_id.is_empty() {
-        parts.push(format!("for {user_id}"));
+    let user = if response.user_id.is_empty() { user_id } else { &response.user_id };
+    if !user.is_empty() {
+        parts.push(format!("for {user}"));
     }
     if response.decision() != Decision::Allowed {
         parts.push(word(response.reason().as_str_name(), "REASON_"));

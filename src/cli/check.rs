@@ -27,7 +27,7 @@ pub struct CheckArgs {
 /// The server cannot be reached, or returns an error.
 pub async fn check(args: CheckArgs) -> anyhow::Result<bool> {
     let mut client = args.server.open().await?;
-    let request = args.query.request();
+    let request = args.query.request().await?;
     let scopes = request.scopes.clone();
     let has_list = request.scopes.iter().any(|scope| scope.contains(','));
     let response = unwrap_response(client.authorization.check(request).await)?;
@@ -55,7 +55,11 @@ pub(super) fn report(answer: &CheckResponse) -> Report {
             .fact("http", format!("{} {}", answer.http_status, answer.error))
             .fact("message", answer.message.clone())
     };
-    report.fact("revision", answer.revision)
+    report
+        .fact("company", answer.company_id.clone())
+        .fact("credential", answer.credential_id.clone())
+        .fact("user", answer.user_id.clone())
+        .fact("revision", answer.revision)
 }
 
 /// The name of an enum value without its prefix.

@@ -1,18 +1,36 @@
 //! Check arguments: the flags that describe a check.
 
+use anyhow::bail;
 use clap::Args;
 use prost_types::Timestamp;
 
-use super::credential_args::CredentialArgs;
+use super::client_credential_args::{ClientCredentialArgs, ClientCredentialText};
 use super::time;
 use crate::proto::{CheckRequest, Endpoint, ListEffectiveScopesRequest, Token};
 
 /// The subject of a check: a credential, a user and a token.
 #[derive(Debug, Args)]
 pub struct SubjectArgs {
-    /// The credential that makes the call.
+    /// The company's id.
+    #[arg(required_unless_present = "client_credential")]
+    company: Option<String>,
+
+    /// The credential's id.
+    #[arg(required_unless_present = "client_credential")]
+    credential: Option<String>,
+
+    /// What the client presents to prove who it is.
     #[command(flatten)]
-    target: CredentialArgs,
+    presented: ClientCredentialArgs,
+
+    /// The company's id, if the client's token leaves it to the request. If the token has it, it must be
+    /// the same.
+    #[arg(long = "company", requires = "client_credential", value_name = "COMPANY")]
+    named_company: Option<String>,
+
+    /// The credential's id, in the same way.
+    #[arg(long = "credential", requires = "client_credential", value_name = "CREDENTIAL")]
+    named_credential: Option<String>,
 
     /// The audience of the call. Required if the catalog has several.
     #[arg(long, default_value = "", hide_default_value = true, value_name = "NAME")]
@@ -56,7 +74,11 @@ pub struct CheckQueryArgs {
     subject: SubjectArgs,
 
     /// The scopes of the check. It is allowed only if the subject has all of them.
-    #[arg(required_unless_present = "path", conflicts_with = "path", value_name = "SCOPE")]
+    #[arg(
+        required_unless_present_any = ["path", "client_credential"],
+        conflicts_with = "path",
+        value_name = "SCOPE"
+    )]
     scopes: Vec<String>,
 
     /// The method of the call, such as `GET`, or `GRPC`. Use it with --path, instead of scopes.
@@ -78,6 +100,36 @@ pub struct CheckQueryArgs {
 }
 
 impl SubjectArgs {
+    /// Whether the client proves itself who it is by a token or a header.
+    pub(super) fn is_presented(&self) -> bool {
+        self.presented.is_given()
+    }
+
+    /// The check of this subject, without a requirement. If a client presents what names it, the
+    /// positional arguments are scopes.
+    async fn check(self) -> anyhow::Result<CheckRequest> {
+        let token = self.to_token();
+        let positional = [self.company, self.credential].map(Option::unwrap_or_default);
+        let named = [self.named_company, self.named_credential].map(Option::unwrap_or_default);
+        let (ids, scopes) = match self.presented.is_given() {
+            true => (named, positional.into_iter().filter(|scope| !scope.is_empty()).collect()),
+            false => (positional, vec![]),
+        };
+        let [company_id, credential_id] = ids;
+        let ClientCredentialText { bearer_token, authorization } = self.presented.read().await?;
+        Ok(CheckRequest {
+            company_id,
+            credential_id,
+            scopes,
+            audience: self.audience,
+            token,
+            bearer_token,
+            authorization,
+            user_id: self.user,
+            ..CheckRequest::default()
+        })
+    }
+
     fn to_token(&self) -> Option<Token> {
         let is_given = self.token
             || !self.token_scope.is_empty()
@@ -95,35 +147,50 @@ impl SubjectArgs {
     }
 
     /// The request for all scopes that a check of this subject would allow.
-    pub(super) fn effective_scopes_request(self) -> ListEffectiveScopesRequest {
-        ListEffectiveScopesRequest {
-            token: self.to_token(),
-            bearer_token: None,
-            authorization: None,
-            company_id: self.target.company,
-            credential_id: self.target.credential,
-            audience: self.audience,
-            user_id: self.user,
+    ///
+    /// # Errors
+    /// A file of what the client presents cannot be read, or there are ids beside it.
+    pub(super) async fn effective_scopes_request(
+        self,
+    ) -> anyhow::Result<ListEffectiveScopesRequest> {
+        let check = self.check().await?;
+        if !check.scopes.is_empty() {
+            bail!(
+                "the token or the header names the client: name the ids, if they are needed, with --company \
+                 and --credential"
+            );
         }
+        Ok(ListEffectiveScopesRequest {
+            company_id: check.company_id,
+            credential_id: check.credential_id,
+            audience: check.audience,
+            token: check.token,
+            bearer_token: check.bearer_token,
+            authorization: check.authorization,
+            user_id: check.user_id,
+        })
     }
 }
 
 impl CheckQueryArgs {
+    /// Whether the client proves itself who it is by a token or a header.
+    pub(super) fn is_presented(&self) -> bool {
+        self.subject.is_presented()
+    }
+
     /// The request of this check.
-    pub(super) fn request(self) -> CheckRequest {
+    ///
+    /// # Errors
+    /// A file of what the client presents cannot be read.
+    pub(super) async fn request(self) -> anyhow::Result<CheckRequest> {
         let Self { subject, scopes, method, path, resource_owner, at_least_revision } = self;
-        CheckRequest {
-            token: subject.to_token(),
-            bearer_token: None,
-            authorization: None,
-            company_id: subject.target.company,
-            credential_id: subject.target.credential,
-            scopes,
+        let mut check = subject.check().await?;
+        check.scopes.extend(scopes);
+        Ok(CheckRequest {
             endpoint: method.zip(path).map(|(method, path)| Endpoint { method, path }),
-            audience: subject.audience,
-            user_id: subject.user,
             resource_owner_id: resource_owner,
             at_least_revision,
-        }
+            ..check
+        })
     }
 }

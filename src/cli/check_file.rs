@@ -11,6 +11,7 @@ use anyhow::{Context, anyhow, bail};
 use clap::ValueEnum;
 use serde::Deserialize;
 
+use super::client_credential_args::ClientCredentialText;
 use super::endpoint_input::EndpointInput;
 use super::{text_file, time};
 use crate::proto::{CheckRequest, Decision, Endpoint, Token};
@@ -33,7 +34,9 @@ pub(super) struct FileCheck {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Row {
+    #[serde(default)]
     company_id: String,
+    #[serde(default)]
     credential_id: String,
     #[serde(default)]
     scopes: Vec<String>,
@@ -45,6 +48,8 @@ struct Row {
     #[serde(default)]
     resource_owner_id: String,
     token: Option<TokenInput>,
+    bearer_token: Option<String>,
+    authorization: Option<String>,
     expect: Option<ExpectedDecision>,
 }
 
@@ -91,14 +96,17 @@ pub(super) struct Checks {
     line: u64,
     columns: Option<Columns>,
     is_empty: bool,
+    /// What the client of the lines presents that have no token of their own.
+    presented: ClientCredentialText,
 }
 
 impl Checks {
-    /// Opens a file; `-` is standard input.
+    /// Opens a file; `-` is standard input. Lines without a token of their own are of the client that
+    /// presents this.
     ///
     /// # Errors
     /// The file cannot be read.
-    pub(super) fn open(file: &Path) -> anyhow::Result<Self> {
+    pub(super) fn open(file: &Path, presented: ClientCredentialText) -> anyhow::Result<Self> {
         let input: Box<dyn Read> = match file.as_os_str().to_str() {
             Some("-") => Box::new(io::stdin()),
             _ => Box::new(
@@ -107,7 +115,7 @@ impl Checks {
         };
         let mut input = BufReader::new(input);
         text_file::skip_mark(&mut input).map_err(|error| anyhow!("{} {error}", file.display()))?;
-        Ok(Self { input: Box::new(input), line: 0, columns: None, is_empty: true })
+        Ok(Self { input: Box::new(input), line: 0, columns: None, is_empty: true, presented })
     }
 
     /// The next check, or `None` at the end of the file.
@@ -115,6 +123,14 @@ impl Checks {
     /// # Errors
     /// A line is not a valid check.
     pub(super) fn next(&mut self) -> anyhow::Result<Option<FileCheck>> {
+        let mut next = self.parse_next()?;
+        if let Some(FileCheck { check, .. }) = &mut next {
+            self.presented.add_to(check);
+        }
+        Ok(next)
+    }
+
+    fn parse_next(&mut self) -> anyhow::Result<Option<FileCheck>> {
         loop {
             let mut bytes = Vec::new();
             self.line += 1;
@@ -152,7 +168,7 @@ impl Checks {
             if line > 1 {
                 bail!("line {line}: is not a JSON object");
             }
-            self.columns = Some(parse_header(text)?);
+            self.columns = Some(parse_header(text, self.presented.is_empty())?);
         }
     }
 }
@@ -171,8 +187,8 @@ fn parse_json(text: &str, line: u64) -> anyhow::Result<FileCheck> {
         Ok::<_, String>(Token { audience, scopes, issued_at, expires_at, user_id })
     });
     let check = CheckRequest {
-        bearer_token: None,
-        authorization: None,
+        bearer_token: row.bearer_token,
+        authorization: row.authorization,
         company_id: row.company_id,
         credential_id: row.credential_id,
         scopes: row.scopes,
@@ -186,8 +202,8 @@ fn parse_json(text: &str, line: u64) -> anyhow::Result<FileCheck> {
     Ok(FileCheck { line, check, expected: row.expect.map(ExpectedDecision::decision) })
 }
 
-/// Parses the header line.
-fn parse_header(text: &str) -> anyhow::Result<Columns> {
+/// Parses the header line. The ids are needed if nothing else names the client.
+fn parse_header(text: &str, needs_ids: bool) -> anyhow::Result<Columns> {
     let mut columns = Columns::new();
     for name in split_csv_row(text)? {
         let column = Column::from_str(&name, false).map_err(|_| {
@@ -206,7 +222,7 @@ fn parse_header(text: &str) -> anyhow::Result<Columns> {
     for (needed, name) in
         [(Column::CompanyId, "company_id"), (Column::CredentialId, "credential_id")]
     {
-        if !columns.contains(&needed) {
+        if needs_ids && !columns.contains(&needed) {
             bail!("line 1: the column `{name}` is missing");
         }
     }

@@ -54,7 +54,8 @@ pub enum Command {
     ///
     /// The file has one JSON object a line: {"company_id", "credential_id", "scopes" or "endpoint":
     /// {"method", "path"}, "audience", "user_id", "resource_owner_id", "token": {"audience", "scopes",
-    /// "issued_at", "expires_at", "user_id"}, "expect": "allowed" or "denied"}. Or it is CSV, with a
+    /// "issued_at", "expires_at", "user_id"}, "bearer_token", "authorization", "expect": "allowed" or
+    /// "denied"}. A token or a header names the company and the credential. Or the file is CSV, with a
     /// first line of columns: company_id, credential_id, scopes (separated by spaces), method, path,
     /// audience, user_id, resource_owner_id, expect. Without `expect` a check is expected to be
     /// allowed. A hundred checks are sent in one request and decided at one revision. With

@@ -31,8 +31,17 @@ pub(super) struct LoggedDecision {
     /// The name of the API key that asked for the decision.
     #[serde(default)]
     pub caller: String,
+    // The line of a client that did not prove who it is has no ids.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     company_id: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     credential_id: String,
+    /// The issuer of the token that the server verified, if it verified one.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    token_issuer: String,
+    /// The token's id, which its issuer chose.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    token_id: String,
     #[serde(default)]
     scopes: Vec<String>,
     /// The number of scopes of the check, if the line does not have all of them.
@@ -84,6 +93,14 @@ fn write_time<S: Serializer>(time: &Timestamp, output: S) -> Result<S::Ok, S::Er
 }
 
 impl LoggedDecision {
+    /// The token that the server verified, for people; empty if it verified none.
+    pub(super) fn token(&self) -> String {
+        match (self.token_issuer.as_str(), self.token_id.as_str()) {
+            (issuer, "") => issuer.to_owned(),
+            (issuer, id) => format!("{id} of {issuer}"),
+        }
+    }
+
     /// Whether the decision is a denial.
     pub(super) fn is_denied(&self) -> bool {
         self.decision == "DENIED"

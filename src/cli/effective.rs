@@ -27,8 +27,9 @@ pub struct EffectiveArgs {
 /// The server cannot be reached, or returns an error.
 pub async fn effective(args: EffectiveArgs) -> anyhow::Result<bool> {
     let mut client = args.server.open().await?;
-    let request = args.subject.effective_scopes_request();
-    let (company, credential) = (request.company_id.clone(), request.credential_id.clone());
+    let request = args.subject.effective_scopes_request().await?;
+    let named = (request.company_id.clone(), request.credential_id.clone());
+    let is_stated = request.bearer_token.is_none() && request.authorization.is_none();
     let response = unwrap_response(client.authorization.list_effective_scopes(request).await)?;
     let lookup = Lookup::titles(&client).await;
     let rows = response.scopes.iter().map(|effective| {
@@ -43,7 +44,8 @@ pub async fn effective(args: EffectiveArgs) -> anyhow::Result<bool> {
             report.line("no scope is allowed: run `scopegate explain` with a scope to see why");
     }
     client.printer.print(&response, report)?;
-    if is_empty {
+    if is_empty && is_stated {
+        let (company, credential) = named;
         suggestion::warn_of_credential(&mut client, &company, &credential).await;
     }
     Ok(true)

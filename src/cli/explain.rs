@@ -1,5 +1,6 @@
 //! `scopegate explain`: shows the verdict of every layer for a check, now or in the past.
 
+use anyhow::bail;
 use clap::Args;
 
 use super::check::{report, word};
@@ -13,7 +14,7 @@ use crate::proto::{ExplainCheckRequest, Reason};
 
 /// Arguments of `explain`.
 #[derive(Debug, Args)]
-#[command(mut_arg("scopes", |scopes| scopes.required_unless_present_any(["path", "decision_log"])))]
+#[command(mut_arg("scopes", |scopes| scopes.required_unless_present_any(["path", "client_credential", "decision_log"])))]
 pub struct ExplainArgs {
     /// The check.
     #[command(flatten)]
@@ -34,10 +35,18 @@ pub struct ExplainArgs {
 /// The server cannot be reached, or returns an error.
 pub async fn explain(args: ExplainArgs) -> anyhow::Result<bool> {
     if args.at.is_given()? {
-        return explain_at::explain_at(args.at, args.query.request(), &args.server).await;
+        if args.query.is_presented() {
+            bail!(
+                "--bearer-token and --authorization are for the decision of now: the logs have no tokens; for \
+                 the past, name the company and the credential, and state the facts of the token with \
+                 --token-scope and the other flags of a token"
+            );
+        }
+        let check = args.query.request().await?;
+        return explain_at::explain_at(args.at, check, &args.server).await;
     }
     let mut client = args.server.open().await?;
-    let check = args.query.request();
+    let check = args.query.request().await?;
     let scopes = check.scopes.clone();
     let request = ExplainCheckRequest { check: Some(check) };
     let response = unwrap_response(client.authorization.explain_check(request).await)?;

@@ -23,6 +23,8 @@ const WORDS: &[(&str, &[&str])] = &[
     ("allow_empty", &["allow_empty", "none"]),
     ("at_least_revision", &["at_least_revision"]),
     ("audience", &["audience"]),
+    ("authorization", &["authorization"]),
+    ("bearer_token", &["bearer_token"]),
     ("certificate", &["certificate"]),
     ("certificate_only", &["certificate_only"]),
     ("company_id", &["company"]),

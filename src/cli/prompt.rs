@@ -45,18 +45,15 @@ pub async fn confirm(question: &str) -> anyhow::Result<bool> {
     Ok(matches!(line.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
 }
 
-/// The maximum length of a secret in bytes.
-const MAX_SECRET: u64 = 4 << 10;
-
-/// Reads a secret from a line of standard input. A terminal shows the prompt and does not echo the
+/// Reads a secret of at most `max` bytes from a line of standard input. A terminal shows the prompt and does not echo the
 /// input. It echoes again afterwards, also after Ctrl-C.
 ///
 /// # Errors
 /// The line cannot be read or is too long, or the read was interrupted.
-pub async fn secret(prompt: &str) -> anyhow::Result<String> {
+pub async fn secret(prompt: &str, max: u64) -> anyhow::Result<String> {
     let input = io::stdin();
     if !input.is_terminal() {
-        return read_bounded_line(&mut input.lock());
+        return read_bounded_line(&mut input.lock(), max);
     }
     let (mut interrupts, mut ends) =
         (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
@@ -67,7 +64,7 @@ pub async fn secret(prompt: &str) -> anyhow::Result<String> {
     tcsetattr(&input, OptionalActions::Now, &without_echo)?;
     let (send, line) = oneshot::channel();
     // After an interrupt this thread stays blocked in `read` until the process exits.
-    std::thread::spawn(move || send.send(read_bounded_line(&mut io::stdin().lock())).ok());
+    std::thread::spawn(move || send.send(read_bounded_line(&mut io::stdin().lock(), max)).ok());
     let line = tokio::select! {
         line = line => line.ok(),
         _ = interrupts.recv() => None,
@@ -78,14 +75,12 @@ pub async fn secret(prompt: &str) -> anyhow::Result<String> {
     line.unwrap_or_else(|| bail!("interrupted: no request was sent"))
 }
 
-/// Reads a line of at most [`MAX_SECRET`] bytes.
-fn read_bounded_line(input: &mut dyn BufRead) -> anyhow::Result<String> {
+/// Reads a line of at most `max` bytes.
+fn read_bounded_line(input: &mut dyn BufRead, max: u64) -> anyhow::Result<String> {
     let mut line = String::new();
-    input.take(MAX_SECRET + 1).read_line(&mut line)?;
-    if line.len() as u64 > MAX_SECRET {
-        bail!(
-            "the line on standard input has more than {MAX_SECRET} bytes: no secret is that long"
-        );
+    input.take(max + 1).read_line(&mut line)?;
+    if line.len() as u64 > max {
+        bail!("the line on standard input has more than {max} bytes: no secret is that long");
     }
     Ok(line)
 }

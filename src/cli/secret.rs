@@ -12,6 +12,9 @@ use super::printer::{Cell, Report};
 use super::prompt;
 use crate::proto::{CreateSecretRequest, DeleteSecretRequest, VerifySecretRequest};
 
+/// The maximum length of a secret in bytes.
+const MAX_SECRET: u64 = 4 << 10;
+
 /// Commands of secrets.
 #[derive(Debug, Subcommand)]
 pub enum SecretCommand {
@@ -118,7 +121,7 @@ pub(super) async fn secret(command: SecretCommand) -> anyhow::Result<bool> {
         SecretCommand::Verify { company, credential, server } => {
             // The secret is not a flag, because all users of the machine can see the flags of a
             // process.
-            let secret = prompt::secret("The secret:").await?;
+            let secret = prompt::secret("The secret:", MAX_SECRET).await?;
             let secret = secret.trim_end_matches(['\r', '\n']);
             let secret = secret.trim_start_matches('\u{feff}').to_owned();
             if secret.is_empty() {

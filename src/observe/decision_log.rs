@@ -2,7 +2,8 @@
 //!
 //! The log never delays a check: a decision that does not fit its queue is dropped and counted.
 //! Denials have priority: only a sample of the allowed decisions is written if the operator wants
-//! that, and none while the queue is more than half full. The log contains no token and no secret.
+//! that, and none while the queue is more than half full. The log contains no token and no secret: of a
+//! token that the server verified, it has the issuer's name and the token's id (T7).
 //!
 //! The length of a line is bounded, and so are the bytes that are written in a second. A decision
 //! counts as written when the operating system has taken its line.
@@ -153,6 +154,7 @@ impl DecisionObserver for DecisionLog {
             requirement,
             scopes_count,
             audience: query.audience.clone(),
+            token: query.verified_token().cloned(),
             user: query.on_behalf_of().cloned(),
             owner: query.owner.clone(),
             denied,

@@ -1,13 +1,13 @@
 //! Query: the request of one check.
 
+use std::sync::Arc;
+
 use super::catalog::endpoint::RequestPath;
 use super::cause::Cause;
 use super::client_credential::ClientCredential;
 use super::id::{CompanyId, CredentialId, Name, UserId};
 use super::scope::Scope;
-#[cfg(doc)]
-use super::token::VerifiedToken;
-use super::token::{PresentedToken, Token};
+use super::token::{PresentedToken, Token, VerifiedToken};
 
 /// For whom a check is decided.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,8 +76,14 @@ impl Query {
     /// The subject of the token, if it is the client itself; see [`VerifiedToken::client_subject`].
     #[must_use]
     pub fn client_subject(&self) -> Option<&UserId> {
+        self.verified_token()?.client_subject.as_ref()
+    }
+
+    /// The token, if scopegate has verified it.
+    #[must_use]
+    pub fn verified_token(&self) -> Option<&Arc<VerifiedToken>> {
         match &self.token {
-            Some(PresentedToken::Verified(token)) => token.client_subject.as_ref(),
+            Some(PresentedToken::Verified(token)) => Some(token),
             _ => None,
         }
     }
@@ -116,24 +122,38 @@ impl From<Query> for Request {
     }
 }
 
-/// A borrowed [`Request`].
-#[derive(Clone, Copy, Debug)]
-pub struct Asked<'a> {
-    /// The query.
-    pub query: &'a Query,
-    /// The client, if it proves itself who it is.
-    pub client: Option<&'a Client>,
+/// A borrowed request. A client completes the query in place.
+#[derive(Debug)]
+pub enum Asked<'a> {
+    /// The query is complete.
+    Query(&'a Query),
+    /// A client completes it.
+    Client(&'a mut Query, &'a Client),
+}
+
+impl Asked<'_> {
+    /// The query, as far as it is complete.
+    #[must_use]
+    pub fn query(&self) -> &Query {
+        match self {
+            Self::Query(query) => query,
+            Self::Client(query, _) => query,
+        }
+    }
 }
 
 impl<'a> From<&'a Query> for Asked<'a> {
     fn from(query: &'a Query) -> Self {
-        Self { query, client: None }
+        Self::Query(query)
     }
 }
 
-impl<'a> From<&'a Request> for Asked<'a> {
-    fn from(request: &'a Request) -> Self {
-        Self { query: &request.query, client: request.client.as_ref() }
+impl<'a> From<&'a mut Request> for Asked<'a> {
+    fn from(request: &'a mut Request) -> Self {
+        match &request.client {
+            None => Self::Query(&request.query),
+            Some(client) => Self::Client(&mut request.query, client),
+        }
     }
 }
 

@@ -78,10 +78,10 @@ mod tests {
     /// what else differs: `p` it reads a page, `s` a stream of messages, `u` without a rate limit, `l`
     /// without a line in the access log.
     const TABLE: &[(&str, &str, &str, Effect, &str)] = &[
-        ("AuthorizationService/Check", "SO", "company", Read, "ul"),
+        ("AuthorizationService/Check", "SO", "may_omit_company", Read, "ul"),
         ("AuthorizationService/BatchCheck", "SO", "checks", Read, "ul"),
         ("AuthorizationService/ExplainCheck", "SCOA", "check", Read, ""),
-        ("AuthorizationService/ListEffectiveScopes", "SCOA", "company", Read, ""),
+        ("AuthorizationService/ListEffectiveScopes", "SCOA", "may_omit_company", Read, ""),
         ("AuthorizationService/GrantScopes", "CO", "company", Change, ""),
         ("AuthorizationService/RevokeScopes", "CO", "company", Removal, ""),
         ("AuthorizationService/ReplaceScopes", "CO", "company", Change, ""),
@@ -102,7 +102,7 @@ mod tests {
         ("DirectoryService/ImportCredentials", "O", "all", Change, "s"),
         ("DirectoryService/CreateSecret", "CO", "company", Change, ""),
         ("DirectoryService/DeleteSecret", "CO", "company", Removal, ""),
-        ("DirectoryService/VerifySecret", "SO", "company_of_secret", Read, "u"),
+        ("DirectoryService/VerifySecret", "SO", "may_omit_company", Read, "u"),
         ("DirectoryService/RevokeTokens", "CO", "company", Removal, ""),
         ("DirectoryService/PutUser", "IO", "company", Change, ""),
         ("DirectoryService/GetUser", "CIOA", "company", Read, ""),
@@ -209,8 +209,7 @@ mod tests {
             ..Default::default()
         };
         name!("company", Companies::One("acme"), { company_id: acme(), ..Default::default() },
-            CheckRequest ListEffectiveScopesRequest GrantScopesRequest
-            RevokeScopesRequest ReplaceScopesRequest ResetScopesRequest
+            GrantScopesRequest RevokeScopesRequest ReplaceScopesRequest ResetScopesRequest
             RestoreGrantsRequest AddCompanyScopesRequest
             RestrictCompanyScopesRequest CreateCompanyRequest GetCompanyRequest
             UpdateCompanyRequest DeleteCompanyRequest CreateCredentialRequest
@@ -218,15 +217,20 @@ mod tests {
             DeleteCredentialRequest CreateSecretRequest DeleteSecretRequest RevokeTokensRequest
             PutUserRequest GetUserRequest ListUsersRequest DeleteUserRequest
             PutConsentRequest GetConsentRequest DeleteConsentRequest);
-        name!("company", Companies::One(""), { ..Default::default() }, CheckRequest GrantScopesRequest);
+        name!("company", Companies::One(""), { ..Default::default() }, GrantScopesRequest);
+        // A credential of a client names the company.
+        name!("may_omit_company", Companies::One("acme"), { company_id: acme(), ..Default::default() },
+            CheckRequest ListEffectiveScopesRequest VerifySecretRequest);
+        name!("may_omit_company", Companies::None, { ..Default::default() },
+            CheckRequest ListEffectiveScopesRequest VerifySecretRequest);
         name!("some_company", Companies::One("acme"), { company_id: Some(acme()), ..Default::default() },
             ListChangesRequest WatchChangesRequest);
         name!("some_company", Companies::All, { ..Default::default() }, ListChangesRequest WatchChangesRequest);
-        name!("company_of_secret", Companies::One("acme"), { company_id: acme(), ..Default::default() }, VerifySecretRequest);
-        name!("company_of_secret", Companies::None, { ..Default::default() }, VerifySecretRequest);
         name!("check", Companies::One("acme"), { check: Some(check("acme")), ..Default::default() }, ExplainCheckRequest);
+        name!("check", Companies::None, { check: Some(check("")), ..Default::default() }, ExplainCheckRequest);
         name!("check", Companies::None, { ..Default::default() }, ExplainCheckRequest);
-        name!("checks", Companies::Each(vec!["acme", ""]), { checks: vec![check("acme"), check("")], ..Default::default() }, BatchCheckRequest);
+        name!("checks", Companies::Each(vec!["acme", "other"]),
+            { checks: vec![check("acme"), check(""), check("other")], ..Default::default() }, BatchCheckRequest);
         name!("all", Companies::All, { ..Default::default() },
             ListCompaniesRequest ApplyCatalogRequest GetCatalogRequest
             CreateKeyRequest GetKeyRequest ListKeysRequest DeleteKeyRequest

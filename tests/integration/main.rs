@@ -13,6 +13,7 @@ mod authentication;
 mod backup;
 mod chain;
 mod cli;
+mod cli_client_credentials;
 mod cli_confirmations;
 mod cli_connection;
 mod cli_failures;

@@ -197,8 +197,8 @@ impl World {
 
     /// What a check of one scope with this token answers.
     async fn verdict(&self, token: &str, audience: &str, scope: &str) -> Verdict {
-        let request = asking(token, audience, scope);
-        let answer = self.session().check(&request, Revision::ZERO).await.expect("an answer");
+        let mut request = asking(token, audience, scope);
+        let answer = self.session().check(&mut request, Revision::ZERO).await.expect("an answer");
         answer.verdict
     }
 

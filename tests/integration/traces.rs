@@ -8,7 +8,11 @@ use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crate::harness::{Client, Server, bootstrap, catalog, scopegate, scopes_of};
+use crate::harness::jwt::Signer;
+use crate::harness::token_issuer::TokenIssuer;
+use crate::harness::{Client, Server, bootstrap, catalog, free_address, scopegate, scopes_of};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{
     TraceService, TraceServiceServer,
 };
@@ -575,4 +579,122 @@ async fn no_secret_is_in_any_log_or_span_and_every_line_is_an_event() {
     assert!(taken.iter().all(|(tokens, _)| tokens == &["for-the-collector"]));
     let resource = taken[0].1.resource_spans[0].resource.clone().expect("a resource");
     assert_eq!(attributes(&resource.attributes)["service.name"], "gate-7");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_that_a_client_presents_is_in_any_log_span_error_record_or_metric() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let issuer = TokenIssuer::new();
+    let (catalog, decisions) = (issuer.catalog(dir.path()), dir.path().join("decisions.jsonl"));
+    let (collector, endpoint) = Collector::start().await;
+    let metrics = free_address();
+    let args = [
+        ["--catalog", catalog.to_str().expect("a path")],
+        ["--decision-log", decisions.to_str().expect("a path")],
+        ["--otlp-endpoint", &endpoint],
+        ["--traces-one-in", "1"],
+        ["--metrics", &metrics],
+        ["--log", "debug"],
+    ];
+    let server = Server::start(&dir.path().join("store"), args.as_flattened());
+    let client = server.client().await;
+    client.create_company("acme", None).await;
+    client.create_credential("acme", "hr", &["users:read"]).await;
+    let create = CreateSecretRequest {
+        company_id: "acme".to_owned(),
+        credential_id: "hr".to_owned(),
+        ..CreateSecretRequest::default()
+    };
+    let secret = client.directory.clone().create_secret(create).await.expect("a secret");
+    let secret = secret.into_inner().secret;
+    let (_, random) = secret.rsplit_once('_').expect("a random part");
+    let token = issuer.token(json!({ "sub": "auth0|private", "nonce": "private-claim" }));
+    let stranger = TokenIssuer(Signer::new("ES256", "forged-kid"));
+    let forged = stranger.token(json!({ "iss": "https://forged.example", "jti": "forged-jti" }));
+    let unknown_key = stranger.token(json!({ "jti": "forged-jti" }));
+    let basic =
+        |name: &str, secret: &str| format!("Basic {}", STANDARD.encode(format!("{name}:{secret}")));
+    let bearer = |text: &str| format!("Bearer {text}");
+    let (right, wrong) = (basic("acme", &secret), basic("acme", "hunter2-of-basic"));
+    let headers = [
+        bearer(&token),
+        bearer(&forged),
+        bearer(&unknown_key),
+        bearer("malformed.private.text"),
+        bearer(&secret),
+        bearer(&format!("{}x", &secret[..secret.len() - 1])),
+        right.clone(),
+        wrong.clone(),
+        "Digest private-digest".to_owned(),
+        bearer(&"private".repeat(4_000)),
+    ];
+    let mut errors = String::new();
+    let mut authorization = client.authorization.clone();
+    for header in &headers {
+        let check = CheckRequest {
+            scopes: vec!["users:read".to_owned()],
+            audience: "api".to_owned(),
+            authorization: Some(header.clone()),
+            ..CheckRequest::default()
+        };
+        let raw = header.strip_prefix("Bearer ").map(str::to_owned);
+        let raw = CheckRequest { authorization: None, bearer_token: raw, ..check.clone() };
+        let named = CheckRequest {
+            company_id: "acme".to_owned(),
+            credential_id: "hr".to_owned(),
+            ..raw.clone()
+        };
+        let list = ListEffectiveScopesRequest {
+            audience: "api".to_owned(),
+            authorization: Some(header.clone()),
+            ..ListEffectiveScopesRequest::default()
+        };
+        let explain = ExplainCheckRequest { check: Some(check.clone()) };
+        let batch = BatchCheckRequest { checks: vec![check.clone(), named.clone()] };
+        let stated = CheckRequest { token: Some(Token::default()), ..check.clone() };
+        let malformed = CheckRequest { company_id: "a b".to_owned(), ..check.clone() };
+        errors += &format!("{:?}", authorization.explain_check(explain).await.expect("an answer"));
+        errors += &format!("{:?}", authorization.batch_check(batch).await.expect("an answer"));
+        errors +=
+            &format!("{:?}", authorization.list_effective_scopes(list).await.expect("a list"));
+        for request in [check, named] {
+            errors += &format!("{:?}", client.ask(request).await.expect("an answer"));
+        }
+        for request in [stated, malformed] {
+            errors += &format!("{:?}", client.ask(request).await.expect_err("malformed"));
+        }
+    }
+    let changes = ListChangesRequest { page_size: 1_000, ..ListChangesRequest::default() };
+    let changes = client.changes.clone().list_changes(changes).await.expect("a list");
+    let changes = format!("{:?}", changes.into_inner());
+    let scraped = TcpStream::connect(&metrics).and_then(|mut connection| {
+        connection.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")?;
+        std::io::read_to_string(connection)
+    });
+    let scraped = scraped.expect("metrics");
+    let (status, log) = server.end();
+    assert!(status.success());
+    let decisions = std::fs::read_to_string(&decisions).expect("a log");
+    let places = [
+        ("the log", log.join("\n")),
+        ("the decision log", decisions.clone()),
+        ("a span", collector.all_text()),
+        ("a response", errors),
+        ("the audit log", changes),
+        ("a metric", scraped.clone()),
+    ];
+    let parts = [&token, &forged, &unknown_key].map(|token| token.split('.'));
+    let encoded = [&right, &wrong].map(|header| &header["Basic ".len()..]);
+    let others =
+        [random, "private-claim", "hunter2", "private.text", "private-digest", "privateprivate"];
+    let unproven = ["forged-jti", "forged-kid", "forged.example"];
+    for private in parts.into_iter().flatten().chain(encoded).chain(others).chain(unproven) {
+        for (place, text) in &places {
+            assert!(!text.contains(private), "`{private}` is in {place}");
+        }
+    }
+    // All of them had something to say.
+    assert!(decisions.contains("\"token_id\":\"token-7f\""), "{decisions}");
+    assert!(scraped.contains("scopegate_tokens_verified_total"), "{scraped}");
+    assert!(collector.calls().len() > headers.len());
 }

@@ -1,17 +1,7 @@
 //! An axum route behind a guard. Start `scopegate serve --demo` first.
 
 use axum::{Router, extract::Path, routing::patch};
-use http::{header::AUTHORIZATION, request::Parts};
 use scopegate_client::{Caller, Client, Guard};
-
-/// Returns the caller, or `None` to answer 401. `authenticate.rs` verifies real credentials.
-fn caller(parts: &Parts) -> Option<Caller> {
-    match parts.headers.get(AUTHORIZATION)?.to_str().ok()? {
-        "Bearer analytics-token" => Some(Caller::new("demo", "analytics")),
-        "Bearer hr-sync-token" => Some(Caller::new("demo", "hr-sync")),
-        _ => None,
-    }
-}
 
 async fn change(Path(id): Path<String>) -> String {
     format!("changed {id}\n")
@@ -22,7 +12,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let client = Client::builder("http://127.0.0.1:50051").connect()?;
     let app = Router::new()
         .route("/api/v2/users/{id}", patch(change))
-        .layer(Guard::endpoint(&client, caller));
+        .layer(Guard::endpoint(&client, Caller::of_request));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:8080").await?;
     Ok(axum::serve(listener, app).await?)
 }

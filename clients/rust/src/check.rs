@@ -1,12 +1,22 @@
 //! Check: one request for a decision. The server validates it.
 
+use std::fmt;
+
 use crate::caller::Caller;
 use crate::proto::{CheckRequest, Endpoint};
 
 /// A check: may this caller use these scopes, or call this endpoint, now?
-#[derive(Clone, Debug)]
+/// `Debug` does not show the client's header.
+#[derive(Clone)]
 pub struct Check {
     pub(crate) request: CheckRequest,
+}
+
+impl fmt::Debug for Check {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let authorization = self.request.authorization.as_ref().map(|_| "…".to_owned());
+        CheckRequest { authorization, ..self.request.clone() }.fmt(f)
+    }
 }
 
 impl Check {
@@ -67,6 +77,7 @@ impl Check {
             credential_id: caller.credential.clone(),
             user_id: caller.user.clone(),
             token: caller.token.as_ref().map(Into::into),
+            authorization: caller.authorization.clone(),
             ..CheckRequest::default()
         };
         Self { request }

@@ -22,9 +22,15 @@ pub enum Decision {
 }
 
 /// An allow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Allowed {
+    /// The company of the client: as the check named it, or as the server has proven it.
+    pub company_id: String,
+    /// The credential of the client.
+    pub credential_id: String,
+    /// The user on whose behalf the client calls; empty if there is none.
+    pub user_id: String,
     /// The records that the call may access.
     pub reach: Reach,
     /// The revision at which the server decided (D12).
@@ -47,7 +53,7 @@ pub enum Reach {
 pub struct Denied {
     /// The first reason that applies, in the order of D15.
     pub reason: Reason,
-    /// The status of an HTTP API: 401, 403 or 404.
+    /// The status of an HTTP API: 401, 403 or 404; 503 if the server cannot verify the client's token now.
     pub http_status: u16,
     /// The code for an error body, such as `invalid_scope`.
     pub error: String,
@@ -86,6 +92,7 @@ impl Decision {
                 http_status: match answer.http_status {
                     401 => 401,
                     404 => 404,
+                    503 => 503,
                     _ => 403,
                 },
                 error: if answer.error.is_empty() {
@@ -113,7 +120,22 @@ impl Decision {
                         "a yes of an older revision than asked for",
                     ));
                 }
-                let allowed = Allowed { reach, revision: answer.revision };
+                let allowed = Allowed {
+                    company_id: proven("company", &request.company_id, answer.company_id, request)?,
+                    credential_id: proven(
+                        "credential",
+                        &request.credential_id,
+                        answer.credential_id,
+                        request,
+                    )?,
+                    user_id: if answer.user_id.is_empty() {
+                        request_user(request)
+                    } else {
+                        answer.user_id
+                    },
+                    reach,
+                    revision: answer.revision,
+                };
                 Ok(match reach {
                     Reach::Own if request.resource_owner_id.is_empty() => Self::OwnRecords(allowed),
                     Reach::All | Reach::Own => Self::Allowed(allowed),
@@ -139,6 +161,35 @@ impl Decision {
             Self::Denied(denied) => Err(denied),
         }
     }
+}
+
+/// The id for which the server decided. If the client presented a header, the server must say it: a
+/// server that does not know the field would decide for the ids of the request without a proof.
+fn proven(
+    what: &str,
+    stated: &str,
+    answered: String,
+    request: &CheckRequest,
+) -> Result<String, CheckError> {
+    let is_presented = request.authorization.is_some();
+    match (stated, answered.as_str()) {
+        (stated, "") if !is_presented => Ok(stated.to_owned()),
+        (_, "") => Err(CheckError::invalid_response(&format!("a yes without a proven {what}"))),
+        ("", _) => Ok(answered),
+        (stated, proven) if stated == proven => Ok(answered),
+        _ => Err(CheckError::invalid_response(&format!("a yes for another {what}"))),
+    }
+}
+
+/// The user of a request: the one that it names, or else the user of its token.
+fn request_user(request: &CheckRequest) -> String {
+    let token = request.token.as_ref().map(|token| &token.user_id);
+    [Some(&request.user_id), token]
+        .into_iter()
+        .flatten()
+        .find(|user| !user.is_empty())
+        .cloned()
+        .unwrap_or_default()
 }
 
 impl Denied {

@@ -1,8 +1,9 @@
 //! Guard: a tower layer that calls the inner service only if scopegate allows the request, and
 //! sends an error response otherwise.
 //!
-//! The guard does not authenticate. The application returns the caller of a request; a request
-//! without a caller gets 401.
+//! The guard does not authenticate. `Caller::of_request` passes the header `Authorization` on to the
+//! server, or the application returns a caller that it has authenticated. A request without a caller
+//! gets 401.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -27,8 +28,8 @@ use crate::response::ErrorFormat;
 ///
 /// An allowed request reaches the service, with [`Allowed`] and [`Caller`] in its extensions. A
 /// denied request gets 401, 403 or 404 with a challenge (RFC 6750 section 3) and
-/// `{"error": …, "message": …}`. A request without a caller gets 401. A failed check gets 503 with
-/// `Retry-After`, and a malformed check 400. gRPC requests, by their content type, get
+/// `{"error": …, "message": …}`. A request without a caller gets 401. A token that the server cannot
+/// verify now and a failed check get 503 with `Retry-After`, and a malformed check gets 400. gRPC requests, by their content type, get
 /// `UNAUTHENTICATED`, `PERMISSION_DENIED`, `UNIMPLEMENTED`, `UNAVAILABLE` and `INVALID_ARGUMENT`
 /// instead. The extensions of the response contain the [`NotAllowed`], for an outer layer to log.
 #[derive(Clone)]
@@ -167,7 +168,9 @@ impl Guard {
             Ok(decision) => decision.allowed().map_err(NotAllowed::from),
             Err(unanswered) => Err(unanswered.into()),
         };
-        allowed.map(|allowed| (caller, allowed)).map_err(|refused| rendering.refused(refused))
+        allowed
+            .map(|allowed| (caller.proven(&allowed), allowed))
+            .map_err(|refused| rendering.refused(refused))
     }
 
     fn question(&self, parts: &Parts, caller: &Caller) -> Check {

@@ -14,7 +14,8 @@
 //! # Not included
 //!
 //! There is no cache: a restriction applies as soon as it is acknowledged. A decision is not a
-//! bool. No setting allows a call without a decision. The client does not verify tokens.
+//! bool. No setting allows a call without a decision. The client does not verify tokens: the server
+//! does.
 
 mod backoff;
 mod builder;

@@ -68,17 +68,11 @@ impl ErrorFormat {
             StatusCode::FORBIDDEN => Some(insufficient(denied)),
             _ => None,
         };
-        let refusal = ErrorBody { status, error: &denied.error, message: &denied.message };
-        self.write(&refusal, challenge)
+        self.write(&ErrorBody { status, error: &denied.error, message: &denied.message }, challenge)
     }
 
     fn unanswered<B: Default + From<String>>(&self, unanswered: &CheckError) -> Response<B> {
-        let refusal = unanswered.refusal();
-        let mut response = self.write(refusal, None);
-        if refusal.status == StatusCode::SERVICE_UNAVAILABLE {
-            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
-        }
-        response
+        self.write(unanswered.refusal(), None)
     }
 
     /// Without credentials, the challenge has no error code (RFC 6750 section 3.1).
@@ -106,6 +100,9 @@ impl ErrorFormat {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         // A grant applies immediately. A cache must not keep an earlier error.
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if refusal.status == StatusCode::SERVICE_UNAVAILABLE {
+            headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        }
         if let Some(challenge) = challenge {
             headers.insert(WWW_AUTHENTICATE, challenge);
         }

@@ -48,6 +48,7 @@ impl PastExplanation<'_> {
         if let Some(logged) = &self.logged {
             all = all
                 .fact("caller", logged.caller.clone())
+                .fact("token", logged.token())
                 .fact("logged", Cell::colored(!logged.is_denied(), logged_text(logged)));
         }
         match (&self.past.decision, &self.past.unknown) {

@@ -15,6 +15,7 @@ use crate::policy::query::Requirement;
 use crate::policy::reason::Reason;
 use crate::policy::revision::Revision;
 use crate::policy::scope::Scope;
+use crate::policy::token::VerifiedToken;
 use crate::wire::names::reason_name;
 
 /// The limit of scopes in a list of a line.
@@ -28,6 +29,8 @@ pub(super) struct DecisionLogEntry {
     /// None: what the client presented names no credential.
     pub(super) company: Option<CompanyId>,
     pub(super) credential: Option<CredentialId>,
+    /// The token, if the server verified it. Nothing of another token may be in the log (T7).
+    pub(super) token: Option<Arc<VerifiedToken>>,
     pub(super) requirement: Requirement,
     /// The number of requested scopes, if the list is truncated.
     pub(super) scopes_count: Option<usize>,
@@ -55,7 +58,8 @@ impl DecisionLogEntry {
         let users = users.map(|user| user.as_str().len()).sum::<usize>();
         let company = self.company.as_ref().map_or(0, |id| id.as_str().len());
         let credential = self.credential.as_ref().map_or(0, |id| id.as_str().len());
-        let ids = company + credential + users;
+        let token = self.token.as_ref().map_or(0, |token| token.bytes());
+        let ids = company + credential + users + token;
         (size_of::<Self>() + 128 + ids + requirement + names(&self.missing)) as u64
     }
 }
@@ -77,6 +81,10 @@ pub(super) struct DecisionLogLine<'a> {
     company_id: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     credential_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token_issuer: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token_id: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     scopes: Option<Vec<&'a str>>,
     // The number of scopes, if the list is truncated.
@@ -123,6 +131,8 @@ impl<'a> DecisionLogLine<'a> {
             trace_id: context.and_then(|context| context.parent.as_ref()).map(Parent::trace),
             company_id: entry.company.as_ref().map(|id| id.as_str()),
             credential_id: entry.credential.as_ref().map(|id| id.as_str()),
+            token_issuer: entry.token.as_ref().map(|token| &*token.issuer.name),
+            token_id: entry.token.as_ref().and_then(|token| token.id.as_deref()),
             scopes,
             scopes_count: entry.scopes_count,
             method,

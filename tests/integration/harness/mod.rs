@@ -6,6 +6,7 @@ pub mod jwt;
 pub mod process;
 pub mod raw;
 pub mod terminal;
+pub mod token_issuer;
 
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;

@@ -216,4 +216,7 @@ async fn no_debug_shows_a_key() {
     let client = setup.connect().expect("a client");
     let shown = format!("{shown} {client:?} {:?}", client.connection());
     assert!(!shown.contains("hidden"), "{shown}");
+    let caller = Caller::authorization("Basic hidden");
+    let shown = format!("{caller:?} {:?}", Check::scope(&caller, "users:read"));
+    assert!(!shown.contains("hidden"), "{shown}");
 }

@@ -115,6 +115,41 @@ async fn guard_forwards_allowed_calls_and_renders_denials() {
 }
 
 #[tokio::test]
+async fn guard_passes_the_header_on_and_the_server_proves_the_client() {
+    let dir = TempDir::new().expect("a directory");
+    let catalog = dir.path().join("catalog.yaml");
+    let issuer = "{ jwks_url: \"http://127.0.0.1:1/\", algorithms: [RS256], audiences: [api], company: { is: demo } }";
+    let text =
+        format!("scopes: {{ \"users:write\": {{}} }}\nissuers: {{ \"https://id\": {issuer} }}\n");
+    std::fs::write(&catalog, text).expect("written");
+    let args = ["--catalog", catalog.to_str().expect("a path")];
+    let server = Server::start(&dir.path().join("store"), &args);
+    run(&server, &["company", "create", "demo"]);
+    run(&server, &["credential", "create", "demo", "hr-sync", "users:write"]);
+    let created = run(&server, &["credential", "secret", "create", "demo", "hr-sync"]);
+    let secret = created.split_whitespace().find(|word| word.starts_with("sgs_"));
+    let secret = secret.expect("a secret");
+    let (app, served) = counted();
+    let guard = Guard::scope(&patient(&server.url()), "users:write", Caller::of_request);
+    let address = serve(app.layer(guard)).await;
+    let reply = send(address, "GET /", Some(secret)).await;
+    assert_eq!((reply.status, reply.body.as_str()), (200, "hr-sync"), "{}", reply.head);
+    send(address, "GET /", None).await.has(401, Some("Bearer"), "invalid_token");
+    for (wrong, error) in
+        [("a.b.c", "invalid_token"), ("sgs_ab_cd", "invalid_client"), ("\u{e9}", "invalid_token")]
+    {
+        send(address, "GET /", Some(wrong)).await.has(401, INVALID, error);
+    }
+    // `{"alg":"RS256"}` and `{"iss":"https://id"}`: the keys of this issuer cannot be fetched.
+    let token = "eyJhbGciOiJSUzI1NiJ9.eyJpc3MiOiJodHRwczovL2lkIn0.AAAA";
+    let reply = send(address, "GET /", Some(token)).await;
+    reply.has(503, None, "temporarily_unavailable");
+    assert_eq!(reply.header("retry-after"), Some("1"));
+    assert!(reply.body.contains("token"), "the server's message is passed on: {}", reply.body);
+    assert_eq!(served.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
 async fn route_can_name_its_scopes() {
     let (_dir, server, client) = demo();
     let (app, served) = counted();

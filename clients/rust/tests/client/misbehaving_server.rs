@@ -13,7 +13,7 @@ use http::{HeaderMap, HeaderValue};
 use http_body_util::{BodyExt, Full};
 use prost::Message;
 use scopegate_client::proto::{self, BatchCheckResponse, CheckResponse};
-use scopegate_client::{Check, Decision, NotAllowed, Reach, Reason};
+use scopegate_client::{Caller, Check, Decision, NotAllowed, Reach, Reason};
 use tonic::{Code, Status};
 
 use crate::harness::{hr_sync, patient};
@@ -120,7 +120,9 @@ async fn only_a_consistent_allow_is_an_allow() {
 async fn denied_response_stays_denied() {
     let check = Check::scope(&hr_sync(), "users:write");
     let no = CheckResponse { decision: proto::Decision::Denied.into(), ..yes() };
-    for (http_status, answered) in [(200, 403), (0, 403), (500, 403), (401, 401), (404, 404)] {
+    for (http_status, answered) in
+        [(200, 403), (0, 403), (500, 403), (401, 401), (404, 404), (503, 503)]
+    {
         match required(CheckResponse { http_status, ..no.clone() }, &check).await {
             Err(NotAllowed::Denied(denied)) => {
                 assert_eq!(denied.http_status, answered);
@@ -128,6 +130,29 @@ async fn denied_response_stays_denied() {
             }
             other => panic!("{other:?}"),
         }
+    }
+}
+
+#[tokio::test]
+async fn allow_for_a_header_names_the_client_that_was_proven() {
+    let by = |company: &str, credential: &str| CheckResponse {
+        company_id: company.to_owned(),
+        credential_id: credential.to_owned(),
+        ..yes()
+    };
+    let check = Check::scope(&Caller::authorization("Bearer a.b.c"), "users:write");
+    let answer = CheckResponse { user_id: "ada".to_owned(), ..by("demo", "hr-sync") };
+    let server = MisbehavingServer::replying(move |_| this(answer.clone())).await;
+    let allowed = patient(&server.url).require(&check).await.expect("a yes");
+    assert_eq!((&*allowed.company_id, &*allowed.credential_id), ("demo", "hr-sync"));
+    assert_eq!(allowed.user_id, "ada");
+    // A server that does not know the header has proven no client.
+    for unproven in [yes(), by("demo", ""), by("", "hr-sync")] {
+        assert!(matches!(required(unproven, &check).await, Err(NotAllowed::Failed(_))));
+    }
+    let stated = Check::scope(&hr_sync(), "users:write");
+    for other in [by("other", "hr-sync"), by("demo", "other")] {
+        assert!(matches!(required(other, &stated).await, Err(NotAllowed::Failed(_))));
     }
 }
 

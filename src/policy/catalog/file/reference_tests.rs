@@ -24,6 +24,8 @@ use crate::policy::catalog::schema::JSON_SCHEMA;
 use crate::policy::token::key_set;
 
 const REFERENCE: &str = include_str!("../../../../docs/catalog-reference.md");
+/// Each of its examples is a whole catalog, like those of the reference.
+const ACCESS_TOKENS: &str = include_str!("../../../../docs/access-tokens.md");
 
 /// Asks a type for its keys, and gives it none.
 struct KeyRecorder<'a>(&'a Cell<&'static [&'static str]>);
@@ -231,9 +233,10 @@ fn parser_and_schema_accept_the_catalogs_and_the_examples_of_the_docs() {
         assert_eq!(accepted(&yaml), (true, true), "{name}");
     }
     assert!(count >= 5, "{count}");
-    let examples = REFERENCE.split("\n```yaml\n").skip(1);
-    let examples: Vec<_> = examples.filter_map(|rest| rest.split("```").next()).collect();
-    assert!(examples.len() >= 2);
+    let examples = [REFERENCE, ACCESS_TOKENS].map(|page| page.split("\n```yaml\n").skip(1));
+    let examples: Vec<_> =
+        examples.into_iter().flatten().filter_map(|rest| rest.split("```").next()).collect();
+    assert!(examples.len() >= 5);
     for yaml in examples {
         assert_eq!(accepted(yaml), (true, true), "{yaml}");
     }
