@@ -81,6 +81,7 @@ async fn authority(dir: &Path, entries: u64, credentials: u64) -> Arc<Authority>
                     scopes: scopes("a"),
                     expires_at: None,
                     enabled: true,
+                    tokens_valid_from: None,
                 };
                 authority
                     .internal_session("bench")
@@ -112,7 +113,8 @@ fn checks(criterion: &mut Criterion, runtime: &Runtime, authority: &Authority) {
     let many: Vec<_> = (0..BATCH).map(|number| Request::from(query(number % WRITERS))).collect();
     group.throughput(Throughput::Elements(BATCH));
     group.bench_function(BenchmarkId::new("batch", BATCH), |b| {
-        b.to_async(runtime).iter(|| session.batch_check(black_box(&many), Revision::ZERO));
+        b.to_async(runtime)
+            .iter(async || session.batch_check(black_box(&mut many.clone()), Revision::ZERO).await);
     });
     group.finish();
 }

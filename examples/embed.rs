@@ -57,6 +57,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         scopes: vec![],
         expires_at: None,
         enabled: true,
+        tokens_valid_from: None,
     };
     session.create_credential(&credential, &options).await?;
     let grant = CredentialChange::Grant { scopes: vec![write.clone()], expires_at: None };

@@ -3,13 +3,12 @@
 //! Not here: how a request is parsed and a reply is rendered; see `wire`. The rules of a decision
 //! are in [`crate::policy::decision`].
 
-use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Instant;
 
 use jiff::Timestamp;
 
-use super::client::KeyWait;
+use super::client::Proof;
 use super::error::AuthorityError;
 use super::fact_cache::{ReadError, Snapshot};
 use super::session::Session;
@@ -23,6 +22,7 @@ use crate::policy::id::{CompanyId, CredentialId, UserId};
 use crate::policy::query::{Asked, Query, Request, Subject};
 use crate::policy::revision::Revision;
 use crate::policy::scope::Scope;
+use crate::policy::token::PresentedToken;
 use crate::policy::user::User;
 use crate::store::{FactKind, StoreError};
 
@@ -48,19 +48,12 @@ pub struct ProvenClient {
     pub user: Option<UserId>,
 }
 
-impl Answer {
-    /// The answer to a request, which was decided as this query.
-    fn of(asked: Asked<'_>, query: &Query, verdict: Verdict, revision: Revision) -> Self {
-        // A token that is not good for the call proves nothing.
-        let is_proven = !matches!(&verdict, Verdict::Denied { reason, .. } if reason.is_of_token());
-        let client = match &query.subject {
-            Subject::Known { company, credential } if asked.client.is_some() && is_proven => {
-                let (company, credential) = (company.clone(), credential.clone());
-                Some(ProvenClient { company, credential, user: query.on_behalf_of().cloned() })
-            }
-            _ => None,
-        };
-        Self { verdict, revision, client }
+impl ProvenClient {
+    /// The client of a query whose client is proven.
+    fn of(query: &Query) -> Option<Self> {
+        let Subject::Known { company, credential } = &query.subject else { return None };
+        let (company, credential) = (company.clone(), credential.clone());
+        Some(Self { company, credential, user: query.on_behalf_of().cloned() })
     }
 }
 
@@ -123,15 +116,15 @@ impl Session<'_> {
         asked: impl Into<Asked<'q>>,
         at_least: Revision,
     ) -> Result<Answer, AuthorityError> {
-        let (start, asked) = (Instant::now(), asked.into());
-        let touch = |facts: decision::Facts<'_>| self.authority.touch(facts);
-        let (verdict, query, revision) =
-            self.evaluate(asked, at_least, touch, decision::decide).await?;
+        let (start, mut asked) = (Instant::now(), asked.into());
+        let touch = |query: &Query, facts: decision::Facts<'_>| self.authority.touch(query, facts);
+        let (verdict, client, revision) =
+            self.evaluate(&mut asked, at_least, touch, decision::decide).await?;
         let measures = &self.authority.measures;
         measures.decided(&verdict);
-        self.report(&query, &verdict, revision);
+        self.report(asked.query(), &verdict, revision);
         measures.checks.note(start.elapsed());
-        Ok(Answer::of(asked, &query, verdict, revision))
+        Ok(Answer { verdict, revision, client })
     }
 
     /// Decides many checks at one published revision, in the order of the request (D13).
@@ -141,28 +134,25 @@ impl Session<'_> {
     /// index.
     pub async fn batch_check(
         &self,
-        requests: &[Request],
+        requests: &mut [Request],
         at_least: Revision,
     ) -> Result<(Vec<Answer>, Revision), AuthorityError> {
         let start = Instant::now();
         self.authority.wait_for(at_least).await?;
         const YIELD_EVERY: usize = 50;
-        let mut wait = KeyWait::default();
+        let mut proof = Proof::new(self.deadline);
         'attempts: for _ in 0..ATTEMPTS {
             let view = self.authority.facts.view().await?;
-            let queries = match self.resolve_all(&view, requests, &mut wait).await {
-                Ok(queries) => queries,
-                Err(error) => {
-                    self.authority.wait_and_retry(error).await?;
-                    continue;
-                }
-            };
+            if let Err(error) = self.prove_all(&view, requests, &mut proof).await {
+                self.authority.wait_and_retry(error).await?;
+                continue;
+            }
             // Consecutive checks often have the same subject: their facts are loaded once.
             let mut all: Vec<(CheckFacts, usize)> = Vec::new();
-            for (index, query) in queries.iter().enumerate() {
-                let before = index.checked_sub(1).and_then(|before| queries.get(before));
+            for (index, Request { query, .. }) in requests.iter().enumerate() {
+                let before = index.checked_sub(1).and_then(|before| requests.get(before));
                 if let (Some(before), Some((_, end))) = (before, all.last_mut())
-                    && query.same_subject_as(before)
+                    && query.same_subject_as(&before.query)
                 {
                     *end = index + 1;
                     continue;
@@ -177,10 +167,10 @@ impl Session<'_> {
             }
             // Read after all facts, once for all checks (D19).
             let now = self.authority.clock.now();
-            let mut verdicts = Vec::with_capacity(queries.len());
+            let mut decided = Vec::with_capacity(requests.len());
             let mut subjects = all.iter();
             let mut current = subjects.next();
-            for (index, query) in queries.iter().enumerate() {
+            for (index, request) in requests.iter().enumerate() {
                 if current.is_some_and(|(_, end)| *end <= index) {
                     current = subjects.next();
                 }
@@ -188,9 +178,12 @@ impl Session<'_> {
                     return Err(StoreError::Unavailable.into());
                 };
                 let facts = loaded.facts(&view, now);
-                self.authority.touch(facts);
-                let verdict = decision::decide(query, facts);
-                verdicts.push(verdict.map_err(|error| AuthorityError::AudienceOf(index, error))?);
+                self.authority.touch(&request.query, facts);
+                let verdict = decision::decide(&request.query, facts)
+                    .map_err(|error| AuthorityError::AudienceOf(index, error))?;
+                let is_proven =
+                    request.client.is_some() && decision::is_client_proven(&request.query, facts);
+                decided.push((verdict, is_proven));
                 if index % YIELD_EVERY == YIELD_EVERY - 1 {
                     // A large batch yields to other tasks. Its facts and time are fixed already.
                     tokio::task::yield_now().await;
@@ -199,10 +192,10 @@ impl Session<'_> {
             let decided_since = |mark| {
                 let (mut from, mut last) = (0, None);
                 for (loaded, end) in &all {
-                    let own = queries.iter().zip(&verdicts).take(*end).skip(from);
-                    let since = own.filter_map(|(query, verdict)| {
+                    let own = requests.iter().zip(&decided).take(*end).skip(from);
+                    let since = own.filter_map(|(request, (verdict, _))| {
                         let question = decision::decide;
-                        loaded.decided_since(query, &view, (mark, now), verdict, question)
+                        loaded.decided_since(&request.query, &view, (mark, now), verdict, question)
                     });
                     last = since.max().max(last);
                     from = *end;
@@ -211,11 +204,11 @@ impl Session<'_> {
             };
             self.authority.persist_reported(now, decided_since).await?;
             let measures = &self.authority.measures;
-            let decided = requests.iter().zip(&queries).zip(verdicts);
-            let answers = decided.map(|((request, query), verdict)| {
+            let answers = requests.iter().zip(decided).map(|(request, (verdict, is_proven))| {
                 measures.decided(&verdict);
-                self.report(query, &verdict, view.at);
-                Answer::of(request.into(), query, verdict, view.at)
+                self.report(&request.query, &verdict, view.at);
+                let client = is_proven.then(|| ProvenClient::of(&request.query)).flatten();
+                Answer { verdict, revision: view.at, client }
             });
             let answers = answers.collect();
             measures.batches.note(start.elapsed());
@@ -243,13 +236,12 @@ impl Session<'_> {
         let both = |query: &Query, facts: decision::Facts<'_>| {
             Ok((decision::decide(query, facts)?, decision::explain(query, facts)?))
         };
-        let asked = asked.into();
-        let explained = self.evaluate(asked, at_least, |_| (), both).await;
-        let ((verdict, layers), query, revision) = explained.map_err(|error| match error {
+        let explained = self.evaluate(&mut asked.into(), at_least, |_, _| (), both).await;
+        let ((verdict, layers), client, revision) = explained.map_err(|error| match error {
             AuthorityError::Audience(error) => AuthorityError::AudienceToExplain(error),
             other => other,
         })?;
-        Ok((Answer::of(asked, &query, verdict, revision), layers))
+        Ok((Answer { verdict, revision, client }, layers))
     }
 
     /// The scopes for which a check of that scope alone is allowed, sorted by name (D22).
@@ -260,49 +252,47 @@ impl Session<'_> {
         &self,
         asked: impl Into<Asked<'q>>,
     ) -> Result<(Vec<(Scope, Reach)>, Revision), AuthorityError> {
+        let mut asked = asked.into();
         let evaluated =
-            self.evaluate(asked.into(), Revision::ZERO, |_| (), decision::effective).await;
+            self.evaluate(&mut asked, Revision::ZERO, |_, _| (), decision::effective).await;
         evaluated.map(|(scopes, _, revision)| (scopes, revision))
     }
 
-    /// Evaluates `question` on the facts of one published revision. `touch` gets the facts first. Returns
-    /// the query, too: a client completes it.
-    pub(super) async fn evaluate<'q, T: PartialEq>(
+    /// Evaluates `question` on the facts of one published revision. `touch` gets the query and the facts
+    /// first. A client completes the query, and is returned if what it presented is good for the call.
+    pub(super) async fn evaluate<T: PartialEq>(
         &self,
-        asked: Asked<'q>,
+        asked: &mut Asked<'_>,
         at_least: Revision,
-        touch: impl Fn(decision::Facts<'_>),
+        touch: impl Fn(&Query, decision::Facts<'_>),
         question: impl Fn(&Query, decision::Facts<'_>) -> Result<T, AudienceError>,
-    ) -> Result<(T, Cow<'q, Query>, Revision), AuthorityError> {
+    ) -> Result<(T, Option<ProvenClient>, Revision), AuthorityError> {
         let authority = self.authority;
         authority.wait_for(at_least).await?;
-        let mut wait = KeyWait::default();
+        let mut proof = Proof::new(self.deadline);
         for _ in 0..ATTEMPTS {
             let view = authority.facts.view().await?;
-            let query = match asked.client {
-                None => Cow::Borrowed(asked.query),
+            if let Asked::Client(query, client) = asked {
                 // Boxed, so that the future of a check without a client has none of its state.
-                Some(client) => {
-                    match Box::pin(self.resolve(&view, asked.query, client, &mut wait)).await {
-                        Ok(query) => Cow::Owned(query),
-                        Err(error) => {
-                            authority.wait_and_retry(error).await?;
-                            continue;
-                        }
-                    }
+                if let Err(error) = Box::pin(self.prove(&view, query, client, &mut proof)).await {
+                    authority.wait_and_retry(error).await?;
+                    continue;
                 }
-            };
-            match authority.load_facts(&view, &query).await {
+            }
+            let (query, has_client) = (asked.query(), matches!(asked, Asked::Client(..)));
+            match authority.load_facts(&view, query).await {
                 Ok(loaded) => {
                     // Read after the facts (D19).
                     let now = authority.clock.now();
                     let facts = loaded.facts(&view, now);
-                    touch(facts);
-                    let answer = question(&query, facts)?;
+                    touch(query, facts);
+                    let answer = question(query, facts)?;
+                    let is_proven = has_client && decision::is_client_proven(query, facts);
                     let decided_since =
-                        |mark| loaded.decided_since(&query, &view, (mark, now), &answer, &question);
+                        |mark| loaded.decided_since(query, &view, (mark, now), &answer, &question);
                     authority.persist_reported(now, decided_since).await?;
-                    return Ok((answer, query, view.at));
+                    let client = is_proven.then(|| ProvenClient::of(query)).flatten();
+                    return Ok((answer, client, view.at));
                 }
                 Err(error) => authority.wait_and_retry(error).await?,
             }
@@ -314,8 +304,14 @@ impl Session<'_> {
 impl Authority {
     /// Records a use of the credential. Explanations and lists record none: an operator who inspects
     /// a credential must not make it look used.
-    pub(super) fn touch(&self, facts: decision::Facts<'_>) {
-        if let Some(credential) = facts.credential {
+    ///
+    /// A check with a token that was rejected records none either: anybody can send such a token with the
+    /// ids of any credential.
+    pub(super) fn touch(&self, query: &Query, facts: decision::Facts<'_>) {
+        let is_rejected = matches!(query.token, Some(PresentedToken::Rejected(_)));
+        if let Some(credential) = facts.credential
+            && !is_rejected
+        {
             self.last_used.touch(credential.created_at, facts.now);
         }
     }

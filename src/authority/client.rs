@@ -6,15 +6,11 @@
 //! Not here: how a credential is read from a header; see [`crate::policy::client_credential`]. The
 //! verification of access tokens is in [`super::token_verifier`].
 
-use std::borrow::Cow;
-use std::collections::HashMap;
-use std::sync::Arc;
-
 use super::fact_cache::{ReadError, Snapshot};
 use super::reader::Reader;
 use super::secrets::{FoundSecret, SecretOf, find_secret};
 use super::session::Session;
-pub(super) use super::token_verifier::KeyWait;
+pub(super) use super::token_verifier::{Proof, VerifyResult};
 use crate::policy::catalog::issuer::PartySource;
 use crate::policy::cause::{Cause, DenialCause};
 use crate::policy::client_credential::ClientCredential;
@@ -23,74 +19,64 @@ use crate::policy::reason::Reason;
 use crate::policy::secret::SecretText;
 use crate::policy::token::{PresentedToken, VerifiedToken};
 
-/// The result of the verification of a token.
-pub(super) type VerifyResult = Result<Arc<VerifiedToken>, Cause>;
-
 /// What a token that a caller may not see is denied with: the same as a forged one (T6).
 const FORGED: Cause =
     Cause { reason: Reason::TokenInvalid, fault: Some(DenialCause::SignatureWrong) };
 
 impl Session<'_> {
-    /// The query of a client, completed by what the client presents.
+    /// Completes the query of a client by what the client presents.
     ///
     /// # Errors
     /// A fact cannot be read at the snapshot's revision. Nothing that a client presents is an error (T3).
-    pub(super) async fn resolve(
+    pub(super) async fn prove(
         &self,
         view: &Snapshot,
-        query: &Query,
+        query: &mut Query,
         client: &Client,
-        wait: &mut KeyWait,
-    ) -> Result<Query, ReadError> {
+        proof: &mut Proof,
+    ) -> Result<(), ReadError> {
         let verified = match &client.presented {
             ClientCredential::BearerToken(text) => {
-                Some(self.authority.verify_token(view, text, wait).await?)
+                Some(self.authority.verify_token(view, text, proof).await?)
             }
             _ => None,
         };
         self.complete(view, query, client, verified).await
     }
 
-    /// The queries of a batch. Each distinct token is verified once.
+    /// Completes the queries of a batch. Each distinct token is verified once.
     ///
     /// # Errors
     /// As for one query.
-    pub(super) async fn resolve_all<'r>(
+    pub(super) async fn prove_all(
         &self,
         view: &Snapshot,
-        requests: &'r [Request],
-        wait: &mut KeyWait,
-    ) -> Result<Vec<Cow<'r, Query>>, ReadError> {
-        let mut verified: HashMap<&str, VerifyResult> = HashMap::new();
-        let mut queries = Vec::with_capacity(requests.len());
+        requests: &mut [Request],
+        proof: &mut Proof,
+    ) -> Result<(), ReadError> {
+        let texts =
+            requests.iter().filter_map(|request| match &request.client.as_ref()?.presented {
+                ClientCredential::BearerToken(text) => Some(&**text),
+                _ => None,
+            });
+        let verified = self.authority.verify_tokens(view, texts, proof).await?;
+        let mut verified = verified.into_iter();
         for Request { query, client } in requests {
-            let Some(client) = client else {
-                queries.push(Cow::Borrowed(query));
-                continue;
-            };
-            let mut token = None;
-            if let ClientCredential::BearerToken(text) = &client.presented {
-                token = verified.get(&**text).cloned();
-                if token.is_none() {
-                    // A verification takes longer than the rest of a check: other tasks come between.
-                    tokio::task::yield_now().await;
-                    let result = self.authority.verify_token(view, text, wait).await?;
-                    verified.insert(text, result.clone());
-                    token = Some(result);
-                }
-            }
-            queries.push(Cow::Owned(self.complete(view, query, client, token).await?));
+            let Some(client) = client else { continue };
+            let is_token = matches!(client.presented, ClientCredential::BearerToken(_));
+            let token = if is_token { verified.next() } else { None };
+            self.complete(view, query, client, token).await?;
         }
-        Ok(queries)
+        Ok(())
     }
 
     async fn complete(
         &self,
         view: &Snapshot,
-        query: &Query,
+        query: &mut Query,
         client: &Client,
         verified: Option<VerifyResult>,
-    ) -> Result<Query, ReadError> {
+    ) -> Result<(), ReadError> {
         let by_token = |verified: VerifyResult| {
             let token = verified?;
             let subject = self.by_token(client, &token)?;
@@ -101,18 +87,23 @@ impl Session<'_> {
                 (self.by_secret(view, client, name.as_deref(), secret).await?, None)
             }
             (_, Some(verified)) => {
-                by_token(verified).unwrap_or_else(|cause| Self::rejected(client, cause))
+                by_token(verified).unwrap_or_else(|cause| self.rejected(client, cause))
             }
-            (ClientCredential::Unusable(cause), None) => Self::rejected(client, *cause),
+            (ClientCredential::Unusable(cause), None) => self.rejected(client, *cause),
             (ClientCredential::BearerToken(_), None) => {
-                Self::rejected(client, Reason::TokenUnverifiable.into())
+                self.rejected(client, Reason::TokenUnverifiable.into())
             }
         };
-        Ok(Query { subject, token, ..query.clone() })
+        (query.subject, query.token) = (subject, token);
+        Ok(())
     }
 
-    /// A query of a client whose credential is no good. Without ids in the request, no credential is known (T5).
-    fn rejected(client: &Client, cause: Cause) -> (Subject, Option<PresentedToken>) {
+    /// A query of a client whose credential is no good. Without ids in the request, no credential is known
+    /// (T5).
+    fn rejected(&self, client: &Client, cause: Cause) -> (Subject, Option<PresentedToken>) {
+        // A caller that is bound to other companies learns nothing of the companies of an issuer (T6).
+        let is_secret = cause.fault == Some(DenialCause::CompanyNotAllowed);
+        let cause = if is_secret && !self.caller.reaches_all() { FORGED } else { cause };
         match (&client.company, &client.credential) {
             (Some(company), Some(credential)) if cause.reason.is_of_token() => {
                 let (company, credential) = (company.clone(), credential.clone());

@@ -79,7 +79,7 @@ impl Session<'_> {
         token: &str,
         audience: Option<&Name>,
     ) -> Result<Introspection, AuthorityError> {
-        let query = Query {
+        let mut query = Query {
             subject: Subject::Unproven(Reason::TokenRequired.into()),
             needs: Requirement::Scopes(vec![]),
             audience: None,
@@ -89,9 +89,10 @@ impl Session<'_> {
         };
         let presented = ClientCredential::bearer_token(token.to_owned());
         let client = Client { presented, company: None, credential: None };
-        let asked = Asked { query: &query, client: Some(&client) };
+        let mut asked = Asked::Client(&mut query, &client);
         let question = |query: &Query, facts: Facts<'_>| Ok(described(who, query, audience, facts));
-        let (described, ..) = self.evaluate(asked, Revision::ZERO, |_| (), question).await?;
+        let (described, ..) =
+            self.evaluate(&mut asked, Revision::ZERO, |_, _| (), question).await?;
         Ok(described)
     }
 }

@@ -5,6 +5,8 @@
 
 use std::sync::Arc;
 
+use tokio::time::Instant;
+
 use super::Authority;
 use super::error::AuthorityError;
 use super::request_context::RequestContext;
@@ -23,20 +25,22 @@ pub struct Session<'a> {
     actor: Option<&'a str>,
     /// The request that the call serves, for the logs.
     pub(super) context: Option<&'a Arc<RequestContext>>,
+    /// When the call must be answered, if its caller said so.
+    pub(super) deadline: Option<Instant>,
 }
 
 impl Authority {
     /// A session of this caller.
     #[must_use]
     pub fn session(&self, caller: Caller) -> Session<'_> {
-        Session { authority: self, caller, actor: None, context: None }
+        Session { authority: self, caller, actor: None, context: None, deadline: None }
     }
 
     /// A session of the program itself. The audit log names this actor.
     #[must_use]
     pub fn internal_session<'a>(&'a self, actor: &'a str) -> Session<'a> {
         let (caller, actor) = (Caller::Internal, Some(actor));
-        Session { authority: self, caller, actor, context: None }
+        Session { authority: self, caller, actor, context: None, deadline: None }
     }
 }
 
@@ -45,6 +49,12 @@ impl<'a> Session<'a> {
     #[must_use]
     pub fn of_request(self, context: Option<&'a Arc<RequestContext>>) -> Self {
         Self { context, ..self }
+    }
+
+    /// The same session, for a call that must be answered by this time.
+    #[must_use]
+    pub fn until(self, deadline: Option<Instant>) -> Self {
+        Self { deadline, ..self }
     }
 
     /// The caller.

@@ -432,3 +432,46 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
         Err(error) => std::panic::resume_unwind(error.into_panic()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Store;
+
+    #[tokio::test]
+    async fn t28_a_key_is_published_a_day_before_it_signs_and_verifies_a_day_after() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let store = Arc::new(Store::open(dir.path()).expect("opened"));
+        let own_issuer = OwnIssuer::new("https://id.example.org", dir.path().join("keys"));
+        let authority = Authority::new(store, 1_000).expect("readable");
+        let authority = authority.with_own_issuer(Some(own_issuer));
+        let states = async || {
+            let keys = authority.internal_session("test").signing_keys().await.expect("read");
+            keys.resource.iter().map(|key| key.state).collect::<Vec<_>>()
+        };
+        const DAY: u64 = 24 * 60 * 60;
+        let every = Some(Duration::from_secs(90 * DAY));
+        let start = authority.clock.now();
+        let keep = async |every, days: u64| {
+            let now = start + SignedDuration::from_secs((days * DAY + 1).cast_signed());
+            authority.keep_signing_keys(every, now).await.expect("kept");
+            states().await
+        };
+        use KeyState::{Current, Next};
+        assert_eq!(keep(every, 1_000).await, [], "the first key is made at the start");
+        authority.prepare_signing_keys().await.expect("a key");
+        authority.prepare_signing_keys().await.expect("the same key");
+        assert_eq!(keep(every, 88).await, [Current]);
+        assert_eq!(keep(None, 10_000).await, [Current], "never");
+        assert_eq!(keep(every, 89).await, [Current, Next]);
+        assert_eq!(keep(every, 0).await, [Current, Next]);
+        // The times of the states are those of the clock, at which nothing but a moment has passed.
+        assert_eq!(keep(every, 90).await, [KeyState::Previous, Current]);
+        assert_eq!(keep(every, 0).await, [KeyState::Previous, Current]);
+        let first = authority.internal_session("test").signing_keys().await.expect("read");
+        let file = authority.issuer().expect("own").files.path(&first.resource[0].id);
+        assert!(file.exists());
+        assert_eq!(keep(every, 1).await, [Current]);
+        assert!(!file.exists(), "all of its tokens have expired");
+    }
+}

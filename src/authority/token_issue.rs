@@ -20,7 +20,7 @@ use super::client_proof::{ProvenActor, ProvenSecret};
 use super::error::AuthorityError;
 use super::reader::Reader;
 use super::session::Session;
-use super::token_verifier::KeyWait;
+use super::token_verifier::Proof;
 use crate::policy::catalog::{Audience, AudienceError, MAX_TOKEN_TTL};
 use crate::policy::cause::Cause;
 use crate::policy::credential::GrantContext;
@@ -249,11 +249,11 @@ impl Session<'_> {
             user: request.grant.user().cloned(),
             owner: None,
         };
-        let touch = |facts: Facts<'_>| authority.touch(facts);
+        let touch = |query: &Query, facts: Facts<'_>| authority.touch(query, facts);
         let question =
             |query: &Query, facts: Facts<'_>| Ok(draft(request, &applicant, query, facts));
         let (drafted, _, revision) =
-            self.evaluate((&query).into(), keys.revision, touch, question).await?;
+            self.evaluate(&mut (&query).into(), keys.revision, touch, question).await?;
         match drafted {
             Ok(draft) => self.sign(&key, issuer, request, &applicant, draft, revision),
             Err(refusal) => Ok(Err(refusal)),
@@ -286,10 +286,10 @@ impl Session<'_> {
         &self,
         text: &str,
     ) -> Result<Result<Arc<VerifiedToken>, Cause>, AuthorityError> {
-        let mut wait = KeyWait::default();
+        let mut proof = Proof::new(self.deadline);
         for _ in 0..ATTEMPTS {
             let view = self.authority.facts.view().await?;
-            match self.authority.verify_token(&view, text, &mut wait).await {
+            match self.authority.verify_token(&view, text, &mut proof).await {
                 Ok(verified) => return Ok(verified),
                 Err(error) => self.authority.wait_and_retry(error).await?,
             }

@@ -14,16 +14,16 @@ pub(super) async fn check(
     session: Session<'_>,
     request: CheckRequest,
 ) -> Result<CheckResponse, Status> {
-    let (request, at_least) = parse::check(request, &|aud| session.audience_by_aud(aud))?;
-    Ok(render::check(session.check(&request, at_least).await?))
+    let (mut request, at_least) = parse::check(request, &|aud| session.audience_by_aud(aud))?;
+    Ok(render::check(session.check(&mut request, at_least).await?))
 }
 
 pub(super) async fn batch_check(
     session: Session<'_>,
     request: BatchCheckRequest,
 ) -> Result<BatchCheckResponse, Status> {
-    let (requests, at_least) = parse::batch(request, &|aud| session.audience_by_aud(aud))?;
-    let (answers, revision) = session.batch_check(&requests, at_least).await?;
+    let (mut requests, at_least) = parse::batch(request, &|aud| session.audience_by_aud(aud))?;
+    let (answers, revision) = session.batch_check(&mut requests, at_least).await?;
     let results = answers.into_iter().map(render::check).collect();
     Ok(BatchCheckResponse { results, revision: revision.0 })
 }
@@ -32,8 +32,8 @@ pub(super) async fn explain_check(
     session: Session<'_>,
     request: ExplainCheckRequest,
 ) -> Result<ExplainCheckResponse, Status> {
-    let (request, at_least) = parse::explain(request, &|aud| session.audience_by_aud(aud))?;
-    let (answer, scopes) = session.explain(&request, at_least).await?;
+    let (mut request, at_least) = parse::explain(request, &|aud| session.audience_by_aud(aud))?;
+    let (answer, scopes) = session.explain(&mut request, at_least).await?;
     let scopes = scopes.into_iter().map(render::explanation).collect();
     Ok(ExplainCheckResponse { decision: Some(render::check(answer)), scopes })
 }
@@ -42,8 +42,8 @@ pub(super) async fn list_effective_scopes(
     session: Session<'_>,
     request: ListEffectiveScopesRequest,
 ) -> Result<ListEffectiveScopesResponse, Status> {
-    let request = parse::effective(request, &|aud| session.audience_by_aud(aud))?;
-    let (scopes, revision) = session.effective_scopes(&request).await?;
+    let mut request = parse::effective(request, &|aud| session.audience_by_aud(aud))?;
+    let (scopes, revision) = session.effective_scopes(&mut request).await?;
     let scopes = scopes.into_iter().map(render::effective).collect();
     Ok(ListEffectiveScopesResponse { scopes, revision: revision.0 })
 }

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use tokio::time::Instant;
 use tonic::Status;
 
 use super::unary::{count_and_decode, write};
@@ -35,11 +36,12 @@ pub async fn check(
     api: &Api,
     caller: Caller,
     Observed { context, trace }: Observed<'_>,
+    deadline: Option<Instant>,
     message: Bytes,
 ) -> Result<Bytes, Status> {
     let request: CheckRequest = count_and_decode(message)?;
     let traced = trace.map(|trace| (trace, TracedRequest::of(&request)));
-    let session = api.authorize(caller, &request)?.of_request(context);
+    let session = api.authorize(caller, &request)?.of_request(context).until(deadline);
     let response = authorization::check(session, request).await?;
     if let Some((trace, traced)) = traced {
         trace.record_decision(traced, &response);
@@ -55,10 +57,11 @@ pub async fn batch_check(
     api: &Api,
     caller: Caller,
     Observed { context, trace }: Observed<'_>,
+    deadline: Option<Instant>,
     message: Bytes,
 ) -> Result<Bytes, Status> {
     let request: BatchCheckRequest = count_and_decode(message)?;
-    let session = api.authorize(caller, &request)?.of_request(context);
+    let session = api.authorize(caller, &request)?.of_request(context).until(deadline);
     let response = authorization::batch_check(session, request).await?;
     if let Some(trace) = trace {
         trace.record_batch(&response);
@@ -77,11 +80,12 @@ macro_rules! methods {
             api: &Api,
             operation: &'static Operation,
             caller: Caller,
+            deadline: Option<Instant>,
             message: Bytes,
         ) -> Result<Bytes, Status> {
             $(if is_method_of::<$request>(operation) {
                 let request: $request = count_and_decode(message)?;
-                let session = api.authorize(caller, &request)?;
+                let session = api.authorize(caller, &request)?.until(deadline);
                 return Ok(write(&$service::$handler(session, request).await?));
             })*
             Err(status::unknown_method())

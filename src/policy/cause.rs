@@ -59,15 +59,15 @@ faults! {
     /// The token's user is not the request's.
     OtherUser, TokenInvalid, "OTHER_USER",
         Some("The access token was issued for another user than the call names. Request a token for this user."),
-        "`token.user_id` is another user than `user_id`.";
+        "`token.user_id` is another user than `user_id`. Of a verified token, it is the user that the issuer's `user` names.";
     /// The token ends before it was issued.
     EndsBeforeIssue, TokenInvalid, "ENDS_BEFORE_ISSUE",
         Some("The access token ends before the time at which it was issued. Request a new one."),
-        "`token.expires_at` is before `token.issued_at`.";
+        "`token.expires_at` is before `token.issued_at`. Of a verified token, these are the claims `exp` and `iat`.";
     /// The token was issued later than now, and than the audience's `clock_skew` lets it be.
     IssuedAhead, TokenInvalid, "ISSUED_AHEAD",
         Some("The access token was issued in the future. Request a new one; if that does not help, ask the API's operator to check its clock."),
-        "`token.issued_at` is ahead of the time now by more than the audience's `clock_skew`.";
+        "`token.issued_at` is ahead of the time now by more than the audience's `clock_skew`. Of a verified token, it is the claim `iat`, and the `clock_skew` is the issuer's.";
     /// The token is not valid yet, and will not be within its issuer's `clock_skew`.
     NotYetValid, TokenInvalid, "NOT_YET_VALID",
         Some("The access token is not valid yet. Try again later; if that does not help, ask the API's operator to check its clock."),
@@ -151,23 +151,23 @@ faults! {
     /// The token has expired.
     Ended, TokenExpired, "ENDED",
         None,
-        "`token.expires_at` has passed.";
+        "`token.expires_at` has passed. Of a verified token, it is the claim `exp`.";
     /// The token is older than the audience's `max_token_age`.
     TooOld, TokenExpired, "TOO_OLD",
         Some("The access token is older than this API allows. Request a new one."),
-        "`token.issued_at` is as long ago as the audience's `max_token_age`, or longer.";
+        "`token.issued_at` is as long ago as the audience's `max_token_age`, or longer. Of a verified token, it is the claim `iat`.";
     /// The audience has a `max_token_age`, and the token does not say how old it is.
     IssueTimeMissing, TokenExpired, "ISSUE_TIME_MISSING",
         Some("The access token's issue time is missing, and this API limits the age of tokens. Request a new one, or have the API pass the token's issue time."),
-        "`token.issued_at` is missing, and the audience has a `max_token_age`: pass the time at which the token was issued.";
+        "`token.issued_at` is missing, and the audience has a `max_token_age`: pass the time at which the token was issued. Of a verified token, it is the claim `iat`.";
     /// The token was issued for another audience.
     OtherAudience, TokenAudienceMismatch, "OTHER_AUDIENCE",
         None,
-        "`token.audience` is neither the name of the call's audience nor one of its `aud`.";
+        "`token.audience` is neither the name of the call's audience nor one of its `aud`. Of a verified token, it is the claim `aud`, and the issuer's `audiences` may say what its values stand for.";
     /// The token does not name an audience.
     AudienceMissing, TokenAudienceMismatch, "AUDIENCE_MISSING",
         Some("The access token does not say which API it was issued for. Request one for this API, or have the API pass the token's audience."),
-        "`token.audience` is missing, and the catalog declares audiences: pass what the token was minted for.";
+        "`token.audience` is missing, and the catalog declares audiences: pass what the token was minted for. Of a verified token, it is the claim `aud`.";
     /// The token names an audience, and the catalog declares none.
     AudienceUndeclared, TokenAudienceMismatch, "AUDIENCE_UNDECLARED",
         None,

@@ -198,8 +198,22 @@ pub fn admits_client(query: &Query, facts: Facts<'_>) -> Result<Result<(), Cause
     Ok(evaluator.admits(Layer::Company).and_then(|()| evaluator.admits(Layer::Credential)))
 }
 
-/// When a fact of the decision expires. Only then can time alone change the answer, and only to a
-/// stricter one.
+/// Whether what a client presented is good for the call: it names a credential, and its token, if it has
+/// one, is good for the audience, the user and the time.
+#[must_use]
+pub fn is_client_proven(query: &Query, facts: Facts<'_>) -> bool {
+    match (&query.subject, &query.token) {
+        (Subject::Unproven(_), _) | (_, Some(PresentedToken::Rejected(_))) => false,
+        (Subject::Known { .. }, None) => true,
+        (Subject::Known { .. }, Some(PresentedToken::Stated(_) | PresentedToken::Verified(_))) => {
+            matches!(requirements(query, facts.catalog), Ok(Some((_, resolved_audience)))
+                if Evaluator::new(query, facts, resolved_audience).token_fault.is_none())
+        }
+    }
+}
+
+/// When a fact of the decision expires. From then on, time alone can make the answer stricter. Nothing
+/// else can, because a token that begins to be valid only removes a denial.
 pub fn ends<'a>(query: &'a Query, facts: Facts<'a>) -> impl Iterator<Item = Timestamp> + 'a {
     let credential = facts.credential.into_iter().flat_map(Credential::ends);
     credential
@@ -278,12 +292,10 @@ impl<'a> Evaluator<'a> {
         }
         if let Some(token) = query.token_facts() {
             let fault = token.fault(resolved_audience, query.user.as_ref(), facts.now);
-            let ended = match &query.token {
-                Some(PresentedToken::Verified(token)) => token.ended(query.on_behalf_of(), facts),
-                _ => None,
-            };
             // What a token contradicts comes before its times and its audience.
             let ambiguous = facts.ambiguous_subject.then_some(DenialCause::AmbiguousSubject);
+            let verified = query.verified_token();
+            let ended = verified.and_then(|token| token.ended(query.on_behalf_of(), facts));
             token_fault = ended.or(ambiguous).or(fault).map(Cause::from);
             if token_fault.is_none() && facts.credential.is_some() {
                 let known: Vec<_> =

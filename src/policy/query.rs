@@ -122,24 +122,38 @@ impl From<Query> for Request {
     }
 }
 
-/// A borrowed [`Request`].
-#[derive(Clone, Copy, Debug)]
-pub struct Asked<'a> {
-    /// The query.
-    pub query: &'a Query,
-    /// The client, if it proves itself who it is.
-    pub client: Option<&'a Client>,
+/// A borrowed request. A client completes the query in place.
+#[derive(Debug)]
+pub enum Asked<'a> {
+    /// The query is complete.
+    Query(&'a Query),
+    /// A client completes it.
+    Client(&'a mut Query, &'a Client),
+}
+
+impl Asked<'_> {
+    /// The query, as far as it is complete.
+    #[must_use]
+    pub fn query(&self) -> &Query {
+        match self {
+            Self::Query(query) => query,
+            Self::Client(query, _) => query,
+        }
+    }
 }
 
 impl<'a> From<&'a Query> for Asked<'a> {
     fn from(query: &'a Query) -> Self {
-        Self { query, client: None }
+        Self::Query(query)
     }
 }
 
-impl<'a> From<&'a Request> for Asked<'a> {
-    fn from(request: &'a Request) -> Self {
-        Self { query: &request.query, client: request.client.as_ref() }
+impl<'a> From<&'a mut Request> for Asked<'a> {
+    fn from(request: &'a mut Request) -> Self {
+        match &request.client {
+            None => Self::Query(&request.query),
+            Some(client) => Self::Client(&mut request.query, client),
+        }
     }
 }
 

@@ -12,6 +12,7 @@ use std::time::Duration;
 use http::{HeaderMap, Request, Response};
 use hyper::body::{Body, Incoming};
 use tokio::runtime::Handle;
+use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::Status;
 use tonic::service::Routes;
@@ -227,8 +228,10 @@ pub(crate) fn handle(
             DispatchedCall::Check(deadline, caller, body) => {
                 let key = caller.key();
                 let account = || service.caller_limits.account(key);
-                let check =
-                    async |message| methods::check(&service.api, caller, NONE, message).await;
+                let until = deadline.map(|time| Instant::now() + time);
+                let check = async |message| {
+                    methods::check(&service.api, caller, NONE, until, message).await
+                };
                 let body = BodyTimeout::new(body, service.request_timeout);
                 let bounds = service.bounds(deadline, Urgency::Read);
                 interruptible.answer(unary::unary(bounds, body, account, check)).await
@@ -302,14 +305,16 @@ async fn run(
     let key = caller.key();
     let limits = Arc::clone(&service.caller_limits);
     let mut bounds = service.bounds(deadline, urgency);
+    let until = deadline.map(|time| Instant::now() + time);
     if access::is_method_of::<CheckRequest>(operation) {
         let body = BodyTimeout::new(request.into_body(), service.request_timeout);
-        let check = async |message| methods::check(api, caller, observed, message).await;
+        let check = async |message| methods::check(api, caller, observed, until, message).await;
         return unary::unary(bounds, body, || limits.account(key), check).await;
     }
     if access::is_method_of::<BatchCheckRequest>(operation) {
         let body = BodyTimeout::new(request.into_body(), service.request_timeout);
-        let check = async |message| methods::batch_check(api, caller, observed, message).await;
+        let check =
+            async |message| methods::batch_check(api, caller, observed, until, message).await;
         return unary::unary(bounds, body, || limits.account(key), check).await;
     }
     unary::keep_own(request.headers_mut());
@@ -330,7 +335,7 @@ async fn run(
         let method = async |message| {
             let permit = limits.acquire_list(key, operation).await;
             let _permit = permit.map_err(status::too_many_lists)?;
-            methods::other(&api, operation, caller, message).await
+            methods::other(&api, operation, caller, until, message).await
         };
         unary::unary(bounds, body, || limits.account(key), method).await
     };

@@ -16,13 +16,13 @@ use crate::proto;
 /// A field is malformed.
 pub(crate) fn query_from_proto(check: proto::CheckRequest) -> Result<Query, InvalidRequest> {
     // A command has the catalog's `aud` strings only as a part of its own facts.
+    let field = if check.authorization.is_some() { "authorization" } else { "bearer_token" };
     let (request, _) = parse::check(check, &|_| None)?;
     match request.client {
         None => Ok(request.query),
-        Some(_) => Err(malformed(
-            "bearer_token",
-            "is verified by a server; here, give the facts of the token",
-        )),
+        Some(_) => {
+            Err(malformed(field, "is verified by a server; here, give the facts of the token"))
+        }
     }
 }
 

@@ -181,7 +181,9 @@ async fn token_decides_for_whom_it_was_issued() {
         credential_id: "hr".to_owned(),
         ..check("a.b.c")
     };
-    assert_eq!(ask_only(&client, unknown).await, Reason::CompanyUnknown);
+    let answer = ask(&client, unknown).await;
+    assert_eq!(answer.reason(), Reason::CompanyUnknown);
+    assert_eq!((&*answer.company_id, &*answer.credential_id), ("", ""), "it proved nothing");
     let half = CheckRequest { company_id: "none".to_owned(), ..check("a.b.c") };
     assert_eq!(ask_only(&client, half).await, Reason::TokenInvalid);
 }
@@ -457,4 +459,66 @@ async fn keys_of_a_file_follow_the_file() {
     write(&file, key_set([&next]));
     assert_eq!(changed(&client, &old, Reason::Allowed).await, Reason::TokenInvalid);
     assert_eq!(reason(&client, &new).await, Reason::Allowed);
+}
+
+#[tokio::test]
+async fn rejected_token_does_not_make_a_credential_look_used() {
+    let (dir, signer) = (tempfile::tempdir().expect("a directory"), Signer::new("ES256", "k1"));
+    let (_server, client) = served(&dir, &catalog(&inline(&[&signer])), &[]).await;
+    let last_seen = async || client.credential("acme", "hr").await.expect("found").last_seen_time;
+    let request = CheckRequest {
+        company_id: "acme".to_owned(),
+        credential_id: "hr".to_owned(),
+        ..check("a.b.c")
+    };
+    assert_eq!(ask(&client, request).await.reason(), Reason::TokenInvalid);
+    assert_eq!(last_seen().await, None);
+    assert_eq!(reason(&client, &signer.token(&claims())).await, Reason::Allowed);
+    assert!(last_seen().await.is_some());
+}
+
+#[tokio::test]
+async fn token_of_a_silent_issuer_is_a_denial_of_its_own_item_within_the_deadline() {
+    let (dir, signer) = (tempfile::tempdir().expect("a directory"), Signer::new("ES256", "k1"));
+    let (silent, other) = (KeyServer::start(), KeyServer::start());
+    let old = Signer::other("ES256", "");
+    other.set(Some(("200 OK", key_set([&old]))));
+    // The other issuer's keys are fetched for unknown keys alone.
+    let lines = format!("    jwks_url: {}\n    refetch_after: 1s\n    refresh: 24h\n", silent.url);
+    let yaml = catalog(&lines);
+    let second = yaml.split("issuers:\n").nth(1).expect("an entry");
+    let second =
+        second.replace(ISSUER, "https://second.example.org/").replace(&silent.url, &other.url);
+    let (_server, client) = served(&dir, &format!("{yaml}{second}"), &[]).await;
+    let token = signer.token(&claims());
+    let of_second = |signer: &Signer| {
+        check(&signer.token(&with(json!({ "iss": "https://second.example.org/" }))))
+    };
+    // A call with a deadline is answered, and the time for that is left.
+    let with_deadline = async |checks: Vec<CheckRequest>| {
+        let mut request = tonic::Request::new(BatchCheckRequest { checks });
+        request.set_timeout(std::time::Duration::from_millis(400));
+        let answer = client.authorization.clone().batch_check(request).await.expect("an answer");
+        answer.into_inner().results.iter().map(CheckResponse::reason).collect::<Vec<_>>()
+    };
+    loop {
+        let reasons = with_deadline(vec![check(&token), of_second(&old)]).await;
+        assert_eq!(reasons[0], Reason::TokenUnverifiable);
+        if reasons[1] == Reason::Allowed {
+            break;
+        }
+    }
+    // The keys of both issuers are waited for at the same time. A token without `kid` is found in a newer
+    // set, too.
+    let next = Signer::new("ES256", "");
+    other.set(Some(("200 OK", key_set([&next]))));
+    loop {
+        let reasons = with_deadline(vec![check(&token), of_second(&next)]).await;
+        assert_eq!(reasons[0], Reason::TokenUnverifiable);
+        if reasons[1] == Reason::Allowed {
+            break;
+        }
+        assert_eq!(reasons[1], Reason::TokenInvalid, "it is too early for a fetch");
+    }
+    assert_eq!(with_deadline(vec![of_second(&old)]).await, [Reason::TokenInvalid]);
 }

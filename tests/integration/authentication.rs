@@ -252,8 +252,16 @@ async fn every_call_is_open_only_to_its_roles() {
                 for company in ["acme", "other", "nowhere", ""] {
                     let answer = self::call(&wire, &call.path, call.naming(company)).await;
                     let path = &call.path;
-                    // A secret alone is looked up, and one of another company is as a wrong one.
-                    let is_by_secret = path.ends_with("/VerifySecret") && company.is_empty();
+                    // A client that proves itself is looked up, and one of another company is as a wrong one.
+                    let has_client = [
+                        "VerifySecret",
+                        "Check",
+                        "BatchCheck",
+                        "ExplainCheck",
+                        "ListEffectiveScopes",
+                    ];
+                    let method = path.rsplit('/').next().expect("a method");
+                    let is_by_secret = has_client.contains(&method) && company.is_empty();
                     // This names none.
                     let names_none = path.ends_with("/WhoAmI");
                     let is_own = company == "acme" && !concerns_all || is_by_secret || names_none;

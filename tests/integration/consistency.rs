@@ -402,9 +402,10 @@ impl World {
                 (vec![answer.verdict], answer.revision)
             }
             _ => {
-                let requests: Vec<Request> = asked.iter().map(|one| query(*one).into()).collect();
+                let mut requests: Vec<Request> =
+                    asked.iter().map(|one| query(*one).into()).collect();
                 let session = core.internal_session("test");
-                let answers = session.batch_check(&requests, Revision::ZERO).await;
+                let answers = session.batch_check(&mut requests, Revision::ZERO).await;
                 let (answers, revision) = answers.expect("answers");
                 (answers.into_iter().map(|answer| answer.verdict).collect(), revision)
             }

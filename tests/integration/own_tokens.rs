@@ -113,7 +113,8 @@ impl World {
     }
 
     async fn with_cache(dir: &Path, cache_entries: u64) -> Self {
-        let (authority, store) = open(dir, cache_entries);
+        let store = Arc::new(Store::open(dir).expect("opened"));
+        let authority = authority(&store, dir, cache_entries);
         authority.prepare_signing_keys().await.expect("a key");
         let session = authority.internal_session("test");
         session.apply_catalog(CATALOG, &plain()).await.expect("applied");
@@ -123,7 +124,11 @@ impl World {
 
     /// The same directory, opened again with the same secret.
     fn reopened(dir: &Path, secret: &SecretText) -> Self {
-        let (authority, store) = open(dir, 1_000);
+        Self::of(Arc::new(Store::open(dir).expect("opened")), dir, secret)
+    }
+
+    fn of(store: Arc<Store>, dir: &Path, secret: &SecretText) -> Self {
+        let authority = authority(&store, dir, 1_000);
         Self { authority, store, secret: secret.clone() }
     }
 
@@ -192,8 +197,8 @@ impl World {
 
     /// What a check of one scope with this token answers.
     async fn verdict(&self, token: &str, audience: &str, scope: &str) -> Verdict {
-        let request = asking(token, audience, scope);
-        let answer = self.session().check(&request, Revision::ZERO).await.expect("an answer");
+        let mut request = asking(token, audience, scope);
+        let answer = self.session().check(&mut request, Revision::ZERO).await.expect("an answer");
         answer.verdict
     }
 
@@ -233,11 +238,9 @@ impl World {
     }
 }
 
-fn open(dir: &Path, cache_entries: u64) -> (Authority, Arc<Store>) {
-    let store = Arc::new(Store::open(dir).expect("opened"));
-    let authority = Authority::new(Arc::clone(&store), cache_entries).expect("readable");
-    let own_issuer = OwnIssuer::new(ISSUER, dir.join("signing-keys"));
-    (authority.with_own_issuer(Some(own_issuer)), store)
+fn authority(store: &Arc<Store>, dir: &Path, cache_entries: u64) -> Authority {
+    let authority = Authority::new(Arc::clone(store), cache_entries).expect("readable");
+    authority.with_own_issuer(Some(OwnIssuer::new(ISSUER, dir.join("signing-keys"))))
 }
 
 /// The company, its credential and its user; and a secret.
@@ -902,6 +905,27 @@ async fn t28_without_a_file_of_the_current_key_another_one_signs_from_the_next_s
     // Without an issuer, its tokens are those of nobody.
     let world = World { authority: world.authority.with_own_issuer(None), ..world };
     assert_eq!(world.fault(&token).await, Some(DenialCause::IssuerUnknown));
+}
+
+#[tokio::test]
+async fn t27_setting_the_time_back_ends_all_own_tokens() {
+    let dir = dir();
+    let world = World::new(dir.path()).await;
+    let token = world.issue("public", Some(&["read"])).await.text;
+    let ahead = Timestamp::now() + SignedDuration::from_hours(1);
+    world.store.persist_time(ahead).expect("queued").await.expect("durable");
+    let secret = world.close();
+    // The time of the store alone ends what has expired by it.
+    let world = World::reopened(dir.path(), &secret);
+    let late = world.verdict(&token, "public", "read").await;
+    assert!(matches!(late, Verdict::Denied { reason: Reason::TokenExpired, .. }), "{late:?}");
+    let secret = world.close();
+    let mut store = Store::open(dir.path()).expect("opened");
+    let author = scopegate::policy::change::Author::default();
+    assert!(store.accept_clock(Timestamp::now(), author).expect("accepted").is_some());
+    let world = World::of(Arc::new(store), dir.path(), &secret);
+    assert_eq!(world.fault(&token).await, Some(DenialCause::OtherStore));
+    assert!(world.is_allowed(&world.issue("public", Some(&["read"])).await.text).await);
 }
 
 #[tokio::test]

@@ -73,7 +73,7 @@ async fn no_check_is_decided_by_a_key_or_an_issuer_that_was_replaced() {
     let authority = Arc::new(Authority::new(store, 1_000).expect("readable"));
     let signers = [Signer::new("ES256", "a"), Signer::new("ES256", "b")];
     let yamls = STATES.map(|state| catalog(&signers, state));
-    let requests = Arc::new([request(&signers[0]), request(&signers[1])]);
+    let requests = [request(&signers[0]), request(&signers[1])];
     let options = WriteOptions::default();
     let session = authority.internal_session("test");
     session.apply_catalog(&yamls[0], &options).await.expect("applied");
@@ -95,7 +95,7 @@ async fn no_check_is_decided_by_a_key_or_an_issuer_that_was_replaced() {
     let (is_over, settled) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
     let checkers: Vec<_> = (0..4)
         .map(|n| {
-            let (core, requests) = (authority.for_core(), Arc::clone(&requests));
+            let (core, mut requests) = (authority.for_core(), requests.clone());
             let (epoch, is_over, settled) =
                 (Arc::clone(&epoch), Arc::clone(&is_over), Arc::clone(&settled));
             tokio::spawn(async move {
@@ -106,10 +106,13 @@ async fn no_check_is_decided_by_a_key_or_an_issuer_that_was_replaced() {
                     let before = epoch.load(Ordering::SeqCst);
                     let session = core.internal_session("test");
                     let answer = if turn % 3 == 0 {
-                        let batch = session.batch_check(&requests[..], Revision::ZERO).await;
+                        let batch = session.batch_check(&mut requests, Revision::ZERO).await;
                         batch.expect("answers").0.swap_remove(which)
                     } else {
-                        session.check(&requests[which], Revision::ZERO).await.expect("an answer")
+                        session
+                            .check(&mut requests[which], Revision::ZERO)
+                            .await
+                            .expect("an answer")
                     };
                     tokio::task::yield_now().await;
                     if before % 2 == 1 || epoch.load(Ordering::SeqCst) != before {

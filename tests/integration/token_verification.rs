@@ -387,7 +387,11 @@ fn at_most_two_keys_are_tried() {
         let two = keys([a, &rsa, b]);
         assert!(verify(&token(a), &issuer, &two).is_ok());
         assert!(verify(&token(b), &issuer, &two).is_ok());
-        assert_eq!(invalid(verify(&token(c), &issuer, &two)), SignatureWrong);
+        // Without `kid`, a newer set may have the key.
+        match asked {
+            "" => assert_eq!(verify(&token(c), &issuer, &two), Err(VerifyError::UnknownKey)),
+            _ => assert_eq!(invalid(verify(&token(c), &issuer, &two)), SignatureWrong),
+        }
         assert_eq!(invalid(verify(&token(a), &issuer, &keys([a, b, c]))), KeyUnknown);
     }
     // Without `kid`, a set without a key for the algorithm may be too old.

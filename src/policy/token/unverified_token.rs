@@ -47,8 +47,8 @@ impl fmt::Debug for UnverifiedToken {
 /// Why a token could not be verified with a key set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum VerifyError {
-    /// The set has no key with the token's `kid`; without `kid`, no key for its `alg`. A newer set may
-    /// have one. If there is none, the cause is [`DenialCause::KeyUnknown`].
+    /// The set has no key with the token's `kid`; without `kid`, no key that has signed it. A newer set
+    /// may have one. If there is none, the cause is [`DenialCause::KeyUnknown`].
     UnknownKey,
     /// The token is invalid for this cause, and stays so with any newer set that has the key.
     Invalid(DenialCause),
@@ -140,7 +140,11 @@ impl UnverifiedToken {
             .candidates(algorithm, keys)?
             .into_iter()
             .find(|key| key.has_signed(algorithm, &self.signed, &self.signature))
-            .ok_or(DenialCause::SignatureWrong)?;
+            .ok_or_else(|| match self.header.get("kid") {
+                // A newer set may have the key of a token that names none.
+                None => VerifyError::UnknownKey,
+                Some(_) => DenialCause::SignatureWrong.into(),
+            })?;
         Ok(key.thumbprint)
     }
 
