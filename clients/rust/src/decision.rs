@@ -47,7 +47,7 @@ pub enum Reach {
 pub struct Denied {
     /// The first reason that applies, in the order of D15.
     pub reason: Reason,
-    /// The status of an HTTP API: 401, 403 or 404.
+    /// The status of an HTTP API: 401, 403, 404 or 503.
     pub http_status: u16,
     /// The code for an error body, such as `invalid_scope`.
     pub error: String,
@@ -86,6 +86,7 @@ impl Decision {
                 http_status: match answer.http_status {
                     401 => 401,
                     404 => 404,
+                    503 => 503,
                     _ => 403,
                 },
                 error: if answer.error.is_empty() {

@@ -120,7 +120,9 @@ async fn only_a_consistent_allow_is_an_allow() {
 async fn denied_response_stays_denied() {
     let check = Check::scope(&hr_sync(), "users:write");
     let no = CheckResponse { decision: proto::Decision::Denied.into(), ..yes() };
-    for (http_status, answered) in [(200, 403), (0, 403), (500, 403), (401, 401), (404, 404)] {
+    for (http_status, answered) in
+        [(200, 403), (0, 403), (500, 403), (401, 401), (404, 404), (503, 503)]
+    {
         match required(CheckResponse { http_status, ..no.clone() }, &check).await {
             Err(NotAllowed::Denied(denied)) => {
                 assert_eq!(denied.http_status, answered);
