@@ -94,13 +94,21 @@ impl Authority {
             let refetched = if has_looked_again {
                 Refetched::Unchanged
             } else {
-                let fetch = self.issuer_keys.refetched(issuer, &self.key_waiters, wait.deadline());
+                let fetch = self.issuer_keys.refetched(
+                    issuer,
+                    catalog.revision,
+                    &self.key_waiters,
+                    wait.deadline(),
+                );
                 Box::pin(wait_spans::span("issuer keys", fetch)).await
             };
             match refetched {
                 Refetched::LookAgain => has_looked_again = true,
                 Refetched::Unchanged if is_usable => return Err(DenialCause::KeyUnknown.into()),
-                Refetched::Unchanged | Refetched::Unverifiable => return unverifiable(),
+                // With `Outdated`, a newer catalog has another entry: the next try is decided with it.
+                Refetched::Unchanged | Refetched::Unverifiable | Refetched::Outdated => {
+                    return unverifiable();
+                }
             }
         }
     }
