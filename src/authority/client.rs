@@ -37,7 +37,7 @@ impl Session<'_> {
     ) -> Result<(), ReadError> {
         let verified = match &client.presented {
             ClientCredential::BearerToken(text) => {
-                Some(self.authority.verify_token(view, text, proof).await)
+                Some(self.authority.verify_token(view, text, proof).await?)
             }
             _ => None,
         };
@@ -59,7 +59,7 @@ impl Session<'_> {
                 ClientCredential::BearerToken(text) => Some(&**text),
                 _ => None,
             });
-        let mut verified = self.authority.verify_tokens(view, texts, proof).await.into_iter();
+        let mut verified = self.authority.verify_tokens(view, texts, proof).await?.into_iter();
         for Request { query, client } in requests {
             let Some(client) = client else { continue };
             let is_token = matches!(client.presented, ClientCredential::BearerToken(_));

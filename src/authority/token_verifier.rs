@@ -19,7 +19,7 @@ use tokio::time::Instant;
 
 use super::Authority;
 use super::check_metrics::TokenResult;
-use super::fact_cache::Snapshot;
+use super::fact_cache::{ReadError, Snapshot};
 use super::issuer_keys::{KeysNow, Refetched};
 use crate::metrics::wait_spans;
 use crate::policy::catalog::Catalog;
@@ -80,28 +80,35 @@ enum Attempt {
 impl Authority {
     /// The token with this text, if it is a token of an issuer of the snapshot's catalog. Its times, its
     /// audience, its company and its user are not compared with anything yet.
+    ///
+    /// # Errors
+    /// The snapshot is too old: start over with a new one.
     pub(super) async fn verify_token(
         &self,
         view: &Snapshot,
         text: &str,
         proof: &mut Proof,
-    ) -> VerifyResult {
-        match self.attempt(&view.catalog, text, blake3::hash(text.as_bytes())) {
+    ) -> Result<VerifyResult, ReadError> {
+        Ok(match self.attempt(&view.catalog, text, blake3::hash(text.as_bytes())) {
             Attempt::Decided(result) => result,
             Attempt::Undecided(mut undecided) => {
-                let refetched = self.refetched(&undecided.issuer, proof.waits_until()).await;
+                let waits_until = proof.waits_until();
+                let refetched = self.refetched(view, &undecided.issuer, waits_until).await?;
                 self.settle(&mut undecided, refetched)
             }
-        }
+        })
     }
 
     /// The results for these texts, in their order.
+    ///
+    /// # Errors
+    /// As for one token.
     pub(super) async fn verify_tokens<'t>(
         &self,
         view: &Snapshot,
         texts: impl Iterator<Item = &'t str>,
         proof: &mut Proof,
-    ) -> Vec<VerifyResult> {
+    ) -> Result<Vec<VerifyResult>, ReadError> {
         if !proof.catalog.as_ref().is_some_and(|catalog| Arc::ptr_eq(catalog, &view.catalog)) {
             proof.results.clear();
             proof.catalog = Some(Arc::clone(&view.catalog));
@@ -125,9 +132,11 @@ impl Authority {
         if !issuers.is_empty() {
             let waits_until = proof.waits_until();
             let refetched = issuers.into_iter().map(|(name, issuer)| async move {
-                (name, self.refetched(issuer, waits_until).await)
+                Ok((name, self.refetched(view, issuer, waits_until).await?))
             });
-            let refetched: HashMap<_, _> = join_all(refetched).await.into_iter().collect();
+            let refetched: Result<HashMap<_, _>, ReadError> =
+                join_all(refetched).await.into_iter().collect();
+            let refetched = refetched?;
             for (hash, token) in &mut undecided {
                 let refetched = refetched.get(&token.issuer.name).copied();
                 let result = self.settle(token, refetched.unwrap_or(Refetched::Unverifiable));
@@ -137,12 +146,27 @@ impl Authority {
         }
         let unverifiable = || Err(Cause::from(Reason::TokenUnverifiable));
         let result = |hash| proof.results.get(hash).cloned().unwrap_or_else(unverifiable);
-        hashes.iter().map(result).collect()
+        Ok(hashes.iter().map(result).collect())
     }
 
-    async fn refetched(&self, issuer: &Arc<Issuer>, waits_until: Instant) -> Refetched {
-        let fetch = self.issuer_keys.refetched(issuer, &self.key_waiters, waits_until);
-        Box::pin(wait_spans::span("issuer keys", fetch)).await
+    /// Waits for the keys of an issuer.
+    ///
+    /// # Errors
+    /// A newer catalog has another entry of the issuer: start over with a new snapshot.
+    async fn refetched(
+        &self,
+        view: &Snapshot,
+        issuer: &Arc<Issuer>,
+        waits_until: Instant,
+    ) -> Result<Refetched, ReadError> {
+        let (catalog, waiters) = (view.catalog.revision, &self.key_waiters);
+        let fetch = self.issuer_keys.refetched(issuer, catalog, waiters, waits_until);
+        match Box::pin(wait_spans::span("issuer keys", fetch)).await {
+            Refetched::Outdated if self.facts.published() > view.at => {
+                Err(ReadError::Younger(self.facts.published()))
+            }
+            refetched => Ok(refetched),
+        }
     }
 
     /// Verifies a token with the keys that are there, or finds it in the cache.
@@ -192,7 +216,7 @@ impl Authority {
     fn settle(&self, undecided: &mut Undecided, refetched: Refetched) -> VerifyResult {
         let result = match refetched {
             Refetched::LookAgain => self.verify_now(undecided),
-            Refetched::Unchanged | Refetched::Unverifiable => None,
+            Refetched::Unchanged | Refetched::Unverifiable | Refetched::Outdated => None,
         };
         result.unwrap_or_else(|| {
             self.counted(Err(match refetched {
