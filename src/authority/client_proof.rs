@@ -2,7 +2,7 @@
 //! an access token of its own (T33).
 //!
 //! Not here: how the proof is read from a request; see [`crate::policy::client_credential`]. A check that
-//! carries a secret is decided with it at one revision; see [`super::client`].
+//! carries a secret is decided with it at one revision; see `client`.
 
 use std::fmt;
 use std::sync::Arc;

@@ -3,7 +3,7 @@
 //! INVARIANT (file first): the file of a key is durable before the commit that makes its public half a
 //! fact. A call that made a file and does not commit its key removes the file.
 //!
-//! Not here: the files themselves; see [`super::signing_key_files`].
+//! Not here: the files themselves; see `signing_key_files`.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;

@@ -5,7 +5,7 @@
 //! every check asks all layers again, so a token never allows more than that later.
 //!
 //! Not here: the endpoint and its forms. The verification of such a token is in
-//! [`super::token_verifier`], and what ends it is in [`crate::policy::token::own`].
+//! `token_verifier`, and what ends it is in [`crate::policy::token::own`].
 
 use std::collections::HashSet;
 use std::fmt;

@@ -1,6 +1,6 @@
 //! New token: the text of an own token before it is signed (RFC 9068, T25).
 //!
-//! Not here: the signature, and how the text is read again; see [`super::claims`].
+//! Not here: the signature, and how the text is read again; see `claims`.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;

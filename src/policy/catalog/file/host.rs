@@ -68,7 +68,7 @@ pub(super) fn check_jwks_url(text: &str) -> Result<(), &'static str> {
     }
 }
 
-/// Checks the name of this server as an issuer of tokens (T24): a URL as [`check_jwks_url`] accepts, of
+/// Checks the name of this server as an issuer of tokens (T24): a URL as `check_jwks_url` accepts, of
 /// scheme, host and port alone.
 pub fn check_own_issuer(text: &str) -> Result<(), &'static str> {
     check_jwks_url(text)?;
