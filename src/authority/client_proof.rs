@@ -10,13 +10,16 @@ use std::sync::Arc;
 use super::error::AuthorityError;
 use super::secrets::{SecretOf, Verification};
 use super::session::Session;
+use super::token_issue::is_live;
 use crate::policy::cause::Cause;
 use crate::policy::client_credential::ClientCredential;
+use crate::policy::decision::Facts;
 use crate::policy::id::{CompanyId, CredentialId, Name};
+use crate::policy::query::{Asked, Query, Requirement, Subject};
 use crate::policy::reason::Reason;
 use crate::policy::revision::Revision;
-use crate::policy::token::VerifiedToken;
 use crate::policy::token::unverified_token::UnverifiedToken;
+use crate::policy::token::{PresentedToken, VerifiedToken};
 
 /// A client that has proven who it is by a secret of its credential.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -114,8 +117,8 @@ impl Session<'_> {
     }
 
     /// The client whose own access token this is. None: it is no token that this server issued to a client
-    /// itself, or the client is not one of this `company`. Whether the token has expired or was revoked is
-    /// found when a token is issued for it.
+    /// itself, it has expired or was revoked, or the client is not one of this `company`. A later end is found
+    /// when a token is issued for it.
     ///
     /// # Errors
     /// The store cannot answer.
@@ -137,6 +140,21 @@ impl Session<'_> {
         };
         let is_own = token.facts.user.is_none() && !own.is_exchanged;
         if !is_own || company.is_some_and(|company| company != of) {
+            return Ok(None);
+        }
+        // An old token proves nothing, also not for the limits of the client.
+        let query = Query {
+            subject: Subject::Known { company: of.clone(), credential: credential.clone() },
+            needs: Requirement::Scopes(vec![]),
+            audience: None,
+            token: Some(PresentedToken::Verified(Arc::clone(&token))),
+            user: None,
+            owner: None,
+        };
+        let question = |_: &Query, facts: Facts<'_>| Ok(is_live(&token, facts));
+        let asked = &mut Asked::from(&query);
+        let (is_live, ..) = self.evaluate(asked, Revision::ZERO, |_, _| (), question).await?;
+        if !is_live {
             return Ok(None);
         }
         Ok(Some(ProvenActor {

@@ -482,7 +482,7 @@ fn draft(
 }
 
 /// Whether a client's own token is good for its own audience.
-fn is_live(actor: &VerifiedToken, facts: Facts<'_>) -> bool {
+pub(super) fn is_live(actor: &VerifiedToken, facts: Facts<'_>) -> bool {
     let TokenAudience::Own { name, .. } = &actor.facts.audience else { return false };
     let Ok(audience) = facts.catalog.resolve_audience(None, name.as_ref()) else { return false };
     actor.ended(None, facts).is_none() && actor.facts.fault(audience, None, facts.now).is_none()

@@ -29,7 +29,7 @@ use super::data_dir::{create, lock_dir, quietly};
 use super::engine::{Engine, EngineError, SledEngine, WriteBatch};
 use super::high_water_mark::HighWaterMark;
 use super::open::{LOCK_TIMEOUT, PAGE_CACHE, PAUSE, ReadError, VerifiedStore, number};
-use super::{Incarnation, SCHEMA_VERSION, chunked, key, record};
+use super::{FactKey, Incarnation, SCHEMA_VERSION, chunked, key, record};
 use crate::metrics::shortage;
 use crate::policy::change::{Author, Change, ChangeKind, FieldChange};
 use crate::policy::revision::Revision;
@@ -365,6 +365,14 @@ fn finish(
     chunked::put(&mut last, key::change(revision), revision, 1, &change);
     last.insert(key::INCARNATION, *incarnation.as_bytes());
     last.insert(key::HEAD, revision.0.to_be_bytes());
+    // A signing key that was deleted after the backup must not become valid again. The restore ends all own
+    // tokens, so no key is missed; a server that issues tokens makes a new one.
+    let signing_keys = FactKey::SigningKeys.bytes();
+    if let Some(stored) = engine.get(&signing_keys)? {
+        let parts = chunked::chunks(&stored).map_err(|_| Unusable::Damaged)?;
+        parts.into_iter().for_each(|part| last.remove(part));
+        last.remove(signing_keys);
+    }
     let mark = u64::try_from(time.as_millisecond()).unwrap_or(0);
     last.insert(key::TIME, mark.to_be_bytes());
     last.insert(key::RESTORED, mark.to_be_bytes());
