@@ -57,6 +57,7 @@
 //! | newest wins, one published revision, absence has a revision | `authority/coherence.rs` |
 //! | revoked at once | `authority/api_keys.rs` |
 //! | keys belong to an entry | `authority/issuer_keys.rs` |
+//! | keys never get younger | `authority/issuer_keys/read_time.rs` |
 //! | preconditions cover the reads | `authority/transaction.rs` |
 //! | once | `authority/idempotency.rs` |
 //! | no gap | `authority/import.rs` |

@@ -106,7 +106,9 @@ impl Session<'_> {
             // Parsing a large file takes long, so it runs on a thread of its own.
             let parsed = self.authority.facts.parse(move || {
                 let next = before.replaced_by(&text)?;
-                let (difference, warnings) = (next.difference(&before), next.issuer_warnings());
+                let difference = next.difference(&before);
+                let refetch = next.refetch_warning(&before).into_iter();
+                let warnings = refetch.chain(next.issuer_warnings()).collect();
                 Ok::<_, CatalogErrors>((next, difference, warnings))
             });
             let (next, difference, warnings) = parsed.await??;

@@ -305,7 +305,7 @@ impl Authority {
     /// Records a use of the credential. Explanations and lists record none: an operator who inspects
     /// a credential must not make it look used.
     ///
-    /// A check with a token that was rejected records none either: anybody can send such a token with the
+    /// A check with a token that was rejected records none either: any client can send such a token with the
     /// ids of any credential.
     pub(super) fn touch(&self, query: &Query, facts: decision::Facts<'_>) {
         let is_rejected = matches!(query.token, Some(PresentedToken::Rejected(_)));

@@ -7,9 +7,11 @@
 //! INVARIANT (keys belong to an entry): a set of keys is returned only for the issuer entry that it was
 //! read for. Any change of the entry begins without keys, and ends the fetch under way.
 //!
-//! Not here: how a document is read from a URL or a file; see `transport::jwks_client`. And which key
+//! Not here: how a document is read from a URL or a file; see `transport::jwks`. And which key
 //! of a set verifies a token; see [`crate::policy::token`].
 
+mod file_read;
+mod read_time;
 mod source;
 mod waiters;
 
@@ -31,6 +33,7 @@ pub use self::waiters::Waiters;
 use super::fact_cache::FactCache;
 use crate::metrics::supervise::Supervisor;
 use crate::policy::catalog::issuer::{Issuer, KeySource};
+use crate::policy::revision::Revision;
 use crate::policy::token::key_set::KeySet;
 
 /// The name of the tasks that read the keys.
@@ -38,7 +41,8 @@ const READ_TASK: &str = "issuer_keys";
 
 /// Reads the documents of key sets (RFC 7517 section 5).
 pub trait KeyReader: Send + Sync + 'static {
-    /// Reads the document of this source once. It ends by itself within seconds.
+    /// Reads the document of this source once. The read of a URL ends by itself within seconds, and that
+    /// of a file may hang.
     fn read<'a>(&'a self, source: &'a KeySource) -> KeyReading<'a>;
 }
 
@@ -71,6 +75,8 @@ pub enum Refetched {
     /// The last fetch failed or is not over, or there are too many waiting calls
     /// (`TOKEN_UNVERIFIABLE`).
     Unverifiable,
+    /// A newer catalog has changed or removed the issuer's entry: decide anew with that catalog.
+    Outdated,
 }
 
 /// The state of one issuer's keys, for metrics.
@@ -99,8 +105,9 @@ impl IssuerKeysStatus {
 pub struct IssuerKeys {
     /// By the name of the issuer. Issuers with inline keys are not in it.
     entries: ArcSwap<Entries>,
-    /// Counts the calls of [`Self::reconcile`], for calls that wait for an entry.
-    reconciled: watch::Sender<u64>,
+    /// The revision of the catalog that the entries are of, for calls that wait for an entry. It is set
+    /// after the entries.
+    reconciled: watch::Sender<Revision>,
 }
 
 type Entries = HashMap<Box<str>, Entry, RandomState>;
@@ -122,7 +129,7 @@ impl Entry {
 
 impl Default for IssuerKeys {
     fn default() -> Self {
-        Self { entries: ArcSwap::default(), reconciled: watch::Sender::new(0) }
+        Self { entries: ArcSwap::default(), reconciled: watch::Sender::new(Revision::ZERO) }
     }
 }
 
@@ -149,11 +156,13 @@ impl IssuerKeys {
 
     /// Asks for the keys of an issuer to be fetched, after [`Self::current`] was unusable or had no key
     /// for a token. A fetch begins at most once in the issuer's `refetch_after`, where each attempt
-    /// counts. Waits for the end of the fetch under way, at most until the deadline. `waiters` are
-    /// the waiting calls of this core.
+    /// counts. Waits for the end of the fetch under way, at most until the deadline. `catalog` is the
+    /// revision of the catalog that the issuer's entry is of. `waiters` are the waiting calls of this
+    /// core.
     pub async fn refetched(
         &self,
         issuer: &Arc<Issuer>,
+        catalog: Revision,
         waiters: &Waiters,
         deadline: Instant,
     ) -> Refetched {
@@ -164,9 +173,12 @@ impl IssuerKeys {
         let mut place = None;
         // The entry of a catalog that has just been published may not be there yet.
         let under_way = loop {
+            // Read before the entries, which are at least as new.
+            let is_outdated = *reconciled.borrow_and_update() > catalog;
             match self.ask(issuer) {
                 Some(Asked::Answered(answer)) => return answer,
                 Some(Asked::UnderWay(fetch)) => break Some(fetch),
+                None if is_outdated => return Refetched::Outdated,
                 None => {}
             }
             if place.is_none() {
@@ -185,10 +197,7 @@ impl IssuerKeys {
         if place.is_none() {
             return Refetched::Unverifiable;
         }
-        match timeout_at(deadline, under_way.succeeded()).await {
-            Ok(true) => Refetched::LookAgain,
-            _ => Refetched::Unverifiable,
-        }
+        timeout_at(deadline, under_way.ended()).await.unwrap_or(Refetched::Unverifiable)
     }
 
     fn ask(&self, issuer: &Arc<Issuer>) -> Option<Asked> {
@@ -197,10 +206,11 @@ impl IssuerKeys {
         Some(entry.source.ask())
     }
 
-    /// Takes over the issuers of a catalog: starts to read the keys of each new or changed entry, and
+    /// Takes over the issuers of the catalog of this revision: starts to read the keys of each new or changed entry, and
     /// ends to read those of the others. One task at a time may call it, in a runtime.
     pub fn reconcile<'a>(
         &self,
+        catalog: Revision,
         issuers: impl IntoIterator<Item = &'a Arc<Issuer>>,
         reader: &Arc<dyn KeyReader>,
         supervisor: &Arc<Supervisor>,
@@ -226,7 +236,7 @@ impl IssuerKeys {
             (issuer.name.clone(), entry)
         });
         self.entries.store(Arc::new(entries.collect()));
-        self.reconciled.send_modify(|count| *count += 1);
+        self.reconciled.send_replace(catalog);
     }
 
     /// The state of each issuer whose keys are read from a URL or a file.
@@ -253,7 +263,7 @@ pub(super) async fn follow(
         let Ok(snapshot) = facts.view().await else { return };
         let revision = snapshot.catalog.revision;
         if seen != Some(revision) {
-            keys.reconcile(snapshot.catalog.issuers(), &reader, &supervisor);
+            keys.reconcile(revision, snapshot.catalog.issuers(), &reader, &supervisor);
             seen = Some(revision);
         }
         if published.changed().await.is_err() {

@@ -5,7 +5,7 @@
 //! (T21).
 //!
 //! INVARIANT (no token outlives its key): an entry is used only with the issuer entry and with a key of
-//! the issuer's usable set, both as they are at the decision; see [`super::token_verifier`] (T22).
+//! the issuer's usable set, both as they are at the decision; see `token_verifier` (T22).
 //!
 //! Only tokens that were right are kept, so forged tokens displace nothing.
 //!

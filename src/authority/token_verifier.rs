@@ -51,7 +51,7 @@ pub(super) struct Proof {
 }
 
 /// The issuers that are trusted at one revision.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Trusted {
     catalog: Arc<Catalog>,
     /// The keys of own tokens, if this server is an issuer.
@@ -111,7 +111,8 @@ impl Authority {
     /// Its times, its audience, its company and its user are not compared with anything yet.
     ///
     /// # Errors
-    /// A fact cannot be read at the snapshot's revision, or the token was issued at a later one.
+    /// A fact cannot be read at the snapshot's revision, or the token was issued at a later one: start over
+    /// with a new snapshot.
     pub(super) async fn verify_token(
         &self,
         view: &Snapshot,
@@ -122,7 +123,8 @@ impl Authority {
         let result = match self.attempt(&trusted, text, blake3::hash(text.as_bytes())) {
             Attempt::Decided(result) => result,
             Attempt::Undecided(mut undecided) => {
-                let refetched = self.refetched(&undecided.issuer, proof.waits_until()).await;
+                let waits_until = proof.waits_until();
+                let refetched = self.refetched(view, &undecided.issuer, waits_until).await?;
                 self.settle(&mut undecided, refetched)
             }
         };
@@ -143,6 +145,7 @@ impl Authority {
         let trusted = self.trusted(view).await?;
         if !proof.rest_on.as_ref().is_some_and(|before| before.is(&trusted)) {
             proof.results.clear();
+            proof.rest_on = Some(trusted.clone());
         }
         let (mut hashes, mut undecided) = (Vec::new(), HashMap::new());
         for text in texts {
@@ -163,9 +166,11 @@ impl Authority {
         if !issuers.is_empty() {
             let waits_until = proof.waits_until();
             let refetched = issuers.into_iter().map(|(name, issuer)| async move {
-                (name, self.refetched(issuer, waits_until).await)
+                Ok((name, self.refetched(view, issuer, waits_until).await?))
             });
-            let refetched: HashMap<_, _> = join_all(refetched).await.into_iter().collect();
+            let refetched: Result<HashMap<_, _>, ReadError> =
+                join_all(refetched).await.into_iter().collect();
+            let refetched = refetched?;
             for (hash, token) in &mut undecided {
                 let refetched = refetched.get(&token.issuer.name).copied();
                 let result = self.settle(token, refetched.unwrap_or(Refetched::Unverifiable));
@@ -176,14 +181,28 @@ impl Authority {
         let unverifiable = || Err(Cause::from(Reason::TokenUnverifiable));
         let result = |hash| proof.results.get(hash).cloned().unwrap_or_else(unverifiable);
         let results: Vec<_> = hashes.iter().map(result).collect();
-        proof.rest_on = Some(trusted);
         results.iter().try_for_each(|result| check_reached(view, result))?;
         Ok(results)
     }
 
-    async fn refetched(&self, issuer: &Arc<Issuer>, waits_until: Instant) -> Refetched {
-        let fetch = self.issuer_keys.refetched(issuer, &self.key_waiters, waits_until);
-        Box::pin(wait_spans::span("issuer keys", fetch)).await
+    /// Waits for the keys of an issuer.
+    ///
+    /// # Errors
+    /// A newer catalog has another entry of the issuer: start over with a new snapshot.
+    async fn refetched(
+        &self,
+        view: &Snapshot,
+        issuer: &Arc<Issuer>,
+        waits_until: Instant,
+    ) -> Result<Refetched, ReadError> {
+        let (catalog, waiters) = (view.catalog.revision, &self.key_waiters);
+        let fetch = self.issuer_keys.refetched(issuer, catalog, waiters, waits_until);
+        match Box::pin(wait_spans::span("issuer keys", fetch)).await {
+            Refetched::Outdated if self.facts.published() > view.at => {
+                Err(ReadError::Younger(self.facts.published()))
+            }
+            refetched => Ok(refetched),
+        }
     }
 
     /// Verifies a token with the keys that are there, or finds it in the cache.
@@ -256,7 +275,7 @@ impl Authority {
     fn settle(&self, undecided: &mut Undecided, refetched: Refetched) -> VerifyResult {
         let result = match refetched {
             Refetched::LookAgain => self.verify_now(undecided),
-            Refetched::Unchanged | Refetched::Unverifiable => None,
+            Refetched::Unchanged | Refetched::Unverifiable | Refetched::Outdated => None,
         };
         result.unwrap_or_else(|| {
             self.counted(Err(match refetched {

@@ -100,7 +100,7 @@ fn import(message: proto::ImportCredentialsRequest) -> Result<(), Status> {
 #[must_use]
 pub fn check(bytes: &[u8]) -> Option<Query> {
     let request = proto::CheckRequest::decode(bytes).ok()?;
-    parse::check(request, &|_| None).ok().map(|(query, _)| query)
+    parse::check(request, &|_| None).ok().map(|(request, _)| request.query)
 }
 
 /// The token of the page of a list after this position.

@@ -6,7 +6,6 @@
 //! Not here: the resources themselves; see [`crate::wire::render`].
 
 use super::import_position::ImportPosition;
-use super::warnings;
 use crate::authority::api_keys::KeyWritten;
 use crate::authority::consents::{ConsentId, ConsentView};
 use crate::authority::import::ImportSummary;
@@ -140,6 +139,6 @@ pub(super) fn applied(applied: Applied) -> proto::ApplyCatalogResponse {
         affected_credentials: credentials.collect(),
         changed_titles: difference.changed_titles,
         changed_issuers: difference.changed_issuers,
-        warnings: warnings::bounded(warnings),
+        warnings,
     }
 }

@@ -2,7 +2,7 @@
 //! catalog lacks, and companies that do not exist.
 //!
 //! They are computed after the change is committed. If that fails, the response has no warning. Not
-//! here: the warnings about issuers, which the change of the catalog computes.
+//! here: the warnings about issuers, which the change of the catalog computes and bounds.
 
 use crate::authority::Session;
 use crate::authority::error::AuthorityError;
@@ -36,7 +36,7 @@ pub(super) async fn of_companies(session: &Session<'_>, companies: &[CompanyId])
 }
 
 /// The first warnings, and how many more there are.
-pub(super) fn bounded(mut warnings: Vec<String>) -> Vec<String> {
+fn bounded(mut warnings: Vec<String>) -> Vec<String> {
     let more = warnings.len().saturating_sub(MAX_WARNINGS);
     if more > 0 {
         warnings.truncate(MAX_WARNINGS);

@@ -94,12 +94,18 @@ impl Catalog {
     }
 
     /// Parses a catalog file that is to replace this catalog. A scope that stays keeps its id, a
-    /// renamed scope keeps the id of its old name, and a new scope gets an unused id (D2).
+    /// renamed scope keeps the id of its old name, and a new scope gets an unused id (D2). An issuer whose
+    /// entry is the same is shared.
     ///
     /// # Errors
     /// Every problem of the file, each with line and column.
     pub fn replaced_by(&self, yaml: &str) -> Result<Self, file::CatalogErrors> {
-        let file = CatalogFile::parse(yaml)?;
+        let mut file = CatalogFile::parse(yaml)?;
+        for (name, issuer) in &mut file.issuers {
+            if let Some(same) = self.file.issuers.get(name).filter(|old| **old == *issuer) {
+                *issuer = Arc::clone(same);
+            }
+        }
         rename::check_merges(&file.renames, &self.ids)?;
         let mut last_id = self.last_id;
         let mut ids =

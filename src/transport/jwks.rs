@@ -4,15 +4,21 @@
 
 mod client;
 
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bytes::Bytes;
+use tokio::sync::Semaphore;
 
 use self::client::Client;
 use super::tls;
 use crate::authority::issuer_keys::{KeyReadError, KeyReader, KeyReading};
 use crate::policy::catalog::issuer::KeySource;
 use crate::policy::token::key_set::MAX_BYTES;
+
+/// How many files may be read at a time, so that files that hang take few of the threads that may block.
+const MAX_FILE_READS: usize = 16;
 
 /// Where the key sets of issuers may be read.
 #[derive(Clone, Debug, Default)]
@@ -27,6 +33,7 @@ pub struct JwksSettings {
 pub struct JwksReader {
     client: Client,
     dir: Option<PathBuf>,
+    file_reads: Arc<Semaphore>,
 }
 
 impl JwksReader {
@@ -35,7 +42,8 @@ impl JwksReader {
     /// # Errors
     /// The file of the CAs cannot be read, or holds none: a sentence.
     pub fn new(settings: JwksSettings) -> Result<Self, String> {
-        Ok(Self { client: Client::new(settings.ca)?, dir: settings.dir })
+        let file_reads = Arc::new(Semaphore::new(MAX_FILE_READS));
+        Ok(Self { client: Client::new(settings.ca)?, dir: settings.dir, file_reads })
     }
 
     async fn read_file(&self, name: &str) -> Result<Bytes, KeyReadError> {
@@ -46,13 +54,27 @@ impl JwksReader {
         if path.parent() != Some(dir) || path.file_name() != Some(name.as_ref()) {
             return Err(KeyReadError(format!("`{name}` is not the name of a file")));
         }
-        let read =
-            tokio::task::spawn_blocking(move || tls::read("--jwks-dir", &path, MAX_BYTES as u64));
+        // It is never closed.
+        let permit = Arc::clone(&self.file_reads).acquire_owned().await.ok();
+        let read = tokio::task::spawn_blocking(move || {
+            // Held until the read returns, also if its caller has gone.
+            let _permit = permit;
+            read_regular(&path)
+        });
         match read.await {
             Ok(read) => read.map(Bytes::from).map_err(KeyReadError),
             Err(_) => Err(KeyReadError("the read was interrupted".to_owned())),
         }
     }
+}
+
+/// Reads a regular file, or one that a link leads to. A read of a pipe or a device may never end.
+fn read_regular(path: &Path) -> Result<Vec<u8>, String> {
+    const FLAG: &str = "--jwks-dir";
+    if fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
+        return Err(format!("{FLAG} {}: is not a regular file", path.display()));
+    }
+    tls::read(FLAG, path, MAX_BYTES as u64)
 }
 
 impl KeyReader for JwksReader {

@@ -7,11 +7,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::fs::{CWD, FileType, Mode, mknodat};
 use scopegate::authority::issuer_keys::{IssuerKeys, KeyReader, KeysNow, Refetched, Waiters};
 use scopegate::metrics::supervise::Supervisor;
 use scopegate::policy::catalog::issuer::{
     Algorithm, Companies, Issuer, KeySource, PartySource, UserSource,
 };
+use scopegate::policy::revision::Revision;
 use scopegate::policy::token::key_set::KeySet;
 use scopegate::proto::ApplyCatalogRequest;
 use scopegate::transport::jwks::{JwksReader, JwksSettings};
@@ -70,13 +72,14 @@ impl Scene {
             waiters: Waiters::default(),
         };
         let reader: Arc<dyn KeyReader> = Arc::new(JwksReader::new(settings).expect("a reader"));
-        scene.keys.reconcile([&scene.issuer], &reader, &Arc::new(Supervisor::default()));
+        let supervisor = Arc::new(Supervisor::default());
+        scene.keys.reconcile(Revision(1), [&scene.issuer], &reader, &supervisor);
         scene
     }
 
     /// Asks for a fetch, as a check with a token of an unknown key does.
     async fn refetched(&self) -> Refetched {
-        self.keys.refetched(&self.issuer, &self.waiters, far()).await
+        self.keys.refetched(&self.issuer, Revision(1), &self.waiters, far()).await
     }
 
     fn has(&self, document: &str) -> bool {
@@ -382,6 +385,14 @@ async fn only_files_of_the_directory_are_read() {
         assert!(read(&reader, by_file(name)).await.is_err(), "{name}");
     }
     fs::write(inner.join("large.json"), " ".repeat((256 << 10) + 1)).expect("written");
+    // A read of a pipe that no process writes to would never end.
+    let pipe = inner.join("pipe.json");
+    mknodat(CWD, &pipe, FileType::Fifo, Mode::RWXU, 0).expect("made");
+    symlink("/dev/zero", inner.join("endless.json")).expect("linked");
+    for name in ["pipe.json", "endless.json"] {
+        let error = read(&reader, by_file(name)).await.expect_err("not a file");
+        assert!(error.ends_with(&format!("{name}: is not a regular file")), "{error}");
+    }
     let large = read(&reader, by_file("large.json")).await.expect_err("too large");
     assert!(large.ends_with("large.json: has more than 262144 bytes"), "{large}");
     let none = read(&reader_of(None), by_file("inner.json")).await;

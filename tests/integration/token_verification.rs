@@ -689,6 +689,10 @@ fn company_and_credential_are_those_of_the_claims() {
     assert_eq!(token.credential, CredentialId::parse("idp:app").ok());
     assert_eq!(token.facts.user, UserId::parse("u|ada").ok());
     assert_eq!(idp.fault(&claims(json!({ "client_id": "x".repeat(125) }))), MalformedClaim);
+    for name in ["client_id", "sub"] {
+        let fault = idp.fault(&claims(json!({ name: "" })));
+        assert_eq!(fault, MalformedClaim, "`{name}`: a prefix alone is no id");
+    }
     let idp = Idp::with(|issuer| {
         issuer.company = PartySource::Is(CompanyId::parse("globex").expect("an id"));
         issuer.credential = PartySource::Is(CredentialId::parse("one").expect("an id"));

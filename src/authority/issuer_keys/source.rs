@@ -8,6 +8,8 @@ use bytes::Bytes;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 
+use super::file_read::FileRead;
+use super::read_time::ReadTime;
 use super::{IssuerKeysStatus, KeyReadError, KeyReader, Refetched};
 use crate::metrics::Counter;
 use crate::metrics::jitter::jittered;
@@ -20,6 +22,8 @@ const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LAST_RETRY: Duration = Duration::from_secs(30);
 /// How often a file is read.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
+/// How long to wait for a file that is read.
+const FILE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The keys of one issuer entry.
 pub(super) struct Source {
@@ -33,8 +37,10 @@ pub(super) struct Source {
 /// Keys, and when they were read.
 struct KeysRead {
     keys: Arc<KeySet>,
+    /// The hash of their document.
+    document: blake3::Hash,
     /// When the read of the document began.
-    at: Instant,
+    at: ReadTime,
 }
 
 /// The number of fetches of an issuer.
@@ -73,10 +79,14 @@ pub(super) struct UnderWay {
 }
 
 impl UnderWay {
-    /// Waits for its end, and returns whether it succeeded. False if the entry changed meanwhile.
-    pub(super) async fn succeeded(mut self) -> bool {
-        let ended = self.progress.wait_for(|progress| progress.ended > self.ended).await;
-        ended.is_ok_and(|progress| !progress.has_failed)
+    /// Waits for its end.
+    pub(super) async fn ended(mut self) -> Refetched {
+        match self.progress.wait_for(|progress| progress.ended > self.ended).await {
+            Ok(progress) if progress.has_failed => Refetched::Unverifiable,
+            Ok(_) => Refetched::LookAgain,
+            // The entry was changed or removed.
+            Err(_) => Refetched::Outdated,
+        }
     }
 }
 
@@ -98,7 +108,7 @@ impl Source {
         let read = self.keys.load();
         let read = read.as_ref()?;
         let usable_for = Duration::from_secs(self.issuer.usable_for.into());
-        let is_usable = self.is_file() || read.at.elapsed() < usable_for;
+        let is_usable = self.is_file() || read.at.age() < usable_for;
         is_usable.then(|| Arc::clone(&read.keys))
     }
 
@@ -136,7 +146,7 @@ impl Source {
     pub(super) fn status(&self) -> IssuerKeysStatus {
         IssuerKeysStatus {
             issuer: Arc::clone(&self.issuer),
-            age: self.keys.load().as_ref().map(|read| read.at.elapsed()),
+            age: self.keys.load().as_ref().map(|read| read.at.age()),
             fetched: self.counts.fetched.read(),
             failed: self.counts.failed.read(),
         }
@@ -151,9 +161,9 @@ impl Source {
         let mut asked = self.progress.subscribe();
         let mut log = SourceLog::default();
         loop {
-            let began = self.begin();
+            let (began, at) = (self.begin(), ReadTime::now());
             let read = reader.read(&self.issuer.keys).await;
-            let outcome = read.and_then(|document| self.replace(&document, began, &mut log));
+            let outcome = read.and_then(|document| self.replace(&document, at, &mut log));
             let next = match &outcome {
                 Ok(()) => {
                     self.counts.fetched.inc();
@@ -176,22 +186,10 @@ impl Source {
 
     async fn poll_file(&self, reader: &dyn KeyReader) {
         let mut log = SourceLog::default();
-        // The document of the keys in force.
-        let mut last = None;
+        let mut file = FileRead::default();
         loop {
-            let began = Instant::now();
-            let outcome = match (reader.read(&self.issuer.keys).await, self.keys.load_full()) {
-                (Ok(document), Some(read)) if last.as_ref() == Some(&document) => {
-                    let keys = Arc::clone(&read.keys);
-                    self.keys.store(Some(Arc::new(KeysRead { keys, at: began })));
-                    Ok(())
-                }
-                (Ok(document), _) => {
-                    let replaced = self.replace(&document, began, &mut log);
-                    replaced.map(|()| last = Some(document))
-                }
-                (Err(error), _) => Err(error),
-            };
+            let read = file.next(|| reader.read(&self.issuer.keys), FILE_TIMEOUT).await;
+            let outcome = read.and_then(|(document, at)| self.replace(&document, at, &mut log));
             match &outcome {
                 Ok(()) => log.succeeded(&self.issuer),
                 // A file that is being written is malformed for a moment.
@@ -202,17 +200,20 @@ impl Source {
         }
     }
 
-    /// Puts the keys of a document in force. A malformed document changes nothing.
-    fn replace(
-        &self,
-        document: &Bytes,
-        began: Instant,
-        log: &mut SourceLog,
-    ) -> Result<(), KeyReadError> {
-        let parsed = KeySet::parse(document);
-        let parsed = parsed.map_err(|error| KeyReadError(format!("the document {error}")))?;
-        self.keys.store(Some(Arc::new(KeysRead { keys: Arc::new(parsed.keys), at: began })));
-        log.skipped(&self.issuer, parsed.skipped);
+    /// Puts the keys of a document in force. A malformed document changes nothing. The document of the
+    /// keys in force is not parsed again.
+    fn replace(&self, text: &Bytes, at: ReadTime, log: &mut SourceLog) -> Result<(), KeyReadError> {
+        let document = blake3::hash(text);
+        let keys = match self.keys.load_full().filter(|last| last.document == document) {
+            Some(last) => Arc::clone(&last.keys),
+            None => {
+                let parsed = KeySet::parse(text)
+                    .map_err(|error| KeyReadError(format!("the document {error}")))?;
+                log.skipped(&self.issuer, parsed.skipped);
+                Arc::new(parsed.keys)
+            }
+        };
+        self.keys.store(Some(Arc::new(KeysRead { keys, document, at })));
         Ok(())
     }
 

@@ -1,5 +1,6 @@
 //! Every cell of T19's table, with a reader that the test scripts.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 
 use tokio::sync::{mpsc, oneshot};
@@ -73,6 +74,8 @@ struct Scene {
     reads: mpsc::UnboundedReceiver<oneshot::Sender<Reply>>,
     waiters: Waiters,
     supervisor: Arc<Supervisor>,
+    /// The revision of the catalog in force.
+    revision: Cell<Revision>,
 }
 
 impl Scene {
@@ -85,14 +88,16 @@ impl Scene {
             reads,
             waiters: Waiters::default(),
             supervisor: Arc::default(),
+            revision: Cell::new(Revision::ZERO),
         };
         scene.publish(&scene.issuer);
         scene
     }
 
-    /// Puts a catalog in force that has this issuer alone.
+    /// Puts the next catalog in force, which has this issuer alone.
     fn publish(&self, issuer: &Arc<Issuer>) {
-        self.keys.reconcile([issuer], &self.reader, &self.supervisor);
+        self.revision.set(self.revision.get().next());
+        self.keys.reconcile(self.revision.get(), [issuer], &self.reader, &self.supervisor);
     }
 
     fn current(&self) -> KeysNow {
@@ -100,12 +105,12 @@ impl Scene {
     }
 
     async fn refetched(&self, deadline: Instant) -> Refetched {
-        self.keys.refetched(&self.issuer, &self.waiters, deadline).await
+        self.keys.refetched(&self.issuer, self.revision.get(), &self.waiters, deadline).await
     }
 
     /// Asks for a fetch, and answers the read that is under way then.
     async fn answer(&mut self, reply: Reply) -> Refetched {
-        let asked = self.keys.refetched(&self.issuer, &self.waiters, far());
+        let asked = self.keys.refetched(&self.issuer, self.revision.get(), &self.waiters, far());
         let answer = async {
             let read = self.reads.recv().await.expect("a read");
             read.send(reply).expect("it waits for the reply");
@@ -171,8 +176,8 @@ async fn unknown_key_is_unverifiable_if_the_fetch_is_not_over() {
 #[tokio::test]
 async fn calls_wait_for_the_one_fetch_under_way() {
     let scene = Scene::fetched(Issuer { refetch_after: 0, ..by_url() }).await;
-    let Scene { keys, issuer, mut reads, waiters, .. } = scene;
-    let ask = || keys.refetched(&issuer, &waiters, far());
+    let Scene { keys, issuer, mut reads, waiters, revision, .. } = scene;
+    let ask = || keys.refetched(&issuer, revision.get(), &waiters, far());
     let answer = async {
         let read = reads.recv().await.expect("a read");
         assert!(reads.is_empty(), "one fetch at a time");
@@ -248,7 +253,7 @@ async fn changed_entry_begins_without_keys_and_drops_the_fetch_under_way() {
         let asked = scene.refetched(far());
         let publish = async { scene.publish(&changed) };
         let (refetched, ()) = tokio::join!(biased; asked, publish);
-        assert_eq!(refetched, Refetched::Unverifiable, "its fetch was dropped");
+        assert_eq!(refetched, Refetched::Outdated, "its fetch was dropped");
         assert_eq!(scene.current(), KeysNow::Unusable, "the old entry has no keys");
         let old = std::mem::replace(&mut scene.issuer, changed);
         assert_eq!(scene.current(), KeysNow::Unusable, "neither has the new one");
@@ -273,7 +278,7 @@ async fn same_entry_of_another_catalog_keeps_its_keys() {
     scene.publish(&same);
     assert_eq!((scene.current(), scene.keys.current(&same)), (set(ONE), set(ONE)));
     assert!(scene.reads.is_empty(), "it is not read again");
-    scene.keys.reconcile([], &scene.reader, &scene.supervisor);
+    scene.keys.reconcile(scene.revision.get().next(), [], &scene.reader, &scene.supervisor);
     assert_eq!(scene.current(), KeysNow::Unusable, "the issuer was removed");
     assert!(scene.reads.try_recv().is_err());
 }
@@ -281,15 +286,47 @@ async fn same_entry_of_another_catalog_keeps_its_keys() {
 #[tokio::test]
 async fn call_waits_for_an_entry_that_is_being_published() {
     let scene = Scene::fetched(by_url()).await;
-    let Scene { keys, reader, mut reads, waiters, supervisor, .. } = scene;
+    let Scene { keys, reader, mut reads, waiters, supervisor, revision, .. } = scene;
+    let revision = revision.get().next();
     let new = Arc::new(Issuer { name: "https://new.example.org/".into(), ..by_url() });
-    let asked = keys.refetched(&new, &waiters, far());
+    let asked = keys.refetched(&new, revision, &waiters, far());
     let publish = async {
-        keys.reconcile([&new], &reader, &supervisor);
+        keys.reconcile(revision, [&new], &reader, &supervisor);
         reads.recv().await.expect("a read").send(Ok(TWO)).expect("it waits");
     };
     assert_eq!(tokio::join!(biased; asked, publish).0, Refetched::LookAgain);
     assert_eq!(keys.current(&new), set(TWO));
     let unknown = Arc::new(Issuer { name: "https://unknown.example.org/".into(), ..by_url() });
-    assert_eq!(keys.refetched(&unknown, &waiters, Instant::now()).await, Refetched::Unverifiable);
+    let refetched = keys.refetched(&unknown, revision.next(), &waiters, Instant::now()).await;
+    assert_eq!(refetched, Refetched::Unverifiable);
+}
+
+#[tokio::test]
+async fn call_of_an_older_catalog_does_not_wait_for_an_entry_that_has_gone() {
+    let scene = Scene::fetched(by_url()).await;
+    let older = scene.revision.get();
+    let refetched =
+        async |catalog| scene.keys.refetched(&scene.issuer, catalog, &scene.waiters, far()).await;
+    scene.publish(&Arc::new((*scene.issuer).clone()));
+    assert_eq!(refetched(older).await, Refetched::Unchanged, "the entry is the same");
+    scene.publish(&Arc::new(Issuer { clock_skew: 1, ..by_url() }));
+    assert_eq!(refetched(older).await, Refetched::Outdated, "it was changed");
+    let newest = scene.revision.get().next();
+    scene.keys.reconcile(newest, [], &scene.reader, &scene.supervisor);
+    assert_eq!(refetched(older).await, Refetched::Outdated, "it was removed");
+}
+
+#[tokio::test]
+async fn document_of_the_keys_in_use_is_not_parsed_again() {
+    let mut scene = Scene::fetched(Issuer { refetch_after: 0, ..by_url() }).await;
+    let current = |scene: &Scene| match scene.current() {
+        KeysNow::Usable(keys) => keys,
+        KeysNow::Unusable => panic!("usable"),
+    };
+    let first = current(&scene);
+    for (reply, is_same) in [(Ok(ONE), true), (Ok("{"), true), (Ok(ONE), true), (Ok(TWO), false)] {
+        scene.answer(reply).await;
+        assert_eq!(Arc::ptr_eq(&first, &current(&scene)), is_same, "{reply:?}");
+    }
+    assert_eq!(scene.keys.status()[0].fetched, 4, "each is a fetch");
 }

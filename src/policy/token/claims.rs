@@ -219,7 +219,7 @@ fn party<'a, T: Clone>(
         PartySource::Claim { claims, prefix } => (claims, prefix),
     };
     let mut present = names.iter().filter_map(|name| claims.get(name));
-    let value = present.next().and_then(Value::as_str).ok_or(DenialCause::MalformedClaim)?;
+    let value = named(present.next())?;
     if present.any(|other| other.as_str() != Some(value)) {
         return Err(DenialCause::AmbiguousClient);
     }
@@ -247,11 +247,18 @@ fn subject(
     if unless.iter().any(|(name, value)| has_value(claims, name, value)) {
         return Ok(Subject::None);
     }
-    let value = claims.get(claim).and_then(Value::as_str).ok_or(DenialCause::MalformedClaim)?;
+    let value = named(claims.get(claim))?;
     let user =
         UserId::parse(format!("{prefix}{value}")).map_err(|_| DenialCause::MalformedClaim)?;
     let is_client = **claim == *USER_CLAIM && client == Some(value);
     Ok(if is_client { Subject::Client(user) } else { Subject::User(user) })
+}
+
+/// The value of a claim that names a company, a credential or a user. An empty one names none: behind a
+/// prefix it would be an id.
+fn named(claim: Option<&Value>) -> Result<&str, DenialCause> {
+    let value = claim.and_then(Value::as_str).filter(|value| !value.is_empty());
+    value.ok_or(DenialCause::MalformedClaim)
 }
 
 /// The values of `aud`; none if the token has no such claim. An empty text is no value (T15).

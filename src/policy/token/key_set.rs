@@ -1,7 +1,7 @@
 //! Key set: the public keys of an issuer (RFC 7517 section 5).
 //!
 //! Not here: where a set comes from, how old it may be (T18 to T20), and what makes a key usable, which
-//! is in [`super::key`].
+//! is in `key`.
 
 use std::fmt;
 use std::sync::Arc;

@@ -4,7 +4,7 @@
 //! Only the name of the issuer is read before the signature is verified, to find its keys. No key that
 //! the token itself names (`jwk`, `jku`, `x5u`, `x5c`) is ever used (T12).
 //!
-//! Not here: the claims after the signature, which are in [`super::claims`], and time: a decision
+//! Not here: the claims after the signature, which are in `claims`, and time: a decision
 //! compares times.
 
 use std::fmt;

@@ -422,11 +422,17 @@ fn t8_a_name_or_an_alias_stands_for_one_issuer() {
     assert_eq!((name("Y"), name(""), name("x/ ")), (None, None, None), "byte for byte");
     let names: Vec<_> = catalog.issuers().map(|issuer| &*issuer.name).collect();
     assert_eq!(names, ["x", "y"], "each once");
-    // The same text in another catalog makes an equal issuer.
-    let again = catalog.replaced_by(&format!("# again\n{yaml}")).expect("a catalog");
-    let both = catalog.issuer("x").zip(again.issuer("x")).expect("both");
-    assert_eq!(both.0, both.1);
     assert!(Arc::ptr_eq(catalog.issuer("x").expect("x"), catalog.issuer("X").expect("X")));
+    // A catalog that replaces it shares the issuers whose entries are the same.
+    let again = catalog.replaced_by(&format!("# again\n{yaml}")).expect("a catalog");
+    let shares = |next: &Catalog, spelling: &str| {
+        let both = catalog.issuer(spelling).zip(next.issuer(spelling)).expect("both");
+        assert_eq!(Arc::ptr_eq(both.0, both.1), both.0 == both.1, "{spelling}");
+        both.0 == both.1
+    };
+    assert!(["x", "x/", "X", "y", "y/"].iter().all(|spelling| shares(&again, spelling)));
+    let aliased = again.replaced_by(&file("x", "y", ["x/", "y/"])).expect("a catalog");
+    assert_eq!(["x", "x/", "y"].map(|spelling| shares(&aliased, spelling)), [false, false, true]);
 }
 
 #[test]
@@ -545,14 +551,96 @@ fn t8_powerful_issuers_are_warned_of() {
         &[("x", any), ("y", any)],
         &["`x`", "`y`", "`x` and `y` can both name the same credentials of any company"],
     );
-    // A prefix keeps them apart, for the credential and for the user.
-    let apart = "company: { is: acme }, credential: { prefix: \"y:\" }";
-    of(&[("x", acme), ("y", apart)], &["the same users of company `acme`"]);
-    let apart = "company: { is: acme }, credential: { prefix: \"y:\" }, user: { prefix: \"y:\" }";
-    of(&[("x", acme), ("y", apart)], &[]);
-    of(&[("x", apart), ("y", apart)], &["the same credentials"]);
+    // Two prefixes keep them apart, for the credential and for the user, unless one begins with the
+    // other: the issuer with the shorter one can name what begins with the longer one.
+    let prefixed = |credential: &str, user: &str| {
+        format!("{acme}, credential: {{ prefix: '{credential}' }}, user: {{ prefix: '{user}' }}")
+    };
+    for (one, two, part) in [
+        (("x:", "x:"), ("y:", "y:"), None),
+        (("x:", ""), ("y:", "y:"), Some("the same users of company `acme`")),
+        (("x:", "y:"), ("y:", "y:"), Some("the same users of company `acme`")),
+        (("", ""), ("y:", "y:"), Some("the same credentials of company `acme`: give both a")),
+        (("y:", "y:"), ("y:", "y:"), Some("the same credentials")),
+        (("y", "x:"), ("y:", "y:"), Some("the same credentials")),
+        (("y:", "y:"), ("y:z", "x:"), Some("the same credentials")),
+        (("y:a", "x:"), ("y:b", "y:"), None),
+    ] {
+        let (one, two) = (prefixed(one.0, one.1), prefixed(two.0, two.1));
+        of(&[("x", &one), ("y", &two)], part.as_slice());
+    }
     let no_user = "company: { is: acme }, credential: request, user: none";
     of(&[("x", acme), ("y", no_user)], &[]);
+    // The first sentences, and how many more there are: 30 issuers are 435 pairs.
+    let names: Vec<_> = (0..30).map(|n| format!("i{n}")).collect();
+    let many: Vec<_> = names.iter().map(|name| (name.as_str(), acme)).collect();
+    let found = warnings(&many);
+    assert_eq!(
+        (found.len(), found[20].as_str()),
+        (21, "there are 415 more warnings about issuers")
+    );
+}
+
+#[test]
+fn t18_keys_that_get_too_old_between_two_fetches_are_warned_of() {
+    for (refresh, usable_for, is_short) in [
+        ("5m", "24h", false),
+        ("100s", "110s", false),
+        ("100s", "109s", true),
+        ("5m", "1m", true),
+        ("24h", "24h", true),
+    ] {
+        let keys = [("refresh", refresh), ("usable_for", usable_for)];
+        let warnings = |more: &[(&str, &str)]| {
+            let yaml = with(&[&keys[..], more].concat());
+            Catalog::empty().replaced_by(&yaml).expect("a catalog").issuer_warnings()
+        };
+        let found = warnings(&[]);
+        assert_eq!(found.len(), usize::from(is_short), "{refresh} {usable_for}: {found:?}");
+        assert!(
+            found.iter().all(|one| one.contains("make `usable_for` several times")),
+            "{found:?}"
+        );
+        assert_eq!(warnings(&[("jwks_url", ""), ("jwks_file", "a")]), [""; 0], "a file");
+    }
+}
+
+#[test]
+fn t18_issuers_whose_keys_are_fetched_anew_are_warned_of() {
+    let catalog = |count: usize, more: &str| {
+        let entries = (0..count).map(|n| {
+            format!(
+                "  i{n}: {{ jwks_url: 'https://i{n}/', algorithms: [RS256], company: {{ is: c{n} }}\
+                 {more} }}\n"
+            )
+        });
+        format!("audiences: {{ p: }}\nscopes: {{}}\nissuers:\n{}", entries.collect::<String>())
+    };
+    let read = |yaml: &str| Catalog::empty().replaced_by(yaml).expect("a catalog");
+    let before = read(&catalog(5, ""));
+    let warning = |yaml: &str| read(yaml).refetch_warning(&before);
+    assert_eq!(warning(&catalog(5, "")), None, "the same");
+    assert_eq!(warning(&catalog(4, "")), None, "one was removed");
+    assert_eq!(warning(&catalog(6, "")), None, "a new one had no keys before");
+    assert_eq!(
+        warning(&catalog(1, ", clock_skew: 1s")).as_deref(),
+        Some(
+            "the keys of a changed issuer are fetched anew, and until then its tokens are denied \
+             with status 503: `i0`"
+        )
+    );
+    let all = warning(&catalog(6, ", clock_skew: 1s")).expect("a warning");
+    assert!(
+        all.contains("of 5 changed issuers are") && all.ends_with("`i0`, `i1`, `i2` and 2 more")
+    );
+    // An alias that becomes the name is another entry.
+    let renamed = "issuers: { i0: { aliases: [j0], jwks_url: 'https://i0/', algorithms: [RS256], \
+                   company: { is: acme } } }\naudiences: { p: }\nscopes: {}\n";
+    let before = read(renamed);
+    let after = read(&renamed.replace("j0", "k0").replace("i0:", "j0:"));
+    assert!(after.refetch_warning(&before).is_some_and(|warning| warning.ends_with("`j0`")));
+    let file = renamed.replace("jwks_url: 'https://i0/'", "jwks_file: a");
+    assert_eq!(read(&file).refetch_warning(&before), None, "a file is read at once");
 }
 
 #[test]

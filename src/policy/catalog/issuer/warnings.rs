@@ -3,30 +3,72 @@
 //!
 //! Not here: what is refused. A platform can have reasons for each of these.
 
-use super::{Companies, Issuer, PartySource, UserSource};
+use super::{Companies, Issuer, KeySource, PartySource, UserSource};
 use crate::policy::catalog::Catalog;
 use crate::policy::text::quoted;
 
 /// The most bytes of a name in a sentence.
 const MAX_NAME: usize = 160;
+/// The most sentences. The last one counts the others.
+const MAX_WARNINGS: usize = 20;
+/// The most issuers that one sentence names.
+const MAX_NAMED: usize = 3;
 
 impl Catalog {
-    /// A sentence for each issuer that may speak for any company, for each two that can name the same
-    /// credentials or users of one company (T8), and for each key in the catalog that is not used (T10).
+    /// A sentence for each issuer that may speak for any company, for each whose keys get too old before
+    /// they are fetched again, for each two that can name the same credentials or users of one company
+    /// (T8), and for each key in the catalog that is not used (T10). The first of them, and how many more
+    /// there are.
     #[must_use]
     pub fn issuer_warnings(&self) -> Vec<String> {
         let issuers: Vec<_> = self.issuers().collect();
-        let any = issuers.iter().filter(|issuer| issuer.companies == Companies::Any);
-        let mut warnings: Vec<_> = any.map(|issuer| of_any(issuer)).collect();
-        for (index, one) in issuers.iter().enumerate() {
-            warnings.extend(issuers.iter().skip(index + 1).filter_map(|two| of_both(one, two)));
+        let of_one = issuers.iter().flat_map(|issuer| [of_any(issuer), of_usable_for(issuer)]);
+        let of_two = issuers
+            .iter()
+            .enumerate()
+            .flat_map(|(index, one)| issuers.iter().skip(index + 1).map(|two| of_both(one, two)));
+        let mut all = of_one.chain(of_two).flatten().chain(self.file.skipped_keys.iter().cloned());
+        let mut warnings: Vec<_> = all.by_ref().take(MAX_WARNINGS).collect();
+        let more = all.count();
+        if more > 0 {
+            warnings.push(format!("there are {more} more warnings about issuers"));
         }
-        warnings.extend(self.file.skipped_keys.iter().cloned());
         warnings
+    }
+
+    /// A sentence for the issuers of the catalog before that begin without keys, because their entries
+    /// have changed and their keys are fetched from a URL (T18).
+    #[must_use]
+    pub fn refetch_warning(&self, before: &Self) -> Option<String> {
+        let changed = self.issuers().filter(|issuer| {
+            let mut spellings = issuer.aliases.iter().chain([&issuer.name]);
+            matches!(issuer.keys, KeySource::Url(_))
+                && before.file.issuers.get(&issuer.name) != Some(issuer)
+                && spellings.any(|spelling| before.issuer(spelling).is_some())
+        });
+        let names: Vec<_> =
+            changed.map(|issuer| format!("`{}`", quoted(&issuer.name, MAX_NAME))).collect();
+        let named = names.iter().take(MAX_NAMED).map(String::as_str).collect::<Vec<_>>().join(", ");
+        let more = match names.len().saturating_sub(MAX_NAMED) {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        let (issuers, their) = match names.len() {
+            0 => return None,
+            1 => ("a changed issuer".to_owned(), "its"),
+            count => (format!("{count} changed issuers"), "their"),
+        };
+        Some(format!(
+            "the keys of {issuers} are fetched anew, and until then {their} tokens are denied with \
+             status 503: {named}{more}"
+        ))
     }
 }
 
-fn of_any(issuer: &Issuer) -> String {
+fn of_any(issuer: &Issuer) -> Option<String> {
+    if issuer.companies != Companies::Any {
+        return None;
+    }
     let name = quoted(&issuer.name, MAX_NAME);
     let why = match &issuer.company {
         PartySource::Claim { claims, .. } => {
@@ -37,16 +79,32 @@ fn of_any(issuer: &Issuer) -> String {
         }
         _ => "its tokens count in every company that the request names".to_owned(),
     };
-    format!(
+    Some(format!(
         "the issuer `{name}` may speak for any company: {why}; list `companies` unless that is \
          intended"
-    )
+    ))
+}
+
+/// The time between two fetches varies by a tenth of `refresh`.
+fn of_usable_for(issuer: &Issuer) -> Option<String> {
+    let (refresh, usable_for) = (u64::from(issuer.refresh), u64::from(issuer.usable_for));
+    let is_short = matches!(issuer.keys, KeySource::Url(_)) && usable_for * 10 < refresh * 11;
+    is_short.then(|| {
+        let name = quoted(&issuer.name, MAX_NAME);
+        format!(
+            "the keys of the issuer `{name}` are fetched again after {refresh}s, give or take a tenth, \
+             and are used for {usable_for}s: make `usable_for` several times as long as `refresh`, \
+             otherwise its tokens can be denied between two fetches"
+        )
+    })
 }
 
 fn of_both(one: &Issuer, two: &Issuer) -> Option<String> {
     let what = match (one.credential_prefix(), one.user_prefix()) {
-        (Some(prefix), _) if two.credential_prefix() == Some(prefix) => "credentials",
-        (_, Some(prefix)) if two.user_prefix() == Some(prefix) => "users",
+        (Some(one), _) if two.credential_prefix().is_some_and(|two| overlap(one, two)) => {
+            "credentials"
+        }
+        (_, Some(one)) if two.user_prefix().is_some_and(|two| overlap(one, two)) => "users",
         _ => return None,
     };
     let company = match (&one.companies, &two.companies) {
@@ -60,9 +118,15 @@ fn of_both(one: &Issuer, two: &Issuer) -> Option<String> {
     };
     let (one, two) = (quoted(&one.name, MAX_NAME), quoted(&two.name, MAX_NAME));
     Some(format!(
-        "the issuers `{one}` and `{two}` can both name the same {what} of {company}: give one of \
-         them a `prefix` unless both mean the same {what}"
+        "the issuers `{one}` and `{two}` can both name the same {what} of {company}: give both a \
+         `prefix`, neither of which begins with the other, unless both mean the same {what}"
     ))
+}
+
+/// Whether one id can begin with both prefixes. The claim behind a prefix, also behind none, can begin
+/// with the rest of the other.
+fn overlap(one: &str, two: &str) -> bool {
+    one.starts_with(two) || two.starts_with(one)
 }
 
 impl Issuer {
