@@ -59,8 +59,7 @@ impl Session<'_> {
                 ClientCredential::BearerToken(text) => Some(&**text),
                 _ => None,
             });
-        let verified = self.authority.verify_tokens(view, texts, proof).await?;
-        let mut verified = verified.into_iter();
+        let mut verified = self.authority.verify_tokens(view, texts, proof).await?.into_iter();
         for Request { query, client } in requests {
             let Some(client) = client else { continue };
             let is_token = matches!(client.presented, ClientCredential::BearerToken(_));

@@ -51,7 +51,7 @@ pub(super) struct Proof {
 }
 
 /// The issuers that are trusted at one revision.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Trusted {
     catalog: Arc<Catalog>,
     /// The keys of own tokens, if this server is an issuer.
@@ -111,7 +111,8 @@ impl Authority {
     /// Its times, its audience, its company and its user are not compared with anything yet.
     ///
     /// # Errors
-    /// A fact cannot be read at the snapshot's revision, or the token was issued at a later one.
+    /// A fact cannot be read at the snapshot's revision, or the token was issued at a later one: start over
+    /// with a new snapshot.
     pub(super) async fn verify_token(
         &self,
         view: &Snapshot,
@@ -144,6 +145,7 @@ impl Authority {
         let trusted = self.trusted(view).await?;
         if !proof.rest_on.as_ref().is_some_and(|before| before.is(&trusted)) {
             proof.results.clear();
+            proof.rest_on = Some(trusted.clone());
         }
         let (mut hashes, mut undecided) = (Vec::new(), HashMap::new());
         for text in texts {
@@ -179,7 +181,6 @@ impl Authority {
         let unverifiable = || Err(Cause::from(Reason::TokenUnverifiable));
         let result = |hash| proof.results.get(hash).cloned().unwrap_or_else(unverifiable);
         let results: Vec<_> = hashes.iter().map(result).collect();
-        proof.rest_on = Some(trusted);
         results.iter().try_for_each(|result| check_reached(view, result))?;
         Ok(results)
     }
