@@ -357,7 +357,8 @@ async fn apply_catalog(
     Ok(true)
 }
 
-/// Sees to it that the server can sign tokens. A full disk does not end the start.
+/// Sees to it that the server can sign tokens. If it cannot, it issues none: a start serves the checks of a
+/// platform, and a key can be deleted only while the server runs.
 async fn prepare_signing_keys(authority: &Authority) -> Result<(), StartupError> {
     match authority.prepare_signing_keys().await {
         Ok(path) => {
@@ -369,7 +370,11 @@ async fn prepare_signing_keys(authority: &Authority) -> Result<(), StartupError>
         Err(AuthorityError::Store(StoreError::Unavailable | StoreError::Damaged)) => {
             Err(StoreError::Unavailable.into())
         }
-        Err(error @ AuthorityError::Store(_)) => {
+        Err(
+            error @ (AuthorityError::Store(_)
+            | AuthorityError::KeyFileNotWritten
+            | AuthorityError::TooManySigningKeys(_)),
+        ) => {
             tracing::warn!(%error, "no key can sign tokens, so none is issued");
             Ok(())
         }

@@ -1223,6 +1223,15 @@ async fn t28_the_first_start_makes_the_first_key_and_a_lost_file_is_told() {
     assert_eq!(rotate().await, rotate().await);
     let files = std::fs::read_dir(dir.path().join("signing-keys")).expect("a directory").count();
     assert_eq!(files, list(&client).await.len());
+    // A directory that cannot be written ends no start: the server serves checks and issues no token.
+    let known = list(&client).await;
+    server.kill();
+    std::fs::remove_dir_all(dir.path().join("signing-keys")).expect("removed");
+    std::fs::write(dir.path().join("signing-keys"), "no directory").expect("written");
+    let server = serve(dir.path(), &args);
+    let client = Client::connect_as(&server.url(), Some(&key)).await;
+    assert_eq!(server.logged("no key can sign tokens, so none is issued"), 1);
+    assert_eq!(list(&client).await, known);
 }
 
 #[tokio::test]
