@@ -147,9 +147,16 @@ impl Session<'_> {
                 if key.state != KeyState::Current {
                     return Ok((rest, key, fields));
                 }
-                let (after, _, more) = self.replace_current(rest, now, made, options).await?;
-                fields.extend(more);
-                Ok((after, key, fields))
+                match self.replace_current(rest.clone(), now, made, options).await {
+                    Ok((after, _, more)) => {
+                        fields.extend(more);
+                        Ok((after, key, fields))
+                    }
+                    // A stolen key must go, also if no other key can be written. Until there is one, no
+                    // token is issued.
+                    Err(AuthorityError::KeyFileNotWritten) => Ok((rest, key, fields)),
+                    Err(error) => Err(error),
+                }
             }
         }
     }

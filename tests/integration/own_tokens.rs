@@ -1232,6 +1232,18 @@ async fn t28_the_first_start_makes_the_first_key_and_a_lost_file_is_told() {
     let client = Client::connect_as(&server.url(), Some(&key)).await;
     assert_eq!(server.logged("no key can sign tokens, so none is issued"), 1);
     assert_eq!(list(&client).await, known);
+    // A stolen key can be deleted, also if no other can be written.
+    let current = known.iter().find(|key| key.state() == SigningKeyState::Current);
+    let key_id = current.expect("a current key").key_id.clone();
+    let delete = DeleteSigningKeyRequest { key_id: key_id.clone(), ..Default::default() };
+    client.keys.clone().delete_signing_key(delete).await.expect("deleted");
+    assert!(list(&client).await.iter().all(|key| key.key_id != key_id));
+    server.kill();
+    std::fs::remove_file(dir.path().join("signing-keys")).expect("removed");
+    let server = serve(dir.path(), &args);
+    let client = Client::connect_as(&server.url(), Some(&key)).await;
+    let has_current = list(&client).await.iter().any(|key| key.state() == SigningKeyState::Current);
+    assert!(has_current, "the next start makes another");
 }
 
 #[tokio::test]
