@@ -191,7 +191,7 @@ fn every_command_ends_when_the_server_is_silent() {
     let (_listener, silent) = silent_port();
     let url = silent.clone();
     let server = demo(data.path());
-    server.signal("STOP");
+    server.pause();
     // A port that takes connections is the same to all of them: those that stream are enough.
     let streams = ["backup", "export", "import", "batch", "health", "changes"];
     let streams = others.iter().filter(|words| streams.contains(&words[0].as_str()));
@@ -513,7 +513,7 @@ fn a_watch_notices_a_stopped_server_and_goes_on_when_it_is_back() {
     for watcher in [&watcher, &brief, &never] {
         assert_eq!(watcher.revisions(1), [4]);
     }
-    server.signal("STOP");
+    server.pause();
     for watcher in [never, brief] {
         let (code, lines, errors) = watcher.end();
         assert_eq!((code, lines.len(), errors.len()), (Some(2), 0, 1), "{errors:?}");

@@ -189,7 +189,7 @@ async fn a_full_disk_refuses_changes_and_checks_go_on() {
     }
     assert_eq!(client.reason("acme", "hr", &["users:read"]).await, Reason::Allowed);
     // What was acknowledged is what the disk has. Stopped, so that it does not change meanwhile.
-    server.signal("STOP");
+    server.pause();
     let elsewhere = tempfile::tempdir().expect("a directory");
     copy(&inside.join("store"), elsewhere.path());
     server.kill();

@@ -643,7 +643,7 @@ async fn headers_that_grow_in_memory_are_not_gathered() {
     }
     raw.assert_open();
     // All that fits between the two is there when the server goes on.
-    server.signal("STOP");
+    server.pause();
     raw.0.set_nonblocking(true).expect("set");
     let mut sent = 0;
     while sent < flood.len()

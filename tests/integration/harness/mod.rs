@@ -9,13 +9,15 @@ pub mod raw;
 pub mod terminal;
 pub mod token_issuer;
 
+use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use scopegate::proto::authorization_service_client::AuthorizationServiceClient;
 use scopegate::proto::catalog_service_client::CatalogServiceClient;
@@ -52,10 +54,21 @@ pub fn bootstrap(dir: &Path) -> String {
     String::from_utf8(made.stdout).expect("a text").trim().to_owned()
 }
 
-/// An address of this machine whose port no process uses now.
+/// An address on which nothing listens, given once. Its port is below those that the kernel gives to
+/// connections, so that no connection of another test takes it before the server does.
 pub fn free_address() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    listener.local_addr().expect("an address").to_string()
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    const PORTS: std::ops::Range<u16> = 12_000..32_000;
+    // Two runs at the same time begin at different ports.
+    let first = std::process::id() % u32::from(PORTS.end - PORTS.start);
+    loop {
+        let step = u32::from(NEXT.fetch_add(1, Ordering::Relaxed));
+        let port = u32::from(PORTS.start) + (first + step) % u32::from(PORTS.end - PORTS.start);
+        let address = format!("127.0.0.1:{port}");
+        if TcpListener::bind(&address).is_ok() {
+            return address;
+        }
+    }
 }
 
 /// A served store.
@@ -140,6 +153,27 @@ impl Server {
         let (name, pid) = (format!("-{name}"), self.pid().to_string());
         let sent = Command::new("kill").args([name, pid]).status().expect("kill runs");
         assert!(sent.success());
+    }
+
+    /// Stops all of its threads until `CONT`. The kernel delivers the signal to one thread, which stops
+    /// the others when it runs next: until then they go on.
+    pub fn pause(&self) {
+        self.signal("STOP");
+        let threads = format!("/proc/{}/task", self.pid());
+        let is_stopped = |thread: &Path| {
+            let status = fs::read_to_string(thread.join("stat")).unwrap_or_default();
+            // The name, in parentheses, may have any character.
+            status.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T'))
+        };
+        let deadline = Instant::now() + raw::WAIT_LIMIT;
+        loop {
+            let mut threads = fs::read_dir(&threads).expect("a process");
+            if threads.all(|thread| is_stopped(&thread.expect("a thread").path())) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "the process does not stop");
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// Asks it to end, and waits.
