@@ -81,6 +81,7 @@ async fn authority(dir: &Path, entries: u64, credentials: u64) -> Arc<Authority>
                     scopes: scopes("a"),
                     expires_at: None,
                     enabled: true,
+                    redirect_uris: vec![],
                     tokens_valid_from: None,
                 };
                 authority

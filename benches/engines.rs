@@ -58,6 +58,7 @@ fn proposal(n: usize) -> Proposal {
         expires_at: None,
         grants: (1..=10).map(|scope| (ScopeId(scope), grant)).collect(),
         secrets: vec![],
+        redirect_uris: [].into(),
         revoked_tokens: Default::default(),
         created_at: Revision::NEXT,
         revision: Revision::NEXT,

@@ -44,6 +44,7 @@ async fn company(authority: &Arc<Authority>, name: &str, credentials: usize) -> 
                     scopes: scopes(),
                     expires_at: None,
                     enabled: true,
+                    redirect_uris: vec![],
                     tokens_valid_from: None,
                 };
                 authority

@@ -57,6 +57,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         scopes: vec![],
         expires_at: None,
         enabled: true,
+        redirect_uris: vec![],
         tokens_valid_from: None,
     };
     session.create_credential(&credential, &options).await?;

@@ -6,6 +6,7 @@
 pub mod access_log;
 pub mod admission;
 pub mod api_keys;
+pub mod authorization_codes;
 pub mod caller_limits;
 mod catalogs;
 mod change_feed;
@@ -14,6 +15,7 @@ mod check_metrics;
 mod client;
 pub mod client_proof;
 pub mod clock;
+pub mod code_redemption;
 mod coherence;
 mod companies;
 pub mod consents;

@@ -8,6 +8,7 @@
 
 mod address;
 mod api_key;
+mod authorization_code;
 mod backup;
 mod batch;
 mod catalog;

@@ -20,6 +20,7 @@ pub mod keyring;
 pub mod narrowing;
 pub mod query;
 pub mod reason;
+pub mod redirect_uri;
 pub mod replay;
 pub mod revision;
 pub mod role;

@@ -108,14 +108,14 @@ impl Session<'_> {
 }
 
 impl ConsentId {
-    fn subject(&self, kind: ChangeKind) -> Subject<'_> {
+    pub(super) fn subject(&self, kind: ChangeKind) -> Subject<'_> {
         let (credential, user) = (Some(&self.credential), Some(&self.user));
         Subject { credential, user, ..Subject::of(kind, &self.company) }
     }
 }
 
 /// The parties of a consent, and its user. They are preconditions.
-async fn parties(
+pub(super) async fn parties(
     reader: &mut Reader<'_>,
     id: &ConsentId,
 ) -> Result<(Parties, Arc<User>), TransactionError> {

@@ -15,6 +15,7 @@ use crate::policy::company::Company;
 use crate::policy::credential::{AboveCeiling, Credential, CredentialView, GrantContext};
 use crate::policy::edit::Edit;
 use crate::policy::id::{CompanyId, CredentialId};
+use crate::policy::redirect_uri::RedirectUri;
 use crate::policy::scope::{Scope, ScopeId};
 
 /// A credential to create.
@@ -32,6 +33,8 @@ pub struct NewCredential {
     pub expires_at: Option<Timestamp>,
     /// False denies every check of the credential.
     pub enabled: bool,
+    /// Where a browser may be sent with an authorization code of the credential.
+    pub redirect_uris: Vec<RedirectUri>,
     /// Tokens of the catalog's issuers that were issued at or before this time are invalid.
     pub tokens_valid_from: Option<Timestamp>,
 }
@@ -50,6 +53,10 @@ impl NewCredential {
         let mut edit = Credential::create(id, label, ends, &scopes, context)?;
         edit.fields.extend(FieldChange::new_text("label", &self.label));
         edit.fields.extend(FieldChange::time("expires_at", None, ends));
+        if !self.redirect_uris.is_empty() {
+            edit.fields.extend(FieldChange::list("redirect_uris", None, &self.redirect_uris));
+            edit.after.redirect_uris = self.redirect_uris.as_slice().into();
+        }
         let valid_from = self.tokens_valid_from;
         edit.fields.extend(FieldChange::time("tokens_valid_from", None, valid_from));
         edit.after.revoked_tokens.issued_before = valid_from;
@@ -99,6 +106,8 @@ pub enum CredentialChange {
         enabled: Option<bool>,
         /// The expiry of the credential; `Some(None)` removes it.
         expires_at: Option<Option<Timestamp>>,
+        /// Where a browser may be sent with an authorization code of the credential.
+        redirect_uris: Option<Vec<RedirectUri>>,
     },
     /// Delete the credential.
     Delete,
@@ -232,8 +241,9 @@ fn edit_credential(
         CredentialChange::Revoke(_) => Ok(credential.revoke(scopes, context)),
         CredentialChange::Replace(_) => credential.replace(scopes, context),
         CredentialChange::Reset => Ok(credential.reset(context)),
-        CredentialChange::Update { label, enabled, expires_at } => {
-            Ok(credential.update(label.clone(), *enabled, *expires_at))
+        CredentialChange::Update { label, enabled, expires_at, redirect_uris } => {
+            let redirect_uris = redirect_uris.as_deref();
+            Ok(credential.update(label.clone(), *enabled, *expires_at, redirect_uris))
         }
         CredentialChange::Delete => Ok(credential.delete(context.catalog)),
     }

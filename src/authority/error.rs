@@ -36,6 +36,9 @@ pub enum AuthorityError {
     /// The audience of one check of a batch is ambiguous; with the index of the check.
     #[error("{1}")]
     AudienceOf(usize, AudienceError),
+    /// The credential has no such redirect URI.
+    #[error("is not one of the `redirect_uris` of the credential `{0}`: compare it byte for byte")]
+    RedirectUriUnknown(CredentialId),
     /// No such company.
     #[error("there is no company `{0}`")]
     CompanyNotFound(CompanyId),

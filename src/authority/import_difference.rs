@@ -97,6 +97,7 @@ fn of_credential(
         ("scopes", active != wanted),
         ("expires_at", found.expires_at != new.expires_at),
         ("enabled", found.enabled != new.enabled),
+        ("redirect_uris", *found.redirect_uris != *new.redirect_uris),
         ("tokens_valid_from", found.revoked_tokens.issued_before != new.tokens_valid_from),
     ]))
 }

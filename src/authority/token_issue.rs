@@ -1,5 +1,5 @@
-//! Token issue: the access tokens that scopegate issues itself, by the client credentials grant and by
-//! token exchange (T25 to T27, T32, T33, T35).
+//! Token issue: the access tokens that scopegate issues itself, by the client credentials grant, by
+//! token exchange and for an authorization code (T25 to T27, T32 to T35).
 //!
 //! Nothing is stored when a token is issued. A token has the scopes that are effective at its issue, and
 //! every check asks all layers again, so a token never allows more than that later.
@@ -71,6 +71,13 @@ impl fmt::Debug for TokenClient<'_> {
 pub enum TokenGrant {
     /// `client_credentials` (RFC 6749 section 4.4).
     ClientCredentials,
+    /// `authorization_code` (RFC 6749 section 4.1). A code without scopes is refused before.
+    AuthorizationCode {
+        /// The user who gave the scopes.
+        user: UserId,
+        /// The claims of a token with the code's creation. What ends that token ends the code (T27).
+        claims: OwnClaims,
+    },
     /// Token exchange for a user of the client's company (RFC 8693). A client that presents an
     /// `actor_token` can ask for this grant only.
     Exchange {
@@ -84,7 +91,7 @@ impl TokenGrant {
     fn user(&self) -> Option<&UserId> {
         match self {
             Self::ClientCredentials => None,
-            Self::Exchange { user } => Some(user),
+            Self::AuthorizationCode { user, .. } | Self::Exchange { user } => Some(user),
         }
     }
 }
@@ -110,6 +117,10 @@ pub struct IssuedToken {
     pub text: String,
     /// In how many seconds it ends.
     pub expires_in: u32,
+    /// When it ends.
+    pub(super) expires_at: Timestamp,
+    /// Its id.
+    pub(super) token_id: TokenId,
     /// Its scopes, sorted.
     pub scopes: Vec<Scope>,
     /// The claim `jti`, for the log.
@@ -139,6 +150,8 @@ pub enum TokenError {
     InvalidRequest,
     /// `invalid_client`, with status 401: the client is disabled or has expired since its proof.
     InvalidClient,
+    /// `invalid_grant`.
+    InvalidGrant,
     /// `invalid_scope`.
     InvalidScope,
     /// `invalid_target`: the catalog has no such audience.
@@ -154,6 +167,7 @@ impl TokenError {
         match self {
             Self::InvalidRequest => "invalid_request",
             Self::InvalidClient => "invalid_client",
+            Self::InvalidGrant => "invalid_grant",
             Self::InvalidScope => "invalid_scope",
             Self::InvalidTarget => "invalid_target",
             Self::UnauthorizedClient => "unauthorized_client",
@@ -229,7 +243,8 @@ impl Session<'_> {
             Ok(applicant) => applicant,
             Err(refusal) => return Ok(Err(refusal)),
         };
-        if applicant.actor.is_some() && request.grant == TokenGrant::ClientCredentials {
+        let is_exchange = matches!(request.grant, TokenGrant::Exchange { .. });
+        if applicant.actor.is_some() && !is_exchange {
             let what = "An actor token is for a token exchange only.";
             return Ok(Err(TokenRefusal::new(TokenError::InvalidRequest, what)));
         }
@@ -313,8 +328,7 @@ impl Session<'_> {
         draft: Draft,
         revision: Revision,
     ) -> Result<Result<IssuedToken, TokenRefusal>, AuthorityError> {
-        let mut id = [0; 16];
-        getrandom::fill(&mut id).map_err(|_| StoreError::Unavailable)?;
+        let id = new_id()?;
         let actor = applicant.actor.as_ref();
         let user = request.grant.user();
         let own = OwnClaims {
@@ -322,9 +336,9 @@ impl Session<'_> {
             born: draft.born,
             incarnation: self.authority.incarnation(),
             issued_at_revision: revision,
-            id: TokenId(id),
+            id,
             exchanged_with: actor.and_then(|actor| actor.own.as_ref()).map(|own| own.id),
-            is_exchanged: user.is_some(),
+            is_exchanged: matches!(request.grant, TokenGrant::Exchange { .. }),
         };
         // No time of the token is ahead, and no end is later than it may be.
         let issued_at = self.authority.clock.now().as_second();
@@ -358,6 +372,8 @@ impl Session<'_> {
         Ok(Ok(IssuedToken {
             text,
             expires_in,
+            expires_at: Timestamp::from_second(expires_at).unwrap_or(Timestamp::MAX),
+            token_id: id,
             scopes: draft.scopes,
             id: own.id.to_string(),
             company: applicant.company.clone(),
@@ -377,7 +393,8 @@ fn draft(
     facts: Facts<'_>,
 ) -> Result<Draft, TokenRefusal> {
     use TokenError::{
-        InvalidClient, InvalidRequest, InvalidScope, InvalidTarget, UnauthorizedClient,
+        InvalidClient, InvalidGrant, InvalidRequest, InvalidScope, InvalidTarget,
+        UnauthorizedClient,
     };
 
     let resolved = facts.catalog.resolve_audience(None, query.audience.as_ref());
@@ -409,6 +426,16 @@ fn draft(
             return Err(TokenRefusal::new(UnauthorizedClient, what));
         }
         TokenGrant::ClientCredentials => None,
+        TokenGrant::AuthorizationCode { claims, .. } => {
+            let over = || {
+                TokenRefusal::new(InvalidGrant, "The code was revoked, or its user was deleted.")
+            };
+            let user = facts.user.ok_or_else(over)?;
+            match claims.ended((company, credential), Some(user.created_at), &facts.tokens) {
+                Some(_) => return Err(over()),
+                None => Some(user),
+            }
+        }
         TokenGrant::Exchange { .. } => {
             if let Some(actor) = &applicant.actor
                 && !is_live(actor, facts)
@@ -485,6 +512,13 @@ fn draft(
         ttl: ages.into_iter().flatten().min().unwrap_or(0),
         credential_end: credential.expires_at,
     })
+}
+
+/// A new id of a token.
+pub(super) fn new_id() -> Result<TokenId, StoreError> {
+    let mut id = [0; 16];
+    getrandom::fill(&mut id).map_err(|_| StoreError::Unavailable)?;
+    Ok(TokenId(id))
 }
 
 /// The refusal of a token that is presented as the client's own and is not.

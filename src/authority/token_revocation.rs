@@ -14,8 +14,9 @@ use super::write_options::WriteOptions;
 use crate::policy::change::{ChangeKind, FieldChange};
 use crate::policy::credential::CredentialView;
 use crate::policy::edit::Edit;
-use crate::policy::id::{CompanyId, CredentialId};
+use crate::policy::id::{CompanyId, CredentialId, UserId};
 use crate::policy::revision::Revision;
+use crate::policy::token::own::OwnClaims;
 use crate::policy::token::revoked::{RevokedToken, RevokedTokens};
 use crate::policy::token::unverified_token::UnverifiedToken;
 
@@ -64,10 +65,22 @@ impl Session<'_> {
         if !is_of_client {
             return Ok(Revocation::OfOtherClient);
         }
+        let user = token.facts.user.as_ref();
+        self.end_token(client, own, user, expires_at).await.map(Revocation::Revoked)
+    }
+
+    /// Revokes an own token of this client. None: it was over, or revoked before.
+    pub(super) async fn end_token(
+        &self,
+        client: &ProvenSecret,
+        own: &OwnClaims,
+        user: Option<&UserId>,
+        expires_at: Timestamp,
+    ) -> Result<Option<Revision>, AuthorityError> {
         let (company_id, id) = (&client.company, &client.credential);
         let subject = Subject {
             credential: Some(id),
-            user: token.facts.user.as_ref(),
+            user,
             ..Subject::of(ChangeKind::RevokeToken, company_id)
         };
         let options = WriteOptions::default();
@@ -90,11 +103,11 @@ impl Session<'_> {
         };
         match self.write(subject, &options, plan).await {
             Ok(Outcome::Written(Written { revision, .. }, is_over)) => {
-                Ok(Revocation::Revoked((!is_over).then_some(revision)))
+                Ok((!is_over).then_some(revision))
             }
             Ok(Outcome::Repeated(_))
             | Err(AuthorityError::CompanyNotFound(_) | AuthorityError::CredentialNotFound(..)) => {
-                Ok(Revocation::Revoked(None))
+                Ok(None)
             }
             Err(error) => Err(error),
         }

@@ -5,6 +5,7 @@
 
 use clap::{CommandFactory, Parser, Subcommand};
 
+use super::authorization_code::{AuthorizationCodeCommand, authorization_code};
 use super::backup::{BackupArgs, backup};
 use super::batch::{BatchArgs, batch};
 use super::catalog::{CatalogCommand, catalog};
@@ -81,6 +82,9 @@ pub enum Command {
     /// Consents: the scopes that a user allows a credential to use in the name of the user.
     #[command(subcommand)]
     Consent(ConsentCommand),
+    /// Authorization codes: how an application gets an access token of a user.
+    #[command(subcommand)]
+    AuthorizationCode(AuthorizationCodeCommand),
     /// The catalog: scopes, audiences, roles and endpoints.
     #[command(subcommand)]
     Catalog(CatalogCommand),
@@ -105,7 +109,7 @@ pub enum Command {
     ///
     /// The file has one JSON object a line. With a `credential_id` it is a credential:
     /// {"company_id", "credential_id", "label", "scopes", "expires_at" (RFC 3339), "enabled",
-    /// "tokens_valid_from" (RFC 3339)}; without, a company: {"company_id", "display_name", "scopes"}. A company comes before its
+    /// "redirect_uris", "tokens_valid_from" (RFC 3339)}; without, a company: {"company_id", "display_name", "scopes"}. A company comes before its
     /// credentials; without "scopes" its ceiling is the whole catalog. An import does not change
     /// existing companies and credentials, so an interrupted import can be run again.
     Import(ImportArgs),
@@ -159,6 +163,7 @@ impl Command {
             Self::Credential(command) => credential(command).await,
             Self::User(command) => user(command).await,
             Self::Consent(command) => consent(command).await,
+            Self::AuthorizationCode(command) => authorization_code(command).await,
             Self::Catalog(command) => catalog(command).await,
             Self::Scope(command) => scope(command).await,
             Self::Changes(command) => changes(command).await,

@@ -41,6 +41,10 @@ pub enum CredentialCommand {
         /// from now such as `90d`.
         #[arg(long, value_name = "WHEN", value_parser = time::expiry)]
         expires_at: Option<Timestamp>,
+        /// A URI to which a browser may be sent with an authorization code of the credential. Repeat it
+        /// for others.
+        #[arg(long = "redirect-uri", value_name = "URI")]
+        redirect_uris: Vec<String>,
         /// Options of the change.
         #[command(flatten)]
         write: WriteArgs,
@@ -87,6 +91,13 @@ pub enum CredentialCommand {
         /// Remove the expiry.
         #[arg(long, conflicts_with = "expires_at", group = "what")]
         never_expires: bool,
+        /// A URI to which a browser may be sent with an authorization code of the credential. Repeat it
+        /// for others. The given URIs replace the present ones.
+        #[arg(long = "redirect-uri", value_name = "URI", group = "what")]
+        redirect_uris: Vec<String>,
+        /// Remove all redirect URIs.
+        #[arg(long, conflicts_with = "redirect_uris", group = "what")]
+        no_redirect_uris: bool,
         /// Whether to ask for confirmation.
         #[command(flatten)]
         confirmation: Confirmation,
@@ -253,6 +264,7 @@ pub async fn credential(command: CredentialCommand) -> anyhow::Result<bool> {
             scopes,
             label,
             expires_at,
+            redirect_uris,
             write,
         } => {
             let mut client = write.asking.open().await?;
@@ -264,6 +276,7 @@ pub async fn credential(command: CredentialCommand) -> anyhow::Result<bool> {
                     label: label,
                     scopes: scopes,
                     expires_at: expires_at,
+                    redirect_uris: redirect_uris,
                 }
             );
             let response = unwrap_response(client.directory.create_credential(request).await)?;
@@ -293,11 +306,16 @@ pub async fn credential(command: CredentialCommand) -> anyhow::Result<bool> {
             label,
             expires_at,
             never_expires,
+            redirect_uris,
+            no_redirect_uris,
             confirmation,
             write,
         } => {
             let expiry_path = (expires_at.is_some() || never_expires).then_some("expires_at");
-            let paths = label.iter().map(|_| "label").chain(expiry_path).map(ToOwned::to_owned);
+            let uris_path =
+                (!redirect_uris.is_empty() || no_redirect_uris).then_some("redirect_uris");
+            let paths = label.iter().map(|_| "label").chain(expiry_path).chain(uris_path);
+            let paths = paths.map(ToOwned::to_owned);
             let request = on_terms!(
                 write,
                 UpdateCredentialRequest {
@@ -307,6 +325,7 @@ pub async fn credential(command: CredentialCommand) -> anyhow::Result<bool> {
                     label: label.unwrap_or_default(),
                     enabled: false,
                     expires_at: expires_at,
+                    redirect_uris: redirect_uris,
                 }
             );
             update(request, &write, Some(confirmation)).await?;

@@ -34,6 +34,7 @@ pub(super) fn report(credential: &Credential, lookup: &Lookup) -> Report {
         .fact("expires", Cell::end(credential.expires_at.as_ref(), credential.expired))
         .fact("last seen", time::text(credential.last_seen_time.as_ref()))
         .fact("secrets", credential.secret_ids.join(" "))
+        .fact("redirect uris", credential.redirect_uris.join(" "))
         .fact("tokens valid from", time::text(credential.tokens_valid_from.as_ref()))
         .fact("created", time::text(credential.create_time.as_ref()))
         .fact("updated", time::text(credential.update_time.as_ref()))

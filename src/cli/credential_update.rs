@@ -29,6 +29,7 @@ pub(super) async fn set_enabled(
             label: String::new(),
             enabled: enabled,
             expires_at: None,
+            redirect_uris: vec![],
             update_mask: mask("enabled"),
         }
     );
@@ -125,6 +126,12 @@ fn undo_of_update(
         // It may be a sooner end than the one now.
         if before.expires_at.is_some() {
             flags.push("--yes".to_owned());
+        }
+    }
+    if names("redirect_uris") && before.redirect_uris != after.redirect_uris {
+        flags.extend(before.redirect_uris.iter().map(|uri| format!("--redirect-uri={uri}")));
+        if before.redirect_uris.is_empty() {
+            flags.push("--no-redirect-uris".to_owned());
         }
     }
     if flags.is_empty() {

@@ -211,6 +211,8 @@ struct CredentialLine<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     expires_at: Option<String>,
     enabled: bool,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    redirect_uris: &'a [String],
     #[serde(skip_serializing_if = "Option::is_none")]
     tokens_valid_from: Option<String>,
 }
@@ -238,6 +240,7 @@ fn credential_line(credential: &Credential) -> CredentialLine<'_> {
         scopes: scopes.map(|grant| grant.scope.as_str()).collect(),
         expires_at: credential.expires_at.as_ref().and_then(time::to_the_nanosecond),
         enabled: credential.enabled,
+        redirect_uris: &credential.redirect_uris,
         tokens_valid_from: credential.tokens_valid_from.as_ref().and_then(time::to_the_nanosecond),
     }
 }

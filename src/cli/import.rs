@@ -82,6 +82,7 @@ struct ImportLine {
     scopes: Option<Vec<String>>,
     expires_at: Option<String>,
     enabled: Option<bool>,
+    redirect_uris: Option<Vec<String>>,
     tokens_valid_from: Option<String>,
 }
 
@@ -270,6 +271,7 @@ fn add_line(
         scopes,
         expires_at,
         enabled,
+        redirect_uris,
         tokens_valid_from,
     } = read;
     if let Some(credential_id) = credential_id {
@@ -287,9 +289,12 @@ fn add_line(
         let times = [&expires_at, &tokens_valid_from];
         let [end, valid_from] = times.map(|time| time.as_ref().map(text).unwrap_or_default());
         let has = [expires_at.is_some().into(), enabled.unwrap_or(true).into()];
+        let redirect_uris = redirect_uris.unwrap_or_default();
+        let uris = redirect_uris.join(" ");
         let set = as_set(&scopes);
-        let content =
-            [&[label.as_bytes(), end.as_bytes(), valid_from.as_bytes(), &has][..], &set].concat();
+        let fields =
+            [label.as_bytes(), end.as_bytes(), valid_from.as_bytes(), uris.as_bytes(), &has];
+        let content = [&fields[..], &set].concat();
         repeated.insert(line, &[&company_id, &credential_id], &content)?;
         message.credentials.push(ImportedCredential {
             company_id,
@@ -300,6 +305,7 @@ fn add_line(
             enabled,
             line,
             tokens_valid_from,
+            redirect_uris,
         });
         return Ok(());
     }
@@ -309,7 +315,10 @@ fn add_line(
              the import"
         );
     }
-    let is_of_credential = label.is_some() || expires_at.is_some() || tokens_valid_from.is_some();
+    let is_of_credential = label.is_some()
+        || expires_at.is_some()
+        || redirect_uris.is_some()
+        || tokens_valid_from.is_some();
     if is_of_credential || enabled.is_some() {
         bail!("a company has no `label`, `expires_at` or `enabled`: is `credential_id` missing?");
     }

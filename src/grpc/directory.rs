@@ -4,6 +4,7 @@ use tonic::Status;
 
 use super::{reply, warnings};
 use crate::authority::Session;
+use crate::authority::authorization_codes::RedirectTo;
 use crate::authority::secrets::Verification;
 use crate::policy::id::{CompanyId, CredentialId, UserId};
 use crate::policy::secret::SecretText;
@@ -236,6 +237,21 @@ pub(super) async fn put_consent(
     let revision = written.revision.0;
     let consent = Some(reply::consent(&id, written));
     Ok(PutConsentResponse { consent, revision })
+}
+
+pub(super) async fn create_authorization_code(
+    session: Session<'_>,
+    request: CreateAuthorizationCodeRequest,
+) -> Result<CreateAuthorizationCodeResponse, Status> {
+    let (new, options) = parse::create_authorization_code(request)?;
+    let created = session.create_authorization_code(&new, &options).await?;
+    Ok(CreateAuthorizationCodeResponse {
+        code: created.code.map(SecretText::reveal).unwrap_or_default(),
+        scopes: created.scopes.iter().map(ToString::to_string).collect(),
+        expires_at: created.expires_at.map(render::stamp),
+        redirect_to: created.redirect_to.map(|RedirectTo(uri)| uri).unwrap_or_default(),
+        revision: created.revision.0,
+    })
 }
 
 pub(super) async fn get_consent(

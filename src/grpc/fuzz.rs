@@ -22,7 +22,7 @@ use crate::wire::pagination::{self, PageTokens};
 use crate::wire::parse;
 
 /// The number of kinds of requests that [`request`] can read.
-pub const KINDS: u8 = 36;
+pub const KINDS: u8 = 37;
 
 /// Parses these bytes as a request of one kind; none if they do not decode as a message.
 #[must_use]
@@ -80,6 +80,7 @@ pub fn request(kind: u8, bytes: &[u8]) -> Option<Result<(), Status>> {
         32 => plain(bytes, parse::revoke_tokens),
         33 => plain(bytes, parse::rotate_signing_key),
         34 => plain(bytes, parse::delete_signing_key),
+        35 => plain(bytes, parse::create_authorization_code),
         _ => plain(bytes, parse::delete_key),
     }
 }

@@ -125,6 +125,7 @@ methods! {
     ListUsersRequest => directory::list_users,
     DeleteUserRequest => directory::delete_user,
     PutConsentRequest => directory::put_consent,
+    CreateAuthorizationCodeRequest => directory::create_authorization_code,
     GetConsentRequest => directory::get_consent,
     DeleteConsentRequest => directory::delete_consent,
     ApplyCatalogRequest => catalog::apply_catalog,

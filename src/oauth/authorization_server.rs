@@ -26,6 +26,7 @@ use crate::authority::access_log::AccessLogLine;
 use crate::authority::admission::{AdmissionError, Load, Presented};
 use crate::authority::caller_limits::{CallerLimits, CallsByKey};
 use crate::authority::client_proof::{ProvenActor, ProvenSecret};
+use crate::authority::code_redemption::PresentedCode;
 use crate::authority::introspection::{Introspection, Introspector};
 use crate::authority::operation::Companies;
 use crate::authority::request_context::RequestContext;
@@ -58,6 +59,8 @@ const UNPROVEN: &str = "client";
 /// What an authorization server is started with.
 pub(crate) struct ServerSettings {
     pub(crate) api: Api,
+    /// The page of the platform on which a user gives scopes, for the metadata.
+    pub(crate) authorize_url: Option<Box<str>>,
     /// Selects the requests whose context is logged.
     pub(crate) observer: Option<Arc<RequestObserver>>,
     /// Counts and logs services that are rejected.
@@ -211,7 +214,10 @@ impl AuthorizationServer {
         match endpoint {
             Endpoint::Jwks => documents::jwks(authority).await,
             // With --oauth the server has a name as an issuer.
-            _ => Ok(documents::metadata(authority.own_issuer().ok_or(UNAVAILABLE)?)),
+            _ => {
+                let issuer = authority.own_issuer().ok_or(UNAVAILABLE)?;
+                Ok(documents::metadata(issuer, self.settings.authorize_url.as_deref()))
+            }
         }
     }
 
@@ -308,10 +314,24 @@ impl AuthorizationServer {
                 }
             }
         };
-        let (grant, scopes) = (token::grant(form)?, token::scopes(form)?);
         let name = sender.name();
         let session = session(authority, &name, request);
         let catalog = session.catalog().await?.resource;
+        if let (Grant::AuthorizationCode, TokenClient::Secret(client)) =
+            (token::grant_of(form), client)
+        {
+            let code = token::code(form)?;
+            // The code has its audience, whatever the host.
+            let audience = token::audience(form, None, &catalog)?;
+            let presented = PresentedCode {
+                code: &code,
+                redirect_uri: form.get("redirect_uri"),
+                verifier: form.get("code_verifier"),
+                audience: audience.as_ref(),
+            };
+            return Ok(session.redeem_code(client, presented).await??);
+        }
+        let (grant, scopes) = (token::grant(form)?, token::scopes(form)?);
         let audience = token::audience(form, request.host.as_deref(), &catalog)?;
         decision.audience.clone_from(&audience);
         decision.scopes = scopes.clone().unwrap_or_default();

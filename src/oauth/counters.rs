@@ -16,18 +16,22 @@ pub(crate) enum Grant {
     ClientCredentials,
     /// Token exchange.
     TokenExchange,
+    /// `authorization_code`.
+    AuthorizationCode,
     /// Another, or a request that was refused before its grant was read.
     Other,
 }
 
 impl Grant {
-    const ALL: [Self; 3] = [Self::ClientCredentials, Self::TokenExchange, Self::Other];
+    const ALL: [Self; 4] =
+        [Self::ClientCredentials, Self::TokenExchange, Self::AuthorizationCode, Self::Other];
 
     /// Its name in metrics and in the decision log.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::ClientCredentials => "client_credentials",
             Self::TokenExchange => "token_exchange",
+            Self::AuthorizationCode => "authorization_code",
             Self::Other => "other",
         }
     }

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::refusal::{self, Body, Refusal};
 use super::route::Endpoint;
-use super::token::{CLIENT_CREDENTIALS, TOKEN_EXCHANGE};
+use super::token::{AUTHORIZATION_CODE, CLIENT_CREDENTIALS, TOKEN_EXCHANGE};
 use crate::authority::Authority;
 
 /// How long a cache may keep a document (T29).
@@ -22,16 +22,26 @@ struct Metadata<'a> {
     jwks_uri: String,
     introspection_endpoint: String,
     revocation_endpoint: String,
-    grant_types_supported: [&'static str; 2],
-    // Required by RFC 8414. No endpoint here shows a page, so there is none.
-    response_types_supported: [&'static str; 0],
+    /// The platform's own page (RFC 6749 section 3.1).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    authorization_endpoint: Option<&'a str>,
+    grant_types_supported: Vec<&'static str>,
+    // Required by RFC 8414, also without an authorization endpoint.
+    response_types_supported: &'static [&'static str],
+    code_challenge_methods_supported: [&'static str; 1],
+    // RFC 9207.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    authorization_response_iss_parameter_supported: bool,
     token_endpoint_auth_methods_supported: [&'static str; 2],
     introspection_endpoint_auth_methods_supported: [&'static str; 2],
     revocation_endpoint_auth_methods_supported: [&'static str; 2],
 }
 
-/// The metadata of this issuer.
-pub(super) fn metadata(issuer: &str) -> Response<Body> {
+/// The metadata of this issuer. `authorize_url` is the platform's page, on which a user gives scopes.
+pub(super) fn metadata(issuer: &str, authorize_url: Option<&str>) -> Response<Body> {
+    let has_codes = authorize_url.is_some();
+    let mut grant_types_supported = vec![CLIENT_CREDENTIALS, TOKEN_EXCHANGE];
+    grant_types_supported.extend(has_codes.then_some(AUTHORIZATION_CODE));
     let url = |endpoint: Endpoint| format!("{issuer}{}", endpoint.path());
     cached(refusal::json(
         StatusCode::OK,
@@ -41,8 +51,11 @@ pub(super) fn metadata(issuer: &str) -> Response<Body> {
             jwks_uri: url(Endpoint::Jwks),
             introspection_endpoint: url(Endpoint::Introspect),
             revocation_endpoint: url(Endpoint::Revoke),
-            grant_types_supported: [CLIENT_CREDENTIALS, TOKEN_EXCHANGE],
-            response_types_supported: [],
+            authorization_endpoint: authorize_url,
+            grant_types_supported,
+            response_types_supported: if has_codes { &["code"] } else { &[] },
+            code_challenge_methods_supported: ["S256"],
+            authorization_response_iss_parameter_supported: has_codes,
             token_endpoint_auth_methods_supported: AUTH_METHODS,
             introspection_endpoint_auth_methods_supported: AUTH_METHODS,
             revocation_endpoint_auth_methods_supported: AUTH_METHODS,

@@ -23,6 +23,7 @@ pub(super) type Body = Full<Bytes>;
 pub(super) enum ErrorCode {
     InvalidRequest,
     InvalidClient,
+    InvalidGrant,
     InvalidScope,
     InvalidTarget,
     UnauthorizedClient,
@@ -41,9 +42,10 @@ pub(super) enum ErrorCode {
 
 impl ErrorCode {
     /// Every code.
-    pub(super) const ALL: [Self; 12] = [
+    pub(super) const ALL: [Self; 13] = [
         Self::InvalidRequest,
         Self::InvalidClient,
+        Self::InvalidGrant,
         Self::InvalidScope,
         Self::InvalidTarget,
         Self::UnauthorizedClient,
@@ -61,6 +63,7 @@ impl ErrorCode {
         match self {
             Self::InvalidRequest | Self::TooLarge | Self::TooSlow => "invalid_request",
             Self::InvalidClient => "invalid_client",
+            Self::InvalidGrant => "invalid_grant",
             Self::InvalidScope => "invalid_scope",
             Self::InvalidTarget => "invalid_target",
             Self::UnauthorizedClient => "unauthorized_client",
@@ -141,6 +144,7 @@ impl From<TokenRefusal> for Refusal {
         let code = match refusal.error {
             TokenError::InvalidRequest => ErrorCode::InvalidRequest,
             TokenError::InvalidClient => ErrorCode::InvalidClient,
+            TokenError::InvalidGrant => ErrorCode::InvalidGrant,
             TokenError::InvalidScope => ErrorCode::InvalidScope,
             TokenError::InvalidTarget => ErrorCode::InvalidTarget,
             TokenError::UnauthorizedClient => ErrorCode::UnauthorizedClient,

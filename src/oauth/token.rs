@@ -1,5 +1,5 @@
-//! Token: the token endpoint (RFC 6749 section 3.2). Two grants: client credentials (T32), and token
-//! exchange for a named user (T33).
+//! Token: the token endpoint (RFC 6749 section 3.2). Three grants: client credentials (T32), token
+//! exchange for a named user (T33), and authorization code (T34).
 //!
 //! Not here: which token is issued; see [`crate::authority::token_issue`].
 
@@ -14,9 +14,12 @@ use crate::authority::token_issue::{IssuedToken, TokenGrant};
 use crate::policy::catalog::Catalog;
 use crate::policy::id::{Name, UserId};
 use crate::policy::scope::Scope;
+use crate::policy::secret::{SecretKind, SecretText};
 
 /// The grant type of client credentials (RFC 6749 section 4.4).
 pub(super) const CLIENT_CREDENTIALS: &str = "client_credentials";
+/// The grant type of an authorization code (RFC 6749 section 4.1).
+pub(super) const AUTHORIZATION_CODE: &str = "authorization_code";
 /// The grant type of token exchange (RFC 8693).
 pub(super) const TOKEN_EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
 /// The type of an access token (RFC 8693 section 3).
@@ -41,6 +44,9 @@ pub(super) const PARAMETERS: &[&str] = &[
     "requested_token_type",
     "actor_token",
     "actor_token_type",
+    "code",
+    "redirect_uri",
+    "code_verifier",
     CLIENT_ID,
     CLIENT_SECRET,
 ];
@@ -50,6 +56,7 @@ pub(super) fn grant_of(form: &Form) -> Grant {
     match form.get("grant_type") {
         Some(CLIENT_CREDENTIALS) => Grant::ClientCredentials,
         Some(TOKEN_EXCHANGE) => Grant::TokenExchange,
+        Some(AUTHORIZATION_CODE) => Grant::AuthorizationCode,
         _ => Grant::Other,
     }
 }
@@ -71,7 +78,20 @@ pub(super) fn actor_token(form: &Form) -> Result<Option<&str>, Refusal> {
     }
 }
 
-/// The grant, with its parameters.
+/// The code to redeem. A text that is no code finds none.
+///
+/// # Errors
+/// There is no code.
+pub(super) fn code(form: &Form) -> Result<SecretText, Refusal> {
+    let code = form.get("code").ok_or(Refusal::request("The parameter code is missing."))?;
+    let code = SecretText::parse(SecretKind::Code, code.to_owned());
+    code.ok_or(Refusal::new(
+        ErrorCode::InvalidGrant,
+        "The parameter code is not an authorization code of this server.",
+    ))
+}
+
+/// The grant, with its parameters. An authorization code is redeemed by itself.
 ///
 /// # Errors
 /// The grant is missing or unknown, or its parameters are not right.
@@ -95,7 +115,7 @@ pub(super) fn grant(form: &Form) -> Result<TokenGrant, Refusal> {
         Grant::Other if form.get("grant_type").is_none() => {
             Err(Refusal::request("The parameter grant_type is missing."))
         }
-        Grant::Other => Err(Refusal::new(
+        Grant::AuthorizationCode | Grant::Other => Err(Refusal::new(
             ErrorCode::UnsupportedGrantType,
             "This grant type is not supported. The metadata lists those that are.",
         )),

@@ -8,7 +8,7 @@ use std::fmt;
 use jiff::Timestamp;
 
 use super::ceiling::RemovedEntry;
-use super::id::{CompanyId, CredentialId, Name, UserId};
+use super::id::{CompanyId, CredentialId, UserId};
 use super::revision::Revision;
 use super::scope::Scope;
 
@@ -74,6 +74,10 @@ kinds! {
     DeleteUser,
     /// A consent was given, or replaced.
     PutConsent,
+    /// A consent was given, or replaced, and an authorization code was created.
+    CreateAuthorizationCode,
+    /// A client redeemed an authorization code, or tried to, by no RPC.
+    RedeemAuthorizationCode,
     /// A consent was withdrawn.
     DeleteConsent,
     /// Grants that a restriction had made dormant were reactivated.
@@ -203,10 +207,10 @@ impl FieldChange {
 
     /// The change of a list, if it changed; a new resource has no list before.
     #[must_use]
-    pub fn list(field: &str, before: Option<&[Name]>, after: &[Name]) -> Option<Self> {
-        let json = |names: &[Name]| {
-            let names: Vec<_> = names.iter().map(|name| self::json(name.as_str())).collect();
-            format!("[{}]", names.join(","))
+    pub fn list<T: fmt::Display>(field: &str, before: Option<&[T]>, after: &[T]) -> Option<Self> {
+        let json = |items: &[T]| {
+            let items: Vec<_> = items.iter().map(|item| self::json(&item.to_string())).collect();
+            format!("[{}]", items.join(","))
         };
         Self::if_changed(field, before.map(json).unwrap_or_default(), json(after))
     }
@@ -248,6 +252,7 @@ fn json(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::id::Name;
 
     #[test]
     fn texts_are_written_as_json() {

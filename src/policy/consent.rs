@@ -6,7 +6,7 @@ use super::catalog::Catalog;
 use super::change::FieldChange;
 use super::edit::{Edit, Stamped};
 use super::revision::Revision;
-use super::scope::{ScopeId, ScopeMap};
+use super::scope::{Scope, ScopeId, ScopeMap};
 use super::user::User;
 
 /// A user's consent to a credential. It holds until it is withdrawn, or until its user or
@@ -60,7 +60,7 @@ impl Consent {
         let after = Self { of, scopes, revision };
         // A first consent without scopes changes no scope; the change still shows it (D18).
         let first = before.is_none() && added.is_empty();
-        let fields = first.then(|| FieldChange::list("scopes", None, &[])).flatten();
+        let fields = first.then(|| FieldChange::list::<Scope>("scopes", None, &[])).flatten();
         Edit { added, removed, fields: fields.into_iter().collect(), ..Edit::to(after) }
     }
 }

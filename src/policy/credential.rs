@@ -7,6 +7,7 @@ use super::change::FieldChange;
 use super::company::Company;
 use super::edit::{Edit, Stamped};
 use super::id::{CredentialId, Name};
+use super::redirect_uri::RedirectUri;
 use super::revision::Revision;
 use super::scope::{Scope, ScopeId, ScopeMap};
 use super::token::revoked::RevokedTokens;
@@ -51,6 +52,8 @@ pub struct Credential {
     pub grants: Grants,
     /// The public ids of its live secrets, oldest first (D11).
     pub secrets: Vec<Name>,
+    /// Where a browser may be sent with an authorization code of the credential (T34).
+    pub redirect_uris: Box<[RedirectUri]>,
     /// Its tokens that ended before their time (T27).
     pub revoked_tokens: RevokedTokens,
     /// Its creation revision: nothing of an earlier credential with the same id belongs to it (D3).
@@ -166,6 +169,7 @@ impl Credential {
             expires_at,
             grants: Grants::default(),
             secrets: vec![],
+            redirect_uris: [].into(),
             revoked_tokens: RevokedTokens::default(),
             created_at: Revision::NEXT,
             revision: Revision::NEXT,
@@ -255,6 +259,7 @@ impl Credential {
         label: Option<String>,
         enabled: Option<bool>,
         expires_at: Option<Option<Timestamp>>,
+        redirect_uris: Option<&[RedirectUri]>,
     ) -> Edit<Self> {
         let mut edit = Edit::none(self);
         if let Some(label) = label {
@@ -269,6 +274,11 @@ impl Credential {
             edit.fields.extend(FieldChange::time("expires_at", self.expires_at, end));
             edit.after.expires_at = end;
         }
+        if let Some(uris) = redirect_uris {
+            let before = Some(&*self.redirect_uris);
+            edit.fields.extend(FieldChange::list("redirect_uris", before, uris));
+            edit.after.redirect_uris = uris.into();
+        }
         edit
     }
 
@@ -280,6 +290,12 @@ impl Credential {
         edit.fields.push(FieldChange::gone_flag("enabled", self.enabled));
         edit.fields.extend(FieldChange::time("expires_at", self.expires_at, None));
         edit.fields.extend(FieldChange::list("secret_ids", Some(&self.secrets), &[]));
+        let uris = Some(&*self.redirect_uris);
+        edit.fields.extend(FieldChange::list(
+            "redirect_uris",
+            uris.filter(|uris| !uris.is_empty()),
+            &[],
+        ));
         let valid_from = self.revoked_tokens.issued_before;
         edit.fields.extend(FieldChange::time("tokens_valid_from", valid_from, None));
         for (scope, grant) in self.known(catalog) {

@@ -40,8 +40,8 @@ impl Company {
 }
 
 impl Credential {
-    /// Whether this is `before` with less at this time: grants, secrets, an end that has passed, or
-    /// whether it is enabled.
+    /// Whether this is `before` with less at this time: grants, secrets, redirect URIs, an end that has
+    /// passed, or whether it is enabled.
     #[must_use]
     pub fn narrows(&self, before: &Self, now: Timestamp) -> bool {
         let no_wider = |was: &Grant, is: &Grant| {
@@ -53,6 +53,7 @@ impl Credential {
             && same_or_ended(before.expires_at, self.expires_at, now)
             && within(&before.grants, &self.grants, no_wider)
             && self.secrets.iter().all(|secret| before.secrets.contains(secret))
+            && self.redirect_uris.iter().all(|uri| before.redirect_uris.contains(uri))
             && self.ends_same_or_all_tokens(before)
     }
 
@@ -95,6 +96,7 @@ impl Keyring {
 mod tests {
     use super::*;
     use crate::policy::id::{CredentialId, Name};
+    use crate::policy::redirect_uri::RedirectUri;
     use crate::policy::scope::ScopeId;
     use crate::policy::token::revoked::RevokedTokens;
 
@@ -107,6 +109,8 @@ mod tests {
         let grant = |at, expires_at| Grant { granted_at: Revision(at), expires_at };
         let grants = |all: &[(u32, Grant)]| all.iter().map(|(s, g)| (ScopeId(*s), *g)).collect();
         let name = |name: &str| Name::parse(name).expect("a name");
+        let uri =
+            |host: &str| RedirectUri::parse(&format!("https://{host}.example/")).expect("a URI");
         let before = Credential {
             id: CredentialId::parse("app").expect("an id"),
             company: Revision(1),
@@ -115,6 +119,7 @@ mod tests {
             expires_at: second(100),
             grants: grants(&[(1, grant(3, None)), (2, grant(3, second(50)))]),
             secrets: vec![name("a"), name("b")],
+            redirect_uris: [uri("a"), uri("b")].into(),
             revoked_tokens: RevokedTokens::default(),
             created_at: Revision(2),
             revision: Revision(3),
@@ -134,6 +139,8 @@ mod tests {
         assert!(with(&|c| c.grants = grants(&[(1, grant(3, None))])));
         assert!(with(&|c| c.grants = grants(&[(1, grant(3, second(1)))])));
         assert!(with(&|c| c.secrets = vec![name("b")]));
+        assert!(with(&|c| c.redirect_uris = [uri("b")].into()));
+        assert!(!with(&|c| c.redirect_uris = [uri("c")].into()));
         assert!(!with(&|c| c.label = "B".to_owned()));
         assert!(!with(&|c| c.expires_at = None));
         assert!(!with(&|c| c.expires_at = second(101)));

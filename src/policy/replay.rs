@@ -95,10 +95,19 @@ impl Replay {
             CreateCredential | UpdateCredential | DeleteCredential | GrantScopes | RevokeScopes
             | ReplaceScopes | ResetScopes => credential,
             PutUser | DeleteUser => user,
-            PutConsent | DeleteConsent => credential && user,
+            PutConsent | CreateAuthorizationCode | DeleteConsent => credential && user,
             // Decisions on stated facts do not depend on what ends the tokens that scopegate verifies.
-            CreateSecret | DeleteSecret | CreateKey | DeleteKey | RevokeToken | RevokeTokens
-            | RotateSigningKey | DeleteSigningKey | RestoreBackup | AcceptClock => false,
+            CreateSecret
+            | DeleteSecret
+            | CreateKey
+            | DeleteKey
+            | RevokeToken
+            | RevokeTokens
+            | RedeemAuthorizationCode
+            | RotateSigningKey
+            | DeleteSigningKey
+            | RestoreBackup
+            | AcceptClock => false,
         }
     }
 
@@ -146,11 +155,20 @@ impl Replay {
             DeleteCredential => (self.credential, self.consent) = (None, None),
             PutUser => self.put_user(change)?,
             DeleteUser => (self.user, self.consent) = (None, None),
-            PutConsent => self.put_consent(change),
+            PutConsent | CreateAuthorizationCode => self.put_consent(change),
             DeleteConsent => self.consent = None,
             // Decisions do not depend on these.
-            CreateSecret | DeleteSecret | CreateKey | DeleteKey | RevokeToken | RevokeTokens
-            | RotateSigningKey | DeleteSigningKey | RestoreBackup | AcceptClock => {}
+            CreateSecret
+            | DeleteSecret
+            | CreateKey
+            | DeleteKey
+            | RevokeToken
+            | RevokeTokens
+            | RedeemAuthorizationCode
+            | RotateSigningKey
+            | DeleteSigningKey
+            | RestoreBackup
+            | AcceptClock => {}
         }
         Ok(())
     }
@@ -299,6 +317,7 @@ impl Replay {
             expires_at: None,
             grants: ScopeMap::default(),
             secrets: vec![],
+            redirect_uris: [].into(),
             revoked_tokens: RevokedTokens::default(),
             created_at: change.revision,
             revision: change.revision,

@@ -1,7 +1,7 @@
 //! Secret: the secret by which an API client authenticates (D11). The store has only its hash.
 //!
-//! A secret has the form `sgs_<id>_<random>`, and the key of a caller of scopegate itself (D8) the
-//! form `sgk_<id>_<random>`. The id is public and identifies the owner. The rest is 256 random bits
+//! A secret has the form `sgs_<id>_<random>`, the key of a caller of scopegate itself (D8) the form
+//! `sgk_<id>_<random>`, and an authorization code (T34) the form `sgc_<id>_<random>`. The id is public and identifies the owner. The rest is 256 random bits
 //! from the operating system, which need no slow hash.
 
 use std::fmt;
@@ -26,6 +26,8 @@ pub enum SecretKind {
     Credential,
     /// For a caller of scopegate itself.
     Key,
+    /// An authorization code.
+    Code,
 }
 
 impl SecretKind {
@@ -35,6 +37,7 @@ impl SecretKind {
         match self {
             Self::Credential => "sgs_",
             Self::Key => "sgk_",
+            Self::Code => "sgc_",
         }
     }
 }
@@ -120,7 +123,7 @@ impl SecretText {
     /// The public id.
     #[must_use]
     pub fn id(&self) -> Option<Name> {
-        let known = [SecretKind::Credential, SecretKind::Key];
+        let known = [SecretKind::Credential, SecretKind::Key, SecretKind::Code];
         let id = known.into_iter().find_map(|kind| Self::id_in(kind, &self.0))?;
         Name::parse(id).ok()
     }

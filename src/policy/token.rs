@@ -3,6 +3,7 @@
 //! Either the caller of scopegate has verified the token and states its facts, or scopegate verifies the
 //! text of the token itself.
 
+pub mod authorization_code;
 mod claims;
 mod json;
 mod key;

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::listen_address;
+use super::{listen_address, own_issuer};
 use crate::authority::token_cache::DEFAULT_TOKEN_CACHE_ENTRIES;
 use crate::observe::log::LogFormat;
 use crate::policy::catalog::file::duration;
@@ -156,6 +156,15 @@ pub struct ServeArgs {
     /// loopback address.
     #[arg(long, env = "SCOPEGATE_ISSUER", value_name = "URL")]
     pub issuer: Option<String>,
+
+    /// The URL of the platform's own page that authenticates a user and shows the scopes of an
+    /// application, for the metadata of --oauth. The page calls CreateAuthorizationCode. Without it the
+    /// metadata does not list authorization codes.
+    #[arg(
+        long, env = "SCOPEGATE_AUTHORIZE_URL", value_name = "URL", requires = "oauth",
+        value_parser = own_issuer::authorize_url
+    )]
+    pub authorize_url: Option<String>,
 
     /// The directory of the private keys that sign access tokens. It is created if it does not
     /// exist. Default: `signing-keys` in --data-dir.

@@ -48,6 +48,7 @@ pub(super) async fn seed(authority: &Authority) -> Result<(), DemoError> {
             scopes,
             expires_at: None,
             enabled: true,
+            redirect_uris: vec![],
             tokens_valid_from: None,
         };
         session.create_credential(&new, &options).await?;

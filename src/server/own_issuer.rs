@@ -9,6 +9,7 @@ use super::StartupError;
 use super::args::ServeArgs;
 use crate::authority::own_issuer::OwnIssuer;
 use crate::policy::catalog::file::check_own_issuer;
+use crate::policy::redirect_uri::RedirectUri;
 
 /// The directory of the signing keys in the data directory.
 const SIGNING_KEYS: &str = "signing-keys";
@@ -20,6 +21,16 @@ const SIGNING_KEYS: &str = "signing-keys";
 pub(super) fn own_issuer(args: &ServeArgs) -> Result<Option<OwnIssuer>, StartupError> {
     let Some(name) = name(args).map_err(StartupError::Config)? else { return Ok(None) };
     Ok(Some(OwnIssuer::new(&name, signing_keys(args))))
+}
+
+/// Reads the URL of the platform's page (RFC 6749 section 3.1).
+pub(super) fn authorize_url(text: &str) -> Result<String, String> {
+    // What holds for a redirect URI holds for it, too, but for private schemes.
+    RedirectUri::parse(text)?;
+    match text.split_once(':').unwrap_or_default() {
+        (scheme, _) if scheme.contains('.') => Err("is not an https URL".to_owned()),
+        _ => Ok(text.to_owned()),
+    }
 }
 
 fn signing_keys(args: &ServeArgs) -> PathBuf {

@@ -17,6 +17,7 @@ pub(super) fn settings(args: &ServeArgs) -> Settings {
     Settings {
         listen: args.listen,
         oauth: args.oauth,
+        authorize_url: args.authorize_url.as_deref().map(Into::into),
         worker_threads: args.worker_threads,
         tls: tls_files(args),
         jwks: JwksSettings { ca: args.jwks_ca.clone(), dir: args.jwks_dir.clone() },

@@ -20,6 +20,7 @@ use crate::policy::id::{CompanyId, CredentialId, Name, UserId};
 use crate::policy::keyring::Keyring;
 use crate::policy::revision::Revision;
 use crate::policy::secret::{Secret, SecretOwner};
+use crate::policy::token::authorization_code::AuthorizationCode;
 use crate::policy::token::signing_keys::SigningKeys;
 use crate::policy::user::User;
 
@@ -176,6 +177,8 @@ facts! {
     b'P' SecretOwner(secret: Name);
     /// The public keys that sign own tokens.
     b'Q' SigningKeys;
+    /// An authorization code, by its public id, which begins with the time of its expiry.
+    b'W' AuthorizationCode(id: Name);
 }
 
 #[cfg(test)]
@@ -203,6 +206,7 @@ mod tests {
             FactRef::Secret(&Revision(7), &secret),
             FactRef::SecretOwner(&secret),
             FactRef::SigningKeys,
+            FactRef::AuthorizationCode(&secret),
         ] {
             assert_eq!(state.hash_one(key), state.hash_one(key.to_key()), "{key:?}");
             assert!(key.equivalent(&key.to_key()));

@@ -1,7 +1,8 @@
 //! GarbageCollector: removes unreachable and expired data in small steps.
 //!
-//! It removes three kinds of data: keys of deleted companies, users and credentials; stored results
-//! after their time; changes after their retention. No answer depends on any of it, so no step is
+//! It removes four kinds of data: keys of deleted companies, users and credentials; stored results
+//! after their time; authorization codes, when no token lives that they were redeemed for; changes
+//! after their retention. No answer depends on any of it, so no step is
 //! flushed or announced. After a crash the step is done again.
 //!
 //! INVARIANT (removed as believed): retention follows the believed time. An expiry that was
@@ -17,6 +18,7 @@ use super::key::Tombstone;
 use super::{Fact, FactKey, IDEMPOTENCY_TTL, chunked, key, record};
 use crate::policy::id::Name;
 use crate::policy::revision::Revision;
+use crate::policy::token::authorization_code::{LIFETIME, is_forgotten};
 use jiff::{SignedDuration, Timestamp};
 
 /// The limit of keys that one step reads.
@@ -77,12 +79,14 @@ impl GarbageCollector {
     fn try_step(
         &mut self,
         engine: &dyn Engine,
-        (now, mark): (Timestamp, Timestamp),
+        times: (Timestamp, Timestamp),
         head: Revision,
     ) -> Result<Option<WriteBatch>, EngineError> {
+        let (now, _) = times;
         let mut batch = WriteBatch::default();
         let Some(tombstone) = self.tombstones.last().copied() else {
-            let expired = expire_requests(engine, (now, mark), self.clock_accepted, &mut batch)?;
+            let expired = expire_requests(engine, times, self.clock_accepted, &mut batch)?;
+            let expired = expired + expire_codes(engine, times, self.clock_accepted, &mut batch)?;
             let compacted = self.compact_log(engine, now, head, &mut batch)?;
             return Ok((expired + compacted > 0).then_some(batch));
         };
@@ -211,6 +215,43 @@ fn expire_requests(
         expired += expire_while(engine, scan, |at| at > mark.as_millisecond(), batch)?;
     }
     Ok(expired)
+}
+
+/// Removes some authorization codes that nothing can need any more.
+fn expire_codes(
+    engine: &dyn Engine,
+    (now, mark): (Timestamp, Timestamp),
+    clock_accepted: Option<(Revision, Timestamp)>,
+    batch: &mut WriteBatch,
+) -> Result<usize, EngineError> {
+    let prefix = key::authorization_codes();
+    let scan = engine.scan(&prefix).take(STEP);
+    let mut expired = remove_codes(scan, |expiry| is_forgotten(expiry, now), batch)?;
+    // From before an operator set the time back: all codes ended then (T27).
+    if clock_accepted.is_some() {
+        let latest = mark.as_second().saturating_add(LIFETIME);
+        let scan = engine.scan(&prefix).rev().take(STEP);
+        expired += remove_codes(scan, |expiry| expiry > latest, batch)?;
+    }
+    Ok(expired)
+}
+
+/// Removes authorization codes in this order, up to the first that is still needed.
+fn remove_codes(
+    entries: impl Iterator<Item = Result<Entry, EngineError>>,
+    is_expired: impl Fn(i64) -> bool,
+    batch: &mut WriteBatch,
+) -> Result<usize, EngineError> {
+    let mut removed = 0;
+    for entry in entries {
+        let (entry_key, value) = entry?;
+        if !is_expired(key::expiry_of_code(&entry_key).ok_or(EngineError::Damaged)?) {
+            break;
+        }
+        remove(batch, entry_key, &value)?;
+        removed += 1;
+    }
+    Ok(removed)
 }
 
 /// Removes stored results in this order, up to the first that has not expired.

@@ -17,6 +17,7 @@ use crate::policy::id::{CompanyId, CredentialId, Name};
 use crate::policy::revision::Revision;
 use crate::policy::scope::ScopeId;
 use crate::policy::secret::{Secret, SecretOwner};
+use crate::policy::token::authorization_code::AuthorizationCode;
 use crate::policy::user::User;
 
 const HOLDER: u8 = b'H';
@@ -179,6 +180,17 @@ pub(super) fn secret_of(key: &[u8]) -> Option<(Revision, Name)> {
     let (company, id) = key.strip_prefix(&[Secret::TABLE])?.split_first_chunk::<8>()?;
     let id = Name::parse(std::str::from_utf8(id).ok()?).ok()?;
     Some((Revision(u64::from_be_bytes(*company)), id))
+}
+
+/// All authorization codes, in the order of their expiry.
+pub(super) fn authorization_codes() -> Vec<u8> {
+    vec![AuthorizationCode::TABLE]
+}
+
+/// The expiry of the authorization code of this key, in seconds.
+pub(super) fn expiry_of_code(key: &[u8]) -> Option<i64> {
+    let id = key.strip_prefix(&[AuthorizationCode::TABLE])?;
+    AuthorizationCode::expiry_in(std::str::from_utf8(id).ok()?)
 }
 
 /// All entries of the index of secrets.

@@ -133,6 +133,12 @@ impl FactWrite {
             ) => Some(*company),
             (FactKey::Consent(of), _) => Some(of.company),
             (FactKey::Company(_), Some(Fact::Company(company))) => Some(company.created_at),
+            (FactKey::AuthorizationCode(_), _) => {
+                match self.before.as_ref().or(self.after.as_ref())? {
+                    Fact::AuthorizationCode(code) => Some(code.of.company),
+                    _ => None,
+                }
+            }
             (
                 FactKey::Catalog
                 | FactKey::Keyring

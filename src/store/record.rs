@@ -8,6 +8,7 @@ mod write_result;
 use jiff::Timestamp;
 use prost::Message;
 use prost_types::Timestamp as Stamp;
+use uuid::Uuid;
 
 use super::chain::Chain;
 use super::error::Corrupt;
@@ -16,22 +17,25 @@ use crate::policy::catalog::{Catalog, ScopeIdMap};
 use crate::policy::ceiling::{RemovedEntry, RestoredRange};
 use crate::policy::change::{Author, Change, ChangeKind, FieldChange};
 use crate::policy::company::{Company, ImpactRevision};
-use crate::policy::consent::Consent;
+use crate::policy::consent::{Consent, Parties};
 use crate::policy::credential::{Credential, Grant};
 use crate::policy::id::{CompanyId, CredentialId, Name, UserId};
 use crate::policy::keyring::{ApiKey, Keyring};
+use crate::policy::redirect_uri::RedirectUri;
 use crate::policy::revision::Revision;
 use crate::policy::role::Role;
 use crate::policy::scope::{Scope, ScopeId};
 use crate::policy::secret::{Secret, SecretOwner};
+use crate::policy::token::authorization_code::{AuthorizationCode, CodeChallenge, CodeState};
 use crate::policy::token::revoked::{RevokedToken, RevokedTokens, RevokedUser, TokenId};
 use crate::policy::token::signing_keys::{KeyState, SigningKey, SigningKeys};
 use crate::policy::user::User;
 
 use proto::{
-    CatalogRecord, ChangeRecord, CompanyRecord, ConsentRecord, CredentialRecord, FieldChangeRecord,
-    GrantRecord, KeyRecord, KeyringRecord, PlaceRecord, RevokedTokenRecord, RevokedUserRecord,
-    SecretOwnerRecord, SecretRecord, SigningKeyRecord, SigningKeysRecord, UserRecord,
+    AuthorizationCodeRecord, CatalogRecord, ChangeRecord, CompanyRecord, ConsentRecord,
+    CredentialRecord, FieldChangeRecord, GrantRecord, KeyRecord, KeyringRecord, PlaceRecord,
+    RevokedTokenRecord, RevokedUserRecord, SecretOwnerRecord, SecretRecord, SigningKeyRecord,
+    SigningKeysRecord, UserRecord,
 };
 
 pub(super) use self::write_result::{decode_result, encode_result};
@@ -94,6 +98,7 @@ pub(super) fn encode(fact: &Fact) -> Vec<u8> {
             own_tokens_valid_from_revision: credential.revoked_tokens.own_before.0,
             revoked_tokens: credential.revoked_tokens.tokens.iter().map(revoked_token).collect(),
             revoked_users: credential.revoked_tokens.users.iter().map(revoked_user).collect(),
+            redirect_uris: credential.redirect_uris.iter().map(ToString::to_string).collect(),
         }
         .encode_to_vec(),
         Fact::Impact(_) => Vec::new(),
@@ -124,6 +129,7 @@ pub(super) fn encode(fact: &Fact) -> Vec<u8> {
             });
             SigningKeysRecord { keys: keys.collect() }.encode_to_vec()
         }
+        Fact::AuthorizationCode(code) => encode_code(code).encode_to_vec(),
         Fact::Consent(consent) => {
             let scope_ids = consent.scopes.iter().map(|(scope, ())| scope.0).collect();
             ConsentRecord { scope_ids }.encode_to_vec()
@@ -197,6 +203,7 @@ pub(super) fn decode(key: &FactKey, revision: Revision, bytes: &[u8]) -> Result<
                 expires_at: record.expires_at.map(|end| moment(Some(end))).transpose()?,
                 grants: grants.collect::<Result<_, Corrupt>>()?,
                 secrets: names(record.secret_ids)?,
+                redirect_uris: redirect_uris(&record.redirect_uris)?,
                 revoked_tokens,
                 created_at: Revision(record.created_at_revision),
                 revision,
@@ -247,11 +254,81 @@ pub(super) fn decode(key: &FactKey, revision: Revision, bytes: &[u8]) -> Result<
             let keys = record.keys.into_iter().map(decode_signing_key);
             Fact::SigningKeys(SigningKeys::new(keys.collect::<Result<_, _>>()?, revision).into())
         }
+        FactKey::AuthorizationCode(id) => {
+            let record = AuthorizationCodeRecord::decode(bytes)?;
+            Fact::AuthorizationCode(decode_code(id, revision, record)?.into())
+        }
         FactKey::Consent(of) => {
             let record = ConsentRecord::decode(bytes)?;
             let scopes = record.scope_ids.into_iter().map(|scope| (ScopeId(scope), ())).collect();
             Fact::Consent(Consent { of: *of, scopes, revision }.into())
         }
+    })
+}
+
+fn redirect_uris(texts: &[String]) -> Result<Box<[RedirectUri]>, Corrupt> {
+    texts.iter().map(|uri| RedirectUri::parse(uri).map_err(|_| Corrupt)).collect()
+}
+
+fn encode_code(code: &AuthorizationCode) -> AuthorizationCodeRecord {
+    let (token_id, token_expires_at) = match code.state {
+        CodeState::Unused | CodeState::Refused => (vec![], None),
+        CodeState::Redeemed(TokenId(id), end) => (id.to_vec(), Some(stamp(end))),
+    };
+    AuthorizationCodeRecord {
+        hash: code.hash.as_bytes().to_vec(),
+        company_created_at_revision: code.of.company.0,
+        user_created_at_revision: code.of.user.0,
+        credential_created_at_revision: code.of.credential.0,
+        incarnation: code.incarnation.as_bytes().to_vec(),
+        user_id: code.user.to_string(),
+        audience: code.audience.as_ref().map(ToString::to_string).unwrap_or_default(),
+        scope_ids: code.scopes.iter().map(|scope| scope.0).collect(),
+        redirect_uri: code.redirect_uri.to_string(),
+        code_challenge: code.challenge.0.to_vec(),
+        expires_at: Some(stamp(code.expires_at)),
+        used: code.state != CodeState::Unused,
+        token_id,
+        token_expires_at,
+        created_at_revision: code.created_at.0,
+    }
+}
+
+fn decode_code(
+    id: &Name,
+    revision: Revision,
+    record: AuthorizationCodeRecord,
+) -> Result<AuthorizationCode, Corrupt> {
+    let state = match (record.used, record.token_expires_at) {
+        (false, _) => CodeState::Unused,
+        (true, None) => CodeState::Refused,
+        (true, end) => {
+            let token = record.token_id.try_into().map_err(|_| Corrupt)?;
+            CodeState::Redeemed(TokenId(token), moment(end)?)
+        }
+    };
+    let audience = match record.audience.as_str() {
+        "" => None,
+        name => Some(Name::parse(name).map_err(|_| Corrupt)?),
+    };
+    Ok(AuthorizationCode {
+        id: id.clone(),
+        hash: blake3::Hash::from_slice(&record.hash).map_err(|_| Corrupt)?,
+        of: Parties {
+            company: Revision(record.company_created_at_revision),
+            user: Revision(record.user_created_at_revision),
+            credential: Revision(record.credential_created_at_revision),
+        },
+        incarnation: Uuid::from_slice(&record.incarnation).map_err(|_| Corrupt)?,
+        user: UserId::parse(record.user_id).map_err(|_| Corrupt)?,
+        audience,
+        scopes: record.scope_ids.into_iter().map(ScopeId).collect(),
+        redirect_uri: RedirectUri::parse(&record.redirect_uri).map_err(|_| Corrupt)?,
+        challenge: CodeChallenge(record.code_challenge.try_into().map_err(|_| Corrupt)?),
+        expires_at: moment(record.expires_at)?,
+        state,
+        created_at: Revision(record.created_at_revision),
+        revision,
     })
 }
 

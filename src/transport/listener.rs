@@ -300,6 +300,7 @@ fn share(limit: usize) -> usize {
 fn authorization_server(settings: &Settings, service: &Service) -> Arc<AuthorizationServer> {
     Arc::new(AuthorizationServer::new(ServerSettings {
         api: service.api.for_core(),
+        authorize_url: settings.authorize_url.clone(),
         observer: service.observer.clone(),
         max_in_flight: share(settings.max_in_flight),
         requests_per_second: settings.key_rate_limit,

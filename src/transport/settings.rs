@@ -15,6 +15,8 @@ pub(crate) struct Settings {
     pub(crate) listen: SocketAddr,
     /// The address for API clients, if the authorization server is on.
     pub(crate) oauth: Option<SocketAddr>,
+    /// The page of the platform on which a user gives scopes to an application.
+    pub(crate) authorize_url: Option<Box<str>>,
     /// How many workers there are.
     pub(crate) worker_threads: NonZeroUsize,
     /// The files for TLS. None: connections are plain text.

@@ -109,6 +109,7 @@ mod tests {
         ("DirectoryService/ListUsers", "CIOA", "company", Read, "p"),
         ("DirectoryService/DeleteUser", "IO", "company", Removal, ""),
         ("DirectoryService/PutConsent", "IO", "company", Change, ""),
+        ("DirectoryService/CreateAuthorizationCode", "IO", "company", Change, ""),
         ("DirectoryService/GetConsent", "CIOA", "company", Read, ""),
         ("DirectoryService/DeleteConsent", "IO", "company", Removal, ""),
         ("CatalogService/ApplyCatalog", "O", "all", Change, ""),
@@ -216,7 +217,8 @@ mod tests {
             GetCredentialRequest ListCredentialsRequest UpdateCredentialRequest
             DeleteCredentialRequest CreateSecretRequest DeleteSecretRequest RevokeTokensRequest
             PutUserRequest GetUserRequest ListUsersRequest DeleteUserRequest
-            PutConsentRequest GetConsentRequest DeleteConsentRequest);
+            PutConsentRequest CreateAuthorizationCodeRequest GetConsentRequest
+            DeleteConsentRequest);
         name!("company", Companies::One(""), { ..Default::default() }, GrantScopesRequest);
         // A credential of a client names the company.
         name!("may_omit_company", Companies::One("acme"), { company_id: acme(), ..Default::default() },

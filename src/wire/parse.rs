@@ -29,7 +29,9 @@ pub(crate) use self::imports::{
     import_message, import_options, imported_company, imported_credential,
 };
 pub(crate) use self::keys::{create_key, delete_key, delete_signing_key, key, rotate_signing_key};
-pub(crate) use self::users::{consent, delete_consent, delete_user, put_consent, put_user, user};
+pub(crate) use self::users::{
+    consent, create_authorization_code, delete_consent, delete_user, put_consent, put_user, user,
+};
 
 /// The fields that every request for a change has, taken out of the request.
 macro_rules! raw_write_options {

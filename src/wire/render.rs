@@ -251,6 +251,7 @@ pub(crate) fn credential(view: CredentialView, etag: String) -> proto::Credentia
         create_time: Some(stamp(credential.create_time)),
         update_time: Some(stamp(credential.update_time)),
         expired,
+        redirect_uris: credential.redirect_uris.iter().map(ToString::to_string).collect(),
         tokens_valid_from: credential.revoked_tokens.issued_before.map(stamp),
     }
 }
@@ -324,7 +325,7 @@ pub(crate) fn change(change: Change) -> proto::Change {
     }
 }
 
-fn stamp(time: Timestamp) -> prost_types::Timestamp {
+pub(crate) fn stamp(time: Timestamp) -> prost_types::Timestamp {
     let (seconds, nanos) = (time.as_second(), time.subsec_nanosecond());
     prost_types::Timestamp { seconds, nanos }.normalized()
 }

@@ -19,6 +19,7 @@ use crate::policy::client_credential::ClientCredential;
 use crate::policy::id::{CompanyId, CredentialId, Name, UserId};
 use crate::policy::query::{Client, Query, Request, Requirement, Subject};
 use crate::policy::reason::Reason;
+use crate::policy::redirect_uri::{MAX_REDIRECT_URIS, RedirectUri};
 use crate::policy::revision::Revision;
 use crate::policy::scope::Scope;
 use crate::policy::text;
@@ -231,6 +232,25 @@ impl FieldValidator {
             self.wrong(field, error);
         }
         text
+    }
+
+    /// Redirect URIs in the order of the request.
+    pub(crate) fn redirect_uris(&mut self, texts: Vec<String>) -> Vec<RedirectUri> {
+        if texts.len() > MAX_REDIRECT_URIS {
+            let count = texts.len();
+            let text = format!("has {count} URIs, the limit is {MAX_REDIRECT_URIS}");
+            self.too_many("redirect_uris", text);
+            return vec![];
+        }
+        let mut uris: Vec<RedirectUri> = Vec::with_capacity(texts.len());
+        for (n, text) in texts.iter().enumerate() {
+            let field = format!("redirect_uris[{n}]");
+            match self.take(&field, RedirectUri::parse(text)) {
+                Some(uri) if uris.contains(&uri) => self.wrong(field, "is there twice"),
+                uri => uris.extend(uri),
+            }
+        }
+        uris
     }
 
     pub(crate) fn moment(

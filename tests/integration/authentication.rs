@@ -86,6 +86,7 @@ const MAY: &[(&str, &str)] = &[
     ("DirectoryService/ListUsers", "ICOA"),
     ("DirectoryService/DeleteUser", "IO"),
     ("DirectoryService/PutConsent", "IO"),
+    ("DirectoryService/CreateAuthorizationCode", "IO"),
     ("DirectoryService/GetConsent", "ICOA"),
     ("DirectoryService/DeleteConsent", "IO"),
     ("CatalogService/ApplyCatalog", "o"),

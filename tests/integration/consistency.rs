@@ -186,6 +186,7 @@ impl World {
             scopes: scopes(),
             expires_at: None,
             enabled: true,
+            redirect_uris: vec![],
             tokens_valid_from: None,
         };
         self.authority
@@ -358,6 +359,7 @@ impl World {
             label: None,
             enabled: Some(enabled),
             expires_at: None,
+            redirect_uris: None,
         };
         match way {
             0 => self.acknowledge(self.change(n, k, CredentialChange::Revoke(scopes())).await),
@@ -575,6 +577,7 @@ async fn no_check_pairs_a_users_roles_with_grants_of_another_revision() {
         scopes: vec![],
         expires_at: None,
         enabled: true,
+        redirect_uris: vec![],
         tokens_valid_from: None,
     };
     authority.internal_session("test").create_credential(&new, &terms()).await.expect("created");

@@ -407,6 +407,7 @@ async fn two_renderers_of_the_same_question_agree() {
         scopes: vec![scope("a")],
         expires_at: None,
         enabled: true,
+        redirect_uris: vec![],
         tokens_valid_from: None,
     };
     session.create_credential(&new, &WriteOptions::default()).await.expect("created");

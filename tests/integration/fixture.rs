@@ -303,6 +303,7 @@ fn propose(store: &Store, house: Option<&House>, company: u64, op: Op, revision:
                 expires_at: None,
                 grants: held.map(|scope| (ScopeId(scope), grant)).collect(),
                 secrets: vec![],
+                redirect_uris: [].into(),
                 revoked_tokens: Default::default(),
                 created_at: born,
                 revision: Revision::NEXT,

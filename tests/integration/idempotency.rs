@@ -8,8 +8,13 @@ use scopegate::store::{RequestKey, Store, WriteResult};
 use tonic::Code;
 use uuid::Uuid;
 
+const REDIRECT_URI: &str = "https://app.example.org/";
+
 async fn served(dir: &Path) -> (Server, Client) {
-    let server = Server::with_catalog(dir, "horizonwebref.yaml");
+    let catalog = harness::catalog("horizonwebref.yaml");
+    let catalog = catalog.to_str().expect("a path");
+    let args = ["--catalog", catalog, "--issuer", "https://id.example.org"];
+    let server = Server::start(dir, &args);
     let client = server.client().await;
     (server, client)
 }
@@ -123,7 +128,9 @@ macro_rules! without_a_resource {
     )*};
 }
 
-without_a_resource! { CreateSecretResponse RestoreGrantsResponse ApplyCatalogResponse }
+without_a_resource! {
+    CreateSecretResponse CreateAuthorizationCodeResponse RestoreGrantsResponse ApplyCatalogResponse
+}
 
 /// A request and its first answer.
 struct Kept {
@@ -140,7 +147,7 @@ impl Kept {
     }
 }
 
-/// Of an answer, what a repeat gets: all but the text of a new secret, and who was affected.
+/// Of an answer, what a repeat gets: all but the text of a new secret or code, and who was affected.
 fn without_secret<M: Clone + std::fmt::Debug + 'static>(first: &M) -> M {
     let mut again = first.clone();
     if let Some(made) =
@@ -148,6 +155,13 @@ fn without_secret<M: Clone + std::fmt::Debug + 'static>(first: &M) -> M {
     {
         assert!(made.secret.starts_with("sgs_") && !made.secret_id.is_empty());
         made.secret.clear();
+    }
+    if let Some(made) =
+        (&mut again as &mut dyn std::any::Any).downcast_mut::<CreateAuthorizationCodeResponse>()
+    {
+        assert!(made.code.starts_with("sgc_") && made.redirect_to.contains(&made.code));
+        made.code.clear();
+        made.redirect_to.clear();
     }
     // Who was affected is not told again, only how many.
     if let Some(restricted) =
@@ -180,7 +194,8 @@ async fn every_change_sent_again_is_answered_as_at_first_also_after_a_crash() {
             update_mask: masked("display_name"), ..Default::default()
         });
         directory.create_credential(CreateCredentialRequest {
-            company_id: acme(), credential_id: app(), ..Default::default()
+            company_id: acme(), credential_id: app(), redirect_uris: owned(&[REDIRECT_URI]),
+            ..Default::default()
         });
         directory.update_credential(UpdateCredentialRequest {
             company_id: acme(), credential_id: app(), label: "App".to_owned(),
@@ -209,6 +224,12 @@ async fn every_change_sent_again_is_answered_as_at_first_also_after_a_crash() {
         });
         directory.put_consent(PutConsentRequest {
             company_id: acme(), credential_id: app(), user_id: ada(), scopes: one(),
+            ..Default::default()
+        });
+        directory.create_authorization_code(CreateAuthorizationCodeRequest {
+            company_id: acme(), credential_id: app(), user_id: ada(), scopes: one(),
+            redirect_uri: REDIRECT_URI.to_owned(),
+            code_challenge: "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM".to_owned(),
             ..Default::default()
         });
         directory.delete_consent(DeleteConsentRequest {
@@ -244,7 +265,7 @@ async fn every_change_sent_again_is_answered_as_at_first_also_after_a_crash() {
     server.kill();
     // What they named is long gone, and another catalog is in force: of the resources there are
     // only the ids, and all else of the answers stands.
-    let server = Server::start(dir.path(), &[]);
+    let server = Server::start(dir.path(), &["--issuer", "https://id.example.org"]);
     let client = server.client().await;
     for Kept { first, again } in &kept {
         assert_eq!(again(client.clone()).await, *first);

@@ -43,6 +43,7 @@ async fn fill(dir: &Path) {
                     scopes: vec![Scope::parse("a").expect("a scope")],
                     expires_at: None,
                     enabled: true,
+                    redirect_uris: vec![],
                     tokens_valid_from: None,
                 };
                 authority

@@ -10,6 +10,7 @@
 mod access_tokens;
 mod architecture;
 mod authentication;
+mod authorization_codes;
 mod backup;
 mod chain;
 mod cli;

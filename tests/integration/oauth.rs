@@ -221,7 +221,7 @@ async fn right_proof_goes_on_to_the_grant() {
         ("/oauth2/token", basic("acme", secret), "grant_type=password".to_owned()),
         ("/oauth2/token", basic("hr", secret), "grant_type=password".to_owned()),
         ("/oauth2/token/acme", basic("hr", secret), "grant_type=password".to_owned()),
-        ("/oauth2/token", basic("%61cme", secret), "grant_type=authorization_code".to_owned()),
+        ("/oauth2/token", basic("%61cme", secret), "grant_type=password".to_owned()),
         ("/oauth2/token", basic("acme", secret), "grant_type=x&client_id=acme".to_owned()),
         (
             "/oauth2/token",
@@ -500,6 +500,7 @@ async fn documents_have_the_keys_and_the_endpoints() {
             "grant_types_supported":
                 ["client_credentials", "urn:ietf:params:oauth:grant-type:token-exchange"],
             "response_types_supported": [],
+            "code_challenge_methods_supported": ["S256"],
             "token_endpoint_auth_methods_supported": methods,
             "introspection_endpoint_auth_methods_supported": methods,
             "revocation_endpoint_auth_methods_supported": methods,

@@ -9,10 +9,25 @@ scopes: { a: { implies: [b] }, b: , c: }
 roles: { r: { scopes: { a: all } } }
 ";
 
+const REDIRECT_URI: &str = "https://app.example.org/";
+
+async fn create_credential(client: &Client, company: &str, credential: &str, scopes: &[&str]) {
+    let request = CreateCredentialRequest {
+        company_id: company.to_owned(),
+        credential_id: credential.to_owned(),
+        scopes: owned(scopes),
+        redirect_uris: owned(&[REDIRECT_URI]),
+        ..Default::default()
+    };
+    client.directory.clone().create_credential(request).await.expect("created");
+}
+
 async fn served(dir: &std::path::Path) -> (Server, Client) {
     let file = dir.join("catalog.yaml");
     std::fs::write(&file, CATALOG).expect("written");
-    let server = Server::start(&dir.join("data"), &["--catalog", file.to_str().expect("a path")]);
+    let catalog = file.to_str().expect("a path");
+    let args = ["--catalog", catalog, "--issuer", "https://id.example.org"];
+    let server = Server::start(&dir.join("data"), &args);
     let client = server.client().await;
     (server, client)
 }
@@ -33,7 +48,7 @@ struct Call {
 }
 
 /// Every RPC that takes an etag, with the resource whose etag it is.
-const CHANGES: [(&str, Of); 21] = [
+const CHANGES: [(&str, Of); 22] = [
     ("ApplyCatalog", Of::Catalog),
     ("CreateCompany", Of::Nothing),
     ("UpdateCompany", Of::Company),
@@ -54,6 +69,7 @@ const CHANGES: [(&str, Of); 21] = [
     ("PutUser", Of::User),
     ("DeleteUser", Of::User),
     ("PutConsent", Of::Consent),
+    ("CreateAuthorizationCode", Of::Consent),
     ("DeleteConsent", Of::Consent),
 ];
 
@@ -229,6 +245,16 @@ async fn call(client: &Client, rpc: &str, call: &Call) -> Result<(), Status> {
             user_id: user_id,
             scopes: owned(&["b"]),
         })),
+        "CreateAuthorizationCode" => {
+            change!(directory.create_authorization_code(CreateAuthorizationCodeRequest {
+                company_id: company_id,
+                credential_id: credential_id,
+                user_id: user_id,
+                scopes: owned(&["b"]),
+                redirect_uri: REDIRECT_URI.to_owned(),
+                code_challenge: "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM".to_owned(),
+            }))
+        }
         "DeleteConsent" => change!(directory.delete_consent(DeleteConsentRequest {
             company_id: company_id,
             credential_id: credential_id,
@@ -250,7 +276,7 @@ async fn call(client: &Client, rpc: &str, call: &Call) -> Result<(), Status> {
 /// A company with a credential, a secret, a user, a consent, and a restriction to undo.
 async fn settle(client: &Client, company: &str, credential: &str, user: &str) -> Call {
     client.create_company(company, Some(&["a"])).await;
-    client.create_credential(company, credential, &["b"]).await;
+    create_credential(client, company, credential, &["b"]).await;
     let revision = client.restrict(company, &["a"]).await.revision;
     client.add_scopes(company, &["a"]).await;
     client.put_user(company, user, &["r"]).await;
@@ -412,7 +438,7 @@ async fn ids_differ_by_every_byte_and_have_128_at_most() {
     }
     let crossed = client.reason(&one.company, &other.credential, &["a"]).await;
     assert_eq!(crossed, Reason::CredentialUnknown);
-    client.create_credential(&one.company, &other.credential, &[]).await;
+    create_credential(client, &one.company, &other.credential, &[]).await;
     let crossed = client.reason(&one.company, &other.credential, &["a"]).await;
     assert_eq!(crossed, Reason::ScopeNotGranted);
     client.put_user(&one.company, &other.user, &[]).await;
@@ -509,7 +535,7 @@ async fn populate(client: &Client) {
     for company in ["a", "b", "c"] {
         client.create_company(company, None).await;
         for id in ["k1", "k2", "k3"] {
-            client.create_credential(company, id, &["a"]).await;
+            create_credential(client, company, id, &["a"]).await;
             client.put_user(company, id, &[]).await;
         }
     }

@@ -255,6 +255,7 @@ async fn furnish(authority: &Authority) -> SecretText {
         scopes: scopes(&["all", "hook", "act"]),
         expires_at: None,
         enabled: true,
+        redirect_uris: vec![],
         tokens_valid_from: None,
     };
     session.create_credential(&new, &plain()).await.ok();
@@ -340,15 +341,24 @@ async fn t25_a_token_lives_as_long_as_its_audience_and_its_credential_let_it() {
     assert_eq!(world.issue("hooks", None).await.expires_in, 600);
     assert_eq!(world.exchange(None).await.expires_in, 1800, "`max_token_age`");
     let end = Timestamp::now() + SignedDuration::from_secs(100);
-    let update =
-        CredentialChange::Update { label: None, enabled: None, expires_at: Some(Some(end)) };
+    let update = CredentialChange::Update {
+        label: None,
+        enabled: None,
+        expires_at: Some(Some(end)),
+        redirect_uris: None,
+    };
     let (acme, hr) = (company("acme"), credential("hr"));
     world.session().change_credential(&acme, &hr, &update, &plain()).await.expect("updated");
     let issued = world.issue("public", None).await;
     assert!((95..=100).contains(&issued.expires_in), "{}", issued.expires_in);
     assert!(claims(&issued.text)["exp"].as_i64() <= Some(end.as_second()));
     // A token that is exchanged ends no later than the token that it was exchanged with.
-    let lasts = |expires_at| CredentialChange::Update { label: None, enabled: None, expires_at };
+    let lasts = |expires_at| CredentialChange::Update {
+        label: None,
+        enabled: None,
+        expires_at,
+        redirect_uris: None,
+    };
     world
         .session()
         .change_credential(&acme, &hr, &lasts(Some(None)), &plain())
@@ -499,6 +509,7 @@ async fn t33_acting_for_users_is_a_power_of_its_own() {
         scopes: scopes(&["all"]),
         expires_at: None,
         enabled: true,
+        redirect_uris: vec![],
         tokens_valid_from: None,
     };
     world.session().create_credential(&new, &plain()).await.expect("created");
@@ -536,8 +547,12 @@ async fn d11_a_proof_that_is_wrong_in_any_way_tells_nothing() {
     assert_eq!(of(&acme).await, Ok(()));
     assert_eq!(of(&company("other")).await, Err(Reason::CredentialUnknown));
     let enable = async |enabled: bool| {
-        let update =
-            CredentialChange::Update { label: None, enabled: Some(enabled), expires_at: None };
+        let update = CredentialChange::Update {
+            label: None,
+            enabled: Some(enabled),
+            expires_at: None,
+            redirect_uris: None,
+        };
         world.session().change_credential(&acme, &hr, &update, &plain()).await.expect("updated");
     };
     let proven = world.proven().await;
@@ -718,6 +733,7 @@ async fn t36_a_client_revokes_its_own_tokens_only() {
         scopes: vec![],
         expires_at: None,
         enabled: true,
+        redirect_uris: vec![],
         tokens_valid_from: None,
     };
     let session = world.session();

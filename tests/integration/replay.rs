@@ -269,7 +269,7 @@ impl Book {
         let (kind, edit) = match act {
             Act::UpdateCredential(label, enabled, end) => {
                 let end = end.map(|end| end.map(at));
-                let edit = credential.update(label.map(str::to_owned), *enabled, end);
+                let edit = credential.update(label.map(str::to_owned), *enabled, end, None);
                 (Kind::UpdateCredential, Ok(edit))
             }
             Act::Grant(names, end) => {

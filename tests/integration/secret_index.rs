@@ -335,6 +335,7 @@ impl World {
             scopes: vec![],
             expires_at: None,
             enabled: true,
+            redirect_uris: vec![],
             tokens_valid_from: None,
         };
         self.authority.internal_session("test").create_credential(&new, &terms).await.ok();

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use crate::redb_engine::RedbEngine;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use scopegate::policy::catalog::Catalog;
 use scopegate::policy::change::{Author, Change, ChangeKind};
 use scopegate::policy::company::Company;
@@ -12,10 +12,15 @@ use scopegate::policy::consent::{Consent, Parties};
 use scopegate::policy::credential::{Credential, GrantContext};
 use scopegate::policy::id::{CompanyId, CredentialId, Name, UserId};
 use scopegate::policy::keyring::{ApiKey, Keyring};
+use scopegate::policy::redirect_uri::RedirectUri;
 use scopegate::policy::revision::Revision;
 use scopegate::policy::role::Roles;
 use scopegate::policy::scope::ScopeId;
 use scopegate::policy::secret::Secret;
+use scopegate::policy::token::authorization_code::{
+    AuthorizationCode, CodeChallenge, CodeState, KEPT_AFTER,
+};
+use scopegate::policy::token::revoked::TokenId;
 use scopegate::policy::user::User;
 use scopegate::store::{
     CommitError, CommitObserver, Fact, FactKey, FactWrite, IdempotencyRecord, Outcome, Proposal,
@@ -91,6 +96,7 @@ fn put(before: Option<Fact>, after: Fact) -> FactWrite {
         Fact::Secret(secret) => FactKey::Secret(secret.company, secret.id.clone()),
         Fact::SecretOwner(owner) => FactKey::SecretOwner(owner.secret.clone()),
         Fact::SigningKeys(_) => FactKey::SigningKeys,
+        Fact::AuthorizationCode(code) => FactKey::AuthorizationCode(code.id.clone()),
         Fact::Impact(_) => unreachable!("the engine's own"),
     };
     FactWrite { key, before, after: Some(after) }
@@ -539,6 +545,59 @@ fn a_request_is_answered_once_and_remembered_for_a_day(open: &dyn Fn(&Path) -> A
     propose(&store, proposal("c")).expect("a request of its own");
 }
 
+fn authorization_codes_are_kept_as_long_as_their_tokens_live(open: &dyn Fn(&Path) -> Arc<Store>) {
+    let dir = tempfile::tempdir().expect("a directory");
+    let catalog = catalog(1);
+    let store = started(open(dir.path()));
+    let now = later(0);
+    let code = |n: u8| {
+        let expires_at = now + SignedDuration::from_secs(60 + i64::from(n));
+        let text = AuthorizationCode::mint(expires_at, [n; 44]);
+        AuthorizationCode {
+            id: text.id().expect("an id"),
+            hash: text.hash(),
+            of: Parties { company: Revision(1), user: Revision(2), credential: Revision(3) },
+            incarnation: Default::default(),
+            user: UserId::parse("ada").expect("an id"),
+            audience: None,
+            scopes: vec![ScopeId(1)],
+            // Longer than a value has in its place.
+            redirect_uri: RedirectUri::parse(&format!("https://a.example/{}", "x".repeat(400)))
+                .expect("a URI"),
+            challenge: CodeChallenge([n; 32]),
+            expires_at,
+            state: CodeState::Unused,
+            created_at: Revision::NEXT,
+            revision: Revision::NEXT,
+        }
+    };
+    let codes: Vec<_> = (0..3).map(code).collect();
+    for code in &codes {
+        commit(&store, put(None, Fact::AuthorizationCode(Arc::new(code.clone())))).expect("done");
+    }
+    let key = |n: usize| FactKey::AuthorizationCode(codes[n].id.clone());
+    let read = |n: usize| store.get(&key(n)).expect("readable");
+    let Some(Fact::AuthorizationCode(stored)) = read(1) else { panic!("no code") };
+    let redeemed = AuthorizationCode {
+        state: CodeState::Redeemed(TokenId([7; 16]), now + SignedDuration::from_hours(24)),
+        ..(*stored).clone()
+    };
+    let used = put(Some(Fact::AuthorizationCode(stored)), Fact::AuthorizationCode(redeemed.into()));
+    commit(&store, used).expect("done");
+    let at = |second: i64| now + SignedDuration::from_secs(second);
+    let end = 60 + KEPT_AFTER;
+    let commit_one = |name: &str| {
+        commit(&store, put(None, Fact::Company(Arc::new(company(name, &catalog))))).expect("done")
+    };
+    store.mark_time(at(end - 1), at(end - 1));
+    commit_one("b");
+    assert!((0..3).all(|n| read(n).is_some()), "a token may live");
+    store.mark_time(at(end + 1), at(end + 1));
+    commit_one("c");
+    assert!(in_time(|| read(0).is_none() && read(1).is_none()), "forgotten");
+    assert!(read(2).is_some());
+}
+
 fn tombstones_of_users_and_credentials_are_collected(open: &dyn Fn(&Path) -> Arc<Store>) {
     let dir = tempfile::tempdir().expect("a directory");
     let catalog = catalog(1);
@@ -668,6 +727,7 @@ macro_rules! suite {
                 values_of_any_size_are_kept_whole
                 the_log_has_every_change_once_in_order
                 a_request_is_answered_once_and_remembered_for_a_day
+                authorization_codes_are_kept_as_long_as_their_tokens_live
                 tombstones_of_users_and_credentials_are_collected
                 every_last_use_is_kept
                 a_batch_is_announced_before_it_is_applied_and_when_it_is_durable

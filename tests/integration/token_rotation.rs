@@ -87,6 +87,7 @@ async fn no_check_is_decided_by_a_key_or_an_issuer_that_was_replaced() {
         scopes: vec![Scope::parse("read").expect("a scope")],
         expires_at: None,
         enabled: true,
+        redirect_uris: vec![],
         tokens_valid_from: None,
     };
     session.create_credential(&credential, &options).await.expect("created");

@@ -115,6 +115,7 @@ impl From<AuthorityError> for Problem {
             }
             E::TooManySigningKeys(_) => Self::limit("signing_keys", message),
             E::IssuerIsOwn(_) => Self::new(Code::FailedPrecondition, "ISSUER_IS_OWN", message),
+            E::RedirectUriUnknown(_) => field("REDIRECT_URI_UNKNOWN", "redirect_uri", message),
             E::RevokedTooFarAhead => field("TIME_TOO_FAR_AHEAD", "issued_before", message),
             E::Store(StoreError::Busy) => {
                 Self::limit("changes", "too many changes are queued: call again later").retry()

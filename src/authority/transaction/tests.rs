@@ -7,6 +7,8 @@ use std::sync::Arc;
 use tempfile::TempDir;
 
 use crate::authority::api_keys::NewKey;
+use crate::authority::authorization_codes::NewAuthorizationCode;
+use crate::authority::code_redemption::PresentedCode;
 use crate::authority::consents::ConsentId;
 use crate::authority::import_item::ImportItem;
 use crate::authority::own_issuer::OwnIssuer;
@@ -15,10 +17,13 @@ use crate::authority::{
     Restriction, WriteOptions,
 };
 use crate::policy::caller::Caller;
+use crate::policy::client_credential::ClientCredential;
 use crate::policy::id::{CompanyId, CredentialId, Name, UserId};
+use crate::policy::redirect_uri::RedirectUri;
 use crate::policy::revision::Revision;
 use crate::policy::role::{Role, Roles};
 use crate::policy::scope::Scope;
+use crate::policy::token::authorization_code::CodeChallenge;
 use crate::store::{Fact, FactKey, Proposal, ResultDetail, Store, StoredResult};
 
 type Reads = RefCell<Vec<(FactKey, Option<Revision>)>>;
@@ -94,6 +99,7 @@ async fn preconditions_cover_the_reads_of_every_change() {
                 );
                 let user = UserId::parse("ada").expect("an id");
                 let role = Name::parse("r").expect("a name");
+                let uri = RedirectUri::parse("https://app.example.org/").expect("a URI");
                 let consent = ConsentId { company: acme(), credential: app(), user: user.clone() };
                 session.apply_catalog(CATALOG, &plain).await.expect("applied");
                 let new = NewCompany { id: acme(), display_name: String::new(), scopes: None };
@@ -104,6 +110,7 @@ async fn preconditions_cover_the_reads_of_every_change() {
                     scopes: vec![scope("a")],
                     expires_at: None,
                     enabled: true,
+                    redirect_uris: vec![],
                     tokens_valid_from: None,
                 };
                 for options in [&dry, &plain] {
@@ -123,6 +130,7 @@ async fn preconditions_cover_the_reads_of_every_change() {
                     label: Some("App".to_owned()),
                     enabled: None,
                     expires_at: None,
+                    redirect_uris: Some(vec![uri.clone()]),
                 };
                 session.change_company(&acme(), &update, &plain).await.expect("updated");
                 for change in [
@@ -157,6 +165,30 @@ async fn preconditions_cover_the_reads_of_every_change() {
                     RestoreGrants { company: acme(), scopes, restricted_at: restricted.revision };
                 session.restore_grants(&restore, &plain).await.expect("restored");
                 session.restrict_company(&restrict(true), &plain).await.expect("restricted");
+                let new = NewAuthorizationCode {
+                    consent: consent.clone(),
+                    audience: None,
+                    scopes: vec![scope("b")],
+                    redirect_uri: uri.clone(),
+                    challenge: CodeChallenge([0; 32]),
+                    state: String::new(),
+                };
+                let code = session.create_authorization_code(&new, &plain).await.expect("created");
+                let code = code.code.expect("a code");
+                let text = secret.secret.clone().expect("a secret").reveal();
+                let presented = ClientCredential::authorization(&format!("Bearer {text}"));
+                // The change does not depend on these reads.
+                let proven = session.prove_client(&presented, None);
+                let proven = READS.scope(RefCell::default(), proven).await;
+                let client = proven.expect("readable").expect("proven");
+                let presented = PresentedCode {
+                    code: &code,
+                    redirect_uri: None,
+                    verifier: None,
+                    audience: None,
+                };
+                let redeemed = session.redeem_code(&client, presented).await.expect("readable");
+                assert!(redeemed.is_err());
                 session.revoke_tokens(&acme(), &app(), None, &plain).await.expect("revoked");
                 for publish_only in [true, false] {
                     session.rotate_signing_key(publish_only, &plain).await.expect("changed");
@@ -191,6 +223,7 @@ async fn preconditions_cover_the_reads_of_every_change() {
     assert!(has(|key| matches!(key, FactKey::Consent(_))));
     assert!(has(|key| matches!(key, FactKey::Secret(..))));
     assert!(has(|key| matches!(key, FactKey::SigningKeys)));
+    assert!(has(|key| matches!(key, FactKey::AuthorizationCode(_))));
 }
 
 #[tokio::test]
@@ -231,6 +264,7 @@ async fn a_request_of_an_earlier_version_is_answered_from_the_change_log() {
         scopes: vec![scope("b")],
         expires_at: None,
         enabled: true,
+        redirect_uris: vec![],
         tokens_valid_from: None,
     };
     let created = session.create_credential(&new, &options).await.expect("created");

@@ -206,7 +206,9 @@ impl CredentialYaml {
             credential.grant(&scopes, parse_time(self.grants_expire_at.as_deref())?, context)?;
         let credential = revisions.commit(granted.after);
         Ok(match self.enabled {
-            Some(enabled) => revisions.commit(credential.update(None, Some(enabled), None).after),
+            Some(enabled) => {
+                revisions.commit(credential.update(None, Some(enabled), None, None).after)
+            }
             None => credential,
         })
     }

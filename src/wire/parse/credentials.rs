@@ -83,14 +83,17 @@ pub(crate) fn update_credential(
 ) -> Result<CredentialCall, InvalidRequest> {
     let mut fields = FieldValidator::default();
     let options = raw_write_options!(request);
-    let paths = fields.mask(request.update_mask, &["label", "enabled", "expires_at"]);
+    let paths =
+        fields.mask(request.update_mask, &["label", "enabled", "expires_at", "redirect_uris"]);
     let masked = |path: &str| paths.iter().any(|p| p == path);
     let label = fields.line("label", request.label, MAX_LABEL);
     let expires_at = fields.moment("expires_at", request.expires_at);
+    let redirect_uris = fields.redirect_uris(request.redirect_uris);
     let change = CredentialChange::Update {
         label: masked("label").then_some(label),
         enabled: masked("enabled").then_some(request.enabled),
         expires_at: masked("expires_at").then_some(expires_at),
+        redirect_uris: masked("redirect_uris").then_some(redirect_uris),
     };
     credential_call(fields, request.company_id, request.credential_id, change, options)
 }
@@ -121,6 +124,7 @@ pub(crate) fn create_credential(
         label: request.label,
         scopes: request.scopes,
         expires_at: request.expires_at,
+        redirect_uris: request.redirect_uris,
         ..Default::default()
     };
     let new = new_credential(&mut fields, new);
@@ -136,9 +140,19 @@ pub(super) fn new_credential(
     let scopes = fields.scopes("scopes", new.scopes, MAX_CHANGE_SCOPES);
     let expires_at = fields.moment("expires_at", new.expires_at);
     let enabled = new.enabled.unwrap_or(true);
+    let redirect_uris = fields.redirect_uris(new.redirect_uris);
     let tokens_valid_from = fields.moment("tokens_valid_from", new.tokens_valid_from);
     let (company, id) = ids?;
-    Some(NewCredential { company, id, label, scopes, expires_at, enabled, tokens_valid_from })
+    Some(NewCredential {
+        company,
+        id,
+        label,
+        scopes,
+        expires_at,
+        enabled,
+        redirect_uris,
+        tokens_valid_from,
+    })
 }
 
 pub(crate) fn create_secret(

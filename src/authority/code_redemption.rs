@@ -1,0 +1,207 @@
+//! Code redemption: an application gets the token that an authorization code stands for (T34, RFC 6749
+//! section 4.1.3).
+//!
+//! INVARIANT (a code is good once): the token is signed before the code is marked as used, and is
+//! returned only after that change is durable. Of two attempts, one finds the code used, and then
+//! revokes the token of the other. An attempt of another client changes nothing.
+//!
+//! Not here: the endpoint and its form, and which scopes the token gets; see [`super::token_issue`].
+
+use super::ATTEMPTS;
+use super::client_proof::ProvenSecret;
+use super::error::AuthorityError;
+use super::reader::Reader;
+use super::session::Session;
+use super::token_issue::{
+    IssuedToken, TokenClient, TokenError, TokenGrant, TokenRefusal, TokenRequest, new_id,
+};
+use super::transaction::{Outcome, Subject, Transaction, TransactionError};
+use super::write_options::WriteOptions;
+use crate::policy::catalog::Catalog;
+use crate::policy::change::{ChangeKind, FieldChange};
+use crate::policy::consent::Parties;
+use crate::policy::edit::Edit;
+use crate::policy::id::{Name, UserId};
+use crate::policy::revision::Revision;
+use crate::policy::secret::SecretText;
+use crate::policy::token::authorization_code::{AuthorizationCode, CodeState};
+use crate::policy::token::own::{Born, OwnClaims};
+use crate::policy::token::revoked::TokenId;
+use crate::store::StoreError;
+
+/// What a client presents to redeem a code. `Debug` does not print the code and the verifier.
+#[derive(Clone, Copy)]
+pub struct PresentedCode<'a> {
+    /// The code.
+    pub code: &'a SecretText,
+    /// The parameter `redirect_uri`, if it is there.
+    pub redirect_uri: Option<&'a str>,
+    /// The parameter `code_verifier`, if it is there.
+    pub verifier: Option<&'a str>,
+    /// The audience that the request names, if any. It must be the code's.
+    pub audience: Option<&'a Name>,
+}
+
+impl std::fmt::Debug for PresentedCode<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("PresentedCode(…)")
+    }
+}
+
+impl PresentedCode<'_> {
+    /// Whether this is what the code was created for.
+    fn is_for(&self, code: &AuthorizationCode) -> bool {
+        self.redirect_uri == Some(code.redirect_uri.as_str())
+            && self.verifier.is_some_and(|verifier| code.challenge.is_of(verifier))
+            && self.audience.is_none_or(|audience| code.audience.as_ref() == Some(audience))
+    }
+}
+
+/// The refusal of a code, whatever is wrong with it.
+const INVALID: TokenRefusal = TokenRefusal {
+    error: TokenError::InvalidGrant,
+    cause: None,
+    description: "The code is not valid for this client, redirect_uri and code_verifier, or has expired, or was used. Send the user to the platform again.",
+};
+
+impl Session<'_> {
+    /// Redeems a code for a token. Use a session with the client's name as its actor, as for
+    /// [`Session::issue_token`].
+    ///
+    /// # Errors
+    /// The store cannot answer, or this server has no key to sign with.
+    pub async fn redeem_code(
+        &self,
+        client: &ProvenSecret,
+        presented: PresentedCode<'_>,
+    ) -> Result<Result<IssuedToken, TokenRefusal>, AuthorityError> {
+        let Some(id) = presented.code.id() else { return Ok(Err(INVALID)) };
+        for _ in 0..ATTEMPTS {
+            let read = async |mut reader: Reader<'_>| {
+                let code = reader.find::<AuthorizationCode>(&id).await?;
+                Ok((code, reader.catalog(), reader.now()))
+            };
+            let (code, catalog, now) = self.read(read).await?;
+            let hash = presented.code.hash();
+            let is_of_client = |code: &AuthorizationCode| {
+                code.hash == hash && [code.of.company, code.of.credential] == client.born
+            };
+            let Some(code) = code.filter(|code| is_of_client(code)) else {
+                return Ok(Err(INVALID));
+            };
+            if let CodeState::Redeemed(..) = code.state {
+                self.revoke_token_of(client, &code).await?;
+            }
+            if now >= code.expires_at {
+                self.authority.persist_reported(now, |_| Some(code.expires_at)).await?;
+                return Ok(Err(INVALID));
+            }
+            if code.state != CodeState::Unused {
+                return Ok(Err(INVALID));
+            }
+            let issued = match presented.is_for(&code) {
+                true => self.token_of(client, &code, &catalog).await?,
+                false => Err(INVALID),
+            };
+            if self.use_code(client, &id, &code.user, issued.as_ref().ok()).await? {
+                return Ok(issued);
+            }
+        }
+        Err(AuthorityError::Conflict)
+    }
+
+    /// The token that a code stands for, which is not valid for its client before the code is used.
+    async fn token_of(
+        &self,
+        client: &ProvenSecret,
+        code: &AuthorizationCode,
+        catalog: &Catalog,
+    ) -> Result<Result<IssuedToken, TokenRefusal>, AuthorityError> {
+        let scopes = catalog.names(&code.scopes);
+        // A request without scopes asks for all.
+        if scopes.is_empty() {
+            return Ok(Err(INVALID));
+        }
+        let (user, claims) = (code.user.clone(), claims(client, code, code.created_at, None)?);
+        let request = TokenRequest {
+            client: TokenClient::Secret(client),
+            grant: TokenGrant::AuthorizationCode { user, claims },
+            audience: code.audience.clone(),
+            scopes: Some(scopes),
+        };
+        let issued = self.issue_token(&request).await?;
+        Ok(issued.map_err(|refusal| match refusal.error {
+            TokenError::InvalidClient => refusal,
+            _ => TokenRefusal { error: TokenError::InvalidGrant, ..refusal },
+        }))
+    }
+
+    /// Marks a code as used, with the token that its client gets. False: another attempt was first.
+    async fn use_code(
+        &self,
+        client: &ProvenSecret,
+        id: &Name,
+        user: &UserId,
+        token: Option<&IssuedToken>,
+    ) -> Result<bool, AuthorityError> {
+        let subject = Subject {
+            credential: Some(&client.credential),
+            user: Some(user),
+            ..Subject::of(ChangeKind::RedeemAuthorizationCode, &client.company)
+        };
+        let plan = async |mut tx: Transaction<'_>| {
+            let before = tx.find::<AuthorizationCode>(id).await?;
+            let before = before.ok_or(AuthorityError::Conflict)?;
+            let mut edit = Edit::none(&*before);
+            let is_first = before.state == CodeState::Unused;
+            if is_first {
+                edit.after.state = match token {
+                    Some(token) => CodeState::Redeemed(token.token_id, token.expires_at),
+                    None => CodeState::Refused,
+                };
+                match token {
+                    Some(token) => edit.fields.extend(FieldChange::new_text("token_id", &token.id)),
+                    None => edit.fields.push(FieldChange::new_flag("refused", true)),
+                }
+            }
+            Ok::<_, TransactionError>(tx.put(Some(before), edit).with_context(is_first))
+        };
+        match self.write(subject, &WriteOptions::default(), plan).await? {
+            Outcome::Written(_, is_first) => Ok(is_first),
+            Outcome::Repeated(_) => Ok(false),
+        }
+    }
+
+    /// Revokes the token that a code was redeemed for, if it lives.
+    async fn revoke_token_of(
+        &self,
+        client: &ProvenSecret,
+        code: &AuthorizationCode,
+    ) -> Result<(), AuthorityError> {
+        let CodeState::Redeemed(token, expires_at) = code.state else { return Ok(()) };
+        // It was issued at the last change of the code or before, and not before the code.
+        let own = claims(client, code, code.revision, Some(token))?;
+        self.end_token(client, &own, Some(&code.user), expires_at).await?;
+        Ok(())
+    }
+}
+
+/// The claims of a code, as of a token that was issued at this revision: what ends such a token ends the
+/// code (T27).
+fn claims(
+    client: &ProvenSecret,
+    code: &AuthorizationCode,
+    issued_at_revision: Revision,
+    id: Option<TokenId>,
+) -> Result<OwnClaims, StoreError> {
+    let Parties { company, user, credential } = code.of;
+    Ok(OwnClaims {
+        secret: client.secret.clone(),
+        born: Born { company, credential, user: Some(user) },
+        incarnation: code.incarnation,
+        issued_at_revision,
+        id: id.map_or_else(new_id, Ok)?,
+        exchanged_with: None,
+        is_exchanged: false,
+    })
+}
