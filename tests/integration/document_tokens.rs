@@ -85,7 +85,7 @@ impl Platform {
         post(&self.server.oauth, &path, &basic(self.company, secret), form)
     }
 
-    /// Posts a token to an endpoint of a service.
+    /// What a service reads of a token by introspection.
     fn introspect(&self, token: &str) -> Value {
         let service = format!("Bearer {}", self.key);
         let form = format!("token={token}");
@@ -241,9 +241,12 @@ mod learn_amp {
         let secret = platform.credential("full", &["api/all"]).await;
         // Staging and production, in two regions, each with two hosts.
         let of_host = |host: String| issued(&token_of(&platform, &host, &secret, ""));
-        let places = ["api.learnstaging.link", "api.learn.link"];
-        let places = places.into_iter().chain(["api.meastaging.learn.tech", "api.mea.learn.tech"]);
-        for place in places {
+        for place in [
+            "api.learnstaging.link",
+            "api.learn.link",
+            "api.meastaging.learn.tech",
+            "api.mea.learn.tech",
+        ] {
             let (public, scope) = of_host(format!("public.{place}"));
             assert_eq!(scope, "api/all api/read api/write", "{place}");
             let (webhooks, scope) = of_host(format!("user.{place}"));
@@ -530,8 +533,8 @@ mod horizonwebref {
     const ORGANIZATION: &str = "manage_organization";
 
     async fn platform() -> (Platform, String) {
-        // The document has no exchange. The test gives one to the platform's own page, so that the
-        // page can hand a token to the application after the user's decision.
+        // The catalog has no exchange. The test adds one, by which the platform's page gets a token for
+        // the application after the user's decision.
         let catalog = shipped("horizonwebref.yaml");
         let catalog =
             replaced(&catalog, "consent: required }", "consent: required, exchange: page }");
@@ -543,7 +546,8 @@ mod horizonwebref {
         (platform, secret)
     }
 
-    /// The application asks for scopes, and the user allows some: the response to the application.
+    /// The application asks for scopes, and the user allows some on the platform's page: the response to
+    /// the application.
     async fn authorize(
         (platform, secret): &(Platform, String),
         user: &str,
@@ -749,7 +753,7 @@ mod humaans {
 
     #[tokio::test]
     async fn issued_token_of_a_user_has_what_scope_and_role_both_have() {
-        // The page can also let this server issue the token.
+        // The catalog has no exchange. The test adds one, by which the page lets this server issue tokens.
         let catalog = shipped("humaans.yaml");
         let catalog = replaced(&catalog, "user: required }", "user: required, exchange: page }");
         let catalog = replaced(&catalog, "\nscopes:\n", "\nscopes:\n  page: { title: The page }\n");
