@@ -375,6 +375,16 @@ mod learning_pool {
         let (again, _) = issued(&ask());
         assert_eq!(create(&bearer(&again)).await, (Reason::Allowed, 200));
         assert_eq!(create(&bearer(&token)).await, (Reason::Allowed, 200), "its own hour");
+        // "your platform instance", which a customer adds to the catalog: the request of the document
+        // names no audience.
+        let host = "learningplatform.customer.com";
+        let of_customer = format!("token_ttl: 1h, hosts: [{host}]");
+        platform.apply(&replaced(&shipped, "token_ttl: 1h", &of_customer)).await;
+        let form = format!("{CREDENTIALS}&client_id=client&client_secret={secret}");
+        let headers = [("Content-Type", "application/x-www-form-urlencoded"), ("Host", host)];
+        let reply = send(&platform.server.oauth, "POST /oauth2/token", &headers, &form);
+        let (token, _) = issued(&reply);
+        assert_eq!(create(&bearer(&token)).await, (Reason::Allowed, 200));
     }
 
     #[tokio::test]
