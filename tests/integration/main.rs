@@ -28,6 +28,7 @@ mod consistency;
 mod corruption;
 mod crash;
 mod disk_full;
+mod document_tokens;
 mod edge;
 mod endpoints;
 mod errors;

@@ -411,8 +411,8 @@ impl Client {
             && request.resource_owner_id.is_empty()
         {
             let list = ListEffectiveScopesRequest {
-                bearer_token: None,
-                authorization: None,
+                bearer_token: request.bearer_token.clone(),
+                authorization: request.authorization.clone(),
                 company_id: request.company_id.clone(),
                 credential_id: request.credential_id.clone(),
                 audience: request.audience.clone(),
