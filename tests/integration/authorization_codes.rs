@@ -2,6 +2,7 @@
 //! application gets for the code.
 
 use std::path::Path;
+use std::process::Command;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
@@ -9,8 +10,9 @@ use scopegate::proto::*;
 use serde_json::Value;
 use tonic::{Code, Status};
 
+use crate::harness::fake_clock::FakeClock;
 use crate::harness::http::{Reply, basic, get, post};
-use crate::harness::{Client, Server, bootstrap, fields, owned, refused};
+use crate::harness::{Client, Server, bootstrap, fields, owned, refused, scopegate};
 
 /// Tokens of `app` are for users alone, with their consent.
 const CATALOG: &str = "
@@ -43,10 +45,18 @@ struct Platform {
 
 impl Platform {
     async fn start() -> Self {
+        Self::start_by(scopegate()).await
+    }
+
+    async fn start_by(command: Command) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         std::fs::write(dir.path().join("catalog.yaml"), CATALOG).expect("written");
         let key = bootstrap(&dir.path().join("data"));
-        let server = serve(dir.path());
+        let server = serve(command, dir.path(), &[]);
+        Self::of(server, dir, key).await
+    }
+
+    async fn of(server: Server, dir: tempfile::TempDir, key: String) -> Self {
         let client = Client::connect_as(&server.url(), Some(&key)).await;
         for company in ["acme", "other"] {
             client.create_company(company, None).await;
@@ -61,8 +71,12 @@ impl Platform {
 
     /// The same store, served again after a crash.
     async fn crash(self) -> Self {
+        self.crash_by(scopegate(), &[]).await
+    }
+
+    async fn crash_by(self, command: Command, args: &[&str]) -> Self {
         self.server.kill();
-        let server = serve(self.dir.path());
+        let server = serve(command, self.dir.path(), args);
         let client = Client::connect_as(&server.url(), Some(&self.key)).await;
         Self { server, client, ..self }
     }
@@ -143,11 +157,11 @@ impl Platform {
     }
 }
 
-fn serve(dir: &Path) -> Server {
+fn serve(command: Command, dir: &Path, args: &[&str]) -> Server {
     let catalog = dir.join("catalog.yaml");
     let catalog = catalog.to_str().expect("a path");
-    let args = ["--catalog", catalog, "--oauth", "127.0.0.1:0", "--issuer", ISSUER];
-    Server::start(&dir.join("data"), &args)
+    let fixed = ["--catalog", catalog, "--oauth", "127.0.0.1:0", "--issuer", ISSUER];
+    Server::start_by(command, &dir.join("data"), &[&fixed[..], args].concat())
 }
 
 async fn create_application(client: &Client, company: &str, credential: &str) {
@@ -413,6 +427,33 @@ async fn code_ends_with_its_parties_and_with_all_tokens() {
     let platform = platform.crash().await;
     issued(&platform.redeem(&code));
     assert_invalid(&platform.redeem(&code));
+}
+
+#[tokio::test]
+async fn code_expires_after_a_minute_and_ends_when_the_time_is_set_back() {
+    let Some(clock) = FakeClock::new() else { return };
+    let platform = Platform::start_by(clock.command()).await;
+    let code = platform.code("ann", &["reports"]).await;
+    clock.set("+50s");
+    let (token, _) = issued(&platform.redeem(&code));
+    let code = platform.code("ann", &["reports"]).await;
+    clock.set("+111s");
+    let head = platform.head().await;
+    assert_invalid(&platform.redeem(&code));
+    assert_eq!(platform.head().await, head, "it is over");
+    // The expiry of the code that was redeemed is over, too; its token lives.
+    assert!(platform.is_good(&token).await);
+    // The time does not run backwards: what has expired stays so, also after a crash.
+    clock.set("+0");
+    assert_invalid(&platform.redeem(&code));
+    let platform = platform.crash_by(clock.command(), &[]).await;
+    assert_invalid(&platform.redeem(&code));
+    let code = platform.code("ann", &["reports"]).await;
+    clock.set("-1d");
+    let platform = platform.crash_by(clock.command(), &["--accept-clock"]).await;
+    assert_invalid(&platform.redeem(&code));
+    assert!(!platform.is_good(&token).await);
+    issued(&platform.redeem(&platform.code("ann", &["reports"]).await));
 }
 
 #[tokio::test]

@@ -1,12 +1,13 @@
 //! A machine's clock that jumps, and the store's time (D19).
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use crate::harness;
-use crate::harness::{Client, Server, owned, refused, scopes_of};
+use crate::harness::fake_clock::FakeClock;
+use crate::harness::{Client, Server, free_address, owned, refused, scopes_of};
 use jiff::{SignedDuration, Timestamp};
 use scopegate::policy::change::{Author, Change, ChangeKind};
 use scopegate::policy::revision::Revision;
@@ -22,33 +23,21 @@ const DAY: u64 = 24 * HOUR;
 
 /// A machine whose clock can be set, and the store on it.
 struct Machine {
+    clock: FakeClock,
     dir: tempfile::TempDir,
-    library: PathBuf,
     metrics: String,
 }
 
 impl Machine {
     /// None where there is no libfaketime.
     fn new() -> Option<Self> {
-        let places = std::fs::read_dir("/usr/lib").ok()?.filter_map(Result::ok);
-        let library = |dir: PathBuf| dir.join("faketime/libfaketimeMT.so.1");
-        let library = places.map(|entry| library(entry.path())).find(|library| library.exists());
-        let Some(library) = library else {
-            println!("skipped: no libfaketime (apt-get install faketime)");
-            return None;
-        };
+        let clock = FakeClock::new()?;
         let dir = tempfile::tempdir().expect("a directory");
-        let metrics = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let metrics = metrics.local_addr().expect("an address").to_string();
-        let machine = Self { dir, library, metrics };
-        machine.set("+0");
-        Some(machine)
+        Some(Self { clock, dir, metrics: free_address() })
     }
 
     fn set(&self, offset: &str) {
-        let draft = self.dir.path().join("draft");
-        std::fs::write(&draft, offset).expect("written");
-        std::fs::rename(&draft, self.dir.path().join("clock")).expect("set");
+        self.clock.set(offset);
     }
 
     fn store(&self) -> PathBuf {
@@ -56,17 +45,11 @@ impl Machine {
     }
 
     fn start(&self, more: &[&str]) -> Server {
-        let mut command = harness::scopegate();
-        command
-            .env("LD_PRELOAD", &self.library)
-            .env("FAKETIME_TIMESTAMP_FILE", self.dir.path().join("clock"))
-            .env("FAKETIME_NO_CACHE", "1")
-            .env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
         let catalog = harness::catalog("360learning.yaml");
         let mut args = vec!["--catalog", catalog.to_str().expect("a path")];
         args.extend(["--metrics", &self.metrics, "--drain-timeout", "1s"]);
         args.extend(more);
-        Server::start_by(command, &self.store(), &args)
+        Server::start_by(self.clock.command(), &self.store(), &args)
     }
 
     /// By how many seconds the time is ahead of the clock, as Prometheus is told.

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::harness;
+use crate::harness::fake_clock::FakeClock;
 use crate::harness::{Client, Server};
 use scopegate::proto::*;
 
@@ -248,39 +249,15 @@ async fn expired_grants_stay_expired_when_the_process_dies_and_the_clock_steps_b
     assert!(mark >= soon, "whatever the clock says next, the time starts behind the expiry");
 }
 
-/// The library that gives a process another clock.
-fn faketime() -> Option<std::path::PathBuf> {
-    let places = std::fs::read_dir("/usr/lib").ok()?.filter_map(Result::ok);
-    let library = |dir: std::path::PathBuf| dir.join("faketime/libfaketimeMT.so.1");
-    let mut places = places.map(|entry| library(entry.path()));
-    places.find(|library| library.exists())
-}
-
 #[tokio::test]
 async fn expired_grants_stay_expired_when_the_clock_of_a_running_process_steps_back() {
-    let Some(library) = faketime() else {
-        println!("skipped: no libfaketime (apt-get install faketime)");
-        return;
-    };
+    let Some(clock) = FakeClock::new() else { return };
     let dir = tempfile::tempdir().expect("a directory");
-    let clock = dir.path().join("clock");
-    let set = |offset: &str| {
-        let draft = dir.path().join("draft");
-        std::fs::write(&draft, offset).expect("written");
-        std::fs::rename(&draft, &clock).expect("set");
-    };
     let start = || {
-        let mut command = harness::scopegate();
-        command
-            .env("LD_PRELOAD", &library)
-            .env("FAKETIME_TIMESTAMP_FILE", &clock)
-            .env("FAKETIME_NO_CACHE", "1")
-            .env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
         let catalog = harness::catalog("360learning.yaml");
         let args = ["--catalog", catalog.to_str().expect("a path")];
-        Server::start_by(command, &dir.path().join("store"), &args)
+        Server::start_by(clock.command(), &dir.path().join("store"), &args)
     };
-    set("+0");
     let server = start();
     let client = server.client().await;
     client.create_company("acme", None).await;
@@ -295,9 +272,9 @@ async fn expired_grants_stay_expired_when_the_clock_of_a_running_process_steps_b
     client.authorization.clone().grant_scopes(request).await.expect("granted");
     let reason = async |client: &Client| client.reason("acme", "hr", &["users:read"]).await;
     assert_eq!(reason(&client).await, Reason::Allowed);
-    set("+2h");
+    clock.set("+2h");
     assert_eq!(reason(&client).await, Reason::GrantExpired, "the clock is the one that we set");
-    set("-1h");
+    clock.set("-1h");
     for _ in 0..100 {
         assert_eq!(reason(&client).await, Reason::GrantExpired);
     }
