@@ -17,12 +17,12 @@ use super::token_issue::{
 };
 use super::transaction::{Outcome, Subject, Transaction, TransactionError};
 use super::write_options::WriteOptions;
-use crate::policy::catalog::Catalog;
 use crate::policy::change::{ChangeKind, FieldChange};
-use crate::policy::consent::Parties;
+use crate::policy::consent::{Consent, Parties};
 use crate::policy::edit::Edit;
 use crate::policy::id::{Name, UserId};
 use crate::policy::revision::Revision;
+use crate::policy::scope::Scope;
 use crate::policy::secret::SecretText;
 use crate::policy::token::authorization_code::{AuthorizationCode, CodeState};
 use crate::policy::token::own::{Born, OwnClaims};
@@ -76,17 +76,24 @@ impl Session<'_> {
         presented: PresentedCode<'_>,
     ) -> Result<Result<IssuedToken, TokenRefusal>, AuthorityError> {
         let Some(id) = presented.code.id() else { return Ok(Err(INVALID)) };
+        let hash = presented.code.hash();
         for _ in 0..ATTEMPTS {
             let read = async |mut reader: Reader<'_>| {
                 let code = reader.find::<AuthorizationCode>(&id).await?;
-                Ok((code, reader.catalog(), reader.now()))
+                let is_of_client = |code: &AuthorizationCode| {
+                    code.hash == hash && [code.of.company, code.of.credential] == client.born
+                };
+                let Some(code) = code.filter(|code| is_of_client(code)) else { return Ok(None) };
+                // What the user has withdrawn since is not given, also where the audience asks for no
+                // consent.
+                let consent = reader.find::<Consent>(&code.of).await?;
+                let mut scopes = code.scopes.clone();
+                scopes.retain(|scope| {
+                    consent.as_ref().is_some_and(|consent| consent.scopes.contains(*scope))
+                });
+                Ok(Some((code, reader.catalog().names(&scopes), reader.now())))
             };
-            let (code, catalog, now) = self.read(read).await?;
-            let hash = presented.code.hash();
-            let is_of_client = |code: &AuthorizationCode| {
-                code.hash == hash && [code.of.company, code.of.credential] == client.born
-            };
-            let Some(code) = code.filter(|code| is_of_client(code)) else {
+            let Some((code, scopes, now)) = self.read(read).await? else {
                 return Ok(Err(INVALID));
             };
             if let CodeState::Redeemed(..) = code.state {
@@ -100,7 +107,7 @@ impl Session<'_> {
                 return Ok(Err(INVALID));
             }
             let issued = match presented.is_for(&code) {
-                true => self.token_of(client, &code, &catalog).await?,
+                true => self.token_of(client, &code, scopes).await?,
                 false => Err(INVALID),
             };
             if self.use_code(client, &id, &code.user, issued.as_ref().ok()).await? {
@@ -110,14 +117,14 @@ impl Session<'_> {
         Err(AuthorityError::Conflict)
     }
 
-    /// The token that a code stands for, which is not valid for its client before the code is used.
+    /// The token that a code stands for, with these scopes. Its client does not get it before the code is
+    /// marked as used.
     async fn token_of(
         &self,
         client: &ProvenSecret,
         code: &AuthorizationCode,
-        catalog: &Catalog,
+        scopes: Vec<Scope>,
     ) -> Result<Result<IssuedToken, TokenRefusal>, AuthorityError> {
-        let scopes = catalog.names(&code.scopes);
         // A request without scopes asks for all.
         if scopes.is_empty() {
             return Ok(Err(INVALID));

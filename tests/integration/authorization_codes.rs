@@ -18,12 +18,13 @@ use crate::harness::{Client, Server, bootstrap, fields, owned, refused, scopegat
 const CATALOG: &str = "
 audiences:
   app:   { title: For applications, user: required, consent: required, token: required }
+  free:  { title: Without consents, user: required, token: required }
   other: { title: For services }
 scopes:
-  profile:       { title: Read the profile, audiences: [app] }
-  profile:write: { title: Change the profile, implies: [profile], audiences: [app] }
-  members:       { title: Read all members, audiences: [app] }
-  reports:       { title: Read reports, audiences: [app, other] }
+  profile:       { title: Read the profile, audiences: [app, free] }
+  profile:write: { title: Change the profile, implies: [profile], audiences: [app, free] }
+  members:       { title: Read all members, audiences: [app, free] }
+  reports:       { title: Read reports, audiences: [app, free, other] }
 roles:
   member: { scopes: { profile:write: own, reports: all } }
   admin:  { scopes: { profile:write: own, members: all, reports: all } }
@@ -401,6 +402,24 @@ async fn code_ends_with_its_parties_and_with_all_tokens() {
     assert_eq!(issued(&platform.redeem(&code)).1, "profile:write");
     let code = platform.code("bob", &["reports"]).await;
     assert_invalid(&platform.redeem(&code));
+    // A withdrawn consent gives nothing, also where the audience asks for none.
+    for audience in ["app", "free"] {
+        let request = CreateAuthorizationCodeRequest {
+            audience: audience.to_owned(),
+            ..platform.request("bob", &["profile"])
+        };
+        let kept = platform.create(request.clone()).await.expect("created").code;
+        issued(&platform.redeem(&kept));
+        let code = platform.create(request).await.expect("created").code;
+        let withdraw = DeleteConsentRequest {
+            company_id: acme(),
+            credential_id: app(),
+            user_id: "bob".to_owned(),
+            ..Default::default()
+        };
+        directory.clone().delete_consent(withdraw).await.expect("withdrawn");
+        assert_invalid(&platform.redeem(&code));
+    }
     // A disabled credential proves nothing.
     let code = platform.code("bob", &["profile"]).await;
     let update = |enabled| UpdateCredentialRequest {
@@ -454,6 +473,22 @@ async fn code_expires_after_a_minute_and_ends_when_the_time_is_set_back() {
     assert_invalid(&platform.redeem(&code));
     assert!(!platform.is_good(&token).await);
     issued(&platform.redeem(&platform.code("ann", &["reports"]).await));
+}
+
+/// A code names its scopes as the catalog has them when it is redeemed. Without any of them left it
+/// gives nothing, and not all that the client may do.
+#[tokio::test]
+async fn scope_that_the_catalog_loses_is_not_given() {
+    let platform = Platform::start().await;
+    let code = platform.code("ann", &["reports"]).await;
+    let both = platform.code("ann", &["reports", "profile"]).await;
+    let lines = CATALOG.lines().filter(|line| !line.trim_start().starts_with("reports:"));
+    let yaml = lines.collect::<Vec<_>>().join("\n").replace(", reports: all", "");
+    let apply = ApplyCatalogRequest { yaml, ..Default::default() };
+    platform.client.catalog.clone().apply_catalog(apply).await.expect("applied");
+    assert_invalid(&platform.redeem(&code));
+    // The second code's consent replaced that of the first.
+    assert_eq!(issued(&platform.redeem(&both)).1, "profile");
 }
 
 #[tokio::test]
