@@ -475,6 +475,34 @@ async fn code_expires_after_a_minute_and_ends_when_the_time_is_set_back() {
     issued(&platform.redeem(&platform.code("ann", &["reports"]).await));
 }
 
+/// A backup does not say which codes were redeemed after it.
+#[tokio::test]
+async fn restored_store_redeems_no_code_of_the_backup() {
+    let platform = Platform::start().await;
+    let code = platform.code("ann", &["reports"]).await;
+    let path = |name: &str| platform.dir.path().join(name);
+    let key = path("key");
+    std::fs::write(&key, &platform.key).expect("written");
+    let run = |command: &mut Command| {
+        let output = command.output().expect("it runs");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    };
+    let url = platform.server.url();
+    let backup = ["backup", "--endpoint", &url, "--key-file", key.to_str().expect("a path")];
+    run(scopegate().args(backup).arg("--output").arg(path("backup")));
+    run(scopegate().arg("restore").arg(path("backup")).arg("--data-dir").arg(path("new/data")));
+    std::fs::copy(path("catalog.yaml"), path("new/catalog.yaml")).expect("copied");
+    let restored = serve(scopegate(), &path("new"), &[]);
+    let authorization = basic("app", &platform.secret);
+    let redeem =
+        |code: &str| post(&restored.oauth, "/oauth2/token/acme", &authorization, &form(code));
+    assert_invalid(&redeem(&code));
+    let client = Client::connect_as(&restored.url(), Some(&platform.key)).await;
+    let mut directory = client.directory.clone();
+    let created = directory.create_authorization_code(platform.request("ann", &["reports"]));
+    issued(&redeem(&created.await.expect("created").into_inner().code));
+}
+
 /// A code names its scopes as the catalog has them when it is redeemed. Without any of them left it
 /// gives nothing, and not all that the client may do.
 #[tokio::test]
