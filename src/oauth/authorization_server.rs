@@ -11,9 +11,10 @@ use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ALLOW, AUTHORIZATION, CONTENT_TYPE, HOST};
+use http::header::{ALLOW, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HOST};
 use http::uri::Authority as UriAuthority;
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use http_body::Body as _;
 
 use super::counters::{Grant, OauthCounters};
 use super::form::{Form, FormLimits};
@@ -164,6 +165,7 @@ impl AuthorizationServer {
         let path = endpoint.map_or("other", Endpoint::path).trim_start_matches('/');
         let line = AccessLogLine::begin(path, context.as_ref());
         let mut sender = Sender::default();
+        let is_head = request.method() == Method::HEAD;
         let response = match route {
             None => plain(StatusCode::NOT_FOUND, "there is nothing at this path"),
             Some(Route { endpoint, .. }) if !endpoint.has(request.method()) => {
@@ -194,6 +196,7 @@ impl AuthorizationServer {
         if let Some(line) = line {
             line.of_caller(sender.name()).write(response.status().as_str());
         }
+        let response = if is_head { without_body(response) } else { response };
         let use_of_connection = match (sender, endpoint) {
             (Sender::Client(..) | Sender::Service(_), _) => Use::Proven,
             (_, Some(endpoint)) if endpoint.is_document() => Use::Public,
@@ -498,6 +501,16 @@ fn host(uri: &http::Uri, headers: &HeaderMap) -> Option<Box<str>> {
         }
     };
     Some(host.trim_end_matches('.').into())
+}
+
+/// The response to HEAD: that to GET, with the length of its body and without the body (RFC 9110 section
+/// 9.3.2). In HTTP/1.1 hyper leaves the body out, and in HTTP/2 it does not.
+fn without_body(response: Response<Body>) -> Response<Body> {
+    let (mut parts, body) = response.into_parts();
+    if let Some(length) = body.size_hint().exact() {
+        parts.headers.insert(CONTENT_LENGTH, length.into());
+    }
+    Response::from_parts(parts, Body::default())
 }
 
 /// A response with a sentence.

@@ -567,6 +567,40 @@ async fn http2_is_answered_as_http_1_1() {
     assert!(replies[0].1.contains("\"scope\":\"hooks\""), "the authority is the host");
 }
 
+/// HEAD is answered as GET is, with the length of the body and without the body (RFC 9110 section 9.3.2).
+#[tokio::test]
+async fn head_has_the_headers_of_get_and_no_body() {
+    let platform = Platform::start(&[]).await;
+    let address = &platform.server.oauth;
+    let tcp = tokio::net::TcpStream::connect(address).await.expect("accepted");
+    let (by_http2, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(tcp))
+            .await
+            .expect("HTTP/2");
+    tokio::spawn(connection);
+    let paths =
+        ["/oauth2/jwks", "/.well-known/oauth-authorization-server", "/oauth2/token", "/nothing"];
+    for path in paths {
+        let by_http1 = get(address, path);
+        let head = send(address, &format!("HEAD {path}"), &[], "");
+        assert_eq!((head.status, head.body.as_str()), (by_http1.status, ""), "{path}");
+        let mut answers = Vec::new();
+        for method in ["GET", "HEAD"] {
+            let request = request(&format!("{method} {path}"), "x", "", "");
+            let reply = by_http2.clone().send_request(request).await.expect("a response");
+            let (parts, body) = reply.into_parts();
+            let body = body.collect().await.expect("a body").to_bytes();
+            let header = |name: &str| parts.headers.get(name).cloned();
+            let headers = ["allow", "content-length", "content-type", "cache-control"].map(header);
+            answers.push((parts.status.as_u16(), headers, body.len()));
+        }
+        let [(status, headers, length), head] = answers.try_into().expect("two");
+        assert!(status == by_http1.status && length > 0, "{path}");
+        assert_eq!(headers[1], Some(length.into()), "{path}");
+        assert_eq!(head, (status, headers, 0), "{path}");
+    }
+}
+
 #[tokio::test]
 async fn tls_asks_no_client_for_a_certificate() {
     let dir = tempfile::tempdir().expect("a directory");
