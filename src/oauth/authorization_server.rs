@@ -7,7 +7,7 @@
 //! Not here: the connections; see `transport::oauth`.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -139,8 +139,7 @@ impl AuthorizationServer {
     pub(crate) fn new(settings: ServerSettings) -> Self {
         let memory = &settings.api.memory;
         let limits = CallerLimits::new(settings.requests_per_second, Arc::clone(memory));
-        // An account of its own: API clients hold half of the memory at most.
-        let memory = memory.account(Arc::<AtomicU64>::default());
+        let memory = memory.unproven();
         let refused = RefusedClients::new(settings.api.decisions.clone());
         let (by_client, in_flight) = (CallsByKey::default(), Arc::default());
         let counters = OauthCounters::default();

@@ -721,6 +721,46 @@ async fn clients_have_a_quarter_of_the_connections() {
     drop(hold);
 }
 
+/// T37: clients that have proven nothing hold a quarter of the memory of requests, here 256 KiB.
+#[tokio::test]
+async fn unfinished_forms_have_a_quarter_of_the_memory() {
+    let platform = Platform::start(&["--call-memory-mib", "1"]).await;
+    let address = &platform.server.oauth;
+    let part = "a".repeat(20 << 10);
+    let kind = "Content-Type: application/x-www-form-urlencoded";
+    // 20 of 20 KiB: more than a quarter, and less than half.
+    let unfinished: Vec<_> = (0..20)
+        .map(|_| {
+            let mut tcp = connect(address);
+            let head = "POST /oauth2/revoke HTTP/1.1\r\nHost: x\r\nContent-Length: 24000";
+            write!(tcp, "{head}\r\n{kind}\r\n\r\n{part}").expect("sent");
+            tcp
+        })
+        .collect();
+    let status = || post(address, "/oauth2/revoke", "", &part).status;
+    let begun = std::time::Instant::now();
+    let until = |expected: u16| {
+        while status() != expected {
+            assert!(begun.elapsed() < crate::harness::raw::WAIT_LIMIT, "never {expected}");
+        }
+    };
+    until(503);
+    // A small form is not counted, and callers with a key have the rest.
+    issued(&platform.token(&format!("{CREDENTIALS}&audience=public")));
+    let large = CheckRequest {
+        company_id: "acme".to_owned(),
+        credential_id: "hr".to_owned(),
+        audience: "public".to_owned(),
+        scopes: (0..1000).map(|n| format!("{n:0>32}")).collect(),
+        ..Default::default()
+    };
+    let batch = BatchCheckRequest { checks: vec![large] };
+    let answered = platform.client.authorization.clone().batch_check(batch).await;
+    answered.expect("there is memory");
+    drop(unfinished);
+    until(401);
+}
+
 #[tokio::test]
 async fn flood_of_wrong_proofs_refuses_no_right_one() {
     let platform = Platform::start(&["--max-in-flight", "4"]).await;
