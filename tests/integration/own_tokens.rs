@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
@@ -1173,6 +1173,56 @@ async fn t28_private_keys_are_in_files_and_nowhere_else() {
         }
     }
     assert!(log.iter().all(|line| !line.contains("PRIVATE")));
+}
+
+/// A start removes old files of keys that the store does not have, from its own directory alone.
+#[tokio::test]
+async fn t28_orphaned_key_files_are_removed_at_the_start() {
+    let dir = dir();
+    let (data, shared) = (dir.path().join("data"), dir.path().join("shared"));
+    let key = bootstrap(&data);
+    let oauth = ["--oauth", "127.0.0.1:0"];
+    let shared_args = [&oauth[..], &["--signing-keys", shared.to_str().expect("a path")]].concat();
+    let files = |dir: &Path| {
+        let entries = std::fs::read_dir(dir).expect("a directory");
+        entries.map(|entry| entry.expect("one").path()).collect::<BTreeSet<PathBuf>>()
+    };
+    // Two days old, as are the keys that the store has.
+    let orphans = |dir: &Path| {
+        let [old, new] = [1, 2].map(|n| dir.join(format!("{}.pem", BASE64.encode([n; 32]))));
+        std::fs::write(&old, "old").expect("written");
+        for file in files(dir) {
+            let file = std::fs::File::options().append(true).open(file).expect("opened");
+            file.set_modified(SystemTime::now() - Duration::from_secs(48 * 3600)).expect("set");
+        }
+        std::fs::write(&new, "new").expect("written");
+        (old, new)
+    };
+    let own = data.join("signing-keys");
+    let server = serve(&data, &oauth);
+    let client = Client::connect_as(&server.url(), Some(&key)).await;
+    for publish_only in [true, false] {
+        let request = RotateSigningKeyRequest { publish_only, ..Default::default() };
+        client.keys.clone().rotate_signing_key(request).await.expect("rotated");
+    }
+    server.kill();
+    assert_eq!(files(&own).len(), 2, "a previous key and a current one");
+    let (old, new) = orphans(&own);
+    let before = files(&own);
+    let server = serve(&data, &oauth);
+    assert_eq!(server.logged("removing the file of a signing key that the store does not"), 1);
+    assert_eq!(server.logged("the file of the current signing key is missing"), 0);
+    server.kill();
+    assert_eq!(before.difference(&files(&own)).collect::<Vec<_>>(), [&old]);
+    assert!(files(&own).contains(&new));
+    // Another server may have its keys in a directory that a flag names.
+    std::fs::rename(&own, &shared).expect("moved");
+    orphans(&shared);
+    let before = files(&shared);
+    let server = serve(&data, &shared_args);
+    assert_eq!(server.logged("--signing-keys has files of keys that the store does not have"), 1);
+    server.kill();
+    assert_eq!(files(&shared), before);
 }
 
 /// An address for clients, as far as it is in these tests: the first key is made at the start.
