@@ -368,14 +368,9 @@ impl AuthorizationServer {
         let token = request.form.get("token").ok_or(TOKEN_MISSING)?;
         let audience = request.form.get("audience").map(Name::parse).transpose();
         let audience = audience.map_err(|_| UNKNOWN_AUDIENCE)?;
-        match session.introspect(who, token, audience.as_ref()).await? {
-            Introspection::Active(token) => {
-                let of_path = request.route.company.as_ref();
-                match of_path.is_none_or(|company| *company == token.company) {
-                    true => Ok(introspection::active(&token)),
-                    false => Ok(introspection::inactive()),
-                }
-            }
+        let company = request.route.company.as_ref();
+        match session.introspect(who, token, company, audience.as_ref()).await? {
+            Introspection::Active(token) => Ok(introspection::active(&token)),
             Introspection::Inactive => Ok(introspection::inactive()),
             Introspection::Unverifiable => Err(Refusal::new(
                 ErrorCode::TemporarilyUnavailable,

@@ -19,6 +19,7 @@ use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 use crate::harness::http::{Reply, basic, connect, get, post, send};
+use crate::harness::jwt::{Signer, key_set};
 use crate::harness::{Client, Server, bootstrap, free_address, owned};
 
 /// Several audiences: one by host, one that needs a user, one with an exchange.
@@ -719,6 +720,63 @@ async fn clients_have_a_quarter_of_the_connections() {
         Client::connect_as(&platform.server.url(), Some(&platform.key)).await;
     }
     drop(hold);
+}
+
+/// T2, T36: the path's company is the request's, so a token of an issuer with `company: request` is judged for
+/// it.
+#[tokio::test]
+async fn introspection_judges_a_token_for_the_company_of_the_path() {
+    const OTHER: &str = "https://idp.example.org/";
+    let platform = Platform::start(&[]).await;
+    let signer = Signer::new("ES256", "k1");
+    let issuers = format!(
+        "issuers:\n  {OTHER}:\n    jwks: {}\n    algorithms: [ES256]\n    company: request\n    \
+         companies: [acme]\n    without_aud: public\n    user: none\n",
+        key_set([&signer])
+    );
+    let yaml = format!("{CATALOG}{issuers}");
+    let apply = ApplyCatalogRequest { yaml, ..Default::default() };
+    platform.client.catalog.clone().apply_catalog(apply).await.expect("applied");
+    let new = CreateKeyRequest {
+        name: "of-other".to_owned(),
+        roles: vec![Role::Service.into()],
+        company_ids: owned(&["other"]),
+        ..Default::default()
+    };
+    let bound = platform.client.keys.clone().create_key(new).await.expect("created").into_inner();
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("a time");
+    let token = signer.token(&json!({
+        "iss": OTHER, "client_id": "hr", "scope": "users:read", "exp": now.as_secs() + 600,
+    }));
+    let form = format!("token={token}&audience=public");
+    let [service, bound] = [&platform.key, &bound.secret].map(|key| format!("Bearer {key}"));
+    let client = basic("acme", &platform.secret);
+    for (who, company, is_active) in [
+        (&service, "", false),
+        (&service, "/acme", true),
+        (&service, "/other", false),
+        (&service, "/nobody", false),
+        (&bound, "/acme", false),
+        (&bound, "/other", false),
+        (&client, "/acme", true),
+    ] {
+        let path = format!("/oauth2/introspect{company}");
+        let reply = post(&platform.server.oauth, &path, who, &form).json();
+        assert_eq!(reply["active"], is_active, "{who} {path}");
+        if is_active {
+            assert_eq!(
+                (&reply["company_id"], &reply["scope"]),
+                (&json!("acme"), &json!("users:read"))
+            );
+        }
+    }
+    // Of a token that names its company, the path's must be the same.
+    let (own, _) = issued(&platform.token(&format!("{CREDENTIALS}&audience=public")));
+    for (company, is_active) in [("", true), ("/acme", true), ("/other", false)] {
+        let path = format!("/oauth2/introspect{company}");
+        let reply = post(&platform.server.oauth, &path, &service, &format!("token={own}")).json();
+        assert_eq!(reply["active"], is_active, "{path}");
+    }
 }
 
 /// T37: clients that have proven nothing hold a quarter of the memory of requests, here 256 KiB.

@@ -229,7 +229,7 @@ impl World {
     async fn active(&self, token: &str, audience: Option<&str>) -> Option<ActiveToken> {
         let audience = audience.map(name);
         let asked =
-            self.session().introspect(Introspector::Service, token, audience.as_ref()).await;
+            self.session().introspect(Introspector::Service, token, None, audience.as_ref()).await;
         match asked.expect("an answer") {
             Introspection::Active(active) => Some(*active),
             Introspection::Inactive => None,
@@ -753,11 +753,11 @@ async fn t36_introspection_tells_what_a_check_would_allow() {
     assert_eq!(active.subject, "acme/hr/ada");
     // A client is told of its own tokens only, and a bound service of those of its companies.
     let session = world.session();
-    let own = session.introspect(Introspector::Client(&proven), &issued.text, None).await;
+    let own = session.introspect(Introspector::Client(&proven), &issued.text, None, None).await;
     assert!(matches!(own, Ok(Introspection::Active(_))));
     let mut other = proven.clone();
     other.credential = credential("bi");
-    let other = session.introspect(Introspector::Client(&other), &issued.text, None).await;
+    let other = session.introspect(Introspector::Client(&other), &issued.text, None, None).await;
     assert_eq!(other, Ok(Introspection::Inactive));
     let mut new = scopegate::authority::api_keys::NewKey {
         name: name("gateway"),
@@ -772,7 +772,7 @@ async fn t36_introspection_tells_what_a_check_would_allow() {
     let bound = session.create_key(&new, &plain()).await.expect("created");
     let caller = Caller::Key(bound.key.expect("a key").key);
     let bound = world.authority.session(caller);
-    let hidden = bound.introspect(Introspector::Service, &issued.text, None).await;
+    let hidden = bound.introspect(Introspector::Service, &issued.text, None, None).await;
     assert_eq!(hidden, Ok(Introspection::Inactive));
     // What is over is over.
     world.revoke(&issued.text).await;
