@@ -10,6 +10,7 @@ use super::fact_cache::{ReadError, Snapshot};
 use super::reader::Reader;
 use super::secrets::{FoundSecret, SecretOf, find_secret};
 use super::session::Session;
+use super::token_verifier::check_reached;
 pub(super) use super::token_verifier::{Proof, VerifyResult};
 use crate::policy::catalog::issuer::PartySource;
 use crate::policy::cause::{Cause, DenialCause};
@@ -93,6 +94,9 @@ impl Session<'_> {
                 self.rejected(client, Reason::TokenUnverifiable.into())
             }
         };
+        if let Some(PresentedToken::Verified(token)) = &token {
+            check_reached(view, token)?;
+        }
         (query.subject, query.token) = (subject, token);
         Ok(())
     }

@@ -1175,6 +1175,50 @@ async fn t28_private_keys_are_in_files_and_nowhere_else() {
     assert!(log.iter().all(|line| !line.contains("PRIVATE")));
 }
 
+/// A token of a later revision lets its call wait for the revision (T25), and no other call: a caller that
+/// does not reach its company is answered as for a forged one (T6).
+#[tokio::test]
+async fn t6_a_token_of_an_unreached_company_spoils_no_batch() {
+    let dir = dir();
+    let (ahead, behind) = (dir.path().join("a"), dir.path().join("b"));
+    let (_, secret) = issued_in(&ahead).await;
+    let operator = bootstrap(&ahead);
+    let server = serve(&ahead, &[]);
+    let client = Client::connect_as(&server.url(), Some(&operator)).await;
+    client.create_company("other", None).await;
+    client.create_credential("other", "hr", &["read"]).await;
+    let new = CreateKeyRequest {
+        name: "gateway".to_owned(),
+        roles: vec![Role::Service.into()],
+        company_ids: owned(&["other"]),
+        ..Default::default()
+    };
+    let key = client.keys.clone().create_key(new).await.expect("created").into_inner().secret;
+    assert!(server.terminate().success());
+    copy(&ahead, &behind);
+    let world = World::reopened(&ahead, &secret);
+    world.session().put_user(&company("acme"), &user("eve"), &[], &plain()).await.expect("made");
+    let token = world.issue("public", Some(&["read"])).await.text;
+    world.close();
+    let server = serve(&behind, &[]);
+    let bound = Client::connect_as(&server.url(), Some(&key)).await;
+    let by_ids = CheckRequest {
+        bearer_token: None,
+        company_id: "other".to_owned(),
+        credential_id: "hr".to_owned(),
+        ..check(&token)
+    };
+    let of_other = CheckRequest { company_id: "other".to_owned(), ..check(&token) };
+    let batch = BatchCheckRequest { checks: vec![check(&token), of_other, by_ids] };
+    let answer = bound.authorization.clone().batch_check(batch).await.expect("an answer");
+    let reasons: Vec<_> = answer.into_inner().results.iter().map(|one| one.reason()).collect();
+    assert_eq!(reasons, [Reason_::TokenInvalid, Reason_::TokenInvalid, Reason_::Allowed]);
+    assert_eq!(reason(&bound, &token).await, Reason_::TokenInvalid);
+    let reaches = Client::connect_as(&server.url(), Some(&operator)).await;
+    let unreached = reaches.ask(check(&token)).await.expect_err("the revision is not there");
+    assert_eq!(unreached.code(), Code::Unavailable, "{unreached}");
+}
+
 /// A start removes old files of keys that the store does not have, from its own directory alone.
 #[tokio::test]
 async fn t28_orphaned_key_files_are_removed_at_the_start() {
