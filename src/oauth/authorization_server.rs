@@ -34,13 +34,14 @@ use crate::authority::token_issue::{IssuedToken, TokenClient, TokenRequest};
 use crate::authority::{Authority, Session};
 use crate::grpc::Api;
 use crate::grpc::peer::Peer;
-use crate::metrics::Counted;
 use crate::metrics::memory_budget::Account;
+use crate::metrics::{Counted, wait_spans};
 use crate::observe::decision_log::TokenDecision;
+use crate::observe::otlp::{HttpTrace, TracedSender};
 use crate::observe::refused_clients::RefusedClients;
 use crate::observe::rejected_callers::RejectedCallers;
 use crate::observe::rejection::{RejectedCaller, RejectionReason};
-use crate::observe::request_log::RequestObserver;
+use crate::observe::request_log::{ObservedRequest, RequestObserver};
 use crate::policy::cause::Cause;
 use crate::policy::id::{CompanyId, CredentialId, Name};
 use crate::policy::reason::Reason;
@@ -133,6 +134,16 @@ impl Sender {
             Self::Service(name) => name.clone(),
         }
     }
+
+    /// The same for a span; none if nothing is proven.
+    fn traced(&self) -> Option<TracedSender<'_>> {
+        let client = match self {
+            Self::Unproven => return None,
+            Self::Client(company, credential) => Some((company, credential)),
+            Self::Service(_) => None,
+        };
+        Some(TracedSender { name: self.name(), client })
+    }
 }
 
 impl AuthorizationServer {
@@ -158,14 +169,46 @@ impl AuthorizationServer {
     {
         let observer = self.settings.observer.as_ref();
         let observed = observer.and_then(|observer| observer.observe(request.headers()));
+        let trace = observed.as_ref().and_then(ObservedRequest::http_trace);
         let context = observed.map(|observed| observed.context);
         let route = Route::of(request.uri().path());
         let endpoint = route.as_ref().map(|route| route.endpoint);
-        let path = endpoint.map_or("other", Endpoint::path).trim_start_matches('/');
-        let line = AccessLogLine::begin(path, context.as_ref());
+        let path = endpoint.map_or("other", Endpoint::path);
+        let line = AccessLogLine::begin(path.trim_start_matches('/'), context.as_ref());
         let mut sender = Sender::default();
-        let is_head = request.method() == Method::HEAD;
-        let response = match route {
+        let method = request.method().clone();
+        let steps = trace.as_ref().map(HttpTrace::steps);
+        let responding = self.respond(request, route, peer, context.as_ref(), &mut sender);
+        let response = wait_spans::scope(steps, responding).await;
+        let response = if method == Method::HEAD { without_body(response) } else { response };
+        self.counters.answered(endpoint, response.status().as_u16());
+        if let Some(line) = line {
+            line.of_caller(sender.name()).write(response.status().as_str());
+        }
+        let is_limited = response.status() == StatusCode::TOO_MANY_REQUESTS;
+        if let (Some(trace), Some(traced), false) = (trace, sender.traced(), is_limited) {
+            trace.finish(&method, path, traced, response.status());
+        }
+        let use_of_connection = match (sender, endpoint) {
+            (Sender::Client(..) | Sender::Service(_), _) => Use::Proven,
+            (_, Some(endpoint)) if endpoint.is_document() => Use::Public,
+            _ => Use::Unproven,
+        };
+        Answer { response, use_of_connection }
+    }
+
+    async fn respond<B>(
+        &self,
+        request: Request<B>,
+        route: Option<Route>,
+        peer: &Peer,
+        context: Option<&Arc<RequestContext>>,
+        sender: &mut Sender,
+    ) -> Response<Body>
+    where
+        B: http_body::Body<Data = Bytes> + Unpin,
+    {
+        match route {
             None => plain(StatusCode::NOT_FOUND, "there is nothing at this path"),
             Some(Route { endpoint, .. }) if !endpoint.has(request.method()) => {
                 let mut response =
@@ -182,26 +225,14 @@ impl AuthorizationServer {
                 let answered = match self.form(&route, head, body).await {
                     Ok(form) => {
                         let (headers, host) = (&parts.headers, host(&parts.uri, &parts.headers));
-                        let context = context.as_ref();
                         let request = FormRequest { route, headers, host, form, peer, context };
-                        self.answer_form(&request, &mut sender).await
+                        self.answer_form(&request, sender).await
                     }
                     Err(refusal) => Err(refusal),
                 };
                 answered.unwrap_or_else(Refusal::into_response)
             }
-        };
-        self.counters.answered(endpoint, response.status().as_u16());
-        if let Some(line) = line {
-            line.of_caller(sender.name()).write(response.status().as_str());
         }
-        let response = if is_head { without_body(response) } else { response };
-        let use_of_connection = match (sender, endpoint) {
-            (Sender::Client(..) | Sender::Service(_), _) => Use::Proven,
-            (_, Some(endpoint)) if endpoint.is_document() => Use::Public,
-            _ => Use::Unproven,
-        };
-        Answer { response, use_of_connection }
     }
 
     fn authority(&self) -> Result<&Authority, Refusal> {
