@@ -29,6 +29,7 @@ use self::settings::settings;
 use self::signals::{ReloadSignals, TerminationSignals};
 use crate::authority::error::AuthorityError;
 use crate::authority::own_issuer::OwnIssuer;
+use crate::authority::signing_keys::KeyDirectory;
 use crate::authority::{ApplyError, Authority};
 use crate::grpc::Api;
 use crate::policy::change::Author;
@@ -250,7 +251,11 @@ async fn prepare(
     let in_force = authority.internal_session(SERVE).catalog().await.map_err(startup_error)?;
     authority.check_issuers(&in_force.resource).map_err(startup_error)?;
     if args.oauth.is_some() {
-        prepare_signing_keys(authority).await?;
+        let directory = match args.signing_keys {
+            Some(_) => KeyDirectory::Shared,
+            None => KeyDirectory::Own,
+        };
+        prepare_signing_keys(authority, directory).await?;
     }
     if args.demo {
         demo::seed(authority).await.map_err(|error| StartupError::Config(error.to_string()))?;
@@ -359,7 +364,11 @@ async fn apply_catalog(
 
 /// Sees to it that the server can sign tokens. If it cannot, it issues none: a start serves the checks of a
 /// platform, and a key can be deleted only while the server runs.
-async fn prepare_signing_keys(authority: &Authority) -> Result<(), StartupError> {
+async fn prepare_signing_keys(
+    authority: &Authority,
+    directory: KeyDirectory,
+) -> Result<(), StartupError> {
+    authority.remove_orphaned_key_files(directory).await.map_err(startup_error)?;
     match authority.prepare_signing_keys().await {
         Ok(path) => {
             if let Some(sentence) = key_file::exposure("--signing-keys", &path) {

@@ -18,7 +18,7 @@ mod chain;
 mod checksum;
 mod chunked;
 mod command_queue;
-mod data_dir;
+pub(crate) mod data_dir;
 mod decide;
 mod disk_space;
 pub mod engine;

@@ -20,6 +20,7 @@ use crate::policy::credential::Credential;
 use crate::policy::decision::{self, Explanation, Verdict};
 use crate::policy::id::{CompanyId, CredentialId, UserId};
 use crate::policy::query::{Asked, Query, Request, Subject};
+use crate::policy::reason::Reason;
 use crate::policy::revision::Revision;
 use crate::policy::scope::Scope;
 use crate::policy::token::PresentedToken;
@@ -247,15 +248,23 @@ impl Session<'_> {
     /// The scopes for which a check of that scope alone is allowed, sorted by name (D22).
     ///
     /// # Errors
-    /// As for a check.
+    /// As for a check. Also where a check is denied because the keys of the token's issuer cannot be used
+    /// now: [`AuthorityError::TokenUnverifiable`]. An empty list would say that nothing is allowed.
     pub async fn effective_scopes<'q>(
         &self,
         asked: impl Into<Asked<'q>>,
     ) -> Result<(Vec<(Scope, Reach)>, Revision), AuthorityError> {
         let mut asked = asked.into();
-        let evaluated =
-            self.evaluate(&mut asked, Revision::ZERO, |_, _| (), decision::effective).await;
-        evaluated.map(|(scopes, _, revision)| (scopes, revision))
+        let question = |query: &Query, facts: decision::Facts<'_>| {
+            Ok((decision::admits(query, facts)?, decision::effective(query, facts)?))
+        };
+        let evaluated = self.evaluate(&mut asked, Revision::ZERO, |_, _| (), question).await?;
+        match evaluated {
+            ((Err(cause), _), ..) if cause.reason == Reason::TokenUnverifiable => {
+                Err(AuthorityError::TokenUnverifiable)
+            }
+            ((_, scopes), _, revision) => Ok((scopes, revision)),
+        }
     }
 
     /// Evaluates `question` on the facts of one published revision. `touch` gets the query and the facts

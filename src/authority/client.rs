@@ -10,6 +10,7 @@ use super::fact_cache::{ReadError, Snapshot};
 use super::reader::Reader;
 use super::secrets::{FoundSecret, SecretOf, find_secret};
 use super::session::Session;
+use super::token_verifier::check_reached;
 pub(super) use super::token_verifier::{Proof, VerifyResult};
 use crate::policy::catalog::issuer::PartySource;
 use crate::policy::cause::{Cause, DenialCause};
@@ -18,10 +19,6 @@ use crate::policy::query::{Client, Query, Request, Subject};
 use crate::policy::reason::Reason;
 use crate::policy::secret::SecretText;
 use crate::policy::token::{PresentedToken, VerifiedToken};
-
-/// What a token that a caller may not see is denied with: the same as a forged one (T6).
-const FORGED: Cause =
-    Cause { reason: Reason::TokenInvalid, fault: Some(DenialCause::SignatureWrong) };
 
 impl Session<'_> {
     /// Completes the query of a client by what the client presents.
@@ -93,6 +90,9 @@ impl Session<'_> {
                 self.rejected(client, Reason::TokenUnverifiable.into())
             }
         };
+        if let Some(PresentedToken::Verified(token)) = &token {
+            check_reached(view, token)?;
+        }
         (query.subject, query.token) = (subject, token);
         Ok(())
     }
@@ -102,7 +102,10 @@ impl Session<'_> {
     fn rejected(&self, client: &Client, cause: Cause) -> (Subject, Option<PresentedToken>) {
         // A caller that is bound to other companies learns nothing of the companies of an issuer (T6).
         let is_secret = cause.fault == Some(DenialCause::CompanyNotAllowed);
-        let cause = if is_secret && !self.caller.reaches_all() { FORGED } else { cause };
+        let cause = match is_secret && !self.caller.reaches_all() {
+            true => DenialCause::CompanyNotAllowedUntold.into(),
+            false => cause,
+        };
         match (&client.company, &client.credential) {
             (Some(company), Some(credential)) if cause.reason.is_of_token() => {
                 let (company, credential) = (company.clone(), credential.clone());
@@ -131,8 +134,11 @@ impl Session<'_> {
         };
         let is_named =
             name.is_none_or(|name| name == company.id.as_str() || name == credential.id.as_str());
-        if stored.hash != secret.hash() || !is_named || !self.caller.reaches(company.id.as_str()) {
+        if stored.hash != secret.hash() || !is_named {
             return Ok(unknown);
+        }
+        if !self.caller.reaches(company.id.as_str()) {
+            return Ok(Subject::Unproven(DenialCause::SecretNotReached.into()));
         }
         Ok(Subject::Known { company: company.id.clone(), credential: credential.id.clone() })
     }
@@ -141,7 +147,7 @@ impl Session<'_> {
     fn by_token(&self, client: &Client, token: &VerifiedToken) -> Result<Subject, Cause> {
         // First of all, so that a caller learns nothing of another company's token (T6).
         if token.company.as_ref().is_some_and(|company| !self.caller.reaches(company.as_str())) {
-            return Err(FORGED);
+            return Err(DenialCause::CompanyNotReached.into());
         }
         fn one<T: Clone + PartialEq>(
             token: Option<&T>,

@@ -131,6 +131,9 @@ pub enum AuthorityError {
     /// The dry run of an import exceeds the limit of new companies.
     #[error("a dry run has a limit of {0} new companies: split the import")]
     DryRunTooLarge(usize),
+    /// The issuer of the token has no usable keys now (T4). An answer would say what is not known.
+    #[error("there are no usable keys of the access token's issuer now: call again later")]
+    TokenUnverifiable,
     /// This server has no private key of the current signing key.
     #[error("this server has no file of the current signing key: call RotateSigningKey")]
     CannotSign,

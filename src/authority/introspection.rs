@@ -68,8 +68,9 @@ pub struct ActiveToken {
 }
 
 impl Session<'_> {
-    /// Tells what a token is good for now. `audience` names one of several audiences of the token;
-    /// without it the scopes are those that all of them allow.
+    /// Tells what a token is good for now. With a `company`, the token must be one of that company, and a
+    /// token of an issuer with `company: request` is judged for it (T2). `audience` names one of several
+    /// audiences of the token; without it the scopes are those that all of them allow.
     ///
     /// # Errors
     /// The store cannot answer.
@@ -77,8 +78,12 @@ impl Session<'_> {
         &self,
         who: Introspector<'_>,
         token: &str,
+        company: Option<&CompanyId>,
         audience: Option<&Name>,
     ) -> Result<Introspection, AuthorityError> {
+        if company.is_some_and(|company| !self.caller.reaches(company.as_str())) {
+            return Ok(Introspection::Inactive);
+        }
         let mut query = Query {
             subject: Subject::Unproven(Reason::TokenRequired.into()),
             needs: Requirement::Scopes(vec![]),
@@ -88,7 +93,7 @@ impl Session<'_> {
             owner: None,
         };
         let presented = ClientCredential::bearer_token(token.to_owned());
-        let client = Client { presented, company: None, credential: None };
+        let client = Client { presented, company: company.cloned(), credential: None };
         let mut asked = Asked::Client(&mut query, &client);
         let question = |query: &Query, facts: Facts<'_>| Ok(described(who, query, audience, facts));
         let (described, ..) =

@@ -86,6 +86,8 @@ pub struct IssuerKeysStatus {
     pub issuer: Arc<Issuer>,
     /// The time since the keys in use were last read; none if there are no keys.
     pub age: Option<Duration>,
+    /// Whether there are keys that are not too old. Without them every token of the issuer is denied.
+    pub is_usable: bool,
     /// How many fetches brought a set of keys, since the issuer is in the catalog.
     pub fetched: u64,
     /// How many fetches failed, since the issuer is in the catalog.

@@ -6,19 +6,23 @@
 //! Not here: which key signs, which is a fact; see [`crate::policy::token::signing_keys`].
 
 use std::collections::HashMap;
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
 
 use pem::Pem;
 
 use crate::policy::token::key_set::Thumbprint;
 use crate::policy::token::private_key::PrivateKey;
+use crate::store::data_dir;
 
 /// The label of a PKCS#8 key in PEM (RFC 7468 section 10).
 const LABEL: &str = "PRIVATE KEY";
+/// The extension of the files.
+const EXTENSION: &str = "pem";
 
 /// The files of the private keys. Their methods block.
 #[derive(Debug)]
@@ -34,7 +38,7 @@ impl SigningKeyFiles {
 
     /// The file of a key.
     pub(super) fn path(&self, id: &Thumbprint) -> PathBuf {
-        self.dir.join(format!("{id}.pem"))
+        self.dir.join(format!("{id}.{EXTENSION}"))
     }
 
     /// Makes a key. With `is_kept`, its file is durable.
@@ -45,7 +49,7 @@ impl SigningKeyFiles {
         let (key, pkcs8) = PrivateKey::generate().map_err(io::Error::other)?;
         let key = Arc::new(key);
         if is_kept {
-            DirBuilder::new().recursive(true).mode(0o700).create(&self.dir)?;
+            data_dir::create(&self.dir)?;
             let text = pem::encode(&Pem::new(LABEL, &*pkcs8));
             let path = self.path(&key.id);
             if let Err(error) = write_durably(&path, text.as_bytes()) {
@@ -91,6 +95,34 @@ impl SigningKeyFiles {
         }
     }
 
+    /// The keys with a file that is at least this old. Other files are not looked at.
+    ///
+    /// # Errors
+    /// The directory cannot be read.
+    pub(super) fn older_than(&self, age: Duration) -> io::Result<Vec<Thumbprint>> {
+        let mut keys = Vec::new();
+        let entries = match fs::read_dir(&self.dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(keys),
+            entries => entries?,
+        };
+        for entry in entries {
+            let entry = entry?;
+            let path = entry.path();
+            let is_key = path.extension().is_some_and(|extension| extension == EXTENSION);
+            let id = path.file_stem().and_then(|stem| Thumbprint::parse(stem.to_str()?));
+            let (true, Some(id)) = (is_key, id) else { continue };
+            // Of the entry itself, and not of what a link leads to.
+            let metadata = entry.metadata()?;
+            let written = metadata.modified()?;
+            // A file of the future is as new as one of now.
+            let is_old = SystemTime::now().duration_since(written).is_ok_and(|past| past >= age);
+            if metadata.is_file() && is_old {
+                keys.push(id);
+            }
+        }
+        Ok(keys)
+    }
+
     fn loaded(&self) -> std::sync::MutexGuard<'_, HashMap<Thumbprint, Arc<PrivateKey>>> {
         self.loaded.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -129,6 +161,33 @@ mod tests {
         let read = SigningKeyFiles::new(dir).load(&key.id).expect("a key");
         assert_eq!((read.id, read.point), (key.id, key.point));
         assert!(!format!("{read:?}").contains("pair"));
+    }
+
+    #[test]
+    fn only_files_of_keys_have_an_age() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let files = SigningKeyFiles::new(dir.path().join("keys"));
+        let of_age = |seconds| files.older_than(Duration::from_secs(seconds)).expect("read");
+        assert_eq!(of_age(0), [], "there is no directory");
+        let key = files.make(true).expect("made");
+        let path = files.path(&key.id);
+        let touch = |path: &Path, hours: u64| {
+            let time = SystemTime::now() - Duration::from_secs(hours * 3600);
+            File::options().append(true).open(path).and_then(|file| file.set_modified(time))
+        };
+        touch(&path, 2).expect("set");
+        let name = path.file_name().expect("a name").to_str().expect("text");
+        for other in ["notes.pem".to_owned(), name.replace(".pem", ".key"), format!("{name}.old")] {
+            fs::copy(&path, path.with_file_name(&other)).expect("copied");
+            touch(&path.with_file_name(&other), 2).expect("set");
+        }
+        let other = files.make(true).expect("made").id;
+        fs::remove_file(files.path(&other)).expect("removed");
+        std::os::unix::fs::symlink(&path, files.path(&other)).expect("linked");
+        assert_eq!((of_age(3600), of_age(3 * 3600)), (vec![key.id], vec![]));
+        let future = SystemTime::now() + Duration::from_secs(3600);
+        File::options().append(true).open(&path).and_then(|f| f.set_modified(future)).expect("set");
+        assert_eq!(of_age(1), []);
     }
 
     #[test]

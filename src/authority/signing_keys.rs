@@ -3,6 +3,9 @@
 //! INVARIANT (file first): the file of a key is durable before the commit that makes its public half a
 //! fact. A call that made a file and does not commit its key removes the file.
 //!
+//! A process that is killed leaves a file whose key is no fact: the commit was lost, or the key was deleted
+//! and its file was not removed yet. The next starts remove it.
+//!
 //! Not here: the files themselves; see `signing_key_files`.
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -33,6 +36,9 @@ use crate::store::{ResultDetail, StoreError};
 
 /// How long the next key is published before it signs.
 const PUBLISHED_BEFORE: SignedDuration = SignedDuration::from_hours(24);
+/// How old a file must be before a start removes it. A key that a commit is about to make a fact has a
+/// younger one, and so have keys that an operator has just copied here.
+const ORPHAN_AGE: Duration = Duration::from_secs(24 * 60 * 60);
 /// How often the ages of the keys are looked at.
 const LOOK: Duration = Duration::from_secs(60);
 
@@ -60,6 +66,15 @@ impl MadeKey {
     fn set(&self, key: &Arc<PrivateKey>) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(key));
     }
+}
+
+/// Whose directory the files of the keys are in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyDirectory {
+    /// That of this store alone: no other process has keys in it.
+    Own,
+    /// One that another server may have its keys in, or another replica.
+    Shared,
 }
 
 /// A change of the keys.
@@ -360,6 +375,49 @@ impl Authority {
             }
         };
         Ok(self.issuer()?.files.path(&id))
+    }
+
+    /// Removes the files of keys that are no facts and that were written a day ago or earlier. In a shared
+    /// directory such a file can be another server's key, so it stays, and one warning has the number.
+    ///
+    /// Call it at a start, before the server answers calls.
+    ///
+    /// # Errors
+    /// The store cannot answer. That the directory cannot be read is a warning.
+    pub async fn remove_orphaned_key_files(
+        &self,
+        directory: KeyDirectory,
+    ) -> Result<(), AuthorityError> {
+        let keys = self.internal_session(super::SERVER).signing_keys().await?.resource;
+        let files = Arc::clone(&self.issuer()?.files);
+        blocking(move || {
+            let orphans = files.older_than(ORPHAN_AGE).map(|mut ids| {
+                ids.retain(|id| keys.iter().all(|key| key.id != *id));
+                ids
+            });
+            match orphans {
+                Err(error) => {
+                    tracing::warn!(%error, "the directory of the signing keys cannot be read");
+                }
+                Ok(orphans) if directory == KeyDirectory::Own => {
+                    for id in orphans {
+                        tracing::info!(
+                            key_id = %id,
+                            "removing the file of a signing key that the store does not have"
+                        );
+                        files.remove(&id);
+                    }
+                }
+                Ok(orphans) if orphans.is_empty() => {}
+                Ok(orphans) => tracing::warn!(
+                    files = orphans.len(),
+                    "--signing-keys has files of keys that the store does not have: remove them if \
+                     no other server uses the directory"
+                ),
+            }
+        })
+        .await;
+        Ok(())
     }
 
     /// Publishes and replaces the signing key by its age, and deletes keys of which all tokens have

@@ -20,7 +20,7 @@ use super::client_proof::{ProvenActor, ProvenSecret};
 use super::error::AuthorityError;
 use super::reader::Reader;
 use super::session::Session;
-use super::token_verifier::Proof;
+use super::token_verifier::{Proof, check_reached};
 use crate::policy::catalog::{Audience, AudienceError, MAX_TOKEN_TTL};
 use crate::policy::cause::Cause;
 use crate::policy::credential::GrantContext;
@@ -310,7 +310,12 @@ impl Session<'_> {
         let mut proof = Proof::new(self.deadline);
         for _ in 0..ATTEMPTS {
             let view = self.authority.facts.view().await?;
-            match self.authority.verify_token(&view, text, &mut proof).await {
+            let verified = self.authority.verify_token(&view, text, &mut proof).await;
+            let reached = verified.and_then(|verified| {
+                verified.iter().try_for_each(|token| check_reached(&view, token))?;
+                Ok(verified)
+            });
+            match reached {
                 Ok(verified) => return Ok(verified),
                 Err(error) => self.authority.wait_and_retry(error).await?,
             }

@@ -111,8 +111,7 @@ impl Authority {
     /// Its times, its audience, its company and its user are not compared with anything yet.
     ///
     /// # Errors
-    /// A fact cannot be read at the snapshot's revision, or the token was issued at a later one: start over
-    /// with a new snapshot.
+    /// A fact cannot be read at the snapshot's revision: start over with a new snapshot.
     pub(super) async fn verify_token(
         &self,
         view: &Snapshot,
@@ -120,16 +119,14 @@ impl Authority {
         proof: &mut Proof,
     ) -> Result<VerifyResult, ReadError> {
         let trusted = self.trusted(view).await?;
-        let result = match self.attempt(&trusted, text, blake3::hash(text.as_bytes())) {
+        Ok(match self.attempt(&trusted, text, blake3::hash(text.as_bytes())) {
             Attempt::Decided(result) => result,
             Attempt::Undecided(mut undecided) => {
                 let waits_until = proof.waits_until();
                 let refetched = self.refetched(view, &undecided.issuer, waits_until).await?;
                 self.settle(&mut undecided, refetched)
             }
-        };
-        check_reached(view, &result)?;
-        Ok(result)
+        })
     }
 
     /// The results for these texts, in their order.
@@ -180,9 +177,7 @@ impl Authority {
         }
         let unverifiable = || Err(Cause::from(Reason::TokenUnverifiable));
         let result = |hash| proof.results.get(hash).cloned().unwrap_or_else(unverifiable);
-        let results: Vec<_> = hashes.iter().map(result).collect();
-        results.iter().try_for_each(|result| check_reached(view, result))?;
-        Ok(results)
+        Ok(hashes.iter().map(result).collect())
     }
 
     /// Waits for the keys of an issuer.
@@ -314,11 +309,14 @@ impl Authority {
     }
 }
 
-/// Tells whether the snapshot is as new as the issue of a token, if it is an own token (T25).
-fn check_reached(view: &Snapshot, result: &VerifyResult) -> Result<(), ReadError> {
-    let Some(own) = result.as_ref().ok().and_then(|token| token.own.as_ref()) else {
-        return Ok(());
-    };
+/// Checks that the snapshot is as new as the issue of a token, if it is an own token (T25). Call it only for
+/// a token that the call is decided by: it lets the call wait or fail, and no other token may do that (T3,
+/// T6).
+///
+/// # Errors
+/// The token was issued at a later revision: start over with a snapshot of that one.
+pub(super) fn check_reached(view: &Snapshot, token: &VerifiedToken) -> Result<(), ReadError> {
+    let Some(own) = &token.own else { return Ok(()) };
     let is_of_store = own.incarnation == view.tokens.incarnation;
     if is_of_store && own.issued_at_revision > view.at {
         return Err(ReadError::AtLeast(own.issued_at_revision));

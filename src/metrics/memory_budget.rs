@@ -2,7 +2,7 @@
 //! being read, and replies and changes that are not sent yet.
 //!
 //! A request that would exceed the limit gets an error, so the process does not run out of memory for
-//! it. A caller with an account holds at most half of the budget.
+//! it. A caller with an account holds at most the limit of the account.
 //!
 //! Not here: the caches, which have their own limits.
 
@@ -33,8 +33,15 @@ pub enum Exhausted {
 #[derive(Clone, Debug)]
 pub struct Account {
     budget: Arc<MemoryBudget>,
-    /// The bytes that this caller holds; none for a caller without an own limit.
-    own: Option<Arc<AtomicU64>>,
+    /// None for a caller without an own limit.
+    own: Option<OwnLimit>,
+}
+
+/// The limit of one account.
+#[derive(Clone, Debug)]
+struct OwnLimit {
+    held: Arc<AtomicU64>,
+    limit: u64,
 }
 
 /// Bytes that are held until the reservation is dropped.
@@ -75,9 +82,17 @@ impl MemoryBudget {
         Account { budget: Arc::clone(self), own: None }
     }
 
-    /// The account of one caller, whose bytes are summed in `own`: at most half of the budget.
+    /// The account of one caller, whose bytes are summed in `held`: at most half of the budget.
     #[must_use]
-    pub fn account(self: &Arc<Self>, own: Arc<AtomicU64>) -> Account {
+    pub fn account(self: &Arc<Self>, held: Arc<AtomicU64>) -> Account {
+        Account { budget: Arc::clone(self), own: Some(OwnLimit { held, limit: self.limit / 2 }) }
+    }
+
+    /// A new account of all API clients together, which have proven nothing yet: at most a quarter of the
+    /// budget (T37).
+    #[must_use]
+    pub fn unproven(self: &Arc<Self>) -> Account {
+        let own = OwnLimit { held: Arc::default(), limit: self.limit / 4 };
         Account { budget: Arc::clone(self), own: Some(own) }
     }
 }
@@ -108,14 +123,14 @@ impl Reservation {
     pub fn grow(&mut self, bytes: u64) -> Result<(), Exhausted> {
         let Account { budget, own } = &self.account;
         if let Some(own) = own
-            && !add(own, bytes, budget.limit / 2)
+            && !add(&own.held, bytes, own.limit)
         {
             budget.refused.inc();
-            return Err(Exhausted::Account(budget.limit / 2));
+            return Err(Exhausted::Account(own.limit));
         }
         if !add(&budget.held, bytes, budget.limit) {
             if let Some(own) = own {
-                own.fetch_sub(bytes, Ordering::Relaxed);
+                own.held.fetch_sub(bytes, Ordering::Relaxed);
             }
             budget.refused.inc();
             return Err(Exhausted::All(budget.limit));
@@ -129,7 +144,7 @@ impl Reservation {
     pub fn grow_anyway(&mut self, bytes: u64) {
         self.account.budget.held.fetch_add(bytes, Ordering::Relaxed);
         if let Some(own) = &self.account.own {
-            own.fetch_add(bytes, Ordering::Relaxed);
+            own.held.fetch_add(bytes, Ordering::Relaxed);
         }
         self.bytes += bytes;
     }
@@ -151,7 +166,7 @@ impl Reservation {
     fn release(&mut self, bytes: u64) {
         self.account.budget.held.fetch_sub(bytes, Ordering::Relaxed);
         if let Some(own) = &self.account.own {
-            own.fetch_sub(bytes, Ordering::Relaxed);
+            own.held.fetch_sub(bytes, Ordering::Relaxed);
         }
         self.bytes -= bytes;
     }
@@ -213,6 +228,17 @@ mod tests {
         assert_eq!(one.reserve(50).map(drop), Err(Exhausted::Account(50)), "nothing leaks");
         drop((others, again));
         assert_eq!((budget.held(), own.load(Ordering::Relaxed)), (0, 0));
+    }
+
+    #[test]
+    fn unproven_clients_hold_at_most_a_quarter() {
+        let budget = MemoryBudget::new(100);
+        let clients = budget.unproven();
+        let held = clients.reserve(25).expect("within the limit");
+        assert_eq!(clients.reserve(1).map(drop), Err(Exhausted::Account(25)));
+        let others = budget.shared().reserve(75).expect("within the limit");
+        drop((held, others));
+        assert_eq!(budget.held(), 0);
     }
 
     #[test]

@@ -7,13 +7,14 @@
 //! Not here: the connections; see `transport::oauth`.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ALLOW, AUTHORIZATION, CONTENT_TYPE, HOST};
+use http::header::{ALLOW, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HOST};
 use http::uri::Authority as UriAuthority;
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use http_body::Body as _;
 
 use super::counters::{Grant, OauthCounters};
 use super::form::{Form, FormLimits};
@@ -34,13 +35,14 @@ use crate::authority::token_issue::{IssuedToken, TokenClient, TokenRequest};
 use crate::authority::{Authority, Session};
 use crate::grpc::Api;
 use crate::grpc::peer::Peer;
-use crate::metrics::Counted;
 use crate::metrics::memory_budget::Account;
+use crate::metrics::{Counted, wait_spans};
 use crate::observe::decision_log::TokenDecision;
+use crate::observe::otlp::{HttpTrace, TracedSender};
 use crate::observe::refused_clients::RefusedClients;
 use crate::observe::rejected_callers::RejectedCallers;
 use crate::observe::rejection::{RejectedCaller, RejectionReason};
-use crate::observe::request_log::RequestObserver;
+use crate::observe::request_log::{ObservedRequest, RequestObserver};
 use crate::policy::cause::Cause;
 use crate::policy::id::{CompanyId, CredentialId, Name};
 use crate::policy::reason::Reason;
@@ -135,14 +137,23 @@ impl Sender {
             Self::Service(name) => name.clone(),
         }
     }
+
+    /// The same for a span; none if nothing is proven.
+    fn traced(&self) -> Option<TracedSender<'_>> {
+        let client = match self {
+            Self::Unproven => return None,
+            Self::Client(company, credential) => Some((company, credential)),
+            Self::Service(_) => None,
+        };
+        Some(TracedSender { name: self.name(), client })
+    }
 }
 
 impl AuthorizationServer {
     pub(crate) fn new(settings: ServerSettings) -> Self {
         let memory = &settings.api.memory;
         let limits = CallerLimits::new(settings.requests_per_second, Arc::clone(memory));
-        // An account of its own: API clients hold half of the memory at most.
-        let memory = memory.account(Arc::<AtomicU64>::default());
+        let memory = memory.unproven();
         let refused = RefusedClients::new(settings.api.decisions.clone());
         let (by_client, in_flight) = (CallsByKey::default(), Arc::default());
         let counters = OauthCounters::default();
@@ -161,13 +172,46 @@ impl AuthorizationServer {
     {
         let observer = self.settings.observer.as_ref();
         let observed = observer.and_then(|observer| observer.observe(request.headers()));
+        let trace = observed.as_ref().and_then(ObservedRequest::http_trace);
         let context = observed.map(|observed| observed.context);
         let route = Route::of(request.uri().path());
         let endpoint = route.as_ref().map(|route| route.endpoint);
-        let path = endpoint.map_or("other", Endpoint::path).trim_start_matches('/');
-        let line = AccessLogLine::begin(path, context.as_ref());
+        let path = endpoint.map_or("other", Endpoint::path);
+        let line = AccessLogLine::begin(path.trim_start_matches('/'), context.as_ref());
         let mut sender = Sender::default();
-        let response = match route {
+        let method = request.method().clone();
+        let steps = trace.as_ref().map(HttpTrace::steps);
+        let responding = self.respond(request, route, peer, context.as_ref(), &mut sender);
+        let response = wait_spans::scope(steps, responding).await;
+        let response = if method == Method::HEAD { without_body(response) } else { response };
+        self.counters.answered(endpoint, response.status().as_u16());
+        if let Some(line) = line {
+            line.of_caller(sender.name()).write(response.status().as_str());
+        }
+        let is_limited = response.status() == StatusCode::TOO_MANY_REQUESTS;
+        if let (Some(trace), Some(traced), false) = (trace, sender.traced(), is_limited) {
+            trace.finish(&method, path, traced, response.status());
+        }
+        let use_of_connection = match (sender, endpoint) {
+            (Sender::Client(..) | Sender::Service(_), _) => Use::Proven,
+            (_, Some(endpoint)) if endpoint.is_document() => Use::Public,
+            _ => Use::Unproven,
+        };
+        Answer { response, use_of_connection }
+    }
+
+    async fn respond<B>(
+        &self,
+        request: Request<B>,
+        route: Option<Route>,
+        peer: &Peer,
+        context: Option<&Arc<RequestContext>>,
+        sender: &mut Sender,
+    ) -> Response<Body>
+    where
+        B: http_body::Body<Data = Bytes> + Unpin,
+    {
+        match route {
             None => plain(StatusCode::NOT_FOUND, "there is nothing at this path"),
             Some(Route { endpoint, .. }) if !endpoint.has(request.method()) => {
                 let mut response =
@@ -184,25 +228,14 @@ impl AuthorizationServer {
                 let answered = match self.form(&route, head, body).await {
                     Ok(form) => {
                         let (headers, host) = (&parts.headers, host(&parts.uri, &parts.headers));
-                        let context = context.as_ref();
                         let request = FormRequest { route, headers, host, form, peer, context };
-                        self.answer_form(&request, &mut sender).await
+                        self.answer_form(&request, sender).await
                     }
                     Err(refusal) => Err(refusal),
                 };
                 answered.unwrap_or_else(Refusal::into_response)
             }
-        };
-        self.counters.answered(endpoint, response.status().as_u16());
-        if let Some(line) = line {
-            line.of_caller(sender.name()).write(response.status().as_str());
         }
-        let use_of_connection = match (sender, endpoint) {
-            (Sender::Client(..) | Sender::Service(_), _) => Use::Proven,
-            (_, Some(endpoint)) if endpoint.is_document() => Use::Public,
-            _ => Use::Unproven,
-        };
-        Answer { response, use_of_connection }
     }
 
     fn authority(&self) -> Result<&Authority, Refusal> {
@@ -386,14 +419,9 @@ impl AuthorizationServer {
         let token = request.form.get("token").ok_or(TOKEN_MISSING)?;
         let audience = request.form.get("audience").map(Name::parse).transpose();
         let audience = audience.map_err(|_| UNKNOWN_AUDIENCE)?;
-        match session.introspect(who, token, audience.as_ref()).await? {
-            Introspection::Active(token) => {
-                let of_path = request.route.company.as_ref();
-                match of_path.is_none_or(|company| *company == token.company) {
-                    true => Ok(introspection::active(&token)),
-                    false => Ok(introspection::inactive()),
-                }
-            }
+        let company = request.route.company.as_ref();
+        match session.introspect(who, token, company, audience.as_ref()).await? {
+            Introspection::Active(token) => Ok(introspection::active(&token)),
             Introspection::Inactive => Ok(introspection::inactive()),
             Introspection::Unverifiable => Err(Refusal::new(
                 ErrorCode::TemporarilyUnavailable,
@@ -518,6 +546,16 @@ fn host(uri: &http::Uri, headers: &HeaderMap) -> Option<Box<str>> {
         }
     };
     Some(host.trim_end_matches('.').into())
+}
+
+/// The response to HEAD: that to GET, with the length of its body and without the body (RFC 9110 section
+/// 9.3.2). In HTTP/1.1 hyper leaves the body out, and in HTTP/2 it does not.
+fn without_body(response: Response<Body>) -> Response<Body> {
+    let (mut parts, body) = response.into_parts();
+    if let Some(length) = body.size_hint().exact() {
+        parts.headers.insert(CONTENT_LENGTH, length.into());
+    }
+    Response::from_parts(parts, Body::default())
 }
 
 /// A response with a sentence.

@@ -1,6 +1,6 @@
 //! OTLP: traces of calls, sent to a collector by the OpenTelemetry SDK.
 //!
-//! A traced call has one span, by OpenTelemetry's conventions for RPC, and one child span for each
+//! A traced call has one span, by OpenTelemetry's conventions for RPC or HTTP, and one child span for each
 //! step that it waited for: a read of the store, a commit. The SDK's batch processor queues the
 //! spans, and its thread sends them. Spans for which the queue has no space, and spans that the
 //! collector does not take, are dropped and counted, so no call waits.
@@ -12,6 +12,7 @@
 //! see [`super::trace_context`].
 
 mod exporter;
+mod http_span;
 mod span;
 
 use std::sync::Arc;
@@ -31,6 +32,7 @@ use opentelemetry_sdk::trace::{
 use tokio::runtime::Handle;
 
 use self::exporter::{BoundedProcessor, CountingExporter};
+pub(crate) use self::http_span::{HttpTrace, TracedSender};
 pub(crate) use self::span::{Trace, TracedRequest, code};
 use crate::metrics::Counter;
 use crate::metrics::supervise::Supervisor;

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use http::HeaderMap;
 
-use super::otlp::{Trace, Traces};
+use super::otlp::{HttpTrace, Trace, Traces};
 use super::trace_context;
 use crate::authority::access_log;
 use crate::authority::request_context::RequestContext;
@@ -64,5 +64,11 @@ impl ObservedRequest {
     pub(crate) fn trace(&self, path: &str, caller: &Caller) -> Option<Trace> {
         let traces = Arc::clone(self.traces.as_ref()?);
         Some(Trace::begin(traces, &self.context, path, caller))
+    }
+
+    /// Begins the trace of a request to the authorization server, if the request is traced.
+    pub(crate) fn http_trace(&self) -> Option<HttpTrace> {
+        let traces = Arc::clone(self.traces.as_ref()?);
+        Some(HttpTrace::begin(traces, Arc::clone(&self.context)))
     }
 }

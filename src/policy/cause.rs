@@ -124,6 +124,18 @@ faults! {
     CompanyNotAllowed, TokenInvalid, "COMPANY_NOT_ALLOWED",
         None,
         "The company is not one of the issuer's `companies` in the catalog.";
+    /// The same, for a caller that may not know it (T6).
+    CompanyNotAllowedUntold, TokenInvalid, "COMPANY_NOT_ALLOWED_UNTOLD",
+        None,
+        "The company is not one of the issuer's `companies` in the catalog, and the caller is told that the signature is wrong.";
+    /// The caller's key is bound to other companies than the token's (T6).
+    CompanyNotReached, TokenInvalid, "COMPANY_NOT_REACHED",
+        None,
+        "The token's company is not one of the caller's key, and the caller is told that the signature is wrong.";
+    /// The caller's key is bound to other companies than the secret's (T6).
+    SecretNotReached, CredentialUnknown, "SECRET_NOT_REACHED",
+        None,
+        "The secret's company is not one of the caller's key, and the caller is told that the credential is not known.";
     /// The request names another company or credential than the token.
     OtherClient, TokenInvalid, "OTHER_CLIENT",
         Some("The access token was issued for another client than the call names. Request a token for this client."),
@@ -187,17 +199,31 @@ pub struct Cause {
     pub fault: Option<DenialCause>,
 }
 
+impl DenialCause {
+    /// What a caller is told instead of this cause: what it is told of a wrong signature or secret, if it may
+    /// not know that the credential is right (T6). The decision log has the cause itself.
+    fn told(self) -> Option<Self> {
+        match self {
+            Self::CompanyNotAllowedUntold | Self::CompanyNotReached => Some(Self::SignatureWrong),
+            Self::SecretNotReached => None,
+            told => Some(told),
+        }
+    }
+}
+
 impl Cause {
     /// What is wrong and who can fix it, in a sentence for an end user.
     #[must_use]
     pub fn message(self) -> &'static str {
-        self.fault.and_then(DenialCause::message).unwrap_or_else(|| self.reason.remedy())
+        let told = self.fault.and_then(DenialCause::told);
+        told.and_then(DenialCause::message).unwrap_or_else(|| self.reason.remedy())
     }
 
     /// The same for a developer. It may name a field or a key.
     #[must_use]
     pub fn detail(self) -> &'static str {
-        self.fault.map_or_else(|| self.reason.remedy(), DenialCause::detail)
+        let told = self.fault.and_then(DenialCause::told);
+        told.map_or_else(|| self.reason.remedy(), DenialCause::detail)
     }
 
     /// Of two, the one that is first in D15; `self` if the reasons are the same.

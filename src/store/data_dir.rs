@@ -23,17 +23,21 @@ pub(super) fn quietly<T>(work: impl FnOnce() -> T) -> (Option<T>, String) {
     (result.ok(), message)
 }
 
-/// Creates the directory durably.
-pub(super) fn create(dir: &Path) -> io::Result<()> {
+/// Creates a directory durably, and those above it that are missing. Only the user of this process can read
+/// them: the store has all facts and the hashes of all secrets.
+pub(crate) fn create(dir: &Path) -> io::Result<()> {
     if dir.is_dir() {
         return Ok(());
     }
-    // The directory holds all facts and the hashes of all secrets, so only its owner may read it.
+    let is_missing = |dir: &&Path| !dir.as_os_str().is_empty() && !dir.is_dir();
+    let missing = dir.ancestors().take_while(is_missing).count();
     DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
-    match dir.canonicalize()?.parent() {
-        Some(parent) => File::open(parent)?.sync_all(),
-        None => Ok(()),
-    }
+    // The entry of each of them is in the directory above it.
+    dir.canonicalize()?
+        .ancestors()
+        .skip(1)
+        .take(missing)
+        .try_for_each(|dir| File::open(dir)?.sync_all())
 }
 
 /// Locks the directory for this process.

@@ -327,6 +327,9 @@ fn encode_issuers(out: &mut ScrapeWriter<'_>, issuers: &[IssuerKeysStatus]) -> f
     let ages = issuers.iter().filter_map(|status| Some((of(status), status.age?.as_secs())));
     let help = "Time since the keys of an issuer that are in use were read";
     out.gauges("issuer_keys_age", help, Some(&Unit::Seconds), ages)?;
+    let help = "Whether the server has usable keys of an issuer: 1 or 0";
+    let usable = issuers.iter().map(|status| (of(status), status.is_usable.into()));
+    out.gauges("issuer_keys_usable", help, None, usable)?;
     let fetched = || issuers.iter().filter(|status| status.is_fetched());
     let help = "The age from which on the keys of an issuer are not used any more";
     let limits = fetched().map(|status| (of(status), status.issuer.usable_for.into()));

@@ -120,7 +120,14 @@ async fn ask(client: &Client, request: CheckRequest) -> CheckResponse {
         bearer_token: request.bearer_token,
         ..Default::default()
     };
-    let list = client.authorization.clone().list_effective_scopes(list).await.expect("a list");
+    let list = client.authorization.clone().list_effective_scopes(list).await;
+    if answer.reason() == Reason::TokenUnverifiable {
+        let status = list.expect_err("the scopes are not known");
+        assert_eq!(status.code(), tonic::Code::Unavailable, "{status}");
+        assert!(status.message().contains("keys of the access token's issuer"), "{status}");
+        return answer;
+    }
+    let list = list.expect("a list");
     let lists_it = list.into_inner().scopes.iter().any(|scope| scope.scope == "read");
     assert_eq!(lists_it, answer.reason() == Reason::Allowed);
     answer
@@ -329,6 +336,65 @@ async fn bound_caller_sees_another_companys_token_as_a_forged_one() {
             let layers = explained.expect("an answer").into_inner().scopes.remove(0).layers;
             assert!(layers.iter().any(|layer| layer.detail.contains("signature")), "{layers:?}");
         }
+    }
+}
+
+/// The answer hides that a token or a secret of an unreached company is right (T6). The decision log does not,
+/// and has neither its text nor its ids (T7).
+#[tokio::test]
+async fn decision_log_has_the_cause_that_a_bound_caller_is_not_told() {
+    let (dir, signer) = (tempfile::tempdir().expect("a directory"), Signer::new("ES256", "k1"));
+    let log = tempfile::NamedTempFile::new().expect("a file");
+    let args = ["--decision-log", log.path().to_str().expect("a path")];
+    let (server, client) = served(&dir, &catalog(&inline(&[&signer])), &args).await;
+    let new = CreateKeyRequest {
+        name: "gateway".to_owned(),
+        roles: vec![Role::Service.into()],
+        company_ids: owned(&["acme"]),
+        ..Default::default()
+    };
+    let key = client.keys.clone().create_key(new).await.expect("created").into_inner().secret;
+    let bound = Client::connect_as(&server.url(), Some(&key)).await;
+    let new = CreateSecretRequest {
+        company_id: "other".to_owned(),
+        credential_id: "hr".to_owned(),
+        ..Default::default()
+    };
+    let secret = client.directory.clone().create_secret(new).await.expect("made").into_inner();
+    let by_secret = |secret: &str| CheckRequest {
+        bearer_token: None,
+        authorization: Some(format!("Bearer {secret}")),
+        ..check("")
+    };
+    let unknown = format!("sgs_{}_{}", "0".repeat(24), "0".repeat(64));
+    let of = |company: &str| signer.token(&with(json!({ "tid": company, "jti": "jti-7" })));
+    let mut answers = Vec::new();
+    for request in [
+        check(&Signer::other("ES256", "k1").token(&claims())),
+        check(&of("other")),
+        check(&of("third")),
+        by_secret(&unknown),
+        by_secret(&secret.secret),
+    ] {
+        answers.push(bound.ask(request).await.expect("an answer"));
+    }
+    assert_eq!((&answers[1], &answers[2]), (&answers[0], &answers[0]));
+    assert_eq!(answers[4], answers[3]);
+    assert!(server.terminate().success());
+    let text = std::fs::read_to_string(log.path()).expect("a log");
+    let lines: Vec<Value> =
+        text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let causes: Vec<_> = lines.iter().map(|line| line["cause"].as_str()).collect();
+    let expected = [
+        Some("SIGNATURE_WRONG"),
+        Some("COMPANY_NOT_REACHED"),
+        Some("COMPANY_NOT_ALLOWED_UNTOLD"),
+        None,
+        Some("SECRET_NOT_REACHED"),
+    ];
+    assert_eq!(causes, expected, "{text}");
+    for hidden in ["other", "jti-7", ISSUER, "company_id", &secret.secret_id] {
+        assert!(!text.contains(hidden), "{hidden}: {text}");
     }
 }
 

@@ -459,11 +459,14 @@ async fn server_serves_without_keys_and_counts_and_logs_how_they_are_read() {
         read.keys().filter(|name| name.contains("keys_age")).cloned().collect::<Vec<_>>()
     };
     assert_eq!(ages(&read), [""; 0], "no keys yet");
+    let usable = |issuer: &str| format!("scopegate_issuer_keys_usable{{issuer=\"{issuer}\"}}");
+    assert_eq!([read[&usable(BY_URL)], read[&usable(BY_FILE)]], [0.0, 0.0]);
     until_logged(&server, [BY_FILE, "could not be read"]);
     assert_eq!(server.logged_all(&[BY_URL, "could not be read", "status 500"]), 1, "once");
     jwks.set(Answer::keys(&one_key("a")));
     let read = until_counted(&metrics, &fetches("ok"), 2.0);
     assert_eq!(ages(&read), [age(BY_URL)]);
+    assert_eq!([read[&usable(BY_URL)], read[&usable(BY_FILE)]], [1.0, 0.0]);
     until_logged(&server, [BY_URL, "are read again"]);
     fs::create_dir(&jwks_dir).expect("made");
     let symmetric = r#"{"keys":[{"kty":"oct","kid":"s","k":"c2VjcmV0"}]}"#;

@@ -19,6 +19,7 @@ use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 use crate::harness::http::{Reply, basic, connect, get, post, send};
+use crate::harness::jwt::{Signer, key_set};
 use crate::harness::{Client, Server, bootstrap, free_address, owned};
 
 /// Several audiences: one by host, one that needs a user, one with an exchange.
@@ -568,6 +569,40 @@ async fn http2_is_answered_as_http_1_1() {
     assert!(replies[0].1.contains("\"scope\":\"hooks\""), "the authority is the host");
 }
 
+/// HEAD is answered as GET is, with the length of the body and without the body (RFC 9110 section 9.3.2).
+#[tokio::test]
+async fn head_has_the_headers_of_get_and_no_body() {
+    let platform = Platform::start(&[]).await;
+    let address = &platform.server.oauth;
+    let tcp = tokio::net::TcpStream::connect(address).await.expect("accepted");
+    let (by_http2, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(tcp))
+            .await
+            .expect("HTTP/2");
+    tokio::spawn(connection);
+    let paths =
+        ["/oauth2/jwks", "/.well-known/oauth-authorization-server", "/oauth2/token", "/nothing"];
+    for path in paths {
+        let by_http1 = get(address, path);
+        let head = send(address, &format!("HEAD {path}"), &[], "");
+        assert_eq!((head.status, head.body.as_str()), (by_http1.status, ""), "{path}");
+        let mut answers = Vec::new();
+        for method in ["GET", "HEAD"] {
+            let request = request(&format!("{method} {path}"), "x", "", "");
+            let reply = by_http2.clone().send_request(request).await.expect("a response");
+            let (parts, body) = reply.into_parts();
+            let body = body.collect().await.expect("a body").to_bytes();
+            let header = |name: &str| parts.headers.get(name).cloned();
+            let headers = ["allow", "content-length", "content-type", "cache-control"].map(header);
+            answers.push((parts.status.as_u16(), headers, body.len()));
+        }
+        let [(status, headers, length), head] = answers.try_into().expect("two");
+        assert!(status == by_http1.status && length > 0, "{path}");
+        assert_eq!(headers[1], Some(length.into()), "{path}");
+        assert_eq!(head, (status, headers, 0), "{path}");
+    }
+}
+
 #[tokio::test]
 async fn tls_asks_no_client_for_a_certificate() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -686,6 +721,103 @@ async fn clients_have_a_quarter_of_the_connections() {
         Client::connect_as(&platform.server.url(), Some(&platform.key)).await;
     }
     drop(hold);
+}
+
+/// T2, T36: the path's company is the request's, so a token of an issuer with `company: request` is judged for
+/// it.
+#[tokio::test]
+async fn introspection_judges_a_token_for_the_company_of_the_path() {
+    const OTHER: &str = "https://idp.example.org/";
+    let platform = Platform::start(&[]).await;
+    let signer = Signer::new("ES256", "k1");
+    let issuers = format!(
+        "issuers:\n  {OTHER}:\n    jwks: {}\n    algorithms: [ES256]\n    company: request\n    \
+         companies: [acme]\n    without_aud: public\n    user: none\n",
+        key_set([&signer])
+    );
+    let yaml = format!("{CATALOG}{issuers}");
+    let apply = ApplyCatalogRequest { yaml, ..Default::default() };
+    platform.client.catalog.clone().apply_catalog(apply).await.expect("applied");
+    let new = CreateKeyRequest {
+        name: "of-other".to_owned(),
+        roles: vec![Role::Service.into()],
+        company_ids: owned(&["other"]),
+        ..Default::default()
+    };
+    let bound = platform.client.keys.clone().create_key(new).await.expect("created").into_inner();
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("a time");
+    let token = signer.token(&json!({
+        "iss": OTHER, "client_id": "hr", "scope": "users:read", "exp": now.as_secs() + 600,
+    }));
+    let form = format!("token={token}&audience=public");
+    let [service, bound] = [&platform.key, &bound.secret].map(|key| format!("Bearer {key}"));
+    let client = basic("acme", &platform.secret);
+    for (who, company, is_active) in [
+        (&service, "", false),
+        (&service, "/acme", true),
+        (&service, "/other", false),
+        (&service, "/nobody", false),
+        (&bound, "/acme", false),
+        (&bound, "/other", false),
+        (&client, "/acme", true),
+    ] {
+        let path = format!("/oauth2/introspect{company}");
+        let reply = post(&platform.server.oauth, &path, who, &form).json();
+        assert_eq!(reply["active"], is_active, "{who} {path}");
+        if is_active {
+            assert_eq!(
+                (&reply["company_id"], &reply["scope"]),
+                (&json!("acme"), &json!("users:read"))
+            );
+        }
+    }
+    // Of a token that names its company, the path's must be the same.
+    let (own, _) = issued(&platform.token(&format!("{CREDENTIALS}&audience=public")));
+    for (company, is_active) in [("", true), ("/acme", true), ("/other", false)] {
+        let path = format!("/oauth2/introspect{company}");
+        let reply = post(&platform.server.oauth, &path, &service, &format!("token={own}")).json();
+        assert_eq!(reply["active"], is_active, "{path}");
+    }
+}
+
+/// T37: clients that have proven nothing hold a quarter of the memory of requests, here 256 KiB.
+#[tokio::test]
+async fn unfinished_forms_have_a_quarter_of_the_memory() {
+    let platform = Platform::start(&["--call-memory-mib", "1"]).await;
+    let address = &platform.server.oauth;
+    let part = "a".repeat(20 << 10);
+    let kind = "Content-Type: application/x-www-form-urlencoded";
+    // 20 of 20 KiB: more than a quarter, and less than half.
+    let unfinished: Vec<_> = (0..20)
+        .map(|_| {
+            let mut tcp = connect(address);
+            let head = "POST /oauth2/revoke HTTP/1.1\r\nHost: x\r\nContent-Length: 24000";
+            write!(tcp, "{head}\r\n{kind}\r\n\r\n{part}").expect("sent");
+            tcp
+        })
+        .collect();
+    let status = || post(address, "/oauth2/revoke", "", &part).status;
+    let begun = std::time::Instant::now();
+    let until = |expected: u16| {
+        while status() != expected {
+            assert!(begun.elapsed() < crate::harness::raw::WAIT_LIMIT, "never {expected}");
+        }
+    };
+    until(503);
+    // A small form is not counted, and callers with a key have the rest.
+    issued(&platform.token(&format!("{CREDENTIALS}&audience=public")));
+    let large = CheckRequest {
+        company_id: "acme".to_owned(),
+        credential_id: "hr".to_owned(),
+        audience: "public".to_owned(),
+        scopes: (0..1000).map(|n| format!("{n:0>32}")).collect(),
+        ..Default::default()
+    };
+    let batch = BatchCheckRequest { checks: vec![large] };
+    let answered = platform.client.authorization.clone().batch_check(batch).await;
+    answered.expect("there is memory");
+    drop(unfinished);
+    until(401);
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
@@ -229,7 +229,7 @@ impl World {
     async fn active(&self, token: &str, audience: Option<&str>) -> Option<ActiveToken> {
         let audience = audience.map(name);
         let asked =
-            self.session().introspect(Introspector::Service, token, audience.as_ref()).await;
+            self.session().introspect(Introspector::Service, token, None, audience.as_ref()).await;
         match asked.expect("an answer") {
             Introspection::Active(active) => Some(*active),
             Introspection::Inactive => None,
@@ -769,11 +769,11 @@ async fn t36_introspection_tells_what_a_check_would_allow() {
     assert_eq!(active.subject, "acme/hr/ada");
     // A client is told of its own tokens only, and a bound service of those of its companies.
     let session = world.session();
-    let own = session.introspect(Introspector::Client(&proven), &issued.text, None).await;
+    let own = session.introspect(Introspector::Client(&proven), &issued.text, None, None).await;
     assert!(matches!(own, Ok(Introspection::Active(_))));
     let mut other = proven.clone();
     other.credential = credential("bi");
-    let other = session.introspect(Introspector::Client(&other), &issued.text, None).await;
+    let other = session.introspect(Introspector::Client(&other), &issued.text, None, None).await;
     assert_eq!(other, Ok(Introspection::Inactive));
     let mut new = scopegate::authority::api_keys::NewKey {
         name: name("gateway"),
@@ -788,7 +788,7 @@ async fn t36_introspection_tells_what_a_check_would_allow() {
     let bound = session.create_key(&new, &plain()).await.expect("created");
     let caller = Caller::Key(bound.key.expect("a key").key);
     let bound = world.authority.session(caller);
-    let hidden = bound.introspect(Introspector::Service, &issued.text, None).await;
+    let hidden = bound.introspect(Introspector::Service, &issued.text, None, None).await;
     assert_eq!(hidden, Ok(Introspection::Inactive));
     // What is over is over.
     world.revoke(&issued.text).await;
@@ -1189,6 +1189,100 @@ async fn t28_private_keys_are_in_files_and_nowhere_else() {
         }
     }
     assert!(log.iter().all(|line| !line.contains("PRIVATE")));
+}
+
+/// A token of a later revision lets its call wait for the revision (T25), and no other call: a caller that
+/// does not reach its company is answered as for a forged one (T6).
+#[tokio::test]
+async fn t6_a_token_of_an_unreached_company_spoils_no_batch() {
+    let dir = dir();
+    let (ahead, behind) = (dir.path().join("a"), dir.path().join("b"));
+    let (_, secret) = issued_in(&ahead).await;
+    let operator = bootstrap(&ahead);
+    let server = serve(&ahead, &[]);
+    let client = Client::connect_as(&server.url(), Some(&operator)).await;
+    client.create_company("other", None).await;
+    client.create_credential("other", "hr", &["read"]).await;
+    let new = CreateKeyRequest {
+        name: "gateway".to_owned(),
+        roles: vec![Role::Service.into()],
+        company_ids: owned(&["other"]),
+        ..Default::default()
+    };
+    let key = client.keys.clone().create_key(new).await.expect("created").into_inner().secret;
+    assert!(server.terminate().success());
+    copy(&ahead, &behind);
+    let world = World::reopened(&ahead, &secret);
+    world.session().put_user(&company("acme"), &user("eve"), &[], &plain()).await.expect("made");
+    let token = world.issue("public", Some(&["read"])).await.text;
+    world.close();
+    let server = serve(&behind, &[]);
+    let bound = Client::connect_as(&server.url(), Some(&key)).await;
+    let by_ids = CheckRequest {
+        bearer_token: None,
+        company_id: "other".to_owned(),
+        credential_id: "hr".to_owned(),
+        ..check(&token)
+    };
+    let of_other = CheckRequest { company_id: "other".to_owned(), ..check(&token) };
+    let batch = BatchCheckRequest { checks: vec![check(&token), of_other, by_ids] };
+    let answer = bound.authorization.clone().batch_check(batch).await.expect("an answer");
+    let reasons: Vec<_> = answer.into_inner().results.iter().map(|one| one.reason()).collect();
+    assert_eq!(reasons, [Reason_::TokenInvalid, Reason_::TokenInvalid, Reason_::Allowed]);
+    assert_eq!(reason(&bound, &token).await, Reason_::TokenInvalid);
+    let reaches = Client::connect_as(&server.url(), Some(&operator)).await;
+    let unreached = reaches.ask(check(&token)).await.expect_err("the revision is not there");
+    assert_eq!(unreached.code(), Code::Unavailable, "{unreached}");
+}
+
+/// A start removes old files of keys that the store does not have, from its own directory alone.
+#[tokio::test]
+async fn t28_orphaned_key_files_are_removed_at_the_start() {
+    let dir = dir();
+    let (data, shared) = (dir.path().join("data"), dir.path().join("shared"));
+    let key = bootstrap(&data);
+    let oauth = ["--oauth", "127.0.0.1:0"];
+    let shared_args = [&oauth[..], &["--signing-keys", shared.to_str().expect("a path")]].concat();
+    let files = |dir: &Path| {
+        let entries = std::fs::read_dir(dir).expect("a directory");
+        entries.map(|entry| entry.expect("one").path()).collect::<BTreeSet<PathBuf>>()
+    };
+    // Two days old, as are the keys that the store has.
+    let orphans = |dir: &Path| {
+        let [old, new] = [1, 2].map(|n| dir.join(format!("{}.pem", BASE64.encode([n; 32]))));
+        std::fs::write(&old, "old").expect("written");
+        for file in files(dir) {
+            let file = std::fs::File::options().append(true).open(file).expect("opened");
+            file.set_modified(SystemTime::now() - Duration::from_secs(48 * 3600)).expect("set");
+        }
+        std::fs::write(&new, "new").expect("written");
+        (old, new)
+    };
+    let own = data.join("signing-keys");
+    let server = serve(&data, &oauth);
+    let client = Client::connect_as(&server.url(), Some(&key)).await;
+    for publish_only in [true, false] {
+        let request = RotateSigningKeyRequest { publish_only, ..Default::default() };
+        client.keys.clone().rotate_signing_key(request).await.expect("rotated");
+    }
+    server.kill();
+    assert_eq!(files(&own).len(), 2, "a previous key and a current one");
+    let (old, new) = orphans(&own);
+    let before = files(&own);
+    let server = serve(&data, &oauth);
+    assert_eq!(server.logged("removing the file of a signing key that the store does not"), 1);
+    assert_eq!(server.logged("the file of the current signing key is missing"), 0);
+    server.kill();
+    assert_eq!(before.difference(&files(&own)).collect::<Vec<_>>(), [&old]);
+    assert!(files(&own).contains(&new));
+    // Another server may have its keys in a directory that a flag names.
+    std::fs::rename(&own, &shared).expect("moved");
+    orphans(&shared);
+    let before = files(&shared);
+    let server = serve(&data, &shared_args);
+    assert_eq!(server.logged("--signing-keys has files of keys that the store does not have"), 1);
+    server.kill();
+    assert_eq!(files(&shared), before);
 }
 
 /// An address for clients, as far as it is in these tests: the first key is made at the start.

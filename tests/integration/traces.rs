@@ -8,6 +8,7 @@ use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crate::harness::http::{self, basic};
 use crate::harness::jwt::Signer;
 use crate::harness::token_issuer::TokenIssuer;
 use crate::harness::{Client, Server, bootstrap, catalog, free_address, scopegate, scopes_of};
@@ -263,6 +264,91 @@ async fn spans_say_how_calls_ended_and_where_changes_are_in_the_audit_log() {
     assert_eq!(read(4)["rpc.grpc.status_code"], 14);
     assert_eq!(code(4), StatusCode::Error);
     assert_eq!(collector.steps(&calls[4])[0].name, "revision wait");
+}
+
+/// The ids of a check by a token or a secret are those of its client, once that is proven. A request to the
+/// authorization server has a span once its client is. Neither has a token, a secret or a user (T7).
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn spans_of_proven_clients_have_their_ids_and_nothing_else() {
+    let dir = tempfile::tempdir().expect("a directory");
+    furnished(dir.path()).await;
+    let (collector, endpoint) = Collector::start().await;
+    let issuer = ["--oauth", "127.0.0.1:0", "--issuer", "https://id.example.org"];
+    let server = start(dir.path(), &[&issuer[..], &["--otlp-endpoint", &endpoint]].concat());
+    let client = server.client().await;
+    let new = CreateSecretRequest {
+        company_id: "acme".to_owned(),
+        credential_id: "hr".to_owned(),
+        ..Default::default()
+    };
+    let secret = client.directory.clone().create_secret(new).await.expect("made").into_inner();
+    let context = context(true);
+    let (right, wrong) = (basic("acme", &secret.secret), basic("acme", "sgs_wrong"));
+    let send = |line: &str, authorization: &str, form: &str| {
+        let headers = [
+            ("Content-Type", "application/x-www-form-urlencoded"),
+            ("Authorization", authorization),
+            ("traceparent", &context),
+            ("x-request-id", "r-7"),
+        ];
+        http::send(&server.oauth, line, &headers, form)
+    };
+    let form = "grant_type=client_credentials&scope=users:read";
+    let token = send("POST /oauth2/token/acme", &right, form).json()["access_token"].clone();
+    let token = token.as_str().expect("a token").to_owned();
+    // Who proves nothing has no span.
+    assert_eq!(send("POST /oauth2/token", &wrong, form).status, 401);
+    assert_eq!(send("GET /oauth2/jwks", "", "").status, 200);
+    assert_eq!(send("POST /oauth2/revoke", &right, "").status, 400);
+    let by_token = |token: &str| CheckRequest {
+        bearer_token: Some(token.to_owned()),
+        scopes: vec!["users:read".to_owned()],
+        ..Default::default()
+    };
+    let by_secret =
+        CheckRequest { bearer_token: None, authorization: Some(right.clone()), ..by_token("") };
+    for request in [by_token(&token), by_secret, by_token("no.token.this")] {
+        let request = with(request, &[("traceparent", &context)]);
+        client.authorization.clone().check(request).await.expect("an answer");
+    }
+    assert_eq!(send("POST /oauth2/revoke", &right, &format!("token={token}")).status, 200);
+    assert!(server.terminate().success());
+    let calls = collector.calls();
+    let names: Vec<_> = calls.iter().map(|call| call.name.as_str()).collect();
+    let check = "scopegate.v1.AuthorizationService/Check";
+    let (issue, revoke) = ("POST /oauth2/token", "POST /oauth2/revoke");
+    assert_eq!(names, [issue, revoke, check, check, check, revoke]);
+    let expected = [
+        ("http.request.method", json!("POST")),
+        ("http.response.status_code", json!(200)),
+        ("http.route", json!("/oauth2/token")),
+        ("scopegate.caller", json!("client acme/hr")),
+        ("scopegate.company_id", json!("acme")),
+        ("scopegate.credential_id", json!("hr")),
+        ("scopegate.x_request_id", json!("r-7")),
+    ];
+    let first = attributes(&calls[0].attributes);
+    let first: BTreeMap<_, _> =
+        first.into_iter().filter(|(key, _)| *key != "scopegate.revision").collect();
+    assert_eq!(first, BTreeMap::from(expected));
+    assert_eq!(attributes(&calls[1].attributes)["http.response.status_code"], 400);
+    let ids = |n: usize| {
+        let all = attributes(&calls[n].attributes);
+        ["scopegate.company_id", "scopegate.credential_id"].map(|id| all.get(id).cloned())
+    };
+    let proven = [Some(json!("acme")), Some(json!("hr"))];
+    assert_eq!([ids(2), ids(3), ids(4)], [proven.clone(), proven, [None, None]]);
+    // A revocation is a change, and its span names the revision.
+    assert!(attributes(&calls[5].attributes)["scopegate.revision"].is_u64());
+    assert!(collector.steps(&calls[5]).iter().any(|step| step.name == "commit"));
+    assert!(calls.iter().all(|call| hex(&call.trace_id) == TRACE));
+    let text = collector.all_text();
+    let signature = token.rsplit('.').next().expect("a part");
+    let random = secret.secret.rsplit('_').next().expect("a part");
+    let basic = right.trim_start_matches("Basic ");
+    for hidden in [signature, random, basic, "users:read", "sgs_wrong", "no.token"] {
+        assert!(!text.contains(hidden), "{hidden}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -147,6 +147,7 @@ impl Source {
         IssuerKeysStatus {
             issuer: Arc::clone(&self.issuer),
             age: self.keys.load().as_ref().map(|read| read.at.age()),
+            is_usable: self.usable().is_some(),
             fetched: self.counts.fetched.read(),
             failed: self.counts.failed.read(),
         }

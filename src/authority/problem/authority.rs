@@ -105,6 +105,9 @@ impl From<AuthorityError> for Problem {
                 "companies",
                 format!("a dry run can create at most {limit} companies: split the import"),
             ),
+            E::TokenUnverifiable => {
+                Self::new(Code::Unavailable, "TOKEN_UNVERIFIABLE", message).retry()
+            }
             E::CannotSign => Self::new(Code::Unavailable, "CANNOT_SIGN", message),
             E::IssuesNoTokens => Self::new(Code::FailedPrecondition, "ISSUES_NO_TOKENS", message),
             E::KeyFileNotWritten => {

@@ -29,18 +29,35 @@ pub(crate) fn code<B>(response: &Response<B>) -> i32 {
     status.and_then(|status| status.parse().ok()).unwrap_or(0)
 }
 
-/// The subject of a check, as the request names it.
-pub(crate) struct TracedRequest([KeyValue; 2]);
+/// The subject of a check, as the request names it: the ids of a company and of a credential. Each is empty
+/// if the request leaves it to the client's token or secret.
+pub(crate) struct TracedRequest([String; 2]);
 
 impl TracedRequest {
     /// The subject of this check.
     pub(crate) fn of(check: &CheckRequest) -> Self {
-        Self([
-            KeyValue::new("scopegate.company_id", check.company_id.clone()),
-            KeyValue::new("scopegate.credential_id", check.credential_id.clone()),
-        ])
+        Self([check.company_id.clone(), check.credential_id.clone()])
+    }
+
+    /// The ids. Those of a client that has proven who it is come before those of the request.
+    fn ids(self, response: &CheckResponse) -> impl Iterator<Item = KeyValue> {
+        let Self([company, credential]) = self;
+        let id = |key: &'static str, proven: &str, named: String| {
+            let id = if proven.is_empty() { named } else { proven.to_owned() };
+            (!id.is_empty()).then(|| KeyValue::new(key, id))
+        };
+        [
+            id(COMPANY_ID, &response.company_id, company),
+            id(CREDENTIAL_ID, &response.credential_id, credential),
+        ]
+        .into_iter()
+        .flatten()
     }
 }
+
+/// The attributes of ids.
+pub(super) const COMPANY_ID: &str = "scopegate.company_id";
+pub(super) const CREDENTIAL_ID: &str = "scopegate.credential_id";
 
 /// A traced call. When it is dropped, the call has ended and its spans are queued.
 pub(crate) struct Trace {
@@ -66,14 +83,11 @@ impl Trace {
             KeyValue::new("rpc.system", "grpc"),
             KeyValue::new("rpc.service", service.to_owned()),
             KeyValue::new("rpc.method", method.to_owned()),
-            KeyValue::new("scopegate.caller", caller.name().to_owned()),
+            KeyValue::new(CALLER, caller.name().to_owned()),
         ];
-        let request_id = context.request_id.as_ref();
-        let request_id =
-            request_id.map(|id| KeyValue::new("scopegate.x_request_id", id.to_string()));
         let span = SpanBuilder::from_name(name.to_owned())
             .with_kind(SpanKind::Server)
-            .with_attributes(attributes.into_iter().chain(request_id))
+            .with_attributes(attributes.into_iter().chain(request_id(context)))
             .start_with_context(&traces.tracer, &parent(context.parent.as_ref()));
         Self { traces, span, steps: WaitSpans::default(), decision: OnceLock::new(), code: None }
     }
@@ -83,8 +97,8 @@ impl Trace {
         self.steps.clone()
     }
 
-    /// Records the decision of a check. The ids of the request are recorded only here, because
-    /// only a decided check has valid ids.
+    /// Records the decision of a check. The ids are recorded only here, because only a decided check has
+    /// valid ids.
     pub(crate) fn record_decision(&self, request: TracedRequest, response: &CheckResponse) {
         let denied = response.decision() == Decision::Denied;
         let reason = response.reason().as_str_name();
@@ -93,7 +107,7 @@ impl Trace {
             KeyValue::new("scopegate.reason", reason.strip_prefix("REASON_").unwrap_or(reason)),
             revision(response.revision),
         ];
-        self.decision.set(request.0.into_iter().chain(decision).collect()).ok();
+        self.decision.set(request.ids(response).chain(decision).collect()).ok();
     }
 
     /// Records the decisions of a batch of checks.
@@ -114,18 +128,8 @@ impl Trace {
 
     /// Adds the steps, the decision and the status.
     fn complete(&mut self) {
-        let steps = self.steps.take();
-        let context = Context::new().with_remote_span_context(self.span.span_context().clone());
-        for step in &steps {
-            SpanBuilder::from_name(step.name)
-                .with_start_time(step.began)
-                .with_attributes(step.revision.map(revision))
-                .start_with_context(&self.traces.tracer, &context)
-                .end_with_timestamp(step.ended);
-        }
-        // The revision of a change finds its entry in the audit log.
-        let last = || steps.iter().rev().find_map(|step| step.revision).map(revision);
-        let decision = self.decision.take().unwrap_or_else(|| last().into_iter().collect());
+        let last = add_steps(&self.traces, &self.span, &self.steps);
+        let decision = self.decision.take().unwrap_or_else(|| last.into_iter().collect());
         self.span.set_attributes(decision);
         let code = self.code.unwrap_or(CANCELLED);
         self.span.set_attribute(KeyValue::new("rpc.grpc.status_code", i64::from(code)));
@@ -143,8 +147,32 @@ impl Drop for Trace {
     }
 }
 
+/// The attribute of the caller's name.
+pub(super) const CALLER: &str = "scopegate.caller";
+
+/// The attribute of the request id, if the caller sent one.
+pub(super) fn request_id(context: &RequestContext) -> Option<KeyValue> {
+    let id = context.request_id.as_ref()?;
+    Some(KeyValue::new("scopegate.x_request_id", id.to_string()))
+}
+
+/// Adds the child spans of the steps. Returns the attribute of the last revision of a step: that of a
+/// change finds its entry in the audit log.
+pub(super) fn add_steps(traces: &Traces, span: &Span, steps: &WaitSpans) -> Option<KeyValue> {
+    let steps = steps.take();
+    let context = Context::new().with_remote_span_context(span.span_context().clone());
+    for step in &steps {
+        SpanBuilder::from_name(step.name)
+            .with_start_time(step.began)
+            .with_attributes(step.revision.map(revision))
+            .start_with_context(&traces.tracer, &context)
+            .end_with_timestamp(step.ended);
+    }
+    steps.iter().rev().find_map(|step| step.revision).map(revision)
+}
+
 /// The context of a call whose caller named this span.
-fn parent(parent: Option<&Parent>) -> Context {
+pub(super) fn parent(parent: Option<&Parent>) -> Context {
     let Some(parent) = parent else { return Context::new() };
     let state: Option<TraceState> = parent.state.as_deref().and_then(|state| state.parse().ok());
     Context::new().with_remote_span_context(SpanContext::new(
