@@ -104,7 +104,11 @@ def charts():
             "tls": {**tls, "clientCertificates": True},
             "catalog": learn_amp,
             "allowCatalogRemovals": True,
-            "oauth": {"enabled": True, "issuer": "https://id.example.org"},
+            "oauth": {
+                "enabled": True,
+                "issuer": "https://id.example.org",
+                "authorizeUrl": "https://platform.example.org/authorize",
+            },
             "metrics": {"serviceMonitor": {"enabled": True, "labels": {"a": "b"}}},
             "traces": {"endpoint": "http://collector:4317", "sample": 1000},
             "networkPolicy": {"egress": [{"ports": [{"protocol": "TCP", "port": 443}]}]},

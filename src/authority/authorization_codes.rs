@@ -41,6 +41,16 @@ pub struct NewAuthorizationCode {
     pub state: String,
 }
 
+impl NewAuthorizationCode {
+    /// Where the browser is to be sent, with this code or with an error (RFC 6749 section 4.1.2, RFC 9207).
+    fn redirect_to(&self, code: Option<&str>, issuer: &str) -> RedirectTo {
+        let result = code.map_or(("error", "access_denied"), |code| ("code", code));
+        let state = Some(("state", self.state.as_str())).filter(|(_, state)| !state.is_empty());
+        let parameters = [result].into_iter().chain(state).chain([("iss", issuer)]);
+        RedirectTo(self.redirect_uri.with(&parameters.collect::<Vec<_>>()))
+    }
+}
+
 /// A code that was created. `Debug` does not print it.
 #[derive(Clone, Debug)]
 pub struct CreatedAuthorizationCode {
@@ -50,7 +60,7 @@ pub struct CreatedAuthorizationCode {
     pub scopes: Vec<Scope>,
     /// When the code expires, if there is one.
     pub expires_at: Option<Timestamp>,
-    /// Where the browser is to be sent; none in a dry run, and for a repeated request.
+    /// Where the browser is to be sent; none in a dry run, and for a repeated request of a code.
     pub redirect_to: Option<RedirectTo>,
     /// The revision of the change.
     pub revision: Revision,
@@ -135,19 +145,12 @@ impl Session<'_> {
         let subject = new.consent.subject(ChangeKind::CreateAuthorizationCode);
         let (written, (code, scopes)) = match self.write(subject, options, plan).await? {
             Outcome::Written(written, context) => (written, context),
-            Outcome::Repeated(stored) => return self.created_before(stored).await,
+            Outcome::Repeated(stored) => return self.created_before(stored, new, issuer).await,
         };
         let (code, expires_at) = code.filter(|_| !options.validate_only).unzip();
-        let redirect_to = (!options.validate_only).then(|| {
-            let text = code.clone().map(SecretText::reveal);
-            let result = match &text {
-                Some(code) => ("code", code.as_str()),
-                None => ("error", "access_denied"),
-            };
-            let state = Some(("state", new.state.as_str())).filter(|(_, state)| !state.is_empty());
-            let parameters = [result].into_iter().chain(state).chain([("iss", issuer)]);
-            RedirectTo(new.redirect_uri.with(&parameters.collect::<Vec<_>>()))
-        });
+        let text = code.clone().map(SecretText::reveal);
+        let redirect_to =
+            (!options.validate_only).then(|| new.redirect_to(text.as_deref(), issuer));
         let revision = written.revision;
         Ok(CreatedAuthorizationCode { code, scopes, expires_at, redirect_to, revision })
     }
@@ -156,6 +159,8 @@ impl Session<'_> {
     async fn created_before(
         &self,
         stored: StoredResult,
+        new: &NewAuthorizationCode,
+        issuer: &str,
     ) -> Result<CreatedAuthorizationCode, AuthorityError> {
         let (Written { revision, .. }, detail) = self.repeated_without::<Consent>(stored).await?;
         let id = detail.into_id();
@@ -169,7 +174,9 @@ impl Session<'_> {
             Ok((scopes, Some(code.expires_at)))
         };
         let (scopes, expires_at) = self.read(read).await?;
-        let (code, redirect_to) = (None, None);
+        // Without a code the response has nothing that is told once.
+        let redirect_to = id.is_none().then(|| new.redirect_to(None, issuer));
+        let code = None;
         Ok(CreatedAuthorizationCode { code, scopes, expires_at, redirect_to, revision })
     }
 }

@@ -427,7 +427,7 @@ fn draft(
     } = resolved.audience;
     let user = match &request.grant {
         TokenGrant::ClientCredentials if *user_required || *consent_required => {
-            let what = "This audience is for calls on behalf of a user. Use a token exchange.";
+            let what = "This audience is for calls on behalf of a user. Use an authorization code, or a token exchange if the audience has one.";
             return Err(TokenRefusal::new(UnauthorizedClient, what));
         }
         TokenGrant::ClientCredentials => None,

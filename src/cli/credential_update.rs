@@ -1,4 +1,5 @@
-//! Credential update: changes a credential's label, expiry or state, and prints how to undo it.
+//! Credential update: changes a credential's label, expiry, redirect URIs or state, and prints how to
+//! undo it.
 //!
 //! Not here: its scopes; see `credential_scopes`.
 
@@ -37,7 +38,7 @@ pub(super) async fn set_enabled(
 }
 
 /// Updates a credential. With `confirmation`, it asks before an active credential is disabled or
-/// gets an earlier expiry.
+/// gets an earlier expiry, and before a credential loses redirect URIs.
 pub(super) async fn update(
     mut request: UpdateCredentialRequest,
     write: &WriteArgs,
@@ -61,8 +62,11 @@ pub(super) async fn update(
             })
         };
         let earlier = end.filter(|_| !is_expired(current.expires_at.as_ref())).filter(is_earlier);
+        let removed = removed_uris(current, &request.redirect_uris);
+        let removed = removed.filter(|_| names("redirect_uris")).collect::<Vec<_>>();
+        let mut questions = Vec::new();
         if disables || earlier.is_some() {
-            let question = match earlier {
+            questions.push(match earlier {
                 Some(end) if !is_expired(Some(end)) && !disables => {
                     let (end, old_expiry) = (time::text(Some(end)), current.expires_at.as_ref());
                     let old_expiry = old_expiry
@@ -76,7 +80,14 @@ pub(super) async fn update(
                     let until = if disables { "enabled" } else { "given a later expiry" };
                     format!("Deny every check of {target}, until it is {until}?")
                 }
-            };
+            });
+        }
+        if !removed.is_empty() {
+            let uris = removed.join(" and ");
+            questions.push(format!("Create no more authorization codes of {target} for {uris}?"));
+        }
+        if !questions.is_empty() {
+            let question = questions.join(" ");
             confirmation.ask(&client.printer, before_removal(current), &question).await?;
             rest_on(&mut request.etag, &current.etag);
         }
@@ -95,6 +106,15 @@ pub(super) async fn update(
         undo => undo,
     };
     client.printer.print_undoable(&response, report, undo)
+}
+
+/// The redirect URIs of a credential that are not among the others.
+fn removed_uris<'a>(
+    credential: &'a Credential,
+    others: &'a [String],
+) -> impl Iterator<Item = &'a str> {
+    let uris = credential.redirect_uris.iter();
+    uris.filter(|uri| !others.contains(uri)).map(String::as_str)
 }
 
 /// The undo command of an update of the fields in `mask`. `None` if none of them changed.
@@ -123,10 +143,6 @@ fn undo_of_update(
             Some(end) => flags.push(format!("--expires-at={}", time::to_the_nanosecond(end)?)),
             None => flags.push("--never-expires".to_owned()),
         }
-        // It may be a sooner end than the one now.
-        if before.expires_at.is_some() {
-            flags.push("--yes".to_owned());
-        }
     }
     if names("redirect_uris") && before.redirect_uris != after.redirect_uris {
         flags.extend(before.redirect_uris.iter().map(|uri| format!("--redirect-uri={uri}")));
@@ -136,6 +152,11 @@ fn undo_of_update(
     }
     if flags.is_empty() {
         return None;
+    }
+    // The undo may give a sooner end than the one now, or remove redirect URIs.
+    let ends_sooner = before.expires_at.is_some() && before.expires_at != after.expires_at;
+    if ends_sooner || removed_uris(after, &before.redirect_uris).next().is_some() {
+        flags.push("--yes".to_owned());
     }
     let flags: Vec<_> = flags.iter().map(String::as_str).collect();
     Some(Undo::of(write)?.then(&["credential", "update"], ids, &flags))

@@ -320,7 +320,10 @@ fn add_line(
         || redirect_uris.is_some()
         || tokens_valid_from.is_some();
     if is_of_credential || enabled.is_some() {
-        bail!("a company has no `label`, `expires_at` or `enabled`: is `credential_id` missing?");
+        bail!(
+            "a company has no `label`, `expires_at`, `enabled`, `redirect_uris` or \
+             `tokens_valid_from`: is `credential_id` missing?"
+        );
     }
     let name = display_name.as_deref().unwrap_or_default().as_bytes();
     let all = [scopes.is_none().into()];

@@ -264,6 +264,12 @@ async fn nothing_given_is_access_denied() {
         assert_eq!(created.redirect_to, redirect);
         assert!(platform.consent("ann").await.is_empty());
     }
+    // Nothing in the response is told once, so a retry has it, too.
+    let request_id = "6f1c0a52-9d5e-4a6b-8f0e-2c4d1b3a7e90".to_owned();
+    let request = CreateAuthorizationCodeRequest { request_id, ..platform.request("ann", &[]) };
+    platform.code("ann", &["reports"]).await;
+    let first = platform.create(request.clone()).await.expect("answered");
+    assert_eq!(platform.create(request).await.expect("answered"), first);
     // Without a state there is none in the URI.
     let request =
         CreateAuthorizationCodeRequest { state: String::new(), ..platform.request("ann", &[]) };

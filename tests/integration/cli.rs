@@ -325,6 +325,82 @@ fn users_and_consents() {
 }
 
 #[test]
+fn authorization_codes_and_redirect_uris() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let horizon = catalog("horizonwebref.yaml");
+    let issuer = ["--oauth", "127.0.0.1:0", "--issuer", "https://id.example.org"];
+    let args = [&["--catalog", horizon.to_str().expect("a path")][..], &issuer].concat();
+    let server = Server::start(dir.path(), &args);
+    let operator = Operator::of(&server);
+    let run = |words: &str| operator.run(words);
+    run("company create acme").good();
+    run("user put acme ada general_member").good();
+    let create = "credential create acme app read_personal_account";
+    for uri in ["http://app.example.org/", "https://app.example.org/#top", "app:/callback", "/"] {
+        let wrong = run(&format!("{create} --redirect-uri {uri}")).bad();
+        assert!(wrong.contains("--redirect-uri"), "{wrong}");
+    }
+    let app = "https://app.example.org/callback";
+    let uris = format!("--redirect-uri {app} --redirect-uri http://127.0.0.1/cb");
+    let created = plain(&run(&format!("{create} {uris}")).good());
+    assert!(created.contains(&format!("\nredirect uris {app} http://127.0.0.1/cb\n")), "{created}");
+    let read = || run("credential get acme app --output json").json()["credential"].clone();
+    assert_eq!(read()["redirectUris"], json!([app, "http://127.0.0.1/cb"]));
+    // An update of something else keeps them, and one of them replaces all.
+    run("credential update acme app --label App").good();
+    assert_eq!(read()["redirectUris"].as_array().map(Vec::len), Some(2));
+    run(&format!("credential update acme app --redirect-uri {app} --yes")).good();
+    assert_eq!((&read()["redirectUris"], &read()["label"]), (&json!([app]), &json!("App")));
+    let both = run("credential update acme app --redirect-uri x --no-redirect-uris").bad();
+    assert!(both.contains("cannot be used with"), "{both}");
+
+    // RFC 7636 appendix B.
+    let challenge = "--code-challenge E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM";
+    let code = |scopes: &str, more: &str| {
+        let page = format!("authorization-code create acme app ada {scopes} {challenge}");
+        run(&format!("{page} --redirect-uri {app} {more}"))
+    };
+    let dry = code("read_personal_account", "--dry-run").good();
+    assert!(dry.contains(", nothing was changed; the change would put the consent"), "{dry}");
+    assert!(!dry.contains("sgc_"), "{dry}");
+    let asked = "read_personal_account manage_organization";
+    let made = plain(&code(asked, "--state -s1").good());
+    assert!(made.starts_with("scopes read_personal_account\nnot given manage_organization\n"));
+    let word = |name: &str| {
+        let line = made.lines().find_map(|line| line.strip_prefix(name));
+        line.unwrap_or_else(|| panic!("{made}")).trim().to_owned()
+    };
+    let redirect =
+        format!("{app}?code={}&state=-s1&iss=https%3A%2F%2Fid.example.org", word("code "));
+    assert_eq!(word("redirect to "), redirect);
+    assert!(made.contains("the code is shown once"), "{made}");
+    assert_eq!(
+        run("consent get acme app ada --output json").json()["consent"]["scopes"],
+        json!(["read_personal_account"])
+    );
+    // Sent again, it shows no code.
+    let id = "--request-id 0b4c2a9e-6f1d-4d7b-9a53-2f5d8c1e7a60";
+    assert!(code("read_personal_account", id).good().contains("sgc_"));
+    let again = code("read_personal_account", id).good();
+    assert!(!again.contains("sgc_") && again.contains("with the first response"), "{again}");
+    // The user refuses.
+    let refused = code("", "").good();
+    assert!(refused.contains("error=access_denied") && !refused.contains("sgc_"), "{refused}");
+    assert!(refused.contains("the user gives no scope"), "{refused}");
+
+    let other = format!("authorization-code create acme app ada read_personal_account {challenge}");
+    let unknown = run(&format!("{other} --redirect-uri https://other.example.org/")).bad();
+    assert!(unknown.contains("--redirect-uri"), "{unknown}");
+    let nobody = code("nosuch", "").bad();
+    assert!(nobody.contains("`nosuch`"), "{nobody}");
+    let missing =
+        run(&format!("authorization-code create acme app ada --redirect-uri {app}")).bad();
+    assert!(missing.contains("--code-challenge <CHALLENGE>"), "{missing}");
+    let history = run("changes list --kind CreateAuthorizationCode").good();
+    assert!(history.contains(app) && !history.contains("sgc_"), "{history}");
+}
+
+#[test]
 fn decisions() {
     let (_dir, _server, operator) = demo();
     let run = |words: &str| operator.run(words);

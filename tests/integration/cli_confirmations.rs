@@ -39,7 +39,7 @@ impl Stage {
         let stage = Self { dir, server };
         for words in [
             "company create acme",
-            "credential create acme app write it's --label Payroll",
+            "credential create acme app write it's --label Payroll --redirect-uri https://pay.example/in",
             "credential create acme bare",
             "user put acme ada reader writer",
             "consent put acme app ada write",
@@ -192,6 +192,8 @@ fn removals_without_a_terminal_are_refused() {
         ("user put acme ada reader", "writer"),
         ("user delete acme ada", "ada"),
         (delete_secret.as_str(), secret),
+        ("credential update acme app --redirect-uri https://pay.example/new", "example/in?"),
+        ("credential update acme app --no-redirect-uris", "Create no more authorization codes"),
         ("credential update acme app --expires-at 2020-01-01T00:00:00Z", "Payroll"),
         ("credential disable acme app", "Payroll"),
         ("credential delete acme app", "Payroll"),
@@ -231,6 +233,9 @@ fn additions_ask_for_no_confirmation() {
         "credential update acme app --label Wages",
         "credential update acme app --expires-at 90d --yes",
         "credential update acme app --expires-at 91d",
+        "credential update acme app --redirect-uri org.example.pay:/ --redirect-uri https://pay.example/in",
+        "credential update acme app --redirect-uri https://pay.example/in --redirect-uri org.example.pay:/",
+        "credential update acme bare --no-redirect-uris",
         "credential disable acme bare --yes",
         "credential disable acme bare",
         "company update acme --display-name Acme",
@@ -393,6 +398,22 @@ fn a_pasted_undo_restores_the_earlier_state() {
     stage.paste(undo(&out).expect("an undo"));
     let label = stage.json("credential get acme app")["credential"]["label"].clone();
     assert_eq!(label, "a'b $HOME \"|~");
+    let uris = || stage.json("credential get acme app")["credential"]["redirectUris"].clone();
+    for change in [
+        "--redirect-uri https://pay.example/in --redirect-uri https://pay.example/?a=b&c",
+        "--redirect-uri https://pay.example/new --label Pay --yes",
+        "--no-redirect-uris --yes",
+    ] {
+        let before = uris();
+        let out = stage.good(&format!("credential update acme app {change}"));
+        assert_ne!(uris(), before, "{change}");
+        stage.paste(undo(&out).expect("an undo"));
+        assert_eq!(uris(), before, "{change}");
+    }
+    stage.good("credential update acme app --no-redirect-uris --yes");
+    let out = stage.good("credential update acme app --redirect-uri https://pay.example/in");
+    stage.paste(undo(&out).expect("an undo"));
+    assert_eq!(uris(), serde_json::json!([]));
     // A scope that looks like a flag.
     let mut grant = scopegate();
     grant.args(["credential", "grant", "--endpoint", &stage.server.url(), "acme", "bare", "--"]);

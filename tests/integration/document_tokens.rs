@@ -1,10 +1,13 @@
 //! What the documents of the platforms say about tokens, over real sockets: a token is requested over
 //! HTTP, and a check gets it over gRPC. `platforms` has the statements about scopes.
 
+use std::collections::HashMap;
 use std::time::Instant;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+use ring::digest::{SHA256, digest};
 use ring::signature::{ECDSA_P256_SHA256_FIXED, UnparsedPublicKey};
 use scopegate::proto::*;
 use serde_json::{Value, json};
@@ -542,31 +545,108 @@ mod horizonwebref {
     const MANAGE: &str = "manage_personal_account";
     const ORGANIZATION: &str = "manage_organization";
 
+    const REDIRECT_URI: &str = "https://app.example.org/callback?from=league";
+
     async fn platform() -> (Platform, String) {
-        // The catalog has no exchange. The test adds one, by which the platform's page gets a token for
-        // the application after the user's decision.
-        let catalog = shipped("horizonwebref.yaml");
-        let catalog =
-            replaced(&catalog, "consent: required }", "consent: required, exchange: page }");
-        let catalog = replaced(&catalog, "\nscopes:\n", "\nscopes:\n  page: { title: The page }\n");
-        let platform = Platform::start(&catalog, "league").await;
-        let secret = platform.credential("app", &["page", READ, MANAGE, ORGANIZATION]).await;
+        let platform = Platform::start(&shipped("horizonwebref.yaml"), "league").await;
+        let secret = platform.credential("app", &[READ, MANAGE, ORGANIZATION]).await;
+        let request = UpdateCredentialRequest {
+            company_id: "league".to_owned(),
+            credential_id: "app".to_owned(),
+            redirect_uris: owned(&[REDIRECT_URI]),
+            update_mask: Some(prost_types::FieldMask { paths: owned(&["redirect_uris"]) }),
+            ..Default::default()
+        };
+        platform.client.directory.clone().update_credential(request).await.expect("updated");
         platform.client.put_user("league", "ref", &["general_member"]).await;
         platform.client.put_user("league", "admin", &["administrator"]).await;
         (platform, secret)
     }
 
+    /// The parameters of the query of a URI.
+    fn query(uri: &str) -> HashMap<String, String> {
+        let (_, query) = uri.split_once('?').expect("a query");
+        let decoded = |text: &str| percent_decode_str(text).decode_utf8().expect("text").into();
+        let pairs = query.split('&').map(|pair| pair.split_once('=').expect("a value"));
+        pairs.map(|(name, value)| (decoded(name), decoded(value))).collect()
+    }
+
+    fn encoded(text: &str) -> String {
+        utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
+    }
+
+    /// The platform's page: it has authenticated the user, shows what the application requests, and the
+    /// user allows some of it. The page sends the browser to the returned URI.
+    async fn page(platform: &Platform, request: &str, user: &str, allowed: &[&str]) -> String {
+        let request = query(request);
+        assert_eq!(
+            (&*request["response_type"], &*request["code_challenge_method"]),
+            ("code", "S256")
+        );
+        let shown: Vec<_> = request["scope"].split(' ').collect();
+        assert!(allowed.iter().all(|scope| shown.contains(scope)), "{shown:?}");
+        let request = CreateAuthorizationCodeRequest {
+            company_id: "league".to_owned(),
+            credential_id: request["client_id"].clone(),
+            user_id: user.to_owned(),
+            scopes: owned(allowed),
+            redirect_uri: request["redirect_uri"].clone(),
+            code_challenge: request["code_challenge"].clone(),
+            state: request["state"].clone(),
+            ..Default::default()
+        };
+        let mut directory = platform.client.directory.clone();
+        let created = directory.create_authorization_code(request).await.expect("an answer");
+        created.into_inner().redirect_to
+    }
+
     /// The application asks for scopes, and the user allows some on the platform's page: the response to
-    /// the application.
+    /// the application. An error: the code of the error with which the browser comes back.
     async fn authorize(
         (platform, secret): &(Platform, String),
         user: &str,
         asked: &[&str],
         allowed: &[&str],
-    ) -> Reply {
-        platform.client.consent("league", "app", user, allowed).await;
-        let form = format!("{EXCHANGE}&subject_token={user}&scope={}", asked.join("+"));
-        platform.token(secret, &form)
+    ) -> Result<Reply, String> {
+        let random = || {
+            let mut bytes = [0; 32];
+            getrandom::fill(&mut bytes).expect("random bytes");
+            URL_SAFE_NO_PAD.encode(bytes)
+        };
+        let (state, verifier) = (random(), random());
+        let challenge = URL_SAFE_NO_PAD.encode(digest(&SHA256, verifier.as_bytes()));
+        let redirect_uri = encoded(REDIRECT_URI);
+        let request = format!(
+            "https://league.example.org/authorize?response_type=code&client_id=app&redirect_uri={redirect_uri}&scope={}&state={state}&code_challenge={challenge}&code_challenge_method=S256",
+            encoded(&asked.join(" "))
+        );
+        let redirect_to = page(platform, &request, user, allowed).await;
+        assert!(redirect_to.starts_with(&format!("{REDIRECT_URI}&")), "{redirect_to}");
+        // The browser is at the application, which knows its request by the state, and this server by
+        // the name of the issuer.
+        let response = query(&redirect_to);
+        assert_eq!((&response["from"], &response["state"]), (&"league".to_owned(), &state));
+        let metadata = get(&platform.server.oauth, "/.well-known/oauth-authorization-server");
+        assert_eq!(metadata.json()["issuer"], *response["iss"]);
+        if let Some(error) = response.get("error") {
+            assert!(!response.contains_key("code"), "{response:?}");
+            return Err(error.clone());
+        }
+        let form = format!(
+            "grant_type=authorization_code&code={}&redirect_uri={redirect_uri}&code_verifier={verifier}",
+            response["code"]
+        );
+        Ok(platform.token(secret, &form))
+    }
+
+    /// The token that the application gets, and its scopes.
+    async fn token_of(
+        application: &(Platform, String),
+        user: &str,
+        asked: &[&str],
+        allowed: &[&str],
+    ) -> (String, String) {
+        issued(&authorize(application, user, asked, allowed).await.expect("a code"))
     }
 
     #[tokio::test]
@@ -574,8 +654,7 @@ mod horizonwebref {
         let application = platform().await;
         let (platform, _) = &application;
         // The application requests two scopes, and the user allows one.
-        let (token, scope) =
-            issued(&authorize(&application, "ref", &[READ, MANAGE], &[READ]).await);
+        let (token, scope) = token_of(&application, "ref", &[READ, MANAGE], &[READ]).await;
         assert_eq!(scope, READ, "the scopes that are actually returned");
         assert_eq!(platform.verified(&token)["scope"], READ);
         assert_eq!(platform.introspect(&token)["own_scope"], READ);
@@ -583,8 +662,8 @@ mod horizonwebref {
         assert_eq!(platform.reason(&token, READ).await, Reason::Allowed);
         assert_eq!(platform.reason(&token, MANAGE).await, Reason::ScopeNotInToken);
         // Later the user allows both. The token has what was allowed when it was issued.
-        let (both, scope) =
-            issued(&authorize(&application, "ref", &[READ, MANAGE], &[READ, MANAGE]).await);
+        let asked = [READ, MANAGE];
+        let (both, scope) = token_of(&application, "ref", &asked, &asked).await;
         assert_eq!(scope, format!("{MANAGE} {READ}"));
         assert_eq!(platform.reason(&both, MANAGE).await, Reason::Allowed);
         assert_eq!(platform.reason(&token, MANAGE).await, Reason::ScopeNotInToken);
@@ -601,8 +680,9 @@ mod horizonwebref {
         };
         platform.client.directory.clone().delete_consent(withdrawn).await.expect("withdrawn");
         assert_eq!(platform.reason(&both, READ).await, Reason::ScopeNotConsented);
-        let refused = platform.token(&application.1, &format!("{EXCHANGE}&subject_token=ref"));
-        assert_refused(&refused, 400, "invalid_scope");
+        // The user refuses all: the browser comes back without a code.
+        let refused = authorize(&application, "ref", &asked, &[]).await;
+        assert_eq!(refused.expect_err("no code"), "access_denied");
     }
 
     #[tokio::test]
@@ -611,11 +691,11 @@ mod horizonwebref {
         let (platform, _) = &application;
         let asked = [MANAGE, ORGANIZATION];
         // The member allows all that the application asks for, and can give only a part of it.
-        let (member, scope) = issued(&authorize(&application, "ref", &asked, &asked).await);
+        let (member, scope) = token_of(&application, "ref", &asked, &asked).await;
         assert_eq!(scope, MANAGE);
         assert_eq!(platform.reason(&member, ORGANIZATION).await, Reason::ScopeNotInToken);
         // An administrator can give both.
-        let (admin, scope) = issued(&authorize(&application, "admin", &asked, &asked).await);
+        let (admin, scope) = token_of(&application, "admin", &asked, &asked).await;
         assert_eq!(scope, format!("{ORGANIZATION} {MANAGE}"));
         assert_eq!(platform.reason(&admin, ORGANIZATION).await, Reason::Allowed);
         let organization = "add_to_organization manage_organization read_organization";
@@ -629,13 +709,13 @@ mod horizonwebref {
             (&read["scope"], &read["own_scope"]),
             (&json!(""), &json!([MANAGE, READ].join(" ")))
         );
-        // Nothing that the application asked for can be given: no token.
+        // The user can give nothing that the application asked for: no code.
         let none = authorize(&application, "ref", &[ORGANIZATION], &[ORGANIZATION]).await;
-        assert_refused(&none, 400, "invalid_scope");
+        assert_eq!(none.expect_err("no code"), "access_denied");
         // "the API application must have the appropriate scope issued to the API Application"
         let schedule = ["read_personal_schedule"];
-        let none = authorize(&application, "ref", &schedule, &schedule).await;
-        assert_refused(&none, 400, "invalid_scope");
+        let none = authorize(&application, "ref", &schedule, &schedule).await.expect("a code");
+        assert_refused(&none, 400, "invalid_grant");
     }
 
     #[tokio::test]

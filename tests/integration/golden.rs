@@ -18,7 +18,7 @@
 //! the last one; the command above makes its store and its backup.
 //!
 //! Values that differ from run to run have a name instead: `SERVER`, `TIME`, `UUID`, and `ETAG-1`,
-//! `ID-1`, `KEY-1`, `SECRET-1` with a number for each value. A command can use these names.
+//! `ID-1`, `KEY-1`, `SECRET-1`, `CODE-1` with a number for each value. A command can use these names.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -80,6 +80,7 @@ impl Names {
             _ if word == address => Some("SERVER".to_owned()),
             _ if word.starts_with("sgk_") => Some(self.of("KEY", word)),
             _ if word.starts_with("sgs_") => Some(self.of("SECRET", word)),
+            _ if word.starts_with("sgc_") => Some(self.of("CODE", word)),
             32 if is_hex(word) => Some(self.of("ETAG", word)),
             24 if is_hex(word) => Some(self.of("ID", word)),
             36 if uuid::Uuid::try_parse(word).is_ok() => Some("UUID".to_owned()),
@@ -126,11 +127,12 @@ impl Shell {
     }
 
     /// A new store with the catalog of the golden files.
-    fn on_new_store(store: &Path) -> Self {
+    fn on_new_store(store: &Path, args: &[&str]) -> Self {
         // Some times are rounded to the minute.
         let began = Timestamp::now() - SignedDuration::from_mins(2);
         let catalog = folder().join("catalog.yaml");
-        let server = Server::start(store, &["--catalog", catalog.to_str().expect("a path")]);
+        let catalog = ["--catalog", catalog.to_str().expect("a path")];
+        let server = Server::start(store, &[&catalog[..], args].concat());
         Self::of(server, Names { named: Vec::new(), began })
     }
 
@@ -218,18 +220,19 @@ fn succeeded(command: Command) {
 }
 
 /// The transcript of a family of commands, on a store that `setup.txt` has filled.
-fn family(name: &str) {
+fn family(name: &str, args: &[&str]) {
     let store = dir();
-    let mut shell = Shell::on_new_store(store.path());
+    let mut shell = Shell::on_new_store(store.path(), args);
     shell.fill(&folder().join("setup.txt"));
     shell.replay(&folder().join("cli").join(name).with_extension("txt"));
 }
 
 macro_rules! families {
-    ($($test:ident: $name:literal),* $(,)?) => {
+    ($($test:ident: $name:literal $($args:expr)?),* $(,)?) => {
         $(#[test]
         fn $test() {
-            family($name);
+            let args: &[&[&str]] = &[$(&$args)?];
+            family($name, &args.concat());
         })*
 
         #[test]
@@ -244,7 +247,11 @@ macro_rules! families {
     };
 }
 
+/// A server that issues tokens.
+const ISSUER: [&str; 4] = ["--oauth", "127.0.0.1:0", "--issuer", "https://id.example.org"];
+
 families! {
+    golden_json_of_authorization_code: "authorization-code" ISSUER,
     golden_json_of_catalog: "catalog",
     golden_json_of_changes: "changes",
     golden_json_of_checks: "checks",
@@ -292,7 +299,7 @@ fn make(schema: &Path) {
         return;
     }
     let parent = dir();
-    let mut shell = Shell::on_new_store(&parent.path().join("store"));
+    let mut shell = Shell::on_new_store(&parent.path().join("store"), &[]);
     shell.fill(&schema.join("world.txt"));
     let mut secrets = String::new();
     let mut backup = scopegate();

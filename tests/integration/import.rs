@@ -337,6 +337,7 @@ async fn a_file_is_refused_by_its_line() {
         (r#"{"company_id": "acme", "credential_id": "k", "scopes": "a"}"#, "expected a sequence"),
         (r#"{"company_id": "acme", "credential_id": "k", "display_name": "K"}"#, "a `label`"),
         (r#"{"company_id": "acme", "label": "K"}"#, "is `credential_id` missing?"),
+        (r#"{"company_id": "acme", "redirect_uris": []}"#, "is `credential_id` missing?"),
         (r#"{"company_id": "acme", "credential_id": "k", "expires_at": "tomorrow"}"#, "not a time"),
         (r#"{"credential_id": "k"}"#, "missing field `company_id`"),
         ("acme", "expected value"),

@@ -158,6 +158,43 @@ async fn existing_items_with_other_content_are_counted_and_listed() {
     }
 }
 
+#[tokio::test]
+async fn redirect_uris_are_exported_and_imported() {
+    let ((dir, from), (_other, to)) = (demo(), demo());
+    let path = dir.path();
+    let good = |server: &Server, words: &str| {
+        let (code, said) = run(path, server, words);
+        assert_eq!(code, 0, "{words}: {said}");
+        said
+    };
+    let uris = "--redirect-uri https://app.example.org/cb?a=b --redirect-uri org.example.app:/cb";
+    good(&from, "company create acme");
+    good(&from, &format!("credential create acme app users:read {uris}"));
+    good(&from, "credential create acme plain users:read");
+    good(&from, "export --output all.jsonl");
+    good(&to, "import all.jsonl");
+    let (ours, theirs) = (from.client().await, to.client().await);
+    let exported = ours.credential("acme", "app").await.expect("there").redirect_uris;
+    assert_eq!(exported, ["https://app.example.org/cb?a=b", "org.example.app:/cb"]);
+    assert_eq!(theirs.credential("acme", "app").await.expect("there").redirect_uris, exported);
+    assert_eq!(theirs.credential("acme", "plain").await.expect("there").redirect_uris, [""; 0]);
+    let said = good(&to, "import all.jsonl");
+    assert!(!said.contains("with other content"), "the same: {said}");
+    // Other URIs are a difference, and do not replace the present ones.
+    good(&from, "credential update acme app --no-redirect-uris --yes");
+    good(&from, "export --output later.jsonl");
+    let said = good(&to, "import later.jsonl");
+    assert!(said.contains("1 of them with other content"), "{said}");
+    assert!(said.contains("redirect_uris"), "{said}");
+    assert_eq!(theirs.credential("acme", "app").await.expect("there").redirect_uris, exported);
+    let wrong =
+        r#"{"company_id":"acme","credential_id":"new","redirect_uris":["http://a.example/"]}"#;
+    fs::write(path.join("wrong"), wrong).expect("written");
+    let (code, said) = run(path, &to, "import wrong");
+    assert_eq!(code, 2, "{said}");
+    assert!(said.contains("redirect_uris") && !exists(&theirs, "new").await, "{said}");
+}
+
 /// A text as UTF-16 with its byte order mark.
 fn utf16(text: &str) -> Vec<u8> {
     [0xfeff].into_iter().chain(text.encode_utf16()).flat_map(u16::to_le_bytes).collect()

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use ::ring::digest::{SHA256, digest};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http_body_util::BodyExt;
@@ -912,14 +913,56 @@ async fn tokens_and_secrets_are_in_no_log() {
         assert_eq!(platform.post("/oauth2/revoke", &form).status, 200);
         platform.client.ask(check(token, "public", &["users:read"])).await.expect("an answer");
     }
+    // A code that is redeemed, one with a wrong verifier, and one that is used again.
+    let redirect_uri = "https://app.example.org/callback";
+    let update = UpdateCredentialRequest {
+        company_id: "acme".to_owned(),
+        credential_id: "hr".to_owned(),
+        redirect_uris: owned(&[redirect_uri]),
+        update_mask: Some(prost_types::FieldMask { paths: owned(&["redirect_uris"]) }),
+        ..Default::default()
+    };
+    platform.client.directory.clone().update_credential(update).await.expect("updated");
+    let (verifier, forged) = ("verifier".repeat(8), "otherone".repeat(8));
+    let challenge = digest(&SHA256, verifier.as_bytes());
+    let create = CreateAuthorizationCodeRequest {
+        company_id: "acme".to_owned(),
+        credential_id: "hr".to_owned(),
+        user_id: "ann".to_owned(),
+        audience: "public".to_owned(),
+        scopes: owned(&["users:read"]),
+        redirect_uri: redirect_uri.to_owned(),
+        code_challenge: URL_SAFE_NO_PAD.encode(challenge),
+        state: "state-of-the-application".to_owned(),
+        ..Default::default()
+    };
+    let mut codes = Vec::new();
+    for _ in 0..2 {
+        let mut directory = platform.client.directory.clone();
+        let created = directory.create_authorization_code(create.clone()).await;
+        let created = created.expect("created").into_inner();
+        assert!(created.redirect_to.contains(&created.code), "{created:?}");
+        codes.push(created.code);
+    }
+    let redeem = |code: &str, verifier: &str| {
+        let code = format!("code={code}&redirect_uri={redirect_uri}&code_verifier={verifier}");
+        platform.token(&format!("grant_type=authorization_code&{code}"))
+    };
+    let (of_code, scope) = issued(&redeem(&codes[0], &verifier));
+    assert_eq!(scope, "users:read");
+    for (code, verifier) in [(&codes[0], &verifier), (&codes[1], &forged)] {
+        assert_error(&redeem(code, verifier), 400, "invalid_grant");
+    }
     let scraped = get(&metrics, "/metrics").body;
     for line in [
-        "scopegate_oauth_requests_total{endpoint=\"token\",status=\"200\"} 2",
+        "scopegate_oauth_requests_total{endpoint=\"token\",status=\"200\"} 3",
         "scopegate_oauth_requests_total{endpoint=\"token\",status=\"401\"} 3",
         "scopegate_oauth_requests_total{endpoint=\"revoke\",status=\"200\"} 2",
         "scopegate_oauth_requests_in_flight 0",
         "scopegate_tokens_issued_total{grant=\"client_credentials\"} 1",
         "scopegate_tokens_issued_total{grant=\"token_exchange\"} 1",
+        "scopegate_tokens_issued_total{grant=\"authorization_code\"} 1",
+        "scopegate_tokens_refused_total{grant=\"authorization_code\",error=\"invalid_grant\"} 2",
         "scopegate_tokens_refused_total{grant=\"client_credentials\",error=\"unauthorized_client\"} 1",
         "scopegate_tokens_refused_total{grant=\"client_credentials\",error=\"invalid_client\"} 3",
     ] {
@@ -933,10 +976,16 @@ async fn tokens_and_secrets_are_in_no_log() {
     let decisions = std::fs::read_to_string(&path).expect("a log");
     for text in [&scraped, &changes, &log, &decisions] {
         let random = |secret: &str| secret.rsplit('_').next().expect("a part").to_owned();
-        for secret in [random(&secret), random(&key), random(&wrong)] {
+        let codes = codes.iter().map(|code| random(code));
+        let presented =
+            [random(&secret), random(&key), random(&wrong), verifier.clone(), forged.clone()];
+        let state = "state-of-the-application".to_owned();
+        for secret in presented.into_iter().chain(codes).chain([state]) {
             assert!(!text.contains(&secret), "{text}");
         }
-        for part in [&actor, &token].into_iter().flat_map(|token| token.split('.').skip(1)) {
+        for part in
+            [&actor, &token, &of_code].into_iter().flat_map(|token| token.split('.').skip(1))
+        {
             assert!(!text.contains(part), "{text}");
         }
         assert!(!text.contains(right.trim_start_matches("Basic ")), "{text}");
@@ -946,7 +995,9 @@ async fn tokens_and_secrets_are_in_no_log() {
         decisions.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
     let lines: Vec<_> = lines.iter().filter(|line| line["kind"] == "token").collect();
     let issued = |line: &serde_json::Value| line["decision"] == "ISSUED";
-    assert_eq!(lines.iter().filter(|line| issued(line)).count(), 2, "{decisions}");
+    assert_eq!(lines.iter().filter(|line| issued(line)).count(), 3, "{decisions}");
+    let of_code = lines.iter().find(|line| line["grant"] == "authorization_code").expect("a line");
+    assert_eq!((&of_code["decision"], &of_code["user_id"]), (&json!("ISSUED"), &json!("ann")));
     let exchanged = lines.iter().find(|line| line["grant"] == "token_exchange").expect("a line");
     for (name, value) in [
         ("company_id", "acme"),

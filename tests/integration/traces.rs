@@ -8,12 +8,12 @@ use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crate::harness::http::{self, basic};
+use crate::harness::http::{self, basic, post};
 use crate::harness::jwt::Signer;
 use crate::harness::token_issuer::TokenIssuer;
 use crate::harness::{Client, Server, bootstrap, catalog, free_address, scopegate, scopes_of};
 use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{
     TraceService, TraceServiceServer,
 };
@@ -25,6 +25,7 @@ use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
+use ring::digest::{SHA256, digest};
 use scopegate::proto::*;
 use serde_json::json;
 use tokio::task::JoinSet;
@@ -681,6 +682,8 @@ async fn nothing_that_a_client_presents_is_in_any_log_span_error_record_or_metri
         ["--traces-one-in", "1"],
         ["--metrics", &metrics],
         ["--log", "debug"],
+        ["--oauth", "127.0.0.1:0"],
+        ["--issuer", "https://tokens.example.org"],
     ];
     let server = Server::start(&dir.path().join("store"), args.as_flattened());
     let client = server.client().await;
@@ -715,6 +718,54 @@ async fn nothing_that_a_client_presents_is_in_any_log_span_error_record_or_metri
         bearer(&"private".repeat(4_000)),
     ];
     let mut errors = String::new();
+    // An application gets a code, redeems it, and uses it again.
+    client.put_user("acme", "ann", &["reader"]).await;
+    let create = CreateCredentialRequest {
+        company_id: "acme".to_owned(),
+        credential_id: "app".to_owned(),
+        scopes: vec!["users:read".to_owned()],
+        redirect_uris: vec!["https://app.example.org/".to_owned()],
+        ..CreateCredentialRequest::default()
+    };
+    client.directory.clone().create_credential(create).await.expect("created");
+    let create = CreateSecretRequest {
+        company_id: "acme".to_owned(),
+        credential_id: "app".to_owned(),
+        ..CreateSecretRequest::default()
+    };
+    let app_secret = client.directory.clone().create_secret(create).await.expect("a secret");
+    let app_secret = app_secret.into_inner().secret;
+    let verifier = "private-verifier".repeat(3);
+    let challenge = digest(&SHA256, verifier.as_bytes());
+    let create = CreateAuthorizationCodeRequest {
+        company_id: "acme".to_owned(),
+        credential_id: "app".to_owned(),
+        user_id: "ann".to_owned(),
+        scopes: vec!["users:read".to_owned()],
+        redirect_uri: "https://app.example.org/".to_owned(),
+        code_challenge: URL_SAFE_NO_PAD.encode(challenge),
+        state: "private-state".to_owned(),
+        ..CreateAuthorizationCodeRequest::default()
+    };
+    let created = client.directory.clone().create_authorization_code(create.clone()).await;
+    let created = created.expect("created").into_inner();
+    assert!(created.redirect_to.contains(&created.code), "{created:?}");
+    let (_, code) = created.code.rsplit_once('_').expect("a random part");
+    let wrong_uri = CreateAuthorizationCodeRequest {
+        redirect_uri: "https://private-uri.example/".to_owned(),
+        ..create
+    };
+    let wrong_uri = client.directory.clone().create_authorization_code(wrong_uri).await;
+    errors += &format!("{:?}", wrong_uri.expect_err("another URI"));
+    let form = format!(
+        "grant_type=authorization_code&code={}&redirect_uri=https://app.example.org/&code_verifier={verifier}",
+        created.code
+    );
+    let redeem = || post(&server.oauth, "/oauth2/token/acme", &basic("app", &app_secret), &form);
+    let redeemed = redeem();
+    assert_eq!(redeemed.status, 200, "{redeemed:?}");
+    let code_token = redeemed.json()["access_token"].as_str().expect("a token").to_owned();
+    errors += &redeem().body;
     let mut authorization = client.authorization.clone();
     for header in &headers {
         let check = CheckRequest {
@@ -769,10 +820,12 @@ async fn nothing_that_a_client_presents_is_in_any_log_span_error_record_or_metri
         ("the audit log", changes),
         ("a metric", scraped.clone()),
     ];
-    let parts = [&token, &forged, &unknown_key].map(|token| token.split('.'));
+    let parts = [&token, &forged, &unknown_key, &code_token].map(|token| token.split('.'));
     let encoded = [&right, &wrong].map(|header| &header["Basic ".len()..]);
+    let of_code = [code, "private-verifier", "private-state", "private-uri"];
     let others =
         [random, "private-claim", "hunter2", "private.text", "private-digest", "privateprivate"];
+    let others = others.into_iter().chain(of_code);
     let unproven = ["forged-jti", "forged-kid", "forged.example"];
     for private in parts.into_iter().flatten().chain(encoded).chain(others).chain(unproven) {
         for (place, text) in &places {
