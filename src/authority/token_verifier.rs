@@ -301,14 +301,14 @@ impl Authority {
         if token.own.is_some() {
             let own = self.own_issuer.as_ref().zip(trusted.signing_keys.as_ref());
             return own.is_some_and(|(issuer, keys)| {
-                issuer.entry == token.issuer && keys.verifying().has(&token.key)
+                issuer.entry == token.issuer && token.rests_on(keys.verifying())
             });
         }
         let Some(issuer) = trusted.catalog.issuer(&token.issuer.name) else { return false };
         let is_same = Arc::ptr_eq(issuer, &token.issuer) || *issuer == token.issuer;
         is_same
             && match self.issuer_keys.current(issuer) {
-                KeysNow::Usable(keys) => keys.has(&token.key),
+                KeysNow::Usable(keys) => token.rests_on(&keys),
                 KeysNow::Unusable => false,
             }
     }

@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 
-use self::key_set::Thumbprint;
+use self::key_set::{KeySet, Thumbprint};
 use self::own::OwnClaims;
 use super::catalog::issuer::Issuer;
 use super::catalog::{Catalog, ResolvedAudience};
@@ -81,6 +81,14 @@ pub struct VerifiedToken {
 }
 
 impl VerifiedToken {
+    /// Whether the set has every key that the token rests on: the key that verified it, and the key of the
+    /// token that it was exchanged with (T22).
+    #[must_use]
+    pub fn rests_on(&self, keys: &KeySet) -> bool {
+        let exchanged_with = self.own.as_ref().and_then(|own| own.exchanged_with_key);
+        keys.has(&self.key) && exchanged_with.is_none_or(|key| keys.has(&key))
+    }
+
     /// Roughly the memory that it takes, in bytes, for the bound of a cache. The issuer is shared.
     #[must_use]
     pub fn bytes(&self) -> usize {

@@ -32,6 +32,7 @@ use scopegate::policy::reason::Reason;
 use scopegate::policy::revision::Revision;
 use scopegate::policy::scope::Scope;
 use scopegate::policy::secret::SecretText;
+use scopegate::policy::token::key_set::Thumbprint;
 use scopegate::policy::token::signing_keys::KeyState;
 use scopegate::proto::*;
 use scopegate::store::Store;
@@ -330,6 +331,7 @@ async fn t25_a_token_says_for_whom_it_is_and_whose_life_it_is_of() {
     let actor = world.issue("public", Some(&["act"])).await;
     let by_token = claims(&world.exchange(Some(&actor.text)).await.text);
     assert_eq!(by_token["sg"]["from"], json!(actor.id));
+    assert_eq!((&by_token["sg"]["from_kid"], &body["sg"]["from_kid"]), (kid, &Value::Null));
     assert!(by_token["exp"].as_i64() <= claims(&actor.text)["exp"].as_i64());
 }
 
@@ -996,6 +998,52 @@ async fn d12_no_token_is_good_after_the_acknowledgement_of_what_ends_it() {
                 asker.await.expect("no panic");
             }
         }
+    }
+}
+
+/// T28, T33: a thief with a stolen signing key makes an actor token and exchanges it. What it got ends
+/// with the key, also what is exchanged while the key is deleted, and also where it was verified before.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn t28_a_deleted_key_ends_what_was_exchanged_with_its_tokens() {
+    let dir = dir();
+    let world = Arc::new(World::new(dir.path()).await);
+    for _ in 0..8 {
+        let actor = world.issue("public", Some(&["act"])).await.text;
+        let stolen = part(&actor, 0)["kid"].as_str().and_then(Thumbprint::parse).expect("a key");
+        // Another key signs what is exchanged.
+        world.session().rotate_signing_key(false, &plain()).await.expect("rotated");
+        let by_secret = world.exchange(None).await.text;
+        let before = world.exchange(Some(&actor)).await.text;
+        assert!(
+            part(&before, 0)["kid"] != part(&actor, 0)["kid"] && world.is_allowed(&before).await
+        );
+        let exchangers: Vec<_> = (0..4)
+            .map(|_| {
+                let (world, actor) = (Arc::clone(&world), actor.clone());
+                tokio::spawn(async move {
+                    let mut exchanged = Vec::new();
+                    let client = TokenClient::Actor { token: &actor, secret: None, company: None };
+                    loop {
+                        let read = Some(&["read"][..]);
+                        match world.request(client, exchange("ada"), "lxp", read).await {
+                            Ok(token) => exchanged.push(token.text),
+                            Err(refusal) => {
+                                assert_eq!(refusal.error, TokenError::InvalidRequest);
+                                return exchanged;
+                            }
+                        }
+                    }
+                })
+            })
+            .collect();
+        world.session().delete_signing_key(&stolen, &plain()).await.expect("deleted");
+        for exchanger in exchangers {
+            for token in exchanger.await.expect("no panic") {
+                assert_eq!(world.fault(&token).await, Some(DenialCause::KeyUnknown));
+            }
+        }
+        assert_eq!(world.fault(&before).await, Some(DenialCause::KeyUnknown));
+        assert!(world.is_allowed(&by_secret).await, "its client proved itself by a secret");
     }
 }
 

@@ -180,6 +180,7 @@ mod tests {
             issued_at_revision: Revision(issued_at_revision),
             id: id(n),
             exchanged_with: None,
+            exchanged_with_key: None,
             is_exchanged: user.is_some(),
         }
     }
