@@ -930,6 +930,74 @@ async fn t27_setting_the_time_back_ends_all_own_tokens() {
     assert!(world.is_allowed(&world.issue("public", Some(&["read"])).await.text).await);
 }
 
+/// What was revoked while the clock was years ahead, one by one and by a restore, stays revoked when the
+/// time is set back, and no token from then on is refused. A restore keeps that.
+#[tokio::test]
+async fn t27_setting_the_time_back_ends_the_revocations_of_later_times() {
+    let dir = dir();
+    let at = |name: &str| dir.path().join(name);
+    let idp = Signer::new("ES256", "a");
+    let world = World::new(&at("a")).await;
+    let yaml = format!(
+        "{CATALOG}issuers:\n  https://id.example.org/:\n    algorithms: [ES256]\n    company: {{ is: acme }}\n    user: none\n    audiences: {{ public: public }}\n    jwks: {}\n",
+        key_set([&idp])
+    );
+    world.session().apply_catalog(&yaml, &plain()).await.expect("applied");
+    let issued = |iat: i64| {
+        idp.token(&json!({
+            "iss": "https://id.example.org/", "exp": now() + 86_400, "iat": iat,
+            "client_id": "hr", "aud": "public", "scope": "read",
+        }))
+    };
+    let before = issued(now() - 7200);
+    assert!(world.is_allowed(&before).await);
+    let years = Timestamp::now() + SignedDuration::from_hours(24 * 900);
+    world.store.persist_time(years).expect("queued").await.expect("durable");
+    let secret = world.close();
+    let world = World::reopened(&at("a"), &secret);
+    let written =
+        world.session().revoke_tokens(&company("acme"), &credential("hr"), None, &plain()).await;
+    let credential = written.expect("revoked").resource.expect("a credential").credential;
+    let ahead = Timestamp::now() + SignedDuration::from_hours(24 * 800);
+    assert!(credential.revoked_tokens.issued_before > Some(ahead));
+    let bytes = backup(&world);
+    let secret = world.close();
+    let author = scopegate::policy::change::Author::default;
+    let accept = |name: &str| {
+        let mut store = Store::open(&at(name)).expect("opened");
+        let accepted = Timestamp::now() - SignedDuration::from_mins(30);
+        assert!(store.accept_clock(accepted, author()).expect("accepted").is_some());
+        (World::of(Arc::new(store), &at(name), &secret), accepted.as_second())
+    };
+    // The store, and a restore of its backup while the time is wrong.
+    scopegate::store::restore(&at("b"), &bytes[..], author(), Timestamp::now()).expect("restored");
+    for name in ["a", "b"] {
+        let (world, accepted) = accept(name);
+        let (last, after) = (issued(accepted + 299), issued(accepted + 301));
+        assert_eq!(world.fault(&before).await, Some(DenialCause::Revoked), "{name}");
+        assert_eq!(world.fault(&last).await, Some(DenialCause::Revoked), "{name}");
+        assert!(world.is_allowed(&after).await, "{name}");
+        // A restore of a later backup.
+        let bytes = backup(&world);
+        let copy = format!("{name} restored");
+        let restored_at = Timestamp::now() - SignedDuration::from_mins(10);
+        scopegate::store::restore(&at(&copy), &bytes[..], author(), restored_at).expect("restored");
+        let world = World::reopened(&at(&copy), &secret);
+        let (last, after) = (issued(now() - 660), issued(now() - 60));
+        assert_eq!(world.fault(&last).await, Some(DenialCause::Revoked), "{copy}");
+        assert!(world.is_allowed(&after).await, "{copy}");
+    }
+}
+
+fn backup(world: &World) -> Vec<u8> {
+    let mut backup = world.store.backup().expect("begun");
+    let mut bytes = Vec::new();
+    while let Some(part) = backup.next_part().expect("a part") {
+        bytes.extend(part);
+    }
+    bytes
+}
+
 #[tokio::test]
 async fn t24_no_issuer_of_the_catalog_has_the_name_of_the_server() {
     let dir = dir();
