@@ -36,6 +36,7 @@ use scopegate::policy::token::key_set::Thumbprint;
 use scopegate::policy::token::signing_keys::KeyState;
 use scopegate::proto::*;
 use scopegate::store::Store;
+use scopegate::store::quota::Quotas;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tonic::Code;
@@ -730,6 +731,39 @@ async fn t36_a_client_revokes_its_own_tokens_only() {
     let revoked = session.revoke_token(&bi, &token).await.expect("an answer");
     assert_eq!(revoked, Revocation::OfOtherClient);
     assert!(world.is_allowed(&token).await);
+}
+
+/// T37: a client that issues and revokes tokens without end uses up nothing of its company's day, and the
+/// end of that day does not keep a token valid.
+#[tokio::test]
+async fn t36_revocations_by_clients_use_no_bytes_of_the_companys_day() {
+    let dir = dir();
+    let secret = World::new(dir.path()).await.close();
+    let quotas = Quotas { bytes_per_day: 32 << 10, ..Quotas::NONE };
+    let store = Store::open(dir.path()).expect("opened").bounding_companies(quotas);
+    let world = World::of(Arc::new(store), dir.path(), &secret);
+    let revoked = async |count: usize| {
+        for _ in 0..count {
+            let token = world.issue("public", Some(&["read"])).await.text;
+            assert!(matches!(world.revoke(&token).await, Revocation::Revoked(Some(_))));
+            assert_eq!(world.fault(&token).await, Some(DenialCause::Revoked));
+        }
+    };
+    revoked(60).await;
+    let (acme, session) = (company("acme"), world.session());
+    let put = async |n: usize| {
+        let (user, reason) = (user(&format!("u{n}")), "x".repeat(900));
+        let options = WriteOptions { reason, ..plain() };
+        session.put_user(&acme, &user, &[name("member")], &options).await
+    };
+    put(0).await.expect("the day's bytes are all there");
+    for n in 1.. {
+        assert!(n < 100, "there is no limit");
+        if put(n).await.is_err() {
+            break;
+        }
+    }
+    revoked(1).await;
 }
 
 #[tokio::test]
