@@ -1274,6 +1274,10 @@ async fn t27_a_restore_ends_all_own_tokens_and_what_other_issuers_issued_until_t
     assert!(!target.join("signing-keys").exists());
     copy(&source.join("signing-keys"), &target.join("signing-keys"));
     let server = serve(&target, &[]);
+    assert_eq!(reason(&server.client().await, &token).await, Reason_::TokenInvalid);
+    // Also in the next process after a crash.
+    server.kill();
+    let server = serve(&target, &[]);
     let client = server.client().await;
     assert_eq!(reason(&client, &token).await, Reason_::TokenInvalid);
     assert_eq!(reason(&client, &before).await, Reason_::TokenInvalid);
