@@ -81,10 +81,18 @@ pub struct VerifiedToken {
 }
 
 impl VerifiedToken {
+    /// Whether the token is good with this entry of its issuer and this set of the issuer's keys, as it was
+    /// with those of its verification (T22).
+    #[must_use]
+    pub fn is_in_force(&self, issuer: &Arc<Issuer>, keys: &KeySet) -> bool {
+        let is_same = Arc::ptr_eq(issuer, &self.issuer) || *issuer == self.issuer;
+        is_same && self.rests_on(keys)
+    }
+
     /// Whether the set has every key that the token rests on: the key that verified it, and the key of the
     /// token that it was exchanged with (T22).
     #[must_use]
-    pub fn rests_on(&self, keys: &KeySet) -> bool {
+    pub(super) fn rests_on(&self, keys: &KeySet) -> bool {
         let exchanged_with = self.own.as_ref().and_then(|own| own.exchanged_with_key);
         keys.has(&self.key) && exchanged_with.is_none_or(|key| keys.has(&key))
     }
