@@ -260,15 +260,18 @@ impl Store {
         Ok(Revision(open::number(&*self.engine, key::COMPACTED)?.unwrap_or(0)))
     }
 
-    /// The fact with these bytes. A credential from before an operator set the time back is read as if it
-    /// had been changed then.
+    /// The fact with these bytes. Credentials and signing keys from before an operator set the time back
+    /// are read as if they had been changed then.
     fn decode(&self, key: &FactKey, revision: Revision, bytes: &[u8]) -> Result<Fact, StoreError> {
         let mut fact = record::decode(key, revision, bytes)?;
-        if let (Fact::Credential(credential), Some((accepted, time))) =
-            (&mut fact, self.clock_accepted)
-            && revision < accepted
-        {
-            Arc::make_mut(credential).revoked_tokens.accept_clock(time);
+        if let Some((_, time)) = self.clock_accepted.filter(|(accepted, _)| revision < *accepted) {
+            match &mut fact {
+                Fact::Credential(credential) => {
+                    Arc::make_mut(credential).revoked_tokens.accept_clock(time);
+                }
+                Fact::SigningKeys(keys) => Arc::make_mut(keys).accept_clock(time),
+                _ => {}
+            }
         }
         Ok(fact)
     }
