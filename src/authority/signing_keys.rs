@@ -78,13 +78,12 @@ enum KeyChange {
 impl KeyChange {
     /// The same deletion without a successor, if a deletion failed because the disk has no space for one.
     fn without_successor(self, error: &AuthorityError) -> Option<Self> {
-        use StoreError::{KeysOnly, NearlyFull};
+        use AuthorityError::{KeyFileNotWritten, Store};
 
         match (self, error) {
-            (
-                Self::Delete(id),
-                AuthorityError::KeyFileNotWritten | AuthorityError::Store(NearlyFull | KeysOnly),
-            ) => Some(Self::DeleteAlone(id)),
+            (Self::Delete(id), KeyFileNotWritten | Store(StoreError::NearlyFull)) => {
+                Some(Self::DeleteAlone(id))
+            }
             _ => None,
         }
     }

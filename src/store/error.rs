@@ -28,9 +28,7 @@ pub enum StoreError {
     )]
     NearlyFull,
     /// The disk has too little space for any change except the deletion of keys.
-    #[error(
-        "the disk is nearly full: until space is freed, only API keys can be deleted, and signing keys"
-    )]
+    #[error("the disk is nearly full: until space is freed, only API keys can be deleted")]
     KeysOnly,
     /// The disk has too little space for any change. Reads work.
     #[error("the disk is full: no change is accepted until space is freed")]

@@ -91,12 +91,10 @@ impl Proposal {
             && self.writes.iter().all(|write| write.takes_away(self.change.time))
     }
 
-    /// Whether the proposal only deletes API keys or signing keys. The last part of the space and of the
-    /// queue is reserved for these: a stolen key can be deleted after it has used up the rest.
+    /// Whether the proposal only deletes API keys. The last part of the space and of the queue is
+    /// reserved for these: a stolen key can be deleted after it has used up the rest.
     #[must_use]
     pub fn deletes_keys(&self) -> bool {
-        let is_of_keys =
-            |write: &FactWrite| matches!(write.key, FactKey::Keyring | FactKey::SigningKeys);
-        self.takes_away() && self.writes.iter().all(is_of_keys)
+        self.takes_away() && self.writes.iter().all(|write| write.key == FactKey::Keyring)
     }
 }

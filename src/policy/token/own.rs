@@ -59,8 +59,8 @@ pub struct OwnClaims {
     pub id: TokenId,
     /// The id of the token that it was exchanged with, if a token proved the client.
     pub exchanged_with: Option<TokenId>,
-    /// The key that signed that token. This token ends with the key: whoever holds a stolen key can sign
-    /// an actor token. Tokens of earlier builds lack it.
+    /// The key that signed that token. This token ends with the key: a thief who has a stolen key can sign an
+    /// actor token. Tokens of earlier builds lack it.
     pub exchanged_with_key: Option<Thumbprint>,
     /// Whether it was made by an exchange: it has the claim `act`.
     pub is_exchanged: bool,
